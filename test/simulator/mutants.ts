@@ -1,0 +1,136 @@
+/**
+ * Departures from the delivery rules, each of which the simulator must catch: they show that it can fail. Those inside
+ * a state machine are subclasses; those inside the store are switches of the model.
+ */
+import {
+  comparePositions,
+  type DeadMessage,
+  ListenerChannel,
+  type OutgoingMessage,
+  type Position,
+  SenderChannel,
+} from "../../src/channel/index.js";
+import type { StoreFaults } from "./postgres.js";
+import type { MessageRecord } from "./records.js";
+
+/** What a run is made of. */
+export interface Mutant {
+  readonly Sender: typeof SenderChannel<MessageRecord>;
+  readonly Listener: typeof ListenerChannel;
+  readonly store?: StoreFaults;
+  readonly resolvesOnUnknown?: boolean;
+  readonly cursorBeforeLease?: boolean;
+  readonly sameEpochAfterFailover?: boolean;
+  /** A warm start for a rare one: only these faults, so often. */
+  readonly faults?: readonly ("kill" | "stall" | "cut" | "session" | "failover" | "twin" | "delete" | "outage" | "stop")[];
+  readonly faultTimes?: number;
+}
+
+/** The rules as they are. */
+export const unchanged: Mutant = { Sender: SenderChannel<MessageRecord>, Listener: ListenerChannel };
+
+type Outgoing = OutgoingMessage<MessageRecord>;
+
+class NewerBeforeOlder extends SenderChannel<MessageRecord> {
+  protected override beginInsert(messages: Outgoing[]): void {
+    if (messages.length > 1) super.beginInsert(messages.slice(1));
+    else super.beginInsert(messages);
+  }
+}
+
+class NoAckTimeout extends SenderChannel<MessageRecord> {
+  protected override overdue(): boolean {
+    return false;
+  }
+  override onAck(...[connection, ack, now]: Parameters<SenderChannel<MessageRecord>["onAck"]>): void {
+    super.onAck(connection, { ...ack, busy: false }, now);
+  }
+}
+
+class TwoInserts extends SenderChannel<MessageRecord> {
+  private through = 0;
+  protected override beginInsert(messages: Outgoing[]): void {
+    super.beginInsert(messages);
+    this.through = Math.max(this.through, messages.at(-1)?.number ?? 0);
+    const base = this.queue.at(0)?.number;
+    const next = base === undefined ? undefined : this.queue.at(this.through + 1 - base);
+    if (messages.length > 0 && next !== undefined) super.beginInsert([next]);
+  }
+}
+
+class ResolvesOnWrite extends SenderChannel<MessageRecord> {
+  protected override wrote(messages: Outgoing[]): void {
+    for (const message of messages) this.settle(message, "delivered");
+  }
+}
+
+class AckTimeoutStoresSubset extends SenderChannel<MessageRecord> {
+  protected override beginInsert(messages: Outgoing[]): void {
+    const live = this.state === "live" || this.state === "going-live";
+    super.beginInsert(live && messages.length > 1 ? messages.slice(-1) : messages);
+  }
+}
+
+class AckBeforeCommit extends ListenerChannel {
+  protected override ackCursor(): Position {
+    return this.handled;
+  }
+  protected override commitHandled(dead: DeadMessage | undefined): void {
+    this.ack();
+    super.commitHandled(dead);
+  }
+}
+
+class WelcomeWithWatermark extends ListenerChannel {
+  protected override welcomeCursor(): Position {
+    return this.watermark;
+  }
+}
+
+class OlderQueryAnswers extends ListenerChannel {
+  protected override concluded(question: "epoch" | "gap" | "live", query: number, begunBefore: number): boolean {
+    return question === "live" ? true : super.concluded(question, query, begunBefore);
+  }
+}
+
+class GapByOlderQuery extends ListenerChannel {
+  protected override concluded(question: "epoch" | "gap" | "live", query: number, begunBefore: number): boolean {
+    return question === "gap" ? true : super.concluded(question, query, begunBefore);
+  }
+}
+
+class NewEpochByOlderQuery extends ListenerChannel {
+  protected override concluded(question: "epoch" | "gap" | "live", query: number, begunBefore: number): boolean {
+    return question === "epoch" ? true : super.concluded(question, query, begunBefore);
+  }
+}
+
+class CursorMovesBack extends ListenerChannel {
+  override onCommitted(cursor: Position): void {
+    super.onCommitted(cursor);
+    if (comparePositions(cursor, this.watermark) < 0) this.watermark = cursor;
+  }
+}
+
+/** Every mutant with the seeds within which it must be caught. */
+export const mutants: Record<string, { mutant: Mutant; seeds: number }> = {
+  "resolves on an unknown commit": { mutant: { ...unchanged, resolvesOnUnknown: true }, seeds: 1_000 },
+  "newer stored before older": { mutant: { ...unchanged, Sender: NewerBeforeOlder }, seeds: 1_000 },
+  "insert without the epoch check": { mutant: { ...unchanged, store: { insertWithoutEpochCheck: true } }, seeds: 1_000 },
+  "no ackTimeout": { mutant: { ...unchanged, Sender: NoAckTimeout }, seeds: 1_000 },
+  "epoch + 1 without the clock": { mutant: { ...unchanged, store: { epochWithoutClock: true } }, seeds: 1_000 },
+  "epoch check without the lock": { mutant: { ...unchanged, store: { checkWithoutLock: true } }, seeds: 1_000 },
+  "two inserts in flight": { mutant: { ...unchanged, Sender: TwoInserts }, seeds: 1_000 },
+  "Ack before the cursor commit": { mutant: { ...unchanged, Listener: AckBeforeCommit }, seeds: 1_000 },
+  "resolves on the socket write": { mutant: { ...unchanged, Sender: ResolvesOnWrite }, seeds: 1_000 },
+  "ackTimeout stores a subset": { mutant: { ...unchanged, Sender: AckTimeoutStoresSubset }, seeds: 1_000 },
+  "no advisory lock": { mutant: { ...unchanged, store: { noLease: true } }, seeds: 1_000 },
+  "no ON CONFLICT": { mutant: { ...unchanged, store: { noOnConflict: true } }, seeds: 1_000 },
+  "Welcome with the accepted watermark": { mutant: { ...unchanged, Listener: WelcomeWithWatermark }, seeds: 2_000 },
+  "cursor read before the lease": { mutant: { ...unchanged, cursorBeforeLease: true }, seeds: 2_000 },
+  "GoLive answered by an older query": { mutant: { ...unchanged, Listener: OlderQueryAnswers }, seeds: 2_000 },
+  "gap declared by an older query": { mutant: { ...unchanged, Listener: GapByOlderQuery }, seeds: 2_000 },
+  "new epoch begun by an older query": { mutant: { ...unchanged, Listener: NewEpochByOlderQuery }, seeds: 2_000 },
+  "same epoch after a failover": { mutant: { ...unchanged, sameEpochAfterFailover: true }, seeds: 4_000 },
+  "watermark moves back": { mutant: { ...unchanged, Listener: CursorMovesBack }, seeds: 1_000 },
+};

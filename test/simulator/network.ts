@@ -1,0 +1,65 @@
+/**
+ * Connections between simulated processes: each direction delivers in order, with delays; a cut ends both directions,
+ * loses what is under way, and each side hears of it later, on its own. What was handed to a process before the cut
+ * may still be worked on after it.
+ */
+import type { AckNews } from "../../src/channel/index.js";
+import type { World } from "./world.js";
+
+export class Wire {
+  open = true;
+  /** The Ack that leaves at the end of the tick. */
+  pendingAck: AckNews | undefined;
+  private readonly lastAt: [number, number] = [0, 0];
+  private readonly ended: [boolean, boolean] = [false, false];
+  /** Each side's handler of the end; index 0 is the dialler. */
+  /** Frames that wait because the listener does not read; undefined while it does. */
+  private unread: (() => void)[] | undefined;
+  readonly onClosed: [() => void, () => void] = [() => {}, () => {}];
+
+  constructor(
+    private readonly world: World,
+    private readonly bothRunning: () => boolean,
+  ) {}
+
+  /** Sends from a side (0 dialler, 1 listener) to the other, which receives in order. */
+  send(side: 0 | 1, receive: () => void): void {
+    if (!this.open) return;
+    const { schedule, random } = this.world;
+    const at = Math.max(schedule.now + random.delay(1), this.lastAt[side] + 0.001);
+    this.lastAt[side] = at;
+    schedule.after(at - schedule.now, () => {
+      // A few frames reach the process although the connection is gone by now: late events, but never out of order.
+      if (!this.open) {
+        this.ended[side] ||= random.chance(0.5);
+        if (this.ended[side]) return;
+        this.world.counts.add("fault: late event of a closed connection");
+      }
+      if (side === 0 && this.unread !== undefined) this.unread.push(receive);
+      else receive();
+    });
+  }
+
+  /** The listener stops or goes on reading. */
+  pauseReading(paused: boolean): void {
+    if (paused) this.unread ??= [];
+    else {
+      const unread = this.unread ?? [];
+      this.unread = undefined;
+      for (const receive of unread) this.world.schedule.after(0, receive);
+    }
+  }
+
+  cut(): void {
+    if (!this.open) return;
+    this.open = false;
+    const { schedule, random } = this.world;
+    // Without a FIN a side finds out by its ping, much later.
+    for (const side of [0, 1] as const) {
+      const silent = random.chance(0.15);
+      if (silent) this.world.counts.add("fault: half-open connection");
+      schedule.after(silent ? random.between(5_000, 25_000) : random.delay(3), () => this.onClosed[side]());
+    }
+    if (!this.bothRunning()) this.world.counts.add("fault: connection to a dead process");
+  }
+}

@@ -1,0 +1,33 @@
+import type { DeliveryMode, SendOutcome } from "../../src/channel/index.js";
+
+/** A message of the simulation and what became of it. Its payload object is its identity everywhere. */
+export interface MessageRecord {
+  readonly id: number;
+  readonly key: number;
+  readonly delivery: DeliveryMode;
+  readonly payload: Uint8Array;
+  /** Handlers of this message send one on while this is above 0, and wait for its confirmation. */
+  readonly hops: number;
+  outcome: SendOutcome | undefined;
+  /** Confirmed, but Postgres itself lost or somebody deleted the row: nobody can deliver it. */
+  excused: boolean;
+  started: number;
+  finished: number;
+  readonly onSettled: ((outcome: SendOutcome) => void) | undefined;
+}
+
+/** A broken rule. */
+export class Violation extends Error {}
+
+/** How often each fault and each transition happened. */
+export class Counts {
+  readonly values = new Map<string, number>();
+
+  add(name: string, by = 1): void {
+    this.values.set(name, (this.values.get(name) ?? 0) + by);
+  }
+
+  merge(other: Counts): void {
+    for (const [name, value] of other.values) this.add(name, value);
+  }
+}

@@ -1,0 +1,67 @@
+import { type Mutant, unchanged } from "./mutants.js";
+import { Counts, Violation } from "./records.js";
+import { World } from "./world.js";
+
+/** What must have happened in any long run; a count of zero means that the simulator does not reach it any more. */
+export const mustHappen = [
+  ...["kill", "stall", "cut", "session", "failover", "twin", "delete", "outage", "stop"].map((kind) => `fault: ${kind}`),
+  "fault: call lost before its commit",
+  "fault: unknown commit that lands late",
+  "fault: late event of a closed connection",
+  "fault: half-open connection",
+  "fault: lost notification",
+  "fault: full socket buffer",
+  "transition: acks coalesced",
+  "fault: handler failed",
+  ...["draining", "going-live", "live", "down", "ended"].map((state) => `transition: sender ${state}`),
+  "transition: busy",
+  "transition: lease taken",
+  "transition: lease suspended",
+  "transition: lease regained",
+  "transition: epoch renewed",
+  "transition: name_lost",
+  "transition: name_in_use",
+  "transition: insert fenced",
+  "transition: cursor fenced",
+  "transition: hello refused as fenced",
+  "transition: connection replaced",
+  "transition: listener busy",
+  "transition: listener live ack",
+  "transition: listener drained rows",
+  "transition: stale rows deleted",
+  "transition: stopped cleanly",
+  "transition: handled again",
+  "transition: gap",
+  "transition: reading paused",
+  "transition: dead letter",
+  ...["delivered", "stored", "sent", "dropped", "timed-out", "fenced"].map((outcome) => `outcome: ${outcome}`),
+];
+
+export interface RunOptions {
+  readonly first: number;
+  readonly count: number;
+  readonly mutant?: Mutant;
+  readonly stopAtFailure: boolean;
+  readonly onProgress?: (done: number) => void;
+}
+
+/** Runs seeds `first` … `first + count - 1` and gathers counts and violations. */
+export function runSeeds(options: RunOptions) {
+  const counts = new Counts();
+  const failures: { seed: number; message: string }[] = [];
+  for (let index = 0; index < options.count; index++) {
+    const seed = options.first + index;
+    const world = new World(seed, options.mutant ?? unchanged);
+    try {
+      world.run();
+    } catch (error) {
+      if (!(error instanceof Violation)) throw Object.assign(error as Error, { seed });
+      failures.push({ seed, message: error.message });
+      if (options.stopAtFailure) break;
+    }
+    counts.merge(world.counts);
+    if (index % 500 === 0) options.onProgress?.(index);
+  }
+  const neverHappened = mustHappen.filter((name) => !counts.values.has(name));
+  return { counts, failures, neverHappened };
+}

@@ -1,0 +1,424 @@
+/**
+ * One run of the simulation: processes, a network, a database, an application, faults, and the rules that must hold.
+ * Everything follows from the seed.
+ */
+import {
+  comparePositions,
+  type IncomingMessage,
+  type ListenerChannel,
+  type Position,
+  type SenderChannel,
+  type SendOutcome,
+} from "../../src/channel/index.js";
+import type { Mutant } from "./mutants.js";
+import type { Wire } from "./network.js";
+import { ModelPostgres, type ModelRow } from "./postgres.js";
+import { PeerProcess } from "./process.js";
+import { Random } from "./random.js";
+import { Counts, type MessageRecord, Violation } from "./records.js";
+import { Schedule } from "./schedule.js";
+
+/** Faults of a run; each seed has some of them. */
+const faultKinds = ["kill", "stall", "cut", "session", "failover", "twin", "delete", "outage", "stop"] as const;
+type FaultKind = (typeof faultKinds)[number];
+
+const faultsUntilMs = 12_000;
+const mustSettleWithinMs = 240_000;
+
+export class World {
+  readonly random: Random;
+  readonly schedule = new Schedule();
+  readonly counts = new Counts();
+  readonly postgres: ModelPostgres;
+  readonly limits = {
+    sender: {
+      ackTimeoutMs: 2_000,
+      sendTimeoutMs: 30_000,
+      connectWaitMs: 1_000,
+      maxQueueMessages: 30,
+      maxQueueBytes: 900,
+      insertRows: 6,
+      insertBytes: 200,
+      batchBytes: 120,
+      batchMessages: 4,
+      shortBacklogRows: 3,
+      storeRetryMinMs: 50,
+      storeRetryMaxMs: 2_000,
+    },
+    listener: {
+      creditBytes: 150,
+      busyAfterMs: 10,
+      maxAttempts: 5,
+      retryDelayMs: 100,
+      shortBacklogRows: 3,
+      refillBelow: 2,
+    },
+    drainRows: 4,
+  };
+  readonly channels: { key: number; from: string; to: string }[];
+  readonly callFaultRate: number;
+  readonly dialFaultRate: number;
+  readonly notifyLossRate: number;
+  readonly handlerFaultRate: number;
+
+  private readonly names: string[];
+  private readonly processes = new Map<string, PeerProcess[]>();
+  private readonly wires = new Map<Wire, { dialler: PeerProcess; listener: PeerProcess }>();
+  private readonly records = new Map<Uint8Array, MessageRecord>();
+  private readonly firstHandled = new Map<number, Position>();
+  private readonly everCommitted = new Map<string, number>();
+  private readonly kinds: FaultKind[];
+  private readonly slowHandlers: boolean;
+  private readonly mutual: boolean;
+  private gapsAllowed = false;
+  private faulty = true;
+  private nextId = 1;
+
+  constructor(
+    seed: number,
+    readonly mutant: Mutant,
+  ) {
+    const random = (this.random = new Random(seed));
+    this.postgres = new ModelPostgres(this, mutant.store ?? {});
+    this.mutual = random.chance(0.3);
+    this.names = this.mutual || random.chance(0.6) ? ["a", "b"] : ["a", "b", "c"];
+    this.channels = this.mutual
+      ? [
+          { key: 1, from: "a", to: "b" },
+          { key: 2, from: "b", to: "a" },
+        ]
+      : this.names.slice(1).map((from, index) => ({ key: index + 1, from, to: "a" }));
+    this.kinds = mutant.faults ? [...mutant.faults] : faultKinds.filter(() => random.chance(0.4));
+    const calm = random.chance(0.2);
+    this.callFaultRate = calm ? 0 : random.next() * 0.1;
+    this.dialFaultRate = calm ? 0 : random.next() * 0.3;
+    this.notifyLossRate = calm ? 0 : random.next() * 0.6;
+    this.handlerFaultRate = random.chance(0.3) ? random.pick([0.05, 0.4]) : 0;
+    this.slowHandlers = random.chance(0.3);
+  }
+
+  /** Milliseconds of a clock that every server agrees on. */
+  clock(): number {
+    return 1_000_000 + this.schedule.now;
+  }
+
+  run(): void {
+    for (const name of this.names) this.startProcess(name);
+    this.plan();
+    while (this.schedule.step(faultsUntilMs)) {}
+    this.schedule.now = faultsUntilMs;
+    this.calm();
+    const giveUp = faultsUntilMs + mustSettleWithinMs;
+    let steps = 0;
+    while (this.schedule.step(giveUp)) {
+      steps += 1;
+      if (steps % 8 === 0) this.revive();
+      if (steps % 64 === 0 && this.quiet()) break;
+    }
+    this.checkEnd();
+  }
+
+  // ---- what processes ask ----
+
+  addressOf(name: string): PeerProcess | undefined {
+    const alive = (this.processes.get(name) ?? []).filter((process) => process.listening);
+    // A stale address now and then: an older process that does not know yet that it has lost its name.
+    return this.random.chance(0.1) ? alive[0] : alive.at(-1);
+  }
+
+  appeared(process: PeerProcess): void {
+    for (const other of this.all()) {
+      if (!this.random.chance(this.notifyLossRate)) {
+        this.schedule.after(this.random.delay(3), () => other.deliver(() => other.peerAppeared(process.name)));
+      }
+    }
+  }
+
+  announce(name: string, key: number): void {
+    for (const process of this.processes.get(name) ?? []) process.deliver(() => process.announced(key));
+  }
+
+  registerWire(wire: Wire, dialler: PeerProcess, listener: PeerProcess): void {
+    this.wires.set(wire, { dialler, listener });
+  }
+
+  atListener(wire: Wire, run: (listener: PeerProcess) => void): void {
+    const listener = this.wires.get(wire)!.listener;
+    listener.deliver(() => run(listener));
+  }
+
+  atDialler(wire: Wire, run: (dialler: PeerProcess) => void): void {
+    const dialler = this.wires.get(wire)!.dialler;
+    dialler.deliver(() => run(dialler));
+  }
+
+  cutWiresTo(process: PeerProcess): void {
+    for (const [wire, { listener }] of this.wires) if (listener === process) wire.cut();
+  }
+
+  handlerMs(): number {
+    if (this.slowHandlers && this.random.chance(0.05)) return this.random.between(500, 4_000);
+    return this.random.delay(1);
+  }
+
+  /** A handler sends on, back to where its message came from, and waits for the confirmation. */
+  sendOn(process: PeerProcess, record: MessageRecord, done: (outcome: SendOutcome) => void): void {
+    const from = this.channels.find((channel) => channel.key === record.key)!.from;
+    const back = this.channels.find((channel) => channel.from === process.name && channel.to === from)!;
+    process.send(this.record(back.key, "at-least-once", record.hops - 1, done));
+  }
+
+  // ---- what happens to messages ----
+
+  refused(record: MessageRecord): void {
+    record.excused = true;
+    this.settle(record, "dropped");
+  }
+
+  settle(record: MessageRecord, outcome: SendOutcome): void {
+    if (record.outcome !== undefined) throw new Violation(`message ${record.id} settled twice`);
+    record.outcome = outcome;
+    this.counts.add(`outcome: ${outcome}`);
+    if (record.onSettled) this.schedule.after(0, () => record.onSettled?.(outcome));
+  }
+
+  lost(payload: Uint8Array): void {
+    const record = this.records.get(payload)!;
+    record.excused = true;
+    this.gapsAllowed = true;
+  }
+
+  handlerStarts(process: PeerProcess, key: number, message: IncomingMessage, attempt: number): MessageRecord {
+    const record = this.records.get(message.payload)!;
+    const position = message.position;
+    if (position === undefined) {
+      if (record.started > 0) throw new Violation(`at-most-once message ${record.id} handled twice`);
+      record.started += 1;
+      return record;
+    }
+    const cursor = this.postgres.cursors.get(key);
+    const holds = this.postgres.epochs.get(process.name) === process.epoch;
+    if (holds && attempt === 1 && cursor !== undefined && comparePositions(position, cursor) <= 0) {
+      throw new Violation(`handler started for ${at(position)}, at or below the committed cursor ${at(cursor)}`);
+    }
+    if (record.started === 0) {
+      const before = this.firstHandled.get(key);
+      if (before !== undefined && comparePositions(position, before) <= 0) {
+        throw new Violation(`${at(position)} of channel ${key} first handled after ${at(before)}`);
+      }
+      this.firstHandled.set(key, position);
+    } else this.counts.add("transition: handled again");
+    record.started += 1;
+    return record;
+  }
+
+  recordOf(message: IncomingMessage): MessageRecord {
+    return this.records.get(message.payload)!;
+  }
+
+  /** The handler is done, or the message is kept as a dead letter. */
+  handled(record: MessageRecord): void {
+    record.finished += 1;
+  }
+
+  gap(process: PeerProcess, key: number, epoch: number, first: number, last: number): void {
+    this.counts.add("transition: gap");
+    // One that has lost its name may see rows of a cursor that it knows nothing of.
+    const holds = this.postgres.epochs.get(process.name) === process.epoch;
+    if (holds && !this.gapsAllowed) throw new Violation(`channel ${key}: gap ${epoch}/${first}-${last}, though nobody deleted`);
+  }
+
+  // ---- checks ----
+
+  checkQueue(channel: SenderChannel<MessageRecord>): void {
+    if (channel.pendingMessages > this.limits.sender.maxQueueMessages) throw new Violation("send queue over its limit");
+  }
+
+  checkListener(channel: ListenerChannel): void {
+    const { creditBytes } = this.limits.listener;
+    if (channel.waitingWireBytes > creditBytes * 4) throw new Violation("listener keeps more than its limits");
+    if (channel.waitingMessages > 200) throw new Violation("listener queues more than its limits");
+  }
+
+  /** Rows of an insert follow each other, and nothing older is neither stored nor acknowledged. */
+  checkInsert(key: number, rows: readonly ModelRow[]): void {
+    const first = rows[0]!.position;
+    const cursor = this.postgres.cursors.get(key);
+    for (let number = first.number - 1; number > 0 && !this.gapsAllowed; number--) {
+      const position = { epoch: first.epoch, number };
+      if (cursor !== undefined && comparePositions(position, cursor) <= 0) break;
+      if (!this.postgres.tableOf(key).has(`${first.epoch}/${number}`)) {
+        throw new Violation(`${at(first)} of channel ${key} stored before ${at(position)}`);
+      }
+    }
+  }
+
+  checkCursor(key: number, cursor: Position): void {
+    const id = `${key}/${cursor.epoch}`;
+    this.everCommitted.set(id, Math.max(this.everCommitted.get(id) ?? 0, cursor.number));
+  }
+
+  /** Only what was committed is ever told to a sender. */
+  checkAck(key: number, epoch: number, cursor: Position): void {
+    if (cursor.epoch !== epoch) return;
+    const committed = this.everCommitted.get(`${key}/${epoch}`) ?? 0;
+    if (cursor.number > committed) {
+      throw new Violation(`channel ${key}: told ${at(cursor)} while only ${epoch}/${committed} was ever committed`);
+    }
+  }
+
+  private quiet(): boolean {
+    for (const record of this.records.values()) {
+      if (this.unfinished(record)) return false;
+    }
+    return this.names.every((name) => {
+      const alive = this.alive(name);
+      return alive.length === 1 && alive[0]!.settled;
+    });
+  }
+
+  private unfinished(record: MessageRecord): boolean {
+    if (record.excused || record.delivery === "at-most-once") return false;
+    return (record.outcome === "delivered" || record.outcome === "stored") && record.finished === 0;
+  }
+
+  private checkEnd(): void {
+    for (const record of this.records.values()) {
+      if (this.unfinished(record)) {
+        throw new Violation(`message ${record.id} of channel ${record.key} was ${record.outcome}, but never handled`);
+      }
+      if (record.outcome === "dropped" && record.delivery === "at-most-once" && record.started > 0) {
+        throw new Violation(`at-most-once message ${record.id} was reported dropped, but handled`);
+      }
+    }
+    for (const name of this.names) {
+      const alive = this.alive(name);
+      if (alive.length !== 1 || !alive[0]!.settled) throw new Violation(`${name} did not come to rest, live`);
+    }
+  }
+
+  // ---- application and faults ----
+
+  private record(
+    key: number,
+    delivery: MessageRecord["delivery"],
+    hops: number,
+    onSettled?: (outcome: SendOutcome) => void,
+  ): MessageRecord {
+    const payload = new Uint8Array(this.random.chance(0.03) ? 200 : this.random.between(1, 40));
+    const record = {
+      id: this.nextId++,
+      key,
+      delivery,
+      payload,
+      hops,
+      outcome: undefined,
+      excused: false,
+      started: 0,
+      finished: 0,
+      onSettled,
+    };
+    this.records.set(payload, record);
+    return record;
+  }
+
+  private plan(): void {
+    const { random } = this;
+    // Things happen together: faults in the middle of bursts, now and then long after them.
+    const moments = Array.from({ length: random.between(2, 5) }, () => random.between(5, faultsUntilMs - 1_500));
+    for (const { key, from } of this.channels) {
+      for (const moment of moments) {
+        if (random.chance(0.25)) continue;
+        const count = random.between(1, 16);
+        const spreadMs = random.pick([0, 2, 20, 300]);
+        for (let index = 0; index < count; index++) {
+          this.schedule.after(moment + random.next() * spreadMs, () => this.applicationSends(from, key));
+        }
+      }
+    }
+    for (const kind of this.kinds) {
+      const times = this.mutant.faultTimes ?? random.between(1, 3);
+      for (let time = 0; time < times; time++) {
+        const at = random.pick(moments) + random.delay(random.pick([3, 30, 200]));
+        this.schedule.after(Math.min(at, faultsUntilMs - 500), () => this.faulty && this.inject(kind));
+      }
+    }
+  }
+
+  private applicationSends(from: string, key: number): void {
+    const process = this.alive(from).at(-1);
+    if (process === undefined) return;
+    const delivery = this.random.chance(0.2) ? "at-most-once" : "at-least-once";
+    const hops = this.mutual && delivery === "at-least-once" && this.random.chance(0.4) ? this.random.between(1, 3) : 0;
+    const record = this.record(key, delivery, hops);
+    process.deliver(() => process.send(record));
+  }
+
+  private inject(kind: FaultKind): void {
+    const { random, counts, schedule } = this;
+    const name = random.pick(this.names);
+    const process = this.alive(name).at(-1);
+    counts.add(`fault: ${kind}`);
+    if (kind === "kill") {
+      process?.kill();
+      schedule.after(random.delay(100), () => this.startProcess(name));
+    } else if (kind === "stall" && process !== undefined && !process.stalled) {
+      process.stall();
+      schedule.after(random.between(10, 9_000), () => !process.dead && process.wake());
+      // Meanwhile the server may give up on it, and a twin takes the name.
+      if (random.chance(0.7)) {
+        schedule.after(random.delay(200), () => this.postgres.endSomeSession());
+        schedule.after(random.delay(200), () => this.startProcess(name));
+      }
+    } else if (kind === "cut") {
+      for (const other of this.all()) for (const wire of other.wires()) if (random.chance(0.6)) wire.cut();
+    } else if (kind === "session") this.postgres.endSomeSession();
+    else if (kind === "failover") {
+      this.gapsAllowed = true;
+      this.postgres.failover();
+    } else if (kind === "twin") this.startProcess(name);
+    else if (kind === "delete") {
+      const payload = this.postgres.deleteSomeRow();
+      if (payload !== undefined) this.lost(payload);
+    } else if (kind === "outage") {
+      this.postgres.available = false;
+      schedule.after(random.between(50, 4_000), () => {
+        this.postgres.available = true;
+      });
+    } else if (kind === "stop") {
+      process?.stop();
+      schedule.after(random.between(100, 2_000), () => this.startProcess(name));
+    }
+  }
+
+  /** Faults end: whoever is stopped wakes, the database is there, every name has a process. */
+  private calm(): void {
+    this.faulty = false;
+    this.postgres.available = true;
+    Object.assign(this, { callFaultRate: 0, dialFaultRate: 0, notifyLossRate: 0, handlerFaultRate: 0 });
+    for (const process of this.all()) if (process.stalled && !process.dead) process.wake();
+    this.revive();
+  }
+
+  private revive(): void {
+    for (const name of this.names) if (this.alive(name).length === 0) this.startProcess(name);
+  }
+
+  private startProcess(name: string): void {
+    const list = this.processes.get(name) ?? [];
+    this.processes.set(name, list);
+    if (this.alive(name).length < 3) list.push(new PeerProcess(this, name));
+  }
+
+  private alive(name: string): PeerProcess[] {
+    return (this.processes.get(name) ?? []).filter((process) => !process.dead);
+  }
+
+  private all(): PeerProcess[] {
+    return this.names.flatMap((name) => this.alive(name));
+  }
+}
+
+function at(position: Position): string {
+  return `${position.epoch}/${position.number}`;
+}
