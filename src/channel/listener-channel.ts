@@ -138,6 +138,7 @@ export class ListenerChannel {
       toldBacklog: backlog,
       paused: false,
     };
+    this.limitReading(this.link);
     if (epoch > this.watermark.epoch) this.epochAfter = this.queriesBegun;
     if (backlog > 0 || this.epochAfter !== undefined) this.want();
     return { cursor: this.welcomeCursor(), backlog, credit: this.limits.creditBytes };

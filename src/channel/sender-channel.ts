@@ -98,6 +98,11 @@ export class SenderChannel<Ticket> {
     return this.lastNumber;
   }
 
+  /** The greatest number that is surely committed in Postgres by an insert of this channel. */
+  get storedNumber(): number {
+    return this.stored;
+  }
+
   /**
    * Takes a message; call {@link flush} before the tick ends. Returns undefined, having taken nothing, when the queue
    * is full (one message always fits).

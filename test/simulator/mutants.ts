@@ -21,8 +21,19 @@ export interface Mutant {
   readonly resolvesOnUnknown?: boolean;
   readonly cursorBeforeLease?: boolean;
   readonly sameEpochAfterFailover?: boolean;
-  /** A warm start for a rare one: only these faults, so often. */
-  readonly faults?: readonly ("kill" | "stall" | "cut" | "session" | "failover" | "twin" | "delete" | "outage" | "stop")[];
+  /** A warm start for a rare one: these rates, only these faults, so often. */
+  readonly warmStart?: Partial<Record<"callFaultRate" | "dialFaultRate" | "notifyLossRate" | "slowRate", number>>;
+  readonly faults?: readonly (
+    | "kill"
+    | "stall"
+    | "cut"
+    | "session"
+    | "failover"
+    | "twin"
+    | "delete"
+    | "outage"
+    | "stop"
+  )[];
   readonly faultTimes?: number;
 }
 
@@ -116,7 +127,10 @@ class CursorMovesBack extends ListenerChannel {
 export const mutants: Record<string, { mutant: Mutant; seeds: number }> = {
   "resolves on an unknown commit": { mutant: { ...unchanged, resolvesOnUnknown: true }, seeds: 1_000 },
   "newer stored before older": { mutant: { ...unchanged, Sender: NewerBeforeOlder }, seeds: 1_000 },
-  "insert without the epoch check": { mutant: { ...unchanged, store: { insertWithoutEpochCheck: true } }, seeds: 1_000 },
+  "insert without the epoch check": {
+    mutant: { ...unchanged, store: { insertWithoutEpochCheck: true } },
+    seeds: 1_000,
+  },
   "no ackTimeout": { mutant: { ...unchanged, Sender: NoAckTimeout }, seeds: 1_000 },
   "epoch + 1 without the clock": { mutant: { ...unchanged, store: { epochWithoutClock: true } }, seeds: 1_000 },
   "epoch check without the lock": { mutant: { ...unchanged, store: { checkWithoutLock: true } }, seeds: 1_000 },
@@ -130,7 +144,16 @@ export const mutants: Record<string, { mutant: Mutant; seeds: number }> = {
   "cursor read before the lease": { mutant: { ...unchanged, cursorBeforeLease: true }, seeds: 2_000 },
   "GoLive answered by an older query": { mutant: { ...unchanged, Listener: OlderQueryAnswers }, seeds: 2_000 },
   "gap declared by an older query": { mutant: { ...unchanged, Listener: GapByOlderQuery }, seeds: 2_000 },
-  "new epoch begun by an older query": { mutant: { ...unchanged, Listener: NewEpochByOlderQuery }, seeds: 2_000 },
+  "new epoch begun by an older query": {
+    mutant: {
+      ...unchanged,
+      Listener: NewEpochByOlderQuery,
+      warmStart: { callFaultRate: 0, dialFaultRate: 0, notifyLossRate: 0.3, slowRate: 0.6 },
+      faults: ["kill", "cut", "stop"],
+      faultTimes: 8,
+    },
+    seeds: 4_000,
+  },
   "same epoch after a failover": { mutant: { ...unchanged, sameEpochAfterFailover: true }, seeds: 4_000 },
   "watermark moves back": { mutant: { ...unchanged, Listener: CursorMovesBack }, seeds: 1_000 },
 };

@@ -3,11 +3,13 @@
  * loses what is under way, and each side hears of it later, on its own. What was handed to a process before the cut
  * may still be worked on after it.
  */
-import type { AckNews } from "../../src/channel/index.js";
+import type { AckNews, Position } from "../../src/channel/index.js";
 import type { World } from "./world.js";
 
 export class Wire {
   open = true;
+  /** What the sender had surely stored when it sent GoLive. */
+  storedAtGoLive: Position | undefined;
   /** The Ack that leaves at the end of the tick. */
   pendingAck: AckNews | undefined;
   private readonly lastAt: [number, number] = [0, 0];
@@ -35,9 +37,14 @@ export class Wire {
         if (this.ended[side]) return;
         this.world.counts.add("fault: late event of a closed connection");
       }
-      if (side === 0 && this.unread !== undefined) this.unread.push(receive);
-      else receive();
+      receive();
     });
+  }
+
+  /** Keeps a frame for later while the listener does not read; true if it did. */
+  keepUnread(receive: () => void): boolean {
+    this.unread?.push(receive);
+    return this.unread !== undefined;
   }
 
   /** The listener stops or goes on reading. */
@@ -46,7 +53,15 @@ export class Wire {
     else {
       const unread = this.unread ?? [];
       this.unread = undefined;
-      for (const receive of unread) this.world.schedule.after(0, receive);
+      this.world.schedule.after(0, () => {
+        for (let receive = unread.shift(); receive; receive = unread.shift()) {
+          receive();
+          if (this.unread !== undefined) {
+            this.unread.unshift(...unread);
+            return;
+          }
+        }
+      });
     }
   }
 

@@ -5,6 +5,7 @@
  * commits.
  */
 import { comparePositions, type Position } from "../../src/channel/index.js";
+import { Violation } from "./records.js";
 import type { World } from "./world.js";
 
 /** What a stored row carries: the payload object is the message's identity in the simulation. */
@@ -66,12 +67,16 @@ export class ModelPostgres {
   }
 
   /** The server ends a session: its locks are free, its owner hears of it later. */
-  endSession(session: Session): void {
+  endSession(session: Session, soon = false): void {
     if (!session.alive) return;
     session.alive = false;
     this.sessions.delete(session);
     for (const [name, holder] of this.leases) if (holder === session) this.leases.delete(name);
-    this.world.schedule.after(this.world.random.delay(5), () => session.onLost());
+    const { schedule, random, counts } = this.world;
+    // Its owner may hear of it only when a beat stays out.
+    const unheard = !soon && random.chance(0.25);
+    if (unheard) counts.add("fault: lost session that is noticed late");
+    schedule.after(unheard ? random.between(200, 9_000) : random.delay(5), () => session.onLost());
   }
 
   endSomeSession(): void {
@@ -130,7 +135,9 @@ export class ModelPostgres {
           commit: () => {
             const table = this.tableOf(key);
             const fresh = rows.filter((row) => !table.has(rowKey(row.position)));
-            if (this.faults.noOnConflict && fresh.length < rows.length) return "conflict";
+            if (this.faults.noOnConflict && fresh.length < rows.length) {
+              throw new Violation(`an insert of channel ${key} was refused: duplicate key`);
+            }
             this.world.checkInsert(key, rows);
             for (const row of fresh) table.set(rowKey(row.position), row);
             return () => {
@@ -187,7 +194,9 @@ export class ModelPostgres {
         return;
       }
       const value = look();
-      schedule.after(random.delay(1), () => answer({ kind: "ok", value }));
+      const slow = random.chance(this.world.slowRate);
+      if (slow) this.world.counts.add("fault: slow query");
+      schedule.after(random.delay(slow ? 150 : 1), () => answer({ kind: "ok", value }));
     });
   }
 
@@ -224,7 +233,7 @@ export class ModelPostgres {
     const waiting = [...this.fences.values()].flatMap((fence) => fence.waiting);
     this.fences.clear();
     for (const { granted } of waiting) granted();
-    for (const session of [...this.sessions]) this.endSession(session);
+    for (const session of [...this.sessions]) this.endSession(session, true);
   }
 
   tableOf(key: number): Map<string, ModelRow> {
@@ -238,7 +247,7 @@ export class ModelPostgres {
 
   private transaction<T>(
     options: { name: string; exclusive: boolean; session?: Session },
-    write: () => { value: T; commit?: () => (() => void) | undefined | "conflict" },
+    write: () => { value: T; commit?: () => (() => void) | undefined },
     answer: (result: CallResult<T>) => void,
   ): void {
     const { schedule, random, counts } = this.world;
@@ -273,7 +282,9 @@ export class ModelPostgres {
             counts.add("fault: unknown commit that lands late");
             reply({ kind: "unknown" }, random.delay(3));
           }
-          schedule.after(landsLate ? random.delay(40) : random.delay(0.5), () => {
+          const slow = !landsLate && random.chance(this.world.slowRate);
+          if (slow) counts.add("fault: slow commit");
+          schedule.after(random.delay(landsLate || slow ? 40 : 0.5), () => {
             if (gone()) return reply({ kind: "unknown" }, random.delay(3));
             if (options.session !== undefined && !options.session.alive) {
               finish();
@@ -283,7 +294,6 @@ export class ModelPostgres {
             if (typeof undo === "function") this.history.push(undo);
             if (this.history.length > 12) this.history.shift();
             finish();
-            if (undo === "conflict") return reply({ kind: "failed" }, random.delay(1));
             reply({ kind: "ok", value: prepared.value }, random.delay(1));
           });
         });

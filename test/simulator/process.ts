@@ -4,12 +4,12 @@
  */
 import {
   type IncomingMessage,
-  ListenerChannel,
+  type ListenerChannel,
   type ListenerEffects,
   type OutgoingMessage,
   origin,
   type Position,
-  SenderChannel,
+  type SenderChannel,
   type SenderEffects,
   type SendOutcome,
 } from "../../src/channel/index.js";
@@ -90,11 +90,12 @@ export class PeerProcess {
   wake(): void {
     this.stalled = false;
     const inbox = this.inbox.splice(0);
-    // Timers are due first, or events: who knows. The late timer shows the stall, so that the session is heard first.
-    if (this.lease === "held") {
-      if (this.session?.alive) this.world.counts.add("transition: woke with its session");
-      else this.sessionLost();
-    }
+    // A long stall shows in its timers, and then the session is heard first. After a short one it goes on unaware,
+    // with its timers or its events first: who knows.
+    const sameServer = this.generation === this.world.postgres.generation;
+    if (this.lease === "held" && !this.session?.alive && (!sameServer || this.world.random.chance(0.5))) {
+      this.sessionLost();
+    } else this.world.counts.add("transition: woke unaware");
     if (this.world.random.chance(0.5)) this.tickAll();
     for (const run of inbox) if (!this.dead && !this.stalled) run();
     this.tickAll();
@@ -227,7 +228,15 @@ export class PeerProcess {
     for (const { key, from, to } of world.channels) {
       if (from !== this.name) continue;
       const channel = new world.mutant.Sender(this.epoch, world.limits.sender, this.senderEffects(key));
-      const outgoing = { to, key, channel, wire: undefined, redialMs: 100, inserts: 0, timerAt: Number.POSITIVE_INFINITY };
+      const outgoing = {
+        to,
+        key,
+        channel,
+        wire: undefined,
+        redialMs: 100,
+        inserts: 0,
+        timerAt: Number.POSITIVE_INFINITY,
+      };
       this.outgoing.set(key, outgoing);
       this.dial(outgoing);
     }
@@ -348,6 +357,7 @@ export class PeerProcess {
       if (may) this.commitNext(incoming);
     }
     for (const outgoing of this.outgoing.values()) this.arm(outgoing);
+    this.endIfStopped();
   }
 
   /** Another process has the name. */
@@ -452,14 +462,16 @@ export class PeerProcess {
     return {
       writeBatch: (_delivery, topicKey, firstNumber, messages) => {
         const wire = this.outgoing.get(key)!.wire!;
-        const batch = messages.map((message, index): IncomingMessage => ({
-          position: firstNumber === 0 ? undefined : { epoch: this.epoch, number: firstNumber + index },
-          topicKey,
-          payload: message.payload,
-          compression: "none",
-          headers: undefined,
-          fromWire: true,
-        }));
+        const batch = messages.map(
+          (message, index): IncomingMessage => ({
+            position: firstNumber === 0 ? undefined : { epoch: this.epoch, number: firstNumber + index },
+            topicKey,
+            payload: message.payload,
+            compression: "none",
+            headers: undefined,
+            fromWire: true,
+          }),
+        );
         if (world.random.chance(0.02)) {
           const { channel } = this.outgoing.get(key)!;
           channel.pauseWriting();
@@ -469,7 +481,8 @@ export class PeerProcess {
         wire.send(0, () => world.atListener(wire, (listener) => listener.messages(wire, key, batch)));
       },
       writeGoLive: () => {
-        const wire = this.outgoing.get(key)!.wire!;
+        const { wire, channel } = this.outgoing.get(key)! as Outgoing & { wire: Wire };
+        wire.storedAtGoLive = { epoch: this.epoch, number: channel.storedNumber };
         wire.send(0, () => world.atListener(wire, (listener) => listener.incoming.get(key)?.channel.onGoLive(wire)));
       },
       store: (messages) => this.insert(key, messages),
@@ -506,13 +519,14 @@ export class PeerProcess {
         else if (result.kind === "unknown" && world.mutant.resolvesOnUnknown) outgoing.channel.onStored(this.now);
         else outgoing.channel.onStoreFailed(this.now);
         this.arm(outgoing);
+        this.endIfStopped();
       }),
     );
   }
 
   private messages(wire: Wire, key: number, batch: IncomingMessage[]): void {
     const incoming = this.incoming.get(key);
-    if (incoming === undefined) return;
+    if (incoming === undefined || wire.keepUnread(() => this.messages(wire, key, batch))) return;
     incoming.channel.onMessages(wire, batch, this.now);
     this.world.checkListener(incoming.channel);
     this.armIncoming(incoming);
@@ -526,7 +540,10 @@ export class PeerProcess {
       writeAck: (connection, ack) => {
         const wire = connection as Wire;
         if (ack.busy) world.counts.add("transition: listener busy");
-        if (ack.live) world.counts.add("transition: listener live ack");
+        if (ack.live) {
+          world.counts.add("transition: listener live ack");
+          world.checkLive(incoming.channel, wire);
+        }
         // Acks of one tick are one frame, with the newest words.
         if (wire.pendingAck !== undefined) world.counts.add("transition: acks coalesced");
         else {
@@ -598,6 +615,7 @@ export class PeerProcess {
     this.world.checkAck(key, this.epoch, ack.cursor);
     outgoing.channel.onAck(wire, ack, this.now);
     this.arm(outgoing);
+    this.endIfStopped();
   }
 
   private commitNext(incoming: Incoming): void {

@@ -4,12 +4,17 @@ import { World } from "./world.js";
 
 /** What must have happened in any long run; a count of zero means that the simulator does not reach it any more. */
 export const mustHappen = [
-  ...["kill", "stall", "cut", "session", "failover", "twin", "delete", "outage", "stop"].map((kind) => `fault: ${kind}`),
+  ...["kill", "stall", "cut", "session", "failover", "twin", "delete", "outage", "stop"].map(
+    (kind) => `fault: ${kind}`,
+  ),
   "fault: call lost before its commit",
   "fault: unknown commit that lands late",
   "fault: late event of a closed connection",
   "fault: half-open connection",
   "fault: lost notification",
+  "fault: lost session that is noticed late",
+  "fault: slow query",
+  "fault: slow commit",
   "fault: full socket buffer",
   "transition: acks coalesced",
   "fault: handler failed",

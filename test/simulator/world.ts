@@ -24,6 +24,7 @@ type FaultKind = (typeof faultKinds)[number];
 
 const faultsUntilMs = 12_000;
 const mustSettleWithinMs = 240_000;
+const maxSteps = 100_000;
 
 export class World {
   readonly random: Random;
@@ -33,7 +34,7 @@ export class World {
   readonly limits = {
     sender: {
       ackTimeoutMs: 2_000,
-      sendTimeoutMs: 30_000,
+      sendTimeoutMs: 6_000,
       connectWaitMs: 1_000,
       maxQueueMessages: 30,
       maxQueueBytes: 900,
@@ -59,6 +60,7 @@ export class World {
   readonly callFaultRate: number;
   readonly dialFaultRate: number;
   readonly notifyLossRate: number;
+  readonly slowRate: number;
   readonly handlerFaultRate: number;
 
   private readonly names: string[];
@@ -93,8 +95,10 @@ export class World {
     this.callFaultRate = calm ? 0 : random.next() * 0.1;
     this.dialFaultRate = calm ? 0 : random.next() * 0.3;
     this.notifyLossRate = calm ? 0 : random.next() * 0.6;
+    this.slowRate = calm ? 0 : random.pick([0, 0.02, 0.2]);
     this.handlerFaultRate = random.chance(0.3) ? random.pick([0.05, 0.4]) : 0;
     this.slowHandlers = random.chance(0.3);
+    Object.assign(this, mutant.warmStart);
   }
 
   /** Milliseconds of a clock that every server agrees on. */
@@ -105,13 +109,17 @@ export class World {
   run(): void {
     for (const name of this.names) this.startProcess(name);
     this.plan();
-    while (this.schedule.step(faultsUntilMs)) {}
+    let steps = 0;
+    while (this.schedule.step(faultsUntilMs)) {
+      steps += 1;
+      if (steps > maxSteps) throw new Violation(`went in circles: ${maxSteps} steps`);
+    }
     this.schedule.now = faultsUntilMs;
     this.calm();
     const giveUp = faultsUntilMs + mustSettleWithinMs;
-    let steps = 0;
     while (this.schedule.step(giveUp)) {
       steps += 1;
+      if (steps > maxSteps) throw new Violation(`did not come to rest within ${maxSteps} steps`);
       if (steps % 8 === 0) this.revive();
       if (steps % 64 === 0 && this.quiet()) break;
     }
@@ -201,14 +209,16 @@ export class World {
     if (holds && attempt === 1 && cursor !== undefined && comparePositions(position, cursor) <= 0) {
       throw new Violation(`handler started for ${at(position)}, at or below the committed cursor ${at(cursor)}`);
     }
-    if (record.started === 0) {
+    // One that has lost its name and does not know yet may still start what it had accepted; nothing it does is committed.
+    if (!holds) this.counts.add("transition: handled by a deposed listener");
+    else if (record.started === 0) {
       const before = this.firstHandled.get(key);
       if (before !== undefined && comparePositions(position, before) <= 0) {
         throw new Violation(`${at(position)} of channel ${key} first handled after ${at(before)}`);
       }
       this.firstHandled.set(key, position);
     } else this.counts.add("transition: handled again");
-    record.started += 1;
+    if (holds) record.started += 1;
     return record;
   }
 
@@ -225,7 +235,8 @@ export class World {
     this.counts.add("transition: gap");
     // One that has lost its name may see rows of a cursor that it knows nothing of.
     const holds = this.postgres.epochs.get(process.name) === process.epoch;
-    if (holds && !this.gapsAllowed) throw new Violation(`channel ${key}: gap ${epoch}/${first}-${last}, though nobody deleted`);
+    if (holds && !this.gapsAllowed)
+      throw new Violation(`channel ${key}: gap ${epoch}/${first}-${last}, though nobody deleted`);
   }
 
   // ---- checks ----
@@ -264,6 +275,15 @@ export class World {
     const committed = this.everCommitted.get(`${key}/${epoch}`) ?? 0;
     if (cursor.number > committed) {
       throw new Violation(`channel ${key}: told ${at(cursor)} while only ${epoch}/${committed} was ever committed`);
+    }
+  }
+
+  /** Live means that the listener has everything that was stored when the sender went live. */
+  checkLive(channel: ListenerChannel, wire: Wire): void {
+    const stored = wire.storedAtGoLive;
+    if (stored === undefined || this.gapsAllowed) return;
+    if (comparePositions(stored, channel.accepted) > 0) {
+      throw new Violation(`live at ${at(channel.accepted)}, though ${at(stored)} was stored before GoLive`);
     }
   }
 
@@ -382,7 +402,7 @@ export class World {
       if (payload !== undefined) this.lost(payload);
     } else if (kind === "outage") {
       this.postgres.available = false;
-      schedule.after(random.between(50, 4_000), () => {
+      schedule.after(random.chance(0.2) ? 8_000 : random.between(50, 4_000), () => {
         this.postgres.available = true;
       });
     } else if (kind === "stop") {
@@ -395,7 +415,7 @@ export class World {
   private calm(): void {
     this.faulty = false;
     this.postgres.available = true;
-    Object.assign(this, { callFaultRate: 0, dialFaultRate: 0, notifyLossRate: 0, handlerFaultRate: 0 });
+    Object.assign(this, { callFaultRate: 0, dialFaultRate: 0, notifyLossRate: 0, slowRate: 0, handlerFaultRate: 0 });
     for (const process of this.all()) if (process.stalled && !process.dead) process.wake();
     this.revive();
   }
