@@ -1,5 +1,5 @@
 import type { Position } from "./position.js";
-import type { AckNews, Headers } from "./sender-types.js";
+import type { AckNews, Headers, PayloadEncoding } from "./sender-types.js";
 
 /** A message on its way to the handler. Numbered ones have their place in the channel. */
 export interface IncomingMessage {
@@ -8,7 +8,8 @@ export interface IncomingMessage {
   readonly topicKey: number;
   /** As it came: perhaps compressed. */
   readonly payload: Uint8Array;
-  readonly compression: "none" | "gzip" | "zstd";
+  /** Undefined for a plain payload. */
+  readonly encoding: PayloadEncoding | undefined;
   readonly headers: Headers | undefined;
   /** Came over the connection (and counts for what is kept in memory), as opposed to out of the store. */
   readonly fromWire: boolean;

@@ -15,9 +15,8 @@
 import { Fifo } from "./fifo.js";
 import type {
   AckNews,
-  DeliveryMode,
-  Headers,
   LinkState,
+  MessageDraft,
   OutgoingMessage,
   SenderEffects,
   SenderLimits,
@@ -107,14 +106,8 @@ export class SenderChannel<Ticket> {
    * Takes a message; call {@link flush} before the tick ends. Returns undefined, having taken nothing, when the queue
    * is full (one message always fits).
    */
-  offer(
-    delivery: DeliveryMode,
-    topicKey: number,
-    payload: Uint8Array,
-    headers: Headers | undefined,
-    ticket: Ticket,
-    now: number,
-  ): OutgoingMessage<Ticket> | undefined {
+  offer(draft: MessageDraft<Ticket>, now: number): OutgoingMessage<Ticket> | undefined {
+    const { delivery, topicKey, payload, encoding, headers, ticket } = draft;
     const pending = this.pendingMessages;
     if (
       pending > 0 &&
@@ -122,7 +115,17 @@ export class SenderChannel<Ticket> {
     ) {
       return undefined;
     }
-    const message = { delivery, topicKey, payload, headers, ticket, number: 0, offeredAt: now, settled: false };
+    const message = {
+      delivery,
+      topicKey,
+      payload,
+      encoding,
+      headers,
+      ticket,
+      number: 0,
+      offeredAt: now,
+      settled: false,
+    };
     if (delivery === "at-most-once") {
       this.unnumbered.push({ message, after: this.lastNumber });
       this.unnumberedBytes += payload.length;

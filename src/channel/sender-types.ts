@@ -16,20 +16,33 @@ export type Headers = readonly (readonly [name: string, value: string])[];
  */
 export type SendOutcome = "delivered" | "stored" | "sent" | "dropped" | "timed-out" | "fenced";
 
+/** How a payload is compressed, and what it becomes. */
+export interface PayloadEncoding {
+  readonly compression: "gzip" | "zstd";
+  /** Length of the plain payload. */
+  readonly uncompressedBytes: number;
+}
+
 /** A message on its way out. `ticket` is the caller's own and comes back with the outcome. */
 export interface OutgoingMessage<Ticket> {
   readonly delivery: DeliveryMode;
   readonly topicKey: number;
+  /** As it travels: perhaps compressed. */
   readonly payload: Uint8Array;
+  /** Undefined for a plain payload. */
+  readonly encoding: PayloadEncoding | undefined;
   readonly headers: Headers | undefined;
   readonly ticket: Ticket;
   /** Given by the channel; 0 for at-most-once. */
   number: number;
-  /** Given by the channel: when it was offered, in ms. */
-  offeredAt: number;
+  /** When it was offered, in ms. */
+  readonly offeredAt: number;
   /** The outcome was reported. */
   settled: boolean;
 }
+
+/** What a caller hands to the channel. */
+export type MessageDraft<Ticket> = Omit<OutgoingMessage<Ticket>, "number" | "offeredAt" | "settled">;
 
 /** Limits of a sender's channel. Times in ms, sizes in payload bytes. */
 export interface SenderLimits {

@@ -130,7 +130,17 @@ export class PeerProcess {
   send(record: MessageRecord): void {
     const outgoing = this.lease === "held" && !this.stopping ? this.outgoing.get(record.key) : undefined;
     if (outgoing === undefined) return this.world.refused(record);
-    const message = outgoing.channel.offer(record.delivery, 1, record.payload, undefined, record, this.now);
+    const message = outgoing.channel.offer(
+      {
+        delivery: record.delivery,
+        topicKey: 1,
+        payload: record.payload,
+        encoding: undefined,
+        headers: undefined,
+        ticket: record,
+      },
+      this.now,
+    );
     if (message === undefined) {
       this.world.counts.add("transition: busy");
       return this.world.refused(record);
@@ -467,7 +477,7 @@ export class PeerProcess {
             position: firstNumber === 0 ? undefined : { epoch: this.epoch, number: firstNumber + index },
             topicKey,
             payload: message.payload,
-            compression: "none",
+            encoding: undefined,
             headers: undefined,
             fromWire: true,
           }),
@@ -579,7 +589,7 @@ export class PeerProcess {
                 position: row.position,
                 topicKey: row.topicKey,
                 payload: row.payload,
-                compression: "none" as const,
+                encoding: undefined,
                 headers: undefined,
                 fromWire: false,
               }));

@@ -10,6 +10,7 @@ import { ErrorCode } from "../../errors/v1/errors.js";
  *
  * The dialler sends the four bytes "HWS1"; from then on both sides send frames, each a big-endian u32 length and that
  * many bytes of `Frame`. One connection carries one channel, from the dialler (the sender) to the listener.
+ * Epochs and numbers stay below 2^53, so that every language can hold them exactly.
  * There are no maps, so that an encoding is the same bytes in every language.
  */
 

@@ -1,0 +1,52 @@
+import type { DescEnum } from "@bufbuild/protobuf";
+import { commentLineOf, commentOf } from "../model/comments.js";
+import type { Message, MessageField } from "../model/messages.js";
+import { limitPhrases } from "../model/rule-text.js";
+import type { SpecFile } from "../model/spec.js";
+import { specTypeOf } from "../model/value-kind.js";
+import { code, codes, markdownTable, prose } from "./markdown.js";
+
+/** The messages of one file: their fields, types and limits. */
+export function framesSection(file: SpecFile): string {
+  return [
+    `## ${file.file.proto.package}\n`,
+    `${prose(commentOf(file.file))}\n`,
+    ...file.messages.map(messageSection),
+    ...file.file.enums.map(enumSection),
+  ].join("\n");
+}
+
+function messageSection(message: Message): string {
+  const rows = message.members.flatMap((member) =>
+    member.memberKind === "field"
+      ? [fieldRow(member, "")]
+      : member.fields.map((field) => fieldRow(field, `one of ${code(member.oneof.name)}`)),
+  );
+  const required = message.members.filter((member) => member.memberKind === "oneof" && member.required);
+  return [
+    `### ${message.name.replaceAll("_", ".")}\n`,
+    `${prose(message.comment)}\n`,
+    rows.length === 0 ? "No fields.\n" : markdownTable(["Field", "Number", "Type", "Limits", "Meaning"], rows),
+    ...(required.length === 0 ? [] : [`One field of ${codes(required.map((oneof) => oneof.name))} must be set.\n`]),
+  ].join("\n");
+}
+
+function fieldRow(field: MessageField, group: string): string[] {
+  const limits = field.kind === undefined ? [] : limitPhrases(field.rules, field.kind);
+  return [
+    code(field.field.name),
+    String(field.field.number),
+    code(specTypeOf(field.field)),
+    [group, ...limits].filter((phrase) => phrase !== "").join("; "),
+    prose(field.comment),
+  ];
+}
+
+function enumSection(enumeration: DescEnum): string {
+  const rows = enumeration.values.map((value) => [code(value.name), String(value.number), prose(commentLineOf(value))]);
+  return [
+    `### ${enumeration.name}\n`,
+    `${prose(commentOf(enumeration))}\n`,
+    markdownTable(["Value", "Number", "Meaning"], rows),
+  ].join("\n");
+}

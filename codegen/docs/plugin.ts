@@ -1,0 +1,4 @@
+import { runPlugin } from "../plugin.js";
+import { generateDocs } from "./generate.js";
+
+await runPlugin(generateDocs);

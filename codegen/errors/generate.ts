@@ -1,0 +1,73 @@
+import { filesByArea } from "../areas.js";
+import { typescriptHead } from "../head.js";
+import type { ErrorEntry } from "../model/errors.js";
+import type { Spec, SpecFile } from "../model/spec.js";
+import type { GeneratedFile } from "../plugin.js";
+import { docstring, propertyName, stringLiteral } from "../typescript.js";
+
+/** `<area>.ts` for each package with errors: the table by code, its types, and the look-up by wire code. */
+export function generateErrors(spec: Spec): GeneratedFile[] {
+  return filesByArea(spec).flatMap(([area, files]) => {
+    const sources = files.filter((file) => file.errorTables.length > 0);
+    return sources.length === 0 ? [] : [{ path: `${area}.ts`, content: errorsModule(sources) }];
+  });
+}
+
+function errorsModule(sources: readonly SpecFile[]): string {
+  const tables = sources.flatMap((file) => file.errorTables);
+  const entries = tables.flatMap((table) => table.errors).map(errorEntry);
+  return [
+    typescriptHead("codegen/errors", sources),
+    entryInterface,
+    `${docstring(tables.map((table) => table.comment).join("\n\n"))}export const errorTable = {\n${entries.join("")}} as const satisfies Record<string, ErrorEntry>;\n`,
+    `${docstring("The stable code of an error.")}export type ErrorCodeName = keyof typeof errorTable;\n`,
+    byWireCode,
+  ].join("\n");
+}
+
+const entryInterface = `${docstring("What the spec says of an error.")}export interface ErrorEntry {
+  /** The stable code, by which programs tell errors apart. */
+  readonly code: string;
+  /** The number in frames. */
+  readonly wireCode: number;
+  /** The SQLSTATE it has in SQL. */
+  readonly sqlstate: string;
+  /** The exit status of a command that ends with it. */
+  readonly exitStatus: number;
+  /** Trying the same again may succeed. */
+  readonly retryable: boolean;
+  /** What happened. */
+  readonly summary: string;
+  /** What to do. */
+  readonly remedy: string;
+}
+`;
+
+const byWireCode = `const codesByWireCode: ReadonlyMap<number, ErrorCodeName> = new Map(
+  Object.values(errorTable).map((error) => [error.wireCode, error.code]),
+);
+
+${docstring("The error with a number in a frame; undefined for a number that this version does not know.")}export function errorByWireCode(wireCode: number): (typeof errorTable)[ErrorCodeName] | undefined {
+  const code = codesByWireCode.get(wireCode);
+  return code === undefined ? undefined : errorTable[code];
+}
+
+${docstring("Whether a text is the code of an error.")}export function isErrorCodeName(code: string): code is ErrorCodeName {
+  return Object.hasOwn(errorTable, code);
+}
+`;
+
+function errorEntry(error: ErrorEntry): string {
+  return [
+    `${docstring(error.summary, "  ")}  ${propertyName(error.code)}: {`,
+    `    code: ${stringLiteral(error.code)},`,
+    `    wireCode: ${error.wireCode},`,
+    `    sqlstate: ${stringLiteral(error.sqlstate)},`,
+    `    exitStatus: ${error.exitStatus},`,
+    `    retryable: ${error.retryable},`,
+    `    summary: ${stringLiteral(error.summary)},`,
+    `    remedy: ${stringLiteral(error.remedy)},`,
+    "  },",
+    "",
+  ].join("\n");
+}

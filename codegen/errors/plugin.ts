@@ -1,0 +1,4 @@
+import { runPlugin } from "../plugin.js";
+import { generateErrors } from "./generate.js";
+
+await runPlugin(generateErrors);

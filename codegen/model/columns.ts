@@ -1,0 +1,91 @@
+import type { DescField, DescMessage } from "@bufbuild/protobuf";
+import { isUnsigned, kindOfSqlType, rangeOfSqlType, readSqlType, type SqlType } from "./column-type.js";
+import { commentOf } from "./comments.js";
+import { refuseOption } from "./foreign-option.js";
+import { sqlIdentifier } from "./names.js";
+import type { SpecOptions } from "./options.js";
+import { type Rules, readRules } from "./rules.js";
+import { SpecError } from "./spec-error.js";
+import type { IntegerRange, ValueKind } from "./value-kind.js";
+
+/** A column of a table, or a parameter or result column of a function. */
+export interface Column {
+  readonly field: DescField;
+  readonly name: string;
+  readonly type: SqlType;
+  /** The column is an array of `type`. */
+  readonly repeated: boolean;
+  readonly nullable: boolean;
+  /** The default, as an SQL expression. */
+  readonly default?: string;
+  /** The expression of a stored generated column. */
+  readonly generated?: string;
+  /** What one value is; of an array, one element. */
+  readonly kind: ValueKind;
+  /** The type's range, if it is an integer type. */
+  readonly range: IntegerRange | undefined;
+  readonly rules: Rules;
+  readonly comment: string;
+}
+
+/** The columns of a table: the fields of its message, in the order of their declaration. */
+export function readTableColumns(message: DescMessage, options: SpecOptions): Column[] {
+  return message.fields.map((field) => {
+    const column = readColumn(field, options);
+    if (column.default !== undefined && column.generated !== undefined) {
+      throw new SpecError(field, "a generated column cannot have a default");
+    }
+    if (column.type === "bigserial" && (column.nullable || column.default !== undefined)) {
+      throw new SpecError(field, "a bigserial column has its sequence as default and is never NULL");
+    }
+    return column;
+  });
+}
+
+/** The parameters or result columns of a function: values that pass by, so without defaults and rules. */
+export function readValueColumns(message: DescMessage, options: SpecOptions): Column[] {
+  return message.fields.map((field) => {
+    const column = readColumn(field, options);
+    if (column.default !== undefined || column.generated !== undefined || column.type === "bigserial") {
+      throw new SpecError(field, "a parameter or result of a function has no default, generated value or sequence");
+    }
+    if (options.rules(field) !== undefined) {
+      throw new SpecError(
+        field,
+        "rules on a parameter or result of a function would not be checked; put them on a column",
+      );
+    }
+    return column;
+  });
+}
+
+/** The SQL type as it is written: `bytea`, `integer[]`. */
+export function typeName(column: Column): string {
+  return column.repeated ? `${column.type}[]` : column.type;
+}
+
+function readColumn(field: DescField, options: SpecOptions): Column {
+  if (field.oneof !== undefined) {
+    throw new SpecError(field, `a column cannot be part of oneof ${field.oneof.name}; use optional fields and a check`);
+  }
+  refuseOption(field, "setting", options.setting(field));
+  const option = options.column(field);
+  const type = readSqlType(field, option?.type ?? "");
+  const repeated = field.fieldKind === "list";
+  const kind = kindOfSqlType(type);
+  const range = rangeOfSqlType(type);
+  const rules = readRules(field, options.rules(field), { kind, repeated, range });
+  return {
+    field,
+    name: sqlIdentifier(field, "column name", field.name),
+    type,
+    repeated,
+    nullable: field.proto.proto3Optional,
+    ...(option?.default ? { default: option.default } : {}),
+    ...(option?.generated ? { generated: option.generated } : {}),
+    kind,
+    range,
+    rules: isUnsigned(field) && !repeated && rules.min === undefined ? { ...rules, min: 0n } : rules,
+    comment: commentOf(field),
+  };
+}

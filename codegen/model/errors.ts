@@ -1,0 +1,87 @@
+import type { DescEnum, DescEnumValue } from "@bufbuild/protobuf";
+import { commentOf } from "./comments.js";
+import type { ErrorOption, SpecOptions } from "./options.js";
+import { SpecError } from "./spec-error.js";
+
+/** The errors of one enum. */
+export interface ErrorTable {
+  readonly enumeration: DescEnum;
+  readonly comment: string;
+  readonly errors: readonly ErrorEntry[];
+}
+
+export interface ErrorEntry {
+  readonly value: DescEnumValue;
+  /** The stable code: the value's name in lower case, without the enum's prefix. */
+  readonly code: string;
+  /** The number in frames: the value's number. */
+  readonly wireCode: number;
+  readonly sqlstate: string;
+  readonly exitStatus: number;
+  readonly retryable: boolean;
+  readonly summary: string;
+  readonly remedy: string;
+}
+
+/** Above it, shells use exit statuses for signals. */
+const greatestExitStatus = 125;
+
+/** The errors of an enum; undefined if none of its values is an error. */
+export function readErrorTable(enumeration: DescEnum, options: SpecOptions): ErrorTable | undefined {
+  if (!enumeration.values.some((value) => options.error(value) !== undefined)) {
+    return undefined;
+  }
+  const errors: ErrorEntry[] = [];
+  for (const value of enumeration.values) {
+    const option = options.error(value);
+    if (value.number === 0) {
+      if (option !== undefined) {
+        throw new SpecError(value, "number 0 means no error; give the error another number");
+      }
+      continue;
+    }
+    if (option === undefined) {
+      throw new SpecError(value, "a value of an enum of errors needs the option error");
+    }
+    const twin = errors.find((error) => error.wireCode === value.number);
+    if (twin !== undefined) {
+      throw new SpecError(value, `wire code ${value.number} is taken by ${twin.code}`);
+    }
+    errors.push(readError(value, option));
+  }
+  return { enumeration, comment: commentOf(enumeration), errors };
+}
+
+function readError(value: DescEnumValue, option: ErrorOption): ErrorEntry {
+  if (!/^[0-9A-Z]{5}$/.test(option.sqlstate) || option.sqlstate.startsWith("00")) {
+    throw new SpecError(
+      value,
+      `sqlstate "${option.sqlstate}" is not five of 0-9 and A-Z, or means success; choose one of the class that fits`,
+    );
+  }
+  if (option.exitStatus < 1 || option.exitStatus > greatestExitStatus) {
+    throw new SpecError(value, `exit_status ${option.exitStatus} is not 1 to ${greatestExitStatus}`);
+  }
+  for (const part of ["summary", "remedy"] as const) {
+    if (option[part] === "") {
+      throw new SpecError(value, `the error has no ${part}`);
+    }
+  }
+  return {
+    value,
+    code: codeOf(value),
+    wireCode: value.number,
+    sqlstate: option.sqlstate,
+    exitStatus: option.exitStatus,
+    retryable: option.retryable,
+    summary: option.summary,
+    remedy: option.remedy,
+  };
+}
+
+/** `ERROR_CODE_NOT_RUNNING` of `ErrorCode` → `not_running`. */
+function codeOf(value: DescEnumValue): string {
+  const prefix = `${value.parent.name.replace(/([a-z0-9])([A-Z])/g, "$1_$2").toUpperCase()}_`;
+  const name = value.name.startsWith(prefix) ? value.name.slice(prefix.length) : value.name;
+  return name.toLowerCase();
+}

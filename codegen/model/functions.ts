@@ -1,0 +1,85 @@
+import type { DescMethod, DescService } from "@bufbuild/protobuf";
+import { type Column, readValueColumns } from "./columns.js";
+import { commentOf } from "./comments.js";
+import { camelCase, sqlIdentifier } from "./names.js";
+import type { SpecOptions, SqlFunctionOption } from "./options.js";
+import { knownRole } from "./roles.js";
+import { SpecError } from "./spec-error.js";
+
+/** The methods of one service that are SQL functions. */
+export interface FunctionGroup {
+  readonly service: DescService;
+  readonly comment: string;
+  readonly functions: readonly SqlFunction[];
+}
+
+/** An SQL function of the schema `hawser`. */
+export interface SqlFunction {
+  readonly method: DescMethod;
+  readonly name: string;
+  readonly comment: string;
+  /** Where the PL/pgSQL body is, relative to the root of the project. */
+  readonly bodyFile: string;
+  readonly securityDefiner: boolean;
+  readonly execute: readonly string[];
+  readonly returnsSet: boolean;
+  readonly parameters: readonly Parameter[];
+  readonly results: readonly Column[];
+}
+
+export interface Parameter {
+  /** The parameter in SQL, such as `p_sender_name`. */
+  readonly column: Column;
+  /** The argument in TypeScript, such as `senderName`. */
+  readonly argument: string;
+}
+
+/** The group of a service; undefined if none of its methods is an SQL function. */
+export function readFunctionGroup(service: DescService, options: SpecOptions): FunctionGroup | undefined {
+  const functions = service.methods.flatMap((method) => {
+    const option = options.sqlFunction(method);
+    return option === undefined ? [] : [readFunction(method, option, options)];
+  });
+  return functions.length === 0 ? undefined : { service, comment: commentOf(service), functions };
+}
+
+function readFunction(method: DescMethod, option: SqlFunctionOption, options: SpecOptions): SqlFunction {
+  if (method.methodKind !== "unary") {
+    throw new SpecError(method, "an SQL function cannot stream; use returns_set for any number of rows");
+  }
+  if (!/^[\w-]+(\/[\w-]+)*\.sql$/.test(option.bodyFile)) {
+    throw new SpecError(method, `body_file "${option.bodyFile}" is not a .sql file below the root of the project`);
+  }
+  const results = readValueColumns(method.output, options);
+  if (results.length === 0) {
+    throw new SpecError(method, `${method.output.name} has no field; a function returns at least one column`);
+  }
+  return {
+    method,
+    name: sqlIdentifier(method, "function name", option.name),
+    comment: commentOf(method),
+    bodyFile: option.bodyFile,
+    securityDefiner: option.securityDefiner,
+    execute: option.execute.map((role) => knownRole(method, role)),
+    returnsSet: option.returnsSet,
+    parameters: readParameters(method, results, options),
+    results,
+  };
+}
+
+function readParameters(method: DescMethod, results: readonly Column[], options: SpecOptions): Parameter[] {
+  const parameters = readValueColumns(method.input, options).map((column) => ({
+    column,
+    argument: camelCase(column.name.replace(/^p_/, "")),
+  }));
+  for (const [position, { column, argument }] of parameters.entries()) {
+    // In PL/pgSQL parameters and result columns are variables of one block.
+    if (results.some((result) => result.name === column.name)) {
+      throw new SpecError(column.field, `a result of ${method.name} has the same name; begin the parameter's with p_`);
+    }
+    if (parameters.findIndex((other) => other.argument === argument) !== position) {
+      throw new SpecError(column.field, `two parameters of ${method.name} are named "${argument}" without their p_`);
+    }
+  }
+  return parameters;
+}

@@ -1,0 +1,84 @@
+import type { DescField, DescMessage, DescOneof } from "@bufbuild/protobuf";
+import { commentOf } from "./comments.js";
+import { refuseOption } from "./foreign-option.js";
+import { camelCase, typescriptName } from "./names.js";
+import type { SpecOptions } from "./options.js";
+import { type Rules, readRules } from "./rules.js";
+import { type IntegerRange, integerRangeOf, type ValueKind, valueKindOf } from "./value-kind.js";
+
+/** A message that travels: a frame or a part of one. */
+export interface Message {
+  readonly desc: DescMessage;
+  /** The type in TypeScript; of a nested message `Outer_Inner`. */
+  readonly name: string;
+  readonly comment: string;
+  /** Fields and oneofs in the order of their declaration. */
+  readonly members: readonly Member[];
+}
+
+export type Member = MessageField | MessageOneof;
+
+export interface MessageField {
+  readonly memberKind: "field";
+  readonly field: DescField;
+  /** The property in TypeScript: `senderName`. */
+  readonly name: string;
+  readonly comment: string;
+  /** What one value is; undefined for a map. */
+  readonly kind: ValueKind | undefined;
+  readonly repeated: boolean;
+  /** The property may be undefined. */
+  readonly optional: boolean;
+  readonly range: IntegerRange | undefined;
+  readonly rules: Rules;
+}
+
+export interface MessageOneof {
+  readonly memberKind: "oneof";
+  readonly oneof: DescOneof;
+  readonly name: string;
+  readonly comment: string;
+  readonly required: boolean;
+  readonly fields: readonly MessageField[];
+}
+
+/** Reads a message that is neither table nor settings nor a function's request or response. */
+export function readMessage(desc: DescMessage, options: SpecOptions): Message {
+  return {
+    desc,
+    name: typescriptName(desc),
+    comment: commentOf(desc),
+    members: desc.members.map((member) => {
+      if (member.kind === "field") {
+        return readField(member, options);
+      }
+      return {
+        memberKind: "oneof",
+        oneof: member,
+        name: camelCase(member.name),
+        comment: commentOf(member),
+        required: options.oneofRules(member)?.required ?? false,
+        fields: member.fields.map((field) => readField(field, options)),
+      };
+    }),
+  };
+}
+
+function readField(field: DescField, options: SpecOptions): MessageField {
+  const kind = valueKindOf(field);
+  const repeated = field.fieldKind === "list";
+  const range = integerRangeOf(field);
+  refuseOption(field, "column", options.column(field));
+  refuseOption(field, "setting", options.setting(field));
+  return {
+    memberKind: "field",
+    field,
+    name: camelCase(field.name),
+    comment: commentOf(field),
+    kind,
+    repeated,
+    optional: field.proto.proto3Optional || (!repeated && (kind === "message" || kind === "timestamp")),
+    range,
+    rules: readRules(field, options.rules(field), { kind, repeated, range }),
+  };
+}

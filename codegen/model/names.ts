@@ -1,0 +1,74 @@
+import type { AnyDesc, DescMessage } from "@bufbuild/protobuf";
+import { SpecError } from "./spec-error.js";
+
+/** Postgres cuts longer identifiers off, silently. */
+const maxIdentifierBytes = 63;
+
+/** Words that Postgres 14 to 18 do not take as a column or function name without quotes. */
+const reservedWords = new Set(
+  (
+    "all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate collation " +
+    "column concurrently constraint create cross current_catalog current_date current_role current_schema " +
+    "current_time current_timestamp current_user default deferrable desc distinct do else end except false fetch for " +
+    "foreign freeze from full grant group having ilike in initially inner intersect into is isnull join lateral " +
+    "leading left like limit localtime localtimestamp natural not notnull null offset on only or order outer overlaps " +
+    "placing primary references returning right select session_user similar some symmetric system_user table " +
+    "tablesample then to trailing true union unique user using variadic verbose when where window with"
+  ).split(" "),
+);
+
+/** `sender_name` → `senderName`. The same rule as protobuf's JSON names, which ts-proto follows too. */
+export function camelCase(name: string): string {
+  return name.replace(/_+([a-zA-Z0-9])/g, (_, letter: string) => letter.toUpperCase()).replace(/_/g, "");
+}
+
+/** `sender_name` → `SenderName`. */
+export function pascalCase(name: string): string {
+  const camel = camelCase(name);
+  return camel.charAt(0).toUpperCase() + camel.slice(1);
+}
+
+/** The name that ts-proto gives a message's type: `Outer_Inner` for one that is nested. */
+export function typescriptName(message: DescMessage): string {
+  return message.parent === undefined ? message.name : `${typescriptName(message.parent)}_${message.name}`;
+}
+
+/** `TopicAddr` → `topicAddr`. */
+export function lowerFirst(name: string): string {
+  return name.charAt(0).toLowerCase() + name.slice(1);
+}
+
+/**
+ * What a package is about, which is the name of its generated files: the last part of its name before the version,
+ * `peer` for `hawser.peer.v1`.
+ */
+export function areaOf(packageName: string): string {
+  const parts = packageName.split(".").filter((part) => !/^v[0-9]+[a-z0-9]*$/.test(part));
+  return parts.at(-1) ?? packageName;
+}
+
+/** The last part of a proto file's path without its suffix: `frames` for `hawser/peer/v1/frames.proto`. */
+export function baseNameOf(protoPath: string): string {
+  return protoPath.slice(protoPath.lastIndexOf("/") + 1).replace(/\.proto$/, "");
+}
+
+/**
+ * Checks a name that goes into SQL without quotes and returns it.
+ *
+ * @throws SpecError if it is not lower_snake_case, is longer than 63 bytes, or is a reserved word.
+ */
+export function sqlIdentifier(where: AnyDesc, what: string, name: string): string {
+  if (!/^[a-z_][a-z0-9_]*$/.test(name)) {
+    throw new SpecError(where, `${what} "${name}" is not a lower_snake_case name`);
+  }
+  if (name.length > maxIdentifierBytes) {
+    throw new SpecError(
+      where,
+      `${what} "${name}" has ${name.length} bytes, Postgres takes ${maxIdentifierBytes}; shorten it`,
+    );
+  }
+  if (reservedWords.has(name)) {
+    throw new SpecError(where, `${what} "${name}" is a reserved word of SQL; choose another name`);
+  }
+  return name;
+}

@@ -1,0 +1,102 @@
+import type { DescEnumValue, DescField, DescMessage, DescMethod, DescOneof } from "@bufbuild/protobuf";
+import { type AnyDesc, type FileRegistry, getOption, hasOption } from "@bufbuild/protobuf";
+
+/** The package that declares the spec's own options. */
+export const specPackage = "hawser.spec.v1";
+
+// The messages of options.proto as reflection gives them. Written by hand, because the plugins run on a clean tree,
+// where nothing is generated yet.
+
+export interface TableOption {
+  name: string;
+  primaryKey: string[];
+  unique: { columns: string[] }[];
+  index: { name: string; columns: string[]; where: string }[];
+  check: { name: string; expression: string }[];
+  notify?: { channel: string; columns: string[] };
+  grant: { role: string; privileges: string[]; columns: string[] }[];
+  row: { values: string[] }[];
+}
+
+export interface ColumnOption {
+  type: string;
+  default: string;
+  generated: string;
+}
+
+export interface RulesOption {
+  min?: bigint;
+  max?: bigint;
+  minBytes?: bigint;
+  maxBytes?: bigint;
+  pattern: string;
+  patternMeans: string;
+  maxItems?: number;
+  in: string[];
+  required: boolean;
+}
+
+export interface SettingOption {
+  default: string;
+  unit: string;
+  fixed: boolean;
+}
+
+export interface SqlFunctionOption {
+  name: string;
+  bodyFile: string;
+  securityDefiner: boolean;
+  execute: string[];
+  returnsSet: boolean;
+}
+
+export interface ErrorOption {
+  sqlstate: string;
+  exitStatus: number;
+  retryable: boolean;
+  summary: string;
+  remedy: string;
+}
+
+/** Reads the spec's options from descriptors, by reflection. */
+export class SpecOptions {
+  constructor(private readonly registry: FileRegistry) {}
+
+  table(message: DescMessage): TableOption | undefined {
+    return this.read<TableOption>(message, "table");
+  }
+
+  settings(message: DescMessage): { title: string } | undefined {
+    return this.read<{ title: string }>(message, "settings");
+  }
+
+  column(field: DescField): ColumnOption | undefined {
+    return this.read<ColumnOption>(field, "column");
+  }
+
+  rules(field: DescField): RulesOption | undefined {
+    return this.read<RulesOption>(field, "rules");
+  }
+
+  oneofRules(oneof: DescOneof): { required: boolean } | undefined {
+    return this.read<{ required: boolean }>(oneof, "oneof_rules");
+  }
+
+  setting(field: DescField): SettingOption | undefined {
+    return this.read<SettingOption>(field, "setting");
+  }
+
+  sqlFunction(method: DescMethod): SqlFunctionOption | undefined {
+    return this.read<SqlFunctionOption>(method, "sql_function");
+  }
+
+  error(value: DescEnumValue): ErrorOption | undefined {
+    return this.read<ErrorOption>(value, "error");
+  }
+
+  private read<T>(desc: Exclude<AnyDesc, { kind: "extension" }>, name: string): T | undefined {
+    // A request in which no file uses the options does not carry them.
+    const extension = this.registry.getExtension(`${specPackage}.${name}`);
+    return extension !== undefined && hasOption(desc, extension) ? (getOption(desc, extension) as T) : undefined;
+  }
+}

@@ -1,0 +1,135 @@
+import type { DescField } from "@bufbuild/protobuf";
+import type { RulesOption } from "./options.js";
+import { patternProblem } from "./pattern.js";
+import { SpecError } from "./spec-error.js";
+import { type IntegerRange, specTypeOf, type ValueKind } from "./value-kind.js";
+
+/** The limits of a value, checked against its type. All apply together; an absent one does not limit. */
+export interface Rules {
+  readonly min?: bigint;
+  readonly max?: bigint;
+  readonly minBytes?: number;
+  readonly maxBytes?: number;
+  readonly pattern?: Pattern;
+  readonly maxItems?: number;
+  readonly in?: readonly string[];
+  readonly required?: true;
+}
+
+/** A regular expression that the whole string matches, and what it means, as in "must not contain ':'". */
+export interface Pattern {
+  readonly source: string;
+  readonly means: string;
+}
+
+/** What a value's rules are checked against. */
+export interface RuleTarget {
+  readonly kind: ValueKind | undefined;
+  readonly repeated: boolean;
+  readonly range?: IntegerRange | undefined;
+}
+
+export const noRules: Rules = {};
+
+/** Which rules a kind of value takes, beside `max_items` on repeated fields. */
+const rulesOfKind: Partial<Record<ValueKind, readonly (keyof RulesOption)[]>> = {
+  number: ["min", "max"],
+  bigint: ["min", "max"],
+  enum: ["min", "max"],
+  string: ["minBytes", "maxBytes", "pattern", "patternMeans", "in"],
+  bytes: ["minBytes", "maxBytes"],
+  message: ["required"],
+  timestamp: ["required"],
+};
+
+const specNames: Record<keyof RulesOption, string> = {
+  min: "min",
+  max: "max",
+  minBytes: "min_bytes",
+  maxBytes: "max_bytes",
+  pattern: "pattern",
+  patternMeans: "pattern_means",
+  maxItems: "max_items",
+  in: "in",
+  required: "required",
+};
+
+/**
+ * The rules of a field, checked.
+ *
+ * @throws SpecError if one does not apply to the type, lies outside it, or contradicts another.
+ */
+export function readRules(field: DescField, option: RulesOption | undefined, target: RuleTarget): Rules {
+  if (option === undefined) {
+    return noRules;
+  }
+  refuseForeignRules(field, option, target);
+  refuseContradictions(field, option, target.range);
+  return {
+    ...(option.min === undefined ? {} : { min: option.min }),
+    ...(option.max === undefined ? {} : { max: option.max }),
+    ...(option.minBytes === undefined ? {} : { minBytes: byteCount(field, "min_bytes", option.minBytes) }),
+    ...(option.maxBytes === undefined ? {} : { maxBytes: byteCount(field, "max_bytes", option.maxBytes) }),
+    ...(option.pattern === "" ? {} : { pattern: { source: option.pattern, means: option.patternMeans } }),
+    ...(option.maxItems === undefined ? {} : { maxItems: option.maxItems }),
+    ...(option.in.length === 0 ? {} : { in: option.in }),
+    ...(option.required ? { required: true } : {}),
+  };
+}
+
+function refuseForeignRules(field: DescField, option: RulesOption, target: RuleTarget): void {
+  const ofKind = (target.kind !== undefined && rulesOfKind[target.kind]) || [];
+  const allowed: readonly string[] = target.repeated ? ["maxItems"] : ofKind;
+  for (const name of Object.keys(specNames) as (keyof RulesOption)[]) {
+    if (isSet(option[name]) && !allowed.includes(name)) {
+      const takes =
+        allowed.length === 0
+          ? "which takes no rules"
+          : `which takes ${allowed.map((rule) => specNames[rule as keyof RulesOption]).join(", ")}`;
+      throw new SpecError(field, `rule ${specNames[name]} does not apply to ${specTypeOf(field)}, ${takes}`);
+    }
+  }
+}
+
+function refuseContradictions(field: DescField, option: RulesOption, range: IntegerRange | undefined): void {
+  const { min, max, minBytes, maxBytes, pattern } = option;
+  if (range !== undefined) {
+    for (const [name, limit] of [
+      ["min", min],
+      ["max", max],
+    ] as const) {
+      if (limit !== undefined && (limit < range.min || limit > range.max)) {
+        throw new SpecError(field, `rule ${name}: ${limit} lies outside the type, ${range.min} to ${range.max}`);
+      }
+    }
+  }
+  if (min !== undefined && max !== undefined && min > max) {
+    throw new SpecError(field, `rule min: ${min} is above max, ${max}`);
+  }
+  if (minBytes !== undefined && maxBytes !== undefined && minBytes > maxBytes) {
+    throw new SpecError(field, `rule min_bytes: ${minBytes} is above max_bytes, ${maxBytes}`);
+  }
+  if (pattern !== "") {
+    const problem = patternProblem(pattern);
+    if (problem !== undefined) {
+      throw new SpecError(field, `rule pattern: "${pattern}" ${problem}`);
+    }
+    if (!option.patternMeans.startsWith("must ")) {
+      throw new SpecError(field, `rule pattern_means: say what the pattern means, beginning with "must "`);
+    }
+  } else if (option.patternMeans !== "") {
+    throw new SpecError(field, "rule pattern_means: there is no pattern");
+  }
+}
+
+function byteCount(field: DescField, name: string, value: bigint): number {
+  // One value in Postgres has less than 1 GiB, and so has a string in JavaScript.
+  if (value > 2n ** 30n) {
+    throw new SpecError(field, `rule ${name}: ${value} is more than 1 GiB, which no value can have`);
+  }
+  return Number(value);
+}
+
+function isSet(value: unknown): boolean {
+  return Array.isArray(value) ? value.length > 0 : value !== undefined && value !== "" && value !== false;
+}

@@ -1,0 +1,113 @@
+import type { DescEnum, DescFile, DescMessage, FileRegistry } from "@bufbuild/protobuf";
+import { TakenNames } from "./duplicates.js";
+import { type ErrorTable, readErrorTable } from "./errors.js";
+import { type FunctionGroup, readFunctionGroup } from "./functions.js";
+import { type Message, readMessage } from "./messages.js";
+import { SpecOptions, specPackage } from "./options.js";
+import { readSettingGroup, type SettingGroup } from "./settings.js";
+import { SpecError } from "./spec-error.js";
+import { readTable, type Table } from "./tables.js";
+
+/** Everything that the spec says, checked. */
+export interface Spec {
+  /** In the order of the request, which buf sorts by path. */
+  readonly files: readonly SpecFile[];
+}
+
+/** What one proto file declares, in the order of its declarations. */
+export interface SpecFile {
+  readonly file: DescFile;
+  readonly tables: readonly Table[];
+  readonly functionGroups: readonly FunctionGroup[];
+  readonly settingGroups: readonly SettingGroup[];
+  readonly errorTables: readonly ErrorTable[];
+  readonly messages: readonly Message[];
+}
+
+/**
+ * Reads files of the spec. The file that declares the options is left out.
+ *
+ * @throws SpecError at the first mistake.
+ */
+export function readSpec(registry: FileRegistry, files: readonly DescFile[]): Spec {
+  const options = new SpecOptions(registry);
+  const spec = {
+    files: files
+      .filter((file) => file.proto.package !== specPackage)
+      .map((file) => readFile(file, options, functionMessages(files, options))),
+  };
+  refuseSharedNames(spec);
+  return spec;
+}
+
+function readFile(file: DescFile, options: SpecOptions, passing: ReadonlySet<string>): SpecFile {
+  const tables: Table[] = [];
+  const settingGroups: SettingGroup[] = [];
+  const messages: Message[] = [];
+  for (const message of allMessages(file.messages)) {
+    const table = options.table(message);
+    const settings = options.settings(message);
+    if (table !== undefined && settings !== undefined) {
+      throw new SpecError(message, "a message is either a table or a group of settings");
+    }
+    if (table !== undefined) {
+      tables.push(readTable(message, table, options));
+    } else if (settings !== undefined) {
+      settingGroups.push(readSettingGroup(message, settings.title, options));
+    } else if (!passing.has(message.typeName)) {
+      messages.push(readMessage(message, options));
+    }
+  }
+  return {
+    file,
+    tables,
+    settingGroups,
+    messages,
+    functionGroups: file.services.flatMap((service) => readFunctionGroup(service, options) ?? []),
+    errorTables: allEnums(file).flatMap((enumeration) => readErrorTable(enumeration, options) ?? []),
+  };
+}
+
+/** Nested messages follow the one that holds them; the entries of maps are no messages of the spec. */
+function allMessages(messages: readonly DescMessage[]): DescMessage[] {
+  return messages.flatMap((message) =>
+    message.proto.options?.mapEntry ? [] : [message, ...allMessages(message.nestedMessages)],
+  );
+}
+
+/** Those of the file itself come first. */
+function allEnums(file: DescFile): DescEnum[] {
+  return [...file.enums, ...allMessages(file.messages).flatMap((message) => message.nestedEnums)];
+}
+
+/** The requests and responses of SQL functions: lists of parameters and columns, not messages that travel. */
+function functionMessages(files: readonly DescFile[], options: SpecOptions): Set<string> {
+  const methods = files.flatMap((file) => file.services.flatMap((service) => service.methods));
+  const functions = methods.filter((method) => options.sqlFunction(method) !== undefined);
+  return new Set(functions.flatMap((method) => [method.input.typeName, method.output.typeName]));
+}
+
+/** Tables, indexes and keys share one space in a schema; functions, errors and groups of settings have one each. */
+function refuseSharedNames(spec: Spec): void {
+  const relations = new TakenNames("name");
+  const functions = new TakenNames("function");
+  const errors = new TakenNames("error");
+  const groups = new TakenNames("group of settings");
+  for (const file of spec.files) {
+    for (const table of file.tables) {
+      relations.take(table.name, table.message);
+      for (const index of table.indexes) {
+        relations.take(index.name, table.message);
+      }
+    }
+    for (const { name, method } of file.functionGroups.flatMap((group) => group.functions)) {
+      functions.take(name, method);
+    }
+    for (const { code, value } of file.errorTables.flatMap((table) => table.errors)) {
+      errors.take(code, value);
+    }
+    for (const group of file.settingGroups) {
+      groups.take(group.message.name, group.message);
+    }
+  }
+}

@@ -1,0 +1,149 @@
+import type { DescMessage } from "@bufbuild/protobuf";
+import { type Column, readTableColumns } from "./columns.js";
+import { commentOf } from "./comments.js";
+import { refuseTwins } from "./duplicates.js";
+import { sqlIdentifier } from "./names.js";
+import { checkNotifyPayload } from "./notify-payload.js";
+import type { SpecOptions, TableOption } from "./options.js";
+import { knownPrivileges, knownRole } from "./roles.js";
+import { SpecError } from "./spec-error.js";
+
+/** A table of the schema `hawser`. */
+export interface Table {
+  readonly message: DescMessage;
+  readonly name: string;
+  readonly comment: string;
+  readonly columns: readonly Column[];
+  readonly primaryKey: readonly string[];
+  readonly unique: readonly (readonly string[])[];
+  readonly indexes: readonly Index[];
+  readonly checks: readonly { readonly name: string; readonly expression: string }[];
+  readonly notify?: { readonly channel: string; readonly columns: readonly string[] };
+  readonly grants: readonly Grant[];
+  /** SQL literals for the columns that are not generated. */
+  readonly rows: readonly (readonly string[])[];
+}
+
+export interface Index {
+  readonly name: string;
+  /** Column names or parenthesised expressions. */
+  readonly columns: readonly string[];
+  /** The predicate of a partial index. */
+  readonly where?: string;
+}
+
+export interface Grant {
+  readonly role: string;
+  readonly privileges: readonly string[];
+  /** Empty means the whole table. */
+  readonly columns: readonly string[];
+}
+
+/**
+ * Reads the table that a message describes.
+ *
+ * @throws SpecError if the table has no key, or if anything in it names a column, a role or a privilege that is not.
+ */
+export function readTable(message: DescMessage, option: TableOption, options: SpecOptions): Table {
+  const columns = readTableColumns(message, options);
+  const known = (what: string, names: readonly string[]) => knownColumns(message, columns, what, names);
+  if (option.primaryKey.length === 0) {
+    throw new SpecError(message, `table "${option.name}" has no primary_key`);
+  }
+  refuseTwins(message, "indexes", option.index);
+  refuseTwins(message, "checks", option.check);
+  const table: Table = {
+    message,
+    name: sqlIdentifier(message, "table name", option.name),
+    comment: commentOf(message),
+    columns,
+    primaryKey: known("primary_key", option.primaryKey),
+    unique: option.unique.map((key) => known("unique key", key.columns)),
+    indexes: option.index.map((index) => readIndex(message, index, known)),
+    checks: option.check.map(({ name, expression }) => {
+      if (expression === "") {
+        throw new SpecError(message, `check "${name}" has no expression`);
+      }
+      return { name: sqlIdentifier(message, "check name", name), expression };
+    }),
+    ...(option.notify === undefined ? {} : { notify: readNotify(message, option.notify, known) }),
+    grants: option.grant.map(({ role, privileges, columns: granted }) => ({
+      role: knownRole(message, role),
+      privileges: knownPrivileges(message, role, privileges, granted.length > 0),
+      columns: granted.length > 0 ? known(`grant to ${role}`, granted) : [],
+    })),
+    rows: option.row.map(({ values }) => values),
+  };
+  refuseNullableKey(table);
+  const wanted = insertableColumns(table).length;
+  for (const row of table.rows) {
+    if (row.length !== wanted) {
+      throw new SpecError(message, `a row has ${row.length} values for ${wanted} columns that are not generated`);
+    }
+  }
+  if (table.notify !== undefined) {
+    checkNotifyPayload(table, table.notify);
+  }
+  return table;
+}
+
+/** The columns that an INSERT may name: those that are not generated. */
+export function insertableColumns(table: Table): readonly Column[] {
+  return table.columns.filter((column) => column.generated === undefined);
+}
+
+function refuseNullableKey(table: Table): void {
+  const nullable = table.columns.find((column) => column.nullable && table.primaryKey.includes(column.name));
+  if (nullable !== undefined) {
+    throw new SpecError(
+      table.message,
+      `primary_key names column "${nullable.name}", which is optional; keys are never NULL`,
+    );
+  }
+}
+
+type KnownColumns = (what: string, names: readonly string[]) => readonly string[];
+
+function readIndex(message: DescMessage, index: TableOption["index"][number], known: KnownColumns): Index {
+  const what = `index "${index.name}"`;
+  const plain = index.columns.filter((column) => !/^\(.+\)$/s.test(column));
+  if (index.columns.length === 0) {
+    throw new SpecError(message, `${what} names no column`);
+  }
+  if (plain.length > 0) {
+    known(what, plain);
+  }
+  return {
+    name: sqlIdentifier(message, "index name", index.name),
+    columns: index.columns,
+    ...(index.where === "" ? {} : { where: index.where }),
+  };
+}
+
+function readNotify(message: DescMessage, notify: NonNullable<TableOption["notify"]>, known: KnownColumns) {
+  return {
+    channel: sqlIdentifier(message, "channel", notify.channel),
+    columns: known("notify", notify.columns),
+  };
+}
+
+function knownColumns(
+  message: DescMessage,
+  columns: readonly Column[],
+  what: string,
+  names: readonly string[],
+): readonly string[] {
+  if (names.length === 0) {
+    throw new SpecError(message, `${what} names no column`);
+  }
+  for (const [position, name] of names.entries()) {
+    if (!columns.some((column) => column.name === name)) {
+      const all = columns.map((column) => column.name).join(", ");
+      throw new SpecError(message, `${what} names an unknown column "${name}"; the table has ${all}`);
+    }
+    if (names.indexOf(name) !== position) {
+      throw new SpecError(message, `${what} names column "${name}" twice`);
+    }
+  }
+  return names;
+}

@@ -1,0 +1,104 @@
+import { type DescField, ScalarType } from "@bufbuild/protobuf";
+
+/**
+ * What a value is, as far as rules, TypeScript and SQL are concerned. `number` is an integer of up to 32 bits, `bigint`
+ * one of 64; `real` stands for float and double, which no rule and no column takes.
+ */
+export type ValueKind =
+  | "number"
+  | "bigint"
+  | "string"
+  | "bytes"
+  | "boolean"
+  | "timestamp"
+  | "json"
+  | "enum"
+  | "message"
+  | "real";
+
+/** Least and greatest value of an integer type. */
+export interface IntegerRange {
+  readonly min: bigint;
+  readonly max: bigint;
+}
+
+export const int16Range: IntegerRange = { min: -(2n ** 15n), max: 2n ** 15n - 1n };
+export const int32Range: IntegerRange = { min: -(2n ** 31n), max: 2n ** 31n - 1n };
+export const int64Range: IntegerRange = { min: -(2n ** 63n), max: 2n ** 63n - 1n };
+export const uint32Range: IntegerRange = { min: 0n, max: 2n ** 32n - 1n };
+export const uint64Range: IntegerRange = { min: 0n, max: 2n ** 64n - 1n };
+
+const timestampType = "google.protobuf.Timestamp";
+
+/** The kind of a field's value; of a repeated field, that of one element. Undefined for a map. */
+export function valueKindOf(field: DescField): ValueKind | undefined {
+  if (field.fieldKind === "map") {
+    return undefined;
+  }
+  if (field.message !== undefined) {
+    return field.message.typeName === timestampType ? "timestamp" : "message";
+  }
+  if (field.enum !== undefined) {
+    return "enum";
+  }
+  switch (field.scalar) {
+    case ScalarType.STRING:
+      return "string";
+    case ScalarType.BYTES:
+      return "bytes";
+    case ScalarType.BOOL:
+      return "boolean";
+    case ScalarType.DOUBLE:
+    case ScalarType.FLOAT:
+      return "real";
+    default:
+      return isLong(field.scalar) ? "bigint" : "number";
+  }
+}
+
+/** The range of a field's type; undefined if it is not an integer type or enum. */
+export function integerRangeOf(field: DescField): IntegerRange | undefined {
+  if (field.fieldKind === "map" || field.message !== undefined) {
+    return undefined;
+  }
+  if (field.enum !== undefined) {
+    return int32Range;
+  }
+  switch (field.scalar) {
+    case ScalarType.UINT32:
+    case ScalarType.FIXED32:
+      return uint32Range;
+    case ScalarType.INT32:
+    case ScalarType.SINT32:
+    case ScalarType.SFIXED32:
+      return int32Range;
+    case ScalarType.UINT64:
+    case ScalarType.FIXED64:
+      return uint64Range;
+    case ScalarType.INT64:
+    case ScalarType.SINT64:
+    case ScalarType.SFIXED64:
+      return int64Range;
+    default:
+      return undefined;
+  }
+}
+
+/** The field's type as the spec writes it: `uint64`, `repeated bytes`, `map<string, int32>`. */
+export function specTypeOf(field: DescField): string {
+  if (field.fieldKind === "map") {
+    return `map<${scalarName(field.mapKey)}, ${field.message?.name ?? field.enum?.name ?? scalarName(field.scalar)}>`;
+  }
+  const one = field.message?.name ?? field.enum?.name ?? scalarName(field.scalar);
+  return field.fieldKind === "list" ? `repeated ${one}` : one;
+}
+
+function scalarName(scalar: ScalarType | undefined): string {
+  return scalar === undefined ? "unknown" : ScalarType[scalar]!.toLowerCase();
+}
+
+function isLong(scalar: ScalarType): boolean {
+  return [ScalarType.INT64, ScalarType.UINT64, ScalarType.SINT64, ScalarType.FIXED64, ScalarType.SFIXED64].includes(
+    scalar,
+  );
+}

@@ -1,0 +1,4 @@
+import { runSchemaPlugin } from "./plugin.js";
+import { printTypeScript } from "./print-typescript.js";
+
+await runSchemaPlugin(printTypeScript);

@@ -1,0 +1,124 @@
+import { escapePointer } from "./duplicate-keys.js";
+import { SchemaError } from "./schema-error.js";
+
+/** Any JSON value. */
+export type Json = null | boolean | number | string | readonly Json[] | JsonObject;
+export interface JsonObject {
+  readonly [key: string]: Json;
+}
+
+/**
+ * An object of the schema and where it stands, read key by key. Whatever is missing, of the wrong kind or unknown is
+ * refused by name: a word that nobody reads would be a rule that nobody enforces.
+ */
+export class SchemaNode {
+  constructor(
+    readonly file: string,
+    readonly pointer: string,
+    readonly json: JsonObject,
+  ) {}
+
+  /** The node of any value; refused unless it is an object. */
+  static of(file: string, pointer: string, value: Json | undefined): SchemaNode {
+    if (typeof value !== "object" || value === null || Array.isArray(value)) {
+      throw new SchemaError(file, pointer, value === undefined ? "is missing" : "is not an object");
+    }
+    return new SchemaNode(file, pointer, value as JsonObject);
+  }
+
+  /** The error for this object, or for what it has under `key`. */
+  error(problem: string, key?: string | number): SchemaError {
+    return new SchemaError(this.file, key === undefined ? this.pointer : this.pointerOf(key), problem);
+  }
+
+  has(key: string): boolean {
+    return Object.hasOwn(this.json, key);
+  }
+
+  get(key: string): Json | undefined {
+    return this.has(key) ? this.json[key] : undefined;
+  }
+
+  keys(): string[] {
+    return Object.keys(this.json);
+  }
+
+  /** @throws SchemaError at the first key that is none of `known`. */
+  closed(known: readonly string[]): this {
+    const stranger = this.keys().find((key) => !known.includes(key));
+    if (stranger !== undefined) {
+      throw this.error(`is not known here; known are ${known.join(", ")}`, stranger);
+    }
+    return this;
+  }
+
+  /** The same object without some of its keys. */
+  without(keys: readonly string[]): SchemaNode {
+    const rest = Object.entries(this.json).filter(([key]) => !keys.includes(key));
+    return new SchemaNode(this.file, this.pointer, Object.fromEntries(rest));
+  }
+
+  child(key: string): SchemaNode {
+    return SchemaNode.of(this.file, this.pointerOf(key), this.get(key));
+  }
+
+  /** The children under `key`, an array of objects; empty if the key is missing. */
+  children(key: string): SchemaNode[] {
+    return this.array(key).map((value, index) => SchemaNode.of(this.file, `${this.pointerOf(key)}/${index}`, value));
+  }
+
+  /** A text for people: required, not empty, one line, and harmless in any comment. */
+  text(key: string): string {
+    const value = this.get(key);
+    if (typeof value !== "string" || value.trim() === "") {
+      throw this.error(value === undefined ? "is missing" : "is not a text", key);
+    }
+    if (/[\p{Cc}\p{Cs}]|\*\/|-->|\$hawser\$/u.test(value)) {
+      throw this.error("holds a control character, or */, --> or $hawser$, which would end a comment or quote", key);
+    }
+    return value;
+  }
+
+  flag(key: string): boolean {
+    const value = this.get(key) ?? false;
+    if (typeof value !== "boolean") {
+      throw this.error("is neither true nor false", key);
+    }
+    return value;
+  }
+
+  /** A whole number that JavaScript holds exactly; undefined if the key is missing. */
+  integer(key: string): number | undefined {
+    const value = this.get(key);
+    if (value !== undefined && !Number.isSafeInteger(value)) {
+      throw this.error("is not a whole number that JavaScript holds exactly", key);
+    }
+    return value as number | undefined;
+  }
+
+  /** A list of different strings, each one of `known`; empty if the key is missing. */
+  names(key: string, known: ReadonlySet<string>): string[] {
+    const values = this.array(key);
+    for (const [index, value] of values.entries()) {
+      if (typeof value !== "string" || !known.has(value)) {
+        throw this.error(`names the unknown option ${JSON.stringify(value)}`, key);
+      }
+      if (values.indexOf(value) !== index) {
+        throw this.error(`names ${value} twice`, key);
+      }
+    }
+    return values as string[];
+  }
+
+  private array(key: string): readonly Json[] {
+    const value = this.get(key) ?? [];
+    if (!Array.isArray(value)) {
+      throw this.error("is not an array", key);
+    }
+    return value;
+  }
+
+  private pointerOf(key: string | number): string {
+    return `${this.pointer}/${escapePointer(String(key))}`;
+  }
+}

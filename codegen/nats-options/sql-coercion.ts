@@ -1,0 +1,145 @@
+import { sqlString } from "../sql/literal.js";
+import { booleanPattern, farNumber, integerPattern, maxDigits, maxShownLength } from "./grammar.js";
+import type { Option, OptionsModel } from "./model.js";
+import { type SqlFunction, textArray } from "./sql-function.js";
+
+const pure = "IMMUTABLE PARALLEL SAFE STRICT";
+
+/** The functions that read and show single values, as runtime/coerce.ts and runtime/check.ts do. */
+export function coercionFunctions(model: OptionsModel): SqlFunction[] {
+  return [...valueFunctions, typedFunction(model)];
+}
+
+const valueFunctions: readonly SqlFunction[] = [
+  {
+    name: "nats_option_integer",
+    parameters: ["value jsonb"],
+    returns: "jsonb",
+    traits: pure,
+    comment: "The value of an integer option as a JSON number, or JSON null if it is not a whole number.",
+    body: `
+DECLARE
+  parts text[];
+  number numeric;
+BEGIN
+  IF jsonb_typeof(value) = 'number' THEN
+    number := value::numeric;
+    IF number <> trunc(number) THEN
+      RETURN 'null';
+    END IF;
+  ELSE
+    parts := CASE jsonb_typeof(value) WHEN 'string' THEN regexp_match(value #>> '{}', ${sqlString(integerPattern)}) END;
+    IF parts IS NULL THEN
+      RETURN 'null';
+    END IF;
+    -- No text of digits is too long: beyond ${maxDigits} of them the number only counts as far outside every range.
+    number := CASE WHEN char_length(parts[2]) > ${maxDigits} THEN ${farNumber} ELSE parts[2]::numeric END;
+    IF parts[1] = '-' THEN
+      number := -number;
+    END IF;
+  END IF;
+  RETURN to_jsonb(trunc(greatest(least(number, ${farNumber}), -${farNumber})));
+END`,
+  },
+  {
+    name: "nats_option_boolean",
+    parameters: ["value jsonb"],
+    returns: "jsonb",
+    traits: pure,
+    comment:
+      "The value of a boolean option as a JSON boolean, or JSON null if it is not one. Spellings as Postgres takes them.",
+    body: `
+DECLARE
+  spelling text := value #>> '{}';
+BEGIN
+  IF jsonb_typeof(value) = 'boolean' THEN
+    RETURN value;
+  ELSIF jsonb_typeof(value) <> 'string' THEN
+    RETURN 'null';
+  ELSIF spelling ~ ${sqlString(booleanPattern(true))} THEN
+    RETURN 'true';
+  ELSIF spelling ~ ${sqlString(booleanPattern(false))} THEN
+    RETURN 'false';
+  END IF;
+  RETURN 'null';
+END`,
+  },
+  {
+    name: "nats_option_text",
+    parameters: ["value jsonb"],
+    returns: "jsonb",
+    traits: pure,
+    comment: "The value of a text option as it is, or JSON null if it is not a JSON string.",
+    body: `
+BEGIN
+  RETURN CASE jsonb_typeof(value) WHEN 'string' THEN value ELSE 'null' END;
+END`,
+  },
+  {
+    name: "nats_option_quoted",
+    parameters: ["value text"],
+    returns: "text",
+    traits: pure,
+    comment: `A text for a message: as JSON quotes it, cut to ${maxShownLength} characters.`,
+    body: `
+BEGIN
+  RETURN to_json(CASE WHEN char_length(value) > ${maxShownLength} THEN left(value, ${maxShownLength}) || '…' ELSE value END)::text;
+END`,
+  },
+  {
+    name: "nats_option_shown",
+    parameters: ["value jsonb"],
+    returns: "text",
+    traits: pure,
+    comment: "The detail of a violation that shows a value. Only for options whose values are no secrets.",
+    body: `
+BEGIN
+  CASE jsonb_typeof(value)
+    WHEN 'string' THEN
+      -- Someone may have written user and password into an address.
+      IF strpos(value #>> '{}', '@') > 0 THEN
+        RETURN 'Its value is not shown.';
+      END IF;
+      RETURN 'Its value is ' || hawser.nats_option_quoted(value #>> '{}') || '.';
+    WHEN 'number' THEN
+      -- What JavaScript and Postgres make of a number's last digits may differ beyond this.
+      IF abs(value::numeric) > ${farNumber} THEN
+        RETURN 'Its value has more than ${maxDigits} digits.';
+      ELSIF value::numeric <> trunc(value::numeric) THEN
+        RETURN 'Its value is a fraction.';
+      END IF;
+      RETURN 'Its value is ' || trunc(value::numeric) || '.';
+    WHEN 'boolean' THEN
+      RETURN 'Its value is ' || value::text || '.';
+    ELSE
+      RETURN 'Its value is null, a list or an object.';
+  END CASE;
+END`,
+  },
+];
+
+function typedFunction(model: OptionsModel): SqlFunction {
+  const named = (type: Option["type"]) =>
+    model.options.filter((option) => option.type === type).map(({ name }) => name);
+  return {
+    name: "nats_server_options_typed",
+    parameters: ["options jsonb"],
+    returns: "jsonb",
+    traits: pure,
+    comment:
+      "The known options in their own types, with JSON null where a value has another type. Checks nothing else.",
+    body: `
+BEGIN
+  RETURN (
+    SELECT coalesce(jsonb_object_agg(name, typed), '{}')
+    FROM jsonb_each(options) AS option (name, value),
+      LATERAL (SELECT CASE
+        WHEN name = ANY (${textArray(named("integer"))}) THEN hawser.nats_option_integer(value)
+        WHEN name = ANY (${textArray(named("boolean"))}) THEN hawser.nats_option_boolean(value)
+        WHEN name = ANY (${textArray(named("string"))}) THEN hawser.nats_option_text(value)
+      END AS typed) AS coerced
+    WHERE typed IS NOT NULL
+  );
+END`,
+  };
+}

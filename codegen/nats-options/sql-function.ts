@@ -1,0 +1,46 @@
+import { dollarQuoted, sqlString } from "../sql/literal.js";
+
+/** A PL/pgSQL function of the schema `hawser`. */
+export interface SqlFunction {
+  readonly name: string;
+  /** Parameters with their types, and OUT parameters. */
+  readonly parameters: readonly string[];
+  /** Nothing if OUT parameters say it. */
+  readonly returns?: string;
+  /** How it is called: `IMMUTABLE PARALLEL SAFE STRICT` and the like. */
+  readonly traits: string;
+  /** DECLARE … BEGIN … END */
+  readonly body: string;
+  readonly comment: string;
+}
+
+/** Every function pins its search_path: nothing that a caller puts on the path can come between. */
+export function createFunction({ name, parameters, returns, traits, body, comment }: SqlFunction): string {
+  const list = parameters.map((parameter) => `  ${parameter}`).join(",\n");
+  return `CREATE OR REPLACE FUNCTION hawser.${name}(
+${list}
+)
+${returns === undefined ? "" : `RETURNS ${returns}\n`}LANGUAGE plpgsql ${traits}
+SET search_path = pg_catalog, pg_temp
+AS ${dollarQuoted("function", body.trim())};
+COMMENT ON FUNCTION ${functionSignature({ name, parameters })} IS ${sqlString(comment)};
+`;
+}
+
+/** The function as GRANT and COMMENT name it: `hawser.nats_auth_mode(jsonb)`. */
+export function functionSignature({ name, parameters }: Pick<SqlFunction, "name" | "parameters">): string {
+  const types = parameters
+    .filter((parameter) => !parameter.startsWith("OUT "))
+    .map((parameter) => parameter.split(" ")[1]);
+  return `hawser.${name}(${types.join(", ")})`;
+}
+
+/** `ARRAY['host', 'port']`, also where it is empty. */
+export function textArray(values: readonly string[]): string {
+  return values.length === 0 ? "'{}'::text[]" : `ARRAY[${values.map(sqlString).join(", ")}]`;
+}
+
+/** A value as a jsonb constant. */
+export function jsonbConstant(value: unknown): string {
+  return `${sqlString(JSON.stringify(value))}::jsonb`;
+}

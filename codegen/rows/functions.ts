@@ -1,0 +1,116 @@
+import type { Column } from "../model/columns.js";
+import { typeName } from "../model/columns.js";
+import type { FunctionGroup, Parameter, SqlFunction } from "../model/functions.js";
+import { camelCase, lowerFirst, pascalCase } from "../model/names.js";
+import { docstring, stringLiteral } from "../typescript.js";
+import { argumentType, rowType } from "./types.js";
+
+/** What the client functions need, and no more: a pg Client, Pool or PoolClient has it. */
+export const queryClient = `${docstring(
+  "Where the functions are called: a Client, PoolClient or Pool of node-postgres, or anything with its query method.",
+)}export interface QueryClient {
+  // Rows are typed by what is made of them.
+  query(config: { name?: string; text: string; values: unknown[] }): Promise<{ rows: any[] }>;
+}
+`;
+
+/** Turns bytes into what node-postgres sends in binary, without a copy. */
+export const bufferHelper = `function toBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+`;
+
+/** Says which function gave no row, instead of failing on undefined. */
+export const onlyRowHelper = `function onlyRow<Row>(rows: Row[], fn: string): Row {
+  const row = rows[0];
+  if (row === undefined) {
+    throw new Error(\`\${fn} returned no row; is the function in the database the one of this version?\`);
+  }
+  return row;
+}
+`;
+
+/** Arguments, results and the typed client of the functions of one service. */
+export function functionClient(group: FunctionGroup): string {
+  const typeNameOf = group.service.name.replace(/Service$/, "");
+  const methods = group.functions.map((fn) => `${docstring(fn.comment, "    ")}${clientMethod(fn)}`);
+  return [
+    ...group.functions.flatMap((fn) => [
+      ...(fn.parameters.length === 0 ? [] : [argumentsInterface(fn)]),
+      resultInterface(fn),
+    ]),
+    `${docstring(group.comment)}export type ${typeNameOf} = ReturnType<typeof ${lowerFirst(typeNameOf)}>;\n`,
+    docstring(
+      `${group.comment}\n\nEach call is a named prepared statement. bigint travels as text, bytes in binary.`.trim(),
+    ) + `export function ${lowerFirst(typeNameOf)}(client: QueryClient) {\n  return {\n${methods.join("\n")}  };\n}\n`,
+  ].join("\n");
+}
+
+function argumentsInterface(fn: SqlFunction): string {
+  const properties = fn.parameters.map(
+    ({ column, argument }) => `${docstring(column.comment, "  ")}  ${argument}: ${argumentType(column)};\n`,
+  );
+  return `${docstring(`Arguments of hawser.${fn.name}.`)}export interface ${pascalCase(fn.name)}Arguments {\n${properties.join("")}}\n`;
+}
+
+function resultInterface(fn: SqlFunction): string {
+  const properties = fn.results.map(
+    (column) => `${docstring(column.comment, "  ")}  ${camelCase(column.name)}: ${rowType(column)};\n`,
+  );
+  const text = `${fn.returnsSet ? "One row" : "The result"} of hawser.${fn.name}.`;
+  return `${docstring(text)}export interface ${pascalCase(fn.name)}Result {\n${properties.join("")}}\n`;
+}
+
+function clientMethod(fn: SqlFunction): string {
+  const placeholders = fn.parameters.map(({ column }, position) => `$${position + 1}::${typeName(column)}`);
+  const text = `SELECT ${fn.results.map((column) => column.name).join(", ")} FROM hawser.${fn.name}(${placeholders.join(", ")})`;
+  const result = `${pascalCase(fn.name)}Result`;
+  const values = fn.parameters.map((parameter) => `          ${argumentExpression(parameter)},\n`);
+  const properties = fn.results.map((column) => `${camelCase(column.name)}: ${resultExpression(column)}`);
+  const row = `({ ${properties.join(", ")} })`;
+  return [
+    `    async ${camelCase(fn.name)}(${fn.parameters.length === 0 ? "" : `args: ${pascalCase(fn.name)}Arguments`}): Promise<${result}${fn.returnsSet ? "[]" : ""}> {`,
+    "      const { rows } = await client.query({",
+    `        name: ${stringLiteral(`hawser.${fn.name}`)},`,
+    `        text: ${stringLiteral(text)},`,
+    `        values: [${values.length === 0 ? "" : `\n${values.join("")}        `}],`,
+    "      });",
+    ...(fn.returnsSet
+      ? [`      return rows.map((row) => ${row});`]
+      : [
+          `      const row = onlyRow(rows, ${stringLiteral(`hawser.${fn.name}`)});`,
+          `      return ${row.slice(1, -1)};`,
+        ]),
+    "    },",
+    "",
+  ].join("\n");
+}
+
+function argumentExpression({ column, argument }: Parameter): string {
+  const value = `args.${argument}`;
+  const converted = (one: string) => {
+    switch (column.kind) {
+      case "bigint":
+        return `String(${one})`;
+      case "bytes":
+        return `toBuffer(${one})`;
+      default:
+        return one;
+    }
+  };
+  if (converted("") === "") {
+    return value;
+  }
+  const whole = column.repeated ? `${value}.map((one) => ${converted("one")})` : converted(value);
+  return column.nullable ? `${value} === null ? null : ${whole}` : whole;
+}
+
+/** bigint is made here too, so that a client without this project's parser gives the same. */
+function resultExpression(column: Column): string {
+  const value = `row.${column.name}`;
+  if (column.kind !== "bigint") {
+    return value;
+  }
+  const whole = column.repeated ? `${value}.map(BigInt)` : `BigInt(${value})`;
+  return column.nullable ? `${value} === null ? null : ${whole}` : whole;
+}

@@ -1,0 +1,4 @@
+import { runPlugin } from "../plugin.js";
+import { generateRows } from "./generate.js";
+
+await runPlugin(generateRows);

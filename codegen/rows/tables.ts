@@ -1,0 +1,39 @@
+import { lowerFirst } from "../model/names.js";
+import type { Table } from "../model/tables.js";
+import { docstring, stringLiteral } from "../typescript.js";
+import { rowType } from "./types.js";
+
+/** The type of a table's rows. */
+export function rowInterface(table: Table): string {
+  const text =
+    table.comment === "" ? `A row of hawser.${table.name}.` : `A row of hawser.${table.name}. ${table.comment}`;
+  const properties = table.columns.map(
+    (column) => `${docstring(column.comment, "  ")}  ${column.name}: ${rowType(column)};\n`,
+  );
+  return `${docstring(text)}export interface ${table.message.name}Row {\n${properties.join("")}}\n`;
+}
+
+/** The names of all tables and of their columns, so that no query writes them by hand. */
+export function tableNames(tables: readonly Table[]): string {
+  const names = tables.map(
+    (table) => `  ${lowerFirst(table.message.name)}: ${stringLiteral(`hawser.${table.name}`)},\n`,
+  );
+  const columns = tables.map((table) => {
+    const list = table.columns.map((column) => stringLiteral(column.name)).join(", ");
+    return `  ${lowerFirst(table.message.name)}: [${list}],\n`;
+  });
+  const channels = tables.flatMap((table) =>
+    table.notify === undefined
+      ? []
+      : [`  ${lowerFirst(table.message.name)}: ${stringLiteral(table.notify.channel)},\n`],
+  );
+  return [
+    `${docstring("The tables, with their schema.")}export const tables = {\n${names.join("")}} as const;\n`,
+    `${docstring("The columns of each table, in the order of its row type.")}export const columns = {\n${columns.join("")}} as const;\n`,
+    ...(channels.length === 0
+      ? []
+      : [
+          `${docstring("The NOTIFY channels that tell of changed rows.")}export const notifyChannels = {\n${channels.join("")}} as const;\n`,
+        ]),
+  ].join("\n");
+}

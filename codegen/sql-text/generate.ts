@@ -1,0 +1,38 @@
+import { filesByArea, hasSql } from "../areas.js";
+import { typescriptHead } from "../head.js";
+import type { Spec, SpecFile } from "../model/spec.js";
+import type { GeneratedFile } from "../plugin.js";
+import { schemaSql } from "../sql/schema.js";
+import { docstring, templateLiteral } from "../typescript.js";
+
+const docs = {
+  tables: "Makes the tables, once, on a database that has none of them.",
+  functions: "Makes or replaces the functions.",
+  grants:
+    "Takes everything from PUBLIC and gives the roles what they need. Leaves out, with a NOTICE, what the role that runs it may not do.",
+} as const;
+
+/** `<area>-schema.ts` for each package with SQL: the same text as the .sql files, for a package that reads no files. */
+export function generateSqlText(spec: Spec): GeneratedFile[] {
+  return filesByArea(spec).flatMap(([area, files]) => {
+    const sources = files.filter(hasSql);
+    return sources.length === 0 ? [] : [{ path: `${area}-schema.ts`, content: schemaModule(area, sources) }];
+  });
+}
+
+function schemaModule(area: string, sources: readonly SpecFile[]): string {
+  const sql = schemaSql(sources);
+  const parts = (["tables", "functions", "grants"] as const).flatMap((part) => {
+    const text = sql[part];
+    const name = `${area}${part.charAt(0).toUpperCase()}${part.slice(1)}Sql`;
+    return text === undefined ? [] : [{ part, name, text }];
+  });
+  const schema = parts.filter(({ part }) => part !== "grants").map(({ name }) => name);
+  return [
+    typescriptHead("codegen/sql-text", sources),
+    ...parts.map(
+      ({ part, name, text }) => `${docstring(docs[part])}export const ${name} = ${templateLiteral(text)};\n`,
+    ),
+    `${docstring("Makes everything but the grants.")}export const ${area}SchemaSql = ${schema.join(' + "\\n" + ')};\n`,
+  ].join("\n");
+}

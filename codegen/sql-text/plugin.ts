@@ -1,0 +1,4 @@
+import { runPlugin } from "../plugin.js";
+import { generateSqlText } from "./generate.js";
+
+await runPlugin(generateSqlText);

@@ -1,0 +1,44 @@
+import type { Column } from "../model/columns.js";
+import { sqlIdentifier } from "../model/names.js";
+import type { Table } from "../model/tables.js";
+import { sqlString } from "./literal.js";
+
+/** A named constraint and its definition, such as `CHECK (v >= 0)`. */
+export interface Constraint {
+  readonly name: string;
+  readonly definition: string;
+}
+
+/**
+ * The CHECKs that a column's rules make, one for each rule, so that an error names the rule that is broken.
+ * NULL passes every one of them, as a nullable column means it.
+ */
+export function columnChecks(table: Table, column: Column): Constraint[] {
+  const check = (rule: string, condition: string | undefined): Constraint[] =>
+    condition === undefined
+      ? []
+      : [
+          {
+            name: sqlIdentifier(column.field, "constraint name", `${table.name}_${column.name}_${rule}`),
+            definition: `CHECK (${condition})`,
+          },
+        ];
+  const { min, max, minBytes, maxBytes, pattern, maxItems } = column.rules;
+  return [
+    ...check("range", limits(column.name, min, max)),
+    ...check("bytes", limits(`octet_length(${column.name})`, minBytes || undefined, maxBytes)),
+    ...check("pattern", pattern && `${column.name} ~ ${sqlString(pattern.source)}`),
+    ...check("values", column.rules.in && `${column.name} IN (${column.rules.in.map(sqlString).join(", ")})`),
+    ...check("items", maxItems === undefined ? undefined : `cardinality(${column.name}) <= ${maxItems}`),
+  ];
+}
+
+function limits(value: string, min: bigint | number | undefined, max: bigint | number | undefined): string | undefined {
+  if (min !== undefined && max !== undefined) {
+    return min === max ? `${value} = ${min}` : `${value} BETWEEN ${min} AND ${max}`;
+  }
+  if (min !== undefined) {
+    return `${value} >= ${min}`;
+  }
+  return max === undefined ? undefined : `${value} <= ${max}`;
+}

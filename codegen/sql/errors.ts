@@ -1,0 +1,47 @@
+import type { ErrorTable } from "../model/errors.js";
+import { dollarQuoted, sqlString } from "./literal.js";
+
+/** The functions as GRANT names them. */
+export const errorFunctionSignatures = ["hawser.error_codes()", "hawser.error_sqlstate(text)"];
+
+/** The error table in SQL: `hawser.error_codes()` lists it, `hawser.error_sqlstate(code)` is what RAISE needs. */
+export function errorFunctions(tables: readonly ErrorTable[]): string {
+  const errors = tables.flatMap((table) => table.errors);
+  const rows = errors.map(
+    (error) =>
+      `  (${[
+        sqlString(error.code),
+        error.wireCode,
+        sqlString(error.sqlstate),
+        error.exitStatus,
+        error.retryable,
+        sqlString(error.summary),
+        sqlString(error.remedy),
+      ].join(", ")})`,
+  );
+  const cases = errors.map((error) => `  WHEN ${sqlString(error.code)} THEN ${sqlString(error.sqlstate)}`);
+  return [
+    "CREATE OR REPLACE FUNCTION hawser.error_codes()",
+    "RETURNS TABLE (",
+    "  code text,",
+    "  wire_code integer,",
+    "  sqlstate text,",
+    "  exit_status integer,",
+    "  retryable boolean,",
+    "  summary text,",
+    "  remedy text",
+    ")",
+    "LANGUAGE sql IMMUTABLE PARALLEL SAFE",
+    "SET search_path = pg_catalog, pg_temp",
+    `AS ${dollarQuoted("function", `VALUES\n${rows.join(",\n")}`)};`,
+    "COMMENT ON FUNCTION hawser.error_codes() IS 'Every error of Hawser.';",
+    "",
+    "CREATE OR REPLACE FUNCTION hawser.error_sqlstate(p_code text)",
+    "RETURNS text",
+    "LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE",
+    "SET search_path = pg_catalog, pg_temp",
+    `AS ${dollarQuoted("function", `SELECT CASE p_code\n${cases.join("\n")}\nEND`)};`,
+    "COMMENT ON FUNCTION hawser.error_sqlstate(text) IS 'The SQLSTATE of an error code; NULL for an unknown one.';",
+    "",
+  ].join("\n");
+}

@@ -1,0 +1,133 @@
+import type { SqlFunction } from "../model/functions.js";
+import { ownerRole, roles } from "../model/roles.js";
+import type { Table } from "../model/tables.js";
+import { functionSignature } from "./function.js";
+import { dollarQuoted, sqlString } from "./literal.js";
+import { notifyFunctionName } from "./notify.js";
+
+/** What is there to be granted. */
+export interface Grantable {
+  readonly tables: readonly Table[];
+  readonly functions: readonly SqlFunction[];
+  /** Signatures of functions that every role may execute. */
+  readonly harmless: readonly string[];
+}
+
+/**
+ * Who may do what: nothing for PUBLIC, the spec's grants for the roles. What the installing role may not do (making
+ * roles, giving ownership away) is left out with a NOTICE instead of failing, so that a database user without further
+ * rights can install for itself.
+ */
+export function grantStatements(grantable: Grantable): string {
+  const granted = grantsByRole(grantable);
+  const needed = [...new Set([ownerRole, ...namedRoles(grantable)])];
+  return [
+    revokeStatements(grantable),
+    ...needed.map(createRole),
+    ...[...granted].map(([role, grants]) => whereRoleExists(role, grants)),
+    giveToOwner(grantable),
+  ].join("\n");
+}
+
+function revokeStatements(grantable: Grantable): string {
+  return [
+    "REVOKE ALL ON SCHEMA hawser FROM PUBLIC;",
+    ...grantable.tables.map((table) => `REVOKE ALL ON TABLE hawser.${table.name} FROM PUBLIC;`),
+    ...allFunctions(grantable).map((signature) => `REVOKE ALL ON FUNCTION ${signature} FROM PUBLIC;`),
+    "",
+  ].join("\n");
+}
+
+function allFunctions({ tables, functions, harmless }: Grantable): string[] {
+  const triggers = tables.flatMap((table) => notifyFunctionName(table) ?? []);
+  return [...triggers.map((name) => `hawser.${name}()`), ...functions.map(functionSignature), ...harmless];
+}
+
+/** The roles that the spec's grants name, which are made where they are missing. */
+function namedRoles({ tables, functions }: Grantable): string[] {
+  return [
+    ...tables.flatMap((table) => table.grants.map(({ role }) => role)),
+    ...functions.flatMap(({ execute }) => execute),
+  ];
+}
+
+function grantsByRole({ tables, functions, harmless }: Grantable): Map<string, string[]> {
+  const byRole = new Map<string, string[]>();
+  const add = (role: string, grant: string) => {
+    const grants = byRole.get(role) ?? [`GRANT USAGE ON SCHEMA hawser TO ${role};`];
+    byRole.set(role, [...grants, grant]);
+  };
+  for (const table of tables) {
+    for (const { role, privileges, columns } of table.grants) {
+      const onColumns = columns.length === 0 ? "" : ` (${columns.join(", ")})`;
+      const words = privileges.map((privilege) => privilege + onColumns).join(", ");
+      add(role, `GRANT ${words} ON TABLE hawser.${table.name} TO ${role};`);
+      const serials = table.columns.filter((column) => column.type === "bigserial");
+      for (const serial of privileges.includes("INSERT") ? serials : []) {
+        add(role, `GRANT USAGE ON SEQUENCE hawser.${table.name}_${serial.name}_seq TO ${role};`);
+      }
+    }
+  }
+  for (const fn of functions) {
+    for (const role of fn.execute) {
+      add(role, `GRANT EXECUTE ON FUNCTION ${functionSignature(fn)} TO ${role};`);
+    }
+  }
+  for (const signature of harmless) {
+    for (const role of Object.keys(roles).filter((name) => name !== ownerRole)) {
+      add(role, `GRANT EXECUTE ON FUNCTION ${signature} TO ${role};`);
+    }
+  }
+  return byRole;
+}
+
+function createRole(role: string): string {
+  return doBlock([
+    "BEGIN",
+    `  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = ${sqlString(role)}) THEN`,
+    `    CREATE ROLE ${role} NOLOGIN;`,
+    `    COMMENT ON ROLE ${role} IS ${sqlString(roles[role]!)};`,
+    "  END IF;",
+    "EXCEPTION",
+    "  -- Roles belong to the whole cluster: a migration of another database may have made it meanwhile.",
+    "  WHEN duplicate_object OR unique_violation THEN NULL;",
+    "  WHEN insufficient_privilege THEN",
+    `    RAISE NOTICE 'role ${role} is missing and % may not make it; its grants are left out', current_user;`,
+    "END",
+  ]);
+}
+
+function whereRoleExists(role: string, grants: readonly string[]): string {
+  return doBlock([
+    "BEGIN",
+    `  IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = ${sqlString(role)}) THEN`,
+    ...grants.map((grant) => `    ${grant}`),
+    "  END IF;",
+    "END",
+  ]);
+}
+
+/** All or nothing: half of it would leave tables that neither role can migrate alone. */
+function giveToOwner(grantable: Grantable): string {
+  return doBlock([
+    "BEGIN",
+    `  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '${ownerRole}') THEN`,
+    "    RETURN;",
+    "  END IF;",
+    `  IF NOT pg_catalog.pg_has_role(current_user, '${ownerRole}', 'USAGE') THEN`,
+    "    -- Whoever installs goes on as the owner's member, or could not migrate next time.",
+    `    EXECUTE pg_catalog.format('GRANT ${ownerRole} TO %I', current_user);`,
+    "  END IF;",
+    `  ALTER SCHEMA hawser OWNER TO ${ownerRole};`,
+    ...grantable.tables.map((table) => `  ALTER TABLE hawser.${table.name} OWNER TO ${ownerRole};`),
+    ...allFunctions(grantable).map((signature) => `  ALTER FUNCTION ${signature} OWNER TO ${ownerRole};`),
+    "EXCEPTION",
+    "  WHEN insufficient_privilege THEN",
+    `    RAISE NOTICE '% may not give the schema hawser to ${ownerRole} and goes on owning it', current_user;`,
+    "END",
+  ]);
+}
+
+function doBlock(lines: readonly string[]): string {
+  return `DO ${dollarQuoted("do", lines.join("\n"))};\n`;
+}

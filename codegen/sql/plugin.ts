@@ -1,0 +1,4 @@
+import { runPlugin } from "../plugin.js";
+import { generateSql } from "./generate.js";
+
+await runPlugin(generateSql);

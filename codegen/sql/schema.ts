@@ -1,0 +1,43 @@
+import type { SqlFunction } from "../model/functions.js";
+import type { SpecFile } from "../model/spec.js";
+import type { Table } from "../model/tables.js";
+import { errorFunctionSignatures, errorFunctions } from "./errors.js";
+import { functionStatements } from "./function.js";
+import { grantStatements } from "./grants.js";
+import { dollarQuoted } from "./literal.js";
+import { tableStatements } from "./table.js";
+
+/** The SQL of some files of the spec, in the parts in which a migration applies it. Empty parts are undefined. */
+export interface SchemaSql {
+  /** Once, on a database without the schema: tables, keys, indexes, triggers, first rows. */
+  readonly tables: string | undefined;
+  /** After the tables, and again with each version: CREATE OR REPLACE only. */
+  readonly functions: string | undefined;
+  /** After the others, again with each version. */
+  readonly grants: string | undefined;
+}
+
+export function schemaSql(files: readonly SpecFile[]): SchemaSql {
+  const tables: Table[] = files.flatMap((file) => file.tables);
+  const functions: SqlFunction[] = files.flatMap((file) => file.functionGroups.flatMap((group) => group.functions));
+  const errors = files.flatMap((file) => file.errorTables);
+  const harmless = errors.length > 0 ? errorFunctionSignatures : [];
+  const functionTexts = [...functions.map(functionStatements), ...(errors.length > 0 ? [errorFunctions(errors)] : [])];
+  return {
+    tables: tables.length === 0 ? undefined : [createSchema, ...tables.map(tableStatements)].join("\n"),
+    functions:
+      functionTexts.length === 0
+        ? undefined
+        : [...(tables.length === 0 ? [createSchema] : []), ...functionTexts].join("\n"),
+    grants: tables.length + functionTexts.length === 0 ? undefined : grantStatements({ tables, functions, harmless }),
+  };
+}
+
+/**
+ * Not CREATE SCHEMA IF NOT EXISTS, which asks for CREATE on the database, and tells a NOTICE, also where the schema is
+ * there already.
+ */
+const createSchema = `DO ${dollarQuoted(
+  "do",
+  ["BEGIN", "  IF to_regnamespace('hawser') IS NULL THEN", "    CREATE SCHEMA hawser;", "  END IF;", "END"].join("\n"),
+)};\n`;

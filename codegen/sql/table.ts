@@ -1,0 +1,65 @@
+import { type Column, typeName } from "../model/columns.js";
+import { sqlIdentifier } from "../model/names.js";
+import { insertableColumns, type Table } from "../model/tables.js";
+import { type Constraint, columnChecks } from "./checks.js";
+import { sqlString } from "./literal.js";
+import { notifyTrigger } from "./notify.js";
+
+/** The statements that make a table: itself, its indexes, comments, trigger and first rows. */
+export function tableStatements(table: Table): string {
+  return [
+    createTable(table),
+    ...table.indexes.map((index) => {
+      const where = index.where === undefined ? "" : ` WHERE ${index.where}`;
+      return `CREATE INDEX ${index.name} ON hawser.${table.name} (${index.columns.join(", ")})${where};\n`;
+    }),
+    comments(table),
+    table.notify === undefined ? "" : notifyTrigger(table, table.notify),
+    ...table.rows.map((row) => {
+      const names = insertableColumns(table).map((column) => column.name);
+      return `INSERT INTO hawser.${table.name} (${names.join(", ")})\nVALUES (${row.join(", ")});\n`;
+    }),
+  ]
+    .filter((statement) => statement !== "")
+    .join("\n");
+}
+
+/** All constraints of a table, their names made from table, columns and rule alone. */
+export function tableConstraints(table: Table): Constraint[] {
+  const named = (name: string) => sqlIdentifier(table.message, "constraint name", name);
+  return [
+    { name: named(`${table.name}_pkey`), definition: `PRIMARY KEY (${table.primaryKey.join(", ")})` },
+    ...table.unique.map((columns) => ({
+      name: named(`${table.name}_${columns.join("_")}_key`),
+      definition: `UNIQUE (${columns.join(", ")})`,
+    })),
+    ...table.columns.flatMap((column) => columnChecks(table, column)),
+    ...table.checks.map(({ name, expression }) => ({ name, definition: `CHECK (${expression})` })),
+  ];
+}
+
+function createTable(table: Table): string {
+  const lines = [
+    ...table.columns.map(columnLine),
+    ...tableConstraints(table).map(({ name, definition }) => `CONSTRAINT ${name} ${definition}`),
+  ];
+  return `CREATE TABLE hawser.${table.name} (\n${lines.map((line) => `  ${line}`).join(",\n")}\n);\n`;
+}
+
+function columnLine(column: Column): string {
+  return [
+    `${column.name} ${typeName(column)}`,
+    ...(column.default === undefined ? [] : [`DEFAULT ${column.default}`]),
+    ...(column.generated === undefined ? [] : [`GENERATED ALWAYS AS (${column.generated}) STORED`]),
+    ...(column.nullable ? [] : ["NOT NULL"]),
+  ].join(" ");
+}
+
+function comments(table: Table): string {
+  const comment = (target: string, text: string) =>
+    text === "" ? "" : `COMMENT ON ${target} IS ${sqlString(text)};\n`;
+  return [
+    comment(`TABLE hawser.${table.name}`, table.comment),
+    ...table.columns.map((column) => comment(`COLUMN hawser.${table.name}.${column.name}`, column.comment)),
+  ].join("");
+}

@@ -1,0 +1,30 @@
+#variable_conflict use_column
+DECLARE
+  v_composite text := p_sender_name || ':' || p_source_topic || ':' || p_listener_name;
+BEGIN
+  SELECT m.connection_key, coalesce(m.owner, m.listener_name)
+    INTO connection_key.connection_key, connection_key.owner
+    FROM hawser.conn_key_map AS m
+   WHERE m.composite = v_composite;
+  IF FOUND THEN
+    RETURN;
+  END IF;
+
+  -- The counter's row is the lock of all who make keys; whoever waited for it looks again with a new snapshot.
+  PERFORM FROM hawser.seq AS s WHERE s.id = 1 FOR UPDATE;
+  SELECT m.connection_key, coalesce(m.owner, m.listener_name)
+    INTO connection_key.connection_key, connection_key.owner
+    FROM hawser.conn_key_map AS m
+   WHERE m.composite = v_composite;
+  IF FOUND THEN
+    RETURN;
+  END IF;
+
+  UPDATE hawser.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT connection_key.connection_key;
+  INSERT INTO hawser.conn_key_map (composite, connection_key)
+  VALUES (v_composite, connection_key.connection_key);
+  INSERT INTO hawser.conn_sender AS c (connection_key, sender_topic)
+  VALUES (connection_key.connection_key, p_source_topic)
+  ON CONFLICT (connection_key) DO UPDATE SET sender_topic = excluded.sender_topic;
+  connection_key.owner := p_listener_name;
+END

@@ -1,0 +1,17 @@
+#variable_conflict use_column
+BEGIN
+  SELECT t.k INTO key_of_topic.k FROM hawser.topic_key AS t WHERE t.topic = p_topic;
+  IF FOUND THEN
+    RETURN;
+  END IF;
+
+  -- The counter's row is the lock of all who make keys; whoever waited for it looks again with a new snapshot.
+  PERFORM FROM hawser.seq AS s WHERE s.id = 1 FOR UPDATE;
+  SELECT t.k INTO key_of_topic.k FROM hawser.topic_key AS t WHERE t.topic = p_topic;
+  IF FOUND THEN
+    RETURN;
+  END IF;
+
+  UPDATE hawser.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT key_of_topic.k;
+  INSERT INTO hawser.topic_key (topic, k) VALUES (p_topic, key_of_topic.k);
+END

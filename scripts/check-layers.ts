@@ -1,0 +1,10 @@
+/**
+ * `npm run lint`, last part: imports follow the layers of DESIGN section 2.
+ */
+import { fileURLToPath } from "node:url";
+import { checkLayers } from "./layers/check.js";
+
+const { files, imports, violations } = checkLayers(fileURLToPath(new URL("..", import.meta.url)));
+for (const violation of violations) console.error(violation);
+console.log(`Layers: ${files} files, ${imports} imports, ${violations.length} against the rules.`);
+process.exitCode = violations.length === 0 ? 0 : 1;

@@ -1,0 +1,40 @@
+/**
+ * Checks the imports of a source tree against the layers.
+ */
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join, posix } from "node:path";
+import { importsOf } from "./imports.js";
+import { whyForbidden } from "./rules.js";
+
+/** What was found. */
+export interface LayerReport {
+  readonly files: number;
+  readonly imports: number;
+  /** One line each: file and line, the import, and the rule it breaks. */
+  readonly violations: readonly string[];
+}
+
+/** Checks `src/` and `generated/` below the root. Imports of packages and of node are no matter of layers. */
+export function checkLayers(root: string): LayerReport {
+  const files = ["src", "generated"].flatMap((folder) => typescriptFiles(root, folder)).sort();
+  let imports = 0;
+  const violations: string[] = [];
+  for (const file of files) {
+    for (const { specifier, line } of importsOf(file, readFileSync(join(root, file), "utf8"))) {
+      if (!specifier.startsWith(".")) continue;
+      imports++;
+      const why = whyForbidden(file, posix.join(posix.dirname(file), specifier));
+      if (why !== undefined) violations.push(`${file}:${line} imports "${specifier}": ${why}`);
+    }
+  }
+  return { files: files.length, imports, violations };
+}
+
+function typescriptFiles(root: string, folder: string): string[] {
+  if (!existsSync(join(root, folder))) return [];
+  return readdirSync(join(root, folder), { withFileTypes: true }).flatMap((entry) => {
+    const path = `${folder}/${entry.name}`;
+    if (entry.isDirectory()) return typescriptFiles(root, path);
+    return entry.name.endsWith(".ts") ? [path] : [];
+  });
+}

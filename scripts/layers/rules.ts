@@ -1,0 +1,39 @@
+/**
+ * The layers of `src/` and which of them may import which (DESIGN section 2).
+ */
+
+/** Top first. A layer may import itself and every tier below; two layers of one tier may not import each other. */
+export const tiers: readonly (readonly string[])[] = [
+  ["cli"],
+  ["dev", "bridge", "gateway", "peer"],
+  ["nats", "store", "transport"],
+  ["channel", "wire"],
+  ["errors"],
+  ["generated"],
+];
+
+/** The layer a file belongs to, by its path from the root of the project; undefined if it is part of none. */
+export function layerOf(path: string): string | undefined {
+  const [top, folder] = path.split("/");
+  if (top === "generated") return "generated";
+  return top === "src" ? folder : undefined;
+}
+
+/** Why a file of one path may not import the other; undefined if it may. */
+export function whyForbidden(importer: string, imported: string): string | undefined {
+  const [from, to] = [layerOf(importer), layerOf(imported)];
+  if (from === undefined) return undefined;
+  if (to === undefined) return `${from} is shipped, and ${imported} is not`;
+  const [fromTier, toTier] = [tierOf(from), tierOf(to)];
+  if (fromTier === undefined) return `src/${from} is no layer; the layers are ${tiers.flat().join(", ")}`;
+  if (toTier === undefined) return `src/${to} is no layer; the layers are ${tiers.flat().join(", ")}`;
+  if (from === to || toTier > fromTier) return undefined;
+  return toTier === fromTier
+    ? `${from} and ${to} are of one tier, and know nothing of each other`
+    : `${to} is above ${from}, and imports point down`;
+}
+
+function tierOf(layer: string): number | undefined {
+  const index = tiers.findIndex((tier) => tier.includes(layer));
+  return index === -1 ? undefined : index;
+}

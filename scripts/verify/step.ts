@@ -1,0 +1,47 @@
+/** One thing that verify looks at. */
+export interface Step {
+  readonly name: string;
+  /** Rejects only where the step itself could not be done; that fails it too. */
+  run(): Promise<Outcome>;
+}
+
+export type Outcome =
+  | { readonly kind: "ok" }
+  /** There was nothing to look at, for this reason. */
+  | { readonly kind: "skipped"; readonly because: string }
+  /** What is wrong, in full lines, and what to do about it. */
+  | { readonly kind: "failed"; readonly details: string; readonly remedy: string };
+
+/** Runs the steps one after another, all of them, prints a line for each, and says whether none failed. */
+export async function runSteps(steps: readonly Step[], print: (line: string) => void = console.log): Promise<boolean> {
+  let failed = 0;
+  for (const step of steps) {
+    const started = performance.now();
+    const outcome = await outcomeOf(step);
+    const took = `${Math.round(performance.now() - started)} ms`;
+    const because = outcome.kind === "skipped" ? `: ${outcome.because}` : "";
+    print(`${outcome.kind.padEnd(8)}${step.name.padEnd(12)}${took}${because}`);
+    if (outcome.kind === "failed") {
+      failed += 1;
+      print(`${indented(outcome.details)}\n  → ${outcome.remedy}`);
+    }
+  }
+  print(failed === 0 ? "verify: ok" : `verify: ${failed} of ${steps.length} failed`);
+  return failed === 0;
+}
+
+async function outcomeOf(step: Step): Promise<Outcome> {
+  try {
+    return await step.run();
+  } catch (error) {
+    return {
+      kind: "failed",
+      details: error instanceof Error ? (error.stack ?? error.message) : String(error),
+      remedy: "The step itself could not be done: read the error above.",
+    };
+  }
+}
+
+function indented(text: string): string {
+  return text.trimEnd().replace(/^/gm, "  ");
+}

@@ -1,0 +1,51 @@
+/**
+ * From the command line to an exit status.
+ */
+import { type ArgsDef, runCommand } from "citty";
+import { CliError, exitStatusOf } from "../errors/index.js";
+import { checkArguments, seeHelp } from "./check-arguments.js";
+import { commands, plannedCommands } from "./commands.js";
+import { describeError } from "./describe-error.js";
+import { commandHelp, overview, print, version } from "./help.js";
+
+/**
+ * Runs the command that the arguments name and resolves with the exit status: 0, or that of the error's code. Errors go
+ * to standard error; standard output has only what was asked for.
+ */
+export async function runCli(args: readonly string[]): Promise<number> {
+  try {
+    await dispatch(args);
+    return 0;
+  } catch (error) {
+    print(process.stderr, describeError(error));
+    return exitStatusOf(error);
+  }
+}
+
+async function dispatch(args: readonly string[]): Promise<void> {
+  const [name, ...rest] = args;
+  if (name === undefined) {
+    print(process.stderr, await overview());
+    throw new CliError("invalid_argument", "No command is given. Name one of the commands above.");
+  }
+  if (name === "--help" || name === "-h") return print(process.stdout, await overview());
+  if (name === "--version" || name === "-v") return print(process.stdout, version());
+  if (Object.hasOwn(plannedCommands, name)) {
+    throw new CliError(
+      "not_supported",
+      `\`hawser ${name}\` is not built yet: this version of Hawser does not have it.`,
+    );
+  }
+  const load = Object.hasOwn(commands, name) ? commands[name] : undefined;
+  if (load === undefined) {
+    const what = name.startsWith("-") ? `There is no flag ${name} before the command` : `There is no command "${name}"`;
+    const known = Object.keys({ ...commands, ...plannedCommands }).join(", ");
+    throw new CliError("invalid_argument", `${what}. The commands are ${known}. ${seeHelp()}`);
+  }
+  const command = await load();
+  // Everything after `--` is an argument, also if it looks like a flag.
+  const flags = rest.slice(0, rest.includes("--") ? rest.indexOf("--") : undefined);
+  if (flags.includes("--help") || flags.includes("-h")) return print(process.stdout, await commandHelp(command));
+  checkArguments(name, (command.args ?? {}) as ArgsDef, rest);
+  await runCommand(command, { rawArgs: rest });
+}

@@ -1,0 +1,48 @@
+/**
+ * When a command that runs on and on is to end: at a signal, or when whoever started it is gone.
+ */
+import { holdLifeline } from "./lifeline.js";
+
+const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
+/**
+ * A second signal means "at once" only after this time. One Ctrl-C can arrive twice: from the terminal, and passed on by
+ * npm.
+ */
+const HURRY_AFTER_MS = 300;
+
+/** The request to stop, as it comes. */
+export interface StopRequest {
+  /** Aborted by the first request. */
+  readonly signal: AbortSignal;
+  /** Aborted by a further signal. */
+  readonly hurry: AbortSignal;
+  /** Call it when the command is up: see {@link Lifeline.trustStandardInput}. */
+  started(): void;
+  /** Stops listening; signals do again what they do by default. */
+  close(): void;
+}
+
+/** Begins to listen. */
+export function awaitStopRequest(): StopRequest {
+  const lifeline = holdLifeline();
+  const signalled = new AbortController();
+  const hurried = new AbortController();
+  let first: number | undefined;
+  const onSignal = (name: NodeJS.Signals) => {
+    if (first === undefined) {
+      first = performance.now();
+      signalled.abort(name);
+    } else if (performance.now() - first > HURRY_AFTER_MS) hurried.abort(name);
+  };
+  for (const name of SIGNALS) process.on(name, onSignal);
+  return {
+    signal: AbortSignal.any([signalled.signal, lifeline.signal]),
+    hurry: hurried.signal,
+    started: () => lifeline.trustStandardInput(),
+    close: () => {
+      for (const name of SIGNALS) process.off(name, onSignal);
+      lifeline.close();
+    },
+  };
+}

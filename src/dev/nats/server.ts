@@ -1,0 +1,107 @@
+/**
+ * A nats-server of our own, with JetStream, on ports it chooses itself.
+ */
+import { once } from "node:events";
+import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { connect } from "node:net";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { DevError } from "../../errors/index.js";
+import type { RunDirectory } from "../run-directory.js";
+import { ServerProcess } from "../server-process.js";
+import { findNatsServer, type NatsBinary, type NatsSearch } from "./binary.js";
+
+const READY_TIMEOUT_MS = 30_000;
+const PROBE_TIMEOUT_MS = 5_000;
+
+/** A nats-server that answers. */
+export interface NatsServer {
+  readonly url: string;
+  readonly binary: NatsBinary;
+  readonly process: ServerProcess;
+}
+
+/** What the server writes into its ports file. */
+interface Ports {
+  readonly nats: readonly string[];
+  readonly monitoring: readonly string[];
+}
+
+/**
+ * Finds or fetches nats-server, starts it in the run directory, and resolves when it and its JetStream answer. If that
+ * fails, the caller ends what may be running there (`stopServersOf`).
+ */
+export async function startNats(directory: RunDirectory, search: NatsSearch): Promise<NatsServer> {
+  const binary = await findNatsServer(search);
+  const portsDirectory = join(directory.path, "nats-ports");
+  // A killed server leaves its file behind, and the next one may get the same pid.
+  rmSync(portsDirectory, { recursive: true, force: true });
+  mkdirSync(portsDirectory, { recursive: true });
+  const server = await ServerProcess.start({
+    name: "nats-server",
+    program: binary.program,
+    args: [
+      "-a",
+      "127.0.0.1",
+      "-p",
+      "-1",
+      "-m",
+      "-1",
+      "--ports_file_dir",
+      portsDirectory,
+      "-js",
+      "-sd",
+      directory.natsStore,
+    ],
+    env: { PATH: "/usr/bin:/bin", TZ: "UTC" },
+    logFile: join(directory.path, "nats.log"),
+  });
+  const deadline = Date.now() + READY_TIMEOUT_MS;
+  while (server.end === undefined) {
+    const ports = readPorts(portsDirectory);
+    if (ports !== undefined && (await isReady(ports))) return { url: ports.nats[0]!, binary, process: server };
+    search.signal?.throwIfAborted();
+    if (Date.now() > deadline) {
+      throw new DevError(
+        "dev_server_failed",
+        `nats-server did not answer in ${READY_TIMEOUT_MS} ms. ${server.logTail()}`,
+      );
+    }
+    await Promise.race([delay(5), server.ended]);
+  }
+  throw server.endedEarly();
+}
+
+/** True if a nats-server greets at the URL. */
+export async function natsAnswers(url: string): Promise<boolean> {
+  const { hostname, port } = new URL(url);
+  const socket = connect({ host: hostname.replace(/^\[|\]$/g, ""), port: Number(port || 4222) });
+  try {
+    const [greeting] = (await once(socket, "data", { signal: AbortSignal.timeout(PROBE_TIMEOUT_MS) })) as [Buffer];
+    return greeting.toString("latin1").startsWith("INFO {");
+  } catch {
+    return false;
+  } finally {
+    socket.destroy();
+  }
+}
+
+async function isReady(ports: Ports): Promise<boolean> {
+  if (!(await natsAnswers(ports.nats[0]!))) return false;
+  try {
+    const url = `${ports.monitoring[0]}/healthz?js-enabled-only=true`;
+    return (await fetch(url, { signal: AbortSignal.timeout(PROBE_TIMEOUT_MS) })).ok;
+  } catch {
+    return false;
+  }
+}
+
+/** The ports file, once it is there whole. */
+function readPorts(directory: string): Ports | undefined {
+  try {
+    const [file] = readdirSync(directory);
+    return file === undefined ? undefined : (JSON.parse(readFileSync(join(directory, file), "utf8")) as Ports);
+  } catch {
+    return undefined;
+  }
+}

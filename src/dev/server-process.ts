@@ -1,0 +1,141 @@
+/**
+ * A server as a child process: its output goes to a log file, its unexpected end becomes an error that shows the log's
+ * last lines, and it does not outlive us.
+ *
+ * Servers get a process group of their own, so that Ctrl-C in a terminal reaches only us and we stop them in order.
+ * Where util-linux is installed they are started through `setpriv --pdeathsig`: the kernel then interrupts them as soon
+ * as the thread that started them dies. That is the fast net; the sure one, which also removes what they leave on disk,
+ * is the watchdog (see `guard.ts`).
+ */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { closeSync, openSync, readFileSync } from "node:fs";
+import { DevError } from "../errors/index.js";
+import type { Account } from "./account.js";
+import { findProgram } from "./find-program.js";
+
+/** How long a server may take to stop before a stronger signal is sent. */
+const STOP_TIMEOUT_MS = 10_000;
+
+/** What to start. */
+export interface ServerCommand {
+  /** The server's name in messages. */
+  readonly name: string;
+  readonly program: string;
+  readonly args: readonly string[];
+  /** The whole environment: nothing of ours is inherited, because variables such as PGPORT would change the server. */
+  readonly env: Record<string, string>;
+  /** Whom to run as, where that is not ourselves. */
+  readonly account?: Account | undefined;
+  /** The file its output is appended to. */
+  readonly logFile: string;
+}
+
+/** A running server. */
+export class ServerProcess {
+  /** Resolves with a description of how it ended, once it has. */
+  readonly ended: Promise<string>;
+  readonly #child: ChildProcess;
+  #end: string | undefined;
+
+  private constructor(
+    readonly command: ServerCommand,
+    child: ChildProcess,
+    ended: Promise<string>,
+  ) {
+    this.#child = child;
+    this.ended = ended.then((end) => (this.#end = end));
+  }
+
+  /** Starts the server's process. That it answers is for the caller to find out. Throws `dev_server_failed`. */
+  static async start(command: ServerCommand): Promise<ServerProcess> {
+    const log = openSync(command.logFile, "a", 0o644);
+    try {
+      const { program, args, uid, gid } = dyingWithParent(command);
+      const child = spawn(program, args, {
+        // An account without rights may be unable to enter the directory we were started in.
+        cwd: "/",
+        detached: true,
+        env: command.env,
+        stdio: ["ignore", log, log],
+        ...(uid === undefined ? {} : { uid }),
+        ...(gid === undefined ? {} : { gid }),
+      });
+      const ended = new Promise<string>((resolve) => {
+        child.once("exit", (status, signal) => resolve(signal === null ? `exit status ${status}` : signal));
+      });
+      await new Promise<void>((resolve, reject) => {
+        child.once("spawn", resolve);
+        child.once("error", reject);
+      });
+      return new ServerProcess(command, child, ended);
+    } catch (cause) {
+      throw new DevError("dev_server_failed", `${command.name} could not be started from ${command.program}.`, {
+        cause,
+      });
+    } finally {
+      closeSync(log);
+    }
+  }
+
+  get pid(): number {
+    return this.#child.pid!;
+  }
+
+  /** How it ended, or undefined while it runs. */
+  get end(): string | undefined {
+    return this.#end;
+  }
+
+  /** The last lines of its log, for error messages. */
+  logTail(lines = 12): string {
+    try {
+      return readFileSync(this.command.logFile, "utf8").trimEnd().split("\n").slice(-lines).join("\n");
+    } catch {
+      return "";
+    }
+  }
+
+  /** The error of a server that ended although nobody stopped it. */
+  endedEarly(): DevError {
+    const said = this.logTail();
+    const details = said === "" ? "It wrote nothing to its log." : `The end of its log:\n${said}`;
+    return new DevError("dev_server_failed", `${this.command.name} ended by itself (${this.#end}). ${details}`);
+  }
+
+  /** Sends the signals one after another, each when the one before has not ended it in time; resolves when it has. */
+  async stop(...signals: NodeJS.Signals[]): Promise<void> {
+    for (const signal of [...signals, "SIGKILL"] as const) {
+      if (this.#end !== undefined) return;
+      this.#child.kill(signal);
+      let timer: NodeJS.Timeout | undefined;
+      const timeout = new Promise<void>((resolve) => {
+        timer = setTimeout(resolve, STOP_TIMEOUT_MS);
+      });
+      await Promise.race([this.ended, timeout]);
+      clearTimeout(timer);
+    }
+    await this.ended;
+  }
+}
+
+/** The command line that makes the kernel interrupt the server when we die, where the machine has the means. */
+function dyingWithParent(command: ServerCommand): { program: string; args: string[]; uid?: number; gid?: number } {
+  const { account, program, args } = command;
+  const setpriv = setprivWithDeathSignal();
+  if (setpriv === undefined) return { program, args: [...args], ...account };
+  // The user is changed by setpriv too and not by spawn: the kernel forgets the death signal when the user changes.
+  const user = account && ["--reuid", `${account.uid}`, "--regid", `${account.gid}`, "--clear-groups"];
+  return { program: setpriv, args: ["--pdeathsig", "INT", ...(user ?? []), "--", program, ...args] };
+}
+
+let probedSetpriv: { readonly path: string | undefined } | undefined;
+
+/** util-linux's setpriv; the one of busybox has no such option. */
+function setprivWithDeathSignal(): string | undefined {
+  if (probedSetpriv === undefined) {
+    const path = findProgram("setpriv");
+    const works = path !== undefined && spawnSync(path, ["--pdeathsig", "INT", "--", "true"]).status === 0;
+    probedSetpriv = { path: works ? path : undefined };
+  }
+  return probedSetpriv.path;
+}

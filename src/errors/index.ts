@@ -1,0 +1,8 @@
+/**
+ * Errors: one base class with a stable code, one leaf for each layer, and the look-ups in the spec's error table.
+ * Imports nothing but `generated/`, so that every layer can use it.
+ */
+export { type ErrorEntry, errorByWireCode as errorOfWireCode, errorTable } from "../../generated/ts/errors/errors.js";
+export { exitStatusOf } from "./exit-status.js";
+export { type ErrorCode, type ErrorOutcome, HawserError, type HawserErrorOptions } from "./hawser-error.js";
+export { CliError, DevError, PeerError, StoreError, TransportError, WireError } from "./leaves.js";

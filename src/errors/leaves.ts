@@ -1,0 +1,35 @@
+/**
+ * One error class for each layer. They add nothing but a name: which layer threw is for people who read a log; programs
+ * look at `code`.
+ */
+import { HawserError } from "./hawser-error.js";
+
+/** Thrown by `src/wire`: framing, codecs, limits, compression. */
+export class WireError extends HawserError {
+  static override readonly name = "WireError";
+}
+
+/** Thrown by `src/transport`: sockets, TLS, the handshake. */
+export class TransportError extends HawserError {
+  static override readonly name = "TransportError";
+}
+
+/** Thrown by `src/store`: Postgres, the catalog, leases. */
+export class StoreError extends HawserError {
+  static override readonly name = "StoreError";
+}
+
+/** Thrown by `src/peer`: the public API. */
+export class PeerError extends HawserError {
+  static override readonly name = "PeerError";
+}
+
+/** Thrown by `src/dev`: the embedded servers. */
+export class DevError extends HawserError {
+  static override readonly name = "DevError";
+}
+
+/** Thrown by `src/cli`: the `hawser` command. */
+export class CliError extends HawserError {
+  static override readonly name = "CliError";
+}

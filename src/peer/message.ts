@@ -1,0 +1,57 @@
+import type { Headers } from "../channel/index.js";
+
+/** How an at-least-once send ended well: handled by the listener, or surely committed in Postgres. */
+export type DurableOutcome = "delivered" | "stored";
+/** How an at-most-once send ended: handed to a connection, or dropped because there was none. */
+export type TransientOutcome = "sent" | "dropped";
+
+/** What became of a send. */
+export interface Receipt {
+  readonly outcome: DurableOutcome | TransientOutcome;
+  /** The listener's name. */
+  readonly peer: string;
+}
+
+/** How a message is sent. */
+export interface SendOptions {
+  /** Default `at-least-once`. */
+  readonly delivery?: "at-least-once" | "at-most-once" | undefined;
+  /** Names and values; a list of pairs where names repeat. */
+  readonly headers?: Record<string, string> | Headers | undefined;
+  /** Ends the wait with `aborted`; the message itself may still arrive. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A message for a handler. */
+export interface Message {
+  /** The topic that it was sent to. */
+  readonly to: string;
+  /** The sender's source topic. */
+  readonly from: string;
+  /** The sender's name. */
+  readonly sender: string;
+  /**
+   * The payload, uncompressed. A view into a received chunk: it keeps that chunk (64 KiB, or the whole frame) alive, so
+   * copy what is kept for long.
+   */
+  readonly payload: Uint8Array;
+  readonly headers: Headers;
+  /** 1 for the first attempt of this process, more after the handler failed. */
+  readonly attempt: number;
+  readonly delivery: "at-least-once" | "at-most-once";
+  /** Sends to the very peer that sent this message, under its source topic. */
+  reply(payload: Uint8Array | string, options?: SendOptions): Promise<Receipt>;
+}
+
+/**
+ * Handles a message. When it returns, or its promise resolves, the message is done: it will not come again. When it
+ * throws, it is tried again after a while, up to `maxAttempts` times; then the message is a dead letter.
+ */
+export type Handler = (message: Message) => unknown;
+
+const encoder = new TextEncoder();
+
+/** A payload's bytes; text becomes UTF-8. */
+export function bytesOf(payload: Uint8Array | string): Uint8Array {
+  return typeof payload === "string" ? encoder.encode(payload) : payload;
+}

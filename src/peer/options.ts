@@ -1,0 +1,100 @@
+import {
+  checkHeaderName,
+  checkHeaderValue,
+  checkHelloSenderName,
+  checkHelloSourceTopic,
+} from "../../generated/ts/rules/peer/frames.js";
+import type { Violation } from "../../generated/ts/rules/violation.js";
+import {
+  checkPeerSettings,
+  type PeerSettings,
+  type PeerSettingsInput,
+  protocolConstants,
+} from "../../generated/ts/settings/peer.js";
+import type { Headers } from "../channel/index.js";
+import { PeerError } from "../errors/index.js";
+import type { Logger } from "../store/index.js";
+import { parseAddress } from "../wire/index.js";
+
+/** What a Peer is made of. Everything beyond the first three has a default; see {@link PeerSettings} for limits. */
+export interface PeerOptions extends PeerSettingsInput {
+  /** The peer's own name: one running process has it at a time. 1 to 255 bytes, no ':' and no control characters. */
+  readonly name: string;
+  /** The source topic, which the peer serves and under which it sends. The same rule as the name. */
+  readonly topic: string;
+  /** The address to listen on, host:port; port 0 takes a free one. */
+  readonly listen: string;
+  /** A Postgres connection URI. Default: the PG* environment variables. */
+  readonly databaseUrl?: string | undefined;
+  /** A URI that reaches Postgres directly, where `databaseUrl` goes through a transaction pooler. */
+  readonly sessionUrl?: string | undefined;
+  /** The address to publish instead of the bound one; port 0 becomes the bound port. */
+  readonly advertise?: string | undefined;
+  /** Hears of what happens. Default: says nothing; a pino logger fits. */
+  readonly logger?: Logger | undefined;
+}
+
+/** Options whose values keep the rules. */
+export interface CheckedOptions {
+  readonly name: string;
+  readonly topic: string;
+  readonly listen: string;
+  readonly databaseUrl: string | undefined;
+  readonly sessionUrl: string | undefined;
+  readonly settings: PeerSettings;
+}
+
+/** An error for a value that breaks a rule of the spec: says which, and what to do. */
+export function invalid(argument: string, violation: Pick<Violation, "value" | "rule" | "remedy">): PeerError {
+  return new PeerError("invalid_argument", `${argument} ${violation.value}: ${violation.rule}; ${violation.remedy}`);
+}
+
+/** Checks the options of a new Peer. @throws PeerError `invalid_argument` */
+export function checkOptions(options: PeerOptions): CheckedOptions {
+  const { name, topic, listen, databaseUrl, sessionUrl, advertise, logger: _, ...settings } = options;
+  const badName = checkHelloSenderName(name);
+  if (badName) throw invalid("name", badName);
+  checkTopic(topic);
+  checkAddress("listen", listen);
+  if (advertise !== undefined) checkAddress("advertise", advertise);
+  const checked = checkPeerSettings(settings);
+  if (!checked.ok) throw invalid(checked.violation.path, checked.violation);
+  return { name, topic, listen, databaseUrl, sessionUrl, settings: checked.settings };
+}
+
+/** @throws PeerError `invalid_argument` unless the value is host:port */
+export function checkAddress(argument: string, value: string): void {
+  try {
+    parseAddress(value);
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new PeerError("invalid_argument", `${argument}: ${why}`, { cause });
+  }
+}
+
+/** @throws PeerError `invalid_argument` unless the value may be a topic */
+export function checkTopic(topic: string): void {
+  const bad = checkHelloSourceTopic(topic);
+  if (bad) throw invalid("topic", bad);
+}
+
+/** @throws PeerError `internal_topic` for a reserved topic */
+export function checkNotReserved(topic: string): void {
+  const prefix = protocolConstants.reservedTopicPrefix;
+  if (topic.startsWith(prefix)) {
+    throw new PeerError("internal_topic", `the topic "${topic}" begins with ${prefix}, which is reserved; choose another`);
+  }
+}
+
+/** Headers as a record or as pairs, checked. Undefined when there are none. @throws PeerError `invalid_argument` */
+export function checkHeaders(headers: Record<string, string> | Headers | undefined): Headers | undefined {
+  if (headers === undefined) return undefined;
+  const pairs = (Array.isArray(headers) ? headers : Object.entries(headers)) as Headers;
+  for (const [name, value] of pairs) {
+    const badName = checkHeaderName(name);
+    if (badName) throw invalid("header name", badName);
+    const badValue = checkHeaderValue(value);
+    if (badValue) throw invalid(`header ${name}`, badValue);
+  }
+  return pairs.length === 0 ? undefined : pairs;
+}

@@ -1,0 +1,470 @@
+/**
+ * The sending half of a channel at work: it binds the state machine to a connection, which it makes again and again, and
+ * to the store.
+ */
+import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
+import {
+  type DeliveryMode,
+  type Headers,
+  type LinkState,
+  type OutgoingMessage,
+  type PayloadEncoding,
+  SenderChannel,
+  type SenderEffects,
+  type SenderLimits,
+} from "../channel/index.js";
+import { HawserError, PeerError, TransportError } from "../errors/index.js";
+import { type Dialled, dial, type SenderConnection } from "../transport/index.js";
+import { compress, type OutgoingBatch } from "../wire/index.js";
+import type { PeerContext } from "./context.js";
+import { DeadlineTimer } from "./deadline-timer.js";
+import { Ticket } from "./ticket.js";
+
+/** Where a listener can be reached, and what it takes. */
+export interface ListenerAddress {
+  /** Undefined while it is not in the phone book. */
+  readonly addr: string | undefined;
+  readonly maxMessageBytes: number;
+}
+
+export class SenderLink implements SenderEffects<Ticket> {
+  private readonly channel: SenderChannel<Ticket>;
+  private readonly timer = new DeadlineTimer(() => this.tick());
+  private connection: SenderConnection | undefined;
+  private dialling: AbortController | undefined;
+  private redial: NodeJS.Timeout | undefined;
+  private redialMs: number = protocolConstants.reconnectMinMs;
+  private flushing = false;
+  private stopped = false;
+  /** Grows when the answer of an insert under way is to be dropped. */
+  private inserts = 0;
+  private whenSettled: (() => void)[] = [];
+  /** Sends whose payload is being compressed; those behind them wait their turn. */
+  private preparing: Promise<void> | undefined;
+
+  constructor(
+    private readonly context: PeerContext,
+    /** The listener's name. */
+    readonly listenerName: string,
+    private connectionKey: number,
+    private address: ListenerAddress,
+  ) {
+    this.channel = new SenderChannel(context.lease.epoch, limitsOf(context), this);
+    this.connect();
+  }
+
+  /** Where the channel stands with its listener. */
+  get state(): LinkState {
+    return this.channel.link;
+  }
+
+  /** Whether a message would wait for nobody: the last attempt to reach the listener failed. */
+  get isDown(): boolean {
+    return this.channel.link === "down" || this.channel.link === "ended";
+  }
+
+  /** The greatest payload that the listener takes, as last heard. */
+  get maxMessageBytes(): number {
+    return this.connection?.maxMessageBytes ?? this.address.maxMessageBytes;
+  }
+
+  /** Sends one message. @throws PeerError `busy` (as a rejection) when the queue is full */
+  send(
+    delivery: DeliveryMode,
+    topicKey: number,
+    payload: Uint8Array,
+    headers: Headers | undefined,
+    topic: string,
+  ): Ticket {
+    const ticket = new Ticket(this.listenerName);
+    if (payload.length > this.context.settings.compressThresholdBytes || this.preparing !== undefined) {
+      this.prepare(async () => {
+        const packed = await this.pack(payload);
+        this.offer(delivery, topicKey, packed.payload, packed.encoding, headers, ticket, topic);
+      });
+    } else this.offer(delivery, topicKey, payload, undefined, headers, ticket, topic);
+    return ticket;
+  }
+
+  /** The phone book has a new address for the listener, or none any more. */
+  relocate(address: ListenerAddress): void {
+    const moved = address.addr !== this.address.addr;
+    this.address = address;
+    if (address.addr === undefined || this.connection !== undefined) return;
+    if (moved) this.dialling?.abort();
+    if (moved || this.dialling === undefined) this.connectNow();
+  }
+
+  /** The listener was announced: whatever it was, it is up now. */
+  listenerAppeared(): void {
+    if (this.connection === undefined) this.connectNow();
+  }
+
+  /** Another database session: the channel's key may be another one there. */
+  rekey(connectionKey: number): void {
+    if (connectionKey === this.connectionKey) return;
+    this.connectionKey = connectionKey;
+    this.dropConnection();
+  }
+
+  /** The lease is, or is not, surely held. */
+  setMayStore(mayStore: boolean): void {
+    this.channel.setMayStore(mayStore, now());
+    this.arm();
+  }
+
+  /** The name was taken anew after the database changed servers: what is unconfirmed begins again. */
+  rebase(epoch: number): void {
+    this.inserts += 1;
+    this.dialling?.abort();
+    this.connection?.destroy();
+    this.connection = undefined;
+    this.channel.rebase(epoch, now());
+    this.connectNow();
+    this.arm();
+  }
+
+  /** Stores what is unconfirmed. Resolves when nothing is pending. */
+  async stop(): Promise<void> {
+    await this.preparing;
+    this.channel.stop(now());
+    this.arm();
+    if (this.channel.pendingMessages > 0) {
+      await new Promise<void>((resolve) => this.whenSettled.push(resolve));
+    }
+  }
+
+  /** Ends the link: says Goodbye, and settles what is still pending as the channel of a lost name would. */
+  close(): void {
+    this.stopped = true;
+    this.timer.stop();
+    clearTimeout(this.redial);
+    this.dialling?.abort();
+    const { connection } = this;
+    this.connection = undefined;
+    if (connection !== undefined) {
+      connection.writeGoodbye();
+      connection.end();
+      setTimeout(() => connection.destroy(), protocolConstants.reconnectMinMs).unref();
+    }
+    this.channel.onFenced();
+    for (const resolve of this.whenSettled.splice(0)) resolve();
+  }
+
+  // ---- effects of the channel ----
+
+  writeBatch(
+    delivery: DeliveryMode,
+    topicKey: number,
+    firstNumber: number,
+    messages: OutgoingMessage<Ticket>[],
+  ): void {
+    const connection = this.connection;
+    if (connection === undefined) return;
+    const payloads = new Array<Uint8Array>(messages.length);
+    let headers: { index: number; headers: Headers }[] | undefined;
+    let compressions: { index: number; compression: "gzip" | "zstd"; uncompressedBytes: number }[] | undefined;
+    for (let index = 0; index < messages.length; index++) {
+      const message = messages[index] as OutgoingMessage<Ticket>;
+      payloads[index] = message.payload;
+      if (message.headers !== undefined) {
+        headers ??= [];
+        headers.push({ index, headers: message.headers });
+      }
+      if (message.encoding !== undefined) {
+        compressions ??= [];
+        compressions.push({ index, ...message.encoding });
+      }
+    }
+    const batch: OutgoingBatch = { epoch: this.channel.epoch, delivery, firstNumber, topicKey, payloads };
+    connection.writeBatch(
+      headers === undefined && compressions === undefined ? batch : { ...batch, headers, compressions },
+    );
+    if (!connection.canWrite) this.channel.pauseWriting();
+  }
+
+  writeGoLive(): void {
+    this.connection?.writeGoLive(this.channel.epoch);
+  }
+
+  store(messages: OutgoingMessage<Ticket>[]): void {
+    const insert = ++this.inserts;
+    const first = messages[0] as OutgoingMessage<Ticket>;
+    this.insert(first.number, messages).then(
+      (result) => {
+        if (insert !== this.inserts || this.stopped) return;
+        if (result === "fenced") this.context.nameLost("storing messages was refused");
+        else this.channel.onStored(now());
+        this.arm();
+      },
+      (error: HawserError) => {
+        if (insert !== this.inserts || this.stopped) return;
+        this.context.status.tell({
+          kind: "sender_store_error",
+          topic: this.context.sender.sourceTopic,
+          peer: this.listenerName,
+          message: error.message,
+          error,
+        });
+        this.channel.onStoreFailed(now());
+        this.arm();
+      },
+    );
+  }
+
+  announce(): void {
+    void this.context.store.announce(this.listenerName, this.connectionKey);
+  }
+
+  settle(message: OutgoingMessage<Ticket>, outcome: Parameters<Ticket["settle"]>[0]): void {
+    message.ticket.settle(outcome);
+  }
+
+  linkChanged(): void {}
+
+  // ---- sending ----
+
+  private offer(
+    delivery: DeliveryMode,
+    topicKey: number,
+    payload: Uint8Array,
+    encoding: PayloadEncoding | undefined,
+    headers: Headers | undefined,
+    ticket: Ticket,
+    topic: string,
+  ): void {
+    const offered = this.channel.offer({ delivery, topicKey, payload, encoding, headers, ticket }, now());
+    if (offered === undefined) {
+      const message = `${this.channel.pendingMessages} messages wait for "${this.listenerName}" already`;
+      this.context.status.tell({ kind: "sender_busy", topic, peer: this.listenerName, message });
+      ticket.fail(new PeerError("busy", `${message}; await earlier sends first, or raise maxSendQueueMessages`));
+      return;
+    }
+    this.flushSoon();
+  }
+
+  private prepare(work: () => Promise<void>): void {
+    const before = this.preparing ?? Promise.resolve();
+    const mine: Promise<void> = before.then(work).finally(() => {
+      if (this.preparing === mine) this.preparing = undefined;
+    });
+    this.preparing = mine;
+  }
+
+  /** gzip, because a message may have to be stored, and every peer reads it. */
+  private async pack(payload: Uint8Array): Promise<{ payload: Uint8Array; encoding: PayloadEncoding | undefined }> {
+    if (payload.length <= this.context.settings.compressThresholdBytes) return { payload, encoding: undefined };
+    const packed = await compress(payload, "gzip");
+    if (packed.length >= payload.length) return { payload, encoding: undefined };
+    return { payload: packed, encoding: { compression: "gzip", uncompressedBytes: payload.length } };
+  }
+
+  private async insert(firstNumber: number, messages: OutgoingMessage<Ticket>[]): Promise<"stored" | "fenced"> {
+    const { store, lease } = this.context;
+    if (!lease.isWritable) {
+      throw new PeerError("store_failed", `the name "${lease.name}" is not surely held; nothing is written until it is`);
+    }
+    const rows = messages.map(({ topicKey, payload, encoding, headers }) => ({
+      topicKey,
+      payload,
+      codec: encoding === undefined ? (0 as const) : (1 as const),
+      ...(headers === undefined ? {} : { headers }),
+    }));
+    return await store.storeMessages(lease, this.connectionKey, firstNumber, rows);
+  }
+
+  private flushSoon(): void {
+    if (this.flushing) return;
+    this.flushing = true;
+    queueMicrotask(() => {
+      this.flushing = false;
+      this.channel.flush(now());
+      this.arm();
+    });
+  }
+
+  private tick(): void {
+    this.channel.tick(now());
+    this.arm();
+  }
+
+  /** After every event: the next deadline, and whoever waits for the end. */
+  private arm(): void {
+    if (this.stopped) return;
+    this.timer.arm(this.channel.deadline());
+    if (this.whenSettled.length > 0 && this.channel.pendingMessages === 0) {
+      for (const resolve of this.whenSettled.splice(0)) resolve();
+    }
+  }
+
+  // ---- the connection ----
+
+  private connectNow(): void {
+    clearTimeout(this.redial);
+    this.redialMs = protocolConstants.reconnectMinMs;
+    this.connect();
+  }
+
+  private connect(): void {
+    if (this.stopped || this.dialling !== undefined || this.connection !== undefined) return;
+    const { addr } = this.address;
+    if (addr === undefined) {
+      this.channel.onDialFailed(now());
+      this.arm();
+      return;
+    }
+    const dialling = new AbortController();
+    this.dialling = dialling;
+    this.channel.onDialling();
+    const { context } = this;
+    const handle: { connection: SenderConnection | undefined } = { connection: undefined };
+    dial({
+      address: addr,
+      identity: {
+        senderName: context.sender.name,
+        sourceTopic: context.sender.sourceTopic,
+        listenerName: this.listenerName,
+        connectionKey: this.connectionKey,
+        epoch: this.channel.epoch,
+      },
+      secret: context.secrets.newest,
+      allowPlaintext: context.settings.allowPlaintext,
+      signal: dialling.signal,
+      handlers: {
+        onAck: (ack) => {
+          const { credit, backlog, busy, live } = ack;
+          const cursor = { epoch: ack.epoch, number: ack.number };
+          this.channel.onAck(handle.connection, { cursor, credit, backlog, busy, live }, now());
+          this.arm();
+        },
+        onGoodbye: ({ epoch, number }) => {
+          this.channel.onGoodbye(handle.connection, { epoch, number }, now());
+          handle.connection?.end();
+          this.arm();
+        },
+        onDrain: () => {
+          this.channel.onWritable(handle.connection, now());
+          this.arm();
+        },
+        onClosed: (error) => this.closed(handle.connection, error),
+      },
+    }).then(
+      (dialled) => {
+        if (this.dialling === dialling) this.dialling = undefined;
+        handle.connection = dialled.connection;
+        if (this.stopped || dialling.signal.aborted) dialled.connection.destroy();
+        else this.established(dialled);
+      },
+      (error: HawserError) => {
+        if (this.dialling === dialling) this.dialling = undefined;
+        if (!this.stopped) this.dialFailed(addr, error, dialling.signal.aborted);
+      },
+    );
+  }
+
+  private established({ connection, welcome }: Dialled): void {
+    this.connection = connection;
+    this.redialMs = protocolConstants.reconnectMinMs;
+    const { cursorEpoch, cursor, backlog, credit } = welcome;
+    this.context.status.tell({
+      kind: "peer_connected",
+      topic: this.context.sender.sourceTopic,
+      peer: this.listenerName,
+      message: `connected to "${this.listenerName}" at ${this.address.addr}`,
+    });
+    this.channel.onConnected(
+      connection,
+      { cursor: { epoch: cursorEpoch, number: cursor }, backlog, credit },
+      now(),
+    );
+    this.arm();
+  }
+
+  private dialFailed(addr: string, error: HawserError, aborted: boolean): void {
+    this.channel.onDialFailed(now());
+    this.arm();
+    if (aborted) return this.connect();
+    if (error.code !== "connection_lost") {
+      this.context.status.tell({
+        kind: "sender_send_error",
+        topic: this.context.sender.sourceTopic,
+        peer: this.listenerName,
+        message: `${addr}: ${error.message}`,
+        error,
+      });
+    }
+    void this.afterRefusal(error);
+    this.redialLater();
+  }
+
+  /** A refusal is no proof: look where the truth is. */
+  private async afterRefusal(error: HawserError): Promise<void> {
+    const { store, lease, secrets } = this.context;
+    try {
+      if (error.code === "unauthenticated") await secrets.refresh();
+      if (error.code === "fenced" && (await store.peerEpoch(lease.name)) !== lease.epoch && lease.state === "held") {
+        this.context.nameLost(`"${this.listenerName}" refused an old epoch`);
+      }
+    } catch (cause) {
+      this.context.logger.debug({ err: cause }, "could not look up why a listener refused; dialling again");
+    }
+  }
+
+  private closed(connection: SenderConnection | undefined, error: HawserError | undefined): void {
+    if (connection === undefined || connection !== this.connection) return;
+    this.connection = undefined;
+    if (this.stopped) return;
+    this.context.status.tell({
+      kind: "peer_disconnected",
+      topic: this.context.sender.sourceTopic,
+      peer: this.listenerName,
+      message: error === undefined ? `"${this.listenerName}" said goodbye` : error.message,
+    });
+    if (TransportError.is(error) && error.code === "fenced") void this.afterRefusal(error);
+    this.channel.onClosed(connection, now());
+    this.arm();
+    this.redialLater();
+  }
+
+  private dropConnection(): void {
+    const { connection } = this;
+    if (connection === undefined) return;
+    connection.destroy();
+    this.closed(connection, new TransportError("connection_lost", "the channel's key has changed"));
+  }
+
+  private redialLater(): void {
+    if (this.stopped) return;
+    clearTimeout(this.redial);
+    const waitMs = this.redialMs * (0.5 + Math.random() / 2);
+    this.redialMs = Math.min(protocolConstants.reconnectMaxMs, this.redialMs * 2);
+    this.redial = setTimeout(() => this.connect(), waitMs);
+  }
+}
+
+function now(): number {
+  return performance.now();
+}
+
+function limitsOf({ settings }: PeerContext): SenderLimits {
+  return {
+    ackTimeoutMs: settings.ackTimeoutMs,
+    sendTimeoutMs: settings.sendTimeoutMs,
+    connectWaitMs: settings.connectWaitMs,
+    maxQueueMessages: settings.maxSendQueueMessages,
+    maxQueueBytes: settings.maxSendQueueBytes,
+    insertRows: storeConstants.insertRows,
+    insertBytes: storeConstants.insertBytes,
+    batchBytes: protocolConstants.batchTargetBytes,
+    batchMessages: protocolConstants.batchMaxMessages,
+    shortBacklogRows: storeConstants.shortBacklogRows,
+    storeRetryMinMs: storeConstants.storeRetryMinMs,
+    storeRetryMaxMs: storeConstants.storeRetryMaxMs,
+  };
+}
+
+/** Whether an error is one of ours. */
+export function asHawserError(error: unknown): HawserError {
+  if (HawserError.is(error)) return error;
+  return new PeerError("internal", error instanceof Error ? error.message : String(error), { cause: error });
+}

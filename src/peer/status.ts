@@ -1,0 +1,81 @@
+import { EventEmitter } from "node:events";
+import type { HawserError } from "../errors/index.js";
+
+/** Something happened that no call can throw. `topic` and `peer` are the other side's, where there is one. */
+export type PeerStatus =
+  /** A connection to a listener was made. */
+  | { readonly kind: "peer_connected"; readonly topic: string; readonly peer: string; readonly message: string }
+  /** The connection to a listener ended. */
+  | { readonly kind: "peer_disconnected"; readonly topic: string; readonly peer: string; readonly message: string }
+  /** A listener began, or stopped, to serve a topic that this peer has sent to or refreshed. */
+  | { readonly kind: "peer_subscribed"; readonly topic: string; readonly peer: string; readonly message: string }
+  | { readonly kind: "peer_unsubscribed"; readonly topic: string; readonly peer: string; readonly message: string }
+  /** A listener left the phone book: its messages are stored. */
+  | { readonly kind: "sender_route_lost"; readonly topic: string; readonly peer: string; readonly message: string }
+  /** Messages could not be stored; they are tried again. */
+  | {
+      readonly kind: "sender_store_error";
+      readonly topic: string;
+      readonly peer: string;
+      readonly message: string;
+      readonly error: HawserError;
+    }
+  /** A connection could not be made, or broke a rule. */
+  | {
+      readonly kind: "sender_send_error";
+      readonly topic: string;
+      readonly peer: string;
+      readonly message: string;
+      readonly error: HawserError;
+    }
+  /** The send queue for a listener is full. */
+  | { readonly kind: "sender_busy"; readonly topic: string; readonly peer: string; readonly message: string }
+  /** Stored messages could not be read, or a cursor not be written; it is tried again. */
+  | { readonly kind: "listener_store_error"; readonly message: string; readonly error: HawserError }
+  /** Somebody dialled this peer and was not let in. */
+  | {
+      readonly kind: "handshake_refused";
+      readonly address: string;
+      readonly code: HawserError["code"];
+      readonly message: string;
+    }
+  /** Messages of a channel are nowhere: somebody deleted them. */
+  | {
+      readonly kind: "gap";
+      readonly peer: string;
+      readonly epoch: number;
+      readonly first: number;
+      readonly last: number;
+      readonly message: string;
+    }
+  /** Another process has the name; what this one wrote last was refused. */
+  | { readonly kind: "fenced"; readonly message: string }
+  /** The name is lost: the peer has ended. */
+  | { readonly kind: "name_lost"; readonly message: string; readonly error: HawserError }
+  /** A message was given up; an at-most-once one (`stored` false) is gone. */
+  | {
+      readonly kind: "dead_letter";
+      readonly topic: string;
+      readonly peer: string;
+      readonly stored: boolean;
+      readonly code: string;
+      readonly message: string;
+    };
+
+/** The kinds of status. */
+export type PeerStatusKind = PeerStatus["kind"];
+
+/** Emits statuses; a listener that throws is reported to the process, not to the peer. */
+export class StatusEmitter extends EventEmitter<{ status: [PeerStatus] }> {
+  tell(status: PeerStatus): void {
+    for (const listener of this.listeners("status")) {
+      try {
+        listener(status);
+      } catch (error) {
+        queueMicrotask(() => {
+          throw error;
+        });
+      }
+    }
+  }
+}

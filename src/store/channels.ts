@@ -1,0 +1,137 @@
+/**
+ * Channels: their keys, owners and cursors, and the keys of topics. A key never changes while its database lives; after
+ * each new database session it may be another database (a failover, a restore), so cached keys are looked up again then.
+ */
+import {
+  type ConnKeyMapRow,
+  type ConnMessNumberRow,
+  type MeshSecretRow,
+  type PeerNameRow,
+  storeFunctions,
+  type TopicKeyRow,
+  tables,
+} from "../../generated/ts/rows/peer.js";
+import { columnsOf } from "./column-list.js";
+import type { Database } from "./database.js";
+import type { Sender } from "./routes.js";
+
+/** A message's place in its channel: (epoch, number), compared in this order. `{ epoch: 0, number: 0 }` is before all. */
+export interface Position {
+  readonly epoch: number;
+  readonly number: number;
+}
+
+/** A channel as its listener sees it. */
+export interface Channel {
+  readonly connectionKey: number;
+  /** `sender:source_topic:listener`, as it was made. */
+  readonly composite: string;
+  readonly senderName: string;
+  readonly sourceTopic: string;
+  /** The listener that takes its messages: the one it was made for, or the one it was handed over to. */
+  readonly owner: string;
+  /** The last message whose handling is committed. */
+  readonly cursor: Position;
+  /** How often the next message's handler was started after an unclean exit. */
+  readonly attempts: number;
+}
+
+/** Channels and keys. */
+export interface Channels {
+  /** The key of the channel from a sender to a listener, made on first use, and the channel's present owner. */
+  connectionKey(sender: Sender, listenerName: string): Promise<{ connectionKey: number; owner: string }>;
+  /** The key of a topic, made on first use. */
+  topicKey(topic: string): Promise<number>;
+  /** The topic of a key; undefined if there is none. */
+  topicOfKey(key: number): Promise<string | undefined>;
+  /** The channels that a listener owns, in key order. */
+  channelsOwnedBy(listenerName: string): Promise<Channel[]>;
+  /** One channel; undefined if there is none. */
+  channel(connectionKey: number): Promise<Channel | undefined>;
+  /** The committed cursor; `{ epoch: 0, number: 0 }` if nothing was ever committed. */
+  cursorOf(connectionKey: number): Promise<Position>;
+  /** The epoch of a name; undefined if it was never taken. */
+  peerEpoch(name: string): Promise<number | undefined>;
+  /** The mesh secrets, newest first: that is the one to dial with; a listener takes any of them. */
+  secrets(): Promise<Uint8Array[]>;
+}
+
+const map = columnsOf<ConnKeyMapRow>()("connection_key", "composite", "sender_name", "source_topic");
+const cursor = columnsOf<ConnMessNumberRow>()("epoch", "v", "attempts");
+type ChannelRow = typeof map.row & { [Name in keyof typeof cursor.row]: (typeof cursor.row)[Name] | null } & {
+  listener: string;
+};
+
+const owner = "coalesce(m.owner, m.listener_name)";
+const channelSql = `SELECT ${map.sql("m")}, ${owner} AS listener, ${cursor.sql("c")}
+                    FROM ${tables.connKeyMap} AS m LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)`;
+
+const sql = {
+  topicOfKey: `SELECT topic FROM ${tables.topicKey} WHERE k = $1`,
+  owned: `${channelSql} WHERE ${owner} = $1 ORDER BY m.connection_key`,
+  channel: `${channelSql} WHERE m.connection_key = $1`,
+  cursor: `SELECT ${cursor.sql()} FROM ${tables.connMessNumber} WHERE connection_key = $1`,
+  peerEpoch: `SELECT epoch FROM ${tables.peerName} WHERE name = $1`,
+  secrets: `SELECT secret FROM ${tables.meshSecret} ORDER BY id DESC`,
+} as const;
+
+/** The channels of a database. */
+export function channels(database: Database): Channels {
+  return {
+    async connectionKey(sender, listenerName) {
+      const action = `read the key of the channel from "${sender.name}" to "${listenerName}"`;
+      return storeFunctions(database.caller(action)).connectionKey({
+        senderName: sender.name,
+        sourceTopic: sender.sourceTopic,
+        listenerName,
+      });
+    },
+    async topicKey(topic) {
+      return (await storeFunctions(database.caller(`read the key of the topic "${topic}"`)).keyOfTopic({ topic })).k;
+    },
+    async topicOfKey(topicKey) {
+      const statement = { name: "hawser.topic_of_key", text: sql.topicOfKey, values: [topicKey] };
+      const [row] = await database.query<Pick<TopicKeyRow, "topic">>(`read the topic of key ${topicKey}`, statement);
+      return row?.topic;
+    },
+    async channelsOwnedBy(listenerName) {
+      const statement = { text: sql.owned, values: [listenerName] };
+      return (await database.query<ChannelRow>(`read the channels of "${listenerName}"`, statement)).map(channelOf);
+    },
+    async channel(connectionKey) {
+      const statement = { name: "hawser.channel", text: sql.channel, values: [connectionKey] };
+      const [row] = await database.query<ChannelRow>(`read channel ${connectionKey}`, statement);
+      return row === undefined ? undefined : channelOf(row);
+    },
+    async cursorOf(connectionKey) {
+      const statement = { name: "hawser.cursor_of", text: sql.cursor, values: [connectionKey] };
+      const [row] = await database.query<typeof cursor.row>(`read the cursor of channel ${connectionKey}`, statement);
+      return positionOf(row);
+    },
+    async peerEpoch(name) {
+      const statement = { name: "hawser.peer_epoch", text: sql.peerEpoch, values: [name] };
+      const [row] = await database.query<Pick<PeerNameRow, "epoch">>(`read the epoch of "${name}"`, statement);
+      return row === undefined ? undefined : Number(row.epoch);
+    },
+    async secrets() {
+      const rows = await database.query<Pick<MeshSecretRow, "secret">>("read the mesh secrets", { text: sql.secrets });
+      return rows.map((row) => row.secret);
+    },
+  };
+}
+
+function channelOf(row: ChannelRow): Channel {
+  return {
+    connectionKey: row.connection_key,
+    composite: row.composite,
+    senderName: row.sender_name,
+    sourceTopic: row.source_topic,
+    owner: row.listener,
+    cursor: positionOf(row),
+    attempts: row.attempts ?? 0,
+  };
+}
+
+function positionOf(row: { readonly epoch: bigint | null; readonly v: bigint | null } | undefined): Position {
+  return { epoch: Number(row?.epoch ?? 0), number: Number(row?.v ?? 0) };
+}

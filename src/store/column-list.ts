@@ -1,0 +1,36 @@
+/**
+ * Column names in queries, checked by the compiler against the row types that the spec generates.
+ */
+
+/** A list of columns of one table, and the type of a row that has just these. */
+export interface ColumnList<Row, Name extends keyof Row & string> {
+  /** `a, b, c`, each behind the alias and a dot if one is given. */
+  sql(alias?: string): string;
+  readonly names: readonly Name[];
+  /** Only for types: `typeof list.row`. */
+  readonly row: Pick<Row, Name>;
+}
+
+/**
+ * Columns of the table whose rows are `Row`.
+ *
+ *     const listener = columnsOf<TopicAddrRow>()("addr", "client_name");
+ *     database.query<typeof listener.row>("…", { text: `SELECT ${listener.sql()} FROM ${tables.topicAddr}` });
+ */
+export function columnsOf<Row>() {
+  return <Name extends keyof Row & string>(...names: Name[]): ColumnList<Row, Name> => ({
+    names,
+    sql: (alias) => names.map((name) => (alias === undefined ? name : `${alias}.${name}`)).join(", "),
+    row: undefined as never,
+  });
+}
+
+/** `$1, $2, …`: as many parameters as the list has columns. */
+export function parameters({ names }: { readonly names: readonly string[] }): string {
+  return names.map((_, position) => `$${position + 1}`).join(", ");
+}
+
+/** `a = excluded.a, b = excluded.b`: what ON CONFLICT overwrites. */
+export function overwrite({ names }: { readonly names: readonly string[] }): string {
+  return names.map((name) => `${name} = excluded.${name}`).join(", ");
+}

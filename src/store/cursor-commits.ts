@@ -1,0 +1,144 @@
+/**
+ * Writes cursors, and what goes with them: deleted rows, counted attempts, dead letters.
+ */
+import {
+  type ConnMessNumberRow,
+  type DeadLetterRow,
+  type QueryClient,
+  storeFunctions,
+  tables,
+} from "../../generated/ts/rows/peer.js";
+import { StoreError } from "../errors/index.js";
+import type { Position } from "./channels.js";
+import { columnsOf } from "./column-list.js";
+import type { Database } from "./database.js";
+import type { WriterName } from "./fence.js";
+import type { HeaderPair } from "./stored-messages.js";
+
+/** A message that could not be handled. Its number is the one that the cursor moves past. */
+export interface DeadLetter extends Position {
+  /** The channel's composite. */
+  readonly source: string;
+  readonly topic: string;
+  /** Uncompressed. */
+  readonly payload: Uint8Array;
+  readonly headers: readonly HeaderPair[];
+  readonly errorCode: string;
+  readonly errorMessage: string;
+  readonly attempts: number;
+}
+
+/** A channel's new cursor, with the dead letters that it moves past. */
+export interface CursorCommit extends Position {
+  readonly connectionKey: number;
+  readonly deadLetters?: readonly DeadLetter[];
+}
+
+/** What became of a batch of commits. */
+export interface CommittedCursors {
+  /** The channels whose cursor is now at the new position or beyond it: moved by this call, or by an earlier one. */
+  readonly committed: readonly number[];
+  /** The channels that belong to another listener; nothing was written for them. */
+  readonly notOwned: readonly number[];
+}
+
+/** Writes cursors. */
+export interface CursorCommits {
+  /**
+   * Moves cursors forward, no channel twice, and deletes the stored rows at or below them, all in one transaction. A
+   * dead letter is written only if its channel's cursor moves past it now, so that a call whose fate is unknown is
+   * simply repeated.
+   *
+   * @returns `fenced` if another process has the name now; then nothing was written
+   * @throws StoreError `store_failed`
+   */
+  commitCursors(lease: WriterName, commits: readonly CursorCommit[]): Promise<CommittedCursors | "fenced">;
+  /** Deletes a channel's stored rows at or below its committed cursor. */
+  deleteRowsUpTo(lease: WriterName, connectionKey: number, cursor: Position): Promise<"deleted" | "fenced">;
+  /**
+   * Counts one more start of the handler of the message behind the cursor, before it is started, so that a message that
+   * kills its process is known by its number of attempts. Moving the cursor sets the count back to 0.
+   *
+   * @returns how many starts that makes
+   */
+  countAttempt(lease: WriterName, connectionKey: number): Promise<number | "fenced">;
+}
+
+const attempt = columnsOf<ConnMessNumberRow>()("connection_key", "attempts");
+
+const sql = {
+  countAttempt: `INSERT INTO ${tables.connMessNumber} AS c (${attempt.sql()}) VALUES ($1, 1)
+                 ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts + 1 RETURNING attempts`,
+} as const;
+
+/** A dead letter as `hawser.commit_cursors` reads it. */
+type DeadLetterJson = Pick<
+  DeadLetterRow,
+  "connection_key" | "source" | "topic" | "headers" | "error_code" | "error_message" | "attempts"
+> & { readonly epoch: number; readonly number: number; readonly payload_bytes: number };
+
+/** The cursors of a database. */
+export function cursorCommits(database: Database): CursorCommits {
+  const commitCursors: CursorCommits["commitCursors"] = (lease, commits) =>
+    commitCursorsWith(database.caller(`commit the cursors of ${commits.length} channels`), lease, commits);
+  return {
+    commitCursors,
+    async deleteRowsUpTo(lease, connectionKey, { epoch, number }) {
+      // A commit that does not move the cursor: the same rules decide what may be deleted.
+      const result = await commitCursors(lease, [{ connectionKey, epoch, number }]);
+      return result === "fenced" ? "fenced" : "deleted";
+    },
+    async countAttempt(lease, connectionKey) {
+      const action = `count an attempt of channel ${connectionKey}`;
+      return database.fenced(action, lease, async (transaction) => {
+        const { rows } = await transaction.query<typeof attempt.row>(sql.countAttempt, [connectionKey]);
+        if (rows[0] === undefined) throw new StoreError("internal", `could not ${action}: no row came back`);
+        return rows[0].attempts;
+      });
+    },
+  };
+}
+
+/** {@link CursorCommits.commitCursors} on a client of the caller's, which may be inside a transaction. */
+export async function commitCursorsWith(
+  client: QueryClient,
+  lease: WriterName,
+  commits: readonly CursorCommit[],
+): Promise<CommittedCursors | "fenced"> {
+  const letters = commits.flatMap(({ connectionKey, deadLetters = [] }) =>
+    deadLetters.map((letter) => ({ connectionKey, letter })),
+  );
+  const rows = await storeFunctions(client).commitCursors({
+    name: lease.name,
+    epoch: BigInt(lease.epoch),
+    connectionKeys: commits.map(({ connectionKey }) => connectionKey),
+    cursorEpochs: commits.map(({ epoch }) => BigInt(epoch)),
+    cursors: commits.map(({ number }) => BigInt(number)),
+    deadLetters: letters.length === 0 ? null : JSON.stringify(letters.map(deadLetterJson)),
+    deadPayloads: letters.length === 0 ? null : Buffer.concat(letters.map(({ letter }) => letter.payload)),
+  });
+  if (rows[0]?.held === false) return "fenced";
+  const keys = (wanted: (moved: boolean | null) => boolean): number[] =>
+    rows.filter(({ moved }) => wanted(moved)).map(({ connectionKey }) => connectionKey as number);
+  return { committed: keys((moved) => moved !== null), notOwned: keys((moved) => moved === null) };
+}
+
+function deadLetterJson({ connectionKey, letter }: { connectionKey: number; letter: DeadLetter }): DeadLetterJson {
+  return {
+    connection_key: connectionKey,
+    epoch: letter.epoch,
+    number: letter.number,
+    source: storable(letter.source),
+    topic: storable(letter.topic),
+    payload_bytes: letter.payload.length,
+    headers: letter.headers.map(([name, value]) => [storable(name), storable(value)]),
+    error_code: storable(letter.errorCode),
+    error_message: storable(letter.errorMessage),
+    attempts: letter.attempts,
+  };
+}
+
+/** Postgres has no text with U+0000 or lone surrogates, and an error's message may hold both. */
+function storable(text: string): string {
+  return Buffer.from(text).toString().replaceAll("\0", "\uFFFD");
+}

@@ -1,0 +1,197 @@
+/**
+ * Group commit of cursors: one statement for all channels that wait, one statement at a time.
+ *
+ *     idle ──commit()──▶ flushing ──done, more waits──▶ flushing
+ *       ▲                  │   └─────failed, not writable──▶ waiting ──backoff, lease held again──▶ flushing
+ *       └──done, no more───┘
+ *
+ * A flush begins at once when nothing is under way, and as soon as the last one ended otherwise: how many channels share
+ * a statement follows from how long statements take.
+ */
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { retryDelayMs } from "./backoff.js";
+import type { Position } from "./channels.js";
+import type { Clock } from "./clock.js";
+import type { CommittedCursors, CursorCommit, CursorCommits, DeadLetter } from "./cursor-commits.js";
+import type { Lease } from "./lease.js";
+
+/** Whom the committer tells. */
+export interface CursorCommitterEvents {
+  /** These cursors are committed: now they may be acknowledged. */
+  onCommitted(cursors: readonly (Position & { readonly connectionKey: number })[]): void;
+  /** Another process has the name; nothing is committed from here on. Called once. */
+  onFenced(): void;
+  /** The channel belongs to another listener: it is not committed, and must not be acknowledged. */
+  onNotOwned(connectionKey: number): void;
+  /** A flush failed; it is tried again by itself. */
+  onError(error: unknown): void;
+}
+
+/** What waits for a channel: its newest cursor, and the dead letters that this cursor passes. */
+interface Waiting extends Position {
+  readonly deadLetters: DeadLetter[];
+  deadLetterBytes: number;
+}
+
+/** Commits the cursors of one listener. */
+export class CursorCommitter {
+  readonly #lease: Lease;
+  readonly #store: Pick<CursorCommits, "commitCursors">;
+  readonly #clock: Clock;
+  readonly #events: CursorCommitterEvents;
+  /** For each channel what to write, in this order; more than one entry only where dead letters are large. */
+  readonly #waiting = new Map<number, Waiting[]>();
+  readonly #endLeaseWatch: () => void;
+  #state: "idle" | "flushing" | "waiting" = "idle";
+  #failures = 0;
+  #fenced = false;
+  /** Nothing is taken any more: closed, or fenced. */
+  #ended = false;
+  #cancelRetry: () => void = () => {};
+  #onDrained: (() => void)[] = [];
+
+  constructor(
+    lease: Lease,
+    store: Pick<CursorCommits, "commitCursors">,
+    options: { readonly clock: Clock; readonly events: CursorCommitterEvents },
+  ) {
+    this.#lease = lease;
+    this.#store = store;
+    this.#clock = options.clock;
+    this.#events = options.events;
+    this.#endLeaseWatch = lease.onChange((state) => {
+      if (state === "lost") this.#end();
+      else if (state === "held" && this.#state === "waiting") this.#begin();
+    });
+  }
+
+  /**
+   * Hands over a channel's new cursor. A newer one of the same channel takes its place if it is not under way yet.
+   *
+   * @param deadLetter the message that the cursor moves past without its having been handled
+   */
+  commit(connectionKey: number, epoch: number, number: number, deadLetter?: DeadLetter): void {
+    if (this.#ended) return;
+    const entries = this.#waiting.get(connectionKey) ?? [];
+    const last = entries.at(-1);
+    const letterBytes = deadLetter?.payload.length ?? 0;
+    const fits = last !== undefined && last.deadLetterBytes + letterBytes <= storeConstants.insertBytes;
+    const deadLetters = fits ? last.deadLetters : [];
+    if (deadLetter !== undefined) deadLetters.push(deadLetter);
+    const deadLetterBytes = (fits ? last.deadLetterBytes : 0) + letterBytes;
+    if (fits) entries.pop();
+    entries.push({ epoch, number, deadLetters, deadLetterBytes });
+    this.#waiting.set(connectionKey, entries);
+    if (this.#state === "idle") {
+      this.#state = "waiting";
+      // After the events at hand, so that cursors of one tick share a statement.
+      setImmediate(() => this.#begin());
+    }
+  }
+
+  /** Resolves when nothing waits any more: all is committed, or `false` because another process has the name. */
+  async drain(): Promise<boolean> {
+    if (this.#state !== "idle" && !this.#fenced) await new Promise<void>((resolve) => this.#onDrained.push(resolve));
+    return !this.#fenced;
+  }
+
+  /** Drops what waits, and begins no flush any more. One that is under way may still be committed. */
+  close(): void {
+    this.#ended = true;
+    this.#waiting.clear();
+    this.#cancelRetry();
+    this.#endLeaseWatch();
+    if (this.#state === "waiting") this.#rest();
+  }
+
+  #begin(): void {
+    this.#cancelRetry();
+    if (this.#state === "flushing") return;
+    if (this.#waiting.size === 0) {
+      this.#rest();
+      return;
+    }
+    if (!this.#lease.isWritable) {
+      this.#retryLater();
+      return;
+    }
+    this.#state = "flushing";
+    void this.#flush(this.#take());
+  }
+
+  async #flush(batch: readonly CursorCommit[]): Promise<void> {
+    let result: CommittedCursors | "fenced";
+    try {
+      result = await this.#store.commitCursors(this.#lease, batch);
+    } catch (error) {
+      // Nothing is put back after close(): then there is nothing to try again.
+      this.#putBack(batch);
+      this.#state = "waiting";
+      this.#failures += 1;
+      if (this.#waiting.size === 0) this.#rest();
+      else this.#retryLater();
+      this.#events.onError(error);
+      return;
+    }
+    this.#failures = 0;
+    this.#state = "waiting";
+    if (result === "fenced") {
+      this.#end();
+      return;
+    }
+    const committed = new Set(result.committed);
+    const cursors = batch.map(({ connectionKey, epoch, number }) => ({ connectionKey, epoch, number }));
+    this.#events.onCommitted(cursors.filter(({ connectionKey }) => committed.has(connectionKey)));
+    for (const connectionKey of result.notOwned) {
+      this.#waiting.delete(connectionKey);
+      this.#events.onNotOwned(connectionKey);
+    }
+    this.#begin();
+  }
+
+  /** The first entry of every channel, as far as their dead letters fit one statement; one always does. */
+  #take(): CursorCommit[] {
+    const batch: CursorCommit[] = [];
+    let bytes = 0;
+    for (const [connectionKey, entries] of this.#waiting) {
+      const { epoch, number, deadLetters, deadLetterBytes } = entries[0]!;
+      if (bytes > 0 && bytes + deadLetterBytes > storeConstants.insertBytes) continue;
+      bytes += deadLetterBytes;
+      batch.push({ connectionKey, epoch, number, deadLetters });
+      if (entries.length > 1) entries.shift();
+      else this.#waiting.delete(connectionKey);
+    }
+    return batch;
+  }
+
+  /** What could not be written goes in front of what has come since, and into it where it fits. */
+  #putBack(batch: readonly CursorCommit[]): void {
+    for (const { connectionKey, epoch, number, deadLetters = [] } of batch) {
+      const newer = this.#waiting.get(connectionKey) ?? [];
+      this.#waiting.delete(connectionKey);
+      for (const letter of deadLetters) this.commit(connectionKey, letter.epoch, letter.number, letter);
+      this.commit(connectionKey, epoch, number);
+      for (const entry of newer) {
+        for (const letter of entry.deadLetters) this.commit(connectionKey, letter.epoch, letter.number, letter);
+        this.commit(connectionKey, entry.epoch, entry.number);
+      }
+    }
+  }
+
+  #retryLater(): void {
+    this.#state = "waiting";
+    this.#cancelRetry = this.#clock.setTimeout(() => this.#begin(), retryDelayMs(this.#failures));
+  }
+
+  #end(): void {
+    if (this.#fenced) return;
+    this.#fenced = true;
+    this.close();
+    this.#events.onFenced();
+  }
+
+  #rest(): void {
+    this.#state = "idle";
+    for (const resolve of this.#onDrained.splice(0)) resolve();
+  }
+}

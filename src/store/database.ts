@@ -1,0 +1,161 @@
+/**
+ * The pool: short statements of all peers of the process.
+ *
+ * Nothing here depends on the session that a statement lands in, so that the pool also works behind a transaction
+ * pooler (`pooled`); what does depend on one is in session.ts.
+ */
+import pg from "pg";
+import type { QueryClient } from "../../generated/ts/rows/peer.js";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import type { Clock } from "./clock.js";
+import type { WriterName } from "./fence.js";
+import { fencedTransaction, NotCommitted } from "./fenced-transaction.js";
+import { withIntegerArrays } from "./integer-arrays.js";
+import type { Logger } from "./logger.js";
+import { outcomeOf, spoilsConnection, storeFailure } from "./store-failure.js";
+
+/** Settings that a server or database may have otherwise, and that the fence or our patience rely on. */
+const settingsSql = `SET default_transaction_isolation = 'read committed'; SET lock_timeout = ${storeConstants.lockTimeoutMs}; SET statement_timeout = ${storeConstants.statementTimeoutMs}`;
+
+/** Takes away what statements of the user may have left in a session; prepared statements are the driver's. */
+const cleanSql =
+  "RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP";
+
+/** How long an answer is waited for: the server's own timeout, and time for it to tell. */
+const answerLimitMs = storeConstants.statementTimeoutMs + storeConstants.lockTimeoutMs;
+
+/** A statement that was sent. */
+export interface Statement {
+  readonly text: string;
+  readonly values?: readonly unknown[];
+  /** Prepared under this name where sessions allow it. For statements that run often, and whose plan stays right. */
+  readonly name?: string;
+}
+
+/** A client inside a transaction. */
+export type Transaction = pg.ClientBase;
+
+/** The pool of one database. */
+export class Database {
+  readonly #pool: pg.Pool;
+  readonly #clock: Clock;
+  readonly #pooled: boolean;
+  readonly #settingsSql: string;
+
+  /**
+   * @param options.pooled connections go through a transaction pooler: no session settings, no prepared statements
+   */
+  constructor(
+    config: pg.ClientConfig,
+    options: { readonly clock: Clock; readonly logger: Logger; readonly poolSize: number; readonly pooled: boolean },
+  ) {
+    this.#clock = options.clock;
+    this.#pooled = options.pooled;
+    this.#settingsSql = options.pooled ? "" : settingsSql;
+    this.#pool = new pg.Pool({
+      ...config,
+      max: options.poolSize,
+      // The pool waits for it, and reports its failure as one to connect.
+      onConnect: (client) => (options.pooled ? undefined : client.query(settingsSql)),
+    });
+    // An idle connection was lost: the pool has dropped it already, and the next statement makes a new one.
+    this.#pool.on("error", (err) => options.logger.debug({ err }, "a pooled connection to Postgres was lost"));
+  }
+
+  /** How many connections there may be. Grows when a further user of the pool asks for more. */
+  get poolSize(): number {
+    return this.#pool.options.max;
+  }
+
+  set poolSize(connections: number) {
+    this.#pool.options.max = connections;
+  }
+
+  /**
+   * Runs one statement, a transaction of its own, and returns its rows.
+   *
+   * @param action what it is for, to follow "could not" in an error
+   * @throws StoreError `store_failed`; its `outcome` is `unknown` if the statement may have been committed all the same
+   */
+  async query<Row extends object>(action: string, statement: Statement): Promise<Row[]> {
+    return this.#withClient(action, async (client) => (await client.query(this.#prepared(statement))).rows as Row[]);
+  }
+
+  /** As {@link query}, each row an array of the columns' values: cheaper where there are many rows. */
+  async queryArrays<Row extends unknown[]>(action: string, statement: Statement): Promise<Row[]> {
+    const arrays = { ...this.#prepared(statement), rowMode: "array" as const };
+    return this.#withClient(action, async (client) => (await client.query<Row>(arrays)).rows);
+  }
+
+  /** What the generated function clients call. */
+  caller(action: string): QueryClient {
+    return withIntegerArrays({ query: async (statement) => ({ rows: await this.query(action, statement) }) });
+  }
+
+  /**
+   * Runs `work` in a transaction, only while the catalog has the writer's epoch (see fenced-transaction.ts).
+   *
+   * @param options.foreign `work` runs statements of the user: it may take any time, and what it leaves behind in the
+   * session does not reach others
+   * @returns what `work` returned, or `"fenced"`, with nothing written
+   * @throws StoreError as {@link query}, with what `work` threw as its cause
+   */
+  async fenced<T>(
+    action: string,
+    writer: WriterName,
+    work: (transaction: Transaction) => Promise<T>,
+    { foreign = false }: { readonly foreign?: boolean } = {},
+  ): Promise<T | "fenced"> {
+    const transaction = (client: pg.PoolClient): Promise<T | "fenced"> => fencedTransaction(client, writer, work);
+    if (!foreign) return this.#withClient(action, transaction);
+    return this.#withClient(action, transaction, { limitMs: Infinity, cleanUp: `${cleanSql}; ${this.#settingsSql}` });
+  }
+
+  /** Ends all connections; statements under way are finished first. */
+  async close(): Promise<void> {
+    await this.#pool.end();
+  }
+
+  #prepared({ name, text, values }: Statement): pg.QueryConfig {
+    return { text, values: values as unknown[], ...(name !== undefined && !this.#pooled ? { name } : {}) };
+  }
+
+  /**
+   * @param options.limitMs when the connection is given up, because the server cannot be heard any more; its own
+   * timeout comes before
+   * @param options.cleanUp what makes the session as new again
+   */
+  async #withClient<T>(
+    action: string,
+    work: (client: pg.PoolClient) => Promise<T>,
+    { limitMs = answerLimitMs, cleanUp }: { readonly limitMs?: number; readonly cleanUp?: string } = {},
+  ): Promise<T> {
+    let client: pg.PoolClient;
+    try {
+      client = await this.#pool.connect();
+    } catch (cause) {
+      throw storeFailure(action, cause);
+    }
+    let spoilt = false;
+    // Also after the last answer, until the client is back in the pool: a lost connection must not be an uncaught error.
+    const onError = (): void => {
+      spoilt = true;
+    };
+    client.on("error", onError);
+    const giveUp = (): void => void client.end();
+    const cancelTimer = limitMs === Infinity ? undefined : this.#clock.setTimeout(giveUp, limitMs);
+    try {
+      const result = await work(client);
+      if (cleanUp !== undefined) await client.query(cleanUp).catch(onError);
+      return result;
+    } catch (error) {
+      const notCommitted = error instanceof NotCommitted;
+      spoilt ||= cleanUp !== undefined || (notCommitted ? !error.rolledBack : spoilsConnection(error));
+      throw notCommitted ? storeFailure(action, error.cause, "failed") : storeFailure(action, error, outcomeOf(error));
+    } finally {
+      cancelTimer?.();
+      client.removeListener("error", onError);
+      client.release(spoilt);
+    }
+  }
+}

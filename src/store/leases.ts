@@ -1,0 +1,182 @@
+/**
+ * Takes names, and keeps them over lost sessions.
+ *
+ * A name is held by a session-level advisory lock, the lease lock. The lock says who may go on; the epoch in the catalog
+ * says whose writes count. So the order is always the same: first the lock, and only then, on the same session, the
+ * row. Read the other way round, a name could change hands between the two.
+ */
+import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { StoreError } from "../errors/index.js";
+import { type Clock, delay } from "./clock.js";
+import { leaseLockKey } from "./fence.js";
+import { HeldLease, type Lease } from "./lease.js";
+import type { Logger } from "./logger.js";
+import type { Session, SessionQuery } from "./session.js";
+import { isTransient, storeFailure } from "./store-failure.js";
+
+const sql = {
+  tryLock: `SELECT pg_try_advisory_lock(${leaseLockKey}) AS locked`,
+  unlock: `SELECT pg_advisory_unlock(${leaseLockKey})`,
+  epoch: `SELECT epoch FROM ${tables.peerName} WHERE name = $1`,
+  markClean: `UPDATE ${tables.peerName} SET clean = true WHERE name = $1 AND epoch = $2`,
+} as const;
+
+/** How long a name is waited for. */
+export interface TakeNameOptions {
+  /** How long to wait while another holds the name, in milliseconds; 0 tries once. */
+  readonly waitMs: number;
+  /** Ends the wait with `aborted`. */
+  readonly signal?: AbortSignal;
+}
+
+/** The leases of one session. */
+export class Leases {
+  readonly #session: Session;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  /**
+   * The names that this process holds or is taking. Advisory locks are re-entrant within a session: a second taker in
+   * the same process would get the lock, too.
+   */
+  readonly #names = new Map<string, HeldLease | undefined>();
+
+  constructor(session: Session, options: { readonly clock: Clock; readonly logger: Logger }) {
+    this.#session = session;
+    this.#clock = options.clock;
+    this.#logger = options.logger;
+  }
+
+  /**
+   * Takes a name: waits for its lease lock, then raises its epoch.
+   *
+   * @throws StoreError `name_in_use` if another holder has it until the wait is over, `aborted` by the signal,
+   * `store_failed` if Postgres cannot be reached until then, or refuses
+   */
+  async take(name: string, { waitMs, signal }: TakeNameOptions): Promise<Lease> {
+    const deadline = this.#clock.now() + waitMs;
+    for (;;) {
+      if (signal?.aborted)
+        throw new StoreError("aborted", `taking the name "${name}" was aborted`, { cause: signal.reason });
+      const attempt = await this.#attempt(name);
+      if (attempt instanceof HeldLease) return attempt;
+      if (attempt.code === "store_failed" && !isTransient(attempt.cause)) throw attempt;
+      if (this.#clock.now() + storeConstants.leasePollMs > deadline) throw attempt;
+      await delay(this.#clock, storeConstants.leasePollMs, signal);
+    }
+  }
+
+  /** Every lease that has not ended becomes suspended: its lock went with the session. */
+  suspendAll(): void {
+    for (const lease of this.#names.values()) lease?.enter("suspended");
+  }
+
+  /** Takes the locks again on a new session; goes on trying by itself for those that another still holds. */
+  async regainAll(query: SessionQuery): Promise<void> {
+    for (const lease of [...this.#names.values()]) if (lease !== undefined) await this.#regain(lease, query);
+  }
+
+  /** One try. Returns the error to report if it was the last. */
+  async #attempt(name: string): Promise<HeldLease | StoreError> {
+    const inUse = new StoreError(
+      "name_in_use",
+      `the name "${name}" is held by another process, or by another peer of this one`,
+    );
+    if (this.#names.has(name)) return inUse;
+    this.#names.set(name, undefined);
+    let lease: HeldLease | undefined;
+    const { generation } = this.#session;
+    try {
+      const [lock] = await this.#session.query<{ locked: boolean }>(sql.tryLock, [name]);
+      if (lock?.locked !== true) return inUse;
+      const { epoch, wasClean } = await storeFunctions(this.#caller()).takeName({ name });
+      // A session lost meanwhile has taken the lock with it; the epoch it raised harms nobody.
+      if (!this.#session.isUp || this.#session.generation !== generation) {
+        return storeFailure(`take the name "${name}"`, new Error("the session with Postgres was lost"));
+      }
+      lease = this.#leaseOf({ name, epoch: Number(epoch), wasClean });
+      this.#names.set(name, lease);
+      return lease;
+    } catch (cause) {
+      // Whether the lock is held or not: not after this.
+      if (this.#session.isUp && this.#session.generation === generation) await this.#unlock(name);
+      return storeFailure(`take the name "${name}"`, cause);
+    } finally {
+      if (lease === undefined) this.#names.delete(name);
+    }
+  }
+
+  #caller() {
+    return {
+      query: async ({ text, values }: { text: string; values: unknown[] }) => ({
+        rows: await this.#session.query<Record<string, unknown>>(text, values),
+      }),
+    };
+  }
+
+  #leaseOf(taken: { readonly name: string; readonly epoch: number; readonly wasClean: boolean }): HeldLease {
+    return new HeldLease(taken, {
+      now: () => this.#clock.now(),
+      sessionHeardAt: () => this.#session.heardAt,
+      giveBack: (lease, clean) => this.#giveBack(lease, clean),
+    });
+  }
+
+  async #regain(lease: HeldLease, query: SessionQuery): Promise<void> {
+    if (this.#names.get(lease.name) !== lease || lease.state !== "suspended") return;
+    const [lock] = await query<{ locked: boolean }>(sql.tryLock, [lease.name]);
+    const [row] = await query<{ epoch: bigint }>(sql.epoch, [lease.name]);
+    const locked = lock?.locked === true;
+    if (Number(row?.epoch) !== lease.epoch) {
+      if (locked) await query(sql.unlock, [lease.name]);
+      this.#names.delete(lease.name);
+      lease.enter("lost");
+    } else if (this.#names.get(lease.name) !== lease) {
+      // Released while the answers were under way.
+      if (locked) await query(sql.unlock, [lease.name]);
+    } else if (locked) {
+      lease.enter("held");
+    } else {
+      this.#regainLater(lease);
+    }
+  }
+
+  /** The holder may be our own old session, whose end the server has not noticed, or a process that is taking over. */
+  #regainLater(lease: HeldLease): void {
+    const { generation } = this.#session;
+    this.#clock.setTimeout(() => {
+      // A newer session tries by itself.
+      if (this.#session.generation !== generation) return;
+      this.#regain(lease, this.#session.query).catch((err) => {
+        this.#logger.debug({ err, name: lease.name }, "could not take a name again; trying again");
+        if (this.#session.isUp) this.#regainLater(lease);
+      });
+    }, storeConstants.leasePollMs);
+  }
+
+  async #giveBack(lease: HeldLease, clean: boolean): Promise<void> {
+    const wasHeld = lease.state === "held";
+    const { generation } = this.#session;
+    const isSameSession = (): boolean => this.#session.isUp && this.#session.generation === generation;
+    // Before the lock is free: from here on nothing is written in the name.
+    lease.enter("released");
+    if (wasHeld && clean) {
+      try {
+        await this.#session.query(sql.markClean, [lease.name, lease.epoch]);
+      } catch (err) {
+        this.#logger.warn({ err, name: lease.name }, "could not record a peer's clean end; its next start is careful");
+      }
+    }
+    if (wasHeld && isSameSession()) await this.#unlock(lease.name);
+    if (this.#names.get(lease.name) === lease) this.#names.delete(lease.name);
+  }
+
+  async #unlock(name: string): Promise<void> {
+    try {
+      await this.#session.query(sql.unlock, [name]);
+    } catch (err) {
+      this.#logger.debug({ err, name }, "could not unlock a name; ending the session that holds it");
+      this.#session.restart();
+    }
+  }
+}

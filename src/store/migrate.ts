@@ -1,0 +1,136 @@
+/**
+ * Brings a database's schema to this version.
+ */
+import pg from "pg";
+import { type MigrationRow, tables } from "../../generated/ts/rows/peer.js";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { peerGrantsSql } from "../../generated/ts/sql/peer-schema.js";
+import { StoreError } from "../errors/index.js";
+import { columnsOf, parameters } from "./column-list.js";
+import { connectionSettings } from "./connection-settings.js";
+import { type Logger, silentLogger } from "./logger.js";
+import { checksumOf, type Migration, migrations } from "./migrations.js";
+import { isServerError, storeFailure } from "./store-failure.js";
+
+/** What a migration did. */
+export interface MigrationReport {
+  /** The numbers of the steps that this call applied; empty if there was nothing to do. */
+  readonly applied: readonly number[];
+  /**
+   * What the installing role may not do, one line each: roles that it may not make, grants and ownership that it may not
+   * give. Everything else works; peers then run as the role that owns the schema.
+   */
+  readonly leftOut: readonly string[];
+}
+
+const row = columnsOf<MigrationRow>()("id", "name", "checksum");
+
+const sql = {
+  lock: "SELECT pg_advisory_lock(hashtextextended('hawser:migrate', 0))",
+  exists: "SELECT to_regclass($1) IS NOT NULL AS exists",
+  applied: `SELECT ${row.sql()} FROM ${tables.migration} ORDER BY id`,
+  record: `INSERT INTO ${tables.migration} (${row.sql()}) VALUES (${parameters(row)})`,
+} as const;
+
+/**
+ * Applies the migrations that the database does not have yet, each in a transaction of its own. Many processes may call
+ * it at once: one works, the others wait for it. Where nothing is to be done, which is found out without any lock, the
+ * rights of a peer suffice.
+ *
+ * @throws StoreError `schema_too_new` if the database has a migration that this version does not know; `store_failed` if
+ * Postgres cannot be reached or refuses, or if an applied migration is not the one that this version has
+ */
+export async function migrate(
+  options: { readonly databaseUrl?: string | undefined; readonly logger?: Logger | undefined } = {},
+  steps: readonly Migration[] = migrations,
+): Promise<MigrationReport> {
+  const { logger = silentLogger } = options;
+  const client = new pg.Client(connectionSettings(options.databaseUrl));
+  client.on("error", (err) => logger.debug({ err }, "the connection of a migration failed"));
+  const leftOut: string[] = [];
+  client.on("notice", ({ message }) => {
+    if (message !== undefined) leftOut.push(message);
+  });
+  try {
+    await client.connect();
+    const report = await migrateWith(client, steps, leftOut);
+    for (const line of report.leftOut) logger.warn({}, `migration: ${line}`);
+    if (report.applied.length > 0) logger.info({ applied: report.applied }, "migrated the schema hawser");
+    return report;
+  } catch (cause) {
+    throw storeFailure("migrate the schema hawser", cause);
+  } finally {
+    await client.end().catch(() => undefined);
+  }
+}
+
+async function migrateWith(
+  client: pg.Client,
+  steps: readonly Migration[],
+  leftOut: string[],
+): Promise<MigrationReport> {
+  if ((await missing(client, steps)).length === 0) return { applied: [], leftOut: [] };
+  // Waited for without a time limit: whoever holds it is at work for us. Released with the session at the latest.
+  await client.query(sql.lock);
+  await client.query(`SET lock_timeout = ${storeConstants.lockTimeoutMs}; SET statement_timeout = 0`);
+  const todo = await missing(client, steps);
+  for (const step of todo) await apply(client, step);
+  // What the statements themselves have to say is not for anybody's eyes; what is left out is.
+  leftOut.length = 0;
+  if (todo.length > 0) await grant(client, leftOut);
+  return { applied: todo.map(({ id }) => id), leftOut };
+}
+
+/** The steps that the database lacks, after having checked those that it has. */
+async function missing(client: pg.Client, steps: readonly Migration[]): Promise<readonly Migration[]> {
+  const { rows: exists } = await client.query<{ exists: boolean }>(sql.exists, [tables.migration]);
+  if (exists[0]?.exists !== true) return steps;
+  const { rows } = await client.query<typeof row.row>(sql.applied);
+  const known = new Map(steps.map((step) => [step.id, step]));
+  for (const applied of rows) {
+    const step = known.get(applied.id);
+    if (step === undefined) {
+      throw new StoreError(
+        "schema_too_new",
+        `the database has migration ${applied.id} (${applied.name}), and this version knows only ${steps.length}; upgrade the program`,
+      );
+    }
+    if (checksumOf(step) !== applied.checksum) {
+      throw new StoreError(
+        "store_failed",
+        `migration ${applied.id} (${applied.name}) was changed after it had been applied to this database; before the first release: drop the schema (DROP SCHEMA hawser CASCADE) and migrate again`,
+      );
+    }
+  }
+  const applied = new Set(rows.map(({ id }) => id));
+  return steps.filter(({ id }) => !applied.has(id));
+}
+
+async function apply(client: pg.Client, step: Migration): Promise<void> {
+  try {
+    await client.query("BEGIN");
+    await client.query(step.sql);
+    const record = { id: step.id, name: step.name, checksum: checksumOf(step) };
+    await client.query(
+      sql.record,
+      row.names.map((name) => record[name]),
+    );
+    await client.query("COMMIT");
+  } catch (cause) {
+    await client.query("ROLLBACK").catch(() => undefined);
+    throw storeFailure(`apply migration ${step.id} (${step.name})`, cause);
+  }
+}
+
+/** Apart from the steps: what may not be granted does not keep the schema from being made. */
+async function grant(client: pg.Client, leftOut: string[]): Promise<void> {
+  try {
+    await client.query("BEGIN");
+    await client.query(peerGrantsSql);
+    await client.query("COMMIT");
+  } catch (error) {
+    await client.query("ROLLBACK").catch(() => undefined);
+    if (!isServerError(error)) throw error;
+    leftOut.push(`the grants were left out: ${error.message}`);
+  }
+}

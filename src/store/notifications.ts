@@ -1,0 +1,49 @@
+/**
+ * NOTIFY: the channels' names, and what their payloads say.
+ *
+ * Notifications are hints. They can be missed (a lost session) or come late; whoever needs to know looks again after
+ * each new session, and from time to time (`pollMs`).
+ */
+import { createHash } from "node:crypto";
+import { notifyChannels, type TopicAddrRow } from "../../generated/ts/rows/peer.js";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+
+/** A row of the phone book was written or taken out. */
+export interface CatalogChange {
+  readonly topic: string;
+  readonly addr: string;
+  /** The listener's name. */
+  readonly clientName: string;
+  readonly operation: "insert" | "update" | "delete";
+}
+
+/** The NOTIFY channel of the phone book. */
+export const catalogChannel = notifyChannels.topicAddr;
+
+/**
+ * The NOTIFY channel on which a listener hears of stored messages. A name may be longer than Postgres lets a channel be,
+ * so its hash stands for it.
+ */
+export function messageChannel(listenerName: string): string {
+  const digits = createHash("sha256").update(listenerName).digest("hex").slice(0, 40);
+  return storeConstants.messageChannelPrefix + digits;
+}
+
+/** Reads a notification of {@link catalogChannel}; undefined if it is none of ours. */
+export function parseCatalogChange(payload: string): CatalogChange | undefined {
+  try {
+    const row: Pick<TopicAddrRow, "topic" | "addr" | "client_name"> & Pick<CatalogChange, "operation"> =
+      JSON.parse(payload);
+    if (typeof row.topic !== "string" || typeof row.addr !== "string" || typeof row.client_name !== "string")
+      return undefined;
+    return { topic: row.topic, addr: row.addr, clientName: row.client_name, operation: row.operation };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Reads a notification of a {@link messageChannel}: the channel's key; undefined if it is none of ours. */
+export function parseAnnouncement(payload: string): number | undefined {
+  const connectionKey = Number(payload);
+  return Number.isInteger(connectionKey) && connectionKey > 0 ? connectionKey : undefined;
+}

@@ -1,0 +1,181 @@
+/**
+ * The store of one Peer: everything a peer does in Postgres.
+ */
+import { peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
+import { type Channels, channels } from "./channels.js";
+import { type Clock, systemClock } from "./clock.js";
+import { type CursorCommits, cursorCommits } from "./cursor-commits.js";
+import { CursorCommitter, type CursorCommitterEvents } from "./cursor-committer.js";
+import type { Lease } from "./lease.js";
+import type { TakeNameOptions } from "./leases.js";
+import { type Logger, silentLogger } from "./logger.js";
+import { type MigrationReport, migrate } from "./migrate.js";
+import {
+  type CatalogChange,
+  catalogChannel,
+  messageChannel,
+  parseAnnouncement,
+  parseCatalogChange,
+} from "./notifications.js";
+import { type Pending, pending } from "./pending.js";
+import { type PhoneBook, phoneBook } from "./phone-book.js";
+import { type Routes, routes } from "./routes.js";
+import { acquireDatabase, type DatabaseLocation } from "./shared-database.js";
+import { type StoredMessages, storedMessages } from "./stored-messages.js";
+import { type Transactional, transactional } from "./transactional.js";
+
+/** What a store tells. Listeners run one after another, in the order in which they were added. */
+export interface StoreEvents {
+  /** A row of the phone book changed. */
+  catalog: [change: CatalogChange];
+  /** Messages were stored in a channel of a listener named to {@link Store.listenForMessages}. */
+  announced: [connectionKey: number, listenerName: string];
+  /** The database session is there (again), or lost. After "up", look again for what was not announced meanwhile. */
+  session: [state: "up" | "down"];
+}
+
+/** Where the database is, and how it is used. */
+export interface StoreOptions extends DatabaseLocation {
+  /** Connections beside the session. Default: the `poolSize` of the peer settings. */
+  readonly poolSize?: number | undefined;
+  /** Default: says nothing. */
+  readonly logger?: Logger | undefined;
+  /** Default: the process's clock. */
+  readonly clock?: Clock | undefined;
+}
+
+/** Everything a peer does in Postgres. Every method throws StoreError and nothing else. */
+export interface Store
+  extends PhoneBook,
+    Routes,
+    Channels,
+    StoredMessages,
+    CursorCommits,
+    Transactional,
+    Pending,
+    AsyncDisposable {
+  /** Grows with each new database session. Keys that were cached before may be another database's: look them up again. */
+  readonly generation: number;
+  /** The session is there. Stored messages and cursors do not need it; leases and notifications do. */
+  readonly isUp: boolean;
+  /** Brings the schema to this version: see {@link migrate}. */
+  migrate(): Promise<MigrationReport>;
+  /** Takes a name: see {@link Lease}. Leases not released by then end with {@link close}, unclean. */
+  takeName(name: string, options: TakeNameOptions): Promise<Lease>;
+  /** Makes the group commit of a listener's cursors. */
+  cursorCommitter(lease: Lease, events: CursorCommitterEvents): CursorCommitter;
+  /**
+   * Tells a listener that messages were stored for it: a statement of its own, after the commit, because NOTIFY would
+   * serialise commits. Best effort: it does not throw, and the listener's slow poll finds what nobody announced.
+   */
+  announce(listenerName: string, connectionKey: number): Promise<void>;
+  /** From here on, and over lost sessions, `announced` tells of this listener's channels. */
+  listenForMessages(listenerName: string): Promise<void>;
+  /** Ends {@link listenForMessages}. */
+  unlistenForMessages(listenerName: string): Promise<void>;
+  /** Adds a listener. Returns what takes it away. */
+  on<Name extends keyof StoreEvents>(event: Name, listener: (...details: StoreEvents[Name]) => void): () => void;
+  /** Ends the use of the database; the last user of a process closes its connections. May be called twice. */
+  close(): Promise<void>;
+}
+
+/**
+ * Opens the store, and waits until Postgres answers. All stores of one process and database share one session and one
+ * pool.
+ *
+ * @throws StoreError `store_failed` if Postgres cannot be reached, `invalid_argument` if a URL cannot be read
+ */
+export async function openStore(options: StoreOptions = {}): Promise<Store> {
+  const { clock = systemClock, logger = silentLogger, poolSize = peerSettingsDefaults.poolSize } = options;
+  const { database, release } = await acquireDatabase(options, { clock, logger, poolSize });
+  const { pool, session, leases, subscriptions } = database;
+  const commits = cursorCommits(pool);
+  const taken = new Set<Lease>();
+  const announcedTo = new Map<string, string>();
+  const listeners: { [Name in keyof StoreEvents]: Set<(...details: StoreEvents[Name]) => void> } = {
+    catalog: new Set(),
+    announced: new Set(),
+    session: new Set(),
+  };
+  const emit = <Name extends keyof StoreEvents>(event: Name, ...details: StoreEvents[Name]): void => {
+    for (const listener of [...listeners[event]]) listener(...details);
+  };
+  const databaseListener = {
+    onSession: (state: "up" | "down") => emit("session", state),
+    onNotification(channel: string, payload: string): void {
+      if (channel === catalogChannel) {
+        const change = parseCatalogChange(payload);
+        if (change !== undefined) emit("catalog", change);
+        return;
+      }
+      const listenerName = announcedTo.get(channel);
+      const connectionKey = parseAnnouncement(payload);
+      if (listenerName !== undefined && connectionKey !== undefined) emit("announced", connectionKey, listenerName);
+    },
+  };
+  database.listeners.add(databaseListener);
+  let closed: Promise<void> | undefined;
+
+  const store: Omit<Store, "generation" | "isUp"> = {
+    ...phoneBook(pool),
+    ...routes(pool),
+    ...channels(pool),
+    ...storedMessages(pool),
+    ...commits,
+    ...transactional(pool),
+    ...pending(pool),
+    migrate: () => migrate({ databaseUrl: options.sessionUrl ?? options.databaseUrl, logger }),
+    async takeName(name, takeOptions) {
+      const lease = await leases.take(name, takeOptions);
+      taken.add(lease);
+      lease.onChange((state) => {
+        if (state === "lost" || state === "released") taken.delete(lease);
+      });
+      return lease;
+    },
+    cursorCommitter: (lease, events) => new CursorCommitter(lease, commits, { clock, events }),
+    async announce(listenerName, connectionKey) {
+      try {
+        await pool.query(`announce messages to "${listenerName}"`, {
+          name: "hawser.announce",
+          text: "SELECT pg_notify($1, $2)",
+          values: [messageChannel(listenerName), String(connectionKey)],
+        });
+      } catch (err) {
+        logger.debug(
+          { err, listenerName, connectionKey },
+          "could not announce stored messages; its listener will poll",
+        );
+      }
+    },
+    async listenForMessages(listenerName) {
+      const channel = messageChannel(listenerName);
+      if (announcedTo.has(channel)) return;
+      announcedTo.set(channel, listenerName);
+      await subscriptions.listen(channel);
+    },
+    async unlistenForMessages(listenerName) {
+      const channel = messageChannel(listenerName);
+      if (announcedTo.delete(channel)) await subscriptions.unlisten(channel);
+    },
+    on(event, listener) {
+      listeners[event].add(listener);
+      return () => listeners[event].delete(listener);
+    },
+    close() {
+      closed ??= (async () => {
+        database.listeners.delete(databaseListener);
+        for (const set of Object.values(listeners)) set.clear();
+        await Promise.all([...taken].map((lease) => lease.release({ clean: false })));
+        await Promise.all([...announcedTo.keys()].map((channel) => subscriptions.unlisten(channel)));
+        await release();
+      })();
+      return closed;
+    },
+    [Symbol.asyncDispose]: () => store.close(),
+  };
+  return Object.defineProperties(store, {
+    generation: { get: () => session.generation, enumerable: true },
+    isUp: { get: () => session.isUp, enumerable: true },
+  }) as Store;
+}

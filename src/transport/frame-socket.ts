@@ -1,0 +1,231 @@
+/**
+ * Frames over one socket: what both ends of a connection share, during the handshake and after it.
+ *
+ *     open ── end() ──▶ ending ──▶ closed      what was written leaves, then FIN; frames still come
+ *     open ── fail() ─▶ failed ──▶ closed      a Refuse leaves; what comes is thrown away
+ *     any ─ destroy() ▶ closed                 at once, and the receiver hears of nothing any more
+ *
+ * The receiver hears of the end exactly once, last: when the socket has closed, or already when the connection fails.
+ */
+import type { Socket } from "node:net";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { HawserError, TransportError } from "../errors/index.js";
+import { type Frame, FrameDecoder } from "../wire/index.js";
+import type { Clock } from "./clock.js";
+import { Liveness } from "./liveness.js";
+import { refuseOf } from "./refuse-message.js";
+import { SocketWriter } from "./socket-writer.js";
+
+/** Who gets what comes over a {@link FrameSocket}. Called synchronously; may call back into the socket. */
+export interface FrameReceiver {
+  /** The preamble came, where one is expected. */
+  onPreamble?(): void;
+  /** A frame came. Never a Refuse, and once established never a Ping or Pong: those are dealt with here. */
+  onFrame(frame: Frame): void;
+  /** `writer.canWrite` was false and is true again. */
+  onDrain(): void;
+  /** The connection ended: undefined if in good order. Last. */
+  onClosed(error: HawserError | undefined): void;
+}
+
+/** What a {@link FrameSocket} is made of. */
+export interface FrameSocketOptions {
+  /** Belongs to the FrameSocket from now on. */
+  readonly socket: Socket;
+  readonly clock: Clock;
+  readonly receiver: FrameReceiver;
+  /** What must come first from the other side. */
+  readonly preamble?: Uint8Array;
+}
+
+/** A socket that speaks frames: in the handshake until {@link establish}, then established. */
+export class FrameSocket {
+  readonly writer: SocketWriter;
+  /** Set when the other side has said Goodbye: that it closes then is no error. */
+  endsInGoodOrder = false;
+
+  private readonly socket: Socket;
+  private readonly clock: Clock;
+  private readonly decoder: FrameDecoder;
+  private readonly liveness: Liveness;
+  private receiver: FrameReceiver;
+  private state: "open" | "ending" | "failed" | "closed" = "open";
+  private established = false;
+  private paused = false;
+  private pumping = false;
+  private told = false;
+  private socketError: Error | undefined;
+
+  constructor({ socket, clock, receiver, preamble }: FrameSocketOptions) {
+    this.socket = socket;
+    this.clock = clock;
+    this.receiver = receiver;
+    this.decoder = new FrameDecoder({
+      maxFrameBytes: protocolConstants.maxHandshakeFrameBytes,
+      ...(preamble === undefined ? {} : { preamble }),
+    });
+    this.writer = new SocketWriter(socket, () => this.receiver.onDrain());
+    this.liveness = new Liveness(clock, {
+      ping: () => this.writer.write({ kind: "ping", value: { token: 0n } }),
+      dead: (silentMs) => this.lose(`nothing was heard for ${Math.round(silentMs)} ms, not even the answer to a ping`),
+    });
+    socket.on("data", (chunk: Buffer) => this.read(chunk));
+    socket.on("error", (error) => {
+      this.socketError = error;
+    });
+    socket.on("close", () => this.closed());
+  }
+
+  /** False once it was ended, failed or destroyed, or the other side has gone. */
+  get isOpen(): boolean {
+    return this.state === "open";
+  }
+
+  /**
+   * The handshake is done: from here on frames go to `receiver`, pings are sent and answered, and the limits are those of
+   * the two sides.
+   */
+  establish(
+    receiver: FrameReceiver,
+    limits: { readonly maxFrameBytesIn: number; readonly maxFrameBytesOut: number },
+  ): void {
+    this.receiver = receiver;
+    this.established = true;
+    this.decoder.maxFrameBytes = limits.maxFrameBytesIn;
+    this.writer.maxFrameBytes = limits.maxFrameBytesOut;
+    this.liveness.start();
+  }
+
+  /** Stops reading: no frame is delivered until {@link resume}, and the other side will feel it. */
+  pause(): void {
+    if (this.paused || this.state === "closed") return;
+    this.paused = true;
+    this.socket.pause();
+    this.liveness.setPaused(true);
+  }
+
+  /** Reads on. Frames are delivered in a later microtask, never within this call. */
+  resume(): void {
+    if (!this.paused || this.state === "closed") return;
+    this.paused = false;
+    this.liveness.setPaused(false);
+    this.socket.resume();
+    queueMicrotask(() => this.pump());
+  }
+
+  /** Writes what is buffered, then FIN. The receiver hears `onClosed` when the other side has closed too. */
+  end(): void {
+    if (this.state !== "open") return;
+    this.state = "ending";
+    this.endsInGoodOrder = true;
+    this.writer.end();
+  }
+
+  /** Ends the connection for a reason that the other side is told in a Refuse, and the receiver in `onClosed`. */
+  fail(error: HawserError): void {
+    if (this.state === "failed" || this.state === "closed") return;
+    this.liveness.stop();
+    if (this.state === "open") this.writer.write({ kind: "refuse", value: refuseOf(error) });
+    this.state = "failed";
+    this.writer.end();
+    if (this.established) this.linger();
+    else this.socket.destroySoon();
+    this.tell(error);
+  }
+
+  /** Closes at once. What is buffered is lost, and the receiver hears nothing any more, not even `onClosed`. */
+  destroy(): void {
+    this.told = true;
+    this.close();
+  }
+
+  private read(chunk: Buffer): void {
+    if (this.state === "failed" || this.state === "closed") return;
+    this.liveness.heard();
+    this.decoder.push(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength));
+    this.pump();
+  }
+
+  private pump(): void {
+    if (this.pumping) return;
+    this.pumping = true;
+    try {
+      while (!this.paused && (this.state === "open" || this.state === "ending")) {
+        const frame = this.next();
+        if (frame === undefined) break;
+        this.dispatch(frame);
+      }
+    } finally {
+      this.pumping = false;
+    }
+  }
+
+  private next(): Frame | undefined {
+    try {
+      const { awaitsPreamble } = this.decoder;
+      const frame = this.decoder.next();
+      if (awaitsPreamble && !this.decoder.awaitsPreamble) this.receiver.onPreamble?.();
+      return frame;
+    } catch (error) {
+      if (!HawserError.is(error)) throw error;
+      this.fail(error);
+      return undefined;
+    }
+  }
+
+  private dispatch(frame: Frame): void {
+    if (frame.kind === "refuse") {
+      this.refused(new TransportError(frame.value.code, `the other side refused: ${frame.value.message}`));
+    } else if (this.established && frame.kind === "ping") {
+      this.writer.writePong(frame.value);
+    } else if (!this.established || frame.kind !== "pong") {
+      this.receiver.onFrame(frame);
+    }
+  }
+
+  private refused(error: TransportError): void {
+    this.close();
+    this.tell(error);
+  }
+
+  /** Closing with bytes unread would reset the connection and the Refuse with it: what comes is read and thrown away. */
+  private linger(): void {
+    this.paused = false;
+    this.socket.resume();
+    const cancel = this.clock.setTimeout(() => this.close(), protocolConstants.handshakeTimeoutMs);
+    this.socket.once("close", cancel);
+  }
+
+  private lose(message: string): void {
+    this.close();
+    this.tell(new TransportError("connection_lost", message));
+  }
+
+  private close(): void {
+    this.state = "closed";
+    this.liveness.stop();
+    this.writer.abandon();
+    this.socket.destroy();
+  }
+
+  private closed(): void {
+    this.close();
+    if (this.endsInGoodOrder) this.tell(undefined);
+    else {
+      const cause = this.socketError;
+      const why = cause === undefined ? "the other side closed it" : describe(cause);
+      this.tell(new TransportError("connection_lost", `the connection ended: ${why}`, cause && { cause }));
+    }
+  }
+
+  private tell(error: HawserError | undefined): void {
+    if (this.told) return;
+    this.told = true;
+    this.receiver.onClosed(error);
+  }
+}
+
+/** What happened to a socket. An AggregateError (one attempt for each address of a name) has no message of its own. */
+function describe(error: Error): string {
+  return error instanceof AggregateError ? error.errors.map((one) => String(one.message)).join(", ") : error.message;
+}

@@ -1,0 +1,9 @@
+/**
+ * TCP connections between peers: dialling, listening, the handshake, backpressure, and whether the other side is alive.
+ */
+export { type Clock, systemClock } from "./clock.js";
+export { type Dialled, type DialOptions, dial } from "./dial.js";
+export { type Listener, listen } from "./listen.js";
+export type { Authorization, HandshakeRefusal, ListenOptions } from "./listen-options.js";
+export type { ListenerConnection, ListenerHandlers } from "./listener-connection.js";
+export type { SenderConnection, SenderHandlers } from "./sender-connection.js";

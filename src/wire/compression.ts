@@ -1,0 +1,106 @@
+/**
+ * Compression of single payloads, off the main thread. gzip always; zstd where this Node has it (22.15 and later).
+ */
+import { promisify } from "node:util";
+import * as zlib from "node:zlib";
+import { WireError } from "../errors/index.js";
+import type { Capability, Compression } from "./types.js";
+
+/** One of zlib's functions, with the options used here. */
+type Transform = (
+  input: Uint8Array,
+  options: { readonly chunkSize?: number; readonly maxOutputLength?: number },
+) => Promise<Uint8Array>;
+
+/** How much output is allocated at a time: never the declared length, which the sender may have made up. */
+const maxChunkBytes = 256 * 1024;
+const minChunkBytes = 1024;
+
+function transformNamed(name: string): Transform | undefined {
+  // Looked up by name because the types of Node 20 do not have zstd.
+  const transform = (zlib as Record<string, unknown>)[name];
+  return typeof transform === "function" ? (promisify(transform) as unknown as Transform) : undefined;
+}
+
+const transforms: Record<Compression, { compress: Transform | undefined; decompress: Transform | undefined }> = {
+  gzip: { compress: transformNamed("gzip"), decompress: transformNamed("gunzip") },
+  zstd: { compress: transformNamed("zstdCompress"), decompress: transformNamed("zstdDecompress") },
+};
+
+/** What this process can read, for Hello, Challenge and Welcome. */
+export const ownCapabilities: readonly Capability[] = (Object.keys(transforms) as Compression[]).filter(
+  (name) => transforms[name].decompress !== undefined,
+);
+
+/** The compression to use towards a side with these capabilities: zstd where both have it, else gzip. */
+export function chooseCompression(capabilities: readonly Capability[]): Compression {
+  return capabilities.includes("zstd") && ownCapabilities.includes("zstd") ? "zstd" : "gzip";
+}
+
+/**
+ * Compresses a payload.
+ *
+ * @returns bytes that are the caller's; they may be longer than the payload
+ * @throws WireError `not_supported` for zstd on a Node that has none
+ */
+export async function compress(payload: Uint8Array, compression: Compression): Promise<Uint8Array> {
+  const { compress } = transforms[compression];
+  if (compress === undefined) throw missing(compression);
+  return plain(await compress(payload, {}));
+}
+
+/**
+ * Decompresses a payload whose length is declared. Neither memory nor time is spent beyond the declared length, however
+ * much the bytes would expand to.
+ *
+ * @param uncompressedBytes the length that the sender declared
+ * @param maxBytes the greatest length accepted (`maxMessageBytes`)
+ * @returns exactly `uncompressedBytes` bytes, the caller's
+ * @throws WireError `protocol_violation` if the declared length is above `maxBytes`, or the bytes are damaged or expand
+ * to another length; `not_supported` for zstd on a Node that has none
+ */
+export async function decompress(
+  payload: Uint8Array,
+  compression: Compression,
+  uncompressedBytes: number,
+  maxBytes: number,
+): Promise<Uint8Array> {
+  const { decompress } = transforms[compression];
+  if (decompress === undefined) throw missing(compression);
+  if (uncompressedBytes > maxBytes) {
+    throw violation(`a payload declares ${uncompressedBytes} bytes uncompressed; at most ${maxBytes} are accepted`);
+  }
+  const expanded = await decompress(payload, {
+    chunkSize: Math.min(Math.max(uncompressedBytes, minChunkBytes), maxChunkBytes),
+    // zlib refuses 0 here; an empty payload is caught by the comparison below.
+    maxOutputLength: Math.max(uncompressedBytes, 1),
+  }).catch((cause: unknown) => {
+    throw violation(
+      tooLong(cause)
+        ? `a ${compression} payload expands beyond the ${uncompressedBytes} bytes it declares`
+        : `a ${compression} payload is damaged: ${cause instanceof Error ? cause.message : String(cause)}`,
+      cause,
+    );
+  });
+  if (expanded.length !== uncompressedBytes) {
+    throw violation(`a ${compression} payload declares ${uncompressedBytes} bytes and expands to ${expanded.length}`);
+  }
+  return plain(expanded);
+}
+
+function tooLong(cause: unknown): boolean {
+  return (cause as { code?: unknown } | null)?.code === "ERR_BUFFER_TOO_LARGE";
+}
+
+function violation(message: string, cause?: unknown): WireError {
+  return new WireError("protocol_violation", message, cause === undefined ? {} : { cause });
+}
+
+function missing(compression: Compression): WireError {
+  return new WireError("not_supported", `this Node (${process.version}) has no ${compression}; 22.15 and later do`);
+}
+
+/** zlib gives Buffers; payloads are plain Uint8Arrays everywhere. */
+function plain(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

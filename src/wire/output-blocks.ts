@@ -1,0 +1,95 @@
+/**
+ * Memory for encoded frames: blocks that are filled, written to a socket, and used again once they have been written.
+ * Allocating each anew costs more than encoding into it (fresh pages, and the collector counts the bytes).
+ */
+
+/** Big enough for what usually leaves in one write; a longer frame gets a block of its own length. */
+const blockBytes = 256 * 1024;
+
+/** Blocks kept for another use, over all connections: an idle connection holds none. */
+const keptBlocks = 16;
+
+const free: Uint8Array[] = [];
+
+const noBlock = new Uint8Array(0);
+
+/** What was encoded since the last {@link OutputBlocks.take}. */
+export interface Output {
+  /** The bytes, to be written in this order and not to be changed. */
+  readonly chunks: readonly Uint8Array[];
+  /** How many bytes the chunks have together. */
+  readonly bytes: number;
+  /** The memory that {@link recycle} takes back. */
+  readonly blocks: readonly Uint8Array[];
+}
+
+/**
+ * Gives the memory of an output back once its chunks have been written: nothing may read them afterwards. Without it
+ * the collector takes it.
+ */
+export function recycle(output: Output): void {
+  for (const block of output.blocks) {
+    if (free.length < keptBlocks && block.length === blockBytes) free.push(block);
+  }
+}
+
+/** An append-only buffer over recycled blocks, into which long payloads can be put by reference. */
+export class OutputBlocks {
+  /** The block being filled. Write at {@link position} after {@link reserve}, then move it. */
+  block: Uint8Array = noBlock;
+  /** Where the next byte goes in {@link block}. */
+  position = 0;
+
+  private chunkStart = 0;
+  private chunks: Uint8Array[] = [];
+  private chunkBytes = 0;
+  private blocks: Uint8Array[] = [];
+
+  /** How many bytes wait to be taken. */
+  get bytes(): number {
+    return this.chunkBytes + this.position - this.chunkStart;
+  }
+
+  /** Makes room for `count` bytes in one piece at {@link position}. */
+  reserve(count: number): void {
+    if (this.position + count <= this.block.length) return;
+    this.closeChunk();
+    this.block = (count <= blockBytes ? free.pop() : undefined) ?? allocate(Math.max(count, blockBytes));
+    this.blocks.push(this.block);
+    this.position = 0;
+    this.chunkStart = 0;
+  }
+
+  /** Appends bytes by reference; they must not change until they have been written. */
+  reference(bytes: Uint8Array): void {
+    this.closeChunk();
+    this.chunks.push(bytes);
+    this.chunkBytes += bytes.length;
+  }
+
+  /** Takes all that was appended. */
+  take(): Output {
+    this.closeChunk();
+    const output = { chunks: this.chunks, bytes: this.chunkBytes, blocks: this.blocks };
+    this.block = noBlock;
+    this.position = 0;
+    this.chunkStart = 0;
+    this.chunks = [];
+    this.chunkBytes = 0;
+    this.blocks = [];
+    return output;
+  }
+
+  private closeChunk(): void {
+    if (this.position === this.chunkStart) return;
+    this.chunks.push(this.block.subarray(this.chunkStart, this.position));
+    this.chunkBytes += this.position - this.chunkStart;
+    this.chunkStart = this.position;
+  }
+}
+
+/** Not zeroed: what is sent of it has been written before. */
+function allocate(count: number): Uint8Array {
+  const memory = Buffer.allocUnsafeSlow(count);
+  return new Uint8Array(memory.buffer, memory.byteOffset, count);
+}

@@ -1,0 +1,174 @@
+import { execFileSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
+import { join } from "node:path";
+import { describe, expect, it, onTestFinished } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { rowsOf } from "../support/on-server.js";
+import { type Program, type ProgramOptions, projectDirectory, startCommand, startProgram } from "../support/program.js";
+import { temporaryDirectory } from "../support/temporary.js";
+
+interface Announcement {
+  readonly databaseUrl: string;
+  readonly natsUrl: string;
+  readonly gatewayUrl: null;
+}
+
+function dev(args: readonly string[] = [], options: ProgramOptions = {}): Program {
+  return kill(startProgram("src/cli/main.ts", ["dev", ...args], options));
+}
+
+function npmRunDev(options: ProgramOptions = {}): Program {
+  return kill(startCommand("npm", ["run", "-s", "hawser", "--", "dev", "--json"], options));
+}
+
+/** Kills the program when the test has failed to end it. */
+function kill(program: Program): Program {
+  onTestFinished(() => void program.child.kill("SIGKILL"));
+  return program;
+}
+
+async function answers(url: string): Promise<boolean> {
+  const { hostname, port } = new URL(url);
+  return new Promise((resolve) => {
+    const socket = connect(Number(port), hostname);
+    socket.once("connect", () => resolve(true)).once("error", () => resolve(false));
+    socket.once("connect", () => socket.destroy());
+  });
+}
+
+const anyAnswers = async ({ databaseUrl, natsUrl }: Announcement) =>
+  (await answers(databaseUrl)) || (await answers(natsUrl));
+
+async function announced(program: Program): Promise<Announcement> {
+  return JSON.parse(await program.firstLine) as Announcement;
+}
+
+describe("hawser dev --json", () => {
+  it("prints exactly one line when all answer, and stops everything on SIGTERM with status 0", async () => {
+    const program = dev(["--json"]);
+    const urls = await announced(program);
+    expect(urls).toEqual({
+      databaseUrl: expect.stringMatching(/^postgresql:/),
+      natsUrl: expect.stringMatching(/^nats:/),
+      gatewayUrl: null,
+    });
+    const migrations = await rowsOf(urls.databaseUrl, "SELECT id FROM hawser.migrations");
+    expect(migrations.length).toBeGreaterThan(0);
+    expect(await answers(urls.natsUrl)).toBe(true);
+    program.child.kill("SIGTERM");
+    const { status, stdout, stderr } = await program.ended;
+    expect(status).toBe(0);
+    expect(stdout).toBe(`${JSON.stringify(urls)}\n`);
+    expect(stderr).toContain("Starting Postgres and nats-server");
+    expect(await anyAnswers(urls)).toBe(false);
+  });
+
+  it("stops everything on Ctrl-C, which a terminal sends to the whole process group", async () => {
+    const program = dev(["--json"], { ownGroup: true });
+    const urls = await announced(program);
+    process.kill(-program.pid, "SIGINT");
+    expect(await program.ended).toMatchObject({ status: 0 });
+    expect(await anyAnswers(urls)).toBe(false);
+  });
+
+  it("run by npm, stops everything on SIGTERM with status 0", async () => {
+    const program = npmRunDev();
+    const urls = await announced(program);
+    program.child.kill("SIGTERM");
+    expect(await program.ended).toMatchObject({ status: 0 });
+    await eventually("both servers have stopped", async () => !(await anyAnswers(urls)));
+  });
+
+  it("run by npm, stops everything on Ctrl-C", async () => {
+    const program = npmRunDev({ ownGroup: true });
+    const urls = await announced(program);
+    process.kill(-program.pid, "SIGINT");
+    await program.ended;
+    await eventually("both servers have stopped", async () => !(await anyAnswers(urls)));
+  });
+
+  it.each([
+    ["runs it as a script", ["run", "-s", "hawser", "--"]],
+    ["runs it through a shell, as npx does", ["exec", "-c", "node --import tsx src/cli/main.ts dev --json; true"]],
+  ])("stops everything when an npm that %s is killed", async (_, args) => {
+    const rest = args[0] === "run" ? ["dev", "--json"] : [];
+    const program = kill(startCommand("npm", [...args, ...rest], { stdin: "ignore" }));
+    const urls = await announced(program);
+    program.child.kill("SIGKILL");
+    await eventually("both servers have stopped", async () => !(await anyAnswers(urls)));
+  });
+
+  it("stops everything when it is killed itself", async () => {
+    const program = dev(["--json"]);
+    const urls = await announced(program);
+    program.child.kill("SIGKILL");
+    await eventually("both servers have stopped", async () => !(await anyAnswers(urls)));
+  });
+
+  it("stops everything when the pipe on its standard input closes", async () => {
+    const program = dev(["--json"]);
+    const urls = await announced(program);
+    program.child.stdin!.end();
+    expect(await program.ended).toMatchObject({ status: 0 });
+    expect(await anyAnswers(urls)).toBe(false);
+  });
+
+  it("in the background of a script stays when the script has ended", async () => {
+    const output = join(temporaryDirectory(), "output");
+    const node = `"${process.execPath}" --import tsx src/cli/main.ts dev --json`;
+    execFileSync("sh", ["-c", `${node} >"${output}" 2>/dev/null </dev/null & echo $! >"${output}.pid"`], {
+      cwd: projectDirectory,
+      stdio: "ignore",
+    });
+    const pid = Number(readFileSync(`${output}.pid`, "utf8"));
+    onTestFinished(() => void process.kill(pid, "SIGTERM"));
+    await eventually("it has started", () => existsSync(output) && readFileSync(output, "utf8").endsWith("\n"));
+    const urls = JSON.parse(readFileSync(output, "utf8")) as Announcement;
+    expect(await anyAnswers(urls)).toBe(true);
+  });
+
+  it("told to stop while it starts, ends with status 0 and leaves nothing behind", async () => {
+    const temporary = temporaryDirectory();
+    const program = dev(["--json"], { env: { TMPDIR: temporary } });
+    await eventually("it is starting", () => readdirSync(temporary).some((name) => name.startsWith("hawser-dev-")));
+    program.child.kill("SIGTERM");
+    expect(await program.ended).toMatchObject({ status: 0, stdout: "" });
+    expect(readdirSync(temporary).filter((name) => name.startsWith("hawser-dev-"))).toEqual([]);
+  });
+
+  it("fails with the status of its error, having printed nothing, when it cannot start", async () => {
+    const directory = temporaryDirectory();
+    writeFileSync(join(directory, "thesis.txt"), "");
+    const { status, stdout, stderr } = await dev(["--json", "--directory", directory]).ended;
+    expect({ status, stdout }).toEqual({ status: 69, stdout: "" });
+    expect(stderr).toMatch(/is not empty.*\[dev_server_failed\]\n$/);
+  });
+});
+
+describe("hawser dev", () => {
+  it("tells people the URLs, which programs run and where the data is", async () => {
+    const directory = join(temporaryDirectory(), "data");
+    const program = dev(["--directory", directory]);
+    await program.firstLine;
+    await eventually("it listens to signals", () => existsSync(join(directory, "hawser-dev.json")));
+    program.child.kill("SIGINT");
+    const { status, stdout } = await program.ended;
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^Postgres \d+\.\d+ {2}postgresql:\/\/.*\n {2}from npm/);
+    expect(stdout).toMatch(/nats-server \d+\.\d+\.\d+ {2}nats:\/\//);
+    expect(stdout).toContain(directory);
+    expect(existsSync(join(directory, "postgres/PG_VERSION"))).toBe(true);
+  });
+
+  it("fails, and stops the other server, when one of them ends by itself", async () => {
+    const directory = join(temporaryDirectory(), "data");
+    const program = dev(["--json", "--directory", directory]);
+    const urls = await announced(program);
+    process.kill(Number(readFileSync(join(directory, "postgres/postmaster.pid"), "utf8").split("\n")[0]), "SIGTERM");
+    const { status, stderr } = await program.ended;
+    expect(status).toBe(69);
+    expect(stderr).toContain("Postgres ended by itself");
+    expect(await anyAnswers(urls)).toBe(false);
+  });
+});

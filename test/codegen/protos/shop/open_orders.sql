@@ -1,0 +1,3 @@
+BEGIN
+  RETURN QUERY SELECT o.shop, o.reference, ARRAY[o.reference] FROM hawser.orders AS o;
+END;

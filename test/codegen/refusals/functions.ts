@@ -1,0 +1,35 @@
+import { fn, type RefusalCase } from "./spec-text.js";
+
+/** SQL functions. */
+export const functionCases: readonly RefusalCase[] = [
+  {
+    name: "a body that is not below the project",
+    proto: fn("int32 p_id = 1;", "int32 id = 1;", 'body_file: "../foo.sql"'),
+    says: 'rpc FooService.Foo: body_file "../foo.sql" is not a .sql file below the root of the project',
+  },
+  {
+    name: "a function without a result",
+    proto: fn("int32 p_id = 1;", ""),
+    says: "rpc FooService.Foo: FooResponse has no field; a function returns at least one column",
+  },
+  {
+    name: "a function that streams",
+    proto: fn("int32 p_id = 1;", "int32 id = 1;").replace("returns (", "returns (stream "),
+    says: "rpc FooService.Foo: an SQL function cannot stream; use returns_set for any number of rows",
+  },
+  {
+    name: "a function for an unknown role",
+    proto: fn("int32 p_id = 1;", "int32 id = 1;", 'body_file: "a.sql" execute: "everyone"'),
+    says: 'rpc FooService.Foo: unknown role "everyone"; use one of hawser_owner, hawser_peer, hawser_nats, hawser_bridge, hawser_executor',
+  },
+  {
+    name: "rules on a parameter",
+    proto: fn("int32 p_id = 1 [(hawser.spec.v1.rules) = {min: 1}];", "int32 id = 1;"),
+    says: "message FooRequest.p_id: rules on a parameter or result of a function would not be checked; put them on a column",
+  },
+  {
+    name: "a parameter with a default",
+    proto: fn('int32 p_id = 1 [(hawser.spec.v1.column) = {default: "1"}];', "int32 id = 1;"),
+    says: "message FooRequest.p_id: a parameter or result of a function has no default, generated value or sequence",
+  },
+];

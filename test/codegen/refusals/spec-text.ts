@@ -1,0 +1,44 @@
+/**
+ * Mistakes in a spec, each with what the plugins say of it. `proto` is what follows the imports; the package is of the
+ * case's own.
+ */
+export interface RefusalCase {
+  /** As a sentence: "refuses …". */
+  readonly name: string;
+  readonly proto: string;
+  /** What follows the file's name and a colon. */
+  readonly says: string;
+}
+
+/** An error without a mistake. */
+export const goodError = '{sqlstate: "55000" exit_status: 1 summary: "x" remedy: "y"}';
+
+/** A table `foo` with these fields. */
+export function table(fields: string, option = 'primary_key: "id"'): string {
+  return `message Foo { option (hawser.spec.v1.table) = {name: "foo" ${option}}; ${fields} }`;
+}
+
+/** An SQL function with these parameters and results. */
+export function fn(request: string, response: string, option = 'body_file: "a.sql"'): string {
+  return `service FooService {
+    rpc Foo(FooRequest) returns (FooResponse) { option (hawser.spec.v1.sql_function) = {name: "foo" ${option}}; }
+  }
+  message FooRequest { ${request} }
+  message FooResponse { ${response} }`;
+}
+
+/** A field with rules. */
+export function ruled(field: string, rules: string): string {
+  return `message Foo { ${field} [(hawser.spec.v1.rules) = {${rules}}]; }`;
+}
+
+/** A setting with its option and rules. */
+export function setting(field: string, option: string, rules = ""): string {
+  const rulesOption = rules === "" ? "" : `, (hawser.spec.v1.rules) = {${rules}}`;
+  return `message Foo { option (hawser.spec.v1.settings) = {title: "Foo"}; ${field} [(hawser.spec.v1.setting) = {${option}}${rulesOption}]; }`;
+}
+
+/** An enum of one error. */
+export function error(option: string): string {
+  return `enum FooError { FOO_ERROR_UNSPECIFIED = 0; FOO_ERROR_LOST = 1 [(hawser.spec.v1.error) = {${option}}]; }`;
+}

@@ -1,0 +1,122 @@
+/**
+ * Good and bad values of the catalog's columns. Both sides of the spec read them: the checks in TypeScript and those in
+ * Postgres, and both must say the same of each.
+ */
+import type { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
+
+export type CheckedTable = keyof typeof columnChecks;
+
+export interface RuleCase {
+  readonly table: CheckedTable;
+  readonly column: string;
+  readonly good: readonly unknown[];
+  readonly bad: readonly unknown[];
+}
+
+/** Two, three and four bytes in UTF-8. */
+const [two, three, four] = ["ä", "€", "😀"];
+
+const goodNames = [
+  "a",
+  "order 1",
+  "__#x",
+  "ä€😀",
+  "'\"\\%_",
+  "a\u0080b",
+  "\u2028",
+  "\ufeff",
+  "-",
+  "a".repeat(255),
+  two.repeat(127),
+  three.repeat(85),
+  four.repeat(63),
+];
+const badNames = [
+  "",
+  ":",
+  "a:b",
+  "\u0001",
+  "a\nb",
+  "a\tb",
+  "\u001f",
+  "\u007f",
+  "\0",
+  "a\0b",
+  "a".repeat(256),
+  two.repeat(128),
+  three.repeat(86),
+  four.repeat(64),
+];
+
+/** Limited in length alone. */
+function lengthCases(least: number, greatest: number) {
+  return {
+    good: ["a".repeat(least), "a".repeat(greatest), two.repeat(Math.floor(greatest / 2)), "\n".repeat(least)],
+    bad: [
+      "a".repeat(least - 1),
+      "a".repeat(greatest + 1),
+      two.repeat(Math.floor(greatest / 2) + 1),
+      "a\0".repeat(least),
+      "a".repeat(100_000),
+    ],
+  };
+}
+
+const keys = { good: [1, 2, 2147483647], bad: [0, -1, 2147483648, 1.5, Number.NaN, Number.POSITIVE_INFINITY] };
+const counts = { good: [0, 1, 2147483647], bad: [-1, 2147483648, 0.5] };
+const numbers = { good: [0n, 1n, 9223372036854775807n], bad: [-1n, 9223372036854775808n] };
+
+export const ruleCases: readonly RuleCase[] = [
+  { table: "seq", column: "id", good: [1], bad: [0, 2, 1.5, -2147483649] },
+  { table: "seq", column: "v", ...counts },
+  { table: "topic_addr", column: "topic", good: goodNames, bad: badNames },
+  { table: "topic_addr", column: "addr", ...lengthCases(1, 512) },
+  { table: "topic_addr", column: "client_name", good: goodNames, bad: badNames },
+  { table: "topic_addr", column: "epoch", ...numbers },
+  { table: "topic_addr", column: "max_message_bytes", good: [1n, 1073741824n], bad: [0n, -1n, 1073741825n] },
+  { table: "sender_listener", column: "sender_key", ...lengthCases(3, 511) },
+  { table: "conn_key_map", column: "connection_key", ...keys },
+  { table: "conn_key_map", column: "owner", ...lengthCases(1, 255) },
+  { table: "topic_key", column: "k", ...keys },
+  { table: "conn_mess_number", column: "v", ...numbers },
+  { table: "conn_mess_number", column: "attempts", ...counts },
+  { table: "conn_messages", column: "codec", good: [0, 1], bad: [-1, 2, 32768, -32769, 0.5] },
+  { table: "conn_messages", column: "id", good: [1n, -9223372036854775808n], bad: [9223372036854775808n] },
+  { table: "peers", column: "name", good: goodNames, bad: badNames },
+  { table: "peers", column: "epoch", good: [1n, 9223372036854775807n], bad: [0n, -1n, 9223372036854775808n] },
+  {
+    table: "dead_letters",
+    column: "origin",
+    good: ["peer", "subscription"],
+    bad: ["", "Peer", "peer ", " peer", "peer\n", "other", "peer\0"],
+  },
+  { table: "dead_letters", column: "source", good: ["", "a", "a:b\nc"], bad: ["\0"] },
+  {
+    table: "mesh_secret",
+    column: "secret",
+    good: [new Uint8Array(32), Buffer.alloc(32, 255)],
+    bad: [new Uint8Array(31), new Uint8Array(33), new Uint8Array(0)],
+  },
+];
+
+/** Good values for the columns without a default, into which a case's value is put. */
+export const goodRows: Readonly<Partial<Record<CheckedTable, Record<string, unknown>>>> = {
+  seq: { id: 1, v: 0 },
+  topic_addr: { topic: "t", addr: "127.0.0.1:1", client_name: "n" },
+  sender_listener: { sender_key: "a:b", addr: "127.0.0.1:1", listener_topic: "t", client_name: "n" },
+  conn_key_map: { composite: "a:b:c", connection_key: 1 },
+  topic_key: { topic: "t", k: 1 },
+  conn_mess_number: { connection_key: 1 },
+  conn_messages: { connection_key: 1, payload: Buffer.of(1) },
+  peers: { name: "n", epoch: 1n },
+  dead_letters: {
+    origin: "peer",
+    source: "a:b:c",
+    topic: "t",
+    payload: Buffer.of(1),
+    error_code: "handler_failed",
+    error_message: "m",
+    attempts: 1,
+  },
+  mesh_secret: { id: 9, secret: Buffer.alloc(32) },
+};

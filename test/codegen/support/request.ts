@@ -1,0 +1,97 @@
+/**
+ * CodeGeneratorRequests for plugins, made from proto files by buf as in a real run.
+ */
+import { execFile } from "node:child_process";
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { create, fromBinary } from "@bufbuild/protobuf";
+import {
+  type CodeGeneratorRequest,
+  CodeGeneratorRequestSchema,
+  type FileDescriptorProto,
+  FileDescriptorSetSchema,
+} from "@bufbuild/protobuf/wkt";
+import { answer, type Generator } from "../../../codegen/plugin.js";
+
+const run = promisify(execFile);
+
+export const bufScript = createRequire(import.meta.url).resolve("@bufbuild/buf/bin/buf");
+
+const projectRoot = fileURLToPath(new URL("../../..", import.meta.url));
+
+/**
+ * Compiles proto files, given by their paths, beside the spec's options.
+ *
+ * @returns all their descriptors, dependencies first
+ */
+export async function compile(protos: Readonly<Record<string, string>>): Promise<FileDescriptorProto[]> {
+  const folder = await mkdtemp(join(tmpdir(), "hawser-codegen-"));
+  try {
+    await writeModule(folder, protos);
+    const image = join(folder, "image.binpb");
+    await run(process.execPath, [bufScript, "build", "--output", image], { cwd: folder });
+    // A buf image is a FileDescriptorSet with further fields.
+    return fromBinary(FileDescriptorSetSchema, await readFile(image)).file;
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** Writes a module of proto files into a folder: `buf.yaml`, the files and the spec's options. */
+export async function writeModule(folder: string, protos: Readonly<Record<string, string>>): Promise<void> {
+  const options = "proto/hawser/spec/v1/options.proto";
+  await cp(join(projectRoot, options), join(folder, options), { recursive: true });
+  await writeFile(join(folder, "buf.yaml"), "version: v2\nmodules:\n  - path: proto\n");
+  for (const [path, text] of Object.entries(protos)) {
+    const file = join(folder, "proto", path);
+    await mkdir(dirname(file), { recursive: true });
+    await writeFile(file, text);
+  }
+}
+
+/** What buf would ask of a plugin: to make something of these files, which come with all that they import. */
+export function requestFor(
+  descriptors: readonly FileDescriptorProto[],
+  files: readonly string[],
+  parameter = "",
+): CodeGeneratorRequest {
+  return create(CodeGeneratorRequestSchema, {
+    fileToGenerate: [...files],
+    parameter,
+    protoFile: withImports(descriptors, files),
+  });
+}
+
+/** `descriptors` has imports before what imports them, so that one pass from the end finds them all. */
+function withImports(descriptors: readonly FileDescriptorProto[], files: readonly string[]): FileDescriptorProto[] {
+  const needed = new Set(files);
+  return descriptors
+    .toReversed()
+    .filter((file) => {
+      if (needed.has(file.name)) {
+        for (const imported of file.dependency) {
+          needed.add(imported);
+        }
+      }
+      return needed.has(file.name);
+    })
+    .toReversed();
+}
+
+/** Runs a generator; its files by path. Throws what it refuses. */
+export function generated(request: CodeGeneratorRequest, generator: Generator): Record<string, string> {
+  const response = answer(request, generator);
+  if (response.error !== "") {
+    throw new Error(response.error);
+  }
+  return Object.fromEntries(response.file.map((file) => [file.name, file.content]));
+}
+
+/** What a generator refuses the request with; empty if it does not. */
+export function refusal(request: CodeGeneratorRequest, generator: Generator): string {
+  return answer(request, generator).error;
+}

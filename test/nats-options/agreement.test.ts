@@ -1,0 +1,142 @@
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { checkNatsServerOptions } from "../../generated/ts/nats-options/index.js";
+import { table } from "../../generated/ts/nats-options/table.js";
+import { cases } from "./cases.js";
+import { type Answer, serverVersion, ValidatorDatabase } from "./validator-database.js";
+
+let database: ValidatorDatabase;
+beforeAll(async () => {
+  database = await ValidatorDatabase.create();
+});
+afterAll(() => database[Symbol.asyncDispose]());
+
+function checkInTypeScript(options: unknown): Answer {
+  return checkNatsServerOptions(options as Record<string, unknown>);
+}
+
+function summary(answer: Answer): unknown {
+  return answer.ok ? "accepted" : [answer.violation.option, answer.violation.sqlstate];
+}
+
+describe("the validators in TypeScript and SQL", () => {
+  it("share a table of more than sixty sets of options", () => {
+    expect(cases.length).toBeGreaterThan(60);
+    expect(new Set(cases.map(({ name }) => name)).size).toBe(cases.length);
+  });
+
+  it.each(cases)("say the same of $name", async ({ options, refused }) => {
+    const inTypeScript = checkInTypeScript(options);
+    expect(summary(inTypeScript)).toEqual(refused ?? "accepted");
+    expect(await database.check([options])).toEqual([inTypeScript]);
+  });
+
+  it.each([[null], [[]], ["host"], [5], [true]])("refuse %j, which is no set of options", async (options) => {
+    const inTypeScript = checkInTypeScript(options);
+    expect(summary(inTypeScript)).toEqual([null, "HV024"]);
+    expect(await database.check([options])).toEqual([inTypeScript]);
+  });
+
+  it("refuse no options at all", async () => {
+    expect(summary(checkInTypeScript(undefined))).toEqual([null, "HV024"]);
+    const { rows } = await database.client.query("SELECT * FROM hawser.nats_server_options_violation(NULL)");
+    expect(rows[0].sqlstate).toBe("HV024");
+  });
+
+  it("say the same of random sets of options", async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(optionSets, { minLength: 40, maxLength: 80 }), async (sets) => {
+        expect(await database.check(sets)).toEqual(sets.map(checkInTypeScript));
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  it("take their own answer again: coercing and completing twice changes nothing", async () => {
+    const complete = cases.map(({ options }) => checkInTypeScript(options)).filter((answer) => answer.ok);
+    expect(complete.map(({ options }) => checkInTypeScript(options))).toEqual(complete);
+    expect(await database.check(complete.map(({ options }) => options))).toEqual(complete);
+  });
+
+  it("keep out what only JavaScript can hold: NUL and half a surrogate pair", async () => {
+    for (const password of ["a\0b", "a\ud800", "\udc00b"]) {
+      const options = { username: "", password };
+      expect(summary(checkInTypeScript(options))).toEqual(["password", "HV024"]);
+      // Postgres does not even read it.
+      await expect(database.check([options])).rejects.toMatchObject({ code: expect.stringMatching(/^22P0[25]$/) });
+    }
+  });
+
+  it("read Infinity, which JSON.parse makes of 1e400, as Postgres reads 1e400", async () => {
+    const sets = '[{"port": 1e400}, {"port": -1e400, "tls_cert_path": "/c"}]';
+    expect(await database.checkText(sets)).toEqual(JSON.parse(sets).map(checkInTypeScript));
+  });
+
+  it("make a whole number of 4222.0", async () => {
+    const { rows } = await database.client.query(
+      `SELECT hawser.nats_server_options('{"port": 4222.0}') ->> 'port' AS port`,
+    );
+    expect(rows[0].port).toBe("4222");
+  });
+});
+
+describe.skipIf((await serverVersion()) < 150000)("in a database that sorts and lowers as Turkish does", () => {
+  let turkish: ValidatorDatabase;
+  beforeAll(async () => {
+    turkish = await ValidatorDatabase.createWithLocale("tr-TR");
+  });
+  afterAll(() => turkish[Symbol.asyncDispose]());
+
+  it("the validators say the same of the whole table", async () => {
+    const sets = cases.map(({ options }) => options);
+    expect(await turkish.check(sets)).toEqual(sets.map(checkInTypeScript));
+  });
+
+  it.each([
+    ["two unknown options in the order of their bytes", { "a\u0131": 1, aZ: 1, Z: 1, "\u00e7": 1 }],
+    ["a mistyped name with I", { TLIS_IINSICURI: "true" }],
+    ["other white space around a number", { port: "\u20035\u2003" }],
+    ["a dotless i in a boolean", { tls_insecure: "\u0131" }],
+  ])("they say the same of %s", async (_, options) => {
+    expect(await turkish.check([options])).toEqual([checkInTypeScript(options)]);
+  });
+});
+
+/** Names that are known, nearly known, and anything. */
+const optionNames = fc.oneof(
+  { weight: 20, arbitrary: fc.constantFrom(...table.options.map(({ name }) => name)) },
+  {
+    weight: 1,
+    arbitrary: fc
+      .tuple(fc.constantFrom(...table.options.map(({ name }) => name)), fc.nat(20), fc.constantFrom("", "x", "_", "É"))
+      .map(([name, at, piece]) => name.slice(0, at) + piece + name.slice(at + 1)),
+  },
+  { weight: 1, arbitrary: storableText() },
+);
+
+/** Options as they stand in the table, so that many a set is valid or nearly so. */
+const usualEntries = fc.constantFrom(
+  ...cases.flatMap(({ options }) => Object.entries(options)).filter(([, value]) => String(value).length < 5000),
+);
+
+const anyValues = fc.oneof(
+  storableText(),
+  fc.integer().map(String),
+  fc.integer(),
+  fc.double({ noNaN: true, noDefaultInfinity: true }),
+  fc.boolean(),
+  fc.constant(null),
+  fc.stringMatching(/^[ \t]*[+-]?[0-9a-fx_.]{0,22}[ \t]*$/),
+  usualEntries.map(([, value]) => value),
+);
+
+const optionSets = fc
+  .array(fc.oneof({ weight: 6, arbitrary: usualEntries }, { weight: 1, arbitrary: fc.tuple(optionNames, anyValues) }), {
+    maxLength: 8,
+  })
+  .map((entries) => Object.fromEntries(entries) as Record<string, unknown>);
+
+/** Any text that Postgres can hold. */
+function storableText(): fc.Arbitrary<string> {
+  return fc.string({ unit: "binary" }).filter((text) => !text.includes("\0"));
+}

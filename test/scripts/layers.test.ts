@@ -1,0 +1,101 @@
+import { mkdirSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { checkLayers } from "../../scripts/layers/check.js";
+import { importsOf } from "../../scripts/layers/imports.js";
+import { layerOf, tiers, whyForbidden } from "../../scripts/layers/rules.js";
+import { projectDirectory, startProgram } from "../support/program.js";
+import { temporaryDirectory } from "../support/temporary.js";
+
+/** A source tree with these files. */
+function tree(files: Readonly<Record<string, string>>): string {
+  const root = temporaryDirectory();
+  for (const [path, source] of Object.entries(files)) {
+    mkdirSync(dirname(join(root, path)), { recursive: true });
+    writeFileSync(join(root, path), source);
+  }
+  return root;
+}
+
+describe("importsOf", () => {
+  it("finds every kind of import with its line", () => {
+    const source = [
+      'import "./side-effect.js";',
+      'import { a } from "./named.js";',
+      'import type { B } from "./type.js";',
+      'export { c } from "./re-export.js";',
+      'export * from "./star.js";',
+      'export const d = import("./dynamic.js");',
+      '// import { e } from "./comment.js";',
+      "export const f = 'import { g } from \"./string.js\"';",
+      "export const h = (name: string) => import(name);",
+    ].join("\n");
+    expect(importsOf("x.ts", source)).toEqual([
+      { specifier: "./side-effect.js", line: 1 },
+      { specifier: "./named.js", line: 2 },
+      { specifier: "./type.js", line: 3 },
+      { specifier: "./re-export.js", line: 4 },
+      { specifier: "./star.js", line: 5 },
+      { specifier: "./dynamic.js", line: 6 },
+    ]);
+  });
+
+  it("refuses a file that is no TypeScript, naming it", () => {
+    expect(() => importsOf("src/wire/x.ts", "import {")).toThrow(/^src\/wire\/x\.ts: /);
+  });
+});
+
+describe("the rules", () => {
+  it("let each layer import itself and what is below, and nothing else", () => {
+    for (const [high, upper] of tiers.entries()) {
+      for (const [low, lower] of tiers.entries()) {
+        for (const from of upper) {
+          for (const to of lower) {
+            const path = (layer: string) => (layer === "generated" ? "generated/ts/x.ts" : `src/${layer}/x.ts`);
+            const allowed = from === to || low > high;
+            expect(whyForbidden(path(from), path(to)) === undefined, `${from} imports ${to}`).toBe(allowed);
+          }
+        }
+      }
+    }
+  });
+
+  it("say nothing about files that are not shipped, and forbid shipped ones to import those", () => {
+    expect(layerOf("test/wire/x.test.ts")).toBeUndefined();
+    expect(whyForbidden("test/wire/x.test.ts", "src/wire/x.js")).toBeUndefined();
+    expect(whyForbidden("src/wire/x.ts", "test/support/x.js")).toBe("wire is shipped, and test/support/x.js is not");
+  });
+
+  it("know no other folders", () => {
+    expect(whyForbidden("src/utils/x.ts", "src/wire/x.js")).toMatch(/^src\/utils is no layer; the layers are cli, /);
+    expect(whyForbidden("src/peer/x.ts", "src/utils/x.js")).toMatch(/^src\/utils is no layer/);
+  });
+});
+
+describe("checkLayers", () => {
+  it("names file, line, import and rule", () => {
+    const root = tree({
+      "src/wire/frame.ts": 'import { errors } from "../../generated/ts/errors.js";\nimport "../store/store.js";\n',
+      "src/store/store.ts": 'import pg from "pg";\nimport type { T } from "../transport/t.js";\n',
+      "src/peer/peer.ts": 'import "../store/store.js";\nimport "./other.js";\n',
+      "generated/ts/errors.ts": 'import { x } from "../../src/errors/index.js";\n',
+    });
+    expect(checkLayers(root)).toEqual({
+      files: 4,
+      imports: 6,
+      violations: [
+        'generated/ts/errors.ts:1 imports "../../src/errors/index.js": errors is above generated, and imports point down',
+        'src/store/store.ts:2 imports "../transport/t.js": ' +
+          "store and transport are of one tier, and know nothing of each other",
+        'src/wire/frame.ts:2 imports "../store/store.js": store is above wire, and imports point down',
+      ],
+    });
+  });
+
+  it("finds nothing in this project", async () => {
+    expect(checkLayers(projectDirectory).violations).toEqual([]);
+    const { status, stdout } = await startProgram("scripts/check-layers.ts").ended;
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^Layers: \d+ files, \d+ imports, 0 against the rules\.\n$/);
+  });
+});

@@ -1,0 +1,226 @@
+import { once } from "node:events";
+import { afterEach, describe, expect, it } from "vitest";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { openStore, type Store } from "../../src/store/index.js";
+import { eventually } from "../support/eventually.js";
+import { startProgram } from "../support/program.js";
+import { ManualClock } from "./support/manual-clock.js";
+import { startProxy } from "./support/proxy.js";
+import { terminateHolder, type World, world } from "./support/world.js";
+
+describe("a lease", () => {
+  const ended: AsyncDisposable[] = [];
+  afterEach(async () => {
+    for (const one of ended.splice(0).reverse()) await one[Symbol.asyncDispose]();
+  });
+
+  async function aWorld(options?: Parameters<typeof world>[0]): Promise<World> {
+    const w = await world(options);
+    ended.push(w);
+    return w;
+  }
+
+  /** A store with a session of its own, as another process would have it. */
+  async function otherProcess(url: string): Promise<Store> {
+    const store = await openStore({ databaseUrl: `${url}?application_name=other` });
+    ended.push(store);
+    return store;
+  }
+
+  function session(store: Store, state: "up" | "down"): Promise<void> {
+    return new Promise((resolve) => {
+      const end = store.on("session", (now) => {
+        if (now !== state) return;
+        end();
+        resolve();
+      });
+    });
+  }
+
+  it("is refused to a twin in another process, and in the same one", async () => {
+    const w = await aWorld();
+    const lease = await w.take("one");
+    expect(lease).toMatchObject({ name: "one", state: "held", isWritable: true, wasClean: true });
+    const other = await otherProcess(w.url);
+    for (const store of [other, w.store]) {
+      const twin = store.takeName("one", { waitMs: 0 });
+      await expect(twin).rejects.toMatchObject({ code: "name_in_use", retryable: true });
+    }
+  });
+
+  it("goes to whoever waits when it is released, with a greater epoch and the word that the end was clean", async () => {
+    const w = await aWorld();
+    const other = await otherProcess(w.url);
+    let epoch = 0;
+    for (const clean of [true, false, true]) {
+      const lease = await w.take("one");
+      const waiting = other.takeName("one", { waitMs: 60_000 });
+      await lease.release({ clean });
+      const next = await waiting;
+      expect(next.wasClean).toBe(clean);
+      expect(next.epoch).toBeGreaterThan(lease.epoch);
+      expect(lease.epoch).toBeGreaterThan(epoch);
+      expect(lease.isWritable).toBe(false);
+      expect(lease.state).toBe("released");
+      epoch = next.epoch;
+      await next.release({ clean: true });
+    }
+  });
+
+  it("is waited for no longer than the caller says, or until the signal", async () => {
+    const clock = new ManualClock();
+    const w = await aWorld({ clock });
+    const other = await otherProcess(w.url);
+    await other.takeName("one", { waitMs: 0 });
+    let settled = false;
+    const waiting = w.store.takeName("one", { waitMs: 1000 }).catch((error) => {
+      settled = true;
+      return error;
+    });
+    await eventually("the wait is over", () => {
+      clock.advance(storeConstants.leasePollMs);
+      return settled;
+    });
+    expect(clock.now()).toBeGreaterThanOrEqual(1000 - storeConstants.leasePollMs);
+    await expect(waiting).resolves.toMatchObject({ code: "name_in_use" });
+
+    const controller = new AbortController();
+    const aborted = w.store.takeName("one", { waitMs: 1000, signal: controller.signal });
+    controller.abort(new Error("enough"));
+    await expect(aborted).rejects.toMatchObject({ code: "aborted" });
+  });
+
+  it("survives a lost session when nobody took the name meanwhile", async () => {
+    const w = await aWorld();
+    const lease = await w.take("one");
+    const states: string[] = [];
+    lease.onChange((state) => states.push(state));
+    const { generation } = w.store;
+    const up = session(w.store, "up");
+    await terminateHolder(w.operator, "one");
+    await up;
+    expect(states).toEqual(["suspended", "held"]);
+    expect(lease.isWritable).toBe(true);
+    expect(w.store.generation).toBe(generation + 1);
+    const other = await otherProcess(w.url);
+    await expect(other.takeName("one", { waitMs: 0 })).rejects.toMatchObject({ code: "name_in_use" });
+  });
+
+  it("is lost when another took the name while the session was away", async () => {
+    const w = await aWorld();
+    const lease = await w.take("one");
+    await using proxied = await startProxy(w.url);
+    const away = await openStore({ databaseUrl: proxied.url });
+    ended.push(away);
+    const mine = await away.takeName("two", { waitMs: 0 });
+    const states: string[] = [];
+    mine.onChange((state) => states.push(state));
+    // What a twin does between two of our sessions.
+    const down = session(away, "down");
+    const up = session(away, "up");
+    await w.operator.query("SELECT hawser.take_name('two')");
+    proxied.cut();
+    await down;
+    await up;
+    expect(states).toEqual(["suspended", "lost"]);
+    expect(mine.isWritable).toBe(false);
+    expect(lease.state).toBe("held");
+    // Its lock is free again for the one who has the name.
+    await (await w.take("two")).release({ clean: true });
+  });
+
+  it("waits for the lock when another holds it, and is lost once the epoch changes", async () => {
+    const w = await aWorld();
+    const lease = await w.take("one");
+    const twin = await w.connect();
+    const lock = "hashtextextended('hawser:lease:one', 0)";
+    const states: string[] = [];
+    lease.onChange((state) => states.push(state));
+    // A twin that waits for the lock gets it the moment that our session ends.
+    const { rows } = await twin.query("SELECT pg_backend_pid() AS pid");
+    const locked = twin.query(`SELECT pg_advisory_lock(${lock})`);
+    await w.waitsForLock(rows[0].pid);
+    const up = session(w.store, "up");
+    await terminateHolder(w.operator, "one");
+    await locked;
+    await up;
+    expect(states).toEqual(["suspended"]);
+    // It gives up again before taking the name: ours as before.
+    const held = new Promise<void>((resolve) => lease.onChange(() => resolve()));
+    await twin.query(`SELECT pg_advisory_unlock(${lock})`);
+    await held;
+    expect(states).toEqual(["suspended", "held"]);
+
+    const lockedAgain = twin.query(`SELECT pg_advisory_lock(${lock})`);
+    await w.waitsForLock(rows[0].pid);
+    await terminateHolder(w.operator, "one");
+    await lockedAgain;
+    const lost = new Promise<void>((resolve) => lease.onChange((state) => state === "lost" && resolve()));
+    await twin.query("SELECT hawser.take_name('one')");
+    await lost;
+    expect(states).toEqual(["suspended", "held", "suspended", "lost"]);
+  });
+
+  it("stops being writable when the server was not heard for the expiry time, and is again after the next beat", async () => {
+    const clock = new ManualClock();
+    const w = await aWorld({ clock });
+    const lease = await w.take("one");
+    clock.advance(storeConstants.leaseExpiryMs);
+    expect(lease.isWritable).toBe(false);
+    // The beat that fell due on the way is answered.
+    await eventually("the beat has been answered", () => lease.isWritable || (clock.advance(0), false));
+    expect(lease.state).toBe("held");
+  });
+
+  it("ends a session whose server is silent, and makes a new one", async () => {
+    const w = await aWorld();
+    await using proxied = await startProxy(w.url);
+    const clock = new ManualClock();
+    const store = await openStore({ databaseUrl: proxied.url, clock });
+    ended.push(store);
+    const lease = await store.takeName("one", { waitMs: 0 });
+    proxied.freeze();
+    const down = session(store, "down");
+    clock.advance(storeConstants.leaseBeatMs);
+    clock.advance(storeConstants.leaseBeatMs);
+    await down;
+    expect(lease.state).toBe("suspended");
+    expect(lease.isWritable).toBe(false);
+    proxied.cut();
+    const held = new Promise<void>((resolve) => lease.onChange((state) => state === "held" && resolve()));
+    await eventually("the lease is held again", () => {
+      clock.advance(storeConstants.leasePollMs);
+      return lease.state === "held";
+    });
+    await held;
+  });
+
+  it("is freed within seconds when its process is killed", async () => {
+    const w = await aWorld();
+    const holder = startProgram("test/store/programs/hold-name.ts", [w.url, "one"]);
+    expect(await holder.firstLine).toBe("held");
+    await expect(w.take("one")).rejects.toMatchObject({ code: "name_in_use" });
+    holder.child.kill("SIGKILL");
+    await once(holder.child, "exit");
+    const lease = await w.store.takeName("one", { waitMs: 5000 });
+    expect(lease.wasClean).toBe(false);
+  });
+
+  it("asks the server to find out about dead hosts and cut statements", async () => {
+    const w = await aWorld();
+    await w.take("one");
+    const { rows } = await w.operator.query(
+      `SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'hawser'`,
+    );
+    expect(rows.length).toBeGreaterThan(0);
+  });
+
+  it("ends with its store, unclean", async () => {
+    const w = await aWorld();
+    const other = await otherProcess(w.url);
+    await other.takeName("one", { waitMs: 0 });
+    await other.close();
+    const lease = await w.take("one");
+    expect(lease.wasClean).toBe(false);
+  });
+});

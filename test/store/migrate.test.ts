@@ -1,0 +1,185 @@
+import { afterAll, beforeEach, describe, expect, it } from "vitest";
+import { peerGrantsSql } from "../../generated/ts/sql/peer-schema.js";
+import { compareMigratedSchema, migrate, openStore } from "../../src/store/index.js";
+import { checksumOf, generatedSchemaSql, type Migration, migrations } from "../../src/store/migrations.js";
+import { type TestDatabase, testDatabase } from "../support/database.js";
+import { onServer, rowsOf } from "../support/on-server.js";
+import { startProgram } from "../support/program.js";
+
+const [initial] = migrations as readonly [Migration];
+const second: Migration = { id: 2, name: "add a table", sql: "CREATE TABLE hawser.extra (id integer)" };
+
+/** As another user of the same server. */
+function as(user: string, databaseUrl: string): string {
+  const url = new URL(databaseUrl);
+  url.username = user;
+  url.password = "test";
+  return url.href;
+}
+
+describe("migrate", () => {
+  const databases: TestDatabase[] = [];
+  let url: string;
+
+  beforeEach(async () => {
+    const database = await testDatabase({ migrated: false });
+    databases.push(database);
+    url = database.url;
+  });
+  afterAll(async () => {
+    for (const database of databases) await database.drop();
+  });
+
+  it("makes the schema once, however many processes start at the same time", async () => {
+    const processes = Array.from({ length: 8 }, () => startProgram("test/store/programs/migrate.ts", [url]));
+    const ends = await Promise.all(processes.map(({ ended }) => ended));
+    expect(ends.map(({ status, stderr }) => ({ status, stderr }))).toEqual(ends.map(() => ({ status: 0, stderr: "" })));
+    const applied = ends.flatMap(({ stdout }) => JSON.parse(stdout).applied);
+    expect(applied).toEqual(migrations.map(({ id }) => id));
+    const rows = await rowsOf(url, "SELECT id, name, checksum FROM hawser.migrations ORDER BY id");
+    expect(rows).toEqual(migrations.map((step) => ({ id: step.id, name: step.name, checksum: checksumOf(step) })));
+  });
+
+  it("makes a mesh secret of 32 bytes, another one in each database", async () => {
+    await migrate({ databaseUrl: url });
+    const other = await testDatabase({ migrated: false });
+    databases.push(other);
+    await migrate({ databaseUrl: other.url });
+    await using store = await openStore({ databaseUrl: url });
+    await using otherStore = await openStore({ databaseUrl: other.url });
+    const [secrets, otherSecrets] = [await store.secrets(), await otherStore.secrets()];
+    expect(secrets.map((secret) => secret.length)).toEqual([32]);
+    expect(secrets).not.toEqual(otherSecrets);
+    await onServer(url, "INSERT INTO hawser.mesh_secret (id, secret) VALUES (2, decode(repeat('ab', 32), 'hex'))");
+    expect((await store.secrets()).map((secret) => secret[0])).toEqual([0xab, secrets[0]![0]]);
+  });
+
+  it("applies what is new, and only that", async () => {
+    expect((await migrate({ databaseUrl: url })).applied).toEqual([1]);
+    expect((await migrate({ databaseUrl: url })).applied).toEqual([]);
+    expect((await migrate({ databaseUrl: url }, [initial, second])).applied).toEqual([2]);
+  });
+
+  it("refuses a schema that is newer than the program", async () => {
+    await migrate({ databaseUrl: url }, [initial, second]);
+    const older = migrate({ databaseUrl: url }, [initial]);
+    await expect(older).rejects.toMatchObject({ code: "schema_too_new", retryable: false });
+    await expect(older).rejects.toThrow("migration 2 (add a table)");
+  });
+
+  it("refuses a migration that was edited after it had been applied", async () => {
+    await migrate({ databaseUrl: url });
+    const edited = { ...initial, sql: `${initial.sql}\n-- edited` };
+    await expect(migrate({ databaseUrl: url }, [edited])).rejects.toThrow("was changed after it had been applied");
+  });
+
+  it("leaves nothing behind of a step that fails, and goes on from there", async () => {
+    const broken = { ...second, sql: `${second.sql}; SELECT 1/0` };
+    await expect(migrate({ databaseUrl: url }, [initial, broken])).rejects.toMatchObject({ code: "store_failed" });
+    await expect(migrate({ databaseUrl: url }, [initial, broken])).rejects.toThrow("apply migration 2 (add a table)");
+    expect((await migrate({ databaseUrl: url }, [initial, second])).applied).toEqual([2]);
+  });
+
+  it("works for a role that may make nothing but its own objects, and says what it had to leave out", async () => {
+    const role = `hawser_test_${process.pid}`;
+    const { pathname } = new URL(url);
+    await onServer(
+      url,
+      `CREATE ROLE ${role} LOGIN PASSWORD 'test'`,
+      `GRANT CREATE ON DATABASE ${pathname.slice(1)} TO ${role}`,
+    );
+    try {
+      const report = await migrate({ databaseUrl: as(role, url) });
+      expect(report.applied).toEqual([1]);
+      expect(report.leftOut.join("\n")).toContain(`${role} may not give the schema hawser to hawser_owner`);
+      await using store = await openStore({ databaseUrl: as(role, url) });
+      await (await store.takeName("one", { waitMs: 0 })).release({ clean: true });
+    } finally {
+      await onServer(url, `DROP OWNED BY ${role}`, `DROP ROLE ${role}`);
+    }
+  });
+
+  it("gives the peer role all that a peer does, and not more", async () => {
+    await migrate({ databaseUrl: url });
+    const role = `hawser_test_peer_${process.pid}`;
+    await onServer(url, `CREATE ROLE ${role} LOGIN PASSWORD 'test' IN ROLE hawser_peer`);
+    try {
+      await using store = await openStore({ databaseUrl: as(role, url) });
+      expect((await store.migrate()).applied).toEqual([]);
+      const sender = { name: "peer", sourceTopic: "source" };
+      const lease = await store.takeName("peer", { waitMs: 0 });
+      const { connectionKey } = await store.connectionKey(sender, "peer");
+      const topicKey = await store.topicKey("topic");
+      const registration = { addr: "127.0.0.1:1", maxMessageBytes: 10, durable: true };
+      await store.registerListener(lease, { ...registration, topics: [{ topic: "source", subscribed: false }] });
+      await store.addSubscription(lease, "topic", registration);
+      await store.rememberRoute(sender, "topic", { addr: "127.0.0.1:1", name: "peer", maxMessageBytes: 10 });
+      await store.storeMessages(lease, connectionKey, 1, [{ topicKey, payload: Buffer.from("text") }]);
+      expect((await store.drain(connectionKey, { epoch: 0, number: 0 })).rows).toHaveLength(1);
+      expect(await store.countAttempt(lease, connectionKey)).toBe(1);
+      const position = { epoch: lease.epoch, number: 1 };
+      const letter = { source: "a", topic: "b", payload: new Uint8Array(), headers: [], attempts: 1 };
+      const deadLetters = [{ ...position, ...letter, errorCode: "handler_failed", errorMessage: "no" }];
+      await store.commitCursors(lease, [{ connectionKey, ...position, deadLetters }]);
+      await store.handleInTransaction(lease, { connectionKey, epoch: lease.epoch, number: 2 }, async () => {});
+      expect(await store.pendingByPeer(sender)).toHaveLength(1);
+      expect(await store.channelsOwnedBy("peer")).toHaveLength(1);
+      expect(await store.secrets()).toHaveLength(1);
+      await store.announce("peer", connectionKey);
+      await store.removeSubscription(lease, "topic");
+      await store.clearStoredMessages(sender);
+      await store.clearAddressesOfTopic("source");
+      await store.unregister(lease, { keepDurable: false });
+      await lease.release({ clean: true });
+      await expect(rowsOf(as(role, url), "DROP TABLE hawser.seq")).rejects.toThrow("must be owner");
+      await expect(rowsOf(as(role, url), "DELETE FROM hawser.mesh_secret")).rejects.toThrow("permission denied");
+    } finally {
+      await onServer(url, `DROP ROLE ${role}`);
+    }
+  });
+
+  it("leaves nothing to everybody", async () => {
+    await migrate({ databaseUrl: url });
+    const role = `hawser_test_nobody_${process.pid}`;
+    await onServer(url, `CREATE ROLE ${role} LOGIN PASSWORD 'test'`);
+    try {
+      await expect(rowsOf(as(role, url), "SELECT FROM hawser.mesh_secret")).rejects.toThrow("permission denied");
+      await expect(rowsOf(as(role, url), "SELECT hawser.take_name('a')")).rejects.toThrow("permission denied");
+    } finally {
+      await onServer(url, `DROP ROLE ${role}`);
+    }
+  });
+
+  it("leads to the schema that the spec says", { timeout: 60_000 }, async () => {
+    expect(await compareMigratedSchema(url)).toEqual([]);
+  });
+
+  it("is found out when it leads somewhere else", async () => {
+    const changes = [
+      "ALTER TABLE hawser.topic_addr DROP CONSTRAINT topic_addr_epoch_range",
+      "DROP INDEX hawser.dead_letters_created_at",
+      "ALTER TABLE hawser.seq ALTER v DROP NOT NULL",
+      "ALTER TABLE hawser.peers ALTER clean SET DEFAULT false",
+      "COMMENT ON COLUMN hawser.seq.v IS 'Another comment.'",
+      "DROP TRIGGER topic_addr_notify ON hawser.topic_addr",
+      "CREATE OR REPLACE FUNCTION hawser.key_of_topic(p_topic text, OUT k integer) LANGUAGE sql AS 'SELECT 1'",
+    ];
+    const wrong = { id: 1, name: "wrong", sql: [generatedSchemaSql, ...changes].join(";\n") };
+    const lines = await compareMigratedSchema(url, [wrong]);
+    expect(lines.map((line) => line.split(":", 1)[0]).filter((object) => !object?.includes("_not_null"))).toEqual([
+      "column peers.clean",
+      "column seq.v",
+      "comment on column v of table hawser.seq",
+      "constraint topic_addr_epoch_range on topic_addr",
+      "function key_of_topic(p_topic text, OUT k integer)",
+      "index dead_letters_created_at",
+      "relation dead_letters_created_at",
+      "trigger topic_addr_notify on topic_addr",
+    ]);
+  });
+
+  it("grants again what was granted already", async () => {
+    await migrate({ databaseUrl: url });
+    await onServer(url, peerGrantsSql);
+  });
+});

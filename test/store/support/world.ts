@@ -1,0 +1,74 @@
+/**
+ * What most tests of the store begin with: a database, stores on it, names, a channel.
+ */
+import pg from "pg";
+import { type Lease, openStore, type Sender, type Store, type StoreOptions } from "../../../src/store/index.js";
+import { type TestDatabase, testDatabase } from "../../support/database.js";
+import { eventually } from "../../support/eventually.js";
+
+/** A database and what is open on it. Disposing ends everything and drops it. */
+export interface World extends AsyncDisposable {
+  readonly url: string;
+  readonly store: Store;
+  /** A client beside the store, as an operator has one. */
+  readonly operator: pg.Client;
+  /** Another client, ended with the world. */
+  connect(): Promise<pg.Client>;
+  /** Takes a name on the store. */
+  take(name: string): Promise<Lease>;
+  /** The key of a channel. */
+  channelOf(sender: Sender, listenerName: string): Promise<number>;
+  /** Resolves once the session `pid` waits for a lock. */
+  waitsForLock(pid: number): Promise<void>;
+}
+
+/** Makes a world. */
+export async function world(options: StoreOptions & { readonly migrated?: boolean } = {}): Promise<World> {
+  const database: TestDatabase = await testDatabase({ migrated: options.migrated ?? true });
+  const clients: pg.Client[] = [];
+  const connect = async (): Promise<pg.Client> => {
+    const client = new pg.Client({ connectionString: database.url });
+    client.on("error", () => undefined);
+    await client.connect();
+    clients.push(client);
+    return client;
+  };
+  const store = await openStore({ databaseUrl: database.url, ...options });
+  const operator = await connect();
+  return {
+    url: database.url,
+    store,
+    operator,
+    connect,
+    take: (name) => store.takeName(name, { waitMs: 0 }),
+    channelOf: async (sender, listenerName) => (await store.connectionKey(sender, listenerName)).connectionKey,
+    waitsForLock: (pid) =>
+      eventually(`session ${pid} waits for a lock`, async () => {
+        const { rows } = await operator.query(
+          "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'",
+          [pid],
+        );
+        return rows.length === 1;
+      }),
+    [Symbol.asyncDispose]: async () => {
+      await store.close();
+      for (const client of clients) await client.end();
+      await database.drop();
+    },
+  };
+}
+
+/** Plain messages for topic key 1. */
+export function textMessages(...texts: string[]): { topicKey: number; payload: Uint8Array }[] {
+  return texts.map((text) => ({ topicKey: 1, payload: Buffer.from(text) }));
+}
+
+/** Ends the database session that holds a name's lease lock, as an administrator would. */
+export async function terminateHolder(operator: pg.Client, name: string): Promise<void> {
+  await operator.query(
+    `SELECT pg_terminate_backend(pid) FROM pg_locks
+     WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+       AND (classid::bigint << 32 | objid::bigint) = hashtextextended('hawser:lease:' || $1, 0)`,
+    [name],
+  );
+}

@@ -1,0 +1,199 @@
+/**
+ * A listener and connections to it over real loopback sockets, with handlers that record what they hear.
+ */
+import {
+  type Authorization,
+  type Clock,
+  type Dialled,
+  type DialOptions,
+  dial,
+  type HandshakeRefusal,
+  type Listener,
+  type ListenerConnection,
+  type ListenerHandlers,
+  type ListenOptions,
+  listen,
+  type SenderHandlers,
+} from "../../src/transport/index.js";
+import type { AckFrame, GoodbyeFrame, HelloFields, IncomingBatch } from "../../src/wire/index.js";
+
+export const secret = new Uint8Array(32).fill(7);
+
+export const identity: HelloFields = {
+  senderName: "billing-1",
+  sourceTopic: "billing",
+  listenerName: "orders-1",
+  connectionKey: 12,
+  epoch: 1_700_000_000_000,
+};
+
+export const welcome = { cursorEpoch: 0, cursor: 0, backlog: 0, credit: 4_194_304 };
+
+/** A list that can be awaited: `next()` is the oldest entry not taken yet, when there is one. */
+export class Inbox<T> {
+  readonly all: T[] = [];
+  private taken = 0;
+  private waiting: (() => void) | undefined;
+
+  push(value: T): void {
+    this.all.push(value);
+    this.waiting?.();
+  }
+
+  async next(): Promise<T> {
+    while (this.taken === this.all.length) {
+      await new Promise<void>((resolve) => {
+        this.waiting = resolve;
+      });
+    }
+    return this.all[this.taken++] as T;
+  }
+}
+
+/** One event of a connection. */
+export type ConnectionEvent =
+  | { readonly kind: "ack"; readonly ack: AckFrame }
+  | { readonly kind: "goodbye"; readonly goodbye: GoodbyeFrame | undefined }
+  | { readonly kind: "batch"; readonly batch: IncomingBatch }
+  | { readonly kind: "goLive" }
+  | { readonly kind: "drain" }
+  | { readonly kind: "closed"; readonly code: string | undefined; readonly message: string | undefined };
+
+export function recordSender(events: Inbox<ConnectionEvent>): SenderHandlers {
+  return {
+    onAck: (ack) => events.push({ kind: "ack", ack }),
+    onGoodbye: (goodbye) => events.push({ kind: "goodbye", goodbye }),
+    onDrain: () => events.push({ kind: "drain" }),
+    onClosed: (error) => events.push({ kind: "closed", code: error?.code, message: error?.message }),
+  };
+}
+
+export function recordListener(events: Inbox<ConnectionEvent>): ListenerHandlers {
+  return {
+    onBatch: (batch) => events.push({ kind: "batch", batch }),
+    onGoLive: () => events.push({ kind: "goLive" }),
+    onGoodbye: () => events.push({ kind: "goodbye", goodbye: undefined }),
+    onClosed: (error) => events.push({ kind: "closed", code: error?.code, message: error?.message }),
+  };
+}
+
+/** A listener's end of a connection, with what it heard. */
+export interface Accepted {
+  readonly connection: ListenerConnection;
+  readonly hello: HelloFields;
+  readonly events: Inbox<ConnectionEvent>;
+}
+
+/** A listener that accepts everyone who knows {@link secret}, and records. */
+export class TestListener implements AsyncDisposable {
+  readonly refusals = new Inbox<HandshakeRefusal>();
+  readonly accepted = new Inbox<Accepted>();
+  private listener!: Listener;
+
+  private constructor() {}
+
+  static async start(overrides: Partial<ListenOptions> = {}): Promise<TestListener> {
+    const test = new TestListener();
+    test.listener = await listen({
+      address: "127.0.0.1:0",
+      listenerName: identity.listenerName,
+      secrets: () => [secret],
+      authorize: async (): Promise<Authorization> => ({ accept: true, welcome }),
+      onConnection: (connection, hello) => {
+        const events = new Inbox<ConnectionEvent>();
+        test.accepted.push({ connection, hello, events });
+        return recordListener(events);
+      },
+      onHandshakeRefused: (refusal) => test.refusals.push(refusal),
+      maxMessageBytes: 1024 * 1024,
+      ...overrides,
+    });
+    return test;
+  }
+
+  get address(): string {
+    return this.listener.boundAddress;
+  }
+
+  get port(): number {
+    return Number(this.address.split(":").at(-1));
+  }
+
+  async close(connections: boolean): Promise<void> {
+    await this.listener.close({ connections });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close(true);
+  }
+}
+
+/** A sender's end of a connection, with what it heard. */
+export interface TestSender extends Dialled {
+  readonly events: Inbox<ConnectionEvent>;
+}
+
+export async function dialTest(address: string, overrides: Partial<DialOptions> = {}): Promise<TestSender> {
+  const events = new Inbox<ConnectionEvent>();
+  const dialled = await dial({ address, identity, secret, handlers: recordSender(events), ...overrides });
+  return { ...dialled, events };
+}
+
+/** Both ends of an established connection. */
+export interface Pair extends AsyncDisposable {
+  readonly sender: TestSender;
+  readonly accepted: Accepted;
+  readonly listener: TestListener;
+}
+
+export async function connectPair(
+  overrides: { readonly listen?: Partial<ListenOptions>; readonly dial?: Partial<DialOptions> } = {},
+): Promise<Pair> {
+  const listener = await TestListener.start(overrides.listen);
+  const sender = await dialTest(listener.address, overrides.dial);
+  const accepted = await listener.accepted.next();
+  return {
+    sender,
+    accepted,
+    listener,
+    [Symbol.asyncDispose]: async () => {
+      sender.connection.destroy();
+      await listener.close(true);
+    },
+  };
+}
+
+/** A clock that stands until it is moved. */
+export class ManualClock implements Clock {
+  private time = 0;
+  private readonly timers = new Set<{ readonly at: number; readonly callback: () => void }>();
+
+  now(): number {
+    return this.time;
+  }
+
+  setTimeout(callback: () => void, delayMs: number): () => void {
+    const timer = { at: this.time + delayMs, callback };
+    this.timers.add(timer);
+    return () => this.timers.delete(timer);
+  }
+
+  /** Moves the time forward and runs what falls due, in order. */
+  advance(byMs: number): void {
+    const end = this.time + byMs;
+    for (;;) {
+      const due = [...this.timers].filter(({ at }) => at <= end).sort((a, b) => a.at - b.at)[0];
+      if (due === undefined) break;
+      this.timers.delete(due);
+      this.time = Math.max(this.time, due.at);
+      due.callback();
+    }
+    this.time = end;
+  }
+
+  /** Moves the time forward as for a process that stood still: what falls due runs late. */
+  stall(byMs: number): void {
+    this.time += byMs;
+    this.advance(0);
+  }
+}

@@ -1,0 +1,105 @@
+/**
+ * Frames of every kind, as fast-check makes them up.
+ */
+import fc from "fast-check";
+import { errorTable } from "../../src/errors/index.js";
+import type { Batch, Capability, Compression, Frame, FrameValues } from "../../src/wire/index.js";
+
+const safe = fc.maxSafeNat();
+const key = fc.integer({ min: 1, max: 0x7fffffff });
+const epoch = fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER });
+const bytes32 = fc.uint8Array({ minLength: 32, maxLength: 32 });
+const capabilities = fc.subarray<Capability>(["gzip", "zstd"]);
+const version = fc.integer({ min: 1, max: 0xffffffff });
+const codes = Object.keys(errorTable) as (keyof typeof errorTable)[];
+
+// Control characters and halves of surrogate pairs are in no text of the protocol.
+const textOf = (maxLength: number): fc.Arbitrary<string> =>
+  fc.string({ unit: "grapheme", maxLength }).map((text) => text.replace(/\p{Cc}/gu, ""));
+const name = textOf(40)
+  .map((text) => text.replaceAll(":", ""))
+  .filter((text) => text !== "");
+const headerName = fc
+  .string({ unit: fc.integer({ min: 0x21, max: 0x7e }).map((code) => String.fromCharCode(code)), minLength: 1 })
+  .map((text) => text.replaceAll(":", "-"));
+const header = fc.tuple(headerName, textOf(60));
+
+const payload = fc.oneof(
+  { weight: 20, arbitrary: fc.uint8Array({ maxLength: 200 }) },
+  {
+    weight: 1,
+    arbitrary: fc.integer({ min: 16_000, max: 140_000 }).map((length) => new Uint8Array(length).fill(length)),
+  },
+);
+
+/** Entries for some of the payloads, by ascending index; undefined for none. */
+function sparse<T>(count: number, entry: fc.Arbitrary<T>): fc.Arbitrary<({ index: number } & T)[] | undefined> {
+  return fc
+    .subarray(Array.from({ length: count }, (_, index) => index))
+    .chain((indexes) => fc.tuple(...indexes.map((index) => entry.map((fields) => ({ index, ...fields })))))
+    .map((entries) => (entries.length === 0 ? undefined : entries));
+}
+
+export const batchArbitrary: fc.Arbitrary<Batch> = fc
+  .record({
+    epoch,
+    delivery: fc.constantFrom("at-least-once" as const, "at-most-once" as const),
+    number: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER - 10 }),
+    topicKey: key,
+    payloads: fc.array(payload, { minLength: 1, maxLength: 10 }),
+  })
+  .chain(({ number, ...fixed }) =>
+    fc.record({
+      epoch: fc.constant(fixed.epoch),
+      delivery: fc.constant(fixed.delivery),
+      firstNumber: fc.constant(fixed.delivery === "at-least-once" ? number : 0),
+      topicKey: fc.constant(fixed.topicKey),
+      payloads: fc.constant(fixed.payloads),
+      compressions: sparse(
+        fixed.payloads.length,
+        fc.record({
+          compression: fc.constantFrom<Compression>("gzip", "zstd"),
+          uncompressedBytes: fc.integer({ min: 0, max: 1 << 30 }),
+        }),
+      ),
+      headers: sparse(fixed.payloads.length, fc.record({ headers: fc.array(header, { maxLength: 5 }) })),
+    }),
+  );
+
+const values: { readonly [K in keyof FrameValues]: fc.Arbitrary<FrameValues[K]> } = {
+  challenge: fc.record({ nonce: bytes32, minVersion: version, maxVersion: version, capabilities }),
+  hello: fc.record({
+    version,
+    senderName: name,
+    sourceTopic: name,
+    listenerName: name,
+    connectionKey: key,
+    epoch,
+    nonce: bytes32,
+    capabilities,
+    mac: bytes32,
+  }),
+  welcome: fc.record({
+    cursorEpoch: safe,
+    cursor: safe,
+    backlog: safe,
+    credit: epoch,
+    maxMessageBytes: fc.integer({ min: 1, max: 1 << 30 }),
+    capabilities,
+    mac: bytes32,
+  }),
+  refuse: fc.record({ code: fc.constantFrom(...codes), message: textOf(100) }),
+  batch: batchArbitrary,
+  ack: fc.record({ epoch: safe, number: safe, credit: epoch, backlog: safe, busy: fc.boolean(), live: fc.boolean() }),
+  goLive: fc.record({ epoch }),
+  ping: fc.record({ token: fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }) }),
+  pong: fc.record({ token: fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }) }),
+  goodbye: fc.record({ epoch: safe, number: safe }),
+};
+
+/** Any frame, all kinds alike. */
+export const frameArbitrary: fc.Arbitrary<Frame> = fc.oneof(
+  ...Object.entries(values).map(([kind, arbitrary]) =>
+    (arbitrary as fc.Arbitrary<unknown>).map((value) => ({ kind, value }) as Frame),
+  ),
+);

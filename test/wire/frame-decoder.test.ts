@@ -1,0 +1,188 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { decodeFrame, type Frame, FrameDecoder } from "../../src/wire/index.js";
+import { frameArbitrary } from "./arbitraries.js";
+import { cut, decode, encode } from "./coding.js";
+import { bytesOfHex, frameVectors } from "./vectors.js";
+
+const violation = expect.objectContaining({ code: "protocol_violation" });
+const stream = new Uint8Array(Buffer.concat(frameVectors.map(({ frameHex }) => bytesOfHex(frameHex))));
+const framesOfStream = frameVectors.map(({ frameHex }) => decodeFrame(bytesOfHex(frameHex).subarray(4)));
+const ping: Frame = { kind: "ping", value: { token: 1n } };
+
+describe("FrameDecoder", () => {
+  it("reads a stream of all kinds of frames split at every offset", () => {
+    for (let offset = 0; offset <= stream.length; offset++) {
+      expect(decode(cut(stream, [offset]))).toEqual(framesOfStream);
+    }
+  });
+
+  it("reads a stream of all kinds of frames in pieces of every length", () => {
+    for (let length = 1; length <= 100; length++) {
+      const offsets = Array.from({ length: Math.ceil(stream.length / length) - 1 }, (_, i) => (i + 1) * length);
+      expect(decode(cut(stream, offsets))).toEqual(framesOfStream);
+    }
+  });
+
+  it("reads back whatever is encoded, however it is split", () => {
+    const cases = fc.array(frameArbitrary, { maxLength: 5 }).chain((frames) => {
+      const bytes = encode(...frames);
+      const offset = fc.oneof(fc.nat(bytes.length), fc.nat(Math.min(bytes.length, 50)));
+      return fc.record({
+        frames: fc.constant(frames),
+        bytes: fc.constant(bytes),
+        offsets: fc.array(offset, { maxLength: 20 }).map((offsets) => offsets.sort((a, b) => a - b)),
+      });
+    });
+    fc.assert(
+      fc.property(cases, ({ frames, bytes, offsets }) => {
+        expect(decode(cut(bytes, offsets))).toEqual(frames);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it("throws nothing but protocol violations for random bytes, and never hangs", () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
+        for (const attempt of [() => decode([bytes], 4096), () => decodeFrame(bytes)]) {
+          try {
+            attempt();
+          } catch (error) {
+            expect(error).toEqual(violation);
+          }
+        }
+      }),
+      { numRuns: 3000 },
+    );
+  });
+
+  it("throws nothing but protocol violations for frames with some bytes changed", () => {
+    const changed = fc
+      .record({
+        frame: frameArbitrary,
+        changes: fc.array(fc.tuple(fc.nat(), fc.nat(255)), { minLength: 1, maxLength: 5 }),
+      })
+      .map(({ frame, changes }) => {
+        const bytes = encode(frame).slice(4);
+        for (const [at, value] of changes) bytes[at % bytes.length] = value;
+        return bytes;
+      });
+    fc.assert(
+      fc.property(changed, (bytes) => {
+        try {
+          encode(decodeFrame(bytes));
+        } catch (error) {
+          expect(error).toEqual(violation);
+        }
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
+  it("waits for the rest of a frame that is cut off", () => {
+    for (const { frameHex } of frameVectors) {
+      const bytes = bytesOfHex(frameHex);
+      for (let length = 0; length < bytes.length; length++) expect(decode([bytes.subarray(0, length)])).toEqual([]);
+    }
+  });
+
+  it("gives payloads as views of the chunk they came in", () => {
+    const frame: Frame = {
+      kind: "batch",
+      value: {
+        epoch: 1,
+        delivery: "at-most-once",
+        firstNumber: 0,
+        topicKey: 1,
+        payloads: [new Uint8Array([1, 2]), new Uint8Array([3])],
+        compressions: undefined,
+        headers: undefined,
+      },
+    };
+    const chunk = encode(frame);
+    const decoder = new FrameDecoder({ maxFrameBytes: 100 });
+    decoder.push(chunk);
+    const decoded = decoder.next();
+    expect(decoded).toEqual(frame);
+    for (const payload of decoded?.kind === "batch" ? decoded.value.payloads : []) {
+      expect(payload.buffer).toBe(chunk.buffer);
+      expect(Buffer.isBuffer(payload)).toBe(false);
+    }
+  });
+
+  it("refuses a frame above the limit as soon as its length is there", () => {
+    for (const declared of [
+      [0, 0, 16, 1],
+      [0xff, 0xff, 0xff, 0xff],
+    ]) {
+      expect(() => decode([new Uint8Array(declared)], 4096)).toThrow(violation);
+    }
+    expect(decode([new Uint8Array([0, 0, 16, 0])], 4096)).toEqual([]);
+  });
+
+  it("allocates nothing for a declared length", () => {
+    const before = process.memoryUsage().arrayBuffers;
+    const decoders = Array.from({ length: 100 }, () => {
+      const decoder = new FrameDecoder({ maxFrameBytes: 0xffffffff });
+      decoder.push(new Uint8Array([0x40, 0, 0, 0, 42]));
+      expect(decoder.next()).toBeUndefined();
+      return decoder;
+    });
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(1024 * 1024);
+    expect(decoders.every(({ bufferedBytes }) => bufferedBytes === 5)).toBe(true);
+  });
+
+  it("takes another limit between two frames", () => {
+    const decoder = new FrameDecoder({ maxFrameBytes: 4 });
+    decoder.push(encode(ping, { kind: "goLive", value: { epoch: Number.MAX_SAFE_INTEGER } }));
+    expect(decoder.next()).toEqual(ping);
+    decoder.maxFrameBytes = 100;
+    expect(decoder.next()?.kind).toBe("goLive");
+  });
+
+  it("keeps throwing the same error once it has thrown", () => {
+    const decoder = new FrameDecoder({ maxFrameBytes: 100 });
+    decoder.push(new Uint8Array([0, 0, 0, 0]));
+    expect(() => decoder.next()).toThrow(violation);
+    decoder.push(encode(ping));
+    expect(() => decoder.next()).toThrow(violation);
+    expect(decoder.bufferedBytes).toBe(0);
+  });
+
+  it("says which code of a newer version it was refused with", () => {
+    // Refuse { code: 9999, message: "newer" }
+    const bytes = bytesOfHex("220a088f4e12056e65776572");
+    expect(decodeFrame(bytes)).toEqual({
+      kind: "refuse",
+      value: { code: "connection_lost", message: "refused with the unknown code 9999: newer" },
+    });
+  });
+});
+
+describe("FrameDecoder with a preamble", () => {
+  const preamble = Buffer.from("HWS1");
+
+  it("takes it before the first frame, split anywhere", () => {
+    for (let offset = 0; offset <= 6; offset++) {
+      const decoder = new FrameDecoder({ maxFrameBytes: 100, preamble });
+      const bytes = new Uint8Array(Buffer.concat([preamble, encode(ping)]));
+      const frames: (Frame | undefined)[] = [];
+      for (const chunk of cut(bytes, [offset])) {
+        decoder.push(chunk);
+        frames.push(decoder.next());
+      }
+      expect(decoder.awaitsPreamble).toBe(false);
+      expect(frames.filter((frame) => frame !== undefined)).toEqual([ping]);
+    }
+  });
+
+  it("refuses another beginning at its first wrong byte", () => {
+    const decoder = new FrameDecoder({ maxFrameBytes: 100, preamble });
+    decoder.push(new Uint8Array(Buffer.from("HW")));
+    expect(decoder.next()).toBeUndefined();
+    expect(decoder.awaitsPreamble).toBe(true);
+    decoder.push(new Uint8Array(Buffer.from("T")));
+    expect(() => decoder.next()).toThrow(violation);
+  });
+});
