@@ -8,7 +8,8 @@ import { breakingStep } from "./verify/breaking.js";
 import { formatStep } from "./verify/format.js";
 import { generatedStep } from "./verify/generated.js";
 import { lintStep } from "./verify/lint.js";
+import { schemaStep } from "./verify/schema.js";
 import { runSteps } from "./verify/step.js";
 
-const ok = await runSteps([lintStep, formatStep, generatedStep, breakingStep]);
+const ok = await runSteps([lintStep, formatStep, generatedStep, breakingStep, schemaStep]);
 process.exitCode = ok ? 0 : 1;

@@ -13,6 +13,7 @@
  * the second copy harmless.
  */
 import { Fifo } from "./fifo.js";
+import type { Position } from "./position.js";
 import type {
   AckNews,
   LinkState,
@@ -211,6 +212,13 @@ export class SenderChannel<Ticket> {
     if (this.state === "draining") this.goLiveIfShort(ack.backlog);
     else if (this.state === "going-live" && ack.live) this.setState("live");
     this.flush(now);
+  }
+
+  /** The listener goes in good order; its final cursor acknowledges. The connection ends soon. */
+  onGoodbye(connection: unknown, cursor: Position, now: number): void {
+    if (connection !== this.connection || this.state === "ended") return;
+    this.acknowledge(cursor.epoch, cursor.number);
+    this.goDown(now);
   }
 
   /** The connection takes more again after {@link pauseWriting}. */

@@ -82,7 +82,10 @@ export function checkTopic(topic: string): void {
 export function checkNotReserved(topic: string): void {
   const prefix = protocolConstants.reservedTopicPrefix;
   if (topic.startsWith(prefix)) {
-    throw new PeerError("internal_topic", `the topic "${topic}" begins with ${prefix}, which is reserved; choose another`);
+    throw new PeerError(
+      "internal_topic",
+      `the topic "${topic}" begins with ${prefix}, which is reserved; choose another`,
+    );
   }
 }
 

@@ -153,12 +153,7 @@ export class SenderLink implements SenderEffects<Ticket> {
 
   // ---- effects of the channel ----
 
-  writeBatch(
-    delivery: DeliveryMode,
-    topicKey: number,
-    firstNumber: number,
-    messages: OutgoingMessage<Ticket>[],
-  ): void {
+  writeBatch(delivery: DeliveryMode, topicKey: number, firstNumber: number, messages: OutgoingMessage<Ticket>[]): void {
     const connection = this.connection;
     if (connection === undefined) return;
     const payloads = new Array<Uint8Array>(messages.length);
@@ -262,7 +257,10 @@ export class SenderLink implements SenderEffects<Ticket> {
   private async insert(firstNumber: number, messages: OutgoingMessage<Ticket>[]): Promise<"stored" | "fenced"> {
     const { store, lease } = this.context;
     if (!lease.isWritable) {
-      throw new PeerError("store_failed", `the name "${lease.name}" is not surely held; nothing is written until it is`);
+      throw new PeerError(
+        "store_failed",
+        `the name "${lease.name}" is not surely held; nothing is written until it is`,
+      );
     }
     const rows = messages.map(({ topicKey, payload, encoding, headers }) => ({
       topicKey,
@@ -372,18 +370,17 @@ export class SenderLink implements SenderEffects<Ticket> {
       peer: this.listenerName,
       message: `connected to "${this.listenerName}" at ${this.address.addr}`,
     });
-    this.channel.onConnected(
-      connection,
-      { cursor: { epoch: cursorEpoch, number: cursor }, backlog, credit },
-      now(),
-    );
+    this.channel.onConnected(connection, { cursor: { epoch: cursorEpoch, number: cursor }, backlog, credit }, now());
     this.arm();
   }
 
   private dialFailed(addr: string, error: HawserError, aborted: boolean): void {
     this.channel.onDialFailed(now());
     this.arm();
-    if (aborted) return this.connect();
+    if (aborted) {
+      this.connect();
+      return;
+    }
     if (error.code !== "connection_lost") {
       this.context.status.tell({
         kind: "sender_send_error",

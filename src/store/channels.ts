@@ -46,6 +46,8 @@ export interface Channels {
   topicOfKey(key: number): Promise<string | undefined>;
   /** The channels that a listener owns, in key order. */
   channelsOwnedBy(listenerName: string): Promise<Channel[]>;
+  /** The keys of those of its channels in which messages are stored, in key order. */
+  channelsWithMessages(listenerName: string): Promise<number[]>;
   /** One channel; undefined if there is none. */
   channel(connectionKey: number): Promise<Channel | undefined>;
   /** The committed cursor; `{ epoch: 0, number: 0 }` if nothing was ever committed. */
@@ -69,6 +71,10 @@ const channelSql = `SELECT ${map.sql("m")}, ${owner} AS listener, ${cursor.sql("
 const sql = {
   topicOfKey: `SELECT topic FROM ${tables.topicKey} WHERE k = $1`,
   owned: `${channelSql} WHERE ${owner} = $1 ORDER BY m.connection_key`,
+  withMessages: `SELECT m.connection_key FROM ${tables.connKeyMap} AS m
+                 WHERE ${owner} = $1
+                   AND EXISTS (SELECT FROM ${tables.connMessage} AS s WHERE s.connection_key = m.connection_key)
+                 ORDER BY m.connection_key`,
   channel: `${channelSql} WHERE m.connection_key = $1`,
   cursor: `SELECT ${cursor.sql()} FROM ${tables.connMessNumber} WHERE connection_key = $1`,
   peerEpoch: `SELECT epoch FROM ${tables.peerName} WHERE name = $1`,
@@ -97,6 +103,14 @@ export function channels(database: Database): Channels {
     async channelsOwnedBy(listenerName) {
       const statement = { text: sql.owned, values: [listenerName] };
       return (await database.query<ChannelRow>(`read the channels of "${listenerName}"`, statement)).map(channelOf);
+    },
+    async channelsWithMessages(listenerName) {
+      const statement = { name: "hawser.channels_with_messages", text: sql.withMessages, values: [listenerName] };
+      const rows = await database.query<Pick<ConnKeyMapRow, "connection_key">>(
+        `look for stored messages of "${listenerName}"`,
+        statement,
+      );
+      return rows.map((row) => row.connection_key);
     },
     async channel(connectionKey) {
       const statement = { name: "hawser.channel", text: sql.channel, values: [connectionKey] };

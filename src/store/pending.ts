@@ -43,12 +43,14 @@ const sql = {
       SELECT addr AS address, listener_topic AS topic, client_name AS name
       FROM ${tables.senderListener} WHERE sender_key = $3
     )
-    SELECT coalesce(k.address, a.addr, '') AS address, topic, name, coalesce(w.count, 0)::bigint AS count
-    FROM known AS k
-    FULL JOIN waiting AS w USING (topic, name)
-    LEFT JOIN LATERAL (
-      SELECT addr FROM ${tables.topicAddr} AS b WHERE b.topic = w.topic AND b.client_name = w.name ORDER BY addr LIMIT 1
-    ) AS a ON true
+    SELECT * FROM (
+      SELECT coalesce(k.address, a.addr, '') AS address, topic, name, coalesce(w.count, 0)::bigint AS count
+      FROM known AS k
+      FULL JOIN waiting AS w USING (topic, name)
+      LEFT JOIN LATERAL (
+        SELECT addr FROM ${tables.topicAddr} AS b WHERE b.topic = w.topic AND b.client_name = w.name ORDER BY addr LIMIT 1
+      ) AS a ON true
+    ) AS listed
     ORDER BY topic COLLATE "C", address COLLATE "C", name COLLATE "C"`,
   // One statement, so that messages and routes go together.
   clear: `

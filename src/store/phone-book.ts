@@ -69,13 +69,19 @@ const sql = {
   removeUnlessDurable: `DELETE FROM ${tables.topicAddr} WHERE client_name = $1 AND NOT durable`,
   removeNameFromTopic: `DELETE FROM ${tables.topicAddr} WHERE topic = $1 AND client_name = $2`,
   forgetRoutes: `DELETE FROM ${tables.senderListener} WHERE listener_topic = $1 AND client_name = $2`,
+  // One writer at a time: two that take over each other's rows would wait in a circle, and NOTIFY serialises them anyway.
+  lock: "SELECT pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0))",
   removeTopic: `DELETE FROM ${tables.topicAddr} WHERE topic = $1`,
 } as const;
 
 /** The phone book of a database. */
 export function phoneBook(database: Database): PhoneBook {
   const write = async (lease: WriterName, action: string, work: (transaction: Transaction) => Promise<void>) => {
-    if ((await database.fenced(action, lease, work)) === "fenced") {
+    const result = await database.fenced(action, lease, async (transaction) => {
+      await transaction.query(sql.lock);
+      await work(transaction);
+    });
+    if (result === "fenced") {
       throw new StoreError("fenced", `could not ${action}: another process has taken the name "${lease.name}"`);
     }
   };
@@ -83,10 +89,7 @@ export function phoneBook(database: Database): PhoneBook {
     async registerListener(lease, { topics, ...listener }) {
       await write(lease, `register the listener "${lease.name}"`, async (transaction) => {
         await transaction.query(sql.removeName, [lease.name]);
-        // In one order, so that two listeners that take over each other's rows do not wait in a circle.
-        for (const topic of [...topics].sort(byTopic)) {
-          await transaction.query(sql.add, addValues(lease, topic, listener));
-        }
+        for (const topic of topics) await transaction.query(sql.add, addValues(lease, topic, listener));
       });
     },
     async addSubscription(lease, topic, listener) {
@@ -137,8 +140,4 @@ function addValues(lease: WriterName, { topic, subscribed }: ServedTopic, listen
     subscribed,
   };
   return written.names.map((name) => row[name]);
-}
-
-function byTopic(one: ServedTopic, other: ServedTopic): number {
-  return one.topic < other.topic ? -1 : 1;
 }

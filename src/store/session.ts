@@ -120,14 +120,17 @@ export class Session {
     if (this.#client !== undefined) cut(this.#client);
   }
 
-  /** Ends the session for good; its locks are free then. */
+  /** Ends the session for good. Its locks are free then, unless the server cannot be heard any more. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#cancelTimer();
     this.#isUp = false;
     const client = this.#client;
     this.#client = undefined;
-    await client?.end();
+    if (client === undefined) return;
+    const cancel = this.#clock.setTimeout(() => cut(client), sessionKeepaliveMs);
+    await client.end();
+    cancel();
   }
 
   async #connect(): Promise<void> {

@@ -180,19 +180,18 @@ describe("a lease", () => {
     ended.push(store);
     const lease = await store.takeName("one", { waitMs: 0 });
     proxied.freeze();
-    const down = session(store, "down");
-    clock.advance(storeConstants.leaseBeatMs);
-    clock.advance(storeConstants.leaseBeatMs);
-    await down;
-    expect(lease.state).toBe("suspended");
-    expect(lease.isWritable).toBe(false);
+    const frozenAt = clock.now();
+    await eventually("the session is given up", () => {
+      clock.advance(storeConstants.leasePollMs);
+      return lease.state === "suspended";
+    });
+    expect(clock.now() - frozenAt).toBeLessThan(2 * storeConstants.leaseBeatMs + 20 * storeConstants.leasePollMs);
     proxied.cut();
-    const held = new Promise<void>((resolve) => lease.onChange((state) => state === "held" && resolve()));
     await eventually("the lease is held again", () => {
       clock.advance(storeConstants.leasePollMs);
       return lease.state === "held";
     });
-    await held;
+    expect(lease.isWritable).toBe(true);
   });
 
   it("is freed within seconds when its process is killed", async () => {
@@ -204,15 +203,6 @@ describe("a lease", () => {
     await once(holder.child, "exit");
     const lease = await w.store.takeName("one", { waitMs: 5000 });
     expect(lease.wasClean).toBe(false);
-  });
-
-  it("asks the server to find out about dead hosts and cut statements", async () => {
-    const w = await aWorld();
-    await w.take("one");
-    const { rows } = await w.operator.query(
-      `SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'hawser'`,
-    );
-    expect(rows.length).toBeGreaterThan(0);
   });
 
   it("ends with its store, unclean", async () => {

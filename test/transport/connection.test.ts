@@ -1,9 +1,25 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { OutgoingBatch } from "../../src/wire/index.js";
-import { connectPair, identity, welcome } from "./pair.js";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import type { Batch, Frame } from "../../src/wire/index.js";
+import { batchArbitrary } from "../wire/arbitraries.js";
+import {
+  type Accepted,
+  connectPair,
+  dialTest,
+  identity,
+  ManualClock,
+  type Pair,
+  TestListener,
+  welcome,
+} from "./pair.js";
+import { helloTo, RawClient } from "./raw-client.js";
+import { settle } from "./settle.js";
+import { TcpProxy } from "./tcp-proxy.js";
 
-const batch: OutgoingBatch = {
-  epoch: identity.epoch,
+const { epoch } = identity;
+const batch: Batch = {
+  epoch,
   delivery: "at-least-once",
   firstNumber: 1,
   topicKey: 3,
@@ -19,22 +35,30 @@ const batch: OutgoingBatch = {
     },
   ],
 };
+const ack = { epoch, number: 3, credit: 5, backlog: 0, busy: false, live: true };
+const inGoodOrder = { kind: "closed", code: undefined, message: undefined };
 
-const ack = { epoch: identity.epoch, number: 3, credit: 5, backlog: 0, busy: false, live: true };
+/** A connection whose dialler is made by hand, established. */
+async function establishRaw(listener: TestListener): Promise<{ client: RawClient; accepted: Accepted }> {
+  const client = await RawClient.connect(listener.port);
+  client.send(helloTo(await client.begin()));
+  expect((await client.frames.next()).kind).toBe("welcome");
+  return { client, accepted: await listener.accepted.next() };
+}
 
 describe("a connection between two peers", () => {
   it("tells each side who the other is and what it accepts", async () => {
     await using pair = await connectPair();
     expect(pair.accepted.hello).toEqual(identity);
     expect(pair.accepted.connection.hello).toEqual(identity);
-    expect(pair.sender.welcome).toMatchObject({ ...welcome, maxMessageBytes: 1024 * 1024 });
+    expect(pair.sender.welcome).toEqual({ ...welcome, maxMessageBytes: 1024 * 1024, capabilities: expect.any(Array) });
     expect(pair.sender.connection.maxMessageBytes).toBe(1024 * 1024);
     expect(pair.sender.connection.capabilities).toContain("gzip");
   });
 
   it("carries batches one way and acks the other", async () => {
     await using pair = await connectPair();
-    pair.sender.connection.writeGoLive(identity.epoch);
+    pair.sender.connection.writeGoLive(epoch);
     pair.sender.connection.writeBatch(batch);
     expect(await pair.accepted.events.next()).toEqual({ kind: "goLive" });
     expect(await pair.accepted.events.next()).toEqual({ kind: "batch", batch });
@@ -42,16 +66,278 @@ describe("a connection between two peers", () => {
     expect(await pair.sender.events.next()).toEqual({ kind: "ack", ack });
   });
 
+  it("keeps content and order of whatever is sent", async () => {
+    await using pair = await connectPair({ listen: { maxMessageBytes: 1 << 30 } });
+    await fc.assert(
+      fc.asyncProperty(fc.array(batchArbitrary, { minLength: 1, maxLength: 10 }), async (batches) => {
+        const sent = batches.map((one) => ({ ...one, epoch }));
+        for (const one of sent) pair.sender.connection.writeBatch(one);
+        for (const one of sent) expect(await pair.accepted.events.next()).toEqual({ kind: "batch", batch: one });
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  it("writes of several acks in a tick only the newest", async () => {
+    await using pair = await connectPair();
+    for (let number = 1; number <= 100; number++) pair.accepted.connection.writeAck({ ...ack, number });
+    pair.accepted.connection.writeGoodbye({ epoch, number: 100 });
+    expect(await pair.sender.events.next()).toEqual({ kind: "ack", ack: { ...ack, number: 100 } });
+    expect((await pair.sender.events.next()).kind).toBe("goodbye");
+  });
+
+  it("refuses what breaks the rules at the call, and goes on", async () => {
+    await using pair = await connectPair();
+    const invalid = expect.objectContaining({ code: "invalid_argument" });
+    expect(() => pair.sender.connection.writeBatch({ ...batch, topicKey: 0 })).toThrow(invalid);
+    expect(() => pair.sender.connection.writeGoLive(0)).toThrow(invalid);
+    expect(() => pair.accepted.connection.writeAck({ ...ack, credit: 0 })).toThrow(invalid);
+    expect(() => pair.accepted.connection.writeGoodbye({ epoch: -1, number: 0 })).toThrow(invalid);
+    pair.sender.connection.writeBatch(batch);
+    expect(await pair.accepted.events.next()).toEqual({ kind: "batch", batch });
+  });
+
   it("ends in good order after Goodbye", async () => {
     await using pair = await connectPair();
     pair.sender.connection.writeGoodbye();
     expect((await pair.accepted.events.next()).kind).toBe("goodbye");
     pair.accepted.connection.writeAck(ack);
-    pair.accepted.connection.writeGoodbye({ epoch: identity.epoch, number: 3 });
+    pair.accepted.connection.writeGoodbye({ epoch, number: 3 });
     pair.accepted.connection.end();
     expect(await pair.sender.events.next()).toEqual({ kind: "ack", ack });
-    expect(await pair.sender.events.next()).toEqual({ kind: "goodbye", goodbye: { epoch: identity.epoch, number: 3 } });
-    expect(await pair.sender.events.next()).toEqual({ kind: "closed", code: undefined, message: undefined });
-    expect(await pair.accepted.events.next()).toEqual({ kind: "closed", code: undefined, message: undefined });
+    expect(await pair.sender.events.next()).toEqual({ kind: "goodbye", goodbye: { epoch, number: 3 } });
+    expect(await pair.sender.events.next()).toEqual(inGoodOrder);
+    expect(await pair.accepted.events.next()).toEqual(inGoodOrder);
+  });
+
+  it("lets everything written leave before it ends", async () => {
+    await using pair = await connectPair();
+    for (let i = 0; i < 50; i++) pair.sender.connection.writeBatch(batch);
+    pair.sender.connection.end();
+    pair.sender.connection.writeBatch(batch);
+    for (let i = 0; i < 50; i++) expect((await pair.accepted.events.next()).kind).toBe("batch");
+    expect(await pair.accepted.events.next()).toMatchObject({ kind: "closed", code: "connection_lost" });
+    expect(await pair.sender.events.next()).toEqual(inGoodOrder);
+  });
+
+  it("tells nobody anything after destroy, and takes writes without a word", async () => {
+    await using pair = await connectPair();
+    pair.accepted.connection.writeAck(ack);
+    pair.sender.connection.destroy();
+    pair.sender.connection.writeBatch(batch);
+    pair.sender.connection.end();
+    expect(await pair.accepted.events.next()).toMatchObject({ kind: "closed", code: "connection_lost" });
+    pair.accepted.connection.writeAck(ack);
+    pair.accepted.connection.resume();
+    await settle();
+    expect(pair.sender.events.all).toEqual([]);
+    expect(pair.accepted.events.all).toHaveLength(1);
+  });
+
+  it("tells both sides when the network cuts it", async () => {
+    await using listener = await TestListener.start();
+    await using proxy = await TcpProxy.to(listener.port);
+    const sender = await dialTest(proxy.address);
+    const accepted = await listener.accepted.next();
+    proxy.cut();
+    const lost = { kind: "closed", code: "connection_lost" };
+    expect(await sender.events.next()).toMatchObject(lost);
+    expect(await accepted.events.next()).toMatchObject(lost);
+    await settle();
+    expect(sender.events.all).toHaveLength(1);
+    expect(accepted.events.all).toHaveLength(1);
+  });
+});
+
+describe("backpressure", () => {
+  const long = { ...batch, payloads: [new Uint8Array(50_000)], compressions: undefined, headers: undefined };
+
+  /** Writes while the connection takes it, turn by turn, until it takes no more. */
+  async function fill({ sender }: Pair): Promise<number> {
+    let count = 0;
+    for (let calm = 0; calm < 50; calm++) {
+      for (; sender.connection.canWrite; calm = 0) sender.connection.writeBatch({ ...long, firstNumber: ++count });
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    return count;
+  }
+
+  it("says when the socket cannot keep up, and when it can again", async () => {
+    await using pair = await connectPair();
+    const { connection } = pair.sender;
+    expect(connection.canWrite).toBe(true);
+    expect(connection.bufferedBytes).toBe(0);
+    pair.accepted.connection.pause();
+    const count = await fill(pair);
+    expect(connection.bufferedBytes).toBeGreaterThanOrEqual(protocolConstants.writeHighWaterBytes / 2);
+    expect(connection.bufferedBytes).toBeLessThan(protocolConstants.writeHighWaterBytes + 60_000);
+    const drains = pair.sender.events.all.length;
+    pair.accepted.connection.resume();
+    for (let number = 1; number <= count; number++) {
+      expect(await pair.accepted.events.next()).toMatchObject({ kind: "batch", batch: { firstNumber: number } });
+    }
+    await settle();
+    expect(pair.sender.events.all.slice(drains)).toEqual([{ kind: "drain" }]);
+    expect(connection.canWrite).toBe(true);
+    expect(connection.bufferedBytes).toBe(0);
+  });
+
+  it("delivers nothing from the moment of pause, not even what has come already", async () => {
+    await using listener = await TestListener.start();
+    const { client, accepted } = await establishRaw(listener);
+    const events = accepted.events;
+    const push = events.push.bind(events);
+    events.push = (event) => {
+      accepted.connection.pause();
+      push(event);
+    };
+    // All three frames come in one chunk.
+    const goLive: Frame = { kind: "goLive", value: { epoch } };
+    client.send(goLive, goLive, goLive);
+    for (let count = 1; count <= 3; count++) {
+      await events.next();
+      await settle();
+      expect(events.all).toHaveLength(count);
+      accepted.connection.resume();
+      expect(events.all).toHaveLength(count);
+    }
+    client[Symbol.dispose]();
+  });
+
+  it("does not pile up answers for a dialler that does not read", async () => {
+    await using listener = await TestListener.start();
+    const { client } = await establishRaw(listener);
+    client.send(...Array.from({ length: 1000 }, (_, i): Frame => ({ kind: "ping", value: { token: BigInt(i) } })));
+    let last = -1n;
+    let pongs = 0;
+    while (last !== 999n) {
+      const frame = await client.frames.next();
+      if (frame.kind === "pong") {
+        last = frame.value.token;
+        pongs++;
+      }
+    }
+    expect(pongs).toBeLessThan(100);
+    client[Symbol.dispose]();
+  });
+});
+
+describe("what breaks the protocol after the handshake", () => {
+  it.each<[string, Frame[]]>([
+    ["a batch of another epoch", [{ kind: "batch", value: { ...batch, epoch: epoch + 1 } }]],
+    ["GoLive of another epoch", [{ kind: "goLive", value: { epoch: epoch - 1 } }]],
+    ["a second Hello", [helloTo({ nonce: new Uint8Array(32), minVersion: 1, maxVersion: 1, capabilities: [] })]],
+    ["an Ack from the dialler", [{ kind: "ack", value: ack }]],
+    [
+      "a payload above the limit",
+      [
+        {
+          kind: "batch",
+          value: { ...batch, payloads: [new Uint8Array(1024 * 1024 + 1)], compressions: undefined, headers: undefined },
+        },
+      ],
+    ],
+    [
+      "a declared length above the limit",
+      [
+        {
+          kind: "batch",
+          value: { ...batch, compressions: [{ index: 0, compression: "gzip", uncompressedBytes: 1024 * 1024 + 1 }] },
+        },
+      ],
+    ],
+    [
+      "a batch after Goodbye",
+      [
+        { kind: "goodbye", value: { epoch: 0, number: 0 } },
+        { kind: "batch", value: batch },
+      ],
+    ],
+  ])("%s is refused with its code", async (_, frames) => {
+    await using listener = await TestListener.start();
+    const { client, accepted } = await establishRaw(listener);
+    client.send(...frames);
+    expect(await client.frames.next()).toMatchObject({ kind: "refuse", value: { code: "protocol_violation" } });
+    await client.closed;
+    await settle();
+    expect(accepted.events.all.filter(({ kind }) => kind === "batch")).toEqual([]);
+    expect(accepted.events.all.at(-1)).toMatchObject({ kind: "closed", code: "protocol_violation" });
+    expect(listener.refusals.all).toEqual([]);
+  });
+
+  it("is told to a dialler that goes on writing", async () => {
+    await using listener = await TestListener.start();
+    const { client, accepted } = await establishRaw(listener);
+    client.send({ kind: "ack", value: ack });
+    for (let i = 0; i < 100; i++) client.socket.write(new Uint8Array(10_000));
+    expect(await client.frames.next()).toMatchObject({ kind: "refuse", value: { code: "protocol_violation" } });
+    expect(await accepted.events.next()).toMatchObject({ kind: "closed", code: "protocol_violation" });
+    await client.closed;
+  });
+
+  it("ends the sender's connection with the code of the listener's Refuse", async () => {
+    await using pair = await connectPair();
+    // The listener's epoch is the Hello's: this batch is a violation only there.
+    pair.sender.connection.writeBatch({ ...batch, epoch: epoch + 1 });
+    expect(await pair.sender.events.next()).toMatchObject({
+      kind: "closed",
+      code: "protocol_violation",
+      message: expect.stringContaining("epoch"),
+    });
+  });
+});
+
+describe("a silent connection", () => {
+  const { pingAfterMs, pingTimeoutMs } = protocolConstants;
+
+  it("is kept by pings and their answers", async () => {
+    const clocks = { near: new ManualClock(), far: new ManualClock() };
+    await using pair = await connectPair({ listen: { clock: clocks.far }, dial: { clock: clocks.near } });
+    await settle();
+    for (let i = 0; i < 5; i++) {
+      clocks.near.advance(pingAfterMs);
+      await settle();
+      clocks.near.advance(pingTimeoutMs);
+      await settle();
+    }
+    expect(pair.sender.events.all).toEqual([]);
+    pair.sender.connection.writeBatch(batch);
+    expect((await pair.accepted.events.next()).kind).toBe("batch");
+  });
+
+  it("ends on both sides when the network swallows everything", async () => {
+    const clocks = { near: new ManualClock(), far: new ManualClock() };
+    await using listener = await TestListener.start({ clock: clocks.far });
+    await using proxy = await TcpProxy.to(listener.port);
+    const sender = await dialTest(proxy.address, { clock: clocks.near });
+    const accepted = await listener.accepted.next();
+    await settle();
+    proxy.stall();
+    for (const [clock, { events }] of [
+      [clocks.near, sender],
+      [clocks.far, accepted],
+    ] as const) {
+      clock.advance(pingAfterMs + pingTimeoutMs - 1);
+      await settle();
+      expect(events.all).toEqual([]);
+      clock.advance(1);
+      expect(events.all).toMatchObject([{ kind: "closed", code: "connection_lost" }]);
+    }
+  });
+
+  it("outlasts a listener that does not read for long", async () => {
+    const clocks = { near: new ManualClock(), far: new ManualClock() };
+    await using pair = await connectPair({ listen: { clock: clocks.far }, dial: { clock: clocks.near } });
+    pair.accepted.connection.pause();
+    await settle();
+    for (let second = 0; second < 300; second++) {
+      clocks.near.advance(1000);
+      clocks.far.advance(1000);
+      await settle();
+    }
+    pair.sender.connection.writeBatch(batch);
+    pair.accepted.connection.resume();
+    expect((await pair.accepted.events.next()).kind).toBe("batch");
+    expect(pair.sender.events.all).toEqual([]);
   });
 });

@@ -67,7 +67,7 @@ export function textMessages(...texts: string[]): { topicKey: number; payload: U
 export async function terminateHolder(operator: pg.Client, name: string): Promise<void> {
   await operator.query(
     `SELECT pg_terminate_backend(pid) FROM pg_locks
-     WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+     WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
        AND (classid::bigint << 32 | objid::bigint) = hashtextextended('hawser:lease:' || $1, 0)`,
     [name],
   );

@@ -1,0 +1,19 @@
+import { startDevStack } from "../../src/dev/index.js";
+import { compareMigratedSchema } from "../../src/store/index.js";
+import type { Step } from "./step.js";
+
+/** A database that went through all migrations has the schema that the spec says. */
+export const schemaStep: Step = {
+  name: "schema",
+  async run() {
+    await using stack = await startDevStack({ nats: false });
+    const differences = await compareMigratedSchema(stack.databaseUrl);
+    return differences.length === 0
+      ? { kind: "ok" }
+      : {
+          kind: "failed",
+          details: differences.join("\n"),
+          remedy: "Add a migration to src/store/migrations.ts that makes the spec's schema of the last step's.",
+        };
+  },
+};

@@ -1,0 +1,293 @@
+/**
+ * The receiving side of a running peer: the listening socket, who may come in, a link for each channel, and the handler.
+ */
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import type { DeadMessage, IncomingMessage, Position } from "../channel/index.js";
+import type { HawserError } from "../errors/index.js";
+import type { Channel, CursorCommitter } from "../store/index.js";
+import { type Authorization, type Listener, listen } from "../transport/index.js";
+import type { HelloFields } from "../wire/index.js";
+import type { PeerContext } from "./context.js";
+import { Dispatcher } from "./dispatcher.js";
+import { type InboxServices, ListenerLink } from "./listener-link.js";
+import { asHawserError } from "./sender-link.js";
+
+/** What a message looks like to whoever builds the handler's view of it. */
+export interface Delivered {
+  readonly message: IncomingMessage;
+  readonly to: string;
+  readonly from: string;
+  readonly sender: string;
+  readonly payload: Uint8Array;
+  readonly attempt: number;
+}
+
+export interface InboxOptions {
+  readonly context: PeerContext;
+  readonly listenAddress: string;
+  readonly serves: (topic: string) => boolean;
+  /** Undefined for a peer that only sends: its messages wait. */
+  readonly handle: ((delivered: Delivered) => unknown) | undefined;
+}
+
+export class Inbox {
+  private readonly links = new Map<number, ListenerLink>();
+  private readonly opening = new Map<number, Promise<ListenerLink | undefined>>();
+  private readonly topics = new Map<number, string>();
+  private readonly dispatcher: Dispatcher;
+  private readonly services: InboxServices;
+  private committer: CursorCommitter;
+  private listener: Listener | undefined;
+  private poll: NodeJS.Timeout | undefined;
+  private unlisten: (() => void)[] = [];
+  private halted = false;
+  private closed = false;
+  /** Backlogs counted for Hellos that were let in and whose connection has not come yet. */
+  private readonly backlogs = new WeakMap<HelloFields, number>();
+
+  constructor(private readonly options: InboxOptions) {
+    const { context, serves, handle } = options;
+    this.dispatcher = new Dispatcher(context.settings.concurrency);
+    this.committer = this.newCommitter();
+    this.services = Object.assign(Object.create(context) as PeerContext, {
+      topicOf: (topicKey: number) => this.topics.get(topicKey) ?? this.lookUpTopic(topicKey),
+      serves,
+      handle: (link: ListenerLink, message: IncomingMessage, to: string, payload: Uint8Array, attempt: number) =>
+        handle?.({ message, to, from: link.source.sourceTopic, sender: link.source.senderName, payload, attempt }),
+      wake: (link: ListenerLink) => this.dispatcher.wake(link),
+      takeSlot: () => this.dispatcher.takeSlot(),
+      freeSlot: () => this.dispatcher.freeSlot(),
+      commit: (link: ListenerLink, cursor: Position, dead: DeadMessage | undefined, plain: Uint8Array | undefined) =>
+        this.commit(link, cursor, dead, plain),
+    });
+  }
+
+  /** Binds the socket, and takes what is stored. @throws TransportError `bind_failed`; StoreError `store_failed` */
+  async start(): Promise<string> {
+    const { context, listenAddress } = this.options;
+    const { store, settings, sender, status, secrets } = context;
+    await this.openOwned();
+    this.unlisten = [
+      store.on("announced", (connectionKey, listenerName) => {
+        if (listenerName === sender.name) void this.announced(connectionKey);
+      }),
+      store.on("session", (state) => state === "up" && void this.lookForMessages()),
+    ];
+    await store.listenForMessages(sender.name);
+    this.listener = await listen({
+      address: listenAddress,
+      listenerName: sender.name,
+      secrets: () => secrets.all,
+      maxMessageBytes: settings.maxMessageBytes,
+      allowPlaintext: settings.allowPlaintext,
+      authorize: (hello) => this.authorize(hello),
+      onConnection: (connection, hello) => {
+        const link = this.links.get(hello.connectionKey);
+        const backlog = this.backlogs.get(hello) ?? 0;
+        if (link?.onConnection(connection, hello.epoch, backlog) !== true) {
+          connection.destroy();
+          return ignoring;
+        }
+        return {
+          onBatch: (batch) => link.onBatch(connection, batch),
+          onGoLive: () => link.channel.onGoLive(connection),
+          onGoodbye: () => link.onGoodbye(connection),
+          onClosed: () => link.onClosed(connection),
+        };
+      },
+      onHandshakeRefused: ({ remoteAddress, code, message }) =>
+        status.tell({ kind: "handshake_refused", address: remoteAddress, code, message }),
+    });
+    await this.lookForMessages();
+    this.pollLater();
+    return this.listener.boundAddress;
+  }
+
+  /** The lease is, or is not, surely held: without it nothing is handled. */
+  halt(halted: boolean): void {
+    this.halted = halted;
+    for (const link of this.links.values()) link.halt(this.handlesNothing);
+  }
+
+  /**
+   * The name was taken anew after the database changed servers: what was accepted is no longer known to be in order, so
+   * everything begins again from the cursors.
+   */
+  async reopen(): Promise<void> {
+    this.committer.close();
+    this.committer = this.newCommitter();
+    for (const link of this.links.values()) {
+      link.dropConnection();
+      link.close();
+    }
+    this.links.clear();
+    await this.openOwned();
+    await this.lookForMessages();
+  }
+
+  /** Starts no handler any more, and waits for those that run and for their cursors. */
+  async stop(): Promise<void> {
+    clearTimeout(this.poll);
+    this.halt(true);
+    await Promise.all([...this.links.values()].map((link) => link.idle()));
+    for (const link of this.links.values()) link.run();
+    await this.committer.drain();
+  }
+
+  /** Says Goodbye to every sender and closes the socket. */
+  async close(): Promise<void> {
+    this.closed = true;
+    clearTimeout(this.poll);
+    for (const stop of this.unlisten) stop();
+    for (const link of this.links.values()) {
+      link.sayGoodbye();
+      link.close();
+    }
+    this.committer.close();
+    await this.listener?.close({ connections: false });
+  }
+
+  private get handlesNothing(): boolean {
+    return this.halted || this.options.handle === undefined;
+  }
+
+  private newCommitter(): CursorCommitter {
+    const { context } = this.options;
+    const { status } = context;
+    return context.store.cursorCommitter(context.lease, {
+      onCommitted: (cursors) => {
+        for (const { connectionKey, epoch, number } of cursors) {
+          this.links.get(connectionKey)?.onCommitted({ epoch, number });
+        }
+      },
+      onFenced: () => context.nameLost("a cursor commit was refused"),
+      onNotOwned: (connectionKey) => {
+        const link = this.links.get(connectionKey);
+        this.links.delete(connectionKey);
+        link?.dropConnection();
+        link?.close();
+      },
+      onError: (error) => {
+        const failure = asHawserError(error);
+        status.tell({ kind: "listener_store_error", message: failure.message, error: failure });
+      },
+    });
+  }
+
+  private commit(
+    link: ListenerLink,
+    cursor: Position,
+    dead: DeadMessage | undefined,
+    plain: Uint8Array | undefined,
+  ): void {
+    const { connectionKey, source } = link;
+    if (this.links.get(connectionKey) !== link) return;
+    if (dead === undefined) {
+      this.committer.commit(connectionKey, cursor.epoch, cursor.number);
+      return;
+    }
+    const { message, errorCode, errorMessage, attempts } = dead;
+    this.committer.commit(connectionKey, cursor.epoch, cursor.number, {
+      ...cursor,
+      source: source.composite,
+      topic: this.topics.get(message.topicKey) ?? `topic key ${message.topicKey}`,
+      payload: plain ?? message.payload,
+      headers: message.headers ?? [],
+      errorCode,
+      errorMessage,
+      attempts,
+    });
+    void link.tellDead(message, errorCode, errorMessage, true);
+  }
+
+  /** Decides on a Hello that has proved itself: the catalog knows whose channel it is and which epoch counts. */
+  private async authorize(hello: HelloFields): Promise<Authorization> {
+    const { store, sender, lease, settings } = this.options.context;
+    const refuse = (code: HawserError["code"], message: string): Authorization => ({ accept: false, code, message });
+    if (this.closed || this.halted) return refuse("busy", `"${sender.name}" is stopping, or not sure of its name`);
+    const [link, epoch] = await Promise.all([this.linkOf(hello.connectionKey), store.peerEpoch(hello.senderName)]);
+    if (
+      link === undefined ||
+      link.source.senderName !== hello.senderName ||
+      link.source.sourceTopic !== hello.sourceTopic
+    ) {
+      return refuse("wrong_peer", `channel ${hello.connectionKey} is not one from "${hello.senderName}" to this peer`);
+    }
+    if (epoch !== hello.epoch) {
+      return refuse("fenced", `the catalog has epoch ${epoch ?? "none"} for "${hello.senderName}", not ${hello.epoch}`);
+    }
+    const backlog = await store.backlogOf(hello.connectionKey, link.channel.accepted);
+    if (!lease.isWritable || this.halted) return refuse("busy", `"${sender.name}" is not sure of its name`);
+    this.backlogs.set(hello, backlog);
+    const { epoch: cursorEpoch, number: cursor } = link.channel.committed;
+    return { accept: true, welcome: { cursorEpoch, cursor, backlog, credit: settings.creditBytes } };
+  }
+
+  /** The link of a channel that this peer owns; undefined for any other. */
+  private async linkOf(connectionKey: number): Promise<ListenerLink | undefined> {
+    const known = this.links.get(connectionKey);
+    if (known !== undefined) return known;
+    let opening = this.opening.get(connectionKey);
+    if (opening === undefined) {
+      opening = this.options.context.store
+        .channel(connectionKey)
+        .then((channel) => this.open(channel))
+        .finally(() => this.opening.delete(connectionKey));
+      this.opening.set(connectionKey, opening);
+    }
+    return await opening;
+  }
+
+  private open(channel: Channel | undefined): ListenerLink | undefined {
+    if (this.closed || channel === undefined || channel.owner !== this.options.context.sender.name) return undefined;
+    const known = this.links.get(channel.connectionKey);
+    if (known !== undefined) return known;
+    const link = new ListenerLink(this.services, channel, channel.cursor);
+    if (this.handlesNothing) link.halt(true);
+    this.links.set(channel.connectionKey, link);
+    return link;
+  }
+
+  /** Cursors are read here, after the lease was taken, never before. */
+  private async openOwned(): Promise<void> {
+    const { store, sender } = this.options.context;
+    for (const channel of await store.channelsOwnedBy(sender.name)) this.open(channel);
+  }
+
+  private async announced(connectionKey: number): Promise<void> {
+    try {
+      (await this.linkOf(connectionKey))?.channel.onAnnounced();
+    } catch (error) {
+      this.options.context.logger.debug({ err: error, connectionKey }, "could not look up an announced channel");
+    }
+  }
+
+  /** Notifications can be missed: looks which channels have stored messages. */
+  private async lookForMessages(): Promise<void> {
+    const { store, sender, status } = this.options.context;
+    try {
+      for (const connectionKey of await store.channelsWithMessages(sender.name)) {
+        (await this.linkOf(connectionKey))?.channel.onPolled();
+      }
+    } catch (error) {
+      const failure = asHawserError(error);
+      status.tell({ kind: "listener_store_error", message: failure.message, error: failure });
+    }
+  }
+
+  private pollLater(): void {
+    this.poll = setTimeout(async () => {
+      await this.lookForMessages();
+      if (!this.closed) this.pollLater();
+    }, storeConstants.pollMs);
+    this.poll.unref();
+  }
+
+  private async lookUpTopic(topicKey: number): Promise<string | undefined> {
+    const topic = await this.options.context.store.topicOfKey(topicKey);
+    if (topic !== undefined) this.topics.set(topicKey, topic);
+    return topic;
+  }
+}
+
+const ignoring = { onBatch() {}, onGoLive() {}, onGoodbye() {}, onClosed() {} };

@@ -1,0 +1,394 @@
+/**
+ * A peer: a process that exchanges messages with others directly over TCP, with Postgres as phone book, offline queue and
+ * ack ledger.
+ */
+import { type HawserError, PeerError } from "../errors/index.js";
+import { type PendingMessages, type Sender, type Store, silentLogger } from "../store/index.js";
+import type { Delivered } from "./inbox.js";
+import { bytesOf, type Handler, type Message, type Receipt, type SendOptions } from "./message.js";
+import { MessageStream } from "./message-stream.js";
+import { MessageView } from "./message-view.js";
+import {
+  type CheckedOptions,
+  checkAddress,
+  checkHeaders,
+  checkNotReserved,
+  checkOptions,
+  checkTopic,
+  type PeerOptions,
+} from "./options.js";
+import type { CheckedMessage } from "./outbox.js";
+import { asHawserError } from "./sender-link.js";
+import { openPeerStore, PeerSession } from "./session.js";
+import { type PeerStatus, StatusEmitter } from "./status.js";
+import type { Ticket } from "./ticket.js";
+
+/** A listener of a topic, as the phone book has it. */
+export interface ListenerEntry {
+  /** host:port */
+  readonly address: string;
+  readonly name: string;
+}
+
+/** What became of one of the sends of {@link Peer.sendAll}. */
+export type SendAllReceipt = Receipt | { readonly peer: string; readonly error: HawserError };
+
+type State = "stopped" | "starting" | "running" | "stopping";
+
+/**
+ * A peer with a name, a source topic and a listening address. Create it, `run` it, and it receives what is sent to its
+ * topic and to the topics it subscribes to; meanwhile it sends. One process at a time has a name.
+ */
+export class Peer implements AsyncDisposable {
+  private readonly options: CheckedOptions;
+  private readonly logger: NonNullable<PeerOptions["logger"]>;
+  private readonly status = new StatusEmitter();
+  private readonly subscriptions = new Set<string>();
+  private readonly unsubscribed = new Set<string>();
+  private advertised: string | undefined;
+  private state: State = "stopped";
+  private transition: Promise<void> = Promise.resolve();
+  private session: PeerSession | undefined;
+  private handler: Handler | undefined;
+  private stream: MessageStream | undefined;
+  private bound = "";
+
+  /** @throws PeerError `invalid_argument` naming the option, its value and the rule */
+  constructor(options: PeerOptions) {
+    this.options = checkOptions(options);
+    this.advertised = options.advertise;
+    this.logger = options.logger ?? silentLogger;
+  }
+
+  /** The peer's name. */
+  get name(): string {
+    return this.options.name;
+  }
+
+  /** The address that the socket is bound to, host:port; stays after a stop. Empty before the first start. */
+  get boundListenAddress(): string {
+    return this.bound;
+  }
+
+  /** The address in the phone book; empty while the peer is not running. */
+  get publishedAddress(): string {
+    return this.session?.publishedAddress ?? "";
+  }
+
+  /** The address to publish instead of the bound one; port 0 becomes the bound port. */
+  get advertise(): string | undefined {
+    return this.advertised;
+  }
+
+  /** @throws PeerError `already_running`, or `invalid_argument` for a malformed address */
+  set advertise(address: string | undefined) {
+    if (this.state !== "stopped") {
+      throw new PeerError("already_running", "the advertised address can be set only while the peer is stopped");
+    }
+    if (address !== undefined) checkAddress("advertise", address);
+    this.advertised = address;
+  }
+
+  /** Hears of what no call can throw. */
+  on(event: "status", listener: (status: PeerStatus) => void): this {
+    this.status.on(event, listener);
+    return this;
+  }
+
+  off(event: "status", listener: (status: PeerStatus) => void): this {
+    this.status.off(event, listener);
+    return this;
+  }
+
+  /**
+   * Starts: migrates the database where needed, takes the name, binds the socket, enters the phone book, and hands what
+   * comes to `handler`. Without a handler the peer only sends; messages for it wait in the store. Does nothing when it
+   * is running already.
+   *
+   * @throws HawserError `name_in_use` after `nameWaitMs`, `bind_failed`, `startup_failed` with the cause, …; it may be
+   * tried again
+   */
+  async run(handler?: Handler): Promise<void> {
+    if (this.state === "running" || this.state === "starting") return await this.transition;
+    await this.transition;
+    if (this.stream === undefined) this.handler = handler;
+    this.state = "starting";
+    this.transition = this.start();
+    try {
+      await this.transition;
+    } catch (error) {
+      this.transition = Promise.resolve();
+      throw error;
+    }
+  }
+
+  /** The messages as an async iterator instead of a handler; starts the peer if it is not running. */
+  messages(): AsyncIterableIterator<Message> {
+    if (this.state !== "stopped" || this.stream !== undefined) {
+      throw new PeerError("already_running", "messages() takes the place of a handler: call it instead of run()");
+    }
+    const stream = new MessageStream(
+      () => this.run(),
+      () => {
+        this.stream = undefined;
+      },
+    );
+    this.stream = stream;
+    this.handler = stream.handle;
+    return stream;
+  }
+
+  /**
+   * Sends to one listener of the topic, in turn.
+   *
+   * At least once (the default) it resolves `delivered` when the listener's handler is done and committed, or `stored`
+   * when Postgres has surely committed the message. At most once it resolves `sent` or `dropped`.
+   *
+   * @throws PeerError (as a rejection) `not_running`, `self_topic`, `no_address`, `invalid_argument`, `busy`,
+   * `store_failed` with `outcome: "unknown"` after `sendTimeoutMs`, `aborted`, `name_lost`
+   */
+  sendTo(topic: string, payload: Uint8Array | string, options?: SendOptions): Promise<Receipt> {
+    try {
+      const session = this.running();
+      const message = this.check(topic, payload, options);
+      return this.receipt(session.outbox.sendTo(topic, message), options?.signal);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** Sends to every listener of the topic: one receipt each, a failed one with its error. */
+  async sendAll(topic: string, payload: Uint8Array | string, options?: SendOptions): Promise<SendAllReceipt[]> {
+    const session = this.running();
+    const message = this.check(topic, payload, options);
+    const sent = await session.outbox.sendAll(topic, message);
+    return await Promise.all(
+      sent.map(async ({ peer, ticket }) => {
+        if (!("promise" in ticket)) return { peer, error: ticket };
+        try {
+          return await this.receipt(ticket, options?.signal);
+        } catch (error) {
+          return { peer, error: asHawserError(error) };
+        }
+      }),
+    );
+  }
+
+  /** Serves a further topic, from now on or from the next start; lasts over stop and run. */
+  async subscribe(topic: string): Promise<void> {
+    this.checkForeign(topic);
+    checkNotReserved(topic);
+    const before = this.subscriptions.has(topic);
+    this.subscriptions.add(topic);
+    this.unsubscribed.delete(topic);
+    if (this.state !== "running" || before) return;
+    try {
+      await this.session?.subscribe(topic);
+    } catch (error) {
+      this.subscriptions.delete(topic);
+      throw error;
+    }
+  }
+
+  /** Serves a topic no more: sends to it fail with `no_address`, and what still comes goes to the dead letters. */
+  async unsubscribe(topic: string): Promise<void> {
+    this.checkForeign(topic);
+    checkNotReserved(topic);
+    this.subscriptions.delete(topic);
+    if (this.state === "running") await this.session?.unsubscribe(topic);
+    else this.unsubscribed.add(topic);
+  }
+
+  /** Reads the topic's listeners again. @returns whether it has one */
+  async refreshAddressTopic(topic: string): Promise<boolean> {
+    checkTopic(topic);
+    if (this.state === "running" && this.session) return await this.session.outbox.refresh(topic);
+    return await this.withStore(async (store) => (await store.listenersOf(topic)).length > 0);
+  }
+
+  /** The topic's listeners in the phone book, in the order of their addresses. */
+  async listAddresses(topic: string): Promise<ListenerEntry[]> {
+    checkTopic(topic);
+    const listeners = await this.withStore((store) => store.listenersOf(topic));
+    return listeners.map(({ addr, name }) => ({ address: addr, name }));
+  }
+
+  /** How many messages this sender (name and source topic) has stored for others. */
+  async pendingCount(): Promise<number> {
+    return await this.withStore((store) => store.pendingCount(this.sender));
+  }
+
+  /** How many of them wait for each listener; known routes with 0 included. */
+  async pendingByPeer(): Promise<PendingMessages[]> {
+    return await this.withStore((store) => store.pendingByPeer(this.sender));
+  }
+
+  /** Deletes this sender's stored messages and routes. @throws PeerError `clear_while_running` */
+  async clearStoredMessages(): Promise<void> {
+    this.checkStopped("stored messages");
+    await this.withStore((store) => store.clearStoredMessages(this.sender));
+  }
+
+  /** Takes all listeners of this peer's source topic out of the phone book. @throws PeerError `clear_while_running` */
+  async clearAddressesOfTopic(): Promise<void> {
+    this.checkStopped("addresses");
+    await this.withStore((store) => store.clearAddressesOfTopic(this.options.topic));
+  }
+
+  /**
+   * Stops: refuses new sends, waits for running handlers, stores what is unconfirmed, tells everybody goodbye, leaves the
+   * phone book and gives the name back. All pending promises settle. May be called twice; `run` may follow.
+   */
+  async stop({ deadlineMs = this.options.settings.stopDeadlineMs }: { deadlineMs?: number } = {}): Promise<void> {
+    if (this.state === "stopped") return;
+    if (this.state === "stopping") return await this.transition;
+    await this.transition.catch(() => undefined);
+    const { session } = this;
+    if (session === undefined) return;
+    this.state = "stopping";
+    this.transition = session.stop(deadlineMs).finally(() => this.ended());
+    this.stream?.close();
+    await this.transition;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+
+  private get sender(): Sender {
+    return { name: this.options.name, sourceTopic: this.options.topic };
+  }
+
+  private async start(): Promise<void> {
+    try {
+      const session = await PeerSession.start({
+        options: this.options,
+        advertise: this.advertised,
+        logger: this.logger,
+        status: this.status,
+        subscriptions: this.subscriptions,
+        unsubscribed: this.unsubscribed,
+        handle: this.handler && ((delivered) => this.handle(delivered)),
+        onLost: () => {
+          this.stream?.close();
+          this.ended();
+        },
+      });
+      this.session = session;
+      this.bound = session.boundAddress;
+      this.unsubscribed.clear();
+      this.state = "running";
+    } catch (error) {
+      this.state = "stopped";
+      const cause = asHawserError(error);
+      if (cause.code !== "internal" && cause.code !== "store_failed") throw cause;
+      throw new PeerError("startup_failed", `"${this.name}" could not start: ${cause.message}`, { cause });
+    }
+  }
+
+  private ended(): void {
+    this.session = undefined;
+    this.stream = undefined;
+    this.state = "stopped";
+    this.transition = Promise.resolve();
+  }
+
+  private handle(delivered: Delivered): unknown {
+    return this.handler?.(new MessageView(delivered, this.reply));
+  }
+
+  private readonly reply = async (
+    { sender, from }: Delivered,
+    payload: Uint8Array | string,
+    options: SendOptions | undefined,
+  ): Promise<Receipt> => {
+    const session = this.session;
+    if (session === undefined) throw notRunning(this.name);
+    const message = this.checkMessage(payload, options);
+    return await this.receipt(session.outbox.sendToPeer(sender, from, message), options?.signal);
+  };
+
+  private running(): PeerSession {
+    if (this.state !== "running" || this.session === undefined) throw notRunning(this.name);
+    return this.session;
+  }
+
+  private check(topic: string, payload: Uint8Array | string, options: SendOptions | undefined): CheckedMessage {
+    this.checkForeign(topic);
+    return this.checkMessage(payload, options);
+  }
+
+  private checkMessage(payload: Uint8Array | string, options: SendOptions | undefined): CheckedMessage {
+    const bytes = bytesOf(payload);
+    if (!(bytes instanceof Uint8Array) || bytes.length === 0) {
+      throw new PeerError("invalid_argument", "the payload must be a Uint8Array or a string of at least one byte");
+    }
+    const delivery = options?.delivery ?? "at-least-once";
+    if (delivery !== "at-least-once" && delivery !== "at-most-once") {
+      throw new PeerError(
+        "invalid_argument",
+        `delivery ${String(delivery)}: must be "at-least-once" or "at-most-once"`,
+      );
+    }
+    return { delivery, payload: bytes, headers: options?.headers && checkHeaders(options.headers) };
+  }
+
+  private checkForeign(topic: string): void {
+    checkTopic(topic);
+    if (topic === this.options.topic) {
+      throw new PeerError("self_topic", `"${topic}" is this peer's own source topic; name another`);
+    }
+  }
+
+  private checkStopped(what: string): void {
+    if (this.state !== "stopped") {
+      throw new PeerError("clear_while_running", `${what} can be cleared only while "${this.name}" is not running`);
+    }
+  }
+
+  /** The promise of a send, ended early by the caller's signal. */
+  private receipt(sent: Ticket | Promise<Ticket>, signal: AbortSignal | undefined): Promise<Receipt> {
+    if (signal === undefined) return "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
+    return abortable("promise" in sent ? sent.promise : sent.then(({ promise }) => promise), signal);
+  }
+
+  /** The running peer's store, or one opened for this. */
+  private async withStore<T>(work: (store: Store) => Promise<T>): Promise<T> {
+    if (this.session) return await work(this.session.store);
+    const store = await openPeerStore({ options: this.options, logger: this.logger });
+    try {
+      await store.migrate();
+      return await work(store);
+    } finally {
+      await store.close();
+    }
+  }
+}
+
+function notRunning(name: string): PeerError {
+  return new PeerError("not_running", `"${name}" is not running; call run() first`);
+}
+
+async function abortable(promise: Promise<Receipt>, signal: AbortSignal): Promise<Receipt> {
+  const aborted = (): PeerError =>
+    new PeerError("aborted", "the wait for the send was aborted; the message may still arrive", {
+      cause: signal.reason,
+      outcome: "unknown",
+    });
+  if (signal.aborted) {
+    promise.catch(() => undefined);
+    throw aborted();
+  }
+  let onAbort: (() => void) | undefined;
+  try {
+    return await Promise.race([
+      promise,
+      new Promise<never>((_, reject) => {
+        onAbort = () => reject(aborted());
+        signal.addEventListener("abort", onAbort, { once: true });
+      }),
+    ]);
+  } finally {
+    if (onAbort) signal.removeEventListener("abort", onAbort);
+  }
+}

@@ -1,0 +1,73 @@
+/**
+ * Which listener of a topic gets a message: the phone book's listeners in turn, those known to be down left out, and
+ * the ones this sender has met before when nobody can be reached.
+ */
+import type { Listener, Route } from "../store/index.js";
+import type { SenderLink } from "./sender-link.js";
+
+/** A listener of a topic as the router knows it. */
+export interface Candidate {
+  readonly name: string;
+  /** Undefined when it is not in the phone book: then it is only stored for. */
+  readonly addr: string | undefined;
+  readonly maxMessageBytes: number;
+  readonly durable: boolean;
+}
+
+/** The listeners of one topic and whose turn it is. */
+export class TopicRoutes {
+  topicKey = 0;
+  /** In the phone book, in the order of their addresses. */
+  listed: readonly Candidate[] = [];
+  /** Met before, and not in the phone book now. */
+  away: readonly Candidate[] = [];
+  /** Every listener that was remembered as met. */
+  readonly met = new Set<string>();
+  /** Everything is known that a send needs: keys, listeners, links. */
+  ready = false;
+  /** Sends that wait for that; those behind them wait, too, so that their order stays. */
+  waiting = 0;
+  tail: Promise<unknown> = Promise.resolve();
+  private turn = 0;
+  private lastUsed: string | undefined;
+
+  constructor(readonly topic: string) {}
+
+  /** Takes over what the catalog says. */
+  update(listeners: readonly Listener[], routes: readonly Route[]): void {
+    this.listed = listeners.map(({ name, addr, maxMessageBytes, durable }) => ({
+      name,
+      addr,
+      maxMessageBytes,
+      durable,
+    }));
+    const names = new Set(listeners.map(({ name }) => name));
+    this.away = routes
+      .filter(({ name }) => !names.has(name))
+      .map(({ name, maxMessageBytes }) => ({ name, addr: undefined, maxMessageBytes, durable: false }));
+    for (const { name } of routes) this.met.add(name);
+  }
+
+  get isEmpty(): boolean {
+    return this.listed.length === 0 && this.away.length === 0;
+  }
+
+  get all(): readonly Candidate[] {
+    return this.away.length === 0 ? this.listed : [...this.listed, ...this.away];
+  }
+
+  /** Whose turn it is. @returns undefined when the topic has no listener at all */
+  choose(links: ReadonlyMap<string, SenderLink>): Candidate | undefined {
+    const { listed } = this;
+    for (let tried = 0; tried < listed.length; tried++) {
+      const candidate = listed[this.turn % listed.length] as Candidate;
+      this.turn += 1;
+      if (links.get(candidate.name)?.isDown !== true) {
+        this.lastUsed = candidate.name;
+        return candidate;
+      }
+    }
+    const all = this.all;
+    return all.find(({ name }) => name === this.lastUsed) ?? all.find(({ durable }) => durable) ?? all[0];
+  }
+}

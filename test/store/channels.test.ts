@@ -1,0 +1,153 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { openStore } from "../../src/store/index.js";
+import { catalogChannel, messageChannel } from "../../src/store/notifications.js";
+import { type World, world } from "./support/world.js";
+
+describe("channels", () => {
+  let w: World;
+  beforeAll(async () => {
+    w = await world();
+  });
+  afterAll(() => w[Symbol.asyncDispose]());
+
+  it("have one key each, however many ask for it first", async () => {
+    const other = await openStore({ databaseUrl: `${w.url}?application_name=other` });
+    const sender = { name: "a", sourceTopic: "b" };
+    const asked = Array.from({ length: 20 }, (_, n) => (n % 2 === 0 ? w.store : other).connectionKey(sender, "c"));
+    const keys = await Promise.all(asked);
+    expect(new Set(keys.map(({ connectionKey }) => connectionKey)).size).toBe(1);
+    const topics = await Promise.all(
+      Array.from({ length: 20 }, (_, n) => (n % 2 === 0 ? w.store : other).topicKey("t")),
+    );
+    expect(new Set(topics).size).toBe(1);
+    expect(topics[0]).not.toBe(keys[0]!.connectionKey);
+    expect(await w.store.topicOfKey(topics[0]!)).toBe("t");
+    expect(await w.store.topicOfKey(99_999)).toBeUndefined();
+    const { rows } = await w.operator.query("SELECT sender_topic FROM hawser.conn_sender");
+    expect(rows).toEqual([{ sender_topic: "b" }]);
+    await other.close();
+  });
+
+  it("tell their owner, which is the one they were handed over to", async () => {
+    const sender = { name: "one", sourceTopic: "source" };
+    const { connectionKey, owner } = await w.store.connectionKey(sender, "two");
+    expect(owner).toBe("two");
+    await w.operator.query("UPDATE hawser.conn_key_map SET owner = 'three' WHERE connection_key = $1", [connectionKey]);
+    expect(await w.store.connectionKey(sender, "two")).toEqual({ connectionKey, owner: "three" });
+    expect(await w.store.channelsOwnedBy("two")).toEqual([]);
+    expect(await w.store.channelsOwnedBy("three")).toEqual([
+      {
+        connectionKey,
+        composite: "one:source:two",
+        senderName: "one",
+        sourceTopic: "source",
+        owner: "three",
+        cursor: { epoch: 0, number: 0 },
+        attempts: 0,
+      },
+    ]);
+    expect(await w.store.channel(99_999)).toBeUndefined();
+  });
+
+  it("know the epochs of names", async () => {
+    const lease = await w.take("somebody");
+    expect(await w.store.peerEpoch("somebody")).toBe(lease.epoch);
+    expect(await w.store.peerEpoch("nobody")).toBeUndefined();
+  });
+});
+
+describe("what a sender has stored", () => {
+  const sender = { name: "sender", sourceTopic: "source" };
+
+  it("is counted by listener and topic, with known routes that have none, and cleared", async () => {
+    await using w = await world();
+    const lease = await w.take("sender");
+    const [orders, news] = [await w.store.topicKey("orders"), await w.store.topicKey("news")];
+    const key = await w.channelOf(sender, "listener");
+    const otherKey = await w.channelOf(sender, "gone");
+    const foreign = await w.channelOf({ name: "sender", sourceTopic: "another source" }, "listener");
+    const message = (topicKey: number) => ({ topicKey, payload: Buffer.from("x") });
+    await w.store.storeMessages(lease, key, 1, [message(orders), message(orders), message(news)]);
+    await w.store.storeMessages(lease, otherKey, 1, [message(orders)]);
+    await w.store.storeMessages(lease, foreign, 1, [message(orders)]);
+    await w.store.rememberRoute(sender, "orders", { addr: "h:1", name: "listener", maxMessageBytes: 9 });
+    await w.store.rememberRoute(sender, "orders", { addr: "h:2", name: "idle", maxMessageBytes: 9 });
+    await w.operator.query(
+      "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('news', 'h:1', 'listener')",
+    );
+
+    expect(await w.store.pendingCount(sender)).toBe(4);
+    expect(await w.store.pendingByPeer(sender)).toEqual([
+      { address: "h:1", topic: "news", name: "listener", count: 1 },
+      { address: "", topic: "orders", name: "gone", count: 1 },
+      { address: "h:1", topic: "orders", name: "listener", count: 2 },
+      { address: "h:2", topic: "orders", name: "idle", count: 0 },
+    ]);
+
+    // Handled, and not deleted yet.
+    await w.operator.query("INSERT INTO hawser.conn_mess_number (connection_key, epoch, v) VALUES ($1, $2, 2)", [
+      key,
+      lease.epoch,
+    ]);
+    expect(await w.store.pendingCount(sender)).toBe(2);
+
+    await w.store.clearStoredMessages(sender);
+    expect(await w.store.pendingByPeer(sender)).toEqual([]);
+    expect(await w.store.pendingCount({ name: "sender", sourceTopic: "another source" })).toBe(1);
+    expect(await w.store.cursorOf(key)).toEqual({ epoch: lease.epoch, number: 2 });
+  });
+});
+
+describe("announcements", () => {
+  it("reach the listener they are for, also over a lost session, and nobody else", async () => {
+    await using w = await world();
+    const name = "a listener whose name is longer than a channel's may be ".repeat(4);
+    const heard: string[] = [];
+    w.store.on("announced", (connectionKey, listenerName) => heard.push(`${connectionKey} ${listenerName}`));
+    const next = (): Promise<void> =>
+      new Promise((resolve) => {
+        const end = w.store.on("announced", () => {
+          end();
+          resolve();
+        });
+      });
+    await w.store.listenForMessages(name);
+    await w.store.listenForMessages("other");
+    let announced = next();
+    await w.store.announce("nobody", 1);
+    await w.store.announce(name, 2);
+    await announced;
+    const up = new Promise<void>((resolve) => w.store.on("session", (state) => state === "up" && resolve()));
+    await w.operator.query(
+      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'hawser'",
+    );
+    await up;
+    await w.store.unlistenForMessages("other");
+    announced = next();
+    await w.store.announce("other", 3);
+    await w.store.announce(name, 4);
+    await announced;
+    expect(heard).toEqual([`2 ${name}`, `4 ${name}`]);
+  });
+
+  it("let pass what is no announcement, as an operator's NOTIFY may be", async () => {
+    await using w = await world();
+    const heard: unknown[] = [];
+    w.store.on("catalog", (change) => heard.push(change));
+    await w.store.listenForMessages("listener");
+    const announced = new Promise<void>((resolve) => {
+      w.store.on("announced", (connectionKey) => {
+        heard.push(connectionKey);
+        resolve();
+      });
+    });
+    for (const payload of ["no json", "null", "{}"]) {
+      await w.operator.query("SELECT pg_notify($1, $2)", [catalogChannel, payload]);
+    }
+    for (const payload of ["", "text", "-1", "1.5", "7"]) {
+      await w.operator.query("SELECT pg_notify($1, $2)", [messageChannel("listener"), payload]);
+    }
+    await announced;
+    expect(heard).toEqual([7]);
+  });
+});

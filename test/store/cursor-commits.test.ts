@@ -1,0 +1,194 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import type { CommittedCursors, CursorCommit, DeadLetter, Lease } from "../../src/store/index.js";
+import { textMessages, type World, world } from "./support/world.js";
+
+describe("committing cursors", () => {
+  let w: World;
+  let sender: Lease;
+  let listener: Lease;
+  let channel: number;
+  let channels = 0;
+
+  beforeAll(async () => {
+    w = await world();
+    sender = await w.take("sender");
+    listener = await w.take("listener");
+  });
+  afterAll(() => w[Symbol.asyncDispose]());
+  beforeEach(async () => {
+    channel = await newChannel();
+  });
+
+  function newChannel(listenerName = "listener"): Promise<number> {
+    channels += 1;
+    return w.channelOf({ name: "sender", sourceTopic: `source ${channels}` }, listenerName);
+  }
+
+  async function commit(...commits: CursorCommit[]): Promise<CommittedCursors> {
+    const result = await w.store.commitCursors(listener, commits);
+    if (result === "fenced") throw new Error("fenced");
+    return result;
+  }
+
+  function letter(number: number, epoch = 1): DeadLetter {
+    return {
+      epoch,
+      number,
+      source: "sender:source:listener",
+      topic: "topic",
+      payload: Buffer.from(`payload ${number}`),
+      headers: [["name", "value"]],
+      errorCode: "handler_failed",
+      errorMessage: `no ${number}\0\ud800`,
+      attempts: 5,
+    };
+  }
+
+  it("moves a cursor forward, and never back", async () => {
+    expect(await w.store.cursorOf(channel)).toEqual({ epoch: 0, number: 0 });
+    const steps = [
+      [5, 1],
+      [5, 3],
+      [5, 2],
+      [4, 100],
+      [6, 1],
+    ] as const;
+    const cursors = [];
+    for (const [epoch, number] of steps) {
+      expect(await commit({ connectionKey: channel, epoch, number })).toEqual({ committed: [channel], notOwned: [] });
+      cursors.push(await w.store.cursorOf(channel));
+    }
+    expect(cursors.map(({ epoch, number }) => [epoch, number])).toEqual([
+      [5, 1],
+      [5, 3],
+      [5, 3],
+      [5, 3],
+      [6, 1],
+    ]);
+  });
+
+  it("deletes the rows that the cursor has passed, and no others", async () => {
+    const other = await newChannel();
+    for (const key of [channel, other]) {
+      await w.store.storeMessages(sender, key, 1, textMessages("a", "b", "c", "d"));
+    }
+    await commit({ connectionKey: channel, epoch: sender.epoch, number: 3 });
+    const [rows, otherRows] = [await rowsOf(channel), await rowsOf(other)];
+    expect(rows).toEqual([4]);
+    expect(otherRows).toEqual([1, 2, 3, 4]);
+    await commit({ connectionKey: other, epoch: sender.epoch + 1, number: 1 });
+    expect(await rowsOf(other)).toEqual([]);
+  });
+
+  it("deletes what was stored at or below the cursor afterwards", async () => {
+    const cursor = { epoch: sender.epoch, number: 2 };
+    await commit({ connectionKey: channel, ...cursor });
+    await w.store.storeMessages(sender, channel, 1, textMessages("late", "late", "new"));
+    expect(await w.store.deleteRowsUpTo(listener, channel, cursor)).toBe("deleted");
+    expect(await rowsOf(channel)).toEqual([3]);
+    expect(await w.store.cursorOf(channel)).toEqual(cursor);
+  });
+
+  it("touches no channel of another listener", async () => {
+    const foreign = await newChannel("somebody else");
+    await w.store.storeMessages(sender, foreign, 1, textMessages("a"));
+    const result = await commit(
+      { connectionKey: foreign, epoch: sender.epoch, number: 1 },
+      { connectionKey: channel, epoch: sender.epoch, number: 1 },
+      { connectionKey: 2_000_000_000, epoch: 1, number: 1 },
+    );
+    expect(result).toEqual({ committed: [channel], notOwned: [foreign, 2_000_000_000] });
+    expect(await w.store.cursorOf(foreign)).toEqual({ epoch: 0, number: 0 });
+    expect(await rowsOf(foreign)).toEqual([1]);
+  });
+
+  it("follows a channel that was handed over", async () => {
+    const foreign = await newChannel("somebody else");
+    await w.operator.query("UPDATE hawser.conn_key_map SET owner = 'listener' WHERE connection_key = $1", [foreign]);
+    await w.operator.query("UPDATE hawser.conn_key_map SET owner = 'another' WHERE connection_key = $1", [channel]);
+    const commits = [foreign, channel].map((connectionKey) => ({ connectionKey, epoch: 1, number: 1 }));
+    expect(await commit(...commits)).toEqual({ committed: [foreign], notOwned: [channel] });
+    expect(await w.store.channel(foreign)).toMatchObject({ owner: "listener", cursor: { epoch: 1, number: 1 } });
+    expect(await w.store.channel(channel)).toMatchObject({ owner: "another" });
+  });
+
+  it("writes nothing once the name was taken by another", async () => {
+    const old = { name: "listener", epoch: listener.epoch - 1 };
+    expect(await w.store.commitCursors(old, [{ connectionKey: channel, epoch: 1, number: 1 }])).toBe("fenced");
+    expect(await w.store.deleteRowsUpTo(old, channel, { epoch: 1, number: 1 })).toBe("fenced");
+    expect(await w.store.countAttempt(old, channel)).toBe("fenced");
+    expect(await w.store.cursorOf(channel)).toEqual({ epoch: 0, number: 0 });
+  });
+
+  it("counts attempts until the cursor moves", async () => {
+    expect(await w.store.countAttempt(listener, channel)).toBe(1);
+    expect(await w.store.countAttempt(listener, channel)).toBe(2);
+    expect(await w.store.channel(channel)).toMatchObject({ attempts: 2, cursor: { epoch: 0, number: 0 } });
+    await commit({ connectionKey: channel, epoch: 1, number: 1 });
+    expect(await w.store.channel(channel)).toMatchObject({ attempts: 0 });
+    expect(await w.store.countAttempt(listener, channel)).toBe(1);
+    await commit({ connectionKey: channel, epoch: 1, number: 1 });
+    expect(await w.store.channel(channel)).toMatchObject({ attempts: 1 });
+  });
+
+  it("writes a dead letter with the cursor that moves past it", async () => {
+    await commit({ connectionKey: channel, epoch: 1, number: 4 });
+    const deadLetters = [letter(4), letter(5), letter(7), letter(8)];
+    await commit({ connectionKey: channel, epoch: 1, number: 7, deadLetters });
+    expect(await lettersOf(channel)).toEqual(["5: payload 5", "7: payload 7"]);
+    const { rows } = await w.operator.query("SELECT * FROM hawser.dead_letters WHERE connection_key = $1", [channel]);
+    expect(rows[0]).toMatchObject({
+      origin: "peer",
+      source: "sender:source:listener",
+      topic: "topic",
+      headers: [["name", "value"]],
+      error_code: "handler_failed",
+      error_message: "no 5\uFFFD\uFFFD",
+      attempts: 5,
+    });
+  });
+
+  it("writes a dead letter once, also when a commit whose answer was lost is repeated with more", async () => {
+    await commit({ connectionKey: channel, epoch: 1, number: 1, deadLetters: [letter(1)] });
+    await commit({ connectionKey: channel, epoch: 1, number: 1, deadLetters: [letter(1)] });
+    await commit({ connectionKey: channel, epoch: 1, number: 3, deadLetters: [letter(1), letter(3)] });
+    expect(await lettersOf(channel)).toEqual(["1: payload 1", "3: payload 3"]);
+  });
+
+  it("keeps the payloads of several channels' dead letters apart", async () => {
+    const others = [await newChannel(), await newChannel()];
+    await commit(
+      { connectionKey: others[1]!, epoch: 1, number: 2, deadLetters: [letter(1), letter(2)] },
+      { connectionKey: channel, epoch: 1, number: 9 },
+      { connectionKey: others[0]!, epoch: 1, number: 30, deadLetters: [letter(30)] },
+    );
+    expect(await lettersOf(others[0]!)).toEqual(["30: payload 30"]);
+    expect(await lettersOf(others[1]!)).toEqual(["1: payload 1", "2: payload 2"]);
+    expect(await lettersOf(channel)).toEqual([]);
+  });
+
+  it("makes two commits of the same channels wait for each other, in no circle", async () => {
+    const keys = await Promise.all(Array.from({ length: 20 }, () => newChannel()));
+    const commits = Array.from({ length: 30 }, (_, round) => {
+      const inSomeOrder = round % 2 === 0 ? keys : [...keys].reverse();
+      const deadLetters = round % 3 === 0 ? [letter(round + 1)] : [];
+      return commit(
+        ...inSomeOrder.map((connectionKey) => ({ connectionKey, epoch: 1, number: round + 1, deadLetters })),
+      );
+    });
+    await Promise.all(commits);
+    for (const key of keys) expect(await w.store.cursorOf(key)).toEqual({ epoch: 1, number: 30 });
+  });
+
+  async function rowsOf(connectionKey: number): Promise<number[]> {
+    return (await w.store.drain(connectionKey, { epoch: 0, number: 0 })).rows.map(({ number }) => number);
+  }
+
+  async function lettersOf(connectionKey: number): Promise<string[]> {
+    const { rows } = await w.operator.query(
+      "SELECT number, convert_from(payload, 'UTF8') AS payload FROM hawser.dead_letters WHERE connection_key = $1 ORDER BY id",
+      [connectionKey],
+    );
+    return rows.map(({ number, payload }) => `${number}: ${payload}`);
+  }
+});

@@ -1,0 +1,278 @@
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import {
+  type CommittedCursors,
+  type CursorCommit,
+  CursorCommitter,
+  type DeadLetter,
+  type Lease,
+  type LeaseState,
+} from "../../src/store/index.js";
+import { ManualClock } from "./support/manual-clock.js";
+import { terminateHolder, textMessages, type World, world } from "./support/world.js";
+
+/** One flush that the committer began, to be answered by the test. */
+interface Flush {
+  readonly commits: readonly CursorCommit[];
+  succeed(result?: CommittedCursors | "fenced"): Promise<void>;
+  fail(): Promise<void>;
+}
+
+/** Lets everything run that is due by now. */
+const settled = (): Promise<void> => new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
+
+describe("the group commit of cursors", () => {
+  let clock: ManualClock;
+  let flushes: Flush[];
+  let told: unknown[];
+  let writable: boolean;
+  let changeLease: (state: LeaseState) => void;
+  let committer: CursorCommitter;
+
+  beforeEach(() => {
+    clock = new ManualClock();
+    flushes = [];
+    told = [];
+    writable = true;
+    const lease = {
+      name: "listener",
+      epoch: 1,
+      get isWritable() {
+        return writable;
+      },
+      onChange: (callback: (state: LeaseState) => void) => {
+        changeLease = callback;
+        return () => {};
+      },
+    } as Lease;
+    const store = {
+      commitCursors: (_: unknown, commits: readonly CursorCommit[]) =>
+        new Promise<CommittedCursors | "fenced">((resolve, reject) => {
+          const keys = commits.map(({ connectionKey }) => connectionKey);
+          flushes.push({
+            commits,
+            succeed: (result = { committed: keys, notOwned: [] }) => (resolve(result), settled()),
+            fail: () => (reject(new Error("no database")), settled()),
+          });
+        }),
+    };
+    committer = new CursorCommitter(lease, store, {
+      clock,
+      events: {
+        onCommitted: (cursors) => told.push(["committed", ...cursors.map((c) => `${c.connectionKey}:${c.number}`)]),
+        onFenced: () => told.push("fenced"),
+        onNotOwned: (connectionKey) => told.push(["not owned", connectionKey]),
+        onError: (error) => told.push(["error", (error as Error).message]),
+      },
+    });
+  });
+
+  function numbersOf(flush: Flush | undefined): string[] {
+    return flush!.commits.map(({ connectionKey, epoch, number }) => `${connectionKey}:${epoch}:${number}`);
+  }
+
+  function letter(number: number, bytes = 1): DeadLetter {
+    const rest = { source: "s", topic: "t", headers: [], errorCode: "e", errorMessage: "m", attempts: 1 };
+    return { epoch: 1, number, payload: Buffer.alloc(bytes), ...rest };
+  }
+
+  it("begins at once, with what the tick brought, the newest of each channel", async () => {
+    committer.commit(1, 1, 1);
+    committer.commit(2, 1, 7);
+    committer.commit(1, 1, 2);
+    await settled();
+    expect(flushes.map(numbersOf)).toEqual([["1:1:2", "2:1:7"]]);
+    await flushes[0]!.succeed();
+    expect(told).toEqual([["committed", "1:2", "2:7"]]);
+  });
+
+  it("has one flush under way, and begins the next when it is done", async () => {
+    committer.commit(1, 1, 1);
+    await settled();
+    for (let number = 2; number <= 5; number++) committer.commit(1, 1, number);
+    committer.commit(2, 1, 1);
+    await settled();
+    expect(flushes).toHaveLength(1);
+    await flushes[0]!.succeed();
+    expect(numbersOf(flushes[1])).toEqual(["1:1:5", "2:1:1"]);
+    await flushes[1]!.succeed();
+    expect(told).toEqual([
+      ["committed", "1:1"],
+      ["committed", "1:5", "2:1"],
+    ]);
+    committer.commit(2, 1, 2);
+    await settled();
+    expect(flushes).toHaveLength(3);
+  });
+
+  it("tries again after a failure, later each time, with the newest values", async () => {
+    committer.commit(1, 1, 1, letter(1));
+    await settled();
+    const waits: number[] = [];
+    for (let attempt = 1; attempt <= 8; attempt++) {
+      committer.commit(1, 1, attempt + 1);
+      await flushes.at(-1)!.fail();
+      const before = clock.now();
+      while (flushes.length === attempt) clock.advance(10);
+      waits.push(clock.now() - before);
+    }
+    expect(waits).toEqual([50, 100, 200, 400, 800, 1600, 2000, 2000]);
+    expect(numbersOf(flushes.at(-1))).toEqual(["1:1:9"]);
+    expect(flushes.at(-1)!.commits[0]!.deadLetters!.map(({ number }) => number)).toEqual([1]);
+    await flushes.at(-1)!.succeed();
+    expect(told.at(-1)).toEqual(["committed", "1:9"]);
+    expect(told.filter((one) => Array.isArray(one) && one[0] === "error")).toHaveLength(8);
+    committer.commit(1, 1, 10);
+    await settled();
+    await flushes.at(-1)!.fail();
+    clock.advance(storeConstants.storeRetryMinMs);
+    expect(flushes).toHaveLength(11);
+  });
+
+  it("writes large dead letters in statements of their own, in order", async () => {
+    const half = storeConstants.insertBytes / 2;
+    committer.commit(1, 1, 1, letter(1, half));
+    committer.commit(1, 1, 2, letter(2, half));
+    committer.commit(1, 1, 3, letter(3, 2 * half));
+    committer.commit(1, 1, 4);
+    committer.commit(2, 1, 1, letter(1, half));
+    committer.commit(3, 1, 1);
+    for (let flush = 0; flush < 3; flush++) {
+      await settled();
+      await flushes[flush]!.succeed();
+    }
+    expect(flushes.map(numbersOf)).toEqual([["1:1:2", "3:1:1"], ["1:1:4"], ["2:1:1"]]);
+    expect(flushes[0]!.commits[0]!.deadLetters!.map(({ number }) => number)).toEqual([1, 2]);
+  });
+
+  it("begins nothing while the lease is not writable, and goes on when it is again", async () => {
+    writable = false;
+    committer.commit(1, 1, 1);
+    await settled();
+    clock.advance(60_000);
+    expect(flushes).toHaveLength(0);
+    writable = true;
+    changeLease("held");
+    expect(flushes).toHaveLength(1);
+    await flushes[0]!.succeed();
+    writable = false;
+    committer.commit(1, 1, 2);
+    await settled();
+    writable = true;
+    clock.advance(storeConstants.storeRetryMaxMs);
+    expect(flushes).toHaveLength(2);
+  });
+
+  it("says once that it is fenced, and takes nothing any more", async () => {
+    committer.commit(1, 1, 1);
+    await settled();
+    const drained = committer.drain();
+    await flushes[0]!.succeed("fenced");
+    expect(await drained).toBe(false);
+    committer.commit(1, 1, 2);
+    changeLease("lost");
+    await settled();
+    expect(flushes).toHaveLength(1);
+    expect(told).toEqual(["fenced"]);
+    expect(await committer.drain()).toBe(false);
+  });
+
+  it("ends with its lease, also while a flush is under way", async () => {
+    committer.commit(1, 1, 1);
+    await settled();
+    const drained = committer.drain();
+    changeLease("lost");
+    expect(told).toEqual(["fenced"]);
+    await flushes[0]!.fail();
+    expect(await drained).toBe(false);
+    clock.advance(60_000);
+    expect(flushes).toHaveLength(1);
+  });
+
+  it("reports channels of another listener instead of committing them", async () => {
+    committer.commit(1, 1, 1);
+    committer.commit(2, 1, 1);
+    await settled();
+    committer.commit(1, 1, 2);
+    await flushes[0]!.succeed({ committed: [2], notOwned: [1] });
+    expect(told).toEqual([
+      ["committed", "2:1"],
+      ["not owned", 1],
+    ]);
+    expect(flushes).toHaveLength(1);
+  });
+
+  it("drains: at once when idle, else when all is committed", async () => {
+    expect(await committer.drain()).toBe(true);
+    committer.commit(1, 1, 1);
+    let drained = false;
+    void committer.drain().then(() => {
+      drained = true;
+    });
+    await settled();
+    committer.commit(1, 1, 2);
+    await flushes[0]!.succeed();
+    expect(drained).toBe(false);
+    await flushes[1]!.succeed();
+    expect(drained).toBe(true);
+  });
+
+  it("drops what waits when it is closed", async () => {
+    committer.commit(1, 1, 1);
+    committer.close();
+    await settled();
+    clock.advance(60_000);
+    expect(flushes).toHaveLength(0);
+    expect(await committer.drain()).toBe(true);
+  });
+});
+
+describe("the group commit on Postgres", () => {
+  let w: World;
+  beforeEach(async () => {
+    w = await world();
+  });
+  afterEach(() => w[Symbol.asyncDispose]());
+
+  it("commits many channels in few statements, and goes on over a lost database session", async () => {
+    const sender = await w.take("sender");
+    const listener = await w.take("listener");
+    const keys: number[] = [];
+    for (let n = 0; n < 50; n++) keys.push(await w.channelOf({ name: "sender", sourceTopic: `t${n}` }, "listener"));
+    for (const key of keys) await w.store.storeMessages(sender, key, 1, textMessages("a", "b"));
+    const committed = new Map<number, number>();
+    let groups = 0;
+    const committer = w.store.cursorCommitter(listener, {
+      onCommitted: (cursors) => {
+        groups += 1;
+        for (const { connectionKey, number } of cursors) committed.set(connectionKey, number);
+      },
+      onFenced: () => expect.unreachable("nobody took the name"),
+      onNotOwned: () => expect.unreachable("all channels are its own"),
+      onError: () => {},
+    });
+    for (let number = 1; number <= 100; number++) {
+      for (const key of keys) committer.commit(key, sender.epoch, number);
+      if (number === 50) await terminateHolder(w.operator, "listener");
+      if (number % 10 === 0) await settled();
+    }
+    expect(await committer.drain()).toBe(true);
+    expect([...committed.values()]).toEqual(keys.map(() => 100));
+    expect(groups).toBeLessThan(100);
+    const left = await w.operator.query("SELECT count(*)::integer AS rows FROM hawser.conn_messages");
+    expect(left.rows).toEqual([{ rows: 0 }]);
+
+    await w.operator.query("SELECT hawser.take_name('listener')");
+    const fenced = new Promise<void>((resolve) => {
+      const late = w.store.cursorCommitter(listener, {
+        onCommitted: () => expect.unreachable("another has the name"),
+        onFenced: resolve,
+        onNotOwned: () => {},
+        onError: () => {},
+      });
+      late.commit(keys[0]!, sender.epoch, 101);
+    });
+    await fenced;
+    expect(await w.store.cursorOf(keys[0]!)).toEqual({ epoch: sender.epoch, number: 100 });
+  });
+});

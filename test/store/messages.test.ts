@@ -1,0 +1,202 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { type Lease, type MessageToStore, openStore, type Position } from "../../src/store/index.js";
+import { eventually } from "../support/eventually.js";
+import { startProxy } from "./support/proxy.js";
+import { textMessages, type World, world } from "./support/world.js";
+
+const start: Position = { epoch: 0, number: 0 };
+const text = (payload: Uint8Array): string => Buffer.from(payload).toString();
+
+describe("stored messages", () => {
+  let w: World;
+  let lease: Lease;
+  let channel: number;
+  let channels = 0;
+
+  beforeAll(async () => {
+    w = await world();
+    lease = await w.take("sender");
+  });
+  afterAll(() => w[Symbol.asyncDispose]());
+  beforeEach(async () => {
+    channels += 1;
+    channel = await w.channelOf({ name: "sender", sourceTopic: `source ${channels}` }, "listener");
+  });
+
+  async function numbersOf(after: Position, limits?: { maxRows?: number; maxBytes?: number }): Promise<number[]> {
+    return (await w.store.drain(channel, after, limits)).rows.map(({ number }) => number);
+  }
+
+  it("come back as they were stored, in order", async () => {
+    const messages: MessageToStore[] = [
+      { topicKey: 3, payload: Buffer.from("plain") },
+      {
+        topicKey: 4,
+        payload: new Uint8Array([0, 1, 255, 92, 39]),
+        headers: [
+          ["trace", "1"],
+          ["trace", "ä\"\\'"],
+        ],
+      },
+      { topicKey: 3, payload: new Uint8Array(), codec: 1 },
+    ];
+    expect(await w.store.storeMessages(lease, channel, 7, messages)).toBe("stored");
+    const { rows, remaining } = await w.store.drain(channel, start);
+    expect(remaining).toBe(0);
+    expect(rows.map((row) => ({ ...row, payload: [...row.payload] }))).toEqual(
+      messages.map(({ payload, topicKey, headers = [], codec = 0 }, index) => ({
+        epoch: lease.epoch,
+        number: 7 + index,
+        topicKey,
+        payload: [...payload],
+        headers,
+        codec,
+      })),
+    );
+  });
+
+  it("are stored once, however often they are sent", async () => {
+    await w.store.storeMessages(lease, channel, 1, textMessages("a", "b"));
+    expect(await w.store.storeMessages(lease, channel, 1, textMessages("a", "b", "c"))).toBe("stored");
+    expect(await w.store.storeMessages(lease, channel, 2, textMessages("other", "other"))).toBe("stored");
+    const { rows } = await w.store.drain(channel, start);
+    expect(rows.map(({ payload }) => text(payload))).toEqual(["a", "b", "c"]);
+  });
+
+  it("are refused after the name was taken by another", async () => {
+    const old = { name: lease.name, epoch: lease.epoch - 1 };
+    expect(await w.store.storeMessages(old, channel, 1, textMessages("late"))).toBe("fenced");
+    expect(await w.store.backlogOf(channel, start)).toBe(0);
+  });
+
+  it("are refused in a channel of another sender, and that is surely not stored", async () => {
+    const foreign = await w.channelOf({ name: "other", sourceTopic: "source" }, "listener");
+    const storing = w.store.storeMessages(lease, foreign, 1, textMessages("a"));
+    await expect(storing).rejects.toMatchObject({ code: "store_failed", name: "StoreError", retryable: true });
+    await expect(storing).rejects.not.toHaveProperty("outcome");
+    await expect(storing).rejects.toThrow(`channel ${foreign} is not one of sender "sender"`);
+  });
+
+  it("come in the order of epoch and number, not of their rows", async () => {
+    const insert = "INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number) VALUES ($1, '', $2, $3)";
+    for (const [epoch, number] of [
+      [2, 1],
+      [1, 3],
+      [10, 1],
+      [1, 1],
+      [2, 2],
+    ]) {
+      await w.operator.query(insert, [channel, epoch, number]);
+    }
+    const { rows } = await w.store.drain(channel, start);
+    expect(rows.map(({ epoch, number }) => [epoch, number])).toEqual([
+      [1, 1],
+      [1, 3],
+      [2, 1],
+      [2, 2],
+      [10, 1],
+    ]);
+    const later = await w.store.drain(channel, { epoch: 1, number: 3 });
+    expect(later.rows.map(({ epoch, number }) => [epoch, number])).toEqual([
+      [2, 1],
+      [2, 2],
+      [10, 1],
+    ]);
+  });
+
+  it("come in pages of limited rows and bytes, at least one row each", async () => {
+    await w.store.storeMessages(lease, channel, 1, textMessages("aaaa", "bbbb", "cccc", "dddd"));
+    const { epoch } = lease;
+    expect(await numbersOf(start, { maxRows: 3 })).toEqual([1, 2, 3]);
+    expect(await numbersOf(start, { maxBytes: 8 })).toEqual([1, 2]);
+    expect(await numbersOf(start, { maxBytes: 7 })).toEqual([1]);
+    expect(await numbersOf(start, { maxBytes: 1 })).toEqual([1]);
+    expect(await numbersOf({ epoch, number: 3 }, { maxBytes: 1 })).toEqual([4]);
+    expect(await numbersOf({ epoch, number: 4 })).toEqual([]);
+    await expect(w.store.drain(channel, start, { maxRows: 0 })).rejects.toMatchObject({ code: "invalid_argument" });
+  });
+
+  it("are counted behind the page, up to a limit", async () => {
+    const cap = storeConstants.backlogCountRows;
+    await w.operator.query(
+      `INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number)
+       SELECT $1, '', 1, n FROM generate_series(1, $2) AS n`,
+      [channel, cap + 10],
+    );
+    expect((await w.store.drain(channel, start, { maxRows: 2 })).remaining).toBe(cap);
+    expect((await w.store.drain(channel, { epoch: 1, number: 10 }, { maxRows: 2 })).remaining).toBe(cap - 2);
+    expect((await w.store.drain(channel, { epoch: 1, number: cap }, { maxRows: 100 })).remaining).toBe(0);
+    expect(await w.store.backlogOf(channel, start)).toBe(cap);
+    expect(await w.store.backlogOf(channel, { epoch: 1, number: cap })).toBe(10);
+    expect(await w.store.backlogOf(channel, { epoch: 2, number: 0 })).toBe(0);
+  });
+
+  it("take a whole insert of the greatest size", async () => {
+    const { insertRows } = storeConstants;
+    const payload = Buffer.alloc(100, "x");
+    await w.store.storeMessages(
+      lease,
+      channel,
+      1,
+      Array.from({ length: insertRows }, () => ({ topicKey: 1, payload })),
+    );
+    expect(await w.store.backlogOf(channel, start)).toBe(Math.min(insertRows, storeConstants.backlogCountRows));
+  });
+
+  it("may be large, or empty, or look like SQL", async () => {
+    const large = Buffer.alloc(10 * 1024 * 1024, "0123456789abcdef");
+    const payloads = [large, Buffer.alloc(0), Buffer.from(`'); DROP TABLE hawser.conn_messages; --\0\u{1F6A2}`)];
+    await w.store.storeMessages(
+      lease,
+      channel,
+      1,
+      payloads.map((payload) => ({ topicKey: 1, payload })),
+    );
+    const { rows } = await w.store.drain(channel, start, { maxBytes: 64 * 1024 * 1024 });
+    expect(rows.map(({ payload }) => Buffer.compare(payload, payloads.shift()!))).toEqual([0, 0, 0]);
+  });
+
+  describe("whose commit was cut off", () => {
+    it("are reported unknown, were stored, and are stored once after the retry", async () => {
+      await using proxy = await startProxy(w.url);
+      await using store = await openStore({ databaseUrl: proxy.url, sessionUrl: w.url });
+      await store.drain(channel, start);
+      proxy.keepAnswersBack();
+      const storing = store.storeMessages(lease, channel, 1, textMessages("a", "b"));
+      await eventually("the rows are there", async () => (await w.store.backlogOf(channel, start)) === 2);
+      proxy.cut();
+      await expect(storing).rejects.toMatchObject({ code: "store_failed", outcome: "unknown" });
+      expect(await store.storeMessages(lease, channel, 1, textMessages("a", "b"))).toBe("stored");
+      expect(await numbersOf(start)).toEqual([1, 2]);
+    });
+
+    it("are reported unknown when the server ends the session during the statement", async () => {
+      const { rows } = await w.operator.query("SELECT pg_backend_pid() AS pid");
+      const taker = await w.connect();
+      await taker.query("BEGIN");
+      await taker.query("SELECT pg_advisory_xact_lock(hashtextextended('hawser:fence:sender', 0))");
+      const storing = w.store.storeMessages(lease, channel, 1, textMessages("a"));
+      const outcome = expect(storing).rejects.toMatchObject({ code: "store_failed", outcome: "unknown" });
+      await eventually("the statement waits", async () => {
+        const { rowCount } = await w.operator.query(
+          `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+           WHERE wait_event = 'advisory' AND datname = current_database() AND pid <> $1`,
+          [rows[0].pid],
+        );
+        return rowCount === 1;
+      });
+      await outcome;
+      await taker.query("ROLLBACK");
+      expect(await w.store.storeMessages(lease, channel, 1, textMessages("a"))).toBe("stored");
+    });
+
+    it("are surely not stored when the server could not be reached", async () => {
+      const store = await openStore({ databaseUrl: "postgres://nobody@127.0.0.1:1/none", sessionUrl: w.url });
+      const storing = store.storeMessages(lease, channel, 1, textMessages("a"));
+      await expect(storing).rejects.toThrow(/could not store messages 1 to 1 of channel \d+: .*ECONNREFUSED/);
+      await expect(storing).rejects.not.toHaveProperty("outcome");
+      await store.close();
+    });
+  });
+});

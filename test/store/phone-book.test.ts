@@ -1,0 +1,169 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import type { Lease } from "../../src/store/index.js";
+import { type World, world } from "./support/world.js";
+
+const sender = { name: "sender", sourceTopic: "source" };
+
+describe("the phone book", () => {
+  let w: World;
+  let one: Lease;
+  let two: Lease;
+
+  beforeAll(async () => {
+    w = await world();
+    one = await w.take("one");
+    two = await w.take("two");
+  });
+  afterAll(() => w[Symbol.asyncDispose]());
+  beforeEach(() => w.operator.query("TRUNCATE hawser.topic_addr, hawser.sender_listener"));
+
+  function register(lease: Lease, addr: string, ...topics: string[]): Promise<void> {
+    return w.store.registerListener(lease, {
+      addr,
+      maxMessageBytes: 1000,
+      durable: false,
+      topics: topics.map((topic, index) => ({ topic, subscribed: index > 0 })),
+    });
+  }
+
+  async function addressesOf(topic: string): Promise<string[]> {
+    return (await w.store.listenersOf(topic)).map(({ name, addr }) => `${name}@${addr}`);
+  }
+
+  it("lists a topic's listeners in the order of their addresses", async () => {
+    await register(two, "10.0.0.2:1", "topic");
+    await register(one, "10.0.0.1:1", "topic", "news");
+    expect(await w.store.listenersOf("topic")).toEqual([
+      { addr: "10.0.0.1:1", name: "one", maxMessageBytes: 1000, durable: false, epoch: one.epoch },
+      { addr: "10.0.0.2:1", name: "two", maxMessageBytes: 1000, durable: false, epoch: two.epoch },
+    ]);
+    expect(await addressesOf("news")).toEqual(["one@10.0.0.1:1"]);
+    expect(await addressesOf("nothing")).toEqual([]);
+  });
+
+  it("has nothing left of a name's earlier registration", async () => {
+    await register(one, "10.0.0.1:1", "topic", "news");
+    await register(one, "10.0.0.1:2", "topic");
+    expect(await addressesOf("topic")).toEqual(["one@10.0.0.1:2"]);
+    expect(await addressesOf("news")).toEqual([]);
+  });
+
+  it("gives a row that another name left to whoever registers the address", async () => {
+    await register(one, "10.0.0.1:1", "topic");
+    await register(two, "10.0.0.1:1", "topic");
+    expect(await addressesOf("topic")).toEqual(["two@10.0.0.1:1"]);
+  });
+
+  it("takes a listener out for a stop, unless it is durable", async () => {
+    await register(one, "10.0.0.1:1", "topic");
+    await w.store.unregister(one, { keepDurable: true });
+    expect(await addressesOf("topic")).toEqual([]);
+    const durable = { addr: "10.0.0.1:1", maxMessageBytes: 1, durable: true };
+    await w.store.registerListener(one, { ...durable, topics: [{ topic: "topic", subscribed: false }] });
+    await w.store.unregister(one, { keepDurable: true });
+    expect(await addressesOf("topic")).toEqual(["one@10.0.0.1:1"]);
+    await w.store.unregister(one, { keepDurable: false });
+    expect(await addressesOf("topic")).toEqual([]);
+  });
+
+  it("forgets a topic that is unsubscribed in senders' routes too, and only that one", async () => {
+    await register(one, "10.0.0.1:1", "topic");
+    const listener = { addr: "10.0.0.1:1", maxMessageBytes: 5, durable: false };
+    await w.store.addSubscription(one, "news", listener);
+    for (const topic of ["topic", "news"]) {
+      await w.store.rememberRoute(sender, topic, { addr: "10.0.0.1:1", name: "one", maxMessageBytes: 5 });
+      await w.store.rememberRoute(sender, topic, { addr: "10.0.0.2:1", name: "two", maxMessageBytes: 5 });
+    }
+    await w.store.removeSubscription(one, "news");
+    expect(await addressesOf("news")).toEqual([]);
+    expect(await addressesOf("topic")).toEqual(["one@10.0.0.1:1"]);
+    expect((await w.store.routesOf(sender, "news")).map(({ name }) => name)).toEqual(["two"]);
+    expect((await w.store.routesOf(sender, "topic")).map(({ name }) => name)).toEqual(["one", "two"]);
+  });
+
+  it("keeps a sender's routes when the listener stops, and what is new about them", async () => {
+    await register(one, "10.0.0.1:1", "topic");
+    await w.store.rememberRoute(sender, "topic", { addr: "10.0.0.1:1", name: "one", maxMessageBytes: 5 });
+    await w.store.rememberRoute(sender, "topic", { addr: "10.0.0.1:9", name: "one", maxMessageBytes: 7 });
+    await w.store.unregister(one, { keepDurable: false });
+    const routes = await w.store.routesOf(sender, "topic");
+    expect(routes).toEqual([{ addr: "10.0.0.1:9", name: "one", maxMessageBytes: 7 }]);
+    expect(await w.store.routesOf({ ...sender, sourceTopic: "other" }, "topic")).toEqual([]);
+  });
+
+  it("tells of every change", async () => {
+    const told: string[] = [];
+    const seen = new Promise<void>((resolve) => {
+      w.store.on("catalog", ({ operation, topic, addr, clientName }) => {
+        told.push(`${operation} ${topic} ${addr} ${clientName}`);
+        if (told.length === 7) resolve();
+      });
+    });
+    await register(one, "10.0.0.1:1", "topic");
+    await register(two, "10.0.0.1:1", "topic");
+    await w.store.addSubscription(two, "topic", { addr: "10.0.0.1:1", maxMessageBytes: 2, durable: false });
+    await w.operator.query("UPDATE hawser.topic_addr SET addr = '10.0.0.9:1'");
+    await w.store.clearAddressesOfTopic("topic");
+    await seen;
+    expect(told).toEqual([
+      "insert topic 10.0.0.1:1 one",
+      "delete topic 10.0.0.1:1 one",
+      "update topic 10.0.0.1:1 two",
+      "update topic 10.0.0.1:1 two",
+      "delete topic 10.0.0.1:1 two",
+      "update topic 10.0.0.9:1 two",
+      "delete topic 10.0.0.9:1 two",
+    ]);
+  });
+
+  it("lets two listeners take over each other's rows at the same time", async () => {
+    const topics = Array.from({ length: 20 }, (_, n) => `topic ${n}`);
+    for (let round = 0; round < 10; round++) {
+      const [mine, yours] = round % 2 === 0 ? [topics, [...topics].reverse()] : [[...topics].reverse(), topics];
+      await Promise.all([register(one, "10.0.0.1:1", ...mine!), register(two, "10.0.0.1:1", ...yours!)]);
+    }
+    const names = new Set(await Promise.all(topics.map(async (topic) => (await addressesOf(topic)).join())));
+    expect([...names]).toHaveLength(1);
+  });
+
+  it("takes any text for names that Postgres can hold, and none that would break its rules", async () => {
+    for (const text of [`o'neil; --`, `"quoted" \\ %s $1`, "Schiff ⚓ 船", "x".repeat(255)]) {
+      const lease = await w.take(text);
+      await register(lease, "10.0.0.1:1", text);
+      expect(await w.store.listenersOf(text)).toMatchObject([{ name: text }]);
+      const { connectionKey } = await w.store.connectionKey({ name: text, sourceTopic: text }, text);
+      expect(await w.store.channel(connectionKey)).toMatchObject({ senderName: text, sourceTopic: text, owner: text });
+      expect(await w.store.topicOfKey(await w.store.topicKey(text))).toBe(text);
+    }
+    for (const text of ["", "a:b", "bell\u0007", "x".repeat(256), "nul\0"]) {
+      await expect(w.take(text), JSON.stringify(text)).rejects.toMatchObject({ code: "store_failed" });
+      await expect(register(one, "10.0.0.1:1", text)).rejects.toMatchObject({ code: "store_failed" });
+    }
+    await expect(w.store.connectionKey({ name: "a:b", sourceTopic: "c" }, "d")).rejects.toThrow("composite_parts");
+  });
+});
+
+describe("the queries that operators know", () => {
+  it("work with the schema on the search path", async () => {
+    await using w = await world();
+    const lease = await w.take("sender");
+    const { connectionKey } = await w.store.connectionKey(sender, "listener");
+    expect(connectionKey).toBe(1);
+    await w.store.storeMessages(lease, connectionKey, 1, [{ topicKey: 1, payload: Buffer.from("a") }]);
+    const listener = await w.take("listener");
+    await w.store.commitCursors(listener, [{ connectionKey, epoch: 1, number: 7 }]);
+
+    await w.operator.query("SET search_path = hawser");
+    const insert = `INSERT INTO topic_addr (topic, addr, client_name) VALUES ('my_topic', '127.0.0.1:2255', $1)
+                    ON CONFLICT (topic, addr) DO UPDATE SET client_name = excluded.client_name`;
+    await w.operator.query(insert, ["client1"]);
+    await w.operator.query(insert, ["client2"]);
+    const { rows: found } = await w.operator.query("SELECT * FROM topic_addr WHERE topic = 'my_topic'");
+    expect(found).toMatchObject([{ topic: "my_topic", addr: "127.0.0.1:2255", client_name: "client2" }]);
+    const { rows: counted } = await w.operator.query("SELECT COUNT(*) FROM conn_messages WHERE connection_key = 1");
+    expect(counted).toEqual([{ count: "1" }]);
+    const { rows: numbers } = await w.operator.query("SELECT v FROM conn_mess_number WHERE connection_key = 1");
+    expect(numbers).toEqual([{ v: "7" }]);
+    expect(await w.store.listenersOf("my_topic")).toMatchObject([{ name: "client2", epoch: 0, durable: false }]);
+  });
+});

@@ -1,0 +1,105 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { openStore } from "../../src/store/index.js";
+import { eventually } from "../support/eventually.js";
+import { type World, world } from "./support/world.js";
+
+describe("the stores of a process", () => {
+  let w: World;
+  beforeAll(async () => {
+    w = await world();
+  });
+  afterAll(() => w[Symbol.asyncDispose]());
+
+  async function connections(application: string): Promise<number> {
+    const { rowCount } = await w.operator.query(
+      "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1",
+      [application],
+    );
+    return rowCount ?? 0;
+  }
+
+  it("share one session and one pool for each database", async () => {
+    const databaseUrl = `${w.url}?application_name=shared`;
+    const stores = await Promise.all(Array.from({ length: 5 }, () => openStore({ databaseUrl })));
+    expect(await connections("shared")).toBe(1);
+    await Promise.all(stores.flatMap((store) => Array.from({ length: 10 }, () => store.listenersOf("topic"))));
+    expect(await connections("shared")).toBe(5);
+    for (const store of stores.slice(1)) await store.close();
+    expect(await stores[0]!.listenersOf("topic")).toEqual([]);
+    await stores[0]!.close();
+    await stores[0]!.close();
+    await eventually("the connections are gone", async () => (await connections("shared")) === 0);
+    const again = await openStore({ databaseUrl });
+    expect(again.isUp).toBe(true);
+    await again.close();
+  });
+
+  it("have as many connections as the one who asked for most", async () => {
+    const databaseUrl = `${w.url}?application_name=sized`;
+    const small = await openStore({ databaseUrl, poolSize: 1 });
+    await Promise.all(Array.from({ length: 10 }, () => small.listenersOf("topic")));
+    expect(await connections("sized")).toBe(2);
+    const large = await openStore({ databaseUrl, poolSize: 3 });
+    await Promise.all(Array.from({ length: 10 }, () => small.listenersOf("topic")));
+    expect(await connections("sized")).toBe(4);
+    await Promise.all([small.close(), large.close()]);
+  });
+
+  it("tell each their own announcements and none after their close", async () => {
+    const one = await openStore({ databaseUrl: w.url });
+    const two = await openStore({ databaseUrl: w.url });
+    const heard: string[] = [];
+    one.on("announced", (key, name) => heard.push(`one ${key} ${name}`));
+    two.on("announced", (key, name) => heard.push(`two ${key} ${name}`));
+    await one.listenForMessages("a");
+    await two.listenForMessages("b");
+    await w.store.announce("a", 1);
+    await w.store.announce("b", 2);
+    await eventually("both have heard", () => heard.length === 2);
+    await one.close();
+    await w.store.announce("a", 3);
+    await w.store.announce("b", 4);
+    await eventually("the other has heard", () => heard.length === 3);
+    expect(heard).toEqual(["one 1 a", "two 2 b", "two 4 b"]);
+    await two.close();
+  });
+
+  it("use the PG* variables without a URL", async () => {
+    const { hostname, port, username, pathname, password } = new URL(w.url);
+    const variables = { PGHOST: hostname, PGPORT: port, PGUSER: username, PGPASSWORD: password };
+    const before = { ...process.env };
+    Object.assign(process.env, variables, { PGDATABASE: pathname.slice(1) });
+    try {
+      await using store = await openStore();
+      expect(await store.listenersOf("topic")).toEqual([]);
+      expect(await connections("hawser")).toBeGreaterThan(0);
+    } finally {
+      for (const name of [...Object.keys(variables), "PGDATABASE"]) {
+        if (before[name] === undefined) delete process.env[name];
+        else process.env[name] = before[name];
+      }
+    }
+  });
+
+  it("say what is wrong, and never the password", async () => {
+    const url = new URL(w.url);
+    url.password = "s3cret";
+    const wrong = [
+      ["unreachable", Object.assign(new URL(url), { port: "1" }).href, "store_failed"],
+      ["no such database", Object.assign(new URL(url), { pathname: "/none" }).href, "store_failed"],
+      ["no such user", Object.assign(new URL(url), { username: "nobody_here" }).href, "store_failed"],
+      ["no URI", "host=localhost password=s3cret", "invalid_argument"],
+      ["another scheme", "mysql://u:s3cret@localhost/db", "invalid_argument"],
+      ["unreadable", "postgres://u:s3cret@local host:abc/db", "invalid_argument"],
+      ["unreadable escapes", "postgres://u:s3cret%zz@localhost:99999/db", "invalid_argument"],
+    ] as const;
+    for (const [what, databaseUrl, code] of wrong) {
+      const error = await openStore({ databaseUrl }).then(
+        () => expect.unreachable(what),
+        (thrown) => thrown,
+      );
+      expect(error, what).toMatchObject({ name: "StoreError", code });
+      expect(`${error.message} ${error.stack} ${JSON.stringify(error)}`, what).not.toContain("s3cret");
+    }
+  });
+});

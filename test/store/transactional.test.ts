@@ -1,0 +1,169 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { type Lease, openStore } from "../../src/store/index.js";
+import { eventually } from "../support/eventually.js";
+import { startProxy } from "./support/proxy.js";
+import { textMessages, type World, world } from "./support/world.js";
+
+describe("a handler inside a transaction", () => {
+  let w: World;
+  let sender: Lease;
+  let listener: Lease;
+  let channel: number;
+  let channels = 0;
+
+  beforeAll(async () => {
+    w = await world();
+    await w.operator.query("CREATE TABLE effects (effect text)");
+    sender = await w.take("sender");
+    listener = await w.take("listener");
+  });
+  afterAll(() => w[Symbol.asyncDispose]());
+  beforeEach(async () => {
+    channels += 1;
+    channel = await w.channelOf({ name: "sender", sourceTopic: `source ${channels}` }, "listener");
+    await w.operator.query("TRUNCATE effects");
+  });
+
+  const message = (number: number) => ({ connectionKey: channel, epoch: sender.epoch, number });
+
+  async function effects(): Promise<string[]> {
+    return (await w.operator.query("SELECT effect FROM effects")).rows.map(({ effect }) => effect);
+  }
+
+  it("has its effects together with the cursor", async () => {
+    await w.store.storeMessages(sender, channel, 1, textMessages("a", "b"));
+    const outcome = await w.store.handleInTransaction(listener, message(1), async (client) => {
+      await client.query("INSERT INTO effects VALUES ('one')");
+      expect(await effects()).toEqual([]);
+    });
+    expect(outcome).toBe("committed");
+    expect(await effects()).toEqual(["one"]);
+    expect(await w.store.cursorOf(channel)).toEqual({ epoch: sender.epoch, number: 1 });
+    expect(await w.store.backlogOf(channel, { epoch: 0, number: 0 })).toBe(1);
+  });
+
+  it("is not called for a message at or below the cursor", async () => {
+    await w.store.commitCursors(listener, [message(5)]);
+    const called = async () => expect.unreachable("it was handled already");
+    expect(await w.store.handleInTransaction(listener, message(5), called)).toBe("duplicate");
+    expect(await w.store.handleInTransaction(listener, message(4), called)).toBe("duplicate");
+    expect(await w.store.handleInTransaction(listener, { ...message(1), epoch: 1 }, called)).toBe("duplicate");
+  });
+
+  it("is called once when the same message is handled twice at the same time", async () => {
+    const insert = () =>
+      w.store.handleInTransaction(listener, message(1), async (client) => {
+        await client.query("INSERT INTO effects VALUES ('once')");
+      });
+    expect((await Promise.all([insert(), insert(), insert()])).sort()).toEqual(["committed", "duplicate", "duplicate"]);
+    expect(await effects()).toEqual(["once"]);
+  });
+
+  it("leaves nothing behind when it throws, and its own error comes through", async () => {
+    const error = new Error("no");
+    const failing = w.store.handleInTransaction(listener, message(1), async (client) => {
+      await client.query("INSERT INTO effects VALUES ('half')");
+      throw error;
+    });
+    await expect(failing).rejects.toBe(error);
+    expect(await effects()).toEqual([]);
+    expect(await w.store.cursorOf(channel)).toEqual({ epoch: 0, number: 0 });
+  });
+
+  it("leaves nothing behind when it swallows the error of a statement", async () => {
+    const swallowing = w.store.handleInTransaction(listener, message(1), async (client) => {
+      await client.query("INSERT INTO effects VALUES ('half')");
+      await client.query("SELECT 1/0").catch(() => undefined);
+    });
+    await expect(swallowing).rejects.toMatchObject({ code: "store_failed" });
+    expect(await effects()).toEqual([]);
+  });
+
+  it("is not called by one who lost the name or the channel", async () => {
+    const called = async () => expect.unreachable("it has no right to");
+    const old = { name: "listener", epoch: listener.epoch - 1 };
+    expect(await w.store.handleInTransaction(old, message(1), called)).toBe("fenced");
+    await w.operator.query("UPDATE hawser.conn_key_map SET owner = 'other' WHERE connection_key = $1", [channel]);
+    expect(await w.store.handleInTransaction(listener, message(1), called)).toBe("notOwned");
+  });
+
+  it("leaves a connection to everybody else, however many handlers wait for each other", async () => {
+    let finish: () => void = () => {};
+    const gate = new Promise<void>((resolve) => {
+      finish = resolve;
+    });
+    const keys = await Promise.all(
+      Array.from({ length: 10 }, (_, n) =>
+        w.channelOf({ name: "sender", sourceTopic: `many ${channels} ${n}` }, "listener"),
+      ),
+    );
+    let started = 0;
+    const handling = keys.map((connectionKey) =>
+      w.store.handleInTransaction(listener, { ...message(1), connectionKey }, async () => {
+        started += 1;
+        await gate;
+      }),
+    );
+    await eventually("three have begun", () => started === 3);
+    expect(await w.store.storeMessages(sender, channel, 1, textMessages("a"))).toBe("stored");
+    expect(started).toBe(3);
+    finish();
+    expect(new Set(await Promise.all(handling))).toEqual(new Set(["committed"]));
+    const small = await openStore({ databaseUrl: `${w.url}?application_name=small`, poolSize: 1 });
+    const refused = small.handleInTransaction(listener, message(2), async () => {});
+    await expect(refused).rejects.toMatchObject({ code: "invalid_argument" });
+    await small.close();
+  });
+
+  it("leaves no settings, roles or locks to those who have the connection after it", async () => {
+    await using store = await openStore({ databaseUrl: `${w.url}?application_name=settings`, poolSize: 2 });
+    await store.handleInTransaction(listener, message(1), async (client) => {
+      await client.query("SET search_path = nowhere; SET ROLE hawser_peer; CREATE TEMP TABLE peers (a integer)");
+      await client.query("SELECT pg_advisory_lock(1)");
+      const { rows } = await client.query("SHOW statement_timeout");
+      expect(rows).toEqual([{ statement_timeout: "0" }]);
+    });
+    await store.handleInTransaction(listener, message(2), async (client) => {
+      const { rows } = await client.query("SELECT current_user, current_setting('search_path') AS path");
+      expect(rows).toEqual([{ current_user: new URL(w.url).username, path: '"$user", public' }]);
+      const held = await client.query(
+        "SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory' AND objid = 1 AND classid = 0",
+      );
+      expect(held.rowCount).toBe(0);
+    });
+    expect(await store.backlogOf(channel, { epoch: 0, number: 0 })).toBe(0);
+  });
+
+  it("is reported unknown when the answer to its commit is lost", async () => {
+    await using proxy = await startProxy(w.url);
+    await using store = await openStore({ databaseUrl: proxy.url, sessionUrl: w.url });
+    await store.backlogOf(channel, { epoch: 0, number: 0 });
+    // The cursor's move is answered before the commit is: keep back what comes after it.
+    const handling = store.handleInTransaction(listener, message(1), async (client) => {
+      await client.query("INSERT INTO effects VALUES ('once')");
+      const blocker = await w.connect();
+      await blocker.query("BEGIN");
+      await blocker.query("CREATE TABLE IF NOT EXISTS deferred (a integer UNIQUE DEFERRABLE INITIALLY DEFERRED)");
+      await blocker.query("COMMIT");
+      await blocker.query("BEGIN");
+      await blocker.query("INSERT INTO deferred VALUES (1)");
+      // Makes the COMMIT wait, for the other's row.
+      await client.query("INSERT INTO deferred VALUES (1)");
+      void eventually("the commit waits", async () => {
+        const { rowCount } = await w.operator.query(
+          "SELECT FROM pg_stat_activity WHERE query = 'COMMIT' AND wait_event_type = 'Lock' AND datname = current_database()",
+        );
+        return rowCount === 1;
+      }).then(async () => {
+        proxy.keepAnswersBack();
+        await blocker.query("ROLLBACK");
+        await eventually("it is committed", async () => (await effects()).length === 1);
+        proxy.cut();
+      });
+    });
+    await expect(handling).rejects.toMatchObject({ code: "store_failed", outcome: "unknown" });
+    const again = async () => expect.unreachable("it was committed");
+    expect(await store.handleInTransaction(listener, message(1), again)).toBe("duplicate");
+    expect(await effects()).toEqual(["once"]);
+  });
+});

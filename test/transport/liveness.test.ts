@@ -1,0 +1,90 @@
+import { beforeEach, describe, expect, it } from "vitest";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { Liveness } from "../../src/transport/liveness.js";
+import { ManualClock } from "./pair.js";
+
+const { pingAfterMs, pingTimeoutMs } = protocolConstants;
+
+describe("Liveness", () => {
+  let clock: ManualClock;
+  let liveness: Liveness;
+  let events: string[];
+
+  beforeEach(() => {
+    clock = new ManualClock();
+    events = [];
+    liveness = new Liveness(clock, {
+      ping: () => events.push(`ping ${clock.now()}`),
+      dead: (silentMs) => events.push(`dead after ${silentMs}`),
+    });
+    liveness.start();
+  });
+
+  it("pings after silence, and gives up when there is no answer", () => {
+    clock.advance(pingAfterMs - 1);
+    expect(events).toEqual([]);
+    clock.advance(1);
+    expect(events).toEqual([`ping ${pingAfterMs}`]);
+    clock.advance(pingTimeoutMs - 1);
+    expect(events).toHaveLength(1);
+    clock.advance(1);
+    expect(events).toEqual([`ping ${pingAfterMs}`, `dead after ${pingAfterMs + pingTimeoutMs}`]);
+    clock.advance(1_000_000);
+    expect(events).toHaveLength(2);
+  });
+
+  it("counts silence from the last byte", () => {
+    for (let i = 0; i < 10; i++) {
+      clock.advance(pingAfterMs - 1);
+      liveness.heard();
+    }
+    expect(events).toEqual([]);
+    clock.advance(pingAfterMs);
+    expect(events).toHaveLength(1);
+  });
+
+  it("takes any byte for an answer, and begins anew", () => {
+    clock.advance(pingAfterMs);
+    clock.advance(pingTimeoutMs - 1);
+    liveness.heard();
+    clock.advance(pingAfterMs - 1);
+    expect(events).toHaveLength(1);
+    clock.advance(1);
+    expect(events[1]).toBe(`ping ${2 * pingAfterMs + pingTimeoutMs - 1}`);
+    clock.advance(pingTimeoutMs);
+    expect(events[2]).toBe(`dead after ${pingAfterMs + pingTimeoutMs}`);
+  });
+
+  it("goes on pinging while this side does not read, and never gives up", () => {
+    liveness.setPaused(true);
+    clock.advance(10 * (pingAfterMs + pingTimeoutMs));
+    expect(events.length).toBeGreaterThan(10);
+    expect(events.every((event) => event.startsWith("ping"))).toBe(true);
+  });
+
+  it("begins anew when this side reads again", () => {
+    liveness.setPaused(true);
+    clock.advance(pingAfterMs + pingTimeoutMs - 1);
+    liveness.setPaused(false);
+    events = [];
+    clock.advance(pingAfterMs - 1);
+    expect(events).toEqual([]);
+    clock.advance(1 + pingTimeoutMs);
+    expect(events.at(-1)).toMatch(/^dead/);
+  });
+
+  it("asks again when it was this process that stood still", () => {
+    clock.advance(pingAfterMs);
+    clock.stall(pingTimeoutMs + 60_000);
+    expect(events.map((event) => event.split(" ")[0])).toEqual(["ping", "ping"]);
+    clock.advance(pingTimeoutMs);
+    expect(events.at(-1)).toMatch(/^dead/);
+  });
+
+  it("is silent once stopped", () => {
+    clock.advance(pingAfterMs);
+    liveness.stop();
+    clock.advance(1_000_000);
+    expect(events).toHaveLength(1);
+  });
+});

@@ -1,0 +1,61 @@
+/**
+ * A TCP proxy that can stop passing bytes on, or cut its connections: what a network does.
+ */
+import { connect, createServer, type Server, type Socket } from "node:net";
+
+export class TcpProxy implements AsyncDisposable {
+  /** Bytes that went from the dialler to the target. */
+  readonly forward: Buffer[] = [];
+  private readonly sockets: Socket[] = [];
+  private stalled = false;
+
+  private constructor(
+    private readonly server: Server,
+    private readonly targetPort: number,
+  ) {
+    server.on("connection", (near) => {
+      const far = connect({ port: this.targetPort, host: "127.0.0.1" });
+      this.sockets.push(near, far);
+      for (const [from, to] of [
+        [near, far],
+        [far, near],
+      ] as const) {
+        from.on("data", (chunk) => {
+          if (this.stalled) return;
+          if (to === far) this.forward.push(chunk);
+          to.write(chunk);
+        });
+        from.on("end", () => this.stalled || to.end());
+        from.on("error", () => {});
+      }
+    });
+  }
+
+  static async to(targetPort: number): Promise<TcpProxy> {
+    const server = createServer({ allowHalfOpen: true });
+    const proxy = new TcpProxy(server, targetPort);
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    return proxy;
+  }
+
+  get address(): string {
+    const bound = this.server.address();
+    if (bound === null || typeof bound === "string") throw new Error("the proxy does not listen");
+    return `127.0.0.1:${bound.port}`;
+  }
+
+  /** From now on every byte and every FIN is lost. */
+  stall(): void {
+    this.stalled = true;
+  }
+
+  /** Resets the connections. */
+  cut(): void {
+    for (const socket of this.sockets) socket.resetAndDestroy();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.server.close();
+    for (const socket of this.sockets) socket.destroy();
+  }
+}

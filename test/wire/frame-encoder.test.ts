@@ -1,0 +1,142 @@
+import { describe, expect, it } from "vitest";
+import { type Batch, type Frame, FrameEncoder, recycle } from "../../src/wire/index.js";
+import { ampleBytes, decode, encode } from "./coding.js";
+
+const batch: Batch = {
+  epoch: 5,
+  delivery: "at-least-once",
+  firstNumber: 1,
+  topicKey: 3,
+  payloads: [new Uint8Array([1])],
+  compressions: undefined,
+  headers: undefined,
+};
+const ping: Frame = { kind: "ping", value: { token: 1n } };
+const invalid = expect.objectContaining({ code: "invalid_argument" });
+
+/** Headers of one message of about this many bytes. */
+function headersOf(bytes: number): readonly (readonly [string, string])[] {
+  return Array.from({ length: Math.ceil(bytes / 8000) }, (_, i) => [`h${i}`, "x".repeat(7990)] as const);
+}
+
+describe("FrameEncoder", () => {
+  it("puts several frames into one buffer", () => {
+    const encoder = new FrameEncoder({ maxFrameBytes: 1000 });
+    encoder.append(ping);
+    encoder.appendBatch(batch);
+    encoder.append(ping);
+    const size = encoder.bytes;
+    const output = encoder.take();
+    expect(output.chunks).toHaveLength(1);
+    expect(output.bytes).toBe(size);
+    expect(output.chunks[0]).toHaveLength(size);
+    expect(decode(output.chunks)).toEqual([ping, { kind: "batch", value: batch }, ping]);
+    expect(encoder.bytes).toBe(0);
+    expect(encoder.take()).toMatchObject({ chunks: [], bytes: 0 });
+  });
+
+  it("puts long payloads in by reference and copies short ones", () => {
+    const long = new Uint8Array(64 * 1024).fill(3);
+    const short = new Uint8Array(64 * 1024 - 1).fill(4);
+    const encoder = new FrameEncoder({ maxFrameBytes: ampleBytes });
+    const value = { ...batch, payloads: [short, long, short, long] };
+    encoder.appendBatch(value);
+    encoder.append(ping);
+    const { chunks, bytes } = encoder.take();
+    expect(chunks.filter((chunk) => chunk === long)).toHaveLength(2);
+    expect(chunks).toHaveLength(5);
+    expect(bytes).toBe(chunks.reduce((sum, { length }) => sum + length, 0));
+    expect(decode(chunks)).toEqual([{ kind: "batch", value }, ping]);
+  });
+
+  it("uses the memory of a written output again, and not before", () => {
+    const encoder = new FrameEncoder({ maxFrameBytes: 1000 });
+    encoder.append(ping);
+    const first = encoder.take();
+    encoder.append(ping);
+    const second = encoder.take();
+    expect(second.chunks[0]?.buffer).not.toBe(first.chunks[0]?.buffer);
+    recycle(first);
+    encoder.append(ping);
+    expect(encoder.take().chunks[0]?.buffer).toBe(first.chunks[0]?.buffer);
+    recycle(second);
+  });
+
+  it("goes on after a frame that could not be encoded", () => {
+    const encoder = new FrameEncoder({ maxFrameBytes: 1000 });
+    const bad = [{ index: 0, headers: [["name", Symbol("no text")]] }] as unknown as NonNullable<Batch["headers"]>;
+    expect(() => encoder.appendBatch({ ...batch, headers: bad })).toThrow(invalid);
+    // A key that is no integer passes the rule "at least 1" and fails in the writer, in the middle of the frame.
+    expect(() => encoder.appendBatch({ ...batch, topicKey: 1.5 })).toThrow(invalid);
+    encoder.appendBatch(batch);
+    expect(decode(encoder.take().chunks)).toEqual([{ kind: "batch", value: batch }]);
+  });
+
+  it.each([
+    ["an epoch of 0", { epoch: 0 }],
+    ["an epoch above 2^53 − 1", { epoch: 2 ** 53 }],
+    ["an epoch that is no integer", { epoch: 1.5 }],
+    ["a negative number", { firstNumber: -1 }],
+    ["no payload", { payloads: [] }],
+    ["a number for at-most-once", { delivery: "at-most-once" as const }],
+    ["a last number above 2^53 − 1", { firstNumber: 2 ** 53 - 1, payloads: [new Uint8Array(1), new Uint8Array(1)] }],
+    ["headers of a payload that is not there", { headers: [{ index: 1, headers: [] }] }],
+    ["a header's name with a space", { headers: [{ index: 0, headers: [["a b", "c"] as const] }] }],
+  ])("refuses a batch with %s", (_, change) => {
+    const encoder = new FrameEncoder({ maxFrameBytes: 1000 });
+    expect(() => encoder.appendBatch({ ...batch, ...change })).toThrow(invalid);
+    expect(encoder.bytes).toBe(0);
+  });
+
+  it("refuses a frame that is longer than the other side accepts", () => {
+    const encoder = new FrameEncoder({ maxFrameBytes: 20 });
+    expect(() => encoder.append({ kind: "refuse", value: { code: "busy", message: "x".repeat(20) } })).toThrow(invalid);
+    expect(() => encoder.appendBatch({ ...batch, payloads: [new Uint8Array(20)] })).toThrow(invalid);
+    expect(encoder.bytes).toBe(0);
+  });
+
+  it("splits a batch that is longer than the other side accepts, with its numbers, headers and compressions", () => {
+    const maxFrameBytes = 100_000;
+    const value: Batch = {
+      ...batch,
+      firstNumber: 10,
+      payloads: Array.from({ length: 7 }, (_, i) => new Uint8Array(20_000).fill(i)),
+      compressions: [2, 5].map((index) => ({ index, compression: "gzip", uncompressedBytes: index })),
+      headers: [1, 4].map((index) => ({ index, headers: headersOf(30_000) })),
+    };
+    const encoder = new FrameEncoder({ maxFrameBytes });
+    encoder.appendBatch(value);
+    const parts = decode(encoder.take().chunks, maxFrameBytes).map((frame) => frame.value as Batch);
+    expect(parts.length).toBeGreaterThan(1);
+    const messages = parts.flatMap((part) =>
+      part.payloads.map((payload, index) => ({
+        number: part.firstNumber + index,
+        payload,
+        compression: part.compressions?.find((entry) => entry.index === index)?.uncompressedBytes,
+        headers: part.headers?.find((entry) => entry.index === index)?.headers,
+      })),
+    );
+    expect(messages).toEqual(
+      value.payloads.map((payload, index) => ({
+        number: 10 + index,
+        payload,
+        compression: value.compressions?.find((entry) => entry.index === index)?.uncompressedBytes,
+        headers: value.headers?.find((entry) => entry.index === index)?.headers,
+      })),
+    );
+  });
+
+  it("refuses a batch whole when one of its messages is too long for a frame", () => {
+    const encoder = new FrameEncoder({ maxFrameBytes: 50_000 });
+    const payloads = [new Uint8Array(20_000), new Uint8Array(20_000), new Uint8Array(50_000)];
+    expect(() => encoder.appendBatch({ ...batch, payloads })).toThrow(invalid);
+    expect(encoder.bytes).toBe(0);
+  });
+
+  it("fills a frame up to the last byte the other side accepts", () => {
+    const whole = encode({ kind: "batch", value: { ...batch, payloads: [new Uint8Array(500)] } });
+    const encoder = new FrameEncoder({ maxFrameBytes: whole.length - 4 });
+    encoder.appendBatch({ ...batch, payloads: [new Uint8Array(500)] });
+    expect(encoder.bytes).toBe(whole.length);
+  });
+});
