@@ -41,6 +41,8 @@ export class Inbox {
   private poll: NodeJS.Timeout | undefined;
   private unlisten: (() => void)[] = [];
   private halted = false;
+  /** Grows when everything begins again: what was read before is not used. */
+  private era = 0;
   private closed = false;
   /** Backlogs counted for Hellos that were let in and whose connection has not come yet. */
   private readonly backlogs = new WeakMap<HelloFields, number>();
@@ -121,6 +123,8 @@ export class Inbox {
       link.close();
     }
     this.links.clear();
+    this.opening.clear();
+    this.era += 1;
     await this.openOwned();
     await this.lookForMessages();
   }
@@ -229,16 +233,18 @@ export class Inbox {
     if (known !== undefined) return known;
     let opening = this.opening.get(connectionKey);
     if (opening === undefined) {
+      const { era } = this;
       opening = this.options.context.store
         .channel(connectionKey)
-        .then((channel) => this.open(channel))
-        .finally(() => this.opening.delete(connectionKey));
+        .then((channel) => this.open(channel, era))
+        .finally(() => this.era === era && this.opening.delete(connectionKey));
       this.opening.set(connectionKey, opening);
     }
     return await opening;
   }
 
-  private open(channel: Channel | undefined): ListenerLink | undefined {
+  private open(channel: Channel | undefined, era: number): ListenerLink | undefined {
+    if (era !== this.era) return undefined;
     if (this.closed || channel === undefined || channel.owner !== this.options.context.sender.name) return undefined;
     const known = this.links.get(channel.connectionKey);
     if (known !== undefined) return known;
@@ -251,7 +257,8 @@ export class Inbox {
   /** Cursors are read here, after the lease was taken, never before. */
   private async openOwned(): Promise<void> {
     const { store, sender } = this.options.context;
-    for (const channel of await store.channelsOwnedBy(sender.name)) this.open(channel);
+    const { era } = this;
+    for (const channel of await store.channelsOwnedBy(sender.name)) this.open(channel, era);
   }
 
   private async announced(connectionKey: number): Promise<void> {

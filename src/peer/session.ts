@@ -4,6 +4,7 @@
  *     start: store, migrations ▶ lease ▶ cursors, socket ▶ phone book ▶ running
  *     stop:  no new sends ▶ handlers end ▶ everything unconfirmed stored ▶ cursors committed ▶ Goodbye ▶ phone book ▶ lease
  */
+import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { PeerError } from "../errors/index.js";
 import { type Lease, openStore, type Registration, type Store } from "../store/index.js";
 import { parseAddress } from "../wire/index.js";
@@ -60,6 +61,7 @@ export class PeerSession {
       serves: (topic) => topic === options.topic || subscriptions.has(topic),
       handle,
     });
+    lease.onRenewed((epoch) => this.leaseRenewed(epoch));
     lease.onChange((state) => this.leaseChanged(state));
   }
 
@@ -150,6 +152,24 @@ export class PeerSession {
     } else if (state === "suspended") {
       this.outbox.setMayStore(false);
       this.inbox.halt(true);
+    }
+  }
+
+  /** Another database server: what was under way counts no more, and everything begins again from what it has. */
+  private leaseRenewed(epoch: number): void {
+    if (this.ended) return;
+    this.outbox.rebase(epoch);
+    void this.beginAgain(epoch);
+  }
+
+  private async beginAgain(epoch: number): Promise<void> {
+    try {
+      await this.inbox.reopen();
+      await this.register();
+    } catch (error) {
+      if (this.ended || this.lease.epoch !== epoch) return;
+      this.session.logger.warn({ err: error }, "could not begin again with another database server; trying again");
+      setTimeout(() => void this.beginAgain(epoch), storeConstants.pollMs);
     }
   }
 

@@ -4,6 +4,10 @@
  *     held ──session lost──▶ suspended ──lock taken again, epoch unchanged──▶ held
  *       │                        └──────another epoch in the catalog────────▶ lost
  *       └──release──▶ released
+ *
+ * When the session comes back on another server (a standby that was promoted, a restored copy), that server may have
+ * lost the last commits, and among them the epoch of a process that had the name in between and that listeners have
+ * heard of. Then the name is taken anew, under a greater epoch, before the lease is held again: it is renewed.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 
@@ -13,6 +17,7 @@ export type LeaseState = "held" | "suspended" | "lost" | "released";
 /** A name that was taken, with the epoch that everything written in it carries. */
 export interface Lease {
   readonly name: string;
+  /** Grows when the lease is renewed. */
   readonly epoch: number;
   /** The holder before gave the name back in good order, or there was none. */
   readonly wasClean: boolean;
@@ -25,6 +30,11 @@ export interface Lease {
   /** Calls back after each change of the state. Returns what ends that. */
   onChange(callback: (state: LeaseState) => void): () => void;
   /**
+   * Calls back when the lease was renewed, before its state becomes `held` again. Nothing numbered under the old epoch
+   * can be confirmed any more. Returns what ends that.
+   */
+  onRenewed(callback: (epoch: number) => void): () => void;
+  /**
    * Gives the name back. It never throws: if Postgres cannot be told, the lock ends with its session.
    *
    * @param options.clean the holder ends in good order: the next one need not expect a message whose handling was cut off
@@ -35,19 +45,22 @@ export interface Lease {
 /** The lease as its keeper (leases.ts) moves it. */
 export class HeldLease implements Lease {
   readonly name: string;
-  readonly epoch: number;
   readonly wasClean: boolean;
+  #epoch: number;
+  /** The server on which the epoch was taken. */
+  #server: string;
   readonly #now: () => number;
   readonly #sessionHeardAt: () => number;
   readonly #giveBack: (clean: boolean) => Promise<void>;
   readonly #callbacks = new Set<(state: LeaseState) => void>();
+  readonly #renewalCallbacks = new Set<(epoch: number) => void>();
   #state: LeaseState = "held";
   /** The last beat before the session was lost. */
   #heardAt = 0;
   #released: Promise<void> | undefined;
 
   constructor(
-    taken: { readonly name: string; readonly epoch: number; readonly wasClean: boolean },
+    taken: { readonly name: string; readonly epoch: number; readonly wasClean: boolean; readonly server: string },
     keeper: {
       now(): number;
       sessionHeardAt(): number;
@@ -55,11 +68,20 @@ export class HeldLease implements Lease {
     },
   ) {
     this.name = taken.name;
-    this.epoch = taken.epoch;
+    this.#epoch = taken.epoch;
+    this.#server = taken.server;
     this.wasClean = taken.wasClean;
     this.#now = () => keeper.now();
     this.#sessionHeardAt = () => keeper.sessionHeardAt();
     this.#giveBack = (clean) => keeper.giveBack(this, clean);
+  }
+
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  get server(): string {
+    return this.#server;
   }
 
   get state(): LeaseState {
@@ -77,9 +99,21 @@ export class HeldLease implements Lease {
     return () => this.#callbacks.delete(callback);
   }
 
+  onRenewed(callback: (epoch: number) => void): () => void {
+    this.#renewalCallbacks.add(callback);
+    return () => this.#renewalCallbacks.delete(callback);
+  }
+
   release({ clean }: { readonly clean: boolean }): Promise<void> {
     this.#released ??= this.#giveBack(clean);
     return this.#released;
+  }
+
+  /** The name was taken anew on another server. */
+  renew({ epoch, server }: { readonly epoch: number; readonly server: string }): void {
+    this.#epoch = epoch;
+    this.#server = server;
+    for (const callback of [...this.#renewalCallbacks]) callback(epoch);
   }
 
   /** Moves to another state, unless the lease has ended. */

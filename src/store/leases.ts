@@ -5,13 +5,14 @@
  * says whose writes count. So the order is always the same: first the lock, and only then, on the same session, the
  * row. Read the other way round, a name could change hands between the two.
  */
-import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { type QueryClient, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
 import { type Clock, delay } from "./clock.js";
 import { leaseLockKey } from "./fence.js";
 import { HeldLease, type Lease } from "./lease.js";
 import type { Logger } from "./logger.js";
+import { serverIdentity } from "./server-identity.js";
 import type { Session, SessionQuery } from "./session.js";
 import { isTransient, storeFailure } from "./store-failure.js";
 
@@ -89,12 +90,13 @@ export class Leases {
     try {
       const [lock] = await this.#session.query<{ locked: boolean }>(sql.tryLock, [name]);
       if (lock?.locked !== true) return inUse;
-      const { epoch, wasClean } = await storeFunctions(this.#caller()).takeName({ name });
+      const server = await serverIdentity(this.#session.query);
+      const { epoch, wasClean } = await storeFunctions(callerOf(this.#session.query)).takeName({ name });
       // A session lost meanwhile has taken the lock with it; the epoch it raised harms nobody.
       if (!this.#session.isUp || this.#session.generation !== generation) {
         return storeFailure(`take the name "${name}"`, new Error("the session with Postgres was lost"));
       }
-      lease = this.#leaseOf({ name, epoch: Number(epoch), wasClean });
+      lease = this.#leaseOf({ name, epoch: Number(epoch), wasClean, server });
       this.#names.set(name, lease);
       return lease;
     } catch (cause) {
@@ -106,15 +108,7 @@ export class Leases {
     }
   }
 
-  #caller() {
-    return {
-      query: async ({ text, values }: { text: string; values: unknown[] }) => ({
-        rows: await this.#session.query<Record<string, unknown>>(text, values),
-      }),
-    };
-  }
-
-  #leaseOf(taken: { readonly name: string; readonly epoch: number; readonly wasClean: boolean }): HeldLease {
+  #leaseOf(taken: ConstructorParameters<typeof HeldLease>[0]): HeldLease {
     return new HeldLease(taken, {
       now: () => this.#clock.now(),
       sessionHeardAt: () => this.#session.heardAt,
@@ -135,6 +129,12 @@ export class Leases {
       // Released while the answers were under way.
       if (locked) await query(sql.unlock, [lease.name]);
     } else if (locked) {
+      const server = await serverIdentity(query);
+      if (server !== lease.server) {
+        const { epoch } = await storeFunctions(callerOf(query)).takeName({ name: lease.name });
+        this.#logger.warn({ name: lease.name, epoch }, "another database server answers; the name was taken anew");
+        lease.renew({ epoch: Number(epoch), server });
+      }
       lease.enter("held");
     } else {
       this.#regainLater(lease);
@@ -179,4 +179,9 @@ export class Leases {
       this.#session.restart();
     }
   }
+}
+
+/** A client of the generated functions that works on the session. */
+function callerOf(query: SessionQuery): QueryClient {
+  return { query: async ({ text, values }) => ({ rows: await query<Record<string, unknown>>(text, values) }) };
 }

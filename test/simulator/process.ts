@@ -129,7 +129,10 @@ export class PeerProcess {
   /** The application sends. */
   send(record: MessageRecord): void {
     const outgoing = this.lease === "held" && !this.stopping ? this.outgoing.get(record.key) : undefined;
-    if (outgoing === undefined) return this.world.refused(record);
+    if (outgoing === undefined) {
+      this.world.refused(record);
+      return;
+    }
     const message = outgoing.channel.offer(
       {
         delivery: record.delivery,
@@ -143,7 +146,8 @@ export class PeerProcess {
     );
     if (message === undefined) {
       this.world.counts.add("transition: busy");
-      return this.world.refused(record);
+      this.world.refused(record);
+      return;
     }
     this.world.checkQueue(outgoing.channel);
     this.world.schedule.after(0, () =>
@@ -431,7 +435,10 @@ export class PeerProcess {
     const { world } = this;
     const incoming = this.incoming.get(key);
     const epoch = sender.epoch;
-    if (incoming === undefined || this.lease !== "held" || this.stopping) return wire.cut();
+    if (incoming === undefined || this.lease !== "held" || this.stopping) {
+      wire.cut();
+      return;
+    }
     world.postgres.read(
       () => ({
         sender: world.postgres.epochs.get(sender.name),

@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Batch, Frame } from "../../src/wire/index.js";
 import { batchArbitrary } from "../wire/arbitraries.js";
+import { encode } from "../wire/coding.js";
 import {
   type Accepted,
   connectPair,
@@ -72,7 +73,11 @@ describe("a connection between two peers", () => {
       fc.asyncProperty(fc.array(batchArbitrary, { minLength: 1, maxLength: 10 }), async (batches) => {
         const sent = batches.map((one) => ({ ...one, epoch }));
         for (const one of sent) pair.sender.connection.writeBatch(one);
-        for (const one of sent) expect(await pair.accepted.events.next()).toEqual({ kind: "batch", batch: one });
+        for (const one of sent) {
+          const event = await pair.accepted.events.next();
+          const came = event.kind === "batch" ? encode({ kind: "batch", value: event.batch }) : new Uint8Array(0);
+          expect(Buffer.compare(came, encode({ kind: "batch", value: one }))).toBe(0);
+        }
       }),
       { numRuns: 30 },
     );
@@ -294,10 +299,8 @@ describe("a silent connection", () => {
     const clocks = { near: new ManualClock(), far: new ManualClock() };
     await using pair = await connectPair({ listen: { clock: clocks.far }, dial: { clock: clocks.near } });
     await settle();
-    for (let i = 0; i < 5; i++) {
-      clocks.near.advance(pingAfterMs);
-      await settle();
-      clocks.near.advance(pingTimeoutMs);
+    for (let second = 0; second < 120; second++) {
+      clocks.near.advance(1000);
       await settle();
     }
     expect(pair.sender.events.all).toEqual([]);

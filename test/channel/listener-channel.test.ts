@@ -1,0 +1,213 @@
+import { describe, expect, it } from "vitest";
+import { ListenerBench } from "./support.js";
+
+describe("a listener's channel that takes messages from a connection", () => {
+  it("commits what is handled and acknowledges only what is committed", () => {
+    const bench = new ListenerBench();
+    expect(bench.channel.onHello("c1", 7, 0)).toEqual({ cursor: { epoch: 7, number: 0 }, backlog: 0, credit: 100 });
+    bench.messages("c1", 0, [1, 2]);
+    expect(bench.handleAll(1)).toEqual(["7/1", "7/2"]);
+    expect(bench.take()).toEqual(["commit 7/1", "commit 7/2"]);
+    bench.channel.onCommitted({ epoch: 7, number: 2 });
+    expect(bench.take()).toEqual(["ack c1 7/2"]);
+  });
+
+  it("drops a number at or below the watermark", () => {
+    const bench = new ListenerBench();
+    bench.channel.onHello("c1", 7, 0);
+    bench.messages("c1", 0, [1, 2]);
+    bench.messages("c1", 1, [1, 2, 3]);
+    expect(bench.handleAll(2)).toEqual(["7/1", "7/2", "7/3"]);
+  });
+
+  it("tells the committed cursor in Welcome, not the watermark", () => {
+    const bench = new ListenerBench();
+    bench.channel.onHello("c1", 7, 0);
+    bench.messages("c1", 0, [1, 2]);
+    bench.handleAll(1);
+    expect(bench.channel.onHello("c2", 7, 0)?.cursor).toEqual({ epoch: 7, number: 0 });
+    expect(bench.take()).toContain("close c1");
+  });
+
+  it("ignores what comes from a replaced connection, and a Hello of an older epoch", () => {
+    const bench = new ListenerBench();
+    bench.channel.onHello("c1", 7, 0);
+    bench.channel.onHello("c2", 8, 0);
+    bench.messages("c1", 0, [1]);
+    expect(bench.handleAll(1)).toEqual([]);
+    expect(bench.channel.onHello("c3", 7, 0)).toBeUndefined();
+  });
+
+  it("says busy when a handler is slow while messages wait, and takes it back when it is done", () => {
+    const bench = new ListenerBench();
+    bench.channel.onHello("c1", 7, 0);
+    bench.messages("c1", 0, [1, 2]);
+    bench.channel.take(0);
+    expect(bench.channel.deadline()).toBe(10);
+    bench.channel.tick(10);
+    expect(bench.take()).toEqual(["ack c1 7/0 busy"]);
+    bench.channel.finish({ kind: "done" }, 20);
+    bench.channel.onCommitted({ epoch: 7, number: 1 });
+    expect(bench.take()).toEqual(["commit 7/1", "ack c1 7/1"]);
+  });
+
+  it("stops reading beyond twice the credit, and reads on at half of that", () => {
+    const bench = new ListenerBench();
+    bench.channel.onHello("c1", 7, 0);
+    bench.messages(
+      "c1",
+      0,
+      Array.from({ length: 21 }, () => undefined),
+    );
+    expect(bench.take()).toEqual(["pause c1"]);
+    for (let count = 0; count < 10; count++) {
+      bench.channel.take(1);
+      bench.channel.finish({ kind: "done" }, 1);
+    }
+    expect(bench.take()).toEqual([]);
+    bench.channel.take(1);
+    bench.channel.finish({ kind: "done" }, 1);
+    expect(bench.take()).toEqual(["resume c1"]);
+  });
+});
+
+describe("a listener's channel that fills gaps from the store", () => {
+  it("asks the store for a gap, and goes on in order", () => {
+    const bench = new ListenerBench();
+    bench.channel.onHello("c1", 7, 0);
+    bench.messages("c1", 0, [3, 4]);
+    expect(bench.take()).toEqual(["query above 7/0"]);
+    expect(bench.handleAll(1)).toEqual([]);
+    bench.rows([1, 2]);
+    expect(bench.handleAll(2)).toEqual(["7/1", "7/2", "7/3", "7/4"]);
+  });
+
+  it("does not believe a query that began before the gap was seen", () => {
+    const bench = new ListenerBench();
+    bench.channel.onHello("c1", 7, 0);
+    bench.channel.onAnnounced();
+    bench.messages("c1", 0, [3]);
+    bench.take();
+    bench.rows([]);
+    expect(bench.take()).toEqual(["query above 7/0"]);
+    bench.rows([1, 2]);
+    expect(bench.handleAll(1)).toEqual(["7/1", "7/2", "7/3"]);
+  });
+
+  it("reports a gap that nobody can fill, and goes on", () => {
+    const bench = new ListenerBench();
+    bench.channel.onHello("c1", 7, 0);
+    bench.messages("c1", 0, [3]);
+    bench.take();
+    bench.rows([]);
+    expect(bench.take()).toEqual(["gap 7/1-2"]);
+    expect(bench.handleAll(1)).toEqual(["7/3"]);
+  });
+
+  it("begins a new epoch only when a query begun after its Hello found nothing older", () => {
+    const bench = new ListenerBench({ epoch: 7, number: 4 });
+    bench.channel.onAnnounced();
+    bench.channel.onHello("c1", 8, 0);
+    bench.messages("c1", 0, [1], 8);
+    bench.rows([]);
+    expect(bench.handleAll(1)).toEqual([]);
+    bench.rows([5]);
+    expect(bench.handleAll(2)).toEqual(["7/5", "8/1"]);
+  });
+
+  it("takes rows of several epochs in their order", () => {
+    const bench = new ListenerBench({ epoch: 7, number: 4 });
+    bench.channel.onAnnounced();
+    bench.rows([5], 3);
+    bench.rows([1, 2], 0, 9);
+    expect(bench.handleAll(1)).toEqual(["7/5", "9/1", "9/2"]);
+  });
+
+  it("answers GoLive by a query begun after it", () => {
+    const bench = new ListenerBench();
+    bench.channel.onHello("c1", 7, 0);
+    bench.channel.onAnnounced();
+    bench.channel.onGoLive("c1");
+    bench.rows([]);
+    expect(bench.take()).toEqual(["query above 7/0", "query above 7/0"]);
+    bench.rows([1]);
+    expect(bench.take()).toEqual(["ack c1 7/0 live"]);
+  });
+
+  it("says so when a long backlog has become short", () => {
+    const bench = new ListenerBench();
+    bench.channel.onHello("c1", 7, 5);
+    bench.rows([1, 2], 4);
+    expect(bench.take()).toEqual(["query above 7/0", "query above 7/2"]);
+    bench.rows([3], 3);
+    expect(bench.take()).toEqual(["ack c1 7/0 backlog 3", "query above 7/3"]);
+  });
+
+  it("asks for no more rows while enough wait for the handler", () => {
+    const bench = new ListenerBench();
+    bench.channel.onAnnounced();
+    bench.take();
+    bench.rows([1, 2, 3, 4, 5], 10);
+    expect(bench.take()).toEqual([]);
+    bench.channel.take(1);
+    bench.channel.finish({ kind: "done" }, 1);
+    expect(bench.take()).toEqual(["query above 7/5", "commit 7/1"]);
+  });
+
+  it("deletes leftovers at or below the cursor when the poll has found rows that are none", () => {
+    const bench = new ListenerBench({ epoch: 7, number: 9 });
+    bench.channel.onPolled();
+    bench.rows([]);
+    expect(bench.take()).toEqual(["query above 7/9", "delete up to 7/9"]);
+  });
+
+  it("passes at-most-once messages on at once while it drains", () => {
+    const bench = new ListenerBench();
+    bench.channel.onHello("c1", 7, 0);
+    bench.messages("c1", 0, [3, undefined]);
+    expect(bench.handleAll(1)).toEqual(["~"]);
+  });
+});
+
+describe("a listener's channel whose handler fails", () => {
+  it("tries again after a doubling wait, and then gives the message up", () => {
+    const bench = new ListenerBench();
+    bench.channel.onHello("c1", 7, 0);
+    bench.messages("c1", 0, [1, 2]);
+    const fail = (now: number) =>
+      bench.channel.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "no" }, now);
+    bench.channel.take(0);
+    fail(0);
+    expect(bench.channel.take(99)).toBeUndefined();
+    expect(bench.channel.deadline()).toBeLessThanOrEqual(100);
+    expect(bench.channel.take(100)?.position).toEqual({ epoch: 7, number: 1 });
+    expect(bench.channel.attempt).toBe(2);
+    fail(100);
+    expect(bench.channel.take(299)).toBeUndefined();
+    bench.channel.take(300);
+    fail(300);
+    expect(bench.take().filter((line) => line.startsWith("commit"))).toEqual([
+      "commit 7/1 dead handler_failed after 3",
+    ]);
+    expect(bench.handleAll(301)).toEqual(["7/2"]);
+  });
+
+  it("does not try an at-most-once message again", () => {
+    const bench = new ListenerBench();
+    bench.channel.onHello("c1", 7, 0);
+    bench.messages("c1", 0, [undefined]);
+    bench.channel.take(0);
+    bench.channel.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "no" }, 1);
+    expect(bench.take()).toEqual(["dropped handler_failed"]);
+  });
+
+  it("hands out nothing while it is halted", () => {
+    const bench = new ListenerBench();
+    bench.channel.onHello("c1", 7, 0);
+    bench.messages("c1", 0, [1]);
+    bench.channel.halt(true);
+    expect(bench.handleAll(1)).toEqual([]);
+    bench.channel.halt(false);
+    expect(bench.handleAll(2)).toEqual(["7/1"]);
+  });
+});

@@ -1,0 +1,242 @@
+import { describe, expect, it } from "vitest";
+import { SenderBench } from "./support.js";
+
+describe("a sender's channel that goes live", () => {
+  it("holds messages while the first dial is under way, and sends them behind GoLive", () => {
+    const bench = new SenderBench();
+    bench.send(0, "a", "b");
+    expect(bench.take()).toEqual([]);
+    bench.connect("c1", 5);
+    expect(bench.take()).toEqual(["write GoLive", "write 1 a,b"]);
+  });
+
+  it("resolves nothing when a message is written, and delivered when it is acknowledged", () => {
+    const bench = new SenderBench();
+    bench.connect("c1", 0);
+    bench.send(1, "a", "b");
+    expect(bench.take()).toEqual(["write GoLive", "write 1 a,b"]);
+    bench.ack("c1", 2, 1);
+    expect(bench.take()).toEqual(["a delivered"]);
+    bench.ack("c1", 3, 2);
+    expect(bench.take()).toEqual(["b delivered"]);
+  });
+
+  it("ignores an Ack of another epoch, and one of a closed connection", () => {
+    const bench = new SenderBench();
+    bench.connect("c1", 0);
+    bench.send(1, "a");
+    bench.take();
+    bench.ack("c1", 2, 1, { cursor: { epoch: 6, number: 1 } });
+    bench.channel.onClosed("c1", 3);
+    bench.ack("c1", 4, 1);
+    expect(bench.take()).toEqual(["store 1"]);
+  });
+
+  it("keeps within the credit, except that one message may always be in flight", () => {
+    const bench = new SenderBench();
+    bench.connect("c1", 0, 0, { epoch: 0, number: 0 }, 25);
+    bench.send(1, "a", "b", "c");
+    expect(bench.take()).toEqual(["write GoLive", "write 1 a,b"]);
+    bench.ack("c1", 2, 2, { credit: 5 });
+    expect(bench.take()).toEqual(["a delivered", "b delivered", "write 3 c"]);
+  });
+
+  it("writes at-most-once messages in order with the others once live", () => {
+    const bench = new SenderBench();
+    bench.connect("c1", 0, 0, { epoch: 0, number: 0 }, 25);
+    bench.ack("c1", 1, 0, { credit: 25 });
+    bench.send(2, "a", "~x", "b", "c", "~y");
+    expect(bench.take()).toEqual(["write GoLive", "write 1 a", "write 0 ~x", "~x sent", "write 2 b"]);
+    bench.ack("c1", 3, 2, { credit: 25 });
+    expect(bench.take()).toEqual(["a delivered", "b delivered", "write 3 c", "write 0 ~y", "~y sent"]);
+  });
+
+  it("writes nothing while the socket is full", () => {
+    const bench = new SenderBench();
+    bench.connect("c1", 0);
+    bench.channel.pauseWriting();
+    bench.send(1, "a", "~x");
+    expect(bench.take()).toEqual(["write GoLive"]);
+    bench.channel.onWritable("c1", 2);
+    expect(bench.take()).toEqual(["write 0 ~x", "~x sent", "write 1 a"]);
+  });
+});
+
+describe("a sender's channel without a live listener", () => {
+  it("stores at once while it is down, one insert at a time, in order", () => {
+    const bench = new SenderBench();
+    bench.channel.onDialFailed(0);
+    bench.send(1, "a", "b", "c", "d", "e");
+    expect(bench.take()).toEqual(["store 1,2,3,4"]);
+    bench.send(2, "f");
+    expect(bench.take()).toEqual([]);
+    bench.channel.onStored(3);
+    expect(bench.take()).toEqual(["a stored", "b stored", "c stored", "d stored", "announce", "store 5,6"]);
+  });
+
+  it("resolves nothing on an unknown commit, and tries the same again after a while", () => {
+    const bench = new SenderBench();
+    bench.channel.onDialFailed(0);
+    bench.send(1, "a");
+    bench.channel.onStoreFailed(2);
+    expect(bench.take()).toEqual(["store 1"]);
+    expect(bench.channel.deadline()).toBe(52);
+    bench.channel.tick(52);
+    expect(bench.take()).toEqual(["store 1"]);
+    bench.channel.onStored(53);
+    expect(bench.take()).toEqual(["a stored", "announce"]);
+  });
+
+  it("stores while the listener's backlog is long, and goes live when it is short", () => {
+    const bench = new SenderBench();
+    bench.connect("c1", 0, 100);
+    bench.send(1, "a");
+    expect(bench.take()).toEqual(["store 1"]);
+    bench.channel.onStored(2);
+    bench.ack("c1", 3, 0, { backlog: 3, live: false });
+    expect(bench.take()).toEqual(["a stored", "announce", "write GoLive"]);
+    bench.send(4, "b");
+    expect(bench.take()).toEqual(["write 2 b"]);
+  });
+
+  it("stores what was written and not acknowledged when the connection ends", () => {
+    const bench = new SenderBench();
+    bench.connect("c1", 0);
+    bench.send(1, "a", "b");
+    bench.ack("c1", 2, 1);
+    bench.take();
+    bench.channel.onClosed("c1", 3);
+    expect(bench.take()).toEqual(["store 2"]);
+  });
+
+  it("sends on a new connection what is not surely stored, also if an insert is under way", () => {
+    const bench = new SenderBench();
+    bench.channel.onDialFailed(0);
+    bench.send(1, "a", "b");
+    bench.connect("c1", 2);
+    expect(bench.take()).toEqual(["store 1,2", "write GoLive", "write 1 a,b"]);
+  });
+
+  it("does not write what the store has; the listener finds it there", () => {
+    const bench = new SenderBench();
+    bench.channel.onDialFailed(0);
+    bench.send(1, "a", "b");
+    bench.channel.onStored(2);
+    bench.take();
+    bench.connect("c1", 3);
+    bench.send(4, "c");
+    expect(bench.take()).toEqual(["write GoLive", "write 3 c"]);
+  });
+
+  it("stores after the ack timeout, together with everything older", () => {
+    const bench = new SenderBench();
+    bench.connect("c1", 0);
+    bench.send(1, "a");
+    bench.send(500, "b");
+    bench.take();
+    expect(bench.channel.deadline()).toBe(2_001);
+    bench.channel.tick(2_001);
+    expect(bench.take()).toEqual(["store 1"]);
+    bench.channel.onStored(2_002);
+    expect(bench.take()).toEqual(["a stored", "announce"]);
+    expect(bench.channel.deadline()).toBe(2_500);
+  });
+
+  it("stores at once when the listener says that it is busy", () => {
+    const bench = new SenderBench();
+    bench.connect("c1", 0);
+    bench.send(1, "a", "b");
+    bench.take();
+    bench.ack("c1", 12, 0, { busy: true });
+    expect(bench.take()).toEqual(["store 1,2"]);
+  });
+
+  it("drops at-most-once messages when it is down, and after a while when it is connecting", () => {
+    const bench = new SenderBench();
+    bench.channel.onDialling();
+    bench.send(0, "~x");
+    expect(bench.channel.deadline()).toBe(1_000);
+    bench.channel.tick(1_000);
+    expect(bench.take()).toEqual(["~x dropped"]);
+    bench.channel.onDialFailed(1_001);
+    bench.send(1_002, "~y");
+    expect(bench.take()).toEqual(["~y dropped"]);
+  });
+
+  it("reports a send that nothing confirms, and still stores it without a gap", () => {
+    const bench = new SenderBench();
+    bench.channel.onDialFailed(0);
+    bench.send(0, "a");
+    bench.channel.onStoreFailed(29_990);
+    bench.take();
+    bench.channel.tick(30_000);
+    expect(bench.take()).toEqual(["a timed-out"]);
+    bench.channel.tick(30_040);
+    bench.channel.onStored(30_041);
+    expect(bench.take()).toEqual(["store 1", "announce"]);
+  });
+
+  it("announces again only when the listener has taken what was announced, or may have missed it", () => {
+    const bench = new SenderBench();
+    bench.channel.onDialFailed(0);
+    for (const [now, ticket] of [
+      [1, "a"],
+      [2, "b"],
+      [2_500, "c"],
+    ] as const) {
+      bench.send(now, ticket);
+      bench.channel.onStored(now);
+    }
+    expect(bench.take().filter((line) => line === "announce")).toHaveLength(2);
+  });
+});
+
+describe("a sender's channel at its limits", () => {
+  it("refuses a message when the queue is full, and takes one of any size when it is empty", () => {
+    const bench = new SenderBench({ maxQueueMessages: 2, maxQueueBytes: 5 });
+    bench.send(0, "a", "b");
+    expect(bench.take()).toEqual(["refused b"]);
+  });
+
+  it("settles everything when another process has the name", () => {
+    const bench = new SenderBench();
+    bench.channel.onDialFailed(0);
+    bench.send(1, "a", "b");
+    bench.channel.onFenced();
+    expect(bench.take()).toEqual(["store 1,2", "a fenced", "b fenced"]);
+    bench.channel.onStored(2);
+    expect(bench.take()).toEqual([]);
+  });
+
+  it("stores nothing while the lease is not surely held", () => {
+    const bench = new SenderBench();
+    bench.channel.onDialFailed(0);
+    bench.channel.setMayStore(false, 0);
+    bench.send(1, "a");
+    expect(bench.take()).toEqual([]);
+    bench.channel.setMayStore(true, 2);
+    expect(bench.take()).toEqual(["store 1"]);
+  });
+
+  it("stores what is unconfirmed when it stops, although it is live", () => {
+    const bench = new SenderBench();
+    bench.connect("c1", 0);
+    bench.send(1, "a");
+    bench.take();
+    bench.channel.stop(2);
+    expect(bench.take()).toEqual(["store 1"]);
+  });
+
+  it("numbers what is unconfirmed again under a new epoch", () => {
+    const bench = new SenderBench();
+    bench.connect("c1", 0);
+    bench.send(1, "a", "b", "c");
+    bench.ack("c1", 2, 1);
+    bench.take();
+    bench.channel.rebase(9, 3);
+    expect(bench.channel.epoch).toBe(9);
+    expect(bench.take()).toEqual(["store 1,2"]);
+    bench.channel.onStored(4);
+    expect(bench.take()).toEqual(["b stored", "c stored", "announce"]);
+  });
+});

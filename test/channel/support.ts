@@ -1,0 +1,182 @@
+import {
+  type AckNews,
+  type DeadMessage,
+  type IncomingMessage,
+  ListenerChannel,
+  type ListenerEffects,
+  type ListenerLimits,
+  type OutgoingMessage,
+  type Position,
+  SenderChannel,
+  type SenderEffects,
+  type SenderLimits,
+  type StoredRow,
+} from "../../src/channel/index.js";
+
+export const senderLimits: SenderLimits = {
+  ackTimeoutMs: 2_000,
+  sendTimeoutMs: 30_000,
+  connectWaitMs: 1_000,
+  maxQueueMessages: 10,
+  maxQueueBytes: 1_000,
+  insertRows: 4,
+  insertBytes: 500,
+  batchBytes: 100,
+  batchMessages: 8,
+  shortBacklogRows: 3,
+  storeRetryMinMs: 50,
+  storeRetryMaxMs: 2_000,
+};
+
+/** A sender's channel with epoch 7 whose effects are written down, one line each. */
+export class SenderBench implements SenderEffects<string> {
+  readonly log: string[] = [];
+  readonly channel: SenderChannel<string>;
+
+  constructor(limits: Partial<SenderLimits> = {}) {
+    this.channel = new SenderChannel(7, { ...senderLimits, ...limits }, this);
+  }
+
+  /** Offers messages named by their tickets, and flushes. */
+  send(now: number, ...tickets: string[]): void {
+    for (const ticket of tickets) {
+      const delivery = ticket.startsWith("~") ? "at-most-once" : "at-least-once";
+      const payload = new Uint8Array(10);
+      const draft = { delivery, topicKey: 1, payload, encoding: undefined, headers: undefined, ticket } as const;
+      if (this.channel.offer(draft, now) === undefined) this.log.push(`refused ${ticket}`);
+    }
+    this.channel.flush(now);
+  }
+
+  /** Connects with a short backlog, so that the channel goes live. */
+  connect(
+    connection: unknown,
+    now: number,
+    backlog = 0,
+    cursor: Position = { epoch: 0, number: 0 },
+    credit = 500,
+  ): void {
+    this.channel.onConnected(connection, { cursor, backlog, credit }, now);
+  }
+
+  ack(connection: unknown, now: number, number: number, news: Partial<AckNews> = {}): void {
+    const cursor = { epoch: 7, number };
+    this.channel.onAck(connection, { cursor, credit: 500, backlog: 0, busy: false, live: true, ...news }, now);
+  }
+
+  /** What was written down since the last call. */
+  take(): string[] {
+    return this.log.splice(0);
+  }
+
+  writeBatch(_delivery: string, _topicKey: number, first: number, messages: OutgoingMessage<string>[]): void {
+    this.log.push(`write ${first} ${messages.map(({ ticket }) => ticket).join(",")}`);
+  }
+  writeGoLive(): void {
+    this.log.push("write GoLive");
+  }
+  store(messages: OutgoingMessage<string>[]): void {
+    this.log.push(`store ${messages.map(({ number }) => number).join(",")}`);
+  }
+  announce(): void {
+    this.log.push("announce");
+  }
+  settle({ ticket }: OutgoingMessage<string>, outcome: string): void {
+    this.log.push(`${ticket} ${outcome}`);
+  }
+  linkChanged(): void {}
+}
+
+export const listenerLimits: ListenerLimits = {
+  creditBytes: 100,
+  busyAfterMs: 10,
+  maxAttempts: 3,
+  retryDelayMs: 100,
+  shortBacklogRows: 3,
+  refillBelow: 4,
+};
+
+/** A listener's channel whose effects are written down, one line each. */
+export class ListenerBench implements ListenerEffects {
+  readonly log: string[] = [];
+  readonly channel: ListenerChannel;
+
+  constructor(cursor: Position = { epoch: 7, number: 0 }, limits: Partial<ListenerLimits> = {}) {
+    this.channel = new ListenerChannel(cursor, { ...listenerLimits, ...limits }, this);
+  }
+
+  take(): string[] {
+    return this.log.splice(0);
+  }
+
+  /** Messages with these numbers come over a connection; undefined stands for an at-most-once one. */
+  messages(connection: unknown, now: number, numbers: (number | undefined)[], epoch = 7): void {
+    this.channel.onMessages(
+      connection,
+      numbers.map((number) => message(epoch, number, true)),
+      now,
+    );
+  }
+
+  /** A query finds rows. */
+  rows(numbers: number[], remaining = 0, epoch = 7): void {
+    this.channel.onRows(
+      numbers.map((number) => message(epoch, number, false) as StoredRow),
+      remaining,
+    );
+  }
+
+  /** Handles everything that waits. @returns the positions handled */
+  handleAll(now: number): string[] {
+    const handled: string[] = [];
+    for (let next = this.channel.take(now); next; next = this.channel.take(now)) {
+      handled.push(next.position ? place(next.position) : "~");
+      this.channel.finish({ kind: "done" }, now);
+    }
+    return handled;
+  }
+
+  writeAck(connection: unknown, { cursor, backlog, busy, live }: AckNews): void {
+    const words = [busy && "busy", live && "live", backlog > 0 && `backlog ${backlog}`].filter(Boolean).join(" ");
+    this.log.push(`ack ${connection} ${place(cursor)} ${words}`.trim());
+  }
+  closeConnection(connection: unknown): void {
+    this.log.push(`close ${connection}`);
+  }
+  pauseReading(connection: unknown, paused: boolean): void {
+    this.log.push(`${paused ? "pause" : "resume"} ${connection}`);
+  }
+  query(after: Position): void {
+    this.log.push(`query above ${place(after)}`);
+  }
+  deleteStale(cursor: Position): void {
+    this.log.push(`delete up to ${place(cursor)}`);
+  }
+  commit(cursor: Position, dead: DeadMessage | undefined): void {
+    this.log.push(
+      dead ? `commit ${place(cursor)} dead ${dead.errorCode} after ${dead.attempts}` : `commit ${place(cursor)}`,
+    );
+  }
+  ready(): void {}
+  dropped(_message: IncomingMessage, errorCode: string): void {
+    this.log.push(`dropped ${errorCode}`);
+  }
+  gap(epoch: number, first: number, last: number): void {
+    this.log.push(`gap ${epoch}/${first}-${last}`);
+  }
+}
+
+function message(epoch: number, number: number | undefined, fromWire: boolean): IncomingMessage {
+  return {
+    position: number === undefined ? undefined : { epoch, number },
+    topicKey: 1,
+    payload: new Uint8Array(10),
+    encoding: undefined,
+    headers: undefined,
+    fromWire,
+  };
+}
+
+function place({ epoch, number }: Position): string {
+  return `${epoch}/${number}`;
+}

@@ -1,0 +1,154 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import net from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import tls from "node:tls";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { connectionSettings } from "../../src/store/connection-settings.js";
+import { openStore } from "../../src/store/index.js";
+import { type Certificate, certificateFor } from "./support/certificate.js";
+import { type World, world } from "./support/world.js";
+
+/** A server that speaks TLS with the given certificate, or refuses it, in front of the database. */
+async function tlsFront(databaseUrl: string, certificate: Certificate | undefined) {
+  const target = new URL(databaseUrl);
+  const seen = { bytesBehindTls: 0, plainBytes: 0 };
+  const server = net.createServer((socket) => {
+    socket.on("error", () => undefined);
+    socket.once("data", (request) => {
+      const isSslRequest = request.length === 8 && request.readInt32BE(4) === 80877103;
+      if (!isSslRequest) seen.plainBytes += request.length;
+      if (!isSslRequest || certificate === undefined) {
+        socket.write("N");
+        socket.on("data", (bytes) => {
+          seen.plainBytes += bytes.length;
+        });
+        return;
+      }
+      socket.write("S");
+      const secure = new tls.TLSSocket(socket, { isServer: true, cert: certificate.certificate, key: certificate.key });
+      const behind = net.connect(Number(target.port), target.hostname);
+      secure.on("data", (bytes) => {
+        seen.bytesBehindTls += bytes.length;
+      });
+      secure.pipe(behind).pipe(secure);
+      for (const one of [secure, behind]) {
+        one.on("error", () => undefined);
+        one.on("close", () => {
+          secure.destroy();
+          behind.destroy();
+        });
+      }
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as net.AddressInfo;
+  return {
+    seen,
+    url: (host: string, query: string): string => {
+      const url = new URL(databaseUrl);
+      url.hostname = host;
+      url.port = String(port);
+      return `${url.href}?${query}`;
+    },
+    [Symbol.asyncDispose]: async () => {
+      await new Promise<void>((resolve) => server.close(() => resolve()));
+    },
+  };
+}
+
+describe("TLS to Postgres", () => {
+  let w: World;
+  let directory: string;
+  let root: string;
+  let certificate: Certificate;
+
+  beforeAll(async () => {
+    w = await world();
+    directory = await mkdtemp(join(tmpdir(), "hawser-tls-"));
+    certificate = certificateFor("localhost");
+    root = join(directory, "root.pem");
+    await writeFile(root, certificate.certificate);
+  });
+  afterAll(async () => {
+    await rm(directory, { recursive: true });
+    await w[Symbol.asyncDispose]();
+  });
+
+  async function canOpen(url: string): Promise<true | string> {
+    try {
+      const store = await openStore({ databaseUrl: url });
+      await store.listenersOf("topic");
+      await store.close();
+      return true;
+    } catch (error) {
+      expect(error).toMatchObject({ code: "store_failed" });
+      return (error as Error).message;
+    }
+  }
+
+  it("trusts no certificate that it cannot verify, in any mode but no-verify", async () => {
+    await using front = await tlsFront(w.url, certificate);
+    for (const mode of ["allow", "prefer", "require", "verify-ca", "verify-full"]) {
+      expect(await canOpen(front.url("localhost", `sslmode=${mode}`)), mode).toContain("self-signed certificate");
+    }
+    expect(front.seen).toEqual({ bytesBehindTls: 0, plainBytes: 0 });
+    expect(await canOpen(front.url("localhost", "sslmode=no-verify"))).toBe(true);
+  });
+
+  it("verifies the host name too, except with verify-ca", async () => {
+    await using front = await tlsFront(w.url, certificate);
+    for (const mode of ["require", "verify-full"]) {
+      const query = `sslmode=${mode}&sslrootcert=${root}`;
+      expect(await canOpen(front.url("localhost", query)), mode).toBe(true);
+      const before = front.seen.bytesBehindTls;
+      expect(await canOpen(front.url("127.0.0.1", query)), mode).toContain("does not match certificate");
+      expect(front.seen.bytesBehindTls).toBe(before);
+    }
+    expect(await canOpen(front.url("127.0.0.1", `sslmode=verify-ca&sslrootcert=${root}`))).toBe(true);
+    const other = join(directory, "other.pem");
+    await writeFile(other, certificateFor("localhost").certificate);
+    expect(await canOpen(front.url("localhost", `sslmode=verify-ca&sslrootcert=${other}`))).not.toBe(true);
+  });
+
+  it("sends nothing in the clear to a server without TLS", async () => {
+    await using front = await tlsFront(w.url, undefined);
+    for (const mode of ["prefer", "require", "verify-full"]) {
+      expect(await canOpen(front.url("localhost", `sslmode=${mode}`)), mode).toContain("does not support SSL");
+    }
+    expect(front.seen.plainBytes).toBe(0);
+  });
+
+  it("reads libpq's variables where the URL says nothing, and the URL first", () => {
+    const env = { PGSSLMODE: "verify-full", PGSSLROOTCERT: root };
+    expect(connectionSettings("postgres://h/d", env).ssl).toEqual({ ca: certificate.certificate });
+    expect(connectionSettings(undefined, env).ssl).toEqual({ ca: certificate.certificate });
+    expect(connectionSettings("postgres://h/d?sslmode=disable", env).ssl).toBe(false);
+    expect(connectionSettings("postgres://h/d", {}).ssl).toBeUndefined();
+    // Without a mode, a root certificate in the environment asks for nothing.
+    expect(connectionSettings("postgres://h/d", { PGSSLROOTCERT: root }).ssl).toBeUndefined();
+    expect(connectionSettings(`postgres://h/d?sslrootcert=${root}`, {}).ssl).toEqual({ ca: certificate.certificate });
+    expect(connectionSettings("postgres://h/d?sslrootcert=system&sslmode=require", {}).ssl).toEqual({});
+    expect(connectionSettings("postgres://h/d?sslmode=require&sslnegotiation=direct", {}).sslnegotiation).toBe(
+      "direct",
+    );
+  });
+
+  it("says which parameter is wrong", () => {
+    const wrong = [
+      ["sslmode=verify", /sslmode "verify" is unknown; use one of disable, no-verify/],
+      ["sslmode=require&sslrootcert=/nowhere/root.pem", /sslrootcert \/nowhere\/root.pem cannot be read: ENOENT/],
+      ["sslmode=require&sslkey=/nowhere/key.pem", /sslkey \/nowhere\/key.pem cannot be read/],
+    ] as const;
+    for (const [query, message] of wrong) {
+      expect(() => connectionSettings(`postgres://u:p@h/d?${query}`, {})).toThrow(message);
+    }
+  });
+
+  it("leaves everything else of the URL to the driver", () => {
+    const { connectionString } = connectionSettings("postgres://u:p@h/d?sslmode=require&options=-c%20a%3Db+c", {});
+    expect(new URL(connectionString!).searchParams.get("options")).toBe("-c a=b c");
+    expect(connectionSettings("postgres://u:p@h/d", {}).connectionString).toBe("postgres://u:p@h/d");
+    expect(connectionSettings("socket:/var/run/postgresql?db=d", {}).connectionString).toContain("socket:/var/run");
+  });
+});
