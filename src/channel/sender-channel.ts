@@ -65,6 +65,7 @@ export class SenderChannel<Ticket> {
   private retryAt = Number.NEGATIVE_INFINITY;
   /** Messages up to this number were reported as timed out, though they are still queued. */
   private timedOut = 0;
+  private endedAs: "fenced" | "abandoned" = "abandoned";
   private announcedNumber = 0;
   private announcedAt = Number.NEGATIVE_INFINITY;
 
@@ -142,7 +143,7 @@ export class SenderChannel<Ticket> {
   /** Writes and stores what can be written and stored now. */
   flush(now: number): void {
     if (this.state === "ended") {
-      this.settleAll("fenced");
+      this.settleAll(this.endedAs);
       return;
     }
     this.write();
@@ -262,10 +263,16 @@ export class SenderChannel<Ticket> {
 
   /** Another process has the name: nothing can be confirmed any more. */
   onFenced(): void {
+    this.end("fenced");
+  }
+
+  /** The channel is used no more. What is unconfirmed is settled with the outcome, and so is what is offered later. */
+  end(outcome: "fenced" | "abandoned"): void {
+    if (this.state !== "ended") this.endedAs = outcome;
     this.connection = undefined;
     this.inserting = 0;
     this.setState("ended");
-    this.settleAll("fenced");
+    this.settleAll(this.endedAs);
   }
 
   /** Whether the lease is surely held, and so whether the store may be written. */

@@ -12,9 +12,10 @@ export type Headers = readonly (readonly [name: string, value: string])[];
  * - `stored`: Postgres has surely committed the message;
  * - `sent` / `dropped`: an at-most-once message was, or was not, handed to a connection;
  * - `timed-out`: neither way within the send timeout; the message keeps its number and may still arrive;
- * - `fenced`: another process has the sender's name; the message may or may not arrive.
+ * - `fenced`: another process has the sender's name; the message may or may not arrive;
+ * - `abandoned`: the sender ended before the message was confirmed; it may or may not arrive.
  */
-export type SendOutcome = "delivered" | "stored" | "sent" | "dropped" | "timed-out" | "fenced";
+export type SendOutcome = "delivered" | "stored" | "sent" | "dropped" | "timed-out" | "fenced" | "abandoned";
 
 /** How a payload is compressed, and what it becomes. */
 export interface PayloadEncoding {

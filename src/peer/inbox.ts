@@ -40,6 +40,7 @@ export class Inbox {
   private listener: Listener | undefined;
   private poll: NodeJS.Timeout | undefined;
   private unlisten: (() => void)[] = [];
+  private begun = false;
   private halted = false;
   /** Grows when everything begins again: what was read before is not used. */
   private era = 0;
@@ -105,6 +106,12 @@ export class Inbox {
     return this.listener.boundAddress;
   }
 
+  /** From now on messages go to the handler. */
+  begin(): void {
+    this.begun = true;
+    this.halt(this.halted);
+  }
+
   /** The lease is, or is not, surely held: without it nothing is handled. */
   halt(halted: boolean): void {
     this.halted = halted;
@@ -152,7 +159,7 @@ export class Inbox {
   }
 
   private get handlesNothing(): boolean {
-    return this.halted || this.options.handle === undefined;
+    return this.halted || !this.begun || this.options.handle === undefined;
   }
 
   private newCommitter(): CursorCommitter {

@@ -55,6 +55,11 @@ export class Outbox {
     });
   }
 
+  /** Whether the topic was sent to before, and so is known to be a good one. */
+  knows(topic: string): boolean {
+    return this.topics.has(topic);
+  }
+
   /** Sends to every listener of the topic: the tickets, or the errors, in the order of the phone book. */
   async sendAll(topic: string, message: CheckedMessage): Promise<{ peer: string; ticket: Ticket | HawserError }[]> {
     return await this.inOrder(this.topics.get(topic) ?? this.routesOf(topic), async (known) => {
@@ -110,6 +115,11 @@ export class Outbox {
     clearTimeout(this.poll);
     await Promise.all([...this.opening.values()].map((opening) => opening.catch(() => undefined)));
     await Promise.all([...this.links.values()].map((link) => link.stop()));
+  }
+
+  /** The name is lost: what is pending is rejected. */
+  fence(): void {
+    for (const link of this.links.values()) link.fence();
   }
 
   /** Ends all links; what is still pending is rejected. */
@@ -173,9 +183,9 @@ export class Outbox {
     }
     for (const candidate of routes.all) {
       const link = this.links.get(candidate.name);
-      // A topic without an address for the listener says nothing of its other topics.
-      if (link !== undefined && candidate.addr !== undefined) link.relocate(candidate);
-      else if (link === undefined) await this.linkTo(candidate, routes);
+      if (link === undefined) await this.linkTo(candidate, routes);
+      // That this topic has no address for the listener says nothing of its other topics.
+      else if (candidate.addr !== undefined || !this.isListed(candidate.name)) link.relocate(candidate);
     }
     routes.ready = true;
   }
@@ -197,10 +207,15 @@ export class Outbox {
     if (routes.topicKey === 0) routes.topicKey = await store.topicKey(routes.topic);
     const { connectionKey } = await store.connectionKey(sender, candidate.name);
     if (this.closed) throw new PeerError("not_running", "the peer has stopped");
-    const link = new SenderLink(this.context, candidate.name, connectionKey, candidate);
+    const link = new SenderLink(this.context, candidate.name, routes.topic, connectionKey, candidate);
     if (!this.mayStore) link.setMayStore(false);
     this.links.set(candidate.name, link);
     return link;
+  }
+
+  private isListed(name: string): boolean {
+    for (const { listed } of this.topics.values()) if (listed.some((listener) => listener.name === name)) return true;
+    return false;
   }
 
   private catalogChanged({ topic, clientName, operation }: CatalogChange): void {

@@ -150,7 +150,8 @@ export class Peer implements AsyncDisposable {
   sendTo(topic: string, payload: Uint8Array | string, options?: SendOptions): Promise<Receipt> {
     try {
       const session = this.running();
-      const message = this.check(topic, payload, options);
+      if (!session.outbox.knows(topic)) this.checkForeign(topic);
+      const message = this.checkMessage(payload, options);
       return this.receipt(session.outbox.sendTo(topic, message), options?.signal);
     } catch (error) {
       return Promise.reject(error);
@@ -160,7 +161,8 @@ export class Peer implements AsyncDisposable {
   /** Sends to every listener of the topic: one receipt each, a failed one with its error. */
   async sendAll(topic: string, payload: Uint8Array | string, options?: SendOptions): Promise<SendAllReceipt[]> {
     const session = this.running();
-    const message = this.check(topic, payload, options);
+    this.checkForeign(topic);
+    const message = this.checkMessage(payload, options);
     const sent = await session.outbox.sendAll(topic, message);
     return await Promise.all(
       sent.map(async ({ peer, ticket }) => {
@@ -278,6 +280,7 @@ export class Peer implements AsyncDisposable {
       this.bound = session.boundAddress;
       this.unsubscribed.clear();
       this.state = "running";
+      session.begin();
     } catch (error) {
       this.state = "stopped";
       const cause = asHawserError(error);
@@ -311,11 +314,6 @@ export class Peer implements AsyncDisposable {
   private running(): PeerSession {
     if (this.state !== "running" || this.session === undefined) throw notRunning(this.name);
     return this.session;
-  }
-
-  private check(topic: string, payload: Uint8Array | string, options: SendOptions | undefined): CheckedMessage {
-    this.checkForeign(topic);
-    return this.checkMessage(payload, options);
   }
 
   private checkMessage(payload: Uint8Array | string, options: SendOptions | undefined): CheckedMessage {

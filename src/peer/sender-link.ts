@@ -46,6 +46,8 @@ export class SenderLink implements SenderEffects<Ticket> {
     private readonly context: PeerContext,
     /** The listener's name. */
     readonly listenerName: string,
+    /** The topic through which the listener was met first. */
+    private readonly topic: string,
     private connectionKey: number,
     private address: ListenerAddress,
   ) {
@@ -134,7 +136,12 @@ export class SenderLink implements SenderEffects<Ticket> {
     }
   }
 
-  /** Ends the link: says Goodbye, and settles what is still pending as the channel of a lost name would. */
+  /** The name is lost: what is pending is rejected. */
+  fence(): void {
+    this.channel.onFenced();
+  }
+
+  /** Ends the link: says Goodbye, and rejects what is still pending. */
   close(): void {
     this.stopped = true;
     this.timer.stop();
@@ -147,7 +154,7 @@ export class SenderLink implements SenderEffects<Ticket> {
       connection.end();
       setTimeout(() => connection.destroy(), protocolConstants.reconnectMinMs).unref();
     }
-    this.channel.onFenced();
+    this.channel.end("abandoned");
     for (const resolve of this.whenSettled.splice(0)) resolve();
   }
 
@@ -188,15 +195,17 @@ export class SenderLink implements SenderEffects<Ticket> {
     this.insert(first.number, messages).then(
       (result) => {
         if (insert !== this.inserts || this.stopped) return;
-        if (result === "fenced") this.context.nameLost("storing messages was refused");
-        else this.channel.onStored(now());
+        if (result === "fenced") {
+          this.channel.onFenced();
+          this.context.nameLost("storing messages was refused");
+        } else this.channel.onStored(now());
         this.arm();
       },
       (error: HawserError) => {
         if (insert !== this.inserts || this.stopped) return;
         this.context.status.tell({
           kind: "sender_store_error",
-          topic: this.context.sender.sourceTopic,
+          topic: this.topic,
           peer: this.listenerName,
           message: error.message,
           error,
@@ -350,8 +359,11 @@ export class SenderLink implements SenderEffects<Ticket> {
       (dialled) => {
         if (this.dialling === dialling) this.dialling = undefined;
         handle.connection = dialled.connection;
-        if (this.stopped || dialling.signal.aborted) dialled.connection.destroy();
-        else this.established(dialled);
+        if (!this.stopped && !dialling.signal.aborted) this.established(dialled);
+        else {
+          dialled.connection.destroy();
+          this.connect();
+        }
       },
       (error: HawserError) => {
         if (this.dialling === dialling) this.dialling = undefined;
@@ -366,7 +378,7 @@ export class SenderLink implements SenderEffects<Ticket> {
     const { cursorEpoch, cursor, backlog, credit } = welcome;
     this.context.status.tell({
       kind: "peer_connected",
-      topic: this.context.sender.sourceTopic,
+      topic: this.topic,
       peer: this.listenerName,
       message: `connected to "${this.listenerName}" at ${this.address.addr}`,
     });
@@ -384,7 +396,7 @@ export class SenderLink implements SenderEffects<Ticket> {
     if (error.code !== "connection_lost") {
       this.context.status.tell({
         kind: "sender_send_error",
-        topic: this.context.sender.sourceTopic,
+        topic: this.topic,
         peer: this.listenerName,
         message: `${addr}: ${error.message}`,
         error,
@@ -413,7 +425,7 @@ export class SenderLink implements SenderEffects<Ticket> {
     if (this.stopped) return;
     this.context.status.tell({
       kind: "peer_disconnected",
-      topic: this.context.sender.sourceTopic,
+      topic: this.topic,
       peer: this.listenerName,
       message: error === undefined ? `"${this.listenerName}" said goodbye` : error.message,
     });

@@ -93,6 +93,11 @@ export class PeerSession {
     }
   }
 
+  /** Begins to hand messages to the handler: the peer can send now, too. */
+  begin(): void {
+    this.inbox.begin();
+  }
+
   /** Serves one more topic. */
   async subscribe(topic: string): Promise<void> {
     await this.store.addSubscription(this.lease, topic, this.registration());
@@ -176,6 +181,7 @@ export class PeerSession {
   private nameLost(cause: string): void {
     if (this.lost) return;
     this.lost = true;
+    this.outbox.fence();
     const { options, status, onLost, logger } = this.session;
     const message = `another process has taken the name "${options.name}": ${cause}`;
     logger.error({ name: options.name }, message);

@@ -31,6 +31,12 @@ export class Ticket {
           outcome: "unknown",
         }),
       );
+    } else if (outcome === "abandoned") {
+      this.reject(
+        new PeerError("store_failed", `the peer stopped before the message for "${this.peer}" was confirmed`, {
+          outcome: "unknown",
+        }),
+      );
     } else this.resolve({ outcome, peer: this.peer });
   }
 

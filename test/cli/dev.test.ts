@@ -1,8 +1,8 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { connect } from "node:net";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
+import { answers } from "../support/answers.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 import { type Program, type ProgramOptions, projectDirectory, startCommand, startProgram } from "../support/program.js";
@@ -28,20 +28,16 @@ function kill(program: Program): Program {
   return program;
 }
 
-async function answers(url: string): Promise<boolean> {
-  const { hostname, port } = new URL(url);
-  return new Promise((resolve) => {
-    const socket = connect(Number(port), hostname);
-    socket.once("connect", () => resolve(true)).once("error", () => resolve(false));
-    socket.once("connect", () => socket.destroy());
-  });
-}
-
 const anyAnswers = async ({ databaseUrl, natsUrl }: Announcement) =>
   (await answers(databaseUrl)) || (await answers(natsUrl));
 
 async function announced(program: Program): Promise<Announcement> {
   return JSON.parse(await program.firstLine) as Announcement;
+}
+
+/** The pid that Postgres wrote into its data directory. */
+function postgresPid(directory: string): number {
+  return Number.parseInt(readFileSync(join(directory, "postgres/postmaster.pid"), "utf8"), 10);
 }
 
 describe("hawser dev --json", () => {
@@ -69,6 +65,19 @@ describe("hawser dev --json", () => {
     const urls = await announced(program);
     process.kill(-program.pid, "SIGINT");
     expect(await program.ended).toMatchObject({ status: 0 });
+    expect(await anyAnswers(urls)).toBe(false);
+  });
+
+  it("at a second Ctrl-C does not wait any longer for a server that does not stop", async () => {
+    const directory = join(temporaryDirectory(), "data");
+    const program = dev(["--json", "--directory", directory]);
+    const urls = await announced(program);
+    process.kill(postgresPid(directory), "SIGSTOP");
+    const impatience = setInterval(() => program.child.kill("SIGINT"), 100);
+    onTestFinished(() => clearInterval(impatience));
+    const begun = performance.now();
+    expect(await program.ended).toMatchObject({ status: 0 });
+    expect(performance.now() - begun).toBeLessThan(8_000);
     expect(await anyAnswers(urls)).toBe(false);
   });
 
@@ -165,7 +174,7 @@ describe("hawser dev", () => {
     const directory = join(temporaryDirectory(), "data");
     const program = dev(["--json", "--directory", directory]);
     const urls = await announced(program);
-    process.kill(Number(readFileSync(join(directory, "postgres/postmaster.pid"), "utf8").split("\n")[0]), "SIGTERM");
+    process.kill(postgresPid(directory), "SIGTERM");
     const { status, stderr } = await program.ended;
     expect(status).toBe(69);
     expect(stderr).toContain("Postgres ended by itself");

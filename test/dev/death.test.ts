@@ -2,11 +2,11 @@
  * What is left when the process that started a stack dies.
  */
 import { chmodSync, copyFileSync, existsSync, readdirSync, readFileSync } from "node:fs";
-import { connect } from "node:net";
 import { join } from "node:path";
 import { afterEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import { findNatsServer } from "../../src/dev/nats/binary.js";
 import { sweepLeftovers } from "../../src/dev/sweep.js";
+import { answers } from "../support/answers.js";
 import { eventually } from "../support/eventually.js";
 import { giveTo, ordinaryUser } from "../support/other-user.js";
 import { type Program, type ProgramOptions, startProgram } from "../support/program.js";
@@ -27,15 +27,6 @@ async function startStackProcess(options: ProgramOptions = {}): Promise<{ progra
   const program = startProgram("test/dev/programs/run-stack.ts", [], options);
   onTestFinished(() => void program.child.kill("SIGKILL"));
   return { program, stack: JSON.parse(await program.firstLine) as Started };
-}
-
-async function answers(url: string): Promise<boolean> {
-  const { hostname, port } = new URL(url);
-  return new Promise((resolve) => {
-    const socket = connect(Number(port), hostname);
-    socket.once("connect", () => resolve(true)).once("error", () => resolve(false));
-    socket.once("connect", () => socket.destroy());
-  });
 }
 
 async function expectNothingLeft(stack: Started): Promise<void> {

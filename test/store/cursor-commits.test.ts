@@ -2,17 +2,24 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { CommittedCursors, CursorCommit, DeadLetter, Lease } from "../../src/store/index.js";
 import { textMessages, type World, world } from "./support/world.js";
 
-describe("committing cursors", () => {
+// The function has a way of its own for one channel alone.
+describe.each([
+  { how: "alone", companions: 0 },
+  { how: "among others", companions: 2 },
+])("committing cursors, each $how", ({ companions }) => {
   let w: World;
   let sender: Lease;
   let listener: Lease;
   let channel: number;
   let channels = 0;
+  let rounds = 0;
+  let others: number[];
 
   beforeAll(async () => {
     w = await world();
     sender = await w.take("sender");
     listener = await w.take("listener");
+    others = await Promise.all(Array.from({ length: companions }, () => newChannel()));
   });
   afterAll(() => w[Symbol.asyncDispose]());
   beforeEach(async () => {
@@ -25,9 +32,11 @@ describe("committing cursors", () => {
   }
 
   async function commit(...commits: CursorCommit[]): Promise<CommittedCursors> {
-    const result = await w.store.commitCursors(listener, commits);
+    rounds += 1;
+    const company = others.map((connectionKey) => ({ connectionKey, epoch: 1, number: rounds }));
+    const result = await w.store.commitCursors(listener, [...company, ...commits]);
     if (result === "fenced") throw new Error("fenced");
-    return result;
+    return { ...result, committed: result.committed.filter((key) => !others.includes(key)) };
   }
 
   function letter(number: number, epoch = 1): DeadLetter {
@@ -98,6 +107,10 @@ describe("committing cursors", () => {
       { connectionKey: 2_000_000_000, epoch: 1, number: 1 },
     );
     expect(result).toEqual({ committed: [channel], notOwned: [foreign, 2_000_000_000] });
+    if (companions === 0) {
+      const alone = { connectionKey: foreign, epoch: sender.epoch, number: 1 };
+      expect(await commit(alone)).toEqual({ committed: [], notOwned: [foreign] });
+    }
     expect(await w.store.cursorOf(foreign)).toEqual({ epoch: 0, number: 0 });
     expect(await rowsOf(foreign)).toEqual([1]);
   });

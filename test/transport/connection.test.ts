@@ -1,5 +1,6 @@
+import { Socket } from "node:net";
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Batch, Frame } from "../../src/wire/index.js";
 import { batchArbitrary } from "../wire/arbitraries.js";
@@ -81,6 +82,28 @@ describe("a connection between two peers", () => {
       }),
       { numRuns: 30 },
     );
+  });
+
+  it("writes what several promises and calls of one tick lead to at once", async () => {
+    await using pair = await connectPair();
+    await settle();
+    const writes = vi.spyOn(Socket.prototype, "write");
+    const { connection } = pair.sender;
+    for (let firstNumber = 1; firstNumber <= 50; firstNumber++) {
+      connection.writeBatch({
+        ...batch,
+        firstNumber,
+        payloads: [new Uint8Array(10)],
+        compressions: undefined,
+        headers: undefined,
+      });
+      await Promise.resolve();
+    }
+    connection.writeGoLive(epoch);
+    for (let i = 0; i < 50; i++) expect((await pair.accepted.events.next()).kind).toBe("batch");
+    expect((await pair.accepted.events.next()).kind).toBe("goLive");
+    expect(writes).toHaveBeenCalledTimes(1);
+    writes.mockRestore();
   });
 
   it("writes of several acks in a tick only the newest", async () => {
@@ -185,6 +208,22 @@ describe("backpressure", () => {
     expect(pair.sender.events.all.slice(drains)).toEqual([{ kind: "drain" }]);
     expect(connection.canWrite).toBe(true);
     expect(connection.bufferedBytes).toBe(0);
+  });
+
+  it("keeps little more than the bytes themselves for a listener that does not read", async () => {
+    await using pair = await connectPair();
+    pair.accepted.connection.pause();
+    await fill(pair);
+    const { connection } = pair.sender;
+    const before = { memory: process.memoryUsage().arrayBuffers, bytes: connection.bufferedBytes };
+    // One small message for each turn of the event loop: each would leave in a write of its own.
+    for (let turn = 0; turn < 3000; turn++) {
+      connection.writeBatch({ ...long, payloads: [new Uint8Array(10)] });
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    const written = connection.bufferedBytes - before.bytes;
+    expect(written).toBeGreaterThan(3000 * 10);
+    expect(process.memoryUsage().arrayBuffers - before.memory).toBeLessThan(written + 2 * 1024 * 1024);
   });
 
   it("delivers nothing from the moment of pause, not even what has come already", async () => {

@@ -1,0 +1,333 @@
+/**
+ * Sending: receipts, what they mean, and what is refused.
+ */
+import { expect, it } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { failure } from "./support/errors.js";
+import { peerWorld } from "./support/world.js";
+
+it("resolves `delivered` when the handler is done and its cursor is committed", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  let done = false;
+  const b = await world.started("b-1", {}, async () => {
+    await world.query("SELECT 1");
+    done = true;
+  });
+  expect(await a.sendTo("b", "hello")).toEqual({ outcome: "delivered", peer: "b-1" });
+  expect(done).toBe(true);
+  expect(b.received.all).toEqual([
+    { to: "b", from: "a", sender: "a-1", text: "hello", headers: [], attempt: 1, delivery: "at-least-once" },
+  ]);
+  const cursors = await world.query("SELECT v FROM hawser.conn_mess_number");
+  expect(cursors).toEqual([{ v: 1 }]);
+});
+
+it("takes bytes and text, and hands over bytes", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  const payloads: Uint8Array[] = [];
+  const b = await world.started("b-1", {}, ({ payload }) => void payloads.push(payload.slice()));
+  await a.sendTo("b", "dé");
+  await a.sendTo("b", new Uint8Array([0, 255, 7]));
+  await a.sendTo("b", Buffer.from("view").subarray(1));
+  await b.received.length(3);
+  expect(payloads.map((payload) => [...payload])).toEqual([[0x64, 0xc3, 0xa9], [0, 255, 7], [...Buffer.from("iew")]]);
+});
+
+it("carries headers, from a record and from pairs, live and stored", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  const b = await world.started("b-1");
+  await a.sendTo("b", "1", { headers: { trace: "abc", empty: "" } });
+  await a.sendTo("b", "2", {
+    delivery: "at-most-once",
+    headers: [
+      ["x", "1"],
+      ["x", "2"],
+    ],
+  });
+  await b.received.length(2);
+  await b.stop();
+  await a.sendTo("b", "3", { headers: { trace: "ü \"quoted\" \n" } });
+  await b.record();
+  await b.received.length(3);
+  expect(b.received.all.map(({ headers }) => headers)).toEqual([
+    [
+      ["trace", "abc"],
+      ["empty", ""],
+    ],
+    [
+      ["x", "1"],
+      ["x", "2"],
+    ],
+    [["trace", 'ü "quoted" \n']],
+  ]);
+});
+
+it("resolves `stored` once Postgres has it while the listener is stopped, and the listener gets it when it runs", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  const b = await world.started("b-1");
+  await a.sendTo("b", "first");
+  await b.stop();
+  expect(await a.sendTo("b", "second")).toEqual({ outcome: "stored", peer: "b-1" });
+  expect(await world.storedMessages()).toBe(1);
+  expect(await a.sendTo("b", "third")).toEqual({ outcome: "stored", peer: "b-1" });
+  await b.record();
+  await b.received.length(3);
+  expect(b.texts).toEqual(["first", "second", "third"]);
+  // What was handled leaves the store with its cursor.
+  await eventually("the stored messages are gone", async () => (await world.storedMessages()) === 0);
+});
+
+it("resolves `sent` for at-most-once over a connection, without a number", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  const b = await world.started("b-1");
+  expect(await a.sendTo("b", "x", { delivery: "at-most-once" })).toEqual({ outcome: "sent", peer: "b-1" });
+  await b.received.length(1);
+  expect(b.received.all[0]).toMatchObject({ text: "x", delivery: "at-most-once" });
+  expect(await world.query("SELECT v FROM hawser.conn_mess_number WHERE v > 0")).toEqual([]);
+});
+
+it("keeps the order of both deliveries on a live channel", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  const b = await world.started("b-1");
+  await a.sendTo("b", "begin");
+  await eventually("the channel is live", async () => (await a.sendTo("b", "ping")).outcome === "delivered");
+  const before = b.received.all.length;
+  const sent = Array.from({ length: 200 }, (_, n) =>
+    a.sendTo("b", `${n}`, { delivery: n % 3 === 0 ? "at-most-once" : "at-least-once" }),
+  );
+  await Promise.all(sent);
+  await b.received.length(before + 200);
+  expect(b.texts.slice(before)).toEqual(Array.from({ length: 200 }, (_, n) => `${n}`));
+});
+
+it("drops at-most-once for a listener that is down, and stores nothing", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  const b = await world.started("b-1");
+  await a.sendTo("b", "hello");
+  await b.stop();
+  expect(await a.sendTo("b", "lost", { delivery: "at-most-once" })).toEqual({ outcome: "dropped", peer: "b-1" });
+  expect(await a.pendingCount()).toBe(0);
+  expect(await world.storedMessages()).toBe(0);
+  await b.record();
+  await a.sendTo("b", "after");
+  expect(b.texts).toEqual(["hello", "after"]);
+});
+
+it("drops at-most-once within connectWaitMs where the phone book leads to nobody", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1", { connectWaitMs: 300 });
+  await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('ghost', '127.0.0.1:1', 'ghost-1')");
+  const begun = performance.now();
+  expect(await a.sendTo("ghost", "x", { delivery: "at-most-once" })).toEqual({ outcome: "dropped", peer: "ghost-1" });
+  expect(performance.now() - begun).toBeLessThan(2_000);
+  expect(await world.storedMessages()).toBe(0);
+});
+
+it("stores for a row that an operator wrote, and the listener has it when it starts at another address", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('b', '127.0.0.1:1', 'b-1')");
+  expect(await a.sendTo("b", "early")).toEqual({ outcome: "stored", peer: "b-1" });
+  await a.stop();
+  const b = await world.started("b-1");
+  await b.received.length(1);
+  expect(b.texts).toEqual(["early"]);
+});
+
+it("refuses a topic that nobody serves and this sender never met with no_address", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  for (const delivery of ["at-least-once", "at-most-once"] as const) {
+    const error = await failure("no_address", a.sendTo("nobody", "x", { delivery }));
+    expect(error.message).toContain('"nobody"');
+    expect(error.outcome).toBeUndefined();
+  }
+  await failure("no_address", a.sendAll("nobody", "x"));
+  // Once somebody does, it works.
+  await world.started("nobody-1");
+  expect(await a.sendTo("nobody", "x")).toEqual({ outcome: "delivered", peer: "nobody-1" });
+});
+
+it("remembers whom it has met over its own restart", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  const b = await world.started("b-1");
+  await a.sendTo("b", "1");
+  await Promise.all([a.stop(), b.stop()]);
+  const again = await world.started("a-1");
+  expect(await again.sendTo("b", "2")).toEqual({ outcome: "stored", peer: "b-1" });
+  // Another sender never met it.
+  const c = await world.started("c-1");
+  await failure("no_address", c.sendTo("b", "3"));
+});
+
+it("stores for a durable listener that the sender never met", async () => {
+  await using world = await peerWorld();
+  const b = await world.started("b-1", { durable: true });
+  await b.stop();
+  const a = await world.started("a-1");
+  expect(await a.sendTo("b", "1")).toEqual({ outcome: "stored", peer: "b-1" });
+  await b.record();
+  await b.received.length(1);
+});
+
+it("refuses the own source topic with self_topic, also where others serve it", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  await world.started("a-2");
+  await failure("self_topic", a.sendTo("a", "x"));
+  await failure("self_topic", a.sendAll("a", "x"));
+});
+
+it("is not_running before run and after stop", async () => {
+  await using world = await peerWorld();
+  const a = world.peer("a-1");
+  const error = await failure("not_running", a.sendTo("b", "x"));
+  expect(error.message).toContain('"a-1"');
+  await failure("not_running", a.sendAll("b", "x"));
+  await a.record();
+  await a.stop();
+  await failure("not_running", a.sendTo("b", "x"));
+});
+
+it("refuses a payload above the listener's limit at once, with both numbers", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  await world.started("b-1", { maxMessageBytes: 1_000 });
+  const fits = Buffer.alloc(1_000, 1);
+  const tooLong = Buffer.alloc(1_001, 1);
+  for (const delivery of ["at-least-once", "at-most-once"] as const) {
+    const error = await failure("invalid_argument", a.sendTo("b", tooLong, { delivery }));
+    expect(error.message).toMatch(/1001 bytes.*1000/);
+    expect(error.outcome).toBeUndefined();
+    expect((await a.sendTo("b", fits, { delivery })).peer).toBe("b-1");
+  }
+  expect(await a.sendAll("b", tooLong)).toMatchObject([{ peer: "b-1", error: { code: "invalid_argument" } }]);
+});
+
+it("refuses a payload above the listener's limit while the listener is stopped, too", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  const b = await world.started("b-1", { maxMessageBytes: 1_000 });
+  await a.sendTo("b", "hello");
+  await b.stop();
+  await failure("invalid_argument", a.sendTo("b", Buffer.alloc(1_001)));
+  await a.stop();
+  // The limit is remembered with the route.
+  await a.record();
+  await failure("invalid_argument", a.sendTo("b", Buffer.alloc(1_001)));
+  expect(await world.storedMessages()).toBe(0);
+});
+
+it("refuses with busy what the queue does not hold, and takes more when it has room again", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1", { maxSendQueueMessages: 10 });
+  const b = await world.started("b-1");
+  await a.sendTo("b", "hello");
+  const sent = Array.from({ length: 12 }, (_, n) => a.sendTo("b", `${n}`));
+  const settled = await Promise.allSettled(sent);
+  expect(settled.map(({ status }) => status)).toEqual([...Array(10).fill("fulfilled"), "rejected", "rejected"]);
+  const error = await failure("busy", sent[10] as Promise<unknown>);
+  expect(error.retryable).toBe(true);
+  expect(error.message).toMatch(/10 messages.*"b-1"/);
+  expect(await a.saw("sender_busy")).toMatchObject({ topic: "b", peer: "b-1" });
+  expect((await a.sendTo("b", "later")).outcome).toBe("delivered");
+  expect(b.texts).toEqual(["hello", ..."0123456789", "later"]);
+});
+
+it("counts payload bytes in the queue, and always takes one message", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1", { maxSendQueueBytes: 100 });
+  await world.started("b-1");
+  expect((await a.sendTo("b", Buffer.alloc(1_000))).outcome).toBe("delivered");
+  const [first, second] = [a.sendTo("b", Buffer.alloc(1_000)), a.sendTo("b", Buffer.alloc(1))];
+  await failure("busy", second);
+  expect((await first).outcome).toBe("delivered");
+});
+
+it("delivers a burst of 1,000 once each and in order, from the first send on", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  const b = await world.started("b-1");
+  const texts = Array.from({ length: 1_000 }, (_, n) => `message ${n}`);
+  const receipts = await Promise.all(texts.map((text) => a.sendTo("b", text)));
+  expect(receipts.every(({ outcome }) => outcome === "delivered" || outcome === "stored")).toBe(true);
+  await b.received.length(1_000);
+  // A message behind them shows that nothing comes twice.
+  await a.sendTo("b", "end");
+  await b.received.find(({ text }) => text === "end");
+  expect(b.texts).toEqual([...texts, "end"]);
+});
+
+it("delivers a burst over a restart of the listener once each and in order", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  const b = await world.started("b-1");
+  const texts = Array.from({ length: 1_000 }, (_, n) => `${n}`);
+  const sent = texts.map((text) => a.sendTo("b", text));
+  await b.received.length(100);
+  await b.stop();
+  await Promise.all(sent);
+  await b.record();
+  await b.received.length(1_000);
+  await a.sendTo("b", "end");
+  await b.received.find(({ text }) => text === "end");
+  expect(b.texts).toEqual([...texts, "end"]);
+});
+
+it("ends the wait with aborted when the signal says so; the message itself may still arrive", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  let release: () => void = () => undefined;
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const b = await world.started("b-1", {}, () => held);
+  const stop = new AbortController();
+  const sent = a.sendTo("b", "x", { signal: stop.signal });
+  await b.received.length(1);
+  const reason = new Error("enough");
+  stop.abort(reason);
+  const error = await failure("aborted", sent);
+  expect(error).toMatchObject({ cause: reason, outcome: "unknown" });
+  release();
+  // Its number was given: the next one comes behind it.
+  expect((await a.sendTo("b", "y", { signal: new AbortController().signal })).peer).toBe("b-1");
+  await b.received.length(2);
+  expect(b.texts).toEqual(["x", "y"]);
+});
+
+it("keeps no listener on a signal that outlives its sends", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  await world.started("b-1");
+  const { signal } = new AbortController();
+  let listeners = 0;
+  const add = signal.addEventListener.bind(signal);
+  const remove = signal.removeEventListener.bind(signal);
+  signal.addEventListener = (...args: Parameters<typeof add>) => {
+    listeners += 1;
+    add(...args);
+  };
+  signal.removeEventListener = (...args: Parameters<typeof remove>) => {
+    listeners -= 1;
+    remove(...args);
+  };
+  await Promise.all(Array.from({ length: 50 }, (_, n) => a.sendTo("b", `${n}`, { signal })));
+  expect(listeners).toBe(0);
+});
+
+it("rejects at once with aborted for a signal that was aborted before", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  await world.started("b-1");
+  await failure("aborted", a.sendTo("b", "x", { signal: AbortSignal.abort() }));
+  expect(await a.sendAll("b", "x", { signal: AbortSignal.abort() })).toMatchObject([{ error: { code: "aborted" } }]);
+});
