@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
@@ -7,8 +8,8 @@ export default defineConfig({
     // Real servers and real processes: slow machines are slow, hanging is what the limit is for.
     testTimeout: 60_000,
     hookTimeout: 60_000,
-    // Tests mostly wait for servers, so that a little more than one file for each core (CI has two) pays; many more
-    // would make the tests that measure time fail.
-    maxWorkers: 3,
+    // Tests mostly wait for servers and disks, so that more than one file for each core pays; many more would slow down
+    // those that have deadlines.
+    maxWorkers: Math.ceil(availableParallelism() * 1.5),
   },
 });

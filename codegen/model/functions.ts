@@ -23,6 +23,8 @@ export interface SqlFunction {
   readonly securityDefiner: boolean;
   readonly execute: readonly string[];
   readonly returnsSet: boolean;
+  /** Settings while it runs, such as `enable_seqscan = off`. */
+  readonly settings: readonly string[];
   readonly parameters: readonly Parameter[];
   readonly results: readonly Column[];
 }
@@ -62,9 +64,17 @@ function readFunction(method: DescMethod, option: SqlFunctionOption, options: Sp
     securityDefiner: option.securityDefiner,
     execute: option.execute.map((role) => knownRole(method, role)),
     returnsSet: option.returnsSet,
+    settings: option.settings.map((setting) => readSetting(method, setting)),
     parameters: readParameters(method, results, options),
     results,
   };
+}
+
+function readSetting(method: DescMethod, setting: string): string {
+  if (!/^[a-z_]+ = [a-z0-9_.]+$/.test(setting) || setting.startsWith("search_path ")) {
+    throw new SpecError(method, `settings "${setting}" is not of the form "name = value", or is the search_path`);
+  }
+  return setting;
 }
 
 function readParameters(method: DescMethod, results: readonly Column[], options: SpecOptions): Parameter[] {

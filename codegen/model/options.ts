@@ -48,6 +48,7 @@ export interface SqlFunctionOption {
   securityDefiner: boolean;
   execute: string[];
   returnsSet: boolean;
+  settings: string[];
 }
 
 export interface ErrorOption {

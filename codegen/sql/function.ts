@@ -29,6 +29,7 @@ export function functionStatements(fn: SqlFunction): string {
     ...signature,
     `LANGUAGE plpgsql VOLATILE ${security}`,
     "SET search_path = pg_catalog, pg_temp",
+    ...fn.settings.map((setting) => `SET ${setting}`),
     `AS ${dollarQuoted("function", readBody(fn))};`,
     comment,
   ].join("\n");

@@ -7,7 +7,6 @@ import pc from "picocolors";
 import { type DevStack, startDevStack } from "../dev/index.js";
 import { migrate } from "../store/index.js";
 import { print } from "./help.js";
-import { startProgress } from "./progress.js";
 import { awaitStopRequest, type StopRequest } from "./stop-request.js";
 
 /** The one line that `--json` prints. */
@@ -64,24 +63,22 @@ async function runUntil(
 
 /** Starts the servers and brings the schema up to date. */
 async function start(request: StopRequest, directory: string | undefined): Promise<DevStack> {
-  const progress = startProgress();
+  const onProgress = (message: string) => print(process.stderr, pc.dim(message));
   // Whoever presses Ctrl-C twice does not want to wait; the watchdog clears up.
   const leave = () => process.exit(130);
   request.hurry.addEventListener("abort", leave);
-  const onProgress = (message: string) => progress.say(message);
   try {
     const stack = await startDevStack({ directory, onProgress, signal: request.signal });
     try {
-      progress.say("Migrating the schema");
+      onProgress("Migrating the schema");
       const { leftOut } = await migrate({ databaseUrl: stack.databaseUrl });
-      for (const line of leftOut) progress.say(`Left out of the schema: ${line}`);
+      for (const line of leftOut) onProgress(`Left out of the schema: ${line}`);
       return stack;
     } catch (error) {
       await stack.stop();
       throw error;
     }
   } finally {
-    progress.end();
     request.hurry.removeEventListener("abort", leave);
   }
 }

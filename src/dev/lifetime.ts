@@ -37,8 +37,7 @@ export class Lifetime {
 
   /** Stops the servers, then the directory and the watchdog go. A further call can only hurry the first one. */
   stop({ immediately = false }: StopOptions = {}): Promise<void> {
-    // SIGINT is Postgres's fast shutdown: it ends the sessions and writes a checkpoint. SIGQUIT does without it.
-    const ending = this.processes.map((each) => (immediately ? each.stop("SIGQUIT") : each.stop("SIGINT", "SIGQUIT")));
+    const ending = this.processes.map((each) => each.stop({ immediately }));
     this.#stopping ??= Promise.all(ending).then(() => this.#clearUp());
     return this.#stopping;
   }

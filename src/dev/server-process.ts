@@ -13,8 +13,15 @@ import { DevError } from "../errors/index.js";
 import type { Account } from "./account.js";
 import { findProgram } from "./find-program.js";
 
-/** How long a server may take to stop before a stronger signal is sent. */
-const STOP_TIMEOUT_MS = 10_000;
+/** A signal, and how long it is given before a stronger one follows. The strongest, SIGKILL, follows all of them. */
+type StopStep = readonly [signal: NodeJS.Signals, patienceMs: number];
+
+/** SIGINT is Postgres's fast shutdown: it ends the sessions and writes a checkpoint. SIGQUIT does without both. */
+const IN_ORDER: readonly StopStep[] = [
+  ["SIGINT", 10_000],
+  ["SIGQUIT", 3_000],
+];
+const AT_ONCE: readonly StopStep[] = [["SIGQUIT", 1_000]];
 
 /** What to start. */
 export interface ServerCommand {
@@ -102,18 +109,19 @@ export class ServerProcess {
     return new DevError("dev_server_failed", `${this.command.name} ended by itself (${this.#end}). ${details}`);
   }
 
-  /** Sends the signals one after another, each when the one before has not ended it in time; resolves when it has. */
-  async stop(...signals: NodeJS.Signals[]): Promise<void> {
-    for (const signal of [...signals, "SIGKILL"] as const) {
+  /** Stops it, by stronger means when weaker ones take too long; resolves when it has ended. */
+  async stop(options: { readonly immediately: boolean }): Promise<void> {
+    for (const [signal, patienceMs] of options.immediately ? AT_ONCE : IN_ORDER) {
       if (this.#end !== undefined) return;
       this.#child.kill(signal);
       let timer: NodeJS.Timeout | undefined;
       const timeout = new Promise<void>((resolve) => {
-        timer = setTimeout(resolve, STOP_TIMEOUT_MS);
+        timer = setTimeout(resolve, patienceMs);
       });
       await Promise.race([this.ended, timeout]);
       clearTimeout(timer);
     }
+    this.#child.kill("SIGKILL");
     await this.ended;
   }
 }

@@ -67,6 +67,12 @@ export async function startDevStack(options: DevStackOptions = {}): Promise<DevS
   if (givenPostgres !== undefined && (givenNats !== undefined || !wantsNats)) {
     return assemble({ givenPostgres, givenNats });
   }
+  if (process.platform === "win32") {
+    throw new DevError(
+      "not_supported",
+      "Embedded servers run on Linux and macOS only. Set HAWSER_DATABASE_URL and HAWSER_NATS_URL to running servers.",
+    );
+  }
   for (const path of await sweepLeftovers()) onProgress(`Removed ${path}, left by a stack that was killed`);
   signal?.throwIfAborted();
   const directory = await openRunDirectory(options.directory);

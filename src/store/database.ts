@@ -81,12 +81,6 @@ export class Database {
     return this.#withClient(action, async (client) => (await client.query(this.#prepared(statement))).rows as Row[]);
   }
 
-  /** As {@link query}, each row an array of the columns' values: cheaper where there are many rows. */
-  async queryArrays<Row extends unknown[]>(action: string, statement: Statement): Promise<Row[]> {
-    const arrays = { ...this.#prepared(statement), rowMode: "array" as const };
-    return this.#withClient(action, async (client) => (await client.query<Row>(arrays)).rows);
-  }
-
   /** What the generated function clients call. */
   caller(action: string): QueryClient {
     return withIntegerArrays({ query: async (statement) => ({ rows: await this.query(action, statement) }) });

@@ -1,11 +1,10 @@
 /**
  * Messages that wait for their listener.
  */
-import { type ConnMessageRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { type DrainMessagesResult, storeFunctions } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
 import type { Position } from "./channels.js";
-import { columnsOf } from "./column-list.js";
 import type { Database } from "./database.js";
 import type { WriterName } from "./fence.js";
 
@@ -72,35 +71,6 @@ export interface StoredMessages {
   backlogOf(connectionKey: number, after: Position): Promise<number>;
 }
 
-const stored = columnsOf<ConnMessageRow>()("epoch", "number", "topic_key", "codec", "headers", "payload");
-
-/** Row comparison, so that the primary key answers it. $1: channel, $2 and $3: the position. */
-const behind = `FROM ${tables.connMessage} WHERE connection_key = $1 AND (epoch, number) > ($2, $3)`;
-
-// Never prepared: a plan made while the table was empty would read a full one from end to end.
-const sql = {
-  drain: `SELECT ${stored.sql("page")},
-                 (SELECT count(*) FROM (SELECT ${behind} LIMIT $4::bigint + $6) AS counted) AS total
-          FROM (
-            SELECT next.*, sum(octet_length(payload)) OVER w AS bytes, row_number() OVER w AS nth
-            FROM (SELECT ${stored.sql()} ${behind} ORDER BY epoch, number LIMIT $4) AS next
-            WINDOW w AS (ORDER BY epoch, number ROWS UNBOUNDED PRECEDING)
-          ) AS page
-          WHERE bytes <= $5 OR nth = 1
-          ORDER BY epoch, number`,
-  backlog: `SELECT count(*) AS rows FROM (SELECT ${behind} LIMIT $4) AS counted`,
-} as const;
-
-type DrainRow = [
-  epoch: bigint,
-  number: bigint,
-  topicKey: number,
-  codec: number,
-  headers: unknown,
-  payload: Uint8Array,
-  total: bigint,
-];
-
 /** The message store of a database. */
 export function storedMessages(database: Database): StoredMessages {
   return {
@@ -129,27 +99,35 @@ export function storedMessages(database: Database): StoredMessages {
       { maxRows = storeConstants.drainRows, maxBytes = storeConstants.drainBytes } = {},
     ) {
       if (maxRows < 1) throw new StoreError("invalid_argument", `maxRows is ${maxRows}; it must be at least 1`);
-      const rows = await database.queryArrays<DrainRow>(`read the stored messages of channel ${connectionKey}`, {
-        text: sql.drain,
-        values: [connectionKey, after.epoch, after.number, maxRows, maxBytes, storeConstants.backlogCountRows],
+      const action = `read the stored messages of channel ${connectionKey}`;
+      const rows = await storeFunctions(database.caller(action)).drainMessages({
+        connectionKey,
+        epoch: BigInt(after.epoch),
+        number: BigInt(after.number),
+        maxRows,
+        maxBytes: BigInt(maxBytes),
+        countRows: storeConstants.backlogCountRows,
       });
-      const total = Number(rows[0]?.[6] ?? 0);
+      const counted = Number(rows[0]?.counted ?? 0);
       return {
         rows: rows.map(messageOf),
-        remaining: Math.min(total - rows.length, storeConstants.backlogCountRows),
+        remaining: Math.min(counted - rows.length, storeConstants.backlogCountRows),
       };
     },
     async backlogOf(connectionKey, after) {
-      const [row] = await database.query<{ rows: bigint }>(`count the stored messages of channel ${connectionKey}`, {
-        text: sql.backlog,
-        values: [connectionKey, after.epoch, after.number, storeConstants.backlogCountRows],
+      const action = `count the stored messages of channel ${connectionKey}`;
+      const { counted } = await storeFunctions(database.caller(action)).countMessages({
+        connectionKey,
+        epoch: BigInt(after.epoch),
+        number: BigInt(after.number),
+        countRows: storeConstants.backlogCountRows,
       });
-      return Number(row?.rows ?? 0);
+      return Number(counted);
     },
   };
 }
 
-function messageOf([epoch, number, topicKey, codec, headers, payload]: DrainRow): StoredMessage {
+function messageOf({ epoch, number, topicKey, codec, payload, headers }: DrainMessagesResult): StoredMessage {
   return {
     epoch: Number(epoch),
     number: Number(number),

@@ -116,9 +116,9 @@ export class AcceptedSocket implements FrameReceiver {
     const welcome = this.handshake.welcome(verified, { ...fields, maxMessageBytes, capabilities: ownCapabilities });
     socket.writer.write({ kind: "welcome", value: welcome });
     const handlers = options.onConnection(new ListenerConnection(socket, hello, remoteAddress), hello);
-    // Whoever makes the handlers may have closed the connection already.
-    if (!socket.isOpen) return;
     this.cancelTimeout();
+    // Whoever makes the handlers may have refused or destroyed the connection already.
+    if (socket.isOver) return;
     this.state = "done";
     socket.establish(listenerReceiver(socket, hello, maxMessageBytes, handlers), {
       maxFrameBytesIn: maxMessageBytes + protocolConstants.frameOverheadBytes,

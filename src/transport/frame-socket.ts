@@ -41,7 +41,7 @@ export interface FrameSocketOptions {
 /** A socket that speaks frames: in the handshake until {@link establish}, then established. */
 export class FrameSocket {
   readonly writer: SocketWriter;
-  /** Set when the other side has said Goodbye: that it closes then is no error. */
+  /** The other side has said Goodbye, or this one has ended: that the connection closes then is no error. */
   endsInGoodOrder = false;
 
   private readonly socket: Socket;
@@ -76,9 +76,9 @@ export class FrameSocket {
     socket.on("close", () => this.closed());
   }
 
-  /** False once it was ended, failed or destroyed, or the other side has gone. */
-  get isOpen(): boolean {
-    return this.state === "open";
+  /** The connection failed, was destroyed, or the other side has gone. */
+  get isOver(): boolean {
+    return this.state === "failed" || this.state === "closed";
   }
 
   /**
@@ -123,7 +123,7 @@ export class FrameSocket {
 
   /** Ends the connection for a reason that the other side is told in a Refuse, and the receiver in `onClosed`. */
   fail(error: HawserError): void {
-    if (this.state === "failed" || this.state === "closed") return;
+    if (this.isOver) return;
     this.liveness.stop();
     if (this.state === "open") this.writer.write({ kind: "refuse", value: refuseOf(error) });
     this.state = "failed";
@@ -140,7 +140,7 @@ export class FrameSocket {
   }
 
   private read(chunk: Buffer): void {
-    if (this.state === "failed" || this.state === "closed") return;
+    if (this.isOver) return;
     this.liveness.heard();
     this.decoder.push(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength));
     this.pump();
@@ -150,7 +150,7 @@ export class FrameSocket {
     if (this.pumping) return;
     this.pumping = true;
     try {
-      while (!this.paused && (this.state === "open" || this.state === "ending")) {
+      while (!this.paused && !this.isOver) {
         const frame = this.next();
         if (frame === undefined) break;
         this.dispatch(frame);

@@ -89,7 +89,6 @@ export class SocketWriter {
   /** Writes what is buffered, then FIN. Later writes do nothing. */
   end(): void {
     if (this.ended) return;
-    this.encodeLatest();
     this.flush();
     this.ended = true;
     this.socket.end();
@@ -119,9 +118,9 @@ export class SocketWriter {
 
   private readonly endOfTick = (): void => {
     this.flushScheduled = false;
-    if (this.ended) return;
-    if (!this.blocked) this.encodeLatest();
-    this.flush();
+    // While the socket is still busy with an earlier write, what comes is gathered: a write for each tick would keep a
+    // block of memory for each.
+    if (!this.ended && this.inSocket.length === 0) this.flush();
   };
 
   private encodeLatest(): void {
@@ -133,6 +132,7 @@ export class SocketWriter {
   }
 
   private flush(): void {
+    this.encodeLatest();
     if (this.encoder.bytes === 0) return;
     const output = this.encoder.take();
     this.bytesInSocket += output.bytes;
@@ -150,14 +150,11 @@ export class SocketWriter {
     const output = this.inSocket.shift()!;
     this.bytesInSocket -= output.bytes;
     recycle(output);
-    this.drained();
-  };
-
-  private drained(): void {
-    if (!this.blocked || this.bufferedBytes * 2 > protocolConstants.writeHighWaterBytes) return;
-    this.blocked = false;
     if (this.ended) return;
-    if (this.latestAck !== undefined || this.latestPong !== undefined) this.schedule();
-    this.onDrain();
-  }
+    if (this.inSocket.length === 0 && !this.flushScheduled) this.flush();
+    if (this.blocked && this.bufferedBytes * 2 <= protocolConstants.writeHighWaterBytes) {
+      this.blocked = false;
+      this.onDrain();
+    }
+  };
 }

@@ -3,13 +3,22 @@
  * Allocating each anew costs more than encoding into it (fresh pages, and the collector counts the bytes).
  */
 
-/** Big enough for what usually leaves in one write; a longer frame gets a block of its own length. */
+/**
+ * What an output begins with: enough for an Ack or a few messages, so that a connection whose reader stalls keeps little.
+ */
+const smallBlockBytes = 8 * 1024;
+
+/** What follows when that is full. A longer frame gets a block of its own length. */
 const blockBytes = 256 * 1024;
 
-/** Blocks kept for another use, over all connections: an idle connection holds none. */
+/** Blocks of each size kept for another use, over all connections: an idle connection holds none. */
 const keptBlocks = 16;
 
-const free: Uint8Array[] = [];
+/** Free blocks by their size. */
+const free: ReadonlyMap<number, Uint8Array[]> = new Map([
+  [smallBlockBytes, []],
+  [blockBytes, []],
+]);
 
 const noBlock = new Uint8Array(0);
 
@@ -29,7 +38,8 @@ export interface Output {
  */
 export function recycle(output: Output): void {
   for (const block of output.blocks) {
-    if (free.length < keptBlocks && block.length === blockBytes) free.push(block);
+    const alike = free.get(block.length);
+    if (alike !== undefined && alike.length < keptBlocks) alike.push(block);
   }
 }
 
@@ -54,7 +64,9 @@ export class OutputBlocks {
   reserve(count: number): void {
     if (this.position + count <= this.block.length) return;
     this.closeChunk();
-    this.block = (count <= blockBytes ? free.pop() : undefined) ?? allocate(Math.max(count, blockBytes));
+    const usual = this.blocks.length === 0 && count <= smallBlockBytes ? smallBlockBytes : blockBytes;
+    const size = Math.max(count, usual);
+    this.block = free.get(size)?.pop() ?? allocate(size);
     this.blocks.push(this.block);
     this.position = 0;
     this.chunkStart = 0;

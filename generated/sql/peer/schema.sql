@@ -394,6 +394,7 @@ CREATE OR REPLACE FUNCTION hawser.store_messages(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -459,18 +460,17 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $function$
 #variable_conflict use_column
+-- The function's settings: the tables grow from nothing to millions of rows while a plan made for the empty ones is
+-- still cached, so no plan may scan them; and planning anew for each set of arrays would cost more than the rest.
 DECLARE
-  v_seqscan text := current_setting('enable_seqscan');
-  -- The channels of the call that the listener owns, in key order, with their new cursors; all the same length.
-  v_keys integer[];
-  v_epochs bigint[];
-  v_numbers bigint[];
-  -- Their old cursors; read only for dead letters.
+  -- The cursors before the call, by channel in key order; read only for dead letters.
+  v_old_keys integer[];
   v_old_epochs bigint[];
   v_old_numbers bigint[];
-  v_moved integer[];
 BEGIN
   -- A snapshot from before the wait for the lock would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -486,58 +486,46 @@ BEGIN
     RETURN;
   END IF;
 
-  -- The tables grow from nothing to millions of rows while a plan made for the empty ones is still cached.
-  PERFORM set_config('enable_seqscan', 'off', true);
+  -- One channel alone, as while there is little to do, takes half the time without the machinery for many.
+  IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL THEN
+    connection_key := p_connection_keys[1];
+    IF EXISTS (
+      SELECT FROM hawser.conn_key_map AS m
+       WHERE m.connection_key = p_connection_keys[1] AND coalesce(m.owner, m.listener_name) = p_name
+    ) THEN
+      INSERT INTO hawser.conn_mess_number AS c (connection_key, epoch, v)
+      VALUES (p_connection_keys[1], p_cursor_epochs[1], p_cursors[1])
+      ON CONFLICT (connection_key) DO UPDATE
+        SET epoch = excluded.epoch, v = excluded.v, attempts = 0
+        WHERE (c.epoch, c.v) < (excluded.epoch, excluded.v);
+      moved := FOUND;
+      DELETE FROM hawser.conn_messages AS d
+       WHERE d.connection_key = p_connection_keys[1] AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
+    END IF;
+    RETURN NEXT;
+    RETURN;
+  END IF;
 
-  SELECT array_agg(o.key ORDER BY o.key), array_agg(o.epoch ORDER BY o.key), array_agg(o.number ORDER BY o.key)
-    INTO v_keys, v_epochs, v_numbers
-    FROM unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS o (key, epoch, number)
-    JOIN hawser.conn_key_map AS m ON m.connection_key = o.key
-   WHERE coalesce(m.owner, m.listener_name) = p_name;
-
-  -- All rows are locked in key order, absent ones made, so that two commits never wait for each other in a circle.
+  -- Cursors are locked in key order, here as below, absent ones made, so that two calls never wait in a circle.
   IF p_dead_letters IS NOT NULL THEN
     WITH locked AS (
       INSERT INTO hawser.conn_mess_number AS c (connection_key)
-      SELECT k FROM unnest(v_keys) AS k
+      SELECT a.key
+        FROM unnest(p_connection_keys) AS a (key)
+        JOIN hawser.conn_key_map AS m ON m.connection_key = a.key AND coalesce(m.owner, m.listener_name) = p_name
+       ORDER BY a.key
       ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts
       RETURNING c.connection_key, c.epoch, c.v
     )
-    SELECT array_agg(l.epoch ORDER BY l.connection_key), array_agg(l.v ORDER BY l.connection_key)
-      INTO v_old_epochs, v_old_numbers
+    SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
+      INTO v_old_keys, v_old_epochs, v_old_numbers
       FROM locked AS l;
-  END IF;
 
-  WITH moved AS (
-    INSERT INTO hawser.conn_mess_number AS c (connection_key, epoch, v)
-    SELECT n.key, n.epoch, n.number FROM unnest(v_keys, v_epochs, v_numbers) AS n (key, epoch, number)
-    ON CONFLICT (connection_key) DO UPDATE
-      SET epoch = excluded.epoch, v = excluded.v, attempts = 0
-      WHERE (c.epoch, c.v) < (excluded.epoch, excluded.v)
-    RETURNING c.connection_key
-  )
-  SELECT array_agg(moved.connection_key) INTO v_moved FROM moved;
-
-  -- What the cursor has passed, also where an earlier call moved it. By ctid over a lateral look-up: no other plan
-  -- stays cheap for both few and many stored rows.
-  DELETE FROM hawser.conn_messages AS d
-   WHERE d.ctid = ANY (ARRAY(
-     SELECT s.ctid
-       FROM unnest(v_keys, v_epochs, v_numbers) AS n (key, epoch, number)
-      CROSS JOIN LATERAL (
-        SELECT r.ctid
-          FROM hawser.conn_messages AS r
-         WHERE r.connection_key = n.key AND (r.epoch, r.number) <= (n.epoch, n.number)
-        OFFSET 0
-      ) AS s
-   ));
-
-  IF p_dead_letters IS NOT NULL THEN
     INSERT INTO hawser.dead_letters
       (origin, source, topic, payload, headers, error_code, error_message, attempts, connection_key, epoch, number)
-    SELECT 'peer', l.source, l.topic, substring(p_dead_payloads FROM (l.past - l.payload_bytes + 1)::integer
-           FOR l.payload_bytes), nullif(l.headers, 'null'::jsonb), l.error_code, l.error_message, l.attempts,
-           l.connection_key, l.epoch, l.number
+    SELECT 'peer', l.source, l.topic,
+           substring(p_dead_payloads FROM (l.past - l.payload_bytes + 1)::integer FOR l.payload_bytes),
+           nullif(l.headers, 'null'::jsonb), l.error_code, l.error_message, l.attempts, l.connection_key, l.epoch, l.number
       FROM (
         SELECT j.*, sum(j.payload_bytes) OVER (ORDER BY j.nth) AS past
           FROM ROWS FROM (jsonb_to_recordset(p_dead_letters) AS (
@@ -548,17 +536,127 @@ BEGIN
             nth
           )
       ) AS l
-      JOIN unnest(v_keys, v_epochs, v_numbers, v_old_epochs, v_old_numbers)
-           AS n (key, epoch, number, old_epoch, old_number) ON n.key = l.connection_key
-     WHERE (l.epoch, l.number) > (n.old_epoch, n.old_number) AND (l.epoch, l.number) <= (n.epoch, n.number);
+      JOIN unnest(v_old_keys, v_old_epochs, v_old_numbers) AS o (key, epoch, number) ON o.key = l.connection_key
+      JOIN unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS n (key, epoch, number) ON n.key = l.connection_key
+     WHERE (l.epoch, l.number) > (o.epoch, o.number) AND (l.epoch, l.number) <= (n.epoch, n.number)
+     ORDER BY l.nth;
   END IF;
 
-  PERFORM set_config('enable_seqscan', v_seqscan, true);
   RETURN QUERY
-  SELECT true, a.key, CASE WHEN o.key IS NOT NULL THEN m.key IS NOT NULL END
-    FROM unnest(p_connection_keys) AS a (key)
-    LEFT JOIN unnest(v_keys) AS o (key) ON o.key = a.key
-    LEFT JOIN unnest(v_moved) AS m (key) ON m.key = a.key;
+  WITH asked AS MATERIALIZED (
+    SELECT a.key, a.epoch, a.number, coalesce(m.owner, m.listener_name) IS NOT DISTINCT FROM p_name AS owned
+      FROM unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS a (key, epoch, number)
+      LEFT JOIN hawser.conn_key_map AS m ON m.connection_key = a.key
+     ORDER BY a.key
+  ), moved AS (
+    INSERT INTO hawser.conn_mess_number AS c (connection_key, epoch, v)
+    SELECT a.key, a.epoch, a.number FROM asked AS a WHERE a.owned
+    ON CONFLICT (connection_key) DO UPDATE
+      SET epoch = excluded.epoch, v = excluded.v, attempts = 0
+      WHERE (c.epoch, c.v) < (excluded.epoch, excluded.v)
+    RETURNING c.connection_key AS key
+  ), deleted AS (
+    -- What the cursor has passed, also where an earlier call moved it. By ctid over a look-up for each channel: no other
+    -- plan stays cheap for few and for many stored rows.
+    DELETE FROM hawser.conn_messages AS d
+     WHERE d.ctid = ANY (ARRAY(
+       SELECT s.ctid
+         FROM asked AS a
+        CROSS JOIN LATERAL (
+          SELECT r.ctid
+            FROM hawser.conn_messages AS r
+           WHERE r.connection_key = a.key AND (r.epoch, r.number) <= (a.epoch, a.number)
+          OFFSET 0
+        ) AS s
+        WHERE a.owned
+     ))
+  )
+  SELECT true, a.key, CASE WHEN a.owned THEN EXISTS (SELECT FROM moved AS m WHERE m.key = a.key) END
+    FROM asked AS a;
 END
 $function$;
 COMMENT ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) IS 'Moves cursors forward and deletes what they have passed, fenced by the listener''s epoch.';
+
+CREATE OR REPLACE FUNCTION hawser.drain_messages(
+  p_connection_key integer,
+  p_epoch bigint,
+  p_number bigint,
+  p_max_rows integer,
+  p_max_bytes bigint,
+  p_count_rows integer
+)
+RETURNS TABLE (
+  epoch bigint,
+  number bigint,
+  topic_key integer,
+  codec integer,
+  headers jsonb,
+  payload bytea,
+  counted bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+SET plan_cache_mode = force_generic_plan
+SET work_mem = 32768
+AS $function$
+#variable_conflict use_column
+-- The function's settings: the table grows from nothing to millions of rows while the planner still takes it for empty,
+-- so that every plan but the walk along the primary key must be out of the question.
+BEGIN
+  -- One statement, so that the rows and their count are of one moment.
+  RETURN QUERY
+  SELECT page.epoch, page.number, page.topic_key, page.codec, page.headers, page.payload,
+         (
+           SELECT count(*)
+             FROM (
+               SELECT FROM hawser.conn_messages AS c
+                WHERE c.connection_key = p_connection_key AND (c.epoch, c.number) > (p_epoch, p_number)
+                LIMIT p_max_rows + p_count_rows
+             ) AS behind
+         )
+    FROM (
+      SELECT next.*, sum(octet_length(next.payload)) OVER w AS bytes, row_number() OVER w AS nth
+        FROM (
+          SELECT m.epoch, m.number, m.topic_key, m.codec::integer, m.headers, m.payload
+            FROM hawser.conn_messages AS m
+           WHERE m.connection_key = p_connection_key AND (m.epoch, m.number) > (p_epoch, p_number)
+           ORDER BY m.connection_key, m.epoch, m.number
+           LIMIT p_max_rows
+        ) AS next
+      WINDOW w AS (ORDER BY next.epoch, next.number ROWS UNBOUNDED PRECEDING)
+    ) AS page
+   WHERE page.bytes <= p_max_bytes OR page.nth = 1
+   ORDER BY page.epoch, page.number;
+END
+$function$;
+COMMENT ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) IS 'Reads a channel''s next stored messages after a position, in order, and counts those behind them; of one moment.';
+
+CREATE OR REPLACE FUNCTION hawser.count_messages(
+  p_connection_key integer,
+  p_epoch bigint,
+  p_number bigint,
+  p_count_rows integer,
+  OUT counted bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET plan_cache_mode = force_generic_plan
+AS $function$
+-- The function's settings: see drain_messages.
+BEGIN
+  counted := (
+    SELECT count(*)
+      FROM (
+        SELECT FROM hawser.conn_messages AS c
+         WHERE c.connection_key = p_connection_key AND (c.epoch, c.number) > (p_epoch, p_number)
+         LIMIT p_count_rows
+      ) AS behind
+  );
+END
+$function$;
+COMMENT ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) IS 'Counts a channel''s stored messages after a position.';

@@ -319,15 +319,67 @@ export interface CommitCursorsResult {
   moved: boolean | null;
 }
 
+/** Arguments of hawser.drain_messages. */
+export interface DrainMessagesArguments {
+  /** The channel. */
+  connectionKey: number;
+  /** The epoch of the position. */
+  epoch: bigint;
+  /** The number of the position. */
+  number: bigint;
+  /** How many rows to read at most. */
+  maxRows: number;
+  /** How many payload bytes, as stored, to read at most; one row is read whatever its size. */
+  maxBytes: bigint;
+  /** How far to count the rows behind. */
+  countRows: number;
+}
+
+/** One row of hawser.drain_messages. */
+export interface DrainMessagesResult {
+  /** The sender's epoch. */
+  epoch: bigint;
+  /** The message's number within the epoch. */
+  number: bigint;
+  /** The topic that the message is for. */
+  topicKey: number;
+  /** How the payload is compressed. */
+  codec: number;
+  /** The headers: [[name, value], …]; NULL: none. */
+  headers: unknown;
+  /** The payload. */
+  payload: Uint8Array;
+  /** The rows after the position, these included; counted up to p_max_rows + p_count_rows. The same in each row. */
+  counted: bigint;
+}
+
+/** Arguments of hawser.count_messages. */
+export interface CountMessagesArguments {
+  /** The channel. */
+  connectionKey: number;
+  /** The epoch of the position. */
+  epoch: bigint;
+  /** The number of the position. */
+  number: bigint;
+  /** How far to count. */
+  countRows: number;
+}
+
+/** The result of hawser.count_messages. */
+export interface CountMessagesResult {
+  /** The rows after the position. */
+  counted: bigint;
+}
+
 /**
- * The functions through which peers write. Each fenced one takes a shared lock on the name's fence first and writes in
- * a second statement, only while the catalog still has the writer's epoch.
+ * The functions through which peers work. Each fenced one takes a shared lock on the name's fence first and writes in a
+ * second statement, only while the catalog still has the writer's epoch.
  */
 export type StoreFunctions = ReturnType<typeof storeFunctions>;
 
 /**
- * The functions through which peers write. Each fenced one takes a shared lock on the name's fence first and writes in
- * a second statement, only while the catalog still has the writer's epoch.
+ * The functions through which peers work. Each fenced one takes a shared lock on the name's fence first and writes in a
+ * second statement, only while the catalog still has the writer's epoch.
  *
  * Each call is a named prepared statement. bigint travels as text, bytes in binary.
  */
@@ -411,6 +463,39 @@ export function storeFunctions(client: QueryClient) {
         ],
       });
       return rows.map((row) => ({ held: row.held, connectionKey: row.connection_key, moved: row.moved }));
+    },
+
+    /** Reads a channel's next stored messages after a position, in order, and counts those behind them; of one moment. */
+    async drainMessages(args: DrainMessagesArguments): Promise<DrainMessagesResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.drain_messages",
+        text: "SELECT epoch, number, topic_key, codec, headers, payload, counted FROM hawser.drain_messages($1::integer, $2::bigint, $3::bigint, $4::integer, $5::bigint, $6::integer)",
+        values: [
+          args.connectionKey,
+          String(args.epoch),
+          String(args.number),
+          args.maxRows,
+          String(args.maxBytes),
+          args.countRows,
+        ],
+      });
+      return rows.map((row) => ({ epoch: BigInt(row.epoch), number: BigInt(row.number), topicKey: row.topic_key, codec: row.codec, headers: row.headers, payload: row.payload, counted: BigInt(row.counted) }));
+    },
+
+    /** Counts a channel's stored messages after a position. */
+    async countMessages(args: CountMessagesArguments): Promise<CountMessagesResult> {
+      const { rows } = await client.query({
+        name: "hawser.count_messages",
+        text: "SELECT counted FROM hawser.count_messages($1::integer, $2::bigint, $3::bigint, $4::integer)",
+        values: [
+          args.connectionKey,
+          String(args.epoch),
+          String(args.number),
+          args.countRows,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.count_messages");
+      return { counted: BigInt(row.counted) };
     },
   };
 }

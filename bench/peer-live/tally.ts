@@ -1,0 +1,54 @@
+import { systemMs } from "../clock.js";
+
+/** What has arrived in a run. */
+export interface Arrived {
+  readonly messages: number;
+  readonly bytes: number;
+  /** When the last expected message came, on the system's clock; undefined if it did not. */
+  readonly completeMs: number | undefined;
+}
+
+/** Counts messages as they arrive. One way is measured at a time, so that one tally serves all. */
+export class Tally {
+  private messages = 0;
+  private bytes = 0;
+  /** Before the first run anything may come. */
+  private expected = Number.POSITIVE_INFINITY;
+  private completeMs: number | undefined;
+  private tell: (() => void) | undefined;
+
+  /** Counts one message. */
+  count(payloadBytes: number): void {
+    this.messages += 1;
+    this.bytes += payloadBytes;
+    if (this.messages === this.expected) {
+      this.completeMs = systemMs();
+      this.tell?.();
+    }
+  }
+
+  /** Begins a run. @throws Error if more messages than expected came in the last one */
+  expect(messages: number): void {
+    const surplus = this.messages - this.expected;
+    if (surplus > 0) throw new Error(`${surplus} more messages than the ${this.expected} that were sent have arrived`);
+    this.messages = 0;
+    this.bytes = 0;
+    this.expected = messages;
+    this.completeMs = undefined;
+  }
+
+  /** Resolves when all have arrived, or with what there is after `timeoutMs`. */
+  async arrived(timeoutMs: number): Promise<Arrived> {
+    if (this.completeMs === undefined) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, timeoutMs);
+        this.tell = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+      this.tell = undefined;
+    }
+    return { messages: this.messages, bytes: this.bytes, completeMs: this.completeMs };
+  }
+}

@@ -1,0 +1,44 @@
+/**
+ * The results as people read them: for each thing measured a table, payload sizes down, we and the baselines across.
+ */
+import { type BenchResult, resultOf } from "./report.js";
+import type { Measured } from "./suite.js";
+
+/** All tables of a suite. */
+export function tablesOf(measured: readonly Measured[]): string {
+  const names = [...new Set(measured.map(({ name }) => name))];
+  return names.map((name) => tableOf(name, measured.filter((each) => each.name === name).map(resultOf))).join("\n\n");
+}
+
+function tableOf(name: string, results: readonly BenchResult[]): string {
+  const baselines = [...new Set(results.flatMap((result) => Object.keys(result.baselines)))];
+  const head = ["payload", name, "min", "max", ...baselines.flatMap((baseline) => [baseline, "ratio"])];
+  const rows = results.map((result) => [
+    formatBytes(result.payloadBytes),
+    formatValue(result.median),
+    formatValue(result.min),
+    formatValue(result.max),
+    ...baselines.flatMap((baseline) => {
+      const theirs = result.baselines[baseline];
+      return theirs === undefined ? ["", ""] : [formatValue(theirs.median), `${theirs.ratio.toFixed(2)}×`];
+    }),
+  ]);
+  return `${results[0]?.unit ?? ""}, medians; ratio: ${name} over the baseline, above 1 is better\n${aligned([head, ...rows])}`;
+}
+
+/** Columns side by side, flush right. */
+function aligned(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
+  return rows.map((row) => row.map((cell, column) => cell.padStart(widths[column]!)).join("  ")).join("\n");
+}
+
+/** A size as people say it: 10 B, 1 KiB. */
+export function formatBytes(bytes: number): string {
+  if (bytes >= 1 << 20 && bytes % (1 << 20) === 0) return `${bytes / (1 << 20)} MiB`;
+  return bytes >= 1024 && bytes % 1024 === 0 ? `${bytes / 1024} KiB` : `${bytes} B`;
+}
+
+/** Thousands apart; decimals only where there is little before them. */
+export function formatValue(value: number): string {
+  return value.toLocaleString("en-US", { maximumFractionDigits: value < 100 ? 2 : 0 });
+}

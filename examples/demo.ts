@@ -1,0 +1,105 @@
+/**
+ * `npm run demo`: what Hawser does, in real processes and with a real Postgres, in a few seconds.
+ *
+ * The programs that it starts are in `demo/`; each is an example of the public API. HAWSER_DATABASE_URL names a Postgres
+ * to use instead of the embedded one; the demo then makes a database of its own there and drops it in the end.
+ */
+import { constants } from "node:os";
+import { setTimeout as delay } from "node:timers/promises";
+import pc from "picocolors";
+import { startDevStack } from "../src/dev/index.js";
+import { countStored, createDatabase, type DemoDatabase } from "./demo/database.js";
+import { type Program, Programs } from "./demo/programs.js";
+
+const TIME_LIMIT_MS = 55_000;
+
+/** One that has been handled leaves the table with the listener's next commit, some ms later. */
+const COMMIT_LIMIT_MS = 5_000;
+
+async function demo(signal: AbortSignal): Promise<void> {
+  console.log(pc.bold("Hawser: two processes talk directly; Postgres is their phone book, offline queue and ledger."));
+
+  step("1. A Postgres starts");
+  await using stack = await startDevStack({ nats: false, signal });
+  await using database = await createDatabase(stack.databaseUrl);
+  const [{ version = "", origin }] = stack.servers as [(typeof stack.servers)[0]];
+  say(`Postgres ${version} from ${origin} answers at ${new URL(database.url).host}`);
+  await using programs = new Programs({
+    databaseUrl: database.url,
+    signal,
+    onLine: (program, pid, line) => console.log(`   ${pc.cyan(`${program.padEnd(7)} ${pid}`)} │ ${line}`),
+  });
+  const start = (name: string): Program => {
+    const program = programs.start(name);
+    say(`started examples/demo/${name}.ts, pid ${program.pid}`);
+    return program;
+  };
+
+  step("2. Two peers exchange messages, over TCP from process to process");
+  const billing = start("billing");
+  await billing.printed("listens on");
+  await endsWell("shop", start("shop"));
+
+  step("3. The listener stops, and a message is sent to it all the same");
+  await endsWell("billing", billing, billing.stop());
+  await endsWell("payment", start("payment"));
+  await expectStored(database, 1);
+  say("The sender is gone, the listener is not there: the message waits in the table.");
+
+  step("4. The listener starts again");
+  const again = start("billing");
+  await Promise.all([again.printed("listens on"), again.printed("payment of")]);
+  await expectStored(database, 0);
+  await endsWell("billing", again, again.stop());
+
+  step("Everything is stopped again");
+}
+
+/** Waits for the program's end, prints its exit status, and insists on 0. */
+async function endsWell(name: string, program: Program, ended = program.ended): Promise<void> {
+  const end = await ended;
+  say(`${name}, pid ${program.pid}, has ended; exit status ${end}`);
+  if (end !== 0) throw new Error(`examples/demo/${name}.ts ended with ${end} instead of 0`);
+}
+
+/** Asks the database until it has that many stored messages, prints the answer, and insists on it. */
+async function expectStored(database: DemoDatabase, expected: number): Promise<void> {
+  const deadline = Date.now() + COMMIT_LIMIT_MS;
+  let stored = await database.storedMessages();
+  while (stored !== expected && Date.now() < deadline) {
+    await delay(20);
+    stored = await database.storedMessages();
+  }
+  say(`${countStored};  →  count(*) = ${stored}`);
+  if (stored !== expected) throw new Error(`expected count(*) = ${expected}, and it is ${stored}`);
+}
+
+function step(title: string): void {
+  console.log(`\n${pc.bold(title)}`);
+}
+
+function say(text: string): void {
+  console.log(`   ${text}`);
+}
+
+const interrupted = new AbortController();
+for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, () => interrupted.abort(name));
+const tooLong = AbortSignal.timeout(TIME_LIMIT_MS);
+const began = performance.now();
+try {
+  await demo(AbortSignal.any([interrupted.signal, tooLong]));
+  console.log(
+    pc.green(`   The demo has shown what it promised, in ${((performance.now() - began) / 1000).toFixed(1)} s.`),
+  );
+} catch (error) {
+  if (interrupted.signal.aborted) {
+    const name = interrupted.signal.reason as NodeJS.Signals;
+    console.error(`\nThe demo was ended by ${name}; everything is stopped again.`);
+    process.exitCode = 128 + constants.signals[name];
+  } else {
+    const reason = tooLong.aborted ? `it did not end within ${TIME_LIMIT_MS / 1000} s` : (error as Error).message;
+    console.error(pc.red(`\nThe demo has failed: ${reason}`));
+    if (!tooLong.aborted) console.error(error);
+    process.exitCode = 1;
+  }
+}

@@ -1,0 +1,29 @@
+/**
+ * A peer that listens: it answers orders with invoices and takes payments, until it is told to stop.
+ */
+import { Peer } from "../../src/peer/index.js";
+
+const peer = new Peer({
+  name: "billing-1",
+  topic: "billing",
+  listen: "127.0.0.1:0",
+  databaseUrl: process.env["HAWSER_DATABASE_URL"],
+});
+
+async function stop(): Promise<void> {
+  await peer.stop();
+  console.log("stopped in good order");
+  process.exit();
+}
+
+process.once("SIGINT", stop);
+process.once("SIGTERM", stop);
+// Whoever started this program is gone.
+process.once("disconnect", stop);
+
+await peer.run(async (message) => {
+  const text = Buffer.from(message.payload).toString();
+  console.log(`got "${text}" from ${message.sender}`);
+  if (text.startsWith("order")) await message.reply(`invoice for ${text}`);
+});
+console.log(`listens on ${peer.boundListenAddress}, topic "billing"`);

@@ -1,0 +1,44 @@
+/**
+ * A database of the demo's own, so that a Postgres which holds other things is left as it was.
+ */
+import { randomBytes } from "node:crypto";
+import pg from "pg";
+
+/** A new database; dropped when it is disposed of. */
+export interface DemoDatabase extends AsyncDisposable {
+  readonly url: string;
+  readonly name: string;
+  /** The messages that are stored for listeners. */
+  storedMessages(): Promise<number>;
+}
+
+/** The statement behind {@link DemoDatabase.storedMessages}. */
+export const countStored = "SELECT count(*) FROM hawser.conn_messages";
+
+/** Makes a database on the server of the URL. */
+export async function createDatabase(serverUrl: string): Promise<DemoDatabase> {
+  const name = `hawser_demo_${randomBytes(4).toString("hex")}`;
+  await query(serverUrl, `CREATE DATABASE ${name}`);
+  const url = new URL(serverUrl);
+  url.pathname = `/${name}`;
+  return {
+    url: url.href,
+    name,
+    storedMessages: async () => Number((await query(url.href, countStored))[0]!["count"]),
+    [Symbol.asyncDispose]: async () => {
+      await query(serverUrl, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
+    },
+  };
+}
+
+async function query(url: string, statement: string): Promise<Record<string, unknown>[]> {
+  const client = new pg.Client({ connectionString: url });
+  // A broken connection rejects the query below; the event says nothing more.
+  client.on("error", () => undefined);
+  try {
+    await client.connect();
+    return (await client.query(statement)).rows;
+  } finally {
+    await client.end();
+  }
+}

@@ -1,0 +1,16 @@
+/**
+ * A peer that only sends: one payment, at least once, and it is gone. Whether billing runs is no concern of it.
+ */
+import { Peer } from "../../src/peer/index.js";
+
+await using peer = new Peer({
+  name: "shop-1",
+  topic: "shop",
+  listen: "127.0.0.1:0",
+  databaseUrl: process.env["HAWSER_DATABASE_URL"],
+});
+
+await peer.run();
+const payment = "payment of 180.00 for order 1";
+const { outcome } = await peer.sendTo("billing", payment);
+console.log(`sent "${payment}": ${outcome}`);

@@ -1,0 +1,31 @@
+/**
+ * A peer that sends and receives: it places orders, waits for an invoice for each, and ends.
+ */
+import { Peer } from "../../src/peer/index.js";
+
+const orders = ["order 1: 20 m of rope", "order 2: 3 shackles", "order 3: a bollard"];
+
+await using peer = new Peer({
+  name: "shop-1",
+  topic: "shop",
+  listen: "127.0.0.1:0",
+  databaseUrl: process.env["HAWSER_DATABASE_URL"],
+});
+
+let invoices = 0;
+let done!: () => void;
+const allInvoices = new Promise<void>((resolve) => {
+  done = resolve;
+});
+
+await peer.run((message) => {
+  console.log(`got "${Buffer.from(message.payload)}" from ${message.sender}`);
+  invoices += 1;
+  if (invoices === orders.length) done();
+});
+
+for (const order of orders) {
+  const receipt = await peer.sendTo("billing", order);
+  console.log(`sent "${order}": ${receipt.outcome} (${receipt.peer})`);
+}
+await allInvoices;
