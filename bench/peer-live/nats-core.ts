@@ -12,7 +12,7 @@ import type { ReceivingHalf, SendingHalf, Servers } from "./ways.js";
 const subject = "bench.peer-live";
 
 /** Bytes published between two flushes; messages count with what the protocol adds to them. */
-const flushBytes = 512 * 1024;
+const flushBytes = 1 << 20;
 const overheadBytes = 32;
 
 /** Subscribes, and resolves when the server knows of it. */

@@ -3,6 +3,7 @@ import {
   checkHeaderValue,
   checkHelloSenderName,
   checkHelloSourceTopic,
+  checkPayloadHeadersHeaders,
 } from "../../generated/ts/rules/peer/frames.js";
 import type { Violation } from "../../generated/ts/rules/violation.js";
 import {
@@ -49,12 +50,13 @@ export function invalid(argument: string, violation: Pick<Violation, "value" | "
   return new PeerError("invalid_argument", `${argument} ${violation.value}: ${violation.rule}; ${violation.remedy}`);
 }
 
-/** Checks the options of a new Peer. @throws PeerError `invalid_argument` */
+/** Checks the options of a new Peer. @throws PeerError `invalid_argument`, or `internal_topic` for a reserved topic */
 export function checkOptions(options: PeerOptions): CheckedOptions {
   const { name, topic, listen, databaseUrl, sessionUrl, advertise, logger: _, ...settings } = options;
   const badName = checkHelloSenderName(name);
   if (badName) throw invalid("name", badName);
   checkTopic(topic);
+  checkNotReserved(topic);
   checkAddress("listen", listen);
   if (advertise !== undefined) checkAddress("advertise", advertise);
   const checked = checkPeerSettings(settings);
@@ -93,6 +95,8 @@ export function checkNotReserved(topic: string): void {
 export function checkHeaders(headers: Record<string, string> | Headers | undefined): Headers | undefined {
   if (headers === undefined) return undefined;
   const pairs = (Array.isArray(headers) ? headers : Object.entries(headers)) as Headers;
+  const tooMany = checkPayloadHeadersHeaders(pairs);
+  if (tooMany) throw invalid("headers", tooMany);
   for (const [name, value] of pairs) {
     const badName = checkHeaderName(name);
     if (badName) throw invalid("header name", badName);

@@ -26,6 +26,8 @@ export class Outbox {
   private readonly unlisten: (() => void)[];
   private closed = false;
   private mayStore = true;
+  /** Readings of topics begun so far. */
+  private loads = 0;
 
   constructor(private readonly context: PeerContext) {
     this.generation = context.store.generation;
@@ -86,7 +88,10 @@ export class Outbox {
         maxMessageBytes: protocolConstants.maxStoredMessageBytes,
         durable: false,
       };
-      return this.hand(await this.linkTo(candidate, known), known, message);
+      const link = await this.linkTo(candidate, known);
+      // A topic that nobody serves any more has no key yet, although its peer may have a link.
+      if (known.topicKey === 0) known.topicKey = await this.context.store.topicKey(topic);
+      return this.hand(link, known, message);
     });
   }
 
@@ -170,15 +175,22 @@ export class Outbox {
   private async load(routes: TopicRoutes): Promise<void> {
     const { store, sender } = this.context;
     const { topic } = routes;
+    const begun = ++this.loads;
     const [listeners, known] = await Promise.all([store.listenersOf(topic), store.routesOf(sender, topic)]);
-    routes.update(listeners, known);
+    // What was asked later knows better.
+    if (begun > routes.loaded) {
+      const before = routes.loaded > 0 ? routes.listed : undefined;
+      routes.loaded = begun;
+      routes.update(listeners, known);
+      if (before !== undefined) this.tellChanges(routes, before);
+    }
     if (routes.isEmpty) {
       routes.ready = false;
       return;
     }
     if (routes.topicKey === 0) routes.topicKey = await store.topicKey(topic);
     const addresses = new Map(known.map(({ name, addr }) => [name, addr]));
-    for (const listener of listeners) {
+    for (const listener of begun === routes.loaded ? listeners : []) {
       if (addresses.get(listener.name) !== listener.addr) await store.rememberRoute(sender, topic, listener);
     }
     for (const candidate of routes.all) {
@@ -221,24 +233,23 @@ export class Outbox {
   private catalogChanged({ topic, clientName, operation }: CatalogChange): void {
     const routes = this.topics.get(topic);
     if (routes === undefined) return;
+    void this.reload(routes).then(() => operation !== "delete" && this.links.get(clientName)?.listenerAppeared());
+  }
+
+  /** Tells who serves a topic, and who does not any more, as against `before`. */
+  private tellChanges({ topic, listed, isEmpty }: TopicRoutes, before: readonly Candidate[]): void {
     const { status } = this.context;
-    if (operation === "delete") {
-      const was = routes.listed.some(({ name }) => name === clientName);
-      void this.reload(routes).then(() => {
-        if (!was || routes.listed.some(({ name }) => name === clientName)) return;
-        const message = `"${clientName}" does not serve "${topic}" any more`;
-        status.tell({ kind: "peer_unsubscribed", topic, peer: clientName, message });
-        if (routes.isEmpty) {
-          const nobody = `nobody serves "${topic}" any more`;
-          status.tell({ kind: "sender_route_lost", topic, peer: clientName, message: nobody });
-        }
-      });
-      return;
+    const isIn = (list: readonly Candidate[], peer: string): boolean => list.some(({ name }) => name === peer);
+    for (const { name: peer } of listed) {
+      if (isIn(before, peer)) continue;
+      status.tell({ kind: "peer_subscribed", topic, peer, message: `"${peer}" serves "${topic}"` });
     }
-    if (!routes.listed.some(({ name }) => name === clientName)) {
-      status.tell({ kind: "peer_subscribed", topic, peer: clientName, message: `"${clientName}" serves "${topic}"` });
+    for (const { name: peer } of before) {
+      if (isIn(listed, peer)) continue;
+      status.tell({ kind: "peer_unsubscribed", topic, peer, message: `"${peer}" does not serve "${topic}" any more` });
+      if (!isEmpty) continue;
+      status.tell({ kind: "sender_route_lost", topic, peer, message: `nobody serves "${topic}" any more` });
     }
-    void this.reload(routes).then(() => this.links.get(clientName)?.listenerAppeared());
   }
 
   private async reload(routes: TopicRoutes): Promise<void> {

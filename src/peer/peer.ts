@@ -53,7 +53,7 @@ export class Peer implements AsyncDisposable {
   private stream: MessageStream | undefined;
   private bound = "";
 
-  /** @throws PeerError `invalid_argument` naming the option, its value and the rule */
+  /** @throws PeerError `invalid_argument` naming the option, its value and the rule; `internal_topic` */
   constructor(options: PeerOptions) {
     this.options = checkOptions(options);
     this.advertised = options.advertise;
@@ -109,8 +109,8 @@ export class Peer implements AsyncDisposable {
    * tried again
    */
   async run(handler?: Handler): Promise<void> {
-    if (this.state === "running" || this.state === "starting") return await this.transition;
-    await this.transition;
+    while (this.state === "stopping") await this.transition.catch(() => undefined);
+    if (this.state !== "stopped") return await this.transition;
     if (this.stream === undefined) this.handler = handler;
     this.state = "starting";
     this.transition = this.start();
@@ -242,9 +242,8 @@ export class Peer implements AsyncDisposable {
    * phone book and gives the name back. All pending promises settle. May be called twice; `run` may follow.
    */
   async stop({ deadlineMs = this.options.settings.stopDeadlineMs }: { deadlineMs?: number } = {}): Promise<void> {
-    if (this.state === "stopped") return;
+    while (this.state === "starting") await this.transition.catch(() => undefined);
     if (this.state === "stopping") return await this.transition;
-    await this.transition.catch(() => undefined);
     const { session } = this;
     if (session === undefined) return;
     this.state = "stopping";
@@ -319,7 +318,8 @@ export class Peer implements AsyncDisposable {
   private checkMessage(payload: Uint8Array | string, options: SendOptions | undefined): CheckedMessage {
     const bytes = bytesOf(payload);
     if (!(bytes instanceof Uint8Array) || bytes.length === 0) {
-      throw new PeerError("invalid_argument", "the payload must be a Uint8Array or a string of at least one byte");
+      const given = bytes instanceof Uint8Array ? "0 bytes" : `a value of type ${typeof bytes}`;
+      throw new PeerError("invalid_argument", `payload ${given}: must be a Uint8Array or a string of at least one byte`);
     }
     const delivery = options?.delivery ?? "at-least-once";
     if (delivery !== "at-least-once" && delivery !== "at-most-once") {

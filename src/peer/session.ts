@@ -6,7 +6,7 @@
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { PeerError } from "../errors/index.js";
-import { type Lease, openStore, type Registration, type Store } from "../store/index.js";
+import { type CatalogChange, type Lease, openStore, type Registration, type Store } from "../store/index.js";
 import { parseAddress } from "../wire/index.js";
 import { type PeerContext, SecretCache } from "./context.js";
 import { type Delivered, Inbox } from "./inbox.js";
@@ -63,6 +63,7 @@ export class PeerSession {
     });
     lease.onRenewed((epoch) => this.leaseRenewed(epoch));
     lease.onChange((state) => this.leaseChanged(state));
+    store.on("catalog", (change) => void this.stayListed(change));
   }
 
   /**
@@ -141,6 +142,19 @@ export class PeerSession {
     ];
     for (const topic of unsubscribed) await this.store.removeSubscription(this.lease, topic);
     await this.store.registerListener(this.lease, { ...this.registration(), topics });
+  }
+
+  /** Somebody cleared the addresses of a topic that this peer serves: it enters itself again. */
+  private async stayListed({ topic, clientName, operation }: CatalogChange): Promise<void> {
+    const { options, subscriptions, logger } = this.session;
+    if (operation !== "delete" || clientName !== options.name || this.publishedAddress === "") return;
+    try {
+      const listed = (await this.store.listenersOf(topic)).some(({ name }) => name === options.name);
+      const serves = topic === options.topic || subscriptions.has(topic);
+      if (!listed && serves && !this.ended) await this.register();
+    } catch (error) {
+      if (!this.ended) logger.warn({ err: error, topic }, "could not enter the phone book again");
+    }
   }
 
   private registration(): Registration {

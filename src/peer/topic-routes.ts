@@ -25,6 +25,8 @@ export class TopicRoutes {
   readonly met = new Set<string>();
   /** Everything is known that a send needs: keys, listeners, links. */
   ready = false;
+  /** The reading of the catalog that the listeners are from; 0 before the first. */
+  loaded = 0;
   /** Sends that wait for that; those behind them wait, too, so that their order stays. */
   waiting = 0;
   tail: Promise<unknown> = Promise.resolve();

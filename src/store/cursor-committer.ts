@@ -28,7 +28,9 @@ export interface CursorCommitterEvents {
 }
 
 /** What waits for a channel: its newest cursor, and the dead letters that this cursor passes. */
-interface Waiting extends Position {
+interface Waiting {
+  epoch: number;
+  number: number;
   readonly deadLetters: DeadLetter[];
   deadLetterBytes: number;
 }
@@ -73,15 +75,17 @@ export class CursorCommitter {
   commit(connectionKey: number, epoch: number, number: number, deadLetter?: DeadLetter): void {
     if (this.#ended) return;
     const entries = this.#waiting.get(connectionKey) ?? [];
-    const last = entries.at(-1);
+    if (entries.length === 0) this.#waiting.set(connectionKey, entries);
     const letterBytes = deadLetter?.payload.length ?? 0;
-    const fits = last !== undefined && last.deadLetterBytes + letterBytes <= storeConstants.insertBytes;
-    const deadLetters = fits ? last.deadLetters : [];
-    if (deadLetter !== undefined) deadLetters.push(deadLetter);
-    const deadLetterBytes = (fits ? last.deadLetterBytes : 0) + letterBytes;
-    if (fits) entries.pop();
-    entries.push({ epoch, number, deadLetters, deadLetterBytes });
-    this.#waiting.set(connectionKey, entries);
+    let entry = entries.at(-1);
+    if (entry === undefined || entry.deadLetterBytes + letterBytes > storeConstants.insertBytes) {
+      entry = { epoch, number, deadLetters: [], deadLetterBytes: 0 };
+      entries.push(entry);
+    }
+    entry.epoch = epoch;
+    entry.number = number;
+    entry.deadLetterBytes += letterBytes;
+    if (deadLetter !== undefined) entry.deadLetters.push(deadLetter);
     if (this.#state === "idle") {
       this.#state = "waiting";
       // After the events at hand, so that cursors of one tick share a statement.

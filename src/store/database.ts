@@ -9,20 +9,34 @@ import type { QueryClient } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import type { Clock } from "./clock.js";
 import type { WriterName } from "./fence.js";
-import { fencedTransaction, NotCommitted } from "./fenced-transaction.js";
 import { withIntegerArrays } from "./integer-arrays.js";
 import type { Logger } from "./logger.js";
 import { outcomeOf, spoilsConnection, storeFailure } from "./store-failure.js";
+import { inTransaction, isHeld, NotCommitted, type Transaction } from "./transaction.js";
 
-/** Settings that a server or database may have otherwise, and that the fence or our patience rely on. */
-const settingsSql = `SET default_transaction_isolation = 'read committed'; SET lock_timeout = ${storeConstants.lockTimeoutMs}; SET statement_timeout = ${storeConstants.statementTimeoutMs}`;
+const { lockTimeoutMs, statementTimeoutMs, sessionKeepaliveMs, sessionKeepaliveProbes } = storeConstants;
+
+/**
+ * Settings that a server or database may have otherwise, and that the fence or our patience rely on. With the keepalives
+ * a transaction of a host that died ends in seconds, and with it the locks that others wait for.
+ */
+const settingsSql = Object.entries({
+  default_transaction_isolation: "'read committed'",
+  lock_timeout: lockTimeoutMs,
+  statement_timeout: statementTimeoutMs,
+  tcp_keepalives_idle: sessionKeepaliveMs / 1000,
+  tcp_keepalives_interval: sessionKeepaliveMs / 1000,
+  tcp_keepalives_count: sessionKeepaliveProbes,
+})
+  .map(([name, value]) => `SET ${name} = ${value}`)
+  .join("; ");
 
 /** Takes away what statements of the user may have left in a session; prepared statements are the driver's. */
 const cleanSql =
   "RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP";
 
 /** How long an answer is waited for: the server's own timeout, and time for it to tell. */
-const answerLimitMs = storeConstants.statementTimeoutMs + storeConstants.lockTimeoutMs;
+const answerLimitMs = statementTimeoutMs + lockTimeoutMs;
 
 /** A statement that was sent. */
 export interface Statement {
@@ -31,9 +45,6 @@ export interface Statement {
   /** Prepared under this name where sessions allow it. For statements that run often, and whose plan stays right. */
   readonly name?: string;
 }
-
-/** A client inside a transaction. */
-export type Transaction = pg.ClientBase;
 
 /** The pool of one database. */
 export class Database {
@@ -86,23 +97,40 @@ export class Database {
     return withIntegerArrays({ query: async (statement) => ({ rows: await this.query(action, statement) }) });
   }
 
+  /** The same within a transaction. */
+  callerIn(transaction: Transaction): QueryClient {
+    return withIntegerArrays({ query: (statement) => transaction.query(this.#prepared(statement)) });
+  }
+
   /**
-   * Runs `work` in a transaction, only while the catalog has the writer's epoch (see fenced-transaction.ts).
+   * Runs `work` in a transaction, behind the fence of the writer's name.
    *
-   * @param options.foreign `work` runs statements of the user: it may take any time, and what it leaves behind in the
-   * session does not reach others
-   * @returns what `work` returned, or `"fenced"`, with nothing written
+   * @returns what `work` returned, or `"fenced"`, with nothing written, if the catalog has another epoch
    * @throws StoreError as {@link query}, with what `work` threw as its cause
    */
   async fenced<T>(
     action: string,
     writer: WriterName,
     work: (transaction: Transaction) => Promise<T>,
-    { foreign = false }: { readonly foreign?: boolean } = {},
   ): Promise<T | "fenced"> {
-    const transaction = (client: pg.PoolClient): Promise<T | "fenced"> => fencedTransaction(client, writer, work);
-    if (!foreign) return this.#withClient(action, transaction);
-    return this.#withClient(action, transaction, { limitMs: Infinity, cleanUp: `${cleanSql}; ${this.#settingsSql}` });
+    return this.#withClient(action, (client) =>
+      inTransaction(client, async (transaction) =>
+        (await isHeld(transaction, writer)) ? work(transaction) : "fenced",
+      ),
+    );
+  }
+
+  /**
+   * Runs `work`, with statements of the user in it, in a transaction: it may take any time, and what it leaves behind in
+   * the session does not reach others.
+   *
+   * @throws StoreError as {@link query}, with what `work` threw as its cause
+   */
+  async foreignTransaction<T>(action: string, work: (transaction: Transaction) => Promise<T>): Promise<T> {
+    return this.#withClient(action, (client) => inTransaction(client, work), {
+      limitMs: Infinity,
+      cleanUp: `${cleanSql}; ${this.#settingsSql}`,
+    });
   }
 
   /** Ends all connections; statements under way are finished first. */

@@ -10,7 +10,6 @@ export { type Clock, systemClock } from "./clock.js";
 export { compareMigratedSchema } from "./compare-schema.js";
 export type { CommittedCursors, CursorCommit, CursorCommits, DeadLetter } from "./cursor-commits.js";
 export { CursorCommitter, type CursorCommitterEvents } from "./cursor-committer.js";
-export type { Transaction } from "./database.js";
 export type { WriterName } from "./fence.js";
 export type { Lease, LeaseState } from "./lease.js";
 export type { TakeNameOptions } from "./leases.js";
@@ -31,4 +30,5 @@ export type {
   StoredMessage,
   StoredMessages,
 } from "./stored-messages.js";
+export type { Transaction } from "./transaction.js";
 export type { Transactional, TransactionalOutcome } from "./transactional.js";

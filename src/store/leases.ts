@@ -13,7 +13,8 @@ import { leaseLockKey } from "./fence.js";
 import { HeldLease, type Lease } from "./lease.js";
 import type { Logger } from "./logger.js";
 import { serverIdentity } from "./server-identity.js";
-import type { Session, SessionQuery } from "./session.js";
+import type { Session } from "./session.js";
+import type { SessionQuery } from "./session-connection.js";
 import { isTransient, storeFailure } from "./store-failure.js";
 
 const sql = {
@@ -117,28 +118,34 @@ export class Leases {
   }
 
   async #regain(lease: HeldLease, query: SessionQuery): Promise<void> {
-    if (this.#names.get(lease.name) !== lease || lease.state !== "suspended") return;
+    const isWanted = (): boolean => this.#names.get(lease.name) === lease && lease.state === "suspended";
+    if (!isWanted()) return;
     const [lock] = await query<{ locked: boolean }>(sql.tryLock, [lease.name]);
     const [row] = await query<{ epoch: bigint }>(sql.epoch, [lease.name]);
-    const locked = lock?.locked === true;
-    if (Number(row?.epoch) !== lease.epoch) {
-      if (locked) await query(sql.unlock, [lease.name]);
-      this.#names.delete(lease.name);
-      lease.enter("lost");
-    } else if (this.#names.get(lease.name) !== lease) {
-      // Released while the answers were under way.
-      if (locked) await query(sql.unlock, [lease.name]);
-    } else if (locked) {
-      const server = await serverIdentity(query);
-      if (server !== lease.server) {
-        const { epoch } = await storeFunctions(callerOf(query)).takeName({ name: lease.name });
-        this.#logger.warn({ name: lease.name, epoch }, "another database server answers; the name was taken anew");
-        lease.renew({ epoch: Number(epoch), server });
+    const isOurs = Number(row?.epoch) === lease.epoch;
+    if (isOurs && isWanted()) {
+      if (lock?.locked !== true) {
+        this.#regainLater(lease);
+        return;
       }
-      lease.enter("held");
-    } else {
-      this.#regainLater(lease);
+      const server = await serverIdentity(query);
+      if (server !== lease.server) await this.#renew(lease, server, query);
+      if (isWanted()) {
+        lease.enter("held");
+        return;
+      }
     }
+    // Taken by another, or released while the answers were under way.
+    if (lock?.locked === true) await query(sql.unlock, [lease.name]);
+    if (!isWanted()) return;
+    this.#names.delete(lease.name);
+    lease.enter("lost");
+  }
+
+  async #renew(lease: HeldLease, server: string, query: SessionQuery): Promise<void> {
+    const { epoch } = await storeFunctions(callerOf(query)).takeName({ name: lease.name });
+    this.#logger.warn({ name: lease.name, epoch }, "another database server answers; the name was taken anew");
+    lease.renew({ epoch: Number(epoch), server });
   }
 
   /** The holder may be our own old session, whose end the server has not noticed, or a process that is taking over. */

@@ -4,8 +4,9 @@
 import { type TopicAddrRow, tables } from "../../generated/ts/rows/peer.js";
 import { StoreError } from "../errors/index.js";
 import { columnsOf, overwrite, parameters } from "./column-list.js";
-import type { Database, Transaction } from "./database.js";
+import type { Database } from "./database.js";
 import type { WriterName } from "./fence.js";
+import type { Transaction } from "./transaction.js";
 
 /** A listener of a topic. */
 export interface Listener {

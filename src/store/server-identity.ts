@@ -1,7 +1,7 @@
 /**
  * Which database server answers: the same after a restart, another one after a failover, a restore or a move.
  */
-import type { SessionQuery } from "./session.js";
+import type { SessionQuery } from "./session-connection.js";
 
 /** The cluster's identity and its timeline, which grows when a standby is promoted or a backup restored. */
 const timelineSql = `SELECT s.system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS server

@@ -5,35 +5,20 @@
  *     connecting ──connected──▶ up ──lost, silent, closed by the server──▶ waiting ──backoff──▶ connecting
  *         └──────────failed──────────────────────────────────────────────────▲
  *
- * It is heard from at least every `leaseBeatMs`: when nothing else was asked, by a query that writes nothing. A query
- * without an answer for `leaseBeatMs` ends the connection. Both sides probe the TCP connection, so that a server whose
- * client's host died frees the locks within seconds.
+ * It is heard from at least every `leaseBeatMs`: when nothing else was asked, by a query that writes nothing. Both sides
+ * probe the TCP connection, so that a server whose client's host died frees the locks within seconds.
  */
-import pg from "pg";
+import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { retryDelayMs } from "./backoff.js";
 import type { Clock } from "./clock.js";
 import type { Logger } from "./logger.js";
+import { SessionConnection, type SessionQuery } from "./session-connection.js";
 import { isServerError, storeFailure } from "./store-failure.js";
-
-const { leaseBeatMs, sessionKeepaliveMs, sessionKeepaliveProbes } = storeConstants;
-
-/** Set one by one, because not every platform and version has all of them. */
-const sessionSettings: readonly (readonly [string, string])[] = [
-  ["lock_timeout", String(leaseBeatMs / 2)],
-  ["statement_timeout", String(leaseBeatMs)],
-  ["default_transaction_isolation", "read committed"],
-  ["idle_session_timeout", "0"],
-  ["tcp_keepalives_idle", String(sessionKeepaliveMs / 1000)],
-  ["tcp_keepalives_interval", String(sessionKeepaliveMs / 1000)],
-  ["tcp_keepalives_count", String(sessionKeepaliveProbes)],
-  ["tcp_user_timeout", String(sessionKeepaliveMs * (sessionKeepaliveProbes + 1))],
-  ["client_connection_check_interval", String(sessionKeepaliveMs)],
-];
 
 /** What the session tells. */
 export interface SessionEvents {
-  /** A new database session is there; runs to its end before `up`. What it throws ends the session again. */
+  /** A new database session is there; runs to its end before `onUp`. What it throws ends the session again. */
   onConnected(query: SessionQuery): Promise<void>;
   /** The session can be used. */
   onUp(): void;
@@ -43,27 +28,19 @@ export interface SessionEvents {
   onNotification(channel: string, payload: string): void;
 }
 
-/** Runs one statement on one particular database session. */
-export type SessionQuery = <Row extends object>(text: string, values?: readonly unknown[]) => Promise<Row[]>;
-
-/** Ends a connection at once: a server that does not answer would not answer a farewell either. */
-function cut(client: pg.Client): void {
-  client.connection.stream.destroy();
-}
-
 /** A session that comes back by itself. */
 export class Session {
   readonly #config: pg.ClientConfig;
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #events: SessionEvents;
-  #client: pg.Client | undefined;
-  #query: SessionQuery | undefined;
+  #connection: SessionConnection | undefined;
   #isUp = false;
+  #upAt = 0;
   #closed = false;
   #generation = 0;
-  #backendPid = 0;
   #heardAt = Number.NEGATIVE_INFINITY;
+  /** Of the next beat, or the next connection. */
   #cancelTimer: () => void = () => {};
 
   constructor(
@@ -111,13 +88,15 @@ export class Session {
    * @throws the driver's error; an error if the session is not up
    */
   query: SessionQuery = (text, values) => {
-    if (this.#query === undefined || !this.#isUp) return Promise.reject(new Error("the session with Postgres is down"));
-    return this.#query(text, values);
+    if (this.#connection === undefined || !this.#isUp) {
+      return Promise.reject(new Error("the session with Postgres is down"));
+    }
+    return this.#connection.query(text, values);
   };
 
-  /** Ends the present database session and makes a new one: for when its locks can no longer be told. */
+  /** Ends the present database session, after which a new one is made: for when its locks can no longer be told. */
   restart(): void {
-    if (this.#client !== undefined) cut(this.#client);
+    this.#connection?.cut();
   }
 
   /** Ends the session for good. Its locks are free then, unless the server cannot be heard any more. */
@@ -125,123 +104,85 @@ export class Session {
     this.#closed = true;
     this.#cancelTimer();
     this.#isUp = false;
-    const client = this.#client;
-    this.#client = undefined;
-    if (client === undefined) return;
-    const cancel = this.#clock.setTimeout(() => cut(client), sessionKeepaliveMs);
-    await client.end();
-    cancel();
+    const connection = this.#connection;
+    this.#connection = undefined;
+    await connection?.end();
   }
 
   async #connect(): Promise<void> {
-    const client = new pg.Client(this.#config);
-    this.#client = client;
-    // Lost connections are handled once, when they have ended.
-    client.on("error", (err) => this.#logger.debug({ err }, "the session with Postgres failed"));
-    client.on("end", () => this.#onEnd(client));
-    client.on("notification", ({ channel, payload }) => this.#events.onNotification(channel, payload ?? ""));
-    const query = this.#serialized(client);
+    const connection = new SessionConnection(this.#config, {
+      clock: this.#clock,
+      logger: this.#logger,
+      events: {
+        onHeard: (sentAt) => {
+          this.#heardAt = sentAt;
+        },
+        onNotification: (channel, payload) => this.#events.onNotification(channel, payload),
+        onEnd: () => this.#onEnd(connection),
+      },
+    });
+    this.#connection = connection;
     try {
-      await client.connect();
-      await this.#configure(query);
-      const [server] = await query<{ pid: number; standby: boolean }>(
-        "SELECT pg_backend_pid() AS pid, pg_is_in_recovery() AS standby",
-      );
-      if (server?.standby === true) throw new Error("the server is a standby, which takes no writes");
-      this.#backendPid = server?.pid ?? 0;
+      await connection.open();
       this.#generation += 1;
-      await this.#events.onConnected(query);
-      if (this.#client !== client) throw new Error("the session with Postgres ended");
+      await this.#events.onConnected(connection.query);
+      if (this.#connection !== connection) throw new Error("the session with Postgres ended");
     } catch (error) {
-      cut(client);
+      connection.cut();
       throw error;
     }
-    this.#query = query;
     this.#isUp = true;
-    this.#beatLater();
+    this.#upAt = this.#clock.now();
+    this.#beatLater(connection);
     this.#events.onUp();
   }
 
-  async #configure(query: SessionQuery): Promise<void> {
-    for (const [name, value] of sessionSettings) {
-      try {
-        await query("SELECT set_config($1, $2, false)", [name, value]);
-      } catch (error) {
-        if (!isServerError(error)) throw error;
-        this.#logger.debug({ err: error, setting: name }, "this server does not have the setting; going on without");
-      }
-    }
-  }
-
-  /** One query at a time, as the driver wants it; each one is a beat, and has to be answered in time. */
-  #serialized(client: pg.Client): SessionQuery {
-    let previous: Promise<unknown> = Promise.resolve();
-    const run = async <Row extends object>(text: string, values?: readonly unknown[]): Promise<Row[]> => {
-      const sentAt = this.#clock.now();
-      const cancel = this.#clock.setTimeout(() => cut(client), leaseBeatMs);
-      try {
-        const { rows } = await client.query<Row>({ text, values: values as unknown[] });
-        this.#heardAt = sentAt;
-        return rows;
-      } finally {
-        cancel();
-      }
-    };
-    return (text, values) => {
-      const answer = previous.then(() => run<never>(text, values));
-      previous = answer.catch(() => undefined);
-      return answer;
-    };
-  }
-
-  #beatLater(failures = 0): void {
+  #beatLater(connection: SessionConnection, failures = 0): void {
     this.#cancelTimer();
-    const waitMs = failures === 0 ? leaseBeatMs : retryDelayMs(failures);
-    this.#cancelTimer = this.#clock.setTimeout(() => void this.#beat(failures), waitMs);
+    const waitMs = failures === 0 ? storeConstants.leaseBeatMs : retryDelayMs(failures);
+    this.#cancelTimer = this.#clock.setTimeout(() => void this.#beat(connection, failures), waitMs);
   }
 
-  async #beat(failures: number): Promise<void> {
-    const client = this.#client;
+  async #beat(connection: SessionConnection, failures: number): Promise<void> {
     try {
-      const [server] = await this.query<{ pid: number }>("SELECT pg_backend_pid() AS pid");
-      if (client === undefined || client !== this.#client) return;
-      if (server?.pid === this.#backendPid) {
-        this.#beatLater();
+      const isSame = await connection.beat();
+      if (this.#connection !== connection) return;
+      if (isSame) {
+        this.#beatLater(connection);
         return;
       }
-      this.#logger.error(
-        {},
-        "the session with Postgres changed under its connection, as behind a transaction pooler; leases and notifications need a direct one: name it in sessionUrl",
-      );
-      cut(client);
+      const reason = "leases and notifications need a direct connection: name it in sessionUrl";
+      this.#logger.error({}, `the session with Postgres moved, as behind a transaction pooler; ${reason}`);
+      connection.cut();
     } catch (err) {
       this.#logger.debug({ err }, "a beat of the session with Postgres failed");
       // An answer, although an error: the session lives. Without one its end is told by the connection.
-      if (isServerError(err) && client !== undefined && client === this.#client) this.#beatLater(failures + 1);
+      if (isServerError(err) && this.#connection === connection) this.#beatLater(connection, failures + 1);
     }
   }
 
-  #onEnd(client: pg.Client): void {
-    if (this.#client !== client) return;
-    this.#client = undefined;
-    this.#query = undefined;
+  #onEnd(connection: SessionConnection): void {
+    if (this.#connection !== connection) return;
+    this.#connection = undefined;
     this.#cancelTimer();
+    // One that never was up is told by the rejection of its connect.
     if (!this.#isUp) return;
     this.#isUp = false;
+    // At once: most lost sessions are of a restarted server or pooler that is there again. But not again and again.
+    const wasStable = this.#clock.now() - this.#upAt >= storeConstants.storeRetryMaxMs;
     this.#events.onDown();
-    if (!this.#closed) this.#reconnect(1);
+    if (!this.#closed) this.#reconnect(wasStable ? 0 : 1);
   }
 
-  #reconnect(attempt: number): void {
+  #reconnect(failures: number): void {
     const connect = (): void => {
       this.#connect().catch((err) => {
         if (this.#closed) return;
-        this.#logger.warn({ err, attempt }, "could not open a session with Postgres; trying again");
-        this.#reconnect(attempt + 1);
+        this.#logger.warn({ err, failures }, "could not open a session with Postgres; trying again");
+        this.#reconnect(failures + 1);
       });
     };
-    // The first time at once: most lost sessions are a restarted server or pooler that is there again.
-    if (attempt === 1) connect();
-    else this.#cancelTimer = this.#clock.setTimeout(connect, retryDelayMs(attempt - 1));
+    if (failures === 0) connect();
+    else this.#cancelTimer = this.#clock.setTimeout(connect, retryDelayMs(failures));
   }
 }

@@ -2,7 +2,8 @@
  * LISTEN: the NOTIFY channels that anybody in the process listens to, kept over lost sessions.
  */
 import pg from "pg";
-import type { Session, SessionQuery } from "./session.js";
+import type { Session } from "./session.js";
+import type { SessionQuery } from "./session-connection.js";
 
 /** The LISTENs of one session. */
 export class Subscriptions {

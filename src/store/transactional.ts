@@ -7,9 +7,9 @@ import { StoreError } from "../errors/index.js";
 import type { Position } from "./channels.js";
 import { columnsOf } from "./column-list.js";
 import { commitCursorsWith } from "./cursor-commits.js";
-import type { Database, Transaction } from "./database.js";
-import type { WriterName } from "./fence.js";
-import { withIntegerArrays } from "./integer-arrays.js";
+import type { Database } from "./database.js";
+import { fenceSql, type WriterName } from "./fence.js";
+import type { Transaction } from "./transaction.js";
 
 /** What became of a message: `duplicate` if its handling was committed before; then the handler is not called. */
 export type TransactionalOutcome = "committed" | "duplicate" | "notOwned" | "fenced";
@@ -18,8 +18,9 @@ export type TransactionalOutcome = "committed" | "duplicate" | "notOwned" | "fen
 export interface Transactional {
   /**
    * Runs the handler of one message in a transaction (READ COMMITTED, with the timeouts of the database's role) that
-   * first locks the channel's cursor, and last moves it to the message. The transaction belongs to this function: the
-   * handler neither commits nor rolls back.
+   * first locks the channel's cursor, and last moves it to the message, behind the fence. The transaction belongs to this
+   * function: the handler neither commits nor rolls back. If the name or the channel is lost while it runs, what it did
+   * is rolled back.
    *
    * Handlers leave at least one connection of the pool to everybody else; those that find none free wait.
    *
@@ -36,49 +37,66 @@ export interface Transactional {
 const cursor = columnsOf<ConnMessNumberRow>()("epoch", "v");
 
 const sql = {
-  owned: `SELECT FROM ${tables.connKeyMap} WHERE connection_key = $1 AND coalesce(owner, listener_name) = $2`,
+  // No fence yet: a handler may run long, and nobody who takes the name over should wait for it.
+  hasRight: `SELECT EXISTS (${fenceSql.check}) AS held,
+                    EXISTS (SELECT FROM ${tables.connKeyMap}
+                             WHERE connection_key = $3 AND coalesce(owner, listener_name) = $1) AS owned`,
   // Makes the row where it is absent, so that there is always something to lock.
   lockCursor: `INSERT INTO ${tables.connMessNumber} AS c (connection_key) VALUES ($1)
                ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts RETURNING ${cursor.sql()}`,
   userSettings: "SET LOCAL statement_timeout TO DEFAULT; SET LOCAL lock_timeout TO DEFAULT",
 } as const;
 
+/** Ends a transaction without an error: what it did does not count. */
+class Withdrawn extends Error {
+  constructor(readonly outcome: TransactionalOutcome) {
+    super(`the transaction was withdrawn: ${outcome}`);
+  }
+}
+
 /** Transactions of a database. */
 export function transactional(database: Database): Transactional {
   const places = new Places(() => database.poolSize - 1);
+
+  const handle = async (
+    transaction: Transaction,
+    lease: WriterName,
+    message: Position & { readonly connectionKey: number },
+    handler: (transaction: Transaction) => Promise<void>,
+  ): Promise<TransactionalOutcome> => {
+    const { connectionKey } = message;
+    const right = await transaction.query(sql.hasRight, [lease.name, lease.epoch, connectionKey]);
+    if (!right.rows[0].held) return "fenced";
+    if (!right.rows[0].owned) return "notOwned";
+    const { rows } = await transaction.query<typeof cursor.row>(sql.lockCursor, [connectionKey]);
+    if (rows[0] !== undefined && isAtOrAfter(rows[0], message)) return "duplicate";
+    await transaction.query(sql.userSettings);
+    await handler(transaction);
+    const result = await commitCursorsWith(database.callerIn(transaction), lease, [message]);
+    if (result === "fenced") throw new Withdrawn("fenced");
+    if (result.committed.length === 0) throw new Withdrawn("notOwned");
+    return "committed";
+  };
+
   return {
     async handleInTransaction(lease, message, handler) {
-      const { connectionKey, epoch, number } = message;
-      const action = `handle message ${number} of channel ${connectionKey} in a transaction`;
       if (database.poolSize < 2) {
         throw new StoreError("invalid_argument", "transactional handlers need a poolSize of at least 2");
       }
+      const action = `handle message ${message.number} of channel ${message.connectionKey} in a transaction`;
       const thrown: { error?: unknown } = {};
-      const work = async (transaction: Transaction): Promise<TransactionalOutcome> => {
-        // The fence keeps the owner as it is until the end: handing a channel over raises its old owner's epoch.
-        if ((await transaction.query(sql.owned, [connectionKey, lease.name])).rowCount === 0) return "notOwned";
-        const { rows } = await transaction.query<typeof cursor.row>(sql.lockCursor, [connectionKey]);
-        if (rows[0] !== undefined && isAtOrAfter(rows[0], message)) return "duplicate";
-        await transaction.query(sql.userSettings);
-        try {
-          await handler(transaction);
-        } catch (error) {
+      const caught = (transaction: Transaction): Promise<void> =>
+        handler(transaction).catch((error: unknown) => {
           thrown.error = error;
           throw error;
-        }
-        const result = await commitCursorsWith(withIntegerArrays(transaction), lease, [
-          { connectionKey, epoch, number },
-        ]);
-        if (result === "fenced" || result.committed.length === 0) {
-          throw new StoreError("internal", `could not ${action}: the cursor did not move`);
-        }
-        return "committed";
-      };
+        });
       await places.take();
       try {
-        return await database.fenced(action, lease, work, { foreign: true });
+        return await database.foreignTransaction(action, (transaction) => handle(transaction, lease, message, caught));
       } catch (error) {
-        throw "error" in thrown ? thrown.error : error;
+        if ("error" in thrown) throw thrown.error;
+        if (error instanceof StoreError && error.cause instanceof Withdrawn) return error.cause.outcome;
+        throw error;
       } finally {
         places.giveBack();
       }

@@ -132,7 +132,7 @@ describe("a channel", () => {
 });
 
 describe("functions", () => {
-  it("pin their search_path, whether definer or not, and the trigger's too", async () => {
+  it("pin their search_path, whether definer or not, and the trigger's too, and have the settings of the spec", async () => {
     const { client } = await freshDatabase();
     await client.query(shopSchemaSql);
     const { rows } = await client.query(
@@ -140,7 +140,8 @@ describe("functions", () => {
     );
     expect(rows).toHaveLength(5);
     for (const { proname, prosecdef, proconfig } of rows) {
-      expect(proconfig, proname).toEqual(["search_path=pg_catalog, pg_temp"]);
+      const settings = proname === "open_orders" ? ["enable_seqscan=off"] : [];
+      expect(proconfig, proname).toEqual(["search_path=pg_catalog, pg_temp", ...settings]);
       expect(prosecdef, proname).toBe(proname === "open_orders");
     }
   });

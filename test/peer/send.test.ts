@@ -49,7 +49,7 @@ it("carries headers, from a record and from pairs, live and stored", async () =>
   });
   await b.received.length(2);
   await b.stop();
-  await a.sendTo("b", "3", { headers: { trace: "ü \"quoted\" \n" } });
+  await a.sendTo("b", "3", { headers: { trace: 'ü "quoted" \t' } });
   await b.record();
   await b.received.length(3);
   expect(b.received.all.map(({ headers }) => headers)).toEqual([
@@ -61,7 +61,7 @@ it("carries headers, from a record and from pairs, live and stored", async () =>
       ["x", "1"],
       ["x", "2"],
     ],
-    [["trace", 'ü "quoted" \n']],
+    [["trace", 'ü "quoted" \t']],
   ]);
 });
 
@@ -117,6 +117,7 @@ it("drops at-most-once for a listener that is down, and stores nothing", async (
   expect(await world.storedMessages()).toBe(0);
   await b.record();
   await a.sendTo("b", "after");
+  await b.received.length(2);
   expect(b.texts).toEqual(["hello", "after"]);
 });
 
@@ -197,61 +198,6 @@ it("is not_running before run and after stop", async () => {
   await failure("not_running", a.sendTo("b", "x"));
 });
 
-it("refuses a payload above the listener's limit at once, with both numbers", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  await world.started("b-1", { maxMessageBytes: 1_000 });
-  const fits = Buffer.alloc(1_000, 1);
-  const tooLong = Buffer.alloc(1_001, 1);
-  for (const delivery of ["at-least-once", "at-most-once"] as const) {
-    const error = await failure("invalid_argument", a.sendTo("b", tooLong, { delivery }));
-    expect(error.message).toMatch(/1001 bytes.*1000/);
-    expect(error.outcome).toBeUndefined();
-    expect((await a.sendTo("b", fits, { delivery })).peer).toBe("b-1");
-  }
-  expect(await a.sendAll("b", tooLong)).toMatchObject([{ peer: "b-1", error: { code: "invalid_argument" } }]);
-});
-
-it("refuses a payload above the listener's limit while the listener is stopped, too", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1", { maxMessageBytes: 1_000 });
-  await a.sendTo("b", "hello");
-  await b.stop();
-  await failure("invalid_argument", a.sendTo("b", Buffer.alloc(1_001)));
-  await a.stop();
-  // The limit is remembered with the route.
-  await a.record();
-  await failure("invalid_argument", a.sendTo("b", Buffer.alloc(1_001)));
-  expect(await world.storedMessages()).toBe(0);
-});
-
-it("refuses with busy what the queue does not hold, and takes more when it has room again", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1", { maxSendQueueMessages: 10 });
-  const b = await world.started("b-1");
-  await a.sendTo("b", "hello");
-  const sent = Array.from({ length: 12 }, (_, n) => a.sendTo("b", `${n}`));
-  const settled = await Promise.allSettled(sent);
-  expect(settled.map(({ status }) => status)).toEqual([...Array(10).fill("fulfilled"), "rejected", "rejected"]);
-  const error = await failure("busy", sent[10] as Promise<unknown>);
-  expect(error.retryable).toBe(true);
-  expect(error.message).toMatch(/10 messages.*"b-1"/);
-  expect(await a.saw("sender_busy")).toMatchObject({ topic: "b", peer: "b-1" });
-  expect((await a.sendTo("b", "later")).outcome).toBe("delivered");
-  expect(b.texts).toEqual(["hello", ..."0123456789", "later"]);
-});
-
-it("counts payload bytes in the queue, and always takes one message", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1", { maxSendQueueBytes: 100 });
-  await world.started("b-1");
-  expect((await a.sendTo("b", Buffer.alloc(1_000))).outcome).toBe("delivered");
-  const [first, second] = [a.sendTo("b", Buffer.alloc(1_000)), a.sendTo("b", Buffer.alloc(1))];
-  await failure("busy", second);
-  expect((await first).outcome).toBe("delivered");
-});
-
 it("delivers a burst of 1,000 once each and in order, from the first send on", async () => {
   await using world = await peerWorld();
   const a = await world.started("a-1");
@@ -282,52 +228,3 @@ it("delivers a burst over a restart of the listener once each and in order", asy
   expect(b.texts).toEqual([...texts, "end"]);
 });
 
-it("ends the wait with aborted when the signal says so; the message itself may still arrive", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  let release: () => void = () => undefined;
-  const held = new Promise<void>((resolve) => {
-    release = resolve;
-  });
-  const b = await world.started("b-1", {}, () => held);
-  const stop = new AbortController();
-  const sent = a.sendTo("b", "x", { signal: stop.signal });
-  await b.received.length(1);
-  const reason = new Error("enough");
-  stop.abort(reason);
-  const error = await failure("aborted", sent);
-  expect(error).toMatchObject({ cause: reason, outcome: "unknown" });
-  release();
-  // Its number was given: the next one comes behind it.
-  expect((await a.sendTo("b", "y", { signal: new AbortController().signal })).peer).toBe("b-1");
-  await b.received.length(2);
-  expect(b.texts).toEqual(["x", "y"]);
-});
-
-it("keeps no listener on a signal that outlives its sends", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  await world.started("b-1");
-  const { signal } = new AbortController();
-  let listeners = 0;
-  const add = signal.addEventListener.bind(signal);
-  const remove = signal.removeEventListener.bind(signal);
-  signal.addEventListener = (...args: Parameters<typeof add>) => {
-    listeners += 1;
-    add(...args);
-  };
-  signal.removeEventListener = (...args: Parameters<typeof remove>) => {
-    listeners -= 1;
-    remove(...args);
-  };
-  await Promise.all(Array.from({ length: 50 }, (_, n) => a.sendTo("b", `${n}`, { signal })));
-  expect(listeners).toBe(0);
-});
-
-it("rejects at once with aborted for a signal that was aborted before", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  await world.started("b-1");
-  await failure("aborted", a.sendTo("b", "x", { signal: AbortSignal.abort() }));
-  expect(await a.sendAll("b", "x", { signal: AbortSignal.abort() })).toMatchObject([{ error: { code: "aborted" } }]);
-});

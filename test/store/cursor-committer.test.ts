@@ -51,8 +51,14 @@ describe("the group commit of cursors", () => {
           const keys = commits.map(({ connectionKey }) => connectionKey);
           flushes.push({
             commits,
-            succeed: (result = { committed: keys, notOwned: [] }) => (resolve(result), settled()),
-            fail: () => (reject(new Error("no database")), settled()),
+            succeed: (result = { committed: keys, notOwned: [] }) => {
+              resolve(result);
+              return settled();
+            },
+            fail: () => {
+              reject(new Error("no database"));
+              return settled();
+            },
           });
         }),
     };

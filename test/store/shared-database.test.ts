@@ -64,6 +64,29 @@ describe("the stores of a process", () => {
     await two.close();
   });
 
+  it("ask nothing of a session but that it runs statements, when a session URL says that there is a pooler", async () => {
+    await using direct = await openStore({ databaseUrl: w.url });
+    await using pooled = await openStore({ databaseUrl: `${w.url}?application_name=pooled`, sessionUrl: w.url });
+    const sender = { name: "sender", sourceTopic: "source" };
+    for (const store of [direct, pooled]) {
+      const name = store === direct ? "direct" : "pooled";
+      const lease = await store.takeName(name, { waitMs: 0 });
+      const { connectionKey } = await store.connectionKey(sender, name);
+      const message = { connectionKey, epoch: 1, number: 1 };
+      await store.commitCursors(lease, [message]);
+      await store.handleInTransaction(lease, { ...message, number: 2 }, async (client) => {
+        const { rowCount } = await client.query("SELECT FROM pg_prepared_statements");
+        const { rows } = await client.query(
+          "SELECT reset_val FROM pg_settings WHERE name = 'default_transaction_isolation'",
+        );
+        expect(rows).toEqual([{ reset_val: "read committed" }]);
+        expect(rowCount! > 0).toBe(store === direct);
+      });
+      expect(await store.cursorOf(connectionKey)).toEqual({ epoch: 1, number: 2 });
+    }
+    expect(await connections("pooled")).toBe(1);
+  });
+
   it("use the PG* variables without a URL", async () => {
     const { hostname, port, username, pathname, password } = new URL(w.url);
     const variables = { PGHOST: hostname, PGPORT: port, PGUSER: username, PGPASSWORD: password };

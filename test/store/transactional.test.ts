@@ -87,6 +87,24 @@ describe("a handler inside a transaction", () => {
     expect(await w.store.handleInTransaction(listener, message(1), called)).toBe("notOwned");
   });
 
+  it("has no effects when the name or the channel was lost while it ran, and keeps nobody waiting for it", async () => {
+    const mine = await w.take("transient");
+    const key = await w.channelOf({ name: "sender", sourceTopic: `lost ${channels}` }, "transient");
+    const handing = w.store.handleInTransaction(mine, { ...message(1), connectionKey: key }, async (client) => {
+      await client.query("INSERT INTO effects VALUES ('handed over')");
+      await w.operator.query("UPDATE hawser.conn_key_map SET owner = 'other' WHERE connection_key = $1", [key]);
+    });
+    expect(await handing).toBe("notOwned");
+    await w.operator.query("UPDATE hawser.conn_key_map SET owner = NULL WHERE connection_key = $1", [key]);
+    const losing = w.store.handleInTransaction(mine, { ...message(1), connectionKey: key }, async (client) => {
+      await client.query("INSERT INTO effects VALUES ('lost')");
+      await w.operator.query("SELECT hawser.take_name('transient')");
+    });
+    expect(await losing).toBe("fenced");
+    expect(await effects()).toEqual([]);
+    expect(await w.store.cursorOf(key)).toEqual({ epoch: 0, number: 0 });
+  });
+
   it("leaves a connection to everybody else, however many handlers wait for each other", async () => {
     let finish: () => void = () => {};
     const gate = new Promise<void>((resolve) => {

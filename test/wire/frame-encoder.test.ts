@@ -64,10 +64,9 @@ describe("FrameEncoder", () => {
 
   it("goes on after a frame that could not be encoded", () => {
     const encoder = new FrameEncoder({ maxFrameBytes: 1000 });
-    const bad = [{ index: 0, headers: [["name", Symbol("no text")]] }] as unknown as NonNullable<Batch["headers"]>;
-    expect(() => encoder.appendBatch({ ...batch, headers: bad })).toThrow(invalid);
-    // A key that is no integer passes the rule "at least 1" and fails in the writer, in the middle of the frame.
-    expect(() => encoder.appendBatch({ ...batch, topicKey: 1.5 })).toThrow(invalid);
+    // An index that is no integer passes the rules and fails in the writer, in the middle of the frame.
+    const bad = [{ index: 0.5, compression: "gzip" as const, uncompressedBytes: 1 }];
+    expect(() => encoder.appendBatch({ ...batch, compressions: bad })).toThrow(invalid);
     encoder.appendBatch(batch);
     expect(decode(encoder.take().chunks)).toEqual([{ kind: "batch", value: batch }]);
   });

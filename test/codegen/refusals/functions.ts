@@ -32,4 +32,9 @@ export const functionCases: readonly RefusalCase[] = [
     proto: fn('int32 p_id = 1 [(hawser.spec.v1.column) = {default: "1"}];', "int32 id = 1;"),
     says: "message FooRequest.p_id: a parameter or result of a function has no default, generated value or sequence",
   },
+  ...["search_path = public", "work_mem='4MB'", "a = b; DROP TABLE c"].map((setting) => ({
+    name: `the setting ${setting} of a function`,
+    proto: fn("int32 p_id = 1;", "int32 id = 1;", `body_file: "a.sql" settings: "${setting}"`),
+    says: `rpc FooService.Foo: settings "${setting}" is not of the form "name = value", or is the search_path`,
+  })),
 ];

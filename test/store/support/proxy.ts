@@ -13,11 +13,13 @@ export interface Proxy extends AsyncDisposable {
   freeze(): void;
   /** Ends all connections. New ones go through again. */
   cut(): void;
+  /** New connections go to another server; the database's name stays. */
+  leadTo(databaseUrl: string): void;
 }
 
 /** Starts a proxy in front of the server of a database URL. */
 export async function startProxy(databaseUrl: string): Promise<Proxy> {
-  const target = new URL(databaseUrl);
+  let target = new URL(databaseUrl);
   const pairs = new Set<{ client: net.Socket; server: net.Socket }>();
   let forwardsAnswers = true;
   let forwardsQuestions = true;
@@ -59,6 +61,9 @@ export async function startProxy(databaseUrl: string): Promise<Proxy> {
       forwardsQuestions = false;
     },
     cut,
+    leadTo: (otherUrl) => {
+      target = new URL(otherUrl);
+    },
     [Symbol.asyncDispose]: async () => {
       cut();
       await new Promise<void>((resolve) => listener.close(() => resolve()));

@@ -106,6 +106,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
 AS $function$
 BEGIN
   RETURN QUERY SELECT o.shop, o.reference, ARRAY[o.reference] FROM hawser.orders AS o;

@@ -1,0 +1,60 @@
+/**
+ * Transactions of several statements, and the knowledge of whether one was committed.
+ */
+import type pg from "pg";
+import { fenceSql, type WriterName } from "./fence.js";
+
+/** A client inside a transaction. */
+export type Transaction = pg.ClientBase;
+
+/** Carries an error from before COMMIT was sent: whatever it was, nothing is committed. */
+export class NotCommitted extends Error {
+  /**
+   * @param cause what ended the transaction
+   * @param rolledBack the connection can be used again
+   */
+  constructor(
+    override readonly cause: unknown,
+    readonly rolledBack: boolean,
+  ) {
+    super("the transaction was not committed");
+  }
+}
+
+/**
+ * Runs `work` in a transaction, READ COMMITTED as the fence needs it.
+ *
+ * @throws NotCommitted if anything went wrong before COMMIT was sent, with what `work` threw as its cause; the driver's
+ * error if COMMIT itself failed
+ */
+export async function inTransaction<T>(
+  client: pg.ClientBase,
+  work: (transaction: Transaction) => Promise<T>,
+): Promise<T> {
+  let result: T;
+  try {
+    await client.query("BEGIN ISOLATION LEVEL READ COMMITTED");
+    result = await work(client);
+  } catch (error) {
+    const rolledBack = await client.query("ROLLBACK").then(
+      () => true,
+      () => false,
+    );
+    throw new NotCommitted(error, rolledBack);
+  }
+  const { command } = await client.query("COMMIT");
+  // COMMIT of a transaction in which a statement failed unnoticed rolls back, and is no error.
+  if (command !== "COMMIT") throw new NotCommitted(new Error("a statement in it had failed"), true);
+  return result;
+}
+
+/**
+ * Takes the shared lock on the name's fence, which holds until the end of the transaction, and looks whether the catalog
+ * has the writer's epoch: if so, it cannot change before the end.
+ */
+export async function isHeld(transaction: Transaction, writer: WriterName): Promise<boolean> {
+  await transaction.query({ text: fenceSql.lock, values: [writer.name] });
+  // A statement of its own: its snapshot is from after the wait for the lock.
+  const { rowCount } = await transaction.query({ text: fenceSql.check, values: [writer.name, writer.epoch] });
+  return rowCount === 1;
+}

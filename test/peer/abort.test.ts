@@ -1,0 +1,56 @@
+/**
+ * AbortSignal: it ends the wait of a send, not the message.
+ */
+import { expect, it } from "vitest";
+import { failure } from "./support/errors.js";
+import { peerWorld } from "./support/world.js";
+
+it("ends the wait with aborted when the signal says so; the message itself may still arrive", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  let release: () => void = () => undefined;
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const b = await world.started("b-1", {}, () => held);
+  const stop = new AbortController();
+  const sent = a.sendTo("b", "x", { signal: stop.signal });
+  await b.received.length(1);
+  const reason = new Error("enough");
+  stop.abort(reason);
+  const error = await failure("aborted", sent);
+  expect(error).toMatchObject({ cause: reason, outcome: "unknown" });
+  release();
+  // Its number was given: the next one comes behind it.
+  expect((await a.sendTo("b", "y", { signal: new AbortController().signal })).peer).toBe("b-1");
+  await b.received.length(2);
+  expect(b.texts).toEqual(["x", "y"]);
+});
+
+it("keeps no listener on a signal that outlives its sends", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  await world.started("b-1");
+  const { signal } = new AbortController();
+  let listeners = 0;
+  const add = signal.addEventListener.bind(signal);
+  const remove = signal.removeEventListener.bind(signal);
+  signal.addEventListener = (...args: Parameters<typeof add>) => {
+    listeners += 1;
+    add(...args);
+  };
+  signal.removeEventListener = (...args: Parameters<typeof remove>) => {
+    listeners -= 1;
+    remove(...args);
+  };
+  await Promise.all(Array.from({ length: 50 }, (_, n) => a.sendTo("b", `${n}`, { signal })));
+  expect(listeners).toBe(0);
+});
+
+it("rejects at once with aborted for a signal that was aborted before", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  await world.started("b-1");
+  await failure("aborted", a.sendTo("b", "x", { signal: AbortSignal.abort() }));
+  expect(await a.sendAll("b", "x", { signal: AbortSignal.abort() })).toMatchObject([{ error: { code: "aborted" } }]);
+});

@@ -1,0 +1,238 @@
+/**
+ * Handlers: one message of a channel after another, retries, dead letters, and what their waiting does to senders.
+ */
+import { describe, expect, it } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { gate } from "./support/gate.js";
+import { Log } from "./support/log.js";
+import { type PeerWorld, peerWorld } from "./support/world.js";
+
+const quick = { maxAttempts: 3, retryDelayMs: 5 };
+
+async function deadLetters(world: PeerWorld): Promise<Record<string, unknown>[]> {
+  return await world.query("SELECT * FROM hawser.dead_letters ORDER BY id");
+}
+
+describe("a handler that throws", () => {
+  it("is tried again until it returns; the message comes once more each time, and nothing overtakes it", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    const b = await world.started("b-1", quick, (message) => {
+      if (message.attempt < 3 && message.payload[0] === 0x78) throw new Error("not yet");
+    });
+    const receipts = await Promise.all([a.sendTo("b", "x"), a.sendTo("b", "y")]);
+    expect(receipts.every(({ outcome }) => outcome === "delivered" || outcome === "stored")).toBe(true);
+    await b.received.length(4);
+    expect(b.received.all.map(({ text, attempt }) => [text, attempt])).toEqual([
+      ["x", 1],
+      ["x", 2],
+      ["x", 3],
+      ["y", 1],
+    ]);
+    expect(await deadLetters(world)).toEqual([]);
+  });
+
+  it("maxAttempts times makes a dead letter, and the channel goes on", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    const b = await world.started("b-1", quick, async (message) => {
+      if (message.payload[0] === 0x78) throw new TypeError("never");
+    });
+    await a.sendTo("b", "x", { headers: { k: "v" } });
+    await a.sendTo("b", "y");
+    await b.received.find(({ text }) => text === "y");
+    expect(b.received.all.map(({ text, attempt }) => [text, attempt])).toEqual([
+      ["x", 1],
+      ["x", 2],
+      ["x", 3],
+      ["y", 1],
+    ]);
+    expect(await b.saw("dead_letter")).toEqual({
+      kind: "dead_letter",
+      topic: "b",
+      peer: "a-1",
+      stored: true,
+      code: "handler_failed",
+      message: "TypeError: never",
+    });
+    await eventually("the dead letter is there", async () => (await deadLetters(world)).length === 1);
+    expect(await deadLetters(world)).toMatchObject([
+      {
+        origin: "peer",
+        source: "a-1:a:b-1",
+        topic: "b",
+        payload: Buffer.from("x"),
+        headers: [["k", "v"]],
+        error_code: "handler_failed",
+        error_message: "TypeError: never",
+        attempts: 3,
+        number: 1,
+      },
+    ]);
+  });
+
+  it("on an at-most-once message is not tried again, and leaves no row", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    const b = await world.started("b-1", quick, (message) => {
+      if (message.delivery === "at-most-once") throw new Error("no");
+    });
+    await a.sendTo("b", "x", { delivery: "at-most-once" });
+    expect(await b.saw("dead_letter")).toMatchObject({ stored: false, code: "handler_failed" });
+    await a.sendTo("b", "y");
+    await b.received.length(2);
+    expect(b.texts).toEqual(["x", "y"]);
+    expect(await deadLetters(world)).toEqual([]);
+  });
+
+  it("makes a dead letter of a stored message, too", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    const b = await world.started("b-1");
+    await a.sendTo("b", "first");
+    await b.stop();
+    await a.sendTo("b", "x");
+    await a.sendTo("b", "y");
+    const again = world.peer("b-1", { ...quick, maxAttempts: 1 });
+    await again.record(({ payload }) => {
+      if (payload[0] === 0x78) throw "a bare string";
+    });
+    await again.received.find(({ text }) => text === "y");
+    await eventually("the dead letter is there", async () => (await deadLetters(world)).length === 1);
+    expect(await deadLetters(world)).toMatchObject([{ error_message: "a bare string", attempts: 1 }]);
+    expect(await world.storedMessages()).toBe(0);
+  });
+
+  it("does not hold up other channels", async () => {
+    await using world = await peerWorld();
+    const bad = await world.started("bad-1");
+    const good = await world.started("good-1");
+    const b = await world.started("b-1", { maxAttempts: 1_000, retryDelayMs: 60_000 }, (message) => {
+      if (message.sender === "bad-1") throw new Error("no");
+    });
+    const stuck = bad.sendTo("b", "x");
+    await b.received.length(1);
+    for (let n = 0; n < 20; n++) expect((await good.sendTo("b", "y")).outcome).toBe("delivered");
+    await b.stop();
+    expect((await stuck).outcome).toBe("stored");
+  });
+});
+
+describe("a handler that takes long", () => {
+  it("is bounded by handlerTimeoutMs", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    const never = gate();
+    const b = await world.started("b-1", { ...quick, handlerTimeoutMs: 20 }, (message) =>
+      message.payload[0] === 0x78 ? never.opened : undefined,
+    );
+    await a.sendTo("b", "x");
+    await a.sendTo("b", "y");
+    await b.received.find(({ text }) => text === "y");
+    expect((await b.saw("dead_letter")).message).toMatch(/longer than 20 ms/);
+    expect(b.received.all).toHaveLength(4);
+  });
+
+  it("keeps the order of its channel, and runs beside others up to concurrency", async () => {
+    await using world = await peerWorld();
+    const senders = await Promise.all([1, 2, 3].map((n) => world.started(`a-${n}`)));
+    const held = gate();
+    let running = 0;
+    let most = 0;
+    const ended = new Log<string>();
+    const b = await world.started("b-1", { concurrency: 2 }, async (message) => {
+      running += 1;
+      most = Math.max(most, running);
+      if (message.payload[0] === 0x30) await held.opened;
+      running -= 1;
+      ended.push(message.sender);
+    });
+    const sent = senders.flatMap((sender) => [0, 1, 2].map((n) => sender.sendTo("b", `${n}`)));
+    await b.received.length(2);
+    // Two wait; the third channel has no free handler, and is stored.
+    await Promise.all(sent.slice(6));
+    expect(b.received.all).toHaveLength(2);
+    held.open();
+    await ended.length(9);
+    expect(most).toBe(2);
+    for (const sender of senders) {
+      expect(b.received.all.filter((one) => one.sender === sender.name).map(({ text }) => text)).toEqual(["0", "1", "2"]);
+    }
+  });
+
+  it("makes its senders store instead of waiting", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1", { ackTimeoutMs: 60_000 });
+    const held = gate();
+    const b = await world.started("b-1", {}, (message) => (message.payload[0] === 0x78 ? held.opened : undefined));
+    await a.sendTo("b", "begin");
+    const [first, second] = [a.sendTo("b", "x"), a.sendTo("b", "y")];
+    // Long before the ack timeout: the listener says that it is busy.
+    expect((await second).outcome).toBe("stored");
+    expect((await first).outcome).toBe("stored");
+    held.open();
+    await b.received.length(3);
+    expect(b.texts).toEqual(["begin", "x", "y"]);
+  });
+
+  it("leaves an awaited message stored after ackTimeoutMs, once in the end", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1", { ackTimeoutMs: 50 });
+    const held = gate();
+    const b = await world.started("b-1", {}, () => held.opened);
+    expect((await a.sendTo("b", "x")).outcome).toBe("stored");
+    held.open();
+    await a.sendTo("b", "y");
+    await b.received.length(2);
+    expect(b.texts).toEqual(["x", "y"]);
+    await eventually("the copy is gone", async () => (await world.storedMessages()) === 0);
+  });
+});
+
+describe("handlers that await sends to each other", () => {
+  it("do not wait for ever: 100 rounds", async () => {
+    await using world = await peerWorld();
+    const ended = new Log<string>();
+    const a = await world.started("a-1", {}, async (message) => {
+      if (message.payload[0] !== 0x6f) return;
+      expect((await message.reply("inner")).outcome).toMatch(/delivered|stored/);
+      ended.push("a");
+    });
+    const b = await world.started("b-1", {}, async (message) => {
+      if (message.payload[0] !== 0x6f) return;
+      expect((await message.reply("inner")).outcome).toMatch(/delivered|stored/);
+      ended.push("b");
+    });
+    const begun = performance.now();
+    for (let round = 1; round <= 100; round++) {
+      // Each handler of an "outer" waits for an "inner" that waits behind the other's "outer".
+      await Promise.all([a.sendTo("b", "outer"), b.sendTo("a", "outer")]);
+      await ended.length(round * 2);
+    }
+    // 100 ack timeouts would be 200 s.
+    expect(performance.now() - begun).toBeLessThan(20_000);
+    await Promise.all([a.received.length(200), b.received.length(200)]);
+    for (const peer of [a, b]) {
+      expect(peer.texts.filter((text) => text === "outer")).toHaveLength(100);
+      expect(peer.texts.filter((text) => text === "inner")).toHaveLength(100);
+    }
+  });
+});
+
+describe("a peer without a handler", () => {
+  it("sends, and what comes for it waits until it runs with one", async () => {
+    await using world = await peerWorld();
+    const a = world.peer("a-1");
+    await a.run();
+    const b = await world.started("b-1", { ackTimeoutMs: 100 }, async (message) => {
+      expect(await message.reply("answer")).toEqual({ outcome: "stored", peer: "a-1" });
+    });
+    expect((await a.sendTo("b", "x")).outcome).toMatch(/delivered|stored/);
+    await b.received.length(1);
+    await eventually("the answer is stored", async () => (await b.pendingCount()) === 1);
+    await a.stop();
+    await a.record();
+    await a.received.length(1);
+    expect(a.texts).toEqual(["answer"]);
+  });
+});

@@ -1,0 +1,146 @@
+/**
+ * Replies: to the very peer that sent the message, whether it is there or not.
+ */
+import { expect, it } from "vitest";
+import type { Receipt } from "../../src/peer/index.js";
+import { failure } from "./support/errors.js";
+import { gate } from "./support/gate.js";
+import { peerWorld } from "./support/world.js";
+
+it("goes to the very peer that sent the message, not to another of its topic", async () => {
+  await using world = await peerWorld();
+  const [first, second] = [await world.started("a-1"), await world.started("a-2")];
+  const receipts: Receipt[] = [];
+  await world.started("b-1", {}, async (message) => {
+    receipts.push(await message.reply(`to ${message.sender}`, { headers: { re: "1" } }));
+  });
+  for (let n = 0; n < 3; n++) await second.sendTo("b", "x");
+  await first.sendTo("b", "y");
+  await second.received.length(3);
+  await first.received.length(1);
+  expect(receipts.map(({ peer }) => peer)).toEqual(["a-2", "a-2", "a-2", "a-1"]);
+  expect(first.received.all).toEqual([
+    { to: "a", from: "b", sender: "b-1", text: "to a-1", headers: [["re", "1"]], attempt: 1, delivery: "at-least-once" },
+  ]);
+});
+
+it("takes both deliveries", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  const receipts: Receipt[] = [];
+  await world.started("b-1", {}, async (message) => {
+    receipts.push(await message.reply("once", { delivery: "at-most-once" }));
+    receipts.push(await message.reply(new Uint8Array([1])));
+  });
+  await a.sendTo("b", "x");
+  await a.received.length(2);
+  expect(receipts).toEqual([
+    { outcome: "sent", peer: "a-1" },
+    { outcome: "delivered", peer: "a-1" },
+  ]);
+  expect(a.received.all.map(({ delivery }) => delivery)).toEqual(["at-most-once", "at-least-once"]);
+});
+
+it("is stored for a sender that has left, and the sender has it when it runs again", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  const held = gate();
+  const replied = gate();
+  let receipt: Receipt | undefined;
+  const b = await world.started("b-1", {}, async (message) => {
+    await held.opened;
+    receipt = await message.reply("late");
+    replied.open();
+  });
+  await a.sendTo("b", "x", { delivery: "at-most-once" });
+  await b.received.length(1);
+  await a.stop();
+  held.open();
+  await replied.opened;
+  expect(receipt).toEqual({ outcome: "stored", peer: "a-1" });
+  await a.record();
+  await a.received.length(1);
+  expect(a.received.all).toMatchObject([{ to: "a", from: "b", text: "late" }]);
+});
+
+it("is stored under the sender's topic also when the sender was known by another topic only", async () => {
+  await using world = await peerWorld();
+  const a = world.peer("a-1");
+  await a.subscribe("news");
+  await a.record();
+  const held = gate();
+  const replied = gate();
+  const b = await world.started("b-1", {}, async (message) => {
+    await held.opened;
+    expect(await message.reply("late")).toEqual({ outcome: "stored", peer: "a-1" });
+    replied.open();
+  });
+  // From here on b has a channel to a, and has never looked up the topic "a".
+  await b.sendTo("news", "1");
+  await a.sendTo("b", "x", { delivery: "at-most-once" });
+  await b.received.length(1);
+  await a.stop();
+  held.open();
+  await replied.opened;
+  await a.record();
+  await a.received.length(2);
+  expect(a.received.all.map(({ to, text }) => ({ to, text }))).toEqual([
+    { to: "news", text: "1" },
+    { to: "a", text: "late" },
+  ]);
+});
+
+it("at-most-once to a sender that has left is dropped", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  const held = gate();
+  const replied = gate();
+  const b = await world.started("b-1", {}, async (message) => {
+    await held.opened;
+    expect((await message.reply("late", { delivery: "at-most-once" })).outcome).toBe("dropped");
+    replied.open();
+  });
+  await a.sendTo("b", "x", { delivery: "at-most-once" });
+  await b.received.length(1);
+  await a.stop();
+  held.open();
+  await replied.opened;
+  expect(await world.storedMessages()).toBe(0);
+});
+
+it("is not_running after the replier has stopped", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  let reply: (() => Promise<Receipt>) | undefined;
+  const b = await world.started("b-1", {}, (message) => {
+    reply = () => message.reply("late");
+  });
+  await a.sendTo("b", "x");
+  await b.stop();
+  await failure("not_running", () => reply?.());
+});
+
+it("is delivered or stored when the handler awaits it while its peer stops", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  const held = gate();
+  let receipt: Receipt | undefined;
+  const b = await world.started("b-1", {}, async (message) => {
+    await held.opened;
+    receipt = await message.reply("while stopping");
+  });
+  const sent = a.sendTo("b", "x");
+  await b.received.length(1);
+  const stopping = b.stop();
+  await failure("not_running", b.sendTo("a", "new"));
+  held.open();
+  await stopping;
+  expect(receipt?.outcome).toMatch(/delivered|stored/);
+  expect((await sent).outcome).toMatch(/delivered|stored/);
+  await a.received.length(1);
+  await b.record();
+  await b.sendTo("a", "again");
+  await a.received.length(2);
+  expect(a.texts).toEqual(["while stopping", "again"]);
+  expect(b.texts).toEqual(["x"]);
+});

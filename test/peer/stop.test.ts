@@ -1,0 +1,157 @@
+/**
+ * Stopping: everything pending settles, what is unconfirmed is stored, and nothing is done twice.
+ */
+import { expect, it } from "vitest";
+import type { Receipt } from "../../src/peer/index.js";
+import { startProxy } from "../store/support/proxy.js";
+import { eventually } from "../support/eventually.js";
+import { failure } from "./support/errors.js";
+import { gate } from "./support/gate.js";
+import { peerWorld } from "./support/world.js";
+
+it("settles every pending send: delivered or stored, and each arrives once in order", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  const b = await world.started("b-1");
+  await a.sendTo("b", "begin");
+  const sent = Array.from({ length: 2_000 }, (_, n) => a.sendTo("b", `${n}`));
+  await a.stop();
+  const receipts = await Promise.all(sent);
+  expect(receipts.every(({ outcome }) => outcome === "delivered" || outcome === "stored")).toBe(true);
+  await b.received.length(2_001);
+  const again = await world.started("a-1");
+  await again.sendTo("b", "end");
+  await b.received.find(({ text }) => text === "end");
+  expect(b.texts).toEqual(["begin", ...receipts.map((_, n) => `${n}`), "end"]);
+});
+
+it("settles sends that were begun in the same moment, before the topic was looked up", async () => {
+  await using world = await peerWorld();
+  const b = await world.started("b-1");
+  const a = await world.started("a-1");
+  const sent = Array.from({ length: 50 }, (_, n) => a.sendTo("b", `${n}`));
+  const stopping = a.stop();
+  const outcomes = await Promise.allSettled(sent);
+  await stopping;
+  // Each was either confirmed, or refused before anything was sent.
+  const confirmed: string[] = [];
+  for (const [n, outcome] of outcomes.entries()) {
+    if (outcome.status === "fulfilled") confirmed.push(`${n}`);
+    else expect(outcome.reason).toMatchObject({ code: "not_running" });
+  }
+  await b.received.length(confirmed.length);
+  const again = await world.started("a-1");
+  await again.sendTo("b", "end");
+  await b.received.find(({ text }) => text === "end");
+  expect(b.texts).toEqual([...confirmed, "end"]);
+});
+
+it("stores what waits for a handler that runs, without waiting for it", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1", { ackTimeoutMs: 60_000 });
+  const held = gate();
+  const b = await world.started("b-1", { busyAfterMs: 60_000 }, () => held.opened);
+  const sent = [1, 2, 3].map((n) => a.sendTo("b", `${n}`));
+  await b.received.length(1);
+  await a.stop();
+  expect((await Promise.all(sent)).map(({ outcome }) => outcome)).toEqual(["stored", "stored", "stored"]);
+  expect(await a.pendingCount()).toBe(3);
+  held.open();
+  await b.received.length(3);
+  expect(b.texts).toEqual(["1", "2", "3"]);
+});
+
+it("drops at-most-once messages that wait for a connection", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1", { connectWaitMs: 60_000 });
+  // It accepts connections, and never says a word.
+  await using silent = await startProxy(world.url);
+  silent.freeze();
+  const address = new URL(silent.url).host;
+  await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('mute', $1, 'mute-1')", [address]);
+  const sent = a.sendTo("mute", "x", { delivery: "at-most-once" });
+  await eventually("it has looked the topic up", async () => (await a.pendingByPeer()).length === 1);
+  await a.stop();
+  expect((await sent).outcome).toBe("dropped");
+});
+
+it("waits for a running handler, and its message does not come again", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  const held = gate();
+  const b = await world.started("b-1", {}, () => held.opened);
+  const sent = a.sendTo("b", "x");
+  await b.received.length(1);
+  let stopped = false;
+  const stopping = b.stop().then(() => {
+    stopped = true;
+  });
+  // The stop refuses what is new while it waits.
+  await failure("not_running", b.sendTo("a", "y"));
+  expect(stopped).toBe(false);
+  held.open();
+  await stopping;
+  expect((await sent).outcome).toMatch(/delivered|stored/);
+  await b.record();
+  await a.sendTo("b", "z");
+  await b.received.length(2);
+  expect(b.texts).toEqual(["x", "z"]);
+});
+
+it("gives up a handler that outlasts the deadline; its message comes again", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  const held = gate();
+  const b = await world.started("b-1", {}, () => held.opened);
+  const sent = a.sendTo("b", "x");
+  await b.received.length(1);
+  await b.stop({ deadlineMs: 100 });
+  expect((await sent).outcome).toBe("stored");
+  expect(await world.query("SELECT clean FROM hawser.peers WHERE name = 'b-1'")).toEqual([{ clean: false }]);
+  // The old handler ends late, into nothing.
+  held.open();
+  await b.record();
+  await b.received.length(2);
+  expect(b.texts).toEqual(["x", "x"]);
+});
+
+it("ends by its deadline when Postgres does not answer, and every pending send is settled", async () => {
+  await using world = await peerWorld();
+  await using proxy = await startProxy(world.url);
+  const a = await world.started("a-1", { databaseUrl: proxy.url });
+  const held = gate();
+  const b = await world.started("b-1", {}, () => held.opened);
+  const sent = [1, 2, 3].map((n) => a.sendTo("b", `${n}`));
+  await b.received.length(1);
+  proxy.freeze();
+  const begun = performance.now();
+  const stopping = a.stop({ deadlineMs: 500 });
+  const outcomes = await Promise.allSettled(sent);
+  expect(performance.now() - begun).toBeLessThan(2_000);
+  for (const outcome of outcomes) {
+    expect(outcome).toMatchObject({ status: "rejected", reason: { code: "store_failed", outcome: "unknown" } });
+  }
+  proxy.cut();
+  await stopping;
+  expect(performance.now() - begun).toBeLessThan(15_000);
+  held.open();
+});
+
+it("says goodbye, so that senders know at once and dial again at the next start", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  const b = await world.started("b-1");
+  await a.sendTo("b", "1");
+  await b.stop();
+  expect((await a.saw("peer_disconnected")).message).toContain("goodbye");
+  const receipts: Receipt[] = [];
+  receipts.push(await a.sendTo("b", "2"));
+  const before = a.statuses.all.length;
+  await b.record();
+  await a.saw("peer_connected", ({ peer }) => peer === "b-1", before);
+  await eventually("live again", async () => {
+    receipts.push(await a.sendTo("b", "ping"));
+    return receipts.at(-1)?.outcome === "delivered";
+  });
+  expect(receipts[0]?.outcome).toBe("stored");
+});

@@ -1,0 +1,385 @@
+/**
+ * Topics and who serves them: subscriptions, turns, everybody at once, and the phone book.
+ */
+import { describe, expect, it } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { rowsOf } from "../support/on-server.js";
+import { failure } from "./support/errors.js";
+import { type PeerWorld, peerWorld, type TestPeer } from "./support/world.js";
+
+/** Peers of one topic, in the order of their addresses, which is the order of turns. */
+async function listeners(world: PeerWorld, topic: string, count: number): Promise<TestPeer[]> {
+  const peers = await Promise.all(Array.from({ length: count }, (_, n) => world.started(`${topic}-${n}`)));
+  return peers.sort((one, other) => (one.publishedAddress < other.publishedAddress ? -1 : 1));
+}
+
+async function sendMany(from: TestPeer, topic: string, count: number): Promise<void> {
+  for (let n = 0; n < count; n++) await from.sendTo(topic, `${n}`);
+}
+
+describe("round robin", () => {
+  it("gives 100 messages to three listeners 34, 33, 33, beginning with the first address, each in order", async () => {
+    await using world = await peerWorld();
+    const three = await listeners(world, "many", 3);
+    const a = await world.started("a-1");
+    await sendMany(a, "many", 100);
+    await eventually("everything has come", () => three.reduce((sum, { texts }) => sum + texts.length, 0) === 100);
+    expect(three.map(({ texts }) => texts)).toEqual(
+      [0, 1, 2].map((first) => Array.from({ length: 100 }, (_, n) => `${n}`).filter((_, n) => n % 3 === first)),
+    );
+  });
+
+  it("keeps the turns for sends that are not awaited, from the very first", async () => {
+    await using world = await peerWorld();
+    const three = await listeners(world, "many", 3);
+    const a = await world.started("a-1");
+    const receipts = await Promise.all(Array.from({ length: 99 }, (_, n) => a.sendTo("many", `${n}`)));
+    expect(receipts.map(({ peer }) => peer)).toEqual(Array.from({ length: 99 }, (_, n) => three[n % 3]?.name));
+  });
+
+  it("has one counter for each topic", async () => {
+    await using world = await peerWorld();
+    const [first, second] = await listeners(world, "one", 2);
+    const [other] = await listeners(world, "other", 2);
+    const a = await world.started("a-1");
+    expect((await a.sendTo("one", "x")).peer).toBe(first?.name);
+    expect((await a.sendTo("other", "x")).peer).toBe(other?.name);
+    expect((await a.sendTo("one", "x")).peer).toBe(second?.name);
+  });
+
+  it("leaves out a listener that has left, and takes it in again when it is back", async () => {
+    await using world = await peerWorld();
+    const [first, second] = (await listeners(world, "many", 2)) as [TestPeer, TestPeer];
+    const a = await world.started("a-1");
+    await sendMany(a, "many", 2);
+    await first.stop();
+    await a.saw("peer_unsubscribed", ({ peer }) => peer === first.name);
+    for (let n = 0; n < 6; n++) expect(await a.sendTo("many", `${n}`)).toEqual({ outcome: "delivered", peer: second.name });
+    const before = a.statuses.all.length;
+    await first.record();
+    await a.saw("peer_connected", ({ peer }) => peer === first.name, before);
+    const peers = new Set<string>();
+    for (let n = 0; n < 2; n++) peers.add((await a.sendTo("many", `${n}`)).peer);
+    expect(peers).toEqual(new Set([first.name, second.name]));
+  });
+
+  it("leaves out a listener that is in the phone book and cannot be reached", async () => {
+    await using world = await peerWorld();
+    const b = await world.started("many-1");
+    await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('many', '127.0.0.1:1', 'ghost')");
+    const a = await world.started("a-1");
+    // Until its dial has failed it may get a message; that one is stored.
+    await a.sendTo("many", "x");
+    await a.sendTo("many", "x");
+    for (let n = 0; n < 4; n++) expect(await a.sendTo("many", "y")).toEqual({ outcome: "delivered", peer: b.name });
+  });
+
+  it("stores for the one used last when none can be reached", async () => {
+    await using world = await peerWorld();
+    const two = (await listeners(world, "many", 2)) as [TestPeer, TestPeer];
+    const a = await world.started("a-1");
+    await sendMany(a, "many", 2);
+    await Promise.all(two.map((peer) => peer.stop()));
+    await eventually("both are known to be gone", async () => !(await a.refreshAddressTopic("many")));
+    const receipts = [await a.sendTo("many", "1"), await a.sendTo("many", "2")];
+    expect(receipts).toEqual([
+      { outcome: "stored", peer: two[1].name },
+      { outcome: "stored", peer: two[1].name },
+    ]);
+  });
+});
+
+describe("sendAll", () => {
+  it("is one send for each listener, with one receipt each, in the order of addresses", async () => {
+    await using world = await peerWorld();
+    const three = await listeners(world, "news", 3);
+    const a = await world.started("a-1");
+    const receipts = await a.sendAll("news", "hello", { headers: { k: "v" } });
+    expect(receipts).toEqual(three.map(({ name }) => ({ outcome: "delivered", peer: name })));
+    expect(three.map(({ texts }) => texts)).toEqual([["hello"], ["hello"], ["hello"]]);
+    expect(three.map(({ received }) => received.all[0]?.headers)).toEqual(Array(3).fill([["k", "v"]]));
+    const sent = await a.sendAll("news", "x", { delivery: "at-most-once" });
+    expect(sent.map((receipt) => ("outcome" in receipt ? receipt.outcome : receipt.error))).toEqual(Array(3).fill("sent"));
+  });
+
+  it("stores for listeners that are away and were met before", async () => {
+    await using world = await peerWorld();
+    const [first, second] = (await listeners(world, "news", 2)) as [TestPeer, TestPeer];
+    const a = await world.started("a-1");
+    await a.sendAll("news", "1");
+    await second.stop();
+    await a.saw("peer_unsubscribed", ({ peer }) => peer === second.name);
+    expect(await a.sendAll("news", "2")).toEqual([
+      { outcome: "delivered", peer: first.name },
+      { outcome: "stored", peer: second.name },
+    ]);
+    await second.record();
+    await second.received.length(2);
+    expect(second.texts).toEqual(["1", "2"]);
+  });
+
+  it("gives an error for the one listener that cannot take it, and receipts for the others", async () => {
+    await using world = await peerWorld();
+    await world.started("news-1", { maxMessageBytes: 100 });
+    const big = await world.started("news-2");
+    const a = await world.started("a-1");
+    const receipts = await a.sendAll("news", Buffer.alloc(101, 1));
+    expect(receipts).toHaveLength(2);
+    expect(receipts).toContainEqual({ outcome: "delivered", peer: "news-2" });
+    expect(receipts).toContainEqual({ peer: "news-1", error: expect.objectContaining({ code: "invalid_argument" }) });
+    expect(big.received.all).toHaveLength(1);
+  });
+});
+
+describe("subscribe", () => {
+  it("before run serves the topic from the start", async () => {
+    await using world = await peerWorld();
+    const b = world.peer("b-1");
+    await b.subscribe("news");
+    await b.record();
+    const a = await world.started("a-1");
+    expect(await a.sendTo("news", "x")).toEqual({ outcome: "delivered", peer: "b-1" });
+    expect(await a.sendTo("b", "y")).toEqual({ outcome: "delivered", peer: "b-1" });
+    expect(b.received.all.map(({ to, from, text }) => ({ to, from, text }))).toEqual([
+      { to: "news", from: "a", text: "x" },
+      { to: "b", from: "a", text: "y" },
+    ]);
+  });
+
+  it("while running serves the topic at once, and tells senders that know the topic", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    const b = await world.started("b-1");
+    await failure("no_address", a.sendTo("news", "x"));
+    await b.subscribe("news");
+    await b.subscribe("news");
+    expect(await a.sendTo("news", "y")).toEqual({ outcome: "delivered", peer: "b-1" });
+    expect(b.texts).toEqual(["y"]);
+    expect(await a.saw("peer_subscribed", ({ topic }) => topic === "news")).toMatchObject({ peer: "b-1" });
+  });
+
+  it("lasts over stop and run", async () => {
+    await using world = await peerWorld();
+    const b = await world.started("b-1");
+    await b.subscribe("news");
+    await b.stop();
+    await b.record();
+    const a = await world.started("a-1");
+    expect((await a.sendTo("news", "x")).outcome).toBe("delivered");
+  });
+
+  it("shares a topic with others: round robin, and each its own source topic", async () => {
+    await using world = await peerWorld();
+    const three = ["x-1", "y-1", "z-1"].map((name) => world.peer(name));
+    for (const peer of three) await peer.subscribe("shared");
+    await Promise.all(three.map((peer) => peer.record()));
+    const server = await world.started("server-1");
+    for (let n = 0; n < 100; n++) {
+      for (const own of ["x", "y", "z"]) await server.sendTo(own, `${n}`);
+      await server.sendTo("shared", `${n}`);
+    }
+    await eventually("everything has come", () => three.reduce((sum, { texts }) => sum + texts.length, 0) === 400);
+    const counts = three.map(({ received }) => {
+      const to = received.all.map((message) => message.to);
+      return { own: to.filter((topic) => topic !== "shared").length, shared: to.filter((topic) => topic === "shared").length };
+    });
+    expect(counts.map(({ own }) => own)).toEqual([100, 100, 100]);
+    expect(counts.map(({ shared }) => shared).sort()).toEqual([33, 33, 34]);
+  });
+
+  it("includes the peer itself in what it sends to the topic", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    const b = await world.started("b-1");
+    await a.subscribe("news");
+    await b.subscribe("news");
+    const receipts = await a.sendAll("news", "x");
+    expect(new Set(receipts.map(({ peer }) => peer))).toEqual(new Set(["a-1", "b-1"]));
+    expect(a.received.all).toMatchObject([{ to: "news", from: "a", sender: "a-1", text: "x" }]);
+    expect(b.texts).toEqual(["x"]);
+    const peers = [await a.sendTo("news", "1"), await a.sendTo("news", "2")].map(({ peer }) => peer);
+    expect(new Set(peers)).toEqual(new Set(["a-1", "b-1"]));
+  });
+
+  it("includes itself also where it is the only one, and gets its own reply", async () => {
+    await using world = await peerWorld();
+    const a = world.peer("a-1");
+    await a.subscribe("news");
+    await a.record(async (message) => {
+      if (message.to === "news") expect(await message.reply("self")).toMatchObject({ peer: "a-1" });
+    });
+    await a.sendTo("news", "x");
+    await a.received.length(2);
+    expect(a.received.all.map(({ to, text }) => ({ to, text }))).toEqual([
+      { to: "news", text: "x" },
+      { to: "a", text: "self" },
+    ]);
+  });
+});
+
+describe("unsubscribe", () => {
+  it("while running ends with no_address for senders, and nothing more arrives", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    const b = await world.started("b-1");
+    await b.subscribe("news");
+    await a.sendTo("news", "1");
+    await b.unsubscribe("news");
+    await a.saw("peer_unsubscribed", ({ topic }) => topic === "news");
+    await failure("no_address", a.sendTo("news", "2"));
+    await failure("no_address", a.sendTo("news", "2", { delivery: "at-most-once" }));
+    // The source topic is another matter.
+    expect((await a.sendTo("b", "3")).outcome).toBe("delivered");
+    expect(b.texts).toEqual(["1", "3"]);
+  });
+
+  it("takes away one listener's topic and no other's", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    const b = await world.started("b-1");
+    const c = await world.started("c-1");
+    await b.subscribe("news");
+    await c.subscribe("news");
+    await a.sendAll("news", "1");
+    await b.unsubscribe("news");
+    await a.saw("peer_unsubscribed", ({ peer }) => peer === "b-1");
+    for (let n = 0; n < 3; n++) expect((await a.sendTo("news", "2")).peer).toBe("c-1");
+    expect(b.texts).toEqual(["1"]);
+  });
+
+  it("sends what still comes for the topic to the dead letters, with the reason", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    const b = await world.started("b-1");
+    await b.subscribe("news");
+    await a.sendTo("news", "1");
+    await a.sendTo("b", "2");
+    await b.stop();
+    expect((await a.sendTo("news", "late", { headers: { k: "v" } })).outcome).toBe("stored");
+    expect((await a.sendTo("b", "behind it")).outcome).toBe("stored");
+    await b.unsubscribe("news");
+    await b.record();
+    await b.received.find(({ text }) => text === "behind it");
+    expect(b.texts).toEqual(["1", "2", "behind it"]);
+    expect(await b.saw("dead_letter")).toMatchObject({ topic: "news", peer: "a-1", code: "unsubscribed", stored: true });
+    await eventually("the dead letter is there", async () => (await deadLetters(world)).length === 1);
+    expect(await deadLetters(world)).toMatchObject([
+      {
+        origin: "peer",
+        source: "a-1:a:b-1",
+        topic: "news",
+        payload: Buffer.from("late"),
+        headers: [["k", "v"]],
+        error_code: "unsubscribed",
+        number: 3,
+      },
+    ]);
+  });
+
+  it("leaves no route behind at a sender that looked the topic up meanwhile", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    const b = await world.started("b-1");
+    await b.subscribe("news");
+    // The sender has read the phone book, and waits for its routes.
+    await world.query("BEGIN");
+    await world.query("LOCK TABLE hawser.sender_listener IN ACCESS EXCLUSIVE MODE");
+    const sent = Promise.allSettled([a.sendTo("news", "1")]);
+    const waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    await eventually("the sender waits", async () => (await rowsOf(world.url, waiting)).length === 1);
+    const unsubscribing = b.unsubscribe("news");
+    await eventually("the listener waits, too", async () => (await rowsOf(world.url, waiting)).length === 2);
+    await world.query("COMMIT");
+await Promise.all([sent, unsubscribing]);
+    expect(await world.query("SELECT * FROM hawser.sender_listener WHERE listener_topic = 'news'")).toEqual([]);
+    await eventually("the sender knows", async () => !(await a.refreshAddressTopic("news")));
+    await failure("no_address", a.sendTo("news", "2"));
+  });
+
+  it("works on a topic that only a predecessor of the name subscribed", async () => {
+    await using world = await peerWorld();
+    const b = await world.started("b-1", { durable: true });
+    await b.subscribe("news");
+    const a = await world.started("a-1");
+    await a.sendTo("news", "1");
+    await b.stop();
+    const successor = world.peer("b-1");
+    await successor.unsubscribe("news");
+    await successor.record();
+    await eventually("nobody serves it", async () => !(await a.refreshAddressTopic("news")));
+    await failure("no_address", a.sendTo("news", "2"));
+  });
+});
+
+describe("the phone book", () => {
+  it("is listed in the order of addresses, also before run; nobody is no error", async () => {
+    await using world = await peerWorld();
+    const two = await listeners(world, "many", 2);
+    const a = world.peer("a-1");
+    const listed = two.map(({ publishedAddress, name }) => ({ address: publishedAddress, name }));
+    expect(await a.listAddresses("many")).toEqual(listed);
+    expect(await a.listAddresses("nobody")).toEqual([]);
+    await a.run();
+    expect(await a.listAddresses("many")).toEqual(listed);
+  });
+
+  it("tells whether a topic has an address: refreshAddressTopic", async () => {
+    await using world = await peerWorld();
+    const b = await world.started("b-1");
+    const a = world.peer("a-1");
+    expect(await a.refreshAddressTopic("b")).toBe(true);
+    expect(await a.refreshAddressTopic("nobody")).toBe(false);
+    await a.run();
+    expect(await a.refreshAddressTopic("b")).toBe(true);
+    expect(await a.refreshAddressTopic("nobody")).toBe(false);
+    await b.stop();
+    expect(await a.refreshAddressTopic("b")).toBe(false);
+  });
+
+  it("remembers a refreshed listener as met, so that messages are stored for it after it has left", async () => {
+    await using world = await peerWorld();
+    const b = await world.started("b-1");
+    const a = await world.started("a-1");
+    await a.refreshAddressTopic("b");
+    await b.stop();
+    expect(await a.sendTo("b", "x")).toEqual({ outcome: "stored", peer: "b-1" });
+  });
+
+  it("loses a row (topic, address) of another name to the listener that registers there", async () => {
+    await using world = await peerWorld();
+    const b = await world.started("b-1");
+    const address = b.boundListenAddress;
+    await b.stop();
+    await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('b', $1, 'old')", [address]);
+    await world.started("b-1", { listen: address });
+    expect(await b.listAddresses("b")).toEqual([{ address, name: "b-1" }]);
+  });
+
+  it("is emptied of a source topic's listeners by clearAddressesOfTopic, only while not running", async () => {
+    await using world = await peerWorld();
+    const left = await world.started("many-1", { durable: true });
+    await left.stop();
+    const other = world.peer("many-2");
+    expect(await other.listAddresses("many")).toHaveLength(1);
+    await other.clearAddressesOfTopic();
+    expect(await other.listAddresses("many")).toEqual([]);
+    await other.run();
+    await failure("clear_while_running", other.clearAddressesOfTopic());
+    expect(await other.listAddresses("many")).toMatchObject([{ name: "many-2" }]);
+  });
+
+  it("has a live listener again after its rows were cleared", async () => {
+    await using world = await peerWorld();
+    const b = await world.started("many-1");
+    const a = await world.started("a-1");
+    await a.sendTo("many", "1");
+    await world.peer("many-2").clearAddressesOfTopic();
+    await eventually("it has registered again", async () => (await a.listAddresses("many")).length === 1);
+    expect((await a.sendTo("many", "2")).outcome).toMatch(/delivered|stored/);
+    await b.received.length(2);
+  });
+});
+
+async function deadLetters(world: PeerWorld): Promise<Record<string, unknown>[]> {
+  return await world.query("SELECT * FROM hawser.dead_letters ORDER BY id");
+}

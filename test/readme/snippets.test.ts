@@ -1,0 +1,64 @@
+/**
+ * What the README shows is type-checked, run against a real Postgres, and prints what it says.
+ */
+import { readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { testDatabase } from "../support/database.js";
+import { projectDirectory, startCommand } from "../support/program.js";
+import { temporaryDirectory } from "../support/temporary.js";
+import { programOf, type Snippet, snippetsOf } from "./snippets.js";
+
+const require = createRequire(import.meta.url);
+const hawser = join(projectDirectory, "src/peer/index.js");
+const snippets = snippetsOf(readFileSync(join(projectDirectory, "README.md"), "utf8"));
+const fileOf = ({ line }: Snippet) => `readme-line-${line}.mts`;
+
+/** The compiler options of a user: strict, but not with every rule that this project has for itself. */
+const userOptions = {
+  target: "ES2022",
+  lib: ["ES2023", "ESNext.Disposable"],
+  module: "NodeNext",
+  strict: true,
+  noEmit: true,
+  skipLibCheck: true,
+  types: ["node"],
+  typeRoots: [join(projectDirectory, "node_modules/@types")],
+};
+
+describe("the README's examples", () => {
+  it("are there", () => {
+    expect(snippets.length).toBeGreaterThanOrEqual(7);
+    expect(snippets.some(({ prints }) => prints !== undefined)).toBe(true);
+  });
+
+  it("pass the type checker", async () => {
+    const directory = temporaryDirectory();
+    for (const snippet of snippets) writeFileSync(join(directory, fileOf(snippet)), programOf(snippet, hawser));
+    const config = { compilerOptions: userOptions, include: ["*.mts"] };
+    writeFileSync(join(directory, "tsconfig.json"), JSON.stringify(config));
+    const compiler = join(require.resolve("typescript/package.json"), "../bin/tsc");
+    const { status, stdout } = await startCommand(process.execPath, [compiler, "-p", directory]).ended;
+    expect(stdout).toBe("");
+    expect(status).toBe(0);
+  });
+
+  it.concurrent.each(snippets.map((snippet) => ({ ...snippet })))(
+    "do what they say, on line $line",
+    async (snippet) => {
+      const directory = temporaryDirectory();
+      await using database = await testDatabase({ migrated: false });
+      const file = join(directory, fileOf(snippet));
+      writeFileSync(file, programOf(snippet, hawser));
+      const tsx = require.resolve("tsx");
+      const program = startCommand(process.execPath, ["--import", tsx, file], {
+        env: { DATABASE_URL: database.url, NO_COLOR: "1", FORCE_COLOR: undefined },
+      });
+      const { status, stdout, stderr } = await program.ended;
+      expect(stderr).toBe("");
+      if (snippet.prints !== undefined) expect(stdout).toBe(snippet.prints);
+      expect(status).toBe(0);
+    },
+  );
+});

@@ -1,0 +1,181 @@
+import { connect } from "node:net";
+import { describe, expect, it } from "vitest";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import type { Frame } from "../../src/wire/index.js";
+import { encode } from "../wire/coding.js";
+import { elsewhere } from "./elsewhere.js";
+import { connectPair, dialTest, identity, ManualClock, TestListener } from "./pair.js";
+import { helloTo, RawClient } from "./raw-client.js";
+
+const withCode = (code: string) => expect.objectContaining({ code });
+
+describe("a listener", () => {
+  it.each<[string, (client: RawClient) => Promise<void> | void, string]>([
+    ["another protocol", (client) => void client.socket.write("GET / HTTP/1.1\r\n\r\n"), "protocol_violation"],
+    ["a port scanner that says nothing", (client) => void client.socket.end(), "connection_lost"],
+    ["a reset", (client) => void client.socket.resetAndDestroy(), "connection_lost"],
+    [
+      "a Hello for another connection",
+      async (client) => {
+        const challenge = await client.begin();
+        client.send(helloTo({ ...challenge, nonce: new Uint8Array(32) }));
+      },
+      "unauthenticated",
+    ],
+    [
+      "a version that it does not speak",
+      async (client) => client.send(helloTo(await client.begin(), { version: 2 })),
+      "unsupported_version",
+    ],
+    [
+      "a Ping instead of a Hello",
+      async (client) => {
+        await client.begin();
+        client.send({ kind: "ping", value: { token: 1n } });
+      },
+      "protocol_violation",
+    ],
+    [
+      "a frame of more than 4 KiB",
+      async (client) => {
+        await client.begin();
+        client.socket.write(new Uint8Array([0, 0, 16, 1]));
+      },
+      "protocol_violation",
+    ],
+    [
+      "a frame of 4 GiB",
+      async (client) => {
+        await client.begin();
+        client.socket.write(new Uint8Array([0xff, 0xff, 0xff, 0xff]));
+      },
+      "protocol_violation",
+    ],
+    [
+      "a second Hello",
+      async (client) => {
+        const hello = helloTo(await client.begin());
+        client.send(hello, hello);
+      },
+      "protocol_violation",
+    ],
+    [
+      "a batch before Welcome",
+      async (client) => {
+        const batch = {
+          epoch: 1,
+          delivery: "at-most-once",
+          firstNumber: 0,
+          topicKey: 1,
+          payloads: [new Uint8Array(1)],
+        };
+        client.send(helloTo(await client.begin()), { kind: "batch", value: batch } as Frame);
+      },
+      "protocol_violation",
+    ],
+    [
+      "a Refuse",
+      async (client) => {
+        await client.begin();
+        client.send({ kind: "refuse", value: { code: "unsupported_version", message: "too old for me" } });
+      },
+      "unsupported_version",
+    ],
+  ])("answers %s with one report and a closed connection", async (_, behave, code) => {
+    // An authorization that never comes, so that the connection stays before Welcome.
+    await using listener = await TestListener.start({ authorize: () => new Promise(() => {}) });
+    using client = await RawClient.connect(listener.port);
+    await behave(client);
+    expect(await listener.refusals.next()).toMatchObject({ code });
+    await client.closed;
+    expect(listener.refusals.all).toHaveLength(1);
+    expect(listener.accepted.all).toHaveLength(0);
+  });
+
+  it("gives the whole handshake its time, however many bytes come meanwhile", async () => {
+    const clock = new ManualClock();
+    await using listener = await TestListener.start({ clock });
+    using client = await RawClient.connect(listener.port);
+    const challenge = await client.begin();
+    const bytes = encode(helloTo(challenge));
+    for (let second = 0; second < 4; second++) {
+      client.socket.write(bytes.subarray(second, second + 1));
+      clock.advance(1000);
+    }
+    clock.advance(999);
+    expect(listener.refusals.all).toHaveLength(0);
+    clock.advance(1);
+    expect(listener.refusals.all).toMatchObject([{ code: "handshake_timeout" }]);
+    expect(await client.frames.next()).toMatchObject({ kind: "refuse", value: { code: "handshake_timeout" } });
+    await client.closed;
+  });
+
+  it("closes what comes beyond its pending handshakes, and accepts again when there is room", async () => {
+    const clock = new ManualClock();
+    await using listener = await TestListener.start({ clock });
+    const { maxPendingHandshakes } = protocolConstants;
+    const silent = await Promise.all(
+      Array.from({ length: maxPendingHandshakes }, () => RawClient.connect(listener.port)),
+    );
+    using late = await RawClient.connect(listener.port);
+    expect(await listener.refusals.next()).toMatchObject({ code: "busy" });
+    await late.closed;
+    clock.advance(protocolConstants.handshakeTimeoutMs);
+    await Promise.all(silent.map(({ closed }) => closed));
+    expect(listener.refusals.all).toHaveLength(maxPendingHandshakes + 1);
+    (await dialTest(listener.address)).connection.destroy();
+  });
+
+  it("refuses addresses that cannot be bound", async () => {
+    await using listener = await TestListener.start();
+    const failed = withCode("bind_failed");
+    await expect(TestListener.start({ address: listener.address })).rejects.toThrow(failed);
+    await expect(TestListener.start({ address: "nonsense" })).rejects.toThrow(failed);
+    await expect(TestListener.start({ address: "no-such-host.invalid:0" })).rejects.toThrow(failed);
+  });
+
+  it("listens beyond loopback only where the network is trusted", async () => {
+    await expect(TestListener.start({ address: "0.0.0.0:0" })).rejects.toThrow(withCode("plaintext_refused"));
+    await using listener = await TestListener.start({ address: "0.0.0.0:0", allowPlaintext: true });
+    expect(listener.address).toMatch(/^0\.0\.0\.0:\d+$/);
+    (await dialTest(`127.0.0.1:${listener.port}`)).connection.destroy();
+  });
+
+  it.skipIf(elsewhere === undefined)("refuses whoever reaches it from elsewhere all the same", async () => {
+    await using listener = await TestListener.start();
+    // As through a port forwarding that keeps the caller's address.
+    const socket = connect({ port: listener.port, host: "127.0.0.1", localAddress: elsewhere! });
+    expect(await listener.refusals.next()).toMatchObject({ code: "plaintext_refused" });
+    socket.destroy();
+    expect(listener.refusals.all).toHaveLength(1);
+  });
+
+  it("listens on a name and on IPv6", async () => {
+    await using named = await TestListener.start({ address: "localhost:0" });
+    (await dialTest(named.address)).connection.destroy();
+    await using six = await TestListener.start({ address: "[::1]:0" });
+    expect(six.address).toMatch(/^\[::1\]:\d+$/);
+    (await dialTest(six.address)).connection.destroy();
+  });
+
+  it("frees its port when it closes, and leaves connections alone if told so", async () => {
+    const pair = await connectPair();
+    await pair.listener.close(false);
+    await using again = await TestListener.start({ address: pair.listener.address });
+    expect(again.address).toBe(pair.listener.address);
+    pair.sender.connection.writeGoLive(identity.epoch);
+    expect(await pair.accepted.events.next()).toEqual({ kind: "goLive" });
+    await pair.listener.close(true);
+    expect(await pair.sender.events.next()).toMatchObject({ kind: "closed", code: "connection_lost" });
+    expect(pair.accepted.events.all).toHaveLength(1);
+  });
+
+  it("ends handshakes under way without a report when it closes", async () => {
+    const listener = await TestListener.start();
+    using client = await RawClient.connect(listener.port);
+    await client.begin();
+    await listener.close(false);
+    await client.closed;
+    expect(listener.refusals.all).toHaveLength(0);
+  });
+});
