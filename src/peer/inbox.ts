@@ -2,32 +2,22 @@
  * The receiving side of a running peer: the listening socket, who may come in, a link for each channel, and the handler.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import type { DeadMessage, IncomingMessage, Position } from "../channel/index.js";
+import type { DeadMessage, Position } from "../channel/index.js";
 import type { HawserError } from "../errors/index.js";
 import type { Channel, CursorCommitter } from "../store/index.js";
 import { type Authorization, type Listener, listen } from "../transport/index.js";
 import type { HelloFields } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
 import { Dispatcher } from "./dispatcher.js";
-import { type InboxServices, ListenerLink } from "./listener-link.js";
+import { type HandleIncoming, type InboxServices, ListenerLink } from "./listener-link.js";
 import { asHawserError } from "./sender-link.js";
-
-/** What a message looks like to whoever builds the handler's view of it. */
-export interface Delivered {
-  readonly message: IncomingMessage;
-  readonly to: string;
-  readonly from: string;
-  readonly sender: string;
-  readonly payload: Uint8Array;
-  readonly attempt: number;
-}
 
 export interface InboxOptions {
   readonly context: PeerContext;
   readonly listenAddress: string;
   readonly serves: (topic: string) => boolean;
   /** Undefined for a peer that only sends: its messages wait. */
-  readonly handle: ((delivered: Delivered) => unknown) | undefined;
+  readonly handle: HandleIncoming | undefined;
 }
 
 export class Inbox {
@@ -45,6 +35,8 @@ export class Inbox {
   /** Grows when everything begins again: what was read before is not used. */
   private era = 0;
   private closed = false;
+  /** A Hello did not prove itself since the mesh secrets were read. */
+  private secretsInDoubt = false;
   /** Backlogs counted for Hellos that were let in and whose connection has not come yet. */
   private readonly backlogs = new WeakMap<HelloFields, number>();
 
@@ -55,8 +47,7 @@ export class Inbox {
     this.services = Object.assign(Object.create(context) as PeerContext, {
       topicOf: (topicKey: number) => this.topics.get(topicKey) ?? this.lookUpTopic(topicKey),
       serves,
-      handle: (link: ListenerLink, message: IncomingMessage, to: string, payload: Uint8Array, attempt: number) =>
-        handle?.({ message, to, from: link.source.sourceTopic, sender: link.source.senderName, payload, attempt }),
+      handle: handle ?? (() => undefined),
       wake: (link: ListenerLink) => this.dispatcher.wake(link),
       takeSlot: () => this.dispatcher.takeSlot(),
       freeSlot: () => this.dispatcher.freeSlot(),
@@ -98,8 +89,10 @@ export class Inbox {
           onClosed: () => link.onClosed(connection),
         };
       },
-      onHandshakeRefused: ({ remoteAddress, code, message }) =>
-        status.tell({ kind: "handshake_refused", address: remoteAddress, code, message }),
+      onHandshakeRefused: ({ remoteAddress, code, message }) => {
+        if (code === "unauthenticated") this.secretsInDoubt = true;
+        status.tell({ kind: "handshake_refused", address: remoteAddress, code, message });
+      },
     });
     await this.lookForMessages();
     this.pollLater();
@@ -289,8 +282,17 @@ export class Inbox {
     }
   }
 
+  /** Somebody had a secret that is unknown here: a new one, perhaps. Only with the poll: strangers cost no queries. */
+  private async lookForSecrets(): Promise<void> {
+    if (!this.secretsInDoubt) return;
+    this.secretsInDoubt = false;
+    const { secrets, logger } = this.options.context;
+    await secrets.refresh().catch((err) => logger.debug({ err }, "could not read the mesh secrets again"));
+  }
+
   private pollLater(): void {
     this.poll = setTimeout(async () => {
+      await this.lookForSecrets();
       await this.lookForMessages();
       if (!this.closed) this.pollLater();
     }, storeConstants.pollMs);

@@ -19,13 +19,25 @@ import { decompress, type IncomingBatch } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
 import { DeadlineTimer } from "./deadline-timer.js";
 
+/** Where a message comes from. */
+export type Source = Pick<Channel, "connectionKey" | "composite" | "senderName" | "sourceTopic">;
+
+/** Hands a message to the handler, with its payload uncompressed. What it returns may be a promise. */
+export type HandleIncoming = (
+  message: IncomingMessage,
+  to: string,
+  source: Source,
+  payload: Uint8Array,
+  attempt: number,
+) => unknown;
+
 /** What a listener's links share beyond the context. */
 export interface InboxServices extends PeerContext {
   /** The topic of a key, undefined while it is being looked up. */
   topicOf(topicKey: number): string | Promise<string | undefined>;
   serves(topic: string): boolean;
   /** Calls the handler. */
-  handle(link: ListenerLink, message: IncomingMessage, topic: string, payload: Uint8Array, attempt: number): unknown;
+  readonly handle: HandleIncoming;
   /** The link has messages: it is called back at {@link ListenerLink.run}. */
   wake(link: ListenerLink): void;
   /** Whether one more handler may run beside the others. */
@@ -34,13 +46,16 @@ export interface InboxServices extends PeerContext {
   commit(link: ListenerLink, cursor: Position, dead: DeadMessage | undefined, plain: Uint8Array | undefined): void;
 }
 
-/** Messages handled before the event loop has its turn. */
-const messagesPerTurn = 512;
+const done: HandlerResult = { kind: "done" };
+
+/** How long messages are handled before the event loop has its turn; looked at once for so many messages. */
+const turnMs = 5;
+const messagesPerLook = 64;
 
 export class ListenerLink implements ListenerEffects {
   readonly channel: ListenerChannel;
   private readonly timer = new DeadlineTimer(() => this.tick());
-  private retry: NodeJS.Timeout | undefined;
+  private readonly timers = new Set<NodeJS.Timeout>();
   private failures = 0;
   private closed = false;
   /** The connection that the channel was told of last. */
@@ -53,7 +68,7 @@ export class ListenerLink implements ListenerEffects {
 
   constructor(
     private readonly inbox: InboxServices,
-    readonly source: Pick<Channel, "connectionKey" | "composite" | "senderName" | "sourceTopic">,
+    readonly source: Source,
     cursor: Position,
   ) {
     const { settings } = inbox;
@@ -106,7 +121,9 @@ export class ListenerLink implements ListenerEffects {
       messages[index] = { ...(messages[index] as IncomingMessage), headers: list };
     }
     this.channel.onMessages(connection, messages, now());
-    this.arm();
+    // At once: what waits for another turn of the event loop would only pile up behind a fast sender.
+    if (this.channel.isHandling) this.arm();
+    else this.run();
   }
 
   onClosed(connection: ListenerConnection): void {
@@ -157,7 +174,7 @@ export class ListenerLink implements ListenerEffects {
   close(): void {
     this.closed = true;
     this.timer.stop();
-    clearTimeout(this.retry);
+    for (const timer of this.timers) clearTimeout(timer);
     this.channel.halt(true);
     for (const resolve of this.whenIdle.splice(0)) resolve();
   }
@@ -214,7 +231,7 @@ export class ListenerLink implements ListenerEffects {
         const { storeRetryMinMs, storeRetryMaxMs } = storeConstants;
         const waitMs = Math.min(storeRetryMaxMs, storeRetryMinMs * 2 ** this.failures);
         this.failures += 1;
-        this.retry = setTimeout(() => this.channel.retryQuery(), waitMs);
+        this.later(() => this.channel.retryQuery(), waitMs);
       },
     );
   }
@@ -266,14 +283,23 @@ export class ListenerLink implements ListenerEffects {
   /** Handles what waits, as far as handlers are free and the event loop's turn goes. */
   run(): void {
     const { channel, inbox } = this;
-    let at = now();
-    for (let count = 0; count < messagesPerTurn && !this.closed; count++) {
-      if (channel.isHandling || !inbox.lease.isWritable) break;
+    const until = now() + turnMs;
+    let at = until - turnMs;
+    for (let count = 0; !this.closed; count++) {
+      if (channel.isHandling) break;
+      if (count % messagesPerLook === 0) {
+        at = now();
+        if (at > until) break;
+        if (!inbox.lease.isWritable) {
+          this.later(() => inbox.wake(this), storeConstants.leasePollMs);
+          this.commitHandled();
+          return;
+        }
+      }
       if (!inbox.takeSlot()) {
         inbox.wake(this);
         break;
       }
-      if ((count & 63) === 63) at = now();
       const message = channel.take(at);
       if (message === undefined) {
         inbox.freeSlot();
@@ -281,7 +307,7 @@ export class ListenerLink implements ListenerEffects {
         this.arm();
         return;
       }
-      const pending = this.begin(message);
+      const pending = this.begin(message, at);
       if (pending !== undefined) {
         void pending.then((result) => this.finishLater(result));
         this.commitHandled();
@@ -296,16 +322,16 @@ export class ListenerLink implements ListenerEffects {
   }
 
   /** Starts the handler. A promise when it did not finish at once. */
-  private begin(message: IncomingMessage): Promise<HandlerResult> | undefined {
+  private begin(message: IncomingMessage, at: number): Promise<HandlerResult> | undefined {
     const topic = this.inbox.topicOf(message.topicKey);
     if (typeof topic !== "string" || message.encoding !== undefined) return this.beginLater(message, topic);
     this.plain = message.payload;
     try {
       const returned = this.call(message, topic, message.payload);
       if (isThenable(returned)) return this.await(returned);
-      this.channel.finish({ kind: "done" }, now());
+      this.channel.finish(done, at);
     } catch (error) {
-      this.channel.finish(failure(error), now());
+      this.channel.finish(failure(error), at);
     }
     return undefined;
   }
@@ -340,7 +366,7 @@ export class ListenerLink implements ListenerEffects {
     if (!this.inbox.serves(topic)) {
       throw new PeerError("unsubscribed", `"${this.inbox.sender.name}" does not subscribe to "${topic}" any more`);
     }
-    return this.inbox.handle(this, message, topic, payload, this.channel.attempt);
+    return this.inbox.handle(message, topic, this.source, payload, this.channel.attempt);
   }
 
   private async await(returned: unknown): Promise<HandlerResult> {
@@ -348,7 +374,7 @@ export class ListenerLink implements ListenerEffects {
     try {
       if (handlerTimeoutMs === undefined) await returned;
       else await withTimeout(returned, handlerTimeoutMs);
-      return { kind: "done" };
+      return done;
     } catch (error) {
       return failure(error);
     }
@@ -368,6 +394,15 @@ export class ListenerLink implements ListenerEffects {
     if (handled === undefined) return;
     this.handled = undefined;
     if (!this.closed) this.inbox.commit(this, handled, undefined, undefined);
+  }
+
+  /** Calls back after a while, unless the link is closed by then. */
+  private later(callback: () => void, delayMs: number): void {
+    const timer = setTimeout(() => {
+      this.timers.delete(timer);
+      callback();
+    }, delayMs);
+    this.timers.add(timer);
   }
 
   private tick(): void {

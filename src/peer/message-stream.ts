@@ -12,7 +12,8 @@ interface Waiting {
 export class MessageStream implements AsyncIterableIterator<Message> {
   private readonly waiting: Waiting[] = [];
   private current: Waiting | undefined;
-  private next_: ((result: IteratorResult<Message>) => void) | undefined;
+  /** Steps that were asked for and wait for a message. */
+  private readonly asked: ((result: IteratorResult<Message>) => void)[] = [];
   private ended = false;
 
   /** `start` begins the receiving, on the first `next`; `end` is called when the loop is left. */
@@ -32,12 +33,17 @@ export class MessageStream implements AsyncIterableIterator<Message> {
 
   async next(): Promise<IteratorResult<Message>> {
     this.started ??= this.start();
-    await this.started;
-    this.current?.done();
-    this.current = undefined;
+    try {
+      await this.started;
+    } catch (error) {
+      this.close();
+      this.end();
+      throw error;
+    }
+    this.finishCurrent();
     if (this.ended) return { done: true, value: undefined };
     return await new Promise((resolve) => {
-      this.next_ = resolve;
+      this.asked.push(resolve);
       this.pass();
     });
   }
@@ -51,21 +57,25 @@ export class MessageStream implements AsyncIterableIterator<Message> {
   /** The peer stops: the loop ends. */
   close(): void {
     this.ended = true;
-    this.next_?.({ done: true, value: undefined });
-    this.next_ = undefined;
+    for (const resolve of this.asked.splice(0)) resolve({ done: true, value: undefined });
   }
 
   [Symbol.asyncIterator](): this {
     return this;
   }
 
+  private finishCurrent(): void {
+    this.current?.done();
+    this.current = undefined;
+  }
+
   private pass(): void {
-    if (this.next_ === undefined) return;
+    if (this.asked.length === 0) return;
     const next = this.waiting.shift();
     if (next === undefined) return;
     this.current = next;
-    const resolve = this.next_;
-    this.next_ = undefined;
-    resolve({ done: false, value: next.message });
+    this.asked.shift()?.({ done: false, value: next.message });
+    // Asked for the one behind it already.
+    if (this.asked.length > 0) this.finishCurrent();
   }
 }

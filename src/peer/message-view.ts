@@ -1,10 +1,10 @@
-import type { Headers } from "../channel/index.js";
-import type { Delivered } from "./inbox.js";
+import type { Headers, IncomingMessage } from "../channel/index.js";
+import type { Source } from "./listener-link.js";
 import type { Message, Receipt, SendOptions } from "./message.js";
 
-/** Replies to the sender of a message. */
+/** Replies to where a message came from. */
 export type Reply = (
-  delivered: Delivered,
+  source: Source,
   payload: Uint8Array | string,
   options: SendOptions | undefined,
 ) => Promise<Receipt>;
@@ -14,39 +14,31 @@ const noHeaders: Headers = [];
 /** What the handler sees of a message. A class, so that a million of them share their methods. */
 export class MessageView implements Message {
   constructor(
-    private readonly delivered: Delivered,
+    private readonly message: IncomingMessage,
+    readonly to: string,
+    private readonly source: Source,
+    readonly payload: Uint8Array,
+    readonly attempt: number,
     private readonly replyTo: Reply,
   ) {}
 
-  get to(): string {
-    return this.delivered.to;
-  }
-
   get from(): string {
-    return this.delivered.from;
+    return this.source.sourceTopic;
   }
 
   get sender(): string {
-    return this.delivered.sender;
-  }
-
-  get payload(): Uint8Array {
-    return this.delivered.payload;
+    return this.source.senderName;
   }
 
   get headers(): Headers {
-    return this.delivered.message.headers ?? noHeaders;
-  }
-
-  get attempt(): number {
-    return this.delivered.attempt;
+    return this.message.headers ?? noHeaders;
   }
 
   get delivery(): "at-least-once" | "at-most-once" {
-    return this.delivered.message.position === undefined ? "at-most-once" : "at-least-once";
+    return this.message.position === undefined ? "at-most-once" : "at-least-once";
   }
 
   reply(payload: Uint8Array | string, options?: SendOptions): Promise<Receipt> {
-    return this.replyTo(this.delivered, payload, options);
+    return this.replyTo(this.source, payload, options);
   }
 }

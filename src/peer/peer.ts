@@ -4,7 +4,7 @@
  */
 import { type HawserError, PeerError } from "../errors/index.js";
 import { type PendingMessages, type Sender, type Store, silentLogger } from "../store/index.js";
-import type { Delivered } from "./inbox.js";
+import type { HandleIncoming, Source } from "./listener-link.js";
 import { bytesOf, type Handler, type Message, type Receipt, type SendOptions } from "./message.js";
 import { MessageStream } from "./message-stream.js";
 import { MessageView } from "./message-view.js";
@@ -269,7 +269,7 @@ export class Peer implements AsyncDisposable {
         status: this.status,
         subscriptions: this.subscriptions,
         unsubscribed: this.unsubscribed,
-        handle: this.handler && ((delivered) => this.handle(delivered)),
+        handle: this.handler && this.handle,
         onLost: () => {
           this.stream?.close();
           this.ended();
@@ -295,19 +295,18 @@ export class Peer implements AsyncDisposable {
     this.transition = Promise.resolve();
   }
 
-  private handle(delivered: Delivered): unknown {
-    return this.handler?.(new MessageView(delivered, this.reply));
-  }
+  private readonly handle: HandleIncoming = (message, to, source, payload, attempt) =>
+    this.handler?.(new MessageView(message, to, source, payload, attempt, this.reply));
 
   private readonly reply = async (
-    { sender, from }: Delivered,
+    { senderName, sourceTopic }: Source,
     payload: Uint8Array | string,
     options: SendOptions | undefined,
   ): Promise<Receipt> => {
     const session = this.session;
     if (session === undefined) throw notRunning(this.name);
     const message = this.checkMessage(payload, options);
-    return await this.receipt(session.outbox.sendToPeer(sender, from, message), options?.signal);
+    return await this.receipt(session.outbox.sendToPeer(senderName, sourceTopic, message), options?.signal);
   };
 
   private running(): PeerSession {
@@ -319,7 +318,10 @@ export class Peer implements AsyncDisposable {
     const bytes = bytesOf(payload);
     if (!(bytes instanceof Uint8Array) || bytes.length === 0) {
       const given = bytes instanceof Uint8Array ? "0 bytes" : `a value of type ${typeof bytes}`;
-      throw new PeerError("invalid_argument", `payload ${given}: must be a Uint8Array or a string of at least one byte`);
+      throw new PeerError(
+        "invalid_argument",
+        `payload ${given}: must be a Uint8Array or a string of at least one byte`,
+      );
     }
     const delivery = options?.delivery ?? "at-least-once";
     if (delivery !== "at-least-once" && delivery !== "at-most-once") {

@@ -9,7 +9,8 @@ import { PeerError } from "../errors/index.js";
 import { type CatalogChange, type Lease, openStore, type Registration, type Store } from "../store/index.js";
 import { parseAddress } from "../wire/index.js";
 import { type PeerContext, SecretCache } from "./context.js";
-import { type Delivered, Inbox } from "./inbox.js";
+import { Inbox } from "./inbox.js";
+import type { HandleIncoming } from "./listener-link.js";
 import type { CheckedOptions } from "./options.js";
 import { Outbox } from "./outbox.js";
 import type { StatusEmitter } from "./status.js";
@@ -24,7 +25,7 @@ export interface SessionOptions {
   /** Topics to forget at the start: unsubscribed while not running. */
   readonly unsubscribed: ReadonlySet<string>;
   /** Undefined for a peer that only sends: what comes for it waits. */
-  readonly handle: ((delivered: Delivered) => unknown) | undefined;
+  readonly handle: HandleIncoming | undefined;
   /** The name is lost, and the session has ended by itself. */
   readonly onLost: () => void;
 }

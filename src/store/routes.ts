@@ -2,7 +2,7 @@
  * Routes: the listeners that a sender has met, so that it can store for them after they have left the phone book.
  */
 import { type SenderListenerRow, tables } from "../../generated/ts/rows/peer.js";
-import { columnsOf, overwrite, parameters } from "./column-list.js";
+import { columnsOf, overwrite } from "./column-list.js";
 import type { Database } from "./database.js";
 
 /** A sender: its name and its source topic. */
@@ -24,19 +24,29 @@ export interface Route {
 export interface Routes {
   /** The listeners of a topic that the sender has met, in the order of their addresses. */
   routesOf(sender: Sender, topic: string): Promise<Route[]>;
-  /** Remembers a listener of a topic, or what is new about it. */
+  /**
+   * Remembers a listener of a topic, or what is new about it, if it is in the phone book: one that unsubscribes at the
+   * same time leaves no route behind.
+   */
   rememberRoute(sender: Sender, topic: string, route: Route): Promise<void>;
 }
 
 const listed = columnsOf<SenderListenerRow>()("addr", "client_name", "max_message_bytes");
 const key = columnsOf<SenderListenerRow>()("sender_key", "listener_topic", "client_name");
 const rest = columnsOf<SenderListenerRow>()("addr", "max_message_bytes");
-const written = { names: [...key.names, ...rest.names] };
 
 const sql = {
   list: `SELECT ${listed.sql()} FROM ${tables.senderListener}
          WHERE sender_key = $1 AND listener_topic = $2 ORDER BY addr COLLATE "C", client_name COLLATE "C"`,
-  remember: `INSERT INTO ${tables.senderListener} AS known (${written.names.join(", ")}) VALUES (${parameters(written)})
+  // Whoever unsubscribes deletes the row of the phone book first and the routes after it: either it waits for the lock,
+  // and then deletes this route too, or this waits for it, and then finds no row.
+  remember: `INSERT INTO ${tables.senderListener} AS known
+             SELECT met.* FROM jsonb_populate_record(NULL::${tables.senderListener}, $1) AS met
+             CROSS JOIN LATERAL (
+               SELECT FROM ${tables.topicAddr} AS book
+               WHERE book.topic = met.listener_topic AND book.client_name = met.client_name
+               LIMIT 1 FOR KEY SHARE
+             ) AS listed
              ON CONFLICT (${key.sql()}) DO UPDATE SET ${overwrite(rest)}
              WHERE (${rest.sql("known")}) IS DISTINCT FROM (${rest.sql("excluded")})`,
 } as const;
@@ -62,7 +72,7 @@ export function routes(database: Database): Routes {
       }));
     },
     async rememberRoute(sender, topic, { addr, name, maxMessageBytes }) {
-      const row = {
+      const row: { [Name in keyof SenderListenerRow]: string | number } = {
         sender_key: senderKey(sender),
         listener_topic: topic,
         client_name: name,
@@ -72,7 +82,7 @@ export function routes(database: Database): Routes {
       await database.query(`remember the route of "${sender.name}" to "${topic}"`, {
         name: "hawser.remember_route",
         text: sql.remember,
-        values: written.names.map((column) => row[column]),
+        values: [JSON.stringify(row)],
       });
     },
   };

@@ -6,7 +6,12 @@ import { Peer, type PeerOptions } from "../../src/peer/index.js";
 import { failure } from "./support/errors.js";
 import { peerWorld, type TestPeer } from "./support/world.js";
 
-const valid: PeerOptions = { name: "a-1", topic: "a", listen: "127.0.0.1:0", databaseUrl: "postgres://127.0.0.1:1/none" };
+const valid: PeerOptions = {
+  name: "a-1",
+  topic: "a",
+  listen: "127.0.0.1:0",
+  databaseUrl: "postgres://127.0.0.1:1/none",
+};
 
 /** What is wrong, and what the message must say: which argument and value, the rule, the remedy. */
 type Case<Wrong> = readonly [what: string, wrong: Wrong, said: readonly [RegExp, RegExp, RegExp]];
@@ -19,17 +24,27 @@ const names = (argument: string): Case<string>[] => [
   [`a ${argument} with a colon`, "a:b", [new RegExp(`^${argument} "a:b"`), /must not contain ':'/, /Use only/]],
   [`a ${argument} with a line break`, "a\nb", [new RegExp(`^${argument} "a\\\\nb"`), /control characters/, /Use only/]],
   [`a ${argument} with NUL`, "a\0b", [new RegExp(`^${argument}`), /without NUL/, /Remove NUL/]],
-  [`a ${argument} of 256 bytes`, "é".repeat(128), [new RegExp(`^${argument} "éé.*256 bytes`), /1 to 255/, /Use 1 to 255/]],
+  [
+    `a ${argument} of 256 bytes`,
+    "é".repeat(128),
+    [new RegExp(`^${argument} "éé.*256 bytes`), /1 to 255/, /Use 1 to 255/],
+  ],
   [`a ${argument} with half a surrogate pair`, "a\ud800", [new RegExp(`^${argument}`), /well-formed/, /Remove/]],
   [`a ${argument} that is no string`, untyped(7), [new RegExp(`^${argument} 7`), /must be a string/, /Give a string/]],
 ];
 
 const addresses = (argument: string): Case<string>[] =>
-  ["", "localhost", "localhost:", ":4100", "localhost:65536", "a b:1", "::1:4100", "http://localhost:1"].map((address) => [
-    `${argument} ${JSON.stringify(address)}`,
-    address,
-    [new RegExp(`^${argument}: ${JSON.stringify(address).replace(/[[\]/]/g, "\\$&")}`), /is no address/, /write host:port/],
-  ]);
+  ["", "localhost", "localhost:", ":4100", "localhost:65536", "a b:1", "::1:4100", "http://localhost:1"].map(
+    (address) => [
+      `${argument} ${JSON.stringify(address)}`,
+      address,
+      [
+        new RegExp(`^${argument}: ${JSON.stringify(address).replace(/[[\]/]/g, "\\$&")}`),
+        /is no address/,
+        /write host:port/,
+      ],
+    ],
+  );
 
 function check(error: Error, said: readonly RegExp[]): void {
   for (const part of said) expect(error.message).toMatch(part);
@@ -69,7 +84,11 @@ describe("the constructor refuses", () => {
   // A setting that is null has its default, as one that is left out.
   it.each(settings.filter(([, value]) => value !== null))("%s %s", async (setting, value) => {
     const error = await failure("invalid_argument", () => new Peer({ ...valid, [setting]: value }));
-    check(error, [new RegExp(`^${setting} ${JSON.stringify(value) === "null" ? value : JSON.stringify(value)}: `), /must be/, /; (Use|Give)/]);
+    check(error, [
+      new RegExp(`^${setting} ${JSON.stringify(value) === "null" ? value : JSON.stringify(value)}: `),
+      /must be/,
+      /; (Use|Give)/,
+    ]);
   });
   it("a source topic that is reserved, with internal_topic", async () => {
     await failure("internal_topic", () => new Peer({ ...valid, topic: "__#internal_channel" }));
@@ -78,15 +97,21 @@ describe("the constructor refuses", () => {
 
 describe("a running peer refuses", () => {
   const sends: Case<(peer: TestPeer) => Promise<unknown>>[] = [
-    ...names("topic").map(([what, topic, said]): Case<(peer: TestPeer) => Promise<unknown>> => [
-      what,
-      (peer) => peer.sendTo(topic, "x"),
-      said,
-    ]),
+    ...names("topic").map(
+      ([what, topic, said]): Case<(peer: TestPeer) => Promise<unknown>> => [
+        what,
+        (peer) => peer.sendTo(topic, "x"),
+        said,
+      ],
+    ),
     ["an empty payload", (peer) => peer.sendTo("b", ""), [/payload/, /0 bytes/, /at least one byte/]],
     ["an empty payload of bytes", (peer) => peer.sendTo("b", new Uint8Array()), [/payload/, /0 bytes/, /at least one/]],
     ["no payload", (peer) => peer.sendTo("b", untyped(undefined)), [/payload/, /undefined/, /Uint8Array or a string/]],
-    ["a payload that is a list", (peer) => peer.sendTo("b", untyped([1])), [/payload/, /object/, /Uint8Array or a string/]],
+    [
+      "a payload that is a list",
+      (peer) => peer.sendTo("b", untyped([1])),
+      [/payload/, /object/, /Uint8Array or a string/],
+    ],
     [
       "an unknown delivery",
       (peer) => peer.sendTo("b", "x", { delivery: untyped("exactly-once") }),

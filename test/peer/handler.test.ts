@@ -156,7 +156,11 @@ describe("a handler that takes long", () => {
     await ended.length(9);
     expect(most).toBe(2);
     for (const sender of senders) {
-      expect(b.received.all.filter((one) => one.sender === sender.name).map(({ text }) => text)).toEqual(["0", "1", "2"]);
+      expect(b.received.all.filter((one) => one.sender === sender.name).map(({ text }) => text)).toEqual([
+        "0",
+        "1",
+        "2",
+      ]);
     }
   });
 

@@ -238,7 +238,10 @@ describe("a start that fails", () => {
     url.password = "s3cret-word";
     const error = await failure("startup_failed", world.peer("a-1", { databaseUrl: url.href }).run(nothing));
     expect(JSON.stringify([error.message, String(error.cause)])).not.toContain("s3cret-word");
-    const bad = await failure("invalid_argument", world.peer("a-1", { databaseUrl: "mysql://u:s3cret-word@h/d" }).run());
+    const bad = await failure(
+      "invalid_argument",
+      world.peer("a-1", { databaseUrl: "mysql://u:s3cret-word@h/d" }).run(),
+    );
     expect(bad.message).not.toContain("s3cret-word");
   });
 

@@ -59,4 +59,3 @@ it("counts payload bytes in the queue, and always takes one message", async () =
   await failure("busy", second);
   expect((await first).outcome).toBe("delivered");
 });
-

@@ -20,7 +20,15 @@ it("goes to the very peer that sent the message, not to another of its topic", a
   await first.received.length(1);
   expect(receipts.map(({ peer }) => peer)).toEqual(["a-2", "a-2", "a-2", "a-1"]);
   expect(first.received.all).toEqual([
-    { to: "a", from: "b", sender: "b-1", text: "to a-1", headers: [["re", "1"]], attempt: 1, delivery: "at-least-once" },
+    {
+      to: "a",
+      from: "b",
+      sender: "b-1",
+      text: "to a-1",
+      headers: [["re", "1"]],
+      attempt: 1,
+      delivery: "at-least-once",
+    },
   ]);
 });
 

@@ -124,7 +124,9 @@ it("drops at-most-once for a listener that is down, and stores nothing", async (
 it("drops at-most-once within connectWaitMs where the phone book leads to nobody", async () => {
   await using world = await peerWorld();
   const a = await world.started("a-1", { connectWaitMs: 300 });
-  await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('ghost', '127.0.0.1:1', 'ghost-1')");
+  await world.query(
+    "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('ghost', '127.0.0.1:1', 'ghost-1')",
+  );
   const begun = performance.now();
   expect(await a.sendTo("ghost", "x", { delivery: "at-most-once" })).toEqual({ outcome: "dropped", peer: "ghost-1" });
   expect(performance.now() - begun).toBeLessThan(2_000);
@@ -227,4 +229,3 @@ it("delivers a burst over a restart of the listener once each and in order", asy
   await b.received.find(({ text }) => text === "end");
   expect(b.texts).toEqual([...texts, "end"]);
 });
-

@@ -68,7 +68,9 @@ it("drops at-most-once messages that wait for a connection", async () => {
   await using silent = await startProxy(world.url);
   silent.freeze();
   const address = new URL(silent.url).host;
-  await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('mute', $1, 'mute-1')", [address]);
+  await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('mute', $1, 'mute-1')", [
+    address,
+  ]);
   const sent = a.sendTo("mute", "x", { delivery: "at-most-once" });
   await eventually("it has looked the topic up", async () => (await a.pendingByPeer()).length === 1);
   await a.stop();

@@ -54,7 +54,8 @@ describe("round robin", () => {
     await sendMany(a, "many", 2);
     await first.stop();
     await a.saw("peer_unsubscribed", ({ peer }) => peer === first.name);
-    for (let n = 0; n < 6; n++) expect(await a.sendTo("many", `${n}`)).toEqual({ outcome: "delivered", peer: second.name });
+    for (let n = 0; n < 6; n++)
+      expect(await a.sendTo("many", `${n}`)).toEqual({ outcome: "delivered", peer: second.name });
     const before = a.statuses.all.length;
     await first.record();
     await a.saw("peer_connected", ({ peer }) => peer === first.name, before);
@@ -66,7 +67,9 @@ describe("round robin", () => {
   it("leaves out a listener that is in the phone book and cannot be reached", async () => {
     await using world = await peerWorld();
     const b = await world.started("many-1");
-    await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('many', '127.0.0.1:1', 'ghost')");
+    await world.query(
+      "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('many', '127.0.0.1:1', 'ghost')",
+    );
     const a = await world.started("a-1");
     // Until its dial has failed it may get a message; that one is stored.
     await a.sendTo("many", "x");
@@ -99,7 +102,9 @@ describe("sendAll", () => {
     expect(three.map(({ texts }) => texts)).toEqual([["hello"], ["hello"], ["hello"]]);
     expect(three.map(({ received }) => received.all[0]?.headers)).toEqual(Array(3).fill([["k", "v"]]));
     const sent = await a.sendAll("news", "x", { delivery: "at-most-once" });
-    expect(sent.map((receipt) => ("outcome" in receipt ? receipt.outcome : receipt.error))).toEqual(Array(3).fill("sent"));
+    expect(sent.map((receipt) => ("outcome" in receipt ? receipt.outcome : receipt.error))).toEqual(
+      Array(3).fill("sent"),
+    );
   });
 
   it("stores for listeners that are away and were met before", async () => {
@@ -181,7 +186,10 @@ describe("subscribe", () => {
     await eventually("everything has come", () => three.reduce((sum, { texts }) => sum + texts.length, 0) === 400);
     const counts = three.map(({ received }) => {
       const to = received.all.map((message) => message.to);
-      return { own: to.filter((topic) => topic !== "shared").length, shared: to.filter((topic) => topic === "shared").length };
+      return {
+        own: to.filter((topic) => topic !== "shared").length,
+        shared: to.filter((topic) => topic === "shared").length,
+      };
     });
     expect(counts.map(({ own }) => own)).toEqual([100, 100, 100]);
     expect(counts.map(({ shared }) => shared).sort()).toEqual([33, 33, 34]);
@@ -261,7 +269,12 @@ describe("unsubscribe", () => {
     await b.record();
     await b.received.find(({ text }) => text === "behind it");
     expect(b.texts).toEqual(["1", "2", "behind it"]);
-    expect(await b.saw("dead_letter")).toMatchObject({ topic: "news", peer: "a-1", code: "unsubscribed", stored: true });
+    expect(await b.saw("dead_letter")).toMatchObject({
+      topic: "news",
+      peer: "a-1",
+      code: "unsubscribed",
+      stored: true,
+    });
     await eventually("the dead letter is there", async () => (await deadLetters(world)).length === 1);
     expect(await deadLetters(world)).toMatchObject([
       {
@@ -290,7 +303,7 @@ describe("unsubscribe", () => {
     const unsubscribing = b.unsubscribe("news");
     await eventually("the listener waits, too", async () => (await rowsOf(world.url, waiting)).length === 2);
     await world.query("COMMIT");
-await Promise.all([sent, unsubscribing]);
+    await Promise.all([sent, unsubscribing]);
     expect(await world.query("SELECT * FROM hawser.sender_listener WHERE listener_topic = 'news'")).toEqual([]);
     await eventually("the sender knows", async () => !(await a.refreshAddressTopic("news")));
     await failure("no_address", a.sendTo("news", "2"));

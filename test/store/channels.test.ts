@@ -70,11 +70,12 @@ describe("what a sender has stored", () => {
     await w.store.storeMessages(lease, key, 1, [message(orders), message(orders), message(news)]);
     await w.store.storeMessages(lease, otherKey, 1, [message(orders)]);
     await w.store.storeMessages(lease, foreign, 1, [message(orders)]);
+    await w.operator.query(
+      `INSERT INTO hawser.topic_addr (topic, addr, client_name)
+       VALUES ('news', 'h:1', 'listener'), ('orders', 'h:1', 'listener'), ('orders', 'h:2', 'idle')`,
+    );
     await w.store.rememberRoute(sender, "orders", { addr: "h:1", name: "listener", maxMessageBytes: 9 });
     await w.store.rememberRoute(sender, "orders", { addr: "h:2", name: "idle", maxMessageBytes: 9 });
-    await w.operator.query(
-      "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('news', 'h:1', 'listener')",
-    );
 
     expect(await w.store.pendingCount(sender)).toBe(4);
     expect(await w.store.pendingByPeer(sender)).toEqual([

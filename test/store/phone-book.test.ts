@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { Lease } from "../../src/store/index.js";
+import { eventually } from "../support/eventually.js";
 import { type World, world } from "./support/world.js";
 
 const sender = { name: "sender", sourceTopic: "source" };
@@ -70,13 +71,14 @@ describe("the phone book", () => {
     await register(one, "10.0.0.1:1", "topic");
     const listener = { addr: "10.0.0.1:1", maxMessageBytes: 5, durable: false };
     await w.store.addSubscription(one, "news", listener);
+    await register(two, "10.0.0.2:1", "topic", "news");
     for (const topic of ["topic", "news"]) {
       await w.store.rememberRoute(sender, topic, { addr: "10.0.0.1:1", name: "one", maxMessageBytes: 5 });
       await w.store.rememberRoute(sender, topic, { addr: "10.0.0.2:1", name: "two", maxMessageBytes: 5 });
     }
     await w.store.removeSubscription(one, "news");
-    expect(await addressesOf("news")).toEqual([]);
-    expect(await addressesOf("topic")).toEqual(["one@10.0.0.1:1"]);
+    expect(await addressesOf("news")).toEqual(["two@10.0.0.2:1"]);
+    expect(await addressesOf("topic")).toEqual(["one@10.0.0.1:1", "two@10.0.0.2:1"]);
     expect((await w.store.routesOf(sender, "news")).map(({ name }) => name)).toEqual(["two"]);
     expect((await w.store.routesOf(sender, "topic")).map(({ name }) => name)).toEqual(["one", "two"]);
   });
@@ -89,6 +91,36 @@ describe("the phone book", () => {
     const routes = await w.store.routesOf(sender, "topic");
     expect(routes).toEqual([{ addr: "10.0.0.1:9", name: "one", maxMessageBytes: 7 }]);
     expect(await w.store.routesOf({ ...sender, sourceTopic: "other" }, "topic")).toEqual([]);
+  });
+
+  it("leaves no route to a listener that unsubscribed between the look-up and the remembering", async () => {
+    const route = { addr: "10.0.0.1:1", name: "one", maxMessageBytes: 5 };
+    await w.store.rememberRoute(sender, "news", route);
+    expect(await w.store.routesOf(sender, "news")).toEqual([]);
+
+    for (const first of ["sender", "listener"]) {
+      await register(one, "10.0.0.1:1", "topic", "news");
+      const routes = await w.connect();
+      const { rows } = await routes.query("SELECT pg_backend_pid() AS pid");
+      await routes.query("BEGIN; LOCK TABLE hawser.sender_listener IN ACCESS EXCLUSIVE MODE");
+      const waiting = async () => {
+        const { rowCount } = await w.operator.query(
+          "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND pid <> $1",
+          [rows[0].pid],
+        );
+        return rowCount ?? 0;
+      };
+      const remember = () => w.store.rememberRoute(sender, "news", route);
+      const unsubscribe = () => w.store.removeSubscription(one, "news");
+      const [begun, then] = first === "sender" ? [remember, unsubscribe] : [unsubscribe, remember];
+      const begunFirst = begun();
+      await eventually("the first waits", async () => (await waiting()) === 1);
+      const begunThen = then();
+      await eventually("both wait", async () => (await waiting()) === 2);
+      await routes.query("COMMIT");
+      await Promise.all([begunFirst, begunThen]);
+      expect(await w.store.routesOf(sender, "news"), `${first} first`).toEqual([]);
+    }
   });
 
   it("tells of every change", async () => {

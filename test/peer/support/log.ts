@@ -51,7 +51,9 @@ export class Log<T> {
         end();
         const last = this.all.slice(-5).map((entry) => JSON.stringify(entry));
         reject(
-          new Error(`Within ${limitMs} ms it did not happen that ${what}. ${this.all.length} entries, the last: ${last}`),
+          new Error(
+            `Within ${limitMs} ms it did not happen that ${what}. ${this.all.length} entries, the last: ${last}`,
+          ),
         );
       }, limitMs);
       this.#checks.add(check);

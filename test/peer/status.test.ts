@@ -1,0 +1,252 @@
+/**
+ * Status events: what no call can throw.
+ */
+import { connect } from "node:net";
+import { describe, expect, it } from "vitest";
+import type { PeerStatus } from "../../src/peer/index.js";
+import { eventually } from "../support/eventually.js";
+import { failure } from "./support/errors.js";
+import { type PeerWorld, peerWorld, type TestPeer } from "./support/world.js";
+
+const kinds = (peer: TestPeer): string[] => peer.statuses.all.map(({ kind }) => kind);
+
+/** Lets every write of a table fail until it is mended. */
+async function breakTable(world: PeerWorld, table: string): Promise<() => Promise<void>> {
+  await world.query(`ALTER TABLE hawser.${table} ADD CONSTRAINT broken CHECK (false) NOT VALID`);
+  return async () => {
+    await world.query(`ALTER TABLE hawser.${table} DROP CONSTRAINT broken`);
+  };
+}
+
+/** Takes a name away, as a process that took it elsewhere would have. */
+async function takeAway(world: PeerWorld, name: string): Promise<void> {
+  await world.query("UPDATE hawser.peers SET epoch = epoch + 1 WHERE name = $1", [name]);
+}
+
+describe("a sender hears", () => {
+  it("that a connection was made and has ended, and who serves a topic it has sent to", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    const b = await world.started("b-1");
+    await world.started("c-1");
+    await a.sendTo("b", "x");
+    expect(await a.saw("peer_connected")).toMatchObject({ peer: "b-1" });
+    await b.stop();
+    expect(await a.saw("peer_disconnected")).toMatchObject({ peer: "b-1" });
+    expect(await a.saw("peer_unsubscribed")).toMatchObject({ topic: "b", peer: "b-1" });
+    const before = a.statuses.all.length;
+    await b.record();
+    expect(await a.saw("peer_subscribed", undefined, before)).toMatchObject({ topic: "b", peer: "b-1" });
+    await a.saw("peer_connected", undefined, before);
+    // Of the topic "c", which it has never sent to, it hears nothing.
+    expect(JSON.stringify(a.statuses.all)).not.toContain("c-1");
+  });
+
+  it("that a topic's last listener has unsubscribed", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    const b = await world.started("b-1");
+    const c = await world.started("c-1");
+    await b.subscribe("news");
+    await c.subscribe("news");
+    await a.sendAll("news", "x");
+    await b.unsubscribe("news");
+    expect(await a.saw("peer_unsubscribed")).toMatchObject({ topic: "news", peer: "b-1" });
+    expect(kinds(a)).not.toContain("sender_route_lost");
+    await c.unsubscribe("news");
+    expect(await a.saw("sender_route_lost")).toMatchObject({ topic: "news", peer: "c-1" });
+  });
+
+  it("that messages cannot be stored, and again when they are", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    const b = await world.started("b-1");
+    await a.sendTo("b", "1");
+    await b.stop();
+    const mend = await breakTable(world, "conn_messages");
+    const sent = a.sendTo("b", "2");
+    const status = await a.saw("sender_store_error");
+    expect(status).toMatchObject({ peer: "b-1", error: { code: "store_failed" } });
+    expect(status.message).toContain("broken");
+    await mend();
+    expect((await sent).outcome).toBe("stored");
+  });
+
+  it("that a send was neither acknowledged nor stored in time: store_failed, unknown; it still arrives", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1", { sendTimeoutMs: 200 });
+    const b = await world.started("b-1");
+    await a.sendTo("b", "1");
+    await b.stop();
+    const mend = await breakTable(world, "conn_messages");
+    const error = await failure("store_failed", a.sendTo("b", "2"));
+    expect(error).toMatchObject({ outcome: "unknown", retryable: true });
+    expect(error.message).toContain('"b-1"');
+    await mend();
+    await eventually("it is stored after all", async () => (await a.pendingCount()) === 1);
+    expect((await a.sendTo("b", "3")).outcome).toBe("stored");
+    await b.record();
+    await b.received.length(3);
+    expect(b.texts).toEqual(["1", "2", "3"]);
+  });
+
+  it("that an address leads to another peer", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    const b = await world.started("b-1");
+    await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('x', $1, 'x-1')", [
+      b.boundListenAddress,
+    ]);
+    expect(await a.sendTo("x", "not for b")).toEqual({ outcome: "stored", peer: "x-1" });
+    expect(await a.saw("sender_send_error")).toMatchObject({ peer: "x-1", error: { code: "wrong_peer" } });
+    expect(await b.saw("handshake_refused")).toMatchObject({ code: "wrong_peer" });
+    expect(b.texts).toEqual([]);
+  });
+
+  it("nothing any more after off", async () => {
+    await using world = await peerWorld();
+    const a = world.peer("a-1");
+    const heard: PeerStatus[] = [];
+    const listener = (status: PeerStatus): void => void heard.push(status);
+    expect(a.on("status", listener).off("status", listener)).toBe(a);
+    await a.record();
+    await world.started("b-1");
+    await a.sendTo("b", "x");
+    expect(kinds(a)).toContain("peer_connected");
+    expect(heard).toEqual([]);
+  });
+});
+
+describe("a listener hears", () => {
+  it("that a cursor cannot be committed; nothing is acknowledged until it is, and nothing is handled twice", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1", { ackTimeoutMs: 100 });
+    const b = await world.started("b-1");
+    await a.sendTo("b", "1");
+    const mend = await breakTable(world, "conn_mess_number");
+    expect((await a.sendTo("b", "2")).outcome).toBe("stored");
+    const status = await b.saw("listener_store_error");
+    expect(status.error.code).toBe("store_failed");
+    expect(status.message).toContain("broken");
+    await mend();
+    await eventually("its cursor is committed", async () => (await a.pendingCount()) === 0);
+    await a.sendTo("b", "3");
+    await b.received.length(3);
+    expect(b.texts).toEqual(["1", "2", "3"]);
+  });
+
+  it("that stored messages cannot be read, and takes them when they can", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    const b = await world.started("b-1");
+    await a.sendTo("b", "1");
+    await b.stop();
+    await a.sendTo("b", "2");
+    await world.query("ALTER TABLE hawser.conn_messages RENAME COLUMN payload TO hidden");
+    await b.record();
+    await b.saw("listener_store_error");
+    await world.query("ALTER TABLE hawser.conn_messages RENAME COLUMN hidden TO payload");
+    await b.received.length(2);
+    expect(b.texts).toEqual(["1", "2"]);
+  });
+
+  it("of a stranger who was not let in", async () => {
+    await using world = await peerWorld();
+    const b = await world.started("b-1");
+    const [host, port] = b.boundListenAddress.split(":") as [string, string];
+    const socket = connect(Number(port), host);
+    socket.on("error", () => undefined);
+    await new Promise((resolve) => socket.once("connect", resolve));
+    const address = `127.0.0.1:${socket.localPort}`;
+    socket.write("GET / HTTP/1.1\r\n\r\n");
+    expect(await b.saw("handshake_refused")).toMatchObject({ address, code: "protocol_violation" });
+    socket.destroy();
+  });
+
+  it("of a gap where somebody deleted stored messages, and goes on behind it", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    const b = await world.started("b-1");
+    await a.sendTo("b", "1");
+    await b.stop();
+    for (const text of ["2", "3", "4", "5"]) await a.sendTo("b", text);
+    await world.query("DELETE FROM hawser.conn_messages WHERE number IN (3, 4)");
+    await b.record();
+    await b.received.length(3);
+    expect(b.texts).toEqual(["1", "2", "5"]);
+    const [epoch] = await world.query<{ epoch: number }>("SELECT epoch FROM hawser.peers WHERE name = 'a-1'");
+    expect(await b.saw("gap")).toMatchObject({ peer: "a-1", first: 3, last: 4, epoch: epoch?.epoch });
+    // And live.
+    await eventually("live again", async () => (await a.sendTo("b", "ping")).outcome === "delivered");
+  });
+
+  it("nothing of a gap when everything stored was taken", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    const b = await world.started("b-1");
+    for (let round = 0; round < 5; round++) {
+      await a.sendTo("b", `live ${round}`);
+      await b.stop();
+      await a.sendTo("b", `stored ${round}`);
+      await b.record();
+    }
+    await b.received.length(10);
+    expect(kinds(b)).not.toContain("gap");
+  });
+});
+
+describe("a peer whose name is lost", () => {
+  it("hears it when it stores, ends by itself, and may run again", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    const b = await world.started("b-1");
+    await a.sendTo("b", "1");
+    await b.stop();
+    await takeAway(world, "a-1");
+    const error = await failure("name_lost", a.sendTo("b", "2"));
+    expect(error.outcome).toBe("unknown");
+    expect(kinds(a).filter((kind) => kind === "fenced" || kind === "name_lost")).toEqual(["fenced", "name_lost"]);
+    expect((await a.saw("name_lost")).error.code).toBe("name_lost");
+    await eventually("it has ended", () => a.publishedAddress === "");
+    await failure("not_running", a.sendTo("b", "3"));
+    await a.stop();
+    await a.record();
+    expect((await a.sendTo("b", "4")).outcome).toBe("stored");
+    await b.record();
+    await b.received.length(2);
+    expect(b.texts).toEqual(["1", "4"]);
+  });
+
+  it("hears it when it commits a cursor; what it handled is not acknowledged", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1", { ackTimeoutMs: 100 });
+    const b = await world.started("b-1");
+    await a.sendTo("b", "1");
+    await takeAway(world, "b-1");
+    expect((await a.sendTo("b", "2")).outcome).toBe("stored");
+    await b.saw("name_lost");
+    await eventually("it has ended", () => b.publishedAddress === "");
+    const successor = await world.started("b-1");
+    await successor.received.length(1);
+    expect(successor.texts).toEqual(["2"]);
+  });
+});
+
+describe("the mesh secret", () => {
+  it("may be rotated while peers run: those that start with the new one and those with the old one go live", async () => {
+    await using world = await peerWorld();
+    const b = await world.started("b-1");
+    const a = await world.started("a-1");
+    await a.sendTo("b", "old");
+    await world.query("INSERT INTO hawser.mesh_secret (id, secret) VALUES (2, decode(repeat('ab', 32), 'hex'))");
+    const c = await world.started("c-1");
+    // b knows only the old one at first; c dials with the new one.
+    await eventually("c's channel is live", async () => (await c.sendTo("b", "x")).outcome === "delivered");
+    expect((await b.saw("handshake_refused")).code).toBe("unauthenticated");
+    // The old one goes: whoever still dials with it reads the new one.
+    await world.query("DELETE FROM hawser.mesh_secret WHERE id = 1");
+    await b.stop();
+    await b.record();
+    await eventually("a's channel is live", async () => (await a.sendTo("b", "y")).outcome === "delivered");
+  });
+});

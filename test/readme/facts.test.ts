@@ -1,0 +1,101 @@
+/**
+ * What the pages for people repeat of the code is still true.
+ */
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { peerSettingsDefaults, protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
+import { tiers } from "../../scripts/layers/rules.js";
+import { mutants } from "../simulator/mutants.js";
+import { projectDirectory } from "../support/program.js";
+
+const read = (path: string) => readFileSync(join(projectDirectory, path), "utf8");
+/** As one line each paragraph, so that a line break within a phrase does not matter. */
+const readPhrases = (path: string) => read(path).replace(/(\S)\n\s*(?=\S)/g, "$1 ");
+
+const decisions = readdirSync(join(projectDirectory, "docs/decisions")).sort();
+const pages = [
+  "README.md",
+  "CONTRIBUTING.md",
+  "CHANGELOG.md",
+  "docs/delivery.md",
+  "docs/protocol.md",
+  ...decisions.map((file) => `docs/decisions/${file}`),
+];
+
+describe("the pages", () => {
+  it.each(pages)("%s links to nothing that is missing", (page) => {
+    const targets = [...read(page).matchAll(/\]\(([^)#\s]+)[^)]*\)/g)].map(([, target]) => target!);
+    const missing = targets.filter(
+      (target) => !target.includes("://") && !existsSync(join(projectDirectory, dirname(page), target)),
+    );
+    expect(missing).toEqual([]);
+  });
+
+  it("number the decisions without a gap, and list them all", () => {
+    const numbered = decisions.filter((file) => file !== "README.md");
+    expect(numbered.map((file) => Number(file.slice(0, 4)))).toEqual(numbered.map((_, index) => index + 1));
+    const list = read("docs/decisions/README.md");
+    for (const file of numbered) expect(list).toContain(`[${file.slice(0, 4)}](${file})`);
+  });
+});
+
+describe("the README", () => {
+  const text = readPhrases("README.md");
+
+  it("names every command of package.json", () => {
+    const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };
+    for (const name of Object.keys(scripts)) {
+      expect(text).toMatch(name === "test" ? /`npm test`/ : new RegExp(`\`npm run (-s )?${name}[\` ]`));
+    }
+  });
+
+  it("gives the numbers of the spec", () => {
+    expect(text).toContain(`a pool of at most ${peerSettingsDefaults.poolSize} (\`poolSize\`)`);
+    const { maxHandshakeFrameBytes, handshakeTimeoutMs, maxPendingHandshakes } = protocolConstants;
+    expect(text).toContain(
+      `at most ${maxHandshakeFrameBytes / 1024} KiB and ${handshakeTimeoutMs / 1000} seconds for it, ` +
+        `and ${maxPendingHandshakes} such handshakes at a time`,
+    );
+  });
+
+  it("asks for the Node that package.json asks for", () => {
+    const { engines } = JSON.parse(read("package.json")) as { engines: { node: string } };
+    expect(text).toContain(`Node ${engines.node.replace(">=", "")} or newer`);
+  });
+});
+
+describe("docs/delivery.md", () => {
+  const text = read("docs/delivery.md");
+
+  it("explains every mutant, and none that is gone", () => {
+    const rows = [...text.slice(text.indexOf("| mutant |")).matchAll(/^\| (.+?) \|/gm)].map(([, name]) => name);
+    expect(rows.slice(1)).toEqual(Object.keys(mutants));
+  });
+
+  it("names settings that exist", () => {
+    const known = new Set(Object.keys({ ...peerSettingsDefaults, ...protocolConstants, ...storeConstants }));
+    const named = [...text.matchAll(/`(\w+(?:Ms|Rows|Bytes|Messages))`/g)].map(([, name]) => name!);
+    expect(named.filter((name) => !known.has(name) && name !== "handlerTimeoutMs")).toEqual([]);
+  });
+});
+
+describe("CONTRIBUTING.md", () => {
+  it("gives the layers as they are checked", () => {
+    expect(readPhrases("CONTRIBUTING.md")).toContain(tiers.map((tier) => tier.join(", ")).join(" → "));
+  });
+
+  it("names folders of src that exist, and all of them", () => {
+    const named = [...read("CONTRIBUTING.md").matchAll(/^\| `src\/(\w+)`/gm)].map(([, name]) => name);
+    expect(named.sort()).toEqual(readdirSync(join(projectDirectory, "src")).sort());
+  });
+});
+
+describe(".ci/run", () => {
+  it("runs commands that the README names", () => {
+    const readme = readPhrases("README.md");
+    const steps = [...read(".ci/run").matchAll(/^step (npm .*)$/gm)].map(([, command]) => command!);
+    expect(steps.length).toBeGreaterThanOrEqual(8);
+    for (const command of steps) expect(readme).toContain(command);
+  });
+});

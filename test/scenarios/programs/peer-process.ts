@@ -1,0 +1,97 @@
+/**
+ * A peer in a process of its own. It does what the test asks over IPC, tells of messages and statuses, and ends by itself
+ * when the test lets go of it and the peer has stopped. Argument: its options as JSON.
+ */
+import { setImmediate as turn } from "node:timers/promises";
+import { HawserError, type Message, Peer } from "../../../src/peer/index.js";
+import { received } from "../../peer/support/world.js";
+import type { Ledger } from "../support/ledger.js";
+import { openLedger } from "../support/ledger.js";
+import type { Calls, PeerProgramOptions, RemoteFailure, Report, Request, StreamOptions } from "../support/protocol.js";
+
+const options = JSON.parse(process.argv[2] as string) as PeerProgramOptions;
+const peer = new Peer(options.peer);
+let ledger: Ledger | undefined;
+
+function tell(report: Report): void {
+  if (process.connected) process.send?.(report);
+}
+
+function failureOf(error: unknown): RemoteFailure {
+  if (!HawserError.is(error)) return { code: "foreign", message: String(error) };
+  const { code, message, outcome } = error;
+  return { code, message, ...(outcome === undefined ? {} : { outcome }) };
+}
+
+async function handle(message: Message): Promise<void> {
+  if (options.handler === "ledger") await ledger?.begin(Buffer.from(message.payload).toString());
+  tell({ kind: "message", message: received(message) });
+  if (options.handler === "reply") await message.reply(`re ${Buffer.from(message.payload).toString()}`);
+}
+
+peer.on("status", (status) => tell({ kind: "status", status: JSON.parse(JSON.stringify(status)) }));
+
+let ending = false;
+let streaming: Promise<number> | undefined;
+
+/** Sends one message after another, at most `window` of them unconfirmed, until it is ended. */
+async function stream({ topic, prefix, window }: StreamOptions): Promise<number> {
+  const unconfirmed = new Set<Promise<void>>();
+  let number = 0;
+  while (!ending) {
+    if (unconfirmed.size >= window) await Promise.race(unconfirmed);
+    number += 1;
+    const mine = number;
+    const sent: Promise<void> = peer
+      .sendTo(topic, `${prefix} ${mine}`)
+      .then(
+        ({ outcome }) => tell({ kind: "confirmed", number: mine, outcome }),
+        (error) => tell({ kind: "unconfirmed", number: mine, failure: failureOf(error) }),
+      )
+      .finally(() => unconfirmed.delete(sent));
+    unconfirmed.add(sent);
+    if (number % 16 === 0) await turn();
+  }
+  await Promise.all(unconfirmed);
+  return number;
+}
+
+type Work = { [Name in keyof Calls]: (...args: Parameters<Calls[Name]>) => Promise<ReturnType<Calls[Name]>> };
+
+const work: Work = {
+  async run() {
+    if (options.handler === "ledger") ledger = await openLedger(options.ledgerUrl as string);
+    await peer.run(handle);
+  },
+  async stop() {
+    await peer.stop();
+    await ledger?.close();
+  },
+  sendTo: (topic, text, delivery) => peer.sendTo(topic, text, { delivery }),
+  pendingCount: () => peer.pendingCount(),
+  async beginStream(streamOptions) {
+    ending = false;
+    streaming = stream(streamOptions);
+  },
+  async endStream() {
+    ending = true;
+    return (await streaming) as number;
+  },
+  async memory() {
+    // Twice, with a turn between: what finalizers release goes with the second.
+    globalThis.gc?.();
+    await turn();
+    globalThis.gc?.();
+    const { heapUsed, external, rss } = process.memoryUsage();
+    return { heapAndExternal: heapUsed + external, rss };
+  },
+};
+
+process.on("message", ({ id, method, args }: Request) => {
+  const call = work[method] as (...args: unknown[]) => Promise<unknown>;
+  call(...args).then(
+    (value) => tell({ kind: "answer", id, value }),
+    (error) => tell({ kind: "answer", id, failure: failureOf(error) }),
+  );
+});
+tell({ kind: "ready" });

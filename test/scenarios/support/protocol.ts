@@ -1,0 +1,61 @@
+/**
+ * What a test and its peer processes say to each other over IPC, as JSON.
+ */
+import type { PeerOptions, PeerStatus, Receipt } from "../../../src/peer/index.js";
+import type { Received } from "../../peer/support/world.js";
+
+/** What a peer process is started with. */
+export interface PeerProgramOptions {
+  readonly peer: PeerOptions;
+  /** What its handler does after telling of the message: nothing, a reply, or a row in the ledger. Default: nothing. */
+  readonly handler?: "report" | "reply" | "ledger" | undefined;
+  /** Where the ledger is: a URL that stays reachable. */
+  readonly ledgerUrl?: string | undefined;
+}
+
+/** What a process may be asked, and what it answers with. */
+export interface Calls {
+  run(): void;
+  stop(): void;
+  sendTo(topic: string, text: string, delivery?: "at-least-once" | "at-most-once"): Receipt;
+  pendingCount(): number;
+  /** Begins to send numbered messages, and goes on until `endStream`; tells what was confirmed. */
+  beginStream(stream: StreamOptions): void;
+  /** Ends it and resolves with the last number, when everything is confirmed. */
+  endStream(): number;
+  /** Memory in bytes after a forced collection; needs --expose-gc. */
+  memory(): { readonly heapAndExternal: number; readonly rss: number };
+}
+
+/** A stream of numbered messages. */
+export interface StreamOptions {
+  readonly topic: string;
+  /** Stands before each number in the text, with a space. */
+  readonly prefix: string;
+  /** How many may be unconfirmed at once. */
+  readonly window: number;
+}
+
+/** From the test to the process. */
+export interface Request {
+  readonly id: number;
+  readonly method: keyof Calls;
+  readonly args: readonly unknown[];
+}
+
+/** An error, as it crosses. */
+export interface RemoteFailure {
+  readonly code: string;
+  readonly message: string;
+  readonly outcome?: string;
+}
+
+/** From the process to the test. */
+export type Report =
+  | { readonly kind: "ready" }
+  | { readonly kind: "answer"; readonly id: number; readonly value?: unknown; readonly failure?: RemoteFailure }
+  | { readonly kind: "message"; readonly message: Received }
+  | { readonly kind: "status"; readonly status: PeerStatus }
+  /** A message of the stream was confirmed. */
+  | { readonly kind: "confirmed"; readonly number: number; readonly outcome: Receipt["outcome"] }
+  | { readonly kind: "unconfirmed"; readonly number: number; readonly failure: RemoteFailure };
