@@ -15,7 +15,6 @@ export type {
   DeliveryMode,
   Headers,
   LinkState,
-  MessageDraft,
   OutgoingMessage,
   PayloadEncoding,
   SenderEffects,

@@ -17,7 +17,6 @@ import type { Position } from "./position.js";
 import type {
   AckNews,
   LinkState,
-  MessageDraft,
   OutgoingMessage,
   SenderEffects,
   SenderLimits,
@@ -31,10 +30,10 @@ interface Flight {
   readonly bytes: number;
 }
 
-export class SenderChannel<Ticket> {
+export class SenderChannel<Message extends OutgoingMessage> {
   protected currentEpoch: number;
   protected readonly limits: SenderLimits;
-  protected readonly effects: SenderEffects<Ticket>;
+  protected readonly effects: SenderEffects<Message>;
 
   protected state: LinkState = "connecting";
   /** Identity of the present connection; events that name another one do nothing. */
@@ -52,10 +51,10 @@ export class SenderChannel<Ticket> {
   protected written = 0;
   /** Last number of the insert under way; 0 when there is none. */
   protected inserting = 0;
-  protected readonly queue = new Fifo<OutgoingMessage<Ticket>>();
+  protected readonly queue = new Fifo<Message>();
   protected queueBytes = 0;
   /** At-most-once messages that wait for the connection, with the number they come after. */
-  protected readonly unnumbered = new Fifo<{ message: OutgoingMessage<Ticket>; after: number }>();
+  protected readonly unnumbered = new Fifo<{ message: Message; after: number }>();
   protected unnumberedBytes = 0;
 
   private readonly flights = new Fifo<Flight>();
@@ -69,7 +68,7 @@ export class SenderChannel<Ticket> {
   private announcedNumber = 0;
   private announcedAt = Number.NEGATIVE_INFINITY;
 
-  constructor(epoch: number, limits: SenderLimits, effects: SenderEffects<Ticket>) {
+  constructor(epoch: number, limits: SenderLimits, effects: SenderEffects<Message>) {
     this.currentEpoch = epoch;
     this.limits = limits;
     this.effects = effects;
@@ -104,40 +103,23 @@ export class SenderChannel<Ticket> {
     return this.stored;
   }
 
-  /**
-   * Takes a message; call {@link flush} before the tick ends. Returns undefined, having taken nothing, when the queue
-   * is full (one message always fits).
-   */
-  offer(draft: MessageDraft<Ticket>, now: number): OutgoingMessage<Ticket> | undefined {
-    const { delivery, topicKey, payload, encoding, headers, ticket } = draft;
+  /** Takes a message; call {@link flush} before the tick ends. False when the queue is full (one message always fits). */
+  offer(message: Message, now: number): boolean {
     const pending = this.pendingMessages;
-    if (
-      pending > 0 &&
-      (pending >= this.limits.maxQueueMessages || this.pendingBytes + payload.length > this.limits.maxQueueBytes)
-    ) {
-      return undefined;
-    }
-    const message = {
-      delivery,
-      topicKey,
-      payload,
-      encoding,
-      headers,
-      ticket,
-      number: 0,
-      offeredAt: now,
-      settled: false,
-    };
-    if (delivery === "at-most-once") {
+    const size = message.payload.length;
+    if (pending >= this.limits.maxQueueMessages && pending > 0) return false;
+    if (pending > 0 && this.pendingBytes + size > this.limits.maxQueueBytes) return false;
+    message.offeredAt = now;
+    if (message.delivery === "at-most-once") {
       this.unnumbered.push({ message, after: this.lastNumber });
-      this.unnumberedBytes += payload.length;
+      this.unnumberedBytes += size;
     } else {
       this.lastNumber += 1;
       message.number = this.lastNumber;
       this.queue.push(message);
-      this.queueBytes += payload.length;
+      this.queueBytes += size;
     }
-    return message;
+    return true;
   }
 
   /** Writes and stores what can be written and stored now. */
@@ -299,7 +281,7 @@ export class SenderChannel<Ticket> {
     this.lastNumber = this.queue.length;
     let timedOut = 0;
     for (let index = 0; index < this.queue.length; index++) {
-      const message = this.queue.at(index) as OutgoingMessage<Ticket>;
+      const message = this.queue.at(index) as Message;
       if (message.number <= this.timedOut) timedOut = index + 1;
       message.number = index + 1;
     }
@@ -359,7 +341,7 @@ export class SenderChannel<Ticket> {
     }
   }
 
-  protected settle(message: OutgoingMessage<Ticket>, outcome: SendOutcome): void {
+  protected settle(message: Message, outcome: SendOutcome): void {
     if (message.settled) return;
     message.settled = true;
     this.effects.settle(message, outcome);
@@ -392,7 +374,7 @@ export class SenderChannel<Ticket> {
   }
 
   private writeUnnumbered(topicKey: number): void {
-    const messages: OutgoingMessage<Ticket>[] = [];
+    const messages: Message[] = [];
     let bytes = 0;
     while (messages.length < this.limits.batchMessages) {
       const entry = this.unnumbered.at(0);
@@ -414,7 +396,7 @@ export class SenderChannel<Ticket> {
     if (base === undefined) return false;
     const first = this.queue.at(this.written + 1 - base);
     if (first === undefined || !this.hasCredit(first.payload.length, 0)) return false;
-    const messages: OutgoingMessage<Ticket>[] = [];
+    const messages: Message[] = [];
     let bytes = 0;
     while (messages.length < this.limits.batchMessages) {
       const message = this.queue.at(first.number - base + messages.length);
@@ -434,7 +416,7 @@ export class SenderChannel<Ticket> {
   }
 
   /** For checks: numbered messages have gone to the connection. That confirms nothing. */
-  protected wrote(_messages: OutgoingMessage<Ticket>[]): void {}
+  protected wrote(_messages: Message[]): void {}
 
   private hasCredit(size: number, batched: number): boolean {
     const inFlight = this.flightBytes + batched;
@@ -462,7 +444,7 @@ export class SenderChannel<Ticket> {
   protected storeDue(now: number): void {
     if (this.inserting !== 0 || !this.mayStore || now < this.retryAt) return;
     const all = this.storesEverything();
-    const messages: OutgoingMessage<Ticket>[] = [];
+    const messages: Message[] = [];
     let bytes = 0;
     while (messages.length < this.limits.insertRows) {
       const message = this.queue.at(messages.length);
@@ -474,11 +456,11 @@ export class SenderChannel<Ticket> {
     this.beginInsert(messages);
   }
 
-  protected overdue(message: OutgoingMessage<Ticket>, now: number): boolean {
+  protected overdue(message: Message, now: number): boolean {
     return now >= message.offeredAt + this.limits.ackTimeoutMs;
   }
 
-  protected beginInsert(messages: OutgoingMessage<Ticket>[]): void {
+  protected beginInsert(messages: Message[]): void {
     const last = messages.at(-1);
     if (last === undefined) return;
     this.inserting = last.number;

@@ -24,8 +24,8 @@ export interface PayloadEncoding {
   readonly uncompressedBytes: number;
 }
 
-/** A message on its way out. `ticket` is the caller's own and comes back with the outcome. */
-export interface OutgoingMessage<Ticket> {
+/** A message on its way out. The caller makes it, with what else it wants to find again when the outcome is known. */
+export interface OutgoingMessage {
   readonly delivery: DeliveryMode;
   readonly topicKey: number;
   /** As it travels: perhaps compressed. */
@@ -33,17 +33,13 @@ export interface OutgoingMessage<Ticket> {
   /** Undefined for a plain payload. */
   readonly encoding: PayloadEncoding | undefined;
   readonly headers: Headers | undefined;
-  readonly ticket: Ticket;
-  /** Given by the channel; 0 for at-most-once. */
+  /** Given by the channel; 0 before, and for at-most-once. */
   number: number;
-  /** When it was offered, in ms. */
-  readonly offeredAt: number;
-  /** The outcome was reported. */
+  /** Given by the channel: when it was offered, in ms. */
+  offeredAt: number;
+  /** Set by the channel when the outcome was reported. */
   settled: boolean;
 }
-
-/** What a caller hands to the channel. */
-export type MessageDraft<Ticket> = Omit<OutgoingMessage<Ticket>, "number" | "offeredAt" | "settled">;
 
 /** Limits of a sender's channel. Times in ms, sizes in payload bytes. */
 export interface SenderLimits {
@@ -89,20 +85,20 @@ export interface AckNews {
 export type LinkState = "connecting" | "draining" | "going-live" | "live" | "down" | "ended";
 
 /** What a sender's channel asks of the world. Every call returns at once; answers come back as events. */
-export interface SenderEffects<Ticket> {
+export interface SenderEffects<Message extends OutgoingMessage> {
   /** Writes messages of one topic to the connection. */
-  writeBatch(delivery: DeliveryMode, topicKey: number, firstNumber: number, messages: OutgoingMessage<Ticket>[]): void;
+  writeBatch(delivery: DeliveryMode, topicKey: number, firstNumber: number, messages: Message[]): void;
   /** Writes GoLive to the connection. */
   writeGoLive(): void;
   /**
    * Stores messages with contiguous numbers in one insert. Answered by `onStored`, `onStoreFailed` or `onFenced`;
    * there is never more than one under way.
    */
-  store(messages: OutgoingMessage<Ticket>[]): void;
+  store(messages: Message[]): void;
   /** Tells the listener through the database that something is stored for it: best effort. */
   announce(): void;
   /** Reports the outcome of a send, once for each message. */
-  settle(message: OutgoingMessage<Ticket>, outcome: SendOutcome): void;
+  settle(message: Message, outcome: SendOutcome): void;
   /** The link state changed. */
   linkChanged(state: LinkState): void;
 }

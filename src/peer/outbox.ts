@@ -6,8 +6,8 @@ import type { DeliveryMode, Headers } from "../channel/index.js";
 import { type HawserError, PeerError } from "../errors/index.js";
 import type { CatalogChange } from "../store/index.js";
 import type { PeerContext } from "./context.js";
+import type { Outgoing } from "./outgoing.js";
 import { asHawserError, SenderLink } from "./sender-link.js";
-import type { Ticket } from "./ticket.js";
 import { type Candidate, TopicRoutes } from "./topic-routes.js";
 
 /** A message whose arguments are checked. */
@@ -43,7 +43,7 @@ export class Outbox {
    *
    * @throws PeerError (as a rejection) `no_address`, `invalid_argument`, `busy`, …; StoreError `store_failed`
    */
-  sendTo(topic: string, message: CheckedMessage): Ticket | Promise<Ticket> {
+  sendTo(topic: string, message: CheckedMessage): Outgoing | Promise<Outgoing> {
     const routes = this.topics.get(topic);
     if (routes?.ready === true && routes.waiting === 0) {
       const candidate = routes.choose(this.links);
@@ -63,10 +63,10 @@ export class Outbox {
   }
 
   /** Sends to every listener of the topic: the tickets, or the errors, in the order of the phone book. */
-  async sendAll(topic: string, message: CheckedMessage): Promise<{ peer: string; ticket: Ticket | HawserError }[]> {
+  async sendAll(topic: string, message: CheckedMessage): Promise<{ peer: string; ticket: Outgoing | HawserError }[]> {
     return await this.inOrder(this.topics.get(topic) ?? this.routesOf(topic), async (known) => {
       if (known.isEmpty) throw noAddress(topic);
-      const sent: { peer: string; ticket: Ticket | HawserError }[] = [];
+      const sent: { peer: string; ticket: Outgoing | HawserError }[] = [];
       for (const candidate of known.all) {
         try {
           const link = await this.linkTo(candidate, known);
@@ -80,7 +80,7 @@ export class Outbox {
   }
 
   /** Sends to a peer by its name, under one of its topics: a reply. */
-  async sendToPeer(name: string, topic: string, message: CheckedMessage): Promise<Ticket> {
+  async sendToPeer(name: string, topic: string, message: CheckedMessage): Promise<Outgoing> {
     return await this.inOrder(this.topics.get(topic) ?? this.routesOf(topic), async (known) => {
       const candidate = known.all.find((one) => one.name === name) ?? {
         name,
@@ -135,7 +135,7 @@ export class Outbox {
     for (const link of this.links.values()) link.close();
   }
 
-  private hand(link: SenderLink, routes: TopicRoutes, { delivery, payload, headers }: CheckedMessage): Ticket {
+  private hand(link: SenderLink, routes: TopicRoutes, { delivery, payload, headers }: CheckedMessage): Outgoing {
     const limit =
       delivery === "at-least-once"
         ? Math.min(link.maxMessageBytes, protocolConstants.maxStoredMessageBytes)

@@ -18,10 +18,10 @@ import {
   type PeerOptions,
 } from "./options.js";
 import type { CheckedMessage } from "./outbox.js";
+import type { Outgoing } from "./outgoing.js";
 import { asHawserError } from "./sender-link.js";
 import { openPeerStore, PeerSession } from "./session.js";
 import { type PeerStatus, StatusEmitter } from "./status.js";
-import type { Ticket } from "./ticket.js";
 
 /** A listener of a topic, as the phone book has it. */
 export interface ListenerEntry {
@@ -347,7 +347,7 @@ export class Peer implements AsyncDisposable {
   }
 
   /** The promise of a send, ended early by the caller's signal. */
-  private receipt(sent: Ticket | Promise<Ticket>, signal: AbortSignal | undefined): Promise<Receipt> {
+  private receipt(sent: Outgoing | Promise<Outgoing>, signal: AbortSignal | undefined): Promise<Receipt> {
     if (signal === undefined) return "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
     return abortable("promise" in sent ? sent.promise : sent.then(({ promise }) => promise), signal);
   }

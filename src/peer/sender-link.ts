@@ -7,18 +7,17 @@ import {
   type DeliveryMode,
   type Headers,
   type LinkState,
-  type OutgoingMessage,
-  type PayloadEncoding,
   SenderChannel,
   type SenderEffects,
   type SenderLimits,
+  type SendOutcome,
 } from "../channel/index.js";
 import { HawserError, PeerError, TransportError } from "../errors/index.js";
 import { type Dialled, dial, type SenderConnection } from "../transport/index.js";
 import { compress, type OutgoingBatch } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
 import { DeadlineTimer } from "./deadline-timer.js";
-import { Ticket } from "./ticket.js";
+import { Outgoing } from "./outgoing.js";
 
 /** Where a listener can be reached, and what it takes. */
 export interface ListenerAddress {
@@ -27,14 +26,15 @@ export interface ListenerAddress {
   readonly maxMessageBytes: number;
 }
 
-export class SenderLink implements SenderEffects<Ticket> {
-  private readonly channel: SenderChannel<Ticket>;
+export class SenderLink implements SenderEffects<Outgoing> {
+  private readonly channel: SenderChannel<Outgoing>;
   private readonly timer = new DeadlineTimer(() => this.tick());
   private connection: SenderConnection | undefined;
   private dialling: AbortController | undefined;
   private redial: NodeJS.Timeout | undefined;
   private redialMs: number = protocolConstants.reconnectMinMs;
   private flushing = false;
+  private unflushedBytes = 0;
   private stopped = false;
   /** Grows when the answer of an insert under way is to be dropped. */
   private inserts = 0;
@@ -70,22 +70,22 @@ export class SenderLink implements SenderEffects<Ticket> {
     return this.connection?.maxMessageBytes ?? this.address.maxMessageBytes;
   }
 
-  /** Sends one message. @throws PeerError `busy` (as a rejection) when the queue is full */
+  /** Sends one message; its promise is rejected with `busy` when the queue is full. */
   send(
     delivery: DeliveryMode,
     topicKey: number,
     payload: Uint8Array,
     headers: Headers | undefined,
     topic: string,
-  ): Ticket {
-    const ticket = new Ticket(this.listenerName);
+  ): Outgoing {
+    const message = new Outgoing(this.listenerName, delivery, topicKey, payload, headers);
     if (payload.length > this.context.settings.compressThresholdBytes || this.preparing !== undefined) {
       this.prepare(async () => {
-        const packed = await this.pack(payload);
-        this.offer(delivery, topicKey, packed.payload, packed.encoding, headers, ticket, topic);
+        await this.pack(message);
+        this.offer(message, topic);
       });
-    } else this.offer(delivery, topicKey, payload, undefined, headers, ticket, topic);
-    return ticket;
+    } else this.offer(message, topic);
+    return message;
   }
 
   /** The phone book has a new address for the listener, or none any more. */
@@ -160,14 +160,14 @@ export class SenderLink implements SenderEffects<Ticket> {
 
   // ---- effects of the channel ----
 
-  writeBatch(delivery: DeliveryMode, topicKey: number, firstNumber: number, messages: OutgoingMessage<Ticket>[]): void {
+  writeBatch(delivery: DeliveryMode, topicKey: number, firstNumber: number, messages: Outgoing[]): void {
     const connection = this.connection;
     if (connection === undefined) return;
     const payloads = new Array<Uint8Array>(messages.length);
     let headers: { index: number; headers: Headers }[] | undefined;
     let compressions: { index: number; compression: "gzip" | "zstd"; uncompressedBytes: number }[] | undefined;
     for (let index = 0; index < messages.length; index++) {
-      const message = messages[index] as OutgoingMessage<Ticket>;
+      const message = messages[index] as Outgoing;
       payloads[index] = message.payload;
       if (message.headers !== undefined) {
         headers ??= [];
@@ -189,9 +189,9 @@ export class SenderLink implements SenderEffects<Ticket> {
     this.connection?.writeGoLive(this.channel.epoch);
   }
 
-  store(messages: OutgoingMessage<Ticket>[]): void {
+  store(messages: Outgoing[]): void {
     const insert = ++this.inserts;
-    const first = messages[0] as OutgoingMessage<Ticket>;
+    const first = messages[0] as Outgoing;
     this.insert(first.number, messages).then(
       (result) => {
         if (insert !== this.inserts || this.stopped) return;
@@ -220,31 +220,25 @@ export class SenderLink implements SenderEffects<Ticket> {
     void this.context.store.announce(this.listenerName, this.connectionKey);
   }
 
-  settle(message: OutgoingMessage<Ticket>, outcome: Parameters<Ticket["settle"]>[0]): void {
-    message.ticket.settle(outcome);
+  settle(message: Outgoing, outcome: SendOutcome): void {
+    message.settle(outcome);
   }
 
   linkChanged(): void {}
 
   // ---- sending ----
 
-  private offer(
-    delivery: DeliveryMode,
-    topicKey: number,
-    payload: Uint8Array,
-    encoding: PayloadEncoding | undefined,
-    headers: Headers | undefined,
-    ticket: Ticket,
-    topic: string,
-  ): void {
-    const offered = this.channel.offer({ delivery, topicKey, payload, encoding, headers, ticket }, now());
-    if (offered === undefined) {
-      const message = `${this.channel.pendingMessages} messages wait for "${this.listenerName}" already`;
-      this.context.status.tell({ kind: "sender_busy", topic, peer: this.listenerName, message });
-      ticket.fail(new PeerError("busy", `${message}; await earlier sends first, or raise maxSendQueueMessages`));
+  private offer(message: Outgoing, topic: string): void {
+    if (this.channel.offer(message, now())) {
+      this.unflushedBytes += message.payload.length;
+      // A long loop of sends need not end before the first of them leave.
+      if (this.unflushedBytes >= protocolConstants.batchTargetBytes) this.flush();
+      else this.flushSoon();
       return;
     }
-    this.flushSoon();
+    const text = `${this.channel.pendingMessages} messages wait for "${this.listenerName}" already`;
+    this.context.status.tell({ kind: "sender_busy", topic, peer: this.listenerName, message: text });
+    message.fail(new PeerError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
   }
 
   private prepare(work: () => Promise<void>): void {
@@ -255,15 +249,17 @@ export class SenderLink implements SenderEffects<Ticket> {
     this.preparing = mine;
   }
 
-  /** gzip, because a message may have to be stored, and every peer reads it. */
-  private async pack(payload: Uint8Array): Promise<{ payload: Uint8Array; encoding: PayloadEncoding | undefined }> {
-    if (payload.length <= this.context.settings.compressThresholdBytes) return { payload, encoding: undefined };
+  /** Compresses a long payload: with gzip, because the message may have to be stored, and every peer reads it. */
+  private async pack(message: Outgoing): Promise<void> {
+    const { payload } = message;
+    if (payload.length <= this.context.settings.compressThresholdBytes) return;
     const packed = await compress(payload, "gzip");
-    if (packed.length >= payload.length) return { payload, encoding: undefined };
-    return { payload: packed, encoding: { compression: "gzip", uncompressedBytes: payload.length } };
+    if (packed.length >= payload.length) return;
+    message.payload = packed;
+    message.encoding = { compression: "gzip", uncompressedBytes: payload.length };
   }
 
-  private async insert(firstNumber: number, messages: OutgoingMessage<Ticket>[]): Promise<"stored" | "fenced"> {
+  private async insert(firstNumber: number, messages: Outgoing[]): Promise<"stored" | "fenced"> {
     const { store, lease } = this.context;
     if (!lease.isWritable) {
       throw new PeerError(
@@ -285,9 +281,14 @@ export class SenderLink implements SenderEffects<Ticket> {
     this.flushing = true;
     queueMicrotask(() => {
       this.flushing = false;
-      this.channel.flush(now());
-      this.arm();
+      this.flush();
     });
+  }
+
+  private flush(): void {
+    this.unflushedBytes = 0;
+    this.channel.flush(now());
+    this.arm();
   }
 
   private tick(): void {

@@ -13,6 +13,10 @@ import {
   type StoredRow,
 } from "../../src/channel/index.js";
 
+interface Named extends OutgoingMessage {
+  readonly ticket: string;
+}
+
 export const senderLimits: SenderLimits = {
   ackTimeoutMs: 2_000,
   sendTimeoutMs: 30_000,
@@ -29,9 +33,9 @@ export const senderLimits: SenderLimits = {
 };
 
 /** A sender's channel with epoch 7 whose effects are written down, one line each. */
-export class SenderBench implements SenderEffects<string> {
+export class SenderBench implements SenderEffects<Named> {
   readonly log: string[] = [];
-  readonly channel: SenderChannel<string>;
+  readonly channel: SenderChannel<Named>;
 
   constructor(limits: Partial<SenderLimits> = {}) {
     this.channel = new SenderChannel(7, { ...senderLimits, ...limits }, this);
@@ -42,8 +46,8 @@ export class SenderBench implements SenderEffects<string> {
     for (const ticket of tickets) {
       const delivery = ticket.startsWith("~") ? "at-most-once" : "at-least-once";
       const payload = new Uint8Array(10);
-      const draft = { delivery, topicKey: 1, payload, encoding: undefined, headers: undefined, ticket } as const;
-      if (this.channel.offer(draft, now) === undefined) this.log.push(`refused ${ticket}`);
+      const rest = { topicKey: 1, encoding: undefined, headers: undefined, number: 0, offeredAt: 0, settled: false };
+      if (!this.channel.offer({ delivery, payload, ticket, ...rest }, now)) this.log.push(`refused ${ticket}`);
     }
     this.channel.flush(now);
   }
@@ -69,19 +73,19 @@ export class SenderBench implements SenderEffects<string> {
     return this.log.splice(0);
   }
 
-  writeBatch(_delivery: string, _topicKey: number, first: number, messages: OutgoingMessage<string>[]): void {
+  writeBatch(_delivery: string, _topicKey: number, first: number, messages: Named[]): void {
     this.log.push(`write ${first} ${messages.map(({ ticket }) => ticket).join(",")}`);
   }
   writeGoLive(): void {
     this.log.push("write GoLive");
   }
-  store(messages: OutgoingMessage<string>[]): void {
+  store(messages: Named[]): void {
     this.log.push(`store ${messages.map(({ number }) => number).join(",")}`);
   }
   announce(): void {
     this.log.push("announce");
   }
-  settle({ ticket }: OutgoingMessage<string>, outcome: string): void {
+  settle({ ticket }: Named, outcome: string): void {
     this.log.push(`${ticket} ${outcome}`);
   }
   linkChanged(): void {}

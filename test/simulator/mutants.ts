@@ -6,16 +6,15 @@ import {
   comparePositions,
   type DeadMessage,
   ListenerChannel,
-  type OutgoingMessage,
   type Position,
   SenderChannel,
 } from "../../src/channel/index.js";
 import type { StoreFaults } from "./postgres.js";
-import type { MessageRecord } from "./records.js";
+import type { SimulatedMessage } from "./records.js";
 
 /** What a run is made of. */
 export interface Mutant {
-  readonly Sender: typeof SenderChannel<MessageRecord>;
+  readonly Sender: typeof SenderChannel<SimulatedMessage>;
   readonly Listener: typeof ListenerChannel;
   readonly store?: StoreFaults;
   readonly resolvesOnUnknown?: boolean;
@@ -38,29 +37,27 @@ export interface Mutant {
 }
 
 /** The rules as they are. */
-export const unchanged: Mutant = { Sender: SenderChannel<MessageRecord>, Listener: ListenerChannel };
+export const unchanged: Mutant = { Sender: SenderChannel<SimulatedMessage>, Listener: ListenerChannel };
 
-type Outgoing = OutgoingMessage<MessageRecord>;
-
-class NewerBeforeOlder extends SenderChannel<MessageRecord> {
-  protected override beginInsert(messages: Outgoing[]): void {
+class NewerBeforeOlder extends SenderChannel<SimulatedMessage> {
+  protected override beginInsert(messages: SimulatedMessage[]): void {
     if (messages.length > 1) super.beginInsert(messages.slice(1));
     else super.beginInsert(messages);
   }
 }
 
-class NoAckTimeout extends SenderChannel<MessageRecord> {
+class NoAckTimeout extends SenderChannel<SimulatedMessage> {
   protected override overdue(): boolean {
     return false;
   }
-  override onAck(...[connection, ack, now]: Parameters<SenderChannel<MessageRecord>["onAck"]>): void {
+  override onAck(...[connection, ack, now]: Parameters<SenderChannel<SimulatedMessage>["onAck"]>): void {
     super.onAck(connection, { ...ack, busy: false }, now);
   }
 }
 
-class TwoInserts extends SenderChannel<MessageRecord> {
+class TwoInserts extends SenderChannel<SimulatedMessage> {
   private through = 0;
-  protected override beginInsert(messages: Outgoing[]): void {
+  protected override beginInsert(messages: SimulatedMessage[]): void {
     super.beginInsert(messages);
     this.through = Math.max(this.through, messages.at(-1)?.number ?? 0);
     const base = this.queue.at(0)?.number;
@@ -69,14 +66,14 @@ class TwoInserts extends SenderChannel<MessageRecord> {
   }
 }
 
-class ResolvesOnWrite extends SenderChannel<MessageRecord> {
-  protected override wrote(messages: Outgoing[]): void {
+class ResolvesOnWrite extends SenderChannel<SimulatedMessage> {
+  protected override wrote(messages: SimulatedMessage[]): void {
     for (const message of messages) this.settle(message, "delivered");
   }
 }
 
-class AckTimeoutStoresSubset extends SenderChannel<MessageRecord> {
-  protected override beginInsert(messages: Outgoing[]): void {
+class AckTimeoutStoresSubset extends SenderChannel<SimulatedMessage> {
+  protected override beginInsert(messages: SimulatedMessage[]): void {
     const live = this.state === "live" || this.state === "going-live";
     super.beginInsert(live && messages.length > 1 ? messages.slice(-1) : messages);
   }

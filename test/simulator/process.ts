@@ -6,7 +6,6 @@ import {
   type IncomingMessage,
   type ListenerChannel,
   type ListenerEffects,
-  type OutgoingMessage,
   origin,
   type Position,
   type SenderChannel,
@@ -15,7 +14,7 @@ import {
 } from "../../src/channel/index.js";
 import { Wire } from "./network.js";
 import type { CallResult, Session } from "./postgres.js";
-import type { MessageRecord } from "./records.js";
+import type { MessageRecord, SimulatedMessage } from "./records.js";
 import type { World } from "./world.js";
 
 type Lease = "starting" | "held" | "suspended" | "lost" | "dead";
@@ -23,7 +22,7 @@ type Lease = "starting" | "held" | "suspended" | "lost" | "dead";
 interface Outgoing {
   readonly to: string;
   readonly key: number;
-  readonly channel: SenderChannel<MessageRecord>;
+  readonly channel: SenderChannel<SimulatedMessage>;
   wire: Wire | undefined;
   redialMs: number;
   /** Grows when answers of earlier inserts are to be dropped. */
@@ -133,18 +132,21 @@ export class PeerProcess {
       this.world.refused(record);
       return;
     }
-    const message = outgoing.channel.offer(
+    const taken = outgoing.channel.offer(
       {
         delivery: record.delivery,
         topicKey: 1,
         payload: record.payload,
         encoding: undefined,
         headers: undefined,
-        ticket: record,
+        number: 0,
+        offeredAt: 0,
+        settled: false,
+        record,
       },
       this.now,
     );
-    if (message === undefined) {
+    if (!taken) {
       this.world.counts.add("transition: busy");
       this.world.refused(record);
       return;
@@ -474,7 +476,7 @@ export class PeerProcess {
     );
   }
 
-  private senderEffects(key: number): SenderEffects<MessageRecord> {
+  private senderEffects(key: number): SenderEffects<SimulatedMessage> {
     const { world } = this;
     return {
       writeBatch: (_delivery, topicKey, firstNumber, messages) => {
@@ -509,14 +511,14 @@ export class PeerProcess {
         else world.schedule.after(world.random.delay(3), () => world.announce(to, key));
       },
       settle: (message, outcome) => {
-        world.settle(message.ticket, outcome);
+        world.settle(message.record, outcome);
         if (this.stopping) world.schedule.after(0, () => this.deliver(() => this.endIfStopped()));
       },
       linkChanged: (state) => world.counts.add(`transition: sender ${state}`),
     };
   }
 
-  private insert(key: number, messages: readonly OutgoingMessage<MessageRecord>[]): void {
+  private insert(key: number, messages: readonly SimulatedMessage[]): void {
     const { world } = this;
     const rows = messages.map((message) => ({
       position: { epoch: this.epoch, number: message.number },
@@ -626,7 +628,7 @@ export class PeerProcess {
     };
   }
 
-  private acked(wire: Wire, key: number, ack: Parameters<SenderChannel<MessageRecord>["onAck"]>[1]): void {
+  private acked(wire: Wire, key: number, ack: Parameters<SenderChannel<SimulatedMessage>["onAck"]>[1]): void {
     const outgoing = this.outgoing.get(key);
     if (outgoing === undefined) return;
     this.world.checkAck(key, this.epoch, ack.cursor);

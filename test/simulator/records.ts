@@ -1,4 +1,4 @@
-import type { DeliveryMode, SendOutcome } from "../../src/channel/index.js";
+import type { DeliveryMode, OutgoingMessage, SendOutcome } from "../../src/channel/index.js";
 
 /** A message of the simulation and what became of it. Its payload object is its identity everywhere. */
 export interface MessageRecord {
@@ -14,6 +14,11 @@ export interface MessageRecord {
   started: number;
   finished: number;
   readonly onSettled: ((outcome: SendOutcome) => void) | undefined;
+}
+
+/** A message on its way out, with its record. */
+export interface SimulatedMessage extends OutgoingMessage {
+  readonly record: MessageRecord;
 }
 
 /** A broken rule. */

@@ -15,7 +15,7 @@ import type { Wire } from "./network.js";
 import { ModelPostgres, type ModelRow } from "./postgres.js";
 import { PeerProcess } from "./process.js";
 import { Random } from "./random.js";
-import { Counts, type MessageRecord, Violation } from "./records.js";
+import { Counts, type MessageRecord, type SimulatedMessage, Violation } from "./records.js";
 import { Schedule } from "./schedule.js";
 
 /** Faults of a run; each seed has some of them. */
@@ -241,7 +241,7 @@ export class World {
 
   // ---- checks ----
 
-  checkQueue(channel: SenderChannel<MessageRecord>): void {
+  checkQueue(channel: SenderChannel<SimulatedMessage>): void {
     if (channel.pendingMessages > this.limits.sender.maxQueueMessages) throw new Violation("send queue over its limit");
   }
 

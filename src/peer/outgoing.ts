@@ -1,0 +1,58 @@
+import type { DeliveryMode, Headers, OutgoingMessage, PayloadEncoding, SendOutcome } from "../channel/index.js";
+import { PeerError } from "../errors/index.js";
+import type { Receipt } from "./message.js";
+
+/**
+ * One send: the message as the channel knows it, and the promise that its caller waits for. One object, because there may
+ * be very many of them at a time.
+ */
+export class Outgoing implements OutgoingMessage {
+  readonly promise: Promise<Receipt>;
+  payload: Uint8Array;
+  encoding: PayloadEncoding | undefined = undefined;
+  number = 0;
+  offeredAt = 0;
+  settled = false;
+  private resolve!: (receipt: Receipt | PromiseLike<never>) => void;
+
+  constructor(
+    /** The listener's name. */
+    readonly peer: string,
+    readonly delivery: DeliveryMode,
+    readonly topicKey: number,
+    payload: Uint8Array,
+    readonly headers: Headers | undefined,
+  ) {
+    this.payload = payload;
+    this.promise = new Promise((resolve) => {
+      this.resolve = resolve;
+    });
+  }
+
+  /** Ends the wait as the channel says. */
+  settle(outcome: SendOutcome): void {
+    if (outcome === "timed-out" || outcome === "fenced" || outcome === "abandoned") {
+      this.fail(failures[outcome](this.peer));
+    } else this.resolve({ outcome, peer: this.peer });
+  }
+
+  /** Ends the wait with an error. */
+  fail(error: unknown): void {
+    this.resolve(Promise.reject(error));
+  }
+}
+
+const unknown = { outcome: "unknown" } as const;
+
+const failures = {
+  "timed-out": (peer: string) =>
+    new PeerError(
+      "store_failed",
+      `the message for "${peer}" was neither acknowledged nor stored in time; it is still tried and may arrive`,
+      unknown,
+    ),
+  fenced: (peer: string) =>
+    new PeerError("name_lost", `the peer's name was lost before the message for "${peer}" was confirmed`, unknown),
+  abandoned: (peer: string) =>
+    new PeerError("store_failed", `the peer stopped before the message for "${peer}" was confirmed`, unknown),
+};
