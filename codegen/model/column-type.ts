@@ -11,7 +11,7 @@ import {
 } from "./value-kind.js";
 
 /** The SQL types that the spec knows. */
-export const sqlTypes = [
+const sqlTypes = [
   "smallint",
   "integer",
   "bigint",

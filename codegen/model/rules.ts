@@ -17,7 +17,7 @@ export interface Rules {
 }
 
 /** A regular expression that the whole string matches, and what it means, as in "must not contain ':'". */
-export interface Pattern {
+interface Pattern {
   readonly source: string;
   readonly means: string;
 }
@@ -29,7 +29,7 @@ export interface RuleTarget {
   readonly range?: IntegerRange | undefined;
 }
 
-export const noRules: Rules = {};
+const noRules: Rules = {};
 
 /** Which rules a kind of value takes, beside `max_items` on repeated fields. */
 const rulesOfKind: Partial<Record<ValueKind, readonly (keyof RulesOption)[]>> = {

@@ -24,7 +24,7 @@ export interface Table {
   readonly rows: readonly (readonly string[])[];
 }
 
-export interface Index {
+interface Index {
   readonly name: string;
   /** Column names or parenthesised expressions. */
   readonly columns: readonly string[];
@@ -32,7 +32,7 @@ export interface Index {
   readonly where?: string;
 }
 
-export interface Grant {
+interface Grant {
   readonly role: string;
   readonly privileges: readonly string[];
   /** Empty means the whole table. */

@@ -25,8 +25,8 @@ export interface IntegerRange {
 export const int16Range: IntegerRange = { min: -(2n ** 15n), max: 2n ** 15n - 1n };
 export const int32Range: IntegerRange = { min: -(2n ** 31n), max: 2n ** 31n - 1n };
 export const int64Range: IntegerRange = { min: -(2n ** 63n), max: 2n ** 63n - 1n };
-export const uint32Range: IntegerRange = { min: 0n, max: 2n ** 32n - 1n };
-export const uint64Range: IntegerRange = { min: 0n, max: 2n ** 64n - 1n };
+const uint32Range: IntegerRange = { min: 0n, max: 2n ** 32n - 1n };
+const uint64Range: IntegerRange = { min: 0n, max: 2n ** 64n - 1n };
 
 const timestampType = "google.protobuf.Timestamp";
 

@@ -25,7 +25,7 @@ export function tableStatements(table: Table): string {
 }
 
 /** All constraints of a table, their names made from table, columns and rule alone. */
-export function tableConstraints(table: Table): Constraint[] {
+function tableConstraints(table: Table): Constraint[] {
   const named = (name: string) => sqlIdentifier(table.message, "constraint name", name);
   return [
     { name: named(`${table.name}_pkey`), definition: `PRIMARY KEY (${table.primaryKey.join(", ")})` },

@@ -46,7 +46,7 @@ export interface CheckedOptions {
 }
 
 /** An error for a value that breaks a rule of the spec: says which, and what to do. */
-export function invalid(argument: string, violation: Pick<Violation, "value" | "rule" | "remedy">): PeerError {
+function invalid(argument: string, violation: Pick<Violation, "value" | "rule" | "remedy">): PeerError {
   return new PeerError("invalid_argument", `${argument} ${violation.value}: ${violation.rule}; ${violation.remedy}`);
 }
 

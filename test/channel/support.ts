@@ -17,7 +17,7 @@ interface Named extends OutgoingMessage {
   readonly ticket: string;
 }
 
-export const senderLimits: SenderLimits = {
+const senderLimits: SenderLimits = {
   ackTimeoutMs: 2_000,
   sendTimeoutMs: 30_000,
   connectWaitMs: 1_000,
@@ -91,7 +91,7 @@ export class SenderBench implements SenderEffects<Named> {
   linkChanged(): void {}
 }
 
-export const listenerLimits: ListenerLimits = {
+const listenerLimits: ListenerLimits = {
   creditBytes: 100,
   busyAfterMs: 10,
   maxAttempts: 3,

@@ -3,7 +3,7 @@ import { Counts, Violation } from "./records.js";
 import { World } from "./world.js";
 
 /** What must have happened in any long run; a count of zero means that the simulator does not reach it any more. */
-export const mustHappen = [
+const mustHappen = [
   ...["kill", "stall", "cut", "session", "failover", "twin", "delete", "outage", "stop"].map(
     (kind) => `fault: ${kind}`,
   ),

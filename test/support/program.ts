@@ -36,7 +36,7 @@ export interface Program {
 }
 
 /** How a program ended. */
-export interface ProgramEnd {
+interface ProgramEnd {
   readonly status: number | null;
   readonly signal: NodeJS.Signals | null;
   readonly stdout: string;

@@ -51,7 +51,7 @@ export class Inbox<T> {
 }
 
 /** One event of a connection. */
-export type ConnectionEvent =
+type ConnectionEvent =
   | { readonly kind: "ack"; readonly ack: AckFrame }
   | { readonly kind: "goodbye"; readonly goodbye: GoodbyeFrame | undefined }
   | { readonly kind: "batch"; readonly batch: IncomingBatch }
@@ -59,7 +59,7 @@ export type ConnectionEvent =
   | { readonly kind: "drain" }
   | { readonly kind: "closed"; readonly code: string | undefined; readonly message: string | undefined };
 
-export function recordSender(events: Inbox<ConnectionEvent>): SenderHandlers {
+function recordSender(events: Inbox<ConnectionEvent>): SenderHandlers {
   return {
     onAck: (ack) => events.push({ kind: "ack", ack }),
     onGoodbye: (goodbye) => events.push({ kind: "goodbye", goodbye }),
@@ -68,7 +68,7 @@ export function recordSender(events: Inbox<ConnectionEvent>): SenderHandlers {
   };
 }
 
-export function recordListener(events: Inbox<ConnectionEvent>): ListenerHandlers {
+function recordListener(events: Inbox<ConnectionEvent>): ListenerHandlers {
   return {
     onBatch: (batch) => events.push({ kind: "batch", batch }),
     onGoLive: () => events.push({ kind: "goLive" }),

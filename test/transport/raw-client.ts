@@ -8,7 +8,7 @@ import { type ChallengeFrame, type Frame, FrameDecoder, type HelloFrame } from "
 import { encode } from "../wire/coding.js";
 import { Inbox, identity, secret } from "./pair.js";
 
-export const helloNonce = new Uint8Array(32).fill(3);
+const helloNonce = new Uint8Array(32).fill(3);
 
 /** A raw connection. What it receives is decoded; errors of the socket are taken for its end. */
 export class RawClient implements Disposable {

@@ -524,12 +524,6 @@ export const storeConstants = {
    */
   pollMs: 5000,
   /**
-   * The longest wait between two cursor commits.
-   *
-   * Value: 5 ms.
-   */
-  cursorFlushMs: 5,
-  /**
    * A backlog of at most this many rows is short: the sender may go live.
    *
    * Value: 256 rows.
