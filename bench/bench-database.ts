@@ -13,7 +13,8 @@ export interface BenchDatabase {
 
 /** Makes one on the server that `serverUrl` connects to; the role must be allowed to. */
 export async function createBenchDatabase(serverUrl: string): Promise<BenchDatabase> {
-  const name = `hawser_bench_${randomBytes(6).toString("hex")}`;
+  // With the process's id, so that one that was left by a killed run can be told.
+  const name = `hawser_bench_${process.pid}_${randomBytes(4).toString("hex")}`;
   await execute(serverUrl, `CREATE DATABASE ${name} TEMPLATE template0 ENCODING 'UTF8'`);
   const url = new URL(serverUrl);
   url.pathname = `/${name}`;

@@ -17,7 +17,7 @@ export interface Answer {
 }
 
 /** How long closing may take before the process ends all the same. */
-const closeTimeoutMs = 4_000;
+const closeTimeoutMs = 3_000;
 
 /**
  * Answers requests until the channel closes; then calls `close` and ends the process.
@@ -52,6 +52,6 @@ async function answer({ id, name, argument }: Request, handlers: Parameters<type
   } catch (error) {
     answer = { id, error: error instanceof Error ? (error.stack ?? error.message) : String(error) };
   }
-  // The channel may have closed meanwhile; then nobody waits for the answer.
-  if (process.connected) process.send?.(answer);
+  // The channel may be closing; then nobody waits for the answer, and that it cannot be sent is no error.
+  if (process.connected) process.send?.(answer, () => undefined);
 }

@@ -1,16 +1,19 @@
 /**
  * The results as people read them: for each thing measured a table, payload sizes down, we and the baselines across.
  */
-import { type BenchResult, resultOf } from "./report.js";
+import { resultOf } from "./report.js";
 import type { Measured } from "./suite.js";
 
 /** All tables of a suite. */
 export function tablesOf(measured: readonly Measured[]): string {
   const names = [...new Set(measured.map(({ name }) => name))];
-  return names.map((name) => tableOf(name, measured.filter((each) => each.name === name).map(resultOf))).join("\n\n");
+  return names.map((name) => tableOf(measured.filter((each) => each.name === name))).join("\n\n");
 }
 
-function tableOf(name: string, results: readonly BenchResult[]): string {
+/** The table of one thing, measured with one payload size or more. */
+function tableOf(measured: readonly Measured[]): string {
+  const { name, unit, better } = measured[0]!;
+  const results = measured.map(resultOf);
   const baselines = [...new Set(results.flatMap((result) => Object.keys(result.baselines)))];
   const head = ["payload", name, "min", "max", ...baselines.flatMap((baseline) => [baseline, "ratio"])];
   const rows = results.map((result) => [
@@ -23,13 +26,21 @@ function tableOf(name: string, results: readonly BenchResult[]): string {
       return theirs === undefined ? ["", ""] : [formatValue(theirs.median), `${theirs.ratio.toFixed(2)}×`];
     }),
   ]);
-  return `${results[0]?.unit ?? ""}, medians; ratio: ${name} over the baseline, above 1 is better\n${aligned([head, ...rows])}`;
+  const ratio = better === "higher" ? `${name} over the baseline` : `the baseline over ${name}`;
+  return `${unit}, medians; ratio: ${ratio}, above 1 is better\n${aligned([head, ...rows])}`;
 }
 
 /** Columns side by side, flush right. */
 function aligned(rows: readonly (readonly string[])[]): string {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
-  return rows.map((row) => row.map((cell, column) => cell.padStart(widths[column]!)).join("  ")).join("\n");
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padStart(widths[column]!))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
 }
 
 /** A size as people say it: 10 B, 1 KiB. */

@@ -32,7 +32,7 @@ export async function receiveByNats({ natsUrl }: Servers, tally: Tally): Promise
 export async function sendByNats({ natsUrl }: Servers): Promise<SendingHalf> {
   const connection = await connect({ servers: natsUrl, reconnect: false });
   return {
-    send: async (_way, payload, count) => {
+    send: async (payload, count) => {
       const perFlush = Math.max(1, Math.floor(flushBytes / (payload.length + overheadBytes)));
       let flushed = Promise.resolve();
       for (let left = count; left > 0; ) {

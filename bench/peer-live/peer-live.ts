@@ -8,7 +8,7 @@ import { type Contender, measureSideBySide, warmUpCost } from "../side-by-side.j
 import type { Measured, Suite, SuiteContext, SuiteOutcome } from "../suite.js";
 import { formatBytes, formatValue } from "../tables.js";
 import { ProcessPair } from "./process-pair.js";
-import type { Servers, WayName } from "./ways.js";
+import { type Servers, type WayName, wayNames } from "./ways.js";
 
 const payloadSizes = [10, 100, 1024, 64 * 1024];
 
@@ -17,8 +17,6 @@ const results: readonly { readonly name: WayName; readonly baselines: readonly W
   { name: "at-most-once", baselines: ["tcp", "nats-core"] },
   { name: "at-least-once", baselines: ["tcp", "nats-core", "at-most-once"] },
 ];
-
-const ways: readonly WayName[] = ["at-most-once", "at-least-once", "tcp", "nats-core"];
 
 const rounds = 7;
 
@@ -59,12 +57,12 @@ async function measure(context: SuiteContext, servers: Servers): Promise<SuiteOu
     const notes: string[] = [];
     for (const [index, payloadBytes] of payloadSizes.entries()) {
       const stored = { messages: 0, stored: 0 };
-      const contenders = ways.map((way) => contender(pair, way, payloadBytes, stored));
+      const contenders = wayNames.map((way) => contender(pair, way, payloadBytes, stored));
       const secondsLeft = (endBy - performance.now()) / 1000 / (payloadSizes.length - index);
       say(`Measuring ${formatBytes(payloadBytes)}`);
       const rates = await measureSideBySide(contenders, {
         rounds,
-        secondsPerRun: clamp(secondsLeft / ways.length / (rounds + warmUpCost)),
+        secondsPerRun: clamp(secondsLeft / wayNames.length / (rounds + warmUpCost)),
         firstAmount: Math.max(1, Math.min(firstMessages, Math.floor(firstBytes / payloadBytes))),
         signal,
       });

@@ -12,7 +12,7 @@ const arrivalTimeoutMs = 10_000;
 
 /** How a load went. */
 export interface LoadDone {
-  /** From the first send until everything has arrived and, for a way that confirms each message, is confirmed. */
+  /** From the first send until everything has arrived and every promise of a message was kept. */
   readonly seconds: number;
   /** Of an at-least-once load, how many messages were confirmed because they were stored, not delivered. */
   readonly stored: number;
@@ -44,7 +44,7 @@ export class ProcessPair {
   async send(load: Load): Promise<LoadDone> {
     const { way, payloadBytes, messages } = load;
     await this.receiver.request("expect", messages);
-    const { beganMs, confirmedMs = beganMs, stored = 0 } = await this.sender.request("send", load);
+    const { beganMs, doneMs = beganMs, stored = 0 } = await this.sender.request("send", load);
     const arrived = await this.receiver.request("arrived", arrivalTimeoutMs);
     const bytes = messages * payloadBytes;
     if (arrived.completeMs === undefined || arrived.bytes !== bytes) {
@@ -53,7 +53,7 @@ export class ProcessPair {
           `have arrived ${arrivalTimeoutMs / 1000} s after the last was sent`,
       );
     }
-    return { seconds: (Math.max(arrived.completeMs, confirmedMs) - beganMs) / 1000, stored };
+    return { seconds: (Math.max(arrived.completeMs, doneMs) - beganMs) / 1000, stored };
   }
 
   /** @throws BenchFailure if more has arrived than was sent; {@link send} says so too, of the load before it */

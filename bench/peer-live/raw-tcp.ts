@@ -66,7 +66,7 @@ export async function sendByTcp(port: number): Promise<SendingHalf> {
   await once(socket, "connect");
   socket.on("error", () => socket.destroy());
   return {
-    send: async (_way, payload, count) => {
+    send: async (payload, count) => {
       const acknowledged = once(socket, "data") as Promise<[Buffer]>;
       const write = payload.length < referencedBytes ? writeCopies : writeReferences;
       await write(socket, payload, count);

@@ -4,7 +4,7 @@
 import { randomFillSync } from "node:crypto";
 import { systemMs } from "../clock.js";
 import { serveRequests } from "../serve-requests.js";
-import { hawserWays, sendByHawser } from "./hawser.js";
+import { sendByHawser } from "./hawser.js";
 import { sendByNats } from "./nats-core.js";
 import { sendByTcp } from "./raw-tcp.js";
 import type { SendingHalf, Sent, Servers, WayName } from "./ways.js";
@@ -27,21 +27,22 @@ export interface LoadSent extends Sent {
   readonly beganMs: number;
 }
 
-const halves = new Map<WayName, SendingHalf>();
+let halves: Readonly<Record<WayName, SendingHalf>> | undefined;
 
 const requests = {
   /** Connects to the receiving process. */
   async open(receiver: Receiver): Promise<void> {
-    const hawser = await sendByHawser(receiver);
-    for (const way of hawserWays) halves.set(way, hawser);
-    halves.set("tcp", await sendByTcp(receiver.tcpPort));
-    halves.set("nats-core", await sendByNats(receiver));
+    halves = {
+      ...(await sendByHawser(receiver)),
+      tcp: await sendByTcp(receiver.tcpPort),
+      "nats-core": await sendByNats(receiver),
+    };
   },
   /** Sends a load. */
   async send({ way, payloadBytes, messages }: Load): Promise<LoadSent> {
     const payload = randomFillSync(new Uint8Array(payloadBytes));
     const beganMs = systemMs();
-    return { beganMs, ...(await halves.get(way)!.send(way, payload, messages)) };
+    return { beganMs, ...(await halves![way].send(payload, messages)) };
   },
 };
 
@@ -49,5 +50,5 @@ const requests = {
 export type SenderRequests = typeof requests;
 
 serveRequests(requests, async () => {
-  await Promise.all([...new Set(halves.values())].map((half) => half.close()));
+  await Promise.all(Object.values(halves ?? {}).map((half) => half.close()));
 });

@@ -29,8 +29,9 @@ export class Tally {
 
   /** Begins a run. @throws Error if more messages than expected came in the last one */
   expect(messages: number): void {
-    const surplus = this.messages - this.expected;
-    if (surplus > 0) throw new Error(`${surplus} more messages than the ${this.expected} that were sent have arrived`);
+    if (this.messages > this.expected) {
+      throw new Error(`${this.messages} messages have arrived where ${this.expected} were sent`);
+    }
     this.messages = 0;
     this.bytes = 0;
     this.expected = messages;

@@ -4,33 +4,32 @@
  */
 
 /** Their names, as in the results. */
-export type WayName = "at-most-once" | "at-least-once" | "tcp" | "nats-core";
+export const wayNames = ["at-most-once", "at-least-once", "tcp", "nats-core"] as const;
 
-/** What both processes are told at the start. */
+export type WayName = (typeof wayNames)[number];
+
+/** The servers that both processes use. */
 export interface Servers {
   readonly databaseUrl: string;
   readonly natsUrl: string;
 }
 
-/** The sending half of one or more ways, connected. */
+/** The sending half of a way, connected. */
 export interface SendingHalf {
-  /**
-   * Sends `count` times the payload, as fast as the other side takes it, and resolves when nothing is left to be done
-   * here. Which way is meant, where there are several, `way` says.
-   */
-  send(way: WayName, payload: Uint8Array, count: number): Promise<Sent>;
+  /** Sends `count` times the payload, as fast as the other side takes it. */
+  send(payload: Uint8Array, count: number): Promise<Sent>;
   close(): Promise<void>;
 }
 
 /** What a sender knows of its messages in the end. */
 export interface Sent {
-  /** When the last one was confirmed, on the system's clock, for a way that confirms each message. */
-  readonly confirmedMs?: number;
+  /** When the last promise of a message was kept, on the system's clock, where there are such promises. */
+  readonly doneMs?: number;
   /** How many were confirmed because they were stored, not delivered. */
   readonly stored?: number;
 }
 
-/** The receiving half of one or more ways: it counts every message of any of them. */
+/** The receiving half of a way: it counts every message. */
 export interface ReceivingHalf {
   close(): Promise<void>;
 }

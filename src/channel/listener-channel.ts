@@ -120,7 +120,7 @@ export class ListenerChannel {
    * A sender said Hello, and the catalog agrees with it. `backlog` is how many rows the store has above the watermark.
    * Returns what to welcome it with, or undefined when a connection of a newer epoch is there.
    */
-  onHello(connection: unknown, epoch: number, backlog: number): WelcomeNews | undefined {
+  onHello(connection: unknown, epoch: number, backlog: number): Omit<WelcomeNews, "maxMessageBytes"> | undefined {
     const older = this.link;
     if (older !== undefined && older.epoch > epoch) return undefined;
     if (older !== undefined) {

@@ -60,6 +60,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
   private readonly flights = new Fifo<Flight>();
   private flightBytes = 0;
   private credit = 0;
+  private maxMessageBytes = Number.POSITIVE_INFINITY;
   private retryDelayMs = 0;
   private retryAt = Number.NEGATIVE_INFINITY;
   /** Messages up to this number were reported as timed out, though they are still queued. */
@@ -180,6 +181,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
     this.flights.clear();
     this.flightBytes = 0;
     this.credit = welcome.credit;
+    this.maxMessageBytes = welcome.maxMessageBytes;
     this.acknowledge(welcome.cursor.epoch, welcome.cursor.number);
     this.written = this.confirmed();
     this.setState("draining");
@@ -380,6 +382,13 @@ export class SenderChannel<Message extends OutgoingMessage> {
       const entry = this.unnumbered.at(0);
       if (entry === undefined || entry.message.topicKey !== topicKey) break;
       if (this.state === "live" && entry.after > this.written) break;
+      if (this.isTooLong(entry.message)) {
+        if (messages.length > 0) break;
+        this.unnumbered.shift();
+        this.unnumberedBytes -= entry.message.payload.length;
+        this.settle(entry.message, "dropped");
+        return;
+      }
       if (bytes > 0 && bytes + entry.message.payload.length > this.limits.batchBytes) break;
       bytes += entry.message.payload.length;
       messages.push(entry.message);
@@ -395,12 +404,13 @@ export class SenderChannel<Message extends OutgoingMessage> {
     const base = this.queue.at(0)?.number;
     if (base === undefined) return false;
     const first = this.queue.at(this.written + 1 - base);
-    if (first === undefined || !this.hasCredit(first.payload.length, 0)) return false;
+    if (first === undefined || this.isTooLong(first) || !this.hasCredit(first.payload.length, 0)) return false;
     const messages: Message[] = [];
     let bytes = 0;
     while (messages.length < this.limits.batchMessages) {
       const message = this.queue.at(first.number - base + messages.length);
       if (message === undefined || message.topicKey !== first.topicKey || message.number > limit) break;
+      if (this.isTooLong(message)) break;
       const size = message.payload.length;
       if (bytes > 0 && (bytes + size > this.limits.batchBytes || !this.hasCredit(size, bytes))) break;
       bytes += size;
@@ -413,6 +423,22 @@ export class SenderChannel<Message extends OutgoingMessage> {
     this.effects.writeBatch("at-least-once", first.topicKey, first.number, messages);
     this.wrote(messages);
     return true;
+  }
+
+  /**
+   * A message that the listener no longer takes over the connection: its limit is lower than when the message was
+   * offered. Nothing newer is written before the store has it, where the listener finds it.
+   */
+  private isTooLong(message: Message): boolean {
+    return (message.encoding?.uncompressedBytes ?? message.payload.length) > this.maxMessageBytes;
+  }
+
+  /** Whether the next message to write can only be stored. */
+  private isStuckBehindLong(): boolean {
+    if (this.connection === undefined) return false;
+    const base = this.queue.at(0)?.number;
+    const next = base === undefined ? undefined : this.queue.at(Math.max(this.written + 1 - base, 0));
+    return next !== undefined && this.isTooLong(next);
   }
 
   /** For checks: numbered messages have gone to the connection. That confirms nothing. */
@@ -437,7 +463,8 @@ export class SenderChannel<Message extends OutgoingMessage> {
 
   /** Whether every unconfirmed message is to be stored now, not only those that have waited too long. */
   private storesEverything(): boolean {
-    return this.stopping || this.busy || this.state === "down" || this.state === "draining";
+    if (this.stopping || this.busy || this.state === "down" || this.state === "draining") return true;
+    return this.isStuckBehindLong();
   }
 
   /** Starts the next insert if one is due: always the oldest unconfirmed messages, one insert at a time. */

@@ -62,6 +62,8 @@ export interface WelcomeNews {
   readonly cursor: Position;
   readonly backlog: number;
   readonly credit: number;
+  /** The greatest payload that the listener takes over the connection, uncompressed. */
+  readonly maxMessageBytes: number;
 }
 
 /** What an Ack says. */

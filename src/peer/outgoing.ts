@@ -31,9 +31,15 @@ export class Outgoing implements OutgoingMessage {
 
   /** Ends the wait as the channel says. */
   settle(outcome: SendOutcome): void {
+    if (outcome === "timed-out") this.keep();
     if (outcome === "timed-out" || outcome === "fenced" || outcome === "abandoned") {
       this.fail(failures[outcome](this.peer));
     } else this.resolve({ outcome, peer: this.peer });
+  }
+
+  /** The caller waits no more, but the message is still to be sent: from here on its bytes are its own. */
+  keep(): void {
+    this.payload = this.payload.slice();
   }
 
   /** Ends the wait with an error. */

@@ -14,7 +14,7 @@ import {
 } from "../channel/index.js";
 import { HawserError, PeerError, TransportError } from "../errors/index.js";
 import { type Dialled, dial, type SenderConnection } from "../transport/index.js";
-import { compress, type OutgoingBatch } from "../wire/index.js";
+import { compress, type OutgoingBatch, referencedPayloadBytes } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
 import { DeadlineTimer } from "./deadline-timer.js";
 import { Outgoing } from "./outgoing.js";
@@ -168,7 +168,9 @@ export class SenderLink implements SenderEffects<Outgoing> {
     let compressions: { index: number; compression: "gzip" | "zstd"; uncompressedBytes: number }[] | undefined;
     for (let index = 0; index < messages.length; index++) {
       const message = messages[index] as Outgoing;
-      payloads[index] = message.payload;
+      // Such a long one stays in the connection by reference, perhaps longer than the caller waits.
+      const isLent = message.payload.length >= referencedPayloadBytes && message.encoding === undefined;
+      payloads[index] = isLent ? message.payload.slice() : message.payload;
       if (message.headers !== undefined) {
         headers ??= [];
         headers.push({ index, headers: message.headers });
@@ -383,7 +385,11 @@ export class SenderLink implements SenderEffects<Outgoing> {
       peer: this.listenerName,
       message: `connected to "${this.listenerName}" at ${this.address.addr}`,
     });
-    this.channel.onConnected(connection, { cursor: { epoch: cursorEpoch, number: cursor }, backlog, credit }, now());
+    this.channel.onConnected(
+      connection,
+      { cursor: { epoch: cursorEpoch, number: cursor }, backlog, credit, maxMessageBytes: connection.maxMessageBytes },
+      now(),
+    );
     this.arm();
   }
 

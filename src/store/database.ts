@@ -11,6 +11,7 @@ import type { Clock } from "./clock.js";
 import type { WriterName } from "./fence.js";
 import { withIntegerArrays } from "./integer-arrays.js";
 import type { Logger } from "./logger.js";
+import { serverIdentity } from "./server-identity.js";
 import { outcomeOf, spoilsConnection, storeFailure } from "./store-failure.js";
 import { inTransaction, isHeld, NotCommitted, type Transaction } from "./transaction.js";
 
@@ -67,11 +68,17 @@ export class Database {
       ...config,
       max: options.poolSize,
       // The pool waits for it, and reports its failure as one to connect.
-      onConnect: (client) => (options.pooled ? undefined : client.query(settingsSql)),
+      onConnect: (client) => (options.pooled ? undefined : this.#prepare(client)),
     });
     // An idle connection was lost: the pool has dropped it already, and the next statement makes a new one.
     this.#pool.on("error", (err) => options.logger.debug({ err }, "a pooled connection to Postgres was lost"));
   }
+
+  /**
+   * The server on which the leases are held. A new connection to another one, after a failover, is not used before the
+   * session has taken the leases anew there: that server may have lost the epoch that fences this process off.
+   */
+  server: string | undefined;
 
   /** How many connections there may be. Grows when a further user of the pool asks for more. */
   get poolSize(): number {
@@ -80,6 +87,13 @@ export class Database {
 
   set poolSize(connections: number) {
     this.#pool.options.max = connections;
+  }
+
+  async #prepare(client: pg.ClientBase): Promise<void> {
+    await client.query(settingsSql);
+    if (this.server === undefined) return;
+    const server = await serverIdentity(async (text, values) => (await client.query({ text, values })).rows);
+    if (server !== this.server) throw new Error("another database server answers; its leases are not taken yet");
   }
 
   /**

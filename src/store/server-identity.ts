@@ -1,8 +1,6 @@
 /**
  * Which database server answers: the same after a restart, another one after a failover, a restore or a move.
  */
-import type { SessionQuery } from "./session-connection.js";
-
 /** The cluster's identity and its timeline, which grows when a standby is promoted or a backup restored. */
 const timelineSql = `SELECT s.system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS server
                      FROM pg_control_system() AS s`;
@@ -12,8 +10,11 @@ const startSql = "SELECT pg_postmaster_start_time()::text AS server";
 /** Undefined column, function or permission: what a service without the functions answers. */
 const notOffered = new Set(["42501", "42883", "42703", "0A000", "55000"]);
 
-/** Names the server behind the session. @throws the error of Postgres when it cannot be asked */
-export async function serverIdentity(query: SessionQuery): Promise<string> {
+/** Runs a statement and returns its rows. */
+type Ask = (text: string, values: unknown[]) => Promise<object[]>;
+
+/** Names the server behind a connection. @throws the error of Postgres when it cannot be asked */
+export async function serverIdentity(query: Ask): Promise<string> {
   try {
     return await ask(query, timelineSql);
   } catch (error) {
@@ -22,7 +23,7 @@ export async function serverIdentity(query: SessionQuery): Promise<string> {
   }
 }
 
-async function ask(query: SessionQuery, text: string): Promise<string> {
-  const [row] = await query<{ server: string }>(text, []);
+async function ask(query: Ask, text: string): Promise<string> {
+  const [row] = (await query(text, [])) as { server: string }[];
   return row?.server ?? "";
 }

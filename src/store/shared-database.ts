@@ -7,6 +7,7 @@ import { Database } from "./database.js";
 import { Leases } from "./leases.js";
 import type { Logger } from "./logger.js";
 import { catalogChannel } from "./notifications.js";
+import { serverIdentity } from "./server-identity.js";
 import { Session } from "./session.js";
 import { Subscriptions } from "./subscriptions.js";
 
@@ -43,6 +44,7 @@ export class SharedDatabase {
         onConnected: async (query) => {
           // Leases first: until the locks are ours again, nothing else of this session matters.
           await this.leases.regainAll(query);
+          this.pool.server = await serverIdentity(query);
           await this.subscriptions.listenAll(query);
         },
         onUp: () => this.#tell((listener) => listener.onSession("up")),

@@ -19,7 +19,7 @@ const lengthPrefixBytes = 4;
  * Payloads this long are written by reference. Below it, copying costs less than one more piece for the socket
  * (measured: bench/wire.ts).
  */
-const referencedPayloadBytes = 64 * 1024;
+export const referencedPayloadBytes = 64 * 1024;
 
 /**
  * Encodes frames one behind another until {@link take} is called. The encoding is the canonical one (fields in order,

@@ -6,7 +6,7 @@ export { type Address, formatAddress, isLoopback, parseAddress } from "./address
 export { checkFrame } from "./check-outgoing.js";
 export { chooseCompression, compress, decompress, ownCapabilities } from "./compression.js";
 export { decodeFrame, FrameDecoder, type FrameDecoderOptions } from "./frame-decoder.js";
-export { FrameEncoder } from "./frame-encoder.js";
+export { FrameEncoder, referencedPayloadBytes } from "./frame-encoder.js";
 export { type Output, recycle } from "./output-blocks.js";
 export type {
   AckFrame,

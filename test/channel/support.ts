@@ -60,7 +60,7 @@ export class SenderBench implements SenderEffects<Named> {
     cursor: Position = { epoch: 0, number: 0 },
     credit = 500,
   ): void {
-    this.channel.onConnected(connection, { cursor, backlog, credit }, now);
+    this.channel.onConnected(connection, { cursor, backlog, credit, maxMessageBytes: 50 }, now);
   }
 
   ack(connection: unknown, now: number, number: number, news: Partial<AckNews> = {}): void {

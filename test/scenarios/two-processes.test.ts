@@ -2,45 +2,46 @@
  * Two real processes: exchanging messages, missing each other, coming back.
  */
 import pg from "pg";
-import { beforeAll, expect, it } from "vitest";
+import { expect, it, onTestFinished } from "vitest";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { peerProcess, runningPeer } from "./support/peer-process.js";
 
-let url: string;
-
-beforeAll(async () => {
+/** The URL of a database that goes when the test has finished, after the processes that were started later. */
+async function ownDatabase(): Promise<string> {
   const database = await testDatabase();
-  url = database.url;
-  return () => database.drop();
-});
+  onTestFinished(() => database.drop());
+  return database.url;
+}
 
 const texts = (peer: { messages: { all: { text: string }[] } }): string[] => peer.messages.all.map(({ text }) => text);
 
 it("exchange messages and replies, once each and in order", async () => {
-  const [a, b] = await Promise.all([runningPeer(url, "live.a-1"), runningPeer(url, "live.b-1", { handler: "reply" })]);
+  const url = await ownDatabase();
+  const [a, b] = await Promise.all([runningPeer(url, "a-1"), runningPeer(url, "b-1", { handler: "reply" })]);
   expect(a.pid).not.toBe(b.pid);
-  const sent = Array.from({ length: 500 }, (_, n) => a.call("sendTo", "live.b", `${n}`));
+  const sent = Array.from({ length: 500 }, (_, n) => a.call("sendTo", "b", `${n}`));
   const receipts = await Promise.all(sent);
-  expect(receipts.every(({ outcome, peer }) => peer === "live.b-1" && /delivered|stored/.test(outcome))).toBe(true);
+  expect(receipts.every(({ outcome, peer }) => peer === "b-1" && /delivered|stored/.test(outcome))).toBe(true);
   await a.messages.length(500);
   expect(texts(b)).toEqual(sent.map((_, n) => `${n}`));
   expect(texts(a)).toEqual(sent.map((_, n) => `re ${n}`));
-  expect(a.messages.all[0]).toMatchObject({ from: "live.b", sender: "live.b-1", to: "live.a" });
+  expect(a.messages.all[0]).toMatchObject({ from: "b", sender: "b-1", to: "a" });
   // Both end by themselves: a stopped peer leaves no socket, session or timer behind.
   expect(await Promise.all([a.finish(), b.finish()])).toEqual(Array(2).fill({ status: 0, signal: null }));
   expect([a.output, b.output]).toEqual(["", ""]);
 });
 
 it("need not run at the same time: what was stored by a sender that has exited reaches a listener never met", async () => {
-  await onServer(url, "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('off.b', '127.0.0.1:1', 'off.b-1')");
-  const a = await runningPeer(url, "off.a-1");
-  for (const text of ["1", "2", "3"]) expect((await a.call("sendTo", "off.b", text)).outcome).toBe("stored");
+  const url = await ownDatabase();
+  await onServer(url, "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('b', '127.0.0.1:1', 'b-1')");
+  const a = await runningPeer(url, "a-1");
+  for (const text of ["1", "2", "3"]) expect((await a.call("sendTo", "b", text)).outcome).toBe("stored");
   expect(await a.finish()).toEqual({ status: 0, signal: null });
   const count = "SELECT count(*)::int AS count FROM hawser.conn_messages";
   expect(await rowsOf(url, count)).toEqual([{ count: 3 }]);
-  const b = await runningPeer(url, "off.b-1");
+  const b = await runningPeer(url, "b-1");
   await b.messages.length(3);
   expect(texts(b)).toEqual(["1", "2", "3"]);
   await eventually("they are gone from the store", async () => (await rowsOf(url, count))[0]?.["count"] === 0);
@@ -48,23 +49,25 @@ it("need not run at the same time: what was stored by a sender that has exited r
 });
 
 it("get back what was replied to a sender that had left", async () => {
-  const b = await runningPeer(url, "reply.b-1", { handler: "reply" });
-  const a = await runningPeer(url, "reply.a-1");
-  await a.call("sendTo", "reply.b", "first");
+  const url = await ownDatabase();
+  const b = await runningPeer(url, "b-1", { handler: "reply" });
+  const a = await runningPeer(url, "a-1");
+  await a.call("sendTo", "b", "first");
   await a.messages.length(1);
   await b.finish();
-  expect((await a.call("sendTo", "reply.b", "second")).outcome).toBe("stored");
+  expect((await a.call("sendTo", "b", "second")).outcome).toBe("stored");
   await a.finish();
-  const again = await runningPeer(url, "reply.b-1", { handler: "reply" });
+  const again = await runningPeer(url, "b-1", { handler: "reply" });
   await again.messages.length(1);
   await eventually("the reply is stored", async () => (await again.call("pendingCount")) === 1);
   expect((await again.finish()).status).toBe(0);
-  const back = await runningPeer(url, "reply.a-1");
+  const back = await runningPeer(url, "a-1");
   await back.messages.length(1);
-  expect(back.messages.all).toMatchObject([{ from: "reply.b", sender: "reply.b-1", text: "re second" }]);
+  expect(back.messages.all).toMatchObject([{ from: "b", sender: "b-1", text: "re second" }]);
 });
 
 it("go on where they were after both were restarted, in good order or not", async () => {
+  const url = await ownDatabase();
   for (const end of ["finish", "crash"] as const) {
     const names = [`re${end}.a-1`, `re${end}.b-1`] as const;
     const topic = `re${end}.b`;
@@ -83,6 +86,7 @@ it("go on where they were after both were restarted, in good order or not", asyn
 });
 
 it("cannot have one name: the second ends with name_in_use, and gets the name when the first is killed", async () => {
+  const url = await ownDatabase();
   const first = await runningPeer(url, "twin-1");
   const [impatient, patient] = [
     peerProcess(url, "twin-1", { nameWaitMs: 500 }),
@@ -111,8 +115,9 @@ it("cannot have one name: the second ends with name_in_use, and gets the name wh
 });
 
 it("leave a database that the operator's queries run on as written, with the schema on the search path", async () => {
-  const a = await runningPeer(url, "ops.a-1");
-  const b = await runningPeer(url, "ops.b-1", { topic: "my_topic" });
+  const url = await ownDatabase();
+  const a = await runningPeer(url, "a-1");
+  const b = await runningPeer(url, "b-1", { topic: "my_topic" });
   await a.call("sendTo", "my_topic", "1");
   await b.finish();
   const client = new pg.Client({ connectionString: url, options: "-c search_path=hawser" });
@@ -120,11 +125,11 @@ it("leave a database that the operator's queries run on as written, with the sch
   try {
     const one = async (text: string): Promise<Record<string, unknown>[]> => (await client.query(text)).rows;
     // As an operator pre-registers a listener.
-    await one(`INSERT INTO topic_addr (topic, addr, client_name) VALUES ('my_topic', '127.0.0.1:4100', 'ops.b-1')
+    await one(`INSERT INTO topic_addr (topic, addr, client_name) VALUES ('my_topic', '127.0.0.1:4100', 'b-1')
                ON CONFLICT (topic, addr) DO UPDATE SET client_name = excluded.client_name`);
     await a.call("sendTo", "my_topic", "2");
     expect(await one("SELECT * FROM topic_addr WHERE topic = 'my_topic';")).toMatchObject([
-      { topic: "my_topic", addr: "127.0.0.1:4100", client_name: "ops.b-1" },
+      { topic: "my_topic", addr: "127.0.0.1:4100", client_name: "b-1" },
     ]);
     expect(await one("SELECT COUNT(*) FROM conn_messages WHERE connection_key = 1;")).toEqual([
       { count: expect.stringMatching(/^\d+$/) },
@@ -133,18 +138,17 @@ it("leave a database that the operator's queries run on as written, with the sch
       { name: "v" },
     ]);
     // And with the key of the channel that was used.
-    const [channel] = await one(
-      "SELECT connection_key AS key FROM conn_key_map WHERE composite = 'ops.a-1:ops.a:ops.b-1'",
-    );
+    const [channel] = await one("SELECT connection_key AS key FROM conn_key_map WHERE composite = 'a-1:a:b-1'");
     const key = channel?.["key"] as number;
     expect(await one(`SELECT COUNT(*) FROM conn_messages WHERE connection_key = ${key};`)).toEqual([{ count: "1" }]);
     expect(await one(`SELECT v FROM conn_mess_number WHERE connection_key = ${key};`)).toEqual([{ v: "1" }]);
-    expect(await one("SELECT addr, listener_topic, client_name FROM sender_listener WHERE sender_key = 'ops.a-1:ops.a'"))
-      .toMatchObject([{ listener_topic: "my_topic", client_name: "ops.b-1" }]);
+    expect(
+      await one("SELECT addr, listener_topic, client_name FROM sender_listener WHERE sender_key = 'a-1:a'"),
+    ).toMatchObject([{ listener_topic: "my_topic", client_name: "b-1" }]);
     expect(await one("SELECT id, v FROM seq")).toMatchObject([{ id: 1 }]);
     expect(await one("SELECT topic FROM topic_key WHERE topic = 'my_topic'")).toHaveLength(1);
     expect(await one(`SELECT sender_topic FROM conn_sender WHERE connection_key = ${key}`)).toEqual([
-      { sender_topic: "ops.a" },
+      { sender_topic: "a" },
     ]);
   } finally {
     await client.end();

@@ -20,6 +20,7 @@ export interface Mutant {
   readonly resolvesOnUnknown?: boolean;
   readonly cursorBeforeLease?: boolean;
   readonly sameEpochAfterFailover?: boolean;
+  readonly writesToAnyServer?: boolean;
   /** A warm start for a rare one: these rates, only these faults, so often. */
   readonly warmStart?: Partial<Record<"callFaultRate" | "dialFaultRate" | "notifyLossRate" | "slowRate", number>>;
   readonly faults?: readonly (
@@ -152,5 +153,9 @@ export const mutants: Record<string, { mutant: Mutant; seeds: number }> = {
     seeds: 4_000,
   },
   "same epoch after a failover": { mutant: { ...unchanged, sameEpochAfterFailover: true }, seeds: 4_000 },
+  "writes to a server on which it has no lease": {
+    mutant: { ...unchanged, writesToAnyServer: true, faults: ["session", "twin", "failover", "cut"], faultTimes: 5 },
+    seeds: 8_000,
+  },
   "watermark moves back": { mutant: { ...unchanged, Listener: CursorMovesBack }, seeds: 1_000 },
 };

@@ -122,12 +122,13 @@ export class ModelPostgres {
   insert(
     name: string,
     epoch: number,
+    server: number,
     key: number,
     rows: readonly ModelRow[],
     answer: (result: CallResult<"stored" | "fenced">) => void,
   ): void {
     this.transaction<"stored" | "fenced">(
-      { name, exclusive: false },
+      { name, exclusive: false, server },
       () => {
         if (!this.faults.insertWithoutEpochCheck && this.epochs.get(name) !== epoch) return { value: "fenced" };
         return {
@@ -154,12 +155,13 @@ export class ModelPostgres {
   commitCursor(
     name: string,
     epoch: number,
+    server: number,
     key: number,
     cursor: Position,
     answer: (result: CallResult<"done" | "fenced">) => void,
   ): void {
     this.transaction<"done" | "fenced">(
-      { name, exclusive: false },
+      { name, exclusive: false, server },
       () => {
         if (this.epochs.get(name) !== epoch) return { value: "fenced" };
         return {
@@ -246,7 +248,7 @@ export class ModelPostgres {
   }
 
   private transaction<T>(
-    options: { name: string; exclusive: boolean; session?: Session },
+    options: { name: string; exclusive: boolean; session?: Session; server?: number },
     write: () => { value: T; commit?: () => (() => void) | undefined },
     answer: (result: CallResult<T>) => void,
   ): void {
@@ -260,7 +262,10 @@ export class ModelPostgres {
       schedule.after(delay, () => answer(result));
     };
     const gone = () => generation !== this.generation;
-    if (!this.available) {
+    // A new connection to another server is not used before the lease is taken anew there.
+    const stranger = options.server !== undefined && options.server !== generation;
+    if (stranger) counts.add("transition: another server refused");
+    if (!this.available || stranger) {
       reply({ kind: "failed" }, random.delay(2));
       return;
     }

@@ -121,6 +121,12 @@ export class PeerProcess {
     return [...this.outgoing.values()].flatMap((outgoing) => (outgoing.wire?.open ? [outgoing.wire] : []));
   }
 
+  /** The server that this process writes to: the one on which it holds its lease. */
+  get trusted(): number {
+    const { postgres, mutant } = this.world;
+    return mutant.writesToAnyServer ? postgres.generation : this.generation;
+  }
+
   get now(): number {
     return this.world.schedule.now;
   }
@@ -468,7 +474,7 @@ export class PeerProcess {
               welcomed();
               outgoing.redialMs = 100;
               world.checkAck(key, epoch, welcome.cursor);
-              outgoing.channel.onConnected(wire, welcome, sender.now);
+              outgoing.channel.onConnected(wire, { ...welcome, maxMessageBytes: world.maxMessageBytes() }, sender.now);
               sender.arm(outgoing);
             }),
           );
@@ -527,7 +533,7 @@ export class PeerProcess {
     }));
     const outgoing = this.outgoing.get(key)!;
     const insert = ++outgoing.inserts;
-    world.postgres.insert(this.name, this.epoch, key, rows, (result) =>
+    world.postgres.insert(this.name, this.epoch, this.trusted, key, rows, (result) =>
       this.deliver(() => {
         if (insert !== outgoing.inserts) return;
         if (result.kind === "ok" && result.value === "fenced") {
@@ -643,7 +649,7 @@ export class PeerProcess {
     if (incoming.committing || cursor === undefined || this.lease !== "held") return;
     incoming.committing = true;
     incoming.toCommit = undefined;
-    this.world.postgres.commitCursor(this.name, this.epoch, incoming.key, cursor, (result) =>
+    this.world.postgres.commitCursor(this.name, this.epoch, this.trusted, incoming.key, cursor, (result) =>
       this.deliver(() => {
         incoming.committing = false;
         if (result.kind === "ok" && result.value === "fenced") {

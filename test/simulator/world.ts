@@ -61,6 +61,7 @@ export class World {
   readonly dialFaultRate: number;
   readonly notifyLossRate: number;
   readonly slowRate: number;
+  private readonly smallLimitRate: number;
   readonly handlerFaultRate: number;
 
   private readonly names: string[];
@@ -95,6 +96,7 @@ export class World {
     this.callFaultRate = calm ? 0 : random.next() * 0.1;
     this.dialFaultRate = calm ? 0 : random.next() * 0.3;
     this.notifyLossRate = calm ? 0 : random.next() * 0.6;
+    this.smallLimitRate = random.chance(0.2) ? 0.5 : 0;
     this.slowRate = calm ? 0 : random.pick([0, 0.02, 0.2]);
     this.handlerFaultRate = random.chance(0.3) ? random.pick([0.05, 0.4]) : 0;
     this.slowHandlers = random.chance(0.3);
@@ -162,6 +164,13 @@ export class World {
 
   cutWiresTo(process: PeerProcess): void {
     for (const [wire, { listener }] of this.wires) if (listener === process) wire.cut();
+  }
+
+  /** The limit of a listener, which may be another one after a restart. */
+  maxMessageBytes(): number {
+    if (!this.random.chance(this.smallLimitRate)) return 1_000;
+    this.counts.add("fault: lower message limit");
+    return 30;
   }
 
   handlerMs(): number {

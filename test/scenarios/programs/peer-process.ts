@@ -2,7 +2,7 @@
  * A peer in a process of its own. It does what the test asks over IPC, tells of messages and statuses, and ends by itself
  * when the test lets go of it and the peer has stopped. Argument: its options as JSON.
  */
-import { setImmediate as turn } from "node:timers/promises";
+import { setTimeout as delay, setImmediate as turn } from "node:timers/promises";
 import { HawserError, type Message, Peer } from "../../../src/peer/index.js";
 import { received } from "../../peer/support/world.js";
 import type { Ledger } from "../support/ledger.js";
@@ -35,10 +35,13 @@ let ending = false;
 let streaming: Promise<number> | undefined;
 
 /** Sends one message after another, at most `window` of them unconfirmed, until it is ended. */
-async function stream({ topic, prefix, window }: StreamOptions): Promise<number> {
+async function stream({ topic, prefix, window, perSecond = Infinity }: StreamOptions): Promise<number> {
   const unconfirmed = new Set<Promise<void>>();
+  const begun = performance.now();
   let number = 0;
   while (!ending) {
+    const early = begun + (number * 1_000) / perSecond - performance.now();
+    if (early > 0) await delay(early);
     if (unconfirmed.size >= window) await Promise.race(unconfirmed);
     number += 1;
     const mine = number;
@@ -62,6 +65,7 @@ const work: Work = {
   async run() {
     if (options.handler === "ledger") ledger = await openLedger(options.ledgerUrl as string);
     await peer.run(handle);
+    return peer.boundListenAddress;
   },
   async stop() {
     await peer.stop();

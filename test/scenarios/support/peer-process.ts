@@ -3,6 +3,7 @@
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { createRequire } from "node:module";
+import type { Readable } from "node:stream";
 import { pathToFileURL } from "node:url";
 import { onTestFinished } from "vitest";
 import type { PeerStatus } from "../../../src/peer/index.js";
@@ -52,8 +53,14 @@ export class PeerProcess {
       stdio: ["ignore", "pipe", "pipe", "ipc"],
     });
     this.#child = child;
-    for (const stream of [child.stdout, child.stderr]) stream?.on("data", (chunk) => (this.#output += chunk));
-    this.ended = new Promise((resolve) => child.once("close", (status, signal) => resolve({ status, signal })));
+    const outputs = [child.stdout, child.stderr].map(async (stream) => {
+      for await (const chunk of stream as Readable) this.#output += chunk;
+    });
+    // Not "close": that waits for the channel, too, which may have been let go of already.
+    const exit = new Promise<ProcessEnd>((resolve) => {
+      child.once("exit", (status, signal) => resolve({ status, signal }));
+    });
+    this.ended = Promise.all([exit, ...outputs]).then(([end]) => end);
     let ready: () => void = () => undefined;
     this.#ready = new Promise((resolve, reject) => {
       ready = resolve;

@@ -15,7 +15,8 @@ export interface PeerProgramOptions {
 
 /** What a process may be asked, and what it answers with. */
 export interface Calls {
-  run(): void;
+  /** Resolves with the address that it is bound to. */
+  run(): string;
   stop(): void;
   sendTo(topic: string, text: string, delivery?: "at-least-once" | "at-most-once"): Receipt;
   pendingCount(): number;
@@ -34,6 +35,8 @@ export interface StreamOptions {
   readonly prefix: string;
   /** How many may be unconfirmed at once. */
   readonly window: number;
+  /** How many a second; without it as many as the window lets through. */
+  readonly perSecond?: number;
 }
 
 /** From the test to the process. */

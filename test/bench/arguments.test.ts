@@ -1,0 +1,69 @@
+import { describe, expect, it } from "vitest";
+import { helpText, parseCommand } from "../../bench/arguments.js";
+import { suites } from "../../bench/suites.js";
+import { startProgram } from "../support/program.js";
+
+const peerLive = suites.find(({ name }) => name === "peer-live")!;
+const refused = (...args: string[]): string => {
+  try {
+    parseCommand(args, suites);
+  } catch (error) {
+    expect(error).toMatchObject({ code: "invalid_argument" });
+    return (error as Error).message;
+  }
+  throw new Error("it was not refused");
+};
+
+describe("the arguments of the bench", () => {
+  it("name a suite and perhaps a file", () => {
+    expect(parseCommand(["peer-live"], suites)).toEqual({ suite: peerLive, jsonFile: undefined });
+    expect(parseCommand(["peer-live", "--json", "out.json"], suites)).toEqual({
+      suite: peerLive,
+      jsonFile: "out.json",
+    });
+    expect(parseCommand(["--json=out.json", "peer-live"], suites)).toEqual({ suite: peerLive, jsonFile: "out.json" });
+  });
+
+  it("may ask for help, with whatever else", () => {
+    expect(parseCommand(["--help"], suites)).toBe("help");
+    expect(parseCommand(["peer-live", "-h"], suites)).toBe("help");
+  });
+
+  it.each([
+    [[], "No suite is given. The suites are peer-live"],
+    [["peer-dead"], 'There is no suite "peer-dead". The suites are peer-live'],
+    [["toString"], 'There is no suite "toString".'],
+    [["peer-live", "peer-live"], 'One suite runs at a time; "peer-live" is one more.'],
+    [["peer-live", "--jsno", "x"], "Unknown option '--jsno'. The flags are --json FILE and --help."],
+    [["peer-live", "--json"], "'--json <value>' argument missing"],
+    [["peer-live", "--json="], "--json needs the name of a file."],
+    [["peer-live", "--help=yes"], "'-h, --help' does not take an argument"],
+  ])("%j are refused with what would be right", (args, message) => {
+    expect(refused(...args)).toContain(message);
+    expect(refused(...args)).toContain("npm run bench -- --help");
+  });
+
+  it("are explained, each suite in one line", () => {
+    const lines = helpText(suites).split("\n");
+    for (const { name, summary } of suites) expect(lines).toContainEqual(expect.stringMatching(`${name} +${summary}`));
+    expect(Math.max(...lines.map(({ length }) => length))).toBeLessThanOrEqual(120);
+  });
+});
+
+describe("the bench command", () => {
+  const bench = (...args: string[]) => startProgram("bench/main.ts", args).ended;
+
+  it("explains itself with status 0", async () => {
+    expect(await bench("--help")).toEqual({ status: 0, signal: null, stdout: helpText(suites), stderr: "" });
+  });
+
+  it("ends with status 64 for wrong arguments, before anything is started", async () => {
+    const [unknown, unwritable] = await Promise.all([
+      bench("peer-dead"),
+      bench("peer-live", "--json", "/no/such/folder/out.json"),
+    ]);
+    expect(unknown).toMatchObject({ status: 64, stdout: "", stderr: expect.stringContaining('"peer-dead"') });
+    expect(unwritable).toMatchObject({ status: 64, stdout: "", stderr: expect.stringContaining("/no/such/folder") });
+    expect(unwritable.stderr.split("\n")).toHaveLength(3);
+  });
+});

@@ -1,0 +1,173 @@
+/**
+ * The package as a user gets it: packed, installed into an empty project, imported, type-checked and run.
+ */
+import { execFile } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { testDatabase } from "../support/database.js";
+import { projectDirectory } from "../support/program.js";
+
+interface Manifest {
+  readonly version: string;
+  readonly files: readonly string[];
+  readonly exports: Readonly<Record<string, unknown>>;
+  readonly devDependencies: Readonly<Record<string, string>>;
+}
+
+const manifest = JSON.parse(readFileSync(join(projectDirectory, "package.json"), "utf8")) as Manifest;
+/** What can be imported, as a user names it: `hawser`, `hawser/frames`, … */
+const entryPoints = Object.keys(manifest.exports)
+  .filter((path) => path !== "./package.json")
+  .map((path) => `hawser${path.slice(1)}`);
+
+const directory = mkdtempSync(join(tmpdir(), "hawser-package-"));
+const staged = join(directory, "staged");
+const project = join(directory, "project");
+const installed = join(project, "node_modules", "hawser");
+const projectBin = join(projectDirectory, "node_modules", ".bin");
+let packed: readonly string[] = [];
+
+/** Runs a program; what it wrote is in the error if it fails. */
+async function run(
+  command: string,
+  args: readonly string[],
+  cwd: string,
+  env: NodeJS.ProcessEnv = {},
+): Promise<string> {
+  try {
+    const { stdout } = await promisify(execFile)(command, args, { cwd, env: { ...process.env, ...env } });
+    return stdout;
+  } catch (cause) {
+    const { stdout, stderr } = cause as { stdout: string; stderr: string };
+    throw new Error(`${command} ${args.join(" ")} failed in ${cwd}:\n${stdout}\n${stderr}`, { cause });
+  }
+}
+
+function write(name: string, text: string): void {
+  writeFileSync(join(project, name), text);
+}
+
+beforeAll(async () => {
+  // Built beside the checkout, so that nobody's dist/ is in the way or out of date.
+  for (const name of ["package.json", "README.md", "LICENSE", ...manifest.files.filter((name) => name !== "dist")]) {
+    cpSync(join(projectDirectory, name), join(staged, name), { recursive: true });
+  }
+  await run(join(projectBin, "tsc"), ["-p", "tsconfig.build.json", "--outDir", join(staged, "dist")], projectDirectory);
+  const [tarball] = JSON.parse(await run("npm", ["pack", "--json", "--ignore-scripts"], staged)) as [
+    { filename: string; files: { path: string }[] },
+  ];
+  packed = tarball.files.map(({ path }) => path);
+
+  mkdirSync(project);
+  write("package.json", JSON.stringify({ name: "user", private: true, type: "module" }));
+  const tools = ["typescript", "@types/node"].map((name) => `${name}@${manifest.devDependencies[name]}`);
+  const quiet = ["--prefer-offline", "--no-audit", "--no-fund", "--loglevel=error"];
+  await run("npm", ["install", ...quiet, join(staged, tarball.filename), ...tools], project);
+  const compilerOptions = {
+    target: "ES2022",
+    lib: ["ES2023", "ESNext.Disposable"],
+    module: "NodeNext",
+    moduleResolution: "NodeNext",
+    types: ["node"],
+    strict: true,
+    exactOptionalPropertyTypes: true,
+    // What the package declares is checked, too.
+    skipLibCheck: false,
+  };
+  write("tsconfig.json", JSON.stringify({ compilerOptions, include: ["*.ts"] }));
+}, 120_000);
+
+afterAll(() => rmSync(directory, { recursive: true, force: true, maxRetries: 5 }));
+
+it("holds what it should, and nothing else", () => {
+  for (const file of [
+    "package.json",
+    "README.md",
+    "LICENSE",
+    "NOTICE",
+    "CHANGELOG.md",
+    "buf.yaml",
+    "dist/src/peer/index.js",
+    "dist/src/peer/index.d.ts",
+    "proto/hawser/peer/v1/frames.proto",
+    "proto/hawser/spec/v1/options.proto",
+    "schema/nats-server-options.schema.json",
+  ]) {
+    expect(packed).toContain(file);
+  }
+  const tops = new Set(packed.map((path) => path.split("/")[0]));
+  for (const top of ["src", "test", "bench", "codegen", "node_modules", "examples", ".ci"]) {
+    expect([...tops]).not.toContain(top);
+  }
+  expect(packed.filter((path) => /\.(test|spec)\.|(^|\/)test\//.test(path))).toEqual([]);
+});
+
+it.each(entryPoints)("%s imports", async (entryPoint) => {
+  const script = `const module = await import(${JSON.stringify(entryPoint)}); console.log(Object.keys(module).join());`;
+  const names = (await run(process.execPath, ["--input-type=module", "-e", script], project)).trim().split(",");
+  expect(names.length).toBeGreaterThan(0);
+  if (entryPoint === "hawser") expect(names).toEqual(expect.arrayContaining(["HawserError", "Peer"]));
+});
+
+it("type-checks under NodeNext, with its own declarations checked too", async () => {
+  const imports = entryPoints.map((entryPoint, n) => `import * as entry${n} from ${JSON.stringify(entryPoint)};`);
+  const uses = entryPoints.map((_, n) => `console.log(Object.keys(entry${n}));`);
+  write("every-entry.ts", [...imports, ...uses].join("\n"));
+  write("send.ts", sendProgram);
+  await run(process.execPath, [join(project, "node_modules/typescript/bin/tsc"), "-p", "."], project);
+  expect(existsSync(join(project, "send.js"))).toBe(true);
+});
+
+it("refuses what the types forbid", async () => {
+  write("wrong.ts", `import { Peer } from "hawser";\nnew Peer({ name: "a", topic: "a", listen: 7 });\n`);
+  const tsc = [join(project, "node_modules/typescript/bin/tsc"), "--noEmit", "-p", "."];
+  await expect(run(process.execPath, tsc, project)).rejects.toThrow(/wrong\.ts\(2,.*'number' is not assignable/);
+  rmSync(join(project, "wrong.ts"));
+});
+
+it("sends a message", async () => {
+  await using database = await testDatabase({ migrated: false });
+  const said = await run(process.execPath, ["send.js"], project, { DATABASE_URL: database.url });
+  expect(said.trim().split("\n")).toEqual(["b got hello from a-1", "delivered to b-1"]);
+});
+
+it("has the command", async () => {
+  const hawser = join(project, "node_modules", ".bin", "hawser");
+  expect(await run(hawser, ["--version"], project)).toContain(manifest.version);
+});
+
+it("carries a spec that `buf lint` and `buf build` pass", async () => {
+  const buf = join(projectBin, "buf");
+  await run(buf, ["lint"], installed);
+  await run(buf, ["build", "-o", join(directory, "spec.binpb")], installed);
+  expect(readFileSync(join(directory, "spec.binpb")).length).toBeGreaterThan(1_000);
+});
+
+/** A user's first program. */
+const sendProgram = `
+import { HawserError, Peer, type Message, type PeerOptions, type PeerStatus, type Receipt } from "hawser";
+
+const databaseUrl = process.env["DATABASE_URL"] ?? "";
+const options = (name: string): PeerOptions => ({
+  name: \`\${name}-1\`, topic: name, listen: "127.0.0.1:0", databaseUrl,
+});
+await using a = new Peer(options("a"));
+await using b = new Peer(options("b"));
+a.on("status", (status: PeerStatus) => {
+  if (status.kind === "sender_send_error") console.error(status.error.code);
+});
+await a.run();
+await b.run((message: Message) => {
+  console.log(\`\${message.to} got \${Buffer.from(message.payload).toString()} from \${message.sender}\`);
+});
+try {
+  const receipt: Receipt = await a.sendTo("b", "hello", { headers: { trace: "1" } });
+  console.log(\`\${receipt.outcome} to \${receipt.peer}\`);
+} catch (error) {
+  if (HawserError.is(error)) console.error(error.code, error.message);
+  throw error;
+}
+`;
