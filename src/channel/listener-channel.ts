@@ -44,6 +44,7 @@ export class ListenerChannel {
   protected link: Link | undefined;
 
   private readonly queue = new Fifo<IncomingMessage>();
+  private queueBytes = 0;
   /** From the connection, above the watermark; with at-most-once messages between them once live. */
   private readonly held = new Fifo<IncomingMessage>();
   /** Payload bytes from the connection in `queue`, `held` and `running`. */
@@ -53,6 +54,8 @@ export class ListenerChannel {
   private runningSince = 0;
   private attempts = 0;
   private retryAt: number | undefined;
+  /** That the retry is due was signalled; whoever takes it has no turn yet. */
+  private retrySignalled = false;
   private halted = false;
 
   /** Queries begun so far; a finding counts for whatever was asked before its query began. */
@@ -218,12 +221,14 @@ export class ListenerChannel {
     if (this.running !== undefined) {
       if (this.retryAt === undefined || now < this.retryAt) return undefined;
       this.retryAt = undefined;
+      this.retrySignalled = false;
       this.runningSince = now;
       this.attempts += 1;
       return this.running;
     }
     const message = this.queue.shift();
     if (message === undefined) return undefined;
+    this.queueBytes -= message.payload.length;
     this.running = message;
     this.runningSince = now;
     this.attempts = 1;
@@ -239,6 +244,12 @@ export class ListenerChannel {
   finish(result: HandlerResult, now: number): void {
     const message = this.running;
     if (message === undefined) return;
+    if (result.kind === "postponed") {
+      this.attempts -= 1;
+      this.retryAt = now + this.limits.retryDelayMs;
+      this.retrySignalled = false;
+      return;
+    }
     if (message.position === undefined) {
       if (result.kind !== "done") this.effects.dropped(message, result.errorCode, result.errorMessage);
       this.done(message);
@@ -246,6 +257,7 @@ export class ListenerChannel {
     }
     if (result.kind === "failed" && this.attempts < this.limits.maxAttempts) {
       this.retryAt = now + this.limits.retryDelayMs * 2 ** (this.attempts - 1);
+      this.retrySignalled = false;
       this.tellBusy(now);
       return;
     }
@@ -272,13 +284,21 @@ export class ListenerChannel {
   /** Stops or resumes handing out messages: the lease is not surely held, or the peer stops. */
   halt(halted: boolean): void {
     this.halted = halted;
-    if (!halted && (this.queue.length > 0 || this.retryAt !== undefined)) this.signalReady();
+    if (halted) {
+      this.tellBusy(Number.POSITIVE_INFINITY);
+      return;
+    }
+    if (this.link?.toldBusy === true && this.running === undefined) {
+      this.link.toldBusy = false;
+      this.ack();
+    }
+    if (this.queue.length > 0 || this.retryAt !== undefined) this.signalReady();
   }
 
   /** The moment at which {@link tick} has something to do, in ms; Infinity when only an event can change anything. */
   deadline(): number {
     if (this.running === undefined || this.halted) return Number.POSITIVE_INFINITY;
-    const retry = this.retryAt ?? Number.POSITIVE_INFINITY;
+    const retry = this.retrySignalled ? Number.POSITIVE_INFINITY : (this.retryAt ?? Number.POSITIVE_INFINITY);
     const speak = this.link !== undefined && !this.link.toldBusy && this.queue.length + this.held.length > 0;
     return speak ? Math.min(retry, this.runningSince + this.limits.busyAfterMs) : retry;
   }
@@ -286,7 +306,9 @@ export class ListenerChannel {
   /** Time has passed. */
   tick(now: number): void {
     this.tellBusy(now);
-    if (this.retryAt !== undefined && now >= this.retryAt) this.signalReady();
+    if (this.retryAt === undefined || now < this.retryAt) return;
+    this.retrySignalled = true;
+    this.signalReady();
   }
 
   /** Sends an Ack with what is known. */
@@ -326,7 +348,7 @@ export class ListenerChannel {
 
   private takeUnnumbered(message: IncomingMessage, link: Link): void {
     if (link.live && this.held.length > 0) this.held.push(message);
-    else this.queue.push(message);
+    else this.enqueue(message);
   }
 
   private takeNumbered(message: IncomingMessage, position: Position): void {
@@ -357,7 +379,12 @@ export class ListenerChannel {
 
   private accept(message: IncomingMessage, position: Position): void {
     this.watermark = position;
+    this.enqueue(message);
+  }
+
+  private enqueue(message: IncomingMessage): void {
     this.queue.push(message);
+    this.queueBytes += message.payload.length;
   }
 
   /** The store has nothing above the watermark, as query number `query` saw it. */
@@ -408,7 +435,7 @@ export class ListenerChannel {
         this.accept(message, position);
       } else {
         this.held.shift();
-        if (position === undefined) this.queue.push(message);
+        if (position === undefined) this.enqueue(message);
         else this.wireBytes -= message.payload.length;
       }
     }
@@ -423,7 +450,7 @@ export class ListenerChannel {
   private dropHeld(): void {
     for (let message = this.held.shift(); message; message = this.held.shift()) {
       // At-most-once messages were in order behind what is held; now nothing comes before them any more.
-      if (message.position === undefined) this.queue.push(message);
+      if (message.position === undefined) this.enqueue(message);
       else this.wireBytes -= message.payload.length;
     }
     this.gapAfter = undefined;
@@ -436,7 +463,8 @@ export class ListenerChannel {
   }
 
   private askIfRoom(): void {
-    if (!this.wanted || this.querying || this.queue.length > this.limits.refillBelow) return;
+    if (!this.wanted || this.querying) return;
+    if (this.queue.length > this.limits.refillBelow || this.queueBytes > this.limits.refillBelowBytes) return;
     this.wanted = false;
     this.querying = true;
     this.queriesBegun += 1;
@@ -452,9 +480,9 @@ export class ListenerChannel {
 
   private tellBusy(now: number): void {
     const link = this.link;
-    if (link === undefined || link.toldBusy || this.running === undefined) return;
-    if (this.queue.length + this.held.length === 0) return;
-    if (now < this.runningSince + this.limits.busyAfterMs) return;
+    if (link === undefined || link.toldBusy || this.queue.length + this.held.length === 0) return;
+    if (this.running === undefined && !this.halted) return;
+    if (!this.halted && now < this.runningSince + this.limits.busyAfterMs) return;
     link.toldBusy = true;
     this.ack();
   }

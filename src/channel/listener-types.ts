@@ -37,6 +37,8 @@ export interface ListenerLimits {
   readonly shortBacklogRows: number;
   /** The store is asked for more only while at most this many messages wait for the handler. */
   readonly refillBelow: number;
+  /** … and at most so many payload bytes. */
+  readonly refillBelowBytes: number;
 }
 
 /** How a handler ended. */
@@ -44,7 +46,9 @@ export type HandlerResult =
   | { readonly kind: "done" }
   | { readonly kind: "failed"; readonly errorCode: string; readonly errorMessage: string }
   /** Not to be tried again. */
-  | { readonly kind: "refused"; readonly errorCode: string; readonly errorMessage: string };
+  | { readonly kind: "refused"; readonly errorCode: string; readonly errorMessage: string }
+  /** The handler was never started, or its end does not count: tried again after a while, as the same attempt. */
+  | { readonly kind: "postponed" };
 
 /** What a listener's channel asks of the world. Every call returns at once; answers come back as events. */
 export interface ListenerEffects {

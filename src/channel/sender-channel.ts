@@ -148,8 +148,9 @@ export class SenderChannel<Message extends OutgoingMessage> {
       if (unsettled !== undefined) at = Math.min(at, unsettled.offeredAt + this.limits.sendTimeoutMs);
     }
     const waiting = this.unnumbered.at(0);
-    if (waiting !== undefined && this.connection === undefined) {
-      at = Math.min(at, waiting.message.offeredAt + this.limits.connectWaitMs);
+    if (waiting !== undefined) {
+      const { connectWaitMs, sendTimeoutMs } = this.limits;
+      at = Math.min(at, waiting.message.offeredAt + (this.connection === undefined ? connectWaitMs : sendTimeoutMs));
     }
     return at;
   }
@@ -449,12 +450,16 @@ export class SenderChannel<Message extends OutgoingMessage> {
     return (inFlight === 0 && this.flights.length === 0) || inFlight + size <= this.credit;
   }
 
-  /** Without a connection, at-most-once messages wait for one that is being made, and only so long. */
+  /**
+   * Without a connection, at-most-once messages wait for one that is being made, and only so long; with one, until the
+   * send timeout for what is in front of them.
+   */
   private dropUnnumbered(now: number): void {
-    if (this.connection !== undefined) return;
-    const waits = (this.dialling || this.state === "connecting") && !this.stopping;
+    const connected = this.connection !== undefined;
+    const waits = connected || ((this.dialling || this.state === "connecting") && !this.stopping);
+    const waitMs = connected ? this.limits.sendTimeoutMs : this.limits.connectWaitMs;
     for (let entry = this.unnumbered.at(0); entry; entry = this.unnumbered.at(0)) {
-      if (waits && now < entry.message.offeredAt + this.limits.connectWaitMs) return;
+      if (waits && now < entry.message.offeredAt + waitMs) return;
       this.unnumbered.shift();
       this.unnumberedBytes -= entry.message.payload.length;
       this.settle(entry.message, "dropped");
@@ -463,8 +468,16 @@ export class SenderChannel<Message extends OutgoingMessage> {
 
   /** Whether every unconfirmed message is to be stored now, not only those that have waited too long. */
   private storesEverything(): boolean {
-    if (this.stopping || this.busy || this.state === "down" || this.state === "draining") return true;
-    return this.isStuckBehindLong();
+    if (this.stopping || this.state === "down" || this.isStuckBehindLong()) return true;
+    return (this.busy || this.state === "draining") && !this.isAheadOfDrain();
+  }
+
+  /**
+   * The listener has more stored messages to take than one insert holds: more are stored at its pace, as acknowledgements
+   * come, or when the ack timeout asks for it.
+   */
+  private isAheadOfDrain(): boolean {
+    return this.stored - this.acked >= this.limits.insertRows;
   }
 
   /** Starts the next insert if one is due: always the oldest unconfirmed messages, one insert at a time. */

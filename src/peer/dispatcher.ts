@@ -13,6 +13,11 @@ export class Dispatcher {
     this.schedule();
   }
 
+  /** Whether channels wait for their turn. */
+  get hasWoken(): boolean {
+    return this.woken.size > 0;
+  }
+
   takeSlot(): boolean {
     if (this.running >= this.concurrency) return false;
     this.running += 1;

@@ -51,6 +51,7 @@ export class Inbox {
       wake: (link: ListenerLink) => this.dispatcher.wake(link),
       takeSlot: () => this.dispatcher.takeSlot(),
       freeSlot: () => this.dispatcher.freeSlot(),
+      othersWait: () => this.dispatcher.hasWoken,
       commit: (link: ListenerLink, cursor: Position, dead: DeadMessage | undefined, plain: Uint8Array | undefined) =>
         this.commit(link, cursor, dead, plain),
     });
@@ -123,6 +124,7 @@ export class Inbox {
       link.close();
     }
     this.links.clear();
+    this.topics.clear();
     this.opening.clear();
     this.era += 1;
     await this.openOwned();
@@ -221,7 +223,10 @@ export class Inbox {
       return refuse("fenced", `the catalog has epoch ${epoch ?? "none"} for "${hello.senderName}", not ${hello.epoch}`);
     }
     const backlog = await store.backlogOf(hello.connectionKey, link.channel.accepted);
-    if (!lease.isWritable || this.halted) return refuse("busy", `"${sender.name}" is not sure of its name`);
+    const isCurrent = this.links.get(hello.connectionKey) === link;
+    if (!lease.isWritable || this.halted || !isCurrent) {
+      return refuse("busy", `"${sender.name}" is not sure of its name`);
+    }
     this.backlogs.set(hello, backlog);
     const { epoch: cursorEpoch, number: cursor } = link.channel.committed;
     return { accept: true, welcome: { cursorEpoch, cursor, backlog, credit: settings.creditBytes } };

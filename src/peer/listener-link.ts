@@ -43,10 +43,15 @@ export interface InboxServices extends PeerContext {
   /** Whether one more handler may run beside the others. */
   takeSlot(): boolean;
   freeSlot(): void;
+  /** Whether other channels wait for their turn. */
+  othersWait(): boolean;
   commit(link: ListenerLink, cursor: Position, dead: DeadMessage | undefined, plain: Uint8Array | undefined): void;
 }
 
 const done: HandlerResult = { kind: "done" };
+
+/** Thrown for a message whose handling does not count: it comes again. */
+export const postponed = Symbol("postponed");
 
 /** How long messages are handled before the event loop has its turn; looked at once for so many messages. */
 const turnMs = 5;
@@ -81,6 +86,7 @@ export class ListenerLink implements ListenerEffects {
         retryDelayMs: settings.retryDelayMs,
         shortBacklogRows: storeConstants.shortBacklogRows,
         refillBelow: storeConstants.drainRows / 2,
+        refillBelowBytes: storeConstants.drainBytes / 2,
       },
       this,
     );
@@ -122,7 +128,7 @@ export class ListenerLink implements ListenerEffects {
     }
     this.channel.onMessages(connection, messages, now());
     // At once: what waits for another turn of the event loop would only pile up behind a fast sender.
-    if (this.channel.isHandling) this.arm();
+    if (this.channel.isHandling || this.inbox.othersWait()) this.arm();
     else this.run();
   }
 
@@ -267,7 +273,12 @@ export class ListenerLink implements ListenerEffects {
 
   /** A message was given up: the status says so. */
   async tellDead(message: IncomingMessage, code: string, text: string, stored: boolean): Promise<void> {
-    const topic = (await this.inbox.topicOf(message.topicKey)) ?? "";
+    let topic = "";
+    try {
+      topic = (await this.inbox.topicOf(message.topicKey)) ?? "";
+    } catch {
+      // The status is worth telling without it.
+    }
     this.inbox.status.tell({
       kind: "dead_letter",
       topic,
@@ -309,12 +320,16 @@ export class ListenerLink implements ListenerEffects {
       }
       const pending = this.begin(message, at);
       if (pending !== undefined) {
-        void pending.then((result) => this.finishLater(result));
+        pending.then(
+          (result) => this.finishLater(result),
+          (error) => this.finishLater(failure(error)),
+        );
         this.commitHandled();
         this.arm();
         return;
       }
       inbox.freeSlot();
+      this.tellIdle();
     }
     this.commitHandled();
     this.arm();
@@ -323,6 +338,7 @@ export class ListenerLink implements ListenerEffects {
 
   /** Starts the handler. A promise when it did not finish at once. */
   private begin(message: IncomingMessage, at: number): Promise<HandlerResult> | undefined {
+    this.plain = undefined;
     const topic = this.inbox.topicOf(message.topicKey);
     if (typeof topic !== "string" || message.encoding !== undefined) return this.beginLater(message, topic);
     this.plain = message.payload;
@@ -333,6 +349,7 @@ export class ListenerLink implements ListenerEffects {
     } catch (error) {
       this.channel.finish(failure(error), at);
     }
+    this.plain = undefined;
     return undefined;
   }
 
@@ -340,13 +357,19 @@ export class ListenerLink implements ListenerEffects {
     message: IncomingMessage,
     topicFound: string | Promise<string | undefined>,
   ): Promise<HandlerResult> {
+    let topic: string | undefined;
     try {
-      const topic = await topicFound;
+      topic = await topicFound;
+    } catch (error) {
+      this.inbox.logger.debug({ err: error }, "could not look up a topic; its message waits");
+      return { kind: "postponed" };
+    }
+    try {
+      this.plain = message.payload;
       if (topic === undefined) {
         return refused("unsubscribed", `topic key ${message.topicKey} is not in the catalog`);
       }
       const { encoding } = message;
-      this.plain = message.payload;
       if (encoding !== undefined) {
         const { compression, uncompressedBytes } = encoding;
         this.plain = await decompress(
@@ -383,9 +406,19 @@ export class ListenerLink implements ListenerEffects {
   private finishLater(result: HandlerResult): void {
     this.inbox.freeSlot();
     this.channel.finish(result, now());
-    if (!this.channel.isHandling) for (const resolve of this.whenIdle.splice(0)) resolve();
+    this.plain = undefined;
+    this.tellIdle();
     if (this.closed) return;
-    this.run();
+    if (this.inbox.othersWait()) {
+      this.commitHandled();
+      this.arm();
+      this.inbox.wake(this);
+    } else this.run();
+  }
+
+  private tellIdle(): void {
+    if (this.whenIdle.length === 0 || this.channel.isHandling) return;
+    for (const resolve of this.whenIdle.splice(0)) resolve();
   }
 
   /** One commit for everything that was handled in this turn. */
@@ -430,6 +463,7 @@ function refused(errorCode: HawserError["code"], errorMessage: string): HandlerR
 }
 
 function failure(error: unknown): HandlerResult {
+  if (error === postponed) return { kind: "postponed" };
   const { code, message } = HawserError.is(error) ? error : { code: "handler_failed", message: messageOf(error) };
   // Trying again would not help: nobody here serves the topic.
   if (code === "unsubscribed") return refused(code, message);
@@ -437,7 +471,11 @@ function failure(error: unknown): HandlerResult {
 }
 
 function messageOf(error: unknown): string {
-  return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  try {
+    return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  } catch {
+    return "a value that cannot be shown";
+  }
 }
 
 async function withTimeout(returned: unknown, timeoutMs: number): Promise<void> {

@@ -1,8 +1,11 @@
+import { postponed } from "./listener-link.js";
 import type { Message } from "./message.js";
 
 interface Waiting {
   readonly message: Message;
   readonly done: () => void;
+  /** The loop has ended before the message was finished. */
+  readonly giveBack: () => void;
 }
 
 /**
@@ -26,8 +29,10 @@ export class MessageStream implements AsyncIterableIterator<Message> {
 
   /** The handler: done when the loop has asked for the message after this one. */
   readonly handle = (message: Message): Promise<void> =>
-    new Promise((resolve) => {
-      this.waiting.push({ message, done: resolve });
+    new Promise((resolve, reject) => {
+      const giveBack = (): void => reject(postponed);
+      if (this.ended) giveBack();
+      else this.waiting.push({ message, done: resolve, giveBack });
       this.pass();
     });
 
@@ -50,6 +55,8 @@ export class MessageStream implements AsyncIterableIterator<Message> {
 
   async return(): Promise<IteratorResult<Message>> {
     this.close();
+    this.current?.giveBack();
+    this.current = undefined;
     this.end();
     return { done: true, value: undefined };
   }
@@ -58,6 +65,7 @@ export class MessageStream implements AsyncIterableIterator<Message> {
   close(): void {
     this.ended = true;
     for (const resolve of this.asked.splice(0)) resolve({ done: true, value: undefined });
+    for (const { giveBack } of this.waiting.splice(0)) giveBack();
   }
 
   [Symbol.asyncIterator](): this {

@@ -151,9 +151,14 @@ export class Outbox {
 
   /** Runs a send when the topic is known, behind the sends that wait for that already. */
   private async inOrder<T>(routes: TopicRoutes, send: (routes: TopicRoutes) => Promise<T>): Promise<T> {
+    const { maxSendQueueMessages } = this.context.settings;
+    if (routes.waiting >= maxSendQueueMessages) {
+      throw new PeerError("busy", `${routes.waiting} sends to "${routes.topic}" wait for the phone book already`);
+    }
     routes.waiting += 1;
-    const mine = routes.tail.then(async () => {
-      if (!routes.ready || routes.isEmpty) await this.load(routes);
+    // One reading for all that wait for it.
+    const known = routes.ready && !routes.isEmpty ? undefined : this.loadOnce(routes);
+    const mine = Promise.all([routes.tail, known]).then(async () => {
       if (this.closed) throw new PeerError("not_running", "the peer has stopped");
       return await send(routes);
     });
@@ -162,7 +167,23 @@ export class Outbox {
       return await mine;
     } finally {
       routes.waiting -= 1;
+      this.forgetTopics(maxSendQueueMessages);
     }
+  }
+
+  /** Topics that nobody serves are kept for the status events, but no more of them than messages may wait. */
+  private forgetTopics(limit: number): void {
+    if (this.topics.size <= limit) return;
+    for (const [topic, routes] of this.topics) {
+      if (routes.waiting === 0 && routes.isEmpty) this.topics.delete(topic);
+    }
+  }
+
+  private loadOnce(routes: TopicRoutes): Promise<void> {
+    routes.loading ??= this.load(routes).finally(() => {
+      routes.loading = undefined;
+    });
+    return routes.loading;
   }
 
   private routesOf(topic: string): TopicRoutes {
@@ -260,18 +281,24 @@ export class Outbox {
     }
   }
 
+  /** Looks up again the keys of topics and channels. @throws StoreError `store_failed` */
+  async rekey(): Promise<void> {
+    const { store, sender } = this.context;
+    for (const routes of this.topics.values()) {
+      if (routes.topicKey !== 0) routes.topicKey = await store.topicKey(routes.topic);
+    }
+    for (const link of this.links.values()) {
+      link.rekey((await store.connectionKey(sender, link.listenerName)).connectionKey);
+    }
+  }
+
   /** A new database session: notifications were missed, and keys may be another database's. */
   private async sessionUp(): Promise<void> {
-    const { store, sender, logger } = this.context;
+    const { store, logger } = this.context;
     try {
       if (store.generation !== this.generation) {
         this.generation = store.generation;
-        for (const routes of this.topics.values()) {
-          if (routes.topicKey !== 0) routes.topicKey = await store.topicKey(routes.topic);
-        }
-        for (const link of this.links.values()) {
-          link.rekey((await store.connectionKey(sender, link.listenerName)).connectionKey);
-        }
+        await this.rekey();
       }
     } catch (error) {
       logger.debug({ err: error }, "could not look up keys after a new session; polling on");

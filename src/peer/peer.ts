@@ -49,6 +49,8 @@ export class Peer implements AsyncDisposable {
   private state: State = "stopped";
   private transition: Promise<void> = Promise.resolve();
   private session: PeerSession | undefined;
+  /** Ends a start that is under way. */
+  private starting: AbortController | undefined;
   private handler: Handler | undefined;
   private stream: MessageStream | undefined;
   private bound = "";
@@ -111,6 +113,9 @@ export class Peer implements AsyncDisposable {
   async run(handler?: Handler): Promise<void> {
     while (this.state === "stopping") await this.transition.catch(() => undefined);
     if (this.state !== "stopped") return await this.transition;
+    if (this.stream !== undefined && handler !== undefined) {
+      throw new PeerError("already_running", "messages() takes the place of a handler: call run() without one");
+    }
     if (this.stream === undefined) this.handler = handler;
     this.state = "starting";
     this.transition = this.start();
@@ -149,6 +154,7 @@ export class Peer implements AsyncDisposable {
    */
   sendTo(topic: string, payload: Uint8Array | string, options?: SendOptions): Promise<Receipt> {
     try {
+      if (options?.signal?.aborted) throw aborted(options.signal);
       const session = this.running();
       if (!session.outbox.knows(topic)) this.checkForeign(topic);
       const message = this.checkMessage(payload, options);
@@ -180,6 +186,7 @@ export class Peer implements AsyncDisposable {
   async subscribe(topic: string): Promise<void> {
     this.checkForeign(topic);
     checkNotReserved(topic);
+    await this.started();
     const before = this.subscriptions.has(topic);
     this.subscriptions.add(topic);
     this.unsubscribed.delete(topic);
@@ -196,6 +203,7 @@ export class Peer implements AsyncDisposable {
   async unsubscribe(topic: string): Promise<void> {
     this.checkForeign(topic);
     checkNotReserved(topic);
+    await this.started();
     this.subscriptions.delete(topic);
     if (this.state === "running") await this.session?.unsubscribe(topic);
     else this.unsubscribed.add(topic);
@@ -242,12 +250,16 @@ export class Peer implements AsyncDisposable {
    * phone book and gives the name back. All pending promises settle. May be called twice; `run` may follow.
    */
   async stop({ deadlineMs = this.options.settings.stopDeadlineMs }: { deadlineMs?: number } = {}): Promise<void> {
+    if (Number.isNaN(deadlineMs) || deadlineMs < 0) {
+      throw new PeerError("invalid_argument", `deadlineMs ${deadlineMs}: must be a number of milliseconds, 0 or more`);
+    }
+    this.starting?.abort(new PeerError("aborted", `"${this.name}" was stopped while it was starting`));
     while (this.state === "starting") await this.transition.catch(() => undefined);
     if (this.state === "stopping") return await this.transition;
     const { session } = this;
     if (session === undefined) return;
     this.state = "stopping";
-    this.transition = session.stop(deadlineMs).finally(() => this.ended());
+    this.transition = session.stop(deadlineMs).finally(() => this.ended(session));
     this.stream?.close();
     await this.transition;
   }
@@ -256,25 +268,36 @@ export class Peer implements AsyncDisposable {
     await this.stop();
   }
 
+  /** What is asked for in the middle of a start waits for its end: the start has read what there was. */
+  private async started(): Promise<void> {
+    if (this.state === "starting") await this.transition.catch(() => undefined);
+  }
+
   private get sender(): Sender {
     return { name: this.options.name, sourceTopic: this.options.topic };
   }
 
   private async start(): Promise<void> {
+    const starting = new AbortController();
+    this.starting = starting;
     try {
-      const session = await PeerSession.start({
-        options: this.options,
-        advertise: this.advertised,
-        logger: this.logger,
-        status: this.status,
-        subscriptions: this.subscriptions,
-        unsubscribed: this.unsubscribed,
-        handle: this.handler && this.handle,
-        onLost: () => {
-          this.stream?.close();
-          this.ended();
+      const session = await PeerSession.start(
+        {
+          options: this.options,
+          advertise: this.advertised,
+          logger: this.logger,
+          status: this.status,
+          subscriptions: this.subscriptions,
+          unsubscribed: this.unsubscribed,
+          handle: this.handler && this.handle,
+          onLost: (ending) => this.nameLost(ending),
         },
-      });
+        starting.signal,
+      );
+      if (session.isLost) {
+        await session.stop(0);
+        throw new PeerError("name_lost", `"${this.name}" lost its name while it was starting`);
+      }
       this.session = session;
       this.bound = session.boundAddress;
       this.unsubscribed.clear();
@@ -285,10 +308,22 @@ export class Peer implements AsyncDisposable {
       const cause = asHawserError(error);
       if (cause.code !== "internal" && cause.code !== "store_failed") throw cause;
       throw new PeerError("startup_failed", `"${this.name}" could not start: ${cause.message}`, { cause });
+    } finally {
+      this.starting = undefined;
     }
   }
 
-  private ended(): void {
+  /** The session ends by itself, because another process has the name. */
+  private nameLost(ending: Promise<void>): void {
+    const { session } = this;
+    if (session === undefined || this.state !== "running") return;
+    this.state = "stopping";
+    this.transition = ending.finally(() => this.ended(session));
+    this.stream?.close();
+  }
+
+  private ended(session: PeerSession): void {
+    if (this.session !== session) return;
     this.session = undefined;
     this.stream = undefined;
     this.state = "stopped";
@@ -369,22 +404,27 @@ function notRunning(name: string): PeerError {
   return new PeerError("not_running", `"${name}" is not running; call run() first`);
 }
 
+/** The caller's signal was aborted before anything was sent. */
+function aborted(signal: AbortSignal): PeerError {
+  return new PeerError("aborted", "the send was aborted before it began", { cause: signal.reason });
+}
+
 async function abortable(promise: Promise<Receipt>, signal: AbortSignal): Promise<Receipt> {
-  const aborted = (): PeerError =>
+  const abandoned = (): PeerError =>
     new PeerError("aborted", "the wait for the send was aborted; the message may still arrive", {
       cause: signal.reason,
       outcome: "unknown",
     });
   if (signal.aborted) {
     promise.catch(() => undefined);
-    throw aborted();
+    throw abandoned();
   }
   let onAbort: (() => void) | undefined;
   try {
     return await Promise.race([
       promise,
       new Promise<never>((_, reject) => {
-        onAbort = () => reject(aborted());
+        onAbort = () => reject(abandoned());
         signal.addEventListener("abort", onAbort, { once: true });
       }),
     ]);

@@ -35,6 +35,10 @@ export class SenderLink implements SenderEffects<Outgoing> {
   private redialMs: number = protocolConstants.reconnectMinMs;
   private flushing = false;
   private unflushedBytes = 0;
+  /** A send was refused because the queue was full, and none was taken since. */
+  private full = false;
+  private preparingMessages = 0;
+  private preparingBytes = 0;
   private stopped = false;
   /** Grows when the answer of an insert under way is to be dropped. */
   private inserts = 0;
@@ -80,10 +84,8 @@ export class SenderLink implements SenderEffects<Outgoing> {
   ): Outgoing {
     const message = new Outgoing(this.listenerName, delivery, topicKey, payload, headers);
     if (payload.length > this.context.settings.compressThresholdBytes || this.preparing !== undefined) {
-      this.prepare(async () => {
-        await this.pack(message);
-        this.offer(message, topic);
-      });
+      if (this.hasRoom(payload.length)) this.prepare(message, topic);
+      else this.refuse(message, topic);
     } else this.offer(message, topic);
     return message;
   }
@@ -92,7 +94,13 @@ export class SenderLink implements SenderEffects<Outgoing> {
   relocate(address: ListenerAddress): void {
     const moved = address.addr !== this.address.addr;
     this.address = address;
-    if (address.addr === undefined || this.connection !== undefined) return;
+    if (address.addr === undefined) return;
+    // The listener is elsewhere by its own word; the old connection may be half-open for a long time yet.
+    const { connection } = this;
+    if (moved && connection !== undefined) {
+      this.dropConnection(connection, new TransportError("connection_lost", "the listener has another address now"));
+    }
+    if (this.connection !== undefined) return;
     if (moved) this.dialling?.abort();
     if (moved || this.dialling === undefined) this.connectNow();
   }
@@ -106,7 +114,9 @@ export class SenderLink implements SenderEffects<Outgoing> {
   rekey(connectionKey: number): void {
     if (connectionKey === this.connectionKey) return;
     this.connectionKey = connectionKey;
-    this.dropConnection();
+    const { connection } = this;
+    if (connection === undefined) return;
+    this.dropConnection(connection, new TransportError("connection_lost", "the channel's key has changed"));
   }
 
   /** The lease is, or is not, surely held. */
@@ -181,9 +191,14 @@ export class SenderLink implements SenderEffects<Outgoing> {
       }
     }
     const batch: OutgoingBatch = { epoch: this.channel.epoch, delivery, firstNumber, topicKey, payloads };
-    connection.writeBatch(
-      headers === undefined && compressions === undefined ? batch : { ...batch, headers, compressions },
-    );
+    try {
+      connection.writeBatch(
+        headers === undefined && compressions === undefined ? batch : { ...batch, headers, compressions },
+      );
+    } catch (error) {
+      // What cannot be written would leave a gap on this connection: it ends, and the store takes what is unconfirmed.
+      queueMicrotask(() => this.dropConnection(connection, asHawserError(error)));
+    }
     if (!connection.canWrite) this.channel.pauseWriting();
   }
 
@@ -232,20 +247,52 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   private offer(message: Outgoing, topic: string): void {
     if (this.channel.offer(message, now())) {
+      this.full = false;
       this.unflushedBytes += message.payload.length;
       // A long loop of sends need not end before the first of them leave.
       if (this.unflushedBytes >= protocolConstants.batchTargetBytes) this.flush();
       else this.flushSoon();
       return;
     }
-    const text = `${this.channel.pendingMessages} messages wait for "${this.listenerName}" already`;
-    this.context.status.tell({ kind: "sender_busy", topic, peer: this.listenerName, message: text });
-    message.fail(new PeerError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
+    this.refuse(message, topic);
   }
 
-  private prepare(work: () => Promise<void>): void {
-    const before = this.preparing ?? Promise.resolve();
-    const mine: Promise<void> = before.then(work).finally(() => {
+  private refuse(message: Outgoing, topic: string): void {
+    const waiting = this.channel.pendingMessages + this.preparingMessages;
+    const text = `${waiting} messages wait for "${this.listenerName}" already`;
+    message.fail(new PeerError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
+    // Told once, until there was room again: a status for each refused send would be a flood.
+    if (this.full) return;
+    this.full = true;
+    this.context.status.tell({ kind: "sender_busy", topic, peer: this.listenerName, message: text });
+  }
+
+  /** Whether a message that is not offered yet keeps within the limits of the queue. */
+  private hasRoom(bytes: number): boolean {
+    const { maxSendQueueMessages, maxSendQueueBytes } = this.context.settings;
+    const messages = this.channel.pendingMessages + this.preparingMessages;
+    if (messages === 0) return true;
+    return (
+      messages < maxSendQueueMessages && this.channel.pendingBytes + this.preparingBytes + bytes <= maxSendQueueBytes
+    );
+  }
+
+  /** Compresses a message, and offers it behind those that are being compressed already. */
+  private prepare(message: Outgoing, topic: string): void {
+    const bytes = message.payload.length;
+    this.preparingMessages += 1;
+    this.preparingBytes += bytes;
+    const work = async (): Promise<void> => {
+      try {
+        await this.pack(message);
+      } catch (error) {
+        this.context.logger.debug({ err: error }, "could not compress a payload; it travels as it is");
+      }
+      this.preparingMessages -= 1;
+      this.preparingBytes -= bytes;
+      this.offer(message, topic);
+    };
+    const mine: Promise<void> = (this.preparing ?? Promise.resolve()).then(work).finally(() => {
       if (this.preparing === mine) this.preparing = undefined;
     });
     this.preparing = mine;
@@ -318,9 +365,12 @@ export class SenderLink implements SenderEffects<Outgoing> {
   private connect(): void {
     if (this.stopped || this.dialling !== undefined || this.connection !== undefined) return;
     const { addr } = this.address;
-    if (addr === undefined) {
+    // Nobody says Hello with an epoch that it does not surely hold: after a failover it may be an older one again.
+    const mayCall = this.context.lease.state === "held";
+    if (addr === undefined || !mayCall) {
       this.channel.onDialFailed(now());
       this.arm();
+      if (!mayCall) this.redialLater();
       return;
     }
     const dialling = new AbortController();
@@ -418,7 +468,9 @@ export class SenderLink implements SenderEffects<Outgoing> {
     const { store, lease, secrets } = this.context;
     try {
       if (error.code === "unauthenticated") await secrets.refresh();
-      if (error.code === "fenced" && (await store.peerEpoch(lease.name)) !== lease.epoch && lease.state === "held") {
+      if (error.code !== "fenced" || lease.state !== "held") return;
+      // Greater, not other: a server that a failover has left behind may still answer with an older one.
+      if (((await store.peerEpoch(lease.name)) ?? 0) > lease.epoch) {
         this.context.nameLost(`"${this.listenerName}" refused an old epoch`);
       }
     } catch (cause) {
@@ -442,11 +494,10 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.redialLater();
   }
 
-  private dropConnection(): void {
-    const { connection } = this;
-    if (connection === undefined) return;
+  private dropConnection(connection: SenderConnection, why: HawserError): void {
+    if (connection !== this.connection) return;
     connection.destroy();
-    this.closed(connection, new TransportError("connection_lost", "the channel's key has changed"));
+    this.closed(connection, why);
   }
 
   private redialLater(): void {

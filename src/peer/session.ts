@@ -6,7 +6,7 @@
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { PeerError } from "../errors/index.js";
-import { type CatalogChange, type Lease, openStore, type Registration, type Store } from "../store/index.js";
+import { type Lease, openStore, type Registration, type Store } from "../store/index.js";
 import { parseAddress } from "../wire/index.js";
 import { type PeerContext, SecretCache } from "./context.js";
 import { Inbox } from "./inbox.js";
@@ -26,8 +26,8 @@ export interface SessionOptions {
   readonly unsubscribed: ReadonlySet<string>;
   /** Undefined for a peer that only sends: what comes for it waits. */
   readonly handle: HandleIncoming | undefined;
-  /** The name is lost, and the session has ended by itself. */
-  readonly onLost: () => void;
+  /** The name is lost, and the session ends by itself. */
+  readonly onLost: (ending: Promise<void>) => void;
 }
 
 export class PeerSession {
@@ -35,8 +35,13 @@ export class PeerSession {
   private readonly inbox: Inbox;
   boundAddress = "";
   publishedAddress = "";
-  private ended = false;
+  private stopping: Promise<void> | undefined;
   private lost = false;
+  /** After the move to another database server nothing is stored before keys and cursors are read there. */
+  private isBeginningAgain = false;
+  private again: NodeJS.Timeout | undefined;
+  private registeredAt = Number.NEGATIVE_INFINITY;
+  private readonly unlisten: (() => void)[];
 
   private constructor(
     private readonly session: SessionOptions,
@@ -62,9 +67,25 @@ export class PeerSession {
       serves: (topic) => topic === options.topic || subscriptions.has(topic),
       handle,
     });
-    lease.onRenewed((epoch) => this.leaseRenewed(epoch));
-    lease.onChange((state) => this.leaseChanged(state));
-    store.on("catalog", (change) => void this.stayListed(change));
+    this.unlisten = [
+      lease.onRenewed((epoch) => this.leaseRenewed(epoch)),
+      lease.onChange((state) => this.leaseChanged(state)),
+      store.on("catalog", ({ topic, clientName, operation }) => {
+        if (operation === "delete" && clientName === options.name) void this.stayListed([topic]);
+      }),
+      store.on("session", (state) => {
+        if (state === "up") void this.stayListed([options.topic, ...subscriptions]);
+      }),
+    ];
+  }
+
+  /** Another process has the name. */
+  get isLost(): boolean {
+    return this.lost;
+  }
+
+  private get ended(): boolean {
+    return this.stopping !== undefined;
   }
 
   /**
@@ -72,7 +93,7 @@ export class PeerSession {
    *
    * @throws HawserError `name_in_use`, `bind_failed`, `store_failed`, `schema_too_new`, `plaintext_refused`
    */
-  static async start(session: SessionOptions): Promise<PeerSession> {
+  static async start(session: SessionOptions, signal: AbortSignal): Promise<PeerSession> {
     const { options } = session;
     const store = await openPeerStore(session);
     let lease: Lease | undefined;
@@ -81,15 +102,19 @@ export class PeerSession {
       await store.migrate();
       const secrets = new SecretCache(store);
       await secrets.refresh();
-      lease = await store.takeName(options.name, { waitMs: options.settings.nameWaitMs });
+      lease = await store.takeName(options.name, { waitMs: options.settings.nameWaitMs, signal });
+      signal.throwIfAborted();
       started = new PeerSession(session, store, lease, secrets);
       started.boundAddress = await started.inbox.start();
       await started.register();
+      signal.throwIfAborted();
       return started;
     } catch (error) {
+      started?.forget();
       started?.outbox.close();
       await started?.inbox.close();
-      await lease?.release({ clean: true });
+      // Nothing was handled, so the name is as clean as it was found.
+      await lease?.release({ clean: lease.wasClean });
       await store.close();
       throw error;
     }
@@ -111,18 +136,37 @@ export class PeerSession {
   }
 
   /** Ends in good order, or as far as that goes until the deadline. */
-  async stop(deadlineMs: number): Promise<void> {
-    if (this.ended) return;
-    this.ended = true;
-    const inTime = await within(deadlineMs, Promise.all([this.outbox.stop(), this.inbox.stop()]));
+  stop(deadlineMs: number): Promise<void> {
+    this.stopping ??= this.end(deadlineMs);
+    return this.stopping;
+  }
+
+  private async end(deadlineMs: number): Promise<void> {
+    const until = performance.now() + deadlineMs;
+    const { logger } = this.session;
+    const inTime = await within(deadlineMs, this.finishWork());
     if (!inTime && !this.lost) {
-      this.session.logger.warn(
+      logger.warn(
         { deadlineMs },
         "stopping did not end in time; what is unconfirmed is rejected, and comes again if it was stored or sent",
       );
     }
     await this.inbox.close();
     this.outbox.close();
+    // Postgres may hang: then the name is free when the connection ends.
+    const left = await within(Math.max(until - performance.now(), 0) + leaveGraceMs, this.leave(inTime));
+    if (!left) logger.warn({}, "could not give the name back in time; it is free when the database notices");
+    this.forget();
+    await within(leaveGraceMs, this.store.close());
+  }
+
+  /** Handlers end first: what they still send is stored with the rest. */
+  private async finishWork(): Promise<void> {
+    await this.inbox.stop();
+    await this.outbox.stop();
+  }
+
+  private async leave(clean: boolean): Promise<void> {
     if (!this.lost) {
       try {
         await this.store.unregister(this.lease, { keepDurable: true });
@@ -130,8 +174,13 @@ export class PeerSession {
         this.session.logger.warn({ err: error }, "could not leave the phone book; senders will find out by dialling");
       }
     }
-    await this.lease.release({ clean: inTime && !this.lost });
-    await this.store.close();
+    await this.lease.release({ clean: clean && !this.lost });
+  }
+
+  /** Hears of nothing any more. */
+  private forget(): void {
+    clearTimeout(this.again);
+    for (const stop of this.unlisten) stop();
   }
 
   private async register(): Promise<void> {
@@ -143,18 +192,26 @@ export class PeerSession {
     ];
     for (const topic of unsubscribed) await this.store.removeSubscription(this.lease, topic);
     await this.store.registerListener(this.lease, { ...this.registration(), topics });
+    this.registeredAt = performance.now();
   }
 
   /** Somebody cleared the addresses of a topic that this peer serves: it enters itself again. */
-  private async stayListed({ topic, clientName, operation }: CatalogChange): Promise<void> {
+  private async stayListed(topics: readonly string[]): Promise<void> {
     const { options, subscriptions, logger } = this.session;
-    if (operation !== "delete" || clientName !== options.name || this.publishedAddress === "") return;
+    if (this.ended || this.publishedAddress === "") return;
     try {
-      const listed = (await this.store.listenersOf(topic)).some(({ name }) => name === options.name);
-      const serves = topic === options.topic || subscriptions.has(topic);
-      if (!listed && serves && !this.ended) await this.register();
+      for (const topic of topics) {
+        const listeners = await this.store.listenersOf(topic);
+        const serves = topic === options.topic || subscriptions.has(topic);
+        if (!serves || this.ended || listeners.some(({ name }) => name === options.name)) continue;
+        // Another peer that publishes the same address has taken the row over: entering again would never end.
+        const other = listeners.find(({ addr }) => addr === this.publishedAddress);
+        if (other !== undefined) {
+          logger.error({ topic, address: other.addr, peer: other.name }, "another peer publishes this peer's address");
+        } else if (performance.now() > this.registeredAt + storeConstants.leasePollMs) await this.register();
+      }
     } catch (error) {
-      if (!this.ended) logger.warn({ err: error, topic }, "could not enter the phone book again");
+      if (!this.ended) logger.warn({ err: error, topics }, "could not enter the phone book again");
     }
   }
 
@@ -163,12 +220,12 @@ export class PeerSession {
     return { addr: this.publishedAddress, maxMessageBytes, durable };
   }
 
+  /** Also while stopping: what is unconfirmed can be stored when the lease is back. */
   private leaseChanged(state: Lease["state"]): void {
-    if (this.ended) return;
     if (state === "lost") this.nameLost("the catalog has another epoch");
     else if (state === "held") {
-      this.outbox.setMayStore(true);
-      this.inbox.halt(false);
+      if (!this.isBeginningAgain) this.outbox.setMayStore(true);
+      if (!this.ended) this.inbox.halt(false);
     } else if (state === "suspended") {
       this.outbox.setMayStore(false);
       this.inbox.halt(true);
@@ -177,19 +234,25 @@ export class PeerSession {
 
   /** Another database server: what was under way counts no more, and everything begins again from what it has. */
   private leaseRenewed(epoch: number): void {
-    if (this.ended) return;
+    this.isBeginningAgain = true;
     this.outbox.rebase(epoch);
-    void this.beginAgain(epoch);
+    void this.beginAgain(epoch, 0);
   }
 
-  private async beginAgain(epoch: number): Promise<void> {
+  private async beginAgain(epoch: number, failures: number): Promise<void> {
+    if (this.lease.epoch !== epoch) return;
     try {
+      // Keys first: in a restored database they may be other channels'.
+      await this.outbox.rekey();
       await this.inbox.reopen();
-      await this.register();
+      if (!this.ended) await this.register();
+      this.isBeginningAgain = false;
+      this.outbox.setMayStore(this.lease.state === "held");
     } catch (error) {
-      if (this.ended || this.lease.epoch !== epoch) return;
-      this.session.logger.warn({ err: error }, "could not begin again with another database server; trying again");
-      setTimeout(() => void this.beginAgain(epoch), storeConstants.pollMs);
+      this.session.logger.debug({ err: error }, "could not begin again with another database server; trying again");
+      const { storeRetryMinMs, storeRetryMaxMs } = storeConstants;
+      const waitMs = Math.min(storeRetryMaxMs, storeRetryMinMs * 2 ** failures);
+      this.again = setTimeout(() => void this.beginAgain(epoch, failures + 1), waitMs);
     }
   }
 
@@ -202,9 +265,13 @@ export class PeerSession {
     logger.error({ name: options.name }, message);
     status.tell({ kind: "fenced", message });
     status.tell({ kind: "name_lost", message, error: new PeerError("name_lost", message) });
-    void this.stop(0).finally(onLost);
+    const ending = this.stop(0);
+    onLost(ending);
   }
 }
+
+/** How long a stop may take beyond its deadline to leave the phone book and give the name back. */
+const leaveGraceMs = 1_000;
 
 /** Opens the store of a peer. */
 export function openPeerStore({ options, logger }: Pick<SessionOptions, "options" | "logger">): Promise<Store> {
@@ -223,11 +290,14 @@ function published(advertise: string | undefined, bound: string): string {
   return advertise.replace(/:0$/, `:${parseAddress(bound).port}`);
 }
 
+const maxTimerMs = 2 ** 31 - 1;
+
 /** Whether the work ended within the time; its failure counts as not. */
 async function within(deadlineMs: number, work: Promise<unknown>): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<false>((resolve) => {
-    timer = setTimeout(() => resolve(false), deadlineMs);
+    // A timer cannot be set for ever.
+    if (deadlineMs <= maxTimerMs) timer = setTimeout(() => resolve(false), deadlineMs);
   });
   try {
     return await Promise.race([

@@ -21,8 +21,6 @@ export class TopicRoutes {
   listed: readonly Candidate[] = [];
   /** Met before, and not in the phone book now. */
   away: readonly Candidate[] = [];
-  /** Every listener that was remembered as met. */
-  readonly met = new Set<string>();
   /** Everything is known that a send needs: keys, listeners, links. */
   ready = false;
   /** The reading of the catalog that the listeners are from; 0 before the first. */
@@ -30,6 +28,8 @@ export class TopicRoutes {
   /** Sends that wait for that; those behind them wait, too, so that their order stays. */
   waiting = 0;
   tail: Promise<unknown> = Promise.resolve();
+  /** The reading under way, which all who wait share. */
+  loading: Promise<void> | undefined;
   private turn = 0;
   private lastUsed: string | undefined;
 
@@ -47,7 +47,6 @@ export class TopicRoutes {
     this.away = routes
       .filter(({ name }) => !names.has(name))
       .map(({ name, maxMessageBytes }) => ({ name, addr: undefined, maxMessageBytes, durable: false }));
-    for (const { name } of routes) this.met.add(name);
   }
 
   get isEmpty(): boolean {

@@ -98,10 +98,11 @@ export class AcceptedSocket implements FrameReceiver {
     const { secrets, authorize } = this.options;
     try {
       const verified = this.handshake.verify(hello, secrets());
-      const decision = await authorize(fieldsOf(hello), { address: this.remoteAddress });
+      const fields = fieldsOf(hello);
+      const decision = await authorize(fields, { address: this.remoteAddress });
       if (this.state !== "authorizing") return;
       if (!decision.accept) throw new TransportError(decision.code, decision.message);
-      this.establish(verified, decision.welcome);
+      this.establish(verified, fields, decision.welcome);
     } catch (error) {
       // The cause is for this side's report; the other side gets code and message.
       const message = "the listener could not decide on the Hello";
@@ -109,10 +110,9 @@ export class AcceptedSocket implements FrameReceiver {
     }
   }
 
-  private establish(verified: VerifiedHello, fields: WelcomeFields): void {
+  private establish(verified: VerifiedHello, hello: HelloFields, fields: WelcomeFields): void {
     const { socket, options, remoteAddress } = this;
     const { maxMessageBytes } = options;
-    const hello = fieldsOf(verified.hello);
     const welcome = this.handshake.welcome(verified, { ...fields, maxMessageBytes, capabilities: ownCapabilities });
     socket.writer.write({ kind: "welcome", value: welcome });
     const handlers = options.onConnection(new ListenerConnection(socket, hello, remoteAddress), hello);

@@ -98,6 +98,7 @@ const listenerLimits: ListenerLimits = {
   retryDelayMs: 100,
   shortBacklogRows: 3,
   refillBelow: 4,
+  refillBelowBytes: 1_000,
 };
 
 /** A listener's channel whose effects are written down, one line each. */

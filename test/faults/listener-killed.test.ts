@@ -67,6 +67,9 @@ it(
       (row) => row.cursorEpoch > epoch || (row.cursorEpoch === epoch && row.cursor >= row.number),
     );
     expect(doneBefore).toEqual([]);
+    // Nobody met a hole, as after an acknowledgement that was not committed.
+    const gaps = listeners.flatMap(({ statuses }) => statuses.all.filter(({ kind }) => kind === "gap"));
+    expect(gaps).toEqual([]);
     // Each of them was in the middle of it.
     expect(new Set(ledger.map(({ pid }) => pid))).toEqual(new Set(listeners.map(({ pid }) => pid)));
 

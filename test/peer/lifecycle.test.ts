@@ -75,10 +75,10 @@ describe("stop", () => {
     expect(await registered(world)).toEqual([]);
   });
 
-  it("waits for a start that is under way", async () => {
+  it("ends a start that is under way", async () => {
     await using world = await peerWorld();
     const a = world.peer("a-1");
-    const starting = a.run(nothing);
+    const starting = failure("aborted", a.run(nothing));
     await a.stop();
     await starting;
     await failure("not_running", a.sendTo("b", "x"));

@@ -358,6 +358,25 @@ describe("the phone book", () => {
     expect(await a.sendTo("b", "x")).toEqual({ outcome: "stored", peer: "b-1" });
   });
 
+  it("has its listeners remembered as met also while it changes", async () => {
+    await using world = await peerWorld();
+    const a = await world.started("a-1");
+    for (let round = 0; round < 20; round++) {
+      const topic = `b${round}`;
+      const b = await world.started(`${topic}-1`);
+      let changing = true;
+      const changes = (async () => {
+        while (changing)
+          await world.query("UPDATE hawser.topic_addr SET registered_at = now() WHERE topic = $1", [topic]);
+      })();
+      await a.sendTo(topic, "1");
+      await b.stop();
+      changing = false;
+      await changes;
+      expect(await a.sendTo(topic, "2")).toEqual({ outcome: "stored", peer: b.name });
+    }
+  });
+
   it("loses a row (topic, address) of another name to the listener that registers there", async () => {
     await using world = await peerWorld();
     const b = await world.started("b-1");

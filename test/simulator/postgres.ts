@@ -43,6 +43,8 @@ const rowKey = (position: Position) => `${position.epoch}/${position.number}`;
 
 export class ModelPostgres {
   readonly epochs = new Map<string, number>();
+  /** The newest epoch ever committed, also where a failover has lost it. */
+  readonly newestEpochs = new Map<string, number>();
   readonly cursors = new Map<number, Position>();
   readonly rows = new Map<number, Map<string, ModelRow>>();
   private readonly leases = new Map<string, Session>();
@@ -109,6 +111,7 @@ export class ModelPostgres {
           value: epoch,
           commit: () => {
             const old = this.epochs.get(name);
+            this.newestEpochs.set(name, epoch);
             this.epochs.set(name, epoch);
             return () => (old === undefined ? this.epochs.delete(name) : this.epochs.set(name, old));
           },

@@ -413,7 +413,8 @@ export class PeerProcess {
       this.arm(outgoing);
       this.redialLater(outgoing);
     };
-    if (target === undefined || world.random.chance(world.dialFaultRate)) {
+    // Nobody says Hello with an epoch that it does not surely hold: after a failover it may be an older one again.
+    if (target === undefined || this.lease !== "held" || world.random.chance(world.dialFaultRate)) {
       world.schedule.after(world.random.delay(2), () => this.deliver(failed));
       return;
     }
@@ -567,7 +568,7 @@ export class PeerProcess {
         if (ack.busy) world.counts.add("transition: listener busy");
         if (ack.live) {
           world.counts.add("transition: listener live ack");
-          world.checkLive(incoming.channel, wire);
+          world.checkLive(this, incoming.channel, wire);
         }
         // Acks of one tick are one frame, with the newest words.
         if (wire.pendingAck !== undefined) world.counts.add("transition: acks coalesced");
@@ -674,6 +675,12 @@ export class PeerProcess {
     if (this.incoming.get(incoming.key) !== incoming) return;
     const message = channel.take(this.now);
     if (message === undefined) return;
+    if (world.random.chance(world.handlerFaultRate / 4)) {
+      world.counts.add("fault: handler postponed");
+      channel.finish({ kind: "postponed" }, this.now);
+      this.armIncoming(incoming);
+      return;
+    }
     const record = world.handlerStarts(this, incoming.key, message, channel.attempt);
     this.armIncoming(incoming);
     const finish = () =>

@@ -19,6 +19,7 @@ const mustHappen = [
   "fault: full socket buffer",
   "transition: acks coalesced",
   "fault: handler failed",
+  "fault: handler postponed",
   ...["draining", "going-live", "live", "down", "ended"].map((state) => `transition: sender ${state}`),
   "transition: busy",
   "transition: lease taken",

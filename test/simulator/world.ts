@@ -53,6 +53,7 @@ export class World {
       retryDelayMs: 100,
       shortBacklogRows: 3,
       refillBelow: 2,
+      refillBelowBytes: 120,
     },
     drainRows: 4,
   };
@@ -214,7 +215,7 @@ export class World {
       return record;
     }
     const cursor = this.postgres.cursors.get(key);
-    const holds = this.postgres.epochs.get(process.name) === process.epoch;
+    const holds = this.holdsName(process);
     if (holds && attempt === 1 && cursor !== undefined && comparePositions(position, cursor) <= 0) {
       throw new Violation(`handler started for ${at(position)}, at or below the committed cursor ${at(cursor)}`);
     }
@@ -231,6 +232,11 @@ export class World {
     return record;
   }
 
+  /** A process that was deposed, and has its name back by a failover that lost its successor, does not count. */
+  private holdsName({ name, epoch }: PeerProcess): boolean {
+    return this.postgres.epochs.get(name) === epoch && this.postgres.newestEpochs.get(name) === epoch;
+  }
+
   recordOf(message: IncomingMessage): MessageRecord {
     return this.records.get(message.payload)!;
   }
@@ -243,7 +249,7 @@ export class World {
   gap(process: PeerProcess, key: number, epoch: number, first: number, last: number): void {
     this.counts.add("transition: gap");
     // One that has lost its name may see rows of a cursor that it knows nothing of.
-    const holds = this.postgres.epochs.get(process.name) === process.epoch;
+    const holds = this.holdsName(process);
     if (holds && !this.gapsAllowed)
       throw new Violation(`channel ${key}: gap ${epoch}/${first}-${last}, though nobody deleted`);
   }
@@ -288,9 +294,9 @@ export class World {
   }
 
   /** Live means that the listener has everything that was stored when the sender went live. */
-  checkLive(channel: ListenerChannel, wire: Wire): void {
+  checkLive(process: PeerProcess, channel: ListenerChannel, wire: Wire): void {
     const stored = wire.storedAtGoLive;
-    if (stored === undefined || this.gapsAllowed) return;
+    if (stored === undefined || this.gapsAllowed || !this.holdsName(process)) return;
     if (comparePositions(stored, channel.accepted) > 0) {
       throw new Violation(`live at ${at(channel.accepted)}, though ${at(stored)} was stored before GoLive`);
     }
