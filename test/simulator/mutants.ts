@@ -126,12 +126,26 @@ export const mutants: Record<string, { mutant: Mutant; seeds: number }> = {
   "resolves on an unknown commit": { mutant: { ...unchanged, resolvesOnUnknown: true }, seeds: 1_000 },
   "newer stored before older": { mutant: { ...unchanged, Sender: NewerBeforeOlder }, seeds: 1_000 },
   "insert without the epoch check": {
-    mutant: { ...unchanged, store: { insertWithoutEpochCheck: true } },
+    mutant: {
+      ...unchanged,
+      store: { insertWithoutEpochCheck: true },
+      faults: ["stall", "session", "twin", "cut"],
+      faultTimes: 5,
+    },
     seeds: 1_000,
   },
   "no ackTimeout": { mutant: { ...unchanged, Sender: NoAckTimeout }, seeds: 1_000 },
   "epoch + 1 without the clock": { mutant: { ...unchanged, store: { epochWithoutClock: true } }, seeds: 1_000 },
-  "epoch check without the lock": { mutant: { ...unchanged, store: { checkWithoutLock: true } }, seeds: 1_000 },
+  "epoch check without the lock": {
+    mutant: {
+      ...unchanged,
+      store: { checkWithoutLock: true },
+      warmStart: { slowRate: 0.6 },
+      faults: ["kill", "session", "twin"],
+      faultTimes: 6,
+    },
+    seeds: 1_000,
+  },
   "two inserts in flight": { mutant: { ...unchanged, Sender: TwoInserts }, seeds: 1_000 },
   "Ack before the cursor commit": { mutant: { ...unchanged, Listener: AckBeforeCommit }, seeds: 1_000 },
   "resolves on the socket write": { mutant: { ...unchanged, Sender: ResolvesOnWrite }, seeds: 1_000 },
@@ -154,7 +168,7 @@ export const mutants: Record<string, { mutant: Mutant; seeds: number }> = {
   },
   "same epoch after a failover": { mutant: { ...unchanged, sameEpochAfterFailover: true }, seeds: 4_000 },
   "writes to a server on which it has no lease": {
-    mutant: { ...unchanged, writesToAnyServer: true, faults: ["session", "twin", "failover", "cut"], faultTimes: 5 },
+    mutant: { ...unchanged, writesToAnyServer: true, faults: ["session", "twin", "failover"], faultTimes: 8 },
     seeds: 8_000,
   },
   "watermark moves back": { mutant: { ...unchanged, Listener: CursorMovesBack }, seeds: 1_000 },

@@ -16,7 +16,7 @@ const tsx = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
 const program = `${projectDirectory}test/scenarios/programs/peer-process.ts`;
 
 /** What a call to a process was refused with. */
-export class RemoteError extends Error {
+class RemoteError extends Error {
   constructor(readonly failure: RemoteFailure) {
     super(`${failure.code}: ${failure.message}`);
   }
