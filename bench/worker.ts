@@ -45,10 +45,14 @@ export class Worker<R extends Requests> {
     );
   }
 
-  /** Starts a program, which calls `serveRequests`. What it prints goes to standard error. */
-  static start<R extends Requests>(name: string, program: URL): Worker<R> {
-    // The flags of this process go along: tsx, and --cpu-prof for whoever wants to see where the time goes.
-    return new Worker<R>(name, fork(program, { stdio: ["ignore", 2, 2, "ipc"] }));
+  /**
+   * Starts a program, which calls `serveRequests`. What it prints goes to standard error.
+   *
+   * @param execArgv node's flags. Default: those of this process, such as tsx, or --cpu-prof for whoever wants to see
+   * where the time goes
+   */
+  static start<R extends Requests>(name: string, program: URL, execArgv = process.execArgv): Worker<R> {
+    return new Worker<R>(name, fork(program, { execArgv, stdio: ["ignore", 2, 2, "ipc"] }));
   }
 
   /** Asks for something. @throws what the worker threw, or that it has ended */

@@ -469,15 +469,16 @@ export class SenderChannel<Message extends OutgoingMessage> {
   /** Whether every unconfirmed message is to be stored now, not only those that have waited too long. */
   private storesEverything(): boolean {
     if (this.stopping || this.state === "down" || this.isStuckBehindLong()) return true;
-    return (this.busy || this.state === "draining") && !this.isAheadOfDrain();
+    if (this.state === "draining") return !this.isAheadOfDrain(this.limits.shortBacklogRows);
+    return this.busy && !this.isAheadOfDrain(this.limits.insertRows);
   }
 
   /**
-   * The listener has more stored messages to take than one insert holds: more are stored at its pace, as acknowledgements
-   * come, or when the ack timeout asks for it.
+   * The listener has many stored messages to take: more are stored at its pace, as acknowledgements come, or when the ack
+   * timeout asks for it. So the backlog of a sender that never pauses becomes short, too, and its channel goes live.
    */
-  private isAheadOfDrain(): boolean {
-    return this.stored - this.acked >= this.limits.insertRows;
+  private isAheadOfDrain(rows: number): boolean {
+    return this.stored - this.acked >= rows;
   }
 
   /** Starts the next insert if one is due: always the oldest unconfirmed messages, one insert at a time. */

@@ -293,6 +293,8 @@ export class ListenerLink implements ListenerEffects {
 
   /** Handles what waits, as far as handlers are free and the event loop's turn goes. */
   run(): void {
+    // Its turn may come when all is over, with messages that wait for the next start.
+    if (this.closed) return;
     const { channel, inbox } = this;
     const until = now() + turnMs;
     let at = until - turnMs;

@@ -23,8 +23,8 @@ it(
     let listener = make();
     const listeners = [listener];
     await listener.call("run");
-    // Slower than the ledger's handler, so that the channel becomes live again.
-    await sender.call("beginStream", { topic: "b", prefix: "message", window: 200, perSecond: 500 });
+    // Slow enough for the channel to become live again; hurried where a death is to come in the middle of much.
+    await sender.call("beginStream", { topic: "b", prefix: "message", window: 200, perSecond: 100 });
 
     for (let kill = 0; kill < kills; kill += 2) {
       const [draining, next] = [make(), make()];
@@ -33,10 +33,12 @@ it(
       // One dies while it is live, after another number of messages each time.
       const confirmed = sender.confirmed.all.length;
       await sender.confirmed.find(({ outcome }) => outcome === "delivered", confirmed);
+      await sender.call("hurryStream", 150);
       await listener.messages.length(listener.messages.all.length + 1 + ((kill * 53) % 97));
       await listener.crash();
       // The other has much to take, and dies in the middle of that.
-      await sender.confirmed.length(sender.confirmed.all.length + 300);
+      await sender.call("hurryStream", 200);
+      await sender.confirmed.length(sender.confirmed.all.length + 200);
       await draining.call("run");
       await draining.messages.length(1 + ((kill * 29) % 97));
       await draining.crash();

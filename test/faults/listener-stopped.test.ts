@@ -15,7 +15,7 @@ it("has its messages stored meanwhile, and goes on: nothing is lost, doubled or 
     runningPeer(url, "c-1"),
   ]);
   await sender.call("sendTo", "c", "hello");
-  await sender.call("beginStream", { topic: "b", prefix: "message", window: 100 });
+  await sender.call("beginStream", { topic: "b", prefix: "message", window: 100, perSecond: 300 });
   await listener.messages.length(200);
   listener.kill("SIGSTOP");
   const before = sender.confirmed.all.length;

@@ -15,7 +15,7 @@ it("costs nothing that was confirmed; everything goes on when it is back: 4 time
   // For one listener messages are delivered, for the other they are stored.
   await sender.call("sendTo", "c", "hello");
   await away.finish();
-  await sender.call("beginStream", { topic: "b", prefix: "live", window: 300 });
+  await sender.call("beginStream", { topic: "b", prefix: "live", window: 300, perSecond: 300 });
   let stored = 0;
 
   for (const [round, signal] of (["SIGKILL", "SIGQUIT", "SIGKILL", "SIGKILL"] as const).entries()) {

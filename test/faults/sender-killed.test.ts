@@ -20,7 +20,12 @@ it("had everything arrive that was confirmed to it, once and in order: killed 8 
   for (let round = 0; round < 8; round++) {
     const sender = await runningPeer(url, "a-1");
     senders.push(sender);
-    await sender.call("beginStream", { topic: "b", prefix: `${round}`, window: 1 + ((round * 97) % 300) });
+    await sender.call("beginStream", {
+      topic: "b",
+      prefix: `${round}`,
+      window: 1 + ((round * 97) % 300),
+      perSecond: 500,
+    });
     await sender.confirmed.length(50 + ((round * 61) % 173));
     if (round === 2) {
       // From here on nobody listens, so that what is confirmed is stored.
@@ -28,6 +33,8 @@ it("had everything arrive that was confirmed to it, once and in order: killed 8 
       const before = sender.confirmed.all.length;
       await sender.confirmed.length(before + 200);
     }
+    // In the middle of much.
+    await sender.call("hurryStream", 200);
     await sender.crash();
     if (round === 4) listener = await runningPeer(url, "b-1");
   }
@@ -60,7 +67,7 @@ it("leaves its name free within seconds, also when it was killed while it stored
   const first = await runningPeer(url, "a-1");
   await first.call("sendTo", "b", "hello");
   await listener.finish();
-  await first.call("beginStream", { topic: "b", prefix: "x", window: 500 });
+  await first.call("beginStream", { topic: "b", prefix: "x", window: 500, perSecond: 1_000 });
   const second = await peerProcess(url, "a-1").ready();
   await first.confirmed.length(500);
   await first.crash();

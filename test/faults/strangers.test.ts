@@ -18,6 +18,8 @@ const each = 10;
 /** A stranger's connection, and how it will be refused. */
 interface Stranger {
   readonly socket: Socket;
+  /** Its own address, as the listener sees it. */
+  readonly address: string;
   readonly closed: Promise<void>;
   readonly code: string;
 }
@@ -29,16 +31,21 @@ async function dial(port: number, code: string): Promise<Stranger> {
   socket.on("error", () => undefined).resume();
   const closed = new Promise<void>((resolve) => socket.once("close", () => resolve()));
   await new Promise((resolve) => socket.once("connect", resolve));
-  return { socket, closed, code };
+  return { socket, address: addressOf(socket), closed, code };
+}
+
+function addressOf({ localPort }: Socket): string {
+  return `127.0.0.1:${localPort}`;
 }
 
 const behaviours: Readonly<Record<string, Behaviour>> = {
   async "knows every name and key, and not the secret"(port, { epoch, key }) {
     const client = await RawClient.connect(port);
+    const address = addressOf(client.socket);
     const challenge = await client.begin();
     const names = { senderName: "a-1", sourceTopic: "a", listenerName: "b-1" };
     client.send(helloTo(challenge, { ...names, connectionKey: key, epoch, secret: new Uint8Array(32).fill(9) }));
-    return { socket: client.socket, closed: client.closed, code: "unauthenticated" };
+    return { socket: client.socket, address, closed: client.closed, code: "unauthenticated" };
   },
   async "sends random bytes"(port) {
     const stranger = await dial(port, "protocol_violation");
@@ -91,11 +98,10 @@ it("turns 50 strangers at once away by name, in time and in little memory, while
   onTestFinished(() => {
     for (const { socket } of strangers) socket.destroy();
   });
-  const addresses = strangers.map(({ socket }) => `127.0.0.1:${socket.localPort}`);
   const during = await listener.call("memory");
   const refusals = await Promise.all(
-    strangers.map(async ({ what, code, closed }, index) => {
-      const status = await refusalOf(listener, addresses[index] as string);
+    strangers.map(async ({ what, code, address, closed }) => {
+      const status = await refusalOf(listener, address);
       const tookMs = performance.now() - begun;
       await closed;
       return { what, code, status, tookMs };

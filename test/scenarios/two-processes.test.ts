@@ -33,6 +33,30 @@ it("exchange messages and replies, once each and in order", async () => {
   expect([a.output, b.output]).toEqual(["", ""]);
 });
 
+it("end by themselves also when they are stopped in the middle of much", async () => {
+  const url = await ownDatabase();
+  const a = await runningPeer(url, "a-1");
+  await a.call("beginStream", { topic: "b", prefix: "x", window: 500, perSecond: 100 });
+  await a.unconfirmed.length(1);
+  const taken: string[] = [];
+  for (let round = 0; round < 5; round++) {
+    const b = await runningPeer(url, "b-1");
+    await b.messages.length(1);
+    await a.call("hurryStream", 1_000);
+    await b.messages.length(100);
+    expect(await b.finish()).toEqual({ status: 0, signal: null });
+    taken.push(...texts(b));
+  }
+  const last = await a.call("endStream");
+  expect(await a.finish()).toEqual({ status: 0, signal: null });
+  const refused = new Set(a.unconfirmed.all.map(({ number }) => number));
+  const b = await runningPeer(url, "b-1");
+  await b.messages.find(({ text }) => text === `x ${last}`);
+  // Each once and in order, over all the stops.
+  const sent = Array.from({ length: last }, (_, n) => n + 1).filter((number) => !refused.has(number));
+  expect([...taken, ...texts(b)]).toEqual(sent.map((number) => `x ${number}`));
+});
+
 it("need not run at the same time: what was stored by a sender that has exited reaches a listener never met", async () => {
   const url = await ownDatabase();
   await onServer(url, "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('b', '127.0.0.1:1', 'b-1')");

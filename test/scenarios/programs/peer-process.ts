@@ -32,16 +32,18 @@ async function handle(message: Message): Promise<void> {
 peer.on("status", (status) => tell({ kind: "status", status: JSON.parse(JSON.stringify(status)) }));
 
 let ending = false;
+let hurry = 0;
+/** Ends a pause between two messages. */
+let wake = (): void => undefined;
 let streaming: Promise<number> | undefined;
 
 /** Sends one message after another, at most `window` of them unconfirmed, until it is ended. */
-async function stream({ topic, prefix, window, perSecond = Infinity }: StreamOptions): Promise<number> {
+async function stream({ topic, prefix, window, perSecond }: StreamOptions): Promise<number> {
   const unconfirmed = new Set<Promise<void>>();
-  const begun = performance.now();
   let number = 0;
   while (!ending) {
-    const early = begun + (number * 1_000) / perSecond - performance.now();
-    if (early > 0) await delay(early);
+    if (hurry > 0) hurry -= 1;
+    else await pause(1_000 / perSecond);
     if (unconfirmed.size >= window) await Promise.race(unconfirmed);
     number += 1;
     const mine = number;
@@ -57,6 +59,12 @@ async function stream({ topic, prefix, window, perSecond = Infinity }: StreamOpt
   }
   await Promise.all(unconfirmed);
   return number;
+}
+
+async function pause(ms: number): Promise<void> {
+  const woken = new AbortController();
+  wake = () => woken.abort();
+  await delay(ms, undefined, { signal: woken.signal }).catch(() => undefined);
 }
 
 type Work = { [Name in keyof Calls]: (...args: Parameters<Calls[Name]>) => Promise<ReturnType<Calls[Name]>> };
@@ -77,8 +85,13 @@ const work: Work = {
     ending = false;
     streaming = stream(streamOptions);
   },
+  async hurryStream(count) {
+    hurry += count;
+    wake();
+  },
   async endStream() {
     ending = true;
+    wake();
     return (await streaming) as number;
   },
   async memory() {

@@ -22,6 +22,8 @@ export interface Calls {
   pendingCount(): number;
   /** Begins to send numbered messages, and goes on until `endStream`; tells what was confirmed. */
   beginStream(stream: StreamOptions): void;
+  /** Sends that many of the stream's next messages without regard to its pace. */
+  hurryStream(count: number): void;
   /** Ends it and resolves with the last number, when everything is confirmed. */
   endStream(): number;
   /** Memory in bytes after a forced collection; needs --expose-gc. */
@@ -35,8 +37,8 @@ export interface StreamOptions {
   readonly prefix: string;
   /** How many may be unconfirmed at once. */
   readonly window: number;
-  /** How many a second; without it as many as the window lets through. */
-  readonly perSecond?: number;
+  /** How many a second at most. */
+  readonly perSecond: number;
 }
 
 /** From the test to the process. */
