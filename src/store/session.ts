@@ -164,9 +164,9 @@ export class Session {
   #onEnd(connection: SessionConnection): void {
     if (this.#connection !== connection) return;
     this.#connection = undefined;
-    this.#cancelTimer();
-    // One that never was up is told by the rejection of its connect.
+    // One that never was up is told by the rejection of its connect, which may have set the timer of the next by now.
     if (!this.#isUp) return;
+    this.#cancelTimer();
     this.#isUp = false;
     // At once: most lost sessions are of a restarted server or pooler that is there again. But not again and again.
     const wasStable = this.#clock.now() - this.#upAt >= storeConstants.storeRetryMaxMs;
