@@ -47,7 +47,7 @@ export class Outbox {
     const routes = this.topics.get(topic);
     if (routes?.ready === true && routes.waiting === 0) {
       const candidate = routes.choose(this.links);
-      const link = candidate && this.links.get(candidate.name);
+      const link = candidate && (candidate.link ??= this.links.get(candidate.name));
       if (candidate !== undefined && link !== undefined) return this.hand(link, routes, message);
     }
     return this.inOrder(routes ?? this.routesOf(topic), async (known) => {

@@ -16,8 +16,7 @@ export class Outgoing implements OutgoingMessage {
   private resolve!: (receipt: Receipt | PromiseLike<never>) => void;
 
   constructor(
-    /** The listener's name. */
-    readonly peer: string,
+    private readonly receipts: Receipts,
     readonly delivery: DeliveryMode,
     readonly topicKey: number,
     payload: Uint8Array,
@@ -33,8 +32,8 @@ export class Outgoing implements OutgoingMessage {
   settle(outcome: SendOutcome): void {
     if (outcome === "timed-out") this.keep();
     if (outcome === "timed-out" || outcome === "fenced" || outcome === "abandoned") {
-      this.fail(failures[outcome](this.peer));
-    } else this.resolve({ outcome, peer: this.peer });
+      this.fail(failures[outcome](this.receipts.sent.peer));
+    } else this.resolve(this.receipts[outcome]);
   }
 
   /** The caller waits no more, but the message is still to be sent: from here on its bytes are its own. */
@@ -62,3 +61,12 @@ const failures = {
   abandoned: (peer: string) =>
     new PeerError("store_failed", `the peer stopped before the message for "${peer}" was confirmed`, unknown),
 };
+
+/** A link's receipts, one for each outcome: shared by all its messages. */
+export type Receipts = Readonly<Record<Receipt["outcome"], Receipt>>;
+
+/** The receipts of sends to a listener. */
+export function receiptsFor(peer: string): Receipts {
+  const of = (outcome: Receipt["outcome"]): Receipt => Object.freeze({ outcome, peer });
+  return { delivered: of("delivered"), stored: of("stored"), sent: of("sent"), dropped: of("dropped") };
+}

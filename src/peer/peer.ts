@@ -147,7 +147,8 @@ export class Peer implements AsyncDisposable {
    * Sends to one listener of the topic, in turn.
    *
    * At least once (the default) it resolves `delivered` when the listener's handler is done and committed, or `stored`
-   * when Postgres has surely committed the message. At most once it resolves `sent` or `dropped`.
+   * when Postgres has surely committed the message. At most once it resolves `sent` or `dropped`. The payload's bytes
+   * must not change before the promise has settled.
    *
    * @throws PeerError (as a rejection) `not_running`, `self_topic`, `no_address`, `invalid_argument`, `busy`,
    * `store_failed` with `outcome: "unknown"` after `sendTimeoutMs`, `aborted`, `name_lost`
@@ -384,7 +385,17 @@ export class Peer implements AsyncDisposable {
   /** The promise of a send, ended early by the caller's signal. */
   private receipt(sent: Outgoing | Promise<Outgoing>, signal: AbortSignal | undefined): Promise<Receipt> {
     if (signal === undefined) return "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
-    return abortable("promise" in sent ? sent.promise : sent.then(({ promise }) => promise), signal);
+    const promise = "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
+    // A caller that waits no more may use its buffer again.
+    return abortable(
+      promise,
+      signal,
+      () =>
+        void Promise.resolve(sent).then(
+          (message) => message.keep(),
+          () => undefined,
+        ),
+    );
   }
 
   /** The running peer's store, or one opened for this. */
@@ -409,7 +420,7 @@ function aborted(signal: AbortSignal): PeerError {
   return new PeerError("aborted", "the send was aborted before it began", { cause: signal.reason });
 }
 
-async function abortable(promise: Promise<Receipt>, signal: AbortSignal): Promise<Receipt> {
+async function abortable(promise: Promise<Receipt>, signal: AbortSignal, onLeft: () => void): Promise<Receipt> {
   const abandoned = (): PeerError =>
     new PeerError("aborted", "the wait for the send was aborted; the message may still arrive", {
       cause: signal.reason,
@@ -424,7 +435,10 @@ async function abortable(promise: Promise<Receipt>, signal: AbortSignal): Promis
     return await Promise.race([
       promise,
       new Promise<never>((_, reject) => {
-        onAbort = () => reject(abandoned());
+        onAbort = () => {
+          onLeft();
+          reject(abandoned());
+        };
         signal.addEventListener("abort", onAbort, { once: true });
       }),
     ]);

@@ -17,7 +17,7 @@ import { type Dialled, dial, type SenderConnection } from "../transport/index.js
 import { compress, type OutgoingBatch, referencedPayloadBytes } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
 import { DeadlineTimer } from "./deadline-timer.js";
-import { Outgoing } from "./outgoing.js";
+import { Outgoing, type Receipts, receiptsFor } from "./outgoing.js";
 
 /** Where a listener can be reached, and what it takes. */
 export interface ListenerAddress {
@@ -34,7 +34,11 @@ export class SenderLink implements SenderEffects<Outgoing> {
   private redial: NodeJS.Timeout | undefined;
   private redialMs: number = protocolConstants.reconnectMinMs;
   private flushing = false;
+  /** Messages offered since the last flush, their bytes, and when the first of them was: the clock is read once for all. */
+  private unflushedSends = 0;
   private unflushedBytes = 0;
+  private offeredAt = 0;
+  private readonly receipts: Receipts;
   /** A send was refused because the queue was full, and none was taken since. */
   private full = false;
   private preparingMessages = 0;
@@ -55,6 +59,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     private connectionKey: number,
     private address: ListenerAddress,
   ) {
+    this.receipts = receiptsFor(this.listenerName);
     this.channel = new SenderChannel(context.lease.epoch, limitsOf(context), this);
     this.connect();
   }
@@ -82,7 +87,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     headers: Headers | undefined,
     topic: string,
   ): Outgoing {
-    const message = new Outgoing(this.listenerName, delivery, topicKey, payload, headers);
+    const message = new Outgoing(this.receipts, delivery, topicKey, payload, headers);
     if (payload.length > this.context.settings.compressThresholdBytes || this.preparing !== undefined) {
       if (this.hasRoom(payload.length)) this.prepare(message, topic);
       else this.refuse(message, topic);
@@ -246,7 +251,9 @@ export class SenderLink implements SenderEffects<Outgoing> {
   // ---- sending ----
 
   private offer(message: Outgoing, topic: string): void {
-    if (this.channel.offer(message, now())) {
+    if (this.unflushedSends === 0) this.offeredAt = now();
+    if (this.channel.offer(message, this.offeredAt)) {
+      this.unflushedSends += 1;
       this.full = false;
       this.unflushedBytes += message.payload.length;
       // A long loop of sends need not end before the first of them leave.
@@ -336,6 +343,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   private flush(): void {
     this.unflushedBytes = 0;
+    this.unflushedSends = 0;
     this.channel.flush(now());
     this.arm();
   }

@@ -12,6 +12,8 @@ export interface Candidate {
   readonly addr: string | undefined;
   readonly maxMessageBytes: number;
   readonly durable: boolean;
+  /** Its link, once it was looked up. */
+  link?: SenderLink | undefined;
 }
 
 /** The listeners of one topic and whose turn it is. */
@@ -63,7 +65,7 @@ export class TopicRoutes {
     for (let tried = 0; tried < listed.length; tried++) {
       const candidate = listed[this.turn % listed.length] as Candidate;
       this.turn += 1;
-      if (links.get(candidate.name)?.isDown !== true) {
+      if ((candidate.link ??= links.get(candidate.name))?.isDown !== true) {
         this.lastUsed = candidate.name;
         return candidate;
       }
