@@ -3,8 +3,9 @@
  */
 import { expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
+import { rowsOf } from "../support/on-server.js";
 import { failure } from "./support/errors.js";
-import { peerWorld } from "./support/world.js";
+import { type PeerWorld, peerWorld } from "./support/world.js";
 
 it("resolves `delivered` when the handler is done and its cursor is committed", async () => {
   await using world = await peerWorld();
@@ -79,6 +80,53 @@ it("resolves `stored` once Postgres has it while the listener is stopped, and th
   expect(b.texts).toEqual(["first", "second", "third"]);
   // What was handled leaves the store with its cursor.
   await eventually("the stored messages are gone", async () => (await world.storedMessages()) === 0);
+});
+
+/** Keeps every write of a table waiting until `let go`. Resolves when one waits, having begun `send`. */
+async function whileLocked<T>(
+  world: PeerWorld,
+  table: string,
+  send: () => Promise<T>,
+): Promise<{ readonly sent: Promise<T>; readonly isSettled: () => boolean; readonly letGo: () => Promise<void> }> {
+  await world.query("BEGIN");
+  await world.query(`LOCK TABLE hawser.${table} IN SHARE MODE`);
+  let settled = false;
+  const sent = send().finally(() => {
+    settled = true;
+  });
+  const waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+  await eventually("a write waits", async () => (await rowsOf(world.url, waiting)).length > 0);
+  const letGo = async (): Promise<void> => void (await world.query("COMMIT"));
+  return { sent, isSettled: () => settled, letGo };
+}
+
+it("confirms nothing as stored before Postgres has committed it", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  const b = await world.started("b-1");
+  await a.sendTo("b", "1");
+  await b.stop();
+  const { sent, isSettled, letGo } = await whileLocked(world, "conn_messages", () => a.sendTo("b", "2"));
+  expect(isSettled()).toBe(false);
+  expect(await world.storedMessages()).toBe(0);
+  await letGo();
+  expect((await sent).outcome).toBe("stored");
+  expect(await world.storedMessages()).toBe(1);
+});
+
+it("confirms nothing as delivered before the listener's cursor is committed", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1", { ackTimeoutMs: 60_000 });
+  const b = await world.started("b-1");
+  await a.sendTo("b", "1");
+  const { sent, isSettled, letGo } = await whileLocked(world, "conn_mess_number", () => a.sendTo("b", "2"));
+  // The handler is done, and the acknowledgement is not on its way.
+  expect(b.texts).toEqual(["1", "2"]);
+  await a.sendTo("b", "at most once", { delivery: "at-most-once" });
+  await b.received.length(3);
+  expect(isSettled()).toBe(false);
+  await letGo();
+  expect((await sent).outcome).toBe("delivered");
 });
 
 it("resolves `sent` for at-most-once over a connection, without a number", async () => {
