@@ -26,8 +26,6 @@ export class Outbox {
   private readonly unlisten: (() => void)[];
   private closed = false;
   private mayStore = true;
-  /** Readings of topics begun so far. */
-  private loads = 0;
 
   constructor(private readonly context: PeerContext) {
     this.generation = context.store.generation;
@@ -157,7 +155,7 @@ export class Outbox {
     }
     routes.waiting += 1;
     // One reading for all that wait for it.
-    const known = routes.ready && !routes.isEmpty ? undefined : this.loadOnce(routes);
+    const known = routes.ready && !routes.isEmpty ? undefined : this.load(routes);
     const mine = Promise.all([routes.tail, known]).then(async () => {
       if (this.closed) throw new PeerError("not_running", "the peer has stopped");
       return await send(routes);
@@ -179,11 +177,18 @@ export class Outbox {
     }
   }
 
-  private loadOnce(routes: TopicRoutes): Promise<void> {
-    routes.loading ??= this.load(routes).finally(() => {
-      routes.loading = undefined;
+  /**
+   * Reads what the catalog has of a topic, one reading at a time, so that none overtakes another: whoever waited for one
+   * finds its routes remembered. All who ask before it begins share it.
+   */
+  private load(routes: TopicRoutes): Promise<void> {
+    routes.nextReading ??= routes.reading.then(() => {
+      routes.nextReading = undefined;
+      return this.read(routes);
     });
-    return routes.loading;
+    const next = routes.nextReading;
+    routes.reading = next.catch(() => undefined);
+    return next;
   }
 
   private routesOf(topic: string): TopicRoutes {
@@ -193,25 +198,21 @@ export class Outbox {
   }
 
   /** Reads a topic's key and listeners, remembers those in the phone book as met, and opens links to them. */
-  private async load(routes: TopicRoutes): Promise<void> {
+  private async read(routes: TopicRoutes): Promise<void> {
     const { store, sender } = this.context;
     const { topic } = routes;
-    const begun = ++this.loads;
     const [listeners, known] = await Promise.all([store.listenersOf(topic), store.routesOf(sender, topic)]);
-    // What was asked later knows better.
-    if (begun > routes.loaded) {
-      const before = routes.loaded > 0 ? routes.listed : undefined;
-      routes.loaded = begun;
-      routes.update(listeners, known);
-      if (before !== undefined) this.tellChanges(routes, before);
-    }
+    const before = routes.wasRead ? routes.listed : undefined;
+    routes.wasRead = true;
+    routes.update(listeners, known);
+    if (before !== undefined) this.tellChanges(routes, before);
     if (routes.isEmpty) {
       routes.ready = false;
       return;
     }
     if (routes.topicKey === 0) routes.topicKey = await store.topicKey(topic);
     const addresses = new Map(known.map(({ name, addr }) => [name, addr]));
-    for (const listener of begun === routes.loaded ? listeners : []) {
+    for (const listener of listeners) {
       if (addresses.get(listener.name) !== listener.addr) await store.rememberRoute(sender, topic, listener);
     }
     for (const candidate of routes.all) {

@@ -25,13 +25,15 @@ export class TopicRoutes {
   away: readonly Candidate[] = [];
   /** Everything is known that a send needs: keys, listeners, links. */
   ready = false;
-  /** The reading of the catalog that the listeners are from; 0 before the first. */
-  loaded = 0;
+  /** The catalog was read once. */
+  wasRead = false;
+  /** Ends with the last reading that was asked for. */
+  reading: Promise<void> = Promise.resolve();
+  /** A reading that has not begun yet. */
+  nextReading: Promise<void> | undefined;
   /** Sends that wait for that; those behind them wait, too, so that their order stays. */
   waiting = 0;
   tail: Promise<unknown> = Promise.resolve();
-  /** The reading under way, which all who wait share. */
-  loading: Promise<void> | undefined;
   private turn = 0;
   private lastUsed: string | undefined;
 

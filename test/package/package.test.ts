@@ -2,7 +2,7 @@
  * The package as a user gets it: packed, installed into an empty project, imported, type-checked and run.
  */
 import { execFile } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -78,6 +78,10 @@ beforeAll(async () => {
     skipLibCheck: true,
   };
   write("tsconfig.json", JSON.stringify({ compilerOptions, include: ["*.ts"] }));
+  const imports = entryPoints.map((entryPoint, n) => `import * as entry${n} from ${JSON.stringify(entryPoint)};`);
+  const uses = entryPoints.map((_, n) => `console.log(Object.keys(entry${n}));`);
+  write("every-entry.ts", [...imports, ...uses].join("\n"));
+  write("send.ts", sendProgram);
 }, 120_000);
 
 afterAll(() => rmSync(directory, { recursive: true, force: true, maxRetries: 5 }));
@@ -114,12 +118,7 @@ it.each(entryPoints)("%s imports", async (entryPoint) => {
 
 // Without skipLibCheck the compiler also reads what the package declares, with only the package's own dependencies there.
 it.each([true, false])("type-checks under NodeNext, skipLibCheck %s", async (skipLibCheck) => {
-  const imports = entryPoints.map((entryPoint, n) => `import * as entry${n} from ${JSON.stringify(entryPoint)};`);
-  const uses = entryPoints.map((_, n) => `console.log(Object.keys(entry${n}));`);
-  write("every-entry.ts", [...imports, ...uses].join("\n"));
-  write("send.ts", sendProgram);
-  await run(process.execPath, [tsc, "-p", ".", "--skipLibCheck", `${skipLibCheck}`], project);
-  expect(existsSync(join(project, "send.js"))).toBe(true);
+  await run(process.execPath, [tsc, "--noEmit", "-p", ".", "--skipLibCheck", `${skipLibCheck}`], project);
 });
 
 it("refuses what the types forbid", async () => {
@@ -131,6 +130,7 @@ it("refuses what the types forbid", async () => {
 
 it("sends a message", async () => {
   await using database = await testDatabase({ migrated: false });
+  await run(process.execPath, [tsc, "-p", "."], project);
   const said = await run(process.execPath, ["send.js"], project, { DATABASE_URL: database.url });
   expect(said.trim().split("\n")).toEqual(["b got hello from a-1", "delivered to b-1"]);
 });
