@@ -40,7 +40,6 @@ export class PeerSession {
   /** After the move to another database server nothing is stored before keys and cursors are read there. */
   private isBeginningAgain = false;
   private again: NodeJS.Timeout | undefined;
-  private listing: NodeJS.Timeout | undefined;
   private readonly unlisten: (() => void)[];
 
   private constructor(
@@ -180,7 +179,6 @@ export class PeerSession {
   /** Hears of nothing any more. */
   private forget(): void {
     clearTimeout(this.again);
-    clearTimeout(this.listing);
     for (const stop of this.unlisten) stop();
   }
 
@@ -208,21 +206,11 @@ export class PeerSession {
         const other = listeners.find(({ addr }) => addr === this.publishedAddress);
         if (other !== undefined) {
           logger.error({ topic, address: other.addr, peer: other.name }, "another peer publishes this peer's address");
-          continue;
-        }
-        // Two who clear each other's rows do not keep the database busy.
-        const waitMs = this.registeredAt + storeConstants.leasePollMs - performance.now();
-        if (waitMs <= 0) await this.register();
-        else this.listing ??= setTimeout(() => this.listAgain(), waitMs);
+        } else await this.register();
       }
     } catch (error) {
       if (!this.ended) logger.warn({ err: error, topics }, "could not enter the phone book again");
     }
-  }
-
-  private listAgain(): void {
-    this.listing = undefined;
-    void this.stayListed([this.session.options.topic, ...this.session.subscriptions]);
   }
 
   private registration(): Registration {
