@@ -114,11 +114,6 @@ export class ListenerChannel {
     return comparePositions(this.handled, this.cursor) > 0;
   }
 
-  /** The epoch of the present connection. */
-  get connectedEpoch(): number | undefined {
-    return this.link?.epoch;
-  }
-
   /**
    * A sender said Hello, and the catalog agrees with it. `backlog` is how many rows the store has above the watermark.
    * Returns what to welcome it with, or undefined when a connection of a newer epoch is there.

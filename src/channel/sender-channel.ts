@@ -94,11 +94,6 @@ export class SenderChannel<Message extends OutgoingMessage> {
     return this.queueBytes + this.unnumberedBytes;
   }
 
-  /** The greatest number given so far in this epoch. */
-  get greatestNumber(): number {
-    return this.lastNumber;
-  }
-
   /** The greatest number that is surely committed in Postgres by an insert of this channel. */
   get storedNumber(): number {
     return this.stored;

@@ -113,10 +113,10 @@ export class Inbox {
   }
 
   /**
-   * The name was taken anew after the database changed servers: what was accepted is no longer known to be in order, so
-   * everything begins again from the cursors.
+   * The name was taken anew after the database changed servers: what was accepted is no longer known to be in order, and
+   * no cursor of before may be committed there. Drops it all at once; {@link reopen} begins again from the cursors.
    */
-  async reopen(): Promise<void> {
+  forget(): void {
     this.committer.close();
     this.committer = this.newCommitter();
     for (const link of this.links.values()) {
@@ -127,6 +127,10 @@ export class Inbox {
     this.topics.clear();
     this.opening.clear();
     this.era += 1;
+  }
+
+  /** Opens the channels from their committed cursors, and takes what is stored. @throws StoreError `store_failed` */
+  async reopen(): Promise<void> {
     await this.openOwned();
     await this.lookForMessages();
   }

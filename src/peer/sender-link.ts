@@ -6,7 +6,6 @@ import { protocolConstants, storeConstants } from "../../generated/ts/settings/p
 import {
   type DeliveryMode,
   type Headers,
-  type LinkState,
   SenderChannel,
   type SenderEffects,
   type SenderLimits,
@@ -62,11 +61,6 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.receipts = receiptsFor(this.listenerName);
     this.channel = new SenderChannel(context.lease.epoch, limitsOf(context), this);
     this.connect();
-  }
-
-  /** Where the channel stands with its listener. */
-  get state(): LinkState {
-    return this.channel.link;
   }
 
   /** Whether a message would wait for nobody: the last attempt to reach the listener failed. */

@@ -233,6 +233,8 @@ export class PeerSession {
   /** Another database server: what was under way counts no more, and everything begins again from what it has. */
   private leaseRenewed(epoch: number): void {
     this.isBeginningAgain = true;
+    // Before the lease is held again, and handlers and commits with it.
+    this.inbox.forget();
     this.outbox.rebase(epoch);
     void this.beginAgain(epoch, 0);
   }

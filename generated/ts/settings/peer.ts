@@ -560,12 +560,6 @@ export const storeConstants = {
    */
   lockTimeoutMs: 5000,
   /**
-   * How long dead letters are kept.
-   *
-   * Value: 30 days.
-   */
-  deadLetterRetentionDays: 30,
-  /**
    * The longest wait before the store is tried again after a failure; waits double.
    *
    * Value: 2000 ms.
