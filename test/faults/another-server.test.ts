@@ -1,0 +1,61 @@
+/**
+ * A failover to a database server that has lost everything but the names: what peers remember of the old one must not
+ * be used there, and everything goes on.
+ */
+import { expect, it, onTestFinished } from "vitest";
+import { startDevStack } from "../../src/dev/index.js";
+import { Peer } from "../../src/peer/index.js";
+import { migrate } from "../../src/store/index.js";
+import { startProxy } from "../store/support/proxy.js";
+import { testDatabase } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
+import { onServer, rowsOf } from "../support/on-server.js";
+
+it("is survived by peers: names are taken anew, and messages go on in order", async () => {
+  const first = await testDatabase({ migrated: true });
+  onTestFinished(() => first.drop());
+  await using proxy = await startProxy(first.url);
+  const texts: string[] = [];
+  const lost: string[] = [];
+  const settings = { listen: "127.0.0.1:0", databaseUrl: proxy.url };
+  await using a = new Peer({ ...settings, name: "a-1", topic: "a" });
+  await using b = new Peer({ ...settings, name: "b-1", topic: "b" });
+  for (const peer of [a, b]) peer.on("status", ({ kind }) => kind === "name_lost" && lost.push(kind));
+  await a.run(() => undefined);
+  await b.run(({ payload }) => texts.push(Buffer.from(payload).toString()));
+  for (let number = 1; number <= 20; number++) await a.sendTo("b", `${number}`);
+
+  await using standby = await startDevStack({ nats: false });
+  const { pathname } = new URL(first.url);
+  await onServer(standby.databaseUrl, `CREATE DATABASE ${pathname.slice(1)}`);
+  const there = new URL(standby.databaseUrl);
+  there.pathname = pathname;
+  await migrate({ databaseUrl: there.href });
+  const names = await epochs(first.url);
+  for (const [name, epoch] of names) {
+    await onServer(there.href, `INSERT INTO hawser.peers (name, epoch) VALUES ('${name}', ${epoch})`);
+  }
+  const [secret] = await rowsOf(first.url, "SELECT encode(secret, 'hex') AS hex FROM hawser.mesh_secret");
+  await onServer(there.href, `UPDATE hawser.mesh_secret SET secret = decode('${secret?.["hex"]}', 'hex')`);
+
+  const during = Array.from({ length: 20 }, (_, n) => a.sendTo("b", `${n + 21}`));
+  proxy.leadTo(there.href);
+  proxy.cut();
+  for (const { outcome } of await Promise.all(during)) expect(outcome).toMatch(/delivered|stored/);
+  await eventually("the peers are in the phone book of the other server", async () => {
+    const [row] = await rowsOf(there.href, "SELECT count(*)::text FROM hawser.topic_addr");
+    return row?.["count"] === "2";
+  });
+  for (let number = 41; number <= 60; number++) await a.sendTo("b", `${number}`);
+  await eventually("all have arrived", () => new Set(texts).size === 60);
+  // What was unconfirmed may come twice; first occurrences are in order.
+  expect([...new Set(texts)]).toEqual(Array.from({ length: 60 }, (_, n) => `${n + 1}`));
+  expect(lost).toEqual([]);
+  for (const [name, epoch] of await epochs(there.href)) expect(epoch).toBeGreaterThan(names.get(name) ?? 0n);
+});
+
+/** The epoch of each name. */
+async function epochs(databaseUrl: string): Promise<Map<string, bigint>> {
+  const rows = await rowsOf(databaseUrl, "SELECT name, epoch::text FROM hawser.peers");
+  return new Map(rows.map((row) => [String(row["name"]), BigInt(String(row["epoch"]))]));
+}
