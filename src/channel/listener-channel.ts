@@ -5,12 +5,11 @@
  *     handled     the handler is done; its cursor commit is under way
  *     watermark   accepted: in the queue for the handler. Never moves back while the process runs
  *
- * Numbered messages are accepted only as watermark + 1. What comes over the connection above that is held; the gap is
- * filled from the store, and only a query that began after the gap was seen may say that nobody has the numbers.
- * The same holds for the first message of a new epoch, which waits until a query begun after its Hello has shown that
- * no row of an older epoch is left, and for the answer to GoLive.
+ * {@link Intake} decides what is accepted, {@link Handling} what the handler gets when; here is what is between them and
+ * the sender: the connection, what it was told, and how much of it is read.
  */
-import { Fifo } from "./fifo.js";
+import { Handling } from "./handling.js";
+import { Intake, type Question } from "./intake.js";
 import type {
   DeadMessage,
   HandlerResult,
@@ -37,56 +36,38 @@ interface Link {
 export class ListenerChannel {
   protected readonly limits: ListenerLimits;
   protected readonly effects: ListenerEffects;
-
-  protected cursor: Position;
-  protected handled: Position;
-  protected watermark: Position;
+  protected readonly intake: Intake;
+  protected readonly handling: Handling;
   protected link: Link | undefined;
-
-  private readonly queue = new Fifo<IncomingMessage>();
-  private queueBytes = 0;
-  /** From the connection, above the watermark; with at-most-once messages between them once live. */
-  private readonly held = new Fifo<IncomingMessage>();
-  /** Payload bytes from the connection in `queue`, `held` and `running`. */
+  /** Payload bytes from the connection that are not handled. */
   private wireBytes = 0;
-
-  private running: IncomingMessage | undefined;
-  private runningSince = 0;
-  private attempts = 0;
-  private retryAt: number | undefined;
-  /** That the retry is due was signalled; whoever takes it has no turn yet. */
-  private retrySignalled = false;
   private halted = false;
-
-  /** Queries begun so far; a finding counts for whatever was asked before its query began. */
-  protected queriesBegun = 0;
-  private querying = false;
-  private wanted = false;
-  /** The rows left in the store when last asked. */
-  private backlog = 0;
-  /** Queries begun before the gap in front of `held` was seen. */
-  private gapAfter: number | undefined;
-  /** Queries begun before the Hello of an epoch above the watermark's. */
-  private epochAfter: number | undefined;
-  private checkStale = false;
 
   /** `cursor` is the committed one, read after the lease was taken. */
   constructor(cursor: Position, limits: ListenerLimits, effects: ListenerEffects) {
-    this.cursor = cursor;
-    this.handled = cursor;
-    this.watermark = cursor;
     this.limits = limits;
     this.effects = effects;
+    this.handling = new Handling(cursor, limits, () => effects.countAttempt());
+    this.intake = new Intake(cursor, {
+      accept: (message) => this.handling.push(message),
+      forget: ({ payload }) => {
+        this.wireBytes -= payload.length;
+      },
+      query: (after) => effects.query(after),
+      hasRoom: () => this.handling.queued <= limits.refillBelow && this.handling.queuedBytes <= limits.refillBelowBytes,
+      gap: (epoch, first, last) => effects.gap(epoch, first, last),
+      concluded: (question, query, begunBefore) => this.concluded(question, query, begunBefore),
+    });
   }
 
   /** The committed cursor. */
   get committed(): Position {
-    return this.cursor;
+    return this.handling.cursor;
   }
 
   /** The accepted watermark. */
   get accepted(): Position {
-    return this.watermark;
+    return this.intake.watermark;
   }
 
   /** The connection's channel is live. */
@@ -96,7 +77,7 @@ export class ListenerChannel {
 
   /** Messages accepted or held that wait for the handler, or to be tried again. */
   get waitingMessages(): number {
-    return this.queue.length + this.held.length + (this.retryAt === undefined ? 0 : 1);
+    return this.waiting + (this.handling.retryAt === undefined ? 0 : 1);
   }
 
   /** Payload bytes that came over the connection and are not handled. */
@@ -106,12 +87,12 @@ export class ListenerChannel {
 
   /** A handler is running. */
   get isHandling(): boolean {
-    return this.running !== undefined && this.retryAt === undefined;
+    return this.handling.running !== undefined && this.handling.retryAt === undefined;
   }
 
   /** Handled messages whose cursor is not committed yet. */
   get isCommitting(): boolean {
-    return comparePositions(this.handled, this.cursor) > 0;
+    return comparePositions(this.handling.handled, this.handling.cursor) > 0;
   }
 
   /**
@@ -126,7 +107,6 @@ export class ListenerChannel {
       this.effects.closeConnection(older.connection);
     }
     this.dropHeld();
-    this.backlog = backlog;
     this.link = {
       connection,
       epoch,
@@ -137,14 +117,13 @@ export class ListenerChannel {
       paused: false,
     };
     this.limitReading(this.link);
-    if (epoch > this.watermark.epoch) this.epochAfter = this.queriesBegun;
-    if (backlog > 0 || this.epochAfter !== undefined) this.want();
+    this.intake.onHello(epoch, backlog);
     return { cursor: this.welcomeCursor(), backlog, credit: this.limits.creditBytes };
   }
 
   /** The number to be told in Welcome: always the committed one. */
   protected welcomeCursor(): Position {
-    return this.cursor;
+    return this.handling.cursor;
   }
 
   /** Messages from the connection, in the order of the wire; numbered ones are contiguous. */
@@ -153,19 +132,19 @@ export class ListenerChannel {
     if (link === undefined || link.connection !== connection) return;
     for (const message of messages) {
       this.wireBytes += message.payload.length;
-      if (message.position === undefined) this.takeUnnumbered(message, link);
-      else this.takeNumbered(message, message.position);
+      if (message.position === undefined) this.intake.takeUnnumbered(message, link.live);
+      else this.intake.takeNumbered(message, message.position);
     }
     this.limitReading(link);
     this.tellBusy(now);
-    if (this.queue.length > 0) this.signalReady();
+    this.signalReady();
   }
 
   onGoLive(connection: unknown): void {
     const link = this.link;
     if (link === undefined || link.connection !== connection || link.liveAfter !== undefined) return;
-    link.liveAfter = this.queriesBegun;
-    this.want();
+    link.liveAfter = this.intake.queriesBegun;
+    this.intake.want();
   }
 
   /** The connection ended. What was accepted stays: numbers make the stored copies harmless. */
@@ -177,103 +156,90 @@ export class ListenerChannel {
 
   /** The store may have rows: an announcement, a new session of notifications, or the first look at start. */
   onAnnounced(): void {
-    this.want();
+    this.intake.want();
   }
 
   /** The slow poll found rows of this channel; leftovers at or below the cursor are removed. */
   onPolled(): void {
-    this.checkStale = true;
-    this.want();
+    this.intake.checkStale = true;
+    this.intake.want();
   }
 
   /** What a query found: rows above the position it was asked for, in order, and how many are left behind them. */
   onRows(rows: readonly StoredRow[], remaining: number): void {
-    const query = this.queriesBegun;
-    this.querying = false;
-    for (const row of rows) this.takeRow(row);
-    this.backlog = remaining;
-    if (remaining > 0) this.wanted = true;
-    else this.conclude(query, rows.length === 0);
-    this.release();
+    const { intake } = this;
+    const query = intake.takeRows(rows, remaining);
+    if (remaining === 0) this.conclude(query, rows.length === 0);
+    intake.release();
     this.tellBacklog();
-    if (this.queue.length > 0) this.signalReady();
-    this.askIfRoom();
+    this.signalReady();
+    intake.askIfRoom();
   }
 
   onQueryFailed(): void {
-    this.querying = false;
-    this.wanted = true;
+    this.intake.onQueryFailed();
   }
 
   /** Asks the store again after a failure. */
   retryQuery(): void {
-    this.askIfRoom();
+    this.intake.askIfRoom();
   }
 
   /** The next message for the handler, which must be answered by {@link finish}; undefined while there is none. */
   take(now: number): IncomingMessage | undefined {
-    if (this.halted) return undefined;
-    if (this.running !== undefined) {
-      if (this.retryAt === undefined || now < this.retryAt) return undefined;
-      this.retryAt = undefined;
-      this.retrySignalled = false;
-      this.runningSince = now;
-      this.attempts += 1;
-      return this.running;
-    }
-    const message = this.queue.shift();
-    if (message === undefined) return undefined;
-    this.queueBytes -= message.payload.length;
-    this.running = message;
-    this.runningSince = now;
-    this.attempts = 1;
-    return message;
+    return this.halted ? undefined : this.handling.take(now);
   }
 
   /** The attempt that {@link take} began, from 1. */
   get attempt(): number {
-    return this.attempts;
+    return this.handling.attempts;
+  }
+
+  /** The message last taken has been begun more often than it may be: its handler is not to be called again. */
+  get isExhausted(): boolean {
+    return this.handling.attempts > this.limits.maxAttempts;
   }
 
   /** The handler of the message last taken has ended. */
   finish(result: HandlerResult, now: number): void {
-    const message = this.running;
+    const { handling } = this;
+    const message = handling.running;
     if (message === undefined) return;
-    if (result.kind === "postponed") {
-      this.attempts -= 1;
-      this.retryAt = now + this.limits.retryDelayMs;
-      this.retrySignalled = false;
+    if (handling.triesAgain(result, now)) {
+      if (result.kind === "failed") this.tellBusy(now);
       return;
     }
-    if (message.position === undefined) {
-      if (result.kind !== "done") this.effects.dropped(message, result.errorCode, result.errorMessage);
-      this.done(message);
-      return;
-    }
-    if (result.kind === "failed" && this.attempts < this.limits.maxAttempts) {
-      this.retryAt = now + this.limits.retryDelayMs * 2 ** (this.attempts - 1);
-      this.retrySignalled = false;
-      this.tellBusy(now);
-      return;
-    }
-    this.handled = message.position;
-    const dead =
-      result.kind === "done"
-        ? undefined
-        : { message, errorCode: result.errorCode, errorMessage: result.errorMessage, attempts: this.attempts };
+    const dead = handling.end(message, result);
     this.done(message);
-    this.commitHandled(dead);
+    if (message.position === undefined) {
+      if (result.kind === "failed" || result.kind === "refused") {
+        this.effects.dropped(message, result.errorCode, result.errorMessage);
+      }
+    } else if (result.kind === "committed") this.ack();
+    else this.commitHandled(dead);
   }
 
   protected commitHandled(dead: DeadMessage | undefined): void {
-    this.effects.commit(this.handled, dead);
+    this.effects.commit(this.handling.handled, dead);
   }
 
   /** The cursor is surely committed. */
   onCommitted(cursor: Position): void {
-    if (comparePositions(cursor, this.cursor) <= 0) return;
-    this.cursor = cursor;
+    if (!this.handling.committed(cursor)) return;
     this.ack();
+    if (this.handling.unblock()) this.signalReady();
+  }
+
+  /** The start of the first message is counted in the store: it is its start number `starts`. */
+  onAttemptCounted(starts: number): void {
+    this.handling.counted(starts);
+    this.signalReady();
+  }
+
+  /** The start could not be counted; it is asked for again. */
+  onCountFailed(): void {
+    this.handling.countFailed();
+    this.signalReady();
   }
 
   /** Stops or resumes handing out messages: the lease is not surely held, or the peer stops. */
@@ -283,38 +249,37 @@ export class ListenerChannel {
       this.tellBusy(Number.POSITIVE_INFINITY);
       return;
     }
-    if (this.link?.toldBusy === true && this.running === undefined) {
+    if (this.link?.toldBusy === true && this.handling.running === undefined) {
       this.link.toldBusy = false;
       this.ack();
     }
-    if (this.queue.length > 0 || this.retryAt !== undefined) this.signalReady();
+    this.signalReady();
   }
 
   /** The moment at which {@link tick} has something to do, in ms; Infinity when only an event can change anything. */
   deadline(): number {
-    if (this.running === undefined || this.halted) return Number.POSITIVE_INFINITY;
-    const retry = this.retrySignalled ? Number.POSITIVE_INFINITY : (this.retryAt ?? Number.POSITIVE_INFINITY);
-    const speak = this.link !== undefined && !this.link.toldBusy && this.queue.length + this.held.length > 0;
-    return speak ? Math.min(retry, this.runningSince + this.limits.busyAfterMs) : retry;
+    const { handling } = this;
+    if (handling.running === undefined || this.halted) return Number.POSITIVE_INFINITY;
+    const retry = handling.retryDue;
+    const speak = this.link !== undefined && !this.link.toldBusy && this.waiting > 0;
+    return speak ? Math.min(retry, handling.runningSince + this.limits.busyAfterMs) : retry;
   }
 
   /** Time has passed. */
   tick(now: number): void {
     this.tellBusy(now);
-    if (this.retryAt === undefined || now < this.retryAt) return;
-    this.retrySignalled = true;
-    this.signalReady();
+    if (this.handling.signalRetry(now)) this.signalReady();
   }
 
   /** Sends an Ack with what is known. */
   protected ack(): void {
     const link = this.link;
     if (link === undefined) return;
-    link.toldBacklog = this.backlog;
+    link.toldBacklog = this.intake.backlog;
     this.effects.writeAck(link.connection, {
       cursor: this.ackCursor(),
       credit: this.limits.creditBytes,
-      backlog: this.backlog,
+      backlog: this.intake.backlog,
       busy: link.toldBusy,
       live: link.live,
     });
@@ -322,12 +287,19 @@ export class ListenerChannel {
 
   /** The number to be told in an Ack: always the committed one. */
   protected ackCursor(): Position {
-    return this.cursor;
+    return this.handling.cursor;
+  }
+
+  /** Whether query number `query` began after the moment at which `begunBefore` queries had begun. */
+  protected concluded(_question: Question, query: number, begunBefore: number): boolean {
+    return query > begunBefore;
+  }
+
+  private get waiting(): number {
+    return this.handling.queued + this.intake.heldMessages;
   }
 
   private done(message: IncomingMessage): void {
-    this.running = undefined;
-    this.attempts = 0;
     if (message.fromWire) this.wireBytes -= message.payload.length;
     const link = this.link;
     if (link !== undefined) {
@@ -338,146 +310,41 @@ export class ListenerChannel {
         if (message.position === undefined) this.ack();
       }
     }
-    if (this.wanted) this.askIfRoom();
-  }
-
-  private takeUnnumbered(message: IncomingMessage, link: Link): void {
-    if (link.live && this.held.length > 0) this.held.push(message);
-    else this.enqueue(message);
-  }
-
-  private takeNumbered(message: IncomingMessage, position: Position): void {
-    if (comparePositions(position, this.watermark) <= 0) {
-      this.wireBytes -= message.payload.length;
-      return;
-    }
-    const next = position.epoch === this.watermark.epoch && position.number === this.watermark.number + 1;
-    if (next && this.held.length === 0) {
-      this.accept(message, position);
-      return;
-    }
-    this.held.push(message);
-    if (this.gapAfter === undefined && position.epoch === this.watermark.epoch) {
-      this.gapAfter = this.queriesBegun;
-      this.want();
-    }
-  }
-
-  /** A row of a query whose snapshot held every row of older epochs that there is. */
-  private takeRow(row: StoredRow): void {
-    const { epoch, number } = row.position;
-    if (comparePositions(row.position, this.watermark) <= 0) return;
-    const before = epoch === this.watermark.epoch ? this.watermark.number : 0;
-    if (number > before + 1) this.effects.gap(epoch, before + 1, number - 1);
-    this.accept(row, row.position);
-  }
-
-  private accept(message: IncomingMessage, position: Position): void {
-    this.watermark = position;
-    this.enqueue(message);
-  }
-
-  private enqueue(message: IncomingMessage): void {
-    this.queue.push(message);
-    this.queueBytes += message.payload.length;
+    this.intake.askIfRoom();
   }
 
   /** The store has nothing above the watermark, as query number `query` saw it. */
   private conclude(query: number, nothingFound: boolean): void {
-    const link = this.link;
-    if (this.epochAfter !== undefined && this.concluded("epoch", query, this.epochAfter)) {
-      this.epochAfter = undefined;
-      if (link !== undefined && link.epoch > this.watermark.epoch) this.watermark = { epoch: link.epoch, number: 0 };
-    }
-    const first = this.firstHeld();
-    if (first !== undefined && this.gapAfter !== undefined && this.concluded("gap", query, this.gapAfter)) {
-      if (first.epoch === this.watermark.epoch && first.number > this.watermark.number + 1) {
-        this.effects.gap(first.epoch, this.watermark.number + 1, first.number - 1);
-        this.watermark = { epoch: first.epoch, number: first.number - 1 };
-      }
-    }
+    const { link, intake } = this;
+    intake.conclude(query, link?.epoch);
     if (link?.liveAfter !== undefined && !link.live && this.concluded("live", query, link.liveAfter)) {
       link.live = true;
       this.ack();
     }
-    if (this.checkStale && nothingFound && comparePositions(this.watermark, this.cursor) === 0) {
-      this.checkStale = false;
-      this.effects.deleteStale(this.cursor);
-    }
-  }
-
-  /** Whether query number `query` began after the moment at which `begunBefore` queries had begun. */
-  protected concluded(_question: "epoch" | "gap" | "live", query: number, begunBefore: number): boolean {
-    return query > begunBefore;
-  }
-
-  private firstHeld(): Position | undefined {
-    for (let index = 0; ; index++) {
-      const message = this.held.at(index);
-      if (message === undefined) return undefined;
-      if (message.position !== undefined) return message.position;
-    }
-  }
-
-  /** Moves what is held and now in order to the handler's queue, and notes the gap that is left. */
-  private release(): void {
-    for (let message = this.held.at(0); message; message = this.held.at(0)) {
-      const position = message.position;
-      if (position !== undefined && comparePositions(position, this.watermark) > 0) {
-        const next = position.epoch === this.watermark.epoch && position.number === this.watermark.number + 1;
-        if (!next) break;
-        this.held.shift();
-        this.accept(message, position);
-      } else {
-        this.held.shift();
-        if (position === undefined) this.enqueue(message);
-        else this.wireBytes -= message.payload.length;
-      }
-    }
-    const first = this.firstHeld();
-    if (first === undefined) this.gapAfter = undefined;
-    else if (first.epoch === this.watermark.epoch) {
-      this.gapAfter = this.queriesBegun;
-      this.wanted = true;
+    if (intake.checkStale && nothingFound && comparePositions(intake.watermark, this.handling.cursor) === 0) {
+      intake.checkStale = false;
+      this.effects.deleteStale(this.handling.cursor);
     }
   }
 
   private dropHeld(): void {
-    for (let message = this.held.shift(); message; message = this.held.shift()) {
-      // At-most-once messages were in order behind what is held; now nothing comes before them any more.
-      if (message.position === undefined) this.enqueue(message);
-      else this.wireBytes -= message.payload.length;
-    }
-    this.gapAfter = undefined;
-    if (this.queue.length > 0) this.signalReady();
-  }
-
-  private want(): void {
-    this.wanted = true;
-    this.askIfRoom();
-  }
-
-  private askIfRoom(): void {
-    if (!this.wanted || this.querying) return;
-    if (this.queue.length > this.limits.refillBelow || this.queueBytes > this.limits.refillBelowBytes) return;
-    this.wanted = false;
-    this.querying = true;
-    this.queriesBegun += 1;
-    this.effects.query(this.watermark);
+    this.intake.dropHeld();
+    this.signalReady();
   }
 
   /** A sender that stores because of a long backlog hears when it has become short. */
   private tellBacklog(): void {
     const link = this.link;
     if (link === undefined || link.liveAfter !== undefined) return;
-    if (link.toldBacklog > this.limits.shortBacklogRows && this.backlog <= this.limits.shortBacklogRows) this.ack();
+    const short = this.limits.shortBacklogRows;
+    if (link.toldBacklog > short && this.intake.backlog <= short) this.ack();
   }
 
   private tellBusy(now: number): void {
     const link = this.link;
-    if (link === undefined || link.toldBusy || this.queue.length + this.held.length === 0) return;
-    if (this.running === undefined && !this.halted) return;
-    if (!this.halted && now < this.runningSince + this.limits.busyAfterMs) return;
+    if (link === undefined || link.toldBusy || this.waiting === 0) return;
+    if (this.handling.running === undefined && !this.halted) return;
+    if (!this.halted && now < this.handling.runningSince + this.limits.busyAfterMs) return;
     link.toldBusy = true;
     this.ack();
   }
@@ -491,7 +358,10 @@ export class ListenerChannel {
     this.effects.pauseReading(link.connection, paused);
   }
 
+  /** There may be something to {@link take}. */
   private signalReady(): void {
-    if (!this.halted && (this.running === undefined || this.retryAt !== undefined)) this.effects.ready();
+    const { handling } = this;
+    if (this.halted) return;
+    if (handling.running === undefined ? handling.queued > 0 : handling.retryAt !== undefined) this.effects.ready();
   }
 }

@@ -39,11 +39,17 @@ export interface ListenerLimits {
   readonly refillBelow: number;
   /** … and at most so many payload bytes. */
   readonly refillBelowBytes: number;
+  /** Handlers commit the cursor themselves, in their transaction: one message after another, none before the last commit. */
+  readonly transactional: boolean;
+  /** The process before may have been killed by a message: see handling.ts. */
+  readonly careful: boolean;
 }
 
 /** How a handler ended. */
 export type HandlerResult =
   | { readonly kind: "done" }
+  /** Done, and the cursor was committed with it. */
+  | { readonly kind: "committed" }
   | { readonly kind: "failed"; readonly errorCode: string; readonly errorMessage: string }
   /** Not to be tried again. */
   | { readonly kind: "refused"; readonly errorCode: string; readonly errorMessage: string }
@@ -67,6 +73,11 @@ export interface ListenerEffects {
   deleteStale(cursor: Position): void;
   /** Commits the cursor, with the messages that are dead letters from then on. Answered by `onCommitted`. */
   commit(cursor: Position, dead: DeadMessage | undefined): void;
+  /**
+   * Counts, in the store, a start of the message behind the cursor. Answered by `onAttemptCounted` or `onCountFailed`;
+   * there is never more than one under way.
+   */
+  countAttempt(): void;
   /** {@link ListenerChannel.take} has something now. */
   ready(): void;
   /** An at-most-once message's handler failed: it is gone. */

@@ -1,15 +1,15 @@
 /** Gives channels with messages their turn: one after another, at most `concurrency` handlers at once. */
-import type { ListenerLink } from "./listener-link.js";
+import type { Turn } from "./inbox-services.js";
 
 export class Dispatcher {
-  private readonly woken = new Set<ListenerLink>();
+  private readonly woken = new Set<Turn>();
   private running = 0;
   private scheduled = false;
 
   constructor(private readonly concurrency: number) {}
 
-  wake(link: ListenerLink): void {
-    this.woken.add(link);
+  wake(turn: Turn): void {
+    this.woken.add(turn);
     this.schedule();
   }
 
@@ -34,9 +34,9 @@ export class Dispatcher {
     this.scheduled = true;
     setImmediate(() => {
       this.scheduled = false;
-      const turn = [...this.woken];
+      const turns = [...this.woken];
       this.woken.clear();
-      for (const link of turn) link.run();
+      for (const turn of turns) turn.run();
     });
   }
 }

@@ -9,7 +9,8 @@ import { type Authorization, type Listener, listen } from "../transport/index.js
 import type { HelloFields } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
 import { Dispatcher } from "./dispatcher.js";
-import { type HandleIncoming, type InboxServices, ListenerLink } from "./listener-link.js";
+import type { HandleIncoming, InboxServices, Turn } from "./inbox-services.js";
+import { ListenerLink } from "./listener-link.js";
 import { asHawserError } from "./sender-link.js";
 
 export interface InboxOptions {
@@ -48,12 +49,13 @@ export class Inbox {
       topicOf: (topicKey: number) => this.topics.get(topicKey) ?? this.lookUpTopic(topicKey),
       serves,
       handle: handle ?? (() => undefined),
-      wake: (link: ListenerLink) => this.dispatcher.wake(link),
+      wake: (turn: Turn) => this.dispatcher.wake(turn),
       takeSlot: () => this.dispatcher.takeSlot(),
       freeSlot: () => this.dispatcher.freeSlot(),
       othersWait: () => this.dispatcher.hasWoken,
-      commit: (link: ListenerLink, cursor: Position, dead: DeadMessage | undefined, plain: Uint8Array | undefined) =>
-        this.commit(link, cursor, dead, plain),
+      commit: (key: number, cursor: Position, dead: DeadMessage | undefined, plain: Uint8Array | undefined) =>
+        this.commit(key, cursor, dead, plain),
+      notOwned: (connectionKey: number) => this.drop(connectionKey),
     });
   }
 
@@ -74,6 +76,7 @@ export class Inbox {
       listenerName: sender.name,
       secrets: () => secrets.all,
       maxMessageBytes: settings.maxMessageBytes,
+      tls: context.tls,
       allowPlaintext: settings.allowPlaintext,
       authorize: (hello) => this.authorize(hello),
       onConnection: (connection, hello) => {
@@ -139,8 +142,8 @@ export class Inbox {
   async stop(): Promise<void> {
     clearTimeout(this.poll);
     this.halt(true);
-    await Promise.all([...this.links.values()].map((link) => link.idle()));
-    for (const link of this.links.values()) link.run();
+    await Promise.all([...this.links.values()].map((link) => link.runner.idle()));
+    for (const link of this.links.values()) link.runner.run();
     await this.committer.drain();
   }
 
@@ -171,12 +174,7 @@ export class Inbox {
         }
       },
       onFenced: () => context.nameLost("a cursor commit was refused"),
-      onNotOwned: (connectionKey) => {
-        const link = this.links.get(connectionKey);
-        this.links.delete(connectionKey);
-        link?.dropConnection();
-        link?.close();
-      },
+      onNotOwned: (connectionKey) => this.drop(connectionKey),
       onError: (error) => {
         const failure = asHawserError(error);
         status.tell({ kind: "listener_store_error", message: failure.message, error: failure });
@@ -184,14 +182,23 @@ export class Inbox {
     });
   }
 
+  /** The channel belongs to another listener now. */
+  private drop(connectionKey: number): void {
+    const link = this.links.get(connectionKey);
+    this.links.delete(connectionKey);
+    link?.dropConnection();
+    link?.close();
+  }
+
   private commit(
-    link: ListenerLink,
+    connectionKey: number,
     cursor: Position,
     dead: DeadMessage | undefined,
     plain: Uint8Array | undefined,
   ): void {
-    const { connectionKey, source } = link;
-    if (this.links.get(connectionKey) !== link) return;
+    const link = this.links.get(connectionKey);
+    if (link === undefined) return;
+    const { source } = link;
     if (dead === undefined) {
       this.committer.commit(connectionKey, cursor.epoch, cursor.number);
       return;
@@ -257,7 +264,7 @@ export class Inbox {
     if (this.closed || channel === undefined || channel.owner !== this.options.context.sender.name) return undefined;
     const known = this.links.get(channel.connectionKey);
     if (known !== undefined) return known;
-    const link = new ListenerLink(this.services, channel, channel.cursor);
+    const link = new ListenerLink(this.services, channel);
     if (this.handlesNothing) link.halt(true);
     this.links.set(channel.connectionKey, link);
     return link;
@@ -293,9 +300,9 @@ export class Inbox {
 
   /** Somebody had a secret that is unknown here: a new one, perhaps. Only with the poll: strangers cost no queries. */
   private async lookForSecrets(): Promise<void> {
-    if (!this.secretsInDoubt) return;
-    this.secretsInDoubt = false;
     const { secrets, logger } = this.options.context;
+    if (!this.secretsInDoubt && !secrets.isStale) return;
+    this.secretsInDoubt = false;
     await secrets.refresh().catch((err) => logger.debug({ err }, "could not read the mesh secrets again"));
   }
 

@@ -6,79 +6,40 @@ import { storeConstants } from "../../generated/ts/settings/peer.js";
 import {
   type AckNews,
   type DeadMessage,
-  type HandlerResult,
   type IncomingMessage,
   ListenerChannel,
   type ListenerEffects,
   type Position,
 } from "../channel/index.js";
-import { HawserError, PeerError, TransportError } from "../errors/index.js";
+import { type HawserError, TransportError } from "../errors/index.js";
 import type { Channel } from "../store/index.js";
 import type { ListenerConnection } from "../transport/index.js";
-import { decompress, type IncomingBatch } from "../wire/index.js";
-import type { PeerContext } from "./context.js";
+import type { IncomingBatch } from "../wire/index.js";
 import { DeadlineTimer } from "./deadline-timer.js";
+import { HandlerRunner, type RunnerLink } from "./handler-runner.js";
+import type { InboxServices, Source } from "./inbox-services.js";
 
-/** Where a message comes from. */
-export type Source = Pick<Channel, "connectionKey" | "composite" | "senderName" | "sourceTopic">;
-
-/** Hands a message to the handler, with its payload uncompressed. What it returns may be a promise. */
-export type HandleIncoming = (
-  message: IncomingMessage,
-  to: string,
-  source: Source,
-  payload: Uint8Array,
-  attempt: number,
-) => unknown;
-
-/** What a listener's links share beyond the context. */
-export interface InboxServices extends PeerContext {
-  /** The topic of a key, undefined while it is being looked up. */
-  topicOf(topicKey: number): string | Promise<string | undefined>;
-  serves(topic: string): boolean;
-  /** Calls the handler. */
-  readonly handle: HandleIncoming;
-  /** The link has messages: it is called back at {@link ListenerLink.run}. */
-  wake(link: ListenerLink): void;
-  /** Whether one more handler may run beside the others. */
-  takeSlot(): boolean;
-  freeSlot(): void;
-  /** Whether other channels wait for their turn. */
-  othersWait(): boolean;
-  commit(link: ListenerLink, cursor: Position, dead: DeadMessage | undefined, plain: Uint8Array | undefined): void;
-}
-
-const done: HandlerResult = { kind: "done" };
-
-/** Thrown for a message whose handling does not count: it comes again. */
-export const postponed = Symbol("postponed");
-
-/** How long messages are handled before the event loop has its turn; looked at once for so many messages. */
-const turnMs = 5;
-const messagesPerLook = 64;
-
-export class ListenerLink implements ListenerEffects {
+export class ListenerLink implements ListenerEffects, RunnerLink {
   readonly channel: ListenerChannel;
+  readonly source: Source;
+  readonly runner: HandlerRunner;
   private readonly timer = new DeadlineTimer(() => this.tick());
   private readonly timers = new Set<NodeJS.Timeout>();
   private failures = 0;
   private closed = false;
   /** The connection that the channel was told of last. */
   private connection: ListenerConnection | undefined;
-  /** The newest handled position that the committer has not been given. */
-  private handled: Position | undefined;
-  /** The running message's payload, uncompressed. */
-  private plain: Uint8Array | undefined;
-  private whenIdle: (() => void)[] = [];
 
   constructor(
-    private readonly inbox: InboxServices,
-    readonly source: Source,
-    cursor: Position,
+    readonly inbox: InboxServices,
+    channel: Channel,
   ) {
-    const { settings } = inbox;
+    this.source = channel;
+    const { settings, lease, sender } = inbox;
+    // The next message may have been what ended the process that had the channel before.
+    const handedOver = !channel.composite.endsWith(`:${sender.name}`);
     this.channel = new ListenerChannel(
-      cursor,
+      channel.cursor,
       {
         creditBytes: settings.creditBytes,
         busyAfterMs: settings.busyAfterMs,
@@ -87,9 +48,12 @@ export class ListenerLink implements ListenerEffects {
         shortBacklogRows: storeConstants.shortBacklogRows,
         refillBelow: storeConstants.drainRows / 2,
         refillBelowBytes: storeConstants.drainBytes / 2,
+        transactional: settings.transactional,
+        careful: !lease.wasClean || channel.attempts > 0 || handedOver,
       },
       this,
     );
+    this.runner = new HandlerRunner(this);
   }
 
   /** The sender's connection was welcomed. */
@@ -129,7 +93,7 @@ export class ListenerLink implements ListenerEffects {
     this.channel.onMessages(connection, messages, now());
     // At once: what waits for another turn of the event loop would only pile up behind a fast sender.
     if (this.channel.isHandling || this.inbox.othersWait()) this.arm();
-    else this.run();
+    else this.runner.run();
   }
 
   onClosed(connection: ListenerConnection): void {
@@ -172,9 +136,8 @@ export class ListenerLink implements ListenerEffects {
     this.arm();
   }
 
-  /** Resolves when no handler of this channel runs. */
-  async idle(): Promise<void> {
-    if (this.channel.isHandling) await new Promise<void>((resolve) => this.whenIdle.push(resolve));
+  get isClosed(): boolean {
+    return this.closed;
   }
 
   close(): void {
@@ -182,7 +145,7 @@ export class ListenerLink implements ListenerEffects {
     this.timer.stop();
     for (const timer of this.timers) clearTimeout(timer);
     this.channel.halt(true);
-    for (const resolve of this.whenIdle.splice(0)) resolve();
+    this.runner.close();
   }
 
   // ---- effects of the channel ----
@@ -249,16 +212,26 @@ export class ListenerLink implements ListenerEffects {
   }
 
   commit(cursor: Position, dead: DeadMessage | undefined): void {
-    if (dead === undefined) {
-      this.handled = cursor;
-      return;
-    }
-    this.handled = undefined;
-    this.inbox.commit(this, cursor, dead, this.plain);
+    this.runner.commit(cursor, dead);
+  }
+
+  countAttempt(): void {
+    this.inbox.store.countAttempt(this.inbox.lease, this.connectionKey).then(
+      (starts) => {
+        if (this.closed) return;
+        if (starts === "fenced") this.inbox.nameLost("the count of an attempt was refused");
+        else this.channel.onAttemptCounted(starts);
+      },
+      (error: HawserError) => {
+        if (this.closed) return;
+        this.inbox.status.tell({ kind: "listener_store_error", message: error.message, error });
+        this.later(() => this.channel.onCountFailed(), storeConstants.storeRetryMaxMs);
+      },
+    );
   }
 
   ready(): void {
-    if (!this.closed) this.inbox.wake(this);
+    if (!this.closed) this.inbox.wake(this.runner);
   }
 
   dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void {
@@ -289,150 +262,8 @@ export class ListenerLink implements ListenerEffects {
     });
   }
 
-  // ---- handling ----
-
-  /** Handles what waits, as far as handlers are free and the event loop's turn goes. */
-  run(): void {
-    // Its turn may come when all is over, with messages that wait for the next start.
-    if (this.closed) return;
-    const { channel, inbox } = this;
-    const until = now() + turnMs;
-    let at = until - turnMs;
-    for (let count = 0; !this.closed; count++) {
-      if (channel.isHandling) break;
-      if (count % messagesPerLook === 0) {
-        at = now();
-        if (at > until) break;
-        if (!inbox.lease.isWritable) {
-          this.later(() => inbox.wake(this), storeConstants.leasePollMs);
-          this.commitHandled();
-          return;
-        }
-      }
-      if (!inbox.takeSlot()) {
-        inbox.wake(this);
-        break;
-      }
-      const message = channel.take(at);
-      if (message === undefined) {
-        inbox.freeSlot();
-        this.commitHandled();
-        this.arm();
-        return;
-      }
-      const pending = this.begin(message, at);
-      if (pending !== undefined) {
-        pending.then(
-          (result) => this.finishLater(result),
-          (error) => this.finishLater(failure(error)),
-        );
-        this.commitHandled();
-        this.arm();
-        return;
-      }
-      inbox.freeSlot();
-      this.tellIdle();
-    }
-    this.commitHandled();
-    this.arm();
-    if (!channel.isHandling && channel.waitingMessages > 0) inbox.wake(this);
-  }
-
-  /** Starts the handler. A promise when it did not finish at once. */
-  private begin(message: IncomingMessage, at: number): Promise<HandlerResult> | undefined {
-    this.plain = undefined;
-    const topic = this.inbox.topicOf(message.topicKey);
-    if (typeof topic !== "string" || message.encoding !== undefined) return this.beginLater(message, topic);
-    this.plain = message.payload;
-    try {
-      const returned = this.call(message, topic, message.payload);
-      if (isThenable(returned)) return this.await(returned);
-      this.channel.finish(done, at);
-    } catch (error) {
-      this.channel.finish(failure(error), at);
-    }
-    this.plain = undefined;
-    return undefined;
-  }
-
-  private async beginLater(
-    message: IncomingMessage,
-    topicFound: string | Promise<string | undefined>,
-  ): Promise<HandlerResult> {
-    let topic: string | undefined;
-    try {
-      topic = await topicFound;
-    } catch (error) {
-      this.inbox.logger.debug({ err: error }, "could not look up a topic; its message waits");
-      return { kind: "postponed" };
-    }
-    try {
-      this.plain = message.payload;
-      if (topic === undefined) {
-        return refused("unsubscribed", `topic key ${message.topicKey} is not in the catalog`);
-      }
-      const { encoding } = message;
-      if (encoding !== undefined) {
-        const { compression, uncompressedBytes } = encoding;
-        this.plain = await decompress(
-          message.payload,
-          compression,
-          uncompressedBytes,
-          this.inbox.settings.maxMessageBytes,
-        );
-      }
-      return await this.await(this.call(message, topic, this.plain));
-    } catch (error) {
-      return failure(error);
-    }
-  }
-
-  private call(message: IncomingMessage, topic: string, payload: Uint8Array): unknown {
-    if (!this.inbox.serves(topic)) {
-      throw new PeerError("unsubscribed", `"${this.inbox.sender.name}" does not subscribe to "${topic}" any more`);
-    }
-    return this.inbox.handle(message, topic, this.source, payload, this.channel.attempt);
-  }
-
-  private async await(returned: unknown): Promise<HandlerResult> {
-    const { handlerTimeoutMs } = this.inbox.settings;
-    try {
-      if (handlerTimeoutMs === undefined) await returned;
-      else await withTimeout(returned, handlerTimeoutMs);
-      return done;
-    } catch (error) {
-      return failure(error);
-    }
-  }
-
-  private finishLater(result: HandlerResult): void {
-    this.inbox.freeSlot();
-    this.channel.finish(result, now());
-    this.plain = undefined;
-    this.tellIdle();
-    if (this.closed) return;
-    if (this.inbox.othersWait()) {
-      this.commitHandled();
-      this.arm();
-      this.inbox.wake(this);
-    } else this.run();
-  }
-
-  private tellIdle(): void {
-    if (this.whenIdle.length === 0 || this.channel.isHandling) return;
-    for (const resolve of this.whenIdle.splice(0)) resolve();
-  }
-
-  /** One commit for everything that was handled in this turn. */
-  private commitHandled(): void {
-    const { handled } = this;
-    if (handled === undefined) return;
-    this.handled = undefined;
-    if (!this.closed) this.inbox.commit(this, handled, undefined, undefined);
-  }
-
   /** Calls back after a while, unless the link is closed by then. */
-  private later(callback: () => void, delayMs: number): void {
+  later(callback: () => void, delayMs: number): void {
     const timer = setTimeout(() => {
       this.timers.delete(timer);
       callback();
@@ -445,7 +276,7 @@ export class ListenerLink implements ListenerEffects {
     this.arm();
   }
 
-  private arm(): void {
+  arm(): void {
     if (!this.closed) this.timer.arm(this.channel.deadline());
   }
 }
@@ -454,45 +285,6 @@ export class ListenerLink implements ListenerEffects {
 function gzipLength(payload: Uint8Array): number {
   if (payload.length < 4) return 0;
   return new DataView(payload.buffer, payload.byteOffset, payload.length).getUint32(payload.length - 4, true);
-}
-
-function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
-}
-
-function refused(errorCode: HawserError["code"], errorMessage: string): HandlerResult {
-  return { kind: "refused", errorCode, errorMessage };
-}
-
-function failure(error: unknown): HandlerResult {
-  if (error === postponed) return { kind: "postponed" };
-  const { code, message } = HawserError.is(error) ? error : { code: "handler_failed", message: messageOf(error) };
-  // Trying again would not help: nobody here serves the topic.
-  if (code === "unsubscribed") return refused(code, message);
-  return { kind: "failed", errorCode: code, errorMessage: message };
-}
-
-function messageOf(error: unknown): string {
-  try {
-    return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-  } catch {
-    return "a value that cannot be shown";
-  }
-}
-
-async function withTimeout(returned: unknown, timeoutMs: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(
-      () => reject(new PeerError("handler_failed", `the handler took longer than ${timeoutMs} ms`)),
-      timeoutMs,
-    );
-  });
-  try {
-    await Promise.race([returned, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }
 
 function now(): number {

@@ -1,4 +1,4 @@
-import { postponed } from "./listener-link.js";
+import { postponed } from "./inbox-services.js";
 import type { Message } from "./message.js";
 
 interface Waiting {

@@ -1,5 +1,7 @@
 import type { Headers, IncomingMessage } from "../channel/index.js";
-import type { Source } from "./listener-link.js";
+import { PeerError } from "../errors/index.js";
+import type { Transaction } from "../store/index.js";
+import type { DueMessage, Source } from "./inbox-services.js";
 import type { Message, Receipt, SendOptions } from "./message.js";
 
 /** Replies to where a message came from. */
@@ -13,14 +15,24 @@ const noHeaders: Headers = [];
 
 /** What the handler sees of a message. A class, so that a million of them share their methods. */
 export class MessageView implements Message {
+  readonly to: string;
+  readonly payload: Uint8Array;
+  readonly attempt: number;
+  private readonly message: IncomingMessage;
+  private readonly source: Source;
+  private readonly transaction: Transaction | undefined;
+
   constructor(
-    private readonly message: IncomingMessage,
-    readonly to: string,
-    private readonly source: Source,
-    readonly payload: Uint8Array,
-    readonly attempt: number,
+    { message, to, source, payload, attempt, client }: DueMessage,
     private readonly replyTo: Reply,
-  ) {}
+  ) {
+    this.to = to;
+    this.payload = payload;
+    this.attempt = attempt;
+    this.message = message;
+    this.source = source;
+    this.transaction = client;
+  }
 
   get from(): string {
     return this.source.sourceTopic;
@@ -36,6 +48,14 @@ export class MessageView implements Message {
 
   get delivery(): "at-least-once" | "at-most-once" {
     return this.message.position === undefined ? "at-most-once" : "at-least-once";
+  }
+
+  get client(): Transaction {
+    if (this.transaction !== undefined) return this.transaction;
+    throw new PeerError(
+      "not_supported",
+      "message.client needs transactional handlers: new Peer({ transactional: true })",
+    );
   }
 
   reply(payload: Uint8Array | string, options?: SendOptions): Promise<Receipt> {

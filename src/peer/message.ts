@@ -1,4 +1,5 @@
 import type { Headers } from "../channel/index.js";
+import type { Transaction } from "../store/index.js";
 
 /** How an at-least-once send ended well: handled by the listener, or surely committed in Postgres. */
 export type DurableOutcome = "delivered" | "stored";
@@ -36,9 +37,17 @@ export interface Message {
    */
   readonly payload: Uint8Array;
   readonly headers: Headers;
-  /** 1 for the first attempt of this process, more after the handler failed. */
+  /** 1 for the first attempt; more after the handler failed, or the process ended in the middle of it. */
   readonly attempt: number;
   readonly delivery: "at-least-once" | "at-most-once";
+  /**
+   * With `transactional: true`: the client of a transaction that is committed together with the message's being done, so
+   * that what the handler writes through it happens exactly once. Neither commit nor roll back, and keep nothing of it
+   * after the handler's end.
+   *
+   * @throws PeerError `not_supported` for other peers
+   */
+  readonly client: Transaction;
   /** Sends to the very peer that sent this message, under its source topic. */
   reply(payload: Uint8Array | string, options?: SendOptions): Promise<Receipt>;
 }

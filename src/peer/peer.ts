@@ -4,7 +4,7 @@
  */
 import { type HawserError, PeerError } from "../errors/index.js";
 import { type PendingMessages, type Sender, type Store, silentLogger } from "../store/index.js";
-import type { HandleIncoming, Source } from "./listener-link.js";
+import type { HandleIncoming, Source } from "./inbox-services.js";
 import { bytesOf, type Handler, type Message, type Receipt, type SendOptions } from "./message.js";
 import { MessageStream } from "./message-stream.js";
 import { MessageView } from "./message-view.js";
@@ -331,8 +331,7 @@ export class Peer implements AsyncDisposable {
     this.transition = Promise.resolve();
   }
 
-  private readonly handle: HandleIncoming = (message, to, source, payload, attempt) =>
-    this.handler?.(new MessageView(message, to, source, payload, attempt, this.reply));
+  private readonly handle: HandleIncoming = (due) => this.handler?.(new MessageView(due, this.reply));
 
   private readonly reply = async (
     { senderName, sourceTopic }: Source,

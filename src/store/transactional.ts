@@ -3,7 +3,7 @@
  * happen exactly once.
  */
 import { type ConnMessNumberRow, tables } from "../../generated/ts/rows/peer.js";
-import { StoreError } from "../errors/index.js";
+import { HawserError, StoreError } from "../errors/index.js";
 import type { Position } from "./channels.js";
 import { columnsOf } from "./column-list.js";
 import { commitCursorsWith } from "./cursor-commits.js";
@@ -32,6 +32,8 @@ export interface Transactional {
     message: Position & { readonly connectionKey: number },
     handler: (transaction: Transaction) => Promise<void>,
   ): Promise<TransactionalOutcome>;
+  /** The same for a message that has no number: a transaction without a cursor. @throws as {@link handleInTransaction} */
+  runInTransaction(handler: (transaction: Transaction) => Promise<void>): Promise<void>;
 }
 
 const cursor = columnsOf<ConnMessNumberRow>()("epoch", "v");
@@ -78,30 +80,59 @@ export function transactional(database: Database): Transactional {
     return "committed";
   };
 
+  const withPlace = async <T>(
+    action: string,
+    handler: (transaction: Transaction) => Promise<void>,
+    work: (transaction: Transaction, caught: (transaction: Transaction) => Promise<void>) => Promise<T>,
+  ): Promise<T> => {
+    if (database.poolSize < 2) {
+      throw new StoreError("invalid_argument", "transactional handlers need a poolSize of at least 2");
+    }
+    const thrown: { error?: unknown } = {};
+    const caught = (transaction: Transaction): Promise<void> =>
+      handler(transaction).catch(async (error: unknown) => {
+        // What a handler throws because its connection is gone says nothing about the handler.
+        if (HawserError.is(error) || (await answers(transaction))) thrown.error = error;
+        throw error;
+      });
+    await places.take();
+    try {
+      return await database.foreignTransaction(action, (transaction) => work(transaction, caught));
+    } catch (error) {
+      if ("error" in thrown) throw thrown.error;
+      throw error;
+    } finally {
+      places.giveBack();
+    }
+  };
+
   return {
     async handleInTransaction(lease, message, handler) {
-      if (database.poolSize < 2) {
-        throw new StoreError("invalid_argument", "transactional handlers need a poolSize of at least 2");
-      }
       const action = `handle message ${message.number} of channel ${message.connectionKey} in a transaction`;
-      const thrown: { error?: unknown } = {};
-      const caught = (transaction: Transaction): Promise<void> =>
-        handler(transaction).catch((error: unknown) => {
-          thrown.error = error;
-          throw error;
-        });
-      await places.take();
       try {
-        return await database.foreignTransaction(action, (transaction) => handle(transaction, lease, message, caught));
+        return await withPlace(action, handler, (transaction, caught) => handle(transaction, lease, message, caught));
       } catch (error) {
-        if ("error" in thrown) throw thrown.error;
         if (error instanceof StoreError && error.cause instanceof Withdrawn) return error.cause.outcome;
         throw error;
-      } finally {
-        places.giveBack();
       }
     },
+    async runInTransaction(handler) {
+      await withPlace("handle an at-most-once message in a transaction", handler, async (transaction, caught) => {
+        await transaction.query(sql.userSettings);
+        await caught(transaction);
+      });
+    },
   };
+}
+
+/** Whether the connection of a transaction that is given up still works. */
+async function answers(transaction: Transaction): Promise<boolean> {
+  try {
+    await transaction.query("ROLLBACK");
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function isAtOrAfter(row: typeof cursor.row, { epoch, number }: Position): boolean {

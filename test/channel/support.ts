@@ -99,6 +99,8 @@ const listenerLimits: ListenerLimits = {
   shortBacklogRows: 3,
   refillBelow: 4,
   refillBelowBytes: 1_000,
+  transactional: false,
+  careful: false,
 };
 
 /** A listener's channel whose effects are written down, one line each. */
@@ -161,6 +163,9 @@ export class ListenerBench implements ListenerEffects {
     this.log.push(
       dead ? `commit ${place(cursor)} dead ${dead.errorCode} after ${dead.attempts}` : `commit ${place(cursor)}`,
     );
+  }
+  countAttempt(): void {
+    this.log.push("count");
   }
   ready(): void {}
   dropped(_message: IncomingMessage, errorCode: string): void {

@@ -5,6 +5,7 @@
 import {
   comparePositions,
   type DeadMessage,
+  type HandlerResult,
   ListenerChannel,
   type Position,
   SenderChannel,
@@ -21,6 +22,10 @@ export interface Mutant {
   readonly cursorBeforeLease?: boolean;
   readonly sameEpochAfterFailover?: boolean;
   readonly writesToAnyServer?: boolean;
+  readonly neverCareful?: boolean;
+  /** Handlers are transactional, or messages that kill their process occur, in every run. */
+  readonly transactional?: boolean;
+  readonly poison?: boolean;
   /** A warm start for a rare one: these rates, only these faults, so often. */
   readonly warmStart?: Partial<Record<"callFaultRate" | "dialFaultRate" | "notifyLossRate" | "slowRate", number>>;
   readonly faults?: readonly (
@@ -33,6 +38,7 @@ export interface Mutant {
     | "delete"
     | "outage"
     | "stop"
+    | "reassign"
   )[];
   readonly faultTimes?: number;
 }
@@ -82,7 +88,7 @@ class AckTimeoutStoresSubset extends SenderChannel<SimulatedMessage> {
 
 class AckBeforeCommit extends ListenerChannel {
   protected override ackCursor(): Position {
-    return this.handled;
+    return this.handling.handled;
   }
   protected override commitHandled(dead: DeadMessage | undefined): void {
     this.ack();
@@ -92,7 +98,7 @@ class AckBeforeCommit extends ListenerChannel {
 
 class WelcomeWithWatermark extends ListenerChannel {
   protected override welcomeCursor(): Position {
-    return this.watermark;
+    return this.intake.watermark;
   }
 }
 
@@ -117,7 +123,19 @@ class NewEpochByOlderQuery extends ListenerChannel {
 class CursorMovesBack extends ListenerChannel {
   override onCommitted(cursor: Position): void {
     super.onCommitted(cursor);
-    if (comparePositions(cursor, this.watermark) < 0) this.watermark = cursor;
+    if (comparePositions(cursor, this.intake.watermark) < 0) this.intake.watermark = cursor;
+  }
+}
+
+class TransactionNotNoted extends ListenerChannel {
+  override finish(result: HandlerResult, now: number): void {
+    super.finish(result.kind === "committed" ? { kind: "postponed" } : result, now);
+  }
+}
+
+class TransactionBeforeDeadLetter extends ListenerChannel {
+  constructor(...[cursor, limits, effects]: ConstructorParameters<typeof ListenerChannel>) {
+    super(cursor, { ...limits, transactional: false }, effects);
   }
 }
 
@@ -172,4 +190,37 @@ export const mutants: Record<string, { mutant: Mutant; seeds: number }> = {
     seeds: 8_000,
   },
   "watermark moves back": { mutant: { ...unchanged, Listener: CursorMovesBack }, seeds: 1_000 },
+  "transaction without the lock on the cursor": {
+    mutant: { ...unchanged, store: { noCursorLock: true }, transactional: true },
+    seeds: 1_000,
+  },
+  "transaction that moves no cursor of the machine": {
+    mutant: { ...unchanged, Listener: TransactionNotNoted, transactional: true },
+    seeds: 1_000,
+  },
+  "next transaction before a dead letter's commit": {
+    mutant: { ...unchanged, Listener: TransactionBeforeDeadLetter, transactional: true, poison: true },
+    seeds: 4_000,
+  },
+  "dead letter written again": {
+    mutant: {
+      ...unchanged,
+      store: { deadLetterAlways: true },
+      poison: true,
+      warmStart: { callFaultRate: 0.3 },
+      faults: ["kill", "session"],
+    },
+    seeds: 2_000,
+  },
+  "attempts not counted": { mutant: { ...unchanged, store: { countsNoAttempts: true }, poison: true }, seeds: 1_000 },
+  "no care after an unclean exit": { mutant: { ...unchanged, neverCareful: true, poison: true }, seeds: 1_000 },
+  "channel committed by another than its owner": {
+    mutant: {
+      ...unchanged,
+      store: { commitsForAnybody: true, reassignsWithoutEpoch: true },
+      faults: ["reassign", "cut", "stall"],
+      faultTimes: 4,
+    },
+    seeds: 1_000,
+  },
 };

@@ -4,8 +4,8 @@
  * snapshots; answers that are lost while the commit lands, perhaps much later; and a failover that loses the last
  * commits.
  */
-import { comparePositions, type Position } from "../../src/channel/index.js";
-import { Violation } from "./records.js";
+import { comparePositions, origin, type Position } from "../../src/channel/index.js";
+import { type MessageRecord, Violation } from "./records.js";
 import type { World } from "./world.js";
 
 /** What a stored row carries: the payload object is the message's identity in the simulation. */
@@ -24,6 +24,36 @@ export class Session {
   onLost: () => void = () => {};
 }
 
+/** A name that was taken. */
+export interface NameTaken {
+  readonly epoch: number;
+  readonly wasClean: boolean;
+}
+
+/** A channel as its owner reads it. */
+export interface OwnedChannel {
+  readonly cursor: Position;
+  readonly attempts: number;
+  /** It was another listener's. */
+  readonly handedOver: boolean;
+}
+
+/** Who calls, about which channel, and on which server it believes to be. */
+export interface ChannelCall {
+  readonly name: string;
+  readonly epoch: number;
+  readonly server: number;
+  readonly key: number;
+}
+
+/** A handler inside a transaction. */
+export interface TransactionHandler {
+  isAlive(): boolean;
+  run(ended: (how: "commit" | "rollback") => void): void;
+  /** What the handler wrote is committed. Returns how to take it back. */
+  effect(): () => void;
+}
+
 interface Fence {
   exclusive: object | undefined;
   readonly shared: Set<object>;
@@ -37,6 +67,11 @@ export interface StoreFaults {
   readonly epochWithoutClock?: boolean;
   readonly noLease?: boolean;
   readonly noOnConflict?: boolean;
+  readonly noCursorLock?: boolean;
+  readonly reassignsWithoutEpoch?: boolean;
+  readonly commitsForAnybody?: boolean;
+  readonly countsNoAttempts?: boolean;
+  readonly deadLetterAlways?: boolean;
 }
 
 const rowKey = (position: Position) => `${position.epoch}/${position.number}`;
@@ -47,6 +82,13 @@ export class ModelPostgres {
   readonly newestEpochs = new Map<string, number>();
   readonly cursors = new Map<number, Position>();
   readonly rows = new Map<number, Map<string, ModelRow>>();
+  /** The listener of each channel, where it is another one than the first. */
+  readonly owners = new Map<number, string>();
+  private readonly attempts = new Map<number, number>();
+  /** Names that were given back in good order, with the epoch of that. */
+  private readonly clean = new Map<string, number>();
+  /** Locks on cursor rows, held by transactions with a handler in them. */
+  private readonly cursorLocks = new Map<number, Fence>();
   private readonly leases = new Map<string, Session>();
   private readonly fences = new Map<string, Fence>();
   private readonly sessions = new Set<Session>();
@@ -95,12 +137,29 @@ export class ModelPostgres {
     return true;
   }
 
-  releaseLease(session: Session, name: string): void {
-    if (this.leases.get(name) === session) this.leases.delete(name);
+  releaseLease(session: Session, name: string, epoch: number): void {
+    if (this.leases.get(name) !== session) return;
+    this.leases.delete(name);
+    this.clean.set(name, epoch);
+  }
+
+  /** The channels that a listener owns, with their committed cursors. */
+  owned(name: string): Map<number, OwnedChannel> {
+    const mine = this.world.channels.filter(({ key }) => this.world.ownerOf(key) === name);
+    return new Map(
+      mine.map(({ key, to }) => [
+        key,
+        {
+          cursor: this.cursors.get(key) ?? origin,
+          attempts: this.attempts.get(key) ?? 0,
+          handedOver: to !== name,
+        },
+      ]),
+    );
   }
 
   /** Raises the name's epoch under the exclusive fence; the session must hold the lease. */
-  takeName(session: Session, name: string, answer: (result: CallResult<number>) => void): void {
+  takeName(session: Session, name: string, answer: (result: CallResult<NameTaken>) => void): void {
     this.transaction(
       { name, exclusive: true, session },
       () => {
@@ -108,9 +167,10 @@ export class ModelPostgres {
         const clock = this.faults.epochWithoutClock ? 0 : Math.floor(this.world.clock());
         const epoch = Math.max(before + 1, clock);
         return {
-          value: epoch,
+          value: { epoch, wasClean: before === 0 || this.clean.get(name) === before },
           commit: () => {
             const old = this.epochs.get(name);
+            this.world.checkTaking(name, session);
             this.newestEpochs.set(name, epoch);
             this.epochs.set(name, epoch);
             return () => (old === undefined ? this.epochs.delete(name) : this.epochs.set(name, old));
@@ -154,39 +214,181 @@ export class ModelPostgres {
     );
   }
 
-  /** Moves a cursor forward and deletes what it passes, fenced by the listener's epoch. */
+  /** Moves a cursor forward with the dead letters it passes, and deletes what it passes, fenced by the listener's epoch. */
   commitCursor(
-    name: string,
-    epoch: number,
-    server: number,
-    key: number,
+    { name, epoch, server, key }: ChannelCall,
     cursor: Position,
-    answer: (result: CallResult<"done" | "fenced">) => void,
+    dead: readonly { position: Position; record: MessageRecord }[],
+    answer: (result: CallResult<"done" | "fenced" | "notOwned">) => void,
   ): void {
-    this.transaction<"done" | "fenced">(
+    this.transaction<"done" | "fenced" | "notOwned">(
       { name, exclusive: false, server },
       () => {
         if (this.epochs.get(name) !== epoch) return { value: "fenced" };
+        if (!this.mayCommit(name, key)) return { value: "notOwned" };
         return {
           value: "done",
           commit: () => {
-            const old = this.cursors.get(key);
-            if (old !== undefined && comparePositions(old, cursor) >= 0) return undefined;
-            this.world.checkCursor(key, cursor);
-            this.cursors.set(key, cursor);
-            const table = this.tableOf(key);
-            const gone = [...table.values()].filter((row) => comparePositions(row.position, cursor) <= 0);
-            for (const row of gone) table.delete(rowKey(row.position));
+            const old = this.cursors.get(key) ?? origin;
+            const letters = dead.filter(
+              ({ position }) => this.faults.deadLetterAlways || comparePositions(position, old) > 0,
+            );
+            const undo = this.moveCursor(key, cursor);
+            if (undo === undefined && letters.length === 0) return undefined;
+            const undoLetters = letters.map(({ record }) => this.world.deadLetter(record));
             return () => {
-              if (old === undefined) this.cursors.delete(key);
-              else this.cursors.set(key, old);
-              for (const row of gone) table.set(rowKey(row.position), row);
+              undo?.();
+              for (const take of undoLetters) take();
             };
           },
         };
       },
       answer,
     );
+  }
+
+  /** Counts a start of the message behind the cursor. */
+  countAttempt(
+    name: string,
+    epoch: number,
+    server: number,
+    key: number,
+    answer: (result: CallResult<number | "fenced">) => void,
+  ): void {
+    this.transaction<number | "fenced">(
+      { name, exclusive: false, server },
+      () => {
+        if (this.epochs.get(name) !== epoch) return { value: "fenced" };
+        const starts = (this.attempts.get(key) ?? 0) + 1;
+        return {
+          value: starts,
+          commit: () => {
+            if (!this.faults.countsNoAttempts) this.attempts.set(key, starts);
+            return () => this.attempts.set(key, starts - 1);
+          },
+        };
+      },
+      answer,
+    );
+  }
+
+  /** Hands a listener's channels over to another one, and fences the old one off. */
+  reassign(from: string, to: string, done: (keys: readonly number[]) => void): void {
+    let keys: number[] = [];
+    this.transaction(
+      { name: from, exclusive: true },
+      () => ({
+        value: undefined,
+        commit: () => {
+          keys = [...this.owned(from).keys()];
+          const before = this.epochs.get(from);
+          const raised = Math.max((before ?? 0) + 1, Math.floor(this.world.clock()));
+          if (!this.faults.reassignsWithoutEpoch) {
+            this.epochs.set(from, raised);
+            this.newestEpochs.set(from, raised);
+          }
+          for (const key of keys) this.owners.set(key, to);
+          return () => {
+            for (const key of keys) this.owners.set(key, from);
+            if (before === undefined) this.epochs.delete(from);
+            else this.epochs.set(from, before);
+          };
+        },
+      }),
+      () => done(keys),
+    );
+  }
+
+  /**
+   * A handler's transaction: locks the cursor, looks whether the message is done, runs the handler, and moves the cursor
+   * behind the fence.
+   */
+  handle(
+    { name, epoch, server, key }: ChannelCall,
+    position: Position,
+    handler: TransactionHandler,
+    answer: (result: CallResult<"committed" | "duplicate" | "rolledBack" | "fenced" | "notOwned">) => void,
+  ): void {
+    const { schedule, random, counts } = this.world;
+    const { generation } = this;
+    const tx = {};
+    let over = false;
+    const end = (result: Parameters<typeof answer>[0], delayMs: number): void => {
+      if (over) return;
+      over = true;
+      schedule.after(delayMs, () => answer(result));
+    };
+    const unlock = () => generation === this.generation && this.releaseIn(this.cursorLocks, key, tx);
+    const gone = () => !this.available || generation !== this.generation;
+    if (gone() || server !== generation || random.chance(this.world.callFaultRate)) {
+      end({ kind: "failed" }, random.delay(2));
+      return;
+    }
+    const locked = () => {
+      if (generation !== this.generation) return end({ kind: "unknown" }, random.delay(3));
+      if (over) return void unlock();
+      const cursor = this.cursors.get(key);
+      if (cursor !== undefined && comparePositions(cursor, position) >= 0) {
+        unlock();
+        return end({ kind: "ok", value: "duplicate" }, random.delay(1));
+      }
+      // The transaction ends with its connection when the process dies.
+      const watch = () => {
+        if (over || generation !== this.generation) return;
+        if (handler.isAlive()) schedule.after(50, watch);
+        else unlock();
+      };
+      watch();
+      // A call whose answer is lost lives on in the server until that finds out.
+      const cut = random.chance(this.world.callFaultRate);
+      const landsLate = cut && random.chance(0.6);
+      handler.run((how) => {
+        if (!handler.isAlive()) return;
+        if (generation !== this.generation) return end({ kind: "unknown" }, random.delay(3));
+        if (how === "rollback" || (cut && !landsLate)) {
+          schedule.after(random.delay(1), unlock);
+          return end(how === "rollback" ? { kind: "ok", value: "rolledBack" } : { kind: "failed" }, random.delay(2));
+        }
+        if (landsLate) {
+          counts.add("fault: unknown transaction that lands late");
+          end({ kind: "unknown" }, random.delay(3));
+        }
+        schedule.after(random.delay(landsLate ? 40 : 0.5), () => {
+          if (generation !== this.generation) return end({ kind: "unknown" }, random.delay(3));
+          const finish = () => {
+            this.release(name, tx);
+            unlock();
+          };
+          this.lock(name, tx, false, () => {
+            schedule.after(random.delay(0.5), () => {
+              if (generation !== this.generation) return end({ kind: "unknown" }, random.delay(3));
+              const held = this.epochs.get(name) === epoch;
+              const value = !held ? "fenced" : this.mayCommit(name, key) ? "committed" : "notOwned";
+              if (value === "committed") {
+                const undo = this.moveCursor(key, position);
+                const undoEffect = handler.effect();
+                this.remember(() => {
+                  undo?.();
+                  undoEffect();
+                });
+              }
+              finish();
+              end({ kind: "ok", value }, random.delay(1));
+            });
+          });
+        });
+      });
+    };
+    schedule.after(random.delay(1), () => {
+      if (gone()) return end({ kind: "failed" }, random.delay(3));
+      if (this.epochs.get(name) !== epoch) return end({ kind: "ok", value: "fenced" }, random.delay(1));
+      if (!this.mayCommit(name, key)) return end({ kind: "ok", value: "notOwned" }, random.delay(1));
+      if (this.faults.noCursorLock) return locked();
+      schedule.after(5_000, () => {
+        if (this.isWaitingIn(this.cursorLocks, key, tx)) end({ kind: "failed" }, random.delay(1));
+      });
+      this.lockIn(this.cursorLocks, key, tx, true, locked);
+    });
   }
 
   /** Reads something in one snapshot. */
@@ -235,10 +437,39 @@ export class ModelPostgres {
     const lost = Math.min(this.history.length, this.world.random.between(1, 6));
     for (let count = 0; count < lost; count++) this.history.pop()?.();
     this.history = [];
-    const waiting = [...this.fences.values()].flatMap((fence) => fence.waiting);
+    const waiting = [...this.fences.values(), ...this.cursorLocks.values()].flatMap((fence) => fence.waiting);
     this.fences.clear();
+    this.cursorLocks.clear();
     for (const { granted } of waiting) granted();
     for (const session of [...this.sessions]) this.endSession(session, true);
+  }
+
+  private mayCommit(name: string, key: number): boolean {
+    return this.faults.commitsForAnybody === true || this.world.ownerOf(key) === name;
+  }
+
+  /** Returns how to take it back; undefined if the cursor was there already. */
+  private moveCursor(key: number, cursor: Position): (() => void) | undefined {
+    const old = this.cursors.get(key);
+    if (old !== undefined && comparePositions(old, cursor) >= 0) return undefined;
+    this.world.checkCursor(key, cursor);
+    this.cursors.set(key, cursor);
+    const attempts = this.attempts.get(key);
+    this.attempts.delete(key);
+    const table = this.tableOf(key);
+    const gone = [...table.values()].filter((row) => comparePositions(row.position, cursor) <= 0);
+    for (const row of gone) table.delete(rowKey(row.position));
+    return () => {
+      if (old === undefined) this.cursors.delete(key);
+      else this.cursors.set(key, old);
+      if (attempts !== undefined) this.attempts.set(key, attempts);
+      for (const row of gone) table.set(rowKey(row.position), row);
+    };
+  }
+
+  private remember(undo: () => void): void {
+    this.history.push(undo);
+    if (this.history.length > 12) this.history.shift();
   }
 
   tableOf(key: number): Map<string, ModelRow> {
@@ -299,8 +530,7 @@ export class ModelPostgres {
               return reply({ kind: "failed" }, random.delay(1));
             }
             const undo = prepared.commit?.();
-            if (typeof undo === "function") this.history.push(undo);
-            if (this.history.length > 12) this.history.shift();
+            if (typeof undo === "function") this.remember(undo);
             finish();
             reply({ kind: "ok", value: prepared.value }, random.delay(1));
           });
@@ -312,17 +542,29 @@ export class ModelPostgres {
   }
 
   private lock(name: string, tx: object, exclusive: boolean, granted: () => void): void {
-    let fence = this.fences.get(name);
+    this.lockIn(this.fences, name, tx, exclusive, granted);
+  }
+
+  private release(name: string, tx: object): void {
+    this.releaseIn(this.fences, name, tx);
+  }
+
+  private lockIn<Key>(locks: Map<Key, Fence>, key: Key, tx: object, exclusive: boolean, granted: () => void): void {
+    let fence = locks.get(key);
     if (fence === undefined) {
       fence = { exclusive: undefined, shared: new Set(), waiting: [] };
-      this.fences.set(name, fence);
+      locks.set(key, fence);
     }
     fence.waiting.push({ tx, exclusive, granted });
     this.grant(fence);
   }
 
-  private release(name: string, tx: object): void {
-    const fence = this.fences.get(name);
+  private isWaitingIn<Key>(locks: Map<Key, Fence>, key: Key, tx: object): boolean {
+    return locks.get(key)?.waiting.some((waiting) => waiting.tx === tx) ?? false;
+  }
+
+  private releaseIn<Key>(locks: Map<Key, Fence>, key: Key, tx: object): void {
+    const fence = locks.get(key);
     if (fence === undefined) return;
     if (fence.exclusive === tx) fence.exclusive = undefined;
     fence.shared.delete(tx);

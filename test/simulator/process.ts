@@ -2,25 +2,16 @@
  * A simulated process: one peer with a name, its lease, its sending and its receiving channels. The channels are the
  * product's own state machines; what surrounds them here stands for sockets, the store and the operating system.
  */
-import {
-  type IncomingMessage,
-  type ListenerChannel,
-  type ListenerEffects,
-  origin,
-  type Position,
-  type SenderChannel,
-  type SenderEffects,
-  type SendOutcome,
-} from "../../src/channel/index.js";
+import type { IncomingMessage, SenderChannel, SenderEffects, WelcomeNews } from "../../src/channel/index.js";
 import { Wire } from "./network.js";
-import type { CallResult, Session } from "./postgres.js";
+import type { CallResult, NameTaken, OwnedChannel, Session } from "./postgres.js";
+import { Receiving } from "./receiving.js";
 import type { MessageRecord, SimulatedMessage } from "./records.js";
 import type { World } from "./world.js";
 
 type Lease = "starting" | "held" | "suspended" | "lost" | "dead";
 
 interface Outgoing {
-  readonly to: string;
   readonly key: number;
   readonly channel: SenderChannel<SimulatedMessage>;
   wire: Wire | undefined;
@@ -30,30 +21,25 @@ interface Outgoing {
   timerAt: number;
 }
 
-interface Incoming {
-  readonly key: number;
-  channel: ListenerChannel;
-  timerAt: number;
-  committing: boolean;
-  toCommit: Position | undefined;
-}
-
 export class PeerProcess {
   epoch = 0;
   lease: Lease = "starting";
   stalled = false;
   stopping = false;
+  /** The holder of the name before ended in good order. */
+  wasClean = true;
   private session: Session | undefined;
   private generation = 0;
   private readonly inbox: (() => void)[] = [];
   private readonly outgoing = new Map<number, Outgoing>();
-  private readonly incoming = new Map<number, Incoming>();
+  readonly receiving: Receiving;
   private readonly giveUpAt: number;
 
   constructor(
     readonly world: World,
     readonly name: string,
   ) {
+    this.receiving = new Receiving(this);
     this.giveUpAt = world.schedule.now + world.random.between(200, 15_000);
     this.start();
   }
@@ -64,6 +50,11 @@ export class PeerProcess {
 
   get listening(): boolean {
     return this.lease === "held" || this.lease === "suspended";
+  }
+
+  /** No handler may be started, and nobody is let in. */
+  get haltsHandlers(): boolean {
+    return this.lease !== "held" || this.stopping;
   }
 
   /** Runs when the process does: at once, when it wakes, or never. */
@@ -104,7 +95,7 @@ export class PeerProcess {
   stop(): void {
     if (this.lease !== "held" || this.stopping) return;
     this.stopping = true;
-    for (const incoming of this.incoming.values()) incoming.channel.halt(true);
+    this.receiving.halt(true);
     for (const outgoing of this.outgoing.values()) {
       outgoing.channel.stop(this.now);
       this.arm(outgoing);
@@ -172,29 +163,25 @@ export class PeerProcess {
     for (const { channel } of this.outgoing.values()) {
       if (channel.pendingMessages > 0 || channel.link !== "live") return false;
     }
-    for (const { channel, committing } of this.incoming.values()) {
-      if (channel.waitingMessages > 0 || channel.isHandling || channel.isCommitting || committing) return false;
-      if (!channel.isLive) return false;
-    }
-    return true;
+    return this.receiving.settled;
   }
 
   /** The store may have something for one of our channels. */
   announced(key: number): void {
-    const incoming = this.incoming.get(key);
-    if (incoming !== undefined && this.session?.alive) incoming.channel.onAnnounced();
+    if (this.listening && this.session?.alive) this.receiving.announced(key);
   }
 
   /** A listener has come up: dial at once. */
   peerAppeared(name: string): void {
     for (const outgoing of this.outgoing.values()) {
-      if (outgoing.to === name && outgoing.wire === undefined && this.listening) this.dial(outgoing);
+      if (this.world.ownerOf(outgoing.key) === name && outgoing.wire === undefined && this.listening)
+        this.dial(outgoing);
     }
   }
 
   private start(): void {
     const { world } = this;
-    const early = world.mutant.cursorBeforeLease ? this.readCursors() : undefined;
+    const early = world.mutant.cursorBeforeLease ? world.postgres.owned(this.name) : undefined;
     const attempt = () => {
       if (this.dead) return;
       this.session ??= world.postgres.connect();
@@ -219,15 +206,16 @@ export class PeerProcess {
     world.schedule.after(world.random.delay(2), () => this.deliver(attempt));
   }
 
-  private named(result: CallResult<number>, early: Map<number, Position> | undefined, retry: () => void): void {
+  private named(result: CallResult<NameTaken>, early: Map<number, OwnedChannel> | undefined, retry: () => void): void {
     if (result.kind !== "ok" || !this.session?.alive) {
       this.world.schedule.after(this.world.random.delay(20), () => this.deliver(retry));
       return;
     }
-    this.epoch = result.value;
+    this.epoch = result.value.epoch;
+    this.wasClean = result.value.wasClean;
     this.generation = this.world.postgres.generation;
     this.world.postgres.read(
-      () => early ?? this.readCursors(),
+      () => early ?? this.world.postgres.owned(this.name),
       (cursors) =>
         this.deliver(() => {
           if (cursors.kind !== "ok") return this.named(result, early, retry);
@@ -236,22 +224,15 @@ export class PeerProcess {
     );
   }
 
-  private readCursors(): Map<number, Position> {
-    const { postgres, channels } = this.world;
-    const mine = channels.filter((channel) => channel.to === this.name);
-    return new Map(mine.map((channel) => [channel.key, postgres.cursors.get(channel.key) ?? origin]));
-  }
-
-  private open(cursors: Map<number, Position>): void {
+  private open(owned: Map<number, OwnedChannel>): void {
     const { world } = this;
     this.lease = "held";
     world.counts.add("transition: lease taken");
-    this.openIncoming(cursors);
-    for (const { key, from, to } of world.channels) {
+    this.receiving.open(owned);
+    for (const { key, from } of world.channels) {
       if (from !== this.name) continue;
       const channel = new world.mutant.Sender(this.epoch, world.limits.sender, this.senderEffects(key));
       const outgoing = {
-        to,
         key,
         channel,
         wire: undefined,
@@ -265,28 +246,6 @@ export class PeerProcess {
     this.poll();
     world.appeared(this);
     if (!this.session?.alive) this.sessionLost();
-  }
-
-  /** The receiving channels as they are after the lease was taken: nothing in memory but the committed cursors. */
-  private openIncoming(cursors: Map<number, Position>): void {
-    const { world } = this;
-    for (const [key, cursor] of cursors) {
-      const incoming = { key, timerAt: Number.POSITIVE_INFINITY, committing: false, toCommit: undefined } as Incoming;
-      incoming.channel = new world.mutant.Listener(cursor, world.limits.listener, this.listenerEffects(incoming));
-      this.incoming.set(key, incoming);
-      incoming.channel.onAnnounced();
-    }
-  }
-
-  private poll(): void {
-    this.world.schedule.after(5_000, () =>
-      this.deliver(() => {
-        for (const { channel, key } of this.incoming.values()) {
-          if (this.world.postgres.tableOf(key).size > 0) channel.onPolled();
-        }
-        this.poll();
-      }),
-    );
   }
 
   /** The session with the lease ended: write nothing until the lock is held again and the row is unchanged. */
@@ -326,7 +285,7 @@ export class PeerProcess {
                 if (this.lease !== "suspended" || taken.kind !== "ok" || !session.alive) return again();
                 this.world.counts.add("transition: epoch renewed");
                 this.generation = this.world.postgres.generation;
-                this.epoch = taken.value;
+                this.epoch = taken.value.epoch;
                 this.world.cutWiresTo(this);
                 for (const outgoing of this.outgoing.values()) {
                   outgoing.inserts += 1;
@@ -336,7 +295,7 @@ export class PeerProcess {
                   this.dial(outgoing);
                 }
                 // What was accepted before is no longer known to be in order: begin again from the cursors.
-                this.incoming.clear();
+                this.receiving.forget();
                 this.regained(session);
                 this.reopenIncoming();
               }),
@@ -350,15 +309,38 @@ export class PeerProcess {
   private reopenIncoming(): void {
     const { epoch } = this;
     this.world.postgres.read(
-      () => this.readCursors(),
-      (cursors) =>
+      () => this.world.postgres.owned(this.name),
+      (owned) =>
         this.deliver(() => {
           if (this.epoch !== epoch) return;
-          if (cursors.kind !== "ok") return this.reopenIncoming();
-          this.openIncoming(cursors.value);
-          for (const incoming of this.incoming.values()) {
-            incoming.channel.halt(this.lease !== "held" || this.stopping);
-          }
+          if (owned.kind !== "ok") return this.reopenIncoming();
+          this.receiving.open(owned.value);
+          this.receiving.halt(this.haltsHandlers);
+        }),
+    );
+  }
+
+  private poll(): void {
+    this.world.schedule.after(5_000, () =>
+      this.deliver(() => {
+        if (this.listening) this.receiving.poll();
+        this.beat();
+        this.poll();
+      }),
+    );
+  }
+
+  /** The session is heard from, and the catalog still has our epoch: channels may be handed over while nothing is written. */
+  private beat(): void {
+    const { epoch, generation } = this;
+    this.world.postgres.read(
+      () => this.world.postgres.epochs.get(this.name),
+      (row) =>
+        this.deliver(() => {
+          if (row.kind !== "ok" || this.lease !== "held" || this.epoch !== epoch) return;
+          if (generation !== this.world.postgres.generation || !this.session?.alive || row.value === epoch) return;
+          this.world.counts.add("transition: deposed, as a beat showed");
+          this.lose();
         }),
     );
   }
@@ -368,22 +350,19 @@ export class PeerProcess {
     session.onLost = () => this.deliver(() => this.sessionLost());
     this.world.counts.add("transition: lease regained");
     this.setMayWrite(true);
-    for (const { channel } of this.incoming.values()) channel.onAnnounced();
+    this.receiving.askStore();
   }
 
   private setMayWrite(may: boolean): void {
     for (const { channel } of this.outgoing.values()) channel.setMayStore(may, this.now);
-    for (const incoming of this.incoming.values()) {
-      incoming.channel.halt(!may || this.stopping);
-      this.armIncoming(incoming);
-      if (may) this.commitNext(incoming);
-    }
+    this.receiving.halt(this.haltsHandlers);
+    if (may) this.receiving.commitAll();
     for (const outgoing of this.outgoing.values()) this.arm(outgoing);
     this.endIfStopped();
   }
 
   /** Another process has the name. */
-  private lose(): void {
+  lose(): void {
     if (this.dead) return;
     this.world.counts.add("transition: name_lost");
     this.lease = "lost";
@@ -391,14 +370,12 @@ export class PeerProcess {
     this.kill();
   }
 
-  private endIfStopped(): void {
+  endIfStopped(): void {
     if (!this.stopping || this.dead) return;
     for (const { channel } of this.outgoing.values()) if (channel.pendingMessages > 0) return;
-    for (const { channel, committing } of this.incoming.values()) {
-      if (channel.isHandling || channel.isCommitting || committing) return;
-    }
+    if (!this.receiving.idle) return;
     this.world.counts.add("transition: stopped cleanly");
-    if (this.session) this.world.postgres.releaseLease(this.session, this.name);
+    if (this.session) this.world.postgres.releaseLease(this.session, this.name, this.epoch);
     this.kill();
   }
 
@@ -406,7 +383,7 @@ export class PeerProcess {
     if (this.dead || this.stopping || outgoing.wire !== undefined) return;
     const { world } = this;
     outgoing.channel.onDialling();
-    const target = world.addressOf(outgoing.to);
+    const target = world.addressOf(world.ownerOf(outgoing.key));
     const failed = () => {
       if (outgoing.wire !== undefined) return;
       outgoing.channel.onDialFailed(this.now);
@@ -420,7 +397,7 @@ export class PeerProcess {
     }
     const wire = new Wire(world, () => !this.dead && !target.dead);
     outgoing.wire = wire;
-    world.registerWire(wire, this, target);
+    world.registerWire(wire, this, target, outgoing.key);
     let welcomed = false;
     wire.onClosed[0] = () =>
       this.deliver(() => {
@@ -430,57 +407,39 @@ export class PeerProcess {
         this.arm(outgoing);
         if (outgoing.wire === undefined) this.redialLater(outgoing);
       });
-    wire.send(0, () => target.deliver(() => target.hello(wire, outgoing.key, this, () => (welcomed = true))));
+    const onWelcome = () => {
+      welcomed = true;
+    };
+    wire.send(0, () => target.deliver(() => target.receiving.hello(wire, outgoing.key, this, onWelcome)));
+  }
+
+  /** The wire is the channel's present one. */
+  isOn(wire: Wire, key: number): boolean {
+    return this.outgoing.get(key)?.wire === wire;
+  }
+
+  /** The listener has welcomed us. */
+  connected(wire: Wire, key: number, welcome: WelcomeNews): void {
+    const outgoing = this.outgoing.get(key)!;
+    outgoing.redialMs = 100;
+    outgoing.channel.onConnected(wire, welcome, this.now);
+    this.arm(outgoing);
+  }
+
+  /** Whether its session with the database is this one; undefined without one that lives. */
+  hasSession(session: Session): boolean | undefined {
+    return this.session?.alive ? this.session === session : undefined;
+  }
+
+  /** Somebody has heard of a newer holder of the name. */
+  loseIfHeld(): void {
+    if (this.lease === "held") this.lose();
   }
 
   private redialLater(outgoing: Outgoing): void {
     const wait = outgoing.redialMs * (0.5 + this.world.random.next() / 2);
     outgoing.redialMs = Math.min(3_000, outgoing.redialMs * 2);
     this.world.schedule.after(wait, () => this.deliver(() => this.dial(outgoing)));
-  }
-
-  /** A Hello came in: the catalog says whether the sender's epoch and ours are the newest. */
-  private hello(wire: Wire, key: number, sender: PeerProcess, welcomed: () => void): void {
-    const { world } = this;
-    const incoming = this.incoming.get(key);
-    const epoch = sender.epoch;
-    if (incoming === undefined || this.lease !== "held" || this.stopping) {
-      wire.cut();
-      return;
-    }
-    world.postgres.read(
-      () => ({
-        sender: world.postgres.epochs.get(sender.name),
-        own: world.postgres.epochs.get(this.name),
-        backlog: world.postgres.rowsAbove(key, incoming.channel.accepted).length,
-      }),
-      (found) =>
-        this.deliver(() => {
-          if (!wire.open) return;
-          if (found.kind !== "ok") return wire.cut();
-          if (found.value.own !== this.epoch || this.lease !== "held") return wire.cut();
-          if (this.incoming.get(key) !== incoming) return wire.cut();
-          if ((found.value.sender ?? 0) > epoch) {
-            world.counts.add("transition: hello refused as fenced");
-            wire.cut();
-            return sender.deliver(() => sender.lease === "held" && sender.lose());
-          }
-          const welcome = incoming.channel.onHello(wire, epoch, found.value.backlog);
-          if (welcome === undefined) return wire.cut();
-          wire.onClosed[1] = () => this.deliver(() => incoming.channel.onClosed(wire));
-          wire.send(1, () =>
-            sender.deliver(() => {
-              const outgoing = sender.outgoing.get(key);
-              if (outgoing === undefined || outgoing.wire !== wire) return;
-              welcomed();
-              outgoing.redialMs = 100;
-              world.checkAck(key, epoch, welcome.cursor);
-              outgoing.channel.onConnected(wire, { ...welcome, maxMessageBytes: world.maxMessageBytes() }, sender.now);
-              sender.arm(outgoing);
-            }),
-          );
-        }),
-    );
   }
 
   private senderEffects(key: number): SenderEffects<SimulatedMessage> {
@@ -504,16 +463,16 @@ export class PeerProcess {
           world.counts.add("fault: full socket buffer");
           world.schedule.after(world.random.delay(20), () => this.deliver(() => channel.onWritable(wire, this.now)));
         }
-        wire.send(0, () => world.atListener(wire, (listener) => listener.messages(wire, key, batch)));
+        wire.send(0, () => world.atListener(wire, (listener) => listener.receiving.messages(wire, key, batch)));
       },
       writeGoLive: () => {
         const { wire, channel } = this.outgoing.get(key)! as Outgoing & { wire: Wire };
         wire.storedAtGoLive = { epoch: this.epoch, number: channel.storedNumber };
-        wire.send(0, () => world.atListener(wire, (listener) => listener.incoming.get(key)?.channel.onGoLive(wire)));
+        wire.send(0, () => world.atListener(wire, (listener) => listener.receiving.channel(key)?.onGoLive(wire)));
       },
       store: (messages) => this.insert(key, messages),
       announce: () => {
-        const { to } = this.outgoing.get(key)!;
+        const to = world.ownerOf(key);
         if (world.random.chance(world.notifyLossRate)) world.counts.add("fault: lost notification");
         else world.schedule.after(world.random.delay(3), () => world.announce(to, key));
       },
@@ -550,92 +509,7 @@ export class PeerProcess {
     );
   }
 
-  private messages(wire: Wire, key: number, batch: IncomingMessage[]): void {
-    const incoming = this.incoming.get(key);
-    if (incoming === undefined || wire.keepUnread(() => this.messages(wire, key, batch))) return;
-    incoming.channel.onMessages(wire, batch, this.now);
-    this.world.checkListener(incoming.channel);
-    this.armIncoming(incoming);
-  }
-
-  private listenerEffects(incoming: Incoming): ListenerEffects {
-    const { world } = this;
-    const { key } = incoming;
-    const replaced = () => this.incoming.get(key) !== incoming;
-    return {
-      writeAck: (connection, ack) => {
-        const wire = connection as Wire;
-        if (ack.busy) world.counts.add("transition: listener busy");
-        if (ack.live) {
-          world.counts.add("transition: listener live ack");
-          world.checkLive(this, incoming.channel, wire);
-        }
-        // Acks of one tick are one frame, with the newest words.
-        if (wire.pendingAck !== undefined) world.counts.add("transition: acks coalesced");
-        else {
-          world.schedule.after(world.random.chance(0.1) ? world.random.delay(2) : 0, () => {
-            const newest = wire.pendingAck!;
-            wire.pendingAck = undefined;
-            wire.send(1, () => world.atDialler(wire, (sender) => sender.acked(wire, key, newest)));
-          });
-        }
-        wire.pendingAck = ack;
-      },
-      closeConnection: (connection) => {
-        world.counts.add("transition: connection replaced");
-        (connection as Wire).cut();
-      },
-      pauseReading: (connection, paused) => {
-        if (paused) world.counts.add("transition: reading paused");
-        (connection as Wire).pauseReading(paused);
-      },
-      query: (after) => {
-        const { drainRows } = world.limits;
-        world.postgres.read(
-          () => world.postgres.rowsAbove(key, after),
-          (found) =>
-            this.deliver(() => {
-              if (replaced()) return;
-              if (found.kind !== "ok") {
-                incoming.channel.onQueryFailed();
-                world.schedule.after(world.random.delay(30), () => this.deliver(() => incoming.channel.retryQuery()));
-                return;
-              }
-              const rows = found.value.slice(0, drainRows).map((row) => ({
-                position: row.position,
-                topicKey: row.topicKey,
-                payload: row.payload,
-                encoding: undefined,
-                headers: undefined,
-                fromWire: false,
-              }));
-              if (rows.length > 0) world.counts.add("transition: listener drained rows");
-              incoming.channel.onRows(rows, found.value.length - rows.length);
-              world.checkListener(incoming.channel);
-              this.armIncoming(incoming);
-            }),
-        );
-      },
-      deleteStale: (cursor) => {
-        world.counts.add("transition: stale rows deleted");
-        world.postgres.deleteStale(key, cursor);
-      },
-      commit: (cursor, dead) => {
-        if (dead !== undefined) {
-          world.counts.add("transition: dead letter");
-          world.handled(world.recordOf(dead.message));
-        }
-        if (replaced()) return;
-        incoming.toCommit = cursor;
-        this.commitNext(incoming);
-      },
-      ready: () => world.schedule.after(0, () => this.deliver(() => this.handleNext(incoming))),
-      dropped: () => world.counts.add("transition: at-most-once handler failed"),
-      gap: (epoch, first, last) => world.gap(this, key, epoch, first, last),
-    };
-  }
-
-  private acked(wire: Wire, key: number, ack: Parameters<SenderChannel<SimulatedMessage>["onAck"]>[1]): void {
+  acked(wire: Wire, key: number, ack: Parameters<SenderChannel<SimulatedMessage>["onAck"]>[1]): void {
     const outgoing = this.outgoing.get(key);
     if (outgoing === undefined) return;
     this.world.checkAck(key, this.epoch, ack.cursor);
@@ -644,82 +518,19 @@ export class PeerProcess {
     this.endIfStopped();
   }
 
-  private commitNext(incoming: Incoming): void {
-    const cursor = incoming.toCommit;
-    if (this.incoming.get(incoming.key) !== incoming) return;
-    if (incoming.committing || cursor === undefined || this.lease !== "held") return;
-    incoming.committing = true;
-    incoming.toCommit = undefined;
-    this.world.postgres.commitCursor(this.name, this.epoch, this.trusted, incoming.key, cursor, (result) =>
-      this.deliver(() => {
-        incoming.committing = false;
-        if (result.kind === "ok" && result.value === "fenced") {
-          this.world.counts.add("transition: cursor fenced");
-          return this.lose();
-        }
-        if (result.kind === "ok") {
-          incoming.channel.onCommitted(cursor);
-          this.commitNext(incoming);
-        } else {
-          incoming.toCommit ??= cursor;
-          this.world.schedule.after(this.world.random.delay(30), () => this.deliver(() => this.commitNext(incoming)));
-        }
-        this.endIfStopped();
-      }),
-    );
-  }
-
-  private handleNext(incoming: Incoming): void {
-    const { world } = this;
-    const { channel } = incoming;
-    if (this.incoming.get(incoming.key) !== incoming) return;
-    const message = channel.take(this.now);
-    if (message === undefined) return;
-    if (world.random.chance(world.handlerFaultRate / 4)) {
-      world.counts.add("fault: handler postponed");
-      channel.finish({ kind: "postponed" }, this.now);
-      this.armIncoming(incoming);
-      return;
-    }
-    const record = world.handlerStarts(this, incoming.key, message, channel.attempt);
-    this.armIncoming(incoming);
-    const finish = () =>
-      this.deliver(() => {
-        const failed = world.random.chance(world.handlerFaultRate);
-        if (failed) world.counts.add("fault: handler failed");
-        else world.handled(record);
-        channel.finish(
-          failed ? { kind: "failed", errorCode: "handler_failed", errorMessage: "simulated" } : { kind: "done" },
-          this.now,
-        );
-        this.armIncoming(incoming);
-        this.handleNext(incoming);
-        this.endIfStopped();
-      });
-    if (record.hops > 0) world.sendOn(this, record, (_outcome: SendOutcome) => finish());
-    else world.schedule.after(world.handlerMs(), finish);
-  }
-
   private tickAll(): void {
     for (const outgoing of this.outgoing.values()) {
       outgoing.channel.tick(this.now);
       this.arm(outgoing);
     }
-    for (const incoming of this.incoming.values()) {
-      incoming.channel.tick(this.now);
-      this.armIncoming(incoming);
-    }
+    this.receiving.tickAll();
   }
 
   private arm(outgoing: Outgoing): void {
     this.armTimer(outgoing, outgoing.channel);
   }
 
-  private armIncoming(incoming: Incoming): void {
-    this.armTimer(incoming, incoming.channel);
-  }
-
-  private armTimer(slot: { timerAt: number }, channel: { deadline(): number; tick(now: number): void }): void {
+  armTimer(slot: { timerAt: number }, channel: { deadline(): number; tick(now: number): void }): void {
     const at = Math.max(channel.deadline(), this.now);
     if (at >= slot.timerAt || at === Number.POSITIVE_INFINITY || this.dead) return;
     slot.timerAt = at;

@@ -8,11 +8,15 @@ export interface MessageRecord {
   readonly payload: Uint8Array;
   /** Handlers of this message send one on while this is above 0, and wait for its confirmation. */
   readonly hops: number;
+  /** Its handler ends the process, each time. */
+  readonly poison: boolean;
   outcome: SendOutcome | undefined;
   /** Confirmed, but Postgres itself lost or somebody deleted the row: nobody can deliver it. */
   excused: boolean;
   started: number;
   finished: number;
+  /** Committed writes of its transactional handler, and its dead letters. */
+  effects: number;
   readonly onSettled: ((outcome: SendOutcome) => void) | undefined;
 }
 

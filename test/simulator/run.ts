@@ -4,7 +4,7 @@ import { World } from "./world.js";
 
 /** What must have happened in any long run; a count of zero means that the simulator does not reach it any more. */
 const mustHappen = [
-  ...["kill", "stall", "cut", "session", "failover", "twin", "delete", "outage", "stop"].map(
+  ...["kill", "stall", "cut", "session", "failover", "twin", "delete", "outage", "stop", "reassign"].map(
     (kind) => `fault: ${kind}`,
   ),
   "fault: call lost before its commit",
@@ -42,6 +42,17 @@ const mustHappen = [
   "transition: gap",
   "transition: reading paused",
   "transition: dead letter",
+  "fault: message that kills its process",
+  "fault: unknown transaction that lands late",
+  "transition: attempt counted",
+  "transition: given up after crashes",
+  "transition: channels handed over",
+  "transition: hello refused as wrong peer",
+  "transition: deposed, as a beat showed",
+  "transition: effect committed",
+  "transition: transaction committed",
+  "transition: transaction duplicate",
+  "transition: transaction tried again",
   ...["delivered", "stored", "sent", "dropped", "timed-out", "fenced"].map((outcome) => `outcome: ${outcome}`),
 ];
 

@@ -12,19 +12,32 @@ import {
 } from "../../src/channel/index.js";
 import type { Mutant } from "./mutants.js";
 import type { Wire } from "./network.js";
-import { ModelPostgres, type ModelRow } from "./postgres.js";
+import { ModelPostgres, type ModelRow, type Session } from "./postgres.js";
 import { PeerProcess } from "./process.js";
 import { Random } from "./random.js";
 import { Counts, type MessageRecord, type SimulatedMessage, Violation } from "./records.js";
 import { Schedule } from "./schedule.js";
 
 /** Faults of a run; each seed has some of them. */
-const faultKinds = ["kill", "stall", "cut", "session", "failover", "twin", "delete", "outage", "stop"] as const;
+const faultKinds = [
+  "kill",
+  "stall",
+  "cut",
+  "session",
+  "failover",
+  "twin",
+  "delete",
+  "outage",
+  "stop",
+  "reassign",
+] as const;
 type FaultKind = (typeof faultKinds)[number];
 
 const faultsUntilMs = 12_000;
 const mustSettleWithinMs = 240_000;
 const maxSteps = 100_000;
+/** Starts of a message that kills its process: to be found among those before it, then `maxAttempts`, then some for failovers. */
+const maxPoisonStarts = 40;
 
 export class World {
   readonly random: Random;
@@ -54,6 +67,7 @@ export class World {
       shortBacklogRows: 3,
       refillBelow: 2,
       refillBelowBytes: 120,
+      transactional: false,
     },
     drainRows: 4,
   };
@@ -64,10 +78,12 @@ export class World {
   readonly slowRate: number;
   private readonly smallLimitRate: number;
   readonly handlerFaultRate: number;
+  readonly transactional: boolean;
+  private readonly poisonRate: number;
 
   private readonly names: string[];
   private readonly processes = new Map<string, PeerProcess[]>();
-  private readonly wires = new Map<Wire, { dialler: PeerProcess; listener: PeerProcess }>();
+  private readonly wires = new Map<Wire, { dialler: PeerProcess; listener: PeerProcess; key: number }>();
   private readonly records = new Map<Uint8Array, MessageRecord>();
   private readonly firstHandled = new Map<number, Position>();
   private readonly everCommitted = new Map<string, number>();
@@ -92,7 +108,14 @@ export class World {
           { key: 2, from: "b", to: "a" },
         ]
       : this.names.slice(1).map((from, index) => ({ key: index + 1, from, to: "a" }));
-    this.kinds = mutant.faults ? [...mutant.faults] : faultKinds.filter(() => random.chance(0.4));
+    this.transactional = mutant.transactional ?? random.chance(0.3);
+    this.limits.listener.transactional = this.transactional;
+    this.poisonRate = (mutant.poison ?? random.chance(0.15)) ? 0.05 : 0;
+    // A listener that sends on has somebody to send to only while it has its own channels.
+    const possible = this.mutual ? faultKinds.filter((kind) => kind !== "reassign") : faultKinds;
+    this.kinds = possible.filter((kind) => (mutant.faults ? mutant.faults.includes(kind) : random.chance(0.4)));
+    // Somebody to hand channels over to.
+    if (this.kinds.includes("reassign")) this.names.push("z");
     const calm = random.chance(0.2);
     this.callFaultRate = calm ? 0 : random.next() * 0.1;
     this.dialFaultRate = calm ? 0 : random.next() * 0.3;
@@ -137,6 +160,11 @@ export class World {
     return this.random.chance(0.1) ? alive[0] : alive.at(-1);
   }
 
+  /** The listener that a channel belongs to now. */
+  ownerOf(key: number): string {
+    return this.postgres.owners.get(key) ?? this.channels.find((channel) => channel.key === key)!.to;
+  }
+
   appeared(process: PeerProcess): void {
     for (const other of this.all()) {
       if (!this.random.chance(this.notifyLossRate)) {
@@ -149,8 +177,8 @@ export class World {
     for (const process of this.processes.get(name) ?? []) process.deliver(() => process.announced(key));
   }
 
-  registerWire(wire: Wire, dialler: PeerProcess, listener: PeerProcess): void {
-    this.wires.set(wire, { dialler, listener });
+  registerWire(wire: Wire, dialler: PeerProcess, listener: PeerProcess, key: number): void {
+    this.wires.set(wire, { dialler, listener, key });
   }
 
   atListener(wire: Wire, run: (listener: PeerProcess) => void): void {
@@ -163,8 +191,11 @@ export class World {
     dialler.deliver(() => run(dialler));
   }
 
-  cutWiresTo(process: PeerProcess): void {
-    for (const [wire, { listener }] of this.wires) if (listener === process) wire.cut();
+  /** Cuts the connections to a process, or only those of one channel. */
+  cutWiresTo(process: PeerProcess, onlyKey?: number): void {
+    for (const [wire, { listener, key }] of this.wires) {
+      if (listener === process && (onlyKey === undefined || key === onlyKey)) wire.cut();
+    }
   }
 
   /** The limit of a listener, which may be another one after a restart. */
@@ -215,7 +246,7 @@ export class World {
       return record;
     }
     const cursor = this.postgres.cursors.get(key);
-    const holds = this.holdsName(process);
+    const holds = this.holds(process, key);
     if (holds && attempt === 1 && cursor !== undefined && comparePositions(position, cursor) <= 0) {
       throw new Violation(`handler started for ${at(position)}, at or below the committed cursor ${at(cursor)}`);
     }
@@ -229,7 +260,15 @@ export class World {
       this.firstHandled.set(key, position);
     } else this.counts.add("transition: handled again");
     if (holds) record.started += 1;
+    if (record.poison && record.started > maxPoisonStarts) {
+      throw new Violation(`message ${record.id} has killed ${record.started} processes`);
+    }
     return record;
+  }
+
+  /** A process that holds its name, and the channel. */
+  private holds(process: PeerProcess, key: number): boolean {
+    return this.holdsName(process) && this.ownerOf(key) === process.name;
   }
 
   /** A process that was deposed, and has its name back by a failover that lost its successor, does not count. */
@@ -241,15 +280,40 @@ export class World {
     return this.records.get(message.payload)!;
   }
 
-  /** The handler is done, or the message is kept as a dead letter. */
+  /** The handler is done. */
   handled(record: MessageRecord): void {
     record.finished += 1;
+  }
+
+  /** What a transactional handler wrote is committed. Returns how to take it back. */
+  effect(record: MessageRecord): () => void {
+    this.counts.add("transition: effect committed");
+    return this.kept(record, "effect");
+  }
+
+  /** The message is kept as a dead letter. Returns how to take it back. */
+  deadLetter(record: MessageRecord): () => void {
+    this.counts.add("transition: dead letter");
+    return this.kept(record, "dead letter");
+  }
+
+  private kept(record: MessageRecord, what: string): () => void {
+    record.effects += 1;
+    record.finished += 1;
+    if (record.effects > 1 && this.postgres.generation === 1)
+      throw new Violation(`message ${record.id} has a second ${what}`);
+    return () => {
+      record.effects -= 1;
+      record.finished -= 1;
+      // A failover has lost it; what came live and was acknowledged is nowhere else.
+      this.lost(record.payload);
+    };
   }
 
   gap(process: PeerProcess, key: number, epoch: number, first: number, last: number): void {
     this.counts.add("transition: gap");
     // One that has lost its name may see rows of a cursor that it knows nothing of.
-    const holds = this.holdsName(process);
+    const holds = this.holds(process, key);
     if (holds && !this.gapsAllowed)
       throw new Violation(`channel ${key}: gap ${epoch}/${first}-${last}, though nobody deleted`);
   }
@@ -284,6 +348,14 @@ export class World {
     this.everCommitted.set(id, Math.max(this.everCommitted.get(id) ?? 0, cursor.number));
   }
 
+  /** Nobody takes a name from a process whose session is well. */
+  checkTaking(name: string, session: Session): void {
+    const holder = this.alive(name).find(
+      (process) => process.lease === "held" && process.hasSession(session) === false,
+    );
+    if (holder !== undefined) throw new Violation(`"${name}" was taken from a process that holds it`);
+  }
+
   /** Only what was committed is ever told to a sender. */
   checkAck(key: number, epoch: number, cursor: Position): void {
     if (cursor.epoch !== epoch) return;
@@ -294,9 +366,9 @@ export class World {
   }
 
   /** Live means that the listener has everything that was stored when the sender went live. */
-  checkLive(process: PeerProcess, channel: ListenerChannel, wire: Wire): void {
+  checkLive(process: PeerProcess, channel: ListenerChannel, key: number, wire: Wire): void {
     const stored = wire.storedAtGoLive;
-    if (stored === undefined || this.gapsAllowed || !this.holdsName(process)) return;
+    if (stored === undefined || this.gapsAllowed || !this.holds(process, key)) return;
     if (comparePositions(stored, channel.accepted) > 0) {
       throw new Violation(`live at ${at(channel.accepted)}, though ${at(stored)} was stored before GoLive`);
     }
@@ -349,8 +421,10 @@ export class World {
       hops,
       outcome: undefined,
       excused: false,
+      poison: hops === 0 && this.random.chance(this.poisonRate),
       started: 0,
       finished: 0,
+      effects: 0,
       onSettled,
     };
     this.records.set(payload, record);
@@ -419,6 +493,12 @@ export class World {
       this.postgres.available = false;
       schedule.after(random.chance(0.2) ? 8_000 : random.between(50, 4_000), () => {
         this.postgres.available = true;
+      });
+    } else if (kind === "reassign") {
+      const [from, to] = random.chance(0.5) ? ["a", "z"] : ["z", "a"];
+      this.postgres.reassign(from!, to!, (keys) => {
+        if (keys.length > 0) this.counts.add("transition: channels handed over");
+        for (const key of keys) if (!random.chance(this.notifyLossRate)) this.announce(to!, key);
       });
     } else if (kind === "stop") {
       process?.stop();

@@ -50,7 +50,13 @@ VALUES
   ('unsubscribed', 25, '02000', 68, false, 'The listener does not subscribe to the message''s topic any more.', 'Subscribe again and retry the dead letter, or discard it.'),
   ('aborted', 26, '57014', 75, false, 'The caller''s signal ended the wait. The message itself may still arrive.', 'Nothing, if that was meant.'),
   ('dev_server_failed', 27, '58000', 69, true, 'An embedded server could not be fetched or started.', 'Read the cause, or point HAWSER_DATABASE_URL and HAWSER_NATS_URL at running servers.'),
-  ('internal', 28, 'XX000', 70, false, 'A defect of Hawser.', 'Please report it with the message and its cause.')
+  ('internal', 28, 'XX000', 70, false, 'A defect of Hawser.', 'Please report it with the message and its cause.'),
+  ('handler_crashed', 29, 'P0001', 70, false, 'The process ended in the middle of the message''s handler, maxAttempts times: the message is a dead letter.', 'Find out what of the message ends the process, and retry the dead letter when that is mended.'),
+  ('schema_missing', 30, '3F000', 78, false, 'The database has no schema hawser, or an older one than this program needs, and the role may not make it.', 'Run `hawser init` once as a role that owns the schema, or that has CREATE on the database.'),
+  ('tls_failed', 31, '28000', 77, false, 'TLS between two peers could not be established: a certificate is wrong, or is missing.', 'The message says whose certificate and what is wrong with it; connections are tried again by themselves.'),
+  ('tls_mismatch', 32, '08004', 76, false, 'One peer speaks TLS and the other does not.', 'Give the option tls to all peers of the mesh, or to none.'),
+  ('rotation_refused', 33, '55000', 73, false, 'The mesh secret is not ready for this step of its rotation.', 'Rotate first, then retire the older secret; at most two are valid at a time.'),
+  ('output_failed', 34, '58030', 74, false, 'What a command prints could not be written, or what it reads could not be read.', 'Read the cause; for a file check the space on disk and the permissions.')
 $function$;
 COMMENT ON FUNCTION hawser.error_codes() IS 'Every error of Hawser.';
 
@@ -88,6 +94,12 @@ SELECT CASE p_code
   WHEN 'aborted' THEN '57014'
   WHEN 'dev_server_failed' THEN '58000'
   WHEN 'internal' THEN 'XX000'
+  WHEN 'handler_crashed' THEN 'P0001'
+  WHEN 'schema_missing' THEN '3F000'
+  WHEN 'tls_failed' THEN '28000'
+  WHEN 'tls_mismatch' THEN '08004'
+  WHEN 'rotation_refused' THEN '55000'
+  WHEN 'output_failed' THEN '58030'
 END
 $function$;
 COMMENT ON FUNCTION hawser.error_sqlstate(text) IS 'The SQLSTATE of an error code; NULL for an unknown one.';

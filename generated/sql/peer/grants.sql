@@ -15,6 +15,7 @@ REVOKE ALL ON TABLE hawser.dead_letters FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.mesh_secret FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.migrations FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.topic_addr_notify() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.mesh_secret_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.take_name(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.connection_key(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.key_of_topic(text) FROM PUBLIC;
@@ -22,6 +23,10 @@ REVOKE ALL ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, inte
 REVOKE ALL ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.retry_dead_letters(bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.discard_dead_letters(bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.expire_dead_letters(integer, integer) FROM PUBLIC;
 
 DO $do$
 BEGIN
@@ -76,6 +81,10 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.retry_dead_letters(bigint[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.discard_dead_letters(bigint[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.expire_dead_letters(integer, integer) TO hawser_peer;
   END IF;
 END
 $do$;
@@ -103,6 +112,7 @@ BEGIN
   ALTER TABLE hawser.mesh_secret OWNER TO hawser_owner;
   ALTER TABLE hawser.migrations OWNER TO hawser_owner;
   ALTER FUNCTION hawser.topic_addr_notify() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.mesh_secret_notify() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.take_name(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.connection_key(text, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.key_of_topic(text) OWNER TO hawser_owner;
@@ -110,6 +120,10 @@ BEGIN
   ALTER FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.count_messages(integer, bigint, bigint, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.retry_dead_letters(bigint[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.discard_dead_letters(bigint[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.expire_dead_letters(integer, integer) OWNER TO hawser_owner;
 EXCEPTION
   WHEN insufficient_privilege THEN
     RAISE NOTICE '% may not give the schema hawser to hawser_owner and goes on owning it', current_user;

@@ -301,6 +301,66 @@ export const errorTable = {
     summary: "A defect of Hawser.",
     remedy: "Please report it with the message and its cause.",
   },
+  /** The process ended in the middle of the message's handler, maxAttempts times: the message is a dead letter. */
+  handler_crashed: {
+    code: "handler_crashed",
+    wireCode: 29,
+    sqlstate: "P0001",
+    exitStatus: 70,
+    retryable: false,
+    summary: "The process ended in the middle of the message's handler, maxAttempts times: the message is a dead letter.",
+    remedy: "Find out what of the message ends the process, and retry the dead letter when that is mended.",
+  },
+  /** The database has no schema hawser, or an older one than this program needs, and the role may not make it. */
+  schema_missing: {
+    code: "schema_missing",
+    wireCode: 30,
+    sqlstate: "3F000",
+    exitStatus: 78,
+    retryable: false,
+    summary: "The database has no schema hawser, or an older one than this program needs, and the role may not make it.",
+    remedy: "Run `hawser init` once as a role that owns the schema, or that has CREATE on the database.",
+  },
+  /** TLS between two peers could not be established: a certificate is wrong, or is missing. */
+  tls_failed: {
+    code: "tls_failed",
+    wireCode: 31,
+    sqlstate: "28000",
+    exitStatus: 77,
+    retryable: false,
+    summary: "TLS between two peers could not be established: a certificate is wrong, or is missing.",
+    remedy: "The message says whose certificate and what is wrong with it; connections are tried again by themselves.",
+  },
+  /** One peer speaks TLS and the other does not. */
+  tls_mismatch: {
+    code: "tls_mismatch",
+    wireCode: 32,
+    sqlstate: "08004",
+    exitStatus: 76,
+    retryable: false,
+    summary: "One peer speaks TLS and the other does not.",
+    remedy: "Give the option tls to all peers of the mesh, or to none.",
+  },
+  /** The mesh secret is not ready for this step of its rotation. */
+  rotation_refused: {
+    code: "rotation_refused",
+    wireCode: 33,
+    sqlstate: "55000",
+    exitStatus: 73,
+    retryable: false,
+    summary: "The mesh secret is not ready for this step of its rotation.",
+    remedy: "Rotate first, then retire the older secret; at most two are valid at a time.",
+  },
+  /** What a command prints could not be written, or what it reads could not be read. */
+  output_failed: {
+    code: "output_failed",
+    wireCode: 34,
+    sqlstate: "58030",
+    exitStatus: 74,
+    retryable: false,
+    summary: "What a command prints could not be written, or what it reads could not be read.",
+    remedy: "Read the cause; for a file check the space on disk and the permissions.",
+  },
 } as const satisfies Record<string, ErrorEntry>;
 
 /** The stable code of an error. */

@@ -57,6 +57,13 @@ export interface ConnKeyMapRow {
   listener_name: string;
   /** The listener that the channel was handed over to; NULL: the one it was made for. */
   owner: string | null;
+  /**
+   * A retry channel, made for '__#retry#' and the key of another channel: that key. It has the dead letters of that
+   * channel that are to be handled again; nobody dials it. NULL for every other channel.
+   */
+  retry_of: number | null;
+  /** Of a retry channel: the last number given. Its messages are all of epoch 1. */
+  last_retry: bigint;
 }
 
 /** A row of hawser.topic_key. A short key for each topic, as frames and stored rows carry it. */
@@ -105,6 +112,8 @@ export interface ConnMessageRow {
   headers: unknown;
   /** How the payload is compressed: 0 not, 1 gzip. */
   codec: number;
+  /** When it was stored. */
+  stored_at: Date;
 }
 
 /** A row of hawser.peers. The names of peers and the epoch of each: who may write for the name. */
@@ -192,11 +201,11 @@ export const columns = {
   seq: ["id", "v"],
   topicAddr: ["topic", "addr", "client_name", "epoch", "max_message_bytes", "durable", "subscribed", "registered_at"],
   senderListener: ["sender_key", "addr", "listener_topic", "client_name", "max_message_bytes"],
-  connKeyMap: ["composite", "connection_key", "sender_name", "source_topic", "listener_name", "owner"],
+  connKeyMap: ["composite", "connection_key", "sender_name", "source_topic", "listener_name", "owner", "retry_of", "last_retry"],
   topicKey: ["topic", "k"],
   connSender: ["connection_key", "sender_topic"],
   connMessNumber: ["connection_key", "v", "epoch", "attempts"],
-  connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec"],
+  connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec", "stored_at"],
   peerName: ["name", "epoch", "clean", "started_at"],
   deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number"],
   meshSecret: ["id", "secret", "created_at"],
@@ -206,6 +215,7 @@ export const columns = {
 /** The NOTIFY channels that tell of changed rows. */
 export const notifyChannels = {
   topicAddr: "hawser_topic_addr",
+  meshSecret: "hawser_mesh_secret",
 } as const;
 
 /** Where the functions are called: a Client, PoolClient or Pool of node-postgres, or anything with its query method. */
@@ -371,6 +381,76 @@ export interface CountMessagesResult {
   counted: bigint;
 }
 
+/** Arguments of hawser.reassign_channels. */
+export interface ReassignChannelsArguments {
+  /** The listener that has the channels. */
+  from: string;
+  /** The listener that is to have them; it need not run. */
+  to: string;
+  /** Also if the old listener is running: it ends with name_lost. Otherwise the call fails then, with SQLSTATE 55006. */
+  force: boolean;
+  /** All that it owns, and the old listener leaves the phone book for good. */
+  all: boolean;
+  /** Without p_all: these of its channels, each with its retry channel. */
+  connectionKeys: readonly number[];
+}
+
+/** One row of hawser.reassign_channels. */
+export interface ReassignChannelsResult {
+  /** The channel. */
+  connectionKey: number;
+  /** Its composite, as it was made. */
+  composite: string;
+  /** The stored messages that were handed over with it. */
+  stored: bigint;
+}
+
+/** Arguments of hawser.retry_dead_letters. */
+export interface RetryDeadLettersArguments {
+  /** The dead letters. They are retried in the order of their ids. */
+  ids: readonly bigint[];
+}
+
+/** One row of hawser.retry_dead_letters. */
+export interface RetryDeadLettersResult {
+  /** The dead letter. */
+  id: bigint;
+  /** Why it cannot be retried, and stays: 'origin', 'channel' or 'topic' (not known here). NULL: it is retried. */
+  refused: string | null;
+  /** The retry channel that it is stored in now. */
+  connectionKey: number | null;
+  /** Its number there. */
+  number: bigint | null;
+  /** The listener that will have it. */
+  owner: string | null;
+}
+
+/** Arguments of hawser.discard_dead_letters. */
+export interface DiscardDeadLettersArguments {
+  /** The dead letters. */
+  ids: readonly bigint[];
+}
+
+/** One row of hawser.discard_dead_letters. */
+export interface DiscardDeadLettersResult {
+  /** The dead letter. */
+  id: bigint;
+}
+
+/** Arguments of hawser.expire_dead_letters. */
+export interface ExpireDeadLettersArguments {
+  /** How old they are at least, in days. */
+  days: number;
+  /** How many to delete at most. */
+  maxRows: number;
+}
+
+/** The result of hawser.expire_dead_letters. */
+export interface ExpireDeadLettersResult {
+  /** How many were deleted; NULL: another is at work on dead letters, and nothing was done. */
+  deleted: number | null;
+}
+
 /**
  * The functions through which peers work. Each fenced one takes a shared lock on the name's fence first and writes in a
  * second statement, only while the catalog still has the writer's epoch.
@@ -496,6 +576,63 @@ export function storeFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.count_messages");
       return { counted: BigInt(row.counted) };
+    },
+
+    /**
+     * Hands channels of one listener over to another: keys, composites, cursors and stored messages stay as they are. The
+     * old listener's epoch is raised, so that it can commit nothing any more, and it leaves the phone book.
+     */
+    async reassignChannels(args: ReassignChannelsArguments): Promise<ReassignChannelsResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.reassign_channels",
+        text: "SELECT connection_key, composite, stored FROM hawser.reassign_channels($1::text, $2::text, $3::boolean, $4::boolean, $5::integer[])",
+        values: [
+          args.from,
+          args.to,
+          args.force,
+          args.all,
+          args.connectionKeys,
+        ],
+      });
+      return rows.map((row) => ({ connectionKey: row.connection_key, composite: row.composite, stored: BigInt(row.stored) }));
+    },
+
+    /** Makes dead letters of peers' channels stored messages again, for the present owner of their channel. */
+    async retryDeadLetters(args: RetryDeadLettersArguments): Promise<RetryDeadLettersResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.retry_dead_letters",
+        text: "SELECT id, refused, connection_key, number, owner FROM hawser.retry_dead_letters($1::bigint[])",
+        values: [
+          args.ids.map((one) => String(one)),
+        ],
+      });
+      return rows.map((row) => ({ id: BigInt(row.id), refused: row.refused, connectionKey: row.connection_key, number: row.number === null ? null : BigInt(row.number), owner: row.owner }));
+    },
+
+    /** Deletes dead letters. */
+    async discardDeadLetters(args: DiscardDeadLettersArguments): Promise<DiscardDeadLettersResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.discard_dead_letters",
+        text: "SELECT id FROM hawser.discard_dead_letters($1::bigint[])",
+        values: [
+          args.ids.map((one) => String(one)),
+        ],
+      });
+      return rows.map((row) => ({ id: BigInt(row.id) }));
+    },
+
+    /** Deletes the oldest of the dead letters that are older than some days, unless another is at work on dead letters. */
+    async expireDeadLetters(args: ExpireDeadLettersArguments): Promise<ExpireDeadLettersResult> {
+      const { rows } = await client.query({
+        name: "hawser.expire_dead_letters",
+        text: "SELECT deleted FROM hawser.expire_dead_letters($1::integer, $2::integer)",
+        values: [
+          args.days,
+          args.maxRows,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.expire_dead_letters");
+      return { deleted: row.deleted };
     },
   };
 }

@@ -113,6 +113,34 @@ export interface PeerSettings {
    * Default: false.
    */
   readonly durable: boolean;
+  /**
+   * Each handler runs in a transaction of Postgres, at `message.client`, that also moves the cursor: its effects there
+   * happen exactly once. Needs a pool of at least 2 connections.
+   *
+   * Default: false.
+   */
+  readonly transactional: boolean;
+  /**
+   * Serve the source topic. False for a peer that only sends under it: what others are sent there does not go to it.
+   *
+   * Default: true.
+   */
+  readonly serveSourceTopic: boolean;
+  /**
+   * Take over the channels of listeners that have been away for this long without a break, as this peer has seen it,
+   * where the peer serves all topics of what is stored in them. Choose it longer than your listeners' restarts take.
+   * Without it nothing is taken over.
+   *
+   * No default. Range: 1000 to 2147483647.
+   */
+  readonly orphanAfterMs: number | undefined;
+  /**
+   * Dead letters older than this are deleted while the peer runs, whoever's they are. Where peers of one database have
+   * different values, the lowest counts.
+   *
+   * Default: 30 days. Range: 1 to 36500.
+   */
+  readonly deadLetterRetentionDays: number;
 }
 
 /** Peer settings as a user gives them: what is left out, or undefined, has its default. */
@@ -138,6 +166,10 @@ export const peerSettingsDefaults: PeerSettings = {
   poolSize: 4,
   allowPlaintext: false,
   durable: false,
+  transactional: false,
+  serveSourceTopic: true,
+  orphanAfterMs: undefined,
+  deadLetterRetentionDays: 30,
 };
 
 /** What each setting may be, and in which unit. */
@@ -160,6 +192,10 @@ export const peerSettingsRanges = {
   poolSize: { kind: "number", min: 1, max: 100, unit: "connections" },
   allowPlaintext: { kind: "boolean" },
   durable: { kind: "boolean" },
+  transactional: { kind: "boolean" },
+  serveSourceTopic: { kind: "boolean" },
+  orphanAfterMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms" },
+  deadLetterRetentionDays: { kind: "number", min: 1, max: 36500, unit: "days" },
 } as const;
 
 /**
@@ -360,6 +396,54 @@ export function checkPeerSettingsDurable(value: boolean): Violation | undefined 
     : violation("durable", showValue(value), "must be true or false", "Give a boolean.");
 }
 
+/**
+ * Checks `PeerSettings.transactional`.
+ *
+ * Each handler runs in a transaction of Postgres, at `message.client`, that also moves the cursor: its effects there
+ * happen exactly once. Needs a pool of at least 2 connections.
+ */
+export function checkPeerSettingsTransactional(value: boolean): Violation | undefined {
+  return typeof value === "boolean"
+    ? undefined
+    : violation("transactional", showValue(value), "must be true or false", "Give a boolean.");
+}
+
+/**
+ * Checks `PeerSettings.serve_source_topic`.
+ *
+ * Serve the source topic. False for a peer that only sends under it: what others are sent there does not go to it.
+ */
+export function checkPeerSettingsServeSourceTopic(value: boolean): Violation | undefined {
+  return typeof value === "boolean"
+    ? undefined
+    : violation("serveSourceTopic", showValue(value), "must be true or false", "Give a boolean.");
+}
+
+/**
+ * Checks `PeerSettings.orphan_after_ms`. Limits: 1000 to 2147483647.
+ *
+ * Take over the channels of listeners that have been away for this long without a break, as this peer has seen it,
+ * where the peer serves all topics of what is stored in them. Choose it longer than your listeners' restarts take.
+ * Without it nothing is taken over.
+ */
+export function checkPeerSettingsOrphanAfterMs(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 1000 && value <= 2147483647
+    ? undefined
+    : violation("orphanAfterMs", showValue(value), "must be an integer, 1000 to 2147483647", "Use a value of 1000 to 2147483647.");
+}
+
+/**
+ * Checks `PeerSettings.dead_letter_retention_days`. Limits: 1 to 36500.
+ *
+ * Dead letters older than this are deleted while the peer runs, whoever's they are. Where peers of one database have
+ * different values, the lowest counts.
+ */
+export function checkPeerSettingsDeadLetterRetentionDays(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 1 && value <= 36500
+    ? undefined
+    : violation("deadLetterRetentionDays", showValue(value), "must be an integer, 1 to 36500", "Use a value of 1 to 36500.");
+}
+
 /** The outcome of `checkPeerSettings`. */
 export type CheckedPeerSettings =
   | { readonly ok: true; readonly settings: PeerSettings }
@@ -386,6 +470,10 @@ export function checkPeerSettings(input: PeerSettingsInput): CheckedPeerSettings
     poolSize: input.poolSize ?? peerSettingsDefaults.poolSize,
     allowPlaintext: input.allowPlaintext ?? peerSettingsDefaults.allowPlaintext,
     durable: input.durable ?? peerSettingsDefaults.durable,
+    transactional: input.transactional ?? peerSettingsDefaults.transactional,
+    serveSourceTopic: input.serveSourceTopic ?? peerSettingsDefaults.serveSourceTopic,
+    orphanAfterMs: input.orphanAfterMs ?? peerSettingsDefaults.orphanAfterMs,
+    deadLetterRetentionDays: input.deadLetterRetentionDays ?? peerSettingsDefaults.deadLetterRetentionDays,
   };
   const violation =
     checkPeerSettingsCreditBytes(settings.creditBytes) ??
@@ -405,7 +493,11 @@ export function checkPeerSettings(input: PeerSettingsInput): CheckedPeerSettings
     checkPeerSettingsStopDeadlineMs(settings.stopDeadlineMs) ??
     checkPeerSettingsPoolSize(settings.poolSize) ??
     checkPeerSettingsAllowPlaintext(settings.allowPlaintext) ??
-    checkPeerSettingsDurable(settings.durable);
+    checkPeerSettingsDurable(settings.durable) ??
+    checkPeerSettingsTransactional(settings.transactional) ??
+    checkPeerSettingsServeSourceTopic(settings.serveSourceTopic) ??
+    (settings.orphanAfterMs === undefined ? undefined : checkPeerSettingsOrphanAfterMs(settings.orphanAfterMs)) ??
+    checkPeerSettingsDeadLetterRetentionDays(settings.deadLetterRetentionDays);
   return violation === undefined ? { ok: true, settings } : { ok: false, violation };
 }
 
@@ -436,7 +528,7 @@ export const protocolConstants = {
    */
   handshakeTimeoutMs: 5000,
   /**
-   * Handshakes under way at once; further connections are closed at once.
+   * Handshakes under way at once; a further connection takes the place of the oldest of them.
    *
    * Value: 256 connections.
    */
@@ -501,6 +593,30 @@ export const protocolConstants = {
    * Value: 1048576 bytes.
    */
   writeHighWaterBytes: 1048576,
+  /**
+   * The oldest version of TLS that peers speak.
+   *
+   * Value: "TLSv1.3".
+   */
+  tlsMinVersion: "TLSv1.3",
+  /**
+   * The exporter label that ties the handshake's proofs to the TLS session: that of RFC 9266, with an empty context.
+   *
+   * Value: "EXPORTER-Channel-Binding".
+   */
+  tlsExporterLabel: "EXPORTER-Channel-Binding",
+  /**
+   * The length of the exporter value.
+   *
+   * Value: 32 bytes.
+   */
+  tlsExporterBytes: 32,
+  /**
+   * How often the files of certificates and keys are read again.
+   *
+   * Value: 5000 ms.
+   */
+  tlsReloadMs: 5000,
 } as const;
 
 /** Store constants. What the store fixes. */
@@ -613,4 +729,16 @@ export const storeConstants = {
    * Value: "hawser_messages_".
    */
   messageChannelPrefix: "hawser_messages_",
+  /**
+   * How often a running peer looks for dead letters that are older than the retention, beside its start.
+   *
+   * Value: 3600000 ms.
+   */
+  deadLetterExpiryMs: 3600000,
+  /**
+   * Dead letters that one statement retries, discards or expires.
+   *
+   * Value: 1000 rows.
+   */
+  deadLetterRows: 1000,
 } as const;

@@ -41,7 +41,8 @@ CREATE TABLE hawser.topic_addr (
   CONSTRAINT topic_addr_client_name_bytes CHECK (octet_length(client_name) BETWEEN 1 AND 255),
   CONSTRAINT topic_addr_client_name_pattern CHECK (client_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
   CONSTRAINT topic_addr_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT topic_addr_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824)
+  CONSTRAINT topic_addr_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824),
+  CONSTRAINT topic_addr_client_name_not_reserved CHECK (left(client_name, 3) <> '__#')
 );
 
 CREATE INDEX topic_addr_client_name ON hawser.topic_addr (client_name);
@@ -104,13 +105,18 @@ CREATE TABLE hawser.conn_key_map (
   source_topic text GENERATED ALWAYS AS (split_part(composite, ':', 2)) STORED NOT NULL,
   listener_name text GENERATED ALWAYS AS (split_part(composite, ':', 3)) STORED NOT NULL,
   owner text,
+  retry_of integer GENERATED ALWAYS AS (CASE WHEN left(split_part(composite, ':', 3), 9) = '__#retry#' THEN substr(split_part(composite, ':', 3), 10)::integer END) STORED,
+  last_retry bigint DEFAULT 0 NOT NULL,
   CONSTRAINT conn_key_map_pkey PRIMARY KEY (composite),
   CONSTRAINT conn_key_map_connection_key_key UNIQUE (connection_key),
   CONSTRAINT conn_key_map_sender_name_source_topic_listener_name_key UNIQUE (sender_name, source_topic, listener_name),
   CONSTRAINT conn_key_map_composite_bytes CHECK (octet_length(composite) BETWEEN 5 AND 767),
   CONSTRAINT conn_key_map_connection_key_range CHECK (connection_key >= 1),
   CONSTRAINT conn_key_map_owner_bytes CHECK (octet_length(owner) BETWEEN 1 AND 255),
-  CONSTRAINT conn_key_map_composite_parts CHECK (composite = sender_name || ':' || source_topic || ':' || listener_name)
+  CONSTRAINT conn_key_map_owner_pattern CHECK (owner ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT conn_key_map_last_retry_range CHECK (last_retry >= 0),
+  CONSTRAINT conn_key_map_composite_parts CHECK (composite = sender_name || ':' || source_topic || ':' || listener_name),
+  CONSTRAINT conn_key_map_owner_not_reserved CHECK (left(owner, 3) <> '__#')
 );
 
 CREATE INDEX conn_key_map_owner ON hawser.conn_key_map ((coalesce(owner, listener_name)));
@@ -122,6 +128,9 @@ COMMENT ON COLUMN hawser.conn_key_map.sender_name IS 'The sender''s name.';
 COMMENT ON COLUMN hawser.conn_key_map.source_topic IS 'The sender''s source topic.';
 COMMENT ON COLUMN hawser.conn_key_map.listener_name IS 'The listener that the channel was made for.';
 COMMENT ON COLUMN hawser.conn_key_map.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
+COMMENT ON COLUMN hawser.conn_key_map.retry_of IS 'A retry channel, made for ''__#retry#'' and the key of another channel: that key. It has the dead letters of that
+channel that are to be handled again; nobody dials it. NULL for every other channel.';
+COMMENT ON COLUMN hawser.conn_key_map.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
 
 CREATE TABLE hawser.topic_key (
   topic text NOT NULL,
@@ -175,6 +184,7 @@ CREATE TABLE hawser.conn_messages (
   topic_key integer DEFAULT 0 NOT NULL,
   headers jsonb,
   codec smallint DEFAULT 0 NOT NULL,
+  stored_at timestamptz DEFAULT now() NOT NULL,
   CONSTRAINT conn_messages_pkey PRIMARY KEY (connection_key, epoch, number),
   CONSTRAINT conn_messages_connection_key_range CHECK (connection_key >= 1),
   CONSTRAINT conn_messages_epoch_range CHECK (epoch >= 0),
@@ -192,6 +202,7 @@ COMMENT ON COLUMN hawser.conn_messages.number IS 'The message''s number within t
 COMMENT ON COLUMN hawser.conn_messages.topic_key IS 'The topic that the message is for.';
 COMMENT ON COLUMN hawser.conn_messages.headers IS 'The headers: [[name, value], …]; NULL: none.';
 COMMENT ON COLUMN hawser.conn_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
+COMMENT ON COLUMN hawser.conn_messages.stored_at IS 'When it was stored.';
 
 CREATE TABLE hawser.peers (
   name text NOT NULL,
@@ -201,7 +212,8 @@ CREATE TABLE hawser.peers (
   CONSTRAINT peers_pkey PRIMARY KEY (name),
   CONSTRAINT peers_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 255),
   CONSTRAINT peers_name_pattern CHECK (name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT peers_epoch_range CHECK (epoch >= 1)
+  CONSTRAINT peers_epoch_range CHECK (epoch >= 1),
+  CONSTRAINT peers_name_not_reserved CHECK (left(name, 3) <> '__#')
 );
 
 COMMENT ON TABLE hawser.peers IS 'The names of peers and the epoch of each: who may write for the name.';
@@ -259,6 +271,24 @@ COMMENT ON TABLE hawser.mesh_secret IS 'The mesh secret, made at the first migra
 COMMENT ON COLUMN hawser.mesh_secret.id IS 'Grows with each rotation.';
 COMMENT ON COLUMN hawser.mesh_secret.secret IS 'The secret.';
 COMMENT ON COLUMN hawser.mesh_secret.created_at IS 'When it was made.';
+
+CREATE OR REPLACE FUNCTION hawser.mesh_secret_notify() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.id) IS DISTINCT FROM (NEW.id)) THEN
+    PERFORM pg_notify('hawser_mesh_secret', json_build_object('operation', 'delete', 'id', OLD.id)::text);
+  END IF;
+  IF TG_OP <> 'DELETE' THEN
+    PERFORM pg_notify('hawser_mesh_secret', json_build_object('operation', lower(TG_OP), 'id', NEW.id)::text);
+  END IF;
+  RETURN NULL;
+END
+$function$;
+COMMENT ON FUNCTION hawser.mesh_secret_notify() IS 'Tells channel hawser_mesh_secret of each change of mesh_secret.';
+
+CREATE TRIGGER mesh_secret_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.mesh_secret
+FOR EACH ROW EXECUTE FUNCTION hawser.mesh_secret_notify();
 
 INSERT INTO hawser.mesh_secret (id, secret, created_at)
 VALUES (1, decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'), now());
@@ -663,6 +693,249 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) IS 'Counts a channel''s stored messages after a position.';
+
+CREATE OR REPLACE FUNCTION hawser.reassign_channels(
+  p_from text,
+  p_to text,
+  p_force boolean,
+  p_all boolean,
+  p_connection_keys integer[]
+)
+RETURNS TABLE (
+  connection_key integer,
+  composite text,
+  stored bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_keys integer[];
+  v_stored bigint[];
+BEGIN
+  -- A snapshot from before the wait for the lock would not see what the old listener committed last.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.reassign_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+  IF p_from = p_to THEN
+    RAISE EXCEPTION 'the channels of "%" cannot be handed over to itself', p_from
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';
+  END IF;
+
+  -- Held to the end, so that the old listener cannot start in between; shared, so that two who reassign at once do not
+  -- take each other for it.
+  IF NOT p_force AND NOT pg_try_advisory_xact_lock_shared(hashtextextended('hawser:lease:' || p_from, 0)) THEN
+    RAISE EXCEPTION 'the listener "%" is running', p_from
+      USING ERRCODE = 'object_in_use', HINT = 'Stop it first, or force it: then it ends with name_lost.';
+  END IF;
+
+  -- Exclusive: waits for the old listener's writes under way and keeps out all later ones until its new epoch is there.
+  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:fence:' || p_from, 0));
+  -- A statement of its own, so that it sees what was committed while the lock was waited for.
+  SELECT array_agg(o.connection_key), array_agg(o.stored)
+    INTO v_keys, v_stored
+    FROM (
+      SELECT m.connection_key,
+             (
+               SELECT count(*)
+                 FROM hawser.conn_messages AS s
+                WHERE s.connection_key = m.connection_key
+                  AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+             ) AS stored
+        FROM hawser.conn_key_map AS m
+        LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+       WHERE coalesce(m.owner, m.listener_name) = p_from
+         AND (p_all OR m.connection_key = ANY (p_connection_keys) OR m.retry_of = ANY (p_connection_keys))
+       ORDER BY m.connection_key
+    ) AS o;
+  IF v_keys IS NULL AND NOT p_all THEN
+    RETURN;
+  END IF;
+
+  -- A name that was never taken has no row, and nobody who could still write for it.
+  UPDATE hawser.peers AS p
+     SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+   WHERE p.name = p_from;
+  UPDATE hawser.conn_key_map AS m
+     SET owner = nullif(p_to, m.listener_name)
+   WHERE m.connection_key = ANY (v_keys);
+
+  -- Whoever registered under the old epoch is not there any more: nobody new should store for it. Rows of operators and
+  -- durable listeners go only with everything; what stays is written all the same, so that a listener which still runs
+  -- hears of it. Last, because everybody who registers waits for this lock.
+  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
+  DELETE FROM hawser.topic_addr AS t
+   WHERE t.client_name = p_from AND (p_all OR (t.epoch > 0 AND NOT t.durable));
+  UPDATE hawser.topic_addr AS t SET epoch = 0 WHERE t.client_name = p_from AND t.epoch > 0;
+
+  RETURN QUERY
+  SELECT m.connection_key, m.composite, o.stored
+    FROM unnest(v_keys, v_stored) AS o (key, stored)
+    JOIN hawser.conn_key_map AS m ON m.connection_key = o.key
+   ORDER BY m.connection_key;
+END
+$function$;
+COMMENT ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) IS 'Hands channels of one listener over to another: keys, composites, cursors and stored messages stay as they are. The
+old listener''s epoch is raised, so that it can commit nothing any more, and it leaves the phone book.';
+
+CREATE OR REPLACE FUNCTION hawser.retry_dead_letters(
+  p_ids bigint[]
+)
+RETURNS TABLE (
+  id bigint,
+  refused text,
+  connection_key integer,
+  number bigint,
+  owner text
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+DECLARE
+  -- The owners whose fences are held, shared.
+  v_fenced text[] := '{}';
+  v_owners text[];
+  v_base record;
+  v_retry_key integer;
+BEGIN
+  -- A snapshot from before the wait for a lock would not see who owns the channels now.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.retry_dead_letters needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+
+  -- One at a time with all who retry, discard or expire: none finds half of what another takes.
+  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0));
+
+  -- A channel's owner may not change until its retry channel is there with the same one: whoever hands channels over
+  -- holds the owner's fence exclusively. After each wait the owners are looked at anew.
+  LOOP
+    v_owners := ARRAY(
+      SELECT DISTINCT coalesce(m.owner, m.listener_name)
+        FROM hawser.dead_letters AS d
+        JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
+       WHERE d.id = ANY (p_ids) AND d.origin = 'peer'
+      EXCEPT SELECT f.name FROM unnest(v_fenced) AS f (name)
+       ORDER BY 1
+    );
+    EXIT WHEN cardinality(v_owners) = 0;
+    FOR i IN 1 .. cardinality(v_owners) LOOP
+      PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || v_owners[i], 0));
+    END LOOP;
+    v_fenced := v_fenced || v_owners;
+  END LOOP;
+
+  -- The retry channels that are missing. A message that failed again has come over the retry channel: it goes back there.
+  FOR v_base IN
+    SELECT DISTINCT m.connection_key AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner
+      FROM hawser.dead_letters AS d
+      JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
+      JOIN hawser.topic_key AS t ON t.topic = d.topic
+     WHERE d.id = ANY (p_ids) AND d.origin = 'peer' AND m.retry_of IS NULL
+     ORDER BY m.connection_key
+  LOOP
+    v_retry_key := (
+      SELECT k.connection_key
+        FROM hawser.connection_key(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
+    );
+    -- A statement of its own: the one that made the row does not see it.
+    UPDATE hawser.conn_key_map AS r SET owner = v_base.owner WHERE r.connection_key = v_retry_key AND r.owner IS NULL;
+  END LOOP;
+
+  -- One statement, so that each of them is either a dead letter or a stored message. The channels' rows stay locked until
+  -- the end: numbers are committed in their order.
+  RETURN QUERY
+  WITH asked AS MATERIALIZED (
+    SELECT d.id, r.connection_key AS retry_key, t.k AS topic_key, coalesce(r.owner, r.listener_name) AS retry_owner,
+           CASE
+             WHEN d.origin <> 'peer' THEN 'origin'
+             WHEN m.connection_key IS NULL THEN 'channel'
+             WHEN t.k IS NULL THEN 'topic'
+           END AS refusal
+      FROM hawser.dead_letters AS d
+      LEFT JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
+      LEFT JOIN hawser.conn_key_map AS r
+        ON r.composite = m.sender_name || ':' || m.source_topic || ':__#retry#' || coalesce(m.retry_of, m.connection_key)
+      LEFT JOIN hawser.topic_key AS t ON t.topic = d.topic
+     WHERE d.id = ANY (p_ids)
+  ), gone AS (
+    DELETE FROM hawser.dead_letters AS d
+     USING asked AS a
+     WHERE d.id = a.id AND a.refusal IS NULL
+    RETURNING d.id, a.retry_key, a.topic_key, a.retry_owner, d.payload, d.headers
+  ), numbered AS (
+    UPDATE hawser.conn_key_map AS r
+       SET last_retry = r.last_retry + g.count
+      FROM (SELECT retry_key, count(*) AS count FROM gone GROUP BY retry_key) AS g
+     WHERE r.connection_key = g.retry_key
+    RETURNING r.connection_key AS key, r.last_retry - g.count AS before
+  ), back AS (
+    INSERT INTO hawser.conn_messages AS s (connection_key, epoch, number, topic_key, payload, headers)
+    SELECT g.retry_key, 1, n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.topic_key, g.payload,
+           g.headers
+      FROM gone AS g
+      JOIN numbered AS n ON n.key = g.retry_key
+     ORDER BY g.id
+  )
+  SELECT a.id, a.refusal, g.retry_key,
+         n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.retry_owner
+    FROM asked AS a
+    LEFT JOIN gone AS g ON g.id = a.id
+    LEFT JOIN numbered AS n ON n.key = g.retry_key
+   WHERE a.refusal IS NOT NULL OR g.id IS NOT NULL
+   ORDER BY a.id;
+END
+$function$;
+COMMENT ON FUNCTION hawser.retry_dead_letters(bigint[]) IS 'Makes dead letters of peers'' channels stored messages again, for the present owner of their channel.';
+
+CREATE OR REPLACE FUNCTION hawser.discard_dead_letters(
+  p_ids bigint[]
+)
+RETURNS TABLE (
+  id bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  -- One at a time with all who retry, discard or expire: none finds half of what another takes.
+  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0));
+  RETURN QUERY
+  DELETE FROM hawser.dead_letters AS d WHERE d.id = ANY (p_ids) RETURNING d.id;
+END
+$function$;
+COMMENT ON FUNCTION hawser.discard_dead_letters(bigint[]) IS 'Deletes dead letters.';
+
+CREATE OR REPLACE FUNCTION hawser.expire_dead_letters(
+  p_days integer,
+  p_max_rows integer,
+  OUT deleted integer
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  -- Not waited for: whoever has it does the same work, or is needed by somebody; what is left goes the next time.
+  IF NOT pg_try_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0)) THEN
+    RETURN;
+  END IF;
+  DELETE FROM hawser.dead_letters AS d
+   WHERE d.id = ANY (ARRAY(
+     SELECT o.id
+       FROM hawser.dead_letters AS o
+      WHERE o.created_at < clock_timestamp() - make_interval(days => p_days)
+      ORDER BY o.created_at
+      LIMIT p_max_rows
+   ));
+  GET DIAGNOSTICS deleted = ROW_COUNT;
+END
+$function$;
+COMMENT ON FUNCTION hawser.expire_dead_letters(integer, integer) IS 'Deletes the oldest of the dead letters that are older than some days, unless another is at work on dead letters.';
 `;
 
 /** Takes everything from PUBLIC and gives the roles what they need. Leaves out, with a NOTICE, what the role that runs it may not do. */
@@ -680,6 +953,7 @@ REVOKE ALL ON TABLE hawser.dead_letters FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.mesh_secret FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.migrations FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.topic_addr_notify() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.mesh_secret_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.take_name(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.connection_key(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.key_of_topic(text) FROM PUBLIC;
@@ -687,6 +961,10 @@ REVOKE ALL ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, inte
 REVOKE ALL ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.retry_dead_letters(bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.discard_dead_letters(bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.expire_dead_letters(integer, integer) FROM PUBLIC;
 
 DO $do$
 BEGIN
@@ -741,6 +1019,10 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.retry_dead_letters(bigint[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.discard_dead_letters(bigint[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.expire_dead_letters(integer, integer) TO hawser_peer;
   END IF;
 END
 $do$;
@@ -768,6 +1050,7 @@ BEGIN
   ALTER TABLE hawser.mesh_secret OWNER TO hawser_owner;
   ALTER TABLE hawser.migrations OWNER TO hawser_owner;
   ALTER FUNCTION hawser.topic_addr_notify() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.mesh_secret_notify() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.take_name(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.connection_key(text, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.key_of_topic(text) OWNER TO hawser_owner;
@@ -775,6 +1058,10 @@ BEGIN
   ALTER FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.count_messages(integer, bigint, bigint, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.retry_dead_letters(bigint[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.discard_dead_letters(bigint[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.expire_dead_letters(integer, integer) OWNER TO hawser_owner;
 EXCEPTION
   WHEN insufficient_privilege THEN
     RAISE NOTICE '% may not give the schema hawser to hawser_owner and goes on owning it', current_user;

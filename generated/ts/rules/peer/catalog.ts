@@ -28,6 +28,7 @@ export const limits = {
     composite: { minBytes: 5, maxBytes: 767 },
     connectionKey: { min: 1 },
     owner: { minBytes: 1, maxBytes: 255 },
+    lastRetry: { min: 0n },
   },
   TopicKey: {
     topic: { minBytes: 1, maxBytes: 255 },
@@ -323,15 +324,40 @@ const connKeyMapOwnerRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
+  pattern: /^[^:\u0001-\u001f\u007f]+$/u,
+  means: "must not contain ':' or control characters",
 };
 
 /**
- * Checks `ConnKeyMap.owner`. Limits: 1 to 255 bytes long in UTF-8.
+ * Checks `ConnKeyMap.owner`. Limits: 1 to 255 bytes long in UTF-8; must not contain ':' or control characters.
  *
  * The listener that the channel was handed over to; NULL: the one it was made for.
  */
 export function checkConnKeyMapOwner(value: string): Violation | undefined {
   return checkText(connKeyMapOwnerRules, value);
+}
+
+/**
+ * Checks `ConnKeyMap.retry_of`.
+ *
+ * A retry channel, made for '__#retry#' and the key of another channel: that key. It has the dead letters of that
+ * channel that are to be handled again; nobody dials it. NULL for every other channel.
+ */
+export function checkConnKeyMapRetryOf(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= -2147483648 && value <= 2147483647
+    ? undefined
+    : violation("retry_of", showValue(value), "must be an integer, -2147483648 to 2147483647", "Use a value of -2147483648 to 2147483647.");
+}
+
+/**
+ * Checks `ConnKeyMap.last_retry`. Limits: at least 0.
+ *
+ * Of a retry channel: the last number given. Its messages are all of epoch 1.
+ */
+export function checkConnKeyMapLastRetry(value: bigint): Violation | undefined {
+  return typeof value === "bigint" && value >= 0n && value <= 9223372036854775807n
+    ? undefined
+    : violation("last_retry", showValue(value), "must be an integer, 0 to 9223372036854775807", "Use a value of 0 to 9223372036854775807.");
 }
 
 const topicKeyTopicRules: TextRules = {
@@ -761,7 +787,9 @@ export function validateConnKeyMapRow(row: ConnKeyMapRow): Violation | undefined
     checkConnKeyMapSenderName(row.sender_name) ??
     checkConnKeyMapSourceTopic(row.source_topic) ??
     checkConnKeyMapListenerName(row.listener_name) ??
-    (row.owner === null ? undefined : checkConnKeyMapOwner(row.owner));
+    (row.owner === null ? undefined : checkConnKeyMapOwner(row.owner)) ??
+    (row.retry_of === null ? undefined : checkConnKeyMapRetryOf(row.retry_of)) ??
+    checkConnKeyMapLastRetry(row.last_retry);
 }
 
 /** Checks each column of a row of hawser.topic_key; checks over several columns are Postgres's alone. */
@@ -854,6 +882,8 @@ export const columnChecks = {
     source_topic: checkConnKeyMapSourceTopic,
     listener_name: checkConnKeyMapListenerName,
     owner: checkConnKeyMapOwner,
+    retry_of: checkConnKeyMapRetryOf,
+    last_retry: checkConnKeyMapLastRetry,
   },
   topic_key: {
     topic: checkTopicKeyTopic,

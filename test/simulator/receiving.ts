@@ -1,0 +1,425 @@
+/**
+ * The receiving channels of a simulated process: who is let in, the queries to the store, the handlers and the commits.
+ */
+import {
+  comparePositions,
+  type HandlerResult,
+  type IncomingMessage,
+  type ListenerChannel,
+  type ListenerEffects,
+  type Position,
+  type SendOutcome,
+} from "../../src/channel/index.js";
+import type { Wire } from "./network.js";
+import type { OwnedChannel } from "./postgres.js";
+import type { PeerProcess } from "./process.js";
+import { type MessageRecord, Violation } from "./records.js";
+
+interface Incoming {
+  readonly key: number;
+  channel: ListenerChannel;
+  timerAt: number;
+  committing: boolean;
+  toCommit: Position | undefined;
+  /** Dead letters that the next commits move past. */
+  dead: { position: Position; record: MessageRecord }[];
+}
+
+const simulatedFailure: HandlerResult = { kind: "failed", errorCode: "handler_failed", errorMessage: "simulated" };
+
+export class Receiving {
+  private readonly channels = new Map<number, Incoming>();
+
+  constructor(private readonly process: PeerProcess) {}
+
+  /** Nothing waits, runs or is being committed, and every channel is live. */
+  get settled(): boolean {
+    for (const { channel, committing } of this.channels.values()) {
+      if (channel.waitingMessages > 0 || channel.isHandling || channel.isCommitting || committing) return false;
+      if (!channel.isLive) return false;
+    }
+    return true;
+  }
+
+  /** No handler runs, and every cursor is committed. */
+  get idle(): boolean {
+    return [...this.channels.values()].every(
+      ({ channel, committing }) => !channel.isHandling && !channel.isCommitting && !committing,
+    );
+  }
+
+  channel(key: number): ListenerChannel | undefined {
+    return this.channels.get(key)?.channel;
+  }
+
+  /** The channels as they are after the lease was taken: nothing in memory but the committed cursors. */
+  open(owned: ReadonlyMap<number, OwnedChannel>): void {
+    const { world, wasClean } = this.process;
+    for (const [key, { cursor, attempts, handedOver }] of owned) {
+      if (this.channels.has(key)) continue;
+      const incoming: Omit<Incoming, "channel"> = {
+        key,
+        timerAt: Number.POSITIVE_INFINITY,
+        committing: false,
+        toCommit: undefined,
+        dead: [],
+      };
+      const opened = incoming as Incoming;
+      const careful = !world.mutant.neverCareful && (!wasClean || attempts > 0 || handedOver);
+      const limits = { ...world.limits.listener, careful };
+      opened.channel = new world.mutant.Listener(cursor, limits, this.effects(opened));
+      this.channels.set(key, opened);
+      if (this.process.haltsHandlers) opened.channel.halt(true);
+      opened.channel.onAnnounced();
+    }
+  }
+
+  /** Everything begins again from the cursors. */
+  forget(): void {
+    this.channels.clear();
+  }
+
+  halt(halted: boolean): void {
+    for (const incoming of this.channels.values()) {
+      incoming.channel.halt(halted);
+      this.arm(incoming);
+    }
+  }
+
+  commitAll(): void {
+    for (const incoming of this.channels.values()) this.commitNext(incoming);
+  }
+
+  askStore(): void {
+    for (const { channel } of this.channels.values()) channel.onAnnounced();
+  }
+
+  tickAll(): void {
+    for (const incoming of this.channels.values()) {
+      incoming.channel.tick(this.process.now);
+      this.arm(incoming);
+    }
+  }
+
+  /** The store may have something in a channel, perhaps one that was handed over. */
+  announced(key: number): void {
+    const known = this.channels.get(key);
+    if (known !== undefined) known.channel.onAnnounced();
+    else this.lookUp(key, () => undefined);
+  }
+
+  /** The slow poll. */
+  poll(): void {
+    const { world } = this.process;
+    world.postgres.read(
+      () => [...world.postgres.owned(this.process.name).keys()].filter((key) => world.postgres.tableOf(key).size > 0),
+      (found) =>
+        this.process.deliver(() => {
+          if (found.kind !== "ok") return;
+          for (const key of found.value) {
+            const known = this.channels.get(key);
+            if (known !== undefined) known.channel.onPolled();
+            else this.lookUp(key, () => undefined);
+          }
+        }),
+    );
+  }
+
+  /** A Hello came in: the catalog says whose the channel is, and whether the sender's epoch and ours are the newest. */
+  hello(wire: Wire, key: number, sender: PeerProcess, welcomed: (wire: Wire) => void): void {
+    const { process } = this;
+    const { world } = process;
+    const epoch = sender.epoch;
+    if (process.haltsHandlers) {
+      wire.cut();
+      return;
+    }
+    const incoming = this.channels.get(key);
+    if (incoming === undefined) {
+      this.lookUp(key, (found) => {
+        if (!found) world.counts.add("transition: hello refused as wrong peer");
+        if (found && wire.open) this.hello(wire, key, sender, welcomed);
+        else wire.cut();
+      });
+      return;
+    }
+    world.postgres.read(
+      () => ({
+        sender: world.postgres.epochs.get(sender.name),
+        backlog: world.postgres.rowsAbove(key, incoming.channel.accepted).length,
+      }),
+      (found) =>
+        process.deliver(() => {
+          if (!wire.open) return;
+          if (found.kind !== "ok" || process.haltsHandlers || this.channels.get(key) !== incoming) return wire.cut();
+          if ((found.value.sender ?? 0) > epoch) {
+            world.counts.add("transition: hello refused as fenced");
+            wire.cut();
+            sender.deliver(() => sender.loseIfHeld());
+            return;
+          }
+          const welcome = incoming.channel.onHello(wire, epoch, found.value.backlog);
+          if (welcome === undefined) return wire.cut();
+          wire.onClosed[1] = () => process.deliver(() => incoming.channel.onClosed(wire));
+          wire.send(1, () =>
+            sender.deliver(() => {
+              if (!sender.isOn(wire, key)) return;
+              welcomed(wire);
+              world.checkAck(key, epoch, welcome.cursor);
+              sender.connected(wire, key, { ...welcome, maxMessageBytes: world.maxMessageBytes() });
+            }),
+          );
+        }),
+    );
+  }
+
+  messages(wire: Wire, key: number, batch: IncomingMessage[]): void {
+    const incoming = this.channels.get(key);
+    if (incoming === undefined || wire.keepUnread(() => this.messages(wire, key, batch))) return;
+    incoming.channel.onMessages(wire, batch, this.process.now);
+    this.process.world.checkListener(incoming.channel);
+    this.arm(incoming);
+  }
+
+  private lookUp(key: number, then: (found: boolean) => void): void {
+    const { process } = this;
+    const { world } = process;
+    const { epoch } = process;
+    world.postgres.read(
+      () => world.postgres.owned(process.name).get(key),
+      (found) =>
+        process.deliver(() => {
+          if (process.epoch !== epoch || !process.listening) return then(false);
+          if (found.kind === "ok" && found.value !== undefined) this.open(new Map([[key, found.value]]));
+          then(this.channels.has(key));
+        }),
+    );
+  }
+
+  /** The channel was handed over. */
+  private drop(incoming: Incoming): void {
+    if (this.channels.get(incoming.key) !== incoming) return;
+    this.process.world.counts.add("transition: channel not owned any more");
+    this.channels.delete(incoming.key);
+    this.process.world.cutWiresTo(this.process, incoming.key);
+  }
+
+  private effects(incoming: Incoming): ListenerEffects {
+    const { process } = this;
+    const { world } = process;
+    const { key } = incoming;
+    const replaced = () => this.channels.get(key) !== incoming;
+    return {
+      writeAck: (connection, ack) => {
+        const wire = connection as Wire;
+        if (ack.busy) world.counts.add("transition: listener busy");
+        if (ack.live) {
+          world.counts.add("transition: listener live ack");
+          world.checkLive(process, incoming.channel, key, wire);
+        }
+        // Acks of one tick are one frame, with the newest words.
+        if (wire.pendingAck !== undefined) world.counts.add("transition: acks coalesced");
+        else {
+          world.schedule.after(world.random.chance(0.1) ? world.random.delay(2) : 0, () => {
+            const newest = wire.pendingAck!;
+            wire.pendingAck = undefined;
+            wire.send(1, () => world.atDialler(wire, (sender) => sender.acked(wire, key, newest)));
+          });
+        }
+        wire.pendingAck = ack;
+      },
+      closeConnection: (connection) => {
+        world.counts.add("transition: connection replaced");
+        (connection as Wire).cut();
+      },
+      pauseReading: (connection, paused) => {
+        if (paused) world.counts.add("transition: reading paused");
+        (connection as Wire).pauseReading(paused);
+      },
+      query: (after) => {
+        const { drainRows } = world.limits;
+        world.postgres.read(
+          () => world.postgres.rowsAbove(key, after),
+          (found) =>
+            process.deliver(() => {
+              if (replaced()) return;
+              if (found.kind !== "ok") {
+                incoming.channel.onQueryFailed();
+                world.schedule.after(world.random.delay(30), () =>
+                  process.deliver(() => incoming.channel.retryQuery()),
+                );
+                return;
+              }
+              const rows = found.value.slice(0, drainRows).map((row) => ({
+                position: row.position,
+                topicKey: row.topicKey,
+                payload: row.payload,
+                encoding: undefined,
+                headers: undefined,
+                fromWire: false,
+              }));
+              if (rows.length > 0) world.counts.add("transition: listener drained rows");
+              incoming.channel.onRows(rows, found.value.length - rows.length);
+              world.checkListener(incoming.channel);
+              this.arm(incoming);
+            }),
+        );
+      },
+      deleteStale: (cursor) => {
+        world.counts.add("transition: stale rows deleted");
+        world.postgres.deleteStale(key, cursor);
+      },
+      commit: (cursor, dead) => {
+        if (replaced()) return;
+        if (dead !== undefined) incoming.dead.push({ position: cursor, record: world.recordOf(dead.message) });
+        incoming.toCommit = cursor;
+        this.commitNext(incoming);
+      },
+      countAttempt: () => {
+        world.counts.add("transition: attempt counted");
+        world.postgres.countAttempt(process.name, process.epoch, process.trusted, key, (result) =>
+          process.deliver(() => {
+            if (replaced()) return;
+            if (result.kind !== "ok") {
+              world.schedule.after(world.random.delay(30), () =>
+                process.deliver(() => incoming.channel.onCountFailed()),
+              );
+            } else if (result.value === "fenced") process.lose();
+            else incoming.channel.onAttemptCounted(result.value);
+          }),
+        );
+      },
+      ready: () => world.schedule.after(0, () => process.deliver(() => this.handleNext(incoming))),
+      dropped: () => world.counts.add("transition: at-most-once handler failed"),
+      gap: (epoch, first, last) => world.gap(process, key, epoch, first, last),
+    };
+  }
+
+  private commitNext(incoming: Incoming): void {
+    const { process } = this;
+    const { world } = process;
+    const cursor = incoming.toCommit;
+    if (this.channels.get(incoming.key) !== incoming) return;
+    if (incoming.committing || cursor === undefined || process.lease !== "held") return;
+    incoming.committing = true;
+    incoming.toCommit = undefined;
+    const dead = incoming.dead.splice(0);
+    const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
+    world.postgres.commitCursor(call, cursor, dead, (result) =>
+      process.deliver(() => {
+        incoming.committing = false;
+        if (result.kind === "ok" && result.value === "fenced") {
+          world.counts.add("transition: cursor fenced");
+          return process.lose();
+        }
+        if (result.kind === "ok" && result.value === "notOwned") this.drop(incoming);
+        else if (result.kind === "ok") {
+          incoming.channel.onCommitted(cursor);
+          this.commitNext(incoming);
+        } else {
+          incoming.toCommit ??= cursor;
+          incoming.dead.unshift(...dead);
+          world.schedule.after(world.random.delay(30), () => process.deliver(() => this.commitNext(incoming)));
+        }
+        process.endIfStopped();
+      }),
+    );
+  }
+
+  private handleNext(incoming: Incoming): void {
+    const { process } = this;
+    const { world } = process;
+    const { channel } = incoming;
+    if (this.channels.get(incoming.key) !== incoming) return;
+    const message = channel.take(process.now);
+    if (message === undefined) return;
+    this.arm(incoming);
+    if (channel.isExhausted) {
+      world.counts.add("transition: given up after crashes");
+      this.finish(incoming, { kind: "refused", errorCode: "handler_crashed", errorMessage: "simulated" });
+    } else if (world.random.chance(world.handlerFaultRate / 4)) {
+      world.counts.add("fault: handler postponed");
+      channel.finish({ kind: "postponed" }, process.now);
+      this.arm(incoming);
+    } else if (world.transactional && message.position !== undefined) {
+      this.handleInTransaction(incoming, message, message.position);
+    } else {
+      this.runHandler(incoming, message, (result) => {
+        if (result.kind === "done") world.handled(world.recordOf(message));
+        this.finish(incoming, result);
+      });
+    }
+  }
+
+  /** The handler of the application: it takes its time, fails, sends on, or ends the process. */
+  private runHandler(incoming: Incoming, message: IncomingMessage, ended: (result: HandlerResult) => void): void {
+    const { process } = this;
+    const { world } = process;
+    const record = world.handlerStarts(process, incoming.key, message, incoming.channel.attempt);
+    const end = () =>
+      process.deliver(() => {
+        if (record.poison) {
+          world.counts.add("fault: message that kills its process");
+          process.kill();
+          return;
+        }
+        const failed = world.random.chance(world.handlerFaultRate);
+        if (failed) world.counts.add("fault: handler failed");
+        ended(failed ? simulatedFailure : { kind: "done" });
+      });
+    if (record.hops > 0) world.sendOn(process, record, (_outcome: SendOutcome) => end());
+    else world.schedule.after(world.handlerMs(), end);
+  }
+
+  private handleInTransaction(incoming: Incoming, message: IncomingMessage, position: Position): void {
+    const { process } = this;
+    const { world } = process;
+    const record = world.recordOf(message);
+    const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
+    let failure: HandlerResult | undefined;
+    world.postgres.handle(
+      call,
+      position,
+      {
+        isAlive: () => !process.dead,
+        run: (ended) =>
+          process.deliver(() => {
+            if (this.channels.get(incoming.key) !== incoming) return ended("rollback");
+            this.runHandler(incoming, message, (result) => {
+              if (result.kind !== "done") failure = result;
+              ended(result.kind === "done" ? "commit" : "rollback");
+            });
+          }),
+        effect: () => world.effect(record),
+      },
+      (result) =>
+        process.deliver(() => {
+          if (this.channels.get(incoming.key) !== incoming) return;
+          if (result.kind !== "ok") {
+            world.counts.add("transition: transaction tried again");
+            this.finish(incoming, { kind: "postponed" });
+          } else if (result.value === "fenced") process.lose();
+          else if (result.value === "notOwned") this.drop(incoming);
+          else if (result.value === "rolledBack") this.finish(incoming, failure ?? { kind: "postponed" });
+          else {
+            world.counts.add(`transition: transaction ${result.value}`);
+            this.finish(incoming, { kind: "committed" });
+          }
+        }),
+    );
+  }
+
+  private finish(incoming: Incoming, result: HandlerResult): void {
+    if (this.channels.get(incoming.key) !== incoming) return;
+    incoming.channel.finish(result, this.process.now);
+    const { committed, accepted } = incoming.channel;
+    if (comparePositions(committed, accepted) > 0) throw new Violation("the cursor passed the watermark");
+    this.arm(incoming);
+    this.handleNext(incoming);
+    this.process.endIfStopped();
+  }
+
+  private arm(incoming: Incoming): void {
+    this.process.armTimer(incoming, incoming.channel);
+  }
+}
