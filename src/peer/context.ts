@@ -1,5 +1,6 @@
 import type { PeerSettings } from "../../generated/ts/settings/peer.js";
 import type { Lease, Logger, Sender, Store } from "../store/index.js";
+import type { TlsCredentials } from "../transport/index.js";
 import type { StatusEmitter } from "./status.js";
 
 /** What the parts of a running peer share. */
@@ -10,29 +11,72 @@ export interface PeerContext {
   readonly lease: Lease;
   readonly status: StatusEmitter;
   readonly logger: Logger;
+  /** Undefined for a peer that speaks plaintext. */
+  readonly tls: TlsCredentials | undefined;
   /** The mesh secrets, newest first, as last read. */
   readonly secrets: SecretCache;
   /** Another process has the name: the peer ends. */
   nameLost(cause: string): void;
 }
 
-/** The mesh secrets, read at start and again when a handshake fails. */
+/** The mesh secrets: read at start, whenever they change, and again when a handshake fails. */
 export class SecretCache {
   private known: readonly Uint8Array[] = [];
+  private stale = false;
+  private reading: Promise<void> = Promise.resolve();
+  private next: Promise<void> | undefined;
 
-  constructor(private readonly store: Pick<Store, "secrets">) {}
+  constructor(private readonly store: Pick<Store, "secrets" | "on">) {}
 
-  /** @throws StoreError `store_failed` */
-  async refresh(): Promise<void> {
+  /** They are known to have changed, and could not be read since. */
+  get isStale(): boolean {
+    return this.stale;
+  }
+
+  /** Reads them, once for all who ask meanwhile. @throws StoreError `store_failed` */
+  refresh(): Promise<void> {
+    // One that is under way may have begun before the change.
+    this.next ??= this.reading.then(() => {
+      this.next = undefined;
+      const reading = this.read();
+      this.reading = reading.catch(() => undefined);
+      return reading;
+    });
+    return this.next;
+  }
+
+  /** Reads them again when they change, and with each new database session, since the change may have been missed. */
+  follow(logger: Logger): () => void {
+    const again = (): void => {
+      this.refresh().catch((err) => logger.debug({ err }, "could not read the mesh secrets again; trying again later"));
+    };
+    const unlisten = [
+      this.store.on("secrets", again),
+      this.store.on("session", (state) => {
+        if (state === "up") again();
+      }),
+    ];
+    return () => {
+      for (const stop of unlisten) stop();
+    };
+  }
+
+  private async read(): Promise<void> {
+    this.stale = true;
     this.known = await this.store.secrets();
+    this.stale = false;
   }
 
   get all(): readonly Uint8Array[] {
     return this.known;
   }
 
-  /** The one to dial with. */
-  get newest(): Uint8Array {
-    return this.known[0] ?? new Uint8Array();
+  /**
+   * The one to dial with: the newest. A listener that has not heard of that one yet takes the one before.
+   *
+   * @param refusals how often in a row the listener has not accepted what it was shown
+   */
+  toDial(refusals: number): Uint8Array {
+    return this.known[refusals % this.known.length] ?? new Uint8Array();
   }
 }

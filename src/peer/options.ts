@@ -15,7 +15,9 @@ import {
 import type { Headers } from "../channel/index.js";
 import { PeerError } from "../errors/index.js";
 import type { Logger } from "../store/index.js";
+import type { TlsCredentials, TlsOptions } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
+import { checkTls } from "./tls-option.js";
 
 /** What a Peer is made of. Everything beyond the first three has a default; see {@link PeerSettings} for limits. */
 export interface PeerOptions extends PeerSettingsInput {
@@ -23,7 +25,7 @@ export interface PeerOptions extends PeerSettingsInput {
   readonly name: string;
   /** The source topic, which the peer serves and under which it sends. The same rule as the name. */
   readonly topic: string;
-  /** The address to listen on, host:port; port 0 takes a free one. */
+  /** The address to listen on, host:port; port 0 takes a free one. One that cannot be used is for `run` to refuse. */
   readonly listen: string;
   /** A Postgres connection URI. Default: the PG* environment variables. */
   readonly databaseUrl?: string | undefined;
@@ -31,6 +33,8 @@ export interface PeerOptions extends PeerSettingsInput {
   readonly sessionUrl?: string | undefined;
   /** The address to publish instead of the bound one; port 0 becomes the bound port. */
   readonly advertise?: string | undefined;
+  /** Speak TLS with other peers, and nothing else. Default: plaintext, on loopback only unless `allowPlaintext`. */
+  readonly tls?: TlsOptions | undefined;
   /** Hears of what happens. Default: says nothing; a pino logger fits. */
   readonly logger?: Logger | undefined;
 }
@@ -43,6 +47,7 @@ export interface CheckedOptions {
   readonly databaseUrl: string | undefined;
   readonly sessionUrl: string | undefined;
   readonly settings: PeerSettings;
+  readonly tls: TlsCredentials | undefined;
 }
 
 /** An error for a value that breaks a rule of the spec: says which, and what to do. */
@@ -52,16 +57,35 @@ function invalid(argument: string, violation: Pick<Violation, "value" | "rule" |
 
 /** Checks the options of a new Peer. @throws PeerError `invalid_argument`, or `internal_topic` for a reserved topic */
 export function checkOptions(options: PeerOptions): CheckedOptions {
-  const { name, topic, listen, databaseUrl, sessionUrl, advertise, logger: _, ...settings } = options;
+  const { name, topic, listen, databaseUrl, sessionUrl, advertise, tls, logger: _, ...settings } = options;
   const badName = checkHelloSenderName(name);
   if (badName) throw invalid("name", badName);
+  const prefix = protocolConstants.reservedTopicPrefix;
+  if (name.startsWith(prefix)) {
+    throw new PeerError("invalid_argument", `name "${name}" begins with ${prefix}, which is reserved; choose another`);
+  }
   checkTopic(topic);
   checkNotReserved(topic);
-  checkAddress("listen", listen);
+  // What else may be wrong with it shows when it is bound: `bind_failed`.
+  if (typeof listen !== "string" || listen === "") checkAddress("listen", listen);
   if (advertise !== undefined) checkAddress("advertise", advertise);
   const checked = checkPeerSettings(settings);
   if (!checked.ok) throw invalid(checked.violation.path, checked.violation);
-  return { name, topic, listen, databaseUrl, sessionUrl, settings: checked.settings };
+  if (checked.settings.transactional && checked.settings.poolSize < 2) {
+    throw new PeerError(
+      "invalid_argument",
+      `poolSize ${checked.settings.poolSize}: transactional handlers leave one connection to everybody else; set it to at least 2`,
+    );
+  }
+  return {
+    name,
+    topic,
+    listen,
+    databaseUrl,
+    sessionUrl,
+    settings: checked.settings,
+    tls: checkTls(tls, checked.settings.allowPlaintext),
+  };
 }
 
 /** @throws PeerError `invalid_argument` unless the value is host:port */

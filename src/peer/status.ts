@@ -7,7 +7,7 @@ export type PeerStatus =
   | { readonly kind: "peer_connected"; readonly topic: string; readonly peer: string; readonly message: string }
   /** The connection to a listener ended. */
   | { readonly kind: "peer_disconnected"; readonly topic: string; readonly peer: string; readonly message: string }
-  /** A listener began, or stopped, to serve a topic that this peer has sent to or refreshed. */
+  /** A listener began, or stopped, to serve a topic that this peer has sent to, refreshed or subscribed. */
   | { readonly kind: "peer_subscribed"; readonly topic: string; readonly peer: string; readonly message: string }
   | { readonly kind: "peer_unsubscribed"; readonly topic: string; readonly peer: string; readonly message: string }
   /** Nobody serves the topic any more, and no listener of it is remembered: sends fail with `no_address`. */
@@ -48,6 +48,8 @@ export type PeerStatus =
       readonly last: number;
       readonly message: string;
     }
+  /** Certificate, key or authorities changed and cannot be used: what was read before stays in use. */
+  | { readonly kind: "tls_reload_failed"; readonly message: string; readonly error: HawserError }
   /** Another process has the name; what this one wrote last was refused. */
   | { readonly kind: "fenced"; readonly message: string }
   /** The name is lost: the peer has ended. */

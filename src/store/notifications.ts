@@ -20,6 +20,9 @@ export interface CatalogChange {
 /** The NOTIFY channel of the phone book. */
 export const catalogChannel = notifyChannels.topicAddr;
 
+/** The NOTIFY channel of the mesh secrets. What it says is only that one was added or taken away. */
+export const secretsChannel = notifyChannels.meshSecret;
+
 /**
  * The NOTIFY channel on which a listener hears of stored messages. A name may be longer than Postgres lets a channel be,
  * so its hash stands for it.

@@ -6,7 +6,7 @@ import { connectionSettings } from "./connection-settings.js";
 import { Database } from "./database.js";
 import { Leases } from "./leases.js";
 import type { Logger } from "./logger.js";
-import { catalogChannel } from "./notifications.js";
+import { catalogChannel, secretsChannel } from "./notifications.js";
 import { serverIdentity } from "./server-identity.js";
 import { Session } from "./session.js";
 import { Subscriptions } from "./subscriptions.js";
@@ -47,6 +47,7 @@ export class SharedDatabase {
           this.pool.server = await serverIdentity(query);
           await this.subscriptions.listenAll(query);
         },
+        onBeat: (query) => this.leases.checkAll(query),
         onUp: () => this.#tell((listener) => listener.onSession("up")),
         onDown: () => {
           this.leases.suspendAll();
@@ -62,6 +63,7 @@ export class SharedDatabase {
   /** @throws StoreError `store_failed` if Postgres cannot be reached */
   async open(): Promise<void> {
     await this.subscriptions.listen(catalogChannel);
+    await this.subscriptions.listen(secretsChannel);
     await this.session.open();
   }
 

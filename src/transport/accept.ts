@@ -1,11 +1,12 @@
 /**
  * A connection that was accepted and has not proved itself yet.
  *
- *     preamble awaited ──▶ Hello awaited ──▶ authorizing ──▶ established
- *            └─────────────────┴── anything else, timeout ┴──▶ refused
+ *     first byte awaited ──▶ (TLS) ──▶ preamble awaited ──▶ Hello awaited ──▶ authorizing ──▶ established
+ *            └─────────────────┴──────────────┴── anything else, timeout ─┴──────┴──▶ refused
  *
- * Until it is established a stranger costs a socket, a timer and at most two frames of `maxHandshakeFrameBytes`; it ends
- * in exactly one report.
+ * The first byte tells TLS from plaintext, so that a dialler who speaks the other one is told so in its own language.
+ * Until it has proved itself a stranger costs a socket, a timer and at most two frames of `maxHandshakeFrameBytes` (with
+ * TLS, a session); it ends in exactly one report.
  */
 import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
@@ -20,54 +21,81 @@ import {
   ownCapabilities,
   type WelcomeFields,
 } from "../wire/index.js";
-import { systemClock } from "./clock.js";
-import { type FrameReceiver, FrameSocket } from "./frame-socket.js";
+import { type Clock, systemClock } from "./clock.js";
+import { connectionEnded, type FrameReceiver, FrameSocket } from "./frame-socket.js";
 import { ListenerHandshake, nonceBytes, type VerifiedHello } from "./handshake.js";
 import type { ListenOptions } from "./listen-options.js";
 import { ListenerConnection, listenerReceiver } from "./listener-connection.js";
 import { plaintextRefused } from "./plaintext.js";
+import { exporterOf, type TlsAcceptor, tlsFirstByte } from "./tls-socket.js";
+
+/** Who hears how far a socket has come. */
+export interface AcceptedSocketEvents {
+  /** The dialler has proved that it knows the mesh secret. */
+  onProved(): void;
+  /** The socket has become a connection. */
+  onEstablished(): void;
+}
 
 /** Takes one accepted socket through the handshake. */
 export class AcceptedSocket implements FrameReceiver {
   readonly remoteAddress: string;
+  /** The dialler's IP address; empty if it has gone already. */
+  readonly remoteHost: string;
 
-  private readonly socket: FrameSocket;
-  private readonly handshake: ListenerHandshake;
+  private readonly clock: Clock;
   private readonly cancelTimeout: () => void;
-  private state: "preamble" | "hello" | "authorizing" | "done" = "preamble";
+  private frames: FrameSocket | undefined;
+  private handshake: ListenerHandshake | undefined;
+  /** What is wrong with how the dialler came; told when it has sent its preamble, so that it hears of it. */
+  private fault: TransportError | undefined;
+  private state: "opening" | "hello" | "authorizing" | "done" = "opening";
 
   /**
    * @param socket belongs to this object from now on
-   * @param onEstablished called when the socket has become a connection
+   * @param acceptor undefined for a listener without TLS
    */
   constructor(
     private readonly options: ListenOptions,
-    socket: Socket,
-    private readonly onEstablished: () => void,
+    private readonly socket: Socket,
+    private readonly acceptor: TlsAcceptor | undefined,
+    private readonly events: AcceptedSocketEvents,
   ) {
-    const { listenerName, clock = systemClock, allowPlaintext = false } = options;
-    const host = socket.remoteAddress ?? "";
-    this.remoteAddress = formatAddress({ host: host || "unknown", port: socket.remotePort ?? 0 });
-    this.handshake = new ListenerHandshake({
-      listenerName,
-      nonce: randomBytes(nonceBytes),
-      exporter: new Uint8Array(0),
-    });
-    this.socket = new FrameSocket({ socket, clock, receiver: this, preamble: Buffer.from(protocolConstants.preamble) });
+    const { clock = systemClock, allowPlaintext = false } = options;
+    this.clock = clock;
+    this.remoteHost = socket.remoteAddress ?? "";
+    this.remoteAddress = formatAddress({ host: this.remoteHost || "unknown", port: socket.remotePort ?? 0 });
     this.cancelTimeout = clock.setTimeout(() => this.timeOut(), protocolConstants.handshakeTimeoutMs);
+    const trusted = acceptor !== undefined || allowPlaintext || this.remoteHost === "" || isLoopback(this.remoteHost);
     // A socket without an address has been closed already, and says so itself.
-    if (!allowPlaintext && host !== "" && !isLoopback(host)) this.socket.fail(plaintextRefused(this.remoteAddress));
+    if (trusted) this.awaitFirstByte();
+    else this.speak(socket).fail(plaintextRefused(this.remoteAddress));
   }
 
   /** Closes at once, established or not, without a report. */
   destroy(): void {
     this.cancelTimeout();
+    this.state = "done";
+    this.frames?.destroy();
     this.socket.destroy();
   }
 
+  /** Ends the handshake: the dialler is told why, as far as it can be, and it is reported. */
+  refuse(error: HawserError): void {
+    if (this.frames !== undefined) {
+      this.frames.fail(error);
+    } else {
+      this.socket.destroy();
+      this.onClosed(error);
+    }
+  }
+
   onPreamble(): void {
+    const { frames, handshake, fault } = this;
+    if (fault !== undefined) this.refuse(fault);
+    if (frames === undefined || handshake === undefined) return;
     this.state = "hello";
-    this.socket.writer.write({ kind: "challenge", value: this.handshake.challenge() });
+    frames.writer.write({ kind: "challenge", value: handshake.challenge() });
   }
 
   onFrame(frame: Frame): void {
@@ -75,7 +103,7 @@ export class AcceptedSocket implements FrameReceiver {
       this.state = "authorizing";
       void this.authorize(frame.value);
     } else {
-      this.socket.fail(new TransportError("protocol_violation", `the dialler sent ${frame.kind} out of turn`));
+      this.refuse(new TransportError("protocol_violation", `the dialler sent ${frame.kind} out of turn`));
     }
   }
 
@@ -83,6 +111,7 @@ export class AcceptedSocket implements FrameReceiver {
 
   onClosed(error: HawserError | undefined): void {
     this.cancelTimeout();
+    if (this.state === "done") return;
     this.state = "done";
     const { code, message, cause } =
       error ?? new TransportError("connection_lost", "the dialler closed the connection");
@@ -94,26 +123,81 @@ export class AcceptedSocket implements FrameReceiver {
     });
   }
 
+  private awaitFirstByte(): void {
+    const { socket } = this;
+    let socketError: Error | undefined;
+    // The first cause counts; later ones, once TLS or frames are spoken, are told there, too.
+    socket.on("error", (error) => {
+      socketError = error;
+    });
+    const onClose = (): void => this.onClosed(connectionEnded(socketError));
+    socket.once("close", onClose);
+    socket.once("data", (chunk: Buffer) => {
+      if (this.state === "done") return;
+      socket.off("close", onClose);
+      socket.pause();
+      socket.unshift(chunk);
+      this.begin(chunk[0] === tlsFirstByte);
+    });
+  }
+
+  private begin(speaksTls: boolean): void {
+    const { socket, acceptor } = this;
+    if (speaksTls && acceptor !== undefined) {
+      acceptor.accept(socket, {
+        onSecure: (secured, fault) => {
+          if (this.state === "done") secured.destroy();
+          else this.shakeHands(secured, exporterOf(secured), fault);
+        },
+        onFailed: (error) => this.onClosed(error),
+      });
+    } else if (speaksTls) {
+      const message = "the dialler speaks TLS and this peer does not; give the option tls to this peer too, or to none";
+      this.speak(socket).fail(new TransportError("tls_mismatch", message), { linger: true });
+    } else {
+      const message = "this peer accepts nothing but TLS; give the option tls to the dialler, too";
+      const fault = acceptor && new TransportError("tls_mismatch", message);
+      this.shakeHands(socket, new Uint8Array(0), fault);
+      socket.resume();
+    }
+  }
+
+  private shakeHands(socket: Socket, exporter: Uint8Array, fault: TransportError | undefined): void {
+    const { listenerName } = this.options;
+    this.fault = fault;
+    if (fault === undefined) {
+      this.handshake = new ListenerHandshake({ listenerName, nonce: randomBytes(nonceBytes), exporter });
+    }
+    this.speak(socket);
+  }
+
+  private speak(socket: Socket): FrameSocket {
+    const preamble = Buffer.from(protocolConstants.preamble);
+    this.frames = new FrameSocket({ socket, clock: this.clock, receiver: this, preamble });
+    return this.frames;
+  }
+
   private async authorize(hello: HelloFrame): Promise<void> {
     const { secrets, authorize } = this.options;
     try {
-      const verified = this.handshake.verify(hello, secrets());
+      const verified = this.handshake!.verify(hello, secrets());
+      this.events.onProved();
       const fields = fieldsOf(hello);
       const decision = await authorize(fields, { address: this.remoteAddress });
       if (this.state !== "authorizing") return;
       if (!decision.accept) throw new TransportError(decision.code, decision.message);
-      this.establish(verified, fields, decision.welcome);
+      this.establish(this.frames!, verified, fields, decision.welcome);
     } catch (error) {
       // The cause is for this side's report; the other side gets code and message.
       const message = "the listener could not decide on the Hello";
-      this.socket.fail(HawserError.is(error) ? error : new TransportError("internal", message, { cause: error }));
+      this.refuse(HawserError.is(error) ? error : new TransportError("internal", message, { cause: error }));
     }
   }
 
-  private establish(verified: VerifiedHello, hello: HelloFields, fields: WelcomeFields): void {
-    const { socket, options, remoteAddress } = this;
+  private establish(socket: FrameSocket, verified: VerifiedHello, hello: HelloFields, fields: WelcomeFields): void {
+    const { options, remoteAddress } = this;
     const { maxMessageBytes } = options;
-    const welcome = this.handshake.welcome(verified, { ...fields, maxMessageBytes, capabilities: ownCapabilities });
+    const welcome = this.handshake!.welcome(verified, { ...fields, maxMessageBytes, capabilities: ownCapabilities });
     socket.writer.write({ kind: "welcome", value: welcome });
     const handlers = options.onConnection(new ListenerConnection(socket, hello, remoteAddress), hello);
     this.cancelTimeout();
@@ -124,12 +208,12 @@ export class AcceptedSocket implements FrameReceiver {
       maxFrameBytesIn: maxMessageBytes + protocolConstants.frameOverheadBytes,
       maxFrameBytesOut: protocolConstants.frameOverheadBytes,
     });
-    this.onEstablished();
+    this.events.onEstablished();
   }
 
   private timeOut(): void {
     const { handshakeTimeoutMs } = protocolConstants;
-    this.socket.fail(new TransportError("handshake_timeout", `no handshake was done in ${handshakeTimeoutMs} ms`));
+    this.refuse(new TransportError("handshake_timeout", `no handshake was done in ${handshakeTimeoutMs} ms`));
   }
 }
 

@@ -1,19 +1,28 @@
 /**
  * Dialling a listener: connect, prove who calls, and check who answers.
  *
- *     connecting ──▶ Challenge awaited ──▶ Welcome awaited ──▶ established
- *          └───────────────┴─── timeout, abort, error ┴──────▶ rejected
+ *     opening ──▶ Challenge awaited ──▶ Welcome awaited ──▶ established
+ *        └───────────────┴─── timeout, abort, error ┴──────▶ rejected
  */
 import { randomBytes } from "node:crypto";
-import { connect, isIP, type Socket } from "node:net";
+import { isIP, type Socket } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError, TransportError } from "../errors/index.js";
-import { type Frame, type HelloFields, isLoopback, parseAddress, type WelcomeFrame } from "../wire/index.js";
+import {
+  type Address,
+  type Frame,
+  type HelloFields,
+  isLoopback,
+  parseAddress,
+  type WelcomeFrame,
+} from "../wire/index.js";
 import { type Clock, systemClock } from "./clock.js";
 import { type FrameReceiver, FrameSocket } from "./frame-socket.js";
 import { DiallerHandshake, nonceBytes } from "./handshake.js";
-import { lookupLoopback, plaintextRefused } from "./plaintext.js";
+import { openSocket } from "./open-socket.js";
+import { plaintextRefused } from "./plaintext.js";
 import { SenderConnection, type SenderHandlers, senderReceiver } from "./sender-connection.js";
+import type { TlsCredentials } from "./tls-credentials.js";
 
 /** Whom to call, and as whom. */
 export interface DialOptions {
@@ -23,6 +32,8 @@ export interface DialOptions {
   readonly identity: HelloFields;
   /** The newest mesh secret. */
   readonly secret: Uint8Array;
+  /** Speak TLS, with this certificate and these authorities; read anew if their files have changed. */
+  readonly tls?: TlsCredentials | undefined;
   /** Dial addresses other than loopback although nothing encrypts the connection. Default false. */
   readonly allowPlaintext?: boolean;
   /** Ends the attempt; no effect on an established connection. */
@@ -48,7 +59,9 @@ export interface Dialled {
  * - with the code of the listener's Refuse: `unauthenticated`, `wrong_peer`, `fenced`, `busy`, …
  * - `unauthenticated` if the listener does not prove that it knows the secret
  * - `unsupported_version` if the two have no version in common
- * - `plaintext_refused` for an address that is not loopback without `allowPlaintext`
+ * - `plaintext_refused` for an address that is not loopback without TLS or `allowPlaintext`
+ * - `tls_failed` if the listener's certificate is not accepted, or it does not accept the dialler's; `tls_mismatch` if
+ *   one of the two speaks TLS and the other does not
  * - `connection_lost` if the connection cannot be made, or ends early; `handshake_timeout` after `handshakeTimeoutMs` for
  *   all of it
  * - `aborted` by the signal
@@ -56,42 +69,29 @@ export interface Dialled {
  * - `protocol_violation` for what is not this protocol
  */
 export async function dial(options: DialOptions): Promise<Dialled> {
-  const { address, allowPlaintext = false, signal } = options;
+  const { address, tls, allowPlaintext = false, signal } = options;
   const { host, port } = parseAddress(address);
-  if (!allowPlaintext && isIP(host) !== 0 && !isLoopback(host)) throw plaintextRefused(address);
+  const anywhere = tls !== undefined || allowPlaintext;
+  if (!anywhere && isIP(host) !== 0 && !isLoopback(host)) throw plaintextRefused(address);
   if (options.secret.length === 0) throw new TransportError("invalid_argument", "the mesh secret is empty");
   if (signal?.aborted) throw aborted(address, signal);
-  const socket = connect({
-    host,
-    port,
-    noDelay: true,
-    keepAlive: true,
-    keepAliveInitialDelay: protocolConstants.pingAfterMs,
-    ...(allowPlaintext ? {} : { lookup: lookupLoopback }),
-  });
-  return await new Promise((resolve, reject) => new Attempt(options, socket, resolve, reject));
+  return await new Promise((resolve, reject) => new Attempt(options, { host, port, anywhere }, resolve, reject));
 }
 
 class Attempt implements FrameReceiver {
-  private readonly socket: FrameSocket;
-  private readonly handshake: DiallerHandshake;
+  private socket: FrameSocket | undefined;
+  private handshake: DiallerHandshake | undefined;
+  private cancelOpening: () => void = () => {};
   private readonly cleanUp: () => void;
+  private over = false;
 
   constructor(
     private readonly options: DialOptions,
-    socket: Socket,
+    where: Address & { readonly anywhere: boolean },
     private readonly resolve: (dialled: Dialled) => void,
     private readonly reject: (error: HawserError) => void,
   ) {
-    const { address, identity, secret, signal, clock = systemClock } = options;
-    this.handshake = new DiallerHandshake({
-      identity,
-      secret,
-      nonce: randomBytes(nonceBytes),
-      exporter: new Uint8Array(0),
-    });
-    this.socket = new FrameSocket({ socket, clock, receiver: this });
-    socket.once("connect", () => socket.write(protocolConstants.preamble));
+    const { address, tls, signal, clock = systemClock } = options;
     const cancelTimeout = clock.setTimeout(() => {
       const { handshakeTimeoutMs } = protocolConstants;
       this.giveUp(
@@ -101,24 +101,47 @@ class Attempt implements FrameReceiver {
     const onAbort = (): void => this.giveUp(aborted(address, signal));
     signal?.addEventListener("abort", onAbort);
     this.cleanUp = () => {
+      this.over = true;
       cancelTimeout();
       signal?.removeEventListener("abort", onAbort);
     };
+    const open = (): void => {
+      if (this.over) return;
+      this.cancelOpening = openSocket(
+        { ...where, tls },
+        {
+          onOpen: (socket, exporter) => this.begin(socket, exporter, clock),
+          onFailed: (error) => this.onClosed(error),
+        },
+      );
+    };
+    if (tls === undefined) open();
+    else void tls.refresh().then(open);
+  }
+
+  private begin(socket: Socket, exporter: Uint8Array, clock: Clock): void {
+    const { identity, secret } = this.options;
+    this.handshake = new DiallerHandshake({ identity, secret, nonce: randomBytes(nonceBytes), exporter });
+    this.socket = new FrameSocket({ socket, clock, receiver: this });
+    socket.write(protocolConstants.preamble);
   }
 
   onFrame(frame: Frame): void {
+    const { socket, handshake } = this;
+    // A frame comes over a socket, and with it the handshake was begun.
+    if (socket === undefined || handshake === undefined) return;
     try {
       if (frame.kind === "challenge") {
-        this.socket.writer.write({ kind: "hello", value: this.handshake.answer(frame.value) });
+        socket.writer.write({ kind: "hello", value: handshake.answer(frame.value) });
       } else if (frame.kind === "welcome") {
-        this.handshake.accept(frame.value);
-        this.establish(frame.value);
+        handshake.accept(frame.value);
+        this.establish(socket, frame.value);
       } else {
         throw new TransportError("protocol_violation", `the listener sent ${frame.kind} during the handshake`);
       }
     } catch (error) {
       const message = "the dialler failed to answer the listener";
-      this.socket.fail(HawserError.is(error) ? error : new TransportError("internal", message, { cause: error }));
+      socket.fail(HawserError.is(error) ? error : new TransportError("internal", message, { cause: error }));
     }
   }
 
@@ -127,14 +150,11 @@ class Attempt implements FrameReceiver {
   onClosed(error: HawserError | undefined): void {
     this.cleanUp();
     const { address } = this.options;
-    // A name that leads elsewhere was refused while it was looked up.
-    if (TransportError.is(error?.cause)) this.reject(error.cause);
-    else this.reject(error ?? new TransportError("connection_lost", `${address} closed the connection`));
+    this.reject(error ?? new TransportError("connection_lost", `${address} closed the connection`));
   }
 
-  private establish({ mac: _, ...welcome }: WelcomeFrame): void {
+  private establish(socket: FrameSocket, { mac: _, ...welcome }: WelcomeFrame): void {
     this.cleanUp();
-    const { socket } = this;
     const connection = new SenderConnection(socket, welcome);
     socket.establish(senderReceiver(socket, this.options.handlers), {
       maxFrameBytesIn: protocolConstants.frameOverheadBytes,
@@ -148,7 +168,8 @@ class Attempt implements FrameReceiver {
 
   private giveUp(error: TransportError): void {
     this.cleanUp();
-    this.socket.destroy();
+    this.cancelOpening();
+    this.socket?.destroy();
     this.reject(error);
   }
 }

@@ -15,6 +15,7 @@ import type { Clock } from "./clock.js";
 import { Liveness } from "./liveness.js";
 import { refuseOf } from "./refuse-message.js";
 import { SocketWriter } from "./socket-writer.js";
+import { isTlsError, wordsOf } from "./tls-failure.js";
 
 /** Who gets what comes over a {@link FrameSocket}. Called synchronously; may call back into the socket. */
 export interface FrameReceiver {
@@ -121,14 +122,18 @@ export class FrameSocket {
     this.writer.end();
   }
 
-  /** Ends the connection for a reason that the other side is told in a Refuse, and the receiver in `onClosed`. */
-  fail(error: HawserError): void {
+  /**
+   * Ends the connection for a reason that the other side is told in a Refuse, and the receiver in `onClosed`.
+   *
+   * @param linger what the other side still sends is read and thrown away. Default: once established
+   */
+  fail(error: HawserError, { linger = this.established }: { readonly linger?: boolean } = {}): void {
     if (this.isOver) return;
     this.liveness.stop();
     if (this.state === "open") this.writer.write({ kind: "refuse", value: refuseOf(error) });
     this.state = "failed";
     this.writer.end();
-    if (this.established) this.linger();
+    if (linger) this.linger();
     else this.socket.destroySoon();
     this.tell(error);
   }
@@ -211,11 +216,7 @@ export class FrameSocket {
   private closed(): void {
     this.close();
     if (this.endsInGoodOrder) this.tell(undefined);
-    else {
-      const cause = this.socketError;
-      const why = cause === undefined ? "the other side closed it" : describe(cause);
-      this.tell(new TransportError("connection_lost", `the connection ended: ${why}`, cause && { cause }));
-    }
+    else this.tell(connectionEnded(this.socketError));
   }
 
   private tell(error: HawserError | undefined): void {
@@ -223,6 +224,13 @@ export class FrameSocket {
     this.told = true;
     this.receiver.onClosed(error);
   }
+}
+
+/** The error for a connection that ended without a word. @param cause of the socket, if it had one */
+export function connectionEnded(cause: Error | undefined): TransportError {
+  if (isTlsError(cause)) return new TransportError("tls_failed", `TLS failed: ${wordsOf(cause)}`, { cause });
+  const why = cause === undefined ? "the other side closed it" : describe(cause);
+  return new TransportError("connection_lost", `the connection ended: ${why}`, cause && { cause });
 }
 
 /** What happened to a socket. An AggregateError (one attempt for each address of a name) has no message of its own. */

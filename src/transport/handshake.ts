@@ -117,7 +117,11 @@ export class ListenerHandshake {
     const transcript = { ...hello, challengeNonce: nonce, helloNonce: hello.nonce, exporter };
     const secret = secretOf(hello.mac, secrets, "hello", transcript);
     if (secret === undefined) {
-      throw new TransportError("unauthenticated", "the dialler did not prove that it knows the mesh secret");
+      const inBetween = exporter.length === 0 ? "" : ", or something between the two ends TLS";
+      throw new TransportError(
+        "unauthenticated",
+        `the dialler did not prove that it knows the mesh secret${inBetween}`,
+      );
     }
     if (hello.version !== protocolConstants.version) {
       throw new TransportError(

@@ -5,6 +5,7 @@ import type { ErrorCode } from "../errors/index.js";
 import type { HelloFields, WelcomeFields } from "../wire/index.js";
 import type { Clock } from "./clock.js";
 import type { ListenerConnection, ListenerHandlers } from "./listener-connection.js";
+import type { TlsCredentials } from "./tls-credentials.js";
 
 /** A handshake that failed. */
 export interface HandshakeRefusal {
@@ -42,6 +43,8 @@ export interface ListenOptions {
   readonly onHandshakeRefused: (refusal: HandshakeRefusal) => void;
   /** The greatest payload accepted, uncompressed, in bytes; said in Welcome. */
   readonly maxMessageBytes: number;
+  /** Accept nothing but TLS, with this certificate; read anew when its files change. */
+  readonly tls?: TlsCredentials | undefined;
   /** Listen on and accept addresses other than loopback although nothing encrypts the connections. Default false. */
   readonly allowPlaintext?: boolean;
   /** Default: the clock of this process. */

@@ -2,13 +2,16 @@
  * Listening for senders.
  */
 import { lookup } from "node:dns/promises";
-import { createServer, isIP, type Server, type Socket } from "node:net";
+import { createServer, isIP, type Server } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { TransportError } from "../errors/index.js";
 import { formatAddress, isLoopback, parseAddress } from "../wire/index.js";
 import { AcceptedSocket } from "./accept.js";
+import { systemClock } from "./clock.js";
 import type { ListenOptions } from "./listen-options.js";
+import { PendingHandshakes } from "./pending-handshakes.js";
 import { plaintextRefused } from "./plaintext.js";
+import { TlsAcceptor } from "./tls-socket.js";
 
 /** A listening socket. */
 export interface Listener {
@@ -25,14 +28,15 @@ export interface Listener {
  * Binds the address and accepts senders.
  *
  * @throws TransportError (as a rejection) `bind_failed` if the address is malformed, unknown or in use;
- * `plaintext_refused` if it is not loopback without `allowPlaintext`
+ * `plaintext_refused` if it is not loopback without TLS or `allowPlaintext`
  */
 export async function listen(options: ListenOptions): Promise<Listener> {
-  const { address, allowPlaintext = false } = options;
+  const { address, tls, allowPlaintext = false } = options;
   try {
     const { host, port } = parseAddress(address);
     const ip = isIP(host) === 0 ? (await lookup(host)).address : host;
-    if (!allowPlaintext && !isLoopback(ip)) throw plaintextRefused(address);
+    if (tls === undefined && !allowPlaintext && !isLoopback(ip)) throw plaintextRefused(address);
+    await tls?.refresh();
     return await bind(options, ip, port);
   } catch (cause) {
     if (TransportError.is(cause)) throw cause;
@@ -42,22 +46,34 @@ export async function listen(options: ListenOptions): Promise<Listener> {
 }
 
 async function bind(options: ListenOptions, host: string, port: number): Promise<Listener> {
-  const pending = new Set<AcceptedSocket>();
+  const { tls, clock = systemClock } = options;
+  const acceptor = tls && new TlsAcceptor(tls);
+  const strangers = new PendingHandshakes<AcceptedSocket>();
+  const proved = new Set<AcceptedSocket>();
   const established = new Set<AcceptedSocket>();
   const server = createServer(
     { noDelay: true, keepAlive: true, keepAliveInitialDelay: protocolConstants.pingAfterMs },
     (socket) => {
-      if (pending.size >= protocolConstants.maxPendingHandshakes) {
-        refuseAtOnce(options, socket, pending.size);
-        return;
+      const underWay = strangers.size;
+      if (underWay >= protocolConstants.maxPendingHandshakes) {
+        const oldest = strangers.expendable!;
+        strangers.delete(oldest, oldest.remoteHost);
+        oldest.refuse(new TransportError("busy", `${underWay} handshakes were under way, and a newer one came`));
       }
-      const accepted: AcceptedSocket = new AcceptedSocket(options, socket, () => {
-        pending.delete(accepted);
-        established.add(accepted);
+      const accepted: AcceptedSocket = new AcceptedSocket(options, socket, acceptor, {
+        onProved: () => {
+          strangers.delete(accepted, accepted.remoteHost);
+          proved.add(accepted);
+        },
+        onEstablished: () => {
+          proved.delete(accepted);
+          established.add(accepted);
+        },
       });
-      pending.add(accepted);
+      strangers.add(accepted, accepted.remoteHost);
       socket.once("close", () => {
-        pending.delete(accepted);
+        strangers.delete(accepted, accepted.remoteHost);
+        proved.delete(accepted);
         established.delete(accepted);
       });
     },
@@ -72,30 +88,19 @@ async function bind(options: ListenOptions, host: string, port: number): Promise
       cause,
     }),
   );
+  const stopWatching = tls?.watch(clock);
   return {
     boundAddress: boundAddressOf(server),
     close: async ({ connections }) => {
       server.close();
-      for (const accepted of pending) accepted.destroy();
+      stopWatching?.();
+      acceptor?.close();
+      for (const accepted of [...strangers, ...proved]) accepted.destroy();
       if (connections) for (const accepted of established) accepted.destroy();
       // The server's own "close" waits for every connection; its handle goes with the next turn of the event loop.
       await new Promise((resolve) => setImmediate(resolve));
     },
   };
-}
-
-/** A flood of handshakes costs nothing but this. */
-function refuseAtOnce(options: ListenOptions, socket: Socket, underWay: number): void {
-  const { remoteAddress = "unknown", remotePort = 0 } = socket;
-  socket.on("error", () => {
-    // It is being thrown away; that it was reset meanwhile is no news.
-  });
-  socket.destroy();
-  options.onHandshakeRefused({
-    remoteAddress: formatAddress({ host: remoteAddress, port: remotePort }),
-    code: "busy",
-    message: `${underWay} handshakes are under way already`,
-  });
 }
 
 async function listening(server: Server, host: string, port: number): Promise<void> {

@@ -12,7 +12,7 @@ export function plaintextRefused(address: string): TransportError {
   return new TransportError(
     "plaintext_refused",
     `${address} is not a loopback address, and the connection would not be encrypted; ` +
-      "use a loopback address, or set allowPlaintext where the network is trusted",
+      "set tls, use a loopback address, or set allowPlaintext where the network is trusted",
   );
 }
 

@@ -238,6 +238,8 @@ describe("the mesh secret", () => {
     const b = await world.started("b-1");
     const a = await world.started("a-1");
     await a.sendTo("b", "old");
+    // Without its trigger, as for peers that miss the notification.
+    await world.query("SET session_replication_role = replica");
     await world.query("INSERT INTO hawser.mesh_secret (id, secret) VALUES (2, decode(repeat('ab', 32), 'hex'))");
     const c = await world.started("c-1");
     // b knows only the old one at first; c dials with the new one.

@@ -1,10 +1,11 @@
 import { connect } from "node:net";
 import { describe, expect, it } from "vitest";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import type { Authorization } from "../../src/transport/index.js";
 import type { Frame } from "../../src/wire/index.js";
 import { encode } from "../wire/coding.js";
 import { elsewhere } from "./elsewhere.js";
-import { connectPair, dialTest, identity, ManualClock, TestListener } from "./pair.js";
+import { connectPair, dialTest, Inbox, identity, ManualClock, TestListener, welcome } from "./pair.js";
 import { helloTo, RawClient } from "./raw-client.js";
 
 const withCode = (code: string) => expect.objectContaining({ code });
@@ -110,20 +111,49 @@ describe("a listener", () => {
     await client.closed;
   });
 
-  it("closes what comes beyond its pending handshakes, and accepts again when there is room", async () => {
+  it("lets honest diallers in, however many strangers keep it waiting", async () => {
     const clock = new ManualClock();
     await using listener = await TestListener.start({ clock });
     const { maxPendingHandshakes } = protocolConstants;
     const silent = await Promise.all(
       Array.from({ length: maxPendingHandshakes }, () => RawClient.connect(listener.port)),
     );
-    using late = await RawClient.connect(listener.port);
-    expect(await listener.refusals.next()).toMatchObject({ code: "busy" });
-    await late.closed;
-    clock.advance(protocolConstants.handshakeTimeoutMs);
-    await Promise.all(silent.map(({ closed }) => closed));
-    expect(listener.refusals.all).toHaveLength(maxPendingHandshakes + 1);
+    // Each newcomer takes the place of the one that has waited longest.
     (await dialTest(listener.address)).connection.destroy();
+    expect(listener.refusals.all).toMatchObject([{ code: "busy" }]);
+    using stranger = await RawClient.connect(listener.port);
+    using another = await RawClient.connect(listener.port);
+    for (let refused = 0; refused < 2; refused++) {
+      expect(await listener.refusals.next()).toMatchObject({ code: "busy" });
+    }
+    const left = new Set(silent);
+    const gone = await Promise.all(
+      [0, 1].map(() => Promise.race([...left].map((each) => each.closed.then(() => each)))),
+    );
+    for (const each of gone) left.delete(each);
+    clock.advance(protocolConstants.handshakeTimeoutMs);
+    await Promise.all([...silent, stranger, another].map(({ closed }) => closed));
+    expect(listener.refusals.all).toHaveLength(maxPendingHandshakes + 2);
+  });
+
+  it("does not count those who have proved themselves and wait for a decision", async () => {
+    const clock = new ManualClock();
+    const decisions = new Inbox<(decision: Authorization) => void>();
+    await using listener = await TestListener.start({
+      clock,
+      authorize: () => new Promise((resolve) => decisions.push(resolve)),
+    });
+    const honest = dialTest(listener.address);
+    const decide = await decisions.next();
+    const { maxPendingHandshakes } = protocolConstants;
+    const strangers = await Promise.all(
+      Array.from({ length: maxPendingHandshakes + 1 }, () => RawClient.connect(listener.port)),
+    );
+    // One too many, without the honest one.
+    expect(await listener.refusals.next()).toMatchObject({ code: "busy" });
+    decide({ accept: true, welcome });
+    (await honest).connection.destroy();
+    for (const stranger of strangers) stranger[Symbol.dispose]();
   });
 
   it("refuses addresses that cannot be bound", async () => {

@@ -166,7 +166,12 @@ export async function connectPair(
 /** A clock that stands until it is moved. */
 export class ManualClock implements Clock {
   private time = 0;
-  private readonly timers = new Set<{ readonly at: number; readonly callback: () => void }>();
+  private readonly waiting = new Set<{ readonly at: number; readonly callback: () => void }>();
+
+  /** How many timers wait. */
+  get timers(): number {
+    return this.waiting.size;
+  }
 
   now(): number {
     return this.time;
@@ -174,17 +179,17 @@ export class ManualClock implements Clock {
 
   setTimeout(callback: () => void, delayMs: number): () => void {
     const timer = { at: this.time + delayMs, callback };
-    this.timers.add(timer);
-    return () => this.timers.delete(timer);
+    this.waiting.add(timer);
+    return () => this.waiting.delete(timer);
   }
 
   /** Moves the time forward and runs what falls due, in order. */
   advance(byMs: number): void {
     const end = this.time + byMs;
     for (;;) {
-      const due = [...this.timers].filter(({ at }) => at <= end).sort((a, b) => a.at - b.at)[0];
+      const due = [...this.waiting].filter(({ at }) => at <= end).sort((a, b) => a.at - b.at)[0];
       if (due === undefined) break;
-      this.timers.delete(due);
+      this.waiting.delete(due);
       this.time = Math.max(this.time, due.at);
       due.callback();
     }

@@ -32,6 +32,11 @@ export class RawClient implements Disposable {
     return client;
   }
 
+  /** Over a socket that somebody else made. */
+  static over(socket: Socket): RawClient {
+    return new RawClient(socket);
+  }
+
   /** Sends the preamble. @returns the listener's Challenge */
   async begin(): Promise<ChallengeFrame> {
     this.socket.write(protocolConstants.preamble);

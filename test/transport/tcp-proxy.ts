@@ -12,9 +12,10 @@ export class TcpProxy implements AsyncDisposable {
   private constructor(
     private readonly server: Server,
     private readonly targetPort: number,
+    pieceBytes: number,
   ) {
     server.on("connection", (near) => {
-      const far = connect({ port: this.targetPort, host: "127.0.0.1" });
+      const far = connect({ port: this.targetPort, host: "127.0.0.1", noDelay: true });
       this.sockets.push(near, far);
       for (const [from, to] of [
         [near, far],
@@ -23,7 +24,7 @@ export class TcpProxy implements AsyncDisposable {
         from.on("data", (chunk) => {
           if (this.stalled) return;
           if (to === far) this.forward.push(chunk);
-          to.write(chunk);
+          for (let at = 0; at < chunk.length; at += pieceBytes) to.write(chunk.subarray(at, at + pieceBytes));
         });
         from.on("end", () => this.stalled || to.end());
         from.on("error", () => {});
@@ -31,9 +32,10 @@ export class TcpProxy implements AsyncDisposable {
     });
   }
 
-  static async to(targetPort: number): Promise<TcpProxy> {
-    const server = createServer({ allowHalfOpen: true });
-    const proxy = new TcpProxy(server, targetPort);
+  /** @param options.pieceBytes passes on so many bytes at a time. Default: what has come */
+  static async to(targetPort: number, options: { readonly pieceBytes?: number } = {}): Promise<TcpProxy> {
+    const server = createServer({ allowHalfOpen: true, noDelay: true });
+    const proxy = new TcpProxy(server, targetPort, options.pieceBytes ?? Infinity);
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     return proxy;
   }

@@ -1,0 +1,98 @@
+/**
+ * Rotating the mesh secret: a new one is added, every peer learns of it and dials with it, and then the older is retired.
+ * Between the two steps both are valid, so that no peer is shut out on the way.
+ *
+ * A secret is made by Postgres and never leaves it but to peers: it stands in no statement and in no log. The role of
+ * peers may read the table and not write it; rotating is for `hawser_owner`, or whoever made the schema.
+ */
+import { type MeshSecretRow, tables } from "../../generated/ts/rows/peer.js";
+import { StoreError } from "../errors/index.js";
+import type { Database, Statement } from "./database.js";
+
+/** A valid mesh secret, without the secret. */
+export interface MeshSecretEntry {
+  /** Grows with each rotation. */
+  readonly id: number;
+  readonly createdAt: Date;
+}
+
+/** The steps of a rotation. */
+export interface MeshSecrets {
+  /** The valid secrets, newest first: one, or two while one is rotated. */
+  meshSecrets(): Promise<MeshSecretEntry[]>;
+  /**
+   * Adds a new secret; running peers hear of it at once and dial with it. The one before stays valid.
+   *
+   * @throws StoreError `rotation_refused` if two are valid already; `store_failed` if the role may not
+   */
+  rotateSecret(): Promise<MeshSecretEntry>;
+  /**
+   * Takes away the secrets before the newest; who knows no newer one is turned away from then on. Connections that were
+   * made before go on.
+   *
+   * @returns what was taken away
+   * @throws StoreError `rotation_refused` if there is but one; `store_failed` if the role may not
+   */
+  retireSecret(): Promise<MeshSecretEntry[]>;
+}
+
+/** SQLSTATE: the row is there already. */
+const uniqueViolation = "23505";
+/** SQLSTATE: the role may not. */
+const insufficientPrivilege = "42501";
+
+// The random bits of two UUIDs, as for the first secret: from Postgres's strong generator.
+const newSecret = "decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex')";
+const entry = "id, created_at";
+
+const sql = {
+  list: `SELECT ${entry} FROM ${tables.meshSecret} ORDER BY id DESC`,
+  // Two at once choose the same id, and its key lets one of them in.
+  rotate: `INSERT INTO ${tables.meshSecret} (id, secret)
+           SELECT coalesce(max(id), 0) + 1, ${newSecret} FROM ${tables.meshSecret} HAVING count(*) < 2
+           RETURNING ${entry}`,
+  retire: `DELETE FROM ${tables.meshSecret}
+           WHERE id < (SELECT max(id) FROM ${tables.meshSecret}) RETURNING ${entry}`,
+} as const;
+
+/** The mesh secrets of a database. */
+export function meshSecrets(database: Pick<Database, "query">): MeshSecrets {
+  const entries = async (action: string, statement: Statement): Promise<MeshSecretEntry[]> => {
+    const rows = await database.query<Pick<MeshSecretRow, "id" | "created_at">>(action, statement);
+    return rows.map(({ id, created_at: createdAt }) => ({ id, createdAt }));
+  };
+  return {
+    meshSecrets: () => entries("list the mesh secrets", { text: sql.list }),
+    async rotateSecret() {
+      const added = await entries("rotate the mesh secret", { text: sql.rotate }).catch((error: StoreError) => {
+        if (sqlstateOf(error) === uniqueViolation) return [];
+        throw explained(error);
+      });
+      if (added[0] !== undefined) return added[0];
+      throw new StoreError(
+        "rotation_refused",
+        "two mesh secrets are valid already; retire the older one before another is added",
+      );
+    },
+    async retireSecret() {
+      const retired = await entries("retire the older mesh secret", { text: sql.retire }).catch((error: StoreError) => {
+        throw explained(error);
+      });
+      if (retired.length > 0) return retired;
+      throw new StoreError(
+        "rotation_refused",
+        "there is but one mesh secret, which peers need; rotate first, then retire the older one",
+      );
+    },
+  };
+}
+
+function sqlstateOf(error: StoreError): unknown {
+  return (error.cause as { readonly code?: unknown } | undefined)?.code;
+}
+
+function explained(error: StoreError): StoreError {
+  if (sqlstateOf(error) !== insufficientPrivilege) return error;
+  const message = `${error.message}; use a role that is a member of hawser_owner, or the one that made the schema`;
+  return new StoreError(error.code, message, { cause: error.cause });
+}

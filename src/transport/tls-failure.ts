@@ -1,0 +1,74 @@
+/**
+ * Why TLS was not established, in words that say what to do.
+ */
+import { TransportError } from "../errors/index.js";
+
+/** What went wrong with a certificate, by OpenSSL's name for it. */
+const faultsOfCertificates: Readonly<Record<string, string>> = {
+  CERT_HAS_EXPIRED: "has expired; renew it",
+  CERT_NOT_YET_VALID: "is not valid yet; check the clocks of both machines",
+  DEPTH_ZERO_SELF_SIGNED_CERT: "is self-signed, and not trusted; tls.ca must hold it",
+  SELF_SIGNED_CERT_IN_CHAIN: "comes from an authority that is not trusted; tls.ca must hold it",
+  UNABLE_TO_GET_ISSUER_CERT: "comes from an authority that is not trusted; tls.ca must hold it",
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "comes from an authority that is not trusted; tls.ca must hold it",
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+    "comes from an authority that is not trusted; tls.ca must hold it, and tls.cert those between the two",
+  CERT_SIGNATURE_FAILURE: "was not signed by the authority of that name in tls.ca",
+  INVALID_PURPOSE:
+    "is not made for this side of a connection; its extended key usage must have both serverAuth and clientAuth",
+};
+
+/** OpenSSL's names for an answer that is no TLS. */
+const noTls = new Set(["ERR_SSL_WRONG_VERSION_NUMBER", "ERR_SSL_HTTP_REQUEST", "ERR_SSL_PACKET_LENGTH_TOO_LONG"]);
+
+/** What is wrong with a certificate, to follow "its certificate". @param code OpenSSL's name for it */
+export function certificateFault(code: string): string {
+  return faultsOfCertificates[code] ?? `was refused: ${code}`;
+}
+
+/** Whether an error of a socket comes from TLS. */
+export function isTlsError(error: unknown): error is Error & { readonly code: string } {
+  const code = (error as { readonly code?: unknown } | undefined)?.code;
+  return typeof code === "string" && (code.startsWith("ERR_SSL_") || code.startsWith("ERR_TLS_"));
+}
+
+/** The error for TLS that the dialler could not establish. @param cause of the socket; undefined if it just ended */
+export function dialTlsFailure(address: string, cause: Error | undefined): TransportError {
+  const code = (cause as { readonly code?: string } | undefined)?.code ?? "";
+  const options = cause === undefined ? {} : { cause };
+  if (noTls.has(code)) {
+    const message = `${address} does not speak TLS; give the option tls to that peer too, or to none of the mesh`;
+    return new TransportError("tls_mismatch", message, options);
+  }
+  if (code === "ERR_TLS_CERT_ALTNAME_INVALID") {
+    const { reason = "" } = cause as { readonly reason?: string };
+    const remedy =
+      'give that peer a certificate with this name or address, publish another address (advertise), or set tls.serverName, or tls.verify: "ca"';
+    return new TransportError("tls_failed", `the certificate of ${address} is for another host: ${reason}; ${remedy}`, {
+      cause,
+    });
+  }
+  if (code in faultsOfCertificates) {
+    return new TransportError("tls_failed", `the certificate of ${address} ${certificateFault(code)}`, options);
+  }
+  if (isTlsError(cause)) {
+    return new TransportError("tls_failed", `TLS with ${address} failed: ${wordsOf(cause)}`, options);
+  }
+  const why = cause === undefined ? "the other side closed it" : cause.message;
+  return new TransportError("connection_lost", `the connection ended before TLS was established: ${why}`, options);
+}
+
+/** The error for TLS that a listener could not establish with a dialler. */
+export function acceptTlsFailure(cause: Error | undefined): TransportError {
+  if (isTlsError(cause)) return new TransportError("tls_failed", `TLS failed: ${wordsOf(cause)}`, { cause });
+  return new TransportError(
+    "connection_lost",
+    "the dialler ended the connection before TLS was established; perhaps it does not accept this peer's certificate",
+    cause === undefined ? {} : { cause },
+  );
+}
+
+/** An error of OpenSSL without its numbers and files: "80FC…:error:0A000102:SSL routines:function:unsupported protocol:…". */
+export function wordsOf(error: Error): string {
+  return /error:[0-9A-F]+:[^:]*:[^:]*:([^:]+)/.exec(error.message)?.[1] ?? error.message.trim();
+}

@@ -1,0 +1,152 @@
+import { renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Peer, type PeerOptions, type TlsOptions } from "../../src/peer/index.js";
+import { CertificateAuthority } from "../support/certificate-authority.js";
+import { temporaryDirectory } from "../support/temporary.js";
+import { elsewhere } from "../transport/elsewhere.js";
+import { cuttablePeer } from "./support/cuttable.js";
+import { type PeerWorld, peerWorld } from "./support/world.js";
+
+const authority = new CertificateAuthority();
+const otherAuthority = new CertificateAuthority("Another authority");
+const local = ["localhost", "127.0.0.1"];
+
+/** The options of one peer of the mesh, with a certificate of its own. */
+function tls(options: Partial<TlsOptions> = {}): { readonly tls: TlsOptions } {
+  return { tls: { ...authority.issue(local), ca: authority.certificate, ...options } };
+}
+
+describe("peers over TLS", () => {
+  let world: PeerWorld;
+  beforeAll(async () => {
+    world = await peerWorld();
+  });
+  afterAll(() => world[Symbol.asyncDispose]());
+
+  it.each([
+    ["TLS", false],
+    ["mutual TLS", true],
+  ])("over %s deliver live, to who was away, after a cut, and replies", async (_, mutual) => {
+    const [from, to] = mutual ? ["ma", "mb"] : ["ta", "tb"];
+    await using listener = await cuttablePeer(world, `${to}-1`, tls({ mutual }));
+    const { peer } = listener;
+    const sender = await world.started(`${from}-1`, tls({ mutual }));
+    await peer.record(async (message) => {
+      if (message.attempt === 1 && Buffer.from(message.payload).toString() === "1") await message.reply("an answer");
+    });
+    expect(await sender.sendTo(to, "1")).toMatchObject({ outcome: "delivered" });
+    await sender.received.find(({ text }) => text === "an answer");
+
+    await peer.stop();
+    expect(await sender.sendTo(to, "2")).toMatchObject({ outcome: "stored" });
+    await peer.record();
+    await peer.received.find(({ text }) => text === "2");
+    await sender.saw("peer_connected", () => true, sender.statuses.all.length - 1);
+
+    const before = sender.statuses.all.length;
+    listener.cut();
+    await sender.saw("peer_disconnected", () => true, before);
+    await sender.saw("peer_connected", () => true, before);
+    const receipts = Array.from({ length: 50 }, (_, index) => sender.sendTo(to, String(index + 3)));
+    await Promise.all(receipts);
+    await peer.received.find(({ text }) => text === "52");
+    expect(peer.texts).toEqual(Array.from({ length: 52 }, (_, index) => String(index + 1)));
+    await sender.stop();
+  });
+
+  it.skipIf(elsewhere === undefined)("need no allowPlaintext beyond loopback", async () => {
+    const beyond = (): Partial<PeerOptions> => ({
+      listen: `${elsewhere}:0`,
+      tls: { ...authority.issue([elsewhere as string]), ca: authority.certificate },
+    });
+    const listener = await world.started("na-1", beyond());
+    const sender = await world.started("nb-1", beyond());
+    expect(await sender.sendTo("na", "hello")).toMatchObject({ outcome: "delivered" });
+    expect(listener.publishedAddress).toMatch(`${elsewhere}:`);
+    await Promise.all([sender.stop(), listener.stop()]);
+  });
+
+  it.each<[string, Partial<PeerOptions>, Partial<PeerOptions>, string, RegExp, string]>([
+    ["a sender without TLS", tls(), {}, "tls_mismatch", /accepts nothing but TLS/, "tls_mismatch"],
+    ["a listener without TLS", {}, tls(), "tls_mismatch", /does not speak TLS/, "tls_mismatch"],
+    [
+      "a sender whom mutual TLS does not let in",
+      tls({ mutual: true }),
+      tls(otherAuthority.issue(local)),
+      "tls_failed",
+      /certificate of the dialler .* not trusted/,
+      "tls_failed",
+    ],
+    [
+      "a listener whom the sender does not trust",
+      tls(otherAuthority.issue(local)),
+      tls(),
+      "tls_failed",
+      /certificate of 127\.0\.0\.1:\d+ .* not trusted/,
+      "connection_lost",
+    ],
+  ])("store for each other and say why: %s", async (what, listens, dials, code, message, refusal) => {
+    const id = `${what.length}`;
+    const listener = await world.started(`l${id}-1`, listens);
+    const sender = await world.started(`s${id}-1`, dials);
+    expect(await sender.sendTo(`l${id}`, "kept")).toMatchObject({ outcome: "stored" });
+    const status = await sender.saw("sender_send_error");
+    expect(status.error.code).toBe(code);
+    expect(status.message).toMatch(message);
+    expect((await listener.saw("handshake_refused")).code).toBe(refusal);
+    // It comes by way of the store.
+    await listener.received.find(({ text }) => text === "kept");
+    await Promise.all([sender.stop(), listener.stop()]);
+  });
+
+  it("renew their certificates while they run, and keep the old ones in use until the new are whole", async () => {
+    const directory = temporaryDirectory();
+    const path = (name: string): string => join(directory, name);
+    const write = ({ cert, key }: { cert: string; key: string }, ca: string): void => {
+      for (const [name, text] of [
+        ["tls.crt", cert],
+        ["tls.key", key],
+        ["ca.crt", ca],
+      ] as const) {
+        writeFileSync(path(`${name}.new`), text);
+        renameSync(path(`${name}.new`), path(name));
+      }
+    };
+    write(authority.issue(local), authority.certificate);
+    const files = { tls: { cert: path("tls.crt"), key: path("tls.key"), ca: path("ca.crt"), mutual: true } };
+    await using listener = await cuttablePeer(world, "rb-1", files);
+    await listener.peer.record();
+    const sender = await world.started("ra-1", files);
+    expect(await sender.sendTo("rb", "1")).toMatchObject({ outcome: "delivered" });
+
+    writeFileSync(path("tls.key"), authority.issue(local).key);
+    const failed = await listener.peer.saw("tls_reload_failed");
+    expect(failed).toMatchObject({ error: { code: "invalid_argument" } });
+    expect(failed.message).toMatch(/what was read before stays in use: tls\.key .* is not the key of tls\.cert/);
+    listener.cut();
+    await sender.saw("peer_disconnected");
+    await sender.saw("peer_connected", () => true, sender.statuses.all.length - 1);
+    expect(await sender.sendTo("rb", "2")).toMatchObject({ outcome: "delivered" });
+
+    // Another authority: both sides have to have read it before they can meet again.
+    const connects = sender.statuses.all.length;
+    write(otherAuthority.issue(local), otherAuthority.certificate);
+    listener.cut();
+    await sender.saw("peer_connected", () => true, connects);
+    expect(await sender.sendTo("rb", "3")).toMatchObject({ outcome: "delivered" });
+    expect(listener.peer.texts).toEqual(["1", "2", "3"]);
+    await sender.stop();
+  });
+
+  it("refuse options that contradict each other, or a certificate that cannot be used, when they are made", () => {
+    const make = (options: Partial<PeerOptions>) => () =>
+      new Peer({ name: "x-1", topic: "x", listen: "127.0.0.1:0", databaseUrl: world.url, ...options });
+    const invalid = (message: RegExp) =>
+      expect.objectContaining({ name: "PeerError", code: "invalid_argument", message: expect.stringMatching(message) });
+    expect(make({ ...tls(), allowPlaintext: true })).toThrow(invalid(/allowPlaintext true together with tls/));
+    expect(make(tls({ key: authority.issue(local).key }))).toThrow(invalid(/tls\.key is not the key of tls\.cert/));
+    expect(make(tls({ cert: "/nowhere/tls.crt" }))).toThrow(invalid(/tls\.cert \/nowhere\/tls\.crt cannot be read/));
+    expect(make({ tls: true as unknown as TlsOptions })).toThrow(invalid(/tls must be an object with cert and key/));
+  });
+});

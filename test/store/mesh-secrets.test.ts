@@ -1,0 +1,99 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { type MeshSecrets, meshSecrets, openStore, withCommandDatabase } from "../../src/store/index.js";
+import { onServer } from "../support/on-server.js";
+import { type World, world } from "./support/world.js";
+
+describe("rotating the mesh secret", () => {
+  let w: World;
+  const step = <T>(work: (secrets: MeshSecrets) => Promise<T>, url = w.url): Promise<T> =>
+    withCommandDatabase(url, (database) => work(meshSecrets(database)));
+  const rotate = () => step((secrets) => secrets.rotateSecret());
+  const retire = () => step((secrets) => secrets.retireSecret());
+  const refused = (message: RegExp) =>
+    expect.objectContaining({ code: "rotation_refused", message: expect.stringMatching(message) });
+
+  beforeAll(async () => {
+    w = await world();
+  });
+  afterAll(() => w[Symbol.asyncDispose]());
+  beforeEach(() =>
+    w.operator.query("DELETE FROM hawser.mesh_secret WHERE id < (SELECT max(id) FROM hawser.mesh_secret)"),
+  );
+
+  it("adds a secret that nobody has seen, newest first, and keeps the one before", async () => {
+    const [before] = await w.store.secrets();
+    const added = await rotate();
+    const after = await w.store.secrets();
+    expect(after).toHaveLength(2);
+    expect(after[1]).toEqual(before);
+    expect(after[0]).toHaveLength(32);
+    expect(after[0]).not.toEqual(before);
+    const listed = await step((secrets) => secrets.meshSecrets());
+    expect(listed.map(({ id }) => id)).toEqual([added.id, added.id - 1]);
+    expect(added.createdAt).toBeInstanceOf(Date);
+    expect(JSON.stringify(listed)).not.toContain(Buffer.from(after[0] as Uint8Array).toString("hex"));
+  });
+
+  it("takes the older away, and never the last", async () => {
+    const [first] = await step((secrets) => secrets.meshSecrets());
+    await expect(retire()).rejects.toThrow(refused(/there is but one mesh secret.*rotate first/));
+    const added = await rotate();
+    expect(await retire()).toEqual([first]);
+    expect(await step((secrets) => secrets.meshSecrets())).toEqual([added]);
+    await expect(retire()).rejects.toThrow(refused(/there is but one/));
+  });
+
+  it("refuses a third, also when two ask at the same time", async () => {
+    const outcomes = await Promise.allSettled([rotate(), rotate(), rotate()]);
+    expect(outcomes.filter(({ status }) => status === "fulfilled")).toHaveLength(1);
+    for (const outcome of outcomes) {
+      if (outcome.status === "rejected") expect(outcome.reason).toEqual(refused(/retire the older one before/));
+    }
+    await expect(rotate()).rejects.toThrow(refused(/two mesh secrets are valid already/));
+    const retirements = await Promise.allSettled([retire(), retire()]);
+    expect(retirements.map(({ status }) => status).sort()).toEqual(["fulfilled", "rejected"]);
+    expect(await w.store.secrets()).toHaveLength(1);
+  });
+
+  it("is heard of at once by every open store, without the secret", async () => {
+    await using store = await openStore({ databaseUrl: w.url });
+    const heard = () => new Promise<void>((resolve) => store.on("secrets", () => resolve()));
+    const listener = await w.connect();
+    const payloads: string[] = [];
+    listener.on("notification", ({ payload }) => payloads.push(payload ?? ""));
+    await listener.query("LISTEN hawser_mesh_secret");
+    const rotated = heard();
+    const { id } = await rotate();
+    await rotated;
+    const retired = heard();
+    await retire();
+    await retired;
+    await listener.query("SELECT 1");
+    expect(payloads.map((payload) => JSON.parse(payload))).toEqual([
+      { operation: "insert", id },
+      { operation: "delete", id: id - 1 },
+    ]);
+  });
+
+  it("is not for the role of peers, which may only read", async () => {
+    const role = `peer_${w.store.generation}_${Date.now()}`;
+    await onServer(w.url, `CREATE ROLE ${role} LOGIN PASSWORD 'test' IN ROLE hawser_peer`);
+    const url = new URL(w.url);
+    url.username = role;
+    url.password = "test";
+    const denied = expect.objectContaining({
+      code: "store_failed",
+      message: expect.stringMatching(/permission denied.*a member of hawser_owner/),
+    });
+    try {
+      await expect(step((secrets) => secrets.rotateSecret(), url.href)).rejects.toThrow(denied);
+      await expect(step((secrets) => secrets.retireSecret(), url.href)).rejects.toThrow(denied);
+      expect(await step((secrets) => secrets.meshSecrets(), url.href)).toHaveLength(1);
+      await onServer(w.url, `GRANT hawser_owner TO ${role}`);
+      await step((secrets) => secrets.rotateSecret(), url.href);
+      expect(await w.store.secrets()).toHaveLength(2);
+    } finally {
+      await onServer(w.url, `DROP ROLE ${role}`);
+    }
+  });
+});

@@ -1,0 +1,112 @@
+/**
+ * An authority that issues certificates, made on the spot: a test of TLS needs keys, and a repository should hold none.
+ */
+import { generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
+import { isIPv4, isIPv6 } from "node:net";
+
+/** A certificate and its key. */
+export interface Issued {
+  /** PEM. */
+  readonly cert: string;
+  /** PEM, PKCS #8. */
+  readonly key: string;
+}
+
+/** What is out of the ordinary with a certificate. */
+export interface IssueOptions {
+  /** Days from now. Default: from yesterday until tomorrow. */
+  readonly fromDays?: number;
+  readonly untilDays?: number;
+  /** What it may be used for. Default: said nothing of, so for anything. */
+  readonly usage?: "server" | "client";
+  /** Encrypts the key. */
+  readonly passphrase?: string;
+}
+
+const oid = {
+  commonName: [0x55, 0x04, 0x03],
+  basicConstraints: [0x55, 0x1d, 0x13],
+  subjectAltName: [0x55, 0x1d, 0x11],
+  extendedKeyUsage: [0x55, 0x1d, 0x25],
+  server: [0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01],
+  client: [0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02],
+  ecdsaWithSha256: [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02],
+};
+
+/** Issues certificates; its own is PEM in `certificate`. */
+export class CertificateAuthority {
+  readonly certificate: string;
+  private readonly keys = keyPair();
+
+  constructor(private readonly name = "Test authority") {
+    const isAuthority = extension(oid.basicConstraints, der(0x30, der(0x01, [0xff])));
+    this.certificate = this.signed(name, this.keys.publicKey, [isAuthority], {});
+  }
+
+  /** Issues a certificate for host names and IP addresses. */
+  issue(hosts: readonly string[], options: IssueOptions = {}): Issued {
+    const { privateKey, publicKey } = keyPair();
+    const extensions = [extension(oid.subjectAltName, der(0x30, ...hosts.map(generalName)))];
+    if (options.usage !== undefined) {
+      extensions.push(extension(oid.extendedKeyUsage, der(0x30, der(0x06, oid[options.usage]))));
+    }
+    const encrypted = options.passphrase && { cipher: "aes-256-cbc", passphrase: options.passphrase };
+    return {
+      cert: this.signed(hosts[0] ?? "nobody", publicKey, extensions, options),
+      key: privateKey.export({ type: "pkcs8", format: "pem", ...encrypted }) as string,
+    };
+  }
+
+  private signed(
+    subject: string,
+    publicKey: KeyObject,
+    extensions: readonly Buffer[],
+    { fromDays = -1, untilDays = 1 }: IssueOptions,
+  ): string {
+    const algorithm = der(0x30, der(0x06, oid.ecdsaWithSha256));
+    const toSign = der(
+      0x30,
+      der(0xa0, der(0x02, [2])),
+      der(0x02, Buffer.from([1]), randomBytes(8)),
+      algorithm,
+      nameOf(this.name),
+      der(0x30, utcTime(fromDays), utcTime(untilDays)),
+      nameOf(subject),
+      publicKey.export({ type: "spki", format: "der" }),
+      der(0xa3, der(0x30, ...extensions)),
+    );
+    const signature = der(0x03, [0], sign("sha256", toSign, this.keys.privateKey));
+    const base64 = der(0x30, toSign, algorithm, signature).toString("base64");
+    return `-----BEGIN CERTIFICATE-----\n${base64.replace(/.{64}/g, "$&\n")}\n-----END CERTIFICATE-----\n`;
+  }
+}
+
+function keyPair(): { readonly privateKey: KeyObject; readonly publicKey: KeyObject } {
+  return generateKeyPairSync("ec", { namedCurve: "P-256" });
+}
+
+function nameOf(commonName: string): Buffer {
+  return der(0x30, der(0x31, der(0x30, der(0x06, oid.commonName), der(0x0c, Buffer.from(commonName)))));
+}
+
+function extension(id: readonly number[], value: Buffer): Buffer {
+  return der(0x30, der(0x06, id), der(0x04, value));
+}
+
+function generalName(host: string): Buffer {
+  if (isIPv4(host)) return der(0x87, host.split(".").map(Number));
+  if (isIPv6(host)) throw new Error("this authority knows no IPv6 addresses");
+  return der(0x82, Buffer.from(host));
+}
+
+/** One value in DER: tag, length, content. */
+function der(tag: number, ...parts: readonly (Uint8Array | readonly number[])[]): Buffer {
+  const content = Buffer.concat(parts.map((part) => Buffer.from(part)));
+  const length = content.length < 128 ? [content.length] : [0x82, content.length >> 8, content.length & 0xff];
+  return Buffer.concat([Buffer.from([tag, ...length]), content]);
+}
+
+function utcTime(days: number): Buffer {
+  const time = new Date(Date.now() + days * 24 * 60 * 60 * 1000);
+  return der(0x17, Buffer.from(`${time.toISOString().replace(/[-:T]/g, "").slice(2, 14)}Z`));
+}

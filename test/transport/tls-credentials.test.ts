@@ -1,0 +1,264 @@
+import { generateKeyPairSync } from "node:crypto";
+import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it, onTestFinished } from "vitest";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import type { TransportError } from "../../src/errors/index.js";
+import { TlsCredentials, type TlsOptions } from "../../src/transport/index.js";
+import { CertificateAuthority, type Issued } from "../support/certificate-authority.js";
+import { eventually } from "../support/eventually.js";
+import { temporaryDirectory } from "../support/temporary.js";
+import { dialTest, Inbox, identity, ManualClock, TestListener } from "./pair.js";
+
+const authority = new CertificateAuthority();
+const nextAuthority = new CertificateAuthority("The next authority");
+const local = ["localhost", "127.0.0.1"];
+const ours = authority.issue(local);
+const { tlsReloadMs } = protocolConstants;
+
+describe("the option tls", () => {
+  it.each<[string, Partial<Record<keyof TlsOptions | "certificate", unknown>>, RegExp]>([
+    ["no key", { key: undefined }, /tls needs both cert and key/],
+    ["an unknown name", { certificate: "x" }, /tls\.certificate is unknown; use cert, key, passphrase, ca/],
+    ["a number for a certificate", { cert: 7 }, /tls\.cert must be PEM, as text or bytes, or the path of a file/],
+    ["an empty text", { ca: "" }, /tls\.ca must be PEM/],
+    ["mutual without ca", { mutual: true, ca: undefined }, /tls\.mutual needs tls\.ca/],
+    ["another verify", { verify: "none" }, /tls\.verify must be "full" or "ca"/],
+    ["serverName with verify: ca", { verify: "ca", serverName: "a" }, /leave one of the two out/],
+    ["a file that is missing", { cert: "/nowhere/tls.crt" }, /tls\.cert \/nowhere\/tls\.crt cannot be read: ENOENT/],
+    ["a key for a certificate", { cert: ours.key }, /tls\.cert holds no certificate/],
+    ["a certificate for a key", { key: ours.cert }, /tls\.key cannot be read as a private key/],
+    ["a damaged certificate", { ca: ours.cert.replace(/\n.{8}/, "\nAAAAAAAA") }, /tls\.ca holds a damaged certificate/],
+    ["the key of another certificate", { key: authority.issue(local).key }, /tls\.key is not the key of tls\.cert/],
+    ["an expired certificate", authority.issue(local, { fromDays: -2, untilDays: -1 }), /tls\.cert has expired on /],
+    ["one for later", authority.issue(local, { fromDays: 1, untilDays: 2 }), /tls\.cert is not valid before .*clock/],
+    ["an encrypted key alone", authority.issue(local, { passphrase: "open" }), /is encrypted; give tls\.passphrase/],
+    [
+      "the wrong passphrase",
+      { ...authority.issue(local, { passphrase: "open" }), passphrase: "sesame" },
+      /cannot be read as a private key with tls\.passphrase/,
+    ],
+  ])("with %s is refused, and no secret is said", (_, changes, message) => {
+    const options = { ...ours, ca: authority.certificate, ...changes } as TlsOptions;
+    const refused = () => new TlsCredentials(options);
+    expect(refused).toThrow(
+      expect.objectContaining({ code: "invalid_argument", message: expect.stringMatching(message) }),
+    );
+    expect(refused).not.toThrow(/sesame|PRIVATE KEY/);
+  });
+
+  it("refuses a key that Node's TLS does not take", () => {
+    const { privateKey } = generateKeyPairSync("x25519");
+    const key = privateKey.export({ type: "pkcs8", format: "pem" }) as string;
+    expect(() => new TlsCredentials({ ...ours, key })).toThrow(/tls\.key is not the key of tls\.cert/);
+  });
+
+  it("takes text, bytes, files and an encrypted key", async () => {
+    const directory = temporaryDirectory();
+    writeFileSync(join(directory, "tls.crt"), ours.cert);
+    writeFileSync(join(directory, "tls.key"), ours.key);
+    const encrypted = authority.issue(local, { passphrase: "open" });
+    for (const options of [
+      ours,
+      { cert: Buffer.from(ours.cert), key: new Uint8Array(Buffer.from(ours.key)) },
+      { cert: join(directory, "tls.crt"), key: join(directory, "tls.key") },
+      { ...encrypted, passphrase: "open" },
+    ]) {
+      const tls = new TlsCredentials({ ...options, ca: authority.certificate });
+      await using listener = await TestListener.start({ tls });
+      (await dialTest(listener.address, { tls })).connection.destroy();
+    }
+  });
+});
+
+/** Files of a certificate, and who reads them. */
+class Files {
+  readonly directory = temporaryDirectory();
+  readonly told = new Inbox<"reloaded" | TransportError>();
+
+  constructor(issued: Issued = ours, ca = authority.certificate) {
+    this.write(issued, ca);
+  }
+
+  path(name: "tls.crt" | "tls.key" | "ca.crt"): string {
+    return join(this.directory, name);
+  }
+
+  write({ cert, key }: Issued, ca = authority.certificate): void {
+    writeFileSync(this.path("tls.crt"), cert);
+    writeFileSync(this.path("tls.key"), key);
+    writeFileSync(this.path("ca.crt"), ca);
+  }
+
+  credentials(options: Partial<TlsOptions> = {}): TlsCredentials {
+    const credentials = new TlsCredentials({
+      cert: this.path("tls.crt"),
+      key: this.path("tls.key"),
+      ca: this.path("ca.crt"),
+      ...options,
+    });
+    onTestFinished(
+      credentials.subscribe({
+        onReloaded: () => this.told.push("reloaded"),
+        onReloadFailed: (error) => this.told.push(error),
+      }),
+    );
+    return credentials;
+  }
+}
+
+/** A dialler that trusts both authorities and says which one the listener's certificate came from. */
+async function authorityShownBy(address: string, shows: Issued = ours): Promise<string> {
+  for (const [name, ca] of [
+    ["first", authority.certificate],
+    ["next", nextAuthority.certificate],
+  ] as const) {
+    const tls = new TlsCredentials({ ...shows, ca });
+    const outcome = await dialTest(address, { tls }).then(
+      ({ connection }) => connection.destroy(),
+      (error: TransportError) => error.code,
+    );
+    if (outcome === undefined) return name;
+  }
+  return "none";
+}
+
+describe("certificates that are renewed", () => {
+  it("are used for new connections at the next reading, and leave the others alone", async () => {
+    const files = new Files();
+    const clock = new ManualClock();
+    await using listener = await TestListener.start({ tls: files.credentials(), clock });
+    const before = await dialTest(listener.address, {
+      tls: new TlsCredentials({ ...ours, ca: authority.certificate }),
+    });
+    const { events } = await listener.accepted.next();
+    expect(await authorityShownBy(listener.address)).toBe("first");
+
+    files.write(nextAuthority.issue(local), nextAuthority.certificate);
+    clock.advance(tlsReloadMs);
+    expect(await files.told.next()).toBe("reloaded");
+    expect(await authorityShownBy(listener.address)).toBe("next");
+    before.connection.writeGoLive(identity.epoch);
+    expect(await events.next()).toEqual({ kind: "goLive" });
+    before.connection.destroy();
+  });
+
+  it("are seen behind symbolic links that are turned, as Kubernetes does", async () => {
+    const files = new Files();
+    const { directory } = files;
+    const version = (name: string, issued: Issued): void => {
+      mkdirSync(join(directory, name));
+      writeFileSync(join(directory, name, "tls.crt"), issued.cert);
+      writeFileSync(join(directory, name, "tls.key"), issued.key);
+      symlinkSync(name, join(directory, "..data_tmp"));
+      renameSync(join(directory, "..data_tmp"), join(directory, "..data"));
+    };
+    version("v1", ours);
+    for (const name of ["tls.crt", "tls.key"]) {
+      rmSync(join(directory, name));
+      symlinkSync(join("..data", name), join(directory, name));
+    }
+    const tls = files.credentials();
+    const clock = new ManualClock();
+    await using listener = await TestListener.start({ tls, clock });
+    for (const next of ["v2", "v3"]) {
+      version(next, (next === "v2" ? nextAuthority : authority).issue(local));
+      clock.advance(tlsReloadMs);
+      expect(await files.told.next()).toBe("reloaded");
+      expect(await authorityShownBy(listener.address)).toBe(next === "v2" ? "next" : "first");
+      await settledWatch(clock);
+    }
+  });
+
+  it("are seen when a file takes the place of another, by the next dial", async () => {
+    const files = new Files();
+    await using listener = await TestListener.start({
+      tls: new TlsCredentials({ ...ours, ca: nextAuthority.certificate, mutual: true }),
+    });
+    const tls = files.credentials();
+    await expect(dialTest(listener.address, { tls })).rejects.toThrow(/certificate of the dialler/);
+    const next = nextAuthority.issue(local);
+    writeFileSync(`${files.path("tls.crt")}.new`, next.cert);
+    writeFileSync(`${files.path("tls.key")}.new`, next.key);
+    renameSync(`${files.path("tls.crt")}.new`, files.path("tls.crt"));
+    renameSync(`${files.path("tls.key")}.new`, files.path("tls.key"));
+    (await dialTest(listener.address, { tls })).connection.destroy();
+  });
+
+  it("change whom mutual TLS lets in", async () => {
+    const files = new Files();
+    const clock = new ManualClock();
+    await using listener = await TestListener.start({ tls: files.credentials({ mutual: true }), clock });
+    const next = nextAuthority.issue(local);
+    expect(await authorityShownBy(listener.address, next)).toBe("none");
+    files.write(ours, authority.certificate + nextAuthority.certificate);
+    clock.advance(tlsReloadMs);
+    expect(await files.told.next()).toBe("reloaded");
+    expect(await authorityShownBy(listener.address, next)).toBe("first");
+    expect(await authorityShownBy(listener.address, ours)).toBe("first");
+  });
+
+  it("are not used while they are half written, which is told once", async () => {
+    const files = new Files();
+    const tls = files.credentials();
+    const before = tls.current;
+    const next = nextAuthority.issue(local);
+    const states: readonly [() => void, RegExp][] = [
+      [() => writeFileSync(files.path("tls.crt"), next.cert), /tls\.key .*tls\.key is not the key of tls\.cert /],
+      [() => writeFileSync(files.path("tls.crt"), next.cert.slice(0, 80)), /tls\.crt holds no certificate/],
+      [() => rmSync(files.path("tls.crt")), /tls\.cert .* cannot be read: ENOENT/],
+    ];
+    for (const [change, message] of states) {
+      change();
+      for (let reading = 0; reading < 3; reading++) await tls.refresh();
+      expect(await files.told.next()).toMatchObject({
+        code: "invalid_argument",
+        message: expect.stringMatching(message),
+      });
+      expect(tls.current).toBe(before);
+    }
+    expect(files.told.all).toHaveLength(states.length);
+    files.write(next);
+    await tls.refresh();
+    expect(await files.told.next()).toBe("reloaded");
+    expect(tls.current).not.toBe(before);
+  });
+
+  it("are not read as new when nothing of them has changed", async () => {
+    const files = new Files();
+    const tls = files.credentials();
+    files.write(ours);
+    await tls.refresh();
+    expect(files.told.all).toEqual([]);
+  });
+
+  it("that are valid only from later on are used from then on", async () => {
+    const files = new Files();
+    const tls = files.credentials();
+    files.write(authority.issue(local, { fromDays: 2 / 86_400 }));
+    await tls.refresh();
+    expect(await files.told.next()).toMatchObject({ message: expect.stringContaining("is not valid before") });
+    await eventually("the certificate is in use", async () => {
+      await tls.refresh();
+      return files.told.all.at(-1) === "reloaded";
+    });
+    expect(files.told.all).toHaveLength(2);
+  });
+
+  it("are looked at no more once the listener has closed", async () => {
+    const files = new Files();
+    const clock = new ManualClock();
+    const listener = await TestListener.start({ tls: files.credentials(), clock });
+    await listener.close(true);
+    files.write(nextAuthority.issue(local));
+    clock.advance(10 * tlsReloadMs);
+    const other = files.credentials();
+    await other.refresh();
+    expect(files.told.all).toEqual([]);
+  });
+});
+
+/** Resolves when the watch has set its next timer, so that moving the clock reaches it. */
+async function settledWatch(clock: ManualClock): Promise<void> {
+  await eventually("the files will be read again", () => clock.timers > 0);
+}
