@@ -34,14 +34,16 @@ export interface Routes {
 const listed = columnsOf<SenderListenerRow>()("addr", "client_name", "max_message_bytes");
 const key = columnsOf<SenderListenerRow>()("sender_key", "listener_topic", "client_name");
 const rest = columnsOf<SenderListenerRow>()("addr", "max_message_bytes");
+/** Named one by one: columns that a later version adds keep their defaults. */
+const written = columnsOf<SenderListenerRow>()(...key.names, ...rest.names);
 
 const sql = {
   list: `SELECT ${listed.sql()} FROM ${tables.senderListener}
          WHERE sender_key = $1 AND listener_topic = $2 ORDER BY addr COLLATE "C", client_name COLLATE "C"`,
   // Whoever unsubscribes deletes the row of the phone book first and the routes after it: either it waits for the lock,
   // and then deletes this route too, or this waits for it, and then finds no row.
-  remember: `INSERT INTO ${tables.senderListener} AS known
-             SELECT met.* FROM jsonb_populate_record(NULL::${tables.senderListener}, $1) AS met
+  remember: `INSERT INTO ${tables.senderListener} AS known (${written.sql()})
+             SELECT ${written.sql("met")} FROM jsonb_populate_record(NULL::${tables.senderListener}, $1) AS met
              CROSS JOIN LATERAL (
                SELECT FROM ${tables.topicAddr} AS book
                WHERE book.topic = met.listener_topic AND book.client_name = met.client_name

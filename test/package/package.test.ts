@@ -1,72 +1,37 @@
 /**
  * The package as a user gets it: packed, installed into an empty project, imported, type-checked and run.
  */
-import { execFile } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { testDatabase } from "../support/database.js";
-import { projectDirectory } from "../support/program.js";
+import { manifest, pack, projectBin, run } from "./pack.js";
 
-interface Manifest {
-  readonly version: string;
-  readonly files: readonly string[];
-  readonly exports: Readonly<Record<string, unknown>>;
-  readonly devDependencies: Readonly<Record<string, string>>;
-}
-
-const manifest = JSON.parse(readFileSync(join(projectDirectory, "package.json"), "utf8")) as Manifest;
 /** What can be imported, as a user names it: `hawser`, `hawser/frames`, … */
 const entryPoints = Object.keys(manifest.exports)
   .filter((path) => path !== "./package.json")
   .map((path) => `hawser${path.slice(1)}`);
 
 const directory = mkdtempSync(join(tmpdir(), "hawser-package-"));
-const staged = join(directory, "staged");
 const project = join(directory, "project");
 const installed = join(project, "node_modules", "hawser");
-const projectBin = join(projectDirectory, "node_modules", ".bin");
 const tsc = join(project, "node_modules", "typescript", "bin", "tsc");
 let packed: readonly string[] = [];
-
-/** Runs a program; what it wrote is in the error if it fails. */
-async function run(
-  command: string,
-  args: readonly string[],
-  cwd: string,
-  env: NodeJS.ProcessEnv = {},
-): Promise<string> {
-  try {
-    const { stdout } = await promisify(execFile)(command, args, { cwd, env: { ...process.env, ...env } });
-    return stdout;
-  } catch (cause) {
-    const { stdout, stderr } = cause as { stdout: string; stderr: string };
-    throw new Error(`${command} ${args.join(" ")} failed in ${cwd}:\n${stdout}\n${stderr}`, { cause });
-  }
-}
 
 function write(name: string, text: string): void {
   writeFileSync(join(project, name), text);
 }
 
 beforeAll(async () => {
-  // Built beside the checkout, so that nobody's dist/ is in the way or out of date.
-  for (const name of ["package.json", "README.md", "LICENSE", ...manifest.files.filter((name) => name !== "dist")]) {
-    cpSync(join(projectDirectory, name), join(staged, name), { recursive: true });
-  }
-  await run(join(projectBin, "tsc"), ["-p", "tsconfig.build.json", "--outDir", join(staged, "dist")], projectDirectory);
-  const [tarball] = JSON.parse(await run("npm", ["pack", "--json", "--ignore-scripts"], staged)) as [
-    { filename: string; files: { path: string }[] },
-  ];
-  packed = tarball.files.map(({ path }) => path);
+  const { tarball, files } = await pack(join(directory, "staged"));
+  packed = files;
 
   mkdirSync(project);
   write("package.json", JSON.stringify({ name: "user", private: true, type: "module" }));
   const tools = ["typescript", "@types/node"].map((name) => `${name}@${manifest.devDependencies[name]}`);
   const quiet = ["--prefer-offline", "--no-audit", "--no-fund", "--loglevel=error"];
-  await run("npm", ["install", ...quiet, join(staged, tarball.filename), ...tools], project);
+  await run("npm", ["install", ...quiet, tarball, ...tools], project);
   const compilerOptions = {
     target: "ES2022",
     lib: ["ES2023", "ESNext.Disposable"],

@@ -1,7 +1,8 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { errorTable } from "../../generated/ts/errors/errors.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { handshakeVectors } from "./vectors.js";
+import { conversationVectors, handshakeVectors } from "./vectors.js";
 
 const text = readFileSync(new URL("../../docs/protocol.md", import.meta.url), "utf8");
 
@@ -13,6 +14,13 @@ describe("docs/protocol.md", () => {
     for (const [name, value] of rows) expect(`${name} ${constants[name!]}`).toBe(`${name} ${value}`);
   });
 
+  it("gives the numbers of the errors", () => {
+    const rows = [...text.matchAll(/^\| (\d+) \| `(\w+)` \| /gm)].map(([, number, code]) => [code, Number(number)]);
+    expect(rows.length).toBeGreaterThanOrEqual(9);
+    const errors = errorTable as Readonly<Record<string, { readonly wireCode: number }>>;
+    for (const [code, number] of rows) expect([code, errors[code!]?.wireCode]).toEqual([code, number]);
+  });
+
   it("works the first vector of the handshake through", () => {
     const [vector] = handshakeVectors;
     const worked = /the Hello's MAC covers these bytes.*?```\n(.*?)\n```/s.exec(text)?.[1] ?? "";
@@ -20,5 +28,20 @@ describe("docs/protocol.md", () => {
     const hex = worked.split("\n").map((line) => line.trim().split(/ {2,}/)[0]?.replace(" ", "") ?? "");
     expect(hex.join("")).toBe(vector?.helloMacInputHex);
     for (const field of ["secretHex", "helloMacHex", "welcomeMacHex"] as const) expect(text).toContain(vector?.[field]);
+  });
+
+  it("shows the first conversation of the vectors byte by byte", () => {
+    const { steps } = conversationVectors[0]!;
+    const shown = /## A conversation, byte by byte.*?```\n(.*?)\n```/s.exec(text)?.[1] ?? "";
+    const said = shown.split(/^(?=[→←])/m).map((step) => {
+      const [head = "", ...lines] = step.trimEnd().split("\n");
+      return { head, hex: lines.join("").replaceAll(" ", "") };
+    });
+    expect(said).toEqual(
+      steps.map(({ from, frame = "preamble", why, hex, frameHex }) => ({
+        head: `${from === "dialler" ? "→" : "←"} ${frame}: ${why}`,
+        hex: frameHex ?? hex,
+      })),
+    );
   });
 });

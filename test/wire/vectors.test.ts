@@ -1,12 +1,24 @@
 import { fromBinary, fromJson, toBinary, toJson } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
 import { FrameSchema } from "../../generated/ts/es/hawser/peer/v1/frames_pb.js";
-import { decodeFrame } from "../../src/wire/index.js";
+import { decodeFrame, decompress, FrameDecoder, ownCapabilities } from "../../src/wire/index.js";
 import { decode, encode } from "./coding.js";
-import { acceptedVectors, bytesOfHex, frameVectors, hexOfBytes, refusedVectors } from "./vectors.js";
+import {
+  acceptedVectors,
+  bytesOfHex,
+  frameVectors,
+  hexOfBytes,
+  longFrameVectors,
+  payloadVectors,
+  refusedVectors,
+  type StreamVector,
+  streamVectors,
+} from "./vectors.js";
 
 /** A frame without its length prefix. */
 const bodyOf = (hex: string): Uint8Array => bytesOfHex(hex).subarray(4);
+
+const allFrames = [...frameVectors, ...longFrameVectors];
 
 describe("the vectors of frames", () => {
   it("have every kind of frame", () => {
@@ -14,14 +26,14 @@ describe("the vectors of frames", () => {
     expect([...kinds].sort()).toEqual(FrameSchema.oneofs[0]!.fields.map((field) => field.jsonName).sort());
   });
 
-  it.each(frameVectors)("$name: another protobuf library reads and writes the same bytes", ({ frameHex, json }) => {
+  it.each(allFrames)("$name: another protobuf library reads and writes the same bytes", ({ frameHex, json }) => {
     const message = fromBinary(FrameSchema, bodyOf(frameHex));
     expect(toJson(FrameSchema, message)).toEqual(json);
     expect(hexOfBytes(toBinary(FrameSchema, message))).toBe(frameHex.slice(8));
     expect(hexOfBytes(toBinary(FrameSchema, fromJson(FrameSchema, json as never)))).toBe(frameHex.slice(8));
   });
 
-  it.each(frameVectors)("$name: what is decoded is encoded to the same bytes", ({ frameHex }) => {
+  it.each(allFrames)("$name: what is decoded is encoded to the same bytes", ({ frameHex }) => {
     const frames = decode([bytesOfHex(frameHex)]);
     expect(frames).toHaveLength(1);
     expect(hexOfBytes(encode(...frames))).toBe(frameHex);
@@ -37,8 +49,41 @@ describe("the vectors of frames", () => {
   });
 
   it("have lengths that fit their frames", () => {
-    for (const { frameHex } of [...frameVectors, ...acceptedVectors, ...refusedVectors]) {
+    for (const { frameHex } of [...allFrames, ...acceptedVectors, ...refusedVectors]) {
       expect(Number.parseInt(frameHex.slice(0, 8), 16)).toBe(frameHex.length / 2 - 4);
     }
+  });
+});
+
+describe("the vectors of streams", () => {
+  /** What the decoder makes of the stream when it comes in pieces of this size. */
+  function receive({ hex, preamble, maxFrameBytes }: StreamVector, pieceBytes: number) {
+    const decoder = new FrameDecoder({ maxFrameBytes, ...(preamble ? { preamble: Buffer.from("HWS1") } : {}) });
+    const bytes = bytesOfHex(hex);
+    const frames: string[] = [];
+    try {
+      for (let at = 0; at < bytes.length; at += pieceBytes) {
+        decoder.push(bytes.slice(at, at + pieceBytes));
+        for (let frame = decoder.next(); frame !== undefined; frame = decoder.next()) frames.push(frame.kind);
+      }
+    } catch (error) {
+      expect(error).toMatchObject({ code: "protocol_violation" });
+      return { frames, end: "refused" };
+    }
+    return { frames, end: "waits" };
+  }
+
+  it.each(streamVectors)("$name: $description", (vector) => {
+    const { frames, end } = vector;
+    for (const pieceBytes of [1, 2, 3, 5, 1 << 20]) expect(receive(vector, pieceBytes)).toEqual({ frames, end });
+  });
+});
+
+describe("the vectors of payloads", () => {
+  it.each(payloadVectors)("$name: $description", async ({ compression, payloadHex, uncompressedBytes, resultHex }) => {
+    const expanded = decompress(bytesOfHex(payloadHex), compression, uncompressedBytes, 1 << 20);
+    if (!ownCapabilities.includes(compression)) await expect(expanded).rejects.toMatchObject({ code: "not_supported" });
+    else if (resultHex !== undefined) expect(hexOfBytes(await expanded)).toBe(resultHex);
+    else await expect(expanded).rejects.toMatchObject({ code: "protocol_violation" });
   });
 });

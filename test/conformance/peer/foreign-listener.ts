@@ -1,0 +1,279 @@
+/**
+ * A foreign peer's receiving half, after docs/protocol.md and docs/store-protocol.md.
+ *
+ * Everything of a channel runs one after another, so that a drain always begins after the question that it answers.
+ */
+import { gunzipSync } from "node:zlib";
+import type { DrainedRow, ForeignStore, Position } from "./store.js";
+import type { Decision, FrameJson, HelloJson, WireConnection } from "./wire.js";
+
+const creditBytes = 65536;
+const maxMessageBytes = 1 << 20;
+
+/** A message as it was handled. */
+export interface Handled {
+  readonly sender: string;
+  readonly text: string;
+  readonly headers: readonly (readonly [string, string])[];
+  /** Undefined for at-most-once. */
+  readonly position: Position | undefined;
+}
+
+interface Message extends Omit<Handled, "sender"> {
+  readonly topicKey: number;
+}
+
+interface ChannelState {
+  readonly connectionKey: number;
+  readonly sender: string;
+  /** Accepted. */
+  watermark: Position;
+  /** Committed. */
+  cursor: Position;
+  connection: WireConnection | undefined;
+  epoch: number;
+  backlog: number;
+  live: boolean;
+  /** Numbered messages from the connection that wait for lower ones. */
+  held: Message[];
+  tail: Promise<void>;
+}
+
+/** The channels that lead to one peer. */
+export class ForeignListener {
+  private readonly channels = new Map<number, ChannelState>();
+  private readonly gaps: string[] = [];
+  /** The newest connection. */
+  latest: WireConnection | undefined;
+
+  constructor(
+    private readonly store: ForeignStore,
+    private readonly handle: (message: Handled) => void,
+  ) {}
+
+  /** Whatever went wrong that the protocol says to report. */
+  get reported(): readonly string[] {
+    return this.gaps;
+  }
+
+  /** Takes what was stored while nobody listened. */
+  async start(): Promise<void> {
+    for (const connectionKey of await this.store.channelsWithMessages()) await this.announced(connectionKey);
+  }
+
+  /** Decides on a Hello that has proved itself. */
+  async decide(hello: HelloJson): Promise<Decision> {
+    const row = await this.store.channel(hello.connectionKey);
+    const isOurs = row?.sender_name === hello.senderName && row.source_topic === hello.sourceTopic;
+    if (!isOurs || row.owner !== this.store.name) return refuse("WRONG_PEER", "not a channel to this peer");
+    if ((await this.store.senderEpoch(hello.senderName)) !== Number(hello.epoch)) {
+      return refuse("FENCED", "the catalog has another epoch");
+    }
+    const channel = this.channelOf(hello.connectionKey, row);
+    channel.backlog = await this.store.countAfter(channel.connectionKey, channel.watermark);
+    const { cursor, backlog } = channel;
+    return {
+      welcome: {
+        cursorEpoch: String(cursor.epoch),
+        cursor: String(cursor.number),
+        backlog: String(backlog),
+        credit: String(creditBytes),
+        maxMessageBytes: String(maxMessageBytes),
+      },
+    };
+  }
+
+  /** A sender was welcomed. */
+  onConnection(hello: HelloJson, connection: WireConnection): void {
+    const channel = this.channels.get(hello.connectionKey)!;
+    channel.connection?.end();
+    channel.connection = connection;
+    this.latest = connection;
+    channel.epoch = Number(hello.epoch);
+    channel.live = false;
+    channel.held = [];
+    this.soon(channel, async () => {
+      await this.drain(channel);
+      // No row of an older epoch is left: the new one begins.
+      if (channel.epoch > channel.watermark.epoch) channel.watermark = { epoch: channel.epoch, number: 0 };
+      this.ack(channel);
+    });
+    void this.listen(channel, connection);
+  }
+
+  /** Messages may be stored in the channel. */
+  async announced(connectionKey: number): Promise<void> {
+    const row = await this.store.channel(connectionKey);
+    if (row === undefined || row.owner !== this.store.name) return;
+    const channel = this.channelOf(connectionKey, row);
+    this.soon(channel, () => this.drain(channel));
+    await channel.tail;
+  }
+
+  /** Says Goodbye with the committed cursors. */
+  async stop(): Promise<void> {
+    for (const channel of this.channels.values()) {
+      await channel.tail;
+      const { epoch, number } = channel.cursor;
+      channel.connection?.send({ goodbye: { epoch: String(epoch), number: String(number) } });
+      channel.connection?.end();
+    }
+  }
+
+  private channelOf(
+    connectionKey: number,
+    row: { sender_name: string; cursor_epoch: number; cursor: number },
+  ): ChannelState {
+    let channel = this.channels.get(connectionKey);
+    if (channel === undefined) {
+      const cursor = { epoch: Number(row.cursor_epoch), number: Number(row.cursor) };
+      channel = {
+        connectionKey,
+        sender: row.sender_name,
+        watermark: cursor,
+        cursor,
+        connection: undefined,
+        epoch: 0,
+        backlog: 0,
+        live: false,
+        held: [],
+        tail: Promise.resolve(),
+      };
+      this.channels.set(connectionKey, channel);
+    }
+    return channel;
+  }
+
+  private async listen(channel: ChannelState, connection: WireConnection): Promise<void> {
+    for (let frame = await connection.receive(); frame !== undefined; frame = await connection.receive()) {
+      const { batch, goLive, goodbye } = frame;
+      if (batch !== undefined) this.soon(channel, () => this.take(channel, batch));
+      else if (goLive !== undefined) {
+        this.soon(channel, async () => {
+          await this.drain(channel);
+          channel.live = true;
+          this.ack(channel);
+        });
+      } else if (goodbye !== undefined) {
+        this.soon(channel, async () => {
+          const { epoch, number } = channel.cursor;
+          connection.send({ goodbye: { epoch: String(epoch), number: String(number) } });
+          connection.end();
+        });
+      }
+    }
+    if (channel.connection === connection) channel.connection = undefined;
+  }
+
+  private soon(channel: ChannelState, work: () => Promise<void>): void {
+    channel.tail = channel.tail.then(work);
+  }
+
+  private async take(channel: ChannelState, batch: FrameJson): Promise<void> {
+    for (const message of messagesOf(batch)) {
+      if (message.position === undefined) this.handle({ ...message, sender: channel.sender });
+      else if (isAfter(message.position, channel.watermark)) channel.held.push(message);
+    }
+    this.release(channel);
+    if (channel.held.length > 0) {
+      await this.drain(channel);
+      const next = channel.held[0]?.position;
+      if (next !== undefined && next.epoch === channel.watermark.epoch && next.number > channel.watermark.number + 1) {
+        this.gaps.push(`${channel.watermark.number + 1} to ${next.number - 1} of ${channel.sender}`);
+        channel.watermark = { epoch: next.epoch, number: next.number - 1 };
+        this.release(channel);
+      }
+    }
+    await this.commit(channel);
+  }
+
+  /** Accepts what is held and in order. */
+  private release(channel: ChannelState): void {
+    for (let message = channel.held[0]; message?.position !== undefined; message = channel.held[0]) {
+      const { epoch, number } = message.position;
+      if (isAfter(message.position, channel.watermark)) {
+        if (epoch !== channel.watermark.epoch || number !== channel.watermark.number + 1) return;
+        channel.watermark = message.position;
+        this.handle({ ...message, sender: channel.sender });
+      }
+      channel.held.shift();
+    }
+  }
+
+  /** Takes stored messages until none is left, and commits them. */
+  private async drain(channel: ChannelState): Promise<void> {
+    for (;;) {
+      const { rows, left } = await this.store.drainAfter(channel.connectionKey, channel.watermark);
+      for (const row of rows) {
+        channel.watermark = { epoch: row.epoch, number: row.number };
+        this.handle({ ...messageOfRow(row), sender: channel.sender });
+      }
+      channel.backlog = left;
+      if (rows.length > 0) await this.commit(channel);
+      if (left === 0) break;
+    }
+    this.release(channel);
+  }
+
+  /** Moves the cursor to the watermark, since everything accepted is handled; only then acknowledges. */
+  private async commit(channel: ChannelState): Promise<void> {
+    if (!isAfter(channel.watermark, channel.cursor) || channel.watermark.number === 0) return;
+    const result = await this.store.commit(channel.connectionKey, channel.watermark);
+    if (result !== "committed") throw new Error(`the cursor was not committed: ${result}`);
+    channel.cursor = channel.watermark;
+    this.ack(channel);
+  }
+
+  private ack({ connection, cursor, backlog, live }: ChannelState): void {
+    connection?.send({
+      ack: {
+        epoch: String(cursor.epoch),
+        number: String(cursor.number),
+        credit: String(creditBytes),
+        backlog: String(backlog),
+        live,
+      },
+    });
+  }
+}
+
+function refuse(code: string, message: string): Decision {
+  return { refuse: { code: `ERROR_CODE_${code}`, message } };
+}
+
+function isAfter(a: Position, b: Position): boolean {
+  return a.epoch > b.epoch || (a.epoch === b.epoch && a.number > b.number);
+}
+
+/** The messages of a batch: payloads with what is said of them by index. */
+function messagesOf(batch: FrameJson): Message[] {
+  const isNumbered = batch["delivery"] === "DELIVERY_AT_LEAST_ONCE";
+  return (batch["payloads"] as string[]).map((base64, index) => {
+    const packed = at(batch["compressions"], index);
+    const entry = at(batch["headers"], index);
+    const payload = Buffer.from(base64, "base64");
+    return {
+      topicKey: batch["topicKey"],
+      text: (packed === undefined ? payload : expand(payload, Number(packed["uncompressedBytes"] ?? 0))).toString(),
+      headers: ((entry?.["headers"] ?? []) as FrameJson[]).map(({ name, value = "" }) => [name, value] as const),
+      position: isNumbered
+        ? { epoch: Number(batch["epoch"]), number: Number(batch["firstNumber"]) + index }
+        : undefined,
+    };
+  });
+}
+
+function at(entries: FrameJson[] | undefined, index: number): FrameJson | undefined {
+  return entries?.find((entry) => (entry["index"] ?? 0) === index);
+}
+
+function expand(payload: Uint8Array, uncompressedBytes: number): Buffer {
+  const expanded = gunzipSync(payload, { maxOutputLength: Math.max(uncompressedBytes, 1) });
+  if (expanded.length !== uncompressedBytes) throw new Error("a payload expands to another length");
+  return expanded;
+}
+
+function messageOfRow({ epoch, number, topicKey, codec, headers, payload }: DrainedRow): Message {
+  const text = (codec === 1 ? gunzipSync(payload, { maxOutputLength: maxMessageBytes }) : payload).toString();
+  return { topicKey, text, headers, position: { epoch, number } };
+}

@@ -1,0 +1,219 @@
+/**
+ * The half of a foreign peer that works in Postgres: the statements of docs/store-protocol.md, in the order that the page
+ * says. One connection is enough for it: the session.
+ */
+import { createHash } from "node:crypto";
+import pg from "pg";
+import { statement } from "./statements.js";
+
+/** A place in a channel. */
+export interface Position {
+  readonly epoch: number;
+  readonly number: number;
+}
+
+/** A channel as its listener finds it. */
+export interface OwnedChannel {
+  readonly connectionKey: number;
+  readonly cursor: Position;
+}
+
+/** A row of a drain. */
+export interface DrainedRow extends Position {
+  readonly topicKey: number;
+  readonly codec: number;
+  readonly headers: readonly (readonly [string, string])[];
+  readonly payload: Buffer;
+}
+
+const maxRows = 100;
+const maxBytes = 1 << 20;
+
+/** The NOTIFY channel of a listener. */
+export function messageChannel(listenerName: string): string {
+  return `hawser_messages_${createHash("sha256").update(listenerName).digest("hex").slice(0, 40)}`;
+}
+
+/** The session of one peer, which has its name. */
+export class ForeignStore implements AsyncDisposable {
+  private constructor(
+    private readonly session: pg.Client,
+    readonly name: string,
+    readonly epoch: number,
+  ) {}
+
+  /** Takes the name: the lease lock first, then the epoch. */
+  static async open(databaseUrl: string, name: string): Promise<ForeignStore> {
+    const session = new pg.Client({ connectionString: databaseUrl });
+    session.on("error", () => undefined);
+    session.setTypeParser(pg.types.builtins.INT8, Number);
+    await session.connect();
+    try {
+      const { rows: known } = await session.query<{ id: number }>(statement("migrations"));
+      if (known.at(-1)?.id !== 1) throw new Error(`the schema is at migration ${known.at(-1)?.id}; this peer knows 1`);
+      const { rows: lock } = await session.query<{ locked: boolean }>(statement("lock-lease"), [name]);
+      if (lock[0]?.locked !== true) throw new Error(`the name "${name}" is in use`);
+      const { rows: taken } = await session.query<{ epoch: number }>(statement("take-name"), [name]);
+      return new ForeignStore(session, name, taken[0]!.epoch);
+    } catch (error) {
+      await session.end();
+      throw error;
+    }
+  }
+
+  /** Newest first. */
+  async secrets(): Promise<Buffer[]> {
+    return (await this.rows<{ secret: Buffer }>("secrets", [])).map(({ secret }) => secret);
+  }
+
+  async listenersOf(topic: string): Promise<{ addr: string; client_name: string; max_message_bytes: number }[]> {
+    return await this.rows("listeners", [topic]);
+  }
+
+  async topicKey(topic: string): Promise<number> {
+    return (await this.rows<{ k: number }>("topic-key", [topic]))[0]!.k;
+  }
+
+  async topicOfKey(key: number): Promise<string | undefined> {
+    return (await this.rows<{ topic: string }>("topic-of-key", [key]))[0]?.topic;
+  }
+
+  async connectionKey(sourceTopic: string, listenerName: string): Promise<{ connection_key: number; owner: string }> {
+    return (await this.rows<never>("connection-key", [this.name, sourceTopic, listenerName]))[0]!;
+  }
+
+  /** Who has the channel, and where. */
+  async ownerOf(connectionKey: number): Promise<{ name: string; addr: string | null }> {
+    return (await this.rows<never>("owner", [connectionKey]))[0]!;
+  }
+
+  async rememberRoute(
+    sourceTopic: string,
+    topic: string,
+    listener: { client_name: string; addr: string; max_message_bytes: number },
+  ): Promise<void> {
+    const { client_name, addr, max_message_bytes } = listener;
+    await this.rows("remember-route", [`${this.name}:${sourceTopic}`, topic, client_name, addr, max_message_bytes]);
+  }
+
+  async routesOf(sourceTopic: string, topic: string): Promise<string[]> {
+    const rows = await this.rows<{ client_name: string }>("routes", [`${this.name}:${sourceTopic}`, topic]);
+    return rows.map(({ client_name }) => client_name);
+  }
+
+  /** Stores messages of one topic, and tells their listener. False: the name is lost. */
+  async store(
+    channel: { connectionKey: number; owner: string },
+    firstNumber: number,
+    messages: readonly { topicKey: number; payload: Uint8Array; headers?: readonly (readonly [string, string])[] }[],
+  ): Promise<boolean> {
+    const [answer] = await this.rows<{ held: boolean }>("store-messages", [
+      this.name,
+      this.epoch,
+      channel.connectionKey,
+      firstNumber,
+      messages.map(({ topicKey }) => topicKey),
+      messages.map(({ payload }) => payload.length),
+      messages.map(() => 0),
+      JSON.stringify(messages.map(({ headers = null }) => headers)),
+      Buffer.concat(messages.map(({ payload }) => payload)),
+    ]);
+    if (answer?.held !== true) return false;
+    await this.rows("announce", [messageChannel(channel.owner), String(channel.connectionKey)]);
+    return true;
+  }
+
+  async ownedChannels(): Promise<OwnedChannel[]> {
+    const rows = await this.rows<{ connection_key: number; cursor_epoch: number; cursor: number }>("owned-channels", [
+      this.name,
+    ]);
+    return rows.map(({ connection_key, cursor_epoch, cursor }) => ({
+      connectionKey: connection_key,
+      cursor: { epoch: Number(cursor_epoch), number: Number(cursor) },
+    }));
+  }
+
+  async channelsWithMessages(): Promise<number[]> {
+    const rows = await this.rows<{ connection_key: number }>("channels-with-messages", [this.name]);
+    return rows.map(({ connection_key }) => connection_key);
+  }
+
+  /** What a Hello is checked against. */
+  async channel(
+    connectionKey: number,
+  ): Promise<
+    { sender_name: string; source_topic: string; owner: string; cursor_epoch: number; cursor: number } | undefined
+  > {
+    return (await this.rows<never>("channel", [connectionKey]))[0];
+  }
+
+  async senderEpoch(name: string): Promise<number | undefined> {
+    return (await this.rows<{ epoch: number }>("sender-epoch", [name]))[0]?.epoch;
+  }
+
+  async countAfter(connectionKey: number, { epoch, number }: Position): Promise<number> {
+    return (await this.rows<{ counted: number }>("count", [connectionKey, epoch, number, 4096]))[0]!.counted;
+  }
+
+  async drainAfter(connectionKey: number, { epoch, number }: Position): Promise<{ rows: DrainedRow[]; left: number }> {
+    const parameters = [connectionKey, epoch, number, maxRows, maxBytes, 4096];
+    const rows = await this.rows<DrainedRow & { topic_key: number; counted: number; headers: never }>(
+      "drain",
+      parameters,
+    );
+    return {
+      rows: rows.map((row) => ({ ...row, topicKey: row.topic_key, headers: row.headers ?? [] })),
+      left: (rows[0]?.counted ?? 0) - rows.length,
+    };
+  }
+
+  /** Moves the cursor. "lost": the name; "foreign": the channel has another owner. */
+  async commit(connectionKey: number, { epoch, number }: Position): Promise<"committed" | "lost" | "foreign"> {
+    const parameters = [this.name, this.epoch, [connectionKey], [epoch], [number], null, null];
+    const [row] = await this.rows<{ held: boolean; moved: boolean | null }>("commit-cursors", parameters);
+    if (row?.held !== true) return "lost";
+    return row.moved === null ? "foreign" : "committed";
+  }
+
+  /** Enters the phone book, and hears of stored messages from then on. */
+  async register(topic: string, addr: string, onAnnounced: (connectionKey: number) => void): Promise<void> {
+    const channel = messageChannel(this.name);
+    this.session.on("notification", (heard) => {
+      if (heard.channel === channel) onAnnounced(Number(heard.payload));
+    });
+    await this.session.query(`LISTEN "${channel}"`);
+    await this.inPhoneBook(async () => {
+      await this.rows("remove-name", [this.name]);
+      await this.rows("add-topic", [topic, addr, this.name, this.epoch, 67108864, false, false]);
+    });
+  }
+
+  /** Leaves the phone book and gives the name back. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      await this.inPhoneBook(() => this.rows("leave", [this.name]));
+      await this.rows("mark-clean", [this.name, this.epoch]);
+      await this.rows("unlock-lease", [this.name]);
+    } finally {
+      await this.session.end();
+    }
+  }
+
+  /** A fenced transaction: the fence, then the epoch in a statement of its own, then the phone book's lock. */
+  private async inPhoneBook(work: () => Promise<unknown>): Promise<void> {
+    await this.session.query("BEGIN ISOLATION LEVEL READ COMMITTED");
+    await this.rows("fence-lock", [this.name]);
+    const { rowCount } = await this.session.query(statement("fence-check"), [this.name, this.epoch]);
+    if (rowCount !== 1) {
+      await this.session.query("ROLLBACK");
+      throw new Error(`the name "${this.name}" is lost`);
+    }
+    await this.rows("lock-phone-book", []);
+    await work();
+    await this.session.query("COMMIT");
+  }
+
+  private async rows<Row extends object>(name: string, values: unknown[]): Promise<Row[]> {
+    return (await this.session.query<Row>(statement(name), values)).rows;
+  }
+}

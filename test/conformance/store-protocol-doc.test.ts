@@ -1,0 +1,103 @@
+/**
+ * docs/store-protocol.md says all that a peer may call, and a peer with no more rights than `hawser_peer` can do it.
+ */
+import { readFileSync } from "node:fs";
+import pg from "pg";
+import { describe, expect, it } from "vitest";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { migrations } from "../../src/store/migrations.js";
+import { messageChannel as ownMessageChannel } from "../../src/store/notifications.js";
+import { type PeerWorld, peerWorld } from "../peer/support/world.js";
+import { eventually } from "../support/eventually.js";
+import { onServer } from "../support/on-server.js";
+import { ForeignPeer } from "./peer/foreign-peer.js";
+import { NodeWire } from "./peer/node-wire.js";
+import { statement, statements } from "./peer/statements.js";
+import { messageChannel } from "./peer/store.js";
+
+const page = readFileSync(new URL("../../docs/store-protocol.md", import.meta.url), "utf8");
+const peerSources = ["store.ts", "statements.ts"].map((file) =>
+  readFileSync(new URL(`./peer/${file}`, import.meta.url), "utf8"),
+);
+
+/** Statements that the foreign peer has no use for; they are run below. */
+const runHere = ["own-epoch", "server", "remove-topic", "forget-routes", "count-attempt"];
+
+async function withRole<T>(world: PeerWorld, work: (databaseUrl: string) => Promise<T>): Promise<T> {
+  const role = `hawser_test_foreign_${process.pid}`;
+  await onServer(world.url, `CREATE ROLE ${role} LOGIN PASSWORD 'test' IN ROLE hawser_peer`);
+  try {
+    const url = new URL(world.url);
+    url.username = role;
+    url.password = "test";
+    return await work(url.href);
+  } finally {
+    await onServer(world.url, `DROP ROLE ${role}`);
+  }
+}
+
+describe("docs/store-protocol.md", () => {
+  it("has no statement that nobody runs", () => {
+    const unused = [...statements.keys()].filter(
+      (name) => !runHere.includes(name) && !peerSources.some((source) => source.includes(`"${name}"`)),
+    );
+    expect(unused).toEqual([]);
+    expect(statements.size).toBeGreaterThanOrEqual(30);
+  });
+
+  it("is of the schema's last step", () => {
+    expect(page).toContain(`the schema with migration ${migrations.at(-1)?.id} as its last`);
+  });
+
+  it("names constants that exist", () => {
+    const named = [...page.matchAll(/`(\w+(?:Ms|Rows|Bytes))`/g)].map(([, name]) => name!);
+    const known = [...Object.keys(storeConstants), "ackTimeoutMs"];
+    expect(named.filter((name) => !known.includes(name))).toEqual([]);
+  });
+
+  it("names a listener's notification channel as the peers do", () => {
+    for (const name of ["orders-1", "請求書", "n".repeat(255)]) {
+      expect(messageChannel(name)).toBe(ownMessageChannel(name));
+    }
+  });
+
+  it("asks for no more rights than a peer has", async () => {
+    await using world = await peerWorld();
+    await using wire = new NodeWire();
+    const orders = await world.started("orders-1");
+    await withRole(world, async (databaseUrl) => {
+      const guest = await ForeignPeer.start({ name: "guest-1", topic: "guest", databaseUrl, wire });
+      const { sender, topicKey } = await guest.channelTo("orders");
+      expect(await sender.send(topicKey, "one")).toBe("delivered");
+      await eventually(
+        "a message comes back",
+        async () => (await orders.sendTo("guest", "two")).outcome === "delivered",
+      );
+      await orders.stop();
+      await eventually("the listener is gone", async () => sender.goodbye !== undefined);
+      expect(await sender.send(topicKey, "three")).toBe("stored");
+      const session = new pg.Client({ connectionString: databaseUrl });
+      await session.connect();
+      try {
+        const { rows: server } = await session.query(statement("server"));
+        expect(server).toEqual([{ server: expect.stringMatching(/^\d+:[0-9A-F]{8}$/) }]);
+        const { rows: epoch } = await session.query(statement("own-epoch"), ["guest-1"]);
+        expect(epoch).toEqual([{ epoch: String(guest.store.epoch) }]);
+        await session.query("BEGIN ISOLATION LEVEL READ COMMITTED");
+        await session.query(statement("fence-lock"), ["guest-1"]);
+        expect((await session.query(statement("fence-check"), ["guest-1", guest.store.epoch])).rowCount).toBe(1);
+        await session.query(statement("lock-phone-book"));
+        expect((await session.query(statement("remove-topic"), ["guest", "guest-1"])).rowCount).toBe(1);
+        expect((await session.query(statement("forget-routes"), ["guest", "guest-1"])).rowCount).toBe(1);
+        const { connection_key } = await guest.store.connectionKey("guest", "guest-1");
+        for (const attempts of [1, 2]) {
+          expect((await session.query(statement("count-attempt"), [connection_key])).rows).toEqual([{ attempts }]);
+        }
+        await session.query("COMMIT");
+      } finally {
+        await session.end();
+      }
+      await guest.stop();
+    });
+  });
+});

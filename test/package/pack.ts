@@ -1,0 +1,50 @@
+/**
+ * The package as it would be published, made beside the checkout, so that nobody's dist/ is in the way or out of date.
+ */
+import { execFile } from "node:child_process";
+import { cpSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { projectDirectory } from "../support/program.js";
+
+/** What the tests want to know of package.json. */
+export interface Manifest {
+  readonly version: string;
+  readonly files: readonly string[];
+  readonly exports: Readonly<Record<string, unknown>>;
+  readonly devDependencies: Readonly<Record<string, string>>;
+}
+
+export const manifest = JSON.parse(readFileSync(join(projectDirectory, "package.json"), "utf8")) as Manifest;
+
+/** The programs of the project's own dependencies. */
+export const projectBin = join(projectDirectory, "node_modules", ".bin");
+
+/** Runs a program; what it wrote is in the error if it fails. */
+export async function run(
+  command: string,
+  args: readonly string[],
+  cwd: string,
+  env: NodeJS.ProcessEnv = {},
+): Promise<string> {
+  try {
+    const { stdout } = await promisify(execFile)(command, args, { cwd, env: { ...process.env, ...env } });
+    return stdout;
+  } catch (cause) {
+    const { stdout, stderr } = cause as { stdout: string; stderr: string };
+    throw new Error(`${command} ${args.join(" ")} failed in ${cwd}:\n${stdout}\n${stderr}`, { cause });
+  }
+}
+
+/** Builds and packs into a folder, which is made. Resolves with the tarball's path and the files in it. */
+export async function pack(directory: string): Promise<{ tarball: string; files: readonly string[] }> {
+  for (const name of ["package.json", "README.md", "LICENSE", ...manifest.files.filter((name) => name !== "dist")]) {
+    cpSync(join(projectDirectory, name), join(directory, name), { recursive: true });
+  }
+  const outDir = join(directory, "dist");
+  await run(join(projectBin, "tsc"), ["-p", "tsconfig.build.json", "--outDir", outDir], projectDirectory);
+  const [tarball] = JSON.parse(await run("npm", ["pack", "--json", "--ignore-scripts"], directory)) as [
+    { filename: string; files: { path: string }[] },
+  ];
+  return { tarball: join(directory, tarball.filename), files: tarball.files.map(({ path }) => path) };
+}
