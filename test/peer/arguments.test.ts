@@ -33,18 +33,18 @@ const names = (argument: string): Case<string>[] => [
   [`a ${argument} that is no string`, untyped(7), [new RegExp(`^${argument} 7`), /must be a string/, /Give a string/]],
 ];
 
-const addresses = (argument: string): Case<string>[] =>
-  ["", "localhost", "localhost:", ":4100", "localhost:65536", "a b:1", "::1:4100", "http://localhost:1"].map(
-    (address) => [
-      `${argument} ${JSON.stringify(address)}`,
-      address,
-      [
-        new RegExp(`^${argument}: ${JSON.stringify(address).replace(/[[\]/]/g, "\\$&")}`),
-        /is no address/,
-        /write host:port/,
-      ],
+const addresses = (argument: string, wrong: readonly string[]): Case<string>[] =>
+  wrong.map((address) => [
+    `${argument} ${JSON.stringify(address)}`,
+    address,
+    [
+      new RegExp(`^${argument}: ${JSON.stringify(address).replace(/[[\]/]/g, "\\$&")}`),
+      /is no address/,
+      /write host:port/,
     ],
-  );
+  ]);
+
+const malformed = ["localhost", "localhost:", ":4100", "localhost:65536", "a b:1", "::1:4100", "http://localhost:1"];
 
 function check(error: Error, said: readonly RegExp[]): void {
   for (const part of said) expect(error.message).toMatch(part);
@@ -54,8 +54,12 @@ describe("the constructor refuses", () => {
   const texts: Case<Partial<PeerOptions>>[] = [
     ...names("name").map(([what, name, said]): Case<Partial<PeerOptions>> => [what, { name }, said]),
     ...names("topic").map(([what, topic, said]): Case<Partial<PeerOptions>> => [what, { topic }, said]),
-    ...addresses("listen").map(([what, listen, said]): Case<Partial<PeerOptions>> => [what, { listen }, said]),
-    ...addresses("advertise").map(([what, advertise, said]): Case<Partial<PeerOptions>> => [what, { advertise }, said]),
+    ...addresses("listen", ["", untyped(7)]).map(
+      ([what, listen, said]): Case<Partial<PeerOptions>> => [what, { listen }, said],
+    ),
+    ...addresses("advertise", ["", ...malformed]).map(
+      ([what, advertise, said]): Case<Partial<PeerOptions>> => [what, { advertise }, said],
+    ),
   ];
   const settings: [keyof PeerOptions, unknown][] = [
     ["creditBytes", 1_023],

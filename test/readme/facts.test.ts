@@ -20,6 +20,11 @@ const pages = [
   "CHANGELOG.md",
   "docs/delivery.md",
   "docs/protocol.md",
+  "docs/store-protocol.md",
+  "docs/compatibility.md",
+  "docs/security.md",
+  "docs/coverage-liner.md",
+  "docs/cli.md",
   ...decisions.map((file) => `docs/decisions/${file}`),
 ];
 
@@ -57,6 +62,11 @@ describe("the README", () => {
       `at most ${maxHandshakeFrameBytes / 1024} KiB and ${handshakeTimeoutMs / 1000} seconds for it, ` +
         `and ${maxPendingHandshakes} such handshakes at a time`,
     );
+  });
+
+  it("names the tarball that npm pack makes", () => {
+    const { name, version } = JSON.parse(read("package.json")) as { name: string; version: string };
+    expect(text).toContain(`${name}-${version}.tgz`);
   });
 
   it("asks for the Node that package.json asks for", () => {

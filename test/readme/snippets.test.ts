@@ -8,11 +8,13 @@ import { describe, expect, it } from "vitest";
 import { testDatabase } from "../support/database.js";
 import { projectDirectory, startCommand } from "../support/program.js";
 import { temporaryDirectory } from "../support/temporary.js";
-import { programOf, type Snippet, snippetsOf } from "./snippets.js";
+import { programOf, projectStepsOf, type Snippet, snippetsOf } from "./snippets.js";
 
 const require = createRequire(import.meta.url);
 const hawser = join(projectDirectory, "src/peer/index.js");
-const snippets = snippetsOf(readFileSync(join(projectDirectory, "README.md"), "utf8"));
+const readme = readFileSync(join(projectDirectory, "README.md"), "utf8");
+const snippets = snippetsOf(readme);
+const files = projectStepsOf(readme).flatMap((step) => (step.kind === "file" ? [step] : []));
 const fileOf = ({ line }: Snippet) => `readme-line-${line}.mts`;
 
 /** The compiler options of a user: strict, but not with every rule that this project has for itself. */
@@ -36,6 +38,10 @@ describe("the README's examples", () => {
   it("pass the type checker", async () => {
     const directory = temporaryDirectory();
     for (const snippet of snippets) writeFileSync(join(directory, fileOf(snippet)), programOf(snippet, hawser));
+    for (const { line, content } of files) {
+      const program = programOf({ code: content, usesPeer: false }, hawser);
+      writeFileSync(join(directory, `readme-line-${line}.mts`), program);
+    }
     const config = { compilerOptions: userOptions, include: ["*.mts"] };
     writeFileSync(join(directory, "tsconfig.json"), JSON.stringify(config));
     const compiler = join(require.resolve("typescript/package.json"), "../bin/tsc");

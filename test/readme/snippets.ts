@@ -3,8 +3,10 @@
  *
  *     ```ts run              a program of its own
  *     ```ts run with peer    goes on from the preamble: a running `peer`, and `orders-1` that serves `orders`
+ *     ```ts billing.ts       a file of the user's own project, which the commands of that project run
  *
- * A ```text block that follows is what the example prints.
+ * A ```text block that follows is what the example prints. The commands of the user's own project are the blocks
+ * ```sh in your project, and ```sh in your project, stays for one that runs until it is stopped.
  */
 
 /** An example. */
@@ -17,17 +19,47 @@ export interface Snippet {
   readonly prints: string | undefined;
 }
 
+/** A step in the user's own project, in the order of the page. */
+export type ProjectStep =
+  | { readonly kind: "file"; readonly line: number; readonly name: string; readonly content: string }
+  | {
+      readonly kind: "command";
+      readonly line: number;
+      readonly script: string;
+      /** It runs until it is stopped. */
+      readonly stays: boolean;
+      /** What it prints; undefined where the page does not say. */
+      readonly prints: string | undefined;
+    };
+
 interface Block {
   readonly line: number;
   readonly info: string;
   readonly content: string;
 }
 
+const projectFile = /^ts ([\w-]+\.ts)$/;
+const projectCommand = /^sh in your project(, stays)?$/;
+
+/** What a user does in a project of their own, as the page says. */
+export function projectStepsOf(markdown: string): ProjectStep[] {
+  const blocks = blocksOf(markdown);
+  return blocks.flatMap(({ line, info, content }, index): ProjectStep[] => {
+    const name = projectFile.exec(info)?.[1];
+    if (name !== undefined) return [{ kind: "file", line, name, content }];
+    const command = projectCommand.exec(info);
+    if (command === null) return [];
+    const next = blocks[index + 1];
+    const prints = next?.info === "text" ? next.content : undefined;
+    return [{ kind: "command", line, script: content, stays: command[1] !== undefined, prints }];
+  });
+}
+
 /** The examples of a page. @throws if a block of TypeScript does not say how it is run */
 export function snippetsOf(markdown: string): Snippet[] {
   const blocks = blocksOf(markdown);
   return blocks.flatMap(({ line, info, content }, index) => {
-    if (!/^ts\b/.test(info)) return [];
+    if (!/^ts\b/.test(info) || projectFile.test(info)) return [];
     if (info !== "ts run" && info !== "ts run with peer") {
       throw new Error(`line ${line}: \`\`\`${info} does not say how it is run; write "ts run" or "ts run with peer"`);
     }
@@ -53,7 +85,7 @@ function blocksOf(markdown: string): Block[] {
 }
 
 /** The example as a program whose `hawser` is the module of the given path. */
-export function programOf({ code, usesPeer }: Snippet, hawser: string): string {
+export function programOf({ code, usesPeer }: Pick<Snippet, "code" | "usesPeer">, hawser: string): string {
   const imports = code.match(/^import .*\n/gm) ?? [];
   const body = code.replace(/^import .*\n/gm, "");
   const head = new Set([...imports, ...(usesPeer ? ['import { Peer } from "hawser";\n'] : [])].flatMap(namesOf));

@@ -2,20 +2,11 @@
  * Two real processes: exchanging messages, missing each other, coming back.
  */
 import pg from "pg";
-import { expect, it, onTestFinished } from "vitest";
-import { testDatabase } from "../support/database.js";
+import { expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
+import { ownDatabase, textsOf } from "./support/own-database.js";
 import { peerProcess, runningPeer } from "./support/peer-process.js";
-
-/** The URL of a database that goes when the test has finished, after the processes that were started later. */
-async function ownDatabase(): Promise<string> {
-  const database = await testDatabase();
-  onTestFinished(() => database.drop());
-  return database.url;
-}
-
-const texts = (peer: { messages: { all: { text: string }[] } }): string[] => peer.messages.all.map(({ text }) => text);
 
 it("exchange messages and replies, once each and in order", async () => {
   const url = await ownDatabase();
@@ -25,8 +16,8 @@ it("exchange messages and replies, once each and in order", async () => {
   const receipts = await Promise.all(sent);
   expect(receipts.every(({ outcome, peer }) => peer === "b-1" && /delivered|stored/.test(outcome))).toBe(true);
   await a.messages.length(500);
-  expect(texts(b)).toEqual(sent.map((_, n) => `${n}`));
-  expect(texts(a)).toEqual(sent.map((_, n) => `re ${n}`));
+  expect(textsOf(b)).toEqual(sent.map((_, n) => `${n}`));
+  expect(textsOf(a)).toEqual(sent.map((_, n) => `re ${n}`));
   expect(a.messages.all[0]).toMatchObject({ from: "b", sender: "b-1", to: "a" });
   // Both end by themselves: a stopped peer leaves no socket, session or timer behind.
   expect(await Promise.all([a.finish(), b.finish()])).toEqual(Array(2).fill({ status: 0, signal: null }));
@@ -45,7 +36,7 @@ it("end by themselves also when they are stopped in the middle of much", async (
     await a.call("hurryStream", 1_000);
     await b.messages.length(100);
     expect(await b.finish()).toEqual({ status: 0, signal: null });
-    taken.push(...texts(b));
+    taken.push(...textsOf(b));
   }
   const last = await a.call("endStream");
   expect(await a.finish()).toEqual({ status: 0, signal: null });
@@ -54,7 +45,7 @@ it("end by themselves also when they are stopped in the middle of much", async (
   await b.messages.find(({ text }) => text === `x ${last}`);
   // Each once and in order, over all the stops.
   const sent = Array.from({ length: last }, (_, n) => n + 1).filter((number) => !refused.has(number));
-  expect([...taken, ...texts(b)]).toEqual(sent.map((number) => `x ${number}`));
+  expect([...taken, ...textsOf(b)]).toEqual(sent.map((number) => `x ${number}`));
 });
 
 it("need not run at the same time: what was stored by a sender that has exited reaches a listener never met", async () => {
@@ -67,7 +58,7 @@ it("need not run at the same time: what was stored by a sender that has exited r
   expect(await rowsOf(url, count)).toEqual([{ count: 3 }]);
   const b = await runningPeer(url, "b-1");
   await b.messages.length(3);
-  expect(texts(b)).toEqual(["1", "2", "3"]);
+  expect(textsOf(b)).toEqual(["1", "2", "3"]);
   await eventually("they are gone from the store", async () => (await rowsOf(url, count))[0]?.["count"] === 0);
   expect((await b.finish()).status).toBe(0);
 });
@@ -100,11 +91,11 @@ it("go on where they were after both were restarted, in good order or not", asyn
     await b[end]();
     for (const text of ["3", "4"]) expect((await a.call("sendTo", topic, text)).outcome).toBe("stored");
     await a[end]();
-    const before = texts(b);
+    const before = textsOf(b);
     [a, b] = await Promise.all([runningPeer(url, names[0]), runningPeer(url, names[1])]);
     for (const text of ["5", "6"]) await a.call("sendTo", topic, text);
     await b.messages.length(4);
-    expect([...before, ...texts(b)]).toEqual(["1", "2", "3", "4", "5", "6"]);
+    expect([...before, ...textsOf(b)]).toEqual(["1", "2", "3", "4", "5", "6"]);
     await Promise.all([a.finish(), b.finish()]);
   }
 });
@@ -132,7 +123,7 @@ it("cannot have one name: the second ends with name_in_use, and gets the name wh
   expect(tookMs).toBeLessThan(5_000);
   expect((await a.call("sendTo", "twin", "2")).outcome).toMatch(/delivered|stored/);
   await patient.messages.length(1);
-  expect(texts(patient)).toEqual(["2"]);
+  expect(textsOf(patient)).toEqual(["2"]);
   // The impatient one has ended as if nothing were: it may be tried again, and is refused again.
   await expect(impatient.call("run")).rejects.toMatchObject({ code: "name_in_use" });
   expect((await impatient.finish()).status).toBe(0);

@@ -27,6 +27,13 @@ async function handle(message: Message): Promise<void> {
   if (options.handler === "ledger") await ledger?.begin(Buffer.from(message.payload).toString());
   tell({ kind: "message", message: received(message) });
   if (options.handler === "reply") await message.reply(`re ${Buffer.from(message.payload).toString()}`);
+  if (options.handler === "round") await sendOn(message);
+  if (options.handler === "hold") await new Promise(() => undefined);
+}
+
+async function sendOn(message: Message): Promise<void> {
+  const [name, left] = Buffer.from(message.payload).toString().split(" ");
+  if (Number(left) > 0) await message.reply(`${name} ${Number(left) - 1}`);
 }
 
 peer.on("status", (status) => tell({ kind: "status", status: JSON.parse(JSON.stringify(status)) }));
@@ -80,6 +87,14 @@ const work: Work = {
     await ledger?.close();
   },
   sendTo: (topic, text, delivery) => peer.sendTo(topic, text, { delivery }),
+  async sendAll(topic, text) {
+    const receipts = await peer.sendAll(topic, text);
+    return receipts.map((each) => ({ peer: each.peer, outcome: "error" in each ? each.error.code : each.outcome }));
+  },
+  subscribe: (topic) => peer.subscribe(topic),
+  unsubscribe: (topic) => peer.unsubscribe(topic),
+  refreshAddressTopic: (topic) => peer.refreshAddressTopic(topic),
+  listAddresses: (topic) => peer.listAddresses(topic),
   pendingCount: () => peer.pendingCount(),
   async beginStream(streamOptions) {
     ending = false;

@@ -1,14 +1,18 @@
 /**
  * What a test and its peer processes say to each other over IPC, as JSON.
  */
-import type { PeerOptions, PeerStatus, Receipt } from "../../../src/peer/index.js";
+import type { ListenerEntry, PeerOptions, PeerStatus, Receipt } from "../../../src/peer/index.js";
 import type { Received } from "../../peer/support/world.js";
 
 /** What a peer process is started with. */
 export interface PeerProgramOptions {
   readonly peer: PeerOptions;
-  /** What its handler does after telling of the message: nothing, a reply, or a row in the ledger. Default: nothing. */
-  readonly handler?: "report" | "reply" | "ledger" | undefined;
+  /**
+   * What its handler does after telling of the message: nothing, a reply, a row in the ledger, or, for a message that is
+   * to go round, awaiting its way back ("x 7" goes back as "x 6"; "x 0" has arrived). "hold": it never ends. Default:
+   * nothing.
+   */
+  readonly handler?: "report" | "reply" | "ledger" | "round" | "hold" | undefined;
   /** Where the ledger is: a URL that stays reachable. */
   readonly ledgerUrl?: string | undefined;
 }
@@ -19,6 +23,12 @@ export interface Calls {
   run(): string;
   stop(): void;
   sendTo(topic: string, text: string, delivery?: "at-least-once" | "at-most-once"): Receipt;
+  /** The receipts, of a failed send with the error's code for the outcome. */
+  sendAll(topic: string, text: string): { readonly peer: string; readonly outcome: string }[];
+  subscribe(topic: string): void;
+  unsubscribe(topic: string): void;
+  refreshAddressTopic(topic: string): boolean;
+  listAddresses(topic: string): ListenerEntry[];
   pendingCount(): number;
   /** Begins to send numbered messages, and goes on until `endStream`; tells what was confirmed. */
   beginStream(stream: StreamOptions): void;

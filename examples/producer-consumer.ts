@@ -1,0 +1,56 @@
+/**
+ * Three clients, each with a topic of its own, subscribe to one more topic, which they share. The server sends to each
+ * client's own topic and to the shared one, whose messages go to one of them, in turn.
+ *
+ *     server-1 ── sendTo ──▶ topic "client-1" ──▶ client-1
+ *              ── sendTo ──▶ topic "client-2" ──▶ client-2
+ *              ── sendTo ──▶ topic "client-3" ──▶ client-3
+ *              ── sendTo ──▶ topic "work"     ──▶ client-1, client-2 or client-3        10 × 100 B a cycle to each topic
+ *
+ * Each client receives 100 of its own; of the 100 shared ones the first in turn receives 34, the others 33 each.
+ */
+import { Peer } from "../src/peer/index.js";
+import { allTaken, type Participant } from "./processes/participant.js";
+
+const sharedTopic = "work";
+
+async function consumer({ name, databaseUrl, everybody, say }: Participant): Promise<void> {
+  await using peer = new Peer({ name, topic: name, listen: "127.0.0.1:0", databaseUrl });
+  await peer.clearStoredMessages();
+  await peer.clearAddressesOfTopic();
+  // Before run, so that it serves the topic from its first moment.
+  await peer.subscribe(sharedTopic);
+  await everybody("has cleared");
+
+  let own = 0;
+  let shared = 0;
+  await peer.run(({ to }) => {
+    if (to === sharedTopic) shared += 1;
+    else own += 1;
+  });
+  await everybody("runs");
+
+  await everybody("is done");
+  say(`received ${own} of its own, ${shared} of the shared ones`);
+}
+
+async function producer({ name, databaseUrl, everybody, cycles }: Participant): Promise<void> {
+  await using peer = new Peer({ name, topic: "server-1", listen: "127.0.0.1:0", databaseUrl });
+  await peer.clearStoredMessages();
+  await peer.clearAddressesOfTopic();
+  await everybody("has cleared");
+
+  await peer.run();
+  await everybody("runs");
+
+  const message = Buffer.alloc(100, "x");
+  const topics = ["client-1", "client-2", "client-3", sharedTopic];
+  await cycles(async () => {
+    const round = () => topics.map((topic) => peer.sendTo(topic, message));
+    await Promise.all(Array.from({ length: 10 }, round).flat());
+  });
+  await allTaken(peer);
+  await everybody("is done");
+}
+
+export const parts = { "client-1": consumer, "client-2": consumer, "client-3": consumer, "server-1": producer };

@@ -1,0 +1,23 @@
+/**
+ * A table that somebody has locked holds nobody up for ever.
+ */
+import { expect, it } from "vitest";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { failure } from "./support/errors.js";
+import { peerWorld } from "./support/world.js";
+
+it("is given up after 5 s with store_failed", async () => {
+  expect(storeConstants.lockTimeoutMs).toBe(5_000);
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  await world.query("BEGIN");
+  await world.query("LOCK TABLE hawser.topic_addr IN ACCESS EXCLUSIVE MODE");
+  const begun = performance.now();
+  const error = await failure("store_failed", a.listAddresses("b"));
+  const tookMs = performance.now() - begun;
+  await world.query("COMMIT");
+  expect(error.message).toContain("lock timeout");
+  expect(tookMs).toBeGreaterThan(storeConstants.lockTimeoutMs - 100);
+  expect(tookMs).toBeLessThan(2 * storeConstants.lockTimeoutMs);
+  expect(await a.listAddresses("b")).toEqual([]);
+});

@@ -1,0 +1,214 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { Absences } from "../../src/peer/absences.js";
+import { OrphanWatch } from "../../src/peer/orphan-watch.js";
+import { type AbsentListener, openStore, silentLogger } from "../../src/store/index.js";
+import { ManualClock } from "../store/support/manual-clock.js";
+import { terminateHolder, textMessages, type World, world } from "../store/support/world.js";
+import { eventually } from "../support/eventually.js";
+
+const away = (name: string, epoch: number | null = 1): AbsentListener => ({ name, epoch });
+
+describe("absences", () => {
+  const afterMs = 1_000;
+  const made = () => new Absences(afterMs, 600);
+
+  it("are long enough when every look within the time has found them", () => {
+    const absences = made();
+    expect(absences.looked([away("b")], 0, 10)).toEqual([]);
+    expect(absences.looked([away("b")], 500, 510)).toEqual([]);
+    // From the end of the look that saw it first.
+    expect(absences.looked([away("b")], 1_009, 1_010)).toEqual([]);
+    expect(absences.looked([away("b")], 1_510, 1_511)).toEqual(["b"]);
+  });
+
+  it("begin again when one look did not find them", () => {
+    const absences = made();
+    absences.looked([away("b")], 0, 0);
+    absences.looked([], 500, 500);
+    expect(absences.looked([away("b")], 1_000, 1_000)).toEqual([]);
+    absences.looked([away("b")], 1_500, 1_500);
+    expect(absences.looked([away("b")], 2_000, 2_000)).toEqual(["b"]);
+  });
+
+  it("begin again when the listener has another epoch: it was there in between", () => {
+    const absences = made();
+    absences.looked([away("b", 1)], 0, 0);
+    absences.looked([away("b", 2)], 500, 500);
+    expect(absences.looked([away("b", 2)], 1_000, 1_000)).toEqual([]);
+    expect(absences.looked([away("b", 2)], 1_500, 1_500)).toEqual(["b"]);
+  });
+
+  it("begin again after a pause in which nobody looked", () => {
+    const absences = made();
+    absences.looked([away("b")], 0, 0);
+    expect(absences.looked([away("b")], 5_000, 5_000)).toEqual([]);
+    absences.forget();
+    expect(absences.looked([away("b")], 5_500, 5_500)).toEqual([]);
+    expect(absences.looked([away("b")], 6_000, 6_000)).toEqual([]);
+    expect(absences.looked([away("b")], 6_500, 6_500)).toEqual(["b"]);
+  });
+
+  it("are counted for each listener, also for a name that was never taken", () => {
+    const absences = made();
+    absences.looked([away("b", null)], 0, 0);
+    absences.looked([away("b", null), away("c")], 500, 500);
+    expect(absences.looked([away("b", null), away("c")], 1_000, 1_000)).toEqual(["b"]);
+    expect(absences.looked([away("b", null), away("c")], 1_500, 1_500)).toEqual(["b", "c"]);
+  });
+});
+
+describe("the watch for orphans", () => {
+  const orphanAfterMs = 1_000;
+  const lookMs = orphanAfterMs / 4;
+  let w: World;
+  let round = 0;
+
+  beforeAll(async () => {
+    w = await world();
+    for (const topic of ["served", "other"]) await w.store.topicKey(topic);
+  });
+  afterAll(() => w[Symbol.asyncDispose]());
+
+  /** A listener with a message of each topic in a channel of its own, and a watch that serves `served`. */
+  async function scene(topics: readonly string[], { held = false } = {}) {
+    round += 1;
+    const [lost, heir, from] = [`lost-${round}`, `heir-${round}`, `sender-${round}`];
+    const sender = await w.take(from);
+    const lease = await w.take(lost);
+    const keys: number[] = [];
+    for (const topic of topics) {
+      const key = await w.channelOf({ name: from, sourceTopic: `source ${keys.length}` }, lost);
+      const topicKey = await w.store.topicKey(topic);
+      await w.store.storeMessages(sender, key, 1, [{ topicKey, payload: Buffer.from("x") }]);
+      keys.push(key);
+    }
+    if (!held) await lease.release({ clean: false });
+    const mine = await w.take(heir);
+    const clock = new ManualClock();
+    let looks = 0;
+    const context = {
+      sender: { name: heir, sourceTopic: "served" },
+      lease: mine,
+      logger: silentLogger,
+      store: {
+        ...w.store,
+        absentListeners: async () => {
+          const found = await w.store.absentListeners();
+          // What other tests have left behind is not looked at.
+          looks += 1;
+          return found.filter(({ name }) => name === lost);
+        },
+      },
+    };
+    // A lease is written with only while its session beats, which a clock that is turned knows nothing of.
+    const watch = new OrphanWatch(context, orphanAfterMs, () => ["served"], clock);
+    watch.start();
+    /** Lets it look so many times, each look being over before the next. */
+    const look = async (times: number): Promise<void> => {
+      for (let n = 0; n < times; n++) {
+        const before = looks;
+        await eventually("the look before is over", () => clock.waits > 0);
+        clock.advance(lookMs);
+        await eventually("it has looked", () => looks > before);
+      }
+      await eventually("the last look is over", () => clock.waits > 0);
+    };
+    const owners = async () => Promise.all(keys.map(async (key) => (await w.store.channel(key))?.owner));
+    return { lost, heir, lease, keys, watch, look, owners, clock };
+  }
+
+  it("takes over what it serves, and leaves the rest", async () => {
+    const { lost, heir, watch, look, owners } = await scene(["served", "other"]);
+    await look(4);
+    expect(await owners()).toEqual([lost, lost]);
+    await look(1);
+    expect(await owners()).toEqual([heir, lost]);
+    watch.stop();
+  });
+
+  it("leaves a channel alone as soon as one of its messages is for a topic that it does not serve", async () => {
+    const { lost, heir, keys, watch, look, owners } = await scene(["served"]);
+    const other = await w.store.topicKey("other");
+    const sender = { name: `sender-${round}`, epoch: (await w.store.peerEpoch(`sender-${round}`)) as number };
+    await w.store.storeMessages(sender, keys[0] as number, 2, [{ topicKey: other, payload: Buffer.from("x") }]);
+    await look(6);
+    expect(await owners()).toEqual([lost]);
+    // It asks again after a while: somebody may have taken that message away.
+    await w.operator.query("DELETE FROM hawser.conn_messages WHERE connection_key = $1 AND number = 2", [keys[0]]);
+    await look(1);
+    expect(await owners()).toEqual([lost]);
+    await look(storeConstants.pollMs / lookMs);
+    expect(await owners()).toEqual([heir]);
+    watch.stop();
+  });
+
+  it("leaves a listener alone that is there, and one that was back in between", async () => {
+    const { lost, heir, lease, watch, look, owners } = await scene(["served"], { held: true });
+    await look(8);
+    expect(await owners()).toEqual([lost]);
+    await lease.release({ clean: false });
+    await look(4);
+    const back = await w.take(lost);
+    await back.release({ clean: true });
+    await look(4);
+    expect(await owners()).toEqual([lost]);
+    await look(2);
+    expect(await owners()).toEqual([heir]);
+    watch.stop();
+  });
+
+  it("leaves alone a channel whose stored rows are handled already", async () => {
+    const { lost, keys, watch, look, owners } = await scene(["served"]);
+    await w.operator.query(
+      "INSERT INTO hawser.conn_mess_number (connection_key, epoch, v) SELECT $1, epoch, 1 FROM hawser.peers WHERE name = $2",
+      [keys[0], `sender-${round}`],
+    );
+    await look(8);
+    expect(await owners()).toEqual([lost]);
+    watch.stop();
+  });
+
+  it("begins again after its own session was lost: the others may have lost theirs with it", async () => {
+    const { lost, heir, watch, look, owners } = await scene(["served"]);
+    await look(4);
+    const up = new Promise<void>((resolve) => {
+      const stop = w.store.on("session", (state) => {
+        if (state !== "up") return;
+        stop();
+        resolve();
+      });
+    });
+    await terminateHolder(w.operator, heir);
+    await up;
+    await look(4);
+    expect(await owners()).toEqual([lost]);
+    await look(2);
+    expect(await owners()).toEqual([heir]);
+    watch.stop();
+  });
+
+  it("takes nothing over once it was stopped, and looks no more", async () => {
+    const { lost, watch, look, owners, clock } = await scene(["served"]);
+    await look(4);
+    watch.stop();
+    clock.advance(60_000);
+    expect(clock.waits).toBe(0);
+    expect(await owners()).toEqual([lost]);
+  });
+
+  it("is harmless where several watch: one has the channel", async () => {
+    round += 1;
+    const sender = await w.take(`sender-${round}`);
+    const key = await w.channelOf({ name: `sender-${round}`, sourceTopic: "s" }, `lost-${round}`);
+    await w.store.storeMessages(sender, key, 1, textMessages("1"));
+    const stores = await Promise.all(
+      [1, 2, 3, 4].map((n) => openStore({ databaseUrl: `${w.url}?application_name=watch${n}` })),
+    );
+    const results = await Promise.all(
+      stores.map((store, n) => store.reassign({ from: `lost-${round}`, to: `heir-${n}`, connectionKeys: [key] })),
+    );
+    expect(results.map(({ length }) => length).sort()).toEqual([0, 0, 0, 1]);
+    await Promise.all(stores.map((store) => store.close()));
+  });
+});

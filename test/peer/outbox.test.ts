@@ -1,0 +1,184 @@
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { type PeerContext, SecretCache } from "../../src/peer/context.js";
+import type { Receipt } from "../../src/peer/index.js";
+import { checkOptions } from "../../src/peer/options.js";
+import { Outbox } from "../../src/peer/outbox.js";
+import { StatusEmitter } from "../../src/peer/status.js";
+import { openStore, type Store, silentLogger } from "../../src/store/index.js";
+import { eventually } from "../support/eventually.js";
+import { type PeerWorld, peerWorld } from "./support/world.js";
+
+/** Nobody listens there. */
+const deadAddress = "127.0.0.1:1";
+
+describe("the outbox of a peer", () => {
+  let w: PeerWorld;
+  let store: Store;
+  let outbox: Outbox;
+  let epoch: number;
+  let end: () => Promise<void>;
+
+  beforeEach(async () => {
+    w = await peerWorld();
+    store = await openStore({ databaseUrl: w.url });
+    const lease = await store.takeName("shop-1", { waitMs: 0 });
+    epoch = lease.epoch;
+    const secrets = new SecretCache(store);
+    await secrets.refresh();
+    const options = { name: "shop-1", topic: "shop", listen: "127.0.0.1:0", databaseUrl: w.url };
+    const context: PeerContext = {
+      sender: { name: "shop-1", sourceTopic: "shop" },
+      settings: checkOptions(options).settings,
+      store,
+      lease,
+      secrets,
+      status: new StatusEmitter(),
+      logger: silentLogger,
+      tls: undefined,
+      nameLost: () => undefined,
+    };
+    outbox = new Outbox(context);
+    end = async () => {
+      outbox.close();
+      await lease.release({ clean: true });
+      await store.close();
+    };
+  });
+  afterEach(async () => {
+    await end();
+    await w[Symbol.asyncDispose]();
+  });
+
+  async function list(topic: string, name: string, { durable = false, addr = deadAddress } = {}): Promise<void> {
+    await w.query("INSERT INTO hawser.topic_addr (topic, addr, client_name, durable) VALUES ($1, $2, $3, $4)", [
+      topic,
+      addr,
+      name,
+      durable,
+    ]);
+  }
+
+  async function unlist(): Promise<void> {
+    await w.query("DELETE FROM hawser.topic_addr");
+  }
+
+  async function send(topic: string): Promise<Receipt> {
+    const message = { delivery: "at-least-once", payload: new Uint8Array([1]), headers: undefined } as const;
+    return await (await outbox.sendTo(topic, message)).promise;
+  }
+
+  describe("forgets links", () => {
+    it("of listeners that have gone, once nobody has sent to them from one look to the next", async () => {
+      for (let n = 1; n <= 20; n++) {
+        await list(`books${n}`, `books${n}-1`);
+        expect(await send(`books${n}`)).toEqual({ outcome: "stored", peer: `books${n}-1` });
+      }
+      await unlist();
+      await outbox.look();
+      expect(outbox.links.size).toBe(20);
+      expect(await send("books7")).toEqual({ outcome: "stored", peer: "books7-1" });
+      await outbox.look();
+      expect(outbox.links.size).toBe(1);
+      await outbox.look();
+      expect(outbox.links.size).toBe(0);
+    });
+
+    it("and opens one again for the next message to whom it has met", async () => {
+      await list("books", "books-1");
+      await send("books");
+      await unlist();
+      await outbox.look();
+      await outbox.look();
+      expect(outbox.links.size).toBe(0);
+      expect(await send("books")).toEqual({ outcome: "stored", peer: "books-1" });
+      expect(await w.query("SELECT number FROM hawser.conn_messages ORDER BY 1")).toEqual([
+        { number: 1 },
+        { number: 2 },
+      ]);
+    });
+
+    it("but not of a listener that the phone book has, nor where messages wait", async () => {
+      await list("books", "books-1");
+      await list("toys", "toys-1");
+      await send("books");
+      await send("toys");
+      await w.query("DELETE FROM hawser.topic_addr WHERE topic = 'toys'");
+      await outbox.look();
+      outbox.setMayStore(false);
+      const waits = send("toys");
+      await eventually("the message waits", () => (outbox.links.get("toys-1")?.isIdle() ?? true) === false);
+      await outbox.look();
+      await outbox.look();
+      expect(outbox.links.size).toBe(2);
+      outbox.setMayStore(true);
+      expect(await waits).toEqual({ outcome: "stored", peer: "toys-1" });
+      await outbox.look();
+      expect(outbox.links.size).toBe(1);
+    });
+  });
+
+  it("stores what waited for a move to another database under the keys that its topics have there", async () => {
+    await list("books", "books-1");
+    await outbox.topics.refresh("books");
+    outbox.setMayStore(false);
+    const waits = send("books");
+    await eventually("the message waits", () => [...(outbox.links.get("books-1")?.waitingTopics() ?? [])].length === 1);
+    outbox.rebase(epoch + 1);
+    const [{ k }] = (await w.query<{ k: number }>(
+      "UPDATE hawser.topic_key SET k = k + 1000 WHERE topic = 'books' RETURNING k",
+    )) as [{ k: number }];
+    await outbox.rekey();
+    outbox.setMayStore(true);
+    expect(await waits).toEqual({ outcome: "stored", peer: "books-1" });
+    const rows = await w.query<{ topic_key: number }>("SELECT topic_key FROM hawser.conn_messages");
+    expect(rows).toEqual([{ topic_key: k }]);
+  });
+
+  describe("where nobody can be reached and nobody was used before", () => {
+    async function backlog(listener: string, rows: number): Promise<void> {
+      const { connectionKey } = await store.connectionKey({ name: "other-1", sourceTopic: "other" }, listener);
+      await w.query(
+        `INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number)
+         SELECT $1, 'x', 1, n FROM generate_series(1, $2::integer) AS n`,
+        [connectionKey, rows],
+      );
+    }
+
+    /** Reads the topic and waits until every listener is known to be down. */
+    async function findAllDown(topic: string, listeners: readonly string[]): Promise<void> {
+      await outbox.topics.refresh(topic);
+      await eventually("all are down", () => listeners.every((name) => outbox.links.get(name)?.isDown === true));
+    }
+
+    it("takes the durable listener with the least backlog, and stays with it", async () => {
+      await list("books", "books-1", { addr: "127.0.0.1:1" });
+      await list("books", "books-2", { addr: "127.0.0.1:2", durable: true });
+      await list("books", "books-3", { addr: "127.0.0.1:3", durable: true });
+      await backlog("books-2", 5);
+      await backlog("books-3", 2);
+      await findAllDown("books", ["books-1", "books-2", "books-3"]);
+      for (let n = 0; n < 5; n++) expect(await send("books")).toEqual({ outcome: "stored", peer: "books-3" });
+    });
+
+    it("does not count what a durable listener has handled already", async () => {
+      await list("books", "books-1", { addr: "127.0.0.1:1", durable: true });
+      await list("books", "books-2", { addr: "127.0.0.1:2", durable: true });
+      await backlog("books-1", 1);
+      await backlog("books-2", 3);
+      await w.query(
+        `INSERT INTO hawser.conn_mess_number (connection_key, epoch, v)
+         SELECT connection_key, 1, 3 FROM hawser.conn_key_map WHERE listener_name = 'books-2'`,
+      );
+      await findAllDown("books", ["books-1", "books-2"]);
+      expect(await send("books")).toEqual({ outcome: "stored", peer: "books-2" });
+    });
+
+    it("takes the first where none is durable", async () => {
+      await list("books", "books-1", { addr: "127.0.0.1:1" });
+      await list("books", "books-2", { addr: "127.0.0.1:2" });
+      await backlog("books-1", 3);
+      await findAllDown("books", ["books-1", "books-2"]);
+      expect(await send("books")).toEqual({ outcome: "stored", peer: "books-1" });
+    });
+  });
+});

@@ -1,0 +1,175 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { openStore, type Store } from "../../src/store/index.js";
+import { eventually } from "../support/eventually.js";
+import { type PeerWorld, peerWorld, type TestPeer } from "./support/world.js";
+
+describe("a sender whose listener's channels were handed over", () => {
+  let w: PeerWorld;
+  let store: Store;
+  let round = 0;
+  const name = (kind: string) => `${kind}-${round}`;
+  const opened: Store[] = [];
+
+  beforeAll(async () => {
+    w = await peerWorld();
+    store = await openStore({ databaseUrl: w.url });
+    opened.push(store);
+  });
+  afterAll(async () => {
+    for (const each of opened) await each.close();
+    await w[Symbol.asyncDispose]();
+  });
+
+  /** A sender that has met a listener which has left, and an heir that serves the same topic but is not listed for it. */
+  async function scene(): Promise<{ topic: string; sender: TestPeer; lost: TestPeer; heir: TestPeer }> {
+    round += 1;
+    const topic = `topic${round}`;
+    const sender = await w.started(name("sender"));
+    const lost = await w.started(name("lost"), { topic });
+    await sender.sendTo(topic, "first");
+    await lost.stop();
+    const heir = await w.started(name("heir"), { topic: `other${round}` });
+    return { topic, sender, lost, heir };
+  }
+
+  it("is connected to the new owner at once, without anything to send", async () => {
+    const { sender } = await scene();
+    const from = sender.statuses.all.length;
+    await store.reassign({ from: name("lost"), to: name("heir") });
+    const status = await sender.saw("peer_connected", ({ peer }) => peer === name("lost"), from);
+    expect(status.message).toContain(name("heir"));
+  });
+
+  it("follows the new owner when that is restarted elsewhere", async () => {
+    const { topic, sender, heir } = await scene();
+    await store.reassign({ from: name("lost"), to: name("heir") });
+    await heir.subscribe(topic);
+    for (let restart = 0; restart < 2; restart++) {
+      await eventually("it is live", async () => {
+        await Promise.all([1, 2].map(() => sender.sendTo(topic, "x")));
+        const connected = sender.statuses.all.filter(({ kind }) => kind === "peer_connected");
+        return connected.filter((status) => "peer" in status && status.peer === name("lost")).length > restart + 1;
+      });
+      await heir.stop();
+      await heir.record();
+    }
+    await eventually("what is sent under the old name is delivered", async () => {
+      const receipts = await Promise.all([sender.sendTo(topic, "y"), sender.sendTo(topic, "y")]);
+      return receipts.every(({ outcome }) => outcome === "delivered");
+    });
+  });
+
+  it("finds the new owner also when it is started after the hand-over", async () => {
+    const { topic, sender, heir } = await scene();
+    await sender.stop();
+    await store.reassign({ from: name("lost"), to: name("heir") });
+    const late = await w.started(name("sender"));
+    // Nobody is listed for the topic: it goes to the one that was met.
+    expect((await late.sendTo(topic, "z")).outcome).toMatch(/delivered|stored/);
+    const { message } = await late.saw("peer_connected", ({ peer }) => peer === name("lost"));
+    expect(message).toContain(`"${name("heir")}"`);
+    // It does not serve the topic, so that it gives it up, and has had it.
+    await heir.saw("dead_letter");
+  });
+
+  it("sends to all once each: the new owner gets nothing in the old one's place, too", async () => {
+    const { topic, sender, lost, heir } = await scene();
+    await heir.subscribe(topic);
+    await store.reassign({ from: name("lost"), to: name("heir") });
+    await sender.saw("peer_connected", ({ message }) => message.includes(`"${name("heir")}"`));
+    const peers = async (text: string) => (await sender.sendAll(topic, text)).map(({ peer }) => peer);
+    await eventually("only the new owner is sent to", async () => {
+      return JSON.stringify(await peers("to settle")) === JSON.stringify([name("heir")]);
+    });
+    expect(await peers("all")).toEqual([name("heir")]);
+    await heir.received.find(({ text }) => text === "all");
+    // Two that have each other's channels are both sent to.
+    await heir.stop();
+    const owned = await store.ownedChannels(name("heir"));
+    const connectionKeys = owned
+      .filter(({ madeFor }) => madeFor === name("heir"))
+      .map((channel) => channel.connectionKey);
+    await store.reassign({ from: name("heir"), to: name("lost"), connectionKeys });
+    await lost.record();
+    await heir.record();
+    await eventually("both are sent to", async () => (await peers("both")).length === 2);
+  });
+
+  it("sees what waits under the new owner's name", async () => {
+    const { topic, sender, heir } = await scene();
+    await heir.stop();
+    expect((await sender.sendTo(topic, "waits")).outcome).toBe("stored");
+    await store.reassign({ from: name("lost"), to: name("heir") });
+    expect(await sender.pendingCount()).toBe(1);
+    const pending = await sender.pendingByPeer();
+    expect(pending.map(({ name: listener, count }) => [listener, count])).toEqual(
+      expect.arrayContaining([
+        [name("heir"), 1],
+        [name("lost"), 0],
+      ]),
+    );
+    await sender.stop();
+    await sender.clearStoredMessages();
+    expect(await store.ownedChannels(name("heir"))).toMatchObject([{ madeFor: name("lost"), stored: 0 }]);
+  });
+
+  it("reaches the new owner with a reply to the old name", async () => {
+    round += 1;
+    const asker = await w.started(name("asker"));
+    let reply: () => Promise<unknown> = async () => undefined;
+    const answerer = await w.started(name("answerer"), {}, (message) => {
+      reply = () => message.reply("answer");
+    });
+    await asker.sendTo("answerer", "question");
+    await answerer.received.length(1);
+    await asker.stop();
+    await reply();
+    await store.reassign({ from: name("asker"), to: name("asker2") });
+    const heir = await w.started(name("asker2"), { topic: "asker" });
+    await reply();
+    await heir.received.length(2);
+    expect(heir.received.all).toMatchObject([{ sender: name("answerer"), text: "answer" }, { text: "answer" }]);
+  });
+
+  it("goes on without a break when the hand-over is undone while it sends", async () => {
+    const { topic, sender, lost, heir } = await scene();
+    // Its messages under the new owner's own name would be in another order.
+    await heir.stop();
+    const sent: Promise<unknown>[] = [];
+    const send = (from: number, to: number) => {
+      for (let n = from; n <= to; n++) sent.push(sender.sendTo(topic, `${n}`));
+    };
+    send(1, 100);
+    await store.reassign({ from: name("lost"), to: name("heir") });
+    send(101, 200);
+    await store.reassign({ from: name("heir"), to: name("lost") });
+    send(201, 300);
+    const before = lost.received.all.length;
+    await lost.record();
+    send(301, 400);
+    await Promise.all(sent);
+    await lost.received.length(before + 400);
+    expect(lost.texts.slice(before)).toEqual(Array.from({ length: 400 }, (_, n) => `${n + 1}`));
+  });
+
+  it("is no trouble to a forced listener's process: it ends with name_lost although nothing comes for it", async () => {
+    round += 1;
+    const idle = await w.started(name("idle"));
+    const begun = performance.now();
+    await store.reassign({ from: name("idle"), to: name("heir"), force: true });
+    await idle.saw("name_lost");
+    // Told, not found out by a poll.
+    expect(performance.now() - begun).toBeLessThan(storeConstants.pollMs / 2);
+    // The name is free, and the peer may run again.
+    await idle.stop();
+    await idle.record();
+    const durable = await w.started(name("durable"), { durable: true });
+    const sender = await w.started(name("sender"));
+    await sender.sendTo("durable", "1");
+    const [channel] = await store.ownedChannels(name("durable"));
+    const connectionKeys = [channel?.connectionKey as number];
+    await store.reassign({ from: name("durable"), to: name("heir"), connectionKeys, force: true });
+    await durable.saw("name_lost");
+  });
+});

@@ -1,0 +1,68 @@
+/**
+ * Whose comings and goings a peer hears of: those of topics that it has sent to, refreshed or subscribed.
+ */
+import { expect, it } from "vitest";
+import { failure } from "./support/errors.js";
+import { peerWorld, type TestPeer } from "./support/world.js";
+
+/** Who came (+) and went (-), in order. */
+const comings = (peer: TestPeer): string[] =>
+  peer.statuses.all.flatMap((status) => {
+    if (status.kind === "peer_subscribed") return [`+${status.peer} ${status.topic}`];
+    return status.kind === "peer_unsubscribed" ? [`-${status.peer} ${status.topic}`] : [];
+  });
+
+it("are those of topics it has sent to, refreshed or subscribed, and of no others", async () => {
+  await using world = await peerWorld();
+  const a = world.peer("a-1");
+  await a.subscribe("before");
+  await a.record();
+  await a.subscribe("after");
+  await failure("no_address", a.sendTo("sent", "x"));
+  await world.started("known-1");
+  expect(await a.refreshAddressTopic("known")).toBe(true);
+
+  const b = await world.started("b-1");
+  for (const topic of ["unknown", "before", "after", "sent", "known"]) {
+    await b.subscribe(topic);
+    if (topic !== "unknown") await a.saw("peer_subscribed", (status) => status.topic === topic);
+  }
+  for (const topic of ["unknown", "before", "after", "sent", "known"]) {
+    await b.unsubscribe(topic);
+    if (topic !== "unknown") await a.saw("peer_unsubscribed", (status) => status.topic === topic);
+  }
+  const known = ["before", "after", "sent", "known"];
+  expect(comings(a)).toEqual([...known.map((topic) => `+b-1 ${topic}`), ...known.map((topic) => `-b-1 ${topic}`)]);
+});
+
+it("makes no routes by subscribing: they come with the first send", async () => {
+  await using world = await peerWorld();
+  const [a, b] = [world.peer("a-1"), world.peer("b-1")];
+  for (const peer of [a, b]) {
+    await peer.subscribe("news");
+    await peer.record();
+  }
+  await a.saw("peer_subscribed", ({ peer }) => peer === "b-1");
+  expect(await a.pendingByPeer()).toEqual([]);
+  expect(a.statuses.all.filter(({ kind }) => kind === "peer_connected")).toEqual([]);
+  const receipts = await a.sendAll("news", "x");
+  expect(receipts.map(({ peer }) => peer).sort()).toEqual(["a-1", "b-1"]);
+  expect((await a.pendingByPeer()).map(({ name }) => name).sort()).toEqual(["a-1", "b-1"]);
+  await b.stop();
+  await a.saw("peer_unsubscribed", ({ peer }) => peer === "b-1");
+  const after = await a.sendAll("news", "y");
+  expect(after).toContainEqual({ outcome: "stored", peer: "b-1" });
+});
+
+it("ends when it unsubscribes itself", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1");
+  await a.subscribe("news");
+  await a.unsubscribe("news");
+  await a.subscribe("other");
+  const b = await world.started("b-1");
+  await b.subscribe("news");
+  await b.subscribe("other");
+  await a.saw("peer_subscribed", ({ topic }) => topic === "other");
+  expect(comings(a)).toEqual(["+b-1 other"]);
+});

@@ -1,0 +1,126 @@
+/**
+ * The README's "In your own project", done as it stands: in an empty folder, with the package that npm pack makes, its
+ * commands and files unchanged, each command that stays in a process group of its own, as a terminal would have it.
+ */
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, it, onTestFinished } from "vitest";
+import { pack } from "../package/pack.js";
+import { eventually } from "../support/eventually.js";
+import { type Program, projectDirectory, startCommand } from "../support/program.js";
+import { temporaryDirectory } from "../support/temporary.js";
+import { projectStepsOf } from "./snippets.js";
+
+const steps = projectStepsOf(readFileSync(join(projectDirectory, "README.md"), "utf8"));
+/** What a newcomer has patience for. */
+const limitMs = 5 * 60_000;
+
+/** A shell of its own, and what its command has written so far. */
+interface Terminal {
+  readonly program: Program;
+  readonly output: () => string;
+}
+
+it("two processes of a new project exchange messages, within five minutes", {
+  timeout: limitMs + 120_000,
+}, async () => {
+  const parent = temporaryDirectory();
+  await pack(join(parent, "hawser"));
+  const project = join(parent, "my-project");
+  mkdirSync(project);
+
+  const terminals: Terminal[] = [];
+  let databaseUrl: string | undefined;
+  const open = (script: string): Terminal => {
+    const program = startCommand("sh", ["-ec", script], {
+      cwd: project,
+      ownGroup: true,
+      env: {
+        DATABASE_URL: databaseUrl,
+        // Nothing of this run's servers: the project has its own.
+        HAWSER_TEST_DATABASE_URL: undefined,
+        NO_COLOR: "1",
+        FORCE_COLOR: undefined,
+        npm_config_prefer_offline: "true",
+        npm_config_update_notifier: "false",
+      },
+    });
+    let written = "";
+    for (const stream of [program.child.stdout, program.child.stderr]) {
+      stream?.on("data", (chunk: Buffer) => {
+        written += chunk.toString();
+      });
+    }
+    const terminal = { program, output: () => written };
+    terminals.push(terminal);
+    return terminal;
+  };
+  onTestFinished(async () => {
+    // The newest first, so that the database goes last.
+    for (const { program } of terminals.reverse()) await interrupt(program);
+  });
+  /** A command that stays has begun when it says this. */
+  const says = async (terminal: Terminal, words: RegExp): Promise<string> => {
+    let ended = false;
+    void terminal.program.ended.then(() => {
+      ended = true;
+    });
+    await eventually(`it says ${words}:\n${terminal.output()}`, () => ended || words.test(terminal.output()), limitMs);
+    const found = words.exec(terminal.output());
+    if (found === null) throw new Error(`It ended without saying ${words}:\n${terminal.output()}`);
+    return found[0];
+  };
+
+  const began = performance.now();
+  const staying: Terminal[] = [];
+  for (const step of steps) {
+    if (step.kind === "file") writeFileSync(join(project, step.name), step.content);
+    else if (step.stays) {
+      const terminal = open(step.script);
+      staying.push(terminal);
+      // The one word that is not in the blocks: the URL that the first of them prints is DATABASE_URL for the others.
+      if (databaseUrl === undefined) databaseUrl = await says(terminal, /postgresql:\/\/\S+(?=[\s\S]*All answer)/);
+      else await says(terminal, /listens on /);
+    } else {
+      const { status, stdout, stderr } = await open(step.script).program.ended;
+      expect(status, `${step.script}${stdout}${stderr}`).toBe(0);
+      if (step.prints !== undefined) expect(stdout).toBe(step.prints);
+    }
+  }
+  const tookMs = performance.now() - began;
+  const [, billing] = staying;
+  expect(staying).toHaveLength(2);
+  expect(billing?.output()).toContain('shop-1 sends "order 1"\n');
+  console.log(`The README's own project: ${(tookMs / 1000).toFixed(1)} s from npm install to the answer.`);
+  expect(tookMs).toBeLessThan(limitMs);
+
+  // And what the README says next: the order waits while its listener is away.
+  const [billingCommand] = steps.flatMap((step) =>
+    step.kind === "command" && step.script.includes("billing.ts") ? [step] : [],
+  );
+  const [shopCommand] = steps.flatMap((step) =>
+    step.kind === "command" && step.script.includes("shop.ts") ? [step] : [],
+  );
+  await interrupt(billing!.program);
+  const shop = open(shopCommand!.script);
+  await eventually("the order waits in the table", async () => {
+    const count = open(`node -e '
+      import("pg").then(async ({ default: pg }) => {
+        const client = new pg.Client(process.env.DATABASE_URL);
+        await client.connect();
+        console.log((await client.query("SELECT FROM hawser.conn_messages")).rowCount);
+        await client.end();
+      })'`);
+    return (await count.program.ended).stdout === "1\n";
+  });
+  const again = open(billingCommand!.script);
+  const { status, stdout } = await shop.program.ended;
+  expect({ status, stdout }).toEqual({ status: 0, stdout: shopCommand!.prints });
+  expect(again.output()).toContain('shop-1 sends "order 1"\n');
+});
+
+/** Ctrl-C in its terminal: the whole group hears it. Resolves when everything in it has ended. */
+async function interrupt({ child, pid, ended }: Program): Promise<void> {
+  if (child.exitCode === null && child.signalCode === null) process.kill(-pid, "SIGINT");
+  await ended;
+}
