@@ -5,48 +5,85 @@ import { parseArgs } from "node:util";
 import { CliError } from "../src/errors/index.js";
 import type { Suite } from "./suite.js";
 
-/** What is to be run. */
+/** What is to be done. */
 export interface BenchCommand {
-  readonly suite: Suite;
+  /** One suite or all of them; none when a page is written from what was saved. */
+  readonly run: Suite | "all" | undefined;
+  /** Little work, for trying out. */
+  readonly quick: boolean;
   /** Where the results go as JSON, if anywhere. */
   readonly jsonFile: string | undefined;
+  /** Write the page with all results. */
+  readonly writeDocs: boolean;
+  /** The saved results to write it from, instead of measuring. */
+  readonly from: string | undefined;
 }
 
-const options = { json: { type: "string" }, help: { type: "boolean", short: "h" } } as const;
+/** Runs every suite. */
+const all = "all";
+
+const options = {
+  json: { type: "string" },
+  quick: { type: "boolean" },
+  "write-docs": { type: "boolean" },
+  from: { type: "string" },
+  help: { type: "boolean", short: "h" },
+} as const;
 
 /** Reads the arguments. @throws CliError `invalid_argument`, saying what would be right */
 export function parseCommand(args: readonly string[], suites: readonly Suite[]): BenchCommand | "help" {
   const { values, positionals } = parse(args);
   if (values.help === true) return "help";
-  const known = suites.map(({ name }) => name).join(", ");
+  const { json: jsonFile, quick = false, "write-docs": writeDocs = false, from } = values;
+  const known = [...suites.map(({ name }) => name), all].join(", ");
   const [name, surplus] = positionals;
-  if (name === undefined) throw refusal(`No suite is given. The suites are ${known}.`);
-  const suite = suites.find((each) => each.name === name);
-  if (suite === undefined) throw refusal(`There is no suite "${name}". The suites are ${known}.`);
   if (surplus !== undefined) throw refusal(`One suite runs at a time; "${surplus}" is one more.`);
-  if (values.json === "") throw refusal("--json needs the name of a file.");
-  return { suite, jsonFile: values.json };
+  if (jsonFile === "") throw refusal("--json needs the name of a file.");
+  if (from === "") throw refusal("--from needs the name of a file.");
+  if (from !== undefined) {
+    if (!writeDocs || name !== undefined || jsonFile !== undefined || quick) {
+      throw refusal("--from goes with --write-docs and nothing else: nothing is measured then.");
+    }
+    return { run: undefined, quick, jsonFile, writeDocs, from };
+  }
+  if (name === undefined) throw refusal(`No suite is given. The suites are ${known}.`);
+  if (writeDocs && (name !== all || quick)) {
+    throw refusal(`--write-docs goes with ${all} and without --quick: the page has everything, measured thoroughly.`);
+  }
+  const run = name === all ? all : suites.find((each) => each.name === name);
+  if (run === undefined) throw refusal(`There is no suite "${name}". The suites are ${known}.`);
+  return { run, quick, jsonFile, writeDocs, from };
 }
 
 /** The text of `--help`. */
 export function helpText(suites: readonly Suite[]): string {
   const width = Math.max(...suites.map(({ name }) => name.length));
   return [
-    "npm run bench -- <suite> [--json FILE]",
+    "npm run bench -- <suite> [--quick] [--json FILE]",
+    "npm run bench -- all [--quick] [--json FILE] [--write-docs]",
+    "npm run bench -- --write-docs --from FILE",
     "",
-    "Measures how fast Hawser is: several runs, each beside its baselines in the same processes. Prints the median, the",
-    "spread and the ratio to each baseline; above 1 is better than the baseline.",
+    "Measures how fast Hawser is: several runs, each beside its baselines. Prints the median, the spread and the ratio to",
+    "each baseline; above 1 is better than the baseline.",
     "",
     "Suites:",
     ...suites.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`),
+    `  ${all.padEnd(width)}  all of them, one after another: ${minutesOf(suites)} minutes or so`,
     "",
     "Options:",
-    "  --json FILE  Write the results to FILE too, as JSON",
-    "  --help, -h   Show this text",
+    "  --json FILE   Write the results to FILE too, as JSON",
+    "  --quick       Do little: shows that everything works; the numbers mean nothing",
+    "  --write-docs  Write docs/benchmarks.md and its charts",
+    "  --from FILE   Write them from what `all --json FILE` has saved, without measuring",
+    "  --help, -h    Show this text",
     "",
     "HAWSER_DATABASE_URL and HAWSER_NATS_URL name servers to use instead of starting any.",
     "",
   ].join("\n");
+}
+
+function minutesOf(suites: readonly Suite[]): number {
+  return Math.ceil(suites.reduce((sum, { seconds }) => sum + seconds, 0) / 60);
 }
 
 function parse(args: readonly string[]) {
@@ -55,7 +92,8 @@ function parse(args: readonly string[]) {
   } catch (error) {
     // Node's messages name the flag and what is wrong with it, then go on about how to pass positionals like "-x".
     const [what] = (error as Error).message.split(/\.? To specify|\. Did you/);
-    throw refusal(`${what!.replace(/\.$/, "")}. The flags are --json FILE and --help.`);
+    const flags = "--json FILE, --quick, --write-docs, --from FILE and --help";
+    throw refusal(`${what!.replace(/\.$/, "")}. The flags are ${flags}.`);
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- <suite> [--json FILE]`: how fast Hawser is, beside its baselines in the same processes.
+ * `npm run bench -- <suite> [--json FILE]`: how fast Hawser is, beside its baselines in the same run.
  */
 import { runBench } from "./run.js";
 

@@ -4,6 +4,7 @@
 import { closeSync, openSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { CliError } from "../src/errors/index.js";
+import type { BenchRecord } from "./record.js";
 import { ratioOf, type Summary, summarize } from "./statistics.js";
 import type { Measured } from "./suite.js";
 
@@ -19,6 +20,7 @@ export interface BenchReport {
 
 /** One thing measured with one payload size. */
 export interface BenchResult extends Summary {
+  /** With the variant, if there is one: `throughput, 100 channels`. */
   readonly name: string;
   readonly payloadBytes: number;
   readonly unit: string;
@@ -41,10 +43,10 @@ export function reportOf(suite: string, measured: readonly Measured[]): BenchRep
 }
 
 /** One measurement in numbers. */
-export function resultOf({ name, payloadBytes, unit, better, samples, baselines }: Measured): BenchResult {
+export function resultOf({ name, variant, payloadBytes, unit, better, samples, baselines }: Measured): BenchResult {
   const ours = summarize(samples);
   return {
-    name,
+    name: variant === undefined ? name : `${name}, ${variant}`,
     payloadBytes,
     unit,
     median: rounded(ours.median),
@@ -68,8 +70,8 @@ export function canWriteReport(file: string): void {
   }
 }
 
-/** Writes a report. */
-export function writeReport(file: string, report: BenchReport): void {
+/** Writes a report, or the record of all suites. */
+export function writeReport(file: string, report: BenchReport | BenchRecord): void {
   writeFileSync(file, `${JSON.stringify(report, undefined, 2)}\n`);
 }
 

@@ -1,8 +1,15 @@
 /**
  * The suites that `npm run bench` knows.
  */
+
+import { backlog } from "./backlog/backlog.js";
+import { channels } from "./channels/channels.js";
+import { liner } from "./liner/liner.js";
+import { offline } from "./offline/offline.js";
+import { peerDurable } from "./peer-durable/peer-durable.js";
 import { peerLive } from "./peer-live/peer-live.js";
+import { pingPong } from "./ping-pong/ping-pong.js";
 import type { Suite } from "./suite.js";
 
 /** In the order in which the help lists them. */
-export const suites: readonly Suite[] = [peerLive];
+export const suites: readonly Suite[] = [peerLive, peerDurable, pingPong, offline, backlog, channels, liner];

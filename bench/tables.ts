@@ -15,9 +15,9 @@ function tableOf(measured: readonly Measured[]): string {
   const { name, unit, better } = measured[0]!;
   const results = measured.map(resultOf);
   const baselines = [...new Set(results.flatMap((result) => Object.keys(result.baselines)))];
-  const head = ["payload", name, "min", "max", ...baselines.flatMap((baseline) => [baseline, "ratio"])];
-  const rows = results.map((result) => [
-    formatBytes(result.payloadBytes),
+  const head = [rowHeading(measured), name, "min", "max", ...baselines.flatMap((baseline) => [baseline, "ratio"])];
+  const rows = results.map((result, index) => [
+    rowLabel(measured[index]!),
     formatValue(result.median),
     formatValue(result.min),
     formatValue(result.max),
@@ -28,6 +28,16 @@ function tableOf(measured: readonly Measured[]): string {
   ]);
   const ratio = better === "higher" ? `${name} over the baseline` : `the baseline over ${name}`;
   return `${unit}, medians; ratio: ${ratio}, above 1 is better\n${aligned([head, ...rows])}`;
+}
+
+/** What the rows of a table are: payload sizes, or what else was varied. */
+export function rowHeading(measured: readonly Measured[]): string {
+  return measured.some(({ variant }) => variant !== undefined) ? "case" : "payload";
+}
+
+/** One of them. */
+export function rowLabel({ variant, payloadBytes }: Pick<Measured, "variant" | "payloadBytes">): string {
+  return variant ?? formatBytes(payloadBytes);
 }
 
 /** Columns side by side, flush right. */

@@ -14,7 +14,7 @@ import type { Answer, Request } from "./serve-requests.js";
 const stopTimeoutMs = 5_000;
 
 /** How long an answer may take: longer than any that is under way, so that a worker that hangs is noticed. */
-const answerTimeoutMs = 60_000;
+const answerTimeoutMs = 300_000;
 
 interface Pending {
   readonly timer: NodeJS.Timeout;
@@ -24,6 +24,17 @@ interface Pending {
 
 /** The requests that a worker understands: for each name its argument and result. */
 export type Requests = { readonly [name: string]: (argument: never) => unknown };
+
+/** How to start one. */
+export interface WorkerOptions {
+  /**
+   * Node's flags. Default: those of this process, such as tsx, or --cpu-prof for whoever wants to see where the time
+   * goes.
+   */
+  readonly execArgv?: readonly string[];
+  /** Stops it when aborted, whatever it does: for requests that take long. */
+  readonly signal?: AbortSignal;
+}
 
 /** A running worker. */
 export class Worker<R extends Requests> {
@@ -45,14 +56,17 @@ export class Worker<R extends Requests> {
     );
   }
 
-  /**
-   * Starts a program, which calls `serveRequests`. What it prints goes to standard error.
-   *
-   * @param execArgv node's flags. Default: those of this process, such as tsx, or --cpu-prof for whoever wants to see
-   * where the time goes
-   */
-  static start<R extends Requests>(name: string, program: URL, execArgv = process.execArgv): Worker<R> {
-    return new Worker<R>(name, fork(program, { execArgv, stdio: ["ignore", 2, 2, "ipc"] }));
+  /** Starts a program, which calls `serveRequests`. What it prints goes to standard error. */
+  static start<R extends Requests>(
+    name: string,
+    program: URL,
+    { execArgv = process.execArgv, signal }: WorkerOptions = {},
+  ): Worker<R> {
+    const worker = new Worker<R>(name, fork(program, { execArgv: [...execArgv], stdio: ["ignore", 2, 2, "ipc"] }));
+    const stop = (): void => void worker.stop();
+    signal?.addEventListener("abort", stop);
+    void worker.ended.then(() => signal?.removeEventListener("abort", stop));
+    return worker;
   }
 
   /** Asks for something. @throws what the worker threw, or that it has ended */

@@ -6,8 +6,9 @@
  * that is 64 MiB behind.
  */
 import { connect } from "@nats-io/transport-node";
+import type { BenchServers } from "../bench-servers.js";
 import type { Tally } from "./tally.js";
-import type { ReceivingHalf, SendingHalf, Servers } from "./ways.js";
+import type { ReceivingHalf, SendingHalf } from "./ways.js";
 
 const subject = "bench.peer-live";
 
@@ -16,7 +17,7 @@ const flushBytes = 1 << 20;
 const overheadBytes = 32;
 
 /** Subscribes, and resolves when the server knows of it. */
-export async function receiveByNats({ natsUrl }: Servers, tally: Tally): Promise<ReceivingHalf> {
+export async function receiveByNats({ natsUrl }: BenchServers, tally: Tally): Promise<ReceivingHalf> {
   const connection = await connect({ servers: natsUrl, reconnect: false });
   connection.subscribe(subject, {
     callback: (error, message) => {
@@ -29,7 +30,7 @@ export async function receiveByNats({ natsUrl }: Servers, tally: Tally): Promise
 }
 
 /** Connects the publisher. */
-export async function sendByNats({ natsUrl }: Servers): Promise<SendingHalf> {
+export async function sendByNats({ natsUrl }: BenchServers): Promise<SendingHalf> {
   const connection = await connect({ servers: natsUrl, reconnect: false });
   return {
     send: async (payload, count) => {

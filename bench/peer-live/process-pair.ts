@@ -2,10 +2,11 @@
  * The two processes between which messages go, and one load at a time from the one to the other.
  */
 import { BenchFailure } from "../bench-failure.js";
+import type { BenchServers } from "../bench-servers.js";
 import { Worker } from "../worker.js";
 import type { ReceiverRequests } from "./receiver-process.js";
 import type { Load, SenderRequests } from "./sender-process.js";
-import type { Servers } from "./ways.js";
+import type { WayName } from "./ways.js";
 
 /** How long the receiver waits for the rest when the sender is done. */
 const arrivalTimeoutMs = 10_000;
@@ -18,7 +19,7 @@ export interface LoadDone {
   readonly stored: number;
 }
 
-/** Sender and receiver, connected by all ways. */
+/** Sender and receiver, connected by some ways. */
 export class ProcessPair {
   private constructor(
     private readonly sender: Worker<SenderRequests>,
@@ -26,13 +27,13 @@ export class ProcessPair {
   ) {}
 
   /** Starts the processes. Nothing is left behind when it fails. */
-  static async start(servers: Servers): Promise<ProcessPair> {
+  static async start(servers: BenchServers, ways: readonly WayName[]): Promise<ProcessPair> {
     const receiver = Worker.start<ReceiverRequests>("receiving", new URL("./receiver-process.ts", import.meta.url));
     const sender = Worker.start<SenderRequests>("sending", new URL("./sender-process.ts", import.meta.url));
     const pair = new ProcessPair(sender, receiver);
     try {
-      const { tcpPort } = await receiver.request("open", servers);
-      await sender.request("open", { ...servers, tcpPort });
+      const { tcpPort } = await receiver.request("open", { ...servers, ways });
+      await sender.request("open", { ...servers, ways, tcpPort });
       return pair;
     } catch (error) {
       await pair.stop();

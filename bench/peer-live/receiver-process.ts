@@ -6,16 +6,20 @@ import { receiveByHawser } from "./hawser.js";
 import { receiveByNats } from "./nats-core.js";
 import { receiveByTcp } from "./raw-tcp.js";
 import { type Arrived, Tally } from "./tally.js";
-import type { ReceivingHalf, Servers } from "./ways.js";
+import type { Opening, ReceivingHalf } from "./ways.js";
 
 const tally = new Tally();
 const halves: ReceivingHalf[] = [];
 
 const requests = {
   /** Starts receiving. */
-  async open(servers: Servers): Promise<{ readonly tcpPort: number }> {
+  async open({ ways, ...servers }: Opening): Promise<{ readonly tcpPort: number }> {
     const tcp = await receiveByTcp(tally);
-    halves.push(tcp, await receiveByNats(servers, tally), await receiveByHawser(servers, tally));
+    halves.push(tcp);
+    if (ways.includes("nats-core")) halves.push(await receiveByNats(servers, tally));
+    if (ways.includes("at-most-once") || ways.includes("at-least-once")) {
+      halves.push(await receiveByHawser(servers, tally));
+    }
     return { tcpPort: tcp.port };
   },
   /** Begins to count: so many messages will come. */

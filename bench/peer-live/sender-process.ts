@@ -7,10 +7,10 @@ import { serveRequests } from "../serve-requests.js";
 import { sendByHawser } from "./hawser.js";
 import { sendByNats } from "./nats-core.js";
 import { sendByTcp } from "./raw-tcp.js";
-import type { SendingHalf, Sent, Servers, WayName } from "./ways.js";
+import type { Opening, SendingHalf, Sent, WayName } from "./ways.js";
 
 /** Where the receiving process is. */
-export interface Receiver extends Servers {
+export interface Receiver extends Opening {
   readonly tcpPort: number;
 }
 
@@ -27,22 +27,21 @@ export interface LoadSent extends Sent {
   readonly beganMs: number;
 }
 
-let halves: Readonly<Record<WayName, SendingHalf>> | undefined;
+const halves = new Map<WayName, SendingHalf>();
 
 const requests = {
   /** Connects to the receiving process. */
-  async open(receiver: Receiver): Promise<void> {
-    halves = {
-      ...(await sendByHawser(receiver)),
-      tcp: await sendByTcp(receiver.tcpPort),
-      "nats-core": await sendByNats(receiver),
-    };
+  async open({ ways, tcpPort, ...servers }: Receiver): Promise<void> {
+    if (ways.includes("tcp")) halves.set("tcp", await sendByTcp(tcpPort));
+    if (ways.includes("nats-core")) halves.set("nats-core", await sendByNats(servers));
+    if (!ways.includes("at-most-once") && !ways.includes("at-least-once")) return;
+    for (const [way, half] of Object.entries(await sendByHawser(servers))) halves.set(way as WayName, half);
   },
   /** Sends a load. */
   async send({ way, payloadBytes, messages }: Load): Promise<LoadSent> {
     const payload = randomFillSync(new Uint8Array(payloadBytes));
     const beganMs = systemMs();
-    return { beganMs, ...(await halves![way].send(payload, messages)) };
+    return { beganMs, ...(await halves.get(way)!.send(payload, messages)) };
   },
 };
 
@@ -50,5 +49,5 @@ const requests = {
 export type SenderRequests = typeof requests;
 
 serveRequests(requests, async () => {
-  await Promise.all(Object.values(halves ?? {}).map((half) => half.close()));
+  await Promise.all([...halves.values()].map((half) => half.close()));
 });

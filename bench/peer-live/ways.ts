@@ -2,16 +2,14 @@
  * The ways in which messages go from one process to the other: two of ours, and the baselines. Each has a half in either
  * process, with the same interfaces, so that all are measured by the same code.
  */
+import type { BenchServers } from "../bench-servers.js";
 
 /** Their names, as in the results. */
-export const wayNames = ["at-most-once", "at-least-once", "tcp", "nats-core"] as const;
+export type WayName = "at-most-once" | "at-least-once" | "tcp" | "nats-core";
 
-export type WayName = (typeof wayNames)[number];
-
-/** The servers that both processes use. */
-export interface Servers {
-  readonly databaseUrl: string;
-  readonly natsUrl: string;
+/** What both processes are told: the servers, and the ways that will be used. */
+export interface Opening extends BenchServers {
+  readonly ways: readonly WayName[];
 }
 
 /** The sending half of a way, connected. */

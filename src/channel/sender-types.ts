@@ -33,12 +33,6 @@ export interface OutgoingMessage {
   /** Undefined for a plain payload. */
   readonly encoding: PayloadEncoding | undefined;
   readonly headers: Headers | undefined;
-  /** Given by the channel; 0 before, and for at-most-once. */
-  number: number;
-  /** Given by the channel: when it was offered, in ms. */
-  offeredAt: number;
-  /** Set by the channel when the outcome was reported. */
-  settled: boolean;
 }
 
 /** Limits of a sender's channel. Times in ms, sizes in payload bytes. */
@@ -93,10 +87,10 @@ export interface SenderEffects<Message extends OutgoingMessage> {
   /** Writes GoLive to the connection. */
   writeGoLive(): void;
   /**
-   * Stores messages with contiguous numbers in one insert. Answered by `onStored`, `onStoreFailed` or `onFenced`;
+   * Stores messages, numbered from `firstNumber` on without a gap, in one insert. Answered by `onStored`, `onStoreFailed` or `onFenced`;
    * there is never more than one under way.
    */
-  store(messages: Message[]): void;
+  store(firstNumber: number, messages: Message[]): void;
   /** Tells the listener through the database that something is stored for it: best effort. */
   announce(): void;
   /** Reports the outcome of a send, once for each message. */

@@ -4,31 +4,52 @@
  */
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import type { ArgsDef } from "citty";
+import { suggestOption } from "../../generated/ts/nats-options/suggest.js";
 import { CliError } from "../errors/index.js";
+
+type Options = NonNullable<ParseArgsConfig["options"]>;
 
 /** Throws `invalid_argument` if the arguments do not fit the command's definition. */
 export function checkArguments(command: string, definition: ArgsDef, rawArgs: readonly string[]): void {
-  const options: NonNullable<ParseArgsConfig["options"]> = { help: { type: "boolean", short: "h" } };
-  let positionalsAllowed = 0;
-  for (const [name, argument] of Object.entries(definition)) {
-    if (argument.type === "positional") {
-      positionalsAllowed++;
-      continue;
-    }
-    const aliases = "alias" in argument ? [argument.alias ?? []].flat() : [];
-    const short = aliases.find((alias) => alias.length === 1);
-    const type = argument.type === "boolean" ? "boolean" : "string";
-    options[name] = { type, ...(short !== undefined && { short }) };
+  const { positionals } = parse(command, optionsOf(definition), rawArgs);
+  const places = Object.entries(definition).filter(([, argument]) => argument.type === "positional");
+  const [missing] = places.slice(positionals.length).find(([, { required = true }]) => required) ?? [];
+  if (missing !== undefined) {
+    throw new CliError("invalid_argument", `\`hawser ${command}\` needs ${missing.toUpperCase()}. ${seeHelp(command)}`);
   }
-  const { positionals } = parse(command, options, rawArgs);
-  const surplus = positionals[positionalsAllowed];
-  if (surplus !== undefined) {
+  const surplus = positionals[places.length];
+  // An argument that stands for any number of them.
+  const takesMore = places.at(-1)?.[1].valueHint?.endsWith("…") ?? false;
+  if (surplus !== undefined && !takesMore) {
     throw new CliError(
       "invalid_argument",
-      `\`hawser ${command}\` takes ${positionalsAllowed || "no"} argument${positionalsAllowed === 1 ? "" : "s"} ` +
+      `\`hawser ${command}\` takes ${places.length || "no"} argument${places.length === 1 ? "" : "s"} ` +
         `beside its flags, and "${surplus}" is one more. ${seeHelp(command)}`,
     );
   }
+}
+
+/** All values of an option that may be given several times, in their order; the arguments have been checked. */
+export function valuesOf(definition: ArgsDef, rawArgs: readonly string[], name: string): string[] {
+  const options = optionsOf(definition);
+  const { values } = parseArgs({
+    args: [...rawArgs],
+    options: { ...options, [name]: { type: "string", multiple: true } },
+    allowPositionals: true,
+  });
+  return (values[name] as string[] | undefined) ?? [];
+}
+
+/**
+ * The value of an option that is a whole number.
+ *
+ * @throws CliError `invalid_argument`, naming the option, the value and the range
+ */
+export function wholeNumber(option: string, value: string | undefined, min: number, max: number): number | undefined {
+  if (value === undefined) return undefined;
+  const number = Number(value);
+  if (/^\d+$/.test(value) && number >= min && number <= max) return number;
+  throw new CliError("invalid_argument", `--${option} "${value}" is not a whole number from ${min} to ${max}`);
 }
 
 /** Where the reader finds what is allowed. */
@@ -36,16 +57,42 @@ export function seeHelp(command?: string): string {
   return `See \`hawser ${command === undefined ? "" : `${command} `}--help\`.`;
 }
 
-function parse(command: string, options: NonNullable<ParseArgsConfig["options"]>, rawArgs: readonly string[]) {
+/** ` Did you mean …?` if one of the known names is close; else nothing. */
+export function didYouMean(name: string, known: readonly string[], prefix = ""): string {
+  const close = suggestOption(name, known, 100);
+  return close === undefined ? "" : ` Did you mean ${prefix}${close}?`;
+}
+
+function optionsOf(definition: ArgsDef): Options {
+  const options: Options = { help: { type: "boolean", short: "h" } };
+  for (const [name, argument] of Object.entries(definition)) {
+    if (argument.type === "positional") continue;
+    const aliases = "alias" in argument ? [argument.alias ?? []].flat() : [];
+    const short = aliases.find((alias) => alias.length === 1);
+    const type = argument.type === "boolean" ? "boolean" : "string";
+    options[name] = { type, ...(short !== undefined && { short }) };
+  }
+  return options;
+}
+
+function parse(command: string, options: Options, rawArgs: readonly string[]) {
   try {
     return parseArgs({ args: [...rawArgs], options, allowPositionals: true, strict: true });
   } catch (error) {
     // Node's messages name the flag and what is wrong with it, then go on about how to pass positionals like "-x".
     const [what] = (error as Error).message.split(/\.? To specify|\. Did you/);
-    const flags = Object.keys(options).map((name) => `--${name}`);
+    const names = Object.keys(options);
+    const unknown = /^Unknown option '(-[^']*)'/.exec(what!)?.[1];
+    const hint = unknown === undefined ? "" : hintFor(unknown, names);
+    const flags = names.map((name) => `--${name}`);
     throw new CliError(
       "invalid_argument",
-      `\`hawser ${command}\`: ${what!.replace(/\.$/, "")}. Its flags are ${flags.join(", ")}. ${seeHelp(command)}`,
+      `\`hawser ${command}\`: ${what!.replace(/\.$/, "")}.${hint} Its flags are ${flags.join(", ")}. ${seeHelp(command)}`,
     );
   }
+}
+
+function hintFor(unknown: string, names: readonly string[]): string {
+  if (!unknown.startsWith("--")) return " Write -- before an argument that begins with a dash.";
+  return didYouMean(unknown.slice(2).split("=")[0]!, names, "--");
 }

@@ -11,19 +11,20 @@ export type AnyCommand = CommandDef<any>;
 /** The commands. Each is loaded when it is run, so that `hawser send` does not load what `dev` needs. */
 export const commands: Readonly<Record<string, () => Promise<AnyCommand>>> = {
   dev: async () => (await import("./dev.js")).dev,
+  init: async () => (await import("./init.js")).init,
+  send: async () => (await import("./send.js")).send,
+  listen: async () => (await import("./listen.js")).listen,
+  topics: async () => (await import("./topics.js")).topics,
+  peers: async () => (await import("./peers.js")).peers,
+  pending: async () => (await import("./pending.js")).pending,
+  secret: async () => (await import("./secret.js")).secret,
+  reassign: async () => (await import("./reassign.js")).reassign,
+  dead: async () => (await import("./dead.js")).dead,
 };
 
 /** The commands of the design that this version does not have, and what they will do. */
 export const plannedCommands: Readonly<Record<string, string>> = {
-  init: "Prepare a database for Hawser",
   serve: "Run the gateway and the bridge",
-  send: "Send a message to a topic",
-  listen: "Print the messages of a topic",
-  topics: "List the topics and their listeners",
-  peers: "List the peers",
-  pending: "List the stored messages that wait for a listener",
-  reassign: "Give a peer's waiting messages to another one",
-  dead: "List, retry and discard dead letters",
   extension: "Package the SQL functions as an extension",
   doctor: "Look for what is wrong with an installation",
 };

@@ -1,10 +1,11 @@
 /**
  * The help texts, in plain text when they do not go to a terminal.
  */
-import { readFileSync } from "node:fs";
 import { stripVTControlCharacters } from "node:util";
 import { renderUsage } from "citty";
+import { version } from "../peer/version.js";
 import { type AnyCommand, commands, plannedCommands } from "./commands.js";
+import { examplesText } from "./examples.js";
 
 const SUMMARY = "Messaging for applications that already run Postgres and NATS";
 
@@ -18,12 +19,13 @@ export async function overview(): Promise<string> {
   for (const [name, description] of Object.entries(plannedCommands)) {
     subCommands[name] = { meta: { description: `${description} (not built yet)` } };
   }
-  return renderUsage({ meta: { name: "hawser", description: SUMMARY, version: version() }, subCommands });
+  return renderUsage({ meta: { name: "hawser", description: SUMMARY, version }, subCommands });
 }
 
 /** The text of `hawser <command> --help`. */
 export async function commandHelp(command: AnyCommand): Promise<string> {
-  return renderUsage(command, { meta: { name: "hawser", version: version() } });
+  const usage = await renderUsage(command, { meta: { name: "hawser", version } });
+  return `${usage.trimEnd()}\n\n${examplesText(command)}`;
 }
 
 /** Writes text and a line's end to the stream, without colours where nobody would see them. */
@@ -32,22 +34,4 @@ export function print(stream: NodeJS.WriteStream, text: string): void {
   // citty pads its columns to the end of the line.
   const lines = (plain ? stripVTControlCharacters(text) : text).split("\n").map((line) => line.trimEnd());
   stream.write(`${lines.join("\n").trimEnd()}\n`);
-}
-
-/** The version of the package this file belongs to. */
-export function version(): string {
-  // From source the package is two directories up, compiled it is three.
-  for (const up of ["../../package.json", "../../../package.json"]) {
-    const found = readPackage(new URL(up, import.meta.url));
-    if (found?.name === "hawser") return found.version;
-  }
-  return "unknown";
-}
-
-function readPackage(url: URL): { name: string; version: string } | undefined {
-  try {
-    return JSON.parse(readFileSync(url, "utf8")) as { name: string; version: string };
-  } catch {
-    return undefined;
-  }
 }

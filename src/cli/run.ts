@@ -3,10 +3,11 @@
  */
 import { type ArgsDef, runCommand } from "citty";
 import { CliError, exitStatusOf } from "../errors/index.js";
-import { checkArguments, seeHelp } from "./check-arguments.js";
+import { version } from "../peer/version.js";
+import { checkArguments, didYouMean, seeHelp } from "./check-arguments.js";
 import { commands, plannedCommands } from "./commands.js";
 import { describeError } from "./describe-error.js";
-import { commandHelp, overview, print, version } from "./help.js";
+import { commandHelp, overview, print } from "./help.js";
 
 /**
  * Runs the command that the arguments name and resolves with the exit status: 0, or that of the error's code. Errors go
@@ -29,7 +30,7 @@ async function dispatch(args: readonly string[]): Promise<void> {
     throw new CliError("invalid_argument", "No command is given. Name one of the commands above.");
   }
   if (name === "--help" || name === "-h") return print(process.stdout, await overview());
-  if (name === "--version" || name === "-v") return print(process.stdout, version());
+  if (name === "--version" || name === "-v") return print(process.stdout, version);
   if (Object.hasOwn(plannedCommands, name)) {
     throw new CliError(
       "not_supported",
@@ -39,8 +40,9 @@ async function dispatch(args: readonly string[]): Promise<void> {
   const load = Object.hasOwn(commands, name) ? commands[name] : undefined;
   if (load === undefined) {
     const what = name.startsWith("-") ? `There is no flag ${name} before the command` : `There is no command "${name}"`;
-    const known = Object.keys({ ...commands, ...plannedCommands }).join(", ");
-    throw new CliError("invalid_argument", `${what}. The commands are ${known}. ${seeHelp()}`);
+    const known = Object.keys({ ...commands, ...plannedCommands });
+    const hint = name.startsWith("-") ? "" : didYouMean(name, known, "`hawser ").replace(/\?$/, "`?");
+    throw new CliError("invalid_argument", `${what}.${hint} The commands are ${known.join(", ")}. ${seeHelp()}`);
   }
   const command = await load();
   // Everything after `--` is an argument, also if it looks like a flag.

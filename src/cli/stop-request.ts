@@ -1,7 +1,7 @@
 /**
  * When a command that runs on and on is to end: at a signal, or when whoever started it is gone.
  */
-import { holdLifeline } from "./lifeline.js";
+import { holdLifeline, type Lifeline } from "./lifeline.js";
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
@@ -23,9 +23,16 @@ export interface StopRequest {
   close(): void;
 }
 
-/** Begins to listen. */
-export function awaitStopRequest(): StopRequest {
-  const lifeline = holdLifeline();
+/** For commands that leave standard input alone, or read it themselves: only signals count. */
+const noLifeline: Lifeline = { signal: new AbortController().signal, trustStandardInput() {}, close() {} };
+
+/**
+ * Begins to listen.
+ *
+ * @param options.lifeline whether the end of standard input, or of the process that started this one, is a request, too
+ */
+export function awaitStopRequest(options: { readonly lifeline: boolean } = { lifeline: true }): StopRequest {
+  const lifeline = options.lifeline ? holdLifeline() : noLifeline;
   const signalled = new AbortController();
   const hurried = new AbortController();
   let first: number | undefined;

@@ -6,9 +6,9 @@ import type { DeadMessage, HandlerResult, IncomingMessage, ListenerChannel, Posi
 import { PeerError } from "../errors/index.js";
 import type { Transaction } from "../store/index.js";
 import { decompress } from "../wire/index.js";
+import { asHawserError } from "./as-hawser-error.js";
 import { done, failure, refused, withTimeout } from "./handler-result.js";
 import type { InboxServices, Source } from "./inbox-services.js";
-import { asHawserError } from "./sender-link.js";
 
 /** How long messages are handled before the event loop has its turn; looked at once for so many messages. */
 const turnMs = 5;
@@ -144,7 +144,13 @@ export class HandlerRunner {
       if (encoding !== undefined) {
         const { compression, uncompressedBytes } = encoding;
         const { maxMessageBytes } = inbox.settings;
-        this.plain = await decompress(message.payload, compression, uncompressedBytes, maxMessageBytes);
+        try {
+          this.plain = await decompress(message.payload, compression, uncompressedBytes, maxMessageBytes);
+        } catch (error) {
+          // It will not be another payload the next time.
+          const { code, message: why } = asHawserError(error);
+          return refused(code, why);
+        }
       }
       if (inbox.settings.transactional) return await this.inTransaction(message, topic, this.plain);
       return await this.await(this.call(message, topic, this.plain, undefined));

@@ -7,11 +7,11 @@ import type { HawserError } from "../errors/index.js";
 import type { Channel, CursorCommitter } from "../store/index.js";
 import { type Authorization, type Listener, listen } from "../transport/index.js";
 import type { HelloFields } from "../wire/index.js";
+import { asHawserError } from "./as-hawser-error.js";
 import type { PeerContext } from "./context.js";
 import { Dispatcher } from "./dispatcher.js";
 import type { HandleIncoming, InboxServices, Turn } from "./inbox-services.js";
 import { ListenerLink } from "./listener-link.js";
-import { asHawserError } from "./sender-link.js";
 
 export interface InboxOptions {
   readonly context: PeerContext;

@@ -5,10 +5,13 @@ import { protocolConstants, storeConstants } from "../../generated/ts/settings/p
 import type { DeliveryMode, Headers } from "../channel/index.js";
 import { type HawserError, PeerError } from "../errors/index.js";
 import type { CatalogChange } from "../store/index.js";
+import { asHawserError } from "./as-hawser-error.js";
 import type { PeerContext } from "./context.js";
-import type { Outgoing } from "./outgoing.js";
-import { asHawserError, SenderLink } from "./sender-link.js";
-import { type Candidate, TopicRoutes } from "./topic-routes.js";
+import type { MessageTopic, Outgoing } from "./outgoing.js";
+import type { SenderLink } from "./sender-link.js";
+import { SenderLinks } from "./sender-links.js";
+import { TopicBook } from "./topic-book.js";
+import type { Candidate, TopicRoutes } from "./topic-routes.js";
 
 /** A message whose arguments are checked. */
 export interface CheckedMessage {
@@ -18,19 +21,24 @@ export interface CheckedMessage {
 }
 
 export class Outbox {
-  private readonly links = new Map<string, SenderLink>();
-  private readonly opening = new Map<string, Promise<SenderLink>>();
-  private readonly topics = new Map<string, TopicRoutes>();
+  /** A link to each listener. */
+  readonly links: SenderLinks;
+  /** The topics that are sent to or watched. */
+  readonly topics: TopicBook;
   private poll: NodeJS.Timeout | undefined;
   private generation: number;
   private readonly unlisten: (() => void)[];
   private closed = false;
-  private mayStore = true;
 
   constructor(private readonly context: PeerContext) {
+    this.links = new SenderLinks(context);
+    this.topics = new TopicBook(context, this.links);
     this.generation = context.store.generation;
     this.unlisten = [
       context.store.on("catalog", (change) => this.catalogChanged(change)),
+      context.store.on("announced", (connectionKey, name) => {
+        if (name === context.sender.name) this.links.handedOver(connectionKey);
+      }),
       context.store.on("session", (state) => state === "up" && void this.sessionUp()),
     ];
     this.pollLater();
@@ -44,30 +52,30 @@ export class Outbox {
   sendTo(topic: string, message: CheckedMessage): Outgoing | Promise<Outgoing> {
     const routes = this.topics.get(topic);
     if (routes?.ready === true && routes.waiting === 0) {
-      const candidate = routes.choose(this.links);
-      const link = candidate && (candidate.link ??= this.links.get(candidate.name));
-      if (candidate !== undefined && link !== undefined) return this.hand(link, routes, message);
+      const link = routes.choose(this.links)?.link;
+      if (link !== undefined) return this.hand(link, routes, message);
     }
-    return this.inOrder(routes ?? this.routesOf(topic), async (known) => {
-      const candidate = known.choose(this.links);
+    return this.inOrder(routes ?? this.topics.add(topic), async (known) => {
+      const candidate = known.choose(this.links) ?? (await this.chooseForLater(known));
       if (candidate === undefined) throw noAddress(topic);
-      return this.hand(await this.linkTo(candidate, known), known, message);
+      return this.hand(await this.links.to(candidate, known), known, message);
     });
   }
 
   /** Whether the topic was sent to before, and so is known to be a good one. */
   knows(topic: string): boolean {
-    return this.topics.has(topic);
+    return this.topics.get(topic) !== undefined;
   }
 
   /** Sends to every listener of the topic: the tickets, or the errors, in the order of the phone book. */
   async sendAll(topic: string, message: CheckedMessage): Promise<{ peer: string; ticket: Outgoing | HawserError }[]> {
-    return await this.inOrder(this.topics.get(topic) ?? this.routesOf(topic), async (known) => {
+    return await this.inOrder(this.topics.get(topic) ?? this.topics.add(topic), async (known) => {
       if (known.isEmpty) throw noAddress(topic);
       const sent: { peer: string; ticket: Outgoing | HawserError }[] = [];
       for (const candidate of known.all) {
         try {
-          const link = await this.linkTo(candidate, known);
+          const link = await this.links.to(candidate, known);
+          if (this.links.isReplaced(link, known.all)) continue;
           sent.push({ peer: candidate.name, ticket: this.hand(link, known, message) });
         } catch (error) {
           sent.push({ peer: candidate.name, ticket: asHawserError(error) });
@@ -78,59 +86,52 @@ export class Outbox {
   }
 
   /** Sends to a peer by its name, under one of its topics: a reply. */
-  async sendToPeer(name: string, topic: string, message: CheckedMessage): Promise<Outgoing> {
-    return await this.inOrder(this.topics.get(topic) ?? this.routesOf(topic), async (known) => {
+  sendToPeer(name: string, topic: string, message: CheckedMessage): Outgoing | Promise<Outgoing> {
+    const routes = this.topics.get(topic);
+    const open = this.links.get(name);
+    if (open !== undefined && routes?.ready === true && routes.waiting === 0) return this.hand(open, routes, message);
+    return this.inOrder(routes ?? this.topics.add(topic), async (known) => {
       const candidate = known.all.find((one) => one.name === name) ?? {
         name,
         addr: undefined,
         maxMessageBytes: protocolConstants.maxStoredMessageBytes,
         durable: false,
       };
-      const link = await this.linkTo(candidate, known);
+      const link = await this.links.to(candidate, known);
       // A topic that nobody serves any more has no key yet, although its peer may have a link.
       if (known.topicKey === 0) known.topicKey = await this.context.store.topicKey(topic);
       return this.hand(link, known, message);
     });
   }
 
-  /** Reads the topic's listeners again. @returns whether there is one in the phone book */
-  async refresh(topic: string): Promise<boolean> {
-    const routes = this.topics.get(topic) ?? this.routesOf(topic);
-    await this.load(routes);
-    if (routes.listed.length > 0) return true;
-    if (routes.isEmpty) this.topics.delete(topic);
-    return false;
-  }
-
   /** The lease is, or is not, surely held. */
   setMayStore(mayStore: boolean): void {
-    this.mayStore = mayStore;
-    for (const link of this.links.values()) link.setMayStore(mayStore);
+    this.links.setMayStore(mayStore);
   }
 
   /** The name was taken anew after the database changed servers. */
   rebase(epoch: number): void {
-    for (const link of this.links.values()) link.rebase(epoch);
+    this.links.rebase(epoch);
   }
 
   /** Stores what is unconfirmed. Resolves when nothing is pending. */
   async stop(): Promise<void> {
     clearTimeout(this.poll);
-    await Promise.all([...this.opening.values()].map((opening) => opening.catch(() => undefined)));
-    await Promise.all([...this.links.values()].map((link) => link.stop()));
+    await this.links.stop();
   }
 
   /** The name is lost: what is pending is rejected. */
   fence(): void {
-    for (const link of this.links.values()) link.fence();
+    this.links.fence();
   }
 
   /** Ends all links; what is still pending is rejected. */
   close(): void {
     this.closed = true;
+    this.topics.close();
     clearTimeout(this.poll);
     for (const stop of this.unlisten) stop();
-    for (const link of this.links.values()) link.close();
+    this.links.close();
   }
 
   private hand(link: SenderLink, routes: TopicRoutes, { delivery, payload, headers }: CheckedMessage): Outgoing {
@@ -144,7 +145,7 @@ export class Outbox {
         `the payload has ${payload.length} bytes; "${link.listenerName}" takes at most ${limit} (${delivery})`,
       );
     }
-    return link.send(delivery, routes.topicKey, payload, headers, routes.topic);
+    return link.send(delivery, routes, payload, headers);
   }
 
   /** Runs a send when the topic is known, behind the sends that wait for that already. */
@@ -154,8 +155,9 @@ export class Outbox {
       throw new PeerError("busy", `${routes.waiting} sends to "${routes.topic}" wait for the phone book already`);
     }
     routes.waiting += 1;
+    routes.isOnlyWatched = false;
     // One reading for all that wait for it.
-    const known = routes.ready && !routes.isEmpty ? undefined : this.load(routes);
+    const known = routes.ready && !routes.isEmpty ? undefined : this.topics.load(routes);
     const mine = Promise.all([routes.tail, known]).then(async () => {
       if (this.closed) throw new PeerError("not_running", "the peer has stopped");
       return await send(routes);
@@ -165,132 +167,39 @@ export class Outbox {
       return await mine;
     } finally {
       routes.waiting -= 1;
-      this.forgetTopics(maxSendQueueMessages);
+      this.topics.forgetUnserved(maxSendQueueMessages);
     }
   }
 
-  /** Topics that nobody serves are kept for the status events, but no more of them than messages may wait. */
-  private forgetTopics(limit: number): void {
-    if (this.topics.size <= limit) return;
-    for (const [topic, routes] of this.topics) {
-      if (routes.waiting === 0 && routes.isEmpty) this.topics.delete(topic);
+  /** Nobody can be reached, and nobody was used before: whoever is durable and has the least to do, else the first. */
+  private async chooseForLater(routes: TopicRoutes): Promise<Candidate | undefined> {
+    const { store, logger } = this.context;
+    const durable = routes.all.filter((candidate) => candidate.durable);
+    let backlogs = new Map<string, number>();
+    try {
+      if (durable.length > 1) backlogs = await store.backlogsOf(durable.map(({ name }) => name));
+    } catch (err) {
+      logger.debug({ err, topic: routes.topic }, "could not count what waits for listeners; taking the first");
     }
-  }
-
-  /**
-   * Reads what the catalog has of a topic, one reading at a time, so that none overtakes another: whoever waited for one
-   * finds its routes remembered. All who ask before it begins share it.
-   */
-  private load(routes: TopicRoutes): Promise<void> {
-    routes.nextReading ??= routes.reading.then(() => {
-      routes.nextReading = undefined;
-      return this.read(routes);
-    });
-    const next = routes.nextReading;
-    routes.reading = next.catch(() => undefined);
-    return next;
-  }
-
-  private routesOf(topic: string): TopicRoutes {
-    const routes = new TopicRoutes(topic);
-    this.topics.set(topic, routes);
-    return routes;
-  }
-
-  /** Reads a topic's key and listeners, remembers those in the phone book as met, and opens links to them. */
-  private async read(routes: TopicRoutes): Promise<void> {
-    const { store, sender } = this.context;
-    const { topic } = routes;
-    const [listeners, known] = await Promise.all([store.listenersOf(topic), store.routesOf(sender, topic)]);
-    const before = routes.wasRead ? routes.listed : undefined;
-    routes.wasRead = true;
-    routes.update(listeners, known);
-    if (before !== undefined) this.tellChanges(routes, before);
-    if (routes.isEmpty) {
-      routes.ready = false;
-      return;
-    }
-    if (routes.topicKey === 0) routes.topicKey = await store.topicKey(topic);
-    const addresses = new Map(known.map(({ name, addr }) => [name, addr]));
-    for (const listener of listeners) {
-      if (addresses.get(listener.name) !== listener.addr) await store.rememberRoute(sender, topic, listener);
-    }
-    for (const candidate of routes.all) {
-      const link = this.links.get(candidate.name);
-      if (link === undefined) await this.linkTo(candidate, routes);
-      // That this topic has no address for the listener says nothing of its other topics.
-      else if (candidate.addr !== undefined || !this.isListed(candidate.name)) link.relocate(candidate);
-    }
-    routes.ready = true;
-  }
-
-  /** The link to a listener, opened on first use. */
-  private linkTo(candidate: Candidate, routes: TopicRoutes): Promise<SenderLink> | SenderLink {
-    const known = this.links.get(candidate.name);
-    if (known !== undefined) return known;
-    let opening = this.opening.get(candidate.name);
-    if (opening === undefined) {
-      opening = this.openLink(candidate, routes).finally(() => this.opening.delete(candidate.name));
-      this.opening.set(candidate.name, opening);
-    }
-    return opening;
-  }
-
-  private async openLink(candidate: Candidate, routes: TopicRoutes): Promise<SenderLink> {
-    const { store, sender } = this.context;
-    if (routes.topicKey === 0) routes.topicKey = await store.topicKey(routes.topic);
-    const { connectionKey } = await store.connectionKey(sender, candidate.name);
-    if (this.closed) throw new PeerError("not_running", "the peer has stopped");
-    const link = new SenderLink(this.context, candidate.name, routes.topic, connectionKey, candidate);
-    if (!this.mayStore) link.setMayStore(false);
-    this.links.set(candidate.name, link);
-    return link;
-  }
-
-  private isListed(name: string): boolean {
-    for (const { listed } of this.topics.values()) if (listed.some((listener) => listener.name === name)) return true;
-    return false;
+    const backlogOf = ({ name }: Candidate): number => backlogs.get(name) ?? 0;
+    const [least = routes.all[0]] = durable.sort((a, b) => backlogOf(a) - backlogOf(b));
+    if (least !== undefined) routes.use(least);
+    return least;
   }
 
   private catalogChanged({ topic, clientName, operation }: CatalogChange): void {
+    if (operation !== "delete") this.links.ownerAppeared(clientName);
     const routes = this.topics.get(topic);
     if (routes === undefined) return;
-    void this.reload(routes).then(() => operation !== "delete" && this.links.get(clientName)?.listenerAppeared());
+    void this.topics.reload(routes).then(() => operation !== "delete" && this.links.get(clientName)?.dial.connectNow());
   }
 
-  /** Tells who serves a topic, and who does not any more, as against `before`. */
-  private tellChanges({ topic, listed, isEmpty }: TopicRoutes, before: readonly Candidate[]): void {
-    const { status } = this.context;
-    const isIn = (list: readonly Candidate[], peer: string): boolean => list.some(({ name }) => name === peer);
-    for (const { name: peer } of listed) {
-      if (isIn(before, peer)) continue;
-      status.tell({ kind: "peer_subscribed", topic, peer, message: `"${peer}" serves "${topic}"` });
-    }
-    for (const { name: peer } of before) {
-      if (isIn(listed, peer)) continue;
-      status.tell({ kind: "peer_unsubscribed", topic, peer, message: `"${peer}" does not serve "${topic}" any more` });
-      if (!isEmpty) continue;
-      status.tell({ kind: "sender_route_lost", topic, peer, message: `nobody serves "${topic}" any more` });
-    }
-  }
-
-  private async reload(routes: TopicRoutes): Promise<void> {
-    try {
-      if (!this.closed) await this.load(routes);
-    } catch (error) {
-      this.context.logger.debug({ err: error, topic: routes.topic }, "could not read a topic's listeners; polling on");
-    }
-  }
-
-  /** Looks up again the keys of topics and channels. @throws StoreError `store_failed` */
+  /** Looks up again the keys of topics and channels, those of waiting messages included. @throws StoreError `store_failed` */
   async rekey(): Promise<void> {
-    const { store, sender } = this.context;
-    for (const routes of this.topics.values()) {
-      if (routes.topicKey !== 0) routes.topicKey = await store.topicKey(routes.topic);
-    }
-    for (const link of this.links.values()) {
-      link.rekey((await store.connectionKey(sender, link.listenerName)).connectionKey);
-    }
+    const { store } = this.context;
+    const topics = new Set<MessageTopic>([...this.topics.all(), ...this.links.waitingTopics()]);
+    for (const topic of topics) if (topic.topicKey !== 0) topic.topicKey = await store.topicKey(topic.topic);
+    await this.links.rekey();
   }
 
   /** A new database session: notifications were missed, and keys may be another database's. */
@@ -304,13 +213,19 @@ export class Outbox {
     } catch (error) {
       logger.debug({ err: error }, "could not look up keys after a new session; polling on");
     }
-    for (const routes of this.topics.values()) await this.reload(routes);
+    await this.topics.reloadAll();
+  }
+
+  /** Reads all topics again, and forgets the links that nobody has needed since the last call. */
+  async look(): Promise<void> {
+    await this.topics.reloadAll((routes) => routes.ready || routes.isOnlyWatched);
+    if (!this.closed) this.links.forgetIdle((name) => this.topics.isListed(name));
   }
 
   /** Notifications can be missed: the slow poll finds what they told. */
   private pollLater(): void {
     this.poll = setTimeout(async () => {
-      for (const routes of this.topics.values()) if (routes.ready) await this.reload(routes);
+      await this.look();
       if (!this.closed) this.pollLater();
     }, storeConstants.pollMs);
     this.poll.unref();

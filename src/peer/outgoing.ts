@@ -1,39 +1,50 @@
 import type { DeliveryMode, Headers, OutgoingMessage, PayloadEncoding, SendOutcome } from "../channel/index.js";
-import { PeerError } from "../errors/index.js";
+import type { OutgoingBatch } from "../wire/index.js";
+import { referencedPayloadBytes } from "../wire/index.js";
 import type { Receipt } from "./message.js";
+import { failureOf, isFailure, type Receipts } from "./receipts.js";
+
+/** What a message is for. Shared by all messages of the topic, so that a new key reaches those that wait, too. */
+export interface MessageTopic {
+  readonly topic: string;
+  topicKey: number;
+}
+
+type Resolve = (receipt: Receipt | PromiseLike<never>) => void;
 
 /**
- * One send: the message as the channel knows it, and the promise that its caller waits for. One object, because there may
- * be very many of them at a time.
+ * One send: the message as the channel knows it, and the promise that its caller waits for. One small object, because
+ * there may be very many of them at a time.
  */
 export class Outgoing implements OutgoingMessage {
   readonly promise: Promise<Receipt>;
-  payload: Uint8Array;
   encoding: PayloadEncoding | undefined = undefined;
-  number = 0;
-  offeredAt = 0;
-  settled = false;
-  private resolve!: (receipt: Receipt | PromiseLike<never>) => void;
+  private resolve!: Resolve;
 
   constructor(
-    private readonly receipts: Receipts,
     readonly delivery: DeliveryMode,
-    readonly topicKey: number,
-    payload: Uint8Array,
+    readonly topic: MessageTopic,
+    public payload: Uint8Array,
     readonly headers: Headers | undefined,
   ) {
-    this.payload = payload;
+    // Written so, the compiler leaves out what is not used of it.
     this.promise = new Promise((resolve) => {
       this.resolve = resolve;
     });
   }
 
+  get topicKey(): number {
+    return this.topic.topicKey;
+  }
+
   /** Ends the wait as the channel says. */
-  settle(outcome: SendOutcome): void {
+  settle(outcome: SendOutcome, receipts: Receipts): void {
+    if (!isFailure(outcome)) {
+      this.resolve(receipts[outcome]);
+      return;
+    }
     if (outcome === "timed-out") this.keep();
-    if (outcome === "timed-out" || outcome === "fenced" || outcome === "abandoned") {
-      this.fail(failures[outcome](this.receipts.sent.peer));
-    } else this.resolve(this.receipts[outcome]);
+    this.fail(failureOf(outcome, receipts));
   }
 
   /** The caller waits no more, but the message is still to be sent: from here on its bytes are its own. */
@@ -47,26 +58,31 @@ export class Outgoing implements OutgoingMessage {
   }
 }
 
-const unknown = { outcome: "unknown" } as const;
-
-const failures = {
-  "timed-out": (peer: string) =>
-    new PeerError(
-      "store_failed",
-      `the message for "${peer}" was neither acknowledged nor stored in time; it is still tried and may arrive`,
-      unknown,
-    ),
-  fenced: (peer: string) =>
-    new PeerError("name_lost", `the peer's name was lost before the message for "${peer}" was confirmed`, unknown),
-  abandoned: (peer: string) =>
-    new PeerError("store_failed", `the peer stopped before the message for "${peer}" was confirmed`, unknown),
-};
-
-/** A link's receipts, one for each outcome: shared by all its messages. */
-export type Receipts = Readonly<Record<Receipt["outcome"], Receipt>>;
-
-/** The receipts of sends to a listener. */
-export function receiptsFor(peer: string): Receipts {
-  const of = (outcome: Receipt["outcome"]): Receipt => Object.freeze({ outcome, peer });
-  return { delivered: of("delivered"), stored: of("stored"), sent: of("sent"), dropped: of("dropped") };
+/** Messages of one topic as a connection writes them. */
+export function batchOf(
+  epoch: number,
+  delivery: DeliveryMode,
+  topicKey: number,
+  firstNumber: number,
+  messages: readonly Outgoing[],
+): OutgoingBatch {
+  const payloads = new Array<Uint8Array>(messages.length);
+  let headers: { index: number; headers: Headers }[] | undefined;
+  let compressions: { index: number; compression: "gzip" | "zstd"; uncompressedBytes: number }[] | undefined;
+  for (let index = 0; index < messages.length; index++) {
+    const message = messages[index] as Outgoing;
+    // Such a long one stays in the connection by reference, perhaps longer than the caller waits.
+    const isLent = message.payload.length >= referencedPayloadBytes && message.encoding === undefined;
+    payloads[index] = isLent ? message.payload.slice() : message.payload;
+    if (message.headers !== undefined) {
+      headers ??= [];
+      headers.push({ index, headers: message.headers });
+    }
+    if (message.encoding !== undefined) {
+      compressions ??= [];
+      compressions.push({ index, ...message.encoding });
+    }
+  }
+  const batch = { epoch, delivery, firstNumber, topicKey, payloads };
+  return headers === undefined && compressions === undefined ? batch : { ...batch, headers, compressions };
 }

@@ -4,6 +4,7 @@
  */
 import { type HawserError, PeerError } from "../errors/index.js";
 import { type PendingMessages, type Sender, type Store, silentLogger } from "../store/index.js";
+import { asHawserError } from "./as-hawser-error.js";
 import type { HandleIncoming, Source } from "./inbox-services.js";
 import { bytesOf, type Handler, type Message, type Receipt, type SendOptions } from "./message.js";
 import { MessageStream } from "./message-stream.js";
@@ -19,7 +20,6 @@ import {
 } from "./options.js";
 import type { CheckedMessage } from "./outbox.js";
 import type { Outgoing } from "./outgoing.js";
-import { asHawserError } from "./sender-link.js";
 import { openPeerStore, PeerSession } from "./session.js";
 import { type PeerStatus, StatusEmitter } from "./status.js";
 
@@ -213,7 +213,7 @@ export class Peer implements AsyncDisposable {
   /** Reads the topic's listeners again. @returns whether it has one */
   async refreshAddressTopic(topic: string): Promise<boolean> {
     checkTopic(topic);
-    if (this.state === "running" && this.session) return await this.session.outbox.refresh(topic);
+    if (this.state === "running" && this.session) return await this.session.outbox.topics.refresh(topic);
     return await this.withStore(async (store) => (await store.listenersOf(topic)).length > 0);
   }
 

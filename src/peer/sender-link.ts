@@ -1,66 +1,72 @@
 /**
- * The sending half of a channel at work: it binds the state machine to a connection, which it makes again and again, and
- * to the store.
+ * The sending half of a channel at work: it binds the state machine to a connection and to the store.
  */
-import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import {
   type DeliveryMode,
   type Headers,
   SenderChannel,
   type SenderEffects,
-  type SenderLimits,
   type SendOutcome,
 } from "../channel/index.js";
-import { HawserError, PeerError, TransportError } from "../errors/index.js";
-import { type Dialled, dial, type SenderConnection } from "../transport/index.js";
-import { compress, type OutgoingBatch, referencedPayloadBytes } from "../wire/index.js";
+import { type HawserError, PeerError } from "../errors/index.js";
+import { asHawserError } from "./as-hawser-error.js";
 import type { PeerContext } from "./context.js";
 import { DeadlineTimer } from "./deadline-timer.js";
-import { Outgoing, type Receipts, receiptsFor } from "./outgoing.js";
-
-/** Where a listener can be reached, and what it takes. */
-export interface ListenerAddress {
-  /** Undefined while it is not in the phone book. */
-  readonly addr: string | undefined;
-  readonly maxMessageBytes: number;
-}
+import { dialEventsOf } from "./dial-events.js";
+import { insertMessages } from "./insert-messages.js";
+import { type DialledChannel, ListenerDial } from "./listener-dial.js";
+import { batchOf, type MessageTopic, Outgoing } from "./outgoing.js";
+import { type Receipts, receiptsFor } from "./receipts.js";
+import { SendPacking } from "./send-packing.js";
+import { senderLimits } from "./sender-limits.js";
 
 export class SenderLink implements SenderEffects<Outgoing> {
   private readonly channel: SenderChannel<Outgoing>;
+  /** What keeps the channel connected. */
+  readonly dial: ListenerDial;
   private readonly timer = new DeadlineTimer(() => this.tick());
-  private connection: SenderConnection | undefined;
-  private dialling: AbortController | undefined;
-  private redial: NodeJS.Timeout | undefined;
-  private redialMs: number = protocolConstants.reconnectMinMs;
+  private readonly packing: SendPacking;
+  private readonly receipts: Receipts;
   private flushing = false;
   /** Messages offered since the last flush, their bytes, and when the first of them was: the clock is read once for all. */
   private unflushedSends = 0;
   private unflushedBytes = 0;
   private offeredAt = 0;
-  private readonly receipts: Receipts;
   /** A send was refused because the queue was full, and none was taken since. */
   private full = false;
-  private preparingMessages = 0;
-  private preparingBytes = 0;
   private stopped = false;
   /** Grows when the answer of an insert under way is to be dropped. */
   private inserts = 0;
   private whenSettled: (() => void)[] = [];
-  /** Sends whose payload is being compressed; those behind them wait their turn. */
-  private preparing: Promise<void> | undefined;
+  /** Something was sent since {@link isIdle} was asked. */
+  private wasUsed = true;
 
   constructor(
     private readonly context: PeerContext,
-    /** The listener's name. */
-    readonly listenerName: string,
-    /** The topic through which the listener was met first. */
-    private readonly topic: string,
-    private connectionKey: number,
-    private address: ListenerAddress,
+    private readonly identity: DialledChannel,
+    /** The last number that an earlier link of the channel has used under this epoch. */
+    lastNumber: number,
   ) {
-    this.receipts = receiptsFor(this.listenerName);
-    this.channel = new SenderChannel(context.lease.epoch, limitsOf(context), this);
-    this.connect();
+    this.receipts = receiptsFor(identity.listenerName);
+    this.packing = new SendPacking(context, (message) => this.offer(message));
+    this.channel = new SenderChannel(context.lease.epoch, senderLimits(context.settings), this, lastNumber);
+    this.dial = new ListenerDial(
+      context,
+      identity,
+      dialEventsOf(this.channel, () => this.arm()),
+    );
+    this.dial.begin();
+  }
+
+  /** The listener's name. */
+  get listenerName(): string {
+    return this.identity.listenerName;
+  }
+
+  /** The newest number that was used. */
+  get lastNumber(): number {
+    return this.channel.lastNumber;
   }
 
   /** Whether a message would wait for nobody: the last attempt to reach the listener failed. */
@@ -68,54 +74,47 @@ export class SenderLink implements SenderEffects<Outgoing> {
     return this.channel.link === "down" || this.channel.link === "ended";
   }
 
+  /** The link is used no more. */
+  get isClosed(): boolean {
+    return this.stopped;
+  }
+
   /** The greatest payload that the listener takes, as last heard. */
   get maxMessageBytes(): number {
-    return this.connection?.maxMessageBytes ?? this.address.maxMessageBytes;
+    return this.dial.maxMessageBytes;
   }
 
   /** Sends one message; its promise is rejected with `busy` when the queue is full. */
-  send(
-    delivery: DeliveryMode,
-    topicKey: number,
-    payload: Uint8Array,
-    headers: Headers | undefined,
-    topic: string,
-  ): Outgoing {
-    const message = new Outgoing(this.receipts, delivery, topicKey, payload, headers);
-    if (payload.length > this.context.settings.compressThresholdBytes || this.preparing !== undefined) {
-      if (this.hasRoom(payload.length)) this.prepare(message, topic);
-      else this.refuse(message, topic);
-    } else this.offer(message, topic);
+  send(delivery: DeliveryMode, topic: MessageTopic, payload: Uint8Array, headers: Headers | undefined): Outgoing {
+    const message = new Outgoing(delivery, topic, payload, headers);
+    this.wasUsed = true;
+    if (!this.packing.takes(payload)) this.offer(message);
+    else if (this.hasRoom(payload.length)) this.packing.add(message);
+    else this.refuse(message);
     return message;
   }
 
-  /** The phone book has a new address for the listener, or none any more. */
-  relocate(address: ListenerAddress): void {
-    const moved = address.addr !== this.address.addr;
-    this.address = address;
-    if (address.addr === undefined) return;
-    // The listener is elsewhere by its own word; the old connection may be half-open for a long time yet.
-    const { connection } = this;
-    if (moved && connection !== undefined) {
-      this.dropConnection(connection, new TransportError("connection_lost", "the listener has another address now"));
-    }
-    if (this.connection !== undefined) return;
-    if (moved) this.dialling?.abort();
-    if (moved || this.dialling === undefined) this.connectNow();
+  /** Whether this is the link's channel. */
+  hasKey(connectionKey: number): boolean {
+    return connectionKey === this.dial.connectionKey;
   }
 
-  /** The listener was announced: whatever it was, it is up now. */
-  listenerAppeared(): void {
-    if (this.connection === undefined) this.connectNow();
+  /** Whether the peer has the channel, not having been its listener from the beginning. */
+  hasOwner(name: string): boolean {
+    return this.dial.isHandedOver && this.dial.ownerName === name;
   }
 
-  /** Another database session: the channel's key may be another one there. */
-  rekey(connectionKey: number): void {
-    if (connectionKey === this.connectionKey) return;
-    this.connectionKey = connectionKey;
-    const { connection } = this;
-    if (connection === undefined) return;
-    this.dropConnection(connection, new TransportError("connection_lost", "the channel's key has changed"));
+  /** Whether nothing waits here, nobody is connected, and nothing was sent since this was asked last. */
+  isIdle(): boolean {
+    const { wasUsed } = this;
+    this.wasUsed = false;
+    return !wasUsed && this.waitingMessages === 0 && this.dial.connection === undefined;
+  }
+
+  /** The topics of the messages that wait here. */
+  *waitingTopics(): Iterable<MessageTopic> {
+    for (const { topic } of this.channel.unconfirmed()) yield topic;
+    for (const { topic } of this.packing.messages) yield topic;
   }
 
   /** The lease is, or is not, surely held. */
@@ -124,25 +123,23 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.arm();
   }
 
-  /** The name was taken anew after the database changed servers: what is unconfirmed begins again. */
+  /**
+   * The name was taken anew after the database changed servers: what is unconfirmed begins again, once the
+   * dial is told which keys the channel and its topics have there.
+   */
   rebase(epoch: number): void {
     this.inserts += 1;
-    this.dialling?.abort();
-    this.connection?.destroy();
-    this.connection = undefined;
+    this.dial.forgetKey();
     this.channel.rebase(epoch, now());
-    this.connectNow();
     this.arm();
   }
 
   /** Stores what is unconfirmed. Resolves when nothing is pending. */
   async stop(): Promise<void> {
-    await this.preparing;
+    await this.packing.drain();
     this.channel.stop(now());
     this.arm();
-    if (this.channel.pendingMessages > 0) {
-      await new Promise<void>((resolve) => this.whenSettled.push(resolve));
-    }
+    if (this.channel.pendingMessages > 0) await new Promise<void>((resolve) => this.whenSettled.push(resolve));
   }
 
   /** The name is lost: what is pending is rejected. */
@@ -154,15 +151,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
   close(): void {
     this.stopped = true;
     this.timer.stop();
-    clearTimeout(this.redial);
-    this.dialling?.abort();
-    const { connection } = this;
-    this.connection = undefined;
-    if (connection !== undefined) {
-      connection.writeGoodbye();
-      connection.end();
-      setTimeout(() => connection.destroy(), protocolConstants.reconnectMinMs).unref();
-    }
+    this.dial.close();
     this.channel.end("abandoned");
     for (const resolve of this.whenSettled.splice(0)) resolve();
   }
@@ -170,45 +159,24 @@ export class SenderLink implements SenderEffects<Outgoing> {
   // ---- effects of the channel ----
 
   writeBatch(delivery: DeliveryMode, topicKey: number, firstNumber: number, messages: Outgoing[]): void {
-    const connection = this.connection;
+    const { connection } = this.dial;
     if (connection === undefined) return;
-    const payloads = new Array<Uint8Array>(messages.length);
-    let headers: { index: number; headers: Headers }[] | undefined;
-    let compressions: { index: number; compression: "gzip" | "zstd"; uncompressedBytes: number }[] | undefined;
-    for (let index = 0; index < messages.length; index++) {
-      const message = messages[index] as Outgoing;
-      // Such a long one stays in the connection by reference, perhaps longer than the caller waits.
-      const isLent = message.payload.length >= referencedPayloadBytes && message.encoding === undefined;
-      payloads[index] = isLent ? message.payload.slice() : message.payload;
-      if (message.headers !== undefined) {
-        headers ??= [];
-        headers.push({ index, headers: message.headers });
-      }
-      if (message.encoding !== undefined) {
-        compressions ??= [];
-        compressions.push({ index, ...message.encoding });
-      }
-    }
-    const batch: OutgoingBatch = { epoch: this.channel.epoch, delivery, firstNumber, topicKey, payloads };
     try {
-      connection.writeBatch(
-        headers === undefined && compressions === undefined ? batch : { ...batch, headers, compressions },
-      );
+      connection.writeBatch(batchOf(this.channel.epoch, delivery, topicKey, firstNumber, messages));
     } catch (error) {
       // What cannot be written would leave a gap on this connection: it ends, and the store takes what is unconfirmed.
-      queueMicrotask(() => this.dropConnection(connection, asHawserError(error)));
+      queueMicrotask(() => this.dial.drop(connection, asHawserError(error)));
     }
     if (!connection.canWrite) this.channel.pauseWriting();
   }
 
   writeGoLive(): void {
-    this.connection?.writeGoLive(this.channel.epoch);
+    this.dial.connection?.writeGoLive(this.channel.epoch);
   }
 
-  store(messages: Outgoing[]): void {
+  store(firstNumber: number, messages: Outgoing[]): void {
     const insert = ++this.inserts;
-    const first = messages[0] as Outgoing;
-    this.insert(first.number, messages).then(
+    insertMessages(this.context, this.dial.connectionKey, firstNumber, messages).then(
       (result) => {
         if (insert !== this.inserts || this.stopped) return;
         if (result === "fenced") {
@@ -219,13 +187,8 @@ export class SenderLink implements SenderEffects<Outgoing> {
       },
       (error: HawserError) => {
         if (insert !== this.inserts || this.stopped) return;
-        this.context.status.tell({
-          kind: "sender_store_error",
-          topic: this.topic,
-          peer: this.listenerName,
-          message: error.message,
-          error,
-        });
+        const { listenerName: peer, topic } = this.identity;
+        this.context.status.tell({ kind: "sender_store_error", topic, peer, message: error.message, error });
         this.channel.onStoreFailed(now());
         this.arm();
       },
@@ -233,97 +196,54 @@ export class SenderLink implements SenderEffects<Outgoing> {
   }
 
   announce(): void {
-    void this.context.store.announce(this.listenerName, this.connectionKey);
+    void this.context.store.announce(this.dial.ownerName, this.dial.connectionKey);
   }
 
   settle(message: Outgoing, outcome: SendOutcome): void {
-    message.settle(outcome);
+    message.settle(outcome, this.receipts);
   }
 
   linkChanged(): void {}
 
   // ---- sending ----
 
-  private offer(message: Outgoing, topic: string): void {
-    if (this.unflushedSends === 0) this.offeredAt = now();
-    if (this.channel.offer(message, this.offeredAt)) {
-      this.unflushedSends += 1;
-      this.full = false;
-      this.unflushedBytes += message.payload.length;
-      // A long loop of sends need not end before the first of them leave.
-      if (this.unflushedBytes >= protocolConstants.batchTargetBytes) this.flush();
-      else this.flushSoon();
-      return;
-    }
-    this.refuse(message, topic);
+  private get waitingMessages(): number {
+    return this.channel.pendingMessages + this.packing.messages.size;
   }
 
-  private refuse(message: Outgoing, topic: string): void {
-    const waiting = this.channel.pendingMessages + this.preparingMessages;
-    const text = `${waiting} messages wait for "${this.listenerName}" already`;
+  private offer(message: Outgoing): void {
+    // Whole milliseconds, because those need no memory of their own wherever they are passed on.
+    if (this.unflushedSends === 0) this.offeredAt = Math.floor(now());
+    if (!this.channel.offer(message, this.offeredAt)) {
+      this.refuse(message);
+      return;
+    }
+    this.unflushedSends += 1;
+    this.full = false;
+    this.unflushedBytes += message.payload.length;
+    // A long loop of sends need not end before the first of them leave.
+    if (this.unflushedBytes >= protocolConstants.batchTargetBytes) this.flush();
+    else this.flushSoon();
+  }
+
+  private refuse(message: Outgoing): void {
+    const { listenerName: peer } = this;
+    const text = `${this.waitingMessages} messages wait for "${peer}" already`;
     message.fail(new PeerError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
     // Told once, until there was room again: a status for each refused send would be a flood.
     if (this.full) return;
     this.full = true;
-    this.context.status.tell({ kind: "sender_busy", topic, peer: this.listenerName, message: text });
+    this.context.status.tell({ kind: "sender_busy", topic: message.topic.topic, peer, message: text });
   }
 
   /** Whether a message that is not offered yet keeps within the limits of the queue. */
   private hasRoom(bytes: number): boolean {
     const { maxSendQueueMessages, maxSendQueueBytes } = this.context.settings;
-    const messages = this.channel.pendingMessages + this.preparingMessages;
+    const messages = this.waitingMessages;
     if (messages === 0) return true;
     return (
-      messages < maxSendQueueMessages && this.channel.pendingBytes + this.preparingBytes + bytes <= maxSendQueueBytes
+      messages < maxSendQueueMessages && this.channel.pendingBytes + this.packing.bytes + bytes <= maxSendQueueBytes
     );
-  }
-
-  /** Compresses a message, and offers it behind those that are being compressed already. */
-  private prepare(message: Outgoing, topic: string): void {
-    const bytes = message.payload.length;
-    this.preparingMessages += 1;
-    this.preparingBytes += bytes;
-    const work = async (): Promise<void> => {
-      try {
-        await this.pack(message);
-      } catch (error) {
-        this.context.logger.debug({ err: error }, "could not compress a payload; it travels as it is");
-      }
-      this.preparingMessages -= 1;
-      this.preparingBytes -= bytes;
-      this.offer(message, topic);
-    };
-    const mine: Promise<void> = (this.preparing ?? Promise.resolve()).then(work).finally(() => {
-      if (this.preparing === mine) this.preparing = undefined;
-    });
-    this.preparing = mine;
-  }
-
-  /** Compresses a long payload: with gzip, because the message may have to be stored, and every peer reads it. */
-  private async pack(message: Outgoing): Promise<void> {
-    const { payload } = message;
-    if (payload.length <= this.context.settings.compressThresholdBytes) return;
-    const packed = await compress(payload, "gzip");
-    if (packed.length >= payload.length) return;
-    message.payload = packed;
-    message.encoding = { compression: "gzip", uncompressedBytes: payload.length };
-  }
-
-  private async insert(firstNumber: number, messages: Outgoing[]): Promise<"stored" | "fenced"> {
-    const { store, lease } = this.context;
-    if (!lease.isWritable) {
-      throw new PeerError(
-        "store_failed",
-        `the name "${lease.name}" is not surely held; nothing is written until it is`,
-      );
-    }
-    const rows = messages.map(({ topicKey, payload, encoding, headers }) => ({
-      topicKey,
-      payload,
-      codec: encoding === undefined ? (0 as const) : (1 as const),
-      ...(headers === undefined ? {} : { headers }),
-    }));
-    return await store.storeMessages(lease, this.connectionKey, firstNumber, rows);
   }
 
   private flushSoon(): void {
@@ -355,185 +275,8 @@ export class SenderLink implements SenderEffects<Outgoing> {
       for (const resolve of this.whenSettled.splice(0)) resolve();
     }
   }
-
-  // ---- the connection ----
-
-  private connectNow(): void {
-    clearTimeout(this.redial);
-    this.redialMs = protocolConstants.reconnectMinMs;
-    this.connect();
-  }
-
-  private connect(): void {
-    if (this.stopped || this.dialling !== undefined || this.connection !== undefined) return;
-    const { addr } = this.address;
-    // Nobody says Hello with an epoch that it does not surely hold: after a failover it may be an older one again.
-    const mayCall = this.context.lease.state === "held";
-    if (addr === undefined || !mayCall) {
-      this.channel.onDialFailed(now());
-      this.arm();
-      if (!mayCall) this.redialLater();
-      return;
-    }
-    const dialling = new AbortController();
-    this.dialling = dialling;
-    this.channel.onDialling();
-    const { context } = this;
-    const handle: { connection: SenderConnection | undefined } = { connection: undefined };
-    dial({
-      address: addr,
-      identity: {
-        senderName: context.sender.name,
-        sourceTopic: context.sender.sourceTopic,
-        listenerName: this.listenerName,
-        connectionKey: this.connectionKey,
-        epoch: this.channel.epoch,
-      },
-      secret: context.secrets.newest,
-      allowPlaintext: context.settings.allowPlaintext,
-      signal: dialling.signal,
-      handlers: {
-        onAck: (ack) => {
-          const { credit, backlog, busy, live } = ack;
-          const cursor = { epoch: ack.epoch, number: ack.number };
-          this.channel.onAck(handle.connection, { cursor, credit, backlog, busy, live }, now());
-          this.arm();
-        },
-        onGoodbye: ({ epoch, number }) => {
-          this.channel.onGoodbye(handle.connection, { epoch, number }, now());
-          handle.connection?.end();
-          this.arm();
-        },
-        onDrain: () => {
-          this.channel.onWritable(handle.connection, now());
-          this.arm();
-        },
-        onClosed: (error) => this.closed(handle.connection, error),
-      },
-    }).then(
-      (dialled) => {
-        if (this.dialling === dialling) this.dialling = undefined;
-        handle.connection = dialled.connection;
-        if (!this.stopped && !dialling.signal.aborted) this.established(dialled);
-        else {
-          dialled.connection.destroy();
-          this.connect();
-        }
-      },
-      (error: HawserError) => {
-        if (this.dialling === dialling) this.dialling = undefined;
-        if (!this.stopped) this.dialFailed(addr, error, dialling.signal.aborted);
-      },
-    );
-  }
-
-  private established({ connection, welcome }: Dialled): void {
-    this.connection = connection;
-    this.redialMs = protocolConstants.reconnectMinMs;
-    const { cursorEpoch, cursor, backlog, credit } = welcome;
-    this.context.status.tell({
-      kind: "peer_connected",
-      topic: this.topic,
-      peer: this.listenerName,
-      message: `connected to "${this.listenerName}" at ${this.address.addr}`,
-    });
-    this.channel.onConnected(
-      connection,
-      { cursor: { epoch: cursorEpoch, number: cursor }, backlog, credit, maxMessageBytes: connection.maxMessageBytes },
-      now(),
-    );
-    this.arm();
-  }
-
-  private dialFailed(addr: string, error: HawserError, aborted: boolean): void {
-    this.channel.onDialFailed(now());
-    this.arm();
-    if (aborted) {
-      this.connect();
-      return;
-    }
-    if (error.code !== "connection_lost") {
-      this.context.status.tell({
-        kind: "sender_send_error",
-        topic: this.topic,
-        peer: this.listenerName,
-        message: `${addr}: ${error.message}`,
-        error,
-      });
-    }
-    void this.afterRefusal(error);
-    this.redialLater();
-  }
-
-  /** A refusal is no proof: look where the truth is. */
-  private async afterRefusal(error: HawserError): Promise<void> {
-    const { store, lease, secrets } = this.context;
-    try {
-      if (error.code === "unauthenticated") await secrets.refresh();
-      if (error.code !== "fenced" || lease.state !== "held") return;
-      // Greater, not other: a server that a failover has left behind may still answer with an older one.
-      if (((await store.peerEpoch(lease.name)) ?? 0) > lease.epoch) {
-        this.context.nameLost(`"${this.listenerName}" refused an old epoch`);
-      }
-    } catch (cause) {
-      this.context.logger.debug({ err: cause }, "could not look up why a listener refused; dialling again");
-    }
-  }
-
-  private closed(connection: SenderConnection | undefined, error: HawserError | undefined): void {
-    if (connection === undefined || connection !== this.connection) return;
-    this.connection = undefined;
-    if (this.stopped) return;
-    this.context.status.tell({
-      kind: "peer_disconnected",
-      topic: this.topic,
-      peer: this.listenerName,
-      message: error === undefined ? `"${this.listenerName}" said goodbye` : error.message,
-    });
-    if (TransportError.is(error) && error.code === "fenced") void this.afterRefusal(error);
-    this.channel.onClosed(connection, now());
-    this.arm();
-    this.redialLater();
-  }
-
-  private dropConnection(connection: SenderConnection, why: HawserError): void {
-    if (connection !== this.connection) return;
-    connection.destroy();
-    this.closed(connection, why);
-  }
-
-  private redialLater(): void {
-    if (this.stopped) return;
-    clearTimeout(this.redial);
-    const waitMs = this.redialMs * (0.5 + Math.random() / 2);
-    this.redialMs = Math.min(protocolConstants.reconnectMaxMs, this.redialMs * 2);
-    this.redial = setTimeout(() => this.connect(), waitMs);
-  }
 }
 
 function now(): number {
   return performance.now();
-}
-
-function limitsOf({ settings }: PeerContext): SenderLimits {
-  return {
-    ackTimeoutMs: settings.ackTimeoutMs,
-    sendTimeoutMs: settings.sendTimeoutMs,
-    connectWaitMs: settings.connectWaitMs,
-    maxQueueMessages: settings.maxSendQueueMessages,
-    maxQueueBytes: settings.maxSendQueueBytes,
-    insertRows: storeConstants.insertRows,
-    insertBytes: storeConstants.insertBytes,
-    batchBytes: protocolConstants.batchTargetBytes,
-    batchMessages: protocolConstants.batchMaxMessages,
-    shortBacklogRows: storeConstants.shortBacklogRows,
-    storeRetryMinMs: storeConstants.storeRetryMinMs,
-    storeRetryMaxMs: storeConstants.storeRetryMaxMs,
-  };
-}
-
-/** Whether an error is one of ours. */
-export function asHawserError(error: unknown): HawserError {
-  if (HawserError.is(error)) return error;
-  return new PeerError("internal", error instanceof Error ? error.message : String(error), { cause: error });
 }

@@ -6,14 +6,17 @@
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { PeerError } from "../errors/index.js";
-import { type Lease, openStore, type Registration, type Store } from "../store/index.js";
+import { type Lease, openStore, type Registration, type ServedTopic, type Store } from "../store/index.js";
 import { parseAddress } from "../wire/index.js";
 import { type PeerContext, SecretCache } from "./context.js";
+import { DeadLetterRetention } from "./dead-letter-retention.js";
 import { Inbox } from "./inbox.js";
-import type { HandleIncoming } from "./listener-link.js";
+import type { HandleIncoming } from "./inbox-services.js";
 import type { CheckedOptions } from "./options.js";
+import { OrphanWatch } from "./orphan-watch.js";
 import { Outbox } from "./outbox.js";
 import type { StatusEmitter } from "./status.js";
+import { tellOfReloads } from "./tls-option.js";
 
 export interface SessionOptions {
   readonly options: CheckedOptions;
@@ -41,6 +44,8 @@ export class PeerSession {
   private isBeginningAgain = false;
   private again: NodeJS.Timeout | undefined;
   private readonly unlisten: (() => void)[];
+  /** What it does for the mesh while it runs. */
+  private readonly duties: { start(): void; stop(): void }[];
 
   private constructor(
     private readonly session: SessionOptions,
@@ -57,6 +62,7 @@ export class PeerSession {
       status,
       logger,
       secrets,
+      tls: options.tls,
       nameLost: (cause) => this.nameLost(cause),
     };
     this.outbox = new Outbox(context);
@@ -66,11 +72,22 @@ export class PeerSession {
       serves: (topic) => topic === options.topic || subscriptions.has(topic),
       handle,
     });
+    this.duties = [new DeadLetterRetention(context)];
+    const { orphanAfterMs } = options.settings;
+    // One that only sends could not handle what it took over.
+    if (orphanAfterMs !== undefined && handle !== undefined) {
+      this.duties.push(new OrphanWatch(context, orphanAfterMs, () => this.servedTopics().map(({ topic }) => topic)));
+    }
     this.unlisten = [
+      secrets.follow(logger),
+      ...(options.tls ? [tellOfReloads(options.tls, status, logger)] : []),
       lease.onRenewed((epoch) => this.leaseRenewed(epoch)),
       lease.onChange((state) => this.leaseChanged(state)),
       store.on("catalog", ({ topic, clientName, operation }) => {
-        if (operation === "delete" && clientName === options.name) void this.stayListed([topic]);
+        if (clientName !== options.name) return;
+        if (operation === "delete") void this.stayListed([topic]);
+        // Whoever hands this peer's channels over writes its rows of the phone book, too.
+        if (operation !== "insert") void this.checkEpoch();
       }),
       store.on("session", (state) => {
         if (state === "up") void this.stayListed([options.topic, ...subscriptions]);
@@ -106,6 +123,7 @@ export class PeerSession {
       started = new PeerSession(session, store, lease, secrets);
       started.boundAddress = await started.inbox.start();
       await started.register();
+      for (const topic of session.subscriptions) started.outbox.topics.watch(topic);
       signal.throwIfAborted();
       return started;
     } catch (error) {
@@ -122,15 +140,18 @@ export class PeerSession {
   /** Begins to hand messages to the handler: the peer can send now, too. */
   begin(): void {
     this.inbox.begin();
+    for (const duty of this.duties) duty.start();
   }
 
   /** Serves one more topic. */
   async subscribe(topic: string): Promise<void> {
     await this.store.addSubscription(this.lease, topic, this.registration());
+    this.outbox.topics.watch(topic);
   }
 
   /** Serves a topic no more. */
   async unsubscribe(topic: string): Promise<void> {
+    this.outbox.topics.unwatch(topic);
     await this.store.removeSubscription(this.lease, topic);
   }
 
@@ -143,6 +164,7 @@ export class PeerSession {
   private async end(deadlineMs: number): Promise<void> {
     const until = performance.now() + deadlineMs;
     const { logger } = this.session;
+    for (const duty of this.duties) duty.stop();
     const inTime = await within(deadlineMs, this.finishWork());
     if (!inTime && !this.lost) {
       logger.warn(
@@ -180,17 +202,14 @@ export class PeerSession {
   private forget(): void {
     clearTimeout(this.again);
     for (const stop of this.unlisten) stop();
+    for (const duty of this.duties) duty.stop();
   }
 
   private async register(): Promise<void> {
-    const { options, advertise, subscriptions, unsubscribed } = this.session;
+    const { advertise, unsubscribed } = this.session;
     this.publishedAddress = published(advertise, this.boundAddress);
-    const topics = [
-      { topic: options.topic, subscribed: false },
-      ...[...subscriptions].map((topic) => ({ topic, subscribed: true })),
-    ];
     for (const topic of unsubscribed) await this.store.removeSubscription(this.lease, topic);
-    await this.store.registerListener(this.lease, { ...this.registration(), topics });
+    await this.store.registerListener(this.lease, { ...this.registration(), topics: this.servedTopics() });
   }
 
   /** Somebody cleared the addresses of a topic that this peer serves: it enters itself again. */
@@ -200,7 +219,7 @@ export class PeerSession {
     try {
       for (const topic of topics) {
         const listeners = await this.store.listenersOf(topic);
-        const serves = topic === options.topic || subscriptions.has(topic);
+        const serves = (topic === options.topic && options.settings.serveSourceTopic) || subscriptions.has(topic);
         if (!serves || this.ended || listeners.some(({ name }) => name === options.name)) continue;
         // Another peer that publishes the same address has taken the row over: entering again would never end.
         const other = listeners.find(({ addr }) => addr === this.publishedAddress);
@@ -210,6 +229,27 @@ export class PeerSession {
       }
     } catch (error) {
       if (!this.ended) logger.warn({ err: error, topics }, "could not enter the phone book again");
+    }
+  }
+
+  /** What it serves: its source topic, and what it subscribed to beyond. */
+  private servedTopics(): ServedTopic[] {
+    const { options, subscriptions } = this.session;
+    return [
+      ...(options.settings.serveSourceTopic ? [{ topic: options.topic, subscribed: false }] : []),
+      ...[...subscriptions].map((topic) => ({ topic, subscribed: true })),
+    ];
+  }
+
+  /** Somebody may have handed over the channels of this peer while it runs, and raised its epoch. */
+  private async checkEpoch(): Promise<void> {
+    const { store, lease } = this;
+    try {
+      const epoch = await store.peerEpoch(lease.name);
+      // Greater, not other: a server that a failover has left behind may still answer with an older one.
+      if (lease.state === "held" && (epoch ?? 0) > lease.epoch) this.nameLost("its channels were handed over");
+    } catch (err) {
+      this.session.logger.debug({ err }, "could not look at the own epoch; the next write will tell");
     }
   }
 

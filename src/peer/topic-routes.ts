@@ -4,6 +4,7 @@
  */
 import type { Listener, Route } from "../store/index.js";
 import type { SenderLink } from "./sender-link.js";
+import type { SenderLinks } from "./sender-links.js";
 
 /** A listener of a topic as the router knows it. */
 export interface Candidate {
@@ -12,7 +13,7 @@ export interface Candidate {
   readonly addr: string | undefined;
   readonly maxMessageBytes: number;
   readonly durable: boolean;
-  /** Its link, once it was looked up. */
+  /** Its link, as it was looked up last. */
   link?: SenderLink | undefined;
 }
 
@@ -27,6 +28,8 @@ export class TopicRoutes {
   ready = false;
   /** The catalog was read once. */
   wasRead = false;
+  /** This peer serves the topic and has never sent to it: it hears of the others, and has no routes to them. */
+  isOnlyWatched = false;
   /** Ends with the last reading that was asked for. */
   reading: Promise<void> = Promise.resolve();
   /** A reading that has not begun yet. */
@@ -61,18 +64,34 @@ export class TopicRoutes {
     return this.away.length === 0 ? this.listed : [...this.listed, ...this.away];
   }
 
-  /** Whose turn it is. @returns undefined when the topic has no listener at all */
-  choose(links: ReadonlyMap<string, SenderLink>): Candidate | undefined {
+  /**
+   * Whose turn it is among those that can be reached, its link looked up; else the one last used.
+   *
+   * @returns undefined when nobody can be reached and nobody was used before
+   */
+  choose(links: Pick<SenderLinks, "get">): Candidate | undefined {
     const { listed } = this;
     for (let tried = 0; tried < listed.length; tried++) {
       const candidate = listed[this.turn % listed.length] as Candidate;
       this.turn += 1;
-      if ((candidate.link ??= links.get(candidate.name))?.isDown !== true) {
+      if (linkOf(candidate, links)?.isDown !== true) {
         this.lastUsed = candidate.name;
         return candidate;
       }
     }
-    const all = this.all;
-    return all.find(({ name }) => name === this.lastUsed) ?? all.find(({ durable }) => durable) ?? all[0];
+    const last = this.all.find(({ name }) => name === this.lastUsed);
+    if (last !== undefined) linkOf(last, links);
+    return last;
   }
+
+  /** The candidate is the one last used from now on. */
+  use({ name }: Candidate): void {
+    this.lastUsed = name;
+  }
+}
+
+/** A candidate's link, if it is open. One that was closed has perhaps been opened anew. */
+function linkOf(candidate: Candidate, links: Pick<SenderLinks, "get">): SenderLink | undefined {
+  if (candidate.link === undefined || candidate.link.isClosed) candidate.link = links.get(candidate.name);
+  return candidate.link;
 }

@@ -5,21 +5,57 @@
  * writes count, and every write of messages and cursors is fenced by it. And every write may be repeated: rows are unique
  * by their number, cursors only move forward, so that a commit whose answer was lost is simply sent again.
  */
+export { type Announce, announcements } from "./announce.js";
+export type { ChannelOwner, ChannelOwners } from "./channel-owner.js";
 export type { Channel, Channels, Position } from "./channels.js";
 export { type Clock, systemClock } from "./clock.js";
+export { withCommandDatabase } from "./command-database.js";
 export { compareMigratedSchema } from "./compare-schema.js";
 export type { CommittedCursors, CursorCommit, CursorCommits, DeadLetter } from "./cursor-commits.js";
 export { CursorCommitter, type CursorCommitterEvents } from "./cursor-committer.js";
+export type { DeadLetterFilter } from "./dead-letter-filter.js";
+export {
+  type DeadLetterEntry,
+  type DeadLetterSelection,
+  type DeadLetters,
+  type DiscardReport,
+  deadLetters,
+  type RefusedDeadLetter,
+  type RetriedDeadLetter,
+  type RetryReport,
+  type WholeDeadLetter,
+} from "./dead-letters.js";
 export type { WriterName } from "./fence.js";
+export { type InstallReport, install } from "./install.js";
 export type { Lease, LeaseState } from "./lease.js";
 export type { TakeNameOptions } from "./leases.js";
 export { type Logger, silentLogger } from "./logger.js";
+export {
+  listPeers,
+  listPending,
+  listTopics,
+  type PeerOverview,
+  type PendingFilter,
+  type PendingOverview,
+  type TopicOverview,
+} from "./mesh-overview.js";
+export { type MeshSecretEntry, type MeshSecrets, meshSecrets } from "./mesh-secrets.js";
 export { type MigrationReport, migrate } from "./migrate.js";
 export type { CatalogChange } from "./notifications.js";
+export type { AbsentListener, Orphans } from "./orphans.js";
 export type { Pending, PendingMessages } from "./pending.js";
 export type { Listener, PhoneBook, Registration, ServedTopic } from "./phone-book.js";
+export {
+  type HandedOverChannel,
+  type ListenerState,
+  type OwnedChannel,
+  type Reassign,
+  type ReassignOptions,
+  reassign,
+} from "./reassign.js";
 export type { Route, Routes, Sender } from "./routes.js";
 export type { DatabaseLocation } from "./shared-database.js";
+export type { Shortfall } from "./shortfalls.js";
 export { openStore, type Store, type StoreEvents, type StoreOptions } from "./store.js";
 export type {
   DrainedPage,

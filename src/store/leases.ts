@@ -21,6 +21,7 @@ const sql = {
   tryLock: `SELECT pg_try_advisory_lock(${leaseLockKey}) AS locked`,
   unlock: `SELECT pg_advisory_unlock(${leaseLockKey})`,
   epoch: `SELECT epoch FROM ${tables.peerName} WHERE name = $1`,
+  epochs: `SELECT name, epoch FROM ${tables.peerName} WHERE name = ANY ($1)`,
   markClean: `UPDATE ${tables.peerName} SET clean = true WHERE name = $1 AND epoch = $2`,
 } as const;
 
@@ -76,6 +77,24 @@ export class Leases {
   /** Takes the locks again on a new session; goes on trying by itself for those that another still holds. */
   async regainAll(query: SessionQuery): Promise<void> {
     for (const lease of [...this.#names.values()]) if (lease !== undefined) await this.#regain(lease, query);
+  }
+
+  /**
+   * Looks whether the catalog still has the epochs of the leases: somebody may have handed a listener's channels over
+   * while it holds the lock, and one that has nothing to write would not find out.
+   */
+  async checkAll(query: SessionQuery): Promise<void> {
+    const held = [...this.#names.values()].filter((lease) => lease?.state === "held") as HeldLease[];
+    if (held.length === 0) return;
+    const before = held.map((lease) => ({ lease, epoch: lease.epoch }));
+    const rows = await query<{ name: string; epoch: bigint }>(sql.epochs, [held.map(({ name }) => name)]);
+    const epochs = new Map(rows.map(({ name, epoch }) => [name, Number(epoch)]));
+    for (const { lease, epoch } of before) {
+      if (lease.state !== "held" || lease.epoch !== epoch || epochs.get(lease.name) === epoch) continue;
+      this.#names.delete(lease.name);
+      lease.enter("lost");
+      await this.#unlock(lease.name);
+    }
   }
 
   /** One try. Returns the error to report if it was the last. */

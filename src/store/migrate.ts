@@ -4,13 +4,14 @@
 import pg from "pg";
 import { type MigrationRow, tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { peerGrantsSql } from "../../generated/ts/sql/peer-schema.js";
 import { StoreError } from "../errors/index.js";
 import { columnsOf, parameters } from "./column-list.js";
 import { connectionSettings } from "./connection-settings.js";
+import { makeGrants } from "./grants.js";
 import { type Logger, silentLogger } from "./logger.js";
 import { checksumOf, type Migration, migrations } from "./migrations.js";
-import { isServerError, storeFailure } from "./store-failure.js";
+import { explainRefusal } from "./missing-rights.js";
+import { storeFailure } from "./store-failure.js";
 
 /** What a migration did. */
 export interface MigrationReport {
@@ -37,8 +38,9 @@ const sql = {
  * it at once: one works, the others wait for it. Where nothing is to be done, which is found out without any lock, the
  * rights of a peer suffice.
  *
- * @throws StoreError `schema_too_new` if the database has a migration that this version does not know; `store_failed` if
- * Postgres cannot be reached or refuses, or if an applied migration is not the one that this version has
+ * @throws StoreError `schema_too_new` if the database has a migration that this version does not know; `schema_missing` if
+ * there is something to do and the role may not; `store_failed` if Postgres cannot be reached or refuses, or if an applied
+ * migration is not the one that this version has
  */
 export async function migrate(
   options: { readonly databaseUrl?: string | undefined; readonly logger?: Logger | undefined } = {},
@@ -58,7 +60,7 @@ export async function migrate(
     if (report.applied.length > 0) logger.info({ applied: report.applied }, "migrated the schema hawser");
     return report;
   } catch (cause) {
-    throw storeFailure("migrate the schema hawser", cause);
+    throw await explainRefusal(client, "migrate the schema hawser", cause);
   } finally {
     await client.end().catch(() => undefined);
   }
@@ -69,20 +71,36 @@ async function migrateWith(
   steps: readonly Migration[],
   leftOut: string[],
 ): Promise<MigrationReport> {
-  if ((await missing(client, steps)).length === 0) return { applied: [], leftOut: [] };
-  // Waited for without a time limit: whoever holds it is at work for us. Released with the session at the latest.
-  await client.query(sql.lock);
-  await client.query(`SET lock_timeout = ${storeConstants.lockTimeoutMs}; SET statement_timeout = 0`);
-  const todo = await missing(client, steps);
-  for (const step of todo) await apply(client, step);
+  if ((await missingSteps(client, steps)).length === 0) return { applied: [], leftOut: [] };
+  const todo = await applyMissing(client, steps);
   // What the statements themselves have to say is not for anybody's eyes; what is left out is.
   leftOut.length = 0;
-  if (todo.length > 0) await grant(client, leftOut);
+  if (todo.length > 0) {
+    // Apart from the steps: what may not be granted does not keep the schema from being made.
+    const refused = await makeGrants(client);
+    if (refused !== undefined) leftOut.push(`the grants were left out: ${refused}`);
+  }
   return { applied: todo.map(({ id }) => id), leftOut };
 }
 
-/** The steps that the database lacks, after having checked those that it has. */
-async function missing(client: pg.Client, steps: readonly Migration[]): Promise<readonly Migration[]> {
+/** Waits until nobody else migrates the database, and applies the steps that it lacks. Others wait until the client ends. */
+export async function applyMissing(
+  client: pg.Client,
+  steps: readonly Migration[] = migrations,
+): Promise<readonly Migration[]> {
+  // Waited for without a time limit: whoever holds it is at work for us. Released with the session at the latest.
+  await client.query(sql.lock);
+  await client.query(`SET lock_timeout = ${storeConstants.lockTimeoutMs}; SET statement_timeout = 0`);
+  const todo = await missingSteps(client, steps);
+  for (const step of todo) await apply(client, step);
+  return todo;
+}
+
+/** The steps that the database lacks, after having checked those that it has. @throws StoreError as {@link migrate} */
+export async function missingSteps(
+  client: pg.Client,
+  steps: readonly Migration[] = migrations,
+): Promise<readonly Migration[]> {
   const { rows: exists } = await client.query<{ exists: boolean }>(sql.exists, [tables.migration]);
   if (exists[0]?.exists !== true) return steps;
   const { rows } = await client.query<typeof row.row>(sql.applied);
@@ -106,6 +124,13 @@ async function missing(client: pg.Client, steps: readonly Migration[]): Promise<
   return steps.filter(({ id }) => !applied.has(id));
 }
 
+/** A step as psql would run it, its record included. */
+export function migrationSql(step: Migration): string {
+  const record = { id: step.id, name: step.name, checksum: checksumOf(step) };
+  const values = row.names.map((name) => pg.escapeLiteral(String(record[name]))).join(", ");
+  return `${step.sql.trim()}\n\nINSERT INTO ${tables.migration} (${row.sql()}) VALUES (${values});`;
+}
+
 async function apply(client: pg.Client, step: Migration): Promise<void> {
   try {
     await client.query("BEGIN");
@@ -119,18 +144,5 @@ async function apply(client: pg.Client, step: Migration): Promise<void> {
   } catch (cause) {
     await client.query("ROLLBACK").catch(() => undefined);
     throw storeFailure(`apply migration ${step.id} (${step.name})`, cause);
-  }
-}
-
-/** Apart from the steps: what may not be granted does not keep the schema from being made. */
-async function grant(client: pg.Client, leftOut: string[]): Promise<void> {
-  try {
-    await client.query("BEGIN");
-    await client.query(peerGrantsSql);
-    await client.query("COMMIT");
-  } catch (error) {
-    await client.query("ROLLBACK").catch(() => undefined);
-    if (!isServerError(error)) throw error;
-    leftOut.push(`the grants were left out: ${error.message}`);
   }
 }

@@ -15,7 +15,10 @@ export interface PendingMessages {
   readonly count: number;
 }
 
-/** What a sender has stored. Rows that their listener has handled already, and not deleted yet, do not count. */
+/**
+ * What a sender has stored. Rows that their listener has handled already, and not deleted yet, do not count; nor do dead
+ * letters that are retried: for the sender they were delivered, and they are not its to clear.
+ */
 export interface Pending {
   /** How many messages wait. */
   pendingCount(sender: Sender): Promise<number>;
@@ -28,7 +31,8 @@ export interface Pending {
 const pendingRows = `FROM ${tables.connKeyMap} AS m
   JOIN ${tables.connMessage} AS s USING (connection_key)
   LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
-  WHERE m.sender_name = $1 AND m.source_topic = $2 AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))`;
+  WHERE m.sender_name = $1 AND m.source_topic = $2 AND m.retry_of IS NULL
+    AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))`;
 
 const sql = {
   count: `SELECT count(*) AS count ${pendingRows}`,
@@ -56,7 +60,7 @@ const sql = {
   clear: `
     WITH forgotten AS (DELETE FROM ${tables.senderListener} WHERE sender_key = $3)
     DELETE FROM ${tables.connMessage} AS s USING ${tables.connKeyMap} AS m
-    WHERE s.connection_key = m.connection_key AND m.sender_name = $1 AND m.source_topic = $2`,
+    WHERE s.connection_key = m.connection_key AND m.sender_name = $1 AND m.source_topic = $2 AND m.retry_of IS NULL`,
 } as const;
 
 /** What senders have stored in a database. */

@@ -22,6 +22,8 @@ export interface SessionEvents {
   onConnected(query: SessionQuery): Promise<void>;
   /** The session can be used. */
   onUp(): void;
+  /** The session was heard from again. */
+  onBeat(query: SessionQuery): Promise<void>;
   /** The session is lost, with all its locks and LISTENs; it is being made again. */
   onDown(): void;
   /** NOTIFY. */
@@ -149,6 +151,7 @@ export class Session {
       if (this.#connection !== connection) return;
       if (isSame) {
         this.#beatLater(connection);
+        await this.#events.onBeat(connection.query);
         return;
       }
       const reason = "leases and notifications need a direct connection: name it in sessionUrl";

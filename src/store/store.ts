@@ -2,10 +2,14 @@
  * The store of one Peer: everything a peer does in Postgres.
  */
 import { peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
+import { type Announce, announcements } from "./announce.js";
+import { type Backlogs, backlogs } from "./backlogs.js";
+import { type ChannelOwners, channelOwners } from "./channel-owner.js";
 import { type Channels, channels } from "./channels.js";
 import { type Clock, systemClock } from "./clock.js";
 import { type CursorCommits, cursorCommits } from "./cursor-commits.js";
 import { CursorCommitter, type CursorCommitterEvents } from "./cursor-committer.js";
+import { type DeadLetters, deadLetters } from "./dead-letters.js";
 import type { Lease } from "./lease.js";
 import type { TakeNameOptions } from "./leases.js";
 import { type Logger, silentLogger } from "./logger.js";
@@ -16,9 +20,12 @@ import {
   messageChannel,
   parseAnnouncement,
   parseCatalogChange,
+  secretsChannel,
 } from "./notifications.js";
+import { type Orphans, orphans } from "./orphans.js";
 import { type Pending, pending } from "./pending.js";
 import { type PhoneBook, phoneBook } from "./phone-book.js";
+import { type Reassign, reassign } from "./reassign.js";
 import { type Routes, routes } from "./routes.js";
 import { acquireDatabase, type DatabaseLocation } from "./shared-database.js";
 import { type StoredMessages, storedMessages } from "./stored-messages.js";
@@ -28,6 +35,8 @@ import { type Transactional, transactional } from "./transactional.js";
 export interface StoreEvents {
   /** A row of the phone book changed. */
   catalog: [change: CatalogChange];
+  /** A mesh secret was added or taken away. */
+  secrets: [];
   /** Messages were stored in a channel of a listener named to {@link Store.listenForMessages}. */
   announced: [connectionKey: number, listenerName: string];
   /** The database session is there (again), or lost. After "up", look again for what was not announced meanwhile. */
@@ -49,11 +58,18 @@ export interface Store
   extends PhoneBook,
     Routes,
     Channels,
+    ChannelOwners,
     StoredMessages,
     CursorCommits,
     Transactional,
     Pending,
+    Backlogs,
+    Reassign,
+    Orphans,
+    Announce,
     AsyncDisposable {
+  /** Messages that were given up. */
+  readonly deadLetters: DeadLetters;
   /** Grows with each new database session. Keys that were cached before may be another database's: look them up again. */
   readonly generation: number;
   /** The session is there. Stored messages and cursors do not need it; leases and notifications do. */
@@ -64,11 +80,6 @@ export interface Store
   takeName(name: string, options: TakeNameOptions): Promise<Lease>;
   /** Makes the group commit of a listener's cursors. */
   cursorCommitter(lease: Lease, events: CursorCommitterEvents): CursorCommitter;
-  /**
-   * Tells a listener that messages were stored for it: a statement of its own, after the commit, because NOTIFY would
-   * serialise commits. Best effort: it does not throw, and the listener's slow poll finds what nobody announced.
-   */
-  announce(listenerName: string, connectionKey: number): Promise<void>;
   /** From here on, and over lost sessions, `announced` tells of this listener's channels. */
   listenForMessages(listenerName: string): Promise<void>;
   /** Ends {@link listenForMessages}. */
@@ -90,10 +101,12 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
   const { database, release } = await acquireDatabase(options, { clock, logger, poolSize });
   const { pool, session, leases, subscriptions } = database;
   const commits = cursorCommits(pool);
+  const { announce } = announcements(pool, logger);
   const taken = new Set<Lease>();
   const announcedTo = new Map<string, string>();
   const listeners: { [Name in keyof StoreEvents]: Set<(...details: StoreEvents[Name]) => void> } = {
     catalog: new Set(),
+    secrets: new Set(),
     announced: new Set(),
     session: new Set(),
   };
@@ -108,6 +121,7 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
         if (change !== undefined) emit("catalog", change);
         return;
       }
+      if (channel === secretsChannel) emit("secrets");
       const listenerName = announcedTo.get(channel);
       const connectionKey = parseAnnouncement(payload);
       if (listenerName !== undefined && connectionKey !== undefined) emit("announced", connectionKey, listenerName);
@@ -120,10 +134,16 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
     ...phoneBook(pool),
     ...routes(pool),
     ...channels(pool),
+    ...channelOwners(pool),
     ...storedMessages(pool),
     ...commits,
     ...transactional(pool),
     ...pending(pool),
+    ...backlogs(pool),
+    ...reassign(pool, logger),
+    ...orphans(pool),
+    announce,
+    deadLetters: deadLetters(pool, announce),
     migrate: () => migrate({ databaseUrl: options.sessionUrl ?? options.databaseUrl, logger }),
     async takeName(name, takeOptions) {
       const lease = await leases.take(name, takeOptions);
@@ -134,20 +154,6 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
       return lease;
     },
     cursorCommitter: (lease, events) => new CursorCommitter(lease, commits, { clock, events }),
-    async announce(listenerName, connectionKey) {
-      try {
-        await pool.query(`announce messages to "${listenerName}"`, {
-          name: "hawser.announce",
-          text: "SELECT pg_notify($1, $2)",
-          values: [messageChannel(listenerName), String(connectionKey)],
-        });
-      } catch (err) {
-        logger.debug(
-          { err, listenerName, connectionKey },
-          "could not announce stored messages; its listener will poll",
-        );
-      }
-    },
     async listenForMessages(listenerName) {
       const channel = messageChannel(listenerName);
       if (announcedTo.has(channel)) return;

@@ -16,12 +16,22 @@ const refused = (...args: string[]): string => {
 
 describe("the arguments of the bench", () => {
   it("name a suite and perhaps a file", () => {
-    expect(parseCommand(["peer-live"], suites)).toEqual({ suite: peerLive, jsonFile: undefined });
-    expect(parseCommand(["peer-live", "--json", "out.json"], suites)).toEqual({
-      suite: peerLive,
-      jsonFile: "out.json",
+    const plain = { run: peerLive, quick: false, jsonFile: undefined, writeDocs: false, from: undefined };
+    const withFile = { ...plain, jsonFile: "out.json" };
+    expect(parseCommand(["peer-live"], suites)).toEqual(plain);
+    expect(parseCommand(["peer-live", "--json", "out.json"], suites)).toEqual(withFile);
+    expect(parseCommand(["--json=out.json", "peer-live"], suites)).toEqual(withFile);
+    expect(parseCommand(["peer-live", "--quick"], suites)).toEqual({ ...plain, quick: true });
+  });
+
+  it("name all suites and perhaps ask for the page, or write it from what was saved", () => {
+    const plain = { quick: false, jsonFile: undefined, writeDocs: true, from: undefined };
+    expect(parseCommand(["all", "--write-docs"], suites)).toEqual({ ...plain, run: "all" });
+    expect(parseCommand(["--write-docs", "--from", "in.json"], suites)).toEqual({
+      ...plain,
+      run: undefined,
+      from: "in.json",
     });
-    expect(parseCommand(["--json=out.json", "peer-live"], suites)).toEqual({ suite: peerLive, jsonFile: "out.json" });
   });
 
   it("may ask for help, with whatever else", () => {
@@ -34,9 +44,14 @@ describe("the arguments of the bench", () => {
     [["peer-dead"], 'There is no suite "peer-dead". The suites are peer-live'],
     [["toString"], 'There is no suite "toString".'],
     [["peer-live", "peer-live"], 'One suite runs at a time; "peer-live" is one more.'],
-    [["peer-live", "--jsno", "x"], "Unknown option '--jsno'. The flags are --json FILE and --help."],
+    [["peer-live", "--jsno", "x"], "Unknown option '--jsno'. The flags are --json FILE, --quick,"],
     [["peer-live", "--json"], "'--json <value>' argument missing"],
     [["peer-live", "--json="], "--json needs the name of a file."],
+    [["peer-live", "--write-docs"], "--write-docs goes with all and without --quick"],
+    [["all", "--quick", "--write-docs"], "--write-docs goes with all and without --quick"],
+    [["--from", "in.json"], "--from goes with --write-docs and nothing else"],
+    [["all", "--write-docs", "--from", "in.json"], "--from goes with --write-docs and nothing else"],
+    [["--write-docs", "--from="], "--from needs the name of a file."],
     [["peer-live", "--help=yes"], "'-h, --help' does not take an argument"],
   ])("%j are refused with what would be right", (args, message) => {
     expect(refused(...args)).toContain(message);
@@ -45,6 +60,7 @@ describe("the arguments of the bench", () => {
 
   it("are explained, each suite in one line", () => {
     const lines = helpText(suites).split("\n");
+    expect(lines).toContainEqual(expect.stringMatching(/all +all of them, .*: \d+ minutes/));
     for (const { name, summary } of suites) expect(lines).toContainEqual(expect.stringMatching(`${name} +${summary}`));
     expect(Math.max(...lines.map(({ length }) => length))).toBeLessThanOrEqual(120);
   });
@@ -58,12 +74,14 @@ describe("the bench command", () => {
   });
 
   it("ends with status 64 for wrong arguments, before anything is started", async () => {
-    const [unknown, unwritable] = await Promise.all([
+    const [unknown, unwritable, unreadable] = await Promise.all([
       bench("peer-dead"),
       bench("peer-live", "--json", "/no/such/folder/out.json"),
+      bench("--write-docs", "--from", "/no/such/folder/in.json"),
     ]);
     expect(unknown).toMatchObject({ status: 64, stdout: "", stderr: expect.stringContaining('"peer-dead"') });
     expect(unwritable).toMatchObject({ status: 64, stdout: "", stderr: expect.stringContaining("/no/such/folder") });
+    expect(unreadable).toMatchObject({ status: 64, stdout: "", stderr: expect.stringContaining("/no/such/folder") });
     expect(unwritable.stderr.split("\n")).toHaveLength(3);
   });
 });

@@ -7,9 +7,14 @@ import type { TestRequests } from "./programs/worker.js";
 
 const tsx = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
 let worker: Worker<TestRequests>;
+let stop: AbortController;
 
 beforeEach(() => {
-  worker = Worker.start<TestRequests>("testing", new URL("./programs/worker.ts", import.meta.url), ["--import", tsx]);
+  stop = new AbortController();
+  worker = Worker.start<TestRequests>("testing", new URL("./programs/worker.ts", import.meta.url), {
+    execArgv: ["--import", tsx],
+    signal: stop.signal,
+  });
 });
 afterEach(() => worker.stop());
 
@@ -40,5 +45,12 @@ describe("a worker", () => {
     const hanging = worker.request("hang", undefined as never);
     const [end] = await Promise.allSettled([hanging, worker.stop()]);
     expect(end).toMatchObject({ reason: { message: expect.stringContaining("has ended (status 0)") } });
+  });
+
+  it("ends when its signal is aborted, also in the middle of a request", async () => {
+    await worker.request("double", 1);
+    const hanging = worker.request("hang", undefined as never);
+    stop.abort();
+    await expect(hanging).rejects.toThrow("has ended (status 0)");
   });
 });

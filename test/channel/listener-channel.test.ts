@@ -211,3 +211,98 @@ describe("a listener's channel whose handler fails", () => {
     expect(bench.handleAll(2)).toEqual(["7/1"]);
   });
 });
+
+describe("a listener's channel after an unclean exit", () => {
+  const careful = { careful: true, maxAttempts: 3 };
+
+  it("begins its first message only when the attempt is counted, and the next when its cursor is committed", () => {
+    const bench = new ListenerBench({ epoch: 7, number: 0 }, careful);
+    bench.channel.onHello("c1", 7, 0);
+    bench.messages("c1", 0, [1, 2]);
+    expect(bench.handleAll(1)).toEqual([]);
+    expect(bench.take()).toEqual(["count"]);
+    bench.channel.onAttemptCounted(2);
+    bench.channel.take(1);
+    expect(bench.channel.attempt).toBe(2);
+    bench.channel.finish({ kind: "done" }, 1);
+    expect(bench.handleAll(1)).toEqual([]);
+    bench.channel.onCommitted({ epoch: 7, number: 1 });
+    expect(bench.handleAll(1)).toEqual(["7/2"]);
+  });
+
+  it("asks again when the attempt could not be counted", () => {
+    const bench = new ListenerBench({ epoch: 7, number: 0 }, careful);
+    bench.channel.onHello("c1", 7, 0);
+    bench.messages("c1", 0, [1]);
+    bench.handleAll(1);
+    bench.channel.onCountFailed();
+    bench.handleAll(1);
+    expect(bench.take()).toEqual(["count", "count"]);
+  });
+
+  it("gives up a message that was begun too often", () => {
+    const bench = new ListenerBench({ epoch: 7, number: 0 }, careful);
+    bench.channel.onHello("c1", 7, 0);
+    bench.messages("c1", 0, [1]);
+    bench.handleAll(1);
+    bench.channel.onAttemptCounted(4);
+    bench.take();
+    bench.channel.take(1);
+    expect(bench.channel.isExhausted).toBe(true);
+    bench.channel.finish({ kind: "refused", errorCode: "handler_crashed", errorMessage: "" }, 1);
+    expect(bench.take()).toEqual(["commit 7/1 dead handler_crashed after 3"]);
+  });
+
+  it("handles one, two, four, … messages between commits", () => {
+    const bench = new ListenerBench({ epoch: 7, number: 0 }, { ...careful, creditBytes: 10_000 });
+    bench.channel.onHello("c1", 7, 0);
+    bench.messages(
+      "c1",
+      0,
+      Array.from({ length: 20 }, (_, index) => index + 1),
+    );
+    bench.handleAll(1);
+    bench.channel.onAttemptCounted(1);
+    const counts: number[] = [];
+    for (let handled = 0; handled < 20; ) {
+      const { length } = bench.handleAll(1);
+      counts.push(length);
+      handled += length;
+      bench.channel.onCommitted({ epoch: 7, number: handled });
+    }
+    expect(counts).toEqual([1, 2, 4, 8, 5]);
+  });
+
+  it("hands out at-most-once messages as ever", () => {
+    const bench = new ListenerBench({ epoch: 7, number: 0 }, careful);
+    bench.channel.onHello("c1", 7, 0);
+    bench.messages("c1", 0, [undefined]);
+    expect(bench.handleAll(1)).toEqual(["~"]);
+  });
+});
+
+describe("a listener's channel with transactional handlers", () => {
+  const transactional = { transactional: true };
+
+  it("acknowledges what was committed with the handler, and commits nothing itself", () => {
+    const bench = new ListenerBench({ epoch: 7, number: 0 }, transactional);
+    bench.channel.onHello("c1", 7, 0);
+    bench.messages("c1", 0, [1, 2]);
+    for (const _ of [1, 2]) {
+      bench.channel.take(1);
+      bench.channel.finish({ kind: "committed" }, 1);
+    }
+    expect(bench.take()).toEqual(["ack c1 7/1", "ack c1 7/2"]);
+  });
+
+  it("waits for the commit of a dead letter before the next transaction", () => {
+    const bench = new ListenerBench({ epoch: 7, number: 0 }, { ...transactional, maxAttempts: 1 });
+    bench.channel.onHello("c1", 7, 0);
+    bench.messages("c1", 0, [1, 2]);
+    bench.channel.take(1);
+    bench.channel.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "" }, 1);
+    expect(bench.channel.take(1)).toBeUndefined();
+    bench.channel.onCommitted({ epoch: 7, number: 1 });
+    expect(bench.channel.take(1)?.position).toEqual({ epoch: 7, number: 2 });
+  });
+});

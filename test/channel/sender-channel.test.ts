@@ -240,3 +240,18 @@ describe("a sender's channel at its limits", () => {
     expect(bench.take()).toEqual(["b stored", "c stored", "announce"]);
   });
 });
+
+describe("a sender's channel that was used before", () => {
+  it("goes on behind its last number, over the connection and through the store", () => {
+    const bench = new SenderBench({}, 7);
+    bench.channel.onDialFailed(0);
+    bench.send(1, "a");
+    expect(bench.take()).toEqual(["store 8"]);
+    bench.channel.onStored(2);
+    bench.connect("c1", 3, 0, { epoch: 7, number: 5 });
+    bench.send(4, "b");
+    expect(bench.take()).toEqual(["a stored", "announce", "write GoLive", "write 9 b"]);
+    bench.ack("c1", 5, 9);
+    expect(bench.take()).toEqual(["b delivered"]);
+  });
+});

@@ -37,8 +37,8 @@ export class SenderBench implements SenderEffects<Named> {
   readonly log: string[] = [];
   readonly channel: SenderChannel<Named>;
 
-  constructor(limits: Partial<SenderLimits> = {}) {
-    this.channel = new SenderChannel(7, { ...senderLimits, ...limits }, this);
+  constructor(limits: Partial<SenderLimits> = {}, lastNumber = 0) {
+    this.channel = new SenderChannel(7, { ...senderLimits, ...limits }, this, lastNumber);
   }
 
   /** Offers messages named by their tickets, and flushes. */
@@ -46,7 +46,7 @@ export class SenderBench implements SenderEffects<Named> {
     for (const ticket of tickets) {
       const delivery = ticket.startsWith("~") ? "at-most-once" : "at-least-once";
       const payload = new Uint8Array(10);
-      const rest = { topicKey: 1, encoding: undefined, headers: undefined, number: 0, offeredAt: 0, settled: false };
+      const rest = { topicKey: 1, encoding: undefined, headers: undefined };
       if (!this.channel.offer({ delivery, payload, ticket, ...rest }, now)) this.log.push(`refused ${ticket}`);
     }
     this.channel.flush(now);
@@ -79,8 +79,8 @@ export class SenderBench implements SenderEffects<Named> {
   writeGoLive(): void {
     this.log.push("write GoLive");
   }
-  store(messages: Named[]): void {
-    this.log.push(`store ${messages.map(({ number }) => number).join(",")}`);
+  store(firstNumber: number, messages: Named[]): void {
+    this.log.push(`store ${messages.map((_message, index) => firstNumber + index).join(",")}`);
   }
   announce(): void {
     this.log.push("announce");

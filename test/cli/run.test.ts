@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { commands, plannedCommands } from "../../src/cli/commands.js";
-import { projectDirectory, startProgram } from "../support/program.js";
+import { projectDirectory, startCommand, startProgram } from "../support/program.js";
 
 const hawser = (...args: string[]) => startProgram("src/cli/main.ts", args, { env: { CI: "true" } }).ended;
 
@@ -25,6 +25,22 @@ describe("hawser", () => {
     expect(stdout).toContain("HAWSER_DATABASE_URL");
   });
 
+  it("shows examples in the help of each command that is about messages", async () => {
+    for (const name of Object.keys(commands).filter((each) => each !== "dev")) {
+      const { status, stdout } = await hawser(name, "--help");
+      expect(status).toBe(0);
+      expect(stdout).toMatch(new RegExp(`\\nEXAMPLES\\n\\n {2}.*\\n {4}.*hawser ${name}`));
+      expect(stdout).toContain("--database-url=<URL>");
+    }
+  });
+
+  it("ends in good order when the reader of its help has left", async () => {
+    const script = '{ "$@"; echo "status $?" >&2; } | true';
+    const command = [process.execPath, "--import", "tsx", "src/cli/main.ts", "--help"];
+    const { stderr } = await startCommand("sh", ["-c", script, "sh", ...command]).ended;
+    expect(stderr).toBe("status 0\n");
+  });
+
   it("without a command prints the list on standard error, and fails", async () => {
     const { status, stdout, stderr } = await hawser();
     expect({ status, stdout }).toEqual({ status: 64, stdout: "" });
@@ -33,10 +49,17 @@ describe("hawser", () => {
   });
 
   it.each([
-    [["sned"], 'There is no command "sned". The commands are dev, '],
+    [["sned"], 'There is no command "sned". Did you mean `hawser send`? The commands are dev, '],
+    [["xyz"], 'There is no command "xyz". The commands are dev, '],
     [["toString"], 'There is no command "toString".'],
     [["--json", "dev"], "There is no flag --json before the command."],
-    [["dev", "--jsn"], "`hawser dev`: Unknown option '--jsn'. Its flags are --help, --json, --directory."],
+    [
+      ["dev", "--jsn"],
+      "`hawser dev`: Unknown option '--jsn'. Did you mean --json? Its flags are --help, --json, --directory.",
+    ],
+    [["dev", "--xyz=1"], "`hawser dev`: Unknown option '--xyz'. Its flags are"],
+    [["send", "-5"], "`hawser send`: Unknown option '-5'. Write -- before an argument that begins with a dash."],
+    [["send"], "`hawser send` needs TOPIC."],
     [["dev", "--directory"], "`hawser dev`: Option '--directory <value>' argument missing."],
     [["dev", "--json=yes"], "`hawser dev`: Option '--json' does not take an argument."],
     [["dev", "now"], '`hawser dev` takes no arguments beside its flags, and "now" is one more.'],
@@ -45,7 +68,7 @@ describe("hawser", () => {
     const { status, stdout, stderr } = await hawser(...args);
     expect({ status, stdout }).toEqual({ status: 64, stdout: "" });
     expect(stderr).toContain(message);
-    expect(stderr).toMatch(/See `hawser (dev )?--help`\. \[invalid_argument\]\n$/);
+    expect(stderr).toMatch(/See `hawser (dev |send )?--help`\. \[invalid_argument\]\n$/);
   });
 
   it("says of a command that is not built yet that it is not, whatever its arguments", async () => {

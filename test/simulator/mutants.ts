@@ -47,15 +47,15 @@ export interface Mutant {
 export const unchanged: Mutant = { Sender: SenderChannel<SimulatedMessage>, Listener: ListenerChannel };
 
 class NewerBeforeOlder extends SenderChannel<SimulatedMessage> {
-  protected override beginInsert(messages: SimulatedMessage[]): void {
-    if (messages.length > 1) super.beginInsert(messages.slice(1));
-    else super.beginInsert(messages);
+  protected override beginInsert(firstNumber: number, messages: SimulatedMessage[]): void {
+    if (messages.length > 1) super.beginInsert(firstNumber + 1, messages.slice(1));
+    else super.beginInsert(firstNumber, messages);
   }
 }
 
 class NoAckTimeout extends SenderChannel<SimulatedMessage> {
-  protected override overdue(): boolean {
-    return false;
+  protected override overdueThrough(): number {
+    return 0;
   }
   override onAck(...[connection, ack, now]: Parameters<SenderChannel<SimulatedMessage>["onAck"]>): void {
     super.onAck(connection, { ...ack, busy: false }, now);
@@ -64,25 +64,30 @@ class NoAckTimeout extends SenderChannel<SimulatedMessage> {
 
 class TwoInserts extends SenderChannel<SimulatedMessage> {
   private through = 0;
-  protected override beginInsert(messages: SimulatedMessage[]): void {
-    super.beginInsert(messages);
-    this.through = Math.max(this.through, messages.at(-1)?.number ?? 0);
-    const base = this.queue.at(0)?.number;
-    const next = base === undefined ? undefined : this.queue.at(this.through + 1 - base);
-    if (messages.length > 0 && next !== undefined) super.beginInsert([next]);
+  protected override beginInsert(firstNumber: number, messages: SimulatedMessage[]): void {
+    super.beginInsert(firstNumber, messages);
+    this.through = Math.max(this.through, firstNumber + messages.length - 1);
+    const next = this.queue.at(this.through + 1);
+    if (messages.length > 0 && next !== undefined) super.beginInsert(this.through + 1, [next]);
   }
 }
 
 class ResolvesOnWrite extends SenderChannel<SimulatedMessage> {
   protected override wrote(messages: SimulatedMessage[]): void {
-    for (const message of messages) this.settle(message, "delivered");
+    const before = this.written - messages.length;
+    for (const [index, message] of messages.entries()) {
+      if (before + index < this.settledThrough) continue;
+      this.effects.settle(message, "delivered");
+      this.settledThrough = before + index + 1;
+    }
   }
 }
 
 class AckTimeoutStoresSubset extends SenderChannel<SimulatedMessage> {
-  protected override beginInsert(messages: SimulatedMessage[]): void {
-    const live = this.state === "live" || this.state === "going-live";
-    super.beginInsert(live && messages.length > 1 ? messages.slice(-1) : messages);
+  protected override beginInsert(firstNumber: number, messages: SimulatedMessage[]): void {
+    const isLive = this.state === "live" || this.state === "going-live";
+    const left = isLive && messages.length > 1 ? messages.length - 1 : 0;
+    super.beginInsert(firstNumber + left, messages.slice(left));
   }
 }
 

@@ -136,9 +136,6 @@ export class PeerProcess {
         payload: record.payload,
         encoding: undefined,
         headers: undefined,
-        number: 0,
-        offeredAt: 0,
-        settled: false,
         record,
       },
       this.now,
@@ -470,7 +467,7 @@ export class PeerProcess {
         wire.storedAtGoLive = { epoch: this.epoch, number: channel.storedNumber };
         wire.send(0, () => world.atListener(wire, (listener) => listener.receiving.channel(key)?.onGoLive(wire)));
       },
-      store: (messages) => this.insert(key, messages),
+      store: (firstNumber, messages) => this.insert(key, firstNumber, messages),
       announce: () => {
         const to = world.ownerOf(key);
         if (world.random.chance(world.notifyLossRate)) world.counts.add("fault: lost notification");
@@ -484,10 +481,10 @@ export class PeerProcess {
     };
   }
 
-  private insert(key: number, messages: readonly SimulatedMessage[]): void {
+  private insert(key: number, firstNumber: number, messages: readonly SimulatedMessage[]): void {
     const { world } = this;
-    const rows = messages.map((message) => ({
-      position: { epoch: this.epoch, number: message.number },
+    const rows = messages.map((message, index) => ({
+      position: { epoch: this.epoch, number: firstNumber + index },
       topicKey: message.topicKey,
       payload: message.payload,
     }));

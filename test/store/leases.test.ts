@@ -202,6 +202,19 @@ describe("a lease", () => {
     expect(lease.state).toBe("held");
   });
 
+  it("is lost at the next beat when its epoch in the catalog was raised under it", async () => {
+    const clock = new ManualClock();
+    const w = await aWorld({ clock });
+    const lease = await w.take("one");
+    const kept = await w.take("two");
+    await w.operator.query("UPDATE hawser.peers SET epoch = epoch + 1 WHERE name = 'one'");
+    clock.advance(storeConstants.leaseBeatMs);
+    await eventually("the beat has shown it", () => lease.state === "lost");
+    expect(kept.state).toBe("held");
+    const other = await otherProcess(w.url);
+    expect(await other.takeName("one", { waitMs: 1000 })).toMatchObject({ state: "held" });
+  });
+
   it("ends a session whose server is silent, and makes a new one", async () => {
     const w = await aWorld();
     await using proxied = await startProxy(w.url);

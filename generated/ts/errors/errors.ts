@@ -229,7 +229,7 @@ export const errorTable = {
     exitStatus: 77,
     retryable: false,
     summary: "Without TLS only loopback addresses are dialled and accepted.",
-    remedy: "Use a loopback address, or set allowPlaintext where the network is trusted.",
+    remedy: "Set tls, use a loopback address, or set allowPlaintext where the network is trusted.",
   },
   /** The database's schema is newer than this program knows. */
   schema_too_new: {

@@ -44,7 +44,7 @@ VALUES
   ('unsupported_version', 18, '0A000', 76, false, 'The two sides have no protocol version in common.', 'Upgrade the older side.'),
   ('handshake_timeout', 19, '08006', 75, true, 'The handshake was not finished in time.', 'Check the network between the two; nothing else should dial the port.'),
   ('connection_lost', 20, '08006', 75, true, 'The connection to the other peer ended.', 'Nothing: it is dialled again, and what is unconfirmed is stored.'),
-  ('plaintext_refused', 21, '28000', 77, false, 'Without TLS only loopback addresses are dialled and accepted.', 'Use a loopback address, or set allowPlaintext where the network is trusted.'),
+  ('plaintext_refused', 21, '28000', 77, false, 'Without TLS only loopback addresses are dialled and accepted.', 'Set tls, use a loopback address, or set allowPlaintext where the network is trusted.'),
   ('schema_too_new', 22, '55000', 78, false, 'The database''s schema is newer than this program knows.', 'Upgrade the program.'),
   ('not_supported', 23, '0A000', 69, false, 'This version cannot do that.', 'The message says what is missing.'),
   ('handler_failed', 24, 'P0001', 70, true, 'The message''s handler threw, or took longer than handlerTimeoutMs.', 'Read the cause; after maxAttempts the message is a dead letter.'),

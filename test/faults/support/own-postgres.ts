@@ -1,6 +1,7 @@
 /**
  * A Postgres of a test's own, to be killed and started again on the same data and port.
  */
+import { spawnSync } from "node:child_process";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { serverAccount } from "../../../src/dev/account.js";
@@ -9,24 +10,51 @@ import { startPostgres } from "../../../src/dev/postgres/server.js";
 import { createTemporary, giveUp } from "../../../src/dev/run-directory.js";
 import { ServerProcess } from "../../../src/dev/server-process.js";
 
+/** How it is made. */
+export interface OwnPostgresOptions {
+  /** Default 100. */
+  readonly maxConnections?: number | undefined;
+  /** Prepares the place of the data directory before anything is in it. What it returns undoes that in the end. */
+  readonly prepare?: ((dataDirectory: string) => () => void) | undefined;
+}
+
 /** A Postgres that can be killed. Disposing stops it and removes its data. */
 export interface OwnPostgres extends AsyncDisposable {
   /** Stays the same over a restart. */
   readonly url: string;
+  readonly dataDirectory: string;
+  /** Whether its first process runs; after a panic that it could not recover from it does not. */
+  readonly isRunning: boolean;
   /** Ends it with the signal, and waits until it has ended: SIGKILL as a crash does, SIGQUIT at once without a checkpoint. */
   kill(signal: "SIGKILL" | "SIGQUIT"): Promise<void>;
   /** Starts it again, and waits until it answers. */
   start(): Promise<void>;
+  /** Its processes, the first one first. */
+  processes(): number[];
+  /** Stops all its processes where they are (SIGSTOP), until `resume`. */
+  freeze(): void;
+  resume(): void;
 }
 
 /** Starts one. */
-export async function ownPostgres(): Promise<OwnPostgres> {
+export async function ownPostgres({ maxConnections = 100, prepare }: OwnPostgresOptions = {}): Promise<OwnPostgres> {
   const directory = createTemporary(serverAccount());
+  const { postgresData } = directory;
   const guard = await guardDirectory(directory);
-  const { url, process: first } = await startPostgres(directory, { maxConnections: 100 });
+  const undo = prepare?.(postgresData);
+  const { url, process: first } = await startPostgres(directory, { maxConnections });
   let server = first;
+  let frozen: number[] = [];
+  const resume = (): void => {
+    for (const pid of frozen) signal(pid, "SIGCONT");
+    frozen = [];
+  };
   return {
     url,
+    dataDirectory: postgresData,
+    get isRunning() {
+      return server.end === undefined;
+    },
     async kill(signal) {
       process.kill(server.pid, signal);
       await server.ended;
@@ -40,12 +68,38 @@ export async function ownPostgres(): Promise<OwnPostgres> {
         if (Date.now() > deadline) throw server.endedEarly();
       }
     },
+    processes: () => [server.pid, ...childrenOf(server.pid)],
+    freeze() {
+      // Its first process at once, so that it makes no further ones.
+      frozen = [server.pid];
+      signal(server.pid, "SIGSTOP");
+      const children = childrenOf(server.pid);
+      for (const pid of children) signal(pid, "SIGSTOP");
+      frozen.push(...children);
+    },
+    resume,
     [Symbol.asyncDispose]: async () => {
+      resume();
       await server.stop({ immediately: true });
+      undo?.();
       giveUp(directory);
       await guard.release();
     },
   };
+}
+
+function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name);
+  } catch (error) {
+    // One that has ended meanwhile needs no signal.
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
+}
+
+function childrenOf(pid: number): number[] {
+  const { stdout } = spawnSync("pgrep", ["-P", `${pid}`], { encoding: "utf8" });
+  return stdout.split("\n").filter(Boolean).map(Number);
 }
 
 /** Whether it came to answer, as opposed to having ended. */

@@ -9,6 +9,11 @@ export class ManualClock implements Clock {
     return this.#now;
   }
 
+  /** How many timers are set. */
+  get waits(): number {
+    return this.#timers.size;
+  }
+
   setTimeout(callback: () => void, delayMs: number): () => void {
     const timer = { at: this.#now + delayMs, callback };
     this.#timers.add(timer);

@@ -1,0 +1,140 @@
+/**
+ * The suite `channels`: one listener and many senders.
+ */
+import { createBenchDatabase } from "../bench-database.js";
+import { type BenchServers, dropDatabase, withServers } from "../bench-servers.js";
+import { measureSideBySide, orderOf } from "../side-by-side.js";
+import type { Measured, Suite, SuiteContext, SuiteOutcome, SuitePage } from "../suite.js";
+import { formatValue } from "../tables.js";
+import { ChannelMesh, type MeshCost } from "./channel-mesh.js";
+
+const payloadBytes = 100;
+const full = { counts: [1, 10, 100, 1000], passes: 2, rounds: 3, secondsPerRun: 1 };
+const quick = { counts: [1, 5], passes: 1, rounds: 1, secondsPerRun: 0.02 };
+const firstAmount = 5_000;
+
+/** What is read from each run. */
+const readings: readonly {
+  readonly name: string;
+  readonly unit: string;
+  readonly better: Measured["better"];
+  /** There is little to say of what one channel has: no comparison with it. */
+  readonly alone?: true;
+  read(cost: MeshCost): number;
+}[] = [
+  { name: "throughput", unit: "messages/s", better: "higher", read: ({ messages, seconds }) => messages / seconds },
+  {
+    name: "listener statements",
+    unit: "per 1,000 messages",
+    better: "lower",
+    read: ({ listenerStatements, messages }) => (listenerStatements / messages) * 1000,
+  },
+  {
+    name: "sender statements",
+    unit: "per 1,000 messages",
+    better: "lower",
+    alone: true,
+    read: ({ senderStatements, messages }) => (senderStatements / messages) * 1000,
+  },
+  { name: "listener RSS", unit: "MiB", better: "lower", read: ({ rss }) => rss / 2 ** 20 },
+  { name: "listener heap", unit: "MiB", better: "lower", read: ({ heap }) => heap / 2 ** 20 },
+];
+
+const variantOf = (channels: number): string => `${formatValue(channels)} ${channels === 1 ? "channel" : "channels"}`;
+
+const page: SuitePage = {
+  title: "Many senders, one listener",
+  text: `1 to 1,000 senders, each a peer with a name and a connection of its own, send at least once, 100 bytes a message, to
+one listener. The senders live in two processes, whose peers share their connections to Postgres. At most 262,144
+messages are under way altogether, and 8,192 on one channel. Each number of channels gets new processes and an empty
+database, twice. What the others are compared with is a single channel.
+
+- **Statements** are counted where they are sent: every query of every Postgres client in the process. Those of the
+  *listener* are what a message costs: cursors are committed in groups, for all channels in one statement. Those of the
+  *senders* are what 1,000 peers ask every few seconds because notifications can be missed, and their leases; they
+  depend on the time, not on the messages.
+- **RSS** is the greatest that was seen of the whole process, with Node and its loader for TypeScript; **heap** is what
+  JavaScript objects of that use.`,
+  charts: [
+    { title: "Throughput", results: ["throughput"] },
+    { title: "The listener's memory (RSS)", results: ["listener RSS"] },
+  ],
+};
+
+/** The suite. */
+export const channels: Suite = {
+  name: "channels",
+  summary: "messages/s, memory and SQL statements of a listener with 1 to 1,000 senders",
+  seconds: 120,
+  page,
+  targets: [
+    { name: "listener RSS", payloadBytes, variant: variantOf(1000), atMost: 400 },
+    ...[10, 100, 1000].map((count) => ({
+      name: "listener statements",
+      payloadBytes,
+      variant: variantOf(count),
+      baseline: variantOf(1),
+      atMost: 1,
+    })),
+  ],
+  run: (context) => withServers(context, (servers) => measure(context, servers)),
+};
+
+async function measure(context: SuiteContext, servers: BenchServers): Promise<Omit<SuiteOutcome, "servers">> {
+  const { counts, passes, rounds } = context.quick ? quick : full;
+  const costs = new Map<number, MeshCost[]>(counts.map((count) => [count, []]));
+  for (let pass = 0; pass < passes; pass++) {
+    for (const count of orderOf(counts, pass)) {
+      context.say(`Measuring ${variantOf(count)}, pass ${pass + 1} of ${passes}`);
+      const found = await costsOf(context, servers, count);
+      costs.get(count)!.push(...found.slice(-rounds));
+    }
+  }
+  const [one] = counts;
+  const results = readings.flatMap(({ name, unit, better, alone, read }) =>
+    counts.map(
+      (count): Measured => ({
+        name,
+        payloadBytes,
+        variant: variantOf(count),
+        unit,
+        better,
+        samples: costs.get(count)!.map(read),
+        baselines: count === one || alone ? [] : [{ name: variantOf(one!), samples: costs.get(one!)!.map(read) }],
+      }),
+    ),
+  );
+  return { results, notes: counts.map((count) => noteOf(count, costs.get(count)!)) };
+}
+
+/** What each run cost, those of the warm-up first. */
+async function costsOf(context: SuiteContext, servers: BenchServers, count: number): Promise<MeshCost[]> {
+  const { rounds, secondsPerRun } = context.quick ? quick : full;
+  const database = await createBenchDatabase(servers.databaseUrl);
+  try {
+    const mesh = await ChannelMesh.start(database.url, count, context.signal);
+    try {
+      const costs: MeshCost[] = [];
+      const run = async (amount: number): Promise<number> => {
+        const cost = await mesh.send(amount, payloadBytes);
+        costs.push(cost);
+        // More or less than asked for was sent, so that all channels have as much.
+        return (cost.seconds * amount) / cost.messages;
+      };
+      const { signal } = context;
+      await measureSideBySide([{ name: "mesh", run }], { rounds, secondsPerRun, firstAmount, signal });
+      return costs;
+    } finally {
+      await mesh.stop();
+    }
+  } finally {
+    await dropDatabase(database, context);
+  }
+}
+
+/** A stored message went through Postgres as well: then the numbers say something else. */
+function noteOf(count: number, costs: readonly MeshCost[]): string {
+  const messages = costs.reduce((sum, cost) => sum + cost.messages, 0);
+  const stored = costs.reduce((sum, cost) => sum + cost.stored, 0);
+  return `${variantOf(count)}: of ${formatValue(messages)} messages ${formatValue(stored)} were confirmed as stored`;
+}

@@ -1,0 +1,16 @@
+#variable_conflict use_column
+BEGIN
+  -- Not waited for: whoever has it does the same work, or is needed by somebody; what is left goes the next time.
+  IF NOT pg_try_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0)) THEN
+    RETURN;
+  END IF;
+  DELETE FROM hawser.dead_letters AS d
+   WHERE d.id = ANY (ARRAY(
+     SELECT o.id
+       FROM hawser.dead_letters AS o
+      WHERE o.created_at < clock_timestamp() - make_interval(days => p_days)
+      ORDER BY o.created_at
+      LIMIT p_max_rows
+   ));
+  GET DIAGNOSTICS deleted = ROW_COUNT;
+END

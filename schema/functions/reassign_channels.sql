@@ -1,0 +1,67 @@
+#variable_conflict use_column
+DECLARE
+  v_keys integer[];
+  v_stored bigint[];
+BEGIN
+  -- A snapshot from before the wait for the lock would not see what the old listener committed last.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.reassign_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+  IF p_from = p_to THEN
+    RAISE EXCEPTION 'the channels of "%" cannot be handed over to itself', p_from
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';
+  END IF;
+
+  -- Held to the end, so that the old listener cannot start in between; shared, so that two who reassign at once do not
+  -- take each other for it.
+  IF NOT p_force AND NOT pg_try_advisory_xact_lock_shared(hashtextextended('hawser:lease:' || p_from, 0)) THEN
+    RAISE EXCEPTION 'the listener "%" is running', p_from
+      USING ERRCODE = 'object_in_use', HINT = 'Stop it first, or force it: then it ends with name_lost.';
+  END IF;
+
+  -- Exclusive: waits for the old listener's writes under way and keeps out all later ones until its new epoch is there.
+  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:fence:' || p_from, 0));
+  -- A statement of its own, so that it sees what was committed while the lock was waited for.
+  SELECT array_agg(o.connection_key), array_agg(o.stored)
+    INTO v_keys, v_stored
+    FROM (
+      SELECT m.connection_key,
+             (
+               SELECT count(*)
+                 FROM hawser.conn_messages AS s
+                WHERE s.connection_key = m.connection_key
+                  AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+             ) AS stored
+        FROM hawser.conn_key_map AS m
+        LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+       WHERE coalesce(m.owner, m.listener_name) = p_from
+         AND (p_all OR m.connection_key = ANY (p_connection_keys) OR m.retry_of = ANY (p_connection_keys))
+       ORDER BY m.connection_key
+    ) AS o;
+  IF v_keys IS NULL AND NOT p_all THEN
+    RETURN;
+  END IF;
+
+  -- A name that was never taken has no row, and nobody who could still write for it.
+  UPDATE hawser.peers AS p
+     SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+   WHERE p.name = p_from;
+  UPDATE hawser.conn_key_map AS m
+     SET owner = nullif(p_to, m.listener_name)
+   WHERE m.connection_key = ANY (v_keys);
+
+  -- Whoever registered under the old epoch is not there any more: nobody new should store for it. Rows of operators and
+  -- durable listeners go only with everything; what stays is written all the same, so that a listener which still runs
+  -- hears of it. Last, because everybody who registers waits for this lock.
+  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
+  DELETE FROM hawser.topic_addr AS t
+   WHERE t.client_name = p_from AND (p_all OR (t.epoch > 0 AND NOT t.durable));
+  UPDATE hawser.topic_addr AS t SET epoch = 0 WHERE t.client_name = p_from AND t.epoch > 0;
+
+  RETURN QUERY
+  SELECT m.connection_key, m.composite, o.stored
+    FROM unnest(v_keys, v_stored) AS o (key, stored)
+    JOIN hawser.conn_key_map AS m ON m.connection_key = o.key
+   ORDER BY m.connection_key;
+END

@@ -1,0 +1,95 @@
+#variable_conflict use_column
+DECLARE
+  -- The owners whose fences are held, shared.
+  v_fenced text[] := '{}';
+  v_owners text[];
+  v_base record;
+  v_retry_key integer;
+BEGIN
+  -- A snapshot from before the wait for a lock would not see who owns the channels now.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.retry_dead_letters needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+
+  -- One at a time with all who retry, discard or expire: none finds half of what another takes.
+  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0));
+
+  -- A channel's owner may not change until its retry channel is there with the same one: whoever hands channels over
+  -- holds the owner's fence exclusively. After each wait the owners are looked at anew.
+  LOOP
+    v_owners := ARRAY(
+      SELECT DISTINCT coalesce(m.owner, m.listener_name)
+        FROM hawser.dead_letters AS d
+        JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
+       WHERE d.id = ANY (p_ids) AND d.origin = 'peer'
+      EXCEPT SELECT f.name FROM unnest(v_fenced) AS f (name)
+       ORDER BY 1
+    );
+    EXIT WHEN cardinality(v_owners) = 0;
+    FOR i IN 1 .. cardinality(v_owners) LOOP
+      PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || v_owners[i], 0));
+    END LOOP;
+    v_fenced := v_fenced || v_owners;
+  END LOOP;
+
+  -- The retry channels that are missing. A message that failed again has come over the retry channel: it goes back there.
+  FOR v_base IN
+    SELECT DISTINCT m.connection_key AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner
+      FROM hawser.dead_letters AS d
+      JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
+      JOIN hawser.topic_key AS t ON t.topic = d.topic
+     WHERE d.id = ANY (p_ids) AND d.origin = 'peer' AND m.retry_of IS NULL
+     ORDER BY m.connection_key
+  LOOP
+    v_retry_key := (
+      SELECT k.connection_key
+        FROM hawser.connection_key(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
+    );
+    -- A statement of its own: the one that made the row does not see it.
+    UPDATE hawser.conn_key_map AS r SET owner = v_base.owner WHERE r.connection_key = v_retry_key AND r.owner IS NULL;
+  END LOOP;
+
+  -- One statement, so that each of them is either a dead letter or a stored message. The channels' rows stay locked until
+  -- the end: numbers are committed in their order.
+  RETURN QUERY
+  WITH asked AS MATERIALIZED (
+    SELECT d.id, r.connection_key AS retry_key, t.k AS topic_key, coalesce(r.owner, r.listener_name) AS retry_owner,
+           CASE
+             WHEN d.origin <> 'peer' THEN 'origin'
+             WHEN m.connection_key IS NULL THEN 'channel'
+             WHEN t.k IS NULL THEN 'topic'
+           END AS refusal
+      FROM hawser.dead_letters AS d
+      LEFT JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
+      LEFT JOIN hawser.conn_key_map AS r
+        ON r.composite = m.sender_name || ':' || m.source_topic || ':__#retry#' || coalesce(m.retry_of, m.connection_key)
+      LEFT JOIN hawser.topic_key AS t ON t.topic = d.topic
+     WHERE d.id = ANY (p_ids)
+  ), gone AS (
+    DELETE FROM hawser.dead_letters AS d
+     USING asked AS a
+     WHERE d.id = a.id AND a.refusal IS NULL
+    RETURNING d.id, a.retry_key, a.topic_key, a.retry_owner, d.payload, d.headers
+  ), numbered AS (
+    UPDATE hawser.conn_key_map AS r
+       SET last_retry = r.last_retry + g.count
+      FROM (SELECT retry_key, count(*) AS count FROM gone GROUP BY retry_key) AS g
+     WHERE r.connection_key = g.retry_key
+    RETURNING r.connection_key AS key, r.last_retry - g.count AS before
+  ), back AS (
+    INSERT INTO hawser.conn_messages AS s (connection_key, epoch, number, topic_key, payload, headers)
+    SELECT g.retry_key, 1, n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.topic_key, g.payload,
+           g.headers
+      FROM gone AS g
+      JOIN numbered AS n ON n.key = g.retry_key
+     ORDER BY g.id
+  )
+  SELECT a.id, a.refusal, g.retry_key,
+         n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.retry_owner
+    FROM asked AS a
+    LEFT JOIN gone AS g ON g.id = a.id
+    LEFT JOIN numbered AS n ON n.key = g.retry_key
+   WHERE a.refusal IS NOT NULL OR g.id IS NOT NULL
+   ORDER BY a.id;
+END

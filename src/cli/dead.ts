@@ -1,0 +1,201 @@
+/**
+ * `hawser dead`: messages that were given up.
+ */
+import { defineCommand } from "citty";
+import { CliError, type ErrorCode } from "../errors/index.js";
+import {
+  announcements,
+  type DeadLetterEntry,
+  type DeadLetterFilter,
+  type DeadLetters,
+  deadLetters,
+  silentLogger,
+  type WholeDeadLetter,
+  withCommandDatabase,
+} from "../store/index.js";
+import { seeHelp } from "./check-arguments.js";
+import { databaseOption, databaseUrlOf } from "./database-option.js";
+import { choosesAmong, filterOf, filterOptions } from "./dead-selection.js";
+import { withExamples } from "./examples.js";
+import { print } from "./help.js";
+import { Output } from "./output.js";
+import { printRows } from "./print-rows.js";
+import { base64Of, textOf } from "./printable.js";
+import { plural } from "./table.js";
+
+/** Rows of a table when nobody says how many. */
+const shownAtFirst = 100;
+
+const actions = ["list", "retry", "discard"] as const;
+type Action = (typeof actions)[number];
+
+/** What became of one dead letter, as `--json` prints it. */
+type Outcome =
+  | { readonly id: number; readonly outcome: "retried"; readonly listener: string }
+  | { readonly id: number; readonly outcome: "discarded" }
+  | { readonly id: number; readonly outcome: "refused"; readonly code: ErrorCode; readonly message: string }
+  | { readonly id: number; readonly outcome: "missing" };
+
+export const dead = withExamples(
+  defineCommand({
+    meta: {
+      name: "dead",
+      description:
+        "List, retry and discard dead letters. They are messages that were given up: their handler failed too often, " +
+        "or nobody serves their topic any more. Retried, they go to their listener again, the oldest first; " +
+        "old ones are deleted after deadLetterRetentionDays",
+    },
+    args: {
+      action: { type: "positional", required: true, valueHint: actions.join("|"), description: "What to do with them" },
+      ids: { type: "positional", required: false, valueHint: "ID…", description: "Those with these ids" },
+      ...databaseOption,
+      ...filterOptions,
+      all: {
+        type: "boolean",
+        description: "Retry or discard every dead letter there is; never meant by leaving all out",
+      },
+      payload: { type: "boolean", description: "With list --json: also headers and payload" },
+      json: { type: "boolean", description: "Print each dead letter, or what became of it, as one line of JSON" },
+    },
+    run: async ({ args }) => {
+      const action = actionOf(args.action);
+      const filter = filterOf(args._.slice(1), args);
+      const json = args.json ?? false;
+      checkFlags(action, filter, { all: args.all ?? false, payload: args.payload ?? false, json });
+      await withCommandDatabase(databaseUrlOf(args), async (database) => {
+        const { announce } = announcements(database, silentLogger);
+        const letters = deadLetters(database, announce);
+        if (action === "list") await list(letters, filter, { json, payload: args.payload ?? false });
+        else await change(letters, action, { ...filter, all: args.all ?? false }, json);
+      });
+    },
+  }),
+  [
+    ["hawser dead list", "The oldest dead letters"],
+    ["hawser dead list 17 --json --payload", "Everything about one of them"],
+    ["hawser dead retry 17 18", "Give two of them to their listeners again"],
+    ["hawser dead retry --source shop-1:shop:billing-1 --after 1h", "What one channel has given up since an hour"],
+    ["hawser dead discard --topic audit --before 7d", "Delete what has been dead for a week"],
+  ],
+);
+
+function actionOf(text: string): Action {
+  const action = actions.find((known) => known === text);
+  if (action !== undefined) return action;
+  throw new CliError("invalid_argument", `\`hawser dead ${text}\`: name ${actions.join(", ")}. ${seeHelp("dead")}`);
+}
+
+function checkFlags(
+  action: Action,
+  filter: DeadLetterFilter,
+  { all, payload, json }: { readonly all: boolean; readonly payload: boolean; readonly json: boolean },
+): void {
+  const refuse = (why: string): never => {
+    throw new CliError("invalid_argument", `\`hawser dead ${action}\`: ${why}. ${seeHelp("dead")}`);
+  };
+  if (payload && (action !== "list" || !json)) refuse("--payload goes with list --json");
+  if (action === "list") {
+    if (all) refuse("--all is for retry and discard; list shows all by itself");
+  } else if (all && choosesAmong(filter)) refuse("--all means every dead letter: leave it out, or the ids and filters");
+  else if (!all && !choosesAmong(filter)) refuse("name ids or filters, or --all for every dead letter");
+}
+
+async function list(
+  letters: DeadLetters,
+  filter: DeadLetterFilter,
+  { json, payload }: { readonly json: boolean; readonly payload: boolean },
+): Promise<void> {
+  if (json && payload) {
+    const output = new Output();
+    // One at a time: each may be as long as a message may be.
+    for (const { id } of await letters.list(filter)) {
+      const letter = await letters.get(id);
+      if (letter !== undefined && !(await output.write(`${JSON.stringify(wholeLine(letter))}\n`))) return;
+    }
+    return;
+  }
+  const limit = json ? filter.limit : (filter.limit ?? shownAtFirst + 1);
+  const rows = await letters.list({ ...filter, limit });
+  const cut = !json && filter.limit === undefined && rows.length > shownAtFirst;
+  await printRows(cut ? rows.slice(0, shownAtFirst) : rows, {
+    json,
+    none: "There are no dead letters, or none that fit.",
+    columns: [
+      { head: "ID", cell: ({ id }) => id },
+      { head: "GIVEN UP", cell: ({ createdAt }) => createdAt.toISOString() },
+      { head: "TOPIC", cell: ({ topic }) => topic },
+      { head: "SOURCE", cell: ({ source }) => source },
+      { head: "LISTENER", cell: ({ listener }) => listener ?? "" },
+      { head: "ATTEMPTS", cell: ({ attempts }) => attempts },
+      { head: "BYTES", cell: ({ payloadBytes }) => payloadBytes },
+      { head: "ERROR", cell: errorOf },
+    ],
+  });
+  if (cut) print(process.stderr, `There are more than these ${shownAtFirst}; --limit shows more, and filters fewer.`);
+}
+
+function errorOf({ errorCode, errorMessage, retried }: DeadLetterEntry): string {
+  const text = errorMessage.length > 80 ? `${errorMessage.slice(0, 79)}…` : errorMessage;
+  return `${errorCode}: ${text}${retried ? " (retried before)" : ""}`;
+}
+
+/** The payload as `hawser listen --json` has it: as text where it is text, else in base64. */
+function wholeLine({ payload, ...letter }: WholeDeadLetter): object {
+  const text = textOf(payload);
+  return { ...letter, payload: text ?? base64Of(payload), encoding: text === undefined ? "base64" : "utf8" };
+}
+
+async function change(
+  letters: DeadLetters,
+  action: Exclude<Action, "list">,
+  selection: DeadLetterFilter & { readonly all: boolean },
+  json: boolean,
+): Promise<void> {
+  const outcomes = action === "retry" ? await retry(letters, selection) : await discard(letters, selection);
+  if (json) await new Output().write(outcomes.map((outcome) => `${JSON.stringify(outcome)}\n`).join(""));
+  else print(process.stdout, summaryOf(action, outcomes));
+  const refused = outcomes.flatMap((outcome) => (outcome.outcome === "refused" ? [outcome] : []));
+  const missing = outcomes.flatMap((outcome) => (outcome.outcome === "missing" ? [outcome.id] : []));
+  if (refused[0] !== undefined) {
+    const more = refused.length > 1 ? `; ${refused.length - 1} more were refused` : "";
+    throw new CliError(refused[0].code, `${refused[0].message}${more}`);
+  }
+  if (missing.length > 0) {
+    const which = `${missing.slice(0, 10).join(", ")}${missing.length > 10 ? ", …" : ""}`;
+    throw new CliError(
+      "invalid_argument",
+      `there is no dead letter ${which}, or none that fits: retried, discarded or expired already? See \`hawser dead list\`.`,
+    );
+  }
+}
+
+async function retry(letters: DeadLetters, selection: DeadLetterFilter): Promise<Outcome[]> {
+  const { retried, refused, missing } = await letters.retry(selection);
+  return [
+    ...retried.map(({ id, listener }) => ({ id, outcome: "retried" as const, listener })),
+    ...refused.map(({ id, code, message }) => ({ id, outcome: "refused" as const, code, message })),
+    ...missing.map((id) => ({ id, outcome: "missing" as const })),
+  ];
+}
+
+async function discard(letters: DeadLetters, selection: DeadLetterFilter): Promise<Outcome[]> {
+  const { discarded, missing } = await letters.discard(selection);
+  return [
+    ...discarded.map((id) => ({ id, outcome: "discarded" as const })),
+    ...missing.map((id) => ({ id, outcome: "missing" as const })),
+  ];
+}
+
+function summaryOf(action: Exclude<Action, "list">, outcomes: readonly Outcome[]): string {
+  if (action === "discard") {
+    const count = outcomes.filter(({ outcome }) => outcome === "discarded").length;
+    return `Discarded ${plural(count, "dead letter")}.`;
+  }
+  const listeners = new Map<string, number>();
+  for (const outcome of outcomes) {
+    if (outcome.outcome === "retried") listeners.set(outcome.listener, (listeners.get(outcome.listener) ?? 0) + 1);
+  }
+  const count = [...listeners.values()].reduce((sum, each) => sum + each, 0);
+  const whom = [...listeners].map(([listener, each]) => `${each} for "${listener}"`).join(", ");
+  return count === 0 ? "Retried no dead letter." : `Retried ${plural(count, "dead letter")}: ${whom}.`;
+}

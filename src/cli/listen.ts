@@ -1,0 +1,155 @@
+/**
+ * `hawser listen`: the messages of a topic on standard output.
+ */
+import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
+import { checkHelloSenderName } from "../../generated/ts/rules/peer/frames.js";
+import { CliError } from "../errors/index.js";
+import { Peer } from "../peer/index.js";
+import { valuesOf, wholeNumber } from "./check-arguments.js";
+import { databaseUrlOf } from "./database-option.js";
+import { withExamples } from "./examples.js";
+import { print } from "./help.js";
+import type { PayloadForm } from "./message-line.js";
+import { Output } from "./output.js";
+import { hostPart, peerOptions, settingsOf, watch } from "./peer-options.js";
+import { printMessages } from "./print-messages.js";
+import { awaitStopRequest, type StopRequest } from "./stop-request.js";
+import { plural } from "./table.js";
+
+/** How long the name is waited for, in milliseconds: a predecessor may be ending. */
+const nameWaitMs = 3_000;
+
+const args = {
+  topic: { type: "positional", required: true, description: "The topic to serve" },
+  name: {
+    type: "string",
+    valueHint: "NAME",
+    description:
+      "The listener's name; one process has it at a time, and what is stored for it waits for the next one. " +
+      "Default: listen-HOST-TOPIC, the same again on this machine",
+  },
+  subscribe: { type: "string", valueHint: "TOPIC", description: "A further topic; may be given several times" },
+  durable: {
+    type: "boolean",
+    description: "Stay in the phone book when stopped, so that also senders that never met it store for it",
+  },
+  count: { type: "string", valueHint: "N", description: "End after N messages" },
+  timeout: {
+    type: "string",
+    valueHint: "SECONDS",
+    description: "End after that time; with --count and fewer messages it is a failure",
+  },
+  base64: { type: "boolean", description: "Print every payload as base64" },
+  text: { type: "boolean", description: "Print every payload as text, what is no UTF-8 replaced" },
+  ...peerOptions,
+  quiet: { type: "boolean", description: "Nothing on standard error but what goes wrong" },
+  json: { type: "boolean", description: "Print each message as one line of JSON" },
+} as const satisfies ArgsDef;
+
+export const listen = withExamples(
+  defineCommand({
+    meta: {
+      name: "listen",
+      description:
+        "Print the messages of a topic. A message is handled when its line is written; what is not written when the " +
+        "command ends waits for the next one of the name. It is a listener like any other: beside others of the topic " +
+        "it gets its share, not a copy",
+    },
+    args,
+    run: async ({ args: given, rawArgs }) => {
+      const request = awaitStopRequest({ lifeline: false });
+      request.hurry.addEventListener("abort", () => process.exit(130));
+      try {
+        await run(given, valuesOf(args, rawArgs, "subscribe"), request);
+      } finally {
+        request.close();
+      }
+    },
+  }),
+  [
+    ["hawser listen orders", "Watch a topic; Ctrl-C ends it"],
+    [
+      "hawser listen orders --name audit-1 --durable --json | jq .payload",
+      "Keep messages for this name while it is away",
+    ],
+    ["hawser listen replies --count 1 --timeout 10", "Wait for one message, ten seconds at most"],
+  ],
+);
+
+async function run(
+  given: ParsedArgs<typeof args>,
+  subscriptions: readonly string[],
+  request: StopRequest,
+): Promise<void> {
+  const limit = wholeNumber("count", given.count, 1, Number.MAX_SAFE_INTEGER);
+  const timeoutSeconds = wholeNumber("timeout", given.timeout, 1, 2_000_000);
+  const form = formOf(given);
+  const peer = new Peer({
+    ...settingsOf(given),
+    databaseUrl: databaseUrlOf(given),
+    name: given.name ?? defaultName(given.topic),
+    topic: given.topic,
+    durable: given.durable ?? false,
+    nameWaitMs,
+  });
+  const watched = watch(peer);
+  for (const topic of subscriptions) await peer.subscribe(topic);
+  const messages = peer.messages();
+  const ending = new AbortController();
+  const timer = timeoutSeconds && setTimeout(() => ending.abort(), timeoutSeconds * 1000);
+  const stop = AbortSignal.any([request.signal, ending.signal]);
+  const stopPeer = (): void => void peer.stop();
+  stop.addEventListener("abort", stopPeer);
+  const output = new Output();
+  let printed = 0;
+  try {
+    if (stop.aborted) return;
+    await peer.run();
+    if (!given.quiet) tellReady(peer, given.name !== undefined);
+    printed = await printMessages(messages, peer, {
+      json: given.json ?? false,
+      form,
+      limit,
+      output,
+      stop,
+      progress: !given.quiet && !process.stdout.isTTY,
+    });
+  } catch (error) {
+    // Told to stop while it was starting: that is no failure.
+    if (!stop.aborted) throw error;
+  } finally {
+    clearTimeout(timer);
+    stop.removeEventListener("abort", stopPeer);
+    await peer.stop();
+  }
+  const lost = watched.lostName();
+  if (lost !== undefined) throw lost;
+  // A reader that neither reads nor leaves would keep the process: its lines were given back.
+  if (output.isBehind && !output.closed.aborted) process.exit(0);
+  if (ending.signal.aborted && limit !== undefined && printed < limit) {
+    throw new CliError(
+      "aborted",
+      `${printed === 0 ? "no message" : `only ${plural(printed, "message")}`} of ${limit} came within ${timeoutSeconds} s`,
+    );
+  }
+}
+
+function formOf({ base64, text }: ParsedArgs<typeof args>): PayloadForm {
+  if (base64 && text) throw new CliError("invalid_argument", "--base64 and --text exclude each other; leave one out");
+  if (base64) return "base64";
+  return text ? "text" : "auto";
+}
+
+/** @throws CliError `invalid_argument` if the topic is too long to be part of a name */
+function defaultName(topic: string): string {
+  const name = `listen-${hostPart()}-${topic}`;
+  if (Buffer.byteLength(topic) > 0 && checkHelloSenderName(name)?.rule.includes("bytes")) {
+    throw new CliError("invalid_argument", `"${name}" is too long for a name; choose one with --name`);
+  }
+  return name;
+}
+
+function tellReady(peer: Peer, named: boolean): void {
+  const hint = named ? "" : " (--name chooses another)";
+  print(process.stderr, `Listening at ${peer.boundListenAddress} as ${peer.name}${hint}. Ctrl-C ends it.`);
+}

@@ -1,0 +1,44 @@
+/**
+ * `hawser pending`: what is stored and not handled yet.
+ */
+import { defineCommand } from "citty";
+import { listPending, withCommandDatabase } from "../store/index.js";
+import { databaseOption, databaseUrlOf } from "./database-option.js";
+import { withExamples } from "./examples.js";
+import { printRows } from "./print-rows.js";
+
+export const pending = withExamples(
+  defineCommand({
+    meta: {
+      name: "pending",
+      description: "List the stored messages that wait for a listener, by listener, topic and sender",
+    },
+    args: {
+      ...databaseOption,
+      name: { type: "string", valueHint: "NAME", description: "Only what waits for the listener NAME" },
+      topic: { type: "string", valueHint: "TOPIC", description: "Only what was sent to TOPIC" },
+      json: { type: "boolean", description: "Print each line as JSON" },
+    },
+    run: async ({ args }) => {
+      const filter = { listener: args.name, topic: args.topic };
+      const rows = await withCommandDatabase(databaseUrlOf(args), (database) => listPending(database, filter));
+      await printRows(rows, {
+        json: args.json ?? false,
+        none: "Nothing waits.",
+        columns: [
+          { head: "LISTENER", cell: ({ listener }) => listener },
+          { head: "TOPIC", cell: ({ topic }) => topic },
+          { head: "SENDER", cell: ({ sender }) => sender },
+          { head: "FROM", cell: ({ from }) => from },
+          { head: "MESSAGES", cell: ({ count }) => count },
+          { head: "BYTES", cell: ({ bytes }) => bytes },
+          { head: "OLDEST", cell: ({ oldest }) => oldest.toISOString() },
+        ],
+      });
+    },
+  }),
+  [
+    ["hawser pending", "Everything that waits"],
+    ["hawser pending --name billing-1 --json | jq -s 'map(.count) | add'", "How many messages wait for one listener"],
+  ],
+);

@@ -1,0 +1,136 @@
+/**
+ * `hawser reassign`: another peer takes the channels of one that does not come back.
+ */
+import { defineCommand } from "citty";
+import { CliError } from "../errors/index.js";
+import {
+  reassign as channelsOf,
+  type HandedOverChannel,
+  type ListenerState,
+  type OwnedChannel,
+  withCommandDatabase,
+} from "../store/index.js";
+import { databaseOption, databaseUrlOf } from "./database-option.js";
+import { withExamples } from "./examples.js";
+import { print } from "./help.js";
+import { printRows } from "./print-rows.js";
+import { printable } from "./printable.js";
+import { plural } from "./table.js";
+
+export const reassign = withExamples(
+  defineCommand({
+    meta: {
+      name: "reassign",
+      description:
+        "Hand the channels of a listener over to another one. What is stored goes along, senders find the new listener " +
+        "by themselves, and the old one leaves the phone book. If FROM has channels that were made for TO, only these go: " +
+        "that is the way back",
+    },
+    args: {
+      from: {
+        type: "positional",
+        required: true,
+        valueHint: "FROM",
+        description: "The listener that has the channels",
+      },
+      to: { type: "positional", required: true, valueHint: "TO", description: "The listener that is to have them" },
+      ...databaseOption,
+      all: { type: "boolean", description: "On the way back, too, hand over everything that FROM has" },
+      force: {
+        type: "boolean",
+        description:
+          "Also if FROM is running, which ends it with name_lost, and if TO does not serve what is stored, which makes " +
+          "dead letters of it",
+      },
+      json: { type: "boolean", description: "Print each channel as one line of JSON" },
+    },
+    run: async ({ args }) => {
+      const { from, to, force = false, json = false } = args;
+      await withCommandDatabase(databaseUrlOf(args), async (database) => {
+        const channels = channelsOf(database);
+        const [owned, state, heir] = await Promise.all([
+          channels.ownedChannels(from),
+          channels.listenerState(from),
+          channels.listenerState(to),
+        ]);
+        if (owned.length === 0 && !state.seen && state.topics.length === 0) throw unknown(from);
+        const back = owned.filter(({ madeFor }) => madeFor === to);
+        const isBack = back.length > 0 && args.all !== true;
+        const chosen = isBack ? back : owned;
+        checkTopics(chosen, to, heir, force);
+        const connectionKeys = isBack ? back.map(({ connectionKey }) => connectionKey) : undefined;
+        const handed = await channels.reassign({ from, to, force, connectionKeys });
+        await printRows(handed, {
+          json,
+          none: `"${printable(from)}" has no channels; nothing was handed over.`,
+          columns: [
+            { head: "KEY", cell: ({ connectionKey }) => connectionKey },
+            { head: "CHANNEL", cell: ({ composite }) => composite },
+            { head: "STORED", cell: ({ stored }) => stored },
+          ],
+        });
+        if (!json && handed.length > 0) print(process.stdout, `\n${summaryOf(handed, from, to)}`);
+        for (const note of notes({
+          from,
+          to,
+          handed,
+          heir,
+          wasRunning: state.running,
+          left: owned.length - chosen.length,
+        })) {
+          print(process.stderr, note);
+        }
+      });
+    },
+  }),
+  [
+    ["hawser reassign billing-1 billing-2", "billing-1 does not come back: billing-2 goes on in its place"],
+    ["hawser reassign billing-2 billing-1", "And back, while billing-2 is stopped; its own channels stay with it"],
+  ],
+);
+
+function unknown(from: string): CliError {
+  const remedy = "check the name against `hawser peers`";
+  return new CliError("invalid_argument", `there was never a peer "${from}", and nobody has sent to it; ${remedy}`);
+}
+
+/** Stored messages for a topic that the new owner does not serve would end as dead letters. */
+function checkTopics(channels: readonly OwnedChannel[], to: string, heir: ListenerState, force: boolean): void {
+  const unserved = channels.filter(({ topics }) => topics.some((topic) => !heir.topics.includes(topic)));
+  if (unserved.length === 0) return;
+  const topics = new Set(unserved.flatMap((channel) => channel.topics.filter((topic) => !heir.topics.includes(topic))));
+  const named = [...topics].map((topic) => `"${topic}"`).join(", ");
+  const why = heir.running ? "" : heir.seen ? " (it is not running)" : " (no peer of this name was ever started)";
+  const what = `"${to}" does not serve ${named}${why}, and messages for that are stored`;
+  if (!force) {
+    const remedy = "start or subscribe it first, or go on with --force";
+    throw new CliError("unsubscribed", `${what}: they would end as dead letters; ${remedy}`);
+  }
+  print(process.stderr, `Warning: ${printable(what)}; unless it does by then, they end as dead letters.`);
+}
+
+function summaryOf(handed: readonly HandedOverChannel[], from: string, to: string): string {
+  const stored = handed.reduce((sum, channel) => sum + channel.stored, 0);
+  const what = `${plural(handed.length, "channel")} with ${plural(stored, "stored message")}`;
+  return `Handed ${what} over from "${printable(from)}" to "${printable(to)}".`;
+}
+
+function notes(done: {
+  readonly from: string;
+  readonly to: string;
+  readonly handed: readonly HandedOverChannel[];
+  readonly heir: ListenerState;
+  readonly wasRunning: boolean;
+  /** Channels that the old owner keeps, because only those of the new one went back. */
+  readonly left: number;
+}): string[] {
+  const [from, to] = [printable(done.from), printable(done.to)];
+  const { handed, heir, wasRunning, left } = done;
+  return [
+    ...(handed.length > 0 && !heir.seen
+      ? [`Warning: no peer "${to}" was ever started; the channels wait for it.`]
+      : []),
+    ...(wasRunning ? [`"${from}" was running; it ends with name_lost.`] : []),
+    ...(left > 0 ? [`"${from}" keeps ${plural(left, "channel")} of its own; --all hands over everything.`] : []),
+  ];
+}

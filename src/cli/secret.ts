@@ -1,0 +1,82 @@
+/**
+ * `hawser secret`: rotating the mesh secret. It is never printed.
+ */
+import { defineCommand } from "citty";
+import { CliError } from "../errors/index.js";
+import { meshSecrets, withCommandDatabase } from "../store/index.js";
+import { didYouMean, seeHelp } from "./check-arguments.js";
+import { databaseOption, databaseUrlOf } from "./database-option.js";
+import { withExamples } from "./examples.js";
+import { printRows } from "./print-rows.js";
+
+type Action = "list" | "rotate" | "retire";
+const actions: readonly string[] = ["list", "rotate", "retire"] satisfies Action[];
+
+export const secret = withExamples(
+  defineCommand({
+    meta: {
+      name: "secret",
+      description:
+        "List, rotate and retire the mesh secrets, by which peers know each other. `rotate` adds a new one, which all " +
+        "running peers take up; then `retire` takes the older away. Both need hawser_owner. The secret itself is never shown",
+    },
+    args: {
+      action: { type: "positional", required: true, description: "list, rotate or retire" },
+      ...databaseOption,
+      json: { type: "boolean", description: "Print each secret's id and age as one line of JSON" },
+    },
+    run: async ({ args }) => {
+      const { action } = args;
+      if (!isAction(action)) {
+        throw new CliError(
+          "invalid_argument",
+          `\`hawser secret\` cannot "${action}".${didYouMean(action, actions)} It can ${actions.join(", ")}. ${seeHelp("secret")}`,
+        );
+      }
+      const entries = await withCommandDatabase(databaseUrlOf(args), async (database) => {
+        const { meshSecrets: list, rotateSecret, retireSecret } = meshSecrets(database);
+        if (action === "list") return list();
+        return action === "rotate" ? [await rotateSecret()] : retireSecret();
+      });
+      const now = Date.now();
+      const rows = entries.map(({ id, createdAt }) => ({
+        ...(action === "list" ? {} : { action: done[action] }),
+        id,
+        createdAt,
+        ageSeconds: Math.max(0, Math.floor((now - createdAt.getTime()) / 1000)),
+      }));
+      await printRows(rows, {
+        json: args.json ?? false,
+        none: "There is no mesh secret.",
+        columns: [
+          { head: "SECRET", cell: ({ id }) => id },
+          { head: "MADE", cell: ({ createdAt }) => createdAt.toISOString() },
+          { head: "AGE", cell: ({ ageSeconds }) => age(ageSeconds) },
+          ...(action === "list" ? [] : [{ head: "", cell: () => done[action] }]),
+        ],
+      });
+    },
+  }),
+  [
+    ["hawser secret list", "Which secrets are valid, and how old they are"],
+    ["hawser secret rotate", "Add a new one; nothing is interrupted"],
+    ["hawser secret retire", "Some time later, turn away whoever knows only the older"],
+  ],
+);
+
+const done = { rotate: "added", retire: "retired" } as const;
+
+function isAction(action: string): action is Action {
+  return actions.includes(action);
+}
+
+const units = [
+  ["d", 86_400],
+  ["h", 3_600],
+  ["min", 60],
+] as const;
+
+function age(seconds: number): string {
+  const [unit, length] = units.find(([, unitSeconds]) => seconds >= unitSeconds) ?? (["s", 1] as const);
+  return `${Math.floor(seconds / length)} ${unit}`;
+}

@@ -1,0 +1,138 @@
+/**
+ * `hawser send`: a message, or a stream of them, to a topic.
+ */
+import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { CliError } from "../errors/index.js";
+import type { SendOptions } from "../peer/index.js";
+import { allBytes } from "./byte-lines.js";
+import { valuesOf } from "./check-arguments.js";
+import { databaseUrlOf } from "./database-option.js";
+import { withExamples } from "./examples.js";
+import { print } from "./help.js";
+import { Output } from "./output.js";
+import { peerOptions, settingsOf, watch } from "./peer-options.js";
+import { sendLines } from "./send-lines.js";
+import { decodeBase64, lineOf, type Outcome, sendOne } from "./send-one.js";
+import { startSendingPeer } from "./sending-peer.js";
+import { awaitStopRequest, type StopRequest } from "./stop-request.js";
+
+const args = {
+  topic: { type: "positional", required: true, description: "Where to send it" },
+  payload: {
+    type: "positional",
+    required: false,
+    description: "The message. Without it, or with -, standard input is the message, up to its end",
+  },
+  name: {
+    type: "string",
+    valueHint: "NAME",
+    description:
+      "The sender's name; one process has it at a time. Default: the first free one of send-HOST-1, send-HOST-2, …. " +
+      "Replies to a given name wait for a peer of that name; replies to the default are dropped",
+  },
+  from: { type: "string", valueHint: "TOPIC", description: "The topic to send under. Default: the sender's name" },
+  lines: { type: "boolean", description: "Send each line of standard input as a message of its own" },
+  base64: { type: "boolean", description: "The message, or each line, is base64 of what is to be sent" },
+  header: { type: "string", valueHint: "NAME=VALUE", description: "A header; may be given several times" },
+  all: { type: "boolean", description: "Send to every listener of the topic instead of one in turn" },
+  "at-most-once": { type: "boolean", description: "Never store it: sent now, or dropped" },
+  ...peerOptions,
+  quiet: { type: "boolean", description: "No receipts and no progress, only errors" },
+  json: { type: "boolean", description: "Print each receipt as one line of JSON" },
+} as const satisfies ArgsDef;
+
+export const send = withExamples(
+  defineCommand({
+    meta: {
+      name: "send",
+      description:
+        "Send messages to a topic. It ends when each is handled by a listener (delivered) or surely committed in " +
+        "Postgres (stored), and prints which",
+    },
+    args,
+    run: async ({ args: given, rawArgs }) => {
+      const request = awaitStopRequest({ lifeline: false });
+      request.hurry.addEventListener("abort", () => process.exit(130));
+      try {
+        await run(given, headersOf(valuesOf(args, rawArgs, "header")), request);
+      } finally {
+        request.close();
+        // What is not read any more must not keep the process alive.
+        if (!process.stdin.readableEnded) process.stdin.destroy();
+      }
+    },
+  }),
+  [
+    ["hawser send orders '20 m of rope'", "One message"],
+    ["hawser send orders --header trace=1 < order.json", "A file as one message, with a header"],
+    ["producer | hawser send orders --lines --json", "Each line of a stream as a message, at the pace of the receipts"],
+    ["hawser send news 'stock-taking at noon' --all", "To every listener of the topic"],
+  ],
+);
+
+async function run(given: ParsedArgs<typeof args>, headers: [string, string][], request: StopRequest): Promise<void> {
+  const { topic, payload, lines = false, base64 = false, quiet = false, json = false } = given;
+  if (lines && payload !== undefined && payload !== "-") {
+    throw new CliError("invalid_argument", "--lines reads standard input; leave the message out");
+  }
+  const delivery = given["at-most-once"] ? "at-most-once" : "at-least-once";
+  const options: SendOptions = { delivery, ...(headers.length > 0 && { headers }) };
+  // Before anything is started: whoever types takes their time.
+  const message = lines ? undefined : await messageOf(payload, base64);
+  let watched: ReturnType<typeof watch> | undefined;
+  const { peer, droppedReplies } = await startSendingPeer(
+    { ...settingsOf(given), databaseUrl: databaseUrlOf(given), name: given.name, from: given.from },
+    (started) => {
+      watched = watch(started);
+    },
+  );
+  // Everything unconfirmed is stored then, and its promises settle.
+  const stop = (): void => void peer.stop();
+  request.signal.addEventListener("abort", stop);
+  if (request.signal.aborted) stop();
+  const sendTo = (bytes: Uint8Array) => sendOne(peer, topic, bytes, options, given.all ?? false);
+  try {
+    const output = new Output();
+    const tell = async (outcomes: readonly Outcome[], line?: number): Promise<void> => {
+      if (quiet || (!json && line !== undefined)) return;
+      await output.write(outcomes.map((outcome) => lineOf(outcome, { json, line })).join(""));
+    };
+    if (message === undefined) await sendLines({ sendTo, tell, base64, quiet, json, signal: request.signal });
+    else {
+      const outcomes = await sendTo(message);
+      await tell(outcomes);
+      throwFirstError(outcomes);
+    }
+  } catch (error) {
+    throw watched?.lostName() ?? error;
+  } finally {
+    await peer.stop();
+  }
+  if (droppedReplies() > 0 && !quiet) tellDropped(droppedReplies());
+}
+
+function tellDropped(count: number): void {
+  const replies = count === 1 ? "1 reply came and was" : `${count} replies came and were`;
+  print(process.stderr, `${replies} dropped; give --name to have replies wait for a peer of that name`);
+}
+
+function throwFirstError(outcomes: readonly Outcome[]): void {
+  for (const outcome of outcomes) if ("error" in outcome) throw outcome.error;
+}
+
+async function messageOf(payload: string | undefined, base64: boolean): Promise<Uint8Array> {
+  if (payload !== undefined && payload !== "-") return base64 ? decodeBase64(payload) : Buffer.from(payload);
+  if (process.stdin.isTTY) print(process.stderr, "Type the message; Ctrl-D on a line of its own ends it.");
+  const bytes = await allBytes(process.stdin, protocolConstants.maxStoredMessageBytes);
+  if (!base64) return bytes;
+  return decodeBase64(Buffer.from(bytes).toString("latin1"));
+}
+
+function headersOf(values: readonly string[]): [string, string][] {
+  return values.map((value) => {
+    const at = value.indexOf("=");
+    if (at < 1) throw new CliError("invalid_argument", `--header "${value}" is not of the form NAME=VALUE`);
+    return [value.slice(0, at), value.slice(at + 1)];
+  });
+}

@@ -1,0 +1,45 @@
+/**
+ * `hawser topics`: the phone book.
+ */
+import { defineCommand } from "citty";
+import { listTopics, withCommandDatabase } from "../store/index.js";
+import { databaseOption, databaseUrlOf } from "./database-option.js";
+import { withExamples } from "./examples.js";
+import { printRows } from "./print-rows.js";
+
+export const topics = withExamples(
+  defineCommand({
+    meta: {
+      name: "topics",
+      description:
+        "List the topics and their listeners. A listener that is not running is in the list because it is durable, " +
+        "because an operator wrote it there, or because it ended without leaving",
+    },
+    args: {
+      ...databaseOption,
+      json: { type: "boolean", description: "Print each listener as one line of JSON" },
+    },
+    run: async ({ args }) => {
+      const rows = await withCommandDatabase(databaseUrlOf(args), listTopics);
+      await printRows(rows, {
+        json: args.json ?? false,
+        none: "No listener is in the phone book.",
+        columns: [
+          { head: "TOPIC", cell: ({ topic }) => topic },
+          { head: "LISTENER", cell: ({ name }) => name },
+          { head: "ADDRESS", cell: ({ address }) => address },
+          { head: "STATE", cell: ({ running }) => (running ? "running" : "away") },
+          {
+            head: "",
+            cell: ({ durable, subscribed }) =>
+              [...(durable ? ["durable"] : []), ...(subscribed ? ["subscribed"] : [])].join(", "),
+          },
+        ],
+      });
+    },
+  }),
+  [
+    ["hawser topics", "Who listens, and where"],
+    [`hawser topics --json | jq -r 'select(.running | not) | .name'`, "The names of listeners that are away"],
+  ],
+);

@@ -1,0 +1,51 @@
+/**
+ * Deletes dead letters that are older than the retention: when the peer starts, and every hour from then on. All peers of
+ * a database do it for all; whoever comes while another is at work leaves it to that one.
+ */
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { type Clock, systemClock } from "../store/index.js";
+import type { PeerContext } from "./context.js";
+
+/** What the retention needs of a running peer. */
+export type RetentionContext = Pick<PeerContext, "logger"> & {
+  readonly settings: Pick<PeerContext["settings"], "deadLetterRetentionDays">;
+  readonly store: { readonly deadLetters: Pick<PeerContext["store"]["deadLetters"], "expire"> };
+};
+
+export class DeadLetterRetention {
+  private cancel: () => void = () => undefined;
+  private stopped = false;
+
+  constructor(
+    private readonly context: RetentionContext,
+    private readonly clock: Clock = systemClock,
+  ) {}
+
+  start(): void {
+    void this.expire();
+  }
+
+  stop(): void {
+    this.stopped = true;
+    this.cancel();
+  }
+
+  private async expire(): Promise<void> {
+    const { store, settings, logger } = this.context;
+    const days = settings.deadLetterRetentionDays;
+    let total = 0;
+    try {
+      let deleted: number | undefined = storeConstants.deadLetterRows;
+      while (!this.stopped && deleted === storeConstants.deadLetterRows) {
+        deleted = await store.deadLetters.expire(days);
+        total += deleted ?? 0;
+      }
+    } catch (err) {
+      logger.debug({ err }, "could not delete old dead letters; trying again later");
+    }
+    if (total > 0) logger.info({ deleted: total, days }, "deleted dead letters that were older than the retention");
+    if (!this.stopped) {
+      this.cancel = this.clock.setTimeout(() => void this.expire(), storeConstants.deadLetterExpiryMs);
+    }
+  }
+}

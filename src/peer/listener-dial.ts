@@ -1,0 +1,275 @@
+/**
+ * Keeps a channel connected: dials its listener where that is now, again and again, with a pause that grows.
+ */
+import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
+import { type HawserError, TransportError } from "../errors/index.js";
+import { type Dialled, dial, type SenderConnection } from "../transport/index.js";
+import { ChannelTarget, type ListenerAddress } from "./channel-target.js";
+import type { PeerContext } from "./context.js";
+import type { DialEvents } from "./dial-events.js";
+
+/** A channel as it is known when its link is made. */
+export interface DialledChannel {
+  /** The listener that the channel was made for. */
+  readonly listenerName: string;
+  /** The topic through which the listener was met first, for the status. */
+  readonly topic: string;
+  readonly connectionKey: number;
+  readonly address: ListenerAddress;
+  /** The channel's owner. */
+  readonly owner: string;
+}
+
+export class ListenerDial {
+  /** The established connection. */
+  connection: SenderConnection | undefined;
+  connectionKey: number;
+  private readonly target: ChannelTarget;
+  private address: ListenerAddress;
+  private dialling: AbortController | undefined;
+  private redial: NodeJS.Timeout | undefined;
+  private redialMs: number = protocolConstants.reconnectMinMs;
+  /** How often in a row the listener did not accept the mesh secret it was shown. */
+  private refusedSecrets = 0;
+  /** False from a move to another database server until the channel's key there is known. */
+  private keyIsKnown = true;
+  private stopped = false;
+
+  constructor(
+    private readonly context: PeerContext,
+    private readonly channel: DialledChannel,
+    private readonly events: DialEvents,
+  ) {
+    this.connectionKey = channel.connectionKey;
+    this.address = channel.address;
+    this.target = new ChannelTarget(context.store, channel.listenerName, channel.owner);
+  }
+
+  begin(): void {
+    if (this.target.isOther) void this.lookForOwner();
+    else this.connect();
+  }
+
+  /** Who has the channel now. */
+  get ownerName(): string {
+    return this.target.name;
+  }
+
+  /** Whether another peer has the channel than the listener that it was made for. */
+  get isHandedOver(): boolean {
+    return this.target.isOther;
+  }
+
+  /** The greatest payload that the listener takes, as last heard. */
+  get maxMessageBytes(): number {
+    return this.connection?.maxMessageBytes ?? this.target.of(this.address).maxMessageBytes;
+  }
+
+  /** The phone book has a new address for the listener, or none any more. */
+  relocate(address: ListenerAddress): void {
+    const moved = address.addr !== this.address.addr;
+    this.address = address;
+    if (address.addr === undefined || this.target.isOther) return;
+    // The listener is elsewhere by its own word; the old connection may be half-open for a long time yet.
+    const { connection } = this;
+    if (moved && connection !== undefined) {
+      this.drop(connection, new TransportError("connection_lost", "the listener has another address now"));
+    }
+    if (this.connection !== undefined) return;
+    if (moved) this.dialling?.abort();
+    if (moved || this.dialling === undefined) this.connectNow();
+  }
+
+  /** The channel may have another owner, or its owner another address: looks it up, and dials it unless it is connected. */
+  async lookForOwner(): Promise<void> {
+    const moved = await this.look();
+    if (this.stopped) return;
+    const { connection } = this;
+    if (moved && connection !== undefined) {
+      this.drop(connection, new TransportError("connection_lost", "the channel has another listener now"));
+    }
+    if (moved) this.dialling?.abort();
+    this.connectNow();
+  }
+
+  /** Dials at once, unless it is connected. */
+  connectNow(): void {
+    if (this.connection !== undefined) return;
+    clearTimeout(this.redial);
+    this.redialMs = protocolConstants.reconnectMinMs;
+    this.connect();
+  }
+
+  /** Ends the connection; nobody is dialled before {@link rekey}. */
+  forgetKey(): void {
+    this.keyIsKnown = false;
+    this.dialling?.abort();
+    this.connection?.destroy();
+    this.connection = undefined;
+  }
+
+  /** The channel's key as the database has it now. */
+  rekey(connectionKey: number): void {
+    const isNews = connectionKey !== this.connectionKey || !this.keyIsKnown;
+    this.connectionKey = connectionKey;
+    this.keyIsKnown = true;
+    if (!isNews) return;
+    const { connection } = this;
+    if (connection !== undefined) {
+      this.drop(connection, new TransportError("connection_lost", "the channel's key has changed"));
+    }
+    void this.lookForOwner();
+  }
+
+  /** Says Goodbye, and dials no more. */
+  close(): void {
+    this.stopped = true;
+    clearTimeout(this.redial);
+    this.dialling?.abort();
+    const { connection } = this;
+    this.connection = undefined;
+    if (connection === undefined) return;
+    connection.writeGoodbye();
+    connection.end();
+    setTimeout(() => connection.destroy(), protocolConstants.reconnectMinMs).unref();
+  }
+
+  /** Ends a connection, if it is still the present one. */
+  drop(connection: SenderConnection, why: HawserError): void {
+    if (connection !== this.connection) return;
+    connection.destroy();
+    this.closed(connection, why);
+  }
+
+  private connect(): void {
+    if (this.stopped || this.dialling !== undefined || this.connection !== undefined) return;
+    const { context, events, target } = this;
+    const { addr } = target.of(this.address);
+    // Nobody says Hello with an epoch that it does not surely hold: after a failover it may be an older one again.
+    const mayCall = context.lease.state === "held" && this.keyIsKnown;
+    if (addr === undefined || !mayCall) {
+      events.onDialFailed();
+      // Somebody else may have the channel by then.
+      if (mayCall) this.redialMs = storeConstants.pollMs;
+      this.redialLater();
+      return;
+    }
+    const dialling = new AbortController();
+    this.dialling = dialling;
+    events.onDialling();
+    const handle: { connection: SenderConnection | undefined } = { connection: undefined };
+    dial({
+      address: addr,
+      identity: {
+        senderName: context.sender.name,
+        sourceTopic: context.sender.sourceTopic,
+        listenerName: target.name,
+        connectionKey: this.connectionKey,
+        epoch: events.epoch,
+      },
+      secret: context.secrets.toDial(this.refusedSecrets),
+      tls: context.tls,
+      allowPlaintext: context.settings.allowPlaintext,
+      signal: dialling.signal,
+      handlers: {
+        onAck: (ack) => events.onAck(handle.connection, ack),
+        onGoodbye: (goodbye) => {
+          events.onGoodbye(handle.connection, goodbye);
+          handle.connection?.end();
+        },
+        onDrain: () => events.onWritable(handle.connection),
+        onClosed: (error) => this.closed(handle.connection, error),
+      },
+    }).then(
+      (dialled) => {
+        if (this.dialling === dialling) this.dialling = undefined;
+        handle.connection = dialled.connection;
+        if (!this.stopped && !dialling.signal.aborted) this.established(dialled);
+        else {
+          dialled.connection.destroy();
+          this.connect();
+        }
+      },
+      (error: HawserError) => {
+        if (this.dialling === dialling) this.dialling = undefined;
+        if (!this.stopped) this.dialFailed(addr, error, dialling.signal.aborted);
+      },
+    );
+  }
+
+  private established({ connection, welcome }: Dialled): void {
+    this.connection = connection;
+    this.redialMs = protocolConstants.reconnectMinMs;
+    this.refusedSecrets = 0;
+    const { listenerName: peer, topic } = this.channel;
+    const message = `connected to "${this.target.name}" at ${this.target.of(this.address).addr}`;
+    this.context.status.tell({ kind: "peer_connected", topic, peer, message });
+    this.events.onConnected(connection, welcome);
+  }
+
+  private dialFailed(addr: string, error: HawserError, aborted: boolean): void {
+    this.events.onDialFailed();
+    if (aborted) {
+      this.connect();
+      return;
+    }
+    if (error.code === "unauthenticated") this.refusedSecrets += 1;
+    if (error.code !== "connection_lost") {
+      const { listenerName: peer, topic } = this.channel;
+      const message = `${addr}: ${error.message}`;
+      this.context.status.tell({ kind: "sender_send_error", topic, peer, message, error });
+    }
+    void this.afterRefusal(error);
+    this.redialLater();
+  }
+
+  /** A refusal is no proof: look where the truth is. */
+  private async afterRefusal(error: HawserError): Promise<void> {
+    const { store, lease, secrets } = this.context;
+    try {
+      if (error.code === "unauthenticated") await secrets.refresh();
+      if (error.code !== "fenced" || lease.state !== "held") return;
+      // Greater, not other: a server that a failover has left behind may still answer with an older one.
+      if (((await store.peerEpoch(lease.name)) ?? 0) > lease.epoch) {
+        this.context.nameLost(`"${this.channel.listenerName}" refused an old epoch`);
+      }
+    } catch (cause) {
+      this.context.logger.debug({ err: cause }, "could not look up why a listener refused; dialling again");
+    }
+  }
+
+  private closed(connection: SenderConnection | undefined, error: HawserError | undefined): void {
+    if (connection === undefined || connection !== this.connection) return;
+    this.connection = undefined;
+    if (this.stopped) return;
+    const { listenerName: peer, topic } = this.channel;
+    const message = error === undefined ? `"${peer}" said goodbye` : error.message;
+    this.context.status.tell({ kind: "peer_disconnected", topic, peer, message });
+    if (TransportError.is(error) && error.code === "fenced") void this.afterRefusal(error);
+    this.events.onClosed(connection);
+    this.redialLater();
+  }
+
+  private redialLater(): void {
+    if (this.stopped) return;
+    clearTimeout(this.redial);
+    const waitMs = this.redialMs * (0.5 + Math.random() / 2);
+    this.redialMs = Math.min(protocolConstants.reconnectMaxMs, this.redialMs * 2);
+    this.redial = setTimeout(async () => {
+      // The channel may have been handed over since the last dial.
+      await this.look();
+      this.connect();
+    }, waitMs);
+  }
+
+  /** Looks who has the channel, and where. @returns whether somebody else, or another address, is to be dialled */
+  private async look(): Promise<boolean> {
+    if (!this.keyIsKnown) return false;
+    try {
+      return await this.target.look(this.connectionKey);
+    } catch (err) {
+      this.context.logger.debug({ err }, "could not look up a channel's owner; dialling the one known");
+      return false;
+    }
+  }
+}

@@ -1,0 +1,99 @@
+/**
+ * Takes over the channels of listeners that have been away for `orphanAfterMs`: where messages wait that this peer could
+ * handle as well. Several peers may watch; whoever is first has the channel, and the others find that it has an owner.
+ */
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { HawserError } from "../errors/index.js";
+import { type Clock, systemClock } from "../store/index.js";
+import { Absences } from "./absences.js";
+import type { PeerContext } from "./context.js";
+
+/** How often it looks at the most. */
+const minLookMs = 250;
+/** How many looks fall into `orphanAfterMs`. */
+const looks = 4;
+
+/** What the watch needs of a running peer. */
+export type OrphanWatchContext = Pick<PeerContext, "sender" | "lease" | "logger"> & {
+  readonly store: Pick<PeerContext["store"], "absentListeners" | "channelsServedBy" | "reassign" | "on">;
+};
+
+export class OrphanWatch {
+  private readonly absences: Absences;
+  private readonly lookMs: number;
+  /** When a listener that is long away is looked at next: nothing was there to be taken over. */
+  private readonly notBefore = new Map<string, number>();
+  private cancelLook: () => void = () => undefined;
+  private endSessionWatch: () => void = () => undefined;
+  private stopped = false;
+
+  /** @param serves the topics that the peer serves now */
+  constructor(
+    private readonly context: OrphanWatchContext,
+    orphanAfterMs: number,
+    private readonly serves: () => readonly string[],
+    private readonly clock: Clock = systemClock,
+  ) {
+    this.lookMs = Math.min(Math.max(orphanAfterMs / looks, minLookMs), storeConstants.pollMs);
+    this.absences = new Absences(orphanAfterMs, 2 * this.lookMs + minLookMs);
+  }
+
+  start(): void {
+    // Postgres that goes takes all leases with it: nobody is away because of that.
+    this.endSessionWatch = this.context.store.on("session", () => this.absences.forget());
+    this.lookLater();
+  }
+
+  stop(): void {
+    this.stopped = true;
+    this.cancelLook();
+    this.endSessionWatch();
+  }
+
+  private lookLater(): void {
+    if (!this.stopped) this.cancelLook = this.clock.setTimeout(() => void this.look(), this.lookMs);
+  }
+
+  private async look(): Promise<void> {
+    const { store, lease, logger } = this.context;
+    try {
+      if (lease.state !== "held" || !lease.isWritable) {
+        this.absences.forget();
+        return;
+      }
+      const began = this.clock.now();
+      const absent = await store.absentListeners();
+      for (const name of this.absences.looked(absent, began, this.clock.now())) {
+        if (this.stopped || !lease.isWritable) return;
+        await this.takeOver(name);
+      }
+    } catch (err) {
+      this.absences.forget();
+      logger.debug({ err }, "could not look for listeners that are away; looking again");
+    } finally {
+      this.lookLater();
+    }
+  }
+
+  private async takeOver(from: string): Promise<void> {
+    const { store, sender, logger } = this.context;
+    const now = this.clock.now();
+    if (now < (this.notBefore.get(from) ?? now)) return;
+    const connectionKeys = await store.channelsServedBy(from, this.serves());
+    if (connectionKeys.length === 0) {
+      this.notBefore.set(from, now + storeConstants.pollMs);
+      return;
+    }
+    this.notBefore.delete(from);
+    try {
+      const channels = await store.reassign({ from, to: sender.name, connectionKeys });
+      const stored = channels.reduce((sum, channel) => sum + channel.stored, 0);
+      if (channels.length > 0) {
+        logger.warn({ from, channels: channels.length, stored }, `took over channels of "${from}", which is away`);
+      }
+    } catch (error) {
+      // It is back at this very moment.
+      if (!HawserError.is(error) || error.code !== "name_in_use") throw error;
+    }
+  }
+}

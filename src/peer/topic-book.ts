@@ -1,0 +1,148 @@
+import type { PeerContext } from "./context.js";
+import type { SenderLinks } from "./sender-links.js";
+import { type Candidate, TopicRoutes } from "./topic-routes.js";
+
+/** What a running peer has read of the phone book: the topics that it sends to, and those that it serves with others. */
+export class TopicBook {
+  private readonly topics = new Map<string, TopicRoutes>();
+  private closed = false;
+
+  constructor(
+    private readonly context: PeerContext,
+    private readonly links: SenderLinks,
+  ) {}
+
+  get(topic: string): TopicRoutes | undefined {
+    return this.topics.get(topic);
+  }
+
+  add(topic: string): TopicRoutes {
+    const routes = new TopicRoutes(topic);
+    this.topics.set(topic, routes);
+    return routes;
+  }
+
+  all(): Iterable<TopicRoutes> {
+    return this.topics.values();
+  }
+
+  /** From now on tells who else serves a topic that this peer serves; routes are made only when it sends to it. */
+  watch(topic: string): void {
+    if (this.topics.has(topic)) return;
+    const routes = this.add(topic);
+    routes.isOnlyWatched = true;
+    void this.reload(routes);
+  }
+
+  unwatch(topic: string): void {
+    if (this.topics.get(topic)?.isOnlyWatched === true) this.topics.delete(topic);
+  }
+
+  /** Reads the topic's listeners again. @returns whether there is one in the phone book */
+  async refresh(topic: string): Promise<boolean> {
+    const routes = this.topics.get(topic) ?? this.add(topic);
+    routes.isOnlyWatched = false;
+    await this.load(routes);
+    if (routes.listed.length > 0) return true;
+    if (routes.isEmpty) this.topics.delete(topic);
+    return false;
+  }
+
+  /** Topics that nobody serves are kept for the status events, but no more of them than `limit`. */
+  forgetUnserved(limit: number): void {
+    if (this.topics.size <= limit) return;
+    for (const [topic, routes] of this.topics) {
+      if (routes.waiting === 0 && routes.isEmpty) this.topics.delete(topic);
+    }
+  }
+
+  /** Whether the phone book has the listener under a topic that is sent to. */
+  isListed(name: string): boolean {
+    for (const { listed, isOnlyWatched } of this.topics.values()) {
+      if (!isOnlyWatched && listed.some((listener) => listener.name === name)) return true;
+    }
+    return false;
+  }
+
+  /** Reads nothing any more. */
+  close(): void {
+    this.closed = true;
+  }
+
+  /**
+   * Reads what the catalog has of a topic, one reading at a time, so that none overtakes another: whoever waited for one
+   * finds its routes remembered. All who ask before it begins share it.
+   */
+  load(routes: TopicRoutes): Promise<void> {
+    routes.nextReading ??= routes.reading.then(() => {
+      routes.nextReading = undefined;
+      return this.read(routes);
+    });
+    const next = routes.nextReading;
+    routes.reading = next.catch(() => undefined);
+    return next;
+  }
+
+  /** The same where nobody waits for it. */
+  async reload(routes: TopicRoutes): Promise<void> {
+    try {
+      if (!this.closed) await this.load(routes);
+    } catch (error) {
+      this.context.logger.debug({ err: error, topic: routes.topic }, "could not read a topic's listeners; polling on");
+    }
+  }
+
+  async reloadAll(wanted: (routes: TopicRoutes) => boolean = () => true): Promise<void> {
+    for (const routes of this.topics.values()) if (wanted(routes)) await this.reload(routes);
+  }
+
+  /** Reads a topic's key and listeners, remembers those in the phone book as met, and opens links to them. */
+  private async read(routes: TopicRoutes): Promise<void> {
+    const { store, sender } = this.context;
+    const { topic, isOnlyWatched } = routes;
+    const [listeners, known] = await Promise.all([
+      store.listenersOf(topic),
+      isOnlyWatched ? [] : store.routesOf(sender, topic),
+    ]);
+    const before = routes.wasRead ? routes.listed : undefined;
+    routes.wasRead = true;
+    routes.update(listeners, known);
+    if (before !== undefined) this.tellChanges(routes, before);
+    if (routes.isEmpty || isOnlyWatched) {
+      routes.ready = false;
+      return;
+    }
+    if (routes.topicKey === 0) routes.topicKey = await store.topicKey(topic);
+    const addresses = new Map(known.map(({ name, addr }) => [name, addr]));
+    for (const listener of listeners) {
+      if (addresses.get(listener.name) !== listener.addr) await store.rememberRoute(sender, topic, listener);
+    }
+    for (const candidate of routes.listed) {
+      const link = this.links.get(candidate.name);
+      if (link === undefined) await this.links.to(candidate, routes);
+      else link.dial.relocate(candidate);
+    }
+    // One that is away gets its link with the first send to it: most are never sent to again.
+    for (const candidate of routes.away) {
+      // That this topic has no address for the listener says nothing of its other topics.
+      if (!this.isListed(candidate.name)) this.links.get(candidate.name)?.dial.relocate(candidate);
+    }
+    routes.ready = true;
+  }
+
+  /** Tells who serves a topic, and who does not any more, as against `before`. */
+  private tellChanges({ topic, listed, isEmpty, isOnlyWatched }: TopicRoutes, before: readonly Candidate[]): void {
+    const { status } = this.context;
+    const isIn = (list: readonly Candidate[], peer: string): boolean => list.some(({ name }) => name === peer);
+    for (const { name: peer } of listed) {
+      if (isIn(before, peer)) continue;
+      status.tell({ kind: "peer_subscribed", topic, peer, message: `"${peer}" serves "${topic}"` });
+    }
+    for (const { name: peer } of before) {
+      if (isIn(listed, peer)) continue;
+      status.tell({ kind: "peer_unsubscribed", topic, peer, message: `"${peer}" does not serve "${topic}" any more` });
+      if (!isEmpty || isOnlyWatched) continue;
+      status.tell({ kind: "sender_route_lost", topic, peer, message: `nobody serves "${topic}" any more` });
+    }
+  }
+}

@@ -1,0 +1,43 @@
+/**
+ * A connection for a command that looks at the database, or changes a little, and leaves: no session, no leases.
+ */
+import { tables } from "../../generated/ts/rows/peer.js";
+import { StoreError } from "../errors/index.js";
+import { systemClock } from "./clock.js";
+import { connectionSettings } from "./connection-settings.js";
+import { Database } from "./database.js";
+import { silentLogger } from "./logger.js";
+
+/**
+ * Runs `work` with one connection to a database that has the schema.
+ *
+ * @param databaseUrl a connection URI; without it the PG* variables say where
+ * @throws StoreError `store_failed` if Postgres cannot be reached within `databaseConnectTimeoutMs`, if the role may not
+ * read the schema; `schema_missing` if the database has none
+ */
+export async function withCommandDatabase<T>(
+  databaseUrl: string | undefined,
+  work: (database: Database) => Promise<T>,
+): Promise<T> {
+  const database = new Database(connectionSettings(databaseUrl), {
+    clock: systemClock,
+    logger: silentLogger,
+    poolSize: 1,
+    pooled: false,
+  });
+  try {
+    const [schema] = await database.query<{ name: string; exists: boolean }>("look for the schema hawser", {
+      text: "SELECT current_database() AS name, to_regclass($1) IS NOT NULL AS exists",
+      values: [tables.migration],
+    });
+    if (schema?.exists !== true) {
+      throw new StoreError(
+        "schema_missing",
+        `the database "${schema?.name}" has no schema hawser; run \`hawser init\` on it first`,
+      );
+    }
+    return await work(database);
+  } finally {
+    await database.close();
+  }
+}

@@ -1,0 +1,277 @@
+/**
+ * Dead letters: listed, handled again, deleted.
+ *
+ * What is retried becomes a stored message of its channel's retry channel, which has the same sender and owner, a row of
+ * its own in `conn_key_map`, and no sender that dials it. See docs/decisions/0015-retry-channels.md.
+ */
+import { type DeadLetterRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { StoreError } from "../errors/index.js";
+import { columnsOf } from "./column-list.js";
+import type { Database } from "./database.js";
+import { conditionsOf, type DeadLetterFilter } from "./dead-letter-filter.js";
+import type { HeaderPair } from "./stored-messages.js";
+
+/** A dead letter without its payload. */
+export interface DeadLetterEntry {
+  readonly id: number;
+  readonly origin: "peer" | "subscription";
+  /** The composite of the channel that it was sent on, or the subscribed function. */
+  readonly source: string;
+  /** The listener that owns the channel now, and would have it again; null for other origins. */
+  readonly listener: string | null;
+  /** The topic, or the subject. */
+  readonly topic: string;
+  readonly payloadBytes: number;
+  readonly errorCode: string;
+  readonly errorMessage: string;
+  /** How often its handler was started, since it was retried last. */
+  readonly attempts: number;
+  /** When it was given up. */
+  readonly createdAt: Date;
+  /** It was retried before, and has failed again. */
+  readonly retried: boolean;
+}
+
+/** A dead letter with everything that the message was. */
+export interface WholeDeadLetter extends DeadLetterEntry {
+  /** Uncompressed. */
+  readonly payload: Uint8Array;
+  /** Empty: none. */
+  readonly headers: readonly HeaderPair[];
+}
+
+/** Which dead letters to retry or discard: a filter that names something, or all of them. */
+export type DeadLetterSelection = DeadLetterFilter & {
+  /** No criterion is meant to mean all. Default false: then a selection without any is refused. */
+  readonly all?: boolean | undefined;
+};
+
+/** A dead letter that is a stored message again. */
+export interface RetriedDeadLetter {
+  readonly id: number;
+  /** The retry channel that it is stored in. */
+  readonly connectionKey: number;
+  /** The listener that will have it. */
+  readonly listener: string;
+}
+
+/** A dead letter that cannot be retried, and stays. */
+export interface RefusedDeadLetter {
+  readonly id: number;
+  readonly code: "not_supported" | "invalid_argument";
+  readonly message: string;
+}
+
+/** What became of the selected. */
+export interface RetryReport {
+  /** In the order in which their listeners will have them: by id. */
+  readonly retried: readonly RetriedDeadLetter[];
+  readonly refused: readonly RefusedDeadLetter[];
+  /** Ids that were given and are not there (any more). */
+  readonly missing: readonly number[];
+}
+
+/** What became of the selected. */
+export interface DiscardReport {
+  readonly discarded: readonly number[];
+  /** Ids that were given and are not there (any more). */
+  readonly missing: readonly number[];
+}
+
+/** The dead letters of a database. All throw StoreError `store_failed`, and `invalid_argument` for a bad filter. */
+export interface DeadLetters {
+  /** The dead letters that pass the filter, the oldest first. */
+  list(filter?: DeadLetterFilter): Promise<DeadLetterEntry[]>;
+  /** One of them with its payload; undefined if it is not there. */
+  get(id: number): Promise<WholeDeadLetter | undefined>;
+  /**
+   * Gives dead letters to their listeners again, at least once, in the order of their ids: each is, in one transaction, no
+   * dead letter any more and a stored message. The handler sees the same message, and its reply goes to the same sender.
+   * Works in batches of `deadLetterRows` and `insertBytes`: after an error some may be retried, and the same call again
+   * takes the others. What fails again meanwhile is not retried twice.
+   *
+   * Only what peers sent can be retried; the others are refused.
+   */
+  retry(selection: DeadLetterSelection): Promise<RetryReport>;
+  /** Deletes dead letters, in batches as {@link retry}. */
+  discard(selection: DeadLetterSelection): Promise<DiscardReport>;
+  /**
+   * Deletes those that are older than so many days, oldest first, at most `deadLetterRows` of them.
+   *
+   * @returns how many; undefined if another process is at work on dead letters, and nothing was done
+   */
+  expire(days: number): Promise<number | undefined>;
+}
+
+const listed = columnsOf<DeadLetterRow>()(
+  "id",
+  "origin",
+  "topic",
+  "error_code",
+  "error_message",
+  "attempts",
+  "created_at",
+);
+const whole = columnsOf<DeadLetterRow>()("payload", "headers");
+type ListedRow = typeof listed.row & {
+  source: string;
+  listener: string | null;
+  payload_bytes: number;
+  retried: boolean;
+};
+
+const from = `FROM ${tables.deadLetter} AS d
+  LEFT JOIN ${tables.connKeyMap} AS m ON m.connection_key = d.connection_key AND d.origin = 'peer'
+  LEFT JOIN ${tables.connKeyMap} AS b ON b.connection_key = m.retry_of`;
+/** What failed again names its retry channel; people know the one it was sent on. */
+const source = "coalesce(b.composite, d.source)";
+const entry = `${listed.sql("d")}, ${source} AS source, coalesce(m.owner, m.listener_name) AS listener,
+  octet_length(d.payload) AS payload_bytes, m.retry_of IS NOT NULL AS retried`;
+
+const sql = {
+  get: `SELECT ${entry}, ${whole.sql("d")} ${from} WHERE d.id = $1`,
+  newest: `SELECT max(id) AS id FROM ${tables.deadLetter}`,
+} as const;
+
+const refusals: Readonly<Record<string, (id: number) => Omit<RefusedDeadLetter, "id">>> = {
+  origin: (id) => ({
+    code: "not_supported",
+    message: `dead letter ${id} is of a subscription; this version can retry only what peers sent, so discard it or leave it`,
+  }),
+  channel: (id) => ({
+    code: "invalid_argument",
+    message: `dead letter ${id} is of a channel that this database does not have; discard it`,
+  }),
+  topic: (id) => ({
+    code: "invalid_argument",
+    message: `dead letter ${id} is for a topic that this database does not have; discard it`,
+  }),
+};
+
+/**
+ * The dead letters of a database.
+ *
+ * @param announce tells a listener of stored messages; it does not throw
+ */
+export function deadLetters(
+  database: Database,
+  announce: (listenerName: string, connectionKey: number) => Promise<void>,
+): DeadLetters {
+  /** The ids that pass, oldest first, in batches that one statement may take. */
+  async function* batches(selection: DeadLetterSelection): AsyncGenerator<number[]> {
+    const { limit = Infinity } = selection;
+    const [newest] = await database.query<{ id: bigint | null }>("look for dead letters", { text: sql.newest });
+    const last = newest?.id ?? 0n;
+    let after = 0;
+    let left = limit;
+    while (left > 0) {
+      const { where, values } = conditionsOf(selection, source);
+      const page = Math.min(left, storeConstants.deadLetterRows);
+      const text = `SELECT d.id, octet_length(d.payload) AS bytes ${from}
+        WHERE ${where} AND d.id > $${values.length + 1} AND d.id <= $${values.length + 2}
+        ORDER BY d.id LIMIT ${page}`;
+      const rows = await database.query<{ id: bigint; bytes: number }>("look for dead letters", {
+        text,
+        values: [...values, after, String(last)],
+      });
+      const batch: number[] = [];
+      let bytes = 0;
+      for (const row of rows) {
+        if (batch.length > 0 && bytes + row.bytes > storeConstants.insertBytes) break;
+        bytes += row.bytes;
+        batch.push(Number(row.id));
+      }
+      if (batch.length === 0) return;
+      yield batch;
+      after = batch.at(-1) as number;
+      left -= batch.length;
+    }
+  }
+
+  return {
+    async list(filter = {}) {
+      const { where, values } = conditionsOf(filter, source);
+      const limit = filter.limit === undefined ? "" : `LIMIT ${filter.limit}`;
+      const text = `SELECT ${entry} ${from} WHERE ${where} ORDER BY d.id ${limit}`;
+      return (await database.query<ListedRow>("list the dead letters", { text, values })).map(entryOf);
+    },
+    async get(id) {
+      const { values } = conditionsOf({ ids: [id] }, source);
+      if (values.length === 0) return undefined;
+      const rows = await database.query<ListedRow & typeof whole.row>(`read dead letter ${id}`, {
+        text: sql.get,
+        values: [id],
+      });
+      const [row] = rows;
+      if (row === undefined) return undefined;
+      return { ...entryOf(row), payload: row.payload, headers: (row.headers as HeaderPair[] | null) ?? [] };
+    },
+    async retry(selection) {
+      checkSelection(selection);
+      const retried: RetriedDeadLetter[] = [];
+      const refused: RefusedDeadLetter[] = [];
+      for await (const ids of batches(selection)) {
+        const caller = database.caller(`retry ${ids.length} dead letters`);
+        const told = new Map<number, string>();
+        for (const row of await storeFunctions(caller).retryDeadLetters({ ids: ids.map(BigInt) })) {
+          const id = Number(row.id);
+          if (row.connectionKey !== null && row.owner !== null) {
+            retried.push({ id, connectionKey: row.connectionKey, listener: row.owner });
+            told.set(row.connectionKey, row.owner);
+          } else refused.push({ id, ...refusalOf(row.refused, id) });
+        }
+        await Promise.all([...told].map(([connectionKey, listener]) => announce(listener, connectionKey)));
+      }
+      const found = new Set([...retried, ...refused].map(({ id }) => id));
+      return { retried, refused, missing: (selection.ids ?? []).filter((id) => !found.has(id)) };
+    },
+    async discard(selection) {
+      checkSelection(selection);
+      const discarded: number[] = [];
+      for await (const ids of batches(selection)) {
+        const caller = database.caller(`discard ${ids.length} dead letters`);
+        const rows = await storeFunctions(caller).discardDeadLetters({ ids: ids.map(BigInt) });
+        discarded.push(...rows.map(({ id }) => Number(id)).sort((one, other) => one - other));
+      }
+      const found = new Set(discarded);
+      return { discarded, missing: (selection.ids ?? []).filter((id) => !found.has(id)) };
+    },
+    async expire(days) {
+      const caller = database.caller(`delete dead letters older than ${days} days`);
+      const { deleted } = await storeFunctions(caller).expireDeadLetters({
+        days,
+        maxRows: storeConstants.deadLetterRows,
+      });
+      return deleted ?? undefined;
+    },
+  };
+}
+
+function entryOf(row: ListedRow): DeadLetterEntry {
+  return {
+    id: Number(row.id),
+    origin: row.origin as DeadLetterEntry["origin"],
+    source: row.source,
+    listener: row.listener,
+    topic: row.topic,
+    payloadBytes: row.payload_bytes,
+    errorCode: row.error_code,
+    errorMessage: row.error_message,
+    attempts: row.attempts,
+    createdAt: row.created_at,
+    retried: row.retried,
+  };
+}
+
+function refusalOf(reason: string | null, id: number): Omit<RefusedDeadLetter, "id"> {
+  const refusal = refusals[reason ?? ""];
+  if (refusal === undefined) throw new StoreError("internal", `dead letter ${id} was refused without a known reason`);
+  return refusal(id);
+}
+
+/** Nobody should empty the table because a variable was empty. */
+function checkSelection({ all = false, limit: _, ...criteria }: DeadLetterSelection): void {
+  if (all || Object.values(criteria).some((value) => value !== undefined)) return;
+  throw new StoreError("invalid_argument", "no dead letters are selected: name some, or say that all are meant");
+}

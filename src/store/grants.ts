@@ -1,0 +1,60 @@
+/**
+ * The roles and grants of the schema: who may do what.
+ */
+import type pg from "pg";
+import { errorsGrantsSql } from "../../generated/ts/sql/errors-schema.js";
+import { peerGrantsSql } from "../../generated/ts/sql/peer-schema.js";
+import { isServerError } from "./store-failure.js";
+
+/** Makes the roles, grants and owners as the spec has them, whatever they were. May be run again and again. */
+export const grantsSql = `${peerGrantsSql}\n${errorsGrantsSql}`;
+
+/** The roles that {@link grantsSql} makes where they are missing. */
+export const grantedRoles: readonly string[] = [
+  ...new Set([...grantsSql.matchAll(/^ *CREATE ROLE (\w+)/gm)].map(([, role]) => role!)),
+];
+
+/** A privilege that a role is to have. */
+export interface Grant {
+  readonly role: string;
+  readonly kind: "SCHEMA" | "TABLE" | "SEQUENCE" | "FUNCTION";
+  /** With its schema, and a function with its argument types. */
+  readonly object: string;
+  readonly privilege: string;
+}
+
+/** What {@link grantsSql} grants, one entry for each privilege; of roles that it does not make, too. */
+export const grants: readonly Grant[] = [
+  ...grantsSql.matchAll(/^ *GRANT ([A-Z, ]+) ON (SCHEMA|TABLE|SEQUENCE|FUNCTION) (.+) TO (\w+);$/gm),
+].flatMap(([, privileges, kind, object, role]) =>
+  privileges!.split(", ").map((privilege) => ({
+    role: role!,
+    kind: kind as Grant["kind"],
+    object: object!,
+    privilege,
+  })),
+);
+
+/** Another database of the cluster changes the same roles at the same moment: internal error, and unique violation. */
+const collisions = new Set(["XX000", "23505", "40001", "40P01"]);
+const collisionTries = 10;
+
+/**
+ * Makes roles, grants and owners. What the role may not do does not keep it from doing the rest.
+ *
+ * @returns why all of it was refused; undefined if it was not
+ */
+export async function makeGrants(client: pg.Client): Promise<string | undefined> {
+  for (let tries = 1; ; tries++) {
+    try {
+      await client.query("BEGIN");
+      await client.query(grantsSql);
+      await client.query("COMMIT");
+      return undefined;
+    } catch (error) {
+      await client.query("ROLLBACK").catch(() => undefined);
+      if (!isServerError(error)) throw error;
+      if (!collisions.has(error.code ?? "") || tries === collisionTries) return error.message;
+    }
+  }
+}

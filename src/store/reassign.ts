@@ -1,0 +1,170 @@
+/**
+ * Hands the channels of a listener that does not come back over to another one. The channel itself changes hands: its key,
+ * composite, cursor and stored messages stay, only its owner is another. Senders look the owner up when they dial.
+ */
+import { errorTable } from "../../generated/ts/errors/errors.js";
+import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { checkPeerNameName } from "../../generated/ts/rules/peer/catalog.js";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { StoreError } from "../errors/index.js";
+import type { Database } from "./database.js";
+import { leaseHeldSql } from "./lease-held.js";
+import { type Logger, silentLogger } from "./logger.js";
+import { messageChannel } from "./notifications.js";
+import { isServerError } from "./store-failure.js";
+
+/** Whose channels go where. */
+export interface ReassignOptions {
+  /** The listener that has them. */
+  readonly from: string;
+  /** The listener that is to have them; it need not run. */
+  readonly to: string;
+  /** Only these, as far as `from` owns them, each with its retry channel. Default: all that it owns. */
+  readonly connectionKeys?: readonly number[] | undefined;
+  /** Also if `from` is running: it ends with `name_lost`. Default false. */
+  readonly force?: boolean | undefined;
+}
+
+/** A channel that was handed over. */
+export interface HandedOverChannel {
+  readonly connectionKey: number;
+  /** `sender:source_topic:listener`, as it was made. */
+  readonly composite: string;
+  /** The stored messages that the old listener had not handled. */
+  readonly stored: number;
+}
+
+/** A channel that may be handed over. */
+export interface OwnedChannel extends HandedOverChannel {
+  /** The listener that it was made for. */
+  readonly madeFor: string;
+  /** The topics of the stored messages. */
+  readonly topics: readonly string[];
+}
+
+/** What is known of a listener before something is handed over. */
+export interface ListenerState {
+  /** A process holds its name now. */
+  readonly running: boolean;
+  /** A peer of the name was started at least once. */
+  readonly seen: boolean;
+  /** The topics that the phone book lists it for. */
+  readonly topics: readonly string[];
+}
+
+/** Hands channels over. */
+export interface Reassign {
+  /**
+   * Hands channels over, in one transaction that waits for the old listener's writes under way and keeps out all later
+   * ones: its epoch is raised. It leaves the phone book; of a listener of whose channels only some were named, durable
+   * rows and those of an operator stay. The new owner is told, and takes what is stored at once if it runs.
+   *
+   * @returns what was handed over; empty if `from` owned none of them (any more)
+   * @throws StoreError `name_in_use` if `from` is running, `invalid_argument` for a bad name, `store_failed`; its
+   * `outcome` is `unknown` if it may have happened all the same, and the same call again is harmless then
+   */
+  reassign(options: ReassignOptions): Promise<HandedOverChannel[]>;
+  /** The channels that a listener owns, retry channels included, in key order, with what is stored in them. */
+  ownedChannels(listenerName: string): Promise<OwnedChannel[]>;
+  /** What is known of a listener. */
+  listenerState(name: string): Promise<ListenerState>;
+}
+
+const sql = {
+  announce: "SELECT pg_notify(a.channel, a.payload) FROM unnest($1::text[], $2::text[]) AS a (channel, payload)",
+  owned: `
+    SELECT m.connection_key AS "connectionKey", m.composite, coalesce(b.listener_name, m.listener_name) AS "madeFor",
+           coalesce(w.stored, 0)::float8 AS stored, coalesce(w.topics, '{}') AS topics
+      FROM ${tables.connKeyMap} AS m
+      LEFT JOIN ${tables.connKeyMap} AS b ON b.connection_key = m.retry_of
+      LEFT JOIN LATERAL (
+        SELECT sum(k.count) AS stored, array_agg(coalesce(t.topic, 'topic key ' || k.topic_key) ORDER BY 1) AS topics
+          FROM (
+            SELECT s.topic_key, count(*) AS count
+              FROM ${tables.connMessage} AS s
+              LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
+             WHERE s.connection_key = m.connection_key
+               AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+             GROUP BY s.topic_key
+          ) AS k
+          LEFT JOIN ${tables.topicKey} AS t ON t.k = k.topic_key
+      ) AS w ON true
+     WHERE coalesce(m.owner, m.listener_name) = $1
+     ORDER BY m.connection_key`,
+  state: `
+    SELECT ${leaseHeldSql("$1::text")} AS running,
+           EXISTS (SELECT FROM ${tables.peerName} WHERE name = $1) AS seen,
+           ARRAY(SELECT topic FROM ${tables.topicAddr} WHERE client_name = $1 ORDER BY topic COLLATE "C") AS topics`,
+} as const;
+
+/** Hands over the channels of a database. */
+export function reassign(database: Database, logger: Logger = silentLogger): Reassign {
+  /** Best effort, a statement of its own after the commit: polls find what is not heard. */
+  const tell = async (channels: readonly HandedOverChannel[], to: string): Promise<void> => {
+    // Their senders, too: they look the owners up when they hear of one of their channels.
+    const told = channels.flatMap(({ connectionKey, composite }) =>
+      [to, composite.split(":")[0] as string].map((name) => [messageChannel(name), String(connectionKey)] as const),
+    );
+    const values = [told.map(([channel]) => channel), told.map(([, payload]) => payload)];
+    try {
+      await database.query(`tell "${to}" of its new channels`, { text: sql.announce, values });
+    } catch (err) {
+      logger.debug({ err, to }, "could not announce channels that were handed over; their new listener will poll");
+    }
+  };
+  return {
+    async reassign({ from, to, connectionKeys, force = false }) {
+      checkNewOwner(to);
+      if (from === to)
+        throw new StoreError("invalid_argument", `"${from}" has its channels already; name another peer`);
+      let rows: Awaited<ReturnType<ReturnType<typeof storeFunctions>["reassignChannels"]>>;
+      try {
+        const caller = database.caller(`hand the channels of "${from}" over to "${to}"`);
+        const all = connectionKeys === undefined;
+        rows = await storeFunctions(caller).reassignChannels({
+          from,
+          to,
+          force,
+          all,
+          connectionKeys: connectionKeys ?? [],
+        });
+      } catch (error) {
+        throw isRunning(error) ? running(from, error) : error;
+      }
+      const channels = rows.map(({ connectionKey, composite, stored }) => {
+        return { connectionKey, composite, stored: Number(stored) };
+      });
+      if (channels.length > 0) await tell(channels, to);
+      return channels;
+    },
+    async ownedChannels(listenerName) {
+      return database.query(`read the channels of "${listenerName}"`, { text: sql.owned, values: [listenerName] });
+    },
+    async listenerState(name) {
+      const [state] = await database.query<ListenerState>(`look for "${name}"`, { text: sql.state, values: [name] });
+      if (state === undefined) throw new StoreError("internal", `could not look for "${name}": no row came back`);
+      return state;
+    },
+  };
+}
+
+function checkNewOwner(name: string): void {
+  const bad = checkPeerNameName(name);
+  if (bad !== undefined) {
+    throw new StoreError("invalid_argument", `the new listener ${bad.value}: ${bad.rule}; ${bad.remedy}`);
+  }
+  const prefix = protocolConstants.reservedTopicPrefix;
+  if (name.startsWith(prefix)) {
+    throw new StoreError("invalid_argument", `the new listener "${name}" begins with ${prefix}, which is reserved`);
+  }
+}
+
+function isRunning(error: unknown): boolean {
+  const cause = StoreError.is(error) ? error.cause : undefined;
+  return isServerError(cause) && cause.code === errorTable.name_in_use.sqlstate;
+}
+
+function running(from: string, cause: unknown): StoreError {
+  const remedy = "stop it first, or force it: then it ends with name_lost";
+  return new StoreError("name_in_use", `"${from}" is running; ${remedy}`, { cause });
+}

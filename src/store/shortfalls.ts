@@ -1,0 +1,155 @@
+/**
+ * What an installation lacks because the role that made it was not allowed to, and how it gets it.
+ */
+import type pg from "pg";
+import type { Grant } from "./grants.js";
+
+/** Something that the installing role may not do. */
+export interface Shortfall {
+  /** What is not as it should be. */
+  readonly what: string;
+  /** What that means for who uses the database. */
+  readonly meaning: string;
+  /** What to do about it. */
+  readonly remedy: string;
+}
+
+const againText = "then run `hawser init` again";
+
+const rightsSql = `
+  SELECT current_user AS role, current_database() AS database, rolsuper OR rolcreaterole AS "makesRoles",
+         has_database_privilege(current_database(), 'CREATE') OR to_regnamespace('hawser') IS NOT NULL AS "makesSchema"
+    FROM pg_roles WHERE rolname = current_user`;
+
+const rolesSql = `
+  SELECT r.name, p.oid IS NOT NULL AS "exists",
+         p.oid IS NOT NULL AND pg_has_role(current_user, p.oid, 'MEMBER') AS member
+    FROM unnest($1::text[]) WITH ORDINALITY AS r (name, nth) LEFT JOIN pg_roles AS p ON p.rolname = r.name ORDER BY r.nth`;
+
+/** Everything in the schema with the owner, other than sequences, indexes and row types, which go with their tables. */
+const ownersSql = `
+  SELECT pg_get_userbyid(owner) AS owner, count(*)::integer AS objects
+    FROM (
+      SELECT nspowner AS owner FROM pg_namespace WHERE nspname = 'hawser'
+      UNION ALL
+      SELECT relowner FROM pg_class WHERE relnamespace = to_regnamespace('hawser') AND relkind IN ('r', 'p', 'v')
+      UNION ALL
+      SELECT proowner FROM pg_proc WHERE pronamespace = to_regnamespace('hawser')
+    ) AS owned
+   WHERE pg_get_userbyid(owner) <> 'hawser_owner'
+   GROUP BY 1 ORDER BY 1`;
+
+const lackingSql = `
+  SELECT g.role, g.privilege, g.kind, g.object
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS g (role, privilege, kind, object, nth)
+    JOIN pg_roles AS r ON r.rolname = g.role
+   WHERE NOT CASE g.kind
+     WHEN 'SCHEMA' THEN has_schema_privilege(r.oid, g.object, g.privilege)
+     WHEN 'TABLE' THEN has_table_privilege(r.oid, g.object, g.privilege)
+     WHEN 'SEQUENCE' THEN has_sequence_privilege(r.oid, g.object, g.privilege)
+     ELSE has_function_privilege(r.oid, g.object, g.privilege)
+   END
+   ORDER BY g.nth`;
+
+/** What each role is for, as far as its absence matters. */
+const meanings: Readonly<Record<string, string>> = {
+  hawser_owner: "the schema belongs to whoever made it, and only that role can migrate it",
+  hawser_peer: "no login can be given just the rights of a peer; peers run as the owner of the schema",
+};
+
+/**
+ * Looks at the database as it is.
+ *
+ * @param options.refusal why the grants were refused altogether
+ */
+export async function findShortfalls(
+  client: pg.Client,
+  options: {
+    readonly roles: readonly string[];
+    readonly grants: readonly Grant[];
+    readonly refusal?: string | undefined;
+  },
+): Promise<Shortfall[]> {
+  const { rows: who } = await client.query<{ role: string }>("SELECT current_user AS role");
+  const me = who[0]!.role;
+  const roles = await rolesOf(client, options.roles);
+  const found = missingRoles(roles, me);
+  const owner = roles.find(({ name }) => name === "hawser_owner");
+  if (owner?.exists === true) found.push(...(await foreignOwners(client, me, owner.member)));
+  found.push(...(await lackingGrants(client, options, me)));
+  return found;
+}
+
+/** Looks at the role before the schema is made. */
+export async function foreseeShortfalls(client: pg.Client, roles: readonly string[]): Promise<Shortfall[]> {
+  const { rows: rights } = await client.query<{
+    role: string;
+    database: string;
+    makesRoles: boolean;
+    makesSchema: boolean;
+  }>(rightsSql);
+  const { role: me, database, makesRoles, makesSchema } = rights[0]!;
+  const found: Shortfall[] = [];
+  if (!makesSchema) {
+    found.push({
+      what: `"${me}" may not make a schema in the database "${database}"`,
+      meaning: "`hawser init` will fail",
+      remedy: `as its owner or a superuser: GRANT CREATE ON DATABASE "${database}" TO "${me}"`,
+    });
+  }
+  if (!makesRoles) found.push(...missingRoles(await rolesOf(client, roles), me));
+  return found;
+}
+
+interface Role {
+  readonly name: string;
+  readonly exists: boolean;
+  /** Whether the present role is a member. */
+  readonly member: boolean;
+}
+
+async function rolesOf(client: pg.Client, names: readonly string[]): Promise<Role[]> {
+  return (await client.query<Role>(rolesSql, [names])).rows;
+}
+
+function missingRoles(roles: readonly Role[], me: string): Shortfall[] {
+  return roles
+    .filter(({ exists }) => !exists)
+    .map(({ name }) => ({
+      what: `the role ${name} is missing, and "${me}" may not make roles`,
+      meaning: meanings[name] ?? "nobody can be given its rights",
+      remedy: `as a superuser: CREATE ROLE ${name} NOLOGIN; ${againText}`,
+    }));
+}
+
+async function foreignOwners(client: pg.Client, me: string, member: boolean): Promise<Shortfall[]> {
+  const { rows } = await client.query<{ owner: string; objects: number }>(ownersSql);
+  return rows.map(({ owner, objects }) => ({
+    what: `${objects} object${objects === 1 ? "" : "s"} of the schema hawser belong${objects === 1 ? "s" : ""} to "${owner}" and not to hawser_owner`,
+    meaning: `only "${owner}" and superusers can migrate them`,
+    remedy:
+      owner === me && !member
+        ? `as a superuser: GRANT hawser_owner TO "${me}"; ${againText}`
+        : `run \`hawser init\` as "${owner}" with membership of hawser_owner, or as a superuser`,
+  }));
+}
+
+async function lackingGrants(
+  client: pg.Client,
+  { grants, refusal }: { readonly grants: readonly Grant[]; readonly refusal?: string | undefined },
+  me: string,
+): Promise<Shortfall[]> {
+  const columns = (["role", "privilege", "kind", "object"] as const).map((name) => grants.map((grant) => grant[name]));
+  const { rows } = await client.query<Grant>(lackingSql, columns);
+  return [...new Set(rows.map(({ role }) => role))].map((role) => {
+    const lacking = rows.filter((row) => row.role === role);
+    const { privilege, kind, object } = lacking[0]!;
+    const more = lacking.length === 1 ? "" : ` and ${lacking.length - 1} more`;
+    const why = refusal === undefined ? "" : ` (${refusal})`;
+    return {
+      what: `${role} lacks ${privilege} on ${kind.toLowerCase()} ${object}${more}, and "${me}" may not grant it${why}`,
+      meaning: `a login that has only ${role} cannot do its work`,
+      remedy: "run `hawser init` as the owner of the schema hawser, or as a superuser",
+    };
+  });
+}

@@ -1,0 +1,184 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { type PeerWorld, peerWorld } from "../peer/support/world.js";
+import { eventually } from "../support/eventually.js";
+import { startProgram } from "../support/program.js";
+
+describe("hawser dead", () => {
+  let w: PeerWorld;
+  let fails = true;
+
+  beforeAll(async () => {
+    w = await peerWorld();
+    await w.started("a-1");
+    await w.started("b-1", { maxAttempts: 1 }, () => {
+      if (fails) throw new Error("not today");
+    });
+  });
+  afterAll(() => w[Symbol.asyncDispose]());
+  beforeEach(async () => {
+    fails = true;
+    await w.query("DELETE FROM hawser.dead_letters");
+  });
+
+  const dead = (...args: string[]) =>
+    startProgram("src/cli/main.ts", ["dead", ...args], { env: { CI: "true", HAWSER_DATABASE_URL: w.url } }).ended;
+
+  const lines = (stdout: string): Record<string, unknown>[] =>
+    stdout
+      .split("\n")
+      .filter((line) => line !== "")
+      .map((line) => JSON.parse(line));
+
+  /** Lets messages with these texts die; resolves with their ids. */
+  async function die(...texts: (string | Uint8Array)[]): Promise<number[]> {
+    const sender = await w.started(`sender-${(senders += 1)}`);
+    for (const text of texts) await sender.sendTo("b", text, { headers: { trace: "7" } });
+    const select = "SELECT id FROM hawser.dead_letters WHERE source = $1 ORDER BY id";
+    const rows = () => w.query<{ id: number }>(select, [`sender-${senders}:sender:b-1`]);
+    await eventually("they are dead", async () => (await rows()).length === texts.length);
+    return (await rows()).map(({ id }) => id);
+  }
+  let senders = 0;
+
+  it("lists them as a table, and as JSON with all that they were", async () => {
+    const [one, two] = await die("first", Buffer.from([0, 255]));
+    const table = await dead("list");
+    expect(table).toMatchObject({ status: 0, stderr: "" });
+    const [head, first, ...rest] = table.stdout.trimEnd().split("\n");
+    expect(head).toMatch(/^ *ID {2}GIVEN UP +TOPIC +SOURCE +LISTENER +ATTEMPTS +BYTES +ERROR$/);
+    expect(first).toMatch(
+      new RegExp(`^ *${one} {2}20\\S+Z +b +sender-${senders}:sender:b-1 +b-1 +1 +5 +handler_failed: Error: not today$`),
+    );
+    expect(rest).toHaveLength(1);
+
+    const json = await dead("list", "--json");
+    expect(lines(json.stdout).map(({ id }) => id)).toEqual([one, two]);
+    expect(lines(json.stdout)[0]).not.toHaveProperty("payload");
+    const whole = await dead("list", `${one}`, `${two}`, "--json", "--payload");
+    expect(lines(whole.stdout)).toMatchObject([
+      { id: one, payload: "first", encoding: "utf8", headers: [["trace", "7"]], topic: "b" },
+      { id: two, payload: "AP8=", encoding: "base64" },
+    ]);
+  });
+
+  it("lists those that pass the filters", async () => {
+    const [one, two, three] = await die("1", "2", "3");
+    await w.query("UPDATE hawser.dead_letters SET created_at = now() - interval '2 days' WHERE id = $1", [one]);
+    await w.query("UPDATE hawser.dead_letters SET error_code = 'unsubscribed' WHERE id = $1", [two]);
+    const ids = async (...args: string[]) => lines((await dead("list", "--json", ...args)).stdout).map(({ id }) => id);
+    expect(await ids("--before", "1d")).toEqual([one]);
+    expect(await ids("--after", "1d")).toEqual([two, three]);
+    expect(await ids("--after", "1999-01-01", "--limit", "2")).toEqual([one, two]);
+    expect(await ids("--error", "unsubscribed")).toEqual([two]);
+    expect(await ids("--topic", "b", "--source", `sender-${senders}:sender:b-1`)).toEqual([one, two, three]);
+    expect(await ids("--topic", "elsewhere")).toEqual([]);
+    expect(await ids("--origin", "subscription")).toEqual([]);
+    expect(await dead("list", "--topic", "elsewhere")).toMatchObject({
+      status: 0,
+      stdout: "",
+      stderr: "There are no dead letters, or none that fit.\n",
+    });
+  });
+
+  it("shows a hundred to people, and says that there are more", async () => {
+    await w.query(
+      "INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) SELECT 'peer', 's', 't', 'x', 'c', repeat('m', 200), 1 FROM generate_series(1, 105)",
+    );
+    const { stdout, stderr } = await dead("list");
+    expect(stdout.trimEnd().split("\n")).toHaveLength(101);
+    expect(stderr).toBe("There are more than these 100; --limit shows more, and filters fewer.\n");
+    expect((await dead("list", "--limit", "103")).stdout.trimEnd().split("\n")).toHaveLength(104);
+    expect(lines((await dead("list", "--json")).stdout)).toHaveLength(105);
+  });
+
+  it("retries those that are named: their listener has them again", async () => {
+    const [one, two, three] = await die("1", "2", "3");
+    fails = false;
+    const result = await dead("retry", `${three}`, `${one}`);
+    expect(result).toEqual({
+      status: 0,
+      signal: null,
+      stdout: 'Retried 2 dead letters: 2 for "b-1".\n',
+      stderr: "",
+    });
+    await eventually("they are handled", async () => (await w.storedMessages()) === 0);
+    expect(await w.query("SELECT id FROM hawser.dead_letters")).toEqual([{ id: two }]);
+    const json = await dead("retry", "--source", `sender-${senders}:sender:b-1`, "--json");
+    expect(lines(json.stdout)).toEqual([{ id: two, outcome: "retried", listener: "b-1" }]);
+    await eventually("it is handled", async () => (await w.storedMessages()) === 0);
+  });
+
+  it("retries and discards all only when told so", async () => {
+    await die("1", "2");
+    for (const action of ["retry", "discard"]) {
+      for (const args of [[], ["--limit", "1"]]) {
+        const { status, stderr } = await dead(action, ...args);
+        expect(status).toBe(64);
+        expect(stderr).toContain(`\`hawser dead ${action}\`: name ids or filters, or --all for every dead letter.`);
+      }
+      const both = await dead(action, "--all", "--topic", "b");
+      expect(both.status).toBe(64);
+      expect(both.stderr).toContain("--all means every dead letter");
+    }
+    expect(await w.query("SELECT FROM hawser.dead_letters")).toHaveLength(2);
+    expect((await dead("discard", "--all", "--limit", "1")).stdout).toBe("Discarded 1 dead letter.\n");
+    expect((await dead("discard", "--all", "--json")).stdout).toMatch(/^\{"id":\d+,"outcome":"discarded"\}\n$/);
+    expect(await w.query("SELECT FROM hawser.dead_letters")).toHaveLength(0);
+    expect((await dead("retry", "--all")).stdout).toBe("Retried no dead letter.\n");
+  });
+
+  it("says which are not there, having done the others, and fails", async () => {
+    const [one] = await die("1");
+    const result = await dead("discard", `${one}`, "999999", "--json");
+    expect(result.status).toBe(64);
+    expect(lines(result.stdout)).toEqual([
+      { id: one, outcome: "discarded" },
+      { id: 999_999, outcome: "missing" },
+    ]);
+    expect(result.stderr).toContain("there is no dead letter 999999");
+  });
+
+  it("refuses to retry those of subscriptions, and says so", async () => {
+    const [{ id } = { id: 0 }] = await w.query<{ id: number }>(
+      "INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) VALUES ('subscription', 'public.f', 's', 'x', 'P0001', 'm', 1) RETURNING id",
+    );
+    const result = await dead("retry", "--all");
+    expect(result).toMatchObject({ status: 69, stdout: "Retried no dead letter.\n" });
+    expect(result.stderr).toContain(
+      `dead letter ${id} is of a subscription; this version can retry only what peers sent`,
+    );
+    expect(await w.query("SELECT id FROM hawser.dead_letters")).toEqual([{ id }]);
+  });
+
+  it.each([
+    [["lst"], "name list, retry, discard"],
+    [[], "`hawser dead` needs ACTION"],
+    [["retry", "x7"], '"x7" is no id of a dead letter'],
+    [["retry", "0"], '"0" is no id of a dead letter'],
+    [["list", "--before", "yesterday"], '--before "yesterday" is no moment'],
+    [["list", "--after", "01/02/2030"], '--after "01/02/2030" is no moment'],
+    [["list", "--limit", "-1"], "--limit"],
+    [["list", "--origin", "mars"], "origin"],
+    [["list", "--all"], "list shows all by itself"],
+    [["list", "--payload"], "--payload goes with list --json"],
+    [["discard", "1", "--payload", "--json"], "--payload goes with list --json"],
+  ])("refuses %j", async (args, message) => {
+    const { status, stdout, stderr } = await dead(...args);
+    expect({ status, stdout }).toEqual({ status: 64, stdout: "" });
+    expect(stderr).toContain(message);
+  });
+
+  it("explains itself", async () => {
+    const { status, stdout } = await dead("--help");
+    expect(status).toBe(0);
+    for (const part of ["list|retry|discard", "--all", "--before", "--database-url", "hawser dead retry 17 18"]) {
+      expect(stdout).toContain(part);
+    }
+  });
+
+  it("says that the database cannot be reached", async () => {
+    const { status, stderr } = await dead("list", "--database-url", "postgres://nobody@127.0.0.1:1/none");
+    expect(status).toBe(74);
+    expect(stderr).toContain("[store_failed]");
+  });
+});

@@ -1,0 +1,165 @@
+import { randomBytes } from "node:crypto";
+import { afterAll, beforeEach, describe, expect, it } from "vitest";
+import { migrations } from "../../src/store/migrations.js";
+import { type TestDatabase, testDatabase } from "../support/database.js";
+import { onServer, rowsOf } from "../support/on-server.js";
+import { projectDirectory, startCommand } from "../support/program.js";
+import { hawser, jsonLines } from "./support/hawser.js";
+
+const schemaExists = "SELECT to_regnamespace('hawser') IS NOT NULL AS exists";
+
+describe("hawser init", () => {
+  const databases: TestDatabase[] = [];
+  let database: TestDatabase;
+
+  beforeEach(async () => {
+    database = await testDatabase({ migrated: false });
+    databases.push(database);
+  });
+  afterAll(async () => {
+    for (const each of databases) await each.drop();
+  });
+
+  it("prepares a database, and does nothing when it is prepared", async () => {
+    const first = await hawser(["init"], { databaseUrl: database.url });
+    expect(first).toMatchObject({ status: 0, stderr: "" });
+    expect(first.stdout).toContain(`${database.name} is ready, as postgres. Applied 1 migration: 1 (initial schema).`);
+    const second = await hawser(["init", "--json"], { databaseUrl: database.url });
+    expect(jsonLines(second.stdout)).toEqual([
+      { database: database.name, role: "postgres", migrations: [], shortfalls: [] },
+    ]);
+  });
+
+  it("lets many run it at once: one works, and all succeed", async () => {
+    const ends = await Promise.all(
+      Array.from({ length: 4 }, () => hawser(["init", "--json"], { databaseUrl: database.url })),
+    );
+    expect(ends.map(({ status, stderr }) => ({ status, stderr }))).toEqual(ends.map(() => ({ status: 0, stderr: "" })));
+    const applied = ends.flatMap(({ stdout }) => jsonLines(stdout)[0]!["migrations"] as { id: number }[]);
+    expect(applied.map(({ id }) => id)).toEqual(migrations.map(({ id }) => id));
+    expect(await rowsOf(database.url, "SELECT FROM hawser.mesh_secret")).toHaveLength(1);
+  });
+
+  it("with --dry-run changes nothing, and prints SQL that psql runs to the same end", async () => {
+    const dry = await hawser(["init", "--dry-run"], { databaseUrl: database.url });
+    expect(dry).toMatchObject({ status: 0, stderr: "" });
+    expect(await rowsOf(database.url, schemaExists)).toEqual([{ exists: false }]);
+    // As psql does: one statement after another, with what it prints in between.
+    await onServer(database.url, dry.stdout);
+    const after = await hawser(["init", "--json"], { databaseUrl: database.url });
+    expect(jsonLines(after.stdout)[0]).toMatchObject({ migrations: [], shortfalls: [] });
+    const again = await hawser(["init", "--dry-run"], { databaseUrl: database.url });
+    expect(again.stdout).toMatch(/^-- roles, grants and owners\nBEGIN;/);
+  });
+
+  it("gives back a grant that was taken away", async () => {
+    await hawser(["init"], { databaseUrl: database.url });
+    await onServer(database.url, "REVOKE SELECT ON hawser.mesh_secret FROM hawser_peer");
+    await hawser(["init"], { databaseUrl: database.url });
+    expect(
+      await rowsOf(database.url, "SELECT has_table_privilege('hawser_peer', 'hawser.mesh_secret', 'SELECT') AS may"),
+    ).toEqual([{ may: true }]);
+  });
+
+  it("names what a role without superuser may not do, what it means and the remedy, and works", async () => {
+    const role = `test_init_${randomBytes(4).toString("hex")}`;
+    await onServer(
+      database.url,
+      `CREATE ROLE ${role} LOGIN PASSWORD 'a-secret-word'`,
+      `GRANT CREATE ON DATABASE ${database.name} TO ${role}`,
+    );
+    const url = new URL(database.url);
+    url.username = role;
+    url.password = "a-secret-word";
+    try {
+      const { status, stdout, stderr } = await hawser(["init", "--database-url", url.href]);
+      expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+      expect(stdout).toMatch(
+        new RegExp(
+          `What ${role} may not do; everything else works:\\n• \\d+ objects of the schema hawser belong to "${role}"`,
+        ),
+      );
+      expect(stdout).toContain(`which means: only "${role}" and superusers can migrate them`);
+      expect(stdout).toContain(`remedy: as a superuser: GRANT hawser_owner TO "${role}"`);
+      expect(stdout).not.toContain("a-secret-word");
+    } finally {
+      await onServer(database.url, `DROP OWNED BY ${role} CASCADE`, `DROP ROLE ${role}`);
+    }
+  });
+
+  it("of one that may not make a schema asks for the grant, with the status of the error", async () => {
+    const role = `test_init_${randomBytes(4).toString("hex")}`;
+    await onServer(database.url, `CREATE ROLE ${role} LOGIN PASSWORD 'test'`);
+    const url = new URL(database.url);
+    url.username = role;
+    url.password = "test";
+    try {
+      const { status, stdout, stderr } = await hawser(["init"], { databaseUrl: url.href });
+      expect({ status, stdout }).toEqual({ status: 78, stdout: "" });
+      expect(stderr).toContain(`GRANT CREATE ON DATABASE "${database.name}" TO "${role}"`);
+      expect(stderr).toContain("[schema_missing]");
+      expect(stderr).not.toContain("    at ");
+    } finally {
+      await onServer(database.url, `DROP ROLE ${role}`);
+    }
+  });
+
+  it("takes the database from --database-url, else HAWSER_DATABASE_URL, else libpq's variables", async () => {
+    const { hostname, port, username } = new URL(database.url);
+    const libpq = { PGHOST: hostname, PGPORT: port, PGUSER: username, PGDATABASE: database.name };
+    expect(await hawser(["topics"], { env: libpq })).toMatchObject({ status: 78 });
+    expect(await hawser(["init"], { env: libpq })).toMatchObject({ status: 0 });
+    const unset = await hawser(["init", "--database-url", ""], { env: libpq });
+    expect(unset).toMatchObject({ status: 64 });
+    expect(unset.stderr).toContain("--database-url is empty");
+    const elsewhere = { ...libpq, HAWSER_DATABASE_URL: "postgres://nobody@127.0.0.1:1/none" };
+    expect(await hawser(["init", "--database-url", database.url], { env: elsewhere })).toMatchObject({ status: 0 });
+  });
+});
+
+describe("a command that cannot reach its database", () => {
+  it.each([
+    ["init"],
+    ["topics"],
+    ["peers"],
+    ["pending"],
+    ["secret", "list"],
+    ["send", "orders", "text"],
+    ["listen", "orders"],
+  ])("%s %s %s says so soon, without the password and without a stack", async (...args) => {
+    const begun = performance.now();
+    const given = args.filter((each) => each !== undefined);
+    const { status, stdout, stderr } = await hawser(given, {
+      databaseUrl: "postgres://me:a-secret-word@127.0.0.1:1/nowhere",
+    });
+    expect(performance.now() - begun).toBeLessThan(15_000);
+    expect({ stdout, isFailure: [69, 74].includes(status!) }).toEqual({ stdout: "", isFailure: true });
+    expect(stderr).toContain("ECONNREFUSED");
+    expect(stderr).not.toContain("a-secret-word");
+    expect(stderr).not.toContain("    at ");
+  });
+
+  it("gives up on one that accepts connections and says nothing", async () => {
+    const mute = startCommand(process.execPath, [
+      "-e",
+      "require('net').createServer(() => {}).listen(0, '127.0.0.1', function () { console.log(this.address().port) })",
+    ]);
+    try {
+      const port = await mute.firstLine;
+      const { status, stderr } = await hawser(["topics"], { databaseUrl: `postgres://me@127.0.0.1:${port}/mute` });
+      expect(status).toBe(74);
+      expect(stderr).toContain("timeout");
+    } finally {
+      mute.child.kill("SIGKILL");
+    }
+  });
+
+  it("tells of a URL that cannot be read without showing it", async () => {
+    const { status, stderr } = await hawser(["topics", "--database-url", "me:a-secret-word@host"], {
+      cwd: projectDirectory,
+    });
+    expect(status).toBe(64);
+    expect(stderr).toContain("databaseUrl is not a connection URI");
+    expect(stderr).not.toContain("a-secret-word");
+  });
+});

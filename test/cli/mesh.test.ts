@@ -1,0 +1,198 @@
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { type PeerWorld, peerWorld } from "../peer/support/world.js";
+import { eventually } from "../support/eventually.js";
+import { projectDirectory, startCommand } from "../support/program.js";
+import { hawser, jsonLines } from "./support/hawser.js";
+
+describe("the commands that look at the mesh", () => {
+  let world: PeerWorld;
+  const json = async (...args: string[]) => {
+    const { status, stdout, stderr } = await hawser([...args, "--json"], { databaseUrl: world.url });
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    return jsonLines(stdout);
+  };
+  const text = async (...args: string[]) => {
+    const { status, stdout, stderr } = await hawser(args, { databaseUrl: world.url });
+    expect(status).toBe(0);
+    return { stdout, stderr };
+  };
+
+  beforeEach(async () => {
+    world = await peerWorld();
+  });
+  afterEach(() => world[Symbol.asyncDispose]());
+
+  it("have nothing to show of an empty one", async () => {
+    for (const command of ["topics", "peers", "pending"]) {
+      expect(await json(command)).toEqual([]);
+      const { stdout, stderr } = await text(command);
+      expect({ stdout, isSaid: stderr.length > 10 }).toEqual({ stdout: "", isSaid: true });
+    }
+  });
+
+  it("topics lists listeners with address, and whether they run", async () => {
+    const orders = await world.started("orders-1");
+    await orders.subscribe("news");
+    const audit = await world.started("audit-1", { durable: true });
+    await audit.stop();
+    await world.query(
+      "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('orders', '10.0.0.1:1', 'by-hand')",
+    );
+    const address = orders.boundListenAddress;
+    expect(await json("topics")).toEqual([
+      {
+        topic: "audit",
+        name: "audit-1",
+        address: audit.boundListenAddress,
+        durable: true,
+        subscribed: false,
+        running: false,
+      },
+      { topic: "news", name: "orders-1", address, durable: false, subscribed: true, running: true },
+      { topic: "orders", name: "by-hand", address: "10.0.0.1:1", durable: false, subscribed: false, running: false },
+      { topic: "orders", name: "orders-1", address, durable: false, subscribed: false, running: true },
+    ]);
+    const { stdout } = await text("topics");
+    expect(stdout.split("\n").map((line) => line.split(/ {2,}/))).toEqual([
+      ["TOPIC", "LISTENER", "ADDRESS", "STATE"],
+      ["audit", "audit-1", audit.boundListenAddress, "away", "durable"],
+      ["news", "orders-1", address, "running", "subscribed"],
+      ["orders", "by-hand", "10.0.0.1:1", "away"],
+      ["orders", "orders-1", address, "running"],
+      [""],
+    ]);
+  });
+
+  it("peers lists names with their state, and what waits for them", async () => {
+    const orders = await world.started("orders-1");
+    const shop = await world.started("shop-1");
+    await shop.sendTo("orders", "met");
+    await orders.stop();
+    await shop.sendTo("orders", "1");
+    await shop.sendTo("orders", "2");
+    await world.query(
+      "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('far', '10.0.0.1:1', 'by-hand')",
+    );
+    const [byHand, listener, sender] = await json("peers");
+    expect(byHand).toEqual({
+      name: "by-hand",
+      running: false,
+      epoch: null,
+      startedAt: null,
+      clean: null,
+      topics: ["far"],
+      waiting: 0,
+      sendsOn: 0,
+      listensOn: 0,
+    });
+    expect(listener).toMatchObject({
+      name: "orders-1",
+      running: false,
+      clean: true,
+      topics: [],
+      waiting: 2,
+      listensOn: 1,
+    });
+    expect(sender).toMatchObject({
+      name: "shop-1",
+      running: true,
+      clean: false,
+      topics: ["shop"],
+      waiting: 0,
+      sendsOn: 1,
+    });
+    const [row] = await world.query<{ epoch: number; started_at: Date }>(
+      "SELECT epoch, started_at FROM hawser.peers WHERE name = 'shop-1'",
+    );
+    expect(sender).toMatchObject({ epoch: row!.epoch, startedAt: row!.started_at.toISOString() });
+    const { stdout } = await text("peers");
+    expect(stdout).toMatch(/^by-hand +never ran +never /m);
+    expect(stdout).toMatch(/^orders-1 +stopped /m);
+    expect(stdout).toMatch(/^shop-1 +running /m);
+  });
+
+  it("peers tells a crash from an end in good order, and a holder from one in another database", async () => {
+    await world.query(
+      "INSERT INTO hawser.peers (name, epoch, clean) VALUES ('crashed', 1, false), ('elsewhere', 1, false)",
+    );
+    await using other = await peerWorld();
+    await other.started("elsewhere");
+    expect((await json("peers")).map(({ name, running }) => [name, running])).toEqual([
+      ["crashed", false],
+      ["elsewhere", false],
+    ]);
+    expect((await text("peers")).stdout).toMatch(/^crashed +ended uncleanly /m);
+  });
+
+  it("pending lists what waits by listener, topic and sender, and can look at some of it", async () => {
+    const orders = await world.started("orders-1");
+    await orders.subscribe("news");
+    const shop = await world.started("shop-1");
+    const till = await world.started("till-1");
+    for (const peer of [shop, till]) await peer.sendTo("orders", "met");
+    await shop.sendTo("news", "met");
+    await orders.stop();
+    await shop.sendTo("orders", "12345");
+    await shop.sendTo("orders", "67");
+    await shop.sendTo("news", "news");
+    await till.sendTo("orders", "x");
+    const rows = await json("pending");
+    const known = { listener: "orders-1" };
+    expect(rows.map(({ oldest: _, ...row }) => row)).toEqual([
+      { ...known, topic: "news", sender: "shop-1", from: "shop", count: 1, bytes: 4 },
+      { ...known, topic: "orders", sender: "shop-1", from: "shop", count: 2, bytes: 7 },
+      { ...known, topic: "orders", sender: "till-1", from: "till", count: 1, bytes: 1 },
+    ]);
+    const [oldest] = await world.query<{ at: Date }>("SELECT min(stored_at) AS at FROM hawser.conn_messages");
+    expect(rows[1]!["oldest"]).toBe(oldest!.at.toISOString());
+    expect(await json("pending", "--topic", "news")).toHaveLength(1);
+    expect(await json("pending", "--name", "orders-1")).toHaveLength(3);
+    expect(await json("pending", "--name", "shop-1")).toEqual([]);
+    expect((await text("pending")).stdout).toMatch(/^orders-1 +orders +shop-1 +shop +2 +7 +\d{4}-/m);
+    await orders.record();
+    await eventually("nothing waits", async () => (await json("pending")).length === 0);
+  });
+
+  it("secret rotates without ever showing a secret", async () => {
+    const secretsShown = async (output: string): Promise<boolean> => {
+      const rows = await world.query<{ secret: Buffer }>("SELECT secret FROM hawser.mesh_secret");
+      return rows.some(
+        ({ secret }) => output.includes(secret.toString("hex")) || output.includes(secret.toString("base64")),
+      );
+    };
+    expect(await json("secret", "list")).toEqual([
+      { id: 1, createdAt: expect.any(String), ageSeconds: expect.any(Number) },
+    ]);
+    const early = await hawser(["secret", "retire"], { databaseUrl: world.url });
+    expect(early).toMatchObject({ status: 73, stdout: "" });
+    expect(await json("secret", "rotate")).toMatchObject([{ action: "added", id: 2 }]);
+    const again = await hawser(["secret", "rotate"], { databaseUrl: world.url });
+    expect(again).toMatchObject({ status: 73, stdout: "" });
+    const { stdout } = await text("secret", "list");
+    expect(stdout).toMatch(/^SECRET +MADE +AGE\n +2 .*\n +1 .*\n$/);
+    expect(await secretsShown(stdout)).toBe(false);
+    expect(await json("secret", "retire")).toMatchObject([{ action: "retired", id: 1 }]);
+    const unknown = await hawser(["secret", "show"], { databaseUrl: world.url });
+    expect(unknown.status).toBe(64);
+    expect(unknown.stderr).toContain('`hawser secret` cannot "show". It can list, rotate, retire.');
+  });
+
+  it("end in good order when their reader leaves", async () => {
+    await world.query(
+      "INSERT INTO hawser.peers (name, epoch) SELECT 'peer-' || n, 1 FROM generate_series(1, 5000) AS n",
+    );
+    expect(await json("peers")).toHaveLength(5000);
+    for (const form of ["--json", ""]) {
+      const script = `{ "$@" peers ${form}; echo "status $?" >&2; } | head -n 2`;
+      const pipeline = startCommand(
+        "sh",
+        ["-c", script, "sh", process.execPath, "--import", "tsx", "src/cli/main.ts"],
+        {
+          cwd: projectDirectory,
+          env: { HAWSER_DATABASE_URL: world.url },
+        },
+      );
+      expect(await pipeline.ended).toMatchObject({ status: 0, stderr: "status 0\n" });
+    }
+  });
+});

@@ -1,0 +1,135 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { type PeerWorld, peerWorld, type TestPeer } from "../peer/support/world.js";
+import { startProgram } from "../support/program.js";
+
+describe("hawser reassign", () => {
+  let w: PeerWorld;
+  let round = 0;
+  let sender: TestPeer;
+  let lost: TestPeer;
+  let topic: string;
+  let names: { lost: string; heir: string };
+
+  beforeAll(async () => {
+    w = await peerWorld();
+  });
+  afterAll(() => w[Symbol.asyncDispose]());
+  beforeEach(async () => {
+    round += 1;
+    topic = `topic${round}`;
+    names = { lost: `lost-${round}`, heir: `heir-${round}` };
+    sender = await w.started(`sender-${round}`);
+    lost = await w.started(names.lost, { topic });
+    await sender.sendTo(topic, "first");
+  });
+
+  const reassign = (...args: string[]) =>
+    startProgram("src/cli/main.ts", ["reassign", ...args], { env: { CI: "true", HAWSER_DATABASE_URL: w.url } }).ended;
+  const ownerOf = async (listener: string) => {
+    const select =
+      "SELECT coalesce(owner, listener_name) AS owner FROM hawser.conn_key_map WHERE listener_name = $1 AND sender_name = $2";
+    return (await w.query<{ owner: string }>(select, [listener, sender.name]))[0]?.owner;
+  };
+  /** The listener leaves, and two messages are stored for it. */
+  const lose = async () => {
+    await lost.stop();
+    for (const text of ["2", "3"]) expect((await sender.sendTo(topic, text)).outcome).toBe("stored");
+  };
+
+  it("hands over what is stored, prints the channels, and the new listener has it at once", async () => {
+    await lose();
+    const heir = await w.started(names.heir, { topic });
+    const { status, stdout, stderr } = await reassign(names.lost, names.heir);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    expect(stdout.split("\n")[0]).toMatch(/^KEY {2}CHANNEL +STORED$/);
+    expect(stdout).toContain(`sender-${round}:sender:${names.lost}`);
+    expect(stdout).toContain(`Handed 1 channel with 2 stored messages over from "${names.lost}" to "${names.heir}".\n`);
+    await heir.received.length(2);
+    expect(heir.texts).toEqual(["2", "3"]);
+  });
+
+  it("prints a line of JSON for each channel", async () => {
+    await lose();
+    await w.started(names.heir, { topic });
+    const { stdout } = await reassign(names.lost, names.heir, "--json");
+    expect(JSON.parse(stdout)).toEqual({
+      connectionKey: expect.any(Number),
+      composite: `sender-${round}:sender:${names.lost}`,
+      stored: 2,
+    });
+  });
+
+  it("refuses while the old listener runs; forced, that one ends", async () => {
+    await w.started(names.heir, { topic });
+    const refused = await reassign(names.lost, names.heir);
+    expect(refused).toMatchObject({ status: 73, stdout: "" });
+    expect(refused.stderr).toContain(`"${names.lost}" is running; stop it first, or force it`);
+    expect(await ownerOf(names.lost)).toBe(names.lost);
+    const forced = await reassign(names.lost, names.heir, "--force");
+    expect(forced.status).toBe(0);
+    expect(forced.stderr).toBe(`"${names.lost}" was running; it ends with name_lost.\n`);
+    await lost.saw("name_lost");
+  });
+
+  it("refuses when the new listener does not serve what is stored; forced, it warns", async () => {
+    await lose();
+    const heir = await w.started(names.heir);
+    const refused = await reassign(names.lost, names.heir);
+    expect(refused).toMatchObject({ status: 68, stdout: "" });
+    expect(refused.stderr).toContain(`"${names.heir}" does not serve "${topic}", and messages for that are stored`);
+    expect(refused.stderr).toContain(
+      "they would end as dead letters; start or subscribe it first, or go on with --force",
+    );
+    await heir.stop();
+    expect((await reassign(names.lost, names.heir)).stderr).toContain("(it is not running)");
+    expect(await ownerOf(names.lost)).toBe(names.lost);
+    const forced = await reassign(names.lost, names.heir, "--force");
+    expect(forced.status).toBe(0);
+    expect(forced.stderr).toContain("Warning: ");
+    expect(await ownerOf(names.lost)).toBe(names.heir);
+  });
+
+  it("warns when the new listener was never seen, and hands over what has nothing stored", async () => {
+    await lost.stop();
+    const { status, stderr } = await reassign(names.lost, names.heir);
+    expect(status).toBe(0);
+    expect(stderr).toBe(`Warning: no peer "${names.heir}" was ever started; the channels wait for it.\n`);
+    expect(await ownerOf(names.lost)).toBe(names.heir);
+  });
+
+  it("hands back what was handed over, and the other channels stay", async () => {
+    await lose();
+    const heir = await w.started(names.heir, { topic });
+    await reassign(names.lost, names.heir);
+    await sender.sendAll(topic, "both");
+    await heir.stop();
+    await lost.record();
+    const { status, stdout, stderr } = await reassign(names.heir, names.lost);
+    expect(status).toBe(0);
+    expect(stdout).toContain("Handed 1 channel with");
+    expect(stderr).toBe(`"${names.heir}" keeps 1 channel of its own; --all hands over everything.\n`);
+    expect([await ownerOf(names.lost), await ownerOf(names.heir)]).toEqual([names.lost, names.heir]);
+    const all = await reassign(names.heir, names.lost, "--all");
+    expect(all.status).toBe(0);
+    expect(await ownerOf(names.heir)).toBe(names.lost);
+    const nothing = await reassign(names.heir, names.lost);
+    expect(nothing).toMatchObject({
+      status: 0,
+      stdout: "",
+      stderr: `"${names.heir}" has no channels; nothing was handed over.\n`,
+    });
+  });
+
+  it("refuses names that nobody has, and one that is reserved", async () => {
+    const unknown = await reassign("nobody", names.heir);
+    expect(unknown.status).toBe(64);
+    expect(unknown.stderr).toContain('there was never a peer "nobody"');
+    await lost.stop();
+    const reserved = await reassign(names.lost, "__#retry#1");
+    expect(reserved.status).toBe(64);
+    expect(reserved.stderr).toContain("which is reserved");
+    const same = await reassign(names.lost, names.lost);
+    expect(same.status).toBe(64);
+    expect((await reassign(names.lost)).stderr).toContain("`hawser reassign` needs TO");
+  });
+});

@@ -1,0 +1,70 @@
+/**
+ * A message that kills the process of its handler each time it is begun.
+ */
+import { expect, it, onTestFinished } from "vitest";
+import { testDatabase } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
+import { rowsOf } from "../support/on-server.js";
+import { audit, faultsOf, summaryOf } from "./support/audit.js";
+import { Mesh } from "./support/mesh.js";
+import { MeshProcessEnded } from "./support/mesh-process.js";
+import { microseconds } from "./support/mesh-protocol.js";
+
+const maxAttempts = 3;
+/** The messages between the cursor and the poison are at most the window; each crash at least halves them. */
+const window = 64;
+const searching = 1 + Math.log2(window);
+
+it.each([150, 2])(
+  "ends as a dead letter after a limited number of starts, and those behind it are handled (message %i)",
+  async (number) => {
+    const database = await testDatabase();
+    onTestFinished(() => database.drop());
+    const { url } = database;
+    await using mesh = await Mesh.start({
+      url,
+      handler: "poison",
+      poison: { sender: "a", listener: "x", number },
+      peer: { maxAttempts },
+      window,
+    });
+    const x = mesh.member("x");
+    let crashes = 0;
+    const dead = () =>
+      rowsOf(url, "SELECT encode(payload, 'escape') AS payload, error_code, attempts FROM hawser.dead_letters");
+    for (;;) {
+      const process = mesh.current(x);
+      let letters = await dead();
+      await eventually("it crashes, or the message is a dead letter", async () => {
+        letters = await dead();
+        return !process.isRunning || letters.length > 0;
+      });
+      if (letters.length > 0) break;
+      expect((await process.ended).signal).toBe("SIGKILL");
+      crashes += 1;
+      await mesh.launch(x).catch((error: unknown) => {
+        // It may take the poison before it has told that it runs.
+        if (!(error instanceof MeshProcessEnded)) throw error;
+      });
+    }
+    await mesh.recovered(microseconds());
+    await mesh.settle();
+    const found = audit(mesh);
+    const starts = mesh.begun(x).filter((line) => line.sender === "a" && line.number === number);
+    console.log(`poison at ${number}: ${crashes} crashes, ${starts.length} starts; ${summaryOf(found)}`);
+    expect(await dead()).toEqual([
+      {
+        payload: expect.stringMatching(new RegExp(`^a 1 ${number} \\d+ poison `)),
+        error_code: "handler_crashed",
+        attempts: maxAttempts,
+      },
+    ]);
+    expect(starts).toHaveLength(crashes);
+    expect(crashes).toBeGreaterThanOrEqual(maxAttempts);
+    expect(crashes).toBeLessThanOrEqual(maxAttempts + searching);
+    const { alarms, ...others } = faultsOf(found);
+    expect(others).toEqual({ missing: [], outOfOrder: [], begunAlthoughDone: [], refusedAndBegun: [] });
+    expect(alarms).toEqual([expect.stringContaining("x: dead_letter")]);
+  },
+  120_000,
+);

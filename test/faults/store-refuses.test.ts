@@ -1,0 +1,82 @@
+/**
+ * A Postgres that is there and takes no writes. For the listener that is away everything must be stored: such sends end as
+ * unknown after their time, and what was sent arrives all the same.
+ */
+import { describe, expect, it } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { onServer } from "../support/on-server.js";
+import { audit, faultsOf, noFaults, summaryOf } from "./support/audit.js";
+import { Mesh, recoveryLimitMs } from "./support/mesh.js";
+import { microseconds } from "./support/mesh-protocol.js";
+import { ownPostgres } from "./support/own-postgres.js";
+
+const timeout = 120_000;
+const sendTimeoutMs = 2_000;
+const slackMs = 3_000;
+
+describe.concurrent("a Postgres that refuses writes", () => {
+  const refusals = {
+    "because it was made read-only": {
+      begin: ["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"],
+      end: ["ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()"],
+    },
+    "because a trigger raises": {
+      begin: [
+        `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$`,
+        "CREATE TRIGGER refuse BEFORE INSERT ON hawser.conn_messages FOR EACH ROW EXECUTE FUNCTION refuse()",
+      ],
+      end: ["DROP TRIGGER refuse ON hawser.conn_messages"],
+    },
+  };
+
+  it.each(Object.entries(refusals))("%s confirms nothing that is lost", { timeout }, async (why, { begin, end }) => {
+    await using postgres = await ownPostgres();
+    await using mesh = await Mesh.start({ url: postgres.url, peer: { sendTimeoutMs }, perSecond: 50 });
+    const [x, y] = [mesh.member("x"), mesh.member("y")];
+    const [a] = mesh.senders as [(typeof mesh.senders)[0]];
+    // One listener is away, so that everything for it must be stored.
+    await mesh.current(x).crash();
+    await eventually("it is stored", () => mesh.confirmed(a, x).some(({ outcome }) => outcome === "stored"));
+    await onServer(postgres.url, ...begin);
+    const begun = microseconds();
+    const rejected = () =>
+      mesh.senders.map((each) =>
+        mesh
+          .current(each)
+          .journal.refresh()
+          .rejected.filter(({ topic }) => topic === "x"),
+      );
+    await eventually("sends of every sender are rejected", () => rejected().every(({ length }) => length >= 100));
+    for (const { failure, at, sentAt } of rejected().flat()) {
+      expect(failure).toMatchObject({ code: "store_failed", outcome: "unknown" });
+      const waitedMs = (at - sentAt) / 1_000;
+      expect(waitedMs).toBeGreaterThan(sendTimeoutMs - 50);
+      expect(waitedMs).toBeLessThan(sendTimeoutMs + slackMs);
+    }
+    for (const each of mesh.senders) {
+      // What was under way when it began may have been committed just before.
+      const [first] = mesh.statuses(each, "sender_store_error", begun).filter(({ status }) => status.peer === "x");
+      expect(first).toBeDefined();
+      expect(mesh.confirmed(each, x).filter(({ sentAt }) => sentAt > first!.at)).toEqual([]);
+    }
+    await onServer(postgres.url, ...end);
+    const ended = microseconds();
+    await eventually(
+      "sends to the absent listener are stored again",
+      () => mesh.senders.every((each) => mesh.confirmed(each, x).some(({ sentAt }) => sentAt > ended)),
+      recoveryLimitMs,
+    );
+    const away = await mesh.recovered(
+      ended,
+      mesh.channels.filter(({ listener }) => listener === y),
+    );
+    await mesh.launch(x);
+    const back = await mesh.recovered(microseconds());
+    await mesh.settle();
+    const found = audit(mesh);
+    console.log(
+      `refused ${why}: back after ${away.toFixed(0)} ms, the listener that was away after ${back.toFixed(0)} ms; ${summaryOf(found)}`,
+    );
+    expect(faultsOf(found)).toEqual(noFaults);
+  });
+});

@@ -1,0 +1,90 @@
+/**
+ * Looks at the committed cursors again and again, and remembers when each was seen: a handler that starts afterwards for
+ * a message at or below one has begun what was done.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import pg from "pg";
+import { microseconds } from "./mesh-protocol.js";
+
+/** A committed cursor, and when it had surely been committed. */
+interface Sighting {
+  readonly at: number;
+  readonly epoch: number;
+  readonly number: number;
+}
+
+const cursorsSql = `SELECT m.composite, c.epoch::float8 AS epoch, c.v::float8 AS number
+  FROM hawser.conn_mess_number AS c JOIN hawser.conn_key_map AS m USING (connection_key)`;
+const intervalMs = 20;
+
+export class CursorWatch implements AsyncDisposable {
+  readonly #url: string;
+  /** By channel ('sender:source_topic:listener'), in the order of time. */
+  readonly #sightings = new Map<string, Sighting[]>();
+  readonly #watching: Promise<void>;
+  #ended = false;
+
+  /** Begins at once; a database that is away is waited for. */
+  constructor(url: string) {
+    this.#url = url;
+    this.#watching = this.#watch();
+  }
+
+  /** Whether the message was surely committed before that time. */
+  wasDone(channel: string, epoch: number, number: number, at: number): boolean {
+    const seen = this.#sightings.get(channel) ?? [];
+    let [low, high] = [0, seen.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((seen[middle] as Sighting).at <= at) low = middle + 1;
+      else high = middle;
+    }
+    const last = seen[low - 1];
+    return last !== undefined && (last.epoch > epoch || (last.epoch === epoch && last.number >= number));
+  }
+
+  /** How many different cursors were seen. */
+  get count(): number {
+    let count = 0;
+    for (const seen of this.#sightings.values()) count += seen.length;
+    return count;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#ended = true;
+    await this.#watching;
+  }
+
+  async #watch(): Promise<void> {
+    while (!this.#ended) {
+      const client = new pg.Client({
+        connectionString: this.#url,
+        connectionTimeoutMillis: 2_000,
+        query_timeout: 2_000,
+        application_name: "cursor-watch",
+      });
+      client.on("error", () => undefined);
+      try {
+        await client.connect();
+        while (!this.#ended) {
+          this.#take((await client.query({ name: "cursors", text: cursorsSql })).rows, microseconds());
+          await delay(intervalMs);
+        }
+      } catch {
+        // Away, or not migrated yet: what was seen before stays true.
+        await delay(intervalMs);
+      } finally {
+        await client.end().catch(() => undefined);
+      }
+    }
+  }
+
+  #take(rows: { composite: string; epoch: number; number: number }[], at: number): void {
+    for (const { composite, epoch, number } of rows) {
+      const seen = this.#sightings.get(composite) ?? [];
+      this.#sightings.set(composite, seen);
+      const last = seen.at(-1);
+      if (last?.epoch !== epoch || last.number !== number) seen.push({ at, epoch, number });
+    }
+  }
+}

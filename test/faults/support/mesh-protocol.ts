@@ -1,0 +1,117 @@
+/**
+ * What a fault test and the peers of its mesh say to each other: requests over IPC, and a journal on disk.
+ *
+ * The journal outlives a killed process: each line is written before anything else happens. Times are microseconds of the
+ * machine's monotonic clock, which all processes share.
+ */
+import type { PeerOptions, PeerStatus, Receipt } from "../../../src/peer/index.js";
+
+/** What a process of a mesh is started with. */
+export interface MeshPeerOptions {
+  readonly peer: PeerOptions;
+  /** Which process of its name it is, from 1 on; stands in its messages. */
+  readonly run: number;
+  /** The file of its journal. */
+  readonly journal: string;
+  /** What its handler does beyond the journal; default: nothing. */
+  readonly handler?: HandlerKind | undefined;
+  /** How long each handler takes, in milliseconds. Default 0. */
+  readonly handlerMs?: number | undefined;
+}
+
+/**
+ * `nothing`: returns. `effect`: writes a row to the table `effects` in the message's transaction. `poison`: kills its own
+ * process when the message is marked as poison, after half of the time that a handler takes.
+ */
+export type HandlerKind = "nothing" | "effect" | "poison";
+
+/** Messages to one topic, at a pace. */
+export interface StreamOptions {
+  readonly topic: string;
+  readonly perSecond: number;
+  /** How many may be unconfirmed at once. */
+  readonly window: number;
+  /** The length of each payload, at least that of its header. Default: the header only. */
+  readonly payloadBytes?: number | undefined;
+  /** The number of the message that is marked as poison. Default: none. */
+  readonly poisonAt?: number | undefined;
+}
+
+/** What a process may be asked, and what it answers with. */
+export interface MeshCalls {
+  run(): string;
+  stop(): void;
+  /** Begins one stream for each topic. Resolves when the first message of each was confirmed. */
+  beginStreams(streams: readonly StreamOptions[]): void;
+  /** Sends that many more on each stream, at once. */
+  hurry(count: number): void;
+  /** Ends the streams and resolves with the last number of each topic, when each message has its outcome. */
+  endStreams(): Record<string, number>;
+  /** From now on each handler takes that long, in milliseconds. */
+  slowDown(handlerMs: number): void;
+  /** Bytes after a collection; needs --expose-gc. */
+  memory(): { readonly heapAndExternal: number; readonly rss: number };
+}
+
+/** From the test to a process. */
+export interface MeshRequest {
+  readonly id: number;
+  readonly method: keyof MeshCalls;
+  readonly args: readonly unknown[];
+}
+
+/** An error, as it crosses. */
+export interface MeshFailure {
+  readonly code: string;
+  readonly message: string;
+  readonly outcome?: string;
+  /** The messages of its causes. */
+  readonly causes: readonly string[];
+}
+
+/** From a process to the test. */
+export type MeshReport =
+  | { readonly kind: "ready" }
+  | { readonly kind: "answer"; readonly id: number; readonly value?: unknown; readonly failure?: MeshFailure };
+
+/** A line of a journal. `at` and `sentAt` in microseconds. */
+export type JournalLine =
+  /** A handler was started. */
+  | {
+      readonly kind: "begun";
+      readonly at: number;
+      readonly sender: string;
+      readonly run: number;
+      readonly number: number;
+      readonly sentAt: number;
+      readonly attempt: number;
+    }
+  /** A send was confirmed. */
+  | {
+      readonly kind: "confirmed";
+      readonly at: number;
+      readonly topic: string;
+      readonly number: number;
+      readonly sentAt: number;
+      readonly outcome: Receipt["outcome"];
+    }
+  /** A send was rejected. */
+  | {
+      readonly kind: "rejected";
+      readonly at: number;
+      readonly topic: string;
+      readonly number: number;
+      readonly sentAt: number;
+      readonly failure: MeshFailure;
+    }
+  | { readonly kind: "status"; readonly at: number; readonly status: PeerStatus };
+
+/** The table that handlers of the kind `effect` write to. */
+export const effectsTable = `CREATE TABLE effects (
+  id bigserial PRIMARY KEY, listener text NOT NULL, sender text NOT NULL, run integer NOT NULL, number integer NOT NULL
+)`;
+
+/** Now, in microseconds of the clock that all processes share. */
+export function microseconds(): number {
+  return Number(process.hrtime.bigint() / 1_000n);
+}

@@ -1,0 +1,347 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { type DeadLetter, type Lease, openStore } from "../../src/store/index.js";
+import { eventually } from "../support/eventually.js";
+import { type World, world } from "./support/world.js";
+
+const start = { epoch: 0, number: 0 };
+const fixed = 1;
+
+describe("dead letters", () => {
+  let w: World;
+  let listener: Lease;
+  let channel: number;
+  let composite: string;
+  let round = 0;
+  const of = (sourceTopic: string) => ({ name: "sender", sourceTopic });
+
+  beforeAll(async () => {
+    w = await world();
+    listener = await w.take("listener");
+    for (const topic of ["topic", "other"]) await w.store.topicKey(topic);
+  });
+  afterAll(() => w[Symbol.asyncDispose]());
+  beforeEach(async () => {
+    round += 1;
+    await w.operator.query("DELETE FROM hawser.dead_letters");
+    channel = await w.channelOf(of(`source ${round}`), "listener");
+    composite = `sender:source ${round}:listener`;
+  });
+
+  /** Lets messages die, as a listener does, and resolves with their ids. */
+  async function die(
+    letters: readonly Partial<DeadLetter>[],
+    { key = channel, source = composite, lease = listener, epoch = 7 } = {},
+  ): Promise<number[]> {
+    const { number: before } = await w.store.cursorOf(key);
+    const dead = letters.map((letter, index) => ({
+      source,
+      epoch,
+      number: before + index + 1,
+      topic: "topic",
+      payload: Buffer.from(`message ${before + index + 1}`),
+      headers: [],
+      errorCode: "handler_failed",
+      errorMessage: "no",
+      attempts: 5,
+      ...letter,
+    }));
+    const known = new Set((await w.store.deadLetters.list()).map(({ id }) => id));
+    const number = before + letters.length;
+    const result = await w.store.commitCursors(lease, [{ connectionKey: key, epoch, number, deadLetters: dead }]);
+    expect(result).toEqual({ committed: [key], notOwned: [] });
+    return (await w.store.deadLetters.list()).map(({ id }) => id).filter((id) => !known.has(id));
+  }
+
+  /** What is stored in a channel's retry channel. */
+  async function retryChannel(key = channel) {
+    const { rows } = await w.operator.query("SELECT connection_key FROM hawser.conn_key_map WHERE retry_of = $1", [
+      key,
+    ]);
+    const connectionKey: number | undefined = rows[0]?.connection_key;
+    if (connectionKey === undefined) return undefined;
+    const { rows: stored } = await w.store.drain(connectionKey, start);
+    return {
+      connectionKey,
+      stored: stored.map(({ epoch, number, payload }) => ({ epoch, number, text: Buffer.from(payload).toString() })),
+    };
+  }
+
+  it("are listed, the oldest first, with everything but their payload", async () => {
+    const [id] = await die([{ payload: Buffer.alloc(100), headers: [["a", "1"]], attempts: 3 }, {}]);
+    const list = await w.store.deadLetters.list();
+    expect(list).toHaveLength(2);
+    expect(list[0]).toEqual({
+      id,
+      origin: "peer",
+      source: composite,
+      listener: "listener",
+      topic: "topic",
+      payloadBytes: 100,
+      errorCode: "handler_failed",
+      errorMessage: "no",
+      attempts: 3,
+      createdAt: expect.any(Date),
+      retried: false,
+    });
+    const whole = await w.store.deadLetters.get(id as number);
+    expect(whole).toEqual({ ...list[0], payload: Buffer.alloc(100), headers: [["a", "1"]] });
+    expect(await w.store.deadLetters.get(1_000_000)).toBeUndefined();
+  });
+
+  it("are filtered by id, origin, source, topic, error, time and number", async () => {
+    const [one, two, three] = await die([{}, { topic: "other" }, { errorCode: "unsubscribed" }]);
+    await w.operator.query(
+      "INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) VALUES ('subscription', 'public.f', 'subject', 'x', 'P0001', 'no', 1)",
+    );
+    await w.operator.query("UPDATE hawser.dead_letters SET created_at = '2020-01-01T00:00:00Z' WHERE id = $1", [three]);
+    const ids = async (filter: Parameters<typeof w.store.deadLetters.list>[0]) =>
+      (await w.store.deadLetters.list(filter)).map(({ id }) => id);
+    expect(await ids({ ids: [two as number, 999_999] })).toEqual([two]);
+    expect(await ids({ origin: "peer" })).toEqual([one, two, three]);
+    expect(await ids({ source: composite, topic: "topic" })).toEqual([one, three]);
+    expect(await ids({ errorCode: "unsubscribed" })).toEqual([three]);
+    expect(await ids({ before: new Date("2021-01-01") })).toEqual([three]);
+    expect(await ids({ after: new Date("2021-01-01"), origin: "peer" })).toEqual([one, two]);
+    expect(await ids({ origin: "peer", limit: 2 })).toEqual([one, two]);
+    expect(await ids({ source: "public.f" })).toHaveLength(1);
+    expect(await ids({ ids: [] })).toEqual([]);
+  });
+
+  it.each([
+    [{ ids: [0] }, "an id is a positive integer"],
+    [{ ids: [1.5] }, "an id is a positive integer"],
+    [{ origin: "elsewhere" }, "origin"],
+    [{ before: new Date("nonsense") }, "before is no moment"],
+    [{ limit: 0 }, "limit 0"],
+  ])("cannot be filtered by %j", async (filter, message) => {
+    await expect(w.store.deadLetters.list(filter)).rejects.toMatchObject({
+      code: "invalid_argument",
+      message: expect.stringContaining(message),
+    });
+  });
+
+  it("become stored messages of a channel of their own, in their order, and are dead letters no more", async () => {
+    const ids = await die([{ headers: [["a", "1"]] }, { topic: "other" }, {}]);
+    const report = await w.store.deadLetters.retry({ ids: [...ids].reverse() });
+    const retry = await retryChannel();
+    expect(report).toEqual({
+      retried: ids.map((id) => ({ id, connectionKey: retry?.connectionKey, listener: "listener" })),
+      refused: [],
+      missing: [],
+    });
+    expect(retry?.stored).toEqual([1, 2, 3].map((number) => ({ epoch: fixed, number, text: `message ${number}` })));
+    const { rows } = await w.store.drain(retry?.connectionKey as number, start);
+    expect(rows[0]?.headers).toEqual([["a", "1"]]);
+    expect(await w.store.topicOfKey(rows[1]?.topicKey as number)).toBe("other");
+    expect(await w.store.deadLetters.list()).toEqual([]);
+    expect(await w.store.channel(retry?.connectionKey as number)).toMatchObject({
+      senderName: "sender",
+      sourceTopic: `source ${round}`,
+      owner: "listener",
+    });
+  });
+
+  it("are counted on where they were: a number is never given twice", async () => {
+    await w.store.deadLetters.retry({ ids: await die([{}, {}]) });
+    const { connectionKey = 0 } = (await retryChannel()) ?? {};
+    await w.store.commitCursors(listener, [{ connectionKey, epoch: fixed, number: 1 }]);
+    // Even where somebody deleted what the listener may have taken already.
+    await w.operator.query("DELETE FROM hawser.conn_messages WHERE connection_key = $1", [connectionKey]);
+    await w.store.deadLetters.retry({ ids: await die([{}]) });
+    expect((await retryChannel())?.stored.map(({ number }) => number)).toEqual([3]);
+  });
+
+  it("go back over the same channel when they fail again, and are listed under the one they were sent on", async () => {
+    await w.store.deadLetters.retry({ ids: await die([{}]) });
+    const { connectionKey = 0 } = (await retryChannel()) ?? {};
+    const source = (await w.store.channel(connectionKey))?.composite as string;
+    const [id] = await die([{}], { key: connectionKey, source, epoch: fixed });
+    expect(await w.store.deadLetters.list({ source: composite })).toMatchObject([
+      { id, source: composite, listener: "listener", retried: true },
+    ]);
+    const { retried } = await w.store.deadLetters.retry({ ids: [id as number] });
+    expect(retried).toMatchObject([{ connectionKey }]);
+    expect((await retryChannel())?.stored.map(({ number }) => number)).toEqual([2]);
+  });
+
+  it("are retried once when many retry them at once, and discard finds only what is left", async () => {
+    const ids = await die(Array.from({ length: 200 }, () => ({})));
+    await using other = await openStore({ databaseUrl: `${w.url}?application_name=other` });
+    const reports = await Promise.all([
+      w.store.deadLetters.retry({ ids }),
+      other.deadLetters.retry({ ids: [...ids].reverse() }),
+      w.store.deadLetters.retry({ source: composite }),
+      other.deadLetters.discard({ ids: ids.slice(0, 100) }),
+    ]);
+    const discarded = reports[3];
+    const retried = [reports[0], reports[1], reports[2]].flatMap((report) => (report as (typeof reports)[0]).retried);
+    const done = [...retried.map(({ id }) => id), ...discarded.discarded];
+    expect(done.sort((x, y) => x - y)).toEqual(ids);
+    const stored = (await retryChannel())?.stored.map(({ number }) => number) ?? [];
+    expect(stored).toEqual(Array.from({ length: retried.length }, (_, n) => n + 1));
+    expect(await w.store.deadLetters.list()).toEqual([]);
+  });
+
+  it("are retried in their order while more of them come, and those are not taken with them", async () => {
+    const ids = await die(Array.from({ length: storeConstants.deadLetterRows + 5 }, () => ({})));
+    const retrying = w.store.deadLetters.retry({ all: true });
+    const later = await die([{}]);
+    const { retried } = await retrying;
+    expect(retried.map(({ id }) => id).slice(0, ids.length)).toEqual(ids);
+    const numbers = (await retryChannel())?.stored.map(({ text }) => text);
+    expect(numbers?.slice(0, 3)).toEqual(["message 1", "message 2", "message 3"]);
+    const left = (await w.store.deadLetters.list()).map(({ id }) => id);
+    expect([...retried.map(({ id }) => id), ...left]).toEqual([...ids, ...later]);
+  });
+
+  it("are taken in batches that keep to the bytes of one insert, however long they are", async () => {
+    const long = { payload: Buffer.alloc(storeConstants.insertBytes * 0.6, 1) };
+    await die([long, long, long]);
+    const sizes: number[] = [];
+    await using store = await openStore({ databaseUrl: `${w.url}?application_name=batches` });
+    const stop = store.on("announced", () => sizes.push(1));
+    await store.listenForMessages("listener");
+    expect((await store.deadLetters.retry({ all: true })).retried).toHaveLength(3);
+    // Each batch is announced: one letter fits each.
+    await eventually("three announcements", () => sizes.length === 3);
+    stop();
+    const { connectionKey = 0 } = (await retryChannel()) ?? {};
+    expect(await store.backlogOf(connectionKey, start)).toBe(3);
+  });
+
+  it("follow their channel to its new owner, and a retry channel goes along", async () => {
+    const lost = await w.take(`lost-${round}`);
+    const key = await w.channelOf(of("source"), `lost-${round}`);
+    const source = `sender:source:lost-${round}`;
+    const ids = await die([{}, {}], { key, source, lease: lost });
+    await w.store.deadLetters.retry({ ids: [ids[0] as number] });
+    await lost.release({ clean: false });
+    const handed = await w.store.reassign({ from: `lost-${round}`, to: `heir-${round}`, connectionKeys: [key] });
+    expect(handed.map(({ stored }) => stored)).toEqual([0, 1]);
+    const { retried } = await w.store.deadLetters.retry({ ids: [ids[1] as number] });
+    expect(retried).toMatchObject([{ listener: `heir-${round}` }]);
+    expect((await retryChannel(key))?.stored).toHaveLength(2);
+    expect(await w.store.channelsOwnedBy(`lost-${round}`)).toEqual([]);
+    // A retry channel that is made only now has the new owner, too.
+    const late = await w.channelOf(of("late"), `lost-${round}`);
+    const again = await w.take(`lost-${round}`);
+    const lateIds = await die([{}], { key: late, source: `sender:late:lost-${round}`, lease: again });
+    await again.release({ clean: false });
+    await w.store.reassign({ from: `lost-${round}`, to: `heir-${round}` });
+    expect((await w.store.deadLetters.retry({ ids: lateIds })).retried).toMatchObject([{ listener: `heir-${round}` }]);
+    expect(await w.store.ownedChannels(`heir-${round}`)).toMatchObject([
+      { connectionKey: key, madeFor: `lost-${round}`, stored: 0 },
+      { madeFor: `lost-${round}`, stored: 2, topics: ["topic"] },
+      { connectionKey: late, madeFor: `lost-${round}`, stored: 0 },
+      { madeFor: `lost-${round}`, stored: 1, topics: ["topic"] },
+    ]);
+  });
+
+  it("wait for a hand-over under way, and go to the new owner", async () => {
+    const lost = await w.take(`lost-${round}`);
+    const key = await w.channelOf(of("source"), `lost-${round}`);
+    const ids = await die([{}], { key, source: `sender:source:lost-${round}`, lease: lost });
+    await lost.release({ clean: false });
+    const [taker, retrier] = [await w.connect(), await w.connect()];
+    const { rows } = await retrier.query("SELECT pg_backend_pid() AS pid");
+    await taker.query("BEGIN");
+    await taker.query("SELECT FROM hawser.reassign_channels($1, $2, false, true, NULL)", [
+      `lost-${round}`,
+      `heir-${round}`,
+    ]);
+    const retrying = retrier.query("SELECT owner FROM hawser.retry_dead_letters($1::bigint[])", [ids]);
+    await w.waitsForLock(rows[0].pid);
+    await taker.query("COMMIT");
+    expect((await retrying).rows).toEqual([{ owner: `heir-${round}` }]);
+    expect((await w.store.ownedChannels(`heir-${round}`)).map(({ stored }) => stored)).toEqual([0, 1]);
+  });
+
+  it("are no pending messages of their sender, who cannot clear them", async () => {
+    await w.store.deadLetters.retry({ ids: await die([{}]) });
+    const sender = of(`source ${round}`);
+    expect(await w.store.pendingCount(sender)).toBe(0);
+    expect(await w.store.pendingByPeer(sender)).toEqual([]);
+    await w.store.clearStoredMessages(sender);
+    expect((await retryChannel())?.stored).toHaveLength(1);
+  });
+
+  it("of subscriptions, unknown channels and unknown topics cannot be retried, and stay", async () => {
+    const insert = async (origin: string, topic: string, key: number | null): Promise<number> => {
+      const { rows } = await w.operator.query(
+        "INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, connection_key) VALUES ($1, 's', $2, 'x', 'c', 'm', 1, $3) RETURNING id",
+        [origin, topic, key],
+      );
+      return Number(rows[0].id);
+    };
+    const ids = [
+      await insert("subscription", "subject", null),
+      await insert("peer", "topic", 1_000_000),
+      await insert("peer", "topic key 99", channel),
+      ...(await die([{}])),
+    ];
+    const report = await w.store.deadLetters.retry({ ids: [...ids, 999_999] });
+    expect(report.retried.map(({ id }) => id)).toEqual([ids[3]]);
+    expect(report.refused).toEqual([
+      { id: ids[0], code: "not_supported", message: expect.stringContaining("this version can retry only what peers") },
+      { id: ids[1], code: "invalid_argument", message: expect.stringContaining("a channel that this database does") },
+      { id: ids[2], code: "invalid_argument", message: expect.stringContaining("a topic that this database does") },
+    ]);
+    expect(report.missing).toEqual([999_999]);
+    expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual(ids.slice(0, 3));
+  });
+
+  it("are discarded, those that are selected and no others", async () => {
+    const [one, two, three] = (await die([{}, {}, {}])) as [number, number, number];
+    expect(await w.store.deadLetters.discard({ ids: [two, 999_999] })).toEqual({
+      discarded: [two],
+      missing: [999_999],
+    });
+    expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual([one, three]);
+    expect(await w.store.deadLetters.discard({ all: true, limit: 1 })).toEqual({ discarded: [one], missing: [] });
+    expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual([three]);
+  });
+
+  it("are not all meant by naming nothing", async () => {
+    await die([{}]);
+    for (const selection of [{}, { limit: 5 }, { topic: undefined }]) {
+      await expect(w.store.deadLetters.retry(selection)).rejects.toMatchObject({ code: "invalid_argument" });
+      await expect(w.store.deadLetters.discard(selection)).rejects.toMatchObject({ code: "invalid_argument" });
+    }
+    expect(await w.store.deadLetters.list()).toHaveLength(1);
+  });
+
+  it("expire after so many days, the oldest first and a batch at a time", async () => {
+    await w.operator.query(
+      `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at)
+       SELECT 'peer', 's', 't', 'x', 'c', 'm', 1, now() - make_interval(days => n) FROM generate_series(1, $1::integer) AS n`,
+      [storeConstants.deadLetterRows + 40],
+    );
+    expect(await w.store.deadLetters.expire(30)).toBe(storeConstants.deadLetterRows);
+    expect(await w.store.deadLetters.expire(30)).toBe(11);
+    expect(await w.store.deadLetters.expire(30)).toBe(0);
+    const list = await w.store.deadLetters.list();
+    expect(list).toHaveLength(29);
+    expect(Math.min(...list.map(({ createdAt }) => createdAt.getTime()))).toBeGreaterThan(Date.now() - 30 * 86_400_000);
+  });
+
+  it.each(["retry_dead_letters", "discard_dead_letters"])("are left alone by the retention during %s", async (fn) => {
+    const busy = await w.connect();
+    await busy.query("BEGIN");
+    await busy.query(`SELECT FROM hawser.${fn}('{}')`);
+    expect(await w.store.deadLetters.expire(1)).toBeUndefined();
+    await busy.query("COMMIT");
+    expect(await w.store.deadLetters.expire(1)).toBe(0);
+  });
+
+  it("can be retried, discarded and expired by a login that is only a peer", async () => {
+    const [one, two] = await die([{}, {}]);
+    const peer = await w.connect();
+    await peer.query("SET ROLE hawser_peer");
+    await peer.query("SELECT FROM hawser.retry_dead_letters($1)", [[one]]);
+    await peer.query("SELECT FROM hawser.discard_dead_letters($1)", [[two]]);
+    await peer.query("SELECT FROM hawser.expire_dead_letters(30, 10)");
+    await peer.query("SELECT FROM hawser.reassign_channels('nobody', 'somebody', false, true, NULL)");
+    expect(await w.store.deadLetters.list()).toEqual([]);
+  });
+});

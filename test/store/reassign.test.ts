@@ -1,0 +1,296 @@
+import type pg from "pg";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { type Lease, openStore } from "../../src/store/index.js";
+import { eventually } from "../support/eventually.js";
+import { startProgram } from "../support/program.js";
+import { terminateHolder, textMessages, type World, world } from "./support/world.js";
+
+const start = { epoch: 0, number: 0 };
+
+describe("channels that are handed over", () => {
+  let w: World;
+  let sender: Lease;
+  let lost: Lease;
+  let names = 0;
+  let from: string;
+  let to: string;
+  let channel: number;
+
+  beforeAll(async () => {
+    w = await world();
+    sender = await w.take("sender");
+  });
+  afterAll(() => w[Symbol.asyncDispose]());
+  beforeEach(async () => {
+    names += 1;
+    from = `lost-${names}`;
+    to = `heir-${names}`;
+    lost = await w.take(from);
+    channel = await w.channelOf({ name: "sender", sourceTopic: "source" }, from);
+    await w.store.storeMessages(sender, channel, 1, textMessages("1", "2", "3"));
+    await w.store.commitCursors(lost, [{ connectionKey: channel, epoch: sender.epoch, number: 1 }]);
+  });
+
+  const ownerOf = async (key: number) => (await w.store.channel(key))?.owner;
+  const free = () => lost.release({ clean: false });
+
+  it("keep key, composite, cursor and stored messages, and have another owner", async () => {
+    const before = await w.store.channel(channel);
+    await free();
+    const handed = await w.store.reassign({ from, to });
+    expect(handed).toEqual([{ connectionKey: channel, composite: `sender:source:${from}`, stored: 2 }]);
+    expect(await w.store.channel(channel)).toEqual({ ...before, owner: to });
+    const { rows } = await w.store.drain(channel, start);
+    expect(rows.map(({ payload }) => Buffer.from(payload).toString())).toEqual(["2", "3"]);
+    expect(await w.store.channelsOwnedBy(from)).toEqual([]);
+    expect(await w.store.channelsWithMessages(to)).toEqual([channel]);
+    // A sender finds the same key under the old name, and the new owner beside it.
+    const found = await w.store.connectionKey({ name: "sender", sourceTopic: "source" }, from);
+    expect(found).toEqual({ connectionKey: channel, owner: to });
+  });
+
+  it("take what their sender stores late, which only the new owner can commit", async () => {
+    await free();
+    await w.store.reassign({ from, to });
+    expect(await w.store.storeMessages(sender, channel, 4, textMessages("4"))).toBe("stored");
+    const commit = [{ connectionKey: channel, epoch: sender.epoch, number: 4 }];
+    expect(await w.store.commitCursors(lost, commit)).toBe("fenced");
+    const again = await w.take(from);
+    expect(await w.store.commitCursors(again, commit)).toEqual({ committed: [], notOwned: [channel] });
+    const heir = await w.take(to);
+    expect(await w.store.commitCursors(heir, commit)).toEqual({ committed: [channel], notOwned: [] });
+    expect(await w.store.backlogOf(channel, start)).toBe(0);
+  });
+
+  it("go back as they were", async () => {
+    await free();
+    const before = await w.operator.query("SELECT * FROM hawser.conn_key_map WHERE connection_key = $1", [channel]);
+    await w.store.reassign({ from, to });
+    await w.store.reassign({ from: to, to: from, connectionKeys: [channel] });
+    expect(await ownerOf(channel)).toBe(from);
+    const after = await w.operator.query("SELECT * FROM hawser.conn_key_map WHERE connection_key = $1", [channel]);
+    expect(after.rows).toEqual(before.rows);
+  });
+
+  it("are those that are named, as far as the old listener owns them", async () => {
+    const other = await w.channelOf({ name: "sender", sourceTopic: "other" }, from);
+    const foreign = await w.channelOf({ name: "sender", sourceTopic: "source" }, "somebody");
+    await free();
+    const handed = await w.store.reassign({ from, to, connectionKeys: [other, foreign] });
+    expect(handed.map(({ connectionKey }) => connectionKey)).toEqual([other]);
+    expect(await ownerOf(channel)).toBe(from);
+    expect(await ownerOf(foreign)).toBe("somebody");
+    expect(await w.store.reassign({ from, to, connectionKeys: [] })).toEqual([]);
+  });
+
+  it("are refused while their listener runs, in this process or another, and nothing changes", async () => {
+    const refused = expect.objectContaining({ code: "name_in_use", message: expect.stringContaining(`"${from}"`) });
+    await expect(w.store.reassign({ from, to })).rejects.toEqual(refused);
+    await using other = await openStore({ databaseUrl: `${w.url}?application_name=other` });
+    await expect(other.reassign({ from, to })).rejects.toEqual(refused);
+    expect(await ownerOf(channel)).toBe(from);
+    expect(await w.store.peerEpoch(from)).toBe(lost.epoch);
+    expect(await w.store.listenerState(from)).toMatchObject({ running: true, seen: true });
+  });
+
+  it("can be taken by force: what the listener does from then on is fenced", async () => {
+    await w.store.reassign({ from, to, force: true });
+    expect(await ownerOf(channel)).toBe(to);
+    expect(await w.store.peerEpoch(from)).toBeGreaterThan(lost.epoch);
+    const commit = [{ connectionKey: channel, epoch: sender.epoch, number: 2 }];
+    expect(await w.store.commitCursors(lost, commit)).toBe("fenced");
+    // Its session comes back to another epoch.
+    await terminateHolder(w.operator, from);
+    await eventually("the name is lost", () => lost.state === "lost");
+  });
+
+  it("wait for a commit of the old listener that is under way, and have its cursor", async () => {
+    await free();
+    const [late, taker] = [await w.connect(), await w.connect()];
+    const { rows } = await taker.query("SELECT pg_backend_pid() AS pid");
+    await late.query("BEGIN");
+    const commitSql =
+      "SELECT moved FROM hawser.commit_cursors($1, $2, ARRAY[$3::integer], ARRAY[$4::bigint], '{2}', NULL, NULL)";
+    await late.query(commitSql, [from, lost.epoch, channel, sender.epoch]);
+    const reassigning = taker.query("SELECT stored FROM hawser.reassign_channels($1, $2, false, true, NULL)", [
+      from,
+      to,
+    ]);
+    await w.waitsForLock(rows[0].pid);
+    await late.query("COMMIT");
+    expect((await reassigning).rows).toEqual([{ stored: "1" }]);
+    expect(await w.store.cursorOf(channel)).toEqual({ epoch: sender.epoch, number: 2 });
+  });
+
+  it("keep out a commit that waited while they were handed over", async () => {
+    await free();
+    const [late, taker] = [await w.connect(), await w.connect()];
+    const { rows } = await late.query("SELECT pg_backend_pid() AS pid");
+    await taker.query("BEGIN");
+    await taker.query("SELECT FROM hawser.reassign_channels($1, $2, false, true, NULL)", [from, to]);
+    const commitSql =
+      "SELECT held FROM hawser.commit_cursors($1, $2, ARRAY[$3::integer], ARRAY[$4::bigint], '{2}', NULL, NULL)";
+    const committing = late.query(commitSql, [from, lost.epoch, channel, sender.epoch]);
+    await w.waitsForLock(rows[0].pid);
+    await taker.query("COMMIT");
+    expect((await committing).rows).toEqual([{ held: false }]);
+    expect(await w.store.cursorOf(channel)).toEqual({ epoch: sender.epoch, number: 1 });
+  });
+
+  it("leave no effect of a transactional handler that was cut off, and are handled once by the new owner", async () => {
+    await w.operator.query("CREATE TABLE IF NOT EXISTS effects (effect text)");
+    await w.operator.query("TRUNCATE effects");
+    const message = { connectionKey: channel, epoch: sender.epoch, number: 2 };
+    const heir = await w.take(to);
+    const effect = (text: string) => async (client: pg.ClientBase) => {
+      await client.query("INSERT INTO effects VALUES ($1)", [text]);
+    };
+    let second: Promise<string> | undefined;
+    const first = w.store.handleInTransaction(lost, message, async (client) => {
+      await effect("lost")(client);
+      await w.store.reassign({ from, to, force: true });
+      // It waits for the first one's cursor row, which is locked.
+      second = w.store.handleInTransaction(heir, message, effect("heir"));
+      await eventually("the new owner waits", async () => {
+        const waiting = await w.operator.query(
+          "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%conn_mess_number%'",
+        );
+        return waiting.rowCount === 1;
+      });
+    });
+    expect(await first).toBe("fenced");
+    expect(await second).toBe("committed");
+    expect((await w.operator.query("SELECT effect FROM effects")).rows).toEqual([{ effect: "heir" }]);
+  });
+
+  it("go to one of two who take them at once", async () => {
+    await free();
+    const outcomes = await Promise.all([
+      w.store.reassign({ from, to }),
+      w.store.reassign({ from, to: `rival-${names}` }),
+      w.store.reassign({ from, to: `other-${names}`, connectionKeys: [channel] }),
+    ]);
+    expect(outcomes.map(({ length }) => length).sort()).toEqual([0, 0, 1]);
+    const winner = [to, `rival-${names}`, `other-${names}`][outcomes.findIndex(({ length }) => length === 1)];
+    expect(await ownerOf(channel)).toBe(winner);
+  });
+
+  it("pass through two hands in either order, and are lost in none", async () => {
+    await free();
+    const third = `third-${names}`;
+    await Promise.all([w.store.reassign({ from, to }), w.store.reassign({ from: to, to: third })]);
+    expect([to, third]).toContain(await ownerOf(channel));
+    expect(await w.store.backlogOf(channel, { epoch: sender.epoch, number: 1 })).toBe(2);
+  });
+
+  it("keep the old listener from starting until they are handed over", async () => {
+    await free();
+    const taker = await w.connect();
+    await taker.query("BEGIN");
+    await taker.query("SELECT FROM hawser.reassign_channels($1, $2, false, true, NULL)", [from, to]);
+    await expect(w.take(from)).rejects.toMatchObject({ code: "name_in_use" });
+    const starting = w.store.takeName(from, { waitMs: 20_000 });
+    await taker.query("COMMIT");
+    expect((await starting).epoch).toBeGreaterThan(lost.epoch);
+    expect(await w.store.channelsOwnedBy(from)).toEqual([]);
+  });
+
+  it("may be those of a name that nobody ever took", async () => {
+    const key = await w.channelOf({ name: "sender", sourceTopic: "source" }, `never-${names}`);
+    await w.store.storeMessages(sender, key, 1, textMessages("1"));
+    const handed = await w.store.reassign({ from: `never-${names}`, to });
+    expect(handed).toMatchObject([{ connectionKey: key, stored: 1 }]);
+    // Not seen by this either.
+    expect(await w.store.listenerState(`never-${names}`)).toEqual({ running: false, seen: false, topics: [] });
+  });
+
+  it("take their listener out of the phone book, and keep a durable one in it when only some were named", async () => {
+    const register = (durable: boolean) =>
+      w.store.registerListener(lost, {
+        addr: `127.0.0.1:${names}`,
+        maxMessageBytes: 1,
+        durable,
+        topics: [{ topic: `topic ${names}`, subscribed: false }],
+      });
+    const listed = async () => (await w.store.listenersOf(`topic ${names}`)).map(({ name }) => name);
+    await register(true);
+    await w.operator.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ($1, '127.0.0.1:1', $2)", [
+      `topic ${names}`,
+      from,
+    ]);
+    await free();
+    await w.store.reassign({ from, to, connectionKeys: [channel] });
+    expect(await listed()).toEqual([from, from]);
+    await w.store.reassign({ from, to });
+    expect(await listed()).toEqual([]);
+  });
+
+  it("are announced to the new owner at once, and to their senders", async () => {
+    await free();
+    const heard: [string, number][] = [];
+    await w.store.listenForMessages(to);
+    await w.store.listenForMessages("sender");
+    const stop = w.store.on("announced", (key, name) => heard.push([name, key]));
+    await w.store.reassign({ from, to });
+    await eventually("both have heard of it", () => heard.length === 2);
+    stop();
+    expect(heard).toEqual([
+      [to, channel],
+      ["sender", channel],
+    ]);
+  });
+
+  it.each([
+    ["", "must be 1 to 255 bytes"],
+    ["a:b", "must not contain ':'"],
+    ["__#retry#1", "which is reserved"],
+  ])("cannot go to %j", async (name, message) => {
+    await free();
+    await expect(w.store.reassign({ from, to: name })).rejects.toMatchObject({
+      code: "invalid_argument",
+      message: expect.stringContaining(message),
+    });
+    // And the database refuses it, too.
+    const direct = w.operator.query("SELECT FROM hawser.reassign_channels($1, $2, false, true, NULL)", [from, name]);
+    await expect(direct).rejects.toMatchObject({ code: "23514" });
+    expect(await ownerOf(channel)).toBe(from);
+  });
+
+  it("cannot go where they are", async () => {
+    await free();
+    await expect(w.store.reassign({ from, to: from })).rejects.toMatchObject({ code: "invalid_argument" });
+    const direct = w.operator.query("SELECT FROM hawser.reassign_channels($1, $1, false, true, NULL)", [from]);
+    await expect(direct).rejects.toMatchObject({ code: "22023" });
+  });
+
+  it("are handed over wholly or not at all by a process that is killed in the middle", async () => {
+    await free();
+    const keys = [channel];
+    for (let n = 0; n < 50; n++) keys.push(await w.channelOf({ name: "sender", sourceTopic: `many ${n}` }, from));
+    const blocker = await w.connect();
+    await blocker.query("BEGIN");
+    await blocker.query("SELECT pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0))");
+    // It waits with everything written and nothing committed.
+    const command = startProgram("test/store/programs/reassign.ts", [w.url, from, to]);
+    let pid = 0;
+    await eventually("it waits", async () => {
+      const waiting = await w.operator.query(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%reassign_channels%'",
+      );
+      pid = waiting.rows[0]?.pid;
+      return waiting.rowCount === 1;
+    });
+    command.child.kill("SIGKILL");
+    await command.ended;
+    // The server may notice only when it could answer: then everything is committed.
+    await blocker.query("COMMIT");
+    await eventually("its session is gone", async () => {
+      return (await w.operator.query("SELECT FROM pg_stat_activity WHERE pid = $1", [pid])).rowCount === 0;
+    });
+    const owners = new Set(await Promise.all(keys.map(ownerOf)));
+    expect(owners.size).toBe(1);
+    // And the same again makes it whole in either case.
+    await w.store.reassign({ from, to });
+    expect(new Set(await Promise.all(keys.map(ownerOf)))).toEqual(new Set([to]));
+  });
+});

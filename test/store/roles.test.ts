@@ -1,0 +1,409 @@
+/**
+ * Who may do what in the database, tried by logins that have one role each.
+ */
+import { randomBytes } from "node:crypto";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { HawserError, Peer } from "../../src/peer/index.js";
+import { grants } from "../../src/store/grants.js";
+import { install, meshSecrets, migrate, withCommandDatabase } from "../../src/store/index.js";
+import { listPeers, listPending, listTopics } from "../../src/store/mesh-overview.js";
+import { ownPostgres } from "../faults/support/own-postgres.js";
+import { type PeerWorld, peerWorld } from "../peer/support/world.js";
+import { eventually } from "../support/eventually.js";
+import { onServer, rowsOf } from "../support/on-server.js";
+
+const suffix = randomBytes(4).toString("hex");
+
+/** The database as another user sees it. */
+function as(user: string, databaseUrl: string): string {
+  const url = new URL(databaseUrl);
+  url.username = user;
+  url.password = "test";
+  return url.href;
+}
+
+/** The SQLSTATE that a statement fails with; "none" if it does not. */
+async function refusal(databaseUrl: string, statement: string): Promise<string> {
+  try {
+    await rowsOf(databaseUrl, statement);
+    return "none";
+  } catch (error) {
+    return (error as { code?: string }).code ?? String(error);
+  }
+}
+
+const denied = "42501";
+
+describe("the roles of a database", () => {
+  const peerLogin = `test_peer_${suffix}`;
+  const strangerLogin = `test_stranger_${suffix}`;
+  const ownerLogin = `test_owner_${suffix}`;
+  let world: PeerWorld;
+
+  beforeAll(async () => {
+    world = await peerWorld();
+    await onServer(
+      world.url,
+      `CREATE ROLE ${peerLogin} LOGIN PASSWORD 'test' IN ROLE hawser_peer`,
+      `CREATE ROLE ${strangerLogin} LOGIN PASSWORD 'test'`,
+      `CREATE ROLE ${ownerLogin} LOGIN PASSWORD 'test' IN ROLE hawser_owner`,
+    );
+  });
+  afterAll(async () => {
+    await onServer(world.url, `DROP OWNED BY ${peerLogin}`);
+    for (const role of [peerLogin, strangerLogin, ownerLogin]) await onServer(world.url, `DROP ROLE ${role}`);
+    await world[Symbol.asyncDispose]();
+  });
+
+  describe("a login with hawser_peer and nothing else", () => {
+    it("runs peers: sends, stores, drains, gives up, subscribes, and cleans up after itself", async () => {
+      const databaseUrl = as(peerLogin, world.url);
+      const failing = { maxAttempts: 2, retryDelayMs: 1, databaseUrl };
+      const billing = await world.started("billing-1", { ...failing, durable: true }, ({ payload }) => {
+        if (Buffer.from(payload).toString() === "poison") throw new Error("too much");
+      });
+      const shop = await world.started("shop-1", { databaseUrl });
+
+      expect(await shop.sendTo("billing", "live")).toMatchObject({ outcome: "delivered" });
+      expect(await shop.sendTo("billing", "now", { delivery: "at-most-once" })).toMatchObject({ outcome: "sent" });
+      await shop.sendTo("billing", "poison");
+      await billing.saw("dead_letter");
+      expect(await world.query("SELECT topic, error_code FROM hawser.dead_letters")).toEqual([
+        { topic: "billing", error_code: "handler_failed" },
+      ]);
+
+      await billing.subscribe("news");
+      expect(await shop.sendAll("news", "to all")).toMatchObject([{ outcome: "delivered" }]);
+      await billing.unsubscribe("news");
+      expect(await shop.refreshAddressTopic("news")).toBe(false);
+
+      await billing.stop();
+      expect(await shop.sendTo("billing", "stored")).toMatchObject({ outcome: "stored" });
+      expect(await shop.pendingCount()).toBe(1);
+      expect(await shop.pendingByPeer()).toMatchObject([{ topic: "billing", name: "billing-1", count: 1 }]);
+      await billing.record();
+      await billing.received.find(({ text }) => text === "stored");
+      await eventually("its row is gone", async () => (await world.storedMessages()) === 0);
+
+      await billing.stop();
+      await shop.sendTo("billing", "to be cleared");
+      await shop.stop();
+      await shop.clearStoredMessages();
+      expect(await shop.pendingCount()).toBe(0);
+      await shop.clearAddressesOfTopic();
+      expect(await shop.listAddresses("shop")).toEqual([]);
+    });
+
+    it("runs a transactional peer, with the rights of its own on its own tables", async () => {
+      await onServer(
+        world.url,
+        `CREATE TABLE effects_${suffix} (payload text)`,
+        `GRANT ALL ON effects_${suffix} TO ${peerLogin}`,
+      );
+      const databaseUrl = as(peerLogin, world.url);
+      await world.started("ledger-1", { databaseUrl, transactional: true }, async ({ client, payload }) => {
+        await client!.query(`INSERT INTO effects_${suffix} VALUES ($1)`, [Buffer.from(payload).toString()]);
+      });
+      const till = await world.started("till-1", { databaseUrl });
+      await till.sendTo("ledger", "once");
+      expect(await world.query(`SELECT payload FROM effects_${suffix}`)).toEqual([{ payload: "once" }]);
+    });
+
+    it("sees the mesh as the commands show it", async () => {
+      const lists = await withCommandDatabase(as(peerLogin, world.url), async (database) => [
+        await listTopics(database),
+        await listPeers(database),
+        await listPending(database),
+      ]);
+      expect(lists[1]).toContainEqual(expect.objectContaining({ name: "shop-1", running: false }));
+    });
+
+    it.each([
+      "CREATE TABLE hawser.mine (id integer)",
+      "CREATE FUNCTION hawser.mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+      "CREATE OR REPLACE FUNCTION hawser.key_of_topic(p_topic text, OUT k integer) LANGUAGE sql AS 'SELECT 1'",
+      "CREATE VIEW hawser.mine AS SELECT 1 AS one",
+      "CREATE TYPE hawser.mine AS (one integer)",
+      "CREATE SCHEMA mine",
+      "ALTER FUNCTION hawser.take_name(text) RESET search_path",
+      "ALTER FUNCTION hawser.take_name(text) SECURITY DEFINER",
+      "DROP FUNCTION hawser.take_name(text)",
+      "ALTER TABLE hawser.peers ADD COLUMN mine integer",
+      "ALTER TABLE hawser.topic_addr DISABLE TRIGGER ALL",
+      "CREATE TRIGGER mine AFTER INSERT ON hawser.peers EXECUTE FUNCTION hawser.topic_addr_notify()",
+      "CREATE INDEX ON hawser.peers (clean)",
+      "DROP TABLE hawser.seq",
+      "DROP SCHEMA hawser CASCADE",
+      "TRUNCATE hawser.conn_messages",
+      "INSERT INTO hawser.mesh_secret (id, secret) VALUES (7, decode(repeat('00', 32), 'hex'))",
+      "UPDATE hawser.mesh_secret SET secret = decode(repeat('00', 32), 'hex')",
+      "DELETE FROM hawser.mesh_secret",
+      "INSERT INTO hawser.migrations (id, name, checksum) VALUES (7, 'mine', '')",
+      "UPDATE hawser.migrations SET checksum = ''",
+      "DELETE FROM hawser.migrations",
+      "DELETE FROM hawser.peers",
+      "DELETE FROM hawser.conn_key_map",
+      "DELETE FROM hawser.topic_key",
+      "DELETE FROM hawser.conn_mess_number",
+      "DELETE FROM hawser.seq",
+      "UPDATE hawser.topic_key SET k = k + 1",
+      "UPDATE hawser.dead_letters SET payload = ''",
+      "SELECT setval('hawser.conn_messages_id_seq', 1)",
+      `GRANT hawser_peer TO ${strangerLogin}`,
+      "SET ROLE hawser_owner",
+      "ALTER SCHEMA hawser RENAME TO mine",
+    ])("may not %s", async (statement) => {
+      expect(await refusal(as(peerLogin, world.url), statement)).toBe(denied);
+    });
+
+    it("cannot pass its rights on", async () => {
+      // Postgres only warns.
+      await rowsOf(as(peerLogin, world.url), `GRANT SELECT ON hawser.mesh_secret TO ${strangerLogin}`);
+      expect(
+        await world.query(`SELECT has_table_privilege('${strangerLogin}', 'hawser.mesh_secret', 'SELECT') AS may`),
+      ).toEqual([{ may: false }]);
+    });
+
+    it("may not rotate or retire the mesh secret, and is told who may", async () => {
+      const databaseUrl = as(peerLogin, world.url);
+      await withCommandDatabase(databaseUrl, async (database) => {
+        const { rotateSecret, meshSecrets: list } = meshSecrets(database);
+        await expect(rotateSecret()).rejects.toThrow("use a role that is a member of hawser_owner");
+        expect(await list()).toHaveLength(1);
+      });
+    });
+
+    it("has the privileges of the spec on tables, sequences and functions, and no others", async () => {
+      const have = await world.query<{ object: string; privilege: string }>(
+        `SELECT o.object, a.privilege_type AS privilege
+           FROM (
+             SELECT 'SCHEMA hawser' AS object, nspacl AS acl FROM pg_namespace WHERE nspname = 'hawser'
+             UNION ALL
+             SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || oid::regclass, relacl FROM pg_class
+              WHERE relnamespace = 'hawser'::regnamespace AND relkind NOT IN ('i', 'I', 't')
+             UNION ALL
+             SELECT 'FUNCTION ' || oid::regprocedure, proacl FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace
+           ) AS o CROSS JOIN LATERAL aclexplode(o.acl) AS a
+          WHERE a.grantee = 'hawser_peer'::regrole`,
+      );
+      const wanted = grants
+        .filter(({ role }) => role === "hawser_peer")
+        .map(({ kind, object, privilege }) => `${kind} ${object}: ${privilege}`);
+      const listed = have.map(({ object, privilege }) => `${object.replaceAll(",", ", ")}: ${privilege}`);
+      expect(listed.sort()).toEqual([...new Set(wanted)].sort());
+      expect(wanted.length).toBeGreaterThan(30);
+      const columns = await world.query(
+        `SELECT attrelid::regclass, attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
+          WHERE c.relnamespace = 'hawser'::regnamespace AND attacl IS NOT NULL`,
+      );
+      expect(columns).toEqual([]);
+    });
+  });
+
+  describe("a login without any grant", () => {
+    it("reads no table and calls no function", async () => {
+      const databaseUrl = as(strangerLogin, world.url);
+      const tables = await world.query<{ name: string }>(
+        `SELECT oid::regclass::text AS name FROM pg_class
+          WHERE relnamespace = 'hawser'::regnamespace AND relkind IN ('r', 'p', 'v', 'S')`,
+      );
+      expect(tables.map(({ name }) => name)).toContain("hawser.mesh_secret");
+      for (const { name } of tables)
+        expect(`${name} ${await refusal(databaseUrl, `SELECT FROM ${name}`)}`).toBe(`${name} ${denied}`);
+      const functions = await world.query<{ call: string }>(
+        `SELECT format('SELECT hawser.%I(%s)', proname, (
+                  SELECT string_agg(format('NULL::%s', t::regtype), ', ') FROM unnest(proargtypes) AS t
+                )) AS call
+           FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace AND prorettype <> 'trigger'::regtype`,
+      );
+      expect(functions.length).toBeGreaterThan(8);
+      for (const { call } of functions) expect(`${call} ${await refusal(databaseUrl, call)}`).toBe(`${call} ${denied}`);
+    });
+
+    it("starts no peer, and is told which grant it needs", async () => {
+      const peer = new Peer({
+        name: "stranger-1",
+        topic: "stranger",
+        listen: "127.0.0.1:0",
+        databaseUrl: as(strangerLogin, world.url),
+      });
+      const error = await peer.run().catch((thrown) => thrown);
+      expect(HawserError.is(error) && error.code).toBe("startup_failed");
+      expect(error.message).toContain(`GRANT hawser_peer TO "${strangerLogin}"`);
+    });
+  });
+
+  it("leaves nothing to everybody", async () => {
+    const open = await world.query(
+      `SELECT o.object, a.privilege_type
+         FROM (
+           SELECT 'schema' AS object, coalesce(nspacl, acldefault('n', nspowner)) AS acl FROM pg_namespace WHERE nspname = 'hawser'
+           UNION ALL
+           SELECT oid::regclass::text, coalesce(relacl, acldefault((CASE relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", relowner))
+             FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND relkind NOT IN ('i', 'I', 't')
+           UNION ALL
+           SELECT oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner))
+             FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace
+         ) AS o CROSS JOIN LATERAL aclexplode(o.acl) AS a
+        WHERE a.grantee = 0`,
+    );
+    expect(open).toEqual([]);
+  });
+
+  it("has no function whose search_path its caller chooses, and no object of another owner", async () => {
+    const functions = await world.query<{ name: string; settings: string[] | null; owner: string }>(
+      `SELECT oid::regprocedure::text AS name, proconfig AS settings, pg_get_userbyid(proowner) AS owner
+         FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace`,
+    );
+    for (const { name, settings, owner } of functions) {
+      expect({ name, owner, path: settings?.find((setting) => setting.startsWith("search_path=")) }).toEqual({
+        name,
+        owner: "hawser_owner",
+        path: expect.stringMatching(/^search_path=pg_catalog(, \w+)*, pg_temp$/),
+      });
+    }
+    const relations = await world.query(
+      `SELECT oid::regclass FROM pg_class
+        WHERE relnamespace = 'hawser'::regnamespace AND pg_get_userbyid(relowner) <> 'hawser_owner'`,
+    );
+    expect(relations).toEqual([]);
+  });
+
+  it("lets a member of hawser_owner migrate, grant and rotate", async () => {
+    const databaseUrl = as(ownerLogin, world.url);
+    expect(await install({ databaseUrl })).toMatchObject({ migrations: [], shortfalls: [] });
+    await withCommandDatabase(databaseUrl, async (database) => {
+      const { rotateSecret, retireSecret } = meshSecrets(database);
+      expect(await rotateSecret()).toMatchObject({ id: 2 });
+      expect(await retireSecret()).toMatchObject([{ id: 1 }]);
+    });
+  });
+});
+
+describe("a database without the schema", () => {
+  it("is refused to a login with hawser_peer: a peer does not start, and says to run hawser init", async () => {
+    await using world = await peerWorld({ migrated: false });
+    const login = `test_early_${suffix}`;
+    await onServer(world.url, `CREATE ROLE ${login} LOGIN PASSWORD 'test' IN ROLE hawser_peer`);
+    try {
+      const error = await world
+        .peer("early-1", { databaseUrl: as(login, world.url) })
+        .run()
+        .catch((thrown) => thrown);
+      expect(HawserError.is(error) && error.code).toBe("schema_missing");
+      expect(error.message).toContain("`hawser init`");
+      expect(await world.query("SELECT FROM pg_namespace WHERE nspname = 'hawser'")).toEqual([]);
+    } finally {
+      await onServer(world.url, `DROP ROLE ${login}`);
+    }
+  });
+
+  it("an older schema, too, says who may bring it up to date", async () => {
+    await using world = await peerWorld();
+    const login = `test_late_${suffix}`;
+    await onServer(world.url, `CREATE ROLE ${login} LOGIN PASSWORD 'test' IN ROLE hawser_peer`);
+    try {
+      await onServer(world.url, "DELETE FROM hawser.migrations");
+      const error = await migrate({ databaseUrl: as(login, world.url) }).catch((thrown) => thrown);
+      expect(HawserError.is(error) && error.code).toBe("schema_missing");
+      expect(error.message).toContain('run `hawser init` as its owner, "hawser_owner"');
+    } finally {
+      await onServer(world.url, `DROP ROLE ${login}`);
+    }
+  });
+});
+
+describe("installing on a server of one's own", () => {
+  it("works with CREATE on the database alone, names what is missing, and catches up when it is there", async () => {
+    await using server = await ownPostgres();
+    await onServer(
+      server.url,
+      "CREATE ROLE app LOGIN PASSWORD 'test'",
+      "CREATE DATABASE app",
+      "GRANT CREATE ON DATABASE app TO app",
+    );
+    const url = new URL(server.url);
+    url.pathname = "/app";
+    const databaseUrl = as("app", url.href);
+
+    const foreseen = await install({ databaseUrl, dryRun: true });
+    expect(foreseen.shortfalls.map(({ what }) => what)).toEqual([
+      'the role hawser_owner is missing, and "app" may not make roles',
+      'the role hawser_peer is missing, and "app" may not make roles',
+    ]);
+    const alone = await install({ databaseUrl });
+    expect(alone.migrations.length).toBeGreaterThan(0);
+    expect(alone.shortfalls).toEqual(foreseen.shortfalls);
+    expect(alone.shortfalls[0]!.remedy).toContain("CREATE ROLE hawser_owner NOLOGIN");
+
+    // It works all the same: peers run as the owner of the schema.
+    await using peer = new Peer({ name: "one", topic: "one", listen: "127.0.0.1:0", databaseUrl });
+    await peer.run();
+    await peer.stop();
+
+    await onServer(url.href, "CREATE ROLE hawser_owner NOLOGIN", "CREATE ROLE hawser_peer NOLOGIN");
+    const withRoles = await install({ databaseUrl });
+    expect(withRoles.shortfalls).toMatchObject([
+      { what: expect.stringMatching(/^\d+ objects of the schema hawser belong to "app" and not to hawser_owner$/) },
+    ]);
+    expect(withRoles.shortfalls[0]!.remedy).toContain('GRANT hawser_owner TO "app"');
+    await onServer(url.href, 'GRANT hawser_owner TO "app"');
+    expect((await install({ databaseUrl })).shortfalls).toEqual([]);
+    expect((await install({ databaseUrl, dryRun: true })).shortfalls).toEqual([]);
+
+    // And the roles are what they are elsewhere.
+    await onServer(url.href, "CREATE ROLE worker LOGIN PASSWORD 'test' IN ROLE hawser_peer");
+    await using worker = new Peer({
+      name: "w",
+      topic: "w",
+      listen: "127.0.0.1:0",
+      databaseUrl: as("worker", url.href),
+    });
+    await worker.run();
+  });
+
+  it("makes the roles itself where it may, without being a superuser", async () => {
+    await using server = await ownPostgres();
+    await onServer(
+      server.url,
+      "CREATE ROLE dba LOGIN CREATEROLE PASSWORD 'test'",
+      "CREATE DATABASE app",
+      "GRANT CREATE ON DATABASE app TO dba",
+    );
+    const url = new URL(server.url);
+    url.pathname = "/app";
+    const databaseUrl = as("dba", url.href);
+    expect((await install({ databaseUrl })).shortfalls).toEqual([]);
+    expect(
+      await rowsOf(url.href, "SELECT pg_get_userbyid(nspowner) AS owner FROM pg_namespace WHERE nspname = 'hawser'"),
+    ).toEqual([{ owner: "hawser_owner" }]);
+  });
+
+  it("says of a role that may not even make the schema what it needs", async () => {
+    await using server = await ownPostgres();
+    await onServer(server.url, "CREATE ROLE app LOGIN PASSWORD 'test'");
+    const databaseUrl = as("app", server.url);
+    const error = await install({ databaseUrl }).catch((thrown) => thrown);
+    expect(HawserError.is(error) && error.code).toBe("schema_missing");
+    expect(error.message).toContain('GRANT CREATE ON DATABASE "postgres" TO "app"');
+    const { shortfalls } = await install({ databaseUrl, dryRun: true });
+    expect(shortfalls[0]).toMatchObject({ meaning: "`hawser init` will fail" });
+  });
+
+  it("takes turns, also with others that prepare other databases of the same server", async () => {
+    await using server = await ownPostgres();
+    const urls = await Promise.all(
+      ["a", "b", "c"].map(async (name) => {
+        await onServer(server.url, `CREATE DATABASE ${name}`);
+        const url = new URL(server.url);
+        url.pathname = `/${name}`;
+        return url.href;
+      }),
+    );
+    const reports = await Promise.all(
+      [...urls, ...urls, ...urls, ...urls].map((databaseUrl) => install({ databaseUrl })),
+    );
+    expect(reports.flatMap(({ shortfalls }) => shortfalls)).toEqual([]);
+    expect(reports.filter(({ migrations }) => migrations.length > 0)).toHaveLength(3);
+  });
+});
