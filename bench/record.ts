@@ -10,6 +10,8 @@ import type { Measured, Suite, SuiteOutcome } from "./suite.js";
 export interface BenchRecord {
   /** The day, as YYYY-MM-DD in UTC. */
   readonly date: string;
+  /** Only tried out: the numbers mean nothing. */
+  readonly quick: boolean;
   /** The version of node, such as `v20.20.2`. */
   readonly node: string;
   /** How many processors this process may use. */
@@ -28,9 +30,13 @@ export interface SuiteRecord {
 }
 
 /** The record of outcomes that were just found. */
-export function recordOf(outcomes: readonly { readonly suite: Suite; readonly outcome: SuiteOutcome }[]): BenchRecord {
+export function recordOf(
+  outcomes: readonly { readonly suite: Suite; readonly outcome: SuiteOutcome }[],
+  { quick }: { readonly quick: boolean },
+): BenchRecord {
   return {
     date: new Date().toISOString().slice(0, 10),
+    quick,
     node: process.version,
     cpus: availableParallelism(),
     memoryGiB: Math.round(totalmem() / 2 ** 30),
@@ -49,6 +55,9 @@ export function readRecord(file: string): BenchRecord {
   }
   if (!Array.isArray(read?.suites)) {
     throw new CliError("invalid_argument", `--from ${file}: it is not what \`npm run bench -- all --json\` writes.`);
+  }
+  if (read.quick) {
+    throw new CliError("invalid_argument", `--from ${file}: it was made with --quick, so its numbers mean nothing.`);
   }
   return read as BenchRecord;
 }

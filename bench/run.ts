@@ -71,7 +71,7 @@ async function measureAll(command: BenchCommand, signal: AbortSignal): Promise<v
     print(outcome, suite.name);
     outcomes.push({ suite, outcome });
   }
-  const record = recordOf(outcomes);
+  const record = recordOf(outcomes, command);
   if (command.jsonFile !== undefined) writeReport(command.jsonFile, record);
   if (command.writeDocs) writeDocs(docsDirectory, record, suites);
 }

@@ -28,8 +28,8 @@ has been handled. 100 cycles, with sender and receiver in one process, as liner'
   with ours on this machine. It is built and named like this:
 
   \`\`\`sh
-  cargo build --release --manifest-path bench/liner/native/Cargo.toml --target-dir /tmp/liner
-  ${programVariable}=/tmp/liner/release/liner-cycles npm run bench -- liner
+  cargo build --release --manifest-path bench/liner/native/Cargo.toml --target-dir ../liner-build
+  ${programVariable}=../liner-build/release/liner-cycles npm run bench -- liner
   \`\`\``,
   charts: [{ title: "10,000 × 1 KiB, at most once", results: ["cycle"] }],
 };

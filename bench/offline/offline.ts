@@ -11,7 +11,7 @@ import type { DrainingRequests } from "./draining-process.js";
 import { type Load, type SystemName, systemNames } from "./queue-user.js";
 import type { StoringRequests } from "./storing-process.js";
 
-const full = { messages: 100_000, warmUp: 5_000, rounds: 1, payloadSizes: [100, 1024] };
+const full = { messages: 100_000, warmUp: 5_000, rounds: 3, payloadSizes: [100, 1024] };
 const quick = { messages: 500, warmUp: 100, rounds: 1, payloadSizes: [100] };
 
 const page: SuitePage = {

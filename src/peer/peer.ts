@@ -4,6 +4,7 @@
  */
 import { type HawserError, PeerError } from "../errors/index.js";
 import { type PendingMessages, type Sender, type Store, silentLogger } from "../store/index.js";
+import { abortable, abortedBefore } from "./abortable.js";
 import { asHawserError } from "./as-hawser-error.js";
 import type { HandleIncoming, Source } from "./inbox-services.js";
 import { bytesOf, type Handler, type Message, type Receipt, type SendOptions } from "./message.js";
@@ -155,7 +156,7 @@ export class Peer implements AsyncDisposable {
    */
   sendTo(topic: string, payload: Uint8Array | string, options?: SendOptions): Promise<Receipt> {
     try {
-      if (options?.signal?.aborted) throw aborted(options.signal);
+      if (options?.signal?.aborted) throw abortedBefore(options.signal);
       const session = this.running();
       if (!session.outbox.knows(topic)) this.checkForeign(topic);
       const message = this.checkMessage(payload, options);
@@ -412,36 +413,4 @@ export class Peer implements AsyncDisposable {
 
 function notRunning(name: string): PeerError {
   return new PeerError("not_running", `"${name}" is not running; call run() first`);
-}
-
-/** The caller's signal was aborted before anything was sent. */
-function aborted(signal: AbortSignal): PeerError {
-  return new PeerError("aborted", "the send was aborted before it began", { cause: signal.reason });
-}
-
-async function abortable(promise: Promise<Receipt>, signal: AbortSignal, onLeft: () => void): Promise<Receipt> {
-  const abandoned = (): PeerError =>
-    new PeerError("aborted", "the wait for the send was aborted; the message may still arrive", {
-      cause: signal.reason,
-      outcome: "unknown",
-    });
-  if (signal.aborted) {
-    promise.catch(() => undefined);
-    throw abandoned();
-  }
-  let onAbort: (() => void) | undefined;
-  try {
-    return await Promise.race([
-      promise,
-      new Promise<never>((_, reject) => {
-        onAbort = () => {
-          onLeft();
-          reject(abandoned());
-        };
-        signal.addEventListener("abort", onAbort, { once: true });
-      }),
-    ]);
-  } finally {
-    if (onAbort) signal.removeEventListener("abort", onAbort);
-  }
 }

@@ -301,7 +301,7 @@ export class PeerSession {
     this.lost = true;
     this.outbox.fence();
     const { options, status, onLost, logger } = this.session;
-    const message = `another process has taken the name "${options.name}": ${cause}`;
+    const message = `the name "${options.name}" was taken by another process, or its channels were handed over: ${cause}`;
     logger.error({ name: options.name }, message);
     status.tell({ kind: "fenced", message });
     status.tell({ kind: "name_lost", message, error: new PeerError("name_lost", message) });

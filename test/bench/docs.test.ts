@@ -30,7 +30,7 @@ const suite: Suite = {
 };
 
 const tied = { name: "tied", unit: "knots/s", better: "higher" as const };
-const record: BenchRecord = recordOf([
+const outcomes = [
   {
     suite,
     outcome: {
@@ -42,7 +42,8 @@ const record: BenchRecord = recordOf([
       servers: ["Postgres 18.4", "nats-server 2.10.27"],
     },
   },
-]);
+];
+const record: BenchRecord = recordOf(outcomes, { quick: false });
 
 /** The page and the charts, written into a directory. */
 function written(from: BenchRecord): { page: string; charts: Record<string, string> } {
@@ -101,6 +102,7 @@ describe("the page of the benchmarks", () => {
   it.each([
     ["{", "cannot be read as JSON"],
     ["null", "it is not what `npm run bench -- all --json` writes"],
+    [JSON.stringify(recordOf(outcomes, { quick: true })), "it was made with --quick"],
     ['{"suite":"peer-live","results":[]}', "it is not what `npm run bench -- all --json` writes"],
   ])("is not written from %s", (content, why) => {
     const file = join(temporaryDirectory(), "results.json");

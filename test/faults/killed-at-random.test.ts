@@ -1,7 +1,7 @@
 /**
  * A long loop in which anything may be killed at any time: listeners, senders, Postgres and its sessions, one after
- * another, at once, and one while another has not come back yet; now and then one stands still for a moment. HAWSER_FAULT_SEED repeats the choices of a run (not its
- * timing).
+ * another, at once, and one while another has not come back yet. Now and then one stands still for a moment.
+ * HAWSER_FAULT_SEED repeats the choices of a run (not its timing).
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { expect, it } from "vitest";

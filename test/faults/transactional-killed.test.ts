@@ -21,7 +21,8 @@ it(
       url: postgres.url,
       peers: { x: { transactional: true }, y: { transactional: true } },
       handler: "effect",
-      perSecond: 20,
+      // A commit for each: slow disks are to keep up.
+      perSecond: 5,
     });
     const recoveries: number[] = [];
     for (let kill = 0; kill < kills; kill++) {
@@ -41,9 +42,9 @@ it(
         () => [restart(), mesh.replace(listener)],
       ];
       const ends = await Promise.all(faults[kill % 4]!());
-      recoveries.push(await mesh.recovered(Math.max(...ends)));
+      recoveries.push(await mesh.resumed(Math.max(...ends)));
     }
-    await mesh.settle();
+    await mesh.settle(60_000);
     const found = audit(mesh);
     const counts = (await rowsOf(
       postgres.url,

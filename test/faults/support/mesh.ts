@@ -40,21 +40,6 @@ export interface MeshOptions {
   readonly execArgv?: readonly string[] | undefined;
 }
 
-/** A name of the mesh, with its processes, the present one last. */
-export interface Member {
-  readonly name: string;
-  readonly isSender: boolean;
-  readonly processes: MeshProcess[];
-  /** By run: the epoch that the process took the name with. */
-  readonly epochs: Map<number, number>;
-}
-
-/** A sender, a process of it, and a listener. */
-interface Channel {
-  readonly sender: Member;
-  readonly listener: Member;
-}
-
 export class Mesh implements AsyncDisposable {
   readonly members: readonly Member[];
   readonly cursors: CursorWatch;
@@ -165,17 +150,28 @@ export class Mesh implements AsyncDisposable {
    * @throws when it takes longer than the limit
    */
   async recovered(since: number, channels = this.channels, limitMs = recoveryLimitMs): Promise<number> {
+    return await this.#back(since, since, channels, limitMs);
+  }
+
+  /** The same for any message, however old: for listeners that cannot work off a backlog in that time. */
+  async resumed(since: number): Promise<number> {
+    return await this.#back(since, 0, this.channels, recoveryLimitMs);
+  }
+
+  async #back(since: number, sentSince: number, channels: readonly Channel[], limitMs: number): Promise<number> {
     const deadline = since + limitMs * 1_000;
     let backAt = 0;
     await eventually(
-      `messages sent after the fault arrive and are confirmed on every channel`,
+      "messages arrive and are confirmed on every channel after the fault",
       () => {
-        const times = channels.map((channel) => this.#backAt(channel, since));
+        const times = channels.map((channel) => this.#backAt(channel, since, sentSince));
         backAt = Math.max(...times);
         return Number.isFinite(backAt);
       },
       Math.max((deadline - microseconds()) / 1_000, 0),
-    );
+    ).catch((cause: Error) => {
+      throw new Error([cause.message, ...channels.map((channel) => this.#stateOf(channel))].join("\n"), { cause });
+    });
     return (backAt - since) / 1_000;
   }
 
@@ -209,55 +205,11 @@ export class Mesh implements AsyncDisposable {
     );
   }
 
-  /**
-   * Confirmed messages whose handler was never started, as 'sender run number listener'. Starts of `stalled` processes
-   * (their id, and since when) do not count.
-   */
-  missing(stalled: ReadonlyMap<number, number> = new Map()): string[] {
-    return this.channels.flatMap(({ sender, listener }) => {
-      const counted = this.begun(listener).filter(({ pid, at }) => at < (stalled.get(pid) ?? Infinity));
-      const taken = new Set(counted.map(({ sender: from, run, number }) => `${from} ${run} ${number}`));
-      return this.confirmed(sender, listener)
-        .map(({ run, number }) => `${sender.name} ${run} ${number}`)
-        .filter((key) => !taken.has(key))
-        .map((key) => `${key} ${listener.name}`);
-    });
-  }
-
-  /** All starts of handlers of a listener, in the order of time. */
-  begun(listener: Member) {
-    const all = listener.processes.flatMap((process) => {
-      const { pid } = process;
-      return process.journal.refresh().begun.map((line) => ({ ...line, pid }));
-    });
-    return all.sort((one, other) => one.at - other.at);
-  }
-
-  /** All confirmed messages of a sender to a listener. */
-  confirmed(sender: Member, listener: Member) {
-    return sender.processes.flatMap(({ journal, options: { run } }) =>
-      journal
-        .refresh()
-        .confirmed.filter(({ topic }) => topic === listener.name)
-        .map((line) => ({ ...line, run })),
-    );
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     const processes = [...this.members.flatMap((member) => member.processes), ...this.#spares.values()];
     await Promise.all(processes.map((process) => process[Symbol.asyncDispose]()));
     await this.cursors[Symbol.asyncDispose]();
     rmSync(this.#directory, { recursive: true, force: true });
-  }
-
-  /** When messages sent after `since` were begun and confirmed on a channel; Infinity: not yet. */
-  #backAt({ sender, listener }: Channel, since: number): number {
-    const { begun } = this.current(listener).journal.refresh();
-    const { confirmed } = this.current(sender).journal.refresh();
-    return Math.max(
-      firstAfter(begun, since, ({ sender: from }) => from === sender.name),
-      firstAfter(confirmed, since, ({ topic }) => topic === listener.name),
-    );
   }
 
   #streams(sender: Member): StreamOptions[] {
@@ -287,21 +239,6 @@ export class Mesh implements AsyncDisposable {
     if (!this.#ending) this.#spares.set(member, spare);
     return spare;
   }
-}
-
-/** When the first of the lines was written that are about messages sent since then; Infinity: there is none. */
-function firstAfter<Line extends { readonly at: number; readonly sentAt: number }>(
-  lines: readonly Line[],
-  since: number,
-  isWanted: (line: Line) => boolean,
-): number {
-  let first = Infinity;
-  for (let index = lines.length - 1; index >= 0; index--) {
-    const line = lines[index] as Line;
-    if (line.at < since) break;
-    if (line.sentAt >= since && isWanted(line)) first = line.at;
-  }
-  return first;
 }
 
 /** Tries again what fails because Postgres is away. */

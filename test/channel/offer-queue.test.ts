@@ -1,0 +1,67 @@
+import { describe, expect, it } from "vitest";
+import { OfferQueue } from "../../src/channel/offer-queue.js";
+
+const message = (bytes: number) => ({ payload: new Uint8Array(bytes) });
+
+/** Messages of 1, 2, 3, … bytes, offered at these moments. */
+function queueOf(moments: readonly number[], last = 0): OfferQueue<{ readonly payload: Uint8Array }> {
+  const queue = new OfferQueue(last);
+  for (const [index, at] of moments.entries()) queue.push(message(index + 1), at);
+  return queue;
+}
+
+describe("a queue of offers", () => {
+  it("numbers what comes without a gap, behind the number it begins with", () => {
+    const queue = queueOf([0, 0, 1], 7);
+    expect([queue.first, queue.last, queue.length, queue.bytes]).toEqual([8, 10, 3, 6]);
+    expect([7, 8, 10, 11].map((number) => queue.at(number)?.payload.length)).toEqual([undefined, 1, 3, undefined]);
+  });
+
+  it("drops from the front, and numbers on when it is empty", () => {
+    const queue = queueOf([0, 0, 1]);
+    queue.drop(2);
+    expect([queue.first, queue.last, queue.length, queue.bytes]).toEqual([3, 3, 1, 3]);
+    queue.drop(3);
+    expect([queue.first, queue.last, queue.length, queue.bytes]).toEqual([4, 3, 0, 0]);
+    expect(queue.firstAfter).toBe(Number.POSITIVE_INFINITY);
+    queue.push(message(5), 9);
+    expect(queue.at(4)?.payload.length).toBe(5);
+  });
+
+  it("knows when each message was offered, also in the middle of those of one moment", () => {
+    const queue = queueOf([10, 10, 20, 30, 30]);
+    expect([1, 2, 3, 4, 5, 6].map((number) => queue.offeredAt(number))).toEqual([10, 10, 20, 30, 30, undefined]);
+    queue.drop(1);
+    expect([1, 2].map((number) => queue.offeredAt(number))).toEqual([10, 10]);
+    expect([14, 15, 25, 35].map((now) => queue.waitingSince(5, now))).toEqual([1, 2, 3, 5]);
+  });
+
+  it("knows how many of the first come behind no later message than a given one", () => {
+    const queue = new OfferQueue(0);
+    for (const after of [0, 0, 2, 2, 3]) queue.push(message(1), 1, after);
+    expect([0, 1, 2, 3].map((after) => queue.lastAfter(after))).toEqual([2, 2, 4, 5]);
+    expect(queue.firstAfter).toBe(0);
+    queue.drop(3);
+    expect(queue.firstAfter).toBe(2);
+  });
+
+  it("gives all messages new numbers, and then nothing comes before them", () => {
+    const queue = queueOf([10, 20, 20, 30]);
+    queue.push(message(1), 30, 4);
+    queue.drop(2);
+    queue.renumber(1);
+    expect([queue.first, queue.last]).toEqual([1, 3]);
+    expect([1, 2, 3].map((number) => queue.offeredAt(number))).toEqual([20, 30, 30]);
+    expect(queue.lastAfter(0)).toBe(3);
+  });
+
+  it("keeps its order over many thousand messages, and hands out pieces of it", () => {
+    const queue = new OfferQueue<{ readonly payload: Uint8Array; readonly id: number }>(0);
+    for (let id = 1, dropped = 0; id <= 10_000; id++) {
+      queue.push({ payload: new Uint8Array(1), id }, id);
+      if (id % 3 === 0) queue.drop((dropped += 2));
+    }
+    expect([queue.first, queue.last, queue.bytes]).toEqual([6667, 10_000, 3334]);
+    expect(queue.slice(9_000, 3).map(({ id }) => id)).toEqual([9_000, 9_001, 9_002]);
+  });
+});

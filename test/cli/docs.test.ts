@@ -1,0 +1,49 @@
+/**
+ * docs/cli.md is about the commands as they are.
+ */
+import { readFileSync } from "node:fs";
+import type { ArgsDef } from "citty";
+import { describe, expect, it } from "vitest";
+import { commands } from "../../src/cli/commands.js";
+import { errorTable } from "../../src/errors/index.js";
+import { projectDirectory } from "../support/program.js";
+
+const page = readFileSync(`${projectDirectory}docs/cli.md`, "utf8");
+const names = Object.keys(commands);
+
+/** The part about a command. */
+function sectionOf(name: string): string {
+  const from = page.indexOf(`\n## ${name}\n`);
+  const next = page.indexOf("\n## ", from + 1);
+  return from === -1 ? "" : page.slice(from, next === -1 ? undefined : next);
+}
+
+describe("docs/cli.md", () => {
+  it("has a section with an example for each command, and for no other", () => {
+    const sections = [...page.matchAll(/^## (\S+)$/gm)].map(([, name]) => name!);
+    expect(sections.toSorted()).toEqual(names.toSorted());
+    const listed = [...page.matchAll(/^\| \[`(\w+)`\]/gm)].map(([, name]) => name!);
+    expect(listed.toSorted()).toEqual(names.toSorted());
+    for (const name of names) expect(sectionOf(name)).toContain(`\`\`\`sh\n`);
+    for (const name of names) expect(sectionOf(name)).toMatch(new RegExp(`hawser ${name}\\b`));
+  });
+
+  it.each(names)("names only flags that `hawser %s` has, and all of its own", async (name) => {
+    const definition = ((await commands[name]!()).args ?? {}) as ArgsDef;
+    const known = Object.keys(definition).filter((flag) => definition[flag]!.type !== "positional");
+    const named = [...sectionOf(name).matchAll(/--([a-z][a-z0-9-]*)/g)].map(([, flag]) => flag!);
+    expect(named.filter((flag) => !known.includes(flag))).toEqual([]);
+    const ofAll = ["database-url", "json", "listen", "advertise", "allow-plaintext"];
+    const missing = known.filter((flag) => !named.includes(flag) && !ofAll.includes(flag) && !flag.startsWith("tls-"));
+    expect(missing).toEqual([]);
+  });
+
+  it("gives each error code its exit status", () => {
+    const rows = [...page.matchAll(/^\| (\d+)\b[^|]*\| (.+) \|$/gm)];
+    const listed = rows.flatMap(([, status, codes]) =>
+      [...codes!.matchAll(/`(\w+)`/g)].map(([, code]) => [code!, Number(status)] as const),
+    );
+    const table = Object.values(errorTable).map(({ code, exitStatus }) => [code, exitStatus] as const);
+    expect(listed.toSorted()).toEqual(table.toSorted());
+  });
+});
