@@ -16,7 +16,8 @@ const updateMs = 100;
 
 /** Begins a line, unless nobody would see it: standard error is no terminal, or `wanted` is false. */
 export async function startProgress(text: string, wanted: boolean): Promise<Progress> {
-  if (!wanted || !process.stderr.isTTY) return silent;
+  // In a terminal without a width, as `script` and some containers make it, ora would count lines for ever.
+  if (!wanted || !process.stderr.isTTY || !process.stderr.columns) return silent;
   const { default: ora } = await import("ora");
   // Standard input is the command's, and Ctrl-C comes as a signal.
   const spinner = ora({ text, stream: process.stderr, discardStdin: false }).start();

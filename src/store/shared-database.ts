@@ -6,7 +6,7 @@ import { connectionSettings } from "./connection-settings.js";
 import { Database } from "./database.js";
 import { Leases } from "./leases.js";
 import type { Logger } from "./logger.js";
-import { catalogChannel, secretsChannel } from "./notifications.js";
+import { type CatalogChange, catalogChannel, parseCatalogChange, secretsChannel } from "./notifications.js";
 import { serverIdentity } from "./server-identity.js";
 import { Session } from "./session.js";
 import { Subscriptions } from "./subscriptions.js";
@@ -22,6 +22,8 @@ export interface DatabaseLocation {
 /** What the holders of a shared database hear. */
 export interface SharedDatabaseListener {
   onSession(state: "up" | "down"): void;
+  onCatalogChange(change: CatalogChange): void;
+  /** Any other notification. */
   onNotification(channel: string, payload: string): void;
 }
 
@@ -53,7 +55,7 @@ export class SharedDatabase {
           this.leases.suspendAll();
           this.#tell((listener) => listener.onSession("down"));
         },
-        onNotification: (channel, payload) => this.#tell((listener) => listener.onNotification(channel, payload)),
+        onNotification: (channel, payload) => this.#notified(channel, payload),
       },
     });
     this.leases = new Leases(this.session, options);
@@ -69,6 +71,16 @@ export class SharedDatabase {
 
   async close(): Promise<void> {
     await Promise.all([this.pool.close(), this.session.close()]);
+  }
+
+  #notified(channel: string, payload: string): void {
+    if (channel !== catalogChannel) {
+      this.#tell((listener) => listener.onNotification(channel, payload));
+      return;
+    }
+    // Read once for all peers of the process: each hears of every other's coming and going.
+    const change = parseCatalogChange(payload);
+    if (change !== undefined) this.#tell((listener) => listener.onCatalogChange(change));
   }
 
   #tell(call: (listener: SharedDatabaseListener) => void): void {

@@ -14,14 +14,7 @@ import type { Lease } from "./lease.js";
 import type { TakeNameOptions } from "./leases.js";
 import { type Logger, silentLogger } from "./logger.js";
 import { type MigrationReport, migrate } from "./migrate.js";
-import {
-  type CatalogChange,
-  catalogChannel,
-  messageChannel,
-  parseAnnouncement,
-  parseCatalogChange,
-  secretsChannel,
-} from "./notifications.js";
+import { type CatalogChange, messageChannel, parseAnnouncement, secretsChannel } from "./notifications.js";
 import { type Orphans, orphans } from "./orphans.js";
 import { type Pending, pending } from "./pending.js";
 import { type PhoneBook, phoneBook } from "./phone-book.js";
@@ -115,12 +108,8 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
   };
   const databaseListener = {
     onSession: (state: "up" | "down") => emit("session", state),
+    onCatalogChange: (change: CatalogChange) => emit("catalog", change),
     onNotification(channel: string, payload: string): void {
-      if (channel === catalogChannel) {
-        const change = parseCatalogChange(payload);
-        if (change !== undefined) emit("catalog", change);
-        return;
-      }
       if (channel === secretsChannel) emit("secrets");
       const listenerName = announcedTo.get(channel);
       const connectionKey = parseAnnouncement(payload);
