@@ -45,14 +45,14 @@ const variantOf = (channels: number): string => `${formatValue(channels)} ${chan
 const page: SuitePage = {
   title: "Many senders, one listener",
   text: `1 to 1,000 senders, each a peer with a name and a connection of its own, send at least once, 100 bytes a message, to
-one listener. The senders live in two processes, whose peers share their connections to Postgres. At most 262,144
-messages are under way altogether, and 8,192 on one channel; each run is a million. Each number of channels gets new processes and an empty
-database, twice. What the others are compared with is a single channel.
+one listener. The senders live in two processes, whose peers share their connections to Postgres. Each run is a million
+messages, at most 262,144 of them under way altogether, and 8,192 on one channel. Each number of channels gets new
+processes and an empty database, twice. What the others are compared with is a single channel.
 
 - **Statements** are counted where they are sent: every query of every Postgres client in the process. (The server's
-  \`pg_stat_statements\`, where it was looked at, counted the same.) Those of the *listener* are what a message costs: cursors are committed in groups, for all channels in one statement. Those of the
-  *senders* are what 1,000 peers ask every few seconds because notifications can be missed, and their leases; they
-  depend on the time, not on the messages.
+  \`pg_stat_statements\`, where it was looked at, counted the same.) Those of the *listener* are what messages cost:
+  cursors are committed in groups, one statement for all channels. Those of the *senders* are what 1,000 peers ask every
+  few seconds, because notifications can be missed, and their leases; they depend on the time, not on the messages.
 - **RSS** is the greatest that was seen of the whole process, with Node and its loader for TypeScript; **heap** is what
   JavaScript objects of that use.`,
   charts: [

@@ -1,24 +1,15 @@
-import { execFileSync } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
-import { projectDirectory, startCommand } from "../support/program.js";
 import { temporaryDirectory } from "../support/temporary.js";
-import { hawser, jsonLines, startHawser, startListening } from "./support/hawser.js";
-import { startPipeline } from "./support/pipeline.js";
+import { hawser, isOnPath, jsonLines, startHawser, startListening } from "./support/hawser.js";
+import { startPipeline, startShell } from "./support/pipeline.js";
 
 const defaultName = `listen-${hostname()}-orders`;
-const hasJq = (() => {
-  try {
-    execFileSync("jq", ["--version"], { stdio: "ignore" });
-    return true;
-  } catch {
-    return false;
-  }
-})();
+const hasJq = isOnPath("jq");
 
 describe("hawser listen", () => {
   let world: PeerWorld;
@@ -145,11 +136,7 @@ describe("hawser listen", () => {
 
   it("leaves standard input to others", async () => {
     const script = `printf 'one\\ntwo\\n' | while read line; do "$@" >/dev/null 2>&1; echo "$line"; done`;
-    const command = [process.execPath, "--import", "tsx", "src/cli/main.ts", "listen", "orders", "--timeout", "1"];
-    const loop = startCommand("sh", ["-c", script, "sh", ...command], {
-      cwd: projectDirectory,
-      env: { HAWSER_DATABASE_URL: world.url },
-    });
+    const loop = startShell(script, ["listen", "orders", "--timeout", "1"], world.url);
     expect((await loop.ended).stdout).toBe("one\ntwo\n");
   });
 
@@ -201,21 +188,7 @@ describe("hawser listen in a pipeline", () => {
 
   it.runIf(hasJq)("works with jq", async () => {
     const script = '"$@" | jq --unbuffered -r .payload';
-    const command = [
-      process.execPath,
-      "--import",
-      "tsx",
-      "src/cli/main.ts",
-      "listen",
-      "orders",
-      "--json",
-      "--count",
-      "2",
-    ];
-    const pipeline = startCommand("sh", ["-c", script, "sh", ...command], {
-      cwd: projectDirectory,
-      env: { HAWSER_DATABASE_URL: world.url },
-    });
+    const pipeline = startShell(script, ["listen", "orders", "--json", "--count", "2"], world.url);
     await eventually("it listens", async () => (await world.query("SELECT FROM hawser.topic_addr")).length === 1);
     const shop = await world.started("shop-1");
     await shop.sendTo("orders", "one");
@@ -279,11 +252,7 @@ describe("hawser listen in a pipeline", () => {
     const full = openSync("/dev/full", "w");
     const script = '"$@" >/dev/full';
     closeSync(full);
-    const command = [process.execPath, "--import", "tsx", "src/cli/main.ts", "listen", "orders", "--json"];
-    const listening = startCommand("sh", ["-c", script, "sh", ...command], {
-      cwd: projectDirectory,
-      env: { HAWSER_DATABASE_URL: world.url },
-    });
+    const listening = startShell(script, ["listen", "orders", "--json"], world.url);
     await eventually("it listens", async () => (await world.query("SELECT FROM hawser.topic_addr")).length === 1);
     const shop = await world.started("shop-1");
     expect(await shop.sendTo("orders", "kept")).toMatchObject({ outcome: "stored" });
@@ -296,21 +265,11 @@ describe("hawser listen in a pipeline", () => {
 
   it("writes to a file as to a pipe", async () => {
     const file = join(temporaryDirectory(), "messages");
-    const command = [
-      process.execPath,
-      "--import",
-      "tsx",
-      "src/cli/main.ts",
-      "listen",
-      "orders",
-      "--count",
-      "2",
-      "--json",
-    ];
-    const listening = startCommand("sh", ["-c", `"$@" >'${file}'; jobs; wc -l <'${file}'`, "sh", ...command], {
-      cwd: projectDirectory,
-      env: { HAWSER_DATABASE_URL: world.url },
-    });
+    const listening = startShell(
+      `"$@" >'${file}'; jobs; wc -l <'${file}'`,
+      ["listen", "orders", "--count", "2", "--json"],
+      world.url,
+    );
     await eventually("it listens", async () => (await world.query("SELECT FROM hawser.topic_addr")).length === 1);
     const shop = await world.started("shop-1");
     await shop.sendTo("orders", "one");

@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
-import { projectDirectory, startCommand } from "../support/program.js";
 import { hawser, jsonLines } from "./support/hawser.js";
+import { startShell } from "./support/pipeline.js";
 
 describe("the commands that look at the mesh", () => {
   let world: PeerWorld;
@@ -184,14 +184,7 @@ describe("the commands that look at the mesh", () => {
     expect(await json("peers")).toHaveLength(5000);
     for (const form of ["--json", ""]) {
       const script = `{ "$@" peers ${form}; echo "status $?" >&2; } | head -n 2`;
-      const pipeline = startCommand(
-        "sh",
-        ["-c", script, "sh", process.execPath, "--import", "tsx", "src/cli/main.ts"],
-        {
-          cwd: projectDirectory,
-          env: { HAWSER_DATABASE_URL: world.url },
-        },
-      );
+      const pipeline = startShell(script, [], world.url);
       expect(await pipeline.ended).toMatchObject({ status: 0, stderr: "status 0\n" });
     }
   });

@@ -4,9 +4,13 @@ import { gate } from "../peer/support/gate.js";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
-import { type HawserOptions, hawser, jsonLines, startHawser } from "./support/hawser.js";
+import { projectDirectory, startCommand } from "../support/program.js";
+import { type HawserOptions, hawser, isOnPath, jsonLines, startHawser } from "./support/hawser.js";
 
 const firstName = `send-${hostname()}-1`;
+
+// The one of util-linux: others have other flags.
+const hasScript = process.platform === "linux" && isOnPath("script");
 
 describe("hawser send", () => {
   let world: PeerWorld;
@@ -234,6 +238,24 @@ describe("hawser send --lines", () => {
     expect(jsonLines(stdout)).toHaveLength(2);
     expect(stderr).toContain("stopped by a signal while reading. 2 messages");
     expect(orders.texts).toEqual(["one", "two"]);
+  });
+
+  it.runIf(hasScript)("shows how far it is on a terminal, also on one that has no width", async () => {
+    await world.started("orders-1");
+    const command = `seq 3000 | ${process.execPath} --import tsx src/cli/main.ts send orders --lines`;
+    for (const [before, spins] of [
+      ["stty cols 80 rows 24; ", true],
+      ["stty cols 0 rows 0; ", false],
+    ] as const) {
+      const terminal = startCommand("script", ["-qec", `${before}${command}`, "/dev/null"], {
+        cwd: projectDirectory,
+        env: { HAWSER_DATABASE_URL: world.url, CI: undefined, TERM: "xterm" },
+      });
+      const { status, stdout } = await terminal.ended;
+      expect(status).toBe(0);
+      expect(stdout).toContain("3000 messages: ");
+      expect(stdout.includes("Sending") || stdout.includes("confirmed")).toBe(spins);
+    }
   });
 
   it("while nothing is confirmed, reads on only as far as the window goes", async () => {

@@ -23,6 +23,7 @@ it.each([150, 2])(
     const { url } = database;
     await using mesh = await Mesh.start({
       url,
+      senders: ["a"],
       handler: "poison",
       poison: { sender: "a", listener: "x", number },
       peer: { maxAttempts },

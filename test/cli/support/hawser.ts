@@ -1,6 +1,7 @@
 /**
  * The `hawser` command as a process of its own, on a test's database.
  */
+import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { onTestFinished } from "vitest";
@@ -43,7 +44,7 @@ export function jsonLines(stdout: string): Record<string, unknown>[] {
 }
 
 /** Resolves with the first line on standard error that matches. */
-export async function saysOnStderr(program: Program, pattern: RegExp): Promise<string> {
+async function saysOnStderr(program: Program, pattern: RegExp): Promise<string> {
   const lines = createInterface({ input: program.child.stderr! });
   const ended = once(program.child, "close").then(() => {
     throw new Error(`it ended without having said ${pattern}`);
@@ -61,4 +62,9 @@ export async function startListening(args: readonly string[], options: HawserOpt
   const program = startHawser(["listen", ...args], options);
   await saysOnStderr(program, /^Listening at /);
   return program;
+}
+
+/** Whether a shell would find the program. */
+export function isOnPath(program: string): boolean {
+  return spawnSync("sh", ["-c", `command -v ${program}`]).status === 0;
 }

@@ -6,15 +6,12 @@ import { onTestFinished } from "vitest";
 import { Log } from "../../peer/support/log.js";
 import { type Program, projectDirectory, startCommand } from "../../support/program.js";
 
-/** Tells its pid, then every line that it reads, until `stop` lines have come: then it reads no more. */
+/** Tells its pid, then every line that it reads; with the argument 0 it reads nothing, and stays. */
 const consumerSource = `
   process.stderr.write("consumer " + process.pid + "\\n");
-  const limit = Number(process.argv[1]);
-  let count = 0;
-  if (limit > 0) {
+  if (process.argv[1] !== "0") {
     require("readline").createInterface({ input: process.stdin }).on("line", (line) => {
       console.log(line);
-      count += 1;
     });
   } else setInterval(() => {}, 1000);
 `;
@@ -32,16 +29,19 @@ export interface Pipeline {
 }
 
 /**
- * Starts `hawser <args> | consumer` in a shell.
- *
- * @param reads whether the consumer reads at all
+ * Runs a shell's script in the project, in which `"$@"` is `hawser` with the arguments. All of it is killed when the test
+ * has ended before it.
  */
-export function startPipeline(args: readonly string[], databaseUrl: string, reads = true): Pipeline {
-  const script = `{ sh -c 'echo "hawser $$" >&2; exec "$@"' sh "$@"; echo "status $?" >&2; } | "$NODE" -e "$CONSUMER" ${reads ? 1 : 0}`;
+export function startShell(
+  script: string,
+  args: readonly string[],
+  databaseUrl: string,
+  env: Record<string, string> = {},
+): Program {
   const command = [process.execPath, "--import", "tsx", "src/cli/main.ts", ...args];
   const program = startCommand("sh", ["-c", script, "sh", ...command], {
     cwd: projectDirectory,
-    env: { HAWSER_DATABASE_URL: databaseUrl, NODE: process.execPath, CONSUMER: consumerSource },
+    env: { HAWSER_DATABASE_URL: databaseUrl, ...env },
     stdin: "ignore",
     ownGroup: true,
   });
@@ -52,6 +52,17 @@ export function startPipeline(args: readonly string[], databaseUrl: string, read
       // All of it has ended.
     }
   });
+  return program;
+}
+
+/**
+ * Starts `hawser <args> | consumer` in a shell.
+ *
+ * @param reads whether the consumer reads at all
+ */
+export function startPipeline(args: readonly string[], databaseUrl: string, reads = true): Pipeline {
+  const script = `{ sh -c 'echo "hawser $$" >&2; exec "$@"' sh "$@"; echo "status $?" >&2; } | "$NODE" -e "$CONSUMER" ${reads ? 1 : 0}`;
+  const program = startShell(script, args, databaseUrl, { NODE: process.execPath, CONSUMER: consumerSource });
   const lines = new Log<string>();
   createInterface({ input: program.child.stdout! }).on("line", (line) => lines.push(line));
   const told = new Log<string>();

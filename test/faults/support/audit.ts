@@ -1,7 +1,8 @@
 /**
  * What must hold when the faults have ended and everything has drained.
  */
-import type { Member, Mesh } from "./mesh.js";
+import type { Member, Stalled } from "./member.js";
+import type { Mesh } from "./mesh.js";
 
 /** What became of all messages of a mesh. */
 export interface Audit {
@@ -30,7 +31,7 @@ export interface Audit {
  * Looks at everything. `stalled` are processes that lost their name, by their id, and since when: what their handlers began
  * from then on counts for nothing, since their successors begin it again.
  */
-export function audit(mesh: Mesh, stalled: ReadonlyMap<number, number> = new Map()): Audit {
+export function audit(mesh: Mesh, stalled: Stalled = new Map()): Audit {
   const all = { confirmed: 0, delivered: 0, stored: 0, unknown: 0, begun: 0, repeated: 0 };
   const outOfOrder: string[] = [];
   const begunAlthoughDone: string[] = [];

@@ -10,6 +10,17 @@ import type { PeerOptions, PeerStatus } from "../../../src/peer/index.js";
 import { eventually } from "../../support/eventually.js";
 import { rowsOf } from "../../support/on-server.js";
 import { CursorWatch } from "./cursor-watch.js";
+import {
+  backAt,
+  begunBy,
+  type Channel,
+  confirmedOn,
+  currentProcess,
+  type Member,
+  missingOn,
+  type Stalled,
+  stateOf,
+} from "./member.js";
 import { MeshError, MeshProcess } from "./mesh-process.js";
 import type { HandlerKind, StreamOptions } from "./mesh-protocol.js";
 import { microseconds } from "./mesh-protocol.js";
@@ -94,9 +105,7 @@ export class Mesh implements AsyncDisposable {
 
   /** The present process of a member. */
   current(member: Member): MeshProcess {
-    const last = member.processes.at(-1);
-    if (last === undefined) throw new Error(`"${member.name}" was not started`);
-    return last;
+    return currentProcess(member);
   }
 
   /** Starts the next process of a name. Starts that fail for want of Postgres are tried again. */
@@ -160,19 +169,19 @@ export class Mesh implements AsyncDisposable {
 
   async #back(since: number, sentSince: number, channels: readonly Channel[], limitMs: number): Promise<number> {
     const deadline = since + limitMs * 1_000;
-    let backAt = 0;
+    let lastBack = 0;
     await eventually(
       "messages arrive and are confirmed on every channel after the fault",
       () => {
-        const times = channels.map((channel) => this.#backAt(channel, since, sentSince));
-        backAt = Math.max(...times);
-        return Number.isFinite(backAt);
+        const times = channels.map((channel) => backAt(channel, since, sentSince));
+        lastBack = Math.max(...times);
+        return Number.isFinite(lastBack);
       },
       Math.max((deadline - microseconds()) / 1_000, 0),
     ).catch((cause: Error) => {
-      throw new Error([cause.message, ...channels.map((channel) => this.#stateOf(channel))].join("\n"), { cause });
+      throw new Error([cause.message, ...channels.map(stateOf)].join("\n"), { cause });
     });
-    return (backAt - since) / 1_000;
+    return (lastBack - since) / 1_000;
   }
 
   /** Waits until the present process of a listener has begun that many more. */
@@ -203,6 +212,21 @@ export class Mesh implements AsyncDisposable {
       },
       limitMs,
     );
+  }
+
+  /** Confirmed messages whose handler was never started, as 'sender run number listener'. */
+  missing(stalled: Stalled = new Map()): string[] {
+    return this.channels.flatMap((channel) => missingOn(channel, stalled));
+  }
+
+  /** All starts of handlers of a listener, in the order of time. */
+  begun(listener: Member) {
+    return begunBy(listener);
+  }
+
+  /** All confirmed messages of a sender to a listener. */
+  confirmed(sender: Member, listener: Member) {
+    return confirmedOn({ sender, listener });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -9,6 +9,7 @@ import { guardDirectory } from "../../../src/dev/guard.js";
 import { startPostgres } from "../../../src/dev/postgres/server.js";
 import { createTemporary, giveUp } from "../../../src/dev/run-directory.js";
 import { ServerProcess } from "../../../src/dev/server-process.js";
+import { systemProgram } from "./system-program.js";
 
 /** How it is made. */
 export interface OwnPostgresOptions {
@@ -98,7 +99,7 @@ function signal(pid: number, name: NodeJS.Signals): void {
 }
 
 function childrenOf(pid: number): number[] {
-  const { stdout } = spawnSync("pgrep", ["-P", `${pid}`], { encoding: "utf8" });
+  const { stdout } = spawnSync(systemProgram("pgrep"), ["-P", `${pid}`], { encoding: "utf8" });
   return stdout.split("\n").filter(Boolean).map(Number);
 }
 

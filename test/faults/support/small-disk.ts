@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { serverAccount } from "../../../src/dev/account.js";
 import type { OwnPostgres } from "./own-postgres.js";
+import { systemProgram } from "./system-program.js";
 
 /** What does not fit any more: rows, or the log that everything is written to first. */
 export type Shortage = "rows" | "log";
@@ -35,14 +36,16 @@ const megabyte = 1024 * 1024;
 const diskBytes = 192 * megabyte;
 
 function mount(directory: string): void {
-  execFileSync("mount", ["-t", "tmpfs", "-o", `size=${diskBytes}`, "tmpfs", directory], { stdio: "pipe" });
+  execFileSync(systemProgram("mount"), ["-t", "tmpfs", "-o", `size=${diskBytes}`, "tmpfs", directory], {
+    stdio: "pipe",
+  });
 }
 
 function mayMount(): boolean {
   const directory = mkdtempSync(join(tmpdir(), "hawser-mount-"));
   try {
     mount(directory);
-    execFileSync("umount", [directory]);
+    execFileSync(systemProgram("umount"), [directory]);
     return true;
   } catch {
     return false;
@@ -60,7 +63,7 @@ function tmpfs(): SmallDisk {
       mkdirSync(dataDirectory, { recursive: true });
       mount(dataDirectory);
       mounted = dataDirectory;
-      return () => execFileSync("umount", [dataDirectory]);
+      return () => execFileSync(systemProgram("umount"), [dataDirectory]);
     },
     fill() {
       const file = openSync(filler(), "a");
@@ -89,7 +92,10 @@ function fileLimits(): SmallDisk {
     try {
       // The soft limit only: without rights it could not be raised again otherwise. By the process's own account: that
       // needs no rights.
-      execFileSync("prlimit", ["--pid", `${pid}`, `--fsize=${bytes}:`], { stdio: "pipe", ...serverAccount() });
+      execFileSync(systemProgram("prlimit"), ["--pid", `${pid}`, `--fsize=${bytes}:`], {
+        stdio: "pipe",
+        ...serverAccount(),
+      });
     } catch (error) {
       if (isAlive(pid)) throw error;
     }
