@@ -1,4 +1,4 @@
-import { closeSync, openSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -248,10 +248,8 @@ describe("hawser listen in a pipeline", () => {
     expect(await pipeline.status).toBe(0);
   });
 
-  it("tells of a full disk, and leaves the message for the next start", async () => {
-    const full = openSync("/dev/full", "w");
+  it.runIf(existsSync("/dev/full"))("tells of a full disk, and leaves the message for the next start", async () => {
     const script = '"$@" >/dev/full';
-    closeSync(full);
     const listening = startShell(script, ["listen", "orders", "--json"], world.url);
     await eventually("it listens", async () => (await world.query("SELECT FROM hawser.topic_addr")).length === 1);
     const shop = await world.started("shop-1");
@@ -266,7 +264,7 @@ describe("hawser listen in a pipeline", () => {
   it("writes to a file as to a pipe", async () => {
     const file = join(temporaryDirectory(), "messages");
     const listening = startShell(
-      `"$@" >'${file}'; jobs; wc -l <'${file}'`,
+      `"$@" >'${file}'; wc -l <'${file}'`,
       ["listen", "orders", "--count", "2", "--json"],
       world.url,
     );
