@@ -52,6 +52,11 @@ export class Handling {
     return this.queue.length;
   }
 
+  /** The first message, whose starts are counted, is not finished. */
+  get isCounting(): boolean {
+    return this.count !== undefined;
+  }
+
   push(message: IncomingMessage): void {
     this.queue.push(message);
     this.queuedBytes += message.payload.length;

@@ -1,4 +1,5 @@
 /** The delivery rules of a channel as pure state machines. See docs/protocol.md and DESIGN section 5 for the rules. */
+export { Isolation, type IsolationHost } from "./isolation.js";
 export { ListenerChannel } from "./listener-channel.js";
 export type {
   DeadMessage,

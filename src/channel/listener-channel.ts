@@ -95,6 +95,11 @@ export class ListenerChannel {
     return comparePositions(this.handling.handled, this.handling.cursor) > 0;
   }
 
+  /** The first message after an unclean exit is not done yet: it may have been what ended the process. */
+  get isUnderSuspicion(): boolean {
+    return this.handling.isCounting || this.isCommitting;
+  }
+
   /**
    * A sender said Hello, and the catalog agrees with it. `backlog` is how many rows the store has above the watermark.
    * Returns what to welcome it with, or undefined when a connection of a newer epoch is there.

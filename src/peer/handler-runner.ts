@@ -238,6 +238,7 @@ export class HandlerRunner {
   }
 
   private tellIdle(): void {
+    this.link.inbox.handlerEnded();
     if (this.whenIdle.length === 0 || this.link.channel.isHandling) return;
     for (const resolve of this.whenIdle.splice(0)) resolve();
   }

@@ -1,6 +1,7 @@
 import type { DeadMessage, IncomingMessage, Position } from "../channel/index.js";
 import type { Channel, Transaction } from "../store/index.js";
 import type { PeerContext } from "./context.js";
+import type { ListenerLink } from "./listener-link.js";
 
 /** Where a message comes from. */
 export type Source = Pick<Channel, "connectionKey" | "composite" | "senderName" | "sourceTopic">;
@@ -46,6 +47,11 @@ export interface InboxServices extends PeerContext {
    * @param plain the dead message's payload, uncompressed
    */
   commit(connectionKey: number, cursor: Position, dead: DeadMessage | undefined, plain: Uint8Array | undefined): void;
+  /** A handler has ended. */
+  handlerEnded(): void;
+  /** `begin` is called when no other channel's handler runs, and none does until {@link leaveIsolation}. */
+  isolate(link: ListenerLink, begin: () => void): void;
+  leaveIsolation(link: ListenerLink): void;
   /** The channel was handed over to another listener: its link is closed. */
   notOwned(connectionKey: number): void;
 }

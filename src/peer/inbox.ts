@@ -2,7 +2,7 @@
  * The receiving side of a running peer: the listening socket, who may come in, a link for each channel, and the handler.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import type { DeadMessage, Position } from "../channel/index.js";
+import { type DeadMessage, Isolation, type Position } from "../channel/index.js";
 import type { HawserError } from "../errors/index.js";
 import type { Channel, CursorCommitter } from "../store/index.js";
 import { type Authorization, type Listener, listen } from "../transport/index.js";
@@ -27,6 +27,7 @@ export class Inbox {
   private readonly topics = new Map<number, string>();
   private readonly dispatcher: Dispatcher;
   private readonly services: InboxServices;
+  private readonly isolation: Isolation<ListenerLink>;
   private committer: CursorCommitter;
   private listener: Listener | undefined;
   private poll: NodeJS.Timeout | undefined;
@@ -45,6 +46,14 @@ export class Inbox {
     const { context, serves, handle } = options;
     this.dispatcher = new Dispatcher(context.settings.concurrency);
     this.committer = this.newCommitter();
+    this.isolation = new Isolation(storeConstants.isolationLimitMs, {
+      after: (delayMs, callback) => {
+        const timer = setTimeout(callback, delayMs);
+        return () => clearTimeout(timer);
+      },
+      changed: () => this.haltSome(),
+      othersIdle: (holder) => [...this.links.values()].every((link) => link === holder || !link.channel.isHandling),
+    });
     this.services = Object.assign(Object.create(context) as PeerContext, {
       topicOf: (topicKey: number) => this.topics.get(topicKey) ?? this.lookUpTopic(topicKey),
       serves,
@@ -55,6 +64,9 @@ export class Inbox {
       othersWait: () => this.dispatcher.hasWoken,
       commit: (key: number, cursor: Position, dead: DeadMessage | undefined, plain: Uint8Array | undefined) =>
         this.commit(key, cursor, dead, plain),
+      handlerEnded: () => this.isolation.look(),
+      isolate: (link: ListenerLink, begin: () => void) => this.isolation.enter(link, begin),
+      leaveIsolation: (link: ListenerLink) => this.isolation.leave(link),
       notOwned: (connectionKey: number) => this.drop(connectionKey),
     });
   }
@@ -112,7 +124,7 @@ export class Inbox {
   /** The lease is, or is not, surely held: without it nothing is handled. */
   halt(halted: boolean): void {
     this.halted = halted;
-    for (const link of this.links.values()) link.halt(this.handlesNothing);
+    this.haltSome();
   }
 
   /**
@@ -158,6 +170,10 @@ export class Inbox {
     }
     this.committer.close();
     await this.listener?.close({ connections: false });
+  }
+
+  private haltSome(): void {
+    for (const link of this.links.values()) link.halt(this.handlesNothing || this.isolation.holdsUp(link));
   }
 
   private get handlesNothing(): boolean {
@@ -265,7 +281,7 @@ export class Inbox {
     const known = this.links.get(channel.connectionKey);
     if (known !== undefined) return known;
     const link = new ListenerLink(this.services, channel);
-    if (this.handlesNothing) link.halt(true);
+    if (this.handlesNothing || this.isolation.holdsUp(link)) link.halt(true);
     this.links.set(channel.connectionKey, link);
     return link;
   }

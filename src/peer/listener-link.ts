@@ -26,6 +26,9 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
   private readonly timer = new DeadlineTimer(() => this.tick());
   private readonly timers = new Set<NodeJS.Timeout>();
   private failures = 0;
+  /** How often a process that ended uncleanly had begun the first message. */
+  private readonly startsBefore: number;
+  private isIsolated = false;
   private closed = false;
   /** The connection that the channel was told of last. */
   private connection: ListenerConnection | undefined;
@@ -35,6 +38,7 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
     channel: Channel,
   ) {
     this.source = channel;
+    this.startsBefore = channel.attempts;
     const { settings, lease, sender } = inbox;
     // The next message may have been what ended the process that had the channel before.
     const handedOver = !channel.composite.endsWith(`:${sender.name}`);
@@ -146,6 +150,7 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
     for (const timer of this.timers) clearTimeout(timer);
     this.channel.halt(true);
     this.runner.close();
+    this.inbox.leaveIsolation(this);
   }
 
   // ---- effects of the channel ----
@@ -215,7 +220,18 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
     this.runner.commit(cursor, dead);
   }
 
+  /** The last start that a message may have is alone: what ends the process then can only be this message. */
   countAttempt(): void {
+    const { maxAttempts } = this.inbox.settings;
+    if (this.startsBefore !== maxAttempts - 1) this.count();
+    else {
+      this.isIsolated = true;
+      this.inbox.isolate(this, () => this.count());
+    }
+  }
+
+  private count(): void {
+    if (this.closed) return;
     this.inbox.store.countAttempt(this.inbox.lease, this.connectionKey).then(
       (starts) => {
         if (this.closed) return;
@@ -277,6 +293,10 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
   }
 
   arm(): void {
+    if (this.isIsolated && !this.channel.isUnderSuspicion) {
+      this.isIsolated = false;
+      this.inbox.leaveIsolation(this);
+    }
     if (!this.closed) this.timer.arm(this.channel.deadline());
   }
 }

@@ -15,15 +15,23 @@ const maxAttempts = 3;
 const window = 64;
 const searching = 1 + Math.log2(window);
 
-it.each([150, 2])(
-  "ends as a dead letter after a limited number of starts, and those behind it are handled (message %i)",
-  async (number) => {
+/** A sender alone, or two whose handlers take so long that both have a message in hand whenever the process ends. */
+const alone = { senders: ["a"] };
+const besideAnother = { handlerMs: 300, perSecond: 5 };
+
+it.each([
+  ["among many", 150, alone],
+  ["near the beginning", 2, alone],
+  ["beside one of another sender, which it does not take along", 2, besideAnother],
+])(
+  "ends as a dead letter after a limited number of starts, and those behind it are handled: %s",
+  async (_where, number, load) => {
     const database = await testDatabase();
     onTestFinished(() => database.drop());
     const { url } = database;
     await using mesh = await Mesh.start({
       url,
-      senders: ["a"],
+      ...load,
       handler: "poison",
       poison: { sender: "a", listener: "x", number },
       peer: { maxAttempts },

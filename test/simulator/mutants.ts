@@ -23,6 +23,7 @@ export interface Mutant {
   readonly sameEpochAfterFailover?: boolean;
   readonly writesToAnyServer?: boolean;
   readonly neverCareful?: boolean;
+  readonly countsBesideOthers?: boolean;
   /** Handlers are transactional, or messages that kill their process occur, in every run. */
   readonly transactional?: boolean;
   readonly poison?: boolean;
@@ -218,6 +219,7 @@ export const mutants: Record<string, { mutant: Mutant; seeds: number }> = {
     seeds: 2_000,
   },
   "attempts not counted": { mutant: { ...unchanged, store: { countsNoAttempts: true }, poison: true }, seeds: 1_000 },
+  "last start beside others": { mutant: { ...unchanged, countsBesideOthers: true, poison: true }, seeds: 4_000 },
   "no care after an unclean exit": { mutant: { ...unchanged, neverCareful: true, poison: true }, seeds: 1_000 },
   "channel committed by another than its owner": {
     mutant: {

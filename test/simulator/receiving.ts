@@ -5,6 +5,7 @@ import {
   comparePositions,
   type HandlerResult,
   type IncomingMessage,
+  Isolation,
   type ListenerChannel,
   type ListenerEffects,
   type Position,
@@ -23,14 +24,35 @@ interface Incoming {
   toCommit: Position | undefined;
   /** Dead letters that the next commits move past. */
   dead: { position: Position; record: MessageRecord }[];
+  /** How often a process that ended uncleanly had begun the first message. */
+  readonly startsBefore: number;
+  isolated: boolean;
+  /** Its handler runs, for the last time that it may. */
+  lastStart: MessageRecord | undefined;
 }
 
+const isolationLimitMs = 30_000;
 const simulatedFailure: HandlerResult = { kind: "failed", errorCode: "handler_failed", errorMessage: "simulated" };
 
 export class Receiving {
   private readonly channels = new Map<number, Incoming>();
+  private readonly isolation: Isolation<Incoming>;
 
-  constructor(private readonly process: PeerProcess) {}
+  constructor(private readonly process: PeerProcess) {
+    const { schedule } = process.world;
+    this.isolation = new Isolation(isolationLimitMs, {
+      after: (delayMs, callback) => {
+        let cancelled = false;
+        schedule.after(delayMs, () => process.deliver(() => cancelled || callback()));
+        return () => {
+          cancelled = true;
+        };
+      },
+      changed: () => this.halt(process.haltsHandlers),
+      othersIdle: (holder) =>
+        [...this.channels.values()].every((other) => other === holder || !other.channel.isHandling),
+    });
+  }
 
   /** Nothing waits, runs or is being committed, and every channel is live. */
   get settled(): boolean {
@@ -63,25 +85,30 @@ export class Receiving {
         committing: false,
         toCommit: undefined,
         dead: [],
+        startsBefore: attempts,
+        isolated: false,
+        lastStart: undefined,
       };
       const opened = incoming as Incoming;
       const careful = !world.mutant.neverCareful && (!wasClean || attempts > 0 || handedOver);
       const limits = { ...world.limits.listener, careful };
       opened.channel = new world.mutant.Listener(cursor, limits, this.effects(opened));
       this.channels.set(key, opened);
-      if (this.process.haltsHandlers) opened.channel.halt(true);
+      if (this.process.haltsHandlers || this.isolation.holdsUp(opened)) opened.channel.halt(true);
       opened.channel.onAnnounced();
     }
   }
 
   /** Everything begins again from the cursors. */
   forget(): void {
+    const old = [...this.channels.values()];
     this.channels.clear();
+    for (const incoming of old) this.isolation.leave(incoming);
   }
 
   halt(halted: boolean): void {
     for (const incoming of this.channels.values()) {
-      incoming.channel.halt(halted);
+      incoming.channel.halt(halted || this.isolation.holdsUp(incoming));
       this.arm(incoming);
     }
   }
@@ -201,6 +228,7 @@ export class Receiving {
     if (this.channels.get(incoming.key) !== incoming) return;
     this.process.world.counts.add("transition: channel not owned any more");
     this.channels.delete(incoming.key);
+    this.isolation.leave(incoming);
     this.process.world.cutWiresTo(this.process, incoming.key);
   }
 
@@ -276,23 +304,35 @@ export class Receiving {
         this.commitNext(incoming);
       },
       countAttempt: () => {
-        world.counts.add("transition: attempt counted");
-        world.postgres.countAttempt(process.name, process.epoch, process.trusted, key, (result) =>
-          process.deliver(() => {
-            if (replaced()) return;
-            if (result.kind !== "ok") {
-              world.schedule.after(world.random.delay(30), () =>
-                process.deliver(() => incoming.channel.onCountFailed()),
-              );
-            } else if (result.value === "fenced") process.lose();
-            else incoming.channel.onAttemptCounted(result.value);
-          }),
-        );
+        const last = incoming.startsBefore === world.limits.listener.maxAttempts - 1;
+        if (!last || world.mutant.countsBesideOthers) return this.count(incoming);
+        incoming.isolated = true;
+        world.counts.add("transition: message isolated");
+        this.isolation.enter(incoming, () => this.count(incoming));
       },
       ready: () => world.schedule.after(0, () => process.deliver(() => this.handleNext(incoming))),
       dropped: () => world.counts.add("transition: at-most-once handler failed"),
       gap: (epoch, first, last) => world.gap(process, key, epoch, first, last),
     };
+  }
+
+  /** The start of the first message is counted in the store. */
+  private count(incoming: Incoming): void {
+    const { process } = this;
+    const { world } = process;
+    const { key } = incoming;
+    const replaced = () => this.channels.get(key) !== incoming;
+    if (replaced()) return;
+    world.counts.add("transition: attempt counted");
+    world.postgres.countAttempt(process.name, process.epoch, process.trusted, key, (result) =>
+      process.deliver(() => {
+        if (replaced()) return;
+        if (result.kind !== "ok") {
+          world.schedule.after(world.random.delay(30), () => process.deliver(() => incoming.channel.onCountFailed()));
+        } else if (result.value === "fenced") process.lose();
+        else incoming.channel.onAttemptCounted(result.value);
+      }),
+    );
   }
 
   private commitNext(incoming: Incoming): void {
@@ -356,10 +396,14 @@ export class Receiving {
     const { process } = this;
     const { world } = process;
     const record = world.handlerStarts(process, incoming.key, message, incoming.channel.attempt);
+    const { maxAttempts } = world.limits.listener;
+    if (incoming.channel.isUnderSuspicion && incoming.channel.attempt === maxAttempts) incoming.lastStart = record;
     const end = () =>
       process.deliver(() => {
+        incoming.lastStart = undefined;
         if (record.poison) {
           world.counts.add("fault: message that kills its process");
+          this.checkBystanders();
           process.kill();
           return;
         }
@@ -369,6 +413,14 @@ export class Receiving {
       });
     if (record.hops > 0) world.sendOn(process, record, (_outcome: SendOutcome) => end());
     else world.schedule.after(world.handlerMs(), end);
+  }
+
+  /** A message ends the process: no other one may be at the start that makes a dead letter of it. */
+  private checkBystanders(): void {
+    for (const { lastStart } of this.channels.values()) {
+      if (lastStart === undefined || lastStart.poison) continue;
+      throw new Violation(`another message killed the process at the last start of message ${lastStart.id}`);
+    }
   }
 
   private handleInTransaction(incoming: Incoming, message: IncomingMessage, position: Position): void {
@@ -420,6 +472,11 @@ export class Receiving {
   }
 
   private arm(incoming: Incoming): void {
+    this.isolation.look();
+    if (incoming.isolated && !incoming.channel.isUnderSuspicion) {
+      incoming.isolated = false;
+      this.isolation.leave(incoming);
+    }
     this.process.armTimer(incoming, incoming.channel);
   }
 }

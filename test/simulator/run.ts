@@ -45,6 +45,7 @@ const mustHappen = [
   "fault: message that kills its process",
   "fault: unknown transaction that lands late",
   "transition: attempt counted",
+  "transition: message isolated",
   "transition: given up after crashes",
   "transition: channels handed over",
   "transition: hello refused as wrong peer",

@@ -741,4 +741,10 @@ export const storeConstants = {
    * Value: 1000 rows.
    */
   deadLetterRows: 1000,
+  /**
+   * How long a message that may have killed its process before has the handlers for itself.
+   *
+   * Value: 30000 ms.
+   */
+  isolationLimitMs: 30000,
 } as const;
