@@ -28,12 +28,19 @@ BEGIN
       SELECT FROM hawser.conn_key_map AS m
        WHERE m.connection_key = p_connection_keys[1] AND coalesce(m.owner, m.listener_name) = p_name
     ) THEN
-      INSERT INTO hawser.conn_mess_number AS c (connection_key, epoch, v)
-      VALUES (p_connection_keys[1], p_cursor_epochs[1], p_cursors[1])
-      ON CONFLICT (connection_key) DO UPDATE
-        SET epoch = excluded.epoch, v = excluded.v, attempts = 0
-        WHERE (c.epoch, c.v) < (excluded.epoch, excluded.v);
+      -- An insert that reckons with the row takes longer than the update that is nearly always enough.
+      UPDATE hawser.conn_mess_number AS c
+         SET epoch = p_cursor_epochs[1], v = p_cursors[1], attempts = 0
+       WHERE c.connection_key = p_connection_keys[1] AND (c.epoch, c.v) < (p_cursor_epochs[1], p_cursors[1]);
       moved := FOUND;
+      IF NOT moved THEN
+        INSERT INTO hawser.conn_mess_number AS c (connection_key, epoch, v)
+        VALUES (p_connection_keys[1], p_cursor_epochs[1], p_cursors[1])
+        ON CONFLICT (connection_key) DO UPDATE
+          SET epoch = excluded.epoch, v = excluded.v, attempts = 0
+          WHERE (c.epoch, c.v) < (excluded.epoch, excluded.v);
+        moved := FOUND;
+      END IF;
       DELETE FROM hawser.conn_messages AS d
        WHERE d.connection_key = p_connection_keys[1] AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
     END IF;

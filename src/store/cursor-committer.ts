@@ -88,8 +88,8 @@ export class CursorCommitter {
     if (deadLetter !== undefined) entry.deadLetters.push(deadLetter);
     if (this.#state === "idle") {
       this.#state = "waiting";
-      // After the events at hand, so that cursors of one tick share a statement.
-      setImmediate(() => this.#begin());
+      // After what is being done at the moment, so that cursors of one turn share a statement.
+      queueMicrotask(() => this.#begin());
     }
   }
 
