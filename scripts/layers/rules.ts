@@ -8,7 +8,7 @@ export const tiers: readonly (readonly string[])[] = [
   ["dev", "bridge", "gateway", "peer"],
   ["nats", "store", "transport"],
   ["channel", "wire"],
-  ["errors"],
+  ["errors", "files"],
   ["generated"],
 ];
 

@@ -6,6 +6,7 @@ import { type ParseArgsConfig, parseArgs } from "node:util";
 import type { ArgsDef } from "citty";
 import { suggestOption } from "../../generated/ts/nats-options/suggest.js";
 import { CliError } from "../errors/index.js";
+import { whereUrlsBelong } from "./conceal.js";
 
 type Options = NonNullable<ParseArgsConfig["options"]>;
 
@@ -24,7 +25,7 @@ export function checkArguments(command: string, definition: ArgsDef, rawArgs: re
     throw new CliError(
       "invalid_argument",
       `\`hawser ${command}\` takes ${places.length || "no"} argument${places.length === 1 ? "" : "s"} ` +
-        `beside its flags, and "${surplus}" is one more. ${seeHelp(command)}`,
+        `beside its flags, and "${surplus}" is one more.${whereUrlsBelong(surplus)} ${seeHelp(command)}`,
     );
   }
 }
@@ -80,7 +81,7 @@ function parse(command: string, options: Options, rawArgs: readonly string[]) {
     return parseArgs({ args: [...rawArgs], options, allowPositionals: true, strict: true });
   } catch (error) {
     // Node's messages name the flag and what is wrong with it, then go on about how to pass positionals like "-x".
-    const [what] = (error as Error).message.split(/\.? To specify|\. Did you/);
+    const [what] = (error as Error).message.split(/\n|\.? To specify|\. Did you/);
     const names = Object.keys(options);
     const unknown = /^Unknown option '(-[^']*)'/.exec(what!)?.[1];
     const hint = unknown === undefined ? "" : hintFor(unknown, names);

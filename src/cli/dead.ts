@@ -14,13 +14,14 @@ import {
   withCommandDatabase,
 } from "../store/index.js";
 import { seeHelp } from "./check-arguments.js";
+import { whereUrlsBelong } from "./conceal.js";
 import { databaseOption, databaseUrlOf } from "./database-option.js";
 import { choosesAmong, filterOf, filterOptions } from "./dead-selection.js";
 import { withExamples } from "./examples.js";
 import { print } from "./help.js";
 import { Output } from "./output.js";
 import { printRows } from "./print-rows.js";
-import { base64Of, textOf } from "./printable.js";
+import { base64Of, jsonText, printable, textOf } from "./printable.js";
 import { plural } from "./table.js";
 
 /** Rows of a table when nobody says how many. */
@@ -82,7 +83,10 @@ export const dead = withExamples(
 function actionOf(text: string): Action {
   const action = actions.find((known) => known === text);
   if (action !== undefined) return action;
-  throw new CliError("invalid_argument", `\`hawser dead ${text}\`: name ${actions.join(", ")}. ${seeHelp("dead")}`);
+  throw new CliError(
+    "invalid_argument",
+    `\`hawser dead ${text}\`: name ${actions.join(", ")}.${whereUrlsBelong(text)} ${seeHelp("dead")}`,
+  );
 }
 
 function checkFlags(
@@ -110,7 +114,7 @@ async function list(
     // One at a time: each may be as long as a message may be.
     for (const { id } of await letters.list(filter)) {
       const letter = await letters.get(id);
-      if (letter !== undefined && !(await output.write(`${JSON.stringify(wholeLine(letter))}\n`))) return;
+      if (letter !== undefined && !(await output.write(`${jsonText(wholeLine(letter))}\n`))) return;
     }
     return;
   }
@@ -152,7 +156,7 @@ async function change(
   json: boolean,
 ): Promise<void> {
   const outcomes = action === "retry" ? await retry(letters, selection) : await discard(letters, selection);
-  if (json) await new Output().write(outcomes.map((outcome) => `${JSON.stringify(outcome)}\n`).join(""));
+  if (json) await new Output().write(outcomes.map((outcome) => `${jsonText(outcome)}\n`).join(""));
   else print(process.stdout, summaryOf(action, outcomes));
   const refused = outcomes.flatMap((outcome) => (outcome.outcome === "refused" ? [outcome] : []));
   const missing = outcomes.flatMap((outcome) => (outcome.outcome === "missing" ? [outcome.id] : []));
@@ -196,6 +200,6 @@ function summaryOf(action: Exclude<Action, "list">, outcomes: readonly Outcome[]
     if (outcome.outcome === "retried") listeners.set(outcome.listener, (listeners.get(outcome.listener) ?? 0) + 1);
   }
   const count = [...listeners.values()].reduce((sum, each) => sum + each, 0);
-  const whom = [...listeners].map(([listener, each]) => `${each} for "${listener}"`).join(", ");
+  const whom = [...listeners].map(([listener, each]) => `${each} for "${printable(listener)}"`).join(", ");
   return count === 0 ? "Retried no dead letter." : `Retried ${plural(count, "dead letter")}: ${whom}.`;
 }

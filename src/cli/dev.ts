@@ -7,6 +7,7 @@ import pc from "picocolors";
 import { type DevStack, startDevStack } from "../dev/index.js";
 import { migrate } from "../store/index.js";
 import { print } from "./help.js";
+import { jsonText, printable } from "./printable.js";
 import { awaitStopRequest, type StopRequest } from "./stop-request.js";
 
 /** The one line that `--json` prints. */
@@ -63,7 +64,7 @@ async function runUntil(
 
 /** Starts the servers and brings the schema up to date. */
 async function start(request: StopRequest, directory: string | undefined): Promise<DevStack> {
-  const onProgress = (message: string) => print(process.stderr, pc.dim(message));
+  const onProgress = (message: string) => print(process.stderr, pc.dim(printable(message)));
   // Whoever presses Ctrl-C twice does not want to wait; the watchdog clears up.
   const leave = () => process.exit(130);
   request.hurry.addEventListener("abort", leave);
@@ -86,12 +87,13 @@ async function start(request: StopRequest, directory: string | undefined): Promi
 function announce(stack: DevStack, json: boolean): void {
   if (json) {
     const line: DevAnnouncement = { databaseUrl: stack.databaseUrl, natsUrl: stack.natsUrl!, gatewayUrl: null };
-    process.stdout.write(`${JSON.stringify(line)}\n`);
+    process.stdout.write(`${jsonText(line)}\n`);
     return;
   }
   const lines = stack.servers.map(
-    ({ name, version = "", url, origin }) => `${pc.bold(name)} ${version}  ${pc.cyan(url)}\n  from ${origin}`,
+    ({ name, version = "", url, origin }) =>
+      `${pc.bold(name)} ${version}  ${pc.cyan(printable(url))}\n  from ${printable(origin)}`,
   );
-  if (stack.directory !== undefined) lines.push(`Data and logs  ${stack.directory}`);
+  if (stack.directory !== undefined) lines.push(`Data and logs  ${printable(stack.directory)}`);
   print(process.stdout, `${lines.join("\n")}\nAll answer. Ctrl-C stops them.`);
 }

@@ -7,6 +7,7 @@ import { type InstallReport, install, type Shortfall } from "../store/index.js";
 import { databaseOption, databaseUrlOf } from "./database-option.js";
 import { withExamples } from "./examples.js";
 import { print } from "./help.js";
+import { jsonText, printable } from "./printable.js";
 import { plural } from "./table.js";
 
 export const init = withExamples(
@@ -24,7 +25,7 @@ export const init = withExamples(
     },
     run: async ({ args }) => {
       const report = await install({ databaseUrl: databaseUrlOf(args), dryRun: args["dry-run"] ?? false });
-      if (args.json) print(process.stdout, JSON.stringify(report));
+      if (args.json) print(process.stdout, jsonText(report));
       else tell(report);
     },
   }),
@@ -48,12 +49,16 @@ function tell({ database, role, migrations, shortfalls, sql }: InstallReport): v
     migrations.length === 0
       ? "The schema was there already."
       : `Applied ${plural(migrations.length, "migration")}: ${migrations.map(({ id, name }) => `${id} (${name})`).join(", ")}.`;
-  print(process.stdout, `${pc.bold(database)} is ready, as ${role}. ${done}`);
+  print(process.stdout, `${pc.bold(printable(database))} is ready, as ${printable(role)}. ${done}`);
   if (shortfalls.length === 0) return;
-  print(process.stdout, `\nWhat ${pc.bold(role)} may not do; everything else works:`);
+  print(process.stdout, `\nWhat ${pc.bold(printable(role))} may not do; everything else works:`);
   for (const line of shortfalls.flatMap(shortfallLines)) print(process.stdout, line);
 }
 
 function shortfallLines({ what, meaning, remedy }: Shortfall): string[] {
-  return [`${pc.yellow("•")} ${what}`, `    which means: ${meaning}`, `    remedy: ${remedy}`];
+  return [
+    `${pc.yellow("•")} ${printable(what)}`,
+    `    which means: ${printable(meaning)}`,
+    `    remedy: ${printable(remedy)}`,
+  ];
 }

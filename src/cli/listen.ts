@@ -13,6 +13,7 @@ import type { PayloadForm } from "./message-line.js";
 import { Output } from "./output.js";
 import { hostPart, peerOptions, settingsOf, watch } from "./peer-options.js";
 import { printMessages } from "./print-messages.js";
+import { printable } from "./printable.js";
 import { awaitStopRequest, type StopRequest } from "./stop-request.js";
 import { plural } from "./table.js";
 
@@ -151,5 +152,5 @@ function defaultName(topic: string): string {
 
 function tellReady(peer: Peer, named: boolean): void {
   const hint = named ? "" : " (--name chooses another)";
-  print(process.stderr, `Listening at ${peer.boundListenAddress} as ${peer.name}${hint}. Ctrl-C ends it.`);
+  print(process.stderr, `Listening at ${peer.boundListenAddress} as ${printable(peer.name)}${hint}. Ctrl-C ends it.`);
 }

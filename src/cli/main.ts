@@ -2,17 +2,33 @@
 /**
  * The `hawser` command.
  */
-import { errorTable } from "../errors/index.js";
+import { CliError, errorTable } from "../errors/index.js";
+import { describeError } from "./describe-error.js";
+import { print } from "./help.js";
 import { isGone } from "./output.js";
 import { runCli } from "./run.js";
 
 // Whoever reads may leave: then there is nothing to say, and nobody to say it to. Any other failure to write must show
 // in the exit status, also when it comes after everything else is done.
+const { exitStatus } = errorTable.output_failed;
+let unwritten: Error | undefined;
 const failed = (error: Error): void => {
-  if (!isGone(error)) process.exitCode ||= errorTable.output_failed.exitStatus;
+  if (!isGone(error)) process.exitCode ||= exitStatus;
 };
-process.stdout.on("error", failed);
+process.stdout.on("error", (error) => {
+  failed(error);
+  if (!isGone(error)) unwritten ??= error;
+});
 process.stderr.on("error", failed);
 
 const status = await runCli(process.argv.slice(2));
 if (status !== 0) process.exitCode = status;
+// Last of all, because only then it is known whether the command has said so itself.
+process.once("exit", () => {
+  if (unwritten === undefined || status === exitStatus) return;
+  const { message } = unwritten;
+  print(
+    process.stderr,
+    describeError(new CliError("output_failed", `could not write what was to be printed: ${message}`)),
+  );
+});

@@ -3,7 +3,7 @@
  */
 import pc from "picocolors";
 import type { Message } from "../peer/index.js";
-import { base64Of, printable, textOf } from "./printable.js";
+import { base64Of, jsonText, printable, textOf } from "./printable.js";
 
 /** How payloads are shown: as text where they are valid UTF-8 and else as base64, always as base64, or always as text. */
 export type PayloadForm = "auto" | "base64" | "text";
@@ -12,7 +12,7 @@ export type PayloadForm = "auto" | "base64" | "text";
 export function jsonLine(message: Message, form: PayloadForm): string {
   const { to, from, sender, headers, attempt, delivery } = message;
   const { payload, encoding } = shown(message.payload, form);
-  return `${JSON.stringify({ to, from, sender, headers, payload, encoding, attempt, delivery })}\n`;
+  return `${jsonText({ to, from, sender, headers, payload, encoding, attempt, delivery })}\n`;
 }
 
 /** A message as a line for people, its end included: topic, sender, payload; nothing in it that a terminal obeys. */

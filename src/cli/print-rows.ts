@@ -3,6 +3,7 @@
  */
 import { print } from "./help.js";
 import { Output } from "./output.js";
+import { jsonText } from "./printable.js";
 import { type Column, table } from "./table.js";
 
 /** Prints the rows. An empty list is a line on standard error for people, and nothing for programs. */
@@ -11,7 +12,7 @@ export async function printRows<Row extends object>(
   options: { readonly json: boolean; readonly none: string; readonly columns: readonly Column<Row>[] },
 ): Promise<void> {
   if (options.json) {
-    await new Output().write(rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
+    await new Output().write(rows.map((row) => `${jsonText(row)}\n`).join(""));
   } else if (rows.length === 0) print(process.stderr, options.none);
   else print(process.stdout, table(rows, options.columns));
 }

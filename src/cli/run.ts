@@ -6,6 +6,7 @@ import { CliError, exitStatusOf } from "../errors/index.js";
 import { version } from "../peer/version.js";
 import { checkArguments, didYouMean, seeHelp } from "./check-arguments.js";
 import { commands, plannedCommands } from "./commands.js";
+import { whereUrlsBelong } from "./conceal.js";
 import { describeError } from "./describe-error.js";
 import { commandHelp, overview, print } from "./help.js";
 
@@ -42,7 +43,10 @@ async function dispatch(args: readonly string[]): Promise<void> {
     const what = name.startsWith("-") ? `There is no flag ${name} before the command` : `There is no command "${name}"`;
     const known = Object.keys({ ...commands, ...plannedCommands });
     const hint = name.startsWith("-") ? "" : didYouMean(name, known, "`hawser ").replace(/\?$/, "`?");
-    throw new CliError("invalid_argument", `${what}.${hint} The commands are ${known.join(", ")}. ${seeHelp()}`);
+    throw new CliError(
+      "invalid_argument",
+      `${what}.${hint}${whereUrlsBelong(name)} The commands are ${known.join(", ")}. ${seeHelp()}`,
+    );
   }
   const command = await load();
   // Everything after `--` is an argument, also if it looks like a flag.

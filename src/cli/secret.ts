@@ -5,6 +5,7 @@ import { defineCommand } from "citty";
 import { CliError } from "../errors/index.js";
 import { meshSecrets, withCommandDatabase } from "../store/index.js";
 import { didYouMean, seeHelp } from "./check-arguments.js";
+import { whereUrlsBelong } from "./conceal.js";
 import { databaseOption, databaseUrlOf } from "./database-option.js";
 import { withExamples } from "./examples.js";
 import { printRows } from "./print-rows.js";
@@ -30,7 +31,7 @@ export const secret = withExamples(
       if (!isAction(action)) {
         throw new CliError(
           "invalid_argument",
-          `\`hawser secret\` cannot "${action}".${didYouMean(action, actions)} It can ${actions.join(", ")}. ${seeHelp("secret")}`,
+          `\`hawser secret\` cannot "${action}".${didYouMean(action, actions)} It can ${actions.join(", ")}.${whereUrlsBelong(action)} ${seeHelp("secret")}`,
         );
       }
       const entries = await withCommandDatabase(databaseUrlOf(args), async (database) => {

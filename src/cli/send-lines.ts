@@ -21,6 +21,7 @@ const windowLimits = {
 
 /** How to send, and how to tell of it. */
 export interface SendLinesOptions {
+  readonly input: NodeJS.ReadStream;
   readonly sendTo: (payload: Uint8Array) => Promise<readonly Outcome[]>;
   /** Resolves when the receipts are written. */
   readonly tell: (outcomes: readonly Outcome[], line: number) => Promise<void>;
@@ -38,10 +39,10 @@ export interface SendLinesOptions {
  * for; `aborted` by the signal
  */
 export async function sendLines(options: SendLinesOptions): Promise<void> {
-  const { sendTo, tell, quiet, json, signal } = options;
+  const { input, sendTo, tell, quiet, json, signal } = options;
   const window = new SendWindow(windowLimits);
   const counts = new Map<string, number>();
-  const progress = await startProgress("Sending", !quiet && !process.stdin.isTTY);
+  const progress = await startProgress("Sending", !quiet && !input.isTTY);
   let failure: { readonly line: number; readonly error: unknown } | undefined;
   let line = 0;
   let confirmed = 0;
@@ -64,7 +65,6 @@ export async function sendLines(options: SendLinesOptions): Promise<void> {
       window.leave(payload.length);
     }
   };
-  const input = process.stdin;
   const endReading = (): void => void input.destroy();
   signal.addEventListener("abort", endReading);
   try {

@@ -3,7 +3,7 @@
  */
 import { CliError, type HawserError } from "../errors/index.js";
 import type { Peer, Receipt, SendOptions } from "../peer/index.js";
-import { printable } from "./printable.js";
+import { jsonText, printable } from "./printable.js";
 
 /** What became of a message at one listener. */
 export type Outcome = Receipt | { readonly peer: string; readonly error: HawserError };
@@ -32,7 +32,7 @@ export function lineOf(
       "error" in outcome
         ? { outcome: "failed", peer, error: { code: outcome.error.code, message: outcome.error.message } }
         : { outcome: outcome.outcome, peer };
-    return `${JSON.stringify(line === undefined ? result : { line, ...result })}\n`;
+    return `${jsonText(line === undefined ? result : { line, ...result })}\n`;
   }
   if ("error" in outcome) return `failed for ${printable(peer)}: ${printable(outcome.error.message)}\n`;
   return `${outcome.outcome} ${prepositions[outcome.outcome]} ${printable(peer)}\n`;

@@ -15,6 +15,7 @@ import { peerOptions, settingsOf, watch } from "./peer-options.js";
 import { sendLines } from "./send-lines.js";
 import { decodeBase64, lineOf, type Outcome, sendOne } from "./send-one.js";
 import { startSendingPeer } from "./sending-peer.js";
+import { standardInput } from "./standard-input.js";
 import { awaitStopRequest, type StopRequest } from "./stop-request.js";
 
 const args = {
@@ -79,7 +80,8 @@ async function run(given: ParsedArgs<typeof args>, headers: [string, string][], 
   const delivery = given["at-most-once"] ? "at-most-once" : "at-least-once";
   const options: SendOptions = { delivery, ...(headers.length > 0 && { headers }) };
   // Before anything is started: whoever types takes their time.
-  const message = lines ? undefined : await messageOf(payload, base64);
+  const input = lines ? standardInput() : undefined;
+  const message = input === undefined ? await messageOf(payload, base64) : undefined;
   let watched: ReturnType<typeof watch> | undefined;
   const { peer, droppedReplies } = await startSendingPeer(
     { ...settingsOf(given), databaseUrl: databaseUrlOf(given), name: given.name, from: given.from },
@@ -98,8 +100,8 @@ async function run(given: ParsedArgs<typeof args>, headers: [string, string][], 
       if (quiet || (!json && line !== undefined)) return;
       await output.write(outcomes.map((outcome) => lineOf(outcome, { json, line })).join(""));
     };
-    if (message === undefined) await sendLines({ sendTo, tell, base64, quiet, json, signal: request.signal });
-    else {
+    if (input !== undefined) await sendLines({ input, sendTo, tell, base64, quiet, json, signal: request.signal });
+    if (message !== undefined) {
       const outcomes = await sendTo(message);
       await tell(outcomes);
       throwFirstError(outcomes);
@@ -123,8 +125,9 @@ function throwFirstError(outcomes: readonly Outcome[]): void {
 
 async function messageOf(payload: string | undefined, base64: boolean): Promise<Uint8Array> {
   if (payload !== undefined && payload !== "-") return base64 ? decodeBase64(payload) : Buffer.from(payload);
-  if (process.stdin.isTTY) print(process.stderr, "Type the message; Ctrl-D on a line of its own ends it.");
-  const bytes = await allBytes(process.stdin, protocolConstants.maxStoredMessageBytes);
+  const input = standardInput();
+  if (input.isTTY) print(process.stderr, "Type the message; Ctrl-D on a line of its own ends it.");
+  const bytes = await allBytes(input, protocolConstants.maxStoredMessageBytes);
   if (!base64) return bytes;
   return decodeBase64(Buffer.from(bytes).toString("latin1"));
 }

@@ -49,6 +49,7 @@ export async function abortable(promise: Promise<Receipt>, signal: AbortSignal, 
       outcome: "unknown",
     });
   if (signal.aborted) {
+    onLeft();
     promise.catch(() => undefined);
     throw abandoned();
   }

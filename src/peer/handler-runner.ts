@@ -1,10 +1,11 @@
 /**
  * Takes a channel's messages to the handler, one after another, and its results back to the channel.
  */
-import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import type { DeadMessage, HandlerResult, IncomingMessage, ListenerChannel, Position } from "../channel/index.js";
 import { PeerError } from "../errors/index.js";
 import type { Transaction } from "../store/index.js";
+import { isRefusedForGood } from "../store/store-failure.js";
 import { decompress } from "../wire/index.js";
 import { asHawserError } from "./as-hawser-error.js";
 import { done, failure, refused, withTimeout } from "./handler-result.js";
@@ -143,7 +144,10 @@ export class HandlerRunner {
       const { encoding } = message;
       if (encoding !== undefined) {
         const { compression, uncompressedBytes } = encoding;
-        const { maxMessageBytes } = inbox.settings;
+        // The limit is one of the wire: a stored message is handled whatever its length, as a plain one is.
+        const maxMessageBytes = message.fromWire
+          ? inbox.settings.maxMessageBytes
+          : protocolConstants.maxStoredMessageBytes;
         try {
           this.plain = await decompress(message.payload, compression, uncompressedBytes, maxMessageBytes);
         } catch (error) {
@@ -164,10 +168,14 @@ export class HandlerRunner {
     const { inbox, source } = this.link;
     this.mayBegin(topic);
     const thrown: { error?: unknown } = {};
+    let begun = false;
+    let ended = false;
     const handler = async (client: Transaction): Promise<void> => {
+      begun = true;
       try {
         // A handler that is late must not go on writing outside of its transaction: its connection is closed.
         await this.bounded(this.call(message, topic, payload, client), () => void endClient(client));
+        ended = true;
       } catch (error) {
         thrown.error = error;
         throw error;
@@ -179,12 +187,19 @@ export class HandlerRunner {
         return done;
       }
       const place = { connectionKey: source.connectionKey, ...message.position };
-      const outcome = await inbox.store.handleInTransaction(inbox.lease, place, handler);
+      // The lease may be renewed on another server while the handler runs; what it does belongs to the epoch of now.
+      const { name, epoch } = inbox.lease;
+      const outcome = await inbox.store.handleInTransaction({ name, epoch }, place, handler);
+      if (this.link.isClosed) return { kind: "postponed" };
       if (outcome === "fenced") inbox.nameLost("a transaction was refused");
       else if (outcome === "notOwned") inbox.notOwned(source.connectionKey);
       else return { kind: "committed" };
     } catch (error) {
-      if ("error" in thrown && error === thrown.error) throw error;
+      if ("error" in thrown && Object.is(error, thrown.error)) throw error;
+      // At most once: whatever it did may be committed.
+      if (begun && message.position === undefined) throw error;
+      // Postgres refuses what the handler left behind: a swallowed error, a deferred constraint, a lost right.
+      if (ended && isRefusedForGood(error)) throw error;
       const failed = asHawserError(error);
       inbox.status.tell({ kind: "listener_store_error", message: failed.message, error: failed });
     }
@@ -254,7 +269,11 @@ export class HandlerRunner {
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
+  return (
+    (typeof value === "object" || typeof value === "function") &&
+    value !== null &&
+    typeof (value as { then?: unknown }).then === "function"
+  );
 }
 
 function endClient(client: Transaction): Promise<void> {

@@ -157,6 +157,7 @@ export class Inbox {
     await Promise.all([...this.links.values()].map((link) => link.runner.idle()));
     for (const link of this.links.values()) link.runner.run();
     await this.committer.drain();
+    await Promise.all([...this.links.values()].map((link) => link.takeBackCount()));
   }
 
   /** Says Goodbye to every sender and closes the socket. */

@@ -29,6 +29,7 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
   /** How often a process that ended uncleanly had begun the first message. */
   private readonly startsBefore: number;
   private isIsolated = false;
+  private hasCounted = false;
   private closed = false;
   /** The connection that the channel was told of last. */
   private connection: ListenerConnection | undefined;
@@ -140,6 +141,13 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
     this.arm();
   }
 
+  /** The peer stops in good order: a start that was counted for a message that is not finished did not end the process. */
+  async takeBackCount(): Promise<void> {
+    if (!this.hasCounted || !this.channel.isUnderSuspicion || this.channel.isHandling) return;
+    this.hasCounted = false;
+    await this.inbox.store.takeBackAttempt(this.inbox.lease, this.connectionKey);
+  }
+
   get isClosed(): boolean {
     return this.closed;
   }
@@ -236,7 +244,10 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
       (starts) => {
         if (this.closed) return;
         if (starts === "fenced") this.inbox.nameLost("the count of an attempt was refused");
-        else this.channel.onAttemptCounted(starts);
+        else {
+          this.hasCounted = true;
+          this.channel.onAttemptCounted(starts);
+        }
       },
       (error: HawserError) => {
         if (this.closed) return;

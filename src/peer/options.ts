@@ -17,6 +17,7 @@ import { PeerError } from "../errors/index.js";
 import type { Logger } from "../store/index.js";
 import type { TlsCredentials, TlsOptions } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
+import { checkKnownOptions } from "./known-options.js";
 import { checkTls } from "./tls-option.js";
 
 /** What a Peer is made of. Everything beyond the first three has a default; see {@link PeerSettings} for limits. */
@@ -58,6 +59,7 @@ function invalid(argument: string, violation: Pick<Violation, "value" | "rule" |
 /** Checks the options of a new Peer. @throws PeerError `invalid_argument`, or `internal_topic` for a reserved topic */
 export function checkOptions(options: PeerOptions): CheckedOptions {
   const { name, topic, listen, databaseUrl, sessionUrl, advertise, tls, logger: _, ...settings } = options;
+  checkKnownOptions(Object.keys(options));
   const badName = checkHelloSenderName(name);
   if (badName) throw invalid("name", badName);
   const prefix = protocolConstants.reservedTopicPrefix;

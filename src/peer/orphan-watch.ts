@@ -63,6 +63,9 @@ export class OrphanWatch {
       }
       const began = this.clock.now();
       const absent = await store.absentListeners();
+      for (const name of this.notBefore.keys()) {
+        if (!absent.some((listener) => listener.name === name)) this.notBefore.delete(name);
+      }
       for (const name of this.absences.looked(absent, began, this.clock.now())) {
         if (this.stopped || !lease.isWritable) return;
         await this.takeOver(name);

@@ -16,7 +16,8 @@ import type { Candidate, TopicRoutes } from "./topic-routes.js";
 /** A message whose arguments are checked. */
 export interface CheckedMessage {
   readonly delivery: DeliveryMode;
-  readonly payload: Uint8Array;
+  /** Replaced by a copy when the caller waits no more. */
+  payload: Uint8Array;
   readonly headers: Headers | undefined;
 }
 

@@ -49,7 +49,7 @@ export class Outgoing implements OutgoingMessage {
 
   /** The caller waits no more, but the message is still to be sent: from here on its bytes are its own. */
   keep(): void {
-    this.payload = this.payload.slice();
+    this.payload = new Uint8Array(this.payload);
   }
 
   /** Ends the wait with an error. */
@@ -73,7 +73,7 @@ export function batchOf(
     const message = messages[index] as Outgoing;
     // Such a long one stays in the connection by reference, perhaps longer than the caller waits.
     const isLent = message.payload.length >= referencedPayloadBytes && message.encoding === undefined;
-    payloads[index] = isLent ? message.payload.slice() : message.payload;
+    payloads[index] = isLent ? new Uint8Array(message.payload) : message.payload;
     if (message.headers !== undefined) {
       headers ??= [];
       headers.push({ index, headers: message.headers });

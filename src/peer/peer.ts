@@ -158,9 +158,9 @@ export class Peer implements AsyncDisposable {
     try {
       if (options?.signal?.aborted) throw abortedBefore(options.signal);
       const session = this.running();
-      if (!session.outbox.knows(topic)) this.checkForeign(topic);
+      if (topic === this.options.topic || !session.outbox.knows(topic)) this.checkForeign(topic);
       const message = this.checkMessage(payload, options);
-      return this.receipt(session.outbox.sendTo(topic, message), options?.signal);
+      return this.receipt(session.outbox.sendTo(topic, message), message, options?.signal);
     } catch (error) {
       return Promise.reject(error);
     }
@@ -176,7 +176,7 @@ export class Peer implements AsyncDisposable {
       sent.map(async ({ peer, ticket }) => {
         if (!("promise" in ticket)) return { peer, error: ticket };
         try {
-          return await this.receipt(ticket, options?.signal);
+          return await this.receipt(ticket, message, options?.signal);
         } catch (error) {
           return { peer, error: asHawserError(error) };
         }
@@ -342,7 +342,7 @@ export class Peer implements AsyncDisposable {
     const session = this.session;
     if (session === undefined) throw notRunning(this.name);
     const message = this.checkMessage(payload, options);
-    return await this.receipt(session.outbox.sendToPeer(senderName, sourceTopic, message), options?.signal);
+    return await this.receipt(session.outbox.sendToPeer(senderName, sourceTopic, message), message, options?.signal);
   };
 
   private running(): PeerSession {
@@ -383,19 +383,21 @@ export class Peer implements AsyncDisposable {
   }
 
   /** The promise of a send, ended early by the caller's signal. */
-  private receipt(sent: Outgoing | Promise<Outgoing>, signal: AbortSignal | undefined): Promise<Receipt> {
+  private receipt(
+    sent: Outgoing | Promise<Outgoing>,
+    message: CheckedMessage,
+    signal: AbortSignal | undefined,
+  ): Promise<Receipt> {
     if (signal === undefined) return "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
     const promise = "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
     // A caller that waits no more may use its buffer again.
-    return abortable(
-      promise,
-      signal,
-      () =>
-        void Promise.resolve(sent).then(
-          (message) => message.keep(),
-          () => undefined,
-        ),
-    );
+    return abortable(promise, signal, () => {
+      if ("promise" in sent) sent.keep();
+      else {
+        message.payload = new Uint8Array(message.payload);
+        void sent.then((outgoing) => outgoing.keep()).catch(() => undefined);
+      }
+    });
   }
 
   /** The running peer's store, or one opened for this. */

@@ -52,6 +52,8 @@ export class SendPacking {
     const { payload } = message;
     if (payload.length <= this.context.settings.compressThresholdBytes) return;
     const packed = await compress(payload, "gzip");
+    // Its caller went meanwhile, and may have written over what was read: once more, from the copy.
+    if (message.payload !== payload) return await this.pack(message);
     if (packed.length >= payload.length) return;
     message.payload = packed;
     message.encoding = { compression: "gzip", uncompressedBytes: payload.length };

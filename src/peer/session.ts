@@ -40,6 +40,7 @@ export class PeerSession {
   publishedAddress = "";
   private stopping: Promise<void> | undefined;
   private lost = false;
+  private over = false;
   /** After the move to another database server nothing is stored before keys and cursors are read there. */
   private isBeginningAgain = false;
   private again: NodeJS.Timeout | undefined;
@@ -200,6 +201,7 @@ export class PeerSession {
 
   /** Hears of nothing any more. */
   private forget(): void {
+    this.over = true;
     clearTimeout(this.again);
     for (const stop of this.unlisten) stop();
     for (const duty of this.duties) duty.stop();
@@ -225,7 +227,11 @@ export class PeerSession {
         const other = listeners.find(({ addr }) => addr === this.publishedAddress);
         if (other !== undefined) {
           logger.error({ topic, address: other.addr, peer: other.name }, "another peer publishes this peer's address");
-        } else await this.register();
+        } else {
+          await this.register();
+          // Stopped meanwhile: the phone book may have been left before.
+          if (this.ended) await this.store.unregister(this.lease, { keepDurable: true });
+        }
       }
     } catch (error) {
       if (!this.ended) logger.warn({ err: error, topics }, "could not enter the phone book again");
@@ -297,7 +303,8 @@ export class PeerSession {
   }
 
   private nameLost(cause: string): void {
-    if (this.lost) return;
+    // What is left of an ended session says nothing of the one that runs now.
+    if (this.lost || this.over) return;
     this.lost = true;
     this.outbox.fence();
     const { options, status, onLost, logger } = this.session;

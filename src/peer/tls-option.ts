@@ -31,7 +31,7 @@ export function tellOfReloads(credentials: TlsCredentials, status: StatusEmitter
       logger.info({ validUntil: new Date(validUntil) }, "read the certificate, key and authorities of TLS again");
     },
     onReloadFailed: (error) => {
-      const message = `the files of TLS changed and cannot be used; what was read before stays in use: ${error.message}`;
+      const message = `the files of TLS cannot be used; what was read before stays in use: ${error.message}`;
       logger.warn({ err: error }, message);
       status.tell({ kind: "tls_reload_failed", message, error });
     },

@@ -7,13 +7,14 @@ import { systemClock } from "./clock.js";
 import { connectionSettings } from "./connection-settings.js";
 import { Database } from "./database.js";
 import { silentLogger } from "./logger.js";
+import { explainRefusal } from "./missing-rights.js";
 
 /**
  * Runs `work` with one connection to a database that has the schema.
  *
  * @param databaseUrl a connection URI; without it the PG* variables say where
- * @throws StoreError `store_failed` if Postgres cannot be reached within `databaseConnectTimeoutMs`, if the role may not
- * read the schema; `schema_missing` if the database has none
+ * @throws StoreError `store_failed` if Postgres cannot be reached within `databaseConnectTimeoutMs`, or if the role may not
+ * use the schema, saying what gives it the right; `schema_missing` if the database has none
  */
 export async function withCommandDatabase<T>(
   databaseUrl: string | undefined,
@@ -26,10 +27,7 @@ export async function withCommandDatabase<T>(
     pooled: false,
   });
   try {
-    const [schema] = await database.query<{ name: string; exists: boolean }>("look for the schema hawser", {
-      text: "SELECT current_database() AS name, to_regclass($1) IS NOT NULL AS exists",
-      values: [tables.migration],
-    });
+    const schema = await lookFor(database);
     if (schema?.exists !== true) {
       throw new StoreError(
         "schema_missing",
@@ -39,5 +37,19 @@ export async function withCommandDatabase<T>(
     return await work(database);
   } finally {
     await database.close();
+  }
+}
+
+async function lookFor(database: Database): Promise<{ readonly name: string; readonly exists: boolean } | undefined> {
+  const action = "look for the schema hawser";
+  try {
+    const [schema] = await database.query<{ name: string; exists: boolean }>(action, {
+      text: "SELECT current_database() AS name, to_regclass($1) IS NOT NULL AS exists",
+      values: [tables.migration],
+    });
+    return schema;
+  } catch (cause) {
+    const asked = { query: async (text: string) => ({ rows: await database.query(action, { text }) }) };
+    throw await explainRefusal(asked, action, cause);
   }
 }

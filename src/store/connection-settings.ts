@@ -6,10 +6,10 @@
  * encrypts and trusts any certificate; every other mode encrypts and verifies certificate and host name. `verify-ca`
  * with an `sslrootcert` verifies the certificate alone. There is no mode that falls back to plain text.
  */
-import { readFileSync } from "node:fs";
 import pg from "pg";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
+import { readSmallFileSync } from "../files/index.js";
 
 const tlsParameters = ["sslmode", "sslrootcert", "sslcert", "sslkey", "sslnegotiation"] as const;
 type TlsParameter = (typeof tlsParameters)[number];
@@ -96,7 +96,7 @@ function tlsOptions(parameters: ReadonlyMap<TlsParameter, string>): NonNullable<
 
 function certificateFile(parameter: string, path: string): string {
   try {
-    return readFileSync(path, "utf8");
+    return readSmallFileSync(path, protocolConstants.tlsFileMaxBytes).toString("utf8");
   } catch (cause) {
     throw new StoreError("invalid_argument", `${parameter} ${path} cannot be read: ${(cause as Error).message}`, {
       cause,

@@ -62,6 +62,8 @@ export interface CursorCommits {
    * @returns how many starts that makes
    */
   countAttempt(lease: WriterName, connectionKey: number): Promise<number | "fenced">;
+  /** Takes a counted start back: the process ends in good order, and the message was not finished. */
+  takeBackAttempt(lease: WriterName, connectionKey: number): Promise<void>;
 }
 
 const attempt = columnsOf<ConnMessNumberRow>()("connection_key", "attempts");
@@ -69,6 +71,8 @@ const attempt = columnsOf<ConnMessNumberRow>()("connection_key", "attempts");
 const sql = {
   countAttempt: `INSERT INTO ${tables.connMessNumber} AS c (${attempt.sql()}) VALUES ($1, 1)
                  ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts + 1 RETURNING attempts`,
+  takeBackAttempt: `UPDATE ${tables.connMessNumber} SET attempts = attempts - 1
+                     WHERE connection_key = $1 AND attempts > 0`,
 } as const;
 
 /** A dead letter as `hawser.commit_cursors` reads it. */
@@ -94,6 +98,11 @@ export function cursorCommits(database: Database): CursorCommits {
         const { rows } = await transaction.query<typeof attempt.row>(sql.countAttempt, [connectionKey]);
         if (rows[0] === undefined) throw new StoreError("internal", `could not ${action}: no row came back`);
         return rows[0].attempts;
+      });
+    },
+    async takeBackAttempt(lease, connectionKey) {
+      await database.fenced(`take back an attempt of channel ${connectionKey}`, lease, async (transaction) => {
+        await transaction.query(sql.takeBackAttempt, [connectionKey]);
       });
     },
   };

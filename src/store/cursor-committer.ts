@@ -139,6 +139,11 @@ export class CursorCommitter {
     }
     this.#failures = 0;
     this.#state = "waiting";
+    if (this.#ended) {
+      // Closed meanwhile: its channels may be others' by now.
+      this.#rest();
+      return;
+    }
     if (result === "fenced") {
       this.#end();
       return;

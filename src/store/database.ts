@@ -30,6 +30,10 @@ const settingsSql = Object.entries({
   tcp_keepalives_count: sessionKeepaliveProbes,
 })
   .map(([name, value]) => `SET ${name} = ${value}`)
+  // Some platforms lack it: a backend in a long statement of a handler that was given up notices that its client is gone.
+  .concat(
+    `DO $$ BEGIN SET client_connection_check_interval = ${sessionKeepaliveMs}; EXCEPTION WHEN OTHERS THEN NULL; END $$`,
+  )
   .join("; ");
 
 /** Takes away what statements of the user may have left in a session; prepared statements are the driver's. */
@@ -135,16 +139,31 @@ export class Database {
   }
 
   /**
-   * Runs `work`, with statements of the user in it, in a transaction: it may take any time, and what it leaves behind in
-   * the session does not reach others.
+   * Runs `work`, with statements of the user in it, in a transaction: what is called through `unlimited` may take any
+   * time, and what it leaves behind in the session does not reach others.
    *
    * @throws StoreError as {@link query}, with what `work` threw as its cause
    */
-  async foreignTransaction<T>(action: string, work: (transaction: Transaction) => Promise<T>): Promise<T> {
-    return this.#withClient(action, (client) => inTransaction(client, work), {
-      limitMs: Infinity,
-      cleanUp: `${cleanSql}; ${this.#settingsSql}`,
-    });
+  async foreignTransaction<T>(
+    action: string,
+    work: (transaction: Transaction, unlimited: <R>(part: () => Promise<R>) => Promise<R>) => Promise<T>,
+  ): Promise<T> {
+    const cleanUp = `${cleanSql}; ${this.#settingsSql}`;
+    return this.#withClient(
+      action,
+      (client, limit) =>
+        inTransaction(client, (transaction) =>
+          work(transaction, async (part) => {
+            limit.pause();
+            try {
+              return await part();
+            } finally {
+              limit.resume();
+            }
+          }),
+        ),
+      cleanUp,
+    );
   }
 
   /** Ends all connections; statements under way are finished first. */
@@ -157,14 +176,15 @@ export class Database {
   }
 
   /**
-   * @param options.limitMs when the connection is given up, because the server cannot be heard any more; its own
-   * timeout comes before
-   * @param options.cleanUp what makes the session as new again
+   * The connection is given up when `work` takes longer than `answerLimitMs`, not counting pauses: the server cannot be
+   * heard any more, or its own timeout would have come before.
+   *
+   * @param cleanUp what makes the session as new again
    */
   async #withClient<T>(
     action: string,
-    work: (client: pg.PoolClient) => Promise<T>,
-    { limitMs = answerLimitMs, cleanUp }: { readonly limitMs?: number; readonly cleanUp?: string } = {},
+    work: (client: pg.PoolClient, limit: { pause(): void; resume(): void }) => Promise<T>,
+    cleanUp?: string,
   ): Promise<T> {
     let client: pg.PoolClient;
     try {
@@ -179,9 +199,15 @@ export class Database {
     };
     client.on("error", onError);
     const giveUp = (): void => void client.end();
-    const cancelTimer = limitMs === Infinity ? undefined : this.#clock.setTimeout(giveUp, limitMs);
+    let cancelTimer = this.#clock.setTimeout(giveUp, answerLimitMs);
+    const limit = {
+      pause: () => cancelTimer(),
+      resume: () => {
+        cancelTimer = this.#clock.setTimeout(giveUp, answerLimitMs);
+      },
+    };
     try {
-      const result = await work(client);
+      const result = await work(client, limit);
       if (cleanUp !== undefined) await client.query(cleanUp).catch(onError);
       return result;
     } catch (error) {
@@ -189,7 +215,7 @@ export class Database {
       spoilt ||= cleanUp !== undefined || (notCommitted ? !error.rolledBack : spoilsConnection(error));
       throw notCommitted ? storeFailure(action, error.cause, "failed") : storeFailure(action, error, outcomeOf(error));
     } finally {
-      cancelTimer?.();
+      cancelTimer();
       client.removeListener("error", onError);
       client.release(spoilt);
     }

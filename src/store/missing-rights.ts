@@ -1,7 +1,6 @@
 /**
  * From "permission denied" to what it means here and what to do.
  */
-import type pg from "pg";
 import { StoreError } from "../errors/index.js";
 import { isServerError, storeFailure } from "./store-failure.js";
 
@@ -21,17 +20,22 @@ interface Situation {
   readonly owner: string | null;
 }
 
+/** Who answers one more question: a connection, or a pool of them. */
+interface Asked {
+  query(text: string): Promise<{ readonly rows: readonly object[] }>;
+}
+
 /**
  * The error of a look at the schema, or of a migration, as the reader can use it: where a right is missing, which role
  * lacks it and what gives it.
  *
  * @returns `schema_missing` where the schema is not there or too old and the role may not make it; else `store_failed`
  */
-export async function explainRefusal(client: pg.ClientBase, action: string, cause: unknown): Promise<StoreError> {
+export async function explainRefusal(client: Asked, action: string, cause: unknown): Promise<StoreError> {
   const refusal = cause instanceof StoreError ? cause.cause : cause;
   if (!isServerError(refusal) || refusal.code !== insufficientPrivilege) return storeFailure(action, cause);
-  const { rows } = await client.query<Situation>(situationSql).catch(() => ({ rows: [] }));
-  const [situation] = rows;
+  const { rows } = await client.query(situationSql).catch(() => ({ rows: [] }));
+  const [situation] = rows as readonly Situation[];
   if (situation === undefined) return storeFailure(action, cause);
   const { role, database, exists, usable, owner } = situation;
   if (!exists) {

@@ -16,7 +16,10 @@ export interface AbsentListener {
 export interface Orphans {
   /** The absent listeners, by name. */
   absentListeners(): Promise<AbsentListener[]>;
-  /** The keys of a listener's channels with stored messages all of which are for these topics, in key order. */
+  /**
+   * The keys of a listener's channels with stored messages all of which are for these topics, in key order. A channel
+   * goes together with its retries, so those count as its own.
+   */
   channelsServedBy(listenerName: string, topics: readonly string[]): Promise<number[]>;
 }
 
@@ -38,7 +41,7 @@ const sql = {
      WHERE NOT ${leaseHeldSql("o.name")}
      ORDER BY o.name COLLATE "C"`,
   served: `
-    SELECT m.connection_key
+    SELECT coalesce(m.retry_of, m.connection_key) AS connection_key
       FROM ${tables.connKeyMap} AS m
       LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
       JOIN LATERAL (
@@ -46,9 +49,11 @@ const sql = {
           FROM ${tables.connMessage} AS s
           LEFT JOIN ${tables.topicKey} AS t ON t.k = s.topic_key
          WHERE s.connection_key = m.connection_key AND ${waiting}
-      ) AS w ON w.all_served
+      ) AS w ON w.all_served IS NOT NULL
      WHERE ${owner} = $1
-     ORDER BY m.connection_key`,
+     GROUP BY 1
+    HAVING bool_and(w.all_served)
+     ORDER BY 1`,
 } as const;
 
 /** The absent listeners of a database. */

@@ -63,3 +63,10 @@ function reasonOf(cause: unknown): string {
   const hint = isServerError(cause) && cause.hint ? ` (${cause.hint})` : "";
   return `${cause.message || cause.name}${hint}`;
 }
+
+/** True if the server refused a transaction, and would refuse the same again: nothing is committed. */
+export function isRefusedForGood(error: unknown): boolean {
+  if (!StoreError.is(error) || error.outcome !== undefined) return false;
+  const { cause } = error;
+  return isServerError(cause) && cause.code !== readOnly && !isTransient(cause);
+}

@@ -56,9 +56,13 @@ class Withdrawn extends Error {
   }
 }
 
+const placesOf = new WeakMap<Database, Places>();
+
 /** Transactions of a database. */
 export function transactional(database: Database): Transactional {
-  const places = new Places(() => database.poolSize - 1);
+  // Of the pool, not of its user: all peers of the process share it.
+  const places = placesOf.get(database) ?? new Places(() => database.poolSize - 1);
+  placesOf.set(database, places);
 
   const handle = async (
     transaction: Transaction,
@@ -89,15 +93,32 @@ export function transactional(database: Database): Transactional {
       throw new StoreError("invalid_argument", "transactional handlers need a poolSize of at least 2");
     }
     const thrown: { error?: unknown } = {};
-    const caught = (transaction: Transaction): Promise<void> =>
-      handler(transaction).catch(async (error: unknown) => {
+    let unlimited: (part: () => Promise<void>) => Promise<void> = (part) => part();
+    const caught = async (transaction: Transaction): Promise<void> => {
+      // Of no use after the handler's end: what still runs of it would write outside of the transaction.
+      let isLent = true;
+      const lent = new Proxy(transaction, {
+        get: (client, name) =>
+          isLent || name !== "query"
+            ? Reflect.get(client, name)
+            : () => Promise.reject(new Error("the handler has ended, and its transaction with it")),
+      });
+      try {
+        await unlimited(() => handler(lent));
+        isLent = false;
+      } catch (error) {
+        isLent = false;
         // What a handler throws because its connection is gone says nothing about the handler.
         if (HawserError.is(error) || (await answers(transaction))) thrown.error = error;
         throw error;
-      });
+      }
+    };
     await places.take();
     try {
-      return await database.foreignTransaction(action, (transaction) => work(transaction, caught));
+      return await database.foreignTransaction(action, (transaction, withoutLimit) => {
+        unlimited = withoutLimit;
+        return work(transaction, caught);
+      });
     } catch (error) {
       if ("error" in thrown) throw thrown.error;
       throw error;

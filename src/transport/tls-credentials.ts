@@ -3,22 +3,24 @@
  *
  * Files are read again from time to time and before each dial, whole: modification times say little where files are
  * renamed or symbolic links turned, as Kubernetes and cert-manager do. What is read is used only if it is complete and
- * belongs together; until then the old stays in use. Connections keep what they were made with.
+ * belongs together; until then the old stays in use. Connections keep what they were made with. Nobody waits long for a
+ * file system that does not answer: what was read before is good enough to go on with.
  */
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { TransportError } from "../errors/index.js";
-import type { Clock } from "./clock.js";
+import { readSmallFile, readSmallFileSync } from "../files/index.js";
+import { type Clock, systemClock } from "./clock.js";
 import { loadTlsMaterial, type NamedPem, type TlsMaterial, type TlsPem } from "./tls-material.js";
 import { checkTlsOptions, invalid, type PemSource, type TlsOptions } from "./tls-options.js";
+
+const { tlsFileMaxBytes, tlsReloadMs, tlsReloadWaitMs } = protocolConstants;
 
 /** Who hears of new certificates. */
 export interface TlsCredentialsListener {
   /** New connections are made with new material from now on. */
   onReloaded?(material: TlsMaterial): void;
-  /** The files changed and cannot be used; told once for each state they are in. The old material stays in use. */
+  /** The files cannot be used or read; told once for each state they are in. The old material stays in use. */
   onReloadFailed?(error: TransportError): void;
 }
 
@@ -37,7 +39,9 @@ export class TlsCredentials {
   private inUse: string;
   /** The state of the files, or why they could not be read, that was told last. */
   private failed: string | undefined;
-  private refreshing: Promise<void> | undefined;
+  private reading: Promise<void> | undefined;
+  /** The reading under way did not answer in time. */
+  private late = false;
 
   /**
    * Reads everything.
@@ -53,7 +57,7 @@ export class TlsCredentials {
       key: placeOf("tls.key", key),
       ca: ca === undefined ? undefined : placeOf("tls.ca", ca),
     };
-    const read = (place: PemPlace): NamedPem => named(place, (path) => readFileSync(path));
+    const read = (place: PemPlace): NamedPem => named(place, (path) => readSmallFileSync(path, tlsFileMaxBytes));
     const pem = this.pemOf(read(this.places.cert), read(this.places.key), this.places.ca && read(this.places.ca));
     this.material = loadTlsMaterial(pem, Date.now());
     this.inUse = fingerprint(pem);
@@ -70,12 +74,27 @@ export class TlsCredentials {
     return () => this.listeners.delete(listener);
   }
 
-  /** Reads the files again. Never rejects: what cannot be used is told to the listeners. */
-  refresh(): Promise<void> {
-    this.refreshing ??= this.readAgain().finally(() => {
-      this.refreshing = undefined;
+  /**
+   * Reads the files again, and resolves when that is done, or after `tlsReloadWaitMs`: the reading goes on then, and
+   * whoever comes before its end does not wait for it. Never rejects: what cannot be used is told to the listeners.
+   */
+  async refresh(): Promise<void> {
+    if (this.late) return;
+    this.reading ??= this.readAgain().finally(() => {
+      this.reading = undefined;
+      this.late = false;
     });
-    return this.refreshing;
+    const { reading } = this;
+    await new Promise<void>((resolve) => {
+      const cancel = systemClock.setTimeout(() => {
+        this.tellLate(reading);
+        resolve();
+      }, tlsReloadWaitMs);
+      void reading.then(() => {
+        cancel();
+        resolve();
+      });
+    });
   }
 
   /** Refreshes every `tlsReloadMs`. @returns what ends it */
@@ -87,7 +106,7 @@ export class TlsCredentials {
         void this.refresh().then(() => {
           if (!ended) again();
         });
-      }, protocolConstants.tlsReloadMs);
+      }, tlsReloadMs);
     };
     again();
     return () => {
@@ -102,20 +121,38 @@ export class TlsCredentials {
     if (places.every(({ path }) => path === undefined)) return;
     let state: string | undefined;
     try {
-      const [certPem, keyPem, caPem] = await Promise.all(places.map(readPlace));
+      // One after another: each that does not answer keeps one of the few threads that Node does such work with.
+      const pems: NamedPem[] = [];
+      for (const place of places) pems.push(await readPlace(place));
+      const [certPem, keyPem, caPem] = pems;
       const pem = this.pemOf(certPem!, keyPem!, caPem);
       state = fingerprint(pem);
       // What failed before is tried again all the same: it may be valid only now.
-      if (state === this.inUse) return;
-      this.material = loadTlsMaterial(pem, Date.now());
+      const material = state === this.inUse ? undefined : loadTlsMaterial(pem, Date.now());
+      this.failed = undefined;
+      if (material === undefined) return;
+      this.material = material;
       this.inUse = state;
       for (const listener of [...this.listeners]) listener.onReloaded?.(this.material);
     } catch (error) {
       const failure = error as TransportError;
-      if (this.failed === (state ?? failure.message)) return;
-      this.failed = state ?? failure.message;
-      for (const listener of [...this.listeners]) listener.onReloadFailed?.(failure);
+      this.tellFailed(failure, state ?? failure.message);
     }
+  }
+
+  private tellLate(reading: Promise<void>): void {
+    if (this.late || this.reading !== reading) return;
+    this.late = true;
+    const { cert, key, ca } = this.places;
+    const origins = [cert, key, ca].flatMap((place) => (place?.path === undefined ? [] : [place.origin]));
+    const message = `reading ${origins.join(", ")} has no answer after ${tlsReloadWaitMs} ms; check their file system`;
+    this.tellFailed(invalid(message), message);
+  }
+
+  private tellFailed(failure: TransportError, state: string): void {
+    if (this.failed === state) return;
+    this.failed = state;
+    for (const listener of [...this.listeners]) listener.onReloadFailed?.(failure);
   }
 
   private pemOf(cert: NamedPem, key: NamedPem, ca: NamedPem | undefined): TlsPem {
@@ -139,7 +176,7 @@ function named({ origin, path, pem }: PemPlace, read: (path: string) => Buffer):
 
 async function readPlace({ origin, path, pem }: PemPlace): Promise<NamedPem> {
   try {
-    return { origin, pem: pem ?? (await readFile(path!)) };
+    return { origin, pem: pem ?? (await readSmallFile(path!, tlsFileMaxBytes)) };
   } catch (cause) {
     throw unreadable(origin, cause);
   }

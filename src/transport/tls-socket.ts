@@ -74,7 +74,7 @@ export class TlsAcceptor {
 
   /** Begins TLS on a socket that has received its first bytes and put them back. */
   accept(socket: Socket, events: AcceptTlsEvents): void {
-    // The server's events tell of another object than this socket; what both have is the dialler's address.
+    // The server's events tell of another object than this socket; what both have is the two addresses.
     const key = keyOf(socket);
     this.underWay.set(key, events);
     socket.once("close", () => {
@@ -98,8 +98,9 @@ export class TlsAcceptor {
   }
 }
 
-function keyOf({ remoteAddress, remotePort }: Socket): string {
-  return `${remoteAddress} ${remotePort}`;
+/** The dialler's address alone does not do: it may dial two addresses of this machine from one port. */
+function keyOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): string {
+  return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
 }
 
 function clientFault(socket: TLSSocket): TransportError | undefined {

@@ -58,3 +58,34 @@ it("rejects at once with aborted for a signal that was aborted before", async ()
   await failure("aborted", a.sendTo("b", "x", { signal: AbortSignal.abort() }));
   expect(await a.sendAll("b", "x", { signal: AbortSignal.abort() })).toMatchObject([{ error: { code: "aborted" } }]);
 });
+
+it("leaves the caller its buffer, wherever the message was at that moment", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1", { compressThresholdBytes: 1_000_000 });
+  const b = await world.started("b-1");
+  // The topic is being looked up.
+  const early = Buffer.from("good");
+  const stop = new AbortController();
+  const lookedUp = a.sendTo("b", early, { signal: stop.signal });
+  stop.abort();
+  await failure("aborted", lookedUp);
+  early.fill("X");
+  await b.received.length(1);
+  // Sent all the same, to every listener.
+  const toAll = Buffer.from("fine");
+  await a.sendAll("b", toAll, { signal: AbortSignal.abort() });
+  toAll.fill("X");
+  await b.received.length(2);
+  expect(b.texts).toEqual(["good", "fine"]);
+  // It is being compressed, in another thread.
+  const long = Buffer.alloc(8 << 20, "abcdefg");
+  const hurry = new AbortController();
+  const compressed = a.sendTo("b", long, { signal: hurry.signal });
+  await new Promise((resolve) => setImmediate(resolve));
+  hurry.abort();
+  await failure("aborted", compressed);
+  const expected = long.toString();
+  long.fill(0);
+  await b.received.length(3);
+  expect(b.texts[2] === expected).toBe(true);
+});

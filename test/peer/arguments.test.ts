@@ -2,6 +2,7 @@
  * Arguments that break a rule: refused before anything happens, with the value, the rule and the remedy.
  */
 import { describe, expect, it } from "vitest";
+import { peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
 import { Peer, type PeerOptions } from "../../src/peer/index.js";
 import { failure } from "./support/errors.js";
 import { peerWorld, type TestPeer } from "./support/world.js";
@@ -93,6 +94,26 @@ describe("the constructor refuses", () => {
       /must be/,
       /; (Use|Give)/,
     ]);
+  });
+  const unknown: [given: string, said: RegExp][] = [
+    ["transactionl", /^"transactionl" is no option of a Peer; did you mean transactional\?$/],
+    ["MaxAttempt", /did you mean maxAttempts\?$/],
+    ["database_url", /did you mean databaseUrl\?$/],
+    ["tlss", /did you mean tls\?$/],
+    ["colour", /^"colour" is no option of a Peer; the options are name, topic, listen, .*concurrency, .*durable/],
+    ["toString", /^"toString" is no option/],
+    ["x".repeat(500), /the options are name/],
+  ];
+  it.each(unknown)("the option %s, which there is not", async (given, said) => {
+    for (const value of [true, undefined]) {
+      const error = await failure("invalid_argument", () => new Peer({ ...valid, [given]: value }));
+      expect(error.message).toMatch(said);
+    }
+  });
+  it("no option that there is and that is undefined", () => {
+    const names = [...Object.keys(peerSettingsDefaults), "sessionUrl", "advertise", "tls", "logger"];
+    const left = Object.fromEntries(names.map((name) => [name, undefined]));
+    expect(new Peer({ ...left, ...valid }).name).toBe("a-1");
   });
   it("a source topic that is reserved, with internal_topic", async () => {
     await failure("internal_topic", () => new Peer({ ...valid, topic: "__#internal_channel" }));

@@ -96,3 +96,16 @@ it("counts the uncompressed length against the listener's limit", async () => {
   await expect(a.sendTo("b", Buffer.alloc(5_001))).rejects.toMatchObject({ code: "invalid_argument" });
   expect((await a.sendTo("b", Buffer.alloc(5_000))).outcome).toBe("delivered");
 });
+
+it("handles a stored message that is longer than the listener takes over the wire since its restart", async () => {
+  await using world = await peerWorld();
+  const a = await world.started("a-1", { compressThresholdBytes: threshold });
+  const b = await world.started("b-1");
+  await a.sendTo("b", "hello");
+  await b.stop();
+  const text = "z".repeat(100_000);
+  await a.sendTo("b", text);
+  const again = await world.started("b-1", { maxMessageBytes: 50_000 });
+  await again.received.length(1);
+  expect(again.texts[0] === text).toBe(true);
+});

@@ -152,3 +152,15 @@ it("is delivered or stored when the handler awaits it while its peer stops", asy
   expect(a.texts).toEqual(["while stopping", "again"]);
   expect(b.texts).toEqual(["x"]);
 });
+
+it("a reply to oneself makes the own topic no topic to send to", async () => {
+  await using world = await peerWorld();
+  const a = world.peer("a-1");
+  await a.subscribe("q");
+  await a.record(async (message) => {
+    if (message.to === "q") await message.reply("answer");
+  });
+  await a.sendTo("q", "question");
+  await a.received.find(({ text }) => text === "answer");
+  await failure("self_topic", a.sendTo("a", "self"));
+});

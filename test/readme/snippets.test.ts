@@ -60,7 +60,7 @@ describe("the README's examples", () => {
       writeFileSync(file, programOf(snippet, hawser));
       const tsx = require.resolve("tsx");
       const program = startCommand(process.execPath, ["--import", tsx, file], {
-        env: { DATABASE_URL: database.url, NO_COLOR: "1", FORCE_COLOR: undefined },
+        env: { HAWSER_DATABASE_URL: database.url, NO_COLOR: "1", FORCE_COLOR: undefined },
       });
       const { status, stdout, stderr } = await program.ended;
       expect(stderr).toBe("");

@@ -101,7 +101,7 @@ function namesOf(line: string): string[] {
 }
 
 const preamble = `
-const databaseUrl = process.env.DATABASE_URL;
+const databaseUrl = process.env.HAWSER_DATABASE_URL;
 await using orders = new Peer({ name: "orders-1", topic: "orders", listen: "127.0.0.1:0", databaseUrl });
 await orders.run(() => undefined);
 await using peer = new Peer({ name: "billing-1", topic: "billing", listen: "127.0.0.1:0", databaseUrl });

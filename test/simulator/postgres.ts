@@ -173,7 +173,11 @@ export class ModelPostgres {
             this.world.checkTaking(name, session);
             this.newestEpochs.set(name, epoch);
             this.epochs.set(name, epoch);
-            return () => (old === undefined ? this.epochs.delete(name) : this.epochs.set(name, old));
+            return () => {
+              if (old === undefined) this.epochs.delete(name);
+              else this.epochs.set(name, old);
+              this.world.epochLost(name, epoch);
+            };
           },
         };
       },

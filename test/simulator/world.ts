@@ -266,6 +266,13 @@ export class World {
     return record;
   }
 
+  /** A failover has lost a name's taking: what was begun of it, uncommitted, orders nothing any more. */
+  epochLost(name: string, epoch: number): void {
+    for (const { key, from } of this.channels) {
+      if (from === name && this.firstHandled.get(key)?.epoch === epoch) this.firstHandled.delete(key);
+    }
+  }
+
   /** A process that holds its name, and the channel. */
   private holds(process: PeerProcess, key: number): boolean {
     return this.holdsName(process) && this.ownerOf(key) === process.name;

@@ -252,7 +252,7 @@ describe("channels that are handed over", () => {
     });
     // And the database refuses it, too.
     const direct = w.operator.query("SELECT FROM hawser.reassign_channels($1, $2, false, true, NULL)", [from, name]);
-    await expect(direct).rejects.toMatchObject({ code: "23514" });
+    await expect(direct).rejects.toMatchObject({ code: "22023" });
     expect(await ownerOf(channel)).toBe(from);
   });
 

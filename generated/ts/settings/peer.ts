@@ -617,6 +617,18 @@ export const protocolConstants = {
    * Value: 5000 ms.
    */
   tlsReloadMs: 5000,
+  /**
+   * How long dialling and listening wait for these files; after it they go on with what was read before.
+   *
+   * Value: 500 ms.
+   */
+  tlsReloadWaitMs: 500,
+  /**
+   * The greatest file of certificates or a key that is read, also one for the connection to Postgres.
+   *
+   * Value: 1048576 bytes.
+   */
+  tlsFileMaxBytes: 1048576,
 } as const;
 
 /** Store constants. What the store fixes. */

@@ -1,0 +1,4 @@
+/**
+ * Files that users name.
+ */
+export { readSmallFile, readSmallFileSync } from "./small-file.js";

@@ -1,0 +1,60 @@
+/**
+ * Reading a file that a user names, and that is meant to be small: a certificate, a key.
+ */
+import { closeSync, constants, fstatSync, openSync, readSync, type Stats } from "node:fs";
+import { open } from "node:fs/promises";
+
+/** Opening a pipe that nobody writes to would wait for ever otherwise; for an ordinary file it changes nothing. */
+const flags = constants.O_RDONLY | constants.O_NONBLOCK;
+
+/**
+ * The content of a regular file, also behind symbolic links.
+ *
+ * @param maxBytes the most that is read, and kept in memory
+ * @throws Error if it cannot be opened or read, is a device, a pipe or a directory, or has more than `maxBytes`
+ */
+export function readSmallFileSync(path: string, maxBytes: number): Buffer {
+  const descriptor = openSync(path, flags);
+  try {
+    const buffer = bufferFor(fstatSync(descriptor), maxBytes);
+    let length = 0;
+    for (let read = -1; read !== 0 && length < buffer.length; length += read) {
+      read = readSync(descriptor, buffer, length, buffer.length - length, null);
+    }
+    return withinLimit(buffer.subarray(0, length), maxBytes);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+/** The same without waiting for the disk. @throws Error (as a rejection) as {@link readSmallFileSync} */
+export async function readSmallFile(path: string, maxBytes: number): Promise<Buffer> {
+  const handle = await open(path, flags);
+  try {
+    const buffer = bufferFor(await handle.stat(), maxBytes);
+    let length = 0;
+    for (let read = -1; read !== 0 && length < buffer.length; length += read) {
+      read = (await handle.read(buffer, length, buffer.length - length, null)).bytesRead;
+    }
+    return withinLimit(buffer.subarray(0, length), maxBytes);
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Room for what the file may have and one byte more: its size may have changed meanwhile, or say nothing. */
+function bufferFor(stat: Stats, maxBytes: number): Buffer {
+  if (!stat.isFile()) throw new Error("it is not a regular file but a device, a pipe or a directory");
+  if (stat.size > maxBytes) throw tooLong(maxBytes);
+  return Buffer.allocUnsafe(maxBytes + 1);
+}
+
+function withinLimit(bytes: Buffer, maxBytes: number): Buffer {
+  if (bytes.length > maxBytes) throw tooLong(maxBytes);
+  // A copy: what is kept must not keep the room for the greatest file.
+  return Buffer.from(bytes);
+}
+
+function tooLong(maxBytes: number): Error {
+  return new Error(`it has more than ${maxBytes} bytes, the most that is read of such a file`);
+}
