@@ -2,7 +2,7 @@
  * Which database a command works on: the same option for all of them.
  */
 import type { ArgsDef } from "citty";
-import { CliError } from "../errors/index.js";
+import { CliError, HawserError } from "../errors/index.js";
 
 /** Spread it into a command's `args`. */
 export const databaseOption = {
@@ -29,4 +29,22 @@ export function databaseUrlOf(args: { readonly "database-url"?: string | undefin
     );
   }
   return url ?? (process.env["HAWSER_DATABASE_URL"] || undefined);
+}
+
+/** Errors that a database other than the one that was meant would explain. */
+const ofTheDatabase: ReadonlySet<string> = new Set(["store_failed", "startup_failed", "schema_missing"]);
+
+/**
+ * The error of a command; where it is about the database, and nobody had said which, it says where that was looked for.
+ *
+ * @param definition the command's arguments
+ * @param rawArgs as they were given
+ */
+export function namingDefaults(error: unknown, definition: ArgsDef, rawArgs: readonly string[]): unknown {
+  if (!HawserError.is(error) || !ofTheDatabase.has(error.code) || !("database-url" in definition)) return error;
+  const given = rawArgs.some((argument) => /^--database-url(=|$)/.test(argument));
+  if (given || process.env["HAWSER_DATABASE_URL"]) return error;
+  const { code, message, outcome } = error;
+  const why = "no --database-url and no HAWSER_DATABASE_URL were given: libpq's defaults were used";
+  return new CliError(code, `${message}; ${why}`, { cause: error, ...(outcome !== undefined && { outcome }) });
 }

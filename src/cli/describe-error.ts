@@ -3,6 +3,11 @@ import { HawserError } from "../errors/index.js";
 import { withoutPasswords } from "./conceal.js";
 import { printableLines } from "./printable.js";
 
+/** How a message goes on when it has a remedy of its own: after a semicolon, in a further sentence, as a statement. */
+const ownRemedy = /[;.] |: (?:run `|GRANT )/;
+/** Remedies of the error table that send the reader to the message, or tell programs what to do. */
+const pointsElsewhere = /^(?:The message|Read the cause|Nothing)|\brun\(\)|stop\(\)/;
+
 /**
  * An error as a person wants to read it: what happened, its causes, its code. A defect of ours shows its stack. Nothing in
  * it that a terminal obeys, and no password of a URL.
@@ -17,6 +22,9 @@ export function describeError(error: unknown): string {
     const text = shown(cause.message.trim());
     // Messages often quote their cause; saying it twice helps nobody.
     if (text !== "" && !lines.some((line) => line.includes(text))) lines.push(`  because: ${text}`);
+  }
+  if (!ownRemedy.test(error.message) && !pointsElsewhere.test(error.entry.remedy)) {
+    lines.push(`  what to do: ${error.entry.remedy}`);
   }
   return lines.join("\n");
 }

@@ -7,6 +7,7 @@ import { version } from "../peer/version.js";
 import { checkArguments, didYouMean, seeHelp } from "./check-arguments.js";
 import { commands, plannedCommands } from "./commands.js";
 import { whereUrlsBelong } from "./conceal.js";
+import { namingDefaults } from "./database-option.js";
 import { describeError } from "./describe-error.js";
 import { commandHelp, overview, print } from "./help.js";
 
@@ -52,6 +53,11 @@ async function dispatch(args: readonly string[]): Promise<void> {
   // Everything after `--` is an argument, also if it looks like a flag.
   const flags = rest.slice(0, rest.includes("--") ? rest.indexOf("--") : undefined);
   if (flags.includes("--help") || flags.includes("-h")) return print(process.stdout, await commandHelp(command));
-  checkArguments(name, (command.args ?? {}) as ArgsDef, rest);
-  await runCommand(command, { rawArgs: rest });
+  const definition = (command.args ?? {}) as ArgsDef;
+  checkArguments(name, definition, rest);
+  try {
+    await runCommand(command, { rawArgs: rest });
+  } catch (error) {
+    throw namingDefaults(error, definition, rest);
+  }
 }

@@ -128,6 +128,12 @@ async function messageOf(payload: string | undefined, base64: boolean): Promise<
   const input = standardInput();
   if (input.isTTY) print(process.stderr, "Type the message; Ctrl-D on a line of its own ends it.");
   const bytes = await allBytes(input, protocolConstants.maxStoredMessageBytes);
+  if (bytes.length === 0) {
+    throw new CliError(
+      "invalid_argument",
+      "standard input was empty, and a message has at least one byte; give the message as an argument or by a pipe",
+    );
+  }
   if (!base64) return bytes;
   return decodeBase64(Buffer.from(bytes).toString("latin1"));
 }

@@ -37,7 +37,10 @@ export interface Message {
    */
   readonly payload: Uint8Array;
   readonly headers: Headers;
-  /** 1 for the first attempt; more after the handler failed, or the process ended in the middle of it. */
+  /**
+   * At least how many times it was begun, this time included: 1 for the first attempt, more after the handler failed or
+   * the process ended in the middle of it. Starts from before the first unclean exit are not counted.
+   */
   readonly attempt: number;
   readonly delivery: "at-least-once" | "at-most-once";
   /**

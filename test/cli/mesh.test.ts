@@ -177,6 +177,17 @@ describe("the commands that look at the mesh", () => {
     expect(unknown.stderr).toContain('`hawser secret` cannot "show". It can list, rotate, retire.');
   });
 
+  it("print nothing that a terminal obeys, whatever names others have chosen", async () => {
+    const name = "a\u202eb\u200ec\u2028d";
+    await world.query("INSERT INTO hawser.peers (name, epoch) VALUES ($1, 1)", [name]);
+    const lines = await text("peers", "--json");
+    expect(lines.stdout).toContain('"a\\u202eb\\u200ec\\u2028d"');
+    expect(jsonLines(lines.stdout)).toMatchObject([{ name }]);
+    expect((await text("peers")).stdout).toContain("a\\u202eb\\u200ec\\u2028d");
+    const unknown = await hawser(["reassign", `${name}!`, "heir-1"], { databaseUrl: world.url });
+    expect(unknown.stderr).toContain('there was never a peer "a\\u202eb\\u200ec\\u2028d!"');
+  });
+
   it("end in good order when their reader leaves", async () => {
     await world.query(
       "INSERT INTO hawser.peers (name, epoch) SELECT 'peer-' || n, 1 FROM generate_series(1, 5000) AS n",

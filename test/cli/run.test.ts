@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { commands, plannedCommands } from "../../src/cli/commands.js";
 import { projectDirectory, startCommand, startProgram } from "../support/program.js";
@@ -64,11 +64,45 @@ describe("hawser", () => {
     [["dev", "--json=yes"], "`hawser dev`: Option '--json' does not take an argument."],
     [["dev", "now"], '`hawser dev` takes no arguments beside its flags, and "now" is one more.'],
     [["dev", "--", "--help"], '"--help" is one more.'],
+    [
+      ["dead", "discard", "5", "--topic", "--all"],
+      "`hawser dead`: Option '--topic' argument is ambiguous. Its flags are ",
+    ],
+    [["dev", "\u001b]0;x\u0007\u009b2J\u202e"], '"\\u001b]0;x\\u0007\\u009b2J\\u202e" is one more.'],
   ])("refuses %j, naming what is wrong and where to look", async (args, message) => {
     const { status, stdout, stderr } = await hawser(...args);
     expect({ status, stdout }).toEqual({ status: 64, stdout: "" });
     expect(stderr).toContain(message);
-    expect(stderr).toMatch(/See `hawser (dev |send )?--help`\. \[invalid_argument\]\n$/);
+    expect(stderr.split("\n")).toHaveLength(2);
+    expect(stderr).toMatch(/See `hawser (dev |send |dead )?--help`\. \[invalid_argument\]\n$/);
+  });
+
+  it.each([
+    [[], "--database-url"],
+    [["init"], "--database-url"],
+    [["secret"], "--database-url"],
+    [["dead"], "--database-url"],
+    [["listen"], "***@db.internal/x"],
+    [["dead", "list", "--before"], "***@db.internal/x"],
+    [["dead", "list"], "***@db.internal/x"],
+    [["send", "orders", "one", "--header"], "***@db.internal/x"],
+    [["listen", "orders", "--count"], "***@db.internal/x"],
+  ])(
+    "does not say the password of a database URL that is given in the place of something else: %j",
+    async (args, hint) => {
+      const { status, stdout, stderr } = await hawser(...args, `postgres://u:ge@h:e im@db.internal/x`);
+      expect({ status, stdout }).toEqual({ status: 64, stdout: "" });
+      expect(stderr).toContain("postgres://***@db.internal/x");
+      expect(stderr).toContain(hint);
+      expect(stderr).not.toMatch(/e im|u:/);
+    },
+  );
+
+  it.runIf(existsSync("/dev/full"))("says once that the disk is full", async () => {
+    const script = '"$@" >/dev/full; echo "status $?" >&2';
+    const command = [process.execPath, "--import", "tsx", "src/cli/main.ts", "--help"];
+    const { stderr } = await startCommand("sh", ["-c", script, "sh", ...command]).ended;
+    expect(stderr).toMatch(/^hawser: could not write what was to be printed: ENOSPC.* \[output_failed\]\nstatus 74\n$/);
   });
 
   it("says of a command that is not built yet that it is not, whatever its arguments", async () => {

@@ -22,6 +22,19 @@ describe("hawser send", () => {
   });
   afterEach(() => world[Symbol.asyncDispose]());
 
+  it.each([[[]], [["--lines"]]])("takes no directory for an empty input, %j", async (flags) => {
+    const command = [process.execPath, "--import", "tsx", "src/cli/main.ts", "send", "orders", ...flags];
+    const shell = startCommand("sh", ["-c", '"$@" </', "sh", ...command], {
+      cwd: projectDirectory,
+      env: { HAWSER_DATABASE_URL: world.url },
+    });
+    expect(await shell.ended).toMatchObject({
+      status: 64,
+      stdout: "",
+      stderr: "hawser: standard input is a directory; give a file or a pipe with the message [invalid_argument]\n",
+    });
+  });
+
   it("sends its argument, and prints the receipt for people or for programs", async () => {
     const orders = await world.started("orders-1");
     expect(await send(["orders", "20 m of rope"])).toEqual({

@@ -1,11 +1,12 @@
 /**
  * The package as a user gets it: packed, installed into an empty project, imported, type-checked and run.
  */
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { testDatabase } from "../support/database.js";
+import { projectDirectory } from "../support/program.js";
 import { manifest, pack, projectBin, run } from "./pack.js";
 
 /** What can be imported, as a user names it: `hawser`, `hawser/frames`, … */
@@ -72,6 +73,16 @@ it("holds what it should, and nothing else", () => {
     expect([...tops]).not.toContain(top);
   }
   expect(packed.filter((path) => /\.(test|spec)\.|(^|\/)test\//.test(path))).toEqual([]);
+});
+
+it("holds the pages that its README links to, but for the examples, which need a checkout", () => {
+  const readme = readFileSync(join(installed, "README.md"), "utf8");
+  const targets = [...readme.matchAll(/\]\(([^)#\s]+)[^)]*\)/g)].map(([, target]) => target!);
+  // One that the checkout does not have either is for test/readme to find.
+  const own = targets.filter((target) => !target.includes("://") && existsSync(join(projectDirectory, target)));
+  expect(own).toContain("docs/security.md");
+  const missing = own.filter((target) => !existsSync(join(installed, target)) && !target.startsWith("examples/"));
+  expect(missing).toEqual([]);
 });
 
 it.each(entryPoints)("%s imports", async (entryPoint) => {

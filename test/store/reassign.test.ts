@@ -241,10 +241,11 @@ describe("channels that are handed over", () => {
   });
 
   it.each([
-    ["", "must be 1 to 255 bytes"],
-    ["a:b", "must not contain ':'"],
-    ["__#retry#1", "which is reserved"],
-  ])("cannot go to %j", async (name, message) => {
+    ["", "must be 1 to 255 bytes", "23514"],
+    ["a:b", "must not contain ':'", "23514"],
+    ["a\u009bb", "control characters", "23514"],
+    ["__#retry#1", "which is reserved", "22023"],
+  ])("cannot go to %j", async (name, message, code) => {
     await free();
     await expect(w.store.reassign({ from, to: name })).rejects.toMatchObject({
       code: "invalid_argument",
@@ -252,9 +253,42 @@ describe("channels that are handed over", () => {
     });
     // And the database refuses it, too.
     const direct = w.operator.query("SELECT FROM hawser.reassign_channels($1, $2, false, true, NULL)", [from, name]);
-    await expect(direct).rejects.toMatchObject({ code: "22023" });
+    await expect(direct).rejects.toMatchObject({ code });
     expect(await ownerOf(channel)).toBe(from);
   });
+
+  it.each([
+    ["old", false],
+    ["new", false],
+    ["new", true],
+  ])(
+    "are not handed over where the %s listener is NULL (forced: %s), nor are their retry channels",
+    async (which, force) => {
+      const { rows } = await w.operator.query(
+        "SELECT connection_key AS key FROM hawser.connection_key('sender', 'source', $1)",
+        [`__#retry#${channel}`],
+      );
+      await w.operator.query("UPDATE hawser.conn_key_map SET owner = $1 WHERE connection_key = $2", [
+        from,
+        rows[0].key,
+      ]);
+      await free();
+      const direct = w.operator.query("SELECT FROM hawser.reassign_channels($1, $2, $3, true, NULL)", [
+        which === "old" ? null : from,
+        which === "new" ? null : to,
+        force,
+      ]);
+      await expect(direct).rejects.toMatchObject({
+        code: "22023",
+        message: expect.stringContaining(`the ${which} listener`),
+      });
+      const owners = await w.operator.query(
+        "SELECT owner FROM hawser.conn_key_map WHERE connection_key = ANY ($1) ORDER BY connection_key",
+        [[channel, rows[0].key]],
+      );
+      expect(owners.rows).toEqual([{ owner: null }, { owner: from }]);
+    },
+  );
 
   it("cannot go where they are", async () => {
     await free();

@@ -231,6 +231,13 @@ describe("the roles of a database", () => {
       expect(HawserError.is(error) && error.code).toBe("startup_failed");
       expect(error.message).toContain(`GRANT hawser_peer TO "${strangerLogin}"`);
     });
+
+    it("is told what to do by the commands that look at the mesh, too", async () => {
+      await expect(withCommandDatabase(as(strangerLogin, world.url), listPeers)).rejects.toMatchObject({
+        code: "store_failed",
+        message: expect.stringContaining(`GRANT hawser_peer TO "${strangerLogin}"`),
+      });
+    });
   });
 
   it("leaves nothing to everybody", async () => {

@@ -139,6 +139,8 @@ describe("TLS to Postgres", () => {
       ["sslmode=verify", /sslmode "verify" is unknown; use one of disable, no-verify/],
       ["sslmode=require&sslrootcert=/nowhere/root.pem", /sslrootcert \/nowhere\/root.pem cannot be read: ENOENT/],
       ["sslmode=require&sslkey=/nowhere/key.pem", /sslkey \/nowhere\/key.pem cannot be read/],
+      ["sslmode=require&sslcert=/dev/zero", /sslcert \/dev\/zero cannot be read: it is not a regular file/],
+      [`sslmode=require&sslkey=${directory}`, /sslkey .* cannot be read: it is not a regular file/],
     ] as const;
     for (const [query, message] of wrong) {
       expect(() => connectionSettings(`postgres://u:p@h/d?${query}`, {})).toThrow(message);

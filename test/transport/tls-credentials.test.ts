@@ -1,5 +1,7 @@
+import { execFileSync } from "node:child_process";
 import { generateKeyPairSync } from "node:crypto";
-import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { closeSync, constants, mkdirSync, openSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
@@ -14,7 +16,7 @@ const authority = new CertificateAuthority();
 const nextAuthority = new CertificateAuthority("The next authority");
 const local = ["localhost", "127.0.0.1"];
 const ours = authority.issue(local);
-const { tlsReloadMs } = protocolConstants;
+const { tlsReloadMs, tlsReloadWaitMs } = protocolConstants;
 
 describe("the option tls", () => {
   it.each<[string, Partial<Record<keyof TlsOptions | "certificate", unknown>>, RegExp]>([
@@ -26,6 +28,7 @@ describe("the option tls", () => {
     ["another verify", { verify: "none" }, /tls\.verify must be "full" or "ca"/],
     ["serverName with verify: ca", { verify: "ca", serverName: "a" }, /leave one of the two out/],
     ["a file that is missing", { cert: "/nowhere/tls.crt" }, /tls\.cert \/nowhere\/tls\.crt cannot be read: ENOENT/],
+    ["a device", { key: "/dev/zero" }, /tls\.key \/dev\/zero cannot be read: it is not a regular file/],
     ["a key for a certificate", { cert: ours.key }, /tls\.cert holds no certificate/],
     ["a certificate for a key", { key: ours.cert }, /tls\.key cannot be read as a private key/],
     ["a damaged certificate", { ca: ours.cert.replace(/\n.{8}/, "\nAAAAAAAA") }, /tls\.ca holds a damaged certificate/],
@@ -224,6 +227,64 @@ describe("certificates that are renewed", () => {
     expect(tls.current).not.toBe(before);
   });
 
+  it("that become unusable in the same way again are told of again", async () => {
+    const files = new Files();
+    const tls = files.credentials();
+    for (const next of [ours, nextAuthority.issue(local)]) {
+      rmSync(files.path("tls.key"));
+      for (let reading = 0; reading < 2; reading++) await tls.refresh();
+      expect(await files.told.next()).toMatchObject({ message: expect.stringContaining("ENOENT") });
+      files.write(next);
+      await tls.refresh();
+    }
+    expect(files.told.all.map((told) => (told === "reloaded" ? told : told.code))).toEqual([
+      "invalid_argument",
+      "invalid_argument",
+      "reloaded",
+    ]);
+  });
+
+  it("that have become pipes are told of, and the old stay in use", async () => {
+    const files = new Files();
+    const tls = files.credentials();
+    await using listener = await TestListener.start({
+      tls: new TlsCredentials({ ...ours, ca: authority.certificate }),
+    });
+    rmSync(files.path("tls.key"));
+    execFileSync("mkfifo", [files.path("tls.key")]);
+    (await dialTest(listener.address, { tls })).connection.destroy();
+    expect(await files.told.next()).toMatchObject({ message: expect.stringContaining("not a regular file") });
+  });
+
+  it("on a file system that does not answer keep nobody from dialling and listening, and are used when it does", async () => {
+    const files = new Files();
+    const tls = files.credentials();
+    const others = new TlsCredentials({ ...ours, ca: authority.certificate });
+    const answering = await FileSystemThatHangs.start(files.directory);
+    onTestFinished(() => answering.end());
+    files.write(nextAuthority.issue(local), authority.certificate + nextAuthority.certificate);
+    const started = performance.now();
+    await using listener = await TestListener.start({ tls });
+    for (let dials = 0; dials < 10; dials++) {
+      const { connection } = await dialTest(listener.address, { tls: dials % 2 === 0 ? tls : others });
+      connection.destroy();
+    }
+    // Waited for once, and not by each.
+    const waited = performance.now() - started;
+    expect(waited).toBeGreaterThan(tlsReloadWaitMs - 50);
+    expect(waited).toBeLessThan(4 * tlsReloadWaitMs);
+    expect(files.told.all).toHaveLength(1);
+    expect(await files.told.next()).toMatchObject({
+      message: expect.stringMatching(
+        /reading tls\.cert .*tls\.crt, tls\.key .*, tls\.ca .* has no answer after 500 ms/,
+      ),
+    });
+
+    await answering.end();
+    expect(await files.told.next()).toBe("reloaded");
+    expect(await authorityShownBy(listener.address)).toBe("next");
+  });
+
   it("are not read as new when nothing of them has changed", async () => {
     const files = new Files();
     const tls = files.credentials();
@@ -257,6 +318,45 @@ describe("certificates that are renewed", () => {
     expect(files.told.all).toEqual([]);
   });
 });
+
+/**
+ * All threads that Node reads files with wait, as they do for a server of files that has gone: each opens a pipe that
+ * nobody writes to.
+ */
+class FileSystemThatHangs {
+  private writer: number | undefined;
+
+  private constructor(
+    private readonly pipe: string,
+    private readonly opening: readonly Promise<{ close(): Promise<void> }>[],
+  ) {}
+
+  static async start(directory: string): Promise<FileSystemThatHangs> {
+    const pipe = join(directory, "pipe");
+    execFileSync("mkfifo", [pipe]);
+    const threads = Number(process.env["UV_THREADPOOL_SIZE"] ?? 4);
+    return new FileSystemThatHangs(
+      pipe,
+      Array.from({ length: threads }, () => open(pipe, "r")),
+    );
+  }
+
+  /** Lets them go on. */
+  async end(): Promise<void> {
+    if (this.writer !== undefined) return;
+    // Without a reader yet there would be nobody to let go.
+    await eventually("a thread waits for a writer", () => {
+      try {
+        this.writer = openSync(this.pipe, constants.O_WRONLY | constants.O_NONBLOCK);
+        return true;
+      } catch {
+        return false;
+      }
+    });
+    for (const reader of await Promise.all(this.opening)) await reader.close();
+    closeSync(this.writer!);
+  }
+}
 
 /** Resolves when the watch has set its next timer, so that moving the clock reaches it. */
 async function settledWatch(clock: ManualClock): Promise<void> {

@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { connect, createServer, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import { describe, expect, it } from "vitest";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
@@ -23,12 +23,41 @@ const { handshakeTimeoutMs } = protocolConstants;
 const failed = (code: string, message: string | RegExp) =>
   expect.objectContaining({ code, message: expect.stringMatching(message) });
 
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
 /** Credentials of a peer that has a certificate from {@link authority} and trusts it. */
 function credentials(options: Partial<TlsOptions> = {}): TlsCredentials {
   return new TlsCredentials({ ...ours, ca: authority.certificate, ...options });
 }
 
 describe("TLS between two peers", () => {
+  it("tells two connections apart that come from one port to two addresses of the listener", async () => {
+    await using listener = await TestListener.start({ address: "0.0.0.0:0", tls: credentials() });
+    const localPort = await freePort();
+    const from = { port: listener.port, localAddress: "127.0.0.1", localPort };
+    // It has begun with TLS, and says no more.
+    const mute = connect({ host: "127.0.0.1", ...from });
+    await once(mute, "connect");
+    mute.write(Buffer.from([0x16, 3, 1]));
+    const other = connect({ host: "127.0.0.2", ...from });
+    await once(other, "connect");
+    const secured = connectTls({ socket: other, ca: authority.certificate, servername: "localhost" });
+    await once(secured, "secureConnect");
+    const client = RawClient.over(secured);
+    await client.begin();
+    mute.destroy();
+    expect(await listener.refusals.next()).toMatchObject({ code: expect.stringMatching(/tls_failed|connection_lost/) });
+    secured.destroy();
+    await listener.refusals.next();
+    expect(listener.refusals.all).toHaveLength(2);
+  });
+
   it("carries frames both ways and says goodbye in good order", async () => {
     await using pair = await connectPair({ listen: { tls: credentials() }, dial: { tls: credentials() } });
     const { sender, accepted } = pair;

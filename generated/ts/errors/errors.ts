@@ -141,14 +141,14 @@ export const errorTable = {
     summary: "Another process holds the peer's name.",
     remedy: "Stop the other process or choose another name; each running peer needs a name of its own.",
   },
-  /** Another process took the peer's name over while this one could not be heard. */
+  /** Another process took the peer's name over while this one could not be heard, or its channels were handed over to another peer. */
   name_lost: {
     code: "name_lost",
     wireCode: 13,
     sqlstate: "55006",
     exitStatus: 73,
     retryable: false,
-    summary: "Another process took the peer's name over while this one could not be heard.",
+    summary: "Another process took the peer's name over while this one could not be heard, or its channels were handed over to another peer.",
     remedy: "End this process; what it had confirmed is safe, and its successor goes on.",
   },
   /** The epoch is older than the one in the catalog. */

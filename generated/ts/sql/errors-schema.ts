@@ -36,7 +36,7 @@ VALUES
   ('startup_failed', 10, '58000', 69, true, 'The peer could not start.', 'Read the cause; nothing is left behind, so run() may be tried again.'),
   ('busy', 11, '53400', 75, true, 'The send queue for the listener is full.', 'Await earlier sends before sending more, or raise maxSendQueueMessages or maxSendQueueBytes.'),
   ('name_in_use', 12, '55006', 73, true, 'Another process holds the peer''s name.', 'Stop the other process or choose another name; each running peer needs a name of its own.'),
-  ('name_lost', 13, '55006', 73, false, 'Another process took the peer''s name over while this one could not be heard.', 'End this process; what it had confirmed is safe, and its successor goes on.'),
+  ('name_lost', 13, '55006', 73, false, 'Another process took the peer''s name over while this one could not be heard, or its channels were handed over to another peer.', 'End this process; what it had confirmed is safe, and its successor goes on.'),
   ('fenced', 14, '55006', 73, false, 'The epoch is older than the one in the catalog.', 'End this process: another one has the name.'),
   ('wrong_peer', 15, '08004', 76, true, 'The address now belongs to another peer, or this peer does not own the channel.', 'Read the catalog again and dial the address found there.'),
   ('unauthenticated', 16, '28000', 77, false, 'The other side did not prove that it knows the mesh secret.', 'Check that both sides use the same database, and that nothing else dials the port.'),
