@@ -35,10 +35,10 @@ CREATE TABLE hawser.topic_addr (
   registered_at timestamptz DEFAULT now() NOT NULL,
   CONSTRAINT topic_addr_pkey PRIMARY KEY (topic, addr),
   CONSTRAINT topic_addr_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
-  CONSTRAINT topic_addr_topic_pattern CHECK (topic ~ E'^[^:\\u0001-\\u001f\\u007f-\\u009f]+$'),
+  CONSTRAINT topic_addr_topic_pattern CHECK (topic ~ E'^[^:\\u0001-\\u001f\\u007f]+$'),
   CONSTRAINT topic_addr_addr_bytes CHECK (octet_length(addr) BETWEEN 1 AND 512),
   CONSTRAINT topic_addr_client_name_bytes CHECK (octet_length(client_name) BETWEEN 1 AND 255),
-  CONSTRAINT topic_addr_client_name_pattern CHECK (client_name ~ E'^[^:\\u0001-\\u001f\\u007f-\\u009f]+$'),
+  CONSTRAINT topic_addr_client_name_pattern CHECK (client_name ~ E'^[^:\\u0001-\\u001f\\u007f]+$'),
   CONSTRAINT topic_addr_epoch_range CHECK (epoch >= 0),
   CONSTRAINT topic_addr_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824),
   CONSTRAINT topic_addr_client_name_not_reserved CHECK (left(client_name, 3) <> '__#')
@@ -112,7 +112,7 @@ CREATE TABLE hawser.conn_key_map (
   CONSTRAINT conn_key_map_composite_bytes CHECK (octet_length(composite) BETWEEN 5 AND 767),
   CONSTRAINT conn_key_map_connection_key_range CHECK (connection_key >= 1),
   CONSTRAINT conn_key_map_owner_bytes CHECK (octet_length(owner) BETWEEN 1 AND 255),
-  CONSTRAINT conn_key_map_owner_pattern CHECK (owner ~ E'^[^:\\u0001-\\u001f\\u007f-\\u009f]+$'),
+  CONSTRAINT conn_key_map_owner_pattern CHECK (owner ~ E'^[^:\\u0001-\\u001f\\u007f]+$'),
   CONSTRAINT conn_key_map_last_retry_range CHECK (last_retry >= 0),
   CONSTRAINT conn_key_map_composite_parts CHECK (composite = sender_name || ':' || source_topic || ':' || listener_name),
   CONSTRAINT conn_key_map_owner_not_reserved CHECK (left(owner, 3) <> '__#')
@@ -210,7 +210,7 @@ CREATE TABLE hawser.peers (
   started_at timestamptz DEFAULT now() NOT NULL,
   CONSTRAINT peers_pkey PRIMARY KEY (name),
   CONSTRAINT peers_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 255),
-  CONSTRAINT peers_name_pattern CHECK (name ~ E'^[^:\\u0001-\\u001f\\u007f-\\u009f]+$'),
+  CONSTRAINT peers_name_pattern CHECK (name ~ E'^[^:\\u0001-\\u001f\\u007f]+$'),
   CONSTRAINT peers_epoch_range CHECK (epoch >= 1),
   CONSTRAINT peers_name_not_reserved CHECK (left(name, 3) <> '__#')
 );

@@ -34,7 +34,7 @@ def need(holds, rule):
 
 # ---- the messages: field number -> (name, type, rule) ----
 
-NAME = re.compile("[^:\u0000-\u001f\u007f-\u009f]+")
+NAME = re.compile("[^:\u0000-\u001f\u007f]+")
 HEADER_NAME = re.compile("[!-9;-~]+")
 HEADER_VALUE = re.compile("[^\u0000-\u0008\u000a-\u001f\u007f]*")
 

@@ -95,7 +95,7 @@ const topicAddrTopicRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^:\u0001-\u001f\u007f-\u009f]+$/u,
+  pattern: /^[^:\u0001-\u001f\u007f]+$/u,
   means: "must not contain ':' or control characters",
 };
 
@@ -131,7 +131,7 @@ const topicAddrClientNameRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^:\u0001-\u001f\u007f-\u009f]+$/u,
+  pattern: /^[^:\u0001-\u001f\u007f]+$/u,
   means: "must not contain ':' or control characters",
 };
 
@@ -324,7 +324,7 @@ const connKeyMapOwnerRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^:\u0001-\u001f\u007f-\u009f]+$/u,
+  pattern: /^[^:\u0001-\u001f\u007f]+$/u,
   means: "must not contain ':' or control characters",
 };
 
@@ -532,7 +532,7 @@ const peerNameNameRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^:\u0001-\u001f\u007f-\u009f]+$/u,
+  pattern: /^[^:\u0001-\u001f\u007f]+$/u,
   means: "must not contain ':' or control characters",
 };
 

@@ -135,7 +135,7 @@ const helloSenderNameRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^:\u0001-\u001f\u007f-\u009f]+$/u,
+  pattern: /^[^:\u0001-\u001f\u007f]+$/u,
   means: "must not contain ':' or control characters",
 };
 
@@ -154,7 +154,7 @@ const helloSourceTopicRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^:\u0001-\u001f\u007f-\u009f]+$/u,
+  pattern: /^[^:\u0001-\u001f\u007f]+$/u,
   means: "must not contain ':' or control characters",
 };
 
@@ -173,7 +173,7 @@ const helloListenerNameRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^:\u0001-\u001f\u007f-\u009f]+$/u,
+  pattern: /^[^:\u0001-\u001f\u007f]+$/u,
   means: "must not contain ':' or control characters",
 };
 
