@@ -101,7 +101,7 @@ describe("channels that are handed over", () => {
     expect(await w.store.commitCursors(lost, commit)).toBe("fenced");
     // Its session comes back to another epoch.
     await terminateHolder(w.operator, from);
-    await eventually("the name is lost", () => lost.state === "lost");
+    await eventually("the name is lost, and the session is back", () => lost.state === "lost" && w.store.isUp);
   });
 
   it("wait for a commit of the old listener that is under way, and have its cursor", async () => {
