@@ -5,6 +5,9 @@ import pc from "picocolors";
 import type { Message } from "../peer/index.js";
 import { base64Of, jsonText, printable, textOf } from "./printable.js";
 
+/** For terminals alone: picocolors by itself colours what it writes into a pipe in CI, too. */
+const colors = pc.createColors(process.stdout.isTTY === true && pc.isColorSupported);
+
 /** How payloads are shown: as text where they are valid UTF-8 and else as base64, always as base64, or always as text. */
 export type PayloadForm = "auto" | "base64" | "text";
 
@@ -19,7 +22,7 @@ export function jsonLine(message: Message, form: PayloadForm): string {
 export function plainLine(message: Message, form: PayloadForm): string {
   const { payload, encoding } = shown(message.payload, form);
   const text = encoding === "base64" && form === "auto" ? `base64 ${payload}` : printable(payload);
-  return `${pc.dim(printable(message.to))} ${pc.cyan(printable(message.sender))} ${text}\n`;
+  return `${colors.dim(printable(message.to))} ${colors.cyan(printable(message.sender))} ${text}\n`;
 }
 
 function shown(
