@@ -216,12 +216,12 @@ export class PeerSession {
 
   /** Somebody cleared the addresses of a topic that this peer serves: it enters itself again. */
   private async stayListed(topics: readonly string[]): Promise<void> {
-    const { options, subscriptions, logger } = this.session;
+    const { options, logger } = this.session;
     if (this.ended || this.publishedAddress === "") return;
     try {
       for (const topic of topics) {
         const listeners = await this.store.listenersOf(topic);
-        const serves = (topic === options.topic && options.settings.serveSourceTopic) || subscriptions.has(topic);
+        const serves = this.servedTopics().some((served) => served.topic === topic);
         if (!serves || this.ended || listeners.some(({ name }) => name === options.name)) continue;
         // Another peer that publishes the same address has taken the row over: entering again would never end.
         const other = listeners.find(({ addr }) => addr === this.publishedAddress);
