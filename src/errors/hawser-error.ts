@@ -24,6 +24,10 @@ export interface HawserErrorOptions {
   readonly cause?: unknown;
   /** What is known of the message, where the error ends a send. */
   readonly outcome?: ErrorOutcome;
+  /** What is known beyond the message, for SQL's DETAIL: never a secret. */
+  readonly detail?: string | undefined;
+  /** What to do, for SQL's HINT, where it is more precise than the remedy of the code. */
+  readonly hint?: string | undefined;
 }
 
 /**
@@ -42,12 +46,18 @@ export class HawserError extends Error {
   readonly retryable: boolean;
   /** What is known of the message, where the error ended a send; else absent. */
   declare readonly outcome?: ErrorOutcome;
+  /** What is known beyond the message, such as the server's own words; else absent. */
+  declare readonly detail?: string;
+  /** What to do in this very case; else absent, and the code's remedy says it. */
+  declare readonly hint?: string;
 
   constructor(code: ErrorCode, message: string, options: HawserErrorOptions = {}) {
     super(message, "cause" in options ? { cause: options.cause } : undefined);
     this.code = code;
     this.retryable = errorTable[code].retryable;
     if (options.outcome !== undefined) this.outcome = options.outcome;
+    if (options.detail !== undefined) this.detail = options.detail;
+    if (options.hint !== undefined) this.hint = options.hint;
     const name = new.target.name;
     // Not enumerable, as in Error itself, so that printing an error shows its code and cause and no bookkeeping.
     Object.defineProperty(this, "name", { value: name, configurable: true, writable: true });

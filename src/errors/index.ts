@@ -5,4 +5,13 @@
 export { type ErrorEntry, errorByWireCode as errorOfWireCode, errorTable } from "../../generated/ts/errors/errors.js";
 export { exitStatusOf } from "./exit-status.js";
 export { type ErrorCode, type ErrorOutcome, HawserError, type HawserErrorOptions } from "./hawser-error.js";
-export { CliError, DevError, PeerError, StoreError, TransportError, WireError } from "./leaves.js";
+export {
+  CliError,
+  DevError,
+  GatewayError,
+  NatsError,
+  PeerError,
+  StoreError,
+  TransportError,
+  WireError,
+} from "./leaves.js";

@@ -33,3 +33,13 @@ export class DevError extends HawserError {
 export class CliError extends HawserError {
   static override readonly name = "CliError";
 }
+
+/** Thrown by `src/nats`: the connection to NATS and what is done over it. */
+export class NatsError extends HawserError {
+  static override readonly name = "NatsError";
+}
+
+/** Thrown by `src/gateway`: the answering of SQL functions. */
+export class GatewayError extends HawserError {
+  static override readonly name = "GatewayError";
+}

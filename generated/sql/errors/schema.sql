@@ -56,7 +56,30 @@ VALUES
   ('tls_failed', 31, '28000', 77, false, 'TLS between two peers could not be established: a certificate is wrong, or is missing.', 'The message says whose certificate and what is wrong with it; connections are tried again by themselves.'),
   ('tls_mismatch', 32, '08004', 76, false, 'One peer speaks TLS and the other does not.', 'Give the option tls to all peers of the mesh, or to none.'),
   ('rotation_refused', 33, '55000', 73, false, 'The mesh secret is not ready for this step of its rotation.', 'Rotate first, then retire the older secret; at most two are valid at a time.'),
-  ('output_failed', 34, '58030', 74, false, 'What a command prints could not be written, or what it reads could not be read.', 'Read the cause; for a file check the space on disk and the permissions.')
+  ('output_failed', 34, '58030', 74, false, 'What a command prints could not be written, or what it reads could not be read.', 'Read the cause; for a file check the space on disk and the permissions.'),
+  ('gateway_unavailable', 35, '08001', 69, true, 'Postgres could not reach the gateway, or the gateway refused it.', 'Start `hawser serve` for this database, and check that Postgres can reach its address; nothing was sent.'),
+  ('outcome_unknown', 36, '08006', 75, false, 'The connection broke after the call had been sent: it may have been carried out or not.', 'Find out whether it was, or repeat it where repeating does no harm.'),
+  ('nats_not_configured', 37, '55000', 78, false, 'No NATS server is defined in this database.', 'CREATE SERVER … FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (…), or SELECT hawser.set_nats_server(''{…}'').'),
+  ('nats_unavailable', 38, '08003', 69, true, 'There is no connection to the NATS server; nothing was sent.', 'The detail says why; connecting is tried again by itself.'),
+  ('nats_unauthorized', 39, '28000', 77, false, 'The NATS server refused the credentials, or its certificate or ours was refused.', 'The detail says what was refused; mend the options of the server. Connecting is tried again by itself.'),
+  ('nats_timeout', 40, 'NA001', 75, true, 'NATS did not answer in time.', 'Give it a longer timeout, or look at what should have answered.'),
+  ('no_responders', 41, 'NA002', 69, true, 'Nobody answers requests to this subject.', 'Start the responder, or check the subject.'),
+  ('no_stream', 42, 'NA003', 69, false, 'No JetStream stream takes messages of this subject.', 'Make a stream whose subjects include it, check the domain, or publish without _stream.'),
+  ('jetstream_unavailable', 43, 'NA004', 69, true, 'The server or the domain has no JetStream, or it does not answer.', 'Turn JetStream on, check the domain, or use functions that do not need it.'),
+  ('payload_too_large', 44, 'NA005', 65, false, 'The message is larger than the NATS server allows.', 'Send less, put it into the object store, or raise max_payload of the server.'),
+  ('nats_permission_denied', 45, '42501', 77, false, 'The NATS server does not permit the user of this connection to do that.', 'Grant the permission in the NATS server''s configuration.'),
+  ('nats_failed', 46, 'NA000', 70, false, 'NATS refused the operation.', 'The message has the server''s words and its error code.'),
+  ('file_missing', 47, '58P01', 66, false, 'The object store has no such file.', 'Check store, name and domain; nats_get_file_list lists what is there.'),
+  ('null_argument', 48, '22004', 64, false, 'An argument is NULL where a value is needed.', 'The message names the argument; give it a value.'),
+  ('not_text', 49, '22021', 65, false, 'A value is no text: it is not UTF-8, or holds NUL.', 'Read it with the _binary function.'),
+  ('not_json', 50, '22P02', 65, false, 'A value is not JSON, or jsonb cannot hold it.', 'Read it with the _text or _binary function.'),
+  ('gateway_busy', 51, '53300', 75, true, 'More commands wait for NATS than fit before the deadline of the call; nothing was sent.', 'Try again, or raise the option capacity of the server.'),
+  ('gateway_limit', 52, '54000', 65, false, 'A request or an answer is larger than the gateway allows.', 'Split it, or raise the limit of `hawser serve` that the message names.'),
+  ('server_uncommitted', 53, '25001', 64, false, 'The options of the server were changed in this transaction, and nobody else sees that before COMMIT.', 'COMMIT first, then reload.'),
+  ('native_extension', 54, '42710', 78, false, 'The native extension is installed in this database, and its functions have the same names.', 'Use another database, or DROP EXTENSION first.'),
+  ('dblink_shared', 55, '42939', 78, false, 'dblink is in a schema that others may use, and with it they could take over the gateway''s connection of their session.', 'Move it: ALTER EXTENSION dblink SET SCHEMA …, or accept the risk with --shared-dblink.'),
+  ('secret_file', 56, '58030', 78, true, 'A file that the options of the server name cannot be read, or may not.', 'The detail names the option and the rule; put the file below a --secrets-dir of `hawser serve`.'),
+  ('gateway_protocol', 57, '08P01', 76, false, 'A call does not have the form that the generated functions give it.', 'Run `hawser init`, so that the functions are those of this version.')
 $function$;
 COMMENT ON FUNCTION hawser.error_codes() IS 'Every error of Hawser.';
 
@@ -100,6 +123,29 @@ SELECT CASE p_code
   WHEN 'tls_mismatch' THEN '08004'
   WHEN 'rotation_refused' THEN '55000'
   WHEN 'output_failed' THEN '58030'
+  WHEN 'gateway_unavailable' THEN '08001'
+  WHEN 'outcome_unknown' THEN '08006'
+  WHEN 'nats_not_configured' THEN '55000'
+  WHEN 'nats_unavailable' THEN '08003'
+  WHEN 'nats_unauthorized' THEN '28000'
+  WHEN 'nats_timeout' THEN 'NA001'
+  WHEN 'no_responders' THEN 'NA002'
+  WHEN 'no_stream' THEN 'NA003'
+  WHEN 'jetstream_unavailable' THEN 'NA004'
+  WHEN 'payload_too_large' THEN 'NA005'
+  WHEN 'nats_permission_denied' THEN '42501'
+  WHEN 'nats_failed' THEN 'NA000'
+  WHEN 'file_missing' THEN '58P01'
+  WHEN 'null_argument' THEN '22004'
+  WHEN 'not_text' THEN '22021'
+  WHEN 'not_json' THEN '22P02'
+  WHEN 'gateway_busy' THEN '53300'
+  WHEN 'gateway_limit' THEN '54000'
+  WHEN 'server_uncommitted' THEN '25001'
+  WHEN 'native_extension' THEN '42710'
+  WHEN 'dblink_shared' THEN '42939'
+  WHEN 'secret_file' THEN '58030'
+  WHEN 'gateway_protocol' THEN '08P01'
 END
 $function$;
 COMMENT ON FUNCTION hawser.error_sqlstate(text) IS 'The SQLSTATE of an error code; NULL for an unknown one.';

@@ -361,6 +361,236 @@ export const errorTable = {
     summary: "What a command prints could not be written, or what it reads could not be read.",
     remedy: "Read the cause; for a file check the space on disk and the permissions.",
   },
+  /** Postgres could not reach the gateway, or the gateway refused it. */
+  gateway_unavailable: {
+    code: "gateway_unavailable",
+    wireCode: 35,
+    sqlstate: "08001",
+    exitStatus: 69,
+    retryable: true,
+    summary: "Postgres could not reach the gateway, or the gateway refused it.",
+    remedy: "Start `hawser serve` for this database, and check that Postgres can reach its address; nothing was sent.",
+  },
+  /** The connection broke after the call had been sent: it may have been carried out or not. */
+  outcome_unknown: {
+    code: "outcome_unknown",
+    wireCode: 36,
+    sqlstate: "08006",
+    exitStatus: 75,
+    retryable: false,
+    summary: "The connection broke after the call had been sent: it may have been carried out or not.",
+    remedy: "Find out whether it was, or repeat it where repeating does no harm.",
+  },
+  /** No NATS server is defined in this database. */
+  nats_not_configured: {
+    code: "nats_not_configured",
+    wireCode: 37,
+    sqlstate: "55000",
+    exitStatus: 78,
+    retryable: false,
+    summary: "No NATS server is defined in this database.",
+    remedy: "CREATE SERVER … FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (…), or SELECT hawser.set_nats_server('{…}').",
+  },
+  /** There is no connection to the NATS server; nothing was sent. */
+  nats_unavailable: {
+    code: "nats_unavailable",
+    wireCode: 38,
+    sqlstate: "08003",
+    exitStatus: 69,
+    retryable: true,
+    summary: "There is no connection to the NATS server; nothing was sent.",
+    remedy: "The detail says why; connecting is tried again by itself.",
+  },
+  /** The NATS server refused the credentials, or its certificate or ours was refused. */
+  nats_unauthorized: {
+    code: "nats_unauthorized",
+    wireCode: 39,
+    sqlstate: "28000",
+    exitStatus: 77,
+    retryable: false,
+    summary: "The NATS server refused the credentials, or its certificate or ours was refused.",
+    remedy: "The detail says what was refused; mend the options of the server. Connecting is tried again by itself.",
+  },
+  /** NATS did not answer in time. */
+  nats_timeout: {
+    code: "nats_timeout",
+    wireCode: 40,
+    sqlstate: "NA001",
+    exitStatus: 75,
+    retryable: true,
+    summary: "NATS did not answer in time.",
+    remedy: "Give it a longer timeout, or look at what should have answered.",
+  },
+  /** Nobody answers requests to this subject. */
+  no_responders: {
+    code: "no_responders",
+    wireCode: 41,
+    sqlstate: "NA002",
+    exitStatus: 69,
+    retryable: true,
+    summary: "Nobody answers requests to this subject.",
+    remedy: "Start the responder, or check the subject.",
+  },
+  /** No JetStream stream takes messages of this subject. */
+  no_stream: {
+    code: "no_stream",
+    wireCode: 42,
+    sqlstate: "NA003",
+    exitStatus: 69,
+    retryable: false,
+    summary: "No JetStream stream takes messages of this subject.",
+    remedy: "Make a stream whose subjects include it, check the domain, or publish without _stream.",
+  },
+  /** The server or the domain has no JetStream, or it does not answer. */
+  jetstream_unavailable: {
+    code: "jetstream_unavailable",
+    wireCode: 43,
+    sqlstate: "NA004",
+    exitStatus: 69,
+    retryable: true,
+    summary: "The server or the domain has no JetStream, or it does not answer.",
+    remedy: "Turn JetStream on, check the domain, or use functions that do not need it.",
+  },
+  /** The message is larger than the NATS server allows. */
+  payload_too_large: {
+    code: "payload_too_large",
+    wireCode: 44,
+    sqlstate: "NA005",
+    exitStatus: 65,
+    retryable: false,
+    summary: "The message is larger than the NATS server allows.",
+    remedy: "Send less, put it into the object store, or raise max_payload of the server.",
+  },
+  /** The NATS server does not permit the user of this connection to do that. */
+  nats_permission_denied: {
+    code: "nats_permission_denied",
+    wireCode: 45,
+    sqlstate: "42501",
+    exitStatus: 77,
+    retryable: false,
+    summary: "The NATS server does not permit the user of this connection to do that.",
+    remedy: "Grant the permission in the NATS server's configuration.",
+  },
+  /** NATS refused the operation. */
+  nats_failed: {
+    code: "nats_failed",
+    wireCode: 46,
+    sqlstate: "NA000",
+    exitStatus: 70,
+    retryable: false,
+    summary: "NATS refused the operation.",
+    remedy: "The message has the server's words and its error code.",
+  },
+  /** The object store has no such file. */
+  file_missing: {
+    code: "file_missing",
+    wireCode: 47,
+    sqlstate: "58P01",
+    exitStatus: 66,
+    retryable: false,
+    summary: "The object store has no such file.",
+    remedy: "Check store, name and domain; nats_get_file_list lists what is there.",
+  },
+  /** An argument is NULL where a value is needed. */
+  null_argument: {
+    code: "null_argument",
+    wireCode: 48,
+    sqlstate: "22004",
+    exitStatus: 64,
+    retryable: false,
+    summary: "An argument is NULL where a value is needed.",
+    remedy: "The message names the argument; give it a value.",
+  },
+  /** A value is no text: it is not UTF-8, or holds NUL. */
+  not_text: {
+    code: "not_text",
+    wireCode: 49,
+    sqlstate: "22021",
+    exitStatus: 65,
+    retryable: false,
+    summary: "A value is no text: it is not UTF-8, or holds NUL.",
+    remedy: "Read it with the _binary function.",
+  },
+  /** A value is not JSON, or jsonb cannot hold it. */
+  not_json: {
+    code: "not_json",
+    wireCode: 50,
+    sqlstate: "22P02",
+    exitStatus: 65,
+    retryable: false,
+    summary: "A value is not JSON, or jsonb cannot hold it.",
+    remedy: "Read it with the _text or _binary function.",
+  },
+  /** More commands wait for NATS than fit before the deadline of the call; nothing was sent. */
+  gateway_busy: {
+    code: "gateway_busy",
+    wireCode: 51,
+    sqlstate: "53300",
+    exitStatus: 75,
+    retryable: true,
+    summary: "More commands wait for NATS than fit before the deadline of the call; nothing was sent.",
+    remedy: "Try again, or raise the option capacity of the server.",
+  },
+  /** A request or an answer is larger than the gateway allows. */
+  gateway_limit: {
+    code: "gateway_limit",
+    wireCode: 52,
+    sqlstate: "54000",
+    exitStatus: 65,
+    retryable: false,
+    summary: "A request or an answer is larger than the gateway allows.",
+    remedy: "Split it, or raise the limit of `hawser serve` that the message names.",
+  },
+  /** The options of the server were changed in this transaction, and nobody else sees that before COMMIT. */
+  server_uncommitted: {
+    code: "server_uncommitted",
+    wireCode: 53,
+    sqlstate: "25001",
+    exitStatus: 64,
+    retryable: false,
+    summary: "The options of the server were changed in this transaction, and nobody else sees that before COMMIT.",
+    remedy: "COMMIT first, then reload.",
+  },
+  /** The native extension is installed in this database, and its functions have the same names. */
+  native_extension: {
+    code: "native_extension",
+    wireCode: 54,
+    sqlstate: "42710",
+    exitStatus: 78,
+    retryable: false,
+    summary: "The native extension is installed in this database, and its functions have the same names.",
+    remedy: "Use another database, or DROP EXTENSION first.",
+  },
+  /** dblink is in a schema that others may use, and with it they could take over the gateway's connection of their session. */
+  dblink_shared: {
+    code: "dblink_shared",
+    wireCode: 55,
+    sqlstate: "42939",
+    exitStatus: 78,
+    retryable: false,
+    summary: "dblink is in a schema that others may use, and with it they could take over the gateway's connection of their session.",
+    remedy: "Move it: ALTER EXTENSION dblink SET SCHEMA …, or accept the risk with --shared-dblink.",
+  },
+  /** A file that the options of the server name cannot be read, or may not. */
+  secret_file: {
+    code: "secret_file",
+    wireCode: 56,
+    sqlstate: "58030",
+    exitStatus: 78,
+    retryable: true,
+    summary: "A file that the options of the server name cannot be read, or may not.",
+    remedy: "The detail names the option and the rule; put the file below a --secrets-dir of `hawser serve`.",
+  },
+  /** A call does not have the form that the generated functions give it. */
+  gateway_protocol: {
+    code: "gateway_protocol",
+    wireCode: 57,
+    sqlstate: "08P01",
+    exitStatus: 76,
+    retryable: false,
+    summary: "A call does not have the form that the generated functions give it.",
+    remedy: "Run `hawser init`, so that the functions are those of this version.",
+  },
 } as const satisfies Record<string, ErrorEntry>;
 
 /** The stable code of an error. */
