@@ -51,6 +51,22 @@ export interface SqlFunctionOption {
   settings: string[];
 }
 
+export interface GatewayFunctionOption {
+  name: string;
+  alias: string[];
+  bodyFile: string;
+  local: boolean;
+  changes: boolean;
+  internal: boolean;
+}
+
+export interface GatewayValueOption {
+  payload: boolean;
+  payloadType: boolean;
+  noDefault: boolean;
+  timeout: boolean;
+}
+
 export interface ErrorOption {
   sqlstate: string;
   exitStatus: number;
@@ -89,6 +105,14 @@ export class SpecOptions {
 
   sqlFunction(method: DescMethod): SqlFunctionOption | undefined {
     return this.read<SqlFunctionOption>(method, "sql_function");
+  }
+
+  gatewayFunction(method: DescMethod): GatewayFunctionOption | undefined {
+    return this.read<GatewayFunctionOption>(method, "gateway_function");
+  }
+
+  gatewayValue(field: DescField): GatewayValueOption | undefined {
+    return this.read<GatewayValueOption>(field, "gateway_value");
   }
 
   error(value: DescEnumValue): ErrorOption | undefined {

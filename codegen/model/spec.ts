@@ -2,6 +2,7 @@ import type { DescEnum, DescFile, DescMessage, FileRegistry } from "@bufbuild/pr
 import { TakenNames } from "./duplicates.js";
 import { type ErrorTable, readErrorTable } from "./errors.js";
 import { type FunctionGroup, readFunctionGroup } from "./functions.js";
+import { type GatewayGroup, readGatewayGroup } from "./gateway-functions.js";
 import { type Message, readMessage } from "./messages.js";
 import { SpecOptions, specPackage } from "./options.js";
 import { readSettingGroup, type SettingGroup } from "./settings.js";
@@ -19,6 +20,7 @@ export interface SpecFile {
   readonly file: DescFile;
   readonly tables: readonly Table[];
   readonly functionGroups: readonly FunctionGroup[];
+  readonly gatewayGroups: readonly GatewayGroup[];
   readonly settingGroups: readonly SettingGroup[];
   readonly errorTables: readonly ErrorTable[];
   readonly messages: readonly Message[];
@@ -64,6 +66,7 @@ function readFile(file: DescFile, options: SpecOptions, passing: ReadonlySet<str
     settingGroups,
     messages,
     functionGroups: file.services.flatMap((service) => readFunctionGroup(service, options) ?? []),
+    gatewayGroups: file.services.flatMap((service) => readGatewayGroup(service, options) ?? []),
     errorTables: allEnums(file).flatMap((enumeration) => readErrorTable(enumeration, options) ?? []),
   };
 }
@@ -83,7 +86,9 @@ function allEnums(file: DescFile): DescEnum[] {
 /** The requests and responses of SQL functions: lists of parameters and columns, not messages that travel. */
 function functionMessages(files: readonly DescFile[], options: SpecOptions): Set<string> {
   const methods = files.flatMap((file) => file.services.flatMap((service) => service.methods));
-  const functions = methods.filter((method) => options.sqlFunction(method) !== undefined);
+  const functions = methods.filter(
+    (method) => options.sqlFunction(method) !== undefined || options.gatewayFunction(method) !== undefined,
+  );
   return new Set(functions.flatMap((method) => [method.input.typeName, method.output.typeName]));
 }
 
@@ -102,6 +107,11 @@ function refuseSharedNames(spec: Spec): void {
     }
     for (const { name, method } of file.functionGroups.flatMap((group) => group.functions)) {
       functions.take(name, method);
+    }
+    for (const { method, variants } of file.gatewayGroups.flatMap((group) => group.families)) {
+      for (const name of variants.flatMap((variant) => variant.names)) {
+        functions.take(name, method);
+      }
     }
     for (const { code, value } of file.errorTables.flatMap((table) => table.errors)) {
       errors.take(code, value);

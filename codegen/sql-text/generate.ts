@@ -2,6 +2,7 @@ import { filesByArea, hasSql } from "../areas.js";
 import { typescriptHead } from "../head.js";
 import type { Spec, SpecFile } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
+import { type SqlConstants, sqlConstants } from "../sql/body.js";
 import { schemaSql } from "../sql/schema.js";
 import { docstring, templateLiteral } from "../typescript.js";
 
@@ -16,12 +17,14 @@ const docs = {
 export function generateSqlText(spec: Spec): GeneratedFile[] {
   return filesByArea(spec).flatMap(([area, files]) => {
     const sources = files.filter(hasSql);
-    return sources.length === 0 ? [] : [{ path: `${area}-schema.ts`, content: schemaModule(area, sources) }];
+    return sources.length === 0
+      ? []
+      : [{ path: `${area}-schema.ts`, content: schemaModule(area, sources, sqlConstants(files)) }];
   });
 }
 
-function schemaModule(area: string, sources: readonly SpecFile[]): string {
-  const sql = schemaSql(sources);
+function schemaModule(area: string, sources: readonly SpecFile[], constants: SqlConstants): string {
+  const sql = schemaSql(sources, constants);
   const parts = (["tables", "functions", "grants"] as const).flatMap((part) => {
     const text = sql[part];
     const name = `${area}${part.charAt(0).toUpperCase()}${part.slice(1)}Sql`;

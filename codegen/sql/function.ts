@@ -1,7 +1,6 @@
-import { readFileSync } from "node:fs";
 import { typeName } from "../model/columns.js";
 import type { SqlFunction } from "../model/functions.js";
-import { SpecError } from "../model/spec-error.js";
+import { readBody, type SqlConstants } from "./body.js";
 import { dollarQuoted, sqlString } from "./literal.js";
 
 /**
@@ -10,7 +9,7 @@ import { dollarQuoted, sqlString } from "./literal.js";
  *
  * @throws SpecError if the body cannot be read or is not a PL/pgSQL block.
  */
-export function functionStatements(fn: SqlFunction): string {
+export function functionStatements(fn: SqlFunction, constants: SqlConstants): string {
   const security = fn.securityDefiner ? "SECURITY DEFINER" : "SECURITY INVOKER";
   const outputs = fn.results.map((column) => `${column.name} ${typeName(column)}`);
   const inputs = fn.parameters.map(({ column }) => `${column.name} ${typeName(column)}`);
@@ -30,7 +29,7 @@ export function functionStatements(fn: SqlFunction): string {
     `LANGUAGE plpgsql VOLATILE ${security}`,
     "SET search_path = pg_catalog, pg_temp",
     ...fn.settings.map((setting) => `SET ${setting}`),
-    `AS ${dollarQuoted("function", readBody(fn))};`,
+    `AS ${dollarQuoted("function", readBody(fn.method, fn.bodyFile, constants))};`,
     comment,
   ].join("\n");
 }
@@ -42,23 +41,4 @@ export function functionSignature(fn: SqlFunction): string {
 
 function parenthesised(before: string, items: readonly string[]): string[] {
   return items.length === 0 ? [`${before}()`] : [`${before}(`, items.map((item) => `  ${item}`).join(",\n"), ")"];
-}
-
-/** Relative to the working directory, which buf makes the root of the project. */
-function readBody(fn: SqlFunction): string {
-  let text: string;
-  try {
-    text = readFileSync(fn.bodyFile, "utf8").replaceAll("\r\n", "\n");
-  } catch (error) {
-    const reason = (error as NodeJS.ErrnoException).code === "ENOENT" ? "is missing" : `cannot be read: ${error}`;
-    throw new SpecError(fn.method, `body_file ${fn.bodyFile} ${reason}; it holds DECLARE … BEGIN … END`);
-  }
-  if (
-    !/\bBEGIN\b/i.test(text) ||
-    !/\bEND\s*;?\s*$/i.test(text) ||
-    /\bCREATE\s+(OR\s+REPLACE\s+)?FUNCTION\b/i.test(text)
-  ) {
-    throw new SpecError(fn.method, `body_file ${fn.bodyFile} is not a PL/pgSQL block: DECLARE … BEGIN … END`);
-  }
-  return text;
 }

@@ -3,6 +3,7 @@ import { sqlHead } from "../head.js";
 import type { Spec } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
 import { type PluginOptions, specOfPackage } from "../plugin-options.js";
+import { sqlConstants } from "./body.js";
 import { schemaSql } from "./schema.js";
 
 /**
@@ -10,8 +11,9 @@ import { schemaSql } from "./schema.js";
  * `grants.sql`.
  */
 export function generateSql(spec: Spec, options: PluginOptions): GeneratedFile[] {
-  const files = specOfPackage(spec, options).files.filter(hasSql);
-  const { tables, functions, grants } = schemaSql(files);
+  const all = specOfPackage(spec, options).files;
+  const files = all.filter(hasSql);
+  const { tables, functions, grants } = schemaSql(files, sqlConstants(all));
   const head = sqlHead("codegen/sql", files);
   const schema = [tables, functions].filter((part) => part !== undefined).join("\n");
   return [

@@ -81,7 +81,8 @@ function grantsByRole({ tables, functions, harmless }: Grantable): Map<string, s
   return byRole;
 }
 
-function createRole(role: string): string {
+/** Makes a role where it is missing and the installing role may. */
+export function createRole(role: string): string {
   return doBlock([
     "BEGIN",
     `  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = ${sqlString(role)}) THEN`,
@@ -97,7 +98,8 @@ function createRole(role: string): string {
   ]);
 }
 
-function whereRoleExists(role: string, grants: readonly string[]): string {
+/** Statements that are left out where the role is missing. */
+export function whereRoleExists(role: string, grants: readonly string[]): string {
   return doBlock([
     "BEGIN",
     `  IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = ${sqlString(role)}) THEN`,
@@ -128,6 +130,7 @@ function giveToOwner(grantable: Grantable): string {
   ]);
 }
 
-function doBlock(lines: readonly string[]): string {
+/** An anonymous block. */
+export function doBlock(lines: readonly string[]): string {
   return `DO ${dollarQuoted("do", lines.join("\n"))};\n`;
 }

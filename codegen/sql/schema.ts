@@ -1,6 +1,7 @@
 import type { SqlFunction } from "../model/functions.js";
 import type { SpecFile } from "../model/spec.js";
 import type { Table } from "../model/tables.js";
+import type { SqlConstants } from "./body.js";
 import { errorFunctionSignatures, errorFunctions } from "./errors.js";
 import { functionStatements } from "./function.js";
 import { grantStatements } from "./grants.js";
@@ -17,12 +18,16 @@ export interface SchemaSql {
   readonly grants: string | undefined;
 }
 
-export function schemaSql(files: readonly SpecFile[]): SchemaSql {
+/** @param constants the fixed settings that bodies of functions may name */
+export function schemaSql(files: readonly SpecFile[], constants: SqlConstants): SchemaSql {
   const tables: Table[] = files.flatMap((file) => file.tables);
   const functions: SqlFunction[] = files.flatMap((file) => file.functionGroups.flatMap((group) => group.functions));
   const errors = files.flatMap((file) => file.errorTables);
   const harmless = errors.length > 0 ? errorFunctionSignatures : [];
-  const functionTexts = [...functions.map(functionStatements), ...(errors.length > 0 ? [errorFunctions(errors)] : [])];
+  const functionTexts = [
+    ...functions.map((fn) => functionStatements(fn, constants)),
+    ...(errors.length > 0 ? [errorFunctions(errors)] : []),
+  ];
   return {
     tables: tables.length === 0 ? undefined : [createSchema, ...tables.map(tableStatements)].join("\n"),
     functions:

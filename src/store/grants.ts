@@ -2,12 +2,17 @@
  * The roles and grants of the schema: who may do what.
  */
 import type pg from "pg";
+import { natsOptionsGrantsSql } from "../../generated/ts/nats-options/index.js";
 import { errorsGrantsSql } from "../../generated/ts/sql/errors-schema.js";
+import { natsGrantsSql } from "../../generated/ts/sql/nats-schema.js";
 import { peerGrantsSql } from "../../generated/ts/sql/peer-schema.js";
 import { isServerError } from "./store-failure.js";
 
-/** Makes the roles, grants and owners as the spec has them, whatever they were. May be run again and again. */
-export const grantsSql = `${peerGrantsSql}\n${errorsGrantsSql}`;
+/**
+ * Makes the roles, grants and owners as the spec has them, whatever they were. May be run again and again. Those of the
+ * errors come last: they are for all roles that are there by then.
+ */
+export const grantsSql = [peerGrantsSql, natsGrantsSql, natsOptionsGrantsSql, errorsGrantsSql].join("\n");
 
 /** The roles that {@link grantsSql} makes where they are missing. */
 export const grantedRoles: readonly string[] = [

@@ -7,7 +7,9 @@
  * the step before. `npm run verify` holds both ends together: the steps must end in what the spec generates.
  */
 import { createHash } from "node:crypto";
+import { natsOptionsFunctionsSql } from "../../generated/ts/nats-options/index.js";
 import { errorsSchemaSql } from "../../generated/ts/sql/errors-schema.js";
+import { natsSchemaSql } from "../../generated/ts/sql/nats-schema.js";
 import { peerSchemaSql } from "../../generated/ts/sql/peer-schema.js";
 
 /** A step from one version of the schema to the next. */
@@ -21,7 +23,7 @@ export interface Migration {
 }
 
 /** The whole schema as the spec has it, without grants. */
-export const generatedSchemaSql = `${peerSchemaSql}\n${errorsSchemaSql}`;
+export const generatedSchemaSql = [peerSchemaSql, errorsSchemaSql, natsOptionsFunctionsSql, natsSchemaSql].join("\n");
 
 /** All migrations that this version knows. */
 export const migrations: readonly Migration[] = [{ id: 1, name: "initial schema", sql: generatedSchemaSql }];

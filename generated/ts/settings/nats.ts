@@ -285,4 +285,28 @@ export const gatewayConstants = {
    * Value: 1000 subjects.
    */
   maxWatchedSubjects: 1000,
+  /**
+   * How long Postgres waits for a gateway to take its connection; then it tries the next one.
+   *
+   * Value: 3 s.
+   */
+  gatewayConnectTimeoutS: 3,
+  /**
+   * The wait of Postgres before the first and between keepalive probes of an idle connection to the gateway.
+   *
+   * Value: 15 s.
+   */
+  gatewayKeepaliveS: 15,
+  /**
+   * How many unanswered keepalive probes end the connection to the gateway.
+   *
+   * Value: 3.
+   */
+  gatewayKeepaliveProbes: 3,
+  /**
+   * How long data to the gateway may stay unacknowledged by its machine.
+   *
+   * Value: 30000 ms.
+   */
+  gatewayTcpUserTimeoutMs: 30000,
 } as const;

@@ -1,0 +1,71 @@
+import { readFileSync } from "node:fs";
+import { sqlHead, typescriptHead } from "../head.js";
+import type { GatewayGroup } from "../model/gateway-functions.js";
+import type { Spec, SpecFile } from "../model/spec.js";
+import type { GeneratedFile } from "../plugin.js";
+import { type PluginOptions, specOfPackage } from "../plugin-options.js";
+import { docstring, stringLiteral, templateLiteral } from "../typescript.js";
+import { clientModule } from "./client.js";
+import { methodsModule } from "./methods.js";
+import { referencePage } from "./reference.js";
+import { gatewaySql } from "./sql.js";
+
+const runtimeFile = "codegen/gateway/runtime/argument.ts";
+
+interface Sources {
+  readonly files: readonly SpecFile[];
+  readonly groups: readonly GatewayGroup[];
+  readonly all: readonly SpecFile[];
+}
+
+function sourcesOf(spec: Spec, options: PluginOptions): Sources {
+  const all = specOfPackage(spec, options).files;
+  const files = all.filter((file) => file.gatewayGroups.length > 0);
+  return { all, files, groups: files.flatMap((file) => file.gatewayGroups) };
+}
+
+/** The functions of one package (`opt: [package=…]`) in TypeScript: `methods.ts`, `client.ts`, `sql.ts`, `argument.ts`. */
+export function generateGatewayTypescript(spec: Spec, options: PluginOptions): GeneratedFile[] {
+  const sources = sourcesOf(spec, options);
+  const runtime = readFileSync(new URL("./runtime/argument.ts", import.meta.url), "utf8");
+  return [
+    { path: "argument.ts", content: `${typescriptHead("codegen/gateway", [runtimeFile])}\n${runtime}` },
+    { path: "methods.ts", content: methodsModule(sources.files, sources.groups) },
+    { path: "client.ts", content: clientModule(sources.files, sources.groups) },
+    { path: "sql.ts", content: sqlModule(sources) },
+  ];
+}
+
+/** `functions.sql` and `grants.sql`, with `@extschema@` for the schema of the functions and `@dblink@` for that of dblink. */
+export function generateGatewaySql(spec: Spec, options: PluginOptions): GeneratedFile[] {
+  const sources = sourcesOf(spec, options);
+  const { functions, grants } = sqlOf(sources);
+  const head = sqlHead("codegen/gateway", sources.files);
+  return [
+    { path: "functions.sql", content: `${head}\n${functions}` },
+    { path: "grants.sql", content: `${head}\n${grants}` },
+  ];
+}
+
+/** `nats-functions.md`. */
+export function generateGatewayDocs(spec: Spec, options: PluginOptions): GeneratedFile[] {
+  const { files, groups } = sourcesOf(spec, options);
+  return [{ path: "nats-functions.md", content: referencePage(files, groups) }];
+}
+
+function sqlOf({ all, groups }: Sources) {
+  return gatewaySql(
+    all,
+    groups.flatMap(({ families }) => families),
+  );
+}
+
+function sqlModule(sources: Sources): string {
+  const { functions, grants, signatures } = sqlOf(sources);
+  return [
+    typescriptHead("codegen/gateway", sources.files),
+    `${docstring("Makes or replaces the functions. `@extschema@` stands for their schema, `@dblink@` for that of dblink.")}export const natsFunctionsSql = ${templateLiteral(functions)};\n`,
+    `${docstring("Takes the functions from PUBLIC and gives them to hawser_nats.")}export const natsFunctionsGrantsSql = ${templateLiteral(grants)};\n`,
+    `${docstring("All of them, as DROP FUNCTION names them.")}export const natsFunctionSignatures: readonly string[] = [\n${signatures.map((one) => `  ${stringLiteral(one)},\n`).join("")}];\n`,
+  ].join("\n");
+}

@@ -1,0 +1,192 @@
+import { typescriptHead } from "../head.js";
+import type { GatewayFamily, GatewayGroup } from "../model/gateway-functions.js";
+import type { GatewayValue } from "../model/gateway-values.js";
+import { lowerFirst, pascalCase } from "../model/names.js";
+import type { SpecFile } from "../model/spec.js";
+import { docstring, stringLiteral } from "../typescript.js";
+import { printCheck } from "../validators/check-function.js";
+import { importLine } from "../validators/imports.js";
+import { handlerResult, requestInterface, responseInterface } from "./typescript-types.js";
+
+/**
+ * `methods.ts`: the requests and answers, the interface of the handlers, and for each method how its argument is read,
+ * checked and handed to the handler, and how the answer is written.
+ */
+export function methodsModule(sources: readonly SpecFile[], groups: readonly GatewayGroup[]): string {
+  const answered = groups.flatMap(({ families }) => families.filter(({ local }) => !local));
+  const checks = answered.flatMap((family) =>
+    family.parameters.filter(hasRules).map((value) => printCheck(checkedValue(value))),
+  );
+  const body = [
+    `${docstring("The types that a payload can have in SQL, by their part of a function's name.")}export type PayloadType = "text" | "json" | "jsonb" | "binary";\n`,
+    ...answered.map((family) =>
+      [requestInterface(family), responseInterface(family)].filter((text) => text !== "").join("\n"),
+    ),
+    handlerInterface(groups, answered),
+    methodType,
+    ...checks,
+    ...answered.map(readFunction),
+    methodTable(answered),
+  ];
+  return [
+    typescriptHead("codegen/gateway", sources),
+    importLine(body, "../rules/violation.js"),
+    'import { bytesText, decodeText, type JsonObject, needed, obey, type PayloadList, readArgument, readBytes, readInteger, readObject, readPayloads, readString } from "./argument.js";\n',
+    ...body,
+  ].join("\n");
+}
+
+function handlerInterface(groups: readonly GatewayGroup[], families: readonly GatewayFamily[]): string {
+  const methods = families.map(
+    (family) =>
+      `${docstring(family.comment, "  ")}  ${lowerFirst(family.method.name)}(request: ${family.method.input.name}, call: Call): Answer<${handlerResult(family)}>;\n`,
+  );
+  return [
+    `${docstring("An answer that is there, or will be.")}export type Answer<T> = T | Promise<T>;\n`,
+    `${docstring(`What answers the functions. ${groups[0]!.comment}\n\n\`Call\` is what a handler is told of the call: its session, its deadline.`)}export interface NatsFunctionsHandler<Call> {\n${methods.join("\n")}}\n`,
+  ].join("\n");
+}
+
+const methodType = `${docstring("A method as the gateway needs it.")}export interface Method {
+  /** What SQL knows it by, with {T} for the type of the payload. */
+  readonly sqlName: string;
+  /** After a lost answer the outcome is unknown. */
+  readonly changes: boolean;
+  /** The call's own time limit in milliseconds, as it was given; undefined for methods that have none. */
+  timeoutMs?(request: unknown): number | undefined;
+  /** Reads and checks the argument. @throws BadArgument */
+  read(json: unknown, list: PayloadList | undefined): unknown;
+  /** Has it answered. */
+  handle<Call>(handler: NatsFunctionsHandler<Call>, request: unknown, call: Call): Answer<unknown>;
+  /** The answer as the function in SQL expects it. @throws NotText */
+  write(result: unknown, request: unknown): string | null;
+}
+`;
+
+function hasRules({ rules }: GatewayValue): boolean {
+  return Object.keys(rules).length > 0;
+}
+
+function checkedValue(value: GatewayValue) {
+  return {
+    functionName: checkName(value),
+    path: value.name,
+    origin: `${value.field.parent.name}.${value.field.name}`,
+    comment: value.comment,
+    kind: value.kind as "string",
+    repeated: false,
+    range: undefined,
+    rangeIsSure: true,
+    rules: value.rules,
+  };
+}
+
+function checkName(value: GatewayValue): string {
+  return `check${value.field.parent.name}${pascalCase(value.field.name)}`;
+}
+
+function readFunction(family: GatewayFamily): string {
+  const names = family.parameters.filter(({ repeated }) => !repeated).map(({ property }) => stringLiteral(property));
+  const namesConstant = `${lowerFirst(family.method.name)}Names`;
+  const lines = family.parameters.map((value) => {
+    const read = readExpression(value);
+    return `  const ${value.property} = ${value.optional || value.repeated ? read : `needed(${stringLiteral(value.name)}, ${read})`};\n`;
+  });
+  const checks = family.parameters.filter(hasRules).map((value) => {
+    const call = `obey(${stringLiteral(value.name)}, ${checkName(value)}(${value.property}));`;
+    return value.optional ? `  if (${value.property} !== undefined) ${call}\n` : `  ${call}\n`;
+  });
+  return [
+    `const ${namesConstant}: ReadonlySet<string> = new Set([${names.join(", ")}]);\n`,
+    `function read${family.method.name}(json: unknown${family.batch === undefined ? "" : ", list: PayloadList | undefined"}): ${family.method.input.name} {`,
+    `  ${family.parameters.some(({ repeated }) => !repeated) ? "const argument = " : ""}readArgument(json, ${namesConstant});`,
+    `${lines.join("")}${checks.join("")}  return { ${family.parameters.map(({ property }) => property).join(", ")} };`,
+    "}",
+    "",
+  ].join("\n");
+}
+
+function readExpression(value: GatewayValue): string {
+  const name = stringLiteral(value.name);
+  if (value.repeated) {
+    return `readPayloads(${name}, list)`;
+  }
+  const given = `argument[${stringLiteral(value.property)}]`;
+  switch (value.kind) {
+    case "bytes":
+      return `readBytes(${name}, ${given})`;
+    case "number":
+      return `readInteger(${name}, ${given})`;
+    case "object":
+      return `readObject(${name}, ${given})`;
+    default:
+      return value.payloadType
+        ? `readString(${name}, ${given}) as PayloadType | undefined`
+        : `readString(${name}, ${given})`;
+  }
+}
+
+function methodTable(families: readonly GatewayFamily[]): string {
+  const entries = families.map((family) => {
+    const request = family.method.input.name;
+    const timeout = family.parameters.find((value) => value.timeout);
+    return [
+      `  ${family.method.name}: {`,
+      `    sqlName: ${stringLiteral(sqlName(family))},`,
+      `    changes: ${family.changes},`,
+      ...(timeout === undefined ? [] : [`    timeoutMs: (request) => (request as ${request}).${timeout.property},`]),
+      family.batch === undefined
+        ? `    read: (json) => read${family.method.name}(json),`
+        : `    read: (json, list) => read${family.method.name}(json, list),`,
+      `    handle: (handler, request, call) => handler.${lowerFirst(family.method.name)}(request as ${request}, call),`,
+      writeLine(family),
+      "  },",
+    ].join("\n");
+  });
+  return `${docstring("The methods by the name they have in a call.")}export const methods: Readonly<Record<string, Method>> = {\n${entries.join("\n")}\n};\n`;
+}
+
+function sqlName(family: GatewayFamily): string {
+  const { payloadType, names } = family.variants[0]!;
+  return payloadType === undefined ? names[0]! : names[0]!.replace(payloadType, "{T}");
+}
+
+function writeLine(family: GatewayFamily): string {
+  const result = `result as ${handlerResult(family)}`;
+  switch (family.returns) {
+    case "nothing":
+      return "    write: () => null,";
+    case "value":
+      return valueLine(family, result);
+    case "row":
+      return `    write: (result) => JSON.stringify([${rowFunction(family)}(${result})]),`;
+    case "rows":
+      return `    write: (result) => JSON.stringify((${result}).map(${rowFunction(family)})),`;
+  }
+}
+
+function valueLine(family: GatewayFamily, result: string): string {
+  const value = family.results[0]!;
+  if (value.payload) {
+    return [
+      "    write: (result, request) => {",
+      `      const value = ${result};`,
+      "      if (value === undefined) return null;",
+      `      return (request as ${family.method.input.name}).type === "binary" ? bytesText(value) : decodeText(value);`,
+      "    },",
+    ].join("\n");
+  }
+  return value.kind === "bytes"
+    ? `    write: (result) => bytesText(${result}),`
+    : `    write: (result) => String(${result}),`;
+}
+
+/** A row as json_to_recordset reads it: by the names of the columns, with 64-bit integers as text. */
+function rowFunction(family: GatewayFamily): string {
+  const cells = family.results.map((value) => {
+    const given = `row.${value.property}`;
+    const text = value.kind === "bigint" ? `String(${given})` : given;
+    return `${value.name}: ${value.optional && value.kind === "bigint" ? `${given} === undefined ? null : ${text}` : text}`;
+  });
+  return `((row: ${family.method.output.name}) => ({ ${cells.join(", ")} }))`;
+}

@@ -1,0 +1,4 @@
+import { runPlugin } from "../plugin.js";
+import { generateGatewayDocs } from "./generate.js";
+
+await runPlugin(generateGatewayDocs);

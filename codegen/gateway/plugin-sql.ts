@@ -1,0 +1,4 @@
+import { runPlugin } from "../plugin.js";
+import { generateGatewaySql } from "./generate.js";
+
+await runPlugin(generateGatewaySql);

@@ -1,0 +1,4 @@
+import { runPlugin } from "../plugin.js";
+import { generateGatewayTypescript } from "./generate.js";
+
+await runPlugin(generateGatewayTypescript);

@@ -1,0 +1,86 @@
+import { markdownHead } from "../head.js";
+import type { GatewayFamily, GatewayGroup, GatewayVariant } from "../model/gateway-functions.js";
+import type { GatewayValue } from "../model/gateway-values.js";
+import { limitPhrases } from "../model/rule-text.js";
+import type { SpecFile } from "../model/spec.js";
+import { sqlParameters } from "./sql-argument.js";
+
+/** `nats-functions.md`: every function with its parameters, their limits, and what it returns. */
+export function referencePage(sources: readonly SpecFile[], groups: readonly GatewayGroup[]): string {
+  const families = groups.flatMap((group) => group.families.filter(({ internal }) => !internal));
+  return [
+    markdownHead("codegen/gateway", sources),
+    "# SQL functions\n",
+    "`T` in a name stands for the type of the payload: there is one function each for `text`, `json`, `jsonb` and `binary`",
+    "(`bytea`). A parameter that is not marked optional must not be NULL. How the functions behave is told in",
+    "[docs/nats-from-sql.md](../../../docs/nats-from-sql.md), and the errors are in [errors.md](../errors.md).\n",
+    ...families.map(section),
+  ].join("\n");
+}
+
+function section(family: GatewayFamily): string {
+  const variant = family.variants[0]!;
+  const parameters = sqlParameters(family);
+  const [name, ...aliases] = variant.names.map((one) => withT(one, variant));
+  const signature = parameters.map(
+    (value) => `${value.name} ${typeText(value, variant)}${value.optional && !value.noDefault ? " DEFAULT NULL" : ""}`,
+  );
+  return [
+    `## ${name}\n`,
+    `    ${name}(${signature.join(", ")}) → ${returnText(family, variant)}\n`,
+    `${family.comment}\n`,
+    ...(aliases.length === 0 ? [] : [`Also called \`${aliases.join("`, `")}\`.\n`]),
+    ...(parameters.length === 0
+      ? []
+      : [
+          table(
+            ["parameter", "type", "meaning", "limits"],
+            parameters.map((value) => parameterRow(value, variant)),
+          ),
+        ]),
+    ...(family.returns === "row" || family.returns === "rows"
+      ? [
+          table(
+            ["column", "type", "meaning"],
+            family.results.map((value) => [value.name, typeText(value, variant), value.comment]),
+          ),
+        ]
+      : []),
+  ].join("\n");
+}
+
+function withT(name: string, { payloadType }: GatewayVariant): string {
+  return payloadType === undefined ? name : name.replace(payloadType, "T");
+}
+
+function typeText(value: GatewayValue, { payloadType }: GatewayVariant): string {
+  const type = value.payload && payloadType !== undefined ? "T" : value.sqlType;
+  return value.repeated ? `${type}[]` : type;
+}
+
+function returnText(family: GatewayFamily, variant: GatewayVariant): string {
+  switch (family.returns) {
+    case "nothing":
+      return "void";
+    case "value":
+      return typeText(family.results[0]!, variant);
+    default:
+      return family.returns === "row" ? "one row" : "rows";
+  }
+}
+
+function parameterRow(value: GatewayValue, variant: GatewayVariant): string[] {
+  const optional = value.optional ? " (optional)" : "";
+  const kind = value.kind === "bytes" || value.kind === "object" || value.kind === "list" ? "bytes" : value.kind;
+  const limits = [
+    ...limitPhrases(value.rules, kind),
+    ...(value.rules.pattern === undefined ? [] : [value.rules.pattern.means.replace(/^must be /, "")]),
+  ];
+  return [`${value.name}${optional}`, typeText(value, variant), value.comment, limits.join("; ")];
+}
+
+function table(head: string[], rows: string[][]): string {
+  const line = (cells: string[]) =>
+    `| ${cells.map((cell) => cell.replaceAll("|", "\\|").replaceAll("\n", " ")).join(" | ")} |\n`;
+  return `${line(head)}|${head.map(() => "---").join("|")}|\n${rows.map(line).join("")}`;
+}

@@ -1,0 +1,138 @@
+/** What is wrong with an argument of a call. */
+export interface ArgumentFault {
+  /** `null`: a value is missing; `rule`: a value breaks a rule; `form`: the call is not as a generated function makes it. */
+  readonly kind: "null" | "rule" | "form";
+  /** The parameter's name in SQL; empty where it is about the call as a whole. */
+  readonly argument: string;
+  /** The value, printable and short. */
+  readonly value: string;
+  /** The rule: "must be …". */
+  readonly rule: string;
+}
+
+/** Thrown by the readers of calls. */
+export class BadArgument extends Error {
+  override readonly name = "BadArgument";
+
+  constructor(readonly fault: ArgumentFault) {
+    super(`${fault.argument} ${fault.rule}`);
+  }
+}
+
+/** A JSON object, such as headers. */
+export type JsonObject = { readonly [name: string]: unknown };
+
+/** A list of payloads behind a call's argument; `nulls` are the positions of NULLs, which have no payload. */
+export interface PayloadList {
+  /** Undefined for an array that is NULL. */
+  readonly payloads: readonly Uint8Array[] | undefined;
+  /** The position of the first NULL; undefined if there is none. */
+  readonly firstNull: number | undefined;
+}
+
+/** The values of a call's argument, a JSON object. @throws BadArgument if it is none, or has an unknown name */
+export function readArgument(json: unknown, names: ReadonlySet<string>): JsonObject {
+  if (typeof json !== "object" || json === null || Array.isArray(json)) {
+    throw form("", "the argument must be a JSON object");
+  }
+  for (const name of Object.keys(json)) {
+    if (!names.has(name)) {
+      throw form(name.slice(0, 60), "is no parameter of this function");
+    }
+  }
+  return json as JsonObject;
+}
+
+/** @throws BadArgument if the value is missing */
+export function needed<T>(argument: string, value: T | undefined): T {
+  if (value === undefined) {
+    throw new BadArgument({ kind: "null", argument, value: "NULL", rule: "must not be NULL" });
+  }
+  return value;
+}
+
+export function readString(argument: string, value: unknown): string | undefined {
+  if (value === null || value === undefined) return undefined;
+  if (typeof value !== "string") throw form(argument, "must be a string");
+  return value;
+}
+
+/** Bytes, in base64 with padding and nothing else. */
+export function readBytes(argument: string, value: unknown): Uint8Array | undefined {
+  const text = readString(argument, value);
+  if (text === undefined) return undefined;
+  const bytes = decodeBase64(text);
+  if (bytes === undefined) throw form(argument, "must be base64");
+  return bytes;
+}
+
+/** Undefined if it is not the base64 of anything. */
+export function decodeBase64(text: string): Uint8Array | undefined {
+  const padding = text.endsWith("==") ? 2 : text.endsWith("=") ? 1 : 0;
+  const buffer = Buffer.from(text, "base64");
+  // Buffer skips what does not belong there, which shows in the length.
+  return text.length % 4 === 0 && buffer.length === (text.length / 4) * 3 - padding ? buffer : undefined;
+}
+
+/** An integer of 32 bits. */
+export function readInteger(argument: string, value: unknown): number | undefined {
+  if (value === null || value === undefined) return undefined;
+  if (typeof value !== "number" || value !== (value | 0)) throw form(argument, "must be an integer of 32 bits");
+  return value;
+}
+
+export function readObject(argument: string, value: unknown): JsonObject | undefined {
+  if (value === null || value === undefined) return undefined;
+  if (typeof value !== "object" || Array.isArray(value)) {
+    throw new BadArgument({ kind: "rule", argument, value: shown(value), rule: "must be a JSON object" });
+  }
+  return value as JsonObject;
+}
+
+/** @throws BadArgument if the array or one of its elements is NULL */
+export function readPayloads(argument: string, list: PayloadList | undefined): readonly Uint8Array[] {
+  if (list === undefined) throw form(argument, "the list of payloads is missing");
+  if (list.firstNull !== undefined) {
+    const element = `${argument}[${list.firstNull + 1}]`;
+    throw new BadArgument({ kind: "null", argument: element, value: "NULL", rule: "must not be NULL" });
+  }
+  return needed(argument, list.payloads);
+}
+
+/** @throws BadArgument if a rule of the spec is broken */
+export function obey(argument: string, violation: { readonly value: string; readonly rule: string } | undefined): void {
+  if (violation !== undefined) throw new BadArgument({ kind: "rule", argument, ...violation });
+}
+
+function form(argument: string, rule: string): BadArgument {
+  return new BadArgument({ kind: "form", argument, value: "", rule });
+}
+
+function shown(value: unknown): string {
+  const text = JSON.stringify(value);
+  return text.length > 60 ? `${text.slice(0, 60)}…` : text;
+}
+
+/** Bytes as Postgres reads them for bytea. */
+export function bytesText(bytes: Uint8Array): string {
+  return `\\x${Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("hex")}`;
+}
+
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** Thrown where bytes are read as text and are none. */
+export class NotText extends Error {
+  override readonly name = "NotText";
+}
+
+/** Bytes as text. @throws NotText if they are not UTF-8, or hold NUL, which no text of Postgres can */
+export function decodeText(bytes: Uint8Array): string {
+  let text: string;
+  try {
+    text = utf8.decode(bytes);
+  } catch {
+    throw new NotText("it is not UTF-8");
+  }
+  if (text.includes("\0")) throw new NotText("it holds NUL");
+  return text;
+}

@@ -1,0 +1,58 @@
+import type { GatewayFamily, GatewayVariant } from "../model/gateway-functions.js";
+import { payloadTypes } from "../model/gateway-functions.js";
+import type { GatewayValue } from "../model/gateway-values.js";
+import { sqlString } from "../sql/literal.js";
+
+/** The parameters in SQL, which leave out what is sent along without being one. */
+export function sqlParameters(family: GatewayFamily): GatewayValue[] {
+  return family.parameters.filter(({ payloadType }) => !payloadType);
+}
+
+/** The type of a value in SQL, where the function has this type of payload. */
+export function sqlTypeOf(value: GatewayValue, { payloadType }: GatewayVariant): string {
+  const type = value.payload && payloadType !== undefined ? payloadTypes[payloadType] : value.sqlType;
+  return value.repeated ? `${type}[]` : type;
+}
+
+/**
+ * The expression of a call's text: the method, a space, and its argument as JSON, as protobuf writes it: bytes in base64,
+ * no value as null. The parameters stand in it as $1, $2, …, since the names of results may be the same.
+ */
+export function queryExpression(family: GatewayFamily, variant: GatewayVariant): string {
+  const parts: string[] = [];
+  let text = `${family.method.name} {`;
+  for (const value of family.parameters.filter(({ repeated }) => !repeated)) {
+    text += `${text.endsWith("{") ? "" : ","}"${value.property}":`;
+    if (value.payloadType) {
+      text += JSON.stringify(variant.payloadType);
+    } else {
+      parts.push(sqlString(text), jsonExpression(value, positionOf(family, value), variant));
+      text = "";
+    }
+  }
+  parts.push(sqlString(`${text}}`));
+  return parts.join(" || ");
+}
+
+/** The position of a parameter, $1 being the first. */
+export function positionOf(family: GatewayFamily, value: GatewayValue): string {
+  return `$${sqlParameters(family).indexOf(value) + 1}`;
+}
+
+function jsonExpression(value: GatewayValue, position: string, { payloadType }: GatewayVariant): string {
+  switch (value.kind) {
+    case "string":
+      return `coalesce(to_json(${position})::text, 'null')`;
+    case "bytes":
+      return `coalesce('"' || translate(encode(${bytesExpression(value, position, payloadType)}, 'base64'), E'\\n', '') || '"', 'null')`;
+    default:
+      return `coalesce(${position}::text, 'null')`;
+  }
+}
+
+function bytesExpression(value: GatewayValue, position: string, payloadType: GatewayVariant["payloadType"]): string {
+  if (!value.payload || payloadType === "binary") {
+    return position;
+  }
+  return `convert_to(${payloadType === "text" ? position : `${position}::text`}, 'UTF8')`;
+}

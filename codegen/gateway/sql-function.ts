@@ -1,0 +1,149 @@
+import type { GatewayFamily, GatewayVariant } from "../model/gateway-functions.js";
+import { SpecError } from "../model/spec-error.js";
+import { readBody, type SqlConstants } from "../sql/body.js";
+import { dollarQuoted, sqlString } from "../sql/literal.js";
+import { positionOf, queryExpression, sqlParameters, sqlTypeOf } from "./sql-argument.js";
+
+/** Stands for the schema of the functions, as in the script of an extension. */
+export const schemaPlaceholder = "@extschema@";
+
+/** What a body may name beside fixed settings. */
+export interface BodyValues {
+  readonly constants: SqlConstants;
+  /** The version of the package, for `@version@`. */
+  readonly version: string;
+}
+
+/** CREATE FUNCTION, and its comment, for each name of a function. */
+export function gatewayFunctionStatements(
+  family: GatewayFamily,
+  variant: GatewayVariant,
+  values: BodyValues,
+): string[] {
+  return variant.names.map((name) => {
+    const called = qualifiedName(family, name);
+    const { language, body } = bodyOf(family, variant, name, values);
+    const inputs = sqlParameters(family).map((value) => {
+      const byDefault = value.optional && !value.noDefault ? " DEFAULT NULL" : "";
+      return `  ${value.name} ${sqlTypeOf(value, variant)}${byDefault}`;
+    });
+    return [
+      `CREATE OR REPLACE FUNCTION ${called}(${inputs.length === 0 ? "" : `\n${inputs.join(",\n")}\n`})`,
+      `RETURNS ${returnType(family, variant)}`,
+      // Those for the others alone run within a definer function, which has pinned the path.
+      ...(family.internal
+        ? [`LANGUAGE ${language} VOLATILE SECURITY INVOKER PARALLEL UNSAFE`]
+        : [`LANGUAGE ${language} VOLATILE SECURITY DEFINER PARALLEL UNSAFE`, "SET search_path = pg_catalog, pg_temp"]),
+      `AS ${dollarQuoted("function", body)};`,
+      `COMMENT ON FUNCTION ${gatewaySignature(family, variant, name)} IS ${sqlString(family.comment)};`,
+      "",
+    ].join("\n");
+  });
+}
+
+/** A function as GRANT and DROP name it. */
+export function gatewaySignature(family: GatewayFamily, variant: GatewayVariant, name: string): string {
+  return `${qualifiedName(family, name)}(${sqlParameters(family)
+    .map((value) => sqlTypeOf(value, variant))
+    .join(", ")})`;
+}
+
+function qualifiedName({ internal }: GatewayFamily, name: string): string {
+  return `${internal ? "hawser" : schemaPlaceholder}.${name}`;
+}
+
+function returnType(family: GatewayFamily, variant: GatewayVariant): string {
+  switch (family.returns) {
+    case "nothing":
+      return "void";
+    case "value":
+      return sqlTypeOf(family.results[0]!, variant);
+    default:
+      return `TABLE (\n${family.results.map((value) => `  ${value.name} ${sqlTypeOf(value, variant)}`).join(",\n")}\n)`;
+  }
+}
+
+interface Body {
+  readonly language: "plpgsql" | "sql";
+  readonly body: string;
+}
+
+function bodyOf(family: GatewayFamily, variant: GatewayVariant, name: string, values: BodyValues): Body {
+  if (family.bodyFile !== undefined) {
+    const text = readBody(family.method, family.bodyFile, values.constants);
+    return { language: "plpgsql", body: text.replaceAll("@version@", values.version) };
+  }
+  if (family.batch !== undefined) {
+    return { language: "plpgsql", body: batchBody(family, variant) };
+  }
+  const call = `hawser.gateway_call(${queryExpression(family, variant)})`;
+  switch (family.returns) {
+    case "nothing":
+      return { language: "plpgsql", body: `BEGIN\n  PERFORM ${call};\nEND` };
+    case "value":
+      return { language: "plpgsql", body: valueBody(family, variant, name, call) };
+    default:
+      // In PL/pgSQL parameters and result columns may not have the same names, and here they do.
+      return { language: "sql", body: rowsBody(family, variant, call) };
+  }
+}
+
+function valueBody(family: GatewayFamily, variant: GatewayVariant, name: string, call: string): string {
+  const type = sqlTypeOf(family.results[0]!, variant);
+  if (type !== "json" && type !== "jsonb") {
+    return `BEGIN\n  RETURN ${type === "text" ? call : `${call}::${type}`};\nEND`;
+  }
+  const texts = sqlParameters(family).filter(({ kind, optional }) => kind === "string" && !optional);
+  const places = texts.map((value) => `${value.name} %L`).join(", ");
+  return [
+    "DECLARE",
+    `  answer CONSTANT text := ${call};`,
+    "  failure text;",
+    "BEGIN",
+    `  RETURN answer::${type};`,
+    "EXCEPTION",
+    "  WHEN data_exception OR program_limit_exceeded OR untranslatable_character THEN",
+    "    GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT;",
+    "    RAISE EXCEPTION USING",
+    "      ERRCODE = hawser.error_sqlstate('not_json'),",
+    `      MESSAGE = format(${sqlString(`${name}: the value of ${places} is not ${type}`)}, ${texts.map((value) => positionOf(family, value)).join(", ")}),`,
+    "      DETAIL = failure,",
+    "      HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'not_json');",
+    "END",
+  ].join("\n");
+}
+
+function rowsBody(family: GatewayFamily, variant: GatewayVariant, call: string): string {
+  const columns = family.results.map((value) => `${value.name} ${sqlTypeOf(value, variant)}`);
+  return [
+    `SELECT ${family.results.map(({ name }) => `answer.${name}`).join(", ")}`,
+    `FROM json_to_recordset(${call}::json) AS answer (${columns.join(", ")})`,
+  ].join("\n");
+}
+
+/**
+ * Lists travel behind the argument: a line with their form (`t` text as it is, `b` all together in base64) and the length
+ * of each in bytes, `-` for NULL; then all of them, one after the other. An array that is NULL has the form `n`.
+ */
+function batchBody(family: GatewayFamily, variant: GatewayVariant): string {
+  if (family.returns !== "nothing") {
+    throw new SpecError(family.method, "a function with a list of payloads returns nothing");
+  }
+  const list = positionOf(family, family.batch!);
+  const isText = variant.payloadType !== "binary";
+  const array = variant.payloadType === "text" || !isText ? list : `${list}::text[]`;
+  const all = isText ? "string_agg(one, '')" : "translate(encode(string_agg(one, ''::bytea), 'base64'), E'\\n', '')";
+  return [
+    "DECLARE",
+    "  lengths text;",
+    "  payloads text;",
+    "BEGIN",
+    `  SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), ${all}`,
+    "  INTO lengths, payloads",
+    `  FROM unnest(${array}) AS one;`,
+    `  PERFORM hawser.gateway_call(${queryExpression(family, variant)}`,
+    `    || CASE WHEN ${list} IS NULL THEN E'\\nn' ELSE ${isText ? "E'\\nt'" : "E'\\nb'"} END`,
+    "    || coalesce(lengths, '') || E'\\n' || coalesce(payloads, ''));",
+    "END",
+  ].join("\n");
+}

@@ -1,0 +1,61 @@
+import type { GatewayFamily } from "../model/gateway-functions.js";
+import type { GatewayKind, GatewayValue } from "../model/gateway-values.js";
+import { docstring } from "../typescript.js";
+
+const typeOfKind: Record<GatewayKind, string> = {
+  string: "string",
+  bytes: "Uint8Array",
+  boolean: "boolean",
+  number: "number",
+  bigint: "bigint",
+  object: "JsonObject",
+  list: "readonly unknown[]",
+};
+
+/** The type that a handler gets or gives. */
+export function handlerType(value: GatewayValue): string {
+  if (value.payloadType) {
+    return "PayloadType";
+  }
+  return value.repeated ? `readonly ${typeOfKind[value.kind]}[]` : typeOfKind[value.kind];
+}
+
+/** The interface of a method's request. */
+export function requestInterface(family: GatewayFamily): string {
+  return printInterface(
+    family.method.input.name,
+    `What ${family.variants[0]!.names[0]} and its like are called with.`,
+    family.parameters,
+  );
+}
+
+/** The interface of what a method answers; empty where that is nothing or one value. */
+export function responseInterface(family: GatewayFamily): string {
+  return family.returns === "row" || family.returns === "rows"
+    ? printInterface(family.method.output.name, "A row of the answer.", family.results)
+    : "";
+}
+
+/** The type of what a handler resolves with. */
+export function handlerResult(family: GatewayFamily): string {
+  switch (family.returns) {
+    case "nothing":
+      return "void";
+    case "value": {
+      const result = family.results[0]!;
+      return `${handlerType(result)}${result.optional ? " | undefined" : ""}`;
+    }
+    case "row":
+      return family.method.output.name;
+    case "rows":
+      return `readonly ${family.method.output.name}[]`;
+  }
+}
+
+function printInterface(name: string, doc: string, values: readonly GatewayValue[]): string {
+  const properties = values.map(
+    (value) =>
+      `${docstring(value.comment, "  ")}  readonly ${value.property}${value.optional ? "?" : ""}: ${handlerType(value)}${value.optional ? " | undefined" : ""};\n`,
+  );
+  return `${docstring(doc)}export interface ${name} {\n${properties.join("")}}\n`;
+}

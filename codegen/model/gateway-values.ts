@@ -1,0 +1,117 @@
+import type { DescField, DescMessage } from "@bufbuild/protobuf";
+import { readSqlType } from "./column-type.js";
+import { commentOf } from "./comments.js";
+import { refuseOption } from "./foreign-option.js";
+import { camelCase, sqlIdentifier } from "./names.js";
+import type { GatewayValueOption, SpecOptions } from "./options.js";
+import { type Rules, readRules } from "./rules.js";
+import { SpecError } from "./spec-error.js";
+import { integerRangeOf, type ValueKind, valueKindOf } from "./value-kind.js";
+
+/** What a value is, on the wire and in TypeScript. */
+export type GatewayKind = "string" | "bytes" | "boolean" | "number" | "bigint" | "object" | "list";
+
+/** A parameter or a result of a function that the gateway answers. */
+export interface GatewayValue {
+  readonly field: DescField;
+  /** Its name in SQL. */
+  readonly name: string;
+  /** Its name in TypeScript, and in the call. */
+  readonly property: string;
+  readonly comment: string;
+  readonly kind: GatewayKind;
+  /** Its type in SQL, such as `jsonb`; that of a payload follows from the function. */
+  readonly sqlType: string;
+  /** May be NULL. */
+  readonly optional: boolean;
+  /** A list of payloads. */
+  readonly repeated: boolean;
+  readonly payload: boolean;
+  /** The type of the payload, which is sent along and is no parameter. */
+  readonly payloadType: boolean;
+  /** Has to be given, although it may be NULL. */
+  readonly noDefault: boolean;
+  /** The time limit of the call. */
+  readonly timeout: boolean;
+  readonly rules: Rules;
+}
+
+const jsonTypes: Readonly<Record<string, GatewayKind>> = {
+  "google.protobuf.Struct": "object",
+  "google.protobuf.ListValue": "list",
+};
+
+const noOption: GatewayValueOption = { payload: false, payloadType: false, noDefault: false, timeout: false };
+
+/** The values of a request or a response, in the order of their declaration. */
+export function readGatewayValues(
+  message: DescMessage,
+  options: SpecOptions,
+  role: "parameter" | "result",
+): GatewayValue[] {
+  const values = message.fields.map((field) => readValue(field, options));
+  for (const [position, value] of values.entries()) {
+    if (role === "result" && (value.payloadType || value.timeout || value.noDefault || value.repeated)) {
+      throw new SpecError(value.field, "only a parameter has a payload type, a timeout, no default, or is a list");
+    }
+    const hasDefault = value.optional && !value.noDefault;
+    const next = values[position + 1];
+    if (role === "parameter" && hasDefault && next !== undefined && !next.optional && !next.payloadType) {
+      throw new SpecError(next.field, "a parameter behind one with a default needs a default too: make it optional");
+    }
+  }
+  return values;
+}
+
+function readValue(field: DescField, options: SpecOptions): GatewayValue {
+  if (field.oneof !== undefined || field.fieldKind === "map") {
+    throw new SpecError(field, "a parameter or result of a function is no map and no part of a oneof");
+  }
+  refuseOption(field, "setting", options.setting(field));
+  const option = options.gatewayValue(field) ?? noOption;
+  const repeated = field.fieldKind === "list";
+  const kind = kindOf(field);
+  if (option.payload !== (option.payload && kind === "bytes") || (repeated && !option.payload)) {
+    throw new SpecError(field, "a payload is of type bytes, and only payloads may be repeated");
+  }
+  if ((option.payloadType && kind !== "string") || (option.timeout && kind !== "number")) {
+    throw new SpecError(field, "a payload type is a string, and a timeout an int32");
+  }
+  const optional = field.proto.proto3Optional;
+  if (option.noDefault && !optional) {
+    throw new SpecError(field, "no_default is for optional parameters; the others have none anyway");
+  }
+  const ruleKind: ValueKind = kind === "object" || kind === "list" ? "message" : kind;
+  return {
+    field,
+    name: sqlIdentifier(field, "name", field.name),
+    property: camelCase(field.name),
+    comment: commentOf(field),
+    kind,
+    sqlType: kind === "object" || kind === "list" ? "jsonb" : readSqlType(field, options.column(field)?.type ?? ""),
+    optional,
+    repeated,
+    payload: option.payload,
+    payloadType: option.payloadType,
+    noDefault: option.noDefault,
+    timeout: option.timeout,
+    rules: readRules(field, options.rules(field), { kind: ruleKind, repeated, range: integerRangeOf(field) }),
+  };
+}
+
+function kindOf(field: DescField): GatewayKind {
+  const json = field.message === undefined ? undefined : jsonTypes[field.message.typeName];
+  const kind = json ?? valueKindOf(field);
+  switch (kind) {
+    case "string":
+    case "bytes":
+    case "boolean":
+    case "number":
+    case "bigint":
+    case "object":
+    case "list":
+      return kind;
+    default:
+      throw new SpecError(field, `a function cannot take or return ${kind ?? "this"}`);
+  }
+}

@@ -1,0 +1,51 @@
+import { readFileSync } from "node:fs";
+import type { AnyDesc } from "@bufbuild/protobuf";
+import type { SpecFile } from "../model/spec.js";
+import { SpecError } from "../model/spec-error.js";
+import { sqlString } from "./literal.js";
+
+/** The fixed settings of a package as SQL literals, by `Group.name` as the spec writes them. */
+export type SqlConstants = ReadonlyMap<string, string>;
+
+/** Those of some files. */
+export function sqlConstants(files: readonly SpecFile[]): SqlConstants {
+  const groups = files.flatMap((file) => file.settingGroups.filter((group) => group.fixed));
+  return new Map(
+    groups.flatMap((group) =>
+      group.settings.map(({ field, default: value }) => [
+        `${group.message.name}.${field.name}`,
+        typeof value === "string" ? sqlString(value) : String(value),
+      ]),
+    ),
+  );
+}
+
+/**
+ * A PL/pgSQL block from the file that the spec names, relative to the working directory, which buf makes the root of the
+ * project. `@Group.name@` in it stands for a fixed setting.
+ *
+ * @throws SpecError if the file cannot be read, is no PL/pgSQL block, or names a setting that is not there.
+ */
+export function readBody(where: AnyDesc, bodyFile: string, constants: SqlConstants): string {
+  let text: string;
+  try {
+    text = readFileSync(bodyFile, "utf8").replaceAll("\r\n", "\n");
+  } catch (error) {
+    const reason = (error as NodeJS.ErrnoException).code === "ENOENT" ? "is missing" : `cannot be read: ${error}`;
+    throw new SpecError(where, `body_file ${bodyFile} ${reason}; it holds DECLARE … BEGIN … END`);
+  }
+  if (
+    !/\bBEGIN\b/i.test(text) ||
+    !/\bEND\s*;?\s*$/i.test(text) ||
+    /\bCREATE\s+(OR\s+REPLACE\s+)?FUNCTION\b/i.test(text)
+  ) {
+    throw new SpecError(where, `body_file ${bodyFile} is not a PL/pgSQL block: DECLARE … BEGIN … END`);
+  }
+  return text.replace(/@(\w+\.\w+)@/g, (_, name: string) => {
+    const value = constants.get(name);
+    if (value === undefined) {
+      throw new SpecError(where, `body_file ${bodyFile} names the setting ${name}, and there is no such fixed setting`);
+    }
+    return value;
+  });
+}

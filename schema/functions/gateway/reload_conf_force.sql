@@ -1,0 +1,4 @@
+BEGIN
+  PERFORM hawser.refuse_uncommitted_server();
+  PERFORM hawser.gateway_call('ReloadConfForce {}');
+END

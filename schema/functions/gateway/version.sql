@@ -1,0 +1,3 @@
+BEGIN
+  RETURN QUERY SELECT '@version@'::text, NULL::text, NULL::text, NULL::text, 'v@version@'::text;
+END
