@@ -48,10 +48,12 @@ function handlerInterface(groups: readonly GatewayGroup[], families: readonly Ga
 }
 
 const methodType = `${docstring("A method as the gateway needs it.")}export interface Method {
-  /** What SQL knows it by, with {T} for the type of the payload. */
+  /** What SQL knows it by, with * for the type of the payload. */
   readonly sqlName: string;
   /** After a lost answer the outcome is unknown. */
   readonly changes: boolean;
+  /** A list of payloads stands behind its argument. */
+  readonly takesList: boolean;
   /** The call's own time limit in milliseconds, as it was given; undefined for methods that have none. */
   timeoutMs?(request: unknown): number | undefined;
   /** Reads and checks the argument. @throws BadArgument */
@@ -134,6 +136,7 @@ function methodTable(families: readonly GatewayFamily[]): string {
       `  ${family.method.name}: {`,
       `    sqlName: ${stringLiteral(sqlName(family))},`,
       `    changes: ${family.changes},`,
+      `    takesList: ${family.batch !== undefined},`,
       ...(timeout === undefined ? [] : [`    timeoutMs: (request) => (request as ${request}).${timeout.property},`]),
       family.batch === undefined
         ? `    read: (json) => read${family.method.name}(json),`
@@ -148,7 +151,7 @@ function methodTable(families: readonly GatewayFamily[]): string {
 
 function sqlName(family: GatewayFamily): string {
   const { payloadType, names } = family.variants[0]!;
-  return payloadType === undefined ? names[0]! : names[0]!.replace(payloadType, "{T}");
+  return payloadType === undefined ? names[0]! : names[0]!.replace(payloadType, "*");
 }
 
 function writeLine(family: GatewayFamily): string {

@@ -28,7 +28,7 @@ BEGIN
       ('host', place.hosts),
       ('port', place.ports),
       ('dbname', current_database()::text),
-      ('user', @GatewayConstants.gateway_user@),
+      ('user', (SELECT s.user_name FROM hawser.gateway_secret AS s)),
       ('password', (SELECT s.password FROM hawser.gateway_secret AS s)),
       ('sslmode', place.sslmode),
       ('sslrootcert', place.root_certificate),

@@ -12,6 +12,7 @@ export type AnyCommand = CommandDef<any>;
 export const commands: Readonly<Record<string, () => Promise<AnyCommand>>> = {
   dev: async () => (await import("./dev.js")).dev,
   init: async () => (await import("./init.js")).init,
+  serve: async () => (await import("./serve.js")).serve,
   send: async () => (await import("./send.js")).send,
   listen: async () => (await import("./listen.js")).listen,
   topics: async () => (await import("./topics.js")).topics,
@@ -24,7 +25,6 @@ export const commands: Readonly<Record<string, () => Promise<AnyCommand>>> = {
 
 /** The commands of the design that this version does not have, and what they will do. */
 export const plannedCommands: Readonly<Record<string, string>> = {
-  serve: "Run the gateway and the bridge",
   extension: "Package the SQL functions as an extension",
   doctor: "Look for what is wrong with an installation",
 };

@@ -11,6 +11,7 @@ export type { Channel, Channels, Position } from "./channels.js";
 export { type Clock, systemClock } from "./clock.js";
 export { withCommandDatabase } from "./command-database.js";
 export { compareMigratedSchema } from "./compare-schema.js";
+export { connectionSettings } from "./connection-settings.js";
 export type { CommittedCursors, CursorCommit, CursorCommits, DeadLetter } from "./cursor-commits.js";
 export { CursorCommitter, type CursorCommitterEvents } from "./cursor-committer.js";
 export type { DeadLetterFilter } from "./dead-letter-filter.js";
@@ -41,6 +42,7 @@ export {
 } from "./mesh-overview.js";
 export { type MeshSecretEntry, type MeshSecrets, meshSecrets } from "./mesh-secrets.js";
 export { type MigrationReport, migrate } from "./migrate.js";
+export { explainRefusal } from "./missing-rights.js";
 export type { CatalogChange } from "./notifications.js";
 export type { AbsentListener, Orphans } from "./orphans.js";
 export type { Pending, PendingMessages } from "./pending.js";

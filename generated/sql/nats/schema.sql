@@ -71,6 +71,7 @@ COMMENT ON COLUMN hawser.gateways.started_at IS 'When it was started.';
 
 CREATE TABLE hawser.gateway_secret (
   id integer NOT NULL,
+  user_name text NOT NULL,
   password text NOT NULL,
   CONSTRAINT gateway_secret_pkey PRIMARY KEY (id),
   CONSTRAINT gateway_secret_password_bytes CHECK (octet_length(password) BETWEEN 32 AND 255),
@@ -80,10 +81,11 @@ CREATE TABLE hawser.gateway_secret (
 
 COMMENT ON TABLE hawser.gateway_secret IS 'What Postgres proves itself with to the gateway; made at the first migration.';
 COMMENT ON COLUMN hawser.gateway_secret.id IS 'Always 1.';
+COMMENT ON COLUMN hawser.gateway_secret.user_name IS 'The user name.';
 COMMENT ON COLUMN hawser.gateway_secret.password IS 'The password.';
 
-INSERT INTO hawser.gateway_secret (id, password)
-VALUES (1, replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
+INSERT INTO hawser.gateway_secret (id, user_name, password)
+VALUES (1, 'hawser', replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
 
 CREATE OR REPLACE FUNCTION hawser.set_nats_server(
   p_options jsonb,
@@ -232,7 +234,7 @@ BEGIN
       ('host', place.hosts),
       ('port', place.ports),
       ('dbname', current_database()::text),
-      ('user', 'hawser'),
+      ('user', (SELECT s.user_name FROM hawser.gateway_secret AS s)),
       ('password', (SELECT s.password FROM hawser.gateway_secret AS s)),
       ('sslmode', place.sslmode),
       ('sslrootcert', place.root_certificate),

@@ -58,6 +58,20 @@ $do$;
 
 DO $do$
 BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
+    CREATE ROLE hawser_bridge NOLOGIN;
+    COMMENT ON ROLE hawser_bridge IS 'The login of hawser serve.';
+  END IF;
+EXCEPTION
+  -- Roles belong to the whole cluster: a migration of another database may have made it meanwhile.
+  WHEN duplicate_object OR unique_violation THEN NULL;
+  WHEN insufficient_privilege THEN
+    RAISE NOTICE 'role hawser_bridge is missing and % may not make it; its grants are left out', current_user;
+END
+$do$;
+
+DO $do$
+BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
     GRANT SELECT, UPDATE ON TABLE hawser.seq TO hawser_peer;
@@ -85,6 +99,15 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.retry_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.discard_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.expire_dead_letters(integer, integer) TO hawser_peer;
+  END IF;
+END
+$do$;
+
+DO $do$
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
+    GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser.migrations TO hawser_bridge;
   END IF;
 END
 $do$;

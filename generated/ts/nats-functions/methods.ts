@@ -354,10 +354,12 @@ export interface NatsFunctionsHandler<Call> {
 
 /** A method as the gateway needs it. */
 export interface Method {
-  /** What SQL knows it by, with {T} for the type of the payload. */
+  /** What SQL knows it by, with * for the type of the payload. */
   readonly sqlName: string;
   /** After a lost answer the outcome is unknown. */
   readonly changes: boolean;
+  /** A list of payloads stands behind its argument. */
+  readonly takesList: boolean;
   /** The call's own time limit in milliseconds, as it was given; undefined for methods that have none. */
   timeoutMs?(request: unknown): number | undefined;
   /** Reads and checks the argument. @throws BadArgument */
@@ -1218,36 +1220,41 @@ function readReloadConfForce(json: unknown): ReloadConfForceRequest {
 /** The methods by the name they have in a call. */
 export const methods: Readonly<Record<string, Method>> = {
   Publish: {
-    sqlName: "nats_publish_{T}",
+    sqlName: "nats_publish_*",
     changes: true,
+    takesList: false,
     read: (json) => readPublish(json),
     handle: (handler, request, call) => handler.publish(request as PublishRequest, call),
     write: () => null,
   },
   PublishBatch: {
-    sqlName: "nats_publish_{T}_batch",
+    sqlName: "nats_publish_*_batch",
     changes: true,
+    takesList: true,
     read: (json, list) => readPublishBatch(json, list),
     handle: (handler, request, call) => handler.publishBatch(request as PublishBatchRequest, call),
     write: () => null,
   },
   PublishStream: {
-    sqlName: "nats_publish_{T}_stream",
+    sqlName: "nats_publish_*_stream",
     changes: true,
+    takesList: false,
     read: (json) => readPublishStream(json),
     handle: (handler, request, call) => handler.publishStream(request as PublishStreamRequest, call),
     write: () => null,
   },
   PublishAck: {
-    sqlName: "nats_publish_{T}_ack",
+    sqlName: "nats_publish_*_ack",
     changes: true,
+    takesList: false,
     read: (json) => readPublishAck(json),
     handle: (handler, request, call) => handler.publishAck(request as PublishAckRequest, call),
     write: (result) => JSON.stringify([((row: PublishAckResponse) => ({ stream: row.stream, seq: String(row.seq), duplicate: row.duplicate }))(result as PublishAckResponse)]),
   },
   PublishStreamBatch: {
-    sqlName: "nats_publish_{T}_stream_batch",
+    sqlName: "nats_publish_*_stream_batch",
     changes: true,
+    takesList: true,
     read: (json, list) => readPublishStreamBatch(json, list),
     handle: (handler, request, call) => handler.publishStreamBatch(request as PublishStreamBatchRequest, call),
     write: () => null,
@@ -1255,28 +1262,32 @@ export const methods: Readonly<Record<string, Method>> = {
   Flush: {
     sqlName: "nats_flush",
     changes: false,
+    takesList: false,
     read: (json) => readFlush(json),
     handle: (handler, request, call) => handler.flush(request as FlushRequest, call),
     write: () => null,
   },
   Request: {
-    sqlName: "nats_request_{T}",
+    sqlName: "nats_request_*",
     changes: true,
+    takesList: false,
     timeoutMs: (request) => (request as RequestRequest).timeout,
     read: (json) => readRequest(json),
     handle: (handler, request, call) => handler.request(request as RequestRequest, call),
     write: (result) => bytesText(result as Uint8Array),
   },
   PutValue: {
-    sqlName: "nats_put_{T}",
+    sqlName: "nats_put_*",
     changes: true,
+    takesList: false,
     read: (json) => readPutValue(json),
     handle: (handler, request, call) => handler.putValue(request as PutValueRequest, call),
     write: (result) => String(result as bigint),
   },
   GetValue: {
-    sqlName: "nats_get_{T}",
+    sqlName: "nats_get_*",
     changes: false,
+    takesList: false,
     read: (json) => readGetValue(json),
     handle: (handler, request, call) => handler.getValue(request as GetValueRequest, call),
     write: (result, request) => {
@@ -1288,6 +1299,7 @@ export const methods: Readonly<Record<string, Method>> = {
   DeleteValue: {
     sqlName: "nats_delete_value",
     changes: true,
+    takesList: false,
     read: (json) => readDeleteValue(json),
     handle: (handler, request, call) => handler.deleteValue(request as DeleteValueRequest, call),
     write: () => null,
@@ -1295,6 +1307,7 @@ export const methods: Readonly<Record<string, Method>> = {
   PutFile: {
     sqlName: "nats_put_file",
     changes: true,
+    takesList: false,
     read: (json) => readPutFile(json),
     handle: (handler, request, call) => handler.putFile(request as PutFileRequest, call),
     write: () => null,
@@ -1302,6 +1315,7 @@ export const methods: Readonly<Record<string, Method>> = {
   GetFile: {
     sqlName: "nats_get_file",
     changes: false,
+    takesList: false,
     read: (json) => readGetFile(json),
     handle: (handler, request, call) => handler.getFile(request as GetFileRequest, call),
     write: (result) => bytesText(result as Uint8Array),
@@ -1309,6 +1323,7 @@ export const methods: Readonly<Record<string, Method>> = {
   DeleteFile: {
     sqlName: "nats_delete_file",
     changes: true,
+    takesList: false,
     read: (json) => readDeleteFile(json),
     handle: (handler, request, call) => handler.deleteFile(request as DeleteFileRequest, call),
     write: () => null,
@@ -1316,6 +1331,7 @@ export const methods: Readonly<Record<string, Method>> = {
   GetFileInfo: {
     sqlName: "nats_get_file_info",
     changes: false,
+    takesList: false,
     read: (json) => readGetFileInfo(json),
     handle: (handler, request, call) => handler.getFileInfo(request as GetFileInfoRequest, call),
     write: (result) => JSON.stringify([((row: GetFileInfoResponse) => ({ name: row.name, description: row.description, metadata: row.metadata, headers: row.headers, options: row.options, bucket: row.bucket, nuid: row.nuid, size: String(row.size), chunks: String(row.chunks), modified: row.modified, digest: row.digest, delete: row.delete }))(result as GetFileInfoResponse)]),
@@ -1323,6 +1339,7 @@ export const methods: Readonly<Record<string, Method>> = {
   GetFileList: {
     sqlName: "nats_get_file_list",
     changes: false,
+    takesList: false,
     read: (json) => readGetFileList(json),
     handle: (handler, request, call) => handler.getFileList(request as GetFileListRequest, call),
     write: (result) => JSON.stringify((result as readonly GetFileListResponse[]).map(((row: GetFileListResponse) => ({ name: row.name, description: row.description, metadata: row.metadata, headers: row.headers, options: row.options, bucket: row.bucket, nuid: row.nuid, size: String(row.size), chunks: String(row.chunks), modified: row.modified, digest: row.digest, delete: row.delete })))),
@@ -1330,6 +1347,7 @@ export const methods: Readonly<Record<string, Method>> = {
   GetServerInfo: {
     sqlName: "nats_get_server_info",
     changes: false,
+    takesList: false,
     read: (json) => readGetServerInfo(json),
     handle: (handler, request, call) => handler.getServerInfo(request as GetServerInfoRequest, call),
     write: (result) => JSON.stringify([((row: GetServerInfoResponse) => ({ server_id: row.serverId, server_name: row.serverName, host: row.host, port: row.port, version: row.version, auth_required: row.authRequired, tls_requiered: row.tlsRequiered, max_payload: String(row.maxPayload), proto: row.proto, client_id: String(row.clientId), go: row.go, nonce: row.nonce, connect_urls: row.connectUrls, client_ip: row.clientIp, headers: row.headers, lame_duck_mode: row.lameDuckMode, tls_required: row.tlsRequired }))(result as GetServerInfoResponse)]),
@@ -1337,6 +1355,7 @@ export const methods: Readonly<Record<string, Method>> = {
   ReloadConf: {
     sqlName: "litmus_pgnats_reload_conf",
     changes: false,
+    takesList: false,
     read: (json) => readReloadConf(json),
     handle: (handler, request, call) => handler.reloadConf(request as ReloadConfRequest, call),
     write: () => null,
@@ -1344,6 +1363,7 @@ export const methods: Readonly<Record<string, Method>> = {
   ReloadConfForce: {
     sqlName: "litmus_pgnats_reload_conf_force",
     changes: false,
+    takesList: false,
     read: (json) => readReloadConfForce(json),
     handle: (handler, request, call) => handler.reloadConfForce(request as ReloadConfForceRequest, call),
     write: () => null,

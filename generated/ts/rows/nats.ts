@@ -38,6 +38,8 @@ export interface GatewayRow {
 export interface GatewaySecretRow {
   /** Always 1. */
   id: number;
+  /** The user name. */
+  user_name: string;
   /** The password. */
   password: string;
 }
@@ -53,7 +55,7 @@ export const tables = {
 export const columns = {
   natsServer: ["id", "options", "server_name", "seen_server_name", "seen_options", "changed_at"],
   gateway: ["host", "port", "sslmode", "root_certificate", "started_at"],
-  gatewaySecret: ["id", "password"],
+  gatewaySecret: ["id", "user_name", "password"],
 } as const;
 
 /** The NOTIFY channels that tell of changed rows. */

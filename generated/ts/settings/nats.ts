@@ -232,12 +232,6 @@ export const gatewayConstants = {
    */
   maxStartupBytes: 10000,
   /**
-   * The user name of Postgres at the gateway.
-   *
-   * Value: "hawser".
-   */
-  gatewayUser: "hawser",
-  /**
    * Iterations of SCRAM-SHA-256.
    *
    * Value: 4096.

@@ -126,6 +126,21 @@ export function checkGatewaySecretId(value: number): Violation | undefined {
     : violation("id", showValue(value), "must be an integer, -2147483648 to 2147483647", "Use a value of -2147483648 to 2147483647.");
 }
 
+const gatewaySecretUserNameRules: TextRules = {
+  path: "user_name",
+  minBytes: 0,
+  maxBytes: Number.POSITIVE_INFINITY,
+};
+
+/**
+ * Checks `GatewaySecret.user_name`.
+ *
+ * The user name.
+ */
+export function checkGatewaySecretUserName(value: string): Violation | undefined {
+  return checkText(gatewaySecretUserNameRules, value);
+}
+
 const gatewaySecretPasswordRules: TextRules = {
   path: "password",
   minBytes: 32,
@@ -163,6 +178,7 @@ export function validateGatewayRow(row: GatewayRow): Violation | undefined {
 /** Checks each column of a row of hawser.gateway_secret; checks over several columns are Postgres's alone. */
 export function validateGatewaySecretRow(row: GatewaySecretRow): Violation | undefined {
   return checkGatewaySecretId(row.id) ??
+    checkGatewaySecretUserName(row.user_name) ??
     checkGatewaySecretPassword(row.password);
 }
 
@@ -181,6 +197,7 @@ export const columnChecks = {
   },
   gateway_secret: {
     id: checkGatewaySecretId,
+    user_name: checkGatewaySecretUserName,
     password: checkGatewaySecretPassword,
   },
 } as const;

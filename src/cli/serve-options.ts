@@ -1,0 +1,135 @@
+/**
+ * The flags of `hawser serve`, and the settings of the spec that stand behind them.
+ */
+import type { ArgsDef } from "citty";
+import { type ServeSettings, serveSettingsDefaults, serveSettingsRanges } from "../../generated/ts/settings/nats.js";
+import { CliError } from "../errors/index.js";
+import type { GatewayTls, ServeOptions } from "../gateway/index.js";
+import { wholeNumber } from "./check-arguments.js";
+import { databaseOption, databaseUrlOf } from "./database-option.js";
+
+/** The settings that are numbers, by their flags. */
+const numbers = {
+  "call-timeout-ms": "callTimeoutMs",
+  "max-call-timeout-ms": "maxCallTimeoutMs",
+  "max-request-bytes": "maxRequestBytes",
+  "max-response-bytes": "maxResponseBytes",
+  "max-sessions": "maxSessions",
+  "nats-wait-ms": "natsWaitMs",
+  "stop-deadline-ms": "stopDeadlineMs",
+} as const satisfies Record<string, keyof ServeSettings>;
+
+const meanings: Record<keyof typeof numbers, string> = {
+  "call-timeout-ms": "How long a call of an SQL function may take that names no time limit itself",
+  "max-call-timeout-ms": "The longest time limit that a call may name",
+  "max-request-bytes": "The largest call; bytes travel in base64, a third longer",
+  "max-response-bytes": "The largest answer; bytes travel as hexadecimal digits, twice as long",
+  "max-sessions": "Database sessions at once",
+  "nats-wait-ms": "How long calls wait for NATS when its connection has just been lost",
+  "stop-deadline-ms": "How long the end waits for the calls that are under way",
+};
+
+type NumberFlag = keyof typeof numbers;
+
+function numberFlag(name: NumberFlag) {
+  const setting = numbers[name];
+  const range = serveSettingsRanges[setting];
+  const description = `${meanings[name]}, ${range.min} to ${range.max}. Default ${serveSettingsDefaults[setting]}`;
+  return { type: "string", valueHint: "N", description } as const;
+}
+
+/** The flags. */
+export const serveArgs = {
+  ...databaseOption,
+  listen: {
+    type: "string",
+    valueHint: "HOST:PORT",
+    default: serveSettingsDefaults.gatewayListen,
+    description: "The address at which the gateway waits for Postgres; port 0 takes a free one",
+  },
+  advertise: {
+    type: "string",
+    valueHint: "HOST:PORT",
+    description: "The address at which Postgres reaches the gateway, if it is not the one listened on",
+  },
+  "secrets-dir": {
+    type: "string",
+    valueHint: "DIR",
+    description:
+      "Where files may be that options of the NATS server name (…_path); may be given several times. Default /run/secrets",
+  },
+  "tls-cert": {
+    type: "string",
+    valueHint: "FILE",
+    description: "TLS between Postgres and the gateway: certificate (PEM)",
+  },
+  "tls-key": { type: "string", valueHint: "FILE", description: "The certificate's private key (PEM)" },
+  "tls-sslmode": {
+    type: "string",
+    valueHint: "MODE",
+    description: "What Postgres checks: require (the default), verify-ca or verify-full",
+  },
+  "tls-root-cert": {
+    type: "string",
+    valueHint: "FILE",
+    description: "For verify-ca and verify-full: the authority's certificate, on the machine of Postgres",
+  },
+  "allow-plaintext": {
+    type: "boolean",
+    description: "Without TLS also beyond this machine: the network is trusted",
+  },
+  "call-timeout-ms": numberFlag("call-timeout-ms"),
+  "max-call-timeout-ms": numberFlag("max-call-timeout-ms"),
+  "max-request-bytes": numberFlag("max-request-bytes"),
+  "max-response-bytes": numberFlag("max-response-bytes"),
+  "max-sessions": numberFlag("max-sessions"),
+  "nats-wait-ms": numberFlag("nats-wait-ms"),
+  "stop-deadline-ms": numberFlag("stop-deadline-ms"),
+} as const satisfies ArgsDef;
+
+/** The arguments as they were given. */
+export type ServeArguments = { readonly [Name in keyof typeof serveArgs]?: string | boolean | undefined } & {
+  readonly "database-url"?: string | undefined;
+};
+
+/** @throws CliError `invalid_argument`, naming the flag */
+export function serveOptionsOf(args: ServeArguments, secretsDirectories: readonly string[]): ServeOptions {
+  return {
+    databaseUrl: databaseUrlOf(args),
+    gatewayListen: text(args.listen),
+    advertise: text(args.advertise),
+    allowPlaintext: args["allow-plaintext"] === true,
+    ...(secretsDirectories.length > 0 && { secretsDirectories }),
+    tls: tlsOf(args),
+    ...Object.fromEntries((Object.keys(numbers) as NumberFlag[]).map((name) => [numbers[name], numberOf(args, name)])),
+  };
+}
+
+function numberOf(args: ServeArguments, name: NumberFlag): number | undefined {
+  const { min, max } = serveSettingsRanges[numbers[name]];
+  return wholeNumber(name, text(args[name]), min, max);
+}
+
+function text(value: string | boolean | undefined): string | undefined {
+  return typeof value === "string" ? value : undefined;
+}
+
+const sslmodes = ["require", "verify-ca", "verify-full"] as const;
+
+function tlsOf(args: ServeArguments): GatewayTls | undefined {
+  const cert = text(args["tls-cert"]);
+  const key = text(args["tls-key"]);
+  const mode = text(args["tls-sslmode"]);
+  const rootCertificate = text(args["tls-root-cert"]);
+  if (cert === undefined || key === undefined) {
+    const flags = ["tls-cert", "tls-key", "tls-sslmode", "tls-root-cert"] as const;
+    const given = flags.find((name) => args[name] !== undefined);
+    if (given === undefined) return undefined;
+    throw new CliError("invalid_argument", `--${given} needs both --tls-cert and --tls-key; give them, too`);
+  }
+  const sslmode = sslmodes.find((known) => known === mode);
+  if (mode !== undefined && sslmode === undefined) {
+    throw new CliError("invalid_argument", `--tls-sslmode "${mode}" is none of ${sslmodes.join(", ")}`);
+  }
+  return { cert, key, sslmode, rootCertificate };
+}

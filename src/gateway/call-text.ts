@@ -1,0 +1,97 @@
+/**
+ * The text of a call: the method, a space, and its argument in JSON, as one line. Behind it, where the method takes a list
+ * of payloads, a line with their form and their lengths, and then all of them:
+ *
+ *     call    = method [ " " json [ LF list ] ]
+ *     list    = "n" LF                           the array is NULL
+ *             | "t" [ lengths ] LF bytes         the payloads as they are, one after the other
+ *             | "b" [ lengths ] LF base64        the payloads one after the other, all together in base64
+ *     lengths = length *( "," length )
+ *     length  = digits | "-"                     in bytes; "-" is NULL
+ *
+ * The generated SQL functions write it. Whatever else comes is refused, and never costs more than its own length.
+ */
+import { BadArgument, decodeBase64, type PayloadList } from "../../generated/ts/nats-functions/argument.js";
+
+/** A call, taken apart. */
+export interface CallText {
+  readonly method: string;
+  /** Undefined if there is no argument. */
+  readonly json: unknown;
+  /** Undefined if there is no list. */
+  readonly list: PayloadList | undefined;
+}
+
+const lineFeed = 10;
+const longestMethod = 64;
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** @throws BadArgument of the kind `form` if it is none */
+export function parseCall(query: Uint8Array): CallText {
+  const buffer = Buffer.from(query.buffer, query.byteOffset, query.byteLength);
+  const end = buffer.indexOf(lineFeed);
+  const line = decode(end === -1 ? buffer : buffer.subarray(0, end));
+  const space = line.indexOf(" ");
+  const method = space === -1 ? line : line.slice(0, space);
+  if (method.length > longestMethod || !/^[A-Za-z]+$/.test(method)) throw malformed("it does not begin with a method");
+  return {
+    method,
+    json: space === -1 ? undefined : parseJson(line.slice(space + 1)),
+    list: end === -1 ? undefined : parseList(buffer.subarray(end + 1)),
+  };
+}
+
+function decode(bytes: Uint8Array): string {
+  try {
+    return utf8.decode(bytes);
+  } catch {
+    throw malformed("it is not UTF-8");
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw malformed("its argument is not JSON");
+  }
+}
+
+function parseList(bytes: Buffer): PayloadList {
+  const end = bytes.indexOf(lineFeed);
+  if (end === -1) throw malformed("its list of payloads has no lengths");
+  const form = String.fromCharCode(bytes[0]!);
+  const lengths = bytes.toString("latin1", 1, end);
+  const rest = bytes.subarray(end + 1);
+  if (form === "n" && lengths === "" && rest.length === 0) return { payloads: undefined, firstNull: undefined };
+  if (form !== "t" && form !== "b") throw malformed("its list of payloads has an unknown form");
+  const all = form === "t" ? rest : decodeBase64(rest.toString("latin1"));
+  if (all === undefined) throw malformed("its payloads are not base64");
+  return split(lengths, all);
+}
+
+function split(lengths: string, all: Uint8Array): PayloadList {
+  const payloads: Uint8Array[] = [];
+  let firstNull: number | undefined;
+  let start = 0;
+  if (lengths !== "") {
+    for (const length of lengths.split(",")) {
+      if (length === "-") {
+        firstNull ??= payloads.length;
+        payloads.push(all.subarray(start, start));
+        continue;
+      }
+      if (!/^[0-9]{1,10}$/.test(length)) throw malformed("a length in its list of payloads is no number");
+      const stop = start + Number(length);
+      if (stop > all.length) throw malformed("its payloads are shorter than their lengths say");
+      payloads.push(all.subarray(start, stop));
+      start = stop;
+    }
+  }
+  if (start !== all.length) throw malformed("its payloads are longer than their lengths say");
+  return { payloads, firstNull };
+}
+
+function malformed(rule: string): BadArgument {
+  return new BadArgument({ kind: "form", argument: "", value: "", rule });
+}

@@ -1,0 +1,112 @@
+/**
+ * The gateway: Postgres asks it, and it asks NATS.
+ */
+import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
+import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
+import { NatsLink } from "../nats/index.js";
+import { Calls } from "./calls.js";
+import { Capacity } from "./capacity.js";
+import { fileBytesOf, NatsHandler } from "./nats-handler.js";
+import { type Logger, PostgresServer, type TlsSource } from "./protocol/index.js";
+import type { GatewayIdentity } from "./server-watch.js";
+
+/** How a gateway is made. */
+export interface GatewayOptions {
+  /** Host and port to listen on. */
+  readonly listen: { readonly host: string; readonly port: number };
+  readonly identity: GatewayIdentity;
+  readonly tls: TlsSource | undefined;
+  readonly settings: ServeSettings;
+  readonly secretsDirectories: readonly string[];
+  readonly logger: Logger;
+  /** Reads the definition of the server again; `configure` has been called with it when this resolves. */
+  refresh(): Promise<void>;
+}
+
+const { startupTimeoutMs, maxStartupBytes } = gatewayConstants;
+
+/** Commands at once while no server is defined: their calls fail, and need no more. */
+const idleCapacity = 128;
+
+/** A running gateway. */
+export class Gateway {
+  readonly #link: NatsLink;
+  readonly #capacity = new Capacity(idleCapacity);
+  readonly #options: GatewayOptions;
+  #server: PostgresServer | undefined;
+
+  private constructor(options: GatewayOptions) {
+    const { settings, logger, secretsDirectories } = options;
+    this.#options = options;
+    this.#link = new NatsLink({ name: "hawser gateway", secretsDirectories, logger, natsWaitMs: settings.natsWaitMs });
+  }
+
+  /** @throws GatewayError `bind_failed`, `invalid_argument` */
+  static async start(options: GatewayOptions, signal?: AbortSignal): Promise<Gateway> {
+    const gateway = new Gateway(options);
+    try {
+      await gateway.#listen(signal);
+    } catch (error) {
+      await gateway.#link.stop();
+      throw error;
+    }
+    return gateway;
+  }
+
+  /** Where it listens, with the real port. */
+  get address(): { readonly host: string; readonly port: number } {
+    return this.#server!.address;
+  }
+
+  /** Database sessions that are connected. */
+  get sessionCount(): number {
+    return this.#server!.sessionCount;
+  }
+
+  /** The options of the NATS server; undefined if none is defined. Connects anew if they differ from the present ones. */
+  configure(options: CompleteNatsServerOptions | undefined): void {
+    if (options !== undefined) this.#capacity.limit = options.capacity;
+    this.#link.configure(options);
+  }
+
+  /** Takes no more calls, waits for those under way, and closes what was opened. */
+  async stop(): Promise<void> {
+    await this.#server?.stop({ deadlineMs: this.#options.settings.stopDeadlineMs });
+    await this.#link.stop();
+  }
+
+  async #listen(signal: AbortSignal | undefined): Promise<void> {
+    const { listen, identity, tls, settings, logger } = this.#options;
+    const handler = new NatsHandler({
+      link: this.#link,
+      maxFileBytes: fileBytesOf(settings.maxResponseBytes),
+      reload: (always) => this.#reload(always),
+    });
+    const calls = new Calls(handler, this.#capacity, settings);
+    this.#server = await PostgresServer.listen(
+      {
+        ...listen,
+        user: identity.user,
+        database: identity.database,
+        password: identity.password,
+        tls,
+        tlsRequired: tls !== undefined,
+        maxSessions: settings.maxSessions,
+        maxRequestBytes: settings.maxRequestBytes,
+        startupTimeoutMs,
+        maxStartupBytes,
+        logger,
+        answer: (query, session) => calls.answer(query, session),
+        onSessionEnd: (session) => handler.endSession(session),
+      },
+      signal,
+    );
+  }
+
+  async #reload(always: boolean): Promise<void> {
+    await this.#options.refresh();
+    const signal = AbortSignal.timeout(this.#options.settings.callTimeoutMs);
+    if (always) await this.#link.reconnect(signal);
+    else await this.#link.ready(signal);
+  }
+}

@@ -1,0 +1,193 @@
+/**
+ * A session on its socket.
+ */
+import type { Socket } from "node:net";
+import { TLSSocket } from "node:tls";
+import type { Answer, ErrorAnswer, GatewaySession } from "./answer.js";
+import { isDefect } from "./error-answer.js";
+import type { PostgresServerOptions } from "./options.js";
+import { Session, type SessionEffects, type SessionRules } from "./session.js";
+
+/** What libpq of Postgres 17 and later says it speaks within TLS. */
+const alpnProtocol = "postgresql";
+
+/** How long a client that was sent away may take to read why, in ms. */
+const lingerMs = 1000;
+
+/**
+ * The same when the server stops. dblink does not see that its connection has ended before it is used again; but a call
+ * that is on its way now gets its answer, and not a reset that leaves open whether it was carried out.
+ */
+const hurriedLingerMs = 100;
+
+/** Refusals that say that somebody has set something up wrongly: password, database, number of sessions. */
+const worthAWarning: ReadonlySet<string> = new Set(["28P01", "3D000", "53300"]);
+
+/** The SQLSTATE of a session that ends because the server does: `admin_shutdown`. */
+export const stoppingState = "57P01";
+
+/** Who hears how far a connection has come. */
+export interface ConnectionEvents {
+  /** The client has proved itself. @returns why it cannot have a session all the same */
+  onProved(connection: Connection): ErrorAnswer | undefined;
+  /** The socket is closed, or as good as. Told once. */
+  onClosed(connection: Connection): void;
+}
+
+/** See above. */
+export class Connection implements GatewaySession, SessionEffects {
+  readonly remoteAddress: string;
+  /** The client's IP address; empty if it has gone already. */
+  readonly remoteHost: string;
+  applicationName = "";
+  /** 0 before authentication. */
+  id = 0;
+
+  private readonly session: Session;
+  private stream: Socket;
+  private startupTimer: NodeJS.Timeout | undefined;
+  private lingerTimer: NodeJS.Timeout | undefined;
+  private hurries = false;
+
+  /** @param socket belongs to this object from now on */
+  constructor(
+    private readonly options: PostgresServerOptions,
+    rules: SessionRules,
+    socket: Socket,
+    private readonly events: ConnectionEvents,
+  ) {
+    this.remoteHost = socket.remoteAddress ?? "";
+    this.remoteAddress = `${this.remoteHost || "unknown"}:${socket.remotePort ?? 0}`;
+    this.session = new Session(rules, this);
+    this.stream = socket;
+    this.startupTimer = setTimeout(() => this.timeOut(), options.startupTimeoutMs);
+    // Before the stream's own close: so a socket that TLS was put upon is seen to go, too.
+    socket.once("close", () => this.onClosed());
+    this.attach(socket);
+  }
+
+  get isOpen(): boolean {
+    return !this.session.isOver;
+  }
+
+  get isAnswering(): boolean {
+    return this.session.isAnswering;
+  }
+
+  /** Ends it with `reason`, after the call under way if there is one; hardly waits for the client to go. */
+  leave(reason: ErrorAnswer): void {
+    this.hurries = true;
+    this.session.leave(reason);
+  }
+
+  /** Ends it with `reason`, now. */
+  fail(reason: ErrorAnswer): void {
+    this.session.fail(reason);
+  }
+
+  write(bytes: Uint8Array | readonly Uint8Array[]): boolean {
+    const { stream } = this;
+    if (bytes instanceof Uint8Array) return stream.write(bytes);
+    stream.cork();
+    let hasRoom = true;
+    for (const piece of bytes) hasRoom = stream.write(piece);
+    stream.uncork();
+    return hasRoom;
+  }
+
+  end(): void {
+    const { stream } = this;
+    this.stopStartupTimer();
+    this.lingerTimer ??= setTimeout(this.destroy, this.hurries ? hurriedLingerMs : lingerMs);
+    stream.end();
+    // Read to the end: closing with unread bytes would take from the client what it has not read yet.
+    stream.resume();
+  }
+
+  close(): void {
+    this.destroy();
+  }
+
+  startTls(): void {
+    const socket = this.stream;
+    socket.removeAllListeners("data");
+    socket.removeAllListeners("drain");
+    socket.removeAllListeners("end");
+    const secure = new TLSSocket(socket, {
+      isServer: true,
+      secureContext: this.options.tls!.current.context,
+      ALPNProtocols: [alpnProtocol],
+    });
+    this.stream = secure;
+    secure.once("secure", () => this.session.secured());
+    secure.once("close", () => this.onClosed());
+    this.attach(secure);
+  }
+
+  setReading(reading: boolean): void {
+    if (reading) this.stream.resume();
+    else this.stream.pause();
+  }
+
+  admit(applicationName: string): ErrorAnswer | undefined {
+    this.applicationName = applicationName;
+    const refusal = this.events.onProved(this);
+    if (refusal === undefined) this.stopStartupTimer();
+    return refusal;
+  }
+
+  answer(query: Uint8Array): Answer | Promise<Answer> {
+    return this.options.answer(query, this);
+  }
+
+  answerFailed(error: unknown): void {
+    if (isDefect(error)) this.options.logger.error({ err: error, session: this.id }, "a call failed unexpectedly");
+  }
+
+  refused({ sqlstate, message }: ErrorAnswer): void {
+    const { remoteAddress, id } = this;
+    const details = { remoteAddress, sqlstate, ...(id === 0 ? {} : { session: id }) };
+    // What strangers do would fill the log, and that a stop ends sessions is known to who stops.
+    const level = worthAWarning.has(sqlstate) || (id !== 0 && sqlstate !== stoppingState) ? "warn" : "debug";
+    this.options.logger[level](details, `a connection from Postgres was ended: ${message}`);
+  }
+
+  /** Closes at once. */
+  readonly destroy = (): void => {
+    this.stream.destroy();
+    this.onClosed();
+  };
+
+  private attach(stream: Socket): void {
+    const { session } = this;
+    stream.on("data", (chunk: Buffer) =>
+      session.receive(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength)),
+    );
+    stream.on("drain", () => session.drained());
+    // A client that writes no more reads no more, either: libpq closes both ways at once.
+    stream.on("end", () => {
+      session.closed();
+      this.end();
+    });
+    // "close" follows, and nobody is there to be told.
+    stream.on("error", () => {});
+  }
+
+  private timeOut(): void {
+    const { startupTimeoutMs } = this.options;
+    const message = `the connection did not authenticate within ${startupTimeoutMs} ms`;
+    this.session.fail({ kind: "error", sqlstate: "08006", message });
+  }
+
+  private stopStartupTimer(): void {
+    clearTimeout(this.startupTimer);
+    this.startupTimer = undefined;
+  }
+
+  private onClosed(): void {
+    this.stopStartupTimer();
+    clearTimeout(this.lingerTimer);
+    this.session.closed();
+    this.events.onClosed(this);
+  }
+}

@@ -1,0 +1,190 @@
+/**
+ * From the first byte of a connection to its session, or to its refusal. Pure: what was read in, what to do out.
+ *
+ *     packet awaited ──▶ SASL response awaited ──▶ proof awaited ──▶ done
+ *        │      ▲
+ *        └──────┴─ SSLRequest, GSSENCRequest: each once
+ *
+ * A user that does not exist goes the same way as one that does, and its proof is refused; that a database does not exist
+ * is told only to who knows the password.
+ */
+import type { ErrorAnswer } from "./answer.js";
+import {
+  authenticationSasl,
+  authenticationSaslContinue,
+  authenticationSaslFinal,
+  encryptionAccepted,
+  encryptionRefused,
+  negotiateProtocolVersion,
+} from "./backend-messages.js";
+import type { MessageReader } from "./message-reader.js";
+import { mockVerifierOf, ScramExchange, type ScramStep, type ScramVerifier, scramMechanism } from "./scram.js";
+import { parseStartupPacket, type StartupPacket } from "./startup-packet.js";
+
+/** Who may come in, and how. */
+export interface LoginRules {
+  readonly user: string;
+  readonly database: string;
+  readonly verifier: ScramVerifier;
+  /** Random bytes, the same for the life of `verifier`. */
+  readonly mockSecret: Uint8Array;
+  /** Makes printable ASCII without commas, never the same twice. */
+  readonly serverNonce: () => string;
+  readonly tls: "off" | "offered" | "required";
+  readonly maxStartupBytes: number;
+}
+
+/** What to do next. */
+export type LoginStep =
+  /** Write these bytes, and read on. */
+  | { readonly kind: "reply"; readonly bytes: Buffer }
+  /** Write these bytes; TLS begins. */
+  | { readonly kind: "secure"; readonly bytes: Buffer }
+  /** The client has proved itself: write these bytes, then what begins a session. */
+  | { readonly kind: "done"; readonly bytes: Buffer; readonly applicationName: string }
+  | { readonly kind: "refuse"; readonly error: ErrorAnswer }
+  /** Nothing is owed. */
+  | { readonly kind: "close" };
+
+type Startup = Extract<StartupPacket, { kind: "startup" }>;
+
+const saslResponseType = "p".charCodeAt(0);
+
+/** See above. */
+export class Login {
+  private state: "packet" | "sasl-first" | "sasl-final" = "packet";
+  private askedForTls = false;
+  private askedForGss = false;
+  private isSecure = false;
+  private user = "";
+  private database = "";
+  private applicationName = "";
+  private exchange: ScramExchange | undefined;
+
+  constructor(private readonly rules: LoginRules) {}
+
+  /** TLS has been established. */
+  secured(): void {
+    this.isSecure = true;
+  }
+
+  /** Reads the next of the client's messages. @returns undefined while it is not all there */
+  next(reader: MessageReader): LoginStep | undefined {
+    if (this.state === "packet") return this.nextPacket(reader);
+    if (!reader.readHeader()) return undefined;
+    const { type, bodyBytes } = reader;
+    if (type !== saslResponseType) return violation(`a message of type ${type} came instead of the password's proof`);
+    const fault = this.faultOfLength(bodyBytes, 0);
+    if (fault !== undefined) return fault;
+    const body = reader.readBody();
+    if (body === undefined) return undefined;
+    return this.state === "sasl-first" ? this.saslFirst(body) : this.saslFinal(body);
+  }
+
+  private nextPacket(reader: MessageReader): LoginStep | undefined {
+    if (!reader.readStartupHeader()) return undefined;
+    const fault = this.faultOfLength(reader.bodyBytes, 4);
+    if (fault !== undefined) return fault;
+    const body = reader.readBody();
+    if (body === undefined) return undefined;
+    const packet = parseStartupPacket(body);
+    switch (packet.kind) {
+      case "ssl":
+        return this.answerTls(reader);
+      case "gss":
+        return this.answerGss();
+      case "cancel":
+        return { kind: "close" };
+      case "startup":
+        return this.start(packet);
+      case "unsupported":
+        return refuse("0A000", `version ${packet.version} of the Postgres protocol is not supported; use 3.0`);
+      case "malformed":
+        return violation(`the startup packet is malformed: ${packet.reason}`);
+    }
+  }
+
+  private faultOfLength(bodyBytes: number, least: number): LoginStep | undefined {
+    const { maxStartupBytes } = this.rules;
+    if (bodyBytes >= least && bodyBytes <= maxStartupBytes) return undefined;
+    return violation(`a message of ${bodyBytes} bytes came before authentication; ${least} to ${maxStartupBytes} fit`);
+  }
+
+  private answerTls(reader: MessageReader): LoginStep {
+    if (this.askedForTls || this.isSecure) return violation("TLS was asked for twice");
+    this.askedForTls = true;
+    if (this.rules.tls === "off") return { kind: "reply", bytes: encryptionRefused };
+    // They would be taken for bytes that came through TLS, and anybody between the two could have sent them.
+    if (reader.bufferedBytes > 0) return violation("bytes came behind the request for TLS, before its answer");
+    return { kind: "secure", bytes: encryptionAccepted };
+  }
+
+  private answerGss(): LoginStep {
+    if (this.askedForGss) return violation("GSSAPI encryption was asked for twice");
+    this.askedForGss = true;
+    return { kind: "reply", bytes: encryptionRefused };
+  }
+
+  private start({ minorVersion, parameters, protocolOptions }: Startup): LoginStep {
+    if (this.rules.tls === "required" && !this.isSecure) {
+      return refuse("28000", "the gateway accepts only TLS; set sslmode=require or stricter in the connection string");
+    }
+    this.user = parameters.get("user") ?? "";
+    this.database = parameters.get("database") ?? this.user;
+    this.applicationName = parameters.get("application_name") ?? "";
+    if (this.user === "") return refuse("28000", "the startup message names no user");
+    const { user, verifier, mockSecret, serverNonce } = this.rules;
+    const known = this.user === user ? verifier : mockVerifierOf(mockSecret, this.user, verifier.iterations);
+    this.exchange = new ScramExchange(known, serverNonce());
+    this.state = "sasl-first";
+    const asksForMore = minorVersion > 0 || protocolOptions.length > 0;
+    const sasl = authenticationSasl(scramMechanism);
+    const bytes = asksForMore ? Buffer.concat([negotiateProtocolVersion(protocolOptions), sasl]) : sasl;
+    return { kind: "reply", bytes };
+  }
+
+  private saslFirst(body: Uint8Array): LoginStep {
+    const bytes = Buffer.from(body.buffer, body.byteOffset, body.length);
+    const nameEnd = bytes.indexOf(0);
+    if (nameEnd === -1 || bytes.length < nameEnd + 5) return violation("the SASL response is cut off");
+    if (bytes.toString("latin1", 0, nameEnd) !== scramMechanism) {
+      return violation(`the client chose another SASL mechanism than ${scramMechanism}`);
+    }
+    const at = nameEnd + 5;
+    if (bytes.readInt32BE(nameEnd + 1) !== bytes.length - at) return violation("the SASL response has a wrong length");
+    const step = this.exchange!.first(bytes.toString("utf8", at));
+    if (step.kind !== "go-on") return this.refused(step);
+    this.state = "sasl-final";
+    return { kind: "reply", bytes: authenticationSaslContinue(step.reply) };
+  }
+
+  private saslFinal(body: Uint8Array): LoginStep {
+    const step = this.exchange!.final(Buffer.from(body.buffer, body.byteOffset, body.length).toString("utf8"));
+    if (step.kind !== "go-on") return this.refused(step);
+    const { database, applicationName } = this;
+    if (database !== this.rules.database) {
+      const hint = "Use the connection string that `hawser init` has stored, or run `hawser serve` for that database.";
+      return refuse("3D000", `the gateway does not serve a database ${quoted(database)}`, hint);
+    }
+    return { kind: "done", bytes: authenticationSaslFinal(step.reply), applicationName };
+  }
+
+  private refused(step: Exclude<ScramStep, { kind: "go-on" }>): LoginStep {
+    if (step.kind === "malformed") return violation(`the SCRAM message is malformed: ${step.reason}`);
+    const hint = "Use the connection string that `hawser init` has stored.";
+    return refuse("28P01", `password authentication failed for user ${quoted(this.user)}`, hint);
+  }
+}
+
+function violation(message: string): LoginStep {
+  return refuse("08P01", message);
+}
+
+function refuse(sqlstate: string, message: string, hint?: string): LoginStep {
+  return { kind: "refuse", error: { kind: "error", sqlstate, message, hint } };
+}
+
+/** What a stranger said, short enough to be repeated. */
+function quoted(name: string): string {
+  return JSON.stringify(name.length > 63 ? `${name.slice(0, 63)}…` : name);
+}

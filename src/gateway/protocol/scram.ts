@@ -1,0 +1,121 @@
+/**
+ * SCRAM-SHA-256 (RFC 5802, RFC 7677), the server's side, without channel binding. Passwords are printable ASCII, for
+ * which SASLprep changes nothing.
+ */
+import { createHash, createHmac, pbkdf2, randomBytes, timingSafeEqual } from "node:crypto";
+import { promisify } from "node:util";
+import { GatewayError } from "../../errors/index.js";
+
+/** The name of the mechanism. */
+export const scramMechanism = "SCRAM-SHA-256";
+
+const keyBytes = 32;
+const saltBytes = 16;
+const derive = promisify(pbkdf2);
+
+/** What a server keeps of a password: the password cannot be found from it other than by guessing. */
+export interface ScramVerifier {
+  readonly salt: Buffer;
+  readonly iterations: number;
+  readonly storedKey: Buffer;
+  readonly serverKey: Buffer;
+}
+
+/**
+ * Derives the verifier of a password, off the event loop. The salt is random unless given.
+ *
+ * @throws GatewayError (as a rejection) `invalid_argument` if the password is empty or not printable ASCII
+ */
+export async function scramVerifierOf(
+  password: string,
+  iterations: number,
+  salt: Buffer = randomBytes(saltBytes),
+): Promise<ScramVerifier> {
+  if (!/^[\x20-\x7e]+$/.test(password)) {
+    throw new GatewayError(
+      "invalid_argument",
+      "the password of the gateway must be printable ASCII and not empty; `hawser init` makes one",
+    );
+  }
+  const salted = await derive(password, salt, iterations, keyBytes, "sha256");
+  const storedKey = createHash("sha256").update(hmac(salted, "Client Key")).digest();
+  return { salt, iterations, storedKey, serverKey: hmac(salted, "Server Key") };
+}
+
+/**
+ * A verifier that no password fits, for users that do not exist: each has the same salt whenever it asks, as one that
+ * exists has.
+ *
+ * @param secret random bytes that stay the same as long as the salts of real users do
+ */
+export function mockVerifierOf(secret: Uint8Array, user: string, iterations: number): ScramVerifier {
+  const salt = hmac(secret, user).subarray(0, saltBytes);
+  return { salt, iterations, storedKey: randomBytes(keyBytes), serverKey: randomBytes(keyBytes) };
+}
+
+/** What a step of the exchange came to. */
+export type ScramStep =
+  | { readonly kind: "go-on"; readonly reply: string }
+  /** The client's message breaks the rules. */
+  | { readonly kind: "malformed"; readonly reason: string }
+  /** The client does not know the password. */
+  | { readonly kind: "refused" };
+
+/** One exchange: the client's first message, then its final one. */
+export class ScramExchange {
+  private gs2Header = "";
+  private nonce = "";
+  private firstBare = "";
+  private serverFirst = "";
+
+  /** @param serverNonce printable ASCII without commas; never used twice */
+  constructor(
+    private readonly verifier: ScramVerifier,
+    private readonly serverNonce: string,
+  ) {}
+
+  /** Takes `n,,n=user,r=nonce`. The user name in it counts for nothing: that of the startup message does. */
+  first(message: string): ScramStep {
+    const [, flag, authzid, bare] = /^([^,]*),([^,]*),(.*)$/s.exec(message) ?? [];
+    if (flag === undefined || authzid === undefined || bare === undefined) return malformed("it has no GS2 header");
+    // "y" says that the client could bind the channel and heard that we cannot: true, since no -PLUS is offered.
+    if (flag.startsWith("p=")) return malformed("it asks for channel binding, which is not offered");
+    if (flag !== "n" && flag !== "y") return malformed("its GS2 header begins with neither n nor y");
+    if (authzid !== "") return malformed("it asks to act as somebody else, which is not supported");
+    const [, nonce] = /^n=[^,]*,r=([\x21-\x2b\x2d-\x7e]+)(?:,.*)?$/s.exec(bare) ?? [];
+    if (nonce === undefined) return malformed("it has no user name and nonce where they belong");
+    const { salt, iterations } = this.verifier;
+    this.gs2Header = `${flag},${authzid},`;
+    this.nonce = nonce + this.serverNonce;
+    this.firstBare = bare;
+    this.serverFirst = `r=${this.nonce},s=${salt.toString("base64")},i=${iterations}`;
+    return { kind: "go-on", reply: this.serverFirst };
+  }
+
+  /** Takes `c=header,r=nonce,p=proof`, after {@link first} went on. */
+  final(message: string): ScramStep {
+    const [, withoutProof, binding, nonce, encoded] =
+      /^(c=([^,]*),r=([^,]*)(?:,.*)?),p=([A-Za-z0-9+/]{43}=)$/s.exec(message) ?? [];
+    if (withoutProof === undefined || encoded === undefined) return malformed("it has no binding, nonce and proof");
+    if (binding !== Buffer.from(this.gs2Header).toString("base64")) {
+      return malformed("its channel binding is not that of its first message");
+    }
+    if (nonce !== this.nonce) return malformed("its nonce is not the one agreed upon");
+    const { storedKey, serverKey } = this.verifier;
+    const authMessage = `${this.firstBare},${this.serverFirst},${withoutProof}`;
+    const clientKey = hmac(storedKey, authMessage);
+    const proof = Buffer.from(encoded, "base64");
+    for (let i = 0; i < keyBytes; i++) clientKey[i]! ^= proof[i]!;
+    const serverSignature = hmac(serverKey, authMessage).toString("base64");
+    if (!timingSafeEqual(createHash("sha256").update(clientKey).digest(), storedKey)) return { kind: "refused" };
+    return { kind: "go-on", reply: `v=${serverSignature}` };
+  }
+}
+
+function hmac(key: Uint8Array, message: string): Buffer {
+  return createHmac("sha256", key).update(message).digest();
+}
+
+function malformed(reason: string): ScramStep {
+  return { kind: "malformed", reason };
+}

@@ -1,0 +1,167 @@
+/**
+ * The server: who may connect, how many, and how it ends.
+ */
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
+import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
+import { errorTable, GatewayError } from "../../errors/index.js";
+import { PendingHandshakes } from "../../transport/pending-handshakes.js";
+import type { ErrorAnswer } from "./answer.js";
+import { Connection, type ConnectionEvents, stoppingState } from "./connection.js";
+import type { PostgresServerOptions } from "./options.js";
+import { scramVerifierOf } from "./scram.js";
+import type { SessionRules } from "./session.js";
+
+const keepAliveAfterMs = 15_000;
+const serverNonceBytes = 18;
+
+/** Connections that may be authenticating even where few sessions are allowed. */
+const leastPending = 64;
+
+/** After the deadline of a stop: how long a client may take to read how its call ended. */
+const goodbyeMs = 250;
+
+const leaving: ErrorAnswer = {
+  kind: "error",
+  sqlstate: stoppingState,
+  message: "the gateway is being stopped; the call was not carried out",
+  hint: "Try again: the next call connects anew.",
+};
+const abandoned: ErrorAnswer = {
+  kind: "error",
+  sqlstate: errorTable.outcome_unknown.sqlstate,
+  message: "the gateway was stopped while the call was under way: it may have been carried out or not",
+  hint: errorTable.outcome_unknown.remedy,
+};
+
+/** A server that speaks as much of the Postgres protocol as the generated SQL functions need. */
+export class PostgresServer {
+  private readonly pending = new PendingHandshakes<Connection>();
+  private readonly sessions = new Set<Connection>();
+  private lastId = 0;
+  private stopped: Promise<void> | undefined;
+  private onEmpty = (): void => {};
+  private readonly events: ConnectionEvents = {
+    onProved: (connection) => this.admit(connection),
+    onClosed: (connection) => this.forget(connection),
+  };
+
+  /** Where it listens, with the real port. */
+  readonly address: { readonly host: string; readonly port: number };
+
+  private constructor(
+    private readonly options: PostgresServerOptions,
+    private readonly rules: SessionRules,
+    private readonly server: Server,
+  ) {
+    const { address, port } = server.address() as AddressInfo;
+    this.address = { host: address, port };
+    server.on("connection", (socket) => this.accept(socket));
+    // Out of file descriptors, for example. Listening goes on.
+    server.on("error", (err) => options.logger.error({ err }, "a connection from Postgres could not be accepted"));
+  }
+
+  /**
+   * Binds the address and accepts connections.
+   *
+   * @param signal ends the attempt
+   * @throws GatewayError (as a rejection) `bind_failed` if the address is unknown or in use, `invalid_argument` for a
+   * password that is not printable ASCII, or `tlsRequired` without `tls`
+   */
+  static async listen(options: PostgresServerOptions, signal?: AbortSignal): Promise<PostgresServer> {
+    signal?.throwIfAborted();
+    const { host, port, password, tls, tlsRequired = false } = options;
+    if (tlsRequired && tls === undefined) {
+      throw new GatewayError(
+        "invalid_argument",
+        "TLS is required of clients, and none is set; give certificate and key",
+      );
+    }
+    const rules: SessionRules = {
+      user: options.user,
+      database: options.database,
+      maxStartupBytes: options.maxStartupBytes,
+      maxRequestBytes: options.maxRequestBytes,
+      verifier: await scramVerifierOf(password, gatewayConstants.scramIterations),
+      mockSecret: randomBytes(32),
+      serverNonce: () => randomBytes(serverNonceBytes).toString("base64"),
+      tls: tls === undefined ? "off" : tlsRequired ? "required" : "offered",
+    };
+    const server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: keepAliveAfterMs });
+    try {
+      signal?.throwIfAborted();
+      server.listen({ host, port });
+      // Rejects with what the server emits as an error.
+      await once(server, "listening");
+    } catch (cause) {
+      if (signal?.aborted) throw cause;
+      const why = cause instanceof Error ? cause.message : String(cause);
+      throw new GatewayError("bind_failed", `the gateway cannot listen on ${host}:${port}: ${why}`, { cause });
+    }
+    return new PostgresServer(options, rules, server);
+  }
+
+  /** Authenticated sessions that are open. */
+  get sessionCount(): number {
+    return this.sessions.size;
+  }
+
+  /**
+   * Ends everything. New connections are refused at once, sessions without a call under way are told `57P01`, the others
+   * when their call has been answered; after `deadlineMs` those are told that the outcome is unknown. Resolves when the
+   * last connection is closed. Asked twice it is the first that counts.
+   */
+  stop({ deadlineMs }: { readonly deadlineMs: number }): Promise<void> {
+    this.stopped ??= this.end(deadlineMs);
+    return this.stopped;
+  }
+
+  private accept(socket: Socket): void {
+    if (this.stopped !== undefined) {
+      socket.destroy();
+      return;
+    }
+    if (this.pending.size >= Math.max(this.options.maxSessions, leastPending)) this.pending.expendable!.destroy();
+    const connection = new Connection(this.options, this.rules, socket, this.events);
+    this.pending.add(connection, connection.remoteHost);
+  }
+
+  private admit(connection: Connection): ErrorAnswer | undefined {
+    const { maxSessions } = this.options;
+    if (this.sessions.size >= maxSessions) {
+      return {
+        kind: "error",
+        sqlstate: "53300",
+        message: `the gateway has ${maxSessions} sessions already, as many as it may have (maxSessions)`,
+        hint: "Close database sessions that use it, or raise maxSessions of `hawser serve`.",
+      };
+    }
+    this.pending.delete(connection, connection.remoteHost);
+    this.sessions.add(connection);
+    connection.id = ++this.lastId;
+    return undefined;
+  }
+
+  private forget(connection: Connection): void {
+    this.pending.delete(connection, connection.remoteHost);
+    if (this.sessions.delete(connection)) this.options.onSessionEnd?.(connection);
+    if (this.sessions.size === 0 && this.pending.size === 0) this.onEmpty();
+  }
+
+  private async end(deadlineMs: number): Promise<void> {
+    this.server.close();
+    const empty = new Promise<void>((resolve) => {
+      this.onEmpty = resolve;
+    });
+    const each = (act: (connection: Connection) => void): void => [...this.pending, ...this.sessions].forEach(act);
+    each((connection) => connection.leave(leaving));
+    if (this.pending.size === 0 && this.sessions.size === 0) return;
+    const abandonment = setTimeout(() => each((connection) => connection.fail(abandoned)), deadlineMs);
+    // Those that do not read what they are told.
+    const destruction = setTimeout(() => each((connection) => connection.destroy()), deadlineMs + goodbyeMs);
+    await empty;
+    clearTimeout(abandonment);
+    clearTimeout(destruction);
+  }
+}

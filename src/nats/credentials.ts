@@ -1,0 +1,93 @@
+/**
+ * What proves to the NATS server who we are: the options' own words, or what their files hold now.
+ */
+import { type Authenticator, nkeyAuthenticator, nkeys } from "@nats-io/transport-node";
+import { type CompleteNatsServerOptions, resolveAuth } from "../../generated/ts/nats-options/index.js";
+import { NatsError } from "../errors/index.js";
+import { type SecretFiles, secretFileError } from "./secret-files.js";
+
+/** How to authenticate once. */
+export interface Credentials {
+  /** Says it to the server. Holds the secret where no inspection shows it. */
+  readonly authenticator: Authenticator;
+  /** What is said, for messages: "the token of option token_path". */
+  readonly words: string;
+  /** The text with every secret of these credentials taken out, for what the server says. */
+  readonly conceal: (text: string) => string;
+}
+
+/**
+ * The credentials of the options: the first of the seven modes whose options are all set. Reads its file.
+ *
+ * @throws NatsError `secret_file`, or `nats_unauthorized` for an inline seed that is none
+ */
+export async function readCredentials(
+  options: CompleteNatsServerOptions,
+  files: SecretFiles,
+  signal: AbortSignal,
+): Promise<Credentials> {
+  const auth = resolveAuth(options);
+  switch (auth.mode) {
+    case "nkey_seed_path": {
+      const seed = await files.readSecret(auth.mode, auth.nkey_seed_path, signal);
+      if (!isUserSeed(seed)) throw secretFileError(auth.mode, "the file does not hold an NKey seed of a user (SU…)");
+      return nkey(seed, auth.mode);
+    }
+    case "nkey_seed": {
+      if (!isUserSeed(auth.nkey_seed)) {
+        const message = 'option "nkey_seed" is not an NKey seed of a user (SU…)';
+        throw new NatsError("nats_unauthorized", message, { detail: `${message}: its checksum is wrong.` });
+      }
+      return nkey(auth.nkey_seed, auth.mode);
+    }
+    case "token_path":
+      return token(await files.readSecret(auth.mode, auth.token_path, signal), auth.mode);
+    case "token":
+      return token(auth.token, auth.mode);
+    case "user_password_path": {
+      const password = await files.readSecret("password_path", auth.password_path, signal);
+      return userAndPassword(auth.username, password, "password_path");
+    }
+    case "user_password":
+      return userAndPassword(auth.username, auth.password, "password");
+    case "none":
+      return { authenticator: () => undefined, words: "a client without credentials", conceal: (text) => text };
+  }
+}
+
+function nkey(seed: string, option: string): Credentials {
+  return {
+    authenticator: nkeyAuthenticator(Buffer.from(seed)),
+    words: `the NKey of option ${option}`,
+    conceal: without(seed),
+  };
+}
+
+function token(secret: string, option: string): Credentials {
+  return {
+    authenticator: () => ({ auth_token: secret }),
+    words: `the token of option ${option}`,
+    conceal: without(secret),
+  };
+}
+
+/** The user may be empty, where the password is an access token; nats.js's own option would then say nothing. */
+function userAndPassword(user: string, pass: string, option: string): Credentials {
+  return {
+    authenticator: () => ({ user, pass }),
+    words: `the user name and password of options username and ${option}`,
+    conceal: without(pass),
+  };
+}
+
+function without(secret: string): (text: string) => string {
+  return (text) => (secret === "" ? text : text.replaceAll(secret, "…"));
+}
+
+function isUserSeed(seed: string): boolean {
+  try {
+    return nkeys.fromSeed(Buffer.from(seed)).getPublicKey().startsWith("U");
+  } catch {
+    return false;
+  }
+}

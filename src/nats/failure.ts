@@ -1,0 +1,179 @@
+/**
+ * What nats.js and the JetStream API throw, as errors of Hawser.
+ *
+ * nats.js has no codes: it is told apart by class, by the chain of causes, and for a lost connection by its words.
+ */
+import { JetStreamApiCodes, JetStreamApiError, type PubAck } from "@nats-io/jetstream";
+import { JetStreamStatusError, jserrors } from "@nats-io/jetstream/internal";
+import { errors } from "@nats-io/transport-node";
+import { HawserError, NatsError } from "../errors/index.js";
+
+/** What was tried, so that an error can name it. */
+export interface Attempt {
+  /** As it stands in a message, such as `publish to "orders.new"`. Never a payload. */
+  readonly name: string;
+  /** The subject of a request, whose responders may be missing. */
+  readonly subject?: string;
+  /** The JetStream domain, where one was named. */
+  readonly domain?: string | undefined;
+  /** True where it changes something, so that a lost answer leaves open what happened. */
+  readonly changes: boolean;
+  /** The time that it had, in milliseconds. */
+  readonly timeoutMs: number;
+}
+
+/** Codes of the JetStream API for which nats.js has no name. */
+const apiCode = {
+  clusterNotLeader: 10009,
+  clusterNotAvailable: 10008,
+  messageTooLarge: 10054,
+  notEnabled: 10076,
+} as const;
+
+const unavailable: ReadonlySet<number> = new Set([
+  apiCode.clusterNotLeader,
+  apiCode.clusterNotAvailable,
+  apiCode.notEnabled,
+  JetStreamApiCodes.JetStreamNotEnabledForAccount,
+]);
+
+/** The words of nats.js for answers that the end of a connection took along. */
+const lostWords: ReadonlySet<string> = new Set(["connection closed", "connection disconnected"]);
+
+/** The error of Hawser for whatever `attempt` threw; one of Hawser's own is handed on. */
+export function natsFailure(cause: unknown, attempt: Attempt): HawserError {
+  if (HawserError.is(cause)) return cause;
+  const { name } = attempt;
+  for (const error of causesOf(cause)) {
+    if (error instanceof errors.PermissionViolationError) return permissionDenied(error, attempt);
+    if (error instanceof errors.TimeoutError) return timedOut(attempt, cause);
+    if (error instanceof jserrors.JetStreamNotEnabled) return noJetStream(attempt, cause);
+    if (error instanceof errors.NoRespondersError) return noResponders(attempt, cause);
+    if (error instanceof JetStreamApiError) return apiFailure(error, attempt);
+    if (error instanceof JetStreamStatusError) {
+      const detail = `status ${error.code}`;
+      return new NatsError("nats_failed", `NATS refused the ${name}: ${error.message}.`, { cause, detail });
+    }
+    if (error instanceof errors.ClosedConnectionError || error instanceof errors.DrainingConnectionError) {
+      return connectionLost(attempt, cause);
+    }
+    if (lostWords.has(error.message)) return connectionLost(attempt, cause);
+    if (error instanceof errors.InvalidSubjectError || error instanceof errors.InvalidArgumentError) {
+      return new NatsError("invalid_argument", `The ${name} was refused before it was sent: ${error.message}.`, {
+        cause,
+      });
+    }
+  }
+  const words = cause instanceof Error ? cause.message : String(cause);
+  if (cause instanceof TypeError || cause instanceof RangeError) {
+    return new NatsError("internal", `The ${name} failed by a defect: ${words}.`, { cause });
+  }
+  return new NatsError("nats_failed", `The ${name} failed: ${words}.`, { cause });
+}
+
+/** There is no connection, and nothing has been sent. */
+export function notConnected({ name }: Attempt, cause?: unknown): NatsError {
+  return new NatsError("nats_unavailable", `There is no connection to NATS: the ${name} was not sent.`, { cause });
+}
+
+/** The connection ended when the attempt may have been under way. */
+export function connectionLost(attempt: Attempt, cause?: unknown): NatsError {
+  const { name } = attempt;
+  if (!attempt.changes) {
+    return new NatsError("nats_unavailable", `The connection to NATS ended during the ${name}.`, {
+      cause,
+      hint: "Try again: nothing was to be changed by it.",
+    });
+  }
+  return new NatsError(
+    "outcome_unknown",
+    `The connection to NATS ended during the ${name}: it may have been carried out or not.`,
+    { cause, outcome: "unknown" },
+  );
+}
+
+/** No answer within the time. */
+export function timedOut(attempt: Attempt, cause?: unknown): NatsError {
+  const { name, timeoutMs } = attempt;
+  const message = `NATS did not answer the ${name} within ${timeoutMs} ms`;
+  if (!attempt.changes) return new NatsError("nats_timeout", `${message}.`, { cause });
+  return new NatsError("nats_timeout", `${message}; it may have been carried out or not.`, {
+    cause,
+    outcome: "unknown",
+  });
+}
+
+/** JetStream, which the attempt needs, does not answer here. */
+export function noJetStream(attempt: Attempt, cause?: unknown): NatsError {
+  const { name, domain } = attempt;
+  const where =
+    domain === undefined ? "The NATS server has no JetStream" : `No JetStream of domain "${domain}" answers`;
+  return new NatsError("jetstream_unavailable", `${where}, which the ${name} needs.`, { cause });
+}
+
+/** JetStream answers, and none of its streams takes the subject. */
+export function noStream({ name, subject, domain }: Attempt, cause?: unknown): NatsError {
+  const where = domain === undefined ? "" : ` in domain "${domain}"`;
+  return new NatsError(
+    "no_stream",
+    `No stream${where} takes messages of the subject "${subject}": the ${name} failed.`,
+    {
+      cause,
+    },
+  );
+}
+
+/** An acknowledgement that came from another domain than the one that was named. */
+export function wrongDomain({ name, domain }: Attempt, ack: PubAck): NatsError {
+  const at = ack.domain === undefined ? "a server without a domain" : `domain "${ack.domain}"`;
+  return new NatsError("no_stream", `No stream in domain "${domain}" acknowledged the ${name}.`, {
+    detail: `Stream "${ack.stream}" of ${at} has stored the message as number ${ack.seq}.`,
+    outcome: "unknown",
+  });
+}
+
+/** Larger than the server takes, counted as it counts: headers and payload. */
+export function tooLarge({ name }: Attempt, bytes: number, limit: number): NatsError {
+  return new NatsError(
+    "payload_too_large",
+    `The ${name} has ${bytes} bytes with its headers; the NATS server takes at most ${limit} (max_payload).`,
+  );
+}
+
+function permissionDenied(error: InstanceType<typeof errors.PermissionViolationError>, { name }: Attempt): NatsError {
+  return new NatsError("nats_permission_denied", `The NATS server does not permit the ${name}.`, {
+    cause: error,
+    detail: error.message,
+  });
+}
+
+function noResponders({ name, subject }: Attempt, cause: unknown): NatsError {
+  return new NatsError("no_responders", `Nobody answers the ${name}.`, {
+    cause,
+    ...(subject === undefined ? {} : { detail: `No subscriber of "${subject}" is connected.` }),
+  });
+}
+
+function apiFailure(error: JetStreamApiError, attempt: Attempt): NatsError {
+  const { name } = attempt;
+  const detail = `err_code ${error.code}, status ${error.status}`;
+  if (unavailable.has(error.code)) return noJetStream(attempt, error);
+  if (error.code === apiCode.messageTooLarge) {
+    return new NatsError("payload_too_large", `The ${name} is larger than its stream or bucket allows.`, {
+      cause: error,
+      detail: `${error.message} (${detail})`,
+      hint: "Send less, or raise the maximum message size of the stream or bucket.",
+    });
+  }
+  return new NatsError("nats_failed", `NATS refused the ${name}: ${error.message}.`, { cause: error, detail });
+}
+
+/** The error and what it says led to it, the first ones of a chain. */
+function* causesOf(error: unknown): Generator<Error> {
+  for (let depth = 0; depth < 8 && error instanceof Error; depth++, error = error.cause) yield error;
+}
+
+/** True if JetStream said that it has no such stream: the bucket, or the store, is missing. */
+export function isStreamMissing(error: unknown): boolean {
+  return error instanceof JetStreamApiError && error.code === JetStreamApiCodes.StreamNotFound;
+}

@@ -1,0 +1,7 @@
+/**
+ * The connection to NATS, and what is done over it.
+ */
+export { NatsLink, type NatsLinkOptions } from "./link.js";
+export type { NatsLinkEvents, Refusal } from "./link-events.js";
+export type { Logger } from "./logger.js";
+export { type FileInfo, NatsOperations, Refusals, readHeaders } from "./operations/index.js";

@@ -1,0 +1,350 @@
+/**
+ * The connection to NATS that the options describe, kept up.
+ *
+ * A link is off (no options), connecting, or connected. It connects in rounds: a round tries until it has a connection,
+ * with growing pauses. There is at most one round at a time, and a new one ends the one before, so that what was begun
+ * with old options never takes the place of something newer.
+ *
+ *   off → connecting          configure(options)
+ *   connecting → connected    an attempt succeeds
+ *   connected → connecting    the connection is lost; other options (the old connection is left at once)
+ *   connected → connected     reconnect(), or the server announces its end: the old one serves until the new one is up
+ *   any → off                 configure(undefined), stop()
+ */
+import type { NatsConnection } from "@nats-io/transport-node";
+import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
+import { gatewayConstants, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
+import { HawserError, NatsError } from "../errors/index.js";
+import { pauseAfterFailureMs, pauseAfterLossMs } from "./backoff.js";
+import { connectOnce, type Established } from "./connect.js";
+import { Farewells } from "./farewells.js";
+import { LinkListeners, type NatsLinkEvents } from "./link-events.js";
+import { Waiters } from "./link-waiters.js";
+import type { Logger } from "./logger.js";
+import { SecretFiles } from "./secret-files.js";
+import { watchConnection } from "./watch.js";
+
+const { natsReconnectMaxMs } = gatewayConstants;
+
+/** How a link is made. */
+export interface NatsLinkOptions {
+  /** The name of this client in the server's lists, such as "hawser gateway". */
+  readonly name: string;
+  /** Where the files that options name may be. */
+  readonly secretsDirectories: readonly string[];
+  readonly logger: Logger;
+  /** How long `connected` waits after a loss, in milliseconds. Default: that of `hawser serve`, 1,000. */
+  readonly natsWaitMs?: number;
+  /** 0 to 1, for pauses. */
+  readonly random?: () => number;
+}
+
+interface Round {
+  readonly controller: AbortController;
+  /** Between two attempts. */
+  isPausing: boolean;
+}
+
+/** See above. */
+export class NatsLink implements AsyncDisposable {
+  readonly #name: string;
+  readonly #files: SecretFiles;
+  readonly #logger: Logger;
+  readonly #natsWaitMs: number;
+  readonly #random: () => number;
+  readonly #listeners: LinkListeners;
+  readonly #farewells = new Farewells();
+  /** Of `ready` and `reconnect`: settled by each attempt. */
+  readonly #outcomes = new Waiters();
+  /** Of `connected`: released when there is a connection, or none to wait for. */
+  readonly #arrivals = new Waiters();
+  readonly #rounds = new Set<Promise<void>>();
+
+  #options: CompleteNatsServerOptions | undefined;
+  #current: Established | undefined;
+  #connection: NatsConnection | undefined;
+  #connectedAt = 0;
+  /** The server has announced its end. */
+  #isLeaving = false;
+  #round: Round | undefined;
+  /** Attempts that failed, in a row. */
+  #failures = 0;
+  /** Connections that ended soon, in a row. */
+  #shortLives = 0;
+  /** Why there is no connection. */
+  #why: NatsError | undefined;
+  /** The failure that was logged last: the same one again is no news. */
+  #logged: string | undefined;
+  /** Since when there is none. */
+  #downSince = 0;
+  #stopped: Promise<void> | undefined;
+
+  constructor(options: NatsLinkOptions) {
+    this.#name = options.name;
+    this.#files = new SecretFiles(options.secretsDirectories);
+    this.#logger = options.logger;
+    this.#natsWaitMs = options.natsWaitMs ?? serveSettingsDefaults.natsWaitMs;
+    this.#random = options.random ?? Math.random;
+    this.#listeners = new LinkListeners(options.logger);
+  }
+
+  /** The options of the last `configure`, with their secrets; undefined if no server is defined. */
+  get options(): CompleteNatsServerOptions | undefined {
+    return this.#options;
+  }
+
+  /** The live connection; undefined if there is none now. Ask for it each time: it changes. */
+  get connection(): NatsConnection | undefined {
+    return this.#connection;
+  }
+
+  /** @returns what takes the listener away */
+  on<Name extends keyof NatsLinkEvents>(name: Name, listener: (...event: NatsLinkEvents[Name]) => void): () => void {
+    return this.#listeners.add(name, listener);
+  }
+
+  /**
+   * Takes the options; undefined if no server is defined. If they differ from the present ones, the connection is left
+   * and another one is made with them. Returns at once; `ready` tells the outcome.
+   */
+  configure(options: CompleteNatsServerOptions | undefined): void {
+    if (this.#stopped !== undefined || sameOptions(this.#options, options)) return;
+    this.#options = options === undefined ? undefined : Object.freeze({ ...options });
+    this.#leave();
+    if (options === undefined) {
+      this.#endRound();
+      this.#release(notConfigured());
+    } else {
+      this.#begin(0);
+    }
+  }
+
+  /**
+   * Connects anew with all files read anew, though nothing has changed. The old connection serves until the new one is
+   * up, and if that fails, further on.
+   *
+   * @throws NatsError of the attempt, or `nats_not_configured`; the reason of the signal
+   */
+  async reconnect(signal?: AbortSignal): Promise<void> {
+    this.#checkConfigured();
+    signal?.throwIfAborted();
+    const outcome = this.#outcomes.next(signal);
+    this.#begin(0);
+    await outcome;
+  }
+
+  /**
+   * Resolves when there is a connection with the options of the last `configure`.
+   *
+   * @throws NatsError of the attempt that failed, or `nats_not_configured`; the reason of the signal
+   */
+  async ready(signal?: AbortSignal): Promise<void> {
+    this.#checkConfigured();
+    if (this.#current !== undefined) return;
+    if (this.#round?.isPausing && this.#why !== undefined && this.#failures > 0) throw again(this.#why);
+    await this.#outcomes.next(signal);
+  }
+
+  /**
+   * The live connection. Where there is none, waits until `natsWaitMs` after it was lost (or after the options came).
+   *
+   * @throws NatsError `nats_not_configured`, or why the last attempt failed: `nats_unavailable`, `nats_unauthorized`,
+   * `secret_file`; the reason of the signal
+   */
+  async connected(signal?: AbortSignal): Promise<NatsConnection> {
+    if (this.#connection !== undefined) return this.#connection;
+    this.#checkConfigured();
+    const remainingMs = this.#downSince + this.#natsWaitMs - performance.now();
+    if (remainingMs > 0) await this.#arrivals.nextWithin(remainingMs, signal);
+    if (this.#connection !== undefined) return this.#connection;
+    this.#checkConfigured();
+    if (this.#why !== undefined) throw again(this.#why);
+    const detail = `Connecting has not ended within ${this.#natsWaitMs} ms.`;
+    throw new NatsError("nats_unavailable", "there is no connection to the NATS server yet", { detail });
+  }
+
+  /** Sends what was published, and closes. Nothing is left that would keep the process alive. */
+  stop(): Promise<void> {
+    this.#stopped ??= this.#stop();
+    return this.#stopped;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
+  }
+
+  async #stop(): Promise<void> {
+    this.#endRound();
+    this.#leave();
+    // After the assignment of #stopped, which those who are released look at.
+    await Promise.resolve();
+    this.#release(isStopped());
+    await Promise.all([...this.#rounds, this.#farewells.done()]);
+  }
+
+  #checkConfigured(): void {
+    if (this.#stopped !== undefined) throw isStopped();
+    if (this.#options === undefined) throw notConfigured();
+  }
+
+  #release(error: NatsError): void {
+    this.#outcomes.settle(error);
+    this.#arrivals.settle();
+  }
+
+  /** Leaves the present connection, if there is one. */
+  #leave(): void {
+    const { connection } = this.#current ?? {};
+    this.#current = undefined;
+    this.#connection = undefined;
+    this.#downSince = performance.now();
+    this.#why = undefined;
+    if (connection !== undefined) this.#farewells.say(connection);
+  }
+
+  #endRound(): void {
+    this.#round?.controller.abort(new Error("superseded"));
+    this.#round = undefined;
+  }
+
+  #begin(pauseMs: number): void {
+    this.#endRound();
+    this.#failures = 0;
+    const round: Round = { controller: new AbortController(), isPausing: false };
+    this.#round = round;
+    const running = this.#run(round, this.#options!, pauseMs);
+    this.#rounds.add(running);
+    void running.finally(() => this.#rounds.delete(running));
+  }
+
+  async #run(round: Round, options: CompleteNatsServerOptions, firstPauseMs: number): Promise<void> {
+    const { signal } = round.controller;
+    for (let pauseMs = firstPauseMs; !signal.aborted; ) {
+      round.isPausing = true;
+      await pause(pauseMs, signal);
+      round.isPausing = false;
+      try {
+        const established = await connectOnce({ name: this.#name, options, files: this.#files, signal });
+        if (signal.aborted) this.#farewells.say(established.connection);
+        else this.#arrive(established);
+        return;
+      } catch (error) {
+        if (signal.aborted) return;
+        pauseMs = this.#fail(error);
+        if (this.#current === undefined || this.#isLeaving) continue;
+        // The connection that was to be replaced goes on.
+        this.#round = undefined;
+        return;
+      }
+    }
+  }
+
+  /** @returns the pause before the next attempt */
+  #fail(error: unknown): number {
+    const failure = HawserError.is(error)
+      ? (error as NatsError)
+      : new NatsError("internal", "connecting to NATS failed in a way that was not foreseen", { cause: error });
+    const isNew = this.#logged !== failure.message;
+    this.#logged = failure.message;
+    this.#failures += 1;
+    if (this.#current === undefined) this.#why = failure;
+    const pauseMs = pauseAfterFailureMs(this.#failures, this.#random());
+    const details = { client: this.#name, code: failure.code, detail: failure.detail, retryMs: Math.round(pauseMs) };
+    this.#logger[isNew ? "warn" : "debug"](details, "no connection to NATS");
+    this.#listeners.emit("failed", failure);
+    this.#outcomes.settle(failure);
+    return pauseMs;
+  }
+
+  #arrive(established: Established): void {
+    const { connection, server } = established;
+    this.#round = undefined;
+    const before = this.#current;
+    this.#current = established;
+    this.#connection = connection;
+    this.#connectedAt = performance.now();
+    this.#isLeaving = false;
+    this.#why = undefined;
+    this.#logged = undefined;
+    this.#observe(established);
+    if (before !== undefined) this.#farewells.say(before.connection);
+    this.#logger.info({ client: this.#name, server, serverId: connection.info?.server_id }, "connected to NATS");
+    this.#listeners.emit("connected", connection);
+    this.#outcomes.settle();
+    this.#arrivals.settle();
+  }
+
+  #observe(established: Established): void {
+    const client = this.#name;
+    const isCurrent = (): boolean => this.#current === established;
+    void watchConnection(established, {
+      onRefused: (refusal) => {
+        this.#logger.warn({ client, ...refusal }, "NATS does not permit it");
+        this.#listeners.emit("refused", refusal, established.connection);
+      },
+      onLeaving: () => {
+        if (!isCurrent() || this.#isLeaving) return;
+        this.#isLeaving = true;
+        this.#logger.info({ client }, "the NATS server announces its end; connecting anew");
+        if (this.#round === undefined) this.#begin(0);
+      },
+      onComplaint: (words) => this.#logger.warn({ client, words }, "NATS complains"),
+    });
+    void established.ended.then((error) => {
+      if (isCurrent()) this.#lose(error);
+    });
+  }
+
+  #lose(error: NatsError): void {
+    const now = performance.now();
+    this.#shortLives = now - this.#connectedAt > natsReconnectMaxMs ? 0 : this.#shortLives + 1;
+    this.#current = undefined;
+    this.#connection = undefined;
+    this.#downSince = now;
+    this.#why = error;
+    this.#logger.warn({ client: this.#name, code: error.code, detail: error.detail }, "the connection to NATS is lost");
+    if (this.#round === undefined) {
+      const random = this.#random();
+      // A server that accepts and then cuts off is not to be asked again and again without a pause.
+      this.#begin(this.#shortLives > 1 ? pauseAfterFailureMs(this.#shortLives, random) : pauseAfterLossMs(random));
+    }
+    this.#listeners.emit("lost", error);
+  }
+}
+
+function sameOptions(
+  one: CompleteNatsServerOptions | undefined,
+  other: CompleteNatsServerOptions | undefined,
+): boolean {
+  if (one === undefined || other === undefined) return one === other;
+  const names = new Set([...Object.keys(one), ...Object.keys(other)]) as Set<keyof CompleteNatsServerOptions>;
+  return [...names].every((name) => one[name] === other[name]);
+}
+
+function notConfigured(): NatsError {
+  return new NatsError("nats_not_configured", "no NATS server is defined in this database");
+}
+
+function isStopped(): NatsError {
+  const detail = "Hawser closes its connections.";
+  return new NatsError("nats_unavailable", "there is no connection to the NATS server: it is being closed", { detail });
+}
+
+/** The same error for another caller, with the stack of its own call. */
+function again({ code, message, detail, hint, cause }: NatsError): NatsError {
+  return new NatsError(code, message, { detail, hint, ...(cause === undefined ? {} : { cause }) });
+}
+
+/** Resolves after the time, or when the signal is aborted. */
+function pause(pauseMs: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (pauseMs <= 0 || signal.aborted) return resolve();
+    const end = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, pauseMs);
+    signal.addEventListener("abort", end, { once: true });
+  });
+}

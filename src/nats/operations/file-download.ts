@@ -1,0 +1,102 @@
+/**
+ * Reads the content of a file.
+ */
+import { createHash } from "node:crypto";
+import { DeliverPolicy } from "@nats-io/jetstream";
+import { NatsError } from "../../errors/index.js";
+import { deliver } from "./delivery.js";
+import { chunkSubject, type FileRecord, hasDigest, streamOf } from "./file-record.js";
+import type { JetStreamSession } from "./jetstream-session.js";
+
+/** A file by its name. */
+export interface FilePlace {
+  readonly store: string;
+  readonly name: string;
+}
+
+/** Links that are followed from one file to the next. */
+const maxLinks = 8;
+
+/**
+ * The content of the file, or of the one that it links to. Starts again if the file is replaced meanwhile.
+ *
+ * @param recordAt the record of a file that is there
+ * @throws NatsError gateway_limit: larger than `maxBytes`; nats_failed: damaged, or a link that leads nowhere; and what
+ *   `recordAt` throws
+ */
+export async function downloadFile(
+  session: JetStreamSession,
+  place: FilePlace,
+  maxBytes: number,
+  signal: AbortSignal,
+  recordAt: (place: FilePlace) => Promise<FileRecord>,
+): Promise<Uint8Array> {
+  let at = place;
+  let record = await recordAt(at);
+  for (let links = 0; record.options?.link !== undefined; links++) {
+    at = linkedBy(record, at, links);
+    record = await recordAt(at);
+  }
+  for (;;) {
+    checkSize(record, at, maxBytes);
+    const content = await readContent(session, at.store, record, signal);
+    if (content !== undefined) return content;
+    signal.throwIfAborted();
+    const now = await recordAt(at);
+    if (now.nuid === record.nuid) throw damaged(at);
+    record = now;
+  }
+}
+
+/** Undefined if the chunks are not those of the record. */
+async function readContent(
+  session: JetStreamSession,
+  store: string,
+  record: FileRecord,
+  signal: AbortSignal,
+): Promise<Uint8Array | undefined> {
+  const content = Buffer.allocUnsafe(record.size ?? 0);
+  const digest = createHash("sha256");
+  let bytes = 0;
+  const take = (chunk: Uint8Array) => {
+    if (bytes + chunk.length <= content.length) {
+      content.set(chunk, bytes);
+      digest.update(chunk);
+    }
+    bytes += chunk.length;
+  };
+  const stream = streamOf(store);
+  const subject = chunkSubject(store, record.nuid);
+  if (record.chunks === 1) {
+    // One round trip instead of a consumer.
+    const only = await session.manager.streams.getMessage(stream, { last_by_subj: subject });
+    if (only !== null) take(only.data);
+  } else if (content.length > 0) {
+    await deliver(session, { stream, subject, policy: DeliverPolicy.All }, signal, ({ data }) => take(data));
+  }
+  return bytes === content.length && hasDigest(record, digest.digest()) ? content : undefined;
+}
+
+function linkedBy(record: FileRecord, at: FilePlace, links: number): FilePlace {
+  const link = record.options!.link!;
+  const shown = `File "${at.name}" of store "${at.store}"`;
+  if (!link.name) throw new NatsError("nats_failed", `${shown} is a link to the whole store "${link.bucket}".`);
+  if (links >= maxLinks) throw new NatsError("nats_failed", `${shown} is the end of more than ${maxLinks} links.`);
+  return { store: link.bucket, name: link.name };
+}
+
+function checkSize({ size = 0 }: FileRecord, { store, name }: FilePlace, maxBytes: number): void {
+  if (!Number.isSafeInteger(size) || size < 0) throw damaged({ store, name });
+  if (size <= maxBytes) return;
+  throw new NatsError(
+    "gateway_limit",
+    `File "${name}" of store "${store}" has ${size} bytes; at most ${maxBytes} are read.`,
+  );
+}
+
+function damaged({ store, name }: FilePlace): NatsError {
+  return new NatsError(
+    "nats_failed",
+    `File "${name}" of store "${store}" is damaged: its content is not that of its size and digest.`,
+  );
+}

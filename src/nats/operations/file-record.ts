@@ -1,0 +1,132 @@
+/**
+ * The record that an object store keeps of each file (ADR-20), and the columns that SQL has of it.
+ */
+import { NatsError } from "../../errors/index.js";
+
+/** A file of an object store. */
+export interface FileInfo {
+  readonly name: string;
+  readonly description: string | undefined;
+  readonly metadata: Readonly<Record<string, string>> | undefined;
+  readonly headers: Readonly<Record<string, readonly string[]>> | undefined;
+  /** Such as the size of the chunks. */
+  readonly options: Readonly<Record<string, unknown>> | undefined;
+  /** The object store. */
+  readonly bucket: string;
+  /** The identity of this version of the file. */
+  readonly nuid: string;
+  /** Bytes. */
+  readonly size: bigint;
+  readonly chunks: bigint;
+  /** RFC 3339. */
+  readonly modified: string;
+  /** `SHA-256=` and base64url. */
+  readonly digest: string | undefined;
+  /** False but for what a caller looks up behind the functions: a deleted file counts as missing. */
+  readonly deleted: boolean;
+}
+
+/** The JSON of a record. Writers add fields, and a change keeps those that it does not know. */
+export interface FileRecord {
+  readonly [field: string]: unknown;
+  readonly name: string;
+  readonly description?: string;
+  readonly metadata?: Record<string, string>;
+  readonly headers?: Record<string, string[]>;
+  readonly options?: FileOptions;
+  readonly bucket: string;
+  readonly nuid: string;
+  readonly size?: number;
+  readonly chunks?: number;
+  readonly mtime?: string;
+  readonly digest?: string;
+  readonly deleted?: boolean;
+}
+
+interface FileOptions {
+  readonly [option: string]: unknown;
+  readonly link?: { readonly bucket: string; readonly name?: string };
+}
+
+/** A record as it is stored: with the number and the time of its message. */
+export interface StoredRecord {
+  readonly record: FileRecord;
+  readonly seq: number;
+  readonly storedAt: string;
+}
+
+const digestType = "SHA-256=";
+
+/** The stream of an object store. */
+export function streamOf(store: string): string {
+  return `OBJ_${store}`;
+}
+
+/** The subject of a file's record. The name is encoded as UTF-8, as the specification has it. */
+export function recordSubject(store: string, name: string): string {
+  // Padded, unlike Node's own base64url.
+  const encoded = Buffer.from(name).toString("base64").replaceAll("+", "-").replaceAll("/", "_");
+  return `$O.${store}.M.${encoded}`;
+}
+
+/** The subjects of all records of a store. */
+export function recordSubjects(store: string): string {
+  return `$O.${store}.M.>`;
+}
+
+/** The subject of the chunks of one version of a file. */
+export function chunkSubject(store: string, nuid: string): string {
+  return `$O.${store}.C.${nuid}`;
+}
+
+/** The digest as it stands in a record. */
+export function digestText(sha256: Buffer): string {
+  return `${digestType}${sha256.toString("base64").replaceAll("+", "-").replaceAll("/", "_")}`;
+}
+
+/** True if the record's digest is that one; writers differ in its padding. */
+export function hasDigest(record: FileRecord, sha256: Buffer): boolean {
+  const text = record.digest ?? "";
+  return text.startsWith(digestType) && Buffer.from(text.slice(digestType.length), "base64url").equals(sha256);
+}
+
+/** @throws NatsError nats_failed, if it is no record of a file */
+export function readRecord(store: string, json: Uint8Array): FileRecord {
+  let value: unknown;
+  try {
+    value = JSON.parse(Buffer.from(json).toString());
+  } catch (cause) {
+    throw unreadable(store, cause);
+  }
+  const record = value as Partial<FileRecord> | null;
+  if (typeof record?.name !== "string" || typeof record.nuid !== "string") {
+    if (typeof record?.name !== "string" || record.options?.link === undefined) throw unreadable(store);
+  }
+  return record as FileRecord;
+}
+
+/** The columns of a record. */
+export function fileInfo(store: string, { record, storedAt }: StoredRecord): FileInfo {
+  // Some writers leave the time to that of the message.
+  const hasTime = record.mtime !== undefined && !record.mtime.startsWith("0001-01-01");
+  return {
+    name: record.name,
+    description: record.description,
+    metadata: record.metadata ?? undefined,
+    headers: record.headers ?? undefined,
+    options: record.options ?? undefined,
+    bucket: record.bucket ?? store,
+    nuid: record.nuid ?? "",
+    size: BigInt(record.size ?? 0),
+    chunks: BigInt(record.chunks ?? 0),
+    modified: hasTime ? record.mtime! : storedAt,
+    digest: record.digest === "" ? undefined : record.digest,
+    deleted: record.deleted ?? false,
+  };
+}
+
+function unreadable(store: string, cause?: unknown): NatsError {
+  return new NatsError("nats_failed", `The object store "${store}" has a record of a file that cannot be read.`, {
+    cause,
+  });
+}

@@ -1,0 +1,152 @@
+/**
+ * Values by key in JetStream buckets. A bucket is made by the first put; reading and deleting make none.
+ *
+ * Each call opens the bucket anew, which costs no round trip and gives it the timeouts of this call; so a bucket that
+ * was deleted or made again by others is no concern either.
+ */
+import { JetStreamApiError } from "@nats-io/jetstream";
+import { jserrors } from "@nats-io/jetstream/internal";
+import { type KV, Kvm } from "@nats-io/kv";
+import { NatsError } from "../../errors/index.js";
+import { type Attempt, isStreamMissing, natsFailure } from "../failure.js";
+import { BoundedSet } from "./bounded-set.js";
+import type { ConnectionWatch } from "./connection-watch.js";
+import { Deadline } from "./deadline.js";
+import { jetStreamSession } from "./jetstream-session.js";
+
+/** Where a key is, and how long a call may take. */
+export interface BucketOptions {
+  /** The JetStream domain; without one, that of the server. */
+  readonly domain?: string | undefined;
+  /** How long the whole call may take, in milliseconds. */
+  readonly timeoutMs: number;
+}
+
+/** The code of the JetStream API for a stream that others have made meanwhile, with other settings. */
+const streamNameInUse = 10058;
+const maxKnownBuckets = 1000;
+
+/** The key-value buckets of one connection. */
+export class KeyValue {
+  readonly #watch: ConnectionWatch;
+  /** Buckets that were there when last used: a put into another one asks first. */
+  readonly #known = new BoundedSet(maxKnownBuckets);
+
+  constructor(watch: ConnectionWatch) {
+    this.#watch = watch;
+  }
+
+  /**
+   * Puts a value, and makes the bucket if there is none: file storage, one revision for each key, no time limit.
+   *
+   * @returns its revision
+   * @throws HawserError as `natsFailure` maps it; payload_too_large
+   */
+  put(bucket: string, key: string, value: Uint8Array, options: BucketOptions): Promise<bigint> {
+    const attempt = attemptOf(`put of key "${key}" into bucket "${bucket}"`, options, true);
+    this.#watch.checkSize(attempt, value.length);
+    const id = `${options.domain ?? ""} ${bucket}`;
+    return this.#run(attempt, async (buckets) => {
+      if (!this.#known.has(id)) {
+        await this.#make(buckets, bucket);
+        this.#known.add(id);
+      }
+      try {
+        return BigInt(await putOnce(buckets, bucket, key, value));
+      } catch (error) {
+        this.#known.delete(id);
+        if (!(error instanceof jserrors.JetStreamNotEnabled)) throw error;
+      }
+      // Nobody took it: the bucket has been deleted since.
+      await this.#make(buckets, bucket);
+      const revision = BigInt(await putOnce(buckets, bucket, key, value));
+      this.#known.add(id);
+      return revision;
+    });
+  }
+
+  /**
+   * The value of a key; undefined if the key or the bucket is missing, or the key was deleted.
+   *
+   * @throws HawserError as `natsFailure` maps it
+   */
+  get(bucket: string, key: string, options: BucketOptions): Promise<Uint8Array | undefined> {
+    const attempt = attemptOf(`read of key "${key}" in bucket "${bucket}"`, options, false);
+    return this.#run(attempt, (buckets) => read(buckets, bucket, key));
+  }
+
+  /**
+   * Deletes a key; its earlier revisions stay as the bucket's history demands. Does nothing if the key or the bucket is
+   * missing.
+   *
+   * @throws HawserError as `natsFailure` maps it
+   */
+  delete(bucket: string, key: string, options: BucketOptions): Promise<void> {
+    const attempt = attemptOf(`delete of key "${key}" in bucket "${bucket}"`, options, true);
+    return this.#run(attempt, async (buckets) => {
+      if ((await read(buckets, bucket, key)) === undefined) return;
+      const opened = await open(buckets, bucket);
+      try {
+        await opened.delete(key);
+      } catch (error) {
+        // Nobody took it: the bucket has gone since it was read, and the key with it.
+        if (!(error instanceof jserrors.JetStreamNotEnabled)) throw error;
+      }
+    });
+  }
+
+  async #run<T>(attempt: Attempt, work: (buckets: Kvm) => Promise<T>): Promise<T> {
+    this.#watch.checkHeaders(attempt);
+    const deadline = new Deadline(attempt.timeoutMs);
+    return this.#watch.run(attempt, deadline, async () => {
+      const { client } = await jetStreamSession(this.#watch.connection, attempt.domain, deadline.remainingMs);
+      try {
+        return await work(new Kvm(client));
+      } catch (error) {
+        throw named(error, attempt);
+      }
+    });
+  }
+
+  async #make(buckets: Kvm, bucket: string): Promise<void> {
+    try {
+      await buckets.create(bucket);
+    } catch (error) {
+      if (!(error instanceof JetStreamApiError && error.code === streamNameInUse)) throw error;
+    }
+  }
+}
+
+function attemptOf(name: string, { domain, timeoutMs }: BucketOptions, changes: boolean): Attempt {
+  return { name, domain, changes, timeoutMs };
+}
+
+/** A handle to a bucket that may be there or not. */
+function open(buckets: Kvm, bucket: string): Promise<KV> {
+  // Read from the leader of the stream, so that a session reads what it has just put, and a missing bucket is told from
+  // a JetStream that does not answer.
+  return buckets.open(bucket, { allow_direct: false });
+}
+
+async function putOnce(buckets: Kvm, bucket: string, key: string, value: Uint8Array): Promise<number> {
+  return (await open(buckets, bucket)).put(key, value);
+}
+
+async function read(buckets: Kvm, bucket: string, key: string): Promise<Uint8Array | undefined> {
+  const opened = await open(buckets, bucket);
+  try {
+    const entry = await opened.get(key);
+    return entry === null || entry.operation !== "PUT" ? undefined : entry.value;
+  } catch (error) {
+    if (isStreamMissing(error)) return undefined;
+    throw error;
+  }
+}
+
+/** The library has no class for a name that it refuses. */
+function named(error: unknown, attempt: Attempt): Error {
+  if (error instanceof Error && /^invalid (key|bucket name): /.test(error.message)) {
+    return new NatsError("invalid_argument", `The ${attempt.name} was refused: ${error.message}.`, { cause: error });
+  }
+  return natsFailure(error, attempt);
+}

@@ -1,0 +1,103 @@
+/**
+ * What NATS refuses later: it reports that a publish was not permitted on its own, after the call that made it has long
+ * returned. Here it is kept until the session that published asks.
+ */
+import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
+
+/** A violation of permissions, as the connection reports it. */
+export interface Violation {
+  /** The subject, or the reply subject, that was refused; "" where the server's words do not tell. */
+  readonly subject: string;
+  /** The server's words. */
+  readonly message: string;
+}
+
+/** What a session has published to a subject. */
+interface Watched {
+  violation: Violation | undefined;
+}
+
+/**
+ * Remembers which session published to which subjects, and hands each of them a violation once. Sessions are told apart
+ * by whatever the caller uses as their identity.
+ */
+export class Refusals<Session> {
+  readonly #sessions = new Map<Session, Map<string, Watched>>();
+  readonly #publishers = new Map<string, Set<Session>>();
+
+  /** @param maxSubjects of a session; beyond it, the one that it published to longest ago is forgotten */
+  constructor(readonly maxSubjects: number = gatewayConstants.maxWatchedSubjects) {}
+
+  /** A session has published to a subject; the subject for answers counts as one too, if there was one. */
+  published(session: Session, subject: string, reply?: string): void {
+    this.#watch(session, subject);
+    if (reply !== undefined) this.#watch(session, reply);
+  }
+
+  /** NATS has refused a publish. Each session that published to the subject is told when it asks. */
+  refused(violation: Violation): void {
+    for (const session of this.#publishers.get(violation.subject) ?? []) {
+      this.#sessions.get(session)!.get(violation.subject)!.violation = violation;
+    }
+  }
+
+  /**
+   * What was refused of the session's publishing since it last asked: to the one subject or reply subject, or to all of
+   * them. At most one violation of each subject, the latest.
+   */
+  take(session: Session, ...subjects: readonly string[]): Violation[] {
+    const watched = this.#sessions.get(session);
+    if (watched === undefined) return [];
+    const violations: Violation[] = [];
+    for (const subject of subjects.length > 0 ? subjects : watched.keys()) {
+      const entry = watched.get(subject);
+      if (entry?.violation === undefined) continue;
+      violations.push(entry.violation);
+      entry.violation = undefined;
+    }
+    return violations;
+  }
+
+  /** The session has ended. */
+  forget(session: Session): void {
+    for (const subject of this.#sessions.get(session)?.keys() ?? []) this.#unpublish(session, subject);
+    this.#sessions.delete(session);
+  }
+
+  #watch(session: Session, subject: string): void {
+    let watched = this.#sessions.get(session);
+    if (watched === undefined) this.#sessions.set(session, (watched = new Map()));
+    const entry = watched.get(subject);
+    if (entry !== undefined) {
+      // To the end: the map is in the order of the last publish.
+      watched.delete(subject);
+      watched.set(subject, entry);
+      return;
+    }
+    watched.set(subject, { violation: undefined });
+    const publishers = this.#publishers.get(subject);
+    if (publishers === undefined) this.#publishers.set(subject, new Set([session]));
+    else publishers.add(session);
+    if (watched.size > this.maxSubjects) this.#forgetOldest(session, watched);
+  }
+
+  /** One that nothing is to be told about, where there is one. */
+  #forgetOldest(session: Session, watched: Map<string, Watched>): void {
+    let oldest: string | undefined;
+    for (const [subject, { violation }] of watched) {
+      oldest ??= subject;
+      if (violation !== undefined) continue;
+      oldest = subject;
+      break;
+    }
+    watched.delete(oldest!);
+    this.#unpublish(session, oldest!);
+  }
+
+  #unpublish(session: Session, subject: string): void {
+    const publishers = this.#publishers.get(subject);
+    if (publishers === undefined) return;
+    publishers.delete(session);
+    if (publishers.size === 0) this.#publishers.delete(subject);
+  }
+}

@@ -1,0 +1,260 @@
+/**
+ * Publishing into JetStream streams: settled when the stream has stored the message.
+ *
+ * Each message carries a Nats-Msg-Id, by which its stream knows a repetition. So where an answer got lost, the message
+ * is simply sent again.
+ */
+import { type PubAck, PubHeaders } from "@nats-io/jetstream";
+import { jserrors } from "@nats-io/jetstream/internal";
+import { errors, type Msg, type MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-node";
+import { type HawserError, NatsError } from "../../errors/index.js";
+import { type Attempt, isStreamMissing, natsFailure, noJetStream, noStream, wrongDomain } from "../failure.js";
+import { BoundedSet } from "./bounded-set.js";
+import type { ConnectionWatch } from "./connection-watch.js";
+import { Deadline } from "./deadline.js";
+import { jetStreamSession } from "./jetstream-session.js";
+import { encodeHeaders } from "./publish.js";
+import { checkSubject } from "./subject.js";
+
+/** How messages are published into a stream. */
+export interface StreamPublishOptions {
+  /** As `readHeaders` makes them. */
+  readonly headers?: MsgHdrs | undefined;
+  /** The JetStream domain that must store the message; without one, whichever does. */
+  readonly domain?: string | undefined;
+  /**
+   * The Nats-Msg-Id: the same for each repetition of the call, also over another connection. One among the headers wins.
+   * The messages of a batch have it with "-0", "-1", … behind it.
+   */
+  readonly messageId: string;
+  /** How long the whole call may take, in milliseconds. */
+  readonly timeoutMs: number;
+}
+
+/** Where a message is. */
+export interface StreamAck {
+  readonly stream: string;
+  readonly seq: bigint;
+  /** The stream had it already. */
+  readonly duplicate: boolean;
+}
+
+/** How long an answer is waited for before the message is sent again. */
+const answerTimeoutMs = 2_000;
+/** Messages of a batch that wait for their answers at once. */
+const maxInFlight = 512;
+const maxKnownDomains = 100;
+
+/** A message as it is sent, each time it is. */
+interface OutgoingMessage {
+  readonly subject: string;
+  readonly payload: Uint8Array;
+  readonly headers: MsgHdrs;
+}
+
+/** Publishes into the streams that one connection reaches. */
+export class StreamPublisher {
+  readonly #watch: ConnectionWatch;
+  /** Domains that have answered. */
+  readonly #domains = new BoundedSet(maxKnownDomains);
+
+  constructor(watch: ConnectionWatch) {
+    this.#watch = watch;
+  }
+
+  /**
+   * Publishes a message, and resolves when a stream has stored it.
+   *
+   * @throws HawserError no_stream; jetstream_unavailable; payload_too_large; not_supported (headers); nats_failed: the
+   *   stream refused it; nats_timeout and outcome_unknown: it may have been stored, and repeating it with the same
+   *   `messageId` does no harm; nats_unavailable: not sent
+   */
+  async publish(subject: string, payload: Uint8Array, options: StreamPublishOptions): Promise<StreamAck> {
+    const attempt = attemptOf(`publish into a stream, subject "${subject}"`, subject, options);
+    const message = this.#message(attempt, payload, options.messageId, options.headers);
+    const deadline = new Deadline(options.timeoutMs);
+    return this.#watch.run(attempt, deadline, async () => {
+      await this.#checkDomain(attempt, deadline);
+      return this.#store(attempt, deadline, message);
+    });
+  }
+
+  /**
+   * Publishes many messages, and resolves when all have been stored, in their order (unless an answer got lost).
+   *
+   * @returns where they are, in their order
+   * @throws HawserError as {@link publish}, of the first that failed; message and detail say how many were stored
+   */
+  async publishBatch(
+    subject: string,
+    payloads: readonly Uint8Array[],
+    options: StreamPublishOptions,
+  ): Promise<StreamAck[]> {
+    const attempt = attemptOf(
+      `publish of ${payloads.length} messages into a stream, subject "${subject}"`,
+      subject,
+      options,
+    );
+    if (payloads.length > 1 && ownId(options.headers) !== undefined) {
+      throw new NatsError(
+        "invalid_argument",
+        `headers: one ${PubHeaders.MsgIdHdr} for ${payloads.length} messages would make all but the first duplicates.`,
+      );
+    }
+    const messages = payloads.map((payload, index) =>
+      this.#message(attempt, payload, `${options.messageId}-${index}`, options.headers),
+    );
+    const deadline = new Deadline(options.timeoutMs);
+    const acks = new Array<StreamAck | undefined>(messages.length).fill(undefined);
+    try {
+      return await this.#watch.run(attempt, deadline, async () => {
+        await this.#checkDomain(attempt, deadline);
+        await this.#storeAll(attempt, deadline, messages, acks);
+        return acks as StreamAck[];
+      });
+    } catch (error) {
+      throw partly(natsFailure(error, attempt), acks);
+    }
+  }
+
+  async #storeAll(
+    attempt: Attempt,
+    deadline: Deadline,
+    messages: readonly OutgoingMessage[],
+    acks: (StreamAck | undefined)[],
+  ): Promise<void> {
+    let next = 0;
+    let failed = false;
+    const lane = async () => {
+      while (next < messages.length && !failed && !deadline.isOver) {
+        const index = next++;
+        try {
+          if (this.#watch.isCongested) await this.#watch.drained(attempt, deadline);
+          acks[index] = await this.#store(attempt, deadline, messages[index]!);
+        } catch (error) {
+          failed = true;
+          throw error;
+        }
+      }
+    };
+    const lanes = Array.from({ length: Math.min(maxInFlight, messages.length) }, lane);
+    // All of them, so that each answer that still comes is counted.
+    const failure = (await Promise.allSettled(lanes)).find(({ status }) => status === "rejected");
+    if (failure !== undefined) throw (failure as PromiseRejectedResult).reason;
+  }
+
+  /** Sends the message until an answer comes. */
+  async #store(attempt: Attempt, deadline: Deadline, message: OutgoingMessage): Promise<StreamAck> {
+    for (;;) {
+      try {
+        const ack = await this.#sendOnce(attempt, message, Math.min(answerTimeoutMs, deadline.remainingMs));
+        return { stream: ack.stream, seq: BigInt(ack.seq), duplicate: ack.duplicate ?? false };
+      } catch (error) {
+        if (isNobody(error)) throw await this.#whyNobody(attempt, deadline, error);
+        if (!(error instanceof errors.TimeoutError) || deadline.isOver) throw error;
+        // Where others listen to the subject, a missing stream shows by silence alone.
+        const missing = await this.#missing(attempt, deadline);
+        if (missing !== undefined) throw missing;
+      }
+    }
+  }
+
+  async #sendOnce(attempt: Attempt, message: OutgoingMessage, timeoutMs: number): Promise<PubAck> {
+    const { connection } = this.#watch;
+    const { subject, payload, headers } = message;
+    const { domain } = attempt;
+    if (domain === undefined) {
+      return readAck(attempt, await connection.request(subject, payload, { timeout: timeoutMs, headers }));
+    }
+    // Streams of several domains may store it, and each acknowledges for itself.
+    let other: PubAck | undefined;
+    const answers = await connection.requestMany(subject, payload, { strategy: "timer", maxWait: timeoutMs, headers });
+    for await (const answer of answers) {
+      const ack = readAck(attempt, answer);
+      if (ack.domain === domain) return ack;
+      other = ack;
+    }
+    throw other === undefined ? new errors.TimeoutError() : wrongDomain(attempt, other);
+  }
+
+  #message(attempt: Attempt, payload: Uint8Array, messageId: string, given: MsgHdrs | undefined): OutgoingMessage {
+    const subject = attempt.subject!;
+    checkSubject("subject", subject);
+    this.#watch.checkHeaders(attempt);
+    const headers = MsgHdrsImpl.fromRecord(given === undefined ? {} : (given as MsgHdrsImpl).toRecord());
+    if (ownId(given) === undefined) headers.set(PubHeaders.MsgIdHdr, messageId);
+    this.#watch.checkSize(attempt, payload.length + encodeHeaders(headers).length);
+    return { subject, payload, headers };
+  }
+
+  /** Before anything is sent: a message cannot be called back from a domain that nobody named. */
+  async #checkDomain(attempt: Attempt, deadline: Deadline): Promise<void> {
+    const { domain } = attempt;
+    if (domain === undefined || this.#domains.has(domain)) return;
+    const missing = await this.#missing(attempt, deadline);
+    if (missing?.code === "jetstream_unavailable") throw missing;
+    this.#domains.add(domain);
+  }
+
+  async #whyNobody(attempt: Attempt, deadline: Deadline, cause: unknown): Promise<HawserError> {
+    return (await this.#missing(attempt, deadline)) ?? noStream(attempt, cause);
+  }
+
+  /** What is missing for the subject: JetStream or a stream; undefined if neither is, or we may not know. */
+  async #missing(attempt: Attempt, deadline: Deadline): Promise<HawserError | undefined> {
+    try {
+      const timeoutMs = Math.min(answerTimeoutMs, deadline.remainingMs);
+      const { manager } = await jetStreamSession(this.#watch.connection, attempt.domain, timeoutMs);
+      await manager.streams.find(attempt.subject!);
+      return undefined;
+    } catch (error) {
+      if (isStreamMissing(error)) return noStream(attempt, error);
+      const failure = natsFailure(error, attempt);
+      return failure.code === "jetstream_unavailable" ? noJetStream(attempt, error) : undefined;
+    }
+  }
+}
+
+function attemptOf(name: string, subject: string, { domain, timeoutMs }: StreamPublishOptions): Attempt {
+  return { name, subject, domain, changes: true, timeoutMs };
+}
+
+/** The caller's own Nats-Msg-Id; an empty one would be none to the server. */
+function ownId(headers: MsgHdrs | undefined): string | undefined {
+  return headers?.get(PubHeaders.MsgIdHdr) || undefined;
+}
+
+function isNobody(error: unknown): boolean {
+  if (error instanceof errors.RequestError) return error.isNoResponders();
+  return error instanceof errors.NoRespondersError;
+}
+
+/** @throws JetStreamApiError what the stream said; NatsError nats_failed, if something else answered */
+function readAck({ name }: Attempt, answer: Msg): PubAck {
+  let ack: Partial<PubAck> & { readonly error?: ConstructorParameters<typeof jserrors.JetStreamApiError>[0] };
+  try {
+    ack = answer.json();
+  } catch (cause) {
+    throw notAnAck(name, cause);
+  }
+  if (typeof ack !== "object" || ack === null) throw notAnAck(name);
+  if (ack.error !== undefined) throw new jserrors.JetStreamApiError(ack.error);
+  if (typeof ack.stream !== "string" || ack.stream === "" || typeof ack.seq !== "number") throw notAnAck(name);
+  return ack as PubAck;
+}
+
+function notAnAck(name: string, cause?: unknown): NatsError {
+  return new NatsError("nats_failed", `The ${name} was answered by something that is no stream.`, { cause });
+}
+
+/** The failure of a batch, with what was stored of it. */
+function partly(error: HawserError, acks: readonly (StreamAck | undefined)[]): NatsError {
+  const stored = acks.filter((ack) => ack !== undefined).length;
+  const count = `${stored} of ${acks.length} messages are known to be stored.`;
+  return new NatsError(error.code, `${error.message} ${count}`, {
+    cause: error,
+    ...(error.detail === undefined ? {} : { detail: error.detail }),
+    ...(error.hint === undefined ? {} : { hint: error.hint }),
+    ...(stored > 0 || error.outcome !== undefined ? { outcome: "unknown" as const } : {}),
+  });
+}
