@@ -9,7 +9,17 @@ import { offline } from "./offline/offline.js";
 import { peerDurable } from "./peer-durable/peer-durable.js";
 import { peerLive } from "./peer-live/peer-live.js";
 import { pingPong } from "./ping-pong/ping-pong.js";
+import { sqlPublish } from "./sql-publish/sql-publish.js";
 import type { Suite } from "./suite.js";
 
 /** In the order in which the help lists them. */
-export const suites: readonly Suite[] = [peerLive, peerDurable, pingPong, offline, backlog, channels, liner];
+export const suites: readonly Suite[] = [
+  peerLive,
+  peerDurable,
+  pingPong,
+  offline,
+  backlog,
+  channels,
+  liner,
+  sqlPublish,
+];
