@@ -3,12 +3,17 @@
  *
  * Workers find them in the environment (HAWSER_TEST_DATABASE_URL, HAWSER_TEST_NATS_URL, HAWSER_TEST_TEMPLATE), as the
  * processes they start do, and by vitest's `inject`.
+ *
+ * HAWSER_TEST_INSTALLER says who installs what is in that database: without it the superuser; `limited` a role that is
+ * none, for which a superuser has made dblink and the roles; `limited-createrole` such a role that makes the roles itself.
  */
 import { randomBytes } from "node:crypto";
 import type { TestProject } from "vitest/node";
 import { startDevStack } from "../src/dev/index.js";
+import { grantedRoles } from "../src/store/grants.js";
 import { migrate } from "../src/store/index.js";
-import { onServer } from "./support/on-server.js";
+import { type Installer, makeInstaller } from "./support/limited-installer.js";
+import { onServer, rowsOf } from "./support/on-server.js";
 
 declare module "vitest" {
   export interface ProvidedContext {
@@ -25,8 +30,9 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const { databaseUrl } = stack;
   const natsUrl = stack.natsUrl!;
   const template = `hawser_template_${randomBytes(4).toString("hex")}`;
+  let installer: string | undefined;
   try {
-    await makeTemplate(databaseUrl, template);
+    installer = await makeTemplate(databaseUrl, template);
   } catch (error) {
     await stack.stop();
     throw error;
@@ -42,15 +48,43 @@ export default async function setup(project: TestProject): Promise<() => Promise
   return async () => {
     // A Postgres of HAWSER_DATABASE_URL outlives the run.
     await onServer(databaseUrl, `ALTER DATABASE ${template} IS_TEMPLATE false`, `DROP DATABASE ${template}`);
+    if (installer !== undefined) await onServer(databaseUrl, `DROP ROLE ${installer}`);
     await stack.stop();
   };
 }
 
-/** Makes the migrated database that `testDatabase` copies. Nobody may connect to it: that would forbid copying it. */
-async function makeTemplate(databaseUrl: string, name: string): Promise<void> {
+/**
+ * Makes the migrated database that `testDatabase` copies. Nobody may connect to it: that would forbid copying it. Returns
+ * the role that was made to install in it, if one was.
+ */
+async function makeTemplate(databaseUrl: string, name: string): Promise<string | undefined> {
   await onServer(databaseUrl, `CREATE DATABASE ${name} IS_TEMPLATE true`);
   const url = new URL(databaseUrl);
   url.pathname = `/${name}`;
-  await migrate({ databaseUrl: url.href });
+  const installer = await installerFor(url.href);
+  const { leftOut } = await migrate({ databaseUrl: installer?.url ?? url.href });
+  for (const line of leftOut) console.error(`Left out of the template: ${line}`);
   await onServer(databaseUrl, `ALTER DATABASE ${name} ALLOW_CONNECTIONS false`);
+  return installer?.role;
+}
+
+/** Makes the role that HAWSER_TEST_INSTALLER asks for, for a database that the URL connects to as superuser. */
+async function installerFor(superuserUrl: string): Promise<Installer | undefined> {
+  const wanted = process.env["HAWSER_TEST_INSTALLER"];
+  if (!wanted) return undefined;
+  if (wanted !== "limited" && wanted !== "limited-createrole") {
+    throw new Error(`HAWSER_TEST_INSTALLER is "${wanted}"; it can be "limited" or "limited-createrole".`);
+  }
+  const createRole = wanted === "limited-createrole";
+  if (!createRole) await makeRoles(superuserUrl);
+  const installer = await makeInstaller(superuserUrl, { createRole });
+  console.error(`The template is installed by ${installer.role}, which is no superuser`);
+  return installer;
+}
+
+/** As the remedy says that `hawser init` names to a role that may not make them. */
+async function makeRoles(superuserUrl: string): Promise<void> {
+  const exist = await rowsOf(superuserUrl, "SELECT rolname AS name FROM pg_roles");
+  const missing = grantedRoles.filter((role) => !exist.some(({ name }) => name === role));
+  await onServer(superuserUrl, ...missing.map((role) => `CREATE ROLE ${role} NOLOGIN`));
 }

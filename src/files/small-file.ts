@@ -2,7 +2,7 @@
  * Reading a file that a user names, and that is meant to be small: a certificate, a key.
  */
 import { closeSync, constants, fstatSync, openSync, readSync, type Stats } from "node:fs";
-import { open } from "node:fs/promises";
+import { type FileHandle, open } from "node:fs/promises";
 
 /** Opening a pipe that nobody writes to would wait for ever otherwise; for an ordinary file it changes nothing. */
 const flags = constants.O_RDONLY | constants.O_NONBLOCK;
@@ -27,10 +27,20 @@ export function readSmallFileSync(path: string, maxBytes: number): Buffer {
   }
 }
 
-/** The same without waiting for the disk. @throws Error (as a rejection) as {@link readSmallFileSync} */
-export async function readSmallFile(path: string, maxBytes: number): Promise<Buffer> {
+/**
+ * The same without waiting for the disk.
+ *
+ * @param check looks at the open file before it is read, and rejects if it may not be
+ * @throws Error (as a rejection) as {@link readSmallFileSync}
+ */
+export async function readSmallFile(
+  path: string,
+  maxBytes: number,
+  check?: (opened: FileHandle) => Promise<void>,
+): Promise<Buffer> {
   const handle = await open(path, flags);
   try {
+    await check?.(handle);
     const buffer = bufferFor(await handle.stat(), maxBytes);
     let length = 0;
     for (let read = -1; read !== 0 && length < buffer.length; length += read) {

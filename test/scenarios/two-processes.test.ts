@@ -15,7 +15,7 @@ it("exchange messages and replies, once each and in order", async () => {
   const sent = Array.from({ length: 500 }, (_, n) => a.call("sendTo", "b", `${n}`));
   const receipts = await Promise.all(sent);
   expect(receipts.every(({ outcome, peer }) => peer === "b-1" && /delivered|stored/.test(outcome))).toBe(true);
-  await a.messages.length(500);
+  await Promise.all([a.messages.length(500), b.messages.length(500)]);
   expect(textsOf(b)).toEqual(sent.map((_, n) => `${n}`));
   expect(textsOf(a)).toEqual(sent.map((_, n) => `re ${n}`));
   expect(a.messages.all[0]).toMatchObject({ from: "b", sender: "b-1", to: "a" });

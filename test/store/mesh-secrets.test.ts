@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type MeshSecrets, meshSecrets, openStore, withCommandDatabase } from "../../src/store/index.js";
 import { onServer } from "../support/on-server.js";
+import { schemaOwner } from "./support/schema-owner.js";
 import { type World, world } from "./support/world.js";
 
 describe("rotating the mesh secret", () => {
@@ -89,7 +90,7 @@ describe("rotating the mesh secret", () => {
       await expect(step((secrets) => secrets.rotateSecret(), url.href)).rejects.toThrow(denied);
       await expect(step((secrets) => secrets.retireSecret(), url.href)).rejects.toThrow(denied);
       expect(await step((secrets) => secrets.meshSecrets(), url.href)).toHaveLength(1);
-      await onServer(w.url, `GRANT hawser_owner TO ${role}`);
+      await onServer(w.url, `GRANT ${await schemaOwner(w.url)} TO ${role}`);
       await step((secrets) => secrets.rotateSecret(), url.href);
       expect(await w.store.secrets()).toHaveLength(2);
     } finally {

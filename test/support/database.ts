@@ -20,7 +20,7 @@ export interface TestDatabase extends AsyncDisposable {
  *     afterAll(() => database.drop());
  */
 export async function testDatabase(options: { readonly migrated?: boolean } = {}): Promise<TestDatabase> {
-  const server = setting("HAWSER_TEST_DATABASE_URL");
+  const server = testServerUrl();
   const template = (options.migrated ?? true) ? setting("HAWSER_TEST_TEMPLATE") : "template0";
   const name = `hawser_test_${randomBytes(6).toString("hex")}`;
   await onServer(server, `CREATE DATABASE ${name} TEMPLATE ${template} ENCODING 'UTF8'`);
@@ -28,6 +28,11 @@ export async function testDatabase(options: { readonly migrated?: boolean } = {}
   url.pathname = `/${name}`;
   const drop = () => onServer(server, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
   return { url: url.href, name, drop, [Symbol.asyncDispose]: drop };
+}
+
+/** The URL of the Postgres of this run, as superuser, with its database `postgres`. */
+export function testServerUrl(): string {
+  return setting("HAWSER_TEST_DATABASE_URL");
 }
 
 /** The URL of the nats-server of this run. */

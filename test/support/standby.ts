@@ -1,0 +1,83 @@
+/**
+ * A primary and a hot standby that streams from it, both of a test's own.
+ *
+ * The standby begins as a copy of the primary's data, made while that one is stopped.
+ */
+import { execFileSync } from "node:child_process";
+import { appendFileSync, chownSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { serverAccount } from "../../src/dev/account.js";
+import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
+import { eventually } from "./eventually.js";
+import { rowsOf } from "./on-server.js";
+
+/** Two servers. Disposing stops both and removes their data; that also happens if this process dies. */
+export interface PrimaryAndStandby extends AsyncDisposable {
+  /** Its URL connects to the database `postgres` as superuser, as that of the standby does. */
+  readonly primary: OwnPostgres;
+  /** Only reads, until it is promoted. */
+  readonly standby: OwnPostgres;
+  /** Resolves when the standby shows what had been committed on the primary at the time of the call. */
+  caughtUp(): Promise<void>;
+  /** Makes the standby a primary of its own; resolves when it takes writes. The old primary runs on unless it is killed. */
+  promote(): Promise<void>;
+}
+
+/** Starts both; the standby answers, and streams. */
+export async function startPrimaryAndStandby(): Promise<PrimaryAndStandby> {
+  const primary = await ownPostgres();
+  let standby: OwnPostgres | undefined;
+  try {
+    await primary.kill("SIGINT");
+    standby = await ownPostgres({ prepare: (dataDirectory) => makeStandby(primary, dataDirectory) });
+    await primary.start();
+    await eventually("the standby streams", async () => {
+      return (await rowsOf(primary.url, "SELECT FROM pg_stat_replication WHERE state = 'streaming'")).length === 1;
+    });
+    return assemble(primary, standby);
+  } catch (error) {
+    await standby?.[Symbol.asyncDispose]();
+    await primary[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** Copies the data of the primary, which is stopped, and makes the copy follow it. */
+function makeStandby(primary: OwnPostgres, dataDirectory: string): () => void {
+  // Not node's cp: that one would make the copy ours.
+  execFileSync("cp", ["-Rp", primary.dataDirectory, dataDirectory]);
+  const { hostname, port, username } = new URL(primary.url);
+  const settings = [
+    `primary_conninfo = 'host=${hostname} port=${port} user=${username} application_name=standby'`,
+    // Not the default of 5 s: the primary starts a moment after the standby.
+    "wal_retrieve_retry_interval = '50ms'",
+  ];
+  appendFileSync(join(dataDirectory, "postgresql.auto.conf"), `${settings.join("\n")}\n`);
+  const signal = join(dataDirectory, "standby.signal");
+  writeFileSync(signal, "");
+  const account = serverAccount();
+  if (account !== undefined) chownSync(signal, account.uid, account.gid);
+  return () => undefined;
+}
+
+function assemble(primary: OwnPostgres, standby: OwnPostgres): PrimaryAndStandby {
+  return {
+    primary,
+    standby,
+    async caughtUp() {
+      const [row] = await rowsOf(primary.url, "SELECT pg_current_wal_flush_lsn()::text AS lsn");
+      const replayed = `SELECT pg_last_wal_replay_lsn() >= '${row!["lsn"]}' AS replayed`;
+      await eventually("the standby has replayed what the primary has committed", async () => {
+        return (await rowsOf(standby.url, replayed))[0]!["replayed"] === true;
+      });
+    },
+    async promote() {
+      const [row] = await rowsOf(standby.url, "SELECT pg_promote() AS promoted");
+      if (row!["promoted"] !== true) throw new Error("The standby was not promoted within 60 s.");
+    },
+    [Symbol.asyncDispose]: async () => {
+      await standby[Symbol.asyncDispose]();
+      await primary[Symbol.asyncDispose]();
+    },
+  };
+}
