@@ -18,6 +18,17 @@ export function badArgument(sqlName: string, { kind, argument, value, rule }: Ar
   }
 }
 
+/** A call that holds more than the gateway takes apart. */
+export function tooMuch(what: "values" | "messages", limit: number): HawserError {
+  return what === "values"
+    ? new GatewayError("gateway_limit", `the call has headers with more than ${limit} values`, {
+        hint: "Give fewer headers, or fewer values.",
+      })
+    : new GatewayError("gateway_limit", `the call has a list of more than ${limit} messages`, {
+        hint: `Split it into lists of at most ${limit} messages.`,
+      });
+}
+
 /** A value that is no text. */
 export function notText(sqlName: string, request: unknown, why: string): HawserError {
   return new GatewayError("not_text", `${sqlName}: the value${placeOf(request)} is no text: ${why}`);

@@ -9,9 +9,11 @@
  *     lengths = length *( "," length )
  *     length  = digits | "-"                     in bytes; "-" is NULL
  *
- * The generated SQL functions write it. Whatever else comes is refused, and never costs more than its own length.
+ * The generated SQL functions write it. Whatever else comes is refused, at a cost that grows with its length; and since
+ * each value of an argument, and each payload, takes many times the memory of its text, their number is limited besides.
  */
 import { BadArgument, decodeBase64, type PayloadList } from "../../generated/ts/nats-functions/argument.js";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 
 /** A call, taken apart. */
 export interface CallText {
@@ -22,11 +24,25 @@ export interface CallText {
   readonly list: PayloadList | undefined;
 }
 
+/** Thrown for a call that holds more than the gateway takes apart. */
+export class TooMuch extends Error {
+  override readonly name = "TooMuch";
+
+  /** @param what what there is too much of: values in the argument, such as headers, or messages in the list */
+  constructor(
+    readonly what: "values" | "messages",
+    readonly limit: number,
+  ) {
+    super(`the call has more than ${limit} ${what}`);
+  }
+}
+
+const { maxArgumentValues, maxBatchMessages } = gatewayConstants;
 const lineFeed = 10;
 const longestMethod = 64;
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** @throws BadArgument of the kind `form` if it is none */
+/** @throws BadArgument of the kind `form` if it is none; TooMuch */
 export function parseCall(query: Uint8Array): CallText {
   const buffer = Buffer.from(query.buffer, query.byteOffset, query.byteLength);
   const end = buffer.indexOf(lineFeed);
@@ -50,6 +66,10 @@ function decode(bytes: Uint8Array): string {
 }
 
 function parseJson(text: string): unknown {
+  // One of these characters at least stands before each value. Payloads, in base64, have none of them.
+  if (text.length > maxArgumentValues && hasMoreThan(maxArgumentValues, text, /[,[{]/g)) {
+    throw new TooMuch("values", maxArgumentValues);
+  }
   try {
     return JSON.parse(text);
   } catch {
@@ -75,6 +95,9 @@ function split(lengths: string, all: Uint8Array): PayloadList {
   let firstNull: number | undefined;
   let start = 0;
   if (lengths !== "") {
+    if (lengths.length > maxBatchMessages && hasMoreThan(maxBatchMessages - 1, lengths, /,/g)) {
+      throw new TooMuch("messages", maxBatchMessages);
+    }
     for (const length of lengths.split(",")) {
       if (length === "-") {
         firstNull ??= payloads.length;
@@ -90,6 +113,14 @@ function split(lengths: string, all: Uint8Array): PayloadList {
   }
   if (start !== all.length) throw malformed("its payloads are longer than their lengths say");
   return { payloads, firstNull };
+}
+
+function hasMoreThan(limit: number, text: string, pattern: RegExp): boolean {
+  let found = 0;
+  while (pattern.test(text)) {
+    if (++found > limit) return true;
+  }
+  return false;
 }
 
 function malformed(rule: string): BadArgument {

@@ -6,8 +6,8 @@ import { BadArgument, NotText } from "../../generated/ts/nats-functions/argument
 import { type Method, methods, type NatsFunctionsHandler } from "../../generated/ts/nats-functions/methods.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { GatewayError } from "../errors/index.js";
-import { badArgument, notText, tooBusy, tooLate, tooLong } from "./call-error.js";
-import { parseCall } from "./call-text.js";
+import { badArgument, notText, tooBusy, tooLate, tooLong, tooMuch } from "./call-error.js";
+import { parseCall, TooMuch } from "./call-text.js";
 import type { Capacity } from "./capacity.js";
 import { type Answer, type GatewaySession, nullRow } from "./protocol/index.js";
 
@@ -68,7 +68,8 @@ export class Calls {
       if (list !== undefined && !method.takesList) throw new GatewayError("gateway_protocol", `${name} takes no list`);
       return { name, method, request: method.read(json, list) };
     } catch (error) {
-      throw error instanceof BadArgument ? badArgument(name, error.fault) : error;
+      if (error instanceof BadArgument) throw badArgument(name, error.fault);
+      throw error instanceof TooMuch ? tooMuch(error.what, error.limit) : error;
     }
   }
 

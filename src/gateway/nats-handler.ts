@@ -4,7 +4,14 @@
 import { nuid } from "@nats-io/transport-node";
 import type * as spec from "../../generated/ts/nats-functions/methods.js";
 import { GatewayError, type HawserError } from "../errors/index.js";
-import { type FileInfo, type NatsLink, NatsOperations, Refusals, readHeaders } from "../nats/index.js";
+import {
+  type FileInfo,
+  type NatsLink,
+  NatsOperations,
+  publishViolation,
+  Refusals,
+  readHeaders,
+} from "../nats/index.js";
 import type { GatewayCall } from "./calls.js";
 import type { GatewaySession } from "./protocol/index.js";
 
@@ -29,8 +36,9 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
     this.#link = link;
     this.#maxFileBytes = maxFileBytes;
     this.#reload = reload;
-    link.on("refused", (refusal) => {
-      if (refusal.operation === "publish") this.#refusals.refused(refusal);
+    link.on("refused", ({ message }) => {
+      const violation = publishViolation(message);
+      if (violation !== undefined) this.#refusals.refused(violation);
     });
   }
 

@@ -21,7 +21,7 @@ export function unavailable(server: ServerName, detail: string, options: HawserE
 }
 
 /** One side does not accept the other. @param detail which one and why */
-export function unauthorized(server: ServerName, detail: string, options: HawserErrorOptions = {}): NatsError {
+function unauthorized(server: ServerName, detail: string, options: HawserErrorOptions = {}): NatsError {
   const message = `not authorized at the NATS server ${server}: ${detail}`;
   return new NatsError("nats_unauthorized", message, { ...options, detail: sentence(detail) });
 }
@@ -136,7 +136,7 @@ export function refusal(server: ServerName, credentials: Credentials, error: unk
     words,
   );
   if (refused) return unauthorized(server, `the server refused ${credentials.words}: "${words}"`);
-  if (/secure connection|tls required/i.test(words)) return tlsDemanded(server);
+  if (/secure connection|tls required/i.test(error.message)) return tlsDemanded(server);
   if (error instanceof errors.AuthorizationError || error instanceof errors.ProtocolError) {
     return unavailable(server, `the server said: "${words}"`);
   }

@@ -81,7 +81,7 @@ function userAndPassword(user: string, pass: string, option: string): Credential
 }
 
 function without(secret: string): (text: string) => string {
-  return (text) => (secret === "" ? text : text.replaceAll(secret, "…"));
+  return (text) => (secret === "" ? text : text.replaceAll(secret, "[hidden]"));
 }
 
 function isUserSeed(seed: string): boolean {

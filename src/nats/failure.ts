@@ -177,3 +177,9 @@ function* causesOf(error: unknown): Generator<Error> {
 export function isStreamMissing(error: unknown): boolean {
   return error instanceof JetStreamApiError && error.code === JetStreamApiCodes.StreamNotFound;
 }
+
+/** True if the user of the connection may not do it. */
+export function isPermissionDenied(error: unknown): boolean {
+  for (const each of causesOf(error)) if (each instanceof errors.PermissionViolationError) return true;
+  return false;
+}

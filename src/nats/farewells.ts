@@ -13,7 +13,9 @@ export class Farewells {
 
   /** Ends the connection's subscriptions, sends what was published, and closes it: after `natsConnectTimeoutMs` anyway. */
   say(connection: NatsConnection): void {
-    const left = leave(connection).finally(() => this.#leaving.delete(left));
+    const left = leave(connection)
+      .catch(() => undefined)
+      .finally(() => this.#leaving.delete(left));
     this.#leaving.add(left);
   }
 

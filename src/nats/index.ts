@@ -4,4 +4,4 @@
 export { NatsLink, type NatsLinkOptions } from "./link.js";
 export type { NatsLinkEvents, Refusal } from "./link-events.js";
 export type { Logger } from "./logger.js";
-export { type FileInfo, NatsOperations, Refusals, readHeaders } from "./operations/index.js";
+export { type FileInfo, NatsOperations, publishViolation, Refusals, readHeaders } from "./operations/index.js";

@@ -8,10 +8,11 @@ import type { Logger } from "./logger.js";
 /** Something that the server does not permit its user. */
 export interface Refusal {
   readonly operation: "publish" | "subscription";
+  /** As the server has it. */
   readonly subject: string;
   /** Of a subscription in a queue group: its name. */
   readonly queue: string | undefined;
-  /** The server's words. */
+  /** The server's words, without our secret. */
   readonly message: string;
 }
 

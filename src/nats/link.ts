@@ -155,7 +155,7 @@ export class NatsLink implements AsyncDisposable {
     if (this.#connection !== undefined) return this.#connection;
     this.#checkConfigured();
     const remainingMs = this.#downSince + this.#natsWaitMs - performance.now();
-    if (remainingMs > 0) await this.#arrivals.nextWithin(remainingMs, signal);
+    if (remainingMs >= 1) await this.#arrivals.nextWithin(remainingMs, signal);
     if (this.#connection !== undefined) return this.#connection;
     this.#checkConfigured();
     if (this.#why !== undefined) throw again(this.#why);
@@ -230,30 +230,30 @@ export class NatsLink implements AsyncDisposable {
         return;
       } catch (error) {
         if (signal.aborted) return;
-        pauseMs = this.#fail(error);
-        if (this.#current === undefined || this.#isLeaving) continue;
-        // The connection that was to be replaced goes on.
-        this.#round = undefined;
-        return;
+        const failure = asNatsError(error);
+        if (this.#current !== undefined && !this.#isLeaving) {
+          // The connection that was to be replaced goes on.
+          this.#round = undefined;
+          this.#fail(failure, {}, "connecting anew to NATS failed; the old connection goes on");
+          return;
+        }
+        this.#failures += 1;
+        if (this.#current === undefined) this.#why = failure;
+        pauseMs = pauseAfterFailureMs(this.#failures, this.#random());
+        round.isPausing = true;
+        this.#fail(failure, { retryMs: Math.round(pauseMs) }, "no connection to NATS");
       }
     }
   }
 
-  /** @returns the pause before the next attempt */
-  #fail(error: unknown): number {
-    const failure = HawserError.is(error)
-      ? (error as NatsError)
-      : new NatsError("internal", "connecting to NATS failed in a way that was not foreseen", { cause: error });
-    const isNew = this.#logged !== failure.message;
+  #fail(failure: NatsError, more: object, message: string): void {
+    const isNews = this.#logged !== failure.message;
     this.#logged = failure.message;
-    this.#failures += 1;
-    if (this.#current === undefined) this.#why = failure;
-    const pauseMs = pauseAfterFailureMs(this.#failures, this.#random());
-    const details = { client: this.#name, code: failure.code, detail: failure.detail, retryMs: Math.round(pauseMs) };
-    this.#logger[isNew ? "warn" : "debug"](details, "no connection to NATS");
-    this.#listeners.emit("failed", failure);
+    const { code, detail } = failure;
+    this.#logger[isNews ? "warn" : "debug"]({ client: this.#name, code, detail, ...more }, message);
+    // Listeners come last: they may configure the link anew.
     this.#outcomes.settle(failure);
-    return pauseMs;
+    this.#listeners.emit("failed", failure);
   }
 
   #arrive(established: Established): void {
@@ -269,9 +269,9 @@ export class NatsLink implements AsyncDisposable {
     this.#observe(established);
     if (before !== undefined) this.#farewells.say(before.connection);
     this.#logger.info({ client: this.#name, server, serverId: connection.info?.server_id }, "connected to NATS");
-    this.#listeners.emit("connected", connection);
     this.#outcomes.settle();
     this.#arrivals.settle();
+    this.#listeners.emit("connected", connection);
   }
 
   #observe(established: Established): void {
@@ -279,7 +279,7 @@ export class NatsLink implements AsyncDisposable {
     const isCurrent = (): boolean => this.#current === established;
     void watchConnection(established, {
       onRefused: (refusal) => {
-        this.#logger.warn({ client, ...refusal }, "NATS does not permit it");
+        this.#logger.warn({ client, words: refusal.message }, "NATS does not permit it");
         this.#listeners.emit("refused", refusal, established.connection);
       },
       onLeaving: () => {
@@ -319,6 +319,11 @@ function sameOptions(
   if (one === undefined || other === undefined) return one === other;
   const names = new Set([...Object.keys(one), ...Object.keys(other)]) as Set<keyof CompleteNatsServerOptions>;
   return [...names].every((name) => one[name] === other[name]);
+}
+
+function asNatsError(error: unknown): NatsError {
+  if (HawserError.is(error)) return error as NatsError;
+  return new NatsError("internal", "connecting to NATS failed in a way that was not foreseen", { cause: error });
 }
 
 function notConfigured(): NatsError {

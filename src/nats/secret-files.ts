@@ -6,8 +6,7 @@
  * outside is the same whether there is something or not. Neither a path nor a content is ever shown: a secret may have
  * been written in place of a path.
  */
-import type { Stats } from "node:fs";
-import { type FileHandle, lstat, realpath, stat } from "node:fs/promises";
+import { type FileHandle, lstat, readlink, realpath, stat } from "node:fs/promises";
 import { dirname, isAbsolute, sep } from "node:path";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { NatsError } from "../errors/index.js";
@@ -78,7 +77,7 @@ export class SecretFiles {
     for (let tries = 1; ; tries++) {
       const real = await this.#locate(option, path);
       try {
-        return await readSmallFile(real, maxSecretFileBytes, (opened) => this.#check(real, opened));
+        return await readSmallFile(real, maxSecretFileBytes, (opened) => checkPlace(real, opened));
       } catch (error) {
         const { code, message } = error as NodeJS.ErrnoException;
         const moved = error instanceof MovedError || code === "ENOENT" || code === "ENOTDIR";
@@ -124,13 +123,6 @@ export class SecretFiles {
     return false;
   }
 
-  /** What was opened is what lies at the real path, and no link was put in the way between. */
-  async #check(real: string, opened: FileHandle): Promise<void> {
-    const [there, file]: [Stats, Stats] = [await stat(real), await opened.stat()];
-    const same = there.dev === file.dev && there.ino === file.ino;
-    if (!same || (await realpath(real)) !== real) throw new MovedError();
-  }
-
   #outside(option: FileOption): NatsError {
     const list = this.directories.length === 0 ? "none are allowed" : this.directories.join(", ");
     return secretFileError(option, `it names no file in the directories that files may be read from: ${list}`);
@@ -138,6 +130,18 @@ export class SecretFiles {
 }
 
 class MovedError extends Error {}
+
+/**
+ * What was opened is what lies at the real path, whatever was put in the way between the two. Linux tells where an open
+ * file is; elsewhere it is looked for once more, which leaves a gap for whoever may write into the directory.
+ */
+async function checkPlace(real: string, opened: FileHandle): Promise<void> {
+  const place = await readlink(`/proc/self/fd/${opened.fd}`).catch(() => undefined);
+  if (place === real) return;
+  if (place !== undefined || (await realpath(real)) !== real) throw new MovedError();
+  const [there, file] = [await stat(real), await opened.stat()];
+  if (there.dev !== file.dev || there.ino !== file.ino) throw new MovedError();
+}
 
 /** The error for a file that cannot be used. @param rule what is wrong with it, without path and content */
 export function secretFileError(option: FileOption, rule: string): NatsError {

@@ -141,7 +141,9 @@ export class SocketTransport implements Transport {
         });
       }
     } finally {
-      // Also when nats.js cannot make sense of something: it would wait for pongs otherwise, which it reads no more.
+      // nats.js leaves the loop when it cannot make sense of something. It reads no more then, and would only notice by
+      // the answers to its PINGs that are missing.
+      if (!this.#socket.destroyed) this.failure ??= new Error("the server sent what is no NATS protocol");
       this.#socket.destroy();
     }
   }

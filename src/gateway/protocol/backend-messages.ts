@@ -10,7 +10,7 @@ const protocolVersion = 3 << 16;
 const maxErrorFieldLength = 8000;
 
 /** How much the error ends: the call, or the session. */
-export type Severity = "ERROR" | "FATAL";
+type Severity = "ERROR" | "FATAL";
 
 /** The one byte that answers an encryption request. */
 export const encryptionAccepted = Buffer.from("S");

@@ -122,9 +122,17 @@ export class PostgresServer {
       socket.destroy();
       return;
     }
-    if (this.pending.size >= Math.max(this.options.maxSessions, leastPending)) this.pending.expendable!.destroy();
+    if (this.pending.size >= Math.max(this.options.maxSessions, leastPending)) this.displace(this.pending.expendable!);
     const connection = new Connection(this.options, this.rules, socket, this.events);
     this.pending.add(connection, connection.remoteHost);
+  }
+
+  /** Without a word: to wait for it to read one would make room for nobody. */
+  private displace(oldest: Connection): void {
+    const { remoteAddress } = oldest;
+    const message = `${this.pending.size} connections were authenticating, and a newer one took the place of this one`;
+    this.options.logger.debug({ remoteAddress }, message);
+    oldest.destroy();
   }
 
   private admit(connection: Connection): ErrorAnswer | undefined {

@@ -76,10 +76,6 @@ export class Session {
     return this.state === "answering";
   }
 
-  private get isReady(): boolean {
-    return this.state === "ready";
-  }
-
   get isOver(): boolean {
     return this.state === "over";
   }
@@ -259,12 +255,15 @@ export class Session {
   private settle(answer: Answer): void {
     if (this.state !== "answering") return;
     this.state = "ready";
-    this.write(answerBytes(answer));
-    if (this.farewell !== undefined && this.isReady) this.fail(this.farewell);
+    const hasRoom = this.write(answerBytes(answer));
+    if (hasRoom && this.farewell !== undefined) this.fail(this.farewell);
   }
 
-  private write(bytes: Uint8Array | readonly Uint8Array[]): void {
-    if (!this.effects.write(bytes)) this.state = "draining";
+  /** @returns whether there is room for more */
+  private write(bytes: Uint8Array | readonly Uint8Array[]): boolean {
+    const hasRoom = this.effects.write(bytes);
+    if (!hasRoom) this.state = "draining";
+    return hasRoom;
   }
 }
 

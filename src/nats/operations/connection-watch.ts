@@ -70,7 +70,7 @@ export class ConnectionWatch {
   /** True while the server reads so slowly that more would only be queued in memory. */
   get isCongested(): boolean {
     const side = writeSideOf(this.connection);
-    return typeof side === "object" && side.socket.writableLength > maxWaitingBytes;
+    return typeof side === "object" && side.transport.socket.writableLength > maxWaitingBytes;
   }
 
   /**
@@ -110,9 +110,9 @@ export class ConnectionWatch {
   async #drain(): Promise<void> {
     for (;;) {
       const side = writeSideOf(this.connection);
-      if (typeof side !== "object" || side.socket.writableLength <= maxWaitingBytes) return;
+      if (typeof side !== "object" || side.transport.socket.writableLength <= maxWaitingBytes) return;
       // nats.js takes our listener away when the connection ends; then this stays pending, and its waiters end by that.
-      await new Promise<void>((resolve) => side.socket.once("drain", resolve));
+      await new Promise<void>((resolve) => side.transport.socket.once("drain", resolve));
     }
   }
 }

@@ -31,17 +31,25 @@ export async function uploadChunks(
   const count = Math.ceil(content.length / chunkBytes);
   // Chunk by chunk, so that a large file does not hold everything else up.
   const digest = createHash("sha256");
-  const inFlight = new Set<Promise<unknown>>();
-  for (let index = 0; index < count; index++) {
-    if (inFlight.size >= maxInFlight) await Promise.race(inFlight);
-    signal.throwIfAborted();
-    const chunk = content.subarray(index * chunkBytes, (index + 1) * chunkBytes);
-    digest.update(chunk);
-    const stored = client.publish(subject, chunk).finally(() => inFlight.delete(stored));
-    // Awaited below; a failure of one must not count as unhandled while another is awaited.
-    stored.catch(() => undefined);
-    inFlight.add(stored);
+  const inFlight = new Set<Promise<void>>();
+  try {
+    for (let index = 0; index < count; index++) {
+      if (inFlight.size >= maxInFlight) await Promise.race(inFlight);
+      signal.throwIfAborted();
+      const chunk = content.subarray(index * chunkBytes, (index + 1) * chunkBytes);
+      digest.update(chunk);
+      const stored = client.publish(subject, chunk).then(() => {
+        inFlight.delete(stored);
+      });
+      // Awaited below; a failure of one must not count as unhandled while another is awaited.
+      stored.catch(() => undefined);
+      inFlight.add(stored);
+    }
+    await Promise.all(inFlight);
+  } catch (error) {
+    // So that none is stored after whoever catches this has removed them.
+    await Promise.allSettled(inFlight);
+    throw error;
   }
-  await Promise.all(inFlight);
   return { chunks: count, digest: digest.digest() };
 }

@@ -6,9 +6,9 @@
  */
 import { JetStreamApiError } from "@nats-io/jetstream";
 import { jserrors } from "@nats-io/jetstream/internal";
-import { type KV, Kvm } from "@nats-io/kv";
+import { type KV, type KvEntry, Kvm } from "@nats-io/kv";
 import { NatsError } from "../../errors/index.js";
-import { type Attempt, isStreamMissing, natsFailure } from "../failure.js";
+import { type Attempt, isPermissionDenied, isStreamMissing, natsFailure } from "../failure.js";
 import { BoundedSet } from "./bounded-set.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { Deadline } from "./deadline.js";
@@ -47,12 +47,11 @@ export class KeyValue {
     this.#watch.checkSize(attempt, value.length);
     const id = `${options.domain ?? ""} ${bucket}`;
     return this.#run(attempt, async (buckets) => {
-      if (!this.#known.has(id)) {
-        await this.#make(buckets, bucket);
-        this.#known.add(id);
-      }
+      if (!this.#known.has(id)) await this.#makeIfAllowed(buckets, bucket);
       try {
-        return BigInt(await putOnce(buckets, bucket, key, value));
+        const revision = BigInt(await putOnce(buckets, bucket, key, value));
+        this.#known.add(id);
+        return revision;
       } catch (error) {
         this.#known.delete(id);
         if (!(error instanceof jserrors.JetStreamNotEnabled)) throw error;
@@ -84,7 +83,7 @@ export class KeyValue {
   delete(bucket: string, key: string, options: BucketOptions): Promise<void> {
     const attempt = attemptOf(`delete of key "${key}" in bucket "${bucket}"`, options, true);
     return this.#run(attempt, async (buckets) => {
-      if ((await read(buckets, bucket, key)) === undefined) return;
+      if (!(await mayHold(buckets, bucket, key))) return;
       const opened = await open(buckets, bucket);
       try {
         await opened.delete(key);
@@ -108,6 +107,15 @@ export class KeyValue {
     });
   }
 
+  /** Whoever may put into a bucket need not have the right to ask for it, or to make one. */
+  async #makeIfAllowed(buckets: Kvm, bucket: string): Promise<void> {
+    try {
+      await this.#make(buckets, bucket);
+    } catch (error) {
+      if (!isPermissionDenied(error)) throw error;
+    }
+  }
+
   async #make(buckets: Kvm, bucket: string): Promise<void> {
     try {
       await buckets.create(bucket);
@@ -121,11 +129,12 @@ function attemptOf(name: string, { domain, timeoutMs }: BucketOptions, changes: 
   return { name, domain, changes, timeoutMs };
 }
 
-/** A handle to a bucket that may be there or not. */
-function open(buckets: Kvm, bucket: string): Promise<KV> {
-  // Read from the leader of the stream, so that a session reads what it has just put, and a missing bucket is told from
-  // a JetStream that does not answer.
-  return buckets.open(bucket, { allow_direct: false });
+/**
+ * A handle to a bucket that may be there or not. Without `direct` it reads from the leader of the stream, so that a
+ * session reads what it has just put, and a missing bucket is told from a JetStream that does not answer.
+ */
+function open(buckets: Kvm, bucket: string, direct = false): Promise<KV> {
+  return buckets.open(bucket, { allow_direct: direct });
 }
 
 async function putOnce(buckets: Kvm, bucket: string, key: string, value: Uint8Array): Promise<number> {
@@ -133,12 +142,39 @@ async function putOnce(buckets: Kvm, bucket: string, key: string, value: Uint8Ar
 }
 
 async function read(buckets: Kvm, bucket: string, key: string): Promise<Uint8Array | undefined> {
-  const opened = await open(buckets, bucket);
   try {
-    const entry = await opened.get(key);
-    return entry === null || entry.operation !== "PUT" ? undefined : entry.value;
+    return valueIn(await (await open(buckets, bucket)).get(key));
   } catch (error) {
     if (isStreamMissing(error)) return undefined;
+    if (!isPermissionDenied(error)) throw error;
+    // Direct reading is what users can be given a right to for single keys.
+    return readDirectly(buckets, bucket, key, error);
+  }
+}
+
+async function readDirectly(
+  buckets: Kvm,
+  bucket: string,
+  key: string,
+  denied: unknown,
+): Promise<Uint8Array | undefined> {
+  try {
+    return valueIn(await (await open(buckets, bucket, true)).get(key));
+  } catch {
+    throw denied;
+  }
+}
+
+function valueIn(entry: KvEntry | null): Uint8Array | undefined {
+  return entry === null || entry.operation !== "PUT" ? undefined : entry.value;
+}
+
+/** True if the key has a value, or the user may not know. */
+async function mayHold(buckets: Kvm, bucket: string, key: string): Promise<boolean> {
+  try {
+    return (await read(buckets, bucket, key)) !== undefined;
+  } catch (error) {
+    if (isPermissionDenied(error)) return true;
     throw error;
   }
 }

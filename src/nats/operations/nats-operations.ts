@@ -7,7 +7,7 @@ import { ConnectionWatch } from "./connection-watch.js";
 import { Deadline } from "./deadline.js";
 import { KeyValue } from "./key-value.js";
 import { ObjectStores } from "./object-store.js";
-import { type PublishOptions, publish, publishBatch } from "./publish.js";
+import { type PublishOptions, publish } from "./publish.js";
 import { type RequestOptions, request } from "./request.js";
 import { type ServerInfo, serverInfo } from "./server-info.js";
 import { type StreamAck, StreamPublisher, type StreamPublishOptions } from "./stream-publish.js";
@@ -32,14 +32,19 @@ export class NatsOperations {
     this.objectStores = new ObjectStores(this.#watch);
   }
 
-  /** Publishes a message; see `publish` there. Undefined: it has been written already. */
+  /**
+   * Publishes a message. Returns undefined when it has been written to the socket already, which is so unless the server
+   * reads too slowly; else a promise that resolves when it has. The payload may be reused then.
+   *
+   * @throws HawserError, also without a promise; see `publish` of `publish.ts`
+   */
   publish(subject: string, payload: Uint8Array, options: PublishOptions): undefined | Promise<void> {
-    return publish(this.#watch, subject, payload, options);
+    return publish(this.#watch, subject, [payload], options);
   }
 
-  /** Publishes many messages with one write; see `publishBatch` there. Undefined: they have been written already. */
+  /** Publishes many messages with one write, as {@link publish} does. All are checked before the first is sent. */
   publishBatch(subject: string, payloads: readonly Uint8Array[], options: PublishOptions): undefined | Promise<void> {
-    return publishBatch(this.#watch, subject, payloads, options);
+    return publish(this.#watch, subject, payloads, options);
   }
 
   /** Publishes into a stream, and resolves when it has stored the message; see `StreamPublisher.publish`. */

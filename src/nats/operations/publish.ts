@@ -1,16 +1,16 @@
 /**
  * Core publish: settled when the bytes have been written to the socket, and not merely queued.
  */
-import type { MsgHdrs, MsgHdrsImpl, NatsConnection } from "@nats-io/transport-node";
+import type { MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-node";
 import { type HawserError, NatsError } from "../../errors/index.js";
-import { type Attempt, connectionLost } from "../failure.js";
+import { type Attempt, connectionLost, natsFailure, notConnected } from "../failure.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { Deadline } from "./deadline.js";
 import { publishFrames } from "./publish-frames.js";
 import { type WriteSide, writeSideOf } from "./socket.js";
 import { checkSubject } from "./subject.js";
 
-/** How a message is published. */
+/** How messages are published. */
 export interface PublishOptions {
   /** The subject for answers. */
   readonly reply?: string | undefined;
@@ -20,64 +20,28 @@ export interface PublishOptions {
   readonly timeoutMs: number;
 }
 
-const none = new Uint8Array(0);
+/** Written after all that waits, to hear when it has left: "drain" comes only where so much waits that a write said so. */
+const nothing = new Uint8Array(0);
 
 /**
- * Publishes one message. Returns undefined when it has been written already, which is so unless the server reads too
- * slowly; else a promise that resolves when it has. The payload may be reused as soon as this returns.
+ * Publishes messages to one subject with one write, after checking all of them. Returns undefined when they have been
+ * written already, which is so unless the server reads too slowly for them; else a promise that resolves when they
+ * have. The payloads may be reused as soon as this returns undefined or the promise settles.
  *
- * @throws HawserError also without a promise: payload_too_large, not_supported (headers), invalid_argument;
+ * @throws HawserError, also without a promise: payload_too_large, not_supported (headers), invalid_argument;
  *   nats_unavailable: certainly not sent; outcome_unknown: the connection ended, or the deadline passed, before all
  *   bytes had left
  */
 export function publish(
   watch: ConnectionWatch,
   subject: string,
-  payload: Uint8Array,
-  { reply, headers, timeoutMs }: PublishOptions,
-): undefined | Promise<void> {
-  const attempt = { name: `publish to "${subject}"`, changes: true, timeoutMs };
-  check(watch, attempt, subject, reply, headers, payload.length);
-  const send = (connection: NatsConnection) => {
-    connection.publish(subject, payload, {
-      ...(reply === undefined ? {} : { reply }),
-      ...(headers === undefined ? {} : { headers }),
-    });
-  };
-  return watch.isCongested ? sendLater(watch, attempt, send) : sendNow(watch, attempt, send);
-}
-
-/**
- * Publishes many messages to one subject with one write, as {@link publish} does: all of them are checked before the
- * first is sent.
- */
-export function publishBatch(
-  watch: ConnectionWatch,
-  subject: string,
   payloads: readonly Uint8Array[],
-  { reply, headers, timeoutMs }: PublishOptions,
+  options: PublishOptions,
 ): undefined | Promise<void> {
-  const attempt = { name: `publish of ${payloads.length} messages to "${subject}"`, changes: true, timeoutMs };
-  let largest = 0;
-  for (const { length } of payloads) if (length > largest) largest = length;
-  check(watch, attempt, subject, reply, headers, largest);
+  const outgoing = new Outgoing(subject, payloads, options);
+  outgoing.check(watch);
   if (payloads.length === 0) return undefined;
-  const encoded = headers === undefined ? undefined : encodeHeaders(headers);
-  const send = (connection: NatsConnection, side: WriteSide | undefined) => {
-    if (side !== undefined) {
-      // What is queued goes first. The library's own way costs several times as much for each message.
-      side.flushPending();
-      side.socket.write(publishFrames(subject, reply, encoded, payloads));
-      return;
-    }
-    for (const payload of payloads) {
-      connection.publish(subject, payload, {
-        ...(reply === undefined ? {} : { reply }),
-        ...(headers === undefined ? {} : { headers }),
-      });
-    }
-  };
-  return watch.isCongested ? sendLater(watch, attempt, send) : sendNow(watch, attempt, send);
+  return watch.isCongested ? outgoing.sendLater(watch) : outgoing.send(watch, undefined);
 }
 
 /** The bytes of headers as they travel, which count as a part of the message. */
@@ -85,56 +49,89 @@ export function encodeHeaders(headers: MsgHdrs): Uint8Array {
   return (headers as MsgHdrsImpl).encode();
 }
 
-function check(
-  watch: ConnectionWatch,
-  attempt: Attempt,
-  subject: string,
-  reply: string | undefined,
-  headers: MsgHdrs | undefined,
-  payloadBytes: number,
-): void {
-  checkSubject("subject", subject);
-  if (reply !== undefined) checkSubject("reply", reply);
-  watch.checkOpen(attempt);
-  if (headers === undefined) {
-    watch.checkSize(attempt, payloadBytes);
-    return;
+/** What is published by one call, and how it is called in errors. */
+class Outgoing implements Attempt {
+  readonly changes = true;
+  readonly timeoutMs: number;
+  readonly #reply: string | undefined;
+  readonly #headers: MsgHdrs | undefined;
+  readonly #encodedHeaders: Uint8Array | undefined;
+
+  constructor(
+    readonly subject: string,
+    readonly payloads: readonly Uint8Array[],
+    { reply, headers, timeoutMs }: PublishOptions,
+  ) {
+    this.timeoutMs = timeoutMs;
+    this.#reply = reply;
+    this.#headers = headers;
+    this.#encodedHeaders = headers === undefined ? undefined : encodeHeaders(headers);
   }
-  watch.checkHeaders(attempt);
-  watch.checkSize(attempt, payloadBytes + encodeHeaders(headers).length);
-}
 
-type Send = (connection: NatsConnection, side: WriteSide | undefined) => void;
-
-async function sendLater(watch: ConnectionWatch, attempt: Attempt, send: Send): Promise<void> {
-  const deadline = new Deadline(attempt.timeoutMs);
-  await watch.drained(attempt, deadline);
-  await sendNow(watch, attempt, send, deadline);
-}
-
-function sendNow(
-  watch: ConnectionWatch,
-  attempt: Attempt,
-  send: Send,
-  deadline = new Deadline(attempt.timeoutMs),
-): undefined | Promise<void> {
-  const { connection } = watch;
-  const side = writeSideOf(connection);
-  if (side === "closed") {
-    watch.checkOpen(attempt);
-    return undefined;
+  /** Only where something fails: composing it would cost each publish. */
+  get name(): string {
+    const { length } = this.payloads;
+    return `publish ${length === 1 ? "" : `of ${length} messages `}to "${this.subject}"`;
   }
-  send(connection, side);
-  const endings = { timeout: () => stillWaiting(attempt), lost: () => connectionLost(attempt) };
-  if (side === undefined) return watch.settled(attempt, deadline, connection.flush(), endings);
-  side.flushPending();
-  const { socket } = side;
-  if (socket.writableLength === 0 && !socket.destroyed) return undefined;
-  const written = new Promise<void>((resolve, reject) => {
-    // An empty write comes after all that waits; "drain" would come only if so much waited that a write said so.
-    socket.write(none, (error) => (error ? reject(connectionLost(attempt, error)) : resolve()));
-  });
-  return watch.settled(attempt, deadline, written, endings);
+
+  check(watch: ConnectionWatch): void {
+    checkSubject("subject", this.subject);
+    if (this.#reply !== undefined) checkSubject("reply", this.#reply);
+    watch.checkOpen(this);
+    let largest = 0;
+    for (const { length } of this.payloads) if (length > largest) largest = length;
+    if (this.#encodedHeaders !== undefined) {
+      watch.checkHeaders(this);
+      largest += this.#encodedHeaders.length;
+    }
+    watch.checkSize(this, largest);
+  }
+
+  async sendLater(watch: ConnectionWatch): Promise<void> {
+    const deadline = new Deadline(this.timeoutMs);
+    await watch.drained(this, deadline);
+    await this.send(watch, deadline);
+  }
+
+  send(watch: ConnectionWatch, deadline: Deadline | undefined): undefined | Promise<void> {
+    const side = writeSideOf(watch.connection);
+    if (side === "closed") throw notConnected(this);
+    if (side === undefined) return this.#settled(watch, deadline, this.#sendByLibrary(watch));
+    const { socket } = side.transport;
+    this.#write(side);
+    if (socket.writableLength === 0 && !socket.destroyed) return undefined;
+    const written = new Promise<void>((resolve, reject) => {
+      socket.write(nothing, (error) => (error ? reject(connectionLost(this, error)) : resolve()));
+    });
+    return this.#settled(watch, deadline, written);
+  }
+
+  /** With what the library has queued before. Its own way of publishing costs several times as much. */
+  #write(side: WriteSide): void {
+    side.flushPending();
+    side.transport.socket.write(publishFrames(this.subject, this.#reply, this.#encodedHeaders, this.payloads));
+  }
+
+  /** Where the library hides its socket: an answered PING says that all has left. */
+  async #sendByLibrary({ connection }: ConnectionWatch): Promise<void> {
+    const options = {
+      ...(this.#reply === undefined ? {} : { reply: this.#reply }),
+      ...(this.#headers === undefined ? {} : { headers: this.#headers }),
+    };
+    try {
+      for (const payload of this.payloads) connection.publish(this.subject, payload, options);
+    } catch (error) {
+      throw natsFailure(error, this);
+    }
+    await connection.flush();
+  }
+
+  #settled(watch: ConnectionWatch, deadline: Deadline | undefined, written: Promise<void>): Promise<void> {
+    return watch.settled(this, deadline ?? new Deadline(this.timeoutMs), written, {
+      timeout: () => stillWaiting(this),
+      lost: () => connectionLost(this),
+    });
+  }
 }
 
 function stillWaiting({ name, timeoutMs }: Attempt): HawserError {

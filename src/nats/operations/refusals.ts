@@ -74,11 +74,11 @@ export class Refusals<Session> {
       watched.set(subject, entry);
       return;
     }
+    if (watched.size >= this.maxSubjects) this.#forgetOldest(session, watched);
     watched.set(subject, { violation: undefined });
     const publishers = this.#publishers.get(subject);
     if (publishers === undefined) this.#publishers.set(subject, new Set([session]));
     else publishers.add(session);
-    if (watched.size > this.maxSubjects) this.#forgetOldest(session, watched);
   }
 
   /** One that nothing is to be told about, where there is one. */

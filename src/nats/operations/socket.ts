@@ -19,7 +19,7 @@ interface Internals {
 
 /** The writing side of a connection. */
 export interface WriteSide {
-  readonly socket: Socket;
+  readonly transport: { readonly socket: Socket };
   /** Writes to the socket what nats.js has queued. */
   flushPending(): void;
 }
@@ -34,6 +34,6 @@ export function writeSideOf(connection: NatsConnection): WriteSide | "closed" | 
   if (protocol?.transport === undefined || typeof protocol.flushPending !== "function") return undefined;
   // nats.js notices the end of a socket before it counts as closed, and drops silently what is published in between.
   const { socket } = protocol.transport;
-  if (protocol.connected === false || socket === undefined || !socket.writable || socket.destroyed) return "closed";
-  return { socket, flushPending: () => protocol.flushPending!() };
+  if (protocol.connected === false || socket === undefined || !socket.writable) return "closed";
+  return protocol as WriteSide;
 }

@@ -147,7 +147,7 @@ export class StreamPublisher {
   async #store(attempt: Attempt, deadline: Deadline, message: OutgoingMessage): Promise<StreamAck> {
     for (;;) {
       try {
-        const ack = await this.#sendOnce(attempt, message, Math.min(answerTimeoutMs, deadline.remainingMs));
+        const ack = await this.#sendOnce(attempt, message, answerTimeout(deadline));
         return { stream: ack.stream, seq: BigInt(ack.seq), duplicate: ack.duplicate ?? false };
       } catch (error) {
         if (isNobody(error)) throw await this.#whyNobody(attempt, deadline, error);
@@ -203,7 +203,7 @@ export class StreamPublisher {
   /** What is missing for the subject: JetStream or a stream; undefined if neither is, or we may not know. */
   async #missing(attempt: Attempt, deadline: Deadline): Promise<HawserError | undefined> {
     try {
-      const timeoutMs = Math.min(answerTimeoutMs, deadline.remainingMs);
+      const timeoutMs = answerTimeout(deadline);
       const { manager } = await jetStreamSession(this.#watch.connection, attempt.domain, timeoutMs);
       await manager.streams.find(attempt.subject!);
       return undefined;
@@ -213,6 +213,11 @@ export class StreamPublisher {
       return failure.code === "jetstream_unavailable" ? noJetStream(attempt, error) : undefined;
     }
   }
+}
+
+/** Somewhat less than what is left, so that what came by then can still be told. */
+function answerTimeout(deadline: Deadline): number {
+  return Math.max(1, Math.min(answerTimeoutMs, Math.floor(deadline.remainingMs * 0.9)));
 }
 
 function attemptOf(name: string, subject: string, { domain, timeoutMs }: StreamPublishOptions): Attempt {

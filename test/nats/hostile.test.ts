@@ -1,0 +1,157 @@
+import type { Socket } from "node:net";
+import { describe, expect, it } from "vitest";
+import { connectOnce } from "../../src/nats/connect.js";
+import type { SecretFiles } from "../../src/nats/secret-files.js";
+import { eventually } from "../support/eventually.js";
+import { fakeServer, greeting, welcoming } from "./support/fake-server.js";
+import { connectError, next, optionsFor, testLink } from "./support/links.js";
+
+async function errorAt(behave: (socket: Socket) => void) {
+  const server = await fakeServer(behave);
+  const error = await connectError(optionsFor(server, { token: "a-secret" }));
+  await eventually("our side of each connection is closed", () => server.sockets.every((socket) => socket.closed));
+  return { error, server };
+}
+
+describe("a server that is none of NATS", () => {
+  it.each([
+    {
+      what: "an HTTP server",
+      says: "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
+      words: 'it sent "HTTP/1.1 400 Bad Request Connection: close"',
+    },
+    { what: "Postgres", says: "N", words: 'it sent "N"' },
+    { what: "bytes", says: "\u0000\u00ff\u001b[2J\r\n", words: 'it sent "[2J"' },
+    { what: "a greeting that is no JSON", says: "INFO hello\r\n", words: 'it sent "INFO hello"' },
+    { what: "a greeting that is no object", says: "INFO null\r\n", words: 'it sent "INFO null"' },
+    { what: "a greeting without end", says: `INFO {"server_id":"${"x".repeat(70_000)}`, words: "it sent" },
+  ])("is told apart by what it says: $what", async ({ says, words }) => {
+    const { error, server } = await errorAt((socket) => socket.write(says, "latin1"));
+    expect(error?.code).toBe("nats_unavailable");
+    expect(error?.detail).toContain("What listens there is no NATS server");
+    expect(error?.detail).toContain(words);
+    expect(error!.message.length).toBeLessThan(300);
+    expect(server.received()).toBe("");
+  });
+});
+
+describe("a server that closes", () => {
+  it.each([
+    { when: "at once", behave: (socket: Socket) => socket.end() },
+    { when: "in its greeting", behave: (socket: Socket) => socket.end(greeting().slice(0, 20)) },
+    {
+      when: "when it is greeted",
+      behave: (socket: Socket) => {
+        socket.write(greeting());
+        socket.once("data", () => socket.end());
+      },
+    },
+  ])("$when is unavailable", async ({ behave }) => {
+    const { error } = await errorAt(behave);
+    expect(error?.code).toBe("nats_unavailable");
+    expect(error?.detail).toBe("The server closed the connection.");
+  });
+
+  it("by a reset is unavailable", async () => {
+    const { error } = await errorAt((socket) => {
+      socket.write(greeting());
+      socket.once("data", () => socket.resetAndDestroy());
+    });
+    expect(error?.code).toBe("nats_unavailable");
+    expect(error?.detail).toBe("The server cut the connection (ECONNRESET).");
+  });
+
+  it("with a reason is unavailable for that reason", async () => {
+    const { error } = await errorAt((socket) => {
+      socket.write(greeting());
+      socket.once("data", () => socket.end("-ERR 'maximum connections exceeded'\r\n"));
+    });
+    expect(error?.code).toBe("nats_unavailable");
+    expect(error?.detail).toBe('The server said: "maximum connections exceeded".');
+  });
+});
+
+it("gives a server that does not answer its time and no more, and keeps no connection to it", async () => {
+  const outcomes = await Promise.all([
+    errorAt(() => undefined),
+    errorAt((socket) => socket.write(greeting())),
+    errorAt((socket) => {
+      socket.write(greeting());
+      socket.on("data", () => socket.write("PING\r\n"));
+    }),
+  ]);
+  expect(outcomes.map(({ error }) => [error?.code, error?.detail])).toEqual([
+    ["nats_unavailable", "The server did not take the connection and greet within 4000 ms."],
+    ["nats_unavailable", "The server did not answer our greeting within 4000 ms."],
+    ["nats_unavailable", "The server did not answer our greeting within 4000 ms."],
+  ]);
+});
+
+it("does not wait longer for a file system that does not answer", async () => {
+  const files = { reading: "token_path", readSecret: () => new Promise(() => undefined) } as unknown as SecretFiles;
+  const server = await fakeServer((socket) => welcoming(socket));
+  const options = optionsFor(server, { token_path: "/run/secrets/token" });
+  const attempt = connectOnce({ name: "hawser test", options, files, signal: new AbortController().signal });
+  await expect(attempt).rejects.toMatchObject({
+    code: "secret_file",
+    detail: "token_path: the file system does not answer.",
+  });
+  expect(server.sockets).toHaveLength(0);
+});
+
+it("connects to the configured server only, whatever that one says of others", async () => {
+  const other = await fakeServer((socket) => welcoming(socket));
+  const server = await fakeServer((socket) => {
+    welcoming(socket, { connect_urls: [`127.0.0.1:${other.port}`] });
+    socket.once("data", () => setImmediate(() => socket.end()));
+  });
+  const { link } = testLink();
+  link.configure(optionsFor(server));
+  await next(link, "lost");
+  await next(link, "lost");
+  expect(server.sockets.length).toBeGreaterThan(1);
+  expect(other.sockets).toHaveLength(0);
+});
+
+it("ends a connection on which the server sends what is no NATS", async () => {
+  const server = await fakeServer((socket) => {
+    welcoming(socket);
+    socket.once("data", () => setImmediate(() => socket.write("garbage\r\n")));
+  });
+  const { link } = testLink();
+  link.configure(optionsFor(server));
+  const [error] = await next(link, "lost");
+  expect(error.detail).toBe("The server sent what is no NATS protocol.");
+  await eventually("our side of the connection is closed", () => server.sockets[0]!.closed);
+});
+
+it("sends an empty user name with its password", async () => {
+  const server = await fakeServer((socket) => welcoming(socket));
+  const { link } = testLink();
+  link.configure(optionsFor(server, { username: "", password: "access-token" }));
+  await link.connected();
+  const [, connect] = /^CONNECT (.*)\r\n/.exec(server.received())!;
+  expect(JSON.parse(connect!)).toMatchObject({ user: "", pass: "access-token", name: "hawser test" });
+});
+
+describe("what the server says later", () => {
+  it.each([
+    { says: "User Authentication Expired", code: "nats_unauthorized" },
+    { says: "User Authentication Revoked", code: "nats_unauthorized" },
+    { says: "Account Authentication Expired", code: "nats_unauthorized" },
+    { says: "Stale Connection", code: "nats_unavailable" },
+  ])("is why the connection is lost: $says", async ({ says, code }) => {
+    const server = await fakeServer((socket) => welcoming(socket));
+    const { link } = testLink();
+    link.configure(optionsFor(server, { token: "a-secret" }));
+    await link.connected();
+    const lost = next(link, "lost");
+    const again = next(link, "connected");
+    server.sockets[0]!.end(`-ERR '${says}'\r\n`);
+    const [error] = await lost;
+    expect(error.code).toBe(code);
+    expect(error.detail).toContain(`"${says}"`);
+    await again;
+    expect(server.sockets).toHaveLength(2);
+  });
+});

@@ -1,0 +1,257 @@
+import { jetstream, jetstreamManager } from "@nats-io/jetstream";
+import { Kvm } from "@nats-io/kv";
+import { describe, expect, inject, it } from "vitest";
+import { startNatsServer } from "../../support/nats-server.js";
+import { bytesOf, failureOf, hang, operationsOf, timeoutMs } from "./operations-of.js";
+
+const options = { timeoutMs };
+
+describe("put and get of a value", () => {
+  it("round-trip exactly, as a stock client sees too", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const { keyValue } = used.operations;
+    const values = [new Uint8Array(0), Uint8Array.of(0, 13, 10, 255), bytesOf(900_000), Buffer.from("ä 漢 \u{1f6f3}")];
+    const stock = await new Kvm(used.stock).create("operations_kv_exact");
+    for (const [index, value] of values.entries()) {
+      const key = `a/b=c.${index}_-`;
+      expect(await keyValue.put("operations_kv_exact", key, value, options)).toBe(BigInt(index + 1));
+      expect(Buffer.from((await stock.get(key))!.value).equals(value)).toBe(true);
+      expect(Buffer.from((await keyValue.get("operations_kv_exact", key, options))!).equals(value)).toBe(true);
+    }
+    await stock.put("other", bytesOf(300));
+    expect(await keyValue.get("operations_kv_exact", "other", options)).toEqual(bytesOf(300));
+  });
+
+  it("make the bucket on the first put, with the defaults of the client", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const { keyValue } = used.operations;
+    expect(await keyValue.put("operations_kv_made", "k", bytesOf(1), options)).toBe(1n);
+    await new Kvm(used.stock).create("operations_kv_stock");
+    const manager = await jetstreamManager(used.stock);
+    const { config: ours } = await manager.streams.info("KV_operations_kv_made");
+    const { config: theirs } = await manager.streams.info("KV_operations_kv_stock");
+    expect({ ...ours, name: "", subjects: [] }).toEqual({ ...theirs, name: "", subjects: [] });
+    expect(ours.storage).toBe("file");
+    expect(ours.max_msgs_per_subject).toBe(1);
+  });
+
+  it("leave the settings of a bucket that is there", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const stock = await new Kvm(used.stock).create("operations_kv_history", { history: 5 });
+    for (let round = 0; round < 3; round++) {
+      await used.operations.keyValue.put("operations_kv_history", "k", bytesOf(round), options);
+    }
+    const revisions: number[] = [];
+    for await (const { revision } of await stock.history({ key: "k" })) revisions.push(revision);
+    expect(revisions).toEqual([1, 2, 3]);
+  });
+
+  it("make a bucket once where many sessions put at the same time", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const { keyValue } = used.operations;
+    const puts = Array.from({ length: 50 }, (_, index) =>
+      keyValue.put("operations_kv_race", `k${index}`, bytesOf(index), options),
+    );
+    const revisions = await Promise.all(puts);
+    expect(new Set(revisions).size).toBe(50);
+  });
+
+  it("go on after the bucket was deleted, or made again, by others", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const { keyValue } = used.operations;
+    const bucket = "operations_kv_gone";
+    await keyValue.put(bucket, "k", bytesOf(1), options);
+    await keyValue.put(bucket, "k", bytesOf(2), options);
+    await (await new Kvm(used.stock).open(bucket)).destroy();
+    expect(await keyValue.get(bucket, "k", options)).toBeUndefined();
+    expect(await keyValue.put(bucket, "k", bytesOf(3), options)).toBe(1n);
+    await (await new Kvm(used.stock).open(bucket)).destroy();
+    await new Kvm(used.stock).create(bucket);
+    expect(await keyValue.put(bucket, "k", bytesOf(4), options)).toBe(1n);
+    expect(await keyValue.get(bucket, "k", options)).toEqual(bytesOf(4));
+  });
+
+  it("make the bucket too where somebody listens to everything, so that silence does not tell that it is missing", async () => {
+    await using server = await startNatsServer({ jetStream: true });
+    await using used = await operationsOf(server.url);
+    used.stock.subscribe(">", { callback: () => undefined });
+    await used.stock.flush();
+    expect(await used.operations.keyValue.put("watched", "k", bytesOf(1), options)).toBe(1n);
+  });
+});
+
+describe("reading and deleting", () => {
+  it("make no bucket", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const { keyValue } = used.operations;
+    expect(await keyValue.get("operations_kv_none", "k", options)).toBeUndefined();
+    await keyValue.delete("operations_kv_none", "k", options);
+    const manager = await jetstreamManager(used.stock);
+    await expect(manager.streams.info("KV_operations_kv_none")).rejects.toThrow("stream not found");
+  });
+
+  it("find nothing where a key is missing, and deleting it leaves no trace", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const { keyValue } = used.operations;
+    const bucket = "operations_kv_missing";
+    await keyValue.put(bucket, "other", bytesOf(1), options);
+    expect(await keyValue.get(bucket, "k", options)).toBeUndefined();
+    await keyValue.delete(bucket, "k", options);
+    const { state } = await (await jetstreamManager(used.stock)).streams.info(`KV_${bucket}`);
+    expect(state.last_seq).toBe(1);
+  });
+
+  it("delete a key, as a stock client sees, once", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const { keyValue } = used.operations;
+    const bucket = "operations_kv_delete";
+    await keyValue.put(bucket, "k", bytesOf(1), options);
+    await keyValue.delete(bucket, "k", options);
+    const stock = await new Kvm(used.stock).open(bucket);
+    expect((await stock.get("k"))!.operation).toBe("DEL");
+    expect(await keyValue.get(bucket, "k", options)).toBeUndefined();
+    await keyValue.delete(bucket, "k", options);
+    expect((await stock.status()).streamInfo.state.last_seq).toBe(2);
+    await stock.put("k", "again");
+    await stock.purge("k");
+    expect(await keyValue.get(bucket, "k", options)).toBeUndefined();
+  });
+});
+
+describe("failures of key-value", () => {
+  it("is jetstream_unavailable without JetStream", async () => {
+    await using server = await startNatsServer();
+    await using used = await operationsOf(server.url);
+    const { keyValue } = used.operations;
+    const error = await failureOf("jetstream_unavailable", () => keyValue.put("b", "k", bytesOf(1), options));
+    expect(error.message).toContain('put of key "k" into bucket "b"');
+    await failureOf("jetstream_unavailable", () => keyValue.get("b", "k", options));
+    await failureOf("jetstream_unavailable", () => keyValue.delete("b", "k", options));
+  });
+
+  it("is jetstream_unavailable for a domain that nobody has, and names it", async () => {
+    await using server = await startNatsServer({ jetStream: true, config: "jetstream { domain: hub }" });
+    await using used = await operationsOf(server.url);
+    const { keyValue } = used.operations;
+    const nowhere = { domain: "nowhere", timeoutMs };
+    const error = await failureOf("jetstream_unavailable", () => keyValue.put("b", "k", bytesOf(1), nowhere));
+    expect(error.message).toContain('domain "nowhere"');
+    await failureOf("jetstream_unavailable", () => keyValue.get("b", "k", nowhere));
+    await failureOf("jetstream_unavailable", () => keyValue.delete("b", "k", nowhere));
+  });
+
+  it("reaches a domain by its name, and without one", async () => {
+    await using server = await startNatsServer({ jetStream: true, config: "jetstream { domain: hub }" });
+    await using used = await operationsOf(server.url);
+    const { keyValue } = used.operations;
+    const hub = { domain: "hub", timeoutMs };
+    expect(await keyValue.put("b", "k", bytesOf(9), hub)).toBe(1n);
+    expect(await keyValue.put("b", "k", bytesOf(9), hub)).toBe(2n);
+    expect(await keyValue.get("b", "k", hub)).toEqual(bytesOf(9));
+    expect(await keyValue.get("b", "k", options)).toEqual(bytesOf(9));
+    const stock = await new Kvm(jetstream(used.stock, { domain: "hub" })).open("b");
+    expect((await stock.get("k"))!.value).toEqual(bytesOf(9));
+    await keyValue.delete("b", "k", hub);
+    expect(await keyValue.get("b", "k", options)).toBeUndefined();
+  });
+
+  it("is payload_too_large beyond max_payload, and beyond the bucket's own limit", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const { keyValue } = used.operations;
+    const { max_payload } = used.connection.info!;
+    await failureOf("payload_too_large", () => keyValue.put("b", "k", bytesOf(max_payload + 1), options));
+    await new Kvm(used.stock).create("operations_kv_small", { maxValueSize: 100 });
+    const error = await failureOf("payload_too_large", () =>
+      keyValue.put("operations_kv_small", "k", bytesOf(200), options),
+    );
+    expect(error.detail).toContain("err_code 10054");
+  });
+
+  it("is nats_failed with the server's words where a bucket is full", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    await new Kvm(used.stock).create("operations_kv_full", { max_bytes: 1_000 });
+    const error = await failureOf("nats_failed", () =>
+      used.operations.keyValue.put("operations_kv_full", "k", bytesOf(2_000), options),
+    );
+    expect(error.message).toContain("maximum bytes exceeded");
+    expect(error.detail).toContain("err_code 10077");
+  });
+
+  it("is nats_permission_denied where the user may not, and names bucket and key", async () => {
+    await using server = await startNatsServer({
+      jetStream: true,
+      config: `authorization { users: [
+        { user: admin, password: p },
+        { user: u, password: p, permissions: { publish: { deny: ["$KV.closed.>"] } } }
+        { user: none, password: p, permissions: { publish: { deny: ["$JS.>", "$KV.>"] } } }
+      ] }`,
+    });
+    await using used = await operationsOf(server.url, { user: "u", pass: "p" }, { user: "admin", pass: "p" });
+    const { keyValue } = used.operations;
+    await (await new Kvm(used.stock).create("closed")).put("k", "v");
+    const error = await failureOf("nats_permission_denied", () => keyValue.put("closed", "k", bytesOf(1), options));
+    expect(error.message).toContain('put of key "k" into bucket "closed"');
+    expect(await keyValue.get("closed", "k", options)).toEqual(new Uint8Array(Buffer.from("v")));
+    await failureOf("nats_permission_denied", () => keyValue.delete("closed", "k", options));
+    await using none = await operationsOf(server.url, { user: "none", pass: "p" });
+    await failureOf("nats_permission_denied", () => none.operations.keyValue.get("closed", "k", options));
+    await failureOf("nats_permission_denied", () => none.operations.keyValue.put("closed", "k", bytesOf(1), options));
+  });
+
+  it("needs no right but those to the keys, once the bucket is there", async () => {
+    await using server = await startNatsServer({
+      jetStream: true,
+      config: `authorization { users: [
+        { user: admin, password: p },
+        { user: u, password: p, permissions: {
+          publish: { allow: ["$KV.b.>", "$JS.API.DIRECT.GET.KV_b.>"] }, subscribe: { allow: ["_INBOX.>"] } } }
+      ] }`,
+    });
+    await using used = await operationsOf(server.url, { user: "u", pass: "p" }, { user: "admin", pass: "p" });
+    const { keyValue } = used.operations;
+    await failureOf("nats_permission_denied", () => keyValue.put("b", "k", bytesOf(1), options));
+    await failureOf("nats_permission_denied", () => keyValue.get("b", "k", options));
+    await new Kvm(used.stock).create("b");
+    expect(await keyValue.get("b", "k", options)).toBeUndefined();
+    expect(await keyValue.put("b", "k", bytesOf(5), options)).toBe(1n);
+    expect([...(await keyValue.get("b", "k", options))!]).toEqual([...bytesOf(5)]);
+    await keyValue.delete("b", "k", options);
+    expect(await keyValue.get("b", "k", options)).toBeUndefined();
+  });
+
+  it("is not_supported where the server knows no headers", async () => {
+    await using server = await startNatsServer({ config: "no_header_support: true" });
+    await using used = await operationsOf(server.url);
+    await failureOf("not_supported", () => used.operations.keyValue.get("b", "k", options));
+  });
+
+  it.each(["", "a b", "a\r\nb", ".a", "a.", "a*"])("refuses the key %j before it is sent", async (key) => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const { keyValue } = used.operations;
+    await failureOf("invalid_argument", () => keyValue.put("operations_kv_keys", key, bytesOf(1), options));
+    await failureOf("invalid_argument", () => keyValue.get("operations_kv_keys", key, options));
+    await failureOf("invalid_argument", () => keyValue.get(`a${key}.b c`, "k", options));
+  });
+
+  it("settles by its deadline where the server hangs, and when it dies", async () => {
+    await using server = await startNatsServer({ jetStream: true });
+    await using used = await operationsOf(server.url, { pingInterval: 60_000 });
+    const { keyValue } = used.operations;
+    await keyValue.put("b", "k", bytesOf(1), options);
+    await hang(server, used);
+    const short = { timeoutMs: 150 };
+    const put = await failureOf("nats_timeout", () => keyValue.put("b", "k", bytesOf(1), short));
+    expect(put.outcome).toBe("unknown");
+    const get = await failureOf("nats_timeout", () => keyValue.get("b", "k", short));
+    expect(get.outcome).toBeUndefined();
+    const long = { timeoutMs: 60_000 };
+    const failures = [
+      failureOf("outcome_unknown", () => keyValue.put("b", "k", bytesOf(1), long)),
+      failureOf("nats_unavailable", () => keyValue.get("b", "k", long)),
+      failureOf("outcome_unknown", () => keyValue.delete("b", "k", long)),
+    ];
+    await server.kill();
+    await Promise.all(failures);
+    await failureOf("nats_unavailable", () => keyValue.put("b", "k", bytesOf(1), long));
+  });
+});

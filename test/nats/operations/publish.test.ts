@@ -1,0 +1,264 @@
+import type { Socket } from "node:net";
+import type { Msg } from "@nats-io/transport-node";
+import { describe, expect, inject, it } from "vitest";
+import { NatsOperations, readHeaders } from "../../../src/nats/operations/index.js";
+import { CertificateAuthority } from "../../support/certificate-authority.js";
+import { startNatsServer } from "../../support/nats-server.js";
+import { bytesOf, failureOf, hang, operationsOf, timeoutMs } from "./operations-of.js";
+
+const noHeaders = "no_header_support: true";
+
+/** The messages that a stock client receives, until there are `count` of them. */
+function receive(
+  stock: { subscribe(subject: string, options: { max: number }): AsyncIterable<Msg> },
+  subject: string,
+  count: number,
+): Promise<Msg[]> {
+  const subscription = stock.subscribe(subject, { max: count });
+  return (async () => {
+    const messages: Msg[] = [];
+    for await (const message of subscription) messages.push(message);
+    return messages;
+  })();
+}
+
+describe("publish", () => {
+  it("has written the bytes when it returns without a promise, and they arrive as they were", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const { operations, stock } = used;
+    const received = receive(stock, "operations.publish.exact", 5);
+    await stock.flush();
+    const text = new TextEncoder().encode("\u0000 a ä 漢 \u{1f6f3}\r\n PUB x 1\r\n");
+    const payloads = [new Uint8Array(0), Uint8Array.of(0), text, bytesOf(1_000), bytesOf(1_000_000)];
+    for (const payload of payloads) {
+      const written = operations.publish("operations.publish.exact", payload, { timeoutMs });
+      if (payload.length <= 1_000) expect(written).toBeUndefined();
+      else await written;
+    }
+    const data = (await received).map((message) => Buffer.from(message.data));
+    expect(data.map((each, index) => each.equals(payloads[index]!))).toEqual(payloads.map(() => true));
+  });
+
+  it("leaves nothing queued in the library, nor in the process", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const { socket } = (used.connection as unknown as { protocol: { transport: { socket: Socket } } }).protocol
+      .transport;
+    const before = socket.bytesWritten;
+    const frame = "PUB operations.publish.now 1000\r\n".length + 1_000 + 2;
+    expect(used.operations.publish("operations.publish.now", bytesOf(1_000), { timeoutMs })).toBeUndefined();
+    expect(socket.bytesWritten - before).toBe(frame);
+    expect(socket.writableLength).toBe(0);
+  });
+
+  it("resolves over TLS too, when the socket has taken the bytes", async () => {
+    const authority = new CertificateAuthority();
+    const { cert, key } = authority.issue(["127.0.0.1", "localhost"]);
+    await using server = await startNatsServer({
+      config: 'tls { cert_file: "$DIR/cert.pem", key_file: "$DIR/key.pem" }',
+      files: { "cert.pem": cert, "key.pem": key },
+    });
+    await using used = await operationsOf(server.url, { tls: { ca: authority.certificate } });
+    const received = receive(used.stock, "tls", 3);
+    await used.stock.flush();
+    for (const length of [0, 10, 1_000_000]) await used.operations.publish("tls", bytesOf(length), { timeoutMs });
+    await used.operations.publishBatch("tls", [], { timeoutMs });
+    expect((await received).map(({ data }) => data.length)).toEqual([0, 10, 1_000_000]);
+  });
+
+  it("waits for an answered PING where the library hides its socket", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const hiding = new Proxy(used.connection, {
+      get(target, name) {
+        const value = Reflect.get(target, name, target);
+        if (name === "protocol") return undefined;
+        return typeof value === "function" ? value.bind(target) : value;
+      },
+    });
+    const operations = new NatsOperations(hiding);
+    let received = 0;
+    used.stock.subscribe("operations.publish.hidden", { callback: () => void received++ });
+    await used.stock.flush();
+    await operations.publish("operations.publish.hidden", bytesOf(1), { reply: "r", timeoutMs });
+    await operations.publishBatch("operations.publish.hidden", [bytesOf(1), bytesOf(2)], { timeoutMs });
+    await used.stock.flush();
+    expect(received).toBe(3);
+  });
+
+  it("lets the payload be reused as soon as it returns", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const received = receive(used.stock, "operations.publish.reused", 1);
+    await used.stock.flush();
+    const payload = bytesOf(900_000);
+    const written = used.operations.publish("operations.publish.reused", payload, { timeoutMs });
+    payload.fill(0);
+    await written;
+    const [message] = await received;
+    expect(Buffer.from(message!.data).equals(bytesOf(900_000))).toBe(true);
+  });
+
+  it("sends the subject for answers and the headers", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const { operations, stock } = used;
+    const received = receive(stock, "operations.publish.reply", 1);
+    await stock.flush();
+    const headers = readHeaders({ "x-Trace": ["a", "b"], Other: "ä: b" });
+    await operations.publish("operations.publish.reply", bytesOf(3), { reply: "answers.here", headers, timeoutMs });
+    const [message] = await received;
+    expect(message!.reply).toBe("answers.here");
+    expect([...message!.headers!]).toEqual([
+      ["x-Trace", ["a", "b"]],
+      ["Other", ["ä: b"]],
+    ]);
+  });
+
+  it("refuses a message beyond max_payload, counting its headers, and the connection lives on", async () => {
+    await using server = await startNatsServer({ config: "max_payload: 1000" });
+    await using used = await operationsOf(server.url);
+    const { operations, stock } = used;
+    const received = receive(stock, "limited", 2);
+    await stock.flush();
+    const headers = readHeaders({ a: "b" });
+    // "NATS/1.0", "a: b" and an empty line, each with CR and LF.
+    const headerBytes = 8 + 2 + 4 + 2 + 2;
+    const plain = await failureOf("payload_too_large", () =>
+      operations.publish("limited", bytesOf(1_001), { timeoutMs }),
+    );
+    expect(plain.message).toContain("1001 bytes");
+    expect(plain.message).toContain("1000 (max_payload)");
+    const withHeaders = bytesOf(1_001 - headerBytes);
+    await failureOf("payload_too_large", () => operations.publish("limited", withHeaders, { headers, timeoutMs }));
+    await operations.publish("limited", bytesOf(1_000), { timeoutMs });
+    await operations.publish("limited", bytesOf(1_000 - headerBytes), { headers, timeoutMs });
+    expect((await received).map(({ data }) => data.length)).toEqual([1_000, 1_000 - headerBytes]);
+  });
+
+  it("says that a server knows no headers, and the connection lives on", async () => {
+    await using server = await startNatsServer({ config: noHeaders });
+    await using used = await operationsOf(server.url);
+    const { operations } = used;
+    const headers = readHeaders({ a: "b" });
+    const error = await failureOf("not_supported", () => operations.publish("a", bytesOf(1), { headers, timeoutMs }));
+    expect(error.message).toContain("knows no headers");
+    await operations.publish("a", bytesOf(1), { timeoutMs });
+    await operations.flush({ timeoutMs });
+  });
+
+  it.each(["", "a b", "a\r\nPUB b 0", "a\tb", "a\u0000b"])(
+    "refuses the subject %j, which would break the protocol",
+    async (subject) => {
+      await using used = await operationsOf(inject("natsUrl"));
+      await failureOf("invalid_argument", () => used.operations.publish(subject, bytesOf(1), { timeoutMs }));
+      await failureOf("invalid_argument", () =>
+        used.operations.publish("a", bytesOf(1), { reply: subject, timeoutMs }),
+      );
+      await failureOf("invalid_argument", () => used.operations.publishBatch(subject, [bytesOf(1)], { timeoutMs }));
+    },
+  );
+
+  it("fails with nats_unavailable once the connection has ended, as nothing is sent any more", async () => {
+    await using server = await startNatsServer();
+    await using used = await operationsOf(server.url);
+    await server.kill();
+    await used.connection.closed();
+    const { operations } = used;
+    await failureOf("nats_unavailable", () => operations.publish("a", bytesOf(1), { timeoutMs }));
+    await failureOf("nats_unavailable", () => operations.publishBatch("a", [bytesOf(1)], { timeoutMs }));
+    await failureOf("nats_unavailable", () => operations.flush({ timeoutMs }));
+  });
+
+  it("tells by the deadline what a server that does not read leaves open, and what was never sent", async () => {
+    await using server = await startNatsServer();
+    await using used = await operationsOf(server.url, { pingInterval: 60_000 });
+    const { operations } = used;
+    await hang(server, used);
+    try {
+      // More than both sockets hold.
+      const many = new Array<Uint8Array>(32).fill(bytesOf(1_000_000));
+      const first = failureOf("outcome_unknown", () => operations.publishBatch("a", many, { timeoutMs: 300 }));
+      const second = failureOf("nats_unavailable", () => operations.publish("b", bytesOf(1), { timeoutMs: 200 }));
+      const third = failureOf("nats_unavailable", () => operations.request("b", bytesOf(1), { timeoutMs: 200 }));
+      const begun = performance.now();
+      expect((await first).outcome).toBe("unknown");
+      expect((await second).message).toContain("was not sent");
+      await third;
+      expect(performance.now() - begun).toBeLessThan(2_000);
+    } finally {
+      server.signal("SIGCONT");
+    }
+    await operations.flush({ timeoutMs });
+  });
+
+  it("waits for a server that reads late, and sends then", async () => {
+    await using server = await startNatsServer();
+    await using used = await operationsOf(server.url);
+    const { operations, stock } = used;
+    const received = receive(stock, "late", 1);
+    await stock.flush();
+    await hang(server, used);
+    const many = new Array<Uint8Array>(32).fill(bytesOf(1_000_000));
+    const before = operations.publishBatch("a", many, { timeoutMs });
+    const late = operations.publish("late", bytesOf(1), { timeoutMs });
+    expect(late).toBeInstanceOf(Promise);
+    server.signal("SIGCONT");
+    await Promise.all([before, late]);
+    expect((await received).length).toBe(1);
+  });
+
+  it("leaves open what had not left when the server died", async () => {
+    await using server = await startNatsServer();
+    await using used = await operationsOf(server.url);
+    const { operations } = used;
+    await hang(server, used);
+    const many = new Array<Uint8Array>(32).fill(bytesOf(1_000_000));
+    const underWay = failureOf("outcome_unknown", () => operations.publishBatch("a", many, { timeoutMs }));
+    const notSent = failureOf("nats_unavailable", () => operations.publish("b", bytesOf(1), { timeoutMs }));
+    await server.kill();
+    await Promise.all([underWay, notSent]);
+  });
+});
+
+describe("publishBatch", () => {
+  it("sends all messages in their order, with reply and headers", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const { operations, stock } = used;
+    const payloads = Array.from({ length: 2_000 }, (_, index) => bytesOf(index));
+    const received = receive(stock, "operations.batch", 2 * payloads.length);
+    await stock.flush();
+    await operations.publishBatch("operations.batch", payloads, { timeoutMs });
+    const headers = readHeaders({ n: ["1", "2"] });
+    await operations.publishBatch("operations.batch", payloads, { headers, reply: "back", timeoutMs });
+    const messages = await received;
+    const wrong = messages.filter(({ data }, index) => !Buffer.from(data).equals(payloads[index % payloads.length]!));
+    expect(wrong.length).toBe(0);
+    const second = messages.slice(payloads.length);
+    expect(second.every(({ reply, headers }) => reply === "back" && headers?.values("n").join() === "1,2")).toBe(true);
+  });
+
+  it("keeps its place behind what was published before", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const { operations, connection, stock } = used;
+    const received = receive(stock, "operations.order", 3);
+    await stock.flush();
+    connection.publish("operations.order", "queued");
+    await operations.publishBatch("operations.order", [Buffer.from("batch")], { timeoutMs });
+    connection.publish("operations.order", "after");
+    expect((await received).map((message) => message.string())).toEqual(["queued", "batch", "after"]);
+  });
+
+  it("sends nothing of a batch with a message that is too large", async () => {
+    await using server = await startNatsServer({ config: "max_payload: 1000" });
+    await using used = await operationsOf(server.url);
+    const { operations, stock } = used;
+    const received = receive(stock, "checked", 1);
+    await stock.flush();
+    const payloads = [bytesOf(1), bytesOf(1_001)];
+    await failureOf("payload_too_large", () => operations.publishBatch("checked", payloads, { timeoutMs }));
+    await operations.publish("checked", bytesOf(7), { timeoutMs });
+    expect((await received).map(({ data }) => data.length)).toEqual([7]);
+  });
+
+  it("does nothing for no messages", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    expect(used.operations.publishBatch("a", [], { timeoutMs })).toBeUndefined();
+  });
+});

@@ -1,0 +1,133 @@
+import { describe, expect, it } from "vitest";
+import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
+import { publishViolation, Refusals, type Violation } from "../../../src/nats/operations/index.js";
+import { startNatsServer } from "../../support/nats-server.js";
+import { bytesOf, operationsOf, timeoutMs } from "./operations-of.js";
+
+const violationOf = (subject: string, message = "refused"): Violation => ({ subject, message });
+
+describe("Refusals", () => {
+  it("tells each session that published to the subject, once", () => {
+    const refusals = new Refusals<string>();
+    refusals.published("one", "a");
+    refusals.published("two", "a");
+    refusals.published("three", "b");
+    refusals.refused(violationOf("a"));
+    expect(refusals.take("one", "a")).toEqual([violationOf("a")]);
+    expect(refusals.take("one", "a")).toEqual([]);
+    expect(refusals.take("two")).toEqual([violationOf("a")]);
+    expect(refusals.take("two")).toEqual([]);
+    expect(refusals.take("three")).toEqual([]);
+  });
+
+  it("keeps a violation for the call that asks for its subject", () => {
+    const refusals = new Refusals<string>();
+    refusals.published("one", "a");
+    refusals.published("one", "b");
+    refusals.refused(violationOf("a"));
+    expect(refusals.take("one", "b")).toEqual([]);
+    expect(refusals.take("one", "a", "b")).toEqual([violationOf("a")]);
+  });
+
+  it("tells the latest violation of each subject", () => {
+    const refusals = new Refusals<string>();
+    refusals.published("one", "a");
+    refusals.published("one", "b");
+    refusals.refused(violationOf("a", "first"));
+    refusals.refused(violationOf("a", "second"));
+    refusals.refused(violationOf("b"));
+    expect(refusals.take("one")).toEqual([violationOf("a", "second"), violationOf("b")]);
+  });
+
+  it("does not tell a session of what was refused before it published", () => {
+    const refusals = new Refusals<string>();
+    refusals.published("one", "a");
+    refusals.refused(violationOf("a"));
+    refusals.published("two", "a");
+    expect(refusals.take("two")).toEqual([]);
+  });
+
+  it("watches the subject for answers too", () => {
+    const refusals = new Refusals<string>();
+    refusals.published("one", "a", "answers");
+    refusals.refused(violationOf("answers"));
+    expect(refusals.take("one", "a", "answers")).toEqual([violationOf("answers")]);
+  });
+
+  it("forgets the subject of longest ago beyond its bound, and rather one without a violation", () => {
+    const refusals = new Refusals<string>(3);
+    for (const subject of ["a", "b", "c"]) refusals.published("one", subject);
+    refusals.refused(violationOf("a"));
+    refusals.published("one", "b");
+    refusals.published("one", "d");
+    for (const subject of ["b", "c", "d"]) refusals.refused(violationOf(subject));
+    expect(refusals.take("one").map(({ subject }) => subject)).toEqual(["a", "b", "d"]);
+  });
+
+  it("stays bounded where every subject has a violation", () => {
+    const refusals = new Refusals<string>();
+    const count = gatewayConstants.maxWatchedSubjects + 100;
+    for (let index = 0; index < count; index++) {
+      refusals.published("one", `s${index}`);
+      refusals.refused(violationOf(`s${index}`));
+    }
+    const told = refusals.take("one");
+    expect(told.length).toBe(gatewayConstants.maxWatchedSubjects);
+    expect(told.at(-1)).toEqual(violationOf(`s${count - 1}`));
+  });
+
+  it("forgets a session that has ended", () => {
+    const refusals = new Refusals<string>();
+    refusals.published("one", "a");
+    refusals.published("two", "a");
+    refusals.forget("one");
+    refusals.forget("unknown");
+    refusals.refused(violationOf("a"));
+    expect(refusals.take("one")).toEqual([]);
+    expect(refusals.take("two")).toEqual([violationOf("a")]);
+  });
+});
+
+describe("publishViolation", () => {
+  it.each([
+    ['Permissions Violation for Publish to "a.b"', "a.b"],
+    ['Permissions Violation for Publish to "a\\"b\\\\c"', 'a"b\\c'],
+    ['Permissions Violation for Publish to "a\\u00adb\\U000e0001\\x7f"', "a\u00adb\u{e0001}\u007f"],
+    ['Permissions Violation for Publish with Reply of "_R_.x"', "_R_.x"],
+  ])("reads the subject of %s", (message, subject) => {
+    expect(publishViolation(message)).toEqual({ subject, message });
+  });
+
+  it("is undefined for what speaks of no publish", () => {
+    expect(publishViolation('Permissions Violation for Subscription to "a"')).toBeUndefined();
+    expect(publishViolation("Authorization Violation")).toBeUndefined();
+  });
+
+  it.each(["denied.a", 'denied.q"u\\o', "denied.ä漢\u{1f6f3}", "denied.\u00ad\u200b"])(
+    "reads the subject %j in the words of the server, which come before flush resolves",
+    async (subject) => {
+      await using server = await startNatsServer({
+        config: `authorization { users: [
+          { user: u, password: p, permissions: { publish: { deny: ["denied.>"] } } }
+        ] }`,
+      });
+      await using used = await operationsOf(server.url, { user: "u", pass: "p" });
+      const { operations, connection } = used;
+      const refusals = new Refusals<number>();
+      const status = connection.status();
+      const watching = (async () => {
+        for await (const event of status) {
+          if (event.type !== "error") continue;
+          const violation = publishViolation(event.error.message);
+          if (violation !== undefined) refusals.refused(violation);
+        }
+      })();
+      refusals.published(1, subject);
+      expect(operations.publish(subject, bytesOf(1), { timeoutMs })).toBeUndefined();
+      await operations.flush({ timeoutMs });
+      expect(refusals.take(1, subject).map((violation) => violation.subject)).toEqual([subject]);
+      await connection.close();
+      await watching;
+    },
+  );
+});

@@ -1,0 +1,289 @@
+import { jetstreamManager } from "@nats-io/jetstream";
+import { describe, expect, inject, it } from "vitest";
+import { readHeaders } from "../../../src/nats/operations/index.js";
+import { startNatsServer } from "../../support/nats-server.js";
+import { bytesOf, failureOf, hang, type Operations, operationsOf, timeoutMs } from "./operations-of.js";
+
+async function addStream({ stock }: Operations, name: string, subjects: string[], rest: object = {}) {
+  const manager = await jetstreamManager(stock);
+  await manager.streams.add({ name, subjects, ...rest });
+  return manager;
+}
+
+describe("publishStream", () => {
+  it("resolves to where the message is, and a stock client reads it there as it was sent", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const manager = await addStream(used, "operations_stream_exact", ["operations.stream.exact.>"]);
+    const payloads = [new Uint8Array(0), Uint8Array.of(0, 13, 10), bytesOf(900_000)];
+    for (const [index, payload] of payloads.entries()) {
+      const headers = readHeaders({ n: [`${index}`, "ä"] });
+      const options = { headers, messageId: `exact-${index}`, timeoutMs };
+      const ack = await used.operations.publishStream("operations.stream.exact.a", payload, options);
+      expect(ack).toEqual({ stream: "operations_stream_exact", seq: BigInt(index + 1), duplicate: false });
+      const stored = (await manager.streams.getMessage("operations_stream_exact", { seq: index + 1 }))!;
+      expect(Buffer.from(stored.data).equals(payload)).toBe(true);
+      expect(stored.header.values("n")).toEqual([`${index}`, "ä"]);
+      expect(stored.header.get("Nats-Msg-Id")).toBe(`exact-${index}`);
+    }
+    const options = { headers: undefined, messageId: "no-headers", timeoutMs };
+    expect((await used.operations.publishStream("operations.stream.exact.a", bytesOf(1), options)).seq).toBe(4n);
+  });
+
+  it("stores a message with the same id once", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const manager = await addStream(used, "operations_stream_twice", ["operations.stream.twice"]);
+    const options = { messageId: "the same", timeoutMs };
+    const first = await used.operations.publishStream("operations.stream.twice", bytesOf(1), options);
+    const second = await used.operations.publishStream("operations.stream.twice", bytesOf(1), options);
+    expect(second).toEqual({ ...first, duplicate: true });
+    expect((await manager.streams.info("operations_stream_twice")).state.messages).toBe(1);
+  });
+
+  it("prefers the Nats-Msg-Id of the headers, which are left as they are", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    await addStream(used, "operations_stream_own", ["operations.stream.own"]);
+    const headers = readHeaders({ "Nats-Msg-Id": "mine" });
+    const publish = (messageId: string) =>
+      used.operations.publishStream("operations.stream.own", bytesOf(1), { headers, messageId, timeoutMs });
+    expect((await publish("one")).duplicate).toBe(false);
+    expect((await publish("two")).duplicate).toBe(true);
+    const plain = readHeaders({ a: "b" });
+    await used.operations.publishStream("operations.stream.own", bytesOf(1), {
+      headers: plain,
+      messageId: "x",
+      timeoutMs,
+    });
+    expect([...plain!]).toEqual([["a", ["b"]]]);
+  });
+
+  it("sends the message again where the answer got lost, and it is stored once", async () => {
+    await using server = await startNatsServer({ jetStream: true });
+    await using used = await operationsOf(server.url);
+    const { connection, operations } = used;
+    const manager = await addStream(used, "s", ["lost"]);
+    // The first answer to come is thrown away where it arrives.
+    const { protocol } = connection as unknown as { protocol: { processMsg(...message: unknown[]): void } };
+    let thrownAway = 0;
+    const processMsg = protocol.processMsg.bind(protocol);
+    protocol.processMsg = (...message) => {
+      if (thrownAway++ > 0) processMsg(...message);
+    };
+    const ack = await operations.publishStream("lost", bytesOf(1), { messageId: "lost", timeoutMs });
+    expect(thrownAway).toBeGreaterThan(1);
+    expect(ack).toEqual({ stream: "s", seq: 1n, duplicate: true });
+    expect((await manager.streams.info("s")).state.messages).toBe(1);
+  });
+
+  it("fails at once with no_stream where no stream takes the subject", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const begun = performance.now();
+    const error = await failureOf("no_stream", () =>
+      used.operations.publishStream("operations.stream.none", bytesOf(1), { messageId: "m", timeoutMs: 60_000 }),
+    );
+    expect(error.message).toContain('"operations.stream.none"');
+    expect(performance.now() - begun).toBeLessThan(5_000);
+  });
+
+  it("finds that no stream takes the subject also where others listen to it", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    used.stock.subscribe("operations.stream.heard", { callback: () => undefined });
+    await used.stock.flush();
+    await failureOf("no_stream", () =>
+      used.operations.publishStream("operations.stream.heard", bytesOf(1), { messageId: "m", timeoutMs }),
+    );
+  });
+
+  it("is nats_failed where something else answers", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    used.stock.subscribe("operations.stream.other", {
+      callback: (_error, message) => void message.respond("[no ack]"),
+    });
+    await used.stock.flush();
+    const error = await failureOf("nats_failed", () =>
+      used.operations.publishStream("operations.stream.other", bytesOf(1), { messageId: "m", timeoutMs }),
+    );
+    expect(error.message).toContain("no stream");
+  });
+
+  it("is jetstream_unavailable without JetStream", async () => {
+    await using server = await startNatsServer();
+    await using used = await operationsOf(server.url);
+    await failureOf("jetstream_unavailable", () =>
+      used.operations.publishStream("a", bytesOf(1), { messageId: "m", timeoutMs }),
+    );
+  });
+
+  it("reaches a domain by its name, and stores nothing for one that nobody has", async () => {
+    await using server = await startNatsServer({ jetStream: true, config: "jetstream { domain: hub }" });
+    await using used = await operationsOf(server.url);
+    const { operations } = used;
+    const manager = await addStream(used, "s", ["sub.ject"]);
+    const hub = await operations.publishStream("sub.ject", bytesOf(1), { domain: "hub", messageId: "1", timeoutMs });
+    expect(hub).toEqual({ stream: "s", seq: 1n, duplicate: false });
+    const error = await failureOf("jetstream_unavailable", () =>
+      operations.publishStream("sub.ject", bytesOf(1), { domain: "nowhere", messageId: "2", timeoutMs }),
+    );
+    expect(error.message).toContain('domain "nowhere"');
+    const none = await failureOf("no_stream", () =>
+      operations.publishStream("other", bytesOf(1), { domain: "hub", messageId: "3", timeoutMs }),
+    );
+    expect(none.message).toContain('domain "hub"');
+    expect((await manager.streams.info("s")).state.messages).toBe(1);
+  });
+
+  it("takes the acknowledgement of the domain that was named, and tells of another one", async () => {
+    await using hub = await startNatsServer({
+      jetStream: true,
+      config: 'server_name: hub\njetstream { domain: hub }\nleafnodes { listen: "127.0.0.1:-1" }',
+    });
+    const port = /leafnode connections on 127\.0\.0\.1:(\d+)/.exec(hub.log())![1];
+    await using leaf = await startNatsServer({
+      jetStream: true,
+      config: `server_name: leaf\njetstream { domain: leaf }\nleafnodes { remotes: [{ url: "nats-leaf://127.0.0.1:${port}" }] }`,
+    });
+    await using onLeaf = await operationsOf(leaf.url);
+    await using onHub = await operationsOf(hub.url);
+    await addStream(onLeaf, "near", ["both", "near"]);
+    await addStream(onHub, "far", ["both"]);
+    const publish = (subject: string, domain: string, ms: number) =>
+      onLeaf.operations.publishStream(subject, bytesOf(1), {
+        domain,
+        messageId: `${subject}-${domain}`,
+        timeoutMs: ms,
+      });
+    for (let round = 0; round < 5; round++) {
+      expect((await publish("both", "hub", timeoutMs)).stream).toBe("far");
+      expect((await publish("both", "leaf", timeoutMs)).stream).toBe("near");
+    }
+    const error = await failureOf("no_stream", () => publish("near", "hub", 1_000));
+    expect(error.detail).toContain('Stream "near" of domain "leaf" has stored the message as number');
+    expect(error.outcome).toBe("unknown");
+  });
+
+  it("is nats_failed with the server's words where the stream refuses", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    await addStream(used, "operations_stream_refused", ["operations.stream.refused"]);
+    const headers = readHeaders({ "Nats-Expected-Last-Sequence": "7" });
+    const error = await failureOf("nats_failed", () =>
+      used.operations.publishStream("operations.stream.refused", bytesOf(1), { headers, messageId: "m", timeoutMs }),
+    );
+    expect(error.message).toContain("wrong last sequence");
+    expect(error.detail).toBe("err_code 10071, status 400");
+  });
+
+  it("is nats_permission_denied where the user may not publish", async () => {
+    await using server = await startNatsServer({
+      jetStream: true,
+      config: 'authorization { users: [{ user: u, password: p, permissions: { publish: { deny: ["no.>"] } } }] }',
+    });
+    await using used = await operationsOf(server.url, { user: "u", pass: "p" });
+    await failureOf("nats_permission_denied", () =>
+      used.operations.publishStream("no.a", bytesOf(1), { messageId: "m", timeoutMs }),
+    );
+  });
+
+  it("counts the id as a part of the message for max_payload, and needs headers", async () => {
+    await using limited = await startNatsServer({ config: "max_payload: 1000" });
+    await using used = await operationsOf(limited.url);
+    await failureOf("payload_too_large", () =>
+      used.operations.publishStream("a", bytesOf(990), { messageId: "m", timeoutMs }),
+    );
+    await using without = await startNatsServer({ config: "no_header_support: true" });
+    await using old = await operationsOf(without.url);
+    await failureOf("not_supported", () =>
+      old.operations.publishStream("a", bytesOf(1), { messageId: "m", timeoutMs }),
+    );
+  });
+
+  it("settles by its deadline where the server hangs, and when it dies", async () => {
+    await using server = await startNatsServer({ jetStream: true });
+    await using used = await operationsOf(server.url, { pingInterval: 60_000 });
+    await addStream(used, "s", ["s"]);
+    await hang(server, used);
+    const timedOut = await failureOf("nats_timeout", () =>
+      used.operations.publishStream("s", bytesOf(1), { messageId: "1", timeoutMs: 150 }),
+    );
+    expect(timedOut.outcome).toBe("unknown");
+    const lost = failureOf("outcome_unknown", () =>
+      used.operations.publishStream("s", bytesOf(1), { messageId: "2", timeoutMs: 60_000 }),
+    );
+    await server.kill();
+    await lost;
+  });
+});
+
+describe("publishStreamBatch", () => {
+  it("stores all messages in their order", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const manager = await addStream(used, "operations_stream_batch", ["operations.stream.batch"]);
+    const payloads = Array.from({ length: 2_000 }, (_, index) => Buffer.from(`${index}`));
+    const headers = readHeaders({ a: "b" });
+    const publish = () =>
+      used.operations.publishStreamBatch("operations.stream.batch", payloads, {
+        headers,
+        messageId: "batch",
+        timeoutMs,
+      });
+    const acks = await publish();
+    expect(acks.map(({ seq }) => Number(seq))).toEqual(payloads.map((_, index) => index + 1));
+    for (const seq of [1, 1_000, 2_000]) {
+      const stored = (await manager.streams.getMessage("operations_stream_batch", { seq }))!;
+      expect(stored.string()).toBe(`${seq - 1}`);
+      expect(stored.header.get("Nats-Msg-Id")).toBe(`batch-${seq - 1}`);
+      expect(stored.header.get("a")).toBe("b");
+    }
+    expect((await publish()).every(({ duplicate }) => duplicate)).toBe(true);
+    expect((await manager.streams.info("operations_stream_batch")).state.messages).toBe(2_000);
+  });
+
+  it("says how many were stored when it fails", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const limits = { max_msgs: 7, discard: "new" };
+    const manager = await addStream(used, "operations_stream_full", ["operations.stream.full"], limits);
+    const payloads = Array.from({ length: 1_000 }, () => bytesOf(1));
+    const error = await failureOf("nats_failed", () =>
+      used.operations.publishStreamBatch("operations.stream.full", payloads, { messageId: "full", timeoutMs }),
+    );
+    expect(error.message).toContain("maximum messages exceeded");
+    expect(error.message).toContain("7 of 1000 messages are known to be stored");
+    expect(error.outcome).toBe("unknown");
+    expect((await manager.streams.info("operations_stream_full")).state.messages).toBe(7);
+  });
+
+  it("sends nothing of a batch with a message that is too large, or without a stream", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const manager = await addStream(used, "operations_stream_large", ["operations.stream.large"]);
+    const payloads = [bytesOf(1), bytesOf(used.connection.info!.max_payload)];
+    const options = { messageId: "m", timeoutMs };
+    await failureOf("payload_too_large", () =>
+      used.operations.publishStreamBatch("operations.stream.large", payloads, options),
+    );
+    expect((await manager.streams.info("operations_stream_large")).state.messages).toBe(0);
+    const error = await failureOf("no_stream", () =>
+      used.operations.publishStreamBatch("operations.stream.none", [bytesOf(1), bytesOf(1)], options),
+    );
+    expect(error.message).toContain("0 of 2");
+    expect(await used.operations.publishStreamBatch("operations.stream.large", [], options)).toEqual([]);
+  });
+
+  it("refuses one Nats-Msg-Id for many messages", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    const headers = readHeaders({ "Nats-Msg-Id": "one" });
+    await failureOf("invalid_argument", () =>
+      used.operations.publishStreamBatch("a", [bytesOf(1), bytesOf(1)], { headers, messageId: "m", timeoutMs }),
+    );
+  });
+
+  it("settles when the server dies under it", async () => {
+    await using server = await startNatsServer({ jetStream: true });
+    await using used = await operationsOf(server.url);
+    await addStream(used, "s", ["s"]);
+    const payloads = Array.from({ length: 5_000 }, () => bytesOf(100));
+    const failure = failureOf("outcome_unknown", () =>
+      used.operations.publishStreamBatch("s", payloads, { messageId: "m", timeoutMs: 60_000 }),
+    );
+    await hang(server, used);
+    await server.kill();
+    expect((await failure).message).toMatch(/\d+ of 5000 messages are known to be stored/);
+  });
+});

@@ -1,0 +1,102 @@
+import { join } from "node:path";
+import { inspect } from "node:util";
+import { nkeys } from "@nats-io/transport-node";
+import { describe, expect, it } from "vitest";
+import { CertificateAuthority } from "../support/certificate-authority.js";
+import { startNatsServer } from "../support/nats-server.js";
+import { type FakeServer, fakeServer, greeting, welcoming } from "./support/fake-server.js";
+import { next, optionsFor, secretsDirectory, testLink } from "./support/links.js";
+
+const seed = Buffer.from(nkeys.createUser().getSeed()).toString();
+const secret = "swordfish-and-more";
+
+/** Everything that can be seen of a value, hidden properties included. */
+const everything = (value: unknown): string =>
+  inspect(value, { depth: 30, showHidden: true, maxStringLength: null, maxArrayLength: null });
+
+const modes = [
+  { mode: "nkey_seed_path", hidden: seed, credentials: { nkey_seed_path: "$SECRETS/seed" } },
+  { mode: "nkey_seed", hidden: seed, credentials: { nkey_seed: seed } },
+  { mode: "token_path", hidden: secret, credentials: { token_path: "$SECRETS/secret" } },
+  { mode: "token", hidden: secret, credentials: { token: secret } },
+  { mode: "user_password_path", hidden: secret, credentials: { username: "alice", password_path: "$SECRETS/secret" } },
+  { mode: "user_password", hidden: secret, credentials: { username: "alice", password: secret } },
+];
+
+describe.each(modes)("the secret of $mode", ({ hidden, credentials }) => {
+  /** A link with these credentials, off yet, and what turns it on. */
+  function linkWithSecret() {
+    const secrets = secretsDirectory({ secret: `${secret}\n`, seed });
+    const given = Object.entries(credentials).map(([name, value]) => [name, value.replace("$SECRETS", secrets)]);
+    const made = testLink({ secretsDirectories: [secrets] });
+    const begin = (server: FakeServer): void => made.link.configure(optionsFor(server, Object.fromEntries(given)));
+    return { ...made, begin };
+  }
+
+  it("is not shown by the objects of a connection", async () => {
+    const server = await fakeServer((socket) => welcoming(socket, { nonce: "abc" }));
+    const { link, begin } = linkWithSecret();
+    begin(server);
+    const connection = await link.connected();
+    expect(server.received()).toContain("CONNECT");
+    const shown = everything([connection, link]);
+    expect(shown).toContain("hawser test");
+    expect(shown.includes(hidden)).toBe(false);
+  });
+
+  it("is shown by no error, event or log line, not even if the server repeats it", async () => {
+    let attempts = 0;
+    const server = await fakeServer((socket) => {
+      attempts += 1;
+      socket.write(greeting({ nonce: "abc", auth_required: true }));
+      socket.once("data", () => {
+        if (attempts === 1) return socket.end(`-ERR 'Authorization Violation for ${hidden}'\r\n`);
+        if (attempts === 2) return socket.end(`-ERR 'No such thing as ${hidden}'\r\n`);
+        socket.write("PONG\r\n");
+        socket.once("data", () => {
+          socket.write(`-ERR 'Permissions Violation for Publish to "any" by ${hidden}'\r\n`);
+          socket.end(`-ERR 'User Authentication Expired ${hidden}'\r\n`);
+        });
+      });
+    });
+    const { link, logged, begin } = linkWithSecret();
+    const seen: unknown[] = [];
+    link.on("failed", (error) => seen.push(error, JSON.stringify(error)));
+    link.on("refused", (refusal) => seen.push(refusal));
+    link.on("lost", (error) => seen.push(error, JSON.stringify(error)));
+    link.on("connected", (connection) => connection.publish("any"));
+    const lost = next(link, "lost");
+    begin(server);
+    seen.push(await link.ready().catch((error: unknown) => error));
+    await lost;
+    const shown = everything([...seen, ...logged]);
+    for (const words of ["Authorization Violation", "No such thing", "Permissions Violation", "Expired"]) {
+      expect(shown).toContain(words);
+    }
+    expect(shown.includes(hidden)).toBe(false);
+  });
+});
+
+it("shows nothing of a private key in the objects of a connection", async () => {
+  const authority = new CertificateAuthority();
+  const server = authority.issue(["127.0.0.1"]);
+  const client = authority.issue(["hawser"]);
+  const secrets = secretsDirectory({ "ca.pem": authority.certificate, "own.pem": client.cert, "own.key": client.key });
+  await using nats = await startNatsServer({
+    config: 'tls { cert_file: "$DIR/cert.pem", key_file: "$DIR/key.pem", ca_file: "$DIR/ca.pem", verify: true }',
+    files: { "cert.pem": server.cert, "key.pem": server.key, "ca.pem": authority.certificate },
+  });
+  const { link } = testLink({ secretsDirectories: [secrets] });
+  link.configure(
+    optionsFor(nats, {
+      tls_ca_path: join(secrets, "ca.pem"),
+      tls_cert_path: join(secrets, "own.pem"),
+      tls_key_path: join(secrets, "own.key"),
+    }),
+  );
+  const shown = inspect(await link.connected(), { depth: 30, showHidden: true, getters: true, maxArrayLength: null });
+  const keyBytes = Buffer.from(client.key).subarray(60, 80);
+  expect(shown).toContain("127.0.0.1");
+  expect(shown.includes(keyBytes.toString("latin1"))).toBe(false);
+  expect(shown.includes(keyBytes.toString("hex").replace(/..(?=.)/g, "$& "))).toBe(false);
+});

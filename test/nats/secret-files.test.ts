@@ -1,0 +1,228 @@
+import { execFileSync } from "node:child_process";
+import { mkdirSync, renameSync, rmSync, symlinkSync, truncateSync, unlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import type { NatsError } from "../../src/errors/index.js";
+import { SecretFiles } from "../../src/nats/secret-files.js";
+import { eventually } from "../support/eventually.js";
+import { temporaryDirectory } from "../support/temporary.js";
+
+const never = new AbortController().signal;
+
+/** A directory `secrets` that may be read, a directory `outside` that may not, and a reader. */
+function world() {
+  const directory = temporaryDirectory();
+  const secrets = join(directory, "secrets");
+  const outside = join(directory, "outside");
+  mkdirSync(secrets);
+  mkdirSync(outside);
+  writeFileSync(join(outside, "shadow"), "hashes");
+  const files = new SecretFiles([secrets]);
+  return {
+    directory,
+    secrets,
+    outside,
+    read: (path: string) => files.readSecret("token_path", path, never),
+    refusal: async (path: string) => {
+      const error = await files.readSecret("token_path", path, never).then(
+        () => undefined,
+        (reason: NatsError) => reason,
+      );
+      expect(error?.code).toBe("secret_file");
+      // Node's own error has the path in it.
+      expect(error?.cause).toBeUndefined();
+      return error?.message;
+    },
+  };
+}
+
+describe("a file in the directory", () => {
+  it("is read without the white space around it", async () => {
+    const { secrets, read } = world();
+    writeFileSync(join(secrets, "token"), "\n\t two words \r\n\n");
+    expect(await read(join(secrets, "token"))).toBe("two words");
+  });
+
+  it("is read anew each time", async () => {
+    const { secrets, read } = world();
+    const path = join(secrets, "token");
+    writeFileSync(path, "old");
+    expect(await read(path)).toBe("old");
+    writeFileSync(path, "new");
+    expect(await read(path)).toBe("new");
+  });
+
+  it("is read below it, and through a path that leaves it and comes back", async () => {
+    const { secrets, read } = world();
+    mkdirSync(join(secrets, "nats"));
+    writeFileSync(join(secrets, "nats", "token"), "right");
+    expect(await read(join(secrets, "nats", "token"))).toBe("right");
+    expect(await read(`${secrets}/../secrets/nats/token`)).toBe("right");
+  });
+
+  it("is read through links inside, as Kubernetes makes them", async () => {
+    const { secrets, read } = world();
+    mkdirSync(join(secrets, "..2026_11_20"));
+    writeFileSync(join(secrets, "..2026_11_20", "token"), "right");
+    symlinkSync("..2026_11_20", join(secrets, "..data"));
+    symlinkSync("..data/token", join(secrets, "token"));
+    expect(await read(join(secrets, "token"))).toBe("right");
+  });
+
+  it("is read where the directory itself is a link", async () => {
+    const { directory, secrets } = world();
+    writeFileSync(join(secrets, "token"), "right");
+    symlinkSync(secrets, join(directory, "run-secrets"));
+    const files = new SecretFiles([join(directory, "run-secrets")]);
+    expect(await files.readSecret("token_path", join(directory, "run-secrets", "token"), never)).toBe("right");
+    expect(await files.readSecret("token_path", join(secrets, "token"), never)).toBe("right");
+  });
+
+  it("is read from any of several directories, of which some are missing", async () => {
+    const { directory, secrets } = world();
+    writeFileSync(join(secrets, "token"), "right");
+    const files = new SecretFiles([join(directory, "missing"), secrets]);
+    expect(await files.readSecret("token_path", join(secrets, "token"), never)).toBe("right");
+  });
+
+  it("is read while it is replaced again and again", async () => {
+    const { secrets, read } = world();
+    const turn = (content: string): void => {
+      mkdirSync(join(secrets, content));
+      writeFileSync(join(secrets, content, "token"), content);
+      symlinkSync(content, join(secrets, "..new"));
+      renameSync(join(secrets, "..new"), join(secrets, "..data"));
+    };
+    turn("0");
+    symlinkSync("..data/token", join(secrets, "token"));
+    for (let round = 1; round <= 100; round++) {
+      const reading = read(join(secrets, "token"));
+      await new Promise((resolve) => setImmediate(resolve));
+      turn(`${round}`);
+      rmSync(join(secrets, `${round - 1}`), { recursive: true });
+      expect([`${round - 1}`, `${round}`]).toContain(await reading);
+    }
+  });
+
+  it.each([
+    { what: "is missing", make: () => undefined, words: "there is no such file in its directory" },
+    { what: "is empty", make: (path: string) => writeFileSync(path, ""), words: "the file is empty" },
+    { what: "is blank", make: (path: string) => writeFileSync(path, " \n"), words: "nothing but white space" },
+    {
+      what: "is not UTF-8",
+      make: (path: string) => writeFileSync(path, Uint8Array.of(0xff, 0xfe)),
+      words: "is not UTF-8",
+    },
+    { what: "is a directory", make: (path: string) => mkdirSync(path), words: "it is not a regular file" },
+    {
+      what: "is a pipe",
+      make: (path: string) => execFileSync("mkfifo", [path]),
+      words: "it is not a regular file",
+    },
+    {
+      what: "is too big",
+      make: (path: string) => {
+        writeFileSync(path, "");
+        truncateSync(path, gatewayConstants.maxSecretFileBytes + 1);
+      },
+      words: `it has more than ${gatewayConstants.maxSecretFileBytes} bytes`,
+    },
+  ])("is refused if it $what", async ({ make, words }) => {
+    const { secrets, refusal } = world();
+    const path = join(secrets, "token");
+    make(path);
+    const message = await refusal(path);
+    expect(message).toContain(words);
+    expect(message).not.toContain(path);
+  });
+});
+
+describe("a file outside", () => {
+  it("is refused in the same words whether it exists or not, and whether anyone could read it", async () => {
+    const { secrets, outside, refusal } = world();
+    symlinkSync(outside, join(secrets, "way-out"));
+    symlinkSync(join(outside, "shadow"), join(secrets, "link-out"));
+    symlinkSync(join(outside, "missing"), join(secrets, "link-to-nothing"));
+    symlinkSync("../outside/shadow", join(secrets, "relative-link-out"));
+    symlinkSync("loop", join(secrets, "loop"));
+    const paths = [
+      join(outside, "shadow"),
+      join(outside, "missing"),
+      join(outside, "missing", "deeper"),
+      join(outside, "shadow", "no-directory"),
+      `${secrets}/../outside/shadow`,
+      `${secrets}/../outside/missing`,
+      join(secrets, "way-out", "shadow"),
+      join(secrets, "way-out", "missing"),
+      join(secrets, "link-out"),
+      join(secrets, "link-to-nothing"),
+      join(secrets, "relative-link-out"),
+      join(secrets, "loop"),
+      `${secrets}-too/token`,
+      "/etc/passwd",
+      "/dev/zero",
+      "/",
+      "relative/token",
+      "token",
+    ];
+    const refusals = await Promise.all(paths.map(refusal));
+    expect(new Set(refusals)).toEqual(
+      new Set([
+        `the file of option "token_path" cannot be used: it names no file in the directories that files may be read from: ${secrets}`,
+      ]),
+    );
+  });
+
+  it("is refused whatever it is where no directory is allowed", async () => {
+    const { outside } = world();
+    const files = new SecretFiles([]);
+    await expect(files.readSecret("tls_key_path", join(outside, "shadow"), never)).rejects.toThrow(
+      'the file of option "tls_key_path" cannot be used: it names no file in the directories that files may be read from: none are allowed',
+    );
+  });
+
+  it.runIf(process.platform === "linux")(
+    "is not read through a directory that is exchanged for a link outside",
+    async () => {
+      const { secrets, outside, read } = world();
+      const [inside, away] = [join(secrets, "nats"), join(secrets, "nats-away")];
+      mkdirSync(inside);
+      writeFileSync(join(inside, "shadow"), "mine");
+      let exchanging = true;
+      const tick = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+      const exchange = (async () => {
+        while (exchanging) {
+          renameSync(inside, away);
+          symlinkSync(outside, inside);
+          await tick();
+          unlinkSync(inside);
+          renameSync(away, inside);
+          await tick();
+        }
+      })();
+      const outcomes = new Set<string>();
+      let reads = 0;
+      await eventually("the file was read and refused, and asked for often", async () => {
+        const all = Array.from({ length: 100 }, () =>
+          read(join(inside, "shadow")).catch((error: NatsError) => error.code),
+        );
+        for (const outcome of await Promise.all(all)) outcomes.add(outcome);
+        reads += all.length;
+        return reads >= 1000 && outcomes.size >= 2;
+      });
+      exchanging = false;
+      await exchange;
+      expect(outcomes).toEqual(new Set(["mine", "secret_file"]));
+    },
+  );
+});
+
+it("gives up waiting for a file when it is told to, and reads the next one after it", async () => {
+  const { secrets } = world();
+  writeFileSync(join(secrets, "token"), "right");
+  const files = new SecretFiles([secrets]);
+  const aborted = AbortSignal.abort(new Error("enough"));
+  await expect(files.readSecret("token_path", join(secrets, "token"), aborted)).rejects.toThrow("enough");
+  expect(await files.readSecret("token_path", join(secrets, "token"), never)).toBe("right");
+});

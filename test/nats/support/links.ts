@@ -1,0 +1,79 @@
+/**
+ * Links to NATS for tests: their options checked as Hawser checks them, everything they log kept.
+ */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { onTestFinished } from "vitest";
+import { type CompleteNatsServerOptions, checkNatsServerOptions } from "../../../generated/ts/nats-options/index.js";
+import type { NatsError } from "../../../src/errors/index.js";
+import { NatsLink, type NatsLinkEvents } from "../../../src/nats/index.js";
+import { temporaryDirectory } from "../../support/temporary.js";
+
+/** Something that listens on a port of this machine. */
+interface Listening {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** Options as a foreign server has them, for that server. */
+export function optionsFor(
+  { host, port }: Listening,
+  options: Readonly<Record<string, unknown>> = {},
+): CompleteNatsServerOptions {
+  const checked = checkNatsServerOptions({ host, port, ...options });
+  if (!checked.ok) throw new Error(checked.violation.message);
+  return checked.options;
+}
+
+/** A link, stopped when the test has ended, and what it has logged. */
+export interface TestLink {
+  readonly link: NatsLink;
+  readonly logged: { readonly level: string; readonly details: object; readonly message: string }[];
+}
+
+/** Makes a link that is not configured yet. */
+export function testLink(options: { secretsDirectories?: readonly string[]; natsWaitMs?: number } = {}): TestLink {
+  const logged: TestLink["logged"] = [];
+  const log = (level: string) => (details: object, message: string) => {
+    logged.push({ level, details, message });
+  };
+  const logger = { debug: log("debug"), info: log("info"), warn: log("warn"), error: log("error") };
+  const link = new NatsLink({ name: "hawser test", secretsDirectories: [], logger, ...options });
+  onTestFinished(() => link.stop());
+  return { link, logged };
+}
+
+/** Connects once with the options, and resolves with the error, or undefined if there is a connection. */
+export async function connectError(
+  options: CompleteNatsServerOptions,
+  secretsDirectory?: string,
+): Promise<NatsError | undefined> {
+  const { link } = testLink(secretsDirectory === undefined ? {} : { secretsDirectories: [secretsDirectory] });
+  link.configure(options);
+  try {
+    await link.ready();
+    return undefined;
+  } catch (error) {
+    return error as NatsError;
+  } finally {
+    await link.stop();
+  }
+}
+
+/** Resolves with the next event of that name. */
+export function next<Name extends keyof NatsLinkEvents>(link: NatsLink, name: Name): Promise<NatsLinkEvents[Name]> {
+  return new Promise((resolve) => {
+    const off = link.on(name, (...event) => {
+      off();
+      resolve(event);
+    });
+  });
+}
+
+/** A directory with files, removed when the test has ended: name → content. */
+export function secretsDirectory(files: Readonly<Record<string, string | Uint8Array>> = {}): string {
+  const directory = join(temporaryDirectory(), "secrets");
+  mkdirSync(directory);
+  for (const [name, content] of Object.entries(files)) writeFileSync(join(directory, name), content);
+  return directory;
+}
