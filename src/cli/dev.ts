@@ -1,11 +1,12 @@
 /**
- * `hawser dev`: Postgres, nats-server and the schema, until it is told to stop.
+ * `hawser dev`: Postgres, nats-server, the schema, and what `hawser serve` runs, until it is told to stop.
  */
 import { once } from "node:events";
 import { defineCommand } from "citty";
 import pc from "picocolors";
 import { type DevStack, startDevStack } from "../dev/index.js";
-import { migrate } from "../store/index.js";
+import type { Serve } from "../gateway/index.js";
+import { startDevGateway } from "./dev-gateway.js";
 import { print } from "./help.js";
 import { jsonText, printable } from "./printable.js";
 import { awaitStopRequest, type StopRequest } from "./stop-request.js";
@@ -14,7 +15,7 @@ import { awaitStopRequest, type StopRequest } from "./stop-request.js";
 export interface DevAnnouncement {
   readonly databaseUrl: string;
   readonly natsUrl: string;
-  /** Null until the gateway is built. */
+  /** Where the SQL functions are answered, without the password; null where they could not be installed. */
   readonly gatewayUrl: string | null;
 }
 
@@ -22,8 +23,8 @@ export const dev = defineCommand({
   meta: {
     name: "dev",
     description:
-      "Start an embedded Postgres, a nats-server and the schema for development. They stop on SIGINT and SIGTERM, " +
-      "and when the program that started this command is gone. HAWSER_DATABASE_URL and HAWSER_NATS_URL name servers " +
+      "Start an embedded Postgres, a nats-server, the schema and `hawser serve` for development. They stop on SIGINT " +
+      "and SIGTERM, and when the program that started this command is gone. HAWSER_DATABASE_URL and HAWSER_NATS_URL name servers " +
       "to use instead",
   },
   args: {
@@ -51,19 +52,26 @@ async function runUntil(
   request: StopRequest,
   options: { readonly json: boolean; readonly directory: string | undefined },
 ): Promise<void> {
-  const stack = await start(request, options.directory);
-  request.hurry.addEventListener("abort", () => void stack.stop({ immediately: true }));
+  const { stack, serve } = await start(request, options.directory);
+  const stop = async (how: { readonly immediately: boolean }) => {
+    if (!how.immediately) await serve?.stop();
+    await stack.stop(how);
+  };
+  request.hurry.addEventListener("abort", () => void stop({ immediately: true }));
   try {
-    announce(stack, options.json);
+    announce(stack, serve, options.json);
     request.started();
     if (!request.signal.aborted) await Promise.race([once(request.signal, "abort"), stack.closed]);
   } finally {
-    await stack.stop();
+    await stop({ immediately: request.hurry.aborted });
   }
 }
 
-/** Starts the servers and brings the schema up to date. */
-async function start(request: StopRequest, directory: string | undefined): Promise<DevStack> {
+/** Starts the servers, prepares the database, and answers its SQL functions. */
+async function start(
+  request: StopRequest,
+  directory: string | undefined,
+): Promise<{ stack: DevStack; serve: Serve | undefined }> {
   const onProgress = (message: string) => print(process.stderr, pc.dim(printable(message)));
   // Whoever presses Ctrl-C twice does not want to wait; the watchdog clears up.
   const leave = () => process.exit(130);
@@ -71,10 +79,9 @@ async function start(request: StopRequest, directory: string | undefined): Promi
   try {
     const stack = await startDevStack({ directory, onProgress, signal: request.signal });
     try {
-      onProgress("Migrating the schema");
-      const { leftOut } = await migrate({ databaseUrl: stack.databaseUrl });
-      for (const line of leftOut) onProgress(`Left out of the schema: ${line}`);
-      return stack;
+      onProgress("Preparing the database");
+      const { databaseUrl, natsUrl } = stack;
+      return { stack, serve: await startDevGateway({ databaseUrl, natsUrl: natsUrl!, onProgress }) };
     } catch (error) {
       await stack.stop();
       throw error;
@@ -84,9 +91,10 @@ async function start(request: StopRequest, directory: string | undefined): Promi
   }
 }
 
-function announce(stack: DevStack, json: boolean): void {
+function announce(stack: DevStack, serve: Serve | undefined, json: boolean): void {
+  const gatewayUrl = serve?.gatewayUrl ?? null;
   if (json) {
-    const line: DevAnnouncement = { databaseUrl: stack.databaseUrl, natsUrl: stack.natsUrl!, gatewayUrl: null };
+    const line: DevAnnouncement = { databaseUrl: stack.databaseUrl, natsUrl: stack.natsUrl!, gatewayUrl };
     process.stdout.write(`${jsonText(line)}\n`);
     return;
   }
@@ -94,6 +102,7 @@ function announce(stack: DevStack, json: boolean): void {
     ({ name, version = "", url, origin }) =>
       `${pc.bold(name)} ${version}  ${pc.cyan(printable(url))}\n  from ${printable(origin)}`,
   );
+  if (gatewayUrl !== null) lines.push(`${pc.bold("hawser serve")}  ${pc.cyan(printable(gatewayUrl))}`);
   if (stack.directory !== undefined) lines.push(`Data and logs  ${printable(stack.directory)}`);
   print(process.stdout, `${lines.join("\n")}\nAll answer. Ctrl-C stops them.`);
 }

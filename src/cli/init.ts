@@ -1,9 +1,10 @@
 /**
- * `hawser init`: the schema, its roles and grants.
+ * `hawser init`: the schema, its roles and grants; NATS from SQL, and its removal.
  */
 import { defineCommand } from "citty";
 import pc from "picocolors";
-import { type InstallReport, install, type Shortfall } from "../store/index.js";
+import { CliError } from "../errors/index.js";
+import { type InstallReport, install, type Shortfall, type UninstallReport, uninstall } from "../store/index.js";
 import { databaseOption, databaseUrlOf } from "./database-option.js";
 import { withExamples } from "./examples.js";
 import { print } from "./help.js";
@@ -15,16 +16,51 @@ export const init = withExamples(
     meta: {
       name: "init",
       description:
-        "Prepare a database for Hawser: its schema, roles and grants. It may be run again at any time, and by many at " +
-        "once. It needs no superuser, only CREATE on the database; what else the role may not do is named one by one",
+        "Prepare a database for Hawser: its schema, roles and grants, and NATS from SQL. It may be run again at any time, " +
+        "and by many at once. It needs no superuser, only CREATE on the database; what else the role may not do is named " +
+        "one by one",
     },
     args: {
       ...databaseOption,
+      schema: {
+        type: "string",
+        valueHint: "NAME",
+        description: "The schema of the SQL functions, which has to exist. Default: public",
+      },
+      "no-nats": { type: "boolean", description: "Leave NATS from SQL out: what peers need and no more" },
+      "shared-dblink": {
+        type: "boolean",
+        description:
+          "Accept that every role may use dblink, and with it the connection to the gateway of a session that it shares",
+      },
       "dry-run": { type: "boolean", description: "Print the SQL that would be run, for psql, and change nothing" },
+      uninstall: {
+        type: "boolean",
+        description:
+          "Take NATS from SQL out again: functions, wrappers, event triggers, and dblink if it was made here",
+      },
       json: { type: "boolean", description: "Print what was done as one line of JSON" },
     },
     run: async ({ args }) => {
-      const report = await install({ databaseUrl: databaseUrlOf(args), dryRun: args["dry-run"] ?? false });
+      // citty takes the prefix off: --no-nats is `nats` set to false.
+      const noNats = (args as { readonly nats?: boolean }).nats === false;
+      const sharedDblink = args["shared-dblink"] ?? false;
+      refuseTogether({
+        uninstall: args.uninstall,
+        "no-nats": noNats,
+        schema: args.schema !== undefined,
+        "shared-dblink": sharedDblink,
+      });
+      const databaseUrl = databaseUrlOf(args);
+      const dryRun = args["dry-run"] ?? false;
+      if (args.uninstall) {
+        const report = await uninstall({ databaseUrl, dryRun });
+        if (args.json) print(process.stdout, jsonText(report));
+        else tellRemoval(report);
+        return;
+      }
+      const nats = noNats ? false : { sharedDblink, ...(args.schema === undefined ? {} : { schema: args.schema }) };
+      const report = await install({ databaseUrl, dryRun, nats });
       if (args.json) print(process.stdout, jsonText(report));
       else tell(report);
     },
@@ -36,12 +72,25 @@ export const init = withExamples(
       "psql -c 'CREATE ROLE billing LOGIN IN ROLE hawser_peer'",
       "Then let programs in with no more rights than a peer needs",
     ],
+    ["psql -c 'GRANT hawser_nats TO app'", "And let a role call the SQL functions"],
   ],
 );
 
-function tell({ database, role, migrations, shortfalls, sql }: InstallReport): void {
+/** What `--uninstall` and `--no-nats` leave no meaning for. */
+function refuseTogether(
+  given: Readonly<Record<"uninstall" | "no-nats" | "schema" | "shared-dblink", boolean | undefined>>,
+) {
+  const first = given.uninstall ? "uninstall" : given["no-nats"] ? "no-nats" : undefined;
+  const second = (["no-nats", "schema", "shared-dblink"] as const).find((name) => name !== first && given[name]);
+  if (first !== undefined && second !== undefined) {
+    throw new CliError("invalid_argument", `--${first} and --${second} do not go together; leave one of them out`);
+  }
+}
+
+function tell({ database, role, migrations, nats, shortfalls, sql }: InstallReport): void {
   if (sql !== undefined) {
     process.stdout.write(sql);
+    for (const line of (nats?.warnings ?? []).map(warningLine)) print(process.stderr, line);
     for (const line of shortfalls.flatMap(shortfallLines)) print(process.stderr, line);
     return;
   }
@@ -50,9 +99,53 @@ function tell({ database, role, migrations, shortfalls, sql }: InstallReport): v
       ? "The schema was there already."
       : `Applied ${plural(migrations.length, "migration")}: ${migrations.map(({ id, name }) => `${id} (${name})`).join(", ")}.`;
   print(process.stdout, `${pc.bold(printable(database))} is ready, as ${printable(role)}. ${done}`);
+  if (nats !== null) print(process.stdout, natsLine(nats));
+  for (const line of (nats?.warnings ?? []).map(warningLine)) print(process.stdout, line);
   if (shortfalls.length === 0) return;
   print(process.stdout, `\nWhat ${pc.bold(printable(role))} may not do; everything else works:`);
   for (const line of shortfalls.flatMap(shortfallLines)) print(process.stdout, line);
+}
+
+function natsLine({ schema, dblinkSchema, functions, wrappers, eventTriggers }: NonNullable<InstallReport["nats"]>) {
+  const server = wrappers.length > 0 ? `CREATE SERVER … FOREIGN DATA WRAPPER ${wrappers[0]}` : "hawser.set_nats_server";
+  return [
+    `NATS from SQL: ${plural(functions, "function")} in the schema ${printable(schema)}, over dblink in ` +
+      `${dblinkSchema === null ? "no schema" : `the schema ${printable(dblinkSchema)}`}.`,
+    `The NATS server is set by ${server}, and changes are followed ${eventTriggers ? "at once" : "within seconds"}.`,
+  ].join(" ");
+}
+
+function tellRemoval({
+  database,
+  role,
+  functions,
+  wrappers,
+  eventTriggers,
+  dblink,
+  shortfalls,
+  rest,
+  sql,
+}: UninstallReport) {
+  if (sql !== undefined) {
+    process.stdout.write(sql);
+    return;
+  }
+  const removed = [
+    ...(functions > 0 ? [plural(functions, "function")] : []),
+    ...wrappers.map((name) => `the foreign data wrapper ${name}`),
+    ...eventTriggers.map((name) => `the event trigger ${name}`),
+    ...(dblink ? ["dblink"] : []),
+  ];
+  const what = removed.length === 0 ? "nothing: it was not there" : removed.join(", ");
+  print(process.stdout, `Removed from ${pc.bold(printable(database))}, as ${printable(role)}: ${what}.`);
+  print(process.stdout, `The schema hawser stays, with what peers have stored. To remove it, too: ${rest}`);
+  if (shortfalls.length === 0) return;
+  print(process.stdout, `\nWhat ${pc.bold(printable(role))} could not remove:`);
+  for (const line of shortfalls.flatMap(shortfallLines)) print(process.stdout, line);
+}
+
+function warningLine(warning: string): string {
+  return `${pc.yellow("Warning:")} ${printable(warning)}`;
 }
 
 function shortfallLines({ what, meaning, remedy }: Shortfall): string[] {

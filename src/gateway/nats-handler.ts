@@ -131,13 +131,13 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   async getFileInfo(request: spec.GetFileInfoRequest, call: GatewayCall): Promise<spec.GetFileInfoResponse> {
     const { store, name, domain } = request;
     const nats = await this.#connected(call);
-    return fileRow(await nats.objectStores.info(store, name, this.#place(domain, call)));
+    return fileRow(store, await nats.objectStores.info(store, name, this.#place(domain, call)));
   }
 
   async getFileList(request: spec.GetFileListRequest, call: GatewayCall): Promise<readonly spec.GetFileListResponse[]> {
     const nats = await this.#connected(call);
     const place = { ...this.#place(request.domain, call), maxBytes: this.#maxFileBytes };
-    return (await nats.objectStores.list(request.store, place)).map(fileRow);
+    return (await nats.objectStores.list(request.store, place)).map((file) => fileRow(request.store, file));
   }
 
   async getServerInfo(_request: spec.GetServerInfoRequest, call: GatewayCall): Promise<spec.GetServerInfoResponse> {
@@ -207,7 +207,19 @@ function refused(violations: readonly { readonly subject: string; readonly messa
   );
 }
 
-function fileRow({ deleted, ...file }: FileInfo): spec.GetFileInfoResponse {
+/** Behind an even number of backslashes: NUL, or half of a surrogate pair, as JSON has them. */
+const noCharacter = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/;
+
+/** @throws GatewayError not_text, where another client has written what no text of Postgres can hold */
+function fileRow(store: string, { deleted, ...file }: FileInfo): spec.GetFileInfoResponse {
+  const text = JSON.stringify(file, (_name, value) => (typeof value === "bigint" ? undefined : value));
+  if (noCharacter.test(text)) {
+    throw new GatewayError(
+      "not_text",
+      `the record of file ${JSON.stringify(file.name)} in object store "${store}" holds NUL or half of a surrogate pair`,
+      { hint: "Have its writer put it again without that, or delete it." },
+    );
+  }
   return { ...file, delete: deleted };
 }
 

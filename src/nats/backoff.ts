@@ -17,3 +17,17 @@ export function pauseAfterFailureMs(failures: number, random: number): number {
 export function pauseAfterLossMs(random: number): number {
   return natsReconnectMinMs * random;
 }
+
+/** Resolves after the time, or when the signal is aborted. */
+export function pause(pauseMs: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (pauseMs <= 0 || signal.aborted) return resolve();
+    const end = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, pauseMs);
+    signal.addEventListener("abort", end, { once: true });
+  });
+}

@@ -14,13 +14,15 @@
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
-import { HawserError, NatsError } from "../errors/index.js";
-import { pauseAfterFailureMs, pauseAfterLossMs } from "./backoff.js";
+import { NatsError } from "../errors/index.js";
+import { pause, pauseAfterFailureMs, pauseAfterLossMs } from "./backoff.js";
 import { connectOnce, type Established } from "./connect.js";
 import { Farewells } from "./farewells.js";
+import { again, asNatsError, isStopped, notConfigured } from "./link-errors.js";
 import { LinkListeners, type NatsLinkEvents } from "./link-events.js";
 import { Waiters } from "./link-waiters.js";
 import type { Logger } from "./logger.js";
+import { sameOptions } from "./same-options.js";
 import { SecretFiles } from "./secret-files.js";
 import { watchConnection } from "./watch.js";
 
@@ -310,46 +312,4 @@ export class NatsLink implements AsyncDisposable {
     }
     this.#listeners.emit("lost", error);
   }
-}
-
-function sameOptions(
-  one: CompleteNatsServerOptions | undefined,
-  other: CompleteNatsServerOptions | undefined,
-): boolean {
-  if (one === undefined || other === undefined) return one === other;
-  const names = new Set([...Object.keys(one), ...Object.keys(other)]) as Set<keyof CompleteNatsServerOptions>;
-  return [...names].every((name) => one[name] === other[name]);
-}
-
-function asNatsError(error: unknown): NatsError {
-  if (HawserError.is(error)) return error as NatsError;
-  return new NatsError("internal", "connecting to NATS failed in a way that was not foreseen", { cause: error });
-}
-
-function notConfigured(): NatsError {
-  return new NatsError("nats_not_configured", "no NATS server is defined in this database");
-}
-
-function isStopped(): NatsError {
-  const detail = "Hawser closes its connections.";
-  return new NatsError("nats_unavailable", "there is no connection to the NATS server: it is being closed", { detail });
-}
-
-/** The same error for another caller, with the stack of its own call. */
-function again({ code, message, detail, hint, cause }: NatsError): NatsError {
-  return new NatsError(code, message, { detail, hint, ...(cause === undefined ? {} : { cause }) });
-}
-
-/** Resolves after the time, or when the signal is aborted. */
-function pause(pauseMs: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (pauseMs <= 0 || signal.aborted) return resolve();
-    const end = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", end);
-      resolve();
-    };
-    const timer = setTimeout(end, pauseMs);
-    signal.addEventListener("abort", end, { once: true });
-  });
 }

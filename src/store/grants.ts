@@ -6,7 +6,7 @@ import { natsOptionsGrantsSql } from "../../generated/ts/nats-options/index.js";
 import { errorsGrantsSql } from "../../generated/ts/sql/errors-schema.js";
 import { natsGrantsSql } from "../../generated/ts/sql/nats-schema.js";
 import { peerGrantsSql } from "../../generated/ts/sql/peer-schema.js";
-import { isServerError } from "./store-failure.js";
+import { tryTransaction } from "./role-transaction.js";
 
 /**
  * Makes the roles, grants and owners as the spec has them, whatever they were. May be run again and again. Those of the
@@ -15,9 +15,12 @@ import { isServerError } from "./store-failure.js";
 export const grantsSql = [peerGrantsSql, natsGrantsSql, natsOptionsGrantsSql, errorsGrantsSql].join("\n");
 
 /** The roles that {@link grantsSql} makes where they are missing. */
-export const grantedRoles: readonly string[] = [
-  ...new Set([...grantsSql.matchAll(/^ *CREATE ROLE (\w+)/gm)].map(([, role]) => role!)),
-];
+export const grantedRoles: readonly string[] = rolesIn(grantsSql);
+
+/** The roles that generated SQL makes where they are missing. */
+export function rolesIn(sql: string): string[] {
+  return [...new Set([...sql.matchAll(/^ *CREATE ROLE (\w+)/gm)].map(([, role]) => role!))];
+}
 
 /** A privilege that a role is to have. */
 export interface Grant {
@@ -29,20 +32,20 @@ export interface Grant {
 }
 
 /** What {@link grantsSql} grants, one entry for each privilege; of roles that it does not make, too. */
-export const grants: readonly Grant[] = [
-  ...grantsSql.matchAll(/^ *GRANT ([A-Z, ]+) ON (SCHEMA|TABLE|SEQUENCE|FUNCTION) (.+) TO (\w+);$/gm),
-].flatMap(([, privileges, kind, object, role]) =>
-  privileges!.split(", ").map((privilege) => ({
-    role: role!,
-    kind: kind as Grant["kind"],
-    object: object!,
-    privilege,
-  })),
-);
+export const grants: readonly Grant[] = grantsIn(grantsSql);
 
-/** Another database of the cluster changes the same roles at the same moment: internal error, and unique violation. */
-const collisions = new Set(["XX000", "23505", "40001", "40P01"]);
-const collisionTries = 10;
+/** What generated SQL grants, one entry for each privilege. */
+export function grantsIn(sql: string): Grant[] {
+  const statements = sql.matchAll(/^ *GRANT ([A-Z, ]+) ON (SCHEMA|TABLE|SEQUENCE|FUNCTION) (.+) TO (\w+);$/gm);
+  return [...statements].flatMap(([, privileges, kind, object, role]) =>
+    privileges!.split(", ").map((privilege) => ({
+      role: role!,
+      kind: kind as Grant["kind"],
+      object: object!,
+      privilege,
+    })),
+  );
+}
 
 /**
  * Makes roles, grants and owners. What the role may not do does not keep it from doing the rest.
@@ -50,16 +53,5 @@ const collisionTries = 10;
  * @returns why all of it was refused; undefined if it was not
  */
 export async function makeGrants(client: pg.Client): Promise<string | undefined> {
-  for (let tries = 1; ; tries++) {
-    try {
-      await client.query("BEGIN");
-      await client.query(grantsSql);
-      await client.query("COMMIT");
-      return undefined;
-    } catch (error) {
-      await client.query("ROLLBACK").catch(() => undefined);
-      if (!isServerError(error)) throw error;
-      if (!collisions.has(error.code ?? "") || tries === collisionTries) return error.message;
-    }
-  }
+  return (await tryTransaction(client, grantsSql))?.message;
 }

@@ -1,77 +1,105 @@
 /**
- * Preparing a database: migrations, roles, grants; and what the installing role could not do.
+ * Preparing a database: migrations, roles, grants, and the NATS half; and what the installing role could not do.
  */
-import pg from "pg";
-import { connectionSettings } from "./connection-settings.js";
+import type pg from "pg";
 import { grantedRoles, grants, grantsSql, makeGrants } from "./grants.js";
-import { applyMissing, migrationSql, missingSteps } from "./migrate.js";
-import { explainRefusal } from "./missing-rights.js";
+import { type Place, transactionText, withInstaller } from "./installer.js";
+import { applyMissing, migrationSql, missingSteps, takeTurn } from "./migrate.js";
+import {
+  checkNats,
+  installNats,
+  type NatsInstallation,
+  type NatsReport,
+  natsRoles,
+  planNats,
+} from "./nats/install-nats.js";
+import { defaultFunctionsSchema } from "./nats/objects.js";
 import { findShortfalls, foreseeShortfalls, type Shortfall } from "./shortfalls.js";
 
 /** What was done, or would be. */
-export interface InstallReport {
-  readonly database: string;
-  /** The role that did it. */
-  readonly role: string;
+export interface InstallReport extends Place {
   /** The migrations that were applied, or would be. */
   readonly migrations: readonly { readonly id: number; readonly name: string }[];
+  /** What there is of the NATS half, for a dry run: what there was; null if it was not wanted. */
+  readonly nats: NatsReport | null;
   /** What this role may not do, one entry for each. Everything else works. */
   readonly shortfalls: readonly Shortfall[];
   /** The SQL, for a dry run; psql runs it as it is. */
   readonly sql?: string;
 }
 
-/**
- * Brings the schema to this version and makes its roles, grants and owners. It may be run again at any time, and by many
- * at once: they take turns.
- *
- * @param options.dryRun changes nothing and returns the SQL
- * @throws StoreError as {@link migrate}
- */
-export async function install(options: {
+/** What to install, and where. */
+export interface InstallOptions {
   readonly databaseUrl?: string | undefined;
-  readonly dryRun?: boolean;
-}): Promise<InstallReport> {
-  const client = new pg.Client(connectionSettings(options.databaseUrl));
-  // The query that is under way reports it.
-  client.on("error", () => undefined);
-  try {
-    await client.connect();
-    const { rows } = await client.query<{ database: string; role: string }>(
-      "SELECT current_database() AS database, current_user AS role",
-    );
-    const place = rows[0]!;
-    return options.dryRun === true ? await plan(client, place) : await carryOut(client, place);
-  } catch (cause) {
-    throw await explainRefusal(client, "prepare the database", cause);
-  } finally {
-    await client.end().catch(() => undefined);
-  }
+  /** Changes nothing and returns the SQL. Default false. */
+  readonly dryRun?: boolean | undefined;
+  /** False: what peers need and no more. */
+  readonly nats?: Partial<NatsInstallation> | false | undefined;
 }
 
-type Place = Pick<InstallReport, "database" | "role">;
+/**
+ * Brings the schema to this version and makes its roles, grants and owners; then the NATS half: dblink in a schema of its
+ * own, the SQL functions, the foreign data wrappers, the event triggers that follow the server. It may be run again at any
+ * time, and by many at once: they take turns.
+ *
+ * @throws StoreError as {@link migrate}. Before anything is done: `not_supported` (encoding), `native_extension`,
+ * `dblink_shared`, `name_occupied` and `invalid_argument`, of the NATS half alone
+ */
+export async function install({ databaseUrl, dryRun = false, nats = {} }: InstallOptions): Promise<InstallReport> {
+  const installation = nats === false ? undefined : { schema: defaultFunctionsSchema, sharedDblink: false, ...nats };
+  return withInstaller(databaseUrl, "prepare the database", (client, place) =>
+    dryRun ? plan(client, place, installation) : carryOut(client, place, installation),
+  );
+}
 
-async function carryOut(client: pg.Client, place: Place): Promise<InstallReport> {
+async function carryOut(
+  client: pg.Client,
+  place: Place,
+  installation: NatsInstallation | undefined,
+): Promise<InstallReport> {
+  await takeTurn(client);
+  if (installation !== undefined) await checkNats(client, installation);
   const applied = await applyMissing(client);
   const refusal = await makeGrants(client);
-  const shortfalls = await findShortfalls(client, { roles: grantedRoles, grants, refusal });
-  return { ...place, migrations: applied.map(({ id, name }) => ({ id, name })), shortfalls };
+  const nats = installation === undefined ? undefined : await installNats(client, installation);
+  const shortfalls = await findShortfalls(client, {
+    roles: rolesFor(installation),
+    grants: [...grants, ...(nats?.grants ?? [])],
+    refusal,
+  });
+  return {
+    ...place,
+    migrations: applied.map(({ id, name }) => ({ id, name })),
+    nats: nats?.report ?? null,
+    shortfalls: [...shortfalls, ...(nats?.shortfalls ?? [])],
+  };
 }
 
 /** Says beforehand by the rights of the role what it will not be able to do. */
-async function plan(client: pg.Client, place: Place): Promise<InstallReport> {
+async function plan(
+  client: pg.Client,
+  place: Place,
+  installation: NatsInstallation | undefined,
+): Promise<InstallReport> {
+  const nats = installation === undefined ? undefined : planNats(await checkNats(client, installation), installation);
   const steps = await missingSteps(client);
   const sql = [
-    ...steps.map((step) => transaction(`migration ${step.id}: ${step.name}`, migrationSql(step))),
-    transaction("roles, grants and owners", grantsSql),
+    ...steps.map((step) => transactionText(`migration ${step.id}: ${step.name}`, migrationSql(step))),
+    transactionText("roles, grants and owners", grantsSql),
+    ...(nats?.pieces ?? []).map((piece) => transactionText(piece.what, piece.sql)),
   ].join("\n");
+  const roles = rolesFor(installation);
   const shortfalls =
-    steps.length > 0
-      ? await foreseeShortfalls(client, grantedRoles)
-      : await findShortfalls(client, { roles: grantedRoles, grants });
-  return { ...place, migrations: steps.map(({ id, name }) => ({ id, name })), shortfalls, sql };
+    steps.length > 0 ? await foreseeShortfalls(client, roles) : await findShortfalls(client, { roles, grants });
+  return {
+    ...place,
+    migrations: steps.map(({ id, name }) => ({ id, name })),
+    nats: nats?.report ?? null,
+    shortfalls: [...shortfalls, ...(nats?.shortfalls ?? [])],
+    sql,
+  };
 }
 
-function transaction(what: string, sql: string): string {
-  return `-- ${what}\nBEGIN;\n${sql.trim()}\nCOMMIT;\n`;
+function rolesFor(installation: NatsInstallation | undefined): readonly string[] {
+  return installation === undefined ? grantedRoles : [...grantedRoles, ...natsRoles];
 }

@@ -88,12 +88,17 @@ export async function applyMissing(
   client: pg.Client,
   steps: readonly Migration[] = migrations,
 ): Promise<readonly Migration[]> {
-  // Waited for without a time limit: whoever holds it is at work for us. Released with the session at the latest.
-  await client.query(sql.lock);
-  await client.query(`SET lock_timeout = ${storeConstants.lockTimeoutMs}; SET statement_timeout = 0`);
+  await takeTurn(client);
   const todo = await missingSteps(client, steps);
   for (const step of todo) await apply(client, step);
   return todo;
+}
+
+/** Waits until nobody else prepares the database. Others wait until the client ends. */
+export async function takeTurn(client: pg.Client): Promise<void> {
+  // Without a time limit: whoever holds it is at work for us. Released with the session at the latest.
+  await client.query(sql.lock);
+  await client.query(`SET lock_timeout = ${storeConstants.lockTimeoutMs}; SET statement_timeout = 0`);
 }
 
 /** The steps that the database lacks, after having checked those that it has. @throws StoreError as {@link migrate} */

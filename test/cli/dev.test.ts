@@ -11,7 +11,7 @@ import { temporaryDirectory } from "../support/temporary.js";
 interface Announcement {
   readonly databaseUrl: string;
   readonly natsUrl: string;
-  readonly gatewayUrl: null;
+  readonly gatewayUrl: string;
 }
 
 function dev(args: readonly string[] = [], options: ProgramOptions = {}): Program {
@@ -47,11 +47,13 @@ describe("hawser dev --json", () => {
     expect(urls).toEqual({
       databaseUrl: expect.stringMatching(/^postgresql:/),
       natsUrl: expect.stringMatching(/^nats:/),
-      gatewayUrl: null,
+      gatewayUrl: expect.stringMatching(/^postgres:\/\/hawser@127\.0\.0\.1:\d+\/postgres$/),
     });
     const migrations = await rowsOf(urls.databaseUrl, "SELECT id FROM hawser.migrations");
     expect(migrations.length).toBeGreaterThan(0);
     expect(await answers(urls.natsUrl)).toBe(true);
+    const [server] = await rowsOf(urls.databaseUrl, "SELECT port FROM nats_get_server_info()");
+    expect(server).toEqual({ port: Number(new URL(urls.natsUrl).port) });
     program.child.kill("SIGTERM");
     const { status, stdout, stderr } = await program.ended;
     expect(status).toBe(0);
@@ -174,7 +176,8 @@ describe("hawser dev", () => {
     const directory = join(temporaryDirectory(), "data");
     const program = dev(["--json", "--directory", directory]);
     const urls = await announced(program);
-    process.kill(postgresPid(directory), "SIGTERM");
+    // SIGTERM would wait for the sessions to end, and one is that of `hawser serve`.
+    process.kill(postgresPid(directory), "SIGINT");
     const { status, stderr } = await program.ended;
     expect(status).toBe(69);
     expect(stderr).toContain("Postgres ended by itself");

@@ -1,17 +1,11 @@
 import { once } from "node:events";
-import { writeFileSync } from "node:fs";
-import { type AddressInfo, connect as connectTcp, createServer, type Socket } from "node:net";
-import { join } from "node:path";
+import { type AddressInfo, connect as connectTcp, createServer } from "node:net";
 import { connect } from "@nats-io/transport-node";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";
-import { startProgram } from "../support/program.js";
-import { fakeServer, greeting, welcoming } from "./support/fake-server.js";
-import { next, optionsFor, secretsDirectory, testLink } from "./support/links.js";
-
-const { natsConnectTimeoutMs } = gatewayConstants;
+import { fakeServer, welcoming } from "./support/fake-server.js";
+import { next, optionsFor, testLink } from "./support/links.js";
 
 /** Settles as the promise does if it settles without waiting for anything, else says so. */
 function atOnce<T>(promise: Promise<T>): Promise<T | "not at once"> {
@@ -114,156 +108,6 @@ describe("a link whose server dies", () => {
   });
 });
 
-describe("configure", () => {
-  it("does nothing for the same options, and makes another connection for others", async () => {
-    await using server = await startNatsServer();
-    const { link } = testLink();
-    const connections: unknown[] = [];
-    link.on("connected", (connection) => connections.push(connection));
-    link.configure(optionsFor(server));
-    await link.ready();
-    const first = link.connection!;
-    const clientId = first.info!.client_id;
-
-    link.configure(optionsFor(server));
-    await link.ready();
-    expect(link.connection).toBe(first);
-    await first.flush();
-
-    link.configure(optionsFor(server, { domain: "hub" }));
-    expect(link.connection).toBeUndefined();
-    expect(link.options?.domain).toBe("hub");
-    await link.ready();
-    expect(link.connection).not.toBe(first);
-    expect(link.connection!.info!.client_id).not.toBe(clientId);
-    expect(connections).toEqual([first, link.connection]);
-    await first.closed();
-  });
-
-  it("closes for undefined, and is no loss", async () => {
-    await using server = await startNatsServer();
-    const { link } = testLink();
-    const losses: unknown[] = [];
-    link.on("lost", (error) => losses.push(error));
-    link.configure(optionsFor(server));
-    const connection = await link.connected();
-    link.configure(undefined);
-    expect(link.connection).toBeUndefined();
-    await expect(link.connected()).rejects.toMatchObject({ code: "nats_not_configured" });
-    await connection.closed();
-    expect(losses).toEqual([]);
-  });
-
-  it("sends on the old connection what was published on it", async () => {
-    await using server = await startNatsServer();
-    await using other = await startNatsServer();
-    const { link } = testLink();
-    link.configure(optionsFor(server));
-    const connection = await link.connected();
-    await using reader = await connect({ servers: server.url });
-    const subscription = reader.subscribe("news", { max: 1000 });
-    await reader.flush();
-    for (let number = 0; number < 1000; number++) connection.publish("news", `${number}`);
-    link.configure(optionsFor(other));
-    let received = 0;
-    for await (const _ of subscription) received += 1;
-    expect(received).toBe(1000);
-    await link.ready();
-    expect(link.connection!.info!.port).toBe(other.port);
-  });
-
-  it("ends the attempt with the options before, and rejects nobody for its sake", async () => {
-    const slow = await fakeServer(() => undefined);
-    await using server = await startNatsServer();
-    const { link } = testLink();
-    const failures: unknown[] = [];
-    link.on("failed", (error) => failures.push(error));
-    link.configure(optionsFor(slow));
-    const ready = link.ready();
-    await eventually("the first attempt is under way", () => slow.sockets.length === 1);
-    link.configure(optionsFor(server));
-    await ready;
-    const { connection } = link;
-    expect(connection!.info!.port).toBe(server.port);
-    await eventually("the first attempt is over", () => slow.sockets[0]!.closed);
-    slow.sockets[0]!.write(greeting());
-    await connection!.flush();
-    expect(link.connection).toBe(connection);
-    expect(failures).toEqual([]);
-  });
-
-  it("takes a quick row of options, the last of which counts, and keeps one connection", async () => {
-    const server = await fakeServer((socket) => welcoming(socket));
-    const { link } = testLink();
-    for (let number = 0; number < 50; number++) {
-      link.configure(optionsFor(server, { domain: `d${number}` }));
-      if (number % 8 === 0) link.configure(undefined);
-      if (number % 5 === 0) await new Promise((resolve) => setImmediate(resolve));
-      if (number % 11 === 0 && link.options !== undefined) await link.ready();
-    }
-    await link.ready();
-    expect(link.options?.domain).toBe("d49");
-    expect(server.sockets.length).toBeGreaterThan(5);
-    await eventually("one connection is left", () => server.sockets.filter(({ closed }) => !closed).length === 1);
-    await link.connection!.flush();
-  });
-});
-
-describe("credentials in files", () => {
-  it("are read anew when the server cuts off those that it no longer accepts", async () => {
-    await using server = await startNatsServer({ config: 'authorization { token: "old" }' });
-    const secrets = secretsDirectory({ token: "old\n" });
-    const { link } = testLink({ secretsDirectories: [secrets] });
-    link.configure(optionsFor(server, { token_path: join(secrets, "token") }));
-    await link.connected();
-    const lost = next(link, "lost");
-    const again = next(link, "connected");
-    writeFileSync(join(secrets, "token"), "new\n");
-    await server.reload('authorization { token: "new" }');
-    const [error] = await lost;
-    expect(error.code).toBe("nats_unauthorized");
-    expect(error.detail).toBe('The server refused the token of option token_path: "Authorization Violation".');
-    await again;
-  });
-
-  it("are read anew by reconnect, which goes on with the old connection where they are wrong", async () => {
-    await using server = await startNatsServer({ config: 'authorization { token: "right" }' });
-    const secrets = secretsDirectory({ token: "right" });
-    const { link } = testLink({ secretsDirectories: [secrets] });
-    link.configure(optionsFor(server, { token_path: join(secrets, "token") }));
-    const first = await link.connected();
-
-    writeFileSync(join(secrets, "token"), "wrong");
-    await expect(link.reconnect()).rejects.toMatchObject({ code: "nats_unauthorized" });
-    writeFileSync(join(secrets, "token"), "");
-    await expect(link.reconnect()).rejects.toMatchObject({ code: "secret_file" });
-    expect(link.connection).toBe(first);
-    await first.flush();
-
-    writeFileSync(join(secrets, "token"), "right");
-    const losses: unknown[] = [];
-    link.on("lost", (error) => losses.push(error));
-    await link.reconnect();
-    expect(link.connection).not.toBe(first);
-    await first.closed();
-    expect(losses).toEqual([]);
-  });
-
-  it("tell why there is no connection", async () => {
-    await using server = await startNatsServer();
-    const secrets = secretsDirectory();
-    const { link } = testLink({ secretsDirectories: [secrets], natsWaitMs: 0 });
-    link.configure(optionsFor(server, { token_path: join(secrets, "token") }));
-    await expect(link.ready()).rejects.toMatchObject({ code: "secret_file" });
-    await expect(link.connected()).rejects.toMatchObject({
-      code: "secret_file",
-      detail: "token_path: there is no such file in its directory.",
-    });
-    writeFileSync(join(secrets, "token"), "any");
-    await next(link, "connected");
-  });
-});
-
 describe("a server that announces its end", () => {
   it("is left for the next one without a gap", async () => {
     await using old = await startNatsServer();
@@ -322,74 +166,6 @@ describe("what the server does not permit", () => {
       expect.objectContaining({ operation: "subscription", subject: "secret", queue: "workers" }),
     ]);
     expect(link.connection!.isClosed()).toBe(false);
-  });
-});
-
-describe("stop", () => {
-  it("sends what was published, and closes", async () => {
-    await using server = await startNatsServer();
-    const { link } = testLink();
-    link.configure(optionsFor(server));
-    const connection = await link.connected();
-    await using reader = await connect({ servers: server.url });
-    const count = 30_000;
-    const subscription = reader.subscribe("news", { max: count });
-    await reader.flush();
-    // More than fits on the way to a server that does not read.
-    server.signal("SIGSTOP");
-    for (let number = 0; number < count; number++) connection.publish("news", new Uint8Array(1000));
-    const stopped = Promise.all([link.stop(), link.stop()]);
-    await new Promise((resolve) => setImmediate(resolve));
-    server.signal("SIGCONT");
-    await stopped;
-    expect(connection.isClosed()).toBe(true);
-    let received = 0;
-    for await (const _ of subscription) received += 1;
-    expect(received).toBe(count);
-  });
-
-  it.each([
-    { when: "that waits for the server's greeting", behave: () => undefined },
-    { when: "that waits for the answer to ours", behave: (socket: Socket) => socket.write(greeting()) },
-  ])("ends an attempt $when, and those who wait for it", async ({ behave }) => {
-    const silent = await fakeServer(behave);
-    const { link } = testLink({ natsWaitMs: 60_000 });
-    link.configure(optionsFor(silent));
-    const waiting = Promise.allSettled([link.ready(), link.connected(), link.reconnect()]);
-    await eventually("an attempt is under way", () => silent.sockets.length > 0);
-    const before = performance.now();
-    await link.stop();
-    expect(performance.now() - before).toBeLessThan(natsConnectTimeoutMs / 2);
-    for (const outcome of await waiting) {
-      expect(outcome).toMatchObject({ status: "rejected", reason: { code: "nats_unavailable" } });
-    }
-    await expect(link.connected()).rejects.toThrow("it is being closed");
-    link.configure(optionsFor(silent, { domain: "later" }));
-    expect(link.connection).toBeUndefined();
-    await eventually("the sockets are closed", () => silent.sockets.every((socket) => socket.closed));
-  });
-
-  it("waits for a server that hangs no longer than for one to connect to", async () => {
-    await using server = await startNatsServer();
-    const { link } = testLink();
-    link.configure(optionsFor(server));
-    const connection = await link.connected();
-    server.signal("SIGSTOP");
-    const before = performance.now();
-    await link.stop();
-    expect(performance.now() - before).toBeLessThan(2 * natsConnectTimeoutMs);
-    expect(connection.isClosed()).toBe(true);
-  });
-
-  it("leaves nothing that keeps the process alive, in whatever state it comes", async () => {
-    await using server = await startNatsServer();
-    const silent = await fakeServer(() => undefined);
-    const dead = await fakeServer((socket) => socket.destroy());
-    const program = startProgram(
-      "test/nats/programs/stop-link.ts",
-      [server, silent, dead].map(({ port }) => `${port}`),
-    );
-    expect(await program.ended).toMatchObject({ status: 0, stdout: "stopped 4\n", stderr: "" });
   });
 });
 

@@ -1,0 +1,158 @@
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { connect } from "@nats-io/transport-node";
+import { describe, expect, it } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { startNatsServer } from "../support/nats-server.js";
+import { fakeServer, greeting, welcoming } from "./support/fake-server.js";
+import { next, optionsFor, secretsDirectory, testLink } from "./support/links.js";
+
+describe("configure", () => {
+  it("does nothing for the same options, and makes another connection for others", async () => {
+    await using server = await startNatsServer();
+    const { link } = testLink();
+    const connections: unknown[] = [];
+    link.on("connected", (connection) => connections.push(connection));
+    link.configure(optionsFor(server));
+    await link.ready();
+    const first = link.connection!;
+    const clientId = first.info!.client_id;
+
+    link.configure(optionsFor(server));
+    await link.ready();
+    expect(link.connection).toBe(first);
+    await first.flush();
+
+    link.configure(optionsFor(server, { domain: "hub" }));
+    expect(link.connection).toBeUndefined();
+    expect(link.options?.domain).toBe("hub");
+    await link.ready();
+    expect(link.connection).not.toBe(first);
+    expect(link.connection!.info!.client_id).not.toBe(clientId);
+    expect(connections).toEqual([first, link.connection]);
+    await first.closed();
+  });
+
+  it("closes for undefined, and is no loss", async () => {
+    await using server = await startNatsServer();
+    const { link } = testLink();
+    const losses: unknown[] = [];
+    link.on("lost", (error) => losses.push(error));
+    link.configure(optionsFor(server));
+    const connection = await link.connected();
+    link.configure(undefined);
+    expect(link.connection).toBeUndefined();
+    await expect(link.connected()).rejects.toMatchObject({ code: "nats_not_configured" });
+    await connection.closed();
+    expect(losses).toEqual([]);
+  });
+
+  it("sends on the old connection what was published on it", async () => {
+    await using server = await startNatsServer();
+    await using other = await startNatsServer();
+    const { link } = testLink();
+    link.configure(optionsFor(server));
+    const connection = await link.connected();
+    await using reader = await connect({ servers: server.url });
+    const subscription = reader.subscribe("news", { max: 1000 });
+    await reader.flush();
+    for (let number = 0; number < 1000; number++) connection.publish("news", `${number}`);
+    link.configure(optionsFor(other));
+    let received = 0;
+    for await (const _ of subscription) received += 1;
+    expect(received).toBe(1000);
+    await link.ready();
+    expect(link.connection!.info!.port).toBe(other.port);
+  });
+
+  it("ends the attempt with the options before, and rejects nobody for its sake", async () => {
+    const slow = await fakeServer(() => undefined);
+    await using server = await startNatsServer();
+    const { link } = testLink();
+    const failures: unknown[] = [];
+    link.on("failed", (error) => failures.push(error));
+    link.configure(optionsFor(slow));
+    const ready = link.ready();
+    await eventually("the first attempt is under way", () => slow.sockets.length === 1);
+    link.configure(optionsFor(server));
+    await ready;
+    const { connection } = link;
+    expect(connection!.info!.port).toBe(server.port);
+    await eventually("the first attempt is over", () => slow.sockets[0]!.closed);
+    slow.sockets[0]!.write(greeting());
+    await connection!.flush();
+    expect(link.connection).toBe(connection);
+    expect(failures).toEqual([]);
+  });
+
+  it("takes a quick row of options, the last of which counts, and keeps one connection", async () => {
+    const server = await fakeServer((socket) => welcoming(socket));
+    const { link } = testLink();
+    for (let number = 0; number < 50; number++) {
+      link.configure(optionsFor(server, { domain: `d${number}` }));
+      if (number % 8 === 0) link.configure(undefined);
+      if (number % 5 === 0) await new Promise((resolve) => setImmediate(resolve));
+      if (number % 11 === 0 && link.options !== undefined) await link.ready();
+    }
+    await link.ready();
+    expect(link.options?.domain).toBe("d49");
+    expect(server.sockets.length).toBeGreaterThan(5);
+    await eventually("one connection is left", () => server.sockets.filter(({ closed }) => !closed).length === 1);
+    await link.connection!.flush();
+  });
+});
+
+describe("credentials in files", () => {
+  it("are read anew when the server cuts off those that it no longer accepts", async () => {
+    await using server = await startNatsServer({ config: 'authorization { token: "old" }' });
+    const secrets = secretsDirectory({ token: "old\n" });
+    const { link } = testLink({ secretsDirectories: [secrets] });
+    link.configure(optionsFor(server, { token_path: join(secrets, "token") }));
+    await link.connected();
+    const lost = next(link, "lost");
+    const again = next(link, "connected");
+    writeFileSync(join(secrets, "token"), "new\n");
+    await server.reload('authorization { token: "new" }');
+    const [error] = await lost;
+    expect(error.code).toBe("nats_unauthorized");
+    expect(error.detail).toBe('The server refused the token of option token_path: "Authorization Violation".');
+    await again;
+  });
+
+  it("are read anew by reconnect, which goes on with the old connection where they are wrong", async () => {
+    await using server = await startNatsServer({ config: 'authorization { token: "right" }' });
+    const secrets = secretsDirectory({ token: "right" });
+    const { link } = testLink({ secretsDirectories: [secrets] });
+    link.configure(optionsFor(server, { token_path: join(secrets, "token") }));
+    const first = await link.connected();
+
+    writeFileSync(join(secrets, "token"), "wrong");
+    await expect(link.reconnect()).rejects.toMatchObject({ code: "nats_unauthorized" });
+    writeFileSync(join(secrets, "token"), "");
+    await expect(link.reconnect()).rejects.toMatchObject({ code: "secret_file" });
+    expect(link.connection).toBe(first);
+    await first.flush();
+
+    writeFileSync(join(secrets, "token"), "right");
+    const losses: unknown[] = [];
+    link.on("lost", (error) => losses.push(error));
+    await link.reconnect();
+    expect(link.connection).not.toBe(first);
+    await first.closed();
+    expect(losses).toEqual([]);
+  });
+
+  it("tell why there is no connection", async () => {
+    await using server = await startNatsServer();
+    const secrets = secretsDirectory();
+    const { link } = testLink({ secretsDirectories: [secrets], natsWaitMs: 0 });
+    link.configure(optionsFor(server, { token_path: join(secrets, "token") }));
+    await expect(link.ready()).rejects.toMatchObject({ code: "secret_file" });
+    await expect(link.connected()).rejects.toMatchObject({
+      code: "secret_file",
+      detail: "token_path: there is no such file in its directory.",
+    });
+    writeFileSync(join(secrets, "token"), "any");
+    await next(link, "connected");
+  });
+});

@@ -1,0 +1,172 @@
+/**
+ * A nats-server of a test's own, for what the shared one of the run cannot be: one that demands credentials or TLS, that
+ * dies and comes back, or that is told to drain.
+ */
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { findNatsServer } from "../../src/dev/nats/binary.js";
+import { natsAnswers } from "../../src/dev/nats/server.js";
+import { ServerProcess } from "../../src/dev/server-process.js";
+import { eventually } from "./eventually.js";
+
+/** What to start. */
+export interface NatsServerOptions {
+  /**
+   * The text of its configuration file, in which `$DIR` stands for the directory that `files` are in. Address, port and
+   * JetStream's directory are set beside it.
+   */
+  readonly config?: string;
+  /** Files that the configuration names, such as certificates: name → content. */
+  readonly files?: Readonly<Record<string, string>>;
+  /** Default: false. */
+  readonly jetStream?: boolean;
+}
+
+/** A nats-server on a port of 127.0.0.1. */
+export interface TestNatsServer extends AsyncDisposable {
+  /** `nats://127.0.0.1:<port>`, without credentials. */
+  readonly url: string;
+  readonly host: string;
+  readonly port: number;
+  /** Ends it in order. Its port and what JetStream stored stay for `restart`. */
+  stop(): Promise<void>;
+  /** Ends it by SIGKILL. */
+  kill(): Promise<void>;
+  /** Starts it again on the same port, with the same store, ending it in order before if it runs. */
+  restart(): Promise<void>;
+  /** Gives it another configuration file (see `config`), which it reads without ending. Resolves when it has. */
+  reload(config: string): Promise<void>;
+  /** Sends its process a signal: SIGUSR2 begins its lame duck mode, SIGSTOP makes it hang. */
+  signal(signal: NodeJS.Signals): void;
+  /** What it has written to its log. */
+  log(): string;
+}
+
+/**
+ * Starts a nats-server and resolves when it answers.
+ *
+ *     await using server = await startNatsServer({ config: 'authorization { token: "right" }' });
+ */
+export async function startNatsServer(options: NatsServerOptions = {}): Promise<TestNatsServer> {
+  const directory = mkdtempSync(join(tmpdir(), "hawser-nats-"));
+  try {
+    for (const [name, content] of Object.entries(options.files ?? {})) writeFileSync(join(directory, name), content);
+    const server = new Server(directory, options.jetStream ?? false, (await findNatsServer()).program);
+    server.configure(options.config ?? "");
+    await server.start();
+    return server;
+  } catch (error) {
+    rmSync(directory, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+class Server implements TestNatsServer {
+  readonly host = "127.0.0.1";
+  port = -1;
+  private process: ServerProcess | undefined;
+
+  constructor(
+    private readonly directory: string,
+    private readonly jetStream: boolean,
+    private readonly program: string,
+  ) {}
+
+  get url(): string {
+    return `nats://${this.host}:${this.port}`;
+  }
+
+  configure(config: string): void {
+    writeFileSync(this.path("nats.conf"), config.replaceAll("$DIR", this.directory));
+  }
+
+  async start(): Promise<void> {
+    const ports = this.path("ports");
+    rmSync(ports, { recursive: true, force: true });
+    mkdirSync(ports);
+    const process = await ServerProcess.start({
+      name: "nats-server",
+      program: this.program,
+      args: [
+        ...["-c", this.path("nats.conf"), "-a", this.host, "-p", `${this.port}`, "--ports_file_dir", ports],
+        ...(this.jetStream ? ["-m", "-1", "-js", "-sd", this.path("store")] : []),
+      ],
+      env: { PATH: "/usr/bin:/bin", TZ: "UTC" },
+      logFile: this.path("nats.log"),
+    });
+    this.process = process;
+    try {
+      await eventually("nats-server answers", async () => {
+        if (process.end !== undefined) throw process.endedEarly();
+        return this.isReady(ports);
+      });
+    } catch (error) {
+      await process.stop({ immediately: true });
+      throw error;
+    }
+  }
+
+  async stop(): Promise<void> {
+    await this.process?.stop({ immediately: false });
+    this.process = undefined;
+  }
+
+  async kill(): Promise<void> {
+    const { process } = this;
+    this.process = undefined;
+    if (process === undefined || process.end !== undefined) return;
+    globalThis.process.kill(process.pid, "SIGKILL");
+    await process.ended;
+  }
+
+  async restart(): Promise<void> {
+    await this.stop();
+    await this.start();
+  }
+
+  async reload(config: string): Promise<void> {
+    const reloads = (): number => this.log().split("Reloaded server configuration").length;
+    const before = reloads();
+    this.configure(config);
+    this.signal("SIGHUP");
+    await eventually("nats-server has read its new configuration", () => reloads() > before);
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    if (this.process === undefined) throw new Error("this nats-server does not run");
+    process.kill(this.process.pid, signal);
+  }
+
+  log(): string {
+    return readFileSync(this.path("nats.log"), "utf8");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // One that hangs by SIGSTOP hears of no other signal.
+    await this.kill();
+    rmSync(this.directory, { recursive: true, force: true, maxRetries: 5 });
+  }
+
+  private async isReady(portsDirectory: string): Promise<boolean> {
+    const ports = portsIn(portsDirectory);
+    if (ports === undefined) return false;
+    this.port = Number(new URL(ports.nats[0]!).port);
+    if (!(await natsAnswers(this.url))) return false;
+    return !this.jetStream || (await fetch(`${ports.monitoring[0]}/healthz?js-enabled-only=true`)).ok;
+  }
+
+  private path(name: string): string {
+    return join(this.directory, name);
+  }
+}
+
+/** Where it listens, once its ports file is there whole. */
+function portsIn(directory: string): { readonly nats: string[]; readonly monitoring: string[] } | undefined {
+  try {
+    const [file] = readdirSync(directory);
+    return file === undefined ? undefined : JSON.parse(readFileSync(join(directory, file), "utf8"));
+  } catch {
+    return undefined;
+  }
+}
