@@ -1,13 +1,15 @@
 /**
- * `npm run demo`: what Hawser does, in real processes and with a real Postgres, in a few seconds.
+ * `npm run demo`: what Hawser does, in real processes, with a real Postgres and a real nats-server, in a few seconds.
  *
  * The programs that it starts are in `demo/`; each is an example of the public API. HAWSER_DATABASE_URL names a Postgres
- * to use instead of the embedded one; the demo then makes a database of its own there and drops it in the end.
+ * to use instead of the embedded one; the demo then makes a database of its own there and drops it in the end. So does
+ * HAWSER_NATS_URL for the nats-server; the demo leaves a bucket `stock` there.
  */
 import { constants } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import pc from "picocolors";
 import { startDevStack } from "../src/dev/index.js";
+import { install } from "../src/store/index.js";
 import { countStored, createDatabase, type DemoDatabase } from "./demo/database.js";
 import { type Program, Programs } from "./demo/programs.js";
 
@@ -19,13 +21,15 @@ const COMMIT_LIMIT_MS = 5_000;
 async function demo(signal: AbortSignal): Promise<void> {
   console.log(pc.bold("Hawser: two processes talk directly; Postgres is their phone book, offline queue and ledger."));
 
-  step("1. A Postgres starts");
-  await using stack = await startDevStack({ nats: false, signal });
+  step("1. A Postgres and a nats-server start");
+  await using stack = await startDevStack({ signal });
   await using database = await createDatabase(stack.databaseUrl);
-  const [{ version = "", origin }] = stack.servers as [(typeof stack.servers)[0]];
-  say(`Postgres ${version} from ${origin} answers at ${new URL(database.url).host}`);
+  for (const { name, version = "", origin, url } of stack.servers) {
+    say(`${name} ${version} from ${origin} answers at ${new URL(url).host}`);
+  }
   await using programs = new Programs({
     databaseUrl: database.url,
+    natsUrl: stack.natsUrl!,
     signal,
     onLine: (program, pid, line) => console.log(`   ${pc.cyan(`${program.padEnd(7)} ${pid}`)} │ ${line}`),
   });
@@ -52,6 +56,20 @@ async function demo(signal: AbortSignal): Promise<void> {
   await expectStored(database, 0);
   await endsWell("billing", again, again.stop());
 
+  step("5. SQL publishes to NATS, without an extension in Postgres");
+  await install({ databaseUrl: database.url });
+  const serve = start("serve");
+  await serve.printed("answers");
+  const { hostname, port } = new URL(stack.natsUrl!);
+  await run(database, `SELECT hawser.set_nats_server('{"host": "${hostname}", "port": "${port}"}')`);
+  const subscriber = start("subscriber");
+  await subscriber.printed("subscribes");
+  await run(database, "SELECT nats_put_text('stock', 'rope', '200 m')");
+  await run(database, `SELECT nats_publish_text('orders.new', '20 m of rope', NULL, '{"trace": "17"}')`);
+  await endsWell("subscriber", subscriber);
+  await run(database, "SELECT nats_get_text('stock', 'rope')");
+  await endsWell("serve", serve, serve.stop());
+
   step("Everything is stopped again");
 }
 
@@ -72,6 +90,11 @@ async function expectStored(database: DemoDatabase, expected: number): Promise<v
   }
   say(`${countStored};  →  count(*) = ${stored}`);
   if (stored !== expected) throw new Error(`expected count(*) = ${expected}, and it is ${stored}`);
+}
+
+/** Runs a statement, and prints it with its value. */
+async function run(database: DemoDatabase, sql: string): Promise<void> {
+  say(`${sql};  →  ${(await database.value(sql)) || "(void)"}`);
 }
 
 function step(title: string): void {

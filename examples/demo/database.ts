@@ -10,6 +10,8 @@ export interface DemoDatabase extends AsyncDisposable {
   readonly name: string;
   /** The messages that are stored for listeners. */
   storedMessages(): Promise<number>;
+  /** Runs a statement. @returns the first column of its first row, as text */
+  value(statement: string): Promise<string>;
 }
 
 /** The statement behind {@link DemoDatabase.storedMessages}. */
@@ -25,6 +27,7 @@ export async function createDatabase(serverUrl: string): Promise<DemoDatabase> {
     url: url.href,
     name,
     storedMessages: async () => Number((await query(url.href, countStored))[0]!["count"]),
+    value: async (statement) => String(Object.values((await query(url.href, statement))[0] ?? {})[0] ?? ""),
     [Symbol.asyncDispose]: async () => {
       await query(serverUrl, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
     },

@@ -27,6 +27,7 @@ export class Programs implements AsyncDisposable {
   constructor(
     private readonly options: {
       readonly databaseUrl: string;
+      readonly natsUrl: string;
       readonly signal: AbortSignal;
       /** Told each line that a program prints. */
       readonly onLine: (program: string, pid: number, line: string) => void;
@@ -37,10 +38,10 @@ export class Programs implements AsyncDisposable {
 
   /** Starts `<name>.ts` of this folder. */
   start(name: string): Program {
-    const { databaseUrl, signal, onLine } = this.options;
+    const { databaseUrl, natsUrl, signal, onLine } = this.options;
     signal.throwIfAborted();
     const child = fork(fileURLToPath(new URL(`${name}.ts`, import.meta.url)), {
-      env: { ...process.env, HAWSER_DATABASE_URL: databaseUrl },
+      env: { ...process.env, HAWSER_DATABASE_URL: databaseUrl, NATS_URL: natsUrl },
       // Lines are told one by one; what goes wrong goes to standard error as it is.
       stdio: ["ignore", "pipe", "inherit", "ipc"],
     });

@@ -2,9 +2,11 @@ import { describe, expect, inject, it } from "vitest";
 import { rowsOf } from "../support/on-server.js";
 import { startProgram } from "../support/program.js";
 
-/** The demo on the server of this run: it makes a database of its own there. */
+/** The demo on the servers of this run: it makes a database of its own there. */
 function startDemo() {
-  return startProgram("examples/demo.ts", [], { env: { HAWSER_DATABASE_URL: inject("databaseUrl"), NO_COLOR: "1" } });
+  return startProgram("examples/demo.ts", [], {
+    env: { HAWSER_DATABASE_URL: inject("databaseUrl"), HAWSER_NATS_URL: inject("natsUrl"), NO_COLOR: "1" },
+  });
 }
 
 function isAlive(pid: number): boolean {
@@ -37,7 +39,10 @@ describe.sequential("npm run demo", () => {
     const counts = [...stdout.matchAll(/count\(\*\) = (\d+)/g)].map(([, count]) => count);
     expect(counts).toEqual(["1", "0"]);
     expect(stdout.lastIndexOf('got "payment of')).toBeGreaterThan(stdout.indexOf("count(*) = 1"));
-    expect(new Set(pidsIn(stdout)).size).toBe(4);
+    expect(shown).toContain('got "N m of rope" on orders.new, trace N');
+    expect(shown).toContain("reads bucket stock, key rope: N m");
+    expect(stdout).toContain("SELECT nats_get_text('stock', 'rope');  →  200 m");
+    expect(new Set(pidsIn(stdout)).size).toBe(6);
     expect(await demoDatabases()).toEqual([]);
   });
 

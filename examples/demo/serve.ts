@@ -1,0 +1,20 @@
+/**
+ * What `hawser serve` runs: it answers the SQL functions of the database, until it is told to stop.
+ */
+import { Serve } from "../../src/gateway/index.js";
+
+const serve = await Serve.start({
+  databaseUrl: process.env["HAWSER_DATABASE_URL"],
+  gatewayListen: "127.0.0.1:0",
+});
+
+async function stop(): Promise<void> {
+  await serve.stop();
+  console.log("stopped in good order");
+  process.exit();
+}
+
+process.once("SIGINT", stop);
+process.once("SIGTERM", stop);
+
+console.log("answers the SQL functions");
