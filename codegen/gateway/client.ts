@@ -1,25 +1,38 @@
 import { typescriptHead } from "../head.js";
-import type { GatewayFamily, GatewayGroup, GatewayVariant, PayloadType } from "../model/gateway-functions.js";
-import type { GatewayValue } from "../model/gateway-values.js";
-import { camelCase, pascalCase } from "../model/names.js";
+import type { GatewayFamily, GatewayGroup, GatewayVariant } from "../model/gateway-functions.js";
+import { camelCase } from "../model/names.js";
 import type { SpecFile } from "../model/spec.js";
 import { docstring, stringLiteral } from "../typescript.js";
+import { argumentsInterface, argumentsType, rowInterface, rowReader } from "./client-types.js";
+import { argumentExpression, resultOf } from "./client-values.js";
 import { sqlParameters, sqlTypeOf } from "./sql-argument.js";
+
+/** Longer lines are broken. */
+const lineWidth = 120;
 
 /** `client.ts`: the SQL functions as methods of an object, for programs that have a connection to Postgres and none to NATS. */
 export function clientModule(sources: readonly SpecFile[], groups: readonly GatewayGroup[]): string {
   const families = groups.flatMap((group) => group.families.filter(({ internal }) => !internal));
-  const rows = families.filter(({ returns }) => returns === "row" || returns === "rows");
+  const withRows = families.filter(({ returns }) => returns === "row" || returns === "rows");
   const methods = families.flatMap((family) => family.variants.map((variant) => clientMethod(family, variant)));
+  const classDoc = [
+    `${groups[0]!.comment} The SQL functions as methods: each is one SELECT, in whatever transaction the client is in.`,
+    "",
+    "What is `undefined` is NULL in SQL, and so is a JSON value that `JSON.stringify` makes nothing of; a function that needs",
+    "a value refuses it with SQLSTATE 22004. `null` as a JSON value is the JSON null.",
+    "",
+    "@param client where the functions are called",
+    "@param options.schema the schema that they were installed in. Default `public`",
+    "@throws the error of Postgres, with the SQLSTATE, DETAIL and HINT of the function",
+  ].join("\n");
   return [
     typescriptHead("codegen/gateway", sources),
     prelude,
-    ...rows.map(rowInterface),
+    ...families.map(argumentsInterface).filter((text) => text !== ""),
+    ...withRows.map(rowInterface),
+    ...withRows.map(rowReader),
     `${docstring("The functions as methods.")}export type NatsFunctions = ReturnType<typeof natsFunctions>;\n`,
-    docstring(
-      `${groups[0]!.comment} The SQL functions as methods: each is one SELECT, in whatever transaction the client is in.\n\n@param client where the functions are called\n@param options.schema the schema that they were installed in\n@throws the error of Postgres, with the SQLSTATE, DETAIL and HINT of the function`,
-    ) +
-      `export function natsFunctions(client: QueryClient, options: { readonly schema?: string } = {}) {
+    `${docstring(classDoc)}export function natsFunctions(client: QueryClient, options: { readonly schema?: string | undefined } = {}) {
   const schema = \`"\${(options.schema ?? "public").replaceAll('"', '""')}"\`;
   const select = async (columns: string, call: string, values: unknown[]) =>
     (await client.query({ text: \`SELECT \${columns} FROM \${schema}.\${call}\`, values })).rows;
@@ -39,118 +52,44 @@ export interface QueryClient {
 function toBuffer(bytes: Uint8Array): Buffer {
   return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
-`;
 
-/** What a caller passes and gets for a payload: JSON is a value, which is written and parsed here. */
-const payloadType: Record<PayloadType, string> = {
-  text: "string",
-  json: "unknown",
-  jsonb: "unknown",
-  binary: "Uint8Array",
-};
-
-const typeOfKind = {
-  string: "string",
-  bytes: "Uint8Array",
-  boolean: "boolean",
-  number: "number",
-  bigint: "bigint",
-  object: "{ readonly [name: string]: unknown }",
-  list: "unknown[]",
-} as const;
-
-function typeOf(value: GatewayValue, variant: GatewayVariant): string {
-  const one =
-    value.payload && variant.payloadType !== undefined ? payloadType[variant.payloadType] : typeOfKind[value.kind];
-  return value.repeated ? `readonly ${one}[]` : one;
+/** NULL for what JSON has no form for. */
+function toJson(value: unknown): string | null {
+  return JSON.stringify(value) ?? null;
 }
+`;
 
 function clientMethod(family: GatewayFamily, variant: GatewayVariant): string {
   const sqlName = variant.names[0]!;
   const parameters = sqlParameters(family);
-  const needed = parameters.some(({ optional }) => !optional);
-  const properties = parameters.map(
-    (value) =>
-      `${value.property}${value.optional ? "?" : ""}: ${typeOf(value, variant)}${value.optional ? " | null | undefined" : ""}`,
-  );
-  const args =
-    parameters.length === 0
-      ? ""
-      : `args: { ${properties.map((one) => `readonly ${one}`).join("; ")} }${needed ? "" : " = {}"}`;
+  const args = parameters.length === 0 ? "" : `args: ${argumentsType(family, variant)}`;
+  const byDefault = parameters.every(({ optional }) => optional) && parameters.length > 0 ? " = {}" : "";
   const placeholders = parameters.map((value, position) => `$${position + 1}::${sqlTypeOf(value, variant)}`);
-  const values = parameters.map((value) => argument(value, variant));
-  const call = `${sqlName}(${placeholders.join(", ")})`;
+  const values = parameters.map((value) => argumentExpression(value, variant));
   const { columns, type, result } = resultOf(family, variant);
+  const strings = [columns, `${sqlName}(${placeholders.join(", ")})`].map(stringLiteral);
   return [
-    `${docstring(`${family.comment}\n\nSQL: \`${sqlName}\`.`, "    ")}    async ${camelCase(sqlName.replace(/^(litmus_pgn|n)ats_/, ""))}(${args}): Promise<${type}> {`,
-    `      ${result === undefined ? "" : "const rows = "}await select(${stringLiteral(columns)}, ${stringLiteral(call)}, [${values.join(", ")}]);`,
+    `${docstring(`${family.comment}\n\nSQL: \`${sqlName}\`.`, "    ")}    async ${methodName(sqlName)}(${args}${byDefault}): Promise<${type}> {`,
+    selectStatement(result === undefined ? "" : "const rows = ", strings, values),
     ...(result === undefined ? [] : [`      return ${result};`]),
     "    },",
     "",
   ].join("\n");
 }
 
-function argument(value: GatewayValue, variant: GatewayVariant): string {
-  const given = `args.${value.property}`;
-  const isJson = value.payload ? ["json", "jsonb"].includes(variant.payloadType ?? "") : value.sqlType === "jsonb";
-  const isBytes = value.payload ? (variant.payloadType ?? "binary") === "binary" : value.kind === "bytes";
-  const convert = (one: string) => (isJson ? `JSON.stringify(${one})` : isBytes ? `toBuffer(${one})` : one);
-  if (value.repeated) {
-    return convert("") === "" ? given : `${given}.map((one) => ${convert("one")})`;
-  }
-  if (!value.optional) {
-    return convert(given);
-  }
-  return convert("") === "" ? `${given} ?? null` : `${given} == null ? null : ${convert(given)}`;
+function methodName(sqlName: string): string {
+  return camelCase(sqlName.replace(/^(litmus_pgn|n)ats_/, ""));
 }
 
-/** What is selected, the type of what the method resolves with, and its expression; undefined for nothing. */
-function resultOf(family: GatewayFamily, variant: GatewayVariant): { columns: string; type: string; result?: string } {
-  if (family.returns === "nothing") {
-    return { columns: "1", type: "void" };
+function selectStatement(assignment: string, strings: readonly string[], values: readonly string[]): string {
+  const line = `      ${assignment}await select(${strings.join(", ")}, [${values.join(", ")}]);`;
+  if (line.length <= lineWidth) {
+    return line;
   }
-  if (family.returns === "value") {
-    const value = family.results[0]!;
-    const type = `${typeOf(value, variant)}${value.optional && typeOf(value, variant) !== "unknown" ? " | null" : ""}`;
-    const isJson = value.payload && ["json", "jsonb"].includes(variant.payloadType ?? "");
-    const sqlName = variant.names[0]!;
-    if (isJson) {
-      return {
-        columns: `${sqlName}::text AS value`,
-        type,
-        result: "rows[0].value === null ? null : JSON.parse(rows[0].value)",
-      };
-    }
-    if (value.kind === "bigint") {
-      return { columns: `${sqlName}::text AS value`, type, result: "BigInt(rows[0].value)" };
-    }
-    return { columns: `${sqlName} AS value`, type, result: "rows[0].value" };
-  }
-  const columns = family.results.map((value) => (value.kind === "bigint" ? `${value.name}::text` : value.name));
-  const cells = family.results.map((value) => `${value.property}: ${cell(value)}`);
-  const row = `({ ${cells.join(", ")} })`;
-  const type = rowName(family);
-  return family.returns === "rows"
-    ? { columns: columns.join(", "), type: `${type}[]`, result: `rows.map((row) => ${row})` }
-    : { columns: columns.join(", "), type, result: `rows.map((row) => ${row})[0]!` };
-}
-
-function cell(value: GatewayValue): string {
-  if (value.kind !== "bigint") {
-    return `row.${value.name}`;
-  }
-  const text = `row.${value.name}`;
-  return value.optional ? `${text} === null ? null : BigInt(${text})` : `BigInt(${text})`;
-}
-
-function rowInterface(family: GatewayFamily): string {
-  const properties = family.results.map(
-    (value) =>
-      `${docstring(value.comment, "  ")}  ${value.property}: ${typeOf(value, family.variants[0]!)}${value.optional ? " | null" : ""};\n`,
-  );
-  return `${docstring(`A row of ${family.variants[0]!.names[0]}.`)}export interface ${rowName(family)} {\n${properties.join("")}}\n`;
-}
-
-function rowName(family: GatewayFamily): string {
-  return `${pascalCase(family.method.name.replace(/^Get/, ""))}Row`;
+  const list = `[${values.join(", ")}]`;
+  const last =
+    list.length + 9 <= lineWidth
+      ? `        ${list},`
+      : `        [\n${values.map((one) => `          ${one},\n`).join("")}        ],`;
+  return [`      ${assignment}await select(`, ...strings.map((one) => `        ${one},`), last, "      );"].join("\n");
 }

@@ -1,12 +1,30 @@
 import { typescriptHead } from "../head.js";
-import type { GatewayFamily, GatewayGroup } from "../model/gateway-functions.js";
+import { type GatewayFamily, type GatewayGroup, payloadTypes } from "../model/gateway-functions.js";
 import type { GatewayValue } from "../model/gateway-values.js";
 import { lowerFirst, pascalCase } from "../model/names.js";
 import type { SpecFile } from "../model/spec.js";
 import { docstring, stringLiteral } from "../typescript.js";
 import { printCheck } from "../validators/check-function.js";
 import { importLine } from "../validators/imports.js";
-import { handlerResult, requestInterface, responseInterface } from "./typescript-types.js";
+import { handlerResult, nameWithStar, requestType, responseInterface } from "./typescript-types.js";
+import { rowWriter, writeLine } from "./write-line.js";
+
+/** What argument.ts exports. */
+const argumentNames = [
+  "bytesText",
+  "decodeText",
+  "type JsonObject",
+  "needed",
+  "obey",
+  "type PayloadList",
+  "readArgument",
+  "readBytes",
+  "readInteger",
+  "readObject",
+  "readPayloads",
+  "readPayloadType",
+  "readString",
+];
 
 /**
  * `methods.ts`: the requests and answers, the interface of the handlers, and for each method how its argument is read,
@@ -18,20 +36,20 @@ export function methodsModule(sources: readonly SpecFile[], groups: readonly Gat
     family.parameters.filter(hasRules).map((value) => printCheck(checkedValue(value))),
   );
   const body = [
-    `${docstring("The types that a payload can have in SQL, by their part of a function's name.")}export type PayloadType = "text" | "json" | "jsonb" | "binary";\n`,
+    `${docstring("The types that a payload can have in SQL, by their part of a function's name.")}export type PayloadType = ${Object.keys(payloadTypes).map(stringLiteral).join(" | ")};\n`,
     ...answered.map((family) =>
-      [requestInterface(family), responseInterface(family)].filter((text) => text !== "").join("\n"),
+      [requestType(family), responseInterface(family)].filter((text) => text !== "").join("\n"),
     ),
     handlerInterface(groups, answered),
     methodType,
     ...checks,
     ...answered.map(readFunction),
+    ...answered.filter(({ returns }) => returns === "row" || returns === "rows").map(rowWriter),
     methodTable(answered),
   ];
   return [
     typescriptHead("codegen/gateway", sources),
-    importLine(body, "../rules/violation.js"),
-    'import { bytesText, decodeText, type JsonObject, needed, obey, type PayloadList, readArgument, readBytes, readInteger, readObject, readPayloads, readString } from "./argument.js";\n',
+    importLine(body, "../rules/violation.js") + importLine(body, "./argument.js", argumentNames),
     ...body,
   ].join("\n");
 }
@@ -90,19 +108,22 @@ function checkName(value: GatewayValue): string {
 function readFunction(family: GatewayFamily): string {
   const names = family.parameters.filter(({ repeated }) => !repeated).map(({ property }) => stringLiteral(property));
   const namesConstant = `${lowerFirst(family.method.name)}Names`;
-  const lines = family.parameters.map((value) => {
+  const lines = family.parameters.flatMap((value) => {
     const read = readExpression(value);
-    return `  const ${value.property} = ${value.optional || value.repeated ? read : `needed(${stringLiteral(value.name)}, ${read})`};\n`;
-  });
-  const checks = family.parameters.filter(hasRules).map((value) => {
     const call = `obey(${stringLiteral(value.name)}, ${checkName(value)}(${value.property}));`;
-    return value.optional ? `  if (${value.property} !== undefined) ${call}\n` : `  ${call}\n`;
+    return [
+      `  const ${value.property} = ${value.optional || value.repeated ? read : `needed(${stringLiteral(value.name)}, ${read})`};`,
+      ...(hasRules(value) ? [value.optional ? `  if (${value.property} !== undefined) ${call}` : `  ${call}`] : []),
+    ];
   });
+  const properties = family.parameters.map(({ property }) => property);
+  const list = family.batch === undefined ? "" : ", list: PayloadList | undefined";
   return [
     `const ${namesConstant}: ReadonlySet<string> = new Set([${names.join(", ")}]);\n`,
-    `function read${family.method.name}(json: unknown${family.batch === undefined ? "" : ", list: PayloadList | undefined"}): ${family.method.input.name} {`,
-    `  ${family.parameters.some(({ repeated }) => !repeated) ? "const argument = " : ""}readArgument(json, ${namesConstant});`,
-    `${lines.join("")}${checks.join("")}  return { ${family.parameters.map(({ property }) => property).join(", ")} };`,
+    `function read${family.method.name}(json: unknown${list}): ${family.method.input.name} {`,
+    `  ${names.length > 0 ? "const argument = " : ""}readArgument(json, ${namesConstant});`,
+    ...lines,
+    `  return {${properties.length === 0 ? "" : ` ${properties.join(", ")} `}};`,
     "}",
     "",
   ].join("\n");
@@ -122,9 +143,7 @@ function readExpression(value: GatewayValue): string {
     case "object":
       return `readObject(${name}, ${given})`;
     default:
-      return value.payloadType
-        ? `readString(${name}, ${given}) as PayloadType | undefined`
-        : `readString(${name}, ${given})`;
+      return `${value.payloadType ? "readPayloadType" : "readString"}(${name}, ${given})`;
   }
 }
 
@@ -134,7 +153,7 @@ function methodTable(families: readonly GatewayFamily[]): string {
     const timeout = family.parameters.find((value) => value.timeout);
     return [
       `  ${family.method.name}: {`,
-      `    sqlName: ${stringLiteral(sqlName(family))},`,
+      `    sqlName: ${stringLiteral(nameWithStar(family))},`,
       `    changes: ${family.changes},`,
       `    takesList: ${family.batch !== undefined},`,
       ...(timeout === undefined ? [] : [`    timeoutMs: (request) => (request as ${request}).${timeout.property},`]),
@@ -147,49 +166,4 @@ function methodTable(families: readonly GatewayFamily[]): string {
     ].join("\n");
   });
   return `${docstring("The methods by the name they have in a call.")}export const methods: Readonly<Record<string, Method>> = {\n${entries.join("\n")}\n};\n`;
-}
-
-function sqlName(family: GatewayFamily): string {
-  const { payloadType, names } = family.variants[0]!;
-  return payloadType === undefined ? names[0]! : names[0]!.replace(payloadType, "*");
-}
-
-function writeLine(family: GatewayFamily): string {
-  const result = `result as ${handlerResult(family)}`;
-  switch (family.returns) {
-    case "nothing":
-      return "    write: () => null,";
-    case "value":
-      return valueLine(family, result);
-    case "row":
-      return `    write: (result) => JSON.stringify([${rowFunction(family)}(${result})]),`;
-    case "rows":
-      return `    write: (result) => JSON.stringify((${result}).map(${rowFunction(family)})),`;
-  }
-}
-
-function valueLine(family: GatewayFamily, result: string): string {
-  const value = family.results[0]!;
-  if (value.payload) {
-    return [
-      "    write: (result, request) => {",
-      `      const value = ${result};`,
-      "      if (value === undefined) return null;",
-      `      return (request as ${family.method.input.name}).type === "binary" ? bytesText(value) : decodeText(value);`,
-      "    },",
-    ].join("\n");
-  }
-  return value.kind === "bytes"
-    ? `    write: (result) => bytesText(${result}),`
-    : `    write: (result) => String(${result}),`;
-}
-
-/** A row as json_to_recordset reads it: by the names of the columns, with 64-bit integers as text. */
-function rowFunction(family: GatewayFamily): string {
-  const cells = family.results.map((value) => {
-    const given = `row.${value.property}`;
-    const text = value.kind === "bigint" ? `String(${given})` : given;
-    return `${value.name}: ${value.optional && value.kind === "bigint" ? `${given} === undefined ? null : ${text}` : text}`;
-  });
-  return `((row: ${family.method.output.name}) => ({ ${cells.join(", ")} }))`;
 }

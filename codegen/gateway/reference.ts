@@ -1,6 +1,7 @@
 import { markdownHead } from "../head.js";
 import type { GatewayFamily, GatewayGroup, GatewayVariant } from "../model/gateway-functions.js";
 import type { GatewayValue } from "../model/gateway-values.js";
+import { lowerFirst } from "../model/names.js";
 import { limitPhrases } from "../model/rule-text.js";
 import type { SpecFile } from "../model/spec.js";
 import { sqlParameters } from "./sql-argument.js";
@@ -11,17 +12,30 @@ export function referencePage(sources: readonly SpecFile[], groups: readonly Gat
   return [
     markdownHead("codegen/gateway", sources),
     "# SQL functions\n",
-    "`T` in a name stands for the type of the payload: there is one function each for `text`, `json`, `jsonb` and `binary`",
-    "(`bytea`). A parameter that is not marked optional must not be NULL. How the functions behave is told in",
-    "[docs/nats-from-sql.md](../../../docs/nats-from-sql.md), and the errors are in [errors.md](../errors.md).\n",
+    "`T` stands for the type of the payload: there is one function each for `text`, `json`, `jsonb` and `binary`, whose",
+    "payloads are `bytea`. A parameter that is optional may be left out or NULL; the others may be NULL only where the table",
+    "says so. How the functions behave is told in [docs/nats-from-sql.md](../../../docs/nats-from-sql.md), and the errors are",
+    "in [errors.md](../errors.md).\n",
+    `${families.map(entry).join("\n")}\n`,
     ...families.map(section),
   ].join("\n");
+}
+
+/** Its line in the table of contents. */
+function entry(family: GatewayFamily): string {
+  const name = nameWithT(family.names[0]!);
+  const firstSentence = family.comment.replaceAll("\n", " ").replace(/\. .*$/, ".");
+  return `- [${name}](#${name.toLowerCase()}): ${lowerFirst(firstSentence).replace(/\.$/, "")}`;
+}
+
+function nameWithT(name: string): string {
+  return name.replace("{T}", "T");
 }
 
 function section(family: GatewayFamily): string {
   const variant = family.variants[0]!;
   const parameters = sqlParameters(family);
-  const [name, ...aliases] = variant.names.map((one) => withT(one, variant));
+  const [name, ...aliases] = family.names.map(nameWithT);
   const signature = parameters.map(
     (value) => `${value.name} ${typeText(value, variant)}${value.optional && !value.noDefault ? " DEFAULT NULL" : ""}`,
   );
@@ -42,15 +56,11 @@ function section(family: GatewayFamily): string {
       ? [
           table(
             ["column", "type", "meaning"],
-            family.results.map((value) => [value.name, typeText(value, variant), value.comment]),
+            family.results.map((value) => [`\`${value.name}\``, columnType(value, variant), value.comment]),
           ),
         ]
       : []),
   ].join("\n");
-}
-
-function withT(name: string, { payloadType }: GatewayVariant): string {
-  return payloadType === undefined ? name : name.replace(payloadType, "T");
 }
 
 function typeText(value: GatewayValue, { payloadType }: GatewayVariant): string {
@@ -58,25 +68,27 @@ function typeText(value: GatewayValue, { payloadType }: GatewayVariant): string 
   return value.repeated ? `${type}[]` : type;
 }
 
+function columnType(value: GatewayValue, variant: GatewayVariant): string {
+  return value.optional ? `${typeText(value, variant)}, may be NULL` : typeText(value, variant);
+}
+
 function returnText(family: GatewayFamily, variant: GatewayVariant): string {
   switch (family.returns) {
     case "nothing":
       return "void";
     case "value":
-      return typeText(family.results[0]!, variant);
+      return columnType(family.results[0]!, variant);
     default:
       return family.returns === "row" ? "one row" : "rows";
   }
 }
 
 function parameterRow(value: GatewayValue, variant: GatewayVariant): string[] {
-  const optional = value.optional ? " (optional)" : "";
-  const kind = value.kind === "bytes" || value.kind === "object" || value.kind === "list" ? "bytes" : value.kind;
-  const limits = [
-    ...limitPhrases(value.rules, kind),
-    ...(value.rules.pattern === undefined ? [] : [value.rules.pattern.means.replace(/^must be /, "")]),
-  ];
-  return [`${value.name}${optional}`, typeText(value, variant), value.comment, limits.join("; ")];
+  const kind = value.kind === "object" || value.kind === "list" ? "message" : value.kind;
+  const limits = limitPhrases(value.rules, kind).map((phrase) => phrase.replace(/^must be /, ""));
+  const type = typeText(value, variant);
+  const mayBe = value.optional ? (value.noDefault ? ", may be NULL" : ", optional") : "";
+  return [`\`${value.name}\``, type + mayBe, value.comment, limits.join("; ")];
 }
 
 function table(head: string[], rows: string[][]): string {

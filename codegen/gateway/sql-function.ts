@@ -1,11 +1,10 @@
 import type { GatewayFamily, GatewayVariant } from "../model/gateway-functions.js";
-import { SpecError } from "../model/spec-error.js";
 import { readBody, type SqlConstants } from "../sql/body.js";
 import { dollarQuoted, sqlString } from "../sql/literal.js";
 import { positionOf, queryExpression, sqlParameters, sqlTypeOf } from "./sql-argument.js";
 
 /** Stands for the schema of the functions, as in the script of an extension. */
-export const schemaPlaceholder = "@extschema@";
+const schemaPlaceholder = "@extschema@";
 
 /** What a body may name beside fixed settings. */
 export interface BodyValues {
@@ -94,7 +93,11 @@ function valueBody(family: GatewayFamily, variant: GatewayVariant, name: string,
     return `BEGIN\n  RETURN ${type === "text" ? call : `${call}::${type}`};\nEND`;
   }
   const texts = sqlParameters(family).filter(({ kind, optional }) => kind === "string" && !optional);
-  const places = texts.map((value) => `${value.name} %L`).join(", ");
+  const of = texts.length === 0 ? "" : ` of ${texts.map((value) => `${value.name} %L`).join(", ")}`;
+  const message = [
+    sqlString(`${name}: the value${of} is not ${type}`),
+    ...texts.map((value) => positionOf(family, value)),
+  ];
   return [
     "DECLARE",
     `  answer CONSTANT text := ${call};`,
@@ -106,7 +109,7 @@ function valueBody(family: GatewayFamily, variant: GatewayVariant, name: string,
     "    GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT;",
     "    RAISE EXCEPTION USING",
     "      ERRCODE = hawser.error_sqlstate('not_json'),",
-    `      MESSAGE = format(${sqlString(`${name}: the value of ${places} is not ${type}`)}, ${texts.map((value) => positionOf(family, value)).join(", ")}),`,
+    `      MESSAGE = format(${message.join(", ")}),`,
     "      DETAIL = failure,",
     "      HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'not_json');",
     "END",
@@ -126,9 +129,6 @@ function rowsBody(family: GatewayFamily, variant: GatewayVariant, call: string):
  * of each in bytes, `-` for NULL; then all of them, one after the other. An array that is NULL has the form `n`.
  */
 function batchBody(family: GatewayFamily, variant: GatewayVariant): string {
-  if (family.returns !== "nothing") {
-    throw new SpecError(family.method, "a function with a list of payloads returns nothing");
-  }
   const list = positionOf(family, family.batch!);
   const isText = variant.payloadType !== "binary";
   const array = variant.payloadType === "text" || !isText ? list : `${list}::text[]`;

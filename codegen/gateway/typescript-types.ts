@@ -13,26 +13,31 @@ const typeOfKind: Record<GatewayKind, string> = {
 };
 
 /** The type that a handler gets or gives. */
-export function handlerType(value: GatewayValue): string {
+function handlerType(value: GatewayValue): string {
   if (value.payloadType) {
     return "PayloadType";
   }
   return value.repeated ? `readonly ${typeOfKind[value.kind]}[]` : typeOfKind[value.kind];
 }
 
-/** The interface of a method's request. */
-export function requestInterface(family: GatewayFamily): string {
-  return printInterface(
-    family.method.input.name,
-    `What ${family.variants[0]!.names[0]} and its like are called with.`,
-    family.parameters,
-  );
+/** What SQL knows a function by, with `*` for the type of the payload. */
+export function nameWithStar(family: GatewayFamily): string {
+  return family.names[0]!.replace("{T}", "*");
+}
+
+/** The type of a method's request. */
+export function requestType(family: GatewayFamily): string {
+  const { name } = family.method.input;
+  const doc = `What \`${nameWithStar(family)}\` is called with.`;
+  return family.parameters.length === 0
+    ? `${docstring(doc)}export type ${name} = Readonly<Record<string, never>>;\n`
+    : printInterface(name, doc, family.parameters);
 }
 
 /** The interface of what a method answers; empty where that is nothing or one value. */
 export function responseInterface(family: GatewayFamily): string {
   return family.returns === "row" || family.returns === "rows"
-    ? printInterface(family.method.output.name, "A row of the answer.", family.results)
+    ? printInterface(family.method.output.name, `A row of what \`${nameWithStar(family)}\` returns.`, family.results)
     : "";
 }
 

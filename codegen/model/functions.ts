@@ -25,6 +25,8 @@ export interface SqlFunction {
   readonly returnsSet: boolean;
   /** Settings while it runs, such as `enable_seqscan = off`. */
   readonly settings: readonly string[];
+  /** For event triggers: it has neither parameters nor a result, and no client calls it. */
+  readonly eventTrigger: boolean;
   readonly parameters: readonly Parameter[];
   readonly results: readonly Column[];
 }
@@ -49,25 +51,40 @@ function readFunction(method: DescMethod, option: SqlFunctionOption, options: Sp
   if (method.methodKind !== "unary") {
     throw new SpecError(method, "an SQL function cannot stream; use returns_set for any number of rows");
   }
-  if (!/^[\w-]+(\/[\w-]+)*\.sql$/.test(option.bodyFile)) {
-    throw new SpecError(method, `body_file "${option.bodyFile}" is not a .sql file below the root of the project`);
-  }
+  const bodyFile = readBodyFile(method, option.bodyFile);
   const results = readValueColumns(method.output, options);
-  if (results.length === 0) {
+  if (option.eventTrigger) {
+    refuseCallable(method, option, results.length + method.input.fields.length);
+  } else if (results.length === 0) {
     throw new SpecError(method, `${method.output.name} has no field; a function returns at least one column`);
   }
   return {
     method,
     name: sqlIdentifier(method, "function name", option.name),
     comment: commentOf(method),
-    bodyFile: option.bodyFile,
+    bodyFile,
     securityDefiner: option.securityDefiner,
     execute: option.execute.map((role) => knownRole(method, role)),
     returnsSet: option.returnsSet,
     settings: option.settings.map((setting) => readSetting(method, setting)),
+    eventTrigger: option.eventTrigger,
     parameters: readParameters(method, results, options),
     results,
   };
+}
+
+/** The path of a body. @throws SpecError if it may lead out of the project */
+export function readBodyFile(method: DescMethod, bodyFile: string): string {
+  if (!/^[\w-]+(\/[\w-]+)*\.sql$/.test(bodyFile)) {
+    throw new SpecError(method, `body_file "${bodyFile}" is not a .sql file below the root of the project`);
+  }
+  return bodyFile;
+}
+
+function refuseCallable(method: DescMethod, { returnsSet, execute }: SqlFunctionOption, fields: number): void {
+  if (fields > 0 || returnsSet || execute.length > 0) {
+    throw new SpecError(method, "a function of event triggers has no parameter, no result and nobody to execute it");
+  }
 }
 
 function readSetting(method: DescMethod, setting: string): string {

@@ -1,5 +1,6 @@
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import { commentOf } from "./comments.js";
+import { readBodyFile } from "./functions.js";
 import { type GatewayValue, readGatewayValues } from "./gateway-values.js";
 import { sqlIdentifier } from "./names.js";
 import type { GatewayFunctionOption, SpecOptions } from "./options.js";
@@ -21,6 +22,8 @@ export type PayloadType = keyof typeof payloadTypes;
 export interface GatewayFamily {
   readonly method: DescMethod;
   readonly comment: string;
+  /** Its name and its aliases as the spec has them, with `{T}` for the type of the payload. */
+  readonly names: readonly string[];
   readonly variants: readonly GatewayVariant[];
   /** The file of a PL/pgSQL body; undefined where the function only calls the gateway. */
   readonly bodyFile: string | undefined;
@@ -65,21 +68,24 @@ function readFamily(method: DescMethod, option: GatewayFunctionOption, options: 
   const results = readGatewayValues(method.output, options, "result");
   const batches = parameters.filter(({ repeated }) => repeated);
   const typed = [...parameters, ...results].some(({ payload, payloadType }) => payload || payloadType);
-  const hasVariants = option.name.includes("{T}");
-  if (typed !== hasVariants) {
-    throw new SpecError(method, "a function has {T} in its name if, and only if, it has a payload");
+  const names = [option.name, ...option.alias];
+  if (names.some((name) => (name.split("{T}").length === 2) !== typed)) {
+    throw new SpecError(method, "a function has {T} in each of its names if, and only if, it has a payload");
   }
-  if (batches.length > 1 || results.some(({ repeated }) => repeated)) {
-    throw new SpecError(method, "a function has one list of payloads at most, and returns rows by a stream");
+  if (batches.length > 1 || (batches.length === 1 && results.length > 0)) {
+    throw new SpecError(method, "a function has one list of payloads at most, and returns nothing if it has one");
   }
+  refuseTwoOf(method, parameters);
+  refuseResults(method, parameters, results);
   if (option.local && option.bodyFile === "") {
     throw new SpecError(method, "a local function needs body_file");
   }
   return {
     method,
     comment: commentOf(method),
-    variants: variantsOf(method, option, hasVariants),
-    bodyFile: option.bodyFile || undefined,
+    names,
+    variants: variantsOf(method, names, typed),
+    bodyFile: option.bodyFile === "" ? undefined : readBodyFile(method, option.bodyFile),
     local: option.local,
     changes: option.changes,
     internal: option.internal,
@@ -90,6 +96,33 @@ function readFamily(method: DescMethod, option: GatewayFunctionOption, options: 
   };
 }
 
+/** What there can be one of. */
+function refuseTwoOf(method: DescMethod, parameters: readonly GatewayValue[]): void {
+  for (const what of ["timeout", "payloadType"] as const) {
+    if (parameters.filter((value) => value[what]).length > 1) {
+      throw new SpecError(method, "a function has one timeout and one payload type at most");
+    }
+  }
+}
+
+function refuseResults(
+  method: DescMethod,
+  parameters: readonly GatewayValue[],
+  results: readonly GatewayValue[],
+): void {
+  const payload = results.find((value) => value.payload);
+  if (payload !== undefined && (results.length > 1 || method.methodKind !== "unary")) {
+    throw new SpecError(payload.field, "a payload is the only result, or none");
+  }
+  if (payload !== undefined && !parameters.some(({ payloadType }) => payloadType)) {
+    throw new SpecError(payload.field, "a function that returns a payload has a parameter with payload_type");
+  }
+  const [only] = results;
+  if (results.length === 1 && method.methodKind === "unary" && (only!.kind === "object" || only!.kind === "list")) {
+    throw new SpecError(only!.field, "an object or a list is a column of several, and not the only result");
+  }
+}
+
 function returnsOf(method: DescMethod, results: readonly GatewayValue[]): GatewayFamily["returns"] {
   if (method.methodKind === "server_streaming") {
     return "rows";
@@ -97,10 +130,10 @@ function returnsOf(method: DescMethod, results: readonly GatewayValue[]): Gatewa
   return results.length === 0 ? "nothing" : results.length === 1 ? "value" : "row";
 }
 
-function variantsOf(method: DescMethod, { name, alias }: GatewayFunctionOption, hasVariants: boolean) {
-  const types = hasVariants ? (Object.keys(payloadTypes) as PayloadType[]) : [undefined];
+function variantsOf(method: DescMethod, names: readonly string[], typed: boolean): GatewayVariant[] {
+  const types = typed ? (Object.keys(payloadTypes) as PayloadType[]) : [undefined];
   return types.map((payloadType) => ({
     payloadType,
-    names: [name, ...alias].map((one) => sqlIdentifier(method, "function name", one.replace("{T}", payloadType ?? ""))),
+    names: names.map((name) => sqlIdentifier(method, "function name", name.replace("{T}", payloadType ?? ""))),
   }));
 }

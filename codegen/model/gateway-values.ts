@@ -41,6 +41,9 @@ const jsonTypes: Readonly<Record<string, GatewayKind>> = {
   "google.protobuf.ListValue": "list",
 };
 
+/** Those that can be sent to the gateway. */
+const parameterKinds: readonly GatewayKind[] = ["string", "bytes", "number", "object"];
+
 const noOption: GatewayValueOption = { payload: false, payloadType: false, noDefault: false, timeout: false };
 
 /** The values of a request or a response, in the order of their declaration. */
@@ -51,16 +54,29 @@ export function readGatewayValues(
 ): GatewayValue[] {
   const values = message.fields.map((field) => readValue(field, options));
   for (const [position, value] of values.entries()) {
-    if (role === "result" && (value.payloadType || value.timeout || value.noDefault || value.repeated)) {
-      throw new SpecError(value.field, "only a parameter has a payload type, a timeout, no default, or is a list");
+    if (role === "result") {
+      refuseResult(value);
+      continue;
+    }
+    if (!parameterKinds.includes(value.kind)) {
+      throw new SpecError(value.field, "a parameter is a string, bytes, an int32 or a google.protobuf.Struct");
     }
     const hasDefault = value.optional && !value.noDefault;
     const next = values[position + 1];
-    if (role === "parameter" && hasDefault && next !== undefined && !next.optional && !next.payloadType) {
+    if (hasDefault && next !== undefined && !next.optional && !next.payloadType) {
       throw new SpecError(next.field, "a parameter behind one with a default needs a default too: make it optional");
     }
   }
   return values;
+}
+
+function refuseResult(value: GatewayValue): void {
+  if (value.payloadType || value.timeout || value.noDefault || value.repeated) {
+    throw new SpecError(value.field, "only a parameter has a payload type, a timeout, no default, or is a list");
+  }
+  if (Object.keys(value.rules).length > 0) {
+    throw new SpecError(value.field, "rules on a result would not be checked");
+  }
 }
 
 function readValue(field: DescField, options: SpecOptions): GatewayValue {
@@ -71,7 +87,11 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
   const option = options.gatewayValue(field) ?? noOption;
   const repeated = field.fieldKind === "list";
   const kind = kindOf(field);
-  if (option.payload !== (option.payload && kind === "bytes") || (repeated && !option.payload)) {
+  const column = options.column(field);
+  if (column !== undefined && (column.default !== "" || column.generated !== "" || column.type === "bigserial")) {
+    throw new SpecError(field, "a parameter or result of a function has no default, generated value or sequence");
+  }
+  if ((option.payload && kind !== "bytes") || (repeated && !option.payload)) {
     throw new SpecError(field, "a payload is of type bytes, and only payloads may be repeated");
   }
   if ((option.payloadType && kind !== "string") || (option.timeout && kind !== "number")) {
@@ -81,14 +101,18 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
   if (option.noDefault && !optional) {
     throw new SpecError(field, "no_default is for optional parameters; the others have none anyway");
   }
-  const ruleKind: ValueKind = kind === "object" || kind === "list" ? "message" : kind;
+  const isJson = kind === "object" || kind === "list";
+  if ((repeated || isJson) && options.rules(field) !== undefined) {
+    throw new SpecError(field, "rules on a list or an object would not be checked");
+  }
+  const ruleKind: ValueKind = isJson ? "message" : kind;
   return {
     field,
     name: sqlIdentifier(field, "name", field.name),
     property: camelCase(field.name),
     comment: commentOf(field),
     kind,
-    sqlType: kind === "object" || kind === "list" ? "jsonb" : readSqlType(field, options.column(field)?.type ?? ""),
+    sqlType: isJson ? "jsonb" : readSqlType(field, column?.type ?? ""),
     optional,
     repeated,
     payload: option.payload,

@@ -49,6 +49,7 @@ export interface SqlFunctionOption {
   execute: string[];
   returnsSet: boolean;
   settings: string[];
+  eventTrigger: boolean;
 }
 
 export interface GatewayFunctionOption {

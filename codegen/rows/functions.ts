@@ -33,9 +33,10 @@ export const onlyRowHelper = `function onlyRow<Row>(rows: Row[], fn: string): Ro
 /** Arguments, results and the typed client of the functions of one service. */
 export function functionClient(group: FunctionGroup): string {
   const typeNameOf = group.service.name.replace(/Service$/, "");
-  const methods = group.functions.map((fn) => `${docstring(fn.comment, "    ")}${clientMethod(fn)}`);
+  const callable = group.functions.filter((fn) => !fn.eventTrigger);
+  const methods = callable.map((fn) => `${docstring(fn.comment, "    ")}${clientMethod(fn)}`);
   return [
-    ...group.functions.flatMap((fn) => [
+    ...callable.flatMap((fn) => [
       ...(fn.parameters.length === 0 ? [] : [argumentsInterface(fn)]),
       resultInterface(fn),
     ]),

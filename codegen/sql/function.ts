@@ -13,15 +13,12 @@ export function functionStatements(fn: SqlFunction, constants: SqlConstants): st
   const security = fn.securityDefiner ? "SECURITY DEFINER" : "SECURITY INVOKER";
   const outputs = fn.results.map((column) => `${column.name} ${typeName(column)}`);
   const inputs = fn.parameters.map(({ column }) => `${column.name} ${typeName(column)}`);
-  const signature = fn.returnsSet
-    ? [
-        ...parenthesised(`CREATE OR REPLACE FUNCTION hawser.${fn.name}`, inputs),
-        ...parenthesised("RETURNS TABLE ", outputs),
-      ]
-    : parenthesised(`CREATE OR REPLACE FUNCTION hawser.${fn.name}`, [
-        ...inputs,
-        ...outputs.map((output) => `OUT ${output}`),
-      ]);
+  const create = `CREATE OR REPLACE FUNCTION hawser.${fn.name}`;
+  const signature = fn.eventTrigger
+    ? [`${create}() RETURNS event_trigger`]
+    : fn.returnsSet
+      ? [...parenthesised(create, inputs), ...parenthesised("RETURNS TABLE ", outputs)]
+      : parenthesised(create, [...inputs, ...outputs.map((output) => `OUT ${output}`)]);
   const comment =
     fn.comment === "" ? "" : `COMMENT ON FUNCTION ${functionSignature(fn)} IS ${sqlString(fn.comment)};\n`;
   return [

@@ -12,12 +12,16 @@ const runtimeNames = [
   "within",
 ];
 
-/** The import of those names of violation.ts that the printed text uses. */
-export function importLine(body: readonly string[], from: string): string {
+/**
+ * The import of those names that the printed text uses; empty if it uses none.
+ *
+ * @param names what the module exports, types as `type Name`. Default: what violation.ts does
+ */
+export function importLine(body: readonly string[], from: string, names: readonly string[] = runtimeNames): string {
   const text = body.join("\n");
-  const used = runtimeNames.filter((name) => {
+  const used = names.filter((name) => {
     const bare = name.replace("type ", "");
     return new RegExp(name.startsWith("type ") ? `: ${bare}\\b` : `\\b${bare}\\(`).test(text);
   });
-  return `import { ${used.join(", ")} } from ${stringLiteral(from)};\n`;
+  return used.length === 0 ? "" : `import { ${used.join(", ")} } from ${stringLiteral(from)};\n`;
 }

@@ -21,7 +21,7 @@ BEGIN
       MESSAGE = 'no gateway has been started for this database',
       HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'gateway_unavailable');
   END IF;
-  SELECT string_agg(format('%s=''%s''', option.name, replace(replace(option.value, '\', '\\'), '''', '\''')), ' ')
+  SELECT string_agg(format('%s=''%s''', option.name, replace(replace(option.value, E'\\', E'\\\\'), '''', E'\\''')), ' ')
   INTO STRICT conninfo
   FROM (
     VALUES

@@ -1,5 +1,8 @@
 BEGIN
-  IF EXISTS (SELECT FROM hawser.nats_foreign_servers() AS f WHERE f.uncommitted) THEN
+  -- What this transaction wrote has the time of its start, whichever way it went.
+  IF EXISTS (SELECT FROM hawser.nats_foreign_servers() AS f WHERE f.uncommitted)
+    OR EXISTS (SELECT FROM hawser.nats_server AS s WHERE s.changed_at = now())
+  THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('server_uncommitted'),
       MESSAGE = 'the NATS server was defined or altered in this transaction, and the gateway cannot see that before COMMIT',

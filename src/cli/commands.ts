@@ -12,6 +12,7 @@ export type AnyCommand = CommandDef<any>;
 export const commands: Readonly<Record<string, () => Promise<AnyCommand>>> = {
   dev: async () => (await import("./dev.js")).dev,
   init: async () => (await import("./init.js")).init,
+  extension: async () => (await import("./extension.js")).extension,
   serve: async () => (await import("./serve.js")).serve,
   send: async () => (await import("./send.js")).send,
   listen: async () => (await import("./listen.js")).listen,
@@ -25,6 +26,5 @@ export const commands: Readonly<Record<string, () => Promise<AnyCommand>>> = {
 
 /** The commands of the design that this version does not have, and what they will do. */
 export const plannedCommands: Readonly<Record<string, string>> = {
-  extension: "Package the SQL functions as an extension",
   doctor: "Look for what is wrong with an installation",
 };

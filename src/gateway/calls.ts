@@ -91,6 +91,11 @@ export class Calls {
     if (!(await this.#capacity.take(call.timeoutMs))) {
       throw tooBusy(method.sqlName, this.#capacity.limit, call.timeoutMs);
     }
+    // Whoever has been told that nothing is known of the call is not surprised by it later.
+    if (!call.session.isOpen) {
+      this.#capacity.release();
+      throw new GatewayError("aborted", `${method.sqlName}: the session ended before its turn came; nothing was sent`);
+    }
     return this.#handle(method, request, call);
   }
 

@@ -24,10 +24,13 @@ export interface MigrationReport {
   readonly leftOut: readonly string[];
 }
 
+/** The key, as an expression, of the advisory lock by which those who prepare a database take turns. */
+export const installationTurn = "hashtextextended('hawser:migrate', 0)";
+
 const row = columnsOf<MigrationRow>()("id", "name", "checksum");
 
 const sql = {
-  lock: "SELECT pg_advisory_lock(hashtextextended('hawser:migrate', 0))",
+  lock: `SELECT pg_advisory_lock(${installationTurn})`,
   exists: "SELECT to_regclass($1) IS NOT NULL AS exists",
   applied: `SELECT ${row.sql()} FROM ${tables.migration} ORDER BY id`,
   record: `INSERT INTO ${tables.migration} (${row.sql()}) VALUES (${parameters(row)})`,

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
 import { migrations } from "../../src/store/migrations.js";
+import { publicFunctionCount } from "../../src/store/nats/function-text.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { projectDirectory, startCommand } from "../support/program.js";
@@ -25,9 +26,21 @@ describe("hawser init", () => {
     expect(first).toMatchObject({ status: 0, stderr: "" });
     expect(first.stdout).toContain(`${database.name} is ready, as postgres. Applied 1 migration: 1 (initial schema).`);
     const second = await hawser(["init", "--json"], { databaseUrl: database.url });
+    const nats = {
+      schema: "public",
+      dblinkSchema: "hawser_dblink",
+      functions: publicFunctionCount,
+      wrappers: ["litmus_pgnats_fdw", "pgnats_fdw"],
+      eventTriggers: true,
+      warnings: [],
+    };
     expect(jsonLines(second.stdout)).toEqual([
-      { database: database.name, role: "postgres", migrations: [], shortfalls: [] },
+      { database: database.name, role: "postgres", migrations: [], nats, shortfalls: [] },
     ]);
+    expect(first.stdout).toContain(
+      `NATS from SQL: ${publicFunctionCount} functions in the schema public, over dblink in the schema hawser_dblink. ` +
+        "The NATS server is set by CREATE SERVER … FOREIGN DATA WRAPPER litmus_pgnats_fdw, and changes are followed at once.",
+    );
   });
 
   it("lets many run it at once: one works, and all succeed", async () => {
@@ -48,8 +61,63 @@ describe("hawser init", () => {
     await onServer(database.url, dry.stdout);
     const after = await hawser(["init", "--json"], { databaseUrl: database.url });
     expect(jsonLines(after.stdout)[0]).toMatchObject({ migrations: [], shortfalls: [] });
+    expect(jsonLines(after.stdout)[0]).toMatchObject({ nats: { functions: publicFunctionCount, eventTriggers: true } });
     const again = await hawser(["init", "--dry-run"], { databaseUrl: database.url });
     expect(again.stdout).toMatch(/^-- roles, grants and owners\nBEGIN;/);
+  });
+
+  it("with --no-nats leaves NATS from SQL out", async () => {
+    const { stdout } = await hawser(["init", "--no-nats"], { databaseUrl: database.url });
+    expect(stdout).not.toContain("NATS");
+    expect(await rowsOf(database.url, "SELECT FROM pg_extension WHERE extname = 'dblink'")).toEqual([]);
+    const json = await hawser(["init", "--no-nats", "--json"], { databaseUrl: database.url });
+    expect(jsonLines(json.stdout)[0]).toMatchObject({ nats: null });
+  });
+
+  it("with --schema puts the functions there, and with --uninstall takes them out and says what stays", async () => {
+    await onServer(database.url, 'CREATE SCHEMA "My bus"');
+    const into = await hawser(["init", "--schema", "My bus"], { databaseUrl: database.url });
+    expect(into.stdout).toContain(`${publicFunctionCount} functions in the schema My bus`);
+    const dry = await hawser(["init", "--uninstall", "--dry-run"], { databaseUrl: database.url });
+    expect(dry.stdout).toContain('"My bus".nats_flush()');
+    const out = await hawser(["init", "--uninstall"], { databaseUrl: database.url });
+    expect(out).toMatchObject({ status: 0, stderr: "" });
+    expect(out.stdout).toContain(
+      `Removed from ${database.name}, as postgres: ${publicFunctionCount} functions, the foreign data wrapper litmus_pgnats_fdw`,
+    );
+    expect(out.stdout).toContain("To remove it, too: DROP SCHEMA hawser CASCADE");
+    const again = await hawser(["init", "--uninstall", "--json"], { databaseUrl: database.url });
+    expect(jsonLines(again.stdout)).toEqual([
+      {
+        ...{ database: database.name, role: "postgres", functions: 0, wrappers: [], eventTriggers: [], dblink: false },
+        ...{ shortfalls: [], rest: "DROP SCHEMA hawser CASCADE" },
+      },
+    ]);
+    expect(await rowsOf(database.url, schemaExists)).toEqual([{ exists: true }]);
+  });
+
+  it("refuses dblink that everybody may use, unless --shared-dblink accepts the risk, of which it warns", async () => {
+    await onServer(database.url, "CREATE EXTENSION dblink");
+    const refused = await hawser(["init"], { databaseUrl: database.url });
+    expect(refused).toMatchObject({ status: 78, stdout: "" });
+    expect(refused.stderr).toContain("[dblink_shared]");
+    expect(refused.stderr).toContain("ALTER EXTENSION dblink SET SCHEMA hawser_dblink");
+    const accepted = await hawser(["init", "--shared-dblink"], { databaseUrl: database.url });
+    expect(accepted.status).toBe(0);
+    expect(accepted.stdout).toContain('Warning: every role may call dblink in the schema "public"');
+  });
+
+  it.each([
+    ["--no-nats", "--schema", "bus"],
+    ["--no-nats", "--shared-dblink"],
+    ["--uninstall", "--no-nats"],
+    ["--uninstall", "--schema", "bus"],
+  ])("refuses %s with %s", async (...flags) => {
+    const { status, stderr } = await hawser(["init", ...flags.filter((flag) => flag !== undefined)], {
+      databaseUrl: database.url,
+    });
+    expect(status).toBe(64);
+    expect(stderr).toContain("do not go together");
   });
 
   it("gives back a grant that was taken away", async () => {

@@ -7,19 +7,21 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { generateDocs } from "../../codegen/docs/generate.js";
+import { generateGatewaySql } from "../../codegen/gateway/generate.js";
 import { generateRows } from "../../codegen/rows/generate.js";
 import { generateSql } from "../../codegen/sql/generate.js";
 import { generateSqlText } from "../../codegen/sql-text/generate.js";
 import { errorCases } from "./refusals/errors.js";
 import { functionCases } from "./refusals/functions.js";
+import { gatewayCases } from "./refusals/gateway.js";
 import { ruleCases } from "./refusals/rules.js";
 import { settingCases } from "./refusals/settings.js";
-import { fn, type RefusalCase, table } from "./refusals/spec-text.js";
+import { fn, gatewayFn, type RefusalCase, table } from "./refusals/spec-text.js";
 import { tableCases } from "./refusals/tables.js";
 import { twinCases } from "./refusals/twins.js";
 import { compile, refusal, requestFor } from "./support/request.js";
 
-const groups = { tableCases, twinCases, functionCases, ruleCases, settingCases, errorCases };
+const groups = { tableCases, twinCases, functionCases, gatewayCases, ruleCases, settingCases, errorCases };
 const all: RefusalCase[] = Object.values(groups).flat();
 
 /** A project root of the tests' own, for body files. */
@@ -40,18 +42,54 @@ const bodyCases: readonly (RefusalCase & { body?: string })[] = [
   ),
 ];
 
+/** Bodies of functions of the gateway. */
+const gatewayBodyCases: readonly (RefusalCase & { body?: string })[] = [
+  {
+    name: "a body of the gateway that is missing",
+    proto: gatewayFn("", "", 'name: "foo" body_file: "schema/gone.sql"'),
+    says: "rpc FooService.Foo: body_file schema/gone.sql is missing; it holds DECLARE … BEGIN … END",
+  },
+  {
+    name: "a body of the gateway that is SQL",
+    body: "SELECT 1",
+    proto: gatewayFn("", "", 'name: "foo" body_file: "schema/gateway_1.sql"'),
+    says: "rpc FooService.Foo: body_file schema/gateway_1.sql is not a PL/pgSQL block: DECLARE … BEGIN … END",
+  },
+  {
+    name: "a body that is a directory",
+    proto: gatewayFn("", "", 'name: "foo" body_file: "schema/folder.sql"'),
+    says: "rpc FooService.Foo: body_file schema/folder.sql cannot be read: Error: EISDIR: illegal operation on a directory, read; it holds DECLARE … BEGIN … END",
+  },
+  ...["FooConstants.bar_ms", "Foo.foo_ms", "FooSettings.limit_ms"].map((setting, number) => ({
+    name: `the setting ${setting} in a body`,
+    body: `BEGIN PERFORM @FooConstants.foo_ms@ + @${setting}@; END`,
+    proto: `${gatewayFn("", "", `name: "foo" body_file: "schema/gateway_${number + 3}.sql"`)}
+      message FooConstants { option (hawser.spec.v1.settings) = {title: "Foo"};
+        uint32 foo_ms = 1 [(hawser.spec.v1.setting) = {default: "7" fixed: true}]; }
+      message FooSettings { option (hawser.spec.v1.settings) = {title: "Foo"};
+        uint32 limit_ms = 1 [(hawser.spec.v1.setting) = {default: "7"}, (hawser.spec.v1.rules) = {min: 0 max: 9}]; }`,
+    says: `rpc FooService.Foo: body_file schema/gateway_${number + 3}.sql names the setting ${setting}, and there is no such fixed setting`,
+  })),
+];
+
 let descriptors: Awaited<ReturnType<typeof compile>>;
 const before = process.cwd();
 
 beforeAll(async () => {
   // One buf build for all: each case has a package of its own, and a request asks for its file alone.
   descriptors = await compile(
-    Object.fromEntries([...all, ...bodyCases, goodTable].map((one) => [pathOf(one), protoOf(one)])),
+    Object.fromEntries(
+      [...all, ...bodyCases, ...gatewayBodyCases, goodTable].map((one) => [pathOf(one), protoOf(one)]),
+    ),
   );
-  await mkdir(join(root, "schema"));
+  await mkdir(join(root, "schema/folder.sql"), { recursive: true });
   for (const [number, { body }] of bodyCases.slice(1).entries()) {
     await writeFile(join(root, `schema/body_${number}.sql`), body ?? "");
   }
+  for (const [number, { body }] of gatewayBodyCases.entries()) {
+    if (body !== undefined) await writeFile(join(root, `schema/gateway_${number}.sql`), body);
+  }
+  await writeFile(join(root, "package.json"), JSON.stringify({ version: "0.0.0" }));
 });
 
 afterAll(() => {
@@ -73,6 +111,14 @@ describe("bodies", () => {
   it.each(bodyCases)("refuses $name", (one) => {
     process.chdir(root);
     expect(refusal(requestFor(descriptors, [pathOf(one)]), generateSqlText)).toBe(expected(one));
+  });
+});
+
+describe("bodies of the gateway", () => {
+  it.each(gatewayBodyCases)("refuses $name", (one) => {
+    process.chdir(root);
+    const request = requestFor(descriptors, [pathOf(one)], `package=hawser.${areaOf(one)}.v1`);
+    expect(refusal(request, generateGatewaySql)).toBe(expected(one));
   });
 });
 

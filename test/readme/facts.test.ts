@@ -26,6 +26,7 @@ const pages = [
   "docs/security.md",
   "docs/coverage-liner.md",
   "docs/cli.md",
+  "docs/nats-from-sql.md",
   ...decisions.map((file) => `docs/decisions/${file}`),
 ];
 

@@ -5,13 +5,12 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { testDatabase } from "../support/database.js";
+import { testDatabase, testNatsUrl } from "../support/database.js";
 import { projectDirectory, startCommand } from "../support/program.js";
 import { temporaryDirectory } from "../support/temporary.js";
 import { programOf, projectStepsOf, type Snippet, snippetsOf } from "./snippets.js";
 
 const require = createRequire(import.meta.url);
-const hawser = join(projectDirectory, "src/peer/index.js");
 const readme = readFileSync(join(projectDirectory, "README.md"), "utf8");
 const snippets = snippetsOf(readme);
 const files = projectStepsOf(readme).flatMap((step) => (step.kind === "file" ? [step] : []));
@@ -37,9 +36,9 @@ describe("the README's examples", () => {
 
   it("pass the type checker", async () => {
     const directory = temporaryDirectory();
-    for (const snippet of snippets) writeFileSync(join(directory, fileOf(snippet)), programOf(snippet, hawser));
+    for (const snippet of snippets) writeFileSync(join(directory, fileOf(snippet)), programOf(snippet));
     for (const { line, content } of files) {
-      const program = programOf({ code: content, usesPeer: false }, hawser);
+      const program = programOf({ code: content, preamble: undefined });
       writeFileSync(join(directory, `readme-line-${line}.mts`), program);
     }
     const config = { compilerOptions: userOptions, include: ["*.mts"] };
@@ -57,10 +56,10 @@ describe("the README's examples", () => {
       const directory = temporaryDirectory();
       await using database = await testDatabase({ migrated: false });
       const file = join(directory, fileOf(snippet));
-      writeFileSync(file, programOf(snippet, hawser));
+      writeFileSync(file, programOf(snippet));
       const tsx = require.resolve("tsx");
       const program = startCommand(process.execPath, ["--import", tsx, file], {
-        env: { HAWSER_DATABASE_URL: database.url, NO_COLOR: "1", FORCE_COLOR: undefined },
+        env: { HAWSER_DATABASE_URL: database.url, HAWSER_NATS_URL: testNatsUrl(), NO_COLOR: "1", FORCE_COLOR: undefined },
       });
       const { status, stdout, stderr } = await program.ended;
       expect(stderr).toBe("");

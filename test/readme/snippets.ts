@@ -1,19 +1,27 @@
 /**
- * The TypeScript examples of a Markdown page. How an example is to be run stands behind the language of its block:
+ * The examples of a Markdown page. How an example is to be run stands behind the language of its block:
  *
  *     ```ts run              a program of its own
  *     ```ts run with peer    goes on from the preamble: a running `peer`, and `orders-1` that serves `orders`
+ *     ```ts run with nats    goes on from the preamble: a `pool` of a database whose SQL functions reach NATS
  *     ```ts billing.ts       a file of the user's own project, which the commands of that project run
+ *     ```sql run             statements, each after those of the blocks before, in one session of such a database
  *
  * A ```text block that follows is what the example prints. The commands of the user's own project are the blocks
  * ```sh in your project, and ```sh in your project, stays for one that runs until it is stopped.
  */
+import { join } from "node:path";
+import { projectDirectory } from "../support/program.js";
+
+/** What an example goes on from. */
+type Preamble = "peer" | "nats";
 
 /** An example. */
 export interface Snippet {
   /** The line of the page on which its block begins. */
   readonly line: number;
-  readonly usesPeer: boolean;
+  /** Undefined for a program of its own. */
+  readonly preamble: Preamble | undefined;
   readonly code: string;
   /** What it prints; undefined where the page does not say. */
   readonly prints: string | undefined;
@@ -60,13 +68,51 @@ export function snippetsOf(markdown: string): Snippet[] {
   const blocks = blocksOf(markdown);
   return blocks.flatMap(({ line, info, content }, index) => {
     if (!/^ts\b/.test(info) || projectFile.test(info)) return [];
-    if (info !== "ts run" && info !== "ts run with peer") {
-      throw new Error(`line ${line}: \`\`\`${info} does not say how it is run; write "ts run" or "ts run with peer"`);
+    const known = /^ts run(?: with (peer|nats))?$/.exec(info);
+    if (known === null) {
+      throw new Error(
+        `line ${line}: \`\`\`${info} does not say how it is run; write "ts run", "ts run with peer" or "ts run with nats"`,
+      );
     }
     const next = blocks[index + 1];
     const prints = next?.info === "text" ? next.content : undefined;
-    return [{ line, usesPeer: info.endsWith("with peer"), code: content, prints }];
+    return [{ line, preamble: known[1] as Preamble | undefined, code: content, prints }];
   });
+}
+
+/** Statements of a page, and what they print. */
+export interface SqlSnippet {
+  /** The line of the page on which its block begins. */
+  readonly line: number;
+  readonly statements: readonly string[];
+  /** Undefined where the page does not say. */
+  readonly prints: string | undefined;
+}
+
+/** The SQL examples of a page, in its order. */
+export function sqlSnippetsOf(markdown: string): SqlSnippet[] {
+  const blocks = blocksOf(markdown);
+  return blocks.flatMap(({ line, info, content }, index) => {
+    if (info !== "sql run") return [];
+    const next = blocks[index + 1];
+    const prints = next?.info === "text" ? next.content : undefined;
+    return [{ line, statements: statementsOf(content), prints }];
+  });
+}
+
+/** Statements end with a semicolon at the end of a line, but not within a body in dollar quotes. */
+function statementsOf(sql: string): string[] {
+  const statements: string[] = [];
+  let open = "";
+  for (const line of sql.split("\n")) {
+    open += `${line}\n`;
+    const isQuoted = open.split("$$").length % 2 === 0;
+    if (isQuoted || !line.endsWith(";")) continue;
+    statements.push(open);
+    open = "";
+  }
+  if (open.trim() !== "") throw new Error(`a statement does not end with a semicolon: ${open}`);
+  return statements;
 }
 
 function blocksOf(markdown: string): Block[] {
@@ -84,26 +130,45 @@ function blocksOf(markdown: string): Block[] {
   return blocks;
 }
 
-/** The example as a program whose `hawser` is the module of the given path. */
-export function programOf({ code, usesPeer }: Pick<Snippet, "code" | "usesPeer">, hawser: string): string {
+/** The modules that an example may import from, by their names for users. */
+const modules: Readonly<Record<string, string>> = {
+  hawser: join(projectDirectory, "src/peer/index.js"),
+  "hawser/nats": join(projectDirectory, "src/gateway/index.js"),
+};
+
+/** The example as a program, which imports the sources of this project. */
+export function programOf({ code, preamble }: Pick<Snippet, "code" | "preamble">): string {
   const imports = code.match(/^import .*\n/gm) ?? [];
   const body = code.replace(/^import .*\n/gm, "");
-  const head = new Set([...imports, ...(usesPeer ? ['import { Peer } from "hawser";\n'] : [])].flatMap(namesOf));
-  const lines = [...head].map((name) => `import { ${name} } from ${JSON.stringify(hawser)};`);
-  return `${lines.join("\n")}\n${usesPeer ? preamble : ""}${body}`;
+  const head = preamble === undefined ? "" : preambles[preamble];
+  const lines = new Set([...imports.flatMap(importsOf), ...(preamble === "peer" ? [importOf("Peer", "hawser")] : [])]);
+  return `${[...lines].join("\n")}\n${head}${body}`;
 }
 
-/** The names that a line imports from hawser, which is all that an example may need. */
-function namesOf(line: string): string[] {
-  const names = /^import \{ (.*) \} from "hawser";\n$/.exec(line)?.[1];
-  if (names === undefined) throw new Error(`an example may only import from "hawser": ${line}`);
-  return names.split(", ");
+/** One line for each name. */
+function importsOf(line: string): string[] {
+  const [, names, module] = /^import \{ (.*) \} from "(.*)";\n$/.exec(line) ?? [];
+  if (names === undefined || !Object.hasOwn(modules, module!)) {
+    throw new Error(`an example may only import from ${Object.keys(modules).join(" and ")}: ${line}`);
+  }
+  return names.split(", ").map((name) => importOf(name, module!));
 }
 
-const preamble = `
+function importOf(name: string, module: string): string {
+  return `import { ${name} } from ${JSON.stringify(modules[module])};`;
+}
+
+const preambles: Readonly<Record<Preamble, string>> = {
+  peer: `
 const databaseUrl = process.env.HAWSER_DATABASE_URL;
 await using orders = new Peer({ name: "orders-1", topic: "orders", listen: "127.0.0.1:0", databaseUrl });
 await orders.run(() => undefined);
 await using peer = new Peer({ name: "billing-1", topic: "billing", listen: "127.0.0.1:0", databaseUrl });
 await peer.run();
-`;
+`,
+  nats: `
+import { sqlFunctions } from ${JSON.stringify(join(projectDirectory, "test/readme/programs/sql-functions.js"))};
+await using here = await sqlFunctions(process.env.HAWSER_DATABASE_URL!, process.env.HAWSER_NATS_URL!);
+const { pool } = here;
+`,
+};

@@ -77,9 +77,10 @@ VALUES
   ('gateway_limit', 52, '54000', 65, false, 'A request or an answer is larger than the gateway allows.', 'Split it, or raise the limit of `hawser serve` that the message names.'),
   ('server_uncommitted', 53, '25001', 64, false, 'The options of the server were changed in this transaction, and nobody else sees that before COMMIT.', 'COMMIT first, then reload.'),
   ('native_extension', 54, '42710', 78, false, 'The native extension is installed in this database, and its functions have the same names.', 'Use another database, or DROP EXTENSION first.'),
-  ('dblink_shared', 55, '42939', 78, false, 'dblink is in a schema that others may use, and with it they could take over the gateway''s connection of their session.', 'Move it: ALTER EXTENSION dblink SET SCHEMA …, or accept the risk with --shared-dblink.'),
+  ('dblink_shared', 55, '42939', 78, false, 'dblink is in a schema that others may use, and with it they could take over the gateway''s connection of their session.', 'Move it: ALTER EXTENSION dblink SET SCHEMA hawser_dblink, or accept the risk with --shared-dblink.'),
   ('secret_file', 56, '58030', 78, true, 'A file that the options of the server name cannot be read, or may not.', 'The detail names the option and the rule; put the file below a --secrets-dir of `hawser serve`.'),
-  ('gateway_protocol', 57, '08P01', 76, false, 'A call does not have the form that the generated functions give it.', 'Run `hawser init`, so that the functions are those of this version.')
+  ('gateway_protocol', 57, '08P01', 76, false, 'A call does not have the form that the generated functions give it.', 'Run `hawser init`, so that the functions are those of this version.'),
+  ('name_occupied', 58, '42710', 78, false, 'A name that the installation needs belongs to something else in the database, or what is to go is still in use.', 'The message names it and says what to rename or drop.')
 $function$;
 COMMENT ON FUNCTION hawser.error_codes() IS 'Every error of Hawser.';
 
@@ -146,6 +147,7 @@ SELECT CASE p_code
   WHEN 'dblink_shared' THEN '42939'
   WHEN 'secret_file' THEN '58030'
   WHEN 'gateway_protocol' THEN '08P01'
+  WHEN 'name_occupied' THEN '42710'
 END
 $function$;
 COMMENT ON FUNCTION hawser.error_sqlstate(text) IS 'The SQLSTATE of an error code; NULL for an unknown one.';

@@ -144,6 +144,59 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.follow_nats_server() IS 'Takes over what has changed in the foreign server since it was last seen.';
 
+CREATE OR REPLACE FUNCTION hawser.follow_nats_ddl() RETURNS event_trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  validator CONSTANT regprocedure := to_regprocedure('hawser.nats_fdw_validator(text[], oid)');
+BEGIN
+  -- Called for the servers of other wrappers, too, and while the schema is being taken down: neither may fail here.
+  IF to_regclass('hawser.nats_server') IS NULL OR to_regprocedure('hawser.follow_nats_server()') IS NULL THEN
+    RETURN;
+  END IF;
+  IF TG_EVENT = 'sql_drop' THEN
+    IF NOT EXISTS (
+      SELECT FROM pg_event_trigger_dropped_objects() AS o
+      WHERE o.classid = 'pg_foreign_server'::regclass
+        OR (
+          o.classid = 'pg_user_mapping'::regclass
+          AND o.address_args[1] IN (SELECT f.server_name FROM hawser.nats_foreign_servers() AS f)
+        )
+    ) THEN
+      RETURN;
+    END IF;
+    -- Where there are several, dropping them must be possible; as long as there are, none can be followed.
+    IF (SELECT count(*) FROM hawser.nats_foreign_servers()) <= 1 THEN
+      PERFORM hawser.follow_nats_server();
+    END IF;
+  ELSIF EXISTS (
+    SELECT FROM pg_event_trigger_ddl_commands() AS c
+    JOIN pg_foreign_server AS s ON c.classid = 'pg_foreign_server'::regclass AND s.oid = c.objid
+    JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
+    WHERE w.fdwvalidator = validator
+  ) THEN
+    -- Refuses a second server, and the command with it.
+    PERFORM hawser.follow_nats_server();
+  ELSIF NOT EXISTS (
+    SELECT FROM pg_event_trigger_ddl_commands() AS c
+    JOIN pg_user_mappings AS m ON c.classid = 'pg_user_mapping'::regclass AND m.umid = c.objid
+    JOIN pg_foreign_server AS s ON s.oid = m.srvid
+    JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
+    WHERE w.fdwvalidator = validator
+  ) THEN
+    RETURN;
+  END IF;
+  -- What belongs to a user mapping stands in no table of ours: whoever listens reads it again.
+  PERFORM pg_notify('hawser_nats_server', json_build_object('operation', 'update', 'id', 1)::text);
+EXCEPTION
+  WHEN undefined_table OR undefined_column OR undefined_function OR invalid_schema_name THEN
+    RAISE WARNING 'the schema hawser is incomplete, and the NATS server was not followed: %', SQLERRM;
+END
+$function$;
+COMMENT ON FUNCTION hawser.follow_nats_ddl() IS 'Follows what was done to foreign servers and user mappings, where event triggers may be made: the gateway hears of it
+when it is committed. A second server is refused.';
+
 CREATE OR REPLACE FUNCTION hawser.nats_foreign_servers()
 RETURNS TABLE (
   server_name text,
@@ -154,28 +207,44 @@ RETURNS TABLE (
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $function$
-#variable_conflict use_column
+DECLARE
+  own CONSTANT bigint := pg_current_xact_id_if_assigned()::text::bigint;
+  server record;
+  since bigint;
 BEGIN
-  -- A wrapper is ours by its validator, whatever it is called. A row that this transaction wrote belongs to a transaction
-  -- in progress, or it could not be seen: its own, or a subtransaction of it.
-  RETURN QUERY
-  SELECT
-    s.srvname::text,
-    (SELECT coalesce(jsonb_object_agg(o.option_name, o.option_value), '{}') FROM pg_options_to_table(s.srvoptions) AS o),
-    (
-      SELECT jsonb_object_agg(o.option_name, o.option_value)
-      FROM pg_user_mappings AS m, pg_options_to_table(m.umoptions) AS o
-      WHERE m.srvid = s.oid AND m.usename = current_user
-    ),
-    coalesce(pg_xact_status(CASE
-      WHEN s.xmin::text::bigint <= now_at.xmax & 4294967295 THEN now_at.xmax & ~4294967295 | s.xmin::text::bigint
-      WHEN now_at.xmax > 4294967295 THEN (now_at.xmax & ~4294967295) - 4294967296 | s.xmin::text::bigint
-    END::text::xid8) = 'in progress', false)
-  FROM pg_foreign_server AS s
-  JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
-  CROSS JOIN (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax) AS now_at
-  WHERE w.fdwvalidator = to_regprocedure('hawser.nats_fdw_validator(text[], oid)')
-  ORDER BY s.oid;
+  -- A wrapper is ours by its validator, whatever it is called.
+  FOR server IN
+    SELECT
+      s.srvname,
+      s.xmin::text::bigint AS written_by,
+      (SELECT coalesce(jsonb_object_agg(o.option_name, o.option_value), '{}') FROM pg_options_to_table(s.srvoptions) AS o) AS options,
+      (
+        SELECT jsonb_object_agg(o.option_name, o.option_value)
+        FROM pg_user_mappings AS m, pg_options_to_table(m.umoptions) AS o
+        WHERE m.srvid = s.oid AND m.usename = current_user
+      ) AS mapping
+    FROM pg_foreign_server AS s
+    JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
+    WHERE w.fdwvalidator = to_regprocedure('hawser.nats_fdw_validator(text[], oid)')
+    ORDER BY s.oid
+  LOOP
+    server_name := server.srvname;
+    options := server.options;
+    mapping := server.mapping;
+    uncommitted := false;
+    -- A row that can be seen and whose transaction is in progress was written by this transaction or a subtransaction of
+    -- it. Those have numbers from its own on; the row tells only the last 32 bits.
+    since := (server.written_by - own) & 4294967295;
+    IF since < 2147483648 THEN
+      BEGIN
+        uncommitted := coalesce(pg_xact_status((own + since)::text::xid8) = 'in progress', false);
+      EXCEPTION
+        -- A number that is not given yet: the row is older than Postgres can tell by it.
+        WHEN invalid_parameter_value THEN NULL;
+      END;
+    END IF;
+    RETURN NEXT;
+  END LOOP;
 END
 $function$;
 COMMENT ON FUNCTION hawser.nats_foreign_servers() IS 'The foreign servers that define a NATS server; more than one is a mistake.';
@@ -187,7 +256,10 @@ LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  IF EXISTS (SELECT FROM hawser.nats_foreign_servers() AS f WHERE f.uncommitted) THEN
+  -- What this transaction wrote has the time of its start, whichever way it went.
+  IF EXISTS (SELECT FROM hawser.nats_foreign_servers() AS f WHERE f.uncommitted)
+    OR EXISTS (SELECT FROM hawser.nats_server AS s WHERE s.changed_at = now())
+  THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('server_uncommitted'),
       MESSAGE = 'the NATS server was defined or altered in this transaction, and the gateway cannot see that before COMMIT',
@@ -227,7 +299,7 @@ BEGIN
       MESSAGE = 'no gateway has been started for this database',
       HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'gateway_unavailable');
   END IF;
-  SELECT string_agg(format('%s=''%s''', option.name, replace(replace(option.value, '\', '\\'), '''', '\''')), ' ')
+  SELECT string_agg(format('%s=''%s''', option.name, replace(replace(option.value, E'\\', E'\\\\'), '''', E'\\''')), ' ')
   INTO STRICT conninfo
   FROM (
     VALUES

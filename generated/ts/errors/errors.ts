@@ -569,7 +569,7 @@ export const errorTable = {
     exitStatus: 78,
     retryable: false,
     summary: "dblink is in a schema that others may use, and with it they could take over the gateway's connection of their session.",
-    remedy: "Move it: ALTER EXTENSION dblink SET SCHEMA …, or accept the risk with --shared-dblink.",
+    remedy: "Move it: ALTER EXTENSION dblink SET SCHEMA hawser_dblink, or accept the risk with --shared-dblink.",
   },
   /** A file that the options of the server name cannot be read, or may not. */
   secret_file: {
@@ -590,6 +590,16 @@ export const errorTable = {
     retryable: false,
     summary: "A call does not have the form that the generated functions give it.",
     remedy: "Run `hawser init`, so that the functions are those of this version.",
+  },
+  /** A name that the installation needs belongs to something else in the database, or what is to go is still in use. */
+  name_occupied: {
+    code: "name_occupied",
+    wireCode: 58,
+    sqlstate: "42710",
+    exitStatus: 78,
+    retryable: false,
+    summary: "A name that the installation needs belongs to something else in the database, or what is to go is still in use.",
+    remedy: "The message names it and says what to rename or drop.",
   },
 } as const satisfies Record<string, ErrorEntry>;
 

@@ -25,11 +25,11 @@ export class BadArgument extends Error {
 /** A JSON object, such as headers. */
 export type JsonObject = { readonly [name: string]: unknown };
 
-/** A list of payloads behind a call's argument; `nulls` are the positions of NULLs, which have no payload. */
+/** A list of payloads behind a call's argument. */
 export interface PayloadList {
-  /** Undefined for an array that is NULL. */
+  /** One for each element of the array, empty for NULL; undefined for an array that is NULL. */
   readonly payloads: readonly Uint8Array[] | undefined;
-  /** The position of the first NULL; undefined if there is none. */
+  /** The position of the first NULL, from 0; undefined if there is none. */
   readonly firstNull: number | undefined;
 }
 
@@ -40,7 +40,7 @@ export function readArgument(json: unknown, names: ReadonlySet<string>): JsonObj
   }
   for (const name of Object.keys(json)) {
     if (!names.has(name)) {
-      throw form(name.slice(0, 60), "is no parameter of this function");
+      throw form(JSON.stringify(name.slice(0, 60)), "is no parameter of this function");
     }
   }
   return json as JsonObject;
@@ -58,6 +58,13 @@ export function readString(argument: string, value: unknown): string | undefined
   if (value === null || value === undefined) return undefined;
   if (typeof value !== "string") throw form(argument, "must be a string");
   return value;
+}
+
+/** The type of a payload. */
+export function readPayloadType(argument: string, value: unknown): "text" | "json" | "jsonb" | "binary" | undefined {
+  if (value === null || value === undefined) return undefined;
+  if (value === "text" || value === "json" || value === "jsonb" || value === "binary") return value;
+  throw form(argument, "must be a type of payload");
 }
 
 /** Bytes, in base64 with padding and nothing else. */
@@ -111,9 +118,11 @@ function form(argument: string, rule: string): BadArgument {
   return new BadArgument({ kind: "form", argument, value: "", rule });
 }
 
+/** Lists are not written out: they may be nested deeper than the stack is. */
 function shown(value: unknown): string {
-  const text = JSON.stringify(value);
-  return text.length > 60 ? `${text.slice(0, 60)}…` : text;
+  if (Array.isArray(value)) return "a list";
+  const text = String(value);
+  return JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : value);
 }
 
 /** Bytes as Postgres reads them for bytea. */

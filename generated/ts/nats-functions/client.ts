@@ -11,122 +11,353 @@ function toBuffer(bytes: Uint8Array): Buffer {
   return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
-/** A row of nats_publish_text_ack. */
+/** NULL for what JSON has no form for. */
+function toJson(value: unknown): string | null {
+  return JSON.stringify(value) ?? null;
+}
+
+/** Arguments of `nats_publish_*`. */
+export interface PublishArguments<Payload> {
+  /** The subject: words joined by '.', without wildcards. */
+  readonly subject: string;
+  /** The payload. */
+  readonly payload: Payload;
+  /** The subject for answers. */
+  readonly reply?: string | null | undefined;
+  /** Headers: an object of strings, or of arrays of strings. */
+  readonly headers?: { readonly [name: string]: unknown } | null | undefined;
+}
+
+/** Arguments of `nats_publish_*_batch`. */
+export interface PublishBatchArguments<Payload> {
+  /** The subject: words joined by '.', without wildcards. */
+  readonly subject: string;
+  /** The payloads, one for each message. */
+  readonly payloads: readonly Payload[];
+  /** The subject for answers. */
+  readonly reply?: string | null | undefined;
+  /** Headers: an object of strings, or of arrays of strings. */
+  readonly headers?: { readonly [name: string]: unknown } | null | undefined;
+}
+
+/** Arguments of `nats_publish_*_stream`. */
+export interface PublishStreamArguments<Payload> {
+  /** The subject: words joined by '.', without wildcards. */
+  readonly subject: string;
+  /** The payload. */
+  readonly payload: Payload;
+  /** Headers: an object of strings, or of arrays of strings. */
+  readonly headers?: { readonly [name: string]: unknown } | null | undefined;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | null | undefined;
+}
+
+/** Arguments of `nats_publish_*_ack`. */
+export interface PublishAckArguments<Payload> {
+  /** The subject: words joined by '.', without wildcards. */
+  readonly subject: string;
+  /** The payload. */
+  readonly payload: Payload;
+  /** Headers: an object of strings, or of arrays of strings. */
+  readonly headers?: { readonly [name: string]: unknown } | null | undefined;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | null | undefined;
+}
+
+/** Arguments of `nats_publish_*_stream_batch`. */
+export interface PublishStreamBatchArguments<Payload> {
+  /** The subject: words joined by '.', without wildcards. */
+  readonly subject: string;
+  /** The payloads, one for each message. */
+  readonly payloads: readonly Payload[];
+  /** Headers: an object of strings, or of arrays of strings. */
+  readonly headers?: { readonly [name: string]: unknown } | null | undefined;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | null | undefined;
+}
+
+/** Arguments of `nats_request_*`. */
+export interface RequestArguments<Payload> {
+  /** The subject: words joined by '.', without wildcards. */
+  readonly subject: string;
+  /** The payload. */
+  readonly payload: Payload;
+  /** How long the answer may take, in milliseconds. NULL or negative: 10 seconds. */
+  readonly timeout?: number | null | undefined;
+}
+
+/** Arguments of `nats_put_*`. */
+export interface PutValueArguments<Payload> {
+  /** The bucket: letters, digits, '_' and '-'. */
+  readonly bucket: string;
+  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. */
+  readonly key: string;
+  /** The value. */
+  readonly data: Payload;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | null | undefined;
+}
+
+/** Arguments of `nats_get_*`. */
+export interface GetValueArguments {
+  /** The bucket: letters, digits, '_' and '-'. */
+  readonly bucket: string;
+  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. */
+  readonly key: string;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | null | undefined;
+}
+
+/** Arguments of `nats_delete_value`. */
+export interface DeleteValueArguments {
+  /** The bucket: letters, digits, '_' and '-'. */
+  readonly bucket: string;
+  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. */
+  readonly key: string;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | null | undefined;
+}
+
+/** Arguments of `nats_put_file`. */
+export interface PutFileArguments {
+  /** The object store: letters, digits, '_' and '-'. */
+  readonly store: string;
+  /** The name of the file. */
+  readonly name: string;
+  /** The content. */
+  readonly content: Uint8Array;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | null | undefined;
+}
+
+/** Arguments of `nats_get_file`. */
+export interface GetFileArguments {
+  /** The object store: letters, digits, '_' and '-'. */
+  readonly store: string;
+  /** The name of the file. */
+  readonly name: string;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | null | undefined;
+}
+
+/** Arguments of `nats_delete_file`. */
+export interface DeleteFileArguments {
+  /** The object store: letters, digits, '_' and '-'. */
+  readonly store: string;
+  /** The name of the file. */
+  readonly name: string;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | null | undefined;
+}
+
+/** Arguments of `nats_get_file_info`. */
+export interface GetFileInfoArguments {
+  /** The object store: letters, digits, '_' and '-'. */
+  readonly store: string;
+  /** The name of the file. */
+  readonly name: string;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | null | undefined;
+}
+
+/** Arguments of `nats_get_file_list`. */
+export interface GetFileListArguments {
+  /** The object store: letters, digits, '_' and '-'. */
+  readonly store: string;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | null | undefined;
+}
+
+/** A row of `nats_publish_*_ack`. */
 export interface PublishAckRow {
   /** The stream. */
-  stream: string;
+  readonly stream: string;
   /** The sequence number in the stream. */
-  seq: bigint;
+  readonly seq: bigint;
   /** The stream had it already: another message has the same Nats-Msg-Id. */
-  duplicate: boolean;
+  readonly duplicate: boolean;
 }
 
-/** A row of nats_get_file_info. */
+/** A row of `nats_get_file_info`. */
 export interface FileInfoRow {
   /** Its name. */
-  name: string;
+  readonly name: string;
   /** Its description. */
-  description: string | null;
+  readonly description: string | null;
   /** What else its writer noted. */
-  metadata: { readonly [name: string]: unknown } | null;
+  readonly metadata: { readonly [name: string]: unknown } | null;
   /** Its headers. */
-  headers: { readonly [name: string]: unknown } | null;
+  readonly headers: { readonly [name: string]: unknown } | null;
   /** Its options, such as the size of the chunks. */
-  options: { readonly [name: string]: unknown } | null;
+  readonly options: { readonly [name: string]: unknown } | null;
   /** The object store. */
-  bucket: string;
+  readonly bucket: string;
   /** The identity of this version of it. */
-  nuid: string;
+  readonly nuid: string;
   /** Its size in bytes. */
-  size: bigint;
+  readonly size: bigint;
   /** The number of chunks. */
-  chunks: bigint;
+  readonly chunks: bigint;
   /** When it was written, in RFC 3339. */
-  modified: string;
+  readonly modified: string;
   /** The digest of its content. */
-  digest: string | null;
+  readonly digest: string | null;
   /** It has been deleted. */
-  delete: boolean;
+  readonly delete: boolean;
 }
 
-/** A row of nats_get_file_list. */
+/** A row of `nats_get_file_list`. */
 export interface FileListRow {
   /** Its name. */
-  name: string;
+  readonly name: string;
   /** Its description. */
-  description: string | null;
+  readonly description: string | null;
   /** What else its writer noted. */
-  metadata: { readonly [name: string]: unknown } | null;
+  readonly metadata: { readonly [name: string]: unknown } | null;
   /** Its headers. */
-  headers: { readonly [name: string]: unknown } | null;
+  readonly headers: { readonly [name: string]: unknown } | null;
   /** Its options, such as the size of the chunks. */
-  options: { readonly [name: string]: unknown } | null;
+  readonly options: { readonly [name: string]: unknown } | null;
   /** The object store. */
-  bucket: string;
+  readonly bucket: string;
   /** The identity of this version of it. */
-  nuid: string;
+  readonly nuid: string;
   /** Its size in bytes. */
-  size: bigint;
+  readonly size: bigint;
   /** The number of chunks. */
-  chunks: bigint;
+  readonly chunks: bigint;
   /** When it was written, in RFC 3339. */
-  modified: string;
+  readonly modified: string;
   /** The digest of its content. */
-  digest: string | null;
+  readonly digest: string | null;
   /** It has been deleted. */
-  delete: boolean;
+  readonly delete: boolean;
 }
 
-/** A row of nats_get_server_info. */
+/** A row of `nats_get_server_info`. */
 export interface ServerInfoRow {
   /** The server's identity. */
-  serverId: string;
+  readonly serverId: string;
   /** The server's name. */
-  serverName: string;
+  readonly serverName: string;
   /** The address it listens at. */
-  host: string;
+  readonly host: string;
   /** The port it listens at. */
-  port: number;
+  readonly port: number;
   /** Its version. */
-  version: string;
+  readonly version: string;
   /** It demands credentials. */
-  authRequired: boolean;
+  readonly authRequired: boolean;
   /** It demands TLS (in the spelling of the original). */
-  tlsRequiered: boolean;
+  readonly tlsRequiered: boolean;
   /** The largest message, in bytes. */
-  maxPayload: bigint;
+  readonly maxPayload: bigint;
   /** The version of the protocol. */
-  proto: number;
+  readonly proto: number;
   /** The number of the connection. */
-  clientId: bigint;
+  readonly clientId: bigint;
   /** The version of Go it was built with. */
-  go: string;
+  readonly go: string;
   /** The nonce of the connection, where NKeys are in use. */
-  nonce: string | null;
+  readonly nonce: string | null;
   /** The addresses of the cluster. */
-  connectUrls: unknown[] | null;
+  readonly connectUrls: readonly unknown[] | null;
   /** Our address as the server sees it. */
-  clientIp: string | null;
+  readonly clientIp: string | null;
   /** It knows headers. */
-  headers: boolean;
+  readonly headers: boolean;
   /** It is about to stop. */
-  lameDuckMode: boolean;
+  readonly lameDuckMode: boolean;
   /** It demands TLS. */
-  tlsRequired: boolean;
+  readonly tlsRequired: boolean;
 }
 
-/** A row of litmus_pgnats_version. */
+/** A row of `litmus_pgnats_version`. */
 export interface VersionRow {
   /** The version of Hawser. */
-  version: string;
+  readonly version: string;
   /** When its source was committed, where that is known. */
-  commitDate: string | null;
+  readonly commitDate: string | null;
   /** The commit, where it is known. */
-  shortCommit: string | null;
+  readonly shortCommit: string | null;
   /** The branch, where it is known. */
-  branch: string | null;
+  readonly branch: string | null;
   /** The last tag. */
-  lastTag: string | null;
+  readonly lastTag: string | null;
+}
+
+function readPublishAckRow(row: any): PublishAckRow {
+  return {
+    stream: row.stream,
+    seq: BigInt(row.seq),
+    duplicate: row.duplicate,
+  };
+}
+
+function readFileInfoRow(row: any): FileInfoRow {
+  return {
+    name: row.name,
+    description: row.description,
+    metadata: row.metadata,
+    headers: row.headers,
+    options: row.options,
+    bucket: row.bucket,
+    nuid: row.nuid,
+    size: BigInt(row.size),
+    chunks: BigInt(row.chunks),
+    modified: row.modified,
+    digest: row.digest,
+    delete: row.delete,
+  };
+}
+
+function readFileListRow(row: any): FileListRow {
+  return {
+    name: row.name,
+    description: row.description,
+    metadata: row.metadata,
+    headers: row.headers,
+    options: row.options,
+    bucket: row.bucket,
+    nuid: row.nuid,
+    size: BigInt(row.size),
+    chunks: BigInt(row.chunks),
+    modified: row.modified,
+    digest: row.digest,
+    delete: row.delete,
+  };
+}
+
+function readServerInfoRow(row: any): ServerInfoRow {
+  return {
+    serverId: row.server_id,
+    serverName: row.server_name,
+    host: row.host,
+    port: row.port,
+    version: row.version,
+    authRequired: row.auth_required,
+    tlsRequiered: row.tls_requiered,
+    maxPayload: BigInt(row.max_payload),
+    proto: row.proto,
+    clientId: BigInt(row.client_id),
+    go: row.go,
+    nonce: row.nonce,
+    connectUrls: row.connect_urls,
+    clientIp: row.client_ip,
+    headers: row.headers,
+    lameDuckMode: row.lame_duck_mode,
+    tlsRequired: row.tls_required,
+  };
+}
+
+function readVersionRow(row: any): VersionRow {
+  return {
+    version: row.version,
+    commitDate: row.commit_date,
+    shortCommit: row.short_commit,
+    branch: row.branch,
+    lastTag: row.last_tag,
+  };
 }
 
 /** The functions as methods. */
@@ -135,11 +366,14 @@ export type NatsFunctions = ReturnType<typeof natsFunctions>;
 /**
  * NATS from SQL. The SQL functions as methods: each is one SELECT, in whatever transaction the client is in.
  *
+ * What is `undefined` is NULL in SQL, and so is a JSON value that `JSON.stringify` makes nothing of; a function that needs
+ * a value refuses it with SQLSTATE 22004. `null` as a JSON value is the JSON null.
+ *
  * @param client where the functions are called
- * @param options.schema the schema that they were installed in
+ * @param options.schema the schema that they were installed in. Default `public`
  * @throws the error of Postgres, with the SQLSTATE, DETAIL and HINT of the function
  */
-export function natsFunctions(client: QueryClient, options: { readonly schema?: string } = {}) {
+export function natsFunctions(client: QueryClient, options: { readonly schema?: string | undefined } = {}) {
   const schema = `"${(options.schema ?? "public").replaceAll('"', '""')}"`;
   const select = async (columns: string, call: string, values: unknown[]) =>
     (await client.query({ text: `SELECT ${columns} FROM ${schema}.${call}`, values })).rows;
@@ -150,8 +384,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_text`.
      */
-    async publishText(args: { readonly subject: string; readonly payload: string; readonly reply?: string | null | undefined; readonly headers?: { readonly [name: string]: unknown } | null | undefined }): Promise<void> {
-      await select("1", "nats_publish_text($1::text, $2::text, $3::text, $4::jsonb)", [args.subject, args.payload, args.reply ?? null, args.headers == null ? null : JSON.stringify(args.headers)]);
+    async publishText(args: PublishArguments<string>): Promise<void> {
+      await select(
+        "1",
+        "nats_publish_text($1::text, $2::text, $3::text, $4::jsonb)",
+        [args.subject, args.payload, args.reply ?? null, args.headers == null ? null : toJson(args.headers)],
+      );
     },
 
     /**
@@ -160,8 +398,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_json`.
      */
-    async publishJson(args: { readonly subject: string; readonly payload: unknown; readonly reply?: string | null | undefined; readonly headers?: { readonly [name: string]: unknown } | null | undefined }): Promise<void> {
-      await select("1", "nats_publish_json($1::text, $2::json, $3::text, $4::jsonb)", [args.subject, JSON.stringify(args.payload), args.reply ?? null, args.headers == null ? null : JSON.stringify(args.headers)]);
+    async publishJson(args: PublishArguments<unknown>): Promise<void> {
+      await select(
+        "1",
+        "nats_publish_json($1::text, $2::json, $3::text, $4::jsonb)",
+        [args.subject, toJson(args.payload), args.reply ?? null, args.headers == null ? null : toJson(args.headers)],
+      );
     },
 
     /**
@@ -170,8 +412,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_jsonb`.
      */
-    async publishJsonb(args: { readonly subject: string; readonly payload: unknown; readonly reply?: string | null | undefined; readonly headers?: { readonly [name: string]: unknown } | null | undefined }): Promise<void> {
-      await select("1", "nats_publish_jsonb($1::text, $2::jsonb, $3::text, $4::jsonb)", [args.subject, JSON.stringify(args.payload), args.reply ?? null, args.headers == null ? null : JSON.stringify(args.headers)]);
+    async publishJsonb(args: PublishArguments<unknown>): Promise<void> {
+      await select(
+        "1",
+        "nats_publish_jsonb($1::text, $2::jsonb, $3::text, $4::jsonb)",
+        [args.subject, toJson(args.payload), args.reply ?? null, args.headers == null ? null : toJson(args.headers)],
+      );
     },
 
     /**
@@ -180,8 +426,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_binary`.
      */
-    async publishBinary(args: { readonly subject: string; readonly payload: Uint8Array; readonly reply?: string | null | undefined; readonly headers?: { readonly [name: string]: unknown } | null | undefined }): Promise<void> {
-      await select("1", "nats_publish_binary($1::text, $2::bytea, $3::text, $4::jsonb)", [args.subject, toBuffer(args.payload), args.reply ?? null, args.headers == null ? null : JSON.stringify(args.headers)]);
+    async publishBinary(args: PublishArguments<Uint8Array>): Promise<void> {
+      await select(
+        "1",
+        "nats_publish_binary($1::text, $2::bytea, $3::text, $4::jsonb)",
+        [args.subject, toBuffer(args.payload), args.reply ?? null, args.headers == null ? null : toJson(args.headers)],
+      );
     },
 
     /**
@@ -189,8 +439,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_text_batch`.
      */
-    async publishTextBatch(args: { readonly subject: string; readonly payloads: readonly string[]; readonly reply?: string | null | undefined; readonly headers?: { readonly [name: string]: unknown } | null | undefined }): Promise<void> {
-      await select("1", "nats_publish_text_batch($1::text, $2::text[], $3::text, $4::jsonb)", [args.subject, args.payloads, args.reply ?? null, args.headers == null ? null : JSON.stringify(args.headers)]);
+    async publishTextBatch(args: PublishBatchArguments<string>): Promise<void> {
+      await select(
+        "1",
+        "nats_publish_text_batch($1::text, $2::text[], $3::text, $4::jsonb)",
+        [args.subject, args.payloads, args.reply ?? null, args.headers == null ? null : toJson(args.headers)],
+      );
     },
 
     /**
@@ -198,8 +452,17 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_json_batch`.
      */
-    async publishJsonBatch(args: { readonly subject: string; readonly payloads: readonly unknown[]; readonly reply?: string | null | undefined; readonly headers?: { readonly [name: string]: unknown } | null | undefined }): Promise<void> {
-      await select("1", "nats_publish_json_batch($1::text, $2::json[], $3::text, $4::jsonb)", [args.subject, args.payloads.map((one) => JSON.stringify(one)), args.reply ?? null, args.headers == null ? null : JSON.stringify(args.headers)]);
+    async publishJsonBatch(args: PublishBatchArguments<unknown>): Promise<void> {
+      await select(
+        "1",
+        "nats_publish_json_batch($1::text, $2::json[], $3::text, $4::jsonb)",
+        [
+          args.subject,
+          args.payloads.map(toJson),
+          args.reply ?? null,
+          args.headers == null ? null : toJson(args.headers),
+        ],
+      );
     },
 
     /**
@@ -207,8 +470,17 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_jsonb_batch`.
      */
-    async publishJsonbBatch(args: { readonly subject: string; readonly payloads: readonly unknown[]; readonly reply?: string | null | undefined; readonly headers?: { readonly [name: string]: unknown } | null | undefined }): Promise<void> {
-      await select("1", "nats_publish_jsonb_batch($1::text, $2::jsonb[], $3::text, $4::jsonb)", [args.subject, args.payloads.map((one) => JSON.stringify(one)), args.reply ?? null, args.headers == null ? null : JSON.stringify(args.headers)]);
+    async publishJsonbBatch(args: PublishBatchArguments<unknown>): Promise<void> {
+      await select(
+        "1",
+        "nats_publish_jsonb_batch($1::text, $2::jsonb[], $3::text, $4::jsonb)",
+        [
+          args.subject,
+          args.payloads.map(toJson),
+          args.reply ?? null,
+          args.headers == null ? null : toJson(args.headers),
+        ],
+      );
     },
 
     /**
@@ -216,8 +488,17 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_binary_batch`.
      */
-    async publishBinaryBatch(args: { readonly subject: string; readonly payloads: readonly Uint8Array[]; readonly reply?: string | null | undefined; readonly headers?: { readonly [name: string]: unknown } | null | undefined }): Promise<void> {
-      await select("1", "nats_publish_binary_batch($1::text, $2::bytea[], $3::text, $4::jsonb)", [args.subject, args.payloads.map((one) => toBuffer(one)), args.reply ?? null, args.headers == null ? null : JSON.stringify(args.headers)]);
+    async publishBinaryBatch(args: PublishBatchArguments<Uint8Array>): Promise<void> {
+      await select(
+        "1",
+        "nats_publish_binary_batch($1::text, $2::bytea[], $3::text, $4::jsonb)",
+        [
+          args.subject,
+          args.payloads.map(toBuffer),
+          args.reply ?? null,
+          args.headers == null ? null : toJson(args.headers),
+        ],
+      );
     },
 
     /**
@@ -225,8 +506,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_text_stream`.
      */
-    async publishTextStream(args: { readonly subject: string; readonly payload: string; readonly headers?: { readonly [name: string]: unknown } | null | undefined; readonly domain?: string | null | undefined }): Promise<void> {
-      await select("1", "nats_publish_text_stream($1::text, $2::text, $3::jsonb, $4::text)", [args.subject, args.payload, args.headers == null ? null : JSON.stringify(args.headers), args.domain ?? null]);
+    async publishTextStream(args: PublishStreamArguments<string>): Promise<void> {
+      await select(
+        "1",
+        "nats_publish_text_stream($1::text, $2::text, $3::jsonb, $4::text)",
+        [args.subject, args.payload, args.headers == null ? null : toJson(args.headers), args.domain ?? null],
+      );
     },
 
     /**
@@ -234,8 +519,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_json_stream`.
      */
-    async publishJsonStream(args: { readonly subject: string; readonly payload: unknown; readonly headers?: { readonly [name: string]: unknown } | null | undefined; readonly domain?: string | null | undefined }): Promise<void> {
-      await select("1", "nats_publish_json_stream($1::text, $2::json, $3::jsonb, $4::text)", [args.subject, JSON.stringify(args.payload), args.headers == null ? null : JSON.stringify(args.headers), args.domain ?? null]);
+    async publishJsonStream(args: PublishStreamArguments<unknown>): Promise<void> {
+      await select(
+        "1",
+        "nats_publish_json_stream($1::text, $2::json, $3::jsonb, $4::text)",
+        [args.subject, toJson(args.payload), args.headers == null ? null : toJson(args.headers), args.domain ?? null],
+      );
     },
 
     /**
@@ -243,8 +532,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_jsonb_stream`.
      */
-    async publishJsonbStream(args: { readonly subject: string; readonly payload: unknown; readonly headers?: { readonly [name: string]: unknown } | null | undefined; readonly domain?: string | null | undefined }): Promise<void> {
-      await select("1", "nats_publish_jsonb_stream($1::text, $2::jsonb, $3::jsonb, $4::text)", [args.subject, JSON.stringify(args.payload), args.headers == null ? null : JSON.stringify(args.headers), args.domain ?? null]);
+    async publishJsonbStream(args: PublishStreamArguments<unknown>): Promise<void> {
+      await select(
+        "1",
+        "nats_publish_jsonb_stream($1::text, $2::jsonb, $3::jsonb, $4::text)",
+        [args.subject, toJson(args.payload), args.headers == null ? null : toJson(args.headers), args.domain ?? null],
+      );
     },
 
     /**
@@ -252,8 +545,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_binary_stream`.
      */
-    async publishBinaryStream(args: { readonly subject: string; readonly payload: Uint8Array; readonly headers?: { readonly [name: string]: unknown } | null | undefined; readonly domain?: string | null | undefined }): Promise<void> {
-      await select("1", "nats_publish_binary_stream($1::text, $2::bytea, $3::jsonb, $4::text)", [args.subject, toBuffer(args.payload), args.headers == null ? null : JSON.stringify(args.headers), args.domain ?? null]);
+    async publishBinaryStream(args: PublishStreamArguments<Uint8Array>): Promise<void> {
+      await select(
+        "1",
+        "nats_publish_binary_stream($1::text, $2::bytea, $3::jsonb, $4::text)",
+        [args.subject, toBuffer(args.payload), args.headers == null ? null : toJson(args.headers), args.domain ?? null],
+      );
     },
 
     /**
@@ -261,9 +558,13 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_text_ack`.
      */
-    async publishTextAck(args: { readonly subject: string; readonly payload: string; readonly headers?: { readonly [name: string]: unknown } | null | undefined; readonly domain?: string | null | undefined }): Promise<PublishAckRow> {
-      const rows = await select("stream, seq::text, duplicate", "nats_publish_text_ack($1::text, $2::text, $3::jsonb, $4::text)", [args.subject, args.payload, args.headers == null ? null : JSON.stringify(args.headers), args.domain ?? null]);
-      return rows.map((row) => ({ stream: row.stream, seq: BigInt(row.seq), duplicate: row.duplicate }))[0]!;
+    async publishTextAck(args: PublishAckArguments<string>): Promise<PublishAckRow> {
+      const rows = await select(
+        "stream, seq::text, duplicate",
+        "nats_publish_text_ack($1::text, $2::text, $3::jsonb, $4::text)",
+        [args.subject, args.payload, args.headers == null ? null : toJson(args.headers), args.domain ?? null],
+      );
+      return readPublishAckRow(rows[0]);
     },
 
     /**
@@ -271,9 +572,13 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_json_ack`.
      */
-    async publishJsonAck(args: { readonly subject: string; readonly payload: unknown; readonly headers?: { readonly [name: string]: unknown } | null | undefined; readonly domain?: string | null | undefined }): Promise<PublishAckRow> {
-      const rows = await select("stream, seq::text, duplicate", "nats_publish_json_ack($1::text, $2::json, $3::jsonb, $4::text)", [args.subject, JSON.stringify(args.payload), args.headers == null ? null : JSON.stringify(args.headers), args.domain ?? null]);
-      return rows.map((row) => ({ stream: row.stream, seq: BigInt(row.seq), duplicate: row.duplicate }))[0]!;
+    async publishJsonAck(args: PublishAckArguments<unknown>): Promise<PublishAckRow> {
+      const rows = await select(
+        "stream, seq::text, duplicate",
+        "nats_publish_json_ack($1::text, $2::json, $3::jsonb, $4::text)",
+        [args.subject, toJson(args.payload), args.headers == null ? null : toJson(args.headers), args.domain ?? null],
+      );
+      return readPublishAckRow(rows[0]);
     },
 
     /**
@@ -281,9 +586,13 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_jsonb_ack`.
      */
-    async publishJsonbAck(args: { readonly subject: string; readonly payload: unknown; readonly headers?: { readonly [name: string]: unknown } | null | undefined; readonly domain?: string | null | undefined }): Promise<PublishAckRow> {
-      const rows = await select("stream, seq::text, duplicate", "nats_publish_jsonb_ack($1::text, $2::jsonb, $3::jsonb, $4::text)", [args.subject, JSON.stringify(args.payload), args.headers == null ? null : JSON.stringify(args.headers), args.domain ?? null]);
-      return rows.map((row) => ({ stream: row.stream, seq: BigInt(row.seq), duplicate: row.duplicate }))[0]!;
+    async publishJsonbAck(args: PublishAckArguments<unknown>): Promise<PublishAckRow> {
+      const rows = await select(
+        "stream, seq::text, duplicate",
+        "nats_publish_jsonb_ack($1::text, $2::jsonb, $3::jsonb, $4::text)",
+        [args.subject, toJson(args.payload), args.headers == null ? null : toJson(args.headers), args.domain ?? null],
+      );
+      return readPublishAckRow(rows[0]);
     },
 
     /**
@@ -291,9 +600,13 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_binary_ack`.
      */
-    async publishBinaryAck(args: { readonly subject: string; readonly payload: Uint8Array; readonly headers?: { readonly [name: string]: unknown } | null | undefined; readonly domain?: string | null | undefined }): Promise<PublishAckRow> {
-      const rows = await select("stream, seq::text, duplicate", "nats_publish_binary_ack($1::text, $2::bytea, $3::jsonb, $4::text)", [args.subject, toBuffer(args.payload), args.headers == null ? null : JSON.stringify(args.headers), args.domain ?? null]);
-      return rows.map((row) => ({ stream: row.stream, seq: BigInt(row.seq), duplicate: row.duplicate }))[0]!;
+    async publishBinaryAck(args: PublishAckArguments<Uint8Array>): Promise<PublishAckRow> {
+      const rows = await select(
+        "stream, seq::text, duplicate",
+        "nats_publish_binary_ack($1::text, $2::bytea, $3::jsonb, $4::text)",
+        [args.subject, toBuffer(args.payload), args.headers == null ? null : toJson(args.headers), args.domain ?? null],
+      );
+      return readPublishAckRow(rows[0]);
     },
 
     /**
@@ -301,8 +614,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_text_stream_batch`.
      */
-    async publishTextStreamBatch(args: { readonly subject: string; readonly payloads: readonly string[]; readonly headers?: { readonly [name: string]: unknown } | null | undefined; readonly domain?: string | null | undefined }): Promise<void> {
-      await select("1", "nats_publish_text_stream_batch($1::text, $2::text[], $3::jsonb, $4::text)", [args.subject, args.payloads, args.headers == null ? null : JSON.stringify(args.headers), args.domain ?? null]);
+    async publishTextStreamBatch(args: PublishStreamBatchArguments<string>): Promise<void> {
+      await select(
+        "1",
+        "nats_publish_text_stream_batch($1::text, $2::text[], $3::jsonb, $4::text)",
+        [args.subject, args.payloads, args.headers == null ? null : toJson(args.headers), args.domain ?? null],
+      );
     },
 
     /**
@@ -310,8 +627,17 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_json_stream_batch`.
      */
-    async publishJsonStreamBatch(args: { readonly subject: string; readonly payloads: readonly unknown[]; readonly headers?: { readonly [name: string]: unknown } | null | undefined; readonly domain?: string | null | undefined }): Promise<void> {
-      await select("1", "nats_publish_json_stream_batch($1::text, $2::json[], $3::jsonb, $4::text)", [args.subject, args.payloads.map((one) => JSON.stringify(one)), args.headers == null ? null : JSON.stringify(args.headers), args.domain ?? null]);
+    async publishJsonStreamBatch(args: PublishStreamBatchArguments<unknown>): Promise<void> {
+      await select(
+        "1",
+        "nats_publish_json_stream_batch($1::text, $2::json[], $3::jsonb, $4::text)",
+        [
+          args.subject,
+          args.payloads.map(toJson),
+          args.headers == null ? null : toJson(args.headers),
+          args.domain ?? null,
+        ],
+      );
     },
 
     /**
@@ -319,8 +645,17 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_jsonb_stream_batch`.
      */
-    async publishJsonbStreamBatch(args: { readonly subject: string; readonly payloads: readonly unknown[]; readonly headers?: { readonly [name: string]: unknown } | null | undefined; readonly domain?: string | null | undefined }): Promise<void> {
-      await select("1", "nats_publish_jsonb_stream_batch($1::text, $2::jsonb[], $3::jsonb, $4::text)", [args.subject, args.payloads.map((one) => JSON.stringify(one)), args.headers == null ? null : JSON.stringify(args.headers), args.domain ?? null]);
+    async publishJsonbStreamBatch(args: PublishStreamBatchArguments<unknown>): Promise<void> {
+      await select(
+        "1",
+        "nats_publish_jsonb_stream_batch($1::text, $2::jsonb[], $3::jsonb, $4::text)",
+        [
+          args.subject,
+          args.payloads.map(toJson),
+          args.headers == null ? null : toJson(args.headers),
+          args.domain ?? null,
+        ],
+      );
     },
 
     /**
@@ -328,8 +663,17 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_publish_binary_stream_batch`.
      */
-    async publishBinaryStreamBatch(args: { readonly subject: string; readonly payloads: readonly Uint8Array[]; readonly headers?: { readonly [name: string]: unknown } | null | undefined; readonly domain?: string | null | undefined }): Promise<void> {
-      await select("1", "nats_publish_binary_stream_batch($1::text, $2::bytea[], $3::jsonb, $4::text)", [args.subject, args.payloads.map((one) => toBuffer(one)), args.headers == null ? null : JSON.stringify(args.headers), args.domain ?? null]);
+    async publishBinaryStreamBatch(args: PublishStreamBatchArguments<Uint8Array>): Promise<void> {
+      await select(
+        "1",
+        "nats_publish_binary_stream_batch($1::text, $2::bytea[], $3::jsonb, $4::text)",
+        [
+          args.subject,
+          args.payloads.map(toBuffer),
+          args.headers == null ? null : toJson(args.headers),
+          args.domain ?? null,
+        ],
+      );
     },
 
     /**
@@ -346,8 +690,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_request_text`.
      */
-    async requestText(args: { readonly subject: string; readonly payload: string; readonly timeout?: number | null | undefined }): Promise<Uint8Array> {
-      const rows = await select("nats_request_text AS value", "nats_request_text($1::text, $2::text, $3::integer)", [args.subject, args.payload, args.timeout ?? null]);
+    async requestText(args: RequestArguments<string>): Promise<Uint8Array> {
+      const rows = await select(
+        "nats_request_text AS value",
+        "nats_request_text($1::text, $2::text, $3::integer)",
+        [args.subject, args.payload, args.timeout ?? null],
+      );
       return rows[0].value;
     },
 
@@ -356,8 +704,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_request_json`.
      */
-    async requestJson(args: { readonly subject: string; readonly payload: unknown; readonly timeout?: number | null | undefined }): Promise<Uint8Array> {
-      const rows = await select("nats_request_json AS value", "nats_request_json($1::text, $2::json, $3::integer)", [args.subject, JSON.stringify(args.payload), args.timeout ?? null]);
+    async requestJson(args: RequestArguments<unknown>): Promise<Uint8Array> {
+      const rows = await select(
+        "nats_request_json AS value",
+        "nats_request_json($1::text, $2::json, $3::integer)",
+        [args.subject, toJson(args.payload), args.timeout ?? null],
+      );
       return rows[0].value;
     },
 
@@ -366,8 +718,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_request_jsonb`.
      */
-    async requestJsonb(args: { readonly subject: string; readonly payload: unknown; readonly timeout?: number | null | undefined }): Promise<Uint8Array> {
-      const rows = await select("nats_request_jsonb AS value", "nats_request_jsonb($1::text, $2::jsonb, $3::integer)", [args.subject, JSON.stringify(args.payload), args.timeout ?? null]);
+    async requestJsonb(args: RequestArguments<unknown>): Promise<Uint8Array> {
+      const rows = await select(
+        "nats_request_jsonb AS value",
+        "nats_request_jsonb($1::text, $2::jsonb, $3::integer)",
+        [args.subject, toJson(args.payload), args.timeout ?? null],
+      );
       return rows[0].value;
     },
 
@@ -376,8 +732,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_request_binary`.
      */
-    async requestBinary(args: { readonly subject: string; readonly payload: Uint8Array; readonly timeout?: number | null | undefined }): Promise<Uint8Array> {
-      const rows = await select("nats_request_binary AS value", "nats_request_binary($1::text, $2::bytea, $3::integer)", [args.subject, toBuffer(args.payload), args.timeout ?? null]);
+    async requestBinary(args: RequestArguments<Uint8Array>): Promise<Uint8Array> {
+      const rows = await select(
+        "nats_request_binary AS value",
+        "nats_request_binary($1::text, $2::bytea, $3::integer)",
+        [args.subject, toBuffer(args.payload), args.timeout ?? null],
+      );
       return rows[0].value;
     },
 
@@ -386,8 +746,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_put_text`.
      */
-    async putText(args: { readonly bucket: string; readonly key: string; readonly data: string; readonly domain?: string | null | undefined }): Promise<bigint> {
-      const rows = await select("nats_put_text::text AS value", "nats_put_text($1::text, $2::text, $3::text, $4::text)", [args.bucket, args.key, args.data, args.domain ?? null]);
+    async putText(args: PutValueArguments<string>): Promise<bigint> {
+      const rows = await select(
+        "nats_put_text::text AS value",
+        "nats_put_text($1::text, $2::text, $3::text, $4::text)",
+        [args.bucket, args.key, args.data, args.domain ?? null],
+      );
       return BigInt(rows[0].value);
     },
 
@@ -396,8 +760,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_put_json`.
      */
-    async putJson(args: { readonly bucket: string; readonly key: string; readonly data: unknown; readonly domain?: string | null | undefined }): Promise<bigint> {
-      const rows = await select("nats_put_json::text AS value", "nats_put_json($1::text, $2::text, $3::json, $4::text)", [args.bucket, args.key, JSON.stringify(args.data), args.domain ?? null]);
+    async putJson(args: PutValueArguments<unknown>): Promise<bigint> {
+      const rows = await select(
+        "nats_put_json::text AS value",
+        "nats_put_json($1::text, $2::text, $3::json, $4::text)",
+        [args.bucket, args.key, toJson(args.data), args.domain ?? null],
+      );
       return BigInt(rows[0].value);
     },
 
@@ -406,8 +774,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_put_jsonb`.
      */
-    async putJsonb(args: { readonly bucket: string; readonly key: string; readonly data: unknown; readonly domain?: string | null | undefined }): Promise<bigint> {
-      const rows = await select("nats_put_jsonb::text AS value", "nats_put_jsonb($1::text, $2::text, $3::jsonb, $4::text)", [args.bucket, args.key, JSON.stringify(args.data), args.domain ?? null]);
+    async putJsonb(args: PutValueArguments<unknown>): Promise<bigint> {
+      const rows = await select(
+        "nats_put_jsonb::text AS value",
+        "nats_put_jsonb($1::text, $2::text, $3::jsonb, $4::text)",
+        [args.bucket, args.key, toJson(args.data), args.domain ?? null],
+      );
       return BigInt(rows[0].value);
     },
 
@@ -416,8 +788,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_put_binary`.
      */
-    async putBinary(args: { readonly bucket: string; readonly key: string; readonly data: Uint8Array; readonly domain?: string | null | undefined }): Promise<bigint> {
-      const rows = await select("nats_put_binary::text AS value", "nats_put_binary($1::text, $2::text, $3::bytea, $4::text)", [args.bucket, args.key, toBuffer(args.data), args.domain ?? null]);
+    async putBinary(args: PutValueArguments<Uint8Array>): Promise<bigint> {
+      const rows = await select(
+        "nats_put_binary::text AS value",
+        "nats_put_binary($1::text, $2::text, $3::bytea, $4::text)",
+        [args.bucket, args.key, toBuffer(args.data), args.domain ?? null],
+      );
       return BigInt(rows[0].value);
     },
 
@@ -426,8 +802,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_get_text`.
      */
-    async getText(args: { readonly bucket: string; readonly key: string; readonly domain?: string | null | undefined }): Promise<string | null> {
-      const rows = await select("nats_get_text AS value", "nats_get_text($1::text, $2::text, $3::text)", [args.bucket, args.key, args.domain ?? null]);
+    async getText(args: GetValueArguments): Promise<string | null> {
+      const rows = await select(
+        "nats_get_text AS value",
+        "nats_get_text($1::text, $2::text, $3::text)",
+        [args.bucket, args.key, args.domain ?? null],
+      );
       return rows[0].value;
     },
 
@@ -436,8 +816,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_get_json`.
      */
-    async getJson(args: { readonly bucket: string; readonly key: string; readonly domain?: string | null | undefined }): Promise<unknown> {
-      const rows = await select("nats_get_json::text AS value", "nats_get_json($1::text, $2::text, $3::text)", [args.bucket, args.key, args.domain ?? null]);
+    async getJson(args: GetValueArguments): Promise<unknown> {
+      const rows = await select(
+        "nats_get_json::text AS value",
+        "nats_get_json($1::text, $2::text, $3::text)",
+        [args.bucket, args.key, args.domain ?? null],
+      );
       return rows[0].value === null ? null : JSON.parse(rows[0].value);
     },
 
@@ -446,8 +830,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_get_jsonb`.
      */
-    async getJsonb(args: { readonly bucket: string; readonly key: string; readonly domain?: string | null | undefined }): Promise<unknown> {
-      const rows = await select("nats_get_jsonb::text AS value", "nats_get_jsonb($1::text, $2::text, $3::text)", [args.bucket, args.key, args.domain ?? null]);
+    async getJsonb(args: GetValueArguments): Promise<unknown> {
+      const rows = await select(
+        "nats_get_jsonb::text AS value",
+        "nats_get_jsonb($1::text, $2::text, $3::text)",
+        [args.bucket, args.key, args.domain ?? null],
+      );
       return rows[0].value === null ? null : JSON.parse(rows[0].value);
     },
 
@@ -456,8 +844,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_get_binary`.
      */
-    async getBinary(args: { readonly bucket: string; readonly key: string; readonly domain?: string | null | undefined }): Promise<Uint8Array | null> {
-      const rows = await select("nats_get_binary AS value", "nats_get_binary($1::text, $2::text, $3::text)", [args.bucket, args.key, args.domain ?? null]);
+    async getBinary(args: GetValueArguments): Promise<Uint8Array | null> {
+      const rows = await select(
+        "nats_get_binary AS value",
+        "nats_get_binary($1::text, $2::text, $3::text)",
+        [args.bucket, args.key, args.domain ?? null],
+      );
       return rows[0].value;
     },
 
@@ -466,8 +858,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_delete_value`.
      */
-    async deleteValue(args: { readonly bucket: string; readonly key: string; readonly domain?: string | null | undefined }): Promise<void> {
-      await select("1", "nats_delete_value($1::text, $2::text, $3::text)", [args.bucket, args.key, args.domain ?? null]);
+    async deleteValue(args: DeleteValueArguments): Promise<void> {
+      await select(
+        "1",
+        "nats_delete_value($1::text, $2::text, $3::text)",
+        [args.bucket, args.key, args.domain ?? null],
+      );
     },
 
     /**
@@ -475,8 +871,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_put_file`.
      */
-    async putFile(args: { readonly store: string; readonly name: string; readonly content: Uint8Array; readonly domain?: string | null | undefined }): Promise<void> {
-      await select("1", "nats_put_file($1::text, $2::text, $3::bytea, $4::text)", [args.store, args.name, toBuffer(args.content), args.domain ?? null]);
+    async putFile(args: PutFileArguments): Promise<void> {
+      await select(
+        "1",
+        "nats_put_file($1::text, $2::text, $3::bytea, $4::text)",
+        [args.store, args.name, toBuffer(args.content), args.domain ?? null],
+      );
     },
 
     /**
@@ -484,8 +884,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_get_file`.
      */
-    async getFile(args: { readonly store: string; readonly name: string; readonly domain?: string | null | undefined }): Promise<Uint8Array> {
-      const rows = await select("nats_get_file AS value", "nats_get_file($1::text, $2::text, $3::text)", [args.store, args.name, args.domain ?? null]);
+    async getFile(args: GetFileArguments): Promise<Uint8Array> {
+      const rows = await select(
+        "nats_get_file AS value",
+        "nats_get_file($1::text, $2::text, $3::text)",
+        [args.store, args.name, args.domain ?? null],
+      );
       return rows[0].value;
     },
 
@@ -494,7 +898,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_delete_file`.
      */
-    async deleteFile(args: { readonly store: string; readonly name: string; readonly domain?: string | null | undefined }): Promise<void> {
+    async deleteFile(args: DeleteFileArguments): Promise<void> {
       await select("1", "nats_delete_file($1::text, $2::text, $3::text)", [args.store, args.name, args.domain ?? null]);
     },
 
@@ -503,9 +907,13 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_get_file_info`.
      */
-    async getFileInfo(args: { readonly store: string; readonly name: string; readonly domain?: string | null | undefined }): Promise<FileInfoRow> {
-      const rows = await select("name, description, metadata, headers, options, bucket, nuid, size::text, chunks::text, modified, digest, delete", "nats_get_file_info($1::text, $2::text, $3::text)", [args.store, args.name, args.domain ?? null]);
-      return rows.map((row) => ({ name: row.name, description: row.description, metadata: row.metadata, headers: row.headers, options: row.options, bucket: row.bucket, nuid: row.nuid, size: BigInt(row.size), chunks: BigInt(row.chunks), modified: row.modified, digest: row.digest, delete: row.delete }))[0]!;
+    async getFileInfo(args: GetFileInfoArguments): Promise<FileInfoRow> {
+      const rows = await select(
+        "name, description, metadata, headers, options, bucket, nuid, size::text, chunks::text, modified, digest, delete",
+        "nats_get_file_info($1::text, $2::text, $3::text)",
+        [args.store, args.name, args.domain ?? null],
+      );
+      return readFileInfoRow(rows[0]);
     },
 
     /**
@@ -513,9 +921,13 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      *
      * SQL: `nats_get_file_list`.
      */
-    async getFileList(args: { readonly store: string; readonly domain?: string | null | undefined }): Promise<FileListRow[]> {
-      const rows = await select("name, description, metadata, headers, options, bucket, nuid, size::text, chunks::text, modified, digest, delete", "nats_get_file_list($1::text, $2::text)", [args.store, args.domain ?? null]);
-      return rows.map((row) => ({ name: row.name, description: row.description, metadata: row.metadata, headers: row.headers, options: row.options, bucket: row.bucket, nuid: row.nuid, size: BigInt(row.size), chunks: BigInt(row.chunks), modified: row.modified, digest: row.digest, delete: row.delete }));
+    async getFileList(args: GetFileListArguments): Promise<FileListRow[]> {
+      const rows = await select(
+        "name, description, metadata, headers, options, bucket, nuid, size::text, chunks::text, modified, digest, delete",
+        "nats_get_file_list($1::text, $2::text)",
+        [args.store, args.domain ?? null],
+      );
+      return rows.map(readFileListRow);
     },
 
     /**
@@ -524,8 +936,12 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      * SQL: `nats_get_server_info`.
      */
     async getServerInfo(): Promise<ServerInfoRow> {
-      const rows = await select("server_id, server_name, host, port, version, auth_required, tls_requiered, max_payload::text, proto, client_id::text, go, nonce, connect_urls, client_ip, headers, lame_duck_mode, tls_required", "nats_get_server_info()", []);
-      return rows.map((row) => ({ serverId: row.server_id, serverName: row.server_name, host: row.host, port: row.port, version: row.version, authRequired: row.auth_required, tlsRequiered: row.tls_requiered, maxPayload: BigInt(row.max_payload), proto: row.proto, clientId: BigInt(row.client_id), go: row.go, nonce: row.nonce, connectUrls: row.connect_urls, clientIp: row.client_ip, headers: row.headers, lameDuckMode: row.lame_duck_mode, tlsRequired: row.tls_required }))[0]!;
+      const rows = await select(
+        "server_id, server_name, host, port, version, auth_required, tls_requiered, max_payload::text, proto, client_id::text, go, nonce, connect_urls, client_ip, headers, lame_duck_mode, tls_required",
+        "nats_get_server_info()",
+        [],
+      );
+      return readServerInfoRow(rows[0]);
     },
 
     /**
@@ -535,7 +951,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      */
     async version(): Promise<VersionRow> {
       const rows = await select("version, commit_date, short_commit, branch, last_tag", "litmus_pgnats_version()", []);
-      return rows.map((row) => ({ version: row.version, commitDate: row.commit_date, shortCommit: row.short_commit, branch: row.branch, lastTag: row.last_tag }))[0]!;
+      return readVersionRow(rows[0]);
     },
 
     /**

@@ -2,13 +2,12 @@
 // source: hawser/nats/v1/functions.proto
 
 import { checkText, type TextRules, type Violation } from "../rules/violation.js";
-
-import { bytesText, decodeText, type JsonObject, needed, obey, type PayloadList, readArgument, readBytes, readInteger, readObject, readPayloads, readString } from "./argument.js";
+import { bytesText, decodeText, type JsonObject, needed, obey, type PayloadList, readArgument, readBytes, readInteger, readObject, readPayloads, readPayloadType, readString } from "./argument.js";
 
 /** The types that a payload can have in SQL, by their part of a function's name. */
 export type PayloadType = "text" | "json" | "jsonb" | "binary";
 
-/** What nats_publish_text and its like are called with. */
+/** What `nats_publish_*` is called with. */
 export interface PublishRequest {
   /** The subject: words joined by '.', without wildcards. */
   readonly subject: string;
@@ -20,7 +19,7 @@ export interface PublishRequest {
   readonly headers?: JsonObject | undefined;
 }
 
-/** What nats_publish_text_batch and its like are called with. */
+/** What `nats_publish_*_batch` is called with. */
 export interface PublishBatchRequest {
   /** The subject: words joined by '.', without wildcards. */
   readonly subject: string;
@@ -32,7 +31,7 @@ export interface PublishBatchRequest {
   readonly headers?: JsonObject | undefined;
 }
 
-/** What nats_publish_text_stream and its like are called with. */
+/** What `nats_publish_*_stream` is called with. */
 export interface PublishStreamRequest {
   /** The subject: words joined by '.', without wildcards. */
   readonly subject: string;
@@ -44,7 +43,7 @@ export interface PublishStreamRequest {
   readonly domain?: string | undefined;
 }
 
-/** What nats_publish_text_ack and its like are called with. */
+/** What `nats_publish_*_ack` is called with. */
 export interface PublishAckRequest {
   /** The subject: words joined by '.', without wildcards. */
   readonly subject: string;
@@ -56,7 +55,7 @@ export interface PublishAckRequest {
   readonly domain?: string | undefined;
 }
 
-/** A row of the answer. */
+/** A row of what `nats_publish_*_ack` returns. */
 export interface PublishAckResponse {
   /** The stream. */
   readonly stream: string;
@@ -66,7 +65,7 @@ export interface PublishAckResponse {
   readonly duplicate: boolean;
 }
 
-/** What nats_publish_text_stream_batch and its like are called with. */
+/** What `nats_publish_*_stream_batch` is called with. */
 export interface PublishStreamBatchRequest {
   /** The subject: words joined by '.', without wildcards. */
   readonly subject: string;
@@ -78,11 +77,10 @@ export interface PublishStreamBatchRequest {
   readonly domain?: string | undefined;
 }
 
-/** What nats_flush and its like are called with. */
-export interface FlushRequest {
-}
+/** What `nats_flush` is called with. */
+export type FlushRequest = Readonly<Record<string, never>>;
 
-/** What nats_request_text and its like are called with. */
+/** What `nats_request_*` is called with. */
 export interface RequestRequest {
   /** The subject: words joined by '.', without wildcards. */
   readonly subject: string;
@@ -92,7 +90,7 @@ export interface RequestRequest {
   readonly timeout?: number | undefined;
 }
 
-/** What nats_put_text and its like are called with. */
+/** What `nats_put_*` is called with. */
 export interface PutValueRequest {
   /** The bucket: letters, digits, '_' and '-'. */
   readonly bucket: string;
@@ -104,7 +102,7 @@ export interface PutValueRequest {
   readonly domain?: string | undefined;
 }
 
-/** What nats_get_text and its like are called with. */
+/** What `nats_get_*` is called with. */
 export interface GetValueRequest {
   /** The bucket: letters, digits, '_' and '-'. */
   readonly bucket: string;
@@ -116,7 +114,7 @@ export interface GetValueRequest {
   readonly type: PayloadType;
 }
 
-/** What nats_delete_value and its like are called with. */
+/** What `nats_delete_value` is called with. */
 export interface DeleteValueRequest {
   /** The bucket: letters, digits, '_' and '-'. */
   readonly bucket: string;
@@ -126,7 +124,7 @@ export interface DeleteValueRequest {
   readonly domain?: string | undefined;
 }
 
-/** What nats_put_file and its like are called with. */
+/** What `nats_put_file` is called with. */
 export interface PutFileRequest {
   /** The object store: letters, digits, '_' and '-'. */
   readonly store: string;
@@ -138,7 +136,7 @@ export interface PutFileRequest {
   readonly domain?: string | undefined;
 }
 
-/** What nats_get_file and its like are called with. */
+/** What `nats_get_file` is called with. */
 export interface GetFileRequest {
   /** The object store: letters, digits, '_' and '-'. */
   readonly store: string;
@@ -148,7 +146,7 @@ export interface GetFileRequest {
   readonly domain?: string | undefined;
 }
 
-/** What nats_delete_file and its like are called with. */
+/** What `nats_delete_file` is called with. */
 export interface DeleteFileRequest {
   /** The object store: letters, digits, '_' and '-'. */
   readonly store: string;
@@ -158,7 +156,7 @@ export interface DeleteFileRequest {
   readonly domain?: string | undefined;
 }
 
-/** What nats_get_file_info and its like are called with. */
+/** What `nats_get_file_info` is called with. */
 export interface GetFileInfoRequest {
   /** The object store: letters, digits, '_' and '-'. */
   readonly store: string;
@@ -168,7 +166,7 @@ export interface GetFileInfoRequest {
   readonly domain?: string | undefined;
 }
 
-/** A row of the answer. */
+/** A row of what `nats_get_file_info` returns. */
 export interface GetFileInfoResponse {
   /** Its name. */
   readonly name: string;
@@ -196,7 +194,7 @@ export interface GetFileInfoResponse {
   readonly delete: boolean;
 }
 
-/** What nats_get_file_list and its like are called with. */
+/** What `nats_get_file_list` is called with. */
 export interface GetFileListRequest {
   /** The object store: letters, digits, '_' and '-'. */
   readonly store: string;
@@ -204,7 +202,7 @@ export interface GetFileListRequest {
   readonly domain?: string | undefined;
 }
 
-/** A row of the answer. */
+/** A row of what `nats_get_file_list` returns. */
 export interface GetFileListResponse {
   /** Its name. */
   readonly name: string;
@@ -232,11 +230,10 @@ export interface GetFileListResponse {
   readonly delete: boolean;
 }
 
-/** What nats_get_server_info and its like are called with. */
-export interface GetServerInfoRequest {
-}
+/** What `nats_get_server_info` is called with. */
+export type GetServerInfoRequest = Readonly<Record<string, never>>;
 
-/** A row of the answer. */
+/** A row of what `nats_get_server_info` returns. */
 export interface GetServerInfoResponse {
   /** The server's identity. */
   readonly serverId: string;
@@ -274,13 +271,11 @@ export interface GetServerInfoResponse {
   readonly tlsRequired: boolean;
 }
 
-/** What litmus_pgnats_reload_conf and its like are called with. */
-export interface ReloadConfRequest {
-}
+/** What `litmus_pgnats_reload_conf` is called with. */
+export type ReloadConfRequest = Readonly<Record<string, never>>;
 
-/** What litmus_pgnats_reload_conf_force and its like are called with. */
-export interface ReloadConfForceRequest {
-}
+/** What `litmus_pgnats_reload_conf_force` is called with. */
+export type ReloadConfForceRequest = Readonly<Record<string, never>>;
 
 /** An answer that is there, or will be. */
 export type Answer<T> = T | Promise<T>;
@@ -1013,11 +1008,11 @@ const publishNames: ReadonlySet<string> = new Set(["subject", "payload", "reply"
 function readPublish(json: unknown): PublishRequest {
   const argument = readArgument(json, publishNames);
   const subject = needed("subject", readString("subject", argument["subject"]));
+  obey("subject", checkPublishRequestSubject(subject));
   const payload = needed("payload", readBytes("payload", argument["payload"]));
   const reply = readString("reply", argument["reply"]);
-  const headers = readObject("headers", argument["headers"]);
-  obey("subject", checkPublishRequestSubject(subject));
   if (reply !== undefined) obey("reply", checkPublishRequestReply(reply));
+  const headers = readObject("headers", argument["headers"]);
   return { subject, payload, reply, headers };
 }
 
@@ -1026,11 +1021,11 @@ const publishBatchNames: ReadonlySet<string> = new Set(["subject", "reply", "hea
 function readPublishBatch(json: unknown, list: PayloadList | undefined): PublishBatchRequest {
   const argument = readArgument(json, publishBatchNames);
   const subject = needed("subject", readString("subject", argument["subject"]));
+  obey("subject", checkPublishBatchRequestSubject(subject));
   const payloads = readPayloads("payloads", list);
   const reply = readString("reply", argument["reply"]);
-  const headers = readObject("headers", argument["headers"]);
-  obey("subject", checkPublishBatchRequestSubject(subject));
   if (reply !== undefined) obey("reply", checkPublishBatchRequestReply(reply));
+  const headers = readObject("headers", argument["headers"]);
   return { subject, payloads, reply, headers };
 }
 
@@ -1039,10 +1034,10 @@ const publishStreamNames: ReadonlySet<string> = new Set(["subject", "payload", "
 function readPublishStream(json: unknown): PublishStreamRequest {
   const argument = readArgument(json, publishStreamNames);
   const subject = needed("subject", readString("subject", argument["subject"]));
+  obey("subject", checkPublishStreamRequestSubject(subject));
   const payload = needed("payload", readBytes("payload", argument["payload"]));
   const headers = readObject("headers", argument["headers"]);
   const domain = readString("domain", argument["domain"]);
-  obey("subject", checkPublishStreamRequestSubject(subject));
   if (domain !== undefined) obey("domain", checkPublishStreamRequestDomain(domain));
   return { subject, payload, headers, domain };
 }
@@ -1052,10 +1047,10 @@ const publishAckNames: ReadonlySet<string> = new Set(["subject", "payload", "hea
 function readPublishAck(json: unknown): PublishAckRequest {
   const argument = readArgument(json, publishAckNames);
   const subject = needed("subject", readString("subject", argument["subject"]));
+  obey("subject", checkPublishAckRequestSubject(subject));
   const payload = needed("payload", readBytes("payload", argument["payload"]));
   const headers = readObject("headers", argument["headers"]);
   const domain = readString("domain", argument["domain"]);
-  obey("subject", checkPublishAckRequestSubject(subject));
   if (domain !== undefined) obey("domain", checkPublishAckRequestDomain(domain));
   return { subject, payload, headers, domain };
 }
@@ -1065,10 +1060,10 @@ const publishStreamBatchNames: ReadonlySet<string> = new Set(["subject", "header
 function readPublishStreamBatch(json: unknown, list: PayloadList | undefined): PublishStreamBatchRequest {
   const argument = readArgument(json, publishStreamBatchNames);
   const subject = needed("subject", readString("subject", argument["subject"]));
+  obey("subject", checkPublishStreamBatchRequestSubject(subject));
   const payloads = readPayloads("payloads", list);
   const headers = readObject("headers", argument["headers"]);
   const domain = readString("domain", argument["domain"]);
-  obey("subject", checkPublishStreamBatchRequestSubject(subject));
   if (domain !== undefined) obey("domain", checkPublishStreamBatchRequestDomain(domain));
   return { subject, payloads, headers, domain };
 }
@@ -1077,7 +1072,7 @@ const flushNames: ReadonlySet<string> = new Set([]);
 
 function readFlush(json: unknown): FlushRequest {
   readArgument(json, flushNames);
-  return {  };
+  return {};
 }
 
 const requestNames: ReadonlySet<string> = new Set(["subject", "payload", "timeout"]);
@@ -1085,9 +1080,9 @@ const requestNames: ReadonlySet<string> = new Set(["subject", "payload", "timeou
 function readRequest(json: unknown): RequestRequest {
   const argument = readArgument(json, requestNames);
   const subject = needed("subject", readString("subject", argument["subject"]));
+  obey("subject", checkRequestRequestSubject(subject));
   const payload = needed("payload", readBytes("payload", argument["payload"]));
   const timeout = readInteger("timeout", argument["timeout"]);
-  obey("subject", checkRequestRequestSubject(subject));
   return { subject, payload, timeout };
 }
 
@@ -1096,11 +1091,11 @@ const putValueNames: ReadonlySet<string> = new Set(["bucket", "key", "data", "do
 function readPutValue(json: unknown): PutValueRequest {
   const argument = readArgument(json, putValueNames);
   const bucket = needed("bucket", readString("bucket", argument["bucket"]));
+  obey("bucket", checkPutValueRequestBucket(bucket));
   const key = needed("key", readString("key", argument["key"]));
+  obey("key", checkPutValueRequestKey(key));
   const data = needed("data", readBytes("data", argument["data"]));
   const domain = readString("domain", argument["domain"]);
-  obey("bucket", checkPutValueRequestBucket(bucket));
-  obey("key", checkPutValueRequestKey(key));
   if (domain !== undefined) obey("domain", checkPutValueRequestDomain(domain));
   return { bucket, key, data, domain };
 }
@@ -1110,12 +1105,12 @@ const getValueNames: ReadonlySet<string> = new Set(["bucket", "key", "domain", "
 function readGetValue(json: unknown): GetValueRequest {
   const argument = readArgument(json, getValueNames);
   const bucket = needed("bucket", readString("bucket", argument["bucket"]));
-  const key = needed("key", readString("key", argument["key"]));
-  const domain = readString("domain", argument["domain"]);
-  const type = needed("type", readString("type", argument["type"]) as PayloadType | undefined);
   obey("bucket", checkGetValueRequestBucket(bucket));
+  const key = needed("key", readString("key", argument["key"]));
   obey("key", checkGetValueRequestKey(key));
+  const domain = readString("domain", argument["domain"]);
   if (domain !== undefined) obey("domain", checkGetValueRequestDomain(domain));
+  const type = needed("type", readPayloadType("type", argument["type"]));
   return { bucket, key, domain, type };
 }
 
@@ -1124,10 +1119,10 @@ const deleteValueNames: ReadonlySet<string> = new Set(["bucket", "key", "domain"
 function readDeleteValue(json: unknown): DeleteValueRequest {
   const argument = readArgument(json, deleteValueNames);
   const bucket = needed("bucket", readString("bucket", argument["bucket"]));
-  const key = needed("key", readString("key", argument["key"]));
-  const domain = readString("domain", argument["domain"]);
   obey("bucket", checkDeleteValueRequestBucket(bucket));
+  const key = needed("key", readString("key", argument["key"]));
   obey("key", checkDeleteValueRequestKey(key));
+  const domain = readString("domain", argument["domain"]);
   if (domain !== undefined) obey("domain", checkDeleteValueRequestDomain(domain));
   return { bucket, key, domain };
 }
@@ -1137,11 +1132,11 @@ const putFileNames: ReadonlySet<string> = new Set(["store", "name", "content", "
 function readPutFile(json: unknown): PutFileRequest {
   const argument = readArgument(json, putFileNames);
   const store = needed("store", readString("store", argument["store"]));
+  obey("store", checkPutFileRequestStore(store));
   const name = needed("name", readString("name", argument["name"]));
+  obey("name", checkPutFileRequestName(name));
   const content = needed("content", readBytes("content", argument["content"]));
   const domain = readString("domain", argument["domain"]);
-  obey("store", checkPutFileRequestStore(store));
-  obey("name", checkPutFileRequestName(name));
   if (domain !== undefined) obey("domain", checkPutFileRequestDomain(domain));
   return { store, name, content, domain };
 }
@@ -1151,10 +1146,10 @@ const getFileNames: ReadonlySet<string> = new Set(["store", "name", "domain"]);
 function readGetFile(json: unknown): GetFileRequest {
   const argument = readArgument(json, getFileNames);
   const store = needed("store", readString("store", argument["store"]));
-  const name = needed("name", readString("name", argument["name"]));
-  const domain = readString("domain", argument["domain"]);
   obey("store", checkGetFileRequestStore(store));
+  const name = needed("name", readString("name", argument["name"]));
   obey("name", checkGetFileRequestName(name));
+  const domain = readString("domain", argument["domain"]);
   if (domain !== undefined) obey("domain", checkGetFileRequestDomain(domain));
   return { store, name, domain };
 }
@@ -1164,10 +1159,10 @@ const deleteFileNames: ReadonlySet<string> = new Set(["store", "name", "domain"]
 function readDeleteFile(json: unknown): DeleteFileRequest {
   const argument = readArgument(json, deleteFileNames);
   const store = needed("store", readString("store", argument["store"]));
-  const name = needed("name", readString("name", argument["name"]));
-  const domain = readString("domain", argument["domain"]);
   obey("store", checkDeleteFileRequestStore(store));
+  const name = needed("name", readString("name", argument["name"]));
   obey("name", checkDeleteFileRequestName(name));
+  const domain = readString("domain", argument["domain"]);
   if (domain !== undefined) obey("domain", checkDeleteFileRequestDomain(domain));
   return { store, name, domain };
 }
@@ -1177,10 +1172,10 @@ const getFileInfoNames: ReadonlySet<string> = new Set(["store", "name", "domain"
 function readGetFileInfo(json: unknown): GetFileInfoRequest {
   const argument = readArgument(json, getFileInfoNames);
   const store = needed("store", readString("store", argument["store"]));
-  const name = needed("name", readString("name", argument["name"]));
-  const domain = readString("domain", argument["domain"]);
   obey("store", checkGetFileInfoRequestStore(store));
+  const name = needed("name", readString("name", argument["name"]));
   obey("name", checkGetFileInfoRequestName(name));
+  const domain = readString("domain", argument["domain"]);
   if (domain !== undefined) obey("domain", checkGetFileInfoRequestDomain(domain));
   return { store, name, domain };
 }
@@ -1190,8 +1185,8 @@ const getFileListNames: ReadonlySet<string> = new Set(["store", "domain"]);
 function readGetFileList(json: unknown): GetFileListRequest {
   const argument = readArgument(json, getFileListNames);
   const store = needed("store", readString("store", argument["store"]));
-  const domain = readString("domain", argument["domain"]);
   obey("store", checkGetFileListRequestStore(store));
+  const domain = readString("domain", argument["domain"]);
   if (domain !== undefined) obey("domain", checkGetFileListRequestDomain(domain));
   return { store, domain };
 }
@@ -1200,21 +1195,85 @@ const getServerInfoNames: ReadonlySet<string> = new Set([]);
 
 function readGetServerInfo(json: unknown): GetServerInfoRequest {
   readArgument(json, getServerInfoNames);
-  return {  };
+  return {};
 }
 
 const reloadConfNames: ReadonlySet<string> = new Set([]);
 
 function readReloadConf(json: unknown): ReloadConfRequest {
   readArgument(json, reloadConfNames);
-  return {  };
+  return {};
 }
 
 const reloadConfForceNames: ReadonlySet<string> = new Set([]);
 
 function readReloadConfForce(json: unknown): ReloadConfForceRequest {
   readArgument(json, reloadConfForceNames);
-  return {  };
+  return {};
+}
+
+function writePublishAckResponse(row: PublishAckResponse): unknown {
+  return {
+    stream: row.stream,
+    seq: String(row.seq),
+    duplicate: row.duplicate,
+  };
+}
+
+function writeGetFileInfoResponse(row: GetFileInfoResponse): unknown {
+  return {
+    name: row.name,
+    description: row.description,
+    metadata: row.metadata,
+    headers: row.headers,
+    options: row.options,
+    bucket: row.bucket,
+    nuid: row.nuid,
+    size: String(row.size),
+    chunks: String(row.chunks),
+    modified: row.modified,
+    digest: row.digest,
+    delete: row.delete,
+  };
+}
+
+function writeGetFileListResponse(row: GetFileListResponse): unknown {
+  return {
+    name: row.name,
+    description: row.description,
+    metadata: row.metadata,
+    headers: row.headers,
+    options: row.options,
+    bucket: row.bucket,
+    nuid: row.nuid,
+    size: String(row.size),
+    chunks: String(row.chunks),
+    modified: row.modified,
+    digest: row.digest,
+    delete: row.delete,
+  };
+}
+
+function writeGetServerInfoResponse(row: GetServerInfoResponse): unknown {
+  return {
+    server_id: row.serverId,
+    server_name: row.serverName,
+    host: row.host,
+    port: row.port,
+    version: row.version,
+    auth_required: row.authRequired,
+    tls_requiered: row.tlsRequiered,
+    max_payload: String(row.maxPayload),
+    proto: row.proto,
+    client_id: String(row.clientId),
+    go: row.go,
+    nonce: row.nonce,
+    connect_urls: row.connectUrls,
+    client_ip: row.clientIp,
+    headers: row.headers,
+    lame_duck_mode: row.lameDuckMode,
+    tls_required: row.tlsRequired,
+  };
 }
 
 /** The methods by the name they have in a call. */
@@ -1249,7 +1308,7 @@ export const methods: Readonly<Record<string, Method>> = {
     takesList: false,
     read: (json) => readPublishAck(json),
     handle: (handler, request, call) => handler.publishAck(request as PublishAckRequest, call),
-    write: (result) => JSON.stringify([((row: PublishAckResponse) => ({ stream: row.stream, seq: String(row.seq), duplicate: row.duplicate }))(result as PublishAckResponse)]),
+    write: (result) => JSON.stringify([writePublishAckResponse(result as PublishAckResponse)]),
   },
   PublishStreamBatch: {
     sqlName: "nats_publish_*_stream_batch",
@@ -1274,7 +1333,10 @@ export const methods: Readonly<Record<string, Method>> = {
     timeoutMs: (request) => (request as RequestRequest).timeout,
     read: (json) => readRequest(json),
     handle: (handler, request, call) => handler.request(request as RequestRequest, call),
-    write: (result) => bytesText(result as Uint8Array),
+    write: (result) => {
+      const value = result as Uint8Array;
+      return bytesText(value);
+    },
   },
   PutValue: {
     sqlName: "nats_put_*",
@@ -1282,7 +1344,10 @@ export const methods: Readonly<Record<string, Method>> = {
     takesList: false,
     read: (json) => readPutValue(json),
     handle: (handler, request, call) => handler.putValue(request as PutValueRequest, call),
-    write: (result) => String(result as bigint),
+    write: (result) => {
+      const value = result as bigint;
+      return String(value);
+    },
   },
   GetValue: {
     sqlName: "nats_get_*",
@@ -1292,8 +1357,7 @@ export const methods: Readonly<Record<string, Method>> = {
     handle: (handler, request, call) => handler.getValue(request as GetValueRequest, call),
     write: (result, request) => {
       const value = result as Uint8Array | undefined;
-      if (value === undefined) return null;
-      return (request as GetValueRequest).type === "binary" ? bytesText(value) : decodeText(value);
+      return value === undefined ? null : (request as GetValueRequest).type === "binary" ? bytesText(value) : decodeText(value);
     },
   },
   DeleteValue: {
@@ -1318,7 +1382,10 @@ export const methods: Readonly<Record<string, Method>> = {
     takesList: false,
     read: (json) => readGetFile(json),
     handle: (handler, request, call) => handler.getFile(request as GetFileRequest, call),
-    write: (result) => bytesText(result as Uint8Array),
+    write: (result) => {
+      const value = result as Uint8Array;
+      return bytesText(value);
+    },
   },
   DeleteFile: {
     sqlName: "nats_delete_file",
@@ -1334,7 +1401,7 @@ export const methods: Readonly<Record<string, Method>> = {
     takesList: false,
     read: (json) => readGetFileInfo(json),
     handle: (handler, request, call) => handler.getFileInfo(request as GetFileInfoRequest, call),
-    write: (result) => JSON.stringify([((row: GetFileInfoResponse) => ({ name: row.name, description: row.description, metadata: row.metadata, headers: row.headers, options: row.options, bucket: row.bucket, nuid: row.nuid, size: String(row.size), chunks: String(row.chunks), modified: row.modified, digest: row.digest, delete: row.delete }))(result as GetFileInfoResponse)]),
+    write: (result) => JSON.stringify([writeGetFileInfoResponse(result as GetFileInfoResponse)]),
   },
   GetFileList: {
     sqlName: "nats_get_file_list",
@@ -1342,7 +1409,7 @@ export const methods: Readonly<Record<string, Method>> = {
     takesList: false,
     read: (json) => readGetFileList(json),
     handle: (handler, request, call) => handler.getFileList(request as GetFileListRequest, call),
-    write: (result) => JSON.stringify((result as readonly GetFileListResponse[]).map(((row: GetFileListResponse) => ({ name: row.name, description: row.description, metadata: row.metadata, headers: row.headers, options: row.options, bucket: row.bucket, nuid: row.nuid, size: String(row.size), chunks: String(row.chunks), modified: row.modified, digest: row.digest, delete: row.delete })))),
+    write: (result) => JSON.stringify((result as readonly GetFileListResponse[]).map(writeGetFileListResponse)),
   },
   GetServerInfo: {
     sqlName: "nats_get_server_info",
@@ -1350,7 +1417,7 @@ export const methods: Readonly<Record<string, Method>> = {
     takesList: false,
     read: (json) => readGetServerInfo(json),
     handle: (handler, request, call) => handler.getServerInfo(request as GetServerInfoRequest, call),
-    write: (result) => JSON.stringify([((row: GetServerInfoResponse) => ({ server_id: row.serverId, server_name: row.serverName, host: row.host, port: row.port, version: row.version, auth_required: row.authRequired, tls_requiered: row.tlsRequiered, max_payload: String(row.maxPayload), proto: row.proto, client_id: String(row.clientId), go: row.go, nonce: row.nonce, connect_urls: row.connectUrls, client_ip: row.clientIp, headers: row.headers, lame_duck_mode: row.lameDuckMode, tls_required: row.tlsRequired }))(result as GetServerInfoResponse)]),
+    write: (result) => JSON.stringify([writeGetServerInfoResponse(result as GetServerInfoResponse)]),
   },
   ReloadConf: {
     sqlName: "litmus_pgnats_reload_conf",

@@ -303,4 +303,16 @@ export const gatewayConstants = {
    * Value: 30000 ms.
    */
   gatewayTcpUserTimeoutMs: 30000,
+  /**
+   * How many values the argument of a call may hold, each header and each of its values being one.
+   *
+   * Value: 100000 values.
+   */
+  maxArgumentValues: 100000,
+  /**
+   * How many messages the list of a call may hold.
+   *
+   * Value: 1000000 messages.
+   */
+  maxBatchMessages: 1000000,
 } as const;

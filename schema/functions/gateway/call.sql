@@ -14,12 +14,13 @@ DECLARE
 BEGIN
   IF is_open THEN
     -- Looked at here, without a round trip. After an ordinary error of the gateway its message stays, so then a ping
-    -- decides. Nothing of the call has been sent yet: connecting anew is safe.
-    IF @dblink@.dblink_is_busy(session_name) <> 0 THEN
+    -- decides. Nothing of the call has been sent yet: connecting anew is safe. Twice, because a gateway that stops says so
+    -- before it closes the connection: the first look reads what it said, and only the second one finds the end.
+    IF @dblink@.dblink_is_busy(session_name) <> 0 OR @dblink@.dblink_is_busy(session_name) <> 0 THEN
       is_open := false;
     ELSIF @dblink@.dblink_error_message(session_name) <> 'OK' THEN
       BEGIN
-        PERFORM FROM @dblink@.dblink(session_name, 'Ping') AS ping (r text);
+        PERFORM FROM @dblink@.dblink(session_name, text 'Ping') AS ping (r text);
       EXCEPTION
         WHEN OTHERS THEN
           is_open := false;
@@ -47,6 +48,10 @@ BEGIN
     SELECT called.r INTO answer FROM @dblink@.dblink(session_name, p_query) AS called (r text);
     RETURN answer;
   EXCEPTION
+    -- A cancelled dblink() still waits for the answer that is owed. Cancelled in that, too, it leaves the answer behind.
+    WHEN query_canceled THEN
+      PERFORM @dblink@.dblink_disconnect(session_name);
+      RAISE;
     -- Class 08 as a whole. An error that the gateway has answered has a hint; a broken connection has none.
     WHEN connection_exception THEN
       GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;

@@ -10,7 +10,7 @@ import { dblinkSchema, eventTriggerFunction, wrapperValidator } from "./objects.
 const withoutNats = "or run `hawser init --no-nats`, which installs peers alone";
 
 /** Schemas that belong to Postgres or to us. */
-const reserved = /^(pg_.*|information_schema|hawser|hawser_run|hawser_dblink)$/;
+export const reservedSchemas = /^(pg_.*|information_schema|hawser|hawser_run|hawser_dblink)$/;
 
 /**
  * @param sharedDblink goes on although every role may use dblink
@@ -43,7 +43,7 @@ export function refuseConflicts(state: NatsState, schema: string, sharedDblink: 
 
 /** @throws StoreError `invalid_argument` if no function could be made in a schema of that name */
 export function refuseSchemaName(schema: string): void {
-  if (!isPlainName(schema) || reserved.test(schema)) {
+  if (!isPlainName(schema) || reservedSchemas.test(schema)) {
     throw new StoreError(
       "invalid_argument",
       `"${schema}" cannot be the schema of the SQL functions: it must have a name of 1 to 63 bytes without quotes, $, @, \\ ` +
@@ -122,10 +122,10 @@ export function refuseSharedDblink({ dblink, openFunctions }: NatsState): void {
   if (openFunctions.length === 0) return;
   const others = openFunctions.filter(({ isMember }) => !isMember).map(({ signature }) => signature);
   const remedies = [
-    ...(openFunctions.some(({ isMember }) => isMember) ? [moveDblink] : []),
+    ...(openFunctions.some(({ isMember }) => isMember) ? [dblink?.isBare ? moveOtherDblink : moveDblink] : []),
     ...(others.length > 0 ? [`REVOKE EXECUTE ON FUNCTION ${others.join(", ")} FROM PUBLIC`] : []),
   ];
-  const where = dblink === undefined ? "" : ` in the schema "${dblink.schema}"`;
+  const where = dblink === undefined || dblink.isBare ? "" : ` in the schema "${dblink.schema}"`;
   throw new StoreError(
     "dblink_shared",
     `every role may call dblink${where} (${openFunctions[0]!.signature}), and with it use or replace the gateway's ` +
@@ -137,3 +137,7 @@ export function refuseSharedDblink({ dblink, openFunctions }: NatsState): void {
 const moveDblink =
   `CREATE SCHEMA IF NOT EXISTS ${dblinkSchema}; REVOKE ALL ON SCHEMA ${dblinkSchema} FROM PUBLIC; ` +
   `ALTER EXTENSION dblink SET SCHEMA ${dblinkSchema}`;
+
+/** Where functions of ours are in {@link dblinkSchema} already. */
+const moveOtherDblink =
+  "CREATE SCHEMA IF NOT EXISTS dblink; REVOKE ALL ON SCHEMA dblink FROM PUBLIC; ALTER EXTENSION dblink SET SCHEMA dblink";

@@ -2,6 +2,7 @@
  * What a database has of the NATS half, and what the present role may do about it.
  */
 import type pg from "pg";
+import { bareDblinkPlaceSql } from "./bare-dblink.js";
 import { type FunctionDefinition, publicFunctions } from "./function-text.js";
 import {
   dblinkMark,
@@ -43,8 +44,10 @@ export interface FunctionsSchema {
 /** dblink, where it is installed. */
 export interface Dblink {
   readonly schema: string;
-  /** Made by `hawser init`. */
+  /** Made by `hawser init`, or by our extension. */
   readonly isOurs: boolean;
+  /** Not the extension dblink, but some functions of its library. */
+  readonly isBare: boolean;
   /** The present role may use all that the functions use. */
   readonly usable: boolean;
 }
@@ -115,6 +118,16 @@ const trusted = (owner: string) => `(
   ${owner} IN (SELECT r.oid FROM pg_roles AS r WHERE r.rolsuper OR r.rolname IN (current_user, 'hawser_owner'))
   OR EXISTS (SELECT FROM pg_namespace AS h WHERE h.nspname = 'hawser' AND pg_has_role(${owner}, h.nspowner, 'MEMBER')))`;
 
+/**
+ * A role may call all of the functions of the schema. By the catalogs: to_regprocedure and its like fail for those who may
+ * not use the schema.
+ */
+const mayExecute = (role: string, schema: string, signatures: string) => `(
+  SELECT count(*) = cardinality(${signatures}::text[]) AND coalesce(bool_and(has_function_privilege(${role}, x.oid, 'EXECUTE')), true)
+    FROM pg_proc AS x
+   WHERE x.pronamespace = ${schema}
+     AND x.proname || '(' || pg_get_function_identity_arguments(x.oid) || ')' = ANY (${signatures}::text[]))`;
+
 const situationSql = `
   SELECT current_user AS role, r.rolsuper AS superuser, pg_encoding_to_char(d.encoding) AS encoding,
          (SELECT pg_get_userbyid(h.nspowner) FROM pg_namespace AS h WHERE h.nspname = 'hawser') AS owner,
@@ -139,14 +152,12 @@ const functionsSchemaSql = `
     FROM pg_namespace AS n WHERE n.nspname = $1`;
 
 const dblinkSql = `
-  SELECT n.nspname AS schema, n.nspname = $1 AND obj_description(n.oid, 'pg_namespace') = $2 AS "isOurs",
-         has_schema_privilege(n.oid, 'USAGE') AND bool_and(
-           has_function_privilege(format('%I.%s', n.nspname, f.signature)::regprocedure, 'EXECUTE')) AS usable
-    FROM pg_extension AS e
-    JOIN pg_namespace AS n ON n.oid = e.extnamespace
-   CROSS JOIN unnest($3::text[]) AS f (signature)
-   WHERE e.extname = 'dblink'
-   GROUP BY n.oid, n.nspname`;
+  SELECT n.nspname AS schema, n.nspname = $1 AND obj_description(n.oid, 'pg_namespace') = $2 AS "isOurs", e.oid IS NULL AS "isBare",
+         has_schema_privilege(n.oid, 'USAGE') AND ${mayExecute("current_user", "n.oid", "$3")} AS usable
+    FROM pg_namespace AS n
+    LEFT JOIN pg_extension AS e ON e.extnamespace = n.oid AND e.extname = 'dblink'
+   WHERE n.oid = coalesce(to_regnamespace(${bareDblinkPlaceSql})::oid,
+           (SELECT i.extnamespace FROM pg_extension AS i WHERE i.extname = 'dblink'))`;
 
 /** Functions by which a connection can be opened, used or looked at. */
 const dblinkLibrary = `
@@ -167,7 +178,7 @@ const openSql = `
 const dblinkUsersSql = `
   SELECT r.rolname AS role
     FROM pg_roles AS r
-   WHERE NOT r.rolsuper AND NOT ${trusted("r.oid")}
+   WHERE NOT r.rolsuper AND r.rolname !~ '^pg_' AND NOT ${trusted("r.oid")}
      AND EXISTS (
        SELECT FROM (${dblinkLibrary}) AS p
         WHERE has_function_privilege(r.oid, p.oid, 'EXECUTE') AND has_schema_privilege(r.oid, p.pronamespace, 'USAGE'))
@@ -182,17 +193,19 @@ const functionsSql = `
          pg_get_function_arguments(p.oid) AS arguments, coalesce(pg_get_function_result(p.oid), '') AS result,
          p.prokind = 'f' AND 'search_path=pg_catalog, pg_temp' = ANY (p.proconfig) AND p.prosrc ~ '\\mhawser\\.'
            AND ${trusted("p.proowner")} AS "isOurs",
-         array_remove(ARRAY[
-           CASE WHEN NOT has_schema_privilege(p.proowner, to_regnamespace('hawser'), 'USAGE') THEN 'USAGE on schema hawser' END,
-           CASE WHEN NOT has_function_privilege(p.proowner, to_regprocedure('hawser.gateway_call(text)'), 'EXECUTE')
-             THEN 'EXECUTE on function hawser.gateway_call(text)' END
-         ] || ARRAY(
-           SELECT 'SELECT on table ' || t.name FROM unnest($2::text[]) AS t (name)
-            WHERE NOT has_table_privilege(p.proowner, to_regclass(t.name), 'SELECT')
-         ), NULL) AS lacking,
-         coalesce(has_schema_privilege(p.proowner, to_regnamespace(quote_ident($3)), 'USAGE') AND (
-           SELECT bool_and(has_function_privilege(p.proowner, to_regprocedure(quote_ident($3) || '.' || f.signature), 'EXECUTE'))
-             FROM unnest($4::text[]) AS f (signature)
+         ARRAY(
+           SELECT 'USAGE on schema hawser' FROM pg_namespace AS h
+            WHERE h.nspname = 'hawser' AND NOT has_schema_privilege(p.proowner, h.oid, 'USAGE')
+           UNION ALL
+           SELECT 'EXECUTE on function hawser.gateway_call' FROM pg_proc AS g JOIN pg_namespace AS h ON h.oid = g.pronamespace
+            WHERE h.nspname = 'hawser' AND g.proname = 'gateway_call' AND NOT has_function_privilege(p.proowner, g.oid, 'EXECUTE')
+           UNION ALL
+           SELECT 'SELECT on table hawser.' || c.relname FROM pg_class AS c JOIN pg_namespace AS h ON h.oid = c.relnamespace
+            WHERE h.nspname || '.' || c.relname = ANY ($2) AND NOT has_table_privilege(p.proowner, c.oid, 'SELECT')
+         ) AS lacking,
+         coalesce((
+           SELECT has_schema_privilege(p.proowner, b.oid, 'USAGE') AND ${mayExecute("p.proowner", "b.oid", "$4")}
+             FROM pg_namespace AS b WHERE b.nspname = $3
          ), false) AS "reachesDblink"
     FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
    WHERE n.nspname <> 'hawser'
@@ -215,6 +228,22 @@ const serversSql = `
     FROM pg_foreign_server AS s JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
    WHERE w.fdwname = ANY ($1) AND (w.fdwvalidator = 0 OR w.fdwvalidator::regproc::text = $2)
    ORDER BY s.oid`;
+
+/** The queries, with their parameters in order, for SQL that looks by itself. */
+export const inspection = {
+  /** `nativeExtensions`, `dblinkSchema` */
+  situation: situationSql,
+  /** `dblinkSchema`, `dblinkMark`, `usedDblinkFunctions` */
+  dblink: dblinkSql,
+  /** `harmlessDblinkSymbols` */
+  openFunctions: openSql,
+  /** names, `readTables`, the schema of dblink or null, `usedDblinkFunctions` */
+  functions: functionsSql,
+  /** `wrapperNames`, `wrapperValidator` */
+  wrappers: wrappersSql,
+  /** names */
+  eventTriggers: eventTriggersSql,
+} as const;
 
 /** Looks at the database as it is. The path of the session is pg_catalog and nothing before it. */
 export async function inspectNats(client: pg.Client, schema: string): Promise<NatsState> {

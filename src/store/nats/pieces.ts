@@ -4,6 +4,7 @@
  */
 import pg from "pg";
 import { errorsGrantsSql } from "../../../generated/ts/sql/errors-schema.js";
+import { bareDblinkPlaceSql } from "./bare-dblink.js";
 import { type FunctionPlaces, functionsGrantsSql, functionsSql, publicFunctions } from "./function-text.js";
 import type { FoundFunction, NatsState } from "./inspect.js";
 import {
@@ -35,7 +36,9 @@ export const dblinkPiece: Piece = {
 DO $do$
 DECLARE
   owner CONSTANT name := (SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace AS n WHERE n.nspname = 'hawser');
-  place name := (SELECT n.nspname FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'dblink');
+  place name := coalesce(
+    ${bareDblinkPlaceSql},
+    (SELECT n.nspname FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'dblink'));
   routine text;
 BEGIN
   IF place IS NULL THEN
@@ -74,7 +77,7 @@ $do$;`,
 };
 
 /** The SQL functions, their owner and grants. What an earlier version declared otherwise goes first. */
-export function functionsPiece(state: NatsState, places: FunctionPlaces): Piece {
+export function functionsPiece(state: Pick<NatsState, "functions">, places: FunctionPlaces): Piece {
   const drops = outdated(state.functions, places).map(({ signature }) => `DROP FUNCTION ${signature};`);
   return {
     what: `SQL functions in the schema ${places.schema}`,

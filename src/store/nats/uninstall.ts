@@ -8,7 +8,8 @@ import { takeTurn } from "../migrate.js";
 import { tryTransaction } from "../role-transaction.js";
 import type { Shortfall } from "../shortfalls.js";
 import { storeFailure } from "../store-failure.js";
-import { inspectNats, type NatsState } from "./inspect.js";
+import { bareDblinkFunctions } from "./bare-dblink.js";
+import { type Dblink, inspectNats, type NatsState } from "./inspect.js";
 import { dblinkSchema, defaultFunctionsSchema } from "./objects.js";
 
 /** What was removed, or would be. */
@@ -91,10 +92,15 @@ function objectsRemoval(state: NatsState): Removal | undefined {
     ...triggers.map(({ name }) => `DROP EVENT TRIGGER IF EXISTS ${name};`),
     ...wrappers.map(({ name }) => `DROP FOREIGN DATA WRAPPER IF EXISTS ${name};`),
     // Something else may have come to use dblink: then it stays.
-    ...(state.dblink?.isOurs ? [`DROP EXTENSION dblink;\n  DROP SCHEMA ${dblinkSchema};`] : []),
+    ...(state.dblink?.isOurs ? [dblinkRemoval(state.dblink)] : []),
   ];
   if (statements.length === 0) return undefined;
   return { what: "event triggers, foreign data wrappers, dblink", sql: statements.map(leftOutIfRefused).join("\n") };
+}
+
+function dblinkRemoval({ isBare }: Dblink): string {
+  const what = isBare ? `FUNCTION ${bareDblinkFunctions.join(", ")}` : "EXTENSION dblink";
+  return `DROP ${what};\n  DROP SCHEMA ${dblinkSchema};`;
 }
 
 function leftOutIfRefused(statement: string): string {
@@ -169,7 +175,7 @@ function remaining(state: NatsState, refusal: string | undefined): Shortfall[] {
           {
             what: `dblink is still there: something else uses it, or "${role}" may not drop it`,
             meaning: "it does no harm; nobody but its owner may use it",
-            remedy: `as a superuser: DROP EXTENSION dblink; DROP SCHEMA ${dblinkSchema}`,
+            remedy: `as a superuser: ${dblinkRemoval(dblink).replace("\n  ", " ")}`,
           },
         ]
       : []),

@@ -19,7 +19,7 @@ export function natsWarnings(state: NatsState): string[] {
 
 function sharedDblink({ dblink, openFunctions }: NatsState): string[] {
   if (openFunctions.length === 0) return [];
-  const where = dblink === undefined ? "" : ` in the schema "${dblink.schema}"`;
+  const where = dblink === undefined || dblink.isBare ? "" : ` in the schema "${dblink.schema}"`;
   return [
     `every role may call dblink${where}: in a session that uses the SQL functions it can send calls to the gateway, or put a ` +
       "connection of its own in the place of the gateway's. To end that, move dblink: ALTER EXTENSION dblink SET SCHEMA …",

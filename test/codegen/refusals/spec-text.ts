@@ -27,6 +27,21 @@ export function fn(request: string, response: string, option = 'body_file: "a.sq
   message FooResponse { ${response} }`;
 }
 
+/** An SQL function that the gateway answers, with these parameters and results. */
+export function gatewayFn(request: string, response: string, option = 'name: "foo"'): string {
+  return `import "google/protobuf/struct.proto";
+  service FooService {
+    rpc Foo(FooRequest) returns (FooResponse) { option (hawser.spec.v1.gateway_function) = {${option}}; }
+  }
+  message FooRequest { ${request} }
+  message FooResponse { ${response} }`;
+}
+
+/** What a field is to a gateway function. */
+export function gatewayValue(option: string): string {
+  return `[(hawser.spec.v1.gateway_value) = {${option}}]`;
+}
+
 /** A field with rules. */
 export function ruled(field: string, rules: string): string {
   return `message Foo { ${field} [(hawser.spec.v1.rules) = {${rules}}]; }`;

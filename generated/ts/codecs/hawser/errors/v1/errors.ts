@@ -69,5 +69,6 @@ export enum ErrorCode {
   DBLINK_SHARED = 55,
   SECRET_FILE = 56,
   GATEWAY_PROTOCOL = 57,
+  NAME_OCCUPIED = 58,
   UNRECOGNIZED = -1,
 }

@@ -1,0 +1,142 @@
+/**
+ * `hawser extension`: the files for `CREATE EXTENSION litmus_pgnats`.
+ */
+import { resolve } from "node:path";
+import { defineCommand } from "citty";
+import { CliError } from "../errors/index.js";
+import { version } from "../peer/version.js";
+import {
+  type ExtensionReport,
+  extensionFiles,
+  extensionName,
+  findServerDirectories,
+  installExtension,
+  type ServerDirectories,
+  uninstallExtension,
+} from "../store/extension/index.js";
+import { didYouMean, seeHelp } from "./check-arguments.js";
+import { withExamples } from "./examples.js";
+import { print } from "./help.js";
+import { Output } from "./output.js";
+import { jsonText, printable } from "./printable.js";
+
+const actions = ["install", "uninstall", "print"] as const;
+type Action = (typeof actions)[number];
+
+interface Arguments {
+  readonly action: string;
+  readonly file?: string | undefined;
+  readonly "pg-config"?: string | undefined;
+  readonly directory?: string | undefined;
+  readonly "dry-run"?: boolean | undefined;
+  readonly json?: boolean | undefined;
+}
+
+export const extension = withExamples(
+  defineCommand({
+    meta: {
+      name: "extension",
+      description:
+        `Let a Postgres server of this machine CREATE EXTENSION ${extensionName}. It does in a database what \`hawser init\` does; ` +
+        "where nobody may write to the server's files, use that. No restart is needed, and nothing to preload",
+    },
+    args: {
+      action: {
+        type: "positional",
+        required: true,
+        valueHint: actions.join("|"),
+        description: "Write the two files, remove them, or print one",
+      },
+      file: { type: "positional", required: false, valueHint: "control|sql", description: "With print: which one" },
+      "pg-config": {
+        type: "string",
+        valueHint: "PATH",
+        description: "The pg_config of the server, which says where its files are. Default: the one that is found",
+      },
+      directory: {
+        type: "string",
+        valueHint: "DIR",
+        description: "Its directory share/extension, instead of pg_config",
+      },
+      "dry-run": { type: "boolean", description: "Say what would be done, and do nothing" },
+      json: { type: "boolean", description: "Print what was done as one line of JSON" },
+    },
+    run: async ({ args }) => {
+      const action = actionOf(args.action);
+      checkFlags(action, args);
+      if (action === "print") {
+        await new Output().write(fileOf(args.file).text);
+        return;
+      }
+      const dryRun = args["dry-run"] ?? false;
+      const where = directoriesOf(args);
+      const report =
+        action === "install" ? installExtension(where, { version, dryRun }) : uninstallExtension(where, { dryRun });
+      if (args.json) print(process.stdout, jsonText({ version, ...report }));
+      else tell(action, report);
+    },
+  }),
+  [
+    ["sudo npx hawser extension install", "For the Postgres whose pg_config is on the path"],
+    ["hawser extension install --pg-config /usr/lib/postgresql/17/bin/pg_config", "For a certain one"],
+    [`psql -c 'CREATE EXTENSION IF NOT EXISTS ${extensionName}'`, "Then, in each database, as a superuser"],
+    [`hawser extension print sql > ${extensionName}--${version}.sql`, "For a package or an image"],
+  ],
+);
+
+function actionOf(text: string): Action {
+  const action = actions.find((known) => known === text);
+  if (action !== undefined) return action;
+  throw new CliError(
+    "invalid_argument",
+    `\`hawser extension\` cannot "${text}".${didYouMean(text, actions)} It can ${actions.join(", ")}. ${seeHelp("extension")}`,
+  );
+}
+
+function checkFlags(action: Action, args: Arguments): void {
+  const refuse = (why: string): never => {
+    throw new CliError("invalid_argument", `\`hawser extension ${action}\`: ${why}. ${seeHelp("extension")}`);
+  };
+  if (action === "print") {
+    for (const flag of ["pg-config", "directory", "dry-run", "json"] as const) {
+      if (args[flag] !== undefined) refuse(`--${flag} goes with install and uninstall`);
+    }
+  } else if (args.file !== undefined) refuse(`"${args.file}" is one argument too many`);
+  if (args["pg-config"] !== undefined && args.directory !== undefined) {
+    refuse("--pg-config and --directory do not go together; leave one of them out");
+  }
+}
+
+function fileOf(name: string | undefined) {
+  const files = extensionFiles(version);
+  if (name === "control" || name === "sql") return files[name];
+  throw new CliError(
+    "invalid_argument",
+    `\`hawser extension print\`: name control or sql${name === undefined ? "" : `, not "${name}"`}. ${seeHelp("extension")}`,
+  );
+}
+
+function directoriesOf(args: Arguments): ServerDirectories {
+  if (args.directory !== undefined) return { extension: resolve(args.directory) };
+  return findServerDirectories({ pgConfig: args["pg-config"] });
+}
+
+function tell(action: Exclude<Action, "print">, { directory, files, dryRun }: ExtensionReport): void {
+  for (const { path, change } of files)
+    print(process.stdout, `${lineHeads[dryRun ? "dry" : "done"][change]} ${printable(path)}`);
+  if (action === "uninstall") {
+    if (files.length === 0) print(process.stdout, `Nothing of Hawser's is in ${printable(directory)}.`);
+    print(process.stdout, "Databases keep what CREATE EXTENSION has made; `hawser init --uninstall` removes it.");
+    return;
+  }
+  print(
+    process.stdout,
+    `Next, in each database that is to have it, as a superuser: CREATE EXTENSION IF NOT EXISTS ${extensionName};\n` +
+      "Then start `hawser serve` for that database.",
+  );
+}
+
+const lineHeads = {
+  done: { written: "Wrote", unchanged: "As it should be:", removed: "Removed" },
+  dry: { written: "Would write", unchanged: "As it should be:", removed: "Would remove" },
+} as const;

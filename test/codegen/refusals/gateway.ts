@@ -1,0 +1,185 @@
+import { gatewayFn, gatewayValue, type RefusalCase } from "./spec-text.js";
+
+const payload = gatewayValue("payload: true");
+const payloadType = gatewayValue("payload_type: true");
+const timeout = gatewayValue("timeout: true");
+const typed = 'name: "foo_{T}"';
+
+/** Functions that the gateway answers. */
+const functions: readonly RefusalCase[] = [
+  {
+    name: "a gateway function that takes a stream",
+    proto: gatewayFn("", "").replace("Foo(FooRequest)", "Foo(stream FooRequest)"),
+    says: "rpc FooService.Foo: an SQL function takes one request; only its answer may be a stream, of rows",
+  },
+  {
+    name: "a method that is two kinds of function",
+    proto: gatewayFn("", "int32 id = 1;").replace(
+      "option",
+      'option (hawser.spec.v1.sql_function) = {name: "bar" body_file: "a.sql"}; option',
+    ),
+    says: "rpc FooService.Foo: a method is either sql_function or gateway_function",
+  },
+  ...[
+    { name: "a payload without T in the name", proto: gatewayFn(`bytes data = 1 ${payload};`, "") },
+    { name: "T in the name without a payload", proto: gatewayFn("bytes data = 1;", "", typed) },
+    { name: "an alias without T", proto: gatewayFn(`bytes data = 1 ${payload};`, "", `${typed} alias: "bar"`) },
+    { name: "a name with T twice", proto: gatewayFn(`bytes data = 1 ${payload};`, "", 'name: "foo_{T}_{T}"') },
+  ].map((one) => ({
+    ...one,
+    says: "rpc FooService.Foo: a function has {T} in each of its names if, and only if, it has a payload",
+  })),
+  ...[
+    {
+      name: "two lists of payloads",
+      proto: gatewayFn(`repeated bytes a = 1 ${payload}; repeated bytes b = 2 ${payload};`, "", typed),
+    },
+    {
+      name: "a list of payloads and a result",
+      proto: gatewayFn(`repeated bytes a = 1 ${payload};`, "int64 count = 1;", typed),
+    },
+  ].map((one) => ({
+    ...one,
+    says: "rpc FooService.Foo: a function has one list of payloads at most, and returns nothing if it has one",
+  })),
+  ...[
+    { name: "two timeouts", proto: gatewayFn(`int32 a = 1 ${timeout}; int32 b = 2 ${timeout};`, "") },
+    {
+      name: "two payload types",
+      proto: gatewayFn(`string a = 1 ${payloadType}; string b = 2 ${payloadType};`, "", typed),
+    },
+  ].map((one) => ({ ...one, says: "rpc FooService.Foo: a function has one timeout and one payload type at most" })),
+  {
+    name: "a local function without a body",
+    proto: gatewayFn("", "", 'name: "foo" local: true'),
+    says: "rpc FooService.Foo: a local function needs body_file",
+  },
+  {
+    name: "a body of the gateway that is not below the project",
+    proto: gatewayFn("", "", 'name: "foo" body_file: "a/../../b.sql"'),
+    says: 'rpc FooService.Foo: body_file "a/../../b.sql" is not a .sql file below the root of the project',
+  },
+  {
+    name: "a gateway function with a name that needs quotes",
+    proto: gatewayFn("", "", 'name: "Foo"'),
+    says: 'rpc FooService.Foo: function name "Foo" is not a lower_snake_case name',
+  },
+  {
+    name: "an alias that is another function's name",
+    proto: gatewayFn("", "", 'name: "foo" alias: "foo"'),
+    says: 'rpc FooService.Foo: function "foo" is taken by rpc FooService.Foo in FILE; choose another',
+  },
+];
+
+const parameters: readonly RefusalCase[] = [
+  ...[
+    { name: "a map as a parameter", proto: gatewayFn("map<string, string> tags = 1;", "") },
+    { name: "a oneof of parameters", proto: gatewayFn("oneof one { string a = 1; string b = 2; }", "") },
+  ].map((one, number) => ({
+    ...one,
+    says: `message FooRequest.${["tags", "a"][number]}: a parameter or result of a function is no map and no part of a oneof`,
+  })),
+  ...["bool flag = 1;", "int64 flag = 1;", "google.protobuf.ListValue flag = 1;"].map((field) => ({
+    name: `the parameter ${field}`,
+    proto: gatewayFn(field, ""),
+    says: "message FooRequest.flag: a parameter is a string, bytes, an int32 or a google.protobuf.Struct",
+  })),
+  ...["double flag = 1;", "FooResponse flag = 1;"].map((field, number) => ({
+    name: `a parameter of the type ${field.split(" ")[0]}`,
+    proto: gatewayFn(field, ""),
+    says: `message FooRequest.flag: a function cannot take or return ${["real", "message"][number]}`,
+  })),
+  {
+    name: "a parameter that is a setting",
+    proto: gatewayFn('string a = 1 [(hawser.spec.v1.setting) = {default: "1"}];', ""),
+    says: "message FooRequest.a: the option setting has no meaning here; it belongs into a message with the option settings",
+  },
+  ...['default: "1"', 'generated: "1"', 'type: "bigserial"'].map((option) => ({
+    name: `the column option ${option} of a parameter of the gateway`,
+    proto: gatewayFn(`string a = 1 [(hawser.spec.v1.column) = {${option}}];`, ""),
+    says: "message FooRequest.a: a parameter or result of a function has no default, generated value or sequence",
+  })),
+  ...[`string a = 1 ${payload};`, "repeated bytes a = 1;"].map((field) => ({
+    name: `the payload ${field.split(" [")[0]}`,
+    proto: gatewayFn(field, "", typed),
+    says: "message FooRequest.a: a payload is of type bytes, and only payloads may be repeated",
+  })),
+  ...[`bytes a = 1 ${payloadType};`, `string a = 1 ${timeout};`].map((field) => ({
+    name: `${field.includes("payload") ? "a payload type" : "a timeout"} of another type`,
+    proto: gatewayFn(field, ""),
+    says: "message FooRequest.a: a payload type is a string, and a timeout an int32",
+  })),
+  {
+    name: "no_default of a parameter that has none",
+    proto: gatewayFn(`string a = 1 ${gatewayValue("no_default: true")};`, ""),
+    says: "message FooRequest.a: no_default is for optional parameters; the others have none anyway",
+  },
+  ...[
+    `repeated bytes a = 1 [(hawser.spec.v1.gateway_value) = {payload: true}, RULES];`,
+    `google.protobuf.Struct a = 1 [RULES];`,
+  ].map((field) => ({
+    name: `rules on ${field.split(" ")[0]}`,
+    proto: gatewayFn(
+      field.replace("RULES", "(hawser.spec.v1.rules) = {required: true}"),
+      "",
+      field.startsWith("rep") ? typed : undefined,
+    ),
+    says: "message FooRequest.a: rules on a list or an object would not be checked",
+  })),
+  {
+    name: "a parameter without a default behind one with a default",
+    proto: gatewayFn("optional string a = 1; string b = 2;", ""),
+    says: "message FooRequest.b: a parameter behind one with a default needs a default too: make it optional",
+  },
+  {
+    name: "a parameter whose name SQL reserves",
+    proto: gatewayFn("string select = 1;", ""),
+    says: 'message FooRequest.select: name "select" is a reserved word of SQL; choose another name',
+  },
+];
+
+const results: readonly RefusalCase[] = [
+  ...[
+    { name: "a timeout as a result", proto: gatewayFn("", `int32 a = 1 ${timeout};`) },
+    { name: "a payload type as a result", proto: gatewayFn("", `string a = 1 ${payloadType};`, typed) },
+    {
+      name: "a result with no_default",
+      proto: gatewayFn("", `optional string a = 1 ${gatewayValue("no_default: true")};`),
+    },
+    { name: "a list as a result", proto: gatewayFn("", `repeated bytes a = 1 ${payload};`, typed) },
+  ].map((one) => ({
+    ...one,
+    says: "message FooResponse.a: only a parameter has a payload type, a timeout, no default, or is a list",
+  })),
+  {
+    name: "rules on a result",
+    proto: gatewayFn("", "string a = 1 [(hawser.spec.v1.rules) = {max_bytes: 3}];"),
+    says: "message FooResponse.a: rules on a result would not be checked",
+  },
+  {
+    name: "a payload beside another result",
+    proto: gatewayFn(`string t = 1 ${payloadType};`, `bytes a = 1 ${payload}; string b = 2;`, typed),
+    says: "message FooResponse.a: a payload is the only result, or none",
+  },
+  {
+    name: "a payload in each of many rows",
+    proto: gatewayFn(`string t = 1 ${payloadType};`, `bytes a = 1 ${payload};`, typed).replace(
+      "returns (",
+      "returns (stream ",
+    ),
+    says: "message FooResponse.a: a payload is the only result, or none",
+  },
+  {
+    name: "a payload as a result without its type",
+    proto: gatewayFn("", `bytes a = 1 ${payload};`, typed),
+    says: "message FooResponse.a: a function that returns a payload has a parameter with payload_type",
+  },
+  ...["google.protobuf.Struct a = 1;", "google.protobuf.ListValue a = 1;"].map((field) => ({
+    name: `the only result ${field}`,
+    proto: gatewayFn("", field),
+    says: "message FooResponse.a: an object or a list is a column of several, and not the only result",
+  })),
+];
+
+/** SQL functions that the gateway answers. */
+export const gatewayCases: readonly RefusalCase[] = [...functions, ...parameters, ...results];

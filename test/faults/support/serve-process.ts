@@ -1,0 +1,74 @@
+/**
+ * `hawser serve` in a process of its own, at a port that stays the same over its restarts.
+ */
+import { freePort } from "../../../src/dev/free-port.js";
+import { type Program, startProgram } from "../../support/program.js";
+
+/** See above. Disposing kills it. */
+export class ServeProcess implements AsyncDisposable {
+  #program: Program | undefined;
+
+  private constructor(
+    readonly databaseUrl: string,
+    readonly port: number,
+    private readonly flags: readonly string[],
+  ) {}
+
+  /** Starts one, and resolves when it answers. @param flags more of them */
+  static async start(databaseUrl: string, flags: readonly string[] = []): Promise<ServeProcess> {
+    const serve = await ServeProcess.make(databaseUrl, flags);
+    await serve.start();
+    return serve;
+  }
+
+  /** Makes one that does not run yet. */
+  static async make(databaseUrl: string, flags: readonly string[] = []): Promise<ServeProcess> {
+    return new ServeProcess(databaseUrl, await freePort(), flags);
+  }
+
+  /** Whether its process is there. */
+  get isRunning(): boolean {
+    const { child } = this.#program ?? {};
+    return child !== undefined && child.exitCode === null && child.signalCode === null;
+  }
+
+  get pid(): number {
+    return this.#program!.pid;
+  }
+
+  /** How it ended. */
+  get ended(): Program["ended"] {
+    return this.#program!.ended;
+  }
+
+  /** Starts it again. Resolves when it answers, with the time: of `performance.now()`. */
+  async start(): Promise<number> {
+    this.launch();
+    await this.#program!.firstLine;
+    return performance.now();
+  }
+
+  /** Starts it again, and does not wait. */
+  launch(): void {
+    const args = ["serve", "--json", "--log-level", "info", "--listen", `127.0.0.1:${this.port}`, ...this.flags];
+    this.#program = startProgram("src/cli/main.ts", args, {
+      env: { HAWSER_DATABASE_URL: this.databaseUrl },
+      stdin: "ignore",
+    });
+  }
+
+  /** Sends it a signal. */
+  signal(signal: NodeJS.Signals): void {
+    process.kill(this.pid, signal);
+  }
+
+  /** Kills it as a machine that loses its power would, and waits until it is gone. */
+  async crash(): Promise<void> {
+    if (this.isRunning) this.signal("SIGKILL");
+    await this.#program?.ended;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.crash();
+  }
+}

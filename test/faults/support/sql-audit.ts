@@ -1,0 +1,132 @@
+/**
+ * What callers were told, beside what the witness has seen.
+ */
+import { acknowledged, callKinds } from "./sql-calls.js";
+import { type CallRecord, limitOf, type SqlLoad } from "./sql-load.js";
+import { contentOf, payloadOf, tokenIn } from "./sql-token.js";
+import type { SqlWitness } from "./sql-witness.js";
+
+/** What was found. */
+export interface SqlFindings {
+  /** Answers and effects that are not those of their calls: must be empty. */
+  readonly wrong: readonly string[];
+  /** Messages of JetStream, values and files that are missing though their calls were confirmed: must be empty. */
+  readonly missing: readonly string[];
+  /** Messages that are there twice: must be empty. */
+  readonly twice: readonly string[];
+  /** Effects of calls whose error says that nothing was sent: must be empty. */
+  readonly denied: readonly string[];
+  /** Errors that none of the faults explains: must be empty. */
+  readonly strange: readonly string[];
+  /** Calls that took longer than their time limit and `slackMs`: must be empty. */
+  readonly late: readonly string[];
+  /** Core messages that were confirmed and did not arrive. */
+  readonly lost: number;
+  readonly summary: string;
+}
+
+/** What a call may take beyond its time limit, in milliseconds: the machine has other work, too. */
+export const slackMs = 2_000;
+
+/** Looks at everything. The load must have stopped. */
+export async function auditSql(load: SqlLoad): Promise<SqlFindings> {
+  const { witness } = load.options;
+  await witness.settled();
+  const wrong = [...load.wrong, ...witness.damaged.map((payload) => `damaged: ${payload}`)];
+  const streamed = await witness.streamMessages();
+  wrong.push(...wrongNumbers(witness, streamed));
+  const found = { missing: [] as string[], twice: [] as string[], denied: [] as string[] };
+  let lost = 0;
+  let happened = 0;
+  let open = 0;
+  const times = await counter(witness, streamed, load.calls, wrong);
+  for (const call of load.calls) {
+    const { effect } = callKinds[call.kind];
+    if (effect === "none") continue;
+    for (const token of call.tokens) {
+      const count = times[effect](token);
+      const what = `${call.kind} ${token} (${call.sqlstate ?? "confirmed"}${call.words === undefined ? "" : `: ${call.words}`})`;
+      if (count > 1) found.twice.push(what);
+      if (call.outcome === "refused" && count > 0) found.denied.push(what);
+      if (call.outcome === "unknown") count > 0 ? happened++ : open++;
+      if (call.outcome !== "confirmed" || count > 0) continue;
+      if (effect === "core") lost++;
+      else found.missing.push(what);
+    }
+  }
+  const strange = load.calls.filter(({ outcome }) => outcome === "strange");
+  const late = load.calls.filter(({ kind, begun, ended }) => ended - begun > limitOf(kind) + slackMs);
+  return {
+    ...found,
+    wrong,
+    strange: strange.map(({ kind, sqlstate, words }) => `${kind}: ${sqlstate} ${words}`),
+    late: late.map(({ kind, begun, ended, words }) => `${kind}: ${Math.round(ended - begun)} ms: ${words}`),
+    lost,
+    summary: `${summaryOf(load)}; of the unknown messages ${happened} arrived, ${open} did not; ${lost} confirmed core messages lost`,
+  };
+}
+
+/** What must hold of every load; `lost` is for the test to judge. */
+export const nothingWrong = { wrong: [], missing: [], twice: [], denied: [], strange: [], late: [] } as const;
+
+/** The part of the findings that must be as in `nothingWrong`. At most a few of each, so that a failure stays readable. */
+export function faultsOf(findings: SqlFindings): Record<keyof typeof nothingWrong, string[]> {
+  const names = Object.keys(nothingWrong) as (keyof typeof nothingWrong)[];
+  return Object.fromEntries(names.map((name) => [name, findings[name].slice(0, 5)])) as never;
+}
+
+function summaryOf({ calls, sessions }: SqlLoad): string {
+  const count = (outcome: CallRecord["outcome"]): number => calls.filter((call) => call.outcome === outcome).length;
+  const states: Record<string, number> = {};
+  for (const { sqlstate } of calls) if (sqlstate !== undefined) states[sqlstate] = (states[sqlstate] ?? 0) + 1;
+  const errors = Object.entries(states).map(([state, times]) => `${state} × ${times}`);
+  const slowest = Math.max(...calls.map(({ begun, ended }) => ended - begun));
+  return (
+    `${calls.length} calls of ${sessions} sessions, ${count("confirmed")} confirmed, ${count("unknown")} unknown, ` +
+    `${count("refused")} refused; errors: ${errors.join(", ") || "none"}; slowest call ${Math.round(slowest)} ms`
+  );
+}
+
+/** Whether the stream has at each number what the one to whom it was told had published. */
+function wrongNumbers(witness: SqlWitness, streamed: ReadonlyMap<number, string>): string[] {
+  const found: string[] = [];
+  for (const [token, seq] of acknowledged(witness)) {
+    const payload = streamed.get(seq);
+    if (payload !== payloadOf(token)) found.push(`ack ${token}: number ${seq} has ${payload?.slice(0, 40)}`);
+  }
+  return found;
+}
+
+/** For each effect: how often it was seen. */
+async function counter(
+  witness: SqlWitness,
+  streamed: ReadonlyMap<number, string>,
+  calls: readonly CallRecord[],
+  wrong: string[],
+): Promise<Record<"request" | "core" | "stream" | "value" | "file", (token: string) => number>> {
+  const inStream = new Map<string, number>();
+  for (const payload of streamed.values()) {
+    const token = tokenIn(payload);
+    if (token === undefined) wrong.push(`damaged in the stream: ${payload.slice(0, 100)}`);
+    else inStream.set(token, (inStream.get(token) ?? 0) + 1);
+  }
+  const values = await witness.values();
+  for (const [key, value] of values) {
+    if (value !== payloadOf(key)) wrong.push(`the value of ${key} is ${value.slice(0, 100)}`);
+  }
+  const files = new Set<string>();
+  for (const { kind, tokens } of calls) {
+    if (kind !== "put file") continue;
+    const content = await witness.file(tokens[0]!);
+    if (content === undefined) continue;
+    files.add(tokens[0]!);
+    if (!content.equals(contentOf(tokens[0]!))) wrong.push(`the file ${tokens[0]} has other content`);
+  }
+  return {
+    request: (token) => witness.requests.get(token) ?? 0,
+    core: (token) => witness.messages.get(token) ?? 0,
+    stream: (token) => inStream.get(token) ?? 0,
+    value: (token) => (values.has(token) ? 1 : 0),
+    file: (token) => (files.has(token) ? 1 : 0),
+  };
+}

@@ -1,0 +1,195 @@
+/**
+ * Many database sessions, each of which makes one call after the other while a test kills what answers them; and what
+ * became of each call.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import pg from "pg";
+import { Random } from "../../simulator/random.js";
+import { eventually } from "../../support/eventually.js";
+import { type CallKind, type CallKindName, callKinds, tokensOf } from "./sql-calls.js";
+import type { SqlWitness } from "./sql-witness.js";
+
+/**
+ * What a caller knows of a call that has ended: `confirmed`; `refused`: an error by which nothing was carried out;
+ * `unknown`: an error that leaves it open; `strange`: an error that none of the faults explains.
+ */
+export type Outcome = "confirmed" | "refused" | "unknown" | "strange";
+
+/** A call that has ended. Times are of `performance.now()`. */
+export interface CallRecord {
+  readonly kind: CallKindName;
+  readonly session: number;
+  readonly tokens: readonly string[];
+  readonly begun: number;
+  readonly ended: number;
+  readonly outcome: Outcome;
+  /** Of its error. */
+  readonly sqlstate: string | undefined;
+  /** Of its error: message and detail. */
+  readonly words: string | undefined;
+}
+
+/** How it is made. */
+export interface SqlLoadOptions {
+  readonly databaseUrl: string;
+  readonly witness: SqlWitness;
+  /** Default 50. */
+  readonly sessions?: number;
+  /** Default: all. */
+  readonly kinds?: readonly CallKindName[];
+  readonly seed: number;
+  /** Whether sessions may be ended by others. Their calls under way are unknown then, and the sessions make no more. */
+  readonly mayEnd?: boolean;
+  /** How long a session waits before its next call when one has failed, in milliseconds. Default 50. */
+  readonly pauseAfterErrorMs?: number;
+}
+
+const refusals: ReadonlySet<string> = new Set(["08001", "08003", "53300", "57P01", "NA002", "NA004"]);
+const doubts: ReadonlySet<string> = new Set(["08006", "NA001", "57014", "57P02", "57P03"]);
+/** With these Postgres ends a session. `admin_shutdown` is the gateway's, too. */
+const endings: ReadonlySet<string> = new Set(["57P02", "57P03"]);
+
+/** See above. Disposing ends the sessions. */
+export class SqlLoad implements AsyncDisposable {
+  readonly calls: CallRecord[] = [];
+  /** Answers that were not those of their calls, and sessions that have ended. */
+  readonly wrong: string[] = [];
+  readonly options: SqlLoadOptions;
+  readonly #clients: pg.Client[] = [];
+  /** By session. */
+  readonly #records: CallRecord[][] = [];
+  #loops: Promise<void>[] = [];
+  #isStopped = false;
+
+  private constructor(options: SqlLoadOptions) {
+    this.options = options;
+  }
+
+  /** Opens the sessions, and begins. */
+  static async start(options: SqlLoadOptions): Promise<SqlLoad> {
+    const load = new SqlLoad(options);
+    for (let session = 0; session < (options.sessions ?? 50); session++) {
+      const client = new pg.Client({ connectionString: options.databaseUrl });
+      load.#clients.push(client);
+      load.#records.push([]);
+      client.on("error", (error) => {
+        if (options.mayEnd !== true) load.wrong.push(`session ${session} has ended: ${error.message}`);
+      });
+    }
+    await Promise.all(load.#clients.map((client) => client.connect()));
+    load.#loops = load.#clients.map((_, session) => load.#loop(session));
+    return load;
+  }
+
+  /** How many sessions there are. */
+  get sessions(): number {
+    return this.#clients.length;
+  }
+
+  /** Resolves when so many more calls have ended. */
+  async more(count: number): Promise<void> {
+    const enough = this.calls.length + count;
+    await eventually(`${count} more calls have ended`, () => this.calls.length >= enough, 60_000);
+  }
+
+  /** Resolves when each session has had a confirmed answer to a call that it began after `since`. @returns how late, in ms */
+  async recovered(since: number): Promise<number> {
+    const waiting = new Set(this.#records);
+    let latest = since;
+    await eventually(
+      "every session has a confirmed call again",
+      () => {
+        for (const records of waiting) {
+          const first = firstAfter(records, since, ({ outcome }) => outcome === "confirmed");
+          if (first === undefined) continue;
+          latest = Math.max(latest, first.ended);
+          waiting.delete(records);
+        }
+        return waiting.size === 0;
+      },
+      30_000,
+    );
+    return latest - since;
+  }
+
+  /** Of each session the first call that it began after `since`, as far as it has ended. */
+  firstCalls(since: number): CallRecord[] {
+    return this.#records.flatMap((records) => firstAfter(records, since, () => true) ?? []);
+  }
+
+  /** Lets the calls that are under way end, and makes no more. */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    let running = true;
+    void Promise.all(this.#loops).then(() => (running = false));
+    await eventually("the last calls have ended", () => !running, 60_000);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isStopped = true;
+    await Promise.all(this.#clients.map((client) => client.end().catch(() => undefined)));
+  }
+
+  async #loop(session: number): Promise<void> {
+    const { seed, pauseAfterErrorMs = 50, mayEnd = false, witness } = this.options;
+    const { kinds = Object.keys(callKinds) as CallKindName[] } = this.options;
+    const random = new Random(seed * 1_000 + session);
+    const drawn = kinds.flatMap((kind) => Array<CallKindName>(callKinds[kind].weight).fill(kind));
+    const client = this.#clients[session]!;
+    const last = {};
+    for (let number = 0; !this.#isStopped; number++) {
+      const kind = random.pick(drawn);
+      const tokens = tokensOf(callKinds[kind], session, number);
+      const begun = performance.now();
+      let failure: Error | undefined;
+      let hasEnded = false;
+      try {
+        const token = tokens[0]!;
+        const wrong = await callKinds[kind].run({ client, witness, session, number, token, tokens, last });
+        if (wrong !== undefined) this.wrong.push(`${kind} ${token}: ${wrong}`);
+      } catch (error) {
+        failure = error as Error;
+        hasEnded = !(failure instanceof pg.DatabaseError) || endings.has(failure.code ?? "");
+        if (hasEnded && !mayEnd) this.wrong.push(`${kind} ${tokens[0]}: ${String(error)}`);
+      }
+      const record: CallRecord = { kind, session, tokens, begun, ended: performance.now(), ...outcomeOf(failure) };
+      this.calls.push(record);
+      this.#records[session]!.push(record);
+      if (hasEnded) return;
+      if (failure !== undefined) await delay(pauseAfterErrorMs);
+    }
+  }
+}
+
+function outcomeOf(error: Error | undefined): Pick<CallRecord, "outcome" | "sqlstate" | "words"> {
+  if (error === undefined) return { outcome: "confirmed", sqlstate: undefined, words: undefined };
+  // The session has gone, and took the answer along.
+  if (!(error instanceof pg.DatabaseError))
+    return { outcome: "unknown", sqlstate: "session ended", words: error.message };
+  const { code: sqlstate = "", message, detail } = error;
+  const words = detail === undefined ? message : `${message} (${detail})`;
+  // Postgres has the same state for its own end, and it says nothing of the gateway.
+  if (sqlstate === "57P01" && !message.includes("gateway")) return { outcome: "unknown", sqlstate, words };
+  const outcome = refusals.has(sqlstate) ? "refused" : doubts.has(sqlstate) ? "unknown" : "strange";
+  return { outcome, sqlstate, words };
+}
+
+function firstAfter(
+  records: readonly CallRecord[],
+  since: number,
+  isWanted: (record: CallRecord) => boolean,
+): CallRecord | undefined {
+  let first: CallRecord | undefined;
+  for (let index = records.length - 1; index >= 0; index--) {
+    const record = records[index]!;
+    if (record.begun < since) break;
+    if (isWanted(record)) first = record;
+  }
+  return first;
+}
+
+/** How long a call may take by its own time limit, in milliseconds. */
+export function limitOf(kind: CallKindName): number {
+  const { timeoutMs } = callKinds[kind] as CallKind;
+  return timeoutMs === undefined ? 5_500 : timeoutMs + 500;
+}

@@ -1,0 +1,128 @@
+/**
+ * A client of NATS that knows nothing of ours: answers the requests of SQL functions, and looks at what else they did.
+ */
+import { randomBytes } from "node:crypto";
+import { type JetStreamManager, jetstream, jetstreamManager } from "@nats-io/jetstream";
+import { Objm } from "@nats-io/obj";
+import { connect, type Msg, type NatsConnection } from "@nats-io/transport-node";
+import { eventually } from "../../support/eventually.js";
+import { tokenIn } from "./sql-token.js";
+
+/** How often something was seen, by its token. */
+export type Seen = Map<string, number>;
+
+/** How it answers. */
+export interface SqlWitnessOptions {
+  /** How long an answer takes, in milliseconds. Default: something from 0 to 15, so that answers overtake each other. */
+  readonly answerAfterMs?: number;
+}
+
+/** See above. It lives through the death of its server. Disposing closes it. */
+export class SqlWitness implements AsyncDisposable {
+  readonly #id = randomBytes(4).toString("hex");
+  readonly echo = `${this.#id}.echo`;
+  readonly core = `${this.#id}.core`;
+  readonly streamed = `${this.#id}.streamed`;
+  readonly stream = `S_${this.#id}`;
+  readonly bucket = `b_${this.#id}`;
+  readonly store = `o_${this.#id}`;
+  /** Requests, by token. */
+  readonly requests: Seen = new Map();
+  /** Core messages, by token. */
+  readonly messages: Seen = new Map();
+  /** What has come that is no call's payload, or not the whole of it. */
+  readonly damaged: string[] = [];
+  /** Requests that are being answered now, and the most there ever were. */
+  readonly open = { now: 0, most: 0 };
+
+  private constructor(
+    readonly nats: NatsConnection,
+    private readonly manager: JetStreamManager,
+    { answerAfterMs }: SqlWitnessOptions,
+  ) {
+    nats.subscribe(this.echo, {
+      callback: (_error, message) => {
+        this.#note(this.requests, message);
+        this.open.most = Math.max(this.open.most, ++this.open.now);
+        const answer = (): void => {
+          this.open.now--;
+          // The connection may be away just now; whoever asked hears nothing then.
+          if (!nats.isClosed()) message.respond(`echo/${message.string()}`);
+        };
+        setTimeout(answer, answerAfterMs ?? Math.random() * 15);
+      },
+    });
+    nats.subscribe(this.core, { callback: (_error, message) => this.#note(this.messages, message) });
+  }
+
+  /** @param natsUrl its stream, bucket and store have names that no one else has */
+  static async open(natsUrl: string, options: SqlWitnessOptions = {}): Promise<SqlWitness> {
+    const nats = await connect({
+      servers: natsUrl,
+      maxReconnectAttempts: -1,
+      reconnectTimeWait: 20,
+      reconnectJitter: 10,
+      ignoreClusterUpdates: true,
+    });
+    const witness = new SqlWitness(nats, await jetstreamManager(nats), options);
+    await witness.manager.streams.add({ name: witness.stream, subjects: [witness.streamed], storage: "file" });
+    await nats.flush();
+    return witness;
+  }
+
+  /** Resolves when the server answers, and nothing that was published before is still under way to us. */
+  async settled(): Promise<void> {
+    await eventually("the witness is connected, and has everything", async () => {
+      return await this.nats.flush().then(
+        () => true,
+        () => false,
+      );
+    });
+  }
+
+  /** The messages of the stream: payload by number. */
+  async streamMessages(): Promise<Map<number, string>> {
+    const found = new Map<number, string>();
+    await this.#read(this.stream, (seq, _subject, payload) => found.set(seq, payload));
+    return found;
+  }
+
+  /** The values of the bucket, by key. */
+  async values(): Promise<Map<string, string>> {
+    const found = new Map<string, string>();
+    const start = `$KV.${this.bucket}.`;
+    await this.#read(`KV_${this.bucket}`, (_seq, subject, payload) => found.set(subject.slice(start.length), payload));
+    return found;
+  }
+
+  /** A file; undefined if it is missing. */
+  async file(name: string): Promise<Buffer | undefined> {
+    const content = await (await new Objm(jetstream(this.nats)).open(this.store)).getBlob(name);
+    return content === null ? undefined : Buffer.from(content);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.nats.close();
+  }
+
+  #note(seen: Seen, message: Msg): void {
+    const token = tokenIn(message.string());
+    if (token === undefined) this.damaged.push(message.string().slice(0, 100));
+    else seen.set(token, (seen.get(token) ?? 0) + 1);
+  }
+
+  async #read(stream: string, each: (seq: number, subject: string, payload: string) => void): Promise<void> {
+    const { state } = await this.manager.streams.info(stream).catch((error: Error) => {
+      if (/stream not found/.test(error.message)) return { state: { messages: 0 } };
+      throw error;
+    });
+    if (state.messages === 0) return;
+    const consumer = await jetstream(this.nats).consumers.get(stream);
+    const messages = await consumer.consume();
+    for await (const message of messages) {
+      each(message.seq, message.subject, message.string());
+      if (message.info.pending === 0) break;
+    }
+    await messages.close();
+  }
+}

@@ -1,0 +1,145 @@
+/**
+ * Calls that are cancelled: the session stays usable, and no call gets the answer of another.
+ */
+import type { Msg } from "@nats-io/transport-node";
+import type pg from "pg";
+import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
+import { eventually } from "../../support/eventually.js";
+import { type TestGateway, testGateway } from "../../support/gateway.js";
+
+let gateway: TestGateway;
+/** Requests that wait for their answers. */
+const asked: Msg[] = [];
+beforeAll(async () => {
+  gateway = await testGateway();
+  gateway.nats.subscribe("cancelled.slow", { callback: (_error, request) => void asked.push(request) });
+  gateway.nats.subscribe("cancelled.echo", { callback: (_error, request) => void request.respond(request.data) });
+  await gateway.nats.flush();
+});
+afterAll(() => gateway?.[Symbol.asyncDispose]());
+
+let session: pg.Client;
+let pid: number;
+beforeEach(async () => {
+  session = await gateway.connect();
+  pid = (await session.query("SELECT pg_backend_pid() AS pid")).rows[0].pid;
+  return () => session.end();
+});
+
+const cancel = (): Promise<unknown> => gateway.client.query("SELECT pg_cancel_backend($1)", [pid]);
+
+/** A request that NATS has, and whose answer is owed. */
+async function askSlowly(payload: string, timeoutMs: number): Promise<{ outcome: Promise<unknown>; request: Msg }> {
+  const outcome = session
+    .query("SELECT nats_request_text('cancelled.slow', $1, $2) AS answer", [payload, timeoutMs])
+    .then(
+      ({ rows }) => rows[0].answer.toString(),
+      (error: pg.DatabaseError) => error.code,
+    );
+  await eventually("the request has come", () => asked.some((one) => one.string() === payload));
+  const request = asked.splice(
+    asked.findIndex((one) => one.string() === payload),
+    1,
+  )[0]!;
+  return { outcome, request };
+}
+
+async function expectOwnAnswers(name: string): Promise<void> {
+  for (let round = 0; round < 5; round++) {
+    const { rows } = await session.query("SELECT nats_request_text('cancelled.echo', $1, 5000) AS answer", [
+      `${name} ${round}`,
+    ]);
+    expect(rows[0].answer.toString()).toBe(`${name} ${round}`);
+  }
+}
+
+it("by pg_cancel_backend: the call ends, and the next ones get their own answers", async () => {
+  for (let round = 0; round < 3; round++) {
+    const { outcome, request } = await askSlowly(`cancel ${round}`, 20_000);
+    await cancel();
+    request.respond("too late");
+    expect(await outcome).toMatch(/^(57014|too late)$/);
+    await expectOwnAnswers(`after ${round}`);
+  }
+});
+
+it("by statement_timeout: the call ends by its own deadline at the latest", async () => {
+  await session.query("SET statement_timeout = 100");
+  const start = performance.now();
+  const { outcome, request } = await askSlowly("timeout", 1500);
+  expect(await outcome).toBe("57014");
+  expect(performance.now() - start).toBeLessThan(1500 + 500 + 3000);
+  request.respond("too late");
+  await session.query("SET statement_timeout = 0");
+  await expectOwnAnswers("after the timeout");
+});
+
+it("twice: while the first cancellation waits for the answer that is owed", async () => {
+  for (let round = 0; round < 3; round++) {
+    const { outcome, request } = await askSlowly(`twice ${round}`, 20_000);
+    let ended = false;
+    void outcome.then(() => {
+      ended = true;
+    });
+    let cancellations = 0;
+    await eventually("the call has ended", async () => {
+      await cancel();
+      if (++cancellations === 5) request.respond("too late");
+      return ended;
+    });
+    expect(await outcome).toMatch(/^(57014|too late)$/);
+    // The last cancellation may have come after the end.
+    await session.query("SELECT 1").catch(() => undefined);
+    await expectOwnAnswers(`after two, ${round}`);
+  }
+});
+
+it("in a block that catches the cancellation and goes on", async () => {
+  await session.query("SET statement_timeout = 200");
+  await session.query(`
+    DO $$
+    BEGIN
+      BEGIN
+        PERFORM nats_request_text('cancelled.slow', 'caught', 1000);
+      EXCEPTION WHEN query_canceled THEN
+        NULL;
+      END;
+      PERFORM set_config('cancelled.answer', convert_from(nats_request_text('cancelled.echo', 'mine', 5000), 'UTF8'), false);
+    END
+    $$`);
+  const { rows } = await session.query("SELECT current_setting('cancelled.answer') AS answer");
+  expect(rows).toEqual([{ answer: "mine" }]);
+  asked.splice(0);
+});
+
+it("at random, in the middle of many calls of all kinds", async () => {
+  const seen = new Set<string>();
+  for (let round = 0; round < 60; round++) {
+    const wanted = `random ${round}`;
+    const call = session.query(
+      "SELECT nats_put_text('cancelled', 'k', $1), nats_get_text('cancelled', 'k') AS value, convert_from(nats_request_text('cancelled.echo', $1, 5000), 'UTF8') AS answer",
+      [wanted],
+    );
+    const cancelling = cancel();
+    const outcome = await call.then(
+      ({ rows }) => rows[0],
+      (error: pg.DatabaseError) => error.code,
+    );
+    await cancelling;
+    if (typeof outcome === "string") expect(outcome).toBe("57014");
+    else expect(outcome).toMatchObject({ value: wanted, answer: wanted });
+    seen.add(typeof outcome);
+    await session.query("SELECT 1").catch((error: pg.DatabaseError) => expect(error.code).toBe("57014"));
+    await expectOwnAnswers(wanted);
+  }
+  expect(seen.has("string"), "some were cancelled").toBe(true);
+});
+
+it("by the end of the session: the gateway forgets it", async () => {
+  await session.query("SELECT nats_publish_text('cancelled.x', 'x')");
+  const before = gateway.serve.sessionCount;
+  const { outcome } = await askSlowly("terminated", 1000);
+  await gateway.client.query("SELECT pg_terminate_backend($1)", [pid]);
+  await outcome;
+  await eventually("the gateway has one session less", () => gateway.serve.sessionCount === before - 1);
+});

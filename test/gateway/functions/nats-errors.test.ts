@@ -1,0 +1,267 @@
+/**
+ * What goes wrong on the way to NATS or at NATS: each with its own SQLSTATE, and words that help.
+ */
+import { headers } from "@nats-io/transport-node";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Serve } from "../../../src/gateway/index.js";
+import { eventually } from "../../support/eventually.js";
+import { defineServer, type TestGateway, testGateway } from "../../support/gateway.js";
+import { startNatsServer } from "../../support/nats-server.js";
+import { byPosition, sampleCalls } from "./every-function.js";
+import { Witness } from "./witness.js";
+
+let gateway: TestGateway;
+beforeAll(async () => {
+  gateway = await testGateway();
+});
+afterAll(() => gateway?.[Symbol.asyncDispose]());
+
+/** What needs NATS. */
+const remote = sampleCalls("failing").filter(({ name }) => !name.endsWith("_version"));
+const reloads = remote.filter(({ name }) => name.includes("reload"));
+const commands = remote.filter(({ name }) => !name.includes("reload"));
+const jetStreamOnly = commands.filter(({ given }) => "domain" in given || /stream|_ack$/.test(given["subject"] ?? ""));
+
+async function millisecondsOf(work: () => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  await work();
+  return performance.now() - start;
+}
+
+describe("without a definition of the NATS server", () => {
+  it("every function says how to define one (55000)", async () => {
+    await using unconfigured = await testGateway({ serverOptions: false });
+    for (const call of commands) {
+      expect(await unconfigured.errorOf(byPosition(call)), call.name).toMatchObject({
+        code: "55000",
+        hint: expect.stringMatching(/CREATE SERVER .* litmus_pgnats_fdw|hawser\.set_nats_server/),
+      });
+    }
+    for (const call of reloads) {
+      expect(await unconfigured.errorOf(byPosition(call)), call.name).toMatchObject({ code: "55000" });
+    }
+    expect((await unconfigured.client.query("SELECT version FROM litmus_pgnats_version()")).rows).toHaveLength(1);
+  });
+});
+
+describe("without a connection to NATS", () => {
+  it("every function says why there is none (08003), and works when there is one again, in the same session", async () => {
+    await using server = await startNatsServer({ jetStream: true });
+    await using away = await testGateway({ natsUrl: server.url, natsWaitMs: 0 });
+    await away.value("SELECT nats_publish_text('a', 'b')");
+    const session = await away.value("SELECT pg_backend_pid()");
+    await server.stop();
+    await eventually("the gateway has noticed", async () => {
+      return await away.value("SELECT nats_flush()").then(
+        () => false,
+        () => true,
+      );
+    });
+    for (const call of commands) {
+      const error = await away.errorOf(byPosition(call));
+      expect(error, call.name).toMatchObject({
+        code: "08003",
+        detail: expect.stringMatching(/./),
+        hint: expect.stringMatching(/./),
+      });
+    }
+    for (const call of reloads) expect((await away.errorOf(byPosition(call))).code, call.name).toMatch(/^08/);
+    await server.restart();
+    await eventually("it works again", async () => {
+      return await away.value("SELECT nats_flush()").then(
+        () => true,
+        () => false,
+      );
+    });
+    expect(await away.value("SELECT nats_put_text('away', 'k', 'v')")).toBe("1");
+    expect(await away.value("SELECT pg_backend_pid()")).toBe(session);
+  });
+
+  it("a call waits a moment for the connection that is being made", async () => {
+    await using server = await startNatsServer();
+    await using waiting = await testGateway({ natsUrl: server.url, natsWaitMs: 60_000, callTimeoutMs: 30_000 });
+    await server.stop();
+    const published = waiting.value("SELECT nats_publish_text('a', 'b')").then(
+      () => "published",
+      (error: { code: string }) => error.code,
+    );
+    await server.restart();
+    // What was under way when the server went may have been lost; nothing else may.
+    expect(await published).toMatch(/^(published|08006)$/);
+  });
+});
+
+describe("without the gateway", () => {
+  it("every function says so (08001), and works when there is one again, in the same session", async () => {
+    await using gone = await testGateway();
+    await gone.value("SELECT nats_publish_text('a', 'b')");
+    const fresh = await gone.connect();
+    await gone.serve.stop();
+    for (const call of remote) {
+      const error = await gone.errorOf(byPosition(call));
+      expect(error, call.name).toMatchObject({ code: "08001", hint: expect.stringContaining("hawser serve") });
+    }
+    await expect(fresh.query("SELECT nats_publish_text('a', 'b')")).rejects.toMatchObject({ code: "08001" });
+    await using _again = await Serve.start({ databaseUrl: gone.database.url, gatewayListen: "127.0.0.1:0" });
+    await gone.value("SELECT nats_publish_text('a', 'b')");
+    await fresh.query("SELECT nats_publish_text('a', 'b')");
+    await fresh.end();
+  });
+
+  it("that was stopped and started again between two calls nothing is noticed", async () => {
+    await using restarted = await testGateway();
+    const sessions = await Promise.all(Array.from({ length: 5 }, () => restarted.connect()));
+    const witness = await Witness.open(restarted.nats, "failing_restart.>");
+    let { serve } = restarted as { serve: Serve };
+    for (let round = 0; round < 3; round++) {
+      for (const session of sessions) await session.query("SELECT nats_publish_text('failing_restart.x', 'x')");
+      expect(await witness.messages(sessions.length)).toHaveLength(sessions.length);
+      await serve.stop();
+      serve = await Serve.start({ databaseUrl: restarted.database.url, gatewayListen: "127.0.0.1:0" });
+    }
+    await serve.stop();
+    for (const session of sessions) await session.end();
+  });
+});
+
+describe("a request", () => {
+  it("to which nobody listens fails at once (NA002), long before its time limit", async () => {
+    for (const [type, payload] of [
+      ["text", "'x'"],
+      ["json", "'1'"],
+      ["jsonb", "'1'"],
+      ["binary", "'x'"],
+    ]) {
+      const sql = `SELECT nats_request_${type}('failing.nobody', ${payload}, 30000)`;
+      const taken = await millisecondsOf(async () => {
+        expect(await gateway.errorOf(sql)).toMatchObject({
+          code: "NA002",
+          message: expect.stringContaining('"failing.nobody"'),
+          detail: expect.stringContaining('"failing.nobody"'),
+          hint: expect.stringContaining("responder"),
+        });
+      });
+      expect(taken).toBeLessThan(5000);
+    }
+  });
+
+  it("without an answer fails after its time limit (NA001), and says how long it has waited", async () => {
+    gateway.nats.subscribe("failing.silent", { callback: () => undefined });
+    await gateway.nats.flush();
+    for (const timeout of [0, 1, 300]) {
+      const taken = await millisecondsOf(async () => {
+        const error = await gateway.errorOf(`SELECT nats_request_text('failing.silent', 'x', ${timeout})`);
+        expect(error).toMatchObject({ code: "NA001", hint: expect.stringContaining("timeout") });
+        expect(error.message).toContain('"failing.silent"');
+      });
+      expect(taken).toBeGreaterThanOrEqual(timeout - 1);
+      expect(taken).toBeLessThan(timeout + 5000);
+    }
+  });
+
+  it("to a service that answers with an error fails with its words (NA000)", async () => {
+    const refusal = headers();
+    refusal.set("Nats-Service-Error-Code", "418");
+    refusal.set("Nats-Service-Error", "no coffee here");
+    gateway.nats.subscribe("failing.service", {
+      callback: (_error, request) => void request.respond("", { headers: refusal }),
+    });
+    await gateway.nats.flush();
+    const error = await gateway.errorOf("SELECT nats_request_text('failing.service', 'x', 5000)");
+    expect(error.code).toBe("NA000");
+    expect(error.message).toMatch(/418.*no coffee here/);
+  });
+});
+
+describe("JetStream", () => {
+  it("that has no stream for the subject is told by NA003", async () => {
+    for (const name of ["stream", "ack", "stream_batch"]) {
+      const payload = name === "stream_batch" ? "ARRAY['x']" : "'x'";
+      const error = await gateway.errorOf(`SELECT nats_publish_text_${name}('failing.no.stream', ${payload})`);
+      expect(error, name).toMatchObject({ code: "NA003", hint: expect.stringContaining("stream") });
+      expect(error.message, name).toContain('"failing.no.stream"');
+    }
+  });
+
+  it("that is off is told by NA004, by each function that needs it, and the others work", async () => {
+    await using server = await startNatsServer();
+    await using core = await testGateway({ natsUrl: server.url });
+    expect(jetStreamOnly.length).toBeGreaterThan(20);
+    for (const call of jetStreamOnly) {
+      const error = await core.errorOf(byPosition(call));
+      expect(error, call.name).toMatchObject({ code: "NA004", hint: expect.stringContaining("JetStream") });
+      expect(error.message, call.name).toMatch(/has no JetStream/);
+    }
+    const witness = await Witness.open(core.nats, "failing.>");
+    await core.value("SELECT nats_publish_text('failing.core', 'x')");
+    expect((await witness.message()).string()).toBe("x");
+    await core.value("SELECT nats_flush()");
+    expect(await core.value("SELECT version FROM nats_get_server_info()")).toBe(core.nats.info!.version);
+  });
+
+  it("of a domain that is nowhere is told by NA004 with the domain", async () => {
+    for (const call of jetStreamOnly) {
+      const error = await gateway.errorOf(byPosition({ ...call, given: { ...call.given, domain: "'nowhere'" } }));
+      expect(error, call.name).toMatchObject({ code: "NA004" });
+      expect(error.message, call.name).toContain('"nowhere"');
+    }
+  });
+});
+
+describe("what is too large", () => {
+  it("is told with the limit (NA005) before it is sent, headers included, and the connection stays", async () => {
+    await using server = await startNatsServer({ config: "max_payload: 1000", jetStream: true });
+    await using small = await testGateway({ natsUrl: server.url });
+    const before = await small.value("SELECT client_id FROM nats_get_server_info()");
+    const header = `jsonb_build_object('A', repeat('x', 990))`;
+    for (const call of [
+      "nats_publish_text('a', repeat('x', 1001))",
+      `nats_publish_text('a', repeat('x', 990), NULL, ${header})`,
+      "nats_publish_text_batch('a', ARRAY['x', repeat('x', 1001)])",
+      "nats_publish_text_stream('a', repeat('x', 1001))",
+      "nats_publish_text_ack('a', repeat('x', 1001))",
+      "nats_publish_text_stream_batch('a', ARRAY[repeat('x', 1001)])",
+      "nats_request_text('a', repeat('x', 1001), 1000)",
+      "nats_put_text('a', 'k', repeat('x', 1001))",
+    ]) {
+      const error = await small.errorOf(`SELECT * FROM ${call}`);
+      expect(error, call).toMatchObject({ code: "NA005", hint: expect.stringContaining("max_payload") });
+      expect(error.message, call).toContain("1000");
+    }
+    await small.value("SELECT nats_publish_text('a', repeat('x', 1000))");
+    expect(await small.value("SELECT client_id FROM nats_get_server_info()")).toBe(before);
+    const file = "SELECT nats_put_file('large', 'f', decode(repeat('00', 5000), 'hex'))";
+    await small.value(file);
+    expect(await small.value("SELECT length(nats_get_file('large', 'f'))")).toBe(5000);
+  });
+});
+
+describe("a file that is missing", () => {
+  it("is told with its store and its name (58P01)", async () => {
+    const error = await gateway.errorOf("SELECT nats_get_file('failing', 'a.txt')");
+    expect(error).toMatchObject({ code: "58P01", hint: expect.stringContaining("nats_get_file_list") });
+    expect(error.message).toBe('There is no file "a.txt" in the object store "failing".');
+  });
+});
+
+describe("credentials that the server refuses", () => {
+  it("are told by every function (28000) without the secret, and mended by new options", async () => {
+    await using server = await startNatsServer({ config: 'authorization { token: "right" }', jetStream: true });
+    const wrong = "wrong-and-secret";
+    const { hostname, port } = new URL(server.url);
+    await using refused = await testGateway({ natsWaitMs: 5000 });
+    await defineServer(refused.client, server.url, { token: wrong });
+    await refused.errorOf("SELECT litmus_pgnats_reload_conf()");
+    for (const call of [...commands.slice(0, 5), ...reloads]) {
+      const error = await refused.errorOf(byPosition(call));
+      expect(error, call.name).toMatchObject({ code: "28000", hint: expect.stringMatching(/./) });
+      expect(error.detail, call.name).toContain("option token");
+      expect(JSON.stringify({ ...error, message: error.message })).not.toContain(wrong);
+    }
+    await refused.client.query("SELECT hawser.set_nats_server($1)", [
+      JSON.stringify({ host: hostname, port, token: "right" }),
+    ]);
+    await refused.value("SELECT litmus_pgnats_reload_conf()");
+    expect(await refused.value("SELECT auth_required FROM nats_get_server_info()")).toBe(true);
+  });
+});

@@ -1,0 +1,139 @@
+/**
+ * What the NATS server does not permit. It says so of a publish only later, and on its own: so it is the session's next
+ * call that is told, and nats_flush().
+ */
+import { connect, type NatsConnection } from "@nats-io/transport-node";
+import type pg from "pg";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { type TestGateway, testGateway } from "../../support/gateway.js";
+import { startNatsServer, type TestNatsServer } from "../../support/nats-server.js";
+import { Witness } from "./witness.js";
+
+const permissions = `
+  accounts {
+    HERE: {
+      jetstream: enabled
+      users: [
+        { user: "limited", password: "limited", permissions: {
+          publish: { deny: ["denied.>", "$JS.API.STREAM.CREATE.KV_denied", "$JS.API.*.*.KV_closed.>", "$KV.closed.>"] }
+          subscribe: [ "_INBOX.>" ]
+        } }
+        { user: "all", password: "all" }
+      ]
+    }
+  }
+  no_auth_user: all
+`;
+
+let server: TestNatsServer;
+let gateway: TestGateway;
+let all: NatsConnection;
+let witness: Witness;
+/** Logged warnings of the gateway. */
+const warnings: string[] = [];
+beforeAll(async () => {
+  server = await startNatsServer({ config: permissions, jetStream: true });
+  const note = (details: object, message: string) => void warnings.push(`${message} ${JSON.stringify(details)}`);
+  const logger = { debug: () => undefined, info: () => undefined, warn: note, error: note };
+  const serverOptions = { username: "limited", password: "limited" };
+  gateway = await testGateway({ natsUrl: server.url, serverOptions, logger });
+  all = await connect({ servers: server.url });
+  // Not to what buckets consist of: who listens there makes a missing bucket look like one that is silent.
+  witness = await Witness.open(all, "*.*");
+});
+afterAll(async () => {
+  await all?.close();
+  await gateway?.[Symbol.asyncDispose]();
+  await server?.[Symbol.asyncDispose]();
+});
+
+let session: pg.Client;
+beforeEach(async () => {
+  session = await gateway.connect();
+  return () => session.end();
+});
+
+const violation = (subject: string) => ({
+  code: "42501",
+  message: `the NATS server refused a message of this session to "${subject}": its user may not publish there`,
+  detail: expect.stringContaining(subject),
+  hint: expect.stringContaining("permission"),
+});
+
+describe("a publish to a subject that is denied", () => {
+  it("is raised by nats_flush(), once", async () => {
+    await session.query("SELECT nats_publish_text('denied.flush', 'x')");
+    await expect(session.query("SELECT nats_flush()")).rejects.toMatchObject(violation("denied.flush"));
+    await session.query("SELECT nats_flush()");
+    expect(await witness.untaken()).toBe(0);
+  });
+
+  it("is raised by the next call of the session for the subject, and not by calls for others", async () => {
+    await session.query("SELECT nats_publish_text('denied.next', 'x')");
+    await session.query("SELECT version FROM nats_get_server_info()");
+    // The server answers what came after it: by then it has told of the violation.
+    await session.query("SELECT nats_get_text('permissions', 'k')");
+    await session.query("SELECT nats_publish_text('permitted.next', 'x')");
+    expect((await witness.messages(1)).filter(({ subject }) => subject === "permitted.next")).toHaveLength(1);
+    await expect(session.query("SELECT nats_publish_text('denied.next', 'y')")).rejects.toMatchObject(
+      violation("denied.next"),
+    );
+    await session.query("SELECT nats_flush()");
+  });
+
+  it("is raised after a batch, and for a reply subject", async () => {
+    await session.query("SELECT nats_publish_text_batch('denied.batch', ARRAY['x', 'y'])");
+    await expect(session.query("SELECT nats_flush()")).rejects.toMatchObject(violation("denied.batch"));
+  });
+
+  it("is not raised in another session, which is told of its own alone", async () => {
+    const other = await gateway.connect();
+    try {
+      await other.query("SELECT nats_publish_text('permitted.other', 'x')");
+      await session.query("SELECT nats_publish_text('denied.mine', 'x')");
+      await other.query("SELECT nats_flush()");
+      await other.query("SELECT nats_publish_text('denied.other', 'x')");
+      await expect(other.query("SELECT nats_flush()")).rejects.toMatchObject(violation("denied.other"));
+      await expect(session.query("SELECT nats_flush()")).rejects.toMatchObject(violation("denied.mine"));
+    } finally {
+      await other.end();
+      await witness.messages(1);
+    }
+  });
+
+  it("is raised with all subjects that were refused", async () => {
+    await session.query("SELECT nats_publish_text('denied.one', 'x'), nats_publish_text('denied.two', 'x')");
+    const error = await session.query("SELECT nats_flush()").catch((reason: pg.DatabaseError) => reason);
+    expect(error).toMatchObject({ code: "42501", detail: expect.stringMatching(/denied\.one.*denied\.two/s) });
+  });
+
+  it("is logged, whoever is told", async () => {
+    await session.query("SELECT nats_publish_text('denied.logged', 'x')");
+    await expect(session.query("SELECT nats_flush()")).rejects.toMatchObject({ code: "42501" });
+    expect(warnings.filter((line) => line.includes("denied.logged"))).not.toEqual([]);
+  });
+
+  it("by a request or into a stream is raised by that very call", async () => {
+    for (const call of [
+      "nats_request_text('denied.request', 'x', 20000)",
+      "nats_publish_text_stream('denied.stream', 'x')",
+      "nats_publish_text_ack('denied.stream', 'x')",
+      "nats_publish_text_stream_batch('denied.stream', ARRAY['x'])",
+    ]) {
+      const start = performance.now();
+      const error = await session.query(`SELECT * FROM ${call}`).catch((reason: pg.DatabaseError) => reason);
+      expect(error, call).toMatchObject({ code: "42501", hint: expect.stringContaining("permission") });
+      expect(performance.now() - start, call).toBeLessThan(4000);
+    }
+    await session.query("SELECT nats_flush()");
+  });
+});
+
+describe("a bucket that is denied", () => {
+  it("is raised by the very call", async () => {
+    for (const call of ["nats_put_text('closed', 'k', 'v')", "nats_put_text('denied', 'k', 'v')"]) {
+      const error = await session.query(`SELECT ${call}`).catch((reason: pg.DatabaseError) => reason);
+      expect(error, call).toMatchObject({ code: "42501" });
+    }
+  });
+});

@@ -1,0 +1,73 @@
+/**
+ * The functions as people know them, written down by hand from what they had before: names, parameters with types and
+ * defaults, and what comes back. Nothing here is read from the spec.
+ */
+
+/** A function: its parameters and its result as Postgres prints them. */
+export interface ReferenceFunction {
+  readonly name: string;
+  readonly parameters: string;
+  readonly result: string;
+}
+
+/** What T in a name stands for, and the type of the payload. */
+const payloadTypes = { text: "text", json: "json", jsonb: "jsonb", binary: "bytea" } as const;
+
+const fileColumns =
+  "TABLE(name text, description text, metadata jsonb, headers jsonb, options jsonb, bucket text, nuid text, " +
+  "size bigint, chunks bigint, modified text, digest text, delete boolean)";
+
+const serverColumns =
+  "TABLE(server_id text, server_name text, host text, port integer, version text, auth_required boolean, " +
+  "tls_requiered boolean, max_payload bigint, proto smallint, client_id bigint, go text, nonce text, " +
+  "connect_urls jsonb, client_ip text, headers boolean, lame_duck_mode boolean, tls_required boolean)";
+
+const versionColumns = "TABLE(version text, commit_date text, short_commit text, branch text, last_tag text)";
+
+const ackColumns = "TABLE(stream text, seq bigint, duplicate boolean)";
+
+const reply = "reply text DEFAULT NULL::text";
+const headers = "headers jsonb DEFAULT NULL::jsonb";
+const domain = "domain text DEFAULT NULL::text";
+
+/** One for each type of payload: T is its name, PAYLOAD its type. */
+const forEachType: readonly (readonly [name: string, parameters: string, result: string])[] = [
+  ["nats_publish_T", `subject text, payload PAYLOAD, ${reply}, ${headers}`, "void"],
+  ["nats_publish_T_stream", `subject text, payload PAYLOAD, ${headers}, ${domain}`, "void"],
+  ["nats_request_T", "subject text, payload PAYLOAD, timeout integer", "bytea"],
+  ["nats_put_T", `bucket text, key text, data PAYLOAD, ${domain}`, "bigint"],
+  ["nats_get_T", `bucket text, key text, ${domain}`, "PAYLOAD"],
+  // Ours beside them.
+  ["nats_publish_T_ack", `subject text, payload PAYLOAD, ${headers}, ${domain}`, ackColumns],
+  ["nats_publish_T_batch", `subject text, payloads PAYLOAD[], ${reply}, ${headers}`, "void"],
+  ["nats_publish_T_stream_batch", `subject text, payloads PAYLOAD[], ${headers}, ${domain}`, "void"],
+];
+
+const single: readonly (readonly [name: string, parameters: string, result: string])[] = [
+  ["nats_delete_value", `bucket text, key text, ${domain}`, "void"],
+  ["nats_put_file", `store text, name text, content bytea, ${domain}`, "void"],
+  ["nats_get_file", `store text, name text, ${domain}`, "bytea"],
+  ["nats_delete_file", `store text, name text, ${domain}`, "void"],
+  ["nats_get_file_info", `store text, name text, ${domain}`, fileColumns],
+  ["nats_get_file_list", `store text, ${domain}`, fileColumns],
+  ["nats_get_server_info", "", serverColumns],
+  ["litmus_pgnats_version", "", versionColumns],
+  ["pgnats_version", "", versionColumns],
+  ["litmus_pgnats_reload_conf", "", "void"],
+  ["pgnats_reload_conf", "", "void"],
+  ["litmus_pgnats_reload_conf_force", "", "void"],
+  ["pgnats_reload_conf_force", "", "void"],
+  ["nats_flush", "", "void"],
+];
+
+/** All of them. */
+export const referenceFunctions: readonly ReferenceFunction[] = [
+  ...forEachType.flatMap(([name, parameters, result]) =>
+    Object.entries(payloadTypes).map(([type, payload]) => ({
+      name: name.replace("_T", `_${type}`),
+      parameters: parameters.replace("PAYLOAD", payload),
+      result: result.replace("PAYLOAD", payload),
+    })),
+  ),
+  ...single.map(([name, parameters, result]) => ({ name, parameters, result })),
+];

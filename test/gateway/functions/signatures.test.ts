@@ -1,0 +1,71 @@
+import { expect, it } from "vitest";
+import { testGateway } from "../../support/gateway.js";
+import { referenceFunctions } from "./reference-table.js";
+
+interface Installed {
+  readonly name: string;
+  readonly parameters: string;
+  readonly result: string;
+  readonly definer: boolean;
+  readonly settings: string[] | null;
+  readonly volatility: string;
+  readonly strict: boolean;
+  readonly owner: string;
+  readonly comment: string | null;
+  readonly callers: string[];
+}
+
+it("are those of the reference: names, parameters, types, defaults and result columns, one function for each name", async () => {
+  await using gateway = await testGateway({ serverOptions: false });
+  const { rows } = await gateway.client.query<Installed>(`
+    SELECT p.proname AS name, pg_get_function_arguments(p.oid) AS parameters, pg_get_function_result(p.oid) AS result,
+      p.prosecdef AS definer, p.proconfig AS settings, p.provolatile AS volatility, p.proisstrict AS strict,
+      pg_get_userbyid(p.proowner) AS owner, obj_description(p.oid, 'pg_proc') AS comment,
+      ARRAY(
+        SELECT coalesce(r.rolname::text, 'PUBLIC')
+        FROM aclexplode(p.proacl) AS a LEFT JOIN pg_roles AS r ON r.oid = a.grantee
+        WHERE a.privilege_type = 'EXECUTE' AND a.grantee <> p.proowner
+      ) AS callers
+    FROM pg_proc AS p
+    WHERE p.pronamespace = 'public'::regnamespace AND p.proname ~ 'nats'
+    ORDER BY p.proname, p.oid`);
+  const signatures = rows.map(({ name, parameters, result }) => ({ name, parameters, result }));
+  const byName = (a: { name: string }, b: { name: string }): number => (a.name < b.name ? -1 : 1);
+  expect(signatures.sort(byName)).toEqual([...referenceFunctions].sort(byName));
+
+  for (const found of rows) {
+    expect(found, found.name).toMatchObject({
+      definer: true,
+      settings: ["search_path=pg_catalog, pg_temp"],
+      volatility: "v",
+      // A strict function would answer NULL to a NULL, and do nothing.
+      strict: false,
+      owner: "hawser_owner",
+      callers: ["hawser_nats"],
+    });
+    expect(found.comment?.length, `comment of ${found.name}`).toBeGreaterThan(10);
+  }
+});
+
+it("cannot be called by a role without the grant, and can be with it", async () => {
+  await using gateway = await testGateway({ serverOptions: false });
+  const role = `hawser_test_${process.pid}_${Date.now()}`;
+  await gateway.client.query(`CREATE ROLE ${role}`);
+  try {
+    await gateway.client.query(`SET ROLE ${role}`);
+    for (const { name, parameters } of referenceFunctions) {
+      const types = parameters === "" ? [] : parameters.split(", ").map((one) => one.split(" ")[1]);
+      const call = `SELECT ${name}(${types.map((type) => `NULL::${type}`).join(", ")})`;
+      const refused = await gateway.errorOf(call);
+      expect(refused, call).toMatchObject({ code: "42501", message: `permission denied for function ${name}` });
+    }
+    await gateway.client.query("RESET ROLE");
+    await gateway.client.query(`GRANT hawser_nats TO ${role}`);
+    await gateway.client.query(`SET ROLE ${role}`);
+    expect((await gateway.client.query("SELECT * FROM litmus_pgnats_version()")).rows).toHaveLength(1);
+    expect(await gateway.errorOf("SELECT nats_publish_text('a', 'b')")).toMatchObject({ code: "55000" });
+  } finally {
+    await gateway.client.query("RESET ROLE");
+    await gateway.client.query(`DROP ROLE ${role}`);
+  }
+});

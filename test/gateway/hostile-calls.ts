@@ -1,0 +1,226 @@
+/**
+ * Texts of calls by somebody who means no good: made of what the SQL functions write, and of noise.
+ */
+import { methods } from "../../generated/ts/nats-functions/methods.js";
+import type { Random } from "../simulator/random.js";
+
+const asked = Object.keys(methods);
+const unknownMethods = [
+  "constructor",
+  "toString",
+  "valueOf",
+  "hasOwnProperty",
+  "prototype",
+  "Pong",
+  "publish",
+  "PING",
+  "A",
+];
+const statements = [
+  "SELECT 1",
+  "SELECT pg_sleep(100)",
+  "DROP TABLE hawser.nats_server; --",
+  "Publish'; SELECT 1; --",
+  "BEGIN",
+  "COPY x FROM PROGRAM 'id'",
+  "Ping; Ping",
+  "Ping {}\nt\n",
+  "Publish {} Publish {}",
+];
+const names = [
+  "subject",
+  "payload",
+  "reply",
+  "headers",
+  "domain",
+  "timeout",
+  "bucket",
+  "key",
+  "data",
+  "type",
+  "store",
+  "name",
+  "content",
+];
+const hostileNames = [
+  "__proto__",
+  "constructor",
+  "toString",
+  "hasOwnProperty",
+  "then",
+  "toJSON",
+  "",
+  "a\u0000b",
+  "\\u0000",
+  "ä",
+];
+const hostileNumbers = [
+  "1e400",
+  "-1e400",
+  "-0",
+  "2147483648",
+  "-2147483649",
+  "1.5",
+  "1e-400",
+  "9".repeat(400),
+  "0",
+  "60001",
+];
+const hostileTexts = [
+  "a",
+  "a.b.c",
+  "a..b",
+  ">",
+  "a.*",
+  ".",
+  "",
+  " ",
+  "\\u0000",
+  "\\ud800",
+  "\\udc00\\ud800",
+  "a\\nb",
+  "ä😀",
+  "=",
+  "QQ==",
+  "QUJD",
+  "Q",
+  "text",
+  "binary",
+  "toString",
+  "A".repeat(2000),
+  "%s%n\\\\x",
+];
+
+/** One call. */
+export function hostileCall(random: Random): Buffer {
+  const roll = random.next();
+  if (roll < 0.05) return noise(random, 80);
+  if (roll < 0.08) return Buffer.from(random.pick(statements));
+  const method = random.pick(asked);
+  if (roll < 0.12) return Buffer.from(`${random.pick(unknownMethods)} ${argument(random, method)}`);
+  const takesList = methods[method]!.takesList !== random.chance(0.05);
+  const argumentText = argument(random, random.chance(0.05) ? random.pick(asked) : method);
+  const call = Buffer.concat([Buffer.from(`${method} ${argumentText}`), takesList ? list(random) : Buffer.alloc(0)]);
+  return random.chance(0.4) ? mutated(random, call) : call;
+}
+
+/** The values of a good call, of which some are hostile. */
+function argument(random: Random, method: string): string {
+  if (random.chance(0.02)) return json(random, 0);
+  const cells = (argumentsOf[method] ?? []).map((name) => {
+    const value = random.chance(0.04) ? json(random, 0) : goodValue(random, name);
+    return `${JSON.stringify(random.chance(0.01) ? random.pick(hostileNames) : name)}:${value}`;
+  });
+  if (random.chance(0.02)) cells.push(`"${random.pick(hostileNames)}":${json(random, 0)}`);
+  return `{${cells.join(",")}}`;
+}
+
+/** What each method takes; those that are not here take nothing. */
+const argumentsOf: Record<string, readonly string[]> = {
+  Publish: ["subject", "payload", "reply", "headers"],
+  PublishBatch: ["subject", "reply", "headers"],
+  PublishStream: ["subject", "payload", "headers", "domain"],
+  PublishAck: ["subject", "payload", "headers", "domain"],
+  PublishStreamBatch: ["subject", "headers", "domain"],
+  Request: ["subject", "payload", "timeout"],
+  PutValue: ["bucket", "key", "data", "domain"],
+  GetValue: ["bucket", "key", "domain", "type"],
+  DeleteValue: ["bucket", "key", "domain"],
+  PutFile: ["store", "name", "content", "domain"],
+  GetFile: ["store", "name", "domain"],
+  DeleteFile: ["store", "name", "domain"],
+  GetFileInfo: ["store", "name", "domain"],
+  GetFileList: ["store", "domain"],
+};
+
+function goodValue(random: Random, name: string): string {
+  switch (name) {
+    case "payload":
+    case "data":
+    case "content":
+      return `"${noise(random, 12).toString("base64")}"`;
+    case "timeout":
+      return random.pick(["null", "-1", "0", "100", "60000"]);
+    case "headers":
+      return random.pick([
+        "null",
+        "{}",
+        '{"a":"b"}',
+        '{"a":["b","c"],"d":[]}',
+        '{"__proto__":"x"}',
+        `{"a":${json(random, 0)}}`,
+      ]);
+    case "type":
+      return random.pick(['"text"', '"json"', '"jsonb"', '"binary"']);
+    case "domain":
+    case "reply":
+      return random.pick(["null", '"a"']);
+    default:
+      return `"${random.pick(["a", "b.c", "d_e", "f-1", "ggggg", "n".repeat(random.between(1, 9)), "n".repeat(300)])}"`;
+  }
+}
+
+function json(random: Random, depth: number): string {
+  switch (random.between(0, depth > 3 ? 5 : 9)) {
+    case 0:
+      return random.pick(["null", "true", "false"]);
+    case 1:
+      return random.pick(hostileNumbers);
+    case 2:
+    case 3:
+      return `"${random.pick(hostileTexts)}"`;
+    case 4:
+      return random.chance(0.02) ? nested(random) : "[]";
+    case 5:
+      return `"${random.pick(names)}"`;
+    case 6:
+    case 7:
+      return `[${Array.from({ length: random.between(0, 3) }, () => json(random, depth + 1)).join(",")}]`;
+    default:
+      return `{${Array.from({ length: random.between(0, 3) }, () => `"${random.pick(random.chance(0.5) ? names : hostileNames)}":${json(random, depth + 1)}`).join(",")}}`;
+  }
+}
+
+/** Deeper than a stack is, now and then. */
+function nested(random: Random): string {
+  const depth = random.pick([10, 100, 3000, 20_000]);
+  const [open, close] = random.chance(0.5) ? ["[", "]"] : ['{"a":', "}"];
+  return `${open.repeat(depth)}1${random.chance(0.9) ? close.repeat(depth) : ""}`;
+}
+
+function list(random: Random): Buffer {
+  const form = random.pick(["t", "t", "t", "t", "b", "b", "b", "b", "n", "x", ""]);
+  const elements = Array.from({ length: random.between(0, 4) }, () => noise(random, 6));
+  const lengths = elements.map(({ length }) =>
+    random.chance(0.05) ? random.pick(["-", "99", "", "1e1", "0"]) : length,
+  );
+  const all = Buffer.concat(elements);
+  const rest = form === "b" ? Buffer.from(all.toString("base64")) : all;
+  return Buffer.concat([Buffer.from(`\n${form}${lengths.join(",")}\n`), form === "n" ? Buffer.alloc(0) : rest]);
+}
+
+/** With bytes changed, cut off, cut out or doubled. */
+function mutated(random: Random, input: Buffer): Buffer {
+  const at = random.between(0, input.length);
+  switch (random.between(0, 3)) {
+    case 0: {
+      const bytes = Buffer.from(input);
+      for (let count = random.between(1, 3); count > 0 && bytes.length > 0; count--) {
+        bytes[random.between(0, bytes.length - 1)] = random.pick([0, 10, 32, 34, 44, 45, 91, 92, 123, 0x80, 0xff]);
+      }
+      return bytes;
+    }
+    case 1:
+      return input.subarray(0, at);
+    case 2:
+      return Buffer.concat([input.subarray(0, at), input.subarray(at + random.between(1, 8))]);
+    default:
+      return Buffer.concat([input.subarray(0, at), input.subarray(Math.max(0, at - random.between(1, 20)))]);
+  }
+}
+
+function noise(random: Random, atMost: number): Buffer {
+  const bytes = Buffer.allocUnsafe(random.between(0, atMost));
+  for (let i = 0; i < bytes.length; i++) bytes[i] = random.between(0, 255);
+  return bytes;
+}

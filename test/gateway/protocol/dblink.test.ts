@@ -1,0 +1,320 @@
+import { createHash } from "node:crypto";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { createSecureContext } from "node:tls";
+import pg from "pg";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
+import { errorTable, GatewayError } from "../../../src/errors/index.js";
+import { type Answer, noRow, nullRow, PostgresServer } from "../../../src/gateway/protocol/index.js";
+import { TlsCredentials } from "../../../src/transport/index.js";
+import { CertificateAuthority, type Issued } from "../../support/certificate-authority.js";
+import { type TestDatabase, testDatabase } from "../../support/database.js";
+import { eventually } from "../../support/eventually.js";
+import { onServer, rowsOf } from "../../support/on-server.js";
+import { temporaryDirectory } from "../../support/temporary.js";
+import { connectionString, echo, startServer, testOptions, textOf } from "./test-server.js";
+
+const mib = 1024 * 1024;
+const settings = "SELECT string_agg(name || '=' || setting, E'\\n' ORDER BY name) AS all FROM pg_settings";
+
+let test: TestDatabase;
+let role: string;
+
+beforeAll(async () => {
+  test = await testDatabase({ migrated: false });
+  role = `caller_${test.name}`;
+  await onServer(test.url, "CREATE EXTENSION dblink", `CREATE ROLE ${role} LOGIN`);
+});
+
+afterAll(async () => {
+  await onServer(test.url, `DROP ROLE ${role}`);
+  await test.drop();
+});
+
+/** A database session that may call the gateway through dblink. */
+class Caller {
+  private constructor(readonly client: pg.Client) {}
+
+  static async connect(): Promise<Caller> {
+    const client = new pg.Client({ connectionString: test.url });
+    client.on("error", () => undefined);
+    await client.connect();
+    onTestFinished(() => client.end());
+    return new Caller(client);
+  }
+
+  async open(connection: string): Promise<void> {
+    await this.client.query("SELECT dblink_connect('gateway', $1)", [connection]);
+  }
+
+  async close(): Promise<void> {
+    await this.client.query("SELECT dblink_disconnect('gateway')");
+  }
+
+  /** The value of the one row, undefined without a row. */
+  async call(query: string): Promise<unknown> {
+    const { rows } = await this.client.query("SELECT r FROM dblink('gateway', $1) AS t(r text)", [query]);
+    return rows[0]?.r;
+  }
+}
+
+async function openCaller(connection: string): Promise<Caller> {
+  const caller = await Caller.connect();
+  await caller.open(connection);
+  return caller;
+}
+
+const answers: Record<string, Answer> = {
+  null: nullRow,
+  empty: { kind: "row", value: "" },
+  none: noRow,
+  error: { kind: "error", sqlstate: "NA002", message: "nobody is there", detail: "the detail", hint: "the hint" },
+};
+
+function answer(query: Uint8Array): Answer {
+  return answers[textOf(query)] ?? { kind: "row", value: query };
+}
+
+describe("dblink", () => {
+  it("gets values, NULL, the empty text and no row as they are, and keeps its settings", async () => {
+    const server = await startServer({ answer });
+    const caller = await Caller.connect();
+    const before = await caller.client.query(settings);
+    await caller.open(connectionString(server));
+    expect(await caller.call("publish 🚢 'quoted' \\ ñ")).toBe("publish 🚢 'quoted' \\ ñ");
+    expect(await caller.call("null")).toBeNull();
+    expect(await caller.call("empty")).toBe("");
+    expect(await caller.call("none")).toBeUndefined();
+    expect((await caller.client.query(settings)).rows).toEqual(before.rows);
+  });
+
+  it("works for a role that is not superuser, which must prove the password", async () => {
+    const server = await startServer({ answer });
+    const caller = await Caller.connect();
+    await caller.client.query(`SET ROLE ${role}`);
+    await caller.open(connectionString(server));
+    expect(await caller.call("x")).toBe("x");
+    const open = "SELECT dblink_connect('unproved', 'host=127.0.0.1')";
+    await expect(caller.client.query(open)).rejects.toMatchObject({ code: "2F003" });
+  });
+
+  it("raises errors with SQLSTATE, DETAIL and HINT, and the connection goes on", async () => {
+    const server = await startServer({ answer });
+    const caller = await openCaller(connectionString(server));
+    await expect(caller.call("error")).rejects.toMatchObject({
+      code: "NA002",
+      message: "nobody is there",
+      detail: "the detail",
+      hint: "the hint",
+    });
+    const seen = await caller.client.query(`
+      CREATE FUNCTION pg_temp.seen() RETURNS text[] LANGUAGE plpgsql AS $$
+        DECLARE m text; d text; h text;
+        BEGIN
+          PERFORM * FROM dblink('gateway', 'error') AS t(r text);
+          RETURN NULL;
+        EXCEPTION WHEN SQLSTATE 'NA002' THEN
+          GET STACKED DIAGNOSTICS m = MESSAGE_TEXT, d = PG_EXCEPTION_DETAIL, h = PG_EXCEPTION_HINT;
+          RETURN ARRAY[m, d, h];
+        END $$;
+      SELECT pg_temp.seen() AS seen`);
+    expect((seen as unknown as pg.QueryResult[])[1]?.rows).toEqual([
+      { seen: ["nobody is there", "the detail", "the hint"] },
+    ]);
+    expect(await caller.call("x")).toBe("x");
+  });
+
+  it("sends and gets 100 MiB, and hears of the limit on calls and goes on", async () => {
+    const server = await startServer({ maxRequestBytes: 100 * mib });
+    const caller = await openCaller(connectionString(server));
+    const { rows } = await caller.client.query(`
+      SELECT length(r) AS length, md5(r) AS hash, md5(r) = md5(repeat('0123456789abcdef', ${(100 * mib) / 16})) AS same
+      FROM dblink('gateway', repeat('0123456789abcdef', ${(100 * mib) / 16})) AS t(r text)`);
+    expect(rows).toMatchObject([{ length: 100 * mib, same: true }]);
+    const beyond = caller.client.query(`SELECT * FROM dblink('gateway', repeat('x', ${100 * mib + 1})) AS t(r text)`);
+    await expect(beyond).rejects.toMatchObject({
+      code: errorTable.gateway_limit.sqlstate,
+      message: expect.stringContaining(`${100 * mib} (maxRequestBytes)`),
+    });
+    expect(await caller.call("x")).toBe("x");
+  });
+
+  it.each([
+    ["a wrong password", { password: "wrong" }],
+    ["a wrong user", { user: "postgres" }],
+    ["a wrong database", { dbname: "other" }],
+    ["no password", { password: "" }],
+  ])("reports %s as 08001", async (_what, changes) => {
+    const server = await startServer();
+    const caller = await Caller.connect();
+    await expect(caller.open(connectionString(server, changes))).rejects.toMatchObject({ code: "08001" });
+    expect(server.sessionCount).toBe(0);
+  });
+
+  it("may ask for a newer version of the protocol, where its libpq can, and gets 3.0", async () => {
+    const [version] = await rowsOf(test.url, "SELECT current_setting('server_version_num')::int AS number");
+    const newest = (version?.["number"] as number) >= 180_000 ? " max_protocol_version=latest" : "";
+    const server = await startServer();
+    const caller = await openCaller(`${connectionString(server)}${newest}`);
+    expect(await caller.call("x")).toBe("x");
+  });
+
+  it("sees that the server has gone, and connects to the next one", async () => {
+    const first = await PostgresServer.listen(testOptions());
+    const caller = await openCaller(connectionString(first));
+    expect(await caller.call("x")).toBe("x");
+    await first.stop({ deadlineMs: 0 });
+    await expect(caller.call("y")).rejects.toMatchObject({ message: expect.stringMatching(/is being stopped/) });
+    await caller.close();
+    await expect(caller.open(connectionString(first))).rejects.toMatchObject({ code: "08001" });
+    const second = await startServer({ port: first.address.port });
+    await caller.open(connectionString(second));
+    expect(await caller.call("z")).toBe("z");
+  });
+
+  it("serves 90 database sessions at once, each with the answers to its own calls", async () => {
+    const server = await startServer({
+      answer: async (query) => {
+        const value = createHash("sha256").update(query).digest("hex");
+        await new Promise((resolve) => setImmediate(resolve));
+        return { kind: "row", value };
+      },
+    });
+    const callers = await Promise.all(Array.from({ length: 30 }, () => Caller.connect()));
+    // Three named connections in each of 30 database sessions: the test's Postgres has 100 in all.
+    await Promise.all(
+      callers.map(async ({ client }, index) => {
+        for (let n = 0; n < 3; n++) {
+          await client.query("SELECT dblink_connect($1, $2)", [`c${n}`, connectionString(server)]);
+        }
+        const { rows } = await client.query(`
+          SELECT bool_and(r = encode(sha256(convert_to('${index} ' || n || ' ' || i, 'UTF8')), 'hex')) AS same, count(*)::int
+          FROM generate_series(0, 2) n, generate_series(1, 50) i,
+          LATERAL dblink('c' || n, '${index} ' || n || ' ' || i) AS t(r text)`);
+        expect(rows).toEqual([{ same: true, count: 150 }]);
+      }),
+    );
+    expect(server.sessionCount).toBe(90);
+  });
+});
+
+describe("dblink over TLS", () => {
+  const authority = new CertificateAuthority();
+  const ours = authority.issue(["localhost", "127.0.0.1"]);
+  const source = ({ cert, key }: Issued) => ({ current: { context: createSecureContext({ cert, key }) } });
+
+  function authorityFile(): string {
+    const path = join(temporaryDirectory(), "authority.pem");
+    writeFileSync(path, authority.certificate, { mode: 0o644 });
+    return path;
+  }
+
+  it("encrypts with sslmode=require and verify-full, also what is large", async () => {
+    const tls = new TlsCredentials({ cert: ours.cert, key: ours.key });
+    const server = await startServer({ tls, tlsRequired: true });
+    const sslrootcert = authorityFile();
+    for (const changes of [{ sslmode: "require" }, { sslmode: "verify-full", sslrootcert, host: "localhost" }]) {
+      const caller = await openCaller(connectionString(server, changes));
+      expect(await caller.call("x")).toBe("x");
+      const { rows } = await caller.client.query(
+        `SELECT r = repeat('abcdefgh', ${(20 * mib) / 8}) AS same FROM dblink('gateway', repeat('abcdefgh', ${(20 * mib) / 8})) AS t(r text)`,
+      );
+      expect(rows).toEqual([{ same: true }]);
+      await caller.close();
+    }
+  });
+
+  it("goes on without TLS where the server has none and the client does not insist", async () => {
+    const server = await startServer();
+    const caller = await openCaller(connectionString(server, { sslmode: "prefer" }));
+    expect(await caller.call("x")).toBe("x");
+    const strict = await Caller.connect();
+    await expect(strict.open(connectionString(server, { sslmode: "require" }))).rejects.toMatchObject({
+      code: "08001",
+    });
+  });
+
+  it("is refused without TLS where it is required, and where the certificate is not of the authority", async () => {
+    const stranger = new CertificateAuthority("Another authority").issue(["localhost"]);
+    const server = await startServer({ tls: source(stranger), tlsRequired: true });
+    const caller = await Caller.connect();
+    await expect(caller.open(connectionString(server, { sslmode: "disable" }))).rejects.toMatchObject({
+      code: "08001",
+      detail: expect.stringContaining("accepts only TLS"),
+    });
+    const strict = { sslmode: "verify-full", sslrootcert: authorityFile(), host: "localhost" };
+    await expect(caller.open(connectionString(server, strict))).rejects.toMatchObject({ code: "08001" });
+  });
+
+  it("shows a new certificate to new connections", async () => {
+    const stranger = new CertificateAuthority("Another authority").issue(["localhost"]);
+    let issued = stranger;
+    const server = await startServer({
+      tls: {
+        get current() {
+          return source(issued).current;
+        },
+      },
+    });
+    const strict = { sslmode: "verify-full", sslrootcert: authorityFile(), host: "localhost" };
+    const caller = await Caller.connect();
+    await expect(caller.open(connectionString(server, strict))).rejects.toMatchObject({ code: "08001" });
+    issued = ours;
+    await caller.open(connectionString(server, strict));
+    expect(await caller.call("x")).toBe("x");
+  });
+});
+
+describe("a stop while calls are under way", () => {
+  it("answers them, sends idle sessions away, and takes nobody new", async () => {
+    let finish: ((answer: Answer) => void) | undefined;
+    const server = await startServer({
+      answer: (query, session) => {
+        if (textOf(query) !== "slow") return echo(query, session);
+        return new Promise<Answer>((resolve) => {
+          finish = resolve;
+        });
+      },
+    });
+    const [busy, idle] = await Promise.all([
+      openCaller(connectionString(server)),
+      openCaller(connectionString(server)),
+    ]);
+    const slow = busy.call("slow");
+    slow.catch(() => undefined);
+    await idle.call("x");
+    await eventually("the call is under way", () => finish !== undefined);
+    let stopped = false;
+    const stopping = server.stop({ deadlineMs: 30_000 }).then(() => {
+      stopped = true;
+    });
+    await expect(idle.call("y")).rejects.toMatchObject({ code: "57P01" });
+    const late = await Caller.connect();
+    await expect(late.open(connectionString(server))).rejects.toMatchObject({ code: "08001" });
+    expect(stopped).toBe(false);
+    finish?.({ kind: "row", value: "at last" });
+    expect(await slow).toBe("at last");
+    await stopping;
+    expect(server.sessionCount).toBe(0);
+  });
+
+  it("tells them at the deadline that the outcome is unknown", async () => {
+    let asked = 0;
+    let reject = (_error: Error): void => {};
+    const server = await startServer({
+      answer: () => {
+        asked += 1;
+        return new Promise<Answer>((_resolve, rejected) => {
+          reject = rejected;
+        });
+      },
+    });
+    const caller = await openCaller(connectionString(server));
+    const call = expect(caller.call("slow")).rejects.toMatchObject({ code: errorTable.outcome_unknown.sqlstate });
+    await eventually("the call is under way", () => asked === 1);
+    await server.stop({ deadlineMs: 20 });
+    await call;
+    // What comes of the call later reaches nobody and does no harm.
+    reject(new GatewayError("nats_timeout", "too late"));
+  });
+});

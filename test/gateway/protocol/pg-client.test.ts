@@ -1,0 +1,208 @@
+import pg from "pg";
+import { describe, expect, it, onTestFinished } from "vitest";
+import { errorTable, GatewayError } from "../../../src/errors/index.js";
+import { type Answer, noRow, nullRow, type PostgresServer } from "../../../src/gateway/protocol/index.js";
+import { eventually } from "../../support/eventually.js";
+import { database, KeepingLogger, password, startServer, textOf, user } from "./test-server.js";
+
+const mib = 1024 * 1024;
+
+async function connect(server: PostgresServer, changes: pg.ClientConfig = {}): Promise<pg.Client> {
+  const client = new pg.Client({ ...server.address, user, database, password, ...changes });
+  client.on("error", () => undefined);
+  await client.connect();
+  onTestFinished(() => client.end());
+  return client;
+}
+
+/** The value of the one row, undefined without a row. */
+async function ask(client: pg.Client, query: string): Promise<unknown> {
+  const { rows } = await client.query<{ r: unknown }>(query);
+  expect(rows.length).toBeLessThanOrEqual(1);
+  return rows[0]?.r;
+}
+
+describe("a client that knows the password", () => {
+  it("gets the answer of each call in its one row", async () => {
+    const server = await startServer();
+    const client = await connect(server);
+    expect(await ask(client, "publish 🚢 ñ")).toBe("publish 🚢 ñ");
+    expect(await ask(client, "second")).toBe("second");
+    expect(server.sessionCount).toBe(1);
+  });
+
+  it("gets NULL, the empty text, no row, bytes and text of any size as they are", async () => {
+    const long = "ü€🚢x".repeat(5000);
+    const answers: Record<string, Answer> = {
+      null: nullRow,
+      empty: { kind: "row", value: "" },
+      none: noRow,
+      long: { kind: "row", value: long },
+      "long bytes": { kind: "row", value: Buffer.from(long) },
+    };
+    const server = await startServer({ answer: (query) => answers[textOf(query)]! });
+    const client = await connect(server);
+    expect(await ask(client, "null")).toBeNull();
+    expect(await ask(client, "empty")).toBe("");
+    expect(await ask(client, "none")).toBeUndefined();
+    expect(await ask(client, "long")).toBe(long);
+    expect(await ask(client, "long bytes")).toBe(long);
+  });
+
+  it("sends and gets 100 MiB", async () => {
+    const server = await startServer();
+    const client = await connect(server);
+    const text = "0123456789abcdef".repeat((100 * mib) / 16);
+    expect((await ask(client, text)) === text).toBe(true);
+  });
+
+  it("gets answers that come later, each the one to its call", async () => {
+    const server = await startServer({
+      answer: async (query) => {
+        const value = textOf(query);
+        await new Promise((resolve) => setImmediate(resolve));
+        return { kind: "row", value };
+      },
+    });
+    const clients = await Promise.all(Array.from({ length: 5 }, () => connect(server)));
+    await Promise.all(
+      clients.map(async (client, index) => {
+        for (let i = 0; i < 100; i++) expect(await ask(client, `${index} ${i}`)).toBe(`${index} ${i}`);
+      }),
+    );
+  });
+
+  it("is told what a HawserError says, and its code's remedy where it has no hint", async () => {
+    const server = await startServer({
+      answer: (query) => {
+        if (textOf(query) === "throw")
+          throw new GatewayError("no_responders", "nobody\0there", { detail: "the detail" });
+        return Promise.reject(new GatewayError("file_missing", "no file", { hint: "look" }));
+      },
+    });
+    const client = await connect(server);
+    await expect(ask(client, "throw")).rejects.toMatchObject({
+      severity: "ERROR",
+      code: errorTable.no_responders.sqlstate,
+      message: "nobody\ufffdthere",
+      detail: "the detail",
+      hint: errorTable.no_responders.remedy,
+    });
+    await expect(ask(client, "reject")).rejects.toMatchObject({
+      code: errorTable.file_missing.sqlstate,
+      message: "no file",
+      detail: undefined,
+      hint: "look",
+    });
+  });
+
+  it("is told XX000 and the message of anything else, which is logged", async () => {
+    const logger = new KeepingLogger();
+    const server = await startServer({
+      logger,
+      answer: () => {
+        throw new TypeError("undefined is not a function");
+      },
+    });
+    const client = await connect(server);
+    const error = (await ask(client, "x").catch((thrown: unknown) => thrown)) as pg.DatabaseError;
+    expect(error).toMatchObject({ code: "XX000", message: expect.stringContaining("undefined is not a function") });
+    expect(error.detail).toBeUndefined();
+    expect(logger.lines).toMatchObject([{ level: "error", details: { err: expect.any(TypeError), session: 1 } }]);
+  });
+
+  it("is told which limit a call is beyond, and goes on", async () => {
+    const seen: number[] = [];
+    const server = await startServer({
+      maxRequestBytes: 1000,
+      answer: (query) => {
+        seen.push(query.length);
+        return nullRow;
+      },
+    });
+    const client = await connect(server);
+    for (const bytes of [1001, 5 * mib]) {
+      await expect(ask(client, "x".repeat(bytes))).rejects.toMatchObject({
+        code: errorTable.gateway_limit.sqlstate,
+        message: expect.stringMatching(`${bytes} bytes.* 1000 \\(maxRequestBytes\\)`),
+        hint: errorTable.gateway_limit.remedy,
+      });
+    }
+    expect(await ask(client, "x".repeat(1000))).toBeNull();
+    expect(seen).toEqual([1000]);
+  });
+
+  it("gets not_text instead of a value that Postgres could not hold", async () => {
+    const answers: Record<string, Answer> = {
+      "NUL in text": { kind: "row", value: "a\0b" },
+      "NUL in bytes": { kind: "row", value: Buffer.from("a\0b") },
+      "not UTF-8": { kind: "row", value: Buffer.from([0xc3, 0x28]) },
+    };
+    const server = await startServer({ answer: (query) => answers[textOf(query)]! });
+    const client = await connect(server);
+    for (const query of Object.keys(answers)) {
+      await expect(ask(client, query)).rejects.toMatchObject({ code: errorTable.not_text.sqlstate });
+    }
+  });
+
+  it("gets XX000 for an error whose SQLSTATE is none", async () => {
+    const server = await startServer({ answer: (query) => ({ kind: "error", sqlstate: textOf(query), message: "m" }) });
+    const client = await connect(server);
+    for (const sqlstate of ["00000", "abc", "NA00", "NA\u00001"]) {
+      await expect(ask(client, sqlstate.replace("\0", "x"))).rejects.toMatchObject({ code: "XX000", message: "m" });
+    }
+    await expect(ask(client, "NA001")).rejects.toMatchObject({ code: "NA001" });
+  });
+
+  it("may not use parameters", async () => {
+    const server = await startServer();
+    const client = await connect(server);
+    await expect(client.query("SELECT $1", ["x"])).rejects.toMatchObject({ severity: "FATAL", code: "08P01" });
+  });
+
+  it("has a session that says who it is, and that ends when it goes", async () => {
+    const ended: string[] = [];
+    const server = await startServer({
+      answer: (_query, session) => ({
+        kind: "row",
+        value: `${session.id} ${session.applicationName} ${session.isOpen}`,
+      }),
+      onSessionEnd: (session) => ended.push(`${session.applicationName} ${session.isOpen}`),
+    });
+    const client = new pg.Client({ ...server.address, user, database, password, application_name: "orders" });
+    await client.connect();
+    expect(await ask(client, "who")).toBe("1 orders true");
+    await client.end();
+    await eventually("the session ends", () => ended.length > 0);
+    expect(ended).toEqual(["orders false"]);
+    expect(server.sessionCount).toBe(0);
+  });
+});
+
+describe("a client that may not come in", () => {
+  it.each([
+    ["a wrong password", { password: "wrong" }, "28P01"],
+    ["a wrong user", { user: "postgres" }, "28P01"],
+    ["a wrong user with a wrong database", { user: "postgres", database: "other" }, "28P01"],
+    ["a wrong database", { database: "other" }, "3D000"],
+    ["a wrong database and a wrong password", { database: "other", password: "wrong" }, "28P01"],
+  ])("is refused for %s", async (_what, changes, code) => {
+    const logger = new KeepingLogger();
+    const server = await startServer({ logger });
+    await expect(connect(server, changes)).rejects.toMatchObject({ severity: "FATAL", code });
+    expect(logger.lines).toMatchObject([{ level: "warn", details: { sqlstate: code } }]);
+    expect(JSON.stringify(logger.lines)).not.toContain(password);
+    expect(server.sessionCount).toBe(0);
+  });
+
+  it("is refused when there are as many sessions as may be, until one ends", async () => {
+    const server = await startServer({ maxSessions: 2 });
+    const first = new pg.Client({ ...server.address, user, database, password });
+    await first.connect();
+    await connect(server);
+    await expect(connect(server)).rejects.toMatchObject({ code: "53300" });
+    await first.end();
+    await eventually("a session is free", () => server.sessionCount === 1);
+    expect(await ask(await connect(server), "x")).toBe("x");
+  });
+});

@@ -1,0 +1,40 @@
+import { type ChildProcess, fork } from "node:child_process";
+import { once } from "node:events";
+import type { PostgresServerOptions } from "../../../src/gateway/protocol/index.js";
+import { eventually } from "../../support/eventually.js";
+import type { HostileReport } from "./hostile-server.js";
+
+/** A server in a process of its own. */
+export class ServerProcess implements Disposable {
+  private constructor(
+    private readonly child: ChildProcess,
+    readonly port: number,
+  ) {}
+
+  static async start(options: Partial<Omit<PostgresServerOptions, "answer" | "logger">> = {}): Promise<ServerProcess> {
+    const program = new URL("./hostile-server.ts", import.meta.url);
+    const child = fork(program, [JSON.stringify(options)], { execArgv: ["--expose-gc", "--import", "tsx"] });
+    const [{ port }] = (await once(child, "message")) as [HostileReport];
+    return new ServerProcess(child, port);
+  }
+
+  async report(): Promise<HostileReport> {
+    this.child.send("report");
+    const [report] = (await once(this.child, "message")) as [HostileReport];
+    return report;
+  }
+
+  /** Resolves with a report that shows no connection any more. */
+  async idle(): Promise<HostileReport> {
+    let report = await this.report();
+    await eventually("every connection and its timers are gone", async () => {
+      report = await this.report();
+      return !report.resources.some((name) => name === "TCPSocketWrap" || name === "Timeout");
+    });
+    return report;
+  }
+
+  [Symbol.dispose](): void {
+    this.child.disconnect();
+  }
+}

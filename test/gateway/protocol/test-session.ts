@@ -1,0 +1,157 @@
+/**
+ * The pure session with its effects written down, and a client to drive it.
+ */
+import type { Answer, ErrorAnswer } from "../../../src/gateway/protocol/index.js";
+import { type ScramVerifier, scramVerifierOf } from "../../../src/gateway/protocol/scram.js";
+import { Session, type SessionEffects, type SessionRules } from "../../../src/gateway/protocol/session.js";
+import {
+  type BackendMessage,
+  backendMessages,
+  clientFinal,
+  saslInitial,
+  saslResponse,
+  startup,
+} from "./frontend-messages.js";
+import { database, password, user } from "./test-server.js";
+
+const clientNonce = "fyko+d2lbbFgONRv9qkxdawL";
+export const clientFirst = `n,,n=,r=${clientNonce}`;
+export const goodStartup = startup({ user, database });
+
+/** Derived once for all: its cost is no matter of these tests. */
+export const verifier: ScramVerifier = await scramVerifierOf(password, 4096, Buffer.alloc(16, 7));
+
+/** Rules with a nonce that does not change, so that two runs give the same bytes. */
+export function testRules(changes: Partial<SessionRules> = {}): SessionRules {
+  return {
+    user,
+    database,
+    verifier,
+    mockSecret: Buffer.alloc(32, 1),
+    serverNonce: () => "3rfcNHYJY1ZVvWVs7j",
+    tls: "off",
+    maxStartupBytes: 1000,
+    maxRequestBytes: 2000,
+    ...changes,
+  };
+}
+
+/** See above. */
+export class TestSession implements SessionEffects {
+  readonly session: Session;
+  readonly queries: Buffer[] = [];
+  readonly refusals: ErrorAnswer[] = [];
+  readonly failures: unknown[] = [];
+  admitted: string | undefined;
+  over: "ended" | "closed" | undefined;
+  tlsBegun = false;
+  reading = true;
+  /** What `write` says. */
+  hasRoom = true;
+  /** How many of the server's bytes come before messages have types. */
+  encryptionAnswers = 0;
+  private readonly written: Buffer[] = [];
+
+  constructor(
+    rules: SessionRules = testRules(),
+    private readonly answering: (query: Uint8Array) => Answer | Promise<Answer> = (query) => ({
+      kind: "row",
+      value: Buffer.from(query).toString("hex"),
+    }),
+  ) {
+    this.session = new Session(rules, this);
+  }
+
+  /** Everything that was written. */
+  get output(): Buffer {
+    return Buffer.concat(this.written);
+  }
+
+  get messages(): BackendMessage[] {
+    const { messages, rest } = backendMessages(this.output, this.encryptionAnswers);
+    if (rest.length > 0) throw new Error("the server wrote half a message");
+    return messages;
+  }
+
+  /** The types of the messages, one letter each. */
+  get types(): string {
+    return this.messages.map(({ type }) => type).join("");
+  }
+
+  /** Sends everything at once, as a chunk of its own as sockets give it. */
+  send(...parts: readonly Uint8Array[]): void {
+    this.session.receive(new Uint8Array(Buffer.concat(parts)));
+  }
+
+  /** Logs in, and forgets what was written. */
+  logIn(): this {
+    this.send(goodStartup);
+    this.send(saslInitial(clientFirst));
+    this.send(this.proof());
+    if (this.admitted === undefined) throw new Error("the login failed");
+    this.forget();
+    return this;
+  }
+
+  /** The final message for the server's first one, which must have been written last. */
+  proof(secret = password): Buffer {
+    return saslResponse(clientFinal(clientFirst, this.messages.at(-1)!.body.toString("utf8", 4), secret));
+  }
+
+  forget(): void {
+    this.written.length = 0;
+    this.encryptionAnswers = 0;
+  }
+
+  write(bytes: Uint8Array | readonly Uint8Array[]): boolean {
+    this.mustBeOpen("write");
+    this.written.push(Buffer.concat(bytes instanceof Uint8Array ? [bytes] : bytes));
+    return this.hasRoom;
+  }
+
+  end(): void {
+    this.mustBeOpen("end");
+    this.over = "ended";
+  }
+
+  close(): void {
+    this.mustBeOpen("close");
+    this.over = "closed";
+  }
+
+  startTls(): void {
+    this.mustBeOpen("startTls");
+    this.tlsBegun = true;
+  }
+
+  setReading(reading: boolean): void {
+    this.mustBeOpen("setReading");
+    this.reading = reading;
+  }
+
+  admit(applicationName: string): ErrorAnswer | undefined {
+    this.mustBeOpen("admit");
+    if (this.admitted !== undefined) throw new Error("admitted twice");
+    this.admitted = applicationName;
+    return undefined;
+  }
+
+  answer(query: Uint8Array): Answer | Promise<Answer> {
+    this.mustBeOpen("answer");
+    if (this.admitted === undefined) throw new Error("a call was carried out for a stranger");
+    this.queries.push(Buffer.from(query));
+    return this.answering(query);
+  }
+
+  answerFailed(error: unknown): void {
+    this.failures.push(error);
+  }
+
+  refused(error: ErrorAnswer): void {
+    this.refusals.push(error);
+  }
+
+  private mustBeOpen(effect: string): void {
+    if (this.over !== undefined) throw new Error(`${effect} after the session was ${this.over}`);
+  }
+}

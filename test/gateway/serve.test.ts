@@ -1,0 +1,149 @@
+/**
+ * `Serve` follows the definition of the NATS server in Postgres.
+ */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Serve } from "../../src/gateway/index.js";
+import { testNatsUrl } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
+import { defineServer, type TestGateway, testGateway } from "../support/gateway.js";
+import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
+import { bridgeLogin, connectionOf, createServer, placeOf, promptMs, reached } from "./serving.js";
+
+const notConfigured = "55000";
+const unauthorized = "28000";
+
+let other: TestNatsServer;
+let guarded: TestNatsServer;
+
+beforeAll(async () => {
+  other = await startNatsServer();
+  guarded = await startNatsServer({ config: 'authorization { token: "right" }' });
+});
+
+afterAll(async () => {
+  await other?.[Symbol.asyncDispose]();
+  await guarded?.[Symbol.asyncDispose]();
+});
+
+/** Runs a statement, and waits until the functions reach what is expected: a port, or the SQLSTATE of a failure. */
+async function follows(gateway: TestGateway, statement: string, expected: number | string, withinMs = promptMs) {
+  await gateway.client.query(statement);
+  let found: Awaited<ReturnType<typeof reached>> | undefined;
+  await eventually(
+    `the functions reach ${expected} after: ${statement}`,
+    async () => {
+      found = await reached(gateway);
+      return (typeof found === "string" ? found : found.port) === expected;
+    },
+    withinMs,
+  );
+}
+
+const portOf = (natsUrl: string) => Number(new URL(natsUrl).port);
+const main = () => portOf(testNatsUrl());
+
+describe("the server that is defined", () => {
+  it("may come later, change, go and come back: it is followed by notification", async () => {
+    await using gateway = await testGateway({ serverOptions: false });
+    expect(await reached(gateway)).toBe(notConfigured);
+    await follows(gateway, createServer(testNatsUrl()), main());
+    await follows(gateway, `ALTER SERVER nats_main OPTIONS (SET port '${other.port}')`, other.port);
+    await follows(gateway, `ALTER SERVER nats_main OPTIONS (SET port '${main()}', ADD capacity '7')`, main());
+    await follows(gateway, "DROP SERVER nats_main", notConfigured);
+    await follows(gateway, createServer(other.url), other.port);
+    await follows(gateway, "DROP EXTENSION IF EXISTS nothing; DROP SERVER nats_main CASCADE", notConfigured);
+  });
+
+  it("is not followed before COMMIT, and not at all after ROLLBACK", async () => {
+    await using gateway = await testGateway({ serverOptions: false });
+    await using second = { client: await gateway.connect(), [Symbol.asyncDispose]: () => second.client.end() };
+    await follows(gateway, createServer(testNatsUrl()), main());
+    await second.client.query(`BEGIN; ALTER SERVER nats_main OPTIONS (SET port '${other.port}')`);
+    await follows(gateway, "SELECT litmus_pgnats_reload_conf()", main());
+    await second.client.query("ROLLBACK");
+    await follows(gateway, "SELECT litmus_pgnats_reload_conf()", main());
+  });
+
+  it("is the one that was set last, by either way", async () => {
+    await using gateway = await testGateway({ serverOptions: false });
+    const set = (natsUrl: string) => `SELECT hawser.set_nats_server('${JSON.stringify(placeOf(natsUrl))}')`;
+    await follows(gateway, createServer(testNatsUrl()), main());
+    await follows(gateway, set(other.url), other.port);
+    await follows(gateway, `ALTER SERVER nats_main OPTIONS (ADD domain 'd')`, main());
+    await follows(gateway, set(other.url), other.port);
+    await follows(gateway, "SELECT hawser.set_nats_server(NULL)", main());
+    await follows(gateway, set(other.url), other.port);
+    await follows(gateway, "DROP SERVER nats_main", other.port);
+    await follows(gateway, "SELECT hawser.set_nats_server(NULL)", notConfigured);
+  });
+
+  it("is found by polling, too, where there are no event triggers", async () => {
+    await using gateway = await testGateway({ serverOptions: false });
+    const { rows } = await gateway.client.query("SELECT evtname FROM pg_event_trigger WHERE evtname LIKE '%hawser%'");
+    expect(rows.length).toBeGreaterThan(0);
+    for (const { evtname } of rows) await gateway.client.query(`DROP EVENT TRIGGER "${evtname}"`);
+    await follows(gateway, createServer(testNatsUrl()), main(), 20_000);
+    await follows(gateway, "DROP SERVER nats_main", notConfigured, 20_000);
+  });
+
+  it("stays, and is complained of, where its options do not go together any more", async () => {
+    const complaints: unknown[] = [];
+    const silent = { debug: () => undefined, info: () => undefined, error: () => undefined };
+    const logger = { ...silent, warn: (fields: object) => void complaints.push(fields) };
+    await using gateway = await testGateway({ logger, serverOptions: false });
+    await follows(gateway, createServer(testNatsUrl()), main());
+    const role = (await gateway.client.query("SELECT current_user AS name")).rows[0].name;
+    // A password needs a username, which may be on the server: so only both together are wrong.
+    await gateway.client.query(`CREATE USER MAPPING FOR "${role}" SERVER nats_main OPTIONS (password 'secret-of-it')`);
+    await eventually("it is complained of", () => complaints.length > 0, promptMs);
+    expect(complaints[0]).toMatchObject({ code: "nats_not_configured" });
+    expect(JSON.stringify(complaints)).not.toContain("secret-of-it");
+    expect(await reached(gateway)).toMatchObject({ port: main() });
+    const error = await gateway.errorOf("SELECT litmus_pgnats_reload_conf()");
+    expect([error.code, error.message]).toEqual([notConfigured, expect.stringContaining("not right")]);
+    await follows(gateway, `DROP USER MAPPING FOR "${role}" SERVER nats_main`, main());
+  });
+});
+
+describe("the login of serve", () => {
+  it("needs to be in hawser_bridge and nowhere else; its user mapping has the secrets, and wins", async () => {
+    await using gateway = await testGateway({ serverOptions: false });
+    await gateway.serve.stop();
+    const login = await bridgeLogin(gateway.database.url);
+    try {
+      await using serve = await Serve.start({ databaseUrl: login.url, gatewayListen: "127.0.0.1:0" });
+      expect(serve.address).toMatch(/^127\.0\.0\.1:\d+$/);
+      const mapping = (action: string) => `${action} USER MAPPING FOR ${login.name} SERVER nats_main`;
+      await follows(gateway, createServer(guarded.url, { token: "wrong" }), unauthorized);
+      await follows(gateway, `${mapping("CREATE")} OPTIONS (token 'right')`, guarded.port);
+      await follows(gateway, `${mapping("ALTER")} OPTIONS (SET token 'false')`, unauthorized);
+      await follows(gateway, `${mapping("ALTER")} OPTIONS (SET token 'right')`, guarded.port);
+      await follows(gateway, mapping("DROP"), unauthorized);
+      await follows(gateway, `ALTER SERVER nats_main OPTIONS (SET token 'right')`, guarded.port);
+      // Those of others count for nothing.
+      const before = await connectionOf(gateway);
+      await gateway.client.query("CREATE USER MAPPING FOR PUBLIC SERVER nats_main OPTIONS (token 'wrong')");
+      await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
+      expect(await connectionOf(gateway)).toBe(before);
+      await gateway.client.query("DROP SERVER nats_main CASCADE");
+    } finally {
+      await login.drop();
+    }
+  });
+});
+
+describe("a standstill of NATS", () => {
+  it("is no reason not to start; the functions work when it is there", async () => {
+    const late = await startNatsServer();
+    try {
+      await late.stop();
+      await using gateway = await testGateway({ serverOptions: false, natsWaitMs: 0 });
+      await defineServer(gateway.client, late.url);
+      await eventually("the functions say so", async () => (await reached(gateway)) === "08003", promptMs);
+      await late.restart();
+      await eventually("the functions work", async () => typeof (await reached(gateway)) === "object");
+    } finally {
+      await late[Symbol.asyncDispose]();
+    }
+  });
+});

@@ -1,0 +1,385 @@
+/**
+ * Everything that the documentation of the extension shows in SQL, run as it is written there; and what it did, as a client
+ * of NATS sees it that knows nothing of ours.
+ *
+ * Its addresses and files are not ours: host, port and the directories of files are rewritten, and the seed that it only
+ * hints at ('SUABC...'); nothing else.
+ */
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { createServer, connect as dial } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { jetstream } from "@nats-io/jetstream";
+import { Kvm } from "@nats-io/kv";
+import { Objm } from "@nats-io/obj";
+import { connect, type NatsConnection, nkeys } from "@nats-io/transport-node";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Witness } from "../gateway/functions/witness.js";
+import { CertificateAuthority } from "../support/certificate-authority.js";
+import { type TestGateway, testGateway } from "../support/gateway.js";
+import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
+import {
+  blocks,
+  extensionNotYet,
+  functionsNotYet,
+  isNotYet,
+  statementsOf,
+  withOptions,
+} from "./seed-sql/statements.js";
+
+type Rows = readonly Record<string, unknown>[];
+/** Looks at what a statement returned, and at what it did. */
+type Effect = (rows: Rows) => unknown;
+
+const authority = new CertificateAuthority();
+const server = authority.issue(["127.0.0.1", "localhost"], { usage: "server" });
+const client = authority.issue(["hawser"], { usage: "client" });
+const user = nkeys.createUser();
+const seedOf = (key: typeof user): string => Buffer.from(key.getSeed()).toString();
+
+/** Takes the credentials of the documentation's second server that come first, over mutual TLS, in the domain `hub`. */
+const hubConfig = `
+  jetstream { domain: hub, store_dir: "$DIR/jetstream" }
+  authorization { users: [ { nkey: ${user.getPublicKey()} }, { user: "stock", password: "stock" } ] }
+  tls { cert_file: "$DIR/cert.pem", key_file: "$DIR/key.pem", ca_file: "$DIR/ca.pem", verify: true }
+`;
+
+let hub: TestNatsServer;
+let secrets: string;
+let gateway: TestGateway;
+let stock: NatsConnection;
+let witness: Witness;
+
+beforeAll(async () => {
+  const files = { "cert.pem": server.cert, "key.pem": server.key, "ca.pem": authority.certificate };
+  hub = await startNatsServer({ config: hubConfig, files });
+  secrets = mkdtempSync(join(tmpdir(), "hawser-seed-"));
+  const contents = {
+    ca: authority.certificate,
+    cert: client.cert,
+    key: client.key,
+    nats_nkey_seed: ` ${seedOf(user)}\n`,
+  };
+  for (const [name, content] of Object.entries(contents)) writeFileSync(join(secrets, name), content);
+  gateway = await testGateway({ serverOptions: false, secretsDirectories: [secrets] });
+  stock = await connect({
+    servers: `127.0.0.1:${hub.port}`,
+    user: "stock",
+    pass: "stock",
+    tls: { ca: authority.certificate, cert: client.cert, key: client.key },
+  });
+  witness = await Witness.open(stock, "*.ject", "hub");
+});
+afterAll(async () => {
+  await gateway?.[Symbol.asyncDispose]();
+  await stock?.close();
+  await hub?.[Symbol.asyncDispose]();
+  if (secrets !== undefined) rmSync(secrets, { recursive: true, force: true });
+});
+
+/** Runs the statements of a block that exist already, one after the other, and looks at the effect of each. */
+async function runBlock(block: string, effects: readonly Effect[]): Promise<void> {
+  const statements = statementsOf(block).filter((statement) => !isNotYet(statement));
+  expect(effects.length, `the effects of ${block}`).toBe(statements.length);
+  for (const [index, statement] of statements.entries()) {
+    const outcome = await gateway.client.query(statement).then(
+      ({ rows }) => rows,
+      (error: unknown) => [{ error }],
+    );
+    try {
+      await effects[index]!(outcome);
+    } catch (error) {
+      throw new Error(`${statement}\n${error instanceof Error ? error.message : error}`, { cause: error });
+    }
+  }
+}
+
+/** What a statement is to fail with. */
+const failing =
+  (code: string, message: RegExp): Effect =>
+  (rows) => {
+    expect(rows[0]?.["error"]).toMatchObject({ code, message: expect.stringMatching(message) });
+  };
+
+const returning =
+  (value: unknown): Effect =>
+  (rows) => {
+    expect(rows.map((row) => Object.values(row)[0])).toEqual([value]);
+  };
+
+const nothing = returning("");
+
+/** The server of the second block as it can be: without one of the two options that exclude each other, in our places. */
+function externalServer(without: "tls_insecure" | "tls_ca_path"): string {
+  const [statement] = statementsOf("03-external-server.sql");
+  return withOptions(statement!, {
+    host: "127.0.0.1",
+    port: `${hub.port}`,
+    tls_ca_path: join(secrets, "ca"),
+    tls_cert_path: join(secrets, "cert"),
+    tls_key_path: join(secrets, "key"),
+    password_path: join(secrets, "nats_password"),
+    nkey_seed_path: join(secrets, "nats_nkey_seed"),
+    nkey_seed: seedOf(nkeys.createUser()),
+    token_path: join(secrets, "nats_token"),
+    [without]: undefined,
+  });
+}
+
+describe("what does not exist yet", () => {
+  it("still does not: when this fails, take it from the list, and run what calls it", async () => {
+    for (const name of functionsNotYet) {
+      expect(await gateway.value("SELECT to_regproc($1) IS NULL", [name]), `${name} exists now`).toBe(true);
+    }
+    const available = "SELECT count(*)::integer FROM pg_available_extensions WHERE name = 'litmus_pgnats'";
+    expect(await gateway.value(available), "the extension can be installed now").toBe(0);
+    const generated = readdirSync(new URL("../../generated", import.meta.url), { recursive: true });
+    expect(
+      generated.filter((file) => `${file}`.endsWith("litmus_pgnats.control")),
+      "it can be installed now",
+    ).toEqual([]);
+  });
+
+  it("is all that is not run", () => {
+    const kept = blocks.flatMap((block) => statementsOf(block).filter(isNotYet));
+    expect(kept.map((statement) => /(\w+)\('|CREATE EXTENSION/.exec(statement)![1] ?? extensionNotYet)).toEqual([
+      extensionNotYet,
+      "nats_subscribe",
+      "nats_subscribe",
+      "nats_unsubscribe",
+      "litmus_pgnats_register_responder",
+      "litmus_pgnats_unregister_responder",
+      "litmus_pgnats_register_responder",
+      extensionNotYet,
+      "nats_subscribe",
+      "nats_unsubscribe",
+    ]);
+    expect(blocks.flatMap(statementsOf).length).toBe(57);
+  });
+});
+
+describe("the documentation's SQL, block by block", () => {
+  it("02: an access token as the password of an empty user name", async () => {
+    const sent: string[] = [];
+    await using edge = await startNatsServer();
+    const relay = createServer((inbound) => {
+      const outbound = dial(edge.port, edge.host);
+      inbound.on("data", (chunk) => void sent.push(chunk.toString("latin1")));
+      inbound.pipe(outbound).pipe(inbound);
+      for (const socket of [inbound, outbound]) socket.on("error", () => socket.destroy());
+    });
+    await new Promise<void>((resolve) => relay.listen(0, "127.0.0.1", resolve));
+    const { port } = relay.address() as { port: number };
+    const [statement] = statementsOf("02-litmus-edge.sql");
+    try {
+      await gateway.client.query(withOptions(statement!, { host: "127.0.0.1", port: `${port}` }));
+      await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
+      const hello = /^CONNECT (\{.*\})\r\n/m.exec(sent.join(""));
+      expect(JSON.parse(hello![1]!)).toMatchObject({ user: "", pass: "<Access Account Token>" });
+      expect(await gateway.value("SELECT server_id FROM nats_get_server_info()")).toMatch(/^N/);
+    } finally {
+      await gateway.client.query("DROP SERVER le_nats_fdw_server");
+      relay.close();
+    }
+  });
+
+  it("03: cannot be as written: tls_insecure 'true' beside tls_ca_path", async () => {
+    await runBlock("03-external-server.sql", [
+      failing("HV024", /^option "tls_insecure" may not be true beside option "tls_ca_path"$/),
+    ]);
+    expect((await gateway.client.query("SELECT FROM pg_foreign_server")).rowCount).toBe(0);
+  });
+
+  it("03: connects without either of the two, by the credentials that come first, over mutual TLS", async () => {
+    for (const without of ["tls_ca_path", "tls_insecure"] as const) {
+      await gateway.client.query("DROP SERVER IF EXISTS nats_fdw_server");
+      await gateway.client.query(externalServer(without));
+      await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
+      const { rows } = await gateway.client.query(
+        "SELECT server_id, tls_required, auth_required FROM nats_get_server_info()",
+      );
+      expect(rows, without).toEqual([{ server_id: stock.info!.server_id, tls_required: true, auth_required: true }]);
+    }
+  });
+
+  it("04: reloading keeps the connection, and with force makes another", async () => {
+    const connection = () => gateway.value("SELECT client_id FROM nats_get_server_info()");
+    let before = await connection();
+    await runBlock("04-reload.sql", [
+      async (rows) => {
+        nothing(rows);
+        expect(await connection()).toBe(before);
+      },
+      async (rows) => {
+        nothing(rows);
+        const after = await connection();
+        expect(after).not.toBe(before);
+        before = after;
+      },
+    ]);
+  });
+
+  it("05: publishing", async () => {
+    await witness.manager.streams.add({ name: "subject", subjects: ["sub.ject"] });
+    let stored = 0;
+    const published =
+      (payload: string, reply = "", id?: string): Effect =>
+      async (rows) => {
+        nothing(rows);
+        const message = await witness.message();
+        expect([message.subject, message.string(), message.reply ?? ""]).toEqual(["sub.ject", payload, reply]);
+        expect(message.headers?.values("Nats-Msg-Id")).toEqual(id === undefined ? undefined : [id]);
+        stored++;
+      };
+    const intoStream =
+      (payload: string): Effect =>
+      async (rows) => {
+        nothing(rows);
+        expect((await witness.message()).reply).toMatch(/./);
+        // The ack has been waited for: it is there.
+        const { state } = await witness.manager.streams.info("subject");
+        expect(state.last_seq).toBe(++stored);
+        const message = await witness.manager.streams.getMessage("subject", { seq: stored });
+        expect([message?.subject, message?.string()]).toEqual(["sub.ject", payload]);
+        expect(message?.header.get("Nats-Msg-Id")).toMatch(/./);
+      };
+    await runBlock("05-publish.sql", [
+      published("hello"),
+      published('{"key": "value"}'),
+      published('{"key": "value"}'),
+      published("data"),
+      published("hello", "reply.subject"),
+      published("hello", "", "1"),
+      intoStream("hello"),
+      intoStream('{"key": "value"}'),
+      intoStream('{"key": "value"}'),
+      intoStream("data"),
+      intoStream("hello"),
+    ]);
+  });
+
+  it("07: requests, to a responder that is set up", async () => {
+    const asked: string[] = [];
+    const responder = witness.respond("rpc.subject", (request) => {
+      asked.push(request.string());
+      return `answer ${asked.length}`;
+    });
+    await stock.flush();
+    const answer = (number: number) => returning(Buffer.from(`answer ${number}`));
+    await runBlock("07-request.sql", [answer(1), answer(2), answer(3), answer(4)]);
+    expect(asked).toEqual(["payload", '{"q": "v"}', '{"q": "v"}', "data"]);
+    responder.unsubscribe();
+    await stock.flush();
+    const nobody = failing("NA002", /"rpc.subject"/);
+    await runBlock("07-request.sql", [nobody, nobody, nobody, nobody]);
+  });
+
+  it("09: the function of the example responder", async () => {
+    await runBlock("09-example-responder.sql", [(rows) => expect(rows).toEqual([])]);
+    expect(await gateway.value("SELECT litmus_pgnats_test_responder('ping', 'subject', 'reply')")).toBe("echo ping");
+  });
+
+  it("10: keys and values", async () => {
+    const put =
+      (bytes: string, revision: number): Effect =>
+      async (rows) => {
+        returning(`${revision}`)(rows);
+        expect(await witness.value("bucket", "key", "hub")).toMatchObject({ revision, operation: "PUT" });
+        expect((await witness.value("bucket", "key", "hub"))!.string()).toBe(bytes);
+      };
+    const deleted: Effect = async (rows) => {
+      nothing(rows);
+      expect((await witness.value("bucket", "key", "hub"))?.operation).toBe("DEL");
+    };
+    const writes = [put("value", 1), put('{"x": 1}', 2), put('{"x": 1}', 3), put("data", 4), put("value", 5)];
+    const notJson = failing("22P02", /bucket 'bucket', key 'key' is not jsonb?$/);
+    await runBlock("10-key-value.sql", [
+      ...writes,
+      returning("value"),
+      // What was written last is no JSON.
+      notJson,
+      notJson,
+      returning(Buffer.from("value")),
+      returning("value"),
+      deleted,
+      deleted,
+    ]);
+
+    const bucket = await new Kvm(jetstream(stock, { domain: "hub" })).open("bucket");
+    const [getJson, getJsonb] = statementsOf("10-key-value.sql").filter((one) => /nats_get_jsonb?\(/.test(one));
+    expect(await gateway.value(getJson!)).toBeNull();
+    await bucket.put("key", '{"x": 1}');
+    expect(await gateway.value(getJson!)).toEqual({ x: 1 });
+    expect(await gateway.value(getJsonb!)).toEqual({ x: 1 });
+  });
+
+  it("11: files", async () => {
+    const put: Effect = async (rows) => {
+      nothing(rows);
+      expect((await witness.file("store", "file.txt", "hub"))?.toString()).toBe("content");
+    };
+    const noRows: Effect = (rows) => expect(rows).toEqual([]);
+    await runBlock("11-object-store.sql", [
+      put,
+      put,
+      returning(Buffer.from("content")),
+      async (rows) => {
+        nothing(rows);
+        expect(await witness.file("store", "file.txt", "hub")).toBeUndefined();
+      },
+      // It has just been deleted.
+      failing("58P01", /"file\.txt".*"store"/),
+      noRows,
+      noRows,
+    ]);
+
+    const store = await new Objm(jetstream(stock, { domain: "hub" })).open("store");
+    const { nuid, digest } = await store.putBlob({ name: "file.txt" }, Buffer.from("from outside"));
+    const row = expect.objectContaining({ name: "file.txt", bucket: "store", size: "12", delete: false, nuid, digest });
+    for (const statement of statementsOf("11-object-store.sql").filter((one) => one.includes("SELECT * FROM"))) {
+      expect((await gateway.client.query(statement)).rows, statement).toEqual([row]);
+    }
+  });
+
+  it("12: version and server", async () => {
+    await runBlock("12-utility.sql", [
+      (rows) => expect(rows).toEqual([expect.objectContaining({ version: expect.stringMatching(/^\d+\.\d+\.\d+/) })]),
+      (rows) =>
+        expect(rows).toEqual([
+          expect.objectContaining({ server_id: stock.info!.server_id, version: stock.info!.version, port: hub.port }),
+        ]),
+    ]);
+  });
+
+  it("13: the example, around what does not exist yet", async () => {
+    await gateway.client.query("DROP SERVER nats_fdw_server");
+    await using edge = await startNatsServer();
+    const independent = await connect({ servers: edge.url });
+    try {
+      const messages: Effect = async (rows) => {
+        expect(rows).toEqual([]);
+        await gateway.client.query("SELECT litmus_pgnats_test_capture('from the edge')");
+        expect(await gateway.value("SELECT payload FROM litmus_pgnats_test_messages")).toBe("from the edge");
+      };
+      const empty: Effect = (rows) => expect(rows).toEqual([]);
+      const statements = statementsOf("13-example.sql").filter((statement) => !isNotYet(statement));
+      const effects: readonly Effect[] = [
+        empty,
+        nothing,
+        (rows) => expect(rows).toEqual([expect.objectContaining({ server_id: independent.info!.server_id })]),
+        empty,
+        empty,
+        messages,
+      ];
+      expect(effects.length).toBe(statements.length);
+      for (const [index, statement] of statements.entries()) {
+        const reachable = statement.includes("CREATE SERVER")
+          ? withOptions(statement, { host: edge.host, port: `${edge.port}` })
+          : statement;
+        await effects[index]!((await gateway.client.query(reachable)).rows);
+      }
+    } finally {
+      await independent.close();
+    }
+  });
+});

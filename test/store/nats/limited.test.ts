@@ -1,0 +1,249 @@
+/**
+ * The NATS half of `hawser init`, installed by a role that is no superuser.
+ */
+import { beforeAll, describe, expect, it } from "vitest";
+import { install, uninstall } from "../../../src/store/index.js";
+import { publicFunctionCount } from "../../../src/store/nats/function-text.js";
+import { ownPostgres } from "../../faults/support/own-postgres.js";
+import { testDatabase } from "../../support/database.js";
+import { limitedInstaller, makeInstaller } from "../../support/limited-installer.js";
+import { onServer, rowsOf } from "../../support/on-server.js";
+import { codeOf, deadGateway, login, refusal } from "./support/logins.js";
+
+const wrappersMissing = /^the foreign data wrappers litmus_pgnats_fdw and pgnats_fdw are missing/;
+const eventTriggersMissing = /^the event triggers hawser_nats_server_follow and hawser_nats_server_drop are missing/;
+const onlySuperusers = [expect.stringMatching(wrappersMissing), expect.stringMatching(eventTriggersMissing)];
+
+type Shortfalls = Awaited<ReturnType<typeof install>>["shortfalls"];
+
+/** What is lacking, without what the schema `hawser` lacks. */
+function lacking(shortfalls: Shortfalls): string[] {
+  return shortfalls.map(({ what }) => what).filter((what) => !what.includes("objects of the schema hawser"));
+}
+
+/** The SQL that a shortfall names as its remedy for a superuser. */
+function remedyOf(shortfalls: Shortfalls, what: RegExp): string {
+  const { remedy } = shortfalls.find((one) => what.test(one.what))!;
+  return /^as (?:a superuser|the owner of the schema): (?:run `hawser init`, or )?(.*?)(?:, or name .*)?(?:; then run `hawser init` again)?$/.exec(
+    remedy,
+  )![1]!;
+}
+
+/** A call that goes as far as to the gateway, which is not there. */
+async function expectToReachDblink(superuserUrl: string, call = "SELECT nats_publish_text('a', 'b')"): Promise<void> {
+  await deadGateway(superuserUrl);
+  await using caller = await login(superuserUrl, "IN ROLE hawser_nats");
+  expect(await refusal(caller.url, call)).toMatchObject({
+    code: "08001",
+    detail: expect.stringContaining("127.0.0.1"),
+  });
+  await using stranger = await login(superuserUrl);
+  expect(await codeOf(stranger.url, call)).toBe("42501");
+}
+
+async function ownersOf(url: string): Promise<unknown[]> {
+  const rows = await rowsOf(
+    url,
+    "SELECT DISTINCT pg_get_userbyid(proowner) AS owner FROM pg_proc WHERE proname ~ '^nats_p'",
+  );
+  return rows.map(({ owner }) => owner);
+}
+
+describe("a role that is no superuser", () => {
+  // The roles belong to the cluster: here they were made by somebody else.
+  beforeAll(async () => {
+    await using first = await testDatabase({ migrated: false });
+    await install({ databaseUrl: first.url });
+  });
+
+  it("installs what works, over the dblink that was made for it, and names what only a superuser may do", async () => {
+    await using limited = await limitedInstaller();
+    const foreseen = await install({ databaseUrl: limited.installerUrl, dryRun: true });
+    const { nats, shortfalls } = await install({ databaseUrl: limited.installerUrl });
+    expect(nats).toEqual({
+      schema: "public",
+      dblinkSchema: "hawser_dblink",
+      functions: publicFunctionCount,
+      wrappers: [],
+      eventTriggers: false,
+      warnings: [],
+    });
+    expect(lacking(shortfalls)).toEqual(onlySuperusers);
+    expect(lacking(foreseen.shortfalls)).toEqual(onlySuperusers);
+    expect(await ownersOf(limited.superuserUrl)).toEqual([limited.role]);
+    await expectToReachDblink(limited.superuserUrl);
+    // The other way to say which server is used.
+    await rowsOf(limited.installerUrl, `SELECT hawser.set_nats_server('{"host": "nats.internal"}')`);
+    expect(await rowsOf(limited.installerUrl, "SELECT options FROM hawser.nats_server")).toEqual([
+      { options: { host: "nats.internal" } },
+    ]);
+    // And again.
+    expect(lacking((await install({ databaseUrl: limited.installerUrl })).shortfalls)).toEqual(onlySuperusers);
+  });
+
+  it("is told by a dry run what a real one does", async () => {
+    await using limited = await limitedInstaller();
+    const { sql } = await install({ databaseUrl: limited.installerUrl, dryRun: true });
+    await onServer(limited.installerUrl, sql!);
+    await expectToReachDblink(limited.superuserUrl);
+    expect(await install({ databaseUrl: limited.installerUrl })).toMatchObject({
+      migrations: [],
+      nats: { functions: publicFunctionCount },
+    });
+  });
+
+  it("is completed by a superuser, and goes on from there", async () => {
+    await using limited = await limitedInstaller();
+    await install({ databaseUrl: limited.installerUrl });
+    expect(await install({ databaseUrl: limited.superuserUrl })).toMatchObject({
+      nats: { wrappers: ["litmus_pgnats_fdw", "pgnats_fdw"], eventTriggers: true },
+      shortfalls: [],
+    });
+    expect(await ownersOf(limited.superuserUrl)).toEqual(["hawser_owner"]);
+    await expectToReachDblink(limited.superuserUrl);
+    await onServer(limited.superuserUrl, `GRANT hawser_owner TO ${limited.role}`);
+    expect(await install({ databaseUrl: limited.installerUrl })).toMatchObject({
+      nats: { functions: publicFunctionCount, eventTriggers: true },
+      shortfalls: [],
+    });
+    expect(await ownersOf(limited.superuserUrl)).toEqual(["hawser_owner"]);
+  });
+
+  it("without dblink leaves the functions out, and the statements that it names for a superuser are enough", async () => {
+    await using limited = await limitedInstaller();
+    await onServer(limited.superuserUrl, "DROP EXTENSION dblink", "DROP SCHEMA hawser_dblink");
+    const missing = /^dblink is not installed, and "\w+" may not install it$/;
+    const foreseen = await install({ databaseUrl: limited.installerUrl, dryRun: true });
+    await onServer(limited.installerUrl, foreseen.sql!);
+    const { nats, shortfalls } = await install({ databaseUrl: limited.installerUrl });
+    expect(nats).toMatchObject({ dblinkSchema: null, functions: 0 });
+    expect(lacking(shortfalls)).toEqual([expect.stringMatching(missing), ...onlySuperusers]);
+    expect(lacking(foreseen.shortfalls)).toEqual([expect.stringMatching(missing), ...onlySuperusers]);
+
+    await onServer(limited.superuserUrl, remedyOf(shortfalls, missing));
+    const after = await install({ databaseUrl: limited.installerUrl });
+    expect(after.nats).toMatchObject({ dblinkSchema: "hawser_dblink", functions: publicFunctionCount, warnings: [] });
+    expect(lacking(after.shortfalls)).toEqual(onlySuperusers);
+    await expectToReachDblink(limited.superuserUrl);
+  });
+
+  it("that is a member of hawser_owner keeps the functions where it cannot give them away, and they work", async () => {
+    await using limited = await limitedInstaller();
+    await onServer(
+      limited.superuserUrl,
+      `GRANT hawser_owner TO ${limited.role}`,
+      "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+    );
+    const { shortfalls } = await install({ databaseUrl: limited.installerUrl });
+    const staying = /^SQL functions in the schema "public" belong to "\w+" and not to "hawser_owner"$/;
+    expect(shortfalls.map(({ what }) => what)).toEqual([expect.stringMatching(staying), ...onlySuperusers]);
+    expect(await ownersOf(limited.superuserUrl)).toEqual([limited.role]);
+    await expectToReachDblink(limited.superuserUrl);
+
+    await onServer(limited.superuserUrl, remedyOf(shortfalls, staying));
+    expect(lacking((await install({ databaseUrl: limited.installerUrl })).shortfalls)).toEqual(onlySuperusers);
+    expect(await ownersOf(limited.superuserUrl)).toEqual(["hawser_owner"]);
+    await expectToReachDblink(limited.superuserUrl);
+  });
+
+  it("that may no longer use dblink is told what gives it back", async () => {
+    await using limited = await limitedInstaller();
+    await onServer(
+      limited.superuserUrl,
+      `GRANT hawser_owner TO ${limited.role}`,
+      "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+    );
+    await install({ databaseUrl: limited.installerUrl });
+    await onServer(
+      limited.superuserUrl,
+      `REVOKE ALL ON SCHEMA hawser_dblink FROM ${limited.role}, hawser_owner CASCADE`,
+    );
+    const { shortfalls } = await install({ databaseUrl: limited.installerUrl });
+    const unreachable = /^"\w+", whom the SQL functions belong to, may not use dblink in the schema "hawser_dblink"$/;
+    expect(lacking(shortfalls)).toContainEqual(expect.stringMatching(unreachable));
+    await onServer(limited.superuserUrl, remedyOf(shortfalls, unreachable));
+    await expectToReachDblink(limited.superuserUrl);
+  });
+
+  it("that may not make functions in a schema is told so, and takes one of its own", async () => {
+    await using limited = await limitedInstaller();
+    await onServer(limited.superuserUrl, `REVOKE CREATE ON SCHEMA public FROM ${limited.role}, PUBLIC`);
+    const refused = /^the SQL functions in the schema "public" are missing or of another version/;
+    const foreseen = await install({ databaseUrl: limited.installerUrl, dryRun: true });
+    const { nats, shortfalls } = await install({ databaseUrl: limited.installerUrl });
+    expect(nats).toMatchObject({ functions: 0 });
+    expect(lacking(shortfalls)).toEqual([expect.stringMatching(refused), ...onlySuperusers]);
+    expect(lacking(foreseen.shortfalls)).toEqual([expect.stringMatching(refused), ...onlySuperusers]);
+    expect(shortfalls.find(({ what }) => refused.test(what))!.what).toContain("permission denied for schema public");
+
+    await rowsOf(limited.installerUrl, "CREATE SCHEMA bus");
+    const own = await install({ databaseUrl: limited.installerUrl, nats: { schema: "bus" } });
+    expect(own.nats).toMatchObject({ schema: "bus", functions: publicFunctionCount });
+    expect(lacking(own.shortfalls)).toEqual(onlySuperusers);
+    await expectToReachDblink(limited.superuserUrl, "SELECT bus.nats_publish_text('a', 'b')");
+  });
+
+  it("with wrappers that were made beforehand is told how they get their validator", async () => {
+    await using limited = await limitedInstaller({ foreignDataWrappers: true });
+    const { nats, shortfalls } = await install({ databaseUrl: limited.installerUrl });
+    expect(nats).toMatchObject({ wrappers: [] });
+    await onServer(limited.superuserUrl, remedyOf(shortfalls, wrappersMissing));
+    const after = await install({ databaseUrl: limited.installerUrl });
+    expect(after.nats).toMatchObject({ wrappers: ["litmus_pgnats_fdw", "pgnats_fdw"] });
+    expect(lacking(after.shortfalls)).toEqual([expect.stringMatching(eventTriggersMissing)]);
+    // Without event triggers it is looked up, as `hawser serve` does.
+    await rowsOf(limited.installerUrl, "CREATE SERVER n FOREIGN DATA WRAPPER pgnats_fdw OPTIONS (host 'a')");
+    expect(await rowsOf(limited.installerUrl, "SELECT hawser.follow_nats_server() AS changed")).toEqual([
+      { changed: true },
+    ]);
+  });
+
+  it("removes again what it has installed", async () => {
+    await using limited = await limitedInstaller();
+    await install({ databaseUrl: limited.installerUrl });
+    expect(await uninstall({ databaseUrl: limited.installerUrl })).toMatchObject({
+      functions: publicFunctionCount,
+      dblink: false,
+      shortfalls: [],
+    });
+  });
+});
+
+describe("on a server that has never seen Hawser", () => {
+  it("a role that may make roles installs with all of them; one that may not, without", async () => {
+    await using server = await ownPostgres();
+    const urls = await Promise.all(
+      ["without", "with_roles"].map(async (name) => {
+        await onServer(server.url, `CREATE DATABASE ${name}`);
+        const url = new URL(server.url);
+        url.pathname = `/${name}`;
+        return url.href;
+      }),
+    );
+    const plain = await makeInstaller(urls[0]!);
+    const alone = await install({ databaseUrl: plain.url });
+    expect(alone.nats).toMatchObject({ functions: publicFunctionCount });
+    expect(lacking(alone.shortfalls)).toEqual([
+      ...["hawser_owner", "hawser_peer", "hawser_bridge", "hawser_nats"].map(
+        (role) => `the role ${role} is missing, and "${plain.role}" may not make roles`,
+      ),
+      ...onlySuperusers,
+    ]);
+    // The owner of all of it can call it.
+    await deadGateway(urls[0]!);
+    expect(await codeOf(plain.url, "SELECT nats_flush()")).toBe("08001");
+
+    const creator = await makeInstaller(urls[1]!, { createRole: true });
+    const { shortfalls } = await install({ databaseUrl: creator.url });
+    expect(lacking(shortfalls).filter((what) => !what.startsWith("SQL functions in the schema"))).toEqual(
+      onlySuperusers,
+    );
+    await expectToReachDblink(urls[1]!);
+
+    // And a superuser completes both.
+    for (const databaseUrl of urls) {
+      expect(await install({ databaseUrl })).toMatchObject({ nats: { eventTriggers: true }, shortfalls: [] });
+      await expectToReachDblink(databaseUrl);
+    }
+  });
+});

@@ -1,0 +1,318 @@
+/**
+ * Who cannot do what with an installation of NATS from SQL.
+ */
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { HawserError } from "../../../src/errors/index.js";
+import { install } from "../../../src/store/index.js";
+import { usedDblinkFunctions } from "../../../src/store/nats/objects.js";
+import { type TestDatabase, testDatabase } from "../../support/database.js";
+import { onServer, rowsOf } from "../../support/on-server.js";
+import { codeOf, deadGateway, type Login, login, refusal } from "./support/logins.js";
+
+const denied = "42501";
+
+describe("in a database with NATS from SQL", () => {
+  let database: TestDatabase;
+  let stranger: Login & AsyncDisposable;
+  let caller: Login & AsyncDisposable;
+
+  beforeAll(async () => {
+    database = await testDatabase({ migrated: false });
+    await install({ databaseUrl: database.url });
+    await deadGateway(database.url);
+    stranger = await login(database.url);
+    caller = await login(database.url, "IN ROLE hawser_nats");
+    await onServer(database.url, `GRANT CREATE ON DATABASE ${database.name} TO ${stranger.role}, ${caller.role}`);
+  });
+  afterAll(async () => {
+    await stranger[Symbol.asyncDispose]();
+    await caller[Symbol.asyncDispose]();
+    await database.drop();
+  });
+
+  /** A call of each function, with NULL for all arguments. */
+  async function calls(): Promise<string[]> {
+    const rows = await rowsOf(
+      database.url,
+      `SELECT format('SELECT * FROM %I.%I(%s)', pronamespace::regnamespace, proname, (
+                SELECT string_agg(format('NULL::%s', t::regtype), ', ') FROM unnest(proargtypes) AS t)) AS call
+         FROM pg_proc WHERE pronamespace = 'public'::regnamespace`,
+    );
+    return rows.map(({ call }) => call as string);
+  }
+
+  it("a login without hawser_nats can call no function", async () => {
+    const all = await calls();
+    expect(all.length).toBeGreaterThan(40);
+    for (const call of all) expect(`${call} ${await codeOf(stranger.url, call)}`).toBe(`${call} ${denied}`);
+  });
+
+  it("a login with hawser_nats can call all of them", async () => {
+    for (const call of await calls()) {
+      const wanted = call.includes("_version(") ? "none" : "08001";
+      expect(`${call} ${await codeOf(caller.url, call)}`).toBe(`${call} ${wanted}`);
+    }
+  });
+
+  it.each([
+    "SELECT FROM hawser.gateway_secret",
+    "SELECT FROM hawser.nats_server",
+    "SELECT FROM hawser.gateways",
+    "INSERT INTO hawser.gateways (host, port) VALUES ('evil', 1)",
+    "UPDATE hawser.nats_server SET options = '{}'",
+    "SELECT hawser.gateway_conninfo()",
+    "SELECT hawser.gateway_call('Publish {}')",
+    "SELECT hawser.set_nats_server('{}')",
+    "SELECT hawser.follow_nats_server()",
+    "SELECT * FROM hawser.nats_foreign_servers()",
+    "SELECT hawser_dblink.dblink_connect('hawser', 'host=evil password=x')",
+    "SELECT hawser_dblink.dblink_connect_u('hawser', 'host=evil')",
+    "SELECT * FROM hawser_dblink.dblink('hawser', 'Publish {}') AS r (r text)",
+    "SELECT hawser_dblink.dblink_disconnect('hawser')",
+    "SELECT hawser_dblink.dblink_get_connections()",
+    "CREATE SERVER mine FOREIGN DATA WRAPPER litmus_pgnats_fdw",
+    "CREATE SERVER mine FOREIGN DATA WRAPPER dblink_fdw",
+    "CREATE FUNCTION pg_temp.mine(text, text) RETURNS text LANGUAGE c AS '$libdir/dblink', 'dblink_connect'",
+    "CREATE FUNCTION hawser_dblink.dblink_connect(text, varchar) RETURNS text LANGUAGE sql AS ''",
+    "CREATE FUNCTION hawser.mine() RETURNS text LANGUAGE sql AS ''",
+    "CREATE OR REPLACE FUNCTION public.nats_flush() RETURNS void LANGUAGE sql AS ''",
+    "ALTER FUNCTION public.nats_flush() SECURITY INVOKER",
+    "ALTER FUNCTION public.nats_flush() RESET search_path",
+    "DROP FUNCTION public.nats_flush()",
+    "ALTER EXTENSION dblink SET SCHEMA public",
+    "DROP EXTENSION dblink",
+    "DROP EVENT TRIGGER hawser_nats_server_follow",
+    "DROP FOREIGN DATA WRAPPER pgnats_fdw",
+    "GRANT USAGE ON SCHEMA hawser_dblink TO PUBLIC",
+    "SET ROLE hawser_owner",
+  ])("neither login may %s", async (statement) => {
+    for (const { url } of [stranger, caller]) expect(await codeOf(url, statement)).toBe(denied);
+  });
+
+  it("a second dblink cannot be had: not by the extension, not by its library", async () => {
+    for (const { url } of [stranger, caller]) {
+      expect(await codeOf(url, "CREATE SCHEMA mine", "CREATE EXTENSION dblink SCHEMA mine")).not.toBe("none");
+      await rowsOf(url, "DROP SCHEMA IF EXISTS mine");
+    }
+  });
+
+  it("a session that becomes another role has that role's rights, also when the gateway's connection is open", async () => {
+    await using both = await login(database.url);
+    await onServer(database.url, `GRANT ${stranger.role}, ${caller.role} TO ${both.role}`);
+    const call = "SELECT nats_flush()";
+    expect(await codeOf(both.url, `SET ROLE ${caller.role}`, call)).toBe("08001");
+    expect(await codeOf(both.url, `SET ROLE ${stranger.role}`, call)).toBe(denied);
+    expect(
+      await codeOf(
+        both.url,
+        `SET ROLE ${caller.role}`,
+        `DO $$ BEGIN PERFORM nats_flush(); EXCEPTION WHEN OTHERS THEN NULL; END $$`,
+        `SET ROLE ${stranger.role}`,
+        "SELECT hawser_dblink.dblink_get_connections()",
+      ),
+    ).toBe(denied);
+  });
+
+  it("nobody but the owner may use any function of dblink, even if its schema were opened", async () => {
+    const open = await rowsOf(
+      database.url,
+      `SELECT p.oid::regprocedure AS name FROM pg_proc AS p
+        WHERE pronamespace = 'hawser_dblink'::regnamespace AND has_function_privilege('public', p.oid, 'EXECUTE')`,
+    );
+    expect(open).toEqual([]);
+    const granted = await rowsOf(
+      database.url,
+      `SELECT DISTINCT replace(p.oid::regprocedure::text, 'hawser_dblink.', '') AS name, a.grantee::regrole::text AS grantee
+         FROM pg_proc AS p, aclexplode(p.proacl) AS a
+        WHERE p.pronamespace = 'hawser_dblink'::regnamespace AND a.grantee <> p.proowner`,
+    );
+    expect(granted.map(({ name }) => (name as string).replaceAll(",", ", ")).sort()).toEqual(
+      [...usedDblinkFunctions].sort(),
+    );
+    expect(new Set(granted.map(({ grantee }) => grantee))).toEqual(new Set(["hawser_owner"]));
+  });
+
+  describe("what a caller puts on the path or into pg_temp", () => {
+    /** Functions, operators and types that stand for those that the bodies use, and tell when they are used. */
+    const traps = (schema: string) => [
+      ...[
+        "to_json(text)",
+        "coalesce_trap(text)",
+        "encode(bytea, text)",
+        "translate(text, text, text)",
+        "convert_to(text, name)",
+        "octet_length(text)",
+        "dblink(text, text)",
+        "dblink_connect(text, text)",
+        "dblink_get_connections()",
+        "json_to_recordset(json)",
+        "gateway_call(text)",
+        "concat_ws(text, text)",
+        "format(text, text)",
+        "current_database()",
+        "to_regprocedure(text)",
+      ].map(
+        (signature) =>
+          `CREATE FUNCTION ${schema}.${signature} RETURNS text LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'hijacked'; END$$`,
+      ),
+      `CREATE FUNCTION ${schema}.trap(text, text) RETURNS text LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'hijacked'; END$$`,
+      `CREATE OPERATOR ${schema}.|| (LEFTARG = text, RIGHTARG = text, FUNCTION = ${schema}.trap)`,
+      `CREATE FUNCTION ${schema}.same(text, text) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'hijacked'; END$$`,
+      `CREATE OPERATOR ${schema}.= (LEFTARG = text, RIGHTARG = text, FUNCTION = ${schema}.same)`,
+      `CREATE OPERATOR ${schema}.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = ${schema}.same)`,
+    ];
+    const shadows = [
+      "CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (pg_catalog.length(VALUE) < 0)",
+      "CREATE DOMAIN pg_temp.json AS pg_catalog.json CHECK (false)",
+      "CREATE TEMP TABLE pg_foreign_server (srvname text)",
+      "CREATE TEMP TABLE pg_user_mappings (umid oid)",
+      "CREATE TEMP TABLE gateways (host text, port integer)",
+      "CREATE TEMP TABLE gateway_secret (password text)",
+    ];
+    const attacked = [
+      "SELECT public.nats_publish_text(pg_catalog.text 'a', pg_catalog.text 'b')",
+      "SELECT public.nats_publish_binary(pg_catalog.text 'a', '\\x00'::pg_catalog.bytea)",
+      "SELECT public.nats_publish_text_batch(pg_catalog.text 'a', ARRAY[pg_catalog.text 'b', NULL])",
+      "SELECT public.nats_get_jsonb(pg_catalog.text 'a', pg_catalog.text 'b')",
+      "SELECT * FROM public.nats_get_server_info()",
+      "SELECT public.litmus_pgnats_reload_conf()",
+    ];
+
+    it.each(attacked)("does not come between: %s", async (call) => {
+      const path = "SET search_path = evil, pg_temp, pg_catalog";
+      await rowsOf(caller.url, "CREATE SCHEMA IF NOT EXISTS evil");
+      try {
+        await onServer(caller.url, ...traps("evil"));
+        // The traps are real.
+        expect(await refusal(caller.url, path, "SELECT 'a'::pg_catalog.text || 'b'::pg_catalog.text")).toMatchObject({
+          message: "hijacked",
+        });
+        expect(await refusal(caller.url, path, call)).toMatchObject({ code: "08001" });
+        expect(
+          await refusal(caller.url, ...traps("pg_temp"), ...shadows, "SET search_path = pg_temp, pg_catalog", call),
+        ).toMatchObject({
+          code: "08001",
+          message: "the gateway cannot be reached, and nothing was sent",
+        });
+      } finally {
+        await rowsOf(caller.url, "DROP SCHEMA evil CASCADE");
+      }
+    });
+
+    it("does not come between the event triggers and their tables", async () => {
+      await onServer(database.url, `GRANT USAGE ON FOREIGN DATA WRAPPER pgnats_fdw TO ${caller.role}`);
+      const error = await refusal(
+        caller.url,
+        ...traps("pg_temp"),
+        ...shadows,
+        "SET search_path = pg_temp, pg_catalog",
+        "CREATE SERVER theirs FOREIGN DATA WRAPPER pgnats_fdw OPTIONS (host 'nats.internal')",
+      );
+      expect(error).toBeUndefined();
+      expect(await rowsOf(database.url, "SELECT server_name, options FROM hawser.nats_server")).toEqual([
+        { server_name: "theirs", options: { host: "nats.internal" } },
+      ]);
+      await rowsOf(caller.url, "DROP SERVER theirs");
+    });
+
+    it("does not come between whoever installs and what is meant", async () => {
+      await using other = await testDatabase({ migrated: false });
+      await using author = await login(other.url);
+      // As everybody could in Postgres 14.
+      await onServer(other.url, `GRANT CREATE ON SCHEMA public TO ${author.role}`);
+      await onServer(author.url, ...traps("public").filter((trap) => !/ public\.(dblink|gateway_call)/.test(trap)));
+      expect(await install({ databaseUrl: other.url })).toMatchObject({ shortfalls: [] });
+      expect(await install({ databaseUrl: other.url })).toMatchObject({ shortfalls: [] });
+    });
+  });
+});
+
+describe("dblink that is installed already", () => {
+  let database: TestDatabase;
+  const made: TestDatabase[] = [];
+  beforeEach(async () => {
+    database = await testDatabase({ migrated: false });
+    made.push(database);
+  });
+  afterAll(async () => {
+    for (const each of made) await each.drop();
+  });
+  const failure = async () => {
+    const error = await install({ databaseUrl: database.url }).catch((thrown: unknown) => thrown);
+    return HawserError.is(error) ? error : undefined;
+  };
+  const remedyOf = (message: string) => /Close it: (.*?)\. Whoever/.exec(message)![1]!;
+
+  it("where everybody may use it is refused before anything is done, and the remedy that is named works", async () => {
+    await onServer(database.url, "CREATE EXTENSION dblink");
+    const error = await failure();
+    expect(error).toMatchObject({ code: "dblink_shared", message: expect.stringContaining('in the schema "public"') });
+    expect(await rowsOf(database.url, "SELECT FROM pg_namespace WHERE nspname ~ '^hawser'")).toEqual([]);
+    await onServer(database.url, remedyOf(error!.message));
+    expect(await install({ databaseUrl: database.url })).toMatchObject({
+      nats: { dblinkSchema: "hawser_dblink", warnings: [] },
+      shortfalls: [],
+    });
+    await deadGateway(database.url);
+    expect(await codeOf(database.url, "SELECT nats_flush()")).toBe("08001");
+  });
+
+  it("where everybody may use it can be used at one's own risk, which the report names", async () => {
+    await onServer(database.url, "CREATE EXTENSION dblink");
+    const report = await install({ databaseUrl: database.url, nats: { sharedDblink: true } });
+    expect(report).toMatchObject({ nats: { dblinkSchema: "public" }, shortfalls: [] });
+    expect(report.nats!.warnings).toEqual([
+      expect.stringContaining('every role may call dblink in the schema "public"'),
+    ]);
+    await deadGateway(database.url);
+    expect(await codeOf(database.url, "SELECT nats_flush()")).toBe("08001");
+    // The risk is asked for each time.
+    expect(await failure()).toMatchObject({ code: "dblink_shared" });
+    // Moved, it is found again where it is.
+    await onServer(database.url, "CREATE SCHEMA private", "ALTER EXTENSION dblink SET SCHEMA private");
+    expect(await install({ databaseUrl: database.url })).toMatchObject({
+      nats: { dblinkSchema: "private", warnings: [] },
+    });
+    expect(await codeOf(database.url, "SELECT nats_flush()")).toBe("08001");
+  });
+
+  it("in a private schema is used there; whoever else may use it is named", async () => {
+    await using other = await login(database.url);
+    await onServer(
+      database.url,
+      "CREATE SCHEMA private",
+      "CREATE EXTENSION dblink SCHEMA private",
+      `GRANT USAGE ON SCHEMA private TO ${other.role}`,
+    );
+    const { nats, shortfalls } = await install({ databaseUrl: database.url });
+    expect({ place: nats!.dblinkSchema, shortfalls }).toEqual({ place: "private", shortfalls: [] });
+    expect(nats!.warnings).toEqual([expect.stringContaining(`"${other.role}" may call dblink`)]);
+  });
+
+  it("whose functions were taken from PUBLIC may stay where it is", async () => {
+    await onServer(
+      database.url,
+      "CREATE EXTENSION dblink",
+      `DO $$ DECLARE f text; BEGIN FOR f IN SELECT oid::regprocedure FROM pg_proc WHERE proname ~ '^dblink' LOOP
+         EXECUTE 'REVOKE EXECUTE ON FUNCTION ' || f || ' FROM PUBLIC'; END LOOP; END $$`,
+    );
+    expect(await install({ databaseUrl: database.url })).toMatchObject({
+      nats: { dblinkSchema: "public", warnings: [] },
+      shortfalls: [],
+    });
+  });
+
+  it("is found under another name, too: a function of its library that everybody may call", async () => {
+    await onServer(
+      database.url,
+      "CREATE FUNCTION public.connect_anywhere(text, text) RETURNS text LANGUAGE c AS '$libdir/dblink', 'dblink_connect'",
+    );
+    const error = await failure();
+    expect(error).toMatchObject({
+      code: "dblink_shared",
+      message: expect.stringContaining("public.connect_anywhere(text,text)"),
+    });
+    await onServer(database.url, remedyOf(error!.message));
+    expect(await install({ databaseUrl: database.url })).toMatchObject({ shortfalls: [] });
+  });
+});

@@ -1,0 +1,135 @@
+/**
+ * Taking NATS from SQL out of a database again.
+ */
+import { afterAll, beforeEach, describe, expect, it } from "vitest";
+import { install, uninstall } from "../../../src/store/index.js";
+import { publicFunctionCount } from "../../../src/store/nats/function-text.js";
+import { type TestDatabase, testDatabase } from "../../support/database.js";
+import { limitedInstaller } from "../../support/limited-installer.js";
+import { onServer, rowsOf } from "../../support/on-server.js";
+import { catalogOf, oidsOf } from "./support/catalog.js";
+
+const databases: TestDatabase[] = [];
+let database: TestDatabase;
+
+beforeEach(async () => {
+  database = await testDatabase({ migrated: false });
+  databases.push(database);
+});
+afterAll(async () => {
+  for (const each of databases) await each.drop();
+});
+
+const nothing = { functions: 0, wrappers: [], eventTriggers: [], dblink: false, shortfalls: [] };
+
+describe("removing NATS from SQL", () => {
+  it("leaves what an installation for peers alone has, and an installation brings all of it back", async () => {
+    await install({ databaseUrl: database.url });
+    const installed = await catalogOf(database.url);
+    expect(await uninstall({ databaseUrl: database.url })).toMatchObject({
+      functions: publicFunctionCount,
+      wrappers: ["litmus_pgnats_fdw", "pgnats_fdw"],
+      eventTriggers: ["hawser_nats_server_drop", "hawser_nats_server_follow"],
+      dblink: true,
+      shortfalls: [],
+      rest: "DROP SCHEMA hawser CASCADE",
+    });
+    await using peersAlone = await testDatabase({ migrated: false });
+    await install({ databaseUrl: peersAlone.url, nats: false });
+    expect(await catalogOf(database.url)).toEqual(await catalogOf(peersAlone.url));
+    expect(await uninstall({ databaseUrl: database.url })).toMatchObject(nothing);
+
+    await install({ databaseUrl: database.url });
+    expect(await catalogOf(database.url)).toEqual(installed);
+  });
+
+  it("finds the functions in whatever schema they are, and also after the schema hawser is gone", async () => {
+    await onServer(database.url, "CREATE SCHEMA bus");
+    await install({ databaseUrl: database.url, nats: { schema: "bus" } });
+    await onServer(database.url, "DROP SCHEMA hawser CASCADE");
+    expect(await uninstall({ databaseUrl: database.url })).toMatchObject({
+      functions: publicFunctionCount,
+      dblink: true,
+    });
+    expect(await oidsOf(database.url)).toMatchObject([{ name: "plpgsql" }]);
+  });
+
+  it("prints SQL that does the same, and changes nothing itself", async () => {
+    await install({ databaseUrl: database.url });
+    const before = await catalogOf(database.url);
+    const { sql } = await uninstall({ databaseUrl: database.url, dryRun: true });
+    expect(await catalogOf(database.url)).toEqual(before);
+    await onServer(database.url, sql!);
+    expect(await uninstall({ databaseUrl: database.url })).toMatchObject(nothing);
+  });
+
+  it("removes nothing while a server or a view uses it, and names that", async () => {
+    await install({ databaseUrl: database.url });
+    await onServer(
+      database.url,
+      'CREATE SERVER "my nats" FOREIGN DATA WRAPPER pgnats_fdw',
+      "CREATE VIEW v AS SELECT nats_get_text('a', 'b')",
+    );
+    const before = await catalogOf(database.url);
+    await expect(uninstall({ databaseUrl: database.url })).rejects.toMatchObject({
+      code: "name_occupied",
+      message: expect.stringContaining('DROP SERVER "my nats" CASCADE'),
+    });
+    await onServer(database.url, 'DROP SERVER "my nats" CASCADE');
+    await expect(uninstall({ databaseUrl: database.url })).rejects.toMatchObject({
+      code: "name_occupied",
+      message: expect.stringContaining("view public.v depends on function public.nats_get_text("),
+    });
+    expect(await catalogOf(database.url)).toEqual(before);
+    await onServer(database.url, "DROP VIEW v");
+    expect(await uninstall({ databaseUrl: database.url })).toMatchObject({ functions: publicFunctionCount });
+  });
+
+  it("leaves dblink where it was there before, or where something else has come to use it", async () => {
+    await onServer(database.url, "CREATE SCHEMA private", "CREATE EXTENSION dblink SCHEMA private");
+    await install({ databaseUrl: database.url });
+    expect(await uninstall({ databaseUrl: database.url })).toMatchObject({ dblink: false, shortfalls: [] });
+    expect(await rowsOf(database.url, "SELECT FROM pg_extension WHERE extname = 'dblink'")).toHaveLength(1);
+
+    await using other = await testDatabase({ migrated: false });
+    await install({ databaseUrl: other.url });
+    await onServer(other.url, "CREATE SERVER far FOREIGN DATA WRAPPER dblink_fdw");
+    expect(await uninstall({ databaseUrl: other.url })).toMatchObject({
+      functions: publicFunctionCount,
+      dblink: false,
+      shortfalls: [{ what: expect.stringContaining("dblink is still there: something else uses it") }],
+    });
+  });
+
+  it("leaves functions, wrappers and event triggers of others, and what peers have stored", async () => {
+    await install({ databaseUrl: database.url, nats: false });
+    await onServer(
+      database.url,
+      "CREATE FUNCTION nats_flush() RETURNS void LANGUAGE sql AS ''",
+      "CREATE FOREIGN DATA WRAPPER pgnats_fdw",
+    );
+    const before = await catalogOf(database.url);
+    expect(await uninstall({ databaseUrl: database.url })).toMatchObject(nothing);
+    expect(await catalogOf(database.url)).toEqual(before);
+  });
+
+  it("by a role that may not remove everything removes what it may, and names the rest", async () => {
+    await using limited = await limitedInstaller();
+    await install({ databaseUrl: limited.installerUrl });
+    await install({ databaseUrl: limited.superuserUrl });
+    const { functions, shortfalls } = await uninstall({ databaseUrl: limited.installerUrl });
+    expect(functions).toBe(0);
+    expect(shortfalls.map(({ what }) => what)).toEqual([
+      expect.stringMatching(/^\d+ SQL functions of "hawser_owner" are still there/),
+      expect.stringContaining("the event trigger hawser_nats_server_drop is still there"),
+      expect.stringContaining("the event trigger hawser_nats_server_follow is still there"),
+      expect.stringContaining("the foreign data wrapper litmus_pgnats_fdw is still there"),
+      expect.stringContaining("the foreign data wrapper pgnats_fdw is still there"),
+    ]);
+    expect(await uninstall({ databaseUrl: limited.superuserUrl })).toMatchObject({
+      functions: publicFunctionCount,
+      dblink: false,
+      shortfalls: [],
+    });
+  });
+});
