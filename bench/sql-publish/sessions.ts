@@ -34,7 +34,7 @@ const functions: Record<PublishWay, (payloadBytes: number) => string> = {
 export const batchMessages = 10_000;
 
 function sqlPayload(bytes: number): string {
-  return `'${"x".repeat(bytes)}'`;
+  return `'${"x".repeat(bytes)}'::text`;
 }
 
 function loop(statement: string): string {

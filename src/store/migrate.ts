@@ -11,7 +11,7 @@ import { makeGrants } from "./grants.js";
 import { type Logger, silentLogger } from "./logger.js";
 import { checksumOf, type Migration, migrations } from "./migrations.js";
 import { explainRefusal } from "./missing-rights.js";
-import { storeFailure } from "./store-failure.js";
+import { isServerError, storeFailure } from "./store-failure.js";
 
 /** What a migration did. */
 export interface MigrationReport {
@@ -139,18 +139,26 @@ export function migrationSql(step: Migration): string {
   return `${step.sql.trim()}\n\nINSERT INTO ${tables.migration} (${row.sql()}) VALUES (${values});`;
 }
 
+/** Running peers lock tables in an order of their own: a step that alters them may be the one that Postgres gives up. */
+const deadlock = "40P01";
+const deadlockTries = 5;
+
 async function apply(client: pg.Client, step: Migration): Promise<void> {
-  try {
-    await client.query("BEGIN");
-    await client.query(step.sql);
-    const record = { id: step.id, name: step.name, checksum: checksumOf(step) };
-    await client.query(
-      sql.record,
-      row.names.map((name) => record[name]),
-    );
-    await client.query("COMMIT");
-  } catch (cause) {
-    await client.query("ROLLBACK").catch(() => undefined);
-    throw storeFailure(`apply migration ${step.id} (${step.name})`, cause);
+  for (let tries = 1; ; tries++) {
+    try {
+      await client.query("BEGIN");
+      await client.query(step.sql);
+      const record = { id: step.id, name: step.name, checksum: checksumOf(step) };
+      await client.query(
+        sql.record,
+        row.names.map((name) => record[name]),
+      );
+      await client.query("COMMIT");
+      return;
+    } catch (cause) {
+      await client.query("ROLLBACK").catch(() => undefined);
+      if (isServerError(cause) && cause.code === deadlock && tries < deadlockTries) continue;
+      throw storeFailure(`apply migration ${step.id} (${step.name})`, cause);
+    }
   }
 }

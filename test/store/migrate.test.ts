@@ -1,8 +1,10 @@
-import { afterAll, beforeEach, describe, expect, it } from "vitest";
+import pg from "pg";
+import { afterAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { peerGrantsSql } from "../../generated/ts/sql/peer-schema.js";
 import { compareMigratedSchema, migrate, openStore } from "../../src/store/index.js";
 import { checksumOf, generatedSchemaSql, type Migration, migrations } from "../../src/store/migrations.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { startProgram } from "../support/program.js";
 
@@ -78,6 +80,26 @@ describe("migrate", () => {
     await expect(migrate({ databaseUrl: url }, [initial, broken])).rejects.toMatchObject({ code: "store_failed" });
     await expect(migrate({ databaseUrl: url }, [initial, broken])).rejects.toThrow("apply migration 2 (add a table)");
     expect((await migrate({ databaseUrl: url }, [initial, second])).applied).toEqual([2]);
+  });
+
+  it("begins a step again that a running peer has brought into a deadlock", async () => {
+    await migrate({ databaseUrl: url });
+    const altering: Migration = {
+      id: 2,
+      name: "add columns",
+      sql: "ALTER TABLE hawser.conn_mess_number ADD COLUMN a integer; ALTER TABLE hawser.conn_messages ADD COLUMN b integer",
+    };
+    const peer = new pg.Client(url);
+    await peer.connect();
+    onTestFinished(() => peer.end());
+    await peer.query("BEGIN; SELECT FROM hawser.conn_messages");
+    const migrating = migrate({ databaseUrl: url }, [initial, altering]);
+    await eventually("the step waits for the peer", async () => {
+      const waiting = await rowsOf(url, "SELECT FROM pg_locks WHERE NOT granted AND relation IS NOT NULL");
+      return waiting.length > 0;
+    });
+    await peer.query("SELECT FROM hawser.conn_mess_number; COMMIT");
+    expect((await migrating).applied).toEqual([2]);
   });
 
   it("works for a role that may make nothing but its own objects, and says what it had to leave out", async () => {
