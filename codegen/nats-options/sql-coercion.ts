@@ -83,7 +83,7 @@ END`,
     comment: `A text for a message: as JSON quotes it, cut to ${maxShownLength} characters.`,
     body: `
 BEGIN
-  RETURN to_json(CASE WHEN char_length(value) > ${maxShownLength} THEN left(value, ${maxShownLength}) || '…' ELSE value END)::text;
+  RETURN to_json(CASE WHEN char_length(value) > ${maxShownLength} THEN left(value, ${maxShownLength}) || '...' ELSE value END)::text;
 END`,
   },
   {

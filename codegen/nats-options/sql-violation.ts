@@ -48,7 +48,7 @@ BEGIN
     sqlstate := '${model.sqlstates.value}';
     message := 'the options must be a JSON object';
     detail := 'The options are: ' || array_to_string(known, ', ') || '.';
-    hint := 'Write them as {"name": value, …}.';
+    hint := 'Write them as {"name": value, ...}.';
     RETURN;
   END IF;
 

@@ -36,10 +36,7 @@ export function functionClient(group: FunctionGroup): string {
   const callable = group.functions.filter((fn) => !fn.eventTrigger);
   const methods = callable.map((fn) => `${docstring(fn.comment, "    ")}${clientMethod(fn)}`);
   return [
-    ...callable.flatMap((fn) => [
-      ...(fn.parameters.length === 0 ? [] : [argumentsInterface(fn)]),
-      resultInterface(fn),
-    ]),
+    ...callable.flatMap((fn) => [...(fn.parameters.length === 0 ? [] : [argumentsInterface(fn)]), resultInterface(fn)]),
     `${docstring(group.comment)}export type ${typeNameOf} = ReturnType<typeof ${lowerFirst(typeNameOf)}>;\n`,
     docstring(
       `${group.comment}\n\nEach call is a named prepared statement. bigint travels as text, bytes in binary.`.trim(),

@@ -59,7 +59,7 @@ VALUES
   ('output_failed', 34, '58030', 74, false, 'What a command prints could not be written, or what it reads could not be read.', 'Read the cause; for a file check the space on disk and the permissions.'),
   ('gateway_unavailable', 35, '08001', 69, true, 'Postgres could not reach the gateway, or the gateway refused it.', 'Start `hawser serve` for this database, and check that Postgres can reach its address; nothing was sent.'),
   ('outcome_unknown', 36, '08006', 75, false, 'The connection broke after the call had been sent: it may have been carried out or not.', 'Find out whether it was, or repeat it where repeating does no harm.'),
-  ('nats_not_configured', 37, '55000', 78, false, 'No NATS server is defined in this database.', 'CREATE SERVER … FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (…), or SELECT hawser.set_nats_server(''{…}'').'),
+  ('nats_not_configured', 37, '55000', 78, false, 'No NATS server is defined in this database.', 'CREATE SERVER ... FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (...), or SELECT hawser.set_nats_server(''{...}'').'),
   ('nats_unavailable', 38, '08003', 69, true, 'There is no connection to the NATS server; nothing was sent.', 'The detail says why; connecting is tried again by itself.'),
   ('nats_unauthorized', 39, '28000', 77, false, 'The NATS server refused the credentials, or its certificate or ours was refused.', 'The detail says what was refused; mend the options of the server. Connecting is tried again by itself.'),
   ('nats_timeout', 40, 'NA001', 75, true, 'NATS did not answer in time.', 'Give it a longer timeout, or look at what should have answered.'),

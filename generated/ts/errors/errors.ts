@@ -389,7 +389,7 @@ export const errorTable = {
     exitStatus: 78,
     retryable: false,
     summary: "No NATS server is defined in this database.",
-    remedy: "CREATE SERVER … FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (…), or SELECT hawser.set_nats_server('{…}').",
+    remedy: "CREATE SERVER ... FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (...), or SELECT hawser.set_nats_server('{...}').",
   },
   /** There is no connection to the NATS server; nothing was sent. */
   nats_unavailable: {

@@ -108,7 +108,7 @@ export interface ConnMessageRow {
   number: bigint;
   /** The topic that the message is for. */
   topic_key: number;
-  /** The headers: [[name, value], …]; NULL: none. */
+  /** The headers: [[name, value], ...]; NULL: none. */
   headers: unknown;
   /** How the payload is compressed: 0 not, 1 gzip. */
   codec: number;
@@ -140,7 +140,7 @@ export interface DeadLetterRow {
   topic: string;
   /** The payload, uncompressed. */
   payload: Uint8Array;
-  /** The headers: [[name, value], …]; NULL: none. */
+  /** The headers: [[name, value], ...]; NULL: none. */
   headers: unknown;
   /** The error's code. */
   error_code: string;
@@ -284,7 +284,7 @@ export interface StoreMessagesArguments {
   lengths: readonly number[];
   /** The codec of each payload. */
   codecs: readonly number[];
-  /** The headers of each message, an array of [[name, value], …] or null; NULL for a call without any. */
+  /** The headers of each message, an array of [[name, value], ...] or null; NULL for a call without any. */
   headers: string | null;
   /** All payloads, one after another. */
   payloads: Uint8Array;
@@ -355,7 +355,7 @@ export interface DrainMessagesResult {
   topicKey: number;
   /** How the payload is compressed. */
   codec: number;
-  /** The headers: [[name, value], …]; NULL: none. */
+  /** The headers: [[name, value], ...]; NULL: none. */
   headers: unknown;
   /** The payload. */
   payload: Uint8Array;

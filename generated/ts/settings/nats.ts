@@ -208,7 +208,7 @@ export function checkServeSettings(input: ServeSettingsInput): CheckedServeSetti
 /** Gateway constants. What the gateway and the connection to NATS fix for everyone. */
 export const gatewayConstants = {
   /**
-   * What a call that names its own time limit has beyond it, so that the answer is NATS's and not the gateway's.
+   * How long after its time limit a call is answered by the gateway itself, if NATS's answer has not come by then.
    *
    * Value: 500 ms.
    */

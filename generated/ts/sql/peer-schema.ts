@@ -200,7 +200,7 @@ COMMENT ON COLUMN hawser.conn_messages.payload IS 'The payload, plain or compres
 COMMENT ON COLUMN hawser.conn_messages.epoch IS 'The sender''s epoch.';
 COMMENT ON COLUMN hawser.conn_messages.number IS 'The message''s number within the epoch.';
 COMMENT ON COLUMN hawser.conn_messages.topic_key IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser.conn_messages.headers IS 'The headers: [[name, value], …]; NULL: none.';
+COMMENT ON COLUMN hawser.conn_messages.headers IS 'The headers: [[name, value], ...]; NULL: none.';
 COMMENT ON COLUMN hawser.conn_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
 COMMENT ON COLUMN hawser.conn_messages.stored_at IS 'When it was stored.';
 
@@ -249,7 +249,7 @@ COMMENT ON COLUMN hawser.dead_letters.origin IS 'Where it comes from: a peer''s 
 COMMENT ON COLUMN hawser.dead_letters.source IS 'The channel''s composite, or the subscribed function.';
 COMMENT ON COLUMN hawser.dead_letters.topic IS 'The topic, or the subject.';
 COMMENT ON COLUMN hawser.dead_letters.payload IS 'The payload, uncompressed.';
-COMMENT ON COLUMN hawser.dead_letters.headers IS 'The headers: [[name, value], …]; NULL: none.';
+COMMENT ON COLUMN hawser.dead_letters.headers IS 'The headers: [[name, value], ...]; NULL: none.';
 COMMENT ON COLUMN hawser.dead_letters.error_code IS 'The error''s code.';
 COMMENT ON COLUMN hawser.dead_letters.error_message IS 'The error''s message.';
 COMMENT ON COLUMN hawser.dead_letters.attempts IS 'How often the handler was started.';
