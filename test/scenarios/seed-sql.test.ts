@@ -5,19 +5,17 @@
  * Its addresses and files are not ours: host, port and the directories of files are rewritten, and the seed that it only
  * hints at ('SUABC...'); nothing else.
  */
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { createServer, connect as dial } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { readdirSync } from "node:fs";
 import { jetstream } from "@nats-io/jetstream";
 import { Kvm } from "@nats-io/kv";
 import { Objm } from "@nats-io/obj";
-import { connect, type NatsConnection, nkeys } from "@nats-io/transport-node";
+import { connect } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Witness } from "../gateway/functions/witness.js";
-import { CertificateAuthority } from "../support/certificate-authority.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
-import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
+import { startNatsServer } from "../support/nats-server.js";
+import { type Hub, startHub } from "./seed-sql/hub.js";
+import { startRelay } from "./seed-sql/relay.js";
 import {
   blocks,
   extensionNotYet,
@@ -31,50 +29,19 @@ type Rows = readonly Record<string, unknown>[];
 /** Looks at what a statement returned, and at what it did. */
 type Effect = (rows: Rows) => unknown;
 
-const authority = new CertificateAuthority();
-const server = authority.issue(["127.0.0.1", "localhost"], { usage: "server" });
-const client = authority.issue(["hawser"], { usage: "client" });
-const user = nkeys.createUser();
-const seedOf = (key: typeof user): string => Buffer.from(key.getSeed()).toString();
-
-/** Takes the credentials of the documentation's second server that come first, over mutual TLS, in the domain `hub`. */
-const hubConfig = `
-  jetstream { domain: hub, store_dir: "$DIR/jetstream" }
-  authorization { users: [ { nkey: ${user.getPublicKey()} }, { user: "stock", password: "stock" } ] }
-  tls { cert_file: "$DIR/cert.pem", key_file: "$DIR/key.pem", ca_file: "$DIR/ca.pem", verify: true }
-`;
-
-let hub: TestNatsServer;
-let secrets: string;
+let hub: Hub;
 let gateway: TestGateway;
-let stock: NatsConnection;
+/** Sees the messages of the documentation's subjects, and what is in the domain `hub`. */
 let witness: Witness;
 
 beforeAll(async () => {
-  const files = { "cert.pem": server.cert, "key.pem": server.key, "ca.pem": authority.certificate };
-  hub = await startNatsServer({ config: hubConfig, files });
-  secrets = mkdtempSync(join(tmpdir(), "hawser-seed-"));
-  const contents = {
-    ca: authority.certificate,
-    cert: client.cert,
-    key: client.key,
-    nats_nkey_seed: ` ${seedOf(user)}\n`,
-  };
-  for (const [name, content] of Object.entries(contents)) writeFileSync(join(secrets, name), content);
-  gateway = await testGateway({ serverOptions: false, secretsDirectories: [secrets] });
-  stock = await connect({
-    servers: `127.0.0.1:${hub.port}`,
-    user: "stock",
-    pass: "stock",
-    tls: { ca: authority.certificate, cert: client.cert, key: client.key },
-  });
-  witness = await Witness.open(stock, "*.ject", "hub");
+  hub = await startHub();
+  gateway = await testGateway({ serverOptions: false, secretsDirectories: [hub.secretsDirectory] });
+  witness = await Witness.open(hub.stock, "*.ject", "hub");
 });
 afterAll(async () => {
   await gateway?.[Symbol.asyncDispose]();
-  await stock?.close();
   await hub?.[Symbol.asyncDispose]();
-  if (secrets !== undefined) rmSync(secrets, { recursive: true, force: true });
 });
 
 /** Runs the statements of a block that exist already, one after the other, and looks at the effect of each. */
@@ -109,21 +76,9 @@ const returning =
 
 const nothing = returning("");
 
-/** The server of the second block as it can be: without one of the two options that exclude each other, in our places. */
+/** The server of the second block as it can be: without one of the two options that exclude each other. */
 function externalServer(without: "tls_insecure" | "tls_ca_path"): string {
-  const [statement] = statementsOf("03-external-server.sql");
-  return withOptions(statement!, {
-    host: "127.0.0.1",
-    port: `${hub.port}`,
-    tls_ca_path: join(secrets, "ca"),
-    tls_cert_path: join(secrets, "cert"),
-    tls_key_path: join(secrets, "key"),
-    password_path: join(secrets, "nats_password"),
-    nkey_seed_path: join(secrets, "nats_nkey_seed"),
-    nkey_seed: seedOf(nkeys.createUser()),
-    token_path: join(secrets, "nats_token"),
-    [without]: undefined,
-  });
+  return withOptions(statementsOf("03-external-server.sql")[0]!, { ...hub.options, [without]: undefined });
 }
 
 describe("what does not exist yet", () => {
@@ -160,27 +115,15 @@ describe("what does not exist yet", () => {
 
 describe("the documentation's SQL, block by block", () => {
   it("02: an access token as the password of an empty user name", async () => {
-    const sent: string[] = [];
     await using edge = await startNatsServer();
-    const relay = createServer((inbound) => {
-      const outbound = dial(edge.port, edge.host);
-      inbound.on("data", (chunk) => void sent.push(chunk.toString("latin1")));
-      inbound.pipe(outbound).pipe(inbound);
-      for (const socket of [inbound, outbound]) socket.on("error", () => socket.destroy());
-    });
-    await new Promise<void>((resolve) => relay.listen(0, "127.0.0.1", resolve));
-    const { port } = relay.address() as { port: number };
+    await using relay = await startRelay(edge);
     const [statement] = statementsOf("02-litmus-edge.sql");
-    try {
-      await gateway.client.query(withOptions(statement!, { host: "127.0.0.1", port: `${port}` }));
-      await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
-      const hello = /^CONNECT (\{.*\})\r\n/m.exec(sent.join(""));
-      expect(JSON.parse(hello![1]!)).toMatchObject({ user: "", pass: "<Access Account Token>" });
-      expect(await gateway.value("SELECT server_id FROM nats_get_server_info()")).toMatch(/^N/);
-    } finally {
-      await gateway.client.query("DROP SERVER le_nats_fdw_server");
-      relay.close();
-    }
+    await gateway.client.query(withOptions(statement!, { host: "127.0.0.1", port: `${relay.port}` }));
+    await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
+    const [, hello] = /^CONNECT (\{.*\})\r\n/m.exec(relay.sent())!;
+    expect(JSON.parse(hello!)).toMatchObject({ user: "", pass: "<Access Account Token>" });
+    expect(await gateway.value("SELECT server_id FROM nats_get_server_info()")).toMatch(/^N/);
+    await gateway.client.query("DROP SERVER le_nats_fdw_server");
   });
 
   it("03: cannot be as written: tls_insecure 'true' beside tls_ca_path", async () => {
@@ -198,7 +141,9 @@ describe("the documentation's SQL, block by block", () => {
       const { rows } = await gateway.client.query(
         "SELECT server_id, tls_required, auth_required FROM nats_get_server_info()",
       );
-      expect(rows, without).toEqual([{ server_id: stock.info!.server_id, tls_required: true, auth_required: true }]);
+      expect(rows, without).toEqual([
+        { server_id: hub.stock.info!.server_id, tls_required: true, auth_required: true },
+      ]);
     }
   });
 
@@ -264,12 +209,12 @@ describe("the documentation's SQL, block by block", () => {
       asked.push(request.string());
       return `answer ${asked.length}`;
     });
-    await stock.flush();
+    await hub.stock.flush();
     const answer = (number: number) => returning(Buffer.from(`answer ${number}`));
     await runBlock("07-request.sql", [answer(1), answer(2), answer(3), answer(4)]);
     expect(asked).toEqual(["payload", '{"q": "v"}', '{"q": "v"}', "data"]);
     responder.unsubscribe();
-    await stock.flush();
+    await hub.stock.flush();
     const nobody = failing("NA002", /"rpc.subject"/);
     await runBlock("07-request.sql", [nobody, nobody, nobody, nobody]);
   });
@@ -305,7 +250,7 @@ describe("the documentation's SQL, block by block", () => {
       deleted,
     ]);
 
-    const bucket = await new Kvm(jetstream(stock, { domain: "hub" })).open("bucket");
+    const bucket = await new Kvm(jetstream(hub.stock, { domain: "hub" })).open("bucket");
     const [getJson, getJsonb] = statementsOf("10-key-value.sql").filter((one) => /nats_get_jsonb?\(/.test(one));
     expect(await gateway.value(getJson!)).toBeNull();
     await bucket.put("key", '{"x": 1}');
@@ -333,7 +278,7 @@ describe("the documentation's SQL, block by block", () => {
       noRows,
     ]);
 
-    const store = await new Objm(jetstream(stock, { domain: "hub" })).open("store");
+    const store = await new Objm(jetstream(hub.stock, { domain: "hub" })).open("store");
     const { nuid, digest } = await store.putBlob({ name: "file.txt" }, Buffer.from("from outside"));
     const row = expect.objectContaining({ name: "file.txt", bucket: "store", size: "12", delete: false, nuid, digest });
     for (const statement of statementsOf("11-object-store.sql").filter((one) => one.includes("SELECT * FROM"))) {
@@ -346,7 +291,11 @@ describe("the documentation's SQL, block by block", () => {
       (rows) => expect(rows).toEqual([expect.objectContaining({ version: expect.stringMatching(/^\d+\.\d+\.\d+/) })]),
       (rows) =>
         expect(rows).toEqual([
-          expect.objectContaining({ server_id: stock.info!.server_id, version: stock.info!.version, port: hub.port }),
+          expect.objectContaining({
+            server_id: hub.stock.info!.server_id,
+            version: hub.stock.info!.version,
+            port: hub.server.port,
+          }),
         ]),
     ]);
   });

@@ -84,7 +84,9 @@ describe.each(Object.entries(types))("an array of %s", (type, sqlType) => {
     for (const [name, subject] of ways) {
       await gateway.value(`SELECT ${name}('${subject}', $1::${sqlType}[])`, [values]);
       const seen = await witness.messages(values.length);
-      expect(seen.map((one) => Buffer.from(one.data))).toEqual(values.map((value) => Buffer.from(value as string)));
+      // Not compared by toEqual, which takes minutes for the long ones.
+      const hexOf = (bytes: Uint8Array | string) => Buffer.from(bytes as string).toString("hex");
+      expect(seen.map((one) => hexOf(one.data))).toEqual(values.map(hexOf));
     }
     witness.close();
   });

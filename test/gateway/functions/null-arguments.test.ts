@@ -13,6 +13,9 @@ import { Witness } from "./witness.js";
 /** Where NULL means the default. */
 const optional: ReadonlySet<string> = new Set(["reply", "headers", "domain", "timeout"]);
 
+/** The server is shared. */
+const isOurs = (stream: string): boolean => stream.includes("nulls");
+
 let gateway: TestGateway;
 beforeAll(async () => {
   gateway = await testGateway();
@@ -36,7 +39,7 @@ it.each(
   ),
 )("$name says that its $parameter is NULL, and does nothing", async ({ call, name, parameter }) => {
   const witness = await Witness.open(gateway.nats, "nulls.>");
-  const streams = await witness.streams();
+  const streams = (await witness.streams()).filter(isOurs);
   const error = await gateway.errorOf(byPosition(withNull(call, (one) => one === parameter)));
   expect(error).toMatchObject({
     code: "22004",
@@ -45,7 +48,7 @@ it.each(
     hint: "The message names the argument; give it a value.",
   });
   expect(await witness.untaken()).toBe(0);
-  expect(await witness.streams()).toEqual(streams);
+  expect((await witness.streams()).filter(isOurs)).toEqual(streams);
   witness.close();
 });
 

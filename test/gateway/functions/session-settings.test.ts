@@ -151,3 +151,16 @@ it("text that the client's encoding has no characters for is carried all the sam
     await session.end();
   }
 });
+
+it("DISCARD ALL, which poolers send between their clients, leaves the functions working", async () => {
+  const session = await gateway.connect();
+  try {
+    for (let round = 1; round <= 3; round++) {
+      const { rows } = await session.query(`SELECT nats_put_text('settings_discard', 'k', '${round}') AS revision`);
+      expect(rows).toEqual([{ revision: `${round}` }]);
+      await session.query("DISCARD ALL");
+    }
+  } finally {
+    await session.end();
+  }
+});

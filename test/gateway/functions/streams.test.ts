@@ -1,0 +1,106 @@
+/**
+ * What JetStream adds: acks, duplicates, expectations, domains.
+ */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { defineServer, type TestGateway, testGateway } from "../../support/gateway.js";
+import { startNatsServer, type TestNatsServer } from "../../support/nats-server.js";
+import { Witness } from "./witness.js";
+
+let hub: TestNatsServer;
+let gateway: TestGateway;
+let witness: Witness;
+beforeAll(async () => {
+  hub = await startNatsServer({ config: 'jetstream { domain: hub, store_dir: "$DIR/jetstream" }' });
+  gateway = await testGateway({ natsUrl: hub.url });
+  witness = await Witness.open(gateway.nats, "unused.>", "hub");
+  await witness.manager.streams.add({ name: "acks", subjects: ["acks.*"] });
+  await witness.manager.streams.add({ name: "full", subjects: ["full"], max_msgs: 1, discard: "new" as never });
+});
+afterAll(async () => {
+  await gateway?.[Symbol.asyncDispose]();
+  await hub?.[Symbol.asyncDispose]();
+});
+
+const ack = async (call: string) => (await gateway.client.query(`SELECT * FROM ${call}`)).rows;
+const stored = async (): Promise<number> => (await witness.manager.streams.info("acks")).state.messages;
+
+describe("a message with a Nats-Msg-Id of its own", () => {
+  it("is stored once, and the ack tells of the first one", async () => {
+    const call = `nats_publish_text_ack('acks.id', 'x', '{"Nats-Msg-Id": "once"}')`;
+    const [first] = await ack(call);
+    expect(first).toMatchObject({ stream: "acks", duplicate: false });
+    expect(await ack(call)).toEqual([{ ...first, duplicate: true }]);
+    await gateway.value(`SELECT nats_publish_json_stream('acks.id', '1', '{"Nats-Msg-Id": "once"}')`);
+    expect(await stored()).toBe(Number(first!["seq"]));
+  });
+
+  it("is refused for a batch of more than one, of which all but the first would be lost", async () => {
+    const before = await stored();
+    const error = await gateway.errorOf(
+      `SELECT nats_publish_text_stream_batch('acks.id', ARRAY['x', 'y'], '{"Nats-Msg-Id": "batch"}')`,
+    );
+    expect(error).toMatchObject({ code: "22023", message: expect.stringContaining("Nats-Msg-Id") });
+    expect(await stored()).toBe(before);
+  });
+});
+
+describe("messages without one", () => {
+  it("are stored each, also where they are the same", async () => {
+    const before = await stored();
+    await gateway.value("SELECT nats_publish_text_stream('acks.same', 'x') FROM generate_series(1, 10)");
+    await gateway.value("SELECT nats_publish_text_stream_batch('acks.same', array_fill('x'::text, '{10}'))");
+    expect(await stored()).toBe(before + 20);
+    const [last] = await ack("nats_publish_text_ack('acks.same', 'x')");
+    expect(last).toEqual({ stream: "acks", seq: `${before + 21}`, duplicate: false });
+  });
+});
+
+describe("what a stream refuses", () => {
+  it("is told with its words and its code (NA000)", async () => {
+    const unexpected = `'{"Nats-Expected-Last-Sequence": "999999"}'`;
+    const error = await gateway.errorOf(`SELECT nats_publish_text_stream('acks.expected', 'x', ${unexpected})`);
+    expect(error).toMatchObject({ code: "NA000", detail: expect.stringContaining("10071") });
+    expect(error.message).toContain("wrong last sequence");
+  });
+
+  it("in the middle of a batch is told with how many are stored", async () => {
+    const error = await gateway.errorOf("SELECT nats_publish_text_stream_batch('full', ARRAY['1', '2', '3'])");
+    expect(error.code).toBe("NA000");
+    expect(error.message).toContain("1 of 3 messages are known to be stored");
+  });
+});
+
+describe("the domain of a call", () => {
+  const calls = (domain: string) => [
+    `nats_publish_text_stream('acks.domain', 'x', NULL, ${domain})`,
+    `nats_publish_text_ack('acks.domain', 'x', NULL, ${domain})`,
+    `nats_publish_text_stream_batch('acks.domain', ARRAY['x'], NULL, ${domain})`,
+    `nats_put_text('domain', 'k', 'v', ${domain})`,
+    `nats_get_text('domain', 'k', ${domain})`,
+    `nats_delete_value('domain', 'k', ${domain})`,
+    `nats_put_file('domain', 'f', 'x', ${domain})`,
+    `nats_get_file('domain', 'f', ${domain})`,
+    `nats_get_file_info('domain', 'f', ${domain})`,
+    `nats_get_file_list('domain', ${domain})`,
+    `nats_delete_file('domain', 'f', ${domain})`,
+  ];
+
+  it.each([
+    ["hub", "NULL", true],
+    ["hub", "'hub'", true],
+    ["hub", "'nowhere'", false],
+    ["nowhere", "NULL", false],
+    ["nowhere", "'hub'", true],
+  ])("where the server's option is %s: %s works: %s", async (option, domain, works) => {
+    await defineServer(gateway.client, hub.url, { domain: option });
+    await gateway.value("SELECT litmus_pgnats_reload_conf()");
+    for (const call of calls(domain)) {
+      const outcome = await ack(call).then(
+        () => "done",
+        (error: { code: string; message: string }) => `${error.code} ${error.message}`,
+      );
+      if (works) expect(outcome, call).toBe("done");
+      else expect(outcome, call).toMatch(/^NA004 .*"nowhere"/);
+    }
+  });
+});
