@@ -41,7 +41,13 @@ const sql = {
   listen: `LISTEN ${notifyChannels.natsServer}`,
   identity: `SELECT current_database() AS database, s.user_name AS "user", s.password FROM hawser.gateway_secret AS s`,
   follow: "SELECT hawser.follow_nats_server()",
-  options: `SELECT s.options, f.mapping FROM hawser.nats_server AS s
+  // Postgres shows a user mapping to its own role only if that one may use the server.
+  options: `SELECT s.options, f.mapping, CASE WHEN EXISTS (
+      SELECT FROM pg_user_mappings AS m
+      WHERE m.srvname = f.server_name AND m.usename = current_user AND m.umoptions IS NULL
+        AND NOT has_server_privilege(m.srvid, 'USAGE')
+    ) THEN format('GRANT USAGE ON FOREIGN SERVER %I TO %I', f.server_name, current_user) END AS grant_needed
+    FROM hawser.nats_server AS s
     LEFT JOIN hawser.nats_foreign_servers() AS f ON f.server_name = s.server_name`,
   addresses: "SELECT g.host, g.port FROM hawser.gateways AS g",
   register: `INSERT INTO hawser.gateways (host, port, sslmode, root_certificate, started_at)
@@ -54,6 +60,8 @@ const sql = {
 interface OptionsRow {
   readonly options: Record<string, unknown> | null;
   readonly mapping: Record<string, unknown> | null;
+  /** What lets us read our user mapping, where there is one that we may not. */
+  readonly grant_needed: string | null;
 }
 
 const { optionsPollMs } = gatewayConstants;
@@ -66,6 +74,8 @@ export class ServerWatch {
   #identity: GatewayIdentity | undefined;
   #registered: GatewayAddress | undefined;
   #timer: NodeJS.Timeout | undefined;
+  /** When it fires, by `performance.now()`. */
+  #dueAt = 0;
   #reading: Promise<unknown> = Promise.resolve();
   #isStopped = false;
   /** What was logged last, so that a lasting trouble is told once. */
@@ -201,8 +211,15 @@ export class ServerWatch {
 
   #lookSoon(waitMs: number): void {
     if (this.#isStopped) return;
+    const dueAt = performance.now() + waitMs;
+    // What a notification has asked for during a look is not put off by the end of that look.
+    if (this.#timer !== undefined && this.#dueAt <= dueAt) return;
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => void this.#look(), waitMs);
+    this.#dueAt = dueAt;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      void this.#look();
+    }, waitMs);
   }
 
   #report(error: unknown): void {
@@ -223,7 +240,11 @@ export class ServerWatch {
     } catch (cause) {
       throw await explainRefusal(client, "read which NATS server the database uses", cause);
     }
-    const { options = null, mapping = null } = rows[0] ?? {};
+    const { options = null, mapping = null, grant_needed: grant = null } = rows[0] ?? {};
+    if (grant !== null) {
+      const message = "there is a user mapping for the login of `hawser serve`, which may not read it";
+      throw new GatewayError("nats_not_configured", message, { hint: `${grant}, then reload.` });
+    }
     this.#options.onOptions(options === null ? undefined : complete({ ...options, ...mapping }));
   }
 }

@@ -27,7 +27,7 @@ export {
   type WholeDeadLetter,
 } from "./dead-letters.js";
 export type { WriterName } from "./fence.js";
-export { type InstallReport, install } from "./install.js";
+export { type InstallOptions, type InstallReport, install } from "./install.js";
 export type { Lease, LeaseState } from "./lease.js";
 export type { TakeNameOptions } from "./leases.js";
 export { type Logger, silentLogger } from "./logger.js";

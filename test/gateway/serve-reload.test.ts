@@ -53,8 +53,9 @@ describe.each(["litmus_pgnats_reload_conf", "pgnats_reload_conf"])("%s", (reload
   it("does nothing where nothing has changed", async () => {
     const before = await connectionOf(gateway);
     await query(`SELECT ${reload}()`);
-    await query("ALTER SERVER nats_main OPTIONS (ADD capacity '9')");
-    await query("ALTER SERVER nats_main OPTIONS (DROP capacity)");
+    await query(
+      "BEGIN; ALTER SERVER nats_main OPTIONS (ADD capacity '9'); ALTER SERVER nats_main OPTIONS (DROP capacity); COMMIT",
+    );
     await query(`SELECT ${reload}()`);
     expect(await connectionOf(gateway)).toBe(before);
   });

@@ -77,13 +77,23 @@ describe("the server that is defined", () => {
     await follows(gateway, "SELECT hawser.set_nats_server(NULL)", notConfigured);
   });
 
+  it("is followed where one change comes upon the other, while the one before is being read", async () => {
+    await using gateway = await testGateway();
+    for (let turn = 1; turn <= 40; turn++) {
+      const set = (port: number) => `SELECT hawser.set_nats_server('{"host":"127.0.0.1","port":"${port}"}')`;
+      for (let change = 0; change < turn % 4; change++)
+        await gateway.client.query(set(change % 2 === 0 ? other.port : main()));
+      const port = turn % 2 === 0 ? other.port : main();
+      await follows(gateway, set(port), port);
+    }
+  });
+
   it("is found by polling, too, where there are no event triggers", async () => {
     await using gateway = await testGateway({ serverOptions: false });
     const { rows } = await gateway.client.query("SELECT evtname FROM pg_event_trigger WHERE evtname LIKE '%hawser%'");
     expect(rows.length).toBeGreaterThan(0);
     for (const { evtname } of rows) await gateway.client.query(`DROP EVENT TRIGGER "${evtname}"`);
     await follows(gateway, createServer(testNatsUrl()), main(), 20_000);
-    await follows(gateway, "DROP SERVER nats_main", notConfigured, 20_000);
   });
 
   it("stays, and is complained of, where its options do not go together any more", async () => {
@@ -115,7 +125,13 @@ describe("the login of serve", () => {
       expect(serve.address).toMatch(/^127\.0\.0\.1:\d+$/);
       const mapping = (action: string) => `${action} USER MAPPING FOR ${login.name} SERVER nats_main`;
       await follows(gateway, createServer(guarded.url, { token: "wrong" }), unauthorized);
-      await follows(gateway, `${mapping("CREATE")} OPTIONS (token 'right')`, guarded.port);
+      await gateway.client.query(`${mapping("CREATE")} OPTIONS (token 'right')`);
+      // Postgres shows it to nobody else, and to its own role only with this right.
+      const grant = `GRANT USAGE ON FOREIGN SERVER nats_main TO ${login.name}`;
+      const error = await gateway.errorOf("SELECT litmus_pgnats_reload_conf()");
+      expect([error.code, error.hint]).toEqual([notConfigured, `${grant}, then reload.`]);
+      await gateway.client.query(grant);
+      await follows(gateway, "SELECT litmus_pgnats_reload_conf()", guarded.port);
       await follows(gateway, `${mapping("ALTER")} OPTIONS (SET token 'false')`, unauthorized);
       await follows(gateway, `${mapping("ALTER")} OPTIONS (SET token 'right')`, guarded.port);
       await follows(gateway, mapping("DROP"), unauthorized);

@@ -27,7 +27,7 @@ export async function connectionOf(gateway: TestGateway): Promise<string> {
 }
 
 /** Options as CREATE SERVER takes them. */
-export function optionList(options: Readonly<Record<string, string>>): string {
+function optionList(options: Readonly<Record<string, string>>): string {
   return Object.entries(options)
     .map(([name, value]) => `${name} '${value}'`)
     .join(", ");

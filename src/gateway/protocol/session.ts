@@ -273,7 +273,8 @@ function violation(message: string): ErrorAnswer {
 }
 
 function tooLarge(bytes: number, maxRequestBytes: number): ErrorAnswer {
-  const { sqlstate, remedy: hint } = errorTable.gateway_limit;
-  const message = `the call has ${bytes} bytes, and the gateway takes at most ${maxRequestBytes} (maxRequestBytes)`;
+  const { sqlstate } = errorTable.gateway_limit;
+  const message = `the call has ${bytes} bytes on its way to the gateway, and the limit is ${maxRequestBytes}`;
+  const hint = "Send less at once, or start `hawser serve` with a greater --max-request-bytes.";
   return { kind: "error", sqlstate, message, hint };
 }

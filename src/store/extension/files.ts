@@ -1,15 +1,7 @@
 /**
  * The files of the extension in the directory of a Postgres server.
  */
-import {
-  chmodSync,
-  existsSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { chmodSync, existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { HawserError, StoreError } from "../../errors/index.js";
 import { controlFile, extensionName, fileMark } from "./control.js";
@@ -23,7 +15,7 @@ export interface ExtensionFile {
 }
 
 /** What became of a file, or would. */
-export interface FileChange {
+interface FileChange {
   readonly path: string;
   readonly change: "written" | "unchanged" | "removed";
 }

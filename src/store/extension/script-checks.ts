@@ -4,7 +4,7 @@
 import pg from "pg";
 import { tables } from "../../../generated/ts/rows/peer.js";
 import { checksumOf, migrations } from "../migrations.js";
-import { reservedSchemas } from "../nats/conflicts.js";
+import { moveOtherDblink, reservedSchemas } from "../nats/conflicts.js";
 import { publicFunctions } from "../nats/function-text.js";
 import { inspection } from "../nats/inspect.js";
 import {
@@ -128,33 +128,21 @@ const wrappersCheck = `
     END IF;
   END LOOP;`;
 
-const moveDblink =
-  `CREATE SCHEMA IF NOT EXISTS ${dblinkSchema}; REVOKE ALL ON SCHEMA ${dblinkSchema} FROM PUBLIC; ` +
-  `ALTER EXTENSION dblink SET SCHEMA ${dblinkSchema}`;
-
 const dblinkCheck = `
   FOR one IN EXECUTE ${embedded(inspection.openFunctions)} USING ${textArray(harmlessDblinkSymbols)} LOOP
     ${raise(
       "dblink_shared",
       `format('every role may call dblink (%s), and with it use or replace the gateway''s connection of a session that it shares', one.signature)`,
-      `CASE WHEN one."isMember" THEN '${moveDblink}' ELSE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', one.signature) END`,
+      `CASE WHEN one."isMember" THEN '${moveOtherDblink}' ELSE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', one.signature) END`,
     )}
   END LOOP;
-  SELECT e.extname, n.nspname INTO one
-    FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'dblink';
-  IF one.nspname ~ ${unplain} THEN
-    ${raise(
-      "name_occupied",
-      `format('dblink is in a schema with the name %I, which cannot stand in a function', one.nspname)`,
-      literal(moveDblink),
-    )}
-  ELSIF one.extname IS NULL AND situation."dblinkSchemaTrusted" IS FALSE THEN
+  IF situation."dblinkSchemaTrusted" IS FALSE THEN
     ${raise(
       "name_occupied",
       `format('the schema ${dblinkSchema}, where dblink goes, belongs to %I, who could put functions of their own beside it', situation."dblinkSchemaOwner")`,
       `'DROP SCHEMA ${dblinkSchema}'`,
     )}
-  ELSIF one.extname IS NULL AND NOT situation."dblinkAvailable" THEN
+  ELSIF NOT situation."dblinkAvailable" THEN
     ${raise(
       "not_supported",
       `'this Postgres does not have dblink, by which the SQL functions reach the gateway'`,

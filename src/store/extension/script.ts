@@ -16,13 +16,12 @@ import { embedded, textArray } from "./script-text.js";
 
 const { escapeLiteral: literal } = pg;
 
-/** Stand for schemas that are known when the script runs. */
-const places = { schema: "hawser_schema_of_functions", dblinkSchema: "hawser_schema_of_dblink" };
+/** Stands for the schema of the functions, which is known when the script runs. */
+const schema = "hawser_schema_of_functions";
 
 /** The script, for `litmus_pgnats--<version>.sql`. It is ASCII. */
 export function extensionScript(version: string): string {
-  const { schema, dblinkSchema: dblinkPlace } = places;
-  const functions = `replace(replace(${embedded(functionsPiece({ functions: [] }, places).sql)}, '${schema}', place), '${dblinkPlace}', dblink_place)`;
+  const functions = functionsPiece({ functions: [] }, { schema, dblinkSchema });
   return `-- ${extensionName} ${version}. Made by hawser extension.
 \\echo Use "CREATE EXTENSION ${extensionName}" to load this file. \\quit
 
@@ -33,7 +32,8 @@ DECLARE
   extension CONSTANT oid := (SELECT e.oid FROM pg_extension AS e WHERE e.extname = '${extensionName}');
   place CONSTANT text := (SELECT n.nspname FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.oid = extension);
   prepared boolean := to_regclass('hawser.migrations') IS NOT NULL;
-  dblink_place text;
+  -- Objects whose privileges some extension has made.
+  known CONSTANT oid[] := ARRAY(SELECT i.objoid FROM pg_init_privs AS i);
   situation record;
   one record;
 BEGIN
@@ -47,32 +47,42 @@ ${migrations.map((step) => `    EXECUTE ${embedded(migrationSql(step))};`).join(
   END IF;
   EXECUTE ${embedded(grantsSql)};
 
+  -- The script of an extension may not create another one, and its grants on what others made would be missing in dumps:
+  -- so it takes functions of its own, whether dblink is installed or not.
   EXECUTE ${embedded(inspection.dblink)} INTO one
     USING ${literal(dblinkSchema)}, ${literal(dblinkMark)}, ${textArray(usedDblinkFunctions)};
-  dblink_place := one.schema;
-  IF dblink_place IS NULL THEN
-    -- The script of an extension may not create another one.
-    dblink_place := ${literal(dblinkSchema)};
-    IF to_regnamespace(dblink_place) IS NULL THEN
+  IF one.schema IS DISTINCT FROM ${literal(dblinkSchema)} THEN
+    IF to_regnamespace(${literal(dblinkSchema)}) IS NULL THEN
       CREATE SCHEMA ${dblinkSchema};
     END IF;
     COMMENT ON SCHEMA ${dblinkSchema} IS ${literal(dblinkMark)};
     EXECUTE ${embedded(bareDblinkSql)};
   END IF;
   EXECUTE ${embedded(dblinkPiece.sql)};
-  EXECUTE ${functions};
+  EXECUTE replace(${embedded(functions.sql)}, '${schema}', place);
   EXECUTE ${embedded(wrappersPiece.sql)};
   EXECUTE ${embedded(eventTriggersPiece.sql)};
 
   -- What belongs to an extension is not dumped, and goes with it. One at a time: a table takes its types along.
   LOOP
-    SELECT o.type, o.identity INTO one
+    SELECT replace(o.type, 'foreign-data', 'foreign data') AS type, o.identity INTO one
       FROM pg_depend AS d CROSS JOIN pg_identify_object(d.classid, d.objid, d.objsubid) AS o
      WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = extension AND d.deptype = 'e'
      ORDER BY o.type = 'type', d.objid
      LIMIT 1;
     EXIT WHEN NOT found;
-    EXECUTE format('ALTER EXTENSION ${extensionName} DROP %s %s', replace(one.type, 'foreign-data', 'foreign data'), one.identity);
+    EXECUTE format('ALTER EXTENSION ${extensionName} DROP %s %s', one.type, one.identity);
+  END LOOP;
+  -- Nor are privileges dumped that were granted in here, on what was there before. An object that leaves an extension has
+  -- none of that kind; ours may not take in the schema that it is in.
+  FOR one IN
+    SELECT DISTINCT replace(o.type, 'foreign-data', 'foreign data') AS type, o.identity
+      FROM pg_init_privs AS i CROSS JOIN pg_identify_object(i.classoid, i.objoid, 0) AS o
+     WHERE i.privtype = 'e' AND i.objoid <> ALL (known) AND NOT EXISTS (
+       SELECT FROM pg_depend AS d WHERE d.classid = i.classoid AND d.objid = i.objoid AND d.deptype = 'e')
+  LOOP
+    EXECUTE format('ALTER EXTENSION plpgsql ADD %s %s', one.type, one.identity);
+    EXECUTE format('ALTER EXTENSION plpgsql DROP %s %s', one.type, one.identity);
   END LOOP;
 END
 $hawser$;

@@ -55,7 +55,9 @@ export function findServerDirectories(
   }
   const [first, ...others] = different.values();
   if (others.length === 0) return first!.directories;
-  const listed = [first!, ...others].map(({ program, directories }) => `${program} (${directories.extension})`).join(", ");
+  const listed = [first!, ...others]
+    .map(({ program, directories }) => `${program} (${directories.extension})`)
+    .join(", ");
   throw new StoreError(
     "invalid_argument",
     `there are several Postgres servers here: ${listed}. Name one of them with --pg-config`,

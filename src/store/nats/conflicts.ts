@@ -139,5 +139,5 @@ const moveDblink =
   `ALTER EXTENSION dblink SET SCHEMA ${dblinkSchema}`;
 
 /** Where functions of ours are in {@link dblinkSchema} already. */
-const moveOtherDblink =
+export const moveOtherDblink =
   "CREATE SCHEMA IF NOT EXISTS dblink; REVOKE ALL ON SCHEMA dblink FROM PUBLIC; ALTER EXTENSION dblink SET SCHEMA dblink";

@@ -18,7 +18,7 @@ import {
 } from "./objects.js";
 
 /** The role and the database. */
-export interface Situation {
+interface Situation {
   readonly role: string;
   readonly superuser: boolean;
   readonly encoding: string;
@@ -34,7 +34,7 @@ export interface Situation {
 }
 
 /** The schema of the functions. */
-export interface FunctionsSchema {
+interface FunctionsSchema {
   /** The role may make functions in it. */
   readonly creatable: boolean;
   /** `hawser_nats` may use it; null where that role is missing. */
@@ -53,7 +53,7 @@ export interface Dblink {
 }
 
 /** A function of dblink's library that every role may call. */
-export interface OpenFunction {
+interface OpenFunction {
   readonly signature: string;
   /** It is one of the extension dblink. */
   readonly isMember: boolean;
@@ -74,7 +74,7 @@ export interface FoundFunction extends FunctionDefinition {
 }
 
 /** A foreign data wrapper with one of our names. */
-export interface Wrapper {
+interface Wrapper {
   readonly name: string;
   readonly validator: string | null;
   readonly handler: string | null;
@@ -82,7 +82,7 @@ export interface Wrapper {
 }
 
 /** An event trigger with one of our names. */
-export interface FoundEventTrigger {
+interface FoundEventTrigger {
   readonly name: string;
   readonly calls: string;
   readonly isOurs: boolean;
@@ -92,7 +92,7 @@ export interface FoundEventTrigger {
 }
 
 /** A foreign server of ours. */
-export interface ForeignServer {
+interface ForeignServer {
   readonly name: string;
   readonly wrapper: string;
   /** The names of its options, which every role can read with their values. */

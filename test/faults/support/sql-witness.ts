@@ -2,11 +2,14 @@
  * A client of NATS that knows nothing of ours: answers the requests of SQL functions, and looks at what else they did.
  */
 import { randomBytes } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import { type JetStreamManager, jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { Objm } from "@nats-io/obj";
 import { connect, type Msg, type NatsConnection } from "@nats-io/transport-node";
 import { eventually } from "../../support/eventually.js";
 import { tokenIn } from "./sql-token.js";
+
+const fileTimeoutMs = 5_000;
 
 /** How often something was seen, by its token. */
 export type Seen = Map<string, number>;
@@ -95,10 +98,11 @@ export class SqlWitness implements AsyncDisposable {
     return found;
   }
 
-  /** A file; undefined if it is missing. */
-  async file(name: string): Promise<Buffer | undefined> {
-    const content = await (await new Objm(jetstream(this.nats)).open(this.store)).getBlob(name);
-    return content === null ? undefined : Buffer.from(content);
+  /** A file; undefined if it is missing, "damaged" if there is no end of it: the library waits for ever then. */
+  async file(name: string): Promise<Buffer | "damaged" | undefined> {
+    const blob = (await new Objm(jetstream(this.nats)).open(this.store)).getBlob(name);
+    const found = await Promise.race([blob, delay(fileTimeoutMs, "damaged" as const)]);
+    return found === null ? undefined : found === "damaged" ? found : Buffer.from(found);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -23,7 +23,7 @@ export async function login(databaseUrl: string, options = ""): Promise<Login & 
 }
 
 /** The database as a login sees it. */
-export function as(role: string, databaseUrl: string): string {
+function as(role: string, databaseUrl: string): string {
   const url = new URL(databaseUrl);
   url.username = role;
   url.password = "test";
