@@ -54,8 +54,9 @@ BEGIN
     -- nor, should that be opened one day, through a function.
     REVOKE ALL ON SCHEMA ${dblinkSchema} FROM PUBLIC;
     FOR routine IN
-      SELECT d.objid::regprocedure FROM pg_depend AS d JOIN pg_extension AS e ON e.oid = d.refobjid AND e.extname = 'dblink'
-      WHERE d.classid = 'pg_proc'::regclass AND d.deptype = 'e' AND has_function_privilege('public', d.objid, 'EXECUTE')
+      SELECT p.oid::regprocedure FROM pg_proc AS p
+      WHERE p.pronamespace = to_regnamespace(${literal(dblinkSchema)}) AND p.probin ~ '(^|/)dblink$'
+        AND has_function_privilege('public', p.oid, 'EXECUTE')
     LOOP
       EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', routine);
     END LOOP;

@@ -1,0 +1,111 @@
+/**
+ * NATS carries out what it was sent, and its answer gets lost on the way.
+ */
+import { once } from "node:events";
+import { type AddressInfo, createServer, connect as dial, type Socket } from "node:net";
+import { expect, it, onTestFinished } from "vitest";
+import { testNatsUrl } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
+import { testGateway } from "../support/gateway.js";
+
+const callTimeoutMs = 1_000;
+
+it("leaves a file whole whose last answer is lost: the caller is told that it may be there, and it is", async () => {
+  await using way = await lossyWay("PUB $O.answer-lost.M.");
+  await using gateway = await testGateway({ natsUrl: way.url, callTimeoutMs });
+  const read = () => gateway.value<string>("SELECT convert_from(nats_get_file('answer-lost', 'f'), 'UTF8')");
+  await gateway.value("SELECT nats_put_file('answer-lost', 'f', 'the first version')");
+  expect(await read()).toBe("the first version");
+
+  way.lose();
+  const error = await gateway.errorOf("SELECT nats_put_file('answer-lost', 'f', 'the second version')");
+  expect(error.code).toBe("NA001");
+  // What the gateway may do with the rest of the file comes later, and is no call of ours.
+  const lostUntil = way.passed + 1;
+  way.heal();
+  await gateway.value("SELECT nats_flush()");
+  await eventually("more has passed", () => way.passed > lostUntil);
+  expect(await read()).toBe("the second version");
+});
+
+it("stores a message once whose acknowledgements are lost, however often it was sent", async () => {
+  await using way = await lossyWay("PUB answer-lost.stream");
+  await using gateway = await testGateway({ natsUrl: way.url, callTimeoutMs: 9_000 });
+  const { jetstreamManager } = await import("@nats-io/jetstream");
+  const manager = await jetstreamManager(gateway.nats);
+  await manager.streams.add({ name: "answer-lost", subjects: ["answer-lost.stream"] });
+  onTestFinished(() => manager.streams.delete("answer-lost").then(() => undefined));
+  way.lose();
+  const answer = gateway.client.query("SELECT * FROM nats_publish_text_ack('answer-lost.stream', 'once')");
+  await eventually("it has been sent again", () => way.matches >= 2);
+  way.heal();
+  const { rows } = await answer;
+  expect(rows).toEqual([{ stream: "answer-lost", seq: "1", duplicate: true }]);
+  expect((await manager.streams.info("answer-lost")).state.messages).toBe(1);
+});
+
+/** A way to the NATS server of the run. */
+interface LossyWay extends AsyncDisposable {
+  readonly url: string;
+  /** Chunks of answers that came through. */
+  readonly passed: number;
+  /** Chunks with the words that were sent since `lose`. */
+  readonly matches: number;
+  /** Loses all answers from the moment on at which the words are sent. */
+  lose(): void;
+  heal(): void;
+}
+
+async function lossyWay(words: string): Promise<LossyWay> {
+  const { hostname, port } = new URL(testNatsUrl());
+  const sockets: Socket[] = [];
+  let isArmed = false;
+  let isLosing = false;
+  let passed = 0;
+  let matches = 0;
+  const server = createServer((near) => {
+    const far = dial(Number(port), hostname);
+    sockets.push(near, far);
+    near.on("data", (chunk: Buffer) => {
+      if (isArmed && chunk.includes(words)) {
+        isLosing = true;
+        matches++;
+      }
+      far.write(chunk);
+    });
+    far.on("data", (chunk: Buffer) => {
+      if (isLosing) return;
+      passed++;
+      near.write(chunk);
+    });
+    for (const [one, other] of [
+      [near, far],
+      [far, near],
+    ] as const) {
+      one.on("error", () => undefined);
+      one.on("close", () => other.destroy());
+    }
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return {
+    url: `nats://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    get passed() {
+      return passed;
+    },
+    get matches() {
+      return matches;
+    },
+    lose() {
+      isArmed = true;
+    },
+    heal() {
+      isArmed = false;
+      isLosing = false;
+    },
+    [Symbol.asyncDispose]: async () => {
+      for (const socket of sockets) socket.destroy();
+      server.close();
+      await once(server, "close");
+    },
+  };
+}

@@ -1,0 +1,80 @@
+/**
+ * `Serve` while Postgres goes away and comes back.
+ */
+import pg from "pg";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Serve } from "../../src/gateway/index.js";
+import { install } from "../../src/store/index.js";
+import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
+import { testNatsUrl } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
+import { defineServer } from "../support/gateway.js";
+import { startNatsServer } from "../support/nats-server.js";
+import { onServer, rowsOf } from "../support/on-server.js";
+
+let postgres: OwnPostgres;
+let serve: Serve;
+
+beforeAll(async () => {
+  postgres = await ownPostgres();
+  await install({ databaseUrl: postgres.url });
+  const client = new pg.Client({ connectionString: postgres.url });
+  await client.connect();
+  await defineServer(client, testNatsUrl());
+  await client.end();
+  serve = await Serve.start({ databaseUrl: postgres.url, gatewayListen: "127.0.0.1:0" });
+});
+
+afterAll(async () => {
+  await serve?.stop();
+  await postgres?.[Symbol.asyncDispose]();
+});
+
+const call = () =>
+  onServer(postgres.url, "SELECT litmus_pgnats_reload_conf()", "SELECT nats_publish_text('restart.a', 'x')");
+
+describe.each(["SIGINT", "SIGQUIT", "SIGKILL"] as const)("a restart of Postgres after %s", (signal) => {
+  it("goes by without the gateway being started anew", async () => {
+    await call();
+    await postgres.kill(signal);
+    await postgres.start();
+    // The sessions of before are gone, the gateway and its password are the same.
+    await call();
+    await eventually("it listens again", async () => {
+      const sessions = await rowsOf(
+        postgres.url,
+        "SELECT FROM pg_stat_activity WHERE application_name = 'hawser serve'",
+      );
+      return sessions.length === 1;
+    });
+    expect(await rowsOf(postgres.url, "SELECT host, port FROM hawser.gateways")).toEqual([
+      { host: "127.0.0.1", port: Number(serve.address.split(":")[1]) },
+    ]);
+  });
+});
+
+it("follows the definition after a restart as before", async () => {
+  await using other = await startNatsServer();
+  await postgres.kill("SIGINT");
+  await postgres.start();
+  const [row] = await rowsOf(postgres.url, "SELECT changed_at FROM hawser.nats_server");
+  expect(row).toBeDefined();
+  await onServer(postgres.url, `SELECT hawser.set_nats_server('{"port":"${other.port}"}')`);
+  await eventually("the functions reach the other server", async () => {
+    const [info] = await rowsOf(postgres.url, "SELECT port FROM nats_get_server_info()").catch(() => []);
+    return info?.["port"] === other.port;
+  });
+});
+
+it("stops while Postgres is away", async () => {
+  await postgres.kill("SIGQUIT");
+  await serve.stop();
+  await postgres.start();
+  // Nobody could take its address away; the next one does.
+  const stale = await rowsOf(postgres.url, "SELECT port FROM hawser.gateways");
+  expect(stale).toHaveLength(1);
+  serve = await Serve.start({ databaseUrl: postgres.url, gatewayListen: "127.0.0.1:0" });
+  expect(await rowsOf(postgres.url, "SELECT host, port FROM hawser.gateways")).toEqual([
+    { host: "127.0.0.1", port: Number(serve.address.split(":")[1]) },
+  ]);
+});

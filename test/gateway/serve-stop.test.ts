@@ -1,0 +1,148 @@
+/**
+ * How `Serve` starts, is refused, and ends.
+ */
+import { createServer as createTcpServer, type Server } from "node:net";
+import { describe, expect, it } from "vitest";
+import { Serve, type ServeOptions } from "../../src/gateway/index.js";
+import { testDatabase } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
+import { testGateway } from "../support/gateway.js";
+
+/** How a start fails, before it has looked at any database. */
+async function failure(options: ServeOptions): Promise<unknown> {
+  const started = await Serve.start({ databaseUrl: "postgres://nobody@127.0.0.1:1/none", ...options }).catch(
+    (error: unknown) => error,
+  );
+  if (started instanceof Serve) {
+    await started.stop();
+    throw new Error("it has started");
+  }
+  return started;
+}
+
+function listening(): Promise<{ readonly port: number; close(): void }> {
+  return new Promise((resolve) => {
+    const server: Server = createTcpServer().listen(0, "127.0.0.1", () => {
+      const address = server.address() as { readonly port: number };
+      resolve({ port: address.port, close: () => void server.close() });
+    });
+  });
+}
+
+describe("a start", () => {
+  it.each([
+    [{ gatewayListen: "0.0.0.0:0" }, "0.0.0.0:0"],
+    [{ gatewayListen: "[::]:0" }, "[::]:0"],
+    [{ gatewayListen: "10.1.2.3:5434" }, "10.1.2.3:5434"],
+    [{ gatewayListen: "127.0.0.1:0", advertise: "db.example.org:5434" }, "db.example.org:5434"],
+  ])("is refused without TLS beyond loopback: %j", async (options, named) => {
+    expect(await failure(options)).toMatchObject({
+      code: "plaintext_refused",
+      message: expect.stringContaining(`${named} is not a loopback address`),
+    });
+  });
+
+  it.each([
+    [{ callTimeoutMs: 99 }, "callTimeoutMs is 99"],
+    [{ maxCallTimeoutMs: 1.5 }, "maxCallTimeoutMs is 1.5"],
+    [{ maxRequestBytes: 1 }, "maxRequestBytes is 1"],
+    [{ maxResponseBytes: Number.NaN }, "maxResponseBytes is NaN"],
+    [{ maxSessions: 0 }, "maxSessions is 0"],
+    [{ natsWaitMs: -1 }, "natsWaitMs is -1"],
+    [{ stopDeadlineMs: 1e9 }, "stopDeadlineMs is 1000000000"],
+    [{ gatewayListen: "" }, 'gatewayListen is ""'],
+    [{ gatewayListen: "127.0.0.1" }, "127.0.0.1"],
+    [{ gatewayListen: "127.0.0.1:65536" }, "65536"],
+    [{ advertise: "nowhere" }, "nowhere"],
+  ])("is refused with a setting that breaks its rule, which is named: %j", async (options, words) => {
+    expect(await failure(options)).toMatchObject({ code: "invalid_argument", message: expect.stringContaining(words) });
+  });
+
+  it("is refused where somebody else listens, and leaves no trace", async () => {
+    await using database = await testDatabase();
+    const taken = await listening();
+    const options = { databaseUrl: database.url, gatewayListen: `127.0.0.1:${taken.port}` };
+    expect(await failure(options)).toMatchObject({
+      code: "bind_failed",
+      message: expect.stringContaining(`${taken.port}`),
+    });
+    taken.close();
+    const serve = await Serve.start(options);
+    await serve.stop();
+  });
+
+  it("is refused where the database cannot be reached", async () => {
+    expect(await failure({})).toMatchObject({ code: "store_failed", message: expect.not.stringContaining("password") });
+  });
+
+  it("ends when its signal is aborted", async () => {
+    await using database = await testDatabase();
+    const signal = AbortSignal.abort(new Error("not now"));
+    const error = await failure({ databaseUrl: database.url, gatewayListen: "127.0.0.1:0", signal });
+    expect(error).toMatchObject({ message: "not now" });
+  });
+});
+
+describe("a stop", () => {
+  it("waits for the call that is under way, and takes no new one", async () => {
+    await using gateway = await testGateway();
+    const asked = new Promise<() => void>((resolve) => {
+      gateway.nats.subscribe("stop_slow", {
+        callback: (_error, message) => resolve(() => void message.respond("done")),
+      });
+    });
+    await gateway.nats.flush();
+    const call = gateway.value("SELECT convert_from(nats_request_text('stop_slow', 'x', 20000), 'UTF8')");
+    const answer = await asked;
+    let isStopped = false;
+    const stopped = gateway.serve.stop().then(() => {
+      isStopped = true;
+    });
+    const watcher = await gateway.connect();
+    await eventually("its address is gone", async () => {
+      return (await watcher.query("SELECT FROM hawser.gateways")).rowCount === 0;
+    });
+    await expect(watcher.query("SELECT nats_flush()")).rejects.toMatchObject({ code: "08001" });
+    expect([isStopped, gateway.serve.sessionCount]).toEqual([false, 1]);
+    answer();
+    expect(await call).toBe("done");
+    await stopped;
+    await expect(watcher.query("SELECT nats_flush()")).rejects.toMatchObject({
+      code: "08001",
+      hint: expect.stringContaining("hawser serve"),
+    });
+    await watcher.end();
+  });
+
+  it("waits no longer than its deadline; the call is told that its outcome is unknown", async () => {
+    await using gateway = await testGateway({ stopDeadlineMs: 50 });
+    const asked = new Promise<void>((resolve) => {
+      gateway.nats.subscribe("stop_never", { callback: () => resolve() });
+    });
+    await gateway.nats.flush();
+    const call = gateway.errorOf("SELECT nats_request_text('stop_never', 'x', 20000)");
+    await asked;
+    await gateway.serve.stop();
+    expect(await call).toMatchObject({ code: "08006" });
+  });
+
+  it("may be asked for often, and during a start", async () => {
+    await using gateway = await testGateway();
+    await Promise.all([gateway.serve.stop(), gateway.serve.stop(), gateway.serve[Symbol.asyncDispose]()]);
+    await gateway.serve.stop();
+    const { rows } = await gateway.client.query(
+      "SELECT FROM pg_stat_activity WHERE application_name = 'hawser serve' AND datname = current_database()",
+    );
+    expect(rows).toEqual([]);
+  });
+
+  it("leaves the next gateway to the sessions that are open", async () => {
+    await using gateway = await testGateway();
+    await gateway.value("SELECT nats_publish_text('stop.a', 'x')");
+    await gateway.serve.stop();
+    expect((await gateway.errorOf("SELECT nats_publish_text('stop.a', 'x')")).code).toBe("08001");
+    await using _next = await Serve.start({ databaseUrl: gateway.database.url, gatewayListen: "127.0.0.1:0" });
+    await gateway.value("SELECT litmus_pgnats_reload_conf()");
+    await gateway.value("SELECT nats_publish_text('stop.a', 'x')");
+  });
+});

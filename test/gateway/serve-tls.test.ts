@@ -1,0 +1,121 @@
+/**
+ * TLS between Postgres and the gateway.
+ */
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { type GatewayTls, Serve } from "../../src/gateway/index.js";
+import { CertificateAuthority } from "../support/certificate-authority.js";
+import { type TestGateway, testGateway } from "../support/gateway.js";
+
+const authority = new CertificateAuthority();
+const stranger = new CertificateAuthority("Somebody else");
+let directory: string;
+let gateway: TestGateway;
+
+beforeAll(async () => {
+  // Postgres, which may be another user, reads the authority's certificate.
+  directory = mkdtempSync(join(tmpdir(), "hawser-gateway-tls-"));
+  chmodSync(directory, 0o755);
+  writeFileSync(join(directory, "ca.pem"), authority.certificate);
+  writeFileSync(join(directory, "stranger.pem"), stranger.certificate);
+  gateway = await testGateway();
+  await gateway.serve.stop();
+});
+
+afterAll(async () => {
+  await gateway?.[Symbol.asyncDispose]();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+/** Serves with TLS while `use` runs. */
+async function serving(tls: Partial<GatewayTls>, use: (serve: Serve) => Promise<void>, options = {}): Promise<void> {
+  await using serve = await Serve.start({
+    databaseUrl: gateway.database.url,
+    gatewayListen: "127.0.0.1:0",
+    tls: { ...authority.issue(["127.0.0.1", "localhost"]), ...tls },
+    ...options,
+  });
+  await use(serve);
+}
+
+/** A call in a database session of its own. */
+async function call(): Promise<void> {
+  const session = await gateway.connect();
+  try {
+    await session.query("SELECT litmus_pgnats_reload_conf()");
+    await session.query("SELECT nats_publish_text('tls.a', 'x')");
+  } finally {
+    await session.end();
+  }
+}
+
+const sslmode = async () =>
+  (await gateway.client.query("SELECT sslmode, root_certificate FROM hawser.gateways")).rows[0];
+
+it("is demanded where the gateway has a certificate, and not checked unless it is asked for", async () => {
+  await serving(stranger.issue(["elsewhere"]), async () => {
+    expect(await sslmode()).toEqual({ sslmode: "require", root_certificate: null });
+    await call();
+    // Without it the gateway does not talk.
+    await gateway.client.query("UPDATE hawser.gateways SET sslmode = 'disable'");
+    await expect(call()).rejects.toMatchObject({ code: "08001" });
+  });
+});
+
+it.each(["verify-ca", "verify-full"] as const)("checks the authority with %s", async (mode) => {
+  const rootCertificate = join(directory, "ca.pem");
+  await serving({ sslmode: mode, rootCertificate }, async () => {
+    expect(await sslmode()).toEqual({ sslmode: mode, root_certificate: rootCertificate });
+    await call();
+  });
+  await serving({ sslmode: mode, rootCertificate: join(directory, "stranger.pem") }, async () => {
+    await expect(call()).rejects.toMatchObject({
+      code: "08001",
+      detail: expect.stringMatching(/certificate verify failed/),
+    });
+  });
+});
+
+it("checks the name with verify-full alone", async () => {
+  const tls = { ...authority.issue(["elsewhere"]), rootCertificate: join(directory, "ca.pem") };
+  await serving({ ...tls, sslmode: "verify-ca" }, call);
+  await serving({ ...tls, sslmode: "verify-full" }, async () => {
+    await expect(call()).rejects.toMatchObject({
+      code: "08001",
+      detail: expect.stringContaining("does not match host name"),
+    });
+  });
+});
+
+it("checks the name that is advertised", async () => {
+  const tls = {
+    ...authority.issue(["localhost"]),
+    rootCertificate: join(directory, "ca.pem"),
+    sslmode: "verify-full" as const,
+  };
+  await serving(tls, call, { advertise: "localhost:0" });
+});
+
+it("lets the gateway listen beyond loopback", async () => {
+  await serving({}, call, { gatewayListen: "0.0.0.0:0", advertise: "127.0.0.1:0" });
+});
+
+it("is no need beyond loopback, where the network is said to be trusted", async () => {
+  await serving({}, call, {
+    tls: undefined,
+    allowPlaintext: true,
+    gatewayListen: "0.0.0.0:0",
+    advertise: "127.0.0.1:0",
+  });
+});
+
+it("is refused with a key that does not fit", async () => {
+  const { key } = authority.issue(["127.0.0.1"]);
+  await expect(serving({ key }, call)).rejects.toMatchObject({
+    code: "invalid_argument",
+    message: expect.stringContaining("tls.key is not the key of tls.cert"),
+  });
+  expect(await sslmode()).toBeUndefined();
+});

@@ -1,0 +1,298 @@
+/**
+ * `CREATE EXTENSION litmus_pgnats`, in a server that the files were installed in.
+ */
+import { randomBytes } from "node:crypto";
+import { connect } from "@nats-io/transport-node";
+import pg from "pg";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { Serve } from "../../src/gateway/index.js";
+import { installExtension } from "../../src/store/extension/index.js";
+import { type InstallOptions, install, uninstall } from "../../src/store/index.js";
+import { introspect } from "../../src/store/introspect.js";
+import { publicFunctionCount } from "../../src/store/nats/function-text.js";
+import { Witness } from "../gateway/functions/witness.js";
+import { type TestDatabase, testNatsUrl } from "../support/database.js";
+import { type ExtensionServer, extensionServer } from "../support/extension-server.js";
+import { defineServer } from "../support/gateway.js";
+import { onServer, rowsOf } from "../support/on-server.js";
+import { catalogOf, oidsOf } from "./nats/support/catalog.js";
+
+const version = "1.2.3-test";
+const create = "CREATE EXTENSION litmus_pgnats";
+const closedDblink = ["CREATE SCHEMA closed", "CREATE EXTENSION dblink SCHEMA closed"];
+
+let server: ExtensionServer;
+let database: TestDatabase;
+
+beforeAll(async () => {
+  server = await extensionServer();
+  installExtension({ extension: server.extensionDirectory }, { version });
+}, 60_000);
+afterAll(() => server[Symbol.asyncDispose]());
+beforeEach(async () => {
+  database = await server.database();
+});
+
+/** Everything in the database, but the name of the extension. */
+async function contentOf({ url }: TestDatabase): Promise<string[]> {
+  const client = new pg.Client(url);
+  await client.connect();
+  try {
+    const schema = [...(await introspect(client))].map(([object, definition]) => `${object}: ${definition}`);
+    const catalog = (await catalogOf(url)).filter((line) => !line.startsWith("extension litmus_pgnats"));
+    return [...schema.sort(), ...catalog];
+  } finally {
+    await client.end();
+  }
+}
+
+/** A database that `hawser init` has prepared. */
+async function initialised(options: InstallOptions = {}, ...before: readonly string[]): Promise<TestDatabase> {
+  const other = await server.database();
+  await onServer(other.url, ...before);
+  await install({ ...options, databaseUrl: other.url });
+  return other;
+}
+
+/** What Postgres says beside the result. */
+async function noticesOf(url: string, ...statements: readonly string[]): Promise<string[]> {
+  const client = new pg.Client(url);
+  const notices: string[] = [];
+  client.on("notice", ({ message }) => notices.push(message ?? ""));
+  await client.connect();
+  try {
+    for (const statement of statements) await client.query(statement);
+  } finally {
+    await client.end();
+  }
+  return notices;
+}
+
+const members = `
+  SELECT pg_describe_object(classid, objid, objsubid) AS object FROM pg_depend
+   WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
+     AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'litmus_pgnats')`;
+
+/** Privileges that a dump leaves out, because it takes them for the extension's. */
+const grantedInside = `
+  SELECT pg_describe_object(classoid, objoid, objsubid) AS object FROM pg_init_privs AS i
+   WHERE privtype = 'e' AND NOT EXISTS (
+     SELECT FROM pg_depend AS d JOIN pg_extension AS e ON e.oid = d.refobjid AND e.extname = 'dblink'
+      WHERE d.objid = i.objoid AND d.deptype = 'e')`;
+
+function withoutDblink(content: readonly string[]): string[] {
+  return content.filter(
+    (line) => !/^(extension dblink|wrapper dblink_fdw|(function|relation) hawser_dblink\.)/.test(line),
+  );
+}
+
+const nothingMade = expect.arrayContaining([expect.stringContaining("has made nothing")]);
+
+describe("CREATE EXTENSION litmus_pgnats", () => {
+  it("makes what `hawser init` makes, with the functions of dblink that are used instead of the extension", async () => {
+    await onServer(database.url, create);
+    const made = await contentOf(database);
+    const real = await contentOf(await initialised());
+    expect(made.length).toBeGreaterThan(250);
+    expect(made.filter((line) => !real.includes(line))).toEqual([]);
+    expect(withoutDblink(made)).toEqual(withoutDblink(real));
+    const own = made.filter((line) => line.startsWith("function hawser_dblink."));
+    expect(own).toHaveLength(6);
+    expect(own.filter((line) => !line.includes(": postgres hawser_owner=X/postgres postgres=X/postgres "))).toEqual([]);
+  });
+
+  it("leaves a dblink alone that is installed already", async () => {
+    await onServer(database.url, ...closedDblink);
+    const before = await catalogOf(database.url);
+    await onServer(database.url, create);
+    const made = await contentOf(database);
+    expect(made).toEqual(expect.arrayContaining(before));
+    expect(made).toContainEqual(expect.stringMatching(/^function hawser_dblink\.dblink\(text,text\)/));
+    expect(await rowsOf(database.url, grantedInside)).toEqual([]);
+    expect((await install({ databaseUrl: database.url })).nats).toMatchObject({
+      dblinkSchema: "hawser_dblink",
+      warnings: [],
+    });
+    expect(await contentOf(database)).toEqual(made);
+  });
+
+  it("owns nothing: dumps have all of it, and no privileges are taken for granted in them", async () => {
+    await onServer(database.url, create);
+    expect(await rowsOf(database.url, members)).toEqual([]);
+    expect(await rowsOf(database.url, grantedInside)).toEqual([]);
+    expect(
+      await rowsOf(
+        database.url,
+        "SELECT extversion, extnamespace::regnamespace::text AS schema FROM pg_extension WHERE extname = 'litmus_pgnats'",
+      ),
+    ).toEqual([{ extversion: version, schema: "public" }]);
+  });
+
+  it("leaves nothing to do to `hawser init`, which changes nothing", async () => {
+    await onServer(database.url, create);
+    const before = [await contentOf(database), await oidsOf(database.url)];
+    await onServer(database.url, "GRANT EXECUTE ON FUNCTION hawser_dblink.dblink(text, text) TO PUBLIC");
+    expect(await install({ databaseUrl: database.url })).toMatchObject({
+      migrations: [],
+      nats: { dblinkSchema: "hawser_dblink", functions: publicFunctionCount, eventTriggers: true, warnings: [] },
+      shortfalls: [],
+    });
+    expect([await contentOf(database), await oidsOf(database.url)]).toEqual(before);
+  });
+
+  it("is a NOTICE with IF NOT EXISTS where it is there", async () => {
+    await onServer(database.url, create);
+    const notices = await noticesOf(database.url, "CREATE EXTENSION IF NOT EXISTS litmus_pgnats");
+    expect(notices).toEqual(['extension "litmus_pgnats" already exists, skipping']);
+  });
+
+  it("makes nothing after `hawser init`, and says so", async () => {
+    const prepared = await initialised();
+    const before = [await contentOf(prepared), (await oidsOf(prepared.url)).length + 1];
+    expect(await noticesOf(prepared.url, create)).toEqual(nothingMade);
+    expect([await contentOf(prepared), (await oidsOf(prepared.url)).length]).toEqual(before);
+  });
+
+  it("adds NATS where `hawser init` has prepared peers alone", async () => {
+    const prepared = await initialised({ nats: false });
+    await onServer(prepared.url, "SELECT hawser.set_nats_server('{\"port\": 4333}')");
+    expect(await noticesOf(prepared.url, create)).toEqual([]);
+    await onServer(database.url, create);
+    expect(await contentOf(prepared)).toEqual(await contentOf(database));
+    expect(await rowsOf(prepared.url, members)).toEqual([]);
+    expect(await rowsOf(prepared.url, grantedInside)).toEqual([]);
+    expect(await rowsOf(prepared.url, "SELECT options FROM hawser.nats_server")).toEqual([{ options: { port: 4333 } }]);
+  });
+
+  it("makes nothing in the schema of another version", async () => {
+    const prepared = await initialised({ nats: false });
+    await onServer(prepared.url, "UPDATE hawser.migrations SET checksum = 'of another version'");
+    const before = await contentOf(prepared);
+    expect(await noticesOf(prepared.url, create)).toEqual(nothingMade);
+    expect(await contentOf(prepared)).toEqual(before);
+  });
+
+  it("makes nothing while a dump is restored, which makes schemas before extensions and the rest after", async () => {
+    const notices = await noticesOf(
+      database.url,
+      "CREATE SCHEMA hawser",
+      "CREATE SCHEMA hawser_dblink",
+      "SET client_min_messages = warning",
+      create,
+    );
+    expect(notices).toEqual(nothingMade);
+    expect(await rowsOf(database.url, "SELECT FROM pg_proc WHERE oid >= 16384")).toEqual([]);
+    expect(await rowsOf(database.url, "SELECT FROM pg_class WHERE oid >= 16384")).toEqual([]);
+  });
+
+  it("may be dropped and created again: functions stay, and tables with their rows", async () => {
+    await onServer(database.url, create, `SELECT hawser.set_nats_server('{"host": "kept"}')`);
+    const before = await contentOf(database);
+    await onServer(database.url, "DROP EXTENSION litmus_pgnats");
+    expect(await contentOf(database)).toEqual(before);
+    expect(await noticesOf(database.url, create)).toEqual(nothingMade);
+    expect(await contentOf(database)).toEqual(before);
+    expect(await rowsOf(database.url, "SELECT options FROM hawser.nats_server")).toEqual([
+      { options: { host: "kept" } },
+    ]);
+  });
+
+  it("makes everything anew over what is left where the schema was dropped", async () => {
+    await onServer(database.url, create);
+    const before = await contentOf(database);
+    await onServer(database.url, "DROP EXTENSION litmus_pgnats", "DROP SCHEMA hawser CASCADE", create);
+    expect(await contentOf(database)).toEqual(before);
+    expect(await rowsOf(database.url, members)).toEqual([]);
+  });
+
+  it.each([
+    ["SCHEMA", 'CREATE EXTENSION litmus_pgnats SCHEMA "Other functions"'],
+    ["the path", 'SET search_path = "Other functions", public; CREATE EXTENSION litmus_pgnats'],
+  ])("takes the schema of the functions from %s", async (_, statement) => {
+    await onServer(database.url, 'CREATE SCHEMA "Other functions"', statement);
+    const other = await initialised({ nats: { schema: "Other functions" } }, 'CREATE SCHEMA "Other functions"');
+    expect(withoutDblink(await contentOf(database))).toEqual(withoutDblink(await contentOf(other)));
+    expect(
+      await rowsOf(database.url, "SELECT has_schema_privilege('hawser_nats', 'Other functions', 'USAGE') AS may"),
+    ).toEqual([{ may: true }]);
+    expect(await rowsOf(database.url, grantedInside)).toEqual([]);
+    expect(await install({ databaseUrl: database.url, nats: { schema: "Other functions" } })).toMatchObject({
+      nats: { functions: publicFunctionCount },
+      shortfalls: [],
+    });
+  });
+
+  it("is undone by `hawser init --uninstall`, its functions of dblink included", async () => {
+    await onServer(database.url, create);
+    expect((await uninstall({ databaseUrl: database.url, dryRun: true })).sql).toContain(
+      "DROP FUNCTION hawser_dblink.",
+    );
+    expect(await uninstall({ databaseUrl: database.url })).toMatchObject({ dblink: true, shortfalls: [] });
+    expect(await rowsOf(database.url, "SELECT FROM pg_namespace WHERE nspname = 'hawser_dblink'")).toEqual([]);
+    const peersAlone = await initialised({ nats: false });
+    const rest = (await contentOf(database)).filter((line) => !line.startsWith("schema "));
+    expect(rest).toEqual((await contentOf(peersAlone)).filter((line) => !line.startsWith("schema ")));
+    // And back.
+    await onServer(database.url, "DROP EXTENSION litmus_pgnats");
+    expect(await noticesOf(database.url, create)).toEqual([]);
+    expect((await install({ databaseUrl: database.url })).nats).toMatchObject({ functions: publicFunctionCount });
+  });
+
+  it("takes turns with `hawser init`", async () => {
+    const outcomes = await Promise.all([
+      ...Array.from({ length: 3 }, () => install({ databaseUrl: database.url }).then(({ shortfalls }) => shortfalls)),
+      onServer(database.url, create).then(() => []),
+    ]);
+    expect(outcomes).toEqual([[], [], [], []]);
+    expect(await rowsOf(database.url, members)).toEqual([]);
+  });
+
+  it("declares functions of dblink as dblink does", async () => {
+    await onServer(database.url, create, "CREATE EXTENSION dblink");
+    const declared = (schema: string) =>
+      rowsOf(
+        database.url,
+        `SELECT proname, proargtypes::text, prorettype, proretset, proisstrict, provolatile, proparallel, prosecdef, procost, prorows,
+                probin, prosrc, prolang, proconfig, proargmodes, proargnames FROM pg_proc WHERE pronamespace = '${schema}'::regnamespace ORDER BY 1, 2`,
+      );
+    const ours = await declared("hawser_dblink");
+    expect(ours).toHaveLength(6);
+    expect(await declared("public")).toEqual(expect.arrayContaining(ours));
+    // Now every role may call the other dblink, and reach the same connections by it.
+    await expect(install({ databaseUrl: database.url })).rejects.toMatchObject({
+      code: "dblink_shared",
+      message: expect.stringContaining("ALTER EXTENSION dblink SET SCHEMA dblink"),
+    });
+    await onServer(
+      database.url,
+      "CREATE SCHEMA dblink",
+      "REVOKE ALL ON SCHEMA dblink FROM PUBLIC",
+      "ALTER EXTENSION dblink SET SCHEMA dblink",
+    );
+    expect((await install({ databaseUrl: database.url })).nats).toMatchObject({ dblinkSchema: "hawser_dblink" });
+  });
+
+  it("makes functions that reach NATS", async () => {
+    await onServer(database.url, create);
+    await using serve = await Serve.start({ gatewayListen: "127.0.0.1:0", databaseUrl: database.url });
+    expect(serve).toBeDefined();
+    const client = new pg.Client(database.url);
+    await client.connect();
+    const nats = await connect({ servers: testNatsUrl() });
+    try {
+      await defineServer(client, testNatsUrl());
+      const word = `extension_${randomBytes(6).toString("hex")}`;
+      const witness = await Witness.open(nats, `${word}.>`);
+      await client.query("SELECT nats_publish_text($1, 'hello from SQL')", [`${word}.one`]);
+      expect((await witness.message()).string()).toBe("hello from SQL");
+      await client.query("SELECT nats_put_text($1, 'key', 'value of SQL')", [word]);
+      expect((await witness.value(word, "key"))?.string()).toBe("value of SQL");
+      expect((await client.query("SELECT nats_get_text($1, 'key') AS value", [word])).rows).toEqual([
+        { value: "value of SQL" },
+      ]);
+    } finally {
+      await nats.close();
+      await client.end();
+    }
+  });
+});
