@@ -12,6 +12,7 @@ import type { TestProject } from "vitest/node";
 import { startDevStack } from "../src/dev/index.js";
 import { grantedRoles } from "../src/store/grants.js";
 import { migrate } from "../src/store/index.js";
+import { natsRoles } from "../src/store/nats/install-nats.js";
 import { type Installer, makeInstaller } from "./support/limited-installer.js";
 import { onServer, rowsOf } from "./support/on-server.js";
 
@@ -62,6 +63,8 @@ async function makeTemplate(databaseUrl: string, name: string): Promise<string |
   const url = new URL(databaseUrl);
   url.pathname = `/${name}`;
   const installer = await installerFor(url.href);
+  // For those who install more in a copy of it.
+  if (installer !== undefined) process.env["HAWSER_TEST_INSTALLER_URL"] = installer.url;
   const { leftOut } = await migrate({ databaseUrl: installer?.url ?? url.href });
   for (const line of leftOut) console.error(`Left out of the template: ${line}`);
   await onServer(databaseUrl, `ALTER DATABASE ${name} ALLOW_CONNECTIONS false`);
@@ -85,6 +88,6 @@ async function installerFor(superuserUrl: string): Promise<Installer | undefined
 /** As the remedy says that `hawser init` names to a role that may not make them. */
 async function makeRoles(superuserUrl: string): Promise<void> {
   const exist = await rowsOf(superuserUrl, "SELECT rolname AS name FROM pg_roles");
-  const missing = grantedRoles.filter((role) => !exist.some(({ name }) => name === role));
+  const missing = [...grantedRoles, ...natsRoles].filter((role) => !exist.some(({ name }) => name === role));
   await onServer(superuserUrl, ...missing.map((role) => `CREATE ROLE ${role} NOLOGIN`));
 }

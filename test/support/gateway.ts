@@ -54,7 +54,7 @@ export async function testGateway(options: TestGatewayOptions = {}): Promise<Tes
   try {
     const database = await testDatabase();
     undo.push(() => database.drop());
-    await install({ databaseUrl: database.url });
+    await installFor(database);
     const client = await open(database);
     undo.push(() => client.end());
     if (serverOptions !== false) await defineServer(client, natsUrl, serverOptions);
@@ -80,6 +80,21 @@ export async function testGateway(options: TestGatewayOptions = {}): Promise<Tes
     await disposeAll();
     throw error;
   }
+}
+
+/**
+ * Installs as whoever made the template. A role that is no superuser is helped by one afterwards, as it is told to be:
+ * with the foreign data wrappers and the event triggers, which it may not make.
+ */
+async function installFor(database: TestDatabase): Promise<void> {
+  const limited = process.env["HAWSER_TEST_INSTALLER_URL"];
+  if (limited !== undefined) {
+    const url = new URL(limited);
+    url.pathname = `/${database.name}`;
+    const { nats, shortfalls } = await install({ databaseUrl: url.href });
+    if (!nats?.functions) throw new Error(`no functions: ${shortfalls.map(({ what }) => what).join("; ")}`);
+  }
+  await install({ databaseUrl: database.url });
 }
 
 /** Defines the NATS server of the database. */
