@@ -3,7 +3,8 @@
  */
 import { once } from "node:events";
 import { type AddressInfo, createServer, connect as dial, type Socket } from "node:net";
-import { expect, it, onTestFinished } from "vitest";
+import { jetstreamManager } from "@nats-io/jetstream";
+import { expect, it } from "vitest";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
@@ -31,10 +32,8 @@ it("leaves a file whole whose last answer is lost: the caller is told that it ma
 it("stores a message once whose acknowledgements are lost, however often it was sent", async () => {
   await using way = await lossyWay("PUB answer-lost.stream");
   await using gateway = await testGateway({ natsUrl: way.url, callTimeoutMs: 9_000 });
-  const { jetstreamManager } = await import("@nats-io/jetstream");
   const manager = await jetstreamManager(gateway.nats);
   await manager.streams.add({ name: "answer-lost", subjects: ["answer-lost.stream"] });
-  onTestFinished(() => manager.streams.delete("answer-lost").then(() => undefined));
   way.lose();
   const answer = gateway.client.query("SELECT * FROM nats_publish_text_ack('answer-lost.stream', 'once')");
   await eventually("it has been sent again", () => way.matches >= 2);
@@ -42,6 +41,7 @@ it("stores a message once whose acknowledgements are lost, however often it was 
   const { rows } = await answer;
   expect(rows).toEqual([{ stream: "answer-lost", seq: "1", duplicate: true }]);
   expect((await manager.streams.info("answer-lost")).state.messages).toBe(1);
+  await manager.streams.delete("answer-lost");
 });
 
 /** A way to the NATS server of the run. */

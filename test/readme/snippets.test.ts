@@ -59,7 +59,12 @@ describe("the README's examples", () => {
       writeFileSync(file, programOf(snippet));
       const tsx = require.resolve("tsx");
       const program = startCommand(process.execPath, ["--import", tsx, file], {
-        env: { HAWSER_DATABASE_URL: database.url, HAWSER_NATS_URL: testNatsUrl(), NO_COLOR: "1", FORCE_COLOR: undefined },
+        env: {
+          HAWSER_DATABASE_URL: database.url,
+          HAWSER_NATS_URL: testNatsUrl(),
+          NO_COLOR: "1",
+          FORCE_COLOR: undefined,
+        },
       });
       const { status, stdout, stderr } = await program.ended;
       expect(stderr).toBe("");

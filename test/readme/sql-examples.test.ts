@@ -38,7 +38,7 @@ async function outcomeOf(client: pg.Client, statement: string): Promise<string[]
 /** The other side, which the page speaks of: a stream, and somebody who answers. */
 async function startOthers(nats: NatsConnection): Promise<void> {
   await (await jetstreamManager(nats)).streams.add({ name: "ORDERS", subjects: ["orders.>"] });
-  nats.subscribe("stock.count", { callback: (_error, message) => message.respond("200 m") });
+  nats.subscribe("stock.count", { callback: (_error, message) => void message.respond("200 m") });
   nats.subscribe("stock.asleep", { callback: () => undefined });
   await nats.flush();
 }

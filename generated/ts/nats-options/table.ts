@@ -45,7 +45,7 @@ export const table: OptionTable = {
       option: "capacity",
       sqlstate: "HV024",
       message: "option \"capacity\" must be an integer from 1 to 1048576",
-      hint: "Give the number of messages in decimal digits, such as capacity '128'.",
+      hint: "Give the number of commands in decimal digits, such as capacity '128'.",
     },
     {
       at: "#/properties/tls_ca_path/type",
@@ -240,14 +240,14 @@ export const table: OptionTable = {
       option: "capacity",
       sqlstate: "HV024",
       message: "option \"capacity\" must be an integer from 1 to 1048576",
-      hint: "Give the number of messages in decimal digits, such as capacity '128'.",
+      hint: "Give the number of commands in decimal digits, such as capacity '128'.",
     },
     {
       at: "#/properties/capacity/maximum",
       option: "capacity",
       sqlstate: "HV024",
       message: "option \"capacity\" must be an integer from 1 to 1048576",
-      hint: "Give the number of messages in decimal digits, such as capacity '128'.",
+      hint: "Give the number of commands in decimal digits, such as capacity '128'.",
     },
     {
       at: "#/properties/tls_ca_path/minLength",

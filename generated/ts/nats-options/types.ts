@@ -14,7 +14,7 @@ export interface NatsServerOptions {
    */
   port?: number;
   /**
-   * Messages that may wait to be written to NATS.
+   * Commands of SQL functions under way at once; further ones wait their turn.
    */
   capacity?: number;
   /**

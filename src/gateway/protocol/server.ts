@@ -141,8 +141,8 @@ export class PostgresServer {
       return {
         kind: "error",
         sqlstate: "53300",
-        message: `the gateway has ${maxSessions} sessions already, as many as it may have (maxSessions)`,
-        hint: "Close database sessions that use it, or raise maxSessions of `hawser serve`.",
+        message: `the gateway has ${maxSessions} sessions already, as many as --max-sessions allows`,
+        hint: "Close database sessions that use it, or start `hawser serve` with a greater --max-sessions.",
       };
     }
     this.pending.delete(connection, connection.remoteHost);

@@ -72,6 +72,7 @@ export class ObjectStores {
       const version = nuid.next();
       const chunkBytes = Math.min(128 * 1024, this.#watch.connection.info?.max_payload ?? Number.POSITIVE_INFINITY);
       const chunks = chunkSubject(store, version);
+      let mayBeThere = false;
       try {
         const upload = await uploadChunks(session.client, chunks, content, chunkBytes, signal);
         const record: FileRecord = {
@@ -86,11 +87,13 @@ export class ObjectStores {
           digest: digestText(upload.digest),
           deleted: false,
         };
+        mayBeThere = true;
         while (!(await replaceRecord(session, store, record, before, signal)))
           before = await recordOf(session, store, name);
       } catch (error) {
-        // Nobody can reach them any more.
-        void purge(session, store, chunks).catch(() => undefined);
+        // Nobody can reach them any more. But a record whose answer is lost may be stored: then they are the file.
+        const isRefused = !mayBeThere || error instanceof JetStreamApiError;
+        if (isRefused) void purge(session, store, chunks).catch(() => undefined);
         throw error;
       }
       // The file is there, whatever becomes of the chunks of the one before.

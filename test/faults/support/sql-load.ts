@@ -33,14 +33,14 @@ export interface CallRecord {
 export interface SqlLoadOptions {
   readonly databaseUrl: string;
   readonly witness: SqlWitness;
-  /** Default 50. */
+  /** Default 100. */
   readonly sessions?: number;
   /** Default: all. */
   readonly kinds?: readonly CallKindName[];
   readonly seed: number;
   /** Whether sessions may be ended by others. Their calls under way are unknown then, and the sessions make no more. */
   readonly mayEnd?: boolean;
-  /** How long a session waits before its next call when one has failed, in milliseconds. Default 50. */
+  /** How long a session waits before its next call when one has failed, in milliseconds. Default 100. */
   readonly pauseAfterErrorMs?: number;
 }
 
@@ -131,7 +131,7 @@ export class SqlLoad implements AsyncDisposable {
   }
 
   async #loop(session: number): Promise<void> {
-    const { seed, pauseAfterErrorMs = 50, mayEnd = false, witness } = this.options;
+    const { seed, pauseAfterErrorMs = 100, mayEnd = false, witness } = this.options;
     const { kinds = Object.keys(callKinds) as CallKindName[] } = this.options;
     const random = new Random(seed * 1_000 + session);
     const drawn = kinds.flatMap((kind) => Array<CallKindName>(callKinds[kind].weight).fill(kind));

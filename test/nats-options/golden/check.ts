@@ -143,7 +143,7 @@ function notAnObject(table: OptionTable): OptionViolation {
     sqlstate: table.sqlstates.value,
     message: "the options must be a JSON object",
     detail: allNames(table),
-    hint: 'Write them as {"name": value, …}.',
+    hint: 'Write them as {"name": value, ...}.',
   };
 }
 
@@ -193,5 +193,5 @@ function shown(value: unknown, { maxShownLength, grammar }: OptionTable): string
 /** The text as JSON quotes it, cut to `maxLength` characters. */
 function quoted(text: string, maxLength: number): string {
   const characters = [...text];
-  return JSON.stringify(characters.length > maxLength ? `${characters.slice(0, maxLength).join("")}…` : text);
+  return JSON.stringify(characters.length > maxLength ? `${characters.slice(0, maxLength).join("")}...` : text);
 }

@@ -79,7 +79,7 @@ LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  RETURN to_json(CASE WHEN char_length(value) > 60 THEN left(value, 60) || '…' ELSE value END)::text;
+  RETURN to_json(CASE WHEN char_length(value) > 60 THEN left(value, 60) || '...' ELSE value END)::text;
 END
 $function$;
 COMMENT ON FUNCTION hawser.nats_option_quoted(text) IS 'A text for a message: as JSON quotes it, cut to 60 characters.';
@@ -232,7 +232,7 @@ BEGIN
     sqlstate := 'HV024';
     message := 'the options must be a JSON object';
     detail := 'The options are: ' || array_to_string(known, ', ') || '.';
-    hint := 'Write them as {"name": value, …}.';
+    hint := 'Write them as {"name": value, ...}.';
     RETURN;
   END IF;
 
