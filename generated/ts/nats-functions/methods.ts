@@ -371,7 +371,7 @@ const publishRequestSubjectRules: TextRules = {
   maxBytes: 1024,
   bytesRule: "must be 1 to 1024 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 1024 bytes in UTF-8.",
-  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0]+(?:\.[^.*>\u0001-\u0020\u007f-\u00a0]+)*$/u,
+  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+(?:\.[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+)*$/u,
   means: "must be words joined by '.', without '*', '>', white space and control characters",
 };
 
@@ -390,7 +390,7 @@ const publishRequestReplyRules: TextRules = {
   maxBytes: 1024,
   bytesRule: "must be 1 to 1024 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 1024 bytes in UTF-8.",
-  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0]+(?:\.[^.*>\u0001-\u0020\u007f-\u00a0]+)*$/u,
+  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+(?:\.[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+)*$/u,
   means: "must be words joined by '.', without '*', '>', white space and control characters",
 };
 
@@ -409,7 +409,7 @@ const publishBatchRequestSubjectRules: TextRules = {
   maxBytes: 1024,
   bytesRule: "must be 1 to 1024 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 1024 bytes in UTF-8.",
-  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0]+(?:\.[^.*>\u0001-\u0020\u007f-\u00a0]+)*$/u,
+  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+(?:\.[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+)*$/u,
   means: "must be words joined by '.', without '*', '>', white space and control characters",
 };
 
@@ -428,7 +428,7 @@ const publishBatchRequestReplyRules: TextRules = {
   maxBytes: 1024,
   bytesRule: "must be 1 to 1024 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 1024 bytes in UTF-8.",
-  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0]+(?:\.[^.*>\u0001-\u0020\u007f-\u00a0]+)*$/u,
+  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+(?:\.[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+)*$/u,
   means: "must be words joined by '.', without '*', '>', white space and control characters",
 };
 
@@ -447,7 +447,7 @@ const publishStreamRequestSubjectRules: TextRules = {
   maxBytes: 1024,
   bytesRule: "must be 1 to 1024 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 1024 bytes in UTF-8.",
-  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0]+(?:\.[^.*>\u0001-\u0020\u007f-\u00a0]+)*$/u,
+  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+(?:\.[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+)*$/u,
   means: "must be words joined by '.', without '*', '>', white space and control characters",
 };
 
@@ -466,7 +466,7 @@ const publishStreamRequestDomainRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0]+$/u,
+  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+$/u,
   means: "must be a JetStream domain: no '.', '*' or '>', no white space",
 };
 
@@ -485,7 +485,7 @@ const publishAckRequestSubjectRules: TextRules = {
   maxBytes: 1024,
   bytesRule: "must be 1 to 1024 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 1024 bytes in UTF-8.",
-  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0]+(?:\.[^.*>\u0001-\u0020\u007f-\u00a0]+)*$/u,
+  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+(?:\.[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+)*$/u,
   means: "must be words joined by '.', without '*', '>', white space and control characters",
 };
 
@@ -504,7 +504,7 @@ const publishAckRequestDomainRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0]+$/u,
+  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+$/u,
   means: "must be a JetStream domain: no '.', '*' or '>', no white space",
 };
 
@@ -523,7 +523,7 @@ const publishStreamBatchRequestSubjectRules: TextRules = {
   maxBytes: 1024,
   bytesRule: "must be 1 to 1024 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 1024 bytes in UTF-8.",
-  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0]+(?:\.[^.*>\u0001-\u0020\u007f-\u00a0]+)*$/u,
+  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+(?:\.[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+)*$/u,
   means: "must be words joined by '.', without '*', '>', white space and control characters",
 };
 
@@ -542,7 +542,7 @@ const publishStreamBatchRequestDomainRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0]+$/u,
+  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+$/u,
   means: "must be a JetStream domain: no '.', '*' or '>', no white space",
 };
 
@@ -561,7 +561,7 @@ const requestRequestSubjectRules: TextRules = {
   maxBytes: 1024,
   bytesRule: "must be 1 to 1024 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 1024 bytes in UTF-8.",
-  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0]+(?:\.[^.*>\u0001-\u0020\u007f-\u00a0]+)*$/u,
+  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+(?:\.[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+)*$/u,
   means: "must be words joined by '.', without '*', '>', white space and control characters",
 };
 
@@ -618,7 +618,7 @@ const putValueRequestDomainRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0]+$/u,
+  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+$/u,
   means: "must be a JetStream domain: no '.', '*' or '>', no white space",
 };
 
@@ -675,7 +675,7 @@ const getValueRequestDomainRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0]+$/u,
+  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+$/u,
   means: "must be a JetStream domain: no '.', '*' or '>', no white space",
 };
 
@@ -732,7 +732,7 @@ const deleteValueRequestDomainRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0]+$/u,
+  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+$/u,
   means: "must be a JetStream domain: no '.', '*' or '>', no white space",
 };
 
@@ -787,7 +787,7 @@ const putFileRequestDomainRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0]+$/u,
+  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+$/u,
   means: "must be a JetStream domain: no '.', '*' or '>', no white space",
 };
 
@@ -842,7 +842,7 @@ const getFileRequestDomainRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0]+$/u,
+  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+$/u,
   means: "must be a JetStream domain: no '.', '*' or '>', no white space",
 };
 
@@ -897,7 +897,7 @@ const deleteFileRequestDomainRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0]+$/u,
+  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+$/u,
   means: "must be a JetStream domain: no '.', '*' or '>', no white space",
 };
 
@@ -952,7 +952,7 @@ const getFileInfoRequestDomainRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0]+$/u,
+  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+$/u,
   means: "must be a JetStream domain: no '.', '*' or '>', no white space",
 };
 
@@ -990,7 +990,7 @@ const getFileListRequestDomainRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0]+$/u,
+  pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+$/u,
   means: "must be a JetStream domain: no '.', '*' or '>', no white space",
 };
 

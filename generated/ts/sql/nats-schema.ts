@@ -302,26 +302,34 @@ BEGIN
       MESSAGE = 'no gateway has been started for this database',
       HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'gateway_unavailable');
   END IF;
-  SELECT string_agg(format('%s=''%s''', option.name, replace(replace(option.value, E'\\\\', E'\\\\\\\\'), '''', E'\\\\''')), ' ')
+  -- dblink takes the first 63 bytes for the name of a foreign server before it takes the whole for a connection string:
+  -- whoever could foretell them could make a server of that name, and have every session connect there. So they hold the
+  -- password, and the order is no accident.
+  SELECT string_agg(
+    format('%s=''%s''', option.name, replace(replace(option.value, E'\\\\', E'\\\\\\\\'), '''', E'\\\\''')),
+    ' ' ORDER BY option.position)
   INTO STRICT conninfo
   FROM (
     VALUES
-      ('host', place.hosts),
-      ('port', place.ports),
-      ('dbname', current_database()::text),
-      ('user', (SELECT s.user_name FROM hawser.gateway_secret AS s)),
-      ('password', (SELECT s.password FROM hawser.gateway_secret AS s)),
-      ('sslmode', place.sslmode),
-      ('sslrootcert', place.root_certificate),
-      ('gssencmode', 'disable'),
-      ('connect_timeout', 3::text),
-      ('keepalives_idle', 15::text),
-      ('keepalives_interval', 15::text),
-      ('keepalives_count', 3::text),
-      ('tcp_user_timeout', 30000::text),
+      (1, 'password', (SELECT s.password FROM hawser.gateway_secret AS s)),
+      (2, 'user', (SELECT s.user_name FROM hawser.gateway_secret AS s)),
+      (3, 'host', place.hosts),
+      (4, 'port', place.ports),
+      (5, 'dbname', current_database()::text),
+      (6, 'sslmode', place.sslmode),
+      (7, 'sslrootcert', place.root_certificate),
+      (8, 'gssencmode', 'disable'),
+      -- Whatever the environment of the server says.
+      (9, 'target_session_attrs', 'any'),
+      (10, 'options', ''),
+      (11, 'connect_timeout', 3::text),
+      (12, 'keepalives_idle', 15::text),
+      (13, 'keepalives_interval', 15::text),
+      (14, 'keepalives_count', 3::text),
+      (15, 'tcp_user_timeout', 30000::text),
       -- libpq refuses an option that it does not know.
-      ('require_auth', CASE WHEN version >= 160000 THEN 'scram-sha-256' END)
-  ) AS option (name, value)
+      (16, 'require_auth', CASE WHEN version >= 160000 THEN 'scram-sha-256' END)
+  ) AS option (position, name, value)
   WHERE option.value IS NOT NULL;
 END
 $function$;
