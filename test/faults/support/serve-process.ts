@@ -1,6 +1,7 @@
 /**
  * `hawser serve` in a process of its own, at a port that stays the same over its restarts.
  */
+import { onTestFinished } from "vitest";
 import { freePort } from "../../../src/dev/free-port.js";
 import { type Program, startProgram } from "../../support/program.js";
 
@@ -23,7 +24,10 @@ export class ServeProcess implements AsyncDisposable {
 
   /** Makes one that does not run yet. */
   static async make(databaseUrl: string, flags: readonly string[] = []): Promise<ServeProcess> {
-    return new ServeProcess(databaseUrl, await freePort(), flags);
+    const serve = new ServeProcess(databaseUrl, await freePort(), flags);
+    // A test that runs out of time disposes of nothing.
+    onTestFinished(() => serve.crash());
+    return serve;
   }
 
   /** Whether its process is there. */

@@ -39,7 +39,7 @@ export async function auditSql(load: SqlLoad): Promise<SqlFindings> {
   let lost = 0;
   let happened = 0;
   let open = 0;
-  const times = await counter(witness, streamed, load.calls, wrong);
+  const times = await counter(witness, streamed, wrong);
   for (const call of load.calls) {
     const { effect } = callKinds[call.kind];
     if (effect === "none") continue;
@@ -101,7 +101,6 @@ function wrongNumbers(witness: SqlWitness, streamed: ReadonlyMap<number, string>
 async function counter(
   witness: SqlWitness,
   streamed: ReadonlyMap<number, string>,
-  calls: readonly CallRecord[],
   wrong: string[],
 ): Promise<Record<"request" | "core" | "stream" | "value" | "file", (token: string) => number>> {
   const inStream = new Map<string, number>();
@@ -114,17 +113,10 @@ async function counter(
   for (const [key, value] of values) {
     if (value !== payloadOf(key)) wrong.push(`the value of ${key} is ${value.slice(0, 100)}`);
   }
-  const names = calls.filter(({ kind }) => kind === "put file").map(({ tokens }) => tokens[0]!);
-  const files = new Set<string>();
-  const lanes = Array.from({ length: 16 }, async () => {
-    for (let name = names.pop(); name !== undefined; name = names.pop()) {
-      const content = await witness.file(name);
-      if (content === undefined) continue;
-      files.add(name);
-      if (content === "damaged" || !content.equals(contentOf(name))) wrong.push(`the file ${name} is damaged`);
-    }
-  });
-  await Promise.all(lanes);
+  const files = await witness.files();
+  for (const [name, content] of files) {
+    if (content === "damaged" || !content.equals(contentOf(name))) wrong.push(`the file ${name} is damaged`);
+  }
   return {
     request: (token) => witness.requests.get(token) ?? 0,
     core: (token) => witness.messages.get(token) ?? 0,

@@ -33,7 +33,7 @@ export interface CallRecord {
 export interface SqlLoadOptions {
   readonly databaseUrl: string;
   readonly witness: SqlWitness;
-  /** Default 100. */
+  /** Default 50. */
   readonly sessions?: number;
   /** Default: all. */
   readonly kinds?: readonly CallKindName[];

@@ -2,14 +2,10 @@
  * A client of NATS that knows nothing of ours: answers the requests of SQL functions, and looks at what else they did.
  */
 import { randomBytes } from "node:crypto";
-import { setTimeout as delay } from "node:timers/promises";
-import { type JetStreamManager, jetstream, jetstreamManager } from "@nats-io/jetstream";
-import { Objm } from "@nats-io/obj";
+import { type JetStreamManager, type JsMsg, jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { connect, type Msg, type NatsConnection } from "@nats-io/transport-node";
 import { eventually } from "../../support/eventually.js";
 import { tokenIn } from "./sql-token.js";
-
-const fileTimeoutMs = 5_000;
 
 /** How often something was seen, by its token. */
 export type Seen = Map<string, number>;
@@ -86,7 +82,7 @@ export class SqlWitness implements AsyncDisposable {
   /** The messages of the stream: payload by number. */
   async streamMessages(): Promise<Map<number, string>> {
     const found = new Map<number, string>();
-    await this.#read(this.stream, (seq, _subject, payload) => found.set(seq, payload));
+    await this.#read(this.stream, ({ seq, data }) => found.set(seq, textOf(data)));
     return found;
   }
 
@@ -94,15 +90,27 @@ export class SqlWitness implements AsyncDisposable {
   async values(): Promise<Map<string, string>> {
     const found = new Map<string, string>();
     const start = `$KV.${this.bucket}.`;
-    await this.#read(`KV_${this.bucket}`, (_seq, subject, payload) => found.set(subject.slice(start.length), payload));
+    await this.#read(`KV_${this.bucket}`, ({ subject, data }) => found.set(subject.slice(start.length), textOf(data)));
     return found;
   }
 
-  /** A file; undefined if it is missing, "damaged" if there is no end of it: the library waits for ever then. */
-  async file(name: string): Promise<Buffer | "damaged" | undefined> {
-    const blob = (await new Objm(jetstream(this.nats)).open(this.store)).getBlob(name);
-    const found = await Promise.race([blob, delay(fileTimeoutMs, "damaged" as const)]);
-    return found === null ? undefined : found === "damaged" ? found : Buffer.from(found);
+  /** The files of the store, by name; "damaged" for one whose chunks are not those of its record. */
+  async files(): Promise<Map<string, Buffer | "damaged">> {
+    const records: { name: string; nuid: string; size: number; chunks: number; deleted?: boolean }[] = [];
+    const chunks = new Map<string, Uint8Array[]>();
+    const start = `$O.${this.store}.C.`;
+    await this.#read(`OBJ_${this.store}`, (message) => {
+      const { subject, data } = message;
+      const version = subject.slice(start.length);
+      if (!subject.startsWith(start)) records.push(message.json());
+      else chunks.set(version, [...(chunks.get(version) ?? []), data]);
+    });
+    const whole = records.map(({ name, nuid, size, chunks: count }) => {
+      const parts = chunks.get(nuid) ?? [];
+      const content = Buffer.concat(parts);
+      return [name, parts.length === count && content.length === size ? content : "damaged"] as const;
+    });
+    return new Map(whole);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -115,7 +123,7 @@ export class SqlWitness implements AsyncDisposable {
     else seen.set(token, (seen.get(token) ?? 0) + 1);
   }
 
-  async #read(stream: string, each: (seq: number, subject: string, payload: string) => void): Promise<void> {
+  async #read(stream: string, each: (message: JsMsg) => void): Promise<void> {
     const { state } = await this.manager.streams.info(stream).catch((error: Error) => {
       if (/stream not found/.test(error.message)) return { state: { messages: 0 } };
       throw error;
@@ -124,9 +132,13 @@ export class SqlWitness implements AsyncDisposable {
     const consumer = await jetstream(this.nats).consumers.get(stream);
     const messages = await consumer.consume();
     for await (const message of messages) {
-      each(message.seq, message.subject, message.string());
+      each(message);
       if (message.info.pending === 0) break;
     }
     await messages.close();
   }
+}
+
+function textOf(data: Uint8Array): string {
+  return Buffer.from(data).toString();
 }
