@@ -88,9 +88,9 @@ export class Calls {
   }
 
   async #wait(method: Method, request: unknown, call: GatewayCall): Promise<Answer> {
-    if (!(await this.#capacity.take(call.timeoutMs))) {
-      throw tooBusy(method.sqlName, this.#capacity.limit, call.timeoutMs);
-    }
+    // Not to the last moment: whoever is let in then has no time for NATS any more, and takes the place from others.
+    const waitMs = Math.ceil(call.timeoutMs / 2);
+    if (!(await this.#capacity.take(waitMs))) throw tooBusy(method.sqlName, this.#capacity.limit, waitMs);
     // Whoever has been told that nothing is known of the call is not surprised by it later.
     if (!call.session.isOpen) {
       this.#capacity.release();

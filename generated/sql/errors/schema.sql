@@ -73,7 +73,7 @@ VALUES
   ('null_argument', 48, '22004', 64, false, 'An argument is NULL where a value is needed.', 'The message names the argument; give it a value.'),
   ('not_text', 49, '22021', 65, false, 'A value is no text: it is not UTF-8, or holds NUL.', 'Read it with the _binary function.'),
   ('not_json', 50, '22P02', 65, false, 'A value is not JSON, or jsonb cannot hold it.', 'Read it with the _text or _binary function.'),
-  ('gateway_busy', 51, '53300', 75, true, 'More commands wait for NATS than fit before the deadline of the call; nothing was sent.', 'Try again, or raise the option capacity of the server.'),
+  ('gateway_busy', 51, '53300', 75, true, 'The call found no turn within half of its time, because so many others are under way; nothing was sent.', 'Try again, or raise the option capacity of the server.'),
   ('gateway_limit', 52, '54000', 65, false, 'A request or an answer is larger than the gateway allows.', 'Split it, or raise the limit of `hawser serve` that the message names.'),
   ('server_uncommitted', 53, '25001', 64, false, 'The options of the server were changed in this transaction, and nobody else sees that before COMMIT.', 'COMMIT first, then reload.'),
   ('native_extension', 54, '42710', 78, false, 'The native extension is installed in this database, and its functions have the same names.', 'Use another database, or DROP EXTENSION first.'),

@@ -521,14 +521,14 @@ export const errorTable = {
     summary: "A value is not JSON, or jsonb cannot hold it.",
     remedy: "Read it with the _text or _binary function.",
   },
-  /** More commands wait for NATS than fit before the deadline of the call; nothing was sent. */
+  /** The call found no turn within half of its time, because so many others are under way; nothing was sent. */
   gateway_busy: {
     code: "gateway_busy",
     wireCode: 51,
     sqlstate: "53300",
     exitStatus: 75,
     retryable: true,
-    summary: "More commands wait for NATS than fit before the deadline of the call; nothing was sent.",
+    summary: "The call found no turn within half of its time, because so many others are under way; nothing was sent.",
     remedy: "Try again, or raise the option capacity of the server.",
   },
   /** A request or an answer is larger than the gateway allows. */

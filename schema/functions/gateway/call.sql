@@ -6,62 +6,72 @@
 DECLARE
   -- What dblink knows the connection by.
   session_name CONSTANT text := 'hawser';
+  tries CONSTANT integer := 2;
   is_open boolean := coalesce(session_name = ANY (@dblink@.dblink_get_connections()), false);
   answer text;
   failure text;
   failure_detail text;
   failure_hint text;
 BEGIN
-  IF is_open THEN
-    -- Looked at here, without a round trip. After an ordinary error of the gateway its message stays, so then a ping
-    -- decides. Nothing of the call has been sent yet: connecting anew is safe. Twice, because a gateway that stops says so
-    -- before it closes the connection: the first look reads what it said, and only the second one finds the end.
-    IF @dblink@.dblink_is_busy(session_name) <> 0 OR @dblink@.dblink_is_busy(session_name) <> 0 THEN
-      is_open := false;
-    ELSIF @dblink@.dblink_error_message(session_name) <> 'OK' THEN
-      BEGIN
-        PERFORM FROM @dblink@.dblink(session_name, text 'Ping') AS ping (r text);
-      EXCEPTION
-        WHEN OTHERS THEN
-          is_open := false;
-      END;
+  FOR attempt IN 1..tries LOOP
+    IF is_open THEN
+      -- Looked at here, without a round trip. After an ordinary error of the gateway its message stays, so then a ping
+      -- decides. Nothing of the call has been sent yet: connecting anew is safe. Twice, because a gateway that stops says
+      -- so before it closes the connection: the first look reads what it said, and only the second one finds the end.
+      IF @dblink@.dblink_is_busy(session_name) <> 0 OR @dblink@.dblink_is_busy(session_name) <> 0 THEN
+        is_open := false;
+      ELSIF @dblink@.dblink_error_message(session_name) <> 'OK' THEN
+        BEGIN
+          PERFORM FROM @dblink@.dblink(session_name, text 'Ping') AS ping (r text);
+        EXCEPTION
+          WHEN OTHERS THEN
+            is_open := false;
+        END;
+      END IF;
+      IF NOT is_open THEN
+        PERFORM @dblink@.dblink_disconnect(session_name);
+      END IF;
     END IF;
     IF NOT is_open THEN
-      PERFORM @dblink@.dblink_disconnect(session_name);
+      BEGIN
+        PERFORM @dblink@.dblink_connect(session_name, hawser.gateway_conninfo());
+      EXCEPTION
+        -- 2F003: the server asked for no password, so it is not the gateway.
+        WHEN sqlclient_unable_to_establish_sqlconnection OR SQLSTATE '2F003' THEN
+          GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_detail = PG_EXCEPTION_DETAIL;
+          RAISE EXCEPTION USING
+            ERRCODE = hawser.error_sqlstate('gateway_unavailable'),
+            MESSAGE = 'the gateway cannot be reached, and nothing was sent',
+            DETAIL = concat_ws(': ', failure, nullif(failure_detail, '')),
+            HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'gateway_unavailable');
+      END;
     END IF;
-  END IF;
-  IF NOT is_open THEN
     BEGIN
-      PERFORM @dblink@.dblink_connect(session_name, hawser.gateway_conninfo());
+      SELECT called.r INTO answer FROM @dblink@.dblink(session_name, p_query) AS called (r text);
+      RETURN answer;
     EXCEPTION
-      -- 2F003: the server asked for no password, so it is not the gateway.
-      WHEN sqlclient_unable_to_establish_sqlconnection OR SQLSTATE '2F003' THEN
-        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_detail = PG_EXCEPTION_DETAIL;
-        RAISE EXCEPTION USING
-          ERRCODE = hawser.error_sqlstate('gateway_unavailable'),
-          MESSAGE = 'the gateway cannot be reached, and nothing was sent',
-          DETAIL = concat_ws(': ', failure, nullif(failure_detail, '')),
-          HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'gateway_unavailable');
-    END;
-  END IF;
-  BEGIN
-    SELECT called.r INTO answer FROM @dblink@.dblink(session_name, p_query) AS called (r text);
-    RETURN answer;
-  EXCEPTION
-    -- A cancelled dblink() still waits for the answer that is owed. Cancelled in that, too, it leaves the answer behind.
-    WHEN query_canceled THEN
-      PERFORM @dblink@.dblink_disconnect(session_name);
-      RAISE;
-    -- Class 08 as a whole. An error that the gateway has answered has a hint; a broken connection has none.
-    WHEN connection_exception THEN
-      GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
-      IF failure_hint <> '' THEN
+      -- A cancelled dblink() still waits for the answer that is owed. Cancelled in that, too, it leaves the answer behind.
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect(session_name);
         RAISE;
-      END IF;
-      RAISE EXCEPTION USING
-        ERRCODE = hawser.error_sqlstate('outcome_unknown'),
-        MESSAGE = 'the connection to the gateway broke, and the outcome of the call is unknown',
-        DETAIL = failure,
-        HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'outcome_unknown');
-  END;
+      -- The gateway is being stopped, and says that it has not begun the call: another one, or its successor, may.
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect(session_name);
+        IF attempt = tries THEN
+          RAISE;
+        END IF;
+        is_open := false;
+      -- Class 08 as a whole. An error that the gateway has answered has a hint; a broken connection has none.
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        RAISE EXCEPTION USING
+          ERRCODE = hawser.error_sqlstate('outcome_unknown'),
+          MESSAGE = 'the connection to the gateway broke, and the outcome of the call is unknown',
+          DETAIL = failure,
+          HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'outcome_unknown');
+    END;
+  END LOOP;
 END

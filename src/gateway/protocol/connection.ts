@@ -5,6 +5,7 @@ import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
 import type { Answer, ErrorAnswer, GatewaySession } from "./answer.js";
 import { isDefect } from "./error-answer.js";
+import { otherChannelState } from "./login.js";
 import type { PostgresServerOptions } from "./options.js";
 import { Session, type SessionEffects, type SessionRules } from "./session.js";
 
@@ -20,8 +21,11 @@ const lingerMs = 1000;
  */
 const hurriedLingerMs = 100;
 
-/** Refusals that say that somebody has set something up wrongly: password, database, number of sessions. */
-const worthAWarning: ReadonlySet<string> = new Set(["28P01", "3D000", "53300"]);
+/** When the server stops: how long a session that does not call is left open, so that most calls find out by an answer. */
+const quietMs = 100;
+
+/** Refusals that say that something is wrong: password, database, number of sessions, who ends TLS. */
+const worthAWarning: ReadonlySet<string> = new Set(["28P01", "3D000", "53300", otherChannelState]);
 
 /** The SQLSTATE of a session that ends because the server does: `admin_shutdown`. */
 export const stoppingState = "57P01";
@@ -47,6 +51,7 @@ export class Connection implements GatewaySession, SessionEffects {
   private stream: Socket;
   private startupTimer: NodeJS.Timeout | undefined;
   private lingerTimer: NodeJS.Timeout | undefined;
+  private partTimer: NodeJS.Timeout | undefined;
   private hurries = false;
 
   /** @param socket belongs to this object from now on */
@@ -74,19 +79,22 @@ export class Connection implements GatewaySession, SessionEffects {
     return this.session.isAnswering;
   }
 
-  /** Ends it with `reason`, after the call under way if there is one; hardly waits for the client to go. */
+  /** Ends it with `reason` as the answer to its next call, or without a word when none has come for a moment. */
   leave(reason: ErrorAnswer): void {
     this.hurries = true;
     this.session.leave(reason);
+    if (this.isOpen) this.partTimer = setInterval(() => this.session.part(), quietMs);
   }
 
-  /** Ends it with `reason`, now. */
-  fail(reason: ErrorAnswer): void {
-    this.session.fail(reason);
+  /** Ends it now: a call under way with `reason`. */
+  abandon(reason: ErrorAnswer): void {
+    if (this.isAnswering) this.session.fail(reason);
+    else this.session.part();
   }
 
   write(bytes: Uint8Array | readonly Uint8Array[]): boolean {
     const { stream } = this;
+    this.partTimer?.refresh();
     if (bytes instanceof Uint8Array) return stream.write(bytes);
     stream.cork();
     let hasRoom = true;
@@ -97,6 +105,7 @@ export class Connection implements GatewaySession, SessionEffects {
 
   end(): void {
     const { stream } = this;
+    clearInterval(this.partTimer);
     this.stopStartupTimer();
     this.lingerTimer ??= setTimeout(this.destroy, this.hurries ? hurriedLingerMs : lingerMs);
     stream.end();
@@ -119,7 +128,7 @@ export class Connection implements GatewaySession, SessionEffects {
       ALPNProtocols: [alpnProtocol],
     });
     this.stream = secure;
-    secure.once("secure", () => this.session.secured());
+    secure.once("secure", () => this.secured(secure));
     secure.once("close", () => this.onClosed());
     this.attach(secure);
   }
@@ -173,6 +182,13 @@ export class Connection implements GatewaySession, SessionEffects {
     stream.on("error", () => {});
   }
 
+  /** The certificate is the one that this connection was made with, also if it has been renewed since. */
+  private secured(stream: TLSSocket): void {
+    const certificate = stream.getX509Certificate();
+    if (certificate === undefined) this.destroy();
+    else this.session.secured(certificate.raw);
+  }
+
   private timeOut(): void {
     const { startupTimeoutMs } = this.options;
     const message = `the connection did not authenticate within ${startupTimeoutMs} ms`;
@@ -187,6 +203,7 @@ export class Connection implements GatewaySession, SessionEffects {
   private onClosed(): void {
     this.stopStartupTimer();
     clearTimeout(this.lingerTimer);
+    clearInterval(this.partTimer);
     this.session.closed();
     this.events.onClosed(this);
   }

@@ -165,7 +165,7 @@ export class PostgresServer {
     const each = (act: (connection: Connection) => void): void => [...this.pending, ...this.sessions].forEach(act);
     each((connection) => connection.leave(leaving));
     if (this.pending.size === 0 && this.sessions.size === 0) return;
-    const abandonment = setTimeout(() => each((connection) => connection.fail(abandoned)), deadlineMs);
+    const abandonment = setTimeout(() => each((connection) => connection.abandon(abandoned)), deadlineMs);
     // Those that do not read what they are told.
     const destruction = setTimeout(() => each((connection) => connection.destroy()), deadlineMs + goodbyeMs);
     await empty;

@@ -60,7 +60,7 @@ export class Session {
   private readonly reader = new MessageReader();
   private readonly login: Login;
   private state: "login" | "securing" | "ready" | "answering" | "draining" | "over" = "login";
-  /** Why it ends when its call is answered. */
+  /** The answer to the next call, which ends it. */
   private farewell: ErrorAnswer | undefined;
   private reading = true;
 
@@ -92,25 +92,33 @@ export class Session {
     }
   }
 
-  /** TLS has been established; what is received from now on came through it. */
-  secured(): void {
+  /** TLS has been established; what is received from now on came through it. @param certificate DER: ours, as shown */
+  secured(certificate: Uint8Array): void {
     if (this.state !== "securing") return;
     this.state = "login";
-    this.login.secured();
+    this.login.secured(certificate);
   }
 
   /** Writing is possible again. */
   drained(): void {
     if (this.state !== "draining") return;
     this.state = "ready";
-    if (this.farewell === undefined) this.run();
-    else this.fail(this.farewell);
+    this.run();
   }
 
-  /** Ends the session with `reason`: at once if no call is under way, else when its answer has left. */
+  /**
+   * Carries out nothing more: the next call gets `reason` as its answer, and ends the session. `part` ends it without one.
+   * What comes without having been asked for libpq throws away; and a call that begins between that and the end of the
+   * connection would seem to have lost its answer. So those who call all the time are told by an answer.
+   */
   leave(reason: ErrorAnswer): void {
-    if (this.state === "answering" || this.state === "draining") this.farewell = reason;
-    else this.fail(reason);
+    if (this.state === "login" || this.state === "securing") this.fail(reason);
+    else this.farewell = reason;
+  }
+
+  /** Ends a session that is to leave, unless a call is under way. */
+  part(): void {
+    if (this.state === "ready" && this.farewell !== undefined) this.fail(this.farewell);
   }
 
   /** Ends the session with `reason`, now; a call under way gets it as its answer. */
@@ -227,6 +235,10 @@ export class Session {
   }
 
   private call(query: Uint8Array): void {
+    if (this.farewell !== undefined) {
+      this.fail(this.farewell);
+      return;
+    }
     this.state = "answering";
     try {
       const answer = this.effects.answer(query);
@@ -255,8 +267,7 @@ export class Session {
   private settle(answer: Answer): void {
     if (this.state !== "answering") return;
     this.state = "ready";
-    const hasRoom = this.write(answerBytes(answer));
-    if (hasRoom && this.farewell !== undefined) this.fail(this.farewell);
+    this.write(answerBytes(answer));
   }
 
   /** @returns whether there is room for more */

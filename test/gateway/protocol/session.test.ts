@@ -285,8 +285,19 @@ describe("a call", () => {
     test.send(query("x"));
     test.session.leave({ kind: "error", sqlstate: "57P01", message: "bye" });
     expect([test.over, test.types]).toEqual([undefined, "TDCZ"]);
+    test.session.part();
+    expect([test.over, test.types]).toEqual([undefined, "TDCZ"]);
     test.session.drained();
+    test.session.part();
     expect([test.over, test.types]).toEqual(["ended", "TDCZEZ"]);
+  });
+
+  it("of a session that is to leave is not carried out, and has the reason as its answer", () => {
+    const test = new TestSession().logIn();
+    test.session.leave({ kind: "error", sqlstate: "57P01", message: "bye" });
+    expect([test.over, test.types]).toEqual([undefined, ""]);
+    test.send(query("x"));
+    expect([test.over, lastError(test)["C"], test.types]).toEqual(["ended", "57P01", "EZ"]);
   });
 });
 
