@@ -3,6 +3,7 @@ import type { GatewayFamily } from "../model/gateway-functions.js";
 import type { roles } from "../model/roles.js";
 import type { SpecFile } from "../model/spec.js";
 import { sqlConstants } from "../sql/body.js";
+import { dropDefaultPrivileges, notePresent } from "../sql/default-privileges.js";
 import { createRole, doBlock, whereRoleExists } from "../sql/grants.js";
 import { sqlString } from "../sql/literal.js";
 import { gatewayFunctionStatements, gatewaySignature } from "./sql-function.js";
@@ -27,10 +28,15 @@ export function gatewaySql(files: readonly SpecFile[], families: readonly Gatewa
       variant.names.map((name) => ({ family, signature: gatewaySignature(family, variant, name) })),
     ),
   );
+  const objects = functionObjects(all.map(({ signature }) => signature));
   return {
-    functions: families
-      .flatMap((family) => family.variants.flatMap((variant) => gatewayFunctionStatements(family, variant, values)))
-      .join("\n"),
+    functions: [
+      notePresent(objects),
+      ...families.flatMap((family) =>
+        family.variants.flatMap((variant) => gatewayFunctionStatements(family, variant, values)),
+      ),
+      dropDefaultPrivileges(objects),
+    ].join("\n"),
     grants: [
       ...all.map(({ signature }) => `REVOKE ALL ON FUNCTION ${signature} FROM PUBLIC;`),
       "",
@@ -45,6 +51,17 @@ export function gatewaySql(files: readonly SpecFile[], families: readonly Gatewa
     ].join("\n"),
     signatures: all.map(({ signature }) => signature),
   };
+}
+
+function functionObjects(signatures: readonly string[]): string[] {
+  return [
+    "SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure AS object, 'f'::\"char\" AS type, p.proowner AS owner, p.proacl AS acl",
+    "FROM pg_catalog.pg_proc AS p WHERE p.oid IN (",
+    "  SELECT pg_catalog.to_regprocedure(s.signature)::oid FROM (VALUES",
+    ...signatures.map((signature, nth) => `    (${sqlString(signature)})${nth < signatures.length - 1 ? "," : ""}`),
+    "  ) AS s (signature)",
+    ")",
+  ];
 }
 
 /** The owner of the schema `hawser` owns them too: what a function reads there, it reads as its owner. */

@@ -4,7 +4,7 @@ import { docstring, templateLiteral } from "../typescript.js";
 import { typescriptHead } from "./head.js";
 import type { OptionsModel } from "./model.js";
 import { printAuth } from "./print-auth.js";
-import { functionsSql, grantsSql } from "./print-sql.js";
+import { foreignDataSql, functionsSql, grantsSql } from "./print-sql.js";
 import { printTable } from "./print-table.js";
 import { printTypes } from "./print-types.js";
 import { printValidator } from "./print-validator.js";
@@ -43,7 +43,7 @@ import { validate } from "./validator.js";
 
 export { authModes, type NatsAuth, type NatsAuthMode, resolveAuth } from "./auth.js";
 export type { OptionsResult, OptionViolation } from "./check.js";
-export { natsOptionsFunctionsSql, natsOptionsGrantsSql } from "./sql.js";
+export { natsForeignDataSql, natsOptionsFunctionsSql, natsOptionsGrantsSql } from "./sql.js";
 export type { Complete${title}, ${title} } from "./types.js";
 
 /**
@@ -68,6 +68,11 @@ function printSqlText(model: OptionsModel): string {
       "natsOptionsGrantsSql",
       grantsSql(model),
       "Takes the functions from PUBLIC and gives them to the owner of the schema.",
+    ],
+    [
+      "natsForeignDataSql",
+      foreignDataSql(model),
+      "Makes or replaces the validator of the foreign data wrappers; the schema `hawser_fdw` must be there.",
     ],
   ] as const;
   return texts

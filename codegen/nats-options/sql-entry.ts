@@ -1,19 +1,15 @@
 import type { OptionsModel } from "./model.js";
 import { jsonbConstant, type SqlFunction } from "./sql-function.js";
 
-/** The functions that others call: they raise what nats_server_options_violation finds. */
-export function entryFunctions(model: OptionsModel): SqlFunction[] {
-  const defaults = Object.fromEntries(
-    model.options.flatMap((option) => (option.default === undefined ? [] : [[option.name, option.default]])),
-  );
-  return [
-    {
-      name: "nats_server_options_check",
-      parameters: ["options jsonb", "part text DEFAULT 'whole'"],
-      returns: "void",
-      traits: "IMMUTABLE PARALLEL SAFE",
-      comment: "Raises the first violation of a set of options; see nats_server_options_violation.",
-      body: `
+/** Raises what nats_server_options_violation finds. */
+export function checkFunction(): SqlFunction {
+  return {
+    name: "nats_server_options_check",
+    parameters: ["options jsonb", "part text DEFAULT 'whole'"],
+    returns: "void",
+    traits: "IMMUTABLE PARALLEL SAFE",
+    comment: "Raises the first violation of a set of options; see nats_server_options_violation.",
+    body: `
 DECLARE
   violation record;
 BEGIN
@@ -26,44 +22,58 @@ BEGIN
       HINT = violation.hint;
   END IF;
 END`,
-    },
-    {
-      name: "nats_server_options",
-      parameters: ["options jsonb"],
-      returns: "jsonb",
-      traits: "IMMUTABLE PARALLEL SAFE",
-      comment:
-        "The options of server and user mapping put together, checked, in their own types and with the defaults. " +
-        "Raises the first violation.",
-      body: `
-BEGIN
-  PERFORM hawser.nats_server_options_check(options, 'whole');
-  RETURN ${jsonbConstant(defaults)} || hawser.nats_server_options_typed(options);
-END`,
-    },
-    {
-      name: "nats_options_jsonb",
-      parameters: ["options text[]"],
-      returns: "jsonb",
-      traits: "IMMUTABLE PARALLEL SAFE",
-      comment:
-        "Options as the catalogs keep them, name=value each (srvoptions, umoptions), as a JSON object of strings.",
-      body: `
+  };
+}
+
+/** Makes one set of options of what the catalogs keep. */
+export function catalogFunction(): SqlFunction {
+  return {
+    name: "nats_options_jsonb",
+    parameters: ["options text[]"],
+    returns: "jsonb",
+    traits: "IMMUTABLE PARALLEL SAFE",
+    comment: "Options as the catalogs keep them, name=value each (srvoptions, umoptions), as a JSON object of strings.",
+    body: `
 BEGIN
   RETURN (
     SELECT coalesce(jsonb_object_agg(option_name, option_value), '{}')
     FROM pg_options_to_table(options)
   );
 END`,
-    },
-    {
-      name: "nats_fdw_validator",
-      parameters: ["options text[]", "catalog oid"],
-      returns: "void",
-      // Whoever may create a server need not be able to use the schema hawser.
-      traits: "STABLE SECURITY DEFINER",
-      comment: "The validator of the foreign data wrappers: checks the options of servers and user mappings.",
-      body: `
+  };
+}
+
+/** The complete options of what was given. */
+export function completeFunction(model: OptionsModel): SqlFunction {
+  const defaults = Object.fromEntries(
+    model.options.flatMap((option) => (option.default === undefined ? [] : [[option.name, option.default]])),
+  );
+  return {
+    name: "nats_server_options",
+    parameters: ["options jsonb"],
+    returns: "jsonb",
+    traits: "IMMUTABLE PARALLEL SAFE",
+    comment:
+      "The options of server and user mapping put together, checked, in their own types and with the defaults. " +
+      "Raises the first violation.",
+    body: `
+BEGIN
+  PERFORM hawser.nats_server_options_check(options, 'whole');
+  RETURN ${jsonbConstant(defaults)} || hawser.nats_server_options_typed(options);
+END`,
+  };
+}
+
+/** What the foreign data wrappers call. */
+export function validatorFunction(): SqlFunction {
+  return {
+    name: "nats_fdw_validator",
+    parameters: ["options text[]", "catalog oid"],
+    returns: "void",
+    // With the rights of whoever creates the server: it reads nothing but its arguments.
+    traits: "STABLE",
+    comment: "The validator of the foreign data wrappers: checks the options of servers and user mappings.",
+    body: `
 BEGIN
   PERFORM hawser.nats_server_options_check(
     hawser.nats_options_jsonb(options),
@@ -73,6 +83,5 @@ BEGIN
       ELSE 'none'
     END);
 END`,
-    },
-  ];
+  };
 }

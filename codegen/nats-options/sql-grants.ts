@@ -1,8 +1,7 @@
 import { dollarQuoted, sqlString } from "../sql/literal.js";
 
 /**
- * Nothing for PUBLIC, everything to the owner of the schema: the validator runs with its owner's rights, which must not
- * be those of a superuser who happened to install it. What the installing role may not do is left out with a NOTICE.
+ * Nothing for PUBLIC, everything to the owner of the schema. What the installing role may not do is left out with a NOTICE.
  */
 export function grantStatements(signatures: readonly string[]): string {
   const give = `

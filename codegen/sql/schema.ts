@@ -2,10 +2,10 @@ import type { SqlFunction } from "../model/functions.js";
 import type { SpecFile } from "../model/spec.js";
 import type { Table } from "../model/tables.js";
 import type { SqlConstants } from "./body.js";
+import { dropDefaultPrivileges, notePresent, schemaObjects } from "./default-privileges.js";
 import { errorFunctionSignatures, errorFunctions } from "./errors.js";
 import { functionStatements } from "./function.js";
 import { grantStatements } from "./grants.js";
-import { dollarQuoted } from "./literal.js";
 import { tableStatements } from "./table.js";
 
 /** The SQL of some files of the spec, in the parts in which a migration applies it. Empty parts are undefined. */
@@ -29,20 +29,19 @@ export function schemaSql(files: readonly SpecFile[], constants: SqlConstants): 
     ...(errors.length > 0 ? [errorFunctions(errors)] : []),
   ];
   return {
-    tables: tables.length === 0 ? undefined : [createSchema, ...tables.map(tableStatements)].join("\n"),
-    functions:
-      functionTexts.length === 0
-        ? undefined
-        : [...(tables.length === 0 ? [createSchema] : []), ...functionTexts].join("\n"),
+    tables: tables.length === 0 ? undefined : inSchema(tables.map(tableStatements)),
+    functions: functionTexts.length === 0 ? undefined : inSchema(functionTexts),
     grants: tables.length + functionTexts.length === 0 ? undefined : grantStatements({ tables, functions, harmless }),
   };
+}
+
+/** Statements that make things in the schema `hawser`; makes it where it is missing. */
+export function inSchema(statements: readonly string[]): string {
+  return [notePresent(schemaObjects, createSchema), ...statements, dropDefaultPrivileges(schemaObjects)].join("\n");
 }
 
 /**
  * Not CREATE SCHEMA IF NOT EXISTS, which asks for CREATE on the database, and tells a NOTICE, also where the schema is
  * there already.
  */
-const createSchema = `DO ${dollarQuoted(
-  "do",
-  ["BEGIN", "  IF to_regnamespace('hawser') IS NULL THEN", "    CREATE SCHEMA hawser;", "  END IF;", "END"].join("\n"),
-)};\n`;
+const createSchema = ["IF to_regnamespace('hawser') IS NULL THEN", "  CREATE SCHEMA hawser;", "END IF;"];

@@ -47,7 +47,9 @@ BEGIN
       (14, 'keepalives_count', @GatewayConstants.gateway_keepalive_probes@::text),
       (15, 'tcp_user_timeout', @GatewayConstants.gateway_tcp_user_timeout_ms@::text),
       -- libpq refuses an option that it does not know.
-      (16, 'require_auth', CASE WHEN version >= 160000 THEN 'scram-sha-256' END)
+      (16, 'require_auth', CASE WHEN version >= 160000 THEN 'scram-sha-256' END),
+      -- Who ends TLS in between cannot pass the login on; and Postgres 14 and 15 say the password to nobody.
+      (17, 'channel_binding', CASE WHEN place.sslmode <> 'disable' THEN 'require' END)
   ) AS option (position, name, value)
   WHERE option.value IS NOT NULL;
 END

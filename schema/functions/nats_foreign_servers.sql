@@ -16,7 +16,7 @@ BEGIN
       ) AS mapping
     FROM pg_foreign_server AS s
     JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
-    WHERE w.fdwvalidator = to_regprocedure('hawser.nats_fdw_validator(text[], oid)')
+    WHERE w.fdwvalidator = to_regprocedure('hawser_fdw.nats_fdw_validator(text[], oid)')
     ORDER BY s.oid
   LOOP
     server_name := server.srvname;

@@ -1,7 +1,16 @@
 BEGIN
   IF p_options IS NOT NULL THEN
     PERFORM hawser.nats_server_options_check(p_options, 'whole');
-    UPDATE hawser.nats_server AS s SET options = p_options, server_name = NULL, changed_at = now() WHERE s.id = 1;
+    -- A foreign server that is there counts as seen: only what is done to it from now on replaces this.
+    UPDATE hawser.nats_server AS s
+    SET
+      options = p_options,
+      server_name = NULL,
+      seen_server_name = f.server_name,
+      seen_options = f.options,
+      changed_at = now()
+    FROM (SELECT) AS one LEFT JOIN LATERAL (SELECT * FROM hawser.nats_foreign_servers() LIMIT 1) AS f ON true
+    WHERE s.id = 1;
   ELSE
     -- What a foreign server says counts again.
     UPDATE hawser.nats_server AS s

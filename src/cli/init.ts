@@ -53,14 +53,15 @@ export const init = withExamples(
       });
       const databaseUrl = databaseUrlOf(args);
       const dryRun = args["dry-run"] ?? false;
+      const onWait = (line: string) => print(process.stderr, printable(line));
       if (args.uninstall) {
-        const report = await uninstall({ databaseUrl, dryRun });
+        const report = await uninstall({ databaseUrl, dryRun, onWait });
         if (args.json) print(process.stdout, jsonText(report));
         else tellRemoval(report);
         return;
       }
       const nats = noNats ? false : { sharedDblink, ...(args.schema === undefined ? {} : { schema: args.schema }) };
-      const report = await install({ databaseUrl, dryRun, nats });
+      const report = await install({ databaseUrl, dryRun, nats, onWait });
       if (args.json) print(process.stdout, jsonText(report));
       else tell(report);
     },
@@ -87,10 +88,11 @@ function refuseTogether(
   }
 }
 
-function tell({ database, role, migrations, nats, shortfalls, sql }: InstallReport): void {
+function tell({ database, role, migrations, nats, shortfalls, warnings, sql }: InstallReport): void {
+  const warned = [...warnings, ...(nats?.warnings ?? [])].map(warningLine);
   if (sql !== undefined) {
     process.stdout.write(sql);
-    for (const line of (nats?.warnings ?? []).map(warningLine)) print(process.stderr, line);
+    for (const line of warned) print(process.stderr, line);
     for (const line of shortfalls.flatMap(shortfallLines)) print(process.stderr, line);
     return;
   }
@@ -100,7 +102,7 @@ function tell({ database, role, migrations, nats, shortfalls, sql }: InstallRepo
       : `Applied ${plural(migrations.length, "migration")}: ${migrations.map(({ id, name }) => `${id} (${name})`).join(", ")}.`;
   print(process.stdout, `${pc.bold(printable(database))} is ready, as ${printable(role)}. ${done}`);
   if (nats !== null) print(process.stdout, natsLine(nats));
-  for (const line of (nats?.warnings ?? []).map(warningLine)) print(process.stdout, line);
+  for (const line of warned) print(process.stdout, line);
   if (shortfalls.length === 0) return;
   print(process.stdout, `\nWhat ${pc.bold(printable(role))} may not do; everything else works:`);
   for (const line of shortfalls.flatMap(shortfallLines)) print(process.stdout, line);

@@ -56,7 +56,8 @@ export const serveArgs = {
     type: "string",
     valueHint: "DIR",
     description:
-      "Where files may be that options of the NATS server name (…_path); may be given several times. Default /run/secrets",
+      "Where files may be that options of the NATS server name (…_path); may be given several times. Whoever may define " +
+      "the server can have them read, so give a directory with nothing else in it. Default /run/secrets",
   },
   "tls-cert": {
     type: "string",
@@ -67,7 +68,7 @@ export const serveArgs = {
   "tls-sslmode": {
     type: "string",
     valueHint: "MODE",
-    description: "What Postgres checks: require (the default), verify-ca or verify-full",
+    description: "What Postgres checks besides the password: require (the default, nothing), verify-ca or verify-full",
   },
   "tls-root-cert": {
     type: "string",

@@ -55,7 +55,10 @@ export const serve = withExamples(
       "hawser serve --database-url postgres://bridge@127.0.0.1/app",
       "Beside Postgres, with the address that it expects",
     ],
-    ["hawser serve --secrets-dir /etc/hawser/secrets", "Where password_path and the like may point"],
+    [
+      "hawser serve --secrets-dir /run/secrets/hawser",
+      "Where password_path and the like may point: a place for it alone",
+    ],
     ["psql -c 'CREATE ROLE bridge LOGIN IN ROLE hawser_bridge'", "The login for it"],
   ],
 );

@@ -1,22 +1,24 @@
 /**
  * What `hawser serve` runs: follows the definition of the NATS server in Postgres, and answers the SQL functions.
  */
+import { X509Certificate } from "node:crypto";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { checkServeSettings, type ServeSettings, type ServeSettingsInput } from "../../generated/ts/settings/nats.js";
 import { GatewayError } from "../errors/index.js";
 import { migrate, silentLogger } from "../store/index.js";
-import { type PemSource, systemClock, TlsCredentials } from "../transport/index.js";
+import { type PemSource, systemClock, TlsCredentials, type TlsMaterial } from "../transport/index.js";
 import { type Address, formatAddress, isLoopback, parseAddress } from "../wire/index.js";
+import { AddressBook } from "./address-book.js";
 import { Gateway } from "./gateway.js";
-import type { Logger } from "./protocol/index.js";
+import { isBindable, type Logger } from "./protocol/index.js";
 import { type GatewayAddress, ServerWatch } from "./server-watch.js";
-import { staleAddresses } from "./stale-addresses.js";
+import { strangersAmong } from "./shared-secrets.js";
 
 /** TLS between Postgres and the gateway. */
 export interface GatewayTls {
   readonly cert: PemSource;
   readonly key: PemSource;
-  /** What libpq checks. Default `require`: the connection is encrypted, and the password proves the gateway. */
+  /** What libpq checks of the certificate. Default `require`, nothing: the password proves whose it is. */
   readonly sslmode?: "require" | "verify-ca" | "verify-full" | undefined;
   /** For `verify-ca` and `verify-full`: the file with the authority's certificate, on the machine of Postgres. */
   readonly rootCertificate?: string | undefined;
@@ -38,12 +40,13 @@ export interface ServeOptions extends ServeSettingsInput {
   readonly signal?: AbortSignal | undefined;
 }
 
-const defaultSecretsDirectories = ["/run/secrets"];
+const defaultSecretsDirectory = "/run/secrets";
 
 /** See above. */
 export class Serve implements AsyncDisposable {
   #gateway: Gateway | undefined;
   #watch: ServerWatch | undefined;
+  #addresses: AddressBook | undefined;
   #endReloading: (() => void) | undefined;
   #stopping: Promise<void> | undefined;
 
@@ -64,13 +67,14 @@ export class Serve implements AsyncDisposable {
       if (tls === undefined && !allowPlaintext) refuseBeyondLoopback(place);
     }
     const credentials = tls === undefined ? undefined : new TlsCredentials({ cert: tls.cert, key: tls.key });
+    if (credentials !== undefined) refuseUnbindable(credentials.current);
     const serve = new Serve(logger);
     try {
       await migrate({ databaseUrl: options.databaseUrl, logger });
       signal?.throwIfAborted();
       await serve.#open(options, settings, listen, credentials);
       signal?.throwIfAborted();
-      serve.#endReloading = credentials?.watch(systemClock);
+      serve.#endReloading = serve.#reload(credentials);
       await serve.#announce(advertised, tls);
       return serve;
     } catch (error) {
@@ -107,6 +111,7 @@ export class Serve implements AsyncDisposable {
 
   async #stop(): Promise<void> {
     this.#endReloading?.();
+    this.#addresses?.stop();
     await this.#watch?.stop();
     await this.#gateway?.stop();
   }
@@ -133,7 +138,7 @@ export class Serve implements AsyncDisposable {
         identity: watch.identity,
         tls,
         settings,
-        secretsDirectories: options.secretsDirectories ?? defaultSecretsDirectories,
+        secretsDirectories: options.secretsDirectories ?? [defaultSecretsDirectory],
         logger: this.logger,
         refresh: () => watch.refresh(),
       },
@@ -141,23 +146,52 @@ export class Serve implements AsyncDisposable {
     );
     // What was found before the gateway was there.
     this.#gateway.configure(present);
+    if (options.secretsDirectories === undefined) await this.#warnOfStrangers(present);
+  }
+
+  async #warnOfStrangers(options: CompleteNatsServerOptions | undefined): Promise<void> {
+    const others = await strangersAmong(defaultSecretsDirectory, options);
+    if (others.length === 0) return;
+    const message =
+      `${defaultSecretsDirectory} holds more than the options of the NATS server name, and whoever may define one ` +
+      "can have it read; keep the gateway's files in a directory of their own, and name it with --secrets-dir";
+    this.logger.warn({ others: others.length }, message);
+  }
+
+  #reload(credentials: TlsCredentials | undefined): (() => void) | undefined {
+    credentials?.subscribe({
+      onReloaded: (material) => {
+        if (isBindable(certificateOf(material))) this.logger.info({}, "the certificate has been renewed");
+        else this.logger.error({}, `nobody can connect any more: ${unbindable}`);
+      },
+      onReloadFailed: (err) => this.logger.warn({ err }, "the certificate could not be renewed; the old one stays"),
+    });
+    return credentials?.watch(systemClock);
   }
 
   async #announce(advertised: Address | undefined, tls: GatewayTls | undefined): Promise<void> {
     const { host, port } = advertised ?? this.#gateway!.address;
-    const watch = this.#watch!;
     const address: GatewayAddress = {
       host,
       port: port === 0 ? this.#gateway!.address.port : port,
       sslmode: tls === undefined ? "disable" : (tls.sslmode ?? "require"),
       rootCertificate: tls?.rootCertificate,
     };
-    await watch.register(address);
-    for (const gone of await staleAddresses(address, await watch.otherAddresses())) {
-      this.logger.info({ address: formatAddress(gone) }, "a gateway that does not answer any more is forgotten");
-      await watch.forget(gone);
-    }
+    this.#addresses = new AddressBook(this.#watch!, this.#gateway!.address, address, this.logger);
+    await this.#addresses.open();
   }
+}
+
+const unbindable =
+  "the certificate of the gateway is signed with Ed25519 or Ed448, to which libpq cannot bind a connection; use one " +
+  "that is signed with ECDSA or RSA";
+
+function certificateOf({ contextOptions }: TlsMaterial): Uint8Array {
+  return new X509Certificate(contextOptions.cert as Buffer).raw;
+}
+
+function refuseUnbindable(material: TlsMaterial): void {
+  if (!isBindable(certificateOf(material))) throw new GatewayError("invalid_argument", unbindable);
 }
 
 function checked(options: ServeOptions): ServeSettings {

@@ -28,6 +28,14 @@ export interface GatewayAddress {
   readonly rootCertificate: string | undefined;
 }
 
+/** A gateway that is entered in Postgres. */
+export interface GatewayEntry {
+  readonly host: string;
+  readonly port: number;
+  /** As Postgres writes it: tells an entry from a later one of the same address. */
+  readonly startedAt: string;
+}
+
 /** How it is watched. */
 export interface ServerWatchOptions {
   readonly databaseUrl: string | undefined;
@@ -49,7 +57,10 @@ const sql = {
     ) THEN format('GRANT USAGE ON FOREIGN SERVER %I TO %I', f.server_name, current_user) END AS grant_needed
     FROM hawser.nats_server AS s
     LEFT JOIN hawser.nats_foreign_servers() AS f ON f.server_name = s.server_name`,
-  addresses: "SELECT g.host, g.port FROM hawser.gateways AS g",
+  // A standby cannot change what it has, and the loopback addresses there are those of the primary.
+  entries: `SELECT g.host, g.port, g.started_at::text AS "startedAt" FROM hawser.gateways AS g
+    WHERE NOT pg_is_in_recovery()`,
+  forget: "DELETE FROM hawser.gateways AS g WHERE g.host = $1 AND g.port = $2 AND g.started_at = $3",
   register: `INSERT INTO hawser.gateways (host, port, sslmode, root_certificate, started_at)
     VALUES ($1, $2, $3, $4, now())
     ON CONFLICT (host, port) DO UPDATE SET
@@ -125,15 +136,14 @@ export class ServerWatch {
     await this.#announce(client, address);
   }
 
-  /** The other addresses that Postgres knows. */
-  async otherAddresses(): Promise<{ readonly host: string; readonly port: number }[]> {
-    const { rows } = await (await this.#connected()).query<{ host: string; port: number }>(sql.addresses);
-    return rows.filter(({ host, port }) => host !== this.#registered?.host || port !== this.#registered.port);
+  /** The gateways that Postgres knows, this one among them; none on a standby. */
+  async entries(): Promise<GatewayEntry[]> {
+    return (await (await this.#connected()).query<GatewayEntry>(sql.entries)).rows;
   }
 
-  /** Takes an address of a gateway that is gone out of the table. */
-  async forget(address: { readonly host: string; readonly port: number }): Promise<void> {
-    await (await this.#connected()).query(sql.unregister, [address.host, address.port]);
+  /** Takes a gateway that is gone out of the table, unless it has been started again since. */
+  async forget({ host, port, startedAt }: GatewayEntry): Promise<void> {
+    await (await this.#connected()).query(sql.forget, [host, port, startedAt]);
   }
 
   /** Takes the gateway out of the table, and ends. */
@@ -188,7 +198,8 @@ export class ServerWatch {
   }
 
   async #announce(client: pg.Client, { host, port, sslmode, rootCertificate }: GatewayAddress): Promise<void> {
-    if (await isStandby(client)) return;
+    // Nothing comes between this and the query: an end that begins later takes the address out behind it.
+    if ((await isStandby(client)) || this.#isStopped) return;
     await client.query(sql.register, [host, port, sslmode, rootCertificate ?? null]);
   }
 

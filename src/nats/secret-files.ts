@@ -60,7 +60,12 @@ export class SecretFiles {
     return bytes;
   }
 
-  /** The same as text, without the white space around it. @throws NatsError `secret_file` also if it is not UTF-8 */
+  /**
+   * The same as text, without the white space around it. What has several lines or is PEM was written for something else:
+   * a secret goes to a NATS server that whoever named the file may have chosen, too.
+   *
+   * @throws NatsError `secret_file` also if it is not UTF-8, has line breaks or NUL within, or begins as PEM
+   */
   async readSecret(option: FileOption, path: string, signal: AbortSignal): Promise<string> {
     const bytes = await this.read(option, path, signal);
     let text: string;
@@ -70,6 +75,11 @@ export class SecretFiles {
       throw secretFileError(option, "the content of the file is not UTF-8");
     }
     if (text === "") throw secretFileError(option, "there is nothing but white space in the file");
+    if (text.startsWith("-----BEGIN "))
+      throw secretFileError(option, "it holds a key or certificate in PEM, no secret");
+    if (/[\n\v\f\r\0\u0085\u2028\u2029]/.test(text)) {
+      throw secretFileError(option, "a secret is one line without NUL, and the file holds more");
+    }
     return text;
   }
 

@@ -4,7 +4,7 @@
 import type pg from "pg";
 import { grantedRoles, grants, grantsSql, makeGrants } from "./grants.js";
 import { type Place, transactionText, withInstaller } from "./installer.js";
-import { applyMissing, migrationSql, missingSteps, takeTurn } from "./migrate.js";
+import { applyMissing, migrationSql, missingSteps } from "./migrate.js";
 import {
   checkNats,
   installNats,
@@ -14,7 +14,11 @@ import {
   planNats,
 } from "./nats/install-nats.js";
 import { defaultFunctionsSchema } from "./nats/objects.js";
+import { roleWarnings } from "./role-warnings.js";
+import { lookAtSchema } from "./schema-trust.js";
 import { findShortfalls, foreseeShortfalls, type Shortfall } from "./shortfalls.js";
+import { surplusGrants } from "./surplus-grants.js";
+import { takeTurn } from "./turn.js";
 
 /** What was done, or would be. */
 export interface InstallReport extends Place {
@@ -24,6 +28,11 @@ export interface InstallReport extends Place {
   readonly nats: NatsReport | null;
   /** What this role may not do, one entry for each. Everything else works. */
   readonly shortfalls: readonly Shortfall[];
+  /**
+   * What roles may do beyond what this version gives them, and the roles of Hawser beyond what they are for: one line each,
+   * with the statement that takes it away.
+   */
+  readonly warnings: readonly string[];
   /** The SQL, for a dry run; psql runs it as it is. */
   readonly sql?: string;
 }
@@ -35,6 +44,8 @@ export interface InstallOptions {
   readonly dryRun?: boolean | undefined;
   /** False: what peers need and no more. */
   readonly nats?: Partial<NatsInstallation> | false | undefined;
+  /** Is told whom it waits for, where somebody else prepares the database for longer than 5 s. */
+  readonly onWait?: ((line: string) => void) | undefined;
 }
 
 /**
@@ -42,14 +53,23 @@ export interface InstallOptions {
  * own, the SQL functions, the foreign data wrappers, the event triggers that follow the server. It may be run again at any
  * time, and by many at once: they take turns.
  *
+ * Nothing of the schema `hawser` is touched before it is known whom it belongs to.
+ *
  * @throws StoreError as {@link migrate}. Before anything is done: `not_supported` (encoding), `native_extension`,
  * `dblink_shared`, `name_occupied` and `invalid_argument`, of the NATS half alone
  */
-export async function install({ databaseUrl, dryRun = false, nats = {} }: InstallOptions): Promise<InstallReport> {
+export async function install({
+  databaseUrl,
+  dryRun = false,
+  nats = {},
+  onWait = () => undefined,
+}: InstallOptions): Promise<InstallReport> {
   const installation = nats === false ? undefined : { schema: defaultFunctionsSchema, sharedDblink: false, ...nats };
-  return withInstaller(databaseUrl, "prepare the database", (client, place) =>
-    dryRun ? plan(client, place, installation) : carryOut(client, place, installation),
-  );
+  return withInstaller(databaseUrl, "prepare the database", async (client, place) => {
+    if (!dryRun) await takeTurn(client, onWait);
+    await lookAtSchema(client);
+    return dryRun ? plan(client, place, installation) : carryOut(client, place, installation);
+  });
 }
 
 async function carryOut(
@@ -57,21 +77,18 @@ async function carryOut(
   place: Place,
   installation: NatsInstallation | undefined,
 ): Promise<InstallReport> {
-  await takeTurn(client);
   if (installation !== undefined) await checkNats(client, installation);
   const applied = await applyMissing(client);
   const refusal = await makeGrants(client);
   const nats = installation === undefined ? undefined : await installNats(client, installation);
-  const shortfalls = await findShortfalls(client, {
-    roles: rolesFor(installation),
-    grants: [...grants, ...(nats?.grants ?? [])],
-    refusal,
-  });
+  const wanted = [...grants, ...(nats?.grants ?? [])];
+  const shortfalls = await findShortfalls(client, { roles: rolesFor(installation), grants: wanted, refusal });
   return {
     ...place,
     migrations: applied.map(({ id, name }) => ({ id, name })),
     nats: nats?.report ?? null,
     shortfalls: [...shortfalls, ...(nats?.shortfalls ?? [])],
+    warnings: [...(await roleWarnings(client, rolesFor(installation))), ...(await surplusGrants(client, wanted))],
   };
 }
 
@@ -82,9 +99,11 @@ async function plan(
   installation: NatsInstallation | undefined,
 ): Promise<InstallReport> {
   const nats = installation === undefined ? undefined : planNats(await checkNats(client, installation), installation);
-  const steps = await missingSteps(client);
+  const { steps, makesSchema } = await missingSteps(client);
   const sql = [
-    ...steps.map((step) => transactionText(`migration ${step.id}: ${step.name}`, migrationSql(step))),
+    ...steps.map((step, n) =>
+      transactionText(`migration ${step.id}: ${step.name}`, migrationSql(step, makesSchema && n === 0)),
+    ),
     transactionText("roles, grants and owners", grantsSql),
     ...(nats?.pieces ?? []).map((piece) => transactionText(piece.what, piece.sql)),
   ].join("\n");
@@ -96,6 +115,10 @@ async function plan(
     migrations: steps.map(({ id, name }) => ({ id, name })),
     nats: nats?.report ?? null,
     shortfalls: [...shortfalls, ...(nats?.shortfalls ?? [])],
+    warnings: [
+      ...(await roleWarnings(client, roles)),
+      ...(steps.length > 0 ? [] : await surplusGrants(client, grants)),
+    ],
     sql,
   };
 }

@@ -3,7 +3,6 @@
  */
 import pg from "pg";
 import { type MigrationRow, tables } from "../../generated/ts/rows/peer.js";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
 import { columnsOf, parameters } from "./column-list.js";
 import { connectionSettings } from "./connection-settings.js";
@@ -11,7 +10,10 @@ import { makeGrants } from "./grants.js";
 import { type Logger, silentLogger } from "./logger.js";
 import { checksumOf, type Migration, migrations } from "./migrations.js";
 import { explainRefusal } from "./missing-rights.js";
+import { newSchemaSql } from "./new-schema.js";
+import { lookAtSchema } from "./schema-trust.js";
 import { isServerError, storeFailure } from "./store-failure.js";
+import { takeTurn } from "./turn.js";
 
 /** What a migration did. */
 export interface MigrationReport {
@@ -24,14 +26,9 @@ export interface MigrationReport {
   readonly leftOut: readonly string[];
 }
 
-/** The key, as an expression, of the advisory lock by which those who prepare a database take turns. */
-export const installationTurn = "hashtextextended('hawser:migrate', 0)";
-
 const row = columnsOf<MigrationRow>()("id", "name", "checksum");
 
 const sql = {
-  lock: `SELECT pg_advisory_lock(${installationTurn})`,
-  exists: "SELECT to_regclass($1) IS NOT NULL AS exists",
   applied: `SELECT ${row.sql()} FROM ${tables.migration} ORDER BY id`,
   record: `INSERT INTO ${tables.migration} (${row.sql()}) VALUES (${parameters(row)})`,
 } as const;
@@ -41,7 +38,7 @@ const sql = {
  * it at once: one works, the others wait for it. Where nothing is to be done, which is found out without any lock, the
  * rights of a peer suffice.
  *
- * @throws StoreError `schema_too_new` if the database has a migration that this version does not know; `schema_missing` if
+ * @throws StoreError `name_occupied` if the schema, or something in it, is not Hawser's; `schema_too_new` if the database has a migration that this version does not know; `schema_missing` if
  * there is something to do and the role may not; `store_failed` if Postgres cannot be reached or refuses, or if an applied
  * migration is not the one that this version has
  */
@@ -58,7 +55,9 @@ export async function migrate(
   });
   try {
     await client.connect();
-    const report = await migrateWith(client, steps, leftOut);
+    // What others have put into a schema that is on the path is not called by mistake.
+    await client.query("SET search_path = pg_catalog, pg_temp");
+    const report = await migrateWith(client, steps, leftOut, (line) => logger.warn({}, line));
     for (const line of report.leftOut) logger.warn({}, `migration: ${line}`);
     if (report.applied.length > 0) logger.info({ applied: report.applied }, "migrated the schema hawser");
     return report;
@@ -73,8 +72,10 @@ async function migrateWith(
   client: pg.Client,
   steps: readonly Migration[],
   leftOut: string[],
+  tell: (line: string) => void,
 ): Promise<MigrationReport> {
-  if ((await missingSteps(client, steps)).length === 0) return { applied: [], leftOut: [] };
+  if ((await missingSteps(client, steps)).steps.length === 0) return { applied: [], leftOut: [] };
+  await takeTurn(client, tell);
   const todo = await applyMissing(client, steps);
   // What the statements themselves have to say is not for anybody's eyes; what is left out is.
   leftOut.length = 0;
@@ -86,31 +87,27 @@ async function migrateWith(
   return { applied: todo.map(({ id }) => id), leftOut };
 }
 
-/** Waits until nobody else migrates the database, and applies the steps that it lacks. Others wait until the client ends. */
+/** Applies the steps that the database lacks; after {@link takeTurn}. */
 export async function applyMissing(
   client: pg.Client,
   steps: readonly Migration[] = migrations,
 ): Promise<readonly Migration[]> {
-  await takeTurn(client);
-  const todo = await missingSteps(client, steps);
-  for (const step of todo) await apply(client, step);
+  const { makesSchema, steps: todo } = await missingSteps(client, steps);
+  for (const [n, step] of todo.entries()) await apply(client, step, makesSchema && n === 0);
   return todo;
 }
 
-/** Waits until nobody else prepares the database. Others wait until the client ends. */
-export async function takeTurn(client: pg.Client): Promise<void> {
-  // Without a time limit: whoever holds it is at work for us. Released with the session at the latest.
-  await client.query(sql.lock);
-  await client.query(`SET lock_timeout = ${storeConstants.lockTimeoutMs}; SET statement_timeout = 0`);
+/** What a database lacks. */
+export interface MissingSteps {
+  readonly steps: readonly Migration[];
+  /** There is no schema `hawser`: the first step makes it. */
+  readonly makesSchema: boolean;
 }
 
 /** The steps that the database lacks, after having checked those that it has. @throws StoreError as {@link migrate} */
-export async function missingSteps(
-  client: pg.Client,
-  steps: readonly Migration[] = migrations,
-): Promise<readonly Migration[]> {
-  const { rows: exists } = await client.query<{ exists: boolean }>(sql.exists, [tables.migration]);
-  if (exists[0]?.exists !== true) return steps;
+export async function missingSteps(client: pg.Client, steps: readonly Migration[] = migrations): Promise<MissingSteps> {
+  const { exists, migrated } = await lookAtSchema(client);
+  if (!migrated) return { steps, makesSchema: !exists };
   const { rows } = await client.query<typeof row.row>(sql.applied);
   const known = new Map(steps.map((step) => [step.id, step]));
   for (const applied of rows) {
@@ -129,24 +126,25 @@ export async function missingSteps(
     }
   }
   const applied = new Set(rows.map(({ id }) => id));
-  return steps.filter(({ id }) => !applied.has(id));
+  return { steps: steps.filter(({ id }) => !applied.has(id)), makesSchema: false };
 }
 
-/** A step as psql would run it, its record included. */
-export function migrationSql(step: Migration): string {
+/** A step as psql would run it, its record included. The first one where there is no schema makes that itself. */
+export function migrationSql(step: Migration, makesSchema = false): string {
   const record = { id: step.id, name: step.name, checksum: checksumOf(step) };
   const values = row.names.map((name) => pg.escapeLiteral(String(record[name]))).join(", ");
-  return `${step.sql.trim()}\n\nINSERT INTO ${tables.migration} (${row.sql()}) VALUES (${values});`;
+  return `${makesSchema ? `${newSchemaSql("hawser")}\n\n` : ""}${step.sql.trim()}\n\nINSERT INTO ${tables.migration} (${row.sql()}) VALUES (${values});`;
 }
 
 /** Running peers lock tables in an order of their own: a step that alters them may be the one that Postgres gives up. */
 const deadlock = "40P01";
 const deadlockTries = 5;
 
-async function apply(client: pg.Client, step: Migration): Promise<void> {
+async function apply(client: pg.Client, step: Migration, makesSchema: boolean): Promise<void> {
   for (let tries = 1; ; tries++) {
     try {
       await client.query("BEGIN");
+      if (makesSchema) await client.query(newSchemaSql("hawser"));
       await client.query(step.sql);
       const record = { id: step.id, name: step.name, checksum: checksumOf(step) };
       await client.query(

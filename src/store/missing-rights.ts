@@ -1,6 +1,7 @@
 /**
  * From "permission denied" to what it means here and what to do.
  */
+import pg from "pg";
 import { StoreError } from "../errors/index.js";
 import { isServerError, storeFailure } from "./store-failure.js";
 
@@ -42,14 +43,14 @@ export async function explainRefusal(client: Asked, action: string, cause: unkno
     return new StoreError(
       "schema_missing",
       `the database "${database}" has no schema hawser, and the role "${role}" may not make it: run \`hawser init\` ` +
-        `once as a role that may, or GRANT CREATE ON DATABASE "${database}" TO "${role}"`,
+        `once as a role that may, or GRANT CREATE ON DATABASE ${pg.escapeIdentifier(database)} TO ${pg.escapeIdentifier(role)}`,
       { cause },
     );
   }
   if (!usable) {
     return new StoreError(
       "store_failed",
-      `the role "${role}" may not use the schema hawser of the database "${database}": GRANT hawser_peer TO "${role}"`,
+      `the role "${role}" may not use the schema hawser of the database "${database}": GRANT hawser_peer TO ${pg.escapeIdentifier(role)}`,
       { cause },
     );
   }

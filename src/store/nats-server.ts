@@ -19,6 +19,8 @@ export interface NatsServerDefinition {
  */
 export function defineNatsServer({ databaseUrl, options }: NatsServerDefinition): Promise<string | undefined> {
   return withCommandDatabase(databaseUrl, async (database) => {
+    // Nobody else may have followed what a foreign server says.
+    await database.query("look which NATS server is defined", { text: "SELECT hawser.follow_nats_server()" });
     const [present] = await database.query<{ name: string | null }>("look which NATS server is defined", {
       text: `SELECT s.server_name AS name FROM ${tables.natsServer} AS s`,
     });

@@ -1,7 +1,7 @@
 /**
  * What an installation lacks because the role that made it was not allowed to, and how it gets it.
  */
-import type pg from "pg";
+import pg from "pg";
 import type { Grant } from "./grants.js";
 
 /** Something that the installing role may not do. */
@@ -14,6 +14,7 @@ export interface Shortfall {
   readonly remedy: string;
 }
 
+const { escapeIdentifier: identifier } = pg;
 const againText = "then run `hawser init` again";
 
 const rightsSql = `
@@ -94,7 +95,7 @@ export async function foreseeShortfalls(client: pg.Client, roles: readonly strin
     found.push({
       what: `"${me}" may not make a schema in the database "${database}"`,
       meaning: "`hawser init` will fail",
-      remedy: `as its owner or a superuser: GRANT CREATE ON DATABASE "${database}" TO "${me}"`,
+      remedy: `as its owner or a superuser: GRANT CREATE ON DATABASE ${identifier(database)} TO ${identifier(me)}`,
     });
   }
   if (!makesRoles) found.push(...missingRoles(await rolesOf(client, roles), me));
@@ -129,7 +130,7 @@ async function foreignOwners(client: pg.Client, me: string, member: boolean): Pr
     meaning: `only "${owner}" and superusers can migrate them`,
     remedy:
       owner === me && !member
-        ? `as a superuser: GRANT hawser_owner TO "${me}"; ${againText}`
+        ? `as a superuser: GRANT hawser_owner TO ${identifier(me)}; ${againText}`
         : `run \`hawser init\` as "${owner}" with membership of hawser_owner, or as a superuser`,
   }));
 }

@@ -35,7 +35,7 @@ describe("hawser init", () => {
       warnings: [],
     };
     expect(jsonLines(second.stdout)).toEqual([
-      { database: database.name, role: "postgres", migrations: [], nats, shortfalls: [] },
+      { database: database.name, role: "postgres", migrations: [], nats, shortfalls: [], warnings: [] },
     ]);
     expect(first.stdout).toContain(
       `NATS from SQL: ${publicFunctionCount} functions in the schema public, over dblink in the schema hawser_dblink. ` +

@@ -2,9 +2,12 @@
  * Where Postgres finds the gateways: those that come, go, and are killed.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { Serve } from "../../src/gateway/index.js";
 import { ServeProcess } from "../faults/support/serve-process.js";
+import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
+import { promptMs } from "./serving.js";
 
 let gateway: TestGateway;
 
@@ -52,11 +55,32 @@ describe("the address of a gateway", () => {
   it("is forgotten by the next one that starts, if its gateway was killed", async () => {
     const killed = await ServeProcess.start(gateway.database.url);
     await killed.crash();
-    expect(await addresses()).toEqual([`127.0.0.1:${killed.port}`, gateway.serve.address]);
     // Until then Postgres passes it over.
     await call();
     await using second = await another();
     expect(await addresses()).toEqual([second.address, gateway.serve.address]);
+  });
+
+  it("is forgotten within seconds by one that runs", async () => {
+    const killed = await ServeProcess.start(gateway.database.url);
+    expect(await addresses()).toEqual([`127.0.0.1:${killed.port}`, gateway.serve.address]);
+    await killed.crash();
+    await eventually(
+      "the address is forgotten",
+      async () => (await addresses()).length === 1,
+      gatewayConstants.optionsPollMs + promptMs,
+    );
+    expect(await addresses()).toEqual([gateway.serve.address]);
+  });
+
+  it("is entered again by its gateway, if somebody else took it away", async () => {
+    await gateway.client.query("DELETE FROM hawser.gateways");
+    await eventually(
+      "the address is there",
+      async () => (await addresses())[0] === gateway.serve.address,
+      gatewayConstants.optionsPollMs + promptMs,
+    );
+    await call();
   });
 
   it("is the same again for one that was killed and starts anew there", async () => {

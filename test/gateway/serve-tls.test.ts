@@ -8,6 +8,7 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { type GatewayTls, Serve } from "../../src/gateway/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
+import { TlsRelay } from "./tls-relay.js";
 
 const authority = new CertificateAuthority();
 const stranger = new CertificateAuthority("Somebody else");
@@ -41,15 +42,17 @@ async function serving(tls: Partial<GatewayTls>, use: (serve: Serve) => Promise<
 }
 
 /** A call in a database session of its own. */
-async function call(): Promise<void> {
+async function call(payload = "x"): Promise<void> {
   const session = await gateway.connect();
   try {
     await session.query("SELECT litmus_pgnats_reload_conf()");
-    await session.query("SELECT nats_publish_text('tls.a', 'x')");
+    await session.query("SELECT nats_publish_text('tls.a', $1)", [payload]);
   } finally {
     await session.end();
   }
 }
+
+const portOf = (address: string): number => Number(address.split(":").at(-1));
 
 const sslmode = async () =>
   (await gateway.client.query("SELECT sslmode, root_certificate FROM hawser.gateways")).rows[0];
@@ -66,10 +69,12 @@ it("is demanded where the gateway has a certificate, and not checked unless it i
 
 it.each(["verify-ca", "verify-full"] as const)("checks the authority with %s", async (mode) => {
   const rootCertificate = join(directory, "ca.pem");
-  await serving({ sslmode: mode, rootCertificate }, async () => {
+  const check = async () => {
     expect(await sslmode()).toEqual({ sslmode: mode, root_certificate: rootCertificate });
     await call();
-  });
+  };
+  // By name: libpq of Postgres 14 looks for no IP addresses in certificates.
+  await serving({ sslmode: mode, rootCertificate }, check, { advertise: "localhost:0" });
   await serving({ sslmode: mode, rootCertificate: join(directory, "stranger.pem") }, async () => {
     await expect(call()).rejects.toMatchObject({
       code: "08001",
@@ -80,7 +85,7 @@ it.each(["verify-ca", "verify-full"] as const)("checks the authority with %s", a
 
 it("checks the name with verify-full alone", async () => {
   const tls = { ...authority.issue(["elsewhere"]), rootCertificate: join(directory, "ca.pem") };
-  await serving({ ...tls, sslmode: "verify-ca" }, call);
+  await serving({ ...tls, sslmode: "verify-ca" }, () => call());
   await serving({ ...tls, sslmode: "verify-full" }, async () => {
     await expect(call()).rejects.toMatchObject({
       code: "08001",
@@ -95,15 +100,15 @@ it("checks the name that is advertised", async () => {
     rootCertificate: join(directory, "ca.pem"),
     sslmode: "verify-full" as const,
   };
-  await serving(tls, call, { advertise: "localhost:0" });
+  await serving(tls, () => call(), { advertise: "localhost:0" });
 });
 
 it("lets the gateway listen beyond loopback", async () => {
-  await serving({}, call, { gatewayListen: "0.0.0.0:0", advertise: "127.0.0.1:0" });
+  await serving({}, () => call(), { gatewayListen: "0.0.0.0:0", advertise: "127.0.0.1:0" });
 });
 
 it("is no need beyond loopback, where the network is said to be trusted", async () => {
-  await serving({}, call, {
+  await serving({}, () => call(), {
     tls: undefined,
     allowPlaintext: true,
     gatewayListen: "0.0.0.0:0",
@@ -111,9 +116,38 @@ it("is no need beyond loopback, where the network is said to be trusted", async 
   });
 });
 
+it.each(["rsa-sha256", "ecdsa-sha384"] as const)(
+  "keeps out who stands between and ends it with a certificate of his own (%s)",
+  async (signature) => {
+    const signer = new CertificateAuthority("Signer", signature);
+    await serving(signer.issue(["127.0.0.1"]), async (serve) => {
+      await call();
+      await using relay = await TlsRelay.start(portOf(serve.address), stranger.issue(["127.0.0.1"]));
+      // As if it stood on the way to the youngest gateway.
+      const entry = "INSERT INTO hawser.gateways VALUES ('127.0.0.1', $1, 'require', NULL, now() + '1 day')";
+      await gateway.client.query(entry, [relay.port]);
+      await expect(call("top secret")).rejects.toMatchObject({
+        code: "08001",
+        detail: expect.stringContaining("was shown another certificate"),
+      });
+      expect(relay.seen).toContain("SCRAM-SHA-256-PLUS");
+      expect(relay.seen).not.toContain("top secret");
+      await gateway.client.query("DELETE FROM hawser.gateways");
+    });
+  },
+);
+
+it("is refused with a certificate that libpq cannot bind a connection to", async () => {
+  const tls = new CertificateAuthority("Signer", "ed25519").issue(["127.0.0.1"]);
+  await expect(serving(tls, () => call())).rejects.toMatchObject({
+    code: "invalid_argument",
+    message: expect.stringContaining("signed with Ed25519"),
+  });
+});
+
 it("is refused with a key that does not fit", async () => {
   const { key } = authority.issue(["127.0.0.1"]);
-  await expect(serving({ key }, call)).rejects.toMatchObject({
+  await expect(serving({ key }, () => call())).rejects.toMatchObject({
     code: "invalid_argument",
     message: expect.stringContaining("tls.key is not the key of tls.cert"),
   });

@@ -43,6 +43,9 @@ export class ValidatorDatabase implements AsyncDisposable {
     await client.connect();
     await client.query("CREATE SCHEMA hawser");
     await client.query(sql ?? generatedSql("validator.sql") + generatedSql("grants.sql"));
+    // As `hawser init` makes it.
+    await client.query("CREATE SCHEMA hawser_fdw; GRANT USAGE ON SCHEMA hawser_fdw TO PUBLIC");
+    await client.query(generatedSql("foreign-data.sql"));
     return new ValidatorDatabase(client, drop);
   }
 
@@ -92,7 +95,7 @@ export class ValidatorDatabase implements AsyncDisposable {
   }
 }
 
-export function generatedSql(file: string): string {
+function generatedSql(file: string): string {
   return readFileSync(new URL(`generated/sql/nats-options/${file}`, root), "utf8");
 }
 

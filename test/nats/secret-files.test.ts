@@ -114,6 +114,22 @@ describe("a file in the directory", () => {
       make: (path: string) => writeFileSync(path, Uint8Array.of(0xff, 0xfe)),
       words: "is not UTF-8",
     },
+    {
+      what: "has several lines",
+      make: (path: string) => writeFileSync(path, "PASSWORD=top-secret\nUSER=somebody\n"),
+      words: "a secret is one line without NUL",
+    },
+    {
+      what: "has NUL within",
+      make: (path: string) => writeFileSync(path, "top-secret\0more"),
+      words: "a secret is one line without NUL",
+    },
+    {
+      what: "is PEM",
+      make: (path: string) =>
+        writeFileSync(path, "-----BEGIN PRIVATE KEY-----\ntop-secret\n-----END PRIVATE KEY-----\n"),
+      words: "it holds a key or certificate in PEM",
+    },
     { what: "is a directory", make: (path: string) => mkdirSync(path), words: "it is not a regular file" },
     {
       what: "is a pipe",
@@ -135,6 +151,7 @@ describe("a file in the directory", () => {
     const message = await refusal(path);
     expect(message).toContain(words);
     expect(message).not.toContain(path);
+    expect(message).not.toContain("top-secret");
   });
 });
 

@@ -112,6 +112,36 @@ describe("CREATE EXTENSION litmus_pgnats refuses, and leaves nothing behind:", (
     });
   });
 
+  it("a place for what superusers run that belongs to somebody else", async () => {
+    await using role = await login(database.url);
+    await onServer(database.url, `CREATE SCHEMA hawser_fdw AUTHORIZATION ${role.role}`);
+    expect(await refused(create)).toMatchObject({
+      code: errorTable.name_occupied.sqlstate,
+      hint: "DROP SCHEMA hawser_fdw CASCADE",
+    });
+  });
+
+  it("a schema hawser of somebody else, whose code it does not run", async () => {
+    await using role = await login(database.url);
+    await onServer(database.url, `GRANT CREATE ON DATABASE ${database.name} TO ${role.role}`);
+    await onServer(
+      role.url,
+      "CREATE SCHEMA hawser",
+      `CREATE FUNCTION hawser.f() RETURNS integer LANGUAGE plpgsql AS $$ BEGIN
+         IF (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) THEN ALTER ROLE ${role.role} SUPERUSER; END IF;
+         RETURN 0; END $$`,
+      "CREATE VIEW hawser.migrations AS SELECT hawser.f() AS id, ''::text AS name, ''::text AS checksum",
+    );
+    expect(await refused(create)).toMatchObject({
+      code: errorTable.name_occupied.sqlstate,
+      message: expect.stringContaining(`the schema hawser belongs to ${role.role}`),
+      hint: expect.stringContaining(`GRANT hawser_owner TO ${role.role}`),
+    });
+    expect(await rowsOf(database.url, `SELECT rolsuper FROM pg_roles WHERE rolname = '${role.role}'`)).toEqual([
+      { rolsuper: false },
+    ]);
+  });
+
   it("a schema whose name cannot stand in a function, or that is Hawser's", async () => {
     for (const schema of ["hawser_run", "back\\slash"]) {
       await onServer(database.url, `CREATE SCHEMA "${schema}"`);

@@ -1,7 +1,7 @@
 /**
  * An authority that issues certificates, made on the spot: a test of TLS needs keys, and a repository should hold none.
  */
-import { generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
+import { constants, generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
 import { isIPv4, isIPv6 } from "node:net";
 
 /** A certificate and its key. */
@@ -30,22 +30,43 @@ const oid = {
   extendedKeyUsage: [0x55, 0x1d, 0x25],
   server: [0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01],
   client: [0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02],
-  ecdsaWithSha256: [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02],
 };
+
+/** What an authority signs with: as DER, and by Node. Its keys and those that it certifies are of the same kind. */
+const signatures = {
+  "ecdsa-sha256": { algorithm: "300a06082a8648ce3d040302", hash: "sha256" },
+  "ecdsa-sha384": { algorithm: "300a06082a8648ce3d040303", hash: "sha384" },
+  "rsa-sha256": { algorithm: "300d06092a864886f70d01010b0500", hash: "sha256" },
+  "rsa-sha512": { algorithm: "300d06092a864886f70d01010d0500", hash: "sha512" },
+  "rsa-pss-sha256": {
+    algorithm:
+      "304106092a864886f70d01010a3034a00f300d06096086480165030402010500" +
+      "a11c301a06092a864886f70d010108300d06096086480165030402010500a203020120",
+    hash: "sha256",
+  },
+  ed25519: { algorithm: "300506032b6570", hash: null },
+} as const;
+
+/** By which algorithm certificates are signed. */
+export type SignatureName = keyof typeof signatures;
 
 /** Issues certificates; its own is PEM in `certificate`. */
 export class CertificateAuthority {
   readonly certificate: string;
-  private readonly keys = keyPair();
+  private readonly keys: KeyPair;
 
-  constructor(private readonly name = "Test authority") {
+  constructor(
+    private readonly name = "Test authority",
+    private readonly signature: SignatureName = "ecdsa-sha256",
+  ) {
+    this.keys = keyPair(signature);
     const isAuthority = extension(oid.basicConstraints, der(0x30, der(0x01, [0xff])));
     this.certificate = this.signed(name, this.keys.publicKey, [isAuthority], {});
   }
 
   /** Issues a certificate for host names and IP addresses. */
   issue(hosts: readonly string[], options: IssueOptions = {}): Issued {
-    const { privateKey, publicKey } = keyPair();
+    const { privateKey, publicKey } = keyPair(this.signature);
     const extensions = [extension(oid.subjectAltName, der(0x30, ...hosts.map(generalName)))];
     if (options.usage !== undefined) {
       extensions.push(extension(oid.extendedKeyUsage, der(0x30, der(0x06, oid[options.usage]))));
@@ -63,7 +84,8 @@ export class CertificateAuthority {
     extensions: readonly Buffer[],
     { fromDays = -1, untilDays = 1 }: IssueOptions,
   ): string {
-    const algorithm = der(0x30, der(0x06, oid.ecdsaWithSha256));
+    const { hash } = signatures[this.signature];
+    const algorithm = Buffer.from(signatures[this.signature].algorithm, "hex");
     const toSign = der(
       0x30,
       der(0xa0, der(0x02, [2])),
@@ -75,13 +97,22 @@ export class CertificateAuthority {
       publicKey.export({ type: "spki", format: "der" }),
       der(0xa3, der(0x30, ...extensions)),
     );
-    const signature = der(0x03, [0], sign("sha256", toSign, this.keys.privateKey));
+    const pss = { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: 32 };
+    const key = { key: this.keys.privateKey, ...(this.signature.startsWith("rsa-pss") && pss) };
+    const signature = der(0x03, [0], sign(hash, toSign, key));
     const base64 = der(0x30, toSign, algorithm, signature).toString("base64");
     return `-----BEGIN CERTIFICATE-----\n${base64.replace(/.{64}(?=.)/g, "$&\n")}\n-----END CERTIFICATE-----\n`;
   }
 }
 
-function keyPair(): { readonly privateKey: KeyObject; readonly publicKey: KeyObject } {
+interface KeyPair {
+  readonly privateKey: KeyObject;
+  readonly publicKey: KeyObject;
+}
+
+function keyPair(signature: SignatureName): KeyPair {
+  if (signature === "ed25519") return generateKeyPairSync("ed25519");
+  if (signature.startsWith("rsa")) return generateKeyPairSync("rsa", { modulusLength: 2048 });
   return generateKeyPairSync("ec", { namedCurve: "P-256" });
 }
 

@@ -8,7 +8,6 @@ REVOKE ALL ON TABLE hawser.gateway_secret FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_server_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.set_nats_server(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.follow_nats_server() FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.follow_nats_ddl() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_foreign_servers() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.refuse_uncommitted_server() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.gateway_conninfo() FROM PUBLIC;
@@ -70,7 +69,6 @@ BEGIN
   ALTER FUNCTION hawser.nats_server_notify() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.set_nats_server(jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.follow_nats_server() OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.follow_nats_ddl() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.nats_foreign_servers() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.refuse_uncommitted_server() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.gateway_conninfo() OWNER TO hawser_owner;

@@ -3,6 +3,21 @@
 
 DO $do$
 BEGIN
+  -- What is new after what follows gets no default privileges: see the block at the end.
+  PERFORM pg_catalog.set_config('hawser.present', (
+    SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
+      SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+      UNION ALL
+      SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
+        (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
+      FROM pg_catalog.pg_class AS c
+      WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      UNION ALL
+      SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
+      FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
+    ) AS o
+  ), false);
   IF to_regnamespace('hawser') IS NULL THEN
     CREATE SCHEMA hawser;
   END IF;
@@ -87,6 +102,64 @@ COMMENT ON COLUMN hawser.gateway_secret.password IS 'The password.';
 INSERT INTO hawser.gateway_secret (id, user_name, password)
 VALUES (1, 'hawser', replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
 
+DO $do$
+DECLARE
+  present CONSTANT oid[] := pg_catalog.string_to_array(pg_catalog.current_setting('hawser.present', true), ',')::oid[];
+  statement text;
+BEGIN
+  FOR statement IN
+    WITH made AS (
+      SELECT o.* FROM (
+        SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+        UNION ALL
+        SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
+          (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
+        FROM pg_catalog.pg_class AS c
+        WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        UNION ALL
+        SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
+        FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
+      ) AS o WHERE o.oid <> ALL (coalesce(present, '{}'))
+    )
+    SELECT pg_catalog.format('REVOKE ALL ON %s FROM %s', m.object,
+      CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
+    FROM made AS m
+    CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(m.acl, pg_catalog.acldefault(m.type, m.owner))) AS a
+    WHERE a.grantee <> m.owner
+    UNION
+    -- They can lack rights of the owner, too.
+    SELECT pg_catalog.format('GRANT ALL ON %s TO %I', m.object, pg_catalog.pg_get_userbyid(m.owner))
+    FROM made AS m WHERE m.acl IS NOT NULL
+  LOOP
+    EXECUTE statement;
+  END LOOP;
+END
+$do$;
+
+DO $do$
+BEGIN
+  -- What is new after what follows gets no default privileges: see the block at the end.
+  PERFORM pg_catalog.set_config('hawser.present', (
+    SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
+      SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+      UNION ALL
+      SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
+        (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
+      FROM pg_catalog.pg_class AS c
+      WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      UNION ALL
+      SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
+      FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
+    ) AS o
+  ), false);
+  IF to_regnamespace('hawser') IS NULL THEN
+    CREATE SCHEMA hawser;
+  END IF;
+END
+$do$;
+
 CREATE OR REPLACE FUNCTION hawser.set_nats_server(
   p_options jsonb,
   OUT defined boolean
@@ -97,7 +170,16 @@ AS $function$
 BEGIN
   IF p_options IS NOT NULL THEN
     PERFORM hawser.nats_server_options_check(p_options, 'whole');
-    UPDATE hawser.nats_server AS s SET options = p_options, server_name = NULL, changed_at = now() WHERE s.id = 1;
+    -- A foreign server that is there counts as seen: only what is done to it from now on replaces this.
+    UPDATE hawser.nats_server AS s
+    SET
+      options = p_options,
+      server_name = NULL,
+      seen_server_name = f.server_name,
+      seen_options = f.options,
+      changed_at = now()
+    FROM (SELECT) AS one LEFT JOIN LATERAL (SELECT * FROM hawser.nats_foreign_servers() LIMIT 1) AS f ON true
+    WHERE s.id = 1;
   ELSE
     -- What a foreign server says counts again.
     UPDATE hawser.nats_server AS s
@@ -144,59 +226,6 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.follow_nats_server() IS 'Takes over what has changed in the foreign server since it was last seen.';
 
-CREATE OR REPLACE FUNCTION hawser.follow_nats_ddl() RETURNS event_trigger
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $function$
-DECLARE
-  validator CONSTANT regprocedure := to_regprocedure('hawser.nats_fdw_validator(text[], oid)');
-BEGIN
-  -- Called for the servers of other wrappers, too, and while the schema is being taken down: neither may fail here.
-  IF to_regclass('hawser.nats_server') IS NULL OR to_regprocedure('hawser.follow_nats_server()') IS NULL THEN
-    RETURN;
-  END IF;
-  IF TG_EVENT = 'sql_drop' THEN
-    IF NOT EXISTS (
-      SELECT FROM pg_event_trigger_dropped_objects() AS o
-      WHERE o.classid = 'pg_foreign_server'::regclass
-        OR (
-          o.classid = 'pg_user_mapping'::regclass
-          AND o.address_args[1] IN (SELECT f.server_name FROM hawser.nats_foreign_servers() AS f)
-        )
-    ) THEN
-      RETURN;
-    END IF;
-    -- Where there are several, dropping them must be possible; as long as there are, none can be followed.
-    IF (SELECT count(*) FROM hawser.nats_foreign_servers()) <= 1 THEN
-      PERFORM hawser.follow_nats_server();
-    END IF;
-  ELSIF EXISTS (
-    SELECT FROM pg_event_trigger_ddl_commands() AS c
-    JOIN pg_foreign_server AS s ON c.classid = 'pg_foreign_server'::regclass AND s.oid = c.objid
-    JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
-    WHERE w.fdwvalidator = validator
-  ) THEN
-    -- Refuses a second server, and the command with it.
-    PERFORM hawser.follow_nats_server();
-  ELSIF NOT EXISTS (
-    SELECT FROM pg_event_trigger_ddl_commands() AS c
-    JOIN pg_user_mappings AS m ON c.classid = 'pg_user_mapping'::regclass AND m.umid = c.objid
-    JOIN pg_foreign_server AS s ON s.oid = m.srvid
-    JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
-    WHERE w.fdwvalidator = validator
-  ) THEN
-    RETURN;
-  END IF;
-  -- What belongs to a user mapping stands in no table of ours: whoever listens reads it again.
-  PERFORM pg_notify('hawser_nats_server', json_build_object('operation', 'update', 'id', 1)::text);
-EXCEPTION
-  WHEN undefined_table OR undefined_column OR undefined_function OR invalid_schema_name THEN
-    RAISE WARNING 'the schema hawser is incomplete, and the NATS server was not followed: %', SQLERRM;
-END
-$function$;
-COMMENT ON FUNCTION hawser.follow_nats_ddl() IS 'Follows what was done to foreign servers and user mappings, where event triggers may be made: the gateway hears of it
-when it is committed. A second server is refused.';
-
 CREATE OR REPLACE FUNCTION hawser.nats_foreign_servers()
 RETURNS TABLE (
   server_name text,
@@ -225,7 +254,7 @@ BEGIN
       ) AS mapping
     FROM pg_foreign_server AS s
     JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
-    WHERE w.fdwvalidator = to_regprocedure('hawser.nats_fdw_validator(text[], oid)')
+    WHERE w.fdwvalidator = to_regprocedure('hawser_fdw.nats_fdw_validator(text[], oid)')
     ORDER BY s.oid
   LOOP
     server_name := server.srvname;
@@ -259,6 +288,14 @@ BEGIN
   -- What this transaction wrote has the time of its start, whichever way it went.
   IF EXISTS (SELECT FROM hawser.nats_foreign_servers() AS f WHERE f.uncommitted)
     OR EXISTS (SELECT FROM hawser.nats_server AS s WHERE s.changed_at = now())
+    -- One that is gone, and the gateway has not followed: that was this transaction, if it has written anything.
+    OR (
+      pg_current_xact_id_if_assigned() IS NOT NULL
+      AND EXISTS (
+        SELECT FROM hawser.nats_server AS s
+        WHERE s.seen_server_name IS NOT NULL AND NOT EXISTS (SELECT FROM hawser.nats_foreign_servers())
+      )
+    )
   THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('server_uncommitted'),
@@ -325,9 +362,46 @@ BEGIN
       (14, 'keepalives_count', 3::text),
       (15, 'tcp_user_timeout', 30000::text),
       -- libpq refuses an option that it does not know.
-      (16, 'require_auth', CASE WHEN version >= 160000 THEN 'scram-sha-256' END)
+      (16, 'require_auth', CASE WHEN version >= 160000 THEN 'scram-sha-256' END),
+      -- Who ends TLS in between cannot pass the login on; and Postgres 14 and 15 say the password to nobody.
+      (17, 'channel_binding', CASE WHEN place.sslmode <> 'disable' THEN 'require' END)
   ) AS option (position, name, value)
   WHERE option.value IS NOT NULL;
 END
 $function$;
 COMMENT ON FUNCTION hawser.gateway_conninfo() IS 'How Postgres connects to the gateway, for libpq.';
+
+DO $do$
+DECLARE
+  present CONSTANT oid[] := pg_catalog.string_to_array(pg_catalog.current_setting('hawser.present', true), ',')::oid[];
+  statement text;
+BEGIN
+  FOR statement IN
+    WITH made AS (
+      SELECT o.* FROM (
+        SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+        UNION ALL
+        SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
+          (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
+        FROM pg_catalog.pg_class AS c
+        WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        UNION ALL
+        SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
+        FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
+      ) AS o WHERE o.oid <> ALL (coalesce(present, '{}'))
+    )
+    SELECT pg_catalog.format('REVOKE ALL ON %s FROM %s', m.object,
+      CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
+    FROM made AS m
+    CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(m.acl, pg_catalog.acldefault(m.type, m.owner))) AS a
+    WHERE a.grantee <> m.owner
+    UNION
+    -- They can lack rights of the owner, too.
+    SELECT pg_catalog.format('GRANT ALL ON %s TO %I', m.object, pg_catalog.pg_get_userbyid(m.owner))
+    FROM made AS m WHERE m.acl IS NOT NULL
+  LOOP
+    EXECUTE statement;
+  END LOOP;
+END
+$do$;

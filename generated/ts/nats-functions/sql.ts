@@ -2,7 +2,69 @@
 // source: hawser/nats/v1/functions.proto
 
 /** Makes or replaces the functions. `@extschema@` stands for their schema, `@dblink@` for that of dblink. */
-export const natsFunctionsSql = `CREATE OR REPLACE FUNCTION hawser.gateway_call(
+export const natsFunctionsSql = `DO $do$
+BEGIN
+  -- What is new after what follows gets no default privileges: see the block at the end.
+  PERFORM pg_catalog.set_config('hawser.present', (
+    SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
+      SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure AS object, 'f'::"char" AS type, p.proowner AS owner, p.proacl AS acl
+      FROM pg_catalog.pg_proc AS p WHERE p.oid IN (
+        SELECT pg_catalog.to_regprocedure(s.signature)::oid FROM (VALUES
+          ('hawser.gateway_call(text)'),
+          ('@extschema@.nats_publish_text(text, text, text, jsonb)'),
+          ('@extschema@.nats_publish_json(text, json, text, jsonb)'),
+          ('@extschema@.nats_publish_jsonb(text, jsonb, text, jsonb)'),
+          ('@extschema@.nats_publish_binary(text, bytea, text, jsonb)'),
+          ('@extschema@.nats_publish_text_batch(text, text[], text, jsonb)'),
+          ('@extschema@.nats_publish_json_batch(text, json[], text, jsonb)'),
+          ('@extschema@.nats_publish_jsonb_batch(text, jsonb[], text, jsonb)'),
+          ('@extschema@.nats_publish_binary_batch(text, bytea[], text, jsonb)'),
+          ('@extschema@.nats_publish_text_stream(text, text, jsonb, text)'),
+          ('@extschema@.nats_publish_json_stream(text, json, jsonb, text)'),
+          ('@extschema@.nats_publish_jsonb_stream(text, jsonb, jsonb, text)'),
+          ('@extschema@.nats_publish_binary_stream(text, bytea, jsonb, text)'),
+          ('@extschema@.nats_publish_text_ack(text, text, jsonb, text)'),
+          ('@extschema@.nats_publish_json_ack(text, json, jsonb, text)'),
+          ('@extschema@.nats_publish_jsonb_ack(text, jsonb, jsonb, text)'),
+          ('@extschema@.nats_publish_binary_ack(text, bytea, jsonb, text)'),
+          ('@extschema@.nats_publish_text_stream_batch(text, text[], jsonb, text)'),
+          ('@extschema@.nats_publish_json_stream_batch(text, json[], jsonb, text)'),
+          ('@extschema@.nats_publish_jsonb_stream_batch(text, jsonb[], jsonb, text)'),
+          ('@extschema@.nats_publish_binary_stream_batch(text, bytea[], jsonb, text)'),
+          ('@extschema@.nats_flush()'),
+          ('@extschema@.nats_request_text(text, text, integer)'),
+          ('@extschema@.nats_request_json(text, json, integer)'),
+          ('@extschema@.nats_request_jsonb(text, jsonb, integer)'),
+          ('@extschema@.nats_request_binary(text, bytea, integer)'),
+          ('@extschema@.nats_put_text(text, text, text, text)'),
+          ('@extschema@.nats_put_json(text, text, json, text)'),
+          ('@extschema@.nats_put_jsonb(text, text, jsonb, text)'),
+          ('@extschema@.nats_put_binary(text, text, bytea, text)'),
+          ('@extschema@.nats_get_text(text, text, text)'),
+          ('@extschema@.nats_get_json(text, text, text)'),
+          ('@extschema@.nats_get_jsonb(text, text, text)'),
+          ('@extschema@.nats_get_binary(text, text, text)'),
+          ('@extschema@.nats_delete_value(text, text, text)'),
+          ('@extschema@.nats_put_file(text, text, bytea, text)'),
+          ('@extschema@.nats_get_file(text, text, text)'),
+          ('@extschema@.nats_delete_file(text, text, text)'),
+          ('@extschema@.nats_get_file_info(text, text, text)'),
+          ('@extschema@.nats_get_file_list(text, text)'),
+          ('@extschema@.nats_get_server_info()'),
+          ('@extschema@.litmus_pgnats_version()'),
+          ('@extschema@.pgnats_version()'),
+          ('@extschema@.litmus_pgnats_reload_conf()'),
+          ('@extschema@.pgnats_reload_conf()'),
+          ('@extschema@.litmus_pgnats_reload_conf_force()'),
+          ('@extschema@.pgnats_reload_conf_force()')
+        ) AS s (signature)
+      )
+    ) AS o
+  ), false);
+END
+$do$;
+
+CREATE OR REPLACE FUNCTION hawser.gateway_call(
   p_query text
 )
 RETURNS text
@@ -932,6 +994,83 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.pgnats_reload_conf_force() IS 'Connects to NATS anew, also where nothing has changed. Returns when the connection is up, or raises why not.';
+
+DO $do$
+DECLARE
+  present CONSTANT oid[] := pg_catalog.string_to_array(pg_catalog.current_setting('hawser.present', true), ',')::oid[];
+  statement text;
+BEGIN
+  FOR statement IN
+    WITH made AS (
+      SELECT o.* FROM (
+        SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure AS object, 'f'::"char" AS type, p.proowner AS owner, p.proacl AS acl
+        FROM pg_catalog.pg_proc AS p WHERE p.oid IN (
+          SELECT pg_catalog.to_regprocedure(s.signature)::oid FROM (VALUES
+            ('hawser.gateway_call(text)'),
+            ('@extschema@.nats_publish_text(text, text, text, jsonb)'),
+            ('@extschema@.nats_publish_json(text, json, text, jsonb)'),
+            ('@extschema@.nats_publish_jsonb(text, jsonb, text, jsonb)'),
+            ('@extschema@.nats_publish_binary(text, bytea, text, jsonb)'),
+            ('@extschema@.nats_publish_text_batch(text, text[], text, jsonb)'),
+            ('@extschema@.nats_publish_json_batch(text, json[], text, jsonb)'),
+            ('@extschema@.nats_publish_jsonb_batch(text, jsonb[], text, jsonb)'),
+            ('@extschema@.nats_publish_binary_batch(text, bytea[], text, jsonb)'),
+            ('@extschema@.nats_publish_text_stream(text, text, jsonb, text)'),
+            ('@extschema@.nats_publish_json_stream(text, json, jsonb, text)'),
+            ('@extschema@.nats_publish_jsonb_stream(text, jsonb, jsonb, text)'),
+            ('@extschema@.nats_publish_binary_stream(text, bytea, jsonb, text)'),
+            ('@extschema@.nats_publish_text_ack(text, text, jsonb, text)'),
+            ('@extschema@.nats_publish_json_ack(text, json, jsonb, text)'),
+            ('@extschema@.nats_publish_jsonb_ack(text, jsonb, jsonb, text)'),
+            ('@extschema@.nats_publish_binary_ack(text, bytea, jsonb, text)'),
+            ('@extschema@.nats_publish_text_stream_batch(text, text[], jsonb, text)'),
+            ('@extschema@.nats_publish_json_stream_batch(text, json[], jsonb, text)'),
+            ('@extschema@.nats_publish_jsonb_stream_batch(text, jsonb[], jsonb, text)'),
+            ('@extschema@.nats_publish_binary_stream_batch(text, bytea[], jsonb, text)'),
+            ('@extschema@.nats_flush()'),
+            ('@extschema@.nats_request_text(text, text, integer)'),
+            ('@extschema@.nats_request_json(text, json, integer)'),
+            ('@extschema@.nats_request_jsonb(text, jsonb, integer)'),
+            ('@extschema@.nats_request_binary(text, bytea, integer)'),
+            ('@extschema@.nats_put_text(text, text, text, text)'),
+            ('@extschema@.nats_put_json(text, text, json, text)'),
+            ('@extschema@.nats_put_jsonb(text, text, jsonb, text)'),
+            ('@extschema@.nats_put_binary(text, text, bytea, text)'),
+            ('@extschema@.nats_get_text(text, text, text)'),
+            ('@extschema@.nats_get_json(text, text, text)'),
+            ('@extschema@.nats_get_jsonb(text, text, text)'),
+            ('@extschema@.nats_get_binary(text, text, text)'),
+            ('@extschema@.nats_delete_value(text, text, text)'),
+            ('@extschema@.nats_put_file(text, text, bytea, text)'),
+            ('@extschema@.nats_get_file(text, text, text)'),
+            ('@extschema@.nats_delete_file(text, text, text)'),
+            ('@extschema@.nats_get_file_info(text, text, text)'),
+            ('@extschema@.nats_get_file_list(text, text)'),
+            ('@extschema@.nats_get_server_info()'),
+            ('@extschema@.litmus_pgnats_version()'),
+            ('@extschema@.pgnats_version()'),
+            ('@extschema@.litmus_pgnats_reload_conf()'),
+            ('@extschema@.pgnats_reload_conf()'),
+            ('@extschema@.litmus_pgnats_reload_conf_force()'),
+            ('@extschema@.pgnats_reload_conf_force()')
+          ) AS s (signature)
+        )
+      ) AS o WHERE o.oid <> ALL (coalesce(present, '{}'))
+    )
+    SELECT pg_catalog.format('REVOKE ALL ON %s FROM %s', m.object,
+      CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
+    FROM made AS m
+    CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(m.acl, pg_catalog.acldefault(m.type, m.owner))) AS a
+    WHERE a.grantee <> m.owner
+    UNION
+    -- They can lack rights of the owner, too.
+    SELECT pg_catalog.format('GRANT ALL ON %s TO %I', m.object, pg_catalog.pg_get_userbyid(m.owner))
+    FROM made AS m WHERE m.acl IS NOT NULL
+  LOOP
+    EXECUTE statement;
+  END LOOP;
+END
+$do$;
 `;
 
 /** Takes the functions from PUBLIC and gives them to hawser_nats. */

@@ -2,7 +2,30 @@
 // source: schema/nats-server-options.schema.json
 
 /** Makes or replaces the functions; the schema `hawser` must be there. */
-export const natsOptionsFunctionsSql = `CREATE OR REPLACE FUNCTION hawser.nats_option_integer(
+export const natsOptionsFunctionsSql = `DO $do$
+BEGIN
+  -- What is new after what follows gets no default privileges: see the block at the end.
+  PERFORM pg_catalog.set_config('hawser.present', (
+    SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
+      SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+      UNION ALL
+      SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
+        (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
+      FROM pg_catalog.pg_class AS c
+      WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      UNION ALL
+      SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
+      FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
+    ) AS o
+  ), false);
+  IF to_regnamespace('hawser') IS NULL THEN
+    CREATE SCHEMA hawser;
+  END IF;
+END
+$do$;
+
+CREATE OR REPLACE FUNCTION hawser.nats_option_integer(
   value jsonb
 )
 RETURNS jsonb
@@ -476,26 +499,6 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.nats_options_jsonb(text[]) IS 'Options as the catalogs keep them, name=value each (srvoptions, umoptions), as a JSON object of strings.';
 
-CREATE OR REPLACE FUNCTION hawser.nats_fdw_validator(
-  options text[],
-  catalog oid
-)
-RETURNS void
-LANGUAGE plpgsql STABLE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $function$
-BEGIN
-  PERFORM hawser.nats_server_options_check(
-    hawser.nats_options_jsonb(options),
-    CASE catalog
-      WHEN 'pg_catalog.pg_foreign_server'::regclass THEN 'server'
-      WHEN 'pg_catalog.pg_user_mapping'::regclass THEN 'user_mapping'
-      ELSE 'none'
-    END);
-END
-$function$;
-COMMENT ON FUNCTION hawser.nats_fdw_validator(text[], oid) IS 'The validator of the foreign data wrappers: checks the options of servers and user mappings.';
-
 CREATE OR REPLACE FUNCTION hawser.nats_auth_mode(
   options jsonb
 )
@@ -516,6 +519,41 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION hawser.nats_auth_mode(jsonb) IS 'How these options authenticate: the first mode whose options are all set.';
+
+DO $do$
+DECLARE
+  present CONSTANT oid[] := pg_catalog.string_to_array(pg_catalog.current_setting('hawser.present', true), ',')::oid[];
+  statement text;
+BEGIN
+  FOR statement IN
+    WITH made AS (
+      SELECT o.* FROM (
+        SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+        UNION ALL
+        SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
+          (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
+        FROM pg_catalog.pg_class AS c
+        WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        UNION ALL
+        SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
+        FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
+      ) AS o WHERE o.oid <> ALL (coalesce(present, '{}'))
+    )
+    SELECT pg_catalog.format('REVOKE ALL ON %s FROM %s', m.object,
+      CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
+    FROM made AS m
+    CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(m.acl, pg_catalog.acldefault(m.type, m.owner))) AS a
+    WHERE a.grantee <> m.owner
+    UNION
+    -- They can lack rights of the owner, too.
+    SELECT pg_catalog.format('GRANT ALL ON %s TO %I', m.object, pg_catalog.pg_get_userbyid(m.owner))
+    FROM made AS m WHERE m.acl IS NOT NULL
+  LOOP
+    EXECUTE statement;
+  END LOOP;
+END
+$do$;
 `;
 
 /** Takes the functions from PUBLIC and gives them to the owner of the schema. */
@@ -530,7 +568,6 @@ REVOKE ALL ON FUNCTION hawser.nats_server_options_violation(jsonb, text) FROM PU
 REVOKE ALL ON FUNCTION hawser.nats_server_options_check(jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_server_options(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_options_jsonb(text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.nats_fdw_validator(text[], oid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_auth_mode(jsonb) FROM PUBLIC;
 DO $do$
 DECLARE
@@ -550,7 +587,6 @@ BEGIN
     'hawser.nats_server_options_check(jsonb, text)',
     'hawser.nats_server_options(jsonb)',
     'hawser.nats_options_jsonb(text[])',
-    'hawser.nats_fdw_validator(text[], oid)',
     'hawser.nats_auth_mode(jsonb)'
   ] LOOP
     EXECUTE pg_catalog.format('ALTER FUNCTION %s OWNER TO %I', signature, owner);
@@ -560,4 +596,486 @@ EXCEPTION
     RAISE NOTICE '% may not give the functions of the NATS options to % and goes on owning them', current_user, owner;
 END
 $do$;
+`;
+
+/** Makes or replaces the validator of the foreign data wrappers; the schema `hawser_fdw` must be there. */
+export const natsForeignDataSql = `CREATE OR REPLACE FUNCTION hawser_fdw.nats_option_integer(
+  value jsonb
+)
+RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  parts text[];
+  number numeric;
+BEGIN
+  IF jsonb_typeof(value) = 'number' THEN
+    number := value::numeric;
+    IF number <> trunc(number) THEN
+      RETURN 'null';
+    END IF;
+  ELSE
+    parts := CASE jsonb_typeof(value) WHEN 'string' THEN regexp_match(value #>> '{}', E'^[\\\\u0009-\\\\u000d\\\\u0020]*([+-]?)0*([0-9]+)[\\\\u0009-\\\\u000d\\\\u0020]*$') END;
+    IF parts IS NULL THEN
+      RETURN 'null';
+    END IF;
+    -- No text of digits is too long: beyond 15 of them the number only counts as far outside every range.
+    number := CASE WHEN char_length(parts[2]) > 15 THEN 9007199254740991 ELSE parts[2]::numeric END;
+    IF parts[1] = '-' THEN
+      number := -number;
+    END IF;
+  END IF;
+  RETURN to_jsonb(trunc(greatest(least(number, 9007199254740991), -9007199254740991)));
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_option_integer(jsonb) IS 'The value of an integer option as a JSON number, or JSON null if it is not a whole number.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_option_boolean(
+  value jsonb
+)
+RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  spelling text := value #>> '{}';
+BEGIN
+  IF jsonb_typeof(value) = 'boolean' THEN
+    RETURN value;
+  ELSIF jsonb_typeof(value) <> 'string' THEN
+    RETURN 'null';
+  ELSIF spelling ~ E'^[\\\\u0009-\\\\u000d\\\\u0020]*(?:[tT](?:[rR](?:[uU](?:[eE])?)?)?|[yY](?:[eE](?:[sS])?)?|[oO][nN]|1)[\\\\u0009-\\\\u000d\\\\u0020]*$' THEN
+    RETURN 'true';
+  ELSIF spelling ~ E'^[\\\\u0009-\\\\u000d\\\\u0020]*(?:[fF](?:[aA](?:[lL](?:[sS](?:[eE])?)?)?)?|[nN](?:[oO])?|[oO][fF](?:[fF])?|0)[\\\\u0009-\\\\u000d\\\\u0020]*$' THEN
+    RETURN 'false';
+  END IF;
+  RETURN 'null';
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_option_boolean(jsonb) IS 'The value of a boolean option as a JSON boolean, or JSON null if it is not one. Spellings as Postgres takes them.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_option_text(
+  value jsonb
+)
+RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  RETURN CASE jsonb_typeof(value) WHEN 'string' THEN value ELSE 'null' END;
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_option_text(jsonb) IS 'The value of a text option as it is, or JSON null if it is not a JSON string.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_option_quoted(
+  value text
+)
+RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  RETURN to_json(CASE WHEN char_length(value) > 60 THEN left(value, 60) || '...' ELSE value END)::text;
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_option_quoted(text) IS 'A text for a message: as JSON quotes it, cut to 60 characters.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_option_shown(
+  value jsonb
+)
+RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  CASE jsonb_typeof(value)
+    WHEN 'string' THEN
+      -- Someone may have written user and password into an address.
+      IF strpos(value #>> '{}', '@') > 0 THEN
+        RETURN 'Its value is not shown.';
+      END IF;
+      RETURN 'Its value is ' || hawser_fdw.nats_option_quoted(value #>> '{}') || '.';
+    WHEN 'number' THEN
+      -- What JavaScript and Postgres make of a number's last digits may differ beyond this.
+      IF abs(value::numeric) > 9007199254740991 THEN
+        RETURN 'Its value has more than 15 digits.';
+      ELSIF value::numeric <> trunc(value::numeric) THEN
+        RETURN 'Its value is a fraction.';
+      END IF;
+      RETURN 'Its value is ' || trunc(value::numeric) || '.';
+    WHEN 'boolean' THEN
+      RETURN 'Its value is ' || value::text || '.';
+    ELSE
+      RETURN 'Its value is null, a list or an object.';
+  END CASE;
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_option_shown(jsonb) IS 'The detail of a violation that shows a value. Only for options whose values are no secrets.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_server_options_typed(
+  options jsonb
+)
+RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  RETURN (
+    SELECT coalesce(jsonb_object_agg(name, typed), '{}')
+    FROM jsonb_each(options) AS option (name, value),
+      LATERAL (SELECT CASE
+        WHEN name = ANY (ARRAY['port', 'capacity', 'responder_timeout_ms']) THEN hawser_fdw.nats_option_integer(value)
+        WHEN name = ANY (ARRAY['tls_insecure']) THEN hawser_fdw.nats_option_boolean(value)
+        WHEN name = ANY (ARRAY['host', 'tls_ca_path', 'tls_cert_path', 'tls_key_path', 'domain', 'username', 'password_path', 'password', 'nkey_seed_path', 'nkey_seed', 'token_path', 'token', 'notify_subject', 'patroni_url']) THEN hawser_fdw.nats_option_text(value)
+      END AS typed) AS coerced
+    WHERE typed IS NOT NULL
+  );
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_server_options_typed(jsonb) IS 'The known options in their own types, with JSON null where a value has another type. Checks nothing else.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_option_suggestion(
+  name text,
+  known text[]
+)
+RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  -- Only A to Z are lowered: what lies beyond, JavaScript lowers differently.
+  mistyped CONSTANT text[] := string_to_array(
+    translate(name, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz'), NULL);
+  mistyped_length CONSTANT integer := char_length(name);
+  candidate text;
+  letters text[];
+  letter_count integer;
+  before_last integer[];
+  last integer[];
+  row_now integer[];
+  steps integer;
+  best text;
+  best_distance integer;
+BEGIN
+  IF mistyped_length > 63 THEN
+    RETURN NULL;
+  END IF;
+  FOREACH candidate IN ARRAY known LOOP
+    letters := string_to_array(candidate, NULL);
+    letter_count := char_length(candidate);
+    -- last[j + 1] is the distance from what was read of the mistyped name to the first j letters.
+    before_last := NULL;
+    last := ARRAY(SELECT generate_series(0, letter_count));
+    FOR i IN 1 .. mistyped_length LOOP
+      row_now := ARRAY[i];
+      FOR j IN 1 .. letter_count LOOP
+        steps := least(
+          last[j + 1] + 1,
+          row_now[j] + 1,
+          last[j] + CASE WHEN mistyped[i] = letters[j] THEN 0 ELSE 1 END);
+        IF i > 1 AND j > 1 AND mistyped[i] = letters[j - 1] AND mistyped[i - 1] = letters[j] THEN
+          steps := least(steps, before_last[j - 1] + 1);
+        END IF;
+        row_now[j + 1] := steps;
+      END LOOP;
+      before_last := last;
+      last := row_now;
+    END LOOP;
+    IF last[letter_count + 1] <= greatest(1, letter_count * 2 / 5)
+      AND (best_distance IS NULL OR last[letter_count + 1] < best_distance)
+    THEN
+      best := candidate;
+      best_distance := last[letter_count + 1];
+    END IF;
+  END LOOP;
+  RETURN best;
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_option_suggestion(text, text[]) IS 'The known name that a mistyped one probably meant: the one with the fewest changed, missing, added or swapped characters, at most two fifths of its length; null if none is close.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_server_options_violation(
+  options jsonb,
+  part text DEFAULT 'whole',
+  OUT option_name text,
+  OUT sqlstate text,
+  OUT message text,
+  OUT detail text,
+  OUT hint text
+)
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  known CONSTANT text[] := ARRAY['host', 'port', 'capacity', 'tls_ca_path', 'tls_cert_path', 'tls_key_path', 'tls_insecure', 'domain', 'username', 'password_path', 'password', 'nkey_seed_path', 'nkey_seed', 'token_path', 'token', 'notify_subject', 'patroni_url', 'responder_timeout_ms'];
+  in_user_mapping CONSTANT text[] := ARRAY['username', 'password_path', 'password', 'nkey_seed_path', 'nkey_seed', 'token_path', 'token'];
+  -- Their values are never shown.
+  hidden CONSTANT text[] := ARRAY['tls_ca_path', 'tls_cert_path', 'tls_key_path', 'username', 'password_path', 'password', 'nkey_seed_path', 'nkey_seed', 'token_path', 'token'];
+  allowed text[];
+  typed jsonb;
+  violated text;
+  about text[];
+BEGIN
+  allowed := CASE part
+    WHEN 'whole' THEN known
+    WHEN 'server' THEN known
+    WHEN 'user_mapping' THEN in_user_mapping
+    WHEN 'none' THEN '{}'
+  END;
+  IF allowed IS NULL THEN
+    RAISE EXCEPTION 'the part must be whole, server, user_mapping or none' USING ERRCODE = '22023';
+  END IF;
+  IF jsonb_typeof(options) IS DISTINCT FROM 'object' THEN
+    sqlstate := 'HV024';
+    message := 'the options must be a JSON object';
+    detail := 'The options are: ' || array_to_string(known, ', ') || '.';
+    hint := 'Write them as {"name": value, ...}.';
+    RETURN;
+  END IF;
+
+  SELECT name INTO option_name
+  FROM jsonb_object_keys(options) AS name
+  WHERE name <> ALL (allowed)
+  ORDER BY name COLLATE "C"
+  LIMIT 1;
+  IF option_name IS NOT NULL THEN
+    sqlstate := 'HV00D';
+    IF part = 'none' THEN
+      message := 'option ' || hawser_fdw.nats_option_quoted(option_name) || ' is not allowed here';
+      detail := 'Only the foreign server and its user mappings have options.';
+      hint := 'Use CREATE SERVER or ALTER SERVER.';
+    ELSIF option_name = ANY (known) THEN
+      message := 'option ' || hawser_fdw.nats_option_quoted(option_name) || ' is not allowed in a user mapping';
+      detail := 'The options are: ' || array_to_string(allowed, ', ') || '.';
+      hint := 'Use ALTER SERVER: it belongs to the server.';
+    ELSE
+      message := 'unknown option ' || hawser_fdw.nats_option_quoted(option_name);
+      detail := 'The options are: ' || array_to_string(allowed, ', ') || '.';
+      hint := coalesce(
+        'Did you mean "' || hawser_fdw.nats_option_suggestion(option_name, allowed) || '"?',
+        'Use one of the options, or drop it.');
+    END IF;
+    RETURN;
+  END IF;
+
+  typed := hawser_fdw.nats_server_options_typed(options);
+  -- Null, which is not true, where an option is not set.
+  violated := CASE
+    WHEN typed -> 'host' = 'null' THEN '#/properties/host/type'
+    WHEN typed -> 'port' = 'null' THEN '#/properties/port/type'
+    WHEN typed -> 'capacity' = 'null' THEN '#/properties/capacity/type'
+    WHEN typed -> 'tls_ca_path' = 'null' THEN '#/properties/tls_ca_path/type'
+    WHEN typed -> 'tls_cert_path' = 'null' THEN '#/properties/tls_cert_path/type'
+    WHEN typed -> 'tls_key_path' = 'null' THEN '#/properties/tls_key_path/type'
+    WHEN typed -> 'tls_insecure' = 'null' THEN '#/properties/tls_insecure/type'
+    WHEN typed -> 'domain' = 'null' THEN '#/properties/domain/type'
+    WHEN typed -> 'username' = 'null' THEN '#/properties/username/type'
+    WHEN typed -> 'password_path' = 'null' THEN '#/properties/password_path/type'
+    WHEN typed -> 'password' = 'null' THEN '#/properties/password/type'
+    WHEN typed -> 'nkey_seed_path' = 'null' THEN '#/properties/nkey_seed_path/type'
+    WHEN typed -> 'nkey_seed' = 'null' THEN '#/properties/nkey_seed/type'
+    WHEN typed -> 'token_path' = 'null' THEN '#/properties/token_path/type'
+    WHEN typed -> 'token' = 'null' THEN '#/properties/token/type'
+    WHEN typed -> 'notify_subject' = 'null' THEN '#/properties/notify_subject/type'
+    WHEN typed -> 'patroni_url' = 'null' THEN '#/properties/patroni_url/type'
+    WHEN typed -> 'responder_timeout_ms' = 'null' THEN '#/properties/responder_timeout_ms/type'
+    WHEN part IN ('whole', 'server') AND typed ? 'tls_cert_path' AND NOT (typed ? 'tls_key_path') THEN '#/dependentRequired/tls_cert_path/tls_key_path'
+    WHEN part IN ('whole', 'server') AND typed ? 'tls_key_path' AND NOT (typed ? 'tls_cert_path') THEN '#/dependentRequired/tls_key_path/tls_cert_path'
+    WHEN part IN ('whole', 'server') AND typed ? 'tls_ca_path' AND typed ? 'tls_insecure' AND coalesce(typed -> 'tls_insecure' = 'true'::jsonb, true) THEN '#/allOf/0'
+    WHEN part IN ('whole', 'server') AND (typed ? 'tls_cert_path' OR typed ? 'tls_key_path') AND NOT (typed ? 'tls_ca_path') AND (NOT (typed ? 'tls_insecure') OR NOT (coalesce(typed -> 'tls_insecure' = 'true'::jsonb, true))) THEN '#/allOf/1'
+    WHEN part IN ('whole', 'server') AND (typed ? 'password' OR typed ? 'password_path') AND NOT (typed ? 'username') THEN '#/allOf/2'
+    WHEN part = 'whole' AND typed ? 'username' AND NOT (typed ? 'password') AND NOT (typed ? 'password_path') THEN '#/allOf/3'
+    WHEN char_length(typed ->> 'host') < 1 THEN '#/properties/host/minLength'
+    WHEN char_length(typed ->> 'host') > 253 THEN '#/properties/host/maxLength'
+    WHEN typed ->> 'host' !~ E'^(?:[0-9A-Za-z_-]+(?:\\\\.[0-9A-Za-z_-]+)*\\\\.?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?)$' THEN '#/properties/host/pattern'
+    WHEN (typed ->> 'port')::numeric < 1 THEN '#/properties/port/minimum'
+    WHEN (typed ->> 'port')::numeric > 65535 THEN '#/properties/port/maximum'
+    WHEN (typed ->> 'capacity')::numeric < 1 THEN '#/properties/capacity/minimum'
+    WHEN (typed ->> 'capacity')::numeric > 1048576 THEN '#/properties/capacity/maximum'
+    WHEN char_length(typed ->> 'tls_ca_path') < 1 THEN '#/properties/tls_ca_path/minLength'
+    WHEN char_length(typed ->> 'tls_ca_path') > 4095 THEN '#/properties/tls_ca_path/maxLength'
+    WHEN typed ->> 'tls_ca_path' !~ E'^/[^\\\\u0001-\\\\u001f\\\\u007f]*$' THEN '#/properties/tls_ca_path/pattern'
+    WHEN char_length(typed ->> 'tls_cert_path') < 1 THEN '#/properties/tls_cert_path/minLength'
+    WHEN char_length(typed ->> 'tls_cert_path') > 4095 THEN '#/properties/tls_cert_path/maxLength'
+    WHEN typed ->> 'tls_cert_path' !~ E'^/[^\\\\u0001-\\\\u001f\\\\u007f]*$' THEN '#/properties/tls_cert_path/pattern'
+    WHEN char_length(typed ->> 'tls_key_path') < 1 THEN '#/properties/tls_key_path/minLength'
+    WHEN char_length(typed ->> 'tls_key_path') > 4095 THEN '#/properties/tls_key_path/maxLength'
+    WHEN typed ->> 'tls_key_path' !~ E'^/[^\\\\u0001-\\\\u001f\\\\u007f]*$' THEN '#/properties/tls_key_path/pattern'
+    WHEN char_length(typed ->> 'domain') < 1 THEN '#/properties/domain/minLength'
+    WHEN char_length(typed ->> 'domain') > 255 THEN '#/properties/domain/maxLength'
+    WHEN typed ->> 'domain' !~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$' THEN '#/properties/domain/pattern'
+    WHEN char_length(typed ->> 'username') > 1024 THEN '#/properties/username/maxLength'
+    WHEN char_length(typed ->> 'password_path') < 1 THEN '#/properties/password_path/minLength'
+    WHEN char_length(typed ->> 'password_path') > 4095 THEN '#/properties/password_path/maxLength'
+    WHEN typed ->> 'password_path' !~ E'^/[^\\\\u0001-\\\\u001f\\\\u007f]*$' THEN '#/properties/password_path/pattern'
+    WHEN char_length(typed ->> 'password') < 1 THEN '#/properties/password/minLength'
+    WHEN char_length(typed ->> 'password') > 16384 THEN '#/properties/password/maxLength'
+    WHEN char_length(typed ->> 'nkey_seed_path') < 1 THEN '#/properties/nkey_seed_path/minLength'
+    WHEN char_length(typed ->> 'nkey_seed_path') > 4095 THEN '#/properties/nkey_seed_path/maxLength'
+    WHEN typed ->> 'nkey_seed_path' !~ E'^/[^\\\\u0001-\\\\u001f\\\\u007f]*$' THEN '#/properties/nkey_seed_path/pattern'
+    WHEN char_length(typed ->> 'nkey_seed') < 1 THEN '#/properties/nkey_seed/minLength'
+    WHEN char_length(typed ->> 'nkey_seed') > 255 THEN '#/properties/nkey_seed/maxLength'
+    WHEN typed ->> 'nkey_seed' !~ '^S[A-Z2-7]{57}$' THEN '#/properties/nkey_seed/pattern'
+    WHEN char_length(typed ->> 'token_path') < 1 THEN '#/properties/token_path/minLength'
+    WHEN char_length(typed ->> 'token_path') > 4095 THEN '#/properties/token_path/maxLength'
+    WHEN typed ->> 'token_path' !~ E'^/[^\\\\u0001-\\\\u001f\\\\u007f]*$' THEN '#/properties/token_path/pattern'
+    WHEN char_length(typed ->> 'token') < 1 THEN '#/properties/token/minLength'
+    WHEN char_length(typed ->> 'token') > 16384 THEN '#/properties/token/maxLength'
+    WHEN char_length(typed ->> 'notify_subject') < 1 THEN '#/properties/notify_subject/minLength'
+    WHEN char_length(typed ->> 'notify_subject') > 255 THEN '#/properties/notify_subject/maxLength'
+    WHEN typed ->> 'notify_subject' !~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$' THEN '#/properties/notify_subject/pattern'
+    WHEN char_length(typed ->> 'patroni_url') < 1 THEN '#/properties/patroni_url/minLength'
+    WHEN char_length(typed ->> 'patroni_url') > 2048 THEN '#/properties/patroni_url/maxLength'
+    WHEN typed ->> 'patroni_url' !~ E'^https?://(?:[0-9A-Za-z._-]+|\\\\[[0-9A-Fa-f:.]+\\\\])(?::[0-9]{1,5})?(?:[/?][^\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]*)?$' THEN '#/properties/patroni_url/pattern'
+    WHEN (typed ->> 'responder_timeout_ms')::numeric < 1 THEN '#/properties/responder_timeout_ms/minimum'
+    WHEN (typed ->> 'responder_timeout_ms')::numeric > 86400000 THEN '#/properties/responder_timeout_ms/maximum'
+  END;
+  IF violated IS NULL THEN
+    RETURN;
+  END IF;
+
+  SELECT told.option_name, told.sqlstate, told.message, told.hint, told.about
+  INTO option_name, sqlstate, message, hint, about
+  FROM (VALUES
+    ('#/properties/host/type', 'host', 'HV024', 'option "host" must be text', 'Give the bare name or address, such as host ''nats.example.com'' or host ''::1''; the port has an option of its own.', NULL::text[]),
+    ('#/properties/port/type', 'port', 'HV024', 'option "port" must be an integer from 1 to 65535', 'Give the port in decimal digits, such as port ''4222''.', NULL::text[]),
+    ('#/properties/capacity/type', 'capacity', 'HV024', 'option "capacity" must be an integer from 1 to 1048576', 'Give the number of commands in decimal digits, such as capacity ''128''.', NULL::text[]),
+    ('#/properties/tls_ca_path/type', 'tls_ca_path', 'HV024', 'option "tls_ca_path" must be text', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-ca.pem''.', NULL::text[]),
+    ('#/properties/tls_cert_path/type', 'tls_cert_path', 'HV024', 'option "tls_cert_path" must be text', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-cert.pem''.', NULL::text[]),
+    ('#/properties/tls_key_path/type', 'tls_key_path', 'HV024', 'option "tls_key_path" must be text', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-key.pem''.', NULL::text[]),
+    ('#/properties/tls_insecure/type', 'tls_insecure', 'HV024', 'option "tls_insecure" must be a boolean', 'Write tls_insecure ''true'' or tls_insecure ''false''.', NULL::text[]),
+    ('#/properties/domain/type', 'domain', 'HV024', 'option "domain" must be text', 'Give the domain as the NATS server''s configuration names it, such as domain ''hub''.', NULL::text[]),
+    ('#/properties/username/type', 'username', 'HV024', 'option "username" must be text', 'Give the user name as text; username '''' is allowed.', NULL::text[]),
+    ('#/properties/password_path/type', 'password_path', 'HV024', 'option "password_path" must be text', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-password''.', NULL::text[]),
+    ('#/properties/password/type', 'password', 'HV024', 'option "password" must be text', 'Give the password as text, or name its file in password_path.', NULL::text[]),
+    ('#/properties/nkey_seed_path/type', 'nkey_seed_path', 'HV024', 'option "nkey_seed_path" must be text', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-nkey''; the seed itself goes into nkey_seed.', NULL::text[]),
+    ('#/properties/nkey_seed/type', 'nkey_seed', 'HV024', 'option "nkey_seed" must be text', 'Give the whole seed as nk or nsc printed it, without spaces; it begins with SU.', NULL::text[]),
+    ('#/properties/token_path/type', 'token_path', 'HV024', 'option "token_path" must be text', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-token''; the token itself goes into token.', NULL::text[]),
+    ('#/properties/token/type', 'token', 'HV024', 'option "token" must be text', 'Give the token as text, or name its file in token_path.', NULL::text[]),
+    ('#/properties/notify_subject/type', 'notify_subject', 'HV024', 'option "notify_subject" must be text', 'Give a complete subject without wildcards, such as notify_subject ''postgres.role''.', NULL::text[]),
+    ('#/properties/patroni_url/type', 'patroni_url', 'HV024', 'option "patroni_url" must be text', 'Give the whole address, such as patroni_url ''http://localhost:8008/patroni''.', NULL::text[]),
+    ('#/properties/responder_timeout_ms/type', 'responder_timeout_ms', 'HV024', 'option "responder_timeout_ms" must be an integer from 1 to 86400000', 'Give the milliseconds in decimal digits, such as responder_timeout_ms ''5000''.', NULL::text[]),
+    ('#/dependentRequired/tls_cert_path/tls_key_path', 'tls_key_path', 'HV002', 'option "tls_key_path" is missing: tls_cert_path needs it', 'Add tls_key_path, or drop tls_cert_path.', ARRAY['tls_cert_path', 'tls_key_path']),
+    ('#/dependentRequired/tls_key_path/tls_cert_path', 'tls_cert_path', 'HV002', 'option "tls_cert_path" is missing: tls_key_path needs it', 'Add tls_cert_path, or drop tls_key_path.', ARRAY['tls_cert_path', 'tls_key_path']),
+    ('#/allOf/0', 'tls_insecure', 'HV024', 'option "tls_insecure" may not be true beside option "tls_ca_path"', 'Keep tls_ca_path to check the server''s certificate, or tls_insecure ''true'' to accept any certificate; drop the other.', ARRAY['tls_ca_path', 'tls_insecure']),
+    ('#/allOf/1', 'tls_ca_path', 'HV002', 'option "tls_ca_path" is missing: a client certificate is used only where TLS is on', 'Add tls_ca_path with the CA file, or, for development, tls_insecure ''true''.', ARRAY['tls_ca_path', 'tls_cert_path', 'tls_key_path', 'tls_insecure']),
+    ('#/allOf/2', 'username', 'HV002', 'option "username" is missing: a password needs a user name beside it', 'Add the user name, or username '''' where the password is an access token.', ARRAY['username', 'password_path', 'password']),
+    ('#/allOf/3', 'password', 'HV002', 'option "password" is missing: a user name needs password or password_path', 'Add password_path or password, best in CREATE USER MAPPING for the role of hawser serve, or drop username.', ARRAY['username', 'password_path', 'password']),
+    ('#/properties/host/minLength', 'host', 'HV024', 'option "host" must not be empty', 'Give the bare name or address, such as host ''nats.example.com'' or host ''::1''; the port has an option of its own.', NULL::text[]),
+    ('#/properties/host/maxLength', 'host', 'HV024', 'option "host" must have at most 253 characters', 'Give the bare name or address, such as host ''nats.example.com'' or host ''::1''; the port has an option of its own.', NULL::text[]),
+    ('#/properties/host/pattern', 'host', 'HV024', 'option "host" must be a host name or an IP address, without scheme, port or brackets', 'Give the bare name or address, such as host ''nats.example.com'' or host ''::1''; the port has an option of its own.', NULL::text[]),
+    ('#/properties/port/minimum', 'port', 'HV024', 'option "port" must be an integer from 1 to 65535', 'Give the port in decimal digits, such as port ''4222''.', NULL::text[]),
+    ('#/properties/port/maximum', 'port', 'HV024', 'option "port" must be an integer from 1 to 65535', 'Give the port in decimal digits, such as port ''4222''.', NULL::text[]),
+    ('#/properties/capacity/minimum', 'capacity', 'HV024', 'option "capacity" must be an integer from 1 to 1048576', 'Give the number of commands in decimal digits, such as capacity ''128''.', NULL::text[]),
+    ('#/properties/capacity/maximum', 'capacity', 'HV024', 'option "capacity" must be an integer from 1 to 1048576', 'Give the number of commands in decimal digits, such as capacity ''128''.', NULL::text[]),
+    ('#/properties/tls_ca_path/minLength', 'tls_ca_path', 'HV024', 'option "tls_ca_path" must not be empty', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-ca.pem''.', NULL::text[]),
+    ('#/properties/tls_ca_path/maxLength', 'tls_ca_path', 'HV024', 'option "tls_ca_path" must have at most 4095 characters', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-ca.pem''.', NULL::text[]),
+    ('#/properties/tls_ca_path/pattern', 'tls_ca_path', 'HV024', 'option "tls_ca_path" must be an absolute path', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-ca.pem''.', NULL::text[]),
+    ('#/properties/tls_cert_path/minLength', 'tls_cert_path', 'HV024', 'option "tls_cert_path" must not be empty', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-cert.pem''.', NULL::text[]),
+    ('#/properties/tls_cert_path/maxLength', 'tls_cert_path', 'HV024', 'option "tls_cert_path" must have at most 4095 characters', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-cert.pem''.', NULL::text[]),
+    ('#/properties/tls_cert_path/pattern', 'tls_cert_path', 'HV024', 'option "tls_cert_path" must be an absolute path', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-cert.pem''.', NULL::text[]),
+    ('#/properties/tls_key_path/minLength', 'tls_key_path', 'HV024', 'option "tls_key_path" must not be empty', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-key.pem''.', NULL::text[]),
+    ('#/properties/tls_key_path/maxLength', 'tls_key_path', 'HV024', 'option "tls_key_path" must have at most 4095 characters', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-key.pem''.', NULL::text[]),
+    ('#/properties/tls_key_path/pattern', 'tls_key_path', 'HV024', 'option "tls_key_path" must be an absolute path', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-key.pem''.', NULL::text[]),
+    ('#/properties/domain/minLength', 'domain', 'HV024', 'option "domain" must not be empty', 'Give the domain as the NATS server''s configuration names it, such as domain ''hub''.', NULL::text[]),
+    ('#/properties/domain/maxLength', 'domain', 'HV024', 'option "domain" must have at most 255 characters', 'Give the domain as the NATS server''s configuration names it, such as domain ''hub''.', NULL::text[]),
+    ('#/properties/domain/pattern', 'domain', 'HV024', 'option "domain" must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', 'Give the domain as the NATS server''s configuration names it, such as domain ''hub''.', NULL::text[]),
+    ('#/properties/username/maxLength', 'username', 'HV024', 'option "username" must have at most 1024 characters', 'Give the user name as text; username '''' is allowed.', NULL::text[]),
+    ('#/properties/password_path/minLength', 'password_path', 'HV024', 'option "password_path" must not be empty', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-password''.', NULL::text[]),
+    ('#/properties/password_path/maxLength', 'password_path', 'HV024', 'option "password_path" must have at most 4095 characters', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-password''.', NULL::text[]),
+    ('#/properties/password_path/pattern', 'password_path', 'HV024', 'option "password_path" must be an absolute path', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-password''.', NULL::text[]),
+    ('#/properties/password/minLength', 'password', 'HV024', 'option "password" must not be empty', 'Give the password as text, or name its file in password_path.', NULL::text[]),
+    ('#/properties/password/maxLength', 'password', 'HV024', 'option "password" must have at most 16384 characters', 'Give the password as text, or name its file in password_path.', NULL::text[]),
+    ('#/properties/nkey_seed_path/minLength', 'nkey_seed_path', 'HV024', 'option "nkey_seed_path" must not be empty', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-nkey''; the seed itself goes into nkey_seed.', NULL::text[]),
+    ('#/properties/nkey_seed_path/maxLength', 'nkey_seed_path', 'HV024', 'option "nkey_seed_path" must have at most 4095 characters', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-nkey''; the seed itself goes into nkey_seed.', NULL::text[]),
+    ('#/properties/nkey_seed_path/pattern', 'nkey_seed_path', 'HV024', 'option "nkey_seed_path" must be an absolute path', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-nkey''; the seed itself goes into nkey_seed.', NULL::text[]),
+    ('#/properties/nkey_seed/minLength', 'nkey_seed', 'HV024', 'option "nkey_seed" must not be empty', 'Give the whole seed as nk or nsc printed it, without spaces; it begins with SU.', NULL::text[]),
+    ('#/properties/nkey_seed/maxLength', 'nkey_seed', 'HV024', 'option "nkey_seed" must have at most 255 characters', 'Give the whole seed as nk or nsc printed it, without spaces; it begins with SU.', NULL::text[]),
+    ('#/properties/nkey_seed/pattern', 'nkey_seed', 'HV024', 'option "nkey_seed" must be an NKey seed: S and 57 more characters out of A to Z and 2 to 7', 'Give the whole seed as nk or nsc printed it, without spaces; it begins with SU.', NULL::text[]),
+    ('#/properties/token_path/minLength', 'token_path', 'HV024', 'option "token_path" must not be empty', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-token''; the token itself goes into token.', NULL::text[]),
+    ('#/properties/token_path/maxLength', 'token_path', 'HV024', 'option "token_path" must have at most 4095 characters', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-token''; the token itself goes into token.', NULL::text[]),
+    ('#/properties/token_path/pattern', 'token_path', 'HV024', 'option "token_path" must be an absolute path', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-token''; the token itself goes into token.', NULL::text[]),
+    ('#/properties/token/minLength', 'token', 'HV024', 'option "token" must not be empty', 'Give the token as text, or name its file in token_path.', NULL::text[]),
+    ('#/properties/token/maxLength', 'token', 'HV024', 'option "token" must have at most 16384 characters', 'Give the token as text, or name its file in token_path.', NULL::text[]),
+    ('#/properties/notify_subject/minLength', 'notify_subject', 'HV024', 'option "notify_subject" must not be empty', 'Give a complete subject without wildcards, such as notify_subject ''postgres.role''.', NULL::text[]),
+    ('#/properties/notify_subject/maxLength', 'notify_subject', 'HV024', 'option "notify_subject" must have at most 255 characters', 'Give a complete subject without wildcards, such as notify_subject ''postgres.role''.', NULL::text[]),
+    ('#/properties/notify_subject/pattern', 'notify_subject', 'HV024', 'option "notify_subject" must be a subject to publish to: words joined by ''.'', no ''*'' or ''>'', no white space', 'Give a complete subject without wildcards, such as notify_subject ''postgres.role''.', NULL::text[]),
+    ('#/properties/patroni_url/minLength', 'patroni_url', 'HV024', 'option "patroni_url" must not be empty', 'Give the whole address, such as patroni_url ''http://localhost:8008/patroni''.', NULL::text[]),
+    ('#/properties/patroni_url/maxLength', 'patroni_url', 'HV024', 'option "patroni_url" must have at most 2048 characters', 'Give the whole address, such as patroni_url ''http://localhost:8008/patroni''.', NULL::text[]),
+    ('#/properties/patroni_url/pattern', 'patroni_url', 'HV024', 'option "patroni_url" must be an http or https address without user and password', 'Give the whole address, such as patroni_url ''http://localhost:8008/patroni''.', NULL::text[]),
+    ('#/properties/responder_timeout_ms/minimum', 'responder_timeout_ms', 'HV024', 'option "responder_timeout_ms" must be an integer from 1 to 86400000', 'Give the milliseconds in decimal digits, such as responder_timeout_ms ''5000''.', NULL::text[]),
+    ('#/properties/responder_timeout_ms/maximum', 'responder_timeout_ms', 'HV024', 'option "responder_timeout_ms" must be an integer from 1 to 86400000', 'Give the milliseconds in decimal digits, such as responder_timeout_ms ''5000''.', NULL::text[])
+  ) AS told (at, option_name, sqlstate, message, hint, about)
+  WHERE told.at = violated;
+  detail := CASE
+    WHEN about IS NOT NULL THEN 'Given: ' || coalesce(
+      (SELECT string_agg(name, ', ' ORDER BY position)
+       FROM unnest(about) WITH ORDINALITY AS rule (name, position)
+       WHERE options ? name),
+      'none') || '.'
+    WHEN option_name = ANY (hidden) THEN 'Its value is not shown.'
+    ELSE hawser_fdw.nats_option_shown(options -> option_name)
+  END;
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_server_options_violation(jsonb, text) IS 'The first violation of a set of options, all null if there is none. The part is what is known of the set: ''whole'' (server and user mapping together), ''server'', ''user_mapping'', or ''none'' where no option is allowed.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_server_options_check(
+  options jsonb,
+  part text DEFAULT 'whole'
+)
+RETURNS void
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  violation record;
+BEGIN
+  SELECT * INTO violation FROM hawser_fdw.nats_server_options_violation(options, part);
+  IF violation.sqlstate IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = violation.sqlstate,
+      MESSAGE = violation.message,
+      DETAIL = violation.detail,
+      HINT = violation.hint;
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_server_options_check(jsonb, text) IS 'Raises the first violation of a set of options; see nats_server_options_violation.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_options_jsonb(
+  options text[]
+)
+RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  RETURN (
+    SELECT coalesce(jsonb_object_agg(option_name, option_value), '{}')
+    FROM pg_options_to_table(options)
+  );
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_options_jsonb(text[]) IS 'Options as the catalogs keep them, name=value each (srvoptions, umoptions), as a JSON object of strings.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_fdw_validator(
+  options text[],
+  catalog oid
+)
+RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  PERFORM hawser_fdw.nats_server_options_check(
+    hawser_fdw.nats_options_jsonb(options),
+    CASE catalog
+      WHEN 'pg_catalog.pg_foreign_server'::regclass THEN 'server'
+      WHEN 'pg_catalog.pg_user_mapping'::regclass THEN 'user_mapping'
+      ELSE 'none'
+    END);
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_fdw_validator(text[], oid) IS 'The validator of the foreign data wrappers: checks the options of servers and user mappings.';
 `;

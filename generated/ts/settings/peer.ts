@@ -688,6 +688,18 @@ export const storeConstants = {
    */
   lockTimeoutMs: 5000,
   /**
+   * How long whoever prepares a database waits for another one before saying whom it waits for.
+   *
+   * Value: 5000 ms.
+   */
+  turnNoticeMs: 5000,
+  /**
+   * How long whoever prepares a database waits for another one at most.
+   *
+   * Value: 300000 ms.
+   */
+  turnLimitMs: 300000,
+  /**
    * The longest wait before the store is tried again after a failure; waits double.
    *
    * Value: 2000 ms.

@@ -38,9 +38,9 @@ export function commandComplete(rows: number): Buffer {
   return message("C", cstring(`SELECT ${rows}`));
 }
 
-/** Asks for SASL with the one mechanism. */
-export function authenticationSasl(mechanism: string): Buffer {
-  return message("R", int32(10), cstring(mechanism), Buffer.alloc(1));
+/** Asks for SASL with one of the mechanisms. */
+export function authenticationSasl(mechanisms: readonly string[]): Buffer {
+  return message("R", int32(10), ...mechanisms.map(cstring), Buffer.alloc(1));
 }
 
 /** The server's first message of SASL. */

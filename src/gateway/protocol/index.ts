@@ -12,6 +12,7 @@ export {
   nullRow,
   type RowAnswer,
 } from "./answer.js";
+export { isBindable } from "./channel-binding.js";
 export { errorAnswerOf } from "./error-answer.js";
 export type { Logger } from "./logger.js";
 export type { PostgresServerOptions, TlsSource } from "./options.js";

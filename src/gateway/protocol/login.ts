@@ -18,7 +18,7 @@ import {
   negotiateProtocolVersion,
 } from "./backend-messages.js";
 import type { MessageReader } from "./message-reader.js";
-import { mockVerifierOf, ScramExchange, type ScramStep, type ScramVerifier, scramMechanism } from "./scram.js";
+import { mockVerifierOf, ScramExchange, type ScramStep, type ScramVerifier } from "./scram.js";
 import { parseStartupPacket, type StartupPacket } from "./startup-packet.js";
 
 /** Who may come in, and how. */
@@ -48,6 +48,9 @@ export type LoginStep =
 
 type Startup = Extract<StartupPacket, { kind: "startup" }>;
 
+/** The SQLSTATE where something between the two ends TLS: `sqlserver_rejected_establishment_of_sqlconnection`. */
+export const otherChannelState = "08004";
+
 const saslResponseType = "p".charCodeAt(0);
 
 /** See above. */
@@ -55,7 +58,8 @@ export class Login {
   private state: "packet" | "sasl-first" | "sasl-final" = "packet";
   private askedForTls = false;
   private askedForGss = false;
-  private isSecure = false;
+  /** DER: ours, once TLS has been established. */
+  private certificate: Uint8Array | undefined;
   private user = "";
   private database = "";
   private applicationName = "";
@@ -63,9 +67,9 @@ export class Login {
 
   constructor(private readonly rules: LoginRules) {}
 
-  /** TLS has been established. */
-  secured(): void {
-    this.isSecure = true;
+  /** TLS has been established. @param certificate DER: the one that the client was shown, by which it may bind the login */
+  secured(certificate: Uint8Array): void {
+    this.certificate = certificate;
   }
 
   /** Reads the next of the client's messages. @returns undefined while it is not all there */
@@ -111,7 +115,7 @@ export class Login {
   }
 
   private answerTls(reader: MessageReader): LoginStep {
-    if (this.askedForTls || this.isSecure) return violation("TLS was asked for twice");
+    if (this.askedForTls) return violation("TLS was asked for twice");
     this.askedForTls = true;
     if (this.rules.tls === "off") return { kind: "reply", bytes: encryptionRefused };
     // They would be taken for bytes that came through TLS, and anybody between the two could have sent them.
@@ -126,7 +130,7 @@ export class Login {
   }
 
   private start({ minorVersion, parameters, protocolOptions }: Startup): LoginStep {
-    if (this.rules.tls === "required" && !this.isSecure) {
+    if (this.rules.tls === "required" && this.certificate === undefined) {
       return refuse("28000", "the gateway accepts only TLS; set sslmode=require or stricter in the connection string");
     }
     this.user = parameters.get("user") ?? "";
@@ -135,10 +139,10 @@ export class Login {
     if (this.user === "") return refuse("28000", "the startup message names no user");
     const { user, verifier, mockSecret, serverNonce } = this.rules;
     const known = this.user === user ? verifier : mockVerifierOf(mockSecret, this.user, verifier.iterations);
-    this.exchange = new ScramExchange(known, serverNonce());
+    this.exchange = new ScramExchange(known, serverNonce(), this.certificate);
     this.state = "sasl-first";
     const asksForMore = minorVersion > 0 || protocolOptions.length > 0;
-    const sasl = authenticationSasl(scramMechanism);
+    const sasl = authenticationSasl(this.exchange.mechanisms);
     const bytes = asksForMore ? Buffer.concat([negotiateProtocolVersion(protocolOptions), sasl]) : sasl;
     return { kind: "reply", bytes };
   }
@@ -147,12 +151,14 @@ export class Login {
     const bytes = Buffer.from(body.buffer, body.byteOffset, body.length);
     const nameEnd = bytes.indexOf(0);
     if (nameEnd === -1 || bytes.length < nameEnd + 5) return violation("the SASL response is cut off");
-    if (bytes.toString("latin1", 0, nameEnd) !== scramMechanism) {
-      return violation(`the client chose another SASL mechanism than ${scramMechanism}`);
+    const exchange = this.exchange!;
+    const mechanism = bytes.toString("latin1", 0, nameEnd);
+    if (!exchange.mechanisms.includes(mechanism)) {
+      return violation(`the client chose another SASL mechanism than ${exchange.mechanisms.join(" or ")}`);
     }
     const at = nameEnd + 5;
     if (bytes.readInt32BE(nameEnd + 1) !== bytes.length - at) return violation("the SASL response has a wrong length");
-    const step = this.exchange!.first(bytes.toString("utf8", at));
+    const step = exchange.first(bytes.toString("utf8", at), mechanism);
     if (step.kind !== "go-on") return this.refused(step);
     this.state = "sasl-final";
     return { kind: "reply", bytes: authenticationSaslContinue(step.reply) };
@@ -171,6 +177,10 @@ export class Login {
 
   private refused(step: Exclude<ScramStep, { kind: "go-on" }>): LoginStep {
     if (step.kind === "malformed") return violation(`the SCRAM message is malformed: ${step.reason}`);
+    if (step.kind === "other-channel") {
+      const hint = "Let nothing that ends TLS stand between Postgres and the gateway.";
+      return refuse(otherChannelState, "the client was shown another certificate than the gateway's", hint);
+    }
     const hint = "Use the connection string that `hawser init` has stored.";
     return refuse("28P01", `password authentication failed for user ${quoted(this.user)}`, hint);
   }

@@ -1,13 +1,17 @@
 /**
- * SCRAM-SHA-256 (RFC 5802, RFC 7677), the server's side, without channel binding. Passwords are printable ASCII, for
- * which SASLprep changes nothing.
+ * SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677), the server's side. Passwords are printable ASCII, for which
+ * SASLprep changes nothing.
  */
 import { createHash, createHmac, pbkdf2, randomBytes, timingSafeEqual } from "node:crypto";
 import { promisify } from "node:util";
 import { GatewayError } from "../../errors/index.js";
+import { bindingFlag, isHashOf } from "./channel-binding.js";
 
-/** The name of the mechanism. */
-export const scramMechanism = "SCRAM-SHA-256";
+/** The name of the mechanism without channel binding. */
+const scramMechanism = "SCRAM-SHA-256";
+
+/** With channel binding: only over TLS. */
+export const scramPlusMechanism = "SCRAM-SHA-256-PLUS";
 
 const keyBytes = 32;
 const saltBytes = 16;
@@ -59,28 +63,44 @@ export type ScramStep =
   /** The client's message breaks the rules. */
   | { readonly kind: "malformed"; readonly reason: string }
   /** The client does not know the password. */
-  | { readonly kind: "refused" };
+  | { readonly kind: "refused" }
+  /** The client knows the password, and was shown another certificate than ours. */
+  | { readonly kind: "other-channel" };
 
 /** One exchange: the client's first message, then its final one. */
 export class ScramExchange {
   private gs2Header = "";
+  private isBound = false;
   private nonce = "";
   private firstBare = "";
   private serverFirst = "";
 
-  /** @param serverNonce printable ASCII without commas; never used twice */
+  /**
+   * @param serverNonce printable ASCII without commas; never used twice
+   * @param certificate DER: ours of this connection. Without it channel binding is not offered
+   */
   constructor(
     private readonly verifier: ScramVerifier,
     private readonly serverNonce: string,
+    private readonly certificate?: Uint8Array,
   ) {}
 
-  /** Takes `n,,n=user,r=nonce`. The user name in it counts for nothing: that of the startup message does. */
-  first(message: string): ScramStep {
+  /** The mechanisms to offer, the best first. */
+  get mechanisms(): readonly string[] {
+    return this.certificate === undefined ? [scramMechanism] : [scramPlusMechanism, scramMechanism];
+  }
+
+  /**
+   * Takes `n,,n=user,r=nonce`. The user name in it counts for nothing: that of the startup message does.
+   *
+   * @param mechanism the one of `mechanisms` that the client chose
+   */
+  first(message: string, mechanism = scramMechanism): ScramStep {
     const [, flag, authzid, bare] = /^([^,]*),([^,]*),(.*)$/s.exec(message) ?? [];
     if (flag === undefined || authzid === undefined || bare === undefined) return malformed("it has no GS2 header");
-    // "y" says that the client could bind the channel and heard that we cannot: true, since no -PLUS is offered.
-    if (flag.startsWith("p=")) return malformed("it asks for channel binding, which is not offered");
-    if (flag !== "n" && flag !== "y") return malformed("its GS2 header begins with neither n nor y");
+    this.isBound = mechanism === scramPlusMechanism;
+    const fault = this.faultOfFlag(flag);
+    if (fault !== undefined) return malformed(fault);
     if (authzid !== "") return malformed("it asks to act as somebody else, which is not supported");
     const [, nonce] = /^n=[^,]*,r=([\x21-\x2b\x2d-\x7e]+)(?:,.*)?$/s.exec(bare) ?? [];
     if (nonce === undefined) return malformed("it has no user name and nonce where they belong");
@@ -97,7 +117,14 @@ export class ScramExchange {
     const [, withoutProof, binding, nonce, encoded] =
       /^(c=([^,]*),r=([^,]*)(?:,.*)?),p=([A-Za-z0-9+/]{43}=)$/s.exec(message) ?? [];
     if (withoutProof === undefined || encoded === undefined) return malformed("it has no binding, nonce and proof");
-    if (binding !== Buffer.from(this.gs2Header).toString("base64")) {
+    const header = Buffer.from(this.gs2Header);
+    const bound = Buffer.from(binding ?? "", "base64");
+    const hash = bound.subarray(header.length);
+    if (
+      bound.toString("base64") !== binding ||
+      !bound.subarray(0, header.length).equals(header) ||
+      (!this.isBound && hash.length > 0)
+    ) {
       return malformed("its channel binding is not that of its first message");
     }
     if (nonce !== this.nonce) return malformed("its nonce is not the one agreed upon");
@@ -108,7 +135,17 @@ export class ScramExchange {
     for (let i = 0; i < keyBytes; i++) clientKey[i]! ^= proof[i]!;
     const serverSignature = hmac(serverKey, authMessage).toString("base64");
     if (!timingSafeEqual(createHash("sha256").update(clientKey).digest(), storedKey)) return { kind: "refused" };
+    if (this.isBound && !isHashOf(this.certificate!, hash)) return { kind: "other-channel" };
     return { kind: "go-on", reply: `v=${serverSignature}` };
+  }
+
+  private faultOfFlag(flag: string): string | undefined {
+    if (this.isBound) return flag === bindingFlag ? undefined : "it does not bind the channel by tls-server-end-point";
+    if (flag.startsWith("p=")) return "it asks for channel binding, and has not chosen the mechanism for it";
+    if (flag !== "n" && flag !== "y") return "its GS2 header begins with neither n nor y";
+    // "y" says that the client could bind the channel, and heard that we cannot.
+    if (flag === "n" || this.certificate === undefined) return undefined;
+    return "it says that channel binding was not offered, and it was: somebody between the two has changed the offer";
   }
 }
 

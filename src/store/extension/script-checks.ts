@@ -12,6 +12,7 @@ import {
   defaultFunctionsSchema,
   eventTriggerFunction,
   eventTriggers,
+  foreignDataSchema,
   harmlessDblinkSymbols,
   nativeExtensions,
   readTables,
@@ -19,6 +20,7 @@ import {
   wrapperNames,
   wrapperValidator,
 } from "../nats/objects.js";
+import { schemaLookSql } from "../schema-trust.js";
 import { extensionName } from "./control.js";
 import { embedded, raise, textArray } from "./script-text.js";
 
@@ -33,6 +35,19 @@ const signatures = textArray(functions.map(({ name, types }) => `${name}(${types
 const findFunctions = `USING ${functionNames}, ${textArray(readTables)}, NULL::text, ${textArray(usedDblinkFunctions)}`;
 
 const record = `(${migrations.map((step) => `(${step.id}, ${literal(checksumOf(step))})`).join(", ")})`;
+
+/** Ends the script where something in the schema is not Hawser's: to read it could run the code of others. */
+export const strangerSql = `
+  IF prepared THEN
+    EXECUTE ${embedded(schemaLookSql)} INTO one;
+    IF one.what IS NOT NULL THEN
+      ${raise(
+        "name_occupied",
+        `format(CASE WHEN one.odd THEN '%s of %I is not the plain table that Hawser makes' ELSE '%s belongs to %I, who is neither a superuser nor a member of hawser_owner' END, one.what, one.owner)`,
+        `format('If %1$I has installed Hawser here and is to be trusted: GRANT hawser_owner TO %1$I. If not: DROP SCHEMA hawser CASCADE.', one.owner)`,
+      )}
+    END IF;
+  END IF;`;
 
 /** Returns where the schema is there already, unless this version has made it for peers alone. */
 export const leftAloneSql = `
@@ -109,6 +124,13 @@ const functionsCheck = `
   END LOOP;`;
 
 const wrappersCheck = `
+  IF situation."foreignDataStranger" IS NOT NULL THEN
+    ${raise(
+      "name_occupied",
+      `format('the schema ${foreignDataSchema}, whose functions superusers run, or a function in it belongs to %I, who is no superuser', situation."foreignDataStranger")`,
+      `'DROP SCHEMA ${foreignDataSchema} CASCADE'`,
+    )}
+  END IF;
   FOR one IN EXECUTE ${embedded(inspection.wrappers)} USING ${textArray(wrapperNames)}, ${literal(wrapperValidator)} LOOP
     IF NOT one."isOurs" AND coalesce(one.validator, one.handler) IS NOT NULL THEN
       ${raise(

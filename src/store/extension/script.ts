@@ -3,15 +3,25 @@
  * extension.
  */
 import pg from "pg";
+import { storeConstants } from "../../../generated/ts/settings/peer.js";
 import { grantsSql } from "../grants.js";
-import { installationTurn, migrationSql } from "../migrate.js";
+import { migrationSql } from "../migrate.js";
 import { migrations } from "../migrations.js";
 import { bareDblinkSql } from "../nats/bare-dblink.js";
+import { closeDblinkFunctionsSql, closeDblinkSchemaSql } from "../nats/closed-objects.js";
 import { inspection } from "../nats/inspect.js";
 import { dblinkMark, dblinkSchema, usedDblinkFunctions } from "../nats/objects.js";
-import { dblinkPiece, eventTriggersPiece, functionsPiece, wrappersPiece } from "../nats/pieces.js";
+import {
+  dblinkPiece,
+  elseOccupiedDblinkSql,
+  eventTriggersPiece,
+  functionsPiece,
+  wrappersPiece,
+} from "../nats/pieces.js";
+import { newSchemaSql } from "../new-schema.js";
+import { installationTurn } from "../turn.js";
 import { extensionName } from "./control.js";
-import { leftAloneSql, refusalsSql } from "./script-checks.js";
+import { leftAloneSql, refusalsSql, strangerSql } from "./script-checks.js";
 import { embedded, textArray } from "./script-text.js";
 
 const { escapeLiteral: literal } = pg;
@@ -34,15 +44,20 @@ DECLARE
   prepared boolean := to_regclass('hawser.migrations') IS NOT NULL;
   -- Objects whose privileges some extension has made.
   known CONSTANT oid[] := ARRAY(SELECT i.objoid FROM pg_init_privs AS i);
+  patience CONSTANT text := current_setting('lock_timeout');
   situation record;
   one record;
 BEGIN
-  -- As every other installation of this database does: they take turns.
+  -- As every other installation of this database does: they take turns, and nobody can hold up the others for ever.
+  PERFORM set_config('lock_timeout', '${storeConstants.turnLimitMs}', true);
   PERFORM pg_advisory_xact_lock(${installationTurn});
+  PERFORM set_config('lock_timeout', patience, true);
+${strangerSql}
 ${leftAloneSql}
 ${refusalsSql}
 
   IF NOT prepared THEN
+    EXECUTE ${embedded(newSchemaSql("hawser"))};
 ${migrations.map((step) => `    EXECUTE ${embedded(migrationSql(step))};`).join("\n")}
   END IF;
   EXECUTE ${embedded(grantsSql)};
@@ -54,9 +69,12 @@ ${migrations.map((step) => `    EXECUTE ${embedded(migrationSql(step))};`).join(
   IF one.schema IS DISTINCT FROM ${literal(dblinkSchema)} THEN
     IF to_regnamespace(${literal(dblinkSchema)}) IS NULL THEN
       CREATE SCHEMA ${dblinkSchema};
+      ${closeDblinkSchemaSql}
+    ${elseOccupiedDblinkSql}
     END IF;
     COMMENT ON SCHEMA ${dblinkSchema} IS ${literal(dblinkMark)};
     EXECUTE ${embedded(bareDblinkSql)};
+    ${closeDblinkFunctionsSql}
   END IF;
   EXECUTE ${embedded(dblinkPiece.sql)};
   EXECUTE replace(${embedded(functions.sql)}, '${schema}', place);

@@ -5,12 +5,12 @@ import pg from "pg";
 import { StoreError } from "../../errors/index.js";
 import { isPlainName, publicFunctions } from "./function-text.js";
 import type { FoundFunction, NatsState } from "./inspect.js";
-import { dblinkSchema, eventTriggerFunction, wrapperValidator } from "./objects.js";
+import { dblinkSchema, eventTriggerFunction, foreignDataSchema, wrapperValidator } from "./objects.js";
 
 const withoutNats = "or run `hawser init --no-nats`, which installs peers alone";
 
 /** Schemas that belong to Postgres or to us. */
-export const reservedSchemas = /^(pg_.*|information_schema|hawser|hawser_run|hawser_dblink)$/;
+export const reservedSchemas = /^(pg_.*|information_schema|hawser|hawser_run|hawser_dblink|hawser_fdw)$/;
 
 /**
  * @param sharedDblink goes on although every role may use dblink
@@ -79,7 +79,15 @@ function foreignFunctions(functions: readonly FoundFunction[], schema: string): 
   return functions.filter((fn) => !fn.isOurs && fn.schema === schema && ours.has(`${fn.name}(${fn.types})`));
 }
 
-function refuseWrappers({ wrappers, eventTriggers }: NatsState): void {
+function refuseWrappers({ wrappers, eventTriggers, superuser, foreignDataStranger }: NatsState): void {
+  // Nobody else makes anything in it.
+  if (superuser && foreignDataStranger !== null) {
+    throw new StoreError(
+      "name_occupied",
+      `the schema ${foreignDataSchema}, whose functions superusers run, or a function in it belongs to "${foreignDataStranger}", ` +
+        `who is no superuser: DROP SCHEMA ${foreignDataSchema} CASCADE`,
+    );
+  }
   for (const { name, validator, handler, isOurs } of wrappers) {
     // One that was made beforehand, without anything, is given its validator.
     if (isOurs || (validator === null && handler === null)) continue;

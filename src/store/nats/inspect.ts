@@ -2,6 +2,7 @@
  * What a database has of the NATS half, and what the present role may do about it.
  */
 import type pg from "pg";
+import { trustedRoles } from "../schema-trust.js";
 import { bareDblinkPlaceSql } from "./bare-dblink.js";
 import { type FunctionDefinition, publicFunctions } from "./function-text.js";
 import {
@@ -9,6 +10,7 @@ import {
   dblinkSchema,
   eventTriggerFunction,
   eventTriggers,
+  foreignDataSchema,
   harmlessDblinkSymbols,
   nativeExtensions,
   readTables,
@@ -31,6 +33,12 @@ interface Situation {
   /** Whom the schema {@link dblinkSchema} belongs to, if it is there; and whether that is a superuser or one of us. */
   readonly dblinkSchemaOwner: string | null;
   readonly dblinkSchemaTrusted: boolean | null;
+  /** The schema {@link foreignDataSchema} is there. */
+  readonly hasForeignDataSchema: boolean;
+  /** Who is no superuser and has it, or a function in it, which superusers are to run; null if nobody. */
+  readonly foreignDataStranger: string | null;
+  /** A superuser would not touch the schema `hawser`, because of whom it belongs to. */
+  readonly ownerIsStranger: boolean;
 }
 
 /** The schema of the functions. */
@@ -113,10 +121,14 @@ export interface NatsState extends Situation {
   readonly servers: readonly ForeignServer[];
 }
 
-/** A role that may do as the owner of the schema `hawser` anyway; `$owner` stands for an expression of its oid. */
+/** A role that may do as the owner of the schema `hawser` anyway, who is trusted too; `owner` is an expression of its oid. */
 const trusted = (owner: string) => `(
-  ${owner} IN (SELECT r.oid FROM pg_roles AS r WHERE r.rolsuper OR r.rolname IN (current_user, 'hawser_owner'))
-  OR EXISTS (SELECT FROM pg_namespace AS h WHERE h.nspname = 'hawser' AND pg_has_role(${owner}, h.nspowner, 'MEMBER')))`;
+  ${owner} IN ${trustedRoles}
+  OR EXISTS (
+    SELECT FROM pg_namespace AS h
+     WHERE h.nspname = 'hawser' AND h.nspowner IN ${trustedRoles} AND pg_has_role(${owner}, h.nspowner, 'MEMBER')))`;
+
+const superusers = "(SELECT s.oid FROM pg_roles AS s WHERE s.rolsuper)";
 
 /**
  * A role may call all of the functions of the schema. By the catalogs: to_regprocedure and its like fail for those who may
@@ -140,7 +152,20 @@ const situationSql = `
             WHERE e.oid IS NOT NULL OR p.probin ~ 'pgnats[^/]*$'
          ) AS native,
          EXISTS (SELECT FROM pg_available_extensions AS a WHERE a.name = 'dblink') AS "dblinkAvailable",
-         pg_get_userbyid(n.nspowner) AS "dblinkSchemaOwner", ${trusted("n.nspowner")} AS "dblinkSchemaTrusted"
+         pg_get_userbyid(n.nspowner) AS "dblinkSchemaOwner", ${trusted("n.nspowner")} AS "dblinkSchemaTrusted",
+         EXISTS (SELECT FROM pg_namespace AS w WHERE w.nspname = '${foreignDataSchema}') AS "hasForeignDataSchema",
+         (
+           SELECT pg_get_userbyid(min(o.owner)) FROM (
+             SELECT w.nspowner FROM pg_namespace AS w WHERE w.nspname = '${foreignDataSchema}'
+             UNION ALL
+             SELECT p.proowner FROM pg_proc AS p JOIN pg_namespace AS w ON w.oid = p.pronamespace WHERE w.nspname = '${foreignDataSchema}'
+           ) AS o (owner) WHERE o.owner NOT IN ${superusers}
+         ) AS "foreignDataStranger",
+         EXISTS (
+           SELECT FROM pg_namespace AS h JOIN pg_roles AS x ON x.oid = h.nspowner
+            WHERE h.nspname = 'hawser' AND NOT x.rolsuper AND NOT EXISTS (
+              SELECT FROM pg_roles AS o WHERE o.rolname = 'hawser_owner' AND pg_has_role(x.oid, o.oid, 'MEMBER'))
+         ) AS "ownerIsStranger"
     FROM pg_database AS d
     JOIN pg_roles AS r ON r.rolname = current_user
     LEFT JOIN pg_namespace AS n ON n.nspname = $2
@@ -208,7 +233,7 @@ const functionsSql = `
              FROM pg_namespace AS b WHERE b.nspname = $3
          ), false) AS "reachesDblink"
     FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
-   WHERE n.nspname <> 'hawser'
+   WHERE n.nspname NOT IN ('hawser', '${foreignDataSchema}')
      AND (p.proname = ANY ($1) OR (p.proname ~ '^(nats|pgnats|litmus_pgnats)_' AND strpos(p.prosrc, 'hawser.gateway_call(') > 0))
    ORDER BY 1`;
 

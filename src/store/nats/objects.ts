@@ -35,8 +35,14 @@ export const harmlessDblinkSymbols: readonly string[] = [
 /** The foreign data wrappers, both with the one validator. */
 export const wrapperNames: readonly string[] = ["litmus_pgnats_fdw", "pgnats_fdw"];
 
+/**
+ * The schema of what superusers run without having called it: the validator of the wrappers, and the function of the event
+ * triggers. Nothing in it may belong to anybody else.
+ */
+export const foreignDataSchema = "hawser_fdw";
+
 /** What checks the options of their servers. */
-export const wrapperValidator = "hawser.nats_fdw_validator";
+export const wrapperValidator = `${foreignDataSchema}.nats_fdw_validator`;
 
 /** What the functions read as their owner. */
 export const readTables: readonly string[] = [tables.natsServer, tables.gateway, tables.gatewaySecret];
@@ -49,7 +55,7 @@ export interface EventTrigger {
 }
 
 /** What they call. */
-export const eventTriggerFunction = "hawser.follow_nats_ddl()";
+export const eventTriggerFunction = `${foreignDataSchema}.follow_nats_ddl()`;
 
 /** All of them. */
 export const eventTriggers: readonly EventTrigger[] = [

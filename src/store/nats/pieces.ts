@@ -4,7 +4,11 @@
  */
 import pg from "pg";
 import { errorsGrantsSql } from "../../../generated/ts/sql/errors-schema.js";
+import { errorTable } from "../../errors/index.js";
+import { trustedRoles } from "../schema-trust.js";
 import { bareDblinkPlaceSql } from "./bare-dblink.js";
+import { closeDblinkFunctionsSql, closeDblinkSchemaSql } from "./closed-objects.js";
+import { foreignDataSql } from "./foreign-data.js";
 import { type FunctionPlaces, functionsGrantsSql, functionsSql, publicFunctions } from "./function-text.js";
 import type { FoundFunction, NatsState } from "./inspect.js";
 import {
@@ -29,6 +33,13 @@ export interface Piece {
 /** Nothing that others have put on the path comes before what is meant. */
 const pinnedPath = "SET LOCAL search_path = pg_catalog, pg_temp;";
 
+/** A branch of PL/pgSQL: the schema for dblink was made by others, who could put functions beside it. */
+export const elseOccupiedDblinkSql = `ELSIF EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = ${literal(dblinkSchema)} AND n.nspowner NOT IN ${trustedRoles}) THEN
+      RAISE EXCEPTION USING
+        ERRCODE = ${literal(errorTable.name_occupied.sqlstate)},
+        MESSAGE = 'the schema ${dblinkSchema} belongs to somebody else',
+        HINT = 'DROP SCHEMA ${dblinkSchema}';`;
+
 /** dblink where nobody else can use it, and its use by the owner of the functions. */
 export const dblinkPiece: Piece = {
   what: "dblink",
@@ -45,9 +56,12 @@ BEGIN
     place := ${literal(dblinkSchema)};
     IF to_regnamespace(${literal(dblinkSchema)}) IS NULL THEN
       CREATE SCHEMA ${dblinkSchema};
+      ${closeDblinkSchemaSql}
+    ${elseOccupiedDblinkSql}
     END IF;
     COMMENT ON SCHEMA ${dblinkSchema} IS ${literal(dblinkMark)};
     CREATE EXTENSION dblink SCHEMA ${dblinkSchema};
+    ${closeDblinkFunctionsSql}
   END IF;
   IF place = ${literal(dblinkSchema)} THEN
     -- A connection belongs to the session and not to a role: nobody else may reach it, neither through the schema
@@ -77,7 +91,10 @@ END
 $do$;`,
 };
 
-/** The SQL functions, their owner and grants. What an earlier version declared otherwise goes first. */
+/**
+ * The SQL functions, their owner and grants. What an earlier version declared otherwise goes first. Functions that are there
+ * keep what an operator has granted on them.
+ */
 export function functionsPiece(state: Pick<NatsState, "functions">, places: FunctionPlaces): Piece {
   const drops = outdated(state.functions, places).map(({ signature }) => `DROP FUNCTION ${signature};`);
   return {
@@ -135,6 +152,7 @@ $do$;
 export const wrappersPiece: Piece = {
   what: "foreign data wrappers",
   sql: `${pinnedPath}
+${foreignDataSql}
 DO $do$
 DECLARE
   owner CONSTANT name := (SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace AS n WHERE n.nspname = 'hawser');
@@ -158,25 +176,17 @@ END
 $do$;`,
 };
 
-/** The event triggers that follow the server; and the server that is there already is taken over. */
+/** The event triggers that tell of changes of the server. */
 export const eventTriggersPiece: Piece = {
   what: "event triggers",
   sql: `${pinnedPath}
 DO $do$
 BEGIN
-${eventTriggers.map(eventTriggerSql).join("\n")}
-EXCEPTION
-  WHEN insufficient_privilege THEN
-    RAISE NOTICE 'the event triggers are not as they should be: %', SQLERRM;
-END
-$do$;
-DO $do$
-BEGIN
-  IF (SELECT count(*) FROM hawser.nats_foreign_servers()) <= 1 THEN
-    PERFORM hawser.follow_nats_server();
+  IF NOT (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user) THEN
+    RAISE NOTICE 'event triggers are left to superusers';
+    RETURN;
   END IF;
-EXCEPTION
-  WHEN insufficient_privilege THEN NULL;
+${eventTriggers.map(eventTriggerSql).join("\n")}
 END
 $do$;`,
 };

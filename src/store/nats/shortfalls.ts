@@ -146,31 +146,33 @@ function callerShortfalls({ functionsSchema, role }: NatsState, schema: string):
   ];
 }
 
-function wrapperShortfalls({ wrappers, role }: NatsState): Shortfall[] {
+/** A superuser touches nothing of an owner who is not known to be trusted. */
+function superuserRuns({ owner, ownerIsStranger }: NatsState): string {
+  return `as a superuser: ${ownerIsStranger ? `GRANT hawser_owner TO ${identifier(owner!)}; ` : ""}run \`hawser init\``;
+}
+
+function wrapperShortfalls(state: NatsState): Shortfall[] {
+  const { wrappers, role } = state;
   const missing = wrapperNames.filter((name) => !wrappers.some((wrapper) => wrapper.name === name && wrapper.isOurs));
   if (missing.length === 0) return [];
-  const statements = missing.map((name) =>
-    wrappers.some((wrapper) => wrapper.name === name)
-      ? `ALTER FOREIGN DATA WRAPPER ${name} VALIDATOR ${wrapperValidator}`
-      : `CREATE FOREIGN DATA WRAPPER ${name} VALIDATOR ${wrapperValidator}`,
-  );
   return [
     {
       what: `the foreign data wrapper${missing.length === 1 ? "" : "s"} ${missing.join(" and ")} ${missing.length === 1 ? "is" : "are"} missing or without ${wrapperValidator}, and only superusers can change that, not "${role}"`,
       meaning: "CREATE SERVER cannot say which NATS server is used; SELECT hawser.set_nats_server('{…}') can",
-      remedy: `${asSuperuser} ${statements.join("; ")}`,
+      remedy: superuserRuns(state),
     },
   ];
 }
 
-function eventTriggerShortfalls({ eventTriggers: found, role }: NatsState): Shortfall[] {
+function eventTriggerShortfalls(state: NatsState): Shortfall[] {
+  const { eventTriggers: found, role } = state;
   const missing = eventTriggers.filter(({ name }) => !found.some((one) => one.name === name && one.isCurrent));
   if (missing.length === 0) return [];
   return [
     {
       what: `the event trigger${missing.length === 1 ? "" : "s"} ${missing.map(({ name }) => name).join(" and ")} ${missing.length === 1 ? "is" : "are"} missing, and only superusers can make them, not "${role}"`,
       meaning: `\`hawser serve\` notices changes of the foreign server within ${gatewayConstants.optionsPollMs / 1000} seconds instead of at once, and a second server is not refused when it is made`,
-      remedy: "as a superuser: run `hawser init`",
+      remedy: superuserRuns(state),
     },
   ];
 }

@@ -4,13 +4,15 @@
 import pg from "pg";
 import { StoreError } from "../../errors/index.js";
 import { type Place, transactionText, withInstaller } from "../installer.js";
-import { takeTurn } from "../migrate.js";
 import { tryTransaction } from "../role-transaction.js";
+import { lookAtSchema } from "../schema-trust.js";
 import type { Shortfall } from "../shortfalls.js";
 import { storeFailure } from "../store-failure.js";
+import { takeTurn } from "../turn.js";
 import { bareDblinkFunctions } from "./bare-dblink.js";
+import { foreignDataFunctions } from "./foreign-data.js";
 import { type Dblink, inspectNats, type NatsState } from "./inspect.js";
-import { dblinkSchema, defaultFunctionsSchema } from "./objects.js";
+import { dblinkSchema, defaultFunctionsSchema, foreignDataSchema } from "./objects.js";
 
 /** What was removed, or would be. */
 export interface UninstallReport extends Place {
@@ -35,14 +37,17 @@ const rest = "DROP SCHEMA hawser CASCADE";
  * where `hawser init` made it. It may be run again at any time. Nothing is dropped together with what depends on it.
  *
  * @throws StoreError `name_occupied` if a foreign server, a view or the like still uses something of it, named in the
- * message; nothing is removed then
+ * message, or if the schema `hawser` is not Hawser's; nothing is removed then
  */
 export async function uninstall(options: {
   readonly databaseUrl?: string | undefined;
   readonly dryRun?: boolean | undefined;
+  /** As of `install`. */
+  readonly onWait?: ((line: string) => void) | undefined;
 }): Promise<UninstallReport> {
   return withInstaller(options.databaseUrl, "take NATS out of the database", async (client, place) => {
-    if (options.dryRun !== true) await takeTurn(client);
+    if (options.dryRun !== true) await takeTurn(client, options.onWait ?? (() => undefined));
+    await lookAtSchema(client);
     const state = await inspectNats(client, defaultFunctionsSchema);
     refuseServers(state);
     const removal = [functionsRemoval(state), objectsRemoval(state)].filter((piece) => piece !== undefined);
@@ -91,11 +96,18 @@ function objectsRemoval(state: NatsState): Removal | undefined {
   const statements = [
     ...triggers.map(({ name }) => `DROP EVENT TRIGGER IF EXISTS ${name};`),
     ...wrappers.map(({ name }) => `DROP FOREIGN DATA WRAPPER IF EXISTS ${name};`),
+    ...(hasForeignData(state) ? [foreignDataRemoval] : []),
     // Something else may have come to use dblink: then it stays.
     ...(state.dblink?.isOurs ? [dblinkRemoval(state.dblink)] : []),
   ];
   if (statements.length === 0) return undefined;
   return { what: "event triggers, foreign data wrappers, dblink", sql: statements.map(leftOutIfRefused).join("\n") };
+}
+
+const foreignDataRemoval = `DROP FUNCTION IF EXISTS ${foreignDataFunctions.join(", ")};\n  DROP SCHEMA ${foreignDataSchema};`;
+
+function hasForeignData({ hasForeignDataSchema, foreignDataStranger }: NatsState): boolean {
+  return hasForeignDataSchema && foreignDataStranger === null;
 }
 
 function dblinkRemoval({ isBare }: Dblink): string {
@@ -165,6 +177,7 @@ function remaining(state: NatsState, refusal: string | undefined): Shortfall[] {
     ...[
       ...triggers.map(({ name }) => `the event trigger ${name}`),
       ...left.map(({ name }) => `the foreign data wrapper ${name}`),
+      ...(hasForeignData(state) ? [`the schema ${foreignDataSchema}`] : []),
     ].map((what) => ({
       what: `${what} is still there, and "${role}" may not drop it`,
       meaning: "it does no harm",

@@ -1,18 +1,22 @@
-import { createHash } from "node:crypto";
+import { createHash, X509Certificate } from "node:crypto";
+import { once } from "node:events";
 import { writeFileSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
-import { createSecureContext } from "node:tls";
+import { createSecureContext, TLSSocket } from "node:tls";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { errorTable, GatewayError } from "../../../src/errors/index.js";
-import { type Answer, noRow, nullRow, PostgresServer } from "../../../src/gateway/protocol/index.js";
+import { type Answer, isBindable, noRow, nullRow, PostgresServer } from "../../../src/gateway/protocol/index.js";
 import { TlsCredentials } from "../../../src/transport/index.js";
 import { CertificateAuthority, type Issued } from "../../support/certificate-authority.js";
 import { type TestDatabase, testDatabase } from "../../support/database.js";
 import { eventually } from "../../support/eventually.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 import { temporaryDirectory } from "../../support/temporary.js";
-import { connectionString, echo, startServer, testOptions, textOf } from "./test-server.js";
+import { TlsRelay } from "../tls-relay.js";
+import { int32, message } from "./frontend-messages.js";
+import { connectionString, echo, KeepingLogger, startServer, testOptions, textOf } from "./test-server.js";
 
 const mib = 1024 * 1024;
 const settings = "SELECT string_agg(name || '=' || setting, E'\\n' ORDER BY name) AS all FROM pg_settings";
@@ -222,6 +226,91 @@ describe("dblink over TLS", () => {
       expect(rows).toEqual([{ same: true }]);
       await caller.close();
     }
+  });
+
+  it.each(["ecdsa-sha256", "ecdsa-sha384", "rsa-sha256", "rsa-sha512", "rsa-pss-sha256"] as const)(
+    "binds the login to a certificate signed with %s, and not to a relay's",
+    async (signature) => {
+      const signer = new CertificateAuthority("Signer", signature);
+      const logger = new KeepingLogger();
+      const server = await startServer({ tls: source(signer.issue(["localhost"])), tlsRequired: true, logger });
+      const bound = { sslmode: "require", channel_binding: "require" };
+      const caller = await openCaller(connectionString(server, bound));
+      expect(await caller.call("x")).toBe("x");
+      await caller.close();
+      await using relay = await TlsRelay.start(server.address.port, signer.issue(["localhost"]));
+      const relayed = caller.open(connectionString(server, { ...bound, port: relay.port }));
+      await expect(relayed).rejects.toMatchObject({
+        code: "08001",
+        detail: expect.stringContaining("was shown another certificate"),
+      });
+      expect(relay.seen).toContain("SCRAM-SHA-256-PLUS");
+      expect(logger.lines).toContainEqual(expect.objectContaining({ level: "warn" }));
+      // What the binding is for: without it the relay is let in.
+      await caller.open(connectionString(server, { ...bound, channel_binding: "disable", port: relay.port }));
+      await caller.call("a secret");
+      expect(relay.seen).toContain("a secret");
+    },
+  );
+
+  it("does not say the password to who asks for it in plain, where the login must be bound", async () => {
+    const heard: Buffer[] = [];
+    const own = ours;
+    const stranger = createServer((socket) => {
+      socket.on("error", () => undefined);
+      socket.once("data", () => {
+        const secure = new TLSSocket(socket, { isServer: true, ...own, ALPNProtocols: ["postgresql"] });
+        secure.on("error", () => undefined);
+        // AuthenticationCleartextPassword, once the startup message is there.
+        secure.once("data", () => secure.write(message("R", int32(3))));
+        secure.on("data", (chunk: Buffer) => heard.push(chunk));
+        socket.write("S");
+      });
+    }).listen(0, "127.0.0.1");
+    onTestFinished(() => void stranger.close());
+    await once(stranger, "listening");
+    const { port } = stranger.address() as AddressInfo;
+    const caller = await Caller.connect();
+    const server = await startServer({ tls: source(ours) });
+    const opening = caller.open(
+      connectionString(server, { port, sslmode: "require", channel_binding: "require", connect_timeout: 3 }),
+    );
+    await expect(opening).rejects.toMatchObject({
+      code: "08001",
+      detail: expect.stringContaining("channel binding required"),
+    });
+    expect(Buffer.concat(heard).toString("latin1")).not.toContain("correct horse");
+    expect(heard.length).toBeGreaterThan(0);
+  });
+
+  it("binds the login to the certificate that the connection was made with, while it is renewed", async () => {
+    let issued = ours;
+    const server = await startServer({
+      tls: {
+        get current() {
+          const { current } = source(issued);
+          // Renewed before the client proves anything.
+          issued = authority.issue(["localhost"]);
+          return current;
+        },
+      },
+    });
+    const caller = await Caller.connect();
+    for (let round = 0; round < 3; round++) {
+      await caller.open(connectionString(server, { sslmode: "require", channel_binding: "require" }));
+      await caller.close();
+    }
+  });
+
+  it("cannot bind the login to a certificate that was signed with Ed25519", async () => {
+    const signer = new CertificateAuthority("Signer", "ed25519");
+    const issued = signer.issue(["localhost"]);
+    expect(isBindable(new X509Certificate(issued.cert).raw)).toBe(false);
+    expect(isBindable(new X509Certificate(ours.cert).raw)).toBe(true);
+    const server = await startServer({ tls: source(issued) });
+    const caller = await Caller.connect();
+    const opening = caller.open(connectionString(server, { sslmode: "require", channel_binding: "require" }));
+    await expect(opening).rejects.toMatchObject({ code: "08001", detail: expect.stringContaining("digest") });
   });
 
   it("goes on without TLS where the server has none and the client does not insist", async () => {

@@ -56,8 +56,13 @@ function packet(...parts: readonly Uint8Array[]): Buffer {
 
 const saltedPasswords = new Map<string, Buffer>();
 
-/** The client's final message for the server's first one. */
-export function clientFinal(clientFirst: string, serverFirst: string, password: string): string {
+/** The client's final message for the server's first one. @param bound what it binds the channel with */
+export function clientFinal(
+  clientFirst: string,
+  serverFirst: string,
+  password: string,
+  bound: Uint8Array = Buffer.alloc(0),
+): string {
   const { nonce, salt, iterations } = /^r=(?<nonce>[^,]+),s=(?<salt>[^,]+),i=(?<iterations>\d+)$/.exec(serverFirst)!
     .groups as { nonce: string; salt: string; iterations: string };
   const known = `${password} ${salt} ${iterations}`;
@@ -65,7 +70,7 @@ export function clientFinal(clientFirst: string, serverFirst: string, password: 
     saltedPasswords.get(known) ?? pbkdf2Sync(password, Buffer.from(salt, "base64"), Number(iterations), 32, "sha256");
   saltedPasswords.set(known, salted);
   const [, gs2Header, bare] = /^([^,]*,[^,]*,)(.*)$/.exec(clientFirst)!;
-  const withoutProof = `c=${Buffer.from(gs2Header!).toString("base64")},r=${nonce}`;
+  const withoutProof = `c=${Buffer.concat([Buffer.from(gs2Header!), bound]).toString("base64")},r=${nonce}`;
   const clientKey = createHmac("sha256", salted).update("Client Key").digest();
   const storedKey = createHash("sha256").update(clientKey).digest();
   const signature = createHmac("sha256", storedKey).update(`${bare},${serverFirst},${withoutProof}`).digest();

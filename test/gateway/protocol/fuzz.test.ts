@@ -4,7 +4,7 @@ import type { Answer } from "../../../src/gateway/protocol/index.js";
 import { Random } from "../../simulator/random.js";
 import { errorFields, query } from "./frontend-messages.js";
 import { callersInput, splitAtRandom, strangersInput } from "./hostile-inputs.js";
-import { TestSession, testRules } from "./test-session.js";
+import { certificate, TestSession, testRules } from "./test-session.js";
 
 const mib = 1024 * 1024;
 const inputs = Number(process.env["HAWSER_FUZZ_INPUTS"] ?? 60_000);
@@ -24,7 +24,7 @@ function strange(chunks: readonly Buffer[], tls: keyof typeof rules): Outcome {
   const test = new TestSession(rules[tls]);
   for (const chunk of chunks) {
     test.send(chunk);
-    if (test.tlsBegun) test.session.secured();
+    if (test.tlsBegun) test.session.secured(certificate);
   }
   if (test.admitted !== undefined) throw new Error("a stranger was let in");
   // At most one answer to each of the two encryption requests stands before messages.

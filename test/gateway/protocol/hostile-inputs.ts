@@ -27,6 +27,7 @@ const scramTexts = [
   "n,,n=,r=abc",
   "y,,n=x,r=abc",
   "p=tls-unique,,n=,r=abc",
+  "p=tls-server-end-point,,n=,r=abc",
   "n,,",
   "",
   ",,,,",
@@ -84,7 +85,7 @@ function strangersPart(random: Random): Buffer {
     case 5:
       return startup({ user, database }, (random.pick([1, 2, 3, 3, 3, 4]) << 16) | random.between(0, 3));
     case 6:
-      return saslInitial(random.pick(scramTexts), random.pick(["SCRAM-SHA-256", "SCRAM-SHA-256", "PLAIN", ""]));
+      return saslInitial(random.pick(scramTexts), random.pick(["SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "PLAIN", ""]));
     case 7:
       return saslResponse(random.pick(scramTexts));
     case 8:

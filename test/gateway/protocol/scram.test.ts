@@ -1,5 +1,11 @@
+import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { mockVerifierOf, ScramExchange, scramVerifierOf } from "../../../src/gateway/protocol/scram.js";
+import {
+  mockVerifierOf,
+  ScramExchange,
+  scramPlusMechanism,
+  scramVerifierOf,
+} from "../../../src/gateway/protocol/scram.js";
 import { clientFinal } from "./frontend-messages.js";
 import { verifier } from "./test-session.js";
 
@@ -21,6 +27,34 @@ describe("SCRAM-SHA-256", () => {
       kind: "go-on",
       reply: "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=",
     });
+  });
+
+  it.each(["sha224", "sha256", "sha384", "sha512"])(
+    "is bound to the channel by the %s of the certificate",
+    async (hash) => {
+      const pencil = await scramVerifierOf("pencil", 4096);
+      const shown = Buffer.from("the certificate that the client was shown");
+      const first = "p=tls-server-end-point,,n=,r=abc";
+      const outcome = (certificate: Buffer, bound: Buffer) => {
+        const exchange = new ScramExchange(pencil, serverNonce, certificate);
+        const { reply } = exchange.first(first, scramPlusMechanism) as { reply: string };
+        return exchange.final(clientFinal(first, reply, "pencil", bound));
+      };
+      const digest = createHash(hash).update(shown).digest();
+      expect(outcome(shown, digest)).toMatchObject(goOn);
+      expect(outcome(Buffer.from("ours"), digest)).toEqual({ kind: "other-channel" });
+      expect(outcome(shown, digest.subarray(1))).toEqual({ kind: "other-channel" });
+      expect(outcome(shown, Buffer.alloc(0))).toEqual({ kind: "other-channel" });
+      expect(outcome(shown, createHash("sha1").update(shown).digest())).toEqual({ kind: "other-channel" });
+    },
+  );
+
+  it("refuses a binding that is not the one of the first message, whatever else is right", async () => {
+    const pencil = await scramVerifierOf("pencil", 4096);
+    const exchange = new ScramExchange(pencil, serverNonce, Buffer.from("ours"));
+    const { reply } = exchange.first("n,,n=,r=abc") as { reply: string };
+    const final = clientFinal("n,,n=,r=abc", reply, "pencil", Buffer.alloc(32));
+    expect(exchange.final(final)).toMatchObject(malformed(/channel binding/));
   });
 
   it("takes a client that could bind the channel, since the server does not offer to", async () => {

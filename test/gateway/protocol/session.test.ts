@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { errorTable } from "../../../src/errors/index.js";
 import type { Answer } from "../../../src/gateway/protocol/index.js";
@@ -18,7 +19,7 @@ import {
   terminate,
 } from "./frontend-messages.js";
 import { database, user } from "./test-server.js";
-import { clientFirst, goodStartup, TestSession, testRules } from "./test-session.js";
+import { certificate, clientFirst, goodStartup, TestSession, testRules } from "./test-session.js";
 
 /** A message that chooses SCRAM-SHA-256 and goes on like this. */
 const sasl = (rest: string): Buffer => message("p", Buffer.from(`SCRAM-SHA-256${rest}`));
@@ -28,6 +29,16 @@ const wrongProof = saslResponse(
 );
 
 const violation = { sqlstate: "08P01" };
+const boundFirst = clientFirst.replace("n,", "p=tls-server-end-point,");
+
+/** A session that TLS has been established for. */
+function securedSession(): TestSession {
+  const test = new TestSession(testRules({ tls: "required" }));
+  test.send(sslRequest);
+  test.forget();
+  test.session.secured(certificate);
+  return test;
+}
 
 /** The code and message of the last error that was written. */
 function lastError(test: TestSession): Record<string, string> {
@@ -82,8 +93,47 @@ describe("the beginning of a session", () => {
     test.send(sslRequest);
     expect([test.output.toString(), test.tlsBegun]).toEqual(["S", true]);
     test.forget();
-    test.session.secured();
+    test.session.secured(certificate);
     test.logIn();
+  });
+
+  it("offers to bind the login to the certificate in TLS, and nowhere else", () => {
+    const mechanisms = (test: TestSession) => test.messages[0]!.body.toString("utf8", 4);
+    const plain = new TestSession(testRules({ tls: "offered" }));
+    plain.send(goodStartup);
+    expect(mechanisms(plain)).toBe("SCRAM-SHA-256\0\0");
+    const secure = securedSession();
+    secure.send(goodStartup);
+    expect(mechanisms(secure)).toBe("SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0");
+  });
+
+  it("is let in with the hash of the certificate, and refused with that of another one", () => {
+    const bound = (shown: Buffer, secret?: string) => {
+      const test = securedSession();
+      test.send(goodStartup);
+      test.send(saslInitial(boundFirst, "SCRAM-SHA-256-PLUS"));
+      test.send(test.proof(secret, boundFirst, createHash("sha256").update(shown).digest()));
+      return test;
+    };
+    expect(bound(certificate).admitted).toBe("");
+    const relayed = bound(Buffer.from("a relay's certificate"));
+    expect([relayed.admitted, lastError(relayed)]).toMatchObject([
+      undefined,
+      { C: "08004", M: expect.stringContaining("another certificate"), H: expect.stringContaining("ends TLS") },
+    ]);
+    expect(lastError(bound(certificate, "wrong"))).toMatchObject({ C: "28P01" });
+  });
+
+  it.each([
+    ["that says binding was not offered", `y${clientFirst.slice(1)}`, "SCRAM-SHA-256", /has changed the offer/],
+    ["that binds otherwise", boundFirst.replace("server-end-point", "exporter"), "SCRAM-SHA-256-PLUS", /end-point/],
+    ["that does not bind and said it would", clientFirst, "SCRAM-SHA-256-PLUS", /does not bind/],
+    ["that binds and said it would not", boundFirst, "SCRAM-SHA-256", /not chosen the mechanism/],
+  ])("is refused in TLS with a first message %s", (_what, first, mechanism, reason) => {
+    const test = securedSession();
+    test.send(goodStartup);
+    test.send(saslInitial(first, mechanism));
+    expect(lastError(test)).toMatchObject({ C: "08P01", M: expect.stringMatching(reason) });
   });
 
   it("takes nothing that was sent ahead of TLS", () => {
@@ -110,6 +160,12 @@ describe("the beginning of a session", () => {
     ["nothing behind the parameters", "08P01", /behind its parameters/, [Buffer.from("\0\0\0\x0a\0\x03\0\0\0\0")]],
     ["nothing behind a request", "08P01", /bytes behind it/, [Buffer.from("\0\0\0\x09\x04\xd2\x16\x2f\0", "latin1")]],
     ["a proof", "08P01", /type 81 came instead/, [goodStartup, query("SELECT 1")]],
+    [
+      "TLS to bind the channel",
+      "08P01",
+      /another SASL mechanism/,
+      [goodStartup, saslInitial(boundFirst, "SCRAM-SHA-256-PLUS")],
+    ],
     ["a mechanism it knows", "08P01", /another SASL mechanism/, [goodStartup, saslInitial(clientFirst, "PLAIN")]],
     ["SASL of the length it says", "08P01", /wrong length/, [goodStartup, sasl("\0\0\0\0\x7fn,,n=,r=abc")]],
     ["a whole SASL message", "08P01", /cut off/, [goodStartup, sasl("\0")]],

@@ -18,6 +18,9 @@ const clientNonce = "fyko+d2lbbFgONRv9qkxdawL";
 export const clientFirst = `n,,n=,r=${clientNonce}`;
 export const goodStartup = startup({ user, database });
 
+/** Stands for the DER of our own certificate. */
+export const certificate = Buffer.alloc(900, "certificate");
+
 /** Derived once for all: its cost is no matter of these tests. */
 export const verifier: ScramVerifier = await scramVerifierOf(password, 4096, Buffer.alloc(16, 7));
 
@@ -94,8 +97,8 @@ export class TestSession implements SessionEffects {
   }
 
   /** The final message for the server's first one, which must have been written last. */
-  proof(secret = password): Buffer {
-    return saslResponse(clientFinal(clientFirst, this.messages.at(-1)!.body.toString("utf8", 4), secret));
+  proof(secret = password, first = clientFirst, bound = Buffer.alloc(0)): Buffer {
+    return saslResponse(clientFinal(first, this.messages.at(-1)!.body.toString("utf8", 4), secret, bound));
   }
 
   forget(): void {

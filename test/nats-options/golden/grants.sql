@@ -12,7 +12,6 @@ REVOKE ALL ON FUNCTION hawser.nats_server_options_violation(jsonb, text) FROM PU
 REVOKE ALL ON FUNCTION hawser.nats_server_options_check(jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_server_options(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_options_jsonb(text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.nats_fdw_validator(text[], oid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_auth_mode(jsonb) FROM PUBLIC;
 DO $do$
 DECLARE
@@ -32,7 +31,6 @@ BEGIN
     'hawser.nats_server_options_check(jsonb, text)',
     'hawser.nats_server_options(jsonb)',
     'hawser.nats_options_jsonb(text[])',
-    'hawser.nats_fdw_validator(text[], oid)',
     'hawser.nats_auth_mode(jsonb)'
   ] LOOP
     EXECUTE pg_catalog.format('ALTER FUNCTION %s OWNER TO %I', signature, owner);

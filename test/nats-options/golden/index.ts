@@ -8,7 +8,7 @@ import { validate } from "./validator.js";
 
 export { authModes, type NatsAuth, type NatsAuthMode, resolveAuth } from "./auth.js";
 export type { OptionsResult, OptionViolation } from "./check.js";
-export { natsOptionsFunctionsSql, natsOptionsGrantsSql } from "./sql.js";
+export { natsForeignDataSql, natsOptionsFunctionsSql, natsOptionsGrantsSql } from "./sql.js";
 export type { CompleteSmallOptions, SmallOptions } from "./types.js";
 
 /**

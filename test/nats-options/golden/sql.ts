@@ -2,7 +2,30 @@
 // source: schema/small.schema.json
 
 /** Makes or replaces the functions; the schema `hawser` must be there. */
-export const natsOptionsFunctionsSql = `CREATE OR REPLACE FUNCTION hawser.nats_option_integer(
+export const natsOptionsFunctionsSql = `DO $do$
+BEGIN
+  -- What is new after what follows gets no default privileges: see the block at the end.
+  PERFORM pg_catalog.set_config('hawser.present', (
+    SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
+      SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+      UNION ALL
+      SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
+        (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
+      FROM pg_catalog.pg_class AS c
+      WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      UNION ALL
+      SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
+      FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
+    ) AS o
+  ), false);
+  IF to_regnamespace('hawser') IS NULL THEN
+    CREATE SCHEMA hawser;
+  END IF;
+END
+$do$;
+
+CREATE OR REPLACE FUNCTION hawser.nats_option_integer(
   value jsonb
 )
 RETURNS jsonb
@@ -370,26 +393,6 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.nats_options_jsonb(text[]) IS 'Options as the catalogs keep them, name=value each (srvoptions, umoptions), as a JSON object of strings.';
 
-CREATE OR REPLACE FUNCTION hawser.nats_fdw_validator(
-  options text[],
-  catalog oid
-)
-RETURNS void
-LANGUAGE plpgsql STABLE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $function$
-BEGIN
-  PERFORM hawser.nats_server_options_check(
-    hawser.nats_options_jsonb(options),
-    CASE catalog
-      WHEN 'pg_catalog.pg_foreign_server'::regclass THEN 'server'
-      WHEN 'pg_catalog.pg_user_mapping'::regclass THEN 'user_mapping'
-      ELSE 'none'
-    END);
-END
-$function$;
-COMMENT ON FUNCTION hawser.nats_fdw_validator(text[], oid) IS 'The validator of the foreign data wrappers: checks the options of servers and user mappings.';
-
 CREATE OR REPLACE FUNCTION hawser.nats_auth_mode(
   options jsonb
 )
@@ -406,6 +409,41 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION hawser.nats_auth_mode(jsonb) IS 'How these options authenticate: the first mode whose options are all set.';
+
+DO $do$
+DECLARE
+  present CONSTANT oid[] := pg_catalog.string_to_array(pg_catalog.current_setting('hawser.present', true), ',')::oid[];
+  statement text;
+BEGIN
+  FOR statement IN
+    WITH made AS (
+      SELECT o.* FROM (
+        SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+        UNION ALL
+        SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
+          (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
+        FROM pg_catalog.pg_class AS c
+        WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        UNION ALL
+        SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
+        FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
+      ) AS o WHERE o.oid <> ALL (coalesce(present, '{}'))
+    )
+    SELECT pg_catalog.format('REVOKE ALL ON %s FROM %s', m.object,
+      CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
+    FROM made AS m
+    CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(m.acl, pg_catalog.acldefault(m.type, m.owner))) AS a
+    WHERE a.grantee <> m.owner
+    UNION
+    -- They can lack rights of the owner, too.
+    SELECT pg_catalog.format('GRANT ALL ON %s TO %I', m.object, pg_catalog.pg_get_userbyid(m.owner))
+    FROM made AS m WHERE m.acl IS NOT NULL
+  LOOP
+    EXECUTE statement;
+  END LOOP;
+END
+$do$;
 `;
 
 /** Takes the functions from PUBLIC and gives them to the owner of the schema. */
@@ -420,7 +458,6 @@ REVOKE ALL ON FUNCTION hawser.nats_server_options_violation(jsonb, text) FROM PU
 REVOKE ALL ON FUNCTION hawser.nats_server_options_check(jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_server_options(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_options_jsonb(text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.nats_fdw_validator(text[], oid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_auth_mode(jsonb) FROM PUBLIC;
 DO $do$
 DECLARE
@@ -440,7 +477,6 @@ BEGIN
     'hawser.nats_server_options_check(jsonb, text)',
     'hawser.nats_server_options(jsonb)',
     'hawser.nats_options_jsonb(text[])',
-    'hawser.nats_fdw_validator(text[], oid)',
     'hawser.nats_auth_mode(jsonb)'
   ] LOOP
     EXECUTE pg_catalog.format('ALTER FUNCTION %s OWNER TO %I', signature, owner);
@@ -450,4 +486,380 @@ EXCEPTION
     RAISE NOTICE '% may not give the functions of the NATS options to % and goes on owning them', current_user, owner;
 END
 $do$;
+`;
+
+/** Makes or replaces the validator of the foreign data wrappers; the schema `hawser_fdw` must be there. */
+export const natsForeignDataSql = `CREATE OR REPLACE FUNCTION hawser_fdw.nats_option_integer(
+  value jsonb
+)
+RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  parts text[];
+  number numeric;
+BEGIN
+  IF jsonb_typeof(value) = 'number' THEN
+    number := value::numeric;
+    IF number <> trunc(number) THEN
+      RETURN 'null';
+    END IF;
+  ELSE
+    parts := CASE jsonb_typeof(value) WHEN 'string' THEN regexp_match(value #>> '{}', E'^[\\\\u0009-\\\\u000d\\\\u0020]*([+-]?)0*([0-9]+)[\\\\u0009-\\\\u000d\\\\u0020]*$') END;
+    IF parts IS NULL THEN
+      RETURN 'null';
+    END IF;
+    -- No text of digits is too long: beyond 15 of them the number only counts as far outside every range.
+    number := CASE WHEN char_length(parts[2]) > 15 THEN 9007199254740991 ELSE parts[2]::numeric END;
+    IF parts[1] = '-' THEN
+      number := -number;
+    END IF;
+  END IF;
+  RETURN to_jsonb(trunc(greatest(least(number, 9007199254740991), -9007199254740991)));
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_option_integer(jsonb) IS 'The value of an integer option as a JSON number, or JSON null if it is not a whole number.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_option_boolean(
+  value jsonb
+)
+RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  spelling text := value #>> '{}';
+BEGIN
+  IF jsonb_typeof(value) = 'boolean' THEN
+    RETURN value;
+  ELSIF jsonb_typeof(value) <> 'string' THEN
+    RETURN 'null';
+  ELSIF spelling ~ E'^[\\\\u0009-\\\\u000d\\\\u0020]*(?:[tT](?:[rR](?:[uU](?:[eE])?)?)?|[yY](?:[eE](?:[sS])?)?|[oO][nN]|1)[\\\\u0009-\\\\u000d\\\\u0020]*$' THEN
+    RETURN 'true';
+  ELSIF spelling ~ E'^[\\\\u0009-\\\\u000d\\\\u0020]*(?:[fF](?:[aA](?:[lL](?:[sS](?:[eE])?)?)?)?|[nN](?:[oO])?|[oO][fF](?:[fF])?|0)[\\\\u0009-\\\\u000d\\\\u0020]*$' THEN
+    RETURN 'false';
+  END IF;
+  RETURN 'null';
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_option_boolean(jsonb) IS 'The value of a boolean option as a JSON boolean, or JSON null if it is not one. Spellings as Postgres takes them.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_option_text(
+  value jsonb
+)
+RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  RETURN CASE jsonb_typeof(value) WHEN 'string' THEN value ELSE 'null' END;
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_option_text(jsonb) IS 'The value of a text option as it is, or JSON null if it is not a JSON string.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_option_quoted(
+  value text
+)
+RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  RETURN to_json(CASE WHEN char_length(value) > 60 THEN left(value, 60) || '...' ELSE value END)::text;
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_option_quoted(text) IS 'A text for a message: as JSON quotes it, cut to 60 characters.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_option_shown(
+  value jsonb
+)
+RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  CASE jsonb_typeof(value)
+    WHEN 'string' THEN
+      -- Someone may have written user and password into an address.
+      IF strpos(value #>> '{}', '@') > 0 THEN
+        RETURN 'Its value is not shown.';
+      END IF;
+      RETURN 'Its value is ' || hawser_fdw.nats_option_quoted(value #>> '{}') || '.';
+    WHEN 'number' THEN
+      -- What JavaScript and Postgres make of a number's last digits may differ beyond this.
+      IF abs(value::numeric) > 9007199254740991 THEN
+        RETURN 'Its value has more than 15 digits.';
+      ELSIF value::numeric <> trunc(value::numeric) THEN
+        RETURN 'Its value is a fraction.';
+      END IF;
+      RETURN 'Its value is ' || trunc(value::numeric) || '.';
+    WHEN 'boolean' THEN
+      RETURN 'Its value is ' || value::text || '.';
+    ELSE
+      RETURN 'Its value is null, a list or an object.';
+  END CASE;
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_option_shown(jsonb) IS 'The detail of a violation that shows a value. Only for options whose values are no secrets.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_server_options_typed(
+  options jsonb
+)
+RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  RETURN (
+    SELECT coalesce(jsonb_object_agg(name, typed), '{}')
+    FROM jsonb_each(options) AS option (name, value),
+      LATERAL (SELECT CASE
+        WHEN name = ANY (ARRAY['level']) THEN hawser_fdw.nats_option_integer(value)
+        WHEN name = ANY (ARRAY['loud']) THEN hawser_fdw.nats_option_boolean(value)
+        WHEN name = ANY (ARRAY['title', 'key', 'key_path']) THEN hawser_fdw.nats_option_text(value)
+      END AS typed) AS coerced
+    WHERE typed IS NOT NULL
+  );
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_server_options_typed(jsonb) IS 'The known options in their own types, with JSON null where a value has another type. Checks nothing else.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_option_suggestion(
+  name text,
+  known text[]
+)
+RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  -- Only A to Z are lowered: what lies beyond, JavaScript lowers differently.
+  mistyped CONSTANT text[] := string_to_array(
+    translate(name, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz'), NULL);
+  mistyped_length CONSTANT integer := char_length(name);
+  candidate text;
+  letters text[];
+  letter_count integer;
+  before_last integer[];
+  last integer[];
+  row_now integer[];
+  steps integer;
+  best text;
+  best_distance integer;
+BEGIN
+  IF mistyped_length > 63 THEN
+    RETURN NULL;
+  END IF;
+  FOREACH candidate IN ARRAY known LOOP
+    letters := string_to_array(candidate, NULL);
+    letter_count := char_length(candidate);
+    -- last[j + 1] is the distance from what was read of the mistyped name to the first j letters.
+    before_last := NULL;
+    last := ARRAY(SELECT generate_series(0, letter_count));
+    FOR i IN 1 .. mistyped_length LOOP
+      row_now := ARRAY[i];
+      FOR j IN 1 .. letter_count LOOP
+        steps := least(
+          last[j + 1] + 1,
+          row_now[j] + 1,
+          last[j] + CASE WHEN mistyped[i] = letters[j] THEN 0 ELSE 1 END);
+        IF i > 1 AND j > 1 AND mistyped[i] = letters[j - 1] AND mistyped[i - 1] = letters[j] THEN
+          steps := least(steps, before_last[j - 1] + 1);
+        END IF;
+        row_now[j + 1] := steps;
+      END LOOP;
+      before_last := last;
+      last := row_now;
+    END LOOP;
+    IF last[letter_count + 1] <= greatest(1, letter_count * 2 / 5)
+      AND (best_distance IS NULL OR last[letter_count + 1] < best_distance)
+    THEN
+      best := candidate;
+      best_distance := last[letter_count + 1];
+    END IF;
+  END LOOP;
+  RETURN best;
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_option_suggestion(text, text[]) IS 'The known name that a mistyped one probably meant: the one with the fewest changed, missing, added or swapped characters, at most two fifths of its length; null if none is close.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_server_options_violation(
+  options jsonb,
+  part text DEFAULT 'whole',
+  OUT option_name text,
+  OUT sqlstate text,
+  OUT message text,
+  OUT detail text,
+  OUT hint text
+)
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  known CONSTANT text[] := ARRAY['title', 'level', 'loud', 'key', 'key_path'];
+  in_user_mapping CONSTANT text[] := ARRAY['key', 'key_path'];
+  -- Their values are never shown.
+  hidden CONSTANT text[] := ARRAY['key', 'key_path'];
+  allowed text[];
+  typed jsonb;
+  violated text;
+  about text[];
+BEGIN
+  allowed := CASE part
+    WHEN 'whole' THEN known
+    WHEN 'server' THEN known
+    WHEN 'user_mapping' THEN in_user_mapping
+    WHEN 'none' THEN '{}'
+  END;
+  IF allowed IS NULL THEN
+    RAISE EXCEPTION 'the part must be whole, server, user_mapping or none' USING ERRCODE = '22023';
+  END IF;
+  IF jsonb_typeof(options) IS DISTINCT FROM 'object' THEN
+    sqlstate := 'HV024';
+    message := 'the options must be a JSON object';
+    detail := 'The options are: ' || array_to_string(known, ', ') || '.';
+    hint := 'Write them as {"name": value, ...}.';
+    RETURN;
+  END IF;
+
+  SELECT name INTO option_name
+  FROM jsonb_object_keys(options) AS name
+  WHERE name <> ALL (allowed)
+  ORDER BY name COLLATE "C"
+  LIMIT 1;
+  IF option_name IS NOT NULL THEN
+    sqlstate := 'HV00D';
+    IF part = 'none' THEN
+      message := 'option ' || hawser_fdw.nats_option_quoted(option_name) || ' is not allowed here';
+      detail := 'Only the foreign server and its user mappings have options.';
+      hint := 'Use CREATE SERVER or ALTER SERVER.';
+    ELSIF option_name = ANY (known) THEN
+      message := 'option ' || hawser_fdw.nats_option_quoted(option_name) || ' is not allowed in a user mapping';
+      detail := 'The options are: ' || array_to_string(allowed, ', ') || '.';
+      hint := 'Use ALTER SERVER: it belongs to the server.';
+    ELSE
+      message := 'unknown option ' || hawser_fdw.nats_option_quoted(option_name);
+      detail := 'The options are: ' || array_to_string(allowed, ', ') || '.';
+      hint := coalesce(
+        'Did you mean "' || hawser_fdw.nats_option_suggestion(option_name, allowed) || '"?',
+        'Use one of the options, or drop it.');
+    END IF;
+    RETURN;
+  END IF;
+
+  typed := hawser_fdw.nats_server_options_typed(options);
+  -- Null, which is not true, where an option is not set.
+  violated := CASE
+    WHEN typed -> 'title' = 'null' THEN '#/properties/title/type'
+    WHEN typed -> 'level' = 'null' THEN '#/properties/level/type'
+    WHEN typed -> 'loud' = 'null' THEN '#/properties/loud/type'
+    WHEN typed -> 'key' = 'null' THEN '#/properties/key/type'
+    WHEN typed -> 'key_path' = 'null' THEN '#/properties/key_path/type'
+    WHEN part IN ('whole', 'server') AND typed ? 'loud' AND NOT (typed ? 'title') THEN '#/dependentRequired/loud/title'
+    WHEN part IN ('whole', 'server') AND ((typed ? 'level' AND coalesce(typed -> 'level' = '5'::jsonb, true) AND typed ? 'loud' AND coalesce(typed -> 'loud' = 'true'::jsonb, true)) OR ((NOT (typed ? 'level') OR NOT (coalesce(typed -> 'level' = '5'::jsonb, true))) AND NOT (coalesce(typed -> 'title' = '"it''s"'::jsonb, true)))) THEN '#/allOf/0'
+    WHEN part = 'whole' AND NOT (typed ? 'key') AND NOT (typed ? 'key_path') THEN '#/allOf/1'
+    WHEN char_length(typed ->> 'title') > 10 THEN '#/properties/title/maxLength'
+    WHEN (typed ->> 'level')::numeric < -5 THEN '#/properties/level/minimum'
+    WHEN (typed ->> 'level')::numeric > 5 THEN '#/properties/level/maximum'
+    WHEN char_length(typed ->> 'key') < 2 THEN '#/properties/key/minLength'
+    WHEN char_length(typed ->> 'key') > 20 THEN '#/properties/key/maxLength'
+    WHEN char_length(typed ->> 'key_path') > 100 THEN '#/properties/key_path/maxLength'
+    WHEN typed ->> 'key_path' !~ E'^/[^\\\\u0001-\\\\u001f]*$' THEN '#/properties/key_path/pattern'
+  END;
+  IF violated IS NULL THEN
+    RETURN;
+  END IF;
+
+  SELECT told.option_name, told.sqlstate, told.message, told.hint, told.about
+  INTO option_name, sqlstate, message, hint, about
+  FROM (VALUES
+    ('#/properties/title/type', 'title', 'HV024', 'option "title" must be text', 'Give a shorter title.', NULL::text[]),
+    ('#/properties/level/type', 'level', 'HV024', 'option "level" must be an integer from -5 to 5', 'Give a number such as level ''1''.', NULL::text[]),
+    ('#/properties/loud/type', 'loud', 'HV024', 'option "loud" must be a boolean', 'Write loud ''true'' or loud ''false''.', NULL::text[]),
+    ('#/properties/key/type', 'key', 'HV024', 'option "key" must be text', 'Give the whole key.', NULL::text[]),
+    ('#/properties/key_path/type', 'key_path', 'HV024', 'option "key_path" must be text', 'Give its path.', NULL::text[]),
+    ('#/dependentRequired/loud/title', 'title', 'HV002', 'option "title" is missing: loud needs it', 'Add title, or drop loud.', ARRAY['title', 'loud']),
+    ('#/allOf/0', 'loud', 'HV00C', 'option "loud" may not be true at level 5', 'Lower level, or drop loud.', ARRAY['title', 'level', 'loud']),
+    ('#/allOf/1', 'key', 'HV002', 'option "key" is missing', 'Add key or key_path.', ARRAY['key', 'key_path']),
+    ('#/properties/title/maxLength', 'title', 'HV024', 'option "title" must have at most 10 characters', 'Give a shorter title.', NULL::text[]),
+    ('#/properties/level/minimum', 'level', 'HV024', 'option "level" must be an integer from -5 to 5', 'Give a number such as level ''1''.', NULL::text[]),
+    ('#/properties/level/maximum', 'level', 'HV024', 'option "level" must be an integer from -5 to 5', 'Give a number such as level ''1''.', NULL::text[]),
+    ('#/properties/key/minLength', 'key', 'HV024', 'option "key" must have at least 2 characters', 'Give the whole key.', NULL::text[]),
+    ('#/properties/key/maxLength', 'key', 'HV024', 'option "key" must have at most 20 characters', 'Give the whole key.', NULL::text[]),
+    ('#/properties/key_path/maxLength', 'key_path', 'HV024', 'option "key_path" must have at most 100 characters', 'Give its path.', NULL::text[]),
+    ('#/properties/key_path/pattern', 'key_path', 'HV024', 'option "key_path" must be an absolute path', 'Give its path.', NULL::text[])
+  ) AS told (at, option_name, sqlstate, message, hint, about)
+  WHERE told.at = violated;
+  detail := CASE
+    WHEN about IS NOT NULL THEN 'Given: ' || coalesce(
+      (SELECT string_agg(name, ', ' ORDER BY position)
+       FROM unnest(about) WITH ORDINALITY AS rule (name, position)
+       WHERE options ? name),
+      'none') || '.'
+    WHEN option_name = ANY (hidden) THEN 'Its value is not shown.'
+    ELSE hawser_fdw.nats_option_shown(options -> option_name)
+  END;
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_server_options_violation(jsonb, text) IS 'The first violation of a set of options, all null if there is none. The part is what is known of the set: ''whole'' (server and user mapping together), ''server'', ''user_mapping'', or ''none'' where no option is allowed.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_server_options_check(
+  options jsonb,
+  part text DEFAULT 'whole'
+)
+RETURNS void
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  violation record;
+BEGIN
+  SELECT * INTO violation FROM hawser_fdw.nats_server_options_violation(options, part);
+  IF violation.sqlstate IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = violation.sqlstate,
+      MESSAGE = violation.message,
+      DETAIL = violation.detail,
+      HINT = violation.hint;
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_server_options_check(jsonb, text) IS 'Raises the first violation of a set of options; see nats_server_options_violation.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_options_jsonb(
+  options text[]
+)
+RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  RETURN (
+    SELECT coalesce(jsonb_object_agg(option_name, option_value), '{}')
+    FROM pg_options_to_table(options)
+  );
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_options_jsonb(text[]) IS 'Options as the catalogs keep them, name=value each (srvoptions, umoptions), as a JSON object of strings.';
+
+CREATE OR REPLACE FUNCTION hawser_fdw.nats_fdw_validator(
+  options text[],
+  catalog oid
+)
+RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  PERFORM hawser_fdw.nats_server_options_check(
+    hawser_fdw.nats_options_jsonb(options),
+    CASE catalog
+      WHEN 'pg_catalog.pg_foreign_server'::regclass THEN 'server'
+      WHEN 'pg_catalog.pg_user_mapping'::regclass THEN 'user_mapping'
+      ELSE 'none'
+    END);
+END
+$function$;
+COMMENT ON FUNCTION hawser_fdw.nats_fdw_validator(text[], oid) IS 'The validator of the foreign data wrappers: checks the options of servers and user mappings.';
 `;

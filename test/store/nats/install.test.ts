@@ -106,7 +106,7 @@ describe("installing NATS from SQL", () => {
       "ALTER FUNCTION nats_get_text(text, text, text) SECURITY INVOKER",
       "DROP FOREIGN DATA WRAPPER pgnats_fdw",
       "DROP EVENT TRIGGER hawser_nats_server_drop",
-      "CREATE EVENT TRIGGER hawser_nats_server_drop ON sql_drop EXECUTE FUNCTION hawser.follow_nats_ddl()",
+      "CREATE EVENT TRIGGER hawser_nats_server_drop ON sql_drop EXECUTE FUNCTION hawser_fdw.follow_nats_ddl()",
       "GRANT USAGE ON SCHEMA hawser_dblink TO PUBLIC",
       "REVOKE EXECUTE ON FUNCTION hawser_dblink.dblink(text, text) FROM hawser_owner",
     );

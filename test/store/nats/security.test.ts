@@ -209,6 +209,7 @@ describe("in a database with NATS from SQL", () => {
         "CREATE SERVER theirs FOREIGN DATA WRAPPER pgnats_fdw OPTIONS (host 'nats.internal')",
       );
       expect(error).toBeUndefined();
+      await rowsOf(database.url, "SELECT hawser.follow_nats_server()");
       expect(await rowsOf(database.url, "SELECT server_name, options FROM hawser.nats_server")).toEqual([
         { server_name: "theirs", options: { host: "nats.internal" } },
       ]);

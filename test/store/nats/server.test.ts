@@ -35,8 +35,9 @@ async function tells(...statements: string[]): Promise<boolean> {
   return heard.length > 0;
 }
 
-/** What counts. */
+/** What counts, after `hawser serve` has followed. */
 async function server(): Promise<unknown> {
+  await rowsOf(database.url, "SELECT hawser.follow_nats_server()");
   const [row] = await rowsOf(database.url, "SELECT server_name AS name, options FROM hawser.nats_server");
   return row;
 }
@@ -150,7 +151,7 @@ describe("what is not ours", () => {
     await onServer(database.url, "DROP FUNCTION hawser.follow_nats_server()", ...statements);
     await onServer(database.url, "DROP FUNCTION hawser.nats_foreign_servers()", ...statements);
     await onServer(database.url, "DROP SCHEMA hawser CASCADE", ...statements);
-    expect(await rowsOf(database.url, "SELECT FROM pg_event_trigger")).toEqual([]);
+    expect(await rowsOf(database.url, "SELECT FROM pg_event_trigger")).toHaveLength(2);
   });
 });
 
@@ -198,6 +199,8 @@ describe("a reload", () => {
     }
     await onServer(database.url, "CREATE SERVER n FOREIGN DATA WRAPPER pgnats_fdw");
     expect(await codeOf(database.url, "BEGIN", "ALTER SERVER n OPTIONS (ADD host 'b')", reload)).toBe("25001");
+    await server();
+    expect(await codeOf(database.url, "BEGIN", "DROP SERVER n", reload)).toBe("25001");
     // Without a gateway that is all that keeps it.
     expect(await codeOf(database.url, "BEGIN", reload)).toBe("08001");
   });

@@ -116,7 +116,9 @@ describe("removing NATS from SQL", () => {
   it("by a role that may not remove everything removes what it may, and names the rest", async () => {
     await using limited = await limitedInstaller();
     await install({ databaseUrl: limited.installerUrl });
+    await onServer(limited.superuserUrl, `GRANT hawser_owner TO ${limited.role}`);
     await install({ databaseUrl: limited.superuserUrl });
+    await onServer(limited.superuserUrl, `REVOKE hawser_owner FROM ${limited.role}`);
     const { functions, shortfalls } = await uninstall({ databaseUrl: limited.installerUrl });
     expect(functions).toBe(0);
     expect(shortfalls.map(({ what }) => what)).toEqual([
@@ -125,6 +127,7 @@ describe("removing NATS from SQL", () => {
       expect.stringContaining("the event trigger hawser_nats_server_follow is still there"),
       expect.stringContaining("the foreign data wrapper litmus_pgnats_fdw is still there"),
       expect.stringContaining("the foreign data wrapper pgnats_fdw is still there"),
+      expect.stringContaining("the schema hawser_fdw is still there"),
     ]);
     expect(await uninstall({ databaseUrl: limited.superuserUrl })).toMatchObject({
       functions: publicFunctionCount,

@@ -2,7 +2,45 @@
 // source: hawser/shop/v1/till.proto
 
 /** Makes or replaces the functions. `@extschema@` stands for their schema, `@dblink@` for that of dblink. */
-export const natsFunctionsSql = `CREATE OR REPLACE FUNCTION hawser.till_call(
+export const natsFunctionsSql = `DO $do$
+BEGIN
+  -- What is new after what follows gets no default privileges: see the block at the end.
+  PERFORM pg_catalog.set_config('hawser.present', (
+    SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
+      SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure AS object, 'f'::"char" AS type, p.proowner AS owner, p.proacl AS acl
+      FROM pg_catalog.pg_proc AS p WHERE p.oid IN (
+        SELECT pg_catalog.to_regprocedure(s.signature)::oid FROM (VALUES
+          ('hawser.till_call(text)'),
+          ('@extschema@.till_ring_up_text(text, text, integer, integer, bytea, jsonb)'),
+          ('@extschema@.till_add_text(text, text, integer, integer, bytea, jsonb)'),
+          ('@extschema@.till_ring_up_json(text, json, integer, integer, bytea, jsonb)'),
+          ('@extschema@.till_add_json(text, json, integer, integer, bytea, jsonb)'),
+          ('@extschema@.till_ring_up_jsonb(text, jsonb, integer, integer, bytea, jsonb)'),
+          ('@extschema@.till_add_jsonb(text, jsonb, integer, integer, bytea, jsonb)'),
+          ('@extschema@.till_ring_up_binary(text, bytea, integer, integer, bytea, jsonb)'),
+          ('@extschema@.till_add_binary(text, bytea, integer, integer, bytea, jsonb)'),
+          ('@extschema@.till_ring_up_text_batch(text, text[])'),
+          ('@extschema@.till_ring_up_json_batch(text, json[])'),
+          ('@extschema@.till_ring_up_jsonb_batch(text, jsonb[])'),
+          ('@extschema@.till_ring_up_binary_batch(text, bytea[])'),
+          ('@extschema@.till_line_text(text)'),
+          ('@extschema@.till_line_json(text)'),
+          ('@extschema@.till_line_jsonb(text)'),
+          ('@extschema@.till_line_binary(text)'),
+          ('@extschema@.till_picture(text)'),
+          ('@extschema@.till_cashier()'),
+          ('@extschema@.till_count()'),
+          ('@extschema@.till_bill(text)'),
+          ('@extschema@.till_state()'),
+          ('@extschema@.till_open_drawer()')
+        ) AS s (signature)
+      )
+    ) AS o
+  ), false);
+END
+$do$;
+
+CREATE OR REPLACE FUNCTION hawser.till_call(
   p_query text
 )
 RETURNS text
@@ -409,6 +447,59 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.till_open_drawer() IS 'Opens the drawer.';
+
+DO $do$
+DECLARE
+  present CONSTANT oid[] := pg_catalog.string_to_array(pg_catalog.current_setting('hawser.present', true), ',')::oid[];
+  statement text;
+BEGIN
+  FOR statement IN
+    WITH made AS (
+      SELECT o.* FROM (
+        SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure AS object, 'f'::"char" AS type, p.proowner AS owner, p.proacl AS acl
+        FROM pg_catalog.pg_proc AS p WHERE p.oid IN (
+          SELECT pg_catalog.to_regprocedure(s.signature)::oid FROM (VALUES
+            ('hawser.till_call(text)'),
+            ('@extschema@.till_ring_up_text(text, text, integer, integer, bytea, jsonb)'),
+            ('@extschema@.till_add_text(text, text, integer, integer, bytea, jsonb)'),
+            ('@extschema@.till_ring_up_json(text, json, integer, integer, bytea, jsonb)'),
+            ('@extschema@.till_add_json(text, json, integer, integer, bytea, jsonb)'),
+            ('@extschema@.till_ring_up_jsonb(text, jsonb, integer, integer, bytea, jsonb)'),
+            ('@extschema@.till_add_jsonb(text, jsonb, integer, integer, bytea, jsonb)'),
+            ('@extschema@.till_ring_up_binary(text, bytea, integer, integer, bytea, jsonb)'),
+            ('@extschema@.till_add_binary(text, bytea, integer, integer, bytea, jsonb)'),
+            ('@extschema@.till_ring_up_text_batch(text, text[])'),
+            ('@extschema@.till_ring_up_json_batch(text, json[])'),
+            ('@extschema@.till_ring_up_jsonb_batch(text, jsonb[])'),
+            ('@extschema@.till_ring_up_binary_batch(text, bytea[])'),
+            ('@extschema@.till_line_text(text)'),
+            ('@extschema@.till_line_json(text)'),
+            ('@extschema@.till_line_jsonb(text)'),
+            ('@extschema@.till_line_binary(text)'),
+            ('@extschema@.till_picture(text)'),
+            ('@extschema@.till_cashier()'),
+            ('@extschema@.till_count()'),
+            ('@extschema@.till_bill(text)'),
+            ('@extschema@.till_state()'),
+            ('@extschema@.till_open_drawer()')
+          ) AS s (signature)
+        )
+      ) AS o WHERE o.oid <> ALL (coalesce(present, '{}'))
+    )
+    SELECT pg_catalog.format('REVOKE ALL ON %s FROM %s', m.object,
+      CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
+    FROM made AS m
+    CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(m.acl, pg_catalog.acldefault(m.type, m.owner))) AS a
+    WHERE a.grantee <> m.owner
+    UNION
+    -- They can lack rights of the owner, too.
+    SELECT pg_catalog.format('GRANT ALL ON %s TO %I', m.object, pg_catalog.pg_get_userbyid(m.owner))
+    FROM made AS m WHERE m.acl IS NOT NULL
+  LOOP
+    EXECUTE statement;
+  END LOOP;
+END
+$do$;
 `;
 
 /** Takes the functions from PUBLIC and gives them to hawser_nats. */

@@ -1,0 +1,48 @@
+/**
+ * Roles that carry Hawser's names and were made by somebody else, or changed: what they may do beyond what they are for.
+ */
+import pg from "pg";
+
+const { escapeIdentifier: identifier } = pg;
+
+const attributesSql = `
+  SELECT r.rolname AS role, ARRAY(
+           SELECT a.name FROM (VALUES
+             ('SUPERUSER', r.rolsuper), ('CREATEROLE', r.rolcreaterole), ('CREATEDB', r.rolcreatedb),
+             ('REPLICATION', r.rolreplication), ('BYPASSRLS', r.rolbypassrls), ('LOGIN', r.rolcanlogin)
+           ) AS a (name, held) WHERE a.held
+         ) AS attributes
+    FROM pg_roles AS r WHERE r.rolname = ANY ($1) ORDER BY array_position($1, r.rolname::text)`;
+
+/** Not the role that runs it, which is made a member, nor superusers, who need not be. */
+const ownersSql = `
+  SELECT m.rolname AS role
+    FROM pg_auth_members AS a
+    JOIN pg_roles AS o ON o.oid = a.roleid AND o.rolname = 'hawser_owner'
+    JOIN pg_roles AS m ON m.oid = a.member
+   WHERE m.rolname <> current_user AND NOT m.rolsuper
+   GROUP BY m.rolname ORDER BY m.rolname`;
+
+/**
+ * One line each, with what to do. The path of the session is pg_catalog and nothing before it.
+ *
+ * @param roles the roles that an installation makes where they are missing
+ */
+export async function roleWarnings(client: pg.Client, roles: readonly string[]): Promise<string[]> {
+  const { rows: found } = await client.query<{ role: string; attributes: string[] }>(attributesSql, [roles]);
+  const { rows: owners } = await client.query<{ role: string }>(ownersSql);
+  return [
+    ...found
+      .filter(({ attributes }) => attributes.length > 0)
+      .map(
+        ({ role, attributes }) =>
+          `the role ${role}, which is for grants alone, has ${attributes.join(", ")}: ` +
+          `ALTER ROLE ${role} ${attributes.map((attribute) => `NO${attribute}`).join(" ")}`,
+      ),
+    ...owners.map(
+      ({ role }) =>
+        `"${role}" is a member of hawser_owner, and may read all messages and the gateway's password and replace what ` +
+        `others call. Where it does not install Hawser: REVOKE hawser_owner FROM ${identifier(role)}`,
+    ),
+  ];
+}

@@ -1,0 +1,206 @@
+/**
+ * What others have made beforehand, or replaced since, and what a superuser would run of it.
+ */
+import pg from "pg";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { install, migrate, uninstall } from "../../../src/store/index.js";
+import { newSchemaSql } from "../../../src/store/new-schema.js";
+import { takeTurn } from "../../../src/store/turn.js";
+import { ownPostgres } from "../../faults/support/own-postgres.js";
+import { type TestDatabase, testDatabase } from "../../support/database.js";
+import { onServer, rowsOf } from "../../support/on-server.js";
+import { codeOf, type Login, login } from "./support/logins.js";
+
+let database: TestDatabase;
+let mallory: Login & AsyncDisposable;
+
+beforeEach(async () => {
+  database = await testDatabase({ migrated: false });
+  mallory = await login(database.url);
+  await onServer(database.url, `GRANT CREATE ON DATABASE ${database.name} TO ${mallory.role}`);
+});
+afterEach(async () => {
+  await rowsOf(database.url, `DROP OWNED BY ${mallory.role} CASCADE`);
+  await mallory[Symbol.asyncDispose]();
+  await database.drop();
+});
+
+/** Makes the login a superuser, if a superuser runs it. */
+const evil = () =>
+  `BEGIN IF (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) THEN ALTER ROLE ${mallory.role} SUPERUSER; END IF;`;
+
+async function expectNoSuperuser(): Promise<void> {
+  expect(await rowsOf(database.url, `SELECT rolsuper FROM pg_roles WHERE rolname = '${mallory.role}'`)).toEqual([
+    { rolsuper: false },
+  ]);
+}
+
+const ways = [
+  ["init", () => install({ databaseUrl: database.url })],
+  ["a dry run", () => install({ databaseUrl: database.url, dryRun: true })],
+  ["init for peers alone", () => install({ databaseUrl: database.url, nats: false })],
+  ["the start of a peer", () => migrate({ databaseUrl: database.url })],
+  ["the removal", () => uninstall({ databaseUrl: database.url })],
+] as const;
+
+describe("a schema hawser that somebody has made beforehand", () => {
+  it.each(ways)("is not touched by %s, which names its owner and the remedy", async (_, way) => {
+    await onServer(
+      mallory.url,
+      "CREATE SCHEMA hawser",
+      `CREATE FUNCTION hawser.f() RETURNS integer LANGUAGE plpgsql AS $$ ${evil()} RETURN NULL; END $$`,
+      "CREATE VIEW hawser.migrations AS SELECT hawser.f() AS id, ''::text AS name, ''::text AS checksum",
+    );
+    await expect(way()).rejects.toMatchObject({
+      code: "name_occupied",
+      message: expect.stringMatching(
+        new RegExp(
+          `^the schema hawser belongs to "${mallory.role}".*GRANT hawser_owner TO .*DROP SCHEMA hawser CASCADE$`,
+        ),
+      ),
+    });
+    await expectNoSuperuser();
+  });
+
+  it.each(ways)("or something in it, is not touched by %s", async (_, way) => {
+    await onServer(
+      database.url,
+      "CREATE SCHEMA hawser",
+      `CREATE FUNCTION hawser.f() RETURNS integer LANGUAGE plpgsql AS $$ ${evil()} RETURN NULL; END $$`,
+      `ALTER FUNCTION hawser.f() OWNER TO CURRENT_USER`,
+      `GRANT ALL ON SCHEMA hawser TO ${mallory.role}`,
+      `ALTER FUNCTION hawser.f() OWNER TO ${mallory.role}`,
+    );
+    await expect(way()).rejects.toMatchObject({
+      code: "name_occupied",
+      message: expect.stringContaining(`the function hawser.f belongs to "${mallory.role}"`),
+    });
+    await expectNoSuperuser();
+  });
+
+  it.each([
+    "ALTER TABLE hawser.migrations RENAME TO m; CREATE VIEW hawser.migrations AS SELECT * FROM hawser.m",
+    "ALTER TABLE hawser.migrations ENABLE ROW LEVEL SECURITY",
+    "CREATE RULE r AS ON INSERT TO hawser.migrations DO NOTHING",
+    "CREATE TRIGGER t BEFORE INSERT ON hawser.migrations FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "CREATE DOMAIN hawser.d AS text; ALTER TABLE hawser.migrations ALTER name TYPE hawser.d",
+    "CREATE TABLE hawser.child () INHERITS (hawser.migrations)",
+  ])("is refused with another table of migrations: %s", async (statement) => {
+    await install({ databaseUrl: database.url });
+    await onServer(database.url, statement);
+    for (const [, way] of ways) {
+      await expect(way()).rejects.toMatchObject({
+        code: "name_occupied",
+        message: expect.stringContaining("the relation hawser.migrations"),
+      });
+    }
+  });
+
+  it("makes the first step fail where the look had found none", async () => {
+    const { sql } = await install({ databaseUrl: database.url, dryRun: true });
+    await rowsOf(mallory.url, "CREATE SCHEMA hawser");
+    await expect(onServer(database.url, sql!)).rejects.toThrow('schema "hawser" already exists');
+    expect(await codeOf(database.url, newSchemaSql("hawser"))).toBe("42P06");
+  });
+});
+
+describe("a schema for dblink or the wrappers that somebody has made beforehand", () => {
+  it.each(["hawser_dblink", "hawser_fdw"])("is refused: %s", async (schema) => {
+    const { sql } = await install({ databaseUrl: database.url, dryRun: true });
+    await rowsOf(mallory.url, `CREATE SCHEMA ${schema}`);
+    await expect(install({ databaseUrl: database.url })).rejects.toMatchObject({
+      code: "name_occupied",
+      message: expect.stringContaining(`"${mallory.role}"`),
+    });
+    await expect(onServer(database.url, sql!)).rejects.toThrow(schema);
+  });
+});
+
+describe("who owns the schema hawser", () => {
+  it("runs nothing as superuser: not at init, not at the DDL of a superuser, not at CREATE SERVER", async () => {
+    await install({ databaseUrl: database.url });
+    await onServer(database.url, `GRANT hawser_owner TO ${mallory.role}`);
+    await onServer(
+      mallory.url,
+      `CREATE OR REPLACE FUNCTION hawser.nats_foreign_servers(OUT server_name text, OUT options jsonb, OUT mapping jsonb, OUT uncommitted boolean)
+         RETURNS SETOF record LANGUAGE plpgsql AS $$ ${evil()} END $$`,
+      `CREATE OR REPLACE FUNCTION hawser.follow_nats_server(OUT changed boolean) LANGUAGE plpgsql AS $$ ${evil()} END $$`,
+      `CREATE OR REPLACE FUNCTION hawser.nats_server_options_check(options jsonb, part text DEFAULT 'whole')
+         RETURNS void LANGUAGE plpgsql AS $$ ${evil()} END $$`,
+    );
+    for (const statement of [
+      "CREATE OR REPLACE FUNCTION hawser_fdw.follow_nats_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN END $$",
+      "CREATE FUNCTION hawser_fdw.mine() RETURNS void LANGUAGE sql AS ''",
+    ]) {
+      expect(await codeOf(mallory.url, statement)).toBe("42501");
+    }
+    await onServer(
+      database.url,
+      "CREATE SCHEMA s1",
+      "DROP SCHEMA s1",
+      "CREATE SERVER n FOREIGN DATA WRAPPER pgnats_fdw OPTIONS (host 'a')",
+      "CREATE USER MAPPING FOR CURRENT_USER SERVER n OPTIONS (token 'a')",
+      "DROP SERVER n CASCADE",
+    );
+    await install({ databaseUrl: database.url });
+    await install({ databaseUrl: database.url, dryRun: true });
+    await uninstall({ databaseUrl: database.url });
+    await expectNoSuperuser();
+  });
+
+  it("cannot keep others from their DDL, whatever becomes of the schema", async () => {
+    await install({ databaseUrl: database.url });
+    await onServer(database.url, "DROP SCHEMA hawser CASCADE");
+    await onServer(mallory.url, "CREATE SCHEMA o", "DROP SCHEMA o");
+    await onServer(database.url, "CREATE SERVER n FOREIGN DATA WRAPPER pgnats_fdw", "DROP SERVER n");
+  });
+});
+
+describe("roles of Hawser that are there already", () => {
+  it("are named where they may more than they are for, and who may act as the owner", async () => {
+    await using server = await ownPostgres();
+    await onServer(
+      server.url,
+      "CREATE ROLE eve LOGIN",
+      "CREATE ROLE hawser_owner LOGIN PASSWORD 'x'",
+      "CREATE ROLE hawser_peer CREATEROLE",
+      "GRANT hawser_owner TO eve",
+    );
+    const { warnings } = await install({ databaseUrl: server.url });
+    expect(warnings).toEqual([
+      expect.stringContaining("ALTER ROLE hawser_owner NOLOGIN"),
+      expect.stringContaining("ALTER ROLE hawser_peer NOCREATEROLE"),
+      expect.stringContaining('"eve" is a member of hawser_owner'),
+    ]);
+    await onServer(
+      server.url,
+      "ALTER ROLE hawser_owner NOLOGIN",
+      "ALTER ROLE hawser_peer NOCREATEROLE",
+      'REVOKE hawser_owner FROM "eve"',
+    );
+    expect((await install({ databaseUrl: server.url })).warnings).toEqual([]);
+  });
+});
+
+describe("a turn that somebody does not give back", () => {
+  it("is waited for, telling whose it is, and not for ever", async () => {
+    const holder = new pg.Client({ connectionString: mallory.url, application_name: "held up" });
+    const waiting = new pg.Client({ connectionString: database.url });
+    await Promise.all([holder.connect(), waiting.connect()]);
+    try {
+      await holder.query("SELECT pg_advisory_lock(hashtextextended('hawser:migrate', 0))");
+      const told: string[] = [];
+      const turn = takeTurn(waiting, (line) => told.push(line), { noticeMs: 100, limitMs: 500 });
+      await expect(turn).rejects.toMatchObject({
+        code: "store_failed",
+        message: expect.stringContaining(`("${mallory.role}", held up)`),
+      });
+      expect(told).toEqual([expect.stringContaining(`("${mallory.role}", held up)`)]);
+      await holder.query("SELECT pg_advisory_unlock_all()");
+      await takeTurn(waiting, (line) => told.push(line));
+      expect(told).toHaveLength(1);
+    } finally {
+      await Promise.all([holder.end(), waiting.end()]);
+    }
+  });
+});
