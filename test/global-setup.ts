@@ -67,6 +67,8 @@ async function makeTemplate(databaseUrl: string, name: string): Promise<string |
   if (installer !== undefined) process.env["HAWSER_TEST_INSTALLER_URL"] = installer.url;
   const { leftOut } = await migrate({ databaseUrl: installer?.url ?? url.href });
   for (const line of leftOut) console.error(`Left out of the template: ${line}`);
+  // A superuser runs nothing of a role that it has not said it trusts, and some tests install as superuser afterwards.
+  if (installer !== undefined) await onServer(databaseUrl, `GRANT hawser_owner TO ${installer.role}`);
   await onServer(databaseUrl, `ALTER DATABASE ${name} ALLOW_CONNECTIONS false`);
   return installer?.role;
 }

@@ -72,9 +72,6 @@ function functionSection(fn: SqlFunction): string {
       code(typeName(column)) + (column.nullable ? ", may be NULL" : ""),
       prose(column.comment),
     ]);
-  if (fn.eventTrigger) {
-    return `#### ${functionSignature(fn)}\n\n${prose(fn.comment)}\n\nThe function of event triggers${fn.securityDefiner ? ", run as its owner" : ""}.\n`;
-  }
   const roles = fn.execute.length === 0 ? "nobody but its owner" : codes(fn.execute);
   return [
     `#### ${functionSignature(fn)}\n`,

@@ -25,8 +25,6 @@ export interface SqlFunction {
   readonly returnsSet: boolean;
   /** Settings while it runs, such as `enable_seqscan = off`. */
   readonly settings: readonly string[];
-  /** For event triggers: it has neither parameters nor a result, and no client calls it. */
-  readonly eventTrigger: boolean;
   readonly parameters: readonly Parameter[];
   readonly results: readonly Column[];
 }
@@ -53,9 +51,7 @@ function readFunction(method: DescMethod, option: SqlFunctionOption, options: Sp
   }
   const bodyFile = readBodyFile(method, option.bodyFile);
   const results = readValueColumns(method.output, options);
-  if (option.eventTrigger) {
-    refuseCallable(method, option, results.length + method.input.fields.length);
-  } else if (results.length === 0) {
+  if (results.length === 0) {
     throw new SpecError(method, `${method.output.name} has no field; a function returns at least one column`);
   }
   return {
@@ -67,7 +63,6 @@ function readFunction(method: DescMethod, option: SqlFunctionOption, options: Sp
     execute: option.execute.map((role) => knownRole(method, role)),
     returnsSet: option.returnsSet,
     settings: option.settings.map((setting) => readSetting(method, setting)),
-    eventTrigger: option.eventTrigger,
     parameters: readParameters(method, results, options),
     results,
   };
@@ -79,12 +74,6 @@ export function readBodyFile(method: DescMethod, bodyFile: string): string {
     throw new SpecError(method, `body_file "${bodyFile}" is not a .sql file below the root of the project`);
   }
   return bodyFile;
-}
-
-function refuseCallable(method: DescMethod, { returnsSet, execute }: SqlFunctionOption, fields: number): void {
-  if (fields > 0 || returnsSet || execute.length > 0) {
-    throw new SpecError(method, "a function of event triggers has no parameter, no result and nobody to execute it");
-  }
 }
 
 function readSetting(method: DescMethod, setting: string): string {

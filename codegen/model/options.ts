@@ -49,7 +49,6 @@ export interface SqlFunctionOption {
   execute: string[];
   returnsSet: boolean;
   settings: string[];
-  eventTrigger: boolean;
 }
 
 export interface GatewayFunctionOption {

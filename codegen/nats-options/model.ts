@@ -36,6 +36,8 @@ interface OptionBase {
   readonly secret: boolean;
   /** Its value is the path of a file. */
   readonly path: boolean;
+  /** The connection is made of it: a change makes another connection. */
+  readonly connection: boolean;
 }
 
 export interface StringOption extends OptionBase {

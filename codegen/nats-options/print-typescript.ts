@@ -34,7 +34,8 @@ function copyRuntime(name: string): GeneratedFile {
 }
 
 /** The public names. */
-function printIndex({ title }: OptionsModel): string {
+function printIndex({ title, options }: OptionsModel): string {
+  const ofConnection = options.filter(({ connection }) => connection).map(({ name }) => `\n  "${name}",`);
   return `
 import { checkOptions, type OptionsResult } from "./check.js";
 import { table } from "./table.js";
@@ -45,6 +46,10 @@ export { authModes, type NatsAuth, type NatsAuthMode, resolveAuth } from "./auth
 export type { OptionsResult, OptionViolation } from "./check.js";
 export { natsForeignDataSql, natsOptionsFunctionsSql, natsOptionsGrantsSql } from "./sql.js";
 export type { Complete${title}, ${title} } from "./types.js";
+
+/** The options that the connection is made of: a change of any other one needs no new connection. */
+export const connectionOptions: readonly (keyof Complete${title})[] = [${ofConnection.join("")}
+];
 
 /**
  * Checks the options of server and user mapping put together: strings, as a foreign server has them, or typed, as in

@@ -2,7 +2,7 @@ import { patternProblem } from "../model/pattern.js";
 import type { BooleanOption, IntegerOption, Option, StringOption } from "./model.js";
 import type { SchemaNode } from "./schema-node.js";
 
-const commonWords = ["$comment", "type", "description", "default", "x-remedy"];
+const commonWords = ["$comment", "type", "description", "default", "x-remedy", "x-connection"];
 const wordsOfType = {
   string: [
     ...commonWords,
@@ -50,6 +50,7 @@ function readBase(name: string, node: SchemaNode) {
     secret: node.flag("x-secret"),
     path: node.flag("x-path"),
     userMapping: node.flag("x-user-mapping"),
+    connection: node.flag("x-connection"),
   };
 }
 

@@ -33,10 +33,12 @@ export const onlyRowHelper = `function onlyRow<Row>(rows: Row[], fn: string): Ro
 /** Arguments, results and the typed client of the functions of one service. */
 export function functionClient(group: FunctionGroup): string {
   const typeNameOf = group.service.name.replace(/Service$/, "");
-  const callable = group.functions.filter((fn) => !fn.eventTrigger);
-  const methods = callable.map((fn) => `${docstring(fn.comment, "    ")}${clientMethod(fn)}`);
+  const methods = group.functions.map((fn) => `${docstring(fn.comment, "    ")}${clientMethod(fn)}`);
   return [
-    ...callable.flatMap((fn) => [...(fn.parameters.length === 0 ? [] : [argumentsInterface(fn)]), resultInterface(fn)]),
+    ...group.functions.flatMap((fn) => [
+      ...(fn.parameters.length === 0 ? [] : [argumentsInterface(fn)]),
+      resultInterface(fn),
+    ]),
     `${docstring(group.comment)}export type ${typeNameOf} = ReturnType<typeof ${lowerFirst(typeNameOf)}>;\n`,
     docstring(
       `${group.comment}\n\nEach call is a named prepared statement. bigint travels as text, bytes in binary.`.trim(),

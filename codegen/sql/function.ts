@@ -14,11 +14,9 @@ export function functionStatements(fn: SqlFunction, constants: SqlConstants): st
   const outputs = fn.results.map((column) => `${column.name} ${typeName(column)}`);
   const inputs = fn.parameters.map(({ column }) => `${column.name} ${typeName(column)}`);
   const create = `CREATE OR REPLACE FUNCTION hawser.${fn.name}`;
-  const signature = fn.eventTrigger
-    ? [`${create}() RETURNS event_trigger`]
-    : fn.returnsSet
-      ? [...parenthesised(create, inputs), ...parenthesised("RETURNS TABLE ", outputs)]
-      : parenthesised(create, [...inputs, ...outputs.map((output) => `OUT ${output}`)]);
+  const signature = fn.returnsSet
+    ? [...parenthesised(create, inputs), ...parenthesised("RETURNS TABLE ", outputs)]
+    : parenthesised(create, [...inputs, ...outputs.map((output) => `OUT ${output}`)]);
   const comment =
     fn.comment === "" ? "" : `COMMENT ON FUNCTION ${functionSignature(fn)} IS ${sqlString(fn.comment)};\n`;
   return [

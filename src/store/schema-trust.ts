@@ -2,7 +2,7 @@
  * Whose objects a preparation of the database may touch: who made the schema `hawser` beforehand could have put code into
  * it that would then run with the rights of whoever installs.
  */
-import type pg from "pg";
+import pg from "pg";
 import { StoreError } from "../errors/index.js";
 
 /**
@@ -84,7 +84,7 @@ export async function lookAtSchema(client: pg.Client): Promise<SchemaPresence> {
         `with the rights of "${role}". Nothing was done. If it is not Hawser's: ${drop}`,
     );
   }
-  const grant = `${hasOwnerRole ? "" : "CREATE ROLE hawser_owner NOLOGIN; "}GRANT hawser_owner TO "${owner}"`;
+  const grant = `${hasOwnerRole ? "" : "CREATE ROLE hawser_owner NOLOGIN; "}GRANT hawser_owner TO ${pg.escapeIdentifier(owner!)}`;
   throw new StoreError(
     "name_occupied",
     `${what} belongs to "${owner}", who is neither a superuser nor a member of hawser_owner, and whose code would run with ` +

@@ -32,11 +32,6 @@ export const functionCases: readonly RefusalCase[] = [
     proto: fn('int32 p_id = 1 [(hawser.spec.v1.column) = {default: "1"}];', "int32 id = 1;"),
     says: "message FooRequest.p_id: a parameter or result of a function has no default, generated value or sequence",
   },
-  {
-    name: "a function of event triggers with a result",
-    proto: fn("", "int32 id = 1;", 'body_file: "a.sql" event_trigger: true'),
-    says: "rpc FooService.Foo: a function of event triggers has no parameter, no result and nobody to execute it",
-  },
   ...["search_path = public", "work_mem='4MB'", "a = b; DROP TABLE c"].map((setting) => ({
     name: `the setting ${setting} of a function`,
     proto: fn("int32 p_id = 1;", "int32 id = 1;", `body_file: "a.sql" settings: "${setting}"`),
