@@ -2,23 +2,31 @@ DECLARE
   version CONSTANT integer := current_setting('server_version_num')::integer;
   place record;
 BEGIN
+  WITH addresses AS (
+    -- Several gateways may share one: those behind the name of a service.
+    SELECT DISTINCT ON (g.host, g.port) g.host, g.port, g.sslmode, g.root_certificate, g.started_at, known.is_stale
+    FROM hawser.gateways AS g, LATERAL (
+      -- On a standby nothing is written, and what it has may be old.
+      SELECT g.owner <> '' AND NOT pg_is_in_recovery()
+        AND g.seen_at < now() - @GatewayConstants.gateway_stale_ms@ * interval '1 ms' AS is_stale
+    ) AS known
+    ORDER BY g.host, g.port, known.is_stale, g.started_at DESC
+  ), first_one AS (
+    SELECT a.sslmode, a.root_certificate FROM addresses AS a ORDER BY a.is_stale, a.started_at DESC, a.host, a.port LIMIT 1
+  )
   SELECT
-    string_agg(g.host, ',' ORDER BY g.started_at DESC, g.host, g.port) AS hosts,
-    string_agg(g.port::text, ',' ORDER BY g.started_at DESC, g.host, g.port) AS ports,
-    -- libpq takes one for all: the strictest that any of them names.
-    CASE
-      WHEN bool_or(g.sslmode = 'verify-full') THEN 'verify-full'
-      WHEN bool_or(g.sslmode = 'verify-ca') THEN 'verify-ca'
-      WHEN bool_or(g.sslmode = 'require') THEN 'require'
-      ELSE 'disable'
-    END AS sslmode,
-    max(g.root_certificate) AS root_certificate
+    string_agg(a.host, ',' ORDER BY a.is_stale, a.started_at DESC, a.host, a.port) AS hosts,
+    string_agg(a.port::text, ',' ORDER BY a.is_stale, a.started_at DESC, a.host, a.port) AS ports,
+    min(a.sslmode) AS sslmode,
+    min(a.root_certificate) AS root_certificate
   INTO place
-  FROM hawser.gateways AS g;
+  FROM addresses AS a, first_one AS f
+  -- libpq takes one of each for all: those that differ are left out.
+  WHERE a.sslmode = f.sslmode AND a.root_certificate IS NOT DISTINCT FROM f.root_certificate;
   IF place.hosts IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('gateway_unavailable'),
-      MESSAGE = 'no gateway has been started for this database',
+      MESSAGE = 'no gateway is entered for this database: none runs',
       HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'gateway_unavailable');
   END IF;
   -- dblink takes the first 63 bytes for the name of a foreign server before it takes the whole for a connection string:

@@ -23,9 +23,8 @@ export function describeError(error: unknown): string {
     // Messages often quote their cause; saying it twice helps nobody.
     if (text !== "" && !lines.some((line) => line.includes(text))) lines.push(`  because: ${text}`);
   }
-  if (!ownRemedy.test(error.message) && !pointsElsewhere.test(error.entry.remedy)) {
-    lines.push(`  what to do: ${error.entry.remedy}`);
-  }
+  const remedy = error.hint ?? error.entry.remedy;
+  if (!ownRemedy.test(error.message) && !pointsElsewhere.test(remedy)) lines.push(`  what to do: ${shown(remedy)}`);
   return lines.join("\n");
 }
 

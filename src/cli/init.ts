@@ -88,12 +88,13 @@ function refuseTogether(
   }
 }
 
-function tell({ database, role, migrations, nats, shortfalls, warnings, sql }: InstallReport): void {
-  const warned = [...warnings, ...(nats?.warnings ?? [])].map(warningLine);
+function tell(report: InstallReport): void {
+  const { database, role, migrations, nats, shortfalls, warnings, roleWarnings, sql } = report;
+  const warned = [...roleWarnings, ...warnings, ...(nats?.warnings ?? [])].map(warningLine);
   if (sql !== undefined) {
     process.stdout.write(sql);
     for (const line of warned) print(process.stderr, line);
-    for (const line of shortfalls.flatMap(shortfallLines)) print(process.stderr, line);
+    for (const line of [...shortfalls.flatMap(shortfallLines), ...errandLines(report)]) print(process.stderr, line);
     return;
   }
   const done =
@@ -103,12 +104,46 @@ function tell({ database, role, migrations, nats, shortfalls, warnings, sql }: I
   print(process.stdout, `${pc.bold(printable(database))} is ready, as ${printable(role)}. ${done}`);
   if (nats !== null) print(process.stdout, natsLine(nats));
   for (const line of warned) print(process.stdout, line);
-  if (shortfalls.length === 0) return;
-  print(process.stdout, `\nWhat ${pc.bold(printable(role))} may not do; everything else works:`);
-  for (const line of shortfalls.flatMap(shortfallLines)) print(process.stdout, line);
+  if (shortfalls.length > 0) {
+    print(process.stdout, `\nWhat ${pc.bold(printable(role))} may not do; everything else works:`);
+  }
+  const lines = [...shortfalls.flatMap(shortfallLines), ...errandLines(report), ...nextLines(report)];
+  for (const line of lines) print(process.stdout, line);
+}
+
+/** All that is to be asked of a superuser, to be handed over as it is. */
+function errandLines({ role, nats, superuserSql }: InstallReport): string[] {
+  if (superuserSql.length === 0) return [];
+  const makesMore = nats !== null && (nats.wrappers.length === 0 || !nats.eventTriggers);
+  const then = makesMore
+    ? "then `hawser init` as the superuser, which makes the wrappers and event triggers as well, or again"
+    : "then `hawser init` again";
+  return [
+    "",
+    "All that a superuser has to run, in this database, to be done with it:",
+    ...superuserSql.map((statement) => `    ${printable(statement)}`),
+    `${then} as ${pc.bold(printable(role))}`,
+  ];
+}
+
+/** The way from the functions to a first call. */
+function nextLines({ database, nats }: InstallReport): string[] {
+  if (nats === null || nats.functions === 0) return [];
+  return [
+    "",
+    "What comes next, for NATS from SQL:",
+    "    CREATE ROLE bridge LOGIN PASSWORD '…' IN ROLE hawser_bridge;  -- the login of hawser serve",
+    "    GRANT hawser_nats TO …;  -- the roles that are to call the functions",
+    `    HAWSER_DATABASE_URL=postgres://bridge:…@127.0.0.1/${encodeURIComponent(database)} hawser serve`,
+  ];
 }
 
 function natsLine({ schema, dblinkSchema, functions, wrappers, eventTriggers }: NonNullable<InstallReport["nats"]>) {
+  if (functions === 0) {
+    const why =
+      dblinkSchema === null ? "dblink is missing" : `the schema ${printable(schema)} may not be used for the functions`;
+    return `NATS from SQL: not installed, because ${why} (see below).`;
+  }
   const server = wrappers.length > 0 ? `CREATE SERVER … FOREIGN DATA WRAPPER ${wrappers[0]}` : "hawser.set_nats_server";
   return [
     `NATS from SQL: ${plural(functions, "function")} in the schema ${printable(schema)}, over dblink in ` +

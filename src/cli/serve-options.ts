@@ -5,6 +5,7 @@ import type { ArgsDef } from "citty";
 import { type ServeSettings, serveSettingsDefaults, serveSettingsRanges } from "../../generated/ts/settings/nats.js";
 import { CliError } from "../errors/index.js";
 import type { GatewayTls, ServeOptions } from "../gateway/index.js";
+import { checkServeOptions, type OptionWords } from "../gateway/serve-checks.js";
 import { wholeNumber } from "./check-arguments.js";
 import { databaseOption, databaseUrlOf } from "./database-option.js";
 
@@ -50,7 +51,8 @@ export const serveArgs = {
   advertise: {
     type: "string",
     valueHint: "HOST:PORT",
-    description: "The address at which Postgres reaches the gateway, if it is not the one listened on",
+    description:
+      "The address at which Postgres reaches the gateway, if it is not the one listened on; needed with 0.0.0.0 and [::]",
   },
   "secrets-dir": {
     type: "string",
@@ -73,7 +75,8 @@ export const serveArgs = {
   "tls-root-cert": {
     type: "string",
     valueHint: "FILE",
-    description: "For verify-ca and verify-full: the authority's certificate, on the machine of Postgres",
+    description:
+      "For verify-ca and verify-full, which need it: the authority's certificate, by its absolute path on the machine of Postgres",
   },
   "allow-plaintext": {
     type: "boolean",
@@ -93,8 +96,26 @@ export type ServeArguments = { readonly [Name in keyof typeof serveArgs]?: strin
   readonly "database-url"?: string | undefined;
 };
 
-/** @throws CliError `invalid_argument`, naming the flag */
+/** What the options are called here. */
+const words: OptionWords = {
+  advertise: "--advertise",
+  allowPlaintext: "--allow-plaintext",
+  tls: "--tls-cert and --tls-key",
+  sslmode: "--tls-sslmode",
+  rootCertificate: "--tls-root-cert",
+  callTimeoutMs: "--call-timeout-ms",
+  maxCallTimeoutMs: "--max-call-timeout-ms",
+  secretsDirectories: "--secrets-dir",
+};
+
+/** @throws HawserError `invalid_argument`, `plaintext_refused`, naming the flag */
 export function serveOptionsOf(args: ServeArguments, secretsDirectories: readonly string[]): ServeOptions {
+  const options = readOptions(args, secretsDirectories);
+  checkServeOptions(options, words);
+  return options;
+}
+
+function readOptions(args: ServeArguments, secretsDirectories: readonly string[]): ServeOptions {
   return {
     databaseUrl: databaseUrlOf(args),
     gatewayListen: text(args.listen),
@@ -126,7 +147,11 @@ function tlsOf(args: ServeArguments): GatewayTls | undefined {
     const flags = ["tls-cert", "tls-key", "tls-sslmode", "tls-root-cert"] as const;
     const given = flags.find((name) => args[name] !== undefined);
     if (given === undefined) return undefined;
-    throw new CliError("invalid_argument", `--${given} needs both --tls-cert and --tls-key; give them, too`);
+    const missing = ["--tls-cert", "--tls-key"].filter((name) => args[name.slice(2) as "tls-cert"] === undefined);
+    throw new CliError(
+      "invalid_argument",
+      `--${given} needs ${missing.join(" and ")}; give ${missing.length > 1 ? "them" : "it"}, too`,
+    );
   }
   const sslmode = sslmodes.find((known) => known === mode);
   if (mode !== undefined && sslmode === undefined) {

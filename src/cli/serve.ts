@@ -4,15 +4,17 @@
 import { once } from "node:events";
 import { defineCommand } from "citty";
 import pc from "picocolors";
-import { pino } from "pino";
+import type { Logger } from "pino";
 import { CliError } from "../errors/index.js";
 import { Serve } from "../gateway/index.js";
 import { valuesOf } from "./check-arguments.js";
+import { catchDefects } from "./defects.js";
 import { withExamples } from "./examples.js";
 import { print } from "./help.js";
+import { LogOutput } from "./log-output.js";
 import { jsonText, printable } from "./printable.js";
 import { type ServeArguments, serveArgs, serveOptionsOf } from "./serve-options.js";
-import { awaitStopRequest, type StopRequest } from "./stop-request.js";
+import { awaitStopRequest } from "./stop-request.js";
 
 const logLevels = ["debug", "info", "warn", "error", "silent"] as const;
 
@@ -38,16 +40,25 @@ export const serve = withExamples(
     },
     args,
     run: async ({ args: given, rawArgs }) => {
+      const log = new LogOutput(logLevelOf(given["log-level"]));
       const request = awaitStopRequest({ lifeline: false });
-      request.hurry.addEventListener("abort", () => process.exit(130));
+      const defects = catchDefects(log);
+      request.hurry.addEventListener("abort", () => {
+        log.closeNow();
+        process.exit(130);
+      });
+      const end = AbortSignal.any([request.signal, defects.signal]);
       try {
-        await run(given, valuesOf(args, rawArgs, "secrets-dir"), request);
+        await run(given, valuesOf(args, rawArgs, "secrets-dir"), log.logger, end);
       } catch (error) {
         // Told to stop while it was starting: that is no failure.
-        if (!request.signal.aborted) throw error;
+        if (!end.aborted) throw error;
       } finally {
         request.close();
+        await log.close();
+        defects.close();
       }
+      defects.signal.throwIfAborted();
     },
   }),
   [
@@ -68,19 +79,21 @@ interface OwnArguments extends ServeArguments {
   readonly json?: boolean | undefined;
 }
 
-async function run(given: OwnArguments, secretsDirectories: readonly string[], request: StopRequest): Promise<void> {
-  const level = logLevels.find((known) => known === given["log-level"]);
-  if (level === undefined) {
-    throw new CliError("invalid_argument", `--log-level "${given["log-level"]}" is none of ${logLevels.join(", ")}`);
-  }
-  const logger = pino({ name: "hawser", level }, pino.destination({ fd: 2, sync: true }));
-  await using running = await Serve.start({
-    ...serveOptionsOf(given, secretsDirectories),
-    logger,
-    signal: request.signal,
-  });
+function logLevelOf(given: string): string {
+  const level = logLevels.find((known) => known === given);
+  if (level !== undefined) return level;
+  throw new CliError("invalid_argument", `--log-level "${given}" is none of ${logLevels.join(", ")}`);
+}
+
+async function run(
+  given: OwnArguments,
+  secretsDirectories: readonly string[],
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<void> {
+  await using running = await Serve.start({ ...serveOptionsOf(given, secretsDirectories), logger, signal });
   if (given.json === true) process.stdout.write(`${jsonText({ gatewayUrl: running.gatewayUrl })}\n`);
   else print(process.stdout, `Answering at ${pc.cyan(printable(running.gatewayUrl))}. Ctrl-C ends it.`);
-  if (!request.signal.aborted) await once(request.signal, "abort");
+  if (!signal.aborted) await once(signal, "abort");
   logger.info({}, "told to stop; waiting for the calls that are under way");
 }

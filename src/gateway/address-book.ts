@@ -1,67 +1,93 @@
 /**
- * What Postgres knows of gateways, kept right while this one runs: its own address is there, and those that are gone are
- * not. Otherwise each new session would try them, and whoever takes the port of one would be asked.
+ * What Postgres knows of gateways, kept right while this one runs: it is entered, and those that are gone are not.
+ * Otherwise each new session would try them, and whoever takes the port of one would be asked.
  */
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { type Address, formatAddress } from "../wire/index.js";
+import { type GatewayAddress, type GatewayEntry, GatewayTable } from "./gateway-table.js";
+import type { PostgresSession } from "./postgres-session.js";
 import type { Logger } from "./protocol/index.js";
-import type { GatewayAddress, GatewayEntry, ServerWatch } from "./server-watch.js";
-import { StaleAddresses } from "./stale-addresses.js";
+import { refusingAmong } from "./stale-addresses.js";
 
 const { optionsPollMs } = gatewayConstants;
 
+/** Where this gateway is. */
+export interface OwnAddress {
+  /** Where it listens. */
+  readonly listen: Address;
+  /** Where Postgres reaches it. */
+  readonly own: GatewayAddress;
+  /** Postgres reaches it at another address than it listens at, which others may have, too. */
+  readonly isAdvertised: boolean;
+}
+
 /** See above. */
 export class AddressBook {
-  readonly #stale: StaleAddresses<GatewayEntry>;
+  readonly #table: GatewayTable;
   readonly #stopping = new AbortController();
   #timer: NodeJS.Timeout | undefined;
 
-  /**
-   * @param listen where the gateway listens
-   * @param own where Postgres reaches it
-   */
   constructor(
-    private readonly watch: ServerWatch,
-    listen: Address,
-    private readonly own: GatewayAddress,
+    session: PostgresSession,
+    private readonly address: OwnAddress,
     private readonly logger: Logger,
   ) {
-    this.#stale = new StaleAddresses(listen);
+    this.#table = new GatewayTable(session, address.own);
   }
 
-  /** Enters the address, and looks at the others now and from time to time. @throws StoreError `store_failed` */
+  /** Enters the address, and looks at the others now and from time to time. */
   async open(): Promise<void> {
-    await this.watch.register(this.own);
-    await this.#look();
+    await this.#look(true);
     this.#lookLater();
   }
 
-  /** Ends the looking. The address is taken out by the watch. */
-  stop(): void {
+  /** Ends the looking, and takes the address out. */
+  async stop(): Promise<void> {
     this.#stopping.abort();
     clearTimeout(this.#timer);
+    await this.#table.leave().catch((err: unknown) => {
+      this.logger.warn({ err }, "the gateway's address could not be taken out of the database; other gateways will");
+    });
   }
 
   #lookLater(): void {
     if (this.#stopping.signal.aborted) return;
     this.#timer = setTimeout(() => {
-      this.#look()
+      this.#look(false)
         .catch((err: unknown) => this.logger.debug({ err }, "the addresses of gateways could not be looked at"))
         .finally(() => this.#lookLater());
     }, optionsPollMs);
   }
 
-  async #look(): Promise<void> {
+  async #look(isFirst: boolean): Promise<void> {
     const { signal } = this.#stopping;
-    const entries = await this.watch.entries();
-    const isOwn = ({ host, port }: GatewayEntry): boolean => host === this.own.host && port === this.own.port;
-    // Another gateway may have found no way to us.
-    if (!signal.aborted && !entries.some(isOwn)) await this.watch.register(this.own);
-    const others = entries.filter((entry) => !isOwn(entry));
-    for (const gone of await this.#stale.among(others, signal)) {
+    const { listen, isAdvertised } = this.address;
+    if (!(await this.#table.enter()) || signal.aborted) return;
+    if (isFirst && !isAdvertised) await this.#table.succeed();
+    const others = await this.#table.others();
+    const refusing = new Set(await refusingAmong(listen, others, signal));
+    const [gone, present] = partition(others, (entry) => entry.isStale || refusing.has(entry));
+    for (const entry of gone) {
       if (signal.aborted) return;
-      this.logger.info({ address: formatAddress(gone) }, "a gateway that does not answer any more is forgotten");
-      await this.watch.forget(gone);
+      const address = formatAddress(entry);
+      this.logger.info({ address }, "a gateway that does not answer any more is forgotten");
+      await this.#table.forget(entry);
     }
+    if (isFirst) this.#warnOfOtherTls(present);
   }
+
+  #warnOfOtherTls(others: readonly GatewayEntry[]): void {
+    const { sslmode, rootCertificate = null } = this.address.own;
+    const other = others.find((entry) => entry.sslmode !== sslmode || entry.rootCertificate !== rootCertificate);
+    if (other === undefined) return;
+    this.logger.warn(
+      { address: formatAddress(other), sslmode: other.sslmode, rootCertificate: other.rootCertificate },
+      "another gateway of this database has other TLS settings: Postgres tries only those that have the settings of the " +
+        "youngest, so neither takes over for the other; give all of them the same",
+    );
+  }
+}
+
+function partition<T>(all: readonly T[], belongs: (one: T) => boolean): [T[], T[]] {
+  return [all.filter(belongs), all.filter((one) => !belongs(one))];
 }

@@ -3,8 +3,10 @@
  */
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
+import { type HawserError, NatsError } from "../errors/index.js";
 import { NatsLink } from "../nats/index.js";
-import { Calls } from "./calls.js";
+import { inTime } from "./call-time.js";
+import { Calls, type GatewayCall } from "./calls.js";
 import { Capacity } from "./capacity.js";
 import { fileBytesOf, NatsHandler } from "./nats-handler.js";
 import { type Logger, PostgresServer, type TlsSource } from "./protocol/index.js";
@@ -69,6 +71,11 @@ export class Gateway {
     this.#link.configure(options);
   }
 
+  /** Why the options cannot be read or used. Those that are in force stay; where there are none, callers are told. */
+  misses(problem: HawserError): void {
+    if (this.#link.options === undefined) this.#link.configure(undefined, problem);
+  }
+
   /** Takes no more calls, waits for those under way, and closes what was opened. */
   async stop(): Promise<void> {
     await this.#server?.stop({ deadlineMs: this.#options.settings.stopDeadlineMs });
@@ -80,7 +87,7 @@ export class Gateway {
     const handler = new NatsHandler({
       link: this.#link,
       maxFileBytes: fileBytesOf(settings.maxResponseBytes),
-      reload: (always) => this.#reload(always),
+      reload: (always, call) => this.#reload(always, call),
     });
     const calls = new Calls(handler, this.#capacity, settings);
     this.#server = await PostgresServer.listen(
@@ -103,10 +110,16 @@ export class Gateway {
     );
   }
 
-  async #reload(always: boolean): Promise<void> {
+  async #reload(always: boolean, call: GatewayCall): Promise<void> {
     await this.#options.refresh();
-    const signal = AbortSignal.timeout(this.#options.settings.callTimeoutMs);
-    if (always) await this.#link.reconnect(signal);
-    else await this.#link.ready(signal);
+    await inTime(
+      call,
+      () => this.#link.failure ?? connectingLate(call),
+      (signal) => (always ? this.#link.reconnect(signal) : this.#link.ready(signal)),
+    );
   }
+}
+
+function connectingLate({ timeoutMs }: GatewayCall): NatsError {
+  return new NatsError("nats_timeout", `connecting to the NATS server has not ended within ${timeoutMs} ms`);
 }

@@ -3,17 +3,12 @@
  */
 import { nuid } from "@nats-io/transport-node";
 import type * as spec from "../../generated/ts/nats-functions/methods.js";
-import { GatewayError, type HawserError } from "../errors/index.js";
-import {
-  type FileInfo,
-  type NatsLink,
-  NatsOperations,
-  publishViolation,
-  Refusals,
-  readHeaders,
-} from "../nats/index.js";
+import { GatewayError, HawserError, NatsError } from "../errors/index.js";
+import { type FileInfo, type NatsLink, NatsOperations, Refusals, readHeaders } from "../nats/index.js";
+import { inTime, left } from "./call-time.js";
 import type { GatewayCall } from "./calls.js";
 import type { GatewaySession } from "./protocol/index.js";
+import { Unflushed } from "./unflushed.js";
 
 /** What the handler works with. */
 export interface NatsHandlerOptions {
@@ -21,7 +16,7 @@ export interface NatsHandlerOptions {
   /** The largest file that an answer has room for, in bytes. */
   readonly maxFileBytes: number;
   /** Reads the definition of the server again, and connects anew: always, or only if it has changed. */
-  reload(always: boolean): Promise<void>;
+  reload(always: boolean, call: GatewayCall): Promise<void>;
 }
 
 /** See `NatsFunctionsHandler` for what each method does. */
@@ -30,21 +25,23 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   readonly #maxFileBytes: number;
   readonly #reload: NatsHandlerOptions["reload"];
   readonly #refusals = new Refusals<GatewaySession>();
+  readonly #unflushed: Unflushed<GatewaySession>;
   #operations: NatsOperations | undefined;
 
   constructor({ link, maxFileBytes, reload }: NatsHandlerOptions) {
     this.#link = link;
     this.#maxFileBytes = maxFileBytes;
     this.#reload = reload;
-    link.on("refused", ({ message }) => {
-      const violation = publishViolation(message);
-      if (violation !== undefined) this.#refusals.refused(violation);
+    this.#unflushed = new Unflushed((connection) => link.hasTaken(connection));
+    link.on("refused", ({ operation, subject, message }) => {
+      if (operation === "publish") this.#refusals.refused({ subject, message });
     });
   }
 
   /** Forgets what the session was to be told. */
   endSession(session: GatewaySession): void {
     this.#refusals.forget(session);
+    this.#unflushed.forget(session);
   }
 
   publish({ subject, payload, reply, headers }: spec.PublishRequest, call: GatewayCall): spec.Answer<void> {
@@ -63,81 +60,78 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
     await this.publishAck(request, call);
   }
 
-  async publishAck(request: spec.PublishAckRequest, call: GatewayCall): Promise<spec.PublishAckResponse> {
+  publishAck(request: spec.PublishAckRequest, call: GatewayCall): Promise<spec.PublishAckResponse> {
     const { subject, payload, headers, domain } = request;
-    const nats = await this.#connected(call);
-    return nats.publishStream(subject, payload, {
-      headers: readHeaders(headers),
-      domain: domain ?? this.#domain,
-      messageId: nuid.next(),
-      timeoutMs: left(call),
-    });
+    return this.#using(call, (nats) =>
+      nats.publishStream(subject, payload, {
+        headers: readHeaders(headers),
+        domain: domain ?? this.#domain,
+        messageId: nuid.next(),
+        timeoutMs: left(call),
+      }),
+    );
   }
 
   async publishStreamBatch(request: spec.PublishStreamBatchRequest, call: GatewayCall): Promise<void> {
     const { subject, payloads, headers, domain } = request;
-    const nats = await this.#connected(call);
-    await nats.publishStreamBatch(subject, payloads, {
-      headers: readHeaders(headers),
-      domain: domain ?? this.#domain,
-      messageId: nuid.next(),
-      timeoutMs: left(call),
-    });
+    await this.#using(call, (nats) =>
+      nats.publishStreamBatch(subject, payloads, {
+        headers: readHeaders(headers),
+        domain: domain ?? this.#domain,
+        messageId: nuid.next(),
+        timeoutMs: left(call),
+      }),
+    );
   }
 
   async flush(_request: spec.FlushRequest, call: GatewayCall): Promise<void> {
-    const nats = await this.#connected(call);
-    await nats.flush({ timeoutMs: left(call) });
+    await this.#using(call, (nats) => this.#flush(nats, call));
     const violations = this.#refusals.take(call.session);
     if (violations.length > 0) throw refused(violations);
   }
 
-  async request({ subject, payload }: spec.RequestRequest, call: GatewayCall): Promise<Uint8Array> {
-    const nats = await this.#connected(call);
-    return nats.request(subject, payload, { timeoutMs: left(call) });
+  request({ subject, payload }: spec.RequestRequest, call: GatewayCall): Promise<Uint8Array> {
+    return this.#using(call, (nats) => nats.request(subject, payload, { timeoutMs: left(call) }));
   }
 
-  async putValue({ bucket, key, data, domain }: spec.PutValueRequest, call: GatewayCall): Promise<bigint> {
-    const nats = await this.#connected(call);
-    return nats.keyValue.put(bucket, key, data, this.#place(domain, call));
+  putValue({ bucket, key, data, domain }: spec.PutValueRequest, call: GatewayCall): Promise<bigint> {
+    return this.#using(call, (nats) => nats.keyValue.put(bucket, key, data, this.#place(domain, call)));
   }
 
-  async getValue(request: spec.GetValueRequest, call: GatewayCall): Promise<Uint8Array | undefined> {
-    const { bucket, key, domain } = request;
-    const nats = await this.#connected(call);
-    return nats.keyValue.get(bucket, key, this.#place(domain, call));
+  getValue({ bucket, key, domain }: spec.GetValueRequest, call: GatewayCall): Promise<Uint8Array | undefined> {
+    return this.#using(call, (nats) => nats.keyValue.get(bucket, key, this.#place(domain, call)));
   }
 
   async deleteValue({ bucket, key, domain }: spec.DeleteValueRequest, call: GatewayCall): Promise<void> {
-    const nats = await this.#connected(call);
-    await nats.keyValue.delete(bucket, key, this.#place(domain, call));
+    await this.#using(call, (nats) => nats.keyValue.delete(bucket, key, this.#place(domain, call)));
   }
 
   async putFile({ store, name, content, domain }: spec.PutFileRequest, call: GatewayCall): Promise<void> {
-    const nats = await this.#connected(call);
-    await nats.objectStores.put(store, name, content, this.#place(domain, call));
+    await this.#using(call, (nats) => nats.objectStores.put(store, name, content, this.#place(domain, call)));
   }
 
-  async getFile({ store, name, domain }: spec.GetFileRequest, call: GatewayCall): Promise<Uint8Array> {
-    const nats = await this.#connected(call);
-    return nats.objectStores.get(store, name, { ...this.#place(domain, call), maxBytes: this.#maxFileBytes });
+  getFile({ store, name, domain }: spec.GetFileRequest, call: GatewayCall): Promise<Uint8Array> {
+    return this.#using(call, (nats) =>
+      nats.objectStores.get(store, name, { ...this.#place(domain, call), maxBytes: this.#maxFileBytes }),
+    );
   }
 
   async deleteFile({ store, name, domain }: spec.DeleteFileRequest, call: GatewayCall): Promise<void> {
-    const nats = await this.#connected(call);
-    await nats.objectStores.delete(store, name, this.#place(domain, call));
+    await this.#using(call, (nats) => nats.objectStores.delete(store, name, this.#place(domain, call)));
   }
 
-  async getFileInfo(request: spec.GetFileInfoRequest, call: GatewayCall): Promise<spec.GetFileInfoResponse> {
-    const { store, name, domain } = request;
-    const nats = await this.#connected(call);
-    return fileRow(store, await nats.objectStores.info(store, name, this.#place(domain, call)));
+  getFileInfo({ store, name, domain }: spec.GetFileInfoRequest, call: GatewayCall): Promise<spec.GetFileInfoResponse> {
+    return this.#using(call, async (nats) =>
+      fileRow(store, await nats.objectStores.info(store, name, this.#place(domain, call))),
+    );
   }
 
-  async getFileList(request: spec.GetFileListRequest, call: GatewayCall): Promise<readonly spec.GetFileListResponse[]> {
-    const nats = await this.#connected(call);
-    const place = { ...this.#place(request.domain, call), maxBytes: this.#maxFileBytes };
-    return (await nats.objectStores.list(request.store, place)).map((file) => fileRow(request.store, file));
+  getFileList(request: spec.GetFileListRequest, call: GatewayCall): Promise<readonly spec.GetFileListResponse[]> {
+    const { store, domain } = request;
+    return this.#using(call, async (nats) => {
+      const place = { ...this.#place(domain, call), maxBytes: this.#maxFileBytes };
+      return (await nats.objectStores.list(store, place)).map((file) => fileRow(store, file));
+    });
   }
 
   async getServerInfo(_request: spec.GetServerInfoRequest, call: GatewayCall): Promise<spec.GetServerInfoResponse> {
@@ -146,12 +140,12 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
     return { ...info, tlsRequiered: info.tlsRequired };
   }
 
-  reloadConf(): Promise<void> {
-    return this.#reload(false);
+  reloadConf(_request: spec.ReloadConfRequest, call: GatewayCall): Promise<void> {
+    return this.#reload(false, call);
   }
 
-  reloadConfForce(): Promise<void> {
-    return this.#reload(true);
+  reloadConfForce(_request: spec.ReloadConfForceRequest, call: GatewayCall): Promise<void> {
+    return this.#reload(true, call);
   }
 
   /** Without waiting, where there is a connection: the path of most calls. */
@@ -166,7 +160,50 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
     if (violations.length > 0) throw refused(violations);
     this.#refusals.published(session, subject, reply);
     const nats = this.#present();
-    return nats === undefined ? this.#connected(call).then(publish) : publish(nats);
+    if (nats === undefined) return this.#connected(call).then((later) => this.#publishOver(later, session, publish));
+    return this.#publishOver(nats, session, publish);
+  }
+
+  #publishOver(
+    nats: NatsOperations,
+    session: GatewaySession,
+    publish: (nats: NatsOperations) => undefined | Promise<void>,
+  ): undefined | Promise<void> {
+    const written = publish(nats);
+    this.#unflushed.published(session, nats.connection);
+    return written?.finally(this.#link.use(nats.connection));
+  }
+
+  async #flush(nats: NatsOperations, call: GatewayCall): Promise<void> {
+    const { session } = call;
+    const arrived = await inTime(
+      call,
+      () => flushLate(call),
+      () => this.#unflushed.arrived(session, nats.connection),
+    );
+    if (!arrived) {
+      this.#unflushed.forget(session);
+      throw lostBetween();
+    }
+    try {
+      await nats.flush({ timeoutMs: left(call) });
+      this.#unflushed.forget(session);
+    } catch (error) {
+      // The session has been told what it would be told the next time.
+      if (HawserError.is(error) && error.code === "outcome_unknown") this.#unflushed.forget(session);
+      throw error;
+    }
+  }
+
+  /** Works over the live connection, which stays until the work has ended. */
+  async #using<T>(call: GatewayCall, work: (nats: NatsOperations) => Promise<T>): Promise<T> {
+    const nats = await this.#connected(call);
+    const ended = this.#link.use(nats.connection);
+    try {
+      return await work(nats);
+    } finally {
+      ended();
+    }
   }
 
   /** The operations over the live connection, if there is one. */
@@ -180,7 +217,11 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   async #connected(call: GatewayCall): Promise<NatsOperations> {
     const present = this.#present();
     if (present !== undefined) return present;
-    await this.#link.connected(AbortSignal.timeout(left(call)));
+    await inTime(
+      call,
+      () => this.#link.failure ?? notYet(call),
+      (signal) => this.#link.connected(signal),
+    );
     return this.#present() ?? this.#connected(call);
   }
 
@@ -193,9 +234,26 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   }
 }
 
-/** What is left of a call's time, at least 1 ms. */
-function left({ startedAt, timeoutMs }: GatewayCall): number {
-  return Math.max(1, Math.ceil(timeoutMs - (performance.now() - startedAt)));
+function notYet({ timeoutMs }: GatewayCall): NatsError {
+  const detail = `Connecting has not ended within the ${timeoutMs} ms of the call.`;
+  return new NatsError("nats_unavailable", "there is no connection to the NATS server yet", { detail });
+}
+
+function flushLate({ timeoutMs }: GatewayCall): NatsError {
+  const message = `the NATS server has not confirmed what this session published within ${timeoutMs} ms`;
+  return new NatsError("nats_timeout", message, { detail: "It went over a connection that has been replaced." });
+}
+
+function lostBetween(): NatsError {
+  return new NatsError(
+    "outcome_unknown",
+    "the connection to NATS was lost between a message that this session published and this flush: whether the " +
+      "message arrived is unknown",
+    {
+      detail: "There is another connection now, which knows nothing of what was sent over the one before.",
+      hint: "Publish again what has been published since the last nats_flush(), where repeating does no harm.",
+    },
+  );
 }
 
 function refused(violations: readonly { readonly subject: string; readonly message: string }[]): HawserError {

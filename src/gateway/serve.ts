@@ -3,15 +3,17 @@
  */
 import { X509Certificate } from "node:crypto";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
-import { checkServeSettings, type ServeSettings, type ServeSettingsInput } from "../../generated/ts/settings/nats.js";
-import { GatewayError } from "../errors/index.js";
+import type { ServeSettingsInput } from "../../generated/ts/settings/nats.js";
+import { GatewayError, HawserError } from "../errors/index.js";
 import { migrate, silentLogger } from "../store/index.js";
 import { type PemSource, systemClock, TlsCredentials, type TlsMaterial } from "../transport/index.js";
-import { type Address, formatAddress, isLoopback, parseAddress } from "../wire/index.js";
+import { type Address, formatAddress } from "../wire/index.js";
 import { AddressBook } from "./address-book.js";
 import { Gateway } from "./gateway.js";
+import type { GatewayAddress } from "./gateway-table.js";
 import { isBindable, type Logger } from "./protocol/index.js";
-import { type GatewayAddress, ServerWatch } from "./server-watch.js";
+import { type CheckedServeOptions, checkServeOptions } from "./serve-checks.js";
+import { ServerWatch } from "./server-watch.js";
 import { strangersAmong } from "./shared-secrets.js";
 
 /** TLS between Postgres and the gateway. */
@@ -20,7 +22,7 @@ export interface GatewayTls {
   readonly key: PemSource;
   /** What libpq checks of the certificate. Default `require`, nothing: the password proves whose it is. */
   readonly sslmode?: "require" | "verify-ca" | "verify-full" | undefined;
-  /** For `verify-ca` and `verify-full`: the file with the authority's certificate, on the machine of Postgres. */
+  /** For `verify-ca` and `verify-full` alone: the absolute path of the authority's certificate, on the machine of Postgres. */
   readonly rootCertificate?: string | undefined;
 }
 
@@ -28,12 +30,12 @@ export interface GatewayTls {
 export interface ServeOptions extends ServeSettingsInput {
   /** The database, as a login of hawser_bridge or the owner of the schema. Without it the PG* variables are used. */
   readonly databaseUrl?: string | undefined;
-  /** `host:port` at which Postgres reaches the gateway. Default: the address it listens at. */
+  /** `host:port` at which Postgres reaches the gateway. Default: the address it listens at, unless that is 0.0.0.0 or ::. */
   readonly advertise?: string | undefined;
   readonly tls?: GatewayTls | undefined;
   /** Says that the network between Postgres and the gateway is trusted: needed beyond loopback without TLS. */
   readonly allowPlaintext?: boolean | undefined;
-  /** Below which directories the files may be that options of the NATS server name. Default `/run/secrets`. */
+  /** Below which directories, which exist, the files may be that options of the NATS server name. Default `/run/secrets`. */
   readonly secretsDirectories?: readonly string[] | undefined;
   readonly logger?: Logger | undefined;
   /** Ends the start. */
@@ -47,6 +49,7 @@ export class Serve implements AsyncDisposable {
   #gateway: Gateway | undefined;
   #watch: ServerWatch | undefined;
   #addresses: AddressBook | undefined;
+  #own: GatewayAddress | undefined;
   #endReloading: (() => void) | undefined;
   #stopping: Promise<void> | undefined;
 
@@ -59,27 +62,27 @@ export class Serve implements AsyncDisposable {
    * `schema_too_new`; the reason of the signal
    */
   static async start(options: ServeOptions = {}): Promise<Serve> {
-    const settings = checked(options);
-    const listen = parseAddress(settings.gatewayListen);
-    const { tls, allowPlaintext = false, logger = silentLogger, signal } = options;
-    const advertised = options.advertise === undefined ? undefined : parseAddress(options.advertise);
-    for (const place of [listen, ...(advertised === undefined ? [] : [advertised])]) {
-      if (tls === undefined && !allowPlaintext) refuseBeyondLoopback(place);
-    }
+    const checked = checkServeOptions(options);
+    const { tls, logger = silentLogger, signal } = options;
     const credentials = tls === undefined ? undefined : new TlsCredentials({ cert: tls.cert, key: tls.key });
     if (credentials !== undefined) refuseUnbindable(credentials.current);
     const serve = new Serve(logger);
+    // Postgres may keep us waiting.
+    const end = (): void => void serve.#watch?.stop();
+    signal?.addEventListener("abort", end);
     try {
-      await migrate({ databaseUrl: options.databaseUrl, logger });
-      signal?.throwIfAborted();
-      await serve.#open(options, settings, listen, credentials);
+      await serve.#open(options, checked, credentials);
       signal?.throwIfAborted();
       serve.#endReloading = serve.#reload(credentials);
-      await serve.#announce(advertised, tls);
+      await serve.#announce(checked.advertised, tls);
+      signal?.throwIfAborted();
       return serve;
     } catch (error) {
       await serve.stop();
+      signal?.throwIfAborted();
       throw error;
+    } finally {
+      signal?.removeEventListener("abort", end);
     }
   }
 
@@ -88,10 +91,10 @@ export class Serve implements AsyncDisposable {
     return formatAddress(this.#gateway!.address);
   }
 
-  /** Where the gateway listens, as a URL for libpq, without its password. */
+  /** Where Postgres reaches the gateway, as a URL for libpq, without its password. */
   get gatewayUrl(): string {
     const { user, database } = this.#watch!.identity;
-    return `postgres://${encodeURIComponent(user)}@${this.address}/${encodeURIComponent(database)}`;
+    return `postgres://${encodeURIComponent(user)}@${formatAddress(this.#own!)}/${encodeURIComponent(database)}`;
   }
 
   /** Database sessions that are connected. */
@@ -99,7 +102,7 @@ export class Serve implements AsyncDisposable {
     return this.#gateway!.sessionCount;
   }
 
-  /** Ends: Postgres is told first, then calls under way are waited for. A further call waits for the first. */
+  /** Ends: takes no more sessions, tells Postgres, and waits for the calls under way. A further call waits for the first. */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop();
     return this.#stopping;
@@ -111,42 +114,51 @@ export class Serve implements AsyncDisposable {
 
   async #stop(): Promise<void> {
     this.#endReloading?.();
-    this.#addresses?.stop();
+    // First of all it takes no more sessions; then Postgres, which may not answer, need not be waited for.
+    const ended = this.#gateway?.stop();
+    await this.#addresses?.stop();
     await this.#watch?.stop();
-    await this.#gateway?.stop();
+    await ended;
   }
 
-  async #open(
-    options: ServeOptions,
-    settings: ServeSettings,
-    listen: Address,
-    tls: TlsCredentials | undefined,
-  ): Promise<void> {
+  async #open(options: ServeOptions, checked: CheckedServeOptions, tls: TlsCredentials | undefined): Promise<void> {
+    const { databaseUrl, signal } = options;
+    const { settings, listen, secretsDirectories } = checked;
+    await migrate({ databaseUrl, logger: this.logger, role: "hawser_bridge", signal });
     let present: CompleteNatsServerOptions | undefined;
-    this.#watch = await ServerWatch.open({
-      databaseUrl: options.databaseUrl,
+    let problem: HawserError | undefined;
+    const watch = new ServerWatch({
+      databaseUrl,
       logger: this.logger,
       onOptions: (found) => {
         present = found;
+        problem = undefined;
         this.#gateway?.configure(found);
       },
+      onProblem: (found) => {
+        problem = found;
+        this.#gateway?.misses(found);
+      },
     });
-    const watch = this.#watch;
+    this.#watch = watch;
+    signal?.throwIfAborted();
+    await watch.open();
     this.#gateway = await Gateway.start(
       {
         listen,
         identity: watch.identity,
         tls,
         settings,
-        secretsDirectories: options.secretsDirectories ?? [defaultSecretsDirectory],
+        secretsDirectories: secretsDirectories ?? [defaultSecretsDirectory],
         logger: this.logger,
         refresh: () => watch.refresh(),
       },
-      options.signal,
+      signal,
     );
     // What was found before the gateway was there.
     this.#gateway.configure(present);
-    if (options.secretsDirectories === undefined) await this.#warnOfStrangers(present);
+    if (problem !== undefined) this.#gateway.misses(problem);
+    if (secretsDirectories === undefined) await this.#warnOfStrangers(present);
   }
 
   async #warnOfStrangers(options: CompleteNatsServerOptions | undefined): Promise<void> {
@@ -170,15 +182,22 @@ export class Serve implements AsyncDisposable {
   }
 
   async #announce(advertised: Address | undefined, tls: GatewayTls | undefined): Promise<void> {
-    const { host, port } = advertised ?? this.#gateway!.address;
-    const address: GatewayAddress = {
+    const listen = this.#gateway!.address;
+    const { host, port } = advertised ?? listen;
+    this.#own = {
       host,
-      port: port === 0 ? this.#gateway!.address.port : port,
+      port: port === 0 ? listen.port : port,
       sslmode: tls === undefined ? "disable" : (tls.sslmode ?? "require"),
       rootCertificate: tls?.rootCertificate,
     };
-    this.#addresses = new AddressBook(this.#watch!, this.#gateway!.address, address, this.logger);
-    await this.#addresses.open();
+    const { session } = this.#watch!;
+    const address = { listen, own: this.#own, isAdvertised: advertised !== undefined };
+    this.#addresses = new AddressBook(session, address, this.logger);
+    try {
+      await this.#addresses.open();
+    } catch (cause) {
+      throw HawserError.is(cause) ? cause : await session.explain("enter the address of the gateway", cause);
+    }
   }
 }
 
@@ -192,20 +211,4 @@ function certificateOf({ contextOptions }: TlsMaterial): Uint8Array {
 
 function refuseUnbindable(material: TlsMaterial): void {
   if (!isBindable(certificateOf(material))) throw new GatewayError("invalid_argument", unbindable);
-}
-
-function checked(options: ServeOptions): ServeSettings {
-  const result = checkServeSettings(options);
-  if (result.ok) return result.settings;
-  const { path, value, rule, remedy } = result.violation;
-  throw new GatewayError("invalid_argument", `${path} is ${value} and ${rule}. ${remedy}`);
-}
-
-function refuseBeyondLoopback(place: Address): void {
-  if (isLoopback(place.host)) return;
-  throw new GatewayError(
-    "plaintext_refused",
-    `${formatAddress(place)} is not a loopback address, and messages between Postgres and the gateway would not be ` +
-      "encrypted: set tls, use a loopback address, or set allowPlaintext where the network is trusted",
-  );
 }

@@ -1,64 +1,43 @@
 /**
- * Addresses of gateways that are gone: whoever was killed could not take its own away.
+ * Addresses of gateways on Postgres's machine that are gone: whoever was killed could not take its own away.
  */
 import { connect } from "node:net";
 import { isLoopback } from "../wire/index.js";
 
-/** How long a machine may take to answer. */
+/** How long the machine may take to answer. */
 const patienceMs = 1_000;
-
-/** A machine that does not answer so many times in a row is gone, too. */
-const silencesAllowed = 3;
 
 interface Place {
   readonly host: string;
   readonly port: number;
 }
 
-type Outcome = "answers" | "refuses" | "is silent";
-
-/** Tries the addresses of other gateways, and remembers which were silent before. */
-export class StaleAddresses<T extends Place & { readonly startedAt: string }> {
-  /** How often in a row, by address and the start of its gateway. */
-  #silences = new Map<string, number>();
-
-  /** @param listen where we listen ourselves */
-  constructor(private readonly listen: Place) {}
-
-  /**
-   * Which of the addresses have nobody: those that refuse a connection now, or were silent too often. A loopback address
-   * means Postgres's machine, so it is only tried by who listens at one himself, which is there.
-   */
-  async among(others: readonly T[], signal: AbortSignal): Promise<T[]> {
-    const tried = others.filter(({ host }) => isLoopback(this.listen.host) || !isLoopback(host));
-    const outcomes = await Promise.all(tried.map((place) => outcomeOf(place, signal)));
-    if (signal.aborted) return [];
-    const before = this.#silences;
-    this.#silences = new Map();
-    return tried.filter((place, position) => {
-      const outcome = outcomes[position];
-      if (outcome !== "is silent") return outcome === "refuses";
-      const key = JSON.stringify([place.host, place.port, place.startedAt]);
-      const silences = (before.get(key) ?? 0) + 1;
-      this.#silences.set(key, silences);
-      return silences >= silencesAllowed;
-    });
-  }
+/**
+ * Which of the addresses refuse a connection. Only loopback addresses are tried, by who listens at one himself: they mean
+ * Postgres's machine, and that he is there. What is refused elsewhere says nothing about Postgres's way.
+ *
+ * @param listen where we listen ourselves
+ */
+export async function refusingAmong<T extends Place>(
+  listen: Place,
+  others: readonly T[],
+  signal: AbortSignal,
+): Promise<T[]> {
+  if (!isLoopback(listen.host)) return [];
+  const tried = others.filter(({ host }) => isLoopback(host));
+  const refused = await Promise.all(tried.map((place) => refuses(place, signal)));
+  return signal.aborted ? [] : tried.filter((_, position) => refused[position]);
 }
 
-function outcomeOf({ host, port }: Place, signal: AbortSignal): Promise<Outcome> {
+function refuses({ host, port }: Place, signal: AbortSignal): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect({ host, port, timeout: patienceMs, signal });
-    const end = (outcome: Outcome): void => {
+    const end = (isRefused: boolean): void => {
       socket.destroy();
-      resolve(outcome);
+      resolve(isRefused);
     };
-    socket.on("connect", () => end("answers"));
-    socket.on("timeout", () => end("is silent"));
-    socket.on("error", ({ code }: NodeJS.ErrnoException) => {
-      if (code === "ECONNREFUSED") end("refuses");
-      // Anything else, such as a name that is not known here, says nothing about Postgres's way to it.
-      else end(code === "EHOSTUNREACH" || code === "ETIMEDOUT" ? "is silent" : "answers");
-    });
+    socket.on("connect", () => end(false));
+    socket.on("timeout", () => end(false));
+    socket.on("error", ({ code }: NodeJS.ErrnoException) => end(code === "ECONNREFUSED"));
   });
 }

@@ -9,9 +9,11 @@ export function asNatsError(error: unknown): NatsError {
   return new NatsError("internal", "connecting to NATS failed in a way that was not foreseen", { cause: error });
 }
 
-/** There is nothing to connect to. */
-export function notConfigured(): NatsError {
-  return new NatsError("nats_not_configured", "no NATS server is defined in this database");
+/** There is nothing to connect to. @param because why, if it is not that no server is defined */
+export function notConfigured(because?: HawserError): NatsError {
+  if (because === undefined) return new NatsError("nats_not_configured", "no NATS server is defined in this database");
+  const { message, detail, entry } = because;
+  return new NatsError("nats_not_configured", message, { detail, hint: because.hint ?? entry.remedy, cause: because });
 }
 
 /** There will be no connection any more. */

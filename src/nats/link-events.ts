@@ -8,11 +8,11 @@ import type { Logger } from "./logger.js";
 /** Something that the server does not permit its user. */
 export interface Refusal {
   readonly operation: "publish" | "subscription";
-  /** As the server has it. */
+  /** The subject, or the reply subject, whole and as it was sent; "" where the server's words do not tell. */
   readonly subject: string;
   /** Of a subscription in a queue group: its name. */
   readonly queue: string | undefined;
-  /** The server's words, without our secret. */
+  /** The server's words to be shown: shortened, and without our secret. */
   readonly message: string;
 }
 

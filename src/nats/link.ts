@@ -7,22 +7,26 @@
  *
  *   off → connecting          configure(options)
  *   connecting → connected    an attempt succeeds
- *   connected → connecting    the connection is lost; other options (the old connection is left at once)
+ *   connected → connecting    the connection is lost; options that describe another one (the old one is left at once)
  *   connected → connected     reconnect(), or the server announces its end: the old one serves until the new one is up
  *   any → off                 configure(undefined), stop()
+ *
+ * A connection that is left takes nothing new, and closes when what is under way on it has ended.
  */
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
-import { NatsError } from "../errors/index.js";
+import { type HawserError, NatsError } from "../errors/index.js";
 import { pause, pauseAfterFailureMs, pauseAfterLossMs } from "./backoff.js";
 import { connectOnce, type Established } from "./connect.js";
+import { ConnectionUses } from "./connection-uses.js";
 import { Farewells } from "./farewells.js";
 import { again, asNatsError, isStopped, notConfigured } from "./link-errors.js";
 import { LinkListeners, type NatsLinkEvents } from "./link-events.js";
 import { Waiters } from "./link-waiters.js";
 import type { Logger } from "./logger.js";
-import { sameOptions } from "./same-options.js";
+import { RareLog } from "./rare-log.js";
+import { sameConnection } from "./same-connection.js";
 import { SecretFiles } from "./secret-files.js";
 import { watchConnection } from "./watch.js";
 
@@ -55,7 +59,9 @@ export class NatsLink implements AsyncDisposable {
   readonly #natsWaitMs: number;
   readonly #random: () => number;
   readonly #listeners: LinkListeners;
-  readonly #farewells = new Farewells();
+  readonly #rareLog: RareLog;
+  readonly #uses = new ConnectionUses();
+  readonly #farewells = new Farewells(this.#uses);
   /** Of `ready` and `reconnect`: settled by each attempt. */
   readonly #outcomes = new Waiters();
   /** Of `connected`: released when there is a connection, or none to wait for. */
@@ -63,6 +69,8 @@ export class NatsLink implements AsyncDisposable {
   readonly #rounds = new Set<Promise<void>>();
 
   #options: CompleteNatsServerOptions | undefined;
+  /** Why there are no options, if it is not that no server is defined. */
+  #because: HawserError | undefined;
   #current: Established | undefined;
   #connection: NatsConnection | undefined;
   #connectedAt = 0;
@@ -88,6 +96,7 @@ export class NatsLink implements AsyncDisposable {
     this.#natsWaitMs = options.natsWaitMs ?? serveSettingsDefaults.natsWaitMs;
     this.#random = options.random ?? Math.random;
     this.#listeners = new LinkListeners(options.logger);
+    this.#rareLog = new RareLog(options.logger, options.name);
   }
 
   /** The options of the last `configure`, with their secrets; undefined if no server is defined. */
@@ -100,22 +109,50 @@ export class NatsLink implements AsyncDisposable {
     return this.#connection;
   }
 
+  /** Why there is no connection; undefined if there is one, or the first attempt has not ended. */
+  get failure(): NatsError | undefined {
+    return this.#why === undefined ? undefined : again(this.#why);
+  }
+
+  /**
+   * Says that something is under way on the connection: should it be left for another one, it closes only after that,
+   * or after `natsFarewellMs`.
+   *
+   * @returns what says that it has ended; to be called once
+   */
+  use(connection: NatsConnection): () => void {
+    return this.#uses.begin(connection);
+  }
+
+  /**
+   * Whether the server has taken all that was published on the connection until now, which may have been left meanwhile.
+   * False where nobody knows: the connection was lost. Asks the server; does not reject.
+   */
+  hasTaken(connection: NatsConnection): Promise<boolean> {
+    return this.#farewells.hasTaken(connection);
+  }
+
   /** @returns what takes the listener away */
   on<Name extends keyof NatsLinkEvents>(name: Name, listener: (...event: NatsLinkEvents[Name]) => void): () => void {
     return this.#listeners.add(name, listener);
   }
 
   /**
-   * Takes the options; undefined if no server is defined. If they differ from the present ones, the connection is left
-   * and another one is made with them. Returns at once; `ready` tells the outcome.
+   * Takes the options; undefined if no server is defined. If they describe another connection than the present ones, it
+   * is left and another one is made with them. Returns at once; `ready` tells the outcome.
+   *
+   * @param because why there are none, if it is not that no server is defined: callers are told
    */
-  configure(options: CompleteNatsServerOptions | undefined): void {
-    if (this.#stopped !== undefined || sameOptions(this.#options, options)) return;
+  configure(options: CompleteNatsServerOptions | undefined, because?: HawserError): void {
+    if (this.#stopped !== undefined) return;
+    this.#because = because;
+    const isSame = sameConnection(this.#options, options);
     this.#options = options === undefined ? undefined : Object.freeze({ ...options });
+    if (isSame) return;
     this.#leave();
     if (options === undefined) {
       this.#endRound();
-      this.#release(notConfigured());
+      this.#release(notConfigured(because));
     } else {
       this.#begin(0);
     }
@@ -182,11 +219,12 @@ export class NatsLink implements AsyncDisposable {
     await Promise.resolve();
     this.#release(isStopped());
     await Promise.all([...this.#rounds, this.#farewells.done()]);
+    this.#rareLog.end();
   }
 
   #checkConfigured(): void {
     if (this.#stopped !== undefined) throw isStopped();
-    if (this.#options === undefined) throw notConfigured();
+    if (this.#options === undefined) throw notConfigured(this.#because);
   }
 
   #release(error: NatsError): void {
@@ -281,7 +319,7 @@ export class NatsLink implements AsyncDisposable {
     const isCurrent = (): boolean => this.#current === established;
     void watchConnection(established, {
       onRefused: (refusal) => {
-        this.#logger.warn({ client, words: refusal.message }, "NATS does not permit it");
+        this.#rareLog.warn("NATS does not permit it", refusal.message);
         this.#listeners.emit("refused", refusal, established.connection);
       },
       onLeaving: () => {
@@ -290,7 +328,7 @@ export class NatsLink implements AsyncDisposable {
         this.#logger.info({ client }, "the NATS server announces its end; connecting anew");
         if (this.#round === undefined) this.#begin(0);
       },
-      onComplaint: (words) => this.#logger.warn({ client, words }, "NATS complains"),
+      onComplaint: (words) => this.#rareLog.warn("NATS complains", words),
     });
     void established.ended.then((error) => {
       if (isCurrent()) this.#lose(error);

@@ -5,6 +5,7 @@ import { errors } from "@nats-io/transport-node";
 import type { Established } from "./connect.js";
 import { shown } from "./connect-failure.js";
 import type { Refusal } from "./link-events.js";
+import { publishViolation } from "./operations/violation.js";
 
 /** Who hears of it. */
 interface ConnectionObserver {
@@ -27,7 +28,9 @@ export async function watchConnection(
     const { error } = status;
     const message = shown(conceal(error.message));
     if (error instanceof errors.PermissionViolationError) {
-      const { operation, subject, queue } = error;
+      const { operation, queue } = error;
+      // Out of the very words: those that are shown may be shortened, and without our secret.
+      const subject = publishViolation(error.message)?.subject ?? error.subject;
       observer.onRefused({ operation, subject, queue, message });
     } else {
       observer.onComplaint(message);

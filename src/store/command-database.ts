@@ -35,6 +35,9 @@ export async function withCommandDatabase<T>(
       );
     }
     return await work(database);
+  } catch (error) {
+    if (!(error instanceof StoreError)) throw error;
+    throw await explainRefusal(askedOf(database), "use the schema hawser", error);
   } finally {
     await database.close();
   }
@@ -49,7 +52,10 @@ async function lookFor(database: Database): Promise<{ readonly name: string; rea
     });
     return schema;
   } catch (cause) {
-    const asked = { query: async (text: string) => ({ rows: await database.query(action, { text }) }) };
-    throw await explainRefusal(asked, action, cause);
+    throw await explainRefusal(askedOf(database), action, cause);
   }
+}
+
+function askedOf(database: Database) {
+  return { query: async (text: string) => ({ rows: await database.query("look what a login may do", { text }) }) };
 }

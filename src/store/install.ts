@@ -17,6 +17,7 @@ import { defaultFunctionsSchema } from "./nats/objects.js";
 import { roleWarnings } from "./role-warnings.js";
 import { lookAtSchema } from "./schema-trust.js";
 import { findShortfalls, foreseeShortfalls, type Shortfall } from "./shortfalls.js";
+import { superuserErrands } from "./superuser-errands.js";
 import { surplusGrants } from "./surplus-grants.js";
 import { takeTurn } from "./turn.js";
 
@@ -26,13 +27,17 @@ export interface InstallReport extends Place {
   readonly migrations: readonly { readonly id: number; readonly name: string }[];
   /** What there is of the NATS half, for a dry run: what there was; null if it was not wanted. */
   readonly nats: NatsReport | null;
-  /** What this role may not do, one entry for each. Everything else works. */
+  /** What this role may not do, one entry for each; first what keeps NATS from SQL from working. Everything else works. */
   readonly shortfalls: readonly Shortfall[];
   /**
-   * What roles may do beyond what this version gives them, and the roles of Hawser beyond what they are for: one line each,
-   * with the statement that takes it away.
+   * What a superuser has to run for this role, one statement each: also what would be lacking only after some of them. Empty
+   * for a superuser. It does not make the foreign data wrappers and the event triggers: a superuser's `hawser init` does.
    */
+  readonly superuserSql: readonly string[];
+  /** What roles may do beyond what this version gives them, one line each, with the statement that takes it away. */
   readonly warnings: readonly string[];
+  /** What the roles of Hawser, which all databases share, may do beyond what they are for, and who may act as its owner. */
+  readonly roleWarnings: readonly string[];
   /** The SQL, for a dry run; psql runs it as it is. */
   readonly sql?: string;
 }
@@ -82,13 +87,16 @@ async function carryOut(
   const refusal = await makeGrants(client);
   const nats = installation === undefined ? undefined : await installNats(client, installation);
   const wanted = [...grants, ...(nats?.grants ?? [])];
-  const shortfalls = await findShortfalls(client, { roles: rolesFor(installation), grants: wanted, refusal });
+  const roles = rolesFor(installation);
+  const shortfalls = await findShortfalls(client, { roles, grants: wanted, refusal });
   return {
     ...place,
     migrations: applied.map(({ id, name }) => ({ id, name })),
     nats: nats?.report ?? null,
-    shortfalls: [...shortfalls, ...(nats?.shortfalls ?? [])],
-    warnings: [...(await roleWarnings(client, rolesFor(installation))), ...(await surplusGrants(client, wanted))],
+    shortfalls: [...(nats?.shortfalls.essential ?? []), ...shortfalls, ...(nats?.shortfalls.others ?? [])],
+    superuserSql: await superuserErrands(client, roles, nats && { state: nats.state, schema: nats.report.schema }),
+    warnings: await surplusGrants(client, wanted),
+    roleWarnings: await roleWarnings(client, roles),
   };
 }
 
@@ -108,17 +116,15 @@ async function plan(
     ...(nats?.pieces ?? []).map((piece) => transactionText(piece.what, piece.sql)),
   ].join("\n");
   const roles = rolesFor(installation);
-  const shortfalls =
-    steps.length > 0 ? await foreseeShortfalls(client, roles) : await findShortfalls(client, { roles, grants });
+  const shortfalls = await foreseeShortfalls(client, { roles, grants, migrated: steps.length === 0 });
   return {
     ...place,
     migrations: steps.map(({ id, name }) => ({ id, name })),
     nats: nats?.report ?? null,
-    shortfalls: [...shortfalls, ...(nats?.shortfalls ?? [])],
-    warnings: [
-      ...(await roleWarnings(client, roles)),
-      ...(steps.length > 0 ? [] : await surplusGrants(client, grants)),
-    ],
+    shortfalls: [...(nats?.shortfalls.essential ?? []), ...shortfalls, ...(nats?.shortfalls.others ?? [])],
+    superuserSql: await superuserErrands(client, roles, nats && { state: nats.state, schema: nats.report.schema }),
+    warnings: steps.length > 0 ? [] : await surplusGrants(client, grants),
+    roleWarnings: await roleWarnings(client, roles),
     sql,
   };
 }

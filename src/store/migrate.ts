@@ -9,11 +9,21 @@ import { connectionSettings } from "./connection-settings.js";
 import { makeGrants } from "./grants.js";
 import { type Logger, silentLogger } from "./logger.js";
 import { checksumOf, type Migration, migrations } from "./migrations.js";
-import { explainRefusal } from "./missing-rights.js";
+import { explainRefusal, type HawserRole } from "./missing-rights.js";
 import { newSchemaSql } from "./new-schema.js";
 import { lookAtSchema } from "./schema-trust.js";
 import { isServerError, storeFailure } from "./store-failure.js";
 import { takeTurn } from "./turn.js";
+
+/** What to migrate. */
+export interface MigrateOptions {
+  readonly databaseUrl?: string | undefined;
+  readonly logger?: Logger | undefined;
+  /** The role that the login should be in, if it is short of rights. Default `hawser_peer`. */
+  readonly role?: HawserRole | undefined;
+  /** Ends it at once, also where Postgres does not answer. */
+  readonly signal?: AbortSignal | undefined;
+}
 
 /** What a migration did. */
 export interface MigrationReport {
@@ -43,16 +53,19 @@ const sql = {
  * migration is not the one that this version has
  */
 export async function migrate(
-  options: { readonly databaseUrl?: string | undefined; readonly logger?: Logger | undefined } = {},
+  options: MigrateOptions = {},
   steps: readonly Migration[] = migrations,
 ): Promise<MigrationReport> {
-  const { logger = silentLogger } = options;
+  const { logger = silentLogger, role, signal } = options;
+  signal?.throwIfAborted();
   const client = new pg.Client(connectionSettings(options.databaseUrl));
   client.on("error", (err) => logger.debug({ err }, "the connection of a migration failed"));
   const leftOut: string[] = [];
   client.on("notice", ({ message }) => {
     if (message !== undefined) leftOut.push(message);
   });
+  const end = (): void => void client.connection.stream.destroy();
+  signal?.addEventListener("abort", end);
   try {
     await client.connect();
     // What others have put into a schema that is on the path is not called by mistake.
@@ -62,8 +75,10 @@ export async function migrate(
     if (report.applied.length > 0) logger.info({ applied: report.applied }, "migrated the schema hawser");
     return report;
   } catch (cause) {
-    throw await explainRefusal(client, "migrate the schema hawser", cause);
+    signal?.throwIfAborted();
+    throw await explainRefusal(client, "migrate the schema hawser", cause, role);
   } finally {
+    signal?.removeEventListener("abort", end);
     await client.end().catch(() => undefined);
   }
 }

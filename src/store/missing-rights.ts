@@ -2,24 +2,37 @@
  * From "permission denied" to what it means here and what to do.
  */
 import pg from "pg";
+import { tables } from "../../generated/ts/rows/peer.js";
 import { StoreError } from "../errors/index.js";
+import { migrations } from "./migrations.js";
 import { isServerError, storeFailure } from "./store-failure.js";
 
 /** SQLSTATE of everything that a role may not do. */
 const insufficientPrivilege = "42501";
 
-const situationSql = `
+/** A role whose rights a login needs: that of peers and their commands, or that of `hawser serve`. */
+export type HawserRole = "hawser_peer" | "hawser_bridge";
+
+const situationSql = (wanted: HawserRole) => `
   SELECT current_user AS role, current_database() AS database, n.oid IS NOT NULL AS "exists",
-         coalesce(has_schema_privilege(n.oid, 'USAGE'), false) AS usable, pg_get_userbyid(n.nspowner) AS owner
-    FROM (SELECT) AS one LEFT JOIN pg_namespace AS n ON n.nspname = 'hawser'`;
+         pg_get_userbyid(n.nspowner) AS owner, w.oid IS NOT NULL AS "hasRole",
+         coalesce(pg_has_role(w.oid, 'MEMBER'), false) AS "isMember"
+    FROM (SELECT) AS one
+    LEFT JOIN pg_namespace AS n ON n.nspname = 'hawser'
+    LEFT JOIN pg_roles AS w ON w.rolname = '${wanted}'`;
 
 interface Situation {
   readonly role: string;
   readonly database: string;
   readonly exists: boolean;
-  readonly usable: boolean;
   readonly owner: string | null;
+  /** The role that is wanted exists. */
+  readonly hasRole: boolean;
+  /** The login is in it. */
+  readonly isMember: boolean;
 }
+
+const appliedSql = `SELECT count(*)::int AS applied FROM ${tables.migration}`;
 
 /** Who answers one more question: a connection, or a pool of them. */
 interface Asked {
@@ -30,34 +43,54 @@ interface Asked {
  * The error of a look at the schema, or of a migration, as the reader can use it: where a right is missing, which role
  * lacks it and what gives it.
  *
+ * @param wanted the role that is made for what the login does
  * @returns `schema_missing` where the schema is not there or too old and the role may not make it; else `store_failed`
  */
-export async function explainRefusal(client: Asked, action: string, cause: unknown): Promise<StoreError> {
+export async function explainRefusal(
+  client: Asked,
+  action: string,
+  cause: unknown,
+  wanted: HawserRole = "hawser_peer",
+): Promise<StoreError> {
   const refusal = cause instanceof StoreError ? cause.cause : cause;
   if (!isServerError(refusal) || refusal.code !== insufficientPrivilege) return storeFailure(action, cause);
-  const { rows } = await client.query(situationSql).catch(() => ({ rows: [] }));
+  const { rows } = await client.query(situationSql(wanted)).catch(() => ({ rows: [] }));
   const [situation] = rows as readonly Situation[];
   if (situation === undefined) return storeFailure(action, cause);
-  const { role, database, exists, usable, owner } = situation;
+  const { role, database, exists, owner, hasRole, isMember } = situation;
+  const login = pg.escapeIdentifier(role);
   if (!exists) {
+    const lacks = `the database "${database}" has no schema hawser`;
+    if (wanted === "hawser_bridge") return new StoreError("schema_missing", `${lacks}: run \`hawser init\``, { cause });
     return new StoreError(
       "schema_missing",
-      `the database "${database}" has no schema hawser, and the role "${role}" may not make it: run \`hawser init\` ` +
-        `once as a role that may, or GRANT CREATE ON DATABASE ${pg.escapeIdentifier(database)} TO ${pg.escapeIdentifier(role)}`,
+      `${lacks}, and the role "${role}" may not make it: run \`hawser init\` once as a role that may, or GRANT CREATE ON ` +
+        `DATABASE ${pg.escapeIdentifier(database)} TO ${login}`,
       { cause },
     );
   }
-  if (!usable) {
+  if (await isOlder(client)) {
     return new StoreError(
-      "store_failed",
-      `the role "${role}" may not use the schema hawser of the database "${database}": GRANT hawser_peer TO ${pg.escapeIdentifier(role)}`,
+      "schema_missing",
+      `the schema hawser of the database "${database}" is older than this program, and the role "${role}" may not change ` +
+        `it: run \`hawser init\` as its owner, "${owner}"`,
       { cause },
     );
   }
+  if (isMember) return storeFailure(action, cause);
+  const remedy = hasRole
+    ? `GRANT ${wanted} TO ${login}`
+    : `run \`hawser init\` as a role that may make the role ${wanted}, then GRANT ${wanted} TO ${login}; or be "${owner}"`;
   return new StoreError(
-    "schema_missing",
-    `the schema hawser of the database "${database}" is older than this program, and the role "${role}" may not change ` +
-      `it: run \`hawser init\` as its owner, "${owner}"`,
+    "store_failed",
+    `could not ${action}: the role "${role}" has not the rights of ${wanted} in the database "${database}": ${remedy}`,
     { cause },
   );
+}
+
+/** False also where that cannot be seen. */
+async function isOlder(client: Asked): Promise<boolean> {
+  const { rows } = await client.query(appliedSql).catch(() => ({ rows: [] }));
+  const [row] = rows as readonly { readonly applied: number }[];
+  return row !== undefined && row.applied < migrations.length;
 }

@@ -3,6 +3,7 @@
  */
 import pg from "pg";
 import type { Grant } from "./grants.js";
+import { roleRights } from "./superuser-errands.js";
 
 /** Something that the installing role may not do. */
 export interface Shortfall {
@@ -17,10 +18,9 @@ export interface Shortfall {
 const { escapeIdentifier: identifier } = pg;
 const againText = "then run `hawser init` again";
 
-const rightsSql = `
-  SELECT current_user AS role, current_database() AS database, rolsuper OR rolcreaterole AS "makesRoles",
-         has_database_privilege(current_database(), 'CREATE') OR to_regnamespace('hawser') IS NOT NULL AS "makesSchema"
-    FROM pg_roles WHERE rolname = current_user`;
+const databaseSql = `
+  SELECT current_database() AS database,
+         has_database_privilege(current_database(), 'CREATE') OR to_regnamespace('hawser') IS NOT NULL AS "makesSchema"`;
 
 const rolesSql = `
   SELECT r.name, p.oid IS NOT NULL AS "exists",
@@ -39,6 +39,19 @@ const ownersSql = `
     ) AS owned
    WHERE pg_get_userbyid(owner) <> 'hawser_owner'
    GROUP BY 1 ORDER BY 1`;
+
+/** What the grants need: the role acts as each of the owners, and gives the schema away only with CREATE on the database. */
+const ownsSql = `
+  SELECT coalesce(bool_and(pg_has_role(current_user, o.owner, 'USAGE')), true) AS grants,
+         coalesce(bool_and(o.kind <> 'schema' OR pg_get_userbyid(o.owner) = 'hawser_owner'), true)
+           OR has_database_privilege(current_database(), 'CREATE') AS "movesSchema"
+    FROM (
+      SELECT 'schema' AS kind, nspowner AS owner FROM pg_namespace WHERE nspname = 'hawser'
+      UNION ALL
+      SELECT 'relation', relowner FROM pg_class WHERE relnamespace = to_regnamespace('hawser') AND relkind IN ('r', 'p', 'v')
+      UNION ALL
+      SELECT 'function', proowner FROM pg_proc WHERE pronamespace = to_regnamespace('hawser')
+    ) AS o`;
 
 const lackingSql = `
   SELECT g.role, g.privilege, g.kind, g.object
@@ -81,15 +94,19 @@ export async function findShortfalls(
   return found;
 }
 
-/** Looks at the role before the schema is made. */
-export async function foreseeShortfalls(client: pg.Client, roles: readonly string[]): Promise<Shortfall[]> {
-  const { rows: rights } = await client.query<{
-    role: string;
-    database: string;
-    makesRoles: boolean;
-    makesSchema: boolean;
-  }>(rightsSql);
-  const { role: me, database, makesRoles, makesSchema } = rights[0]!;
+/**
+ * Looks at the role before anything is done: what it may do is not lacking, whatever there is by now.
+ *
+ * @param options.migrated the schema is there, as this version has it
+ */
+export async function foreseeShortfalls(
+  client: pg.Client,
+  options: { readonly roles: readonly string[]; readonly grants: readonly Grant[]; readonly migrated: boolean },
+): Promise<Shortfall[]> {
+  const { superuser, role: me, makesRoles, missing, joins } = await roleRights(client, options.roles);
+  if (superuser) return [];
+  const { rows } = await client.query<{ database: string; makesSchema: boolean }>(databaseSql);
+  const { database, makesSchema } = rows[0]!;
   const found: Shortfall[] = [];
   if (!makesSchema) {
     found.push({
@@ -98,7 +115,20 @@ export async function foreseeShortfalls(client: pg.Client, roles: readonly strin
       remedy: `as its owner or a superuser: GRANT CREATE ON DATABASE ${identifier(database)} TO ${identifier(me)}`,
     });
   }
-  if (!makesRoles) found.push(...missingRoles(await rolesOf(client, roles), me));
+  if (!makesRoles) found.push(...missingRoles(await rolesOf(client, options.roles), me));
+  const owns = (await client.query<{ grants: boolean; movesSchema: boolean }>(ownsSql)).rows[0]!;
+  const hasOwner = makesRoles || !missing.includes("hawser_owner");
+  if (options.migrated) {
+    if (hasOwner && !(joins && owns.grants && owns.movesSchema))
+      found.push(...(await foreignOwners(client, me, joins)));
+    if (!owns.grants) found.push(...(await lackingGrants(client, options, me)));
+  } else if (hasOwner && !joins) {
+    found.push({
+      what: `the objects of the schema hawser will belong to "${me}" and not to hawser_owner`,
+      meaning: `only "${me}" and superusers can migrate them`,
+      remedy: `as a superuser: GRANT hawser_owner TO ${identifier(me)}; ${againText}`,
+    });
+  }
   return found;
 }
 

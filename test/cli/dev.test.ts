@@ -166,7 +166,7 @@ describe("hawser dev", () => {
     program.child.kill("SIGINT");
     const { status, stdout } = await program.ended;
     expect(status).toBe(0);
-    expect(stdout).toMatch(/^Postgres \d+\.\d+ {2}postgresql:\/\/.*\n {2}from npm/);
+    expect(stdout).toMatch(/^Postgres \d+\.\d+ {2}postgresql:\/\/.*\n {2}from (npm|HAWSER_POSTGRES_BINARIES)/);
     expect(stdout).toMatch(/nats-server \d+\.\d+\.\d+ {2}nats:\/\//);
     expect(stdout).toContain(directory);
     expect(existsSync(join(directory, "postgres/PG_VERSION"))).toBe(true);

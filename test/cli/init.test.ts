@@ -3,6 +3,7 @@ import { afterAll, beforeEach, describe, expect, it } from "vitest";
 import { migrations } from "../../src/store/migrations.js";
 import { publicFunctionCount } from "../../src/store/nats/function-text.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
+import { noneButMembers } from "../support/member-warnings.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { projectDirectory, startCommand } from "../support/program.js";
 import { hawser, jsonLines } from "./support/hawser.js";
@@ -35,11 +36,18 @@ describe("hawser init", () => {
       warnings: [],
     };
     expect(jsonLines(second.stdout)).toEqual([
-      { database: database.name, role: "postgres", migrations: [], nats, shortfalls: [], warnings: [] },
+      {
+        ...{ database: database.name, role: "postgres", migrations: [], nats, shortfalls: [], warnings: [] },
+        superuserSql: [],
+        roleWarnings: noneButMembers,
+      },
     ]);
     expect(first.stdout).toContain(
       `NATS from SQL: ${publicFunctionCount} functions in the schema public, over dblink in the schema hawser_dblink. ` +
         "The NATS server is set by CREATE SERVER … FOREIGN DATA WRAPPER litmus_pgnats_fdw, and changes are followed at once.",
+    );
+    expect(first.stdout).toMatch(
+      new RegExp(`IN ROLE hawser_bridge;.*\\n    GRANT hawser_nats TO …;.*\\n.*/${database.name} hawser serve\\n$`),
     );
   });
 
@@ -55,7 +63,8 @@ describe("hawser init", () => {
 
   it("with --dry-run changes nothing, and prints SQL that psql runs to the same end", async () => {
     const dry = await hawser(["init", "--dry-run"], { databaseUrl: database.url });
-    expect(dry).toMatchObject({ status: 0, stderr: "" });
+    expect(dry.status).toBe(0);
+    expect(dry.stderr.trim().split("\n").filter(Boolean)).toEqual(noneButMembers);
     expect(await rowsOf(database.url, schemaExists)).toEqual([{ exists: false }]);
     // As psql does: one statement after another, with what it prints in between.
     await onServer(database.url, dry.stdout);
@@ -64,6 +73,20 @@ describe("hawser init", () => {
     expect(jsonLines(after.stdout)[0]).toMatchObject({ nats: { functions: publicFunctionCount, eventTriggers: true } });
     const again = await hawser(["init", "--dry-run"], { databaseUrl: database.url });
     expect(again.stdout).toMatch(/^-- roles, grants and owners\nBEGIN;/);
+  });
+
+  it("with --dry-run does not name as lacking what the run itself would make", async () => {
+    await hawser(["init"], { databaseUrl: database.url });
+    await onServer(
+      database.url,
+      "REVOKE ALL ON hawser.mesh_secret, hawser.peers FROM hawser_peer",
+      "ALTER TABLE hawser.peers OWNER TO postgres",
+      "REVOKE USAGE ON SCHEMA public FROM PUBLIC",
+    );
+    const dry = await hawser(["init", "--dry-run", "--json"], { databaseUrl: database.url });
+    expect(jsonLines(dry.stdout)[0]).toMatchObject({ shortfalls: [], superuserSql: [] });
+    const real = await hawser(["init", "--json"], { databaseUrl: database.url });
+    expect(jsonLines(real.stdout)[0]).toMatchObject({ shortfalls: [] });
   });
 
   it("with --no-nats leaves NATS from SQL out", async () => {
@@ -144,9 +167,16 @@ describe("hawser init", () => {
       expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
       expect(stdout).toMatch(
         new RegExp(
-          `What ${role} may not do; everything else works:\\n• \\d+ objects of the schema hawser belong to "${role}"`,
+          `NATS from SQL: not installed, because dblink is missing \\(see below\\)\\.\\n(Warning.*\\n)*\\n` +
+            `What ${role} may not do; everything else works:\\n• dblink is not installed, and "${role}" may not install it`,
         ),
       );
+      expect(stdout).toMatch(new RegExp(`\\n• \\d+ objects of the schema hawser belong to "${role}"`));
+      expect(stdout).toContain(`All that a superuser has to run, in this database, to be done with it:\n`);
+      expect(stdout).toContain(`\n    GRANT hawser_owner TO "${role}";\n`);
+      expect(stdout).toContain("\n    CREATE EXTENSION dblink SCHEMA hawser_dblink;\n");
+      // There is nothing to go on with.
+      expect(stdout).not.toContain("What comes next");
       expect(stdout).toContain(`which means: only "${role}" and superusers can migrate them`);
       expect(stdout).toContain(`remedy: as a superuser: GRANT hawser_owner TO "${role}"`);
       expect(stdout).not.toContain("a-secret-word");

@@ -153,3 +153,14 @@ it("is refused with a key that does not fit", async () => {
   });
   expect(await sslmode()).toBeUndefined();
 });
+
+it("is refused where the mode and the root certificate do not go together", async () => {
+  await expect(serving({ sslmode: "verify-ca" }, () => call())).rejects.toMatchObject({
+    code: "invalid_argument",
+    message: expect.stringContaining("tls.sslmode verify-ca needs tls.rootCertificate"),
+  });
+  await expect(serving({ rootCertificate: "/ca.pem" }, () => call())).rejects.toMatchObject({
+    code: "invalid_argument",
+    message: expect.stringContaining("tls.rootCertificate is of no use"),
+  });
+});

@@ -1,7 +1,8 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { connect } from "@nats-io/transport-node";
+import { connect, type Msg } from "@nats-io/transport-node";
 import { describe, expect, it } from "vitest";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { fakeServer, greeting, welcoming } from "./support/fake-server.js";
@@ -23,15 +24,78 @@ describe("configure", () => {
     expect(link.connection).toBe(first);
     await first.flush();
 
-    link.configure(optionsFor(server, { domain: "hub" }));
+    link.configure(optionsFor(server, { token: "not asked for" }));
     expect(link.connection).toBeUndefined();
-    expect(link.options?.domain).toBe("hub");
+    expect(link.options?.token).toBe("not asked for");
     await link.ready();
     expect(link.connection).not.toBe(first);
     expect(link.connection!.info!.client_id).not.toBe(clientId);
     expect(connections).toEqual([first, link.connection]);
     await first.closed();
   });
+
+  it.each([
+    ["capacity", 7],
+    ["domain", "hub"],
+    ["notify_subject", "role.changed"],
+    ["patroni_url", "http://127.0.0.1:8008"],
+    ["responder_timeout_ms", 77],
+  ] as const)("keeps the connection for another %s, which the options have at once", async (name, value) => {
+    await using server = await startNatsServer();
+    const { link } = testLink();
+    link.configure(optionsFor(server));
+    const connection = await link.connected();
+    link.configure(optionsFor(server, { [name]: value }));
+    expect(link.options?.[name]).toBe(value);
+    expect(link.connection).toBe(connection);
+    await connection.flush();
+    link.configure(optionsFor(server));
+    expect(link.options?.[name]).not.toBe(value);
+    expect(link.connection).toBe(connection);
+  });
+
+  it("lets what is under way on the old connection end, and closes it then", async () => {
+    await using server = await startNatsServer();
+    await using other = await startNatsServer();
+    await using responder = await connect({ servers: server.url });
+    const questions: Msg[] = [];
+    responder.subscribe("question", { callback: (_, question) => void questions.push(question) });
+    await responder.flush();
+    const { link } = testLink();
+    link.configure(optionsFor(server));
+    const old = await link.connected();
+    const ended = link.use(old);
+    const answer = old.request("question", "", { timeout: 10_000 });
+    await eventually("the question has come", () => questions.length === 1);
+    link.configure(optionsFor(other));
+    await link.ready();
+    expect(link.connection).not.toBe(old);
+    expect(await link.hasTaken(old)).toBe(true);
+    questions[0]!.respond("late");
+    expect((await answer).string()).toBe("late");
+    expect(old.isDraining()).toBe(false);
+    ended();
+    await old.closed();
+    expect(await link.hasTaken(old)).toBe(true);
+  });
+
+  it("waits no longer than for its limit, and not at all when the link is stopped", async () => {
+    await using server = await startNatsServer();
+    const { link } = testLink();
+    link.configure(optionsFor(server));
+    const first = await link.connected();
+    link.use(first);
+    await link.reconnect();
+    const start = performance.now();
+    await first.closed();
+    expect(performance.now() - start).toBeGreaterThan(gatewayConstants.natsFarewellMs - 500);
+    const second = await link.connected();
+    link.use(second);
+    await link.reconnect();
+    await link.stop();
+    expect(second.isClosed()).toBe(true);
+    expect(performance.now() - start).toBeLessThan(gatewayConstants.natsFarewellMs + 3000);
+  }, 20_000);
 
   it("closes for undefined, and is no loss", async () => {
     await using server = await startNatsServer();
@@ -89,13 +153,13 @@ describe("configure", () => {
     const server = await fakeServer((socket) => welcoming(socket));
     const { link } = testLink();
     for (let number = 0; number < 50; number++) {
-      link.configure(optionsFor(server, { domain: `d${number}` }));
+      link.configure(optionsFor(server, { token: `t${number}` }));
       if (number % 8 === 0) link.configure(undefined);
       if (number % 5 === 0) await new Promise((resolve) => setImmediate(resolve));
       if (number % 11 === 0 && link.options !== undefined) await link.ready();
     }
     await link.ready();
-    expect(link.options?.domain).toBe("d49");
+    expect(link.options?.token).toBe("t49");
     expect(server.sockets.length).toBeGreaterThan(5);
     await eventually("one connection is left", () => server.sockets.filter(({ closed }) => !closed).length === 1);
     await link.connection!.flush();

@@ -33,6 +33,9 @@ describe("CREATE EXTENSION litmus_pgnats refuses, and leaves nothing behind:", (
     const error = await refusal(database.url, ...statements);
     expect(await catalogOf(database.url)).toEqual(before);
     if (error === undefined) throw new Error("it did not");
+    // Where it was, in a few lines: not the text of the script.
+    expect(error.where).toContain("hawser_install()");
+    expect(error.where!.length).toBeLessThan(500);
     return error;
   }
 

@@ -11,6 +11,23 @@ export type { OptionsResult, OptionViolation } from "./check.js";
 export { natsForeignDataSql, natsOptionsFunctionsSql, natsOptionsGrantsSql } from "./sql.js";
 export type { CompleteNatsServerOptions, NatsServerOptions } from "./types.js";
 
+/** The options that the connection is made of: a change of any other one needs no new connection. */
+export const connectionOptions: readonly (keyof CompleteNatsServerOptions)[] = [
+  "host",
+  "port",
+  "tls_ca_path",
+  "tls_cert_path",
+  "tls_key_path",
+  "tls_insecure",
+  "username",
+  "password_path",
+  "password",
+  "nkey_seed_path",
+  "nkey_seed",
+  "token_path",
+  "token",
+];
+
 /**
  * Checks the options of server and user mapping put together: strings, as a foreign server has them, or typed, as in
  * JSON. Gives them in their own types and with the defaults, or the first violation, in the words and with the SQLSTATE

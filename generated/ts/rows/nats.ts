@@ -20,7 +20,10 @@ export interface NatsServerRow {
   changed_at: Date;
 }
 
-/** A row of hawser.gateways. The gateways that Postgres can reach; it takes the first that answers, the youngest first. */
+/**
+ * A row of hawser.gateways. The gateways that Postgres can reach; it takes the first that answers, the youngest first. Several may be reached at one
+ * address, behind the name of a service: each has a row.
+ */
 export interface GatewayRow {
   /** Where Postgres dials it: a host name or an address. */
   host: string;
@@ -32,6 +35,10 @@ export interface GatewayRow {
   root_certificate: string | null;
   /** When it was started. */
   started_at: Date;
+  /** The process that entered it, a random id of its own; empty: somebody by hand, and no gateway takes it out. */
+  owner: string;
+  /** When its process was last there. */
+  seen_at: Date;
 }
 
 /** A row of hawser.gateway_secret. What Postgres proves itself with to the gateway; made at the first migration. */
@@ -54,7 +61,7 @@ export const tables = {
 /** The columns of each table, in the order of its row type. */
 export const columns = {
   natsServer: ["id", "options", "server_name", "seen_server_name", "seen_options", "changed_at"],
-  gateway: ["host", "port", "sslmode", "root_certificate", "started_at"],
+  gateway: ["host", "port", "sslmode", "root_certificate", "started_at", "owner", "seen_at"],
   gatewaySecret: ["id", "user_name", "password"],
 } as const;
 

@@ -315,4 +315,40 @@ export const gatewayConstants = {
    * Value: 1000000 messages.
    */
   maxBatchMessages: 1000000,
+  /**
+   * How often the same words of the NATS server are logged; in between they are counted.
+   *
+   * Value: 10000 ms.
+   */
+  natsLogIntervalMs: 10000,
+  /**
+   * How many different words of the NATS server are logged within that time; more are counted.
+   *
+   * Value: 100 lines.
+   */
+  maxLoggedWords: 100,
+  /**
+   * How long a connection to NATS that is left for another one stays for what is under way on it.
+   *
+   * Value: 5000 ms.
+   */
+  natsFarewellMs: 5000,
+  /**
+   * How long the subjects of a session that are remembered may be together, in UTF-8.
+   *
+   * Value: 65536 bytes.
+   */
+  maxWatchedSubjectBytes: 65536,
+  /**
+   * How much of the log waits for whoever reads standard error; what comes on top of it is dropped and counted.
+   *
+   * Value: 1048576 bytes.
+   */
+  maxLogBufferBytes: 1048576,
+  /**
+   * A gateway that has not been seen for so long counts as gone: it looks at its address every `options_poll_ms`.
+   *
+   * Value: 15000 ms.
+   */
+  gatewayStaleMs: 15000,
 } as const;

@@ -25,7 +25,7 @@ const hurriedLingerMs = 100;
 const quietMs = 100;
 
 /** Refusals that say that something is wrong: password, database, number of sessions, who ends TLS. */
-const worthAWarning: ReadonlySet<string> = new Set(["28P01", "3D000", "53300", otherChannelState]);
+const worthAWarning: ReadonlySet<string> = new Set(["28P01", "3D000", "57P03", otherChannelState]);
 
 /** The SQLSTATE of a session that ends because the server does: `admin_shutdown`. */
 export const stoppingState = "57P01";

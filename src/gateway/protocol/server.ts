@@ -140,7 +140,8 @@ export class PostgresServer {
     if (this.sessions.size >= maxSessions) {
       return {
         kind: "error",
-        sqlstate: "53300",
+        // The one at which libpq goes on to the next gateway.
+        sqlstate: "57P03",
         message: `the gateway has ${maxSessions} sessions already, as many as --max-sessions allows`,
         hint: "Close database sessions that use it, or start `hawser serve` with a greater --max-sessions.",
       };

@@ -5,6 +5,7 @@ import { createHash } from "node:crypto";
 import { DeliverPolicy } from "@nats-io/jetstream";
 import { NatsError } from "../../errors/index.js";
 import { deliver } from "./delivery.js";
+import type { DownloadBudget } from "./download-budget.js";
 import { chunkSubject, type FileRecord, hasDigest, streamOf } from "./file-record.js";
 import type { JetStreamSession } from "./jetstream-session.js";
 
@@ -26,6 +27,7 @@ const maxLinks = 8;
  */
 export async function downloadFile(
   session: JetStreamSession,
+  budget: DownloadBudget,
   place: FilePlace,
   maxBytes: number,
   signal: AbortSignal,
@@ -39,7 +41,7 @@ export async function downloadFile(
   }
   for (;;) {
     checkSize(record, at, maxBytes);
-    const content = await readContent(session, at.store, record, signal);
+    const content = await readContent(session, budget, at.store, record, signal);
     if (content !== undefined) return content;
     signal.throwIfAborted();
     const now = await recordAt(at);
@@ -51,6 +53,7 @@ export async function downloadFile(
 /** Undefined if the chunks are not those of the record. */
 async function readContent(
   session: JetStreamSession,
+  budget: DownloadBudget,
   store: string,
   record: FileRecord,
   signal: AbortSignal,
@@ -68,11 +71,15 @@ async function readContent(
   const stream = streamOf(store);
   const subject = chunkSubject(store, record.nuid);
   if (record.chunks === 1) {
-    // One round trip instead of a consumer.
-    const only = await session.manager.streams.getMessage(stream, { last_by_subj: subject });
+    // One round trip instead of a consumer. It comes as base64.
+    const only = await budget.spend(Math.ceil(content.length * 1.4), signal, () =>
+      session.manager.streams.getMessage(stream, { last_by_subj: subject }),
+    );
     if (only !== null) take(only.data);
   } else if (content.length > 0) {
-    await deliver(session, { stream, subject, policy: DeliverPolicy.All }, signal, ({ data }) => take(data));
+    const messageBytes = Math.ceil(content.length / (record.chunks || 1));
+    const selection = { stream, subject, policy: DeliverPolicy.All, messageBytes };
+    await deliver(session, budget, selection, signal, ({ data }) => take(data));
   }
   return bytes === content.length && hasDigest(record, digest.digest()) ? content : undefined;
 }

@@ -9,6 +9,7 @@ import type { NatsConnection } from "@nats-io/transport-node";
 
 /** What an operation needs of JetStream. */
 export interface JetStreamSession {
+  readonly connection: NatsConnection;
   readonly client: JetStreamClient;
   readonly manager: JetStreamManager;
 }
@@ -26,5 +27,5 @@ export async function jetStreamSession(
   };
   // The library takes the domain out of the options that it is given.
   const named = () => (domain === undefined ? { ...options } : { ...options, domain });
-  return { client: jetstream(connection, named()), manager: await jetstreamManager(connection, named()) };
+  return { connection, client: jetstream(connection, named()), manager: await jetstreamManager(connection, named()) };
 }

@@ -12,7 +12,8 @@ import { type Attempt, isPermissionDenied, isStreamMissing, natsFailure } from "
 import { BoundedSet } from "./bounded-set.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { Deadline } from "./deadline.js";
-import { jetStreamSession } from "./jetstream-session.js";
+import { type JetStreamSession, jetStreamSession } from "./jetstream-session.js";
+import { handled, within } from "./within.js";
 
 /** Where a key is, and how long a call may take. */
 export interface BucketOptions {
@@ -25,6 +26,21 @@ export interface BucketOptions {
 /** The code of the JetStream API for a stream that others have made meanwhile, with other settings. */
 const streamNameInUse = 10058;
 const maxKnownBuckets = 1000;
+/** How long the answer to a put is waited for, at most, before it is asked whether the bucket is there. */
+const answerTimeoutMs = 2_000;
+
+type Work<T> = (buckets: Kvm, session: JetStreamSession, deadline: Deadline) => Promise<T>;
+
+/** A put into a bucket that should be there. */
+interface Put {
+  readonly attempt: Attempt;
+  readonly buckets: Kvm;
+  readonly session: JetStreamSession;
+  readonly deadline: Deadline;
+  readonly bucket: string;
+  /** How making the bucket was denied. */
+  readonly denied: Error | undefined;
+}
 
 /** The key-value buckets of one connection. */
 export class KeyValue {
@@ -46,10 +62,10 @@ export class KeyValue {
     const attempt = attemptOf(`put of key "${key}" into bucket "${bucket}"`, options, true);
     this.#watch.checkSize(attempt, value.length);
     const id = `${options.domain ?? ""} ${bucket}`;
-    return this.#run(attempt, async (buckets) => {
-      if (!this.#known.has(id)) await this.#makeIfAllowed(buckets, bucket);
+    return this.#run(attempt, async (buckets, session, deadline) => {
+      const denied = this.#known.has(id) ? undefined : await this.#makeIfAllowed(buckets, bucket);
       try {
-        const revision = BigInt(await putOnce(buckets, bucket, key, value));
+        const revision = await putWhileThere({ attempt, buckets, session, deadline, bucket, denied }, key, value);
         this.#known.add(id);
         return revision;
       } catch (error) {
@@ -94,25 +110,31 @@ export class KeyValue {
     });
   }
 
-  async #run<T>(attempt: Attempt, work: (buckets: Kvm) => Promise<T>): Promise<T> {
+  async #run<T>(attempt: Attempt, work: Work<T>): Promise<T> {
     this.#watch.checkHeaders(attempt);
     const deadline = new Deadline(attempt.timeoutMs);
     return this.#watch.run(attempt, deadline, async () => {
-      const { client } = await jetStreamSession(this.#watch.connection, attempt.domain, deadline.remainingMs);
+      const session = await jetStreamSession(this.#watch.connection, attempt.domain, deadline.remainingMs);
       try {
-        return await work(new Kvm(client));
+        return await work(new Kvm(session.client), session, deadline);
       } catch (error) {
         throw named(error, attempt);
       }
     });
   }
 
-  /** Whoever may put into a bucket need not have the right to ask for it, or to make one. */
-  async #makeIfAllowed(buckets: Kvm, bucket: string): Promise<void> {
+  /**
+   * Whoever may put into a bucket need not have the right to ask for it, or to make one.
+   *
+   * @returns how it was denied, if it was
+   */
+  async #makeIfAllowed(buckets: Kvm, bucket: string): Promise<Error | undefined> {
     try {
       await this.#make(buckets, bucket);
+      return undefined;
     } catch (error) {
       if (!isPermissionDenied(error)) throw error;
+      return error as Error;
     }
   }
 
@@ -139,6 +161,42 @@ function open(buckets: Kvm, bucket: string, direct = false): Promise<KV> {
 
 async function putOnce(buckets: Kvm, bucket: string, key: string, value: Uint8Array): Promise<number> {
   return (await open(buckets, bucket)).put(key, value);
+}
+
+/**
+ * Where others listen to the keys of a bucket, a missing one shows by silence alone.
+ *
+ * @throws JetStreamNotEnabled, if the bucket is missing
+ */
+async function putWhileThere(
+  { attempt, buckets, session, deadline, bucket, denied }: Put,
+  key: string,
+  value: Uint8Array,
+): Promise<bigint> {
+  const answers = [handled(putOnce(buckets, bucket, key, value))];
+  const early = await within(Math.min(answerTimeoutMs, deadline.remainingMs / 2), answers);
+  if (early !== undefined) return BigInt(early);
+  const missing = new Promise<never>((_resolve, reject) => {
+    session.manager.streams.info(`KV_${bucket}`).catch((error: unknown) => {
+      // Whoever may not know goes on waiting.
+      if (isStreamMissing(error)) reject(new jserrors.JetStreamNotEnabled("the bucket is missing"));
+    });
+  });
+  const late = await within(Math.max(1, deadline.remainingMs * 0.9), [...answers, handled(missing)]);
+  if (late !== undefined) return BigInt(late);
+  if (denied === undefined) return BigInt(await answers[0]!);
+  throw maybeMissing(attempt, denied);
+}
+
+/** The bucket could not be made, and nothing tells whether it is there. */
+function maybeMissing(attempt: Attempt, denied: Error): NatsError {
+  const { code, detail } = natsFailure(denied, attempt);
+  const words = `Nobody acknowledged the ${attempt.name}; if the bucket is missing, this user may not make it.`;
+  return new NatsError(code, words, {
+    cause: denied,
+    ...(detail === undefined ? {} : { detail }),
+    outcome: "unknown",
+  });
 }
 
 async function read(buckets: Kvm, bucket: string, key: string): Promise<Uint8Array | undefined> {

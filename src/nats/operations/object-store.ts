@@ -13,6 +13,7 @@ import { type Attempt, isStreamMissing } from "../failure.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { Deadline } from "./deadline.js";
 import { deliver } from "./delivery.js";
+import { DownloadBudget } from "./download-budget.js";
 import { downloadFile } from "./file-download.js";
 import {
   chunkSubject,
@@ -45,20 +46,27 @@ export interface ReadOptions extends StoreOptions {
 
 /** The code of the JetStream API for a stream that others have made meanwhile, with other settings. */
 const streamNameInUse = 10058;
+/** A record, as most are. */
+const recordBytes = 2 * 1024;
 
 type Work<T> = (session: JetStreamSession, signal: AbortSignal) => Promise<T>;
 
 /** The object stores that one connection reaches. */
 export class ObjectStores {
   readonly #watch: ConnectionWatch;
+  readonly #budget: DownloadBudget;
 
   constructor(watch: ConnectionWatch) {
     this.#watch = watch;
+    this.#budget = new DownloadBudget(watch.connection);
   }
 
   /**
    * Puts a file, in place of the one of that name, and makes the store if there is none, in files and without limits.
    * Until all of it is there, readers get the file that was there before.
+   *
+   * A put that failed removes what it has written, unless the connection ended: then chunks that belong to no file may
+   * stay in the store, of the new version or, if its record was stored, of the one before.
    *
    * @throws HawserError as `natsFailure` maps it
    */
@@ -87,13 +95,20 @@ export class ObjectStores {
           digest: digestText(upload.digest),
           deleted: false,
         };
-        mayBeThere = true;
-        while (!(await replaceRecord(session, store, record, before, signal)))
+        for (;;) {
+          signal.throwIfAborted();
+          mayBeThere = true;
+          if (await replaceRecord(session, store, record, before)) break;
+          mayBeThere = false;
           before = await recordOf(session, store, name);
+        }
       } catch (error) {
         // Nobody can reach them any more. But a record whose answer is lost may be stored: then they are the file.
         const isRefused = !mayBeThere || error instanceof JetStreamApiError;
-        if (isRefused) void purge(session, store, chunks).catch(() => undefined);
+        const removal = isRefused
+          ? purge(session, store, chunks)
+          : removeReplaced(session, store, name, version, before);
+        void removal.catch(() => undefined);
         throw error;
       }
       // The file is there, whatever becomes of the chunks of the one before.
@@ -110,7 +125,7 @@ export class ObjectStores {
   get(store: string, name: string, options: ReadOptions): Promise<Uint8Array> {
     const attempt = attemptOf(`read of file "${name}" in store "${store}"`, options, false);
     return this.#run(attempt, (session, signal) =>
-      downloadFile(session, { store, name }, options.maxBytes, signal, async (place) => {
+      downloadFile(session, this.#budget, { store, name }, options.maxBytes, signal, async (place) => {
         const stored = await recordOf(session, place.store, place.name);
         if (stored === undefined || stored.record.deleted === true) throw missing(place.store, place.name);
         return stored.record;
@@ -126,7 +141,8 @@ export class ObjectStores {
         const before = await recordOf(session, store, name);
         if (before === undefined || before.record.deleted === true) return;
         const record = { ...before.record, deleted: true, size: 0, chunks: 0, digest: "" };
-        if (!(await replaceRecord(session, store, record, before, signal))) continue;
+        signal.throwIfAborted();
+        if (!(await replaceRecord(session, store, record, before))) continue;
         if (before.record.nuid) await purge(session, store, chunkSubject(store, before.record.nuid));
         return;
       }
@@ -157,15 +173,15 @@ export class ObjectStores {
         stream: streamOf(store),
         subject: recordSubjects(store),
         policy: DeliverPolicy.LastPerSubject,
+        messageBytes: recordBytes,
       };
       try {
-        await deliver(session, selection, signal, (message) => {
-          bytes += message.data.length;
+        await deliver(session, this.#budget, selection, signal, ({ data, seq, storedAt }) => {
+          bytes += data.length;
           if (bytes > options.maxBytes) throw listTooLarge(store, options.maxBytes);
-          const record = readRecord(store, message.data);
-          const stored = { record, seq: message.seq, storedAt: message.timestamp };
+          const record = readRecord(store, data);
           if (record.deleted === true) files.delete(record.name);
-          else files.set(record.name, fileInfo(store, stored));
+          else files.set(record.name, fileInfo(store, { record, seq, storedAt }));
         });
       } catch (error) {
         if (isStreamMissing(error)) return [];
@@ -218,9 +234,7 @@ async function replaceRecord(
   store: string,
   record: FileRecord,
   before: StoredRecord | undefined,
-  signal: AbortSignal,
 ): Promise<boolean> {
-  signal.throwIfAborted();
   const replacing = headers();
   replacing.set(JsHeaders.RollupHdr, JsHeaders.RollupValueSubject);
   // So that the chunks of each version are removed by whoever replaces it.
@@ -234,6 +248,19 @@ async function replaceRecord(
     if (error.code !== StreamWrongLastSequence && error.code !== StreamWrongLastSequenceUnknown) throw error;
     return false;
   }
+}
+
+/** Removes the chunks of the version before, if it turns out that the record of `version` was stored. */
+async function removeReplaced(
+  session: JetStreamSession,
+  store: string,
+  name: string,
+  version: string,
+  before: StoredRecord | undefined,
+): Promise<void> {
+  if (!before?.record.nuid) return;
+  const now = await recordOf(session, store, name);
+  if (now?.record.nuid === version) await purge(session, store, chunkSubject(store, before.record.nuid));
 }
 
 async function makeStore({ client }: JetStreamSession, store: string): Promise<void> {

@@ -12,9 +12,18 @@ export interface Violation {
   readonly message: string;
 }
 
+/** What is remembered of one session. */
+interface Remembered {
+  /** In the order of the last publish. */
+  readonly subjects: Map<string, Watched>;
+  /** Of the subjects, in UTF-8. */
+  bytes: number;
+}
+
 /** What a session has published to a subject. */
 interface Watched {
   violation: Violation | undefined;
+  readonly bytes: number;
 }
 
 /**
@@ -22,11 +31,17 @@ interface Watched {
  * by whatever the caller uses as their identity.
  */
 export class Refusals<Session> {
-  readonly #sessions = new Map<Session, Map<string, Watched>>();
+  readonly #sessions = new Map<Session, Remembered>();
   readonly #publishers = new Map<string, Set<Session>>();
 
-  /** @param maxSubjects of a session; beyond it, the one that it published to longest ago is forgotten */
-  constructor(readonly maxSubjects: number = gatewayConstants.maxWatchedSubjects) {}
+  /**
+   * @param maxSubjects of a session; beyond it, the one that it published to longest ago is forgotten
+   * @param maxBytes of a session's subjects together, in UTF-8; beyond it, as many as need be are
+   */
+  constructor(
+    readonly maxSubjects: number = gatewayConstants.maxWatchedSubjects,
+    readonly maxBytes: number = gatewayConstants.maxWatchedSubjectBytes,
+  ) {}
 
   /** A session has published to a subject; the subject for answers counts as one too, if there was one. */
   published(session: Session, subject: string, reply?: string): void {
@@ -37,7 +52,7 @@ export class Refusals<Session> {
   /** NATS has refused a publish. Each session that published to the subject is told when it asks. */
   refused(violation: Violation): void {
     for (const session of this.#publishers.get(violation.subject) ?? []) {
-      this.#sessions.get(session)!.get(violation.subject)!.violation = violation;
+      this.#sessions.get(session)!.subjects.get(violation.subject)!.violation = violation;
     }
   }
 
@@ -46,7 +61,7 @@ export class Refusals<Session> {
    * them. At most one violation of each subject, the latest.
    */
   take(session: Session, ...subjects: readonly string[]): Violation[] {
-    const watched = this.#sessions.get(session);
+    const watched = this.#sessions.get(session)?.subjects;
     if (watched === undefined) return [];
     const violations: Violation[] = [];
     for (const subject of subjects.length > 0 ? subjects : watched.keys()) {
@@ -60,37 +75,43 @@ export class Refusals<Session> {
 
   /** The session has ended. */
   forget(session: Session): void {
-    for (const subject of this.#sessions.get(session)?.keys() ?? []) this.#unpublish(session, subject);
+    for (const subject of this.#sessions.get(session)?.subjects.keys() ?? []) this.#unpublish(session, subject);
     this.#sessions.delete(session);
   }
 
   #watch(session: Session, subject: string): void {
-    let watched = this.#sessions.get(session);
-    if (watched === undefined) this.#sessions.set(session, (watched = new Map()));
-    const entry = watched.get(subject);
+    let remembered = this.#sessions.get(session);
+    if (remembered === undefined) this.#sessions.set(session, (remembered = { subjects: new Map(), bytes: 0 }));
+    const { subjects } = remembered;
+    const entry = subjects.get(subject);
     if (entry !== undefined) {
-      // To the end: the map is in the order of the last publish.
-      watched.delete(subject);
-      watched.set(subject, entry);
+      subjects.delete(subject);
+      subjects.set(subject, entry);
       return;
     }
-    if (watched.size >= this.maxSubjects) this.#forgetOldest(session, watched);
-    watched.set(subject, { violation: undefined });
+    const bytes = Buffer.byteLength(subject);
+    while (subjects.size > 0 && (subjects.size >= this.maxSubjects || remembered.bytes + bytes > this.maxBytes)) {
+      this.#forgetOldest(session, remembered);
+    }
+    subjects.set(subject, { violation: undefined, bytes });
+    remembered.bytes += bytes;
     const publishers = this.#publishers.get(subject);
     if (publishers === undefined) this.#publishers.set(subject, new Set([session]));
     else publishers.add(session);
   }
 
   /** One that nothing is to be told about, where there is one. */
-  #forgetOldest(session: Session, watched: Map<string, Watched>): void {
+  #forgetOldest(session: Session, remembered: Remembered): void {
+    const { subjects } = remembered;
     let oldest: string | undefined;
-    for (const [subject, { violation }] of watched) {
+    for (const [subject, { violation }] of subjects) {
       oldest ??= subject;
       if (violation !== undefined) continue;
       oldest = subject;
       break;
     }
-    watched.delete(oldest!);
+    remembered.bytes -= subjects.get(oldest!)!.bytes;
+    subjects.delete(oldest!);
     this.#unpublish(session, oldest!);
   }
 

@@ -1,20 +1,21 @@
 /**
  * Publishing into JetStream streams: settled when the stream has stored the message.
  *
- * Each message carries a Nats-Msg-Id, by which its stream knows a repetition. So where an answer got lost, the message
- * is simply sent again.
+ * Each message carries a Nats-Msg-Id, by which its stream knows a repetition for some time (its duplicate_window). So
+ * where an answer is missing, the message is sent again as long as its stream certainly still knows the first one.
  */
 import { type PubAck, PubHeaders } from "@nats-io/jetstream";
-import { jserrors } from "@nats-io/jetstream/internal";
-import { errors, type Msg, type MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-node";
+import { errors, type Msg, type MsgHdrs, MsgHdrsImpl, type QueuedIterator } from "@nats-io/transport-node";
 import { type HawserError, NatsError } from "../../errors/index.js";
-import { type Attempt, isStreamMissing, natsFailure, noJetStream, noStream, wrongDomain } from "../failure.js";
+import { type Attempt, natsFailure, noStream, timedOut, wrongDomain } from "../failure.js";
 import { BoundedSet } from "./bounded-set.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { Deadline } from "./deadline.js";
-import { jetStreamSession } from "./jetstream-session.js";
 import { encodeHeaders } from "./publish.js";
+import { isNobody, readAck } from "./stream-ack.js";
+import { findStream, inspectStream } from "./stream-lookup.js";
 import { checkSubject } from "./subject.js";
+import { handled, within } from "./within.js";
 
 /** How messages are published into a stream. */
 export interface StreamPublishOptions {
@@ -39,8 +40,12 @@ export interface StreamAck {
   readonly duplicate: boolean;
 }
 
-/** How long an answer is waited for before the message is sent again. */
+/** How long an answer is waited for before it is asked why there is none, and the message is sent again. */
 const answerTimeoutMs = 2_000;
+/** How much later than that of another domain the answer of the one that was named may come. Less than the above. */
+const otherDomainMs = 1_500;
+/** How much longer a stream must know a message than has passed, for one that is sent again to arrive. */
+const arrivalMs = 5_000;
 /** Messages of a batch that wait for their answers at once. */
 const maxInFlight = 512;
 const maxKnownDomains = 100;
@@ -67,7 +72,7 @@ export class StreamPublisher {
    *
    * @throws HawserError no_stream; jetstream_unavailable; payload_too_large; not_supported (headers); nats_failed: the
    *   stream refused it; nats_timeout and outcome_unknown: it may have been stored, and repeating it with the same
-   *   `messageId` does no harm; nats_unavailable: not sent
+   *   `messageId` does no harm within the duplicate_window of the stream; nats_unavailable: not sent
    */
   async publish(subject: string, payload: Uint8Array, options: StreamPublishOptions): Promise<StreamAck> {
     const attempt = attemptOf(`publish into a stream, subject "${subject}"`, subject, options);
@@ -143,19 +148,37 @@ export class StreamPublisher {
     if (failure !== undefined) throw (failure as PromiseRejectedResult).reason;
   }
 
-  /** Sends the message until an answer comes. */
+  /** Sends the message, again if need be, until an answer comes. */
   async #store(attempt: Attempt, deadline: Deadline, message: OutgoingMessage): Promise<StreamAck> {
+    try {
+      const ack = await this.#acknowledged(attempt, deadline, message);
+      return { stream: ack.stream, seq: BigInt(ack.seq), duplicate: ack.duplicate ?? false };
+    } catch (error) {
+      if (isNobody(error)) throw await this.#whyNobody(attempt, deadline, error);
+      throw error;
+    }
+  }
+
+  async #acknowledged(attempt: Attempt, deadline: Deadline, message: OutgoingMessage): Promise<PubAck> {
+    const sentAt = performance.now();
+    const answers: Promise<PubAck>[] = [];
     for (;;) {
-      try {
-        const ack = await this.#sendOnce(attempt, message, answerTimeout(deadline));
-        return { stream: ack.stream, seq: BigInt(ack.seq), duplicate: ack.duplicate ?? false };
-      } catch (error) {
-        if (isNobody(error)) throw await this.#whyNobody(attempt, deadline, error);
-        if (!(error instanceof errors.TimeoutError) || deadline.isOver) throw error;
-        // Where others listen to the subject, a missing stream shows by silence alone.
-        const missing = await this.#missing(attempt, deadline);
-        if (missing !== undefined) throw missing;
-      }
+      answers.push(handled(this.#sendOnce(attempt, message, deadline.remainingMs)));
+      const patienceMs = answerTimeout(deadline);
+      const ack = await within(patienceMs, answers);
+      if (ack !== undefined) return ack;
+      // Where others listen to the subject, a missing stream shows by silence alone.
+      const { missing, stream, windowMs } = await inspectStream(
+        this.#watch.connection,
+        attempt,
+        answerTimeout(deadline),
+      );
+      if (missing !== undefined) throw missing;
+      const isRepeatable = windowMs !== undefined && performance.now() - sentAt + arrivalMs < windowMs;
+      if (isRepeatable && patienceMs === answerTimeoutMs) continue;
+      const late = await within(lastChance(deadline), answers);
+      if (late !== undefined) return late;
+      throw isRepeatable ? timedOut(attempt) : notRepeated(attempt, stream, windowMs);
     }
   }
 
@@ -169,10 +192,19 @@ export class StreamPublisher {
     // Streams of several domains may store it, and each acknowledges for itself.
     let other: PubAck | undefined;
     const answers = await connection.requestMany(subject, payload, { strategy: "timer", maxWait: timeoutMs, headers });
-    for await (const answer of answers) {
-      const ack = readAck(attempt, answer);
-      if (ack.domain === domain) return ack;
-      other = ack;
+    let patience: NodeJS.Timeout | undefined;
+    try {
+      for await (const answer of answers) {
+        const ack = readAck(attempt, answer);
+        if (ack.domain === domain) return ack;
+        other = ack;
+        patience ??= setTimeout(
+          () => (answers as QueuedIterator<Msg>).stop(),
+          Math.min(otherDomainMs, timeoutMs * 0.8),
+        );
+      }
+    } finally {
+      clearTimeout(patience);
     }
     throw other === undefined ? new errors.TimeoutError() : wrongDomain(attempt, other);
   }
@@ -196,28 +228,23 @@ export class StreamPublisher {
     this.#domains.add(domain);
   }
 
-  async #whyNobody(attempt: Attempt, deadline: Deadline, cause: unknown): Promise<HawserError> {
-    return (await this.#missing(attempt, deadline)) ?? noStream(attempt, cause);
+  async #missing(attempt: Attempt, deadline: Deadline): Promise<HawserError | undefined> {
+    return (await findStream(this.#watch.connection, attempt, answerTimeout(deadline))).missing;
   }
 
-  /** What is missing for the subject: JetStream or a stream; undefined if neither is, or we may not know. */
-  async #missing(attempt: Attempt, deadline: Deadline): Promise<HawserError | undefined> {
-    try {
-      const timeoutMs = answerTimeout(deadline);
-      const { manager } = await jetStreamSession(this.#watch.connection, attempt.domain, timeoutMs);
-      await manager.streams.find(attempt.subject!);
-      return undefined;
-    } catch (error) {
-      if (isStreamMissing(error)) return noStream(attempt, error);
-      const failure = natsFailure(error, attempt);
-      return failure.code === "jetstream_unavailable" ? noJetStream(attempt, error) : undefined;
-    }
+  async #whyNobody(attempt: Attempt, deadline: Deadline, cause: unknown): Promise<HawserError> {
+    return (await this.#missing(attempt, deadline)) ?? noStream(attempt, cause);
   }
 }
 
 /** Somewhat less than what is left, so that what came by then can still be told. */
 function answerTimeout(deadline: Deadline): number {
-  return Math.max(1, Math.min(answerTimeoutMs, Math.floor(deadline.remainingMs * 0.9)));
+  return Math.min(answerTimeoutMs, lastChance(deadline));
+}
+
+/** The same, for what comes last. */
+function lastChance(deadline: Deadline): number {
+  return Math.max(1, Math.floor(deadline.remainingMs * 0.9));
 }
 
 function attemptOf(name: string, subject: string, { domain, timeoutMs }: StreamPublishOptions): Attempt {
@@ -229,27 +256,14 @@ function ownId(headers: MsgHdrs | undefined): string | undefined {
   return headers?.get(PubHeaders.MsgIdHdr) || undefined;
 }
 
-function isNobody(error: unknown): boolean {
-  if (error instanceof errors.RequestError) return error.isNoResponders();
-  return error instanceof errors.NoRespondersError;
-}
-
-/** @throws JetStreamApiError what the stream said; NatsError nats_failed, if something else answered */
-function readAck({ name }: Attempt, answer: Msg): PubAck {
-  let ack: Partial<PubAck> & { readonly error?: ConstructorParameters<typeof jserrors.JetStreamApiError>[0] };
-  try {
-    ack = answer.json();
-  } catch (cause) {
-    throw notAnAck(name, cause);
-  }
-  if (typeof ack !== "object" || ack === null) throw notAnAck(name);
-  if (ack.error !== undefined) throw new jserrors.JetStreamApiError(ack.error);
-  if (typeof ack.stream !== "string" || ack.stream === "" || typeof ack.seq !== "number") throw notAnAck(name);
-  return ack as PubAck;
-}
-
-function notAnAck(name: string, cause?: unknown): NatsError {
-  return new NatsError("nats_failed", `The ${name} was answered by something that is no stream.`, { cause });
+/** There is time left, but one that is sent again might be stored twice. */
+function notRepeated(attempt: Attempt, stream: string | undefined, windowMs: number | undefined): NatsError {
+  const { code, message } = timedOut(attempt);
+  const why =
+    windowMs === undefined
+      ? "it is not known how long the stream knows a repetition (duplicate_window)"
+      : `stream "${stream}" knows a repetition for ${windowMs} ms only (duplicate_window)`;
+  return new NatsError(code, message, { outcome: "unknown", detail: `It was not sent again: ${why}.` });
 }
 
 /** The failure of a batch, with what was stored of it. */

@@ -19,7 +19,7 @@ const letters: Readonly<Record<string, string>> = {
 /**
  * The violation that a server reports with these words; undefined if they do not speak of publishing.
  *
- * @param message of the `PermissionViolationError` in a status event of the connection
+ * @param message of the `PermissionViolationError` in a status event of the connection, whole
  */
 export function publishViolation(message: string): Violation | undefined {
   const quoted = refusal.exec(message)?.[1];

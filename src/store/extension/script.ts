@@ -10,7 +10,7 @@ import { migrations } from "../migrations.js";
 import { bareDblinkSql } from "../nats/bare-dblink.js";
 import { closeDblinkFunctionsSql, closeDblinkSchemaSql } from "../nats/closed-objects.js";
 import { inspection } from "../nats/inspect.js";
-import { dblinkMark, dblinkSchema, usedDblinkFunctions } from "../nats/objects.js";
+import { dblinkMark, dblinkSchema, foreignDataSchema, usedDblinkFunctions } from "../nats/objects.js";
 import {
   dblinkPiece,
   elseOccupiedDblinkSql,
@@ -29,6 +29,9 @@ const { escapeLiteral: literal } = pg;
 /** Stands for the schema of the functions, which is known when the script runs. */
 const schema = "hawser_schema_of_functions";
 
+/** Does all of it, and is there only while the script runs. */
+const installer = "pg_temp.hawser_install()";
+
 /** The script, for `litmus_pgnats--<version>.sql`. It is ASCII. */
 export function extensionScript(version: string): string {
   const functions = functionsPiece({ functions: [] }, { schema, dblinkSchema });
@@ -37,7 +40,8 @@ export function extensionScript(version: string): string {
 
 SET LOCAL search_path = pg_catalog, pg_temp;
 
-DO $hawser$
+-- A function and a short call of it: Postgres repeats a statement that fails in the CONTEXT of the error, all of it.
+CREATE FUNCTION ${installer} RETURNS void LANGUAGE plpgsql AS $hawser$
 DECLARE
   extension CONSTANT oid := (SELECT e.oid FROM pg_extension AS e WHERE e.extname = '${extensionName}');
   place CONSTANT text := (SELECT n.nspname FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.oid = extension);
@@ -78,6 +82,10 @@ ${migrations.map((step) => `    EXECUTE ${embedded(migrationSql(step))};`).join(
   END IF;
   EXECUTE ${embedded(dblinkPiece.sql)};
   EXECUTE replace(${embedded(functions.sql)}, '${schema}', place);
+  -- Left where the schema was dropped. The script of an extension replaces what is its own, and event triggers use these.
+  FOR one IN SELECT p.oid::regprocedure AS signature FROM pg_proc AS p WHERE p.pronamespace = to_regnamespace(${literal(foreignDataSchema)}) LOOP
+    EXECUTE format('ALTER EXTENSION ${extensionName} ADD FUNCTION %s', one.signature);
+  END LOOP;
   EXECUTE ${embedded(wrappersPiece.sql)};
   EXECUTE ${embedded(eventTriggersPiece.sql)};
 
@@ -104,5 +112,8 @@ ${migrations.map((step) => `    EXECUTE ${embedded(migrationSql(step))};`).join(
   END LOOP;
 END
 $hawser$;
+
+SELECT ${installer};
+DROP FUNCTION ${installer};
 `;
 }

@@ -134,7 +134,7 @@ const superusers = "(SELECT s.oid FROM pg_roles AS s WHERE s.rolsuper)";
  * A role may call all of the functions of the schema. By the catalogs: to_regprocedure and its like fail for those who may
  * not use the schema.
  */
-const mayExecute = (role: string, schema: string, signatures: string) => `(
+export const mayExecute = (role: string, schema: string, signatures: string) => `(
   SELECT count(*) = cardinality(${signatures}::text[]) AND coalesce(bool_and(has_function_privilege(${role}, x.oid, 'EXECUTE')), true)
     FROM pg_proc AS x
    WHERE x.pronamespace = ${schema}

@@ -6,14 +6,13 @@ import { natsFunctionsGrantsSql } from "../../../generated/ts/nats-functions/sql
 import { StoreError } from "../../errors/index.js";
 import { type Grant, grantsIn, rolesIn } from "../grants.js";
 import { tryTransaction } from "../role-transaction.js";
-import type { Shortfall } from "../shortfalls.js";
 import { storeFailure } from "../store-failure.js";
 import { refuseConflicts, refuseSchemaName, refuseSharedDblink } from "./conflicts.js";
 import { functionsGrantsSql } from "./function-text.js";
 import { inspectNats, type NatsState } from "./inspect.js";
 import { dblinkSchema, wrapperNames } from "./objects.js";
 import { dblinkPiece, eventTriggersPiece, functionsPiece, type Piece, wrappersPiece } from "./pieces.js";
-import { foreseeNatsShortfalls, natsShortfalls } from "./shortfalls.js";
+import { foreseeNatsShortfalls, type NatsShortfalls, natsShortfalls } from "./shortfalls.js";
 import { natsWarnings } from "./warnings.js";
 
 /** Where, and at what risk. */
@@ -43,7 +42,9 @@ export interface NatsReport {
 /** A report with what belongs into the report of the whole. */
 export interface NatsOutcome {
   readonly report: NatsReport;
-  readonly shortfalls: readonly Shortfall[];
+  /** What it was made from. */
+  readonly state: NatsState;
+  readonly shortfalls: NatsShortfalls;
   /** What is to be granted as things are. */
   readonly grants: readonly Grant[];
 }
@@ -81,6 +82,7 @@ export async function installNats(client: pg.Client, installation: NatsInstallat
   const places = { schema, dblinkSchema: state.dblink?.schema ?? dblinkSchema };
   return {
     report,
+    state,
     shortfalls: natsShortfalls(state, { schema, refusal }),
     grants: report.functions === 0 ? [] : grantsIn(functionsGrantsSql(places)),
   };
@@ -97,6 +99,7 @@ export function planNats(
   const places = { schema, dblinkSchema: dblink?.schema ?? dblinkSchema };
   return {
     report: reportOf(state, schema),
+    state,
     shortfalls: foreseeNatsShortfalls(state, schema),
     pieces: [
       dblinkPiece,

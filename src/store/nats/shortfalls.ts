@@ -19,26 +19,34 @@ interface Functions {
   readonly refusal?: string | undefined;
 }
 
+/** By what they cost. */
+export interface NatsShortfalls {
+  /** Because of these functions are missing, or fail. */
+  readonly essential: readonly Shortfall[];
+  readonly others: readonly Shortfall[];
+}
+
 /** Looks at a database after the installation. */
-export function natsShortfalls(state: NatsState, functions: Functions): Shortfall[] {
-  return [
-    ...dblinkShortfalls(state),
-    ...functionShortfalls(state, functions),
-    ...wrapperShortfalls(state),
-    ...eventTriggerShortfalls(state),
-  ];
+export function natsShortfalls(state: NatsState, functions: Functions): NatsShortfalls {
+  return {
+    essential: [...dblinkShortfalls(state), ...missingFunctions(state, functions)],
+    others: [...functionShortfalls(state, functions), ...wrapperShortfalls(state), ...eventTriggerShortfalls(state)],
+  };
 }
 
 /** Looks at a database before, by what the role may do. */
-export function foreseeNatsShortfalls(state: NatsState, schema: string): Shortfall[] {
-  if (state.superuser) return state.dblinkAvailable ? [] : dblinkShortfalls(state);
-  const { dblink, functionsSchema } = state;
-  return [
-    ...(dblink?.usable === false ? [unreachableDblink(dblink.schema, ownerOf(state))] : dblinkShortfalls(state)),
-    ...(functionsSchema?.creatable === true ? [] : missingFunctions(state, { schema })),
-    ...wrapperShortfalls(state),
-    ...eventTriggerShortfalls(state),
-  ];
+export function foreseeNatsShortfalls(state: NatsState, schema: string): NatsShortfalls {
+  const { dblink, dblinkAvailable, functionsSchema } = state;
+  if (state.superuser) {
+    return { essential: dblink === undefined && !dblinkAvailable ? dblinkShortfalls(state) : [], others: [] };
+  }
+  return {
+    essential: [
+      ...(dblink?.usable === false ? [unreachableDblink(dblink.schema, ownerOf(state))] : dblinkShortfalls(state)),
+      ...(functionsSchema?.creatable === true ? [] : missingFunctions(state, { schema })),
+    ],
+    others: [...wrapperShortfalls(state), ...eventTriggerShortfalls(state)],
+  };
 }
 
 /** Whom the functions will belong to: the owner of the schema `hawser`. */
@@ -57,9 +65,7 @@ function dblinkShortfalls(state: NatsState): Shortfall[] {
           ? `dblink is not installed, and "${role}" may not install it`
           : "dblink is not installed, and Postgres does not have it: it is one of its contrib modules",
         meaning: "the SQL functions are left out: they reach the gateway through dblink",
-        remedy:
-          `as a superuser: CREATE SCHEMA ${dblinkSchema}; CREATE EXTENSION dblink SCHEMA ${dblinkSchema}; ` +
-          `REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA ${dblinkSchema} FROM PUBLIC; ${usageSql(dblinkSchema, who)}; ${againText}`,
+        remedy: `as a superuser: ${newDblinkSql(state, who)}; ${againText}`,
       },
     ];
   }
@@ -75,14 +81,24 @@ function unreachableDblink(schema: string, owner: string): Shortfall {
   };
 }
 
-function usageSql(schema: string, who: string): string {
+/** Statements that install dblink for one role alone, which is quoted already. */
+export function newDblinkSql({ dblinkSchemaOwner }: NatsState, who: string): string {
+  return [
+    ...(dblinkSchemaOwner === null ? [`CREATE SCHEMA ${dblinkSchema}`] : []),
+    `CREATE EXTENSION dblink SCHEMA ${dblinkSchema}`,
+    `REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA ${dblinkSchema} FROM PUBLIC`,
+    usageSql(dblinkSchema, who),
+  ].join("; ");
+}
+
+/** Statements that let a role use dblink; both names are quoted already. */
+export function usageSql(schema: string, who: string): string {
   const routines = usedDblinkFunctions.map((signature) => `${schema}.${signature}`).join(", ");
   return `GRANT USAGE ON SCHEMA ${schema} TO ${who}; GRANT EXECUTE ON FUNCTION ${routines} TO ${who}`;
 }
 
 function functionShortfalls(state: NatsState, functions: Functions): Shortfall[] {
-  const missing = missingFunctions(state, functions);
-  if (missing.length > 0 || state.dblink === undefined) return missing;
+  if (missingFunctions(state, functions).length > 0 || state.dblink === undefined) return [];
   const ours = state.functions.filter((fn) => fn.isOurs && fn.schema === functions.schema);
   return [...ownerShortfalls(state, ours), ...callerShortfalls(state, functions.schema)];
 }

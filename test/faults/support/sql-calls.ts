@@ -6,10 +6,10 @@ import { contentOf, payloadOf, tokenOf } from "./sql-token.js";
 import type { SqlWitness } from "./sql-witness.js";
 
 /** What a call changes: where the witness finds its tokens. */
-export type Effect = "request" | "core" | "stream" | "value" | "file" | "none";
+type Effect = "request" | "core" | "stream" | "value" | "file" | "none";
 
 /** A call that is being made. */
-export interface CallPlace {
+interface CallPlace {
   readonly client: pg.Client;
   readonly witness: SqlWitness;
   readonly session: number;

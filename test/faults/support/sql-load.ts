@@ -13,7 +13,7 @@ import type { SqlWitness } from "./sql-witness.js";
  * What a caller knows of a call that has ended: `confirmed`; `refused`: an error by which nothing was carried out;
  * `unknown`: an error that leaves it open; `strange`: an error that none of the faults explains.
  */
-export type Outcome = "confirmed" | "refused" | "unknown" | "strange";
+type Outcome = "confirmed" | "refused" | "unknown" | "strange";
 
 /** A call that has ended. Times are of `performance.now()`. */
 export interface CallRecord {

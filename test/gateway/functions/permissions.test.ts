@@ -113,6 +113,36 @@ describe("a publish to a subject that is denied", () => {
     expect(warnings.filter((line) => line.includes("denied.logged"))).not.toEqual([]);
   });
 
+  it.each([
+    ["is long", `denied.${"x".repeat(250)}`],
+    ["is as long as it may be", `denied.${"x".repeat(1000)}`],
+    ["is not ASCII", "denied.größe.漢字.\u{1f6f3}"],
+    ["is quoted by the server", 'denied.a"b\\c'],
+    // The password of the gateway's user.
+    ["holds what is a secret elsewhere", "denied.limited.orders"],
+  ])("is raised by nats_flush() and by the next publish where the subject %s", async (_, subject) => {
+    const publish = () => session.query("SELECT nats_publish_text($1, 'x')", [subject]);
+    const told = {
+      code: "42501",
+      message: `the NATS server refused a message of this session to "${subject}": its user may not publish there`,
+      detail: expect.stringContaining("Permissions Violation"),
+    };
+    await publish();
+    await expect(session.query("SELECT nats_flush()")).rejects.toMatchObject(told);
+    await publish();
+    await session.query("SELECT nats_get_text('permissions', 'k')");
+    await expect(publish()).rejects.toMatchObject(told);
+    await session.query("SELECT nats_flush()");
+  });
+
+  it("is logged once for thousands of messages of a batch", async () => {
+    const sql =
+      "SELECT nats_publish_text_batch('denied.thousands', array_agg('x'::text)) FROM generate_series(1, 20000)";
+    await session.query(sql);
+    await expect(session.query("SELECT nats_flush()")).rejects.toMatchObject(violation("denied.thousands"));
+    expect(warnings.filter((line) => line.includes("denied.thousands"))).toHaveLength(1);
+  });
+
   it("by a request or into a stream is raised by that very call", async () => {
     for (const call of [
       "nats_request_text('denied.request', 'x', 20000)",

@@ -200,7 +200,7 @@ describe("a client that may not come in", () => {
     const first = new pg.Client({ ...server.address, user, database, password });
     await first.connect();
     await connect(server);
-    await expect(connect(server)).rejects.toMatchObject({ code: "53300" });
+    await expect(connect(server)).rejects.toMatchObject({ code: "57P03" });
     await first.end();
     await eventually("a session is free", () => server.sessionCount === 1);
     expect(await ask(await connect(server), "x")).toBe("x");

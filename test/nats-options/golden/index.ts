@@ -11,6 +11,12 @@ export type { OptionsResult, OptionViolation } from "./check.js";
 export { natsForeignDataSql, natsOptionsFunctionsSql, natsOptionsGrantsSql } from "./sql.js";
 export type { CompleteSmallOptions, SmallOptions } from "./types.js";
 
+/** The options that the connection is made of: a change of any other one needs no new connection. */
+export const connectionOptions: readonly (keyof CompleteSmallOptions)[] = [
+  "key",
+  "key_path",
+];
+
 /**
  * Checks the options of server and user mapping put together: strings, as a foreign server has them, or typed, as in
  * JSON. Gives them in their own types and with the defaults, or the first violation, in the words and with the SQLSTATE

@@ -80,6 +80,42 @@ describe("put and get of a value", () => {
   });
 });
 
+describe("put where somebody listens to all keys, so that a missing bucket shows by silence alone", () => {
+  it("makes a bucket again that others have deleted, in the time of the call", async () => {
+    await using server = await startNatsServer({ jetStream: true });
+    await using used = await operationsOf(server.url);
+    const { keyValue } = used.operations;
+    await keyValue.put("gone", "k", bytesOf(1), options);
+    used.stock.subscribe("$KV.>", { callback: () => undefined });
+    await used.stock.flush();
+    await (await new Kvm(used.stock).open("gone")).destroy();
+    expect(await keyValue.put("gone", "k", bytesOf(2), { timeoutMs: 3_000 })).toBe(1n);
+    expect(await keyValue.get("gone", "k", options)).toEqual(bytesOf(2));
+  });
+
+  it.each([
+    ["and may ask for it", '"$KV.b.>", "$JS.API.STREAM.INFO.>"', undefined],
+    ["and may not ask for it either", '"$KV.b.>"', "unknown"],
+  ] as const)("is nats_permission_denied for a user who may not make it, %s", async (_case, allowed, outcome) => {
+    await using server = await startNatsServer({
+      jetStream: true,
+      config: `authorization { users: [
+        { user: admin, password: p },
+        { user: u, password: p, permissions: { publish: { allow: [${allowed}] }, subscribe: { allow: ["_INBOX.>"] } } }
+      ] }`,
+    });
+    await using used = await operationsOf(server.url, { user: "u", pass: "p" }, { user: "admin", pass: "p" });
+    used.stock.subscribe(">", { callback: () => undefined });
+    await used.stock.flush();
+    const error = await failureOf("nats_permission_denied", () =>
+      used.operations.keyValue.put("b", "k", bytesOf(1), { timeoutMs: 1_000 }),
+    );
+    expect(error.message).toContain('put of key "k" into bucket "b"');
+    expect(error.detail).toMatch(/\$JS\.API\.STREAM\.(CREATE|INFO)\.KV_b/);
+    expect(error.outcome).toBe(outcome);
+  });
+});
+
 describe("reading and deleting", () => {
   it("make no bucket", async () => {
     await using used = await operationsOf(inject("natsUrl"));

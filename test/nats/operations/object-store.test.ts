@@ -6,7 +6,7 @@ import { describe, expect, inject, it } from "vitest";
 import type { FileInfo } from "../../../src/nats/operations/index.js";
 import { eventually } from "../../support/eventually.js";
 import { startNatsServer } from "../../support/nats-server.js";
-import { bytesOf, failureOf, hang, operationsOf, timeoutMs } from "./operations-of.js";
+import { bytesOf, failureOf, hang, interceptArrivals, operationsOf, timeoutMs } from "./operations-of.js";
 
 const options = { timeoutMs };
 const reading = { timeoutMs, maxBytes: 128 * 1024 * 1024 };
@@ -345,6 +345,38 @@ describe("failures of files", () => {
     await eventually("the chunks are gone", async () => (await stock.status()).streamInfo.state.messages === 2);
     await failureOf("file_missing", () => objectStores.info(store, "f", options));
     await objectStores.get(store, "small", reading);
+  });
+
+  it("leaves no chunk where a put is past its deadline when its chunks are stored", async () => {
+    await using server = await startNatsServer({ jetStream: true });
+    await using used = await operationsOf(server.url);
+    const { objectStores } = used.operations;
+    const stock = await new Objm(used.stock).create("s");
+    await objectStores.put("s", "f", bytesOf(1), options);
+    // The answer for the chunk comes after the deadline, and before the library gives it up.
+    interceptArrivals(used, (pass) => void setTimeout(pass, 300));
+    await failureOf("nats_timeout", () => objectStores.put("s", "f", bytesOf(2), { timeoutMs: 500 }));
+    await eventually("a purge was asked for", async () => (await stock.status()).streamInfo.state.last_seq >= 3);
+    await eventually("the chunk is gone", async () => (await stock.status()).streamInfo.state.messages === 2);
+  });
+
+  it("leaves no chunk of the version before where the record is stored and its answer lost", async () => {
+    await using server = await startNatsServer({ jetStream: true });
+    await using used = await operationsOf(server.url);
+    const { objectStores } = used.operations;
+    await objectStores.put("s", "f", large(400 * kib), options);
+    const stock = await new Objm(used.stock).open("s");
+    // Three answers come for the put: for the look-up, the chunk and the record. The last one is lost.
+    let arrived = 0;
+    interceptArrivals(used, (pass) => {
+      if (++arrived !== 3) pass();
+    });
+    const error = await failureOf("nats_timeout", () => objectStores.put("s", "f", bytesOf(3), { timeoutMs: 700 }));
+    expect(error.outcome).toBe("unknown");
+    await eventually("one chunk and one record are left", async () => {
+      return (await stock.status()).streamInfo.state.messages === 2;
+    });
+    expect([...(await objectStores.get("s", "f", reading))]).toEqual([...bytesOf(3)]);
   });
 
   it("uploads over a small max_payload", async () => {

@@ -65,3 +65,15 @@ export async function hang(server: TestNatsServer, { operations }: Operations): 
     ),
   );
 }
+
+/** What the connection does with a message that arrives: the test hands it on by `pass`, when it likes. */
+export function interceptArrivals({ connection }: Operations, take: (pass: () => void) => void): void {
+  const { protocol } = connection as unknown as { protocol: { processMsg(...message: unknown[]): void } };
+  const processMsg = protocol.processMsg.bind(protocol);
+  // The bytes are those of a buffer that is used again.
+  protocol.processMsg = (message, data) => {
+    const kept = Uint8Array.from(data as Uint8Array);
+    const copied = Object.assign(Object.create(Object.getPrototypeOf(message)), message);
+    take(() => processMsg(copied, kept));
+  };
+}

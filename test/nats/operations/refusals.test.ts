@@ -64,6 +64,17 @@ describe("Refusals", () => {
     expect(refusals.take("one").map(({ subject }) => subject)).toEqual(["a", "b", "d"]);
   });
 
+  it("forgets as many subjects as are too long together, and never the latest", () => {
+    const refusals = new Refusals<string>(10, 10);
+    for (const subject of ["aaaa", "bbbb", "cc"]) refusals.published("one", subject);
+    refusals.published("one", "ééé");
+    for (const subject of ["aaaa", "bbbb", "cc", "ééé"]) refusals.refused(violationOf(subject));
+    expect(refusals.take("one").map(({ subject }) => subject)).toEqual(["cc", "ééé"]);
+    refusals.published("one", "a".repeat(20));
+    refusals.refused(violationOf("a".repeat(20)));
+    expect(refusals.take("one").map(({ subject }) => subject)).toEqual(["a".repeat(20)]);
+  });
+
   it("stays bounded where every subject has a violation", () => {
     const refusals = new Refusals<string>();
     const count = gatewayConstants.maxWatchedSubjects + 100;

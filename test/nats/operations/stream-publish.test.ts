@@ -2,7 +2,15 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import { describe, expect, inject, it } from "vitest";
 import { readHeaders } from "../../../src/nats/operations/index.js";
 import { startNatsServer } from "../../support/nats-server.js";
-import { bytesOf, failureOf, hang, type Operations, operationsOf, timeoutMs } from "./operations-of.js";
+import {
+  bytesOf,
+  failureOf,
+  hang,
+  interceptArrivals,
+  type Operations,
+  operationsOf,
+  timeoutMs,
+} from "./operations-of.js";
 
 async function addStream({ stock }: Operations, name: string, subjects: string[], rest: object = {}) {
   const manager = await jetstreamManager(stock);
@@ -59,18 +67,52 @@ describe("publishStream", () => {
   it("sends the message again where the answer got lost, and it is stored once", async () => {
     await using server = await startNatsServer({ jetStream: true });
     await using used = await operationsOf(server.url);
-    const { connection, operations } = used;
     const manager = await addStream(used, "s", ["lost"]);
     // The first answer to come is thrown away where it arrives.
-    const { protocol } = connection as unknown as { protocol: { processMsg(...message: unknown[]): void } };
-    let thrownAway = 0;
-    const processMsg = protocol.processMsg.bind(protocol);
-    protocol.processMsg = (...message) => {
-      if (thrownAway++ > 0) processMsg(...message);
-    };
-    const ack = await operations.publishStream("lost", bytesOf(1), { messageId: "lost", timeoutMs });
-    expect(thrownAway).toBeGreaterThan(1);
+    let arrived = 0;
+    interceptArrivals(used, (pass) => {
+      if (arrived++ > 0) pass();
+    });
+    const ack = await used.operations.publishStream("lost", bytesOf(1), { messageId: "lost", timeoutMs });
+    expect(arrived).toBeGreaterThan(1);
     expect(ack).toEqual({ stream: "s", seq: 1n, duplicate: true });
+    expect((await manager.streams.info("s")).state.messages).toBe(1);
+  });
+
+  it("does not send it again where the stream forgets repetitions too soon, and says so", async () => {
+    await using server = await startNatsServer({ jetStream: true });
+    await using used = await operationsOf(server.url);
+    const manager = await addStream(used, "s", ["lost"], { duplicate_window: 500_000_000 });
+    let arrived = 0;
+    interceptArrivals(used, (pass) => {
+      if (arrived++ > 0) pass();
+    });
+    const error = await failureOf("nats_timeout", () =>
+      used.operations.publishStream("lost", bytesOf(1), { messageId: "lost", timeoutMs: 3_000 }),
+    );
+    expect(error.outcome).toBe("unknown");
+    expect(error.detail).toBe(
+      'It was not sent again: stream "s" knows a repetition for 500 ms only (duplicate_window).',
+    );
+    expect((await manager.streams.info("s")).state.messages).toBe(1);
+  });
+
+  it("does not send it again where nothing is known of the stream, and takes an answer that comes late", async () => {
+    await using server = await startNatsServer({
+      jetStream: true,
+      config: `authorization { users: [
+        { user: admin, password: p }, { user: u, password: p, permissions: { publish: { deny: ["$JS.API.>"] } } }
+      ] }`,
+    });
+    await using used = await operationsOf(server.url, { user: "u", pass: "p" }, { user: "admin", pass: "p" });
+    const manager = await addStream(used, "s", ["late"]);
+    const passed: number[] = [];
+    interceptArrivals(used, (pass) => {
+      setTimeout(() => passed.push(performance.now()) && pass(), 2_500);
+    });
+    const ack = await used.operations.publishStream("late", bytesOf(1), { messageId: "late", timeoutMs });
+    expect(ack).toEqual({ stream: "s", seq: 1n, duplicate: false });
+    expect(passed.length).toBe(1);
     expect((await manager.streams.info("s")).state.messages).toBe(1);
   });
 

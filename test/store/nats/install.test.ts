@@ -302,7 +302,7 @@ describe("installing NATS from SQL", () => {
     expect(await refusal(database.url, call)).toMatchObject({
       code: "08001",
       message: "the gateway cannot be reached, and nothing was sent",
-      detail: "no gateway has been started for this database",
+      detail: "no gateway is entered for this database: none runs",
       hint,
     });
     await deadGateway(database.url);

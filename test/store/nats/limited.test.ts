@@ -255,4 +255,40 @@ describe("on a server that has never seen Hawser", () => {
       await expectToReachDblink(databaseUrl);
     }
   });
+
+  it.each([
+    ["that knows nothing of dblink", "SELECT"],
+    ["with a dblink that nobody may use", "CREATE SCHEMA hawser_dblink; CREATE EXTENSION dblink SCHEMA hawser_dblink"],
+  ])("a superuser has one errand to run for a role of few rights, in a database %s", async (_, prepare) => {
+    await using server = await ownPostgres();
+    await onServer(
+      server.url,
+      prepare,
+      "REVOKE ALL ON SCHEMA public FROM PUBLIC",
+      "CREATE ROLE few LOGIN PASSWORD 'test'",
+      `GRANT CREATE ON DATABASE ${new URL(server.url).pathname.slice(1)} TO few`,
+    );
+    const few = new URL(server.url);
+    few.username = "few";
+    few.password = "test";
+    const foreseen = await install({ databaseUrl: few.href, dryRun: true });
+    const { nats, shortfalls, superuserSql } = await install({ databaseUrl: few.href });
+    expect(nats).toMatchObject({ functions: 0 });
+    expect(shortfalls[0]!.what).toMatch(/dblink/);
+    expect(superuserSql).toEqual(
+      expect.arrayContaining(["CREATE ROLE hawser_nats NOLOGIN;", 'GRANT CREATE ON SCHEMA "public" TO hawser_owner;']),
+    );
+    expect(foreseen.superuserSql).toEqual(superuserSql);
+
+    await onServer(server.url, ...superuserSql);
+    const dry = await install({ databaseUrl: few.href, dryRun: true });
+    expect(dry.shortfalls.map(({ what }) => what)).toEqual(onlySuperusers);
+    const after = await install({ databaseUrl: few.href });
+    expect(after.nats).toMatchObject({ functions: publicFunctionCount, dblinkSchema: "hawser_dblink" });
+    expect(after.shortfalls.map(({ what }) => what)).toEqual(onlySuperusers);
+    expect(after.superuserSql).toEqual([]);
+    await expectToReachDblink(server.url);
+    expect(await install({ databaseUrl: server.url })).toMatchObject({ shortfalls: [], superuserSql: [] });
+    expect(await install({ databaseUrl: few.href })).toMatchObject({ shortfalls: [], superuserSql: [] });
+  });
 });

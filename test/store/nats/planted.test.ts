@@ -166,8 +166,8 @@ describe("roles of Hawser that are there already", () => {
       "CREATE ROLE hawser_peer CREATEROLE",
       "GRANT hawser_owner TO eve",
     );
-    const { warnings } = await install({ databaseUrl: server.url });
-    expect(warnings).toEqual([
+    const { roleWarnings } = await install({ databaseUrl: server.url });
+    expect(roleWarnings).toEqual([
       expect.stringContaining("ALTER ROLE hawser_owner NOLOGIN"),
       expect.stringContaining("ALTER ROLE hawser_peer NOCREATEROLE"),
       expect.stringContaining('"eve" is a member of hawser_owner'),
@@ -178,7 +178,7 @@ describe("roles of Hawser that are there already", () => {
       "ALTER ROLE hawser_peer NOCREATEROLE",
       'REVOKE hawser_owner FROM "eve"',
     );
-    expect((await install({ databaseUrl: server.url })).warnings).toEqual([]);
+    expect((await install({ databaseUrl: server.url })).roleWarnings).toEqual([]);
   });
 });
 

@@ -115,6 +115,21 @@ export function checkGatewayRootCertificate(value: string): Violation | undefine
   return checkText(gatewayRootCertificateRules, value);
 }
 
+const gatewayOwnerRules: TextRules = {
+  path: "owner",
+  minBytes: 0,
+  maxBytes: Number.POSITIVE_INFINITY,
+};
+
+/**
+ * Checks `Gateway.owner`.
+ *
+ * The process that entered it, a random id of its own; empty: somebody by hand, and no gateway takes it out.
+ */
+export function checkGatewayOwner(value: string): Violation | undefined {
+  return checkText(gatewayOwnerRules, value);
+}
+
 /**
  * Checks `GatewaySecret.id`.
  *
@@ -172,7 +187,8 @@ export function validateGatewayRow(row: GatewayRow): Violation | undefined {
   return checkGatewayHost(row.host) ??
     checkGatewayPort(row.port) ??
     checkGatewaySslmode(row.sslmode) ??
-    (row.root_certificate === null ? undefined : checkGatewayRootCertificate(row.root_certificate));
+    (row.root_certificate === null ? undefined : checkGatewayRootCertificate(row.root_certificate)) ??
+    checkGatewayOwner(row.owner);
 }
 
 /** Checks each column of a row of hawser.gateway_secret; checks over several columns are Postgres's alone. */
@@ -194,6 +210,7 @@ export const columnChecks = {
     port: checkGatewayPort,
     sslmode: checkGatewaySslmode,
     root_certificate: checkGatewayRootCertificate,
+    owner: checkGatewayOwner,
   },
   gateway_secret: {
     id: checkGatewaySecretId,

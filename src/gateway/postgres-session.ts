@@ -1,0 +1,160 @@
+/**
+ * The session of the gateway with Postgres: one, which is opened again when it is needed and the one before was lost.
+ */
+import pg from "pg";
+import { notifyChannels } from "../../generated/ts/rows/nats.js";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { GatewayError, type HawserError } from "../errors/index.js";
+import { connectionSettings, explainRefusal } from "../store/index.js";
+import type { Logger } from "./protocol/index.js";
+
+/** How it is opened, and who hears of it. */
+export interface PostgresSessionOptions {
+  readonly databaseUrl: string | undefined;
+  readonly logger: Logger;
+  /** Postgres says that what it knows of NATS has changed. */
+  onNotification(): void;
+  /** It was lost: notifications may have been missed. */
+  onLost(): void;
+}
+
+const sql = {
+  settings: "SET lock_timeout = '2s'; SET default_transaction_isolation = 'read committed'",
+  standby: "SELECT pg_is_in_recovery() AS standby",
+  listen: `LISTEN ${notifyChannels.natsServer}`,
+} as const;
+
+/** A session that does not answer for so long is given up. */
+const queryTimeoutMs = gatewayConstants.optionsPollMs * 2;
+
+/** How long the end may take. */
+const farewellMs = 1_000;
+
+/** See above. */
+export class PostgresSession {
+  readonly #options: PostgresSessionOptions;
+  #client: pg.Client | undefined;
+  #opening: Promise<pg.Client> | undefined;
+  /** The one that is being opened. */
+  #candidate: pg.Client | undefined;
+  /** The one that hears notifications. */
+  #listening: pg.Client | undefined;
+  #isEnded = false;
+
+  constructor(options: PostgresSessionOptions) {
+    this.#options = options;
+  }
+
+  /** There is one now. */
+  get isOpen(): boolean {
+    return this.#client !== undefined;
+  }
+
+  /**
+   * Opens a session if there is none, and asks. One that does not answer in time is not used any more.
+   *
+   * @throws whatever node-postgres throws; GatewayError `aborted` after the end
+   */
+  async query<Row extends object>(
+    text: string,
+    values: readonly unknown[] = [],
+    timeoutMs = queryTimeoutMs,
+  ): Promise<Row[]> {
+    const client = await this.#connected();
+    const query: pg.QueryConfig & { readonly query_timeout: number } = {
+      text,
+      values: [...values],
+      query_timeout: timeoutMs,
+    };
+    try {
+      return (await client.query<Row>(query)).rows;
+    } catch (error) {
+      if (!(error instanceof pg.DatabaseError)) this.#abandon(client);
+      throw error;
+    }
+  }
+
+  /** Whether it can only read. Once it can write, as after a promotion, it listens, too. */
+  async isStandby(): Promise<boolean> {
+    const [row] = await this.query<{ standby: boolean }>(sql.standby);
+    const { standby } = row!;
+    if (!standby && this.#listening !== this.#client) {
+      const client = this.#client;
+      await this.query(sql.listen);
+      this.#listening = client;
+    }
+    return standby;
+  }
+
+  /** The error of a query, as the reader can use it. */
+  explain(action: string, cause: unknown): Promise<HawserError> {
+    const asked = { query: async (text: string) => ({ rows: await this.query(text) }) };
+    return explainRefusal(asked, action, cause, "hawser_bridge");
+  }
+
+  /** Ends it for good, and at once if it is being opened. */
+  async end(): Promise<void> {
+    this.#isEnded = true;
+    if (this.#candidate !== undefined) destroy(this.#candidate);
+    const client = this.#client;
+    this.#client = undefined;
+    if (client === undefined) return;
+    const patience = setTimeout(() => destroy(client), farewellMs);
+    await client.end().catch(() => undefined);
+    clearTimeout(patience);
+  }
+
+  #connected(): Promise<pg.Client> {
+    if (this.#client !== undefined) return Promise.resolve(this.#client);
+    this.#opening ??= this.#open().finally(() => {
+      this.#opening = undefined;
+      this.#candidate = undefined;
+    });
+    return this.#opening;
+  }
+
+  async #open(): Promise<pg.Client> {
+    this.#checkGoesOn();
+    const { databaseUrl, logger } = this.#options;
+    const client = new pg.Client({
+      ...connectionSettings(databaseUrl),
+      application_name: "hawser serve",
+      query_timeout: queryTimeoutMs,
+    });
+    this.#candidate = client;
+    client.on("error", (err) => logger.debug({ err }, "the session with Postgres failed"));
+    client.on("end", () => this.#lose(client));
+    client.on("notification", () => this.#options.onNotification());
+    try {
+      await client.connect();
+      await client.query(sql.settings);
+      this.#checkGoesOn();
+    } catch (error) {
+      destroy(client);
+      this.#checkGoesOn();
+      throw error;
+    }
+    this.#client = client;
+    return client;
+  }
+
+  #checkGoesOn(): void {
+    if (this.#isEnded) throw new GatewayError("aborted", "Hawser is being stopped");
+  }
+
+  #abandon(client: pg.Client): void {
+    destroy(client);
+    this.#lose(client);
+  }
+
+  #lose(client: pg.Client): void {
+    if (this.#client !== client) return;
+    this.#client = undefined;
+    this.#options.onLost();
+  }
+}
+
+/** Without a word: whoever does not answer would not hear it. */
+function destroy(client: pg.Client): void {
+  client.connection.stream.destroy();
+}

@@ -1,0 +1,127 @@
+/**
+ * Whether the options of `Serve` go together. Messages name the options as the caller knows them: by their names here, or
+ * by the flags of `hawser serve`.
+ */
+import { statSync } from "node:fs";
+import { isIPv6 } from "node:net";
+import { posix, resolve, win32 } from "node:path";
+import { checkServeSettings, type ServeSettings } from "../../generated/ts/settings/nats.js";
+import { GatewayError } from "../errors/index.js";
+import { type Address, formatAddress, isLoopback, parseAddress } from "../wire/index.js";
+import type { ServeOptions } from "./serve.js";
+
+/** What can be said to the caller, in his words. */
+export interface OptionWords {
+  readonly advertise: string;
+  readonly allowPlaintext: string;
+  readonly tls: string;
+  readonly sslmode: string;
+  readonly rootCertificate: string;
+  readonly callTimeoutMs: string;
+  readonly maxCallTimeoutMs: string;
+  readonly secretsDirectories: string;
+}
+
+const ownWords: OptionWords = {
+  advertise: "advertise",
+  allowPlaintext: "allowPlaintext",
+  tls: "tls",
+  sslmode: "tls.sslmode",
+  rootCertificate: "tls.rootCertificate",
+  callTimeoutMs: "callTimeoutMs",
+  maxCallTimeoutMs: "maxCallTimeoutMs",
+  secretsDirectories: "secretsDirectories",
+};
+
+/** Options that have been checked. */
+export interface CheckedServeOptions {
+  readonly settings: ServeSettings;
+  readonly listen: Address;
+  readonly advertised: Address | undefined;
+  /** Absolute; undefined if none were given. */
+  readonly secretsDirectories: readonly string[] | undefined;
+}
+
+/** @throws HawserError `invalid_argument`, `plaintext_refused` */
+export function checkServeOptions(options: ServeOptions, words: OptionWords = ownWords): CheckedServeOptions {
+  const settings = checkSettings(options, words);
+  const listen = parseAddress(settings.gatewayListen);
+  const advertised = options.advertise === undefined ? undefined : parseAddress(options.advertise);
+  const { tls, allowPlaintext = false } = options;
+  for (const place of [listen, ...(advertised === undefined ? [] : [advertised])]) {
+    if (tls === undefined && !allowPlaintext) refuseBeyondLoopback(place, words);
+  }
+  refuseUnspecified(advertised ?? listen, words);
+  if (tls !== undefined) checkTls(tls, words);
+  const secretsDirectories = options.secretsDirectories?.map((directory) => existing(directory, words));
+  return { settings, listen, advertised, secretsDirectories };
+}
+
+function checkSettings(options: ServeOptions, words: OptionWords): ServeSettings {
+  const result = checkServeSettings(options);
+  if (!result.ok) {
+    const { path, value, rule, remedy } = result.violation;
+    throw invalid(`${path} is ${value} and ${rule}. ${remedy}`);
+  }
+  const { callTimeoutMs, maxCallTimeoutMs } = result.settings;
+  if (callTimeoutMs > maxCallTimeoutMs) {
+    throw invalid(
+      `${words.callTimeoutMs} is ${callTimeoutMs}, more than ${words.maxCallTimeoutMs}, which is ${maxCallTimeoutMs}; ` +
+        "lower the first or raise the second",
+    );
+  }
+  return result.settings;
+}
+
+function refuseBeyondLoopback(place: Address, words: OptionWords): void {
+  if (isLoopback(place.host)) return;
+  throw new GatewayError(
+    "plaintext_refused",
+    `${formatAddress(place)} is not a loopback address, and messages between Postgres and the gateway would not be ` +
+      `encrypted; set ${words.tls}, use a loopback address, or set ${words.allowPlaintext} where the network is trusted`,
+  );
+}
+
+/** One that means all addresses of a machine leads Postgres nowhere, or to itself. */
+function refuseUnspecified(place: Address, words: OptionWords): void {
+  const isUnspecified = isIPv6(place.host)
+    ? ["[::]", "[::ffff:0:0]"].includes(new URL(`http://[${place.host.split("%")[0]}]`).hostname)
+    : /^0+(\.0+){0,3}$/.test(place.host);
+  if (!isUnspecified) return;
+  throw invalid(
+    `${formatAddress(place)} means all addresses of this machine, and Postgres needs one that it can dial; name it with ` +
+      words.advertise,
+  );
+}
+
+function checkTls(
+  { sslmode = "require", rootCertificate }: NonNullable<ServeOptions["tls"]>,
+  words: OptionWords,
+): void {
+  if (sslmode === "require") {
+    if (rootCertificate === undefined) return;
+    throw invalid(
+      `${words.rootCertificate} is of no use with ${words.sslmode} require: libpq would check the certificate all the ` +
+        `same; set ${words.sslmode} to verify-ca or verify-full, or leave ${words.rootCertificate} out`,
+    );
+  }
+  if (rootCertificate === undefined) {
+    throw invalid(
+      `${words.sslmode} ${sslmode} needs ${words.rootCertificate}; give the authority's certificate, by its path on the machine of Postgres`,
+    );
+  }
+  if (posix.isAbsolute(rootCertificate) || win32.isAbsolute(rootCertificate)) return;
+  throw invalid(
+    `${words.rootCertificate} "${rootCertificate}" is not an absolute path; Postgres reads it, on its machine`,
+  );
+}
+
+function existing(directory: string, words: OptionWords): string {
+  const path = resolve(directory);
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) return path;
+  throw invalid(`${words.secretsDirectories} "${directory}" is no directory (${path}); make it, or name another one`);
+}
+
+function invalid(message: string): GatewayError {
+  return new GatewayError("invalid_argument", message);
+}

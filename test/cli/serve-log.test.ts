@@ -1,0 +1,116 @@
+/**
+ * What `hawser serve` logs, whoever reads it, and how it ends after a defect.
+ */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
+import { pathToFileURL } from "node:url";
+import pg from "pg";
+import { describe, expect, it, onTestFinished } from "vitest";
+import { errorTable } from "../../generated/ts/errors/errors.js";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { type TestGateway, testGateway } from "../support/gateway.js";
+import { type Program, projectDirectory, startCommand } from "../support/program.js";
+import { jsonLines } from "./support/hawser.js";
+
+const tsx = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
+
+/** In a process of its own, in which signals cause defects. Resolves when it answers. */
+async function startServe(databaseUrl: string, level: string): Promise<Program> {
+  const preloaded = pathToFileURL(`${projectDirectory}test/cli/programs/defect-on-signal.ts`).href;
+  const command = [`${projectDirectory}src/cli/main.ts`, "serve", "--json", "--log-level", level];
+  const program = startCommand(
+    process.execPath,
+    ["--import", tsx, "--import", preloaded, ...command, "--listen", "127.0.0.1:0"],
+    { env: { HAWSER_DATABASE_URL: databaseUrl }, stdin: "ignore" },
+  );
+  onTestFinished(async () => {
+    program.child.kill("SIGKILL");
+    await program.ended;
+  });
+  await program.firstLine;
+  return program;
+}
+
+/** A database of which the only gateway is the one that the test starts. */
+async function databaseAlone(options: Parameters<typeof testGateway>[0] = {}): Promise<TestGateway> {
+  const gateway = await testGateway(options);
+  onTestFinished(() => gateway[Symbol.asyncDispose]());
+  await gateway.serve.stop();
+  return gateway;
+}
+
+describe("hawser serve", () => {
+  it("has written its last lines when it has ended in order", async () => {
+    const { database } = await databaseAlone();
+    const program = await startServe(database.url, "info");
+    program.child.kill("SIGTERM");
+    const { status, stderr } = await program.ended;
+    expect(status).toBe(0);
+    expect(jsonLines(stderr).map(({ msg }) => msg)).toContain("told to stop; waiting for the calls that are under way");
+  });
+
+  it.each([
+    ["a rejection that nobody handled", "SIGUSR2", "unhandledRejection"],
+    ["an exception that nobody caught", "SIGPIPE", "uncaughtException"],
+  ] as const)("logs %s as a defect, stops, and ends with the status of internal", async (_, signal, origin) => {
+    const { database } = await databaseAlone();
+    const program = await startServe(database.url, "error");
+    program.child.kill(signal);
+    const { status, stderr } = await program.ended;
+    expect(status).toBe(errorTable.internal.exitStatus);
+    const lines = stderr.split("\n");
+    expect(JSON.parse(lines[0]!)).toMatchObject({ level: 50, origin, err: { message: "a defect for a test" } });
+    expect(lines[1]).toContain("this is a defect of Hawser");
+    // In order: its address is gone.
+    const client = new pg.Client(database.url);
+    await client.connect();
+    const { rows } = await client.query("SELECT FROM hawser.gateways");
+    await client.end();
+    expect(rows).toEqual([]);
+  });
+});
+
+describe("the log", () => {
+  /** The program of a flood, whose standard error nobody reads until the test does. */
+  async function flood() {
+    const script = `${projectDirectory}test/cli/programs/log-flood.ts`;
+    const child = spawn(process.execPath, ["--import", tsx, script], { cwd: projectDirectory });
+    const closed = once(child, "close") as Promise<[number | null]>;
+    onTestFinished(async () => {
+      child.stderr.resume();
+      child.kill("SIGKILL");
+      await closed;
+    });
+    const [worked] = await once(child.stdout, "data");
+    expect(`${worked}`).toBe("worked\n");
+    return { child, exited: once(child, "exit") as Promise<[number | null]> };
+  }
+
+  it("does not hold up the work where nobody reads it, nor the end", async () => {
+    const { child, exited } = await flood();
+    const start = performance.now();
+    child.stdin.write("end");
+    expect(await exited).toEqual([0, null]);
+    expect(performance.now() - start).toBeLessThan(5000);
+  });
+
+  it("tells whoever reads late how many lines are lost", async () => {
+    const { child } = await flood();
+    const lines: Record<string, unknown>[] = [];
+    const reading = (async () => {
+      for await (const line of createInterface(child.stderr)) {
+        const parsed = JSON.parse(line) as Record<string, unknown>;
+        lines.push(parsed);
+        if ("dropped" in parsed) child.stdin.write("end");
+      }
+    })();
+    await reading;
+    const written = lines.filter(({ msg }) => msg === "flood").length;
+    const dropped = lines.find((line) => "dropped" in line)!["dropped"] as number;
+    expect(written + dropped).toBe(100_000);
+    expect(written * 60).toBeLessThan(2 * gatewayConstants.maxLogBufferBytes);
+    expect(lines.at(-1)).toMatchObject({ msg: "last" });
+  });
+});

@@ -1,0 +1,95 @@
+/**
+ * The flags of `hawser serve`: which go together. Messages name flags.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, relative } from "node:path";
+import { describe, expect, it, onTestFinished } from "vitest";
+import { type ServeArguments, serveOptionsOf } from "../../src/cli/serve-options.js";
+import { checkServeOptions } from "../../src/gateway/serve-checks.js";
+import { hawser } from "./support/hawser.js";
+
+const pair = { "tls-cert": "a.crt", "tls-key": "a.key" };
+const verified = { ...pair, "tls-sslmode": "verify-full" };
+
+function refusal(given: ServeArguments, secretsDirectories: readonly string[] = []): { code: string; message: string } {
+  try {
+    serveOptionsOf(given, secretsDirectories);
+  } catch (error) {
+    return error as { code: string; message: string };
+  }
+  throw new Error("it is not refused");
+}
+
+describe("flags that do not go together", () => {
+  it.each<[ServeArguments, string, string]>([
+    [{ "tls-cert": "a.crt" }, "invalid_argument", "--tls-cert needs --tls-key; give it, too"],
+    [{ "tls-key": "a.key" }, "invalid_argument", "--tls-key needs --tls-cert; give it, too"],
+    [{ "tls-sslmode": "require" }, "invalid_argument", "--tls-sslmode needs --tls-cert and --tls-key; give them, too"],
+    [verified, "invalid_argument", "--tls-sslmode verify-full needs --tls-root-cert"],
+    [
+      { ...verified, "tls-root-cert": "ca.crt" },
+      "invalid_argument",
+      '--tls-root-cert "ca.crt" is not an absolute path; Postgres reads it',
+    ],
+    [
+      { ...pair, "tls-root-cert": "/ca.crt" },
+      "invalid_argument",
+      "--tls-root-cert is of no use with --tls-sslmode require",
+    ],
+    [
+      { "call-timeout-ms": "2000", "max-call-timeout-ms": "1000" },
+      "invalid_argument",
+      "--call-timeout-ms is 2000, more than --max-call-timeout-ms, which is 1000",
+    ],
+    [
+      { listen: "10.1.2.3:5434" },
+      "plaintext_refused",
+      "set --tls-cert and --tls-key, use a loopback address, or set --allow-plaintext",
+    ],
+    [{ listen: "0.0.0.0:5434", ...pair }, "invalid_argument", "0.0.0.0:5434 means all addresses of this machine"],
+    [{ listen: "[::]:5434", ...pair }, "invalid_argument", "name it with --advertise"],
+    [{ listen: "[0:0::0]:5434", "allow-plaintext": true }, "invalid_argument", "name it with --advertise"],
+    [{ advertise: "0.0.0.0:5434", ...pair }, "invalid_argument", "name it with --advertise"],
+  ])("are refused: %j", (given, code, words) => {
+    expect(refusal(given)).toMatchObject({ code, message: expect.stringContaining(words) });
+  });
+
+  it("are refused by the command as such", async () => {
+    const { status, stderr } = await hawser(["serve", "--listen", "0.0.0.0:5434"]);
+    expect([status, stderr]).toEqual([77, expect.stringContaining("or set --allow-plaintext")]);
+    expect(stderr).not.toMatch(/allowPlaintext|\btls\.cert\b/);
+  });
+});
+
+describe("flags that go together", () => {
+  it.each<[ServeArguments]>([
+    [{}],
+    [pair],
+    [{ ...verified, "tls-root-cert": "/ca.crt" }],
+    [{ listen: "0.0.0.0:5434", advertise: "gateway.internal:5434", ...pair }],
+    [{ listen: "10.1.2.3:5434", "allow-plaintext": true }],
+  ])("are taken: %j", (given) => {
+    expect(serveOptionsOf(given, [])).toMatchObject({
+      tls: given["tls-cert"] === undefined ? undefined : pairOf(given),
+    });
+  });
+});
+
+function pairOf(given: ServeArguments) {
+  return { cert: given["tls-cert"], key: given["tls-key"] };
+}
+
+describe("--secrets-dir", () => {
+  it("has to exist, and is absolute from then on", () => {
+    const directory = mkdtempSync(join(tmpdir(), "hawser-secrets-"));
+    onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
+    const missing = join(directory, "missing");
+    expect(refusal({}, [directory, missing])).toMatchObject({
+      code: "invalid_argument",
+      message: expect.stringContaining(`--secrets-dir "${missing}" is no directory`),
+    });
+    const options = serveOptionsOf({}, [relative(process.cwd(), directory)]);
+    expect(checkServeOptions(options).secretsDirectories).toEqual([directory]);
+  });
+});

@@ -1,0 +1,39 @@
+/**
+ * A gateway whose server is a standby, until it is promoted.
+ */
+import { expect, it } from "vitest";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { Serve } from "../../src/gateway/index.js";
+import { install } from "../../src/store/index.js";
+import { testNatsUrl } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
+import { startNatsServer } from "../support/nats-server.js";
+import { onServer, rowsOf } from "../support/on-server.js";
+import { startPrimaryAndStandby } from "../support/standby.js";
+import { placeOf, promptMs } from "./serving.js";
+
+const { optionsPollMs } = gatewayConstants;
+
+it("enters itself after the promotion, and hears of changes at once", { timeout: 90_000 }, async () => {
+  await using servers = await startPrimaryAndStandby();
+  await install({ databaseUrl: servers.primary.url });
+  const set = (natsUrl: string) => `SELECT hawser.set_nats_server('${JSON.stringify(placeOf(natsUrl))}')`;
+  await onServer(servers.primary.url, set(testNatsUrl()));
+  await servers.caughtUp();
+  await using serve = await Serve.start({ databaseUrl: servers.standby.url, gatewayListen: "127.0.0.1:0" });
+  const entered = () => rowsOf(servers.standby.url, "SELECT host || ':' || port AS address FROM hawser.gateways");
+  expect(await entered()).toEqual([]);
+  await servers.primary.kill("SIGKILL");
+  await servers.promote();
+  await eventually("it is entered", async () => (await entered()).length > 0, optionsPollMs + promptMs);
+  expect(await entered()).toEqual([{ address: serve.address }]);
+  await using other = await startNatsServer();
+  await onServer(servers.standby.url, set(other.url));
+  await eventually(
+    "the functions reach the other server",
+    async () =>
+      (await rowsOf(servers.standby.url, "SELECT port FROM nats_get_server_info()").catch(() => []))[0]?.["port"] ===
+      other.port,
+    promptMs,
+  );
+});
