@@ -16,7 +16,7 @@ import {
 import { defaultFunctionsSchema } from "./nats/objects.js";
 import { roleWarnings } from "./role-warnings.js";
 import { lookAtSchema } from "./schema-trust.js";
-import { findShortfalls, foreseeShortfalls, type Shortfall } from "./shortfalls.js";
+import { findShortfalls, foreseeFailure, foreseeShortfalls, type Shortfall } from "./shortfalls.js";
 import { superuserErrands } from "./superuser-errands.js";
 import { surplusGrants } from "./surplus-grants.js";
 import { takeTurn } from "./turn.js";
@@ -121,7 +121,12 @@ async function plan(
     ...place,
     migrations: steps.map(({ id, name }) => ({ id, name })),
     nats: nats?.report ?? null,
-    shortfalls: [...(nats?.shortfalls.essential ?? []), ...shortfalls, ...(nats?.shortfalls.others ?? [])],
+    shortfalls: [
+      ...(await foreseeFailure(client, roles)),
+      ...(nats?.shortfalls.essential ?? []),
+      ...shortfalls,
+      ...(nats?.shortfalls.others ?? []),
+    ],
     superuserSql: await superuserErrands(client, roles, nats && { state: nats.state, schema: nats.report.schema }),
     warnings: steps.length > 0 ? [] : await surplusGrants(client, grants),
     roleWarnings: await roleWarnings(client, roles),

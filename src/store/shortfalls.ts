@@ -18,10 +18,6 @@ export interface Shortfall {
 const { escapeIdentifier: identifier } = pg;
 const againText = "then run `hawser init` again";
 
-const databaseSql = `
-  SELECT current_database() AS database,
-         has_database_privilege(current_database(), 'CREATE') OR to_regnamespace('hawser') IS NOT NULL AS "makesSchema"`;
-
 const rolesSql = `
   SELECT r.name, p.oid IS NOT NULL AS "exists",
          p.oid IS NOT NULL AND pg_has_role(current_user, p.oid, 'MEMBER') AS member
@@ -94,6 +90,19 @@ export async function findShortfalls(
   return found;
 }
 
+/** Why the installation would fail, by the role; empty if it would not. */
+export async function foreseeFailure(client: pg.Client, roles: readonly string[]): Promise<Shortfall[]> {
+  const { role, database, makesSchema } = await roleRights(client, roles);
+  if (makesSchema) return [];
+  return [
+    {
+      what: `"${role}" may not make a schema in the database "${database}"`,
+      meaning: "`hawser init` will fail",
+      remedy: `as its owner or a superuser: GRANT CREATE ON DATABASE ${identifier(database)} TO ${identifier(role)}`,
+    },
+  ];
+}
+
 /**
  * Looks at the role before anything is done: what it may do is not lacking, whatever there is by now.
  *
@@ -105,16 +114,7 @@ export async function foreseeShortfalls(
 ): Promise<Shortfall[]> {
   const { superuser, role: me, makesRoles, missing, joins } = await roleRights(client, options.roles);
   if (superuser) return [];
-  const { rows } = await client.query<{ database: string; makesSchema: boolean }>(databaseSql);
-  const { database, makesSchema } = rows[0]!;
   const found: Shortfall[] = [];
-  if (!makesSchema) {
-    found.push({
-      what: `"${me}" may not make a schema in the database "${database}"`,
-      meaning: "`hawser init` will fail",
-      remedy: `as its owner or a superuser: GRANT CREATE ON DATABASE ${identifier(database)} TO ${identifier(me)}`,
-    });
-  }
   if (!makesRoles) found.push(...missingRoles(await rolesOf(client, options.roles), me));
   const owns = (await client.query<{ grants: boolean; movesSchema: boolean }>(ownsSql)).rows[0]!;
   const hasOwner = makesRoles || !missing.includes("hawser_owner");

@@ -14,7 +14,9 @@ const roleSql = (name: string) =>
   `coalesce((SELECT r.rolname FROM pg_roles AS r WHERE r.rolname = '${name}'), 'public')`;
 
 const rightsSql = `
-  SELECT current_user AS role, r.rolsuper AS superuser, r.rolsuper OR r.rolcreaterole AS "makesRoles",
+  SELECT current_user AS role, current_database() AS database,
+         has_database_privilege(current_database(), 'CREATE') OR to_regnamespace('hawser') IS NOT NULL AS "makesSchema",
+         r.rolsuper AS superuser, r.rolsuper OR r.rolcreaterole AS "makesRoles",
          ARRAY(SELECT w.name FROM unnest($1::text[]) WITH ORDINALITY AS w (name, nth)
                 WHERE NOT EXISTS (SELECT FROM pg_roles AS x WHERE x.rolname = w.name) ORDER BY w.nth) AS missing,
          coalesce(
@@ -26,7 +28,7 @@ const rightsSql = `
 
 /** Who may pass a right on does so in the installation. */
 const placesSql = `
-  SELECT coalesce(has_schema_privilege(${roleSql(owner)}, f.oid, 'CREATE'), true) AS "ownerCreates",
+  SELECT coalesce(has_schema_privilege(${roleSql(owner)}, f.oid, 'CREATE') AND has_schema_privilege(${roleSql(owner)}, f.oid, 'USAGE'), true) AS "ownerCreates",
          coalesce(has_schema_privilege(${roleSql("hawser_nats")}, f.oid, 'USAGE'), true)
            OR has_schema_privilege(f.oid, 'USAGE WITH GRANT OPTION') AS "callersUse",
          has_schema_privilege(${roleSql(owner)}, d.oid, 'USAGE') AND ${mayExecute(roleSql(owner), "d.oid", "$3")}
@@ -35,9 +37,12 @@ const placesSql = `
     LEFT JOIN pg_namespace AS f ON f.nspname = $1
     LEFT JOIN pg_namespace AS d ON d.nspname = $2`;
 
-/** What the present role may do about the roles of Hawser. */
-export interface RoleRights {
+/** What the present role may do about the schema and the roles of Hawser. */
+interface RoleRights {
   readonly role: string;
+  readonly database: string;
+  /** It may make the schema `hawser`, or that is there. */
+  readonly makesSchema: boolean;
   readonly superuser: boolean;
   readonly makesRoles: boolean;
   /** The roles of Hawser that are not there. */
@@ -62,9 +67,10 @@ export async function superuserErrands(
   roles: readonly string[],
   nats: { readonly state: NatsState; readonly schema: string } | undefined,
 ): Promise<string[]> {
-  const { role, superuser, makesRoles, missing, joins } = await roleRights(client, roles);
+  const { role, database, superuser, makesSchema, makesRoles, missing, joins } = await roleRights(client, roles);
   if (superuser) return [];
   return [
+    ...(makesSchema ? [] : [`GRANT CREATE ON DATABASE ${identifier(database)} TO ${identifier(role)};`]),
     ...(makesRoles ? [] : missing.map((name) => `CREATE ROLE ${name} NOLOGIN;`)),
     ...(joins ? [] : [`GRANT ${owner} TO ${identifier(role)};`]),
     ...(nats === undefined ? [] : await natsErrands(client, nats.state, nats.schema)),
@@ -84,7 +90,7 @@ async function natsErrands(client: pg.Client, state: NatsState, schema: string):
     return ownerUsesDblink === true ? "" : usageSql(identifier(dblink.schema), owner);
   };
   return [
-    ...(ownerCreates ? [] : [`GRANT CREATE ON SCHEMA ${place} TO ${owner};`]),
+    ...(ownerCreates ? [] : [`GRANT USAGE, CREATE ON SCHEMA ${place} TO ${owner};`]),
     ...(callersUse ? [] : [`GRANT USAGE ON SCHEMA ${place} TO hawser_nats;`]),
     ...toUseDblink()
       .split("; ")

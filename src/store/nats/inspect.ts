@@ -172,7 +172,7 @@ const situationSql = `
    WHERE d.datname = current_database()`;
 
 const functionsSchemaSql = `
-  SELECT has_schema_privilege(n.oid, 'CREATE') AS creatable,
+  SELECT has_schema_privilege(n.oid, 'CREATE') AND has_schema_privilege(n.oid, 'USAGE') AS creatable,
          (SELECT has_schema_privilege(r.oid, n.oid, 'USAGE') FROM pg_roles AS r WHERE r.rolname = 'hawser_nats') AS usable
     FROM pg_namespace AS n WHERE n.nspname = $1`;
 

@@ -112,7 +112,7 @@ function missingFunctions({ role, dblink, functions }: NatsState, { schema, refu
       what: `the SQL functions in the schema "${schema}" are missing or of another version, and "${role}" may not make them${why}`,
       meaning: "what is missing cannot be called",
       remedy:
-        `as the owner of the schema: GRANT CREATE ON SCHEMA ${identifier(schema)} TO ${identifier(role)}, or name a schema ` +
+        `as the owner of the schema: GRANT USAGE, CREATE ON SCHEMA ${identifier(schema)} TO ${identifier(role)}, or name a schema ` +
         `of your own with --schema; ${againText}`,
     },
   ];
