@@ -48,7 +48,11 @@ export function awaitStopRequest(options: { readonly lifeline: boolean } = { lif
     hurry: hurried.signal,
     started: () => lifeline.trustStandardInput(),
     close: () => {
-      for (const name of SIGNALS) process.off(name, onSignal);
+      for (const name of SIGNALS) {
+        process.off(name, onSignal);
+        // All has been stopped: a signal that comes on the way out is no reason to end as if by it.
+        if (first !== undefined) process.on(name, () => process.exit());
+      }
       lifeline.close();
     },
   };
