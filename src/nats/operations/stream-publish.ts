@@ -146,6 +146,8 @@ export class StreamPublisher {
     // All of them, so that each answer that still comes is counted.
     const failure = (await Promise.allSettled(lanes)).find(({ status }) => status === "rejected");
     if (failure !== undefined) throw (failure as PromiseRejectedResult).reason;
+    // The time was over before a lane had come to them: they were not sent, and the call has not done what it was to do.
+    if (acks.includes(undefined)) throw timedOut(attempt);
   }
 
   /** Sends the message, again if need be, until an answer comes. */

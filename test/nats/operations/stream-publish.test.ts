@@ -255,6 +255,17 @@ describe("publishStream", () => {
 });
 
 describe("publishStreamBatch", () => {
+  it("does not succeed where its time was over before it could send anything", async () => {
+    await using used = await operationsOf(inject("natsUrl"));
+    await addStream(used, "operations_stream_late", ["operations.stream.late"]);
+    for (let time = 0; time < 20; time++) {
+      const options = { messageId: `late-${time}`, timeoutMs: 0 };
+      await expect(
+        used.operations.publishStreamBatch("operations.stream.late", [bytesOf(1), bytesOf(1)], options),
+      ).rejects.toMatchObject({ code: "nats_timeout", outcome: "unknown" });
+    }
+  });
+
   it("stores all messages in their order", async () => {
     await using used = await operationsOf(inject("natsUrl"));
     const manager = await addStream(used, "operations_stream_batch", ["operations.stream.batch"]);
