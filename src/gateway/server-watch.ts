@@ -7,7 +7,7 @@
 import pg from "pg";
 import { type CompleteNatsServerOptions, checkNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { GatewayError, HawserError } from "../errors/index.js";
+import { errorTable, GatewayError, HawserError } from "../errors/index.js";
 import { PostgresSession } from "./postgres-session.js";
 import type { Logger } from "./protocol/index.js";
 import { WatchNews } from "./watch-news.js";
@@ -65,7 +65,7 @@ interface OptionsRow {
 const { optionsPollMs } = gatewayConstants;
 
 /** SQLSTATE of a definition that Postgres's side refuses: two servers. */
-const invalidParameterValue = "22023";
+const invalidParameterValue = errorTable.invalid_argument.sqlstate;
 
 /** See above. */
 export class ServerWatch {

@@ -1,7 +1,7 @@
 /**
  * From what was thrown to what the caller in SQL is told.
  */
-import { HawserError } from "../../errors/index.js";
+import { errorTable, HawserError } from "../../errors/index.js";
 import type { ErrorAnswer } from "./answer.js";
 
 /**
@@ -14,7 +14,11 @@ export function errorAnswerOf(error: unknown): ErrorAnswer {
     return { kind: "error", sqlstate: entry.sqlstate, message, detail, hint: hint ?? entry.remedy };
   }
   const message = error instanceof Error ? error.message : String(error);
-  return { kind: "error", sqlstate: "XX000", message: `internal error of the gateway: ${message}` };
+  return {
+    kind: "error",
+    sqlstate: errorTable.internal.sqlstate,
+    message: `internal error of the gateway: ${message}`,
+  };
 }
 
 /** Whether the error is a defect of ours, which belongs in the log, too. */

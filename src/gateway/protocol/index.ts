@@ -2,6 +2,8 @@
  * The server's side of the Postgres protocol, as far as libpq within dblink needs it: startup, TLS, SCRAM-SHA-256, simple
  * queries answered with one column of text or an error. What a query means is for whoever makes the server.
  */
+
+export type { Logger } from "../../nats/index.js";
 export {
   type Answer,
   type ErrorAnswer,
@@ -14,6 +16,5 @@ export {
 } from "./answer.js";
 export { isBindable } from "./channel-binding.js";
 export { errorAnswerOf } from "./error-answer.js";
-export type { Logger } from "./logger.js";
 export type { PostgresServerOptions, TlsSource } from "./options.js";
 export { PostgresServer } from "./server.js";

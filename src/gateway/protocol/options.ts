@@ -2,8 +2,8 @@
  * How a server is made.
  */
 import type { SecureContext } from "node:tls";
+import type { Logger } from "../../nats/index.js";
 import type { Answer, GatewaySession } from "./answer.js";
-import type { Logger } from "./logger.js";
 
 /** Where the certificate and its key come from. Asked for each new connection; `TlsCredentials` of the transport is one. */
 export interface TlsSource {

@@ -131,9 +131,11 @@ export class StreamPublisher {
     let next = 0;
     let failed = false;
     const lane = async () => {
-      while (next < messages.length && !failed && !deadline.isOver) {
+      while (next < messages.length && !failed) {
         const index = next++;
         try {
+          // What is not sent any more is not stored: the call has not done what it was to do.
+          if (deadline.isOver) throw timedOut(attempt);
           if (this.#watch.isCongested) await this.#watch.drained(attempt, deadline);
           acks[index] = await this.#store(attempt, deadline, messages[index]!);
         } catch (error) {
@@ -146,8 +148,6 @@ export class StreamPublisher {
     // All of them, so that each answer that still comes is counted.
     const failure = (await Promise.allSettled(lanes)).find(({ status }) => status === "rejected");
     if (failure !== undefined) throw (failure as PromiseRejectedResult).reason;
-    // The time was over before a lane had come to them: they were not sent, and the call has not done what it was to do.
-    if (acks.includes(undefined)) throw timedOut(attempt);
   }
 
   /** Sends the message, again if need be, until an answer comes. */
