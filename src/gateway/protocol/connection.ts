@@ -1,8 +1,10 @@
 /**
  * A session on its socket.
  */
+
 import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
+import { errorTable } from "../../errors/index.js";
 import type { Answer, ErrorAnswer, GatewaySession } from "./answer.js";
 import { isDefect } from "./error-answer.js";
 import { otherChannelState } from "./login.js";
@@ -192,7 +194,7 @@ export class Connection implements GatewaySession, SessionEffects {
   private timeOut(): void {
     const { startupTimeoutMs } = this.options;
     const message = `the connection did not authenticate within ${startupTimeoutMs} ms`;
-    this.session.fail({ kind: "error", sqlstate: "08006", message });
+    this.session.fail({ kind: "error", sqlstate: errorTable.connection_lost.sqlstate, message });
   }
 
   private stopStartupTimer(): void {

@@ -8,6 +8,7 @@
  * A user that does not exist goes the same way as one that does, and its proof is refused; that a database does not exist
  * is told only to who knows the password.
  */
+import { errorTable } from "../../errors/index.js";
 import type { ErrorAnswer } from "./answer.js";
 import {
   authenticationSasl,
@@ -102,7 +103,10 @@ export class Login {
       case "startup":
         return this.start(packet);
       case "unsupported":
-        return refuse("0A000", `version ${packet.version} of the Postgres protocol is not supported; use 3.0`);
+        return refuse(
+          errorTable.not_supported.sqlstate,
+          `version ${packet.version} of the Postgres protocol is not supported; use 3.0`,
+        );
       case "malformed":
         return violation(`the startup packet is malformed: ${packet.reason}`);
     }
@@ -187,7 +191,7 @@ export class Login {
 }
 
 function violation(message: string): LoginStep {
-  return refuse("08P01", message);
+  return refuse(errorTable.gateway_protocol.sqlstate, message);
 }
 
 function refuse(sqlstate: string, message: string, hint?: string): LoginStep {
