@@ -1,7 +1,7 @@
 /**
  * The program of the gateway: what `hawser serve` runs, in a process of its own.
  */
-import { Serve } from "../../src/gateway/index.js";
+import { Serve } from "../../src/serve/index.js";
 import { serveRequests } from "../serve-requests.js";
 
 let serve: Serve | undefined;

@@ -1,7 +1,7 @@
 /**
  * What `hawser serve` runs: it answers the SQL functions of the database, until it is told to stop.
  */
-import { Serve } from "../../src/gateway/index.js";
+import { Serve } from "../../src/serve/index.js";
 
 const serve = await Serve.start({
   databaseUrl: process.env["HAWSER_DATABASE_URL"],

@@ -5,6 +5,7 @@
 /** Top first. A layer may import itself and every tier below; two layers of one tier may not import each other. */
 export const tiers: readonly (readonly string[])[] = [
   ["cli"],
+  ["serve"],
   ["dev", "bridge", "gateway", "peer"],
   ["nats", "store", "transport"],
   ["channel", "wire"],

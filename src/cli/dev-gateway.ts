@@ -2,7 +2,7 @@
  * The database of `hawser dev`, prepared as by `hawser init`, and its SQL functions answered as by `hawser serve`.
  */
 import { HawserError } from "../errors/index.js";
-import { Serve } from "../gateway/index.js";
+import { Serve } from "../serve/index.js";
 import { defineNatsServer, type InstallReport, install } from "../store/index.js";
 
 /** What is there already. */

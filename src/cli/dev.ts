@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { defineCommand } from "citty";
 import pc from "picocolors";
 import { type DevStack, startDevStack } from "../dev/index.js";
-import type { Serve } from "../gateway/index.js";
+import type { Serve } from "../serve/index.js";
 import { startDevGateway } from "./dev-gateway.js";
 import { print } from "./help.js";
 import { jsonText, printable } from "./printable.js";

@@ -4,8 +4,8 @@
 import type { ArgsDef } from "citty";
 import { type ServeSettings, serveSettingsDefaults, serveSettingsRanges } from "../../generated/ts/settings/nats.js";
 import { CliError } from "../errors/index.js";
-import type { GatewayTls, ServeOptions } from "../gateway/index.js";
-import { checkServeOptions, type OptionWords } from "../gateway/serve-checks.js";
+import type { GatewayTls, ServeOptions } from "../serve/index.js";
+import { checkServeOptions, type OptionWords } from "../serve/serve-checks.js";
 import { wholeNumber } from "./check-arguments.js";
 import { databaseOption, databaseUrlOf } from "./database-option.js";
 

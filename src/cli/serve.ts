@@ -6,7 +6,7 @@ import { defineCommand } from "citty";
 import pc from "picocolors";
 import type { Logger } from "pino";
 import { CliError } from "../errors/index.js";
-import { Serve } from "../gateway/index.js";
+import { Serve } from "../serve/index.js";
 import { valuesOf } from "./check-arguments.js";
 import { catchDefects } from "./defects.js";
 import { withExamples } from "./examples.js";

@@ -3,9 +3,9 @@
  * Otherwise each new session would try them, and whoever takes the port of one would be asked.
  */
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import type { PostgresSession } from "../store/index.js";
 import { type Address, formatAddress } from "../wire/index.js";
 import { type GatewayAddress, type GatewayEntry, GatewayTable } from "./gateway-table.js";
-import type { PostgresSession } from "./postgres-session.js";
 import type { Logger } from "./protocol/index.js";
 import { refusingAmong } from "./stale-addresses.js";
 

@@ -4,7 +4,7 @@
  */
 import { randomUUID } from "node:crypto";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import type { PostgresSession } from "./postgres-session.js";
+import type { PostgresSession } from "../store/index.js";
 
 /** An address at which Postgres reaches a gateway, and how. */
 export interface GatewayAddress {

@@ -10,7 +10,13 @@ import { Calls, type GatewayCall } from "./calls.js";
 import { Capacity } from "./capacity.js";
 import { fileBytesOf, NatsHandler } from "./nats-handler.js";
 import { type Logger, PostgresServer, type TlsSource } from "./protocol/index.js";
-import type { GatewayIdentity } from "./server-watch.js";
+
+/** What Postgres proves itself with to the gateway, and for which database. */
+export interface GatewayIdentity {
+  readonly database: string;
+  readonly user: string;
+  readonly password: string;
+}
 
 /** How a gateway is made. */
 export interface GatewayOptions {
@@ -36,6 +42,7 @@ export class Gateway {
   readonly #capacity = new Capacity(idleCapacity);
   readonly #options: GatewayOptions;
   #server: PostgresServer | undefined;
+  #looking: Promise<void> | undefined;
 
   private constructor(options: GatewayOptions) {
     const { settings, logger, secretsDirectories } = options;
@@ -87,6 +94,7 @@ export class Gateway {
     const handler = new NatsHandler({
       link: this.#link,
       maxFileBytes: fileBytesOf(settings.maxResponseBytes),
+      look: () => this.#look(),
       reload: (always, call) => this.#reload(always, call),
     });
     const calls = new Calls(handler, this.#capacity, settings);
@@ -108,6 +116,17 @@ export class Gateway {
       },
       signal,
     );
+  }
+
+  /** One look for all who ask meanwhile. What goes wrong has been told to {@link misses}. */
+  #look(): Promise<void> {
+    this.#looking ??= this.#options
+      .refresh()
+      .catch(() => undefined)
+      .finally(() => {
+        this.#looking = undefined;
+      });
+    return this.#looking;
   }
 
   async #reload(always: boolean, call: GatewayCall): Promise<void> {

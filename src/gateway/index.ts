@@ -1,8 +1,7 @@
 /**
- * NATS for SQL: the gateway that answers the generated functions, and a typed client of them.
+ * The gateway that answers the generated SQL functions.
  */
-export * from "../../generated/ts/nats-functions/client.js";
-export type { ServeSettings, ServeSettingsInput } from "../../generated/ts/settings/nats.js";
-export { HawserError } from "../errors/index.js";
-export type { Logger } from "./protocol/index.js";
-export { type GatewayTls, Serve, type ServeOptions } from "./serve.js";
+export { AddressBook } from "./address-book.js";
+export { Gateway, type GatewayIdentity } from "./gateway.js";
+export type { GatewayAddress } from "./gateway-table.js";
+export { isBindable, type Logger } from "./protocol/index.js";

@@ -15,6 +15,8 @@ export interface NatsHandlerOptions {
   readonly link: NatsLink;
   /** The largest file that an answer has room for, in bytes. */
   readonly maxFileBytes: number;
+  /** Reads the definition of the server again: where none is known, one may have been committed a moment ago. */
+  look(): Promise<void>;
   /** Reads the definition of the server again, and connects anew: always, or only if it has changed. */
   reload(always: boolean, call: GatewayCall): Promise<void>;
 }
@@ -24,14 +26,16 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   readonly #link: NatsLink;
   readonly #maxFileBytes: number;
   readonly #reload: NatsHandlerOptions["reload"];
+  readonly #look: NatsHandlerOptions["look"];
   readonly #refusals = new Refusals<GatewaySession>();
   readonly #unflushed: Unflushed<GatewaySession>;
   #operations: NatsOperations | undefined;
 
-  constructor({ link, maxFileBytes, reload }: NatsHandlerOptions) {
+  constructor({ link, maxFileBytes, look, reload }: NatsHandlerOptions) {
     this.#link = link;
     this.#maxFileBytes = maxFileBytes;
     this.#reload = reload;
+    this.#look = look;
     this.#unflushed = new Unflushed((connection) => link.hasTaken(connection));
     link.on("refused", ({ operation, subject, message }) => {
       if (operation === "publish") this.#refusals.refused({ subject, message });
@@ -220,7 +224,10 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
     await inTime(
       call,
       () => this.#link.failure ?? notYet(call),
-      (signal) => this.#link.connected(signal),
+      async (signal) => {
+        if (this.#link.options === undefined) await this.#look();
+        return this.#link.connected(signal);
+      },
     );
     return this.#present() ?? this.#connected(call);
   }

@@ -49,6 +49,7 @@ export type { CatalogChange } from "./notifications.js";
 export type { AbsentListener, Orphans } from "./orphans.js";
 export type { Pending, PendingMessages } from "./pending.js";
 export type { Listener, PhoneBook, Registration, ServedTopic } from "./phone-book.js";
+export { PostgresSession, type PostgresSessionOptions } from "./postgres-session.js";
 export {
   type HandedOverChannel,
   type ListenerState,

@@ -3,9 +3,11 @@
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { rm } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
+import { build } from "esbuild";
 import pg from "pg";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { errorTable } from "../../generated/ts/errors/errors.js";
@@ -73,10 +75,22 @@ describe("hawser serve", () => {
 });
 
 describe("the log", () => {
-  /** The program of a flood, whose standard error nobody reads until the test does. */
+  /**
+   * The program of a flood, whose standard error nobody reads until the test does. As plain JavaScript: a compiler that
+   * runs beside it shares its standard error, and makes that one that is waited for.
+   */
   async function flood() {
-    const script = `${projectDirectory}test/cli/programs/log-flood.ts`;
-    const child = spawn(process.execPath, ["--import", tsx, script], { cwd: projectDirectory });
+    const script = `${projectDirectory}node_modules/.cache/hawser-test/log-flood-${process.pid}.mjs`;
+    await build({
+      entryPoints: [`${projectDirectory}test/cli/programs/log-flood.ts`],
+      outfile: script,
+      bundle: true,
+      packages: "external",
+      platform: "node",
+      format: "esm",
+    });
+    onTestFinished(() => rm(script, { force: true }));
+    const child = spawn(process.execPath, [script], { cwd: projectDirectory });
     const closed = once(child, "close") as Promise<[number | null]>;
     onTestFinished(async () => {
       child.stderr.resume();

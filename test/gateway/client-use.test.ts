@@ -9,7 +9,7 @@ import {
   type PublishAckRow,
   type QueryClient,
   Serve,
-} from "../../src/gateway/index.js";
+} from "../../src/serve/index.js";
 import { install } from "../../src/store/index.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { defineServer, type TestGateway, testGateway } from "../support/gateway.js";

@@ -4,7 +4,7 @@
 import { readFileSync } from "node:fs";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type NatsFunctions, natsFunctions, type PublishAckRow } from "../../src/gateway/index.js";
+import { type NatsFunctions, natsFunctions, type PublishAckRow } from "../../src/serve/index.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
 import { Witness } from "./functions/witness.js";
 

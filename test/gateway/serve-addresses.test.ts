@@ -3,7 +3,7 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { Serve } from "../../src/gateway/index.js";
+import { Serve } from "../../src/serve/index.js";
 import { ServeProcess } from "../faults/support/serve-process.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";

@@ -4,7 +4,7 @@
 import { createServer as createTcpServer } from "node:net";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { type Logger, Serve } from "../../src/gateway/index.js";
+import { type Logger, Serve } from "../../src/serve/index.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";

@@ -3,7 +3,7 @@
  */
 import { expect, it } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { Serve } from "../../src/gateway/index.js";
+import { Serve } from "../../src/serve/index.js";
 import { install } from "../../src/store/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";

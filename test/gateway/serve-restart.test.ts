@@ -3,7 +3,7 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Serve } from "../../src/gateway/index.js";
+import { Serve } from "../../src/serve/index.js";
 import { install } from "../../src/store/index.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
 import { testNatsUrl } from "../support/database.js";

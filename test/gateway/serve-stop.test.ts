@@ -3,7 +3,7 @@
  */
 import { createServer as createTcpServer, type Server } from "node:net";
 import { describe, expect, it } from "vitest";
-import { Serve, type ServeOptions } from "../../src/gateway/index.js";
+import { Serve, type ServeOptions } from "../../src/serve/index.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";

@@ -5,7 +5,7 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { type GatewayTls, Serve } from "../../src/gateway/index.js";
+import { type GatewayTls, Serve } from "../../src/serve/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
 import { TlsRelay } from "./tls-relay.js";

@@ -2,7 +2,7 @@
  * `Serve` follows the definition of the NATS server in Postgres.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Serve } from "../../src/gateway/index.js";
+import { Serve } from "../../src/serve/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer, type TestGateway, testGateway } from "../support/gateway.js";
@@ -75,6 +75,16 @@ describe("the server that is defined", () => {
     await follows(gateway, set(other.url), other.port);
     await follows(gateway, "DROP SERVER nats_main", other.port);
     await follows(gateway, "SELECT hawser.set_nats_server(NULL)", notConfigured);
+  });
+
+  it("is known to a call that comes right after its definition", async () => {
+    await using gateway = await testGateway({ serverOptions: false });
+    const definition = JSON.stringify(placeOf(testNatsUrl()));
+    for (let turn = 1; turn <= 10; turn++) {
+      await follows(gateway, "SELECT hawser.set_nats_server(NULL)", notConfigured);
+      await gateway.client.query("SELECT hawser.set_nats_server($1)", [definition]);
+      await gateway.client.query("SELECT nats_publish_text('right.after', 'x')");
+    }
   });
 
   it("is followed where one change comes upon the other, while the one before is being read", async () => {

@@ -133,7 +133,7 @@ function blocksOf(markdown: string): Block[] {
 /** The modules that an example may import from, by their names for users. */
 const modules: Readonly<Record<string, string>> = {
   hawser: join(projectDirectory, "src/peer/index.js"),
-  "hawser/nats": join(projectDirectory, "src/gateway/index.js"),
+  "hawser/nats": join(projectDirectory, "src/serve/index.js"),
 };
 
 /** The example as a program, which imports the sources of this project. */

@@ -5,7 +5,7 @@
 import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { expect, it } from "vitest";
-import { Serve } from "../../src/gateway/index.js";
+import { Serve } from "../../src/serve/index.js";
 import { hawser } from "../cli/support/hawser.js";
 import { extensionServer } from "../support/extension-server.js";
 import { startNatsServer } from "../support/nats-server.js";

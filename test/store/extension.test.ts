@@ -5,7 +5,7 @@ import { randomBytes } from "node:crypto";
 import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { Serve } from "../../src/gateway/index.js";
+import { Serve } from "../../src/serve/index.js";
 import { installExtension } from "../../src/store/extension/index.js";
 import { type InstallOptions, install, uninstall } from "../../src/store/index.js";
 import { introspect } from "../../src/store/introspect.js";

@@ -4,7 +4,7 @@
  */
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
-import { Serve, type ServeOptions } from "../../src/gateway/index.js";
+import { Serve, type ServeOptions } from "../../src/serve/index.js";
 import { install } from "../../src/store/index.js";
 import { type TestDatabase, testDatabase, testNatsUrl } from "./database.js";
 

@@ -3,7 +3,7 @@
  */
 import { headers } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Serve } from "../../../src/gateway/index.js";
+import { Serve } from "../../../src/serve/index.js";
 import { eventually } from "../../support/eventually.js";
 import { defineServer, type TestGateway, testGateway } from "../../support/gateway.js";
 import { startNatsServer } from "../../support/nats-server.js";

@@ -5,7 +5,7 @@
 import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { expect, it, onTestFinished } from "vitest";
-import { Serve } from "../../../src/gateway/index.js";
+import { Serve } from "../../../src/serve/index.js";
 import { install } from "../../../src/store/index.js";
 import { testNatsUrl } from "../../support/database.js";
 import { defineServer } from "../../support/gateway.js";

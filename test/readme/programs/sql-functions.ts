@@ -2,7 +2,7 @@
  * What an example that calls SQL functions goes on from: a prepared database, its NATS server, and what answers.
  */
 import pg from "pg";
-import { Serve } from "../../../src/gateway/index.js";
+import { Serve } from "../../../src/serve/index.js";
 import { defineNatsServer, install } from "../../../src/store/index.js";
 
 /** It ends with its block. */

@@ -1,19 +1,24 @@
 /**
- * The session of the gateway with Postgres: one, which is opened again when it is needed and the one before was lost.
+ * A session of `hawser serve` with Postgres: one, which is opened again when it is needed and the one before was lost.
  */
 import pg from "pg";
-import { notifyChannels } from "../../generated/ts/rows/nats.js";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { GatewayError, type HawserError } from "../errors/index.js";
-import { connectionSettings, explainRefusal } from "../store/index.js";
-import type { Logger } from "./protocol/index.js";
+import { connectionSettings } from "./connection-settings.js";
+import type { Logger } from "./logger.js";
+import { explainRefusal } from "./missing-rights.js";
 
 /** How it is opened, and who hears of it. */
 export interface PostgresSessionOptions {
   readonly databaseUrl: string | undefined;
   readonly logger: Logger;
-  /** Postgres says that what it knows of NATS has changed. */
-  onNotification(): void;
+  /** As Postgres shows it. */
+  readonly applicationName: string;
+  /** What it listens to where Postgres can be written to. */
+  readonly channels: readonly string[];
+  /** A session that does not answer for so long is given up. */
+  readonly queryTimeoutMs: number;
+  /** Somebody has notified one of the channels. */
+  onNotification(channel: string): void;
   /** It was lost: notifications may have been missed. */
   onLost(): void;
 }
@@ -21,11 +26,7 @@ export interface PostgresSessionOptions {
 const sql = {
   settings: "SET lock_timeout = '2s'; SET default_transaction_isolation = 'read committed'",
   standby: "SELECT pg_is_in_recovery() AS standby",
-  listen: `LISTEN ${notifyChannels.natsServer}`,
 } as const;
-
-/** A session that does not answer for so long is given up. */
-const queryTimeoutMs = gatewayConstants.optionsPollMs * 2;
 
 /** How long the end may take. */
 const farewellMs = 1_000;
@@ -58,7 +59,7 @@ export class PostgresSession {
   async query<Row extends object>(
     text: string,
     values: readonly unknown[] = [],
-    timeoutMs = queryTimeoutMs,
+    timeoutMs = this.#options.queryTimeoutMs,
   ): Promise<Row[]> {
     const client = await this.#connected();
     const query: pg.QueryConfig & { readonly query_timeout: number } = {
@@ -80,7 +81,7 @@ export class PostgresSession {
     const { standby } = row!;
     if (!standby && this.#listening !== this.#client) {
       const client = this.#client;
-      await this.query(sql.listen);
+      for (const channel of this.#options.channels) await this.query(`LISTEN ${channel}`);
       this.#listening = client;
     }
     return standby;
@@ -115,16 +116,16 @@ export class PostgresSession {
 
   async #open(): Promise<pg.Client> {
     this.#checkGoesOn();
-    const { databaseUrl, logger } = this.#options;
+    const { databaseUrl, logger, applicationName, queryTimeoutMs } = this.#options;
     const client = new pg.Client({
       ...connectionSettings(databaseUrl),
-      application_name: "hawser serve",
+      application_name: applicationName,
       query_timeout: queryTimeoutMs,
     });
     this.#candidate = client;
     client.on("error", (err) => logger.debug({ err }, "the session with Postgres failed"));
     client.on("end", () => this.#lose(client));
-    client.on("notification", () => this.#options.onNotification());
+    client.on("notification", ({ channel }) => this.#options.onNotification(channel));
     try {
       await client.connect();
       await client.query(sql.settings);

@@ -6,18 +6,12 @@
  */
 import pg from "pg";
 import { type CompleteNatsServerOptions, checkNatsServerOptions } from "../../generated/ts/nats-options/index.js";
+import { notifyChannels } from "../../generated/ts/rows/nats.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { errorTable, GatewayError, HawserError } from "../errors/index.js";
-import { PostgresSession } from "./postgres-session.js";
-import type { Logger } from "./protocol/index.js";
+import type { GatewayIdentity, Logger } from "../gateway/index.js";
+import { PostgresSession } from "../store/index.js";
 import { WatchNews } from "./watch-news.js";
-
-/** What Postgres proves itself with to the gateway, and for which database. */
-export interface GatewayIdentity {
-  readonly database: string;
-  readonly user: string;
-  readonly password: string;
-}
 
 /** How it is watched. */
 export interface ServerWatchOptions {
@@ -86,6 +80,9 @@ export class ServerWatch {
     this.session = new PostgresSession({
       databaseUrl: options.databaseUrl,
       logger: options.logger,
+      applicationName: "hawser serve",
+      channels: [notifyChannels.natsServer],
+      queryTimeoutMs: optionsPollMs * 2,
       onNotification: () => this.#lookSoon(0),
       onLost: () => this.#lookSoon(0),
     });
