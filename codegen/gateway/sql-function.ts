@@ -29,8 +29,9 @@ export function gatewayFunctionStatements(
     return [
       `CREATE OR REPLACE FUNCTION ${called}(${inputs.length === 0 ? "" : `\n${inputs.join(",\n")}\n`})`,
       `RETURNS ${returnType(family, variant)}`,
-      // Those for the others alone run within a definer function, which has pinned the path.
-      ...(family.internal
+      // Those for the others alone run within a definer function, which has pinned the path; the body of one that runs as
+      // its caller needs to know his path.
+      ...(family.internal || family.invoker
         ? [`LANGUAGE ${language} VOLATILE SECURITY INVOKER PARALLEL UNSAFE`]
         : [`LANGUAGE ${language} VOLATILE SECURITY DEFINER PARALLEL UNSAFE`, "SET search_path = pg_catalog, pg_temp"]),
       `AS ${dollarQuoted("function", body)};`,

@@ -31,6 +31,8 @@ export interface GatewayFamily {
   readonly local: boolean;
   /** After a lost answer the outcome is unknown. */
   readonly changes: boolean;
+  /** Runs with the rights and on the path of its caller. */
+  readonly invoker: boolean;
   /** In the schema `hawser`, for the other functions alone. */
   readonly internal: boolean;
   readonly parameters: readonly GatewayValue[];
@@ -80,6 +82,9 @@ function readFamily(method: DescMethod, option: GatewayFunctionOption, options: 
   if (option.local && option.bodyFile === "") {
     throw new SpecError(method, "a local function needs body_file");
   }
+  if (!option.local && (option.invoker || parameters.some(({ sqlType }) => sqlType === "regproc"))) {
+    throw new SpecError(method, "only a local function runs as its caller, or takes a regproc");
+  }
   return {
     method,
     comment: commentOf(method),
@@ -89,6 +94,7 @@ function readFamily(method: DescMethod, option: GatewayFunctionOption, options: 
     local: option.local,
     changes: option.changes,
     internal: option.internal,
+    invoker: option.invoker,
     parameters,
     results,
     returns: returnsOf(method, results),

@@ -44,7 +44,13 @@ const jsonTypes: Readonly<Record<string, GatewayKind>> = {
 /** Those that can be sent to the gateway. */
 const parameterKinds: readonly GatewayKind[] = ["string", "bytes", "number", "object"];
 
-const noOption: GatewayValueOption = { payload: false, payloadType: false, noDefault: false, timeout: false };
+const noOption: GatewayValueOption = {
+  payload: false,
+  payloadType: false,
+  noDefault: false,
+  timeout: false,
+  sqlType: "",
+};
 
 /** The values of a request or a response, in the order of their declaration. */
 export function readGatewayValues(
@@ -97,6 +103,9 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
   if ((option.payloadType && kind !== "string") || (option.timeout && kind !== "number")) {
     throw new SpecError(field, "a payload type is a string, and a timeout an int32");
   }
+  if (option.sqlType !== "" && (option.sqlType !== "regproc" || kind !== "string")) {
+    throw new SpecError(field, `sql_type "${option.sqlType}" is not regproc, or not on a string`);
+  }
   const optional = field.proto.proto3Optional;
   if (option.noDefault && !optional) {
     throw new SpecError(field, "no_default is for optional parameters; the others have none anyway");
@@ -112,7 +121,7 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
     property: camelCase(field.name),
     comment: commentOf(field),
     kind,
-    sqlType: isJson ? "jsonb" : readSqlType(field, column?.type ?? ""),
+    sqlType: option.sqlType !== "" ? option.sqlType : isJson ? "jsonb" : readSqlType(field, column?.type ?? ""),
     optional,
     repeated,
     payload: option.payload,

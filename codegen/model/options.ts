@@ -58,6 +58,7 @@ export interface GatewayFunctionOption {
   local: boolean;
   changes: boolean;
   internal: boolean;
+  invoker: boolean;
 }
 
 export interface GatewayValueOption {
@@ -65,6 +66,7 @@ export interface GatewayValueOption {
   payloadType: boolean;
   noDefault: boolean;
   timeout: boolean;
+  sqlType: string;
 }
 
 export interface ErrorOption {

@@ -34,11 +34,7 @@ export function readBody(where: AnyDesc, bodyFile: string, constants: SqlConstan
     const reason = (error as NodeJS.ErrnoException).code === "ENOENT" ? "is missing" : `cannot be read: ${error}`;
     throw new SpecError(where, `body_file ${bodyFile} ${reason}; it holds DECLARE … BEGIN … END`);
   }
-  if (
-    !/\bBEGIN\b/i.test(text) ||
-    !/\bEND\s*;?\s*$/i.test(text) ||
-    /\bCREATE\s+(OR\s+REPLACE\s+)?FUNCTION\b/i.test(text)
-  ) {
+  if (!/\bBEGIN\b/i.test(text) || !/\bEND\s*;?\s*$/i.test(text) || /^(\s|--.*\n)*CREATE\b/i.test(text)) {
     throw new SpecError(where, `body_file ${bodyFile} is not a PL/pgSQL block: DECLARE … BEGIN … END`);
   }
   return text.replace(/@(\w+\.\w+)@/g, (_, name: string) => {

@@ -4,4 +4,4 @@
 export { AddressBook } from "./address-book.js";
 export { Gateway, type GatewayIdentity } from "./gateway.js";
 export type { GatewayAddress } from "./gateway-table.js";
-export { isBindable, type Logger } from "./protocol/index.js";
+export { isBindable } from "./protocol/index.js";

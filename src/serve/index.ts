@@ -4,5 +4,5 @@
 export * from "../../generated/ts/nats-functions/client.js";
 export type { ServeSettings, ServeSettingsInput } from "../../generated/ts/settings/nats.js";
 export { HawserError } from "../errors/index.js";
-export type { Logger } from "../gateway/index.js";
+export type { Logger } from "../store/index.js";
 export { type GatewayTls, Serve, type ServeOptions } from "./serve.js";

@@ -9,8 +9,8 @@ import { type CompleteNatsServerOptions, checkNatsServerOptions } from "../../ge
 import { notifyChannels } from "../../generated/ts/rows/nats.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { errorTable, GatewayError, HawserError } from "../errors/index.js";
-import type { GatewayIdentity, Logger } from "../gateway/index.js";
-import { PostgresSession } from "../store/index.js";
+import type { GatewayIdentity } from "../gateway/index.js";
+import { type Logger, PostgresSession } from "../store/index.js";
 import { WatchNews } from "./watch-news.js";
 
 /** How it is watched. */

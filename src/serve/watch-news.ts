@@ -2,7 +2,7 @@
  * What is logged of the definition of the NATS server: each state once, when it begins, and the end of trouble.
  */
 import type { HawserError } from "../errors/index.js";
-import type { Logger } from "../gateway/index.js";
+import type { Logger } from "../store/index.js";
 
 /** See above. */
 export class WatchNews {

@@ -17,6 +17,8 @@ export interface PostgresSessionOptions {
   readonly channels: readonly string[];
   /** A session that does not answer for so long is given up. */
   readonly queryTimeoutMs: number;
+  /** How long connecting may take. Default: what it may everywhere. */
+  readonly connectTimeoutMs?: number;
   /** Somebody has notified one of the channels. */
   onNotification(channel: string): void;
   /** It was lost: notifications may have been missed. */
@@ -116,9 +118,10 @@ export class PostgresSession {
 
   async #open(): Promise<pg.Client> {
     this.#checkGoesOn();
-    const { databaseUrl, logger, applicationName, queryTimeoutMs } = this.#options;
+    const { databaseUrl, logger, applicationName, queryTimeoutMs, connectTimeoutMs } = this.#options;
     const client = new pg.Client({
       ...connectionSettings(databaseUrl),
+      ...(connectTimeoutMs === undefined ? {} : { connectionTimeoutMillis: connectTimeoutMs }),
       application_name: applicationName,
       query_timeout: queryTimeoutMs,
     });

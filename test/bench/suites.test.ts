@@ -29,6 +29,15 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
     ),
     baselines: ["1 channel"],
   },
+  "sql-publish": {
+    results: [
+      "nats_publish_text, 1 session",
+      "nats_publish_text_batch, 1 session",
+      "nats_publish_text, calls, 2 sessions",
+      "nats_publish_text_batch, 2 sessions",
+    ],
+    baselines: ["dblink", "empty dblink"],
+  },
   liner: { results: ["cycle, one process", "cycle, two processes"], baselines: ["liner, published"] },
 };
 
@@ -56,7 +65,7 @@ describe("a quick run of the suite", () => {
         const { name, payloadBytes, unit, median, min, max, baselines, ...more } = result;
         expect(more).toEqual({});
         expect(payloadBytes).toBeGreaterThan(0);
-        expect(unit).toMatch(/^(messages\/s|µs|ms|s|MiB|per 1,000 messages)$/);
+        expect(unit).toMatch(/^(messages\/s|calls\/s|µs|ms|s|MiB|per 1,000 messages)$/);
         expect([min, median, max]).toEqual([min, median, max].sort((a, b) => a - b));
         // A short run may need no statement of the senders.
         if (!name.startsWith("sender statements")) expect(min).toBeGreaterThan(0);

@@ -61,7 +61,8 @@ describe.each(wires)("a foreign peer whose wire is in %s", (_language, makeWire)
     await using world = await peerWorld();
     await using wire = makeWire();
     await using guest = await foreign(world, wire, "guest-1");
-    const orders = await world.started("orders-1", { compressThresholdBytes: 100 });
+    // On a slow machine, too, it waits for the acknowledgement rather than store.
+    const orders = await world.started("orders-1", { compressThresholdBytes: 100, ackTimeoutMs: 20_000 });
     await orders.sendTo("guest", "one");
     await eventually("the channel is live", async () => (await orders.sendTo("guest", "more")).outcome === "delivered");
     const receipt = await orders.sendTo("guest", "x".repeat(5_000), { headers: { trace: "1" } });
@@ -86,6 +87,8 @@ describe.each(wires)("a foreign peer whose wire is in %s", (_language, makeWire)
     await (await foreign(world, wire, "guest-1")).stop();
     const first = await foreign(world, wire, "guest-1");
     await orders.sendTo("guest", "0");
+    // Stored, it waits for whoever is there next.
+    await eventually("the first has it", () => first.handled.length === 1);
     await first.stop();
     const texts = Array.from({ length: 250 }, (_, index) => `${index + 1}`);
     const receipts = await Promise.all(texts.map((text) => orders.sendTo("guest", text)));
@@ -94,7 +97,8 @@ describe.each(wires)("a foreign peer whose wire is in %s", (_language, makeWire)
     await eventually("everything stored is taken", () => again.handled.length >= 250);
     await eventually("the channel is live", async () => (await orders.sendTo("guest", "z")).outcome === "delivered");
     expect(again.texts.slice(0, 250)).toEqual(texts);
-    expect(await world.storedMessages()).toBe(0);
+    // A copy that was being stored while the message was delivered may lie behind the cursor.
+    expect(await orders.pendingCount()).toBe(0);
   });
 
   it("stores for a peer that is away, which takes it when it starts", async () => {

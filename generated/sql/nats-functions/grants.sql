@@ -42,6 +42,12 @@ REVOKE ALL ON FUNCTION @extschema@.nats_delete_file(text, text, text) FROM PUBLI
 REVOKE ALL ON FUNCTION @extschema@.nats_get_file_info(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_get_file_list(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_get_server_info() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_subscribe(text, regproc) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_unsubscribe(text, regproc) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.litmus_pgnats_register_responder(text, regproc) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.pgnats_register_responder(text, regproc) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.litmus_pgnats_unregister_responder(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.pgnats_unregister_responder(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.litmus_pgnats_version() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.pgnats_version() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.litmus_pgnats_reload_conf() FROM PUBLIC;
@@ -106,6 +112,12 @@ BEGIN
     GRANT EXECUTE ON FUNCTION @extschema@.nats_get_file_info(text, text, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_get_file_list(text, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_get_server_info() TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_subscribe(text, regproc) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_unsubscribe(text, regproc) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.litmus_pgnats_register_responder(text, regproc) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.pgnats_register_responder(text, regproc) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.litmus_pgnats_unregister_responder(text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.pgnats_unregister_responder(text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.litmus_pgnats_version() TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.pgnats_version() TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.litmus_pgnats_reload_conf() TO hawser_nats;
@@ -164,6 +176,12 @@ BEGIN
     '@extschema@.nats_get_file_info(text, text, text)',
     '@extschema@.nats_get_file_list(text, text)',
     '@extschema@.nats_get_server_info()',
+    '@extschema@.nats_subscribe(text, regproc)',
+    '@extschema@.nats_unsubscribe(text, regproc)',
+    '@extschema@.litmus_pgnats_register_responder(text, regproc)',
+    '@extschema@.pgnats_register_responder(text, regproc)',
+    '@extschema@.litmus_pgnats_unregister_responder(text)',
+    '@extschema@.pgnats_unregister_responder(text)',
     '@extschema@.litmus_pgnats_version()',
     '@extschema@.pgnats_version()',
     '@extschema@.litmus_pgnats_reload_conf()',

@@ -107,6 +107,8 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser.dead_letters TO hawser_bridge;
+    GRANT USAGE ON SEQUENCE hawser.dead_letters_id_seq TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.migrations TO hawser_bridge;
   END IF;
 END

@@ -601,6 +601,56 @@ export const errorTable = {
     summary: "A name that the installation needs belongs to something else in the database, or what is to go is still in use.",
     remedy: "The message names it and says what to rename or drop.",
   },
+  /** This Postgres is a replica, or the transaction is read-only: subscriptions are changed on the primary. */
+  replica: {
+    code: "replica",
+    wireCode: 59,
+    sqlstate: "25006",
+    exitStatus: 69,
+    retryable: false,
+    summary: "This Postgres is a replica, or the transaction is read-only: subscriptions are changed on the primary.",
+    remedy: "Do it on the primary; the replica has it then, too.",
+  },
+  /** The function that is to be subscribed, or to answer, has other arguments or another result than those that are accepted, or is no plain function. */
+  function_signature: {
+    code: "function_signature",
+    wireCode: 60,
+    sqlstate: "42883",
+    exitStatus: 64,
+    retryable: false,
+    summary: "The function that is to be subscribed, or to answer, has other arguments or another result than those that are accepted, or is no plain function.",
+    remedy: "Give it one of the signatures that the message lists.",
+  },
+  /** The role may not do that in this database. */
+  not_permitted: {
+    code: "not_permitted",
+    wireCode: 61,
+    sqlstate: "42501",
+    exitStatus: 77,
+    retryable: false,
+    summary: "The role may not do that in this database.",
+    remedy: "The message names the right that is missing, and who can give it.",
+  },
+  /** A subscribed function failed for a message. */
+  function_failed: {
+    code: "function_failed",
+    wireCode: 62,
+    sqlstate: "P0001",
+    exitStatus: 70,
+    retryable: false,
+    summary: "A subscribed function failed for a message.",
+    remedy: "The dead letter has the error; mend the function, then `hawser dead retry`.",
+  },
+  /** The login that runs subscribed functions is missing, cannot connect, or may do more than it should. */
+  executor_login: {
+    code: "executor_login",
+    wireCode: 63,
+    sqlstate: "28000",
+    exitStatus: 77,
+    retryable: true,
+    summary: "The login that runs subscribed functions is missing, cannot connect, or may do more than it should.",
+    remedy: "Run `hawser init` as a role that may make roles, or name a login with --executor-url.",
+  },
 } as const satisfies Record<string, ErrorEntry>;
 
 /** The stable code of an error. */

@@ -168,6 +168,36 @@ export interface GetFileListArguments {
   readonly domain?: string | null | undefined;
 }
 
+/** Arguments of `nats_subscribe`. */
+export interface SubscribeArguments {
+  /** The subject: words joined by '.'; '*' stands for a word, and '>' at the end for all the rest. */
+  readonly subject: string;
+  /** The function: of (payload bytea), (payload bytea, subject text) or (payload bytea, subject text, headers jsonb). */
+  readonly fnOid: string;
+}
+
+/** Arguments of `nats_unsubscribe`. */
+export interface UnsubscribeArguments {
+  /** The subject. */
+  readonly subject: string;
+  /** The function. */
+  readonly fnOid: string;
+}
+
+/** Arguments of `litmus_pgnats_register_responder`. */
+export interface RegisterResponderArguments {
+  /** The subject: words joined by '.'; '*' stands for a word, and '>' at the end for all the rest. */
+  readonly subject: string;
+  /** The function: of (payload bytea), returning bytea, or of (payload text, subject text, reply_to text), returning text. */
+  readonly fnOid: string;
+}
+
+/** Arguments of `litmus_pgnats_unregister_responder`. */
+export interface UnregisterResponderArguments {
+  /** The subject. */
+  readonly subject: string;
+}
+
 /** A row of `nats_publish_*_ack`. */
 export interface PublishAckRow {
   /** The stream. */
@@ -942,6 +972,45 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
         [],
       );
       return readServerInfoRow(rows[0]);
+    },
+
+    /**
+     * Has a function called for each message of a subject, from now on and until nats_unsubscribe. It runs with the rights of the
+     * role that subscribed. Several functions may be subscribed to one subject; the same one a second time is no error. Refused
+     * on a replica.
+     *
+     * SQL: `nats_subscribe`.
+     */
+    async subscribe(args: SubscribeArguments): Promise<void> {
+      await select("1", "nats_subscribe($1::text, $2::regproc)", [args.subject, args.fnOid]);
+    },
+
+    /**
+     * Ends a subscription. Does nothing if there is none.
+     *
+     * SQL: `nats_unsubscribe`.
+     */
+    async unsubscribe(args: UnsubscribeArguments): Promise<void> {
+      await select("1", "nats_unsubscribe($1::text, $2::regproc)", [args.subject, args.fnOid]);
+    },
+
+    /**
+     * Has a function answer the requests to a subject, in the place of the one that did. It runs with the rights of the role
+     * that registered it. Refused on a replica.
+     *
+     * SQL: `litmus_pgnats_register_responder`.
+     */
+    async registerResponder(args: RegisterResponderArguments): Promise<void> {
+      await select("1", "litmus_pgnats_register_responder($1::text, $2::regproc)", [args.subject, args.fnOid]);
+    },
+
+    /**
+     * Has nobody answer the requests to a subject any more. Does nothing if nobody does.
+     *
+     * SQL: `litmus_pgnats_unregister_responder`.
+     */
+    async unregisterResponder(args: UnregisterResponderArguments): Promise<void> {
+      await select("1", "litmus_pgnats_unregister_responder($1::text)", [args.subject]);
     },
 
     /**

@@ -51,6 +51,12 @@ BEGIN
           ('@extschema@.nats_get_file_info(text, text, text)'),
           ('@extschema@.nats_get_file_list(text, text)'),
           ('@extschema@.nats_get_server_info()'),
+          ('@extschema@.nats_subscribe(text, regproc)'),
+          ('@extschema@.nats_unsubscribe(text, regproc)'),
+          ('@extschema@.litmus_pgnats_register_responder(text, regproc)'),
+          ('@extschema@.pgnats_register_responder(text, regproc)'),
+          ('@extschema@.litmus_pgnats_unregister_responder(text)'),
+          ('@extschema@.pgnats_unregister_responder(text)'),
           ('@extschema@.litmus_pgnats_version()'),
           ('@extschema@.pgnats_version()'),
           ('@extschema@.litmus_pgnats_reload_conf()'),
@@ -909,6 +915,91 @@ FROM json_to_recordset(hawser.gateway_call('GetServerInfo {}')::json) AS answer 
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_get_server_info() IS 'Tells about the NATS server and the connection to it.';
 
+CREATE OR REPLACE FUNCTION @extschema@.nats_subscribe(
+  subject text,
+  fn_oid regproc
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
+AS $function$
+BEGIN
+  PERFORM hawser.bind_handler('subscription', subject, fn_oid::pg_catalog.oid::pg_catalog.int8, pg_catalog.current_schemas(false)::pg_catalog.text[]);
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_subscribe(text, regproc) IS 'Has a function called for each message of a subject, from now on and until nats_unsubscribe. It runs with the rights of the
+role that subscribed. Several functions may be subscribed to one subject; the same one a second time is no error. Refused
+on a replica.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_unsubscribe(
+  subject text,
+  fn_oid regproc
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
+AS $function$
+BEGIN
+  IF fn_oid IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_unsubscribe: fn_oid is NULL, and a function is needed';
+  END IF;
+  PERFORM hawser.unbind_handler('subscription', subject, fn_oid::pg_catalog.oid::pg_catalog.int8);
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_unsubscribe(text, regproc) IS 'Ends a subscription. Does nothing if there is none.';
+
+CREATE OR REPLACE FUNCTION @extschema@.litmus_pgnats_register_responder(
+  subject text,
+  fn_oid regproc
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
+AS $function$
+BEGIN
+  PERFORM hawser.bind_handler('responder', subject, fn_oid::pg_catalog.oid::pg_catalog.int8, pg_catalog.current_schemas(false)::pg_catalog.text[]);
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.litmus_pgnats_register_responder(text, regproc) IS 'Has a function answer the requests to a subject, in the place of the one that did. It runs with the rights of the role
+that registered it. Refused on a replica.';
+
+CREATE OR REPLACE FUNCTION @extschema@.pgnats_register_responder(
+  subject text,
+  fn_oid regproc
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
+AS $function$
+BEGIN
+  PERFORM hawser.bind_handler('responder', subject, fn_oid::pg_catalog.oid::pg_catalog.int8, pg_catalog.current_schemas(false)::pg_catalog.text[]);
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.pgnats_register_responder(text, regproc) IS 'Has a function answer the requests to a subject, in the place of the one that did. It runs with the rights of the role
+that registered it. Refused on a replica.';
+
+CREATE OR REPLACE FUNCTION @extschema@.litmus_pgnats_unregister_responder(
+  subject text
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
+AS $function$
+BEGIN
+  PERFORM hawser.unbind_handler('responder', subject, NULL);
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.litmus_pgnats_unregister_responder(text) IS 'Has nobody answer the requests to a subject any more. Does nothing if nobody does.';
+
+CREATE OR REPLACE FUNCTION @extschema@.pgnats_unregister_responder(
+  subject text
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
+AS $function$
+BEGIN
+  PERFORM hawser.unbind_handler('responder', subject, NULL);
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.pgnats_unregister_responder(text) IS 'Has nobody answer the requests to a subject any more. Does nothing if nobody does.';
+
 CREATE OR REPLACE FUNCTION @extschema@.litmus_pgnats_version()
 RETURNS TABLE (
   version text,
@@ -1047,6 +1138,12 @@ BEGIN
             ('@extschema@.nats_get_file_info(text, text, text)'),
             ('@extschema@.nats_get_file_list(text, text)'),
             ('@extschema@.nats_get_server_info()'),
+            ('@extschema@.nats_subscribe(text, regproc)'),
+            ('@extschema@.nats_unsubscribe(text, regproc)'),
+            ('@extschema@.litmus_pgnats_register_responder(text, regproc)'),
+            ('@extschema@.pgnats_register_responder(text, regproc)'),
+            ('@extschema@.litmus_pgnats_unregister_responder(text)'),
+            ('@extschema@.pgnats_unregister_responder(text)'),
             ('@extschema@.litmus_pgnats_version()'),
             ('@extschema@.pgnats_version()'),
             ('@extschema@.litmus_pgnats_reload_conf()'),
@@ -1115,6 +1212,12 @@ REVOKE ALL ON FUNCTION @extschema@.nats_delete_file(text, text, text) FROM PUBLI
 REVOKE ALL ON FUNCTION @extschema@.nats_get_file_info(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_get_file_list(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_get_server_info() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_subscribe(text, regproc) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_unsubscribe(text, regproc) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.litmus_pgnats_register_responder(text, regproc) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.pgnats_register_responder(text, regproc) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.litmus_pgnats_unregister_responder(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.pgnats_unregister_responder(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.litmus_pgnats_version() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.pgnats_version() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.litmus_pgnats_reload_conf() FROM PUBLIC;
@@ -1179,6 +1282,12 @@ BEGIN
     GRANT EXECUTE ON FUNCTION @extschema@.nats_get_file_info(text, text, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_get_file_list(text, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_get_server_info() TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_subscribe(text, regproc) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_unsubscribe(text, regproc) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.litmus_pgnats_register_responder(text, regproc) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.pgnats_register_responder(text, regproc) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.litmus_pgnats_unregister_responder(text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.pgnats_unregister_responder(text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.litmus_pgnats_version() TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.pgnats_version() TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.litmus_pgnats_reload_conf() TO hawser_nats;
@@ -1237,6 +1346,12 @@ BEGIN
     '@extschema@.nats_get_file_info(text, text, text)',
     '@extschema@.nats_get_file_list(text, text)',
     '@extschema@.nats_get_server_info()',
+    '@extschema@.nats_subscribe(text, regproc)',
+    '@extschema@.nats_unsubscribe(text, regproc)',
+    '@extschema@.litmus_pgnats_register_responder(text, regproc)',
+    '@extschema@.pgnats_register_responder(text, regproc)',
+    '@extschema@.litmus_pgnats_unregister_responder(text)',
+    '@extschema@.pgnats_unregister_responder(text)',
     '@extschema@.litmus_pgnats_version()',
     '@extschema@.pgnats_version()',
     '@extschema@.litmus_pgnats_reload_conf()',
@@ -1296,6 +1411,12 @@ export const natsFunctionSignatures: readonly string[] = [
   "@extschema@.nats_get_file_info(text, text, text)",
   "@extschema@.nats_get_file_list(text, text)",
   "@extschema@.nats_get_server_info()",
+  "@extschema@.nats_subscribe(text, regproc)",
+  "@extschema@.nats_unsubscribe(text, regproc)",
+  "@extschema@.litmus_pgnats_register_responder(text, regproc)",
+  "@extschema@.pgnats_register_responder(text, regproc)",
+  "@extschema@.litmus_pgnats_unregister_responder(text)",
+  "@extschema@.pgnats_unregister_responder(text)",
   "@extschema@.litmus_pgnats_version()",
   "@extschema@.pgnats_version()",
   "@extschema@.litmus_pgnats_reload_conf()",

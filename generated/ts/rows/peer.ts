@@ -156,6 +156,10 @@ export interface DeadLetterRow {
   epoch: bigint | null;
   /** The message's number (peers only). */
   number: bigint | null;
+  /** The handler that failed (subscriptions only). */
+  handler_id: bigint | null;
+  /** It is to be handled again by the process that leads (subscriptions only). */
+  retry_requested: boolean;
 }
 
 /** A row of hawser.mesh_secret. The mesh secret, made at the first migration; two rows while it is rotated, the newest is used for dialling. */
@@ -207,7 +211,7 @@ export const columns = {
   connMessNumber: ["connection_key", "v", "epoch", "attempts"],
   connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec", "stored_at"],
   peerName: ["name", "epoch", "clean", "started_at"],
-  deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number"],
+  deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested"],
   meshSecret: ["id", "secret", "created_at"],
   migration: ["id", "name", "applied_at", "checksum"],
 } as const;

@@ -53,6 +53,44 @@ export interface ServeSettings {
    * Default: 10000 ms. Range: 0 to 3600000.
    */
   readonly stopDeadlineMs: number;
+  /**
+   * How many database sessions run the functions of subscriptions at once.
+   *
+   * Default: 4 sessions. Range: 1 to 100.
+   */
+  readonly subscriberSessions: number;
+  /**
+   * The statement timeout of subscribed functions. It is for a whole batch of messages, which is made as large as fits well.
+   *
+   * Default: 30000 ms. Range: 10 to 3600000.
+   */
+  readonly subscriberTimeoutMs: number;
+  /**
+   * How many database sessions run the functions of responders at once.
+   *
+   * Default: 4 sessions. Range: 1 to 100.
+   */
+  readonly responderSessions: number;
+  /**
+   * How much of received messages is kept until functions have run; what comes on top of it is discarded and counted. A
+   * process that does not lead keeps as much for its takeover.
+   *
+   * Default: 67108864 bytes. Range: 1048576 to 8589934592.
+   */
+  readonly bufferBytes: number;
+  /**
+   * How far back before what the last leader is known to have done a process repeats when it takes over: what that one had
+   * received later than this process did. 0: nothing is kept, and what was under way when a leader dies is lost.
+   *
+   * Default: 10000 ms. Range: 0 to 600000.
+   */
+  readonly takeoverBufferMs: number;
+  /**
+   * Where metrics and health are served, such as 127.0.0.1:9464; port 0 takes a free port. Not served if it is not set.
+   *
+   * No default. Range: 3 to 261 bytes long in UTF-8.
+   */
+  readonly monitorListen: string | undefined;
 }
 
 /** Serve settings as a user gives them: what is left out, or undefined, has its default. */
@@ -68,6 +106,12 @@ export const serveSettingsDefaults: ServeSettings = {
   maxSessions: 1000,
   natsWaitMs: 1000,
   stopDeadlineMs: 10000,
+  subscriberSessions: 4,
+  subscriberTimeoutMs: 30000,
+  responderSessions: 4,
+  bufferBytes: 67108864,
+  takeoverBufferMs: 10000,
+  monitorListen: undefined,
 };
 
 /** What each setting may be, and in which unit. */
@@ -80,6 +124,12 @@ export const serveSettingsRanges = {
   maxSessions: { kind: "number", min: 1, max: 100000, unit: "sessions" },
   natsWaitMs: { kind: "number", min: 0, max: 60000, unit: "ms" },
   stopDeadlineMs: { kind: "number", min: 0, max: 3600000, unit: "ms" },
+  subscriberSessions: { kind: "number", min: 1, max: 100, unit: "sessions" },
+  subscriberTimeoutMs: { kind: "number", min: 10, max: 3600000, unit: "ms" },
+  responderSessions: { kind: "number", min: 1, max: 100, unit: "sessions" },
+  bufferBytes: { kind: "number", min: 1048576, max: 8589934592, unit: "bytes" },
+  takeoverBufferMs: { kind: "number", min: 0, max: 600000, unit: "ms" },
+  monitorListen: { kind: "string", maxBytes: 261 },
 } as const;
 
 const serveSettingsGatewayListenRules: TextRules = {
@@ -176,6 +226,80 @@ export function checkServeSettingsStopDeadlineMs(value: number): Violation | und
     : violation("stopDeadlineMs", showValue(value), "must be an integer, 0 to 3600000", "Use a value of 0 to 3600000.");
 }
 
+/**
+ * Checks `ServeSettings.subscriber_sessions`. Limits: 1 to 100.
+ *
+ * How many database sessions run the functions of subscriptions at once.
+ */
+export function checkServeSettingsSubscriberSessions(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 1 && value <= 100
+    ? undefined
+    : violation("subscriberSessions", showValue(value), "must be an integer, 1 to 100", "Use a value of 1 to 100.");
+}
+
+/**
+ * Checks `ServeSettings.subscriber_timeout_ms`. Limits: 10 to 3600000.
+ *
+ * The statement timeout of subscribed functions. It is for a whole batch of messages, which is made as large as fits well.
+ */
+export function checkServeSettingsSubscriberTimeoutMs(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 10 && value <= 3600000
+    ? undefined
+    : violation("subscriberTimeoutMs", showValue(value), "must be an integer, 10 to 3600000", "Use a value of 10 to 3600000.");
+}
+
+/**
+ * Checks `ServeSettings.responder_sessions`. Limits: 1 to 100.
+ *
+ * How many database sessions run the functions of responders at once.
+ */
+export function checkServeSettingsResponderSessions(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 1 && value <= 100
+    ? undefined
+    : violation("responderSessions", showValue(value), "must be an integer, 1 to 100", "Use a value of 1 to 100.");
+}
+
+/**
+ * Checks `ServeSettings.buffer_bytes`. Limits: 1048576 to 8589934592.
+ *
+ * How much of received messages is kept until functions have run; what comes on top of it is discarded and counted. A
+ * process that does not lead keeps as much for its takeover.
+ */
+export function checkServeSettingsBufferBytes(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 1048576 && value <= 8589934592
+    ? undefined
+    : violation("bufferBytes", showValue(value), "must be an integer, 1048576 to 8589934592", "Use a value of 1048576 to 8589934592.");
+}
+
+/**
+ * Checks `ServeSettings.takeover_buffer_ms`. Limits: 0 to 600000.
+ *
+ * How far back before what the last leader is known to have done a process repeats when it takes over: what that one had
+ * received later than this process did. 0: nothing is kept, and what was under way when a leader dies is lost.
+ */
+export function checkServeSettingsTakeoverBufferMs(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 0 && value <= 600000
+    ? undefined
+    : violation("takeoverBufferMs", showValue(value), "must be an integer, 0 to 600000", "Use a value of 0 to 600000.");
+}
+
+const serveSettingsMonitorListenRules: TextRules = {
+  path: "monitorListen",
+  minBytes: 3,
+  maxBytes: 261,
+  bytesRule: "must be 3 to 261 bytes long in UTF-8",
+  bytesRemedy: "Use 3 to 261 bytes in UTF-8.",
+};
+
+/**
+ * Checks `ServeSettings.monitor_listen`. Limits: 3 to 261 bytes long in UTF-8.
+ *
+ * Where metrics and health are served, such as 127.0.0.1:9464; port 0 takes a free port. Not served if it is not set.
+ */
+export function checkServeSettingsMonitorListen(value: string): Violation | undefined {
+  return checkText(serveSettingsMonitorListenRules, value);
+}
+
 /** The outcome of `checkServeSettings`. */
 export type CheckedServeSettings =
   | { readonly ok: true; readonly settings: ServeSettings }
@@ -192,6 +316,12 @@ export function checkServeSettings(input: ServeSettingsInput): CheckedServeSetti
     maxSessions: input.maxSessions ?? serveSettingsDefaults.maxSessions,
     natsWaitMs: input.natsWaitMs ?? serveSettingsDefaults.natsWaitMs,
     stopDeadlineMs: input.stopDeadlineMs ?? serveSettingsDefaults.stopDeadlineMs,
+    subscriberSessions: input.subscriberSessions ?? serveSettingsDefaults.subscriberSessions,
+    subscriberTimeoutMs: input.subscriberTimeoutMs ?? serveSettingsDefaults.subscriberTimeoutMs,
+    responderSessions: input.responderSessions ?? serveSettingsDefaults.responderSessions,
+    bufferBytes: input.bufferBytes ?? serveSettingsDefaults.bufferBytes,
+    takeoverBufferMs: input.takeoverBufferMs ?? serveSettingsDefaults.takeoverBufferMs,
+    monitorListen: input.monitorListen ?? serveSettingsDefaults.monitorListen,
   };
   const violation =
     checkServeSettingsGatewayListen(settings.gatewayListen) ??
@@ -201,9 +331,91 @@ export function checkServeSettings(input: ServeSettingsInput): CheckedServeSetti
     checkServeSettingsMaxResponseBytes(settings.maxResponseBytes) ??
     checkServeSettingsMaxSessions(settings.maxSessions) ??
     checkServeSettingsNatsWaitMs(settings.natsWaitMs) ??
-    checkServeSettingsStopDeadlineMs(settings.stopDeadlineMs);
+    checkServeSettingsStopDeadlineMs(settings.stopDeadlineMs) ??
+    checkServeSettingsSubscriberSessions(settings.subscriberSessions) ??
+    checkServeSettingsSubscriberTimeoutMs(settings.subscriberTimeoutMs) ??
+    checkServeSettingsResponderSessions(settings.responderSessions) ??
+    checkServeSettingsBufferBytes(settings.bufferBytes) ??
+    checkServeSettingsTakeoverBufferMs(settings.takeoverBufferMs) ??
+    (settings.monitorListen === undefined ? undefined : checkServeSettingsMonitorListen(settings.monitorListen));
   return violation === undefined ? { ok: true, settings } : { ok: false, violation };
 }
+
+/** Bridge constants. What the bridge from NATS to SQL fixes for everyone. */
+export const bridgeConstants = {
+  /**
+   * How many messages a batch may hold.
+   *
+   * Value: 1000 messages.
+   */
+  maxBatchMessages: 1000,
+  /**
+   * How large a batch may be; one message always fits.
+   *
+   * Value: 8388608 bytes.
+   */
+  maxBatchBytes: 8388608,
+  /**
+   * How often the leader says that it lives, and the others look.
+   *
+   * Value: 1000 ms.
+   */
+  leadBeatMs: 1000,
+  /**
+   * How long the others wait for a leader that says nothing before one of them takes over.
+   *
+   * Value: 4000 ms.
+   */
+  leadExpiryMs: 4000,
+  /**
+   * How long a process that takes over waits for the batches of the one before; after that it ends their sessions.
+   *
+   * Value: 1000 ms.
+   */
+  fenceWaitMs: 1000,
+  /**
+   * How often the role of Postgres is looked at.
+   *
+   * Value: 1000 ms.
+   */
+  roleWatchMs: 1000,
+  /**
+   * After a leader that has ended in good order: how far back before its end the next one repeats, at most.
+   *
+   * Value: 500 ms.
+   */
+  cleanTakeoverMs: 500,
+  /**
+   * How long Patroni may take to answer.
+   *
+   * Value: 2000 ms.
+   */
+  patroniTimeoutMs: 2000,
+  /**
+   * How much of Patroni's answer is read.
+   *
+   * Value: 65536 bytes.
+   */
+  patroniMaxBytes: 65536,
+  /**
+   * How many requests wait for a responder; more are refused at once.
+   *
+   * Value: 1000 requests.
+   */
+  maxQueuedRequests: 1000,
+  /**
+   * How large the requests may be together that wait for a responder.
+   *
+   * Value: 16777216 bytes.
+   */
+  maxQueuedRequestBytes: 16777216,
+  /**
+   * How many subjects have a count of their own of messages that were discarded.
+   *
+   * Value: 1000 subjects.
+   */
+  maxCountedSubjects: 1000,
+} as const;
 
 /** Gateway constants. What the gateway and the connection to NATS fix for everyone. */
 export const gatewayConstants = {

@@ -96,7 +96,12 @@ VALUES
   ('dblink_shared', 55, '42939', 78, false, 'dblink is in a schema that others may use, and with it they could take over the gateway''s connection of their session.', 'Move it: ALTER EXTENSION dblink SET SCHEMA hawser_dblink, or accept the risk with --shared-dblink.'),
   ('secret_file', 56, '58030', 78, true, 'A file that the options of the server name cannot be read, or may not.', 'The detail names the option and the rule; put the file below a --secrets-dir of \`hawser serve\`.'),
   ('gateway_protocol', 57, '08P01', 76, false, 'A call does not have the form that the generated functions give it.', 'Run \`hawser init\`, so that the functions are those of this version.'),
-  ('name_occupied', 58, '42710', 78, false, 'A name that the installation needs belongs to something else in the database, or what is to go is still in use.', 'The message names it and says what to rename or drop.')
+  ('name_occupied', 58, '42710', 78, false, 'A name that the installation needs belongs to something else in the database, or what is to go is still in use.', 'The message names it and says what to rename or drop.'),
+  ('replica', 59, '25006', 69, false, 'This Postgres is a replica, or the transaction is read-only: subscriptions are changed on the primary.', 'Do it on the primary; the replica has it then, too.'),
+  ('function_signature', 60, '42883', 64, false, 'The function that is to be subscribed, or to answer, has other arguments or another result than those that are accepted, or is no plain function.', 'Give it one of the signatures that the message lists.'),
+  ('not_permitted', 61, '42501', 77, false, 'The role may not do that in this database.', 'The message names the right that is missing, and who can give it.'),
+  ('function_failed', 62, 'P0001', 70, false, 'A subscribed function failed for a message.', 'The dead letter has the error; mend the function, then \`hawser dead retry\`.'),
+  ('executor_login', 63, '28000', 77, true, 'The login that runs subscribed functions is missing, cannot connect, or may do more than it should.', 'Run \`hawser init\` as a role that may make roles, or name a login with --executor-url.')
 $function$;
 COMMENT ON FUNCTION hawser.error_codes() IS 'Every error of Hawser.';
 
@@ -164,6 +169,11 @@ SELECT CASE p_code
   WHEN 'secret_file' THEN '58030'
   WHEN 'gateway_protocol' THEN '08P01'
   WHEN 'name_occupied' THEN '42710'
+  WHEN 'replica' THEN '25006'
+  WHEN 'function_signature' THEN '42883'
+  WHEN 'not_permitted' THEN '42501'
+  WHEN 'function_failed' THEN 'P0001'
+  WHEN 'executor_login' THEN '28000'
 END
 $function$;
 COMMENT ON FUNCTION hawser.error_sqlstate(text) IS 'The SQLSTATE of an error code; NULL for an unknown one.';

@@ -251,6 +251,8 @@ CREATE TABLE hawser.dead_letters (
   connection_key integer,
   epoch bigint,
   number bigint,
+  handler_id bigint,
+  retry_requested boolean DEFAULT false NOT NULL,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
   CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription')),
   CONSTRAINT dead_letters_attempts_range CHECK (attempts >= 0)
@@ -272,6 +274,8 @@ COMMENT ON COLUMN hawser.dead_letters.created_at IS 'When it was given up.';
 COMMENT ON COLUMN hawser.dead_letters.connection_key IS 'The channel''s key (peers only).';
 COMMENT ON COLUMN hawser.dead_letters.epoch IS 'The sender''s epoch (peers only).';
 COMMENT ON COLUMN hawser.dead_letters.number IS 'The message''s number (peers only).';
+COMMENT ON COLUMN hawser.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
+COMMENT ON COLUMN hawser.dead_letters.retry_requested IS 'It is to be handled again by the process that leads (subscriptions only).';
 
 CREATE TABLE hawser.mesh_secret (
   id integer NOT NULL,
@@ -1186,6 +1190,8 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser.dead_letters TO hawser_bridge;
+    GRANT USAGE ON SEQUENCE hawser.dead_letters_id_seq TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.migrations TO hawser_bridge;
   END IF;
 END

@@ -9,6 +9,7 @@ import { migrationSql } from "../migrate.js";
 import { migrations } from "../migrations.js";
 import { bareDblinkSql } from "../nats/bare-dblink.js";
 import { closeDblinkFunctionsSql, closeDblinkSchemaSql } from "../nats/closed-objects.js";
+import { handlersPiece } from "../nats/handlers-piece.js";
 import { inspection } from "../nats/inspect.js";
 import { dblinkMark, dblinkSchema, foreignDataSchema, usedDblinkFunctions } from "../nats/objects.js";
 import {
@@ -81,6 +82,7 @@ ${migrations.map((step) => `    EXECUTE ${embedded(migrationSql(step))};`).join(
     ${closeDblinkFunctionsSql}
   END IF;
   EXECUTE ${embedded(dblinkPiece.sql)};
+  EXECUTE ${embedded(handlersPiece.sql)};
   EXECUTE replace(${embedded(functions.sql)}, '${schema}', place);
   -- Left where the schema was dropped. The script of an extension replaces what is its own, and event triggers use these.
   FOR one IN SELECT p.oid::regprocedure AS signature FROM pg_proc AS p WHERE p.pronamespace = to_regnamespace(${literal(foreignDataSchema)}) LOOP

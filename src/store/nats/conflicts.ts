@@ -10,7 +10,7 @@ import { dblinkSchema, eventTriggerFunction, foreignDataSchema, wrapperValidator
 const withoutNats = "or run `hawser init --no-nats`, which installs peers alone";
 
 /** Schemas that belong to Postgres or to us. */
-export const reservedSchemas = /^(pg_.*|information_schema|hawser|hawser_run|hawser_dblink|hawser_fdw)$/;
+export const reservedSchemas = /^(pg_.*|information_schema|hawser|hawser_run|pgnats|hawser_dblink|hawser_fdw)$/;
 
 /**
  * @param sharedDblink goes on although every role may use dblink

@@ -8,7 +8,7 @@ import { notifyChannels } from "../../../generated/ts/rows/nats.js";
 import { errorTable } from "../../errors/index.js";
 import { newSchemaSql } from "../new-schema.js";
 import { closeForeignDataFunctionsSql } from "./closed-objects.js";
-import { eventTriggerFunction, foreignDataSchema } from "./objects.js";
+import { eventTriggerFunction, foreignDataSchema, runSchema } from "./objects.js";
 
 const { escapeLiteral: literal } = pg;
 
@@ -28,6 +28,12 @@ DECLARE
   servers text[];
 BEGIN
   IF TG_EVENT = 'sql_drop' THEN
+    IF EXISTS (
+      SELECT FROM pg_event_trigger_dropped_objects() AS o
+      WHERE o.object_type = 'function' AND o.schema_name = ${literal(runSchema)}
+    ) THEN
+      PERFORM pg_notify(${literal(notifyChannels.natsHandler)}, '{}');
+    END IF;
     -- Whose a server was cannot be seen any more.
     IF NOT EXISTS (
       SELECT FROM pg_event_trigger_dropped_objects() AS o
@@ -58,7 +64,7 @@ BEGIN
   PERFORM pg_notify(${literal(notifyChannels.natsServer)}, json_build_object('operation', 'update', 'id', 1)::text);
 END
 $function$;
-COMMENT ON FUNCTION ${eventTriggerFunction} IS 'Tells hawser serve what was done to foreign servers and user mappings. Refuses a second NATS server.';
+COMMENT ON FUNCTION ${eventTriggerFunction} IS 'Tells hawser serve what was done to foreign servers and user mappings, and that wrappers were dropped. Refuses a second NATS server.';
 `;
 
 const functionsSql = [natsForeignDataSql, eventTriggerFunctionSql].join("\n");

@@ -216,7 +216,8 @@ const functionsSql = `
          array_to_string(ARRAY(SELECT format_type(t.type, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY AS t (type, nth)
                                 ORDER BY t.nth), ', ') AS types,
          pg_get_function_arguments(p.oid) AS arguments, coalesce(pg_get_function_result(p.oid), '') AS result,
-         p.prokind = 'f' AND 'search_path=pg_catalog, pg_temp' = ANY (p.proconfig) AND p.prosrc ~ '\\mhawser\\.'
+         p.prokind = 'f' AND ('search_path=pg_catalog, pg_temp' = ANY (p.proconfig) AND p.prosrc ~ '\\mhawser\\.'
+             OR p.proconfig IS NULL AND p.prosrc ~ '\\mhawser\\.(un)?bind_handler\\(')
            AND ${trusted("p.proowner")} AS "isOurs",
          ARRAY(
            SELECT 'USAGE on schema hawser' FROM pg_namespace AS h

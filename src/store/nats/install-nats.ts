@@ -9,6 +9,7 @@ import { tryTransaction } from "../role-transaction.js";
 import { storeFailure } from "../store-failure.js";
 import { refuseConflicts, refuseSchemaName, refuseSharedDblink } from "./conflicts.js";
 import { functionsGrantsSql } from "./function-text.js";
+import { handlersPiece } from "./handlers-piece.js";
 import { inspectNats, type NatsState } from "./inspect.js";
 import { dblinkSchema, wrapperNames } from "./objects.js";
 import { dblinkPiece, eventTriggersPiece, functionsPiece, type Piece, wrappersPiece } from "./pieces.js";
@@ -72,6 +73,7 @@ export async function checkNats(client: pg.Client, { schema, sharedDblink }: Nat
 export async function installNats(client: pg.Client, installation: NatsInstallation): Promise<NatsOutcome> {
   const { schema, sharedDblink } = installation;
   await carryOut(client, dblinkPiece);
+  await carryOut(client, handlersPiece);
   const prepared = await inspectNats(client, schema);
   if (!sharedDblink) refuseSharedDblink(prepared);
   const refusal = await makeFunctions(client, prepared, schema);
@@ -103,6 +105,7 @@ export function planNats(
     shortfalls: foreseeNatsShortfalls(state, schema),
     pieces: [
       dblinkPiece,
+      handlersPiece,
       ...(makesFunctions ? [functionsPiece(state, places)] : []),
       wrappersPiece,
       eventTriggersPiece,

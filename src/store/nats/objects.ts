@@ -41,6 +41,12 @@ export const wrapperNames: readonly string[] = ["litmus_pgnats_fdw", "pgnats_fdw
  */
 export const foreignDataSchema = "hawser_fdw";
 
+/** The schema of the wrappers of functions that NATS reaches, in which callers of NATS may make them. */
+export const runSchema = "hawser_run";
+
+/** The schema of the view of what is subscribed, under the name that it has in the native extension. */
+export const subscriptionsSchema = "pgnats";
+
 /** What checks the options of their servers. */
 export const wrapperValidator = `${foreignDataSchema}.nats_fdw_validator`;
 
@@ -74,6 +80,7 @@ export const eventTriggers: readonly EventTrigger[] = [
       "DROP OWNED",
       "DROP EXTENSION",
       "DROP FUNCTION",
+      "DROP ROUTINE",
       "DROP SCHEMA",
     ],
   },

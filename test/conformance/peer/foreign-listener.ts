@@ -3,25 +3,11 @@
  *
  * Everything of a channel runs one after another, so that a drain always begins after the question that it answers.
  */
-import { gunzipSync } from "node:zlib";
-import type { DrainedRow, ForeignStore, Position } from "./store.js";
+import { type Handled, type Message, maxMessageBytes, messageOfRow, messagesOf } from "./messages.js";
+import type { ForeignStore, Position } from "./store.js";
 import type { Decision, FrameJson, HelloJson, WireConnection } from "./wire.js";
 
 const creditBytes = 65536;
-const maxMessageBytes = 1 << 20;
-
-/** A message as it was handled. */
-export interface Handled {
-  readonly sender: string;
-  readonly text: string;
-  readonly headers: readonly (readonly [string, string])[];
-  /** Undefined for at-most-once. */
-  readonly position: Position | undefined;
-}
-
-interface Message extends Omit<Handled, "sender"> {
-  readonly topicKey: number;
-}
 
 interface ChannelState {
   readonly connectionKey: number;
@@ -43,6 +29,9 @@ interface ChannelState {
 export class ForeignListener {
   private readonly channels = new Map<number, ChannelState>();
   private readonly gaps: string[] = [];
+  /** What asks the store beside the channels' own work. */
+  private readonly lookups = new Set<Promise<unknown>>();
+  private stopped = false;
   /** The newest connection. */
   latest: WireConnection | undefined;
 
@@ -63,6 +52,11 @@ export class ForeignListener {
 
   /** Decides on a Hello that has proved itself. */
   async decide(hello: HelloJson): Promise<Decision> {
+    if (this.stopped) return refuse("BUSY", "this peer stops");
+    return await this.underWay(this.lookAt(hello));
+  }
+
+  private async lookAt(hello: HelloJson): Promise<Decision> {
     const row = await this.store.channel(hello.connectionKey);
     const isOurs = row?.sender_name === hello.senderName && row.source_topic === hello.sourceTopic;
     if (!isOurs || row.owner !== this.store.name) return refuse("WRONG_PEER", "not a channel to this peer");
@@ -85,6 +79,8 @@ export class ForeignListener {
 
   /** A sender was welcomed. */
   onConnection(hello: HelloJson, connection: WireConnection): void {
+    // It was welcomed just before the end.
+    if (this.stopped) return connection.end();
     const channel = this.channels.get(hello.connectionKey)!;
     channel.connection?.end();
     channel.connection = connection;
@@ -103,6 +99,10 @@ export class ForeignListener {
 
   /** Messages may be stored in the channel. */
   async announced(connectionKey: number): Promise<void> {
+    if (!this.stopped) await this.underWay(this.drainAnnounced(connectionKey));
+  }
+
+  private async drainAnnounced(connectionKey: number): Promise<void> {
     const row = await this.store.channel(connectionKey);
     if (row === undefined || row.owner !== this.store.name) return;
     const channel = this.channelOf(connectionKey, row);
@@ -110,8 +110,10 @@ export class ForeignListener {
     await channel.tail;
   }
 
-  /** Says Goodbye with the committed cursors. */
+  /** Takes nothing new, finishes what is under way, and says Goodbye with the committed cursors. */
   async stop(): Promise<void> {
+    this.stopped = true;
+    await Promise.allSettled(this.lookups);
     for (const channel of this.channels.values()) {
       await channel.tail;
       const { epoch, number } = channel.cursor;
@@ -166,7 +168,17 @@ export class ForeignListener {
   }
 
   private soon(channel: ChannelState, work: () => Promise<void>): void {
-    channel.tail = channel.tail.then(work);
+    if (!this.stopped) channel.tail = channel.tail.then(work);
+  }
+
+  /** So that the end waits for it. */
+  private async underWay<T>(lookup: Promise<T>): Promise<T> {
+    this.lookups.add(lookup);
+    try {
+      return await lookup;
+    } finally {
+      this.lookups.delete(lookup);
+    }
   }
 
   private async take(channel: ChannelState, batch: FrameJson): Promise<void> {
@@ -243,37 +255,4 @@ function refuse(code: string, message: string): Decision {
 
 function isAfter(a: Position, b: Position): boolean {
   return a.epoch > b.epoch || (a.epoch === b.epoch && a.number > b.number);
-}
-
-/** The messages of a batch: payloads with what is said of them by index. */
-function messagesOf(batch: FrameJson): Message[] {
-  const isNumbered = batch["delivery"] === "DELIVERY_AT_LEAST_ONCE";
-  return (batch["payloads"] as string[]).map((base64, index) => {
-    const packed = at(batch["compressions"], index);
-    const entry = at(batch["headers"], index);
-    const payload = Buffer.from(base64, "base64");
-    return {
-      topicKey: batch["topicKey"],
-      text: (packed === undefined ? payload : expand(payload, Number(packed["uncompressedBytes"] ?? 0))).toString(),
-      headers: ((entry?.["headers"] ?? []) as FrameJson[]).map(({ name, value = "" }) => [name, value] as const),
-      position: isNumbered
-        ? { epoch: Number(batch["epoch"]), number: Number(batch["firstNumber"]) + index }
-        : undefined,
-    };
-  });
-}
-
-function at(entries: FrameJson[] | undefined, index: number): FrameJson | undefined {
-  return entries?.find((entry) => (entry["index"] ?? 0) === index);
-}
-
-function expand(payload: Uint8Array, uncompressedBytes: number): Buffer {
-  const expanded = gunzipSync(payload, { maxOutputLength: Math.max(uncompressedBytes, 1) });
-  if (expanded.length !== uncompressedBytes) throw new Error("a payload expands to another length");
-  return expanded;
-}
-
-function messageOfRow({ epoch, number, topicKey, codec, headers, payload }: DrainedRow): Message {
-  const text = (codec === 1 ? gunzipSync(payload, { maxOutputLength: maxMessageBytes }) : payload).toString();
-  return { topicKey, text, headers, position: { epoch, number } };
 }

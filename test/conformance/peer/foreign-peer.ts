@@ -2,8 +2,9 @@
  * A peer that was written from docs/protocol.md, docs/store-protocol.md and the generated descriptors alone. It is no
  * more than what the pages ask for; that it can talk to this project's peers shows that they say enough.
  */
-import { ForeignListener, type Handled } from "./foreign-listener.js";
+import { ForeignListener } from "./foreign-listener.js";
 import { ForeignSender } from "./foreign-sender.js";
+import type { Handled } from "./messages.js";
 import { ForeignStore } from "./store.js";
 import type { Wire } from "./wire.js";
 

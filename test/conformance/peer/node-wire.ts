@@ -128,7 +128,7 @@ export class FrameStream implements WireConnection {
 /** The wire in this process. */
 export class NodeWire implements Wire {
   private readonly sockets = new Set<Socket>();
-  private server: Server | undefined;
+  private readonly servers: Server[] = [];
   private readonly versions: { readonly min: number; readonly max: number };
   private readonly capabilities: readonly string[];
   private readonly encodeBody: EncodeBody | undefined;
@@ -169,13 +169,13 @@ export class NodeWire implements Wire {
 
   async listen(options: Parameters<Wire["listen"]>[0]): Promise<string> {
     const server = createServer((socket) => void this.accept(this.keep(socket), options));
-    this.server = server;
+    this.servers.push(server);
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     return `127.0.0.1:${(server.address() as { port: number }).port}`;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.server?.close();
+    for (const server of this.servers) server.close();
     for (const socket of this.sockets) socket.destroy();
   }
 

@@ -76,7 +76,8 @@ export class PythonWire implements Wire {
   }
 
   private command(command: object): void {
-    this.process.stdin.write(`${JSON.stringify(command)}\n`);
+    // At the end a connection may still be asking.
+    if (this.process.stdin.writable) this.process.stdin.write(`${JSON.stringify(command)}\n`);
   }
 
   private async hear(event: PythonEvent): Promise<void> {

@@ -9,6 +9,7 @@ Events of a connection are {"id", "frame"} and, last, {"id", "closed": true}. Fr
 """
 
 import base64
+import itertools
 import json
 import os
 import queue
@@ -119,6 +120,8 @@ class Connection:
 
 
 connections = {}
+# Of all listeners: the name of a connection that has ended may still be on its way to whoever made the next one.
+accepted = itertools.count(1)
 
 
 def dial(command):
@@ -180,11 +183,9 @@ def listen(command):
     server = socket.create_server(("127.0.0.1", 0))
     secrets = [bytes.fromhex(secret) for secret in command["secretsHex"]]
     tell({"listening": f"127.0.0.1:{server.getsockname()[1]}"})
-    count = 0
     while True:
         sock, _ = server.accept()
-        count += 1
-        start(accept, sock, f"accepted-{count}", command["listenerName"], secrets)
+        start(accept, sock, f"accepted-{next(accepted)}", command["listenerName"], secrets)
 
 
 def start(work, *arguments):

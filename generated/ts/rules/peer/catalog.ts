@@ -688,6 +688,17 @@ export function checkDeadLetterNumber(value: bigint): Violation | undefined {
 }
 
 /**
+ * Checks `DeadLetter.handler_id`.
+ *
+ * The handler that failed (subscriptions only).
+ */
+export function checkDeadLetterHandlerId(value: bigint): Violation | undefined {
+  return typeof value === "bigint" && value >= -9223372036854775808n && value <= 9223372036854775807n
+    ? undefined
+    : violation("handler_id", showValue(value), "must be an integer, -9223372036854775808 to 9223372036854775807", "Use a value of -9223372036854775808 to 9223372036854775807.");
+}
+
+/**
  * Checks `MeshSecret.id`. Limits: at least 1.
  *
  * Grows with each rotation.
@@ -839,7 +850,8 @@ export function validateDeadLetterRow(row: DeadLetterRow): Violation | undefined
     checkDeadLetterAttempts(row.attempts) ??
     (row.connection_key === null ? undefined : checkDeadLetterConnectionKey(row.connection_key)) ??
     (row.epoch === null ? undefined : checkDeadLetterEpoch(row.epoch)) ??
-    (row.number === null ? undefined : checkDeadLetterNumber(row.number));
+    (row.number === null ? undefined : checkDeadLetterNumber(row.number)) ??
+    (row.handler_id === null ? undefined : checkDeadLetterHandlerId(row.handler_id));
 }
 
 /** Checks each column of a row of hawser.mesh_secret; checks over several columns are Postgres's alone. */
@@ -922,6 +934,7 @@ export const columnChecks = {
     connection_key: checkDeadLetterConnectionKey,
     epoch: checkDeadLetterEpoch,
     number: checkDeadLetterNumber,
+    handler_id: checkDeadLetterHandlerId,
   },
   mesh_secret: {
     id: checkMeshSecretId,

@@ -1,0 +1,24 @@
+#variable_conflict use_column
+DECLARE
+  rule text;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_proc AS w WHERE w.pronamespace = to_regnamespace('hawser_run') AND w.proname = p_wrapper AND w.prosecdef) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.add_handler: there is no wrapper %I in the schema hawser_run', p_wrapper);
+  END IF;
+  INSERT INTO hawser.nats_handlers AS h (kind, subject, function_schema, function_name, argument_types, wrapper, token)
+  VALUES (p_kind, p_subject, p_function_schema, p_function_name, p_argument_types, p_wrapper, p_token)
+  RETURNING h.id INTO id;
+EXCEPTION
+  WHEN check_violation THEN
+    GET STACKED DIAGNOSTICS rule = CONSTRAINT_NAME;
+    IF rule !~ 'subject' THEN
+      RAISE;
+    END IF;
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('the subject %L cannot be subscribed to', left(p_subject, 300)),
+      DETAIL = 'It is of 1 to 255 bytes: words joined by ''.'', without white space; ''*'' stands for a word, and ''>'' at the end for all the rest.',
+      HINT = 'Such as ''orders.*'' or ''orders.>''.';
+END

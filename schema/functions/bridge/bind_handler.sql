@@ -1,0 +1,154 @@
+DECLARE
+  caller CONSTANT oid := (SELECT r.oid FROM pg_roles AS r WHERE r.rolname = current_user);
+  called CONSTANT text := CASE p_kind WHEN 'subscription' THEN 'nats_subscribe' ELSE 'litmus_pgnats_register_responder' END;
+  -- Types of arguments and, of a responder, of the result.
+  accepted CONSTANT text[] := CASE p_kind
+    WHEN 'subscription' THEN ARRAY['bytea', 'bytea, text', 'bytea, text, jsonb']
+    ELSE ARRAY['bytea', 'text, text, text']
+  END;
+  target record;
+  present record;
+  stem text;
+  v_wrapper text;
+  settle text;
+  token CONSTANT bytea := decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex');
+  proof CONSTANT text := format('sha256(p_token) = %L::bytea', sha256(token));
+  path CONSTANT text := concat_ws(', ', (
+    SELECT string_agg(quote_ident(s.name), ', ' ORDER BY s.nth)
+    FROM unnest(p_path) WITH ORDINALITY AS s (name, nth) WHERE s.name !~ '^pg_(temp|toast_temp)_'
+  ), 'pg_temp');
+BEGIN
+  bound := false;
+  IF p_subject IS NULL OR p_function IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = format('%s: %s is NULL, and a value is needed', called, CASE WHEN p_subject IS NULL THEN 'subject' ELSE 'fn_oid' END);
+  END IF;
+  IF pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('replica'),
+      MESSAGE = format('%s: %s', called, CASE WHEN pg_is_in_recovery() THEN 'this server is a replica' ELSE 'the transaction is read-only' END),
+      HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'replica');
+  END IF;
+
+  SELECT p.oid, n.nspname AS schema, p.proname AS name, oidvectortypes(p.proargtypes) AS types, p.prokind AS kind, p.proretset AS set,
+         format_type(p.prorettype, NULL) AS result, format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)) AS called
+  INTO target
+  FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE p.oid = p_function;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('function_signature'),
+      MESSAGE = format('%s: there is no function with the oid %s', called, p_function);
+  END IF;
+  IF target.kind <> 'f' OR target.set OR NOT target.types = ANY (accepted)
+    OR (p_kind = 'responder' AND target.result <> CASE target.types WHEN 'bytea' THEN 'bytea' ELSE 'text' END)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('function_signature'),
+      MESSAGE = format('%s: %s %s cannot be called for messages of NATS', called,
+        CASE WHEN target.kind = 'p' THEN 'the procedure' WHEN target.kind = 'a' THEN 'the aggregate' WHEN target.kind = 'w' THEN 'the window function'
+          WHEN target.set THEN 'the set-returning function' ELSE 'the function' END,
+        target.called || CASE WHEN p_kind = 'responder' AND target.kind <> 'p' THEN ' RETURNS ' || target.result ELSE '' END),
+      HINT = format('Give it one of these signatures: %s.', CASE p_kind
+        WHEN 'subscription' THEN '(payload bytea), (payload bytea, subject text), (payload bytea, subject text, headers jsonb)'
+        ELSE '(payload bytea) RETURNS bytea, (payload text, subject text, reply_to text) RETURNS text' END);
+  END IF;
+  IF NOT has_function_privilege(target.oid, 'EXECUTE') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('not_permitted'),
+      MESSAGE = format('%s: "%s" may not execute the function %s', called, current_user, target.called),
+      HINT = format('GRANT EXECUTE ON FUNCTION %s TO %I', target.called, current_user);
+  END IF;
+  IF NOT EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = 'hawser_run') OR NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = 'hawser_executor') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('not_supported'),
+      MESSAGE = format('%s: the schema hawser_run, or the role hawser_executor, is missing in this database', called),
+      HINT = 'Run `hawser init` as a role that may make them; it says what is missing.';
+  END IF;
+
+  FOR present IN SELECT h.* FROM hawser.lock_handlers(p_kind, p_subject) AS h LOOP
+    IF present.run_as = current_user
+      AND (present.function_schema, present.function_name, present.argument_types) = (target.schema, target.name, target.types)
+    THEN
+      RETURN;
+    END IF;
+    IF p_kind = 'responder' AND NOT pg_has_role(present.run_as, 'USAGE') THEN
+      RAISE EXCEPTION USING
+        ERRCODE = hawser.error_sqlstate('not_permitted'),
+        MESSAGE = format('%s: requests to "%s" are answered by a function that "%s" has registered, and "%s" is not in that role', called, p_subject, present.run_as, current_user),
+        HINT = format('Have "%s" unregister it first.', present.run_as);
+    END IF;
+  END LOOP;
+
+  -- Deferred constraints and triggers are run within the wrapper, as its owner: at COMMIT they would be run as the login of
+  -- the executor, which may do nothing.
+  SELECT p.proname INTO settle FROM pg_proc AS p
+  WHERE p.pronamespace = 'hawser_run'::regnamespace AND p.proowner = caller AND p.pronargs = 0 AND NOT p.prosecdef
+    AND p.prosrc = 'BEGIN SET CONSTRAINTS ALL IMMEDIATE; END' AND p.proconfig IS NULL
+  ORDER BY p.oid LIMIT 1;
+  IF settle IS NULL THEN
+    settle := 'settle ' || left(md5(random()::text), 16);
+    EXECUTE format($$CREATE FUNCTION hawser_run.%I() RETURNS void LANGUAGE plpgsql AS 'BEGIN SET CONSTRAINTS ALL IMMEDIATE; END'$$, settle);
+    EXECUTE format('REVOKE ALL ON FUNCTION hawser_run.%I() FROM PUBLIC', settle);
+  END IF;
+
+  -- A name that tells what it is where Postgres refuses to drop the function, and that nobody else has.
+  stem := format('%s.%s %s %s', target.schema, target.name, CASE p_kind WHEN 'subscription' THEN 'on' ELSE 'answers' END, p_subject);
+  WHILE octet_length(stem) > 46 LOOP
+    stem := left(stem, -1);
+  END LOOP;
+  v_wrapper := stem || ' ' || left(replace(gen_random_uuid()::text, '-', ''), 16);
+
+  -- Bound by oid: while the wrapper is there the function cannot be dropped, and nothing else can take its place. Without
+  -- the token nothing runs.
+  IF p_kind = 'subscription' THEN
+    EXECUTE format($$
+      CREATE FUNCTION hawser_run.%I(p_token bytea, p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[])
+      RETURNS bigint LANGUAGE sql SECURITY DEFINER PARALLEL UNSAFE SET search_path = %s
+      BEGIN ATOMIC
+        SELECT %I.%I(substring(p_payloads FROM m.at FOR m.length)%s)
+        FROM unnest(p_offsets, p_lengths, p_subjects, p_headers) AS m (at, length, subject, headers) WHERE %s;
+        SELECT hawser_run.%I();
+        SELECT CASE WHEN %s THEN cardinality(p_lengths)::bigint ELSE 0 END;
+      END$$,
+      v_wrapper, path, target.schema, target.name,
+      CASE target.types WHEN 'bytea' THEN '' WHEN 'bytea, text' THEN ', m.subject' ELSE ', m.subject, m.headers::jsonb' END,
+      proof, settle, proof);
+  ELSE
+    EXECUTE format($$
+      CREATE FUNCTION hawser_run.%I(p_token bytea, p_payload bytea, p_subject text, p_reply text)
+      RETURNS bytea LANGUAGE sql SECURITY DEFINER PARALLEL UNSAFE SET search_path = %s
+      BEGIN ATOMIC
+        WITH answer AS MATERIALIZED (SELECT %s AS payload WHERE %s),
+        settled AS MATERIALIZED (SELECT hawser_run.%I() FROM answer)
+        SELECT a.payload FROM answer AS a, settled;
+      END$$,
+      v_wrapper, path,
+      CASE target.types
+        WHEN 'bytea' THEN format('%I.%I(p_payload)', target.schema, target.name)
+        ELSE format('convert_to(%I.%I(convert_from(p_payload, ''UTF8''), p_subject, p_reply), ''UTF8'')', target.schema, target.name)
+      END, proof, settle);
+  END IF;
+  IF NOT EXISTS (
+    SELECT FROM pg_depend AS d JOIN pg_proc AS w ON w.oid = d.objid AND w.pronamespace = 'hawser_run'::regnamespace AND w.proname = v_wrapper
+    WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = target.oid
+  ) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('function_signature'),
+      MESSAGE = format('%s: a call with the arguments (%s) does not reach %s', called, target.types, target.called),
+      HINT = 'Another function of the same name comes before it; rename one of them.';
+  END IF;
+  EXECUTE (
+    SELECT format('REVOKE ALL ON FUNCTION %1$s FROM PUBLIC; GRANT EXECUTE ON FUNCTION %1$s TO hawser_executor; COMMENT ON FUNCTION %1$s IS %2$L',
+      w.oid::regprocedure, format('%s for "%s", made by %s. Dropped together with the function only by CASCADE.', target.called, p_subject, called))
+    FROM pg_proc AS w WHERE w.pronamespace = 'hawser_run'::regnamespace AND w.proname = v_wrapper);
+
+  PERFORM hawser.add_handler(p_kind, p_subject, target.schema, target.name, target.types, v_wrapper, token);
+  IF p_kind = 'responder' THEN
+    FOR present IN SELECT h.* FROM hawser.lock_handlers(p_kind, p_subject) AS h WHERE h.wrapper <> v_wrapper LOOP
+      EXECUTE (SELECT format('DROP FUNCTION %s', w.oid::regprocedure) FROM pg_proc AS w WHERE w.pronamespace = 'hawser_run'::regnamespace AND w.proname = present.wrapper);
+    END LOOP;
+    PERFORM hawser.prune_handlers();
+  END IF;
+  bound := true;
+END

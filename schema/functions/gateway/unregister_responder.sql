@@ -1,0 +1,3 @@
+BEGIN
+  PERFORM hawser.unbind_handler('responder', subject, NULL);
+END

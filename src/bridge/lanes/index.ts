@@ -1,0 +1,8 @@
+/** Batched execution as pure state machines: lanes, and the scheduler that shares sessions among them. */
+export { ByteBudget } from "./byte-budget.js";
+export { Discards } from "./discards.js";
+export { Lane } from "./lane.js";
+export { LaneScheduler, type Wait } from "./lane-scheduler.js";
+export type { FunctionError, Outcome } from "./outcome.js";
+export type { LaneContext, LaneCounts, LaneSettings } from "./settings.js";
+export type { BatchStep, BuryStep, KeepStep, RetryJob, RetryStep, Step } from "./step.js";

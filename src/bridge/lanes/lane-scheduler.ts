@@ -1,0 +1,111 @@
+/**
+ * Shares a number of database sessions among lanes: each lane that has a step gets one in its turn, so that a lane with a
+ * long queue, or one that pauses, does not keep the others waiting. Pure: it runs nothing itself and has no clock.
+ */
+import { Fifo } from "../../channel/fifo.js";
+import type { Lane } from "./lane.js";
+import type { Outcome } from "./outcome.js";
+import type { Step } from "./step.js";
+
+/** There is nothing to do now. */
+export interface Wait {
+  readonly kind: "wait";
+  /** Ask again after this time; Infinity: not before {@link LaneScheduler.onReady} was called. */
+  readonly waitMs: number;
+}
+
+export class LaneScheduler {
+  /** Called when {@link next} may have a step where it had none. Set by the owner. */
+  onReady: () => void = () => undefined;
+  protected readonly members = new Set<Lane>();
+  /** In the order of their turns. */
+  protected readonly turns = new Fifo<Lane>();
+  protected readonly pausing = new Set<Lane>();
+  /** Those in {@link turns} or {@link pausing}. */
+  private readonly waiting = new Set<Lane>();
+  private readonly out = new Map<Step, Lane>();
+
+  /** @param sessions how many steps may be out at a time */
+  constructor(private readonly sessions: number) {}
+
+  get lanes(): ReadonlySet<Lane> {
+    return this.members;
+  }
+
+  /** Steps that are out, those of removed lanes too. */
+  get running(): number {
+    return this.out.size;
+  }
+
+  add(lane: Lane): void {
+    this.members.add(lane);
+    lane.onReady = () => this.enqueue(lane);
+    this.enqueue(lane);
+  }
+
+  /** Closes the lane. A step of it that is out has its session until it is settled. */
+  remove(lane: Lane): void {
+    this.members.delete(lane);
+    if (this.pausing.delete(lane)) this.waiting.delete(lane);
+    lane.onReady = () => undefined;
+    lane.close();
+  }
+
+  /** The next step of some lane, or how long there is none. The step is out until it is settled. */
+  next(now: number): Step | Wait {
+    if (this.out.size >= this.sessions) return forever;
+    for (const lane of this.pausing) {
+      if (lane.readyAt > now) continue;
+      this.pausing.delete(lane);
+      this.turns.push(lane);
+    }
+    for (let lane = this.turns.shift(); lane !== undefined; lane = this.turns.shift()) {
+      const step = lane.next(now);
+      if (step !== undefined) {
+        this.waiting.delete(lane);
+        this.out.set(step, lane);
+        return step;
+      }
+      if (lane.readyAt < Number.POSITIVE_INFINITY) this.pausing.add(lane);
+      else this.waiting.delete(lane);
+    }
+    let soonest = Number.POSITIVE_INFINITY;
+    for (const { readyAt } of this.pausing) soonest = Math.min(soonest, readyAt);
+    return soonest === Number.POSITIVE_INFINITY ? forever : { kind: "wait", waitMs: Math.max(0, soonest - now) };
+  }
+
+  /** Tells how a step went. Each step that was handed out is settled once, also after its lane was stopped or removed. */
+  settle(step: Step, outcome: Outcome, now: number): void {
+    const lane = this.out.get(step);
+    if (lane === undefined) return;
+    this.out.delete(step);
+    lane.settle(step, outcome, now);
+    this.enqueue(lane);
+  }
+
+  /** Postgres answers again: ends the pauses that lanes make because it did not. */
+  wake(): void {
+    for (const lane of this.members) lane.wake();
+  }
+
+  /** Resolves with true when no lane has anything left, or with false when one was stopped before that. */
+  async drain(): Promise<boolean> {
+    return (await Promise.all([...this.members].map((lane) => lane.drain()))).every((done) => done);
+  }
+
+  /** Hands out nothing more: for a process that does not lead any more, or ends. */
+  stop(): void {
+    for (const lane of this.members) lane.stop();
+  }
+
+  /** Puts the lane behind all that wait for a turn. */
+  private enqueue(lane: Lane): void {
+    if (!this.waiting.has(lane) && lane.readyAt < Number.POSITIVE_INFINITY) {
+      this.waiting.add(lane);
+      this.turns.push(lane);
+    }
+    this.onReady();
+  }
+}
+
+const forever: Wait = { kind: "wait", waitMs: Number.POSITIVE_INFINITY };

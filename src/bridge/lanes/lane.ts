@@ -1,0 +1,253 @@
+/**
+ * The ordered queue of one subscription: what is to be run in Postgres next, and what follows from how it went. Pure: it
+ * runs nothing itself and has no clock.
+ *
+ * One step is out at a time. The first message of an idle lane is handed out at once; what arrives meanwhile is the next
+ * batch. So batches form by themselves under load, and no timer makes a single message wait for company.
+ *
+ * A batch that does not succeed is tried again: in halves after an error; one by one after the statement timeout, because
+ * each half that holds the message that hangs would wait for the whole timeout again; as it was after what no message is
+ * to blame for. A message becomes a dead letter only by what happened while it was alone.
+ */
+import type { Subscription } from "../bindings.js";
+import type { InboundMessage } from "../message.js";
+import { BatchSize } from "./batch-size.js";
+import { MessageQueue, type Part } from "./message-queue.js";
+import type { FunctionError, Outcome } from "./outcome.js";
+import { Pause } from "./pause.js";
+import { Retries, sessionLostTwice } from "./retries.js";
+import type { LaneContext, LaneCounts } from "./settings.js";
+import type { BatchStep, BuryStep, KeepStep, RetryJob, RetryStep, Step } from "./step.js";
+
+/** The outcome of a step that was run. */
+type Ran = Exclude<Outcome, { kind: "unavailable" | "deposed" }>;
+
+export class Lane {
+  /** Called when there may be a step where there was none. Set by the scheduler. */
+  onReady: () => void = () => undefined;
+  protected readonly messages: MessageQueue;
+  protected readonly retries: Retries;
+  protected readonly size: BatchSize;
+  protected readonly pause: Pause;
+  /** What is out, and for a batch the part of the messages that it is. */
+  protected out: Step | undefined;
+  protected part: Part | undefined;
+  /** What failed alone and is not written down yet. Nothing else is done before it is. */
+  protected verdict: BuryStep | KeepStep | undefined;
+  protected stopped = false;
+  private transients = 0;
+  private unavailable = false;
+  private retriedLast = false;
+  private readonly totals = { committed: 0, buried: 0, retried: 0, transactions: 0, bisections: 0 };
+  private readonly waiting: ((done: boolean) => void)[] = [];
+
+  constructor(
+    readonly subscription: Subscription,
+    protected readonly context: LaneContext,
+  ) {
+    const { settings } = context;
+    this.messages = new MessageQueue(context);
+    this.retries = new Retries(settings);
+    this.size = new BatchSize(settings.maxBatchMessages, settings.batchTargetMs);
+    this.pause = new Pause(settings);
+  }
+
+  get counts(): LaneCounts {
+    return this.totals;
+  }
+
+  /** Messages that are neither committed nor buried. */
+  get length(): number {
+    return this.messages.length;
+  }
+
+  /** The memory of these. */
+  get bytes(): number {
+    return this.messages.bytes;
+  }
+
+  /** When the oldest message that is neither committed nor buried was received; undefined: there is none. */
+  get oldestReceivedAt(): number | undefined {
+    return this.messages.oldest?.receivedAt;
+  }
+
+  /** From when on {@link next} has a step; Infinity: not before something is offered, retried or settled. */
+  get readyAt(): number {
+    if (this.stopped || this.out !== undefined || this.empty) return Number.POSITIVE_INFINITY;
+    return this.pause.until;
+  }
+
+  /**
+   * Takes a message. False: there is no room, and it is counted as discarded; or the lane was stopped, and it is not
+   * counted.
+   */
+  offer(message: InboundMessage): boolean {
+    if (this.stopped || !this.messages.offer(message)) return false;
+    if (this.messages.length === 1) this.onReady();
+    return true;
+  }
+
+  /** Takes a dead letter that is to be tried again: alone, between the batches. False: the lane was stopped. */
+  retry(job: RetryJob): boolean {
+    if (this.stopped) return false;
+    this.retries.push(job);
+    if (this.retries.length === 1) this.onReady();
+    return true;
+  }
+
+  /** The next step; undefined before {@link readyAt}. It is out until it is settled. */
+  next(now: number): Step | undefined {
+    if (this.readyAt > now) return undefined;
+    this.out = this.verdict ?? this.takeRetry() ?? this.takeBatch();
+    return this.out;
+  }
+
+  /** Tells how the step went. Does nothing once the lane is closed. */
+  settle(step: Step, outcome: Outcome, now: number): void {
+    if (step !== this.out) return;
+    const { part } = this;
+    this.out = this.part = undefined;
+    this.unavailable = outcome.kind === "unavailable";
+    if (outcome.kind === "deposed") this.stop();
+    else if (outcome.kind === "unavailable") {
+      if (part !== undefined) this.messages.again(part);
+      this.pause.begin(now);
+    } else {
+      this.totals.transactions += 1;
+      if (step.kind === "batch") this.settleBatch(step, part!, outcome, now);
+      else if (step.kind === "retry") this.settleRetry(step, outcome, now);
+      else this.settleVerdict(step, outcome, now);
+    }
+    if (this.empty) this.tell(true);
+  }
+
+  /** Postgres answers again: ends the pause that the lane makes because it did not. */
+  wake(): void {
+    if (!this.unavailable) return;
+    this.unavailable = false;
+    this.pause.forget();
+    this.onReady();
+  }
+
+  /** Resolves with true when nothing is left to do, or with false when the lane is stopped before that. */
+  drain(): Promise<boolean> {
+    if (this.empty || this.stopped) return Promise.resolve(this.empty);
+    return new Promise((resolve) => this.waiting.push(resolve));
+  }
+
+  /** Hands out nothing more and takes nothing more. What is out is still to be settled; what is queued stays. */
+  stop(): void {
+    this.stopped = true;
+    this.tell(this.empty);
+  }
+
+  /** Stops, forgets everything, and gives all memory back. */
+  close(): void {
+    this.stop();
+    this.out = this.part = this.verdict = undefined;
+    this.messages.clear();
+    this.retries.clear();
+  }
+
+  protected takeRetry(): RetryStep | undefined {
+    const job = this.retries.first;
+    // Messages and dead letters take turns, so that neither waits for all of the other.
+    this.retriedLast = job !== undefined && (!this.retriedLast || this.messages.length === 0);
+    return this.retriedLast ? { kind: "retry", subscription: this.subscription, job: job! } : undefined;
+  }
+
+  protected takeBatch(): BatchStep {
+    const { part, messages } = this.messages.take(this.size.limit);
+    this.part = part;
+    return { kind: "batch", subscription: this.subscription, messages };
+  }
+
+  protected settleBatch(step: BatchStep, part: Part, outcome: Ran, now: number): void {
+    const tried = { ...part, attempts: part.attempts + 1 };
+    if (outcome.kind === "transient") {
+      this.afterTransient(tried, now);
+      return;
+    }
+    this.transients = 0;
+    this.pause.forget();
+    if (outcome.kind === "committed") {
+      this.size.committed(part.count, outcome.durationMs);
+      this.totals.committed += part.count;
+      this.messages.finish(part.count);
+    } else if (outcome.kind === "failed") this.afterFailure(step, tried, outcome.error);
+    else if (outcome.kind === "timed_out") this.afterTimeout(step, tried, outcome.error);
+    else this.afterSessionLoss(step, tried, outcome.message);
+  }
+
+  /** No message is to blame: the same again after a pause, and if that does not help, with fewer messages. */
+  protected afterTransient(tried: Part, now: number): void {
+    this.transients += 1;
+    if (this.transients >= this.context.settings.wholeBatchTries) this.size.givenUp(tried.count);
+    this.messages.again(tried);
+    this.pause.begin(now);
+  }
+
+  protected afterFailure(step: BatchStep, tried: Part, error: FunctionError): void {
+    if (tried.count === 1) this.condemn(step, error, tried.attempts);
+    else this.halve(tried);
+  }
+
+  protected afterTimeout(step: BatchStep, tried: Part, error: FunctionError): void {
+    this.size.timedOut();
+    if (tried.count === 1) this.condemn(step, error, tried.attempts);
+    else this.messages.again({ ...tried, oneByOne: true });
+  }
+
+  /** Once may have been an operator, or the commit may have been done: only the second loss of a message is its own. */
+  protected afterSessionLoss(step: BatchStep, tried: Part, message: string): void {
+    if (tried.count > 1) this.halve(tried);
+    else if (tried.losses === 0) this.messages.again({ ...tried, losses: 1 });
+    else this.condemn(step, sessionLostTwice(this.context.settings, message), tried.attempts);
+  }
+
+  protected halve(tried: Part): void {
+    this.totals.bisections += 1;
+    this.messages.halve(tried);
+  }
+
+  /** The only message of the batch is to become a dead letter. */
+  protected condemn({ messages, subscription }: BatchStep, error: FunctionError, attempts: number): void {
+    this.size.buried();
+    this.verdict = { kind: "bury", subscription, message: messages[0]!, error, attempts };
+  }
+
+  protected settleRetry({ job, subscription }: RetryStep, outcome: Ran, now: number): void {
+    if (outcome.kind === "committed") {
+      this.pause.forget();
+      this.totals.retried += 1;
+      this.retries.shift();
+      return;
+    }
+    const failure = this.retries.tried(outcome);
+    if (failure !== undefined) this.verdict = { kind: "keep", subscription, job, ...failure };
+    else if (outcome.kind === "transient") this.pause.begin(now);
+  }
+
+  /** Whatever kept it from being written down, it is tried until it is: nothing is lost, nothing overtakes it. */
+  protected settleVerdict({ kind }: BuryStep | KeepStep, outcome: Ran, now: number): void {
+    if (outcome.kind !== "committed") {
+      this.pause.begin(now);
+      return;
+    }
+    this.pause.forget();
+    this.verdict = undefined;
+    if (kind === "keep") this.retries.shift();
+    else {
+      this.totals.buried += 1;
+      this.messages.finish(1);
+    }
+  }
+
+  private get empty(): boolean {
+    return this.messages.length === 0 && this.retries.length === 0;
+  }
+
+  private tell(done: boolean): void {
+    for (const resolve of this.waiting.splice(0)) resolve(done);
+  }
+}

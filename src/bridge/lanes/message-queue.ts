@@ -1,0 +1,96 @@
+/**
+ * The messages of a lane that are neither committed nor buried, in order of arrival, and which of those at the front are to
+ * be tried together.
+ */
+import { Fifo } from "../../channel/fifo.js";
+import { type InboundMessage, memoryOf } from "../message.js";
+import type { LaneContext } from "./settings.js";
+
+/** Messages at the front of the queue that are tried together. */
+export interface Part {
+  readonly count: number;
+  /** How often the function may have been started for each of them. */
+  readonly attempts: number;
+  /** How often the session was lost while this one message was alone. */
+  readonly losses: number;
+  /** Each of them is to be tried alone. */
+  readonly oneByOne: boolean;
+}
+
+export class MessageQueue {
+  private readonly messages = new Fifo<InboundMessage>();
+  /** The last one is the front of the queue; behind the first one are messages that were not tried yet. */
+  private readonly parts: Part[] = [];
+  private held = 0;
+
+  constructor(private readonly context: LaneContext) {}
+
+  get length(): number {
+    return this.messages.length;
+  }
+
+  get bytes(): number {
+    return this.held;
+  }
+
+  get oldest(): InboundMessage | undefined {
+    return this.messages.at(0);
+  }
+
+  /** False: there is no room, and the message is counted as discarded. */
+  offer(message: InboundMessage): boolean {
+    const bytes = memoryOf(message);
+    if (!this.context.budget.take(bytes)) {
+      this.context.discards.add(message.subject);
+      return false;
+    }
+    this.held += bytes;
+    this.messages.push(message);
+    return true;
+  }
+
+  /** What is to be tried next, `most` messages at the most. They stay in the queue. */
+  take(most: number): { part: Part; messages: readonly InboundMessage[] } {
+    const { maxBatchBytes } = this.context.settings;
+    const part = this.parts.pop() ?? { count: this.messages.length, attempts: 0, losses: 0, oneByOne: false };
+    const limit = part.oneByOne ? 1 : Math.min(part.count, most);
+    const messages: InboundMessage[] = [];
+    for (let bytes = 0; messages.length < limit; ) {
+      const message = this.messages.at(messages.length)!;
+      bytes += memoryOf(message);
+      if (bytes > maxBatchBytes && messages.length > 0) break;
+      messages.push(message);
+    }
+    const rest = part.count - messages.length;
+    // Messages that were not tried yet need no part: they are simply what is behind the parts.
+    if (rest > 0 && part.attempts > 0) this.parts.push({ ...part, count: rest });
+    return { part: { ...part, count: messages.length }, messages };
+  }
+
+  /** What was taken is to be tried again. */
+  again(part: Part): void {
+    this.parts.push(part);
+  }
+
+  /** What was taken is to be tried again in halves, the left one first. */
+  halve(part: Part): void {
+    const left = part.count >> 1;
+    this.parts.push({ ...part, count: part.count - left }, { ...part, count: left });
+  }
+
+  /** The messages at the front are done. */
+  finish(count: number): void {
+    let bytes = 0;
+    for (let index = 0; index < count; index++) bytes += memoryOf(this.messages.shift()!);
+    this.held -= bytes;
+    this.context.budget.give(bytes);
+  }
+
+  /** Forgets all messages and gives their memory back. */
+  clear(): void {
+    this.messages.clear();
+    this.parts.length = 0;
+    this.context.budget.give(this.held);
+    this.held = 0;
+  }
+}

@@ -1,0 +1,24 @@
+/**
+ * A message of NATS on its way to SQL functions.
+ */
+
+/** As it was received. Never changed. */
+export interface InboundMessage {
+  /** Known to no other process: what this one does again with the message, it does under the same id. */
+  readonly id: string;
+  readonly subject: string;
+  /** A copy of its own: the connection's buffers are used again. */
+  readonly payload: Uint8Array;
+  /** A JSON object of lists of strings, as text; undefined: the message has none. */
+  readonly headers: string | undefined;
+  /** When it was received, by `performance.now()`. */
+  readonly receivedAt: number;
+}
+
+/** What a message counts for where memory is limited, in bytes. */
+export function memoryOf({ subject, payload, headers }: InboundMessage): number {
+  return payload.length + 2 * (subject.length + (headers?.length ?? 0)) + overhead;
+}
+
+/** The objects around payload and subject. */
+const overhead = 256;

@@ -1,0 +1,247 @@
+/**
+ * Runs requests: each waits for its turn, runs, and is answered over the connection that it came by.
+ */
+import type { Logger } from "../../nats/index.js";
+import type { RareLog } from "../../nats/rare-log.js";
+import type { Endpoint } from "./endpoint.js";
+import {
+  busyReply,
+  defectReply,
+  type ErrorReply,
+  failureReply,
+  interruptedReply,
+  removedReply,
+  stoppingReply,
+  tooLargeReply,
+  waitedTooLongReply,
+} from "./error-reply.js";
+import { FairQueue, type FairQueueLimits, type LaneLoad, type Waiting } from "./fair-queue.js";
+import type { Replies } from "./replies.js";
+import type { RequestRunner, ResponderRequest } from "./runner.js";
+
+/** What a dispatcher is made with. */
+export interface DispatcherOptions {
+  readonly runner: RequestRunner;
+  readonly limits: FairQueueLimits;
+  /** How long a request may wait for its turn, in milliseconds. */
+  readonly timeoutMs: () => number;
+  readonly logger: Logger;
+  readonly rareLog: RareLog;
+}
+
+interface PendingRequest extends Waiting {
+  readonly endpoint: Endpoint;
+  readonly request: ResponderRequest;
+  readonly replies: Replies;
+  readonly timeoutMs: number;
+  /** Says that nothing is under way for it any more. */
+  readonly release: () => void;
+}
+
+/** A request as it was received: the connection's buffers are used again. */
+export interface ReceivedRequest {
+  readonly subject: string;
+  readonly reply: string;
+  readonly data: Uint8Array;
+}
+
+/** The objects around a request that waits. */
+const overheadBytes = 256;
+
+/** How long a timer may be. */
+const maxTimerMs = 60_000;
+
+/** See above. */
+export class RequestDispatcher {
+  readonly #runner: RequestRunner;
+  readonly #queue: FairQueue<Endpoint, PendingRequest>;
+  readonly #timeoutMs: () => number;
+  readonly #logger: Logger;
+  readonly #rareLog: RareLog;
+  /** Those of the functions that run. */
+  readonly #controllers = new Set<AbortController>();
+  readonly #answers = new Set<Promise<void>>();
+  readonly #endpoints = new Set<Endpoint>();
+  #timer: NodeJS.Timeout | undefined;
+  #onIdle: (() => void) | undefined;
+  #isStopped = false;
+
+  constructor({ runner, limits, timeoutMs, logger, rareLog }: DispatcherOptions) {
+    this.#runner = runner;
+    this.#queue = new FairQueue(limits);
+    this.#timeoutMs = timeoutMs;
+    this.#logger = logger;
+    this.#rareLog = rareLog;
+  }
+
+  /** Functions that run. */
+  get running(): number {
+    return this.#queue.running;
+  }
+
+  loadOf(endpoint: Endpoint): LaneLoad {
+    return this.#queue.loadOf(endpoint);
+  }
+
+  /** Requests to the endpoint are run from now on. */
+  add(endpoint: Endpoint): void {
+    this.#endpoints.add(endpoint);
+    this.#queue.open(endpoint);
+  }
+
+  /** What runs for the endpoint goes on; what waits is answered by an error: its function may be gone. */
+  remove(endpoint: Endpoint): void {
+    this.#endpoints.delete(endpoint);
+    for (const pending of this.#queue.remove(endpoint)) this.#dismiss(pending, removedReply);
+    this.#pump();
+  }
+
+  /** Takes a request. @param begin says that something is under way, and returns what says that it has ended */
+  submit(endpoint: Endpoint, received: ReceivedRequest, replies: Replies, begin: () => () => void): void {
+    const { subject, reply, data } = received;
+    const bytes = data.length + 2 * (subject.length + reply.length) + overheadBytes;
+    const refusal = this.#refusal(endpoint, bytes);
+    if (refusal !== undefined) {
+      this.#refuse(endpoint, reply, replies, refusal);
+      return;
+    }
+    const timeoutMs = this.#timeoutMs();
+    this.#queue.push(endpoint, {
+      endpoint,
+      request: { subject, reply, payload: new Uint8Array(data) },
+      replies,
+      bytes,
+      timeoutMs,
+      deadlineAt: performance.now() + timeoutMs,
+      release: begin(),
+    });
+    this.#pump();
+  }
+
+  /** Resolves when nothing waits and nothing runs. */
+  async idle(): Promise<void> {
+    if (this.#queue.isIdle) return;
+    await new Promise<void>((resolve) => {
+      this.#onIdle = resolve;
+    });
+  }
+
+  /** Answers by errors what waits and what runs, which is aborted, and runs nothing any more. */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    for (const endpoint of this.#endpoints) {
+      for (const pending of this.#queue.remove(endpoint)) this.#dismiss(pending, stoppingReply);
+    }
+    for (const controller of this.#controllers) controller.abort(new Error("the process stops"));
+    this.#pump();
+    await Promise.all(this.#answers);
+  }
+
+  #refusal(endpoint: Endpoint, bytes: number): ErrorReply | undefined {
+    if (this.#isStopped) return stoppingReply;
+    if (!this.#endpoints.has(endpoint)) return removedReply;
+    return this.#queue.hasRoom(endpoint, bytes) ? undefined : busyReply;
+  }
+
+  #pump(): void {
+    for (const pending of this.#queue.expire(performance.now())) {
+      this.#dismiss(pending, waitedTooLongReply(pending.timeoutMs));
+    }
+    for (let turn = this.#queue.next(); turn !== undefined; turn = this.#queue.next())
+      void this.#run(turn.item, turn.end);
+    clearTimeout(this.#timer);
+    const { nextDeadline } = this.#queue;
+    this.#timer =
+      nextDeadline === undefined
+        ? undefined
+        : setTimeout(() => this.#pump(), Math.min(Math.max(nextDeadline - performance.now(), 0) + 1, maxTimerMs));
+    if (this.#queue.isIdle) this.#onIdle?.();
+  }
+
+  async #run(pending: PendingRequest, end: () => void): Promise<void> {
+    const { replies, release } = pending;
+    if (replies.isOpen) {
+      const answer = this.#answer(pending);
+      this.#answers.add(answer);
+      await answer;
+      this.#answers.delete(answer);
+      await replies.room();
+    } else {
+      // Nobody would hear the answer; who asked asks again.
+      this.#drop(pending);
+    }
+    release();
+    end();
+    this.#pump();
+  }
+
+  async #answer(pending: PendingRequest): Promise<void> {
+    const { endpoint, request, replies } = pending;
+    // The function that it is now answered by may be another one when it has ended.
+    const { counters } = endpoint.service;
+    const { functionName } = endpoint.responder;
+    const startedAt = performance.now();
+    const outcome = await this.#outcome(endpoint, request);
+    counters.ran(performance.now() - startedAt);
+    const answer = outcome instanceof Uint8Array ? fitting(outcome, replies.maxPayload) : outcome;
+    if (answer instanceof Uint8Array) {
+      if (replies.send(request.reply, answer)) counters.answered();
+      else this.#drop(pending);
+      return;
+    }
+    this.#rareLog.warn("a responder's function failed", `${functionName} on ${endpoint.subject}: ${answer.summary}`);
+    counters.failed(answer.status, answer.summary);
+    if (!replies.sendError(request.reply, answer)) this.#drop(pending);
+  }
+
+  async #outcome({ responder }: Endpoint, request: ResponderRequest): Promise<Uint8Array | ErrorReply> {
+    const controller = new AbortController();
+    const { signal } = controller;
+    this.#controllers.add(controller);
+    try {
+      const outcome = await Promise.race([this.#runner.run(responder, request, signal), aborted(signal)]);
+      return outcome.kind === "answer" ? outcome.payload : failureReply(outcome);
+    } catch (error) {
+      if (signal.aborted) return interruptedReply;
+      this.#logger.error({ err: error, function: responder.functionName }, "running a responder's function failed");
+      return defectReply;
+    } finally {
+      this.#controllers.delete(controller);
+    }
+  }
+
+  #refuse(endpoint: Endpoint, reply: string, replies: Replies, refusal: ErrorReply): void {
+    const { counters } = endpoint.service;
+    const { status, summary } = refusal;
+    counters.failed(status, summary);
+    if (refusal === busyReply) counters.busy += 1;
+    this.#rareLog.warn(
+      "a request was not run",
+      `${endpoint.responder.functionName} on ${endpoint.subject}: ${summary}`,
+    );
+    replies.sendError(reply, refusal);
+  }
+
+  #dismiss(pending: PendingRequest, why: ErrorReply): void {
+    const { endpoint, request, replies, release } = pending;
+    if (replies.isOpen) this.#refuse(endpoint, request.reply, replies, why);
+    else this.#drop(pending);
+    release();
+  }
+
+  #drop({ endpoint: { service, responder, subject } }: PendingRequest): void {
+    service.counters.dropped += 1;
+    this.#logger.debug({ function: responder.functionName, subject }, "a request's connection has ended: no answer");
+  }
+}
+
+function fitting(payload: Uint8Array, maxPayload: number): Uint8Array | ErrorReply {
+  return payload.length <= maxPayload ? payload : tooLargeReply(payload.length, maxPayload);
+}
+
+/** Rejects when the signal is aborted. */
+function aborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+  });
+}

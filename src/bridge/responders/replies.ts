@@ -1,0 +1,69 @@
+/**
+ * Answers on their way out over one connection.
+ */
+import type { NatsConnection, PublishOptions } from "@nats-io/transport-node";
+import { confirmed } from "./confirmed.js";
+import { type ErrorReply, errorHeaders } from "./error-reply.js";
+
+/** How much is sent before the server must confirm that it reads. */
+const maxUnconfirmedBytes = 1024 * 1024;
+
+/** What an answer has beside its payload, about. */
+const overheadBytes = 128;
+
+const nothing = new Uint8Array(0);
+
+/** See above. */
+export class Replies {
+  #unconfirmedBytes = 0;
+  #confirming: Promise<void> | undefined;
+
+  constructor(readonly connection: NatsConnection) {}
+
+  /** False: nothing can be answered any more. */
+  get isOpen(): boolean {
+    return !this.connection.isClosed();
+  }
+
+  /** The most that the server takes, in bytes. */
+  get maxPayload(): number {
+    return this.connection.info?.max_payload ?? Number.POSITIVE_INFINITY;
+  }
+
+  /** Sends an answer. @returns false if it cannot be sent: the connection has ended */
+  send(reply: string, payload: Uint8Array): boolean {
+    return this.#publish(reply, payload, {});
+  }
+
+  /** Sends an error. @returns false if it cannot be sent: the connection has ended, or its server knows no headers */
+  sendError(reply: string, error: ErrorReply): boolean {
+    return this.#publish(reply, nothing, { headers: errorHeaders(error) });
+  }
+
+  /**
+   * Where more can be sent, at once; else when the server has read what was sent, or the connection has ended. Who waits
+   * for it before making the next answer does not fill memory with answers that nobody reads.
+   */
+  room(): undefined | Promise<void> {
+    if (this.#unconfirmedBytes < maxUnconfirmedBytes) return undefined;
+    this.#confirming ??= this.#confirm();
+    return this.#confirming;
+  }
+
+  #publish(reply: string, payload: Uint8Array, options: PublishOptions): boolean {
+    try {
+      this.connection.publish(reply, payload, options);
+    } catch {
+      return false;
+    }
+    this.#unconfirmedBytes += payload.length + overheadBytes;
+    return true;
+  }
+
+  async #confirm(): Promise<void> {
+    const asked = this.#unconfirmedBytes;
+    await confirmed(this.connection);
+    this.#unconfirmedBytes -= asked;
+    this.#confirming = undefined;
+  }
+}

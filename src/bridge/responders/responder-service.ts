@@ -1,0 +1,202 @@
+/**
+ * SQL functions that answer requests, as micro services of NATS, over whatever connection there is now.
+ *
+ * - A responder is a service with one endpoint. Its queue group is the same in every process that answers for the
+ *   database, so that one of them answers each request.
+ * - A request is answered over the connection that it came by, or not at all: another one may lead elsewhere.
+ * - A message without a reply subject is no request. It is counted and not run: nobody would hear of its answer or its
+ *   failure (that is what subscriptions are for), and an answer that is sent to a responder's subject ends there.
+ */
+import type { Msg, NatsConnection } from "@nats-io/transport-node";
+import type { Logger } from "../../nats/index.js";
+import { RareLog } from "../../nats/rare-log.js";
+import type { Responder } from "../bindings.js";
+import { Attachment } from "./attachment.js";
+import { RequestDispatcher } from "./dispatcher.js";
+import { Endpoint, type ServiceOrigin } from "./endpoint.js";
+import { removedReply } from "./error-reply.js";
+import type { Replies } from "./replies.js";
+import type { RequestRunner } from "./runner.js";
+import { type ResponderServiceStats, statsOf } from "./stats.js";
+
+/** How the service is made. */
+export interface ResponderServiceOptions extends ServiceOrigin {
+  readonly runner: RequestRunner;
+  readonly logger: Logger;
+  /** Functions that run at once. */
+  readonly maxConcurrent: number;
+  /** Requests of one responder that wait for their turn; more are refused. */
+  readonly maxQueuedPerResponder: number;
+  /** Their bytes; one request always fits. */
+  readonly maxQueuedBytesPerResponder: number;
+  /** How long a request may wait for its turn, in milliseconds: `responder_timeout_ms` of now. */
+  readonly responderTimeoutMs: () => number;
+  /** Says that a connection is in use, and returns what says that it is no more: `use` of a `NatsLink`. */
+  readonly use?: (connection: NatsConnection) => () => void;
+}
+
+/** See above. */
+export class ResponderService {
+  readonly #origin: ServiceOrigin;
+  readonly #logger: Logger;
+  readonly #rareLog: RareLog;
+  readonly #dispatcher: RequestDispatcher;
+  readonly #use: (connection: NatsConnection) => () => void;
+  /** By subject. */
+  readonly #endpoints = new Map<string, Endpoint>();
+  /** Of which it has been said that the server does not permit them. */
+  readonly #toldRefused = new Set<string>();
+  #isDiscoveryRefusalTold = false;
+  /** The one that requests come by. */
+  #attachment: Attachment | undefined;
+  /** That one, and those before it that have not been left yet. */
+  readonly #attachments = new Set<Attachment>();
+  #stopped: Promise<void> | undefined;
+
+  constructor(options: ResponderServiceOptions) {
+    const { runner, logger, database, version, metadata } = options;
+    this.#origin = { database, version, metadata };
+    this.#logger = logger;
+    this.#rareLog = new RareLog(logger, "responders");
+    this.#use = options.use ?? (() => () => undefined);
+    this.#dispatcher = new RequestDispatcher({
+      runner,
+      limits: {
+        maxRunning: options.maxConcurrent,
+        maxWaiting: options.maxQueuedPerResponder,
+        maxWaitingBytes: options.maxQueuedBytesPerResponder,
+      },
+      timeoutMs: options.responderTimeoutMs,
+      logger,
+      rareLog: this.#rareLog,
+    });
+  }
+
+  /**
+   * These are the responders from now on, at most one for each subject. Those that stay go on undisturbed. What runs for
+   * a removed one ends and is answered; what waits for it is answered by an error. Another function for the same subject
+   * takes over what waits, under the same subscription.
+   *
+   * @returns when the server has taken it, if there is a connection; never rejects
+   */
+  async configure(responders: readonly Responder[]): Promise<void> {
+    if (this.#stopped !== undefined) return;
+    const wanted = new Map(responders.map((responder) => [responder.subject, responder]));
+    for (const [subject, endpoint] of this.#endpoints) {
+      if (wanted.has(subject)) continue;
+      this.#endpoints.delete(subject);
+      this.#toldRefused.delete(subject);
+      this.#dispatcher.remove(endpoint);
+    }
+    for (const [subject, responder] of wanted) {
+      const endpoint = this.#endpoints.get(subject);
+      if (endpoint === undefined) this.#add(responder);
+      else endpoint.become(responder);
+    }
+    await this.#attachment?.update([...this.#endpoints.values()]);
+  }
+
+  /**
+   * Answers over this connection from now on; what came by the one before is still answered over that. The one before
+   * is left only when the server has taken the new subscriptions.
+   *
+   * @returns when it has, or the connection has ended; never rejects
+   */
+  async attach(connection: NatsConnection): Promise<void> {
+    if (this.#stopped !== undefined || this.#attachment?.connection === connection) return;
+    const before = this.#attachment;
+    const attachment = new Attachment(connection, this.#observer(), this.#use(connection));
+    this.#attachment = attachment;
+    this.#attachments.add(attachment);
+    await attachment.update([...this.#endpoints.values()]);
+    if (before !== undefined) void this.#leave(before);
+    // Another time it is news again.
+    for (const subject of this.#toldRefused) if (!attachment.isRefused(subject)) this.#toldRefused.delete(subject);
+  }
+
+  /** Takes no requests until the next `attach`. What has come is still answered, if its connection lives. */
+  detach(): void {
+    void this.#leaveAll();
+  }
+
+  /**
+   * Takes no new requests, and resolves when those that have come are answered; after the deadline those that are left
+   * are answered by errors, and their functions aborted. Answers are handed to the connection: drain it before it is
+   * closed.
+   */
+  stop(deadlineMs: number): Promise<void> {
+    this.#stopped ??= this.#stop(deadlineMs);
+    return this.#stopped;
+  }
+
+  /** What is counted, of each responder. */
+  stats(): ResponderServiceStats {
+    const isRefused = (subject: string): boolean => this.#attachment?.isRefused(subject) ?? false;
+    return statsOf(this.#endpoints.values(), this.#dispatcher, isRefused);
+  }
+
+  async #stop(deadlineMs: number): Promise<void> {
+    const left = this.#leaveAll();
+    let timer: NodeJS.Timeout | undefined;
+    const deadline = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, deadlineMs);
+    });
+    const done = left.then(() => this.#dispatcher.idle());
+    await Promise.race([done, deadline]);
+    clearTimeout(timer);
+    await this.#dispatcher.stop();
+    this.#rareLog.end();
+  }
+
+  #add(responder: Responder): void {
+    const endpoint = new Endpoint(responder, this.#origin);
+    this.#endpoints.set(endpoint.subject, endpoint);
+    this.#dispatcher.add(endpoint);
+  }
+
+  async #leaveAll(): Promise<void> {
+    this.#attachment = undefined;
+    await Promise.all([...this.#attachments].map((attachment) => this.#leave(attachment)));
+  }
+
+  async #leave(attachment: Attachment): Promise<void> {
+    await attachment.leave();
+    this.#attachments.delete(attachment);
+  }
+
+  #observer() {
+    return {
+      onMessage: (subject: string, message: Msg, replies: Replies) => this.#receive(subject, message, replies),
+      onRefused: (subject: string, error: Error) => {
+        const isTold = this.#toldRefused.has(subject);
+        this.#toldRefused.add(subject);
+        const words = "NATS does not let this responder subscribe: its requests are not answered here";
+        this.#logger[isTold ? "debug" : "warn"]({ subject, reason: error.name }, words);
+      },
+      onDiscoveryRefused: (error: Error) => {
+        const level = this.#isDiscoveryRefusalTold ? "debug" : "warn";
+        this.#isDiscoveryRefusalTold = true;
+        const words = "NATS does not let responders be found ($SRV.>); requests are answered all the same";
+        this.#logger[level]({ reason: error.name }, words);
+      },
+    };
+  }
+
+  #receive(subject: string, message: Msg, replies: Replies): void {
+    const endpoint = this.#endpoints.get(subject);
+    const { reply } = message;
+    if (endpoint === undefined) {
+      // Sent before the server knew that it was removed.
+      if (reply) replies.sendError(reply, removedReply);
+      return;
+    }
+    if (!reply) {
+      endpoint.service.counters.ignored += 1;
+      this.#rareLog.warn("a message to a responder has no reply subject: it was not run", subject);
+      return;
+    }
+    const { subject: requested, data } = message;
+    const received = { subject: requested, reply, data };
+    this.#dispatcher.submit(endpoint, received, replies, () => this.#use(replies.connection));
+  }
+}

@@ -1,0 +1,175 @@
+/**
+ * Tells NATS of the role of Postgres: once when a process starts to speak for it, and on each change.
+ *
+ * Three things decide what is told, and each may come at any time, in any order: the role, by `found`; whether this
+ * process leads, by `lead`; and the options, by `configure`. What follows from them is said in notice-duty.ts. Where
+ * there is no connection, the newest statement waits for one.
+ *
+ * Nothing depends on notices. A server that does not permit them is logged, and one that ends the connection because of
+ * them is not told again and again: then subscriptions would not live either.
+ */
+import type { NatsConnection } from "@nats-io/transport-node";
+import type { CompleteNatsServerOptions } from "../../../generated/ts/nats-options/index.js";
+import type { Logger, NatsLink, Refusal } from "../../nats/index.js";
+import { roleLimits } from "./limits.js";
+import { type DueNotice, NoticeDuty } from "./notice-duty.js";
+import { PatroniName } from "./patroni-name.js";
+import { roleNotice } from "./role-notice.js";
+import type { PostgresRole, ServerAddress } from "./role-watch.js";
+
+/** How they are published. */
+export interface RoleNoticesOptions {
+  /** Not ended with the notices. */
+  readonly link: Pick<NatsLink, "connection" | "hasTaken" | "on">;
+  readonly logger: Logger;
+  /** How long Patroni may take for its answer. Default 2,000 ms. */
+  readonly patroniTimeoutMs?: number;
+}
+
+/** Connections over which a notice was tried in vain. */
+interface Failures {
+  readonly notice: DueNotice;
+  readonly last: NatsConnection;
+  readonly count: number;
+}
+
+/** See above. */
+export class RoleNotices implements AsyncDisposable {
+  readonly #link: RoleNoticesOptions["link"];
+  readonly #logger: Logger;
+  readonly #patroni: PatroniName;
+  readonly #duty = new NoticeDuty();
+  readonly #end = new AbortController();
+  readonly #ended: Promise<false>;
+  readonly #listeners: readonly (() => void)[];
+  #address: ServerAddress | undefined;
+  #patroniUrl: string | undefined;
+  #isSending = false;
+  #sent: Promise<void> = Promise.resolve();
+  #failures: Failures | undefined;
+  /** The subject that a notice was published to last. */
+  #subject: string | undefined;
+  /** The subject whose refusal was logged. */
+  #refused: string | undefined;
+
+  constructor({ link, logger, patroniTimeoutMs }: RoleNoticesOptions) {
+    this.#link = link;
+    this.#logger = logger;
+    this.#patroni = new PatroniName(logger, patroniTimeoutMs);
+    this.#ended = new Promise((resolve) => {
+      this.#end.signal.addEventListener("abort", () => resolve(false), { once: true });
+    });
+    this.#listeners = [
+      link.on("connected", () => this.#wake()),
+      link.on("refused", (refusal) => this.#onRefused(refusal)),
+    ];
+  }
+
+  /** What `RoleWatch` tells by `onRole`. */
+  found(role: PostgresRole, address: ServerAddress | undefined): void {
+    this.#address = address;
+    this.#duty.found(role);
+    this.#wake();
+  }
+
+  /** This process has begun to lead, or leads no more. At first it does not. */
+  lead(leads: boolean): void {
+    this.#duty.lead(leads);
+    this.#wake();
+  }
+
+  /**
+   * Takes `notify_subject` and `patroni_url`; undefined: no server is defined. To be told after the link is: what is due
+   * goes out over its connection at once. Another subject or NATS server is told of the present role; another
+   * `patroni_url` alone is asked for the next notice.
+   */
+  configure(options: CompleteNatsServerOptions | undefined): void {
+    this.#patroniUrl = options?.patroni_url;
+    this.#duty.configure(options && { server: `${options.host}:${options.port}`, subject: options.notify_subject });
+    this.#wake();
+  }
+
+  /** Publishes nothing any more. What is being asked or sent is not waited for. */
+  async stop(): Promise<void> {
+    this.#end.abort();
+    for (const remove of this.#listeners) remove();
+    await this.#sent;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
+  }
+
+  #wake(): void {
+    if (this.#isSending) return;
+    this.#isSending = true;
+    this.#sent = this.#sendWhatIsDue();
+  }
+
+  async #sendWhatIsDue(): Promise<void> {
+    try {
+      for (;;) {
+        const notice = this.#duty.due;
+        const connection = this.#usable(notice);
+        if (notice === undefined || connection === undefined) return;
+        await this.#send(notice, connection);
+      }
+    } catch (err) {
+      this.#logger.error({ err }, "publishing a role-change notice failed in a way that was not foreseen");
+    } finally {
+      this.#isSending = false;
+    }
+  }
+
+  /** The connection, unless the notice has to wait for another one. */
+  #usable(notice: DueNotice | undefined): NatsConnection | undefined {
+    const { connection } = this.#link;
+    if (this.#end.signal.aborted || connection === undefined) return undefined;
+    if (connection.isClosed() || connection.isDraining()) return undefined;
+    return this.#failures?.notice === notice && this.#failures?.last === connection ? undefined : connection;
+  }
+
+  async #send(notice: DueNotice, connection: NatsConnection): Promise<void> {
+    const url = this.#patroniUrl;
+    const name = url === undefined ? null : await this.#patroni.ask(url, this.#end.signal);
+    // Meanwhile another one may be due, or there may be another connection.
+    if (this.#duty.due !== notice || this.#usable(notice) !== connection) return;
+    const { status, subject } = notice;
+    this.#subject = subject;
+    try {
+      connection.publish(subject, roleNotice({ status, ...this.#address!, name }));
+    } catch (err) {
+      this.#duty.settle(notice);
+      this.#logger.warn({ err, status, subject }, "the role-change notice cannot be published");
+      return;
+    }
+    if (await Promise.race([this.#link.hasTaken(connection), this.#ended])) {
+      this.#duty.settle(notice);
+      this.#logger.info({ status, subject, name }, "the role-change notice is sent");
+    } else if (!this.#end.signal.aborted) {
+      this.#fail(notice, connection);
+    }
+  }
+
+  /** The connection may have ended before the server had it: told twice is better than not at all. */
+  #fail(notice: DueNotice, last: NatsConnection): void {
+    const count = this.#failures?.notice === notice ? this.#failures.count + 1 : 1;
+    this.#failures = { notice, last, count };
+    if (count < roleLimits.maxNoticeAttempts) return;
+    this.#duty.settle(notice);
+    this.#logger.warn(
+      { ...notice, connections: count },
+      "the role-change notice is given up: the NATS server confirmed it over no connection",
+    );
+  }
+
+  #onRefused({ operation, subject }: Refusal): void {
+    if (operation !== "publish" || subject !== this.#subject || subject === this.#refused) return;
+    this.#refused = subject;
+    this.#logger.warn(
+      { subject },
+      "the NATS server does not permit role-change notices, and nobody gets them: let its user publish to the subject, " +
+        "or set notify_subject to one that it may publish to",
+    );
+  }
+}

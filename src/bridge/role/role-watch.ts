@@ -1,0 +1,182 @@
+/**
+ * Whether Postgres is a primary or a standby, followed while it changes.
+ *
+ * A promotion happens under open sessions: the same session that was told "standby" is told "primary" next. There is no
+ * demotion without a restart, so that it shows when the session is lost and another one is opened. Looking again and
+ * again, over a session that is opened anew when it is lost, finds both; Postgres announces neither.
+ *
+ *   unknown → primary, standby     Postgres answers
+ *   standby → primary              it was promoted
+ *   primary, standby → unknown     it does not answer, over a new session neither
+ *   primary → standby              another server answers at the same address
+ */
+import type { Logger } from "../../nats/index.js";
+import { PostgresSession } from "../../store/index.js";
+import { roleLimits } from "./limits.js";
+import { splitAddresses } from "./role-notice.js";
+
+/** What Postgres is; `unknown` while it does not answer. */
+export type PostgresRole = "primary" | "standby" | "unknown";
+
+/** Where Postgres listens, by its own settings. */
+export interface ServerAddress {
+  /** `listen_addresses`, of which `*` stays `*`. */
+  readonly addresses: readonly string[];
+  readonly port: number;
+}
+
+/** How it is watched. */
+export interface RoleWatchOptions {
+  readonly databaseUrl: string | undefined;
+  readonly logger: Logger;
+  /** The pause between two looks. Default 1,000 ms. */
+  readonly intervalMs?: number;
+  /** How long connecting may take, and how long the answer. Default 2,000 ms. */
+  readonly lookTimeoutMs?: number;
+  /**
+   * The role has changed; it counts as `unknown` at first. Also told where only the address has.
+   *
+   * @param address undefined while the role is unknown
+   */
+  onRole(role: PostgresRole, address: ServerAddress | undefined): void;
+}
+
+const sql = `SELECT pg_is_in_recovery() AS standby, current_setting('listen_addresses') AS addresses,
+  current_setting('port')::integer AS port`;
+
+interface RoleRow {
+  readonly standby: boolean;
+  readonly addresses: string;
+  readonly port: number;
+}
+
+/** See above. One look never overlaps the next. */
+export class RoleWatch implements AsyncDisposable {
+  readonly #options: RoleWatchOptions;
+  readonly #lookTimeoutMs: number;
+  /** Of its own: no look waits behind somebody else's query. */
+  readonly #session: PostgresSession;
+  #role: PostgresRole = "unknown";
+  #address: ServerAddress | undefined;
+  /** The look that is under way. */
+  #look: Promise<void> | undefined;
+  /** When the last look began, by `performance.now()`. */
+  #beganAt = 0;
+  #timer: NodeJS.Timeout | undefined;
+  /** Why the role is unknown, as it was logged: the same again is no news. */
+  #problem: string | undefined;
+  #isStopped = false;
+
+  constructor(options: RoleWatchOptions) {
+    this.#options = options;
+    this.#lookTimeoutMs = options.lookTimeoutMs ?? roleLimits.lookTimeoutMs;
+    this.#session = new PostgresSession({
+      databaseUrl: options.databaseUrl,
+      logger: options.logger,
+      applicationName: "hawser serve: role",
+      channels: [],
+      connectTimeoutMs: this.#lookTimeoutMs,
+      queryTimeoutMs: this.#lookTimeoutMs,
+      onNotification: () => undefined,
+      onLost: () => this.#lost(),
+    });
+  }
+
+  /** What Postgres was at the last look. */
+  get role(): PostgresRole {
+    return this.#role;
+  }
+
+  /** Looks now, and from then on. Resolves after the first look, whatever it found; does not reject. */
+  async start(): Promise<void> {
+    await this.#lookNow();
+  }
+
+  /** Ends it, and the session. Tells nothing any more. */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    clearTimeout(this.#timer);
+    await this.#session.end();
+    await this.#look;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
+  }
+
+  /** Between two looks: whether the server has gone, too, the next one tells. */
+  #lost(): void {
+    if (this.#look !== undefined) return;
+    // A server that ends each session at once is not to be asked without a pause.
+    this.#lookIn(Math.max(0, this.#beganAt + roleLimits.lookPauseMs - performance.now()));
+  }
+
+  #lookIn(pauseMs: number): void {
+    clearTimeout(this.#timer);
+    if (!this.#isStopped) this.#timer = setTimeout(() => void this.#lookNow(), pauseMs);
+  }
+
+  #lookNow(): Promise<void> {
+    this.#look ??= this.#lookOnce().finally(() => {
+      this.#look = undefined;
+      this.#lookIn(this.#options.intervalMs ?? roleLimits.watchIntervalMs);
+    });
+    return this.#look;
+  }
+
+  async #lookOnce(): Promise<void> {
+    this.#beganAt = performance.now();
+    try {
+      const { standby, addresses, port } = await this.#ask();
+      this.#tell(standby ? "standby" : "primary", { addresses: splitAddresses(addresses), port });
+    } catch (cause) {
+      await this.#miss(cause);
+    }
+  }
+
+  async #ask(): Promise<RoleRow> {
+    const wasOpen = this.#session.isOpen;
+    try {
+      return await this.#query();
+    } catch (error) {
+      // It may be the session alone that has ended. Whoever did not answer in time is not asked again.
+      const wasInTime = performance.now() - this.#beganAt < this.#lookTimeoutMs;
+      if (!wasOpen || !wasInTime || this.#isStopped) throw error;
+      return await this.#query();
+    }
+  }
+
+  async #query(): Promise<RoleRow> {
+    const [row] = await this.#session.query<RoleRow>(sql);
+    return row!;
+  }
+
+  async #miss(cause: unknown): Promise<void> {
+    if (this.#isStopped) return;
+    this.#tell("unknown", undefined);
+    const { code, message } = await this.#session.explain("ask whether Postgres is a primary or a standby", cause);
+    const level = message === this.#problem ? "debug" : "warn";
+    this.#problem = message;
+    this.#options.logger[level]({ code, problem: message }, "whether Postgres is a primary or a standby is not known");
+  }
+
+  #tell(role: PostgresRole, address: ServerAddress | undefined): void {
+    if (this.#isStopped) return;
+    if (role !== "unknown") this.#problem = undefined;
+    if (role === this.#role && isSame(address, this.#address)) return;
+    const { logger, onRole } = this.#options;
+    if (role !== this.#role && role !== "unknown") logger.info({ before: this.#role }, `Postgres is a ${role}`);
+    this.#role = role;
+    this.#address = address;
+    try {
+      onRole(role, address);
+    } catch (err) {
+      logger.error({ err }, "what follows the role of Postgres failed");
+    }
+  }
+}
+
+function isSame(one: ServerAddress | undefined, other: ServerAddress | undefined): boolean {
+  if (one === undefined || other === undefined) return one === other;
+  return one.port === other.port && one.addresses.join() === other.addresses.join();
+}

@@ -1,0 +1,103 @@
+/**
+ * What the owner of the metrics fills: plain numbers, which are read whenever somebody asks for `/metrics`. So whoever
+ * counts pays for an increment and nothing else; the objects may be the live ones, and their fields may be getters.
+ *
+ * What is called a total begins at zero with the process (or with its subscription or responder) and never falls.
+ */
+
+/** The connections to NATS, each with a use of its own. */
+export const natsClients = ["gateway", "subscriptions", "responders"] as const;
+
+/** See {@link natsClients}. */
+export type NatsClient = (typeof natsClients)[number];
+
+/** What Postgres is, as far as this process knows. */
+export const databaseRoles = ["primary", "standby", "unknown"] as const;
+
+/** See {@link databaseRoles}. */
+export type DatabaseRole = (typeof databaseRoles)[number];
+
+/** Everything. What is not there yet, or not used, is undefined. */
+export interface ServeCounters {
+  readonly gateway: GatewayCounters | undefined;
+  readonly postgres: ConnectionCounters;
+  readonly nats: { readonly [Client in NatsClient]?: ConnectionCounters | undefined };
+  readonly bridge: BridgeCounters | undefined;
+}
+
+/** The gateway. Its calls are reported one by one: `ServeMetrics.observeCall`. */
+export interface GatewayCounters {
+  /** Database sessions that are connected now. */
+  readonly sessions: number;
+}
+
+/** A connection that is made again when it is lost. */
+export interface ConnectionCounters {
+  readonly isUp: boolean;
+  /** Total: how often it was made again. The first time does not count. */
+  readonly reconnects: number;
+}
+
+/** Subscriptions and responders of this process. */
+export interface BridgeCounters {
+  readonly role: DatabaseRole;
+  /** This process runs the subscribed functions. */
+  readonly isLeading: boolean;
+  /** The leader's epoch that this process has or last had; 0 if it never led. */
+  readonly leaderEpoch: number;
+  /** Messages that wait for their transaction or are in one. */
+  readonly queuedMessages: number;
+  /** What these messages count for where memory is limited, in bytes. */
+  readonly queuedBytes: number;
+  /** When the oldest of them was received, by `performance.now()`; undefined: there is none. */
+  readonly oldestReceivedAt: number | undefined;
+  /** What is kept, while another process leads, to be repeated at a takeover, in bytes. */
+  readonly standbyBufferBytes: number;
+  /** Total: transactions with messages that were committed. */
+  readonly committedTransactions: number;
+  /** Total: transactions with messages that ended otherwise. */
+  readonly failedTransactions: number;
+  /** Total: batches that were halved because a message of theirs failed. */
+  readonly bisections: number;
+  /** Those that there are now. Whichever is missing loses its series. */
+  readonly subscriptions: Iterable<SubscriptionCounters>;
+  /** Those that there are now. Whichever is missing loses its series. */
+  readonly responders: Iterable<ResponderCounters>;
+  /** Requests whose function runs now. */
+  readonly requestsInFlight: number;
+  /** Requests that wait for their turn. */
+  readonly requestsQueued: number;
+}
+
+/** A function that NATS calls: which one it is, for a label. */
+export interface BoundFunction {
+  readonly id: bigint;
+  /** As people know it: `public.capture(bytea)`. */
+  readonly functionName: string;
+}
+
+/** A subscription, in totals. */
+export interface SubscriptionCounters extends BoundFunction {
+  /** Messages that NATS delivered to this process, whether it leads or not. */
+  readonly received: number;
+  /** Messages whose transaction this process committed, without those in dead_letters. */
+  readonly committed: number;
+  /** Messages that failed for good and went to dead_letters. */
+  readonly deadLettered: number;
+  /** Messages taken from the standby buffer at a takeover: another process may have handled them. */
+  readonly repeated: number;
+  /** Messages that were given up because the queue was full. */
+  readonly discardedBufferFull: number;
+}
+
+/** A responder, in totals of requests. */
+export interface ResponderCounters extends BoundFunction {
+  /** The function has answered. */
+  readonly ok: number;
+  /** The function has failed, or could not be run. */
+  readonly failed: number;
+  /** The function took longer than `responder_timeout_ms`. */
+  readonly timedOut: number;
+  /** There was no place left to wait. */
+  readonly busy: number;
+}

@@ -1,0 +1,147 @@
+/**
+ * The monitoring port of `hawser serve`: a small HTTP server for whoever scrapes and probes. It asks for no password, and
+ * needs none of its clients to be well-behaved.
+ */
+import { once } from "node:events";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { GatewayError } from "../../errors/index.js";
+import { type Address, formatAddress } from "../../wire/index.js";
+import { allowedMethods, type PageSources, pageOf } from "./pages.js";
+
+/** What bounds clients. */
+export interface MonitorLimits {
+  /** Connections at once; whichever comes on top is closed. */
+  readonly maxConnections: number;
+  /** The head of a request, in bytes. */
+  readonly maxHeaderBytes: number;
+  /** How long the head may take, from the connection or the end of the request before. */
+  readonly headersTimeoutMs: number;
+  /** How long a whole request may take to arrive, and then its answer to be taken. */
+  readonly requestTimeoutMs: number;
+  /** How long a connection is kept for a further request. */
+  readonly keepAliveMs: number;
+  /** How long answers that are under way may go on when it is stopped. */
+  readonly stopDeadlineMs: number;
+}
+
+/** The limits, where nothing else is said. */
+export const monitorLimits: MonitorLimits = {
+  maxConnections: 64,
+  maxHeaderBytes: 4_096,
+  headersTimeoutMs: 5_000,
+  requestTimeoutMs: 10_000,
+  keepAliveMs: 5_000,
+  stopDeadlineMs: 1_000,
+};
+
+/** Node looks only so often which of the clients are late. */
+const lookEveryMs = 500;
+
+/** What it serves, and where. */
+export interface MonitorOptions extends PageSources {
+  /** Port 0 takes a free one. */
+  readonly listen: Address;
+  /** Default {@link monitorLimits}. */
+  readonly limits?: Partial<MonitorLimits> | undefined;
+}
+
+/** See above. */
+export class Monitor implements AsyncDisposable {
+  /** Where it listens, with the real port. */
+  readonly address: Address;
+  readonly #sources: PageSources;
+  readonly #limits: MonitorLimits;
+  readonly #server: Server;
+  #stopped: Promise<void> | undefined;
+
+  private constructor(options: MonitorOptions, limits: MonitorLimits, server: Server) {
+    const { address: host, port } = server.address() as AddressInfo;
+    this.address = { host, port };
+    this.#sources = options;
+    this.#limits = limits;
+    this.#server = server;
+    server.on("request", (request, response) => void this.#answer(request, response));
+    server.on("drop", () => {
+      const message = `the monitoring port has ${limits.maxConnections} connections already; one more was closed`;
+      options.logger.debug({}, message);
+    });
+    // Out of file descriptors, for example. Listening goes on.
+    server.on("error", (err) => options.logger.error({ err }, "the monitoring port could not accept a connection"));
+  }
+
+  /**
+   * Binds the address and answers.
+   *
+   * @throws GatewayError (as a rejection) `bind_failed` if the address is unknown or in use; the reason of the signal
+   */
+  static async start(options: MonitorOptions, signal?: AbortSignal): Promise<Monitor> {
+    signal?.throwIfAborted();
+    const limits = { ...monitorLimits, ...options.limits };
+    const server = createServer({
+      maxHeaderSize: limits.maxHeaderBytes,
+      headersTimeout: limits.headersTimeoutMs,
+      requestTimeout: limits.requestTimeoutMs,
+      keepAliveTimeout: limits.keepAliveMs,
+      connectionsCheckingInterval: lookEveryMs,
+    });
+    server.maxConnections = limits.maxConnections;
+    const { host, port } = options.listen;
+    try {
+      server.listen({ host, port });
+      // Rejects with what the server emits as an error.
+      await once(server, "listening");
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message : String(cause);
+      const message = `the monitoring port cannot be opened at ${formatAddress(options.listen)}: ${why}`;
+      throw new GatewayError("bind_failed", message, { cause });
+    }
+    const monitor = new Monitor(options, limits, server);
+    if (signal?.aborted) await monitor.stop();
+    signal?.throwIfAborted();
+    return monitor;
+  }
+
+  /**
+   * Listens no more, closes idle connections at once and the others when they have their answer, `stopDeadlineMs` later at
+   * the latest. A further call waits for the first.
+   */
+  stop(): Promise<void> {
+    this.#stopped ??= this.#stop();
+    return this.#stopped;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
+  }
+
+  async #stop(): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#server.closeIdleConnections();
+    const deadline = setTimeout(() => this.#server.closeAllConnections(), this.#limits.stopDeadlineMs);
+    await closed;
+    clearTimeout(deadline);
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { socket } = request;
+    // Node waits for ever for a client to read. Unreferenced, as an answer whose turn never came is not told of the end.
+    const late = setTimeout(() => socket.destroy(), this.#limits.requestTimeoutMs).unref();
+    response.once("close", () => clearTimeout(late));
+    const { status, contentType, body } = await pageOf(request.method ?? "", request.url ?? "", this.#sources);
+    response.writeHead(status, {
+      "Content-Type": contentType,
+      "Content-Length": Buffer.byteLength(body),
+      "Cache-Control": "no-store",
+      "X-Content-Type-Options": "nosniff",
+      ...(status === 405 && { Allow: allowedMethods }),
+      // Nobody reads a body, and its end is not waited for.
+      ...((hasBody(request) || this.#stopped !== undefined) && { Connection: "close" }),
+    });
+    response.end(body);
+  }
+}
+
+function hasBody({ headers }: IncomingMessage): boolean {
+  return headers["transfer-encoding"] !== undefined || (headers["content-length"] ?? "0") !== "0";
+}

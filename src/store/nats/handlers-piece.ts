@@ -1,0 +1,115 @@
+/**
+ * Where the functions live that NATS reaches: the schema of their wrappers, the login that calls these, and the view by which
+ * operators look at subscriptions.
+ */
+import pg from "pg";
+import { tables } from "../../../generated/ts/rows/nats.js";
+import { errorTable } from "../../errors/index.js";
+import { newSchemaSql } from "../new-schema.js";
+import { trustedRoles } from "../schema-trust.js";
+import { runSchema, subscriptionsSchema } from "./objects.js";
+
+const { escapeLiteral: literal } = pg;
+
+/** Branches of PL/pgSQL for a schema of ours: made, taken as it is, or refused because its owner could put things into it. */
+function schemaSql(name: string, comment: string): string {
+  return `
+  IF to_regnamespace(${literal(name)}) IS NULL THEN
+    EXECUTE $new$${newSchemaSql(name)}$new$;
+    COMMENT ON SCHEMA ${name} IS ${literal(comment)};
+  ELSIF EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = ${literal(name)} AND n.nspowner NOT IN ${trustedRoles}) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = ${literal(errorTable.name_occupied.sqlstate)},
+      MESSAGE = 'the schema ${name} belongs to somebody else',
+      HINT = 'DROP SCHEMA ${name}';
+  END IF;
+  IF (SELECT n.nspowner <> owner_oid FROM pg_namespace AS n WHERE n.nspname = ${literal(name)}) THEN
+    BEGIN
+      EXECUTE format('ALTER SCHEMA ${name} OWNER TO %I', owner_name);
+    EXCEPTION
+      WHEN insufficient_privilege THEN NULL;
+    END;
+  END IF;`;
+}
+
+function whereThere(role: string, statements: string): string {
+  return `
+  IF EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = ${literal(role)}) THEN
+    ${statements}
+  END IF;`;
+}
+
+const schemas = `DO $handlers$
+DECLARE
+  owner_name CONSTANT name := (SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace AS n WHERE n.nspname = 'hawser');
+  owner_oid CONSTANT oid := (SELECT n.nspowner FROM pg_namespace AS n WHERE n.nspname = 'hawser');
+BEGIN
+${schemaSql(runSchema, "The wrappers of the functions that NATS reaches. Each belongs to the role that it runs as.")}
+${schemaSql(subscriptionsSchema, "What is subscribed, for operators.")}
+  REVOKE ALL ON SCHEMA ${runSchema}, ${subscriptionsSchema} FROM PUBLIC;
+${whereThere("hawser_nats", `GRANT USAGE, CREATE ON SCHEMA ${runSchema} TO hawser_nats;\n    GRANT USAGE ON SCHEMA ${subscriptionsSchema} TO hawser_nats;`)}
+${whereThere("hawser_executor", `GRANT USAGE ON SCHEMA ${runSchema} TO hawser_executor;`)}
+${whereThere("hawser_bridge", `GRANT USAGE ON SCHEMA ${subscriptionsSchema} TO hawser_bridge;`)}
+EXCEPTION
+  WHEN insufficient_privilege THEN
+    RAISE NOTICE 'the schema ${runSchema} is not ready: %', SQLERRM;
+END
+$handlers$;`;
+
+/** A subscription is there as long as its wrapper is. The view reads as its owner, who owns the table. */
+const view = `DO $handlers$
+DECLARE
+  owner_name CONSTANT name := (SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace AS n WHERE n.nspname = 'hawser');
+BEGIN
+  IF to_regnamespace(${literal(subscriptionsSchema)}) IS NULL THEN
+    RETURN;
+  END IF;
+  CREATE OR REPLACE VIEW ${subscriptionsSchema}.subscriptions AS
+    SELECT h.subject, format('%I.%I(%s)', h.function_schema, h.function_name, h.argument_types) AS callback
+      FROM ${tables.natsHandler} AS h
+      JOIN pg_proc AS w ON w.proname = h.wrapper
+      JOIN pg_namespace AS n ON n.oid = w.pronamespace AND n.nspname = ${literal(runSchema)}
+     WHERE h.kind = 'subscription';
+  COMMENT ON VIEW ${subscriptionsSchema}.subscriptions IS 'The subjects that functions are subscribed to.';
+  REVOKE ALL ON ${subscriptionsSchema}.subscriptions FROM PUBLIC;
+${whereThere("hawser_nats", `GRANT SELECT ON ${subscriptionsSchema}.subscriptions TO hawser_nats;`)}
+${whereThere("hawser_bridge", `GRANT SELECT ON ${subscriptionsSchema}.subscriptions TO hawser_bridge;`)}
+  EXECUTE format('ALTER VIEW ${subscriptionsSchema}.subscriptions OWNER TO %I', owner_name);
+EXCEPTION
+  WHEN insufficient_privilege THEN
+    RAISE NOTICE 'the view ${subscriptionsSchema}.subscriptions is not ready: %', SQLERRM;
+END
+$handlers$;`;
+
+/** The password stays in the table: what is logged of this is its text. */
+const login = `DO $handlers$
+DECLARE
+  login record;
+BEGIN
+  SELECT l.user_name, l.password INTO login FROM ${tables.executorLogin} AS l;
+  IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = login.user_name) THEN
+    EXECUTE format('CREATE ROLE %I LOGIN PASSWORD %L', login.user_name, login.password);
+    EXECUTE format('COMMENT ON ROLE %I IS %L', login.user_name, 'Calls the functions that NATS reaches, for hawser serve.');
+  END IF;
+  IF NOT pg_has_role(login.user_name, 'hawser_executor', 'MEMBER') THEN
+    EXECUTE format('GRANT hawser_executor TO %I', login.user_name);
+  END IF;
+  -- So that a process that takes over may end the sessions of the one before.
+  IF NOT pg_has_role('hawser_bridge', login.user_name, 'MEMBER') THEN
+    EXECUTE format('GRANT %I TO hawser_bridge', login.user_name);
+  END IF;
+  IF NOT has_database_privilege(login.user_name, current_database(), 'CONNECT') THEN
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), login.user_name);
+  END IF;
+EXCEPTION
+  WHEN duplicate_object OR unique_violation THEN NULL;
+  WHEN insufficient_privilege OR undefined_object THEN
+    RAISE NOTICE 'the login that calls the functions is not ready: %', SQLERRM;
+END
+$handlers$;`;
+
+/** All of it, to be run where the schema `hawser` and its roles are there. */
+export const handlersPiece = {
+  what: "the schema of what NATS calls, and its login",
+  sql: ["SET LOCAL search_path = pg_catalog, pg_temp;", schemas, view, login].join("\n"),
+};

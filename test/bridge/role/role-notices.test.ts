@@ -1,0 +1,241 @@
+/**
+ * Notices over a real NATS, heard by a client that knows nothing of ours.
+ */
+import { connect, type NatsConnection } from "@nats-io/transport-node";
+import { expect, it, onTestFinished } from "vitest";
+import { RoleNotices } from "../../../src/bridge/role/index.js";
+import { fakeServer, welcoming } from "../../nats/support/fake-server.js";
+import { next, optionsFor, testLink } from "../../nats/support/links.js";
+import { eventually } from "../../support/eventually.js";
+import { startNatsServer } from "../../support/nats-server.js";
+import { httpServer, patroniAnswer } from "./http-server.js";
+import { keptLog } from "./log.js";
+
+const address = { addresses: ["127.0.0.1", "*"], port: 5432 };
+const usual = "pgnats.postgresql.replication.status";
+
+const text = (status: string, name: string | null = null) =>
+  `{"status":"${status}","listen_adresses":["127.0.0.1","*"],"listen_addresses":["127.0.0.1","*"],"port":5432,` +
+  `"name":${JSON.stringify(name)}}`;
+
+/** Notices over a link of their own. */
+function testNotices() {
+  const { link } = testLink();
+  const log = keptLog();
+  const notices = new RoleNotices({ link, logger: log.logger });
+  onTestFinished(() => notices.stop());
+  const configure = (options: ReturnType<typeof optionsFor>) => {
+    link.configure(options);
+    notices.configure(options);
+  };
+  return { link, notices, log, configure };
+}
+
+/** Keeps what is published at the server to the subject, from now on. */
+async function listen(url: string, subject = usual): Promise<{ heard: string[]; nats: NatsConnection }> {
+  const nats = await connect({ servers: url });
+  onTestFinished(() => nats.close());
+  const heard: string[] = [];
+  nats.subscribe(subject, { callback: (_, message) => void heard.push(message.string()) });
+  await nats.flush();
+  return { heard, nats };
+}
+
+it("a process that leads on a primary says so, one that finds itself on a standby as well, to the byte", async () => {
+  await using server = await startNatsServer();
+  const { heard } = await listen(server.url);
+  const { notices, configure } = testNotices();
+  configure(optionsFor(server));
+  notices.found("primary", address);
+  notices.lead(true);
+  await eventually("it is told", () => heard.length === 1);
+  notices.lead(false);
+  notices.found("standby", address);
+  await eventually("that is told, too", () => heard.length === 2);
+  expect(heard).toEqual([text("Master"), text("Replica")]);
+});
+
+it("has the name that Patroni gives, asked for each notice, and null where it gives none", async () => {
+  await using server = await startNatsServer();
+  const { heard } = await listen(server.url);
+  const { notices, configure } = testNotices();
+  const names = ["pg-1", "pg-one"];
+  const patroni = await httpServer((_, response) => response.end(patroniAnswer(names.shift())));
+  const other = await httpServer((_, response) => response.end("no"));
+  configure(optionsFor(server, { patroni_url: patroni }));
+  notices.found("standby", address);
+  await eventually("it is told", () => heard.length === 1);
+  notices.found("primary", address);
+  notices.lead(true);
+  await eventually("it is told again", () => heard.length === 2);
+  configure(optionsFor(server, { patroni_url: other }));
+  notices.found("standby", address);
+  await eventually("it is told without a name", () => heard.length === 3);
+  expect(heard).toEqual([text("Replica", "pg-1"), text("Master", "pg-one"), text("Replica")]);
+});
+
+it("only the newest state is told when there is a connection at last", async () => {
+  await using server = await startNatsServer();
+  const { port } = server;
+  await server.stop();
+  const { link, notices, configure } = testNotices();
+  configure(optionsFor({ host: server.host, port }));
+  await next(link, "failed");
+  notices.found("standby", address);
+  notices.found("primary", address);
+  notices.lead(true);
+  notices.found("unknown", undefined);
+  notices.found("standby", address);
+  await server.restart();
+  // The listener is there before the link, which pauses between its attempts: both come by their own.
+  const { heard, nats } = await listen(server.url);
+  await link.connected().catch(() => next(link, "connected"));
+  notices.found("primary", address);
+  await eventually("the newest is told", () => heard.includes(text("Master")));
+  await nats.flush();
+  expect(heard.filter((each) => each === text("Master"))).toHaveLength(1);
+  expect(heard.length).toBeLessThanOrEqual(2);
+});
+
+it("a reconnection alone is no news", async () => {
+  await using server = await startNatsServer();
+  const first = await listen(server.url);
+  const { link, notices, configure, log } = testNotices();
+  configure(optionsFor(server));
+  notices.found("standby", address);
+  await eventually("the server has it", () => log.messages("info").includes("the role-change notice is sent"));
+  await eventually("it is told", () => first.heard.length === 1);
+  const connected = next(link, "connected");
+  await link.reconnect();
+  await connected;
+  notices.found("primary", address);
+  notices.lead(true);
+  await eventually("the next is told", () => first.heard.length >= 2);
+  expect(first.heard).toEqual([text("Replica"), text("Master")]);
+});
+
+it("another subject is told of the present role, and where no server is defined nobody is", async () => {
+  await using server = await startNatsServer();
+  const all = await listen(server.url, ">");
+  const { link, notices, configure } = testNotices();
+  configure(optionsFor(server));
+  notices.found("standby", address);
+  await eventually("it is told", () => all.heard.length === 1);
+  const there = await listen(server.url, "postgres.role");
+  configure(optionsFor(server, { notify_subject: "postgres.role" }));
+  await eventually("it is told there", () => there.heard.length === 1);
+  link.configure(undefined);
+  notices.configure(undefined);
+  notices.found("primary", address);
+  notices.lead(true);
+  const connected = next(link, "connected");
+  configure(optionsFor(server, { notify_subject: "postgres.role" }));
+  await connected;
+  await eventually("the newest is told there", () => there.heard.length === 2);
+  expect(there.heard).toEqual([text("Replica"), text("Master")]);
+  expect(all.heard).toHaveLength(3);
+});
+
+it("what another one takes the place of while Patroni is asked is not told", async () => {
+  await using server = await startNatsServer();
+  const { heard } = await listen(server.url);
+  const { link, notices, configure } = testNotices();
+  let answer: (() => void) | undefined;
+  const patroni = await httpServer((_, response) => {
+    if (answer === undefined) answer = () => response.end(patroniAnswer("late"));
+    else response.end(patroniAnswer("pg-1"));
+  });
+  configure(optionsFor(server, { patroni_url: patroni }));
+  await link.ready();
+  notices.found("standby", address);
+  await eventually("Patroni is asked", () => answer !== undefined);
+  notices.found("primary", address);
+  notices.lead(true);
+  answer!();
+  await eventually("the newest is told", () => heard.length >= 1);
+  expect(heard).toEqual([text("Master", "pg-1")]);
+});
+
+it("a server that permits nothing but subscribing is left in peace, and it is logged once", async () => {
+  await using server = await startNatsServer({
+    config: 'authorization { users: [{ user: edge, password: edge, permissions: { publish: { deny: [">"] } } }] }',
+  });
+  const { link, notices, configure, log } = testNotices();
+  const lost: unknown[] = [];
+  link.on("lost", (error) => lost.push(error));
+  configure(optionsFor(server, { username: "edge", password: "edge" }));
+  notices.found("standby", address);
+  const refusals = () => log.messages("warn").filter((message) => message.includes("does not permit"));
+  await eventually("it is logged", () => refusals().length === 1);
+  const refused = next(link, "refused");
+  notices.found("primary", address);
+  notices.lead(true);
+  await refused;
+  const heard: string[] = [];
+  link.connection!.subscribe("a", { callback: (_, message) => void heard.push(message.string()) });
+  await link.connection!.flush();
+  expect(refusals()).toHaveLength(1);
+  expect(log.messages("error")).toEqual([]);
+  expect(lost).toEqual([]);
+});
+
+it("a server that ends each connection on which something is published is not told for ever", async () => {
+  const server = await fakeServer((socket) => {
+    socket.on("data", (chunk) => {
+      if (chunk.toString("latin1").includes("PUB ")) socket.destroy();
+    });
+    welcoming(socket);
+  });
+  const { link, notices, configure, log } = testNotices();
+  configure(optionsFor(server));
+  notices.found("standby", address);
+  await eventually("it is given up", () => log.messages("warn").some((message) => message.includes("given up")));
+  await link.connected().catch(() => next(link, "connected"));
+  await link.connection!.flush();
+  expect(server.received().match(/PUB /g)).toHaveLength(3);
+});
+
+it("a notice that was lost with its connection is told over the next one", async () => {
+  let connections = 0;
+  const server = await fakeServer((socket) => {
+    const isFirst = connections++ === 0;
+    socket.on("data", (chunk) => {
+      if (isFirst && chunk.toString("latin1").includes("PUB ")) socket.destroy();
+    });
+    welcoming(socket);
+  });
+  const { notices, configure, log } = testNotices();
+  configure(optionsFor(server));
+  notices.found("standby", address);
+  await eventually("it is told", () => log.messages("info").includes("the role-change notice is sent"));
+  expect(server.received().match(/PUB /g)).toHaveLength(2);
+});
+
+it("one that is larger than the server takes is logged and given up", async () => {
+  await using server = await startNatsServer({ config: "max_payload: 64" });
+  const { notices, configure, log } = testNotices();
+  configure(optionsFor(server));
+  notices.found("standby", address);
+  await eventually("it is logged", () => log.messages("warn").includes("the role-change notice cannot be published"));
+});
+
+it("stopping ends a question to Patroni, and publishes nothing", async () => {
+  await using server = await startNatsServer();
+  const { heard, nats } = await listen(server.url);
+  const { notices, configure, log } = testNotices();
+  let isAsked = false;
+  const patroni = await httpServer(() => {
+    isAsked = true;
+  });
+  configure(optionsFor(server, { patroni_url: patroni }));
+  notices.found("standby", address);
+  await eventually("Patroni is asked", () => isAsked);
+  const beganAt = performance.now();
+  await notices.stop();
+  expect(performance.now() - beganAt).toBeLessThan(1_000);
+  notices.found("primary", address);
+  notices.lead(true);
+  await nats.flush();
+  expect(heard).toEqual([]);
+  expect(log.lines).toEqual([]);
+});

@@ -1,0 +1,187 @@
+/**
+ * The role of real servers: promoted, demoted, stopped, hanging.
+ */
+import { chownSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { connect } from "@nats-io/transport-node";
+import { expect, it, onTestFinished } from "vitest";
+import { type PostgresRole, RoleNotices, RoleWatch, type ServerAddress } from "../../../src/bridge/role/index.js";
+import { serverAccount } from "../../../src/dev/account.js";
+import { type OwnPostgres, ownPostgres } from "../../faults/support/own-postgres.js";
+import { optionsFor, testLink } from "../../nats/support/links.js";
+import { testDatabase, testNatsUrl } from "../../support/database.js";
+import { eventually } from "../../support/eventually.js";
+import { rowsOf } from "../../support/on-server.js";
+import { startPrimaryAndStandby } from "../../support/standby.js";
+import { httpServer, patroniAnswer } from "./http-server.js";
+import { keptLog } from "./log.js";
+
+/** How soon a change is to be seen. */
+const detectionMs = 2_000;
+
+interface Told {
+  readonly role: PostgresRole;
+  readonly address: ServerAddress | undefined;
+  /** By `performance.now()`. */
+  readonly at: number;
+}
+
+/** Watches until the test has ended, and keeps what is told. */
+async function watchRole(databaseUrl: string, onRole: (told: Told) => void = () => undefined) {
+  const told: Told[] = [];
+  const log = keptLog();
+  const watch = new RoleWatch({
+    databaseUrl,
+    logger: log.logger,
+    onRole: (role, address) => {
+      const one = { role, address, at: performance.now() };
+      told.push(one);
+      onRole(one);
+    },
+  });
+  onTestFinished(() => watch.stop());
+  await watch.start();
+  return { watch, told, log, roles: () => told.map(({ role }) => role) };
+}
+
+const addressOf = ({ url }: OwnPostgres): ServerAddress => ({
+  addresses: ["127.0.0.1"],
+  port: Number(new URL(url).port),
+});
+
+/** A server that recovers as a standby from its next start on, though it has nobody to stream from. */
+function makeStandbyOf({ dataDirectory }: OwnPostgres): void {
+  const signal = join(dataDirectory, "standby.signal");
+  writeFileSync(signal, "");
+  const account = serverAccount();
+  if (account !== undefined) chownSync(signal, account.uid, account.gid);
+}
+
+it("sees a promotion within 2 s, and a demotion within 2 s of the server's first answer; NATS is told of both", async () => {
+  await using servers = await startPrimaryAndStandby();
+  const { primary, standby } = servers;
+  const nats = await connect({ servers: testNatsUrl() });
+  onTestFinished(() => nats.close());
+  const subject = `role.${process.pid}.${Date.now()}`;
+  const heard: string[] = [];
+  nats.subscribe(subject, { callback: (_, message) => void heard.push(message.string()) });
+  await nats.flush();
+  const { link } = testLink();
+  const notices = new RoleNotices({ link, logger: keptLog().logger });
+  onTestFinished(() => notices.stop());
+  const { hostname: host, port } = new URL(testNatsUrl());
+  const patroni = await httpServer((_, response) => response.writeHead(503).end(patroniAnswer("pg-2")));
+  const options = optionsFor({ host, port: Number(port) }, { notify_subject: subject, patroni_url: patroni });
+  link.configure(options);
+  notices.configure(options);
+  const { told, roles } = await watchRole(standby.url, ({ role, address }) => {
+    notices.found(role, address);
+    notices.lead(role === "primary");
+  });
+  expect(roles()).toEqual(["standby"]);
+  await eventually("the standby is told of", () => heard.length === 1);
+
+  await primary.kill("SIGKILL");
+  await servers.promote();
+  const promotedAt = performance.now();
+  await eventually("the promotion is seen", () => roles().length === 2);
+  expect(told[1]).toMatchObject({ role: "primary", address: addressOf(standby) });
+  expect(told[1]!.at - promotedAt).toBeLessThan(detectionMs);
+  await eventually("the promotion is told of", () => heard.length === 2);
+
+  await standby.kill("SIGINT");
+  makeStandbyOf(standby);
+  await standby.start();
+  const answeredAt = performance.now();
+  await eventually("the demotion is seen", () => roles().at(-1) === "standby");
+  expect(told.at(-1)!.at - answeredAt).toBeLessThan(detectionMs);
+  // Unless the restart was too quick for a look to fail, it is unknown in between.
+  expect(roles().filter((role) => role !== "unknown")).toEqual(["standby", "primary", "standby"]);
+  await eventually("the demotion is told of", () => heard.length === 3);
+  const listening = JSON.stringify(addressOf(standby).addresses);
+  expect(heard).toEqual(
+    ["Replica", "Master", "Replica"].map(
+      (status) =>
+        `{"status":"${status}","listen_adresses":${listening},"listen_addresses":${listening},` +
+        `"port":${addressOf(standby).port},"name":"pg-2"}`,
+    ),
+  );
+});
+
+it("is unknown while Postgres is away, also one that hangs, and while it is not there at first", async () => {
+  await using server = await ownPostgres();
+  const { url } = server;
+  const { told, roles, log } = await watchRole(url);
+  expect(told).toMatchObject([{ role: "primary", address: addressOf(server) }]);
+  await server.kill("SIGKILL");
+  await eventually("it is unknown", () => roles().at(-1) === "unknown");
+  expect(told.at(-1)!.address).toBeUndefined();
+
+  const late = await watchRole(url);
+  expect(late.watch.role).toBe("unknown");
+  expect(late.roles()).toEqual([]);
+
+  await server.start();
+  const startedAt = performance.now();
+  await eventually("it is known again", () => roles().length === 3 && late.roles().length === 1);
+  for (const { at } of [told.at(-1)!, late.told.at(-1)!]) expect(at - startedAt).toBeLessThan(detectionMs);
+
+  server.freeze();
+  const frozenAt = performance.now();
+  await eventually("it is unknown as long as it hangs", () => roles().length === 4);
+  expect(told.at(-1)!.at - frozenAt).toBeLessThan(4_500);
+  server.resume();
+  await eventually("it is known when it goes on", () => roles().length === 5);
+  expect(roles()).toEqual(["primary", "unknown", "primary", "unknown", "primary"]);
+  const warned = log.messages("warn").filter((message) => message.includes("is not known"));
+  expect(warned).toHaveLength(2);
+});
+
+it("does not change when the session alone is ended", async () => {
+  await using database = await testDatabase();
+  const { roles, log } = await watchRole(database.url);
+  const sessions = () =>
+    rowsOf(
+      database.url,
+      "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity " +
+        "WHERE datname = current_database() AND application_name = 'hawser serve: role'",
+    );
+  const [first] = await sessions();
+  await eventually("there is another session", async () => {
+    const [second] = await rowsOf(
+      database.url,
+      "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'hawser serve: role'",
+    );
+    return second !== undefined && second["pid"] !== first!["pid"];
+  });
+  expect(roles()).toEqual(["primary"]);
+  expect(log.messages("warn")).toEqual([]);
+});
+
+it("tells nothing after it was stopped, also while a look hangs, and leaves no session", async () => {
+  await using server = await ownPostgres();
+  const { watch, roles } = await watchRole(server.url);
+  server.freeze();
+  const other = await (async () => {
+    const told: PostgresRole[] = [];
+    const hanging = new RoleWatch({
+      databaseUrl: server.url,
+      logger: keptLog().logger,
+      onRole: (role) => told.push(role),
+    });
+    const started = hanging.start();
+    const beganAt = performance.now();
+    await hanging.stop();
+    await started;
+    return { told, tookMs: performance.now() - beganAt };
+  })();
+  expect(other.told).toEqual([]);
+  expect(other.tookMs).toBeLessThan(1_500);
+  server.resume();
+  await watch.stop();
+  await eventually("the session is gone", async () => {
+    const rows = await rowsOf(server.url, "SELECT FROM pg_stat_activity WHERE application_name = 'hawser serve: role'");
+    return rows.length === 0;
+  });
+  expect(roles()).toEqual(["primary"]);
+});

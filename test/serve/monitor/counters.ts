@@ -1,0 +1,68 @@
+/**
+ * Counters for tests, as an owner has them: live objects.
+ */
+import type {
+  BridgeCounters,
+  ResponderCounters,
+  ServeCounters,
+  SubscriptionCounters,
+} from "../../../src/serve/monitor/index.js";
+
+type Mutable<T> = { -readonly [Name in keyof T]: T[Name] };
+
+/** A name that has all that the text format has to escape; identifiers of Postgres may. */
+export const awkwardName = 'public."two\nlines \\ and \\n "" quotes"(bytea)';
+
+export const capture: SubscriptionCounters = {
+  id: 1n,
+  functionName: "public.capture(bytea)",
+  received: 100,
+  committed: 90,
+  deadLettered: 1,
+  repeated: 4,
+  discardedBufferFull: 3,
+};
+
+export const awkward: SubscriptionCounters = { ...capture, id: 2n, functionName: awkwardName, received: 7 };
+
+export const answer: ResponderCounters = {
+  id: 9_007_199_254_740_993n,
+  functionName: "public.answer(bytea)",
+  ok: 50,
+  failed: 3,
+  timedOut: 2,
+  busy: 1,
+};
+
+/** Nothing in them is zero. */
+export function bridgeCounters(): Mutable<BridgeCounters> {
+  return {
+    role: "primary",
+    isLeading: true,
+    leaderEpoch: 1_763_654_400_123,
+    queuedMessages: 6,
+    queuedBytes: 6_000,
+    oldestReceivedAt: 10_000,
+    standbyBufferBytes: 512,
+    committedTransactions: 20,
+    failedTransactions: 5,
+    bisections: 2,
+    subscriptions: [capture, awkward],
+    responders: [answer],
+    requestsInFlight: 8,
+    requestsQueued: 9,
+  };
+}
+
+export function serveCounters(): Mutable<ServeCounters> & { bridge: Mutable<BridgeCounters> } {
+  return {
+    gateway: { sessions: 3 },
+    postgres: { isUp: true, reconnects: 1 },
+    nats: {
+      gateway: { isUp: true, reconnects: 0 },
+      subscriptions: { isUp: false, reconnects: 2 },
+      responders: { isUp: true, reconnects: 4 },
+    },
+    bridge: bridgeCounters(),
+  };
+}

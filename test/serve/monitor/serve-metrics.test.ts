@@ -1,0 +1,192 @@
+import { afterEach, describe, expect, it } from "vitest";
+import { ServeMetrics, type ServeMetricsOptions } from "../../../src/serve/monitor/index.js";
+import { answer, awkward, awkwardName, capture, serveCounters } from "./counters.js";
+import { parsePrometheus } from "./prometheus-text.js";
+
+let opened: ServeMetrics[] = [];
+afterEach(() => {
+  for (const metrics of opened) metrics.close();
+  opened = [];
+});
+
+function metricsOf(options: Partial<ServeMetricsOptions> = {}): ServeMetrics {
+  const metrics = new ServeMetrics({ version: "1.2.3", counters: serveCounters(), now: () => 12_500, ...options });
+  opened.push(metrics);
+  return metrics;
+}
+
+/** What a metric shows: its values by labels, as text. */
+async function shown(metrics: ServeMetrics, family: string, line = family): Promise<Record<string, number>> {
+  const { samples = [] } = parsePrometheus(await metrics.text()).get(family) ?? {};
+  const lines = samples.filter(({ name }) => name === line);
+  return Object.fromEntries(lines.map(({ labels, value }) => [Object.values(labels).join(" "), value]));
+}
+
+describe("ServeMetrics", () => {
+  it("shows what the counters have", async () => {
+    const metrics = metricsOf();
+    expect(await shown(metrics, "hawser_gateway_sessions")).toEqual({ "": 3 });
+    expect(await shown(metrics, "hawser_postgres_up")).toEqual({ "": 1 });
+    expect(await shown(metrics, "hawser_postgres_reconnects_total")).toEqual({ "": 1 });
+    expect(await shown(metrics, "hawser_nats_up")).toEqual({ gateway: 1, subscriptions: 0, responders: 1 });
+    expect(await shown(metrics, "hawser_nats_reconnects_total")).toEqual({
+      gateway: 0,
+      subscriptions: 2,
+      responders: 4,
+    });
+    expect(await shown(metrics, "hawser_bridge_role")).toEqual({ primary: 1, standby: 0, unknown: 0 });
+    expect(await shown(metrics, "hawser_bridge_leading")).toEqual({ "": 1 });
+    expect(await shown(metrics, "hawser_bridge_leader_epoch")).toEqual({ "": 1_763_654_400_123 });
+    expect(await shown(metrics, "hawser_bridge_queue_messages")).toEqual({ "": 6 });
+    expect(await shown(metrics, "hawser_bridge_queue_bytes")).toEqual({ "": 6_000 });
+    expect(await shown(metrics, "hawser_bridge_oldest_message_age_seconds")).toEqual({ "": 2.5 });
+    expect(await shown(metrics, "hawser_bridge_standby_buffer_bytes")).toEqual({ "": 512 });
+    expect(await shown(metrics, "hawser_bridge_transactions_total")).toEqual({ committed: 20, failed: 5 });
+    expect(await shown(metrics, "hawser_bridge_bisections_total")).toEqual({ "": 2 });
+    expect(await shown(metrics, "hawser_responder_requests_in_flight")).toEqual({ "": 8 });
+    expect(await shown(metrics, "hawser_responder_requests_queued")).toEqual({ "": 9 });
+    expect(await shown(metrics, "hawser_build_info")).toEqual({ "1.2.3": 1 });
+  });
+
+  it("shows each subscription and responder by its number and its function's name, whatever characters that has", async () => {
+    const metrics = metricsOf();
+    const ofEach = (value: number, other = value) => ({
+      [`1 ${capture.functionName}`]: value,
+      [`2 ${awkwardName}`]: other,
+    });
+    expect(await shown(metrics, "hawser_bridge_messages_received_total")).toEqual(ofEach(100, 7));
+    expect(await shown(metrics, "hawser_bridge_messages_committed_total")).toEqual(ofEach(90));
+    expect(await shown(metrics, "hawser_bridge_messages_dead_lettered_total")).toEqual(ofEach(1));
+    expect(await shown(metrics, "hawser_bridge_messages_repeated_total")).toEqual(ofEach(4));
+    expect(await shown(metrics, "hawser_bridge_messages_discarded_total")).toEqual({
+      [`1 ${capture.functionName} buffer_full`]: 3,
+      [`2 ${awkwardName} buffer_full`]: 3,
+    });
+    const responder = `9007199254740993 ${answer.functionName}`;
+    expect(await shown(metrics, "hawser_responder_requests_total")).toEqual({
+      [`${responder} ok`]: 50,
+      [`${responder} failed`]: 3,
+      [`${responder} timed_out`]: 2,
+      [`${responder} busy`]: 1,
+    });
+  });
+
+  it("reads the counters anew at each scrape, and drops what has gone", async () => {
+    const counters = serveCounters();
+    const metrics = metricsOf({ counters });
+    expect(Object.keys(await shown(metrics, "hawser_bridge_messages_received_total"))).toHaveLength(2);
+    counters.bridge.subscriptions = [{ ...awkward, received: 8 }];
+    counters.bridge.role = "standby";
+    counters.bridge.oldestReceivedAt = undefined;
+    counters.nats = { gateway: { isUp: false, reconnects: 5 } };
+    expect(await shown(metrics, "hawser_bridge_messages_received_total")).toEqual({ [`2 ${awkwardName}`]: 8 });
+    expect(await shown(metrics, "hawser_bridge_role")).toEqual({ primary: 0, standby: 1, unknown: 0 });
+    expect(await shown(metrics, "hawser_bridge_oldest_message_age_seconds")).toEqual({ "": 0 });
+    expect(await shown(metrics, "hawser_nats_up")).toEqual({ gateway: 0 });
+    expect(await shown(metrics, "hawser_nats_reconnects_total")).toEqual({ gateway: 5 });
+  });
+
+  it("can be read before there is a gateway or a bridge", async () => {
+    const postgres = { isUp: false, reconnects: 0 };
+    const metrics = metricsOf({ counters: { gateway: undefined, postgres, nats: {}, bridge: undefined } });
+    expect(await shown(metrics, "hawser_gateway_sessions")).toEqual({ "": 0 });
+    expect(await shown(metrics, "hawser_bridge_role")).toEqual({ primary: 0, standby: 0, unknown: 1 });
+    expect(await shown(metrics, "hawser_bridge_leading")).toEqual({ "": 0 });
+    expect(await shown(metrics, "hawser_bridge_messages_received_total")).toEqual({});
+  });
+
+  it("counts calls by method and outcome, from zero, and measures them", async () => {
+    const metrics = metricsOf();
+    expect(await shown(metrics, "hawser_gateway_calls_total")).toMatchObject({ "Publish ok": 0, "Publish error": 0 });
+    metrics.observeCall("Publish", "ok", 0.2);
+    metrics.observeCall("Publish", "ok", 2);
+    metrics.observeCall("Publish", "error", 20_000);
+    expect(await shown(metrics, "hawser_gateway_calls_total")).toMatchObject({ "Publish ok": 2, "Publish error": 1 });
+    const family = "hawser_gateway_call_duration_seconds";
+    expect(await shown(metrics, family, `${family}_bucket`)).toMatchObject({
+      "0.0001 Publish": 0,
+      "0.0003 Publish": 1,
+      "0.003 Publish": 2,
+      "10 Publish": 2,
+      "+Inf Publish": 3,
+    });
+    const { Publish: sum } = await shown(metrics, family, `${family}_sum`);
+    expect(sum).toBeCloseTo(20.0022, 10);
+  });
+
+  it("never takes a caller's words for a label", async () => {
+    const metrics = metricsOf();
+    const before = Object.keys(await shown(metrics, "hawser_gateway_calls_total"));
+    for (const asked of ["DropTable", "constructor", "__proto__", "", undefined])
+      metrics.observeCall(asked, "error", 1);
+    const after = await shown(metrics, "hawser_gateway_calls_total");
+    expect(Object.keys(after)).toEqual(before);
+    expect(after["unknown error"]).toBe(5);
+  });
+
+  it("measures batches", async () => {
+    const metrics = metricsOf();
+    metrics.observeBatch(1_000, 40);
+    metrics.observeBatch(2, 4);
+    const sizes = "hawser_bridge_batch_messages";
+    expect(await shown(metrics, sizes, `${sizes}_bucket`)).toMatchObject({ "1": 0, "3": 1, "300": 1, "1000": 2 });
+    expect(await shown(metrics, sizes, `${sizes}_sum`)).toEqual({ "": 1_002 });
+    const durations = "hawser_bridge_batch_duration_seconds";
+    expect(await shown(metrics, durations, `${durations}_bucket`)).toMatchObject({ "0.003": 0, "0.01": 1, "0.1": 2 });
+  });
+
+  it("measures the requests of a responder until it goes, also one that ends afterwards", async () => {
+    const counters = serveCounters();
+    const metrics = metricsOf({ counters });
+    const family = "hawser_responder_request_duration_seconds";
+    const labels = `9007199254740993 ${answer.functionName}`;
+    metrics.observeRequest(answer, 5);
+    metrics.observeRequest(answer, 50);
+    expect(await shown(metrics, family, `${family}_count`)).toEqual({ [labels]: 2 });
+    counters.bridge.responders = [];
+    expect(await shown(metrics, family, `${family}_count`)).toEqual({});
+    metrics.observeRequest(answer, 5);
+    expect(await shown(metrics, family, `${family}_count`)).toEqual({});
+  });
+
+  it("is not mixed up with another one in the same process", async () => {
+    const other = serveCounters();
+    other.gateway = { sessions: 44 };
+    const [first, second] = [metricsOf(), metricsOf({ counters: other })];
+    first.observeCall("Flush", "ok", 1);
+    expect(await shown(first, "hawser_gateway_sessions")).toEqual({ "": 3 });
+    expect(await shown(second, "hawser_gateway_sessions")).toEqual({ "": 44 });
+    expect((await shown(second, "hawser_gateway_calls_total"))["Flush ok"]).toBe(0);
+  });
+
+  it("has the metrics of the process, and nothing else that is not ours", async () => {
+    const names = [...parsePrometheus(await metricsOf().text()).keys()];
+    expect(names).toEqual(expect.arrayContaining(["process_cpu_seconds_total", "nodejs_eventloop_lag_seconds"]));
+    expect(names.filter((name) => !/^(hawser|process|nodejs)_/.test(name))).toEqual([]);
+  });
+
+  it("names totals, seconds and bytes as Prometheus does", async () => {
+    for (const { name, type, help } of parsePrometheus(await metricsOf().text()).values()) {
+      if (!name.startsWith("hawser_")) continue;
+      expect(`${name} ${type === "counter"}`).toBe(`${name} ${name.endsWith("_total")}`);
+      expect(name).not.toMatch(/_(ms|milliseconds|kb|count|sum|bucket)$/);
+      expect(help).toMatch(/^[A-Z].*\.$/);
+    }
+  });
+
+  it("lets go of the counters when it is closed", async () => {
+    const metrics = metricsOf();
+    metrics.close();
+    expect((await metrics.text()).trim()).toBe("");
+  });
+
+  it("does not hide a counter that cannot be read", async () => {
+    const counters = {
+      ...serveCounters(),
+      get gateway(): never {
+        throw new Error("not now");
+      },
+    };
+    await expect(metricsOf({ counters }).text()).rejects.toThrow("not now");
+  });
+});
