@@ -5,7 +5,7 @@ import { sqlString } from "../sql/literal.js";
 
 /** The parameters in SQL, which leave out what is sent along without being one. */
 export function sqlParameters(family: GatewayFamily): GatewayValue[] {
-  return family.parameters.filter(({ payloadType }) => !payloadType);
+  return family.parameters.filter(({ payloadType, messageContext }) => !payloadType && !messageContext);
 }
 
 /** The type of a value in SQL, where the function has this type of payload. */
@@ -23,7 +23,10 @@ export function queryExpression(family: GatewayFamily, variant: GatewayVariant):
   let text = `${family.method.name} {`;
   for (const value of family.parameters.filter(({ repeated }) => !repeated)) {
     text += `${text.endsWith("{") ? "" : ","}"${value.property}":`;
-    if (value.payloadType) {
+    if (value.messageContext) {
+      parts.push(sqlString(text), "coalesce(to_json(hawser.next_message_id())::text, 'null')");
+      text = "";
+    } else if (value.payloadType) {
       text += JSON.stringify(variant.payloadType);
     } else {
       parts.push(sqlString(text), jsonExpression(value, positionOf(family, value), variant));

@@ -29,6 +29,8 @@ export interface GatewayValue {
   readonly payload: boolean;
   /** The type of the payload, which is sent along and is no parameter. */
   readonly payloadType: boolean;
+  /** What the call is known by within a message that is being handled; sent along, and no parameter. */
+  readonly messageContext: boolean;
   /** Has to be given, although it may be NULL. */
   readonly noDefault: boolean;
   /** The time limit of the call. */
@@ -50,6 +52,7 @@ const noOption: GatewayValueOption = {
   noDefault: false,
   timeout: false,
   sqlType: "",
+  messageContext: false,
 };
 
 /** The values of a request or a response, in the order of their declaration. */
@@ -103,6 +106,9 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
   if ((option.payloadType && kind !== "string") || (option.timeout && kind !== "number")) {
     throw new SpecError(field, "a payload type is a string, and a timeout an int32");
   }
+  if (option.messageContext && (kind !== "string" || !field.proto.proto3Optional)) {
+    throw new SpecError(field, "a message context is an optional string");
+  }
   if (option.sqlType !== "" && (option.sqlType !== "regproc" || kind !== "string")) {
     throw new SpecError(field, `sql_type "${option.sqlType}" is not regproc, or not on a string`);
   }
@@ -126,6 +132,7 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
     repeated,
     payload: option.payload,
     payloadType: option.payloadType,
+    messageContext: option.messageContext,
     noDefault: option.noDefault,
     timeout: option.timeout,
     rules: readRules(field, options.rules(field), { kind: ruleKind, repeated, range: integerRangeOf(field) }),

@@ -67,6 +67,7 @@ export interface GatewayValueOption {
   noDefault: boolean;
   timeout: boolean;
   sqlType: string;
+  messageContext: boolean;
 }
 
 export interface ErrorOption {

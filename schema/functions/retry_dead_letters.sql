@@ -56,7 +56,6 @@ BEGIN
   WITH asked AS MATERIALIZED (
     SELECT d.id, r.connection_key AS retry_key, t.k AS topic_key, coalesce(r.owner, r.listener_name) AS retry_owner,
            CASE
-             WHEN d.origin <> 'peer' THEN 'origin'
              WHEN m.connection_key IS NULL THEN 'channel'
              WHEN t.k IS NULL THEN 'topic'
            END AS refusal
@@ -65,7 +64,7 @@ BEGIN
       LEFT JOIN hawser.conn_key_map AS r
         ON r.composite = m.sender_name || ':' || m.source_topic || ':__#retry#' || coalesce(m.retry_of, m.connection_key)
       LEFT JOIN hawser.topic_key AS t ON t.topic = d.topic
-     WHERE d.id = ANY (p_ids)
+     WHERE d.id = ANY (p_ids) AND d.origin = 'peer'
   ), gone AS (
     DELETE FROM hawser.dead_letters AS d
      USING asked AS a
@@ -86,10 +85,15 @@ BEGIN
      ORDER BY g.id
   )
   SELECT a.id, a.refusal, g.retry_key,
-         n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.retry_owner
+         n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.retry_owner, NULL::text
     FROM asked AS a
     LEFT JOIN gone AS g ON g.id = a.id
     LEFT JOIN numbered AS n ON n.key = g.retry_key
    WHERE a.refusal IS NOT NULL OR g.id IS NOT NULL
    ORDER BY a.id;
+
+  -- Those of subscriptions stay until the process that leads has handled them.
+  RETURN QUERY
+  SELECT r.id, CASE WHEN NOT r.requested THEN 'handler' END, NULL::integer, NULL::bigint, NULL::text, r.source
+    FROM hawser.request_retries(p_ids) AS r;
 END

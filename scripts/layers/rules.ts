@@ -5,7 +5,7 @@
 /** Top first. A layer may import itself and every tier below; two layers of one tier may not import each other. */
 export const tiers: readonly (readonly string[])[] = [
   ["cli"],
-  ["serve"],
+  ["serve", "doctor"],
   ["dev", "bridge", "gateway", "peer"],
   ["nats", "store", "transport"],
   ["channel", "wire"],

@@ -22,9 +22,8 @@ export const commands: Readonly<Record<string, () => Promise<AnyCommand>>> = {
   secret: async () => (await import("./secret.js")).secret,
   reassign: async () => (await import("./reassign.js")).reassign,
   dead: async () => (await import("./dead.js")).dead,
+  doctor: async () => (await import("./doctor.js")).doctor,
 };
 
 /** The commands of the design that this version does not have, and what they will do. */
-export const plannedCommands: Readonly<Record<string, string>> = {
-  doctor: "Look for what is wrong with an installation",
-};
+export const plannedCommands: Readonly<Record<string, string>> = {};

@@ -33,6 +33,7 @@ type Action = (typeof actions)[number];
 /** What became of one dead letter, as `--json` prints it. */
 type Outcome =
   | { readonly id: number; readonly outcome: "retried"; readonly listener: string }
+  | { readonly id: number; readonly outcome: "requested"; readonly function: string }
   | { readonly id: number; readonly outcome: "discarded" }
   | { readonly id: number; readonly outcome: "refused"; readonly code: ErrorCode; readonly message: string }
   | { readonly id: number; readonly outcome: "missing" };
@@ -43,7 +44,8 @@ export const dead = withExamples(
       name: "dead",
       description:
         "List, retry and discard dead letters. They are messages that were given up: their handler failed too often, " +
-        "or nobody serves their topic any more. Retried, they go to their listener again, the oldest first; " +
+        "or nobody serves their topic any more. Retried, they go to their listener or subscribed function again, the oldest " +
+        "first; " +
         "old ones are deleted after deadLetterRetentionDays",
     },
     args: {
@@ -138,9 +140,9 @@ async function list(
   if (cut) print(process.stderr, `There are more than these ${shownAtFirst}; --limit shows more, and filters fewer.`);
 }
 
-function errorOf({ errorCode, errorMessage, retried }: DeadLetterEntry): string {
+function errorOf({ errorCode, errorMessage, retried, retryRequested }: DeadLetterEntry): string {
   const text = errorMessage.length > 80 ? `${errorMessage.slice(0, 79)}…` : errorMessage;
-  return `${errorCode}: ${text}${retried ? " (retried before)" : ""}`;
+  return `${errorCode}: ${text}${retried ? " (retried before)" : ""}${retryRequested ? " (to be retried)" : ""}`;
 }
 
 /** The payload as `hawser listen --json` has it: as text where it is text, else in base64. */
@@ -174,9 +176,10 @@ async function change(
 }
 
 async function retry(letters: DeadLetters, selection: DeadLetterFilter): Promise<Outcome[]> {
-  const { retried, refused, missing } = await letters.retry(selection);
+  const { retried, requested, refused, missing } = await letters.retry(selection);
   return [
     ...retried.map(({ id, listener }) => ({ id, outcome: "retried" as const, listener })),
+    ...requested.map(({ id, function: name }) => ({ id, outcome: "requested" as const, function: name })),
     ...refused.map(({ id, code, message }) => ({ id, outcome: "refused" as const, code, message })),
     ...missing.map((id) => ({ id, outcome: "missing" as const })),
   ];
@@ -195,11 +198,24 @@ function summaryOf(action: Exclude<Action, "list">, outcomes: readonly Outcome[]
     const count = outcomes.filter(({ outcome }) => outcome === "discarded").length;
     return `Discarded ${plural(count, "dead letter")}.`;
   }
-  const listeners = new Map<string, number>();
-  for (const outcome of outcomes) {
-    if (outcome.outcome === "retried") listeners.set(outcome.listener, (listeners.get(outcome.listener) ?? 0) + 1);
-  }
-  const count = [...listeners.values()].reduce((sum, each) => sum + each, 0);
-  const whom = [...listeners].map(([listener, each]) => `${each} for "${printable(listener)}"`).join(", ");
-  return count === 0 ? "Retried no dead letter." : `Retried ${plural(count, "dead letter")}: ${whom}.`;
+  const listeners = counted(
+    outcomes.flatMap((one) => (one.outcome === "retried" ? [`"${printable(one.listener)}"`] : [])),
+  );
+  const functions = counted(outcomes.flatMap((one) => (one.outcome === "requested" ? [printable(one.function)] : [])));
+  const parts = [
+    ...(listeners.count === 0 ? [] : [`Retried ${plural(listeners.count, "dead letter")}: ${listeners.whom}.`]),
+    ...(functions.count === 0
+      ? []
+      : [
+          `Asked for ${plural(functions.count, "dead letter")} to be handled again: ${functions.whom}. ` +
+            "`hawser serve` does it, and they are listed until then.",
+        ]),
+  ];
+  return parts.length === 0 ? "Retried no dead letter." : parts.join("\n");
+}
+
+function counted(names: readonly string[]): { readonly count: number; readonly whom: string } {
+  const each = new Map<string, number>();
+  for (const name of names) each.set(name, (each.get(name) ?? 0) + 1);
+  return { count: names.length, whom: [...each].map(([name, count]) => `${count} for ${name}`).join(", ") };
 }

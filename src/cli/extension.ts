@@ -4,7 +4,7 @@
 import { resolve } from "node:path";
 import { defineCommand } from "citty";
 import { CliError } from "../errors/index.js";
-import { version } from "../peer/version.js";
+import { version } from "../files/index.js";
 import {
   type ExtensionReport,
   extensionFiles,

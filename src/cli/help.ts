@@ -3,7 +3,7 @@
  */
 import { stripVTControlCharacters } from "node:util";
 import { renderUsage } from "citty";
-import { version } from "../peer/version.js";
+import { version } from "../files/index.js";
 import { type AnyCommand, commands, plannedCommands } from "./commands.js";
 import { examplesText } from "./examples.js";
 

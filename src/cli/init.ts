@@ -37,7 +37,7 @@ export const init = withExamples(
       uninstall: {
         type: "boolean",
         description:
-          "Take NATS from SQL out again: functions, wrappers, event triggers, and dblink if it was made here",
+          "Take NATS from SQL out again: functions, wrappers, event triggers, schemas, and dblink if it was made here",
       },
       json: { type: "boolean", description: "Print what was done as one line of JSON" },
     },
@@ -159,6 +159,8 @@ function tellRemoval({
   wrappers,
   eventTriggers,
   dblink,
+  schemas,
+  login,
   shortfalls,
   rest,
   sql,
@@ -172,10 +174,17 @@ function tellRemoval({
     ...wrappers.map((name) => `the foreign data wrapper ${name}`),
     ...eventTriggers.map((name) => `the event trigger ${name}`),
     ...(dblink ? ["dblink"] : []),
+    ...schemas.map((name) => `the schema ${name}`),
   ];
   const what = removed.length === 0 ? "nothing: it was not there" : removed.join(", ");
   print(process.stdout, `Removed from ${pc.bold(printable(database))}, as ${printable(role)}: ${what}.`);
   print(process.stdout, `The schema hawser stays, with what peers have stored. To remove it, too: ${rest}`);
+  if (login !== null) {
+    print(
+      process.stdout,
+      `The login ${printable(login)} stays: roles are shared by all databases of the server. DROP ROLE ${printable(login)} where none needs it.`,
+    );
+  }
   if (shortfalls.length === 0) return;
   print(process.stdout, `\nWhat ${pc.bold(printable(role))} could not remove:`);
   for (const line of shortfalls.flatMap(shortfallLines)) print(process.stdout, line);

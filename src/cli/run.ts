@@ -3,7 +3,7 @@
  */
 import { type ArgsDef, runCommand } from "citty";
 import { CliError, exitStatusOf } from "../errors/index.js";
-import { version } from "../peer/version.js";
+import { version } from "../files/index.js";
 import { checkArguments, didYouMean, seeHelp } from "./check-arguments.js";
 import { commands, plannedCommands } from "./commands.js";
 import { whereUrlsBelong } from "./conceal.js";

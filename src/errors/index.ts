@@ -6,6 +6,7 @@ export { type ErrorEntry, errorByWireCode as errorOfWireCode, errorTable } from 
 export { exitStatusOf } from "./exit-status.js";
 export { type ErrorCode, type ErrorOutcome, HawserError, type HawserErrorOptions } from "./hawser-error.js";
 export {
+  BridgeError,
   CliError,
   DevError,
   GatewayError,

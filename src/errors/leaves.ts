@@ -43,3 +43,8 @@ export class NatsError extends HawserError {
 export class GatewayError extends HawserError {
   static override readonly name = "GatewayError";
 }
+
+/** Thrown by `src/bridge`: the running of SQL functions for messages and requests of NATS. */
+export class BridgeError extends HawserError {
+  static override readonly name = "BridgeError";
+}

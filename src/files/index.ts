@@ -1,4 +1,5 @@
 /**
- * Files that users name.
+ * Files: those that users name, and the one that says which version this is.
  */
 export { readSmallFile, readSmallFileSync } from "./small-file.js";
+export { version } from "./version.js";

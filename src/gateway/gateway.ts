@@ -29,6 +29,8 @@ export interface GatewayOptions {
   readonly logger: Logger;
   /** Reads the definition of the server again; `configure` has been called with it when this resolves. */
   refresh(): Promise<void>;
+  /** Has the other connections to NATS made anew: always, or only if something has changed. */
+  reloadOthers(always: boolean, signal: AbortSignal): Promise<void>;
 }
 
 const { startupTimeoutMs, maxStartupBytes } = gatewayConstants;
@@ -83,6 +85,11 @@ export class Gateway {
     if (this.#link.options === undefined) this.#link.configure(undefined, problem);
   }
 
+  /** Whether it is connected to NATS, and how often it has connected anew. */
+  get link(): NatsLink {
+    return this.#link;
+  }
+
   /** Takes no more calls, waits for those under way, and closes what was opened. */
   async stop(): Promise<void> {
     await this.#server?.stop({ deadlineMs: this.#options.settings.stopDeadlineMs });
@@ -134,7 +141,10 @@ export class Gateway {
     await inTime(
       call,
       () => this.#link.failure ?? connectingLate(call),
-      (signal) => (always ? this.#link.reconnect(signal) : this.#link.ready(signal)),
+      async (signal) => {
+        const others = this.#options.reloadOthers(always, signal);
+        await Promise.all([always ? this.#link.reconnect(signal) : this.#link.ready(signal), others]);
+      },
     );
   }
 }

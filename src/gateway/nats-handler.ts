@@ -1,6 +1,7 @@
 /**
  * Answers the SQL functions over the connection to NATS.
  */
+import { createHash } from "node:crypto";
 import { nuid } from "@nats-io/transport-node";
 import type * as spec from "../../generated/ts/nats-functions/methods.js";
 import { GatewayError, HawserError, NatsError } from "../errors/index.js";
@@ -70,7 +71,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
       nats.publishStream(subject, payload, {
         headers: readHeaders(headers),
         domain: domain ?? this.#domain,
-        messageId: nuid.next(),
+        messageId: publishedId(request),
         timeoutMs: left(call),
       }),
     );
@@ -82,7 +83,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
       nats.publishStreamBatch(subject, payloads, {
         headers: readHeaders(headers),
         domain: domain ?? this.#domain,
-        messageId: nuid.next(),
+        messageId: publishedId(request),
         timeoutMs: left(call),
       }),
     );
@@ -270,6 +271,20 @@ function refused(violations: readonly { readonly subject: string; readonly messa
     `the NATS server refused a message of this session to ${subjects}: its user may not publish there`,
     { detail: violations.map(({ message }) => message).join("; ") },
   );
+}
+
+/**
+ * What the stream knows a message by. Where it is published for one that is being handled, the same each time that is handled;
+ * and another one for other content: a function may take a publish back, with a savepoint, and publish something else.
+ */
+function publishedId(request: spec.PublishAckRequest | spec.PublishStreamBatchRequest): string {
+  const { messageId, subject, headers } = request;
+  if (messageId === undefined) return nuid.next();
+  const digest = createHash("sha256").update(`${subject}\n${JSON.stringify(headers ?? null)}\n`);
+  for (const payload of "payloads" in request ? request.payloads : [request.payload]) {
+    digest.update(`${payload.length}\n`).update(payload);
+  }
+  return `${messageId}.${digest.digest("base64url").slice(0, 12)}`;
 }
 
 /** Behind an even number of backslashes: NUL, or half of a surrogate pair, as JSON has them. */

@@ -3,8 +3,14 @@
  */
 import { X509Certificate } from "node:crypto";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
-import type { ServeSettingsInput } from "../../generated/ts/settings/nats.js";
+import {
+  type ServeSettings,
+  type ServeSettingsInput,
+  serveSettingsDefaults,
+} from "../../generated/ts/settings/nats.js";
+import { Bridge } from "../bridge/index.js";
 import { GatewayError, HawserError } from "../errors/index.js";
+import { version } from "../files/index.js";
 import { AddressBook, Gateway, type GatewayAddress, isBindable } from "../gateway/index.js";
 import { type Logger, migrate, silentLogger } from "../store/index.js";
 import { type PemSource, systemClock, TlsCredentials, type TlsMaterial } from "../transport/index.js";
@@ -27,6 +33,11 @@ export interface GatewayTls {
 export interface ServeOptions extends ServeSettingsInput {
   /** The database, as a login of hawser_bridge or the owner of the schema. Without it the PG* variables are used. */
   readonly databaseUrl?: string | undefined;
+  /**
+   * The database, as a login that is in hawser_executor and in no other role: it calls the functions that NATS reaches.
+   * Default: the login that `hawser init` has made.
+   */
+  readonly executorUrl?: string | undefined;
   /** `host:port` at which Postgres reaches the gateway. Default: the address it listens at, unless that is 0.0.0.0 or ::. */
   readonly advertise?: string | undefined;
   readonly tls?: GatewayTls | undefined;
@@ -44,11 +55,13 @@ const defaultSecretsDirectory = "/run/secrets";
 /** See above. */
 export class Serve implements AsyncDisposable {
   #gateway: Gateway | undefined;
+  #bridge: Bridge | undefined;
   #watch: ServerWatch | undefined;
   #addresses: AddressBook | undefined;
   #own: GatewayAddress | undefined;
   #endReloading: (() => void) | undefined;
   #stopping: Promise<void> | undefined;
+  #settings: ServeSettings = serveSettingsDefaults;
 
   private constructor(private readonly logger: Logger) {}
 
@@ -113,14 +126,17 @@ export class Serve implements AsyncDisposable {
     this.#endReloading?.();
     // First of all it takes no more sessions; then Postgres, which may not answer, need not be waited for.
     const ended = this.#gateway?.stop();
+    const bridgeEnded = this.#bridge?.stop(this.#settings.stopDeadlineMs);
     await this.#addresses?.stop();
     await this.#watch?.stop();
     await ended;
+    await bridgeEnded;
   }
 
   async #open(options: ServeOptions, checked: CheckedServeOptions, tls: TlsCredentials | undefined): Promise<void> {
     const { databaseUrl, signal } = options;
     const { settings, listen, secretsDirectories } = checked;
+    this.#settings = settings;
     await migrate({ databaseUrl, logger: this.logger, role: "hawser_bridge", signal });
     let present: CompleteNatsServerOptions | undefined;
     let problem: HawserError | undefined;
@@ -131,10 +147,12 @@ export class Serve implements AsyncDisposable {
         present = found;
         problem = undefined;
         this.#gateway?.configure(found);
+        this.#bridge?.configure(found);
       },
       onProblem: (found) => {
         problem = found;
         this.#gateway?.misses(found);
+        if (present === undefined) this.#bridge?.configure(undefined, found);
       },
     });
     this.#watch = watch;
@@ -149,12 +167,23 @@ export class Serve implements AsyncDisposable {
         secretsDirectories: secretsDirectories ?? [defaultSecretsDirectory],
         logger: this.logger,
         refresh: () => watch.refresh(),
+        reloadOthers: async (always, reloading) => this.#bridge?.reload(always, reloading),
       },
       signal,
     );
     // What was found before the gateway was there.
     this.#gateway.configure(present);
     if (problem !== undefined) this.#gateway.misses(problem);
+    this.#bridge = await Bridge.start({
+      databaseUrl,
+      executorUrl: options.executorUrl,
+      settings,
+      secretsDirectories: secretsDirectories ?? [defaultSecretsDirectory],
+      version,
+      logger: this.logger,
+      onBatch: () => undefined,
+    });
+    this.#bridge.configure(present, problem);
     if (secretsDirectories === undefined) await this.#warnOfStrangers(present);
   }
 

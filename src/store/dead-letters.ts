@@ -29,8 +29,10 @@ export interface DeadLetterEntry {
   readonly attempts: number;
   /** When it was given up. */
   readonly createdAt: Date;
-  /** It was retried before, and has failed again. */
+  /** It was retried before, and has failed again (of peers). */
   readonly retried: boolean;
+  /** It is to be handled again by the process that leads (of subscriptions). */
+  readonly retryRequested: boolean;
 }
 
 /** A dead letter with everything that the message was. */
@@ -56,10 +58,17 @@ export interface RetriedDeadLetter {
   readonly listener: string;
 }
 
+/** A dead letter that the process that leads the subscriptions will handle again. It stays until that has succeeded. */
+interface RequestedDeadLetter {
+  readonly id: number;
+  /** The function that will have it. */
+  readonly function: string;
+}
+
 /** A dead letter that cannot be retried, and stays. */
 export interface RefusedDeadLetter {
   readonly id: number;
-  readonly code: "not_supported" | "invalid_argument";
+  readonly code: "invalid_argument";
   readonly message: string;
 }
 
@@ -67,6 +76,8 @@ export interface RefusedDeadLetter {
 export interface RetryReport {
   /** In the order in which their listeners will have them: by id. */
   readonly retried: readonly RetriedDeadLetter[];
+  /** Of subscriptions, by id. */
+  readonly requested: readonly RequestedDeadLetter[];
   readonly refused: readonly RefusedDeadLetter[];
   /** Ids that were given and are not there (any more). */
   readonly missing: readonly number[];
@@ -91,7 +102,8 @@ export interface DeadLetters {
    * Works in batches of `deadLetterRows` and `insertBytes`: after an error some may be retried, and the same call again
    * takes the others. What fails again meanwhile is not retried twice.
    *
-   * Only what peers sent can be retried; the others are refused.
+   * What a subscribed function has failed at is handled again by the process that leads, soon or when there is one: it is
+   * told, and deletes the dead letter, or leaves it with the new error. Refused where the function is not subscribed any more.
    */
   retry(selection: DeadLetterSelection): Promise<RetryReport>;
   /** Deletes dead letters, in batches as {@link retry}. */
@@ -112,6 +124,7 @@ const listed = columnsOf<DeadLetterRow>()(
   "error_message",
   "attempts",
   "created_at",
+  "retry_requested",
 );
 const whole = columnsOf<DeadLetterRow>()("payload", "headers");
 type ListedRow = typeof listed.row & {
@@ -135,9 +148,9 @@ const sql = {
 } as const;
 
 const refusals: Readonly<Record<string, (id: number) => Omit<RefusedDeadLetter, "id">>> = {
-  origin: (id) => ({
-    code: "not_supported",
-    message: `dead letter ${id} is of a subscription; this version can retry only what peers sent, so discard it or leave it`,
+  handler: (id) => ({
+    code: "invalid_argument",
+    message: `dead letter ${id} is of a function that is not subscribed any more; discard it, or call the function with its payload by hand`,
   }),
   channel: (id) => ({
     code: "invalid_argument",
@@ -210,6 +223,7 @@ export function deadLetters(
     async retry(selection) {
       checkSelection(selection);
       const retried: RetriedDeadLetter[] = [];
+      const requested: RequestedDeadLetter[] = [];
       const refused: RefusedDeadLetter[] = [];
       for await (const ids of batches(selection)) {
         const caller = database.caller(`retry ${ids.length} dead letters`);
@@ -219,12 +233,13 @@ export function deadLetters(
           if (row.connectionKey !== null && row.owner !== null) {
             retried.push({ id, connectionKey: row.connectionKey, listener: row.owner });
             told.set(row.connectionKey, row.owner);
-          } else refused.push({ id, ...refusalOf(row.refused, id) });
+          } else if (row.refused === null && row.function !== null) requested.push({ id, function: row.function });
+          else refused.push({ id, ...refusalOf(row.refused, id) });
         }
         await Promise.all([...told].map(([connectionKey, listener]) => announce(listener, connectionKey)));
       }
-      const found = new Set([...retried, ...refused].map(({ id }) => id));
-      return { retried, refused, missing: (selection.ids ?? []).filter((id) => !found.has(id)) };
+      const found = new Set([...retried, ...requested, ...refused].map(({ id }) => id));
+      return { retried, requested, refused, missing: (selection.ids ?? []).filter((id) => !found.has(id)) };
     },
     async discard(selection) {
       checkSelection(selection);
@@ -261,6 +276,7 @@ function entryOf(row: ListedRow): DeadLetterEntry {
     attempts: row.attempts,
     createdAt: row.created_at,
     retried: row.retried,
+    retryRequested: row.retry_requested,
   };
 }
 

@@ -23,6 +23,14 @@ const ownersSql = `
    WHERE m.rolname <> current_user AND NOT m.rolsuper
    GROUP BY m.rolname ORDER BY m.rolname`;
 
+/** What a function can reach beyond its owner's rights is what the executor can: it is in no other role. */
+const executorSql = `
+  SELECT m.rolname AS member, g.rolname AS role
+    FROM pg_auth_members AS a JOIN pg_roles AS m ON m.oid = a.member JOIN pg_roles AS g ON g.oid = a.roleid
+   WHERE m.rolname <> current_user AND NOT (m.rolname ~ '^hawser_executor_' AND g.rolname = 'hawser_executor')
+     AND (m.rolname = 'hawser_executor' OR m.rolname ~ '^hawser_executor_[0-9a-f]{12}$')
+   GROUP BY 1, 2 ORDER BY 1, 2`;
+
 /**
  * One line each, with what to do. The path of the session is pg_catalog and nothing before it.
  *
@@ -30,6 +38,7 @@ const ownersSql = `
  */
 export async function roleWarnings(client: pg.Client, roles: readonly string[]): Promise<string[]> {
   const { rows: found } = await client.query<{ role: string; attributes: string[] }>(attributesSql, [roles]);
+  const { rows: executors } = await client.query<{ member: string; role: string }>(executorSql);
   const { rows: owners } = await client.query<{ role: string }>(ownersSql);
   return [
     ...found
@@ -39,6 +48,11 @@ export async function roleWarnings(client: pg.Client, roles: readonly string[]):
           `the role ${role}, which is for grants alone, has ${attributes.join(", ")}: ` +
           `ALTER ROLE ${role} ${attributes.map((attribute) => `NO${attribute}`).join(" ")}`,
       ),
+    ...executors.map(
+      ({ member, role }) =>
+        `"${member}", as which functions can act that NATS reaches, is a member of "${role}", and so each of them has its ` +
+        `rights: REVOKE ${identifier(role)} FROM ${identifier(member)}`,
+    ),
     ...owners.map(
       ({ role }) =>
         `"${role}" is a member of hawser_owner, and may read all messages and the gateway's password and replace what ` +

@@ -6,13 +6,16 @@ import pg from "pg";
 import { tables as natsTables } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import type { Grant } from "./grants.js";
-import { dblinkSchema, foreignDataSchema } from "./nats/objects.js";
+import { handlersGrants } from "./nats/handlers-piece.js";
+import { dblinkSchema, foreignDataSchema, runSchema, subscriptionsSchema, subscriptionsView } from "./nats/objects.js";
 
 const { escapeIdentifier: identifier } = pg;
 
 /** With these, other logins could be taken over or NATS turned elsewhere: they are named first. */
 const secretTables: readonly string[] = [
   natsTables.gatewaySecret,
+  natsTables.executorLogin,
+  natsTables.natsHandler,
   natsTables.natsServer,
   peerTables.meshSecret,
   natsTables.gateway,
@@ -35,10 +38,14 @@ const surplusSql = `
       FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS g (role, privilege, kind, object)
   ), objects AS (
     SELECT n.oid, 'SCHEMA' AS kind, quote_ident(n.nspname) AS object, n.nspowner AS owner, n.nspacl AS acl, NULL::name AS of_column
-      FROM pg_namespace AS n WHERE n.nspname IN ('hawser', $5, $6)
+      FROM pg_namespace AS n WHERE n.nspname IN ('hawser', $5, $6, '${runSchema}', '${subscriptionsSchema}')
     UNION ALL
     SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass::text, c.relowner, c.relacl, NULL
       FROM pg_class AS c WHERE c.relnamespace = to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+    UNION ALL
+    SELECT c.oid, 'TABLE', '${subscriptionsView}', c.relowner, c.relacl, NULL
+      FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE n.nspname || '.' || c.relname = '${subscriptionsView}' AND c.relkind = 'v'
     UNION ALL
     SELECT c.oid, 'TABLE', c.oid::regclass::text, c.relowner, t.attacl, t.attname
       FROM pg_class AS c JOIN pg_attribute AS t ON t.attrelid = c.oid AND NOT t.attisdropped
@@ -83,10 +90,11 @@ interface Held {
  * Looks for them: one line for each role and what it has in the same way, with the statement that takes it away. Secrets
  * come first.
  *
- * @param grants all that the spec grants there
+ * @param grants all that the spec grants in the schema `hawser`
  */
 export async function surplusGrants(client: pg.Client, grants: readonly Grant[]): Promise<string[]> {
-  const columns = (["role", "privilege", "kind", "object"] as const).map((name) => grants.map((grant) => grant[name]));
+  const wanted = [...grants, ...handlersGrants];
+  const columns = (["role", "privilege", "kind", "object"] as const).map((name) => wanted.map((grant) => grant[name]));
   const { rows } = await client.query<Held>(surplusSql, [...columns, dblinkSchema, foreignDataSchema, secretTables]);
   const byObject = grouped(rows, ({ privilege: _privilege, passable: _passable, ...rest }) => rest);
   return grouped(byObject, ([first, ...more]) => {

@@ -1,7 +1,7 @@
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { version } from "../../src/peer/version.js";
+import { version } from "../../src/files/index.js";
 import { findServerDirectories } from "../../src/store/extension/index.js";
 import { extensionServer, fakePgConfig } from "../support/extension-server.js";
 import { onServer, rowsOf } from "../support/on-server.js";

@@ -24,7 +24,8 @@ describe.each(wires)("a foreign peer whose wire is in %s", (_language, makeWire)
   it("delivers messages to a peer, live", async () => {
     await using world = await peerWorld();
     await using wire = makeWire();
-    const orders = await world.started("orders-1");
+    // Without it, looking up the topic of the first message makes the peer busy on a slow machine: the others are stored.
+    const orders = await world.started("orders-1", { busyAfterMs: 20_000 });
     await using guest = await foreign(world, wire, "guest-1");
     const { sender, topicKey, refused } = await guest.channelTo("orders");
     expect(refused).toBeUndefined();
@@ -77,7 +78,7 @@ describe.each(wires)("a foreign peer whose wire is in %s", (_language, makeWire)
     const numbers = guest.handled.flatMap(({ position }) => (position === undefined ? [] : [position.number]));
     expect(numbers).toEqual(numbers.map((_, index) => index + 1));
     expect(guest.listener.reported).toEqual([]);
-    expect(await world.storedMessages()).toBe(0);
+    expect(await orders.pendingCount()).toBe(0);
   });
 
   it("takes what was stored for it while it was away, in order, and then goes live", async () => {
@@ -97,7 +98,7 @@ describe.each(wires)("a foreign peer whose wire is in %s", (_language, makeWire)
     await eventually("everything stored is taken", () => again.handled.length >= 250);
     await eventually("the channel is live", async () => (await orders.sendTo("guest", "z")).outcome === "delivered");
     expect(again.texts.slice(0, 250)).toEqual(texts);
-    // A copy that was being stored while the message was delivered may lie behind the cursor.
+    // Rows at or below the cursor may be left: copies that were being stored when their message was delivered.
     expect(await orders.pendingCount()).toBe(0);
   });
 

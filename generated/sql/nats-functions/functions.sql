@@ -10,6 +10,7 @@ BEGIN
       FROM pg_catalog.pg_proc AS p WHERE p.oid IN (
         SELECT pg_catalog.to_regprocedure(s.signature)::oid FROM (VALUES
           ('hawser.gateway_call(text)'),
+          ('hawser.next_message_id()'),
           ('@extschema@.nats_publish_text(text, text, text, jsonb)'),
           ('@extschema@.nats_publish_json(text, json, text, jsonb)'),
           ('@extschema@.nats_publish_jsonb(text, jsonb, text, jsonb)'),
@@ -154,6 +155,26 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION hawser.gateway_call(text) IS 'Sends a call to the gateway over the connection of this database session, and returns its answer.';
+
+CREATE OR REPLACE FUNCTION hawser.next_message_id()
+RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
+AS $function$
+DECLARE
+  -- The id of the message, a space, and how many messages have been published for it.
+  handled CONSTANT text := current_setting('hawser.message', true);
+  nth integer;
+BEGIN
+  IF coalesce(handled, '') = '' THEN
+    RETURN NULL;
+  END IF;
+  nth := coalesce(substring(handled FROM ' ([0-9]{1,9})$')::integer, 0) + 1;
+  PERFORM set_config('hawser.message', split_part(handled, ' ', 1) || ' ' || nth, true);
+  RETURN split_part(handled, ' ', 1) || '.' || nth;
+END
+$function$;
+COMMENT ON FUNCTION hawser.next_message_id() IS 'What the next message is known by that is published into a stream while a message of NATS is being handled: the same when
+that is handled again. NULL outside of it.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_publish_text(
   subject text,
@@ -330,7 +351,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}');
+  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}');
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_text_stream(text, text, jsonb, text) IS 'Publishes a message to a JetStream stream. Returns when the stream has it.';
@@ -346,7 +367,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}');
+  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}');
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_json_stream(text, json, jsonb, text) IS 'Publishes a message to a JetStream stream. Returns when the stream has it.';
@@ -362,7 +383,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}');
+  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}');
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_jsonb_stream(text, jsonb, jsonb, text) IS 'Publishes a message to a JetStream stream. Returns when the stream has it.';
@@ -378,7 +399,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}');
+  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}');
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_binary_stream(text, bytea, jsonb, text) IS 'Publishes a message to a JetStream stream. Returns when the stream has it.';
@@ -398,7 +419,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
-FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
+FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_text_ack(text, text, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
 
@@ -417,7 +438,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
-FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
+FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_json_ack(text, json, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
 
@@ -436,7 +457,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
-FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
+FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_jsonb_ack(text, jsonb, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
 
@@ -455,7 +476,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
-FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
+FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_binary_ack(text, bytea, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
 
@@ -476,7 +497,7 @@ BEGIN
   SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), string_agg(one, '')
   INTO lengths, payloads
   FROM unnest($2) AS one;
-  PERFORM hawser.gateway_call('PublishStreamBatch {"subject":' || coalesce(to_json($1)::text, 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}'
+  PERFORM hawser.gateway_call('PublishStreamBatch {"subject":' || coalesce(to_json($1)::text, 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}'
     || CASE WHEN $2 IS NULL THEN E'\nn' ELSE E'\nt' END
     || coalesce(lengths, '') || E'\n' || coalesce(payloads, ''));
 END
@@ -500,7 +521,7 @@ BEGIN
   SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), string_agg(one, '')
   INTO lengths, payloads
   FROM unnest($2::text[]) AS one;
-  PERFORM hawser.gateway_call('PublishStreamBatch {"subject":' || coalesce(to_json($1)::text, 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}'
+  PERFORM hawser.gateway_call('PublishStreamBatch {"subject":' || coalesce(to_json($1)::text, 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}'
     || CASE WHEN $2 IS NULL THEN E'\nn' ELSE E'\nt' END
     || coalesce(lengths, '') || E'\n' || coalesce(payloads, ''));
 END
@@ -524,7 +545,7 @@ BEGIN
   SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), string_agg(one, '')
   INTO lengths, payloads
   FROM unnest($2::text[]) AS one;
-  PERFORM hawser.gateway_call('PublishStreamBatch {"subject":' || coalesce(to_json($1)::text, 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}'
+  PERFORM hawser.gateway_call('PublishStreamBatch {"subject":' || coalesce(to_json($1)::text, 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}'
     || CASE WHEN $2 IS NULL THEN E'\nn' ELSE E'\nt' END
     || coalesce(lengths, '') || E'\n' || coalesce(payloads, ''));
 END
@@ -548,7 +569,7 @@ BEGIN
   SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), translate(encode(string_agg(one, ''::bytea), 'base64'), E'\n', '')
   INTO lengths, payloads
   FROM unnest($2) AS one;
-  PERFORM hawser.gateway_call('PublishStreamBatch {"subject":' || coalesce(to_json($1)::text, 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}'
+  PERFORM hawser.gateway_call('PublishStreamBatch {"subject":' || coalesce(to_json($1)::text, 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}'
     || CASE WHEN $2 IS NULL THEN E'\nn' ELSE E'\nb' END
     || coalesce(lengths, '') || E'\n' || coalesce(payloads, ''));
 END
@@ -1097,6 +1118,7 @@ BEGIN
         FROM pg_catalog.pg_proc AS p WHERE p.oid IN (
           SELECT pg_catalog.to_regprocedure(s.signature)::oid FROM (VALUES
             ('hawser.gateway_call(text)'),
+            ('hawser.next_message_id()'),
             ('@extschema@.nats_publish_text(text, text, text, jsonb)'),
             ('@extschema@.nats_publish_json(text, json, text, jsonb)'),
             ('@extschema@.nats_publish_jsonb(text, jsonb, text, jsonb)'),

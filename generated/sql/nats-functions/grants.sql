@@ -2,6 +2,7 @@
 -- source: hawser/nats/v1/functions.proto
 
 REVOKE ALL ON FUNCTION hawser.gateway_call(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.next_message_id() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_publish_text(text, text, text, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_publish_json(text, json, text, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_publish_jsonb(text, jsonb, text, jsonb) FROM PUBLIC;
@@ -136,6 +137,7 @@ DECLARE
 BEGIN
   FOREACH signature IN ARRAY ARRAY[
     'hawser.gateway_call(text)',
+    'hawser.next_message_id()',
     '@extschema@.nats_publish_text(text, text, text, jsonb)',
     '@extschema@.nats_publish_json(text, json, text, jsonb)',
     '@extschema@.nats_publish_jsonb(text, jsonb, text, jsonb)',

@@ -17,7 +17,10 @@ REVOKE ALL ON FUNCTION hawser.unbind_handler(text, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.lock_handlers(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.add_handler(text, text, text, text, text, text, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.prune_handlers() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.request_retries(bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.wrapper_version(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.fence_batch(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.finish_retry(bigint, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.set_nats_server(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.follow_nats_server() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_foreign_servers() FROM PUBLIC;
@@ -68,6 +71,20 @@ $do$;
 
 DO $do$
 BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
+    CREATE ROLE hawser_peer NOLOGIN;
+    COMMENT ON ROLE hawser_peer IS 'What a Peer needs: the catalog, the message store, the cursors.';
+  END IF;
+EXCEPTION
+  -- Roles belong to the whole cluster: a migration of another database may have made it meanwhile.
+  WHEN duplicate_object OR unique_violation THEN NULL;
+  WHEN insufficient_privilege THEN
+    RAISE NOTICE 'role hawser_peer is missing and % may not make it; its grants are left out', current_user;
+END
+$do$;
+
+DO $do$
+BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_executor') THEN
     CREATE ROLE hawser_executor NOLOGIN;
     COMMENT ON ROLE hawser_executor IS 'Runs the wrappers of subscribed functions; reads no secret.';
@@ -113,9 +130,20 @@ $do$;
 
 DO $do$
 BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
+    GRANT USAGE ON SCHEMA hawser TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.request_retries(bigint[]) TO hawser_peer;
+  END IF;
+END
+$do$;
+
+DO $do$
+BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_executor') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_executor;
+    GRANT EXECUTE ON FUNCTION hawser.wrapper_version(text, text) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.fence_batch(bigint) TO hawser_executor;
+    GRANT EXECUTE ON FUNCTION hawser.finish_retry(bigint, bytea) TO hawser_executor;
   END IF;
 END
 $do$;
@@ -144,7 +172,10 @@ BEGIN
   ALTER FUNCTION hawser.lock_handlers(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.add_handler(text, text, text, text, text, text, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.prune_handlers() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.request_retries(bigint[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.wrapper_version(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.fence_batch(bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.finish_retry(bigint, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.set_nats_server(jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.follow_nats_server() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.nats_foreign_servers() OWNER TO hawser_owner;

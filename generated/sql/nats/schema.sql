@@ -52,7 +52,8 @@ COMMENT ON COLUMN hawser.nats_handlers.subject IS 'The subject; may hold wildcar
 COMMENT ON COLUMN hawser.nats_handlers.function_schema IS 'The schema of the function.';
 COMMENT ON COLUMN hawser.nats_handlers.function_name IS 'Its name.';
 COMMENT ON COLUMN hawser.nats_handlers.argument_types IS 'The types of its arguments, such as `bytea, text`.';
-COMMENT ON COLUMN hawser.nats_handlers.wrapper IS 'The name of the wrapper in the schema hawser_run.';
+COMMENT ON COLUMN hawser.nats_handlers.wrapper IS 'The name of the wrapper in the schema hawser_run. The type of its token is there, too: `token_` and the last 16
+characters of this.';
 COMMENT ON COLUMN hawser.nats_handlers.token IS 'What the wrapper demands of its caller; it holds the SHA-256 of it. Without it, whoever replaced a wrapper of his own
 could call those of others with messages that were never sent.';
 COMMENT ON COLUMN hawser.nats_handlers.created_at IS 'When it was made.';
@@ -283,6 +284,7 @@ CREATE OR REPLACE FUNCTION hawser.bind_handler(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET client_min_messages = warning
 AS $function$
 DECLARE
   caller CONSTANT oid := (SELECT r.oid FROM pg_roles AS r WHERE r.rolname = current_user);
@@ -295,8 +297,11 @@ DECLARE
   target record;
   present record;
   stem text;
-  v_wrapper text;
   settle text;
+  -- Of its name and of that of its token's type.
+  random CONSTANT text := left(replace(gen_random_uuid()::text, '-', ''), 16);
+  v_wrapper text;
+  wrapper_oid oid;
   token CONSTANT bytea := decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex');
   proof CONSTANT text := format('sha256(p_token) = %L::bytea', sha256(token));
   path CONSTANT text := concat_ws(', ', (
@@ -318,13 +323,19 @@ BEGIN
   END IF;
 
   SELECT p.oid, n.nspname AS schema, p.proname AS name, oidvectortypes(p.proargtypes) AS types, p.prokind AS kind, p.proretset AS set,
-         format_type(p.prorettype, NULL) AS result, format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)) AS called
+         p.pronamespace AS namespace, format_type(p.prorettype, NULL) AS result, format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)) AS called
   INTO target
   FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE p.oid = p_function;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('function_signature'),
       MESSAGE = format('%s: there is no function with the oid %s', called, p_function);
+  END IF;
+  IF target.schema ~ '^pg_temp_' THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('function_signature'),
+      MESSAGE = format('%s: the function %s is a temporary one, and gone when this session ends', called, target.called),
+      HINT = 'Make it in a schema that stays.';
   END IF;
   IF target.kind <> 'f' OR target.set OR NOT target.types = ANY (accepted)
     OR (p_kind = 'responder' AND target.result <> CASE target.types WHEN 'bytea' THEN 'bytea' ELSE 'text' END)
@@ -344,6 +355,12 @@ BEGIN
       ERRCODE = hawser.error_sqlstate('not_permitted'),
       MESSAGE = format('%s: "%s" may not execute the function %s', called, current_user, target.called),
       HINT = format('GRANT EXECUTE ON FUNCTION %s TO %I', target.called, current_user);
+  END IF;
+  IF NOT has_schema_privilege(target.namespace, 'USAGE') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('not_permitted'),
+      MESSAGE = format('%s: "%s" may not use the schema %I of the function %s', called, current_user, target.schema, target.called),
+      HINT = format('GRANT USAGE ON SCHEMA %I TO %I', target.schema, current_user);
   END IF;
   IF NOT EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = 'hawser_run') OR NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = 'hawser_executor') THEN
     RAISE EXCEPTION USING
@@ -366,73 +383,98 @@ BEGIN
     END IF;
   END LOOP;
 
+  -- What CASCADE has left of this role's wrappers. Another session of it may be at that, too.
+  BEGIN
+    FOR stem IN
+      SELECT t.typname FROM pg_type AS t
+      WHERE t.typnamespace = 'hawser_run'::regnamespace AND t.typowner = caller AND t.typtype = 'd' AND t.typname ~ '^token_[0-9a-f]{16}$'
+        AND NOT EXISTS (SELECT FROM pg_proc AS w WHERE w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid)
+    LOOP
+      EXECUTE format('DROP DOMAIN hawser_run.%I CASCADE', stem);
+    END LOOP;
+  EXCEPTION
+    WHEN internal_error OR undefined_object THEN NULL;
+  END;
+
   -- Deferred constraints and triggers are run within the wrapper, as its owner: at COMMIT they would be run as the login of
-  -- the executor, which may do nothing.
+  -- the executor, which may do nothing. One of a name that others have given to theirs, too, could not be called.
   SELECT p.proname INTO settle FROM pg_proc AS p
   WHERE p.pronamespace = 'hawser_run'::regnamespace AND p.proowner = caller AND p.pronargs = 0 AND NOT p.prosecdef
     AND p.prosrc = 'BEGIN SET CONSTRAINTS ALL IMMEDIATE; END' AND p.proconfig IS NULL
+    AND NOT EXISTS (SELECT FROM pg_proc AS o WHERE o.pronamespace = p.pronamespace AND o.proname = p.proname AND o.oid <> p.oid)
   ORDER BY p.oid LIMIT 1;
   IF settle IS NULL THEN
-    settle := 'settle ' || left(md5(random()::text), 16);
+    settle := 'settle ' || random;
     EXECUTE format($$CREATE FUNCTION hawser_run.%I() RETURNS void LANGUAGE plpgsql AS 'BEGIN SET CONSTRAINTS ALL IMMEDIATE; END'$$, settle);
-    EXECUTE format('REVOKE ALL ON FUNCTION hawser_run.%I() FROM PUBLIC', settle);
+    EXECUTE format('REVOKE ALL ON FUNCTION hawser_run.%I() FROM PUBLIC; GRANT EXECUTE ON FUNCTION hawser_run.%1$I() TO %2$I', settle, current_user);
   END IF;
 
   -- A name that tells what it is where Postgres refuses to drop the function, and that nobody else has.
-  stem := format('%s.%s %s %s', target.schema, target.name, CASE p_kind WHEN 'subscription' THEN 'on' ELSE 'answers' END, p_subject);
+  stem := left(format('%s.%s %s %s', target.schema, target.name, CASE p_kind WHEN 'subscription' THEN 'on' ELSE 'answers' END, p_subject), 46);
   WHILE octet_length(stem) > 46 LOOP
     stem := left(stem, -1);
   END LOOP;
-  v_wrapper := stem || ' ' || left(replace(gen_random_uuid()::text, '-', ''), 16);
+  v_wrapper := stem || ' ' || random;
+
+  -- Others may make functions in the schema, too. With a type of its own, which nobody else may use, none of theirs is ever
+  -- called in place of the wrapper, nor makes it ambiguous.
+  EXECUTE format('CREATE DOMAIN hawser_run.token_%1$s AS bytea; REVOKE ALL ON TYPE hawser_run.token_%1$s FROM PUBLIC', random);
 
   -- Bound by oid: while the wrapper is there the function cannot be dropped, and nothing else can take its place. Without
-  -- the token nothing runs.
+  -- the token nothing runs. Over unnest() also where there is one payload: the planner computes calls with constants, of
+  -- functions said to be immutable, before it looks at any condition.
   IF p_kind = 'subscription' THEN
     EXECUTE format($$
-      CREATE FUNCTION hawser_run.%I(p_token bytea, p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[])
+      CREATE FUNCTION hawser_run.%I(p_token hawser_run.token_%s, p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[])
       RETURNS bigint LANGUAGE sql SECURITY DEFINER PARALLEL UNSAFE SET search_path = %s
       BEGIN ATOMIC
         SELECT %I.%I(substring(p_payloads FROM m.at FOR m.length)%s)
         FROM unnest(p_offsets, p_lengths, p_subjects, p_headers) AS m (at, length, subject, headers) WHERE %s;
-        SELECT hawser_run.%I();
+        SELECT hawser_run.%I() WHERE %s;
         SELECT CASE WHEN %s THEN cardinality(p_lengths)::bigint ELSE 0 END;
       END$$,
-      v_wrapper, path, target.schema, target.name,
+      v_wrapper, random, path, target.schema, target.name,
       CASE target.types WHEN 'bytea' THEN '' WHEN 'bytea, text' THEN ', m.subject' ELSE ', m.subject, m.headers::jsonb' END,
-      proof, settle, proof);
+      proof, settle, proof, proof);
   ELSE
     EXECUTE format($$
-      CREATE FUNCTION hawser_run.%I(p_token bytea, p_payload bytea, p_subject text, p_reply text)
+      CREATE FUNCTION hawser_run.%I(p_token hawser_run.token_%s, p_payload bytea, p_subject text, p_reply text)
       RETURNS bytea LANGUAGE sql SECURITY DEFINER PARALLEL UNSAFE SET search_path = %s
       BEGIN ATOMIC
-        WITH answer AS MATERIALIZED (SELECT %s AS payload WHERE %s),
+        WITH answer AS MATERIALIZED (SELECT %s AS payload FROM unnest(ARRAY[p_payload]) AS m (payload) WHERE %s),
         settled AS MATERIALIZED (SELECT hawser_run.%I() FROM answer)
         SELECT a.payload FROM answer AS a, settled;
       END$$,
-      v_wrapper, path,
+      v_wrapper, random, path,
       CASE target.types
-        WHEN 'bytea' THEN format('%I.%I(p_payload)', target.schema, target.name)
-        ELSE format('convert_to(%I.%I(convert_from(p_payload, ''UTF8''), p_subject, p_reply), ''UTF8'')', target.schema, target.name)
+        WHEN 'bytea' THEN format('%I.%I(m.payload)', target.schema, target.name)
+        ELSE format('convert_to(%I.%I(convert_from(m.payload, ''UTF8''), p_subject, p_reply), ''UTF8'')', target.schema, target.name)
       END, proof, settle);
   END IF;
-  IF NOT EXISTS (
-    SELECT FROM pg_depend AS d JOIN pg_proc AS w ON w.oid = d.objid AND w.pronamespace = 'hawser_run'::regnamespace AND w.proname = v_wrapper
-    WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = target.oid
+  wrapper_oid := (SELECT w.oid FROM pg_proc AS w WHERE w.pronamespace = 'hawser_run'::regnamespace AND w.proname = v_wrapper AND w.proowner = caller);
+  -- It calls the function that was named, the one that settles, and nothing else that anybody has made.
+  IF ARRAY(
+    SELECT DISTINCT d.refobjid FROM pg_depend AS d
+    WHERE d.classid = 'pg_proc'::regclass AND d.objid = wrapper_oid AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
+    ORDER BY d.refobjid
+  ) <> ARRAY(
+    SELECT p.oid FROM pg_proc AS p
+    WHERE p.oid = target.oid
+      OR p.pronamespace = 'hawser_run'::regnamespace AND p.proname = settle AND p.proowner = caller AND p.pronargs = 0
+    ORDER BY p.oid
   ) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('function_signature'),
       MESSAGE = format('%s: a call with the arguments (%s) does not reach %s', called, target.types, target.called),
       HINT = 'Another function of the same name comes before it; rename one of them.';
   END IF;
-  EXECUTE (
-    SELECT format('REVOKE ALL ON FUNCTION %1$s FROM PUBLIC; GRANT EXECUTE ON FUNCTION %1$s TO hawser_executor; COMMENT ON FUNCTION %1$s IS %2$L',
-      w.oid::regprocedure, format('%s for "%s", made by %s. Dropped together with the function only by CASCADE.', target.called, p_subject, called))
-    FROM pg_proc AS w WHERE w.pronamespace = 'hawser_run'::regnamespace AND w.proname = v_wrapper);
+  EXECUTE format('REVOKE ALL ON FUNCTION %1$s FROM PUBLIC; GRANT EXECUTE ON FUNCTION %1$s TO hawser_executor; COMMENT ON FUNCTION %1$s IS %2$L',
+    wrapper_oid::regprocedure, format('%s for "%s", made by %s. Dropped together with the function only by CASCADE.', target.called, p_subject, called));
 
   PERFORM hawser.add_handler(p_kind, p_subject, target.schema, target.name, target.types, v_wrapper, token);
   IF p_kind = 'responder' THEN
     FOR present IN SELECT h.* FROM hawser.lock_handlers(p_kind, p_subject) AS h WHERE h.wrapper <> v_wrapper LOOP
-      EXECUTE (SELECT format('DROP FUNCTION %s', w.oid::regprocedure) FROM pg_proc AS w WHERE w.pronamespace = 'hawser_run'::regnamespace AND w.proname = present.wrapper);
+      EXECUTE format('DROP DOMAIN %s CASCADE', present.token_type);
     END LOOP;
     PERFORM hawser.prune_handlers();
   END IF;
@@ -450,6 +492,7 @@ CREATE OR REPLACE FUNCTION hawser.unbind_handler(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET client_min_messages = warning
 AS $function$
 DECLARE
   called CONSTANT text := CASE p_kind WHEN 'subscription' THEN 'nats_unsubscribe' ELSE 'litmus_pgnats_unregister_responder' END;
@@ -475,7 +518,7 @@ BEGIN
       WHERE p.oid = p_function AND (n.nspname, p.proname, oidvectortypes(p.proargtypes)) = (h.function_schema, h.function_name, h.argument_types))
   LOOP
     IF pg_has_role(present.run_as, 'USAGE') THEN
-      EXECUTE (SELECT format('DROP FUNCTION %s', w.oid::regprocedure) FROM pg_proc AS w WHERE w.pronamespace = 'hawser_run'::regnamespace AND w.proname = present.wrapper);
+      EXECUTE format('DROP DOMAIN %s CASCADE', present.token_type);
       unbound := unbound + 1;
     ELSE
       others := present.run_as;
@@ -498,6 +541,7 @@ CREATE OR REPLACE FUNCTION hawser.lock_handlers(
 )
 RETURNS TABLE (
   wrapper text,
+  token_type text,
   run_as text,
   function_schema text,
   function_name text,
@@ -508,17 +552,22 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
-  LOCK TABLE hawser.nats_handlers IN SHARE ROW EXCLUSIVE MODE;
+  -- Of the subject, not of the table: what one transaction leaves open holds up nobody but those who change the same.
+  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:handlers:' || p_kind || ':' || p_subject, 0));
+  -- Another statement, which sees what was committed while the first one waited. By the type of its token, which nobody
+  -- else may use: others may have functions of the same name.
   RETURN QUERY
-  SELECT h.wrapper, r.rolname::text, h.function_schema, h.function_name, h.argument_types
+  SELECT h.wrapper, format('hawser_run.%I', t.typname), r.rolname::text, h.function_schema, h.function_name, h.argument_types
   FROM hawser.nats_handlers AS h
-  JOIN pg_proc AS w ON w.pronamespace = to_regnamespace('hawser_run') AND w.proname = h.wrapper
+  JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
+  JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
+    AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 6 ELSE 4 END
   JOIN pg_roles AS r ON r.oid = w.proowner
   WHERE h.kind = p_kind AND h.subject = p_subject
   ORDER BY h.id;
 END
 $function$;
-COMMENT ON FUNCTION hawser.lock_handlers(text, text) IS 'The handlers of a subject, locked against changes by others until the end of the transaction.';
+COMMENT ON FUNCTION hawser.lock_handlers(text, text) IS 'The handlers of a subject. Others who change them wait until the end of the transaction.';
 
 CREATE OR REPLACE FUNCTION hawser.add_handler(
   p_kind text,
@@ -537,7 +586,11 @@ AS $function$
 DECLARE
   rule text;
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_proc AS w WHERE w.pronamespace = to_regnamespace('hawser_run') AND w.proname = p_wrapper AND w.prosecdef) THEN
+  IF NOT EXISTS (
+    SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
+    WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, 16) AND t.typowner = w.proowner
+      AND w.proname = p_wrapper AND w.pronargs = CASE p_kind WHEN 'subscription' THEN 6 ELSE 4 END AND w.prosecdef
+  ) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.add_handler: there is no wrapper %I in the schema hawser_run', p_wrapper);
@@ -568,11 +621,73 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
   DELETE FROM hawser.nats_handlers AS h
-  WHERE NOT EXISTS (SELECT FROM pg_proc AS w WHERE w.pronamespace = to_regnamespace('hawser_run') AND w.proname = h.wrapper);
+  WHERE NOT EXISTS (
+    SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
+    WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
+      AND w.proname = h.wrapper AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 6 ELSE 4 END);
   GET DIAGNOSTICS pruned = ROW_COUNT;
 END
 $function$;
 COMMENT ON FUNCTION hawser.prune_handlers() IS 'Takes out those whose wrapper is gone.';
+
+CREATE OR REPLACE FUNCTION hawser.request_retries(
+  p_ids bigint[]
+)
+RETURNS TABLE (
+  id bigint,
+  requested boolean,
+  source text
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  WITH asked AS (
+    SELECT d.id, d.source, EXISTS (
+      SELECT FROM hawser.nats_handlers AS h
+      JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
+      JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
+      WHERE h.id = d.handler_id
+    ) AS known
+    FROM hawser.dead_letters AS d
+    WHERE d.id = ANY (p_ids) AND d.origin = 'subscription'
+  ), marked AS (
+    UPDATE hawser.dead_letters AS d SET retry_requested = true
+    FROM asked AS a WHERE d.id = a.id AND a.known
+    RETURNING d.id
+  )
+  SELECT a.id, a.known, a.source FROM asked AS a LEFT JOIN marked AS m ON m.id = a.id
+  -- What was discarded, or handled, meanwhile is there no more.
+  WHERE NOT a.known OR m.id IS NOT NULL
+  ORDER BY a.id;
+  IF EXISTS (SELECT FROM hawser.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.retry_requested) THEN
+    PERFORM pg_notify('hawser_nats_handlers', '{}');
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.request_retries(bigint[]) IS 'Asks for dead letters of subscriptions to be handled again, by the process that leads.';
+
+CREATE OR REPLACE FUNCTION hawser.wrapper_version(
+  p_wrapper text,
+  p_run_as text,
+  OUT version text
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  -- Another one after each CREATE OR REPLACE and ALTER FUNCTION.
+  SELECT w.oid || ':' || w.xmin || ':' || w.proowner INTO version
+  FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
+  WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, 16)
+    AND w.proname = p_wrapper AND w.prokind = 'f' AND w.prosecdef AND pg_get_userbyid(w.proowner) = p_run_as;
+END
+$function$;
+COMMENT ON FUNCTION hawser.wrapper_version(text, text) IS 'What a wrapper is right now: asked before it is called and after that, in one transaction, the answers must be equal.
+Whoever has replaced a wrapper of his own by one that runs as its caller is not called; or, where he did it in between,
+his call is not committed.';
 
 CREATE OR REPLACE FUNCTION hawser.fence_batch(
   p_epoch bigint,
@@ -592,6 +707,23 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION hawser.fence_batch(bigint) IS 'Whether batches of an epoch may be committed; if so, they may until the transaction ends.';
+
+CREATE OR REPLACE FUNCTION hawser.finish_retry(
+  p_id bigint,
+  p_token bytea,
+  OUT finished boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  DELETE FROM hawser.dead_letters AS d USING hawser.nats_handlers AS h
+  WHERE d.id = p_id AND d.origin = 'subscription' AND d.retry_requested AND h.id = d.handler_id AND h.token = p_token;
+  finished := FOUND;
+END
+$function$;
+COMMENT ON FUNCTION hawser.finish_retry(bigint, bytea) IS 'Deletes a dead letter whose function has been called again, in the transaction of that call. Whoever calls proves with the
+token of the handler that it is about this one. No row: it is not there, or not to be handled again.';
 
 CREATE OR REPLACE FUNCTION hawser.set_nats_server(
   p_options jsonb,

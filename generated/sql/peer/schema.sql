@@ -252,12 +252,17 @@ CREATE TABLE hawser.dead_letters (
   number bigint,
   handler_id bigint,
   retry_requested boolean DEFAULT false NOT NULL,
+  message_id text,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
   CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription')),
   CONSTRAINT dead_letters_attempts_range CHECK (attempts >= 0)
 );
 
 CREATE INDEX dead_letters_created_at ON hawser.dead_letters (created_at);
+
+CREATE INDEX dead_letters_message_id ON hawser.dead_letters (message_id) WHERE message_id IS NOT NULL;
+
+CREATE INDEX dead_letters_retry_requested ON hawser.dead_letters (id) WHERE retry_requested;
 
 COMMENT ON TABLE hawser.dead_letters IS 'Messages that could not be handled, with their errors.';
 COMMENT ON COLUMN hawser.dead_letters.id IS 'The dead letter''s id.';
@@ -275,6 +280,7 @@ COMMENT ON COLUMN hawser.dead_letters.epoch IS 'The sender''s epoch (peers only)
 COMMENT ON COLUMN hawser.dead_letters.number IS 'The message''s number (peers only).';
 COMMENT ON COLUMN hawser.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
 COMMENT ON COLUMN hawser.dead_letters.retry_requested IS 'It is to be handled again by the process that leads (subscriptions only).';
+COMMENT ON COLUMN hawser.dead_letters.message_id IS 'What the process that gave it up knows the message by (subscriptions only).';
 
 CREATE TABLE hawser.mesh_secret (
   id integer NOT NULL,
@@ -895,7 +901,8 @@ RETURNS TABLE (
   refused text,
   connection_key integer,
   number bigint,
-  owner text
+  owner text,
+  function text
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
@@ -958,7 +965,6 @@ BEGIN
   WITH asked AS MATERIALIZED (
     SELECT d.id, r.connection_key AS retry_key, t.k AS topic_key, coalesce(r.owner, r.listener_name) AS retry_owner,
            CASE
-             WHEN d.origin <> 'peer' THEN 'origin'
              WHEN m.connection_key IS NULL THEN 'channel'
              WHEN t.k IS NULL THEN 'topic'
            END AS refusal
@@ -967,7 +973,7 @@ BEGIN
       LEFT JOIN hawser.conn_key_map AS r
         ON r.composite = m.sender_name || ':' || m.source_topic || ':__#retry#' || coalesce(m.retry_of, m.connection_key)
       LEFT JOIN hawser.topic_key AS t ON t.topic = d.topic
-     WHERE d.id = ANY (p_ids)
+     WHERE d.id = ANY (p_ids) AND d.origin = 'peer'
   ), gone AS (
     DELETE FROM hawser.dead_letters AS d
      USING asked AS a
@@ -988,12 +994,17 @@ BEGIN
      ORDER BY g.id
   )
   SELECT a.id, a.refusal, g.retry_key,
-         n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.retry_owner
+         n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.retry_owner, NULL::text
     FROM asked AS a
     LEFT JOIN gone AS g ON g.id = a.id
     LEFT JOIN numbered AS n ON n.key = g.retry_key
    WHERE a.refusal IS NOT NULL OR g.id IS NOT NULL
    ORDER BY a.id;
+
+  -- Those of subscriptions stay until the process that leads has handled them.
+  RETURN QUERY
+  SELECT r.id, CASE WHEN NOT r.requested THEN 'handler' END, NULL::integer, NULL::bigint, NULL::text, r.source
+    FROM hawser.request_retries(p_ids) AS r;
 END
 $function$;
 COMMENT ON FUNCTION hawser.retry_dead_letters(bigint[]) IS 'Makes dead letters of peers'' channels stored messages again, for the present owner of their channel.';

@@ -651,6 +651,16 @@ export const errorTable = {
     summary: "The login that runs subscribed functions is missing, cannot connect, or may do more than it should.",
     remedy: "Run `hawser init` as a role that may make roles, or name a login with --executor-url.",
   },
+  /** The database session ended twice while the function ran for this message alone. */
+  session_lost: {
+    code: "session_lost",
+    wireCode: 64,
+    sqlstate: "57P01",
+    exitStatus: 70,
+    retryable: false,
+    summary: "The database session ended twice while the function ran for this message alone.",
+    remedy: "Mend the function, then `hawser dead retry`.",
+  },
 } as const satisfies Record<string, ErrorEntry>;
 
 /** The stable code of an error. */

@@ -41,6 +41,8 @@ export interface PublishStreamRequest {
   readonly headers?: JsonObject | undefined;
   /** The JetStream domain. Default: the option `domain` of the server. */
   readonly domain?: string | undefined;
+  /** What the message is known by where it is published for one that is being handled: the stream keeps it once. */
+  readonly messageId?: string | undefined;
 }
 
 /** What `nats_publish_*_ack` is called with. */
@@ -53,6 +55,8 @@ export interface PublishAckRequest {
   readonly headers?: JsonObject | undefined;
   /** The JetStream domain. Default: the option `domain` of the server. */
   readonly domain?: string | undefined;
+  /** What the message is known by where it is published for one that is being handled: the stream keeps it once. */
+  readonly messageId?: string | undefined;
 }
 
 /** A row of what `nats_publish_*_ack` returns. */
@@ -75,6 +79,8 @@ export interface PublishStreamBatchRequest {
   readonly headers?: JsonObject | undefined;
   /** The JetStream domain. Default: the option `domain` of the server. */
   readonly domain?: string | undefined;
+  /** What the message is known by where it is published for one that is being handled: the stream keeps it once. */
+  readonly messageId?: string | undefined;
 }
 
 /** What `nats_flush` is called with. */
@@ -1029,7 +1035,7 @@ function readPublishBatch(json: unknown, list: PayloadList | undefined): Publish
   return { subject, payloads, reply, headers };
 }
 
-const publishStreamNames: ReadonlySet<string> = new Set(["subject", "payload", "headers", "domain"]);
+const publishStreamNames: ReadonlySet<string> = new Set(["subject", "payload", "headers", "domain", "messageId"]);
 
 function readPublishStream(json: unknown): PublishStreamRequest {
   const argument = readArgument(json, publishStreamNames);
@@ -1039,10 +1045,11 @@ function readPublishStream(json: unknown): PublishStreamRequest {
   const headers = readObject("headers", argument["headers"]);
   const domain = readString("domain", argument["domain"]);
   if (domain !== undefined) obey("domain", checkPublishStreamRequestDomain(domain));
-  return { subject, payload, headers, domain };
+  const messageId = readString("message_id", argument["messageId"]);
+  return { subject, payload, headers, domain, messageId };
 }
 
-const publishAckNames: ReadonlySet<string> = new Set(["subject", "payload", "headers", "domain"]);
+const publishAckNames: ReadonlySet<string> = new Set(["subject", "payload", "headers", "domain", "messageId"]);
 
 function readPublishAck(json: unknown): PublishAckRequest {
   const argument = readArgument(json, publishAckNames);
@@ -1052,10 +1059,11 @@ function readPublishAck(json: unknown): PublishAckRequest {
   const headers = readObject("headers", argument["headers"]);
   const domain = readString("domain", argument["domain"]);
   if (domain !== undefined) obey("domain", checkPublishAckRequestDomain(domain));
-  return { subject, payload, headers, domain };
+  const messageId = readString("message_id", argument["messageId"]);
+  return { subject, payload, headers, domain, messageId };
 }
 
-const publishStreamBatchNames: ReadonlySet<string> = new Set(["subject", "headers", "domain"]);
+const publishStreamBatchNames: ReadonlySet<string> = new Set(["subject", "headers", "domain", "messageId"]);
 
 function readPublishStreamBatch(json: unknown, list: PayloadList | undefined): PublishStreamBatchRequest {
   const argument = readArgument(json, publishStreamBatchNames);
@@ -1065,7 +1073,8 @@ function readPublishStreamBatch(json: unknown, list: PayloadList | undefined): P
   const headers = readObject("headers", argument["headers"]);
   const domain = readString("domain", argument["domain"]);
   if (domain !== undefined) obey("domain", checkPublishStreamBatchRequestDomain(domain));
-  return { subject, payloads, headers, domain };
+  const messageId = readString("message_id", argument["messageId"]);
+  return { subject, payloads, headers, domain, messageId };
 }
 
 const flushNames: ReadonlySet<string> = new Set([]);

@@ -11,6 +11,7 @@ BEGIN
       FROM pg_catalog.pg_proc AS p WHERE p.oid IN (
         SELECT pg_catalog.to_regprocedure(s.signature)::oid FROM (VALUES
           ('hawser.gateway_call(text)'),
+          ('hawser.next_message_id()'),
           ('@extschema@.nats_publish_text(text, text, text, jsonb)'),
           ('@extschema@.nats_publish_json(text, json, text, jsonb)'),
           ('@extschema@.nats_publish_jsonb(text, jsonb, text, jsonb)'),
@@ -155,6 +156,26 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION hawser.gateway_call(text) IS 'Sends a call to the gateway over the connection of this database session, and returns its answer.';
+
+CREATE OR REPLACE FUNCTION hawser.next_message_id()
+RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
+AS $function$
+DECLARE
+  -- The id of the message, a space, and how many messages have been published for it.
+  handled CONSTANT text := current_setting('hawser.message', true);
+  nth integer;
+BEGIN
+  IF coalesce(handled, '') = '' THEN
+    RETURN NULL;
+  END IF;
+  nth := coalesce(substring(handled FROM ' ([0-9]{1,9})$')::integer, 0) + 1;
+  PERFORM set_config('hawser.message', split_part(handled, ' ', 1) || ' ' || nth, true);
+  RETURN split_part(handled, ' ', 1) || '.' || nth;
+END
+$function$;
+COMMENT ON FUNCTION hawser.next_message_id() IS 'What the next message is known by that is published into a stream while a message of NATS is being handled: the same when
+that is handled again. NULL outside of it.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_publish_text(
   subject text,
@@ -331,7 +352,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}');
+  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}');
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_text_stream(text, text, jsonb, text) IS 'Publishes a message to a JetStream stream. Returns when the stream has it.';
@@ -347,7 +368,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}');
+  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}');
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_json_stream(text, json, jsonb, text) IS 'Publishes a message to a JetStream stream. Returns when the stream has it.';
@@ -363,7 +384,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}');
+  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}');
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_jsonb_stream(text, jsonb, jsonb, text) IS 'Publishes a message to a JetStream stream. Returns when the stream has it.';
@@ -379,7 +400,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}');
+  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}');
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_binary_stream(text, bytea, jsonb, text) IS 'Publishes a message to a JetStream stream. Returns when the stream has it.';
@@ -399,7 +420,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
-FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
+FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_text_ack(text, text, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
 
@@ -418,7 +439,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
-FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
+FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_json_ack(text, json, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
 
@@ -437,7 +458,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
-FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
+FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_jsonb_ack(text, jsonb, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
 
@@ -456,7 +477,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
-FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
+FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_binary_ack(text, bytea, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
 
@@ -477,7 +498,7 @@ BEGIN
   SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), string_agg(one, '')
   INTO lengths, payloads
   FROM unnest($2) AS one;
-  PERFORM hawser.gateway_call('PublishStreamBatch {"subject":' || coalesce(to_json($1)::text, 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}'
+  PERFORM hawser.gateway_call('PublishStreamBatch {"subject":' || coalesce(to_json($1)::text, 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}'
     || CASE WHEN $2 IS NULL THEN E'\\nn' ELSE E'\\nt' END
     || coalesce(lengths, '') || E'\\n' || coalesce(payloads, ''));
 END
@@ -501,7 +522,7 @@ BEGIN
   SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), string_agg(one, '')
   INTO lengths, payloads
   FROM unnest($2::text[]) AS one;
-  PERFORM hawser.gateway_call('PublishStreamBatch {"subject":' || coalesce(to_json($1)::text, 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}'
+  PERFORM hawser.gateway_call('PublishStreamBatch {"subject":' || coalesce(to_json($1)::text, 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}'
     || CASE WHEN $2 IS NULL THEN E'\\nn' ELSE E'\\nt' END
     || coalesce(lengths, '') || E'\\n' || coalesce(payloads, ''));
 END
@@ -525,7 +546,7 @@ BEGIN
   SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), string_agg(one, '')
   INTO lengths, payloads
   FROM unnest($2::text[]) AS one;
-  PERFORM hawser.gateway_call('PublishStreamBatch {"subject":' || coalesce(to_json($1)::text, 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}'
+  PERFORM hawser.gateway_call('PublishStreamBatch {"subject":' || coalesce(to_json($1)::text, 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}'
     || CASE WHEN $2 IS NULL THEN E'\\nn' ELSE E'\\nt' END
     || coalesce(lengths, '') || E'\\n' || coalesce(payloads, ''));
 END
@@ -549,7 +570,7 @@ BEGIN
   SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), translate(encode(string_agg(one, ''::bytea), 'base64'), E'\\n', '')
   INTO lengths, payloads
   FROM unnest($2) AS one;
-  PERFORM hawser.gateway_call('PublishStreamBatch {"subject":' || coalesce(to_json($1)::text, 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}'
+  PERFORM hawser.gateway_call('PublishStreamBatch {"subject":' || coalesce(to_json($1)::text, 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}'
     || CASE WHEN $2 IS NULL THEN E'\\nn' ELSE E'\\nb' END
     || coalesce(lengths, '') || E'\\n' || coalesce(payloads, ''));
 END
@@ -1098,6 +1119,7 @@ BEGIN
         FROM pg_catalog.pg_proc AS p WHERE p.oid IN (
           SELECT pg_catalog.to_regprocedure(s.signature)::oid FROM (VALUES
             ('hawser.gateway_call(text)'),
+            ('hawser.next_message_id()'),
             ('@extschema@.nats_publish_text(text, text, text, jsonb)'),
             ('@extschema@.nats_publish_json(text, json, text, jsonb)'),
             ('@extschema@.nats_publish_jsonb(text, jsonb, text, jsonb)'),
@@ -1172,6 +1194,7 @@ $do$;
 
 /** Takes the functions from PUBLIC and gives them to hawser_nats. */
 export const natsFunctionsGrantsSql = `REVOKE ALL ON FUNCTION hawser.gateway_call(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.next_message_id() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_publish_text(text, text, text, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_publish_json(text, json, text, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_publish_jsonb(text, jsonb, text, jsonb) FROM PUBLIC;
@@ -1306,6 +1329,7 @@ DECLARE
 BEGIN
   FOREACH signature IN ARRAY ARRAY[
     'hawser.gateway_call(text)',
+    'hawser.next_message_id()',
     '@extschema@.nats_publish_text(text, text, text, jsonb)',
     '@extschema@.nats_publish_json(text, json, text, jsonb)',
     '@extschema@.nats_publish_jsonb(text, jsonb, text, jsonb)',
@@ -1371,6 +1395,7 @@ $do$;
 /** All of them, as DROP FUNCTION names them. */
 export const natsFunctionSignatures: readonly string[] = [
   "hawser.gateway_call(text)",
+  "hawser.next_message_id()",
   "@extschema@.nats_publish_text(text, text, text, jsonb)",
   "@extschema@.nats_publish_json(text, json, text, jsonb)",
   "@extschema@.nats_publish_jsonb(text, jsonb, text, jsonb)",

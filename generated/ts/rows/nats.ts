@@ -20,7 +20,10 @@ export interface NatsHandlerRow {
   function_name: string;
   /** The types of its arguments, such as `bytea, text`. */
   argument_types: string;
-  /** The name of the wrapper in the schema hawser_run. */
+  /**
+   * The name of the wrapper in the schema hawser_run. The type of its token is there, too: `token_` and the last 16
+   * characters of this.
+   */
   wrapper: string;
   /**
    * What the wrapper demands of its caller; it holds the SHA-256 of it. Without it, whoever replaced a wrapper of his own
@@ -202,6 +205,8 @@ export interface LockHandlersArguments {
 export interface LockHandlersResult {
   /** The name of its wrapper, which is there. */
   wrapper: string;
+  /** The type of the wrapper's token, with its schema: dropped with CASCADE, the wrapper is gone, too. */
+  tokenType: string;
   /** The owner of the wrapper. */
   runAs: string;
   /** The schema of the function. */
@@ -242,6 +247,36 @@ export interface PruneHandlersResult {
   pruned: number;
 }
 
+/** Arguments of hawser.request_retries. */
+export interface RequestRetriesArguments {
+  /** The dead letters. */
+  ids: readonly bigint[];
+}
+
+/** One row of hawser.request_retries. */
+export interface RequestRetriesResult {
+  /** Its id. */
+  id: bigint;
+  /** It will be handled again. False: the function is not subscribed any more. */
+  requested: boolean;
+  /** The function. */
+  source: string;
+}
+
+/** Arguments of hawser.wrapper_version. */
+export interface WrapperVersionArguments {
+  /** The name of the wrapper. */
+  wrapper: string;
+  /** Whom it is to run as. */
+  runAs: string;
+}
+
+/** The result of hawser.wrapper_version. */
+export interface WrapperVersionResult {
+  /** Changes with the wrapper. NULL: it is not there, belongs to somebody else, or would run as its caller. */
+  version: string | null;
+}
+
 /** Arguments of hawser.fence_batch. */
 export interface FenceBatchArguments {
   /** The epoch of the process that asks. */
@@ -252,6 +287,20 @@ export interface FenceBatchArguments {
 export interface FenceBatchResult {
   /** Its batches may be committed. */
   held: boolean;
+}
+
+/** Arguments of hawser.finish_retry. */
+export interface FinishRetryArguments {
+  /** The id of the dead letter. */
+  id: bigint;
+  /** The token of its handler. */
+  token: Uint8Array;
+}
+
+/** The result of hawser.finish_retry. */
+export interface FinishRetryResult {
+  /** It was there. */
+  finished: boolean;
 }
 
 /** The functions that keep these tables. */
@@ -298,17 +347,17 @@ export function bridgeFunctions(client: QueryClient) {
       return { unbound: row.unbound };
     },
 
-    /** The handlers of a subject, locked against changes by others until the end of the transaction. */
+    /** The handlers of a subject. Others who change them wait until the end of the transaction. */
     async lockHandlers(args: LockHandlersArguments): Promise<LockHandlersResult[]> {
       const { rows } = await client.query({
         name: "hawser.lock_handlers",
-        text: "SELECT wrapper, run_as, function_schema, function_name, argument_types FROM hawser.lock_handlers($1::text, $2::text)",
+        text: "SELECT wrapper, token_type, run_as, function_schema, function_name, argument_types FROM hawser.lock_handlers($1::text, $2::text)",
         values: [
           args.kind,
           args.subject,
         ],
       });
-      return rows.map((row) => ({ wrapper: row.wrapper, runAs: row.run_as, functionSchema: row.function_schema, functionName: row.function_name, argumentTypes: row.argument_types }));
+      return rows.map((row) => ({ wrapper: row.wrapper, tokenType: row.token_type, runAs: row.run_as, functionSchema: row.function_schema, functionName: row.function_name, argumentTypes: row.argument_types }));
     },
 
     /** Enters a wrapper. */
@@ -341,6 +390,36 @@ export function bridgeFunctions(client: QueryClient) {
       return { pruned: row.pruned };
     },
 
+    /** Asks for dead letters of subscriptions to be handled again, by the process that leads. */
+    async requestRetries(args: RequestRetriesArguments): Promise<RequestRetriesResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.request_retries",
+        text: "SELECT id, requested, source FROM hawser.request_retries($1::bigint[])",
+        values: [
+          args.ids.map((one) => String(one)),
+        ],
+      });
+      return rows.map((row) => ({ id: BigInt(row.id), requested: row.requested, source: row.source }));
+    },
+
+    /**
+     * What a wrapper is right now: asked before it is called and after that, in one transaction, the answers must be equal.
+     * Whoever has replaced a wrapper of his own by one that runs as its caller is not called; or, where he did it in between,
+     * his call is not committed.
+     */
+    async wrapperVersion(args: WrapperVersionArguments): Promise<WrapperVersionResult> {
+      const { rows } = await client.query({
+        name: "hawser.wrapper_version",
+        text: "SELECT version FROM hawser.wrapper_version($1::text, $2::text)",
+        values: [
+          args.wrapper,
+          args.runAs,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.wrapper_version");
+      return { version: row.version };
+    },
+
     /** Whether batches of an epoch may be committed; if so, they may until the transaction ends. */
     async fenceBatch(args: FenceBatchArguments): Promise<FenceBatchResult> {
       const { rows } = await client.query({
@@ -352,6 +431,23 @@ export function bridgeFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.fence_batch");
       return { held: row.held };
+    },
+
+    /**
+     * Deletes a dead letter whose function has been called again, in the transaction of that call. Whoever calls proves with the
+     * token of the handler that it is about this one. No row: it is not there, or not to be handled again.
+     */
+    async finishRetry(args: FinishRetryArguments): Promise<FinishRetryResult> {
+      const { rows } = await client.query({
+        name: "hawser.finish_retry",
+        text: "SELECT finished FROM hawser.finish_retry($1::bigint, $2::bytea)",
+        values: [
+          String(args.id),
+          toBuffer(args.token),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.finish_retry");
+      return { finished: row.finished };
     },
   };
 }

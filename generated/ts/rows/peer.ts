@@ -160,6 +160,8 @@ export interface DeadLetterRow {
   handler_id: bigint | null;
   /** It is to be handled again by the process that leads (subscriptions only). */
   retry_requested: boolean;
+  /** What the process that gave it up knows the message by (subscriptions only). */
+  message_id: string | null;
 }
 
 /** A row of hawser.mesh_secret. The mesh secret, made at the first migration; two rows while it is rotated, the newest is used for dialling. */
@@ -211,7 +213,7 @@ export const columns = {
   connMessNumber: ["connection_key", "v", "epoch", "attempts"],
   connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec", "stored_at"],
   peerName: ["name", "epoch", "clean", "started_at"],
-  deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested"],
+  deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested", "message_id"],
   meshSecret: ["id", "secret", "created_at"],
   migration: ["id", "name", "applied_at", "checksum"],
 } as const;
@@ -419,7 +421,7 @@ export interface RetryDeadLettersArguments {
 export interface RetryDeadLettersResult {
   /** The dead letter. */
   id: bigint;
-  /** Why it cannot be retried, and stays: 'origin', 'channel' or 'topic' (not known here). NULL: it is retried. */
+  /** Why it cannot be retried, and stays: 'handler' (gone), 'channel' or 'topic' (not known here). NULL: it is retried. */
   refused: string | null;
   /** The retry channel that it is stored in now. */
   connectionKey: number | null;
@@ -427,6 +429,8 @@ export interface RetryDeadLettersResult {
   number: bigint | null;
   /** The listener that will have it. */
   owner: string | null;
+  /** The function that will have it (subscriptions only). The dead letter stays until then. */
+  function: string | null;
 }
 
 /** Arguments of hawser.discard_dead_letters. */
@@ -605,12 +609,12 @@ export function storeFunctions(client: QueryClient) {
     async retryDeadLetters(args: RetryDeadLettersArguments): Promise<RetryDeadLettersResult[]> {
       const { rows } = await client.query({
         name: "hawser.retry_dead_letters",
-        text: "SELECT id, refused, connection_key, number, owner FROM hawser.retry_dead_letters($1::bigint[])",
+        text: "SELECT id, refused, connection_key, number, owner, function FROM hawser.retry_dead_letters($1::bigint[])",
         values: [
           args.ids.map((one) => String(one)),
         ],
       });
-      return rows.map((row) => ({ id: BigInt(row.id), refused: row.refused, connectionKey: row.connection_key, number: row.number === null ? null : BigInt(row.number), owner: row.owner }));
+      return rows.map((row) => ({ id: BigInt(row.id), refused: row.refused, connectionKey: row.connection_key, number: row.number === null ? null : BigInt(row.number), owner: row.owner, function: row.function }));
     },
 
     /** Deletes dead letters. */

@@ -415,6 +415,112 @@ export const bridgeConstants = {
    * Value: 1000 subjects.
    */
   maxCountedSubjects: 1000,
+  /**
+   * How long a batch of messages may be expected to take.
+   *
+   * Value: 1000 ms.
+   */
+  batchTargetMs: 1000,
+  /**
+   * The pause after a failure of a batch that no message is to blame for; it doubles.
+   *
+   * Value: 100 ms.
+   */
+  batchPauseMinMs: 100,
+  /**
+   * The longest of these pauses.
+   *
+   * Value: 5000 ms.
+   */
+  batchPauseMaxMs: 5000,
+  /**
+   * After so many such failures in a row a batch is tried with half as many messages.
+   *
+   * Value: 3.
+   */
+  wholeBatchTries: 3,
+  /**
+   * After so many such failures a dead letter that is handled again stays one.
+   *
+   * Value: 5.
+   */
+  deadLetterRetryTries: 5,
+  /**
+   * After so many such failures in a row that begin with the same message, it is to blame all the same.
+   *
+   * Value: 20.
+   */
+  blamedAfter: 20,
+  /**
+   * A message with which Postgres went away so many times in a row is treated as one that ends its session.
+   *
+   * Value: 5.
+   */
+  blamedLosses: 5,
+  /**
+   * How many dead letters are read at a time that are to be handled again.
+   *
+   * Value: 100 rows.
+   */
+  retryRows: 100,
+  /**
+   * A database session for functions that nobody uses is ended after this.
+   *
+   * Value: 30000 ms.
+   */
+  executorIdleMs: 30000,
+  /**
+   * How long a clean stop waits for the functions of responders.
+   *
+   * Value: 3000 ms.
+   */
+  responderPatienceMs: 3000,
+} as const;
+
+/** Monitor constants. What the port with metrics and health fixes for everyone. */
+export const monitorConstants = {
+  /**
+   * Postgres counts as away when it has not answered for so long.
+   *
+   * Value: 15000 ms.
+   */
+  postgresSilenceMs: 15000,
+  /**
+   * How many connections there may be at once.
+   *
+   * Value: 64 connections.
+   */
+  maxConnections: 64,
+  /**
+   * The largest head of a request.
+   *
+   * Value: 4096 bytes.
+   */
+  maxHeaderBytes: 4096,
+  /**
+   * How long the head of a request may take to arrive.
+   *
+   * Value: 5000 ms.
+   */
+  headersTimeoutMs: 5000,
+  /**
+   * How long a request may take to arrive, and an answer to be taken.
+   *
+   * Value: 10000 ms.
+   */
+  requestTimeoutMs: 10000,
+  /**
+   * How long a connection without a request is kept.
+   *
+   * Value: 5000 ms.
+   */
+  keepAliveMs: 5000,
+  /**
+   * How long the end waits for connections.
+   *
+   * Value: 1000 ms.
+   */
+  stopDeadlineMs: 1000,
 } as const;
 
 /** Gateway constants. What the gateway and the connection to NATS fix for everyone. */

@@ -9,8 +9,11 @@ DECLARE
   target record;
   present record;
   stem text;
-  v_wrapper text;
   settle text;
+  -- Of its name and of that of its token's type.
+  random CONSTANT text := left(replace(gen_random_uuid()::text, '-', ''), 16);
+  v_wrapper text;
+  wrapper_oid oid;
   token CONSTANT bytea := decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex');
   proof CONSTANT text := format('sha256(p_token) = %L::bytea', sha256(token));
   path CONSTANT text := concat_ws(', ', (
@@ -32,13 +35,19 @@ BEGIN
   END IF;
 
   SELECT p.oid, n.nspname AS schema, p.proname AS name, oidvectortypes(p.proargtypes) AS types, p.prokind AS kind, p.proretset AS set,
-         format_type(p.prorettype, NULL) AS result, format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)) AS called
+         p.pronamespace AS namespace, format_type(p.prorettype, NULL) AS result, format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)) AS called
   INTO target
   FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE p.oid = p_function;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('function_signature'),
       MESSAGE = format('%s: there is no function with the oid %s', called, p_function);
+  END IF;
+  IF target.schema ~ '^pg_temp_' THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('function_signature'),
+      MESSAGE = format('%s: the function %s is a temporary one, and gone when this session ends', called, target.called),
+      HINT = 'Make it in a schema that stays.';
   END IF;
   IF target.kind <> 'f' OR target.set OR NOT target.types = ANY (accepted)
     OR (p_kind = 'responder' AND target.result <> CASE target.types WHEN 'bytea' THEN 'bytea' ELSE 'text' END)
@@ -58,6 +67,12 @@ BEGIN
       ERRCODE = hawser.error_sqlstate('not_permitted'),
       MESSAGE = format('%s: "%s" may not execute the function %s', called, current_user, target.called),
       HINT = format('GRANT EXECUTE ON FUNCTION %s TO %I', target.called, current_user);
+  END IF;
+  IF NOT has_schema_privilege(target.namespace, 'USAGE') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('not_permitted'),
+      MESSAGE = format('%s: "%s" may not use the schema %I of the function %s', called, current_user, target.schema, target.called),
+      HINT = format('GRANT USAGE ON SCHEMA %I TO %I', target.schema, current_user);
   END IF;
   IF NOT EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = 'hawser_run') OR NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = 'hawser_executor') THEN
     RAISE EXCEPTION USING
@@ -80,73 +95,98 @@ BEGIN
     END IF;
   END LOOP;
 
+  -- What CASCADE has left of this role's wrappers. Another session of it may be at that, too.
+  BEGIN
+    FOR stem IN
+      SELECT t.typname FROM pg_type AS t
+      WHERE t.typnamespace = 'hawser_run'::regnamespace AND t.typowner = caller AND t.typtype = 'd' AND t.typname ~ '^token_[0-9a-f]{16}$'
+        AND NOT EXISTS (SELECT FROM pg_proc AS w WHERE w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid)
+    LOOP
+      EXECUTE format('DROP DOMAIN hawser_run.%I CASCADE', stem);
+    END LOOP;
+  EXCEPTION
+    WHEN internal_error OR undefined_object THEN NULL;
+  END;
+
   -- Deferred constraints and triggers are run within the wrapper, as its owner: at COMMIT they would be run as the login of
-  -- the executor, which may do nothing.
+  -- the executor, which may do nothing. One of a name that others have given to theirs, too, could not be called.
   SELECT p.proname INTO settle FROM pg_proc AS p
   WHERE p.pronamespace = 'hawser_run'::regnamespace AND p.proowner = caller AND p.pronargs = 0 AND NOT p.prosecdef
     AND p.prosrc = 'BEGIN SET CONSTRAINTS ALL IMMEDIATE; END' AND p.proconfig IS NULL
+    AND NOT EXISTS (SELECT FROM pg_proc AS o WHERE o.pronamespace = p.pronamespace AND o.proname = p.proname AND o.oid <> p.oid)
   ORDER BY p.oid LIMIT 1;
   IF settle IS NULL THEN
-    settle := 'settle ' || left(md5(random()::text), 16);
+    settle := 'settle ' || random;
     EXECUTE format($$CREATE FUNCTION hawser_run.%I() RETURNS void LANGUAGE plpgsql AS 'BEGIN SET CONSTRAINTS ALL IMMEDIATE; END'$$, settle);
-    EXECUTE format('REVOKE ALL ON FUNCTION hawser_run.%I() FROM PUBLIC', settle);
+    EXECUTE format('REVOKE ALL ON FUNCTION hawser_run.%I() FROM PUBLIC; GRANT EXECUTE ON FUNCTION hawser_run.%1$I() TO %2$I', settle, current_user);
   END IF;
 
   -- A name that tells what it is where Postgres refuses to drop the function, and that nobody else has.
-  stem := format('%s.%s %s %s', target.schema, target.name, CASE p_kind WHEN 'subscription' THEN 'on' ELSE 'answers' END, p_subject);
+  stem := left(format('%s.%s %s %s', target.schema, target.name, CASE p_kind WHEN 'subscription' THEN 'on' ELSE 'answers' END, p_subject), 46);
   WHILE octet_length(stem) > 46 LOOP
     stem := left(stem, -1);
   END LOOP;
-  v_wrapper := stem || ' ' || left(replace(gen_random_uuid()::text, '-', ''), 16);
+  v_wrapper := stem || ' ' || random;
+
+  -- Others may make functions in the schema, too. With a type of its own, which nobody else may use, none of theirs is ever
+  -- called in place of the wrapper, nor makes it ambiguous.
+  EXECUTE format('CREATE DOMAIN hawser_run.token_%1$s AS bytea; REVOKE ALL ON TYPE hawser_run.token_%1$s FROM PUBLIC', random);
 
   -- Bound by oid: while the wrapper is there the function cannot be dropped, and nothing else can take its place. Without
-  -- the token nothing runs.
+  -- the token nothing runs. Over unnest() also where there is one payload: the planner computes calls with constants, of
+  -- functions said to be immutable, before it looks at any condition.
   IF p_kind = 'subscription' THEN
     EXECUTE format($$
-      CREATE FUNCTION hawser_run.%I(p_token bytea, p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[])
+      CREATE FUNCTION hawser_run.%I(p_token hawser_run.token_%s, p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[])
       RETURNS bigint LANGUAGE sql SECURITY DEFINER PARALLEL UNSAFE SET search_path = %s
       BEGIN ATOMIC
         SELECT %I.%I(substring(p_payloads FROM m.at FOR m.length)%s)
         FROM unnest(p_offsets, p_lengths, p_subjects, p_headers) AS m (at, length, subject, headers) WHERE %s;
-        SELECT hawser_run.%I();
+        SELECT hawser_run.%I() WHERE %s;
         SELECT CASE WHEN %s THEN cardinality(p_lengths)::bigint ELSE 0 END;
       END$$,
-      v_wrapper, path, target.schema, target.name,
+      v_wrapper, random, path, target.schema, target.name,
       CASE target.types WHEN 'bytea' THEN '' WHEN 'bytea, text' THEN ', m.subject' ELSE ', m.subject, m.headers::jsonb' END,
-      proof, settle, proof);
+      proof, settle, proof, proof);
   ELSE
     EXECUTE format($$
-      CREATE FUNCTION hawser_run.%I(p_token bytea, p_payload bytea, p_subject text, p_reply text)
+      CREATE FUNCTION hawser_run.%I(p_token hawser_run.token_%s, p_payload bytea, p_subject text, p_reply text)
       RETURNS bytea LANGUAGE sql SECURITY DEFINER PARALLEL UNSAFE SET search_path = %s
       BEGIN ATOMIC
-        WITH answer AS MATERIALIZED (SELECT %s AS payload WHERE %s),
+        WITH answer AS MATERIALIZED (SELECT %s AS payload FROM unnest(ARRAY[p_payload]) AS m (payload) WHERE %s),
         settled AS MATERIALIZED (SELECT hawser_run.%I() FROM answer)
         SELECT a.payload FROM answer AS a, settled;
       END$$,
-      v_wrapper, path,
+      v_wrapper, random, path,
       CASE target.types
-        WHEN 'bytea' THEN format('%I.%I(p_payload)', target.schema, target.name)
-        ELSE format('convert_to(%I.%I(convert_from(p_payload, ''UTF8''), p_subject, p_reply), ''UTF8'')', target.schema, target.name)
+        WHEN 'bytea' THEN format('%I.%I(m.payload)', target.schema, target.name)
+        ELSE format('convert_to(%I.%I(convert_from(m.payload, ''UTF8''), p_subject, p_reply), ''UTF8'')', target.schema, target.name)
       END, proof, settle);
   END IF;
-  IF NOT EXISTS (
-    SELECT FROM pg_depend AS d JOIN pg_proc AS w ON w.oid = d.objid AND w.pronamespace = 'hawser_run'::regnamespace AND w.proname = v_wrapper
-    WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = target.oid
+  wrapper_oid := (SELECT w.oid FROM pg_proc AS w WHERE w.pronamespace = 'hawser_run'::regnamespace AND w.proname = v_wrapper AND w.proowner = caller);
+  -- It calls the function that was named, the one that settles, and nothing else that anybody has made.
+  IF ARRAY(
+    SELECT DISTINCT d.refobjid FROM pg_depend AS d
+    WHERE d.classid = 'pg_proc'::regclass AND d.objid = wrapper_oid AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
+    ORDER BY d.refobjid
+  ) <> ARRAY(
+    SELECT p.oid FROM pg_proc AS p
+    WHERE p.oid = target.oid
+      OR p.pronamespace = 'hawser_run'::regnamespace AND p.proname = settle AND p.proowner = caller AND p.pronargs = 0
+    ORDER BY p.oid
   ) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('function_signature'),
       MESSAGE = format('%s: a call with the arguments (%s) does not reach %s', called, target.types, target.called),
       HINT = 'Another function of the same name comes before it; rename one of them.';
   END IF;
-  EXECUTE (
-    SELECT format('REVOKE ALL ON FUNCTION %1$s FROM PUBLIC; GRANT EXECUTE ON FUNCTION %1$s TO hawser_executor; COMMENT ON FUNCTION %1$s IS %2$L',
-      w.oid::regprocedure, format('%s for "%s", made by %s. Dropped together with the function only by CASCADE.', target.called, p_subject, called))
-    FROM pg_proc AS w WHERE w.pronamespace = 'hawser_run'::regnamespace AND w.proname = v_wrapper);
+  EXECUTE format('REVOKE ALL ON FUNCTION %1$s FROM PUBLIC; GRANT EXECUTE ON FUNCTION %1$s TO hawser_executor; COMMENT ON FUNCTION %1$s IS %2$L',
+    wrapper_oid::regprocedure, format('%s for "%s", made by %s. Dropped together with the function only by CASCADE.', target.called, p_subject, called));
 
   PERFORM hawser.add_handler(p_kind, p_subject, target.schema, target.name, target.types, v_wrapper, token);
   IF p_kind = 'responder' THEN
     FOR present IN SELECT h.* FROM hawser.lock_handlers(p_kind, p_subject) AS h WHERE h.wrapper <> v_wrapper LOOP
-      EXECUTE (SELECT format('DROP FUNCTION %s', w.oid::regprocedure) FROM pg_proc AS w WHERE w.pronamespace = 'hawser_run'::regnamespace AND w.proname = present.wrapper);
+      EXECUTE format('DROP DOMAIN %s CASCADE', present.token_type);
     END LOOP;
     PERFORM hawser.prune_handlers();
   END IF;

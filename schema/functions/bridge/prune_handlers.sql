@@ -1,5 +1,8 @@
 BEGIN
   DELETE FROM hawser.nats_handlers AS h
-  WHERE NOT EXISTS (SELECT FROM pg_proc AS w WHERE w.pronamespace = to_regnamespace('hawser_run') AND w.proname = h.wrapper);
+  WHERE NOT EXISTS (
+    SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
+    WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
+      AND w.proname = h.wrapper AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 6 ELSE 4 END);
   GET DIAGNOSTICS pruned = ROW_COUNT;
 END

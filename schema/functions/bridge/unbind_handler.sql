@@ -22,7 +22,7 @@ BEGIN
       WHERE p.oid = p_function AND (n.nspname, p.proname, oidvectortypes(p.proargtypes)) = (h.function_schema, h.function_name, h.argument_types))
   LOOP
     IF pg_has_role(present.run_as, 'USAGE') THEN
-      EXECUTE (SELECT format('DROP FUNCTION %s', w.oid::regprocedure) FROM pg_proc AS w WHERE w.pronamespace = 'hawser_run'::regnamespace AND w.proname = present.wrapper);
+      EXECUTE format('DROP DOMAIN %s CASCADE', present.token_type);
       unbound := unbound + 1;
     ELSE
       others := present.run_as;

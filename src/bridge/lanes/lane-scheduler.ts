@@ -26,7 +26,7 @@ export class LaneScheduler {
   private readonly out = new Map<Step, Lane>();
 
   /** @param sessions how many steps may be out at a time */
-  constructor(private readonly sessions: number) {}
+  constructor(protected readonly sessions: number) {}
 
   get lanes(): ReadonlySet<Lane> {
     return this.members;

@@ -36,7 +36,8 @@ export class Lane {
   protected verdict: BuryStep | KeepStep | undefined;
   protected stopped = false;
   private transients = 0;
-  private unavailable = false;
+  /** The pause is one because Postgres could not be reached. */
+  private waitsForPostgres = false;
   private retriedLast = false;
   private readonly totals = { committed: 0, buried: 0, retried: 0, transactions: 0, bisections: 0 };
   private readonly waiting: ((done: boolean) => void)[] = [];
@@ -71,6 +72,11 @@ export class Lane {
     return this.messages.oldest?.receivedAt;
   }
 
+  /** Messages that are neither committed nor buried, in order. */
+  get unfinished(): Iterable<InboundMessage> {
+    return this.messages;
+  }
+
   /** From when on {@link next} has a step; Infinity: not before something is offered, retried or settled. */
   get readyAt(): number {
     if (this.stopped || this.out !== undefined || this.empty) return Number.POSITIVE_INFINITY;
@@ -98,6 +104,7 @@ export class Lane {
   /** The next step; undefined before {@link readyAt}. It is out until it is settled. */
   next(now: number): Step | undefined {
     if (this.readyAt > now) return undefined;
+    this.waitsForPostgres = false;
     this.out = this.verdict ?? this.takeRetry() ?? this.takeBatch();
     return this.out;
   }
@@ -107,7 +114,7 @@ export class Lane {
     if (step !== this.out) return;
     const { part } = this;
     this.out = this.part = undefined;
-    this.unavailable = outcome.kind === "unavailable";
+    this.waitsForPostgres = outcome.kind === "unavailable";
     if (outcome.kind === "deposed") this.stop();
     else if (outcome.kind === "unavailable") {
       if (part !== undefined) this.messages.again(part);
@@ -123,8 +130,8 @@ export class Lane {
 
   /** Postgres answers again: ends the pause that the lane makes because it did not. */
   wake(): void {
-    if (!this.unavailable) return;
-    this.unavailable = false;
+    if (!this.waitsForPostgres) return;
+    this.waitsForPostgres = false;
     this.pause.forget();
     this.onReady();
   }

@@ -37,6 +37,11 @@ export class MessageQueue {
     return this.messages.at(0);
   }
 
+  /** Those that are neither committed nor buried, in order. */
+  *[Symbol.iterator](): Generator<InboundMessage> {
+    for (let index = 0; index < this.messages.length; index++) yield this.messages.at(index)!;
+  }
+
   /** False: there is no room, and the message is counted as discarded. */
   offer(message: InboundMessage): boolean {
     const bytes = memoryOf(message);

@@ -38,7 +38,7 @@ interface PendingRequest extends Waiting {
   readonly release: () => void;
 }
 
-/** A request as it was received: the connection's buffers are used again. */
+/** A request as it was received. Its payload is a part of all that the connection has read with it. */
 export interface ReceivedRequest {
   readonly subject: string;
   readonly reply: string;
@@ -147,8 +147,9 @@ export class RequestDispatcher {
     for (const pending of this.#queue.expire(performance.now())) {
       this.#dismiss(pending, waitedTooLongReply(pending.timeoutMs));
     }
-    for (let turn = this.#queue.next(); turn !== undefined; turn = this.#queue.next())
+    for (let turn = this.#queue.next(); turn !== undefined; turn = this.#queue.next()) {
       void this.#run(turn.item, turn.end);
+    }
     clearTimeout(this.#timer);
     const { nextDeadline } = this.#queue;
     this.#timer =
@@ -190,8 +191,8 @@ export class RequestDispatcher {
       return;
     }
     this.#rareLog.warn("a responder's function failed", `${functionName} on ${endpoint.subject}: ${answer.summary}`);
-    counters.failed(answer.status, answer.summary);
-    if (!replies.sendError(request.reply, answer)) this.#drop(pending);
+    if (replies.sendError(request.reply, answer)) counters.failed(answer.status, answer.summary);
+    else this.#drop(pending);
   }
 
   async #outcome({ responder }: Endpoint, request: ResponderRequest): Promise<Uint8Array | ErrorReply> {

@@ -39,7 +39,7 @@ export interface Inquiry {
   readonly id: string | undefined;
 }
 
-/** Who may not ask this asks nothing of anyone: it goes before the others, to learn what a server permits. */
+/** Subscribed to before the others, to learn whether the server permits services to be found. */
 export const firstSubject = "$SRV.PING";
 
 /** All subjects by which these services are asked; none without services. */

@@ -5,7 +5,7 @@
  *   database, so that one of them answers each request.
  * - A request is answered over the connection that it came by, or not at all: another one may lead elsewhere.
  * - A message without a reply subject is no request. It is counted and not run: nobody would hear of its answer or its
- *   failure (that is what subscriptions are for), and an answer that is sent to a responder's subject ends there.
+ *   failure. Subscriptions are for such messages.
  */
 import type { Msg, NatsConnection } from "@nats-io/transport-node";
 import type { Logger } from "../../nats/index.js";

@@ -155,6 +155,7 @@ export class RoleNotices implements AsyncDisposable {
   #fail(notice: DueNotice, last: NatsConnection): void {
     const count = this.#failures?.notice === notice ? this.#failures.count + 1 : 1;
     this.#failures = { notice, last, count };
+    this.#logger.debug({ ...notice, connections: count }, "the NATS server has not confirmed the role-change notice");
     if (count < roleLimits.maxNoticeAttempts) return;
     this.#duty.settle(notice);
     this.#logger.warn(

@@ -139,9 +139,9 @@ export class RoleWatch implements AsyncDisposable {
     try {
       return await this.#query();
     } catch (error) {
-      // It may be the session alone that has ended. Whoever did not answer in time is not asked again.
-      const wasInTime = performance.now() - this.#beganAt < this.#lookTimeoutMs;
-      if (!wasOpen || !wasInTime || this.#isStopped) throw error;
+      // It may be the session alone that has ended. A server that keeps us waiting is not asked again.
+      const cameSoon = performance.now() - this.#beganAt < this.#lookTimeoutMs / 2;
+      if (!wasOpen || !cameSoon || this.#isStopped) throw error;
       return await this.#query();
     }
   }

@@ -45,20 +45,10 @@ export interface BridgeCounters {
   readonly isLeading: boolean;
   /** The leader's epoch that this process has or last had; 0 if it never led. */
   readonly leaderEpoch: number;
-  /** Messages that wait for their transaction or are in one. */
-  readonly queuedMessages: number;
-  /** What these messages count for where memory is limited, in bytes. */
-  readonly queuedBytes: number;
-  /** When the oldest of them was received, by `performance.now()`; undefined: there is none. */
-  readonly oldestReceivedAt: number | undefined;
   /** What is kept, while another process leads, to be repeated at a takeover, in bytes. */
   readonly standbyBufferBytes: number;
-  /** Total: transactions with messages that were committed. */
-  readonly committedTransactions: number;
-  /** Total: transactions with messages that ended otherwise. */
-  readonly failedTransactions: number;
-  /** Total: batches that were halved because a message of theirs failed. */
-  readonly bisections: number;
+  /** Total: messages that were given up because the queues had reached their limit, whatever their subscription. */
+  readonly discardedBufferFull: number;
   /** Those that there are now. Whichever is missing loses its series. */
   readonly subscriptions: Iterable<SubscriptionCounters>;
   /** Those that there are now. Whichever is missing loses its series. */
@@ -76,8 +66,14 @@ export interface BoundFunction {
   readonly functionName: string;
 }
 
-/** A subscription, in totals. */
+/** A subscription: what waits now, and totals. */
 export interface SubscriptionCounters extends BoundFunction {
+  /** Messages that are neither committed nor in dead_letters yet. */
+  readonly queuedMessages: number;
+  /** What these messages count for where memory is limited, in bytes. */
+  readonly queuedBytes: number;
+  /** When the oldest of them was received, by `performance.now()`; undefined: there is none. */
+  readonly oldestReceivedAt: number | undefined;
   /** Messages that NATS delivered to this process, whether it leads or not. */
   readonly received: number;
   /** Messages whose transaction this process committed, without those in dead_letters. */
@@ -86,17 +82,19 @@ export interface SubscriptionCounters extends BoundFunction {
   readonly deadLettered: number;
   /** Messages taken from the standby buffer at a takeover: another process may have handled them. */
   readonly repeated: number;
-  /** Messages that were given up because the queue was full. */
-  readonly discardedBufferFull: number;
+  /** Transactions with its messages, whatever became of them. */
+  readonly transactions: number;
+  /** Batches that were halved because one of their messages failed. */
+  readonly bisections: number;
 }
 
 /** A responder, in totals of requests. */
 export interface ResponderCounters extends BoundFunction {
   /** The function has answered. */
   readonly ok: number;
-  /** The function has failed, or could not be run. */
+  /** The function has failed, or could not be run, in another way than those below. */
   readonly failed: number;
-  /** The function took longer than `responder_timeout_ms`. */
+  /** Its time, `responder_timeout_ms`, was over, waiting or running. */
   readonly timedOut: number;
   /** There was no place left to wait. */
   readonly busy: number;

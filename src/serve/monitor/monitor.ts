@@ -26,7 +26,7 @@ export interface MonitorLimits {
 }
 
 /** The limits, where nothing else is said. */
-export const monitorLimits: MonitorLimits = {
+const monitorLimits: MonitorLimits = {
   maxConnections: 64,
   maxHeaderBytes: 4_096,
   headersTimeoutMs: 5_000,
@@ -42,7 +42,7 @@ const lookEveryMs = 500;
 export interface MonitorOptions extends PageSources {
   /** Port 0 takes a free one. */
   readonly listen: Address;
-  /** Default {@link monitorLimits}. */
+  /** Default those above. */
   readonly limits?: Partial<MonitorLimits> | undefined;
 }
 

@@ -14,7 +14,7 @@ export interface ServeMetricsOptions {
   readonly version: string;
   /** Read at each scrape, from the first one on. */
   readonly counters: ServeCounters;
-  /** Milliseconds, by the clock of `BridgeCounters.oldestReceivedAt`. Default `performance.now`. */
+  /** Milliseconds, by the clock of `SubscriptionCounters.oldestReceivedAt`. Default `performance.now`. */
   readonly now?: (() => number) | undefined;
 }
 
@@ -63,7 +63,7 @@ export class ServeMetrics {
     this.#gateway.observeCall(method, outcome, durationMs);
   }
 
-  /** A batch is over: each of its messages is committed or in dead_letters. */
+  /** A transaction with messages is over, whatever became of them. */
   observeBatch(messages: number, durationMs: number): void {
     this.#subscriptions.observeBatch(messages, durationMs);
   }

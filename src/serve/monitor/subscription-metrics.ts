@@ -2,8 +2,8 @@
  * Metrics of the subscriptions: who leads, what waits, and what became of the messages.
  */
 import { Histogram, type Registry } from "prom-client";
-import { type BoundFunction, databaseRoles, type ServeCounters, type SubscriptionCounters } from "./counters.js";
-import { readCounter, readGauge, readNumber, readTotal } from "./read-metrics.js";
+import { databaseRoles, type ServeCounters, type SubscriptionCounters } from "./counters.js";
+import { readCounter, readGauge, readNumber, type Sample } from "./read-metrics.js";
 
 const batchSizeBuckets = [1, 3, 10, 30, 100, 300, 1_000];
 
@@ -17,18 +17,18 @@ export class SubscriptionMetrics {
 
   constructor(registry: Registry, counters: ServeCounters, now: () => number) {
     defineLeading(registry, counters);
-    defineQueue(registry, counters, now);
-    defineTransactions(registry, counters);
-    defineMessages(registry, counters);
+    defineBuffers(registry, counters);
+    defineQueues(registry, counters, now);
+    defineTotals(registry, counters);
     this.#sizes = new Histogram({
       name: "hawser_bridge_batch_messages",
-      help: "How many messages a batch had when its first transaction began.",
+      help: "How many messages one transaction had.",
       buckets: batchSizeBuckets,
       registers: [registry],
     });
     this.#durations = new Histogram({
       name: "hawser_bridge_batch_duration_seconds",
-      help: "How long a batch took, until all its messages were committed or in dead_letters.",
+      help: "How long a transaction with messages took, whatever became of it.",
       buckets: batchDurationBuckets,
       registers: [registry],
     });
@@ -64,62 +64,49 @@ function defineLeading(registry: Registry, counters: ServeCounters): void {
   );
 }
 
-function defineQueue(registry: Registry, counters: ServeCounters, now: () => number): void {
-  readNumber(
-    registry,
-    "hawser_bridge_queue_messages",
-    "Messages that wait for their transaction or are in one.",
-    () => counters.bridge?.queuedMessages ?? 0,
-  );
-  readNumber(
-    registry,
-    "hawser_bridge_queue_bytes",
-    "What the messages in the queue count for against its limit.",
-    () => counters.bridge?.queuedBytes ?? 0,
-  );
-  readNumber(
-    registry,
-    "hawser_bridge_oldest_message_age_seconds",
-    "How long ago the oldest message in the queue was received; 0 if the queue is empty.",
-    () => {
-      const receivedAt = counters.bridge?.oldestReceivedAt;
-      return receivedAt === undefined ? 0 : Math.max(0, now() - receivedAt) / 1_000;
-    },
-  );
+function defineBuffers(registry: Registry, counters: ServeCounters): void {
   readNumber(
     registry,
     "hawser_bridge_standby_buffer_bytes",
     "What this process keeps, while another one leads, to repeat it at a takeover.",
     () => counters.bridge?.standbyBufferBytes ?? 0,
   );
-}
-
-function defineTransactions(registry: Registry, counters: ServeCounters): void {
   readCounter(
     registry,
     {
-      name: "hawser_bridge_transactions_total",
-      help: "Transactions with messages of subscriptions, by how they ended: committed or failed.",
-      labels: ["outcome"],
+      name: "hawser_bridge_messages_discarded_total",
+      help: "Messages that are lost, by reason: buffer_full, the queues had reached their limit.",
+      labels: ["reason"],
     },
-    () => [
-      [{ outcome: "committed" }, counters.bridge?.committedTransactions ?? 0],
-      [{ outcome: "failed" }, counters.bridge?.failedTransactions ?? 0],
-    ],
-  );
-  readTotal(
-    registry,
-    "hawser_bridge_bisections_total",
-    "Batches that were halved because a message of theirs failed.",
-    () => counters.bridge?.bisections ?? 0,
+    () => [[{ reason: "buffer_full" }, counters.bridge?.discardedBufferFull ?? 0]],
   );
 }
 
-function defineMessages(registry: Registry, counters: ServeCounters): void {
-  const define = (name: string, help: string, totalOf: (counters: SubscriptionCounters) => number): void =>
-    readCounter(registry, { name, help, labels: ["subscription", "function"] }, function* () {
-      for (const each of counters.bridge?.subscriptions ?? []) yield [labelsOf(each), totalOf(each)];
-    });
+type NumberOf = (counters: SubscriptionCounters) => number;
+
+function defineQueues(registry: Registry, counters: ServeCounters, now: () => number): void {
+  const define = (name: string, help: string, numberOf: NumberOf): void =>
+    readGauge(registry, { name, help, labels }, () => ofEach(counters, numberOf));
+  define(
+    "hawser_bridge_queue_messages",
+    "Messages that wait for their transaction or are in one.",
+    ({ queuedMessages }) => queuedMessages,
+  );
+  define(
+    "hawser_bridge_queue_bytes",
+    "What the messages in the queue count for against the limit of all queues.",
+    ({ queuedBytes }) => queuedBytes,
+  );
+  define(
+    "hawser_bridge_oldest_message_age_seconds",
+    "How long ago the oldest message in the queue was received; 0 if the queue is empty.",
+    ({ oldestReceivedAt: at }) => (at === undefined ? 0 : Math.max(0, now() - at) / 1_000),
+  );
+}
+
+function defineTotals(registry: Registry, counters: ServeCounters): void {
+  const define = (name: string, help: string, totalOf: NumberOf): void =>
+    readCounter(registry, { name, help, labels }, () => ofEach(counters, totalOf));
   define(
     "hawser_bridge_messages_received_total",
     "Messages that NATS delivered to this process, whether it leads or not.",
@@ -140,21 +127,22 @@ function defineMessages(registry: Registry, counters: ServeCounters): void {
     "Messages taken from the standby buffer at a takeover; the leader before may have committed them.",
     ({ repeated }) => repeated,
   );
-  readCounter(
-    registry,
-    {
-      name: "hawser_bridge_messages_discarded_total",
-      help: "Messages that are lost, by reason: buffer_full, the queue had reached its limit.",
-      labels: ["subscription", "function", "reason"],
-    },
-    function* () {
-      for (const each of counters.bridge?.subscriptions ?? []) {
-        yield [{ ...labelsOf(each), reason: "buffer_full" }, each.discardedBufferFull];
-      }
-    },
+  define(
+    "hawser_bridge_transactions_total",
+    "Transactions with messages, whatever became of them.",
+    ({ transactions }) => transactions,
+  );
+  define(
+    "hawser_bridge_bisections_total",
+    "Batches that were halved because one of their messages failed.",
+    ({ bisections }) => bisections,
   );
 }
 
-function labelsOf({ id, functionName }: BoundFunction): Record<"subscription" | "function", string> {
-  return { subscription: String(id), function: functionName };
+const labels = ["subscription", "function"] as const;
+
+function* ofEach(counters: ServeCounters, numberOf: NumberOf): Iterable<Sample<(typeof labels)[number]>> {
+  for (const each of counters.bridge?.subscriptions ?? []) {
+    yield [{ subscription: String(each.id), function: each.functionName }, numberOf(each)];
+  }
 }

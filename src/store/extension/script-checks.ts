@@ -71,7 +71,7 @@ export const leftAloneSql = `
         HINT = 'If a dump is being restored, it brings the rest. Else \`hawser init\` says whether something is missing, and makes it.';
       RETURN;
     END IF;
-    DROP FUNCTION IF EXISTS hawser.gateway_call(text);
+    DROP FUNCTION IF EXISTS hawser.gateway_call(text), hawser.next_message_id();
   END IF;`;
 
 const schemaCheck = `

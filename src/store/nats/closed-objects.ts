@@ -3,7 +3,7 @@
  * makes.
  */
 import pg from "pg";
-import { dblinkSchema, foreignDataSchema } from "./objects.js";
+import { dblinkSchema, foreignDataSchema, subscriptionsView } from "./objects.js";
 
 const { escapeLiteral: literal } = pg;
 
@@ -18,6 +18,12 @@ export const closeDblinkFunctionsSql = revokes(functionsOf(dblinkSchema, "p.prob
 
 /** A block of PL/pgSQL, to follow the making of what foreign data wrappers and event triggers run. */
 export const closeForeignDataFunctionsSql = revokes(functionsOf(foreignDataSchema, "true"));
+
+/** A block of PL/pgSQL, to follow CREATE VIEW. */
+export const closeSubscriptionsViewSql = revokes(
+  `SELECT 'TABLE ${subscriptionsView}' AS object, c.relowner AS owner, coalesce(c.relacl, acldefault('r', c.relowner)) AS acl
+        FROM pg_class AS c WHERE c.oid = to_regclass(${literal(subscriptionsView)})`,
+);
 
 function functionsOf(schema: string, condition: string): string {
   return `SELECT 'FUNCTION ' || p.oid::regprocedure AS object, p.proowner AS owner, coalesce(p.proacl, acldefault('f', p.proowner)) AS acl

@@ -38,6 +38,7 @@ export function refuseConflicts(state: NatsState, schema: string, sharedDblink: 
   }
   refuseFunctions(state, schema);
   refuseWrappers(state);
+  refuseHandlers(state);
   refuseDblink(state, sharedDblink);
 }
 
@@ -105,6 +106,14 @@ function refuseWrappers({ wrappers, eventTriggers, superuser, foreignDataStrange
       `the event trigger ${name} calls ${calls} instead of ${eventTriggerFunction}: rename or drop it, ${withoutNats}`,
     );
   }
+}
+
+function refuseHandlers({ handlers: { occupied } }: NatsState): void {
+  if (occupied === null) return;
+  throw new StoreError(
+    "name_occupied",
+    `${occupied.what} of "${occupied.owner}", which is not Hawser's, stands where its own would: rename it or ${occupied.drop}, ${withoutNats}`,
+  );
 }
 
 function refuseDblink(state: NatsState, sharedDblink: boolean): void {

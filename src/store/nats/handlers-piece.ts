@@ -5,9 +5,11 @@
 import pg from "pg";
 import { tables } from "../../../generated/ts/rows/nats.js";
 import { errorTable } from "../../errors/index.js";
+import { grantsIn } from "../grants.js";
 import { newSchemaSql } from "../new-schema.js";
 import { trustedRoles } from "../schema-trust.js";
-import { runSchema, subscriptionsSchema } from "./objects.js";
+import { closeSubscriptionsViewSql } from "./closed-objects.js";
+import { runSchema, subscriptionsSchema, subscriptionsView } from "./objects.js";
 
 const { escapeLiteral: literal } = pg;
 
@@ -56,41 +58,63 @@ EXCEPTION
 END
 $handlers$;`;
 
+/** By the catalogs: to_regclass fails for those who may not use the schema. */
+const viewSql = `SELECT c.relkind, c.relowner FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+      WHERE n.nspname || '.' || c.relname = ${literal(subscriptionsView)}`;
+
 /** A subscription is there as long as its wrapper is. The view reads as its owner, who owns the table. */
 const view = `DO $handlers$
 DECLARE
+  is_new CONSTANT boolean := NOT EXISTS (SELECT FROM (${viewSql}) AS v);
   owner_name CONSTANT name := (SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace AS n WHERE n.nspname = 'hawser');
 BEGIN
   IF to_regnamespace(${literal(subscriptionsSchema)}) IS NULL THEN
     RETURN;
   END IF;
-  CREATE OR REPLACE VIEW ${subscriptionsSchema}.subscriptions AS
+  IF EXISTS (
+    SELECT FROM (${viewSql}) AS v WHERE v.relkind <> 'v' OR v.relowner NOT IN ${trustedRoles}
+  ) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = ${literal(errorTable.name_occupied.sqlstate)},
+      MESSAGE = '${subscriptionsView} is not the view of Hawser',
+      HINT = 'Rename or drop it.';
+  END IF;
+  CREATE OR REPLACE VIEW ${subscriptionsView} AS
     SELECT h.subject, format('%I.%I(%s)', h.function_schema, h.function_name, h.argument_types) AS callback
       FROM ${tables.natsHandler} AS h
-      JOIN pg_proc AS w ON w.proname = h.wrapper
-      JOIN pg_namespace AS n ON n.oid = w.pronamespace AND n.nspname = ${literal(runSchema)}
+      JOIN pg_namespace AS n ON n.nspname = ${literal(runSchema)}
+      JOIN pg_type AS t ON t.typnamespace = n.oid AND t.typname = 'token_' || right(h.wrapper, 16)
+      JOIN pg_proc AS w ON w.pronamespace = n.oid AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid AND w.pronargs = 6
      WHERE h.kind = 'subscription';
-  COMMENT ON VIEW ${subscriptionsSchema}.subscriptions IS 'The subjects that functions are subscribed to.';
-  REVOKE ALL ON ${subscriptionsSchema}.subscriptions FROM PUBLIC;
-${whereThere("hawser_nats", `GRANT SELECT ON ${subscriptionsSchema}.subscriptions TO hawser_nats;`)}
-${whereThere("hawser_bridge", `GRANT SELECT ON ${subscriptionsSchema}.subscriptions TO hawser_bridge;`)}
-  EXECUTE format('ALTER VIEW ${subscriptionsSchema}.subscriptions OWNER TO %I', owner_name);
+  COMMENT ON VIEW ${subscriptionsView} IS 'The subjects that functions are subscribed to.';
+  IF is_new THEN
+    ${closeSubscriptionsViewSql}
+  END IF;
+${whereThere("hawser_nats", `GRANT SELECT ON TABLE ${subscriptionsView} TO hawser_nats;`)}
+${whereThere("hawser_bridge", `GRANT SELECT ON TABLE ${subscriptionsView} TO hawser_bridge;`)}
+  EXECUTE format('ALTER VIEW ${subscriptionsView} OWNER TO %I', owner_name);
 EXCEPTION
   WHEN insufficient_privilege THEN
-    RAISE NOTICE 'the view ${subscriptionsSchema}.subscriptions is not ready: %', SQLERRM;
+    RAISE NOTICE 'the view ${subscriptionsView} is not ready: %', SQLERRM;
 END
 $handlers$;`;
 
-/** The password stays in the table: what is logged of this is its text. */
+/**
+ * The password stays in the table: what is logged of this is its text. A function that runs as the login can change its
+ * password and its settings: both are put right.
+ */
 const login = `DO $handlers$
 DECLARE
   login record;
 BEGIN
   SELECT l.user_name, l.password INTO login FROM ${tables.executorLogin} AS l;
   IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = login.user_name) THEN
-    EXECUTE format('CREATE ROLE %I LOGIN PASSWORD %L', login.user_name, login.password);
+    EXECUTE format('CREATE ROLE %I LOGIN', login.user_name);
     EXECUTE format('COMMENT ON ROLE %I IS %L', login.user_name, 'Calls the functions that NATS reaches, for hawser serve.');
   END IF;
+  EXECUTE format('ALTER ROLE %I LOGIN PASSWORD %L', login.user_name, login.password);
+  EXECUTE format('ALTER ROLE %I RESET ALL', login.user_name);
+  EXECUTE format('ALTER ROLE %I IN DATABASE %I RESET ALL', login.user_name, current_database());
   IF NOT pg_has_role(login.user_name, 'hawser_executor', 'MEMBER') THEN
     EXECUTE format('GRANT hawser_executor TO %I', login.user_name);
   END IF;
@@ -102,6 +126,7 @@ BEGIN
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), login.user_name);
   END IF;
 EXCEPTION
+  -- Roles belong to the whole cluster: an installation in another database may have made it meanwhile.
   WHEN duplicate_object OR unique_violation THEN NULL;
   WHEN insufficient_privilege OR undefined_object THEN
     RAISE NOTICE 'the login that calls the functions is not ready: %', SQLERRM;
@@ -113,3 +138,6 @@ export const handlersPiece = {
   what: "the schema of what NATS calls, and its login",
   sql: ["SET LOCAL search_path = pg_catalog, pg_temp;", schemas, view, login].join("\n"),
 };
+
+/** What it grants. */
+export const handlersGrants = grantsIn(handlersPiece.sql);

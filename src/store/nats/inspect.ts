@@ -5,6 +5,7 @@ import type pg from "pg";
 import { trustedRoles } from "../schema-trust.js";
 import { bareDblinkPlaceSql } from "./bare-dblink.js";
 import { type FunctionDefinition, publicFunctions } from "./function-text.js";
+import { type HandlersState, inspectHandlers } from "./inspect-handlers.js";
 import {
   dblinkMark,
   dblinkSchema,
@@ -119,6 +120,7 @@ export interface NatsState extends Situation {
   readonly wrappers: readonly Wrapper[];
   readonly eventTriggers: readonly FoundEventTrigger[];
   readonly servers: readonly ForeignServer[];
+  readonly handlers: HandlersState;
 }
 
 /** A role that may do as the owner of the schema `hawser` anyway, who is trusted too; `owner` is an expression of its oid. */
@@ -293,6 +295,7 @@ export async function inspectNats(client: pg.Client, schema: string): Promise<Na
     wrappers: await rows<Wrapper>(wrappersSql, wrapperNames, wrapperValidator),
     eventTriggers: triggers.map(foundEventTrigger),
     servers: await rows<ForeignServer>(serversSql, wrapperNames, wrapperValidator),
+    handlers: await inspectHandlers(client),
   };
 }
 

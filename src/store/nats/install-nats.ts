@@ -9,9 +9,9 @@ import { tryTransaction } from "../role-transaction.js";
 import { storeFailure } from "../store-failure.js";
 import { refuseConflicts, refuseSchemaName, refuseSharedDblink } from "./conflicts.js";
 import { functionsGrantsSql } from "./function-text.js";
-import { handlersPiece } from "./handlers-piece.js";
+import { handlersGrants, handlersPiece } from "./handlers-piece.js";
 import { inspectNats, type NatsState } from "./inspect.js";
-import { dblinkSchema, wrapperNames } from "./objects.js";
+import { dblinkSchema, runSchema, subscriptionsView, wrapperNames } from "./objects.js";
 import { dblinkPiece, eventTriggersPiece, functionsPiece, type Piece, wrappersPiece } from "./pieces.js";
 import { foreseeNatsShortfalls, type NatsShortfalls, natsShortfalls } from "./shortfalls.js";
 import { natsWarnings } from "./warnings.js";
@@ -86,7 +86,10 @@ export async function installNats(client: pg.Client, installation: NatsInstallat
     report,
     state,
     shortfalls: natsShortfalls(state, { schema, refusal }),
-    grants: report.functions === 0 ? [] : grantsIn(functionsGrantsSql(places)),
+    grants: [
+      ...(report.functions === 0 ? [] : grantsIn(functionsGrantsSql(places))),
+      ...handlersGrants.filter(({ object }) => hasObject(state, object)),
+    ],
   };
 }
 
@@ -133,6 +136,11 @@ async function makeFunctions(client: pg.Client, state: NatsState, schema: string
 async function carryOut(client: pg.Client, { what, sql }: Piece): Promise<void> {
   const error = await tryTransaction(client, sql);
   if (error !== undefined) throw storeFailure(`make ${what}`, error);
+}
+
+function hasObject({ handlers }: NatsState, object: string): boolean {
+  if (object === runSchema) return handlers.hasRunSchema;
+  return object === subscriptionsView ? handlers.hasSubscriptionsView : handlers.hasSubscriptionsSchema;
 }
 
 function reportOf(state: NatsState, schema: string): NatsReport {

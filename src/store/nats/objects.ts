@@ -47,6 +47,9 @@ export const runSchema = "hawser_run";
 /** The schema of the view of what is subscribed, under the name that it has in the native extension. */
 export const subscriptionsSchema = "pgnats";
 
+/** The view. */
+export const subscriptionsView = `${subscriptionsSchema}.subscriptions`;
+
 /** What checks the options of their servers. */
 export const wrapperValidator = `${foreignDataSchema}.nats_fdw_validator`;
 

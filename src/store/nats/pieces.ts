@@ -104,7 +104,7 @@ export function functionsPiece(state: Pick<NatsState, "functions">, places: Func
       ...drops,
       functionsSql(places),
       functionsGrantsSql(places),
-      ownGatewayCallSql,
+      ownInternalFunctionsSql,
       callersSchemaSql(places.schema),
       errorsGrantsSql,
     ].join("\n"),
@@ -122,10 +122,12 @@ function outdated(functions: readonly FoundFunction[], places: FunctionPlaces): 
 }
 
 /** Where the functions stay with whoever installs, who is a member of the owner, this one need not. */
-const ownGatewayCallSql = `DO $do$
+const ownInternalFunctionsSql = `DO $do$
+DECLARE
+  owner CONSTANT text := (SELECT pg_catalog.pg_get_userbyid(nspowner) FROM pg_catalog.pg_namespace WHERE nspname = 'hawser');
 BEGIN
-  EXECUTE pg_catalog.format('ALTER FUNCTION hawser.gateway_call(text) OWNER TO %I', (
-    SELECT pg_catalog.pg_get_userbyid(nspowner) FROM pg_catalog.pg_namespace WHERE nspname = 'hawser'));
+  EXECUTE pg_catalog.format('ALTER FUNCTION hawser.gateway_call(text) OWNER TO %I', owner);
+  EXECUTE pg_catalog.format('ALTER FUNCTION hawser.next_message_id() OWNER TO %I', owner);
 EXCEPTION
   WHEN insufficient_privilege THEN NULL;
 END

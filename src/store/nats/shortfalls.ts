@@ -5,6 +5,7 @@ import pg from "pg";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import type { Shortfall } from "../shortfalls.js";
 import { publicFunctions } from "./function-text.js";
+import { foreseeHandlersShortfalls, handlersShortfalls } from "./handlers-shortfalls.js";
 import type { FoundFunction, NatsState } from "./inspect.js";
 import { dblinkSchema, eventTriggers, usedDblinkFunctions, wrapperNames, wrapperValidator } from "./objects.js";
 
@@ -30,7 +31,12 @@ export interface NatsShortfalls {
 export function natsShortfalls(state: NatsState, functions: Functions): NatsShortfalls {
   return {
     essential: [...dblinkShortfalls(state), ...missingFunctions(state, functions)],
-    others: [...functionShortfalls(state, functions), ...wrapperShortfalls(state), ...eventTriggerShortfalls(state)],
+    others: [
+      ...functionShortfalls(state, functions),
+      ...handlersShortfalls(state),
+      ...wrapperShortfalls(state),
+      ...eventTriggerShortfalls(state),
+    ],
   };
 }
 
@@ -45,7 +51,7 @@ export function foreseeNatsShortfalls(state: NatsState, schema: string): NatsSho
       ...(dblink?.usable === false ? [unreachableDblink(dblink.schema, ownerOf(state))] : dblinkShortfalls(state)),
       ...(functionsSchema?.creatable === true ? [] : missingFunctions(state, { schema })),
     ],
-    others: [...wrapperShortfalls(state), ...eventTriggerShortfalls(state)],
+    others: [...foreseeHandlersShortfalls(state), ...wrapperShortfalls(state), ...eventTriggerShortfalls(state)],
   };
 }
 

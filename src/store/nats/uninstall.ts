@@ -12,7 +12,14 @@ import { takeTurn } from "../turn.js";
 import { bareDblinkFunctions } from "./bare-dblink.js";
 import { foreignDataFunctions } from "./foreign-data.js";
 import { type Dblink, inspectNats, type NatsState } from "./inspect.js";
-import { dblinkSchema, defaultFunctionsSchema, foreignDataSchema } from "./objects.js";
+import {
+  dblinkSchema,
+  defaultFunctionsSchema,
+  foreignDataSchema,
+  runSchema,
+  subscriptionsSchema,
+  subscriptionsView,
+} from "./objects.js";
 
 /** What was removed, or would be. */
 export interface UninstallReport extends Place {
@@ -22,6 +29,10 @@ export interface UninstallReport extends Place {
   readonly eventTriggers: readonly string[];
   /** The extension dblink and its schema. */
   readonly dblink: boolean;
+  /** Those of the functions that NATS reaches, and of the view of what is subscribed. */
+  readonly schemas: readonly string[];
+  /** The login that has called those functions, which stays: all databases share roles. Null: there is none, or it is not known. */
+  readonly login: string | null;
   /** What is still there because this role may not remove it, or something else uses it. */
   readonly shortfalls: readonly Shortfall[];
   /** What removes the rest: the schema `hawser` with everything that peers have stored. */
@@ -50,6 +61,7 @@ export async function uninstall(options: {
     await lookAtSchema(client);
     const state = await inspectNats(client, defaultFunctionsSchema);
     refuseServers(state);
+    refuseHandlers(state);
     const removal = [functionsRemoval(state), objectsRemoval(state)].filter((piece) => piece !== undefined);
     if (options.dryRun === true) {
       const sql = removal.map(({ what, sql }) => transactionText(what, sql)).join("\n");
@@ -74,6 +86,18 @@ function refuseServers({ servers, wrappers }: NatsState): void {
   );
 }
 
+function refuseHandlers({ handlers: { reached } }: NatsState): void {
+  if (reached.length === 0) return;
+  const named = reached.slice(0, 5).map((one) => `"${one}"`);
+  const more = reached.length > named.length ? ` and ${reached.length - named.length} more` : "";
+  throw new StoreError(
+    "name_occupied",
+    `NATS still reaches functions: ${named.join(", ")}${more}. End that with nats_unsubscribe and ` +
+      `litmus_pgnats_unregister_responder, or all of it with DROP SCHEMA ${runSchema} CASCADE; then run ` +
+      "`hawser init --uninstall` again",
+  );
+}
+
 interface Removal {
   readonly what: string;
   readonly sql: string;
@@ -82,7 +106,7 @@ interface Removal {
 function functionsRemoval(state: NatsState): Removal | undefined {
   const signatures = ours(state).map(({ signature }) => signature);
   if (signatures.length === 0) return undefined;
-  const internal = "DROP FUNCTION IF EXISTS hawser.gateway_call(text);";
+  const internal = "DROP FUNCTION IF EXISTS hawser.gateway_call(text), hawser.next_message_id();";
   return {
     what: "SQL functions",
     sql: [`DROP FUNCTION\n  ${signatures.join(",\n  ")};`, ...(state.owner === null ? [] : [internal])].join("\n"),
@@ -97,14 +121,27 @@ function objectsRemoval(state: NatsState): Removal | undefined {
     ...triggers.map(({ name }) => `DROP EVENT TRIGGER IF EXISTS ${name};`),
     ...wrappers.map(({ name }) => `DROP FOREIGN DATA WRAPPER IF EXISTS ${name};`),
     ...(hasForeignData(state) ? [foreignDataRemoval] : []),
+    ...(state.handlers.hasRunSchema && state.handlers.occupied === null ? [runSchemaRemoval] : []),
+    ...(state.handlers.hasSubscriptionsSchema && state.handlers.occupied === null ? [subscriptionsRemoval] : []),
     // Something else may have come to use dblink: then it stays.
     ...(state.dblink?.isOurs ? [dblinkRemoval(state.dblink)] : []),
   ];
   if (statements.length === 0) return undefined;
-  return { what: "event triggers, foreign data wrappers, dblink", sql: statements.map(leftOutIfRefused).join("\n") };
+  return {
+    what: "event triggers, foreign data wrappers, schemas, dblink",
+    sql: statements.map(leftOutIfRefused).join("\n"),
+  };
 }
 
 const foreignDataRemoval = `DROP FUNCTION IF EXISTS ${foreignDataFunctions.join(", ")};\n  DROP SCHEMA ${foreignDataSchema};`;
+
+/** With what wrappers have left behind; not if one was made meanwhile. */
+const runSchemaRemoval = `IF NOT EXISTS (
+    SELECT FROM pg_catalog.pg_proc AS w WHERE w.pronamespace = pg_catalog.to_regnamespace('${runSchema}') AND w.prosecdef
+  ) THEN
+    DROP SCHEMA ${runSchema} CASCADE;
+  END IF;`;
+const subscriptionsRemoval = `DROP VIEW IF EXISTS ${subscriptionsView};\n  DROP SCHEMA ${subscriptionsSchema};`;
 
 function hasForeignData({ hasForeignDataSchema, foreignDataStranger }: NatsState): boolean {
   return hasForeignDataSchema && foreignDataStranger === null;
@@ -155,6 +192,13 @@ function difference(before: NatsState, after: NatsState | undefined) {
     wrappers: gone(before.wrappers, after?.wrappers),
     eventTriggers: gone(before.eventTriggers, after?.eventTriggers),
     dblink: before.dblink?.isOurs === true && after?.dblink === undefined,
+    schemas: [
+      ...(before.handlers.hasRunSchema && !after?.handlers.hasRunSchema ? [runSchema] : []),
+      ...(before.handlers.hasSubscriptionsSchema && !after?.handlers.hasSubscriptionsSchema
+        ? [subscriptionsSchema]
+        : []),
+    ],
+    login: before.handlers.login?.exists === true ? before.handlers.login.name : null,
   };
 }
 
@@ -178,6 +222,8 @@ function remaining(state: NatsState, refusal: string | undefined): Shortfall[] {
       ...triggers.map(({ name }) => `the event trigger ${name}`),
       ...left.map(({ name }) => `the foreign data wrapper ${name}`),
       ...(hasForeignData(state) ? [`the schema ${foreignDataSchema}`] : []),
+      ...(state.handlers.hasRunSchema ? [`the schema ${runSchema}`] : []),
+      ...(state.handlers.hasSubscriptionsSchema ? [`the schema ${subscriptionsSchema}, or something in it`] : []),
     ].map((what) => ({
       what: `${what} is still there, and "${role}" may not drop it`,
       meaning: "it does no harm",

@@ -59,19 +59,12 @@ it.each<[string, RequestListener, string]>([
     (_, response) => response.end(patroniAnswer().padEnd(65_537)),
     "the answer is longer than 65536 bytes",
   ],
-  [
-    "no HTTP",
-    (_, response) => response.socket?.end("220 mail.example ESMTP\r\n"),
-    "the request failed: HPE_INVALID_CONSTANT",
-  ],
-  [
-    "cut off",
-    (_, response) => response.write('{"patroni":', () => response.destroy()),
-    "the request failed: UND_ERR_SOCKET",
-  ],
+  ["no HTTP", (_, response) => response.socket?.end("220 mail.example ESMTP\r\n"), "the request failed: HPE_"],
+  ["cut off", (_, response) => response.write('{"patroni":', () => response.destroy()), "the request failed: UND_ERR_"],
 ])("is null where the answer is %s", async (_what, answer, problem) => {
   const { name, problems } = await askOf(answer);
-  expect({ name, problems }).toEqual({ name: null, problems: [problem] });
+  // The codes of the network may become others with the version of Node.
+  expect({ name, problems }).toEqual({ name: null, problems: [expect.stringContaining(problem)] });
 });
 
 it("is read from an answer of exactly 64 KiB", async () => {

@@ -9,6 +9,7 @@ import { type PostgresRole, RoleNotices, RoleWatch, type ServerAddress } from ".
 import { serverAccount } from "../../../src/dev/account.js";
 import { type OwnPostgres, ownPostgres } from "../../faults/support/own-postgres.js";
 import { optionsFor, testLink } from "../../nats/support/links.js";
+import { startProxy } from "../../store/support/proxy.js";
 import { testDatabase, testNatsUrl } from "../../support/database.js";
 import { eventually } from "../../support/eventually.js";
 import { rowsOf } from "../../support/on-server.js";
@@ -18,6 +19,8 @@ import { keptLog } from "./log.js";
 
 /** How soon a change is to be seen. */
 const detectionMs = 2_000;
+
+const unknownLine = "whether Postgres is a primary or a standby is not known";
 
 interface Told {
   readonly role: PostgresRole;
@@ -116,6 +119,10 @@ it("is unknown while Postgres is away, also one that hangs, and while it is not 
   await server.kill("SIGKILL");
   await eventually("it is unknown", () => roles().at(-1) === "unknown");
   expect(told.at(-1)!.address).toBeUndefined();
+  await eventually("the same problem again is no news", () => log.messages("debug").includes(unknownLine));
+  const warned = log.lines.filter(({ level, message }) => level === "warn" && message === unknownLine);
+  expect(new Set(warned.map(({ details }) => JSON.stringify(details))).size).toBe(warned.length);
+  expect(warned.length).toBeGreaterThan(0);
 
   const late = await watchRole(url);
   expect(late.watch.role).toBe("unknown");
@@ -133,8 +140,6 @@ it("is unknown while Postgres is away, also one that hangs, and while it is not 
   server.resume();
   await eventually("it is known when it goes on", () => roles().length === 5);
   expect(roles()).toEqual(["primary", "unknown", "primary", "unknown", "primary"]);
-  const warned = log.messages("warn").filter((message) => message.includes("is not known"));
-  expect(warned).toHaveLength(2);
 });
 
 it("does not change when the session alone is ended", async () => {
@@ -156,6 +161,57 @@ it("does not change when the session alone is ended", async () => {
   });
   expect(roles()).toEqual(["primary"]);
   expect(log.messages("warn")).toEqual([]);
+});
+
+it("does not change when the session ends in the middle of a look", async () => {
+  await using database = await testDatabase();
+  await using proxy = await startProxy(database.url);
+  const { roles, log } = await watchRole(proxy.url);
+  proxy.keepAnswersBack();
+  const [row] = await rowsOf(database.url, "SELECT clock_timestamp()::text AS now");
+  const lookSince = `SELECT FROM pg_stat_activity WHERE datname = current_database()
+    AND application_name = 'hawser serve: role' AND query_start > '${row!["now"]}'`;
+  await eventually("a look waits for its answer", async () => (await rowsOf(database.url, lookSince)).length === 1);
+  proxy.cut();
+  await eventually("a session looks whose answers arrive", async () => {
+    const rows = await rowsOf(database.url, `${lookSince} AND backend_start > '${row!["now"]}' AND state = 'idle'`);
+    return rows.length === 1;
+  });
+  expect(roles()).toEqual(["primary"]);
+  expect(log.messages("warn")).toEqual([]);
+});
+
+it("tells of another server that answers at the same address, and of where that one listens", async () => {
+  await using servers = await startPrimaryAndStandby();
+  const { primary, standby } = servers;
+  await using proxy = await startProxy(primary.url);
+  const { told } = await watchRole(proxy.url);
+  const lead = async (url: string) => {
+    const before = told.length;
+    proxy.leadTo(url);
+    proxy.cut();
+    await eventually("the change is seen", () => told.length > before);
+  };
+  await lead(standby.url);
+  await servers.promote();
+  await eventually("the promotion is seen", () => told.length === 3);
+  await lead(primary.url);
+  expect(told).toMatchObject([
+    { role: "primary", address: addressOf(primary) },
+    { role: "standby", address: addressOf(standby) },
+    { role: "primary", address: addressOf(standby) },
+    { role: "primary", address: addressOf(primary) },
+  ]);
+});
+
+it("goes on when what follows the role fails", async () => {
+  await using server = await ownPostgres();
+  const { roles, log } = await watchRole(server.url, () => {
+    throw new Error("a defect");
+  });
+  await server.kill("SIGKILL");
+  await eventually("the next change is told", () => roles().length === 2);
+  expect(log.messages("error")).toEqual(Array(2).fill("what follows the role of Postgres failed"));
 });
 
 it("tells nothing after it was stopped, also while a look hangs, and leaves no session", async () => {

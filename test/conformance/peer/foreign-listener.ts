@@ -80,7 +80,10 @@ export class ForeignListener {
   /** A sender was welcomed. */
   onConnection(hello: HelloJson, connection: WireConnection): void {
     // It was welcomed just before the end.
-    if (this.stopped) return connection.end();
+    if (this.stopped) {
+      connection.end();
+      return;
+    }
     const channel = this.channels.get(hello.connectionKey)!;
     channel.connection?.end();
     channel.connection = connection;

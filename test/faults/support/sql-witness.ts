@@ -14,6 +14,8 @@ export type Seen = Map<string, number>;
 export interface SqlWitnessOptions {
   /** How long an answer takes, in milliseconds. Default: something from 0 to 15, so that answers overtake each other. */
   readonly answerAfterMs?: number;
+  /** What its answers wait for instead. */
+  readonly answerWhen?: Promise<unknown>;
 }
 
 /** See above. It lives through the death of its server. Disposing closes it. */
@@ -37,7 +39,7 @@ export class SqlWitness implements AsyncDisposable {
   private constructor(
     readonly nats: NatsConnection,
     private readonly manager: JetStreamManager,
-    { answerAfterMs }: SqlWitnessOptions,
+    { answerAfterMs, answerWhen }: SqlWitnessOptions,
   ) {
     nats.subscribe(this.echo, {
       callback: (_error, message) => {
@@ -48,7 +50,8 @@ export class SqlWitness implements AsyncDisposable {
           // The connection may be away just now; whoever asked hears nothing then.
           if (!nats.isClosed()) message.respond(`echo/${message.string()}`);
         };
-        setTimeout(answer, answerAfterMs ?? Math.random() * 15);
+        if (answerWhen === undefined) setTimeout(answer, answerAfterMs ?? Math.random() * 15);
+        else void answerWhen.then(answer);
       },
     });
     nats.subscribe(this.core, { callback: (_error, message) => this.#note(this.messages, message) });

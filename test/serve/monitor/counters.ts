@@ -20,10 +20,20 @@ export const capture: SubscriptionCounters = {
   committed: 90,
   deadLettered: 1,
   repeated: 4,
-  discardedBufferFull: 3,
+  queuedMessages: 6,
+  queuedBytes: 6_000,
+  oldestReceivedAt: 10_000,
+  transactions: 20,
+  bisections: 2,
 };
 
-export const awkward: SubscriptionCounters = { ...capture, id: 2n, functionName: awkwardName, received: 7 };
+export const awkward: SubscriptionCounters = {
+  ...capture,
+  id: 2n,
+  functionName: awkwardName,
+  received: 7,
+  oldestReceivedAt: undefined,
+};
 
 export const answer: ResponderCounters = {
   id: 9_007_199_254_740_993n,
@@ -35,18 +45,13 @@ export const answer: ResponderCounters = {
 };
 
 /** Nothing in them is zero. */
-export function bridgeCounters(): Mutable<BridgeCounters> {
+function bridgeCounters(): Mutable<BridgeCounters> {
   return {
     role: "primary",
     isLeading: true,
     leaderEpoch: 1_763_654_400_123,
-    queuedMessages: 6,
-    queuedBytes: 6_000,
-    oldestReceivedAt: 10_000,
     standbyBufferBytes: 512,
-    committedTransactions: 20,
-    failedTransactions: 5,
-    bisections: 2,
+    discardedBufferFull: 3,
     subscriptions: [capture, awkward],
     responders: [answer],
     requestsInFlight: 8,
@@ -54,7 +59,7 @@ export function bridgeCounters(): Mutable<BridgeCounters> {
   };
 }
 
-export function serveCounters(): Mutable<ServeCounters> & { bridge: Mutable<BridgeCounters> } {
+export function serveCounters(): Mutable<Omit<ServeCounters, "bridge">> & { bridge: Mutable<BridgeCounters> } {
   return {
     gateway: { sessions: 3 },
     postgres: { isUp: true, reconnects: 1 },

@@ -4,7 +4,7 @@
  * https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details
  */
 
-export interface Sample {
+interface Sample {
   /** The name of the line: of a histogram with `_bucket`, `_sum` or `_count`. */
   readonly name: string;
   readonly labels: Readonly<Record<string, string>>;
@@ -64,7 +64,8 @@ function readSample(line: string): Sample {
   const [, name, pairs = "", number = ""] = sampleLine.exec(line) ?? [];
   if (name === undefined) throw new Error(`this is no line of the format: ${line}`);
   const value = number === "+Inf" ? Number.POSITIVE_INFINITY : Number(number);
-  if (number !== "NaN" && Number.isNaN(value)) throw new Error(`this has no number: ${line}`);
+  // What Go's ParseFloat reads, which scrapers use; prom-client writes "Nan".
+  if (!/^nan$/i.test(number) && Number.isNaN(value)) throw new Error(`this has no number: ${line}`);
   return { name, labels: readLabels(pairs), value };
 }
 

@@ -698,6 +698,21 @@ export function checkDeadLetterHandlerId(value: bigint): Violation | undefined {
     : violation("handler_id", showValue(value), "must be an integer, -9223372036854775808 to 9223372036854775807", "Use a value of -9223372036854775808 to 9223372036854775807.");
 }
 
+const deadLetterMessageIdRules: TextRules = {
+  path: "message_id",
+  minBytes: 0,
+  maxBytes: Number.POSITIVE_INFINITY,
+};
+
+/**
+ * Checks `DeadLetter.message_id`.
+ *
+ * What the process that gave it up knows the message by (subscriptions only).
+ */
+export function checkDeadLetterMessageId(value: string): Violation | undefined {
+  return checkText(deadLetterMessageIdRules, value);
+}
+
 /**
  * Checks `MeshSecret.id`. Limits: at least 1.
  *
@@ -851,7 +866,8 @@ export function validateDeadLetterRow(row: DeadLetterRow): Violation | undefined
     (row.connection_key === null ? undefined : checkDeadLetterConnectionKey(row.connection_key)) ??
     (row.epoch === null ? undefined : checkDeadLetterEpoch(row.epoch)) ??
     (row.number === null ? undefined : checkDeadLetterNumber(row.number)) ??
-    (row.handler_id === null ? undefined : checkDeadLetterHandlerId(row.handler_id));
+    (row.handler_id === null ? undefined : checkDeadLetterHandlerId(row.handler_id)) ??
+    (row.message_id === null ? undefined : checkDeadLetterMessageId(row.message_id));
 }
 
 /** Checks each column of a row of hawser.mesh_secret; checks over several columns are Postgres's alone. */
@@ -935,6 +951,7 @@ export const columnChecks = {
     epoch: checkDeadLetterEpoch,
     number: checkDeadLetterNumber,
     handler_id: checkDeadLetterHandlerId,
+    message_id: checkDeadLetterMessageId,
   },
   mesh_secret: {
     id: checkMeshSecretId,

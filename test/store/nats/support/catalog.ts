@@ -35,7 +35,7 @@ const sql = `
                      obj_description(oid, 'pg_proc'))
       FROM pg_proc WHERE oid >= 16384
     UNION ALL
-    SELECT 'relation ' || oid::regclass, concat_ws(' ', relkind, pg_get_userbyid(relowner), ${sorted("relacl")})
+    SELECT 'relation ' || oid::regclass, concat_ws(' ', relkind, pg_get_userbyid(relowner), ${sorted("coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::\"char\", relowner))")})
       FROM pg_class WHERE oid >= 16384 AND relnamespace <> 'pg_toast'::regnamespace
     UNION ALL
     SELECT 'extension ' || extname, concat_ws(' ', extnamespace::regnamespace, extversion) FROM pg_extension

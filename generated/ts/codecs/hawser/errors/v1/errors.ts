@@ -75,5 +75,6 @@ export enum ErrorCode {
   NOT_PERMITTED = 61,
   FUNCTION_FAILED = 62,
   EXECUTOR_LOGIN = 63,
+  SESSION_LOST = 64,
   UNRECOGNIZED = -1,
 }

@@ -1,0 +1,324 @@
+/**
+ * From NATS to SQL: messages and requests run the functions that are subscribed, or registered to answer.
+ *
+ * Three connections to NATS lead apart what must not hold up each other: the gateway's, one for subscriptions, one for
+ * responders. One process of several leads the subscriptions; all of them answer requests.
+ */
+import { createHash } from "node:crypto";
+import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
+import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
+import { bridgeConstants, gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
+import type { HawserError } from "../errors/index.js";
+import { type Logger, NatsLink } from "../nats/index.js";
+import { PostgresSession } from "../store/index.js";
+import type { Responder } from "./bindings.js";
+import { DeadLetterWriter } from "./dead-letter-writer.js";
+import { BatchRunner } from "./executor/batch-runner.js";
+import { executorSettings } from "./executor/executor-login.js";
+import { ExecutorPool } from "./executor/executor-pool.js";
+import { PostgresRequestRunner } from "./executor/request-runner.js";
+import { readHandlers, readRetries } from "./handlers.js";
+import { Lead } from "./lead/index.js";
+import { Receiver } from "./receiver.js";
+import { ResponderService, type ResponderServiceStats } from "./responders/index.js";
+import { type PostgresRole, RoleNotices, RoleWatch, type ServerAddress } from "./role/index.js";
+import { type SubscriptionCounts, Subscriptions } from "./subscriptions.js";
+
+const { optionsPollMs } = gatewayConstants;
+
+/** How it is made. */
+export interface BridgeOptions {
+  readonly databaseUrl: string | undefined;
+  /** The login of the functions. Default: the one that `hawser init` has made. */
+  readonly executorUrl: string | undefined;
+  readonly settings: ServeSettings;
+  readonly secretsDirectories: readonly string[];
+  readonly version: string;
+  readonly logger: Logger;
+  /** A batch was committed. */
+  onBatch(messages: number, durationMs: number): void;
+}
+
+/** What is counted. */
+export interface BridgeStats {
+  readonly role: PostgresRole;
+  readonly epoch: bigint | undefined;
+  readonly subscriptions: Iterable<SubscriptionCounts>;
+  readonly responders: ResponderServiceStats;
+  /** What is kept for a takeover. */
+  readonly keptBytes: number;
+  readonly discarded: number;
+}
+
+const identitySql = `SELECT current_database() AS database, l.user_name AS login FROM ${tables.executorLogin} AS l`;
+
+/** See above. */
+export class Bridge {
+  readonly #options: BridgeOptions;
+  readonly #session: PostgresSession;
+  readonly #roleWatch: RoleWatch;
+  readonly #notices: RoleNotices;
+  readonly #lead: Lead;
+  readonly #links: { readonly subscriptions: NatsLink; readonly responders: NatsLink };
+  readonly #pools: { readonly subscriptions: ExecutorPool; readonly responders: ExecutorPool };
+  readonly #subscriptions: Subscriptions;
+  readonly #receiver: Receiver;
+  #responderService: ResponderService | undefined;
+  /** As the database has them; they answer where it is a primary. */
+  #responders: readonly Responder[] = [];
+  #natsOptions: CompleteNatsServerOptions | undefined;
+  #looking: Promise<void> | undefined;
+  #looksAgain = false;
+  #timer: NodeJS.Timeout | undefined;
+  #problem: string | undefined;
+  #toldDiscarded = 0;
+  #stopped: Promise<void> | undefined;
+
+  private constructor(options: BridgeOptions) {
+    this.#options = options;
+    const { databaseUrl, executorUrl, settings, secretsDirectories, logger } = options;
+    this.#session = new PostgresSession({
+      databaseUrl,
+      logger,
+      applicationName: "hawser serve: bridge",
+      channels: [notifyChannels.natsHandler],
+      queryTimeoutMs: optionsPollMs * 2,
+      onNotification: () => this.#lookSoon(),
+      onLost: () => this.#lookSoon(),
+    });
+    const link = (name: string): NatsLink =>
+      new NatsLink({ name, secretsDirectories, logger, natsWaitMs: settings.natsWaitMs });
+    this.#links = { subscriptions: link("hawser subscriptions"), responders: link("hawser responders") };
+    const pool = (limit: number): ExecutorPool =>
+      new ExecutorPool({
+        settings: () => executorSettings({ databaseUrl, executorUrl, session: this.#session }),
+        limit,
+        logger,
+      });
+    this.#pools = {
+      subscriptions: pool(settings.subscriberSessions),
+      responders: pool(settings.responderSessions),
+    };
+    this.#subscriptions = new Subscriptions({
+      runner: new BatchRunner({ pool: this.#pools.subscriptions, timeoutMs: settings.subscriberTimeoutMs, logger }),
+      deadLetters: new DeadLetterWriter(this.#session),
+      sessions: settings.subscriberSessions,
+      timeoutMs: settings.subscriberTimeoutMs,
+      bufferBytes: settings.bufferBytes,
+      takeoverBufferMs: settings.takeoverBufferMs,
+      onRefused: () => this.#lead.refused(),
+      onRetried: () => this.#lookSoon(),
+      onBatch: (messages, durationMs) => options.onBatch(messages, durationMs),
+    });
+    this.#receiver = new Receiver({
+      link: this.#links.subscriptions,
+      logger,
+      onMessage: (pattern, message) => this.#subscriptions.deliver(pattern, message),
+    });
+    this.#notices = new RoleNotices({ link: this.#links.subscriptions, logger });
+    this.#lead = new Lead({
+      databaseUrl,
+      logger,
+      oldestUnfinishedAt: () => this.#subscriptions.oldestUnfinishedAt,
+      completeSince: () => this.#subscriptions.completeSince,
+      onLeading: (epoch, { afterCleanEnd }) => this.#leads(epoch, afterCleanEnd),
+      onDeposed: () => this.#follows(),
+      onWaiting: () => undefined,
+      onProgress: (doneBefore) => this.#subscriptions.noteProgress(doneBefore),
+    });
+    this.#roleWatch = new RoleWatch({ databaseUrl, logger, onRole: (role, address) => this.#found(role, address) });
+    this.#links.responders.on("connected", (connection) => void this.#responderService?.attach(connection));
+    this.#links.responders.on("lost", () => this.#responderService?.detach());
+  }
+
+  /**
+   * Resolves when it has read what is subscribed, and knows whether it leads. NATS need not be there yet.
+   *
+   * @throws HawserError if the database cannot be asked
+   */
+  static async start(options: BridgeOptions): Promise<Bridge> {
+    const bridge = new Bridge(options);
+    try {
+      await bridge.#start();
+      return bridge;
+    } catch (error) {
+      await bridge.stop(0);
+      throw error;
+    }
+  }
+
+  /** What is counted now. */
+  get stats(): BridgeStats {
+    return {
+      role: this.#roleWatch.role,
+      epoch: this.#lead.epoch,
+      subscriptions: this.#subscriptions.counts(),
+      responders: this.#responderService?.stats() ?? { responders: [], running: 0 },
+      keptBytes: this.#subscriptions.bufferBytes,
+      discarded: this.#subscriptions.discarded.total,
+    };
+  }
+
+  /** The connections to NATS. */
+  get links(): { readonly subscriptions: NatsLink; readonly responders: NatsLink } {
+    return this.#links;
+  }
+
+  /** Takes the options of the NATS server; undefined: none is defined. @param because why, if it is not that */
+  configure(options: CompleteNatsServerOptions | undefined, because?: HawserError): void {
+    this.#natsOptions = options;
+    for (const link of Object.values(this.#links)) link.configure(options, because);
+    if (options === undefined) this.#responderService?.detach();
+    this.#notices.configure(options);
+  }
+
+  /**
+   * Resolves when the connections are there, with the options of the last `configure`.
+   *
+   * @param always connects anew, also where nothing has changed
+   * @throws NatsError why one is not there
+   */
+  async reload(always: boolean, signal: AbortSignal): Promise<void> {
+    await Promise.all(Object.values(this.#links).map((link) => (always ? link.reconnect(signal) : link.ready(signal))));
+  }
+
+  /** Ends in good order: runs what it has received, answers what it was asked, and gives the lead to another process. */
+  stop(deadlineMs: number): Promise<void> {
+    this.#stopped ??= this.#stop(deadlineMs);
+    return this.#stopped;
+  }
+
+  async #start(): Promise<void> {
+    const [identity] = await this.#session.query<{ database: string; login: string }>(identitySql);
+    const { database, login } = identity!;
+    const { settings, version, logger } = this.#options;
+    this.#responderService = new ResponderService({
+      // The same for every process of the database, also after a failover.
+      database: createHash("sha256").update(`${login}/${database}`).digest("hex").slice(0, 16),
+      version,
+      metadata: { database },
+      runner: new PostgresRequestRunner({
+        pool: this.#pools.responders,
+        timeoutMs: () => this.#responderTimeoutMs,
+        logger,
+      }),
+      logger,
+      maxConcurrent: settings.responderSessions,
+      maxQueuedPerResponder: bridgeConstants.maxQueuedRequests,
+      maxQueuedBytesPerResponder: bridgeConstants.maxQueuedRequestBytes,
+      responderTimeoutMs: () => this.#responderTimeoutMs,
+      use: (connection) => this.#links.responders.use(connection),
+    });
+    await this.#look();
+    await this.#roleWatch.start();
+    if (this.#roleWatch.role === "primary") await this.#lead.start();
+  }
+
+  get #responderTimeoutMs(): number {
+    return this.#natsOptions?.responder_timeout_ms ?? 0;
+  }
+
+  async #stop(deadlineMs: number): Promise<void> {
+    const deadline = AbortSignal.timeout(deadlineMs);
+    clearTimeout(this.#timer);
+    await this.#roleWatch.stop();
+    const answered = this.#responderService?.stop(Math.min(deadlineMs, bridgeConstants.responderPatienceMs));
+    await this.#receiver.stop(Math.min(deadlineMs, bridgeConstants.responderPatienceMs));
+    await this.#subscriptions.drain(deadline);
+    await this.#subscriptions.stop(deadline);
+    await this.#lead.stop();
+    await answered;
+    await this.#looking;
+    await this.#notices.stop();
+    await Promise.all(Object.values(this.#links).map((link) => link.stop()));
+    await Promise.all(Object.values(this.#pools).map((pool) => pool.stop()));
+    // What still runs has had its time.
+    for (const pool of Object.values(this.#pools)) pool.destroy();
+    await this.#session.end();
+    this.#tellDiscarded();
+  }
+
+  #leads(epoch: bigint, afterCleanEnd: boolean): void {
+    const repeated = this.#subscriptions.lead(epoch, afterCleanEnd);
+    if (repeated > 0)
+      this.#options.logger.info({ repeated }, "runs the messages that the last leader may not have done");
+    this.#notices.lead(true);
+    // Dead letters may wait to be handled again.
+    this.#lookSoon();
+  }
+
+  #follows(): void {
+    this.#subscriptions.follow();
+    this.#notices.lead(false);
+  }
+
+  #found(role: PostgresRole, address: ServerAddress | undefined): void {
+    this.#options.logger.info({ role }, "the role of Postgres");
+    this.#notices.found(role, address);
+    if (role === "standby") this.#lead.pause();
+    if (role === "primary") {
+      this.#lead.resume();
+      this.#lookSoon();
+    }
+    void this.#responderService?.configure(this.#answering);
+  }
+
+  /** On a replica nothing is run; where Postgres does not answer, callers are told. */
+  get #answering(): readonly Responder[] {
+    return this.#roleWatch.role === "standby" ? [] : this.#responders;
+  }
+
+  #lookSoon(): void {
+    if (this.#looking === undefined) void this.#look();
+    else this.#looksAgain = true;
+  }
+
+  /** Reads what is subscribed, now and from then on; what goes wrong is logged, and the next look comes all the same. */
+  #look(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#looking ??= this.#readHandlers().finally(() => {
+      this.#looking = undefined;
+      const again = this.#looksAgain;
+      this.#looksAgain = false;
+      if (this.#stopped !== undefined) return;
+      if (again) void this.#look();
+      else this.#timer = setTimeout(() => void this.#look(), optionsPollMs);
+    });
+    return this.#looking;
+  }
+
+  async #readHandlers(): Promise<void> {
+    try {
+      // It listens once it can.
+      await this.#session.isStandby();
+      const { subscriptions, responders } = await readHandlers(this.#session);
+      if (this.#stopped !== undefined) return;
+      this.#problem = undefined;
+      this.#responders = responders;
+      this.#subscriptions.configure(subscriptions);
+      this.#receiver.subscribe(this.#subscriptions.subjects);
+      await this.#responderService?.configure(this.#answering);
+      this.#subscriptions.wake();
+      if (this.#lead.epoch !== undefined) this.#subscriptions.retry(await readRetries(this.#session));
+    } catch (cause) {
+      if (this.#stopped !== undefined) return;
+      const { code, message } = await this.#session.explain("read which functions NATS reaches", cause);
+      const level = message === this.#problem ? "debug" : "warn";
+      this.#problem = message;
+      this.#options.logger[level]({ code, problem: message }, "which functions NATS reaches cannot be read");
+    } finally {
+      this.#tellDiscarded();
+    }
+  }
+
+  #tellDiscarded(): void {
+    const { total, bySubject, other } = this.#subscriptions.discarded;
+    if (total === this.#toldDiscarded) return;
+    const more = total - this.#toldDiscarded;
+    this.#toldDiscarded = total;
+    this.#options.logger.warn(
+      { discarded: more, inAll: total, bySubject: Object.fromEntries([...bySubject].slice(0, 20)), other },
+      "messages were discarded: more came than functions could take, and than --buffer-bytes has room for",
+    );
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * Writes down what subscribed functions failed for, as long as this process leads.
+ */
+import pg from "pg";
+import { tables } from "../../generated/ts/rows/nats.js";
+import { tables as peerTables } from "../../generated/ts/rows/peer.js";
+import type { PostgresSession } from "../store/index.js";
+import { failureOf } from "./executor/failure.js";
+import { headerPairs } from "./handlers.js";
+import type { BuryStep, KeepStep, Outcome } from "./lanes/index.js";
+
+// The row of the fence is locked, as each batch locks it. A message is buried once, however often it is tried.
+const burySql = `
+  WITH fence AS (SELECT FROM ${tables.bridgeFence} WHERE epoch = $1 FOR SHARE),
+  buried AS (
+    INSERT INTO ${peerTables.deadLetter} (origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id)
+    SELECT 'subscription', $2, $3, $4, $5::jsonb, $6, $7, $8, $9, $10 FROM fence
+     WHERE NOT EXISTS (SELECT FROM ${peerTables.deadLetter} AS d WHERE d.message_id = $10)
+  )
+  SELECT count(*) > 0 AS held FROM fence`;
+
+const keepSql = `
+  WITH fence AS (SELECT FROM ${tables.bridgeFence} WHERE epoch = $1 FOR SHARE),
+  kept AS (
+    UPDATE ${peerTables.deadLetter} AS d
+       SET retry_requested = false, error_code = $3, error_message = $4, attempts = d.attempts + $5
+      FROM fence WHERE d.id = $2
+  )
+  SELECT count(*) > 0 AS held FROM fence`;
+
+/** Headers that jsonb cannot hold: NUL, or half of a surrogate pair. */
+const untranslatable = /^22P0[25]$/;
+
+/** See above. */
+export class DeadLetterWriter {
+  constructor(private readonly session: PostgresSession) {}
+
+  /** Makes a dead letter of a message. Does not reject. */
+  bury({ subscription, message, error, attempts }: BuryStep, epoch: bigint): Promise<Outcome> {
+    const { headers } = message;
+    const values = (pairs: string | null) => [
+      String(epoch),
+      subscription.functionName,
+      message.subject,
+      Buffer.from(message.payload),
+      pairs,
+      error.code,
+      error.message,
+      attempts,
+      String(subscription.id),
+      message.id,
+    ];
+    return outcomeOf(async () => {
+      try {
+        return await this.#held(burySql, values(headers === undefined ? null : headerPairs(headers)));
+      } catch (cause) {
+        if (!(cause instanceof pg.DatabaseError) || !untranslatable.test(cause.code ?? "")) throw cause;
+        return await this.#held(burySql, values(null));
+      }
+    });
+  }
+
+  /** A dead letter has failed again. Does not reject. */
+  keep({ job, error, attempts }: KeepStep, epoch: bigint): Promise<Outcome> {
+    const values = [String(epoch), String(job.deadLetterId), error.code, error.message, attempts];
+    return outcomeOf(() => this.#held(keepSql, values));
+  }
+
+  async #held(text: string, values: unknown[]): Promise<boolean> {
+    const [row] = await this.session.query<{ held: boolean }>(text, values);
+    return row!.held;
+  }
+}
+
+async function outcomeOf(work: () => Promise<boolean>): Promise<Outcome> {
+  const startedAt = performance.now();
+  try {
+    if (!(await work())) return { kind: "deposed" };
+    return { kind: "committed", durationMs: performance.now() - startedAt };
+  } catch (cause) {
+    const failure = failureOf(cause, 0, Number.POSITIVE_INFINITY);
+    if (failure.kind === "lost" || failure.kind === "unavailable") return { kind: "unavailable" };
+    return { kind: "transient", error: { code: failure.code, message: failure.message } };
+  }
+}

@@ -1,0 +1,144 @@
+/**
+ * Runs messages through a wrapper, in one transaction that can be committed only while this process leads.
+ */
+import { createHmac, randomBytes } from "node:crypto";
+import pg from "pg";
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import type { Logger } from "../../nats/index.js";
+import type { Subscription } from "../bindings.js";
+import type { Outcome, RetryJob } from "../lanes/index.js";
+import type { InboundMessage } from "../message.js";
+import type { ExecutorPool } from "./executor-pool.js";
+import { packed } from "./packed.js";
+import { type Ending, inTransaction } from "./transaction.js";
+
+/** How batches are run. */
+export interface BatchRunnerOptions {
+  readonly pool: ExecutorPool;
+  /** The statement timeout. */
+  readonly timeoutMs: number;
+  readonly logger: Logger;
+}
+
+const { blamedAfter, blamedLosses } = bridgeConstants;
+
+/** A run of failures that began with one message. */
+interface Streak {
+  readonly firstId: string;
+  readonly kind: "lost" | "transient";
+  count: number;
+}
+
+/** See above. */
+export class BatchRunner {
+  readonly #options: BatchRunnerOptions;
+  /** Nobody can tell from the ids of one subscription's messages those of another's. */
+  readonly #secret = randomBytes(16);
+  readonly #contexts = new Map<bigint, string>();
+  readonly #streaks = new Map<bigint, Streak>();
+
+  constructor(options: BatchRunnerOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Calls the function for the messages, in their order. Does not reject.
+   *
+   * @param epoch under which this process leads
+   */
+  async run(subscription: Subscription, messages: readonly InboundMessage[], epoch: bigint): Promise<Outcome> {
+    return this.#outcome(subscription, messages, await this.#call(subscription, messages, epoch));
+  }
+
+  /** Calls the function for a dead letter, which is one no more in the same transaction. Does not reject. */
+  async retry(subscription: Subscription, job: RetryJob, epoch: bigint): Promise<Outcome> {
+    const { message, deadLetterId } = job;
+    return this.#outcome(subscription, [message], await this.#call(subscription, [message], epoch, deadLetterId));
+  }
+
+  /** Forgets what belongs to a subscription that is gone. */
+  forget({ id }: Subscription): void {
+    this.#contexts.delete(id);
+    this.#streaks.delete(id);
+  }
+
+  #call(
+    subscription: Subscription,
+    messages: readonly InboundMessage[],
+    epoch: bigint,
+    deadLetterId?: bigint,
+  ): Promise<Ending<"deposed" | "not_there" | "done" | "refused">> {
+    const { pool, timeoutMs, logger } = this.#options;
+    const token = Buffer.from(subscription.token);
+    const wrapper = `hawser_run.${pg.escapeIdentifier(subscription.wrapper)}`;
+    return inTransaction<"deposed" | "not_there" | "done" | "refused", { held: boolean }>(pool, logger, {
+      runAs: subscription.runAs,
+      timeoutMs,
+      first: `SELECT held FROM hawser.fence_batch(${epoch})`,
+      run: async (session, [fence]) => {
+        if (fence?.held !== true) return { value: "deposed", commit: false };
+        if (deadLetterId !== undefined) {
+          const finish = "SELECT finished FROM hawser.finish_retry($1::bigint, $2::bytea)";
+          const [row] = await session.query<{ finished: boolean }>(finish, [String(deadLetterId), token]);
+          if (row?.finished !== true) return { value: "not_there", commit: false };
+        }
+        const text = `SELECT ${wrapper}($1, $2, $3, $4, $5, $6, $7) AS count`;
+        const values = [token, ...packed(subscription, messages, this.#contextOf(subscription))];
+        const [row] = await session.query<{ count: bigint }>(text, values);
+        const ran = row !== undefined && Number(row.count) === messages.length;
+        return { value: ran ? "done" : "refused", commit: ran };
+      },
+    });
+  }
+
+  #outcome(subscription: Subscription, messages: readonly InboundMessage[], ending: Ending<string>): Outcome {
+    switch (ending.kind) {
+      case "committed":
+        this.#streaks.delete(subscription.id);
+        return { kind: "committed", durationMs: ending.durationMs };
+      case "given_up":
+        return givenUp(subscription, ending.value);
+      case "session_lost":
+        return { kind: "session_lost", message: ending.message };
+      case "unavailable":
+        // Where it is not only away, but goes away with this very message each time.
+        return ending.meanwhile && this.#isSuspect(subscription, messages, "lost", blamedLosses)
+          ? { kind: "session_lost", message: ending.message }
+          : { kind: "unavailable" };
+      case "transient": {
+        const error = { code: ending.code, message: ending.message };
+        return this.#isSuspect(subscription, messages, "transient", blamedAfter)
+          ? { kind: "failed", error }
+          : { kind: "transient", error };
+      }
+      default:
+        return { kind: ending.kind, error: { code: ending.code, message: ending.message } };
+    }
+  }
+
+  #isSuspect({ id }: Subscription, [first]: readonly InboundMessage[], kind: Streak["kind"], limit: number): boolean {
+    const before = this.#streaks.get(id);
+    const streak =
+      before?.firstId === first!.id && before.kind === kind ? before : { firstId: first!.id, kind, count: 0 };
+    streak.count += 1;
+    this.#streaks.set(id, streak);
+    return streak.count > limit;
+  }
+
+  #contextOf({ id }: Subscription): string {
+    let context = this.#contexts.get(id);
+    if (context === undefined) {
+      context = `${createHmac("sha256", this.#secret).update(String(id)).digest("base64url").slice(0, 16)}.`;
+      this.#contexts.set(id, context);
+    }
+    return context;
+  }
+}
+
+function givenUp({ functionName }: Subscription, why: string): Outcome {
+  if (why === "deposed") return { kind: "deposed" };
+  // A dead letter that somebody else has taken: nothing is left to do.
+  if (why === "not_there") return { kind: "committed", durationMs: 0 };
+  const message = `the wrapper of ${functionName} has been replaced: it does not call it any more`;
+  return { kind: "failed", error: { code: "39000", message } };
+}

@@ -1,0 +1,82 @@
+/**
+ * The login by which wrappers are called: made by `hawser init`, and kept in a table that only the bridge reads; or one that
+ * the operator names.
+ */
+import pg from "pg";
+import { tables } from "../../../generated/ts/rows/nats.js";
+import { BridgeError } from "../../errors/index.js";
+import { connectionSettings, type PostgresSession } from "../../store/index.js";
+
+/** Where the login is from. */
+export interface ExecutorLoginOptions {
+  /** The database, as the bridge's own login reaches it. */
+  readonly databaseUrl: string | undefined;
+  /** A login of the operator's, with its database. Default: the one of the table. */
+  readonly executorUrl: string | undefined;
+  /** Reads the table. */
+  readonly session: PostgresSession;
+}
+
+const loginSql = `SELECT l.user_name AS "user", l.password FROM ${tables.executorLogin} AS l`;
+
+/** How an executor's session is opened. @throws what the session throws */
+export async function executorSettings(options: ExecutorLoginOptions): Promise<pg.ClientConfig> {
+  const { databaseUrl, executorUrl, session } = options;
+  if (executorUrl !== undefined) return connectionSettings(executorUrl);
+  const [login] = await session.query<{ user: string; password: string }>(loginSql);
+  const { connectionString, ...settings } = connectionSettings(databaseUrl);
+  // What the URI and the environment say of the place, with another login.
+  const { host, port, database } = new pg.Client({ connectionString });
+  return { ...settings, host, port, ...(database === undefined ? {} : { database }), ...login! };
+}
+
+/** What a login may do that calls functions of others: what they can reach beyond their own rights. */
+const rightsSql = `
+  SELECT pg_postmaster_start_time()::text AS "serverStartedAt", r.rolname AS name, r.rolsuper AS superuser, r.rolcreaterole AS "createsRoles", r.rolbypassrls AS "bypassesRls",
+         r.rolreplication AS replicates,
+         ARRAY(SELECT g.rolname::text FROM pg_roles AS g WHERE g.oid <> r.oid AND g.rolname <> 'hawser_executor' AND NOT r.rolsuper
+                AND pg_has_role(r.oid, g.oid, 'MEMBER') ORDER BY 1) AS roles,
+         ARRAY(SELECT c.relname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = 'hawser'
+                WHERE c.relkind = 'r' AND has_table_privilege(r.oid, c.oid, 'SELECT') ORDER BY 1) AS tables
+    FROM pg_roles AS r WHERE r.rolname = session_user`;
+
+interface Rights {
+  readonly serverStartedAt: string;
+  readonly name: string;
+  readonly superuser: boolean;
+  readonly createsRoles: boolean;
+  readonly bypassesRls: boolean;
+  readonly replicates: boolean;
+  readonly roles: readonly string[];
+  readonly tables: readonly string[];
+}
+
+/**
+ * @returns when the server was started
+ * @throws BridgeError `executor_login` if a function could get more by it than its owner's rights
+ */
+export async function refusePowerfulLogin(client: pg.Client): Promise<string> {
+  const { rows } = await client.query<Rights>(rightsSql);
+  const { serverStartedAt, name, superuser, createsRoles, bypassesRls, replicates, roles, tables: readable } = rows[0]!;
+  const powers = [
+    ...(superuser ? ["is a superuser"] : []),
+    ...(createsRoles ? ["may make roles"] : []),
+    ...(bypassesRls ? ["is exempt from row security"] : []),
+    ...(replicates ? ["may replicate"] : []),
+    ...(roles.length > 0
+      ? [
+          `is in ${roles
+            .slice(0, 5)
+            .map((role) => `"${role}"`)
+            .join(", ")}`,
+        ]
+      : []),
+    ...(readable.length > 0 && !superuser ? [`may read hawser.${readable[0]}`] : []),
+  ];
+  if (powers.length === 0) return serverStartedAt;
+  throw new BridgeError(
+    "executor_login",
+    `the login "${name}", by which subscribed functions are called, ${powers.join(", and ")}: a function could use that`,
+    { hint: "Use a login that is in hawser_executor and in no other role; `hawser init` makes one." },
+  );
+}

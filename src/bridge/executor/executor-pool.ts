@@ -1,0 +1,120 @@
+/**
+ * Sessions for the functions of several roles: as many as are asked for at once, none shared by two roles.
+ */
+import type pg from "pg";
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import type { Logger } from "../../nats/index.js";
+import { ExecutorSession } from "./executor-session.js";
+
+/** How they are opened, and how many are kept. */
+export interface ExecutorPoolOptions {
+  /** Asked for each session that is opened: the login may change. */
+  settings(): Promise<pg.ClientConfig>;
+  /** Those that are in use and those that are kept. Whoever takes sees to it that no more are in use. */
+  readonly limit: number;
+  readonly logger: Logger;
+}
+
+interface Idle {
+  readonly session: ExecutorSession;
+  readonly timer: NodeJS.Timeout;
+}
+
+/** See above. */
+export class ExecutorPool {
+  readonly #options: ExecutorPoolOptions;
+  readonly #idle = new Map<ExecutorSession, Idle>();
+  readonly #used = new Set<ExecutorSession>();
+  #opening = 0;
+  /** What was last logged of why there is no session. */
+  #problem: string | undefined;
+  #isStopped = false;
+
+  constructor(options: ExecutorPoolOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * A session for the role: a kept one, or a new one in the place of another role's.
+   *
+   * @throws whatever node-postgres throws; BridgeError `executor_login`
+   */
+  async take(runAs: string): Promise<ExecutorSession> {
+    for (const { session } of [...this.#idle.values()].reverse()) {
+      if (session.runAs !== runAs) continue;
+      this.#forget(session);
+      if (session.isLost) continue;
+      this.#used.add(session);
+      return session;
+    }
+    this.#makeRoom();
+    this.#opening += 1;
+    try {
+      const session = await ExecutorSession.open(await this.#options.settings(), runAs, this.#options.logger);
+      this.#used.add(session);
+      this.#problem = undefined;
+      return session;
+    } catch (error) {
+      const { message } = error as Error;
+      const level = this.#problem === message ? "debug" : "warn";
+      this.#problem = message;
+      this.#options.logger[level](
+        { problem: message },
+        "subscribed functions cannot be called: no session with Postgres",
+      );
+      throw error;
+    } finally {
+      this.#opening -= 1;
+    }
+  }
+
+  /**
+   * Takes a session back, and clears it.
+   *
+   * @param failed a transaction is still open
+   */
+  async give(session: ExecutorSession, failed: boolean): Promise<void> {
+    const isOfUse = await session.clear(failed);
+    this.#used.delete(session);
+    if (!isOfUse) return;
+    if (this.#isStopped) {
+      await session.end();
+      return;
+    }
+    const timer = setTimeout(() => this.#end(session), bridgeConstants.executorIdleMs).unref();
+    this.#idle.set(session, { session, timer });
+  }
+
+  /** Ends all that are not in use; those in use end when they are given back. */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    const sessions = [...this.#idle.keys()];
+    for (const session of sessions) this.#forget(session);
+    await Promise.all(sessions.map((session) => session.end()));
+  }
+
+  /** Ends all at once, those in use too. */
+  destroy(): void {
+    this.#isStopped = true;
+    for (const session of [...this.#idle.keys(), ...this.#used]) {
+      this.#forget(session);
+      session.destroy();
+    }
+  }
+
+  #makeRoom(): void {
+    const [oldest] = this.#idle.keys();
+    if (oldest !== undefined && this.#idle.size + this.#used.size + this.#opening >= this.#options.limit)
+      this.#end(oldest);
+  }
+
+  #end(session: ExecutorSession): void {
+    this.#forget(session);
+    void session.end();
+  }
+
+  #forget(session: ExecutorSession): void {
+    clearTimeout(this.#idle.get(session)?.timer);
+    this.#idle.delete(session);
+  }
+}

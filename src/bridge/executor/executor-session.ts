@@ -1,0 +1,123 @@
+/**
+ * A session with Postgres in which functions of others run, and whatever they leave behind in it. It serves one role, so that
+ * nothing reaches the functions of another; between two transactions it is cleared.
+ */
+import pg from "pg";
+import type { Logger } from "../../nats/index.js";
+import { refusePowerfulLogin } from "./executor-login.js";
+
+/** A session that waits in a transaction for us, who are gone perhaps. */
+const idleInTransactionMs = 60_000;
+
+/** How long a look at the server may take, and the clearing of a session. */
+const quickMs = 5_000;
+
+/** Has Postgres notice that we are gone while a function runs, where its system can. */
+const noticeGone = `SELECT set_config('client_connection_check_interval', '1s', false)`;
+
+/** See above. */
+export class ExecutorSession {
+  /** Whose functions run in it. */
+  readonly runAs: string;
+  /** When the server was started, as Postgres writes it. */
+  readonly serverStartedAt: string;
+  readonly #client: pg.Client;
+  readonly #begin: string;
+  #isLost = false;
+
+  private constructor(client: pg.Client, runAs: string, serverStartedAt: string, noticesGone: boolean) {
+    this.#client = client;
+    this.runAs = runAs;
+    this.serverStartedAt = serverStartedAt;
+    const check = noticesGone ? " SET LOCAL client_connection_check_interval = '1s';" : "";
+    this.#begin = `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL idle_in_transaction_session_timeout = ${idleInTransactionMs};${check}`;
+    client.on("end", () => {
+      this.#isLost = true;
+    });
+  }
+
+  /**
+   * Connects.
+   *
+   * @throws BridgeError `executor_login` if the login may do too much; whatever node-postgres throws
+   */
+  static async open(settings: pg.ClientConfig, runAs: string, logger: Logger): Promise<ExecutorSession> {
+    const client = new pg.Client({ ...settings, application_name: "hawser executor" });
+    client.on("error", (err) => logger.debug({ err }, "a session of the executor failed"));
+    try {
+      await client.connect();
+      const startedAt = await refusePowerfulLogin(client);
+      const noticesGone = await client.query(noticeGone).then(
+        () => true,
+        () => false,
+      );
+      return new ExecutorSession(client, runAs, startedAt, noticesGone);
+    } catch (error) {
+      client.connection.stream.destroy();
+      throw error;
+    }
+  }
+
+  /** It has ended, or has been ended. */
+  get isLost(): boolean {
+    return this.#isLost;
+  }
+
+  /**
+   * Begins a transaction.
+   *
+   * @param more statements that follow, without parameters
+   * @returns the rows of the last statement
+   */
+  async begin<Row extends object>(timeoutMs: number, more: string): Promise<Row[]> {
+    const text = `${this.#begin} SET LOCAL statement_timeout = ${Math.ceil(timeoutMs)}; ${more}`;
+    // Several statements have several results.
+    const results = (await this.#client.query(text)) as unknown as pg.QueryResult<Row>[];
+    return results.at(-1)!.rows;
+  }
+
+  /** Runs an unnamed statement: a named one could have been prepared by a function, as something else. */
+  async query<Row extends object>(text: string, values: unknown[]): Promise<Row[]> {
+    return (await this.#client.query<Row>(text, values)).rows;
+  }
+
+  /** @returns false if Postgres rolled back without an error */
+  async commit(): Promise<boolean> {
+    return (await this.#client.query("COMMIT")).command === "COMMIT";
+  }
+
+  /**
+   * Takes away what functions have left behind in the session.
+   *
+   * @param failed a transaction is still open
+   * @returns false: the session is of no use any more
+   */
+  async clear(failed: boolean): Promise<boolean> {
+    if (this.#isLost) return false;
+    const patience = setTimeout(() => this.destroy(), quickMs);
+    try {
+      if (failed) await this.#client.query("ROLLBACK");
+      await this.#client.query("DISCARD ALL");
+      return !this.#isLost;
+    } catch {
+      this.destroy();
+      return false;
+    } finally {
+      clearTimeout(patience);
+    }
+  }
+
+  /** Ends it in good order. */
+  async end(): Promise<void> {
+    if (this.#isLost) return;
+    const patience = setTimeout(() => this.destroy(), quickMs);
+    await this.#client.end().catch(() => undefined);
+    clearTimeout(patience);
+  }
+
+  /** Ends it at once. */
+  destroy(): void {
+    this.#isLost = true;
+    this.#client.connection.stream.destroy();
+  }
+}

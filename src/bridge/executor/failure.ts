@@ -1,0 +1,40 @@
+/**
+ * What an error of a transaction means for the messages that were handled in it.
+ */
+import pg from "pg";
+import { HawserError } from "../../errors/index.js";
+
+/** See `Outcome` of the lanes for what each is taken as. */
+export type Failure =
+  /** Somebody's function, or a constraint. */
+  | { readonly kind: "failed" | "timed_out" | "transient"; readonly code: string; readonly message: string }
+  /** The session is gone. */
+  | { readonly kind: "lost"; readonly message: string }
+  /** Postgres does not write: it is a replica, or is starting or stopping. */
+  | { readonly kind: "unavailable"; readonly message: string };
+
+/** No message is to blame for these. Classes and codes of SQLSTATE. */
+const transient = /^(40...|53...|55P03|55P04|57P0[45]|58...|25P0[34]|08...)$/;
+
+/** The server is going, coming or only readable. */
+const unavailable = /^(57P0[1-3]|25006)$/;
+
+const queryCanceled = "57014";
+
+/**
+ * @param elapsedMs since the transaction began
+ * @param timeoutMs the statement timeout
+ */
+export function failureOf(error: unknown, elapsedMs: number, timeoutMs: number): Failure {
+  if (!(error instanceof pg.DatabaseError) || error.code === undefined) {
+    const message = error instanceof Error ? error.message : String(error);
+    // Before a session was there, the login can be at fault: waited for, too.
+    return HawserError.is(error) ? { kind: "unavailable", message } : { kind: "lost", message };
+  }
+  const { code, message, severity } = error;
+  // A session that Postgres ends: by an administrator, by the function itself, or because the server stops.
+  if (severity === "FATAL" || severity === "PANIC") return { kind: "lost", message };
+  if (unavailable.test(code)) return { kind: "unavailable", message };
+  if (code === queryCanceled) return { kind: elapsedMs >= timeoutMs ? "timed_out" : "transient", code, message };
+  return { kind: transient.test(code) ? "transient" : "failed", code, message };
+}

@@ -1,0 +1,87 @@
+/**
+ * One transaction in a session of the executor, and what became of it.
+ */
+import { performance } from "node:perf_hooks";
+import type { Logger } from "../../nats/index.js";
+import type { ExecutorPool } from "./executor-pool.js";
+import type { ExecutorSession } from "./executor-session.js";
+import { type Failure, failureOf } from "./failure.js";
+
+/** How a transaction ended; `T` is what its work resolved with. */
+export type Ending<T> =
+  | { readonly kind: "committed"; readonly value: T; readonly durationMs: number }
+  /** The work did not want it committed. */
+  | { readonly kind: "given_up"; readonly value: T }
+  | Exclude<Failure, { readonly kind: "lost" | "unavailable" }>
+  /** Postgres is away, or does not write. */
+  | {
+      readonly kind: "unavailable";
+      readonly message: string;
+      /** It went while the work was under way. */
+      readonly meanwhile: boolean;
+    }
+  /** The session was lost, and another one to the same server was had at once. */
+  | { readonly kind: "session_lost"; readonly message: string };
+
+/** What is done between BEGIN and COMMIT. */
+export interface Work<T, Row extends object> {
+  /** The role whose functions run. */
+  readonly runAs: string;
+  readonly timeoutMs: number;
+  /** Statements that follow BEGIN at once, without parameters. */
+  readonly first: string;
+  /** @param rows of the last of the first statements. @returns what to resolve with, and whether to commit */
+  run(session: ExecutorSession, rows: readonly Row[]): Promise<{ readonly value: T; readonly commit: boolean }>;
+}
+
+/** Runs it. Does not reject. */
+export async function inTransaction<T, Row extends object>(
+  pool: ExecutorPool,
+  logger: Logger,
+  work: Work<T, Row>,
+): Promise<Ending<T>> {
+  let session: ExecutorSession | undefined;
+  let isOpen = false;
+  const startedAt = performance.now();
+  try {
+    session = await pool.take(work.runAs);
+    const beganAt = performance.now();
+    try {
+      isOpen = true;
+      const rows = await session.begin<Row>(work.timeoutMs, work.first);
+      const { value, commit } = await work.run(session, rows);
+      if (!commit) return { kind: "given_up", value };
+      if (!(await session.commit())) {
+        return { kind: "failed", code: "25P02", message: "the transaction was rolled back without an error" };
+      }
+      isOpen = false;
+      return { kind: "committed", value, durationMs: performance.now() - beganAt };
+    } catch (error) {
+      const failure = session.isLost
+        ? ({ kind: "lost", message: (error as Error).message } as const)
+        : failureOf(error, performance.now() - beganAt, work.timeoutMs);
+      if (failure.kind === "unavailable") return { ...failure, meanwhile: false };
+      if (failure.kind !== "lost") return failure;
+      session.destroy();
+      return await afterLoss(pool, session, failure.message);
+    } finally {
+      await pool.give(session, isOpen);
+    }
+  } catch (error) {
+    const { message } = failureOf(error, performance.now() - startedAt, work.timeoutMs);
+    logger.debug({ problem: message }, "no session for the functions");
+    return { kind: "unavailable", message, meanwhile: false };
+  }
+}
+
+/** Who ended the session: if the server lives on, it may have been the function. */
+async function afterLoss(pool: ExecutorPool, lost: ExecutorSession, message: string): Promise<Ending<never>> {
+  try {
+    const next = await pool.take(lost.runAs);
+    await pool.give(next, false);
+    if (next.serverStartedAt === lost.serverStartedAt) return { kind: "session_lost", message };
+  } catch {
+    // It is away.
+  }
+  return { kind: "unavailable", message, meanwhile: true };
+}

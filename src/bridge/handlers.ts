@@ -1,0 +1,115 @@
+/**
+ * Which SQL functions NATS reaches, as the database says it.
+ */
+import { tables } from "../../generated/ts/rows/nats.js";
+import { tables as peerTables } from "../../generated/ts/rows/peer.js";
+import { bridgeConstants } from "../../generated/ts/settings/nats.js";
+import type { PostgresSession } from "../store/index.js";
+import type { Responder, Subscription } from "./bindings.js";
+import type { RetryJob } from "./lanes/index.js";
+
+/** All of them, by kind, the oldest first. */
+export interface Handlers {
+  readonly subscriptions: readonly Subscription[];
+  readonly responders: readonly Responder[];
+}
+
+/** A dead letter that is to be handled again, and the handler that it failed in. */
+export interface RequestedRetry extends RetryJob {
+  readonly handlerId: bigint;
+}
+
+// Without its wrapper a handler is gone, whether its row is or not.
+const handlersSql = `
+  SELECT h.id, h.kind, h.subject, format('%I.%I(%s)', h.function_schema, h.function_name, h.argument_types) AS "functionName",
+         h.argument_types AS "argumentTypes", h.wrapper, h.token, r.rolname AS "runAs", w.oid IS NOT NULL AS "isThere"
+    FROM ${tables.natsHandler} AS h
+    LEFT JOIN pg_namespace AS n ON n.nspname = 'hawser_run'
+    LEFT JOIN pg_proc AS w ON w.pronamespace = n.oid AND w.proname = h.wrapper
+    LEFT JOIN pg_roles AS r ON r.oid = w.proowner
+   ORDER BY h.id`;
+
+const pruneSql = "SELECT pruned FROM hawser.prune_handlers()";
+
+const retriesSql = `
+  SELECT d.id, d.handler_id AS "handlerId", d.topic, d.payload, d.headers::text AS headers
+    FROM ${peerTables.deadLetter} AS d
+   WHERE d.origin = 'subscription' AND d.retry_requested
+   ORDER BY d.id LIMIT $1`;
+
+interface HandlerRow {
+  readonly id: bigint;
+  readonly kind: "subscription" | "responder";
+  readonly subject: string;
+  readonly functionName: string;
+  readonly argumentTypes: string;
+  readonly wrapper: string;
+  readonly token: Buffer;
+  readonly runAs: string;
+  readonly isThere: boolean;
+}
+
+interface RetryRow {
+  readonly id: bigint;
+  readonly handlerId: bigint;
+  readonly topic: string;
+  readonly payload: Buffer;
+  readonly headers: string | null;
+}
+
+/** Reads them. @throws whatever the session throws */
+export async function readHandlers(session: PostgresSession): Promise<Handlers> {
+  const rows = await session.query<HandlerRow>(handlersSql);
+  const present = rows.filter(({ isThere }) => isThere);
+  // Where there are no event triggers, nobody else has noticed.
+  if (present.length < rows.length && !(await session.isStandby())) await session.query(pruneSql);
+  return {
+    subscriptions: present.filter(({ kind }) => kind === "subscription").map(subscriptionOf),
+    responders: present.filter(({ kind }) => kind === "responder").map(responderOf),
+  };
+}
+
+/** The dead letters of subscriptions that are to be handled again. @throws whatever the session throws */
+export async function readRetries(session: PostgresSession): Promise<RequestedRetry[]> {
+  const rows = await session.query<RetryRow>(retriesSql, [bridgeConstants.retryRows]);
+  return rows.map(({ id, handlerId, topic, payload, headers }) => ({
+    handlerId,
+    deadLetterId: id,
+    message: {
+      id: `dead-letter-${id}`,
+      subject: topic,
+      payload,
+      headers: headers === null ? undefined : headersObject(headers),
+      receivedAt: performance.now(),
+    },
+  }));
+}
+
+/** From the pairs of a dead letter to the object that functions take. */
+function headersObject(pairs: string): string {
+  const object: Record<string, string[]> = Object.create(null);
+  for (const [name, value] of JSON.parse(pairs) as [string, string][]) {
+    object[name] ??= [];
+    object[name].push(value);
+  }
+  return JSON.stringify(object);
+}
+
+/** The other way round. */
+export function headerPairs(object: string): string {
+  const pairs = Object.entries(JSON.parse(object) as Record<string, string[]>);
+  return JSON.stringify(pairs.flatMap(([name, values]) => values.map((value) => [name, value])));
+}
+
+function subscriptionOf({ argumentTypes, isThere: _, ...row }: HandlerRow): Subscription {
+  return {
+    ...row,
+    kind: "subscription",
+    takesSubject: argumentTypes !== "bytea",
+    takesHeaders: argumentTypes === "bytea, text, jsonb",
+  };
+}
+
+function responderOf({ argumentTypes, isThere: _, ...row }: HandlerRow): Responder {
+  return { ...row, kind: "responder", form: argumentTypes === "bytea" ? "bytes" : "text" };
+}

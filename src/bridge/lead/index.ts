@@ -1,0 +1,11 @@
+/**
+ * Which of several processes runs the subscriptions, and what the others keep to take over from it.
+ */
+export { Lead, type LeadOptions } from "./lead.js";
+export type { LeadEvents, LeadMessages } from "./lead-protocol.js";
+export {
+  type KeptMessage,
+  TakeoverBuffer,
+  type TakeoverBufferLimits,
+  type TakeoverCounts,
+} from "./takeover-buffer.js";

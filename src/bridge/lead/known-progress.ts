@@ -1,0 +1,44 @@
+/**
+ * What a process that does not lead knows of what the leader has done, in its own time.
+ *
+ * It maps what the leader wrote by the server's clock back to its own. That is right only where both have looked at the same
+ * clock. After a failover the clock is another server's, and anybody may set a clock: then what the leader says counts again
+ * from its second beat on. The first may have been on its way, or made of what it knew before.
+ */
+import type { LeadRow } from "./lead-table.js";
+import { type ClockSample, surelyBefore, wasSet } from "./server-clock.js";
+
+/** Beats of one leader that have to be seen. */
+const beatsToTrust = 2;
+
+/** See above. */
+export class KnownProgress {
+  #seen: LeadRow | undefined;
+  #clock: ClockSample | undefined;
+  #beats = 0;
+
+  /**
+   * A look at the row.
+   *
+   * @returns what the leader received before this time of ours is done; undefined: not known
+   */
+  see(row: LeadRow, clock: ClockSample): number | undefined {
+    if (this.#clock !== undefined && wasSet(this.#clock, clock)) this.forget();
+    if (this.#seen?.epoch === row.epoch && this.#seen.beat !== row.beat) this.#beats += 1;
+    this.#seen = row;
+    this.#clock = clock;
+    if (this.#beats < beatsToTrust || row.progressAt === undefined) return undefined;
+    return this.bound(clock, row.progressAt);
+  }
+
+  /** The session was lost. */
+  forget(): void {
+    this.#seen = undefined;
+    this.#clock = undefined;
+    this.#beats = 0;
+  }
+
+  protected bound(clock: ClockSample, progressAt: number): number {
+    return surelyBefore(clock, progressAt);
+  }
+}

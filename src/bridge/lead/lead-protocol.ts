@@ -1,0 +1,290 @@
+/**
+ * Which of several processes leads.
+ *
+ *     waiting ──free, or silent for `leadExpiryMs`: the row is taken──▶ taking ──the fence is raised──▶ leading
+ *        ▲  ▲                                                             │                               │
+ *        │  └──────────────another one has taken the row──────────────────┴───────────────────────────────┘
+ *     paused: Postgres is a standby, on which nobody leads                   ended: the lead is given back
+ *
+ * Taking has two steps. The first writes the new epoch: from then on no batch of an older one begins. The second raises the
+ * fence, which waits for the batches that had begun before. Only then does the new leader run its first batch, so that
+ * nothing of two leaders is ever committed in turns, however long one of them stood still in between.
+ *
+ * A leader that cannot reach Postgres does not know whether it still is one. It stays it, unconfirmed: its batches cannot
+ * run, and when Postgres is back, the fence decides.
+ */
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import type { Logger } from "../../nats/index.js";
+import type { Clock } from "../../store/index.js";
+import { KnownProgress } from "./known-progress.js";
+import type { LeadRow, LeadTable, Term } from "./lead-table.js";
+import { LeaderWatch } from "./leader-watch.js";
+import { type ClockSample, serverTimeAtLeast } from "./server-clock.js";
+
+const { leadBeatMs, leadExpiryMs } = bridgeConstants;
+
+/** What is told. None of it may throw. */
+export interface LeadEvents {
+  /**
+   * This process leads from now on: it runs what it has kept, and then what it receives.
+   *
+   * @param afterCleanEnd the leader before has ended in good order
+   */
+  onLeading(epoch: bigint, options: { readonly afterCleanEnd: boolean }): void;
+  /** It leads no more: batches of its epoch are refused. */
+  onDeposed(reason: string): void;
+  /** Another process leads. Told once for each of them. */
+  onWaiting(epoch: bigint): void;
+  /**
+   * While another process leads, after each look: what that one received before this time, by the clock of this process, is
+   * done. undefined: not known.
+   */
+  onProgress(doneBefore: number | undefined): void;
+  /** Postgres did not answer as it should. It is tried again. */
+  onProblem(cause: unknown): void;
+}
+
+/** What the process has received and done, by the clock. */
+export interface LeadMessages {
+  /** When the oldest message was received that is not done yet; undefined: all are done. */
+  oldestUnfinishedAt(): number | undefined;
+  /** Since when everything is kept that the leader may not have done. */
+  completeSince(): number;
+}
+
+/** What it works with. */
+export interface LeadProtocolOptions {
+  readonly table: LeadTable;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** A random id of this process. */
+  readonly owner: string;
+  readonly messages: LeadMessages;
+  readonly events: LeadEvents;
+}
+
+/** See above. */
+export class LeadProtocol {
+  protected readonly options: LeadProtocolOptions;
+  protected watch = new LeaderWatch(leadExpiryMs);
+  protected known = new KnownProgress();
+  #mode: "running" | "paused" | "ended" = "running";
+  /** As leader. */
+  #term: Term | undefined;
+  #isConfirmed = false;
+  /** The row may be ours, although this process does not lead. */
+  #taking: Term | undefined;
+  /** Of the session that there is now; to tell the server's time by. */
+  #sample: ClockSample | undefined;
+  /** Another process has led while this one was there. */
+  #hasSeenLeader = false;
+  /** The last one that was told of. */
+  #toldWaiting: bigint | undefined;
+  #turn: Promise<void> | undefined;
+  #isPoked = false;
+  #cancelTimer: () => void = () => undefined;
+
+  constructor(options: LeadProtocolOptions) {
+    this.options = options;
+  }
+
+  /** The epoch in which this process leads. */
+  get epoch(): bigint | undefined {
+    return this.#term?.epoch;
+  }
+
+  /** It leads, and Postgres has said so since the session was there. */
+  get isConfirmed(): boolean {
+    return this.#term !== undefined && this.#isConfirmed;
+  }
+
+  /** Looks now, and from then on. Resolves when it leads, or knows that it does not; does not reject. */
+  start(): Promise<void> {
+    return this.#run();
+  }
+
+  /** Something may have changed: looks at once. */
+  poke(): void {
+    this.#isPoked = true;
+    if (this.#turn === undefined) this.#later(0);
+  }
+
+  /** The session was lost: the server may have stood still, or may be another one. */
+  sessionLost(): void {
+    this.#isConfirmed = false;
+    this.#sample = undefined;
+    this.watch.restart();
+    this.known.forget();
+    if (this.#term === undefined) this.options.events.onProgress(undefined);
+  }
+
+  /** Postgres is a standby: nobody leads. */
+  pause(reason: string): void {
+    if (this.#mode !== "running") return;
+    this.#mode = "paused";
+    this.#cancelTimer();
+    this.#depose(reason);
+  }
+
+  /** Postgres is a primary. Who leads is looked at anew. */
+  resume(): void {
+    if (this.#mode !== "paused") return;
+    this.#mode = "running";
+    this.sessionLost();
+    this.poke();
+  }
+
+  /** Ends it. The lead, if it is ours, is given back, so that another process takes it at once. */
+  async stop(): Promise<void> {
+    const wasPaused = this.#mode === "paused";
+    this.#mode = "ended";
+    this.#cancelTimer();
+    await this.#turn;
+    const term = this.#term ?? this.#taking;
+    if (term === undefined || wasPaused) return;
+    const progressAt = this.#term === undefined ? undefined : this.progressAt(this.#sample);
+    this.#term = undefined;
+    try {
+      await this.options.table.release(term, progressAt);
+    } catch (cause) {
+      this.options.events.onProblem(cause);
+    }
+  }
+
+  /** What was received before is done, by the server's clock. */
+  protected progressAt(sample: ClockSample | undefined): number | undefined {
+    // The present first: what is received after it is not done.
+    const now = this.options.clock.now();
+    const doneBefore = this.options.messages.oldestUnfinishedAt() ?? now;
+    return sample === undefined ? undefined : serverTimeAtLeast(sample, doneBefore);
+  }
+
+  /** For how long a row has to be unchanged before it may be taken. */
+  protected patienceMs(row: LeadRow, doneBefore: number | undefined): number {
+    const { owner, messages } = this.options;
+    // Ours, from an attempt whose answer was lost.
+    if (row.owner === owner) return 0;
+    const forLeaderMs = row.owner === undefined ? 0 : leadExpiryMs;
+    // Whoever lacks something lets those go first who may have it.
+    const isComplete = doneBefore !== undefined && messages.completeSince() <= doneBefore;
+    return forLeaderMs + (isComplete || !this.#hasSeenLeader ? 0 : leadBeatMs);
+  }
+
+  /** Raises the fence. @returns the confirmation of the term behind it; undefined if another process has the lead */
+  protected async raiseFence(term: Term) {
+    const { table, logger } = this.options;
+    for (let told = ""; ; ) {
+      const isThrough = await table.fence(term.epoch);
+      const confirmed = await table.confirm(term);
+      if (confirmed === undefined || isThrough || this.#mode !== "running") return confirmed;
+      const { isRefused, ended, foreign } = await table.endHolders(term);
+      if (ended > 0) logger.warn({ sessions: ended }, "ended sessions in which functions of the last leader still ran");
+      const problem = isRefused ? "its login may not end them: run hawser init again" : JSON.stringify(foreign);
+      if ((isRefused || foreign.length > 0) && problem !== told) {
+        logger.warn({ problem, foreign }, "sessions keep this process from leading, and it waits for their end");
+        told = problem;
+      }
+    }
+  }
+
+  #run(): Promise<void> {
+    this.#cancelTimer();
+    this.#isPoked = false;
+    this.#turn ??= this.#once().then((pauseMs) => {
+      this.#turn = undefined;
+      this.#later(this.#isPoked ? 0 : pauseMs);
+    });
+    return this.#turn;
+  }
+
+  #later(delayMs: number): void {
+    this.#cancelTimer();
+    if (this.#mode !== "running") return;
+    this.#cancelTimer = this.options.clock.setTimeout(() => void this.#run(), delayMs);
+  }
+
+  /** @returns the pause after it */
+  async #once(): Promise<number> {
+    const { clock, events } = this.options;
+    const beganAt = clock.now();
+    let pauseMs: number = leadBeatMs;
+    try {
+      pauseMs = this.#term === undefined ? await this.#look() : await this.#beat(this.#term);
+    } catch (cause) {
+      events.onProblem(cause);
+    }
+    // What it took itself is part of the pause, so that beats do not come late; but never without any.
+    return pauseMs === 0 ? 0 : Math.max(Math.min(pauseMs, 10), pauseMs - (clock.now() - beganAt));
+  }
+
+  async #beat(term: Term): Promise<number> {
+    const confirmed = await this.options.table.beat(term, this.progressAt(this.#sample));
+    if (this.#term !== term) return 0;
+    if (confirmed?.fencedEpoch === term.epoch) {
+      this.#isConfirmed = true;
+      this.#sample = confirmed.clock;
+      return leadBeatMs;
+    }
+    // A failover can lose the second step without the first one.
+    this.#depose(confirmed === undefined ? "the lead is another process's" : "the fence is not at its epoch");
+    return 0;
+  }
+
+  async #look(): Promise<number> {
+    const { table, clock, owner, events } = this.options;
+    const seen = await table.look();
+    if (this.#mode !== "running") return leadBeatMs;
+    if (seen === "standby") {
+      this.sessionLost();
+      return leadBeatMs;
+    }
+    const { row } = seen;
+    this.#sample = seen.clock;
+    this.watch.see(row, seen.clock);
+    const doneBefore = this.known.see(row, seen.clock);
+    events.onProgress(doneBefore);
+    const isOthers = row.owner !== undefined && row.owner !== owner;
+    if (isOthers) this.#hasSeenLeader = true;
+    const patienceMs = this.patienceMs(row, doneBefore);
+    if (this.watch.unchangedMs >= patienceMs) return await this.#take(row);
+    if (isOthers && this.#toldWaiting !== row.epoch) {
+      this.#toldWaiting = row.epoch;
+      events.onWaiting(row.epoch);
+    }
+    return Math.min(leadBeatMs, Math.max(1, patienceMs - this.watch.sinceFirst(clock.now()) + 1));
+  }
+
+  async #take(row: LeadRow): Promise<number> {
+    const { table, owner, events, logger, clock } = this.options;
+    const beganAt = clock.now();
+    this.#taking = undefined;
+    const epoch = await table.take(row, owner);
+    // Somebody was faster, or the leader lives.
+    if (epoch === undefined) return 1;
+    const term: Term = { epoch, owner };
+    this.#taking = term;
+    const confirmed = await this.raiseFence(term);
+    if (this.#mode !== "running") return leadBeatMs;
+    if (confirmed?.fencedEpoch !== epoch) return 1;
+    this.#taking = undefined;
+    this.#term = term;
+    this.#isConfirmed = true;
+    this.#sample = confirmed.clock;
+    this.#toldWaiting = undefined;
+    logger.info({ epoch, after: row.epoch, tookMs: Math.round(clock.now() - beganAt) }, "leads the subscriptions");
+    events.onLeading(epoch, { afterCleanEnd: row.owner === undefined });
+    return leadBeatMs;
+  }
+
+  #depose(reason: string): void {
+    const term = this.#term;
+    if (term === undefined) return;
+    this.#term = undefined;
+    this.#isConfirmed = false;
+    this.#hasSeenLeader = true;
+    this.watch.restart();
+    this.known.forget();
+    this.options.logger.warn({ epoch: term.epoch, reason }, "leads the subscriptions no more");
+    this.options.events.onDeposed(reason);
+  }
+}

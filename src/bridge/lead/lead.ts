@@ -1,0 +1,122 @@
+/**
+ * Who leads, over a session with Postgres of its own.
+ */
+import { randomUUID } from "node:crypto";
+import { notifyChannels } from "../../../generated/ts/rows/nats.js";
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import type { Logger } from "../../nats/index.js";
+import { PostgresSession, systemClock } from "../../store/index.js";
+import { type LeadEvents, type LeadMessages, LeadProtocol } from "./lead-protocol.js";
+import { PostgresLeadTable } from "./postgres-lead-table.js";
+
+const { leadBeatMs } = bridgeConstants;
+
+/** What it works with. */
+export interface LeadOptions extends Omit<LeadEvents, "onProblem">, LeadMessages {
+  readonly databaseUrl: string | undefined;
+  readonly logger: Logger;
+}
+
+/** See above. The rules are in {@link LeadProtocol}; all times are of `performance.now()`. */
+export class Lead implements AsyncDisposable {
+  readonly #logger: Logger;
+  readonly #session: PostgresSession;
+  readonly #protocol: LeadProtocol;
+  /** As it was logged: the same again is no news. */
+  #problem: string | undefined;
+  #isStopped = false;
+
+  constructor({ databaseUrl, logger, oldestUnfinishedAt, completeSince, ...events }: LeadOptions) {
+    this.#logger = logger;
+    this.#session = new PostgresSession({
+      databaseUrl,
+      logger,
+      applicationName: "hawser serve: lead",
+      // The last leader says there that it has ended.
+      channels: [notifyChannels.natsHandler],
+      connectTimeoutMs: 2 * leadBeatMs,
+      queryTimeoutMs: 2 * leadBeatMs,
+      onNotification: () => {
+        if (this.#protocol.epoch === undefined) this.#protocol.poke();
+      },
+      onLost: () => this.#protocol.sessionLost(),
+    });
+    this.#protocol = new LeadProtocol({
+      table: new PostgresLeadTable(this.#session),
+      clock: systemClock,
+      logger,
+      owner: randomUUID(),
+      messages: { oldestUnfinishedAt, completeSince },
+      events: {
+        onLeading: (epoch, options) => {
+          this.#problem = undefined;
+          this.#guarded(() => events.onLeading(epoch, options));
+        },
+        onDeposed: (reason) => this.#guarded(() => events.onDeposed(reason)),
+        onWaiting: (epoch) => this.#guarded(() => events.onWaiting(epoch)),
+        onProgress: (doneBefore) => this.#guarded(() => events.onProgress(doneBefore)),
+        onProblem: (cause) => void this.#tellProblem(cause),
+      },
+    });
+  }
+
+  /** The epoch in which this process leads; undefined: it does not. */
+  get epoch(): bigint | undefined {
+    return this.#protocol.epoch;
+  }
+
+  /** It leads, and Postgres has said so since the last session was opened. */
+  get isConfirmed(): boolean {
+    return this.#protocol.isConfirmed;
+  }
+
+  /** Resolves when it leads, or knows that it does not, or Postgres does not answer; does not reject. */
+  start(): Promise<void> {
+    return this.#protocol.start();
+  }
+
+  /** A batch was refused by the fence: looks at once whether this process still leads. */
+  refused(): void {
+    this.#protocol.poke();
+  }
+
+  /** Postgres is a standby: nobody leads there. */
+  pause(): void {
+    this.#protocol.pause("Postgres is a standby");
+  }
+
+  /** Postgres is a primary. */
+  resume(): void {
+    this.#protocol.resume();
+  }
+
+  /**
+   * Ends it, and gives the lead back if it has it: to be called when no batch runs any more. Tells nothing any more; does not
+   * reject.
+   */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    await this.#protocol.stop();
+    await this.#session.end();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
+  }
+
+  #guarded(tell: () => void): void {
+    if (this.#isStopped) return;
+    try {
+      tell();
+    } catch (err) {
+      this.#logger.error({ err }, "what follows the lead failed");
+    }
+  }
+
+  async #tellProblem(cause: unknown): Promise<void> {
+    const { code, message } = await this.#session.explain("find out which process leads the subscriptions", cause);
+    const level = message === this.#problem ? "debug" : "warn";
+    this.#problem = message;
+    this.#logger[level]({ code, problem: message }, "which process leads the subscriptions is not known");
+  }
+}

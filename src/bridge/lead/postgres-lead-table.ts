@@ -1,0 +1,173 @@
+/**
+ * The lead and its fence in Postgres.
+ *
+ * The epoch is taken from the server's clock where that is ahead of it, as that of a peer's name is: after a failover that
+ * lost the last commits, an epoch that a process of the old server still holds is not given a second time.
+ *
+ * The fence never goes down: the statement of a process that gave up long ago may still be waiting for its lock.
+ */
+import pg from "pg";
+import { notifyChannels, tables } from "../../../generated/ts/rows/nats.js";
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import type { PostgresSession } from "../../store/index.js";
+import type { Confirmation, FenceHolders, LeadRow, LeadTable, Term } from "./lead-table.js";
+import type { ClockSample } from "./server-clock.js";
+
+const { leadBeatMs, fenceWaitMs } = bridgeConstants;
+
+const sqlState = { lockNotAvailable: "55P03", readOnly: "25006", notPermitted: "42501" } as const;
+
+/** In milliseconds. The time of the look at the clock, not of the beginning of a transaction. */
+const serverTime = "(extract(epoch FROM clock_timestamp()) * 1000)";
+
+const mine = "id = 1 AND epoch = $1::bigint AND owner = $2::text";
+const confirmation = `${serverTime}::float8 AS server_time, (SELECT f.epoch FROM ${tables.bridgeFence} AS f) AS fenced_epoch`;
+
+const sql = {
+  look: `
+    SELECT epoch, owner, beat, (extract(epoch FROM progress_at) * 1000)::float8 AS progress_at,
+           ${serverTime}::float8 AS server_time
+      FROM ${tables.bridgeLead}`,
+  beat: `
+    UPDATE ${tables.bridgeLead} SET beat = beat + 1, progress_at = to_timestamp($3::bigint / 1000.0)
+     WHERE ${mine} RETURNING ${confirmation}`,
+  confirm: `UPDATE ${tables.bridgeLead} SET beat = beat + 1 WHERE ${mine} RETURNING ${confirmation}`,
+  take: `
+    UPDATE ${tables.bridgeLead} SET epoch = greatest(epoch + 1, ${serverTime}::bigint), owner = $3::text, beat = 0
+     WHERE id = 1 AND epoch = $1::bigint AND beat = $2::bigint RETURNING epoch`,
+  fencePatience: "SELECT set_config('lock_timeout', $1::text, false)",
+  fence: `UPDATE ${tables.bridgeFence} SET epoch = $1::bigint WHERE id = 1 AND epoch < $1::bigint`,
+  // A batch locks the row in a mode that shows at the table until its transaction ends. Those of the own epoch do not begin
+  // before the fence is through.
+  endHolders: `
+    WITH held AS (
+      SELECT DISTINCT l.pid, a.usename AS role, a.usename = e.user_name AS is_executor
+        FROM pg_catalog.pg_locks AS l
+        JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid
+       CROSS JOIN ${tables.executorLogin} AS e
+       WHERE l.locktype = 'relation' AND l.relation = '${tables.bridgeFence}'::regclass AND l.granted
+         AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())
+         AND l.mode NOT IN ('AccessShareLock', 'SIReadLock') AND l.pid <> pg_catalog.pg_backend_pid()
+         AND EXISTS (SELECT FROM ${tables.bridgeLead} WHERE ${mine})
+    )
+    SELECT pid, role, is_executor, CASE WHEN is_executor THEN pg_catalog.pg_terminate_backend(pid) END AS ended FROM held`,
+  release: `
+    WITH released AS (
+      UPDATE ${tables.bridgeLead} SET owner = NULL, beat = beat + 1, progress_at = to_timestamp($3::bigint / 1000.0)
+       WHERE ${mine} RETURNING id
+    )
+    SELECT pg_notify('${notifyChannels.natsHandler}', '{}') FROM released`,
+} as const;
+
+interface LookRow {
+  readonly epoch: bigint;
+  readonly owner: string | null;
+  readonly beat: bigint;
+  readonly progress_at: number | null;
+  readonly server_time: number;
+}
+
+interface ConfirmationRow {
+  readonly server_time: number;
+  readonly fenced_epoch: bigint;
+}
+
+interface HolderRow {
+  readonly pid: number;
+  readonly role: string | null;
+  readonly is_executor: boolean | null;
+  readonly ended: boolean | null;
+}
+
+/** See above. */
+export class PostgresLeadTable implements LeadTable {
+  readonly #session: PostgresSession;
+
+  /** @param session of the lead's own: a query of somebody else would make the beat late */
+  constructor(session: PostgresSession) {
+    this.#session = session;
+  }
+
+  async look(): Promise<{ readonly row: LeadRow; readonly clock: ClockSample } | "standby"> {
+    if (await this.#session.isStandby()) return "standby";
+    const { rows, sentAt, heardAt } = await this.#timed<LookRow>(sql.look, []);
+    const { epoch, owner, beat, progress_at, server_time } = rows[0]!;
+    return {
+      row: { epoch, owner: owner ?? undefined, beat, progressAt: progress_at ?? undefined },
+      clock: { serverTime: server_time, sentAt, heardAt },
+    };
+  }
+
+  beat({ epoch, owner }: Term, progressAt: number | undefined): Promise<Confirmation | undefined> {
+    return this.#confirmed(sql.beat, [epoch, owner, wholeMs(progressAt)]);
+  }
+
+  confirm({ epoch, owner }: Term): Promise<Confirmation | undefined> {
+    return this.#confirmed(sql.confirm, [epoch, owner]);
+  }
+
+  async take({ epoch, beat }: LeadRow, owner: string): Promise<bigint | undefined> {
+    const [taken] = await this.#session.query<{ epoch: bigint }>(sql.take, [epoch, beat, owner]);
+    return taken?.epoch;
+  }
+
+  async fence(epoch: bigint): Promise<boolean> {
+    await this.#session.query(sql.fencePatience, [`${fenceWaitMs}`]);
+    try {
+      await this.#session.query(sql.fence, [epoch], fenceWaitMs + 2 * leadBeatMs);
+      return true;
+    } catch (error) {
+      if (has(error, sqlState.lockNotAvailable)) return false;
+      throw error;
+    }
+  }
+
+  async endHolders({ epoch, owner }: Term): Promise<FenceHolders> {
+    let holders: HolderRow[];
+    try {
+      holders = await this.#session.query<HolderRow>(sql.endHolders, [epoch, owner]);
+    } catch (error) {
+      if (has(error, sqlState.notPermitted)) return { isRefused: true, ended: 0, foreign: [] };
+      throw error;
+    }
+    return {
+      isRefused: false,
+      ended: holders.filter(({ ended }) => ended === true).length,
+      foreign: holders
+        .filter(({ is_executor }) => is_executor !== true)
+        .map(({ pid, role }) => ({ pid, role: role ?? "a role that is gone" })),
+    };
+  }
+
+  async release({ epoch, owner }: Term, progressAt: number | undefined): Promise<void> {
+    await this.#session.query(sql.release, [epoch, owner, wholeMs(progressAt)]);
+  }
+
+  async #confirmed(text: string, values: readonly unknown[]): Promise<Confirmation | undefined> {
+    try {
+      const { rows, sentAt, heardAt } = await this.#timed<ConfirmationRow>(text, values);
+      const [row] = rows;
+      if (row === undefined) return undefined;
+      return { clock: { serverTime: row.server_time, sentAt, heardAt }, fencedEpoch: row.fenced_epoch };
+    } catch (error) {
+      // The same address is a standby now.
+      if (has(error, sqlState.readOnly)) return undefined;
+      throw error;
+    }
+  }
+
+  async #timed<Row extends object>(text: string, values: readonly unknown[]) {
+    const sentAt = performance.now();
+    const rows = await this.#session.query<Row>(text, values);
+    return { rows, sentAt, heardAt: performance.now() };
+  }
+}
+
+function has(error: unknown, code: string): boolean {
+  return error instanceof pg.DatabaseError && error.code === code;
+}
+
+/** Rounded down: what is done is a lower bound. */
+function wholeMs(time: number | undefined): number | null {
+  return time === undefined ? null : Math.floor(time);
+}

@@ -1,0 +1,150 @@
+/**
+ * What a process that does not lead keeps of the messages that it receives, too: it runs them if it has to take over.
+ *
+ * A message may go only when the leader is known to have done it. Both receive it, but not at the same time: hence what the
+ * leader received `takeoverBufferMs` later counts as not done. As long as nothing is known of the leader's progress,
+ * everything stays, up to the limit in bytes.
+ */
+import { Fifo } from "../../channel/fifo.js";
+import { type InboundMessage, memoryOf } from "../message.js";
+
+/** How much is kept. */
+export interface TakeoverBufferLimits {
+  /** For all messages together, counted as {@link memoryOf} does. */
+  readonly bufferBytes: number;
+  /** 0: nothing is kept. */
+  readonly takeoverBufferMs: number;
+  /** In its place after a leader that has ended in good order, if it is less. */
+  readonly cleanTakeoverMs: number;
+}
+
+/** A message with what it is to be run for. */
+export interface KeptMessage {
+  readonly message: InboundMessage;
+  /** The ids of the subscriptions that it was received for. */
+  readonly subscriptions: readonly bigint[];
+}
+
+/** What became of messages, since the beginning. */
+export interface TakeoverCounts {
+  /** Received while another process led. */
+  readonly added: number;
+  /** The leader had done them. */
+  readonly done: number;
+  /** There was no room: the oldest went, although the leader was not known to have done them. */
+  readonly full: number;
+  /** Larger alone than all there is room for. */
+  readonly tooLarge: number;
+  /** Nothing is kept, by the settings. */
+  readonly notKept: number;
+  /** Were to be run after a takeover. The last leader may have run them, too. */
+  readonly repeated: number;
+}
+
+/** See above. Times are of `performance.now()`. */
+export class TakeoverBuffer {
+  readonly #limits: TakeoverBufferLimits;
+  readonly #kept = new Fifo<KeptMessage>();
+  #bytes = 0;
+  #doneBefore: number | undefined;
+  #completeSince: number;
+  readonly #counts = { added: 0, done: 0, full: 0, tooLarge: 0, notKept: 0, repeated: 0 };
+
+  /** @param since from when on it is given all that is received */
+  constructor(limits: TakeoverBufferLimits, since: number) {
+    this.#limits = limits;
+    this.#completeSince = since;
+  }
+
+  /** Messages that are kept. */
+  get length(): number {
+    return this.#kept.length;
+  }
+
+  /** What they count for in memory. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  get counts(): TakeoverCounts {
+    return { ...this.#counts };
+  }
+
+  /**
+   * Of what was received since then, everything is here that the leader is not known to have done. A process that keeps
+   * nothing lacks nothing.
+   */
+  get completeSince(): number {
+    return this.#limits.takeoverBufferMs === 0 ? Number.NEGATIVE_INFINITY : this.#completeSince;
+  }
+
+  /** A message was received, not before those that were added before. */
+  add(message: InboundMessage, subscriptions: readonly bigint[]): void {
+    this.#counts.added += 1;
+    const { bufferBytes, takeoverBufferMs } = this.#limits;
+    if (takeoverBufferMs === 0) {
+      this.#counts.notKept += 1;
+      return;
+    }
+    const bytes = memoryOf(message);
+    if (bytes > bufferBytes) {
+      this.#counts.tooLarge += 1;
+      this.#completeSince = message.receivedAt;
+      return;
+    }
+    while (this.#bytes + bytes > bufferBytes) {
+      this.#completeSince = this.#shift().message.receivedAt;
+      this.#counts.full += 1;
+    }
+    this.#bytes += bytes;
+    this.#kept.push({ message, subscriptions });
+  }
+
+  /** What the leader received before this is done. undefined: not known, so that nothing goes. */
+  noteProgress(doneBefore: number | undefined): void {
+    this.#doneBefore = doneBefore;
+    this.#trim(this.#limits.takeoverBufferMs);
+  }
+
+  /**
+   * Hands out what is to be run, in order of arrival, and is empty.
+   *
+   * @param afterCleanEnd the leader has ended in good order
+   */
+  takeOver({ afterCleanEnd }: { readonly afterCleanEnd: boolean }): KeptMessage[] {
+    const { takeoverBufferMs, cleanTakeoverMs } = this.#limits;
+    this.#trim(afterCleanEnd ? Math.min(takeoverBufferMs, cleanTakeoverMs) : takeoverBufferMs);
+    const all: KeptMessage[] = [];
+    while (this.#kept.length > 0) all.push(this.#shift());
+    this.#counts.repeated += all.length;
+    this.#doneBefore = undefined;
+    return all;
+  }
+
+  /**
+   * This process leads no more, and is given again what is received. What it had not done by then is to be added first:
+   * should the next leader end soon, nobody else may have it.
+   *
+   * @param since when the oldest of that was received, or now
+   */
+  restart(since: number): void {
+    this.#doneBefore = undefined;
+    this.#completeSince = since;
+  }
+
+  #trim(marginMs: number): void {
+    if (this.#doneBefore === undefined) return;
+    const before = this.#doneBefore - marginMs;
+    for (let next = this.#kept.at(0); next !== undefined; next = this.#kept.at(0)) {
+      if (next.message.receivedAt >= before) return;
+      this.#shift();
+      this.#counts.done += 1;
+    }
+  }
+
+  #shift(): KeptMessage {
+    const kept = this.#kept.shift()!;
+    this.#bytes -= memoryOf(kept.message);
+    return kept;
+  }
+}

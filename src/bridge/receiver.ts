@@ -1,0 +1,147 @@
+/**
+ * Receives what is subscribed, over whatever connection to NATS there is.
+ *
+ * Where one connection is replaced by another, both deliver for a moment: a message of that moment arrives twice rather than
+ * not at all.
+ */
+import { performance } from "node:perf_hooks";
+import type { Msg, NatsConnection, Subscription as NatsSubscription } from "@nats-io/transport-node";
+import { nuid } from "@nats-io/transport-node";
+import type { Logger, NatsLink } from "../nats/index.js";
+import type { InboundMessage } from "./message.js";
+
+/** Who hears of messages. */
+export interface ReceiverOptions {
+  readonly link: NatsLink;
+  readonly logger: Logger;
+  /** @param pattern the subject that was subscribed, which the message's own is one of */
+  onMessage(pattern: string, message: InboundMessage): void;
+}
+
+interface Attached {
+  readonly connection: NatsConnection;
+  readonly subscriptions: Map<string, NatsSubscription>;
+  /** Lets go of the connection. */
+  readonly done: () => void;
+}
+
+/** See above. */
+export class Receiver {
+  readonly #options: ReceiverOptions;
+  readonly #unlisten: (() => void)[];
+  #patterns: ReadonlySet<string> = new Set();
+  #attached: Attached | undefined;
+  #isStopped = false;
+  /** Ids are of this process alone. */
+  readonly #name = nuid.next();
+  #received = 0;
+
+  constructor(options: ReceiverOptions) {
+    this.#options = options;
+    const { link } = options;
+    this.#unlisten = [
+      link.on("connected", (connection) => void this.#attach(connection)),
+      link.on("refused", ({ operation, subject }) => {
+        if (operation === "subscription" && subject !== undefined) this.#refused(subject);
+      }),
+    ];
+    if (link.connection !== undefined) void this.#attach(link.connection);
+  }
+
+  /** Messages that were received. */
+  get received(): number {
+    return this.#received;
+  }
+
+  /** Subscribes to these, and to no others. */
+  subscribe(patterns: ReadonlySet<string>): void {
+    this.#patterns = patterns;
+    const attached = this.#attached;
+    if (attached === undefined) return;
+    for (const [pattern, subscription] of attached.subscriptions) {
+      if (patterns.has(pattern)) continue;
+      attached.subscriptions.delete(pattern);
+      subscription.unsubscribe();
+    }
+    for (const pattern of patterns) this.#open(attached, pattern);
+  }
+
+  /**
+   * Ends. What the server has sent by then has been told when this resolves.
+   *
+   * @param limitMs how long the server may take
+   */
+  async stop(limitMs: number): Promise<void> {
+    if (this.#isStopped) return;
+    this.#isStopped = true;
+    for (const unlisten of this.#unlisten) unlisten();
+    const attached = this.#attached;
+    this.#attached = undefined;
+    if (attached !== undefined) await this.#leave(attached, limitMs);
+  }
+
+  async #attach(connection: NatsConnection): Promise<void> {
+    const before = this.#attached;
+    const attached: Attached = {
+      connection,
+      subscriptions: new Map(),
+      done: this.#options.link.use(connection),
+    };
+    this.#attached = attached;
+    for (const pattern of this.#patterns) this.#open(attached, pattern);
+    if (before === undefined) return;
+    // The server knows the new subscriptions before the old ones go.
+    await connection.flush().catch(() => undefined);
+    await this.#leave(before, 2_000);
+  }
+
+  async #leave({ connection, subscriptions, done }: Attached, limitMs: number): Promise<void> {
+    const timer = setTimeout(done, limitMs);
+    await Promise.race([
+      Promise.all([...subscriptions.values()].map((subscription) => subscription.drain().catch(() => undefined))),
+      connection.closed(),
+      new Promise((resolve) => setTimeout(resolve, limitMs).unref()),
+    ]);
+    clearTimeout(timer);
+    done();
+  }
+
+  #open(attached: Attached, pattern: string): void {
+    const { connection, subscriptions } = attached;
+    if (subscriptions.has(pattern) || connection.isClosed()) return;
+    const subscription = connection.subscribe(pattern, {
+      callback: (error, message) => {
+        // Refusals come by the link, too, which logs them.
+        if (error === null) this.#take(pattern, message);
+      },
+    });
+    subscriptions.set(pattern, subscription);
+  }
+
+  #take(pattern: string, message: Msg): void {
+    this.#received += 1;
+    const { headers } = message;
+    this.#options.onMessage(pattern, {
+      id: `${this.#name}.${this.#received.toString(36)}`,
+      subject: message.subject,
+      payload: message.data.slice(),
+      headers: headers === undefined ? undefined : headersJson(headers),
+      receivedAt: performance.now(),
+    });
+  }
+
+  /** Subscribed again with the next connection, by when the server may permit it. */
+  #refused(subject: string): void {
+    if (!this.#patterns.has(subject)) return;
+    this.#options.logger.warn(
+      { subject },
+      "the NATS server does not permit a subscription: its function is not called",
+    );
+  }
+}
+
+function headersJson(headers: NonNullable<Msg["headers"]>): string {
+  const object: Record<string, readonly string[]> = Object.create(null);
+  for (const name of headers.keys()) object[name] = headers.values(name);
+  return JSON.stringify(object);
+}

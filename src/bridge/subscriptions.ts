@@ -1,0 +1,340 @@
+/**
+ * The subscriptions of a process: while it leads, messages go through lanes to their functions; while another one leads, they
+ * are kept for a takeover.
+ */
+import { performance } from "node:perf_hooks";
+import { bridgeConstants } from "../../generated/ts/settings/nats.js";
+import { errorTable } from "../errors/index.js";
+import type { Subscription } from "./bindings.js";
+import type { DeadLetterWriter } from "./dead-letter-writer.js";
+import type { BatchRunner } from "./executor/batch-runner.js";
+import type { RequestedRetry } from "./handlers.js";
+import { ByteBudget, Discards, Lane, type LaneContext, LaneScheduler, type Outcome, type Step } from "./lanes/index.js";
+import { type KeptMessage, TakeoverBuffer } from "./lead/index.js";
+import type { InboundMessage } from "./message.js";
+
+/** What they work with. */
+export interface SubscriptionsOptions {
+  readonly runner: BatchRunner;
+  readonly deadLetters: DeadLetterWriter;
+  readonly sessions: number;
+  readonly timeoutMs: number;
+  readonly bufferBytes: number;
+  readonly takeoverBufferMs: number;
+  /** The fence has refused a batch: another process leads. */
+  onRefused(): void;
+  /** A dead letter was retried, or has failed again: there may be more. */
+  onRetried(): void;
+  /** A batch was committed. */
+  onBatch(messages: number, durationMs: number): void;
+}
+
+/** What is counted of one subscription while this process knows it. */
+export interface SubscriptionCounts {
+  readonly id: bigint;
+  readonly functionName: string;
+  readonly subject: string;
+  readonly received: number;
+  readonly repeated: number;
+  readonly committed: number;
+  readonly deadLettered: number;
+  readonly transactions: number;
+  readonly bisections: number;
+  readonly queuedMessages: number;
+  readonly queuedBytes: number;
+  readonly oldestReceivedAt: number | undefined;
+}
+
+interface Known {
+  readonly subscription: Subscription;
+  lane: Lane | undefined;
+  received: number;
+  repeated: number;
+  /** Of lanes that this subscription had in earlier terms. */
+  past: { committed: number; buried: number; transactions: number; bisections: number };
+}
+
+/** A time in which this process leads. */
+interface Term {
+  readonly epoch: bigint;
+  readonly scheduler: LaneScheduler;
+}
+
+/** See above. */
+export class Subscriptions {
+  readonly #options: SubscriptionsOptions;
+  readonly #context: LaneContext;
+  readonly #buffer: TakeoverBuffer;
+  readonly #known = new Map<bigint, Known>();
+  /** By the subject that was subscribed. */
+  readonly #bySubject = new Map<string, Known[]>();
+  /** Dead letters that are in a lane. */
+  readonly #retrying = new Set<bigint>();
+  #term: Term | undefined;
+  #isPumping = false;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(options: SubscriptionsOptions) {
+    this.#options = options;
+    const { bufferBytes, takeoverBufferMs, timeoutMs } = options;
+    const { maxBatchMessages, maxBatchBytes, batchTargetMs, batchPauseMinMs, batchPauseMaxMs } = bridgeConstants;
+    this.#context = {
+      budget: new ByteBudget(bufferBytes),
+      discards: new Discards(bridgeConstants.maxCountedSubjects),
+      settings: {
+        maxBatchMessages,
+        maxBatchBytes,
+        batchTargetMs: Math.min(batchTargetMs, timeoutMs / 4),
+        pauseMinMs: batchPauseMinMs,
+        pauseMaxMs: batchPauseMaxMs,
+        wholeBatchTries: bridgeConstants.wholeBatchTries,
+        retryTries: bridgeConstants.deadLetterRetryTries,
+        sessionLostCode: errorTable.session_lost.sqlstate,
+        random: Math.random,
+      },
+    };
+    const limits = { bufferBytes, takeoverBufferMs, cleanTakeoverMs: bridgeConstants.cleanTakeoverMs };
+    this.#buffer = new TakeoverBuffer(limits, performance.now());
+  }
+
+  /** The subjects that are subscribed. */
+  get subjects(): ReadonlySet<string> {
+    return new Set(this.#bySubject.keys());
+  }
+
+  /** Messages for which there was no room, with those that could not be kept for a takeover. */
+  get discarded(): { readonly total: number; readonly bySubject: ReadonlyMap<string, number>; readonly other: number } {
+    return this.#context.discards;
+  }
+
+  get bufferBytes(): number {
+    return this.#buffer.bytes;
+  }
+
+  /** When the oldest message was received that is not done; undefined: all are done. */
+  get oldestUnfinishedAt(): number | undefined {
+    let oldest: number | undefined;
+    for (const { lane } of this.#known.values()) {
+      const receivedAt = lane?.oldestReceivedAt;
+      if (receivedAt !== undefined && (oldest === undefined || receivedAt < oldest)) oldest = receivedAt;
+    }
+    return oldest;
+  }
+
+  /** Since when everything is kept that the leader may not have done. */
+  get completeSince(): number {
+    return this.#buffer.completeSince;
+  }
+
+  /** What is counted. */
+  *counts(): Generator<SubscriptionCounts> {
+    for (const { subscription, lane, past, received, repeated } of this.#known.values()) {
+      const { id, functionName, subject } = subscription;
+      const now = lane?.counts;
+      yield {
+        ...{ id, functionName, subject, received, repeated },
+        committed: past.committed + (now?.committed ?? 0),
+        deadLettered: past.buried + (now?.buried ?? 0),
+        transactions: past.transactions + (now?.transactions ?? 0),
+        bisections: past.bisections + (now?.bisections ?? 0),
+        queuedMessages: lane?.length ?? 0,
+        queuedBytes: lane?.bytes ?? 0,
+        oldestReceivedAt: lane?.oldestReceivedAt,
+      };
+    }
+  }
+
+  /** These are the subscriptions from now on. Those that stay go on undisturbed. */
+  configure(subscriptions: readonly Subscription[]): void {
+    const wanted = new Map(subscriptions.map((subscription) => [subscription.id, subscription]));
+    for (const [id, known] of this.#known) {
+      const now = wanted.get(id);
+      // Whom a function runs as can change with the owner of its wrapper.
+      if (now !== undefined && now.runAs === known.subscription.runAs) continue;
+      this.#known.delete(id);
+      if (known.lane !== undefined) this.#term?.scheduler.remove(known.lane);
+      this.#options.runner.forget(known.subscription);
+    }
+    for (const subscription of subscriptions) {
+      if (this.#known.has(subscription.id)) continue;
+      const known: Known = {
+        subscription,
+        lane: undefined,
+        received: 0,
+        repeated: 0,
+        past: { committed: 0, buried: 0, transactions: 0, bisections: 0 },
+      };
+      this.#known.set(subscription.id, known);
+      if (this.#term !== undefined) this.#open(known, this.#term);
+    }
+    this.#bySubject.clear();
+    for (const known of this.#known.values()) {
+      const { subject } = known.subscription;
+      const others = this.#bySubject.get(subject);
+      if (others === undefined) this.#bySubject.set(subject, [known]);
+      else others.push(known);
+    }
+  }
+
+  /** A message was received for a subscribed subject. */
+  deliver(pattern: string, message: InboundMessage): void {
+    const all = this.#bySubject.get(pattern);
+    if (all === undefined) return;
+    for (const known of all) {
+      known.received += 1;
+      known.lane?.offer(message);
+    }
+    if (this.#term === undefined) {
+      this.#buffer.add(
+        message,
+        all.map(({ subscription }) => subscription.id),
+      );
+    }
+  }
+
+  /** This process leads: it runs what it has kept, and from now on what it receives. @returns how many messages it had kept */
+  lead(epoch: bigint, afterCleanEnd: boolean): number {
+    const scheduler = new LaneScheduler(this.#options.sessions);
+    const term = { epoch, scheduler };
+    this.#term = term;
+    scheduler.onReady = () => this.#pumpSoon();
+    for (const known of this.#known.values()) this.#open(known, term);
+    const kept = this.#buffer.takeOver({ afterCleanEnd });
+    for (const { message, subscriptions } of kept) {
+      for (const id of subscriptions) {
+        const known = this.#known.get(id);
+        if (known?.lane?.offer(message) === true) known.repeated += 1;
+      }
+    }
+    return kept.length;
+  }
+
+  /** This process leads no more: what it has not done is kept, as the next leader may end soon. */
+  follow(): void {
+    const term = this.#term;
+    if (term === undefined) return;
+    const unfinished = new Map<InboundMessage, bigint[]>();
+    for (const { subscription, lane } of this.#known.values()) {
+      for (const message of lane?.unfinished ?? []) {
+        const ids = unfinished.get(message);
+        if (ids === undefined) unfinished.set(message, [subscription.id]);
+        else ids.push(subscription.id);
+      }
+    }
+    this.#endTerm(term);
+    const ordered: KeptMessage[] = [...unfinished].map(([message, subscriptions]) => ({ message, subscriptions }));
+    ordered.sort((one, other) => one.message.receivedAt - other.message.receivedAt);
+    this.#buffer.restart(ordered[0]?.message.receivedAt ?? performance.now());
+    for (const { message, subscriptions } of ordered) this.#buffer.add(message, subscriptions);
+  }
+
+  /** What the leader received before this is done; undefined: not known. */
+  noteProgress(doneBefore: number | undefined): void {
+    this.#buffer.noteProgress(doneBefore);
+  }
+
+  /** Dead letters that are to be handled again. */
+  retry(requested: readonly RequestedRetry[]): void {
+    for (const { handlerId, deadLetterId, message } of requested) {
+      const lane = this.#known.get(handlerId)?.lane;
+      if (lane === undefined || this.#retrying.has(deadLetterId)) continue;
+      if (lane.retry({ deadLetterId, message })) this.#retrying.add(deadLetterId);
+    }
+  }
+
+  /** Postgres answers: what waits for it goes on. */
+  wake(): void {
+    this.#term?.scheduler.wake();
+  }
+
+  /** Waits until everything that was received is done, or the signal is aborted. */
+  async drain(signal: AbortSignal): Promise<void> {
+    if (this.#term === undefined || signal.aborted) return;
+    const aborted = new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+    await Promise.race([this.#term.scheduler.drain(), aborted]);
+  }
+
+  /** Runs nothing more. Resolves when nothing runs any more, or the signal is aborted. */
+  async stop(signal: AbortSignal): Promise<void> {
+    const scheduler = this.#term?.scheduler;
+    if (scheduler === undefined) return;
+    scheduler.stop();
+    while (scheduler.running > 0 && !signal.aborted) await new Promise((resolve) => setTimeout(resolve, 5));
+    clearTimeout(this.#timer);
+  }
+
+  #open(known: Known, { scheduler }: Term): void {
+    known.lane = new Lane(known.subscription, this.#context);
+    scheduler.add(known.lane);
+  }
+
+  #endTerm(term: Term): void {
+    this.#term = undefined;
+    clearTimeout(this.#timer);
+    for (const known of this.#known.values()) {
+      const { lane, past } = known;
+      if (lane === undefined) continue;
+      const { committed, buried, transactions, bisections } = lane.counts;
+      known.past = {
+        committed: past.committed + committed,
+        buried: past.buried + buried,
+        transactions: past.transactions + transactions,
+        bisections: past.bisections + bisections,
+      };
+      known.lane = undefined;
+      term.scheduler.remove(lane);
+    }
+    this.#retrying.clear();
+  }
+
+  /** In a turn of its own, so that what arrives together is handed out together. */
+  #pumpSoon(): void {
+    if (this.#isPumping) return;
+    this.#isPumping = true;
+    setImmediate(() => {
+      this.#isPumping = false;
+      this.#pump();
+    });
+  }
+
+  #pump(): void {
+    const term = this.#term;
+    if (term === undefined) return;
+    clearTimeout(this.#timer);
+    for (;;) {
+      const step = term.scheduler.next(performance.now());
+      if (step.kind !== "wait") {
+        void this.#carryOut(term, step);
+        continue;
+      }
+      if (Number.isFinite(step.waitMs)) this.#timer = setTimeout(() => this.#pump(), step.waitMs);
+      return;
+    }
+  }
+
+  async #carryOut(term: Term, step: Step): Promise<void> {
+    const outcome = await this.#outcomeOf(term, step);
+    term.scheduler.settle(step, outcome, performance.now());
+    if (outcome.kind === "deposed" && this.#term === term) this.#options.onRefused();
+    if (step.kind === "batch" && outcome.kind === "committed") {
+      this.#options.onBatch(step.messages.length, outcome.durationMs);
+    }
+    const isRetried = step.kind === "keep" || (step.kind === "retry" && outcome.kind === "committed");
+    if (isRetried && this.#retrying.delete(step.job.deadLetterId)) this.#options.onRetried();
+    this.#pumpSoon();
+  }
+
+  #outcomeOf({ epoch }: Term, step: Step): Promise<Outcome> {
+    const { runner, deadLetters } = this.#options;
+    switch (step.kind) {
+      case "batch":
+        return runner.run(step.subscription, step.messages, epoch);
+      case "retry":
+        return runner.retry(step.subscription, step.job, epoch);
+      case "bury":
+        return deadLetters.bury(step, epoch);
+      case "keep":
+        return deadLetters.keep(step, epoch);
+    }
+  }
+}

@@ -1,0 +1,104 @@
+/**
+ * Whether Postgres lets this login in.
+ */
+import pg from "pg";
+import { isServerError } from "../../store/store-failure.js";
+import type { Check } from "../examine.js";
+import type { Finding } from "../finding.js";
+import { connectMs } from "../limits.js";
+import { close, open, type Place, placeOf } from "../session.js";
+
+const { escapeIdentifier: identifier } = pg;
+
+/** Opens the session that the other checks use. */
+export function databaseCheck(client: pg.Client): Check {
+  const place = placeOf(client);
+  return {
+    name: "database",
+    timeoutMs: connectMs + 1_000,
+    run: async (signal) => {
+      signal.addEventListener("abort", () => close(client));
+      try {
+        await open(client);
+        return { seen: `"${place.role}" is connected to the database "${place.database}" at ${place.server}` };
+      } catch (error) {
+        if (!(error instanceof Error)) throw error;
+        return { findings: [refusalOf(error, place)] };
+      }
+    },
+  };
+}
+
+function refusalOf(error: Error, place: Place): Finding {
+  const [what, remedy] = isServerError(error) ? bySqlstate(error, place) : bySocket(error, place);
+  return { severity: "error", code: "store_failed", what, remedy };
+}
+
+type Words = readonly [what: string, remedy: string];
+
+function bySqlstate({ code, message }: pg.DatabaseError, { role, database, server }: Place): Words {
+  switch (code) {
+    case "28P01":
+      return [
+        `Postgres at ${server} refused the password of the login "${role}"`,
+        `Give the right one in HAWSER_DATABASE_URL or PGPASSWORD, or set another: ALTER ROLE ${identifier(role)} PASSWORD '…'`,
+      ];
+    case "28000":
+      return [
+        `Postgres at ${server} refused the login "${role}": ${message}`,
+        `Let it in: CREATE ROLE ${identifier(role)} LOGIN PASSWORD '…', or a line in pg_hba.conf for it and this machine`,
+      ];
+    case "3D000":
+      return [
+        `Postgres at ${server} has no database "${database}"`,
+        `Name the right one, or CREATE DATABASE ${identifier(database)} and run \`hawser init\``,
+      ];
+    case "42501":
+      return [
+        `the login "${role}" may not connect to the database "${database}"`,
+        `GRANT CONNECT ON DATABASE ${identifier(database)} TO ${identifier(role)}`,
+      ];
+    case "53300":
+      return [
+        `Postgres at ${server} has no connection free: ${message}`,
+        "Raise max_connections of Postgres, or end sessions that nobody uses: SELECT * FROM pg_stat_activity",
+      ];
+    default:
+      return [`Postgres at ${server} refused the connection: ${message}`, "Read the log of Postgres"];
+  }
+}
+
+function bySocket(error: Error, { role, server }: Place): Words {
+  const codes = new Set(codesOf(error));
+  if (codes.has("ECONNREFUSED") || codes.has("ENOENT")) {
+    return [
+      `nothing listens at ${server}, where Postgres should be`,
+      "Start Postgres, or name the right host and port with --database-url or HAWSER_DATABASE_URL",
+    ];
+  }
+  if (codes.has("ENOTFOUND") || codes.has("EAI_AGAIN")) {
+    return [
+      `the host of ${server} cannot be resolved`,
+      "Name the right host with --database-url or HAWSER_DATABASE_URL",
+    ];
+  }
+  if (/client password must be a string/.test(error.message)) {
+    return [
+      `Postgres at ${server} wants a password of the login "${role}", and none was given`,
+      "Give it in HAWSER_DATABASE_URL or PGPASSWORD",
+    ];
+  }
+  if (/timeout/i.test(error.message)) {
+    return [
+      `Postgres at ${server} did not answer within ${connectMs} ms`,
+      "Look whether it runs, and whether a firewall is between: pg_isready says so from there",
+    ];
+  }
+  const reason = error.message === "" ? [...codes].join(", ") : error.message;
+  return [`no connection to Postgres at ${server}: ${reason}`, "Check host, port and sslmode of the database URL"];
+}
+
+function codesOf(error: Error): string[] {
+  const each = error instanceof AggregateError ? (error.errors as Error[]) : [error];
+  return each.flatMap((one) => ("code" in one && typeof one.code === "string" ? [one.code] : []));
+}

@@ -1,0 +1,109 @@
+/**
+ * The roles of Hawser: whether they are there, have what they are to have, and nothing beyond it.
+ */
+
+import type { Grant } from "../../store/grants.js";
+import { grantedRoles } from "../../store/grants.js";
+import { natsRoles } from "../../store/nats/install-nats.js";
+import { dblinkSchema, runSchema } from "../../store/nats/objects.js";
+import { roleWarnings } from "../../store/role-warnings.js";
+import { surplusGrants } from "../../store/surplus-grants.js";
+import type { Check } from "../examine.js";
+import type { Facts } from "../facts.js";
+import type { Finding, Verdict } from "../finding.js";
+import { catalogCheck, findingOf } from "./catalog-check.js";
+
+/** What is not there lacks nothing: that is another finding. */
+const lackingSql = `
+  SELECT g.role, g.privilege, g.kind, g.object
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS g (role, privilege, kind, object, nth)
+    JOIN pg_roles AS r ON r.rolname = g.role
+   WHERE NOT coalesce(CASE g.kind
+     WHEN 'SCHEMA' THEN has_schema_privilege(r.oid, to_regnamespace(g.object)::oid, g.privilege)
+     WHEN 'TABLE' THEN has_table_privilege(r.oid, to_regclass(g.object)::oid, g.privilege)
+     WHEN 'SEQUENCE' THEN has_sequence_privilege(r.oid, to_regclass(g.object)::oid, g.privilege)
+     ELSE has_function_privilege(r.oid, to_regprocedure(g.object)::oid, g.privilege)
+   END, true)
+   ORDER BY g.nth`;
+
+/** More than these are given by `hawser init` in one go. */
+const mostStatements = 3;
+
+/** In their order. */
+export function rightsChecks(facts: Facts): Check[] {
+  return [
+    catalogCheck("roles", () => roles(facts), { needs: ["version"] }),
+    catalogCheck("grants", () => lacking(facts), { needs: ["version"] }),
+    catalogCheck("surplus-grants", () => surplus(facts), { needs: ["version"] }),
+  ];
+}
+
+async function roles(facts: Facts): Promise<Verdict> {
+  const names = [...new Set([...grantedRoles, ...natsRoles])];
+  const missing = await facts.rows<{ name: string }>(
+    "SELECT w.name FROM unnest($1::text[]) AS w (name) WHERE NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = w.name)",
+    [names],
+  );
+  const lines = await roleWarnings(facts.client, names);
+  const findings: Finding[] = [
+    ...missing.map(
+      ({ name }): Finding => ({
+        severity: "warning",
+        what: `the role ${name} is missing: nobody can be given its rights`,
+        remedy: `As a role that may make roles: CREATE ROLE ${name} NOLOGIN; then run \`hawser init\``,
+      }),
+    ),
+    // Whoever installs without being a superuser has to be such a member.
+    ...lines.map((line) => findingOf(line, line.includes("is a member of hawser_owner") ? "note" : "warning")),
+  ];
+  return { findings, seen: `${names.length - missing.length} roles of Hawser` };
+}
+
+async function lacking(facts: Facts): Promise<Verdict> {
+  const wanted = [...(await facts.wantedGrants()), ...(await schemaGrants(facts))];
+  const rows = await facts.rows<Grant>(lackingSql, columnsOf(wanted));
+  const byRole = [...new Set(rows.map(({ role }) => role))].map((role) => rows.filter((row) => row.role === role));
+  return {
+    findings: byRole.map((grants): Finding => {
+      const { role, privilege, kind, object } = grants[0]!;
+      const more = grants.length === 1 ? "" : ` and ${grants.length - 1} more`;
+      const statements = grants.map((one) => `GRANT ${one.privilege} ON ${one.kind} ${one.object} TO ${one.role}`);
+      return {
+        severity: "error",
+        code: "not_permitted",
+        what: `${role} lacks ${privilege} on ${kind.toLowerCase()} ${object}${more}: a login that has only ${role} cannot do its work`,
+        remedy:
+          grants.length > mostStatements
+            ? "Run `hawser init` as the owner of the schema hawser"
+            : `As the owner of the schema hawser: ${statements.join("; ")}`,
+      };
+    }),
+    seen: `${wanted.length} grants`,
+  };
+}
+
+async function surplus(facts: Facts): Promise<Verdict> {
+  const all = await surplusGrants(facts.client, await facts.wantedGrants());
+  const { openFunctions, dblinkUsers } = await facts.natsState();
+  // What the check of dblink tells, with what it means.
+  const isToldBefore = openFunctions.length + dblinkUsers.length > 0;
+  const lines = all.filter((line) => !(isToldBefore && line.includes(` on schema ${dblinkSchema},`)));
+  return { findings: lines.map((line) => findingOf(line, "warning")), seen: "nobody has more than Hawser has given" };
+}
+
+/** What `hawser init` grants besides, on schemas whose names it is told or that are not hawser. */
+async function schemaGrants(facts: Facts): Promise<Grant[]> {
+  const { functions } = await facts.natsState();
+  const on = (object: string, role: string, privilege: string): Grant => ({ role, kind: "SCHEMA", object, privilege });
+  const [row] = await facts.rows<{ name: string }>("SELECT quote_ident($1) AS name", [await facts.functionsSchema()]);
+  return [
+    ...(functions.some(({ isOurs }) => isOurs) ? [on(row!.name, "hawser_nats", "USAGE")] : []),
+    on(runSchema, "hawser_nats", "USAGE"),
+    on(runSchema, "hawser_nats", "CREATE"),
+    on(runSchema, "hawser_executor", "USAGE"),
+  ];
+}
+
+function columnsOf(grants: readonly Grant[]): string[][] {
+  return (["role", "privilege", "kind", "object"] as const).map((name) => grants.map((grant) => grant[name]));
+}

@@ -1,0 +1,96 @@
+/**
+ * Runs checks so that one cause makes one finding: what needs something that has failed is not looked at, and what fails
+ * because of something that has failed already is not told again. And so that nothing that hangs keeps it for long.
+ */
+import type { Clock } from "../store/index.js";
+import type { CheckReport, DoctorReport, Finding, NamedFinding, Verdict } from "./finding.js";
+
+/** Something to look at. */
+export interface Check {
+  /** Of words with hyphens; what others name it by. */
+  readonly name: string;
+  /** Checks without whose success this one cannot look: it is left out if one of them has failed. */
+  readonly needs?: readonly string[] | undefined;
+  /** Checks whose failure would explain one of this: then it is not told. */
+  readonly explainedBy?: readonly string[] | undefined;
+  /** How long it may take. */
+  readonly timeoutMs: number;
+  /**
+   * Looks. What it throws ends the examination, so it throws only defects.
+   *
+   * @param signal aborted when its time is over: whatever still hangs is to be let go
+   */
+  run(signal: AbortSignal): Promise<Verdict>;
+}
+
+type State = "fine" | "failed" | "absent";
+
+/**
+ * Runs the checks one after another.
+ *
+ * @param totalMs what is not done after so long is not done at all
+ */
+export async function examine(
+  checks: readonly Check[],
+  { totalMs, clock }: { readonly totalMs: number; readonly clock: Clock },
+): Promise<DoctorReport> {
+  const states = new Map<string, State>();
+  const findings: NamedFinding[] = [];
+  const reports: CheckReport[] = [];
+  const endAt = clock.now() + totalMs;
+  for (const check of checks) {
+    const { name } = check;
+    const blocked = check.needs?.find((need) => (states.get(need) ?? "fine") !== "fine");
+    if (blocked !== undefined) {
+      states.set(name, states.get(blocked)!);
+      const why = states.get(blocked) === "failed" ? `it needs ${blocked}` : `${blocked}: there is none`;
+      reports.push({ check: name, outcome: "not_checked", why });
+      continue;
+    }
+    const remainingMs = endAt - clock.now();
+    if (remainingMs <= 0) {
+      reports.push({ check: name, outcome: "not_checked", why: `the ${totalMs} ms of all checks were over` });
+      continue;
+    }
+    const verdict = await inTime(check, Math.min(check.timeoutMs, remainingMs), clock);
+    const fails = (verdict.findings ?? []).some(({ severity }) => severity === "error");
+    const cause = fails ? check.explainedBy?.find((other) => states.get(other) === "failed") : undefined;
+    states.set(name, fails ? "failed" : verdict.absent === true ? "absent" : "fine");
+    if (cause !== undefined) {
+      reports.push({ check: name, outcome: "not_checked", why: `${cause} would explain what is found` });
+      continue;
+    }
+    findings.push(...(verdict.findings ?? []).map((finding) => ({ check: name, ...finding })));
+    reports.push(reportOf(name, verdict));
+  }
+  return { ok: !findings.some(({ severity }) => severity === "error"), findings, checks: reports };
+}
+
+function reportOf(check: string, { findings = [], seen, notChecked }: Verdict): CheckReport {
+  const severities = findings.map(({ severity }) => severity);
+  const found = (["error", "warning"] as const).find((severity) => severities.includes(severity));
+  const outcome = found ?? (notChecked !== undefined && seen === undefined ? "not_checked" : "ok");
+  return { check, outcome, seen, why: notChecked };
+}
+
+/** The verdict, or that there was none in time. */
+function inTime(check: Check, timeoutMs: number, clock: Clock): Promise<Verdict> {
+  const over = new AbortController();
+  return new Promise((resolve, reject) => {
+    const cancel = clock.setTimeout(() => {
+      resolve({ findings: [late(check.name, timeoutMs)] });
+      over.abort(new Error(`the time of the check ${check.name} is over`));
+    }, timeoutMs);
+    check.run(over.signal).then(resolve, reject).finally(cancel);
+  });
+}
+
+function late(name: string, timeoutMs: number): Finding {
+  return {
+    severity: "error",
+    code: "store_failed",
+    what: `the check ${name} had no answer within ${Math.round(timeoutMs)} ms`,
+    remedy:
+      "Look at what Postgres is doing, and who waits for whom: SELECT * FROM pg_stat_activity WHERE state <> 'idle'",
+  };
+}

@@ -1,0 +1,106 @@
+/**
+ * A connection of our own to NATS, which asks what its user may do without doing it.
+ *
+ * Subscribing is asked by a subscription that is taken back in the same write. Publishing is asked by an empty message whose
+ * reply subject is one that NATS keeps for itself: the server looks at the permission first, and then refuses the message
+ * because of its reply, so that it reaches nobody. Whether a server does so is tried on a subject that nobody listens to.
+ */
+import { errors, type NatsConnection, nuid } from "@nats-io/transport-node";
+import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
+import { NatsError } from "../errors/index.js";
+import { connectOnce, type Established } from "../nats/connect.js";
+import { publishViolation } from "../nats/operations/violation.js";
+import { SecretFiles } from "../nats/secret-files.js";
+
+/** What a user may do with a subject; undefined if the server does not let itself be asked. */
+export type Permission = "allowed" | "denied" | undefined;
+
+/** Of service imports; no client may publish with it. */
+const reservedReply = "_R_.hawser_doctor";
+
+/** See above. */
+export class NatsProbe implements AsyncDisposable {
+  readonly #established: Established | undefined;
+  readonly #refusedPublishes = new Set<string>();
+  readonly #refusedSubscriptions = new Set<string>();
+  #isPublishAskable: boolean | undefined;
+
+  private constructor(
+    established: Established | undefined,
+    /** Why there is no connection; undefined if there is one. */
+    readonly problem: NatsError | undefined,
+  ) {
+    this.#established = established;
+    if (established !== undefined) void this.#watch(established.connection);
+  }
+
+  /** Connects as `hawser serve` would, from this machine. @throws the reason of the signal */
+  static async open(
+    options: CompleteNatsServerOptions,
+    secretsDirectories: readonly string[],
+    signal: AbortSignal,
+  ): Promise<NatsProbe> {
+    try {
+      const files = new SecretFiles(secretsDirectories);
+      return new NatsProbe(await connectOnce({ name: "hawser doctor", options, files, signal }), undefined);
+    } catch (error) {
+      if (!NatsError.is(error)) throw error;
+      return new NatsProbe(undefined, error);
+    }
+  }
+
+  /** Whether messages of each subject, wildcards included, may be received. */
+  async maySubscribe(subjects: readonly string[]): Promise<Permission[]> {
+    const connection = this.#connection();
+    for (const subject of subjects) connection.subscribe(subject, { callback: () => undefined }).unsubscribe();
+    await connection.flush();
+    return subjects.map((subject) => (this.#refusedSubscriptions.has(subject) ? "denied" : "allowed"));
+  }
+
+  /** Whether messages may be published to the subject. */
+  async mayPublish(subject: string): Promise<Permission> {
+    if (!(await this.#canAskPublish())) return undefined;
+    await this.#publish(subject);
+    return this.#refusedPublishes.has(subject) ? "denied" : "allowed";
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#established?.connection.close();
+  }
+
+  #connection(): NatsConnection {
+    return this.#established!.connection;
+  }
+
+  /** A user who may not publish to a new inbox either leaves it open; no server refuses both in one. */
+  async #canAskPublish(): Promise<boolean> {
+    if (this.#isPublishAskable === undefined) {
+      const nowhere = `_INBOX.${nuid.next()}`;
+      await this.#publish(nowhere);
+      this.#isPublishAskable = this.#refusedPublishes.has(reservedReply) || isNatsServer(this.#connection());
+    }
+    return this.#isPublishAskable;
+  }
+
+  async #publish(subject: string): Promise<void> {
+    this.#connection().publish(subject, new Uint8Array(), { reply: reservedReply });
+    await this.#connection().flush();
+    // What the server has refused came before its answer to the flush, and is told in a later turn.
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  async #watch(connection: NatsConnection): Promise<void> {
+    for await (const status of connection.status()) {
+      if (status.type !== "error" || !(status.error instanceof errors.PermissionViolationError)) continue;
+      const { operation, subject, message } = status.error;
+      if (operation === "publish") this.#refusedPublishes.add(publishViolation(message)?.subject ?? subject);
+      else this.#refusedSubscriptions.add(subject);
+    }
+  }
+}
+
+/** Those of the NATS project have refused such replies since 2.2. */
+function isNatsServer({ info }: NatsConnection): boolean {
+  const [major = 0, minor = 0] = (info?.version ?? "").split(".").map(Number);
+  return info?.go !== undefined && (major > 2 || (major === 2 && minor >= 2));
+}

@@ -1,0 +1,105 @@
+import { describe, expect, it } from "vitest";
+import { Lane, LaneScheduler, type Outcome, type Step } from "../../../src/bridge/lanes/index.js";
+import { context, message, subscription } from "./support.js";
+
+const committed: Outcome = { kind: "committed", durationMs: 1 };
+const forever = { kind: "wait", waitMs: Number.POSITIVE_INFINITY };
+
+function setUp(sessions: number, lanes: number, messages: number) {
+  const scheduler = new LaneScheduler(sessions);
+  const shared = context({ maxBatchMessages: 1 });
+  const all = Array.from({ length: lanes }, (_, id) => new Lane({ ...subscription, id: BigInt(id) }, shared));
+  for (const lane of all) {
+    scheduler.add(lane);
+    for (let number = 0; number < messages; number++) lane.offer(message(number));
+  }
+  const next = (now = 0): Step => {
+    const step = scheduler.next(now);
+    if (step.kind === "wait") throw new Error(`there is no step for ${step.waitMs} ms`);
+    return step;
+  };
+  return { scheduler, lanes: all, shared, next };
+}
+
+describe("the scheduler of lanes", () => {
+  it("gives each lane a step in its turn, whatever the length of its queue", () => {
+    const { scheduler, lanes, next } = setUp(1, 3, 4);
+    for (let number = 0; number < 1000; number++) lanes[0]!.offer(message(number));
+    const order: bigint[] = [];
+    for (let steps = 0; steps < 14; steps++) {
+      const step = next();
+      order.push(step.subscription.id);
+      scheduler.settle(step, committed, 0);
+    }
+    expect(order.map(Number)).toEqual([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0]);
+  });
+
+  it("has no more steps out than there are sessions", () => {
+    const { scheduler, next } = setUp(2, 3, 1);
+    const first = next();
+    next();
+    expect(scheduler.next(0)).toEqual(forever);
+    expect(scheduler.running).toBe(2);
+    scheduler.settle(first, committed, 0);
+    expect(next().subscription.id).toBe(2n);
+  });
+
+  it("gives the session of a lane that pauses to others, and says how long all of them pause", () => {
+    const { scheduler, next } = setUp(1, 2, 1);
+    scheduler.settle(next(), { kind: "unavailable" }, 0);
+    const other = next();
+    expect(other.subscription.id).toBe(1n);
+    scheduler.settle(other, committed, 40);
+    expect(scheduler.next(40)).toEqual({ kind: "wait", waitMs: 60 });
+    expect(next(100).subscription.id).toBe(0n);
+  });
+
+  it("goes on at once when Postgres answers again", () => {
+    const { scheduler, next } = setUp(1, 1, 1);
+    scheduler.settle(next(), { kind: "unavailable" }, 0);
+    let ready = 0;
+    scheduler.onReady = () => ready++;
+    scheduler.wake();
+    expect(ready).toBe(1);
+    expect(next(1).kind).toBe("batch");
+  });
+
+  it("tells when an idle lane gets a message, and not for each message", () => {
+    const { scheduler, lanes } = setUp(1, 1, 0);
+    let ready = 0;
+    scheduler.onReady = () => ready++;
+    for (let number = 0; number < 10; number++) lanes[0]!.offer(message(number));
+    expect(ready).toBe(1);
+  });
+
+  it("keeps the session of a removed lane's step until it is settled", () => {
+    const { scheduler, lanes, shared, next } = setUp(1, 2, 2);
+    const step = next();
+    scheduler.remove(lanes[0]!);
+    expect(scheduler.next(0)).toEqual(forever);
+    scheduler.settle(step, committed, 0);
+    expect(next().subscription.id).toBe(1n);
+    expect(shared.budget.usedBytes).toBe(lanes[1]!.bytes);
+    expect(scheduler.lanes.size).toBe(1);
+  });
+
+  it("never hands out a lane that was removed while it paused", () => {
+    const { scheduler, lanes, next } = setUp(1, 1, 1);
+    scheduler.settle(next(), { kind: "unavailable" }, 0);
+    expect(scheduler.next(0)).toEqual({ kind: "wait", waitMs: 100 });
+    scheduler.remove(lanes[0]!);
+    expect(scheduler.next(1000)).toEqual(forever);
+  });
+
+  it("drains all lanes, or says that it was stopped before", async () => {
+    const { scheduler, lanes, next } = setUp(1, 2, 1);
+    const drained = scheduler.drain();
+    for (let steps = 0; steps < 2; steps++) scheduler.settle(next(), committed, 0);
+    expect(await drained).toBe(true);
+    lanes[1]!.offer(message(1));
+    const cut = scheduler.drain();
+    scheduler.stop();
+    expect(await cut).toBe(false);
+    expect(scheduler.next(0)).toEqual(forever);
+  });
+});

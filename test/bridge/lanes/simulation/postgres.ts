@@ -1,0 +1,72 @@
+/** The model of Postgres: runs a step, with faults, and says what is told of it. */
+import type { Outcome, Step } from "../../../../src/bridge/lanes/index.js";
+import type { Random } from "../../../simulator/random.js";
+import { must, type SimulatedLane, SimulatedMessage } from "./simulated.js";
+
+const statementTimeoutMs = 1000;
+
+export interface Execution {
+  readonly outcome: Outcome;
+  readonly durationMs: number;
+  /** The function was run, so that it is an attempt. */
+  readonly ran: boolean;
+}
+
+const error = (code: string, message: string) => ({ code, message });
+const overheadMs = 0.5;
+
+export function execute(step: Step, lane: SimulatedLane, random: Random, count: (name: string) => void): Execution {
+  const roll = random.next();
+  if (roll < 0.04) return { outcome: { kind: "unavailable" }, durationMs: 1, ran: false };
+  if (roll < 0.043) return { outcome: { kind: "deposed" }, durationMs: 1, ran: false };
+  if (roll < 0.07) return transient(1);
+  if (roll < 0.1) return { outcome: { kind: "session_lost", message: "reset" }, durationMs: 1, ran: true };
+  const execution =
+    step.kind === "batch"
+      ? run(step.messages as SimulatedMessage[], lane, true)
+      : step.kind === "retry"
+        ? run([step.job.message as SimulatedMessage], lane, false)
+        : write(step);
+  if (roll > 0.96) {
+    count(execution.outcome.kind === "committed" ? "committed but lost" : "session lost otherwise");
+    return { ...execution, outcome: { kind: "session_lost", message: "reset" } };
+  }
+  return execution;
+}
+
+function transient(durationMs: number): Execution {
+  return { outcome: { kind: "transient", error: error("40001", "could not serialize") }, durationMs, ran: true };
+}
+
+function run(messages: readonly SimulatedMessage[], lane: SimulatedLane, inOrder: boolean): Execution {
+  let durationMs = overheadMs;
+  for (const message of messages) {
+    durationMs += lane.costMs;
+    must(durationMs < statementTimeoutMs, "a batch is small enough for the statement timeout");
+    if (message.nature === "kills its session")
+      return { outcome: { kind: "session_lost", message: "terminated" }, durationMs, ran: true };
+    if (message.nature === "fails")
+      return { outcome: { kind: "failed", error: error("P0001", `bad ${message.number}`) }, durationMs, ran: true };
+    if (message.nature === "hangs") {
+      const outcome = { kind: "timed_out", error: error("57014", "statement timeout") } as const;
+      return { outcome, durationMs: statementTimeoutMs, ran: true };
+    }
+    if (message.transientRuns > 0) {
+      message.transientRuns -= 1;
+      return transient(durationMs);
+    }
+  }
+  for (const message of messages) {
+    message.commits += 1;
+    if (!inOrder || message.commits > 1) continue;
+    must(message.number > lane.lastNewCommit, "messages are committed in order");
+    lane.lastNewCommit = message.number;
+  }
+  return { outcome: { kind: "committed", durationMs }, durationMs, ran: true };
+}
+
+function write(step: Step & { kind: "bury" | "keep" }): Execution {
+  const message = step.kind === "bury" ? step.message : step.job.message;
+  if (message instanceof SimulatedMessage) message.buried = true;
+  return { outcome: { kind: "committed", durationMs: overheadMs }, durationMs: overheadMs, ran: false };
+}

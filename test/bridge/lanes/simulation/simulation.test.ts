@@ -1,0 +1,33 @@
+import { describe, expect, it } from "vitest";
+import { mutants } from "./mutants.js";
+import { runHistories } from "./world.js";
+
+/** What must have happened in any long run; otherwise the simulation does not reach it any more. */
+const mustHappen = [
+  ...["committed", "failed", "timed_out", "transient", "session_lost", "unavailable", "deposed"].flatMap((outcome) => [
+    `batch ${outcome}`,
+    `retry ${outcome}`,
+  ]),
+  ...["committed", "transient", "session_lost", "unavailable", "deposed"].flatMap((outcome) => [
+    `bury ${outcome}`,
+    `keep ${outcome}`,
+  ]),
+  ...["committed but lost", "session lost otherwise", "woken", "closed", "discarded"],
+];
+
+describe("the simulation of lanes", () => {
+  it("finds no broken rule in 20,000 histories, and reaches every outcome of every step", () => {
+    const { counts, failure } = runHistories(20_000);
+    expect(failure).toBeUndefined();
+    expect(mustHappen.filter((name) => !counts.has(name))).toEqual([]);
+  });
+
+  it("does the same thing for the same seed", () => {
+    const [one, other] = [1, 2].map(() => runHistories(50).counts);
+    expect(one).toEqual(other);
+  });
+
+  it.each(Object.entries(mutants))("catches a lane that %s", (_name, variant) => {
+    expect(runHistories(2_000, variant).failure).toMatch(/^seed \d+: /);
+  });
+});

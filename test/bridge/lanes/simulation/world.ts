@@ -1,0 +1,234 @@
+/** One random history: messages arrive, steps are run with faults, and after everything that happens the rules are checked. */
+import {
+  ByteBudget,
+  Discards,
+  Lane,
+  type LaneContext,
+  LaneScheduler,
+  type LaneSettings,
+  type Step,
+} from "../../../../src/bridge/lanes/index.js";
+import { Random } from "../../../simulator/random.js";
+import { subscription } from "../support.js";
+import { type Execution, execute } from "./postgres.js";
+import { checkStep, follow } from "./rules.js";
+import { must, type Nature, SimulatedLane, SimulatedMessage, Violation } from "./simulated.js";
+
+/** What the history is run with. */
+export interface Variant {
+  readonly Lane: typeof Lane;
+  readonly Scheduler: typeof LaneScheduler;
+  readonly Budget: typeof ByteBudget;
+}
+
+export const unchanged: Variant = { Lane, Scheduler: LaneScheduler, Budget: ByteBudget };
+
+interface Running {
+  readonly step: Step;
+  readonly lane: SimulatedLane;
+  readonly execution: Execution;
+  readonly endsAt: number;
+}
+
+const mixed: readonly Nature[] = [
+  ...Array<Nature>(24).fill("good"),
+  ...(["fails", "fails", "kills its session", "hangs", "transient"] as const),
+];
+const mostSubjects = 2;
+
+class World {
+  private readonly random: Random;
+  private now = 0;
+  private numbers = 0;
+  private readonly scheduler: LaneScheduler;
+  private readonly settings: LaneSettings;
+  private readonly context: LaneContext;
+  private readonly lanes: SimulatedLane[] = [];
+  private readonly running: Running[] = [];
+  private discarded = 0;
+  private readonly sessions: number;
+
+  constructor(
+    seed: number,
+    variant: Variant,
+    private readonly count: (name: string) => void,
+  ) {
+    const random = (this.random = new Random(seed));
+    this.sessions = random.between(1, 3);
+    this.settings = {
+      maxBatchMessages: random.pick([1, 4, 16, 1000]),
+      maxBatchBytes: random.pick([700, 3000, 1_000_000]),
+      batchTargetMs: 100,
+      pauseMinMs: 10,
+      pauseMaxMs: 80,
+      wholeBatchTries: 3,
+      retryTries: 3,
+      sessionLostCode: "session_lost",
+      random: () => random.next(),
+    };
+    const budget = new variant.Budget(random.pick([2_000, 8_000, 1_000_000]));
+    this.context = { settings: this.settings, budget, discards: new Discards(mostSubjects) };
+    this.scheduler = new variant.Scheduler(this.sessions);
+    for (let lanes = random.between(1, 4); lanes > 0; lanes--) {
+      const lane = new variant.Lane({ ...subscription, id: BigInt(lanes) }, this.context);
+      const natures = random.chance(0.1) ? (["fails"] as const) : random.chance(0.3) ? (["good"] as const) : mixed;
+      this.lanes.push(new SimulatedLane(lane, random.pick([0.01, 1, 40]), natures));
+      this.scheduler.add(lane);
+    }
+  }
+
+  run(): void {
+    let arrivals = this.random.between(1, 8);
+    let arrivalAt = 0;
+    for (let events = 0; ; events++) {
+      must(events < 3000, "a history comes to an end");
+      const waitMs = this.handOut();
+      const first = this.running.reduce<Running | undefined>(
+        (soonest, one) => (soonest === undefined || one.endsAt < soonest.endsAt ? one : soonest),
+        undefined,
+      );
+      const nextArrival = arrivals > 0 ? arrivalAt : Number.POSITIVE_INFINITY;
+      const at = Math.min(this.now + waitMs, nextArrival, first?.endsAt ?? Number.POSITIVE_INFINITY);
+      if (at === Number.POSITIVE_INFINITY) break;
+      this.now = Math.max(this.now, at);
+      if (at === nextArrival) {
+        arrivals -= 1;
+        arrivalAt = this.now + this.random.delay(20);
+        this.somethingHappens();
+      } else if (first !== undefined && at === first.endsAt) this.end(first);
+      if (this.random.chance(0.01)) this.wake();
+      this.look();
+    }
+    this.finish();
+  }
+
+  /** Hands out steps while there are some. Returns how long there is none. */
+  private handOut(): number {
+    for (;;) {
+      const next = this.scheduler.next(this.now);
+      if (next.kind === "wait") {
+        if (this.running.length < this.sessions) this.checkIdle(next.waitMs);
+        return next.waitMs;
+      }
+      const lane = this.laneOf(next);
+      checkStep(next, lane, this.settings, this.now);
+      for (const other of this.lanes) {
+        if (other.lane.readyAt <= this.now) must(++other.passedOver <= this.lanes.length, "lanes take turns");
+      }
+      const execution = execute(next, lane, this.random, this.count);
+      this.count(`${next.kind} ${execution.outcome.kind}`);
+      this.running.push({ step: next, lane, execution, endsAt: this.now + execution.durationMs });
+      must(this.running.length <= this.sessions, "no more steps are out than there are sessions");
+    }
+  }
+
+  private laneOf(step: Step): SimulatedLane {
+    return this.lanes.find(({ lane }) => lane.subscription === step.subscription)!;
+  }
+
+  private checkIdle(waitMs: number): void {
+    for (const lane of this.lanes) {
+      if (lane.hasWork) must(lane.pauseTo >= this.now + waitMs, "no lane waits that has something to do");
+    }
+  }
+
+  private end(running: Running): void {
+    this.running.splice(this.running.indexOf(running), 1);
+    const { step, lane, execution } = running;
+    follow(step, execution, lane, this.settings, this.now);
+    this.scheduler.settle(step, execution.outcome, this.now);
+  }
+
+  private somethingHappens(): void {
+    const { random } = this;
+    const lane = random.pick(this.lanes);
+    if (random.chance(0.02)) this.close(lane);
+    else if (random.chance(0.05)) this.wake();
+    else if (random.chance(0.1)) this.retry(lane);
+    else for (let burst = random.pick([1, 3, 12, 30]); burst > 0; burst--) this.offer(lane);
+  }
+
+  private wake(): void {
+    this.scheduler.wake();
+    for (const lane of this.lanes) {
+      if (!lane.waitsForPostgres) continue;
+      lane.waitsForPostgres = false;
+      lane.pauseFrom = lane.pauseTo = Number.NEGATIVE_INFINITY;
+      lane.failuresInARow = 0;
+      this.count("woken");
+    }
+  }
+
+  private close(lane: SimulatedLane): void {
+    lane.over = lane.closed = true;
+    this.scheduler.remove(lane.lane);
+    this.count("closed");
+  }
+
+  private retry(lane: SimulatedLane): void {
+    const job = { deadLetterId: BigInt(this.numbers), message: this.message(lane) };
+    if (lane.lane.retry(job)) lane.jobs.push(job);
+    else must(lane.over, "a lane takes dead letters while it is not stopped");
+  }
+
+  private offer(lane: SimulatedLane): void {
+    const message = this.message(lane);
+    const used = this.lanes.reduce((sum, { memory }) => sum + memory, 0);
+    const fits = used === 0 || used + message.memory <= this.context.budget.limitBytes;
+    must(lane.lane.offer(message) === (fits && !lane.over), "a message is taken if there is room");
+    if (lane.over) return;
+    if (fits) lane.accepted.push(message);
+    else this.discarded += 1;
+  }
+
+  private message(lane: SimulatedLane): SimulatedMessage {
+    const { random } = this;
+    const nature = random.pick(lane.natures);
+    const transientRuns = nature === "transient" ? random.between(1, 5) : 0;
+    const subject = random.pick(["a", "b", "c", "d"]);
+    const bytes = random.chance(0.02) ? 3000 : random.between(0, 300);
+    return new SimulatedMessage(++this.numbers, subject, nature, transientRuns, bytes, this.now);
+  }
+
+  /** What is true at any time. */
+  private look(): void {
+    const { budget, discards } = this.context;
+    let used = 0;
+    for (const lane of this.lanes) {
+      used += lane.memory;
+      if (lane.closed) continue;
+      must(lane.lane.oldestReceivedAt === lane.oldest?.receivedAt, "the oldest message that is not done is known");
+      must(lane.lane.length === lane.accepted.length - lane.done, "what is not done is queued");
+    }
+    must(budget.usedBytes === used, "the memory of what is not done is counted, and no other");
+    const bySubject = [...discards.bySubject.values()].reduce((sum, count) => sum + count, discards.other);
+    must(discards.total === this.discarded && bySubject === this.discarded, "what is discarded is counted");
+    must(discards.bySubject.size <= mostSubjects, "not any number of subjects is told apart");
+  }
+
+  private finish(): void {
+    for (const lane of this.lanes) {
+      for (const message of lane.accepted.slice(0, lane.done)) {
+        if (message.guilt !== undefined) must(message.buried, "what is guilty is in dead_letters");
+        else must(message.commits > 0 && !message.buried, "what is not is committed");
+      }
+      if (lane.over) this.scheduler.remove(lane.lane);
+      else must(lane.lane.length === 0 && lane.jobsDone === lane.jobs.length, "everything is done in the end");
+    }
+    must(this.context.budget.usedBytes === 0, "all memory is given back");
+    if (this.discarded > 0) this.count("discarded");
+  }
+}
+
+/** Runs the histories of `count` seeds from 1 on. Returns the first broken rule, and what happened how often. */
+export function runHistories(count: number, variant: Variant = unchanged) {
+  const counts = new Map<string, number>();
+  let seed = 0;
+  try {
+    while (seed < count) new World(++seed, variant, (name) => counts.set(name, (counts.get(name) ?? 0) + 1)).run();
+    return { counts, failure: undefined };
+  } catch (error) {
+    if (!(error instanceof Violation)) throw Object.assign(error as Error, { seed });
+    return { counts, failure: `seed ${seed}: ${error.message}` };
+  }
+}

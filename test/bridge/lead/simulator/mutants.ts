@@ -1,0 +1,193 @@
+/**
+ * Departures from the rules, each of which the simulation must catch: they show that it can fail.
+ */
+import { bridgeConstants } from "../../../../generated/ts/settings/nats.js";
+import { KnownProgress } from "../../../../src/bridge/lead/known-progress.js";
+import { LeadProtocol } from "../../../../src/bridge/lead/lead-protocol.js";
+import type { LeadRow, Term } from "../../../../src/bridge/lead/lead-table.js";
+import { LeaderWatch } from "../../../../src/bridge/lead/leader-watch.js";
+import type { ClockSample } from "../../../../src/bridge/lead/server-clock.js";
+import { TakeoverBuffer } from "../../../../src/bridge/lead/takeover-buffer.js";
+import type { StoreFaults } from "./postgres.js";
+import type { ProfileName } from "./profiles.js";
+
+/** What a run is made of. */
+export interface Mutant {
+  readonly Protocol: typeof LeadProtocol;
+  readonly Buffer: typeof TakeoverBuffer;
+  readonly store?: StoreFaults;
+}
+
+/** The rules as they are. */
+export const unchanged: Mutant = { Protocol: LeadProtocol, Buffer: TakeoverBuffer };
+
+class NoFence extends LeadProtocol {
+  protected override async raiseFence(term: Term) {
+    const confirmed = await this.options.table.confirm(term);
+    return confirmed && { ...confirmed, fencedEpoch: term.epoch };
+  }
+}
+
+class LeadsBeforeFence extends LeadProtocol {
+  protected override async raiseFence(term: Term) {
+    super.raiseFence(term).catch(() => undefined);
+    const confirmed = await this.options.table.confirm(term);
+    return confirmed && { ...confirmed, fencedEpoch: term.epoch };
+  }
+}
+
+class WatchGoesOn extends LeadProtocol {
+  protected override watch = new (class extends LeaderWatch {
+    override restart(): void {}
+  })(Number.POSITIVE_INFINITY);
+}
+
+class TrimsByTime extends LeadProtocol {
+  protected override known = new (class extends KnownProgress {
+    override see(_: LeadRow, { heardAt }: ClockSample): number {
+      return heardAt;
+    }
+  })();
+}
+
+class UpperBoundOfLeader extends LeadProtocol {
+  protected override progressAt(sample: ClockSample | undefined): number | undefined {
+    return super.progressAt(sample && { ...sample, heardAt: sample.sentAt });
+  }
+}
+
+class LowerBoundOfOthers extends LeadProtocol {
+  protected override known = new (class extends KnownProgress {
+    protected override bound(clock: ClockSample, progressAt: number): number {
+      return super.bound({ ...clock, sentAt: clock.heardAt }, progressAt);
+    }
+  })();
+}
+
+class ProgressIsNow extends LeadProtocol {
+  protected override progressAt(sample: ClockSample | undefined): number | undefined {
+    return sample && sample.serverTime + this.options.clock.now() - sample.heardAt;
+  }
+}
+
+class TrustsAnyClock extends LeadProtocol {
+  protected override known = new (class extends KnownProgress {
+    #last: number | undefined;
+    override see(row: LeadRow, clock: ClockSample): number | undefined {
+      if (row.progressAt !== undefined) this.#last = this.bound(clock, row.progressAt);
+      return this.#last;
+    }
+  })();
+}
+
+class NobodyFirst extends LeadProtocol {
+  protected override patienceMs(row: LeadRow): number {
+    return row.owner === undefined || row.owner === this.options.owner ? 0 : bridgeConstants.leadExpiryMs;
+  }
+}
+
+class NothingKept extends TakeoverBuffer {
+  override add(): void {}
+}
+
+class NewestFirstGone extends TakeoverBuffer {
+  override noteProgress(doneBefore: number | undefined): void {
+    super.noteProgress(doneBefore === undefined ? undefined : doneBefore + 10_000);
+  }
+}
+
+const protocol = (Protocol: typeof LeadProtocol): Mutant => ({ ...unchanged, Protocol });
+const store = (faults: StoreFaults): Mutant => ({ ...unchanged, store: faults });
+
+/** Every mutant, with the profile and the number of seeds within which it must be caught, and what is said then. */
+export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; seeds: number; says: RegExp }> = {
+  "no second step": { mutant: protocol(NoFence), profile: "rough", seeds: 60, says: /missing/ },
+  "leads before the fence is through": {
+    // Alone it does no harm: the batches of the new leader ask the fence, too.
+    mutant: { ...protocol(LeadsBeforeFence), store: { batchAsksLeadOnly: true } },
+    profile: "rough",
+    seeds: 200,
+    says: /commits in epoch/,
+  },
+  "batch that does not lock the fence": {
+    mutant: store({ batchWithoutLock: true }),
+    profile: "rough",
+    seeds: 200,
+    says: /commits in epoch/,
+  },
+  "observation that outlives its session": {
+    mutant: protocol(WatchGoesOn),
+    profile: "calm",
+    seeds: 60,
+    says: /was replaced/,
+  },
+  "taken without a look at the beat": {
+    mutant: store({ takeIgnoresBeat: true }),
+    profile: "stalls",
+    seeds: 200,
+    says: /taken from a leader that beat/,
+  },
+  "epoch + 1 without the clock": {
+    mutant: store({ epochWithoutClock: true }),
+    profile: "relapse",
+    seeds: 400,
+    says: /commits in epoch/,
+  },
+  "beat that does not look at the fence": {
+    mutant: store({ beatIgnoresFence: true }),
+    profile: "relapse",
+    seeds: 400,
+    says: /missing/,
+  },
+  "beat in another's name": {
+    // Alone it does no harm: the fence shows another epoch.
+    mutant: store({ beatIgnoresOwner: true, beatIgnoresFence: true }),
+    profile: "rough",
+    seeds: 60,
+    says: /lead in the end/,
+  },
+  "hanging batches are not ended": {
+    mutant: store({ endsNobody: true }),
+    profile: "fresh",
+    seeds: 60,
+    says: /nobody leads/,
+  },
+  "nothing is kept": { mutant: { ...unchanged, Buffer: NothingKept }, profile: "rough", seeds: 60, says: /missing/ },
+  "trimmed by local time only": { mutant: protocol(TrimsByTime), profile: "tight", seeds: 60, says: /missing/ },
+  "trimmed without the margin": {
+    mutant: { ...unchanged, Buffer: NewestFirstGone },
+    profile: "rough",
+    seeds: 60,
+    says: /missing/,
+  },
+  "upper bound of the leader's progress": {
+    mutant: protocol(UpperBoundOfLeader),
+    profile: "tight",
+    seeds: 600,
+    says: /missing/,
+  },
+  "lower bound of one's own time": {
+    mutant: protocol(LowerBoundOfOthers),
+    profile: "tight",
+    seeds: 600,
+    says: /missing/,
+  },
+  "progress without the messages under way": {
+    mutant: protocol(ProgressIsNow),
+    profile: "tight",
+    seeds: 60,
+    says: /missing/,
+  },
+  "progress by another server's clock": {
+    mutant: protocol(TrustsAnyClock),
+    profile: "failover",
+    seeds: 200,
+    says: /missing/,
+  },
+  "whoever lacks messages does not wait": {
+    mutant: protocol(NobodyFirst),
+    profile: "fresh",
+    seeds: 400,
+    says: /missing/,
+  },
+};

@@ -1,0 +1,133 @@
+/**
+ * A process of the simulation: the real protocol and the real buffer, around a leader that runs its messages in batches.
+ */
+import type { LeadProtocolOptions } from "../../../../src/bridge/lead/lead-protocol.js";
+import type { TakeoverBuffer } from "../../../../src/bridge/lead/takeover-buffer.js";
+import type { InboundMessage } from "../../../../src/bridge/message.js";
+import type { Clock } from "../../../../src/store/index.js";
+import { silentLogger } from "../../../../src/store/index.js";
+import type { Mutant } from "./mutants.js";
+import type { World } from "./world.js";
+
+const payload = new Uint8Array(0);
+
+/** See above. */
+export class SimulatedProcess {
+  isDead = false;
+  /** Its host is gone: nobody tells the server. */
+  diedSilently = false;
+  /** What happens to it while it stands still; undefined: it runs. */
+  stalled: (() => void)[] | undefined;
+  readonly startedAt: number;
+  readonly clock: Clock;
+  readonly protocol: InstanceType<Mutant["Protocol"]>;
+  readonly buffer: TakeoverBuffer;
+  /** The last message that it was sent arrives then: one connection keeps the order. */
+  arrivesAt = 0;
+  private queue: InboundMessage[] = [];
+  private batch: object | undefined;
+  isStopping = false;
+
+  constructor(
+    private readonly world: World,
+    readonly id: number,
+    mutant: Mutant,
+  ) {
+    const { schedule, random, profile } = world;
+    this.startedAt = schedule.now;
+    const offset = random.between(0, 1_000_000);
+    const rate = 1 + random.between(-200, 200) / 1e6;
+    this.clock = {
+      now: () => offset + schedule.now * rate,
+      setTimeout: (callback, delayMs) => {
+        let isOn = true;
+        world.after(this, delayMs / rate, () => isOn && callback());
+        return () => {
+          isOn = false;
+        };
+      },
+    };
+    const limits = { bufferBytes: 1e12, takeoverBufferMs: profile.bufferMs, cleanTakeoverMs: profile.cleanMs };
+    this.buffer = new mutant.Buffer(limits, this.clock.now());
+    this.protocol = new mutant.Protocol(this.options());
+  }
+
+  /** Delivers a message of NATS. */
+  receive(number: number): void {
+    const message: InboundMessage = {
+      id: `${number}`,
+      subject: "s",
+      payload,
+      headers: undefined,
+      receivedAt: this.clock.now(),
+    };
+    if (this.protocol.epoch === undefined) this.buffer.add(message, [1n]);
+    else {
+      this.queue.push(message);
+      this.pump();
+    }
+  }
+
+  /** A clean stop: lets the batch end, then gives the lead back. */
+  stop(): void {
+    this.isStopping = true;
+    if (this.batch !== undefined) return;
+    void this.protocol.stop().then(() => {
+      this.isDead = true;
+      this.world.counts.add("stopped cleanly");
+    });
+  }
+
+  private options(): LeadProtocolOptions {
+    const { world } = this;
+    return {
+      table: world.postgres.tableFor(this),
+      clock: this.clock,
+      logger: silentLogger,
+      owner: `process ${this.id}`,
+      messages: {
+        oldestUnfinishedAt: () => this.queue[0]?.receivedAt,
+        completeSince: () => this.buffer.completeSince,
+      },
+      events: {
+        onLeading: (_, { afterCleanEnd }) => {
+          world.counts.add("leading");
+          this.queue = this.buffer.takeOver({ afterCleanEnd }).map(({ message }) => message);
+          this.pump();
+        },
+        onDeposed: () => {
+          world.counts.add("deposed");
+          this.buffer.restart(this.queue[0]?.receivedAt ?? this.clock.now());
+          for (const message of this.queue.splice(0)) this.buffer.add(message, [1n]);
+          this.batch = undefined;
+        },
+        onWaiting: () => world.counts.add("waiting"),
+        onProgress: (doneBefore) => this.buffer.noteProgress(doneBefore),
+        onProblem: () => world.counts.add("problem"),
+      },
+    };
+  }
+
+  private pump(): void {
+    const { epoch } = this.protocol;
+    if (this.batch !== undefined || epoch === undefined || this.queue.length === 0 || this.isStopping) return;
+    const { random, profile, postgres } = this.world;
+    const messages = this.queue.slice(0, random.between(1, 40));
+    const batch = {};
+    this.batch = batch;
+    const runMs =
+      this.world.hasFaults && random.chance(profile.hangRate) ? random.between(1_000, profile.hangMs) : random.delay(2);
+    const ids = messages.map(({ id }) => Number(id));
+    void postgres.batch(this, epoch, ids, runMs).then((outcome) => {
+      // It was deposed meanwhile, and keeps them again.
+      if (this.batch !== batch) return;
+      this.batch = undefined;
+      if (outcome === "committed") this.queue.splice(0, messages.length);
+      else this.world.counts.add(`batch ${outcome}`);
+      if (outcome === "refused") this.protocol.poke();
+      if (this.isStopping) this.stop();
+      else if (outcome === "committed") this.pump();
+      else this.world.after(this, 200, () => this.pump());
+    });
+  }
+}

@@ -1,0 +1,99 @@
+/**
+ * What may happen in a run. Not everything in each: what must hold depends on what is let happen.
+ */
+
+/** One of the faults. */
+export type Fault = "kill" | "clean stop" | "stall" | "session" | "restart" | "failover" | "start";
+
+/** See above. */
+export interface Profile {
+  readonly faults: readonly Fault[];
+  /** How much later one process may receive a message than another. */
+  readonly maxDelayMs: number;
+  readonly bufferMs: number;
+  readonly cleanMs: number;
+  /** Some statements take up to so long in either direction. */
+  readonly slowRate: number;
+  readonly slowMs: number;
+  /** Some functions hang. */
+  readonly hangRate: number;
+  readonly hangMs: number;
+  /** Nothing that happens is a reason for another leader. */
+  readonly isCalm?: boolean;
+  /** The last commits before a failover are often those of a process that has just taken the lead, which then stands still. */
+  readonly failsOverAfterTake?: boolean;
+}
+
+const usual = { slowRate: 0.05, slowMs: 300, hangRate: 0.005, hangMs: 6_000 } as const;
+
+export const profiles = {
+  /** Postgres goes and comes back; nobody else does. */
+  calm: {
+    ...usual,
+    faults: ["restart", "restart", "session"],
+    maxDelayMs: 300,
+    bufferMs: 10_000,
+    cleanMs: 500,
+    isCalm: true,
+  },
+  /** All at once. */
+  rough: {
+    ...usual,
+    faults: ["kill", "stall", "session", "restart", "clean stop"],
+    maxDelayMs: 2_500,
+    bufferMs: 10_000,
+    cleanMs: 10_000,
+  },
+  /** A leader that ends in good order, and messages that come at about the same time. */
+  clean: { ...usual, faults: ["clean stop"], maxDelayMs: 400, bufferMs: 10_000, cleanMs: 500 },
+  /** The margin is hardly more than the delays, and answers take their time. */
+  tight: {
+    faults: ["kill"],
+    maxDelayMs: 450,
+    bufferMs: 500,
+    cleanMs: 500,
+    slowRate: 0.5,
+    slowMs: 900,
+    hangRate: 0.02,
+    hangMs: 20_000,
+  },
+  /** New processes, which have only just begun to keep messages. */
+  fresh: {
+    ...usual,
+    faults: ["kill", "start", "start"],
+    maxDelayMs: 300,
+    bufferMs: 10_000,
+    cleanMs: 500,
+    hangRate: 0.02,
+    hangMs: 20_000,
+  },
+  /** Another server, with another clock, and without the last commits. */
+  failover: {
+    ...usual,
+    faults: ["failover", "failover", "kill", "session", "stall"],
+    maxDelayMs: 1_000,
+    bufferMs: 10_000,
+    cleanMs: 10_000,
+  },
+  /** A failover that loses a takeover. */
+  relapse: {
+    ...usual,
+    faults: ["kill", "stall"],
+    maxDelayMs: 1_000,
+    bufferMs: 10_000,
+    cleanMs: 10_000,
+    failsOverAfterTake: true,
+  },
+  /** Processes that stand still about as long as the others wait, and answers that take their time. */
+  stalls: {
+    ...usual,
+    faults: ["stall"],
+    maxDelayMs: 1_000,
+    bufferMs: 10_000,
+    cleanMs: 10_000,
+    slowRate: 0.5,
+    slowMs: 900,
+  },
+} as const satisfies Record<string, Profile>;
+
+export type ProfileName = keyof typeof profiles;

@@ -1,0 +1,210 @@
+/**
+ * A run of the simulation in virtual time: processes, Postgres, messages, faults, and what must hold.
+ *
+ * - Commits of two leaders are never interleaved: all of an epoch come before the first of the next, and all of an epoch are
+ *   one process's.
+ * - Nothing is missing in the end.
+ * - A leader that lives is left alone: over restarts of Postgres, too.
+ * - One that was killed is replaced within 10 s.
+ */
+import { setImmediate } from "node:timers/promises";
+import { Random } from "../../../simulator/random.js";
+import { Counts, Violation } from "../../../simulator/records.js";
+import { Schedule } from "../../../simulator/schedule.js";
+import type { Mutant } from "./mutants.js";
+import { SimulatedPostgres } from "./postgres.js";
+import { SimulatedProcess } from "./process.js";
+import { type Fault, type Profile, type ProfileName, profiles } from "./profiles.js";
+
+const faultsFromMs = 9_000;
+const faultsUntilMs = 60_000;
+const endMs = 120_000;
+const takeoverLimitMs = 10_000;
+
+/** See above. */
+export class World {
+  readonly schedule = new Schedule();
+  readonly counts = new Counts();
+  readonly random: Random;
+  readonly profile: Profile;
+  readonly postgres: SimulatedPostgres;
+  readonly processes: SimulatedProcess[] = [];
+  private readonly excused = new Set<number>();
+  private published = 0;
+  private epochBeforeFaults = 0n;
+  /** Something happened that makes a takeover late. */
+  private disturbedAt = 0;
+  private killedAt = 0;
+  private violation: string | undefined;
+
+  constructor(
+    seed: number,
+    profile: ProfileName,
+    private readonly mutant: Mutant,
+  ) {
+    this.random = new Random(seed);
+    this.profile = profiles[profile];
+    this.postgres = new SimulatedPostgres(this, mutant.store ?? {});
+  }
+
+  /** @throws Violation */
+  async run(): Promise<void> {
+    const { schedule, random } = this;
+    const count = random.between(2, 4);
+    for (let n = 0; n < count; n++) this.start();
+    schedule.after(0, () => this.publish());
+    schedule.after(faultsFromMs, () => {
+      this.epochBeforeFaults = this.postgres.epoch;
+      this.fault();
+    });
+    while (schedule.step(endMs)) {
+      await setImmediate();
+      if (this.violation !== undefined) throw new Violation(this.violation);
+    }
+    this.checkEnd();
+  }
+
+  fail(message: string): void {
+    this.violation ??= `at ${Math.round(this.schedule.now)} ms: ${message}`;
+  }
+
+  /** The lead was taken. */
+  taken(): void {
+    const { schedule, random, profile } = this;
+    if (!profile.failsOverAfterTake || !this.hasFaults || !random.chance(0.6)) return;
+    schedule.after(random.between(0, 400), () => {
+      this.inflict("failover");
+      const leader = this.alive.find(({ protocol }) => protocol.epoch !== undefined);
+      if (leader !== undefined) this.stall(leader);
+    });
+  }
+
+  /** Postgres itself has lost their commits. */
+  excuse(ids: readonly number[]): void {
+    for (const id of ids) this.excused.add(id);
+  }
+
+  /** What happens within a process: later, if it stands still, and not at all once it is dead. */
+  after(process: SimulatedProcess, delayMs: number, run: () => void): void {
+    this.schedule.after(delayMs, () => {
+      if (process.isDead) return;
+      if (process.stalled === undefined) run();
+      else process.stalled.push(run);
+    });
+  }
+
+  private start(): void {
+    const process = new SimulatedProcess(this, this.processes.length + 1, this.mutant);
+    this.processes.push(process);
+    this.after(process, this.random.delay(50), () => void process.protocol.start());
+  }
+
+  /** Faults still happen. */
+  get hasFaults(): boolean {
+    return this.schedule.now < faultsUntilMs;
+  }
+
+  private get alive(): SimulatedProcess[] {
+    return this.processes.filter(({ isDead }) => !isDead);
+  }
+
+  private publish(): void {
+    const { schedule, random, profile } = this;
+    const number = this.published++;
+    for (const process of this.alive) {
+      const delayMs = random.chance(0.2) ? random.next() * profile.maxDelayMs : random.delay(0.5);
+      process.arrivesAt = Math.max(process.arrivesAt, schedule.now + Math.min(delayMs, profile.maxDelayMs));
+      this.after(process, process.arrivesAt - schedule.now, () => process.receive(number));
+    }
+    if (schedule.now < faultsUntilMs + 5_000) schedule.after(random.delay(40), () => this.publish());
+  }
+
+  private fault(): void {
+    const { schedule, random } = this;
+    if (!this.hasFaults) return;
+    this.inflict(random.pick(this.profile.faults));
+    schedule.after(random.between(50, 9_000), () => this.fault());
+  }
+
+  private inflict(fault: Fault): void {
+    const { random, postgres, schedule } = this;
+    const victim = random.chance(0.7)
+      ? (this.alive.find(({ protocol }) => protocol.epoch !== undefined) ?? random.pick(this.alive))
+      : random.pick(this.alive);
+    // Somebody has to be left who has received everything.
+    const others = this.alive.filter((process) => process !== victim && process.startedAt === 0 && !process.isStopping);
+    if ((fault === "kill" || fault === "clean stop") && others.length === 0) return;
+    if (fault === "start" && this.alive.length > 4) return;
+    this.counts.add(`fault: ${fault}`);
+    if (fault === "kill") this.kill(victim);
+    else if (fault === "clean stop") victim.stop();
+    else if (fault === "start") this.start();
+    else if (fault === "session") {
+      this.disturbedAt = schedule.now;
+      postgres.loseSession(victim);
+    } else if (fault === "failover") {
+      this.disturbedAt = schedule.now;
+      postgres.failover();
+    } else if (fault === "restart") {
+      const downMs = random.between(10, 8_000);
+      this.disturbedAt = schedule.now + downMs;
+      postgres.crash();
+      schedule.after(downMs, () => {
+        postgres.isAvailable = true;
+      });
+    } else this.stall(victim);
+  }
+
+  private kill(victim: SimulatedProcess): void {
+    const { schedule } = this;
+    const { protocol } = victim;
+    const silently = this.random.chance(0.3);
+    const killedAt = schedule.now;
+    this.killedAt = killedAt;
+    victim.isDead = true;
+    victim.diedSilently = silently;
+    this.postgres.died(victim, silently);
+    if (protocol.epoch === undefined) return;
+    schedule.after(takeoverLimitMs, () => {
+      if (this.profile.slowMs > 500 || this.killedAt > killedAt || this.disturbedAt >= killedAt - 1_000) return;
+      this.counts.add("takeover watched");
+      if (!this.alive.some((process) => process.protocol.epoch !== undefined)) {
+        this.fail(`nobody leads ${takeoverLimitMs} ms after the leader was killed`);
+      }
+    });
+  }
+
+  private stall(victim: SimulatedProcess): void {
+    if (victim.stalled !== undefined) return;
+    const { schedule } = this;
+    const stallMs = this.random.between(50, 6_500);
+    this.disturbedAt = schedule.now + stallMs;
+    victim.stalled = [];
+    schedule.after(stallMs, () => {
+      const missed = victim.stalled ?? [];
+      victim.stalled = undefined;
+      for (const run of missed) this.after(victim, 0, run);
+    });
+  }
+
+  private checkEnd(): void {
+    const leaders = this.alive.filter(({ protocol }) => protocol.epoch !== undefined);
+    if (leaders.length !== 1 || !leaders[0]!.protocol.isConfirmed)
+      throw new Violation(`${leaders.length} lead in the end`);
+    if (this.profile.isCalm && this.postgres.epoch !== this.epochBeforeFaults) {
+      throw new Violation("a leader that lives was replaced");
+    }
+    const done = new Set(this.postgres.ledger.flatMap(({ ids }) => ids));
+    const missing = Array.from({ length: this.published }, (_, id) => id).filter(
+      (id) => !done.has(id) && !this.excused.has(id),
+    );
+    this.counts.add("published", this.published);
+    this.counts.add("done again", this.postgres.ledger.flatMap(({ ids }) => ids).length - done.size);
+    this.counts.add(
+      "done by the leader, as others know",
+      this.processes.reduce((sum, { buffer }) => sum + buffer.counts.done, 0),
+    );
+    if (missing.length > 0)
+      throw new Violation(`${missing.length} of ${this.published} are missing, such as ${missing[0]}`);
+  }
+}

@@ -1,0 +1,278 @@
+import { ErrorCode } from "nats";
+import { describe, expect, it } from "vitest";
+import { optionsFor, testLink } from "../../nats/support/links.js";
+import { eventually } from "../../support/eventually.js";
+import { startNatsServer } from "../../support/nats-server.js";
+import { TcpProxy } from "../../transport/tcp-proxy.js";
+import { answer, client, errorOf, gate, responder, serviceConnection, testService } from "./support.js";
+
+describe("a changed list of responders", () => {
+  it("leaves those alone that stay, their statistics too", async () => {
+    await using server = await startNatsServer();
+    const { service } = testService({ "public.answer(bytea)": () => answer("") });
+    await service.configure([responder("a")]);
+    await service.attach(await serviceConnection(server.url));
+    const requester = await client(server.url);
+    await requester.request("a");
+    // Registered again, by another role: another wrapper, the same service.
+    await service.configure([responder("b"), responder("a", "public.answer(bytea)", 2)]);
+    await requester.request("a");
+    await requester.request("b");
+    const { responders } = service.stats();
+    expect(responders.map(({ subject, requests }) => [subject, requests])).toEqual([
+      ["a", 2],
+      ["b", 1],
+    ]);
+  });
+
+  it("lets what runs for a removed one end, answers what waits by an error, and then nobody is there", async () => {
+    await using server = await startNatsServer();
+    const running = gate();
+    const { service } = testService(
+      { "public.answer(bytea)": () => running.opened.then(() => answer("done")) },
+      { maxConcurrent: 1 },
+    );
+    await service.configure([responder("a")]);
+    await service.attach(await serviceConnection(server.url));
+    const requester = await client(server.url);
+    const first = requester.request("a", "", { timeout: 20_000 });
+    const second = errorOf(requester, "a");
+    await eventually("one runs, one waits", () => service.stats().responders[0]!.waiting === 1);
+    await service.configure([]);
+    expect(await second).toEqual([503, "the responder was removed before it could answer"]);
+    await expect(requester.request("a")).rejects.toMatchObject({ code: ErrorCode.NoResponders });
+    running.open();
+    expect((await first).string()).toBe("done");
+  });
+
+  it("replaces a function without a moment in which nobody answers; the new one takes over what waits", async () => {
+    await using server = await startNatsServer();
+    const running = gate();
+    const { service } = testService(
+      {
+        "public.old(bytea)": () => running.opened.then(() => answer("old")),
+        "public.new(bytea)": () => answer("new"),
+      },
+      { maxConcurrent: 1 },
+    );
+    await service.configure([responder("a", "public.old(bytea)")]);
+    await service.attach(await serviceConnection(server.url));
+    const requester = await client(server.url);
+    const asked = [1, 2, 3].map(() => requester.request("a", "", { timeout: 20_000 }));
+    await eventually("two wait", () => service.stats().responders[0]!.waiting === 2);
+    const changed = service.configure([responder("a", "public.new(bytea)", 2)]);
+    asked.push(requester.request("a", "", { timeout: 20_000 }));
+    await changed;
+    running.open();
+    expect((await Promise.all(asked)).map((each) => each.string())).toEqual(["old", "new", "new", "new"]);
+    expect(service.stats().responders).toMatchObject([{ functionName: "public.new(bytea)", requests: 3 }]);
+  });
+});
+
+describe("another connection", () => {
+  it("takes over while requests go on, and none of them finds nobody", async () => {
+    await using server = await startNatsServer();
+    const { link } = testLink();
+    const { service } = testService(
+      { "public.answer(bytea)": () => new Promise((resolve) => setImmediate(resolve, answer("yes"))) },
+      { use: (connection) => link.use(connection) },
+    );
+    await service.configure([responder("a")]);
+    let attached: Promise<void> | undefined;
+    link.on("connected", (connection) => {
+      attached = service.attach(connection);
+    });
+    link.configure(optionsFor(server));
+    await link.ready();
+    await attached;
+    const requester = await client(server.url);
+    let isOver = false;
+    const asking = Array.from({ length: 20 }, async () => {
+      let count = 0;
+      while (!isOver) {
+        expect((await requester.request("a", "", { timeout: 5000 })).string()).toBe("yes");
+        count += 1;
+      }
+      return count;
+    });
+    const connections = new Set([link.connection]);
+    for (let times = 0; times < 10; times++) {
+      const before = service.stats().responders[0]!.requests;
+      await link.reconnect();
+      connections.add(link.connection);
+      await eventually("more are answered", () => service.stats().responders[0]!.requests > before + 50);
+    }
+    isOver = true;
+    const counts = await Promise.all(asking);
+    expect(connections.size).toBe(11);
+    const { requests, errors, dropped } = service.stats().responders[0]!;
+    expect([requests, errors, dropped]).toEqual([counts.reduce((sum, count) => sum + count), 0, 0]);
+  });
+
+  it("takes over only when the server has its subscriptions", async () => {
+    await using server = await startNatsServer();
+    await using proxy = await TcpProxy.to(server.port);
+    const { service } = testService({ "public.answer(bytea)": () => answer("yes") });
+    await service.configure([responder("a")]);
+    const old = await serviceConnection(server.url);
+    await service.attach(old);
+    const requester = await client(server.url);
+    const stalled = await serviceConnection(proxy.address);
+    proxy.stall();
+    const attached = service.attach(stalled);
+    await old.flush();
+    expect((await requester.request("a")).string()).toBe("yes");
+    proxy.cut();
+    await attached;
+  });
+
+  it("leaves a request under way to the old one, which stays until it is answered", async () => {
+    await using server = await startNatsServer();
+    const { link } = testLink();
+    const running = gate();
+    const { service } = testService(
+      { "public.answer(bytea)": () => running.opened.then(() => answer("over the old one")) },
+      { use: (connection) => link.use(connection) },
+    );
+    await service.configure([responder("a")]);
+    link.configure(optionsFor(server));
+    const old = await link.connected();
+    await service.attach(old);
+    const requester = await client(server.url);
+    const asked = requester.request("a", "", { timeout: 20_000 });
+    await eventually("it runs", () => service.stats().running === 1);
+    await link.reconnect();
+    await service.attach(link.connection!);
+    expect(old.isClosed()).toBe(false);
+    running.open();
+    expect((await asked).string()).toBe("over the old one");
+    await old.closed();
+  });
+
+  it("after the server's death has all subscriptions and statistics; what was under way is dropped", async () => {
+    await using server = await startNatsServer();
+    const { link } = testLink();
+    const running = gate();
+    const { service, logged } = testService(
+      {
+        "public.answer(bytea)": ({ payload }) =>
+          payload.length > 0 ? running.opened.then(() => answer("")) : answer("yes"),
+      },
+      { maxConcurrent: 1 },
+    );
+    await service.configure([responder("a"), responder("b", "public.answer(bytea)", 2)]);
+    link.on("connected", (connection) => void service.attach(connection));
+    link.on("lost", () => service.detach());
+    link.configure(optionsFor(server));
+    const requester = await client(server.url);
+    await eventually("it answers", () =>
+      requester.request("a").then(
+        () => true,
+        () => false,
+      ),
+    );
+    const before = service.stats().responders[0]!.requests;
+    const lost = [
+      requester.request("a", "one").catch(() => undefined),
+      requester.request("a", "two").catch(() => undefined),
+    ];
+    await eventually("one runs, one waits", () => service.stats().responders[0]!.waiting === 1);
+    const first = link.connection!;
+    await server.kill();
+    await first.closed();
+    running.open();
+    await eventually("both are dropped", () => service.stats().responders[0]!.dropped === 2);
+    expect(logged.map(({ level }) => level)).toEqual(["debug", "debug"]);
+    await server.restart();
+    await Promise.all(lost);
+    for (const subject of ["a", "b"]) {
+      await eventually("it answers again", () =>
+        requester.request(subject).then(
+          () => true,
+          () => false,
+        ),
+      );
+    }
+    expect(service.stats().responders[0]!.requests).toBe(before + 1);
+  });
+
+  it("that ends at once, or has ended, does no harm", async () => {
+    await using server = await startNatsServer();
+    const { service, logged } = testService({ "public.answer(bytea)": () => answer("yes") });
+    await service.configure([responder("a")]);
+    const [ended, ending] = [await serviceConnection(server.url), await serviceConnection(server.url)];
+    await ended.close();
+    await service.attach(ended);
+    await Promise.all([service.attach(ending), ending.close()]);
+    await service.configure([responder("a"), responder("b")]);
+    service.detach();
+    await service.attach(await serviceConnection(server.url));
+    const requester = await client(server.url);
+    expect((await requester.request("b")).string()).toBe("yes");
+    expect(logged).toEqual([]);
+  });
+});
+
+describe("a service that stops", () => {
+  it("takes nothing new, and resolves when what has come is answered", async () => {
+    await using server = await startNatsServer();
+    const running = gate();
+    const { service } = testService(
+      { "public.answer(bytea)": () => running.opened.then(() => answer("done")) },
+      { maxConcurrent: 1 },
+    );
+    await service.configure([responder("a")]);
+    await service.attach(await serviceConnection(server.url));
+    const requester = await client(server.url);
+    const asked = [1, 2].map(() => requester.request("a", "", { timeout: 20_000 }));
+    await eventually("one waits", () => service.stats().responders[0]!.waiting === 1);
+    const stopped = service.stop(60_000);
+    await eventually("nobody is there for new ones", async () => {
+      const outcome = await requester.request("a", "", { timeout: 100 }).catch((error) => error.code);
+      return outcome === ErrorCode.NoResponders;
+    });
+    running.open();
+    await stopped;
+    for (const each of await Promise.all(asked)) expect(each.headers).toBeUndefined();
+    expect(service.stop(0)).toBe(stopped);
+  });
+
+  it("aborts what runs at its deadline, and answers all by errors", async () => {
+    await using server = await startNatsServer();
+    const aborted = gate<unknown>();
+    const { service } = testService(
+      {
+        "public.answer(bytea)": (_request, signal) => {
+          signal.addEventListener("abort", () => aborted.open(signal.reason));
+          return new Promise(() => undefined);
+        },
+      },
+      { maxConcurrent: 1 },
+    );
+    await service.configure([responder("a")]);
+    const connection = await serviceConnection(server.url);
+    await service.attach(connection);
+    const requester = await client(server.url);
+    const asked = [errorOf(requester, "a"), errorOf(requester, "a")];
+    await eventually("one waits", () => service.stats().responders[0]!.waiting === 1);
+    await service.stop(50);
+    expect(service.stats().responders).toMatchObject([{ requests: 2, errors: 2, waiting: 0 }]);
+    expect(await aborted.opened).toMatchObject({ message: "the process stops" });
+    // As its owner does: what was published leaves.
+    await connection.drain();
+    expect(await Promise.all(asked)).toEqual([
+      [503, "the process that answers stops; what the function did may last or not"],
+      [503, "the process that answers stops; the function was not run"],
+    ]);
+  });
+
+  it("does nothing any more, and never had to have a connection", async () => {
+    await using server = await startNatsServer();
+    const { service } = testService({ "public.answer(bytea)": () => answer("") });
+    await service.stop(60_000);
+    await service.configure([responder("a")]);
+    await service.attach(await serviceConnection(server.url));
+    const requester = await client(server.url);
+    await expect(requester.request("a")).rejects.toMatchObject({ code: ErrorCode.NoResponders });
+  });
+});

@@ -1,0 +1,104 @@
+/**
+ * A service of responders over real servers, whose functions are written in the test in the place of Postgres.
+ */
+import { connect as connectService, type NatsConnection as ServiceConnection } from "@nats-io/transport-node";
+import { connect, type NatsConnection } from "nats";
+import { onTestFinished } from "vitest";
+import type { Responder } from "../../../src/bridge/bindings.js";
+import {
+  type RequestOutcome,
+  type ResponderRequest,
+  ResponderService,
+  type ResponderServiceOptions,
+} from "../../../src/bridge/responders/index.js";
+
+/** What stands for a function. */
+type TestFunction = (request: ResponderRequest, signal: AbortSignal) => RequestOutcome | Promise<RequestOutcome>;
+
+/** A service and what it has logged. */
+export interface TestService {
+  readonly service: ResponderService;
+  readonly logged: { readonly level: string; readonly details: object; readonly message: string }[];
+}
+
+/** Functions by their names, such as "public.answer(bytea)". */
+export type TestFunctions = Readonly<Record<string, TestFunction>>;
+
+/** Makes a service, stopped when the test has ended. */
+export function testService(functions: TestFunctions, options: Partial<ResponderServiceOptions> = {}): TestService {
+  const logged: TestService["logged"] = [];
+  const log = (level: string) => (details: object, message: string) => {
+    logged.push({ level, details, message });
+  };
+  const service = new ResponderService({
+    runner: { run: async (responder, request, signal) => functions[responder.functionName]!(request, signal) },
+    logger: { debug: log("debug"), info: log("info"), warn: log("warn"), error: log("error") },
+    database: "test",
+    version: "1.2.3",
+    metadata: { from: "hawser" },
+    maxConcurrent: 8,
+    maxQueuedPerResponder: 1000,
+    maxQueuedBytesPerResponder: 1024 * 1024,
+    responderTimeoutMs: () => 5000,
+    ...options,
+  });
+  onTestFinished(() => service.stop(0));
+  return { service, logged };
+}
+
+/** A responder as the database has it. */
+export function responder(subject: string, functionName = "public.answer(bytea)", token = 1): Responder {
+  const wrapper = `wrapper_${token}`;
+  return {
+    ...{ kind: "responder", form: "bytes", id: BigInt(token), subject, functionName, wrapper },
+    ...{ token: new Uint8Array([token]), runAs: "app" },
+  };
+}
+
+/** An answer of text. */
+export function answer(text: string): RequestOutcome {
+  return { kind: "answer", payload: Buffer.from(text) };
+}
+
+/** A failure as Postgres tells it. */
+export function failure(code: string, message: string, timedOut = false): RequestOutcome {
+  return { kind: "failed", code, message, timedOut };
+}
+
+/** An independent client, closed when the test has ended. */
+export async function client(url: string, credentials: { user?: string; pass?: string } = {}): Promise<NatsConnection> {
+  const connection = await connect({ servers: url, ...credentials });
+  onTestFinished(() => connection.close());
+  return connection;
+}
+
+/** A connection for the service, closed when the test has ended. */
+export async function serviceConnection(
+  url: string,
+  credentials: { user?: string; pass?: string } = {},
+): Promise<ServiceConnection> {
+  const connection = await connectService({ servers: url, reconnect: false, ...credentials });
+  onTestFinished(() => connection.close());
+  return connection;
+}
+
+/** The error that a request was answered by: code and words; undefined if it is none. Its body must be empty. */
+export async function errorOf(
+  requester: NatsConnection,
+  subject: string,
+  payload = "",
+): Promise<readonly [number, string] | undefined> {
+  const { headers, data } = await requester.request(subject, payload, { timeout: 10_000 });
+  if (!headers?.has("Nats-Service-Error-Code")) return undefined;
+  if (data.length > 0) throw new Error("an error reply has a body");
+  return [Number(headers.get("Nats-Service-Error-Code")), headers.get("Nats-Service-Error")];
+}
+
+/** A promise and what resolves it. */
+export function gate<T = void>(): { readonly opened: Promise<T>; open(value: T): void } {
+  let open!: (value: T) => void;
+  const opened = new Promise<T>((resolve) => {
+    open = resolve;
+  });
+  return { opened, open };
+}

@@ -1,0 +1,115 @@
+/**
+ * A whole system that is healthy: a database of a Postgres that asks for passwords, NATS, and `hawser serve` between them.
+ *
+ * The Postgres is of the test file's own, because all databases of a server share their roles, which are looked at.
+ */
+import { randomBytes } from "node:crypto";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import pg from "pg";
+import { type DoctorReport, doctor, type NamedFinding } from "../../../src/doctor/index.js";
+import type { DoctorOptions } from "../../../src/doctor/index.js";
+import { Serve, type ServeOptions } from "../../../src/serve/index.js";
+import { install } from "../../../src/store/index.js";
+import { type OwnPostgres, ownPostgres } from "../../faults/support/own-postgres.js";
+import { testNatsUrl } from "../../support/database.js";
+import { onServer } from "../../support/on-server.js";
+
+/** Superusers come in as they are; everybody else by password. */
+const rules = `
+local all all trust
+host all postgres 127.0.0.1/32 trust
+host all all 127.0.0.1/32 scram-sha-256
+`;
+
+/** Starts such a Postgres. */
+export async function postgresWithPasswords(): Promise<OwnPostgres> {
+  const postgres = await ownPostgres();
+  writeFileSync(join(postgres.dataDirectory, "pg_hba.conf"), rules);
+  await onServer(postgres.url, "SELECT pg_reload_conf()");
+  return postgres;
+}
+
+/** What to make. */
+export interface SystemOptions extends Omit<ServeOptions, "databaseUrl"> {
+  /** Default: the NATS of the run. */
+  readonly natsUrl?: string;
+  /** Further options of it; false: no server is defined. */
+  readonly natsOptions?: Readonly<Record<string, string>> | false;
+  /** False: nobody serves. */
+  readonly serve?: boolean;
+}
+
+/** See above. */
+export interface System extends AsyncDisposable {
+  /** Connects as the login of `hawser serve`, which is in hawser_nats and hawser_peer, too. */
+  readonly url: string;
+  readonly login: string;
+  /** Connects as superuser. */
+  readonly superuserUrl: string;
+  readonly name: string;
+  readonly serve: Serve | undefined;
+  /** Runs statements as superuser. */
+  run(...statements: readonly string[]): Promise<void>;
+  /** Examines it, by default as its login. */
+  examine(options?: Partial<DoctorOptions>): Promise<DoctorReport>;
+}
+
+/** Makes one. */
+export async function startSystem(postgres: OwnPostgres, options: SystemOptions = {}): Promise<System> {
+  const { natsUrl = testNatsUrl(), natsOptions = {}, serve: isServed = true, ...serveOptions } = options;
+  const name = `doctor_${randomBytes(4).toString("hex")}`;
+  const login = `bridge_${name}`;
+  await onServer(postgres.url, `CREATE DATABASE ${name}`);
+  const superuserUrl = urlOf(postgres, name, "postgres");
+  await install({ databaseUrl: superuserUrl });
+  const url = urlOf(postgres, name, login, "right");
+  const run = (...statements: readonly string[]) => onServer(superuserUrl, ...statements);
+  await run(
+    `CREATE ROLE ${login} LOGIN PASSWORD 'right' IN ROLE hawser_bridge, hawser_nats, hawser_peer`,
+    `GRANT CREATE ON SCHEMA public TO ${login}`,
+  );
+  if (natsOptions !== false) {
+    const { hostname: host, port } = new URL(natsUrl);
+    await run(`SELECT hawser.set_nats_server(${pg.escapeLiteral(JSON.stringify({ host, port, ...natsOptions }))})`);
+  }
+  const serve = isServed
+    ? await Serve.start({ gatewayListen: "127.0.0.1:0", ...serveOptions, databaseUrl: url })
+    : undefined;
+  return {
+    url,
+    login,
+    superuserUrl,
+    name,
+    serve,
+    run,
+    examine: (more = {}) => doctor({ databaseUrl: url, secretsDirectories: [], ...more }),
+    [Symbol.asyncDispose]: async () => {
+      await serve?.stop();
+      await run(`DROP OWNED BY ${login}`);
+      await onServer(postgres.url, `DROP DATABASE ${name} WITH (FORCE)`, `DROP ROLE ${login}`);
+    },
+  };
+}
+
+function urlOf({ url }: OwnPostgres, database: string, user: string, password = ""): string {
+  const whole = new URL(url);
+  whole.pathname = `/${database}`;
+  whole.username = user;
+  whole.password = password;
+  return whole.href;
+}
+
+/** What was found, in short. */
+export function found({ findings }: DoctorReport): Pick<NamedFinding, "check" | "severity" | "code">[] {
+  return findings.map(({ check, severity, code }) => ({ check, severity, ...(code !== undefined && { code }) }));
+}
+
+/** The one finding. */
+export function onlyFinding(report: DoctorReport): NamedFinding {
+  const [finding, ...others] = report.findings;
+  if (finding === undefined || others.length > 0) {
+    throw new Error(`not one finding, but: ${JSON.stringify(report, undefined, 1)}`);
+  }
+  return finding;
+}
