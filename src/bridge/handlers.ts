@@ -19,13 +19,15 @@ export interface RequestedRetry extends RetryJob {
   readonly handlerId: bigint;
 }
 
-// Without its wrapper a handler is gone, whether its row is or not.
+// Without its wrapper a handler is gone, whether its row is or not. It is the one with the type of its token, which nobody
+// else may use: others may have functions of the same name.
 const handlersSql = `
   SELECT h.id, h.kind, h.subject, format('%I.%I(%s)', h.function_schema, h.function_name, h.argument_types) AS "functionName",
          h.argument_types AS "argumentTypes", h.wrapper, h.token, r.rolname AS "runAs", w.oid IS NOT NULL AS "isThere"
     FROM ${tables.natsHandler} AS h
-    LEFT JOIN pg_namespace AS n ON n.nspname = 'hawser_run'
-    LEFT JOIN pg_proc AS w ON w.pronamespace = n.oid AND w.proname = h.wrapper
+    LEFT JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
+    LEFT JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
+     AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 7 ELSE 4 END
     LEFT JOIN pg_roles AS r ON r.oid = w.proowner
    ORDER BY h.id`;
 

@@ -53,7 +53,7 @@ export class NatsProbe implements AsyncDisposable {
   async maySubscribe(subjects: readonly string[]): Promise<Permission[]> {
     const connection = this.#connection();
     for (const subject of subjects) connection.subscribe(subject, { callback: () => undefined }).unsubscribe();
-    await connection.flush();
+    await this.#answered();
     return subjects.map((subject) => (this.#refusedSubscriptions.has(subject) ? "denied" : "allowed"));
   }
 
@@ -72,7 +72,7 @@ export class NatsProbe implements AsyncDisposable {
     return this.#established!.connection;
   }
 
-  /** A user who may not publish to a new inbox either leaves it open; no server refuses both in one. */
+  /** Where the user may not publish to an inbox either, that answer tells nothing of the reply; the server's version does. */
   async #canAskPublish(): Promise<boolean> {
     if (this.#isPublishAskable === undefined) {
       const nowhere = `_INBOX.${nuid.next()}`;
@@ -84,8 +84,12 @@ export class NatsProbe implements AsyncDisposable {
 
   async #publish(subject: string): Promise<void> {
     this.#connection().publish(subject, new Uint8Array(), { reply: reservedReply });
+    await this.#answered();
+  }
+
+  /** What the server has refused came before its answer to the flush, and is told in a later turn. */
+  async #answered(): Promise<void> {
     await this.#connection().flush();
-    // What the server has refused came before its answer to the flush, and is told in a later turn.
     await new Promise((resolve) => setImmediate(resolve));
   }
 

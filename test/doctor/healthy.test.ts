@@ -2,10 +2,10 @@
  * Where nothing is wrong, nothing is found.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { OwnPostgres } from "../faults/support/own-postgres.js";
-import { onServer } from "../support/on-server.js";
 import { doctor } from "../../src/doctor/index.js";
 import { install } from "../../src/store/index.js";
+import type { OwnPostgres } from "../faults/support/own-postgres.js";
+import { onServer } from "../support/on-server.js";
 import { postgresWithPasswords, startSystem } from "./support/system.js";
 
 let postgres: OwnPostgres;

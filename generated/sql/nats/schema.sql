@@ -420,17 +420,21 @@ BEGIN
   -- called in place of the wrapper, nor makes it ambiguous.
   EXECUTE format('CREATE DOMAIN hawser_run.token_%1$s AS bytea; REVOKE ALL ON TYPE hawser_run.token_%1$s FROM PUBLIC', random);
 
+  -- Each message is announced by its id, from which what the function publishes into streams has its own: p_ids.
+  -- What is deferred belongs to none of them: with the id of the last one it would be taken for what that one publishes when
+  -- they are tried one by one.
+  --
   -- Bound by oid: while the wrapper is there the function cannot be dropped, and nothing else can take its place. Without
   -- the token nothing runs. Over unnest() also where there is one payload: the planner computes calls with constants, of
   -- functions said to be immutable, before it looks at any condition.
   IF p_kind = 'subscription' THEN
     EXECUTE format($$
-      CREATE FUNCTION hawser_run.%I(p_token hawser_run.token_%s, p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[])
+      CREATE FUNCTION hawser_run.%I(p_token hawser_run.token_%s, p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[], p_ids text[])
       RETURNS bigint LANGUAGE sql SECURITY DEFINER PARALLEL UNSAFE SET search_path = %s
       BEGIN ATOMIC
-        SELECT %I.%I(substring(p_payloads FROM m.at FOR m.length)%s)
-        FROM unnest(p_offsets, p_lengths, p_subjects, p_headers) AS m (at, length, subject, headers) WHERE %s;
-        SELECT hawser_run.%I() WHERE %s;
+        SELECT set_config('hawser.message', m.id, true), %I.%I(substring(p_payloads FROM m.at FOR m.length)%s)
+        FROM unnest(p_offsets, p_lengths, p_subjects, p_headers, p_ids) AS m (at, length, subject, headers, id) WHERE %s;
+        SELECT set_config('hawser.message', '', true), hawser_run.%I() WHERE %s;
         SELECT CASE WHEN %s THEN cardinality(p_lengths)::bigint ELSE 0 END;
       END$$,
       v_wrapper, random, path, target.schema, target.name,
@@ -561,7 +565,7 @@ BEGIN
   FROM hawser.nats_handlers AS h
   JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
   JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
-    AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 6 ELSE 4 END
+    AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 7 ELSE 4 END
   JOIN pg_roles AS r ON r.oid = w.proowner
   WHERE h.kind = p_kind AND h.subject = p_subject
   ORDER BY h.id;
@@ -589,7 +593,7 @@ BEGIN
   IF NOT EXISTS (
     SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
     WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, 16) AND t.typowner = w.proowner
-      AND w.proname = p_wrapper AND w.pronargs = CASE p_kind WHEN 'subscription' THEN 6 ELSE 4 END AND w.prosecdef
+      AND w.proname = p_wrapper AND w.pronargs = CASE p_kind WHEN 'subscription' THEN 7 ELSE 4 END AND w.prosecdef
   ) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
@@ -624,7 +628,7 @@ BEGIN
   WHERE NOT EXISTS (
     SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
     WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
-      AND w.proname = h.wrapper AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 6 ELSE 4 END);
+      AND w.proname = h.wrapper AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 7 ELSE 4 END);
   GET DIAGNOSTICS pruned = ROW_COUNT;
 END
 $function$;

@@ -132,17 +132,21 @@ BEGIN
   -- called in place of the wrapper, nor makes it ambiguous.
   EXECUTE format('CREATE DOMAIN hawser_run.token_%1$s AS bytea; REVOKE ALL ON TYPE hawser_run.token_%1$s FROM PUBLIC', random);
 
+  -- Each message is announced by its id, from which what the function publishes into streams has its own: p_ids.
+  -- What is deferred belongs to none of them: with the id of the last one it would be taken for what that one publishes when
+  -- they are tried one by one.
+  --
   -- Bound by oid: while the wrapper is there the function cannot be dropped, and nothing else can take its place. Without
   -- the token nothing runs. Over unnest() also where there is one payload: the planner computes calls with constants, of
   -- functions said to be immutable, before it looks at any condition.
   IF p_kind = 'subscription' THEN
     EXECUTE format($$
-      CREATE FUNCTION hawser_run.%I(p_token hawser_run.token_%s, p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[])
+      CREATE FUNCTION hawser_run.%I(p_token hawser_run.token_%s, p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[], p_ids text[])
       RETURNS bigint LANGUAGE sql SECURITY DEFINER PARALLEL UNSAFE SET search_path = %s
       BEGIN ATOMIC
-        SELECT %I.%I(substring(p_payloads FROM m.at FOR m.length)%s)
-        FROM unnest(p_offsets, p_lengths, p_subjects, p_headers) AS m (at, length, subject, headers) WHERE %s;
-        SELECT hawser_run.%I() WHERE %s;
+        SELECT set_config('hawser.message', m.id, true), %I.%I(substring(p_payloads FROM m.at FOR m.length)%s)
+        FROM unnest(p_offsets, p_lengths, p_subjects, p_headers, p_ids) AS m (at, length, subject, headers, id) WHERE %s;
+        SELECT set_config('hawser.message', '', true), hawser_run.%I() WHERE %s;
         SELECT CASE WHEN %s THEN cardinality(p_lengths)::bigint ELSE 0 END;
       END$$,
       v_wrapper, random, path, target.schema, target.name,

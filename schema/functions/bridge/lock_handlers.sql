@@ -9,7 +9,7 @@ BEGIN
   FROM hawser.nats_handlers AS h
   JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
   JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
-    AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 6 ELSE 4 END
+    AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 7 ELSE 4 END
   JOIN pg_roles AS r ON r.oid = w.proowner
   WHERE h.kind = p_kind AND h.subject = p_subject
   ORDER BY h.id;

@@ -3,6 +3,6 @@ BEGIN
   WHERE NOT EXISTS (
     SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
     WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
-      AND w.proname = h.wrapper AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 6 ELSE 4 END);
+      AND w.proname = h.wrapper AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 7 ELSE 4 END);
   GET DIAGNOSTICS pruned = ROW_COUNT;
 END

@@ -2,7 +2,6 @@
  * Runs messages through a wrapper, in one transaction that can be committed only while this process leads.
  */
 import { createHmac, randomBytes } from "node:crypto";
-import pg from "pg";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
 import type { Subscription } from "../bindings.js";
@@ -11,6 +10,7 @@ import type { InboundMessage } from "../message.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import { packed } from "./packed.js";
 import { type Ending, inTransaction } from "./transaction.js";
+import { wrapperCall } from "./wrapper-call.js";
 
 /** How batches are run. */
 export interface BatchRunnerOptions {
@@ -21,6 +21,9 @@ export interface BatchRunnerOptions {
 }
 
 const { blamedAfter, blamedLosses } = bridgeConstants;
+
+/** Of a wrapper, behind the token. */
+const argumentTypes = ["bytea", "integer[]", "integer[]", "text[]", "text[]", "text[]"];
 
 /** A run of failures that began with one message. */
 interface Streak {
@@ -70,7 +73,6 @@ export class BatchRunner {
   ): Promise<Ending<"deposed" | "not_there" | "done" | "refused">> {
     const { pool, timeoutMs, logger } = this.#options;
     const token = Buffer.from(subscription.token);
-    const wrapper = `hawser_run.${pg.escapeIdentifier(subscription.wrapper)}`;
     return inTransaction<"deposed" | "not_there" | "done" | "refused", { held: boolean }>(pool, logger, {
       runAs: subscription.runAs,
       timeoutMs,
@@ -82,7 +84,7 @@ export class BatchRunner {
           const [row] = await session.query<{ finished: boolean }>(finish, [String(deadLetterId), token]);
           if (row?.finished !== true) return { value: "not_there", commit: false };
         }
-        const text = `SELECT ${wrapper}($1, $2, $3, $4, $5, $6, $7) AS count`;
+        const text = `SELECT ${wrapperCall(subscription.wrapper, argumentTypes)} AS count`;
         const values = [token, ...packed(subscription, messages, this.#contextOf(subscription))];
         const [row] = await session.query<{ count: bigint }>(text, values);
         const ran = row !== undefined && Number(row.count) === messages.length;
@@ -111,6 +113,10 @@ export class BatchRunner {
           ? { kind: "failed", error }
           : { kind: "transient", error };
       }
+      case "failed":
+        // It was dropped meanwhile, or may not be called: what is subscribed is being read anew, and says so.
+        if (isAboutWrapper(ending, subscription)) return { kind: "unavailable" };
+        return { kind: "failed", error: { code: ending.code, message: ending.message } };
       default:
         return { kind: ending.kind, error: { code: ending.code, message: ending.message } };
     }
@@ -133,6 +139,12 @@ export class BatchRunner {
     }
     return context;
   }
+}
+
+const wrapperMissing = /^(42883|42501|42704|3F000)$/;
+
+function isAboutWrapper({ code, message }: { code: string; message: string }, { wrapper }: Subscription): boolean {
+  return wrapperMissing.test(code) && (message.includes(wrapper) || message.includes(`token_${wrapper.slice(-16)}`));
 }
 
 function givenUp({ functionName }: Subscription, why: string): Outcome {

@@ -1,12 +1,12 @@
 /**
  * Runs the function of a responder for one request, in a transaction of its own.
  */
-import pg from "pg";
 import type { Logger } from "../../nats/index.js";
 import type { Responder } from "../bindings.js";
 import type { RequestOutcome, RequestRunner, ResponderRequest } from "../responders/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import { inTransaction } from "./transaction.js";
+import { wrapperCall } from "./wrapper-call.js";
 
 /** How requests are run. */
 export interface PostgresRequestRunnerOptions {
@@ -26,18 +26,15 @@ export class PostgresRequestRunner implements RequestRunner {
 
   async run(responder: Responder, request: ResponderRequest): Promise<RequestOutcome> {
     const { pool, logger } = this.#options;
-    const wrapper = `hawser_run.${pg.escapeIdentifier(responder.wrapper)}`;
     const { subject, reply, payload } = request;
+    const text = `SELECT ${wrapperCall(responder.wrapper, ["bytea", "text", "text"])} AS payload`;
     const values = [Buffer.from(responder.token), Buffer.from(payload), subject, reply];
     const ending = await inTransaction<Uint8Array | undefined, object>(pool, logger, {
       runAs: responder.runAs,
       timeoutMs: this.#options.timeoutMs(),
       first: "SELECT",
       run: async (session) => {
-        const rows = await session.query<{ payload: Buffer | null }>(
-          `SELECT ${wrapper}($1, $2, $3, $4) AS payload`,
-          values,
-        );
+        const rows = await session.query<{ payload: Buffer | null }>(text, values);
         return { value: rows[0]?.payload ?? new Uint8Array(), commit: true };
       },
     });

@@ -1,8 +1,9 @@
 /**
  * The lead and its fence in Postgres.
  *
- * The epoch is taken from the server's clock where that is ahead of it, as that of a peer's name is: after a failover that
- * lost the last commits, an epoch that a process of the old server still holds is not given a second time.
+ * Epochs grow in steps of any size. After a failover that lost the last commits, the step of a process that took the lead
+ * before is taken a second time by another one, and the first may not know yet; by its size it is another epoch all the
+ * same. (The server's clock in its place, as peers' names have it, is not enough: that of a standby may be behind.)
  *
  * The fence never goes down: the statement of a process that gave up long ago may still be waiting for its lock.
  */
@@ -33,7 +34,7 @@ const sql = {
      WHERE ${mine} RETURNING ${confirmation}`,
   confirm: `UPDATE ${tables.bridgeLead} SET beat = beat + 1 WHERE ${mine} RETURNING ${confirmation}`,
   take: `
-    UPDATE ${tables.bridgeLead} SET epoch = greatest(epoch + 1, ${serverTime}::bigint), owner = $3::text, beat = 0
+    UPDATE ${tables.bridgeLead} SET epoch = epoch + 1 + floor(random() * 1048576)::bigint, owner = $3::text, beat = 0
      WHERE id = 1 AND epoch = $1::bigint AND beat = $2::bigint RETURNING epoch`,
   fencePatience: "SELECT set_config('lock_timeout', $1::text, false)",
   fence: `UPDATE ${tables.bridgeFence} SET epoch = $1::bigint WHERE id = 1 AND epoch < $1::bigint`,

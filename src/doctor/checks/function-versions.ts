@@ -4,6 +4,9 @@
 import { type FunctionPlaces, functionsSql, publicFunctions } from "../../store/nats/function-text.js";
 import type { FoundFunction } from "../../store/nats/inspect.js";
 
+/** The function through which all others reach the gateway. */
+export const gatewayCallSignature = "hawser.gateway_call(text)";
+
 /** By their signatures. */
 export interface FunctionDifferences {
   readonly missing: readonly string[];
@@ -27,9 +30,9 @@ export function compareFunctions(
     if (one === undefined) missing.push(signature);
     else if (one.body !== body || one.result !== result) outdated.push(signature);
   }
-  const call = "hawser.gateway_call(text)";
-  if (gatewayCall === undefined) missing.push(call);
-  else if (!functionsSql(places).includes(`AS $function$${gatewayCall}$function$;`)) outdated.push(call);
+  if (gatewayCall === undefined) missing.push(gatewayCallSignature);
+  else if (!functionsSql(places).includes(`AS $function$${gatewayCall}$function$;`))
+    outdated.push(gatewayCallSignature);
   return { missing, outdated };
 }
 

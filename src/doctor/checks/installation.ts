@@ -10,7 +10,7 @@ import type { Check } from "../examine.js";
 import type { Facts } from "../facts.js";
 import type { Finding, Verdict } from "../finding.js";
 import { catalogCheck, someOf } from "./catalog-check.js";
-import { compareFunctions, versionIn } from "./function-versions.js";
+import { compareFunctions, gatewayCallSignature, versionIn } from "./function-versions.js";
 
 const { escapeIdentifier: identifier } = pg;
 
@@ -100,13 +100,15 @@ async function functions(facts: Facts): Promise<Verdict> {
         "Run `hawser init` as the owner of the schema hawser, or as a superuser; rename first what is not Hawser's and stands in its place",
     });
   }
-  const present = versionIn(state.functions.find(({ name }) => name === "litmus_pgnats_version")?.body ?? "");
-  const own = versionIn(publicFunctions(places).find(({ name }) => name === "litmus_pgnats_version")!.body);
+  const own = versionIn(publicFunctions(places).find(({ name }) => name === versionFunction)!.body);
   if (outdated.length > 0) {
+    const present = versionIn(state.functions.find(({ name }) => name === versionFunction)?.body ?? "");
+    const other = present === undefined || present === own ? "another build of it" : `version ${present}`;
+    const isOne = outdated.length === 1;
     findings.push({
-      severity: outdated.includes(callOfGateway) ? "error" : "warning",
-      what: `${outdated.length} SQL functions in the schema "${schema}" are not those of this program (version ${own}${present === undefined || present === own ? "" : `; they are of ${present}`}): ${someOf(outdated)}`,
-      remedy: "Run `hawser init` of the newer version; then let `hawser serve` be of the same version",
+      severity: outdated.includes(gatewayCallSignature) ? "error" : "warning",
+      what: `${isOne ? "the SQL function" : `${outdated.length} SQL functions,`} ${someOf(outdated)}${isOne ? "" : ","} ${isOne ? "is" : "are"} of ${other}, and this program is version ${own}`,
+      remedy: "Run `hawser init` of the newer version, and let `hawser serve` be of the same",
     });
   }
   const lacking = state.functions.find((fn) => fn.isOurs && fn.lacking.length > 0);
@@ -121,8 +123,8 @@ async function functions(facts: Facts): Promise<Verdict> {
   return { findings, seen: `the SQL functions in the schema "${schema}" are of version ${own}` };
 }
 
-/** Without it nothing reaches the gateway. */
-const callOfGateway = "hawser.gateway_call(text)";
+/** Tells the version of all. */
+const versionFunction = "litmus_pgnats_version";
 
 async function foreignData(facts: Facts): Promise<Verdict> {
   const state = await facts.natsState();

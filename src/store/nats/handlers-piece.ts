@@ -84,7 +84,7 @@ BEGIN
       FROM ${tables.natsHandler} AS h
       JOIN pg_namespace AS n ON n.nspname = ${literal(runSchema)}
       JOIN pg_type AS t ON t.typnamespace = n.oid AND t.typname = 'token_' || right(h.wrapper, 16)
-      JOIN pg_proc AS w ON w.pronamespace = n.oid AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid AND w.pronargs = 6
+      JOIN pg_proc AS w ON w.pronamespace = n.oid AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid AND w.pronargs = 7
      WHERE h.kind = 'subscription';
   COMMENT ON VIEW ${subscriptionsView} IS 'The subjects that functions are subscribed to.';
   IF is_new THEN

@@ -19,6 +19,7 @@ export interface Delivered {
   readonly payload: Buffer;
   readonly subject?: string;
   readonly headers?: string | null;
+  readonly id?: string;
 }
 
 /** The database, and who is in it. */
@@ -57,7 +58,7 @@ export async function deliver(
   const lengths = messages.map(({ payload }) => payload.length);
   const offsets = lengths.map((_, n) => 1 + lengths.slice(0, n).reduce((sum, each) => sum + each, 0));
   const { rows } = await executor.query<{ done: string }>(
-    `SELECT hawser_run.${pg.escapeIdentifier(wrapper)}($1::${tokenType(wrapper)}, $2::bytea, $3::integer[], $4::integer[], $5::text[], $6::text[]) AS done`,
+    `SELECT hawser_run.${pg.escapeIdentifier(wrapper)}($1::${tokenType(wrapper)}, $2::bytea, $3::integer[], $4::integer[], $5::text[], $6::text[], $7::text[]) AS done`,
     [
       token,
       Buffer.concat(messages.map(({ payload }) => payload)),
@@ -65,6 +66,7 @@ export async function deliver(
       lengths,
       messages.map(({ subject = "s" }) => subject),
       messages.map(({ headers = null }) => headers),
+      messages.map(({ id = "" }) => id),
     ],
   );
   return Number(rows[0]!.done);
@@ -135,7 +137,9 @@ export async function bindingWorld(): Promise<BindingWorld> {
       ),
     subscriptions: async () =>
       (
-        await rows<{ subject: string; callback: string }>("SELECT subject, callback FROM pgnats.subscriptions ORDER BY 1, 2")
+        await rows<{ subject: string; callback: string }>(
+          "SELECT subject, callback FROM pgnats.subscriptions ORDER BY 1, 2",
+        )
       ).map(({ subject, callback }) => `${subject} ${callback}`),
     async [Symbol.asyncDispose]() {
       for (const one of undo.splice(0).reverse()) await one();

@@ -13,7 +13,7 @@ export interface StoreFaults {
   readonly batchAsksLeadOnly?: boolean;
   readonly batchWithoutLock?: boolean;
   readonly takeIgnoresBeat?: boolean;
-  readonly epochWithoutClock?: boolean;
+  readonly equalEpochSteps?: boolean;
   readonly fenceCanFall?: boolean;
   readonly beatIgnoresOwner?: boolean;
   readonly beatIgnoresFence?: boolean;
@@ -102,8 +102,8 @@ export class SimulatedPostgres {
           const { epoch, beat, owner: before } = this.lead;
           if (epoch !== seen.epoch || (beat !== seen.beat && !this.faults.takeIgnoresBeat)) return undefined;
           if (before !== undefined && before !== taker) this.checkSilence();
-          const clock = this.faults.epochWithoutClock ? 0n : BigInt(Math.floor(this.serverTime()));
-          update({ epoch: clock > epoch ? clock : epoch + 1n, owner: taker, beat: 0n });
+          const step = this.faults.equalEpochSteps ? 1 : this.world.random.between(1, 2 ** 20);
+          update({ epoch: epoch + BigInt(step), owner: taker, beat: 0n });
           this.world.counts.add(
             before === undefined ? "taken: free" : before === taker ? "taken: own" : "taken: silent",
           );
@@ -290,6 +290,7 @@ export class SimulatedPostgres {
       }
       const own = session;
       own.pending.add(reject);
+      this.world.sent(process);
       send(
         (value) => {
           this.world.after(process, this.latency(), () => {

@@ -79,6 +79,16 @@ export class World {
     });
   }
 
+  /** A statement is on its way. */
+  sent(process: SimulatedProcess): void {
+    const { schedule, random, profile } = this;
+    if (!profile.faults.includes("session") || !this.hasFaults || !random.chance(0.004)) return;
+    schedule.after(random.delay(1), () => {
+      this.disturbedAt = schedule.now;
+      this.postgres.loseSession(process);
+    });
+  }
+
   /** Postgres itself has lost their commits. */
   excuse(ids: readonly number[]): void {
     for (const id of ids) this.excused.add(id);

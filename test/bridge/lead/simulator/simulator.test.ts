@@ -1,0 +1,41 @@
+/**
+ * The simulation of leading and taking over: clean as the rules are, and able to fail.
+ */
+import { describe, expect, it } from "vitest";
+import { mutants } from "./mutants.js";
+import { type ProfileName, profiles } from "./profiles.js";
+import { runSeeds } from "./run.js";
+
+const mustHappen = [
+  ...["kill", "stall", "session", "restart", "failover", "clean stop", "start"].map((fault) => `fault: ${fault}`),
+  ...["free", "own", "silent"].map((how) => `taken: ${how}`),
+  "leading",
+  "deposed",
+  "waiting",
+  "released",
+  "fence waited for",
+  "batch refused",
+  "batch failed",
+  "batch ended by the next leader",
+  "statement that lands late",
+  "takeover watched",
+  "done again",
+];
+
+describe("the simulation", () => {
+  it("finds nothing, and reaches everything", async () => {
+    const happened = new Set<string>();
+    for (const profile of Object.keys(profiles) as ProfileName[]) {
+      const { failures, counts } = await runSeeds(profile, { count: 40 });
+      expect(failures, profile).toEqual([]);
+      for (const [name, times] of counts.values) if (times > 0) happened.add(name);
+    }
+    expect(mustHappen.filter((name) => !happened.has(name))).toEqual([]);
+  });
+
+  it.each(Object.entries(mutants))("catches: %s", async (_, { mutant, profile, seeds, says }) => {
+    const { failures } = await runSeeds(profile, { count: seeds, mutant, stopAtFailure: true });
+    expect(failures).toHaveLength(1);
+    expect(failures[0]!.message).toMatch(says);
+  });
+});

@@ -1,0 +1,227 @@
+/**
+ * Faults on the way from Postgres to NATS, and of NATS, seeded one at a time: each is named, with what to do, and nothing
+ * else is.
+ */
+import { once } from "node:events";
+import { type AddressInfo, createServer, type Server } from "node:net";
+import { connect } from "@nats-io/transport-node";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { freePort } from "../../src/dev/free-port.js";
+import type { OwnPostgres } from "../faults/support/own-postgres.js";
+import { eventually } from "../support/eventually.js";
+import { startNatsServer } from "../support/nats-server.js";
+import { found, onlyFinding, postgresWithPasswords, startSystem } from "./support/system.js";
+
+let postgres: OwnPostgres;
+
+beforeAll(async () => {
+  postgres = await postgresWithPasswords();
+});
+
+afterAll(async () => {
+  await postgres?.[Symbol.asyncDispose]();
+});
+
+/** A function, and a subscription to it. */
+const subscribing = (subject: string): string[] => [
+  "CREATE FUNCTION public.take(bytea) RETURNS void LANGUAGE sql AS ''",
+  `SELECT nats_subscribe('${subject}', 'public.take'::regproc)`,
+];
+
+describe("the gateway", () => {
+  it("that was stopped; who leads is not told as well", async () => {
+    await using system = await startSystem(postgres);
+    await system.run(...subscribing("doctor.gateway"));
+    expect((await system.examine()).findings).toEqual([]);
+    await system.serve!.stop();
+    const report = await system.examine();
+    const finding = onlyFinding(report);
+    expect(finding).toMatchObject({ check: "gateway", severity: "error", code: "gateway_unavailable" });
+    expect(finding.what).toContain("none is entered in hawser.gateways");
+    expect(finding.remedy).toContain("hawser serve");
+    expect(report.checks.find(({ check }) => check === "lead")).toMatchObject({
+      outcome: "not_checked",
+      why: "gateway would explain what is found",
+    });
+  });
+
+  it("that was killed, by its address and when it was last there", async () => {
+    await using system = await startSystem(postgres, { serve: false });
+    const port = await freePort();
+    await system.run(
+      `INSERT INTO hawser.gateways (host, port, owner, seen_at) VALUES ('127.0.0.1', ${port}, 'gone', now() - interval '3 h')`,
+    );
+    for (const login of ["in hawser_nats", "in hawser_bridge alone"]) {
+      if (login !== "in hawser_nats") await system.run(`REVOKE hawser_nats FROM ${system.login}`);
+      const finding = onlyFinding(await system.examine());
+      expect(finding).toMatchObject({ check: "gateway", code: "gateway_unavailable" });
+      expect(finding.what).toContain(`entered: 127.0.0.1:${port} (there 3 h ago)`);
+    }
+  });
+
+  it("that another one has left behind", async () => {
+    await using system = await startSystem(postgres);
+    const port = await freePort();
+    const leave = `INSERT INTO hawser.gateways (host, port, owner, seen_at) VALUES ('gateway.invalid', ${port}, 'gone', now() - interval '3 h')`;
+    await system.run(leave);
+    // The running one forgets it when it looks the next time.
+    expect(found(await system.examine())).toEqual([{ check: "gateway", severity: "warning" }]);
+  });
+
+  it("that takes connections and does not answer, in a few seconds", async () => {
+    await using system = await startSystem(postgres, { serve: false });
+    await using hanging = await silentServer();
+    await system.run(`INSERT INTO hawser.gateways (host, port) VALUES ('127.0.0.1', ${hanging.port})`);
+    const begin = performance.now();
+    const finding = onlyFinding(await system.examine());
+    expect(performance.now() - begin).toBeLessThan(15_000);
+    expect(finding).toMatchObject({ check: "gateway", code: "gateway_unavailable" });
+  });
+});
+
+describe("the NATS server", () => {
+  it("that is not defined, though a gateway runs", async () => {
+    await using system = await startSystem(postgres, { natsOptions: false });
+    const finding = onlyFinding(await system.examine());
+    expect(finding).toMatchObject({ check: "nats-server", severity: "error", code: "nats_not_configured" });
+    expect(finding.remedy).toContain("CREATE SERVER");
+  });
+
+  it("whose options are not right", async () => {
+    await using system = await startSystem(postgres);
+    await system.run(`UPDATE hawser.nats_server SET options = '{"username": "u"}'`);
+    const finding = onlyFinding(await system.examine());
+    expect(finding).toMatchObject({ check: "nats-server", code: "nats_not_configured" });
+    expect(finding.what).toContain("a user name needs password");
+  });
+
+  it("that is down", async () => {
+    await using nats = await startNatsServer();
+    await using system = await startSystem(postgres, { natsUrl: nats.url });
+    await system.run(...subscribing("doctor.down"));
+    await nats.kill();
+    await eventually("the gateway has noticed it", async () => !(await system.examine()).ok);
+    for (const login of ["in hawser_nats", "in hawser_bridge alone"]) {
+      if (login !== "in hawser_nats") await system.run(`REVOKE hawser_nats FROM ${system.login}`);
+      const finding = onlyFinding(await system.examine());
+      expect(finding).toMatchObject({ check: "nats", severity: "error", code: "nats_unavailable" });
+      expect(finding.what).toContain(`127.0.0.1:${nats.port}`);
+    }
+  });
+
+  it("that hangs, in a few seconds", async () => {
+    await using nats = await startNatsServer();
+    await using system = await startSystem(postgres, { natsUrl: nats.url });
+    await system.run(`REVOKE hawser_nats FROM ${system.login}`);
+    nats.signal("SIGSTOP");
+    const begin = performance.now();
+    expect(onlyFinding(await system.examine())).toMatchObject({ check: "nats", code: "nats_unavailable" });
+    expect(performance.now() - begin).toBeLessThan(10_000);
+  });
+
+  it("that refuses the password, which is not shown", async () => {
+    await using nats = await startNatsServer({ config: 'authorization { user: "app", password: "s3cret-right" }' });
+    const natsOptions = { username: "app", password: "s3cret-wrong" };
+    await using system = await startSystem(postgres, { natsUrl: nats.url, natsOptions });
+    const report = await system.examine();
+    expect(onlyFinding(report)).toMatchObject({ check: "nats", code: "nats_unauthorized" });
+    expect(JSON.stringify(report)).not.toContain("s3cret");
+  });
+});
+
+describe("the permissions of the NATS user", () => {
+  const natsOptions = { username: "app", password: "right" };
+  const withPermissions = (permissions: string) =>
+    startNatsServer({
+      config: `authorization { users: [
+        { user: app, password: right, permissions: ${permissions} }, { user: all, password: all }
+      ] }`,
+    });
+
+  it("that lack a subject which a function is subscribed to", async () => {
+    await using nats = await withPermissions('{ subscribe: { deny: ["hidden.>"] } }');
+    await using system = await startSystem(postgres, { natsUrl: nats.url, natsOptions });
+    await system.run(...subscribing("hidden.orders"), "SELECT nats_subscribe('open.orders', 'public.take'::regproc)");
+    const finding = onlyFinding(await system.examine());
+    expect(finding).toMatchObject({ check: "nats-permissions", severity: "error", code: "nats_permission_denied" });
+    expect(finding.what).toContain('may not subscribe to "hidden.orders":');
+    expect(finding.remedy).toContain("subscribe: { allow:");
+  });
+
+  it.each([
+    ["one subject", '{ publish: { deny: ["pgnats.>"] } }'],
+    ["every subject", '{ publish: { deny: [">"] } }'],
+  ])("that lack the subject of notices: without %s", async (_what, permissions) => {
+    await using nats = await withPermissions(permissions);
+    await using system = await startSystem(postgres, { natsUrl: nats.url, natsOptions });
+    const finding = onlyFinding(await system.examine());
+    expect(finding).toMatchObject({ check: "nats-permissions", severity: "warning" });
+    expect(finding.what).toContain('may not publish to "pgnats.postgresql.replication.status" (notify_subject)');
+  });
+
+  it("are asked for without a message to anybody", async () => {
+    await using nats = await withPermissions("{}");
+    await using system = await startSystem(postgres, { natsUrl: nats.url, natsOptions });
+    await system.run(...subscribing("doctor.quiet"));
+    const witness = await connect({ servers: nats.url, user: "all", pass: "all" });
+    const seen: string[] = [];
+    witness.subscribe(">", { callback: (_error, message) => void seen.push(message.subject) });
+    await witness.flush();
+    expect((await system.examine()).findings).toEqual([]);
+    await witness.flush();
+    expect(seen.filter((subject) => !subject.startsWith("$"))).toEqual([]);
+    await witness.close();
+  });
+
+  it("are not asked for where the credentials are another login's", async () => {
+    await using nats = await withPermissions('{ subscribe: { deny: ["hidden.>"] } }');
+    await using system = await startSystem(postgres, { natsUrl: nats.url, natsOptions: false, serve: false });
+    await system.run(
+      `CREATE SERVER nats FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (host '127.0.0.1', port '${nats.port}', username 'app')`,
+      `CREATE USER MAPPING FOR ${system.login} SERVER nats OPTIONS (password 'right')`,
+    );
+    const { checks } = await system.examine({ databaseUrl: system.superuserUrl });
+    expect(checks.find(({ check }) => check === "nats-server")).toMatchObject({
+      outcome: "ok",
+      why: `the user mapping for ${system.login} belongs to it: run it as the login of \`hawser serve\``,
+    });
+  });
+});
+
+describe("secrets", () => {
+  it("in the options of the foreign server, which every role can read", async () => {
+    await using nats = await startNatsServer({ config: 'authorization { token: "s3cret" }' });
+    await using system = await startSystem(postgres, { natsUrl: nats.url, natsOptions: false });
+    await system.run(
+      `CREATE SERVER "my nats" FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (host '127.0.0.1', port '${nats.port}', token 's3cret')`,
+    );
+    await eventually("the gateway has followed", async () => (await system.examine()).ok);
+    const report = await system.examine();
+    expect(onlyFinding(report)).toMatchObject({
+      check: "secrets",
+      severity: "warning",
+      what: 'every role can read the option token of the foreign server "my nats"',
+      remedy: expect.stringContaining('ALTER SERVER "my nats" OPTIONS (DROP token)'),
+    });
+    expect(JSON.stringify(report)).not.toContain("s3cret");
+  });
+});
+
+/** Takes connections and says nothing. */
+async function silentServer(): Promise<{ readonly port: number } & AsyncDisposable> {
+  const server: Server = createServer((socket) => {
+    sockets.add(socket);
+    socket.on("error", () => undefined);
+  });
+  const sockets = new Set<{ destroy(): void }>();
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return {
+    port: (server.address() as AddressInfo).port,
+    [Symbol.asyncDispose]: async () => {
+      for (const socket of sockets) socket.destroy();
+      server.close();
+      await once(server, "close");
+    },
+  };
+}
