@@ -42,7 +42,10 @@ export interface BridgeOptions {
 /** What is counted. */
 export interface BridgeStats {
   readonly role: PostgresRole;
+  /** In which it leads. */
   readonly epoch: bigint | undefined;
+  /** In which it has led last; 0: it has not. */
+  readonly lastEpoch: bigint;
   readonly subscriptions: Iterable<SubscriptionCounts>;
   readonly responders: ResponderServiceStats;
   /** What is kept for a takeover. */
@@ -72,6 +75,7 @@ export class Bridge {
   #timer: NodeJS.Timeout | undefined;
   #problem: string | undefined;
   #toldDiscarded = 0;
+  #lastEpoch = 0n;
   #stopped: Promise<void> | undefined;
 
   private constructor(options: BridgeOptions) {
@@ -152,6 +156,7 @@ export class Bridge {
     return {
       role: this.#roleWatch.role,
       epoch: this.#lead.epoch,
+      lastEpoch: this.#lastEpoch,
       subscriptions: this.#subscriptions.counts(),
       responders: this.#responderService?.stats() ?? { responders: [], running: 0 },
       keptBytes: this.#subscriptions.bufferBytes,
@@ -239,6 +244,7 @@ export class Bridge {
   }
 
   #leads(epoch: bigint, afterCleanEnd: boolean): void {
+    this.#lastEpoch = epoch;
     const repeated = this.#subscriptions.lead(epoch, afterCleanEnd);
     if (repeated > 0)
       this.#options.logger.info({ repeated }, "runs the messages that the last leader may not have done");

@@ -18,6 +18,11 @@ const numbers = {
   "max-sessions": "maxSessions",
   "nats-wait-ms": "natsWaitMs",
   "stop-deadline-ms": "stopDeadlineMs",
+  "subscriber-sessions": "subscriberSessions",
+  "subscriber-timeout-ms": "subscriberTimeoutMs",
+  "responder-sessions": "responderSessions",
+  "buffer-bytes": "bufferBytes",
+  "takeover-buffer-ms": "takeoverBufferMs",
 } as const satisfies Record<string, keyof ServeSettings>;
 
 const meanings: Record<keyof typeof numbers, string> = {
@@ -27,7 +32,13 @@ const meanings: Record<keyof typeof numbers, string> = {
   "max-response-bytes": "The largest answer; bytes travel as hexadecimal digits, twice as long",
   "max-sessions": "Database sessions at once",
   "nats-wait-ms": "How long calls wait for NATS when its connection has just been lost",
-  "stop-deadline-ms": "How long the end waits for the calls that are under way",
+  "stop-deadline-ms": "How long the end waits for the calls and functions that are under way",
+  "subscriber-sessions": "Database sessions that run subscribed functions at once",
+  "subscriber-timeout-ms": "Statement timeout of subscribed functions, for a batch of messages",
+  "responder-sessions": "Database sessions that run responders' functions at once",
+  "buffer-bytes": "Received messages that wait for their functions; more are discarded and counted",
+  "takeover-buffer-ms":
+    "How far back before what the last leader is known to have done a process repeats when it takes over; 0: keeps nothing",
 };
 
 type NumberFlag = keyof typeof numbers;
@@ -89,6 +100,23 @@ export const serveArgs = {
   "max-sessions": numberFlag("max-sessions"),
   "nats-wait-ms": numberFlag("nats-wait-ms"),
   "stop-deadline-ms": numberFlag("stop-deadline-ms"),
+  "subscriber-sessions": numberFlag("subscriber-sessions"),
+  "subscriber-timeout-ms": numberFlag("subscriber-timeout-ms"),
+  "responder-sessions": numberFlag("responder-sessions"),
+  "buffer-bytes": numberFlag("buffer-bytes"),
+  "takeover-buffer-ms": numberFlag("takeover-buffer-ms"),
+  "executor-url": {
+    type: "string",
+    valueHint: "URL",
+    description:
+      "The database, as a login in hawser_executor alone, which calls the functions that NATS reaches. Default: the login " +
+      "that `hawser init` has made; HAWSER_EXECUTOR_URL is read, too",
+  },
+  "monitor-listen": {
+    type: "string",
+    valueHint: "HOST:PORT",
+    description: "Serve /metrics (Prometheus), /healthz and /readyz there; port 0 takes a free one. Default: nowhere",
+  },
 } as const satisfies ArgsDef;
 
 /** The arguments as they were given. */
@@ -120,6 +148,8 @@ function readOptions(args: ServeArguments, secretsDirectories: readonly string[]
     databaseUrl: databaseUrlOf(args),
     gatewayListen: text(args.listen),
     advertise: text(args.advertise),
+    executorUrl: text(args["executor-url"]) ?? (process.env["HAWSER_EXECUTOR_URL"] || undefined),
+    monitorListen: text(args["monitor-listen"]),
     allowPlaintext: args["allow-plaintext"] === true,
     ...(secretsDirectories.length > 0 && { secretsDirectories }),
     tls: tlsOf(args),

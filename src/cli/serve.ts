@@ -34,7 +34,8 @@ export const serve = withExamples(
     meta: {
       name: "serve",
       description:
-        "Answer the SQL functions that reach NATS. It runs beside Postgres, as a login of the role hawser_bridge; " +
+        "Answer the SQL functions that reach NATS, and run those that NATS reaches: subscriptions and responders. It runs " +
+        "beside Postgres, as a login of the role hawser_bridge; " +
         "several may run. The NATS server is the one that the database defines (CREATE SERVER, or " +
         "hawser.set_nats_server), and its changes are followed; it need not be there yet",
     },
@@ -92,7 +93,8 @@ async function run(
   signal: AbortSignal,
 ): Promise<void> {
   await using running = await Serve.start({ ...serveOptionsOf(given, secretsDirectories), logger, signal });
-  if (given.json === true) process.stdout.write(`${jsonText({ gatewayUrl: running.gatewayUrl })}\n`);
+  if (given.json === true)
+    process.stdout.write(`${jsonText({ gatewayUrl: running.gatewayUrl, monitorAddress: running.monitorAddress })}\n`);
   else print(process.stdout, `Answering at ${pc.cyan(printable(running.gatewayUrl))}. Ctrl-C ends it.`);
   if (!signal.aborted) await once(signal, "abort");
   logger.info({}, "told to stop; waiting for the calls that are under way");

@@ -5,6 +5,7 @@ import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/
 import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import { type HawserError, NatsError } from "../errors/index.js";
 import { NatsLink } from "../nats/index.js";
+import { type CallObserver, observed } from "./call-observer.js";
 import { inTime } from "./call-time.js";
 import { Calls, type GatewayCall } from "./calls.js";
 import { Capacity } from "./capacity.js";
@@ -27,6 +28,8 @@ export interface GatewayOptions {
   readonly settings: ServeSettings;
   readonly secretsDirectories: readonly string[];
   readonly logger: Logger;
+  /** Is told of each call, where somebody wants to know. */
+  readonly onCall?: CallObserver | undefined;
   /** Reads the definition of the server again; `configure` has been called with it when this resolves. */
   refresh(): Promise<void>;
   /** Has the other connections to NATS made anew: always, or only if something has changed. */
@@ -45,6 +48,7 @@ export class Gateway {
   readonly #options: GatewayOptions;
   #server: PostgresServer | undefined;
   #looking: Promise<void> | undefined;
+  #isStopping = false;
 
   private constructor(options: GatewayOptions) {
     const { settings, logger, secretsDirectories } = options;
@@ -67,6 +71,11 @@ export class Gateway {
   /** Where it listens, with the real port. */
   get address(): { readonly host: string; readonly port: number } {
     return this.#server!.address;
+  }
+
+  /** It takes database sessions. */
+  get isListening(): boolean {
+    return this.#server !== undefined && !this.#isStopping;
   }
 
   /** Database sessions that are connected. */
@@ -92,6 +101,7 @@ export class Gateway {
 
   /** Takes no more calls, waits for those under way, and closes what was opened. */
   async stop(): Promise<void> {
+    this.#isStopping = true;
     await this.#server?.stop({ deadlineMs: this.#options.settings.stopDeadlineMs });
     await this.#link.stop();
   }
@@ -118,7 +128,7 @@ export class Gateway {
         startupTimeoutMs,
         maxStartupBytes,
         logger,
-        answer: (query, session) => calls.answer(query, session),
+        answer: observed((query, session) => calls.answer(query, session), this.#options.onCall),
         onSessionEnd: (session) => handler.endSession(session),
       },
       signal,

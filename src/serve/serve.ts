@@ -15,6 +15,7 @@ import { AddressBook, Gateway, type GatewayAddress, isBindable } from "../gatewa
 import { type Logger, migrate, silentLogger } from "../store/index.js";
 import { type PemSource, systemClock, TlsCredentials, type TlsMaterial } from "../transport/index.js";
 import { type Address, formatAddress } from "../wire/index.js";
+import { Monitoring } from "./monitoring.js";
 import { type CheckedServeOptions, checkServeOptions } from "./serve-checks.js";
 import { ServerWatch } from "./server-watch.js";
 import { strangersAmong } from "./shared-secrets.js";
@@ -56,6 +57,7 @@ const defaultSecretsDirectory = "/run/secrets";
 export class Serve implements AsyncDisposable {
   #gateway: Gateway | undefined;
   #bridge: Bridge | undefined;
+  #monitoring: Monitoring | undefined;
   #watch: ServerWatch | undefined;
   #addresses: AddressBook | undefined;
   #own: GatewayAddress | undefined;
@@ -107,6 +109,12 @@ export class Serve implements AsyncDisposable {
     return `postgres://${encodeURIComponent(user)}@${formatAddress(this.#own!)}/${encodeURIComponent(database)}`;
   }
 
+  /** Where metrics and health are served, with the real port; undefined: they are not. */
+  get monitorAddress(): string | undefined {
+    const address = this.#monitoring?.address;
+    return address && formatAddress(address);
+  }
+
   /** Database sessions that are connected. */
   get sessionCount(): number {
     return this.#gateway!.sessionCount;
@@ -131,6 +139,7 @@ export class Serve implements AsyncDisposable {
     await this.#watch?.stop();
     await ended;
     await bridgeEnded;
+    await this.#monitoring?.stop();
   }
 
   async #open(options: ServeOptions, checked: CheckedServeOptions, tls: TlsCredentials | undefined): Promise<void> {
@@ -149,6 +158,7 @@ export class Serve implements AsyncDisposable {
         this.#gateway?.configure(found);
         this.#bridge?.configure(found);
       },
+      onAsked: (hasAnswered) => this.#monitoring?.asked(hasAnswered),
       onProblem: (found) => {
         problem = found;
         this.#gateway?.misses(found);
@@ -156,8 +166,10 @@ export class Serve implements AsyncDisposable {
       },
     });
     this.#watch = watch;
+    if (settings.monitorListen !== undefined) await this.#monitor(settings.monitorListen, signal);
     signal?.throwIfAborted();
     await watch.open();
+    const metrics = this.#monitoring?.metrics;
     this.#gateway = await Gateway.start(
       {
         listen,
@@ -166,6 +178,7 @@ export class Serve implements AsyncDisposable {
         settings,
         secretsDirectories: secretsDirectories ?? [defaultSecretsDirectory],
         logger: this.logger,
+        onCall: metrics && ((method, outcome, durationMs) => metrics.observeCall(method, outcome, durationMs)),
         refresh: () => watch.refresh(),
         reloadOthers: async (always, reloading) => this.#bridge?.reload(always, reloading),
       },
@@ -181,10 +194,25 @@ export class Serve implements AsyncDisposable {
       secretsDirectories: secretsDirectories ?? [defaultSecretsDirectory],
       version,
       logger: this.logger,
-      onBatch: () => undefined,
+      onBatch: (messages, durationMs) => metrics?.observeBatch(messages, durationMs),
     });
+    this.#monitoring?.follow();
     this.#bridge.configure(present, problem);
     if (secretsDirectories === undefined) await this.#warnOfStrangers(present);
+  }
+
+  async #monitor(address: string, signal: AbortSignal | undefined): Promise<void> {
+    const serve = this;
+    const parts = {
+      get gateway() {
+        return serve.#gateway;
+      },
+      get bridge() {
+        return serve.#bridge;
+      },
+    };
+    this.#monitoring = new Monitoring(parts, this.logger);
+    await this.#monitoring.listen(address, signal);
   }
 
   async #warnOfStrangers(options: CompleteNatsServerOptions | undefined): Promise<void> {

@@ -19,6 +19,8 @@ export interface ServerWatchOptions {
   readonly logger: Logger;
   /** The options, whenever they were read; undefined if no server is defined. */
   onOptions(options: CompleteNatsServerOptions | undefined): void;
+  /** Postgres was asked. */
+  onAsked(hasAnswered: boolean): void;
   /** They could not be read, or are not right. */
   onProblem(problem: HawserError): void;
 }
@@ -148,11 +150,13 @@ export class ServerWatch {
   async #readAndTell(): Promise<void> {
     try {
       const options = await this.#read();
+      this.#options.onAsked(true);
       this.#news.found(options !== undefined);
       this.#options.onOptions(options);
     } catch (cause) {
       const problem = HawserError.is(cause) ? cause : await this.session.explain(reading, cause);
       if (!this.#isStopped) {
+        this.#options.onAsked(cause instanceof pg.DatabaseError || HawserError.is(cause));
         this.#news.failed(problem);
         this.#options.onProblem(problem);
       }

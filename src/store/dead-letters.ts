@@ -228,7 +228,8 @@ export function deadLetters(
       for await (const ids of batches(selection)) {
         const caller = database.caller(`retry ${ids.length} dead letters`);
         const told = new Map<number, string>();
-        for (const row of await storeFunctions(caller).retryDeadLetters({ ids: ids.map(BigInt) })) {
+        const rows = await storeFunctions(caller).retryDeadLetters({ ids: ids.map(BigInt) });
+        for (const row of [...rows].sort((one, other) => Number(one.id - other.id))) {
           const id = Number(row.id);
           if (row.connectionKey !== null && row.owner !== null) {
             retried.push({ id, connectionKey: row.connectionKey, listener: row.owner });

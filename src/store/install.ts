@@ -31,7 +31,8 @@ export interface InstallReport extends Place {
   readonly shortfalls: readonly Shortfall[];
   /**
    * What a superuser has to run for this role, one statement each: also what would be lacking only after some of them. Empty
-   * for a superuser. It does not make the foreign data wrappers and the event triggers: a superuser's `hawser init` does.
+   * for a superuser. It makes neither the foreign data wrappers and the event
+   * triggers nor the login that calls functions for NATS: a superuser's `hawser init` does.
    */
   readonly superuserSql: readonly string[];
   /** What roles may do beyond what this version gives them, one line each, with the statement that takes it away. */
@@ -135,5 +136,5 @@ async function plan(
 }
 
 function rolesFor(installation: NatsInstallation | undefined): readonly string[] {
-  return installation === undefined ? grantedRoles : [...grantedRoles, ...natsRoles];
+  return installation === undefined ? grantedRoles : [...new Set([...grantedRoles, ...natsRoles])];
 }

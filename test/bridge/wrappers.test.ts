@@ -167,8 +167,8 @@ describe("the wrapper of a responder", () => {
     expect(await ask(executor, echo, Buffer.alloc(0))).toEqual(Buffer.alloc(0));
     await seen();
     const shout = await bind("SELECT litmus_pgnats_register_responder('r.shout', 'shout')", "r.shout");
-    expect((await ask(executor, shout, Buffer.from("ä"), "r.shout", "_INBOX.1"))?.toString()).toBe(
-      "Ä r.shout _INBOX.1",
+    expect((await ask(executor, shout, Buffer.from("a"), "r.shout", "_INBOX.1"))?.toString()).toBe(
+      "A r.shout _INBOX.1",
     );
     await expect(ask(executor, shout, Buffer.from([255]))).rejects.toMatchObject({ code: "22021" });
   });

@@ -138,14 +138,14 @@ describe("hawser dead", () => {
     expect(result.stderr).toContain("there is no dead letter 999999");
   });
 
-  it("refuses to retry those of subscriptions, and says so", async () => {
+  it("refuses to retry those of functions that are not subscribed any more, and says so", async () => {
     const [{ id } = { id: 0 }] = await w.query<{ id: number }>(
       "INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) VALUES ('subscription', 'public.f', 's', 'x', 'P0001', 'm', 1) RETURNING id",
     );
     const result = await dead("retry", "--all");
-    expect(result).toMatchObject({ status: 69, stdout: "Retried no dead letter.\n" });
+    expect(result).toMatchObject({ status: 64, stdout: "Retried no dead letter.\n" });
     expect(result.stderr).toContain(
-      `dead letter ${id} is of a subscription; this version can retry only what peers sent`,
+      `dead letter ${id} is of a function that is not subscribed any more; discard it, or call the function with its payload by hand`,
     );
     expect(await w.query("SELECT id FROM hawser.dead_letters")).toEqual([{ id }]);
   });

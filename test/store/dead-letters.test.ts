@@ -83,6 +83,7 @@ describe("dead letters", () => {
       attempts: 3,
       createdAt: expect.any(Date),
       retried: false,
+      retryRequested: false,
     });
     const whole = await w.store.deadLetters.get(id as number);
     expect(whole).toEqual({ ...list[0], payload: Buffer.alloc(100), headers: [["a", "1"]] });
@@ -127,6 +128,7 @@ describe("dead letters", () => {
     const retry = await retryChannel();
     expect(report).toEqual({
       retried: ids.map((id) => ({ id, connectionKey: retry?.connectionKey, listener: "listener" })),
+      requested: [],
       refused: [],
       missing: [],
     });
@@ -266,7 +268,7 @@ describe("dead letters", () => {
     expect((await retryChannel())?.stored).toHaveLength(1);
   });
 
-  it("of subscriptions, unknown channels and unknown topics cannot be retried, and stay", async () => {
+  it("of functions that are not subscribed, unknown channels and unknown topics cannot be retried, and stay", async () => {
     const insert = async (origin: string, topic: string, key: number | null): Promise<number> => {
       const { rows } = await w.operator.query(
         "INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, connection_key) VALUES ($1, 's', $2, 'x', 'c', 'm', 1, $3) RETURNING id",
@@ -283,7 +285,11 @@ describe("dead letters", () => {
     const report = await w.store.deadLetters.retry({ ids: [...ids, 999_999] });
     expect(report.retried.map(({ id }) => id)).toEqual([ids[3]]);
     expect(report.refused).toEqual([
-      { id: ids[0], code: "not_supported", message: expect.stringContaining("this version can retry only what peers") },
+      {
+        id: ids[0],
+        code: "invalid_argument",
+        message: expect.stringContaining("a function that is not subscribed any more"),
+      },
       { id: ids[1], code: "invalid_argument", message: expect.stringContaining("a channel that this database does") },
       { id: ids[2], code: "invalid_argument", message: expect.stringContaining("a topic that this database does") },
     ]);

@@ -266,8 +266,8 @@ describe("the roles of a database", () => {
          FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace`,
     );
     for (const { name, settings, owner } of functions) {
-      // It runs within functions that have pinned it, each time that SQL reaches NATS; nobody else may call it.
-      if (name === "hawser.gateway_call(text)") continue;
+      // They run within functions that have pinned it, each time that SQL reaches NATS; nobody else may call them.
+      if (name === "hawser.gateway_call(text)" || name === "hawser.next_message_id()") continue;
       expect({ name, owner, path: settings?.find((setting) => setting.startsWith("search_path=")) }).toEqual({
         name,
         owner: "hawser_owner",
@@ -345,6 +345,8 @@ describe("installing on a server of one's own", () => {
       'the role hawser_owner is missing, and "app" may not make roles',
       'the role hawser_peer is missing, and "app" may not make roles',
       'the role hawser_bridge is missing, and "app" may not make roles',
+      'the role hawser_nats is missing, and "app" may not make roles',
+      'the role hawser_executor is missing, and "app" may not make roles',
     ]);
     const alone = await install(peersAlone);
     expect(alone.migrations.length).toBeGreaterThan(0);

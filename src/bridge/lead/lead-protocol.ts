@@ -165,9 +165,12 @@ export class LeadProtocol {
     // Ours, from an attempt whose answer was lost.
     if (row.owner === owner) return 0;
     const forLeaderMs = row.owner === undefined ? 0 : leadExpiryMs;
-    // Whoever lacks something lets those go first who may have it.
-    const isComplete = doneBefore !== undefined && messages.completeSince() <= doneBefore;
-    return forLeaderMs + (isComplete || !this.#hasSeenLeader ? 0 : leadBeatMs);
+    if (!this.#hasSeenLeader) return forLeaderMs;
+    // Whoever lacks something of what is not done lets those go first who lack less. They may have seen the last beat a whole
+    // beat later, so that two are needed; steeply, because little is lacked by those who are all as good.
+    if (!this.#hasSeenLeader) return forLeaderMs;
+    const lackedMs = doneBefore === undefined ? leadBeatMs : messages.completeSince() - doneBefore;
+    return forLeaderMs + Math.min(2 * leadBeatMs, Math.max(0, 10 * lackedMs));
   }
 
   /** Raises the fence. @returns the confirmation of the term behind it; undefined if another process has the lead */

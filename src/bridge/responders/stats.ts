@@ -7,6 +7,7 @@ import type { LaneLoad } from "./fair-queue.js";
 
 /** Of one responder. Numbers are since it began in this process, or its function was replaced by another one. */
 export interface ResponderStats extends LaneLoad {
+  readonly id: bigint;
   readonly subject: string;
   readonly functionName: string;
   /** Answered, also by an error. */
@@ -44,7 +45,7 @@ export function statsOf(
     const { subject, responder, service } = endpoint;
     const { requests, errors, busy, timedOut, ignored, dropped, processingMs } = service.counters;
     return {
-      ...{ subject, functionName: responder.functionName, isRefused: isRefused(subject) },
+      ...{ id: responder.id, subject, functionName: responder.functionName, isRefused: isRefused(subject) },
       ...{ requests, errors, busy, timedOut, ignored, dropped, processingMs },
       ...dispatcher.loadOf(endpoint),
     };

@@ -12,6 +12,10 @@ import { catalogCheck, someOf } from "./catalog-check.js";
 
 const { escapeIdentifier: identifier } = pg;
 
+/** Of the login and of hawser_executor, beyond the one between them. */
+const memberships = `pg_auth_members AS a JOIN pg_roles AS m ON m.oid = a.member JOIN pg_roles AS g ON g.oid = a.roleid
+            WHERE a.member IN (r.oid, e.oid) AND a.roleid <> e.oid`;
+
 const loginSql = `
   SELECT r.rolcanlogin AS "canLogin", coalesce(r.rolvaliduntil < clock_timestamp(), false) AS "isExpired",
          pg_has_role(r.oid, e.oid, 'MEMBER') AS "isExecutor",
@@ -23,10 +27,8 @@ const loginSql = `
              ('REPLICATION', r.rolreplication), ('BYPASSRLS', r.rolbypassrls)
            ) AS a (name, held) WHERE a.held
          ) AS attributes,
-         ARRAY(
-           SELECT o.rolname::text FROM pg_roles AS o
-            WHERE NOT r.rolsuper AND o.oid NOT IN (r.oid, e.oid) AND pg_has_role(r.oid, o.oid, 'MEMBER') ORDER BY 1
-         ) AS roles
+         ARRAY(SELECT g.rolname::text FROM ${memberships} ORDER BY 1) AS roles,
+         ARRAY(SELECT format('REVOKE %I FROM %I', g.rolname, m.rolname) FROM ${memberships} ORDER BY 1) AS revokes
     FROM pg_roles AS r JOIN pg_roles AS e ON e.rolname = 'hawser_executor'
    WHERE r.rolname = $1`;
 
@@ -38,6 +40,8 @@ interface Login {
   readonly isBridged: boolean;
   readonly attributes: readonly string[];
   readonly roles: readonly string[];
+  /** The statements that end these memberships. */
+  readonly revokes: readonly string[];
 }
 
 /** See above. */
@@ -106,10 +110,7 @@ function faultOf(name: string, login: Login): Finding | undefined {
   }
   if (login.roles.length > 0) {
     const roles = someOf(login.roles.map((one) => `"${one}"`));
-    return error(
-      `${who} may do more than it should: it is a member of ${roles}`,
-      `REVOKE ${login.roles.map(identifier).join(", ")} FROM ${role}; what it has through hawser_executor: from that`,
-    );
+    return error(`${who} may do more than it should: it is a member of ${roles}`, login.revokes.join("; "));
   }
   if (!login.canLogin) return error(`${who} may not log in`, `ALTER ROLE ${role} LOGIN`);
   if (login.isExpired) return error(`${who} has expired`, `ALTER ROLE ${role} VALID UNTIL 'infinity'`);

@@ -2,6 +2,7 @@
  * The roles of Hawser: whether they are there, have what they are to have, and nothing beyond it.
  */
 
+import { tables } from "../../../generated/ts/rows/nats.js";
 import type { Grant } from "../../store/grants.js";
 import { grantedRoles } from "../../store/grants.js";
 import { natsRoles } from "../../store/nats/install-nats.js";
@@ -44,7 +45,7 @@ async function roles(facts: Facts): Promise<Verdict> {
     "SELECT w.name FROM unnest($1::text[]) AS w (name) WHERE NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = w.name)",
     [names],
   );
-  const lines = await roleWarnings(facts.client, names);
+  const lines = withoutExecutor(await roleWarnings(facts.client, names), await executorOf(facts));
   const findings: Finding[] = [
     ...missing.map(
       ({ name }): Finding => ({
@@ -57,6 +58,19 @@ async function roles(facts: Facts): Promise<Verdict> {
     ...lines.map((line) => findingOf(line, line.includes("is a member of hawser_owner") ? "note" : "warning")),
   ];
   return { findings, seen: `${names.length - missing.length} roles of Hawser` };
+}
+
+/** The login of this database; undefined if this login may not read that. */
+async function executorOf(facts: Facts): Promise<string | undefined> {
+  if (!(await facts.mayRead(tables.executorLogin))) return undefined;
+  const [row] = await facts.rows<{ name: string }>(`SELECT l.user_name AS name FROM ${tables.executorLogin} AS l`);
+  return row?.name;
+}
+
+/** What the check of that login tells is told there. */
+function withoutExecutor(lines: readonly string[], executor: string | undefined): string[] {
+  if (executor === undefined) return [...lines];
+  return lines.filter((line) => ![executor, "hawser_executor"].some((name) => line.startsWith(`"${name}", as which`)));
 }
 
 async function lacking(facts: Facts): Promise<Verdict> {

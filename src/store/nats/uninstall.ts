@@ -198,7 +198,10 @@ function difference(before: NatsState, after: NatsState | undefined) {
         ? [subscriptionsSchema]
         : []),
     ],
-    login: before.handlers.login?.exists === true ? before.handlers.login.name : null,
+    login:
+      before.handlers.hasRunSchema && !after?.handlers.hasRunSchema && before.handlers.login?.exists === true
+        ? before.handlers.login.name
+        : null,
   };
 }
 

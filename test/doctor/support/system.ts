@@ -109,7 +109,7 @@ export function found({ findings }: DoctorReport): Pick<NamedFinding, "check" | 
 export function onlyFinding(report: DoctorReport): NamedFinding {
   const [finding, ...others] = report.findings;
   if (finding === undefined || others.length > 0) {
-    throw new Error(`not one finding, but: ${JSON.stringify(report, undefined, 1)}`);
+    throw new Error(`not one finding, but: ${JSON.stringify(report.findings, undefined, 1)}`);
   }
   return finding;
 }

@@ -43,9 +43,28 @@ describe("installing NATS from SQL", () => {
       await rowsOf(
         database.url,
         `SELECT DISTINCT pg_get_userbyid(proowner) AS owner, prosecdef AS definer FROM pg_proc
-          WHERE pronamespace = 'public'::regnamespace`,
+          WHERE pronamespace = 'public'::regnamespace ORDER BY 2`,
       ),
-    ).toEqual([{ owner: "hawser_owner", definer: true }]);
+    ).toEqual([
+      // Those that make wrappers: their owner is to be the caller.
+      { owner: "hawser_owner", definer: false },
+      { owner: "hawser_owner", definer: true },
+    ]);
+    expect(
+      await rowsOf(
+        database.url,
+        "SELECT proname AS name FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND NOT prosecdef ORDER BY 1",
+      ),
+    ).toEqual(
+      [
+        "litmus_pgnats_register_responder",
+        "litmus_pgnats_unregister_responder",
+        "nats_subscribe",
+        "nats_unsubscribe",
+        "pgnats_register_responder",
+        "pgnats_unregister_responder",
+      ].map((name) => ({ name })),
+    );
   });
 
   it("changes nothing when it is run again", async () => {

@@ -12,7 +12,9 @@ import { codeOf, deadGateway, login, refusal } from "./support/logins.js";
 
 const wrappersMissing = /^the foreign data wrappers litmus_pgnats_fdw and pgnats_fdw are missing/;
 const eventTriggersMissing = /^the event triggers hawser_nats_server_follow and hawser_nats_server_drop are missing/;
-const onlySuperusers = [expect.stringMatching(wrappersMissing), expect.stringMatching(eventTriggersMissing)];
+const loginMissing = /^the login .*calls functions for NATS,? is missing/;
+const wrappersAndTriggers = [expect.stringMatching(wrappersMissing), expect.stringMatching(eventTriggersMissing)];
+const onlySuperusers = [expect.stringMatching(loginMissing), ...wrappersAndTriggers];
 
 type Shortfalls = Awaited<ReturnType<typeof install>>["shortfalls"];
 
@@ -232,7 +234,7 @@ describe("on a server that has never seen Hawser", () => {
     const alone = await install({ databaseUrl: plain.url });
     expect(alone.nats).toMatchObject({ functions: publicFunctionCount });
     expect(lacking(alone.shortfalls)).toEqual([
-      ...["hawser_owner", "hawser_peer", "hawser_bridge", "hawser_nats"].map(
+      ...["hawser_owner", "hawser_peer", "hawser_bridge", "hawser_nats", "hawser_executor"].map(
         (role) => `the role ${role} is missing, and "${plain.role}" may not make roles`,
       ),
       ...onlySuperusers,
@@ -244,7 +246,7 @@ describe("on a server that has never seen Hawser", () => {
     const creator = await makeInstaller(urls[1]!, { createRole: true });
     const { shortfalls } = await install({ databaseUrl: creator.url });
     expect(lacking(shortfalls).filter((what) => !what.startsWith("SQL functions in the schema"))).toEqual(
-      onlySuperusers,
+      wrappersAndTriggers,
     );
     await expectToReachDblink(urls[1]!);
 

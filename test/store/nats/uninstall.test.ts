@@ -20,7 +20,7 @@ afterAll(async () => {
   for (const each of databases) await each.drop();
 });
 
-const nothing = { functions: 0, wrappers: [], eventTriggers: [], dblink: false, shortfalls: [] };
+const nothing = { functions: 0, wrappers: [], eventTriggers: [], dblink: false, schemas: [], shortfalls: [] };
 
 describe("removing NATS from SQL", () => {
   it("leaves what an installation for peers alone has, and an installation brings all of it back", async () => {
@@ -31,6 +31,8 @@ describe("removing NATS from SQL", () => {
       wrappers: ["litmus_pgnats_fdw", "pgnats_fdw"],
       eventTriggers: ["hawser_nats_server_drop", "hawser_nats_server_follow"],
       dblink: true,
+      schemas: ["hawser_run", "pgnats"],
+      login: expect.stringMatching(/^hawser_executor_[0-9a-f]{12}$/),
       shortfalls: [],
       rest: "DROP SCHEMA hawser CASCADE",
     });
@@ -101,6 +103,24 @@ describe("removing NATS from SQL", () => {
     });
   });
 
+  it("removes nothing while NATS reaches a function, and names that; then what its wrapper has left goes along", async () => {
+    await install({ databaseUrl: database.url });
+    await onServer(
+      database.url,
+      "CREATE FUNCTION f(payload bytea) RETURNS bytea LANGUAGE sql AS 'SELECT payload'",
+      "SELECT nats_subscribe('orders.*', 'f'), litmus_pgnats_register_responder('rpc', 'f')",
+    );
+    const before = await catalogOf(database.url);
+    await expect(uninstall({ databaseUrl: database.url })).rejects.toMatchObject({
+      code: "name_occupied",
+      message: expect.stringContaining('"public.f answers rpc", "public.f on orders.*"'),
+    });
+    expect(await catalogOf(database.url)).toEqual(before);
+    await onServer(database.url, "SELECT nats_unsubscribe('orders.*', 'f'), litmus_pgnats_unregister_responder('rpc')");
+    expect(await uninstall({ databaseUrl: database.url })).toMatchObject({ schemas: ["hawser_run", "pgnats"] });
+    expect(await rowsOf(database.url, "SELECT FROM pg_roles WHERE rolname ~ '^hawser_executor_'")).not.toEqual([]);
+  });
+
   it("leaves functions, wrappers and event triggers of others, and what peers have stored", async () => {
     await install({ databaseUrl: database.url, nats: false });
     await onServer(
@@ -128,6 +148,8 @@ describe("removing NATS from SQL", () => {
       expect.stringContaining("the foreign data wrapper litmus_pgnats_fdw is still there"),
       expect.stringContaining("the foreign data wrapper pgnats_fdw is still there"),
       expect.stringContaining("the schema hawser_fdw is still there"),
+      expect.stringContaining("the schema hawser_run is still there"),
+      expect.stringContaining("the schema pgnats, or something in it is still there"),
     ]);
     expect(await uninstall({ databaseUrl: limited.superuserUrl })).toMatchObject({
       functions: publicFunctionCount,

@@ -1,0 +1,179 @@
+/**
+ * What `hawser serve` shows to whoever monitors it: its parts as metrics and checks.
+ */
+import { monitorConstants } from "../../generated/ts/settings/nats.js";
+import type { Bridge, BridgeStats } from "../bridge/index.js";
+import { version } from "../files/index.js";
+import type { Gateway } from "../gateway/index.js";
+import type { Logger, NatsLink } from "../nats/index.js";
+import { type Address, parseAddress } from "../wire/index.js";
+import {
+  type BridgeCounters,
+  type CheckState,
+  type ConnectionCounters,
+  Monitor,
+  type NatsClient,
+  natsClients,
+  Reachability,
+  type ServeCounters,
+  ServeMetrics,
+} from "./monitor/index.js";
+
+/** The parts, as far as they are there. */
+export interface MonitoredParts {
+  readonly gateway: Gateway | undefined;
+  readonly bridge: Bridge | undefined;
+}
+
+/** Connections of one client, counted. */
+class Connections implements ConnectionCounters {
+  #count = 0;
+  #since: Date = new Date();
+
+  constructor(private readonly link: NatsLink) {
+    if (link.connection !== undefined) this.#count = 1;
+    link.on("connected", () => {
+      this.#count += 1;
+      this.#since = new Date();
+    });
+    link.on("lost", () => {
+      this.#since = new Date();
+    });
+  }
+
+  get isUp(): boolean {
+    return this.link.connection !== undefined;
+  }
+
+  get reconnects(): number {
+    return Math.max(0, this.#count - 1);
+  }
+
+  get state(): CheckState {
+    const { failure } = this.link;
+    const since = this.#since;
+    return this.isUp
+      ? { ok: true, since }
+      : { ok: false, since, detail: failure?.message ?? "no server is defined, or it is being connected to" };
+  }
+}
+
+/** See above. */
+export class Monitoring {
+  readonly metrics: ServeMetrics;
+  readonly #parts: MonitoredParts;
+  readonly #logger: Logger;
+  readonly #postgres = new Reachability(monitorConstants.postgresSilenceMs);
+  readonly #links = new Map<NatsClient, Connections>();
+  /** Of Postgres. */
+  #failures = 0;
+  #isAway = false;
+  #monitor: Monitor | undefined;
+
+  constructor(parts: MonitoredParts, logger: Logger) {
+    this.#parts = parts;
+    this.#logger = logger;
+    this.metrics = new ServeMetrics({ version, counters: this.#counters() });
+  }
+
+  /** Where it is served; undefined: nowhere. */
+  get address(): Address | undefined {
+    return this.#monitor?.address;
+  }
+
+  /** Serves it. @throws HawserError `bind_failed` */
+  async listen(address: string, signal: AbortSignal | undefined): Promise<void> {
+    const limits = {
+      maxConnections: monitorConstants.maxConnections,
+      maxHeaderBytes: monitorConstants.maxHeaderBytes,
+      headersTimeoutMs: monitorConstants.headersTimeoutMs,
+      requestTimeoutMs: monitorConstants.requestTimeoutMs,
+      keepAliveMs: monitorConstants.keepAliveMs,
+      stopDeadlineMs: monitorConstants.stopDeadlineMs,
+    };
+    const health = [
+      { name: "gateway", affects: "health" as const, state: () => ({ ok: this.#parts.gateway?.isListening === true }) },
+      { name: "postgres", affects: "readiness" as const, state: () => this.#postgres.state },
+      ...natsClients.map((client) => ({
+        name: `nats_${client}`,
+        affects: "readiness" as const,
+        state: () => this.#links.get(client)?.state ?? { ok: false, detail: "it is being started" },
+      })),
+    ];
+    const { metrics } = this;
+    this.#monitor = await Monitor.start(
+      { listen: parseAddress(address), metrics, health, logger: this.#logger, limits },
+      signal,
+    );
+    this.#logger.info({ address: this.#monitor.address }, "metrics and health are served");
+  }
+
+  /** Postgres was asked. */
+  asked(hasAnswered: boolean): void {
+    if (hasAnswered) this.#postgres.answered();
+    if (hasAnswered && this.#isAway) this.#failures += 1;
+    this.#isAway = !hasAnswered;
+  }
+
+  /** All parts are there now. */
+  follow(): void {
+    const { gateway, bridge } = this.#parts;
+    if (gateway !== undefined) this.#links.set("gateway", new Connections(gateway.link));
+    if (bridge === undefined) return;
+    this.#links.set("subscriptions", new Connections(bridge.links.subscriptions));
+    this.#links.set("responders", new Connections(bridge.links.responders));
+  }
+
+  async stop(): Promise<void> {
+    await this.#monitor?.stop();
+    this.metrics.close();
+  }
+
+  #counters(): ServeCounters {
+    const parts = this.#parts;
+    const links = this.#links;
+    const postgres: ConnectionCounters = (() => {
+      const isAway = (): boolean => this.#isAway;
+      const failures = (): number => this.#failures;
+      return {
+        get isUp() {
+          return !isAway();
+        },
+        get reconnects() {
+          return failures();
+        },
+      };
+    })();
+    return {
+      postgres,
+      get gateway() {
+        return parts.gateway === undefined ? undefined : { sessions: parts.gateway.sessionCount };
+      },
+      get nats() {
+        return Object.fromEntries(links);
+      },
+      get bridge() {
+        return parts.bridge === undefined ? undefined : bridgeCounters(parts.bridge.stats);
+      },
+    };
+  }
+}
+
+function bridgeCounters(stats: BridgeStats): BridgeCounters {
+  const { role, epoch, lastEpoch, subscriptions, responders, keptBytes, discarded } = stats;
+  return {
+    role,
+    isLeading: epoch !== undefined,
+    leaderEpoch: Number(lastEpoch),
+    standbyBufferBytes: keptBytes,
+    discardedBufferFull: discarded,
+    subscriptions,
+    responders: responders.responders.map(({ id, functionName, requests, errors, timedOut, busy }) => ({
+      ...{ id, functionName, timedOut, busy },
+      ok: requests - errors,
+      failed: errors - busy - timedOut,
+    })),
+    requestsInFlight: responders.running,
+    requestsQueued: responders.responders.reduce((sum, { waiting }) => sum + waiting, 0),
+  };
+}

@@ -1,0 +1,349 @@
+/**
+ * A role that may subscribe tries to get at what others have subscribed.
+ */
+import pg from "pg";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { install } from "../../src/store/index.js";
+import type { Login } from "../store/nats/support/logins.js";
+import { type BindingWorld, type Bound, bindingWorld, deliver, errorOf } from "./support/binding-world.js";
+
+let world: BindingWorld;
+let executor: pg.Client;
+let victim: Login;
+let attacker: Login;
+let victimSession: pg.Client;
+let attackerSession: pg.Client;
+/** What the victim has subscribed. */
+let target: Bound;
+
+const denied = "42501";
+const quoted = pg.escapeIdentifier;
+const message = [{ payload: Buffer.from("real") }];
+const arguments_ =
+  "p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[], p_ids text[]";
+const forged = "'forged'::bytea, ARRAY[1], ARRAY[6], ARRAY['s'], ARRAY[NULL::text], ARRAY['i']";
+
+beforeAll(async () => {
+  world = await bindingWorld();
+  [victim, attacker] = [await world.user(), await world.user()];
+  [victimSession, attackerSession] = [await world.connect(victim.url), await world.connect(attacker.url)];
+  executor = await world.connectExecutor();
+  await world.client.query(`
+    CREATE TABLE ran (payload bytea, who text DEFAULT current_user);
+    GRANT INSERT ON ran TO PUBLIC;
+    CREATE FUNCTION capture(payload bytea) RETURNS void LANGUAGE sql AS 'INSERT INTO public.ran (payload) VALUES (payload)';
+  `);
+  await victimSession.query("SELECT nats_subscribe('victim', 'capture')");
+  [target] = (await world.bound("victim")) as [Bound];
+});
+afterAll(async () => world?.[Symbol.asyncDispose]());
+
+const ran = async () =>
+  (await world.rows<{ payload: Buffer; who: string }>("DELETE FROM ran RETURNING *")).map(
+    ({ payload, who }) => `${who}: ${payload}`,
+  );
+const tokenType = (wrapper: string) => `hawser_run.token_${wrapper.slice(-16)}`;
+
+/** Each time at the end: the victim's function gets what is sent, and nothing else. */
+async function expectUntouched(): Promise<void> {
+  await ran();
+  expect(await deliver(executor, target, message)).toBe(1);
+  expect(await ran()).toEqual([`${victim.role}: real`]);
+}
+
+/** A subscription of the attacker's, whose wrapper is replaced by one that does something else, with the rights of its caller. */
+async function replaced(body: string): Promise<Bound> {
+  const subject = `attack.${(attacks += 1)}`;
+  await attackerSession.query("SELECT nats_subscribe($1, 'capture')", [subject]);
+  const [own] = (await world.bound(subject)) as [Bound];
+  await attackerSession.query(
+    `CREATE OR REPLACE FUNCTION hawser_run.${quoted(own.wrapper)}(p_token ${tokenType(own.wrapper)}, ${arguments_})
+       RETURNS bigint LANGUAGE plpgsql SECURITY INVOKER AS $attack$ BEGIN ${body} RETURN 1; END $attack$`,
+  );
+  return own;
+}
+let attacks = 0;
+
+describe("a role that may subscribe", () => {
+  it("cannot call the wrapper of another, nor change it", async () => {
+    const wrapper = `hawser_run.${quoted(target.wrapper)}`;
+    const signature = `${wrapper}(${tokenType(target.wrapper)}, bytea, integer[], integer[], text[], text[], text[])`;
+    for (const sql of [
+      `SELECT ${wrapper}('x'::bytea::${tokenType(target.wrapper)}, ${forged})`,
+      `DROP FUNCTION ${signature}`,
+      `DROP DOMAIN ${tokenType(target.wrapper)} CASCADE`,
+      `ALTER FUNCTION ${signature} SECURITY INVOKER`,
+      `GRANT EXECUTE ON FUNCTION ${signature} TO ${attacker.role}`,
+      `CREATE OR REPLACE FUNCTION ${wrapper}(p_token ${tokenType(target.wrapper)}, ${arguments_}) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'`,
+      `ALTER FUNCTION ${signature} RENAME TO mine`,
+    ]) {
+      expect((await errorOf(attackerSession, sql)).code, sql).toBe(denied);
+    }
+    await expectUntouched();
+  });
+
+  it("reads no token and no secret, neither by itself nor as the executor", async () => {
+    const tables = [
+      "nats_handlers",
+      "executor_login",
+      "gateway_secret",
+      "nats_server",
+      "gateways",
+      "mesh_secret",
+      "dead_letters",
+    ];
+    for (const table of tables) {
+      for (const session of [attackerSession, executor]) {
+        expect((await errorOf(session, `SELECT * FROM hawser.${table}`)).code, table).toBe(denied);
+      }
+      const own = await replaced(`PERFORM FROM hawser.${table};`);
+      await expect(deliver(executor, own, message), table).rejects.toMatchObject({ code: denied });
+    }
+  });
+
+  it("calls the wrapper of another as the executor, and without the token nothing runs", async () => {
+    const own = await replaced(`
+      PERFORM hawser_run.${quoted(target.wrapper)}(p_token::${tokenType(target.wrapper)}, ${forged});
+      PERFORM hawser_run.${quoted(target.wrapper)}(NULL, ${forged});`);
+    expect(await deliver(executor, own, message)).toBe(1);
+    expect(await ran()).toEqual([]);
+  });
+
+  it("is found out when its wrapper would run as its caller, before and after the call", async () => {
+    const version = async (bound: Bound, runAs = bound.runAs) =>
+      (await executor.query("SELECT version FROM hawser.wrapper_version($1, $2)", [bound.wrapper, runAs])).rows[0]
+        .version;
+    const before = await version(target);
+    expect(before).toMatch(/^\d+:\d+:\d+$/);
+    expect(await version(target)).toBe(before);
+    expect(await version(target, attacker.role)).toBeNull();
+    await attackerSession.query("SELECT nats_subscribe('turncoat', 'capture')");
+    const [own] = (await world.bound("turncoat")) as [Bound];
+    const signature = `hawser_run.${quoted(own.wrapper)}(${tokenType(own.wrapper)}, bytea, integer[], integer[], text[], text[], text[])`;
+    const first = await version(own);
+    await attackerSession.query(`ALTER FUNCTION ${signature} SECURITY INVOKER`);
+    expect(await version(own)).toBeNull();
+    await attackerSession.query(`ALTER FUNCTION ${signature} SECURITY DEFINER`);
+    expect(await version(own)).not.toBe(first);
+  });
+
+  it("has nothing deferred run by another's wrapper, without its token", async () => {
+    await attackerSession.query(`
+      CREATE TABLE ${attacker.role}.bait (a integer);
+      GRANT USAGE ON SCHEMA ${attacker.role} TO PUBLIC;
+      GRANT INSERT ON ${attacker.role}.bait TO PUBLIC;
+      CREATE FUNCTION ${attacker.role}.spring() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.ran VALUES ('sprung'); RETURN NULL; END$$;
+      CREATE CONSTRAINT TRIGGER spring AFTER INSERT ON ${attacker.role}.bait DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION ${attacker.role}.spring();
+    `);
+    const own = await replaced(`
+      INSERT INTO ${attacker.role}.bait VALUES (1);
+      PERFORM hawser_run.${quoted(target.wrapper)}(p_token::${tokenType(target.wrapper)}, ${forged});`);
+    await deliver(executor, own, message);
+    expect(await ran()).toEqual([`${world.executor}: sprung`]);
+  });
+
+  it("cannot enter another's wrapper as a handler of its own", async () => {
+    await attackerSession.query("BEGIN");
+    const error = await errorOf(
+      attackerSession,
+      "SELECT hawser.add_handler('subscription', 'forged', 's', 'f', 'bytea', $1, decode(repeat('00', 32), 'hex'))",
+      [target.wrapper],
+    );
+    await attackerSession.query("ROLLBACK");
+    expect(error.code).toBe("23505");
+    expect(
+      (await errorOf(attackerSession, "SELECT hawser.add_handler('subscription', 'x', 's', 'f', 'bytea', 'none', 'x')"))
+        .code,
+    ).toBe("22023");
+    for (const sql of [
+      "DELETE FROM hawser.nats_handlers",
+      "UPDATE hawser.nats_handlers SET subject = '>'",
+      "INSERT INTO hawser.nats_handlers (kind) VALUES ('subscription')",
+    ]) {
+      expect((await errorOf(attackerSession, sql)).code).toBe(denied);
+    }
+    await expectUntouched();
+  });
+
+  it("catches no call with functions of the same name, and makes none ambiguous", async () => {
+    const name = `hawser_run.${quoted(target.wrapper)}`;
+    const own = "LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.ran VALUES ('caught'); RETURN 1; END$$";
+    for (const types of [
+      "a text, b text, c text, d text, e text, f text, g text",
+      "a bytea, b bytea, c integer[], d integer[], e text[], f text[], g text[]",
+      "a bytea, b bytea, c integer[], d integer[], e text[], f text[], g text[], h integer DEFAULT 1",
+      "a anyelement, b bytea, c integer[], d integer[], e text[], f text[], g text[], h integer DEFAULT 1",
+      "a bytea, b bytea, c integer[], d integer[], e text[], f text[], VARIADIC g text[]",
+    ]) {
+      await attackerSession
+        .query(`CREATE FUNCTION ${name}(${types}) RETURNS bigint ${own}`)
+        .catch((error: pg.DatabaseError) => expect(error.code, types).toBe("42723"));
+    }
+    await attackerSession
+      .query(`GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA hawser_run TO hawser_executor`)
+      .catch(() => undefined);
+    const stolen = `CREATE FUNCTION ${name}(a ${tokenType(target.wrapper)}, b bytea, c integer[], d integer[], e text[], f text[], g text[], h integer DEFAULT 1) RETURNS bigint ${own}`;
+    expect((await errorOf(attackerSession, stolen)).code).toBe(denied);
+    expect(
+      (await errorOf(attackerSession, stolen.replace(tokenType(target.wrapper), `${tokenType(target.wrapper)}[]`)))
+        .code,
+    ).toBe(denied);
+    await expectUntouched();
+    expect((await world.bound("victim")).length).toBeGreaterThan(1);
+    expect(await world.subscriptions()).toContain("victim public.capture(bytea)");
+    expect((await world.subscriptions()).filter((line) => line.startsWith("victim"))).toHaveLength(1);
+    // Nor can it keep the victim from ending it, and beginning anew.
+    await victimSession.query("SELECT nats_unsubscribe('victim', 'capture')");
+    expect((await world.subscriptions()).filter((line) => line.startsWith("victim"))).toEqual([]);
+    await victimSession.query("SELECT nats_subscribe('victim', 'capture')");
+    [target] = (await world.bound("victim")) as [Bound];
+    await expectUntouched();
+  });
+
+  it("keeps nobody from subscribing with functions named as those that settle", async () => {
+    const settles = await world.rows<{ name: string }>(
+      "SELECT quote_ident(proname) AS name FROM pg_proc WHERE pronamespace = 'hawser_run'::regnamespace AND pg_get_userbyid(proowner) = $1 AND proname ~ '^settle '",
+      [victim.role],
+    );
+    expect(settles).toHaveLength(1);
+    await attackerSession.query(
+      `CREATE FUNCTION hawser_run.${settles[0]!.name}(a integer DEFAULT 1) RETURNS void LANGUAGE sql AS $$INSERT INTO public.ran VALUES ('settled')$$`,
+    );
+    await victimSession.query("SELECT nats_subscribe('second', 'capture')");
+    const [second] = (await world.bound("second")) as [Bound];
+    await deliver(executor, second, message);
+    expect(await ran()).toEqual([`${victim.role}: real`]);
+    await expectUntouched();
+  });
+
+  it("puts nothing between by what is on the path of who subscribes", async () => {
+    await attackerSession.query(`
+      CREATE FUNCTION ${attacker.role}.substring(bytea, integer, integer) RETURNS bytea LANGUAGE sql AS $$INSERT INTO public.ran VALUES ('path'); SELECT $1$$;
+      CREATE FUNCTION ${attacker.role}.sha256(bytea) RETURNS bytea LANGUAGE sql AS $$INSERT INTO public.ran VALUES ('path'); SELECT $1$$;
+      CREATE FUNCTION ${attacker.role}.unnest(integer[]) RETURNS SETOF integer LANGUAGE sql AS $$INSERT INTO public.ran VALUES ('path'); SELECT 1$$;
+      CREATE FUNCTION ${attacker.role}.current_schemas(boolean) RETURNS name[] LANGUAGE sql AS $$INSERT INTO public.ran VALUES ('path'); SELECT '{}'::name[]$$;
+      CREATE FUNCTION ${attacker.role}.same(bytea, bytea) RETURNS boolean LANGUAGE sql AS $$INSERT INTO public.ran VALUES ('path'); SELECT true$$;
+      CREATE OPERATOR ${attacker.role}.= (LEFTARG = bytea, RIGHTARG = bytea, FUNCTION = ${attacker.role}.same);
+    `);
+    await victimSession.query(`SET search_path = ${attacker.role}, pg_catalog, public`);
+    await victimSession.query("SELECT public.nats_subscribe('path', 'public.capture')");
+    await victimSession.query("RESET search_path");
+    const [bound] = (await world.bound("path")) as [Bound];
+    await deliver(executor, bound, message);
+    expect(await deliver(executor, { ...bound, token: Buffer.alloc(32) }, message)).toBe(0);
+    expect(await ran()).toEqual([`${victim.role}: real`]);
+  });
+
+  it("has no wrapper run as another role", async () => {
+    await attackerSession.query("SELECT nats_subscribe('mine', 'capture')");
+    const [own] = (await world.bound("mine")) as [Bound];
+    const signature = `hawser_run.${quoted(own.wrapper)}(${tokenType(own.wrapper)}, bytea, integer[], integer[], text[], text[], text[])`;
+    for (const owner of [victim.role, "hawser_owner", "postgres"]) {
+      expect((await errorOf(attackerSession, `ALTER FUNCTION ${signature} OWNER TO ${owner}`)).code).toBe(denied);
+    }
+    for (const role of [victim.role, "hawser_owner", world.executor, "hawser_bridge"]) {
+      expect((await errorOf(attackerSession, `SET ROLE ${role}`)).code).toBe(denied);
+    }
+  });
+
+  it("cannot change role within what it has subscribed, nor as the executor to anybody but that", async () => {
+    for (const statement of ["RESET ROLE", `SET ROLE ${victim.role}`, `SET SESSION AUTHORIZATION ${victim.role}`]) {
+      await attackerSession.query(
+        `CREATE OR REPLACE FUNCTION ${attacker.role}.turn(payload bytea) RETURNS void LANGUAGE plpgsql AS $$BEGIN ${statement}; END$$`,
+      );
+      await attackerSession.query("SELECT nats_subscribe('turn', $1::regproc)", [`${attacker.role}.turn`]);
+      const [own] = (await world.bound("turn")) as [Bound];
+      await expect(deliver(executor, own, message), statement).rejects.toMatchObject({ code: denied });
+    }
+    for (const role of [victim.role, attacker.role, "hawser_owner", "hawser_bridge", "hawser_nats", "postgres"]) {
+      expect((await errorOf(executor, `SET ROLE ${role}`)).code, role).toBe(denied);
+    }
+  });
+
+  it("keeps nobody from ending a subscription by what depends on its wrapper", async () => {
+    await victimSession.query("SELECT nats_subscribe('held', 'capture')");
+    const [held] = (await world.bound("held")) as [Bound];
+    await attackerSession.query(
+      `CREATE FUNCTION ${attacker.role}.hold() RETURNS bigint LANGUAGE sql
+         BEGIN ATOMIC SELECT hawser_run.${quoted(held.wrapper)}(NULL, ${forged}); END`,
+    );
+    await victimSession.query("SELECT nats_unsubscribe('held', 'capture')");
+    expect(await world.bound("held")).toEqual([]);
+  });
+
+  it("holds up only who changes the same subject, with a transaction that it leaves open", async () => {
+    await attackerSession.query("BEGIN");
+    await attackerSession.query("SELECT FROM hawser.lock_handlers('subscription', 'open')");
+    await attackerSession.query("SELECT nats_subscribe('open', 'capture')");
+    try {
+      await victimSession.query("SET lock_timeout = '200ms'");
+      expect((await errorOf(victimSession, "SELECT nats_subscribe('open', 'capture')")).code).toBe("55P03");
+      await victimSession.query("SELECT nats_subscribe('other', 'capture')");
+      await victimSession.query("SELECT nats_unsubscribe('other', 'capture')");
+      await world.client.query("SET lock_timeout = '200ms'");
+      await world.client.query("SELECT hawser.prune_handlers()");
+      await world.client.query("SELECT FROM hawser.nats_handlers");
+    } finally {
+      await attackerSession.query("ROLLBACK");
+      await victimSession.query("RESET lock_timeout");
+      await world.client.query("RESET lock_timeout");
+    }
+  });
+
+  it("can change the executor's password and settings as the executor; `hawser init` puts them right", async () => {
+    const password = async () =>
+      (
+        await world.rows<{ p: string }>("SELECT rolpassword AS p FROM pg_authid WHERE rolname = $1", [world.executor])
+      )[0]!.p;
+    const settings = () =>
+      world.rows("SELECT setconfig FROM pg_db_role_setting WHERE setrole = $1::regrole", [world.executor]);
+    const own = await replaced(`
+      EXECUTE format('ALTER ROLE %I PASSWORD ''mine''', current_user);
+      EXECUTE format('ALTER ROLE %I SET datestyle = ''SQL, DMY''', current_user);
+      EXECUTE format('ALTER ROLE %I IN DATABASE %I SET datestyle = ''SQL, DMY''', current_user, current_database());`);
+    const before = await password();
+    await deliver(executor, own, message);
+    const changed = await password();
+    expect(changed).not.toBe(before);
+    expect(await settings()).toHaveLength(2);
+    expect(await install({ databaseUrl: world.database.url })).toMatchObject({ shortfalls: [] });
+    expect([before, changed]).not.toContain(await password());
+    expect(await settings()).toEqual([]);
+  });
+
+  it("does not hold up `hawser init`", { timeout: 30_000 }, async () => {
+    await attackerSession.query("BEGIN");
+    await attackerSession.query("SELECT nats_subscribe('init', 'capture')");
+    try {
+      expect(await install({ databaseUrl: world.database.url })).toMatchObject({ shortfalls: [] });
+    } finally {
+      await attackerSession.query("ROLLBACK");
+    }
+  });
+});
+
+describe("a superuser who subscribes", () => {
+  it("has a wrapper whose every part is theirs, or the function that was named", async () => {
+    await world.client.query("SELECT nats_subscribe('super', 'capture')");
+    const [bound] = (await world.bound("super")) as [Bound];
+    expect(
+      await world.rows(
+        `SELECT r.proname AS name, pg_get_userbyid(r.proowner) AS owner
+           FROM pg_proc AS w JOIN pg_depend AS d ON d.objid = w.oid AND d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_proc'::regclass
+           JOIN pg_proc AS r ON r.oid = d.refobjid WHERE w.proname = $1 ORDER BY 1`,
+        [bound.wrapper],
+      ),
+    ).toEqual([
+      { name: "capture", owner: "postgres" },
+      { name: expect.stringMatching(/^settle [0-9a-f]{16}$/), owner: "postgres" },
+    ]);
+    await attackerSession.query(
+      "CREATE FUNCTION hawser_run.\"settle mine\"() RETURNS void LANGUAGE plpgsql AS 'BEGIN SET CONSTRAINTS ALL IMMEDIATE; END'",
+    );
+    expect((await errorOf(attackerSession, 'ALTER FUNCTION hawser_run."settle mine"() OWNER TO postgres')).code).toBe(
+      denied,
+    );
+    await world.client.query("SELECT nats_unsubscribe('super', 'capture')");
+  });
+});
