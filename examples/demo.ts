@@ -18,6 +18,17 @@ const TIME_LIMIT_MS = 55_000;
 /** One that has been handled leaves the table with the listener's next commit, some ms later. */
 const COMMIT_LIMIT_MS = 5_000;
 
+/** A table, a function that fills it from NATS, and one that answers requests. */
+const natsToSql = [
+  "CREATE TABLE readings (id bigserial, subject text, celsius numeric)",
+  `CREATE FUNCTION store_reading(payload bytea, subject text) RETURNS void LANGUAGE sql
+      AS $$INSERT INTO readings (subject, celsius) VALUES (subject, convert_from(payload, 'UTF8')::numeric)$$`,
+  `CREATE FUNCTION limit_of(payload text, subject text, reply_to text) RETURNS text LANGUAGE sql
+      AS $$SELECT CASE payload WHEN 'engine' THEN '90.0' ELSE 'no limit' END$$`,
+  "SELECT nats_subscribe('sensors.*', 'store_reading')",
+  "SELECT litmus_pgnats_register_responder('limits.temperature', 'limit_of')",
+];
+
 async function demo(signal: AbortSignal): Promise<void> {
   console.log(pc.bold("Hawser: two processes talk directly; Postgres is their phone book, offline queue and ledger."));
 
@@ -68,6 +79,12 @@ async function demo(signal: AbortSignal): Promise<void> {
   await run(database, `SELECT nats_publish_text('orders.new', '20 m of rope', NULL, '{"trace": "17"}')`);
   await endsWell("subscriber", subscriber);
   await run(database, "SELECT nats_get_text('stock', 'rope')");
+
+  step("6. Messages and requests from NATS run SQL functions");
+  for (const statement of natsToSql) await run(database, statement);
+  await endsWell("sensor", start("sensor"));
+  await expectCount(database, "SELECT count(*) FROM readings", 3);
+  await run(database, "SELECT string_agg(subject || ' ' || celsius, ', ' ORDER BY id) FROM readings");
   await endsWell("serve", serve, serve.stop());
 
   step("Everything is stopped again");
@@ -81,15 +98,19 @@ async function endsWell(name: string, program: Program, ended = program.ended): 
 }
 
 /** Asks the database until it has that many stored messages, prints the answer, and insists on it. */
-async function expectStored(database: DemoDatabase, expected: number): Promise<void> {
+function expectStored(database: DemoDatabase, expected: number): Promise<void> {
+  return expectCount(database, countStored, expected);
+}
+
+async function expectCount(database: DemoDatabase, sql: string, expected: number): Promise<void> {
   const deadline = Date.now() + COMMIT_LIMIT_MS;
-  let stored = await database.storedMessages();
-  while (stored !== expected && Date.now() < deadline) {
+  let found = Number(await database.value(sql));
+  while (found !== expected && Date.now() < deadline) {
     await delay(20);
-    stored = await database.storedMessages();
+    found = Number(await database.value(sql));
   }
-  say(`${countStored};  →  count(*) = ${stored}`);
-  if (stored !== expected) throw new Error(`expected count(*) = ${expected}, and it is ${stored}`);
+  say(`${sql};  →  count(*) = ${found}`);
+  if (found !== expected) throw new Error(`expected count(*) = ${expected}, and it is ${found}`);
 }
 
 /** Runs a statement, and prints it with its value. */

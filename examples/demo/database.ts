@@ -8,13 +8,11 @@ import pg from "pg";
 export interface DemoDatabase extends AsyncDisposable {
   readonly url: string;
   readonly name: string;
-  /** The messages that are stored for listeners. */
-  storedMessages(): Promise<number>;
   /** Runs a statement. @returns the first column of its first row, as text */
   value(statement: string): Promise<string>;
 }
 
-/** The statement behind {@link DemoDatabase.storedMessages}. */
+/** How many messages are stored for listeners. */
 export const countStored = "SELECT count(*) FROM hawser.conn_messages";
 
 /** Makes a database on the server of the URL. */
@@ -26,7 +24,6 @@ export async function createDatabase(serverUrl: string): Promise<DemoDatabase> {
   return {
     url: url.href,
     name,
-    storedMessages: async () => Number((await query(url.href, countStored))[0]!["count"]),
     value: async (statement) => String(Object.values((await query(url.href, statement))[0] ?? {})[0] ?? ""),
     [Symbol.asyncDispose]: async () => {
       await query(serverUrl, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);

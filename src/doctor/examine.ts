@@ -15,6 +15,8 @@ export interface Check {
   readonly explainedBy?: readonly string[] | undefined;
   /** How long it may take. */
   readonly timeoutMs: number;
+  /** What it means if it takes longer. Default: that Postgres hangs. */
+  readonly late?: Pick<Finding, "code" | "remedy"> | undefined;
   /**
    * Looks. What it throws ends the examination, so it throws only defects.
    *
@@ -78,19 +80,19 @@ function inTime(check: Check, timeoutMs: number, clock: Clock): Promise<Verdict>
   const over = new AbortController();
   return new Promise((resolve, reject) => {
     const cancel = clock.setTimeout(() => {
-      resolve({ findings: [late(check.name, timeoutMs)] });
+      resolve({ findings: [lateFinding(check, timeoutMs)] });
       over.abort(new Error(`the time of the check ${check.name} is over`));
     }, timeoutMs);
     check.run(over.signal).then(resolve, reject).finally(cancel);
   });
 }
 
-function late(name: string, timeoutMs: number): Finding {
-  return {
-    severity: "error",
-    code: "store_failed",
-    what: `the check ${name} had no answer within ${Math.round(timeoutMs)} ms`,
-    remedy:
-      "Look at what Postgres is doing, and who waits for whom: SELECT * FROM pg_stat_activity WHERE state <> 'idle'",
-  };
+const postgresHangs = {
+  code: "store_failed",
+  remedy:
+    "Look at what Postgres is doing, and who waits for whom: SELECT * FROM pg_stat_activity WHERE state <> 'idle'",
+} as const;
+
+function lateFinding({ name, late = postgresHangs }: Check, timeoutMs: number): Finding {
+  return { severity: "error", ...late, what: `the check ${name} had no answer within ${Math.round(timeoutMs)} ms` };
 }

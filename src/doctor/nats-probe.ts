@@ -42,7 +42,10 @@ export class NatsProbe implements AsyncDisposable {
   ): Promise<NatsProbe> {
     try {
       const files = new SecretFiles(secretsDirectories);
-      return new NatsProbe(await connectOnce({ name: "hawser doctor", options, files, signal }), undefined);
+      const established = await connectOnce({ name: "hawser doctor", options, files, signal });
+      // A server that hangs answers nothing that is waited for.
+      signal.addEventListener("abort", () => void established.connection.close());
+      return new NatsProbe(established, undefined);
     } catch (error) {
       if (!NatsError.is(error)) throw error;
       return new NatsProbe(undefined, error);

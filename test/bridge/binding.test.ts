@@ -106,8 +106,8 @@ describe("nats_subscribe", () => {
     ".a",
     "a.",
     "a.>.b",
-    "a>",
-    "a*",
+  
+  
     "a\tb",
     "a\u00a0b",
     "x".repeat(256),
@@ -123,6 +123,9 @@ describe("nats_subscribe", () => {
     "*",
     ">",
     "a.*.b",
+    "devicehub.alias.<mydevice>.<mytag>",
+    "a>",
+    "a*",
     "a.>",
     "ä.ß",
     "o'brien",

@@ -104,12 +104,4 @@ describe("hawser", () => {
     const { stderr } = await startCommand("sh", ["-c", script, "sh", ...command]).ended;
     expect(stderr).toMatch(/^hawser: could not write what was to be printed: ENOSPC.* \[output_failed\]\nstatus 74\n$/);
   });
-
-  it("says of a command that is not built yet that it is not, whatever its arguments", async () => {
-    const { status, stderr } = await hawser("doctor", "--json");
-    expect(status).toBe(69);
-    expect(stderr).toBe(
-      "hawser: `hawser doctor` is not built yet: this version of Hawser does not have it. [not_supported]\n",
-    );
-  });
 });

@@ -2,14 +2,13 @@
  * Faults on the way from Postgres to NATS, and of NATS, seeded one at a time: each is named, with what to do, and nothing
  * else is.
  */
-import { once } from "node:events";
-import { type AddressInfo, createServer, type Server } from "node:net";
 import { connect } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { freePort } from "../../src/dev/free-port.js";
 import type { OwnPostgres } from "../faults/support/own-postgres.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";
+import { silentServer } from "./support/silent-server.js";
 import { found, onlyFinding, postgresWithPasswords, startSystem } from "./support/system.js";
 
 let postgres: OwnPostgres;
@@ -206,22 +205,3 @@ describe("secrets", () => {
     expect(JSON.stringify(report)).not.toContain("s3cret");
   });
 });
-
-/** Takes connections and says nothing. */
-async function silentServer(): Promise<{ readonly port: number } & AsyncDisposable> {
-  const server: Server = createServer((socket) => {
-    sockets.add(socket);
-    socket.on("error", () => undefined);
-  });
-  const sockets = new Set<{ destroy(): void }>();
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  return {
-    port: (server.address() as AddressInfo).port,
-    [Symbol.asyncDispose]: async () => {
-      for (const socket of sockets) socket.destroy();
-      server.close();
-      await once(server, "close");
-    },
-  };
-}

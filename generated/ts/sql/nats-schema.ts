@@ -40,7 +40,7 @@ CREATE TABLE hawser.nats_handlers (
   CONSTRAINT nats_handlers_wrapper_key UNIQUE (wrapper),
   CONSTRAINT nats_handlers_kind_values CHECK (kind IN ('subscription', 'responder')),
   CONSTRAINT nats_handlers_subject_bytes CHECK (octet_length(subject) BETWEEN 1 AND 255),
-  CONSTRAINT nats_handlers_subject_pattern CHECK (subject ~ E'^(?:(?:[*]|[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)[.])*(?:[*>]|[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)$'),
+  CONSTRAINT nats_handlers_subject_pattern CHECK (subject ~ E'^(?:(?:[^>.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff][^.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]*|>[^.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)[.])*(?:(?:[^>.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff][^.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]*|>[^.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)|>)$'),
   CONSTRAINT nats_handlers_token_bytes CHECK (octet_length(token) = 32)
 );
 

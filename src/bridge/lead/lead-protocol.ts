@@ -165,7 +165,6 @@ export class LeadProtocol {
     // Ours, from an attempt whose answer was lost.
     if (row.owner === owner) return 0;
     const forLeaderMs = row.owner === undefined ? 0 : leadExpiryMs;
-    if (!this.#hasSeenLeader) return forLeaderMs;
     // Whoever lacks something of what is not done lets those go first who lack less. They may have seen the last beat a whole
     // beat later, so that two are needed; steeply, because little is lacked by those who are all as good.
     if (!this.#hasSeenLeader) return forLeaderMs;

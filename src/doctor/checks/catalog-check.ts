@@ -10,7 +10,7 @@ import { verdictOf } from "../refusals.js";
 export function catalogCheck(
   name: string,
   run: (signal: AbortSignal) => Promise<Verdict>,
-  more: Partial<Pick<Check, "needs" | "explainedBy" | "timeoutMs">> = {},
+  more: Partial<Pick<Check, "needs" | "explainedBy" | "timeoutMs" | "late">> = {},
 ): Check {
   return {
     name,
@@ -19,6 +19,12 @@ export function catalogCheck(
     run: (signal) => run(signal).catch(verdictOf),
   };
 }
+
+/** What it means if a check over NATS takes too long. */
+export const natsHangs = {
+  code: "nats_timeout",
+  remedy: "Look whether the NATS server hangs: nats server ping, or its log",
+} as const;
 
 /** A line of `hawser init` that ends with a statement, taken apart. */
 export function findingOf(line: string, severity: Finding["severity"]): Finding {

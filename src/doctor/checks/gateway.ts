@@ -10,7 +10,7 @@ import type { Finding, Verdict } from "../finding.js";
 import type { CallProblem } from "../gateway-call.js";
 import { gatewayCallMs, natsCheckMs } from "../limits.js";
 import { NatsProbe } from "../nats-probe.js";
-import { ago, catalogCheck } from "./catalog-check.js";
+import { ago, catalogCheck, natsHangs } from "./catalog-check.js";
 
 /** In their order. */
 export function gatewayChecks(facts: Facts): Check[] {
@@ -20,7 +20,11 @@ export function gatewayChecks(facts: Facts): Check[] {
       explainedBy: ["grants"],
       timeoutMs: gatewayCallMs,
     }),
-    catalogCheck("nats", (signal) => nats(facts, signal), { needs: ["gateway"], timeoutMs: natsCheckMs }),
+    catalogCheck("nats", (signal) => nats(facts, signal), {
+      needs: ["gateway"],
+      timeoutMs: natsCheckMs,
+      late: natsHangs,
+    }),
   ];
 }
 

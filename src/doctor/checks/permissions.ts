@@ -7,13 +7,14 @@ import type { Facts } from "../facts.js";
 import type { Finding, Verdict } from "../finding.js";
 import { natsCheckMs } from "../limits.js";
 import { NatsProbe } from "../nats-probe.js";
-import { catalogCheck, someOf } from "./catalog-check.js";
+import { catalogCheck, natsHangs, someOf } from "./catalog-check.js";
 
 /** Subscribing to what has handlers, and publishing role-change notices. */
 export function permissionsCheck(facts: Facts): Check {
   return catalogCheck("nats-permissions", (signal) => permissions(facts, signal), {
     needs: ["nats"],
     timeoutMs: natsCheckMs,
+    late: natsHangs,
   });
 }
 

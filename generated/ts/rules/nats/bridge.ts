@@ -55,7 +55,7 @@ const natsHandlerSubjectRules: TextRules = {
   maxBytes: 255,
   bytesRule: "must be 1 to 255 bytes long in UTF-8",
   bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^(?:(?:[*]|[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+)[.])*(?:[*>]|[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+)$/u,
+  pattern: /^(?:(?:[^>.\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff][^.\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]*|>[^.\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+)[.])*(?:(?:[^>.\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff][^.\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]*|>[^.\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+)|>)$/u,
   means: "must be words joined by '.', without white space; '*' stands for a word, and '>' at the end for all the rest",
 };
 

@@ -143,7 +143,7 @@ export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; see
     // Alone it does no harm: the fence shows another epoch.
     mutant: store({ beatIgnoresOwner: true, beatIgnoresFence: true }),
     profile: "rough",
-    seeds: 60,
+    seeds: 200,
     says: /missing|lead in the end/,
   },
   "hanging batches are not ended": {

@@ -1,0 +1,207 @@
+/**
+ * Messages as subscribed functions get them: payload, subject and headers, of any content.
+ */
+import { once } from "node:events";
+import { connect as dial } from "node:net";
+import { headers } from "@nats-io/transport-node";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { testNatsUrl } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
+import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
+
+let world: BridgeWorld;
+
+beforeAll(async () => {
+  world = await bridgeWorld({
+    sql: `
+      CREATE TABLE got (id bigserial, fn text, payload bytea, subject text, headers jsonb);
+      CREATE FUNCTION one(payload bytea) RETURNS void LANGUAGE sql
+        AS $$INSERT INTO got (fn, payload) SELECT 'one', payload WHERE payload <> ''$$;
+      CREATE FUNCTION one_with_empty(payload bytea) RETURNS void LANGUAGE sql
+        AS $$INSERT INTO got (fn, payload) SELECT 'one', payload$$;
+      CREATE FUNCTION two(payload bytea, subject text) RETURNS void LANGUAGE sql
+        AS $$INSERT INTO got (fn, payload, subject) SELECT 'two', payload, subject WHERE payload <> ''$$;
+      CREATE FUNCTION three(payload bytea, subject text, headers jsonb) RETURNS void LANGUAGE sql
+        AS $$INSERT INTO got (fn, payload, subject, headers) SELECT 'three', payload, subject, headers WHERE headers IS NULL OR NOT headers ? 'Probe'$$;
+      CREATE FUNCTION returns_much(payload bytea) RETURNS TABLE_NAME LANGUAGE sql AS $$SELECT NULL$$;
+    `.replace(/\n.*TABLE_NAME.*/, ""),
+  });
+});
+afterAll(async () => world?.[Symbol.asyncDispose]());
+
+const got = (number: number) =>
+  eventually(`${number} calls are done`, async () => (await world.count("SELECT count(*) FROM got")) >= number);
+
+async function fresh(...subscriptions: readonly (readonly [subject: string, target: string, probe?: string])[]) {
+  await world.client.query("SELECT nats_unsubscribe(subject, callback::regprocedure) FROM pgnats.subscriptions");
+  for (const one of subscriptions) await world.subscribe(...one);
+  await world.client.query("TRUNCATE got");
+}
+
+describe("the functions of a subject", () => {
+  it("are all called for a message, in each of the signatures", async () => {
+    const subject = `${world.prefix}.all`;
+    await fresh([subject, "one(bytea)"], [subject, "two(bytea, text)"], [subject, "three(bytea, text, jsonb)"]);
+    await world.live(subject);
+    world.nats.publish(subject, "x");
+    await got(3);
+    expect(await world.rows("SELECT fn, payload, subject, headers FROM got ORDER BY fn")).toEqual([
+      { fn: "one", payload: Buffer.from("x"), subject: null, headers: null },
+      { fn: "three", payload: Buffer.from("x"), subject, headers: null },
+      { fn: "two", payload: Buffer.from("x"), subject, headers: null },
+    ]);
+  });
+
+  it("are called once for each of their subscriptions where these overlap", async () => {
+    const base = `${world.prefix}.over`;
+    const [star, all, exact] = [`${base}.*`, `${base}.>`, `${base}.a`];
+    await fresh([star, "two(bytea, text)", exact], [all, "two(bytea, text)", `${base}.a.b`], [exact, "one(bytea)"]);
+    await eventually("the exact one is there", async () => {
+      world.nats.publish(exact, "probing");
+      await world.nats.flush();
+      return (await world.count("SELECT count(*) FROM got WHERE fn = 'one' AND payload = 'probing'")) > 0;
+    });
+    world.nats.publish(exact, "deep");
+    world.nats.publish(`${base}.a.b`, "deeper");
+    world.nats.publish(`${base}`, "outside");
+    await eventually("all are done", async () => (await world.count("SELECT count(*) FROM got WHERE payload <> 'probing'")) >= 4);
+    expect(
+      await world.rows(
+        "SELECT fn, convert_from(payload, 'UTF8') AS payload, subject FROM got WHERE payload <> 'probing' ORDER BY payload, fn",
+      ),
+    ).toEqual([
+      { fn: "one", payload: "deep", subject: null },
+      { fn: "two", payload: "deep", subject: exact },
+      { fn: "two", payload: "deep", subject: exact },
+      { fn: "two", payload: "deeper", subject: `${base}.a.b` },
+    ]);
+  });
+
+  it("see each its messages in their order", async () => {
+    const base = `${world.prefix}.order`;
+    await fresh([`${base}.*`, "one(bytea)", `${base}.x`], [`${base}.>`, "two(bytea, text)", `${base}.x.y`]);
+    for (let n = 0; n < 3000; n++) world.nats.publish(`${base}.${n % 7}`, `${n}`);
+    await got(6000);
+    for (const fn of ["one", "two"]) {
+      const order = await world.value(
+        "SELECT array_agg(convert_from(payload, 'UTF8')::int ORDER BY id) FROM got WHERE fn = $1",
+        [fn],
+      );
+      expect(order).toEqual(Array.from({ length: 3000 }, (_, n) => n));
+    }
+  });
+});
+
+describe("a payload", () => {
+  it("may be empty, and is bytea then, not NULL", async () => {
+    const subject = `${world.prefix}.empty`;
+    await fresh([subject, "one_with_empty(bytea)"]);
+    await eventually("the probe's is done", async () => {
+      const [row] = await world.rows("SELECT payload FROM got");
+      return row !== undefined || !(await world.hears(subject)) || false;
+    });
+    world.nats.publish(subject, "");
+    await got(1);
+    expect(await world.rows("SELECT DISTINCT payload FROM got")).toEqual([{ payload: Buffer.alloc(0) }]);
+  });
+
+  it("may be as large as NATS lets through, beside small ones in the same batch, and hold all bytes", async () => {
+    const subject = `${world.prefix}.large`;
+    await fresh([subject, "one(bytea)"]);
+    const large = Buffer.alloc(1024 * 1024, Buffer.from(Array.from({ length: 256 }, (_, byte) => byte)));
+    for (const payload of ["before", large, "between", large, "after"]) world.nats.publish(subject, payload);
+    await got(5);
+    const rows = await world.rows<{ payload: Buffer }>("SELECT payload FROM got ORDER BY id");
+    expect(rows.map(({ payload }) => payload.length)).toEqual([6, large.length, 7, large.length, 5]);
+    expect(rows[1]!.payload.equals(large)).toBe(true);
+    expect(rows[3]!.payload.equals(large)).toBe(true);
+  });
+});
+
+/** Publishes what no client's library would send. */
+async function publishRaw(...commands: readonly (string | Buffer)[]): Promise<void> {
+  const { hostname, port } = new URL(testNatsUrl());
+  const socket = dial(Number(port), hostname);
+  await once(socket, "data");
+  const bytes = commands.map((one) => (typeof one === "string" ? Buffer.from(one) : one));
+  socket.write(Buffer.concat([Buffer.from('CONNECT {"verbose":false,"headers":true}\r\n'), ...bytes, Buffer.from("PING\r\n")]));
+  for (let seen = ""; !seen.includes("PONG"); ) {
+    const [chunk] = (await once(socket, "data")) as [Buffer];
+    seen += chunk.toString("latin1");
+    if (seen.includes("-ERR")) throw new Error(seen);
+  }
+  socket.destroy();
+}
+
+function headed(subject: string, block: Buffer, payload: string): Buffer {
+  const head = Buffer.concat([Buffer.from("NATS/1.0\r\n"), block, Buffer.from("\r\n\r\n")]);
+  const sizes = `HPUB ${subject} ${head.length} ${head.length + payload.length}\r\n`;
+  return Buffer.concat([Buffer.from(sizes), head, Buffer.from(`${payload}\r\n`)]);
+}
+
+describe("headers", () => {
+  it("are an object of lists, by name, as they were sent", async () => {
+    const subject = `${world.prefix}.headers`;
+    await fresh([subject, "three(bytea, text, jsonb)"]);
+    const given = headers();
+    given.append("Many", "1");
+    given.append("Many", "2");
+    given.append("Unicode", "grüße, 世界 🚢");
+    given.append("__proto__", "p");
+    given.append("Quoted", 'a "b" \\ c');
+    world.nats.publish(subject, "x", { headers: given });
+    world.nats.publish(subject, "y");
+    await got(2);
+    expect(await world.rows("SELECT convert_from(payload, 'UTF8') AS payload, headers FROM got ORDER BY id")).toEqual([
+      {
+        payload: "x",
+        headers: JSON.parse(
+          '{"Many":["1","2"],"Unicode":["grüße, 世界 🚢"],"__proto__":["p"],"Quoted":["a \\"b\\" \\\\ c"]}',
+        ),
+      },
+      { payload: "y", headers: null },
+    ]);
+  });
+
+  it("that are no text do not keep other messages from being handled", async () => {
+    const subject = `${world.prefix}.odd`;
+    await fresh([subject, "three(bytea, text, jsonb)"]);
+    await publishRaw(
+      headed(subject, Buffer.from("A: ok"), "first"),
+      headed(subject, Buffer.from([0x42, 0x3a, 0x20, 0xff, 0xfe, 0x80]), "no-utf8"),
+      headed(subject, Buffer.from([0x43, 0x3a, 0x20, 0x61, 0x00, 0x62]), "nul"),
+      headed(subject, Buffer.from("D"), "no-colon"),
+      headed(subject, Buffer.from(": nameless"), "no-name"),
+      headed(subject, Buffer.from(""), "none"),
+      headed(subject, Buffer.from("E: ok"), "last"),
+    );
+    await eventually("the last one is done", async () => {
+      return (await world.count("SELECT count(*) FROM got WHERE payload = 'last'")) > 0;
+    });
+    const handled = await world.rows<{ payload: string }>("SELECT convert_from(payload, 'UTF8') AS payload FROM got");
+    const buried = await world.rows<{ payload: string; error_code: string }>(
+      "SELECT convert_from(payload, 'UTF8') AS payload, error_code FROM hawser.dead_letters ORDER BY id",
+    );
+    console.info({ handled, buried });
+    expect(handled.length + buried.length).toBe(7);
+    expect(buried).toEqual([{ payload: "nul", error_code: "22P05" }]);
+  });
+});
+
+describe("a subject", () => {
+  it("that no text of Postgres can hold, or that is very long, does not keep others from being handled", async () => {
+    const base = `${world.prefix}.subjects`;
+    await fresh([`${base}.>`, "two(bytea, text)", `${base}.x`]);
+    const long = `${base}.${"l".repeat(3000)}`;
+    await publishRaw(
+      `PUB ${base}.nul\0 1\r\na\r\n`,
+      Buffer.concat([Buffer.from(`PUB ${base}.`), Buffer.from([0xff, 0xc3]), Buffer.from(" 1\r\nb\r\n")]),
+      `PUB ${long} 1\r\nc\r\n`,
+      `PUB ${base}.ok 4\r\nlast\r\n`,
+    );
+    await eventually("the last one is done", async () => {
+      return (await world.count("SELECT count(*) FROM got WHERE payload = 'last'")) > 0;
+    });
+    console.info(await world.rows("SELECT payload, left(subject, 60) AS s FROM got"), await world.rows("SELECT payload, topic, error_code, error_message FROM hawser.dead_letters WHERE source LIKE '%two%'"));
+  });
+});

@@ -1,0 +1,131 @@
+/**
+ * `hawser doctor` as a process: what it prints, and its exit status.
+ */
+import { stripVTControlCharacters } from "node:util";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { errorTable } from "../../src/errors/index.js";
+import { silentServer } from "../doctor/support/silent-server.js";
+import { postgresWithPasswords, type System, startSystem } from "../doctor/support/system.js";
+import type { OwnPostgres } from "../faults/support/own-postgres.js";
+import { startNatsServer } from "../support/nats-server.js";
+import { rowsOf } from "../support/on-server.js";
+import { hawser, startHawser } from "./support/hawser.js";
+
+let postgres: OwnPostgres;
+let system: System;
+
+beforeAll(async () => {
+  postgres = await postgresWithPasswords();
+  system = await startSystem(postgres);
+});
+
+afterAll(async () => {
+  await system?.[Symbol.asyncDispose]();
+  await postgres?.[Symbol.asyncDispose]();
+});
+
+describe("hawser doctor", () => {
+  it("ends with 0 where all is well, and says how much it has looked at", async () => {
+    const { status, stdout, stderr } = await hawser(["doctor"], { databaseUrl: system.url });
+    expect({ status, stdout, stderr }).toEqual({
+      status: 0,
+      stdout: "Nothing is wrong: 22 checks of 22 found nothing.\n",
+      stderr: "",
+    });
+    const verbose = await hawser(["doctor", "--verbose"], { databaseUrl: system.url });
+    expect(verbose.stdout).toContain(
+      `ok      database: "${system.login}" is connected to the database "${system.name}"`,
+    );
+    expect(verbose.stdout.match(/^ok {6}/gm)).toHaveLength(22);
+  });
+
+  it("tells what is wrong and what to do, and ends with the status of the error", async () => {
+    const url = new URL(system.url);
+    url.password = "s3cret";
+    const { status, stdout } = await hawser(["doctor"], { databaseUrl: url.href });
+    expect(status).toBe(errorTable.store_failed.exitStatus);
+    expect(stdout).toMatch(
+      /^error {3}database: Postgres at \S+ refused the password of the login "\w+" \[store_failed\]\n {8}what to do: Give the right one .*\nNot checked:\n {8}schema: it needs database\n/,
+    );
+    expect(stdout).toMatch(/\n1 error; 1 of 22 checks done\.\n$/);
+    expect(stdout).not.toContain("s3cret");
+  });
+
+  it("ends with 1 for an error without a code, and for warnings with --strict alone", async () => {
+    await system.run("ALTER EVENT TRIGGER hawser_nats_server_follow DISABLE");
+    try {
+      expect((await hawser(["doctor"], { databaseUrl: system.url })).status).toBe(0);
+      const { status, stdout } = await hawser(["doctor", "--strict"], { databaseUrl: system.url });
+      expect(status).toBe(1);
+      expect(stdout).toMatch(/^warning foreign-data: .*\n {8}what to do: As a superuser: ALTER EVENT TRIGGER/);
+      await system.run("DROP FUNCTION nats_flush()");
+      expect((await hawser(["doctor"], { databaseUrl: system.url })).status).toBe(1);
+    } finally {
+      await hawser(["init"], { databaseUrl: system.superuserUrl });
+      await system.run("ALTER EVENT TRIGGER hawser_nats_server_follow ENABLE");
+    }
+  });
+
+  it("prints one object with --json", async () => {
+    await system.run("REVOKE EXECUTE ON FUNCTION nats_flush() FROM hawser_nats");
+    try {
+      const { status, stdout } = await hawser(["doctor", "--json"], { databaseUrl: system.url });
+      expect(status).toBe(errorTable.not_permitted.exitStatus);
+      expect(stdout.split("\n")).toHaveLength(2);
+      const report = JSON.parse(stdout) as { ok: boolean; findings: unknown[]; checks: unknown[] };
+      expect(report.ok).toBe(false);
+      expect(report.findings).toEqual([
+        {
+          check: "grants",
+          severity: "error",
+          code: "not_permitted",
+          what: expect.stringContaining("hawser_nats lacks EXECUTE"),
+          remedy: expect.stringContaining("GRANT EXECUTE ON FUNCTION"),
+        },
+      ]);
+      expect(report.checks[0]).toEqual({
+        check: "database",
+        outcome: "ok",
+        seen: expect.stringContaining(system.name),
+        why: null,
+      });
+    } finally {
+      await system.run("GRANT EXECUTE ON FUNCTION nats_flush() TO hawser_nats");
+    }
+  });
+
+  it("changes nothing", async () => {
+    const look =
+      "SELECT n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables WHERE schemaname = 'hawser' AND relname NOT IN ('gateways', 'bridge_lead', 'bridge_fence') ORDER BY relname";
+    const before = await rowsOf(system.superuserUrl, look);
+    await hawser(["doctor"], { databaseUrl: system.superuserUrl });
+    expect(await rowsOf(system.superuserUrl, look)).toEqual(before);
+  });
+
+  it("is ended by SIGINT, also where Postgres hangs", async () => {
+    await using hanging = await silentServer();
+    const program = startHawser(["doctor"], { databaseUrl: `postgres://app@127.0.0.1:${hanging.port}/app` });
+    await hanging.addressed;
+    program.child.kill("SIGINT");
+    expect(await program.ended).toMatchObject({ signal: "SIGINT" });
+  });
+
+  it("ends by itself where NATS hangs", async () => {
+    await using nats = await startNatsServer();
+    await using other = await startSystem(postgres, { natsUrl: nats.url });
+    nats.signal("SIGSTOP");
+    const begin = performance.now();
+    const { status, stdout } = await hawser(["doctor"], { databaseUrl: other.url });
+    expect(performance.now() - begin).toBeLessThan(30_000);
+    // The gateway has not noticed yet, or has: then it says so.
+    expect([0, errorTable.nats_unavailable.exitStatus]).toContain(status);
+    expect(stdout).toMatch(/nats-permissions: (?:this machine has no connection to NATS|it needs nats)/);
+    nats.signal("SIGCONT");
+  });
+
+  it("refuses an executor URL that a shell has made of nothing", async () => {
+    const { status, stderr } = await hawser(["doctor", "--executor-url", ""], { databaseUrl: system.url });
+    expect(status).toBe(errorTable.invalid_argument.exitStatus);
+    expect(stripVTControlCharacters(stderr)).toContain("--executor-url is empty");
+  });
+});
