@@ -2,7 +2,7 @@
  * Which of several processes runs the subscriptions, and what the others keep to take over from it.
  */
 export { Lead, type LeadOptions } from "./lead.js";
-export type { LeadEvents, LeadMessages } from "./lead-protocol.js";
+export type { LeadEvents, LeadMessages } from "./lead-events.js";
 export {
   type KeptMessage,
   TakeoverBuffer,

@@ -17,40 +17,12 @@ import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
 import type { Clock } from "../../store/index.js";
 import { KnownProgress } from "./known-progress.js";
+import type { LeadEvents, LeadMessages } from "./lead-events.js";
 import type { LeadRow, LeadTable, Term } from "./lead-table.js";
 import { LeaderWatch } from "./leader-watch.js";
 import { type ClockSample, serverTimeAtLeast } from "./server-clock.js";
 
 const { leadBeatMs, leadExpiryMs } = bridgeConstants;
-
-/** What is told. None of it may throw. */
-export interface LeadEvents {
-  /**
-   * This process leads from now on: it runs what it has kept, and then what it receives.
-   *
-   * @param afterCleanEnd the leader before has ended in good order
-   */
-  onLeading(epoch: bigint, options: { readonly afterCleanEnd: boolean }): void;
-  /** It leads no more: batches of its epoch are refused. */
-  onDeposed(reason: string): void;
-  /** Another process leads. Told once for each of them. */
-  onWaiting(epoch: bigint): void;
-  /**
-   * While another process leads, after each look: what that one received before this time, by the clock of this process, is
-   * done. undefined: not known.
-   */
-  onProgress(doneBefore: number | undefined): void;
-  /** Postgres did not answer as it should. It is tried again. */
-  onProblem(cause: unknown): void;
-}
-
-/** What the process has received and done, by the clock. */
-export interface LeadMessages {
-  /** When the oldest message was received that is not done yet; undefined: all are done. */
-  oldestUnfinishedAt(): number | undefined;
-  /** Since when everything is kept that the leader may not have done. */
-  completeSince(): number;
-}
 
 /** What it works with. */
 export interface LeadProtocolOptions {

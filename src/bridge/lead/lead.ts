@@ -6,7 +6,8 @@ import { notifyChannels } from "../../../generated/ts/rows/nats.js";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
 import { PostgresSession, systemClock } from "../../store/index.js";
-import { type LeadEvents, type LeadMessages, LeadProtocol } from "./lead-protocol.js";
+import type { LeadEvents, LeadMessages } from "./lead-events.js";
+import { LeadProtocol } from "./lead-protocol.js";
 import { PostgresLeadTable } from "./postgres-lead-table.js";
 
 const { leadBeatMs } = bridgeConstants;
@@ -55,7 +56,9 @@ export class Lead implements AsyncDisposable {
         onDeposed: (reason) => this.#guarded(() => events.onDeposed(reason)),
         onWaiting: (epoch) => this.#guarded(() => events.onWaiting(epoch)),
         onProgress: (doneBefore) => this.#guarded(() => events.onProgress(doneBefore)),
-        onProblem: (cause) => void this.#tellProblem(cause),
+        onProblem: (cause) => {
+          this.#tellProblem(cause).catch((err) => logger.debug({ err }, "why Postgres refused could not be found out"));
+        },
       },
     });
   }
