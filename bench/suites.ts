@@ -10,6 +10,7 @@ import { peerDurable } from "./peer-durable/peer-durable.js";
 import { peerLive } from "./peer-live/peer-live.js";
 import { pingPong } from "./ping-pong/ping-pong.js";
 import { sqlPublish } from "./sql-publish/sql-publish.js";
+import { subscribe } from "./subscribe/subscribe.js";
 import type { Suite } from "./suite.js";
 
 /** In the order in which the help lists them. */
@@ -22,4 +23,5 @@ export const suites: readonly Suite[] = [
   channels,
   liner,
   sqlPublish,
+  subscribe,
 ];

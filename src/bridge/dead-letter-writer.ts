@@ -1,7 +1,6 @@
 /**
  * Writes down what subscribed functions failed for, as long as this process leads.
  */
-import pg from "pg";
 import { tables } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import type { PostgresSession } from "../store/index.js";
@@ -28,8 +27,10 @@ const keepSql = `
   )
   SELECT count(*) > 0 AS held FROM fence`;
 
-/** Headers that jsonb cannot hold: NUL, or half of a surrogate pair. */
-const untranslatable = /^22P0[25]$/;
+/** What Postgres can hold of a text that came by NATS: no NUL, which subjects and headers may have. */
+function storable(text: string): string {
+  return text.replaceAll("\0", "\ufffd");
+}
 
 /** See above. */
 export class DeadLetterWriter {
@@ -38,26 +39,19 @@ export class DeadLetterWriter {
   /** Makes a dead letter of a message. Does not reject. */
   bury({ subscription, message, error, attempts }: BuryStep, epoch: bigint): Promise<Outcome> {
     const { headers } = message;
-    const values = (pairs: string | null) => [
+    const values = [
       String(epoch),
       subscription.functionName,
-      message.subject,
+      storable(message.subject),
       Buffer.from(message.payload),
-      pairs,
+      headers === undefined ? null : headerPairs(headers, storable),
       error.code,
       error.message,
       attempts,
       String(subscription.id),
       message.id,
     ];
-    return outcomeOf(async () => {
-      try {
-        return await this.#held(burySql, values(headers === undefined ? null : headerPairs(headers)));
-      } catch (cause) {
-        if (!(cause instanceof pg.DatabaseError) || !untranslatable.test(cause.code ?? "")) throw cause;
-        return await this.#held(burySql, values(null));
-      }
-    });
+    return outcomeOf(() => this.#held(burySql, values));
   }
 
   /** A dead letter has failed again. Does not reject. */

@@ -36,6 +36,7 @@ const pruneSql = "SELECT pruned FROM hawser.prune_handlers()";
 const retriesSql = `
   SELECT d.id, d.handler_id AS "handlerId", d.topic, d.payload, d.headers::text AS headers
     FROM ${peerTables.deadLetter} AS d
+    JOIN ${tables.natsHandler} AS h ON h.id = d.handler_id
    WHERE d.origin = 'subscription' AND d.retry_requested
    ORDER BY d.id LIMIT $1`;
 
@@ -97,10 +98,10 @@ function headersObject(pairs: string): string {
   return JSON.stringify(object);
 }
 
-/** The other way round. */
-export function headerPairs(object: string): string {
+/** The other way round. @param storable what of each text is kept */
+export function headerPairs(object: string, storable: (text: string) => string): string {
   const pairs = Object.entries(JSON.parse(object) as Record<string, string[]>);
-  return JSON.stringify(pairs.flatMap(([name, values]) => values.map((value) => [name, value])));
+  return JSON.stringify(pairs.flatMap(([name, values]) => values.map((value) => [storable(name), storable(value)])));
 }
 
 function subscriptionOf({ argumentTypes, isThere: _, ...row }: HandlerRow): Subscription {

@@ -20,7 +20,8 @@ const args = {
   "executor-url": {
     type: "string",
     valueHint: "URL",
-    description: "The login that runs subscribed functions, where `hawser serve` is given one",
+    description:
+      "The login that runs subscribed functions, where `hawser serve` is given one; HAWSER_EXECUTOR_URL is read, too",
   },
   "secrets-dir": {
     type: "string",
@@ -53,7 +54,7 @@ export const doctor = withExamples(
       }
       const report = await examine({
         databaseUrl: databaseUrlOf(given),
-        executorUrl: given["executor-url"],
+        executorUrl: given["executor-url"] ?? (process.env["HAWSER_EXECUTOR_URL"] || undefined),
         secretsDirectories: directories.length > 0 ? directories : [defaultSecretsDirectory],
       });
       if (json) await new Output().write(`${jsonText(doctorJson(report))}\n`);

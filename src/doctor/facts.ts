@@ -28,7 +28,7 @@ export interface GatewayRow {
   /** Entered by a gateway, which tells that it is there. */
   readonly isKept: boolean;
   readonly ageSeconds: number;
-  /** Its gateway was not there for longer than one that runs ever is. */
+  /** Its gateway was not there for longer than one that runs ever is. What a replica has may be old. */
   readonly isStale: boolean;
 }
 
@@ -40,7 +40,7 @@ const intentSql = `
 
 const gatewaysSql = `
   SELECT g.host, g.port, g.owner <> '' AS "isKept", extract(epoch FROM clock_timestamp() - g.seen_at)::float8 AS "ageSeconds",
-         g.owner <> '' AND g.seen_at < clock_timestamp() - $1 * interval '1 ms' AS "isStale"
+         g.owner <> '' AND NOT pg_is_in_recovery() AND g.seen_at < clock_timestamp() - $1 * interval '1 ms' AS "isStale"
     FROM ${tables.gateway} AS g ORDER BY g.seen_at DESC, g.host, g.port`;
 
 /** See above. What fails for one who asks fails for all. */

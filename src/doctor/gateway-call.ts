@@ -28,7 +28,7 @@ export type GatewayAnswer =
   | { readonly kind: "not_asked"; readonly why: string };
 
 /** The server that the gateway is connected to. */
-export interface NatsServerSeen {
+interface NatsServerSeen {
   readonly name: string;
   readonly version: string;
   readonly host: string;

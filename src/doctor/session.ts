@@ -13,33 +13,25 @@ export interface Place {
   readonly server: string;
 }
 
-/** A client that is not connected yet, as which login ever. */
+/** A client that is not connected yet, as the login of the URL or as another one. */
 export function newClient(
   databaseUrl: string | undefined,
   login?: { readonly user: string; readonly password: string },
 ): pg.Client {
-  const settings = {
-    ...connectionSettings(databaseUrl),
+  const { connectionString, ...settings } = connectionSettings(databaseUrl);
+  // What the URL and the environment say of the place; with another login they may not say who.
+  const { host, port, database } = new pg.Client({ connectionString });
+  const place = { host, port, ...(database === undefined ? {} : { database }) };
+  const client = new pg.Client({
+    ...settings,
+    ...(login === undefined ? { connectionString } : { ...place, ...login }),
     application_name: "hawser doctor",
     connectionTimeoutMillis: connectMs,
     statement_timeout: statementMs,
-  };
-  const url = settings.connectionString;
-  // What a connection string says comes before what stands beside it.
-  const client = new pg.Client(
-    login === undefined
-      ? settings
-      : { ...settings, ...(url === undefined ? {} : { connectionString: asLogin(url, login) }), ...login },
-  );
+  });
   // The query that is under way reports it.
   client.on("error", () => undefined);
   return client;
-}
-
-function asLogin(url: string, { user, password }: { readonly user: string; readonly password: string }): string {
-  const [, scheme, rest] = /^([a-z]+:\/\/)(?:[^/?]*@)?(.*)$/is.exec(url) ?? [];
-  if (scheme === undefined) return url;
-  return `${scheme}${encodeURIComponent(user)}:${encodeURIComponent(password)}@${rest}`;
 }
 
 /** Connects; the session reads alone, and nothing that others have put on its path is called by mistake. */

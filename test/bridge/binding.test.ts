@@ -106,8 +106,7 @@ describe("nats_subscribe", () => {
     ".a",
     "a.",
     "a.>.b",
-  
-  
+
     "a\tb",
     "a\u00a0b",
     "x".repeat(256),

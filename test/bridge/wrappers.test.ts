@@ -160,6 +160,31 @@ describe("the wrapper of a subscription", () => {
   });
 });
 
+describe("the definition of a wrapper", () => {
+  it("makes the same one again, as the restoring of a dump does", async () => {
+    await client.query(`CREATE SCHEMA "odd "".$$ 100% schema"`);
+    const fn = `"odd "".$$ 100% schema"."f'n\\"`;
+    await client.query(
+      `CREATE FUNCTION ${fn}(payload bytea, subject text, headers jsonb) RETURNS void LANGUAGE sql AS 'INSERT INTO public.seen (payload, headers) VALUES (payload, headers)'`,
+    );
+    await client.query("SELECT nats_subscribe($1, $2::regproc)", [`d.o'"$$.*`, fn]);
+    const [bound] = (await world.bound(`d.o'"$$.*`)) as [Bound];
+    const [made] = await world.rows<{ name: string; text: string }>(
+      "SELECT oid::regprocedure::text AS name, pg_get_functiondef(oid) AS text FROM pg_proc WHERE proname = $1",
+      [bound.wrapper],
+    );
+    await client.query(`DROP FUNCTION ${made!.name}`);
+    expect((await world.subscriptions()).filter((line) => line.startsWith("d."))).toEqual([]);
+    await client.query(made!.text);
+    await client.query(`GRANT EXECUTE ON FUNCTION ${made!.name} TO hawser_executor`);
+    expect((await world.subscriptions()).filter((line) => line.startsWith("d."))).toHaveLength(1);
+    expect(await deliver(executor, bound, [{ payload: Buffer.from("x"), headers: '{"A": "1"}' }])).toBe(1);
+    expect(await seen()).toMatchObject([{ payload: "x", headers: { A: "1" } }]);
+    expect(await deliver(executor, { ...bound, ...wrong }, bytes("x"))).toBe(0);
+    expect((await errorOf(client, `DROP FUNCTION ${fn}`)).code).toBe("2BP01");
+  });
+});
+
 describe("the wrapper of a responder", () => {
   it("answers in both forms", async () => {
     const echo = await bind("SELECT litmus_pgnats_register_responder('r.echo', 'echo')", "r.echo");

@@ -159,12 +159,15 @@ describe("roles and grants", () => {
     expect(finding.remedy).toContain("GRANT SELECT ON TABLE hawser.nats_server TO hawser_bridge");
   });
 
-  it("a grant that Hawser has not given, with the statement that takes it away", async () => {
+  it.each([
+    ["TO pg_monitor", "pg_monitor", { severity: "warning" }],
+    ["TO PUBLIC, which subscribed functions could use", "PUBLIC", { severity: "error", code: "executor_login" }],
+  ])("a grant that Hawser has not given, with the statement that takes it away: %s", async (_what, role, kind) => {
     await using system = await startSystem(postgres);
-    await system.run("GRANT SELECT ON hawser.gateway_secret TO PUBLIC");
+    await system.run(`GRANT SELECT ON hawser.gateway_secret TO ${role}`);
     const finding = onlyFinding(await system.examine());
-    expect(finding).toMatchObject({ check: "surplus-grants", severity: "warning" });
-    expect(finding.remedy).toBe("REVOKE SELECT ON TABLE hawser.gateway_secret FROM PUBLIC");
+    expect(finding).toMatchObject({ check: "surplus-grants", ...kind });
+    expect(finding.remedy.replaceAll('"', "")).toBe(`REVOKE SELECT ON TABLE hawser.gateway_secret FROM ${role}`);
     await system.run(finding.remedy);
     expect((await system.examine()).findings).toEqual([]);
   });

@@ -6,6 +6,7 @@
  *     ```ts run with nats    goes on from the preamble: a `pool` of a database whose SQL functions reach NATS
  *     ```ts billing.ts       a file of the user's own project, which the commands of that project run
  *     ```sql run             statements, each after those of the blocks before, in one session of such a database
+ *     ```sql run until       the same, done again and again until it prints what the page says: what NATS causes takes time
  *
  * A ```text block that follows is what the example prints. The commands of the user's own project are the blocks
  * ```sh in your project, and ```sh in your project, stays for one that runs until it is stopped.
@@ -85,6 +86,8 @@ export interface SqlSnippet {
   /** The line of the page on which its block begins. */
   readonly line: number;
   readonly statements: readonly string[];
+  /** They are to be done until they print what the page says. */
+  readonly until: boolean;
   /** Undefined where the page does not say. */
   readonly prints: string | undefined;
 }
@@ -93,10 +96,10 @@ export interface SqlSnippet {
 export function sqlSnippetsOf(markdown: string): SqlSnippet[] {
   const blocks = blocksOf(markdown);
   return blocks.flatMap(({ line, info, content }, index) => {
-    if (info !== "sql run") return [];
+    if (info !== "sql run" && info !== "sql run until") return [];
     const next = blocks[index + 1];
     const prints = next?.info === "text" ? next.content : undefined;
-    return [{ line, statements: statementsOf(content), prints }];
+    return [{ line, statements: statementsOf(content), until: info.endsWith("until"), prints }];
   });
 }
 

@@ -46,9 +46,12 @@ export async function inTransaction<T, Row extends object>(
   try {
     session = await pool.take(work.runAs);
     const beganAt = performance.now();
+    const patience = giveUpLater(session, work.timeoutMs);
+    let hasBegun = false;
     try {
       isOpen = true;
       const rows = await session.begin<Row>(work.timeoutMs, work.first);
+      hasBegun = true;
       const { value, commit } = await work.run(session, rows);
       if (!commit) return { kind: "given_up", value };
       if (!(await session.commit())) {
@@ -60,11 +63,15 @@ export async function inTransaction<T, Row extends object>(
       const failure = session.isLost
         ? ({ kind: "lost", message: (error as Error).message } as const)
         : failureOf(error, performance.now() - beganAt, work.timeoutMs);
-      if (failure.kind === "unavailable") return { ...failure, meanwhile: false };
+      // Nothing of anybody's has run yet.
+      if (failure.kind !== "lost" && (failure.kind === "unavailable" || !hasBegun)) {
+        return { kind: "unavailable", message: failure.message, meanwhile: false };
+      }
       if (failure.kind !== "lost") return failure;
       session.destroy();
       return await afterLoss(pool, session, failure.message);
     } finally {
+      clearTimeout(patience);
       await pool.give(session, isOpen);
     }
   } catch (error) {
@@ -73,6 +80,17 @@ export async function inTransaction<T, Row extends object>(
     return { kind: "unavailable", message, meanwhile: false };
   }
 }
+
+/** Beyond the statement timeouts of Postgres: it does not even say that they are over. */
+const silenceMs = 10_000;
+
+/** A server that is gone without a word would keep us waiting for ever. */
+function giveUpLater(session: ExecutorSession, timeoutMs: number): NodeJS.Timeout {
+  return setTimeout(() => session.destroy(), Math.min(2 * timeoutMs + silenceMs, longestTimerMs));
+}
+
+/** Of Node's timers. */
+const longestTimerMs = 2 ** 31 - 1;
 
 /** Who ended the session: if the server lives on, it may have been the function. */
 async function afterLoss(pool: ExecutorPool, lost: ExecutorSession, message: string): Promise<Ending<never>> {

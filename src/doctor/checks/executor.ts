@@ -23,8 +23,7 @@ const loginSql = `
          coalesce(pg_has_role('hawser_bridge', r.oid, 'MEMBER'), false) AS "isBridged",
          ARRAY(
            SELECT a.name FROM (VALUES
-             ('SUPERUSER', r.rolsuper), ('CREATEROLE', r.rolcreaterole), ('CREATEDB', r.rolcreatedb),
-             ('REPLICATION', r.rolreplication), ('BYPASSRLS', r.rolbypassrls)
+             ('SUPERUSER', r.rolsuper), ('CREATEROLE', r.rolcreaterole), ('REPLICATION', r.rolreplication), ('BYPASSRLS', r.rolbypassrls)
            ) AS a (name, held) WHERE a.held
          ) AS attributes,
          ARRAY(SELECT g.rolname::text FROM ${memberships} ORDER BY 1) AS roles,

@@ -28,7 +28,7 @@ const lookMs = 200;
 export function leadCheck(facts: Facts): Check {
   return catalogCheck("lead", (signal) => lead(facts, signal), {
     needs: ["nats-from-sql", "nats-server"],
-    explainedBy: ["gateway", "nats", "executor-login", "grants"],
+    explainedBy: ["gateway", "nats", "executor-login", "grants", "surplus-grants"],
     timeoutMs: leadWatchMs + catalogCheckMs,
   });
 }
@@ -39,6 +39,9 @@ async function lead(facts: Facts, signal: AbortSignal): Promise<Verdict> {
     return { notChecked: `this login may not read ${tables.bridgeLead}: GRANT hawser_bridge to it` };
   }
   if (counts.subscriptions === 0) return { seen: "nothing is subscribed, so that nobody need lead" };
+  if ((await facts.rows<{ yes: boolean }>("SELECT pg_is_in_recovery() AS yes"))[0]!.yes) {
+    return { notChecked: "a replica shows it late, or not at all: examine the primary" };
+  }
   const { first, last, hasBeaten } = await watch(facts, signal);
   if (!hasBeaten) return { findings: [leaderless(first, counts.subscriptions)] };
   const { owner, behindSeconds } = last;

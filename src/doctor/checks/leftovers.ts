@@ -16,7 +16,7 @@ const deadSql = `
 
 /** Rows at or below the cursor are handled already. The oldest of a channel has its lowest number. */
 const waitingSql = `
-  SELECT w.*, ${leaseHeldSql("w.listener")} AS running FROM (
+  SELECT w.*, CASE WHEN NOT pg_is_in_recovery() THEN ${leaseHeldSql("w.listener")} END AS running FROM (
     SELECT coalesce(m.owner, m.listener_name) AS listener, count(*)::float8 AS count,
            extract(epoch FROM now() - min(s.stored_at))::float8 AS "oldestSeconds"
       FROM ${tables.connMessage} AS s
@@ -38,7 +38,8 @@ interface Waiting {
   readonly listener: string;
   readonly count: number;
   readonly oldestSeconds: number;
-  readonly running: boolean;
+  /** Null on a replica, where nobody holds a name. */
+  readonly running: boolean | null;
 }
 
 /** In their order. */
@@ -67,10 +68,11 @@ async function storedMessages(facts: Facts): Promise<Verdict> {
     findings: rows.map(
       ({ listener, count, oldestSeconds, running }): Finding => ({
         severity: "warning",
-        what: `${count} message${count === 1 ? "" : "s"} of peers wait for "${listener}", the oldest for ${ago(oldestSeconds)}, and it ${running ? "runs" : "does not run"}`,
-        remedy: running
-          ? `Look at its handler and its log: hawser pending --name ${listener}`
-          : `Start it, or hand over what it has: hawser reassign ${listener} …`,
+        what: `${count} message${count === 1 ? "" : "s"} of peers wait for "${listener}", the oldest for ${ago(oldestSeconds)}${running === null ? "" : `, and it ${running ? "runs" : "does not run"}`}`,
+        remedy:
+          running === false
+            ? `Start it, or hand over what it has: hawser reassign ${listener} …`
+            : `Look at its handler and its log: hawser pending --name ${listener}`,
       }),
     ),
     seen: `no message of a peer waits for longer than ${ago(storedMessageMs / 1000)}`,

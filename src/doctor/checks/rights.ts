@@ -102,7 +102,17 @@ async function surplus(facts: Facts): Promise<Verdict> {
   // What the check of dblink tells, with what it means.
   const isToldBefore = openFunctions.length + dblinkUsers.length > 0;
   const lines = all.filter((line) => !(isToldBefore && line.includes(` on schema ${dblinkSchema},`)));
-  return { findings: lines.map((line) => findingOf(line, "warning")), seen: "nobody has more than Hawser has given" };
+  return { findings: lines.map(surplusFinding), seen: "nobody has more than Hawser has given" };
+}
+
+/** Lines about what subscribed functions could read: then `hawser serve` runs none. */
+const readByExecutor = /^(?:every role|"hawser_executor(?:_[0-9a-f]{12})?") has [^:]*\bSELECT\b[^:]* on table hawser\./;
+
+function surplusFinding(line: string): Finding {
+  const finding = findingOf(line, "warning");
+  if (!readByExecutor.test(line)) return finding;
+  const what = `${finding.what}: subscribed functions could read it, and so \`hawser serve\` calls none`;
+  return { ...finding, severity: "error", code: "executor_login", what };
 }
 
 /** What `hawser init` grants besides, on schemas whose names it is told or that are not hawser. */

@@ -1,13 +1,22 @@
 /**
  * `hawser serve` in a process of its own, at a port that stays the same over its restarts.
  */
+import { createInterface } from "node:readline";
 import { onTestFinished } from "vitest";
 import { freePort } from "../../../src/dev/free-port.js";
 import { type Program, startProgram } from "../../support/program.js";
 
+/** A line of its log, as far as tests look at it. */
+export interface LogLine extends Readonly<Record<string, unknown>> {
+  /** When it was written, in milliseconds since 1970. */
+  readonly time: number;
+  readonly msg: string;
+}
+
 /** See above. Disposing kills it. */
 export class ServeProcess implements AsyncDisposable {
   #program: Program | undefined;
+  #log: LogLine[] = [];
 
   private constructor(
     readonly databaseUrl: string,
@@ -40,6 +49,11 @@ export class ServeProcess implements AsyncDisposable {
     return this.#program!.pid;
   }
 
+  /** What it has logged since it was started last. */
+  get log(): readonly LogLine[] {
+    return this.#log;
+  }
+
   /** How it ended. */
   get ended(): Program["ended"] {
     return this.#program!.ended;
@@ -58,6 +72,13 @@ export class ServeProcess implements AsyncDisposable {
     this.#program = startProgram("src/cli/main.ts", args, {
       env: { HAWSER_DATABASE_URL: this.databaseUrl },
       stdin: "ignore",
+    });
+    const log: LogLine[] = [];
+    this.#log = log;
+    const lines = createInterface({ input: this.#program.child.stderr!, crlfDelay: Number.POSITIVE_INFINITY });
+    lines.on("line", (line) => {
+      // Not all of standard error is the log.
+      if (line.startsWith("{")) log.push(JSON.parse(line));
     });
   }
 

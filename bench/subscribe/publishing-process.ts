@@ -1,0 +1,106 @@
+/**
+ * The program of the publishing process: messages for NATS, and what the baselines do with the same payloads instead, one
+ * transaction of a prepared statement each.
+ */
+import { setImmediate } from "node:timers/promises";
+import { connect, type NatsConnection } from "@nats-io/transport-node";
+import pg from "pg";
+import { systemMs } from "../clock.js";
+import { serveRequests } from "../serve-requests.js";
+import { numberedPayload } from "./numbered-payload.js";
+import { type Latencies, PingClock } from "./ping-clock.js";
+import { pingChannel, subjects } from "./target-rows.js";
+
+/** How many messages of which size. */
+export interface Load {
+  readonly messages: number;
+  readonly payloadBytes: number;
+}
+
+/** How a ping gets to its row. */
+export type PingWay = "message" | "prepared transaction";
+
+/** Published before the event loop has its turn, in which they are written to the socket. */
+const windowMessages = 256;
+
+/** Sessions of the baselines. */
+const mostConnections = 8;
+
+let nats: NatsConnection | undefined;
+let listener: pg.Client | undefined;
+let pings: PingClock | undefined;
+const callers: pg.Client[] = [];
+
+const requests = {
+  /** Connects with everything. */
+  async open({ databaseUrl, natsUrl }: { databaseUrl: string; natsUrl: string }): Promise<void> {
+    nats = await connect({ servers: natsUrl });
+    for (let number = 0; number < mostConnections; number++) callers.push(await connected(databaseUrl));
+    listener = await connected(databaseUrl);
+    pings = new PingClock();
+    listener.on("notification", ({ payload }) => pings!.heard(Number(payload)));
+    await listener.query(`LISTEN ${pingChannel}`);
+  },
+  /** Publishes, as fast as the server takes it. @returns when it began, in ms of the system's clock */
+  async publish({ messages, payloadBytes }: Load): Promise<number> {
+    const beganMs = systemMs();
+    for (let number = 1; number <= messages; number++) {
+      nats!.publish(subjects.row, numberedPayload(number, payloadBytes));
+      if (number % windowMessages === 0) await setImmediate();
+    }
+    await nats!.flush();
+    return beganMs;
+  },
+  /** Publishes a mark. What was published before arrives before it. */
+  async mark(text: string): Promise<void> {
+    nats!.publish(subjects.mark, text);
+    await nats!.flush();
+  },
+  /** Inserts, each connection one row after another. @returns when it began, and ended, in ms of the system's clock */
+  async insert({ messages, payloadBytes, connections }: Load & { connections: number }): Promise<[number, number]> {
+    const beganMs = systemMs();
+    let number = 0;
+    await Promise.all(
+      callers.slice(0, connections).map(async (client) => {
+        while (number < messages) {
+          number += 1;
+          await client.query({
+            name: "bench.insert",
+            text: "INSERT INTO bench_rows (payload) VALUES ($1)",
+            values: [numberedPayload(number, payloadBytes)],
+          });
+        }
+      }),
+    );
+    return [beganMs, systemMs()];
+  },
+  /** Sends at a steady pace, and measures each until another session than the one that commits has heard of the row. */
+  async ping({ way, times, everyMs, payloadBytes }: Pings): Promise<Latencies> {
+    return await pings!.measure(times, everyMs, (number) => {
+      const payload = numberedPayload(number, payloadBytes);
+      if (way === "message") nats!.publish(subjects.ping, payload);
+      else void callers[0]!.query({ name: "bench.ping", text: "SELECT bench_ping($1)", values: [payload] });
+    });
+  },
+};
+
+interface Pings {
+  readonly way: PingWay;
+  readonly times: number;
+  readonly everyMs: number;
+  readonly payloadBytes: number;
+}
+
+/** What the process answers. */
+export type PublishingRequests = typeof requests;
+
+async function connected(databaseUrl: string): Promise<pg.Client> {
+  const client = new pg.Client({ connectionString: databaseUrl });
+  client.on("error", () => undefined);
+  await client.connect();
+  return client;
+}
+
+serveRequests(requests, async () => {
+  await Promise.all([nats?.close(), listener?.end(), ...callers.map((client) => client.end())]);
+});

@@ -1,0 +1,53 @@
+/**
+ * Several `hawser serve` of one database, one of which leads.
+ */
+import { eventually } from "../../support/eventually.js";
+import { ServeProcess } from "./serve-process.js";
+
+/** See above. Disposing kills them. */
+export class ServeGroup implements AsyncDisposable {
+  private constructor(readonly members: readonly ServeProcess[]) {}
+
+  /** Starts so many, and resolves when all of them answer. */
+  static async start(databaseUrl: string, count: number, flags: readonly string[] = []): Promise<ServeGroup> {
+    const members = await Promise.all(Array.from({ length: count }, () => ServeProcess.make(databaseUrl, flags)));
+    const group = new ServeGroup(members);
+    await Promise.all(members.map((member) => member.start()));
+    return group;
+  }
+
+  /** Those that do not lead. */
+  get others(): readonly ServeProcess[] {
+    const leader = this.newest;
+    return this.members.filter((member) => member !== leader);
+  }
+
+  /** Resolves with the one that leads, as soon as it has said so, and is there. */
+  async leader(): Promise<ServeProcess> {
+    let found: ServeProcess | undefined;
+    await eventually("one of them leads", () => {
+      found = this.newest;
+      return found?.isRunning === true;
+    });
+    return found!;
+  }
+
+  private get newest(): ServeProcess | undefined {
+    let newest: ServeProcess | undefined;
+    for (const member of this.members) {
+      if (termOf(member) !== undefined && (newest === undefined || termOf(member)! > termOf(newest)!)) newest = member;
+    }
+    return newest;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.members.map((member) => member.crash()));
+  }
+}
+
+/** The last epoch in which it led. */
+export function termOf(member: ServeProcess): bigint | undefined {
+  const line = member.log.findLast(({ msg, epoch }) => msg === "leads the subscriptions" && epoch !== undefined);
+  // Larger ones are text, so as not to lose digits.
+  return line === undefined ? undefined : BigInt(line["epoch"] as number | string);
+}

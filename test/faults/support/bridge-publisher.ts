@@ -1,0 +1,175 @@
+/**
+ * A client of NATS that knows nothing of ours: publishes numbered messages, each once, to some subjects in turn.
+ *
+ * Each message asks for a reply, and nobody replies; so the server itself says of each one that no subscriber was there
+ * for it (the status 503), and this client knows exactly which those are. The server answers pings in order with the
+ * messages: what was published before an answered ping has been taken.
+ *
+ * It outlives its server: what was under way when that died is never published again, and the numbers go on with the next
+ * server that answers.
+ */
+import { performance } from "node:perf_hooks";
+import { setTimeout as delay } from "node:timers/promises";
+import { connect, createInbox, type NatsConnection } from "@nats-io/transport-node";
+import { eventually } from "../../support/eventually.js";
+
+/** A stretch of numbers, both ends included. */
+export interface Stretch {
+  readonly first: number;
+  readonly last: number;
+}
+
+/** How it publishes. */
+export interface PublisherOptions {
+  readonly natsUrl: string;
+  /** The first message goes to the second of them: number modulo their count. */
+  readonly subjects: readonly string[];
+  readonly perSecond: number;
+}
+
+interface Taken {
+  readonly id: number;
+  /** When the server's answer arrived, by `performance.now()`. */
+  readonly at: number;
+}
+
+const tickMs = 10;
+
+/** What the server took so shortly before its death may not have left it. */
+const onItsWayMs = 50;
+
+/** What a message carries: its number, blank-padded to 100 bytes. */
+export function numberedPayload(id: number): string {
+  return `${id}`.padEnd(100);
+}
+
+/** See above. Disposing ends it. */
+export class BridgePublisher implements AsyncDisposable {
+  /** The last number that was published; numbers begin with 1. */
+  last = 0;
+  /** Numbers for which the server had no subscriber. */
+  readonly unheard = new Set<number>();
+  /** What was under way when the server died: it may be lost. */
+  readonly underWay: Stretch[] = [];
+  readonly #options: PublisherOptions;
+  readonly #taken: Taken[] = [];
+  #perSecond: number;
+  #loop: Promise<void> | undefined;
+  #nats: NatsConnection | undefined;
+  #isStopped = false;
+
+  private constructor(options: PublisherOptions) {
+    this.#options = options;
+    this.#perSecond = options.perSecond;
+  }
+
+  /** Makes one that waits for `begin`. */
+  static async open(options: PublisherOptions): Promise<BridgePublisher> {
+    const publisher = new BridgePublisher(options);
+    publisher.#nats = await publisher.#connect();
+    return publisher;
+  }
+
+  /** The subject of a number. */
+  subjectOf(id: number): string {
+    const { subjects } = this.#options;
+    return subjects[id % subjects.length]!;
+  }
+
+  /** Publishes a message with the number 0, which counts for nothing, to all subjects. */
+  async probe(): Promise<void> {
+    for (const subject of this.#options.subjects) this.#nats!.publish(subject, numberedPayload(0));
+    await this.#nats!.flush();
+  }
+
+  begin(): void {
+    this.#loop ??= this.#run();
+  }
+
+  /** Publishes no more. Resolves when the server has taken everything. */
+  async end(): Promise<void> {
+    this.#isStopped = true;
+    await this.#loop;
+  }
+
+  /** Resolves when so many more have been taken by the server. */
+  async more(count: number): Promise<void> {
+    const enough = this.last + count;
+    await eventually(`${count} more messages are taken`, () => (this.#taken.at(-1)?.id ?? 0) >= enough, 60_000);
+  }
+
+  /** Changes the pace. */
+  pace(perSecond: number): void {
+    this.#perSecond = perSecond;
+  }
+
+  /** Publishes so many at once, as fast as the server takes them. */
+  async burst(count: number): Promise<void> {
+    const nats = this.#nats!;
+    for (let left = count; left > 0; left -= 1_000) {
+      this.#publish(nats, Math.min(left, 1_000));
+      await nats.flush();
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.end();
+    await this.#nats?.close();
+  }
+
+  async #connect(): Promise<NatsConnection> {
+    const nats = await connect({ servers: this.#options.natsUrl, reconnect: false, timeout: 1_000 });
+    nats.subscribe(`${this.#inbox}.*`, {
+      callback: (_error, { subject, headers }) => {
+        if (headers?.code === 503) this.unheard.add(Number(subject.split(".").at(-1)));
+      },
+    });
+    await nats.flush();
+    return nats;
+  }
+
+  readonly #inbox = createInbox();
+
+  async #run(): Promise<void> {
+    let due = 0;
+    while (!this.#isStopped) {
+      const nats = (this.#nats ??= await this.#connect().catch(() => undefined));
+      if (nats === undefined) {
+        await delay(tickMs);
+        continue;
+      }
+      due += (this.#perSecond * tickMs) / 1_000;
+      const count = Math.floor(due);
+      due -= count;
+      const before = this.last;
+      this.#publish(nats, count);
+      const { last } = this;
+      const isTaken = await nats.flush().then(
+        () => !nats.isClosed(),
+        () => false,
+      );
+      const now = performance.now();
+      if (isTaken) this.#taken.push({ id: last, at: now });
+      else {
+        await nats.close();
+        this.#nats = undefined;
+        const sure = this.#taken.findLast(({ at }) => at < now - onItsWayMs)?.id ?? 0;
+        this.underWay.push({ first: Math.min(sure, before) + 1, last });
+      }
+      await delay(tickMs);
+    }
+  }
+
+  #publish(nats: NatsConnection, count: number): void {
+    for (let n = 0; n < count; n++) {
+      const id = this.last + 1;
+      try {
+        nats.publish(this.subjectOf(id), numberedPayload(id), { reply: `${this.#inbox}.${id}` });
+      } catch {
+        // The connection is closed: the next flush says so.
+        return;
+      }
+      this.last = id;
+    }
+  }
+}

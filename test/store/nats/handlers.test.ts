@@ -1,0 +1,146 @@
+/**
+ * What `hawser init` makes for the functions that NATS reaches: schemas, view, login.
+ */
+import { afterAll, beforeEach, describe, expect, it } from "vitest";
+import { install } from "../../../src/store/index.js";
+import { ownPostgres } from "../../faults/support/own-postgres.js";
+import { type TestDatabase, testDatabase } from "../../support/database.js";
+import { limitedInstaller, makeInstaller } from "../../support/limited-installer.js";
+import { onServer, rowsOf } from "../../support/on-server.js";
+import { login } from "./support/logins.js";
+
+const databases: TestDatabase[] = [];
+let database: TestDatabase;
+
+beforeEach(async () => {
+  database = await testDatabase({ migrated: false });
+  databases.push(database);
+});
+afterAll(async () => {
+  for (const each of databases) await each.drop();
+});
+
+const executorOf = async ({ url }: { readonly url: string }) =>
+  (await rowsOf(url, "SELECT user_name AS name FROM hawser.executor_login"))[0]!["name"] as string;
+
+const loginSql = (name: string) => `
+  SELECT rolcanlogin AS login, rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication AS more,
+         ARRAY(SELECT roleid::regrole::text FROM pg_auth_members WHERE member = r.oid ORDER BY 1) AS roles,
+         pg_has_role('hawser_bridge', r.oid, 'MEMBER') AS bridge
+    FROM pg_roles AS r WHERE rolname = '${name}'`;
+const complete = { login: true, more: false, roles: ["hawser_executor"], bridge: true };
+
+describe("the login that calls functions for NATS", () => {
+  it("is made, and made again where a dump was restored in another cluster", async () => {
+    await install({ databaseUrl: database.url });
+    const name = await executorOf(database);
+    expect(await rowsOf(database.url, loginSql(name))).toEqual([complete]);
+    await onServer(database.url, `REVOKE CONNECT ON DATABASE ${database.name} FROM PUBLIC`);
+    await onServer(database.url, `DROP OWNED BY ${name}`, `DROP ROLE ${name}`);
+    expect(await install({ databaseUrl: database.url })).toMatchObject({ shortfalls: [] });
+    expect(await executorOf(database)).toBe(name);
+    expect(await rowsOf(database.url, loginSql(name))).toEqual([complete]);
+    expect(
+      await rowsOf(database.url, `SELECT has_database_privilege('${name}', current_database(), 'CONNECT') AS connects`),
+    ).toEqual([{ connects: true }]);
+  });
+
+  it("shows its password in no SQL of a dry run, and in no report", async () => {
+    await install({ databaseUrl: database.url });
+    const [row] = await rowsOf(database.url, "SELECT password FROM hawser.executor_login");
+    await onServer(database.url, `DROP ROLE ${await executorOf(database)}`);
+    const dry = await install({ databaseUrl: database.url, dryRun: true });
+    expect(dry.sql).toContain("CREATE ROLE %I LOGIN");
+    const done = await install({ databaseUrl: database.url });
+    for (const report of [dry, done]) expect(JSON.stringify(report)).not.toContain(row!["password"]);
+  });
+
+  it("is a shortfall where the role may make no roles, with its remedy, beforehand and after", async () => {
+    await using limited = await limitedInstaller();
+    const foreseen = await install({ databaseUrl: limited.installerUrl, dryRun: true });
+    const done = await install({ databaseUrl: limited.installerUrl });
+    for (const { shortfalls } of [foreseen, done]) {
+      expect(shortfalls).toContainEqual({
+        what: expect.stringMatching(/^the login .*calls functions for NATS,? is missing, and "\w+" may not make/),
+        meaning: "functions can be subscribed, and `hawser serve` cannot call them",
+        remedy: expect.stringContaining("as a role that may make roles: run `hawser init`; or name another login"),
+      });
+    }
+  });
+
+  it("is made by a role that may make roles, which is no superuser", async () => {
+    await using server = await ownPostgres();
+    const creator = await makeInstaller(server.url, { createRole: true });
+    await install({ databaseUrl: creator.url });
+    expect(await rowsOf(server.url, loginSql(await executorOf(server)))).toEqual([complete]);
+  });
+
+  it("is warned of when it, or its role, is in another one", async () => {
+    await install({ databaseUrl: database.url });
+    const name = await executorOf(database);
+    await using other = await login(database.url);
+    await onServer(database.url, `GRANT ${other.role} TO ${name}`);
+    const { roleWarnings } = await install({ databaseUrl: database.url });
+    expect(roleWarnings).toContainEqual(
+      expect.stringMatching(new RegExp(`^"${name}", .*REVOKE "${other.role}" FROM "${name}"$`)),
+    );
+    await onServer(database.url, `REVOKE ${other.role} FROM ${name}`);
+  });
+});
+
+describe("what stands in the place of ours", () => {
+  it.each(["hawser_run", "pgnats"])("keeps init from touching the schema %s of somebody else", async (schema) => {
+    await using mallory = await login(database.url);
+    await onServer(database.url, `CREATE SCHEMA ${schema} AUTHORIZATION ${mallory.role}`);
+    for (const dryRun of [true, false]) {
+      await expect(install({ databaseUrl: database.url, dryRun })).rejects.toMatchObject({
+        code: "name_occupied",
+        message: expect.stringContaining(`SCHEMA ${schema} of "${mallory.role}"`),
+      });
+    }
+    expect(await rowsOf(database.url, "SELECT FROM pg_namespace WHERE nspname = 'hawser'")).toEqual([]);
+    expect((await install({ databaseUrl: database.url, nats: false })).nats).toBeNull();
+  });
+
+  it("keeps init from replacing a table pgnats.subscriptions, or a view of somebody else", async () => {
+    await onServer(
+      database.url,
+      "CREATE SCHEMA pgnats",
+      "CREATE TABLE pgnats.subscriptions (subject text, callback text)",
+    );
+    await expect(install({ databaseUrl: database.url })).rejects.toMatchObject({
+      code: "name_occupied",
+      message: expect.stringContaining("TABLE pgnats.subscriptions"),
+    });
+    await using mallory = await login(database.url);
+    await onServer(
+      database.url,
+      "DROP TABLE pgnats.subscriptions",
+      "CREATE VIEW pgnats.subscriptions AS SELECT 1 AS one",
+      `ALTER VIEW pgnats.subscriptions OWNER TO ${mallory.role}`,
+    );
+    await expect(install({ databaseUrl: database.url })).rejects.toMatchObject({ code: "name_occupied" });
+  });
+
+  it("named pgnats and empty is taken, where a superuser made it", async () => {
+    await onServer(database.url, "CREATE SCHEMA pgnats");
+    expect(await install({ databaseUrl: database.url })).toMatchObject({ shortfalls: [] });
+    expect(await rowsOf(database.url, "SELECT * FROM pgnats.subscriptions")).toEqual([]);
+  });
+});
+
+it("gives nobody else anything of schemas and view, and warns of what was granted by hand", async () => {
+  await install({ databaseUrl: database.url });
+  await using reader = await login(database.url);
+  await onServer(
+    database.url,
+    `GRANT USAGE, CREATE ON SCHEMA hawser_run TO ${reader.role}`,
+    `GRANT SELECT ON pgnats.subscriptions TO ${reader.role}`,
+    `GRANT SELECT ON hawser.nats_handlers, hawser.executor_login TO ${reader.role}`,
+  );
+  const { warnings } = await install({ databaseUrl: database.url });
+  expect(warnings[0]).toContain(
+    "REVOKE SELECT ON TABLE hawser.executor_login, hawser.nats_handlers, pgnats.subscriptions FROM",
+  );
+  expect(warnings.join("\n")).toContain("ON SCHEMA hawser_run FROM");
+});
