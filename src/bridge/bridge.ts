@@ -10,11 +10,12 @@ import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
 import { bridgeConstants, gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import type { HawserError } from "../errors/index.js";
 import { type Logger, NatsLink } from "../nats/index.js";
+import { RareLog } from "../nats/rare-log.js";
 import { PostgresSession } from "../store/index.js";
 import type { Responder } from "./bindings.js";
 import { DeadLetterWriter } from "./dead-letter-writer.js";
 import { BatchRunner } from "./executor/batch-runner.js";
-import { executorSettings } from "./executor/executor-login.js";
+import { endBackend, executorSettings } from "./executor/executor-login.js";
 import { ExecutorPool } from "./executor/executor-pool.js";
 import { PostgresRequestRunner } from "./executor/request-runner.js";
 import { readHandlers, readRetries } from "./handlers.js";
@@ -59,6 +60,7 @@ const identitySql = `SELECT current_database() AS database, l.user_name AS login
 export class Bridge {
   readonly #options: BridgeOptions;
   readonly #session: PostgresSession;
+  readonly #rareLog: RareLog;
   readonly #roleWatch: RoleWatch;
   readonly #notices: RoleNotices;
   readonly #lead: Lead;
@@ -76,11 +78,14 @@ export class Bridge {
   #problem: string | undefined;
   #toldDiscarded = 0;
   #lastEpoch = 0n;
+  /** When it ceased to receive; undefined: it receives. */
+  #deafSince: number | undefined;
   #stopped: Promise<void> | undefined;
 
   private constructor(options: BridgeOptions) {
     this.#options = options;
     const { databaseUrl, executorUrl, settings, secretsDirectories, logger } = options;
+    this.#rareLog = new RareLog(logger, "subscriptions");
     this.#session = new PostgresSession({
       databaseUrl,
       logger,
@@ -96,6 +101,7 @@ export class Bridge {
     const pool = (limit: number): ExecutorPool =>
       new ExecutorPool({
         settings: () => executorSettings({ databaseUrl, executorUrl, session: this.#session }),
+        endBackend: (backend) => endBackend(this.#session, backend),
         limit,
         logger,
       });
@@ -112,18 +118,24 @@ export class Bridge {
       takeoverBufferMs: settings.takeoverBufferMs,
       onRefused: () => this.#lead.refused(),
       onRetried: () => this.#lookSoon(),
+      onBuried: ({ subscription: { functionName, subject }, error: { code } }) => {
+        this.#rareLog.warn("a message became a dead letter", `${functionName} on ${subject}: SQLSTATE ${code}`);
+      },
       onBatch: (messages, durationMs) => options.onBatch(messages, durationMs),
     });
     this.#receiver = new Receiver({
       link: this.#links.subscriptions,
       logger,
       onMessage: (pattern, message) => this.#subscriptions.deliver(pattern, message),
+      onDeaf: () => void this.#deaf(),
+      onHearing: () => this.#hears(),
     });
     this.#notices = new RoleNotices({ link: this.#links.subscriptions, logger });
     this.#lead = new Lead({
       databaseUrl,
       logger,
-      oldestUnfinishedAt: () => this.#subscriptions.oldestUnfinishedAt,
+      oldestUnfinishedAt: () => earliest(this.#subscriptions.oldestUnfinishedAt, this.#deafSince),
+      isReceiving: () => this.#receiver.isHearing,
       completeSince: () => this.#subscriptions.completeSince,
       onLeading: (epoch, { afterCleanEnd }) => this.#leads(epoch, afterCleanEnd),
       onDeposed: () => this.#follows(),
@@ -173,7 +185,10 @@ export class Bridge {
   configure(options: CompleteNatsServerOptions | undefined, because?: HawserError): void {
     this.#natsOptions = options;
     for (const link of Object.values(this.#links)) link.configure(options, because);
-    if (options === undefined) this.#responderService?.detach();
+    if (options === undefined) {
+      this.#receiver.detach();
+      this.#responderService?.detach();
+    }
     this.#notices.configure(options);
   }
 
@@ -240,6 +255,7 @@ export class Bridge {
     // What still runs has had its time.
     for (const pool of Object.values(this.#pools)) pool.destroy();
     await this.#session.end();
+    this.#rareLog.end();
     this.#tellDiscarded();
   }
 
@@ -251,6 +267,21 @@ export class Bridge {
     this.#notices.lead(true);
     // Dead letters may wait to be handled again.
     this.#lookSoon();
+  }
+
+  /** Others may receive what this process does not: it does what it has, and gives the lead back. */
+  async #deaf(): Promise<void> {
+    this.#deafSince ??= performance.now();
+    await this.#subscriptions.drain(AbortSignal.timeout(bridgeConstants.deafDrainMs));
+    await this.#lead.stepDown("the connection to NATS was lost, and others may receive what this process does not");
+    if (this.#receiver.isHearing) this.#deafSince = undefined;
+  }
+
+  #hears(): void {
+    // A lead that is about to be given back is not complete.
+    if (this.#lead.epoch === undefined) this.#deafSince = undefined;
+    this.#subscriptions.hears(performance.now());
+    this.#lead.receives();
   }
 
   #follows(): void {
@@ -327,4 +358,9 @@ export class Bridge {
       "messages were discarded: more came than functions could take, and than --buffer-bytes has room for",
     );
   }
+}
+
+function earliest(one: number | undefined, other: number | undefined): number | undefined {
+  if (one === undefined || other === undefined) return one ?? other;
+  return Math.min(one, other);
 }

@@ -33,12 +33,17 @@ const handlersSql = `
 
 const pruneSql = "SELECT pruned FROM hawser.prune_handlers()";
 
+// So many of each handler: those of one that takes its time, or that is gone, do not keep the others waiting.
 const retriesSql = `
   SELECT d.id, d.handler_id AS "handlerId", d.topic, d.payload, d.headers::text AS headers
-    FROM ${peerTables.deadLetter} AS d
-    JOIN ${tables.natsHandler} AS h ON h.id = d.handler_id
-   WHERE d.origin = 'subscription' AND d.retry_requested
-   ORDER BY d.id LIMIT $1`;
+    FROM ${tables.natsHandler} AS h
+   CROSS JOIN LATERAL (
+      SELECT l.* FROM ${peerTables.deadLetter} AS l
+       WHERE l.handler_id = h.id AND l.origin = 'subscription' AND l.retry_requested
+       ORDER BY l.id LIMIT $1
+    ) AS d
+   WHERE h.kind = 'subscription' AND EXISTS (SELECT FROM ${peerTables.deadLetter} AS l WHERE l.retry_requested)
+   ORDER BY d.id`;
 
 interface HandlerRow {
   readonly id: bigint;

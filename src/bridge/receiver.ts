@@ -16,6 +16,10 @@ export interface ReceiverOptions {
   readonly logger: Logger;
   /** @param pattern the subject that was subscribed, which the message's own is one of */
   onMessage(pattern: string, message: InboundMessage): void;
+  /** Nothing is received any more, since a moment ago. */
+  onDeaf(): void;
+  /** From now on what is published is received. */
+  onHearing(): void;
 }
 
 interface Attached {
@@ -25,6 +29,9 @@ interface Attached {
   readonly done: () => void;
 }
 
+/** How long the server may take to end the subscriptions of a connection that is left. */
+const leaveMs = 2_000;
+
 /** See above. */
 export class Receiver {
   readonly #options: ReceiverOptions;
@@ -32,6 +39,7 @@ export class Receiver {
   #patterns: ReadonlySet<string> = new Set();
   #attached: Attached | undefined;
   #isStopped = false;
+  #isHearing = false;
   /** Ids are of this process alone. */
   readonly #name = nuid.next();
   #received = 0;
@@ -46,6 +54,11 @@ export class Receiver {
       }),
     ];
     if (link.connection !== undefined) void this.#attach(link.connection);
+  }
+
+  /** What is published is received, as far as it is known. */
+  get isHearing(): boolean {
+    return this.#isHearing;
   }
 
   /** Messages that were received. */
@@ -64,6 +77,14 @@ export class Receiver {
       subscription.unsubscribe();
     }
     for (const pattern of patterns) this.#open(attached, pattern);
+  }
+
+  /** Receives nothing until there is another connection: no NATS server is defined. */
+  detach(): void {
+    const attached = this.#attached;
+    this.#attached = undefined;
+    if (attached !== undefined) void this.#leave(attached, leaveMs);
+    this.#deafen();
   }
 
   /**
@@ -85,14 +106,34 @@ export class Receiver {
     const attached: Attached = {
       connection,
       subscriptions: new Map(),
-      done: this.#options.link.use(connection),
+      done: once(this.#options.link.use(connection)),
     };
     this.#attached = attached;
     for (const pattern of this.#patterns) this.#open(attached, pattern);
-    if (before === undefined) return;
+    void connection.closed().then(() => this.#ended(attached));
     // The server knows the new subscriptions before the old ones go.
-    await connection.flush().catch(() => undefined);
-    await this.#leave(before, 2_000);
+    const isKnown = await connection.flush().then(
+      () => true,
+      () => false,
+    );
+    if (isKnown && this.#attached === attached && !this.#isHearing) {
+      this.#isHearing = true;
+      this.#options.onHearing();
+    }
+    if (before !== undefined) await this.#leave(before, leaveMs);
+  }
+
+  #ended(attached: Attached): void {
+    if (this.#attached !== attached || this.#isStopped) return;
+    this.#attached = undefined;
+    attached.done();
+    this.#deafen();
+  }
+
+  #deafen(): void {
+    if (!this.#isHearing) return;
+    this.#isHearing = false;
+    this.#options.onDeaf();
   }
 
   async #leave({ connection, subscriptions, done }: Attached, limitMs: number): Promise<void> {
@@ -138,6 +179,14 @@ export class Receiver {
       "the NATS server does not permit a subscription: its function is not called",
     );
   }
+}
+
+function once(action: () => void): () => void {
+  let isDone = false;
+  return () => {
+    if (!isDone) action();
+    isDone = true;
+  };
 }
 
 function headersJson(headers: NonNullable<Msg["headers"]>): string {

@@ -9,7 +9,16 @@ import type { Subscription } from "./bindings.js";
 import type { DeadLetterWriter } from "./dead-letter-writer.js";
 import type { BatchRunner } from "./executor/batch-runner.js";
 import type { RequestedRetry } from "./handlers.js";
-import { ByteBudget, Discards, Lane, type LaneContext, LaneScheduler, type Outcome, type Step } from "./lanes/index.js";
+import {
+  type BuryStep,
+  ByteBudget,
+  Discards,
+  Lane,
+  type LaneContext,
+  LaneScheduler,
+  type Outcome,
+  type Step,
+} from "./lanes/index.js";
 import { type KeptMessage, TakeoverBuffer } from "./lead/index.js";
 import type { InboundMessage } from "./message.js";
 
@@ -25,6 +34,8 @@ export interface SubscriptionsOptions {
   onRefused(): void;
   /** A dead letter was retried, or has failed again: there may be more. */
   onRetried(): void;
+  /** A message has become a dead letter. */
+  onBuried(step: BuryStep): void;
   /** A batch was committed. */
   onBatch(messages: number, durationMs: number): void;
 }
@@ -228,6 +239,11 @@ export class Subscriptions {
     for (const { message, subscriptions } of ordered) this.#buffer.add(message, subscriptions);
   }
 
+  /** Nothing was received for a while, up to now. */
+  hears(since: number): void {
+    this.#buffer.restart(since);
+  }
+
   /** What the leader received before this is done; undefined: not known. */
   noteProgress(doneBefore: number | undefined): void {
     this.#buffer.noteProgress(doneBefore);
@@ -319,6 +335,7 @@ export class Subscriptions {
     if (step.kind === "batch" && outcome.kind === "committed") {
       this.#options.onBatch(step.messages.length, outcome.durationMs);
     }
+    if (step.kind === "bury" && outcome.kind === "committed") this.#options.onBuried(step);
     const isRetried = step.kind === "keep" || (step.kind === "retry" && outcome.kind === "committed");
     if (isRetried && this.#retrying.delete(step.job.deadLetterId)) this.#options.onRetried();
     this.#pumpSoon();

@@ -60,10 +60,15 @@ function findingLines({ check, severity, code, what, remedy }: NamedFinding): st
   return `${heads[severity]} ${pc.bold(check)}: ${shown(what)}${tail}\n        what to do: ${shown(remedy)}`;
 }
 
+/** What only waits for something else to be mended is one line. */
 function notCheckedLines(checks: readonly CheckReport[]): string[] {
   const named = checks.filter(({ why }) => why !== undefined);
-  if (named.length === 0) return [];
-  return ["Not checked:", ...named.map(({ check, why }) => `        ${check}: ${shown(why!)}`)];
+  const waiting = named.filter(({ isBlocked }) => isBlocked === true).map(({ check }) => check);
+  const others = named.filter(({ isBlocked }) => isBlocked !== true);
+  return [
+    ...(waiting.length === 0 ? [] : [`Not checked without it: ${waiting.join(", ")}`]),
+    ...others.map(({ check, why }) => `Not checked: ${check}: ${shown(why!)}`),
+  ];
 }
 
 function summary({ findings, checks }: DoctorReport): string {

@@ -46,7 +46,7 @@ export async function examine(
     if (blocked !== undefined) {
       states.set(name, states.get(blocked)!);
       const why = states.get(blocked) === "failed" ? `it needs ${blocked}` : `${blocked}: there is none`;
-      reports.push({ check: name, outcome: "not_checked", why });
+      reports.push({ check: name, outcome: "not_checked", why, isBlocked: true });
       continue;
     }
     const remainingMs = endAt - clock.now();

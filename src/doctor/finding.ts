@@ -43,6 +43,8 @@ export interface CheckReport {
   readonly outcome: "ok" | "warning" | "error" | "not_checked";
   readonly seen?: string | undefined;
   readonly why?: string | undefined;
+  /** Another check has to find first that all is well, or something at all. */
+  readonly isBlocked?: true | undefined;
 }
 
 /** All of it. */

@@ -136,5 +136,5 @@ async function plan(
 }
 
 function rolesFor(installation: NatsInstallation | undefined): readonly string[] {
-  return installation === undefined ? grantedRoles : [...new Set([...grantedRoles, ...natsRoles])];
+  return installation === undefined ? grantedRoles : [...grantedRoles, ...natsRoles];
 }

@@ -103,7 +103,9 @@ describe("a subscribed function runs as", () => {
       return (await world.count("SELECT count(*) FROM hawser.dead_letters WHERE payload = 'too late'")) === 1;
     });
     expect(
-      await world.rows("SELECT source, topic, error_code, error_message, attempts FROM hawser.dead_letters"),
+      await world.rows(
+        "SELECT source, topic, error_code, error_message, attempts FROM hawser.dead_letters WHERE payload = 'too late'",
+      ),
     ).toEqual([
       {
         source: "public.revocable(bytea)",

@@ -94,7 +94,7 @@ describe("the connection to Postgres", () => {
       url.password = "wrong";
     });
     const { checks } = await system.examine({ databaseUrl });
-    expect(checks[1]).toEqual({ check: "schema", outcome: "not_checked", why: "it needs database" });
+    expect(checks[1]).toMatchObject({ check: "schema", outcome: "not_checked", why: "it needs database" });
     expect(checks.slice(1).every(({ outcome }) => outcome === "not_checked")).toBe(true);
   });
 });

@@ -53,8 +53,8 @@ describe("an examination", () => {
     );
     expect(report.findings.map((one) => one.check)).toEqual(["a"]);
     expect(report.checks.slice(1)).toEqual([
-      { check: "b", outcome: "not_checked", why: "it needs a" },
-      { check: "c", outcome: "not_checked", why: "it needs b" },
+      { check: "b", outcome: "not_checked", why: "it needs a", isBlocked: true },
+      { check: "c", outcome: "not_checked", why: "it needs b", isBlocked: true },
     ]);
     expect(report.ok).toBe(false);
   });

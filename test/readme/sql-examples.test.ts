@@ -86,9 +86,10 @@ describe.each(["docs/nats-from-sql.md", "docs/nats-to-sql.md", "README.md"])("th
     const run = async (statements: readonly string[]): Promise<string> => {
       const printed: string[] = [];
       for (const statement of statements) {
-        printed.push(...(await outcomeOf(gateway.client, statement)));
+        const outcome = await outcomeOf(gateway.client, statement);
+        printed.push(...outcome);
+        if (outcome.some((line) => line.startsWith("ERROR"))) continue;
         for (const subject of subjectsIn(statement)) {
-          if (printed.some((line) => line.startsWith("ERROR"))) continue;
           const isThere = async () => (await subscribedSubjects(system)).includes(subject);
           await eventually(`"${subject}" is subscribed`, isThere);
         }

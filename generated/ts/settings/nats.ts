@@ -470,6 +470,12 @@ export const bridgeConstants = {
    */
   executorIdleMs: 30000,
   /**
+   * How long a leader that receives nothing any more does what it has before it gives the lead back.
+   *
+   * Value: 1000 ms.
+   */
+  deafDrainMs: 1000,
+  /**
    * How long a clean stop waits for the functions of responders.
    *
    * Value: 3000 ms.

@@ -32,7 +32,8 @@ export async function executorSettings(options: ExecutorLoginOptions): Promise<p
 
 /** What a login may do that calls functions of others: what they can reach beyond their own rights. */
 const rightsSql = `
-  SELECT pg_postmaster_start_time()::text AS "serverStartedAt", r.rolname AS name, r.rolsuper AS superuser, r.rolcreaterole AS "createsRoles", r.rolbypassrls AS "bypassesRls",
+  SELECT pg_postmaster_start_time()::text AS "serverStartedAt", pg_backend_pid() AS pid,
+         (SELECT a.backend_start::text FROM pg_stat_activity AS a WHERE a.pid = pg_backend_pid()) AS "startedAt", r.rolname AS name, r.rolsuper AS superuser, r.rolcreaterole AS "createsRoles", r.rolbypassrls AS "bypassesRls",
          r.rolreplication AS replicates,
          ARRAY(SELECT g.rolname::text FROM pg_roles AS g WHERE g.oid <> r.oid AND g.rolname <> 'hawser_executor' AND NOT r.rolsuper
                 AND pg_has_role(r.oid, g.oid, 'MEMBER') ORDER BY 1) AS roles,
@@ -40,8 +41,16 @@ const rightsSql = `
                 WHERE c.relkind = 'r' AND has_table_privilege(r.oid, c.oid, 'SELECT') ORDER BY 1) AS tables
     FROM pg_roles AS r WHERE r.rolname = session_user`;
 
-interface Rights {
+/** The process of Postgres behind a session. */
+export interface Backend {
+  readonly pid: number;
+  /** As Postgres writes it: another process may have the same number later. */
+  readonly startedAt: string;
+  /** When the server was started. */
   readonly serverStartedAt: string;
+}
+
+interface Rights extends Backend {
   readonly name: string;
   readonly superuser: boolean;
   readonly createsRoles: boolean;
@@ -51,13 +60,37 @@ interface Rights {
   readonly tables: readonly string[];
 }
 
+const endSql = `SELECT pg_terminate_backend(a.pid) AS ended FROM pg_stat_activity AS a WHERE a.pid = $1 AND a.backend_start::text = $2`;
+
+/** Ends a session of the executor from the bridge's own. Does not reject. @returns whether Postgres has ended it */
+export async function endBackend(session: PostgresSession, { pid, startedAt }: Backend): Promise<boolean> {
+  try {
+    const [row] = await session.query<{ ended: boolean }>(endSql, [pid, startedAt]);
+    return row?.ended === true;
+  } catch {
+    // It is away, or the login is one that the bridge has no power over: then the loss of the connection is noticed.
+    return false;
+  }
+}
+
 /**
- * @returns when the server was started
+ * @returns the process that it has
  * @throws BridgeError `executor_login` if a function could get more by it than its owner's rights
  */
-export async function refusePowerfulLogin(client: pg.Client): Promise<string> {
+export async function refusePowerfulLogin(client: pg.Client): Promise<Backend> {
   const { rows } = await client.query<Rights>(rightsSql);
-  const { serverStartedAt, name, superuser, createsRoles, bypassesRls, replicates, roles, tables: readable } = rows[0]!;
+  const {
+    serverStartedAt,
+    pid,
+    startedAt,
+    name,
+    superuser,
+    createsRoles,
+    bypassesRls,
+    replicates,
+    roles,
+    tables: readable,
+  } = rows[0]!;
   const powers = [
     ...(superuser ? ["is a superuser"] : []),
     ...(createsRoles ? ["may make roles"] : []),
@@ -73,7 +106,7 @@ export async function refusePowerfulLogin(client: pg.Client): Promise<string> {
       : []),
     ...(readable.length > 0 && !superuser ? [`may read hawser.${readable[0]}`] : []),
   ];
-  if (powers.length === 0) return serverStartedAt;
+  if (powers.length === 0) return { pid, startedAt, serverStartedAt };
   throw new BridgeError(
     "executor_login",
     `the login "${name}", by which subscribed functions are called, ${powers.join(", and ")}: a function could use that`,

@@ -4,12 +4,14 @@
 import type pg from "pg";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
-import { ExecutorSession } from "./executor-session.js";
+import { type EndBackend, ExecutorSession } from "./executor-session.js";
 
 /** How they are opened, and how many are kept. */
 export interface ExecutorPoolOptions {
   /** Asked for each session that is opened: the login may change. */
   settings(): Promise<pg.ClientConfig>;
+  /** Asked for what does not end by itself. */
+  readonly endBackend: EndBackend;
   /** Those that are in use and those that are kept. Whoever takes sees to it that no more are in use. */
   readonly limit: number;
   readonly logger: Logger;
@@ -50,7 +52,8 @@ export class ExecutorPool {
     this.#makeRoom();
     this.#opening += 1;
     try {
-      const session = await ExecutorSession.open(await this.#options.settings(), runAs, this.#options.logger);
+      const { settings, endBackend, logger } = this.#options;
+      const session = await ExecutorSession.open(await settings(), runAs, endBackend, logger);
       this.#used.add(session);
       this.#problem = undefined;
       return session;

@@ -4,7 +4,7 @@
  */
 import pg from "pg";
 import type { Logger } from "../../nats/index.js";
-import { refusePowerfulLogin } from "./executor-login.js";
+import { type Backend, refusePowerfulLogin } from "./executor-login.js";
 
 /** A session that waits in a transaction for us, who are gone perhaps. */
 const idleInTransactionMs = 60_000;
@@ -12,8 +12,14 @@ const idleInTransactionMs = 60_000;
 /** How long a look at the server may take, and the clearing of a session. */
 const quickMs = 5_000;
 
+/** How long a statement may take beyond its timeout: a function can catch that, and go on. */
+const overdueMs = 2_000;
+
 /** Has Postgres notice that we are gone while a function runs, where its system can. */
 const noticeGone = `SELECT set_config('client_connection_check_interval', '1s', false)`;
+
+/** Ends a session from outside. Does not reject. @returns whether Postgres has ended it */
+export type EndBackend = (backend: Backend) => Promise<boolean>;
 
 /** See above. */
 export class ExecutorSession {
@@ -22,13 +28,25 @@ export class ExecutorSession {
   /** When the server was started, as Postgres writes it. */
   readonly serverStartedAt: string;
   readonly #client: pg.Client;
+  readonly #backend: Backend;
+  readonly #endBackend: EndBackend;
   readonly #begin: string;
+  #timeoutMs = 0;
+  #endedOverdue: Promise<boolean> | undefined;
   #isLost = false;
 
-  private constructor(client: pg.Client, runAs: string, serverStartedAt: string, noticesGone: boolean) {
+  private constructor(
+    client: pg.Client,
+    runAs: string,
+    backend: Backend,
+    endBackend: EndBackend,
+    noticesGone: boolean,
+  ) {
     this.#client = client;
     this.runAs = runAs;
-    this.serverStartedAt = serverStartedAt;
+    this.serverStartedAt = backend.serverStartedAt;
+    this.#backend = backend;
+    this.#endBackend = endBackend;
     const check = noticesGone ? " SET LOCAL client_connection_check_interval = '1s';" : "";
     this.#begin = `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL idle_in_transaction_session_timeout = ${idleInTransactionMs};${check}`;
     client.on("end", () => {
@@ -41,17 +59,22 @@ export class ExecutorSession {
    *
    * @throws BridgeError `executor_login` if the login may do too much; whatever node-postgres throws
    */
-  static async open(settings: pg.ClientConfig, runAs: string, logger: Logger): Promise<ExecutorSession> {
+  static async open(
+    settings: pg.ClientConfig,
+    runAs: string,
+    endBackend: EndBackend,
+    logger: Logger,
+  ): Promise<ExecutorSession> {
     const client = new pg.Client({ ...settings, application_name: "hawser executor" });
     client.on("error", (err) => logger.debug({ err }, "a session of the executor failed"));
     try {
       await client.connect();
-      const startedAt = await refusePowerfulLogin(client);
+      const backend = await refusePowerfulLogin(client);
       const noticesGone = await client.query(noticeGone).then(
         () => true,
         () => false,
       );
-      return new ExecutorSession(client, runAs, startedAt, noticesGone);
+      return new ExecutorSession(client, runAs, backend, endBackend, noticesGone);
     } catch (error) {
       client.connection.stream.destroy();
       throw error;
@@ -63,6 +86,11 @@ export class ExecutorSession {
     return this.#isLost;
   }
 
+  /** Whether Postgres has ended it because a statement took longer than its timeout allows. */
+  async wasOverdue(): Promise<boolean> {
+    return (await this.#endedOverdue) ?? false;
+  }
+
   /**
    * Begins a transaction.
    *
@@ -72,18 +100,19 @@ export class ExecutorSession {
   async begin<Row extends object>(timeoutMs: number, more: string): Promise<Row[]> {
     const text = `${this.#begin} SET LOCAL statement_timeout = ${Math.ceil(timeoutMs)}; ${more}`;
     // Several statements have several results.
-    const results = (await this.#client.query(text)) as unknown as pg.QueryResult<Row>[];
+    this.#timeoutMs = timeoutMs;
+    const results = (await this.#inTime(this.#client.query(text))) as unknown as pg.QueryResult<Row>[];
     return results.at(-1)!.rows;
   }
 
   /** Runs an unnamed statement: a named one could have been prepared by a function, as something else. */
   async query<Row extends object>(text: string, values: unknown[]): Promise<Row[]> {
-    return (await this.#client.query<Row>(text, values)).rows;
+    return (await this.#inTime(this.#client.query<Row>(text, values))).rows;
   }
 
   /** @returns false if Postgres rolled back without an error */
   async commit(): Promise<boolean> {
-    return (await this.#client.query("COMMIT")).command === "COMMIT";
+    return (await this.#inTime(this.#client.query("COMMIT"))).command === "COMMIT";
   }
 
   /**
@@ -119,5 +148,16 @@ export class ExecutorSession {
   destroy(): void {
     this.#isLost = true;
     this.#client.connection.stream.destroy();
+  }
+
+  async #inTime<T>(statement: Promise<T>): Promise<T> {
+    const patience = setTimeout(() => {
+      this.#endedOverdue = this.#endBackend(this.#backend).finally(() => this.destroy());
+    }, this.#timeoutMs + overdueMs);
+    try {
+      return await statement;
+    } finally {
+      clearTimeout(patience);
+    }
   }
 }

@@ -13,8 +13,8 @@ export type Failure =
   /** Postgres does not write: it is a replica, or is starting or stopping. */
   | { readonly kind: "unavailable"; readonly message: string };
 
-/** No message is to blame for these. Classes and codes of SQLSTATE. */
-const transient = /^(40...|53...|55P03|55P04|57P0[45]|58...|25P0[34]|08...)$/;
+/** No message is to blame for these. Classes and codes of SQLSTATE; 58P01 and 58P02 are of files that functions name. */
+const transient = /^(40...|53...|55P03|55P04|57P0[45]|580..|25P0[34]|08...)$/;
 
 /** The server is going, coming or only readable. */
 const unavailable = /^(57P0[1-3]|25006)$/;

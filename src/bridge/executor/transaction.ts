@@ -60,6 +60,7 @@ export async function inTransaction<T, Row extends object>(
       isOpen = false;
       return { kind: "committed", value, durationMs: performance.now() - beganAt };
     } catch (error) {
+      if (await session.wasOverdue()) return { kind: "timed_out", code: "57014", message: overdue };
       const failure = session.isLost
         ? ({ kind: "lost", message: (error as Error).message } as const)
         : failureOf(error, performance.now() - beganAt, work.timeoutMs);
@@ -91,6 +92,8 @@ function giveUpLater(session: ExecutorSession, timeoutMs: number): NodeJS.Timeou
 
 /** Of Node's timers. */
 const longestTimerMs = 2 ** 31 - 1;
+
+const overdue = "the statement timeout did not end the function: its session was ended";
 
 /** Who ended the session: if the server lives on, it may have been the function. */
 async function afterLoss(pool: ExecutorPool, lost: ExecutorSession, message: string): Promise<Ending<never>> {

@@ -29,4 +29,6 @@ export interface LeadMessages {
   oldestUnfinishedAt(): number | undefined;
   /** Since when everything is kept that the leader may not have done. */
   completeSince(): number;
+  /** It receives now: who does not, does not lead. */
+  isReceiving(): boolean;
 }

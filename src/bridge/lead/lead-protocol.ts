@@ -106,6 +106,20 @@ export class LeadProtocol {
     this.poke();
   }
 
+  /** Gives the lead back, and goes on looking: another process may have received what this one has not. */
+  async stepDown(reason: string): Promise<void> {
+    const term = this.#term;
+    if (term === undefined) return;
+    const progressAt = this.progressAt(this.#sample);
+    this.#depose(reason);
+    try {
+      await this.options.table.release(term, progressAt);
+    } catch (cause) {
+      this.options.events.onProblem(cause);
+    }
+    this.poke();
+  }
+
   /** Ends it. The lead, if it is ours, is given back, so that another process takes it at once. */
   async stop(): Promise<void> {
     const wasPaused = this.#mode === "paused";
@@ -205,7 +219,7 @@ export class LeadProtocol {
   }
 
   async #look(): Promise<number> {
-    const { table, clock, owner, events } = this.options;
+    const { table, clock, owner, events, messages } = this.options;
     const seen = await table.look();
     if (this.#mode !== "running") return leadBeatMs;
     if (seen === "standby") {
@@ -220,11 +234,13 @@ export class LeadProtocol {
     const isOthers = row.owner !== undefined && row.owner !== owner;
     if (isOthers) this.#hasSeenLeader = true;
     const patienceMs = this.patienceMs(row, doneBefore);
-    if (this.watch.unchangedMs >= patienceMs) return await this.#take(row);
+    const mayTake = messages.isReceiving();
+    if (mayTake && this.watch.unchangedMs >= patienceMs) return await this.#take(row);
     if (isOthers && this.#toldWaiting !== row.epoch) {
       this.#toldWaiting = row.epoch;
       events.onWaiting(row.epoch);
     }
+    if (!mayTake) return leadBeatMs;
     return Math.min(leadBeatMs, Math.max(1, patienceMs - this.watch.sinceFirst(clock.now()) + 1));
   }
 

@@ -27,7 +27,7 @@ export class Lead implements AsyncDisposable {
   #problem: string | undefined;
   #isStopped = false;
 
-  constructor({ databaseUrl, logger, oldestUnfinishedAt, completeSince, ...events }: LeadOptions) {
+  constructor({ databaseUrl, logger, oldestUnfinishedAt, completeSince, isReceiving, ...events }: LeadOptions) {
     this.#logger = logger;
     this.#session = new PostgresSession({
       databaseUrl,
@@ -47,7 +47,7 @@ export class Lead implements AsyncDisposable {
       clock: systemClock,
       logger,
       owner: randomUUID(),
-      messages: { oldestUnfinishedAt, completeSince },
+      messages: { oldestUnfinishedAt, completeSince, isReceiving },
       events: {
         onLeading: (epoch, options) => {
           this.#problem = undefined;
@@ -81,6 +81,16 @@ export class Lead implements AsyncDisposable {
   /** A batch was refused by the fence: looks at once whether this process still leads. */
   refused(): void {
     this.#protocol.poke();
+  }
+
+  /** It receives again: looks at once whether it is to lead. */
+  receives(): void {
+    this.#protocol.poke();
+  }
+
+  /** Gives the lead back, if it has it, and goes on looking. Does not reject. */
+  stepDown(reason: string): Promise<void> {
+    return this.#protocol.stepDown(reason);
   }
 
   /** Postgres is a standby: nobody leads there. */

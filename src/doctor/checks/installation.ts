@@ -41,8 +41,7 @@ async function dblink(facts: Facts): Promise<Verdict> {
           what: state.dblinkAvailable
             ? "dblink is not installed: the SQL functions reach the gateway through it"
             : "dblink is not installed, and Postgres does not have it: it is one of its contrib modules",
-          remedy:
-            `${state.dblinkAvailable ? "" : "Install the contrib modules; then, as"} ${state.dblinkAvailable ? "As" : ""} a superuser: ${newDblinkSql(state, who)}; then run \`hawser init\``.trim(),
+          remedy: `${state.dblinkAvailable ? "As" : "Install the contrib modules of Postgres; then, as"} a superuser: ${newDblinkSql(state, who)}; then run \`hawser init\``,
         },
       ],
     };

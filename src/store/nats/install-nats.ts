@@ -4,7 +4,7 @@
 import type pg from "pg";
 import { natsFunctionsGrantsSql } from "../../../generated/ts/nats-functions/sql.js";
 import { StoreError } from "../../errors/index.js";
-import { type Grant, grantsIn, rolesIn } from "../grants.js";
+import { type Grant, grantedRoles, grantsIn, rolesIn } from "../grants.js";
 import { tryTransaction } from "../role-transaction.js";
 import { storeFailure } from "../store-failure.js";
 import { refuseConflicts, refuseSchemaName, refuseSharedDblink } from "./conflicts.js";
@@ -50,8 +50,10 @@ export interface NatsOutcome {
   readonly grants: readonly Grant[];
 }
 
-/** The roles that it makes where they are missing. */
-export const natsRoles: readonly string[] = rolesIn(natsFunctionsGrantsSql);
+/** The roles that it makes where they are missing, beside those of the schema `hawser`. */
+export const natsRoles: readonly string[] = rolesIn(natsFunctionsGrantsSql).filter(
+  (role) => !grantedRoles.includes(role),
+);
 
 /** SQLSTATEs. */
 const insufficientPrivilege = "42501";

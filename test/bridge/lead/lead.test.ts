@@ -23,7 +23,10 @@ const cleanTakeoverLimitMs = 1_000;
 type Told = { readonly what: string; readonly at: number };
 
 /** One that keeps what it is told. It ends with the test. */
-function newLead(databaseUrl: string, messages: { oldest?: number; completeSince?: number } = {}) {
+function newLead(
+  databaseUrl: string,
+  messages: { oldest?: number; completeSince?: number; isReceiving?: boolean } = {},
+) {
   const told: Told[] = [];
   const progress: (number | undefined)[] = [];
   const log = keptLog();
@@ -33,6 +36,7 @@ function newLead(databaseUrl: string, messages: { oldest?: number; completeSince
     logger: log.logger,
     oldestUnfinishedAt: () => messages.oldest,
     completeSince: () => messages.completeSince ?? Number.NEGATIVE_INFINITY,
+    isReceiving: () => messages.isReceiving ?? true,
     onLeading: (_, { afterCleanEnd }) => tell(afterCleanEnd ? "leading after a clean end" : "leading"),
     onDeposed: () => tell("deposed"),
     onWaiting: () => tell("waiting"),

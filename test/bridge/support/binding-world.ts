@@ -124,7 +124,7 @@ export async function bindingWorld(): Promise<BindingWorld> {
     connectExecutor: () => connect(executorUrl.href),
     async user() {
       const made = await login(database.url, "IN ROLE hawser_nats");
-      undo.push(() => made[Symbol.asyncDispose]());
+      undo.push(async () => made[Symbol.asyncDispose]());
       await client.query(`CREATE SCHEMA ${made.role} AUTHORIZATION ${made.role}`);
       return made;
     },

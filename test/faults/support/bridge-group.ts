@@ -1,6 +1,7 @@
 /**
  * Several `hawser serve` of one database, one of which leads.
  */
+import { onTestFailed } from "vitest";
 import { eventually } from "../../support/eventually.js";
 import { ServeProcess } from "./serve-process.js";
 
@@ -12,6 +13,7 @@ export class ServeGroup implements AsyncDisposable {
   static async start(databaseUrl: string, count: number, flags: readonly string[] = []): Promise<ServeGroup> {
     const members = await Promise.all(Array.from({ length: count }, () => ServeProcess.make(databaseUrl, flags)));
     const group = new ServeGroup(members);
+    onTestFailed(() => group.#tellLogs());
     await Promise.all(members.map((member) => member.start()));
     return group;
   }
@@ -38,6 +40,14 @@ export class ServeGroup implements AsyncDisposable {
       if (termOf(member) !== undefined && (newest === undefined || termOf(member)! > termOf(newest)!)) newest = member;
     }
     return newest;
+  }
+
+  /** What led to a failure may be in there alone. */
+  #tellLogs(): void {
+    for (const [index, { log }] of this.members.entries()) {
+      const lines = log.slice(-15).map((line) => `\n  ${JSON.stringify(line)}`);
+      console.error(`the last lines of process ${index}:${lines.join("")}`);
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

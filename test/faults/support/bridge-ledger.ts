@@ -96,13 +96,17 @@ export class BridgeLedger implements AsyncDisposable {
 
   /** Resolves when each subscription runs: `probe` publishes something to every subject. */
   async isLive(probe: () => Promise<void>): Promise<void> {
-    await eventually("all subscriptions run", async () => {
-      await probe();
-      const [found] = await this.query<{ lanes: number }>(
-        "SELECT count(DISTINCT lane)::integer AS lanes FROM ledger WHERE id = 0",
-      );
-      return found!.lanes === this.lanes.length;
-    });
+    await eventually(
+      "all subscriptions run",
+      async () => {
+        await probe();
+        const [found] = await this.query<{ lanes: number }>(
+          "SELECT count(DISTINCT lane)::integer AS lanes FROM ledger WHERE id = 0",
+        );
+        return found!.lanes === this.lanes.length;
+      },
+      60_000,
+    );
   }
 
   /**

@@ -144,10 +144,11 @@ export class BridgePublisher implements AsyncDisposable {
       const before = this.last;
       this.#publish(nats, count);
       const { last } = this;
-      const isTaken = await nats.flush().then(
-        () => !nats.isClosed(),
-        () => false,
-      );
+      // A ping whose server has died is never answered.
+      const isTaken = await Promise.race([
+        nats.flush().then(() => !nats.isClosed()),
+        nats.closed().then(() => false),
+      ]).catch(() => false);
       const now = performance.now();
       if (isTaken) this.#taken.push({ id: last, at: now });
       else {

@@ -88,6 +88,7 @@ export class SimulatedProcess {
       messages: {
         oldestUnfinishedAt: () => this.queue[0]?.receivedAt,
         completeSince: () => this.buffer.completeSince,
+        isReceiving: () => true,
       },
       events: {
         onLeading: (_, { afterCleanEnd }) => {

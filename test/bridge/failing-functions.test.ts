@@ -1,0 +1,256 @@
+/**
+ * Functions that fail, hang, or leave no way out: what becomes of the message, of the others, and of other functions.
+ */
+import { performance } from "node:perf_hooks";
+import { inspect } from "node:util";
+import { headers } from "@nats-io/transport-node";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { openStore } from "../../src/store/index.js";
+import { eventually } from "../support/eventually.js";
+import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
+
+let world: BridgeWorld;
+
+beforeAll(async () => {
+  world = await bridgeWorld({
+    subscriberTimeoutMs: 500,
+    sql: `
+      CREATE TABLE done (id bigserial, subject text, n text, headers jsonb);
+      CREATE TABLE switches (name text PRIMARY KEY, message text);
+      -- Fails for payloads as they say themselves.
+      CREATE FUNCTION handle(payload bytea, subject text, headers jsonb) RETURNS void LANGUAGE plpgsql AS $$
+      DECLARE
+        word text := convert_from(payload, 'UTF8');
+        how text;
+      BEGIN
+        IF headers ? 'Probe' THEN RETURN; END IF;
+        SELECT message INTO how FROM switches WHERE name = word;
+        IF word LIKE 'hang%' THEN PERFORM pg_sleep(3600); END IF;
+        IF word LIKE 'cling%' THEN
+          LOOP
+            BEGIN PERFORM pg_sleep(3600); EXCEPTION WHEN query_canceled THEN NULL; END;
+          END LOOP;
+        END IF;
+        IF word LIKE 'die%' THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;
+        IF word LIKE 'commit%' THEN COMMIT; END IF;
+        IF word LIKE 'missing%' THEN RAISE EXCEPTION 'no such file' USING ERRCODE = '58P01'; END IF;
+        IF word LIKE 'fail%' OR how IS NOT NULL THEN
+          RAISE EXCEPTION '% is refused', coalesce(how, word) USING ERRCODE = 'ZZ001', DETAIL = 'a detail', HINT = 'a hint';
+        END IF;
+        INSERT INTO done (subject, n, headers) VALUES (subject, word, headers);
+      END $$;
+      CREATE TABLE unique_later (n text UNIQUE DEFERRABLE INITIALLY DEFERRED);
+      CREATE FUNCTION later(payload bytea) RETURNS void LANGUAGE sql
+        AS $$INSERT INTO unique_later SELECT convert_from(payload, 'UTF8') WHERE payload <> ''$$;
+    `,
+  });
+});
+afterAll(async () => world?.[Symbol.asyncDispose]());
+
+const handle = "handle(bytea, text, jsonb)";
+
+async function letters(subject: string): Promise<Record<string, unknown>[]> {
+  return world.rows(
+    `SELECT convert_from(payload, 'UTF8') AS payload, source, headers, error_code, error_message, attempts, retry_requested
+       FROM hawser.dead_letters WHERE topic = $1 ORDER BY id`,
+    [subject],
+  );
+}
+
+const isDone = (subject: string, count: number) =>
+  eventually(`${count} of ${subject} are done`, async () => {
+    return (await world.count(`SELECT count(*) FROM done WHERE subject = '${subject}'`)) === count;
+  });
+
+const isDead = (subject: string, count: number, deadlineMs?: number) =>
+  eventually(
+    `${count} of ${subject} are dead`,
+    async () => (await world.count(`SELECT count(*) FROM hawser.dead_letters WHERE topic = '${subject}'`)) === count,
+    deadlineMs,
+  );
+
+describe("a message whose function fails", () => {
+  it("becomes a dead letter with its error, alone among thousands, which all are handled in their order", async () => {
+    const subject = `${world.prefix}.poison`;
+    await world.subscribe(subject, handle);
+    const given = headers();
+    given.append("A", "1");
+    given.append("A", "2");
+    for (let n = 0; n < 5000; n++) {
+      if (n === 3210) world.nats.publish(subject, "fail", { headers: given });
+      else world.nats.publish(subject, `${n}`);
+    }
+    await isDone(subject, 4999);
+    await isDead(subject, 1);
+    expect(await letters(subject)).toEqual([
+      {
+        payload: "fail",
+        source: "public.handle(bytea, text, jsonb)",
+        headers: [
+          ["A", "1"],
+          ["A", "2"],
+        ],
+        error_code: "ZZ001",
+        error_message: "fail is refused",
+        attempts: expect.any(Number),
+        retry_requested: false,
+      },
+    ]);
+    const order = await world.value<string[]>("SELECT array_agg(n ORDER BY id) FROM done WHERE subject = $1", [
+      subject,
+    ]);
+    expect(order.map(Number)).toEqual(Array.from({ length: 5000 }, (_, n) => n).filter((n) => n !== 3210));
+  });
+
+  it("by a constraint that is checked at COMMIT becomes one, too", async () => {
+    const subject = `${world.prefix}.deferred`;
+    await world.subscribe(subject, "later(bytea)");
+    for (const word of ["a", "b", "a", "c", "d"]) world.nats.publish(subject, word);
+    await isDead(subject, 1);
+    await eventually(
+      "the others are there",
+      async () => (await world.count("SELECT count(*) FROM unique_later")) === 4,
+    );
+    expect(await letters(subject)).toMatchObject([{ payload: "a", error_code: "23505" }]);
+  });
+
+  it("by COMMIT in it becomes one, too", async () => {
+    const subject = `${world.prefix}.commit`;
+    await world.subscribe(subject, handle);
+    for (const word of ["one", "commit", "two"]) world.nats.publish(subject, word);
+    await isDead(subject, 1);
+    await isDone(subject, 2);
+    expect(await letters(subject)).toMatchObject([{ payload: "commit", error_code: "2D000" }]);
+  });
+
+  it("by ending its session becomes one after two tries", async () => {
+    const subject = `${world.prefix}.die`;
+    await world.subscribe(subject, handle);
+    for (const word of ["one", "die", "two"]) world.nats.publish(subject, word);
+    await isDead(subject, 1);
+    await isDone(subject, 2);
+    console.info(await letters(subject));
+    expect(await letters(subject)).toMatchObject([{ payload: "die" }]);
+  });
+
+  it("by taking too long becomes one after the statement timeout", async () => {
+    const subject = `${world.prefix}.hang`;
+    await world.subscribe(subject, handle);
+    for (const word of ["one", "hang", "two"]) world.nats.publish(subject, word);
+    await isDead(subject, 1);
+    await isDone(subject, 2);
+    expect(await letters(subject)).toMatchObject([{ payload: "hang", error_code: "57014" }]);
+  });
+
+  it("by not ending at the statement timeout either becomes one, too", async () => {
+    const subject = `${world.prefix}.cling`;
+    await world.subscribe(subject, handle);
+    for (const word of ["one", "cling", "two"]) world.nats.publish(subject, word);
+    await isDead(subject, 1);
+    await isDone(subject, 2);
+    console.info(await letters(subject));
+  });
+
+  it("by an error of the class of system errors, such as that of a missing file, becomes one without waiting long", async () => {
+    const subject = `${world.prefix}.missing`;
+    await world.subscribe(subject, handle);
+    const startedAt = performance.now();
+    for (const word of ["one", "missing", "two"]) world.nats.publish(subject, word);
+    await isDead(subject, 1, 50_000);
+    await isDone(subject, 2);
+    expect(performance.now() - startedAt).toBeLessThan(5_000);
+  });
+
+  it("is told in the log, without its payload", async () => {
+    const subject = `${world.prefix}.logged`;
+    await world.subscribe(subject, handle);
+    world.nats.publish(subject, "fail with a secret");
+    await isDead(subject, 1);
+    expect(world.log.lines.filter(({ message }) => message === "a message became a dead letter")).toContainEqual({
+      level: "warn",
+      details: { client: "subscriptions", words: `public.handle(bytea, text, jsonb) on ${subject}: SQLSTATE ZZ001` },
+      message: "a message became a dead letter",
+    });
+    expect(inspect(world.log.lines, { depth: 9, maxArrayLength: null })).not.toContain("a secret");
+  });
+});
+
+describe("a function that always fails", () => {
+  it("does not hold up others, nor does one that hangs", async () => {
+    const [bad, slow, good] = ["bad", "slow", "good"].map((word) => `${world.prefix}.beside.${word}`);
+    for (const subject of [bad, slow, good]) await world.subscribe(subject!, handle);
+    for (let n = 0; n < 100; n++) {
+      world.nats.publish(bad!, `fail ${n}`);
+      if (n < 10) world.nats.publish(slow!, `hang ${n}`);
+      world.nats.publish(good!, `${n}`);
+    }
+    const startedAt = performance.now();
+    await isDone(good!, 100);
+    console.info(`100 messages beside failing and hanging ones: ${Math.round(performance.now() - startedAt)} ms`);
+    expect(performance.now() - startedAt).toBeLessThan(4_000);
+    await isDead(bad!, 100);
+    await isDead(slow!, 10);
+    const order = await letters(bad!);
+    expect(order.map(({ payload }) => payload)).toEqual(Array.from({ length: 100 }, (_, n) => `fail ${n}`));
+  });
+});
+
+describe("a dead letter that is retried", () => {
+  it("is handled within a second, with its headers, and is gone; or stays, with the new error", async () => {
+    await using store = await openStore({ databaseUrl: world.database.url });
+    const subject = `${world.prefix}.retry`;
+    await world.subscribe(subject, handle);
+    await world.client.query("INSERT INTO switches VALUES ('x', 'first'), ('y', 'first')");
+    const given = headers();
+    given.append("A", "1");
+    given.append("A", "ü");
+    world.nats.publish(subject, "x", { headers: given });
+    world.nats.publish(subject, "y");
+    await isDead(subject, 2);
+    await world.client.query("DELETE FROM switches WHERE name = 'x'; UPDATE switches SET message = 'second'");
+    const ids = (
+      await world.rows<{ id: string }>("SELECT id FROM hawser.dead_letters WHERE topic = $1 ORDER BY id", [subject])
+    ).map(({ id }) => Number(id));
+    const startedAt = performance.now();
+    const report = await store.deadLetters.retry({ ids });
+    expect(report.requested.map(({ id }) => id)).toEqual(ids);
+    await isDone(subject, 1);
+    await eventually("the other has failed again", async () => {
+      return (await letters(subject))[0]?.["error_message"] === "second is refused";
+    });
+    const tookMs = performance.now() - startedAt;
+    console.info(`two dead letters were retried in ${Math.round(tookMs)} ms`);
+    expect(tookMs).toBeLessThan(1_000);
+    expect(await world.rows("SELECT n, headers FROM done WHERE subject = $1", [subject])).toEqual([
+      { n: "x", headers: { A: ["1", "ü"] } },
+    ]);
+    expect(await letters(subject)).toMatchObject([{ payload: "y", attempts: 2, retry_requested: false }]);
+    // Once more, and now it works.
+    await world.client.query("DELETE FROM switches");
+    await store.deadLetters.retry({ ids });
+    await isDone(subject, 2);
+    expect(await letters(subject)).toEqual([]);
+  });
+
+  it("of a function that is not subscribed any more is refused, and does not keep others from being retried", async () => {
+    await using store = await openStore({ databaseUrl: world.database.url });
+    const [gone, there] = [`${world.prefix}.retry.gone`, `${world.prefix}.retry.there`];
+    await world.subscribe(gone, handle);
+    await world.subscribe(there, handle);
+    for (let n = 0; n < 150; n++) world.nats.publish(gone, `fail ${n}`);
+    await isDead(gone, 150);
+    await world.client.query("INSERT INTO switches VALUES ('z', 'z')");
+    world.nats.publish(there, "z");
+    await isDead(there, 1);
+    await world.client.query("DELETE FROM switches");
+    // They are to be retried, and in the same moment there is nobody any more to do that.
+    await world.client.query("BEGIN");
+    await world.client.query("UPDATE hawser.dead_letters SET retry_requested = true WHERE topic = $1", [gone]);
+    await world.client.query("SELECT nats_unsubscribe($1, 'handle')", [gone]);
+    await world.client.query("COMMIT");
+    const report = await store.deadLetters.retry({ topic: gone, limit: 1 });
+    expect(report.refused.map(({ code }) => code)).toEqual(["invalid_argument"]);
+    await store.deadLetters.retry({ topic: there });
+    await isDone(there, 1);
+  });
+});
