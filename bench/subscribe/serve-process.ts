@@ -12,7 +12,7 @@ export interface Usage {
   readonly rss: number;
 }
 
-const lookEveryMs = 20;
+const lookEveryMs = 50;
 
 /** For a load of 100,000 messages of 1 KiB, all of them waiting. */
 const bufferBytes = 256 << 20;

@@ -10,7 +10,7 @@ import type { InboundMessage } from "../message.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import { packed } from "./packed.js";
 import { type Ending, inTransaction } from "./transaction.js";
-import { wrapperCall } from "./wrapper-call.js";
+import { type WrapperLook, wrapperCall, wrapperLook } from "./wrapper-call.js";
 
 /** How batches are run. */
 export interface BatchRunnerOptions {
@@ -24,6 +24,9 @@ const { blamedAfter, blamedLosses } = bridgeConstants;
 
 /** Of a wrapper, behind the token. */
 const argumentTypes = ["bytea", "integer[]", "integer[]", "text[]", "text[]", "text[]"];
+
+/** What a transaction came to. */
+type Done = "done" | "deposed" | "not_there" | "gone" | "replaced";
 
 /** A run of failures that began with one message. */
 interface Streak {
@@ -70,30 +73,31 @@ export class BatchRunner {
     messages: readonly InboundMessage[],
     epoch: bigint,
     deadLetterId?: bigint,
-  ): Promise<Ending<"deposed" | "not_there" | "done" | "refused">> {
+  ): Promise<Ending<Done>> {
     const { pool, timeoutMs, logger } = this.#options;
     const token = Buffer.from(subscription.token);
-    return inTransaction<"deposed" | "not_there" | "done" | "refused", { held: boolean }>(pool, logger, {
+    return inTransaction<Done, WrapperLook & { held: boolean }>(pool, logger, {
       runAs: subscription.runAs,
       timeoutMs,
-      first: `SELECT held FROM hawser.fence_batch(${epoch})`,
-      run: async (session, [fence]) => {
-        if (fence?.held !== true) return { value: "deposed", commit: false };
+      first: `SELECT f.held, ${wrapperLook(subscription)} FROM hawser.fence_batch(${epoch}) AS f`,
+      run: async (session, [look]) => {
+        if (look?.held !== true) return { value: "deposed", commit: false };
+        if (look.version === null) return { value: look.isThere ? "replaced" : "gone", commit: false };
         if (deadLetterId !== undefined) {
           const finish = "SELECT finished FROM hawser.finish_retry($1::bigint, $2::bytea)";
           const [row] = await session.query<{ finished: boolean }>(finish, [String(deadLetterId), token]);
           if (row?.finished !== true) return { value: "not_there", commit: false };
         }
-        const text = `SELECT ${wrapperCall(subscription.wrapper, argumentTypes)} AS count`;
+        const text = wrapperCall(subscription, argumentTypes);
         const values = [token, ...packed(subscription, messages, this.#contextOf(subscription))];
-        const [row] = await session.query<{ count: bigint }>(text, values);
-        const ran = row !== undefined && Number(row.count) === messages.length;
-        return { value: ran ? "done" : "refused", commit: ran };
+        const [row] = await session.query<{ result: bigint | null; version: string | null }>(text, values);
+        const ran = Number(row?.result) === messages.length && row?.version === look.version;
+        return { value: ran ? "done" : "replaced", commit: ran };
       },
     });
   }
 
-  #outcome(subscription: Subscription, messages: readonly InboundMessage[], ending: Ending<string>): Outcome {
+  #outcome(subscription: Subscription, messages: readonly InboundMessage[], ending: Ending<Done>): Outcome {
     switch (ending.kind) {
       case "committed":
         this.#streaks.delete(subscription.id);
@@ -147,9 +151,11 @@ function isAboutWrapper({ code, message }: { code: string; message: string }, { 
   return wrapperMissing.test(code) && (message.includes(wrapper) || message.includes(`token_${wrapper.slice(-16)}`));
 }
 
-function givenUp({ functionName }: Subscription, why: string): Outcome {
+function givenUp({ functionName }: Subscription, why: Done): Outcome {
   if (why === "deposed") return { kind: "deposed" };
   // A dead letter that somebody else has taken: nothing is left to do.
+  // What is subscribed is being read anew, and says so.
+  if (why === "gone") return { kind: "unavailable" };
   if (why === "not_there") return { kind: "committed", durationMs: 0 };
   const message = `the wrapper of ${functionName} has been replaced: it does not call it any more`;
   return { kind: "failed", error: { code: "39000", message } };

@@ -33,12 +33,14 @@ export async function executorSettings(options: ExecutorLoginOptions): Promise<p
 /** What a login may do that calls functions of others: what they can reach beyond their own rights. */
 const rightsSql = `
   SELECT pg_postmaster_start_time()::text AS "serverStartedAt", pg_backend_pid() AS pid,
-         (SELECT a.backend_start::text FROM pg_stat_activity AS a WHERE a.pid = pg_backend_pid()) AS "startedAt", r.rolname AS name, r.rolsuper AS superuser, r.rolcreaterole AS "createsRoles", r.rolbypassrls AS "bypassesRls",
+         (SELECT a.backend_start::text FROM pg_stat_activity AS a WHERE a.pid = pg_backend_pid()) AS "startedAt",
+         r.rolname AS name, r.rolsuper AS superuser, r.rolcreaterole AS "createsRoles", r.rolbypassrls AS "bypassesRls",
          r.rolreplication AS replicates,
          ARRAY(SELECT g.rolname::text FROM pg_roles AS g WHERE g.oid <> r.oid AND g.rolname <> 'hawser_executor' AND NOT r.rolsuper
                 AND pg_has_role(r.oid, g.oid, 'MEMBER') ORDER BY 1) AS roles,
          ARRAY(SELECT c.relname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = 'hawser'
-                WHERE c.relkind = 'r' AND has_table_privilege(r.oid, c.oid, 'SELECT') ORDER BY 1) AS tables
+                WHERE c.relkind = 'r' AND has_table_privilege(r.oid, c.oid, 'SELECT') ORDER BY 1) AS tables,
+         ARRAY(SELECT c.setting FROM pg_db_role_setting AS s, unnest(s.setconfig) AS c (setting) WHERE s.setrole = r.oid ORDER BY 1) AS settings
     FROM pg_roles AS r WHERE r.rolname = session_user`;
 
 /** The process of Postgres behind a session. */
@@ -58,6 +60,7 @@ interface Rights extends Backend {
   readonly replicates: boolean;
   readonly roles: readonly string[];
   readonly tables: readonly string[];
+  readonly settings: readonly string[];
 }
 
 const endSql = `SELECT pg_terminate_backend(a.pid) AS ended FROM pg_stat_activity AS a WHERE a.pid = $1 AND a.backend_start::text = $2`;
@@ -90,7 +93,16 @@ export async function refusePowerfulLogin(client: pg.Client): Promise<Backend> {
     replicates,
     roles,
     tables: readable,
+    settings,
   } = rows[0]!;
+  if (settings.length > 0) {
+    throw new BridgeError(
+      "executor_login",
+      `the login "${name}", by which subscribed functions are called, has settings of its own (${settings[0]}), which a ` +
+        "function may have made",
+      { hint: `ALTER ROLE ${pg.escapeIdentifier(name)} RESET ALL, or run \`hawser init\`.` },
+    );
+  }
   const powers = [
     ...(superuser ? ["is a superuser"] : []),
     ...(createsRoles ? ["may make roles"] : []),

@@ -9,6 +9,9 @@ import { type Backend, refusePowerfulLogin } from "./executor-login.js";
 /** A session that waits in a transaction for us, who are gone perhaps. */
 const idleInTransactionMs = 60_000;
 
+/** A function that ran as the login could have given it another path, by ALTER ROLE. */
+const pinned = "-c search_path=pg_catalog,pg_temp";
+
 /** How long a look at the server may take, and the clearing of a session. */
 const quickMs = 5_000;
 
@@ -65,7 +68,7 @@ export class ExecutorSession {
     endBackend: EndBackend,
     logger: Logger,
   ): Promise<ExecutorSession> {
-    const client = new pg.Client({ ...settings, application_name: "hawser executor" });
+    const client = new pg.Client({ ...settings, application_name: "hawser executor", options: pinned });
     client.on("error", (err) => logger.debug({ err }, "a session of the executor failed"));
     try {
       await client.connect();

@@ -6,7 +6,7 @@ import type { Responder } from "../bindings.js";
 import type { RequestOutcome, RequestRunner, ResponderRequest } from "../responders/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import { inTransaction } from "./transaction.js";
-import { wrapperCall } from "./wrapper-call.js";
+import { type WrapperLook, wrapperCall, wrapperLook } from "./wrapper-call.js";
 
 /** How requests are run. */
 export interface PostgresRequestRunnerOptions {
@@ -27,18 +27,21 @@ export class PostgresRequestRunner implements RequestRunner {
   async run(responder: Responder, request: ResponderRequest): Promise<RequestOutcome> {
     const { pool, logger } = this.#options;
     const { subject, reply, payload } = request;
-    const text = `SELECT ${wrapperCall(responder.wrapper, ["bytea", "text", "text"])} AS payload`;
+    const text = wrapperCall(responder, ["bytea", "text", "text"]);
     const values = [Buffer.from(responder.token), Buffer.from(payload), subject, reply];
-    const ending = await inTransaction<Uint8Array | undefined, object>(pool, logger, {
+    const ending = await inTransaction<Uint8Array | undefined, WrapperLook>(pool, logger, {
       runAs: responder.runAs,
       timeoutMs: this.#options.timeoutMs(),
-      first: "SELECT",
-      run: async (session) => {
-        const rows = await session.query<{ payload: Buffer | null }>(text, values);
-        return { value: rows[0]?.payload ?? new Uint8Array(), commit: true };
+      first: `SELECT ${wrapperLook(responder)}`,
+      run: async (session, [look]) => {
+        if (look?.version == null) return { value: undefined, commit: false };
+        const [row] = await session.query<{ result: Buffer | null; version: string | null }>(text, values);
+        return { value: row?.result ?? new Uint8Array(), commit: row?.version === look.version };
       },
     });
     switch (ending.kind) {
+      case "given_up":
+        return { kind: "failed", code: "39000", message: "the function was replaced or removed", timedOut: false };
       case "committed":
         return { kind: "answer", payload: ending.value ?? new Uint8Array() };
       case "timed_out":

@@ -1,0 +1,234 @@
+/**
+ * Functions that want more than their role may: out of it, at secrets, at what others run, at those that come after them in
+ * the same session. None has any effect on another role's messages.
+ */
+import type pg from "pg";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Login } from "../store/nats/support/logins.js";
+import { eventually } from "../support/eventually.js";
+import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
+
+let world: BridgeWorld;
+let mallory: Login & { readonly client: pg.Client };
+let alice: Login & { readonly client: pg.Client };
+
+beforeAll(async () => {
+  // One session for all, so that what one function leaves behind is where the next one runs.
+  world = await bridgeWorld({
+    subscriberSessions: 1,
+    sql: `
+      CREATE TABLE tried (id bigserial, what text, outcome text, who text);
+      GRANT INSERT ON tried TO PUBLIC; GRANT USAGE ON SEQUENCE tried_id_seq TO PUBLIC;
+      CREATE TABLE seen (id bigserial, n text, state jsonb);
+      GRANT INSERT ON seen TO PUBLIC; GRANT USAGE ON SEQUENCE seen_id_seq TO PUBLIC;
+      CREATE FUNCTION session_state() RETURNS jsonb LANGUAGE sql AS $$
+        SELECT jsonb_build_object(
+          'who', current_user, 'path', current_setting('search_path'), 'timeout', current_setting('statement_timeout'),
+          'work_mem', current_setting('work_mem'), 'mine', coalesce(current_setting('mallory.was_here', true), ''),
+          'readonly', current_setting('default_transaction_read_only'), 'role', current_setting('role'),
+          'temp', (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()),
+          'prepared', (SELECT count(*) FROM pg_prepared_statements WHERE name <> ''),
+          'cursors', (SELECT count(*) FROM pg_cursors WHERE is_holdable),
+          'locks', (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
+          'channels', (SELECT count(*) FROM pg_listening_channels())) $$;
+      CREATE FUNCTION look(payload bytea) RETURNS void LANGUAGE sql
+        AS $$INSERT INTO seen (n, state) SELECT convert_from(payload, 'UTF8'), session_state() WHERE payload <> ''$$;
+    `,
+  });
+  [mallory, alice] = [await world.user(), await world.user()];
+  // It runs its payload as SQL.
+  await mallory.client.query(`
+    CREATE FUNCTION runs(payload bytea) RETURNS void LANGUAGE plpgsql AS $$
+    DECLARE
+      statement text := convert_from(payload, 'UTF8');
+    BEGIN
+      IF statement = '' THEN RETURN; END IF;
+      BEGIN
+        EXECUTE statement;
+        INSERT INTO public.tried (what, outcome, who) VALUES (statement, 'done', current_user);
+      EXCEPTION WHEN OTHERS THEN
+        INSERT INTO public.tried (what, outcome, who) VALUES (statement, SQLSTATE, current_user);
+      END;
+    END $$`);
+  await mallory.client.query("SELECT nats_subscribe($1, 'runs')", [`${world.prefix}.runs`]);
+  await mallory.client.query("SELECT nats_subscribe($1, 'look')", [`${world.prefix}.mallory`]);
+  await alice.client.query("SELECT nats_subscribe($1, 'look')", [`${world.prefix}.alice`]);
+  for (const word of ["runs", "mallory", "alice"]) await world.live(`${world.prefix}.${word}`);
+});
+afterAll(async () => world?.[Symbol.asyncDispose]());
+
+/** Has mallory's function run it. @returns what became of it */
+async function run(statement: string): Promise<{ outcome: string; who: string }> {
+  const before = await world.count("SELECT coalesce(max(id), 0) FROM tried");
+  world.nats.publish(`${world.prefix}.runs`, statement);
+  await eventually(
+    `${statement} was tried`,
+    async () => (await world.count("SELECT coalesce(max(id), 0) FROM tried")) > before,
+  );
+  const [row] = await world.rows<{ outcome: string; who: string }>("SELECT outcome, who FROM tried WHERE id > $1", [
+    before,
+  ]);
+  return row!;
+}
+
+let looks = 0;
+/** What a function finds that runs next. */
+async function nextOf(whose: "mallory" | "alice"): Promise<Record<string, unknown>> {
+  const n = `look ${++looks}`;
+  world.nats.publish(`${world.prefix}.${whose}`, n);
+  await eventually("it has looked", async () => (await world.rows("SELECT FROM seen WHERE n = $1", [n])).length === 1);
+  const [row] = await world.rows<{ state: Record<string, unknown> }>("SELECT state FROM seen WHERE n = $1", [n]);
+  return row!.state;
+}
+
+describe("a function cannot become another role", () => {
+  it.each([
+    "RESET ROLE",
+    "SET ROLE postgres",
+    "SET ROLE NONE",
+    "SET LOCAL ROLE postgres",
+    "SET SESSION AUTHORIZATION postgres",
+    "SET SESSION AUTHORIZATION DEFAULT",
+    "RESET SESSION AUTHORIZATION",
+    "SELECT set_config('role', 'none', false)",
+    "SELECT set_config('session_authorization', 'postgres', false)",
+    "DISCARD ALL",
+    "COMMIT",
+  ])("by %s", async (statement) => {
+    expect(await run(statement)).toEqual({
+      outcome: expect.stringMatching(/^(42501|25001|2D000|0A000)$/),
+      who: mallory.role,
+    });
+  });
+
+  it("by what it defers to COMMIT, nor by a trigger that defers more", async () => {
+    await mallory.client.query(`
+      CREATE TABLE later (n int);
+      CREATE FUNCTION is_called() RETURNS trigger LANGUAGE plpgsql AS $$
+      BEGIN
+        INSERT INTO public.tried (what, outcome, who) VALUES ('later', NEW.n::text, current_user);
+        SET CONSTRAINTS ALL DEFERRED;
+        IF NEW.n < 3 THEN INSERT INTO later VALUES (NEW.n + 1); END IF;
+        RETURN NULL;
+      END $$;
+      CREATE CONSTRAINT TRIGGER later AFTER INSERT ON later DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION is_called()`);
+    await run("INSERT INTO later VALUES (1)");
+    console.info(
+      "deferred",
+      await world.rows("SELECT outcome, who FROM tried WHERE what = 'later' ORDER BY id"),
+      await world.rows("SELECT error_code, error_message FROM hawser.dead_letters"),
+    );
+    const executor = await world.value<string>("SELECT user_name FROM hawser.executor_login");
+    const rows = await world.rows<{ who: string }>("SELECT who FROM tried WHERE what = 'later'");
+    expect(rows.map(({ who }) => who)).not.toContain("postgres");
+    expect(rows.every(({ who }) => who === mallory.role || who === executor)).toBe(true);
+    expect(await nextOf("alice")).toMatchObject({ who: alice.role });
+  });
+});
+
+describe("a function cannot read", () => {
+  it("any table of Hawser that its role may not, nor another's wrapper's token", async () => {
+    const tables = await world.rows<{ name: string; readable: boolean }>(
+      `SELECT format('hawser.%I', c.relname) AS name, has_table_privilege($1, c.oid, 'SELECT') AS readable
+         FROM pg_class AS c WHERE c.relnamespace = 'hawser'::regnamespace AND c.relkind IN ('r', 'v', 'p')`,
+      [mallory.role],
+    );
+    for (const name of [
+      "hawser.gateway_secret",
+      "hawser.executor_login",
+      "hawser.nats_server",
+      "hawser.nats_handlers",
+      "hawser.mesh_secrets",
+    ]) {
+      const known = tables.find((table) => table.name === name);
+      if (known === undefined) console.info(`no table ${name}`);
+    }
+    expect(tables.filter(({ readable }) => readable).map(({ name }) => name)).toEqual([]);
+    for (const { name } of tables)
+      expect(await run(`SELECT count(*) FROM ${name}`), name).toMatchObject({ outcome: "42501" });
+    for (const secret of ["pg_authid", "pg_user_mapping"]) {
+      expect(await run(`SELECT count(*) FROM ${secret} AS s WHERE s::text IS NOT NULL`), secret).toMatchObject({
+        outcome: "42501",
+      });
+    }
+  });
+
+  it("or call what is alice's, whose wrapper asks for its token", async () => {
+    const [{ wrapper }] = (await world.rows<{ wrapper: string }>(
+      "SELECT wrapper FROM hawser.nats_handlers WHERE subject = $1",
+      [`${world.prefix}.alice`],
+    )) as [{ wrapper: string }];
+    const token = `token_${wrapper.slice(-16)}`;
+    const forged = (type: string) =>
+      `SELECT hawser_run."${wrapper}"('\\x00'::${type}, 'forged'::bytea, '{1}'::integer[], '{6}'::integer[], NULL::text[], NULL::text[], '{x}'::text[])`;
+    for (const type of [`hawser_run.${token}`, "bytea"]) {
+      expect(await run(forged(type))).toMatchObject({ outcome: expect.stringMatching(/^42/) });
+    }
+    expect(await run(`ALTER FUNCTION hawser_run."${wrapper}" SECURITY INVOKER`)).toMatchObject({ outcome: "42501" });
+    expect(await world.count("SELECT count(*) FROM seen WHERE n = 'forged'")).toBe(0);
+  });
+});
+
+describe("what a function leaves behind in its session", () => {
+  const clean = {
+    ...{ timeout: "30s", work_mem: "4MB", mine: "", readonly: "off", role: "none" },
+    ...{ temp: 0, prepared: 0, cursors: 0, locks: 0, channels: 0 },
+  };
+  const cases: Readonly<Record<string, string>> = {
+    settings: `SELECT set_config('work_mem', '99MB', false), set_config('mallory.was_here', 'yes', false),
+      set_config('default_transaction_read_only', 'on', false), set_config('statement_timeout', '1', false), set_config('search_path', 'mallory', false)`,
+    "a temporary table": "CREATE TEMP TABLE seen (n text, state jsonb)",
+    "a temporary table that goes before":
+      "CREATE TEMP TABLE pg_class_of_mine AS SELECT 1; CREATE TEMP VIEW tried AS SELECT 1",
+    "a LISTEN": "LISTEN alice",
+    "a prepared statement": "PREPARE hawser AS SELECT 1",
+    "a cursor WITH HOLD": "DECLARE stays CURSOR WITH HOLD FOR SELECT 1",
+    "advisory locks": "SELECT pg_advisory_lock(1), pg_advisory_lock(2, 3)",
+    "no advisory locks": "SELECT pg_advisory_unlock_all()",
+    "a session without triggers": "SET session_replication_role = replica",
+    "another encoding": "SET client_encoding = 'SQL_ASCII'",
+    "another isolation level": "SET default_transaction_isolation = serializable",
+    "a deferred error": "CREATE TEMP TABLE doubled (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+  };
+  it.each(Object.keys(cases))("%s is not there for the next one", async (name) => {
+    await world.client.query("TRUNCATE tried");
+    console.info(name, await run(cases[name]!));
+    expect(await nextOf("mallory")).toMatchObject({ ...clean, who: mallory.role });
+    await run(cases[name]!);
+    expect(await nextOf("alice")).toMatchObject({ ...clean, who: alice.role });
+  });
+});
+
+describe("a wrapper that its owner replaces", () => {
+  it("is noticed; its messages become dead letters or wait, and others go on", async () => {
+    const own = `${world.prefix}.replaced`;
+    await mallory.client.query("SELECT nats_subscribe($1, 'look')", [own]);
+    await world.live(own);
+    const [{ wrapper }] = (await world.rows<{ wrapper: string }>(
+      "SELECT wrapper FROM hawser.nats_handlers WHERE subject = $1",
+      [own],
+    )) as [{ wrapper: string }];
+    const args = `p_token hawser_run.token_${wrapper.slice(-16)}, p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[], p_ids text[]`;
+    // One that runs with the rights of its caller, which knows the token.
+    await mallory.client.query(`
+      CREATE OR REPLACE FUNCTION hawser_run."${wrapper}"(${args}) RETURNS bigint LANGUAGE plpgsql AS $$
+      BEGIN
+        INSERT INTO public.tried (what, outcome, who) VALUES ('replaced', session_user, current_user);
+        PERFORM set_config('role', '${alice.role}', false);
+        RETURN cardinality(p_lengths);
+      END $$`);
+    world.nats.publish(own, "stolen");
+    world.nats.publish(`${world.prefix}.alice`, "after the replaced one");
+    await eventually("alice's function has run", async () => {
+      return (await world.count("SELECT count(*) FROM seen WHERE n = 'after the replaced one'")) === 1;
+    });
+    console.info(
+      "replaced",
+      await world.rows("SELECT what, outcome, who FROM tried WHERE what = 'replaced'"),
+      await world.rows("SELECT error_code, error_message, attempts FROM hawser.dead_letters WHERE topic = $1", [own]),
+      world.log.lines.slice(-6).map(({ level, message }) => [level, message]),
+    );
+    expect(await nextOf("alice")).toMatchObject({ who: alice.role });
+    expect(await world.rows("SELECT FROM tried WHERE what = 'replaced'")).toEqual([]);
+  });
+});

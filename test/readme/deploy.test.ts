@@ -1,0 +1,209 @@
+/**
+ * The files of examples/deploy, and the flags that pages for operators name, fit the program.
+ */
+import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import type { ArgsDef } from "citty";
+import pg from "pg";
+import { beforeAll, describe, expect, it } from "vitest";
+import { commands } from "../../src/cli/commands.js";
+import { install } from "../../src/store/index.js";
+import { testDatabase } from "../support/database.js";
+import { projectDirectory } from "../support/program.js";
+
+const read = (path: string): string => readFileSync(join(projectDirectory, path), "utf8");
+
+/** Of each command, the flags that it has, and whether one takes a value. */
+const flags = new Map<string, Map<string, boolean>>();
+/** Each command line of hawser has them. */
+const general = ["help", "version"];
+
+beforeAll(async () => {
+  for (const [name, load] of Object.entries(commands)) {
+    const args = (await load()).args as ArgsDef;
+    const named = Object.entries(args).filter(([, { type }]) => type !== "positional");
+    flags.set(name, new Map(named.map(([flag, { type }]) => [flag, type !== "boolean"])));
+  }
+});
+
+/** What a command line of ours has that the program does not: its words behind `hawser`. */
+function unknownIn([command = "", ...words]: readonly string[]): string[] {
+  const known = flags.get(command);
+  if (known === undefined) return [`the command ${command}`];
+  return words.flatMap((word) => {
+    const flag = /^--([a-z-]+)/.exec(word)?.[1];
+    return flag === undefined || known.has(flag) || general.includes(flag) ? [] : [`${command} ${word}`];
+  });
+}
+
+describe("the systemd unit", () => {
+  const unit = read("examples/deploy/hawser.service");
+  const lines = unit.split("\n").filter((line) => line !== "" && !line.startsWith("#"));
+  const settingOf = (key: string): string => {
+    const found = lines.filter((line) => line.startsWith(`${key}=`));
+    expect(found).toHaveLength(1);
+    return found[0]!.slice(key.length + 1);
+  };
+
+  it("has sections and settings, each once and in its section", () => {
+    const sections = new Map<string, string[]>();
+    let section: string[] = [];
+    for (const line of lines) {
+      const name = /^\[(\w+)\]$/.exec(line)?.[1];
+      if (name !== undefined) sections.set(name, (section = []));
+      else section.push(/^([A-Z]\w+)=/.exec(line)?.[1] ?? line);
+    }
+    expect([...sections.keys()]).toEqual(["Unit", "Service", "Install"]);
+    for (const keys of sections.values()) expect(new Set(keys).size).toBe(keys.length);
+    expect(sections.get("Service")).toContain("ExecStart");
+    expect(sections.get("Install")).toEqual(["WantedBy"]);
+  });
+
+  it("starts `hawser serve` with flags that it has, and waits longer for its end than that takes", () => {
+    const [program, ...words] = settingOf("ExecStart").split(" ");
+    expect(program).toMatch(/\/hawser$/);
+    expect(unknownIn(words)).toEqual([]);
+    const deadlineMs = Number(words[words.indexOf("--stop-deadline-ms") + 1]);
+    expect(Number(settingOf("TimeoutStopSec")) * 1000).toBeGreaterThan(deadlineMs + 10_000);
+  });
+
+  it("has a file for its environment, with a variable that is read", () => {
+    expect(settingOf("EnvironmentFile")).toBe("/etc/hawser/hawser.env");
+    const variables = read("examples/deploy/hawser.env").match(/^\w+(?==)/gm);
+    expect(variables).toEqual(["HAWSER_DATABASE_URL"]);
+  });
+});
+
+/** What is used of a compose file. */
+interface Compose {
+  readonly services: Readonly<Record<string, Service>>;
+  readonly volumes: Readonly<Record<string, unknown>>;
+}
+
+interface Service {
+  readonly image: string;
+  readonly command?: readonly string[];
+  readonly environment?: Readonly<Record<string, string>>;
+  readonly volumes?: readonly string[];
+  readonly network_mode?: string;
+  readonly stop_grace_period?: string;
+  readonly depends_on?: Readonly<Record<string, { readonly condition: string }>>;
+}
+
+describe("the containers", () => {
+  const compose = yaml(read("examples/deploy/compose.yaml")) as Compose;
+  const services = Object.entries(compose.services);
+
+  it("run hawser with flags that it has", () => {
+    const ours = services.filter(([, { image }]) => image === "hawser");
+    expect(ours.map(([, { command }]) => command?.[0])).toEqual(["init", "serve"]);
+    expect(ours.flatMap(([, { command }]) => unknownIn(command ?? []))).toEqual([]);
+  });
+
+  it("name services, volumes and files that there are", () => {
+    const names = services.map(([name]) => name);
+    for (const [, { depends_on = {}, network_mode, volumes = [] }] of services) {
+      expect(names).toEqual(expect.arrayContaining(Object.keys(depends_on)));
+      if (network_mode !== undefined) expect(names).toContain(network_mode.replace("service:", ""));
+      for (const source of volumes.map((volume) => volume.split(":")[0]!)) {
+        if (source.startsWith("./")) expect(read(`examples/deploy/${source}`)).not.toBe("");
+        else expect(Object.keys(compose.volumes)).toContain(source);
+      }
+    }
+  });
+
+  it("wait longer for the end of `hawser serve` than that takes", () => {
+    const { command, stop_grace_period } = compose.services["hawser"]!;
+    const deadlineMs = Number(command![command!.indexOf("--stop-deadline-ms") + 1]);
+    expect(Number(stop_grace_period!.replace("s", "")) * 1000).toBeGreaterThan(deadlineMs + 10_000);
+  });
+
+  it("have an image whose command there is", () => {
+    const dockerfile = read("examples/deploy/Dockerfile");
+    const json = (instruction: string) => JSON.parse(new RegExp(`^${instruction} (.*)$`, "m").exec(dockerfile)![1]!);
+    const [program] = json("ENTRYPOINT") as string[];
+    expect(Object.keys((JSON.parse(read("package.json")) as { bin: object }).bin)).toEqual([program]);
+    expect(unknownIn(json("CMD") as string[])).toEqual([]);
+    const node = Number(/^FROM node:(\d+)/m.exec(dockerfile)?.[1]);
+    expect(node).toBeGreaterThan(20);
+  });
+
+  it("set up the login and the NATS server, and may do so again", async () => {
+    const role = `hawser_test_${randomBytes(6).toString("hex")}`;
+    const { environment } = compose.services["setup"]!;
+    const variables = { ...environment, BRIDGE_USER: role, BRIDGE_PASSWORD: "it's secret" };
+    await using database = await testDatabase();
+    await install({ databaseUrl: database.url });
+    const client = new pg.Client(database.url);
+    await client.connect();
+    try {
+      for (let time = 1; time <= 2; time++) await runScript(client, read("examples/deploy/setup.sql"), variables);
+      const { rows } = await client.query(
+        `SELECT r.rolcanlogin AS logs_in, pg_has_role(r.oid, 'hawser_bridge', 'MEMBER') AS is_bridge, s.options
+           FROM pg_roles AS r, hawser.nats_server AS s WHERE r.rolname = $1`,
+        [role],
+      );
+      expect(rows).toEqual([{ logs_in: true, is_bridge: true, options: expect.objectContaining({ host: "nats" }) }]);
+    } finally {
+      await client.query(`DROP ROLE IF EXISTS ${role}`);
+      await client.end();
+    }
+  });
+});
+
+describe.each(["docs/operations.md", "docs/nats-to-sql.md"])("%s", (page) => {
+  const text = read(page);
+
+  it("shows command lines of hawser with flags that it has", () => {
+    const lines = [...text.matchAll(/^hawser (.*)$/gm)].map(([, words]) => words!.split(" "));
+    expect(lines.length).toBeGreaterThan(3);
+    expect(lines.flatMap(unknownIn)).toEqual([]);
+  });
+
+  it("names flags that some command has", () => {
+    const known = new Set([...flags.values()].flatMap((each) => [...each.keys()]));
+    const spans = [...text.matchAll(/`([^`\n]+)`/g)].map(([, span]) => span!);
+    const ours = spans.filter((span) => /^(hawser |--)/.test(span));
+    const named = ours.flatMap((span) => [...span.matchAll(/--([a-z-]+)/g)].map(([, flag]) => flag!));
+    expect(named.length).toBeGreaterThan(10);
+    expect(named.filter((flag) => !known.has(flag))).toEqual([]);
+  });
+});
+
+it("docs/operations.md alerts on metrics that there are", () => {
+  const known = [...read("docs/metrics.md").matchAll(/^\| `(hawser_\w+)`/gm)].map(([, name]) => name!);
+  const named = read("docs/operations.md").match(
+    /hawser_(?:bridge|responder|nats|postgres|gateway)_\w*[a-z](?=[\s[{)`])/g,
+  );
+  expect(named?.length).toBeGreaterThan(5);
+  expect(named?.filter((name) => !known.includes(name))).toEqual([]);
+});
+
+/** By the parser that a development dependency has. */
+function yaml(text: string): unknown {
+  const require = createRequire(createRequire(import.meta.url).resolve("json-schema-to-typescript/package.json"));
+  return (require("js-yaml") as { load(text: string): unknown }).load(text);
+}
+
+/** A script of psql, as far as ours goes: variables of the environment, and results that are statements. */
+async function runScript(client: pg.Client, script: string, environment: Readonly<Record<string, string>>) {
+  const variables = new Map<string, string>();
+  let statement = "";
+  for (const line of script.split("\n").filter((each) => !each.startsWith("--"))) {
+    const [, name, from] = /^\\getenv (\w+) (\w+)$/.exec(line) ?? [];
+    if (name !== undefined) {
+      variables.set(name, environment[from!]!);
+      continue;
+    }
+    const isExecuted = line === "\\gexec";
+    if (!isExecuted) statement += `${line}\n`;
+    if (!isExecuted && !line.endsWith(";")) continue;
+    const text = statement.replace(/:'(\w+)'/g, (_, variable: string) => pg.escapeLiteral(variables.get(variable)!));
+    statement = "";
+    const { rows } = await client.query<string[]>({ text, rowMode: "array" });
+    if (isExecuted) for (const row of rows) for (const each of row) await client.query(each);
+  }
+  expect(statement.trim()).toBe("");
+}
