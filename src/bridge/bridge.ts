@@ -134,7 +134,8 @@ export class Bridge {
     this.#lead = new Lead({
       databaseUrl,
       logger,
-      oldestUnfinishedAt: () => earliest(this.#subscriptions.oldestUnfinishedAt, this.#deafSince),
+      oldestUnfinishedAt: () =>
+        [this.#subscriptions.oldestUnfinishedAt, this.#receiver.completeUntil, this.#deafSince].reduce(earliest),
       isReceiving: () => this.#receiver.isHearing,
       completeSince: () => this.#subscriptions.completeSince,
       onLeading: (epoch, { afterCleanEnd }) => this.#leads(epoch, afterCleanEnd),
@@ -220,6 +221,7 @@ export class Bridge {
       runner: new PostgresRequestRunner({
         pool: this.#pools.responders,
         timeoutMs: () => this.#responderTimeoutMs,
+        successor: (responder) => this.#successor(responder),
         logger,
       }),
       logger,
@@ -265,13 +267,15 @@ export class Bridge {
     if (repeated > 0)
       this.#options.logger.info({ repeated }, "runs the messages that the last leader may not have done");
     this.#notices.lead(true);
+    // It has ceased to receive while it took the lead.
+    if (!this.#receiver.isHearing) void this.#deaf();
     // Dead letters may wait to be handled again.
     this.#lookSoon();
   }
 
   /** Others may receive what this process does not: it does what it has, and gives the lead back. */
   async #deaf(): Promise<void> {
-    this.#deafSince ??= performance.now();
+    this.#deafSince ??= this.#receiver.completeUntil;
     await this.#subscriptions.drain(AbortSignal.timeout(bridgeConstants.deafDrainMs));
     await this.#lead.stepDown("the connection to NATS was lost, and others may receive what this process does not");
     if (this.#receiver.isHearing) this.#deafSince = undefined;
@@ -303,6 +307,13 @@ export class Bridge {
   /** On a replica nothing is run; where Postgres does not answer, callers are told. */
   get #answering(): readonly Responder[] {
     return this.#roleWatch.role === "standby" ? [] : this.#responders;
+  }
+
+  async #successor({ subject, wrapper }: Responder): Promise<Responder | undefined> {
+    // A look that has begun already may not see it.
+    await this.#looking;
+    await this.#look();
+    return this.#answering.find((one) => one.subject === subject && one.wrapper !== wrapper);
   }
 
   #lookSoon(): void {

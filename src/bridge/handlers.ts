@@ -5,6 +5,7 @@ import { tables } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../store/index.js";
+import { functionNameSql, wrapperJoinSql } from "../store/nats/wrapper-join.js";
 import type { Responder, Subscription } from "./bindings.js";
 import type { RetryJob } from "./lanes/index.js";
 
@@ -19,15 +20,12 @@ export interface RequestedRetry extends RetryJob {
   readonly handlerId: bigint;
 }
 
-// Without its wrapper a handler is gone, whether its row is or not. It is the one with the type of its token, which nobody
-// else may use: others may have functions of the same name.
+// Without its wrapper a handler is gone, whether its row is or not.
 const handlersSql = `
-  SELECT h.id, h.kind, h.subject, format('%I.%I(%s)', h.function_schema, h.function_name, h.argument_types) AS "functionName",
+  SELECT h.id, h.kind, h.subject, ${functionNameSql} AS "functionName",
          h.argument_types AS "argumentTypes", h.wrapper, h.token, r.rolname AS "runAs", w.oid IS NOT NULL AS "isThere"
     FROM ${tables.natsHandler} AS h
-    LEFT JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
-    LEFT JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
-     AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 7 ELSE 4 END
+    ${wrapperJoinSql("LEFT JOIN")}
     LEFT JOIN pg_roles AS r ON r.oid = w.proowner
    ORDER BY h.id`;
 

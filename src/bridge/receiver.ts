@@ -7,8 +7,10 @@
 import { performance } from "node:perf_hooks";
 import type { Msg, NatsConnection, Subscription as NatsSubscription } from "@nats-io/transport-node";
 import { nuid } from "@nats-io/transport-node";
+import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import type { Logger, NatsLink } from "../nats/index.js";
 import type { InboundMessage } from "./message.js";
+import { PayloadCopies } from "./payload-copies.js";
 
 /** Who hears of messages. */
 export interface ReceiverOptions {
@@ -16,30 +18,37 @@ export interface ReceiverOptions {
   readonly logger: Logger;
   /** @param pattern the subject that was subscribed, which the message's own is one of */
   onMessage(pattern: string, message: InboundMessage): void;
-  /** Nothing is received any more, since a moment ago. */
+  /** Nothing is received any more; `completeUntil` says since when that may be. */
   onDeaf(): void;
   /** From now on what is published is received. */
   onHearing(): void;
 }
+
+/** Of a subject that others are of. */
+const wildcard = /(^|\.)(\*|>)(\.|$)/;
 
 interface Attached {
   readonly connection: NatsConnection;
   readonly subscriptions: Map<string, NatsSubscription>;
   /** Lets go of the connection. */
   readonly done: () => void;
+  /** Of the next question whether the server is still there. */
+  timer: NodeJS.Timeout | undefined;
 }
 
-/** How long the server may take to end the subscriptions of a connection that is left. */
-const leaveMs = 2_000;
+const { receiverLeaveMs, leadBeatMs } = bridgeConstants;
 
 /** See above. */
 export class Receiver {
   readonly #options: ReceiverOptions;
   readonly #unlisten: (() => void)[];
   #patterns: ReadonlySet<string> = new Set();
+  /** Subjects whose refusal was logged. */
+  readonly #toldRefused = new Set<string>();
   #attached: Attached | undefined;
   #isStopped = false;
   #isHearing = false;
+  #completeUntil: number | undefined;
   /** Ids are of this process alone. */
   readonly #name = nuid.next();
   #received = 0;
@@ -61,6 +70,14 @@ export class Receiver {
     return this.#isHearing;
   }
 
+  /**
+   * What the server had for this process by then was received: it has answered a question that was asked then. A connection
+   * may be dead long before that is noticed.
+   */
+  get completeUntil(): number | undefined {
+    return this.#completeUntil;
+  }
+
   /** Messages that were received. */
   get received(): number {
     return this.#received;
@@ -69,6 +86,7 @@ export class Receiver {
   /** Subscribes to these, and to no others. */
   subscribe(patterns: ReadonlySet<string>): void {
     this.#patterns = patterns;
+    for (const subject of this.#toldRefused) if (!patterns.has(subject)) this.#toldRefused.delete(subject);
     const attached = this.#attached;
     if (attached === undefined) return;
     for (const [pattern, subscription] of attached.subscriptions) {
@@ -83,7 +101,7 @@ export class Receiver {
   detach(): void {
     const attached = this.#attached;
     this.#attached = undefined;
-    if (attached !== undefined) void this.#leave(attached, leaveMs);
+    if (attached !== undefined) void this.#leave(attached, receiverLeaveMs);
     this.#deafen();
   }
 
@@ -98,7 +116,10 @@ export class Receiver {
     for (const unlisten of this.#unlisten) unlisten();
     const attached = this.#attached;
     this.#attached = undefined;
-    if (attached !== undefined) await this.#leave(attached, limitMs);
+    if (attached === undefined) return;
+    // From now on others receive what this process does not.
+    void this.#ask(attached);
+    await this.#leave(attached, limitMs);
   }
 
   async #attach(connection: NatsConnection): Promise<void> {
@@ -107,25 +128,38 @@ export class Receiver {
       connection,
       subscriptions: new Map(),
       done: once(this.#options.link.use(connection)),
+      timer: undefined,
     };
     this.#attached = attached;
     for (const pattern of this.#patterns) this.#open(attached, pattern);
     void connection.closed().then(() => this.#ended(attached));
     // The server knows the new subscriptions before the old ones go.
-    const isKnown = await connection.flush().then(
-      () => true,
-      () => false,
-    );
+    const isKnown = await this.#ask(attached);
     if (isKnown && this.#attached === attached && !this.#isHearing) {
       this.#isHearing = true;
       this.#options.onHearing();
     }
-    if (before !== undefined) await this.#leave(before, leaveMs);
+    if (before !== undefined) await this.#leave(before, receiverLeaveMs);
+  }
+
+  /** Asks the server now and from then on. @returns whether it has answered; not at all if the connection ends before */
+  async #ask(attached: Attached): Promise<boolean> {
+    clearTimeout(attached.timer);
+    const askedAt = performance.now();
+    const hasAnswered = await attached.connection.flush().then(
+      () => true,
+      () => false,
+    );
+    if (!hasAnswered) return false;
+    this.#completeUntil = Math.max(askedAt, this.#completeUntil ?? askedAt);
+    if (this.#attached === attached) attached.timer = setTimeout(() => void this.#ask(attached), leadBeatMs).unref();
+    return true;
   }
 
   #ended(attached: Attached): void {
     if (this.#attached !== attached || this.#isStopped) return;
     this.#attached = undefined;
+    clearTimeout(attached.timer);
     attached.done();
     this.#deafen();
   }
@@ -136,7 +170,8 @@ export class Receiver {
     this.#options.onDeaf();
   }
 
-  async #leave({ connection, subscriptions, done }: Attached, limitMs: number): Promise<void> {
+  async #leave({ connection, subscriptions, done, timer: asking }: Attached, limitMs: number): Promise<void> {
+    clearTimeout(asking);
     const timer = setTimeout(done, limitMs);
     await Promise.race([
       Promise.all([...subscriptions.values()].map((subscription) => subscription.drain().catch(() => undefined))),
@@ -150,33 +185,36 @@ export class Receiver {
   #open(attached: Attached, pattern: string): void {
     const { connection, subscriptions } = attached;
     if (subscriptions.has(pattern) || connection.isClosed()) return;
+    const copies = new PayloadCopies();
+    const isLiteral = !wildcard.test(pattern);
     const subscription = connection.subscribe(pattern, {
       callback: (error, message) => {
         // Refusals come by the link, too, which logs them.
-        if (error === null) this.#take(pattern, message);
+        if (error === null) this.#take(pattern, isLiteral ? pattern : message.subject, copies, message);
       },
     });
     subscriptions.set(pattern, subscription);
   }
 
-  #take(pattern: string, message: Msg): void {
+  #take(pattern: string, subject: string, copies: PayloadCopies, { headers, data }: Msg): void {
     this.#received += 1;
-    const { headers } = message;
     this.#options.onMessage(pattern, {
       id: `${this.#name}.${this.#received.toString(36)}`,
-      subject: message.subject,
-      payload: message.data.slice(),
+      subject,
+      payload: copies.of(data),
       headers: headers === undefined ? undefined : headersJson(headers),
       receivedAt: performance.now(),
     });
   }
 
-  /** Subscribed again with the next connection, by when the server may permit it. */
+  /** Subscribed again with the next connection, by when the server may permit it. Told once. */
   #refused(subject: string): void {
-    if (!this.#patterns.has(subject)) return;
+    if (!this.#patterns.has(subject) || this.#toldRefused.has(subject)) return;
+    this.#toldRefused.add(subject);
     this.#options.logger.warn(
       { subject },
-      "the NATS server does not permit a subscription: its function is not called",
+      "the NATS server does not permit a subscription: its function is not called; let the user of the server's " +
+        "definition subscribe to it, then SELECT litmus_pgnats_reload_conf_force()",
     );
   }
 }

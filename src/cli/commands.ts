@@ -1,6 +1,6 @@
 /**
- * The commands by name. To add one: write it in a file of its own, as `dev.ts` is, move its name from
- * {@link plannedCommands} to {@link commands}, and say how to load it.
+ * The commands by name. To add one: write it in a file of its own, as `dev.ts` is, and say
+ * in {@link commands} how to load it.
  */
 import type { CommandDef } from "citty";
 
@@ -24,6 +24,3 @@ export const commands: Readonly<Record<string, () => Promise<AnyCommand>>> = {
   dead: async () => (await import("./dead.js")).dead,
   doctor: async () => (await import("./doctor.js")).doctor,
 };
-
-/** The commands of the design that this version does not have, and what they will do. */
-export const plannedCommands: Readonly<Record<string, string>> = {};

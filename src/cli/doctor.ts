@@ -2,6 +2,7 @@
  * `hawser doctor`: what is wrong with an installation, and what to do about it.
  */
 import { defineCommand } from "citty";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { doctor as examine } from "../doctor/index.js";
 import { CliError } from "../errors/index.js";
 import { valuesOf } from "./check-arguments.js";
@@ -11,9 +12,6 @@ import { withExamples } from "./examples.js";
 import { print } from "./help.js";
 import { Output } from "./output.js";
 import { jsonText } from "./printable.js";
-
-/** Where `hawser serve` reads by default, too. */
-const defaultSecretsDirectory = "/run/secrets";
 
 const args = {
   ...databaseOption,
@@ -28,7 +26,7 @@ const args = {
     valueHint: "DIR",
     description:
       "Where files may be that options of the NATS server name (…_path), as for `hawser serve`; may be given several " +
-      `times. Default ${defaultSecretsDirectory}`,
+      `times. Default ${gatewayConstants.secretsDirectory}`,
   },
   strict: { type: "boolean", description: "Let warnings count for the exit status, too" },
   verbose: { type: "boolean", description: "Also tell what is in order" },
@@ -55,7 +53,7 @@ export const doctor = withExamples(
       const report = await examine({
         databaseUrl: databaseUrlOf(given),
         executorUrl: given["executor-url"] ?? (process.env["HAWSER_EXECUTOR_URL"] || undefined),
-        secretsDirectories: directories.length > 0 ? directories : [defaultSecretsDirectory],
+        secretsDirectories: directories.length > 0 ? directories : [gatewayConstants.secretsDirectory],
       });
       if (json) await new Output().write(`${jsonText(doctorJson(report))}\n`);
       else print(process.stdout, doctorText(report, { verbose }));

@@ -4,7 +4,7 @@
 import { stripVTControlCharacters } from "node:util";
 import { renderUsage } from "citty";
 import { version } from "../files/index.js";
-import { type AnyCommand, commands, plannedCommands } from "./commands.js";
+import { type AnyCommand, commands } from "./commands.js";
 import { examplesText } from "./examples.js";
 
 const SUMMARY = "Messaging for applications that already run Postgres and NATS";
@@ -15,9 +15,6 @@ export async function overview(): Promise<string> {
   for (const [name, load] of Object.entries(commands)) {
     const { meta } = (await load()) as { readonly meta: { readonly description: string } };
     subCommands[name] = { meta: { description: meta.description.split(". ")[0]! } };
-  }
-  for (const [name, description] of Object.entries(plannedCommands)) {
-    subCommands[name] = { meta: { description: `${description} (not built yet)` } };
   }
   return renderUsage({ meta: { name: "hawser", description: SUMMARY, version }, subCommands });
 }

@@ -5,7 +5,7 @@ import { type ArgsDef, runCommand } from "citty";
 import { CliError, exitStatusOf } from "../errors/index.js";
 import { version } from "../files/index.js";
 import { checkArguments, didYouMean, seeHelp } from "./check-arguments.js";
-import { commands, plannedCommands } from "./commands.js";
+import { commands } from "./commands.js";
 import { whereUrlsBelong } from "./conceal.js";
 import { namingDefaults } from "./database-option.js";
 import { describeError } from "./describe-error.js";
@@ -33,16 +33,10 @@ async function dispatch(args: readonly string[]): Promise<void> {
   }
   if (name === "--help" || name === "-h") return print(process.stdout, await overview());
   if (name === "--version" || name === "-v") return print(process.stdout, version);
-  if (Object.hasOwn(plannedCommands, name)) {
-    throw new CliError(
-      "not_supported",
-      `\`hawser ${name}\` is not built yet: this version of Hawser does not have it.`,
-    );
-  }
   const load = Object.hasOwn(commands, name) ? commands[name] : undefined;
   if (load === undefined) {
     const what = name.startsWith("-") ? `There is no flag ${name} before the command` : `There is no command "${name}"`;
-    const known = Object.keys({ ...commands, ...plannedCommands });
+    const known = Object.keys(commands);
     const hint = name.startsWith("-") ? "" : didYouMean(name, known, "`hawser ").replace(/\?$/, "`?");
     throw new CliError(
       "invalid_argument",

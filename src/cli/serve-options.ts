@@ -2,7 +2,12 @@
  * The flags of `hawser serve`, and the settings of the spec that stand behind them.
  */
 import type { ArgsDef } from "citty";
-import { type ServeSettings, serveSettingsDefaults, serveSettingsRanges } from "../../generated/ts/settings/nats.js";
+import {
+  gatewayConstants,
+  type ServeSettings,
+  serveSettingsDefaults,
+  serveSettingsRanges,
+} from "../../generated/ts/settings/nats.js";
 import { CliError } from "../errors/index.js";
 import type { GatewayTls, ServeOptions } from "../serve/index.js";
 import { checkServeOptions, type OptionWords } from "../serve/serve-checks.js";
@@ -70,7 +75,7 @@ export const serveArgs = {
     valueHint: "DIR",
     description:
       "Where files may be that options of the NATS server name (…_path); may be given several times. Whoever may define " +
-      "the server can have them read, so give a directory with nothing else in it. Default /run/secrets",
+      `the server can have them read, so give a directory with nothing else in it. Default ${gatewayConstants.secretsDirectory}`,
   },
   "tls-cert": {
     type: "string",

@@ -1,6 +1,7 @@
 /**
  * An examination of a database and of what runs beside it. It changes nothing.
  */
+import { doctorConstants } from "../../generated/ts/settings/nats.js";
 import { systemClock } from "../store/index.js";
 import { databaseCheck } from "./checks/database.js";
 import { executorCheck } from "./checks/executor.js";
@@ -16,11 +17,10 @@ import { schemaChecks } from "./checks/schema.js";
 import { examine } from "./examine.js";
 import { type DoctorOptions, Facts } from "./facts.js";
 import type { DoctorReport } from "./finding.js";
-import { totalMs } from "./limits.js";
 import { close, newClient } from "./session.js";
 
 /**
- * Looks at everything, from what all needs to the details, within `totalMs`.
+ * Looks at everything, from what all needs to the details, within `totalMs` of the spec.
  *
  * @throws StoreError `invalid_argument` if a URL cannot be read
  */
@@ -42,7 +42,7 @@ export async function doctor(options: DoctorOptions): Promise<DoctorReport> {
         leadCheck(facts),
         ...leftoverChecks(facts),
       ],
-      { totalMs, clock: systemClock },
+      { totalMs: doctorConstants.totalMs, clock: systemClock },
     );
   } finally {
     close(client);

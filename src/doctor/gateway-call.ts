@@ -2,12 +2,14 @@
  * A call of a SQL function that has no effect: it goes from Postgres to the gateway, and tells of its connection to NATS.
  */
 import pg from "pg";
+import { doctorConstants } from "../../generated/ts/settings/nats.js";
 import type { ErrorCode } from "../errors/index.js";
 import { errorTable } from "../errors/index.js";
 import { isServerError } from "../store/store-failure.js";
 import type { Facts } from "./facts.js";
-import { gatewayCallMs } from "./limits.js";
 import { close, newClient, open } from "./session.js";
+
+const { gatewayCallMs } = doctorConstants;
 
 /** What went wrong, in the words of the gateway or of Postgres. */
 export interface CallProblem {

@@ -2,8 +2,8 @@
  * The connection of an examination: it reads, waits for nothing long, and changes nothing.
  */
 import pg from "pg";
-import { connectionSettings } from "../store/connection-settings.js";
-import { connectMs, statementMs } from "./limits.js";
+import { doctorConstants } from "../../generated/ts/settings/nats.js";
+import { connectionSettings, settingsOfLogin } from "../store/connection-settings.js";
 
 /** Who looks, and where. */
 export interface Place {
@@ -18,16 +18,11 @@ export function newClient(
   databaseUrl: string | undefined,
   login?: { readonly user: string; readonly password: string },
 ): pg.Client {
-  const { connectionString, ...settings } = connectionSettings(databaseUrl);
-  // What the URL and the environment say of the place; with another login they may not say who.
-  const { host, port, database } = new pg.Client({ connectionString });
-  const place = { host, port, ...(database === undefined ? {} : { database }) };
   const client = new pg.Client({
-    ...settings,
-    ...(login === undefined ? { connectionString } : { ...place, ...login }),
+    ...(login === undefined ? connectionSettings(databaseUrl) : settingsOfLogin(databaseUrl, login)),
     application_name: "hawser doctor",
-    connectionTimeoutMillis: connectMs,
-    statement_timeout: statementMs,
+    connectionTimeoutMillis: doctorConstants.connectMs,
+    statement_timeout: doctorConstants.statementMs,
   });
   // The query that is under way reports it.
   client.on("error", () => undefined);

@@ -44,9 +44,6 @@ const sql = {
   leave: "DELETE FROM hawser.gateways AS g WHERE g.owner = $1",
 } as const;
 
-/** How long the end waits for Postgres. */
-const leaveTimeoutMs = 1_000;
-
 /** See above. On a standby, where nothing can be written, it does nothing and knows of nobody. */
 export class GatewayTable {
   readonly #owner = randomUUID();
@@ -94,6 +91,6 @@ export class GatewayTable {
     this.#isLeft = true;
     // An entry that is on its way comes before it.
     if (!this.#isEntered || !this.session.isOpen) return;
-    await this.session.query(sql.leave, [this.#owner], leaveTimeoutMs);
+    await this.session.query(sql.leave, [this.#owner], gatewayConstants.leaveTimeoutMs);
   }
 }

@@ -2,10 +2,8 @@
  * Addresses of gateways on Postgres's machine that are gone: whoever was killed could not take its own away.
  */
 import { connect } from "node:net";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { isLoopback } from "../wire/index.js";
-
-/** How long the machine may take to answer. */
-const patienceMs = 1_000;
 
 interface Place {
   readonly host: string;
@@ -31,7 +29,7 @@ export async function refusingAmong<T extends Place>(
 
 function refuses({ host, port }: Place, signal: AbortSignal): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect({ host, port, timeout: patienceMs, signal });
+    const socket = connect({ host, port, timeout: gatewayConstants.staleProbeMs, signal });
     const end = (isRefused: boolean): void => {
       socket.destroy();
       resolve(isRefused);

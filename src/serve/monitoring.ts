@@ -83,14 +83,6 @@ export class Monitoring {
 
   /** Serves it. @throws HawserError `bind_failed` */
   async listen(address: string, signal: AbortSignal | undefined): Promise<void> {
-    const limits = {
-      maxConnections: monitorConstants.maxConnections,
-      maxHeaderBytes: monitorConstants.maxHeaderBytes,
-      headersTimeoutMs: monitorConstants.headersTimeoutMs,
-      requestTimeoutMs: monitorConstants.requestTimeoutMs,
-      keepAliveMs: monitorConstants.keepAliveMs,
-      stopDeadlineMs: monitorConstants.stopDeadlineMs,
-    };
     const health = [
       { name: "gateway", affects: "health" as const, state: () => ({ ok: this.#parts.gateway?.isListening === true }) },
       { name: "postgres", affects: "readiness" as const, state: () => this.#postgres.state },
@@ -102,7 +94,7 @@ export class Monitoring {
     ];
     const { metrics } = this;
     this.#monitor = await Monitor.start(
-      { listen: parseAddress(address), metrics, health, logger: this.#logger, limits },
+      { listen: parseAddress(address), metrics, health, logger: this.#logger },
       signal,
     );
     this.#logger.info({ address: this.#monitor.address }, "metrics and health are served");

@@ -4,6 +4,7 @@
 import { X509Certificate } from "node:crypto";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import {
+  gatewayConstants,
   type ServeSettings,
   type ServeSettingsInput,
   serveSettingsDefaults,
@@ -51,7 +52,7 @@ export interface ServeOptions extends ServeSettingsInput {
   readonly signal?: AbortSignal | undefined;
 }
 
-const defaultSecretsDirectory = "/run/secrets";
+const { secretsDirectory: defaultSecretsDirectory } = gatewayConstants;
 
 /** See above. */
 export class Serve implements AsyncDisposable {

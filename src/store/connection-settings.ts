@@ -55,6 +55,20 @@ export function connectionSettings(databaseUrl: string | undefined, env = proces
   };
 }
 
+/**
+ * The settings of a connection to the same place with another login: of what the URI and the environment say, all but who.
+ *
+ * @throws StoreError as {@link connectionSettings}
+ */
+export function settingsOfLogin(
+  databaseUrl: string | undefined,
+  login: { readonly user: string; readonly password: string },
+): pg.ClientConfig {
+  const { connectionString, ...settings } = connectionSettings(databaseUrl);
+  const { host, port, database } = new pg.Client({ connectionString });
+  return { ...settings, host, port, ...(database === undefined ? {} : { database }), ...login };
+}
+
 function checkedUrl(address: string, parameters: URLSearchParams): string {
   if (!/^(postgres|postgresql|socket):/.test(address)) {
     throw new StoreError(

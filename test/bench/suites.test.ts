@@ -38,6 +38,17 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
     ],
     baselines: ["dblink", "empty dblink"],
   },
+  subscribe: {
+    results: [
+      "from the first publish",
+      "from a backlog",
+      "serve RSS",
+      "serve CPU",
+      "ping to row, p50",
+      "ping to row, p99",
+    ],
+    baselines: ["1 connection", "8 connections", "prepared transaction"],
+  },
   liner: { results: ["cycle, one process", "cycle, two processes"], baselines: ["liner, published"] },
 };
 

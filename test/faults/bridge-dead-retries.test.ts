@@ -49,7 +49,8 @@ it(
     const nats = await connect({ servers: testNatsUrl() });
     try {
       await client.query(functionSql);
-      await using group = await ServeGroup.start(database.url, 3);
+      // A takeover repeats no message, also none that has become a dead letter: what runs is retried.
+      await using group = await ServeGroup.start(database.url, 3, ["--takeover-buffer-ms", "0"]);
       const letters = async (more = ""): Promise<Letter[]> => {
         const sql = `SELECT id::integer, convert_from(payload, 'UTF8')::integer AS n FROM hawser.dead_letters ${more} ORDER BY id`;
         return (await client.query<Letter>(sql)).rows;
@@ -63,10 +64,8 @@ it(
       for (let round = 0; round < kills; round++) {
         const first = 1 + round * perRound;
         for (let n = first; n < first + perRound; n++) nats.publish(subject, `${n}`);
-        // A takeover in between may make two dead letters of one message: each is one of its own.
         await eventually("all have failed", async () => {
-          const failed = new Set((await letters()).map(({ n }) => n));
-          return Array.from({ length: perRound }, (_, at) => first + at).every((n) => failed.has(n));
+          return (await letters()).filter(({ n }) => n >= first).length === perRound;
         });
         await client.query("UPDATE settings SET heal_below = $1", [first + perRound]);
         const there = (await letters()).filter(({ n }) => n >= first);

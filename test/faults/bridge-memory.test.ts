@@ -62,7 +62,7 @@ it.each(["stopped", "frozen"] as const)(
       },
       60_000,
     );
-    await ledger.settled(publisher.last);
+    await ledger.reaches(publisher.last);
     const findings = await ledger.audit(publisher.last);
     await eventually("it has told what it discarded", () => discardedBy(leader) === findings.missing.length);
     const peaks = group.members.map(peakMiB);

@@ -64,7 +64,7 @@ it.each([{ processes: 1 }, { processes: 3 }])(
     }
     await publisher.more(300);
     await publisher.end();
-    await ledger.settled(publisher.last);
+    await ledger.reaches(publisher.last);
     const findings = await ledger.audit(publisher.last);
     const { missingIds } = findings;
     const underWay = [...missingIds].filter((id) => !publisher.unheard.has(id) && isIn(publisher.underWay, id));

@@ -4,6 +4,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { bridgeConstants, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
 import { peerSettingsDefaults, protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import { tiers } from "../../scripts/layers/rules.js";
 import { Peer } from "../../src/peer/index.js";
@@ -27,8 +28,19 @@ const pages = [
   "docs/coverage-liner.md",
   "docs/cli.md",
   "docs/nats-from-sql.md",
+  "docs/nats-to-sql.md",
+  "docs/operations.md",
+  "docs/metrics.md",
+  "docs/coverage-pgnats.md",
   ...decisions.map((file) => `docs/decisions/${file}`),
 ];
+
+/** What links may name of a page: its headings as GitHub and others make anchors of them. */
+function anchorsOf(markdown: string): Set<string> {
+  const headings = [...markdown.replace(/^```.*?^```/gms, "").matchAll(/^#+ (.*)$/gm)].map(([, heading]) => heading!);
+  const words = headings.map((heading) => heading.replace(/\[([^\]]*)\]\([^)]*\)/g, "$1").toLowerCase());
+  return new Set(words.map((each) => each.replace(/[^\p{L}\p{N}_ -]/gu, "").replaceAll(" ", "-")));
+}
 
 describe("the pages", () => {
   it.each(pages)("%s links to nothing that is missing", (page) => {
@@ -36,6 +48,16 @@ describe("the pages", () => {
     const missing = targets.filter(
       (target) => !target.includes("://") && !existsSync(join(projectDirectory, dirname(page), target)),
     );
+    expect(missing).toEqual([]);
+  });
+
+  it.each(pages)("%s names headings that there are", (page) => {
+    const targets = [...read(page).matchAll(/\]\(([^)\s]*#[^)\s]+)\)/g)].map(([, target]) => target!);
+    const missing = targets.filter((target) => {
+      const [path = "", anchor = ""] = target.split("#");
+      const file = path === "" ? page : join(dirname(page), path);
+      return !target.includes("://") && file.endsWith(".md") && !anchorsOf(read(file)).has(anchor);
+    });
     expect(missing).toEqual([]);
   });
 
@@ -90,6 +112,49 @@ describe("docs/delivery.md", () => {
     const named = [...text.matchAll(/`(\w+(?:Ms|Rows|Bytes|Messages))`/g)].map(([, name]) => name!);
     const isMethod = (name: string) => name in Peer.prototype;
     expect(named.filter((name) => !known.has(name) && !isMethod(name))).toEqual([]);
+  });
+});
+
+describe("docs/nats-to-sql.md", () => {
+  const text = readPhrases("docs/nats-to-sql.md");
+
+  it("gives the numbers of the spec", () => {
+    const { subscriberSessions, subscriberTimeoutMs, responderSessions, bufferBytes, takeoverBufferMs } =
+      serveSettingsDefaults;
+    const { maxBatchMessages, maxBatchBytes, leadExpiryMs, cleanTakeoverMs, maxQueuedRequests } = bridgeConstants;
+    const { maxQueuedRequestBytes, batchTargetMs, patroniTimeoutMs, roleWatchMs } = bridgeConstants;
+    const mebibyte = 1024 * 1024;
+    for (const phrase of [
+      `up to ${maxBatchMessages.toLocaleString("en")} messages or ${maxBatchBytes / mebibyte} MiB`,
+      `\`--subscriber-sessions\` (${subscriberSessions})`,
+      `\`--subscriber-timeout-ms\`, ${subscriberTimeoutMs / 1000} s`,
+      `\`--responder-sessions\` (${responderSessions})`,
+      `\`--buffer-bytes\`** (${bufferBytes / mebibyte} MiB)`,
+      `\`--takeover-buffer-ms\` (${takeoverBufferMs / 1000} s)`,
+      `silent for ${leadExpiryMs / 1000} seconds`,
+      `${maxQueuedRequests.toLocaleString("en")}, or ${maxQueuedRequestBytes / mebibyte} MiB, for a responder`,
+      `within ${patroniTimeoutMs / 1000} seconds`,
+    ]) {
+      expect(text).toContain(phrase);
+    }
+    // In words there.
+    expect({ cleanTakeoverMs, batchTargetMs, roleWatchMs }).toEqual({
+      cleanTakeoverMs: 500,
+      batchTargetMs: 1000,
+      roleWatchMs: 1000,
+    });
+  });
+});
+
+describe.each(["docs/nats-to-sql.md", "docs/operations.md"])("%s", (page) => {
+  it("quotes lines of the log that are written", () => {
+    const sources = readdirSync(join(projectDirectory, "src"), { recursive: true, encoding: "utf8" });
+    const code = sources.filter((file) => file.endsWith(".ts")).map((file) => read(join("src", file)));
+    const quoted = [...read(page).matchAll(/(?:^\| |log: )`([a-z][a-z]+ [A-Za-z ,']+)(?::[^`]*)?`/gm)].map(
+      ([, line]) => line!,
+    );
+    expect(quoted.length).toBeGreaterThan(2);
+    expect(quoted.filter((line) => !code.some((text) => text.includes(line)))).toEqual([]);
   });
 });
 

@@ -481,6 +481,127 @@ export const bridgeConstants = {
    * Value: 3000 ms.
    */
   responderPatienceMs: 3000,
+  /**
+   * How long a look at the role of Postgres may take to connect, and then to be answered.
+   *
+   * Value: 2000 ms.
+   */
+  roleLookTimeoutMs: 2000,
+  /**
+   * How soon after such a look the next one follows where the session was lost in between.
+   *
+   * Value: 100 ms.
+   */
+  roleLookPauseMs: 100,
+  /**
+   * How many redirects of Patroni are followed, one after another.
+   *
+   * Value: 3.
+   */
+  maxPatroniRedirects: 3,
+  /**
+   * Over how many connections to NATS that end at once a role-change notice is tried.
+   *
+   * Value: 3.
+   */
+  maxNoticeAttempts: 3,
+  /**
+   * A session for functions that waits for us in a transaction for so long is ended by Postgres.
+   *
+   * Value: 60000 ms.
+   */
+  executorIdleInTransactionMs: 60000,
+  /**
+   * How often Postgres looks, while a function runs, whether we are still there.
+   *
+   * Value: 1000 ms.
+   */
+  executorPresenceMs: 1000,
+  /**
+   * How long clearing a session for functions may take, and ending it.
+   *
+   * Value: 5000 ms.
+   */
+  executorClearMs: 5000,
+  /**
+   * How long beyond its timeout a statement may go on, as a function can catch that, before its session is ended.
+   *
+   * Value: 2000 ms.
+   */
+  executorOverdueMs: 2000,
+  /**
+   * How long Postgres may be silent beyond the timeouts of a transaction before its connection is given up.
+   *
+   * Value: 10000 ms.
+   */
+  executorSilenceMs: 10000,
+  /**
+   * The longest line that tells a requester why there is no answer, in UTF-8.
+   *
+   * Value: 1024 bytes.
+   */
+  maxErrorReplyBytes: 1024,
+  /**
+   * How much of answers is sent before the NATS server has to confirm that it reads.
+   *
+   * Value: 1048576 bytes.
+   */
+  maxUnconfirmedReplyBytes: 1048576,
+  /**
+   * The longest name by which a responder is found; it is cut there.
+   *
+   * Value: 128 characters.
+   */
+  maxServiceNameLength: 128,
+  /**
+   * How long a NATS server may take to end the subscriptions of a connection that is left.
+   *
+   * Value: 2000 ms.
+   */
+  receiverLeaveMs: 2000,
+  /**
+   * How many beats of a leader have to be seen before what it says it has done counts.
+   *
+   * Value: 2 beats.
+   */
+  leadTrustedBeats: 2,
+  /**
+   * For so many beats, at the most, whoever lacks messages lets those take the lead first who lack fewer.
+   *
+   * Value: 2 beats.
+   */
+  leadCourtesyBeats: 2,
+  /**
+   * How much slower or faster than the server's the clock of a process may go, in millionths: what NTP corrects at most.
+   *
+   * Value: 500.
+   */
+  maxClockDriftPpm: 500,
+  /**
+   * How many arguments the wrapper of a subscribed function has.
+   *
+   * Value: 7 arguments.
+   */
+  subscriptionArguments: 7,
+  /**
+   * How many arguments the wrapper of a responder's function has.
+   *
+   * Value: 4 arguments.
+   */
+  responderArguments: 4,
+  /**
+   * How long the random end of a wrapper's name is, which the type of its token has, too.
+   *
+   * Value: 16 characters.
+   */
+  wrapperRandomLength: 16,
+  /**
+   * How long the rest of that name is, which tells people what it is: with the random end and a blank as much as Postgres
+   * holds.
+   *
+   * Value: 46 bytes.
+   */
+  wrapperStemBytes: 46,
 } as const;
 
 /** Monitor constants. What the port with metrics and health fixes for everyone. */
@@ -527,6 +648,76 @@ export const monitorConstants = {
    * Value: 1000 ms.
    */
   stopDeadlineMs: 1000,
+  /**
+   * How often it is looked which clients are late.
+   *
+   * Value: 500 ms.
+   */
+  lookIntervalMs: 500,
+} as const;
+
+/** Doctor constants. How long an examination by `hawser doctor` looks, and from when on it finds something long. */
+export const doctorConstants = {
+  /**
+   * How long all checks may take together.
+   *
+   * Value: 27000 ms.
+   */
+  totalMs: 27000,
+  /**
+   * How long a check may take that asks Postgres for what it knows.
+   *
+   * Value: 6000 ms.
+   */
+  catalogCheckMs: 6000,
+  /**
+   * How long connecting to Postgres may take.
+   *
+   * Value: 5000 ms.
+   */
+  connectMs: 5000,
+  /**
+   * How long a statement may take: less than a check, so that Postgres says what it waited for.
+   *
+   * Value: 4000 ms.
+   */
+  statementMs: 4000,
+  /**
+   * How long a call through the gateway may take: Postgres gives up one address after a while, and takes the next.
+   *
+   * Value: 8000 ms.
+   */
+  gatewayCallMs: 8000,
+  /**
+   * How long a connection of its own to NATS may take, with what is asked over it.
+   *
+   * Value: 6000 ms.
+   */
+  natsCheckMs: 6000,
+  /**
+   * How long the leader is watched, which beats each `lead_beat_ms`.
+   *
+   * Value: 2000 ms.
+   */
+  leadWatchMs: 2000,
+  /**
+   * How often the lead is looked at within that time.
+   *
+   * Value: 200 ms.
+   */
+  leadLookMs: 200,
+  /**
+   * How far a leader may be behind.
+   *
+   * Value: 10000 ms.
+   */
+  maxLagMs: 10000,
+  /**
+   * How long a peer's message may wait.
+   *
+   * Value: 3600000 ms.
+   */
+  maxStoredMessageMs: 3600000,
 } as const;
 
 /** Gateway constants. What the gateway and the connection to NATS fix for everyone. */
@@ -675,4 +866,58 @@ export const gatewayConstants = {
    * Value: 15000 ms.
    */
   gatewayStaleMs: 15000,
+  /**
+   * How long a gateway that stops waits for Postgres to take its address away.
+   *
+   * Value: 1000 ms.
+   */
+  leaveTimeoutMs: 1000,
+  /**
+   * How long a session may be idle before its connection is probed.
+   *
+   * Value: 15000 ms.
+   */
+  sessionKeepaliveMs: 15000,
+  /**
+   * After the deadline of a stop: how long a client may take to read how its call has ended.
+   *
+   * Value: 250 ms.
+   */
+  goodbyeMs: 250,
+  /**
+   * How long a client that was sent away may take to read why.
+   *
+   * Value: 1000 ms.
+   */
+  lingerMs: 1000,
+  /**
+   * The same when the gateway stops.
+   *
+   * Value: 100 ms.
+   */
+  hurriedLingerMs: 100,
+  /**
+   * When the gateway stops: how long a session that does not call is left open.
+   *
+   * Value: 100 ms.
+   */
+  quietMs: 100,
+  /**
+   * How long a machine may take to answer whether another gateway on it is still there.
+   *
+   * Value: 1000 ms.
+   */
+  staleProbeMs: 1000,
+  /**
+   * How much is taken in from a session while a call of it is under way.
+   *
+   * Value: 65536 bytes.
+   */
+  readAheadBytes: 65536,
+  /**
+   * Below which directory the files have to be that options of the NATS server name, where no other is given.
+   *
+   * Value: "/run/secrets".
+   */
+  secretsDirectory: "/run/secrets",
 } as const;

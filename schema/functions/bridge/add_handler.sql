@@ -4,8 +4,8 @@ DECLARE
 BEGIN
   IF NOT EXISTS (
     SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
-    WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, 16) AND t.typowner = w.proowner
-      AND w.proname = p_wrapper AND w.pronargs = CASE p_kind WHEN 'subscription' THEN 7 ELSE 4 END AND w.prosecdef
+    WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, @BridgeConstants.wrapper_random_length@) AND t.typowner = w.proowner
+      AND w.proname = p_wrapper AND w.pronargs = CASE p_kind WHEN 'subscription' THEN @BridgeConstants.subscription_arguments@ ELSE @BridgeConstants.responder_arguments@ END AND w.prosecdef
   ) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),

@@ -11,7 +11,7 @@ DECLARE
   stem text;
   settle text;
   -- Of its name and of that of its token's type.
-  random CONSTANT text := left(replace(gen_random_uuid()::text, '-', ''), 16);
+  random CONSTANT text := left(replace(gen_random_uuid()::text, '-', ''), @BridgeConstants.wrapper_random_length@);
   v_wrapper text;
   wrapper_oid oid;
   token CONSTANT bytea := decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex');
@@ -99,7 +99,7 @@ BEGIN
   BEGIN
     FOR stem IN
       SELECT t.typname FROM pg_type AS t
-      WHERE t.typnamespace = 'hawser_run'::regnamespace AND t.typowner = caller AND t.typtype = 'd' AND t.typname ~ '^token_[0-9a-f]{16}$'
+      WHERE t.typnamespace = 'hawser_run'::regnamespace AND t.typowner = caller AND t.typtype = 'd' AND t.typname ~ '^token_[0-9a-f]{@BridgeConstants.wrapper_random_length@}$'
         AND NOT EXISTS (SELECT FROM pg_proc AS w WHERE w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid)
     LOOP
       EXECUTE format('DROP DOMAIN hawser_run.%I CASCADE', stem);
@@ -122,8 +122,8 @@ BEGIN
   END IF;
 
   -- A name that tells what it is where Postgres refuses to drop the function, and that nobody else has.
-  stem := left(format('%s.%s %s %s', target.schema, target.name, CASE p_kind WHEN 'subscription' THEN 'on' ELSE 'answers' END, p_subject), 46);
-  WHILE octet_length(stem) > 46 LOOP
+  stem := left(format('%s.%s %s %s', target.schema, target.name, CASE p_kind WHEN 'subscription' THEN 'on' ELSE 'answers' END, p_subject), @BridgeConstants.wrapper_stem_bytes@);
+  WHILE octet_length(stem) > @BridgeConstants.wrapper_stem_bytes@ LOOP
     stem := left(stem, -1);
   END LOOP;
   v_wrapper := stem || ' ' || random;

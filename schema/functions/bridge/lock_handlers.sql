@@ -7,9 +7,9 @@ BEGIN
   RETURN QUERY
   SELECT h.wrapper, format('hawser_run.%I', t.typname), r.rolname::text, h.function_schema, h.function_name, h.argument_types
   FROM hawser.nats_handlers AS h
-  JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
+  JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, @BridgeConstants.wrapper_random_length@)
   JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
-    AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 7 ELSE 4 END
+    AND w.pronargs = CASE h.kind WHEN 'subscription' THEN @BridgeConstants.subscription_arguments@ ELSE @BridgeConstants.responder_arguments@ END
   JOIN pg_roles AS r ON r.oid = w.proowner
   WHERE h.kind = p_kind AND h.subject = p_subject
   ORDER BY h.id;

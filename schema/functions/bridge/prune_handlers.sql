@@ -2,7 +2,7 @@ BEGIN
   DELETE FROM hawser.nats_handlers AS h
   WHERE NOT EXISTS (
     SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
-    WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
-      AND w.proname = h.wrapper AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 7 ELSE 4 END);
+    WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, @BridgeConstants.wrapper_random_length@)
+      AND w.proname = h.wrapper AND w.pronargs = CASE h.kind WHEN 'subscription' THEN @BridgeConstants.subscription_arguments@ ELSE @BridgeConstants.responder_arguments@ END);
   GET DIAGNOSTICS pruned = ROW_COUNT;
 END

@@ -2,6 +2,6 @@ BEGIN
   -- Another one after each CREATE OR REPLACE and ALTER FUNCTION.
   SELECT w.oid || ':' || w.xmin || ':' || w.proowner INTO version
   FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
-  WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, 16)
+  WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, @BridgeConstants.wrapper_random_length@)
     AND w.proname = p_wrapper AND w.prokind = 'f' AND w.prosecdef AND pg_get_userbyid(w.proowner) = p_run_as;
 END

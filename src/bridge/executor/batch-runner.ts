@@ -10,7 +10,7 @@ import type { InboundMessage } from "../message.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import { packed } from "./packed.js";
 import { type Ending, inTransaction } from "./transaction.js";
-import { type WrapperLook, wrapperCall, wrapperLook } from "./wrapper-call.js";
+import { isAboutWrapper, type WrapperLook, wrapperCall, wrapperLook } from "./wrapper-call.js";
 
 /** How batches are run. */
 export interface BatchRunnerOptions {
@@ -143,12 +143,6 @@ export class BatchRunner {
     }
     return context;
   }
-}
-
-const wrapperMissing = /^(42883|42501|42704|3F000)$/;
-
-function isAboutWrapper({ code, message }: { code: string; message: string }, { wrapper }: Subscription): boolean {
-  return wrapperMissing.test(code) && (message.includes(wrapper) || message.includes(`token_${wrapper.slice(-16)}`));
 }
 
 function givenUp({ functionName }: Subscription, why: Done): Outcome {

@@ -5,7 +5,7 @@
 import pg from "pg";
 import { tables } from "../../../generated/ts/rows/nats.js";
 import { BridgeError } from "../../errors/index.js";
-import { connectionSettings, type PostgresSession } from "../../store/index.js";
+import { connectionSettings, type PostgresSession, settingsOfLogin } from "../../store/index.js";
 
 /** Where the login is from. */
 export interface ExecutorLoginOptions {
@@ -24,10 +24,7 @@ export async function executorSettings(options: ExecutorLoginOptions): Promise<p
   const { databaseUrl, executorUrl, session } = options;
   if (executorUrl !== undefined) return connectionSettings(executorUrl);
   const [login] = await session.query<{ user: string; password: string }>(loginSql);
-  const { connectionString, ...settings } = connectionSettings(databaseUrl);
-  // What the URI and the environment say of the place, with another login.
-  const { host, port, database } = new pg.Client({ connectionString });
-  return { ...settings, host, port, ...(database === undefined ? {} : { database }), ...login! };
+  return settingsOfLogin(databaseUrl, login!);
 }
 
 /** What a login may do that calls functions of others: what they can reach beyond their own rights. */

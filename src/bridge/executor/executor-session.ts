@@ -3,23 +3,18 @@
  * nothing reaches the functions of another; between two transactions it is cleared.
  */
 import pg from "pg";
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
 import { type Backend, refusePowerfulLogin } from "./executor-login.js";
 
-/** A session that waits in a transaction for us, who are gone perhaps. */
-const idleInTransactionMs = 60_000;
+const { executorIdleInTransactionMs, executorPresenceMs, executorClearMs, executorOverdueMs } = bridgeConstants;
 
 /** A function that ran as the login could have given it another path, by ALTER ROLE. */
 const pinned = "-c search_path=pg_catalog,pg_temp";
 
-/** How long a look at the server may take, and the clearing of a session. */
-const quickMs = 5_000;
-
-/** How long a statement may take beyond its timeout: a function can catch that, and go on. */
-const overdueMs = 2_000;
-
 /** Has Postgres notice that we are gone while a function runs, where its system can. */
-const noticeGone = `SELECT set_config('client_connection_check_interval', '1s', false)`;
+const presence = `'${executorPresenceMs}ms'`;
+const noticeGone = `SELECT set_config('client_connection_check_interval', ${presence}, false)`;
 
 /** Ends a session from outside. Does not reject. @returns whether Postgres has ended it */
 export type EndBackend = (backend: Backend) => Promise<boolean>;
@@ -50,8 +45,8 @@ export class ExecutorSession {
     this.serverStartedAt = backend.serverStartedAt;
     this.#backend = backend;
     this.#endBackend = endBackend;
-    const check = noticesGone ? " SET LOCAL client_connection_check_interval = '1s';" : "";
-    this.#begin = `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL idle_in_transaction_session_timeout = ${idleInTransactionMs};${check}`;
+    const check = noticesGone ? ` SET LOCAL client_connection_check_interval = ${presence};` : "";
+    this.#begin = `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL idle_in_transaction_session_timeout = ${executorIdleInTransactionMs};${check}`;
     client.on("end", () => {
       this.#isLost = true;
     });
@@ -126,7 +121,7 @@ export class ExecutorSession {
    */
   async clear(failed: boolean): Promise<boolean> {
     if (this.#isLost) return false;
-    const patience = setTimeout(() => this.destroy(), quickMs);
+    const patience = setTimeout(() => this.destroy(), executorClearMs);
     try {
       if (failed) await this.#client.query("ROLLBACK");
       await this.#client.query("DISCARD ALL");
@@ -142,7 +137,7 @@ export class ExecutorSession {
   /** Ends it in good order. */
   async end(): Promise<void> {
     if (this.#isLost) return;
-    const patience = setTimeout(() => this.destroy(), quickMs);
+    const patience = setTimeout(() => this.destroy(), executorClearMs);
     await this.#client.end().catch(() => undefined);
     clearTimeout(patience);
   }
@@ -156,7 +151,7 @@ export class ExecutorSession {
   async #inTime<T>(statement: Promise<T>): Promise<T> {
     const patience = setTimeout(() => {
       this.#endedOverdue = this.#endBackend(this.#backend).finally(() => this.destroy());
-    }, this.#timeoutMs + overdueMs);
+    }, this.#timeoutMs + executorOverdueMs);
     try {
       return await statement;
     } finally {

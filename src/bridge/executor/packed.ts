@@ -11,7 +11,7 @@ export type PackedMessages = [
   lengths: string,
   subjects: string[] | null,
   headers: (string | null)[] | null,
-  ids: string[],
+  ids: string,
 ];
 
 /**
@@ -39,6 +39,7 @@ export function packed(
     `{${messages.map(({ payload }) => payload.length).join(",")}}`,
     subscription.takesSubject ? messages.map(({ subject }) => subject) : null,
     subscription.takesHeaders ? messages.map(({ headers }) => headers ?? null) : null,
-    messages.map(({ id }) => context + id),
+    // Made of letters, digits, ".", "_" and "-", which need no quotes in an array.
+    `{${messages.map(({ id }) => context + id).join(",")}}`,
   ];
 }

@@ -5,14 +5,16 @@ import type { Logger } from "../../nats/index.js";
 import type { Responder } from "../bindings.js";
 import type { RequestOutcome, RequestRunner, ResponderRequest } from "../responders/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
-import { inTransaction } from "./transaction.js";
-import { type WrapperLook, wrapperCall, wrapperLook } from "./wrapper-call.js";
+import { type Ending, inTransaction } from "./transaction.js";
+import { isAboutWrapper, type WrapperLook, wrapperCall, wrapperLook } from "./wrapper-call.js";
 
 /** How requests are run. */
 export interface PostgresRequestRunnerOptions {
   readonly pool: ExecutorPool;
   /** The statement timeout now, in milliseconds. */
   timeoutMs(): number;
+  /** Who answers in place of one whose wrapper is gone; undefined: nobody. */
+  successor(responder: Responder): Promise<Responder | undefined>;
   readonly logger: Logger;
 }
 
@@ -25,11 +27,19 @@ export class PostgresRequestRunner implements RequestRunner {
   }
 
   async run(responder: Responder, request: ResponderRequest): Promise<RequestOutcome> {
+    const ending = await this.#call(responder, request);
+    if (!isGone(ending, responder)) return outcomeOf(ending);
+    // Registered anew a moment ago: nothing has run yet, and there is no gap between the two.
+    const successor = await this.#options.successor(responder);
+    return outcomeOf(successor === undefined ? ending : await this.#call(successor, request));
+  }
+
+  #call(responder: Responder, request: ResponderRequest): Promise<Ending<Uint8Array | undefined>> {
     const { pool, logger } = this.#options;
     const { subject, reply, payload } = request;
     const text = wrapperCall(responder, ["bytea", "text", "text"]);
     const values = [Buffer.from(responder.token), Buffer.from(payload), subject, reply];
-    const ending = await inTransaction<Uint8Array | undefined, WrapperLook>(pool, logger, {
+    return inTransaction<Uint8Array | undefined, WrapperLook>(pool, logger, {
       runAs: responder.runAs,
       timeoutMs: this.#options.timeoutMs(),
       first: `SELECT ${wrapperLook(responder)}`,
@@ -39,18 +49,25 @@ export class PostgresRequestRunner implements RequestRunner {
         return { value: row?.result ?? new Uint8Array(), commit: row?.version === look.version };
       },
     });
-    switch (ending.kind) {
-      case "given_up":
-        return { kind: "failed", code: "39000", message: "the function was replaced or removed", timedOut: false };
-      case "committed":
-        return { kind: "answer", payload: ending.value ?? new Uint8Array() };
-      case "timed_out":
-        return { kind: "failed", code: ending.code, message: ending.message, timedOut: true };
-      case "failed":
-      case "transient":
-        return { kind: "failed", code: ending.code, message: ending.message, timedOut: false };
-      default:
-        return { kind: "failed", code: "57P03", message: "Postgres went away, or cannot be reached", timedOut: false };
-    }
+  }
+}
+
+function isGone(ending: Ending<unknown>, responder: Responder): boolean {
+  return ending.kind === "given_up" || (ending.kind === "failed" && isAboutWrapper(ending, responder));
+}
+
+function outcomeOf(ending: Ending<Uint8Array | undefined>): RequestOutcome {
+  switch (ending.kind) {
+    case "given_up":
+      return { kind: "failed", code: "39000", message: "the function was replaced or removed", timedOut: false };
+    case "committed":
+      return { kind: "answer", payload: ending.value ?? new Uint8Array() };
+    case "timed_out":
+      return { kind: "failed", code: ending.code, message: ending.message, timedOut: true };
+    case "failed":
+    case "transient":
+      return { kind: "failed", code: ending.code, message: ending.message, timedOut: false };
+    default:
+      return { kind: "failed", code: "57P03", message: "Postgres went away, or cannot be reached", timedOut: false };
   }
 }

@@ -2,6 +2,7 @@
  * One transaction in a session of the executor, and what became of it.
  */
 import { performance } from "node:perf_hooks";
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import type { ExecutorSession } from "./executor-session.js";
@@ -82,12 +83,10 @@ export async function inTransaction<T, Row extends object>(
   }
 }
 
-/** Beyond the statement timeouts of Postgres: it does not even say that they are over. */
-const silenceMs = 10_000;
-
-/** A server that is gone without a word would keep us waiting for ever. */
+/** A server that is gone without a word, and does not even say that its timeouts are over, would keep us waiting for ever. */
 function giveUpLater(session: ExecutorSession, timeoutMs: number): NodeJS.Timeout {
-  return setTimeout(() => session.destroy(), Math.min(2 * timeoutMs + silenceMs, longestTimerMs));
+  const patienceMs = 2 * timeoutMs + bridgeConstants.executorSilenceMs;
+  return setTimeout(() => session.destroy(), Math.min(patienceMs, longestTimerMs));
 }
 
 /** Of Node's timers. */

@@ -6,9 +6,7 @@
  * and afterwards, in one transaction.
  */
 import pg from "pg";
-
-/** The random end of a wrapper's name, which its token's type has, too. */
-const randomLength = 16;
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 
 /** A wrapper as it is known. */
 interface Wrapper {
@@ -42,8 +40,24 @@ export function wrapperCall(wrapper: Wrapper, types: readonly string[]): string 
   return `SELECT called.result, ${versionOf(wrapper)} AS version FROM (SELECT ${call} AS result OFFSET 0) AS called`;
 }
 
+/** Of the type of its token, within the schema `hawser_run`. */
+function tokenTypeName(wrapper: string): string {
+  return `token_${wrapper.slice(-bridgeConstants.wrapperRandomLength)}`;
+}
+
+const missing = /^(42883|42501|42704|3F000)$/;
+
+/** Whether an error says that the wrapper itself is not there, or may not be called. */
+export function isAboutWrapper(
+  error: { readonly code: string; readonly message: string },
+  { wrapper }: Wrapper,
+): boolean {
+  const { code, message } = error;
+  return missing.test(code) && (message.includes(wrapper) || message.includes(tokenTypeName(wrapper)));
+}
+
 function tokenType({ wrapper }: Wrapper): string {
-  return `hawser_run.${pg.escapeIdentifier(`token_${wrapper.slice(-randomLength)}`)}`;
+  return `hawser_run.${pg.escapeIdentifier(tokenTypeName(wrapper))}`;
 }
 
 function versionOf({ wrapper, runAs }: Wrapper): string {

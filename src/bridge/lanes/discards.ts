@@ -7,7 +7,7 @@ export class Discards {
   private others = 0;
   private readonly counts = new Map<string, number>();
 
-  constructor(private readonly maxSubjects = 1000) {}
+  constructor(private readonly maxSubjects: number) {}
 
   /** Exact, whatever the number of subjects. */
   get total(): number {

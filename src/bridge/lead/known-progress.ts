@@ -5,11 +5,9 @@
  * clock. After a failover the clock is another server's, and anybody may set a clock: then what the leader says counts again
  * from its second beat on. The first may have been on its way, or made of what it knew before.
  */
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { LeadRow } from "./lead-table.js";
 import { type ClockSample, surelyBefore, wasSet } from "./server-clock.js";
-
-/** Beats of one leader that have to be seen. */
-const beatsToTrust = 2;
 
 /** See above. */
 export class KnownProgress {
@@ -27,7 +25,7 @@ export class KnownProgress {
     if (this.#seen?.epoch === row.epoch && this.#seen.beat !== row.beat) this.#beats += 1;
     this.#seen = row;
     this.#clock = clock;
-    if (this.#beats < beatsToTrust || row.progressAt === undefined) return undefined;
+    if (this.#beats < bridgeConstants.leadTrustedBeats || row.progressAt === undefined) return undefined;
     return this.bound(clock, row.progressAt);
   }
 

@@ -22,7 +22,7 @@ import type { LeadRow, LeadTable, Term } from "./lead-table.js";
 import { LeaderWatch } from "./leader-watch.js";
 import { type ClockSample, serverTimeAtLeast } from "./server-clock.js";
 
-const { leadBeatMs, leadExpiryMs } = bridgeConstants;
+const { leadBeatMs, leadExpiryMs, leadCourtesyBeats } = bridgeConstants;
 
 /** What it works with. */
 export interface LeadProtocolOptions {
@@ -155,7 +155,7 @@ export class LeadProtocol {
     // beat later, so that two are needed; steeply, because little is lacked by those who are all as good.
     if (!this.#hasSeenLeader) return forLeaderMs;
     const lackedMs = doneBefore === undefined ? leadBeatMs : messages.completeSince() - doneBefore;
-    return forLeaderMs + Math.min(2 * leadBeatMs, Math.max(0, 10 * lackedMs));
+    return forLeaderMs + Math.min(leadCourtesyBeats * leadBeatMs, Math.max(0, 10 * lackedMs));
   }
 
   /** Raises the fence. @returns the confirmation of the term behind it; undefined if another process has the lead */

@@ -2,6 +2,7 @@
  * One process tells another when something was, by the clock of Postgres, which is the only one that both can read. Nobody
  * knows when exactly within a query the server looked at its clock: so times are mapped to bounds, to the safe side.
  */
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 
 /** What the server's clock showed at some moment between sending a query and hearing its answer. */
 export interface ClockSample {
@@ -12,8 +13,7 @@ export interface ClockSample {
   readonly heardAt: number;
 }
 
-/** How much slower or faster than the server's the clock of a process may go: what NTP corrects at the most. */
-const drift = 500e-6;
+const drift = bridgeConstants.maxClockDriftPpm / 1e6;
 
 /** Rounding of the server's time, and of the arithmetic, in milliseconds. */
 const resolutionMs = 0.002;

@@ -5,6 +5,7 @@
  * callers, but no detail, no hint and no context: those may show rows and code.
  */
 import { headers, type MsgHdrs } from "@nats-io/transport-node";
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { RequestOutcome } from "./runner.js";
 
 /** Why a request has no other answer. */
@@ -17,8 +18,7 @@ export interface ErrorReply {
   readonly summary: string;
 }
 
-/** Longest line of words, in bytes of UTF-8. */
-const maxWordsBytes = 1024;
+const { maxErrorReplyBytes } = bridgeConstants;
 
 /** Connection failures, shut down or starting servers, no connection left. */
 const awayCodes = /^(08...|57P0[123]|53300)$/;
@@ -66,15 +66,15 @@ export function errorHeaders({ status, words }: ErrorReply): MsgHdrs {
 /** Text as the value of a header: one line of printable characters, cut where it is too long. Never empty. */
 export function headerLine(text: string): string {
   // Cut before anything is searched: a message can be megabytes long.
-  const start = text.slice(0, maxWordsBytes);
+  const start = text.slice(0, maxErrorReplyBytes);
   const line = start.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Z}]+/gu, " ").trim();
   if (line === "") return "no message";
-  if (start.length === text.length && Buffer.byteLength(line) <= maxWordsBytes) return line;
+  if (start.length === text.length && Buffer.byteLength(line) <= maxErrorReplyBytes) return line;
   let bytes = Buffer.byteLength("…");
   let cut = "";
   for (const character of line) {
     bytes += Buffer.byteLength(character);
-    if (bytes > maxWordsBytes) break;
+    if (bytes > maxErrorReplyBytes) break;
     cut += character;
   }
   return `${cut}…`;

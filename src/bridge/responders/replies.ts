@@ -2,11 +2,9 @@
  * Answers on their way out over one connection.
  */
 import type { NatsConnection, PublishOptions } from "@nats-io/transport-node";
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { confirmed } from "./confirmed.js";
 import { type ErrorReply, errorHeaders } from "./error-reply.js";
-
-/** How much is sent before the server must confirm that it reads. */
-const maxUnconfirmedBytes = 1024 * 1024;
 
 /** What an answer has beside its payload, about. */
 const overheadBytes = 128;
@@ -45,7 +43,7 @@ export class Replies {
    * for it before making the next answer does not fill memory with answers that nobody reads.
    */
   room(): undefined | Promise<void> {
-    if (this.#unconfirmedBytes < maxUnconfirmedBytes) return undefined;
+    if (this.#unconfirmedBytes < bridgeConstants.maxUnconfirmedReplyBytes) return undefined;
     this.#confirming ??= this.#confirm();
     return this.#confirming;
   }

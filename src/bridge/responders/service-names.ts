@@ -2,9 +2,7 @@
  * The names by which a responder is known in NATS. Pure.
  */
 import { createHash } from "node:crypto";
-
-/** Most that a name is long: schema and function have 63 bytes each. */
-const maxNameLength = 128;
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 
 /**
  * The service's name: that of its function with its schema, without arguments, and with `_` for what a name of a service
@@ -14,7 +12,7 @@ export function serviceName(functionName: string): string {
   const end = functionName.lastIndexOf("(");
   const path = end === -1 ? functionName : functionName.slice(0, end);
   const name = path.replace(/[^A-Za-z0-9_-]+/g, "_").replace(/^_+|_+$/g, "");
-  return name.slice(0, maxNameLength) || "responder";
+  return name.slice(0, bridgeConstants.maxServiceNameLength) || "responder";
 }
 
 /**

@@ -1,8 +1,8 @@
 /**
  * The name that Patroni has for this Postgres, and what is logged where it cannot be had.
  */
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
-import { roleLimits } from "./limits.js";
 import { requestPatroniName } from "./patroni-request.js";
 
 /** Asks Patroni. What goes wrong is logged when it begins and when it becomes something else, not each time. */
@@ -12,8 +12,8 @@ export class PatroniName {
   /** What was logged last, if it has not been well since. */
   #logged: string | undefined;
 
-  /** @param timeoutMs for the whole answer; default 2,000 ms */
-  constructor(logger: Logger, timeoutMs: number = roleLimits.patroniTimeoutMs) {
+  /** @param timeoutMs for the whole answer; default `patroniTimeoutMs` of the spec */
+  constructor(logger: Logger, timeoutMs: number = bridgeConstants.patroniTimeoutMs) {
     this.#logger = logger;
     this.#timeoutMs = timeoutMs;
   }

@@ -4,9 +4,9 @@
  * The address comes from whoever may define the NATS server, and what answers there may be anything: so little is read,
  * for a short time, from that host alone, and nothing of it is told on but the name.
  */
-import { roleLimits } from "./limits.js";
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 
-const { maxPatroniAnswerBytes, maxPatroniRedirects } = roleLimits;
+const { patroniMaxBytes, maxPatroniRedirects } = bridgeConstants;
 
 /** The name, or why there is none: without the address, and without anything of the answer. */
 export type PatroniAnswer = { readonly name: string } | { readonly problem: string };
@@ -79,7 +79,7 @@ async function readBody({ body }: Response): Promise<Uint8Array> {
   let bytes = 0;
   for await (const chunk of body ?? []) {
     bytes += chunk.length;
-    if (bytes > maxPatroniAnswerBytes) throw new Unusable(`the answer is longer than ${maxPatroniAnswerBytes} bytes`);
+    if (bytes > patroniMaxBytes) throw new Unusable(`the answer is longer than ${patroniMaxBytes} bytes`);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks);

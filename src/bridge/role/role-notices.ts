@@ -10,8 +10,8 @@
  */
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../../generated/ts/nats-options/index.js";
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger, NatsLink, Refusal } from "../../nats/index.js";
-import { roleLimits } from "./limits.js";
 import { type DueNotice, NoticeDuty } from "./notice-duty.js";
 import { PatroniName } from "./patroni-name.js";
 import { roleNotice } from "./role-notice.js";
@@ -22,7 +22,7 @@ export interface RoleNoticesOptions {
   /** Not ended with the notices. */
   readonly link: Pick<NatsLink, "connection" | "hasTaken" | "on">;
   readonly logger: Logger;
-  /** How long Patroni may take for its answer. Default 2,000 ms. */
+  /** How long Patroni may take for its answer. Default `patroniTimeoutMs` of the spec. */
   readonly patroniTimeoutMs?: number;
 }
 
@@ -156,7 +156,7 @@ export class RoleNotices implements AsyncDisposable {
     const count = this.#failures?.notice === notice ? this.#failures.count + 1 : 1;
     this.#failures = { notice, last, count };
     this.#logger.debug({ ...notice, connections: count }, "the NATS server has not confirmed the role-change notice");
-    if (count < roleLimits.maxNoticeAttempts) return;
+    if (count < bridgeConstants.maxNoticeAttempts) return;
     this.#duty.settle(notice);
     this.#logger.warn(
       { ...notice, connections: count },

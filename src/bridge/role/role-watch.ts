@@ -10,9 +10,9 @@
  *   primary, standby → unknown     it does not answer, over a new session neither
  *   primary → standby              another server answers at the same address
  */
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
 import { PostgresSession } from "../../store/index.js";
-import { roleLimits } from "./limits.js";
 import { splitAddresses } from "./role-notice.js";
 
 /** What Postgres is; `unknown` while it does not answer. */
@@ -29,9 +29,9 @@ export interface ServerAddress {
 export interface RoleWatchOptions {
   readonly databaseUrl: string | undefined;
   readonly logger: Logger;
-  /** The pause between two looks. Default 1,000 ms. */
+  /** The pause between two looks. Default `roleWatchMs` of the spec. */
   readonly intervalMs?: number;
-  /** How long connecting may take, and how long the answer. Default 2,000 ms. */
+  /** How long connecting may take, and how long the answer. Default `roleLookTimeoutMs` of the spec. */
   readonly lookTimeoutMs?: number;
   /**
    * The role has changed; it counts as `unknown` at first. Also told where only the address has.
@@ -69,7 +69,7 @@ export class RoleWatch implements AsyncDisposable {
 
   constructor(options: RoleWatchOptions) {
     this.#options = options;
-    this.#lookTimeoutMs = options.lookTimeoutMs ?? roleLimits.lookTimeoutMs;
+    this.#lookTimeoutMs = options.lookTimeoutMs ?? bridgeConstants.roleLookTimeoutMs;
     this.#session = new PostgresSession({
       databaseUrl: options.databaseUrl,
       logger: options.logger,
@@ -108,7 +108,7 @@ export class RoleWatch implements AsyncDisposable {
   #lost(): void {
     if (this.#look !== undefined) return;
     // A server that ends each session at once is not to be asked without a pause.
-    this.#lookIn(Math.max(0, this.#beganAt + roleLimits.lookPauseMs - performance.now()));
+    this.#lookIn(Math.max(0, this.#beganAt + bridgeConstants.roleLookPauseMs - performance.now()));
   }
 
   #lookIn(pauseMs: number): void {
@@ -119,7 +119,7 @@ export class RoleWatch implements AsyncDisposable {
   #lookNow(): Promise<void> {
     this.#look ??= this.#lookOnce().finally(() => {
       this.#look = undefined;
-      this.#lookIn(this.#options.intervalMs ?? roleLimits.watchIntervalMs);
+      this.#lookIn(this.#options.intervalMs ?? bridgeConstants.roleWatchMs);
     });
     return this.#look;
   }

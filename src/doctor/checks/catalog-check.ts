@@ -1,9 +1,9 @@
 /**
  * A check that asks Postgres and nobody else.
  */
+import { doctorConstants } from "../../../generated/ts/settings/nats.js";
 import type { Check } from "../examine.js";
 import type { Finding, Verdict } from "../finding.js";
-import { catalogCheckMs } from "../limits.js";
 import { verdictOf } from "../refusals.js";
 
 /** Makes one. What Postgres refuses becomes its verdict. */
@@ -14,7 +14,7 @@ export function catalogCheck(
 ): Check {
   return {
     name,
-    timeoutMs: catalogCheckMs,
+    timeoutMs: doctorConstants.catalogCheckMs,
     ...more,
     run: (signal) => run(signal).catch(verdictOf),
   };

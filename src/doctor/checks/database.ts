@@ -2,13 +2,14 @@
  * Whether Postgres lets this login in.
  */
 import pg from "pg";
+import { doctorConstants } from "../../../generated/ts/settings/nats.js";
 import { isServerError } from "../../store/store-failure.js";
 import type { Check } from "../examine.js";
 import type { Finding } from "../finding.js";
-import { connectMs } from "../limits.js";
 import { close, open, type Place, placeOf } from "../session.js";
 
 const { escapeIdentifier: identifier } = pg;
+const { connectMs } = doctorConstants;
 
 /** Opens the session that the other checks use. */
 export function databaseCheck(client: pg.Client): Check {

@@ -2,13 +2,13 @@
  * The way from Postgres to NATS: the gateway, and its connection.
  */
 
+import { doctorConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
 import { formatAddress } from "../../wire/index.js";
 import type { Check } from "../examine.js";
 import type { Facts, GatewayRow } from "../facts.js";
 import type { Finding, Verdict } from "../finding.js";
 import type { CallProblem } from "../gateway-call.js";
-import { gatewayCallMs, natsCheckMs } from "../limits.js";
 import { NatsProbe } from "../nats-probe.js";
 import { ago, catalogCheck, natsHangs } from "./catalog-check.js";
 
@@ -18,11 +18,11 @@ export function gatewayChecks(facts: Facts): Check[] {
     catalogCheck("gateway", (signal) => gateway(facts, signal), {
       needs: ["dblink", "functions", "nats-server"],
       explainedBy: ["grants"],
-      timeoutMs: gatewayCallMs,
+      timeoutMs: doctorConstants.gatewayCallMs,
     }),
     catalogCheck("nats", (signal) => nats(facts, signal), {
       needs: ["gateway"],
-      timeoutMs: natsCheckMs,
+      timeoutMs: doctorConstants.natsCheckMs,
       late: natsHangs,
     }),
   ];

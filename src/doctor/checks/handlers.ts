@@ -2,7 +2,7 @@
  * The functions that NATS reaches: whether they are there, and may be run.
  */
 import { tables } from "../../../generated/ts/rows/nats.js";
-import { runSchema } from "../../store/nats/objects.js";
+import { functionNameSql, wrapperJoinSql } from "../../store/nats/wrapper-join.js";
 import type { Check } from "../examine.js";
 import type { Facts } from "../facts.js";
 import type { Finding, Verdict } from "../finding.js";
@@ -10,17 +10,16 @@ import { catalogCheck } from "./catalog-check.js";
 
 /** A wrapper is bound to its function by oid, which its dependencies tell. */
 const brokenSql = `
-  SELECT h.kind, h.subject, format('%I.%I(%s)', h.function_schema, h.function_name, h.argument_types) AS called, h.wrapper,
+  SELECT h.kind, h.subject, ${functionNameSql} AS called, h.wrapper,
          w.oid IS NOT NULL AS present, quote_ident(pg_get_userbyid(w.proowner)) AS owner, t.oid::regprocedure::text AS target,
          w.oid::regprocedure::text AS signature,
          coalesce(has_function_privilege(w.proowner, t.oid, 'EXECUTE'), true) AS "mayRun",
          coalesce((SELECT has_function_privilege(e.oid, w.oid, 'EXECUTE') FROM pg_roles AS e WHERE e.rolname = 'hawser_executor'), true)
            AS "mayBeCalled", w.prosecdef AS "isDefiner"
     FROM ${tables.natsHandler} AS h
-    LEFT JOIN pg_namespace AS n ON n.nspname = $1
-    LEFT JOIN pg_proc AS w ON w.pronamespace = n.oid AND w.proname = h.wrapper
+    ${wrapperJoinSql("LEFT JOIN")}
     LEFT JOIN LATERAL (
-      SELECT p.oid FROM pg_depend AS d JOIN pg_proc AS p ON p.oid = d.refobjid AND p.pronamespace <> n.oid
+      SELECT p.oid FROM pg_depend AS d JOIN pg_proc AS p ON p.oid = d.refobjid AND p.pronamespace <> w.pronamespace
        WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_proc'::regclass AND d.objid = w.oid
          AND p.proname = h.function_name
        LIMIT 1
@@ -52,7 +51,7 @@ async function handlers(facts: Facts): Promise<Verdict> {
   const counts = await facts.handlerCounts();
   if (counts === undefined)
     return { notChecked: `this login may not read ${tables.natsHandler}: GRANT hawser_bridge to it` };
-  const found = await facts.rows<Handler>(brokenSql, [runSchema]);
+  const found = await facts.rows<Handler>(brokenSql);
   const findings = found.flatMap(faultOf);
   const surplus = findings.length - most;
   return {

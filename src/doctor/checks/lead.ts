@@ -3,11 +3,13 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { tables } from "../../../generated/ts/rows/nats.js";
+import { doctorConstants } from "../../../generated/ts/settings/nats.js";
 import type { Check } from "../examine.js";
 import type { Facts } from "../facts.js";
 import type { Finding, Verdict } from "../finding.js";
-import { catalogCheckMs, lagMs, leadWatchMs } from "../limits.js";
 import { ago, catalogCheck } from "./catalog-check.js";
+
+const { catalogCheckMs, leadLookMs, leadWatchMs, maxLagMs } = doctorConstants;
 
 const leadSql = `
   SELECT l.epoch::text AS epoch, l.owner, l.beat::text AS beat,
@@ -20,9 +22,6 @@ interface Lead {
   readonly beat: string;
   readonly behindSeconds: number | null;
 }
-
-/** How often it is looked at while it is watched. */
-const lookMs = 200;
 
 /** See above. */
 export function leadCheck(facts: Facts): Check {
@@ -45,7 +44,7 @@ async function lead(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   const { first, last, hasBeaten } = await watch(facts, signal);
   if (!hasBeaten) return { findings: [leaderless(first, counts.subscriptions)] };
   const { owner, behindSeconds } = last;
-  const findings: Finding[] = behindSeconds !== null && behindSeconds * 1000 > lagMs ? [behind(behindSeconds)] : [];
+  const findings: Finding[] = behindSeconds !== null && behindSeconds * 1000 > maxLagMs ? [behind(behindSeconds)] : [];
   return {
     findings,
     seen: `the process ${owner ?? "without an id"} leads${behindSeconds === null ? "" : `, ${behindSeconds.toFixed(1)} s behind`}`,
@@ -58,7 +57,7 @@ async function watch(facts: Facts, signal: AbortSignal) {
   const first = await look();
   const endAt = performance.now() + leadWatchMs;
   for (;;) {
-    await delay(lookMs, undefined, { signal });
+    await delay(leadLookMs, undefined, { signal });
     const last = await look();
     const hasBeaten = last.owner !== null && (last.beat !== first.beat || last.epoch !== first.epoch);
     if (hasBeaten || performance.now() >= endAt) return { first, last, hasBeaten };

@@ -2,11 +2,11 @@
  * Messages that were given up, and messages that wait for long.
  */
 import { tables } from "../../../generated/ts/rows/peer.js";
+import { doctorConstants } from "../../../generated/ts/settings/nats.js";
 import { leaseHeldSql } from "../../store/lease-held.js";
 import type { Check } from "../examine.js";
 import type { Facts } from "../facts.js";
 import type { Finding, Verdict } from "../finding.js";
-import { storedMessageMs } from "../limits.js";
 import { ago, catalogCheck } from "./catalog-check.js";
 
 const deadSql = `
@@ -63,7 +63,7 @@ async function deadLetters(facts: Facts): Promise<Verdict> {
 }
 
 async function storedMessages(facts: Facts): Promise<Verdict> {
-  const rows = await facts.rows<Waiting>(waitingSql, [storedMessageMs]);
+  const rows = await facts.rows<Waiting>(waitingSql, [doctorConstants.maxStoredMessageMs]);
   return {
     findings: rows.map(
       ({ listener, count, oldestSeconds, running }): Finding => ({
@@ -75,6 +75,6 @@ async function storedMessages(facts: Facts): Promise<Verdict> {
             : `Look at its handler and its log: hawser pending --name ${listener}`,
       }),
     ),
-    seen: `no message of a peer waits for longer than ${ago(storedMessageMs / 1000)}`,
+    seen: `no message of a peer waits for longer than ${ago(doctorConstants.maxStoredMessageMs / 1000)}`,
   };
 }

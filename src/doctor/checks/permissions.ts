@@ -2,10 +2,10 @@
  * What the NATS user may do, as far as it is used.
  */
 import { tables } from "../../../generated/ts/rows/nats.js";
+import { doctorConstants } from "../../../generated/ts/settings/nats.js";
 import type { Check } from "../examine.js";
 import type { Facts } from "../facts.js";
 import type { Finding, Verdict } from "../finding.js";
-import { natsCheckMs } from "../limits.js";
 import { NatsProbe } from "../nats-probe.js";
 import { catalogCheck, natsHangs, someOf } from "./catalog-check.js";
 
@@ -13,7 +13,7 @@ import { catalogCheck, natsHangs, someOf } from "./catalog-check.js";
 export function permissionsCheck(facts: Facts): Check {
   return catalogCheck("nats-permissions", (signal) => permissions(facts, signal), {
     needs: ["nats"],
-    timeoutMs: natsCheckMs,
+    timeoutMs: doctorConstants.natsCheckMs,
     late: natsHangs,
   });
 }

@@ -4,6 +4,7 @@
 
 import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
+import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
 import type { Answer, ErrorAnswer, GatewaySession } from "./answer.js";
 import { isDefect } from "./error-answer.js";
@@ -14,17 +15,12 @@ import { Session, type SessionEffects, type SessionRules } from "./session.js";
 /** What libpq of Postgres 17 and later says it speaks within TLS. */
 const alpnProtocol = "postgresql";
 
-/** How long a client that was sent away may take to read why, in ms. */
-const lingerMs = 1000;
-
 /**
- * The same when the server stops. dblink does not see that its connection has ended before it is used again; but a call
- * that is on its way now gets its answer, and not a reset that leaves open whether it was carried out.
+ * The server lingers also when it stops. dblink does not see that its connection has ended before it is used again; but a
+ * call that is on its way now gets its answer, and not a reset that leaves open whether it was carried out. And a session
+ * that does not call is left open for `quietMs`, so that most calls find out by an answer.
  */
-const hurriedLingerMs = 100;
-
-/** When the server stops: how long a session that does not call is left open, so that most calls find out by an answer. */
-const quietMs = 100;
+const { lingerMs, hurriedLingerMs, quietMs } = gatewayConstants;
 
 /** Refusals that say that something is wrong: password, database, number of sessions, who ends TLS. */
 const worthAWarning: ReadonlySet<string> = new Set(["28P01", "3D000", "57P03", otherChannelState]);

@@ -13,14 +13,10 @@ import type { PostgresServerOptions } from "./options.js";
 import { scramVerifierOf } from "./scram.js";
 import type { SessionRules } from "./session.js";
 
-const keepAliveAfterMs = 15_000;
 const serverNonceBytes = 18;
 
 /** Connections that may be authenticating even where few sessions are allowed. */
 const leastPending = 64;
-
-/** After the deadline of a stop: how long a client may take to read how its call ended. */
-const goodbyeMs = 250;
 
 const leaving: ErrorAnswer = {
   kind: "error",
@@ -88,7 +84,11 @@ export class PostgresServer {
       serverNonce: () => randomBytes(serverNonceBytes).toString("base64"),
       tls: tls === undefined ? "off" : tlsRequired ? "required" : "offered",
     };
-    const server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: keepAliveAfterMs });
+    const server = createServer({
+      noDelay: true,
+      keepAlive: true,
+      keepAliveInitialDelay: gatewayConstants.sessionKeepaliveMs,
+    });
     try {
       signal?.throwIfAborted();
       server.listen({ host, port });
@@ -168,7 +168,10 @@ export class PostgresServer {
     if (this.pending.size === 0 && this.sessions.size === 0) return;
     const abandonment = setTimeout(() => each((connection) => connection.abandon(abandoned)), deadlineMs);
     // Those that do not read what they are told.
-    const destruction = setTimeout(() => each((connection) => connection.destroy()), deadlineMs + goodbyeMs);
+    const destruction = setTimeout(
+      () => each((connection) => connection.destroy()),
+      deadlineMs + gatewayConstants.goodbyeMs,
+    );
     await empty;
     clearTimeout(abandonment);
     clearTimeout(destruction);

@@ -8,6 +8,7 @@
  * One call at a time: what a client sends while one is under way waits, and is not even read beyond a little. Only the
  * simple query is spoken. A message of another kind ends the session; a call that is too large ends only itself.
  */
+import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
 import type { Answer, ErrorAnswer } from "./answer.js";
 import { answerBytes } from "./answer-bytes.js";
@@ -49,8 +50,8 @@ const terminateType = "X".charCodeAt(0);
 const syncType = "S".charCodeAt(0);
 const flushType = "H".charCodeAt(0);
 
-/** Bytes that are taken in while a call is under way: enough for a client to say that it goes. */
-const readAheadBytes = 64 * 1024;
+/** Enough for a client to say that it goes. */
+const { readAheadBytes } = gatewayConstants;
 
 /** No message can be larger than what Postgres can hold, 1 GiB: it is noise. */
 const maxMessageBytes = 0x3fffffff;

@@ -5,6 +5,7 @@
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { monitorConstants } from "../../../generated/ts/settings/nats.js";
 import { GatewayError } from "../../errors/index.js";
 import { type Address, formatAddress } from "../../wire/index.js";
 import { allowedMethods, type PageSources, pageOf } from "./pages.js";
@@ -25,24 +26,11 @@ export interface MonitorLimits {
   readonly stopDeadlineMs: number;
 }
 
-/** The limits, where nothing else is said. */
-const monitorLimits: MonitorLimits = {
-  maxConnections: 64,
-  maxHeaderBytes: 4_096,
-  headersTimeoutMs: 5_000,
-  requestTimeoutMs: 10_000,
-  keepAliveMs: 5_000,
-  stopDeadlineMs: 1_000,
-};
-
-/** Node looks only so often which of the clients are late. */
-const lookEveryMs = 500;
-
 /** What it serves, and where. */
 export interface MonitorOptions extends PageSources {
   /** Port 0 takes a free one. */
   readonly listen: Address;
-  /** Default those above. */
+  /** Default those of the spec. */
   readonly limits?: Partial<MonitorLimits> | undefined;
 }
 
@@ -77,13 +65,13 @@ export class Monitor implements AsyncDisposable {
    */
   static async start(options: MonitorOptions, signal?: AbortSignal): Promise<Monitor> {
     signal?.throwIfAborted();
-    const limits = { ...monitorLimits, ...options.limits };
+    const limits: MonitorLimits = { ...monitorConstants, ...options.limits };
     const server = createServer({
       maxHeaderSize: limits.maxHeaderBytes,
       headersTimeout: limits.headersTimeoutMs,
       requestTimeout: limits.requestTimeoutMs,
       keepAliveTimeout: limits.keepAliveMs,
-      connectionsCheckingInterval: lookEveryMs,
+      connectionsCheckingInterval: monitorConstants.lookIntervalMs,
     });
     server.maxConnections = limits.maxConnections;
     const { host, port } = options.listen;

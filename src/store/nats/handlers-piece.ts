@@ -10,6 +10,7 @@ import { newSchemaSql } from "../new-schema.js";
 import { trustedRoles } from "../schema-trust.js";
 import { closeSubscriptionsViewSql } from "./closed-objects.js";
 import { runSchema, subscriptionsSchema, subscriptionsView } from "./objects.js";
+import { functionNameSql, wrapperJoinSql } from "./wrapper-join.js";
 
 const { escapeLiteral: literal } = pg;
 
@@ -80,11 +81,9 @@ BEGIN
       HINT = 'Rename or drop it.';
   END IF;
   CREATE OR REPLACE VIEW ${subscriptionsView} AS
-    SELECT h.subject, format('%I.%I(%s)', h.function_schema, h.function_name, h.argument_types) AS callback
+    SELECT h.subject, ${functionNameSql} AS callback
       FROM ${tables.natsHandler} AS h
-      JOIN pg_namespace AS n ON n.nspname = ${literal(runSchema)}
-      JOIN pg_type AS t ON t.typnamespace = n.oid AND t.typname = 'token_' || right(h.wrapper, 16)
-      JOIN pg_proc AS w ON w.pronamespace = n.oid AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid AND w.pronargs = 7
+    ${wrapperJoinSql("JOIN")}
      WHERE h.kind = 'subscription';
   COMMENT ON VIEW ${subscriptionsView} IS 'The subjects that functions are subscribed to.';
   IF is_new THEN

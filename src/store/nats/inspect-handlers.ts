@@ -3,8 +3,10 @@
  */
 import type pg from "pg";
 import { tables } from "../../../generated/ts/rows/nats.js";
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { trustedRoles } from "../schema-trust.js";
 import { runSchema, subscriptionsSchema, subscriptionsView } from "./objects.js";
+import { tokenTypeSql } from "./wrapper-join.js";
 
 /** All of it. */
 export interface HandlersState {
@@ -48,8 +50,8 @@ const stateSql = `
            ) AS o WHERE NOT o.kind OR o.owner NOT IN ${trustedRoles} ORDER BY o.nth, o.what LIMIT 1
          ) AS occupied,
          ARRAY(
-           SELECT left(w.proname, -17) FROM pg_proc AS w
-             JOIN pg_type AS t ON t.oid = w.proargtypes[0] AND t.typnamespace = w.pronamespace AND t.typname = 'token_' || right(w.proname, 16)
+           SELECT left(w.proname, ${-1 - bridgeConstants.wrapperRandomLength}) FROM pg_proc AS w
+             JOIN pg_type AS t ON t.oid = w.proargtypes[0] AND t.typnamespace = w.pronamespace AND t.typname = ${tokenTypeSql("w.proname")}
             WHERE w.pronamespace = to_regnamespace('${runSchema}') ORDER BY 1) AS reached,
          (SELECT r.rolsuper OR r.rolcreaterole FROM pg_roles AS r WHERE r.rolname = current_user) AS "makesRoles",
          (

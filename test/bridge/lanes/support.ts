@@ -1,3 +1,4 @@
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Subscription } from "../../../src/bridge/bindings.js";
 import { ByteBudget, Discards, type LaneContext, type LaneSettings } from "../../../src/bridge/lanes/index.js";
 import type { InboundMessage } from "../../../src/bridge/message.js";
@@ -28,7 +29,11 @@ export const settings: LaneSettings = {
 };
 
 export function context(changes: Partial<LaneSettings> = {}, limitBytes = Number.POSITIVE_INFINITY): LaneContext {
-  return { settings: { ...settings, ...changes }, budget: new ByteBudget(limitBytes), discards: new Discards() };
+  return {
+    settings: { ...settings, ...changes },
+    budget: new ByteBudget(limitBytes),
+    discards: new Discards(bridgeConstants.maxCountedSubjects),
+  };
 }
 
 export function message(number: number, payloadBytes = 10): InboundMessage {

@@ -34,6 +34,13 @@ export class ServeGroup implements AsyncDisposable {
     return found!;
   }
 
+  /** Resolves when the one that was started last can hear messages, too. */
+  async receives(member: ServeProcess): Promise<void> {
+    await eventually("it is connected to NATS", () => {
+      return member.log.some(({ msg, client }) => msg === "connected to NATS" && client === "hawser subscriptions");
+    });
+  }
+
   private get newest(): ServeProcess | undefined {
     let newest: ServeProcess | undefined;
     for (const member of this.members) {

@@ -138,18 +138,16 @@ export class BridgeLedger implements AsyncDisposable {
     return BigInt(row!.epoch);
   }
 
-  /** Resolves when each lane has had the last of its messages, and nothing is done any more. */
-  async settled(last: number): Promise<void> {
+  /** Resolves when each lane has had all of its messages up to this number. */
+  async reaches(id: number, limitMs = 60_000): Promise<void> {
+    const sql = "SELECT lane, max(id)::integer AS id FROM ledger GROUP BY lane";
     await eventually(
-      "the last message has arrived in each lane",
+      `each lane reaches ${id}`,
       async () => {
-        const sql = "SELECT lane, max(id)::integer AS id FROM ledger GROUP BY lane";
         const rows = await this.query<{ lane: string; id: number }>(sql);
-        return this.lanes.every((lane) =>
-          rows.some(({ lane: name, id }) => name === lane.name && id === lastOf(lane, last)),
-        );
+        return this.lanes.every((lane) => rows.some((row) => row.lane === lane.name && row.id >= lastOf(lane, id)));
       },
-      60_000,
+      limitMs,
     );
   }
 

@@ -1,0 +1,196 @@
+/**
+ * Changes of the NATS server's definition, while messages come and requests are asked all the time: nothing is missed that
+ * the server delivered.
+ */
+import { connect, type NatsConnection } from "@nats-io/transport-node";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { defineServer } from "../support/gateway.js";
+import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
+import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
+
+let servers: readonly [TestNatsServer, TestNatsServer];
+let world: BridgeWorld;
+
+const sql = `
+  CREATE TABLE got (n int);
+  CREATE FUNCTION capture(payload bytea) RETURNS void LANGUAGE sql
+    AS $$INSERT INTO got SELECT convert_from(payload, 'UTF8')::int WHERE payload <> ''$$;
+  CREATE FUNCTION answer(payload bytea) RETURNS bytea LANGUAGE sql AS $$SELECT payload || '!'::bytea$$;
+`;
+
+beforeAll(async () => {
+  const first = await startNatsServer({ config: 'server_name: one\ncluster { name: c, listen: "127.0.0.1:-1" }' });
+  const [, clusterPort] = /Listening for route connections on 127\.0\.0\.1:(\d+)/.exec(first.log())!;
+  const second = await startNatsServer({
+    config: `server_name: two\ncluster { name: c, listen: "127.0.0.1:-1", routes: ["nats://127.0.0.1:${clusterPort}"] }`,
+  });
+  servers = [first, second];
+  await eventually("the servers are a cluster", () => /Route connection created/.test(second.log()));
+  world = await bridgeWorld({ natsUrl: first.url, sql });
+});
+afterAll(async () => {
+  await world?.[Symbol.asyncDispose]();
+  for (const server of servers ?? []) await server[Symbol.asyncDispose]();
+});
+
+/** How many connections to the server of a name there were, as the server says. */
+function connections(): number {
+  return world.log.lines.filter(({ message }) => message === "connected to NATS").length;
+}
+
+interface Stream {
+  /** Ends it. @returns what was published and asked, and how many requests had no answer */
+  stop(): Promise<{ readonly published: number; readonly asked: number; readonly failed: unknown[] }>;
+}
+
+/** Publishes numbers and asks, all the time. */
+function traffic(nats: NatsConnection, subject: string, asked: string): Stream {
+  let isOver = false;
+  let published = 0;
+  let requests = 0;
+  const failed: unknown[] = [];
+  const publishing = (async () => {
+    while (!isOver) {
+      for (let n = 0; n < 5; n++) nats.publish(subject, `${++published}`);
+      await nats.flush();
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  })();
+  const asking = (async () => {
+    while (!isOver) {
+      requests += 1;
+      await nats.request(asked, `${requests}`, { timeout: 5_000 }).then(
+        (reply) => {
+          if (reply.string() !== `${requests}!`) failed.push(reply.string(), reply.headers?.toString());
+        },
+        (error: unknown) => failed.push(error),
+      );
+    }
+  })();
+  return {
+    async stop() {
+      isOver = true;
+      await publishing;
+      await asking;
+      return { published, asked: requests, failed };
+    },
+  };
+}
+
+async function nothingIsMissing(published: number): Promise<number> {
+  await eventually("all have come", async () => (await world.count("SELECT count(DISTINCT n) FROM got")) === published);
+  return (await world.count("SELECT count(*) FROM got")) - published;
+}
+
+describe("litmus_pgnats_reload_conf()", () => {
+  it("does nothing where nothing has changed", async () => {
+    await world.value("SELECT nats_publish_text('any', 'x')");
+    const before = connections();
+    for (let n = 0; n < 3; n++) await world.value("SELECT litmus_pgnats_reload_conf()");
+    expect(connections()).toBe(before);
+  });
+
+  it("_force() has connected anew when it returns, for SQL, subscriptions and responders", async () => {
+    const before = connections();
+    await world.value("SELECT litmus_pgnats_reload_conf_force()");
+    expect(connections()).toBe(before + 3);
+  });
+
+  it("returns when what has changed is in use, or tells why it is not", async () => {
+    const before = connections();
+    const subject = `${world.prefix}.changed`;
+    await world.subscribe(subject, "capture(bytea)");
+    await defineServer(world.client, servers[0].url, { username: "x", password: "y" });
+    await world.value("SELECT litmus_pgnats_reload_conf()");
+    expect(connections()).toBe(before + 3);
+    expect(await world.hears(subject)).toBe(true);
+    await defineServer(world.client, "nats://127.0.0.1:1");
+    expect(await world.errorOf("SELECT litmus_pgnats_reload_conf()")).toMatchObject({
+      code: expect.stringMatching(/^08/),
+    });
+    expect(await world.errorOf("SELECT litmus_pgnats_reload_conf_force()")).toMatchObject({
+      code: expect.stringMatching(/^08/),
+    });
+    await defineServer(world.client, servers[0].url);
+    await world.value("SELECT litmus_pgnats_reload_conf()");
+    expect(await world.hears(subject)).toBe(true);
+  });
+
+  it("tells why, where only the connection of subscriptions or responders is refused", async () => {
+    await using server = await startNatsServer({ config: "max_connections: 1" });
+    await using own = await bridgeWorld({ natsUrl: servers[0].url });
+    await defineServer(own.client, server.url);
+    expect(await own.errorOf("SELECT litmus_pgnats_reload_conf()")).toMatchObject({
+      code: expect.stringMatching(/^(08|28|53)/),
+    });
+  });
+});
+
+describe("messages and requests of all the time", () => {
+  it("are all handled during 20 forced reloads", async () => {
+    const [subject, asked] = [`${world.prefix}.forced`, `${world.prefix}.forced.asked`];
+    await world.client.query("TRUNCATE got");
+    await world.subscribe(subject, "capture(bytea)");
+    await world.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [asked]);
+    await world.live(asked);
+    const running = traffic(world.nats, subject, asked);
+    const before = connections();
+    for (let n = 0; n < 20; n++) await world.value("SELECT litmus_pgnats_reload_conf_force()");
+    expect(connections()).toBe(before + 60);
+    const { published, asked: requests, failed } = await running.stop();
+    const repeated = await nothingIsMissing(published);
+    console.info(`20 forced reloads: ${published} messages, ${repeated} repeated; ${requests} requests`);
+    expect(failed).toEqual([]);
+  });
+
+  it("are all handled during 5 changes of the server, of a cluster", async () => {
+    const [subject, asked] = [`${world.prefix}.moved`, `${world.prefix}.moved.asked`];
+    await world.client.query("TRUNCATE got");
+    await world.subscribe(subject, "capture(bytea)");
+    await world.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [asked]);
+    await world.live(asked);
+    await using far = await connectTo(servers[1].url);
+    const running = traffic(far.nats, subject, asked);
+    for (let n = 1; n <= 5; n++) {
+      await defineServer(world.client, servers[n % 2]!.url);
+      await world.value("SELECT litmus_pgnats_reload_conf()");
+      const info = await world.value("SELECT server_name FROM nats_get_server_info()");
+      expect(info).toBe(["one", "two"][n % 2]);
+    }
+    const { published, asked: requests, failed } = await running.stop();
+    const repeated = await nothingIsMissing(published);
+    console.info(`5 changes of the server: ${published} messages, ${repeated} repeated; ${requests} requests`);
+    expect(failed).toEqual([]);
+    await defineServer(world.client, servers[0].url);
+    await world.value("SELECT litmus_pgnats_reload_conf()");
+  });
+});
+
+async function connectTo(url: string): Promise<{ readonly nats: NatsConnection } & AsyncDisposable> {
+  const nats = await connect({ servers: url });
+  return { nats, [Symbol.asyncDispose]: () => nats.close() };
+}
+
+describe("CREATE, ALTER and DROP SERVER", () => {
+  it("are followed without a reload", async () => {
+    await using own = await bridgeWorld({ natsUrl: servers[0].url, serverOptions: false, sql });
+    const subject = `${own.prefix}.followed`;
+    await own.client.query("SELECT nats_subscribe($1, 'capture')", [subject]);
+    const { host, port } = servers[0];
+    await own.client.query(
+      `CREATE SERVER s FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (host '${host}', port '${port}')`,
+    );
+    await own.live(subject);
+    const names = () =>
+      own.log.lines
+        .filter(({ message }) => message === "connected to NATS")
+        .map(({ details }) => (details as { server?: string }).server);
+    await own.client.query(`ALTER SERVER s OPTIONS (SET port '${servers[1].port}')`);
+    await eventually("all have moved", () => names().length === 6);
+    expect(names().slice(3)).toEqual(Array(3).fill(expect.stringContaining(`${servers[1].port}`)));
+    await own.live(subject);
+    await own.client.query("DROP SERVER s");
+    await eventually("nobody hears", async () => !(await own.hears(subject)), 4_000);
+  });
+});
