@@ -76,11 +76,19 @@ const requests = {
   },
   /** Sends at a steady pace, and measures each until another session than the one that commits has heard of the row. */
   async ping({ way, times, everyMs, payloadBytes }: Pings): Promise<Latencies> {
-    return await pings!.measure(times, everyMs, (number) => {
+    let before: Promise<unknown> = Promise.resolve();
+    const latencies = await pings!.measure(times, everyMs, (number) => {
       const payload = numberedPayload(number, payloadBytes);
       if (way === "message") nats!.publish(subjects.ping, payload);
-      else void callers[0]!.query({ name: "bench.ping", text: "SELECT bench_ping($1)", values: [payload] });
+      else {
+        const call = { name: "bench.ping", text: "SELECT bench_ping($1)", values: [payload] };
+        before = before.then(() => callers[0]!.query(call));
+        // Told at the end.
+        before.catch(() => undefined);
+      }
     });
+    await before;
+    return latencies;
   },
 };
 

@@ -347,7 +347,9 @@ export class Bridge {
       this.#receiver.subscribe(this.#subscriptions.subjects);
       await this.#responderService?.configure(this.#answering);
       this.#subscriptions.wake();
-      if (this.#lead.epoch !== undefined) this.#subscriptions.retry(await readRetries(this.#session));
+      if (this.#lead.epoch !== undefined) {
+        this.#subscriptions.retry(await readRetries(this.#session, this.#subscriptions.retrying));
+      }
     } catch (cause) {
       if (this.#stopped !== undefined) return;
       const { code, message } = await this.#session.explain("read which functions NATS reaches", cause);

@@ -4,6 +4,7 @@
 import { tables } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import type { PostgresSession } from "../store/index.js";
+import { sealSql } from "./dead-letter-seal.js";
 import { failureOf } from "./executor/failure.js";
 import { headerPairs } from "./handlers.js";
 import type { BuryStep, KeepStep, Outcome } from "./lanes/index.js";
@@ -13,8 +14,9 @@ const burySql = `
   WITH fence AS (SELECT FROM ${tables.bridgeFence} WHERE epoch = $1 FOR SHARE),
   buried AS (
     INSERT INTO ${peerTables.deadLetter} (origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id)
-    SELECT 'subscription', $2, $3, $4, $5::jsonb, $6, $7, $8, $9, $10 FROM fence
-     WHERE NOT EXISTS (SELECT FROM ${peerTables.deadLetter} AS d WHERE d.message_id = $10)
+    SELECT 'subscription', $2, $3, $4, $5::jsonb, $6, $7, $8, $9, known.by FROM fence
+     CROSS JOIN (SELECT $10 || '.' || ${sealSql("$11::bytea", { topic: "$3::text", payload: "$4::bytea", headers: "$5::jsonb" })} AS by) AS known
+     WHERE NOT EXISTS (SELECT FROM ${peerTables.deadLetter} AS d WHERE d.message_id = known.by)
   )
   SELECT count(*) > 0 AS held FROM fence`;
 
@@ -50,6 +52,7 @@ export class DeadLetterWriter {
       attempts,
       String(subscription.id),
       message.id,
+      Buffer.from(subscription.token),
     ];
     return outcomeOf(() => this.#held(burySql, values));
   }

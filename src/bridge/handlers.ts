@@ -7,6 +7,7 @@ import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../store/index.js";
 import { functionNameSql, wrapperJoinSql } from "../store/nats/wrapper-join.js";
 import type { Responder, Subscription } from "./bindings.js";
+import { sealSql } from "./dead-letter-seal.js";
 import type { RetryJob } from "./lanes/index.js";
 
 /** All of them, by kind, the oldest first. */
@@ -31,16 +32,19 @@ const handlersSql = `
 
 const pruneSql = "SELECT pruned FROM hawser.prune_handlers()";
 
-// So many of each handler: those of one that takes its time, or that is gone, do not keep the others waiting.
+const sealOfLetter = sealSql("h.token", { topic: "l.topic", payload: "l.payload", headers: "l.headers" });
+
+// So many and so much of each handler: those of one that takes its time do not keep the others waiting.
 const retriesSql = `
   SELECT d.id, d.handler_id AS "handlerId", d.topic, d.payload, d.headers::text AS headers
     FROM ${tables.natsHandler} AS h
    CROSS JOIN LATERAL (
-      SELECT l.* FROM ${peerTables.deadLetter} AS l
-       WHERE l.handler_id = h.id AND l.origin = 'subscription' AND l.retry_requested
+      SELECT l.*, sum(octet_length(l.payload)) OVER (ORDER BY l.id) - octet_length(l.payload) AS bytes_before
+        FROM ${peerTables.deadLetter} AS l
+       WHERE l.handler_id = h.id AND l.origin = 'subscription' AND l.retry_requested AND right(l.message_id, 65) = '.' || ${sealOfLetter}
        ORDER BY l.id LIMIT $1
     ) AS d
-   WHERE h.kind = 'subscription' AND EXISTS (SELECT FROM ${peerTables.deadLetter} AS l WHERE l.retry_requested)
+   WHERE h.kind = 'subscription' AND h.id <> ALL ($3::bigint[]) AND d.bytes_before <= $2 AND EXISTS (SELECT FROM ${peerTables.deadLetter} AS l WHERE l.retry_requested)
    ORDER BY d.id`;
 
 interface HandlerRow {
@@ -75,9 +79,15 @@ export async function readHandlers(session: PostgresSession): Promise<Handlers> 
   };
 }
 
-/** The dead letters of subscriptions that are to be handled again. @throws whatever the session throws */
-export async function readRetries(session: PostgresSession): Promise<RequestedRetry[]> {
-  const rows = await session.query<RetryRow>(retriesSql, [bridgeConstants.retryRows]);
+/**
+ * Dead letters of subscriptions that are to be handled again.
+ *
+ * @param busy subscriptions whose last ones are not done yet
+ * @throws whatever the session throws
+ */
+export async function readRetries(session: PostgresSession, busy: readonly bigint[]): Promise<RequestedRetry[]> {
+  const { retryRows, maxBatchBytes } = bridgeConstants;
+  const rows = await session.query<RetryRow>(retriesSql, [retryRows, maxBatchBytes, busy.map(String)]);
   return rows.map(({ id, handlerId, topic, payload, headers }) => ({
     handlerId,
     deadLetterId: id,

@@ -17,6 +17,7 @@ import {
   type LaneContext,
   LaneScheduler,
   type Outcome,
+  type RetryJob,
   type Step,
 } from "./lanes/index.js";
 import { type KeptMessage, TakeoverBuffer } from "./lead/index.js";
@@ -32,7 +33,7 @@ export interface SubscriptionsOptions {
   readonly takeoverBufferMs: number;
   /** The fence has refused a batch: another process leads. */
   onRefused(): void;
-  /** A dead letter was retried, or has failed again: there may be more. */
+  /** All dead letters of a subscription were retried, or have failed again: there may be more. */
   onRetried(): void;
   /** A message has become a dead letter. */
   onBuried(step: BuryStep): void;
@@ -57,8 +58,10 @@ export interface SubscriptionCounts {
 }
 
 interface Known {
-  readonly subscription: Subscription;
+  subscription: Subscription;
   lane: Lane | undefined;
+  /** Dead letters that are in its lane. */
+  readonly retrying: Set<bigint>;
   received: number;
   repeated: number;
   /** Of lanes that this subscription had in earlier terms. */
@@ -79,8 +82,6 @@ export class Subscriptions {
   readonly #known = new Map<bigint, Known>();
   /** By the subject that was subscribed. */
   readonly #bySubject = new Map<string, Known[]>();
-  /** Dead letters that are in a lane. */
-  readonly #retrying = new Set<bigint>();
   #term: Term | undefined;
   #isPumping = false;
   #timer: NodeJS.Timeout | undefined;
@@ -160,8 +161,12 @@ export class Subscriptions {
     const wanted = new Map(subscriptions.map((subscription) => [subscription.id, subscription]));
     for (const [id, known] of this.#known) {
       const now = wanted.get(id);
-      // Whom a function runs as can change with the owner of its wrapper.
-      if (now !== undefined && now.runAs === known.subscription.runAs) continue;
+      if (now !== undefined) {
+        // Whom a function runs as can change with the owner of its wrapper: what waits is run as that one.
+        known.subscription = now;
+        if (known.lane !== undefined) known.lane.subscription = now;
+        continue;
+      }
       this.#known.delete(id);
       if (known.lane !== undefined) this.#term?.scheduler.remove(known.lane);
       this.#options.runner.forget(known.subscription);
@@ -171,6 +176,7 @@ export class Subscriptions {
       const known: Known = {
         subscription,
         lane: undefined,
+        retrying: new Set(),
         received: 0,
         repeated: 0,
         past: { committed: 0, buried: 0, transactions: 0, bisections: 0 },
@@ -249,12 +255,17 @@ export class Subscriptions {
     this.#buffer.noteProgress(doneBefore);
   }
 
+  /** Those with dead letters that are being handled again. */
+  get retrying(): readonly bigint[] {
+    return [...this.#known].filter(([, { retrying }]) => retrying.size > 0).map(([id]) => id);
+  }
+
   /** Dead letters that are to be handled again. */
   retry(requested: readonly RequestedRetry[]): void {
     for (const { handlerId, deadLetterId, message } of requested) {
-      const lane = this.#known.get(handlerId)?.lane;
-      if (lane === undefined || this.#retrying.has(deadLetterId)) continue;
-      if (lane.retry({ deadLetterId, message })) this.#retrying.add(deadLetterId);
+      const known = this.#known.get(handlerId);
+      if (known?.lane === undefined || known.retrying.has(deadLetterId)) continue;
+      if (known.lane.retry({ deadLetterId, message })) known.retrying.add(deadLetterId);
     }
   }
 
@@ -298,9 +309,9 @@ export class Subscriptions {
         bisections: past.bisections + bisections,
       };
       known.lane = undefined;
+      known.retrying.clear();
       term.scheduler.remove(lane);
     }
-    this.#retrying.clear();
   }
 
   /** In a turn of its own, so that what arrives together is handed out together. */
@@ -337,8 +348,14 @@ export class Subscriptions {
     }
     if (step.kind === "bury" && outcome.kind === "committed") this.#options.onBuried(step);
     const isRetried = step.kind === "keep" || (step.kind === "retry" && outcome.kind === "committed");
-    if (isRetried && this.#retrying.delete(step.job.deadLetterId)) this.#options.onRetried();
+    if (isRetried) this.#retried(step.subscription, step.job);
     this.#pumpSoon();
+  }
+
+  /** There may be more than were read at once. */
+  #retried({ id }: Subscription, { deadLetterId }: RetryJob): void {
+    const retrying = this.#known.get(id)?.retrying;
+    if (retrying?.delete(deadLetterId) === true && retrying.size === 0) this.#options.onRetried();
   }
 
   #outcomeOf({ epoch }: Term, step: Step): Promise<Outcome> {

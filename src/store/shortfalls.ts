@@ -3,6 +3,7 @@
  */
 import pg from "pg";
 import type { Grant } from "./grants.js";
+import { lackingGrants } from "./lacking-grants.js";
 import { roleRights } from "./superuser-errands.js";
 
 /** Something that the installing role may not do. */
@@ -49,18 +50,6 @@ const ownsSql = `
       SELECT 'function', proowner FROM pg_proc WHERE pronamespace = to_regnamespace('hawser')
     ) AS o`;
 
-const lackingSql = `
-  SELECT g.role, g.privilege, g.kind, g.object
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS g (role, privilege, kind, object, nth)
-    JOIN pg_roles AS r ON r.rolname = g.role
-   WHERE NOT CASE g.kind
-     WHEN 'SCHEMA' THEN has_schema_privilege(r.oid, g.object, g.privilege)
-     WHEN 'TABLE' THEN has_table_privilege(r.oid, g.object, g.privilege)
-     WHEN 'SEQUENCE' THEN has_sequence_privilege(r.oid, g.object, g.privilege)
-     ELSE has_function_privilege(r.oid, g.object, g.privilege)
-   END
-   ORDER BY g.nth`;
-
 /** What each role is for, as far as its absence matters. */
 const meanings: Readonly<Record<string, string>> = {
   hawser_owner: "the schema belongs to whoever made it, and only that role can migrate it",
@@ -86,7 +75,7 @@ export async function findShortfalls(
   const found = missingRoles(roles, me);
   const owner = roles.find(({ name }) => name === "hawser_owner");
   if (owner?.exists === true) found.push(...(await foreignOwners(client, me, owner.member)));
-  found.push(...(await lackingGrants(client, options, me)));
+  found.push(...(await missingGrants(client, options, me)));
   return found;
 }
 
@@ -121,7 +110,7 @@ export async function foreseeShortfalls(
   if (options.migrated) {
     if (hasOwner && !(joins && owns.grants && owns.movesSchema))
       found.push(...(await foreignOwners(client, me, joins)));
-    if (!owns.grants) found.push(...(await lackingGrants(client, options, me)));
+    if (!owns.grants) found.push(...(await missingGrants(client, options, me)));
   } else if (hasOwner && !joins) {
     found.push({
       what: `the objects of the schema hawser will belong to "${me}" and not to hawser_owner`,
@@ -165,16 +154,13 @@ async function foreignOwners(client: pg.Client, me: string, member: boolean): Pr
   }));
 }
 
-async function lackingGrants(
+async function missingGrants(
   client: pg.Client,
   { grants, refusal }: { readonly grants: readonly Grant[]; readonly refusal?: string | undefined },
   me: string,
 ): Promise<Shortfall[]> {
-  const columns = (["role", "privilege", "kind", "object"] as const).map((name) => grants.map((grant) => grant[name]));
-  const { rows } = await client.query<Grant>(lackingSql, columns);
-  return [...new Set(rows.map(({ role }) => role))].map((role) => {
-    const lacking = rows.filter((row) => row.role === role);
-    const { privilege, kind, object } = lacking[0]!;
+  return (await lackingGrants(client, grants)).map((lacking) => {
+    const { role, privilege, kind, object } = lacking[0]!;
     const more = lacking.length === 1 ? "" : ` and ${lacking.length - 1} more`;
     const why = refusal === undefined ? "" : ` (${refusal})`;
     return {

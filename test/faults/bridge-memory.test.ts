@@ -20,6 +20,7 @@ import { prepareForSql } from "./support/sql-database.js";
 const messages = Number(process.env["HAWSER_FAULT_MESSAGES"] ?? 150_000);
 const awayMs = Number(process.env["HAWSER_FAULT_AWAY_MS"] ?? 2_000);
 const limitMiB = 300;
+const perSecond = 33_000;
 const isFull = messages >= 1_000_000;
 
 it.each(["stopped", "frozen"] as const)(
@@ -28,7 +29,7 @@ it.each(["stopped", "frozen"] as const)(
     await using postgres = await ownPostgres();
     await prepareForSql(postgres.url, testNatsUrl());
     await using ledger = await BridgeLedger.make(postgres.url);
-    await using group = await ServeGroup.start(postgres.url, 2, isFull ? [] : ["--buffer-bytes", `${16 * 2 ** 20}`]);
+    await using group = await ServeGroup.start(postgres.url, 2, isFull ? [] : ["--buffer-bytes", `${8 * 2 ** 20}`]);
     const { subjects } = ledger;
     await using publisher = await BridgePublisher.open({ natsUrl: testNatsUrl(), subjects, perSecond: 0 });
     await ledger.isLive(() => publisher.probe());
@@ -36,7 +37,7 @@ it.each(["stopped", "frozen"] as const)(
     const awaySince = performance.now();
     if (how === "stopped") await postgres.kill("SIGINT");
     else postgres.freeze();
-    await publisher.burst(messages);
+    await publisher.burst(messages, perSecond);
     const published = performance.now() - awaySince;
     await delay(Math.max(0, awayMs - published));
     if (how === "stopped") await postgres.start();
@@ -45,7 +46,7 @@ it.each(["stopped", "frozen"] as const)(
     await eventually(
       "what was kept is run",
       async () => {
-        await publisher.burst(300);
+        await publisher.burst(300, perSecond);
         const [found] = await ledger.query<{ lanes: number }>(
           `SELECT count(DISTINCT lane)::integer AS lanes FROM ledger WHERE id > ${messages}`,
         );
@@ -56,7 +57,7 @@ it.each(["stopped", "frozen"] as const)(
     await eventually(
       "the last message has arrived in each lane",
       async () => {
-        await publisher.burst(3);
+        await publisher.burst(3, perSecond);
         const rows = await ledger.query<{ id: number }>("SELECT max(id)::integer AS id FROM ledger GROUP BY lane");
         return Math.min(...rows.map(({ id }) => id)) > publisher.last - 300;
       },

@@ -597,10 +597,15 @@ BEGIN
     SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
     WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, 16) AND t.typowner = w.proowner
       AND w.proname = p_wrapper AND w.pronargs = CASE p_kind WHEN 'subscription' THEN 7 ELSE 4 END AND w.prosecdef
+      -- It calls the function that it is entered for: names are shown, and nobody's are of more than that has.
+      AND EXISTS (
+        SELECT FROM pg_depend AS d JOIN pg_proc AS p ON p.oid = d.refobjid JOIN pg_namespace AS n ON n.oid = p.pronamespace
+        WHERE d.classid = 'pg_proc'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_proc'::regclass
+          AND (n.nspname, p.proname, oidvectortypes(p.proargtypes)) = (p_function_schema, p_function_name, p_argument_types))
   ) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.add_handler: there is no wrapper %I in the schema hawser_run', p_wrapper);
+      MESSAGE = format('hawser.add_handler: there is no wrapper %I of that function in the schema hawser_run', left(p_wrapper, 63));
   END IF;
   INSERT INTO hawser.nats_handlers AS h (kind, subject, function_schema, function_name, argument_types, wrapper, token)
   VALUES (p_kind, p_subject, p_function_schema, p_function_name, p_argument_types, p_wrapper, p_token)
@@ -627,11 +632,14 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  DELETE FROM hawser.nats_handlers AS h
-  WHERE NOT EXISTS (
-    SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
-    WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
-      AND w.proname = h.wrapper AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 7 ELSE 4 END);
+  -- Who has taken one out and leaves the transaction open keeps nobody waiting.
+  DELETE FROM hawser.nats_handlers AS d WHERE d.id IN (
+    SELECT h.id FROM hawser.nats_handlers AS h
+    WHERE NOT EXISTS (
+      SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
+      WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
+        AND w.proname = h.wrapper AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 7 ELSE 4 END)
+    FOR UPDATE OF h SKIP LOCKED);
   GET DIAGNOSTICS pruned = ROW_COUNT;
 END
 $function$;

@@ -1,8 +1,11 @@
 BEGIN
-  DELETE FROM hawser.nats_handlers AS h
-  WHERE NOT EXISTS (
-    SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
-    WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, @BridgeConstants.wrapper_random_length@)
-      AND w.proname = h.wrapper AND w.pronargs = CASE h.kind WHEN 'subscription' THEN @BridgeConstants.subscription_arguments@ ELSE @BridgeConstants.responder_arguments@ END);
+  -- Who has taken one out and leaves the transaction open keeps nobody waiting.
+  DELETE FROM hawser.nats_handlers AS d WHERE d.id IN (
+    SELECT h.id FROM hawser.nats_handlers AS h
+    WHERE NOT EXISTS (
+      SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
+      WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, @BridgeConstants.wrapper_random_length@)
+        AND w.proname = h.wrapper AND w.pronargs = CASE h.kind WHEN 'subscription' THEN @BridgeConstants.subscription_arguments@ ELSE @BridgeConstants.responder_arguments@ END)
+    FOR UPDATE OF h SKIP LOCKED);
   GET DIAGNOSTICS pruned = ROW_COUNT;
 END

@@ -5,7 +5,7 @@ import { createHmac, randomBytes } from "node:crypto";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
 import type { Subscription } from "../bindings.js";
-import type { Outcome, RetryJob } from "../lanes/index.js";
+import type { FunctionError, Outcome, RetryJob } from "../lanes/index.js";
 import type { InboundMessage } from "../message.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import { packed } from "./packed.js";
@@ -26,7 +26,10 @@ const { blamedAfter, blamedLosses } = bridgeConstants;
 const argumentTypes = ["bytea", "integer[]", "integer[]", "text[]", "text[]", "text[]"];
 
 /** What a transaction came to. */
-type Done = "done" | "deposed" | "not_there" | "gone" | "replaced";
+type Done = "done" | "deposed" | "not_there" | "gone" | "changed" | "replaced";
+
+/** SQLSTATE: external_routine_invocation_exception. */
+const wrapperChanged = "39000";
 
 /** A run of failures that began with one message. */
 interface Streak {
@@ -91,7 +94,8 @@ export class BatchRunner {
         const text = wrapperCall(subscription, argumentTypes);
         const values = [token, ...packed(subscription, messages, this.#contextOf(subscription))];
         const [row] = await session.query<{ result: bigint | null; version: string | null }>(text, values);
-        const ran = Number(row?.result) === messages.length && row?.version === look.version;
+        if (row?.version !== look.version) return { value: "changed", commit: false };
+        const ran = Number(row.result) === messages.length;
         return { value: ran ? "done" : "replaced", commit: ran };
       },
     });
@@ -103,6 +107,8 @@ export class BatchRunner {
         this.#streaks.delete(subscription.id);
         return { kind: "committed", durationMs: ending.durationMs };
       case "given_up":
+        // A GRANT, for example, or another owner: the next look at it tells what it is now.
+        if (ending.value === "changed") return this.#transient(subscription, messages, changed(subscription));
         return givenUp(subscription, ending.value);
       case "session_lost":
         return { kind: "session_lost", message: ending.message };
@@ -111,12 +117,8 @@ export class BatchRunner {
         return ending.meanwhile && this.#isSuspect(subscription, messages, "lost", blamedLosses)
           ? { kind: "session_lost", message: ending.message }
           : { kind: "unavailable" };
-      case "transient": {
-        const error = { code: ending.code, message: ending.message };
-        return this.#isSuspect(subscription, messages, "transient", blamedAfter)
-          ? { kind: "failed", error }
-          : { kind: "transient", error };
-      }
+      case "transient":
+        return this.#transient(subscription, messages, { code: ending.code, message: ending.message });
       case "failed":
         // It was dropped meanwhile, or may not be called: what is subscribed is being read anew, and says so.
         if (isAboutWrapper(ending, subscription)) return { kind: "unavailable" };
@@ -124,6 +126,12 @@ export class BatchRunner {
       default:
         return { kind: ending.kind, error: { code: ending.code, message: ending.message } };
     }
+  }
+
+  #transient(subscription: Subscription, messages: readonly InboundMessage[], error: FunctionError): Outcome {
+    return this.#isSuspect(subscription, messages, "transient", blamedAfter)
+      ? { kind: "failed", error }
+      : { kind: "transient", error };
   }
 
   #isSuspect({ id }: Subscription, [first]: readonly InboundMessage[], kind: Streak["kind"], limit: number): boolean {
@@ -145,6 +153,10 @@ export class BatchRunner {
   }
 }
 
+function changed({ functionName }: Subscription): FunctionError {
+  return { code: wrapperChanged, message: `the wrapper of ${functionName} was changed while it ran` };
+}
+
 function givenUp({ functionName }: Subscription, why: Done): Outcome {
   if (why === "deposed") return { kind: "deposed" };
   // A dead letter that somebody else has taken: nothing is left to do.
@@ -152,5 +164,5 @@ function givenUp({ functionName }: Subscription, why: Done): Outcome {
   if (why === "gone") return { kind: "unavailable" };
   if (why === "not_there") return { kind: "committed", durationMs: 0 };
   const message = `the wrapper of ${functionName} has been replaced: it does not call it any more`;
-  return { kind: "failed", error: { code: "39000", message } };
+  return { kind: "failed", error: { code: wrapperChanged, message } };
 }

@@ -3,6 +3,7 @@
  */
 import type pg from "pg";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import { BridgeError } from "../../errors/index.js";
 import type { Logger } from "../../nats/index.js";
 import { type EndBackend, ExecutorSession } from "./executor-session.js";
 
@@ -54,12 +55,16 @@ export class ExecutorPool {
     try {
       const { settings, endBackend, logger } = this.#options;
       const session = await ExecutorSession.open(await settings(), runAs, endBackend, logger);
+      if (this.#isStopped) {
+        session.destroy();
+        throw new BridgeError("aborted", "Hawser is being stopped");
+      }
       this.#used.add(session);
       this.#problem = undefined;
       return session;
     } catch (error) {
       const { message } = error as Error;
-      const level = this.#problem === message ? "debug" : "warn";
+      const level = this.#problem === message || this.#isStopped ? "debug" : "warn";
       this.#problem = message;
       this.#options.logger[level](
         { problem: message },

@@ -6,11 +6,15 @@ import pg from "pg";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
 import { type Backend, refusePowerfulLogin } from "./executor-login.js";
+import { limitMessages } from "./message-limit.js";
 
 const { executorIdleInTransactionMs, executorPresenceMs, executorClearMs, executorOverdueMs } = bridgeConstants;
 
 /** A function that ran as the login could have given it another path, by ALTER ROLE. */
 const pinned = "-c search_path=pg_catalog,pg_temp";
+
+/** An answer of 64 MiB, the most that a NATS server can be told to take, is twice as long as text. */
+const maxMessageBytes = 144 * 1024 * 1024;
 
 /** Has Postgres notice that we are gone while a function runs, where its system can. */
 const presence = `'${executorPresenceMs}ms'`;
@@ -65,8 +69,12 @@ export class ExecutorSession {
   ): Promise<ExecutorSession> {
     const client = new pg.Client({ ...settings, application_name: "hawser executor", options: pinned });
     client.on("error", (err) => logger.debug({ err }, "a session of the executor failed"));
+    let patience: NodeJS.Timeout | undefined;
     try {
       await client.connect();
+      limitMessages(client.connection.stream, maxMessageBytes);
+      // That has a limit of its own.
+      patience = setTimeout(() => client.connection.stream.destroy(), executorClearMs);
       const backend = await refusePowerfulLogin(client);
       const noticesGone = await client.query(noticeGone).then(
         () => true,
@@ -76,6 +84,8 @@ export class ExecutorSession {
     } catch (error) {
       client.connection.stream.destroy();
       throw error;
+    } finally {
+      clearTimeout(patience);
     }
   }
 

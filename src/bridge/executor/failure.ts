@@ -11,7 +11,7 @@ export type Failure =
   /** The session is gone. */
   | { readonly kind: "lost"; readonly message: string }
   /** Postgres does not write: it is a replica, or is starting or stopping. */
-  | { readonly kind: "unavailable"; readonly message: string };
+  | { readonly kind: "unavailable"; readonly code: string; readonly message: string };
 
 /** No message is to blame for these. Classes and codes of SQLSTATE; 58P01 and 58P02 are of files that functions name. */
 const transient = /^(40...|53...|55P03|55P04|57P0[45]|580..|25P0[34]|08...)$/;
@@ -21,6 +21,9 @@ const unavailable = /^(57P0[1-3]|25006)$/;
 
 const queryCanceled = "57014";
 
+/** In characters; of the rest of a longer one nothing is told. */
+const maxErrorMessageLength = 8_192;
+
 /**
  * @param elapsedMs since the transaction began
  * @param timeoutMs the statement timeout
@@ -29,12 +32,14 @@ export function failureOf(error: unknown, elapsedMs: number, timeoutMs: number):
   if (!(error instanceof pg.DatabaseError) || error.code === undefined) {
     const message = error instanceof Error ? error.message : String(error);
     // Before a session was there, the login can be at fault: waited for, too.
-    return HawserError.is(error) ? { kind: "unavailable", message } : { kind: "lost", message };
+    return HawserError.is(error) ? { kind: "unavailable", code: error.code, message } : { kind: "lost", message };
   }
-  const { code, message, severity } = error;
+  const { code, severity } = error;
+  // What a function says can be of any length, and is kept with each message that fails. A copy: a part would keep the whole.
+  const message = Buffer.from(error.message.slice(0, maxErrorMessageLength)).toString();
   // A session that Postgres ends: by an administrator, by the function itself, or because the server stops.
   if (severity === "FATAL" || severity === "PANIC") return { kind: "lost", message };
-  if (unavailable.test(code)) return { kind: "unavailable", message };
+  if (unavailable.test(code)) return { kind: "unavailable", code, message };
   if (code === queryCanceled) return { kind: elapsedMs >= timeoutMs ? "timed_out" : "transient", code, message };
   return { kind: transient.test(code) ? "transient" : "failed", code, message };
 }

@@ -66,9 +66,11 @@ export async function inTransaction<T, Row extends object>(
         ? ({ kind: "lost", message: (error as Error).message } as const)
         : failureOf(error, performance.now() - beganAt, work.timeoutMs);
       // Nothing of anybody's has run yet.
-      if (failure.kind !== "lost" && (failure.kind === "unavailable" || !hasBegun)) {
+      if (failure.kind !== "lost" && !hasBegun) {
         return { kind: "unavailable", message: failure.message, meanwhile: false };
       }
+      // A server that only reads lets it not begin, and one that goes ends the session: these words are the function's own.
+      if (failure.kind === "unavailable") return { ...failure, kind: "transient" };
       if (failure.kind !== "lost") return failure;
       session.destroy();
       return await afterLoss(pool, session, failure.message);

@@ -20,12 +20,15 @@ interface Wrapper {
 export interface WrapperLook {
   /** Null: it is gone, another one's, or does not run as its owner any more. */
   readonly version: string | null;
+  /** Its owner has one of that name. */
   readonly isThere: boolean;
 }
 
 /** Columns of a look at the wrapper, as {@link WrapperLook}; without parameters. */
 export function wrapperLook(wrapper: Wrapper): string {
-  return `${versionOf(wrapper)} AS version, to_regtype(${pg.escapeLiteral(tokenType(wrapper))}) IS NOT NULL AS "isThere"`;
+  const named = `p.pronamespace = to_regnamespace('hawser_run') AND p.proname = ${pg.escapeLiteral(wrapper.wrapper)}`;
+  const owned = `pg_get_userbyid(p.proowner) = ${pg.escapeLiteral(wrapper.runAs)}`;
+  return `${versionOf(wrapper)} AS version, EXISTS (SELECT FROM pg_proc AS p WHERE ${named} AND ${owned}) AS "isThere"`;
 }
 
 /**

@@ -43,7 +43,8 @@ export class Lane {
   private readonly waiting: ((done: boolean) => void)[] = [];
 
   constructor(
-    readonly subscription: Subscription,
+    /** As it is now: its wrapper may be given another owner. The next step has it. */
+    public subscription: Subscription,
     protected readonly context: LaneContext,
   ) {
     const { settings } = context;
@@ -152,7 +153,7 @@ export class Lane {
   close(): void {
     this.stop();
     this.out = this.part = this.verdict = undefined;
-    this.messages.clear();
+    this.messages.close();
     this.retries.clear();
   }
 

@@ -22,8 +22,11 @@ export class MessageQueue {
   /** The last one is the front of the queue; behind the first one are messages that were not tried yet. */
   private readonly parts: Part[] = [];
   private held = 0;
+  private isClosed = false;
 
-  constructor(private readonly context: LaneContext) {}
+  constructor(private readonly context: LaneContext) {
+    context.budget.join();
+  }
 
   get length(): number {
     return this.messages.length;
@@ -45,7 +48,7 @@ export class MessageQueue {
   /** False: there is no room, and the message is counted as discarded. */
   offer(message: InboundMessage): boolean {
     const bytes = memoryOf(message);
-    if (!this.context.budget.take(bytes)) {
+    if (!this.context.budget.take(bytes, this.held)) {
       this.context.discards.add(message.subject);
       return false;
     }
@@ -91,11 +94,14 @@ export class MessageQueue {
     this.context.budget.give(bytes);
   }
 
-  /** Forgets all messages and gives their memory back. */
-  clear(): void {
+  /** Forgets all messages and gives their memory back. It takes none any more. */
+  close(): void {
+    if (this.isClosed) return;
+    this.isClosed = true;
     this.messages.clear();
     this.parts.length = 0;
     this.context.budget.give(this.held);
+    this.context.budget.leave();
     this.held = 0;
   }
 }

@@ -5,6 +5,7 @@
 import { tables } from "../../../generated/ts/rows/nats.js";
 import type { Grant } from "../../store/grants.js";
 import { grantedRoles } from "../../store/grants.js";
+import { lackingGrants } from "../../store/lacking-grants.js";
 import { natsRoles } from "../../store/nats/install-nats.js";
 import { dblinkSchema, runSchema } from "../../store/nats/objects.js";
 import { roleWarnings } from "../../store/role-warnings.js";
@@ -13,19 +14,6 @@ import type { Check } from "../examine.js";
 import type { Facts } from "../facts.js";
 import type { Finding, Verdict } from "../finding.js";
 import { catalogCheck, findingOf } from "./catalog-check.js";
-
-/** What is not there lacks nothing: that is another finding. */
-const lackingSql = `
-  SELECT g.role, g.privilege, g.kind, g.object
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS g (role, privilege, kind, object, nth)
-    JOIN pg_roles AS r ON r.rolname = g.role
-   WHERE NOT coalesce(CASE g.kind
-     WHEN 'SCHEMA' THEN has_schema_privilege(r.oid, to_regnamespace(g.object)::oid, g.privilege)
-     WHEN 'TABLE' THEN has_table_privilege(r.oid, to_regclass(g.object)::oid, g.privilege)
-     WHEN 'SEQUENCE' THEN has_sequence_privilege(r.oid, to_regclass(g.object)::oid, g.privilege)
-     ELSE has_function_privilege(r.oid, to_regprocedure(g.object)::oid, g.privilege)
-   END, true)
-   ORDER BY g.nth`;
 
 /** More than these are given by `hawser init` in one go. */
 const mostStatements = 3;
@@ -75,8 +63,8 @@ function withoutExecutor(lines: readonly string[], executor: string | undefined)
 
 async function lacking(facts: Facts): Promise<Verdict> {
   const wanted = [...(await facts.wantedGrants()), ...(await schemaGrants(facts))];
-  const rows = await facts.rows<Grant>(lackingSql, columnsOf(wanted));
-  const byRole = [...new Set(rows.map(({ role }) => role))].map((role) => rows.filter((row) => row.role === role));
+  // What is not there lacks nothing: that is another finding.
+  const byRole = await lackingGrants(facts.client, wanted);
   return {
     findings: byRole.map((grants): Finding => {
       const { role, privilege, kind, object } = grants[0]!;
@@ -126,8 +114,4 @@ async function schemaGrants(facts: Facts): Promise<Grant[]> {
     on(runSchema, "hawser_nats", "CREATE"),
     on(runSchema, "hawser_executor", "USAGE"),
   ];
-}
-
-function columnsOf(grants: readonly Grant[]): string[][] {
-  return (["role", "privilege", "kind", "object"] as const).map((name) => grants.map((grant) => grant[name]));
 }

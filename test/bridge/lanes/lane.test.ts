@@ -211,10 +211,12 @@ describe("a lane", () => {
 
   it("refuses and counts what does not fit, and gives its memory back when it is closed", () => {
     const bytes = memoryOf(message(1));
-    const shared = context({}, 2 * bytes);
+    // All but an eighth of it, which is the other one's.
+    const shared = context({}, 8 * bytes);
     const [one, other] = [new Lane(subscription, shared), new Lane(subscription, shared)];
-    expect([one, other, one].map((lane) => lane.offer(message(1)))).toEqual([true, true, false]);
-    expect([...shared.discards.bySubject]).toEqual([["sensors.a", 1]]);
+    for (let n = 0; n < 7; n++) expect(one.offer(message(1))).toBe(true);
+    expect([one, other, one, other].map((lane) => lane.offer(message(1)))).toEqual([false, true, false, false]);
+    expect([...shared.discards.bySubject]).toEqual([["sensors.a", 3]]);
     const step = one.next(0)!;
     one.close();
     one.settle(step, committed, 0);

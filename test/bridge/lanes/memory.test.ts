@@ -5,11 +5,27 @@ import { ByteBudget, Discards } from "../../../src/bridge/lanes/index.js";
 describe("the budget of bytes", () => {
   it("gives no more than the limit, except for one message when nothing is taken", () => {
     const budget = new ByteBudget(100);
-    expect(budget.take(500)).toBe(true);
-    expect(budget.take(1)).toBe(false);
+    budget.join();
+    expect(budget.take(500, 0)).toBe(true);
+    expect(budget.take(1, 500)).toBe(false);
     budget.give(500);
-    expect([budget.take(60), budget.take(40), budget.take(1)]).toEqual([true, true, false]);
+    expect([budget.take(60, 0), budget.take(40, 60), budget.take(1, 100)]).toEqual([true, true, false]);
     expect(budget.usedBytes).toBe(100);
+  });
+
+  it("keeps the last quarter for those that have not had their part of it", () => {
+    const budget = new ByteBudget(1000);
+    for (let lanes = 0; lanes < 5; lanes++) budget.join();
+    // One lane takes what it can get: all but the parts of the four others.
+    expect([budget.take(800, 0), budget.take(1, 800)]).toEqual([true, false]);
+    for (let lanes = 0; lanes < 4; lanes++) expect([budget.take(50, 0), budget.take(1, 50)]).toEqual([true, false]);
+    expect(budget.usedBytes).toBe(1000);
+    // The others leave, and it has all there is.
+    for (let lanes = 0; lanes < 4; lanes++) {
+      budget.give(50);
+      budget.leave();
+    }
+    expect(budget.take(200, 800)).toBe(true);
   });
 });
 

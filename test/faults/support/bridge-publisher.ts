@@ -103,12 +103,16 @@ export class BridgePublisher implements AsyncDisposable {
     this.#perSecond = perSecond;
   }
 
-  /** Publishes so many at once, as fast as the server takes them. */
-  async burst(count: number): Promise<void> {
+  /** Publishes so many at once, at most at this pace: who reads too slowly is cut off by the server. */
+  async burst(count: number, perSecond: number): Promise<void> {
     const nats = this.#nats!;
-    for (let left = count; left > 0; left -= 1_000) {
-      this.#publish(nats, Math.min(left, 1_000));
+    const began = performance.now();
+    for (let made = 0; made < count; ) {
+      const size = Math.min(count - made, 500);
+      this.#publish(nats, size);
+      made += size;
       await nats.flush();
+      await delay(Math.max(0, began + (made / perSecond) * 1_000 - performance.now()));
     }
   }
 

@@ -138,7 +138,7 @@ class OvertakesBurial extends Lane {
 class KeepsMemoryOfBuried extends Lane {
   override settle(step: Step, outcome: Outcome, now: number): void {
     super.settle(step, outcome, now);
-    if (step.kind === "bury" && outcome.kind === "committed") this.context.budget.take(memoryOf(step.message));
+    if (step.kind === "bury" && outcome.kind === "committed") this.context.budget.take(memoryOf(step.message), 0);
   }
 }
 
@@ -195,9 +195,15 @@ class NoLimit extends ByteBudget {
   }
 }
 
-class RefusesLarge extends ByteBudget {
+class AllForOne extends ByteBudget {
   override take(bytes: number): boolean {
-    return bytes <= this.limitBytes && super.take(bytes);
+    return super.take(bytes, Number.POSITIVE_INFINITY);
+  }
+}
+
+class RefusesLarge extends ByteBudget {
+  override take(bytes: number, held: number): boolean {
+    return bytes <= this.limitBytes && super.take(bytes, held);
   }
 }
 
@@ -264,6 +270,7 @@ export const mutants: Readonly<Record<string, Variant>> = {
   "buries a retried dead letter anew": lane(BuriesRetries),
   "drops a retry whose session was lost": lane(DropsLostRetries),
   "takes messages beyond the limit": budget(NoLimit),
+  "lets one lane take what is another's": budget(AllForOne),
   "never takes a message larger than the limit": budget(RefusesLarge),
   "serves the first lane first": scheduler(FirstLaneFirst),
   "keeps a session for a lane that pauses": scheduler(PausesWithSession),

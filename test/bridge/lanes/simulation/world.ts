@@ -174,11 +174,19 @@ class World {
   private offer(lane: SimulatedLane): void {
     const message = this.message(lane);
     const used = this.lanes.reduce((sum, { memory }) => sum + memory, 0);
-    const fits = used === 0 || used + message.memory <= this.context.budget.limitBytes;
+    const fits = used === 0 || this.hasRoom(used + message.memory, lane.memory + message.memory);
     must(lane.lane.offer(message) === (fits && !lane.over), "a message is taken if there is room");
     if (lane.over) return;
     if (fits) lane.accepted.push(message);
     else this.discarded += 1;
+  }
+
+  /** Of all the memory, and of the last quarter, which is divided among the lanes. */
+  private hasRoom(used: number, usedByLane: number): boolean {
+    const { limitBytes } = this.context.budget;
+    const open = this.lanes.filter(({ closed }) => !closed).length;
+    const part = limitBytes / 4 / open;
+    return used <= limitBytes - part * (open - 1) || (usedByLane <= part && used <= limitBytes);
   }
 
   private message(lane: SimulatedLane): SimulatedMessage {
