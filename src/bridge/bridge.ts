@@ -110,8 +110,13 @@ export class Bridge {
       responders: pool(settings.responderSessions),
     };
     this.#subscriptions = new Subscriptions({
-      runner: new BatchRunner({ pool: this.#pools.subscriptions, timeoutMs: settings.subscriberTimeoutMs, logger }),
-      deadLetters: new DeadLetterWriter(this.#session),
+      runner: new BatchRunner({
+        pool: this.#pools.subscriptions,
+        timeoutMs: settings.subscriberTimeoutMs,
+        logger,
+        rareLog: this.#rareLog,
+      }),
+      deadLetters: new DeadLetterWriter(this.#session, this.#rareLog),
       sessions: settings.subscriberSessions,
       timeoutMs: settings.subscriberTimeoutMs,
       bufferBytes: settings.bufferBytes,

@@ -3,6 +3,7 @@
  */
 import { tables } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
+import type { RareLog } from "../nats/rare-log.js";
 import type { PostgresSession } from "../store/index.js";
 import { sealSql } from "./dead-letter-seal.js";
 import { failureOf } from "./executor/failure.js";
@@ -36,7 +37,10 @@ function storable(text: string): string {
 
 /** See above. */
 export class DeadLetterWriter {
-  constructor(private readonly session: PostgresSession) {}
+  constructor(
+    private readonly session: PostgresSession,
+    private readonly rareLog: RareLog,
+  ) {}
 
   /** Makes a dead letter of a message. Does not reject. */
   bury({ subscription, message, error, attempts }: BuryStep, epoch: bigint): Promise<Outcome> {
@@ -54,29 +58,32 @@ export class DeadLetterWriter {
       message.id,
       Buffer.from(subscription.token),
     ];
-    return outcomeOf(() => this.#held(burySql, values));
+    return this.#outcomeOf(() => this.#held(burySql, values));
   }
 
   /** A dead letter has failed again. Does not reject. */
   keep({ job, error, attempts }: KeepStep, epoch: bigint): Promise<Outcome> {
     const values = [String(epoch), String(job.deadLetterId), error.code, error.message, attempts];
-    return outcomeOf(() => this.#held(keepSql, values));
+    return this.#outcomeOf(() => this.#held(keepSql, values));
   }
 
   async #held(text: string, values: unknown[]): Promise<boolean> {
     const [row] = await this.session.query<{ held: boolean }>(text, values);
     return row!.held;
   }
-}
 
-async function outcomeOf(work: () => Promise<boolean>): Promise<Outcome> {
-  const startedAt = performance.now();
-  try {
-    if (!(await work())) return { kind: "deposed" };
-    return { kind: "committed", durationMs: performance.now() - startedAt };
-  } catch (cause) {
-    const failure = failureOf(cause, 0, Number.POSITIVE_INFINITY);
-    if (failure.kind === "lost" || failure.kind === "unavailable") return { kind: "unavailable" };
-    return { kind: "transient", error: { code: failure.code, message: failure.message } };
+  async #outcomeOf(work: () => Promise<boolean>): Promise<Outcome> {
+    const startedAt = performance.now();
+    try {
+      if (!(await work())) return { kind: "deposed" };
+      return { kind: "committed", durationMs: performance.now() - startedAt };
+    } catch (cause) {
+      const failure = failureOf(cause, 0, Number.POSITIVE_INFINITY);
+      // Words of Postgres could show what it was to write.
+      const problem = failure.kind === "lost" ? failure.message : `SQLSTATE ${failure.code}`;
+      this.rareLog.warn("a dead letter cannot be written now: what is behind it waits", problem);
+      if (failure.kind === "lost" || failure.kind === "unavailable") return { kind: "unavailable" };
+      return { kind: "transient", error: { code: failure.code, message: failure.message } };
+    }
   }
 }

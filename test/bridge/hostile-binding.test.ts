@@ -151,7 +151,9 @@ describe("a role that may subscribe", () => {
       [target.wrapper],
     );
     await attackerSession.query("ROLLBACK");
-    expect(error.code).toBe("23505");
+    expect(error.code).toBe("22023");
+    const asItIs = "SELECT hawser.add_handler('subscription', 'forged', 'public', 'capture', 'bytea', $1, sha256('x'))";
+    expect((await errorOf(attackerSession, asItIs, [target.wrapper])).code).toBe("23505");
     expect(
       (await errorOf(attackerSession, "SELECT hawser.add_handler('subscription', 'x', 's', 'f', 'bytea', 'none', 'x')"))
         .code,
@@ -259,6 +261,56 @@ describe("a role that may subscribe", () => {
     for (const role of [victim.role, attacker.role, "hawser_owner", "hawser_bridge", "hawser_nats", "postgres"]) {
       expect((await errorOf(executor, `SET ROLE ${role}`)).code, role).toBe(denied);
     }
+  });
+
+  it("enters no wrapper of its own under names that its function does not have", async () => {
+    await attackerSession.query("SELECT nats_subscribe('named', 'capture')");
+    const [own] = (await world.bound("named")) as [Bound];
+    await world.client.query("DELETE FROM hawser.nats_handlers WHERE wrapper = $1", [own.wrapper]);
+    const enter = "SELECT hawser.add_handler('subscription', 'named', $2, $3, $4, $1, sha256('x'))";
+    for (const names of [
+      ["public", "x".repeat(1_000_000), "bytea"],
+      [victim.role, "capture", "bytea"],
+      ["public", "capture", "bytea, text"],
+    ]) {
+      expect((await errorOf(attackerSession, enter, [own.wrapper, ...names])).code).toBe("22023");
+    }
+    await attackerSession.query(enter, [own.wrapper, "public", "capture", "bytea"]);
+  });
+
+  it("holds up nobody with the entry of a wrapper that is gone, and a transaction that it leaves open", async () => {
+    await attackerSession.query("SELECT nats_subscribe('renamed', 'capture')");
+    await victimSession.query("SELECT nats_subscribe('ended', 'capture')");
+    const [own] = (await world.bound("renamed")) as [Bound];
+    await attackerSession.query(`ALTER DOMAIN ${tokenType(own.wrapper)} RENAME TO gone`);
+    await attackerSession.query("BEGIN");
+    await attackerSession.query("SELECT hawser.prune_handlers()");
+    try {
+      await victimSession.query("SET lock_timeout = '500ms'");
+      await victimSession.query("SELECT nats_unsubscribe('ended', 'capture')");
+      await world.client.query("BEGIN; SET LOCAL lock_timeout = '500ms'; SELECT hawser.prune_handlers(); COMMIT");
+    } finally {
+      await attackerSession.query("ROLLBACK");
+      await victimSession.query("RESET lock_timeout");
+    }
+    await world.client.query("SELECT hawser.prune_handlers()");
+    expect(await world.rows("SELECT FROM hawser.nats_handlers WHERE subject IN ('renamed', 'ended')")).toEqual([]);
+  });
+
+  it("makes no header of what it sets as the id of the message that is handled", async () => {
+    const next = async (id: string) => {
+      await world.client.query("SELECT set_config('hawser.message', $1, false)", [id]);
+      return (await world.rows<{ id: string | null }>("SELECT hawser.next_message_id() AS id"))[0]!.id;
+    };
+    for (const hostile of ["a\r\nNats-Rollup: all", "a b", "é", "", "x".repeat(101), "a 9999999999", "a 1\n"]) {
+      expect(await next(hostile), hostile).toBeNull();
+    }
+    expect([await next("V1StGXR8_Z5jdHi6.B-my.1a"), await next("a 1"), await next("a 999999999")]).toEqual([
+      "V1StGXR8_Z5jdHi6.B-my.1a.1",
+      "a.2",
+      "a.1000000000",
+    ]);
+    await world.client.query("RESET hawser.message");
   });
 
   it("keeps nobody from ending a subscription by what depends on its wrapper", async () => {

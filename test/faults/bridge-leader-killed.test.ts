@@ -61,5 +61,6 @@ it(
     expect(publisher.unheard.size).toBe(0);
     expect(Math.max(...complete)).toBeLessThan(takeoverLimitMs);
   },
-  loopTimeoutMs(kills),
+  // A takeover alone takes some five seconds.
+  loopTimeoutMs(2 * kills),
 );

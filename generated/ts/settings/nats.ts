@@ -602,6 +602,19 @@ export const bridgeConstants = {
    * Value: 46 bytes.
    */
   wrapperStemBytes: 46,
+  /**
+   * The largest message of Postgres that is read in a session for functions: an answer of 64 MiB, the most that a NATS
+   * server can be told to take, is twice as long as text.
+   *
+   * Value: 150994944 bytes.
+   */
+  executorMaxMessageBytes: 150994944,
+  /**
+   * How much is kept of what a function's error says.
+   *
+   * Value: 8192 characters.
+   */
+  maxErrorMessageLength: 8192,
 } as const;
 
 /** Monitor constants. What the port with metrics and health fixes for everyone. */

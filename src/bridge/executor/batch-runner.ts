@@ -4,6 +4,7 @@
 import { createHmac, randomBytes } from "node:crypto";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
+import type { RareLog } from "../../nats/rare-log.js";
 import type { Subscription } from "../bindings.js";
 import type { FunctionError, Outcome, RetryJob } from "../lanes/index.js";
 import type { InboundMessage } from "../message.js";
@@ -18,6 +19,8 @@ export interface BatchRunnerOptions {
   /** The statement timeout. */
   readonly timeoutMs: number;
   readonly logger: Logger;
+  /** For what keeps messages waiting, each time it is tried. */
+  readonly rareLog: RareLog;
 }
 
 const { blamedAfter, blamedLosses } = bridgeConstants;
@@ -30,6 +33,8 @@ type Done = "done" | "deposed" | "not_there" | "gone" | "changed" | "replaced";
 
 /** SQLSTATE: external_routine_invocation_exception. */
 const wrapperChanged = "39000";
+
+const waits = "subscribed functions cannot be run now: their messages wait";
 
 /** A run of failures that began with one message. */
 interface Streak {
@@ -109,19 +114,22 @@ export class BatchRunner {
       case "given_up":
         // A GRANT, for example, or another owner: the next look at it tells what it is now.
         if (ending.value === "changed") return this.#transient(subscription, messages, changed(subscription));
+        if (ending.value === "gone") return this.#waits(subscription, "its wrapper is gone, or another role's");
         return givenUp(subscription, ending.value);
       case "session_lost":
         return { kind: "session_lost", message: ending.message };
       case "unavailable":
         // Where it is not only away, but goes away with this very message each time.
-        return ending.meanwhile && this.#isSuspect(subscription, messages, "lost", blamedLosses)
-          ? { kind: "session_lost", message: ending.message }
-          : { kind: "unavailable" };
+        if (ending.meanwhile && this.#isSuspect(subscription, messages, "lost", blamedLosses)) {
+          return { kind: "session_lost", message: ending.message };
+        }
+        this.#options.rareLog.warn(waits, ending.message);
+        return { kind: "unavailable" };
       case "transient":
         return this.#transient(subscription, messages, { code: ending.code, message: ending.message });
       case "failed":
         // It was dropped meanwhile, or may not be called: what is subscribed is being read anew, and says so.
-        if (isAboutWrapper(ending, subscription)) return { kind: "unavailable" };
+        if (isAboutWrapper(ending, subscription)) return this.#waits(subscription, ending.message);
         return { kind: "failed", error: { code: ending.code, message: ending.message } };
       default:
         return { kind: ending.kind, error: { code: ending.code, message: ending.message } };
@@ -129,9 +137,19 @@ export class BatchRunner {
   }
 
   #transient(subscription: Subscription, messages: readonly InboundMessage[], error: FunctionError): Outcome {
-    return this.#isSuspect(subscription, messages, "transient", blamedAfter)
-      ? { kind: "failed", error }
-      : { kind: "transient", error };
+    if (this.#isSuspect(subscription, messages, "transient", blamedAfter)) return { kind: "failed", error };
+    // Without the words, which are the function's.
+    this.#tell(subscription, `SQLSTATE ${error.code}`);
+    return { kind: "transient", error };
+  }
+
+  #waits(subscription: Subscription, problem: string): Outcome {
+    this.#tell(subscription, problem);
+    return { kind: "unavailable" };
+  }
+
+  #tell({ functionName, subject }: Subscription, problem: string): void {
+    this.#options.rareLog.warn(waits, `${functionName} on ${subject}: ${problem}`);
   }
 
   #isSuspect({ id }: Subscription, [first]: readonly InboundMessage[], kind: Streak["kind"], limit: number): boolean {
@@ -160,8 +178,6 @@ function changed({ functionName }: Subscription): FunctionError {
 function givenUp({ functionName }: Subscription, why: Done): Outcome {
   if (why === "deposed") return { kind: "deposed" };
   // A dead letter that somebody else has taken: nothing is left to do.
-  // What is subscribed is being read anew, and says so.
-  if (why === "gone") return { kind: "unavailable" };
   if (why === "not_there") return { kind: "committed", durationMs: 0 };
   const message = `the wrapper of ${functionName} has been replaced: it does not call it any more`;
   return { kind: "failed", error: { code: wrapperChanged, message } };

@@ -13,9 +13,6 @@ const { executorIdleInTransactionMs, executorPresenceMs, executorClearMs, execut
 /** A function that ran as the login could have given it another path, by ALTER ROLE. */
 const pinned = "-c search_path=pg_catalog,pg_temp";
 
-/** An answer of 64 MiB, the most that a NATS server can be told to take, is twice as long as text. */
-const maxMessageBytes = 144 * 1024 * 1024;
-
 /** Has Postgres notice that we are gone while a function runs, where its system can. */
 const presence = `'${executorPresenceMs}ms'`;
 const noticeGone = `SELECT set_config('client_connection_check_interval', ${presence}, false)`;
@@ -72,7 +69,7 @@ export class ExecutorSession {
     let patience: NodeJS.Timeout | undefined;
     try {
       await client.connect();
-      limitMessages(client.connection.stream, maxMessageBytes);
+      limitMessages(client.connection.stream, bridgeConstants.executorMaxMessageBytes);
       // That has a limit of its own.
       patience = setTimeout(() => client.connection.stream.destroy(), executorClearMs);
       const backend = await refusePowerfulLogin(client);

@@ -2,6 +2,7 @@
  * What an error of a transaction means for the messages that were handled in it.
  */
 import pg from "pg";
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { HawserError } from "../../errors/index.js";
 
 /** See `Outcome` of the lanes for what each is taken as. */
@@ -21,9 +22,6 @@ const unavailable = /^(57P0[1-3]|25006)$/;
 
 const queryCanceled = "57014";
 
-/** In characters; of the rest of a longer one nothing is told. */
-const maxErrorMessageLength = 8_192;
-
 /**
  * @param elapsedMs since the transaction began
  * @param timeoutMs the statement timeout
@@ -36,7 +34,7 @@ export function failureOf(error: unknown, elapsedMs: number, timeoutMs: number):
   }
   const { code, severity } = error;
   // What a function says can be of any length, and is kept with each message that fails. A copy: a part would keep the whole.
-  const message = Buffer.from(error.message.slice(0, maxErrorMessageLength)).toString();
+  const message = Buffer.from(error.message.slice(0, bridgeConstants.maxErrorMessageLength)).toString();
   // A session that Postgres ends: by an administrator, by the function itself, or because the server stops.
   if (severity === "FATAL" || severity === "PANIC") return { kind: "lost", message };
   if (unavailable.test(code)) return { kind: "unavailable", code, message };

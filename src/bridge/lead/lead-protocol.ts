@@ -94,8 +94,9 @@ export class LeadProtocol {
   pause(reason: string): void {
     if (this.#mode !== "running") return;
     this.#mode = "paused";
-    this.#cancelTimer();
+    this.known.forget();
     this.#depose(reason);
+    this.poke();
   }
 
   /** Postgres is a primary. Who leads is looked at anew. */
@@ -187,7 +188,7 @@ export class LeadProtocol {
 
   #later(delayMs: number): void {
     this.#cancelTimer();
-    if (this.#mode !== "running") return;
+    if (this.#mode === "ended") return;
     this.#cancelTimer = this.options.clock.setTimeout(() => void this.#run(), delayMs);
   }
 
@@ -221,12 +222,14 @@ export class LeadProtocol {
   async #look(): Promise<number> {
     const { table, clock, owner, events, messages } = this.options;
     const seen = await table.look();
-    if (this.#mode !== "running") return leadBeatMs;
-    if (seen === "standby") {
-      this.sessionLost();
+    if (this.#mode === "ended") return leadBeatMs;
+    const { row } = seen;
+    if (this.#mode === "paused" || seen.isStandby === true) {
+      // What the leader beside the primary has done is known here, too, by a clock that is near to the primary's.
+      this.watch.restart();
+      events.onProgress(this.known.see(row, seen.clock));
       return leadBeatMs;
     }
-    const { row } = seen;
     this.#sample = seen.clock;
     this.watch.see(row, seen.clock);
     const doneBefore = this.known.see(row, seen.clock);

@@ -13,6 +13,14 @@ export interface LeadRow {
   readonly progressAt: number | undefined;
 }
 
+/** What a look at it has found. */
+export interface LeadLook {
+  readonly row: LeadRow;
+  readonly clock: ClockSample;
+  /** This server can only be read, so that nobody leads on it; the row is the primary's, as it was a moment ago. */
+  readonly isStandby?: boolean;
+}
+
 /** A process that leads, or is about to. */
 export interface Term {
   readonly epoch: bigint;
@@ -38,8 +46,8 @@ export interface FenceHolders {
 
 /** All of it is rejected with the driver's error. Each call is atomic, and is committed when it resolves. */
 export interface LeadTable {
-  /** Reads the row. `standby`: this server can only be read, so that nobody leads on it. */
-  look(): Promise<{ readonly row: LeadRow; readonly clock: ClockSample } | "standby">;
+  /** Reads the row. */
+  look(): Promise<LeadLook>;
   /** Says that the leader lives. @returns undefined if the lead is somebody else's, or nobody's as on a standby */
   beat(term: Term, progressAt: number | undefined): Promise<Confirmation | undefined>;
   /** The same of a process that is about to lead: what its predecessor has done stays there. */

@@ -11,8 +11,7 @@ import pg from "pg";
 import { notifyChannels, tables } from "../../../generated/ts/rows/nats.js";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../../store/index.js";
-import type { Confirmation, FenceHolders, LeadRow, LeadTable, Term } from "./lead-table.js";
-import type { ClockSample } from "./server-clock.js";
+import type { Confirmation, FenceHolders, LeadLook, LeadRow, LeadTable, Term } from "./lead-table.js";
 
 const { leadBeatMs, fenceWaitMs } = bridgeConstants;
 
@@ -89,13 +88,14 @@ export class PostgresLeadTable implements LeadTable {
     this.#session = session;
   }
 
-  async look(): Promise<{ readonly row: LeadRow; readonly clock: ClockSample } | "standby"> {
-    if (await this.#session.isStandby()) return "standby";
+  async look(): Promise<LeadLook> {
+    const isStandby = await this.#session.isStandby();
     const { rows, sentAt, heardAt } = await this.#timed<LookRow>(sql.look, []);
     const { epoch, owner, beat, progress_at, server_time } = rows[0]!;
     return {
       row: { epoch, owner: owner ?? undefined, beat, progressAt: progress_at ?? undefined },
       clock: { serverTime: server_time, sentAt, heardAt },
+      isStandby,
     };
   }
 

@@ -12,7 +12,7 @@ export class EndpointCounters {
   busy = 0;
   /** Of those: out of time, waiting or running. */
   timedOut = 0;
-  /** Messages without a reply subject: not requests, and not run. */
+  /** Messages without a reply subject, or with one that is NATS's own: not requests, and not run. */
   ignored = 0;
   /** Requests whose connection ended before they could be answered. */
   dropped = 0;

@@ -12,6 +12,7 @@ import {
   type MicroService,
   readInquiry,
 } from "./micro-protocol.js";
+import { isAnswerable } from "./replies.js";
 import { SubscriptionSet } from "./subscription-set.js";
 
 /** See above. */
@@ -61,7 +62,7 @@ export class Discovery {
 
   #answer({ subject, reply }: Msg): void {
     const inquiry = readInquiry(subject);
-    if (inquiry === undefined || reply === undefined || reply === "") return;
+    if (inquiry === undefined || !isAnswerable(reply)) return;
     for (const service of this.#services) {
       if (isAsked(inquiry, service)) this.#send(reply, JSON.stringify(describeService(inquiry.verb, service)));
     }

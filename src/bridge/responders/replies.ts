@@ -11,6 +11,14 @@ const overheadBytes = 128;
 
 const nothing = new Uint8Array(0);
 
+/**
+ * Whether an answer may go there. Who asks chooses the subject, and our user may publish more than theirs: what begins
+ * with `$` is NATS's own, such as `$JS.API.STREAM.DELETE.…`, and would do what they may not.
+ */
+export function isAnswerable(reply: string | undefined): reply is string {
+  return reply !== undefined && reply !== "" && !reply.startsWith("$");
+}
+
 /** See above. */
 export class Replies {
   #unconfirmedBytes = 0;

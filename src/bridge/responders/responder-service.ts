@@ -15,7 +15,7 @@ import { Attachment } from "./attachment.js";
 import { RequestDispatcher } from "./dispatcher.js";
 import { Endpoint, type ServiceOrigin } from "./endpoint.js";
 import { removedReply } from "./error-reply.js";
-import type { Replies } from "./replies.js";
+import { isAnswerable, type Replies } from "./replies.js";
 import type { RequestRunner } from "./runner.js";
 import { type ResponderServiceStats, statsOf } from "./stats.js";
 
@@ -187,12 +187,13 @@ export class ResponderService {
     const { reply } = message;
     if (endpoint === undefined) {
       // Sent before the server knew that it was removed.
-      if (reply) replies.sendError(reply, removedReply);
+      if (isAnswerable(reply)) replies.sendError(reply, removedReply);
       return;
     }
-    if (!reply) {
+    if (!isAnswerable(reply)) {
       endpoint.service.counters.ignored += 1;
-      this.#rareLog.warn("a message to a responder has no reply subject: it was not run", subject);
+      const words = reply ? "has a reply subject of NATS's own, with $" : "has no reply subject";
+      this.#rareLog.warn(`a message to a responder ${words}: it was not run`, subject);
       return;
     }
     const { subject: requested, data } = message;
