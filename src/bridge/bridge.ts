@@ -156,16 +156,24 @@ export class Bridge {
   /**
    * Resolves when it has read what is subscribed, and knows whether it leads. NATS need not be there yet.
    *
-   * @throws HawserError if the database cannot be asked
+   * @throws HawserError if the database cannot be asked; the reason of the signal
    */
-  static async start(options: BridgeOptions): Promise<Bridge> {
+  static async start(options: BridgeOptions, signal?: AbortSignal): Promise<Bridge> {
     const bridge = new Bridge(options);
+    // Postgres may keep us waiting.
+    const end = (): void => void bridge.stop(0);
+    signal?.addEventListener("abort", end);
     try {
+      signal?.throwIfAborted();
       await bridge.#start();
+      signal?.throwIfAborted();
       return bridge;
     } catch (error) {
       await bridge.stop(0);
+      signal?.throwIfAborted();
       throw error;
+    } finally {
+      signal?.removeEventListener("abort", end);
     }
   }
 
@@ -255,13 +263,14 @@ export class Bridge {
     await this.#subscriptions.stop(deadline);
     await this.#lead.stop();
     await answered;
+    // What is being read is of no use any more.
+    await this.#session.end();
     await this.#looking;
     await this.#notices.stop();
     await Promise.all(Object.values(this.#links).map((link) => link.stop()));
     await Promise.all(Object.values(this.#pools).map((pool) => pool.stop()));
     // What still runs has had its time.
     for (const pool of Object.values(this.#pools)) pool.destroy();
-    await this.#session.end();
     this.#rareLog.end();
     this.#tellDiscarded();
   }

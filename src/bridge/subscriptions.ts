@@ -242,7 +242,7 @@ export class Subscriptions {
     const ordered: KeptMessage[] = [...unfinished].map(([message, subscriptions]) => ({ message, subscriptions }));
     ordered.sort((one, other) => one.message.receivedAt - other.message.receivedAt);
     this.#buffer.restart(ordered[0]?.message.receivedAt ?? performance.now());
-    for (const { message, subscriptions } of ordered) this.#buffer.add(message, subscriptions);
+    for (const { message, subscriptions } of ordered) this.#buffer.add(message, subscriptions, true);
   }
 
   /** Nothing was received for a while, up to now. */

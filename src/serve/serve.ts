@@ -188,15 +188,18 @@ export class Serve implements AsyncDisposable {
     // What was found before the gateway was there.
     this.#gateway.configure(present);
     if (problem !== undefined) this.#gateway.misses(problem);
-    this.#bridge = await Bridge.start({
-      databaseUrl,
-      executorUrl: options.executorUrl,
-      settings,
-      secretsDirectories: secretsDirectories ?? [defaultSecretsDirectory],
-      version,
-      logger: this.logger,
-      onBatch: (messages, durationMs) => metrics?.observeBatch(messages, durationMs),
-    });
+    this.#bridge = await Bridge.start(
+      {
+        databaseUrl,
+        executorUrl: options.executorUrl,
+        settings,
+        secretsDirectories: secretsDirectories ?? [defaultSecretsDirectory],
+        version,
+        logger: this.logger,
+        onBatch: (messages, durationMs) => metrics?.observeBatch(messages, durationMs),
+      },
+      signal,
+    );
     this.#monitoring?.follow();
     this.#bridge.configure(present, problem);
     if (secretsDirectories === undefined) await this.#warnOfStrangers(present);

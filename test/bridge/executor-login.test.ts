@@ -32,7 +32,10 @@ const endSessions = () =>
   );
 
 const warned = (words: string): number =>
-  world.log.lines.filter(({ level, details }) => level === "warn" && JSON.stringify(details).includes(words)).length;
+  world.log.lines.filter(
+    ({ level, message, details }) =>
+      level === "warn" && message.includes("no session with Postgres") && JSON.stringify(details).includes(words),
+  ).length;
 
 let messages = 0;
 async function isHeldUpBy(make: string, words: string, undo: string): Promise<void> {

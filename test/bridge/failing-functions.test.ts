@@ -200,7 +200,7 @@ describe("a function that always fails", () => {
 });
 
 describe("a dead letter that is retried", () => {
-  it("is handled at once, with its headers, and is gone; or stays, with the new error", async () => {
+  it("is handled within a second, with its headers, and is gone; or stays, with the new error", async () => {
     await using store = await openStore({ databaseUrl: world.database.url });
     const subject = `${world.prefix}.retry`;
     await world.subscribe(subject, handle);

@@ -127,6 +127,19 @@ describe("a role that may subscribe", () => {
     expect(await version(own)).not.toBe(first);
   });
 
+  it("is found out also behind another function that has the name and the token of its wrapper", async () => {
+    const own = await replaced("NULL;");
+    const version = async () =>
+      (await executor.query("SELECT version FROM hawser.wrapper_version($1, $2)", [own.wrapper, own.runAs])).rows[0]
+        .version;
+    expect(await version()).toBeNull();
+    await attackerSession.query(
+      `CREATE FUNCTION hawser_run.${quoted(own.wrapper)}(p_token ${tokenType(own.wrapper)}, p_decoy text)
+         RETURNS bigint LANGUAGE sql SECURITY DEFINER AS 'SELECT 1::bigint'`,
+    );
+    expect(await version()).toBeNull();
+  });
+
   it("has nothing deferred run by another's wrapper, without its token", async () => {
     await attackerSession.query(`
       CREATE TABLE ${attacker.role}.bait (a integer);

@@ -38,7 +38,7 @@ function median(times: readonly number[]): number {
 }
 
 describe("a subscription", () => {
-  it("is live a moment after its COMMIT, and gone a moment after it is ended", async () => {
+  it("is live within 100 ms of its COMMIT, and gone as soon after it is ended", async () => {
     const [begun, ended]: [number[], number[]] = [[], []];
     for (let n = 0; n < 20; n++) {
       const subject = `${world.prefix}.timed.${n}`;

@@ -22,11 +22,16 @@ export interface TestDatabase extends AsyncDisposable {
 export async function testDatabase(options: { readonly migrated?: boolean } = {}): Promise<TestDatabase> {
   const server = testServerUrl();
   const template = (options.migrated ?? true) ? setting("HAWSER_TEST_TEMPLATE") : "template0";
-  const name = `hawser_test_${randomBytes(6).toString("hex")}`;
+  const id = randomBytes(6).toString("hex");
+  const name = `hawser_test_${id}`;
   await onServer(server, `CREATE DATABASE ${name} TEMPLATE ${template} ENCODING 'UTF8'`);
   const url = new URL(server);
   url.pathname = `/${name}`;
-  const drop = () => onServer(server, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
+  // Roles belong to the whole server: no test is to change the login of another one's functions.
+  const executor = `hawser_executor_${id}`;
+  if (options.migrated ?? true) await onServer(url.href, `UPDATE hawser.executor_login SET user_name = '${executor}'`);
+  const drop = () =>
+    onServer(server, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`, `DROP ROLE IF EXISTS ${executor}`);
   return { url: url.href, name, drop, [Symbol.asyncDispose]: drop };
 }
 

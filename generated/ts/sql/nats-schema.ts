@@ -693,11 +693,13 @@ LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  -- Another one after each CREATE OR REPLACE and ALTER FUNCTION.
-  SELECT w.oid || ':' || w.xmin || ':' || w.proowner INTO version
+  -- Another one after each CREATE OR REPLACE and ALTER FUNCTION. Of all functions that have its name and its token: one that
+  -- is as it should be does not hide another, which may be the one that a call reaches.
+  SELECT string_agg(concat_ws(':', w.oid, w.xmin, w.proowner), ' ' ORDER BY w.oid) INTO version
   FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
   WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, 16)
-    AND w.proname = p_wrapper AND w.prokind = 'f' AND w.prosecdef AND pg_get_userbyid(w.proowner) = p_run_as;
+    AND w.proname = p_wrapper
+  HAVING bool_and(w.prokind = 'f' AND w.prosecdef AND pg_get_userbyid(w.proowner) = p_run_as);
 END
 $function$;
 COMMENT ON FUNCTION hawser.wrapper_version(text, text) IS 'What a wrapper is right now: asked before it is called and after that, in one transaction, the answers must be equal.

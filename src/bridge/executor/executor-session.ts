@@ -17,6 +17,12 @@ const pinned = "-c search_path=pg_catalog,pg_temp";
 const presence = `'${executorPresenceMs}ms'`;
 const noticeGone = `SELECT set_config('client_connection_check_interval', ${presence}, false)`;
 
+/**
+ * A trigger can be deferred again while the wrapper settles what was deferred: it runs at COMMIT, before Postgres 18 as the
+ * login. A transaction that only reads does so to its end, and so that one changes neither the login nor anything else.
+ */
+const lastWords = "SET TRANSACTION READ ONLY; COMMIT";
+
 /** Ends a session from outside. Does not reject. @returns whether Postgres has ended it */
 export type EndBackend = (backend: Backend) => Promise<boolean>;
 
@@ -117,7 +123,8 @@ export class ExecutorSession {
 
   /** @returns false if Postgres rolled back without an error */
   async commit(): Promise<boolean> {
-    return (await this.#inTime(this.#client.query("COMMIT"))).command === "COMMIT";
+    const results = (await this.#inTime(this.#client.query(lastWords))) as unknown as pg.QueryResult[];
+    return results.at(-1)!.command === "COMMIT";
   }
 
   /**

@@ -12,7 +12,7 @@ import { type InboundMessage, memoryOf } from "../message.js";
 export interface TakeoverBufferLimits {
   /** For all messages together, counted as {@link memoryOf} does. */
   readonly bufferBytes: number;
-  /** 0: nothing is kept. */
+  /** 0: nothing is kept but what this process itself has left undone. */
   readonly takeoverBufferMs: number;
   /** In its place after a leader that has ended in good order, if it is less. */
   readonly cleanTakeoverMs: number;
@@ -78,11 +78,15 @@ export class TakeoverBuffer {
     return this.#limits.takeoverBufferMs === 0 ? Number.NEGATIVE_INFINITY : this.#completeSince;
   }
 
-  /** A message was received, not before those that were added before. */
-  add(message: InboundMessage, subscriptions: readonly bigint[]): void {
+  /**
+   * A message was received, not before those that were added before.
+   *
+   * @param isOwn this process has led when it received it, and has not done it: nobody else may be there who does
+   */
+  add(message: InboundMessage, subscriptions: readonly bigint[], isOwn = false): void {
     this.#counts.added += 1;
     const { bufferBytes, takeoverBufferMs } = this.#limits;
-    if (takeoverBufferMs === 0) {
+    if (takeoverBufferMs === 0 && !isOwn) {
       this.#counts.notKept += 1;
       return;
     }

@@ -19,6 +19,14 @@ export function isAnswerable(reply: string | undefined): reply is string {
   return reply !== undefined && reply !== "" && !reply.startsWith("$");
 }
 
+/**
+ * Whether a responder is meant by a request that its subject takes in. One with a wildcard as its first word is not by
+ * those to NATS itself (`$JS.API.…`, `$KV.…`), nor by answers to others: it would answer in the place of the server.
+ */
+export function isMeant(wanted: string, requested: string): boolean {
+  return !/^[*>](\.|$)/.test(wanted) || !/^(\$|_INBOX\.)/.test(requested);
+}
+
 /** See above. */
 export class Replies {
   #unconfirmedBytes = 0;

@@ -15,7 +15,7 @@ import { Attachment } from "./attachment.js";
 import { RequestDispatcher } from "./dispatcher.js";
 import { Endpoint, type ServiceOrigin } from "./endpoint.js";
 import { removedReply } from "./error-reply.js";
-import { isAnswerable, type Replies } from "./replies.js";
+import { isAnswerable, isMeant, type Replies } from "./replies.js";
 import type { RequestRunner } from "./runner.js";
 import { type ResponderServiceStats, statsOf } from "./stats.js";
 
@@ -184,7 +184,8 @@ export class ResponderService {
 
   #receive(subject: string, message: Msg, replies: Replies): void {
     const endpoint = this.#endpoints.get(subject);
-    const { reply } = message;
+    const { subject: requested, reply, data } = message;
+    if (!isMeant(subject, requested)) return;
     if (endpoint === undefined) {
       // Sent before the server knew that it was removed.
       if (isAnswerable(reply)) replies.sendError(reply, removedReply);
@@ -196,7 +197,6 @@ export class ResponderService {
       this.#rareLog.warn(`a message to a responder ${words}: it was not run`, subject);
       return;
     }
-    const { subject: requested, data } = message;
     const received = { subject: requested, reply, data };
     this.#dispatcher.submit(endpoint, received, replies, () => this.#use(replies.connection));
   }

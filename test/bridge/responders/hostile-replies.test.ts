@@ -38,3 +38,23 @@ it("publishes nothing for a requester to subjects of NATS's own", async () => {
     },
   ]);
 });
+
+it("answers to all subjects, but for those of NATS's own and the answers to others", async () => {
+  await using server = await startNatsServer();
+  const asked: string[] = [];
+  const { service } = testService({
+    "public.answer(bytea)": ({ subject }) => {
+      asked.push(subject);
+      return answer("mine");
+    },
+  });
+  await service.configure([responder(">"), responder("$mine.ask", "public.answer(bytea)", 2)]);
+  await service.attach(await serviceConnection(server.url));
+  const requester = await client(server.url);
+  for (const own of ["$JS.API.STREAM.INFO.X", "$KV.config.key", "_INBOX.of.others"]) {
+    requester.publish(own, "", { reply: "answers.to.nobody" });
+  }
+  expect((await requester.request("anything.else")).string()).toBe("mine");
+  expect((await requester.request("$mine.ask")).string()).toBe("mine");
+  expect(asked).toEqual(["anything.else", "$mine.ask"]);
+});

@@ -63,7 +63,7 @@ export class ServeGroup implements AsyncDisposable {
 }
 
 /** The last epoch in which it led. */
-export function termOf(member: ServeProcess): bigint | undefined {
+function termOf(member: ServeProcess): bigint | undefined {
   const line = member.log.findLast(({ msg, epoch }) => msg === "leads the subscriptions" && epoch !== undefined);
   // Larger ones are text, so as not to lose digits.
   return line === undefined ? undefined : BigInt(line["epoch"] as number | string);

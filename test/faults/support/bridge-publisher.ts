@@ -39,7 +39,7 @@ const tickMs = 10;
 const onItsWayMs = 50;
 
 /** What a message carries: its number, blank-padded to 100 bytes. */
-export function numberedPayload(id: number): string {
+function numberedPayload(id: number): string {
   return `${id}`.padEnd(100);
 }
 
