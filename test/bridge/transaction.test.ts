@@ -54,12 +54,17 @@ function run(pool: ExecutorPool, statement: string): Promise<Ending<string>> {
 }
 
 describe("a transaction", () => {
-  it.each(["25006", "57P01", "57P02", "57P03"])(
-    "that has begun does not wait for the server because of %s, which is its function's own",
-    async (code) => {
+  it.each([
+    ["25006", "failed"],
+    ["57P01", "transient"],
+    ["57P02", "transient"],
+    ["57P03", "transient"],
+  ])(
+    "that has begun does not wait for the server because of %s, which is its function's own: %s",
+    async (code, kind) => {
       const pool = executors();
       const ending = await run(pool, `DO $$BEGIN RAISE EXCEPTION 'own' USING ERRCODE = '${code}'; END$$`);
-      expect(ending).toEqual({ kind: "transient", code, message: "own" });
+      expect(ending).toEqual({ kind, code, message: "own" });
       await pool.stop();
     },
   );

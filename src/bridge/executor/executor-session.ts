@@ -23,6 +23,9 @@ const noticeGone = `SELECT set_config('client_connection_check_interval', ${pres
  */
 const lastWords = "SET TRANSACTION READ ONLY; COMMIT";
 
+/** The SQLSTATE of what such a trigger wants to write. */
+const readOnly = "25006";
+
 /** Ends a session from outside. Does not reject. @returns whether Postgres has ended it */
 export type EndBackend = (backend: Backend) => Promise<boolean>;
 
@@ -121,10 +124,15 @@ export class ExecutorSession {
     return (await this.#inTime(this.#client.query<Row>(text, values))).rows;
   }
 
-  /** @returns false if Postgres rolled back without an error */
+  /** @returns false if Postgres rolled back without an error, or because a trigger was deferred until now */
   async commit(): Promise<boolean> {
-    const results = (await this.#inTime(this.#client.query(lastWords))) as unknown as pg.QueryResult[];
-    return results.at(-1)!.command === "COMMIT";
+    try {
+      const results = (await this.#inTime(this.#client.query(lastWords))) as unknown as pg.QueryResult[];
+      return results.at(-1)!.command === "COMMIT";
+    } catch (error) {
+      if (error instanceof pg.DatabaseError && error.code === readOnly) return false;
+      throw error;
+    }
   }
 
   /**

@@ -35,6 +35,10 @@ export interface Work<T, Row extends object> {
   run(session: ExecutorSession, rows: readonly Row[]): Promise<{ readonly value: T; readonly commit: boolean }>;
 }
 
+/** Why nothing was committed, where Postgres has no words of its own for it. */
+const rolledBack =
+  "the transaction was rolled back: by the function, or because a deferred trigger was deferred once more, and wrote";
+
 /** Runs it. Does not reject. */
 export async function inTransaction<T, Row extends object>(
   pool: ExecutorPool,
@@ -56,7 +60,7 @@ export async function inTransaction<T, Row extends object>(
       const { value, commit } = await work.run(session, rows);
       if (!commit) return { kind: "given_up", value };
       if (!(await session.commit())) {
-        return { kind: "failed", code: "25P02", message: "the transaction was rolled back without an error" };
+        return { kind: "failed", code: "25P02", message: rolledBack };
       }
       isOpen = false;
       return { kind: "committed", value, durationMs: performance.now() - beganAt };
@@ -69,8 +73,11 @@ export async function inTransaction<T, Row extends object>(
       if (failure.kind !== "lost" && !hasBegun) {
         return { kind: "unavailable", message: failure.message, meanwhile: false };
       }
-      // A server that only reads lets it not begin, and one that goes ends the session: these words are the function's own.
-      if (failure.kind === "unavailable") return { ...failure, kind: "transient" };
+      // A server that only reads lets it not begin, and one that goes ends the session: these words are the function's own,
+      // or of another server that it uses, which may come back.
+      if (failure.kind === "unavailable") {
+        return { ...failure, kind: failure.code === onlyReads ? "failed" : "transient" };
+      }
       if (failure.kind !== "lost") return failure;
       session.destroy();
       return await afterLoss(pool, session, failure.message);
@@ -90,6 +97,9 @@ function giveUpLater(session: ExecutorSession, timeoutMs: number): NodeJS.Timeou
   const patienceMs = 2 * timeoutMs + bridgeConstants.executorSilenceMs;
   return setTimeout(() => session.destroy(), Math.min(patienceMs, longestTimerMs));
 }
+
+/** SQLSTATE of a write where only reading is possible. */
+const onlyReads = "25006";
 
 /** Of Node's timers. */
 const longestTimerMs = 2 ** 31 - 1;
