@@ -255,13 +255,14 @@ export class Bridge {
 
   async #stop(deadlineMs: number): Promise<void> {
     const deadline = AbortSignal.timeout(deadlineMs);
+    const endsAt = performance.now() + deadlineMs;
     clearTimeout(this.#timer);
     await this.#roleWatch.stop();
     const answered = this.#responderService?.stop(Math.min(deadlineMs, bridgeConstants.responderPatienceMs));
     await this.#receiver.stop(Math.min(deadlineMs, bridgeConstants.responderPatienceMs));
     await this.#subscriptions.drain(deadline);
     await this.#subscriptions.stop(deadline);
-    await this.#lead.stop();
+    await this.#lead.stop(Math.max(bridgeConstants.leadReleaseMs, endsAt - performance.now()));
     await answered;
     // What is being read is of no use any more.
     await this.#session.end();

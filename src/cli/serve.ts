@@ -2,9 +2,11 @@
  * `hawser serve`: what answers the SQL functions, until it is told to stop.
  */
 import { once } from "node:events";
+import { setFlagsFromString } from "node:v8";
 import { defineCommand } from "citty";
 import pc from "picocolors";
 import type { Logger } from "pino";
+import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { CliError } from "../errors/index.js";
 import { Serve } from "../serve/index.js";
 import { valuesOf } from "./check-arguments.js";
@@ -41,6 +43,7 @@ export const serve = withExamples(
     },
     args,
     run: async ({ args: given, rawArgs }) => {
+      setFlagsFromString(`--heap-growing-percent=${bridgeConstants.heapGrowingPercent}`);
       const log = new LogOutput(logLevelOf(given["log-level"]));
       const request = awaitStopRequest({ lifeline: false });
       const defects = catchDefects(log);

@@ -72,7 +72,7 @@ const stopDeadlineMs = 3_000;
 it.each([
   { how: "ended", slackMs: 2_000 },
   // Giving the lead back is tried, and an answer waited for.
-  { how: "frozen", slackMs: 6_000 },
+  { how: "frozen", slackMs: 3_000 },
 ] as const)("ends by its deadline, or soon after it, when Postgres has $how", async ({ how, slackMs }) => {
   await using postgres = await ownPostgres();
   await prepareForSql(postgres.url, testNatsUrl());

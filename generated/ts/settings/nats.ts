@@ -572,6 +572,19 @@ export const bridgeConstants = {
    */
   leadCourtesyBeats: 2,
   /**
+   * How long Postgres may take to take the lead back at a stop whose time is over.
+   *
+   * Value: 500 ms.
+   */
+  leadReleaseMs: 500,
+  /**
+   * By how much the heap of `hawser serve` may grow, in percent of what is alive, before it is collected: a flood of messages
+   * is garbage a moment later, and V8 would let it pile up to several times that.
+   *
+   * Value: 20.
+   */
+  heapGrowingPercent: 20,
+  /**
    * How much slower or faster than the server's the clock of a process may go, in millionths: what NTP corrects at most.
    *
    * Value: 500.

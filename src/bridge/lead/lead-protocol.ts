@@ -156,7 +156,10 @@ export class LeadProtocol {
     // beat later, so that two are needed; steeply, because little is lacked by those who are all as good.
     if (!this.#hasSeenLeader) return forLeaderMs;
     const lackedMs = doneBefore === undefined ? leadBeatMs : messages.completeSince() - doneBefore;
-    return forLeaderMs + Math.min(leadCourtesyBeats * leadBeatMs, Math.max(0, 10 * lackedMs));
+    const courtesyMs = Math.max(0, 10 * lackedMs);
+    if (row.owner !== undefined) return forLeaderMs + Math.min(leadCourtesyBeats * leadBeatMs, courtesyMs);
+    // Given back, perhaps because NATS was lost, to all of them: whoever received first again goes first.
+    return Math.min(leadBeatMs + Math.max(0, messages.completeSince() - this.watch.firstSeenAt), courtesyMs);
   }
 
   /** Raises the fence. @returns the confirmation of the term behind it; undefined if another process has the lead */

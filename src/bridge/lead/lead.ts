@@ -10,7 +10,7 @@ import type { LeadEvents, LeadMessages } from "./lead-events.js";
 import { LeadProtocol } from "./lead-protocol.js";
 import { PostgresLeadTable } from "./postgres-lead-table.js";
 
-const { leadBeatMs } = bridgeConstants;
+const { leadBeatMs, leadExpiryMs } = bridgeConstants;
 
 /** What it works with. */
 export interface LeadOptions extends Omit<LeadEvents, "onProblem">, LeadMessages {
@@ -106,10 +106,15 @@ export class Lead implements AsyncDisposable {
   /**
    * Ends it, and gives the lead back if it has it: to be called when no batch runs any more. Tells nothing any more; does not
    * reject.
+   *
+   * @param limitMs how long Postgres may take
    */
-  async stop(): Promise<void> {
+  async stop(limitMs: number = leadExpiryMs): Promise<void> {
     this.#isStopped = true;
+    // Postgres may hang: then whoever waits for its answers is told that there is none.
+    const patience = setTimeout(() => void this.#session.end(), limitMs);
     await this.#protocol.stop();
+    clearTimeout(patience);
     await this.#session.end();
   }
 

@@ -36,6 +36,11 @@ export class LeaderWatch {
     return this.#row === undefined ? 0 : Math.max(0, this.#lastSentAt - this.#firstHeardAt);
   }
 
+  /** When the row was first seen as it is; 0: never. */
+  get firstSeenAt(): number {
+    return this.#row === undefined ? 0 : this.#firstHeardAt;
+  }
+
   /** How long ago the row was first seen as it is. */
   sinceFirst(now: number): number {
     return this.#row === undefined ? 0 : now - this.#firstHeardAt;
