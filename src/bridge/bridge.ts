@@ -207,13 +207,18 @@ export class Bridge {
   }
 
   /**
-   * Resolves when the connections are there, with the options of the last `configure`.
+   * Resolves when the connections are there, with the options of the last `configure`, and when what is subscribed by now is
+   * live in this process.
    *
    * @param always connects anew, also where nothing has changed
    * @throws NatsError why one is not there
    */
   async reload(always: boolean, signal: AbortSignal): Promise<void> {
     await Promise.all(Object.values(this.#links).map((link) => (always ? link.reconnect(signal) : link.ready(signal))));
+    // A look that is under way may have begun before what the caller has committed.
+    await this.#looking;
+    await this.#look();
+    await this.#receiver.known();
   }
 
   /** Ends in good order: runs what it has received, answers what it was asked, and gives the lead to another process. */

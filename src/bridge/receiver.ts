@@ -97,6 +97,11 @@ export class Receiver {
     for (const pattern of patterns) this.#open(attached, pattern);
   }
 
+  /** Resolves when the server knows what is subscribed, if there is a connection. Does not reject. */
+  async known(): Promise<void> {
+    await this.#attached?.connection.flush().catch(() => undefined);
+  }
+
   /** Receives nothing until there is another connection: no NATS server is defined. */
   detach(): void {
     const attached = this.#attached;

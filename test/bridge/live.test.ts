@@ -38,6 +38,17 @@ function median(times: readonly number[]): number {
 }
 
 describe("a subscription", () => {
+  it("is live when litmus_pgnats_reload_conf() has returned", async () => {
+    await using world = await bridgeWorld({
+      sql: "CREATE FUNCTION ignore(payload bytea) RETURNS void LANGUAGE sql AS 'SELECT'",
+    });
+    for (let nth = 0; nth < 20; nth++) {
+      await world.client.query("SELECT nats_subscribe($1, 'ignore')", [`${world.prefix}.${nth}`]);
+      await world.client.query("SELECT litmus_pgnats_reload_conf()");
+      expect(await world.hears(`${world.prefix}.${nth}`)).toBe(true);
+    }
+  });
+
   it("is live within 100 ms of its COMMIT, and gone as soon after it is ended", async () => {
     const [begun, ended]: [number[], number[]] = [[], []];
     for (let n = 0; n < 20; n++) {

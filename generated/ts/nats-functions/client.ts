@@ -1024,8 +1024,9 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     },
 
     /**
-     * Connects to NATS anew if the options of the server have changed. Returns when the connection is up, or raises why not.
-     * After ALTER SERVER it needs a transaction of its own.
+     * Connects to NATS anew if the options of the server have changed. Returns when the connection is up, or raises why not;
+     * what is subscribed and registered by then is live in the process that answers. After ALTER SERVER, nats_subscribe and
+     * the like it needs a transaction of its own.
      *
      * SQL: `litmus_pgnats_reload_conf`.
      */

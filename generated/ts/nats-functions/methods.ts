@@ -344,8 +344,9 @@ export interface NatsFunctionsHandler<Call> {
   getServerInfo(request: GetServerInfoRequest, call: Call): Answer<GetServerInfoResponse>;
 
   /**
-   * Connects to NATS anew if the options of the server have changed. Returns when the connection is up, or raises why not.
-   * After ALTER SERVER it needs a transaction of its own.
+   * Connects to NATS anew if the options of the server have changed. Returns when the connection is up, or raises why not;
+   * what is subscribed and registered by then is live in the process that answers. After ALTER SERVER, nats_subscribe and
+   * the like it needs a transaction of its own.
    */
   reloadConf(request: ReloadConfRequest, call: Call): Answer<void>;
 

@@ -1068,8 +1068,9 @@ BEGIN
   PERFORM hawser.gateway_call('ReloadConf {}');
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.litmus_pgnats_reload_conf() IS 'Connects to NATS anew if the options of the server have changed. Returns when the connection is up, or raises why not.
-After ALTER SERVER it needs a transaction of its own.';
+COMMENT ON FUNCTION @extschema@.litmus_pgnats_reload_conf() IS 'Connects to NATS anew if the options of the server have changed. Returns when the connection is up, or raises why not;
+what is subscribed and registered by then is live in the process that answers. After ALTER SERVER, nats_subscribe and
+the like it needs a transaction of its own.';
 
 CREATE OR REPLACE FUNCTION @extschema@.pgnats_reload_conf()
 RETURNS void
@@ -1081,8 +1082,9 @@ BEGIN
   PERFORM hawser.gateway_call('ReloadConf {}');
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.pgnats_reload_conf() IS 'Connects to NATS anew if the options of the server have changed. Returns when the connection is up, or raises why not.
-After ALTER SERVER it needs a transaction of its own.';
+COMMENT ON FUNCTION @extschema@.pgnats_reload_conf() IS 'Connects to NATS anew if the options of the server have changed. Returns when the connection is up, or raises why not;
+what is subscribed and registered by then is live in the process that answers. After ALTER SERVER, nats_subscribe and
+the like it needs a transaction of its own.';
 
 CREATE OR REPLACE FUNCTION @extschema@.litmus_pgnats_reload_conf_force()
 RETURNS void
