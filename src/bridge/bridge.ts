@@ -145,7 +145,7 @@ export class Bridge {
       completeSince: () => this.#subscriptions.completeSince,
       onLeading: (epoch, { afterCleanEnd }) => this.#leads(epoch, afterCleanEnd),
       onDeposed: () => this.#follows(),
-      onWaiting: () => undefined,
+      onWaiting: (epoch) => logger.info({ epoch }, "another process leads the subscriptions"),
       onProgress: (doneBefore) => this.#subscriptions.noteProgress(doneBefore),
     });
     this.#roleWatch = new RoleWatch({ databaseUrl, logger, onRole: (role, address) => this.#found(role, address) });
@@ -314,7 +314,6 @@ export class Bridge {
   }
 
   #found(role: PostgresRole, address: ServerAddress | undefined): void {
-    this.#options.logger.info({ role }, "the role of Postgres");
     this.#notices.found(role, address);
     if (role === "standby") this.#lead.pause();
     if (role === "primary") {

@@ -44,9 +44,9 @@ export const dead = withExamples(
       name: "dead",
       description:
         "List, retry and discard dead letters. They are messages that were given up: their handler failed too often, " +
-        "or nobody serves their topic any more. Retried, they go to their listener or subscribed function again, the oldest " +
-        "first; " +
-        "old ones are deleted after deadLetterRetentionDays",
+        "nobody serves their topic any more, or a subscribed function failed. Retried, they go to their listener or " +
+        "subscribed function again, the oldest first. Where peers run, they delete old ones after " +
+        "deadLetterRetentionDays; elsewhere they stay",
     },
     args: {
       action: { type: "positional", required: true, valueHint: actions.join("|"), description: "What to do with them" },
@@ -76,8 +76,8 @@ export const dead = withExamples(
   [
     ["hawser dead list", "The oldest dead letters"],
     ["hawser dead list 17 --json --payload", "Everything about one of them"],
-    ["hawser dead retry 17 18", "Give two of them to their listeners again"],
-    ["hawser dead retry --source shop-1:shop:billing-1 --after 1h", "What one channel has given up since an hour"],
+    ["hawser dead retry 17 18", "Have two of them handled again"],
+    ["hawser dead retry --source shop-1:shop:billing-1 --after 1h", "What one channel has given up in the last hour"],
     ["hawser dead discard --topic audit --before 7d", "Delete what has been dead for a week"],
   ],
 );

@@ -60,13 +60,20 @@ function findingLines({ check, severity, code, what, remedy }: NamedFinding): st
   return `${heads[severity]} ${pc.bold(check)}: ${shown(what)}${tail}\n        what to do: ${shown(remedy)}`;
 }
 
-/** What only waits for something else to be mended is one line. */
+/** What only waits for the same other check is one line. */
 function notCheckedLines(checks: readonly CheckReport[]): string[] {
   const named = checks.filter(({ why }) => why !== undefined);
-  const waiting = named.filter(({ isBlocked }) => isBlocked === true).map(({ check }) => check);
-  const others = named.filter(({ isBlocked }) => isBlocked !== true);
+  const waiting = new Map<string, string[]>();
+  for (const { check, blockedBy } of named) {
+    if (blockedBy !== undefined) waiting.set(blockedBy, [...(waiting.get(blockedBy) ?? []), check]);
+  }
+  const hasFailed = (name: string) => checks.some(({ check, outcome }) => check === name && outcome === "error");
+  const others = named.filter(({ blockedBy }) => blockedBy === undefined);
   return [
-    ...(waiting.length === 0 ? [] : [`Not checked without it: ${waiting.join(", ")}`]),
+    ...[...waiting].map(([name, names]) => {
+      const why = hasFailed(name) ? `until \`${name}\` is in order` : `without what \`${name}\` looks for`;
+      return `Not checked ${why}: ${names.join(", ")}`;
+    }),
     ...others.map(({ check, why }) => `Not checked: ${check}: ${shown(why!)}`),
   ];
 }

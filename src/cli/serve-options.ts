@@ -131,6 +131,8 @@ export type ServeArguments = { readonly [Name in keyof typeof serveArgs]?: strin
 
 /** What the options are called here. */
 const words: OptionWords = {
+  gatewayListen: "--listen",
+  monitorListen: "--monitor-listen",
   advertise: "--advertise",
   allowPlaintext: "--allow-plaintext",
   tls: "--tls-cert and --tls-key",

@@ -54,6 +54,7 @@ export const serve = withExamples(
       const end = AbortSignal.any([request.signal, defects.signal]);
       try {
         await run(given, valuesOf(args, rawArgs, "secrets-dir"), log.logger, end);
+        log.logger.info({}, "has stopped");
       } catch (error) {
         // Told to stop while it was starting: that is no failure.
         if (!end.aborted) throw error;

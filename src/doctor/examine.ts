@@ -37,6 +37,9 @@ export async function examine(
   { totalMs, clock }: { readonly totalMs: number; readonly clock: Clock },
 ): Promise<DoctorReport> {
   const states = new Map<string, State>();
+  /** By the checks that could not look, or whose errors are explained: the check of the cause. */
+  const causes = new Map<string, string>();
+  const causeOf = (name: string): string => causes.get(name) ?? name;
   const findings: NamedFinding[] = [];
   const reports: CheckReport[] = [];
   const endAt = clock.now() + totalMs;
@@ -46,7 +49,8 @@ export async function examine(
     if (blocked !== undefined) {
       states.set(name, states.get(blocked)!);
       const why = states.get(blocked) === "failed" ? `it needs ${blocked}` : `${blocked}: there is none`;
-      reports.push({ check: name, outcome: "not_checked", why, isBlocked: true });
+      causes.set(name, causeOf(blocked));
+      reports.push({ check: name, outcome: "not_checked", why, blockedBy: causeOf(blocked) });
       continue;
     }
     const remainingMs = endAt - clock.now();
@@ -59,7 +63,8 @@ export async function examine(
     const cause = fails ? check.explainedBy?.find((other) => states.get(other) === "failed") : undefined;
     states.set(name, fails ? "failed" : verdict.absent === true ? "absent" : "fine");
     if (cause !== undefined) {
-      reports.push({ check: name, outcome: "not_checked", why: `${cause} would explain what is found` });
+      causes.set(name, causeOf(cause));
+      reports.push({ check: name, outcome: "not_checked", why: `looked at when \`${causeOf(cause)}\` is in order` });
       continue;
     }
     findings.push(...(verdict.findings ?? []).map((finding) => ({ check: name, ...finding })));

@@ -43,8 +43,8 @@ export interface CheckReport {
   readonly outcome: "ok" | "warning" | "error" | "not_checked";
   readonly seen?: string | undefined;
   readonly why?: string | undefined;
-  /** Another check has to find first that all is well, or something at all. */
-  readonly isBlocked?: true | undefined;
+  /** The check that has to find first that all is well, or something at all: that of the cause, however many lie between. */
+  readonly blockedBy?: string | undefined;
 }
 
 /** All of it. */

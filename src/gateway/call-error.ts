@@ -8,7 +8,9 @@ import { GatewayError, type HawserError } from "../errors/index.js";
 export function badArgument(sqlName: string, { kind, argument, value, rule }: ArgumentFault): HawserError {
   switch (kind) {
     case "null":
-      return new GatewayError("null_argument", `${sqlName}: the argument ${argument} is NULL, and needs a value`);
+      return new GatewayError("null_argument", `${sqlName}: the argument ${argument} is NULL, and needs a value`, {
+        hint: `Give ${argument} a value${emptyOf(argument)}.`,
+      });
     case "rule":
       return new GatewayError("invalid_argument", `${sqlName}: the argument ${argument} is ${value}, and ${rule}`, {
         hint: `Give an argument that obeys the rule: it ${rule}.`,
@@ -16,6 +18,12 @@ export function badArgument(sqlName: string, { kind, argument, value, rule }: Ar
     case "form":
       return new GatewayError("gateway_protocol", `${sqlName}: ${argument === "" ? "the call" : argument}: ${rule}`);
   }
+}
+
+/** What to give for nothing, where that is what the caller may have meant. */
+function emptyOf(argument: string): string {
+  if (argument === "payloads") return "; an array without messages is '{}'";
+  return /^payloads?\b/.test(argument) ? "; an empty message is '', and in JSON 'null'" : "";
 }
 
 /** A call that holds more than the gateway takes apart. */

@@ -29,11 +29,16 @@ export async function refusingAmong<T extends Place>(
 
 function refuses({ host, port }: Place, signal: AbortSignal): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect({ host, port, timeout: gatewayConstants.staleProbeMs, signal });
+    if (signal.aborted) return resolve(false);
+    const socket = connect({ host, port, timeout: gatewayConstants.staleProbeMs });
     const end = (isRefused: boolean): void => {
+      signal.removeEventListener("abort", giveUp);
       socket.destroy();
       resolve(isRefused);
     };
+    const giveUp = (): void => end(false);
+    // A listener of our own: that of an option `signal` would stay for as long as the signal does.
+    signal.addEventListener("abort", giveUp);
     socket.on("connect", () => end(false));
     socket.on("timeout", () => end(false));
     socket.on("error", ({ code }: NodeJS.ErrnoException) => end(code === "ECONNREFUSED"));

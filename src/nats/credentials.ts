@@ -80,8 +80,15 @@ function userAndPassword(user: string, pass: string, option: string): Credential
   };
 }
 
+/** Secrets with fewer characters are concealed as whole words only: everywhere, they would make any text unreadable. */
+const minConcealedEverywhere = 6;
+
 function without(secret: string): (text: string) => string {
-  return (text) => (secret === "" ? text : text.replaceAll(secret, "[hidden]"));
+  if (secret === "") return (text) => text;
+  if (secret.length >= minConcealedEverywhere) return (text) => text.replaceAll(secret, "[hidden]");
+  const itself = secret.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
+  const asWord = new RegExp(`(?<![\\p{L}\\p{N}_])${itself}(?![\\p{L}\\p{N}_])`, "gu");
+  return (text) => text.replace(asWord, "[hidden]");
 }
 
 function isUserSeed(seed: string): boolean {

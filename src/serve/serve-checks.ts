@@ -6,12 +6,14 @@ import { statSync } from "node:fs";
 import { isIPv6 } from "node:net";
 import { posix, resolve, win32 } from "node:path";
 import { checkServeSettings, type ServeSettings } from "../../generated/ts/settings/nats.js";
-import { GatewayError } from "../errors/index.js";
+import { GatewayError, HawserError } from "../errors/index.js";
 import { type Address, formatAddress, isLoopback, parseAddress } from "../wire/index.js";
 import type { ServeOptions } from "./serve.js";
 
 /** What can be said to the caller, in his words. */
 export interface OptionWords {
+  readonly gatewayListen: string;
+  readonly monitorListen: string;
   readonly advertise: string;
   readonly allowPlaintext: string;
   readonly tls: string;
@@ -23,6 +25,8 @@ export interface OptionWords {
 }
 
 const ownWords: OptionWords = {
+  gatewayListen: "gatewayListen",
+  monitorListen: "monitorListen",
   advertise: "advertise",
   allowPlaintext: "allowPlaintext",
   tls: "tls",
@@ -45,8 +49,9 @@ export interface CheckedServeOptions {
 /** @throws HawserError `invalid_argument`, `plaintext_refused` */
 export function checkServeOptions(options: ServeOptions, words: OptionWords = ownWords): CheckedServeOptions {
   const settings = checkSettings(options, words);
-  const listen = parseAddress(settings.gatewayListen);
-  const advertised = options.advertise === undefined ? undefined : parseAddress(options.advertise);
+  const listen = addressOf(settings.gatewayListen, words.gatewayListen);
+  const advertised = options.advertise === undefined ? undefined : addressOf(options.advertise, words.advertise);
+  if (settings.monitorListen !== undefined) addressOf(settings.monitorListen, words.monitorListen);
   const { tls, allowPlaintext = false } = options;
   for (const place of [listen, ...(advertised === undefined ? [] : [advertised])]) {
     if (tls === undefined && !allowPlaintext) refuseBeyondLoopback(place, words);
@@ -55,6 +60,15 @@ export function checkServeOptions(options: ServeOptions, words: OptionWords = ow
   if (tls !== undefined) checkTls(tls, words);
   const secretsDirectories = options.secretsDirectories?.map((directory) => existing(directory, words));
   return { settings, listen, advertised, secretsDirectories };
+}
+
+function addressOf(text: string, option: string): Address {
+  try {
+    return parseAddress(text);
+  } catch (error) {
+    if (!HawserError.is(error)) throw error;
+    throw new GatewayError("invalid_argument", `${option}: ${error.message}`, { cause: error });
+  }
 }
 
 function checkSettings(options: ServeOptions, words: OptionWords): ServeSettings {

@@ -147,7 +147,8 @@ export class Serve implements AsyncDisposable {
     const { databaseUrl, signal } = options;
     const { settings, listen, secretsDirectories } = checked;
     this.#settings = settings;
-    await migrate({ databaseUrl, logger: this.logger, role: "hawser_bridge", signal });
+    const action = "prepare the database";
+    await migrate({ databaseUrl, logger: this.logger, role: "hawser_bridge", action, signal });
     let present: CompleteNatsServerOptions | undefined;
     let problem: HawserError | undefined;
     const watch = new ServerWatch({

@@ -21,6 +21,8 @@ export interface MigrateOptions {
   readonly logger?: Logger | undefined;
   /** The role that the login should be in, if it is short of rights. Default `hawser_peer`. */
   readonly role?: HawserRole | undefined;
+  /** What it is for, to follow "could not" in an error. Default `migrate the schema hawser`. */
+  readonly action?: string | undefined;
   /** Ends it at once, also where Postgres does not answer. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -56,7 +58,7 @@ export async function migrate(
   options: MigrateOptions = {},
   steps: readonly Migration[] = migrations,
 ): Promise<MigrationReport> {
-  const { logger = silentLogger, role, signal } = options;
+  const { logger = silentLogger, role, action = "migrate the schema hawser", signal } = options;
   signal?.throwIfAborted();
   const client = new pg.Client(connectionSettings(options.databaseUrl));
   client.on("error", (err) => logger.debug({ err }, "the connection of a migration failed"));
@@ -76,7 +78,7 @@ export async function migrate(
     return report;
   } catch (cause) {
     signal?.throwIfAborted();
-    throw await explainRefusal(client, "migrate the schema hawser", cause, role);
+    throw await explainRefusal(client, action, cause, role);
   } finally {
     signal?.removeEventListener("abort", end);
     await client.end().catch(() => undefined);

@@ -13,6 +13,9 @@ const sessionEnded = /^(57P0[1-5]|08...)$/;
 /** SQLSTATE of a write on a server that takes none: a standby, or a primary made read-only. */
 const readOnly = "25006";
 
+/** SQLSTATE of a session with a database that does not exist. */
+const noDatabase = "3D000";
+
 /** True if the server itself answered with `error`. */
 export function isServerError(error: unknown): error is pg.DatabaseError {
   return error instanceof pg.DatabaseError;
@@ -60,8 +63,9 @@ export function storeFailure(action: string, cause: unknown, outcome?: WriteOutc
 function reasonOf(cause: unknown): string {
   if (cause instanceof AggregateError) return cause.errors.map(reasonOf).join("; ");
   if (!(cause instanceof Error)) return String(cause);
-  const hint = isServerError(cause) && cause.hint ? ` (${cause.hint})` : "";
-  return `${cause.message || cause.name}${hint}`;
+  if (!isServerError(cause)) return cause.message || cause.name;
+  if (cause.code === noDatabase) return `${cause.message}; make it (CREATE DATABASE), or name another one in the URL`;
+  return `${cause.message || cause.name}${cause.hint ? ` (${cause.hint})` : ""}`;
 }
 
 /** True if the server refused a transaction, and would refuse the same again: nothing is committed. */

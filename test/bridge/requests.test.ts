@@ -8,6 +8,7 @@ import { Serve } from "../../src/serve/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer } from "../support/gateway.js";
+import { keptLog } from "./role/log.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
 let world: BridgeWorld;
@@ -212,7 +213,16 @@ describe("requests of SQL to SQL in one database", () => {
 
 describe("several processes", () => {
   it("share the requests", async () => {
-    await using _second = await Serve.start({ databaseUrl: world.database.url, gatewayListen: "127.0.0.1:0" });
+    const log = keptLog();
+    await using _second = await Serve.start({
+      databaseUrl: world.database.url,
+      gatewayListen: "127.0.0.1:0",
+      logger: log.logger,
+    });
+    const leads = "another process leads the subscriptions";
+    expect(log.lines.filter(({ message }) => message === leads)).toEqual([
+      { level: "info", message: leads, details: { epoch: expect.any(BigInt) } },
+    ]);
     const subject = `${world.prefix}.shared`;
     await register(subject, "as_told");
     await world.client.query("TRUNCATE ran");

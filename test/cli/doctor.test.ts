@@ -45,7 +45,7 @@ describe("hawser doctor", () => {
     const { status, stdout } = await hawser(["doctor"], { databaseUrl: url.href });
     expect(status).toBe(errorTable.store_failed.exitStatus);
     expect(stdout).toMatch(
-      /^error {3}database: Postgres at \S+ refused the password of the login "\w+" \[store_failed\]\n {8}what to do: Give the right one .*\nNot checked without it: schema, login, version, /,
+      /^error {3}database: Postgres at \S+ refused the password of the login "\w+" \[store_failed\]\n {8}what to do: Give the right one .*\nNot checked until `database` is in order: schema, login, version, /,
     );
     expect(stdout).toMatch(/\n1 error; 1 of 22 checks done\.\n$/);
     expect(stdout).not.toContain("s3cret");
@@ -120,7 +120,7 @@ describe("hawser doctor", () => {
     // The gateway has not noticed yet, or has: then it says so.
     expect([0, errorTable.nats_unavailable.exitStatus]).toContain(status);
     expect(stdout).toMatch(
-      /Not checked: nats-permissions: this machine has no connection to NATS|Not checked without it: nats-permissions/,
+      /Not checked: nats-permissions: this machine has no connection to NATS|Not checked until `(gateway|nats)` is in order: .*nats-permissions|Not checked: nats-permissions: looked at when/,
     );
     nats.signal("SIGCONT");
   });

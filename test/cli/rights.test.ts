@@ -27,3 +27,13 @@ it.each([["topics"], ["pending"]])("hawser %s names the role that a login needs"
     await onServer(database.url, `DROP OWNED BY ${name}`, `DROP ROLE ${name}`);
   }
 });
+
+it.each([["serve"], ["topics"]])("hawser %s says what to do about a database that does not exist", async (command) => {
+  await using database = await testDatabase({ migrated: false });
+  const url = new URL(database.url);
+  url.pathname = `${url.pathname}_missing`;
+  const { status, stderr } = await hawser([command], { databaseUrl: url.href });
+  expect(status).toBe(74);
+  expect(stderr).toContain(`_missing" does not exist; make it (CREATE DATABASE), or name another one in the URL`);
+  expect(stderr).not.toContain("migrate");
+});

@@ -50,7 +50,10 @@ describe("hawser serve", () => {
     program.child.kill("SIGTERM");
     const { status, stderr } = await program.ended;
     expect(status).toBe(0);
-    expect(jsonLines(stderr).map(({ msg }) => msg)).toContain("told to stop; waiting for the calls that are under way");
+    const told = jsonLines(stderr).map(({ msg }) => msg);
+    expect(told).toContain("told to stop; waiting for the calls that are under way");
+    expect(told.at(-1)).toBe("has stopped");
+    expect(told.filter((line) => /Postgres is a|the role of Postgres/.test(line as string))).toHaveLength(1);
   });
 
   it.each([

@@ -281,6 +281,7 @@ describe("messages", () => {
       remedy: expect.stringContaining("hawser dead list --origin subscription"),
     });
     expect(JSON.stringify(report)).not.toContain("top secret");
+    expect(report.checks.find(({ check }) => check === "dead-letters")!.seen).toBeUndefined();
   });
 
   it("that wait for long for a peer", async () => {

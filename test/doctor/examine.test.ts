@@ -53,8 +53,8 @@ describe("an examination", () => {
     );
     expect(report.findings.map((one) => one.check)).toEqual(["a"]);
     expect(report.checks.slice(1)).toEqual([
-      { check: "b", outcome: "not_checked", why: "it needs a", isBlocked: true },
-      { check: "c", outcome: "not_checked", why: "it needs b", isBlocked: true },
+      { check: "b", outcome: "not_checked", why: "it needs a", blockedBy: "a" },
+      { check: "c", outcome: "not_checked", why: "it needs b", blockedBy: "a" },
     ]);
     expect(report.ok).toBe(false);
   });
@@ -76,7 +76,7 @@ describe("an examination", () => {
     expect(explained.checks[1]).toEqual({
       check: "b",
       outcome: "not_checked",
-      why: "a would explain what is found",
+      why: "looked at when `a` is in order",
     });
     const warned = await run(root, check("b", { findings: [finding("warning")] }, { explainedBy: ["a"] }));
     expect(warned.findings.map((one) => one.check)).toEqual(["a", "b"]);

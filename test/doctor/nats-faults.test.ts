@@ -40,7 +40,7 @@ describe("the gateway", () => {
     expect(finding.remedy).toContain("hawser serve");
     expect(report.checks.find(({ check }) => check === "lead")).toMatchObject({
       outcome: "not_checked",
-      why: "gateway would explain what is found",
+      why: "looked at when `gateway` is in order",
     });
   });
 

@@ -96,6 +96,7 @@ describe("a call that cannot be", () => {
   it("is told which element of an array is NULL, counted from 1 as SQL does", () => {
     expect(tested().start('PublishBatch {"subject":"a"}\nt1,1,-\nxy').outcome).toMatchObject({
       message: "nats_publish_*_batch: the argument payloads[3] is NULL, and needs a value",
+      hint: "Give payloads[3] a value; an empty message is '', and in JSON 'null'.",
     });
   });
 

@@ -222,6 +222,26 @@ describe("the rest", () => {
   });
 });
 
+describe("what NATS reaches", () => {
+  it("is subscribed and registered, and ended", async () => {
+    await gateway.client.query(`
+      CREATE FUNCTION client_capture(payload bytea) RETURNS void LANGUAGE sql AS 'SELECT';
+      CREATE FUNCTION client_answer(payload bytea) RETURNS bytea LANGUAGE sql AS $$SELECT payload || '!'::bytea$$;
+    `);
+    const subscribed = () => gateway.value("SELECT count(*)::int FROM pgnats.subscriptions");
+    await nats.subscribe({ subject: "client.reached", fnOid: "client_capture" });
+    expect(await subscribed()).toBe(1);
+    await nats.unsubscribe({ subject: "client.reached", fnOid: "client_capture" });
+    expect(await subscribed()).toBe(0);
+    await nats.registerResponder({ subject: "reached_asked", fnOid: "client_answer" });
+    await nats.reloadConf();
+    expect((await gateway.nats.request("reached_asked", "who")).string()).toBe("who!");
+    await nats.unregisterResponder({ subject: "reached_asked" });
+    await nats.reloadConf();
+    await expect(gateway.nats.request("reached_asked", "who")).rejects.toThrow("no responders");
+  });
+});
+
 it("has no method that was not called here", () => {
   expect([...called].sort()).toEqual(Object.keys(natsFunctions(pool)).sort());
 });

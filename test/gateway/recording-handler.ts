@@ -18,6 +18,8 @@ const checks: Record<string, (value: unknown) => boolean> = {
   type: (value) => ["text", "json", "jsonb", "binary"].includes(value as string),
 };
 
+/** Of a publish into a stream. */
+const published: Record<string, Form> = { headers: "object?", domain: "text?", messageId: "text?" };
 const place: Record<string, Form> = { store: "text", name: "text", domain: "text?" };
 const cell: Record<string, Form> = { bucket: "text", key: "text", domain: "text?" };
 
@@ -58,18 +60,18 @@ export class RecordingHandler implements spec.NatsFunctionsHandler<GatewayCall> 
   }
 
   publishStream(request: spec.PublishStreamRequest, call: GatewayCall): void {
-    const form: Record<string, Form> = { subject: "text", payload: "bytes", headers: "object?", domain: "text?" };
+    const form: Record<string, Form> = { subject: "text", payload: "bytes", ...published };
     this.#check("publishStream", request, call, form);
   }
 
   publishAck(request: spec.PublishAckRequest, call: GatewayCall): spec.Answer<spec.PublishAckResponse> {
-    const form: Record<string, Form> = { subject: "text", payload: "bytes", headers: "object?", domain: "text?" };
+    const form: Record<string, Form> = { subject: "text", payload: "bytes", ...published };
     this.#check("publishAck", request, call, form);
     return later(request.payload, { stream: "s", seq: 1n, duplicate: false });
   }
 
   publishStreamBatch(request: spec.PublishStreamBatchRequest, call: GatewayCall): void {
-    const form: Record<string, Form> = { subject: "text", payloads: "lists", headers: "object?", domain: "text?" };
+    const form: Record<string, Form> = { subject: "text", payloads: "lists", ...published };
     this.#check("publishStreamBatch", request, call, form);
   }
 

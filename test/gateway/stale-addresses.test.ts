@@ -1,7 +1,7 @@
 /**
  * Which addresses of gateways have nobody.
  */
-import { once } from "node:events";
+import { getEventListeners, once } from "node:events";
 import { createServer } from "node:net";
 import { expect, it, onTestFinished } from "vitest";
 import { freePort } from "../../src/dev/free-port.js";
@@ -29,4 +29,11 @@ it("those on Postgres's machine are tried from there only, and no others", async
 it("none, once it is over", async () => {
   const gone = at(await freePort());
   expect(await refusingAmong(here, [gone], AbortSignal.abort())).toEqual([]);
+});
+
+it("nothing of the tries stays with the signal", async () => {
+  const gone = at(await freePort());
+  const { signal } = new AbortController();
+  for (let tries = 0; tries < 30; tries++) await refusingAmong(here, [gone], signal);
+  expect(getEventListeners(signal, "abort")).toEqual([]);
 });

@@ -2,6 +2,8 @@ import { join } from "node:path";
 import { inspect } from "node:util";
 import { nkeys } from "@nats-io/transport-node";
 import { describe, expect, it } from "vitest";
+import { readCredentials } from "../../src/nats/credentials.js";
+import { SecretFiles } from "../../src/nats/secret-files.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { type FakeServer, fakeServer, greeting, welcoming } from "./support/fake-server.js";
@@ -99,4 +101,21 @@ it("shows nothing of a private key in the objects of a connection", async () => 
   expect(shown).toContain("127.0.0.1");
   expect(shown.includes(keyBytes.toString("latin1"))).toBe(false);
   expect(shown.includes(keyBytes.toString("hex").replace(/..(?=.)/g, "$& "))).toBe(false);
+});
+
+describe("a secret that a text may hold by chance", () => {
+  const here = { host: "127.0.0.1", port: 4222 };
+  const concealing = async (token: string) => {
+    const never = new AbortController().signal;
+    return (await readCredentials(optionsFor(here, { token }), new SecretFiles([]), never)).conceal;
+  };
+
+  it.each([
+    ["an", "an answer to 'an', and (an) Üban", "[hidden] answer to '[hidden]', and ([hidden]) Üban"],
+    ["a.b", "a.b axb 'a.b' xa.b", "[hidden] axb '[hidden]' xa.b"],
+    ["abcde", "abcdef abcde", "abcdef [hidden]"],
+    ["abcdef", "abcdefg xabcdef", "[hidden]g x[hidden]"],
+  ])("is concealed as a whole word if it is short, else everywhere: %s", async (secret, text, shown) => {
+    expect((await concealing(secret))(text)).toBe(shown);
+  });
 });

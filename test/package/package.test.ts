@@ -69,9 +69,10 @@ it("holds what it should, and nothing else", () => {
     expect(packed).toContain(file);
   }
   const tops = new Set(packed.map((path) => path.split("/")[0]));
-  for (const top of ["src", "test", "bench", "codegen", "node_modules", "examples", ".ci"]) {
+  for (const top of ["src", "test", "bench", "codegen", "node_modules", ".ci"]) {
     expect([...tops]).not.toContain(top);
   }
+  expect(packed.filter((path) => /^examples\/(?!deploy\/)/.test(path))).toEqual([]);
   expect(packed.filter((path) => /\.(test|spec)\.|(^|\/)test\//.test(path))).toEqual([]);
 });
 

@@ -267,7 +267,8 @@ export class LeadProtocol {
     this.#isConfirmed = true;
     this.#sample = confirmed.clock;
     this.#toldWaiting = undefined;
-    logger.info({ epoch, after: row.epoch, tookMs: Math.round(clock.now() - beganAt) }, "leads the subscriptions");
+    const tookMs = Math.round(clock.now() - beganAt);
+    logger.info({ epoch, owner, after: row.epoch, tookMs }, "leads the subscriptions");
     events.onLeading(epoch, { afterCleanEnd: row.owner === undefined });
     return leadBeatMs;
   }

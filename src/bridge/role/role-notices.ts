@@ -8,6 +8,7 @@
  * Nothing depends on notices. A server that does not permit them is logged, and one that ends the connection because of
  * them is not told again and again: then subscriptions would not live either.
  */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../../generated/ts/nats-options/index.js";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
@@ -49,6 +50,8 @@ export class RoleNotices implements AsyncDisposable {
   #failures: Failures | undefined;
   /** The subject that a notice was published to last. */
   #subject: string | undefined;
+  /** The server has refused the notice that was published last. */
+  #isRefused = false;
   /** The subject whose refusal was logged. */
   #refused: string | undefined;
 
@@ -136,6 +139,7 @@ export class RoleNotices implements AsyncDisposable {
     if (this.#duty.due !== notice || this.#usable(notice) !== connection) return;
     const { status, subject } = notice;
     this.#subject = subject;
+    this.#isRefused = false;
     try {
       connection.publish(subject, roleNotice({ status, ...this.#address!, name }));
     } catch (err) {
@@ -145,7 +149,9 @@ export class RoleNotices implements AsyncDisposable {
     }
     if (await Promise.race([this.#link.hasTaken(connection), this.#ended])) {
       this.#duty.settle(notice);
-      this.#logger.info({ status, subject, name }, "the role-change notice is sent");
+      // A refusal comes before the confirmation, but its listeners may hear of it some steps later.
+      await nextTurn();
+      if (!this.#isRefused) this.#logger.info({ status, subject, name }, "the role-change notice is sent");
     } else if (!this.#end.signal.aborted) {
       this.#fail(notice, connection);
     }
@@ -165,7 +171,9 @@ export class RoleNotices implements AsyncDisposable {
   }
 
   #onRefused({ operation, subject }: Refusal): void {
-    if (operation !== "publish" || subject !== this.#subject || subject === this.#refused) return;
+    if (operation !== "publish" || subject !== this.#subject) return;
+    this.#isRefused = true;
+    if (subject === this.#refused) return;
     this.#refused = subject;
     this.#logger.warn(
       { subject },

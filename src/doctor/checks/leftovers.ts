@@ -58,7 +58,7 @@ async function deadLetters(facts: Facts): Promise<Verdict> {
       what: `${count} ${count === 1 ? "message of a" : "messages of"} ${origin}${count === 1 ? " was" : "s were"} given up, the oldest ${ago(oldestSeconds)} ago, most with ${commonCode}`,
       remedy: `hawser dead list --origin ${origin}; mend what failed, then \`hawser dead retry\` or \`discard\``,
     })),
-    seen: "no message was given up",
+    ...(rows.length === 0 && { seen: "no message was given up" }),
   };
 }
 
@@ -75,6 +75,8 @@ async function storedMessages(facts: Facts): Promise<Verdict> {
             : `Look at its handler and its log: hawser pending --name ${listener}`,
       }),
     ),
-    seen: `no message of a peer waits for longer than ${ago(doctorConstants.maxStoredMessageMs / 1000)}`,
+    ...(rows.length === 0 && {
+      seen: `no message of a peer waits for longer than ${ago(doctorConstants.maxStoredMessageMs / 1000)}`,
+    }),
   };
 }

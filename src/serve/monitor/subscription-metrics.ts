@@ -22,13 +22,13 @@ export class SubscriptionMetrics {
     defineTotals(registry, counters);
     this.#sizes = new Histogram({
       name: "hawser_bridge_batch_messages",
-      help: "How many messages one transaction had.",
+      help: "How many messages one committed transaction had.",
       buckets: batchSizeBuckets,
       registers: [registry],
     });
     this.#durations = new Histogram({
       name: "hawser_bridge_batch_duration_seconds",
-      help: "How long a transaction with messages took, whatever became of it.",
+      help: "How long a committed transaction with messages took.",
       buckets: batchDurationBuckets,
       registers: [registry],
     });

@@ -94,6 +94,11 @@ describe("a lead", () => {
     );
     const leader = leads.find(({ lead }) => lead.epoch !== undefined)!;
     expect(leader.lead.isConfirmed).toBe(true);
+    const { epoch, owner } = await leadRow(url);
+    expect(leader.log.lines.find(({ message }) => message === "leads the subscriptions")!.details).toMatchObject({
+      epoch: BigInt(epoch as string),
+      owner,
+    });
     const client = await executorSession(url);
     expect(await fenceHeld(client, leader.lead.epoch!)).toBe(true);
     expect(await fenceHeld(client, leader.lead.epoch! - 1n)).toBe(false);

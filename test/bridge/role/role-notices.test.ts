@@ -166,6 +166,8 @@ it("a server that permits nothing but subscribing is left in peace, and it is lo
   link.connection!.subscribe("a", { callback: (_, message) => void heard.push(message.string()) });
   await link.connection!.flush();
   expect(refusals()).toHaveLength(1);
+  await notices.stop();
+  expect(log.messages("info")).toEqual([]);
   expect(log.messages("error")).toEqual([]);
   expect(lost).toEqual([]);
 });

@@ -71,3 +71,15 @@ export const referenceFunctions: readonly ReferenceFunction[] = [
   ),
   ...single.map(([name, parameters, result]) => ({ name, parameters, result })),
 ];
+
+/** Those that run as whoever calls them: what they make is the caller's. They do not ask the gateway. */
+export const callersFunctions: readonly ReferenceFunction[] = [
+  ...["nats_subscribe", "nats_unsubscribe", "litmus_pgnats_register_responder", "pgnats_register_responder"].map(
+    (name) => ({ name, parameters: "subject text, fn_oid regproc", result: "void" }),
+  ),
+  ...["litmus_pgnats_unregister_responder", "pgnats_unregister_responder"].map((name) => ({
+    name,
+    parameters: "subject text",
+    result: "void",
+  })),
+];

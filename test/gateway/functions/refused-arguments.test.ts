@@ -15,6 +15,8 @@ beforeAll(async () => {
   server = await startNatsServer({ jetStream: true });
   gateway = await testGateway({ natsUrl: server.url });
   witness = await Witness.open(gateway.nats, ">");
+  // What serve itself publishes at its start: which role Postgres has.
+  await witness.message();
 });
 afterAll(async () => {
   await gateway?.[Symbol.asyncDispose]();

@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import { testGateway } from "../../support/gateway.js";
-import { referenceFunctions } from "./reference-table.js";
+import { callersFunctions, referenceFunctions } from "./reference-table.js";
 
 interface Installed {
   readonly name: string;
@@ -31,12 +31,13 @@ it("are those of the reference: names, parameters, types, defaults and result co
     ORDER BY p.proname, p.oid`);
   const signatures = rows.map(({ name, parameters, result }) => ({ name, parameters, result }));
   const byName = (a: { name: string }, b: { name: string }): number => (a.name < b.name ? -1 : 1);
-  expect(signatures.sort(byName)).toEqual([...referenceFunctions].sort(byName));
+  expect(signatures.sort(byName)).toEqual([...referenceFunctions, ...callersFunctions].sort(byName));
 
   for (const found of rows) {
     expect(found, found.name).toMatchObject({
-      definer: true,
-      settings: ["search_path=pg_catalog, pg_temp"],
+      ...(callersFunctions.some(({ name }) => name === found.name)
+        ? { definer: false, settings: null }
+        : { definer: true, settings: ["search_path=pg_catalog, pg_temp"] }),
       volatility: "v",
       // A strict function would answer NULL to a NULL, and do nothing.
       strict: false,
@@ -53,7 +54,7 @@ it("cannot be called by a role without the grant, and can be with it", async () 
   await gateway.client.query(`CREATE ROLE ${role}`);
   try {
     await gateway.client.query(`SET ROLE ${role}`);
-    for (const { name, parameters } of referenceFunctions) {
+    for (const { name, parameters } of [...referenceFunctions, ...callersFunctions]) {
       const types = parameters === "" ? [] : parameters.split(", ").map((one) => one.split(" ")[1]);
       const call = `SELECT ${name}(${types.map((type) => `NULL::${type}`).join(", ")})`;
       const refused = await gateway.errorOf(call);
