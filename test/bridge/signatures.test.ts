@@ -34,6 +34,8 @@ const got = (number: number) =>
 async function fresh(...subscriptions: readonly (readonly [subject: string, target: string, probe?: string])[]) {
   await world.client.query("SELECT nats_unsubscribe(subject, callback::regprocedure) FROM pgnats.subscriptions");
   for (const one of subscriptions) await world.subscribe(...one);
+  // Of several functions for one subject each has to be known.
+  await world.client.query("SELECT litmus_pgnats_reload_conf()");
   await world.client.query("TRUNCATE got");
 }
 

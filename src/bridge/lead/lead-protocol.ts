@@ -159,7 +159,8 @@ export class LeadProtocol {
     const courtesyMs = Math.max(0, 10 * lackedMs);
     if (row.owner !== undefined) return forLeaderMs + Math.min(leadCourtesyBeats * leadBeatMs, courtesyMs);
     // Given back, perhaps because NATS was lost, to all of them: whoever received first again goes first.
-    return Math.min(leadBeatMs + Math.max(0, messages.completeSince() - this.watch.firstSeenAt), courtesyMs);
+    const lateMs = Math.min(leadExpiryMs, Math.max(0, messages.completeSince() - this.watch.firstSeenAt));
+    return Math.min(leadBeatMs + lateMs, courtesyMs);
   }
 
   /** Raises the fence. @returns the confirmation of the term behind it; undefined if another process has the lead */
