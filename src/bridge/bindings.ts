@@ -27,6 +27,4 @@ export interface Subscription extends Binding {
 /** A function that answers requests. */
 export interface Responder extends Binding {
   readonly kind: "responder";
-  /** `bytes`: payload in, payload out, as bytea. `text`: payload, subject and reply subject in, text out. */
-  readonly form: "bytes" | "text";
 }

@@ -38,6 +38,8 @@ export interface BridgeOptions {
   readonly logger: Logger;
   /** A batch was committed. */
   onBatch(messages: number, durationMs: number): void;
+  /** The function of a responder was run, however it ended. */
+  onRequest(responder: { readonly id: bigint; readonly functionName: string }, durationMs: number): void;
 }
 
 /** What is counted. */
@@ -248,6 +250,7 @@ export class Bridge {
       maxQueuedBytesPerResponder: bridgeConstants.maxQueuedRequestBytes,
       responderTimeoutMs: () => this.#responderTimeoutMs,
       use: (connection) => this.#links.responders.use(connection),
+      onRun: (responder, durationMs) => this.#options.onRequest(responder, durationMs),
     });
     await this.#look();
     await this.#roleWatch.start();

@@ -1,7 +1,6 @@
 /**
  * Writes down what subscribed functions failed for, as long as this process leads.
  */
-import { tables } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import type { RareLog } from "../nats/rare-log.js";
 import type { PostgresSession } from "../store/index.js";
@@ -10,9 +9,12 @@ import { failureOf } from "./executor/failure.js";
 import { headerPairs } from "./handlers.js";
 import type { BuryStep, KeepStep, Outcome } from "./lanes/index.js";
 
-// The row of the fence is locked, as each batch locks it. A message is buried once, however often it is tried.
+/** As for each batch. $1: the epoch. */
+const fence = "fence AS MATERIALIZED (SELECT FROM hawser.fence_batch($1::bigint) AS f WHERE f.held)";
+
+// A message is buried once, however often it is tried.
 const burySql = `
-  WITH fence AS (SELECT FROM ${tables.bridgeFence} WHERE epoch = $1 FOR SHARE),
+  WITH ${fence},
   buried AS (
     INSERT INTO ${peerTables.deadLetter} (origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id)
     SELECT 'subscription', $2, $3, $4, $5::jsonb, $6, $7, $8, $9, known.by FROM fence
@@ -22,7 +24,7 @@ const burySql = `
   SELECT count(*) > 0 AS held FROM fence`;
 
 const keepSql = `
-  WITH fence AS (SELECT FROM ${tables.bridgeFence} WHERE epoch = $1 FOR SHARE),
+  WITH ${fence},
   kept AS (
     UPDATE ${peerTables.deadLetter} AS d
        SET retry_requested = false, error_code = $3, error_message = $4, attempts = d.attempts + $5

@@ -126,6 +126,6 @@ function subscriptionOf({ argumentTypes, isThere: _, ...row }: HandlerRow): Subs
   };
 }
 
-function responderOf({ argumentTypes, isThere: _, ...row }: HandlerRow): Responder {
-  return { ...row, kind: "responder", form: argumentTypes === "bytea" ? "bytes" : "text" };
+function responderOf({ argumentTypes: _, isThere: __, ...row }: HandlerRow): Responder {
+  return { ...row, kind: "responder" };
 }

@@ -78,11 +78,6 @@ export class Receiver {
     return this.#completeUntil;
   }
 
-  /** Messages that were received. */
-  get received(): number {
-    return this.#received;
-  }
-
   /** Subscribes to these, and to no others. */
   subscribe(patterns: ReadonlySet<string>): void {
     this.#patterns = patterns;

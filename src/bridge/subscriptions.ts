@@ -83,6 +83,8 @@ export class Subscriptions {
   /** By the subject that was subscribed. */
   readonly #bySubject = new Map<string, Known[]>();
   #term: Term | undefined;
+  /** Steps that are being carried out. */
+  readonly #running = new Set<Promise<void>>();
   #isPumping = false;
   #timer: NodeJS.Timeout | undefined;
 
@@ -114,7 +116,7 @@ export class Subscriptions {
     return new Set(this.#bySubject.keys());
   }
 
-  /** Messages for which there was no room, with those that could not be kept for a takeover. */
+  /** Messages for which there was no room while this process led. */
   get discarded(): { readonly total: number; readonly bySubject: ReadonlyMap<string, number>; readonly other: number } {
     return this.#context.discards;
   }
@@ -277,8 +279,7 @@ export class Subscriptions {
   /** Waits until everything that was received is done, or the signal is aborted. */
   async drain(signal: AbortSignal): Promise<void> {
     if (this.#term === undefined || signal.aborted) return;
-    const aborted = new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
-    await Promise.race([this.#term.scheduler.drain(), aborted]);
+    await Promise.race([this.#term.scheduler.drain(), whenAborted(signal)]);
   }
 
   /** Runs nothing more. Resolves when nothing runs any more, or the signal is aborted. */
@@ -286,7 +287,7 @@ export class Subscriptions {
     const scheduler = this.#term?.scheduler;
     if (scheduler === undefined) return;
     scheduler.stop();
-    while (scheduler.running > 0 && !signal.aborted) await new Promise((resolve) => setTimeout(resolve, 5));
+    await Promise.race([Promise.all(this.#running), whenAborted(signal)]);
     clearTimeout(this.#timer);
   }
 
@@ -331,7 +332,9 @@ export class Subscriptions {
     for (;;) {
       const step = term.scheduler.next(performance.now());
       if (step.kind !== "wait") {
-        void this.#carryOut(term, step);
+        const running = this.#carryOut(term, step);
+        this.#running.add(running);
+        void running.finally(() => this.#running.delete(running));
         continue;
       }
       if (Number.isFinite(step.waitMs)) this.#timer = setTimeout(() => this.#pump(), step.waitMs);
@@ -371,4 +374,9 @@ export class Subscriptions {
         return deadLetters.keep(step, epoch);
     }
   }
+}
+
+function whenAborted(signal: AbortSignal): Promise<unknown> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
 }

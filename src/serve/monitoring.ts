@@ -58,16 +58,30 @@ class Connections implements ConnectionCounters {
   }
 }
 
+/** Postgres, by whether it answers. */
+class Postgres implements ConnectionCounters {
+  readonly #reachability = new Reachability(monitorConstants.postgresSilenceMs);
+  isUp = true;
+  reconnects = 0;
+
+  get state(): CheckState {
+    return this.#reachability.state;
+  }
+
+  asked(hasAnswered: boolean): void {
+    if (hasAnswered) this.#reachability.answered();
+    if (hasAnswered && !this.isUp) this.reconnects += 1;
+    this.isUp = hasAnswered;
+  }
+}
+
 /** See above. */
 export class Monitoring {
   readonly metrics: ServeMetrics;
   readonly #parts: MonitoredParts;
   readonly #logger: Logger;
-  readonly #postgres = new Reachability(monitorConstants.postgresSilenceMs);
+  readonly #postgres = new Postgres();
   readonly #links = new Map<NatsClient, Connections>();
-  /** Of Postgres. */
-  #failures = 0;
-  #isAway = false;
   #monitor: Monitor | undefined;
 
   constructor(parts: MonitoredParts, logger: Logger) {
@@ -102,9 +116,7 @@ export class Monitoring {
 
   /** Postgres was asked. */
   asked(hasAnswered: boolean): void {
-    if (hasAnswered) this.#postgres.answered();
-    if (hasAnswered && this.#isAway) this.#failures += 1;
-    this.#isAway = !hasAnswered;
+    this.#postgres.asked(hasAnswered);
   }
 
   /** All parts are there now. */
@@ -124,20 +136,8 @@ export class Monitoring {
   #counters(): ServeCounters {
     const parts = this.#parts;
     const links = this.#links;
-    const postgres: ConnectionCounters = (() => {
-      const isAway = (): boolean => this.#isAway;
-      const failures = (): number => this.#failures;
-      return {
-        get isUp() {
-          return !isAway();
-        },
-        get reconnects() {
-          return failures();
-        },
-      };
-    })();
     return {
-      postgres,
+      postgres: this.#postgres,
       get gateway() {
         return parts.gateway === undefined ? undefined : { sessions: parts.gateway.sessionCount };
       },

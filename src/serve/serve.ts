@@ -198,6 +198,7 @@ export class Serve implements AsyncDisposable {
         version,
         logger: this.logger,
         onBatch: (messages, durationMs) => metrics?.observeBatch(messages, durationMs),
+        onRequest: (responder, durationMs) => metrics?.observeRequest(responder, durationMs),
       },
       signal,
     );

@@ -99,7 +99,6 @@ VALUES
   ('replica', 59, '25006', 69, false, 'This Postgres is a replica, or the transaction is read-only: subscriptions are changed on the primary.', 'Do it on the primary; the replica has it then, too.'),
   ('function_signature', 60, '42883', 64, false, 'The function that is to be subscribed, or to answer, has other arguments or another result than those that are accepted, or is no plain function.', 'Give it one of the signatures that the message lists.'),
   ('not_permitted', 61, '42501', 77, false, 'The role may not do that in this database.', 'The message names the right that is missing, and who can give it.'),
-  ('function_failed', 62, 'P0001', 70, false, 'A subscribed function failed for a message.', 'The dead letter has the error; mend the function, then `hawser dead retry`.'),
   ('executor_login', 63, '28000', 77, true, 'The login that runs subscribed functions is missing, cannot connect, or may do more than it should.', 'Run `hawser init` as a role that may make roles, or name a login with --executor-url.'),
   ('session_lost', 64, '57P01', 70, false, 'The database session ended twice while the function ran for this message alone.', 'Mend the function, then `hawser dead retry`.')
 $function$;
@@ -172,7 +171,6 @@ SELECT CASE p_code
   WHEN 'replica' THEN '25006'
   WHEN 'function_signature' THEN '42883'
   WHEN 'not_permitted' THEN '42501'
-  WHEN 'function_failed' THEN 'P0001'
   WHEN 'executor_login' THEN '28000'
   WHEN 'session_lost' THEN '57P01'
 END

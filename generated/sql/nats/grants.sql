@@ -109,6 +109,7 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser.gateways TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.gateway_secret TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.prune_handlers() TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.fence_batch(bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.follow_nats_server() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.nats_foreign_servers() TO hawser_bridge;
   END IF;

@@ -631,16 +631,6 @@ export const errorTable = {
     summary: "The role may not do that in this database.",
     remedy: "The message names the right that is missing, and who can give it.",
   },
-  /** A subscribed function failed for a message. */
-  function_failed: {
-    code: "function_failed",
-    wireCode: 62,
-    sqlstate: "P0001",
-    exitStatus: 70,
-    retryable: false,
-    summary: "A subscribed function failed for a message.",
-    remedy: "The dead letter has the error; mend the function, then `hawser dead retry`.",
-  },
   /** The login that runs subscribed functions is missing, cannot connect, or may do more than it should. */
   executor_login: {
     code: "executor_login",

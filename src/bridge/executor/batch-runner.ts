@@ -11,7 +11,7 @@ import type { InboundMessage } from "../message.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import { packed } from "./packed.js";
 import { type Ending, inTransaction } from "./transaction.js";
-import { isAboutWrapper, type WrapperLook, wrapperCall, wrapperLook } from "./wrapper-call.js";
+import { isAboutWrapper, type WrapperLook, wrapperCall, wrapperChanged, wrapperLook } from "./wrapper-call.js";
 
 /** How batches are run. */
 export interface BatchRunnerOptions {
@@ -30,9 +30,6 @@ const argumentTypes = ["bytea", "integer[]", "integer[]", "text[]", "text[]", "t
 
 /** What a transaction came to. */
 type Done = "done" | "deposed" | "not_there" | "gone" | "changed" | "replaced";
-
-/** SQLSTATE: external_routine_invocation_exception. */
-const wrapperChanged = "39000";
 
 const waits = "subscribed functions cannot be run now: their messages wait";
 

@@ -6,7 +6,7 @@ import type { Responder } from "../bindings.js";
 import type { RequestOutcome, RequestRunner, ResponderRequest } from "../responders/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import { type Ending, inTransaction } from "./transaction.js";
-import { isAboutWrapper, type WrapperLook, wrapperCall, wrapperLook } from "./wrapper-call.js";
+import { isAboutWrapper, type WrapperLook, wrapperCall, wrapperChanged, wrapperLook } from "./wrapper-call.js";
 
 /** How requests are run. */
 export interface PostgresRequestRunnerOptions {
@@ -59,7 +59,7 @@ function isGone(ending: Ending<unknown>, responder: Responder): boolean {
 function outcomeOf(ending: Ending<Uint8Array | undefined>): RequestOutcome {
   switch (ending.kind) {
     case "given_up":
-      return { kind: "failed", code: "39000", message: "the function was replaced or removed", timedOut: false };
+      return { kind: "failed", code: wrapperChanged, message: "the function was replaced or removed", timedOut: false };
     case "committed":
       return { kind: "answer", payload: ending.value ?? new Uint8Array() };
     case "timed_out":

@@ -8,6 +8,9 @@
 import pg from "pg";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 
+/** SQLSTATE external_routine_invocation_exception: a wrapper is not the one that was made. */
+export const wrapperChanged = "39000";
+
 /** A wrapper as it is known. */
 interface Wrapper {
   /** Its name within the schema `hawser_run`. */

@@ -3,6 +3,7 @@
  */
 import type { Logger } from "../../nats/index.js";
 import type { RareLog } from "../../nats/rare-log.js";
+import type { Responder } from "../bindings.js";
 import type { Endpoint } from "./endpoint.js";
 import {
   busyReply,
@@ -27,6 +28,8 @@ export interface DispatcherOptions {
   readonly timeoutMs: () => number;
   readonly logger: Logger;
   readonly rareLog: RareLog;
+  /** A function was run, however it ended. */
+  readonly onRun: (responder: Responder, durationMs: number) => void;
 }
 
 interface PendingRequest extends Waiting {
@@ -58,6 +61,7 @@ export class RequestDispatcher {
   readonly #timeoutMs: () => number;
   readonly #logger: Logger;
   readonly #rareLog: RareLog;
+  readonly #onRun: DispatcherOptions["onRun"];
   /** Those of the functions that run. */
   readonly #controllers = new Set<AbortController>();
   readonly #answers = new Set<Promise<void>>();
@@ -66,12 +70,13 @@ export class RequestDispatcher {
   #onIdle: (() => void) | undefined;
   #isStopped = false;
 
-  constructor({ runner, limits, timeoutMs, logger, rareLog }: DispatcherOptions) {
+  constructor({ runner, limits, timeoutMs, logger, rareLog, onRun }: DispatcherOptions) {
     this.#runner = runner;
     this.#queue = new FairQueue(limits);
     this.#timeoutMs = timeoutMs;
     this.#logger = logger;
     this.#rareLog = rareLog;
+    this.#onRun = onRun;
   }
 
   /** Functions that run. */
@@ -180,17 +185,22 @@ export class RequestDispatcher {
     const { endpoint, request, replies } = pending;
     // The function that it is now answered by may be another one when it has ended.
     const { counters } = endpoint.service;
-    const { functionName } = endpoint.responder;
+    const { responder } = endpoint;
     const startedAt = performance.now();
     const outcome = await this.#outcome(endpoint, request);
-    counters.ran(performance.now() - startedAt);
+    const durationMs = performance.now() - startedAt;
+    counters.ran(durationMs);
+    this.#onRun(responder, durationMs);
     const answer = outcome instanceof Uint8Array ? fitting(outcome, replies.maxPayload) : outcome;
     if (answer instanceof Uint8Array) {
       if (replies.send(request.reply, answer)) counters.answered();
       else this.#drop(pending);
       return;
     }
-    this.#rareLog.warn("a responder's function failed", `${functionName} on ${endpoint.subject}: ${answer.summary}`);
+    this.#rareLog.warn(
+      "a responder's function failed",
+      `${responder.functionName} on ${endpoint.subject}: ${answer.summary}`,
+    );
     if (replies.sendError(request.reply, answer)) counters.failed(answer.status, answer.summary);
     else this.#drop(pending);
   }

@@ -32,6 +32,8 @@ export interface ResponderServiceOptions extends ServiceOrigin {
   /** How long a request may wait for its turn, in milliseconds: `responder_timeout_ms` of now. */
   readonly responderTimeoutMs: () => number;
   /** Says that a connection is in use, and returns what says that it is no more: `use` of a `NatsLink`. */
+  /** A function was run, however it ended. */
+  readonly onRun?: (responder: Responder, durationMs: number) => void;
   readonly use?: (connection: NatsConnection) => () => void;
 }
 
@@ -69,6 +71,7 @@ export class ResponderService {
       timeoutMs: options.responderTimeoutMs,
       logger,
       rareLog: this.#rareLog,
+      onRun: options.onRun ?? (() => undefined),
     });
   }
 

@@ -29,7 +29,7 @@ export class ResponderMetrics {
     defineRequests(registry, counters);
     this.#durations = new Histogram({
       name: "hawser_responder_request_duration_seconds",
-      help: "How long a request took whose function was run, from its arrival to its answer.",
+      help: "How long the function of a request ran, without its wait for a turn.",
       labelNames: ["responder", "function"],
       buckets: durationBuckets,
       registers: [registry],

@@ -50,7 +50,7 @@ export function testService(functions: TestFunctions, options: Partial<Responder
 export function responder(subject: string, functionName = "public.answer(bytea)", token = 1): Responder {
   const wrapper = `wrapper_${token}`;
   return {
-    ...{ kind: "responder", form: "bytes", id: BigInt(token), subject, functionName, wrapper },
+    ...{ kind: "responder", id: BigInt(token), subject, functionName, wrapper },
     ...{ token: new Uint8Array([token]), runAs: "app" },
   };
 }

@@ -1,0 +1,36 @@
+/**
+ * What a running `Serve` shows at its monitoring port: each part of it has to arrive there.
+ */
+import { expect, it } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { testGateway } from "../support/gateway.js";
+
+it("shows calls, messages and requests that were handled, and that all is well", async () => {
+  await using gateway = await testGateway({ monitorListen: "127.0.0.1:0" });
+  const base = `http://${gateway.serve.monitorAddress}`;
+  const subject = `monitored_${gateway.database.name}`;
+  await gateway.client.query(`
+    CREATE FUNCTION take(payload bytea) RETURNS void LANGUAGE sql AS 'SELECT';
+    CREATE FUNCTION answer(payload bytea) RETURNS bytea LANGUAGE sql AS 'SELECT payload';
+  `);
+  await gateway.client.query("SELECT nats_subscribe($1, 'take')", [subject]);
+  await gateway.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [`${subject}_asked`]);
+  await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
+  await gateway.client.query("SELECT nats_publish_text($1, 'x')", [subject]);
+  await gateway.nats.request(`${subject}_asked`, "x");
+
+  const value = async (series: RegExp): Promise<number> => {
+    const line = (await (await fetch(`${base}/metrics`)).text()).split("\n").find((one) => series.test(one));
+    return Number(line?.split(" ").at(-1));
+  };
+  await eventually("the message is counted", async () => {
+    return (await value(/^hawser_bridge_messages_committed_total\{/)) === 1;
+  });
+  expect(await value(/^hawser_bridge_batch_messages_count /)).toBe(1);
+  expect(await value(/^hawser_gateway_calls_total\{.*Publish".*ok/)).toBe(1);
+  expect(await value(/^hawser_responder_requests_total\{.*outcome="ok"/)).toBe(1);
+  expect(await value(/^hawser_responder_request_duration_seconds_count\{/)).toBe(1);
+  expect(await value(/^hawser_bridge_leading /)).toBe(1);
+  expect(await value(/^hawser_postgres_up /)).toBe(1);
+  for (const page of ["healthz", "readyz"]) expect((await fetch(`${base}/${page}`)).status, page).toBe(200);
+});
