@@ -103,6 +103,11 @@ export class Sessions {
     return Math.max(...seconds);
   }
 
+  /** Resolves when NATS has read what they published. */
+  async flush(): Promise<void> {
+    await Promise.all(this.clients.map((client) => client.query("SELECT public.nats_flush()")));
+  }
+
   async close(): Promise<void> {
     await Promise.all(this.clients.map((client) => client.end()));
   }

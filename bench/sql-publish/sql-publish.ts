@@ -92,8 +92,9 @@ async function checkArrival({ databaseUrl, natsUrl }: BenchServers): Promise<voi
       const subscription = connection.subscribe(subject, { max: expected });
       await connection.flush();
       await sessions.run(way, expected);
+      // Then the server has read all of it; it has sent it on before it answers us.
+      await sessions.flush();
       await connection.flush();
-      // The server has sent what it had before it answered.
       if (subscription.getReceived() !== expected) {
         throw new BenchFailure(`${way}: ${subscription.getReceived()} of ${expected} messages have arrived`);
       }

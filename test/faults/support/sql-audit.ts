@@ -1,8 +1,9 @@
 /**
  * What callers were told, beside what the witness has seen.
  */
+import { eventually } from "../../support/eventually.js";
 import { acknowledged, callKinds } from "./sql-calls.js";
-import { type CallRecord, limitOf, type SqlLoad } from "./sql-load.js";
+import type { CallRecord, SqlLoad } from "./sql-load.js";
 import { contentOf, payloadOf, tokenIn } from "./sql-token.js";
 import type { SqlWitness } from "./sql-witness.js";
 
@@ -26,11 +27,21 @@ export interface SqlFindings {
 }
 
 /** What a call may take beyond its time limit, in milliseconds: the machine has other work, too. */
-export const slackMs = 2_000;
+export const slackMs = 4_000;
 
-/** Looks at everything. The load must have stopped. */
-export async function auditSql(load: SqlLoad): Promise<SqlFindings> {
+/**
+ * Looks at everything. The load must have stopped.
+ *
+ * @param onTheirWayMs how long a core message may be on its way after its call was confirmed, in milliseconds
+ */
+export async function auditSql(load: SqlLoad, onTheirWayMs = 20_000): Promise<SqlFindings> {
   const { witness } = load.options;
+  const isThere = (call: CallRecord): boolean => call.tokens.every((token) => witness.messages.has(token));
+  const confirmed = load.calls.filter(
+    ({ kind, outcome }) => outcome === "confirmed" && callKinds[kind].effect === "core",
+  );
+  // They may be on their way still, as the server reads each connection by itself. What does not come is lost.
+  await eventually("all core messages are there", () => confirmed.every(isThere), onTheirWayMs).catch(() => undefined);
   await witness.settled();
   const wrong = [...load.wrong, ...witness.damaged.map((payload) => `damaged: ${payload}`)];
   const streamed = await witness.streamMessages();
@@ -55,7 +66,7 @@ export async function auditSql(load: SqlLoad): Promise<SqlFindings> {
     }
   }
   const strange = load.calls.filter(({ outcome }) => outcome === "strange");
-  const late = load.calls.filter(({ kind, begun, ended }) => ended - begun > limitOf(kind) + slackMs);
+  const late = load.calls.filter(({ kind, begun, ended }) => ended - begun > load.limitOf(kind) + slackMs);
   return {
     ...found,
     wrong,

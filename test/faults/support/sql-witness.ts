@@ -82,6 +82,14 @@ export class SqlWitness implements AsyncDisposable {
     });
   }
 
+  /**
+   * Resolves when it has these messages, by their tokens. What another connection published and has been confirmed to the
+   * caller is on its way to the server, which may read it later than what we ask it.
+   */
+  async received(...tokens: readonly string[]): Promise<void> {
+    await eventually(`${tokens.join(", ")} have come`, () => tokens.every((token) => this.messages.has(token)));
+  }
+
   /** The messages of the stream: payload by number. */
   async streamMessages(): Promise<Map<number, string>> {
     const found = new Map<number, string>();
