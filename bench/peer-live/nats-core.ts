@@ -10,16 +10,18 @@ import type { BenchServers } from "../bench-servers.js";
 import type { Tally } from "./tally.js";
 import type { ReceivingHalf, SendingHalf } from "./ways.js";
 
-const subject = "bench.peer-live";
+/** Of the run's own: others may measure with the same nats-server. */
+const subjectOf = ({ databaseUrl }: BenchServers): string =>
+  `bench.peer-live${new URL(databaseUrl).pathname.replace("/", ".")}`;
 
 /** Bytes published between two flushes; messages count with what the protocol adds to them. */
 const flushBytes = 1 << 20;
 const overheadBytes = 32;
 
 /** Subscribes, and resolves when the server knows of it. */
-export async function receiveByNats({ natsUrl }: BenchServers, tally: Tally): Promise<ReceivingHalf> {
-  const connection = await connect({ servers: natsUrl, reconnect: false });
-  connection.subscribe(subject, {
+export async function receiveByNats(servers: BenchServers, tally: Tally): Promise<ReceivingHalf> {
+  const connection = await connect({ servers: servers.natsUrl, reconnect: false });
+  connection.subscribe(subjectOf(servers), {
     callback: (error, message) => {
       if (error === null) tally.count(message.data.length);
       else console.error(error);
@@ -30,8 +32,9 @@ export async function receiveByNats({ natsUrl }: BenchServers, tally: Tally): Pr
 }
 
 /** Connects the publisher. */
-export async function sendByNats({ natsUrl }: BenchServers): Promise<SendingHalf> {
-  const connection = await connect({ servers: natsUrl, reconnect: false });
+export async function sendByNats(servers: BenchServers): Promise<SendingHalf> {
+  const connection = await connect({ servers: servers.natsUrl, reconnect: false });
+  const subject = subjectOf(servers);
   return {
     send: async (payload, count) => {
       const perFlush = Math.max(1, Math.floor(flushBytes / (payload.length + overheadBytes)));

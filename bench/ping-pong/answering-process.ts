@@ -6,6 +6,7 @@ import { once } from "node:events";
 import { createServer, type Server, type Socket } from "node:net";
 import pg from "pg";
 import { Peer } from "../../src/peer/index.js";
+import { sendUntilDelivered } from "../send-in-windows.js";
 import { serveRequests } from "../serve-requests.js";
 
 const topic = "bench-answering";
@@ -20,13 +21,15 @@ export interface AnsweringPlaces {
 }
 
 const closers: (() => Promise<unknown>)[] = [];
+let peer: Peer | undefined;
 
 const requests = {
   /** Starts answering. */
   async open({ databaseUrl, payloadBytes }: { databaseUrl: string; payloadBytes: number }): Promise<AnsweringPlaces> {
-    const peer = new Peer({ name: "bench-answering-1", topic, listen: "127.0.0.1:0", databaseUrl });
-    closers.push(() => peer.stop());
-    await peer.run((message) => {
+    const answering = new Peer({ name: "bench-answering-1", topic, listen: "127.0.0.1:0", databaseUrl });
+    peer = answering;
+    closers.push(() => answering.stop());
+    await answering.run((message) => {
       if (message.delivery === "at-most-once") void message.reply(message.payload, { delivery: "at-most-once" });
     });
     const client = new pg.Client({ connectionString: databaseUrl });
@@ -46,6 +49,8 @@ const requests = {
       ),
     };
   },
+  /** Makes the channel of the replies live: one that comes before would be dropped where connecting takes long. */
+  reach: (askingTopic: string): Promise<void> => sendUntilDelivered(peer!, askingTopic),
 };
 
 /** What the answering process can be asked. */

@@ -21,20 +21,25 @@ export interface Latencies {
 }
 
 const peerTopic = "bench-asking";
+
+/** A message whose acknowledgement a busy machine keeps waiting is late, but not stored. */
+const ackTimeoutMs = 20_000;
+
 const sockets: Socket[] = [];
 const asks = new Map<AskingWay, () => unknown>();
 let peer: Peer | undefined;
 
 const requests = {
-  /** Connects by all ways. */
-  async open(opening: { databaseUrl: string; payloadBytes: number; places: AnsweringPlaces }) {
+  /** Connects by all ways. @returns where replies go */
+  async open(opening: { databaseUrl: string; payloadBytes: number; places: AnsweringPlaces }): Promise<string> {
     const { databaseUrl, payloadBytes, places } = opening;
     const { topic } = places;
     const payload = randomFillSync(new Uint8Array(payloadBytes));
     asks.set("tcp", await askBySocket(places.echo, payload));
     asks.set("tcp and commit", await askBySocket(places.committingEcho, payload));
     let answered: () => void = () => undefined;
-    peer = new Peer({ name: "bench-asking-1", topic: peerTopic, listen: "127.0.0.1:0", databaseUrl });
+    const listen = "127.0.0.1:0";
+    peer = new Peer({ name: "bench-asking-1", topic: peerTopic, listen, databaseUrl, ackTimeoutMs });
     await peer.run(() => answered());
     const asking = peer;
     await sendUntilDelivered(asking, topic);
@@ -50,6 +55,7 @@ const requests = {
       if (outcome !== "sent") throw new BenchFailure(`a message was ${outcome}, not sent`);
       await answer;
     });
+    return peerTopic;
   },
   /** Asks so many times. */
   async ask({ way, times }: { way: AskingWay; times: number }): Promise<Latencies> {

@@ -63,7 +63,7 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
   try {
     const { databaseUrl } = servers;
     const places = await answering.request("open", { databaseUrl, payloadBytes });
-    await asking.request("open", { databaseUrl, payloadBytes, places });
+    await answering.request("reach", await asking.request("open", { databaseUrl, payloadBytes, places }));
     const count = quick ? rounds.quick : rounds.full;
     const ways = pairs.flatMap(({ ours, baseline }) => [ours, baseline]);
     const latencies = new Map<AskingWay, Latencies[]>(ways.map((way) => [way, []]));

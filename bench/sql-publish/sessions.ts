@@ -6,8 +6,8 @@ import pg from "pg";
 /** What a turn of the loop does. */
 export type PublishWay = "function" | "dblink" | "empty dblink" | "batch";
 
-/** Where the messages go. */
-export const subject = "bench.sql-publish";
+/** Where the messages go: of the run's own, as others may measure with the same nats-server. */
+export const subject = `bench.sql-publish.${process.pid}`;
 
 /** Loops that count by themselves how long they took, in seconds. The text of the dblink calls is ready-made. */
 const functions: Record<PublishWay, (payloadBytes: number) => string> = {

@@ -15,10 +15,11 @@ import { PostgresSession } from "../store/index.js";
 import type { Responder } from "./bindings.js";
 import { DeadLetterWriter } from "./dead-letter-writer.js";
 import { BatchRunner } from "./executor/batch-runner.js";
-import { endBackend, executorSettings } from "./executor/executor-login.js";
+import { ExecutorLogin } from "./executor/executor-login.js";
 import { ExecutorPool } from "./executor/executor-pool.js";
 import { PostgresRequestRunner } from "./executor/request-runner.js";
-import { readHandlers, readRetries } from "./handlers.js";
+import { HandlerLook } from "./handler-look.js";
+import { type Handlers, readRetries } from "./handlers.js";
 import { Lead } from "./lead/index.js";
 import { Receiver } from "./receiver.js";
 import { ResponderService, type ResponderServiceStats } from "./responders/index.js";
@@ -53,7 +54,10 @@ export interface BridgeStats {
   readonly responders: ResponderServiceStats;
   /** What is kept for a takeover. */
   readonly keptBytes: number;
+  /** Messages that there was no room for while it led. */
   readonly discarded: number;
+  /** Messages that it would have run at a takeover, and that there was no room for. */
+  readonly missing: number;
 }
 
 const identitySql = `SELECT current_database() AS database, l.user_name AS login FROM ${tables.executorLogin} AS l`;
@@ -63,6 +67,7 @@ export class Bridge {
   readonly #options: BridgeOptions;
   readonly #session: PostgresSession;
   readonly #rareLog: RareLog;
+  readonly #handlers: HandlerLook;
   readonly #roleWatch: RoleWatch;
   readonly #notices: RoleNotices;
   readonly #lead: Lead;
@@ -74,10 +79,6 @@ export class Bridge {
   /** As the database has them; they answer where it is a primary. */
   #responders: readonly Responder[] = [];
   #natsOptions: CompleteNatsServerOptions | undefined;
-  #looking: Promise<void> | undefined;
-  #looksAgain = false;
-  #timer: NodeJS.Timeout | undefined;
-  #problem: string | undefined;
   #toldDiscarded = 0;
   #lastEpoch = 0n;
   /** When it ceased to receive; undefined: it receives. */
@@ -94,19 +95,20 @@ export class Bridge {
       applicationName: "hawser serve: bridge",
       channels: [notifyChannels.natsHandler],
       queryTimeoutMs: optionsPollMs * 2,
-      onNotification: () => this.#lookSoon(),
-      onLost: () => this.#lookSoon(),
+      onNotification: () => this.#handlers.soon(),
+      onLost: () => this.#handlers.soon(),
+    });
+    this.#handlers = new HandlerLook({
+      session: this.#session,
+      logger,
+      onHandlers: (handlers) => this.#take(handlers),
+      onLooked: () => this.#tellDiscarded(),
     });
     const link = (name: string): NatsLink =>
       new NatsLink({ name, secretsDirectories, logger, natsWaitMs: settings.natsWaitMs });
     this.#links = { subscriptions: link("hawser subscriptions"), responders: link("hawser responders") };
-    const pool = (limit: number): ExecutorPool =>
-      new ExecutorPool({
-        settings: () => executorSettings({ databaseUrl, executorUrl, session: this.#session }),
-        endBackend: (backend) => endBackend(this.#session, backend),
-        limit,
-        logger,
-      });
+    const login = new ExecutorLogin({ databaseUrl, executorUrl, session: this.#session });
+    const pool = (limit: number): ExecutorPool => new ExecutorPool({ login, limit, logger });
     this.#pools = {
       subscriptions: pool(settings.subscriberSessions),
       responders: pool(settings.responderSessions),
@@ -124,7 +126,7 @@ export class Bridge {
       bufferBytes: settings.bufferBytes,
       takeoverBufferMs: settings.takeoverBufferMs,
       onRefused: () => this.#lead.refused(),
-      onRetried: () => this.#lookSoon(),
+      onRetried: () => this.#handlers.soon(),
       onBuried: ({ subscription: { functionName, subject }, error: { code } }) => {
         this.#rareLog.warn("a message became a dead letter", `${functionName} on ${subject}: SQLSTATE ${code}`);
       },
@@ -189,6 +191,7 @@ export class Bridge {
       responders: this.#responderService?.stats() ?? { responders: [], running: 0 },
       keptBytes: this.#subscriptions.bufferBytes,
       discarded: this.#subscriptions.discarded.total,
+      missing: this.#subscriptions.missing,
     };
   }
 
@@ -217,9 +220,8 @@ export class Bridge {
    */
   async reload(always: boolean, signal: AbortSignal): Promise<void> {
     await Promise.all(Object.values(this.#links).map((link) => (always ? link.reconnect(signal) : link.ready(signal))));
-    // A look that is under way may have begun before what the caller has committed.
-    await this.#looking;
-    await this.#look();
+    // It is to see what the caller has committed.
+    await this.#handlers.fresh();
     await this.#receiver.known();
   }
 
@@ -252,7 +254,7 @@ export class Bridge {
       use: (connection) => this.#links.responders.use(connection),
       onRun: (responder, durationMs) => this.#options.onRequest(responder, durationMs),
     });
-    await this.#look();
+    await this.#handlers.look();
     await this.#roleWatch.start();
     if (this.#roleWatch.role === "primary") await this.#lead.start();
   }
@@ -264,7 +266,7 @@ export class Bridge {
   async #stop(deadlineMs: number): Promise<void> {
     const deadline = AbortSignal.timeout(deadlineMs);
     const endsAt = performance.now() + deadlineMs;
-    clearTimeout(this.#timer);
+    this.#handlers.stop();
     await this.#roleWatch.stop();
     const answered = this.#responderService?.stop(Math.min(deadlineMs, bridgeConstants.responderPatienceMs));
     await this.#receiver.stop(Math.min(deadlineMs, bridgeConstants.responderPatienceMs));
@@ -274,7 +276,7 @@ export class Bridge {
     await answered;
     // What is being read is of no use any more.
     await this.#session.end();
-    await this.#looking;
+    await this.#handlers.ended();
     await this.#notices.stop();
     await Promise.all(Object.values(this.#links).map((link) => link.stop()));
     await Promise.all(Object.values(this.#pools).map((pool) => pool.stop()));
@@ -286,14 +288,20 @@ export class Bridge {
 
   #leads(epoch: bigint, afterCleanEnd: boolean): void {
     this.#lastEpoch = epoch;
-    const repeated = this.#subscriptions.lead(epoch, afterCleanEnd);
-    if (repeated > 0)
-      this.#options.logger.info({ repeated }, "runs the messages that the last leader may not have done");
+    const { repeated, missing } = this.#subscriptions.lead(epoch, afterCleanEnd);
+    const { logger } = this.#options;
+    if (repeated > 0) logger.info({ repeated }, "runs the messages that the last leader may not have done");
+    if (missing.size > 0) {
+      logger.warn(
+        { bySubject: shown(missing) },
+        "messages that the last leader may not have done are missing: more came than --buffer-bytes has room for",
+      );
+    }
     this.#notices.lead(true);
     // It has ceased to receive while it took the lead.
     if (!this.#receiver.isHearing) void this.#deaf();
     // Dead letters may wait to be handled again.
-    this.#lookSoon();
+    this.#handlers.soon();
   }
 
   /** Others may receive what this process does not: it does what it has, and gives the lead back. */
@@ -321,7 +329,7 @@ export class Bridge {
     if (role === "standby") this.#lead.pause();
     if (role === "primary") {
       this.#lead.resume();
-      this.#lookSoon();
+      this.#handlers.soon();
     }
     void this.#responderService?.configure(this.#answering);
   }
@@ -332,54 +340,18 @@ export class Bridge {
   }
 
   async #successor({ subject, wrapper }: Responder): Promise<Responder | undefined> {
-    // A look that has begun already may not see it.
-    await this.#looking;
-    await this.#look();
+    await this.#handlers.fresh();
     return this.#answering.find((one) => one.subject === subject && one.wrapper !== wrapper);
   }
 
-  #lookSoon(): void {
-    if (this.#looking === undefined) void this.#look();
-    else this.#looksAgain = true;
-  }
-
-  /** Reads what is subscribed, now and from then on; what goes wrong is logged, and the next look comes all the same. */
-  #look(): Promise<void> {
-    clearTimeout(this.#timer);
-    this.#looking ??= this.#readHandlers().finally(() => {
-      this.#looking = undefined;
-      const again = this.#looksAgain;
-      this.#looksAgain = false;
-      if (this.#stopped !== undefined) return;
-      if (again) void this.#look();
-      else this.#timer = setTimeout(() => void this.#look(), optionsPollMs);
-    });
-    return this.#looking;
-  }
-
-  async #readHandlers(): Promise<void> {
-    try {
-      // It listens once it can.
-      await this.#session.isStandby();
-      const { subscriptions, responders } = await readHandlers(this.#session);
-      if (this.#stopped !== undefined) return;
-      this.#problem = undefined;
-      this.#responders = responders;
-      this.#subscriptions.configure(subscriptions);
-      this.#receiver.subscribe(this.#subscriptions.subjects);
-      await this.#responderService?.configure(this.#answering);
-      this.#subscriptions.wake();
-      if (this.#lead.epoch !== undefined) {
-        this.#subscriptions.retry(await readRetries(this.#session, this.#subscriptions.retrying));
-      }
-    } catch (cause) {
-      if (this.#stopped !== undefined) return;
-      const { code, message } = await this.#session.explain("read which functions NATS reaches", cause);
-      const level = message === this.#problem ? "debug" : "warn";
-      this.#problem = message;
-      this.#options.logger[level]({ code, problem: message }, "which functions NATS reaches cannot be read");
-    } finally {
-      this.#tellDiscarded();
+  async #take({ subscriptions, responders }: Handlers): Promise<void> {
+    this.#responders = responders;
+    this.#subscriptions.configure(subscriptions);
+    this.#receiver.subscribe(this.#subscriptions.subjects);
+    await this.#responderService?.configure(this.#answering);
+    this.#subscriptions.wake();
+    if (this.#lead.epoch !== undefined) {
+      this.#subscriptions.retry(await readRetries(this.#session, this.#subscriptions.retrying));
     }
   }
 
@@ -389,10 +361,15 @@ export class Bridge {
     const more = total - this.#toldDiscarded;
     this.#toldDiscarded = total;
     this.#options.logger.warn(
-      { discarded: more, inAll: total, bySubject: Object.fromEntries([...bySubject].slice(0, 20)), other },
+      { discarded: more, inAll: total, bySubject: shown(bySubject), other },
       "messages were discarded: more came than functions could take, and than --buffer-bytes has room for",
     );
   }
+}
+
+/** For the log, which is not to have lines of any length. */
+function shown(bySubject: ReadonlyMap<string, number>): Record<string, number> {
+  return Object.fromEntries([...bySubject].slice(0, 20));
 }
 
 function earliest(one: number | undefined, other: number | undefined): number | undefined {

@@ -84,7 +84,8 @@ export class DeadLetterWriter {
       // Words of Postgres could show what it was to write.
       const problem = failure.kind === "lost" ? failure.message : `SQLSTATE ${failure.code}`;
       this.rareLog.warn("a dead letter cannot be written now: what is behind it waits", problem);
-      if (failure.kind === "lost" || failure.kind === "unavailable") return { kind: "unavailable" };
+      const isAway = failure.kind === "lost" || failure.kind === "unavailable" || !this.session.isOpen;
+      if (isAway) return { kind: "unavailable" };
       return { kind: "transient", error: { code: failure.code, message: failure.message } };
     }
   }

@@ -8,7 +8,7 @@ import { performance } from "node:perf_hooks";
 import type { Msg, NatsConnection, Subscription as NatsSubscription } from "@nats-io/transport-node";
 import { nuid } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
-import type { Logger, NatsLink } from "../nats/index.js";
+import { isOwnInbox, type Logger, type NatsLink } from "../nats/index.js";
 import type { InboundMessage } from "./message.js";
 import { PayloadCopies } from "./payload-copies.js";
 
@@ -197,6 +197,8 @@ export class Receiver {
   }
 
   #take(pattern: string, subject: string, copies: PayloadCopies, { headers, data }: Msg): void {
+    // The answer to somebody's request, which a subscription to all, for example, takes in.
+    if (isOwnInbox(subject)) return;
     this.#received += 1;
     this.#options.onMessage(pattern, {
       id: `${this.#name}.${this.#received.toString(36)}`,

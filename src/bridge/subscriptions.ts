@@ -57,6 +57,14 @@ export interface SubscriptionCounts {
   readonly oldestReceivedAt: number | undefined;
 }
 
+/** What a process has taken over from the leader before. */
+export interface TakenOver {
+  /** How many messages it had kept. */
+  readonly repeated: number;
+  /** How many it would have run, and had no room for, by the subscribed subject. */
+  readonly missing: ReadonlyMap<string, number>;
+}
+
 interface Known {
   subscription: Subscription;
   lane: Lane | undefined;
@@ -87,6 +95,7 @@ export class Subscriptions {
   readonly #running = new Set<Promise<void>>();
   #isPumping = false;
   #timer: NodeJS.Timeout | undefined;
+  #missing = 0;
 
   constructor(options: SubscriptionsOptions) {
     this.#options = options;
@@ -119,6 +128,11 @@ export class Subscriptions {
   /** Messages for which there was no room while this process led. */
   get discarded(): { readonly total: number; readonly bySubject: ReadonlyMap<string, number>; readonly other: number } {
     return this.#context.discards;
+  }
+
+  /** Messages that were to be run at a takeover, and for which there had been no room. The leader before may have done them. */
+  get missing(): number {
+    return this.#missing;
   }
 
   get bufferBytes(): number {
@@ -211,8 +225,8 @@ export class Subscriptions {
     }
   }
 
-  /** This process leads: it runs what it has kept, and from now on what it receives. @returns how many messages it had kept */
-  lead(epoch: bigint, afterCleanEnd: boolean): number {
+  /** This process leads: it runs what it has kept, and from now on what it receives. */
+  lead(epoch: bigint, afterCleanEnd: boolean): TakenOver {
     const scheduler = new LaneScheduler(this.#options.sessions);
     const term = { epoch, scheduler };
     this.#term = term;
@@ -225,7 +239,19 @@ export class Subscriptions {
         if (known?.lane?.offer(message) === true) known.repeated += 1;
       }
     }
-    return kept.length;
+    return { repeated: kept.length, missing: this.#takeMissing() };
+  }
+
+  /** By the subscribed subject. Of a subscription that has ended nothing would have been run. */
+  #takeMissing(): ReadonlyMap<string, number> {
+    const bySubject = new Map<string, number>();
+    for (const [id, messages] of this.#buffer.takeMissing()) {
+      const subject = this.#known.get(id)?.subscription.subject;
+      if (subject === undefined) continue;
+      bySubject.set(subject, (bySubject.get(subject) ?? 0) + messages);
+      this.#missing += messages;
+    }
+    return bySubject;
   }
 
   /** This process leads no more: what it has not done is kept, as the next leader may end soon. */

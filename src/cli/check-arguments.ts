@@ -41,18 +41,6 @@ export function valuesOf(definition: ArgsDef, rawArgs: readonly string[], name: 
   return (values[name] as string[] | undefined) ?? [];
 }
 
-/**
- * The value of an option that is a whole number.
- *
- * @throws CliError `invalid_argument`, naming the option, the value and the range
- */
-export function wholeNumber(option: string, value: string | undefined, min: number, max: number): number | undefined {
-  if (value === undefined) return undefined;
-  const number = Number(value);
-  if (/^\d+$/.test(value) && number >= min && number <= max) return number;
-  throw new CliError("invalid_argument", `--${option} "${value}" is not a whole number from ${min} to ${max}`);
-}
-
 /** Where the reader finds what is allowed. */
 export function seeHelp(command?: string): string {
   return `See \`hawser ${command === undefined ? "" : `${command} `}--help\`.`;

@@ -4,8 +4,8 @@
 import type { ArgsDef } from "citty";
 import { CliError } from "../errors/index.js";
 import type { DeadLetterFilter } from "../store/index.js";
-import { wholeNumber } from "./check-arguments.js";
 import { momentOf } from "./moment.js";
+import { wholeNumber } from "./whole-number.js";
 
 /** The options that choose among dead letters. */
 export const filterOptions = {
@@ -19,7 +19,11 @@ export const filterOptions = {
   origin: { type: "string", valueHint: "peer|subscription", description: "Only those of peers, or of subscriptions" },
   before: { type: "string", valueHint: "MOMENT", description: "Only those given up before a date, or so long ago: 7d" },
   after: { type: "string", valueHint: "MOMENT", description: "Only those given up since a date, or since 12h ago" },
-  limit: { type: "string", valueHint: "N", description: "At most N of them, the oldest first" },
+  limit: {
+    type: "string",
+    valueHint: "N",
+    description: "At most N of them, the oldest first. Default: all; for list without --json 100",
+  },
 } as const satisfies ArgsDef;
 
 type FilterArguments = { readonly [Name in keyof typeof filterOptions]?: string | undefined };

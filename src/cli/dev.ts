@@ -6,7 +6,9 @@ import { defineCommand } from "citty";
 import pc from "picocolors";
 import { type DevStack, startDevStack } from "../dev/index.js";
 import type { Serve } from "../serve/index.js";
+import { withoutPasswords } from "./conceal.js";
 import { startDevGateway } from "./dev-gateway.js";
+import { withExamples } from "./examples.js";
 import { print } from "./help.js";
 import { jsonText, printable } from "./printable.js";
 import { awaitStopRequest, type StopRequest } from "./stop-request.js";
@@ -19,34 +21,40 @@ export interface DevAnnouncement {
   readonly gatewayUrl: string | null;
 }
 
-export const dev = defineCommand({
-  meta: {
-    name: "dev",
-    description:
-      "Start an embedded Postgres, a nats-server, the schema and `hawser serve` for development. They stop on SIGINT " +
-      "and SIGTERM, and when the program that started this command is gone. HAWSER_DATABASE_URL and HAWSER_NATS_URL name servers " +
-      "to use instead",
-  },
-  args: {
-    json: { type: "boolean", description: "Print one line of JSON when all answer, and nothing else" },
-    directory: {
-      type: "string",
-      valueHint: "DIR",
-      description: "Keep data and logs in DIR for the next start, instead of a temporary directory",
+export const dev = withExamples(
+  defineCommand({
+    meta: {
+      name: "dev",
+      description:
+        "Start an embedded Postgres, a nats-server, the schema and `hawser serve` for development. They stop on SIGINT " +
+        "and SIGTERM, and when the program that started this command is gone. HAWSER_DATABASE_URL and HAWSER_NATS_URL name servers " +
+        "to use instead",
     },
-  },
-  run: async ({ args }) => {
-    const request = awaitStopRequest();
-    try {
-      await runUntil(request, { json: args.json ?? false, directory: args.directory });
-    } catch (error) {
-      // Told to stop while it was starting: that is no failure, and everything has been stopped again.
-      if (!request.signal.aborted) throw error;
-    } finally {
-      request.close();
-    }
-  },
-});
+    args: {
+      json: { type: "boolean", description: "Print one line of JSON when all answer, and nothing else" },
+      directory: {
+        type: "string",
+        valueHint: "DIR",
+        description: "Keep data and logs in DIR for the next start, instead of a temporary directory",
+      },
+    },
+    run: async ({ args }) => {
+      const request = awaitStopRequest();
+      try {
+        await runUntil(request, { json: args.json ?? false, directory: args.directory });
+      } catch (error) {
+        // Told to stop while it was starting: that is no failure, and everything has been stopped again.
+        if (!request.signal.aborted) throw error;
+      } finally {
+        request.close();
+      }
+    },
+  }),
+  [
+    ["hawser dev", "Until Ctrl-C; what it has stored is gone then"],
+    ["hawser dev --directory .hawser", "The same data at the next start, at another port"],
+  ],
+);
 
 async function runUntil(
   request: StopRequest,
@@ -100,9 +108,20 @@ function announce(stack: DevStack, serve: Serve | undefined, json: boolean): voi
   }
   const lines = stack.servers.map(
     ({ name, version = "", url, origin }) =>
-      `${pc.bold(name)} ${version}  ${pc.cyan(printable(url))}\n  from ${printable(origin)}`,
+      `${pc.bold(name)} ${version}  ${pc.cyan(shown(url))}\n  from ${printable(origin)}`,
   );
-  if (gatewayUrl !== null) lines.push(`${pc.bold("hawser serve")}  ${pc.cyan(printable(gatewayUrl))}`);
+  if (gatewayUrl !== null) {
+    lines.push(`${pc.bold("hawser serve")}  ${pc.cyan(shown(gatewayUrl))}  (for the SQL functions only)`);
+  }
   if (stack.directory !== undefined) lines.push(`Data and logs  ${printable(stack.directory)}`);
+  // Whoever has named a Postgres of their own has set it already.
+  if (!process.env["HAWSER_DATABASE_URL"]) {
+    lines.push(`For programs and the other commands:\n  export HAWSER_DATABASE_URL=${stack.databaseUrl}`);
+  }
   print(process.stdout, `${lines.join("\n")}\nAll answer. Ctrl-C stops them.`);
+}
+
+/** A server of the user's own may have a password. */
+function shown(url: string): string {
+  return printable(withoutPasswords(url));
 }

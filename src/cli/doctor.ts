@@ -28,7 +28,7 @@ const args = {
       "Where files may be that options of the NATS server name (…_path), as for `hawser serve`; may be given several " +
       `times. Default ${gatewayConstants.secretsDirectory}`,
   },
-  strict: { type: "boolean", description: "Let warnings count for the exit status, too" },
+  strict: { type: "boolean", description: "With warnings and no error the exit status is 1" },
   verbose: { type: "boolean", description: "Also tell what is in order" },
   json: { type: "boolean", description: "Print all of it as one line of JSON" },
 } as const;
@@ -41,7 +41,8 @@ export const doctor = withExamples(
         "Look for what is wrong with an installation, and say what to do about it. It looks at the database, its " +
         "schema, roles and grants, at the way from Postgres over the gateway to NATS, at subscriptions and who runs " +
         "them, and at messages that were given up; it changes nothing, and takes 30 seconds at most. What a login may " +
-        "not look at is named: it sees most as the login of `hawser serve`, if that is in hawser_nats and hawser_peer, too",
+        "not look at is named: it sees most as the login of `hawser serve`, if that is in hawser_nats and hawser_peer, too. " +
+        "The exit status is that of the first error's code, 1 if it has none, and 0 without an error",
     },
     args,
     run: async ({ args: given, rawArgs }) => {

@@ -5,7 +5,7 @@ import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import { checkHelloSenderName } from "../../generated/ts/rules/peer/frames.js";
 import { CliError } from "../errors/index.js";
 import { Peer } from "../peer/index.js";
-import { valuesOf, wholeNumber } from "./check-arguments.js";
+import { valuesOf } from "./check-arguments.js";
 import { databaseUrlOf } from "./database-option.js";
 import { withExamples } from "./examples.js";
 import { print } from "./help.js";
@@ -16,6 +16,7 @@ import { printMessages } from "./print-messages.js";
 import { printable } from "./printable.js";
 import { awaitStopRequest, type StopRequest } from "./stop-request.js";
 import { plural } from "./table.js";
+import { wholeNumber } from "./whole-number.js";
 
 /** How long the name is waited for, in milliseconds: a predecessor may be ending. */
 const nameWaitMs = 3_000;

@@ -11,8 +11,8 @@ import {
 import { CliError } from "../errors/index.js";
 import type { GatewayTls, ServeOptions } from "../serve/index.js";
 import { checkServeOptions, type OptionWords } from "../serve/serve-checks.js";
-import { wholeNumber } from "./check-arguments.js";
 import { databaseOption, databaseUrlOf } from "./database-option.js";
+import { wholeNumber } from "./whole-number.js";
 
 /** The settings that are numbers, by their flags. */
 const numbers = {
@@ -51,7 +51,9 @@ type NumberFlag = keyof typeof numbers;
 function numberFlag(name: NumberFlag) {
   const setting = numbers[name];
   const range = serveSettingsRanges[setting];
-  const description = `${meanings[name]}, ${range.min} to ${range.max}. Default ${serveSettingsDefaults[setting]}`;
+  const byDefault = serveSettingsDefaults[setting];
+  const inMebibytes = name.endsWith("-bytes") ? ` (${byDefault / 2 ** 20} MiB)` : "";
+  const description = `${meanings[name]}, ${range.min} to ${range.max}. Default ${byDefault}${inMebibytes}`;
   return { type: "string", valueHint: "N", description } as const;
 }
 

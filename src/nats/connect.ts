@@ -12,7 +12,7 @@ import { type SecretFiles, secretFileError } from "./secret-files.js";
 import { connectOver, SocketTransport } from "./socket-transport.js";
 import { readTls, type TlsMaterial } from "./tls.js";
 
-const { natsConnectTimeoutMs, natsPingIntervalMs } = gatewayConstants;
+const { natsConnectTimeoutMs, natsPingIntervalMs, natsInboxPrefix } = gatewayConstants;
 
 /** Of that many signs of life asked for, the last may stay unanswered no longer than the next would be asked for. */
 const MAX_PINGS_OUT = 2;
@@ -93,6 +93,7 @@ async function greet({ name, server, tls, credentials, dialled, signal }: Greeti
       timeout: natsConnectTimeoutMs,
       pingInterval: natsPingIntervalMs,
       maxPingOut: MAX_PINGS_OUT,
+      inboxPrefix: natsInboxPrefix,
       noAsyncTraces: true,
     });
     const ended = connection.closed().then((reason) => lost(server, credentials, transport, reason ?? undefined));

@@ -152,13 +152,14 @@ export class Monitoring {
 }
 
 function bridgeCounters(stats: BridgeStats): BridgeCounters {
-  const { role, epoch, lastEpoch, subscriptions, responders, keptBytes, discarded } = stats;
+  const { role, epoch, lastEpoch, subscriptions, responders, keptBytes, discarded, missing } = stats;
   return {
     role,
     isLeading: epoch !== undefined,
     leaderEpoch: Number(lastEpoch),
     standbyBufferBytes: keptBytes,
     discardedBufferFull: discarded,
+    discardedStandbyBufferFull: missing,
     subscriptions,
     responders: responders.responders.map(({ id, functionName, requests, errors, timedOut, busy }) => ({
       ...{ id, functionName, timedOut, busy },

@@ -46,10 +46,14 @@ export class TlsCredentials {
   /**
    * Reads everything.
    *
+   * @param clock by which the files are waited for when they are read again
    * @throws TransportError `invalid_argument` for options of the wrong form, a file that cannot be read, and whatever
    * {@link loadTlsMaterial} refuses
    */
-  constructor(readonly options: TlsOptions) {
+  constructor(
+    readonly options: TlsOptions,
+    private readonly clock: Clock = systemClock,
+  ) {
     checkTlsOptions(options);
     const { cert, key, ca } = options;
     this.places = {
@@ -86,7 +90,7 @@ export class TlsCredentials {
     });
     const { reading } = this;
     await new Promise<void>((resolve) => {
-      const cancel = systemClock.setTimeout(() => {
+      const cancel = this.clock.setTimeout(() => {
         this.tellLate(reading);
         resolve();
       }, tlsReloadWaitMs);

@@ -32,7 +32,7 @@ async function measuring(): Promise<{ bench: Program; workers: number[] }> {
   });
   let said = "";
   bench.child.stderr!.on("data", (chunk: Buffer) => (said += chunk.toString()));
-  await eventually("it measures", () => said.includes("Measuring"));
+  await eventually("it measures", () => said.includes("Measuring"), 60_000);
   return { bench, workers: workersOf(bench) };
 }
 
@@ -42,7 +42,7 @@ async function databasesOf({ pid }: Program): Promise<unknown[]> {
   return rows.map(({ datname }) => datname);
 }
 
-describe.concurrent("a bench that is stopped", () => {
+describe.concurrent("a bench that is stopped", { timeout: 120_000 }, () => {
   it("by Ctrl-C ends its processes in order, drops its database and says so with its status", async ({ expect }) => {
     const { bench, workers } = await measuring();
     expect(workers).toHaveLength(2);

@@ -56,7 +56,7 @@ const directory = mkdtempSync(join(tmpdir(), "hawser-test-"));
 afterAll(() => rmSync(directory, { recursive: true }));
 
 /** How long a suite, which starts up to seven processes, may take on a busy machine. */
-const timeoutMs = 120_000;
+const timeoutMs = 240_000;
 
 describe("a quick run of the suite", () => {
   it.each(suites.map(({ name }) => name))(

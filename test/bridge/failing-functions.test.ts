@@ -5,15 +5,22 @@ import { performance } from "node:perf_hooks";
 import { inspect } from "node:util";
 import { headers } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { openStore } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
 let world: BridgeWorld;
 
+/** Long enough for what does not hang, on a machine with much other work, too. */
+const subscriberTimeoutMs = 3_000;
+
+/** How long those that hang may take until all of it is done: each is tried twice. */
+const hangingMs = 50_000;
+
 beforeAll(async () => {
   world = await bridgeWorld({
-    subscriberTimeoutMs: 500,
+    subscriberTimeoutMs,
     sql: `
       CREATE TABLE done (id bigserial, subject text, n text, headers jsonb);
       CREATE TABLE switches (name text PRIMARY KEY, message text);
@@ -137,7 +144,7 @@ describe("a message whose function fails", () => {
     const subject = `${world.prefix}.hang`;
     await world.subscribe(subject, handle);
     for (const word of ["one", "hang", "two"]) world.nats.publish(subject, word);
-    await isDead(subject, 1);
+    await isDead(subject, 1, hangingMs);
     await isDone(subject, 2);
     expect(await letters(subject)).toMatchObject([{ payload: "hang", error_code: "57014" }]);
   });
@@ -146,7 +153,7 @@ describe("a message whose function fails", () => {
     const subject = `${world.prefix}.cling`;
     await world.subscribe(subject, handle);
     for (const word of ["one", "cling", "two"]) world.nats.publish(subject, word);
-    await isDead(subject, 1);
+    await isDead(subject, 1, hangingMs);
     await isDone(subject, 2);
     const error_message = "the statement timeout did not end the function: its session was ended";
     expect(await letters(subject)).toMatchObject([{ payload: "cling", error_code: "57014", error_message }]);
@@ -170,11 +177,12 @@ describe("a message whose function fails", () => {
     await world.subscribe(subject, handle);
     world.nats.publish(subject, "fail with a secret");
     await isDead(subject, 1);
-    expect(world.log.lines.filter(({ message }) => message === "a message became a dead letter")).toContainEqual({
-      level: "warn",
-      details: { client: "subscriptions", words: `public.handle(bytea, text, jsonb) on ${subject}: SQLSTATE ZZ001` },
-      message: "a message became a dead letter",
-    });
+    const message = "a message became a dead letter";
+    const words = `public.handle(bytea, text, jsonb) on ${subject}: SQLSTATE ZZ001`;
+    const told = () => world.log.lines.filter((line) => line.message === message && inspect(line).includes(subject));
+    // Others see the row before whoever wrote it has its answer.
+    await eventually("it is told", () => told().length > 0);
+    expect(told()).toEqual([{ level: "warn", details: { client: "subscriptions", words }, message }]);
     expect(inspect(world.log.lines, { depth: 9, maxArrayLength: null })).not.toContain("a secret");
   });
 });
@@ -182,18 +190,19 @@ describe("a message whose function fails", () => {
 describe("a function that always fails", () => {
   it("does not hold up others, nor does one that hangs", async () => {
     const [bad, slow, good] = ["bad", "slow", "good"].map((word) => `${world.prefix}.beside.${word}`);
+    const hanging = 4;
     for (const subject of [bad, slow, good]) await world.subscribe(subject!, handle);
     for (let n = 0; n < 100; n++) {
       world.nats.publish(bad!, `fail ${n}`);
-      if (n < 10) world.nats.publish(slow!, `hang ${n}`);
+      if (n < hanging) world.nats.publish(slow!, `hang ${n}`);
       world.nats.publish(good!, `${n}`);
     }
     const startedAt = performance.now();
     await isDone(good!, 100);
     console.info(`100 messages beside failing and hanging ones: ${Math.round(performance.now() - startedAt)} ms`);
-    expect((await letters(slow!)).length).toBeLessThan(10);
+    expect((await letters(slow!)).length).toBeLessThan(hanging);
     await isDead(bad!, 100);
-    await isDead(slow!, 10);
+    await isDead(slow!, hanging, hangingMs);
     const order = await letters(bad!);
     expect(order.map(({ payload }) => payload)).toEqual(Array.from({ length: 100 }, (_, n) => `fail ${n}`));
   });
@@ -216,20 +225,29 @@ describe("a dead letter that is retried", () => {
     const ids = (
       await world.rows<{ id: string }>("SELECT id FROM hawser.dead_letters WHERE topic = $1 ORDER BY id", [subject])
     ).map(({ id }) => Number(id));
-    const startedAt = performance.now();
-    const report = await store.deadLetters.retry({ ids });
-    expect(report.requested.map(({ id }) => id)).toEqual(ids);
-    await isDone(subject, 1);
-    await eventually("the other has failed again", async () => {
-      return (await letters(subject))[0]?.["error_message"] === "second is refused";
-    });
-    const tookMs = performance.now() - startedAt;
-    console.info(`two dead letters were retried in ${Math.round(tookMs)} ms`);
-    expect(tookMs).toBeLessThan(3_000);
+    const retried = async (wanted: readonly number[], error: string): Promise<number> => {
+      const startedAt = performance.now();
+      const report = await store.deadLetters.retry({ ids: wanted });
+      expect(report.requested.map(({ id }) => id)).toEqual(wanted);
+      await isDone(subject, 1);
+      await eventually(`the other has failed again: ${error}`, async () => {
+        return (await letters(subject))[0]?.["error_message"] === `${error} is refused`;
+      });
+      return performance.now() - startedAt;
+    };
+    const tookMs = [await retried(ids, "second")];
     expect(await world.rows("SELECT n, headers FROM done WHERE subject = $1", [subject])).toEqual([
       { n: "x", headers: { A: ["1", "ü"] } },
     ]);
     expect(await letters(subject)).toMatchObject([{ payload: "y", attempts: attempts + 1, retry_requested: false }]);
+    for (const error of ["third", "fourth"]) {
+      await world.client.query("UPDATE switches SET message = $1", [error]);
+      tookMs.push(await retried(ids.slice(1), error));
+    }
+    expect(await letters(subject)).toMatchObject([{ payload: "y", attempts: attempts + 3, retry_requested: false }]);
+    console.info(`dead letters were retried in ${tookMs.map((ms) => Math.round(ms)).join(", ")} ms`);
+    // Told, not found by the look that comes from time to time. The best of three: a machine with other work is slower.
+    expect(Math.min(...tookMs)).toBeLessThan(gatewayConstants.optionsPollMs / 2);
     // Once more, and now it works.
     await world.client.query("DELETE FROM switches");
     await store.deadLetters.retry({ ids });

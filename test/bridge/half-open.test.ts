@@ -39,7 +39,7 @@ async function network(targetPort: number) {
   };
 }
 
-it("what it does not receive counts as not done: the next leader has it", { timeout: 60_000 }, async () => {
+it("what it does not receive counts as not done: the next leader has it", { timeout: 180_000 }, async () => {
   await using net = await network(Number(new URL(testNatsUrl()).port));
   await using gateway = await testGateway({ serverOptions: false });
   await gateway.client.query(`

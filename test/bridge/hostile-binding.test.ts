@@ -377,7 +377,7 @@ describe("a role that may subscribe", () => {
     expect(await settings()).toEqual([]);
   });
 
-  it("does not hold up `hawser init`", { timeout: 30_000 }, async () => {
+  it("does not hold up `hawser init`", async () => {
     await attackerSession.query("BEGIN");
     await attackerSession.query("SELECT nats_subscribe('init', 'capture')");
     try {

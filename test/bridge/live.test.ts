@@ -3,6 +3,7 @@
  */
 import { performance } from "node:perf_hooks";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { Serve } from "../../src/serve/index.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
@@ -176,20 +177,22 @@ describe("subscriptions", () => {
     const subject = `${own.prefix}.early`;
     await own.client.query("SELECT nats_subscribe($1, 'capture')", [subject]);
     const { hostname, port } = new URL(process.env["HAWSER_TEST_NATS_URL"]!);
-    await own.client.query(
-      `CREATE SERVER nats_fdw_server FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (host '${hostname}', port '${port}')`,
-    );
-    const [begun, ended] = [
-      await elapsed("live", () => own.hears(subject)),
-      await own.client
-        .query("DROP SERVER nats_fdw_server")
-        .then(() => elapsed("gone", async () => !(await own.hears(subject)))),
-    ];
+    const [begun, ended]: [number[], number[]] = [[], []];
+    for (let round = 0; round < 3; round++) {
+      await own.client.query(
+        `CREATE SERVER nats_fdw_server FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (host '${hostname}', port '${port}')`,
+      );
+      begun.push(await elapsed("live", () => own.hears(subject)));
+      await own.client.query("DROP SERVER nats_fdw_server");
+      ended.push(await elapsed("gone", async () => !(await own.hears(subject))));
+    }
+    const [soonestBegun, soonestEnded] = [Math.min(...begun), Math.min(...ended)];
     console.info(
-      `after CREATE SERVER live within ${Math.round(begun)} ms, after DROP SERVER gone within ${Math.round(ended)} ms`,
+      `after CREATE SERVER live within ${Math.round(soonestBegun)} ms, after DROP SERVER gone within ${Math.round(soonestEnded)} ms`,
     );
-    expect(begun).toBeLessThan(4000);
-    expect(ended).toBeLessThan(4000);
+    // Told, not found by the look that comes from time to time. The best of three: a machine with other work is slower.
+    expect(soonestBegun).toBeLessThan(gatewayConstants.optionsPollMs / 2);
+    expect(soonestEnded).toBeLessThan(gatewayConstants.optionsPollMs / 2);
   });
 
   it("of two databases of one server and one NATS are each its own", async () => {

@@ -8,7 +8,7 @@ import { bridgeWorld } from "./support/bridge-world.js";
 
 it.each([0, 10_000])(
   "what was received is run all the same (takeoverBufferMs %i)",
-  { timeout: 60_000 },
+  { timeout: 180_000 },
   async (takeoverBufferMs) => {
     await using first = await startNatsServer();
     await using world = await bridgeWorld({

@@ -60,7 +60,7 @@ function traffic(nats: NatsConnection, subject: string, asked: string): Stream {
   const asking = (async () => {
     while (!isOver) {
       requests += 1;
-      await nats.request(asked, `${requests}`, { timeout: 5_000 }).then(
+      await nats.request(asked, `${requests}`, { timeout: 20_000 }).then(
         (reply) => {
           if (reply.string() !== `${requests}!`) failed.push(reply.string(), reply.headers?.toString());
         },
@@ -85,8 +85,10 @@ async function nothingIsMissing(published: number): Promise<number> {
 
 describe("litmus_pgnats_reload_conf()", () => {
   it("does nothing where nothing has changed", async () => {
-    await world.value("SELECT nats_publish_text('any', 'x')");
+    // Then all are connected.
+    await world.value("SELECT litmus_pgnats_reload_conf()");
     const before = connections();
+    expect(before).toBe(3);
     for (let n = 0; n < 3; n++) await world.value("SELECT litmus_pgnats_reload_conf()");
     expect(connections()).toBe(before);
   });
@@ -151,6 +153,7 @@ describe("messages and requests of all the time", () => {
     await world.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [asked]);
     await world.live(asked);
     await using far = await connectTo(servers[1].url);
+    for (const each of [subject, asked]) await world.live(each, far.nats);
     const running = traffic(far.nats, subject, asked);
     for (let n = 1; n <= 5; n++) {
       await defineServer(world.client, servers[n % 2]!.url);
@@ -186,11 +189,12 @@ describe("CREATE, ALTER and DROP SERVER", () => {
       own.log.lines
         .filter(({ message }) => message === "connected to NATS")
         .map(({ details }) => (details as { server?: string }).server);
+    await eventually("all are connected", () => names().length === 3);
     await own.client.query(`ALTER SERVER s OPTIONS (SET port '${servers[1].port}')`);
     await eventually("all have moved", () => names().length === 6);
     expect(names().slice(3)).toEqual(Array(3).fill(expect.stringContaining(`${servers[1].port}`)));
     await own.live(subject);
     await own.client.query("DROP SERVER s");
-    await eventually("nobody hears", async () => !(await own.hears(subject)), 4_000);
+    await eventually("nobody hears", async () => !(await own.hears(subject)));
   });
 });

@@ -13,10 +13,13 @@ import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
 let world: BridgeWorld;
 
+/** Long enough for what does not hang, on a machine with much other work, too. */
+const generous = { responder_timeout_ms: "20000" };
+
 beforeAll(async () => {
   world = await bridgeWorld({
     responderSessions: 1,
-    serverOptions: { responder_timeout_ms: "2000" },
+    serverOptions: generous,
     sql: `
       CREATE TABLE ran (id bigserial, word text, pid int DEFAULT pg_backend_pid());
       CREATE FUNCTION bytes(payload bytea) RETURNS bytea LANGUAGE sql AS $$SELECT payload || '!'::bytea$$;
@@ -50,8 +53,14 @@ async function register(subject: string, name: string): Promise<void> {
   await world.live(subject);
 }
 
-const ask = (subject: string, payload: string | Uint8Array, timeout = 10_000): Promise<Msg> =>
-  world.nats.request(subject, payload, { timeout });
+const ask = (subject: string, payload: string | Uint8Array): Promise<Msg> =>
+  world.nats.request(subject, payload, { timeout: 30_000 });
+
+/** From now on responders have that much time. */
+async function allow(options: typeof generous): Promise<void> {
+  await defineServer(world.client, testNatsUrl(), options);
+  await world.value("SELECT litmus_pgnats_reload_conf()");
+}
 
 const errorOf = (message: Msg): [string, string] => [
   message.headers?.get("Nats-Service-Error-Code") ?? "",
@@ -87,8 +96,10 @@ describe("a responder", () => {
     await register(subject, "as_told");
     expect(errorOf(await ask(subject, "fail"))).toEqual(["500", "SQLSTATE ZZ001: it was told to: grüße"]);
     expect((await ask(subject, "fail")).data.length).toBe(0);
+    await allow({ responder_timeout_ms: "2000" });
     expect(errorOf(await ask(subject, "sleep 60"))[0]).toBe("504");
     expect(errorOf(await ask(subject, "cling"))[0]).toBe("504");
+    await allow(generous);
     expect(errorOf(await ask(subject, "die"))[0]).toMatch(/^50[03]$/);
     expect(errorOf(await ask(subject, "missing"))).toEqual(["500", "SQLSTATE 58P01: no such file"]);
     expect((await ask(subject, "on")).string()).toBe("on");
@@ -101,13 +112,10 @@ describe("a responder", () => {
   it("has the time that responder_timeout_ms gives it, also when that is changed", async () => {
     const subject = `${world.prefix}.time`;
     await register(subject, "as_told");
-    await defineServer(world.client, testNatsUrl(), { responder_timeout_ms: "200" });
-    await world.value("SELECT litmus_pgnats_reload_conf()");
-    const startedAt = performance.now();
+    await allow({ responder_timeout_ms: "200" });
+    // With more time it would answer.
     expect(errorOf(await ask(subject, "sleep 1"))[0]).toBe("504");
-    expect(performance.now() - startedAt).toBeLessThan(1_000);
-    await defineServer(world.client, testNatsUrl(), { responder_timeout_ms: "3000" });
-    await world.value("SELECT litmus_pgnats_reload_conf()");
+    await allow(generous);
     expect((await ask(subject, "sleep 1")).string()).toBe("sleep 1");
   });
 
@@ -151,12 +159,15 @@ describe("a responder", () => {
         readonly num_errors: number;
       }[];
     }
-    // Those of other tests answer, too.
-    const found: Service[] = [];
-    for await (const answer of await world.nats.requestMany("$SRV.INFO", "", { strategy: "stall", maxWait: 5_000 })) {
-      found.push(answer.json());
-    }
-    const mine = found.filter(({ endpoints }) => endpoints.some((endpoint) => endpoint.subject === subject));
+    let mine: Service[] = [];
+    // Those of other tests answer, too, perhaps long before.
+    await eventually("it is found", async () => {
+      const found: Service[] = [];
+      const inquiry = await world.nats.requestMany("$SRV.INFO", "", { strategy: "stall", maxWait: 5_000 });
+      for await (const answer of inquiry) found.push(answer.json());
+      mine = found.filter(({ endpoints }) => endpoints.some((endpoint) => endpoint.subject === subject));
+      return mine.length > 0;
+    });
     expect(mine).toHaveLength(1);
     const { name, id } = mine[0]!;
     const { endpoints } = (await ask(`$SRV.STATS.${name}.${id}`, "")).json<Service>();
@@ -217,20 +228,26 @@ describe("several processes", () => {
     await using _second = await Serve.start({
       databaseUrl: world.database.url,
       gatewayListen: "127.0.0.1:0",
+      responderSessions: 1,
       logger: log.logger,
     });
     const leads = "another process leads the subscriptions";
-    expect(log.lines.filter(({ message }) => message === leads)).toEqual([
-      { level: "info", message: leads, details: { epoch: expect.any(BigInt) } },
-    ]);
+    const told = () => log.lines.filter(({ message }) => message === leads);
+    await eventually("it knows who leads", () => told().length > 0);
+    expect(told()).toEqual([{ level: "info", message: leads, details: { epoch: expect.any(BigInt) } }]);
     const subject = `${world.prefix}.shared`;
     await register(subject, "as_told");
+    const sessions = () => world.count("SELECT count(DISTINCT pid) FROM ran");
+    await eventually("both answer", async () => {
+      await ask(subject, "anybody");
+      return (await sessions()) > 1;
+    });
     await world.client.query("TRUNCATE ran");
     await Promise.all(Array.from({ length: 100 }, (_, n) => ask(subject, `${n}`)));
-    const runs = await world.rows<{ word: string; pid: number }>("SELECT word, pid FROM ran WHERE word <> ''");
+    const runs = await world.rows<{ word: string }>("SELECT word FROM ran WHERE word <> ''");
     expect(runs.map(({ word }) => Number(word)).sort((one, other) => one - other)).toEqual(
       Array.from({ length: 100 }, (_, n) => n),
     );
-    expect(new Set(runs.map(({ pid }) => pid)).size).toBeGreaterThan(1);
+    expect(await sessions()).toBeGreaterThan(1);
   });
 });

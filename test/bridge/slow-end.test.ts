@@ -43,7 +43,7 @@ it("loses nothing of what arrives while the last function of the leader that end
     hasEnded = true;
   });
   while (!hasEnded) {
-    world.nats.publish(subject, `${++published}`);
+    for (let n = 0; n < 5; n++) world.nats.publish(subject, `${++published}`);
     await world.nats.flush();
     await new Promise((resolve) => setTimeout(resolve, 20));
   }

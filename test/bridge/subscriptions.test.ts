@@ -65,12 +65,18 @@ describe("a responder", () => {
   it("answers requests from NATS and from SQL", async () => {
     await gateway.client.query("SELECT litmus_pgnats_register_responder('resp.one', 'answer')");
     await gateway.client.query("SELECT litmus_pgnats_register_responder('resp.two', 'answer_text')");
-    await eventually("it answers", async () => {
-      const reply = await gateway.nats.request("resp.one", "hello").catch(() => undefined);
-      return reply?.string() === "hello!";
-    });
-    expect((await gateway.nats.request("resp.two", "hello")).string()).toBe("HELLOresp.two");
-    expect(await gateway.value("SELECT convert_from(nats_request_text('resp.one', 'from SQL', 1000), 'UTF8')")).toBe(
+    const answer = (subject: string) => gateway.nats.request(subject, "hello", { timeout: 20_000 });
+    for (const subject of ["resp.one", "resp.two"]) {
+      await eventually(`${subject} answers`, () =>
+        answer(subject).then(
+          () => true,
+          () => false,
+        ),
+      );
+    }
+    expect((await answer("resp.one")).string()).toBe("hello!");
+    expect((await answer("resp.two")).string()).toBe("HELLOresp.two");
+    expect(await gateway.value("SELECT convert_from(nats_request_text('resp.one', 'from SQL', 20000), 'UTF8')")).toBe(
       "from SQL!",
     );
   });

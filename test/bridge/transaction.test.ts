@@ -2,12 +2,13 @@
  * What becomes of a transaction of the executor, by what its function raises.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { executorSettings } from "../../src/bridge/executor/executor-login.js";
+import { ExecutorLogin } from "../../src/bridge/executor/executor-login.js";
 import { ExecutorPool } from "../../src/bridge/executor/executor-pool.js";
 import { type Ending, inTransaction } from "../../src/bridge/executor/transaction.js";
 import { install, PostgresSession } from "../../src/store/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { keptLog } from "./role/log.js";
+import { translatingProxy } from "./support/translating-proxy.js";
 
 let database: TestDatabase;
 let session: PostgresSession;
@@ -31,13 +32,9 @@ afterAll(async () => {
   await database?.drop();
 });
 
-function executors(): ExecutorPool {
-  return new ExecutorPool({
-    settings: () => executorSettings({ databaseUrl: database.url, executorUrl: undefined, session }),
-    endBackend: async () => false,
-    limit: 2,
-    logger,
-  });
+function executors(executorUrl?: string): ExecutorPool {
+  const login = new ExecutorLogin({ databaseUrl: database.url, executorUrl, session });
+  return new ExecutorPool({ login, limit: 2, logger });
 }
 
 /** Runs a statement as a function's. */
@@ -75,5 +72,30 @@ describe("a transaction", () => {
     await pool.stop();
     pool.destroy();
     expect(await running).toMatchObject({ kind: "unavailable" });
+  });
+
+  it.each([
+    ["Russian", { ERROR: "ОШИБКА", FATAL: "ВАЖНО" }],
+    ["Chinese", { ERROR: "错误", FATAL: "致命错误" }],
+    ["a language in which an error is called as the end of a session in English", { ERROR: "FATAL", FATAL: "ERROR" }],
+  ])("tells the end of its session from an error of its function where Postgres speaks %s", async (_what, words) => {
+    await using proxy = await translatingProxy(database.url, words);
+    const [login] = await session.query<{ user: string; password: string }>(
+      `SELECT user_name AS "user", password FROM hawser.executor_login`,
+    );
+    const url = new URL(proxy.url);
+    url.username = login!.user;
+    url.password = login!.password;
+    const pool = executors(url.href);
+    const own = (code: string) => `DO $$BEGIN RAISE EXCEPTION 'own' USING ERRCODE = '${code}'; END$$`;
+    expect(await run(pool, own("P0001"))).toEqual({ kind: "failed", code: "P0001", message: "own" });
+    expect(await run(pool, own("57P01"))).toEqual({ kind: "transient", code: "57P01", message: "own" });
+    expect(await run(pool, "SELECT pg_terminate_backend(pg_backend_pid())")).toEqual({
+      kind: "session_lost",
+      message: "terminating connection due to administrator command",
+    });
+    expect(await run(pool, "SELECT 1")).toMatchObject({ kind: "committed" });
+    expect(proxy.translated.size).toBe(2);
+    await pool.stop();
   });
 });

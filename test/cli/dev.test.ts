@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { answers } from "../support/answers.js";
+import { testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 import { type Program, type ProgramOptions, projectDirectory, startCommand, startProgram } from "../support/program.js";
@@ -33,6 +34,14 @@ const anyAnswers = async ({ databaseUrl, natsUrl }: Announcement) =>
 
 async function announced(program: Program): Promise<Announcement> {
   return JSON.parse(await program.firstLine) as Announcement;
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
 }
 
 /** The pid that Postgres wrote into its data directory. */
@@ -74,12 +83,15 @@ describe("hawser dev --json", () => {
     const directory = join(temporaryDirectory(), "data");
     const program = dev(["--json", "--directory", directory]);
     const urls = await announced(program);
-    process.kill(postgresPid(directory), "SIGSTOP");
-    const impatience = setInterval(() => program.child.kill("SIGINT"), 100);
+    const postgres = postgresPid(directory);
+    process.kill(postgres, "SIGSTOP");
+    // Not until its end: Node does not catch a signal any more when it is about to leave.
+    const impatience = setInterval(() => isAlive(postgres) && program.child.kill("SIGINT"), 100);
     onTestFinished(() => clearInterval(impatience));
     const begun = performance.now();
     expect(await program.ended).toMatchObject({ status: 0 });
-    expect(performance.now() - begun).toBeLessThan(8_000);
+    // And not for as long as the server has to stop in order.
+    expect(performance.now() - begun).toBeLessThan(10_000);
     expect(await anyAnswers(urls)).toBe(false);
   });
 
@@ -134,7 +146,8 @@ describe("hawser dev --json", () => {
     });
     const pid = Number(readFileSync(`${output}.pid`, "utf8"));
     onTestFinished(() => void process.kill(pid, "SIGTERM"));
-    await eventually("it has started", () => existsSync(output) && readFileSync(output, "utf8").endsWith("\n"));
+    const hasStarted = () => existsSync(output) && readFileSync(output, "utf8").endsWith("\n");
+    await eventually("it has started", hasStarted, 60_000);
     const urls = JSON.parse(readFileSync(output, "utf8")) as Announcement;
     expect(await anyAnswers(urls)).toBe(true);
   });
@@ -168,8 +181,25 @@ describe("hawser dev", () => {
     expect(status).toBe(0);
     expect(stdout).toMatch(/^Postgres \d+\.\d+ {2}postgresql:\/\/.*\n {2}from (npm|HAWSER_POSTGRES_BINARIES)/);
     expect(stdout).toMatch(/nats-server \d+\.\d+\.\d+ {2}nats:\/\//);
+    expect(stdout).toMatch(/^hawser serve {2}postgres:\/\/\S+ {2}\(for the SQL functions only\)$/m);
+    const [, url] = /^Postgres \S+ {2}(\S+)$/m.exec(stdout)!;
+    expect(stdout).toContain(`  export HAWSER_DATABASE_URL=${url}\n`);
     expect(stdout).toContain(directory);
     expect(existsSync(join(directory, "postgres/PG_VERSION"))).toBe(true);
+  });
+
+  it("shows no password of a Postgres that somebody else runs, and says nothing of a variable that is set", async () => {
+    await using database = await testDatabase();
+    const url = new URL(database.url);
+    url.password = "open-sesame";
+    const program = dev([], { env: { HAWSER_DATABASE_URL: url.href, HAWSER_NATS_URL: testNatsUrl() } });
+    await program.firstLine;
+    program.child.kill("SIGINT");
+    const { status, stdout, stderr } = await program.ended;
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^Postgres \d+\.\d+ {2}postgresql:\/\/\*\*\*@127\.0\.0\.1:\d+\/hawser_test_/);
+    expect(stdout).not.toContain("export");
+    expect(stdout + stderr).not.toContain("open-sesame");
   });
 
   it("fails, and stops the other server, when one of them ends by itself", async () => {

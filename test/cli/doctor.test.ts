@@ -110,13 +110,13 @@ describe("hawser doctor", () => {
     expect(await program.ended).toMatchObject({ signal: "SIGINT" });
   });
 
-  it("ends by itself where NATS hangs", async () => {
+  it("ends by itself where NATS hangs", { timeout: 120_000 }, async () => {
     await using nats = await startNatsServer();
     await using other = await startSystem(postgres, { natsUrl: nats.url });
     nats.signal("SIGSTOP");
     const begin = performance.now();
     const { status, stdout } = await hawser(["doctor"], { databaseUrl: other.url });
-    expect(performance.now() - begin).toBeLessThan(30_000);
+    expect(performance.now() - begin).toBeLessThan(60_000);
     // The gateway has not noticed yet, or has: then it says so.
     expect([0, errorTable.nats_unavailable.exitStatus]).toContain(status);
     expect(stdout).toMatch(

@@ -232,7 +232,7 @@ describe("a command that cannot reach its database", () => {
     const { status, stdout, stderr } = await hawser(given, {
       databaseUrl: "postgres://me:a-secret-word@127.0.0.1:1/nowhere",
     });
-    expect(performance.now() - begun).toBeLessThan(15_000);
+    expect(performance.now() - begun).toBeLessThan(40_000);
     expect({ stdout, isFailure: [69, 74].includes(status!) }).toEqual({ stdout: "", isFailure: true });
     expect(stderr).toContain("ECONNREFUSED");
     expect(stderr).not.toContain("a-secret-word");

@@ -125,7 +125,8 @@ describe("hawser listen", () => {
     const starting = startHawser(["listen", "orders"], options());
     await eventually("it is starting", async () => {
       const rows = await world.query(
-        "SELECT FROM pg_locks WHERE relation = 'hawser.topic_addr'::regclass AND NOT granted",
+        `SELECT FROM pg_locks WHERE relation = 'hawser.topic_addr'::regclass AND NOT granted
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
       );
       return rows.length > 0;
     });

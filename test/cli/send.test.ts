@@ -286,7 +286,8 @@ describe("hawser send --lines", () => {
     await eventually("it waits for the store", async () => {
       const waiting = await rowsOf(
         world.url,
-        "SELECT FROM pg_locks WHERE relation::regclass::text = 'hawser.conn_messages' AND NOT granted",
+        `SELECT FROM pg_locks WHERE relation = 'hawser.conn_messages'::regclass AND NOT granted
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
       );
       return waiting.length > 0;
     });

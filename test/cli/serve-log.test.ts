@@ -8,11 +8,12 @@ import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 import { build } from "esbuild";
-import pg from "pg";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { errorTable } from "../../generated/ts/errors/errors.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
+import { rowsOf } from "../support/on-server.js";
 import { type Program, projectDirectory, startCommand } from "../support/program.js";
 import { jsonLines } from "./support/hawser.js";
 
@@ -69,11 +70,9 @@ describe("hawser serve", () => {
     expect(JSON.parse(lines[0]!)).toMatchObject({ level: 50, origin, err: { message: "a defect for a test" } });
     expect(lines[1]).toContain("this is a defect of Hawser");
     // In order: its address is gone.
-    const client = new pg.Client(database.url);
-    await client.connect();
-    const { rows } = await client.query("SELECT FROM hawser.gateways");
-    await client.end();
-    expect(rows).toEqual([]);
+    await eventually("its address is gone", async () => {
+      return (await rowsOf(database.url, "SELECT FROM hawser.gateways")).length === 0;
+    });
   });
 });
 
@@ -110,7 +109,7 @@ describe("the log", () => {
     const start = performance.now();
     child.stdin.write("end");
     expect(await exited).toEqual([0, null]);
-    expect(performance.now() - start).toBeLessThan(5000);
+    expect(performance.now() - start).toBeLessThan(20_000);
   });
 
   it("tells whoever reads late how many lines are lost", async () => {

@@ -137,7 +137,7 @@ describe("the official release", () => {
     return readFileSync(join(directory, "archive.tar.gz"));
   }
 
-  async function site(listener: RequestListener, sha256: string): Promise<NatsSource> {
+  async function site(listener: RequestListener, sha256: string, answerTimeoutMs = 20_000): Promise<NatsSource> {
     const server = createServer(listener).listen(0, "127.0.0.1");
     await new Promise((resolve) => server.once("listening", resolve));
     onTestFinished(() => {
@@ -146,7 +146,7 @@ describe("the official release", () => {
     });
     const { port } = server.address() as AddressInfo;
     const checksums = { [releasePlatform()]: sha256 };
-    return officialRelease({ url: `http://127.0.0.1:${port}/download`, checksums, answerTimeoutMs: 200 });
+    return officialRelease({ url: `http://127.0.0.1:${port}/download`, checksums, answerTimeoutMs });
   }
 
   const sha256 = (bytes: Buffer) => createHash("sha256").update(bytes).digest("hex");
@@ -177,7 +177,7 @@ describe("the official release", () => {
   });
 
   it("is given up soon when the site does not answer", async () => {
-    const release = await site(() => undefined, "0".repeat(64));
+    const release = await site(() => undefined, "0".repeat(64), 200);
     await expect(fetchNatsServer({ sources: [release] })).rejects.toThrow("no answer in 200 ms");
   });
 

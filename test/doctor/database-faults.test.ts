@@ -3,7 +3,6 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { freePort } from "../../src/dev/free-port.js";
 import { install } from "../../src/store/index.js";
 import type { OwnPostgres } from "../faults/support/own-postgres.js";
 import { onServer } from "../support/on-server.js";
@@ -71,11 +70,10 @@ describe("the connection to Postgres", () => {
   });
 
   it("nothing that listens", async () => {
-    const port = await freePort();
     const databaseUrl = changed(system.url, (url) => {
-      url.port = `${port}`;
+      url.port = "1";
     });
-    expect(onlyFinding(await system.examine({ databaseUrl })).what).toContain(`nothing listens at 127.0.0.1:${port}`);
+    expect(onlyFinding(await system.examine({ databaseUrl })).what).toContain("nothing listens at 127.0.0.1:1");
   });
 
   it("a Postgres that does not answer, after a few seconds", async () => {
@@ -83,7 +81,7 @@ describe("the connection to Postgres", () => {
     postgres.freeze();
     try {
       expect(onlyFinding(await system.examine()).what).toContain("did not answer within 5000 ms");
-      expect(performance.now() - begin).toBeLessThan(10_000);
+      expect(performance.now() - begin).toBeLessThan(20_000);
     } finally {
       postgres.resume();
     }

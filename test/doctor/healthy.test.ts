@@ -27,6 +27,7 @@ describe("a healthy system", () => {
       `SELECT nats_subscribe('doctor.${system.name}', 'public.take'::regproc)`,
       `SELECT litmus_pgnats_register_responder('doctor.${system.name}.ask', 'public.answer'::regproc)`,
     );
+    await system.led();
     for (const databaseUrl of [system.url, system.superuserUrl]) {
       const report = await system.examine({ databaseUrl });
       expect(report.findings).toEqual([]);

@@ -3,11 +3,12 @@
  * else is.
  */
 import { connect } from "@nats-io/transport-node";
+import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { freePort } from "../../src/dev/free-port.js";
 import type { OwnPostgres } from "../faults/support/own-postgres.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";
+import { rowsOf } from "../support/on-server.js";
 import { silentServer } from "./support/silent-server.js";
 import { found, onlyFinding, postgresWithPasswords, startSystem } from "./support/system.js";
 
@@ -31,8 +32,13 @@ describe("the gateway", () => {
   it("that was stopped; who leads is not told as well", async () => {
     await using system = await startSystem(postgres);
     await system.run(...subscribing("doctor.gateway"));
+    await system.led();
     expect((await system.examine()).findings).toEqual([]);
     await system.serve!.stop();
+    // Where Postgres is slow, it takes the address away some time later.
+    await eventually("its address is gone", async () => {
+      return (await rowsOf(system.superuserUrl, "SELECT FROM hawser.gateways")).length === 0;
+    });
     const report = await system.examine();
     const finding = onlyFinding(report);
     expect(finding).toMatchObject({ check: "gateway", severity: "error", code: "gateway_unavailable" });
@@ -46,25 +52,32 @@ describe("the gateway", () => {
 
   it("that was killed, by its address and when it was last there", async () => {
     await using system = await startSystem(postgres, { serve: false });
-    const port = await freePort();
+    // Nobody listens on port 1.
     await system.run(
-      `INSERT INTO hawser.gateways (host, port, owner, seen_at) VALUES ('127.0.0.1', ${port}, 'gone', now() - interval '3 h')`,
+      "INSERT INTO hawser.gateways (host, port, owner, seen_at) VALUES ('127.0.0.1', 1, 'gone', now() - interval '3 h')",
     );
     for (const login of ["in hawser_nats", "in hawser_bridge alone"]) {
       if (login !== "in hawser_nats") await system.run(`REVOKE hawser_nats FROM ${system.login}`);
       const finding = onlyFinding(await system.examine());
       expect(finding).toMatchObject({ check: "gateway", code: "gateway_unavailable" });
-      expect(finding.what).toContain(`entered: 127.0.0.1:${port} (there 3 h ago)`);
+      expect(finding.what).toContain("entered: 127.0.0.1:1 (there 3 h ago)");
     }
   });
 
   it("that another one has left behind", async () => {
     await using system = await startSystem(postgres);
-    const port = await freePort();
-    const leave = `INSERT INTO hawser.gateways (host, port, owner, seen_at) VALUES ('gateway.invalid', ${port}, 'gone', now() - interval '3 h')`;
-    await system.run(leave);
-    // The running one forgets it when it looks the next time.
-    expect(found(await system.examine())).toEqual([{ check: "gateway", severity: "warning" }]);
+    const holder = new pg.Client(system.superuserUrl);
+    await holder.connect();
+    try {
+      await holder.query(
+        "INSERT INTO hawser.gateways (host, port, owner, seen_at) VALUES ('gateway.invalid', 1, 'gone', now() - interval '3 h')",
+      );
+      // The running one would forget it when it looks the next time.
+      await holder.query("BEGIN; SELECT FROM hawser.gateways WHERE owner = 'gone' FOR UPDATE");
+      expect(found(await system.examine())).toEqual([{ check: "gateway", severity: "warning" }]);
+    } finally {
+      await holder.end();
+    }
   });
 
   it("that takes connections and does not answer, in a few seconds", async () => {
@@ -73,7 +86,7 @@ describe("the gateway", () => {
     await system.run(`INSERT INTO hawser.gateways (host, port) VALUES ('127.0.0.1', ${hanging.port})`);
     const begin = performance.now();
     const finding = onlyFinding(await system.examine());
-    expect(performance.now() - begin).toBeLessThan(15_000);
+    expect(performance.now() - begin).toBeLessThan(25_000);
     expect(finding).toMatchObject({ check: "gateway", code: "gateway_unavailable" });
   });
 });
@@ -98,6 +111,7 @@ describe("the NATS server", () => {
     await using nats = await startNatsServer();
     await using system = await startSystem(postgres, { natsUrl: nats.url });
     await system.run(...subscribing("doctor.down"));
+    await system.led();
     await nats.kill();
     await eventually("the gateway has noticed it", async () => !(await system.examine()).ok);
     for (const login of ["in hawser_nats", "in hawser_bridge alone"]) {
@@ -115,7 +129,7 @@ describe("the NATS server", () => {
     nats.signal("SIGSTOP");
     const begin = performance.now();
     expect(onlyFinding(await system.examine())).toMatchObject({ check: "nats", code: "nats_unavailable" });
-    expect(performance.now() - begin).toBeLessThan(10_000);
+    expect(performance.now() - begin).toBeLessThan(20_000);
   });
 
   it("that refuses the password, which is not shown", async () => {
@@ -160,16 +174,18 @@ describe("the permissions of the NATS user", () => {
 
   it("are asked for without a message to anybody", async () => {
     await using nats = await withPermissions("{}");
-    await using system = await startSystem(postgres, { natsUrl: nats.url, natsOptions });
-    await system.run(...subscribing("doctor.quiet"));
-    const witness = await connect({ servers: nats.url, user: "all", pass: "all" });
+    await using witness = await connect({ servers: nats.url, user: "all", pass: "all" });
     const seen: string[] = [];
     witness.subscribe(">", { callback: (_error, message) => void seen.push(message.subject) });
     await witness.flush();
+    await using system = await startSystem(postgres, { natsUrl: nats.url, natsOptions });
+    await system.run(...subscribing("doctor.quiet"));
+    const isNotice = (subject: string) => subject === "pgnats.postgresql.replication.status";
+    await eventually("serve has told the role of Postgres", () => seen.some(isNotice));
+    seen.length = 0;
     expect((await system.examine()).findings).toEqual([]);
     await witness.flush();
     expect(seen.filter((subject) => !subject.startsWith("$"))).toEqual([]);
-    await witness.close();
   });
 
   it("are not asked for where the credentials are another login's", async () => {

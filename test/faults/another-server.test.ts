@@ -10,8 +10,9 @@ import { startProxy } from "../store/support/proxy.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
+import { patienceMs } from "./support/kills.js";
 
-it("is survived by peers: names are taken anew, and messages go on in order", async () => {
+it("is survived by peers: names are taken anew, and messages go on in order", { timeout: patienceMs }, async () => {
   const first = await testDatabase({ migrated: true });
   onTestFinished(() => first.drop());
   await using proxy = await startProxy(first.url);

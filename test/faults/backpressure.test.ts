@@ -5,6 +5,7 @@ import { expect, it, onTestFinished } from "vitest";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { audit, faultsOf, noFaults, summaryOf } from "./support/audit.js";
+import { patienceMs } from "./support/kills.js";
 import { Mesh } from "./support/mesh.js";
 import { microseconds } from "./support/mesh-protocol.js";
 
@@ -18,7 +19,7 @@ const loadMs = 10_000;
 const slackBytes = 24 * megabyte;
 
 it("slows senders down or refuses their sends; both keep within their limits, and everything confirmed arrives", {
-  timeout: 120_000,
+  timeout: patienceMs,
 }, async () => {
   const database = await testDatabase();
   onTestFinished(() => database.drop());

@@ -18,6 +18,8 @@ import { sqlDatabase } from "./support/sql-database.js";
 const kills = killsPerLoop(5);
 const seed = Number(process.env["HAWSER_FAULT_SEED"] ?? Date.now() % 1_000_000);
 const perRound = 100;
+/** Each takes a transaction of its own, at least. */
+const limitMs = 60_000;
 const subject = `dead.${randomBytes(4).toString("hex")}`;
 
 // What is divisible by ten goes on failing. Each call takes a moment, so that kills come between.
@@ -64,9 +66,9 @@ it(
       for (let round = 0; round < kills; round++) {
         const first = 1 + round * perRound;
         for (let n = first; n < first + perRound; n++) nats.publish(subject, `${n}`);
-        await eventually("all have failed", async () => {
-          return (await letters()).filter(({ n }) => n >= first).length === perRound;
-        });
+        const haveFailed = async (): Promise<boolean> =>
+          (await letters()).filter(({ n }) => n >= first).length === perRound;
+        await eventually("all have failed", haveFailed, limitMs);
         await client.query("UPDATE settings SET heal_below = $1", [first + perRound]);
         const there = (await letters()).filter(({ n }) => n >= first);
         const gone = there.filter(({ n }) => n % 7 === 0);
@@ -77,16 +79,18 @@ it(
         await command(database.url, "discard", gone);
         const asked = command(database.url, "retry", again);
         const seen = random.between(0, again.length - 20);
-        await eventually("some have been run", async () => {
+        const haveRun = async (): Promise<boolean> => {
           const { rows } = await client.query("SELECT count(*)::integer AS count FROM ran WHERE n >= $1", [first]);
           return rows[0].count >= seen;
-        });
+        };
+        await eventually("some have been run", haveRun, limitMs);
         await leader.crash();
         await asked;
         await leader.start();
-        await eventually("nothing waits to be retried", async () => {
-          return (await letters("WHERE retry_requested")).length === 0;
-        });
+        const isDone = async (): Promise<boolean> => (await letters("WHERE retry_requested")).length === 0;
+        await eventually("nothing waits to be retried", isDone, limitMs);
+        // All may have been retried before the kill; and nobody keeps what comes while nobody leads.
+        await group.leader();
       }
       const left = (await letters()).filter(({ n }) => n > 0);
       const { rows } = await client.query<{ n: number; count: number }>(
@@ -106,7 +110,8 @@ it(
       await client.end();
     }
   },
-  loopTimeoutMs(kills),
+  // Each round has hundreds of transactions, a takeover, and the starts of three processes.
+  loopTimeoutMs(4 * kills),
 );
 
 /** `hawser dead` in a process of its own. */

@@ -13,6 +13,7 @@ import { eventually } from "../support/eventually.js";
 import { ServeGroup } from "./support/bridge-group.js";
 import { BridgeLedger } from "./support/bridge-ledger.js";
 import { BridgePublisher } from "./support/bridge-publisher.js";
+import { patienceMs } from "./support/kills.js";
 import { ownPostgres } from "./support/own-postgres.js";
 import type { ServeProcess } from "./support/serve-process.js";
 import { prepareForSql } from "./support/sql-database.js";
@@ -77,7 +78,7 @@ it.each(["stopped", "frozen"] as const)(
     expect(Math.max(...peaks)).toBeLessThan(limitMiB);
     expect(await group.leader()).toBe(leader);
   },
-  120_000 + awayMs + messages / 5,
+  patienceMs + awayMs + messages / 5,
 );
 
 function peakMiB({ pid }: ServeProcess): number {

@@ -9,7 +9,6 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { expect, it } from "vitest";
-import { freePort } from "../../src/dev/free-port.js";
 import { Random } from "../simulator/random.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";
@@ -18,6 +17,7 @@ import { ServeGroup } from "./support/bridge-group.js";
 import { BridgeLedger } from "./support/bridge-ledger.js";
 import { BridgePublisher, type Stretch } from "./support/bridge-publisher.js";
 import { killsPerLoop, loopTimeoutMs, spread } from "./support/kills.js";
+import { natsMonitor } from "./support/nats-monitor.js";
 import { sqlDatabase } from "./support/sql-database.js";
 
 const kills = killsPerLoop(5);
@@ -29,8 +29,8 @@ it.each([{ processes: 1 }, { processes: 3 }])(
   `loses only what nobody was subscribed for, with $processes processes (HAWSER_FAULT_SEED=${seed})`,
   async ({ processes }) => {
     const random = new Random(seed + processes);
-    const monitor = `127.0.0.1:${await freePort()}`;
-    await using nats = await startNatsServer({ config: `http: "${monitor}"` });
+    const monitor = await natsMonitor();
+    await using nats = await startNatsServer({ config: monitor.config });
     await using database = await sqlDatabase(nats.url);
     await using ledger = await BridgeLedger.make(database.url);
     await using group = await ServeGroup.start(database.url, processes);
@@ -49,14 +49,8 @@ it.each([{ processes: 1 }, { processes: 3 }])(
       await nats.restart();
       const back = Date.now();
       if (processes > 1) {
-        await eventually("all of them are subscribed", async () => {
-          return (
-            (await subscribers(
-              monitor,
-              ledger.lanes.map(({ subject }) => subject),
-            )) === processes
-          );
-        });
+        const all = ledger.lanes.map(({ subject }) => subject);
+        await eventually("all of them are subscribed", async () => (await monitor.subscribers(...all)) === processes);
         partly.push({ first, last: publisher.last });
       }
       const { all } = await ledger.goesOn(back, 0n);
@@ -87,13 +81,4 @@ it.each([{ processes: 1 }, { processes: 3 }])(
 
 function isIn(stretches: readonly Stretch[], id: number): boolean {
   return stretches.some(({ first, last }) => first <= id && id <= last);
-}
-
-/** How many connections the server has that are subscribed to all of these. */
-async function subscribers(monitor: string, wanted: readonly string[]): Promise<number> {
-  const answer = await fetch(`http://${monitor}/connz?subs=1`);
-  const { connections } = (await answer.json()) as { connections: { subscriptions_list?: string[] }[] };
-  return connections.filter(({ subscriptions_list = [] }) => {
-    return wanted.every((subject) => subscriptions_list.includes(subject));
-  }).length;
 }

@@ -6,7 +6,7 @@ import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { audit, faultsOf, noFaults, summaryOf } from "./support/audit.js";
 import { FaultyWire } from "./support/faulty-wire.js";
-import { spread } from "./support/kills.js";
+import { patienceMs, spread } from "./support/kills.js";
 import { Mesh, recoveryLimitMs } from "./support/mesh.js";
 import { microseconds } from "./support/mesh-protocol.js";
 import { detectionLimitMs } from "./support/silence.js";
@@ -14,7 +14,7 @@ import { detectionLimitMs } from "./support/silence.js";
 const cuts = 20;
 
 describe.concurrent("connections", () => {
-  it(`are cut in the middle of a frame ${cuts} times: nothing confirmed is lost`, { timeout: 120_000 }, async () => {
+  it(`are cut in the middle of a frame ${cuts} times: nothing confirmed is lost`, { timeout: patienceMs }, async () => {
     await using database = await testDatabase();
     await using wire = await FaultyWire.make();
     const { listen, advertise } = wire;
@@ -42,7 +42,7 @@ describe.concurrent("connections", () => {
     expect(found.unknown).toBe(0);
   });
 
-  it("that swallow bytes in one or both directions are noticed and replaced", { timeout: 120_000 }, async () => {
+  it("that swallow bytes in one or both directions are noticed and replaced", { timeout: patienceMs }, async () => {
     await using database = await testDatabase();
     await using wires = await threeWires();
     const names = ["x", "y", "z"] as const;

@@ -5,12 +5,13 @@ import { expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { audit, faultsOf, noFaults, summaryOf } from "./support/audit.js";
+import { patienceMs } from "./support/kills.js";
 import { Mesh, recoveryLimitMs } from "./support/mesh.js";
 import { microseconds } from "./support/mesh-protocol.js";
 import { ownPostgres } from "./support/own-postgres.js";
 import { type Shortage, smallDisk } from "./support/small-disk.js";
 
-const timeout = 120_000;
+const timeout = patienceMs;
 
 it("loses nothing confirmed when the disk is full, whether rows or its log do not fit, and goes on with space", {
   timeout,
@@ -29,10 +30,14 @@ it("loses nothing confirmed when the disk is full, whether rows or its log do no
   await mesh.current(x).crash();
   // 16 MB of rows wait: the table cannot stay as it is.
   await Promise.all(mesh.senders.map((sender) => mesh.current(sender).call("hurry", 4_500)));
-  await eventually("they are stored", async () => {
-    const [row] = await rowsOf(postgres.url, "SELECT pg_relation_size('hawser.conn_messages')::float8 AS bytes");
-    return (row?.["bytes"] as number) > 16.5 * 1024 * 1024;
-  });
+  await eventually(
+    "they are stored",
+    async () => {
+      const [row] = await rowsOf(postgres.url, "SELECT pg_relation_size('hawser.conn_messages')::float8 AS bytes");
+      return (row?.["bytes"] as number) > 16.5 * 1024 * 1024;
+    },
+    60_000,
+  );
   for (const shortage of ["rows", "log"] satisfies Shortage[]) {
     const begun = microseconds();
     disk.fill(postgres, shortage);

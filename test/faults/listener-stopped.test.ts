@@ -4,13 +4,16 @@
 import { expect, it, onTestFinished } from "vitest";
 import { runningPeer } from "../scenarios/support/peer-process.js";
 import { testDatabase } from "../support/database.js";
+import { patienceMs } from "./support/kills.js";
 
-it("has its messages stored meanwhile, and goes on: nothing is lost, doubled or out of order", async () => {
+it("has its messages stored meanwhile, and goes on: nothing is lost, doubled or out of order", {
+  timeout: patienceMs,
+}, async () => {
   const database = await testDatabase();
   onTestFinished(() => database.drop());
   const { url } = database;
   const [sender, listener, other] = await Promise.all([
-    runningPeer(url, "a-1"),
+    runningPeer(url, "a-1", { ackTimeoutMs: 3_000 }),
     runningPeer(url, "b-1"),
     runningPeer(url, "c-1"),
   ]);

@@ -5,12 +5,13 @@ import { expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { audit, faultsOf, noFaults, summaryOf } from "./support/audit.js";
 import { connectionHog } from "./support/connection-hog.js";
+import { patienceMs } from "./support/kills.js";
 import { Mesh, recoveryLimitMs } from "./support/mesh.js";
 import { MeshError, MeshProcess } from "./support/mesh-process.js";
 import { microseconds } from "./support/mesh-protocol.js";
 import { ownPostgres } from "./support/own-postgres.js";
 
-const timeout = 120_000;
+const timeout = patienceMs;
 
 it("without free connections does not disturb those who have theirs, refuses starts clearly, and is survived by all", {
   timeout,

@@ -6,6 +6,7 @@ import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 import { audit, faultsOf, summaryOf } from "./support/audit.js";
+import { patienceMs } from "./support/kills.js";
 import { Mesh } from "./support/mesh.js";
 import { MeshProcessEnded } from "./support/mesh-process.js";
 import { microseconds } from "./support/mesh-protocol.js";
@@ -75,5 +76,5 @@ it.each([
     expect(others).toEqual({ missing: [], outOfOrder: [], begunAlthoughDone: [], refusedAndBegun: [] });
     expect(alarms).toEqual([expect.stringContaining("x: dead_letter")]);
   },
-  120_000,
+  patienceMs,
 );

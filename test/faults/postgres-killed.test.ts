@@ -3,9 +3,12 @@
  */
 import { expect, it } from "vitest";
 import { runningPeer } from "../scenarios/support/peer-process.js";
+import { patienceMs } from "./support/kills.js";
 import { ownPostgres } from "./support/own-postgres.js";
 
-it("costs nothing that was confirmed; everything goes on when it is back: 4 times", async () => {
+it("costs nothing that was confirmed; everything goes on when it is back: 4 times", {
+  timeout: patienceMs,
+}, async () => {
   await using postgres = await ownPostgres();
   const [listener, away, sender] = await Promise.all([
     runningPeer(postgres.url, "b-1"),

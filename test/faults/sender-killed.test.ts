@@ -4,8 +4,11 @@
 import { expect, it, onTestFinished } from "vitest";
 import { type PeerProcess, peerProcess, runningPeer } from "../scenarios/support/peer-process.js";
 import { testDatabase } from "../support/database.js";
+import { patienceMs } from "./support/kills.js";
 
-it("had everything arrive that was confirmed to it, once and in order: killed 8 times", async () => {
+it("had everything arrive that was confirmed to it, once and in order: killed 8 times", {
+  timeout: patienceMs,
+}, async () => {
   const database = await testDatabase();
   onTestFinished(() => database.drop());
   const { url } = database;
@@ -59,7 +62,9 @@ it("had everything arrive that was confirmed to it, once and in order: killed 8 
   }
 });
 
-it("leaves its name free within seconds, also when it was killed while it stored", async () => {
+it("leaves its name free within seconds, also when it was killed while it stored", {
+  timeout: patienceMs,
+}, async () => {
   const database = await testDatabase();
   onTestFinished(() => database.drop());
   const { url } = database;
@@ -73,5 +78,6 @@ it("leaves its name free within seconds, also when it was killed while it stored
   await first.crash();
   const begun = performance.now();
   await second.call("run");
-  expect(performance.now() - begun).toBeLessThan(5_000);
+  // Less than it is waited for by default: a name that is not free by then is refused.
+  expect(performance.now() - begun).toBeLessThan(10_000);
 });

@@ -8,10 +8,14 @@ import { expect, it } from "vitest";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
+import { patienceMs } from "./support/kills.js";
 
-const callTimeoutMs = 1_000;
+/** What is not to be lost has to come within it, too. */
+const callTimeoutMs = 4_000;
 
-it("leaves a file whole whose last answer is lost: the caller is told that it may be there, and it is", async () => {
+it("leaves a file whole whose last answer is lost: the caller is told that it may be there, and it is", {
+  timeout: patienceMs,
+}, async () => {
   await using way = await lossyWay("PUB $O.answer-lost.M.");
   await using gateway = await testGateway({ natsUrl: way.url, callTimeoutMs });
   const read = () => gateway.value<string>("SELECT convert_from(nats_get_file('answer-lost', 'f'), 'UTF8')");
@@ -29,9 +33,9 @@ it("leaves a file whole whose last answer is lost: the caller is told that it ma
   expect(await read()).toBe("the second version");
 });
 
-it("sends a message again whose acknowledgement is lost, and stores it once", async () => {
+it("sends a message again whose acknowledgement is lost, and stores it once", { timeout: patienceMs }, async () => {
   await using way = await lossyWay("PUB answer-lost.stream");
-  await using gateway = await testGateway({ natsUrl: way.url, callTimeoutMs: 9_000 });
+  await using gateway = await testGateway({ natsUrl: way.url, callTimeoutMs: 20_000 });
   const manager = await jetstreamManager(gateway.nats);
   await manager.streams.add({ name: "answer-lost", subjects: ["answer-lost.stream"] });
   way.lose();

@@ -9,6 +9,7 @@ import { beforeAll, expect, it, onTestFinished } from "vitest";
 import { testNatsUrl, testServerUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
+import { patienceMs } from "./support/kills.js";
 import { ServeProcess } from "./support/serve-process.js";
 import { sqlDatabase } from "./support/sql-database.js";
 import { payloadOf } from "./support/sql-token.js";
@@ -18,8 +19,8 @@ import { SqlWitness } from "./support/sql-witness.js";
 const interruptibleCalls = 170_000;
 const interruptibleConnects = 160_000;
 const connectTimeoutMs = 3_000;
-/** For what ends at once: the machine has other work, too. */
-const promptMs = 2_000;
+/** For what would wait without end otherwise: the machine has other work, too. */
+const promptMs = 10_000;
 let version = 0;
 
 beforeAll(async () => {
@@ -27,7 +28,9 @@ beforeAll(async () => {
   version = row!["version"] as number;
 });
 
-it("keeps calls waiting until it goes on or its session is ended; then each has its own outcome", async () => {
+it("keeps calls waiting until it goes on or its session is ended; then each has its own outcome", {
+  timeout: patienceMs,
+}, async () => {
   await using database = await sqlDatabase(testNatsUrl());
   await using witness = await SqlWitness.open(testNatsUrl());
   await using serve = await ServeProcess.start(database.url);
@@ -87,7 +90,9 @@ it("keeps calls waiting until it goes on or its session is ended; then each has 
   expect(witness.messages.get("2-2")).toBeUndefined();
 });
 
-it("holds up those who connect until it is killed or their time is over, and nobody else's sessions", async () => {
+it("holds up those who connect until it is killed or their time is over, and nobody else's sessions", {
+  timeout: patienceMs,
+}, async () => {
   await using database = await sqlDatabase(testNatsUrl());
   await using witness = await SqlWitness.open(testNatsUrl());
   await using other = await ServeProcess.start(database.url);
@@ -98,7 +103,8 @@ it("holds up those who connect until it is killed or their time is over, and nob
   hanging.signal("SIGSTOP");
   const old = await timed(before, witness.core, "0-1");
   expect(old.code).toBe("ok");
-  expect(old.ms).toBeLessThan(promptMs);
+  // It has not waited for the one that hangs: that ends with the time limit, where it ends at all.
+  if (version < interruptibleConnects) expect(old.ms).toBeLessThan(connectTimeoutMs);
 
   const [limited, patient] = [await session(database.url), await session(database.url)];
   const connecting = timed(patient, witness.core, "2-0");

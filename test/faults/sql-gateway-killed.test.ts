@@ -10,11 +10,12 @@ import { killsPerLoop, loopTimeoutMs, spread } from "./support/kills.js";
 import { ServeProcess } from "./support/serve-process.js";
 import { auditSql, faultsOf, nothingWrong } from "./support/sql-audit.js";
 import { sqlDatabase } from "./support/sql-database.js";
-import { SqlLoad } from "./support/sql-load.js";
+import { patientLimits, SqlLoad } from "./support/sql-load.js";
 import { SqlWitness } from "./support/sql-witness.js";
 
 const kills = killsPerLoop(5);
 const seed = Number(process.env["HAWSER_FAULT_SEED"] ?? Date.now() % 1_000_000);
+const flags = ["--call-timeout-ms", `${patientLimits.callTimeoutMs}`];
 
 it(
   `gives no call the answer of another, and the sessions go on, when the only one is killed (HAWSER_FAULT_SEED=${seed})`,
@@ -22,8 +23,8 @@ it(
     const random = new Random(seed);
     await using database = await sqlDatabase(testNatsUrl());
     await using witness = await SqlWitness.open(testNatsUrl());
-    await using serve = await ServeProcess.start(database.url);
-    await using load = await SqlLoad.start({ databaseUrl: database.url, witness, seed });
+    await using serve = await ServeProcess.start(database.url, flags);
+    await using load = await SqlLoad.start({ databaseUrl: database.url, witness, seed, ...patientLimits });
     const recoveries: number[] = [];
     for (let round = 0; round < kills; round++) {
       await load.more(random.between(100, 600));
@@ -53,9 +54,10 @@ it(
     const random = new Random(seed + 1);
     await using database = await sqlDatabase(testNatsUrl());
     await using witness = await SqlWitness.open(testNatsUrl());
-    await using one = await ServeProcess.start(database.url);
-    await using other = await ServeProcess.start(database.url);
-    await using load = await SqlLoad.start({ databaseUrl: database.url, witness, seed: seed + 1 });
+    await using one = await ServeProcess.start(database.url, flags);
+    await using other = await ServeProcess.start(database.url, flags);
+    const options = { databaseUrl: database.url, witness, seed: seed + 1, ...patientLimits };
+    await using load = await SqlLoad.start(options);
     const recoveries: number[] = [];
     const killOne = async (serve: ServeProcess): Promise<void> => {
       await serve.crash();

@@ -7,17 +7,18 @@ import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer } from "../support/gateway.js";
 import { startNatsServer } from "../support/nats-server.js";
-import { killsPerLoop, loopTimeoutMs, spread } from "./support/kills.js";
+import { killsPerLoop, loopTimeoutMs, patienceMs, spread } from "./support/kills.js";
 import { ownPostgres } from "./support/own-postgres.js";
 import { ServeProcess } from "./support/serve-process.js";
 import { auditSql, faultsOf, nothingWrong } from "./support/sql-audit.js";
 import { prepareForSql } from "./support/sql-database.js";
-import { SqlLoad } from "./support/sql-load.js";
+import { patientLimits, SqlLoad } from "./support/sql-load.js";
 import { SqlWitness } from "./support/sql-witness.js";
 
 const kills = killsPerLoop(10);
 const seed = Number(process.env["HAWSER_FAULT_SEED"] ?? Date.now() % 1_000_000);
-const recoveryLimitMs = 5_000;
+const recoveryLimitMs = 10_000;
+const flags = ["--call-timeout-ms", `${patientLimits.callTimeoutMs}`];
 
 it(
   "serves new sessions at once when Postgres is back, and follows the definition of the server again",
@@ -26,12 +27,12 @@ it(
     await using nats = await startNatsServer({ jetStream: true });
     await using elsewhere = await startNatsServer();
     await prepareForSql(postgres.url, nats.url);
-    await using serve = await ServeProcess.start(postgres.url);
+    await using serve = await ServeProcess.start(postgres.url, flags);
     const { pid } = serve;
     const recoveries: number[] = [];
     const followed: number[] = [];
     for (let round = 0; round < kills; round++) {
-      const options = { databaseUrl: postgres.url, sessions: 20, seed: seed + round };
+      const options = { databaseUrl: postgres.url, sessions: 20, seed: seed + round, ...patientLimits };
       await using witness = await SqlWitness.open(nats.url);
       await using cut = await SqlLoad.start({ ...options, witness, mayEnd: true });
       await cut.more(200);
@@ -76,7 +77,9 @@ it(
   loopTimeoutMs(kills),
 );
 
-it("does not start without Postgres: it says so and ends, for whoever supervises it to start it again", async () => {
+it("does not start without Postgres: it says so and ends, for whoever supervises it to start it again", {
+  timeout: patienceMs,
+}, async () => {
   await using postgres = await ownPostgres();
   await prepareForSql(postgres.url, testNatsUrl());
   await postgres.kill("SIGINT");

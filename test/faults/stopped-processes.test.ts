@@ -8,14 +8,18 @@ import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 import { audit, faultsOf, noFaults, summaryOf } from "./support/audit.js";
 import { FaultyWire } from "./support/faulty-wire.js";
+import { patienceMs } from "./support/kills.js";
 import { Mesh, recoveryLimitMs } from "./support/mesh.js";
 import { microseconds } from "./support/mesh-protocol.js";
 import { ownPostgres } from "./support/own-postgres.js";
 import { detectionLimitMs, silenceMs } from "./support/silence.js";
 
-const timeout = 120_000;
-/** A stop may come to last longer than the sends of a stopped sender would wait. */
-const peer = { sendTimeoutMs: 120_000 };
+const timeout = patienceMs;
+/**
+ * A stop may come to last longer than the sends of a stopped sender would wait. And a busy machine can keep an acknowledgement
+ * waiting for longer than the default, after which its message is stored.
+ */
+const peer = { sendTimeoutMs: 120_000, ackTimeoutMs: 4_000 };
 const perSecond = 50;
 
 describe.concurrent("a process that stands still longer than the pings allow", () => {
@@ -36,9 +40,9 @@ describe.concurrent("a process that stands still longer than the pings allow", (
     // The other listener was never troubled, and what was for this one was stored.
     const others = mesh.senders.map((sender) => mesh.confirmed(sender, y).filter(({ at }) => at > begun));
     expect(others.flat().filter(({ outcome }) => outcome !== "delivered")).toEqual([]);
-    expect(Math.min(...others.map(({ length }) => length))).toBeGreaterThan(20 * perSecond);
+    expect(Math.min(...others.map(({ length }) => length))).toBeGreaterThan(10 * perSecond);
     for (const sender of mesh.senders) {
-      expect(mesh.confirmed(sender, x).filter(({ at }) => at > begun).length).toBeGreaterThan(15 * perSecond);
+      expect(mesh.confirmed(sender, x).filter(({ at }) => at > begun).length).toBeGreaterThan(10 * perSecond);
     }
     mesh.current(x).kill("SIGCONT");
     const back = await mesh.recovered(microseconds());
@@ -116,7 +120,7 @@ describe.concurrent("a process that stands still longer than the pings allow", (
         `${((lastBegun - begun) / 1e6).toFixed(1)} s, back after ${back.toFixed(0)} ms; ${summaryOf(found)}`,
     );
     expect(lastBegun).toBeLessThan(quietAfter);
-    expect(lastConfirmed).toBeLessThan(begun + 1_000_000);
+    expect(lastConfirmed).toBeLessThan(begun + 5_000_000);
     expect(back).toBeLessThan(recoveryLimitMs);
     expect(faultsOf(found)).toEqual(noFaults);
     expect(found.unknown).toBe(0);

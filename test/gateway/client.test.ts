@@ -235,7 +235,7 @@ describe("what NATS reaches", () => {
     expect(await subscribed()).toBe(0);
     await nats.registerResponder({ subject: "reached_asked", fnOid: "client_answer" });
     await nats.reloadConf();
-    expect((await gateway.nats.request("reached_asked", "who")).string()).toBe("who!");
+    expect((await gateway.nats.request("reached_asked", "who", { timeout: 20_000 })).string()).toBe("who!");
     await nats.unregisterResponder({ subject: "reached_asked" });
     await nats.reloadConf();
     await expect(gateway.nats.request("reached_asked", "who")).rejects.toThrow("no responders");

@@ -7,9 +7,9 @@ import { type Logger, Serve, type ServeOptions } from "../../src/serve/index.js"
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
-import { promptMs } from "./serving.js";
+import { patientPollMs } from "./serving.js";
 
-const { optionsPollMs, gatewayStaleMs } = gatewayConstants;
+const { gatewayStaleMs } = gatewayConstants;
 
 let gateway: TestGateway;
 
@@ -62,7 +62,9 @@ describe("an address that several gateways have", () => {
     ]);
     expect(await conninfo()).toContain(`host='localhost,127.0.0.1' port='${shared.port},`);
     await second.stop();
-    expect((await rows()).filter(({ host }) => host === "localhost")).toHaveLength(1);
+    // Where Postgres is slow, it takes the row away some time later; what was not there for longer is forgotten anyway.
+    const isAlone = async () => (await rows()).filter(({ host }) => host === "localhost").length === 1;
+    await eventually("one of the two rows is gone", isAlone, gatewayStaleMs / 2);
     await call();
   });
 
@@ -91,7 +93,7 @@ describe("a gateway that was not there for some time", () => {
     await eventually(
       "it is forgotten",
       async () => !(await rows()).some(({ host }) => host === "hung.invalid"),
-      optionsPollMs + promptMs,
+      patientPollMs,
     );
   });
 
@@ -122,7 +124,9 @@ describe("gateways with different TLS settings", () => {
     const logger: Logger = { ...silent, warn: (_, message) => void warnings.push(message) };
     const tls = new CertificateAuthority().issue(["127.0.0.1"]);
     await using _tls = await another({ tls, logger });
-    expect(warnings).toEqual([expect.stringContaining("other TLS settings")]);
+    expect(warnings.filter((message) => message.includes("TLS"))).toEqual([
+      expect.stringContaining("other TLS settings"),
+    ]);
     await call();
   });
 });
@@ -130,21 +134,21 @@ describe("gateways with different TLS settings", () => {
 describe("a gateway that is full", () => {
   it("is passed over", async () => {
     await using full = await another({ maxSessions: 1 });
-    const session = await gateway.connect();
+    const [session, other] = [await gateway.connect(), await gateway.connect()];
     try {
       await session.query("SELECT nats_publish_text('owners.a', 'x')");
       expect(full.sessionCount).toBe(1);
       await call();
-      await gateway.client.query("BEGIN");
-      await gateway.client.query("DELETE FROM hawser.gateways WHERE port <> $1", [portOf(full)]);
-      await gateway.client.query("COMMIT");
-      const error = await call().then(
-        () => undefined,
-        (failure: object) => failure,
-      );
-      expect(error).toMatchObject({ code: "08001", detail: expect.stringContaining("--max-sessions") });
+      // In a transaction of its own session: a gateway whose row is gone enters itself again.
+      await other.query("BEGIN");
+      await other.query("DELETE FROM hawser.gateways WHERE port <> $1", [portOf(full)]);
+      await expect(other.query("SELECT nats_publish_text('owners.a', 'x')")).rejects.toMatchObject({
+        code: "08001",
+        detail: expect.stringContaining("--max-sessions"),
+      });
     } finally {
       await session.end();
+      await other.end();
     }
   });
 });

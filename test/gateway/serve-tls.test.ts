@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { type GatewayTls, Serve } from "../../src/serve/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
+import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
 import { TlsRelay } from "./tls-relay.js";
 
@@ -54,8 +55,10 @@ async function call(payload = "x"): Promise<void> {
 
 const portOf = (address: string): number => Number(address.split(":").at(-1));
 
+/** Of the youngest: where Postgres is slow, the row of one that has ended is there for some time. */
 const sslmode = async () =>
-  (await gateway.client.query("SELECT sslmode, root_certificate FROM hawser.gateways")).rows[0];
+  (await gateway.client.query("SELECT sslmode, root_certificate FROM hawser.gateways ORDER BY started_at DESC LIMIT 1"))
+    .rows[0];
 
 it("is demanded where the gateway has a certificate, and not checked unless it is asked for", async () => {
   await serving(stranger.issue(["elsewhere"]), async () => {
@@ -151,7 +154,7 @@ it("is refused with a key that does not fit", async () => {
     code: "invalid_argument",
     message: expect.stringContaining("tls.key is not the key of tls.cert"),
   });
-  expect(await sslmode()).toBeUndefined();
+  await eventually("no gateway is entered", async () => (await sslmode()) === undefined);
 });
 
 it("is refused where the mode and the root certificate do not go together", async () => {

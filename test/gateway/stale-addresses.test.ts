@@ -4,35 +4,32 @@
 import { getEventListeners, once } from "node:events";
 import { createServer } from "node:net";
 import { expect, it, onTestFinished } from "vitest";
-import { freePort } from "../../src/dev/free-port.js";
 import { refusingAmong } from "../../src/gateway/stale-addresses.js";
 
 const never = new AbortController().signal;
 const here = { host: "127.0.0.1", port: 5433 };
 const at = (port: number, host = "127.0.0.1") => ({ host, port });
+/** Nobody listens on port 1, and nobody is given it by chance. */
+const gone = at(1);
 
 it("those that refuse, and not those that answer", async () => {
   const server = createServer((socket) => socket.destroy()).listen(0, "127.0.0.1");
   onTestFinished(() => void server.close());
   await once(server, "listening");
   const alive = at((server.address() as { port: number }).port);
-  const gone = at(await freePort());
   expect(await refusingAmong(here, [alive, gone], never)).toEqual([gone]);
 });
 
 it("those on Postgres's machine are tried from there only, and no others", async () => {
-  const gone = at(await freePort());
   expect(await refusingAmong({ host: "0.0.0.0", port: 5433 }, [gone], never)).toEqual([]);
   expect(await refusingAmong(here, [at(gone.port, "0.0.0.0")], never)).toEqual([]);
 });
 
 it("none, once it is over", async () => {
-  const gone = at(await freePort());
   expect(await refusingAmong(here, [gone], AbortSignal.abort())).toEqual([]);
 });
 
 it("nothing of the tries stays with the signal", async () => {
-  const gone = at(await freePort());
   const { signal } = new AbortController();
   for (let tries = 0; tries < 30; tries++) await refusingAmong(here, [gone], signal);
   expect(getEventListeners(signal, "abort")).toEqual([]);

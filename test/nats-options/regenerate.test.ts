@@ -12,6 +12,8 @@ const schemaPath = "schema/nats-server-options.schema.json";
 /** What is written anew; everything else is taken from the project as it is. */
 const copied = ["proto", "schema", "buf.yaml", "buf.gen.yaml"];
 const left = ["generated", ".git", "dist"];
+/** What generating may take, in milliseconds: a dozen programs, one for each plugin. */
+const patientMs = 300_000;
 
 type Generated = typeof import("../../generated/ts/nats-options/index.js");
 
@@ -66,7 +68,7 @@ class ProjectCopy implements AsyncDisposable {
   }
 }
 
-describe("buf generate on an unchanged schema", () => {
+describe("buf generate on an unchanged schema", { timeout: patientMs }, () => {
   it("makes the committed files, wherever it runs", async () => {
     await using project = await ProjectCopy.create();
     await project.dropOtherPlugins();
@@ -95,10 +97,10 @@ describe("after changing a range and the order of authentication in the schema",
     await project.generate();
     generated = await project.load();
     database = await ValidatorDatabase.create(await project.read("generated/sql/nats-options/validator.sql"));
-  });
+  }, patientMs);
   afterAll(async () => {
-    await database[Symbol.asyncDispose]();
-    await project[Symbol.asyncDispose]();
+    await database?.[Symbol.asyncDispose]();
+    await project?.[Symbol.asyncDispose]();
   });
 
   it("both validators have the new range", async () => {
@@ -128,7 +130,7 @@ describe("after changing a range and the order of authentication in the schema",
   });
 });
 
-describe("buf generate on a bad schema", () => {
+describe("buf generate on a bad schema", { timeout: patientMs }, () => {
   it("fails and names the file and the element", async () => {
     await using project = await ProjectCopy.create();
     await project.dropOtherPlugins();

@@ -26,7 +26,7 @@ describe("a link without options", () => {
 describe("a link whose server dies", () => {
   it("loses its connection and makes another one when the server is back", async () => {
     await using server = await startNatsServer();
-    const { link } = testLink({ natsWaitMs: 300 });
+    const { link } = testLink({ natsWaitMs: 2_000 });
     link.configure(optionsFor(server));
     const first = await link.connected();
     const lost = next(link, "lost");
@@ -42,7 +42,7 @@ describe("a link whose server dies", () => {
       code: "nats_unavailable",
       detail: "Nothing listens there (ECONNREFUSED).",
     });
-    expect(performance.now() - lostAt).toBeGreaterThan(290);
+    expect(performance.now() - lostAt).toBeGreaterThan(1_000);
     await expect(atOnce(link.connected())).rejects.toMatchObject({ code: "nats_unavailable" });
 
     await server.restart();
@@ -83,8 +83,8 @@ describe("a link whose server dies", () => {
     link.configure(optionsFor(server));
     await link.connected();
     await server.kill();
-    for (let times = 0; times < 3; times++) await next(link, "failed");
-    expect(logged.map(({ level, message }) => `${level}: ${message}`)).toEqual([
+    await eventually("three attempts have failed", () => logged.length >= 5);
+    expect(logged.slice(0, 5).map(({ level, message }) => `${level}: ${message}`)).toEqual([
       "info: connected to NATS",
       "warn: the connection to NATS is lost",
       "warn: no connection to NATS",
@@ -220,7 +220,9 @@ it("leaves nats.js to those who use it beside, also while several links connect"
   await using server = await startNatsServer();
   const links = Array.from({ length: 5 }, () => testLink().link);
   for (const link of links) link.configure(optionsFor(server));
-  const others = Array.from({ length: 5 }, () => connect({ servers: server.url, reconnectTimeWait: 10 }));
+  const others = Array.from({ length: 5 }, () => {
+    return connect({ servers: server.url, reconnectTimeWait: 10, maxReconnectAttempts: -1 });
+  });
   const connections = await Promise.all([...others, ...links.map((link) => link.connected())]);
   const back = Promise.all([
     ...links.map((link) => next(link, "connected")),

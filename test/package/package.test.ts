@@ -4,10 +4,14 @@
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { afterAll, beforeAll, expect, it, vi } from "vitest";
 import { testDatabase } from "../support/database.js";
 import { projectDirectory } from "../support/program.js";
 import { manifest, pack, projectBin, run } from "./pack.js";
+
+/** How long what runs compilers may take: the machine may have much other work. */
+const compilesMs = 400_000;
+vi.setConfig({ testTimeout: compilesMs });
 
 /** What can be imported, as a user names it: `hawser`, `hawser/frames`, … */
 const entryPoints = Object.keys(manifest.exports)
@@ -48,7 +52,7 @@ beforeAll(async () => {
   const uses = entryPoints.map((_, n) => `console.log(Object.keys(entry${n}));`);
   write("every-entry.ts", [...imports, ...uses].join("\n"));
   write("send.ts", sendProgram);
-}, 120_000);
+}, compilesMs);
 
 afterAll(() => rmSync(directory, { recursive: true, force: true, maxRetries: 5 }));
 

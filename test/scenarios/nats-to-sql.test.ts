@@ -6,6 +6,7 @@ import { connect, type NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { install } from "../../src/store/index.js";
+import { type NatsMonitor, natsMonitor } from "../faults/support/nats-monitor.js";
 import { ServeProcess } from "../faults/support/serve-process.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -13,13 +14,15 @@ import { defineServer } from "../support/gateway.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
 import { isElsewhere, statementsOf, withOptions } from "./seed-sql/statements.js";
 
+let monitor: NatsMonitor;
 let edge: TestNatsServer;
 let database: TestDatabase;
 let client: pg.Client;
 let nats: NatsConnection;
 
 beforeAll(async () => {
-  edge = await startNatsServer();
+  monitor = await natsMonitor();
+  edge = await startNatsServer({ config: monitor.config });
   database = await testDatabase();
   await install({ databaseUrl: database.url });
   client = new pg.Client(database.url);
@@ -42,15 +45,13 @@ async function answer(subject: string, payload: string): Promise<string | undefi
   return reply?.string();
 }
 
-/** Whether anybody has subscribed to it; who has receives a word. */
-async function isHeard(subject: string): Promise<boolean> {
-  return nats.request(subject, "probe", { timeout: 200 }).then(
-    () => true,
-    (error: Error) => !/no responders/i.test(`${error.message} ${error.cause}`),
-  );
+/** Resolves when so many processes are subscribed: the server takes a moment to hear of a new one, or of the end of one. */
+async function heardBy(processes: number, subject: string): Promise<void> {
+  const isSo = async (): Promise<boolean> => (await monitor.subscribers(subject)) === processes;
+  await eventually(`${processes} processes are subscribed to ${subject}`, isSo);
 }
 
-describe("the documentation's example", () => {
+describe("the documentation's example", { timeout: 120_000 }, () => {
   it("stores what an independent client publishes, until it is unsubscribed, also after a restart", async () => {
     await using serve = await ServeProcess.start(database.url);
     const statements = statementsOf("13-example.sql").filter((statement) => !isElsewhere(statement));
@@ -62,18 +63,18 @@ describe("the documentation's example", () => {
         : statement;
       const { rows } = await client.query(reachable);
       if (statement.includes("nats_subscribe")) {
-        await eventually("somebody hears", () => isHeard(subject));
+        await heardBy(1, subject);
         for (const n of [1, 2, 3]) nats.publish(subject, `{"value": ${n}}`);
         await eventually("all are stored", async () => {
           return (await value("SELECT count(*) FROM litmus_pgnats_test_messages WHERE payload LIKE '{%'")) === "3";
         });
         await serve.crash();
+        await heardBy(0, subject);
         await serve.start();
+        await heardBy(1, subject);
+        nats.publish(subject, '{"value": "again"}');
         await eventually("it goes on after a restart", async () => {
-          nats.publish(subject, '{"value": "again"}');
-          return (
-            Number(await value("SELECT count(*) FROM litmus_pgnats_test_messages WHERE payload LIKE '%again%'")) > 0
-          );
+          return (await value("SELECT count(*) FROM litmus_pgnats_test_messages WHERE payload LIKE '%again%'")) === "1";
         });
       }
       if (statement.includes("SELECT * FROM litmus_pgnats_test_messages")) {
@@ -84,7 +85,7 @@ describe("the documentation's example", () => {
       }
     }
     expect(isVerified).toBe(true);
-    await eventually("nobody hears any more", async () => !(await isHeard(subject)));
+    await heardBy(0, subject);
     await client.query("DROP SERVER nats_fdw_server_test");
   });
 
@@ -93,9 +94,10 @@ describe("the documentation's example", () => {
     await using first = await ServeProcess.start(database.url);
     await using _second = await ServeProcess.start(database.url);
     for (const statement of statementsOf("09-example-responder.sql")) await client.query(statement);
-    await eventually("it answers", async () => (await answer("litmus.test.responder", "ping")) === "echo ping");
+    await heardBy(2, "litmus.test.responder");
     for (let n = 0; n < 50; n++) expect(await answer("litmus.test.responder", `${n}`)).toBe(`echo ${n}`);
     await first.crash();
+    await heardBy(1, "litmus.test.responder");
     for (let n = 0; n < 50; n++) expect(await answer("litmus.test.responder", `${n}`)).toBe(`echo ${n}`);
     await client.query("SELECT litmus_pgnats_unregister_responder('litmus.test.responder')");
     await eventually("nobody answers", async () => (await answer("litmus.test.responder", "ping")) === undefined);

@@ -120,6 +120,7 @@ it("ends a running listener with name_lost when it is forced, and its messages g
   const a = await runningPeer(url, "a-1");
   const b1 = await runningPeer(url, "b-1");
   await send(a, "b", 1, 20);
+  await committed(url, 20);
   await expect(store.reassign({ from: "b-1", to: "b-2" })).rejects.toMatchObject({ code: "name_in_use" });
   await store.reassign({ from: "b-1", to: "b-2", force: true });
   await b1.statuses.find(({ kind }) => kind === "name_lost");

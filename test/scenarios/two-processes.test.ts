@@ -120,7 +120,8 @@ it("cannot have one name: the second ends with name_in_use, and gets the name wh
   const begun = performance.now();
   await running;
   const tookMs = performance.now() - begun;
-  expect(tookMs).toBeLessThan(5_000);
+  // Less than it is waited for by default.
+  expect(tookMs).toBeLessThan(10_000);
   expect((await a.call("sendTo", "twin", "2")).outcome).toMatch(/delivered|stored/);
   await patient.messages.length(1);
   expect(textsOf(patient)).toEqual(["2"]);

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openStore } from "../../src/store/index.js";
 import { catalogChannel, messageChannel } from "../../src/store/notifications.js";
+import { eventually } from "../support/eventually.js";
 import { type World, world } from "./support/world.js";
 
 describe("channels", () => {
@@ -119,10 +120,15 @@ describe("announcements", () => {
     await w.store.announce(name, 2);
     await announced;
     const up = new Promise<void>((resolve) => w.store.on("session", (state) => state === "up" && resolve()));
-    await w.operator.query(
-      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'hawser'",
+    const { rows } = await w.operator.query(
+      "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'hawser'",
     );
     await up;
+    // Those of the pool, too: a statement on one that is about to end would fail.
+    await eventually("all of them have ended", async () => {
+      const left = "SELECT FROM pg_stat_activity WHERE pid = ANY ($1)";
+      return (await w.operator.query(left, [rows.map(({ pid }) => pid)])).rowCount === 0;
+    });
     await w.store.unlistenForMessages("other");
     announced = next();
     await w.store.announce("other", 3);

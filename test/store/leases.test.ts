@@ -244,7 +244,7 @@ describe("a lease", () => {
     await expect(w.take("one")).rejects.toMatchObject({ code: "name_in_use" });
     holder.child.kill("SIGKILL");
     await once(holder.child, "exit");
-    const lease = await w.store.takeName("one", { waitMs: 5000 });
+    const lease = await w.store.takeName("one", { waitMs: 10_000 });
     expect(lease.wasClean).toBe(false);
   });
 

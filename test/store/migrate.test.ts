@@ -32,7 +32,7 @@ describe("migrate", () => {
     for (const database of databases) await database.drop();
   });
 
-  it("makes the schema once, however many processes start at the same time", async () => {
+  it("makes the schema once, however many processes start at the same time", { timeout: 180_000 }, async () => {
     const processes = Array.from({ length: 8 }, () => startProgram("test/store/programs/migrate.ts", [url]));
     const ends = await Promise.all(processes.map(({ ended }) => ended));
     expect(ends.map(({ status, stderr }) => ({ status, stderr }))).toEqual(ends.map(() => ({ status: 0, stderr: "" })));
@@ -172,7 +172,7 @@ describe("migrate", () => {
     }
   });
 
-  it("leads to the schema that the spec says", { timeout: 60_000 }, async () => {
+  it("leads to the schema that the spec says", async () => {
     expect(await compareMigratedSchema(url)).toEqual([]);
   });
 

@@ -71,9 +71,9 @@ describe("the roles of a database", () => {
       expect(await shop.sendTo("billing", "now", { delivery: "at-most-once" })).toMatchObject({ outcome: "sent" });
       await shop.sendTo("billing", "poison");
       await billing.saw("dead_letter");
-      expect(await world.query("SELECT topic, error_code FROM hawser.dead_letters")).toEqual([
-        { topic: "billing", error_code: "handler_failed" },
-      ]);
+      const letters = () => world.query("SELECT topic, error_code FROM hawser.dead_letters");
+      await eventually("the dead letter is there", async () => (await letters()).length > 0);
+      expect(await letters()).toEqual([{ topic: "billing", error_code: "handler_failed" }]);
 
       await billing.subscribe("news");
       expect(await shop.sendAll("news", "to all")).toMatchObject([{ outcome: "delivered" }]);
@@ -325,7 +325,7 @@ describe("a database without the schema", () => {
   });
 });
 
-describe("installing on a server of one's own", () => {
+describe("installing on a server of one's own", { timeout: 180_000 }, () => {
   it("works with CREATE on the database alone, names what is missing, and catches up when it is there", async () => {
     await using server = await ownPostgres();
     await onServer(

@@ -32,6 +32,9 @@ export interface TestGateway extends AsyncDisposable {
   connect(): Promise<pg.Client>;
 }
 
+/** What calls may take unless a test says otherwise, in milliseconds: the machine may have much other work. */
+const patientMs = 30_000;
+
 /**
  * Makes one.
  *
@@ -39,7 +42,7 @@ export interface TestGateway extends AsyncDisposable {
  *     await gateway.value("SELECT nats_publish_text('a', 'hello')");
  */
 export async function testGateway(options: TestGatewayOptions = {}): Promise<TestGateway> {
-  const { natsUrl = testNatsUrl(), serverOptions = {}, ...serveOptions } = options;
+  const { natsUrl = testNatsUrl(), serverOptions = {}, callTimeoutMs = patientMs, ...serveOptions } = options;
   const undo: (() => Promise<unknown>)[] = [];
   const disposeAll = async () => {
     for (const one of undo.splice(0).reverse()) await one();
@@ -60,7 +63,12 @@ export async function testGateway(options: TestGatewayOptions = {}): Promise<Tes
     if (serverOptions !== false) await defineServer(client, natsUrl, serverOptions);
     const nats = await connect({ servers: natsUrl });
     undo.push(() => nats.close());
-    const serve = await Serve.start({ gatewayListen: "127.0.0.1:0", ...serveOptions, databaseUrl: database.url });
+    const serve = await Serve.start({
+      gatewayListen: "127.0.0.1:0",
+      callTimeoutMs,
+      ...serveOptions,
+      databaseUrl: database.url,
+    });
     undo.push(() => serve.stop());
     return {
       database,

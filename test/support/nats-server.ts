@@ -2,9 +2,10 @@
  * A nats-server of a test's own, for what the shared one of the run cannot be: one that demands credentials or TLS, that
  * dies and comes back, or that is told to drain.
  */
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { freePort } from "../../src/dev/free-port.js";
 import { findNatsServer } from "../../src/dev/nats/binary.js";
 import { natsAnswers } from "../../src/dev/nats/server.js";
 import { ServerProcess } from "../../src/dev/server-process.js";
@@ -62,6 +63,9 @@ export async function startNatsServer(options: NatsServerOptions = {}): Promise<
   }
 }
 
+/** How often it is started where somebody else has taken the port a moment before. */
+const portTries = 5;
+
 class Server implements TestNatsServer {
   readonly host = "127.0.0.1";
   port = -1;
@@ -82,6 +86,21 @@ class Server implements TestNatsServer {
   }
 
   async start(): Promise<void> {
+    // Not one that the system would choose: that one could be somebody else's before a restart.
+    const isNew = this.port === -1;
+    for (let tried = 1; ; tried++) {
+      if (isNew) this.port = await freePort();
+      const logged = this.log().length;
+      try {
+        await this.launch();
+        return;
+      } catch (error) {
+        if (tried === portTries || !this.log().slice(logged).includes("address already in use")) throw error;
+      }
+    }
+  }
+
+  private async launch(): Promise<void> {
     const ports = this.path("ports");
     rmSync(ports, { recursive: true, force: true });
     mkdirSync(ports);
@@ -139,7 +158,8 @@ class Server implements TestNatsServer {
   }
 
   log(): string {
-    return readFileSync(this.path("nats.log"), "utf8");
+    const path = this.path("nats.log");
+    return existsSync(path) ? readFileSync(path, "utf8") : "";
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { TransportError } from "../../src/errors/index.js";
-import { TlsCredentials, type TlsOptions } from "../../src/transport/index.js";
+import { type Clock, systemClock, TlsCredentials, type TlsOptions } from "../../src/transport/index.js";
 import { CertificateAuthority, type Issued } from "../support/certificate-authority.js";
 import { eventually } from "../support/eventually.js";
 import { temporaryDirectory } from "../support/temporary.js";
@@ -93,13 +93,10 @@ class Files {
     writeFileSync(this.path("ca.crt"), ca);
   }
 
-  credentials(options: Partial<TlsOptions> = {}): TlsCredentials {
-    const credentials = new TlsCredentials({
-      cert: this.path("tls.crt"),
-      key: this.path("tls.key"),
-      ca: this.path("ca.crt"),
-      ...options,
-    });
+  /** Those that wait for their files as long as it takes, unless told otherwise: the machine may be slow. */
+  credentials(options: Partial<TlsOptions> = {}, clock: Clock = new ManualClock()): TlsCredentials {
+    const files = { cert: this.path("tls.crt"), key: this.path("tls.key"), ca: this.path("ca.crt") };
+    const credentials = new TlsCredentials({ ...files, ...options }, clock);
     onTestFinished(
       credentials.subscribe({
         onReloaded: () => this.told.push("reloaded"),
@@ -258,21 +255,26 @@ describe("certificates that are renewed", () => {
 
   it("on a file system that does not answer keep nobody from dialling and listening, and are used when it does", async () => {
     const files = new Files();
-    const tls = files.credentials();
+    const tls = files.credentials({}, systemClock);
     const others = new TlsCredentials({ ...ours, ca: authority.certificate });
     const answering = await FileSystemThatHangs.start(files.directory);
     onTestFinished(() => answering.end());
     files.write(nextAuthority.issue(local), authority.certificate + nextAuthority.certificate);
-    const started = performance.now();
-    await using listener = await TestListener.start({ tls });
+    const tookMs: number[] = [];
+    const timed = async <T>(work: Promise<T>): Promise<T> => {
+      const started = performance.now();
+      const done = await work;
+      tookMs.push(performance.now() - started);
+      return done;
+    };
+    await using listener = await timed(TestListener.start({ tls }));
     for (let dials = 0; dials < 10; dials++) {
-      const { connection } = await dialTest(listener.address, { tls: dials % 2 === 0 ? tls : others });
+      const { connection } = await timed(dialTest(listener.address, { tls: dials % 2 === 0 ? tls : others }));
       connection.destroy();
     }
     // Waited for once, and not by each.
-    const waited = performance.now() - started;
-    expect(waited).toBeGreaterThan(tlsReloadWaitMs - 50);
-    expect(waited).toBeLessThan(4 * tlsReloadWaitMs);
+    expect(Math.max(...tookMs)).toBeGreaterThan(tlsReloadWaitMs - 50);
+    expect(tookMs.sort((one, other) => one - other)[5]).toBeLessThan(tlsReloadWaitMs - 50);
     expect(files.told.all).toHaveLength(1);
     expect(await files.told.next()).toMatchObject({
       message: expect.stringMatching(
@@ -296,7 +298,7 @@ describe("certificates that are renewed", () => {
   it("that are valid only from later on are used from then on", async () => {
     const files = new Files();
     const tls = files.credentials();
-    files.write(authority.issue(local, { fromDays: 2 / 86_400 }));
+    files.write(authority.issue(local, { fromDays: 5 / 86_400 }));
     await tls.refresh();
     expect(await files.told.next()).toMatchObject({ message: expect.stringContaining("is not valid before") });
     await eventually("the certificate is in use", async () => {

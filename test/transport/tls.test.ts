@@ -176,8 +176,8 @@ describe("the certificate of a listener", () => {
   });
 
   it("that has expired is refused", async () => {
-    // It was valid when its peer started.
-    const soon = authority.issue(local, { untilDays: 1 / 86_400 });
+    // It was valid when its peer started, and is for 5 s.
+    const soon = authority.issue(local, { untilDays: 5 / 86_400 });
     await using listener = await TestListener.start({ tls: credentials(soon) });
     await eventually("the certificate has expired", async () => {
       const error = await dialTest(listener.address, { tls: credentials() }).then(

@@ -590,6 +590,13 @@ AS $function$
 DECLARE
   rule text;
 BEGIN
+  IF p_subject = '_INBOX.hawser' OR starts_with(p_subject, '_INBOX.hawser' || '.') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('the subject %L cannot be subscribed to', left(p_subject, 300)),
+      DETAIL = format('Below "%s" are the answers to requests that SQL functions make, those of all roles: they are for whoever asked.', '_INBOX.hawser'),
+      HINT = 'nats_request_text and its kin return the answer.';
+  END IF;
   IF NOT EXISTS (
     SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
     WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, 16) AND t.typowner = w.proowner

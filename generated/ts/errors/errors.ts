@@ -631,14 +631,14 @@ export const errorTable = {
     summary: "The role may not do that in this database.",
     remedy: "The message names the right that is missing, and who can give it.",
   },
-  /** The login that runs subscribed functions is missing, cannot connect, or may do more than it should. */
+  /** The login that runs subscribed functions is missing, cannot connect, reaches another database, or may do more than it should. */
   executor_login: {
     code: "executor_login",
     wireCode: 63,
     sqlstate: "28000",
     exitStatus: 77,
     retryable: true,
-    summary: "The login that runs subscribed functions is missing, cannot connect, or may do more than it should.",
+    summary: "The login that runs subscribed functions is missing, cannot connect, reaches another database, or may do more than it should.",
     remedy: "Run `hawser init` as a role that may make roles, or name a login with --executor-url.",
   },
   /** The database session ended twice while the function ran for this message alone. */

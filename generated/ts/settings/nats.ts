@@ -946,4 +946,12 @@ export const gatewayConstants = {
    * Value: "/run/secrets".
    */
   secretsDirectory: "/run/secrets",
+  /**
+   * Below which subject the answers to Hawser's own requests come, which are for whoever asked alone: no function is called
+   * for them. It is below `_INBOX`, so that permissions for that hold, and no inbox of another client is below it: those
+   * have a random word of 22 characters there.
+   *
+   * Value: "_INBOX.hawser".
+   */
+  natsInboxPrefix: "_INBOX.hawser",
 } as const;

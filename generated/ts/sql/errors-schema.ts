@@ -100,7 +100,7 @@ VALUES
   ('replica', 59, '25006', 69, false, 'This Postgres is a replica, or the transaction is read-only: subscriptions are changed on the primary.', 'Do it on the primary; the replica has it then, too.'),
   ('function_signature', 60, '42883', 64, false, 'The function that is to be subscribed, or to answer, has other arguments or another result than those that are accepted, or is no plain function.', 'Give it one of the signatures that the message lists.'),
   ('not_permitted', 61, '42501', 77, false, 'The role may not do that in this database.', 'The message names the right that is missing, and who can give it.'),
-  ('executor_login', 63, '28000', 77, true, 'The login that runs subscribed functions is missing, cannot connect, or may do more than it should.', 'Run \`hawser init\` as a role that may make roles, or name a login with --executor-url.'),
+  ('executor_login', 63, '28000', 77, true, 'The login that runs subscribed functions is missing, cannot connect, reaches another database, or may do more than it should.', 'Run \`hawser init\` as a role that may make roles, or name a login with --executor-url.'),
   ('session_lost', 64, '57P01', 70, false, 'The database session ended twice while the function ran for this message alone.', 'Mend the function, then \`hawser dead retry\`.')
 $function$;
 COMMENT ON FUNCTION hawser.error_codes() IS 'Every error of Hawser.';

@@ -6,6 +6,13 @@ import pg from "pg";
 import { tables } from "../../../generated/ts/rows/nats.js";
 import { BridgeError } from "../../errors/index.js";
 import { connectionSettings, type PostgresSession, settingsOfLogin } from "../../store/index.js";
+import {
+  type DatabaseIdentity,
+  differenceOf,
+  identitySql,
+  isSameDatabase,
+  sameDatabaseRemedy,
+} from "./database-identity.js";
 
 /** Where the login is from. */
 export interface ExecutorLoginOptions {
@@ -13,23 +20,15 @@ export interface ExecutorLoginOptions {
   readonly databaseUrl: string | undefined;
   /** A login of the operator's, with its database. Default: the one of the table. */
   readonly executorUrl: string | undefined;
-  /** Reads the table. */
+  /** The bridge's own: reads the table, and has reached the right database. */
   readonly session: PostgresSession;
 }
 
 const loginSql = `SELECT l.user_name AS "user", l.password FROM ${tables.executorLogin} AS l`;
 
-/** How an executor's session is opened. @throws what the session throws */
-export async function executorSettings(options: ExecutorLoginOptions): Promise<pg.ClientConfig> {
-  const { databaseUrl, executorUrl, session } = options;
-  if (executorUrl !== undefined) return connectionSettings(executorUrl);
-  const [login] = await session.query<{ user: string; password: string }>(loginSql);
-  return settingsOfLogin(databaseUrl, login!);
-}
-
 /** What a login may do that calls functions of others: what they can reach beyond their own rights. */
 const rightsSql = `
-  SELECT pg_postmaster_start_time()::text AS "serverStartedAt", pg_backend_pid() AS pid,
+  SELECT pg_backend_pid() AS pid,
          (SELECT a.backend_start::text FROM pg_stat_activity AS a WHERE a.pid = pg_backend_pid()) AS "startedAt",
          r.rolname AS name, r.rolsuper AS superuser, r.rolcreaterole AS "createsRoles", r.rolbypassrls AS "bypassesRls",
          r.rolreplication AS replicates,
@@ -49,7 +48,7 @@ export interface Backend {
   readonly serverStartedAt: string;
 }
 
-interface Rights extends Backend {
+interface Rights extends Omit<Backend, "serverStartedAt"> {
   readonly name: string;
   readonly superuser: boolean;
   readonly createsRoles: boolean;
@@ -62,25 +61,59 @@ interface Rights extends Backend {
 
 const endSql = `SELECT pg_terminate_backend(a.pid) AS ended FROM pg_stat_activity AS a WHERE a.pid = $1 AND a.backend_start::text = $2`;
 
-/** Ends a session of the executor from the bridge's own. Does not reject. @returns whether Postgres has ended it */
-export async function endBackend(session: PostgresSession, { pid, startedAt }: Backend): Promise<boolean> {
-  try {
-    const [row] = await session.query<{ ended: boolean }>(endSql, [pid, startedAt]);
-    return row?.ended === true;
-  } catch {
-    // It is away, or the login is one that the bridge has no power over: then the loss of the connection is noticed.
-    return false;
+/** See above. */
+export class ExecutorLogin {
+  readonly #options: ExecutorLoginOptions;
+
+  constructor(options: ExecutorLoginOptions) {
+    this.#options = options;
+  }
+
+  /** How a session is opened. @throws what the bridge's session throws; StoreError `invalid_argument` */
+  async settings(): Promise<pg.ClientConfig> {
+    const { databaseUrl, executorUrl, session } = this.#options;
+    if (executorUrl !== undefined) return connectionSettings(executorUrl);
+    const [login] = await session.query<{ user: string; password: string }>(loginSql);
+    return settingsOfLogin(databaseUrl, login!);
+  }
+
+  /**
+   * Looks at a session that was opened before anything of others runs in it.
+   *
+   * @returns the process that it has
+   * @throws BridgeError `executor_login` if it has reached another database, or a function could get more by it than its
+   * owner's rights; what the sessions throw
+   */
+  async admit(client: pg.Client): Promise<Backend> {
+    const [reached] = (await client.query<DatabaseIdentity>(identitySql)).rows;
+    // Asked after it was opened: then one that has reached a server which is gone by now is not taken for the right one.
+    const [own] = await this.#options.session.query<DatabaseIdentity>(identitySql);
+    if (!isSameDatabase(reached!, own!)) {
+      throw new BridgeError(
+        "executor_login",
+        `the login "${client.user}", by which subscribed functions are called, has reached ${differenceOf(reached!, own!)}`,
+        { hint: sameDatabaseRemedy(this.#options.executorUrl) },
+      );
+    }
+    return { ...(await refusePowerfulLogin(client)), serverStartedAt: reached!.startedAt };
+  }
+
+  /** Ends a session from the bridge's own. Does not reject. @returns whether Postgres has ended it */
+  async endBackend({ pid, startedAt }: Backend): Promise<boolean> {
+    try {
+      const [row] = await this.#options.session.query<{ ended: boolean }>(endSql, [pid, startedAt]);
+      return row?.ended === true;
+    } catch {
+      // It is away, or the login is one that the bridge has no power over: then the loss of the connection is noticed.
+      return false;
+    }
   }
 }
 
-/**
- * @returns the process that it has
- * @throws BridgeError `executor_login` if a function could get more by it than its owner's rights
- */
-export async function refusePowerfulLogin(client: pg.Client): Promise<Backend> {
+/** @throws BridgeError `executor_login` if a function could get more by the login than its owner's rights */
+async function refusePowerfulLogin(client: pg.Client): Promise<Omit<Backend, "serverStartedAt">> {
   const { rows } = await client.query<Rights>(rightsSql);
   const {
-    serverStartedAt,
     pid,
     startedAt,
     name,
@@ -115,7 +148,7 @@ export async function refusePowerfulLogin(client: pg.Client): Promise<Backend> {
       : []),
     ...(readable.length > 0 && !superuser ? [`may read hawser.${readable[0]}`] : []),
   ];
-  if (powers.length === 0) return { pid, startedAt, serverStartedAt };
+  if (powers.length === 0) return { pid, startedAt };
   throw new BridgeError(
     "executor_login",
     `the login "${name}", by which subscribed functions are called, ${powers.join(", and ")}: a function could use that`,

@@ -1,18 +1,15 @@
 /**
  * Sessions for the functions of several roles: as many as are asked for at once, none shared by two roles.
  */
-import type pg from "pg";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import { BridgeError } from "../../errors/index.js";
+import { BridgeError, HawserError } from "../../errors/index.js";
 import type { Logger } from "../../nats/index.js";
-import { type EndBackend, ExecutorSession } from "./executor-session.js";
+import { ExecutorSession, type ExecutorSessionOptions } from "./executor-session.js";
 
 /** How they are opened, and how many are kept. */
 export interface ExecutorPoolOptions {
   /** Asked for each session that is opened: the login may change. */
-  settings(): Promise<pg.ClientConfig>;
-  /** Asked for what does not end by itself. */
-  readonly endBackend: EndBackend;
+  readonly login: ExecutorSessionOptions["login"];
   /** Those that are in use and those that are kept. Whoever takes sees to it that no more are in use. */
   readonly limit: number;
   readonly logger: Logger;
@@ -46,15 +43,18 @@ export class ExecutorPool {
     for (const { session } of [...this.#idle.values()].reverse()) {
       if (session.runAs !== runAs) continue;
       this.#forget(session);
-      if (session.isLost) continue;
+      if (session.isLost) {
+        session.destroy();
+        continue;
+      }
       this.#used.add(session);
       return session;
     }
     this.#makeRoom();
     this.#opening += 1;
     try {
-      const { settings, endBackend, logger } = this.#options;
-      const session = await ExecutorSession.open(await settings(), runAs, endBackend, logger);
+      const { login, logger } = this.#options;
+      const session = await ExecutorSession.open({ login, runAs, logger });
       if (this.#isStopped) {
         session.destroy();
         throw new BridgeError("aborted", "Hawser is being stopped");
@@ -66,8 +66,9 @@ export class ExecutorPool {
       const { message } = error as Error;
       const level = this.#problem === message || this.#isStopped ? "debug" : "warn";
       this.#problem = message;
+      const { code, hint } = HawserError.is(error) ? error : {};
       this.#options.logger[level](
-        { problem: message },
+        { problem: message, ...(code !== undefined && { code }), ...(hint !== undefined && { hint }) },
         "subscribed functions cannot be called: no session with Postgres",
       );
       throw error;

@@ -5,8 +5,8 @@
 import pg from "pg";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
-import { type Backend, refusePowerfulLogin } from "./executor-login.js";
-import { limitMessages } from "./message-limit.js";
+import type { Backend, ExecutorLogin } from "./executor-login.js";
+import { MessageWatch } from "./message-watch.js";
 
 const { executorIdleInTransactionMs, executorPresenceMs, executorClearMs, executorOverdueMs } = bridgeConstants;
 
@@ -26,18 +26,23 @@ const lastWords = "SET TRANSACTION READ ONLY; COMMIT";
 /** The SQLSTATE of what such a trigger wants to write. */
 const readOnly = "25006";
 
-/** Ends a session from outside. Does not reject. @returns whether Postgres has ended it */
-export type EndBackend = (backend: Backend) => Promise<boolean>;
+/** What a session is opened for, and by whom. */
+export interface ExecutorSessionOptions {
+  readonly login: Pick<ExecutorLogin, "settings" | "admit" | "endBackend">;
+  /** Whose functions run in it. */
+  readonly runAs: string;
+  readonly logger: Logger;
+}
 
 /** See above. */
 export class ExecutorSession {
-  /** Whose functions run in it. */
   readonly runAs: string;
   /** When the server was started, as Postgres writes it. */
   readonly serverStartedAt: string;
   readonly #client: pg.Client;
+  readonly #messages: MessageWatch;
   readonly #backend: Backend;
-  readonly #endBackend: EndBackend;
+  readonly #login: ExecutorSessionOptions["login"];
   readonly #begin: string;
   #timeoutMs = 0;
   #endedOverdue: Promise<boolean> | undefined;
@@ -45,16 +50,17 @@ export class ExecutorSession {
 
   private constructor(
     client: pg.Client,
-    runAs: string,
+    messages: MessageWatch,
+    { runAs, login }: ExecutorSessionOptions,
     backend: Backend,
-    endBackend: EndBackend,
     noticesGone: boolean,
   ) {
     this.#client = client;
+    this.#messages = messages;
     this.runAs = runAs;
     this.serverStartedAt = backend.serverStartedAt;
     this.#backend = backend;
-    this.#endBackend = endBackend;
+    this.#login = login;
     const check = noticesGone ? ` SET LOCAL client_connection_check_interval = ${presence};` : "";
     this.#begin = `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL idle_in_transaction_session_timeout = ${executorIdleInTransactionMs};${check}`;
     client.on("end", () => {
@@ -65,28 +71,26 @@ export class ExecutorSession {
   /**
    * Connects.
    *
-   * @throws BridgeError `executor_login` if the login may do too much; whatever node-postgres throws
+   * @throws BridgeError `executor_login` if the login may do too much, or reaches another database; whatever node-postgres
+   * throws
    */
-  static async open(
-    settings: pg.ClientConfig,
-    runAs: string,
-    endBackend: EndBackend,
-    logger: Logger,
-  ): Promise<ExecutorSession> {
+  static async open(options: ExecutorSessionOptions): Promise<ExecutorSession> {
+    const { login, logger } = options;
+    const settings = await login.settings();
     const client = new pg.Client({ ...settings, application_name: "hawser executor", options: pinned });
     client.on("error", (err) => logger.debug({ err }, "a session of the executor failed"));
     let patience: NodeJS.Timeout | undefined;
     try {
       await client.connect();
-      limitMessages(client.connection.stream, bridgeConstants.executorMaxMessageBytes);
+      const messages = new MessageWatch(client.connection.stream, bridgeConstants.executorMaxMessageBytes);
       // That has a limit of its own.
       patience = setTimeout(() => client.connection.stream.destroy(), executorClearMs);
-      const backend = await refusePowerfulLogin(client);
+      const backend = await login.admit(client);
       const noticesGone = await client.query(noticeGone).then(
         () => true,
         () => false,
       );
-      return new ExecutorSession(client, runAs, backend, endBackend, noticesGone);
+      return new ExecutorSession(client, messages, options, backend, noticesGone);
     } catch (error) {
       client.connection.stream.destroy();
       throw error;
@@ -95,9 +99,9 @@ export class ExecutorSession {
     }
   }
 
-  /** It has ended, or has been ended. */
+  /** It has ended, or Postgres has said that it ends: by an administrator, by the function itself, or because the server stops. */
   get isLost(): boolean {
-    return this.#isLost;
+    return this.#isLost || this.#messages.isEnding;
   }
 
   /** Whether Postgres has ended it because a statement took longer than its timeout allows. */
@@ -142,12 +146,15 @@ export class ExecutorSession {
    * @returns false: the session is of no use any more
    */
   async clear(failed: boolean): Promise<boolean> {
-    if (this.#isLost) return false;
+    if (this.isLost) {
+      this.destroy();
+      return false;
+    }
     const patience = setTimeout(() => this.destroy(), executorClearMs);
     try {
       if (failed) await this.#client.query("ROLLBACK");
       await this.#client.query("DISCARD ALL");
-      return !this.#isLost;
+      return !this.isLost;
     } catch {
       this.destroy();
       return false;
@@ -158,7 +165,7 @@ export class ExecutorSession {
 
   /** Ends it in good order. */
   async end(): Promise<void> {
-    if (this.#isLost) return;
+    if (this.isLost) return this.destroy();
     const patience = setTimeout(() => this.destroy(), executorClearMs);
     await this.#client.end().catch(() => undefined);
     clearTimeout(patience);
@@ -172,7 +179,7 @@ export class ExecutorSession {
 
   async #inTime<T>(statement: Promise<T>): Promise<T> {
     const patience = setTimeout(() => {
-      this.#endedOverdue = this.#endBackend(this.#backend).finally(() => this.destroy());
+      this.#endedOverdue = this.#login.endBackend(this.#backend).finally(() => this.destroy());
     }, this.#timeoutMs + executorOverdueMs);
     try {
       return await statement;

@@ -23,21 +23,26 @@ const unavailable = /^(57P0[1-3]|25006)$/;
 const queryCanceled = "57014";
 
 /**
+ * Of an error that has left the session as it was: whether it has ended is known to the session.
+ *
  * @param elapsedMs since the transaction began
  * @param timeoutMs the statement timeout
  */
 export function failureOf(error: unknown, elapsedMs: number, timeoutMs: number): Failure {
   if (!(error instanceof pg.DatabaseError) || error.code === undefined) {
-    const message = error instanceof Error ? error.message : String(error);
+    const message = wordsOf(error);
     // Before a session was there, the login can be at fault: waited for, too.
     return HawserError.is(error) ? { kind: "unavailable", code: error.code, message } : { kind: "lost", message };
   }
-  const { code, severity } = error;
-  // What a function says can be of any length, and is kept with each message that fails. A copy: a part would keep the whole.
-  const message = Buffer.from(error.message.slice(0, bridgeConstants.maxErrorMessageLength)).toString();
-  // A session that Postgres ends: by an administrator, by the function itself, or because the server stops.
-  if (severity === "FATAL" || severity === "PANIC") return { kind: "lost", message };
+  const { code } = error;
+  const message = wordsOf(error);
   if (unavailable.test(code)) return { kind: "unavailable", code, message };
   if (code === queryCanceled) return { kind: elapsedMs >= timeoutMs ? "timed_out" : "transient", code, message };
   return { kind: transient.test(code) ? "transient" : "failed", code, message };
+}
+
+/** What a function says can be of any length, and is kept with each message that fails. A copy: a part would keep the whole. */
+export function wordsOf(error: unknown): string {
+  const words = error instanceof Error ? error.message : String(error);
+  return Buffer.from(words.slice(0, bridgeConstants.maxErrorMessageLength)).toString();
 }

@@ -6,7 +6,7 @@ import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import type { ExecutorSession } from "./executor-session.js";
-import { type Failure, failureOf } from "./failure.js";
+import { type Failure, failureOf, wordsOf } from "./failure.js";
 
 /** How a transaction ended; `T` is what its work resolved with. */
 export type Ending<T> =
@@ -67,7 +67,7 @@ export async function inTransaction<T, Row extends object>(
     } catch (error) {
       if (await session.wasOverdue()) return { kind: "timed_out", code: "57014", message: overdue };
       const failure = session.isLost
-        ? ({ kind: "lost", message: (error as Error).message } as const)
+        ? ({ kind: "lost", message: wordsOf(error) } as const)
         : failureOf(error, performance.now() - beganAt, work.timeoutMs);
       // Nothing of anybody's has run yet.
       if (failure.kind !== "lost" && !hasBegun) {

@@ -7,6 +7,7 @@
  */
 import { Fifo } from "../../channel/fifo.js";
 import { type InboundMessage, memoryOf } from "../message.js";
+import { MissingMessages } from "./missing-messages.js";
 
 /** How much is kept. */
 export interface TakeoverBufferLimits {
@@ -45,6 +46,7 @@ export interface TakeoverCounts {
 export class TakeoverBuffer {
   readonly #limits: TakeoverBufferLimits;
   readonly #kept = new Fifo<KeptMessage>();
+  readonly #missing = new MissingMessages();
   #bytes = 0;
   #doneBefore: number | undefined;
   #completeSince: number;
@@ -93,11 +95,11 @@ export class TakeoverBuffer {
     const bytes = memoryOf(message);
     if (bytes > bufferBytes) {
       this.#counts.tooLarge += 1;
-      this.#completeSince = message.receivedAt;
+      this.#lack({ message, subscriptions });
       return;
     }
     while (this.#bytes + bytes > bufferBytes) {
-      this.#completeSince = this.#shift().message.receivedAt;
+      this.#lack(this.#shift());
       this.#counts.full += 1;
     }
     this.#bytes += bytes;
@@ -126,6 +128,14 @@ export class TakeoverBuffer {
   }
 
   /**
+   * What there was no room for, and would have been handed out by a `takeOver` right before: how many messages of each
+   * subscription. To be asked once, as it is forgotten.
+   */
+  takeMissing(): ReadonlyMap<bigint, number> {
+    return this.#missing.take();
+  }
+
+  /**
    * This process leads no more, and is given again what is received. What it had not done by then is to be added first:
    * should the next leader end soon, nobody else may have it.
    *
@@ -139,11 +149,17 @@ export class TakeoverBuffer {
   #trim(marginMs: number): void {
     if (this.#doneBefore === undefined) return;
     const before = this.#doneBefore - marginMs;
+    this.#missing.forget(before);
     for (let next = this.#kept.at(0); next !== undefined; next = this.#kept.at(0)) {
       if (next.message.receivedAt >= before) return;
       this.#shift();
       this.#counts.done += 1;
     }
+  }
+
+  #lack({ message: { receivedAt }, subscriptions }: KeptMessage): void {
+    this.#completeSince = receivedAt;
+    this.#missing.add(receivedAt, subscriptions);
   }
 
   #shift(): KeptMessage {

@@ -3,6 +3,7 @@
  */
 import type { NatsConnection, PublishOptions } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import { isOwnInbox } from "../../nats/index.js";
 import { confirmed } from "./confirmed.js";
 import { type ErrorReply, errorHeaders } from "./error-reply.js";
 
@@ -20,10 +21,12 @@ export function isAnswerable(reply: string | undefined): reply is string {
 }
 
 /**
- * Whether a responder is meant by a request that its subject takes in. One with a wildcard as its first word is not by
- * those to NATS itself (`$JS.API.…`, `$KV.…`), nor by answers to others: it would answer in the place of the server.
+ * Whether a responder is meant by a request that its subject takes in. None is by answers to requests of Hawser. One with a
+ * wildcard as its first word is not by those to NATS itself (`$JS.API.…`, `$KV.…`), nor by answers to others: it would
+ * answer in the place of the server.
  */
 export function isMeant(wanted: string, requested: string): boolean {
+  if (isOwnInbox(requested)) return false;
   return !/^[*>](\.|$)/.test(wanted) || !/^(\$|_INBOX\.)/.test(requested);
 }
 

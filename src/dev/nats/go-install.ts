@@ -12,14 +12,18 @@ import { NATS_SERVER_VERSION } from "./official-release.js";
 /** Compiling takes a minute or two on two cores. */
 const BUILD_TIMEOUT_MS = 600_000;
 
-/** `go install` of the same version as the official release. */
-export function goInstall(): NatsSource {
+/**
+ * `go install` of a version, by default the same as the official release.
+ *
+ * @param version whatever Go takes behind `@v`: `2.9` is the newest 2.9
+ */
+export function goInstall(version = NATS_SERVER_VERSION): NatsSource {
   return {
-    name: `go install of version ${NATS_SERVER_VERSION}`,
+    name: `go install of version ${version}`,
     async *fetch(directory, signal): AsyncIterable<FetchedProgram> {
       const go = findProgram("go");
       if (go === undefined) throw new DevError("not_supported", "no Go toolchain is on PATH");
-      await promisify(execFile)(go, ["install", `github.com/nats-io/nats-server/v2@v${NATS_SERVER_VERSION}`], {
+      await promisify(execFile)(go, ["install", `github.com/nats-io/nats-server/v2@v${version}`], {
         cwd: directory,
         // Without cgo the program depends on nothing, and building it needs no C compiler.
         env: { ...process.env, GOBIN: directory, CGO_ENABLED: "0" },

@@ -1,8 +1,16 @@
 /**
- * The login that runs subscribed functions: it has to be there, to come in, and to be able to do nothing else.
+ * The login that runs subscribed functions: it has to be there, to come in, into this very database, and to be able to do
+ * nothing else.
  */
 import pg from "pg";
 import { tables } from "../../../generated/ts/rows/nats.js";
+import {
+  type DatabaseIdentity,
+  differenceOf,
+  identitySql,
+  isSameDatabase,
+  sameDatabaseRemedy,
+} from "../../bridge/index.js";
 import { isServerError } from "../../store/store-failure.js";
 import type { Check } from "../examine.js";
 import type { Facts } from "../facts.js";
@@ -67,16 +75,21 @@ async function executor(facts: Facts, signal: AbortSignal): Promise<Verdict> {
 }
 
 async function examine(facts: Facts, name: string, client: pg.Client, signal: AbortSignal): Promise<Verdict> {
+  const reached = await reach(client, signal);
+  if (!(reached instanceof Error)) {
+    const [own] = await facts.rows<DatabaseIdentity>(identitySql);
+    // What this server knows of its logins tells nothing of one that goes elsewhere.
+    if (!isSameDatabase(reached, own!)) return { findings: [elsewhere(facts, name, reached, own!)] };
+  }
   const [login] = await facts.rows<Login>(loginSql, [name]);
   const fault = login === undefined ? await missing(facts, name) : faultOf(name, login);
   if (fault !== undefined) return { findings: [fault] };
-  const refusal = await refusalTo(client, signal);
-  if (refusal !== undefined)
+  if (reached instanceof Error)
     return {
       findings: [
         error(
-          `the login "${name}", which runs subscribed functions, cannot connect: ${refusal.message}`,
-          remedyOf(refusal, name),
+          `the login "${name}", which runs subscribed functions, cannot connect: ${reached.message}`,
+          remedyOf(reached, name),
         ),
       ],
     };
@@ -126,12 +139,20 @@ function notBridged(name: string): Finding {
   };
 }
 
-async function refusalTo(client: pg.Client, signal: AbortSignal): Promise<Error | undefined> {
+function elsewhere(facts: Facts, name: string, reached: DatabaseIdentity, own: DatabaseIdentity): Finding {
+  return error(
+    `the login "${name}", which runs subscribed functions, has reached ${differenceOf(reached, own)}`,
+    sameDatabaseRemedy(facts.options.executorUrl),
+  );
+}
+
+/** The database that the client reaches, or why it reaches none. */
+async function reach(client: pg.Client, signal: AbortSignal): Promise<DatabaseIdentity | Error> {
   const end = (): void => close(client);
   signal.addEventListener("abort", end);
   try {
     await client.connect();
-    return undefined;
+    return (await client.query<DatabaseIdentity>(identitySql)).rows[0]!;
   } catch (cause) {
     if (!(cause instanceof Error)) throw cause;
     return cause;

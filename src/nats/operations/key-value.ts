@@ -87,7 +87,7 @@ export class KeyValue {
    */
   get(bucket: string, key: string, options: BucketOptions): Promise<Uint8Array | undefined> {
     const attempt = attemptOf(`read of key "${key}" in bucket "${bucket}"`, options, false);
-    return this.#run(attempt, (buckets) => read(buckets, bucket, key));
+    return this.#run(attempt, (buckets, _session, deadline) => read(buckets, bucket, key, deadline));
   }
 
   /**
@@ -98,8 +98,8 @@ export class KeyValue {
    */
   delete(bucket: string, key: string, options: BucketOptions): Promise<void> {
     const attempt = attemptOf(`delete of key "${key}" in bucket "${bucket}"`, options, true);
-    return this.#run(attempt, async (buckets) => {
-      if (!(await mayHold(buckets, bucket, key))) return;
+    return this.#run(attempt, async (buckets, _session, deadline) => {
+      if (!(await mayHold(buckets, bucket, key, deadline))) return;
       const opened = await open(buckets, bucket);
       try {
         await opened.delete(key);
@@ -182,10 +182,15 @@ async function putWhileThere(
       if (isStreamMissing(error)) reject(new jserrors.JetStreamNotEnabled("the bucket is missing"));
     });
   });
-  const late = await within(Math.max(1, deadline.remainingMs * 0.9), [...answers, handled(missing)]);
+  const late = await within(lastChance(deadline), [...answers, handled(missing)]);
   if (late !== undefined) return BigInt(late);
   if (denied === undefined) return BigInt(await answers[0]!);
   throw maybeMissing(attempt, denied);
+}
+
+/** Somewhat less than what is left, so that what it ends with can still be told. */
+function lastChance(deadline: Deadline): number {
+  return Math.max(1, deadline.remainingMs * 0.9);
 }
 
 /** The bucket could not be made, and nothing tells whether it is there. */
@@ -199,14 +204,14 @@ function maybeMissing(attempt: Attempt, denied: Error): NatsError {
   });
 }
 
-async function read(buckets: Kvm, bucket: string, key: string): Promise<Uint8Array | undefined> {
+async function read(buckets: Kvm, bucket: string, key: string, deadline: Deadline): Promise<Uint8Array | undefined> {
   try {
     return valueIn(await (await open(buckets, bucket)).get(key));
   } catch (error) {
     if (isStreamMissing(error)) return undefined;
     if (!isPermissionDenied(error)) throw error;
     // Direct reading is what users can be given a right to for single keys.
-    return readDirectly(buckets, bucket, key, error);
+    return readDirectly(buckets, bucket, key, deadline, error);
   }
 }
 
@@ -214,13 +219,19 @@ async function readDirectly(
   buckets: Kvm,
   bucket: string,
   key: string,
+  deadline: Deadline,
   denied: unknown,
 ): Promise<Uint8Array | undefined> {
+  let entry: KvEntry | null | undefined;
   try {
-    return valueIn(await (await open(buckets, bucket, true)).get(key));
+    const opened = await open(buckets, bucket, true);
+    // A missing bucket shows by silence alone, on nats-server 2.9 and where others listen to its subjects.
+    entry = await within(lastChance(deadline), [handled(opened.get(key))]);
   } catch {
     throw denied;
   }
+  if (entry === undefined) throw denied;
+  return valueIn(entry);
 }
 
 function valueIn(entry: KvEntry | null): Uint8Array | undefined {
@@ -228,9 +239,9 @@ function valueIn(entry: KvEntry | null): Uint8Array | undefined {
 }
 
 /** True if the key has a value, or the user may not know. */
-async function mayHold(buckets: Kvm, bucket: string, key: string): Promise<boolean> {
+async function mayHold(buckets: Kvm, bucket: string, key: string, deadline: Deadline): Promise<boolean> {
   try {
-    return (await read(buckets, bucket, key)) !== undefined;
+    return (await read(buckets, bucket, key, deadline)) !== undefined;
   } catch (error) {
     if (isPermissionDenied(error)) return true;
     throw error;

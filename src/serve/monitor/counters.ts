@@ -49,6 +49,8 @@ export interface BridgeCounters {
   readonly standbyBufferBytes: number;
   /** Total: messages that were given up because the queues had reached their limit, whatever their subscription. */
   readonly discardedBufferFull: number;
+  /** Total: messages that were missing at takeovers because what is kept for them had reached its limit. */
+  readonly discardedStandbyBufferFull: number;
   /** Those that there are now. Whichever is missing loses its series. */
   readonly subscriptions: Iterable<SubscriptionCounters>;
   /** Those that there are now. Whichever is missing loses its series. */

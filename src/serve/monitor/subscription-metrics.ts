@@ -75,10 +75,13 @@ function defineBuffers(registry: Registry, counters: ServeCounters): void {
     registry,
     {
       name: "hawser_bridge_messages_discarded_total",
-      help: "Messages that are lost, by reason: buffer_full, the queues had reached their limit.",
+      help: "Messages that are lost, by reason: the queues had reached their limit, or, at a takeover, the standby buffer had.",
       labels: ["reason"],
     },
-    () => [[{ reason: "buffer_full" }, counters.bridge?.discardedBufferFull ?? 0]],
+    () => [
+      [{ reason: "buffer_full" }, counters.bridge?.discardedBufferFull ?? 0],
+      [{ reason: "standby_buffer_full" }, counters.bridge?.discardedStandbyBufferFull ?? 0],
+    ],
   );
 }
 

@@ -4,6 +4,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { TakeoverBuffer } from "../../../src/bridge/lead/index.js";
+import { MissingMessages } from "../../../src/bridge/lead/missing-messages.js";
 import { type InboundMessage, memoryOf } from "../../../src/bridge/message.js";
 
 const limits = { bufferBytes: 1_000_000, takeoverBufferMs: 1_000, cleanTakeoverMs: 100 };
@@ -22,6 +23,40 @@ const filled = (times: readonly number[], changed: Partial<typeof limits> = {}) 
 };
 const times = (kept: readonly { readonly message: InboundMessage }[]) =>
   kept.map(({ message: { receivedAt } }) => receivedAt);
+
+describe("what is missing", () => {
+  it("is counted in bounded memory: never too little, and all of it as long as nothing is known to be done", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.nat(1_000), { minLength: 300, maxLength: 2_000 }),
+        fc.nat(1_000_000),
+        (gaps, doneBefore) => {
+          const all = new MissingMessages();
+          const some = new MissingMessages();
+          let now = 0;
+          let left = 0;
+          for (const gap of gaps) {
+            now += gap;
+            if (now >= doneBefore) left += 1;
+            for (const one of [all, some]) one.add(now, [1n]);
+          }
+          expect(all.take()).toEqual(new Map([[1n, gaps.length]]));
+          some.forget(doneBefore);
+          expect(some.take().get(1n) ?? 0).toBeGreaterThanOrEqual(left);
+        },
+      ),
+    );
+  });
+
+  it("is forgotten to a tenth of a second for as long as it matters", () => {
+    const missing = new MissingMessages();
+    for (let at = 0; at < 60_000; at += 5) missing.add(at, [1n]);
+    missing.forget(50_000);
+    const count = missing.take().get(1n)!;
+    expect(count).toBeGreaterThanOrEqual(2_000);
+    expect(count).toBeLessThanOrEqual(2_020);
+  });
+});
 
 describe("the takeover buffer", () => {
   it("hands out what was received, in order and once, with its subscriptions, and is empty then", () => {
@@ -75,6 +110,38 @@ describe("the takeover buffer", () => {
     expect(times(buffer.takeOver({ afterCleanEnd: false }))).toEqual([3, 4, 5]);
   });
 
+  it("says what it lacks of what was to be run, by subscription, until the leader is known to have done that", () => {
+    const overfull = () => {
+      const buffer = new TakeoverBuffer({ ...limits, bufferBytes: 2 * each }, 0);
+      for (const at of [5_000, 6_000, 7_000, 8_000]) buffer.add(message(at), at < 6_000 ? [1n, 2n] : [2n]);
+      buffer.add(message(9_000, 1_000_000), [3n]);
+      return buffer;
+    };
+    const lacks = (buffer: TakeoverBuffer, afterCleanEnd = false) => {
+      buffer.takeOver({ afterCleanEnd });
+      return [...buffer.takeMissing()];
+    };
+    expect(lacks(overfull())).toEqual([
+      [1n, 1],
+      [2n, 2],
+      [3n, 1],
+    ]);
+    const progressed = overfull();
+    progressed.noteProgress(6_500);
+    expect(lacks(progressed)).toEqual([
+      [2n, 1],
+      [3n, 1],
+    ]);
+    // Told once.
+    expect(lacks(progressed)).toEqual([]);
+    const clean = overfull();
+    clean.noteProgress(6_500);
+    expect(lacks(clean, true)).toEqual([[3n, 1]]);
+    const done = overfull();
+    done.noteProgress(20_000);
+    expect(lacks(done)).toEqual([]);
+  });
+
   it("keeps nothing where nothing is to be kept, and lacks nothing then", () => {
     const buffer = filled([1, 2], { takeoverBufferMs: 0 });
     expect(buffer.takeOver({ afterCleanEnd: false })).toEqual([]);
@@ -93,20 +160,25 @@ describe("the takeover buffer", () => {
         const buffer = new TakeoverBuffer({ ...limits, bufferBytes: 5_000 }, 0);
         let now = 0;
         let model: InboundMessage[] = [];
+        let missing: InboundMessage[] = [];
         for (const one of actions) {
           now += 100;
           if ("add" in one) {
             const added = message(now, one.add);
             buffer.add(added, [1n]);
             model.push(added);
-            while (model.reduce((sum, kept) => sum + memoryOf(kept), 0) > 5_000) model.shift();
+            while (model.reduce((sum, kept) => sum + memoryOf(kept), 0) > 5_000) missing.push(model.shift()!);
           } else if ("doneAgoMs" in one) {
             const doneBefore = now - one.doneAgoMs;
             buffer.noteProgress(doneBefore);
-            model = model.filter(({ receivedAt }) => receivedAt >= doneBefore - limits.takeoverBufferMs);
+            const isLeft = ({ receivedAt }: InboundMessage) => receivedAt >= doneBefore - limits.takeoverBufferMs;
+            model = model.filter(isLeft);
+            missing = missing.filter(isLeft);
           } else if (one.takeOver) {
             expect(times(buffer.takeOver({ afterCleanEnd: false }))).toEqual(model.map(({ receivedAt }) => receivedAt));
+            expect(buffer.takeMissing().get(1n) ?? 0).toBe(missing.length);
             model = [];
+            missing = [];
           }
           expect(buffer.length).toBe(model.length);
           expect(buffer.bytes).toBe(model.reduce((sum, kept) => sum + memoryOf(kept), 0));

@@ -3,9 +3,9 @@ import { describe, expect, it } from "vitest";
 import { startNatsServer } from "../../support/nats-server.js";
 import { answer, client, failure, responder, serviceConnection, testService } from "./support.js";
 
-/** The client of another library, which says that it has all answers when none has come for a while. */
+/** The client of another library, which says that it has all answers when none has come for a second. */
 function judge(connection: NatsConnection): ServiceClient {
-  return connection.services.client({ strategy: RequestStrategy.JitterTimer, maxWait: 500 });
+  return connection.services.client({ strategy: RequestStrategy.JitterTimer, jitter: 1_000, maxWait: 20_000 });
 }
 
 async function all<T>(answers: Promise<AsyncIterable<T>>): Promise<T[]> {

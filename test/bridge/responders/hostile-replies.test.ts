@@ -58,3 +58,25 @@ it("answers to all subjects, but for those of NATS's own and the answers to othe
   expect((await requester.request("$mine.ask")).string()).toBe("mine");
   expect(asked).toEqual(["anything.else", "$mine.ask"]);
 });
+
+it("answers nothing that comes to an inbox of Hawser, whatever its subject takes in", async () => {
+  await using server = await startNatsServer();
+  const asked: string[] = [];
+  const { service } = testService({
+    "public.answer(bytea)": ({ subject }) => {
+      asked.push(subject);
+      return answer("mine");
+    },
+  });
+  await service.configure(
+    ["_INBOX.>", "_INBOX.hawser.*", "*.hawser.x"].map((subject, n) => responder(subject, undefined, n + 1)),
+  );
+  await service.attach(await serviceConnection(server.url));
+  const requester = await client(server.url);
+  for (const subject of ["_INBOX.hawser.x", "_INBOX.hawser.x.y", "_INBOX.hawser"]) {
+    requester.publish(subject, "for who asked", { reply: "answers.to.nobody" });
+  }
+  expect((await requester.request("_INBOX.hawsers.x")).string()).toBe("mine");
+  expect((await requester.request("other.hawser.x")).string()).toBe("mine");
+  expect(asked).toEqual(["_INBOX.hawsers.x", "other.hawser.x"]);
+});

@@ -65,9 +65,11 @@ export function failure(code: string, message: string, timedOut = false): Reques
   return { kind: "failed", code, message, timedOut };
 }
 
-/** An independent client, closed when the test has ended. */
+/** An independent client, closed when the test has ended. It waits for an answer as long as a slow machine may take. */
 export async function client(url: string, credentials: { user?: string; pass?: string } = {}): Promise<NatsConnection> {
   const connection = await connect({ servers: url, ...credentials });
+  const request = connection.request.bind(connection);
+  connection.request = (subject, payload, options = { timeout: 20_000 }) => request(subject, payload, options);
   onTestFinished(() => connection.close());
   return connection;
 }
@@ -88,7 +90,7 @@ export async function errorOf(
   subject: string,
   payload = "",
 ): Promise<readonly [number, string] | undefined> {
-  const { headers, data } = await requester.request(subject, payload, { timeout: 10_000 });
+  const { headers, data } = await requester.request(subject, payload);
   if (!headers?.has("Nats-Service-Error-Code")) return undefined;
   if (data.length > 0) throw new Error("an error reply has a body");
   return [Number(headers.get("Nats-Service-Error-Code")), headers.get("Nats-Service-Error")];

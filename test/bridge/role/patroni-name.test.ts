@@ -7,12 +7,15 @@ import type { RequestListener } from "node:http";
 import { createServer } from "node:http";
 import { expect, it, onTestFinished } from "vitest";
 import { PatroniName } from "../../../src/bridge/role/patroni-name.js";
-import { freePort } from "../../../src/dev/free-port.js";
+import { eventually } from "../../support/eventually.js";
 import { httpServer, patroniAnswer } from "./http-server.js";
 import { keptLog } from "./log.js";
 
 const never = new AbortController().signal;
 const json = { "content-type": "application/json" };
+
+/** Nobody listens there, and fetch goes there. */
+const deadPort = 4;
 
 /** Asks the URL once: the name, and what was warned of. */
 async function ask(url: string, timeoutMs?: number) {
@@ -84,17 +87,15 @@ it("is null where the answer does not end, of which no more than 64 KiB is read"
     write();
   });
   expect({ name, problems }).toEqual({ name: null, problems: ["the answer is longer than 65536 bytes"] });
-  await expect.poll(() => isCut).toBe(true);
+  await eventually("the connection is cut", () => isCut);
 });
 
 it.each<[string, RequestListener]>([
   ["nothing is answered", () => undefined],
   ["the answer stops in its middle", (_, response) => void response.write('{"patroni":')],
 ])("is null after the time limit where %s", async (_what, answer) => {
-  const beganAt = performance.now();
   const { name, problems } = await askOf(answer, 300);
   expect({ name, problems }).toEqual({ name: null, problems: ["there was no whole answer within 300 ms"] });
-  expect(performance.now() - beganAt).toBeLessThan(1_500);
 });
 
 it("is waited for 2 s", async () => {
@@ -102,11 +103,10 @@ it("is waited for 2 s", async () => {
   const { problems } = await askOf(() => undefined);
   expect(problems).toEqual(["there was no whole answer within 2000 ms"]);
   expect(performance.now() - beganAt).toBeGreaterThan(1_950);
-  expect(performance.now() - beganAt).toBeLessThan(3_500);
 });
 
 it("is null where the connection is refused", async () => {
-  const { name, problems } = await ask(`http://127.0.0.1:${await freePort()}/patroni`);
+  const { name, problems } = await ask(`http://127.0.0.1:${deadPort}/patroni`);
   expect({ name, problems }).toEqual({ name: null, problems: ["the request failed: ECONNREFUSED"] });
 });
 
@@ -166,11 +166,7 @@ it("what goes wrong is logged once, again when it becomes something else, and an
 
 it("neither the secret in an address nor the body of an answer is logged", async () => {
   const url = await httpServer((_, response) => response.end("the body"));
-  const urls = [
-    `${url}/secret?token=secret`,
-    "http://127.0.0.1:99999/secret",
-    `http://127.0.0.1:${await freePort()}/secret`,
-  ];
+  const urls = [`${url}/secret?token=secret`, "http://127.0.0.1:99999/secret", `http://127.0.0.1:${deadPort}/secret`];
   for (const each of urls) {
     const { log } = await ask(each);
     expect(log.lines).toHaveLength(1);

@@ -3,7 +3,7 @@
  */
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { expect, it, onTestFinished } from "vitest";
-import { RoleNotices } from "../../../src/bridge/role/index.js";
+import { RoleNotices, type RoleNoticesOptions } from "../../../src/bridge/role/index.js";
 import { fakeServer, greeting, welcoming } from "../../nats/support/fake-server.js";
 import { next, optionsFor, testLink } from "../../nats/support/links.js";
 import { eventually } from "../../support/eventually.js";
@@ -19,10 +19,10 @@ const text = (status: string, name: string | null = null) =>
   `"name":${JSON.stringify(name)}}`;
 
 /** Notices over a link of their own. */
-function testNotices() {
+function testNotices(options: Pick<RoleNoticesOptions, "patroniTimeoutMs"> = {}) {
   const { link } = testLink();
   const log = keptLog();
-  const notices = new RoleNotices({ link, logger: log.logger });
+  const notices = new RoleNotices({ link, logger: log.logger, ...options });
   onTestFinished(() => notices.stop());
   const configure = (options: ReturnType<typeof optionsFor>) => {
     link.configure(options);
@@ -237,7 +237,8 @@ it("one that is larger than the server takes is logged and given up", async () =
 it("stopping ends a question to Patroni, and publishes nothing", async () => {
   await using server = await startNatsServer();
   const { heard, nats } = await listen(server.url);
-  const { notices, configure, log } = testNotices();
+  // Longer than a test may take.
+  const { notices, configure, log } = testNotices({ patroniTimeoutMs: 600_000 });
   let isAsked = false;
   const patroni = await httpServer(() => {
     isAsked = true;
@@ -245,9 +246,7 @@ it("stopping ends a question to Patroni, and publishes nothing", async () => {
   configure(optionsFor(server, { patroni_url: patroni }));
   notices.found("standby", address);
   await eventually("Patroni is asked", () => isAsked);
-  const beganAt = performance.now();
   await notices.stop();
-  expect(performance.now() - beganAt).toBeLessThan(1_000);
   notices.found("primary", address);
   notices.lead(true);
   await nats.flush();

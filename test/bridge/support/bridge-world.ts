@@ -2,7 +2,7 @@
  * A database, a `Serve` and clients of both, with what tests of the bridge look at: subjects of their own, the moment from
  * which a subscription is live, logins, and what was logged.
  */
-import { headers, type MsgHdrs, nuid } from "@nats-io/transport-node";
+import { headers, type MsgHdrs, type NatsConnection, nuid } from "@nats-io/transport-node";
 import pg from "pg";
 import { type Login, login } from "../../store/nats/support/logins.js";
 import { eventually } from "../../support/eventually.js";
@@ -23,10 +23,13 @@ export interface BridgeWorld extends TestGateway {
   readonly prefix: string;
   rows<Row extends object = Record<string, unknown>>(sql: string, values?: unknown[]): Promise<Row[]>;
   count(sql: string): Promise<number>;
-  /** Whether anybody has subscribed to the subject. Who has receives an empty message with the header `Probe`. */
-  hears(subject: string): Promise<boolean>;
+  /**
+   * Whether anybody has subscribed to the subject, as far as the server of the connection knows. Who has receives an empty
+   * message with the header `Probe`.
+   */
+  hears(subject: string, nats?: NatsConnection): Promise<boolean>;
   /** Resolves when somebody has. It has received one probe then. */
-  live(subject: string): Promise<void>;
+  live(subject: string, nats?: NatsConnection): Promise<void>;
   /** Subscribes the function, as a superuser, and resolves when it is live. Functions with headers may look for the probe. */
   subscribe(subject: string, target: string, probe?: string): Promise<void>;
   /** A login in `hawser_nats`, with a schema of its own on its path. */
@@ -37,10 +40,10 @@ export interface BridgeWorld extends TestGateway {
 export async function bridgeWorld({ sql, ...options }: BridgeWorldOptions = {}): Promise<BridgeWorld> {
   const log = keptLog();
   const gateway = await testGateway({ ...options, logger: log.logger });
-  const { client, nats, database } = gateway;
+  const { client, database } = gateway;
   const undo: (() => Promise<unknown>)[] = [];
   const prefix = `t${nuid.next()}`;
-  const hears = async (subject: string): Promise<boolean> => {
+  const hears = async (subject: string, nats = gateway.nats): Promise<boolean> => {
     const inbox = `${prefix}.inbox.${nuid.next()}`;
     let refused = false;
     const answers = nats.subscribe(inbox, {
@@ -53,7 +56,8 @@ export async function bridgeWorld({ sql, ...options }: BridgeWorldOptions = {}):
     answers.unsubscribe();
     return !refused;
   };
-  const live = (subject: string) => eventually(`somebody hears of ${subject}`, () => hears(subject));
+  const live = (subject: string, nats?: NatsConnection) =>
+    eventually(`somebody hears of ${subject}`, () => hears(subject, nats));
   const world: BridgeWorld = {
     ...gateway,
     log,

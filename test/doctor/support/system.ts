@@ -13,7 +13,8 @@ import { Serve, type ServeOptions } from "../../../src/serve/index.js";
 import { install } from "../../../src/store/index.js";
 import { type OwnPostgres, ownPostgres } from "../../faults/support/own-postgres.js";
 import { testNatsUrl } from "../../support/database.js";
-import { onServer } from "../../support/on-server.js";
+import { eventually } from "../../support/eventually.js";
+import { onServer, rowsOf } from "../../support/on-server.js";
 
 /** Superusers come in as they are; everybody else by password. */
 const rules = `
@@ -26,7 +27,10 @@ host all all 127.0.0.1/32 scram-sha-256
 export async function postgresWithPasswords(): Promise<OwnPostgres> {
   const postgres = await ownPostgres();
   writeFileSync(join(postgres.dataDirectory, "pg_hba.conf"), rules);
+  const loadedAt = async () => (await rowsOf(postgres.url, "SELECT pg_conf_load_time()::text AS at"))[0]!["at"];
+  const before = await loadedAt();
   await onServer(postgres.url, "SELECT pg_reload_conf()");
+  await eventually("the rules are in force", async () => (await loadedAt()) !== before);
   return postgres;
 }
 
@@ -51,11 +55,13 @@ export interface System extends AsyncDisposable {
   readonly serve: Serve | undefined;
   /** Runs statements as superuser. */
   run(...statements: readonly string[]): Promise<void>;
+  /** Resolves when somebody leads, which is so some time after there is a connection to NATS. */
+  led(): Promise<void>;
   /** Examines it, by default as its login. */
   examine(options?: Partial<DoctorOptions>): Promise<DoctorReport>;
 }
 
-/** Makes one. */
+/** Makes one. Where it is served, its gateway has connected to NATS, if that one lets it. */
 export async function startSystem(postgres: OwnPostgres, options: SystemOptions = {}): Promise<System> {
   const { natsUrl = testNatsUrl(), natsOptions = {}, serve: isServed = true, ...serveOptions } = options;
   const name = `doctor_${randomBytes(4).toString("hex")}`;
@@ -76,6 +82,8 @@ export async function startSystem(postgres: OwnPostgres, options: SystemOptions 
   const serve = isServed
     ? await Serve.start({ gatewayListen: "127.0.0.1:0", ...serveOptions, databaseUrl: url })
     : undefined;
+  if (serve !== undefined) await run("SELECT litmus_pgnats_reload_conf()").catch(() => undefined);
+  const leader = "SELECT FROM hawser.bridge_lead WHERE owner IS NOT NULL";
   return {
     url,
     login,
@@ -83,6 +91,7 @@ export async function startSystem(postgres: OwnPostgres, options: SystemOptions 
     name,
     serve,
     run,
+    led: () => eventually("somebody leads", async () => (await rowsOf(superuserUrl, leader)).length === 1),
     examine: (more = {}) => doctor({ databaseUrl: url, secretsDirectories: [], ...more }),
     [Symbol.asyncDispose]: async () => {
       await serve?.stop();

@@ -35,8 +35,11 @@ interface Taken {
 
 const tickMs = 10;
 
-/** What the server took so shortly before its death may not have left it. */
-const onItsWayMs = 50;
+/**
+ * What the server took so shortly before its last answer may not have left it: on a busy machine an answer can overtake what
+ * is for others.
+ */
+const onItsWayMs = 250;
 
 /** What a message carries: its number, blank-padded to 100 bytes. */
 function numberedPayload(id: number): string {
@@ -153,12 +156,13 @@ export class BridgePublisher implements AsyncDisposable {
         nats.flush().then(() => !nats.isClosed()),
         nats.closed().then(() => false),
       ]).catch(() => false);
-      const now = performance.now();
-      if (isTaken) this.#taken.push({ id: last, at: now });
+      if (isTaken) this.#taken.push({ id: last, at: performance.now() });
       else {
         await nats.close();
         this.#nats = undefined;
-        const sure = this.#taken.findLast(({ at }) => at < now - onItsWayMs)?.id ?? 0;
+        // Not before now: that the server is dead may be heard of late.
+        const lastAnswerAt = this.#taken.at(-1)?.at ?? 0;
+        const sure = this.#taken.findLast(({ at }) => at < lastAnswerAt - onItsWayMs)?.id ?? 0;
         this.underWay.push({ first: Math.min(sure, before) + 1, last });
       }
       await delay(tickMs);

@@ -21,7 +21,7 @@ import {
   type Stalled,
   stateOf,
 } from "./member.js";
-import { MeshError, MeshProcess } from "./mesh-process.js";
+import { MeshError, MeshProcess, MeshProcessEnded } from "./mesh-process.js";
 import type { HandlerKind, StreamOptions } from "./mesh-protocol.js";
 import { microseconds } from "./mesh-protocol.js";
 
@@ -265,7 +265,7 @@ export class Mesh implements AsyncDisposable {
   }
 }
 
-/** Tries again what fails because Postgres is away. */
+/** Tries again what fails because Postgres is away. A process that has ended answers no more. */
 async function untilStarted(work: () => Promise<unknown>): Promise<void> {
   const deadline = Date.now() + 30_000;
   for (;;) {
@@ -274,7 +274,7 @@ async function untilStarted(work: () => Promise<unknown>): Promise<void> {
       return;
     } catch (error) {
       const isForPostgres = !(error instanceof MeshError) || error.failure.code === "startup_failed";
-      if (!isForPostgres || Date.now() > deadline) throw error;
+      if (error instanceof MeshProcessEnded || !isForPostgres || Date.now() > deadline) throw error;
       await delay(20);
     }
   }

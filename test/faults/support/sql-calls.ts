@@ -17,6 +17,8 @@ interface CallPlace {
   readonly token: string;
   /** The tokens of what it writes; the first is `token`. */
   readonly tokens: readonly string[];
+  /** The time limit that a request names, in milliseconds. */
+  readonly requestTimeoutMs: number;
   /** What this session has written with certainty, the last of each sort. */
   readonly last: { value?: string; file?: string };
 }
@@ -28,21 +30,16 @@ export interface CallKind {
   readonly weight: number;
   /** What it writes. Default: one message. */
   readonly messages?: number;
-  /** The time limit that it names, in milliseconds; else that of the gateway. */
-  readonly timeoutMs?: number;
   /** Makes the call. @returns what is wrong with its answer */
   run(place: CallPlace): Promise<string | undefined>;
 }
-
-const requestTimeoutMs = 2_000;
 
 /** All sorts. */
 export const callKinds = {
   request: {
     effect: "request",
     weight: 6,
-    timeoutMs: requestTimeoutMs,
-    async run({ client, witness, token }) {
+    async run({ client, witness, token, requestTimeoutMs }) {
       const answer = await value(client, "SELECT convert_from(nats_request_text($1, $2, $3), 'UTF8')", [
         witness.echo,
         payloadOf(token),

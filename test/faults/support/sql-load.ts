@@ -4,9 +4,11 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
+import { gatewayConstants, serveSettingsDefaults } from "../../../generated/ts/settings/nats.js";
 import { Random } from "../../simulator/random.js";
 import { eventually } from "../../support/eventually.js";
-import { type CallKind, type CallKindName, callKinds, tokensOf } from "./sql-calls.js";
+import { patienceMs } from "./kills.js";
+import { type CallKindName, callKinds, tokensOf } from "./sql-calls.js";
 import type { SqlWitness } from "./sql-witness.js";
 
 /**
@@ -42,7 +44,18 @@ export interface SqlLoadOptions {
   readonly mayEnd?: boolean;
   /** How long a session waits before its next call when one has failed, in milliseconds. Default 100. */
   readonly pauseAfterErrorMs?: number;
+  /** The time limit that requests name, in milliseconds. Default 2,000. */
+  readonly requestTimeoutMs?: number;
+  /** The one that the gateway has for all other calls, in milliseconds. Default: that of `hawser serve`. */
+  readonly callTimeoutMs?: number;
 }
+
+/** For loads of which each call is to be confirmed: time limits that a busy machine keeps. The gateway needs its own, too. */
+export const patientLimits = { requestTimeoutMs: 20_000, callTimeoutMs: 20_000 };
+
+const defaultLimits = { requestTimeoutMs: 2_000, callTimeoutMs: serveSettingsDefaults.callTimeoutMs };
+
+const pulsePauseMs = 50;
 
 const refusals: ReadonlySet<string> = new Set(["08001", "08003", "53300", "57P01", "NA002", "NA004"]);
 const doubts: ReadonlySet<string> = new Set(["08006", "NA001", "57014", "57P02", "57P03"]);
@@ -54,7 +67,9 @@ export class SqlLoad implements AsyncDisposable {
   readonly calls: CallRecord[] = [];
   /** Answers that were not those of their calls, and sessions that have ended. */
   readonly wrong: string[] = [];
-  readonly options: SqlLoadOptions;
+  readonly options: SqlLoadOptions & typeof defaultLimits;
+  /** The longest that Postgres has taken for nothing at all, in milliseconds: how busy the machine is. */
+  longestPulseMs = 0;
   readonly #clients: pg.Client[] = [];
   /** By session. */
   readonly #records: CallRecord[][] = [];
@@ -62,7 +77,7 @@ export class SqlLoad implements AsyncDisposable {
   #isStopped = false;
 
   private constructor(options: SqlLoadOptions) {
-    this.options = options;
+    this.options = { ...defaultLimits, ...options };
   }
 
   /** Opens the sessions, and begins. */
@@ -77,7 +92,7 @@ export class SqlLoad implements AsyncDisposable {
       });
     }
     await Promise.all(load.#clients.map((client) => client.connect()));
-    load.#loops = load.#clients.map((_, session) => load.#loop(session));
+    load.#loops = [...load.#clients.map((_, session) => load.#loop(session)), load.#pulse()];
     return load;
   }
 
@@ -89,7 +104,7 @@ export class SqlLoad implements AsyncDisposable {
   /** Resolves when so many more calls have ended. */
   async more(count: number): Promise<void> {
     const enough = this.calls.length + count;
-    await eventually(`${count} more calls have ended`, () => this.calls.length >= enough, 60_000);
+    await eventually(`${count} more calls have ended`, () => this.calls.length >= enough, patienceMs);
   }
 
   /** Resolves when each session has had a confirmed answer to a call that it began after `since`. @returns how late, in ms */
@@ -130,8 +145,33 @@ export class SqlLoad implements AsyncDisposable {
     await Promise.all(this.#clients.map((client) => client.end().catch(() => undefined)));
   }
 
+  /** Asks Postgres for nothing, again and again. */
+  async #pulse(): Promise<void> {
+    const client = new pg.Client({ connectionString: this.options.databaseUrl });
+    client.on("error", () => undefined);
+    try {
+      await client.connect();
+      while (!this.#isStopped) {
+        const begun = performance.now();
+        await client.query("SELECT");
+        this.longestPulseMs = Math.max(this.longestPulseMs, performance.now() - begun);
+        await delay(pulsePauseMs);
+      }
+    } catch {
+      // Its session was ended, as those of others are.
+    } finally {
+      await client.end().catch(() => undefined);
+    }
+  }
+
+  /** How long a call may take by its own time limit, in milliseconds. */
+  limitOf(kind: CallKindName): number {
+    const { requestTimeoutMs, callTimeoutMs } = this.options;
+    return (kind === "request" ? requestTimeoutMs : callTimeoutMs) + gatewayConstants.deadlineSlackMs;
+  }
+
   async #loop(session: number): Promise<void> {
-    const { seed, pauseAfterErrorMs = 100, mayEnd = false, witness } = this.options;
+    const { seed, pauseAfterErrorMs = 100, mayEnd = false, witness, requestTimeoutMs } = this.options;
     const { kinds = Object.keys(callKinds) as CallKindName[] } = this.options;
     const random = new Random(seed * 1_000 + session);
     const drawn = kinds.flatMap((kind) => Array<CallKindName>(callKinds[kind].weight).fill(kind));
@@ -144,9 +184,9 @@ export class SqlLoad implements AsyncDisposable {
       let failure: Error | undefined;
       let hasEnded = false;
       try {
-        const token = tokens[0]!;
-        const wrong = await callKinds[kind].run({ client, witness, session, number, token, tokens, last });
-        if (wrong !== undefined) this.wrong.push(`${kind} ${token}: ${wrong}`);
+        const place = { client, witness, session, number, token: tokens[0]!, tokens, requestTimeoutMs, last };
+        const wrong = await callKinds[kind].run(place);
+        if (wrong !== undefined) this.wrong.push(`${kind} ${place.token}: ${wrong}`);
       } catch (error) {
         failure = error as Error;
         hasEnded = !(failure instanceof pg.DatabaseError) || endings.has(failure.code ?? "");
@@ -186,10 +226,4 @@ function firstAfter(
     if (isWanted(record)) first = record;
   }
   return first;
-}
-
-/** How long a call may take by its own time limit, in milliseconds. */
-export function limitOf(kind: CallKindName): number {
-  const { timeoutMs } = callKinds[kind] as CallKind;
-  return timeoutMs === undefined ? 5_500 : timeoutMs + 500;
 }

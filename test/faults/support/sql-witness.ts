@@ -18,6 +18,9 @@ export interface SqlWitnessOptions {
   readonly answerWhen?: Promise<unknown>;
 }
 
+/** How long JetStream may take to answer it, in milliseconds: what it says is to be found out, however busy the machine is. */
+const patience = { timeout: 20_000 };
+
 /** See above. It lives through the death of its server. Disposing closes it. */
 export class SqlWitness implements AsyncDisposable {
   readonly #id = randomBytes(4).toString("hex");
@@ -66,7 +69,7 @@ export class SqlWitness implements AsyncDisposable {
       reconnectJitter: 10,
       ignoreClusterUpdates: true,
     });
-    const witness = new SqlWitness(nats, await jetstreamManager(nats), options);
+    const witness = new SqlWitness(nats, await jetstreamManager(nats, patience), options);
     await witness.manager.streams.add({ name: witness.stream, subjects: [witness.streamed], storage: "file" });
     await nats.flush();
     return witness;
@@ -140,7 +143,7 @@ export class SqlWitness implements AsyncDisposable {
       throw error;
     });
     if (state.messages === 0) return;
-    const consumer = await jetstream(this.nats).consumers.get(stream);
+    const consumer = await jetstream(this.nats, patience).consumers.get(stream);
     const messages = await consumer.consume();
     for await (const message of messages) {
       each(message);

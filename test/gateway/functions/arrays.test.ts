@@ -110,8 +110,8 @@ describe("an array of 100,000 elements", () => {
     witness.close();
   });
 
-  it("is stored whole in a stream, in its order", async () => {
-    await using own = await testGateway({ callTimeoutMs: 60_000 });
+  it("is stored whole in a stream, in its order", { timeout: 300_000 }, async () => {
+    await using own = await testGateway({ callTimeoutMs: 240_000, maxCallTimeoutMs: 240_000 });
     const witness = await Witness.open(own.nats, "arrays_stream_none.>");
     await witness.manager.streams.add({ name: "arrays_stream", subjects: ["arrays_stream"] });
     await own.value(

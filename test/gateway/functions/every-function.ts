@@ -130,7 +130,7 @@ function messages(word: string, { name: type, literal, bytes, array }: SampleTyp
     },
     {
       name: `nats_request_${type}`,
-      given: { subject: `'${word}-rpc'`, payload: literal, timeout: "5000" },
+      given: { subject: `'${word}-rpc'`, payload: literal, timeout: "20000" },
       check: async (rows) => expect(rows).toEqual([{ [`nats_request_${type}`]: Buffer.from(`echo ${bytes}`) }]),
     },
   ];

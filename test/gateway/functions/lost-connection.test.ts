@@ -1,7 +1,7 @@
 /**
  * What sessions are told when the connection to NATS is lost, or replaced, between their calls.
  */
-import { connect } from "@nats-io/transport-node";
+import { connect, type Msg } from "@nats-io/transport-node";
 import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
@@ -102,20 +102,16 @@ describe("a request that is under way", () => {
     ["the options change", 'SELECT hawser.set_nats_server(\'{"host":"localhost","port":"PORT"}\')'],
   ])("gets its answer although %s", async (_, sql) => {
     await using responder = await connect({ servers: server.url });
-    let isAsked = false;
-    responder.subscribe("slow.question", {
-      callback: (_error, question) => {
-        isAsked = true;
-        setTimeout(() => question.respond("late"), 1500);
-      },
-    });
+    const questions: Msg[] = [];
+    responder.subscribe("slow.question", { callback: (_error, question) => void questions.push(question) });
     await responder.flush();
     const answer = session.query(
-      "SELECT convert_from(nats_request_text('slow.question', 'x', 5000), 'UTF8') AS answer",
+      "SELECT convert_from(nats_request_text('slow.question', 'x', 20000), 'UTF8') AS answer",
     );
-    await eventually("the question has come", () => isAsked);
+    await eventually("the question has come", () => questions.length === 1);
     await gateway.client.query(sql.replace("PORT", `${server.port}`));
     await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
+    questions[0]!.respond("late");
     expect((await answer).rows).toEqual([{ answer: "late" }]);
   });
 });
@@ -147,13 +143,15 @@ describe("a reload that takes too long", () => {
     await flush();
     server.signal("SIGSTOP");
     try {
-      await using slow = await testGateway({ serverOptions: false, callTimeoutMs: 300 });
-      expect(gatewayConstants.natsConnectTimeoutMs).toBeGreaterThan(300);
+      // Long enough to read the definition, and shorter than an attempt to connect.
+      const callTimeoutMs = 1_500;
+      await using slow = await testGateway({ serverOptions: false, callTimeoutMs });
+      expect(gatewayConstants.natsConnectTimeoutMs).toBeGreaterThan(callTimeoutMs);
       await slow.client.query("SELECT hawser.set_nats_server($1)", [
         JSON.stringify({ host: server.host, port: `${server.port}` }),
       ]);
       const error = await slow.errorOf("SELECT litmus_pgnats_reload_conf()");
-      expect([error.code, error.message]).toEqual(["NA001", expect.stringContaining("300 ms")]);
+      expect([error.code, error.message]).toEqual(["NA001", expect.stringContaining(`${callTimeoutMs} ms`)]);
     } finally {
       server.signal("SIGCONT");
     }

@@ -141,7 +141,7 @@ describe("a request", () => {
           hint: expect.stringContaining("responder"),
         });
       });
-      expect(taken).toBeLessThan(5000);
+      expect(taken).toBeLessThan(20_000);
     }
   });
 
@@ -155,7 +155,8 @@ describe("a request", () => {
         expect(error.message).toContain('"failing.silent"');
       });
       expect(taken).toBeGreaterThanOrEqual(timeout - 1);
-      expect(taken).toBeLessThan(timeout + 5000);
+      // And not after what a request may take that names no time limit.
+      expect(taken).toBeLessThan(timeout + 9_000);
     }
   });
 

@@ -80,7 +80,8 @@ it("a request without a time limit, or with a negative one, waits for 10 seconds
       await expect(asked, timeout).rejects.toMatchObject({ code: "NA001" });
       const taken = performance.now() - start;
       expect(taken, timeout).toBeGreaterThan(9_900);
-      expect(taken, timeout).toBeLessThan(15_000);
+      // And not for as long as any call may take, which is a minute.
+      expect(taken, timeout).toBeLessThan(30_000);
       await session.end();
     }),
   );

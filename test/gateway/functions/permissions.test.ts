@@ -153,7 +153,8 @@ describe("a publish to a subject that is denied", () => {
       const start = performance.now();
       const error = await session.query(`SELECT * FROM ${call}`).catch((reason: pg.DatabaseError) => reason);
       expect(error, call).toMatchObject({ code: "42501", hint: expect.stringContaining("permission") });
-      expect(performance.now() - start, call).toBeLessThan(4000);
+      // And not by its time limit.
+      expect(performance.now() - start, call).toBeLessThan(15_000);
     }
     await session.query("SELECT nats_flush()");
   });

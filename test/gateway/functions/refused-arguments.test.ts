@@ -1,6 +1,7 @@
 /**
  * What cannot be sent is refused with its rule, before NATS sees anything of it.
  */
+import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type TestGateway, testGateway } from "../../support/gateway.js";
 import { startNatsServer, type TestNatsServer } from "../../support/nats-server.js";
@@ -8,18 +9,21 @@ import { byPosition, familyOf, sampleCalls } from "./every-function.js";
 import { Witness } from "./witness.js";
 
 let gateway: TestGateway;
+let onlooker: NatsConnection;
 /** Sees everything that anybody publishes. */
 let witness: Witness;
 let server: TestNatsServer;
 beforeAll(async () => {
   server = await startNatsServer({ jetStream: true });
+  onlooker = await connect({ servers: server.url });
+  witness = await Witness.open(onlooker, ">");
   gateway = await testGateway({ natsUrl: server.url });
-  witness = await Witness.open(gateway.nats, ">");
   // What serve itself publishes at its start: which role Postgres has.
   await witness.message();
 });
 afterAll(async () => {
   await gateway?.[Symbol.asyncDispose]();
+  await onlooker?.close();
   await server?.[Symbol.asyncDispose]();
 });
 

@@ -45,7 +45,7 @@ async function expectExact(type: Type, value: string | Buffer, bytes: Buffer): P
     await run(`SELECT nats_publish_${type}_${form}('exact.${way}', ARRAY[${parameter}, ${parameter}])`);
     for (const one of await witness.messages(2)) same(`published by ${form}`, one.data);
   }
-  same("requested", (await run(`SELECT nats_request_${type}('exact-echo', ${parameter}, 5000)`)) as Buffer);
+  same("requested", (await run(`SELECT nats_request_${type}('exact-echo', ${parameter}, 20000)`)) as Buffer);
   await run(`SELECT nats_put_${type}('exact', 'key', ${parameter})`);
   same("put", (await witness.value("exact", "key"))!.value);
   same(
@@ -100,7 +100,9 @@ describe("what is as long as NATS takes it", () => {
     const bytes = randomBytes(limit);
     await gateway.value("SELECT nats_publish_binary('exact.core', $1)", [bytes]);
     expect(bytes.equals((await witness.message()).data)).toBe(true);
-    expect(bytes.equals(await gateway.value("SELECT nats_request_binary('exact-echo', $1, 5000)", [bytes]))).toBe(true);
+    expect(bytes.equals(await gateway.value("SELECT nats_request_binary('exact-echo', $1, 20000)", [bytes]))).toBe(
+      true,
+    );
     const text = "\u{1f6f3}ä".repeat(Math.floor((limit - 1000) / 6));
     await gateway.value("SELECT nats_put_text('exact', 'long', $1)", [text]);
     expect((await witness.value("exact", "long"))!.string()).toBe(text);

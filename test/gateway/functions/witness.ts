@@ -7,6 +7,9 @@ import { Objm } from "@nats-io/obj";
 import type { Msg, NatsConnection, Subscription } from "@nats-io/transport-node";
 import { eventually } from "../../support/eventually.js";
 
+/** What JetStream may take for an answer, in milliseconds. */
+const patientMs = 20_000;
+
 /** Sees all messages below one word, and can look into buckets and stores. */
 export class Witness {
   readonly #seen: Msg[] = [];
@@ -22,8 +25,8 @@ export class Witness {
 
   /** @param subjects what it sees the messages of, such as `mine.>` */
   static async open(nats: NatsConnection, subjects: string, domain?: string): Promise<Witness> {
-    const options = domain === undefined ? {} : { domain };
-    const witness = new Witness(nats, await jetstreamManager(nats, { ...options, checkAPI: false }), subjects);
+    const options = { ...(domain !== undefined && { domain }), checkAPI: false, timeout: patientMs };
+    const witness = new Witness(nats, await jetstreamManager(nats, options), subjects);
     await nats.flush();
     return witness;
   }
@@ -49,13 +52,13 @@ export class Witness {
 
   /** What a bucket has for a key. */
   async value(bucket: string, key: string, domain?: string): Promise<KvEntry | null> {
-    const buckets = new Kvm(jetstream(this.nats, domain === undefined ? {} : { domain }));
+    const buckets = new Kvm(jetstream(this.nats, { ...(domain !== undefined && { domain }), timeout: patientMs }));
     return (await buckets.open(bucket)).get(key);
   }
 
   /** The content of a file; undefined if it is missing. */
   async file(store: string, name: string, domain?: string): Promise<Buffer | undefined> {
-    const stores = new Objm(jetstream(this.nats, domain === undefined ? {} : { domain }));
+    const stores = new Objm(jetstream(this.nats, { ...(domain !== undefined && { domain }), timeout: patientMs }));
     const content = await (await stores.open(store)).getBlob(name);
     return content === null ? undefined : Buffer.from(content);
   }

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { createSecureContext, TLSSocket } from "node:tls";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
+import { freePort } from "../../../src/dev/free-port.js";
 import { errorTable, GatewayError } from "../../../src/errors/index.js";
 import { type Answer, isBindable, noRow, nullRow, PostgresServer } from "../../../src/gateway/protocol/index.js";
 import { TlsCredentials } from "../../../src/transport/index.js";
@@ -164,7 +165,7 @@ describe("dblink", () => {
   });
 
   it("sees that the server has gone, and connects to the next one", async () => {
-    const first = await PostgresServer.listen(testOptions());
+    const first = await PostgresServer.listen(testOptions({ port: await freePort() }));
     const caller = await openCaller(connectionString(first));
     expect(await caller.call("x")).toBe("x");
     await first.stop({ deadlineMs: 0 });
@@ -272,9 +273,7 @@ describe("dblink over TLS", () => {
     const { port } = stranger.address() as AddressInfo;
     const caller = await Caller.connect();
     const server = await startServer({ tls: source(ours) });
-    const opening = caller.open(
-      connectionString(server, { port, sslmode: "require", channel_binding: "require", connect_timeout: 3 }),
-    );
+    const opening = caller.open(connectionString(server, { port, sslmode: "require", channel_binding: "require" }));
     await expect(opening).rejects.toMatchObject({
       code: "08001",
       detail: expect.stringContaining("channel binding required"),

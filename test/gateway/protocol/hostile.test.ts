@@ -15,7 +15,7 @@ const many = <T>(count: number, make: (index: number) => Promise<T>): Promise<T[
 
 describe("300 sessions at once", () => {
   it("are served, and leave nothing behind", async () => {
-    using server = await ServerProcess.start();
+    using server = await ServerProcess.start({ startupTimeoutMs: 60_000 });
     const round = async (): Promise<void> => {
       const clients = await many(300, () => SocketClient.loggedIn(server.port));
       for (let i = 0; i < 20; i++) await Promise.all(clients.map((client) => client.ask(`bytes ${i}`)));
@@ -34,7 +34,7 @@ describe("300 sessions at once", () => {
 
 describe("strangers", () => {
   it("that say nothing, little, or one byte after the other are cut off in time and disturb nobody", async () => {
-    using server = await ServerProcess.start({ startupTimeoutMs: 1000 });
+    using server = await ServerProcess.start({ startupTimeoutMs: 5000 });
     using good = await SocketClient.loggedIn(server.port);
     const before = await server.report();
     const strangers = await many(100, () => SocketClient.connect(server.port));
@@ -48,16 +48,19 @@ describe("strangers", () => {
     await Promise.all(strangers.map(({ closed }) => closed));
     const told = strangers.map(({ messages }) => messages.filter(({ type }) => type === "E").map(errorFields));
     expect(told[0]).toMatchObject([
-      { S: "FATAL", C: "08006", M: "the connection did not authenticate within 1000 ms" },
+      { S: "FATAL", C: "08006", M: "the connection did not authenticate within 5000 ms" },
     ]);
     expect(await good.ask("x")).toBe("TDCZ");
-    const after = await server.report();
-    expect(after.resources.filter((name) => name === "TCPSocketWrap")).toHaveLength(1);
+    let after = before;
+    await eventually("all but the good one are gone", async () => {
+      after = await server.report();
+      return after.resources.filter((name) => name === "TCPSocketWrap").length === 1;
+    });
     expect(after.bytes - before.bytes).toBeLessThan(4 * mib);
   });
 
   it("in any number do not keep those out who know the password", async () => {
-    using server = await ServerProcess.start({ maxSessions: 70 });
+    using server = await ServerProcess.start({ maxSessions: 70, startupTimeoutMs: 60_000 });
     using old = await SocketClient.loggedIn(server.port);
     const strangers = await many(500, () => SocketClient.connect(server.port));
     await Promise.all(strangers.slice(0, 430).map(({ closed }) => closed));
@@ -70,7 +73,7 @@ describe("strangers", () => {
   });
 
   it("that speak TLS though there is none are cut off", async () => {
-    using server = await ServerProcess.start({ startupTimeoutMs: 1000 });
+    using server = await ServerProcess.start();
     using client = await SocketClient.connect(server.port);
     client.encryptionAnswers = 1;
     client.socket.write(sslRequest);
@@ -91,7 +94,7 @@ describe("strangers that ask for TLS", () => {
     ["and then send noise", Buffer.alloc(100_000, 0xa5)],
     ["and stop in the middle of its handshake", Buffer.from([0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3])],
   ])("%s are cut off", async (_what, bytes) => {
-    const server = await startServer({ tls, startupTimeoutMs: 500 });
+    const server = await startServer({ tls, startupTimeoutMs: 3000 });
     const { port } = server.address;
     using client = await SocketClient.connect(port);
     client.encryptionAnswers = 1;

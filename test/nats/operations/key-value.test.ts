@@ -89,7 +89,7 @@ describe("put where somebody listens to all keys, so that a missing bucket shows
     used.stock.subscribe("$KV.>", { callback: () => undefined });
     await used.stock.flush();
     await (await new Kvm(used.stock).open("gone")).destroy();
-    expect(await keyValue.put("gone", "k", bytesOf(2), { timeoutMs: 3_000 })).toBe(1n);
+    expect(await keyValue.put("gone", "k", bytesOf(2), { timeoutMs: 10_000 })).toBe(1n);
     expect(await keyValue.get("gone", "k", options)).toEqual(bytesOf(2));
   });
 
@@ -108,7 +108,7 @@ describe("put where somebody listens to all keys, so that a missing bucket shows
     used.stock.subscribe(">", { callback: () => undefined });
     await used.stock.flush();
     const error = await failureOf("nats_permission_denied", () =>
-      used.operations.keyValue.put("b", "k", bytesOf(1), { timeoutMs: 1_000 }),
+      used.operations.keyValue.put("b", "k", bytesOf(1), { timeoutMs: 5_000 }),
     );
     expect(error.message).toContain('put of key "k" into bucket "b"');
     expect(error.detail).toMatch(/\$JS\.API\.STREAM\.(CREATE|INFO)\.KV_b/);
@@ -253,6 +253,21 @@ describe("failures of key-value", () => {
     expect([...(await keyValue.get("b", "k", options))!]).toEqual([...bytesOf(5)]);
     await keyValue.delete("b", "k", options);
     expect(await keyValue.get("b", "k", options)).toBeUndefined();
+  });
+
+  it("is nats_permission_denied for who may only read directly, where silence alone shows that the bucket is missing", async () => {
+    await using server = await startNatsServer({
+      jetStream: true,
+      config: `authorization { users: [
+        { user: admin, password: p },
+        { user: u, password: p, permissions: {
+          publish: { allow: ["$KV.b.>", "$JS.API.DIRECT.GET.KV_b.>"] }, subscribe: { allow: ["_INBOX.>"] } } }
+      ] }`,
+    });
+    await using used = await operationsOf(server.url, { user: "u", pass: "p" }, { user: "admin", pass: "p" });
+    used.stock.subscribe("$JS.API.DIRECT.>");
+    await used.stock.flush();
+    await failureOf("nats_permission_denied", () => used.operations.keyValue.get("b", "k", { timeoutMs: 1_000 }));
   });
 
   it("is not_supported where the server knows no headers", async () => {

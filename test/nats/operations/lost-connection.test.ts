@@ -72,4 +72,5 @@ it.each(Object.entries(calls))(
       process.off("unhandledRejection", listener);
     }
   },
+  180_000,
 );

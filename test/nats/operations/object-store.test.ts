@@ -253,7 +253,7 @@ describe("what a store says of its files", () => {
     await using used = await operationsOf(inject("natsUrl"));
     const store = "operations_files_many";
     await new Objm(used.stock).create(store);
-    const client = jetstream(used.stock);
+    const client = jetstream(used.stock, { timeout: timeoutMs });
     const names = Array.from({ length: 3_000 }, (_, index) => `f${`${index}`.padStart(5, "0")}`);
     const put = (name: string) =>
       client.publish(
@@ -353,9 +353,18 @@ describe("failures of files", () => {
     const { objectStores } = used.operations;
     const stock = await new Objm(used.stock).create("s");
     await objectStores.put("s", "f", bytesOf(1), options);
-    // The answer for the chunk comes after the deadline, and before the library gives it up.
-    interceptArrivals(used, (pass) => void setTimeout(pass, 300));
-    await failureOf("nats_timeout", () => objectStores.put("s", "f", bytesOf(2), { timeoutMs: 500 }));
+    // Two answers come: for the look-up, and for the chunk. That one comes after the deadline, and before the library gives
+    // it up, which begins to wait when it sends the chunk.
+    let arrived = 0;
+    let passLate = (): void => undefined;
+    interceptArrivals(used, (pass) => {
+      if (++arrived === 1) setTimeout(pass, 500);
+      else if (arrived === 2) passLate = pass;
+      else pass();
+    });
+    await failureOf("nats_timeout", () => objectStores.put("s", "f", bytesOf(2), { timeoutMs: 3_000 }));
+    expect(arrived).toBe(2);
+    passLate();
     await eventually("a purge was asked for", async () => (await stock.status()).streamInfo.state.last_seq >= 3);
     await eventually("the chunk is gone", async () => (await stock.status()).streamInfo.state.messages === 2);
   });
@@ -371,7 +380,7 @@ describe("failures of files", () => {
     interceptArrivals(used, (pass) => {
       if (++arrived !== 3) pass();
     });
-    const error = await failureOf("nats_timeout", () => objectStores.put("s", "f", bytesOf(3), { timeoutMs: 700 }));
+    const error = await failureOf("nats_timeout", () => objectStores.put("s", "f", bytesOf(3), { timeoutMs: 3_000 }));
     expect(error.outcome).toBe("unknown");
     await eventually("one chunk and one record are left", async () => {
       return (await stock.status()).streamInfo.state.messages === 2;

@@ -8,7 +8,7 @@ import { eventually } from "../../support/eventually.js";
 import type { TestNatsServer } from "../../support/nats-server.js";
 
 /** Time enough for whatever is meant to succeed. */
-export const timeoutMs = 10_000;
+export const timeoutMs = 30_000;
 
 /** What a test uses; closed at its end. */
 export interface Operations extends AsyncDisposable {

@@ -181,7 +181,7 @@ describe("publish", () => {
       expect((await first).outcome).toBe("unknown");
       expect((await second).message).toContain("was not sent");
       await third;
-      expect(performance.now() - begun).toBeLessThan(2_000);
+      expect(performance.now() - begun).toBeLessThan(10_000);
     } finally {
       server.signal("SIGCONT");
     }

@@ -1,6 +1,7 @@
 import { jetstreamManager } from "@nats-io/jetstream";
 import { describe, expect, inject, it } from "vitest";
 import { readHeaders } from "../../../src/nats/operations/index.js";
+import { eventually } from "../../support/eventually.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import {
   bytesOf,
@@ -88,7 +89,7 @@ describe("publishStream", () => {
       if (arrived++ > 0) pass();
     });
     const error = await failureOf("nats_timeout", () =>
-      used.operations.publishStream("lost", bytesOf(1), { messageId: "lost", timeoutMs: 3_000 }),
+      used.operations.publishStream("lost", bytesOf(1), { messageId: "lost", timeoutMs: 6_000 }),
     );
     expect(error.outcome).toBe("unknown");
     expect(error.detail).toBe(
@@ -123,7 +124,7 @@ describe("publishStream", () => {
       used.operations.publishStream("operations.stream.none", bytesOf(1), { messageId: "m", timeoutMs: 60_000 }),
     );
     expect(error.message).toContain('"operations.stream.none"');
-    expect(performance.now() - begun).toBeLessThan(5_000);
+    expect(performance.now() - begun).toBeLessThan(30_000);
   });
 
   it("finds that no stream takes the subject also where others listen to it", async () => {
@@ -187,6 +188,12 @@ describe("publishStream", () => {
     await using onHub = await operationsOf(hub.url);
     await addStream(onLeaf, "near", ["both", "near"]);
     await addStream(onHub, "far", ["both"]);
+    await eventually("what is published at the leaf reaches both streams", async () => {
+      const answers = await onLeaf.stock.requestMany("both", "", { strategy: "timer", maxWait: 500 });
+      let acknowledged = 0;
+      for await (const _ of answers) acknowledged += 1;
+      return acknowledged === 2;
+    });
     const publish = (subject: string, domain: string, ms: number) =>
       onLeaf.operations.publishStream(subject, bytesOf(1), {
         domain,
@@ -197,7 +204,7 @@ describe("publishStream", () => {
       expect((await publish("both", "hub", timeoutMs)).stream).toBe("far");
       expect((await publish("both", "leaf", timeoutMs)).stream).toBe("near");
     }
-    const error = await failureOf("no_stream", () => publish("near", "hub", 1_000));
+    const error = await failureOf("no_stream", () => publish("near", "hub", 5_000));
     expect(error.detail).toContain('Stream "near" of domain "leaf" has stored the message as number');
     expect(error.outcome).toBe("unknown");
   });

@@ -2,7 +2,7 @@
  * What happened, in order, to be awaited without sleeping.
  */
 
-const deadlineMs = 20_000;
+const deadlineMs = 50_000;
 
 /** A list that tells when something was added to it. */
 export class Log<T> {

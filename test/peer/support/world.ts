@@ -6,6 +6,12 @@ import { type Handler, type Message, Peer, type PeerOptions, type PeerStatus } f
 import { testDatabase } from "../../support/database.js";
 import { Log } from "./log.js";
 
+/**
+ * Whether a message is delivered or stored, sent or dropped, is not to depend on how slow the machine is: by default a
+ * sender waits longer for its listener than one would elsewhere.
+ */
+const patient: Partial<PeerOptions> = { ackTimeoutMs: 20_000, connectWaitMs: 20_000 };
+
 /** A message as a handler saw it. */
 export interface Received {
   readonly to: string;
@@ -85,7 +91,8 @@ export async function peerWorld(options: { readonly migrated?: boolean } = {}): 
     (await operator.query<Row>(text, values)).rows;
   const peer = (name: string, peerOptions: Partial<PeerOptions> = {}): TestPeer => {
     const topic = name.split("-")[0] as string;
-    const made = new TestPeer({ name, topic, listen: "127.0.0.1:0", databaseUrl: database.url, ...peerOptions });
+    const own = { name, topic, listen: "127.0.0.1:0", databaseUrl: database.url };
+    const made = new TestPeer({ ...own, ...patient, ...peerOptions });
     peers.push(made);
     return made;
   };

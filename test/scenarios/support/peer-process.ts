@@ -141,6 +141,12 @@ export class PeerProcess {
   }
 }
 
+/**
+ * Longer than the default, so that a message to somebody who is there is delivered also where a busy machine keeps its
+ * acknowledgement waiting; one to somebody who is not is stored at once all the same.
+ */
+const ackTimeoutMs = 15_000;
+
 /** Starts a process with a peer named `name`, whose topic is the name up to the hyphen; it does not run yet. */
 export function peerProcess(
   databaseUrl: string,
@@ -151,7 +157,7 @@ export function peerProcess(
   const { handler, ledgerUrl, ...peer } = options;
   const topic = name.split("-")[0] as string;
   return new PeerProcess(
-    { peer: { name, topic, listen: "127.0.0.1:0", databaseUrl, ...peer }, handler, ledgerUrl },
+    { peer: { name, topic, listen: "127.0.0.1:0", databaseUrl, ackTimeoutMs, ...peer }, handler, ledgerUrl },
     execArgv,
   );
 }

@@ -52,6 +52,7 @@ function bridgeCounters(): Mutable<BridgeCounters> {
     leaderEpoch: 1_763_654_400_123,
     standbyBufferBytes: 512,
     discardedBufferFull: 3,
+    discardedStandbyBufferFull: 4,
     subscriptions: [capture, awkward],
     responders: [answer],
     requestsInFlight: 8,

@@ -38,7 +38,10 @@ describe("ServeMetrics", () => {
     expect(await shown(metrics, "hawser_bridge_leading")).toEqual({ "": 1 });
     expect(await shown(metrics, "hawser_bridge_leader_epoch")).toEqual({ "": 1_763_654_400_123 });
     expect(await shown(metrics, "hawser_bridge_standby_buffer_bytes")).toEqual({ "": 512 });
-    expect(await shown(metrics, "hawser_bridge_messages_discarded_total")).toEqual({ buffer_full: 3 });
+    expect(await shown(metrics, "hawser_bridge_messages_discarded_total")).toEqual({
+      buffer_full: 3,
+      standby_buffer_full: 4,
+    });
     expect(await shown(metrics, "hawser_responder_requests_in_flight")).toEqual({ "": 8 });
     expect(await shown(metrics, "hawser_responder_requests_queued")).toEqual({ "": 9 });
     expect(await shown(metrics, "hawser_build_info")).toEqual({ "1.2.3": 1 });

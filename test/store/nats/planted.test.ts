@@ -156,7 +156,7 @@ describe("who owns the schema hawser", () => {
   });
 });
 
-describe("roles of Hawser that are there already", () => {
+describe("roles of Hawser that are there already", { timeout: 180_000 }, () => {
   it("are named where they may more than they are for, and who may act as the owner", async () => {
     await using server = await ownPostgres();
     await onServer(
@@ -190,7 +190,7 @@ describe("a turn that somebody does not give back", () => {
     try {
       await holder.query("SELECT pg_advisory_lock(hashtextextended('hawser:migrate', 0))");
       const told: string[] = [];
-      const turn = takeTurn(waiting, (line) => told.push(line), { noticeMs: 100, limitMs: 500 });
+      const turn = takeTurn(waiting, (line) => told.push(line), { noticeMs: 100, limitMs: 5_000 });
       await expect(turn).rejects.toMatchObject({
         code: "store_failed",
         message: expect.stringContaining(`("${mallory.role}", held up)`),

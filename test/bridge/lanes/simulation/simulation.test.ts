@@ -16,7 +16,7 @@ const mustHappen = [
 ];
 
 describe("the simulation of lanes", () => {
-  it("finds no broken rule in 20,000 histories, and reaches every outcome of every step", () => {
+  it("finds no broken rule in 20,000 histories, and reaches every outcome of every step", { timeout: 300_000 }, () => {
     const { counts, failure } = runHistories(20_000);
     expect(failure).toBeUndefined();
     expect(mustHappen.filter((name) => !counts.has(name))).toEqual([]);

@@ -23,7 +23,7 @@ const mustHappen = [
 ];
 
 describe("the simulation", () => {
-  it("finds nothing, and reaches everything", async () => {
+  it("finds nothing, and reaches everything", { timeout: 300_000 }, async () => {
     const happened = new Set<string>();
     for (const profile of Object.keys(profiles) as ProfileName[]) {
       const { failures, counts } = await runSeeds(profile, { count: 40 });
@@ -33,7 +33,7 @@ describe("the simulation", () => {
     expect(mustHappen.filter((name) => !happened.has(name))).toEqual([]);
   });
 
-  it.each(Object.entries(mutants))("catches: %s", async (_, { mutant, profile, seeds, says }) => {
+  it.each(Object.entries(mutants))("catches: %s", { timeout: 300_000 }, async (_, { mutant, profile, seeds, says }) => {
     const { failures } = await runSeeds(profile, { count: seeds, mutant, stopAtFailure: true });
     expect(failures).toHaveLength(1);
     expect(failures[0]!.message).toMatch(says);

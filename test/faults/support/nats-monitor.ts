@@ -1,0 +1,32 @@
+/**
+ * What a nats-server itself says of who is subscribed, at its monitoring port.
+ */
+import { get, type IncomingMessage } from "node:http";
+import { json } from "node:stream/consumers";
+import { freePort } from "../../../src/dev/free-port.js";
+
+/** See above. */
+export interface NatsMonitor {
+  /** What the configuration of the server needs for it. */
+  readonly config: string;
+  /** How many connections are subscribed to all of these. */
+  subscribers(...subjects: readonly string[]): Promise<number>;
+}
+
+/** For a server that is started with its `config`. */
+export async function natsMonitor(): Promise<NatsMonitor> {
+  const address = { host: "127.0.0.1", port: await freePort() };
+  return {
+    config: `http: "${address.host}:${address.port}"`,
+    async subscribers(...subjects) {
+      const answer = await new Promise<IncomingMessage>((resolve, reject) => {
+        // Over a new connection each time: one that was kept may be to a server that was killed meanwhile.
+        get({ ...address, path: "/connz?subs=1", agent: false }, resolve).on("error", reject);
+      });
+      const { connections } = (await json(answer)) as { connections: { subscriptions_list?: string[] }[] };
+      return connections.filter(({ subscriptions_list = [] }) => {
+        return subjects.every((subject) => subscriptions_list.includes(subject));
+      }).length;
+    },
+  };
+}
