@@ -83,6 +83,7 @@ export class Bridge {
   #lastEpoch = 0n;
   /** When it ceased to receive; undefined: it receives. */
   #deafSince: number | undefined;
+  #finished: Promise<void> | undefined;
   #stopped: Promise<void> | undefined;
 
   private constructor(options: BridgeOptions) {
@@ -222,10 +223,25 @@ export class Bridge {
     await Promise.all(Object.values(this.#links).map((link) => (always ? link.reconnect(signal) : link.ready(signal))));
     // It is to see what the caller has committed.
     await this.#handlers.fresh();
-    await this.#receiver.known();
+    await Promise.all([this.#receiver.known(), this.#responderService?.configure(this.#answering)]);
   }
 
-  /** Ends in good order: runs what it has received, answers what it was asked, and gives the lead to another process. */
+  /**
+   * Receives nothing more: runs what it has received, answers what it was asked, and gives the lead to another process.
+   * A further call waits for the first.
+   *
+   * @param deadlineMs how long functions may take for it
+   */
+  finish(deadlineMs: number): Promise<void> {
+    this.#finished ??= this.#finish(deadlineMs);
+    return this.#finished;
+  }
+
+  /**
+   * Ends in good order: finishes, and closes what was opened.
+   *
+   * @param deadlineMs also how long the NATS server may take to say that it has the answers
+   */
   stop(deadlineMs: number): Promise<void> {
     this.#stopped ??= this.#stop(deadlineMs);
     return this.#stopped;
@@ -263,7 +279,7 @@ export class Bridge {
     return this.#natsOptions?.responder_timeout_ms ?? 0;
   }
 
-  async #stop(deadlineMs: number): Promise<void> {
+  async #finish(deadlineMs: number): Promise<void> {
     const deadline = AbortSignal.timeout(deadlineMs);
     const endsAt = performance.now() + deadlineMs;
     this.#handlers.stop();
@@ -274,11 +290,17 @@ export class Bridge {
     await this.#subscriptions.stop(deadline);
     await this.#lead.stop(Math.max(bridgeConstants.leadReleaseMs, endsAt - performance.now()));
     await answered;
+  }
+
+  async #stop(deadlineMs: number): Promise<void> {
+    const endsAt = performance.now() + deadlineMs;
+    await this.finish(deadlineMs);
     // What is being read is of no use any more.
     await this.#session.end();
     await this.#handlers.ended();
     await this.#notices.stop();
-    await Promise.all(Object.values(this.#links).map((link) => link.stop()));
+    const leftMs = Math.max(gatewayConstants.stopReserveMs, endsAt - performance.now());
+    await Promise.all(Object.values(this.#links).map((link) => link.stop(leftMs)));
     await Promise.all(Object.values(this.#pools).map((pool) => pool.stop()));
     // What still runs has had its time.
     for (const pool of Object.values(this.#pools)) pool.destroy();
@@ -348,7 +370,8 @@ export class Bridge {
     this.#responders = responders;
     this.#subscriptions.configure(subscriptions);
     this.#receiver.subscribe(this.#subscriptions.subjects);
-    await this.#responderService?.configure(this.#answering);
+    // Its connection may be silent: the subscriptions do not wait for what the server says of it.
+    void this.#responderService?.configure(this.#answering);
     this.#subscriptions.wake();
     if (this.#lead.epoch !== undefined) {
       this.#subscriptions.retry(await readRetries(this.#session, this.#subscriptions.retrying));

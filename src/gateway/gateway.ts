@@ -36,7 +36,7 @@ export interface GatewayOptions {
   reloadOthers(always: boolean, signal: AbortSignal): Promise<void>;
 }
 
-const { startupTimeoutMs, maxStartupBytes } = gatewayConstants;
+const { startupTimeoutMs, maxStartupBytes, stopReserveMs } = gatewayConstants;
 
 /** Commands at once while no server is defined: their calls fail, and need no more. */
 const idleCapacity = 128;
@@ -99,11 +99,12 @@ export class Gateway {
     return this.#link;
   }
 
-  /** Takes no more calls, waits for those under way, and closes what was opened. */
-  async stop(): Promise<void> {
+  /** Takes no more calls, waits for those under way, no longer than the deadline, and closes what was opened. */
+  async stop(deadlineMs: number): Promise<void> {
     this.#isStopping = true;
-    await this.#server?.stop({ deadlineMs: this.#options.settings.stopDeadlineMs });
-    await this.#link.stop();
+    const endsAt = performance.now() + deadlineMs;
+    await this.#server?.stop({ deadlineMs });
+    await this.#link.stop(Math.max(stopReserveMs, endsAt - performance.now()));
   }
 
   async #listen(signal: AbortSignal | undefined): Promise<void> {

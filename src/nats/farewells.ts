@@ -10,7 +10,7 @@ const { natsConnectTimeoutMs, natsFarewellMs } = gatewayConstants;
 
 /** Connections on their way out. */
 export class Farewells {
-  readonly #leaving = new Set<Promise<void>>();
+  readonly #leaving = new Map<Promise<void>, NatsConnection>();
   /** Whether the server has taken all that was published on a connection that was left. */
   readonly #arrivals = new WeakMap<NatsConnection, Promise<boolean>>();
   readonly #hurry = new AbortController();
@@ -28,7 +28,7 @@ export class Farewells {
       .then((hasTaken) => (hasTaken ? leave(connection) : connection.close()))
       .catch(() => undefined)
       .finally(() => this.#leaving.delete(left));
-    this.#leaving.add(left);
+    this.#leaving.set(left, connection);
   }
 
   /**
@@ -41,10 +41,17 @@ export class Farewells {
     return (await this.#arrivals.get(connection)) ?? false;
   }
 
-  /** Resolves when all are closed. Nothing is waited for any more but that the server takes what was published. */
-  async done(): Promise<void> {
+  /**
+   * Resolves when all are closed. Nothing is waited for any more but that the server takes what was published, and that for
+   * so long at most.
+   */
+  async done(limitMs: number): Promise<void> {
     this.#hurry.abort();
-    await Promise.all(this.#leaving);
+    const timer = setTimeout(() => {
+      for (const connection of this.#leaving.values()) void connection.close();
+    }, limitMs);
+    await Promise.all(this.#leaving.keys());
+    clearTimeout(timer);
   }
 }
 

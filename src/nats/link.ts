@@ -30,7 +30,7 @@ import { sameConnection } from "./same-connection.js";
 import { SecretFiles } from "./secret-files.js";
 import { watchConnection } from "./watch.js";
 
-const { natsReconnectMaxMs } = gatewayConstants;
+const { natsReconnectMaxMs, natsConnectTimeoutMs } = gatewayConstants;
 
 /** How a link is made. */
 export interface NatsLinkOptions {
@@ -202,9 +202,13 @@ export class NatsLink implements AsyncDisposable {
     throw new NatsError("nats_unavailable", "there is no connection to the NATS server yet", { detail });
   }
 
-  /** Sends what was published, and closes. Nothing is left that would keep the process alive. */
-  stop(): Promise<void> {
-    this.#stopped ??= this.#stop();
+  /**
+   * Sends what was published, and closes. Nothing is left that would keep the process alive.
+   *
+   * @param limitMs how long the server may take to say that it has all; then the connection is closed all the same
+   */
+  stop(limitMs: number = natsConnectTimeoutMs): Promise<void> {
+    this.#stopped ??= this.#stop(limitMs);
     return this.#stopped;
   }
 
@@ -212,13 +216,13 @@ export class NatsLink implements AsyncDisposable {
     return this.stop();
   }
 
-  async #stop(): Promise<void> {
+  async #stop(limitMs: number): Promise<void> {
     this.#endRound();
     this.#leave();
     // After the assignment of #stopped, which those who are released look at.
     await Promise.resolve();
     this.#release(isStopped());
-    await Promise.all([...this.#rounds, this.#farewells.done()]);
+    await Promise.all([...this.#rounds, this.#farewells.done(limitMs)]);
     this.#rareLog.end();
   }
 

@@ -133,13 +133,16 @@ export class Serve implements AsyncDisposable {
 
   async #stop(): Promise<void> {
     this.#endReloading?.();
-    // First of all it takes no more sessions; then Postgres, which may not answer, need not be waited for.
-    const ended = this.#gateway?.stop();
-    const bridgeEnded = this.#bridge?.stop(this.#settings.stopDeadlineMs);
+    const { stopDeadlineMs } = this.#settings;
+    const endsAt = performance.now() + stopDeadlineMs;
+    // The functions that it runs may call the gateway.
+    await this.#bridge?.finish(stopDeadlineMs);
+    const leftMs = Math.max(gatewayConstants.stopReserveMs, endsAt - performance.now());
+    // Then it takes no more sessions; Postgres, which may not answer, need not be waited for.
+    const ended = Promise.all([this.#gateway?.stop(leftMs), this.#bridge?.stop(leftMs)]);
     await this.#addresses?.stop();
     await this.#watch?.stop();
     await ended;
-    await bridgeEnded;
     await this.#monitoring?.stop();
   }
 

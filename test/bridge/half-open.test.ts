@@ -1,46 +1,15 @@
 /**
  * The connection of the leader to NATS is dead, and nobody has noticed yet.
  */
-import { connect, createServer, type Socket } from "node:net";
 import { expect, it } from "vitest";
 import { Serve } from "../../src/serve/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer, testGateway } from "../support/gateway.js";
-
-/** Passes bytes on; `freeze` loses whatever goes over the connections that there are by then. */
-async function network(targetPort: number) {
-  const sockets: Socket[] = [];
-  const server = createServer((near) => {
-    const far = connect({ port: targetPort, host: "127.0.0.1", noDelay: true });
-    sockets.push(near, far);
-    for (const [from, to] of [
-      [near, far],
-      [far, near],
-    ] as const) {
-      from.on("error", () => undefined);
-      from.pipe(to);
-    }
-  });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as { port: number };
-  return {
-    url: `nats://127.0.0.1:${port}`,
-    freeze: () => {
-      for (const socket of sockets.splice(0)) {
-        socket.unpipe();
-        socket.resume();
-      }
-    },
-    [Symbol.asyncDispose]: async () => {
-      server.close();
-      for (const socket of sockets) socket.destroy();
-    },
-  };
-}
+import { silentNetwork } from "./support/silent-network.js";
 
 it("what it does not receive counts as not done: the next leader has it", { timeout: 180_000 }, async () => {
-  await using net = await network(Number(new URL(testNatsUrl()).port));
+  await using net = await silentNetwork(testNatsUrl());
   await using gateway = await testGateway({ serverOptions: false });
   await gateway.client.query(`
     CREATE TABLE done (n int);

@@ -954,4 +954,11 @@ export const gatewayConstants = {
    * Value: "_INBOX.hawser".
    */
   natsInboxPrefix: "_INBOX.hawser",
+  /**
+   * What a stop leaves at least to the calls that are under way, also where the functions that NATS reaches, which may call
+   * the gateway and so end first, have taken all of `stop_deadline_ms`.
+   *
+   * Value: 500 ms.
+   */
+  stopReserveMs: 500,
 } as const;
