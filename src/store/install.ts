@@ -14,7 +14,7 @@ import {
   planNats,
 } from "./nats/install-nats.js";
 import { defaultFunctionsSchema } from "./nats/objects.js";
-import { roleWarnings } from "./role-warnings.js";
+import { presentMembers, roleWarnings } from "./role-warnings.js";
 import { lookAtSchema } from "./schema-trust.js";
 import { findShortfalls, foreseeFailure, foreseeShortfalls, type Shortfall } from "./shortfalls.js";
 import { superuserErrands } from "./superuser-errands.js";
@@ -37,7 +37,10 @@ export interface InstallReport extends Place {
   readonly superuserSql: readonly string[];
   /** What roles may do beyond what this version gives them, one line each, with the statement that takes it away. */
   readonly warnings: readonly string[];
-  /** What the roles of Hawser, which all databases share, may do beyond what they are for, and who may act as its owner. */
+  /**
+   * What the roles of Hawser, which all databases share, may do beyond what they are for, who may act as its owner, and who
+   * was in them before the first installation here.
+   */
   readonly roleWarnings: readonly string[];
   /** The SQL, for a dry run; psql runs it as it is. */
   readonly sql?: string;
@@ -84,11 +87,13 @@ async function carryOut(
   installation: NatsInstallation | undefined,
 ): Promise<InstallReport> {
   if (installation !== undefined) await checkNats(client, installation);
+  const roles = rolesFor(installation);
+  const { makesSchema } = await missingSteps(client);
+  const members = makesSchema ? await presentMembers(client, roles) : [];
   const applied = await applyMissing(client);
   const refusal = await makeGrants(client);
   const nats = installation === undefined ? undefined : await installNats(client, installation);
   const wanted = [...grants, ...(nats?.grants ?? [])];
-  const roles = rolesFor(installation);
   const shortfalls = await findShortfalls(client, { roles, grants: wanted, refusal });
   return {
     ...place,
@@ -97,7 +102,7 @@ async function carryOut(
     shortfalls: [...(nats?.shortfalls.essential ?? []), ...shortfalls, ...(nats?.shortfalls.others ?? [])],
     superuserSql: await superuserErrands(client, roles, nats && { state: nats.state, schema: nats.report.schema }),
     warnings: await surplusGrants(client, wanted),
-    roleWarnings: await roleWarnings(client, roles),
+    roleWarnings: [...members, ...(await roleWarnings(client, roles))],
   };
 }
 
@@ -130,7 +135,7 @@ async function plan(
     ],
     superuserSql: await superuserErrands(client, roles, nats && { state: nats.state, schema: nats.report.schema }),
     warnings: steps.length > 0 ? [] : await surplusGrants(client, grants),
-    roleWarnings: await roleWarnings(client, roles),
+    roleWarnings: [...(makesSchema ? await presentMembers(client, roles) : []), ...(await roleWarnings(client, roles))],
     sql,
   };
 }

@@ -73,6 +73,22 @@ describe("the functions", () => {
     }
   });
 
+  it("says what to do without SQL of whoever named the subject", async () => {
+    await system.run(
+      "SELECT nats_subscribe('a'',0);DROP/**/SCHEMA/**/public;--', 'public.take'::regproc)",
+      `DO $$ DECLARE wrapper regprocedure := (
+         SELECT p.oid::regprocedure FROM hawser.nats_handlers AS h
+           JOIN pg_proc AS p ON p.proname = h.wrapper AND p.pronamespace = 'hawser_run'::regnamespace
+          WHERE h.subject LIKE '%DROP%');
+       BEGIN EXECUTE format('ALTER FUNCTION %s SECURITY INVOKER', wrapper); END $$`,
+    );
+    const { remedy } = onlyFinding(await system.examine());
+    expect(remedy).toContain("SELECT nats_subscribe('a'',0);DROP/**/SCHEMA/**/public;--', '…')");
+    await system.run(remedy.slice(0, remedy.indexOf("; then")));
+    await system.run("SELECT hawser.prune_handlers()");
+    expect((await system.examine()).findings).toEqual([]);
+  });
+
   it("one whose wrapper the executor may not call", async () => {
     const [row] = await rowsOf(system.superuserUrl, "SELECT wrapper FROM hawser.nats_handlers");
     const wrapper = pg.escapeIdentifier(row!["wrapper"] as string);

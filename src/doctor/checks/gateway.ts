@@ -2,6 +2,7 @@
  * The way from Postgres to NATS: the gateway, and its connection.
  */
 
+import pg from "pg";
 import { doctorConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
 import { formatAddress } from "../../wire/index.js";
@@ -66,7 +67,7 @@ function forgotten(rows: readonly GatewayRow[] = []): Finding[] {
     .map(({ host, port, ageSeconds }) => ({
       severity: "warning",
       what: `the gateway at ${formatAddress({ host, port })} was last there ${ago(ageSeconds)} ago, and Postgres may still try it`,
-      remedy: `Start it again, or DELETE FROM hawser.gateways WHERE host = '${host}' AND port = ${port}`,
+      remedy: `Start it again, or DELETE FROM hawser.gateways WHERE host = ${pg.escapeLiteral(host)} AND port = ${port}`,
     }));
 }
 

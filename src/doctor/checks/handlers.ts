@@ -1,12 +1,15 @@
 /**
  * The functions that NATS reaches: whether they are there, and may be run.
  */
+import pg from "pg";
 import { tables } from "../../../generated/ts/rows/nats.js";
 import { functionNameSql, wrapperJoinSql } from "../../store/nats/wrapper-join.js";
 import type { Check } from "../examine.js";
 import type { Facts } from "../facts.js";
 import type { Finding, Verdict } from "../finding.js";
 import { catalogCheck } from "./catalog-check.js";
+
+const { escapeLiteral: literal } = pg;
 
 /** A wrapper is bound to its function by oid, which its dependencies tell. */
 const brokenSql = `
@@ -21,7 +24,7 @@ const brokenSql = `
     LEFT JOIN LATERAL (
       SELECT p.oid FROM pg_depend AS d JOIN pg_proc AS p ON p.oid = d.refobjid AND p.pronamespace <> w.pronamespace
        WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_proc'::regclass AND d.objid = w.oid
-         AND p.proname = h.function_name
+         AND p.pronargs > 0
        LIMIT 1
     ) AS t ON true
    ORDER BY h.id`;
@@ -68,8 +71,8 @@ function faultOf(handler: Handler): Finding[] {
   const isSubscription = kind === "subscription";
   const name = isSubscription ? `the subscription to "${subject}"` : `the responder for "${subject}"`;
   const again = isSubscription
-    ? `SELECT nats_subscribe('${subject}', '…')`
-    : `SELECT litmus_pgnats_register_responder('${subject}', '…')`;
+    ? `SELECT nats_subscribe(${literal(subject)}, '…')`
+    : `SELECT litmus_pgnats_register_responder(${literal(subject)}, '…')`;
   if (!present) {
     return [
       {

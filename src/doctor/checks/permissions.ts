@@ -49,7 +49,7 @@ async function permissions(facts: Facts, signal: AbortSignal): Promise<Verdict> 
         denied.map((subject) => `"${subject}"`),
         5,
       )}: the functions for it are never called`,
-      remedy: `In the configuration of the NATS server: permissions { subscribe: { allow: [${denied.map((subject) => `"${subject}"`).join(", ")}] } }, or take ${denied.length === 1 ? "it" : "them"} out of its deny`,
+      remedy: `In the configuration of the NATS server: permissions { subscribe: { allow: [${denied.map((subject) => JSON.stringify(subject)).join(", ")}] } }, or take ${denied.length === 1 ? "it" : "them"} out of its deny`,
     });
   }
   if (mayNotify === "denied") {
@@ -57,7 +57,7 @@ async function permissions(facts: Facts, signal: AbortSignal): Promise<Verdict> 
       severity: "warning",
       code: "nats_permission_denied",
       what: `the NATS user may not publish to "${notices}" (notify_subject): nobody hears of a change of the role of Postgres`,
-      remedy: `In the configuration of the NATS server: permissions { publish: { allow: ["${notices}"] } }, or name another notify_subject`,
+      remedy: `In the configuration of the NATS server: permissions { publish: { allow: [${JSON.stringify(notices)}] } }, or name another notify_subject`,
     });
   }
   return {

@@ -4,6 +4,7 @@
  */
 import pg from "pg";
 import { tables } from "../../../generated/ts/rows/nats.js";
+import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
 import { grantsIn } from "../grants.js";
 import { newSchemaSql } from "../new-schema.js";
@@ -13,6 +14,7 @@ import { runSchema, subscriptionsSchema, subscriptionsView } from "./objects.js"
 import { functionNameSql, wrapperJoinSql } from "./wrapper-join.js";
 
 const { escapeLiteral: literal } = pg;
+const { scramIterations } = gatewayConstants;
 
 /** Branches of PL/pgSQL for a schema of ours: made, taken as it is, or refused because its owner could put things into it. */
 function schemaSql(name: string, comment: string): string {
@@ -80,7 +82,7 @@ BEGIN
       MESSAGE = '${subscriptionsView} is not the view of Hawser',
       HINT = 'Rename or drop it.';
   END IF;
-  CREATE OR REPLACE VIEW ${subscriptionsView} AS
+  CREATE OR REPLACE VIEW ${subscriptionsView} WITH (security_barrier) AS
     SELECT h.subject, ${functionNameSql} AS callback
       FROM ${tables.natsHandler} AS h
     ${wrapperJoinSql("JOIN")}
@@ -99,19 +101,70 @@ END
 $handlers$;`;
 
 /**
- * The password stays in the table: what is logged of this is its text. A function that runs as the login can change its
- * password and its settings: both are put right.
+ * HMAC-SHA-256 (RFC 2104) of SQL expressions.
+ *
+ * @param inner the key with ipad, and what it is of
+ * @param outer the key with opad
+ */
+function hmac(inner: string, outer: string): string {
+  return `sha256(${outer} || sha256(${inner}))`;
+}
+
+/**
+ * The password stays in the table: statements are logged and counted with their text, and what they set is a verifier
+ * (RFC 5803), from which nobody gets it. A function that runs as the login can change its password and its settings: both are
+ * put right.
  */
 const login = `DO $handlers$
 DECLARE
   login record;
+  salt CONSTANT bytea := uuid_send(gen_random_uuid());
+  -- A key shorter than a block of 64 bytes has zeros behind it; \\x36 and \\x5c are the pads.
+  inner_pad bytea := decode(repeat('36', 64), 'hex');
+  outer_pad bytea := decode(repeat('5c', 64), 'hex');
+  password bytea;
+  turn bytea;
+  mixed bit(256);
+  salted bytea;
+  client_key bytea;
+  server_key bytea;
 BEGIN
   SELECT l.user_name, l.password INTO login FROM ${tables.executorLogin} AS l;
   IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = login.user_name) THEN
     EXECUTE format('CREATE ROLE %I LOGIN', login.user_name);
     EXECUTE format('COMMENT ON ROLE %I IS %L', login.user_name, 'Calls the functions that NATS reaches, for hawser serve.');
   END IF;
-  EXECUTE format('ALTER ROLE %I LOGIN PASSWORD %L', login.user_name, login.password);
+  password := convert_to(login.password, 'UTF8');
+  IF length(password) > 64 THEN
+    password := sha256(password);
+  END IF;
+  FOR i IN 0 .. length(password) - 1 LOOP
+    inner_pad := set_byte(inner_pad, i, get_byte(password, i) # 54);
+    outer_pad := set_byte(outer_pad, i, get_byte(password, i) # 92);
+  END LOOP;
+  turn := ${hmac("inner_pad || salt || '\\x00000001'::bytea", "outer_pad")};
+  mixed := ('x' || encode(turn, 'hex'))::bit(256);
+  FOR i IN 2 .. ${scramIterations} LOOP
+    turn := ${hmac("inner_pad || turn", "outer_pad")};
+    mixed := mixed # ('x' || encode(turn, 'hex'))::bit(256);
+  END LOOP;
+  salted := decode((
+    SELECT string_agg(lpad(to_hex(substring(mixed FROM 1 + 32 * part FOR 32)::bit(32)::integer), 8, '0'), '' ORDER BY part)
+      FROM generate_series(0, 7) AS part
+  ), 'hex');
+  inner_pad := decode(repeat('36', 64), 'hex');
+  outer_pad := decode(repeat('5c', 64), 'hex');
+  FOR i IN 0 .. 31 LOOP
+    inner_pad := set_byte(inner_pad, i, get_byte(salted, i) # 54);
+    outer_pad := set_byte(outer_pad, i, get_byte(salted, i) # 92);
+  END LOOP;
+  client_key := ${hmac("inner_pad || convert_to('Client Key', 'UTF8')", "outer_pad")};
+  server_key := ${hmac("inner_pad || convert_to('Server Key', 'UTF8')", "outer_pad")};
+  EXECUTE format(
+    'ALTER ROLE %I LOGIN PASSWORD %L', login.user_name,
+    'SCRAM-SHA-256$${scramIterations}:' || encode(salt, 'base64') || '$'
+      || encode(sha256(client_key), 'base64') || ':' || encode(server_key, 'base64')
+  );
   EXECUTE format('ALTER ROLE %I RESET ALL', login.user_name);
   EXECUTE format('ALTER ROLE %I IN DATABASE %I RESET ALL', login.user_name, current_database());
   IF NOT pg_has_role(login.user_name, 'hawser_executor', 'MEMBER') THEN

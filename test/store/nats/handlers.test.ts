@@ -1,6 +1,8 @@
 /**
  * What `hawser init` makes for the functions that NATS reaches: schemas, view, login.
  */
+import { createHash, createHmac, pbkdf2Sync } from "node:crypto";
+import pg from "pg";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
 import { install } from "../../../src/store/index.js";
 import { ownPostgres } from "../../faults/support/own-postgres.js";
@@ -53,6 +55,25 @@ describe("the login that calls functions for NATS", () => {
     expect(dry.sql).toContain("CREATE ROLE %I LOGIN");
     const done = await install({ databaseUrl: database.url });
     for (const report of [dry, done]) expect(JSON.stringify(report)).not.toContain(row!["password"]);
+  });
+
+  it.each([
+    ["as it was made", undefined],
+    ["longer than a block of the hash", "x".repeat(200)],
+  ])("is given its password as a verifier, so that no statement holds it (%s)", async (_, other) => {
+    await install({ databaseUrl: database.url });
+    if (other !== undefined) await onServer(database.url, `UPDATE hawser.executor_login SET password = '${other}'`);
+    await install({ databaseUrl: database.url });
+    const [row] = await rowsOf(
+      database.url,
+      "SELECT l.password, a.rolpassword AS verifier FROM hawser.executor_login AS l JOIN pg_authid AS a ON a.rolname = l.user_name",
+    );
+    const { password, verifier } = row as { password: string; verifier: string };
+    const [, iterations, salt, storedKey, serverKey] = /^SCRAM-SHA-256\$(\d+):(.+)\$(.+):(.+)$/.exec(verifier)!;
+    const salted = pbkdf2Sync(password, Buffer.from(salt!, "base64"), Number(iterations), 32, "sha256");
+    const keyed = (words: string) => createHmac("sha256", salted).update(words).digest();
+    expect(storedKey).toBe(createHash("sha256").update(keyed("Client Key")).digest("base64"));
+    expect(serverKey).toBe(keyed("Server Key").toString("base64"));
   });
 
   it("is a shortfall where the role may make no roles, with its remedy, beforehand and after", async () => {
@@ -127,6 +148,28 @@ describe("what stands in the place of ours", () => {
     expect(await install({ databaseUrl: database.url })).toMatchObject({ shortfalls: [] });
     expect(await rowsOf(database.url, "SELECT * FROM pgnats.subscriptions")).toEqual([]);
   });
+});
+
+it("the view lets no function of a reader see what it leaves out", async () => {
+  await install({ databaseUrl: database.url });
+  await using reader = await login(database.url);
+  await onServer(
+    database.url,
+    `GRANT hawser_nats TO ${reader.role}`,
+    `CREATE SCHEMA leak AUTHORIZATION ${reader.role}`,
+    "CREATE FUNCTION public.answer(payload bytea) RETURNS bytea LANGUAGE sql AS 'SELECT payload'",
+    "SELECT litmus_pgnats_register_responder('hidden.subject', 'public.answer')",
+  );
+  const seen: string[] = [];
+  const client = new pg.Client({ connectionString: reader.url });
+  client.on("notice", ({ message }) => seen.push(message!));
+  await client.connect();
+  await client.query(`
+    CREATE FUNCTION leak.tell(subject text) RETURNS boolean LANGUAGE plpgsql COST 0.0001 AS $$
+      BEGIN RAISE NOTICE '%', subject; RETURN true; END $$`);
+  await client.query("SELECT * FROM pgnats.subscriptions WHERE leak.tell(subject)");
+  await client.end();
+  expect(seen).toEqual([]);
 });
 
 it("gives nobody else anything of schemas and view, and warns of what was granted by hand", async () => {

@@ -180,6 +180,31 @@ describe("roles of Hawser that are there already", { timeout: 180_000 }, () => {
     );
     expect((await install({ databaseUrl: server.url })).roleWarnings).toEqual([]);
   });
+
+  it("are named with those who are in them, before they get anything here, and with whoever may put others in", async () => {
+    await using server = await ownPostgres();
+    await onServer(
+      server.url,
+      "CREATE ROLE eve LOGIN",
+      "CREATE ROLE hawser_bridge",
+      "CREATE ROLE hawser_peer",
+      "GRANT hawser_bridge TO eve",
+      "GRANT hawser_peer TO eve WITH ADMIN OPTION",
+    );
+    const inBridge = expect.stringMatching(
+      /hawser_bridge was there .* "eve" .*password.*REVOKE hawser_bridge FROM "eve"$/,
+    );
+    const inPeer = expect.stringMatching(/hawser_peer was there .* "eve" .*secret.*REVOKE hawser_peer FROM "eve"$/);
+    const admin =
+      '"eve" may put others into hawser_peer, and take its members out: REVOKE ADMIN OPTION FOR hawser_peer FROM "eve"';
+    const foreseen = await install({ databaseUrl: server.url, dryRun: true });
+    expect(foreseen.roleWarnings).toEqual([inBridge, inPeer, admin]);
+    expect((await install({ databaseUrl: server.url })).roleWarnings).toEqual([inBridge, inPeer, admin]);
+    // Who is a member is for the operator to say, who knows it by now.
+    expect((await install({ databaseUrl: server.url })).roleWarnings).toEqual([admin]);
+    await onServer(server.url, "REVOKE ADMIN OPTION FOR hawser_peer FROM eve");
+    expect((await install({ databaseUrl: server.url })).roleWarnings).toEqual([]);
+  });
 });
 
 describe("a turn that somebody does not give back", () => {
