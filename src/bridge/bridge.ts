@@ -105,9 +105,13 @@ export class Bridge {
       onHandlers: (handlers) => this.#take(handlers),
       onLooked: () => this.#tellDiscarded(),
     });
-    const link = (name: string): NatsLink =>
-      new NatsLink({ name, secretsDirectories, logger, natsWaitMs: settings.natsWaitMs });
-    this.#links = { subscriptions: link("hawser subscriptions"), responders: link("hawser responders") };
+    const link = (name: string, usesLastMs: () => number): NatsLink =>
+      new NatsLink({ name, secretsDirectories, logger, natsWaitMs: settings.natsWaitMs, usesLastMs });
+    this.#links = {
+      subscriptions: link("hawser subscriptions", () => 0),
+      // A request may wait for its turn as long as it may run.
+      responders: link("hawser responders", () => 2 * this.#responderTimeoutMs + bridgeConstants.executorOverdueMs),
+    };
     const login = new ExecutorLogin({ databaseUrl, executorUrl, session: this.#session });
     const pool = (limit: number): ExecutorPool => new ExecutorPool({ login, limit, logger });
     this.#pools = {
@@ -329,6 +333,7 @@ export class Bridge {
   /** Others may receive what this process does not: it does what it has, and gives the lead back. */
   async #deaf(): Promise<void> {
     this.#deafSince ??= this.#receiver.completeUntil;
+    this.#subscriptions.hold();
     await this.#subscriptions.drain(AbortSignal.timeout(bridgeConstants.deafDrainMs));
     await this.#lead.stepDown("the connection to NATS was lost, and others may receive what this process does not");
     if (this.#receiver.isHearing) this.#deafSince = undefined;

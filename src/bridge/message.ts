@@ -11,6 +11,8 @@ export interface InboundMessage {
   readonly payload: Uint8Array;
   /** A JSON object of lists of strings, as text; undefined: the message has none. */
   readonly headers: string | undefined;
+  /** Why there may be more headers than these; undefined: all could be read. */
+  readonly headersProblem?: string | undefined;
   /** When it was received, by `performance.now()`. */
   readonly receivedAt: number;
 }

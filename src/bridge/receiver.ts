@@ -8,7 +8,8 @@ import { performance } from "node:perf_hooks";
 import type { Msg, NatsConnection, Subscription as NatsSubscription } from "@nats-io/transport-node";
 import { nuid } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
-import { isOwnInbox, type Logger, type NatsLink } from "../nats/index.js";
+import { isOwnInbox, type Logger, type NatsLink, receivedHeaders } from "../nats/index.js";
+import { confirmed } from "./confirmed.js";
 import type { InboundMessage } from "./message.js";
 import { PayloadCopies } from "./payload-copies.js";
 
@@ -94,7 +95,7 @@ export class Receiver {
 
   /** Resolves when the server knows what is subscribed, if there is a connection. Does not reject. */
   async known(): Promise<void> {
-    await this.#attached?.connection.flush().catch(() => undefined);
+    if (this.#attached !== undefined) await confirmed(this.#attached.connection);
   }
 
   /** Receives nothing until there is another connection: no NATS server is defined. */
@@ -142,15 +143,11 @@ export class Receiver {
     if (before !== undefined) await this.#leave(before, receiverLeaveMs);
   }
 
-  /** Asks the server now and from then on. @returns whether it has answered; not at all if the connection ends before */
+  /** Asks the server now and from then on. @returns whether it has answered; false if the connection ends before */
   async #ask(attached: Attached): Promise<boolean> {
     clearTimeout(attached.timer);
     const askedAt = performance.now();
-    const hasAnswered = await attached.connection.flush().then(
-      () => true,
-      () => false,
-    );
-    if (!hasAnswered) return false;
+    if (!(await confirmed(attached.connection))) return false;
     this.#completeUntil = Math.max(askedAt, this.#completeUntil ?? askedAt);
     if (this.#attached === attached) attached.timer = setTimeout(() => void this.#ask(attached), leadBeatMs).unref();
     return true;
@@ -196,15 +193,17 @@ export class Receiver {
     subscriptions.set(pattern, subscription);
   }
 
-  #take(pattern: string, subject: string, copies: PayloadCopies, { headers, data }: Msg): void {
+  #take(pattern: string, subject: string, copies: PayloadCopies, message: Msg): void {
     // The answer to somebody's request, which a subscription to all, for example, takes in.
     if (isOwnInbox(subject)) return;
     this.#received += 1;
+    const headers = receivedHeaders(message);
     this.#options.onMessage(pattern, {
       id: `${this.#name}.${this.#received.toString(36)}`,
       subject,
-      payload: copies.of(data),
-      headers: headers === undefined ? undefined : headersJson(headers),
+      payload: copies.of(message.data),
+      headers: headers?.toJsonText(),
+      headersProblem: headers?.problem,
       receivedAt: performance.now(),
     });
   }
@@ -227,10 +226,4 @@ function once(action: () => void): () => void {
     if (!isDone) action();
     isDone = true;
   };
-}
-
-function headersJson(headers: NonNullable<Msg["headers"]>): string {
-  const object: Record<string, readonly string[]> = Object.create(null);
-  for (const name of headers.keys()) object[name] = headers.values(name);
-  return JSON.stringify(object);
 }

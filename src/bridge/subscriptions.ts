@@ -15,12 +15,13 @@ import {
   Discards,
   Lane,
   type LaneContext,
+  type LaneMemory,
   LaneScheduler,
   type Outcome,
   type RetryJob,
   type Step,
 } from "./lanes/index.js";
-import { type KeptMessage, TakeoverBuffer } from "./lead/index.js";
+import { TakeoverBuffer } from "./lead/index.js";
 import type { InboundMessage } from "./message.js";
 
 /** What they work with. */
@@ -96,6 +97,8 @@ export class Subscriptions {
   #isPumping = false;
   #timer: NodeJS.Timeout | undefined;
   #missing = 0;
+  /** When a while ended in which nothing was received. */
+  #hearsSince = Number.NEGATIVE_INFINITY;
 
   constructor(options: SubscriptionsOptions) {
     this.#options = options;
@@ -213,9 +216,10 @@ export class Subscriptions {
   deliver(pattern: string, message: InboundMessage): void {
     const all = this.#bySubject.get(pattern);
     if (all === undefined) return;
+    const holders: LaneMemory[] = [];
     for (const known of all) {
       known.received += 1;
-      known.lane?.offer(message);
+      known.lane?.offer(message, { holders });
     }
     if (this.#term === undefined) {
       this.#buffer.add(
@@ -234,9 +238,10 @@ export class Subscriptions {
     for (const known of this.#known.values()) this.#open(known, term);
     const kept = this.#buffer.takeOver({ afterCleanEnd });
     for (const { message, subscriptions } of kept) {
+      const holders: LaneMemory[] = [];
       for (const id of subscriptions) {
         const known = this.#known.get(id);
-        if (known?.lane?.offer(message) === true) known.repeated += 1;
+        if (known?.lane?.offer(message, { holders, isKept: true }) === true) known.repeated += 1;
       }
     }
     return { repeated: kept.length, missing: this.#takeMissing() };
@@ -267,14 +272,23 @@ export class Subscriptions {
       }
     }
     this.#endTerm(term);
-    const ordered: KeptMessage[] = [...unfinished].map(([message, subscriptions]) => ({ message, subscriptions }));
-    ordered.sort((one, other) => one.message.receivedAt - other.message.receivedAt);
-    this.#buffer.restart(ordered[0]?.message.receivedAt ?? performance.now());
-    for (const { message, subscriptions } of ordered) this.#buffer.add(message, subscriptions, true);
+    const ordered = [...unfinished].sort(([one], [other]) => one.receivedAt - other.receivedAt);
+    // What was received before a gap does not make complete what is there since then.
+    this.#buffer.restart(Math.max(ordered[0]?.[0].receivedAt ?? performance.now(), this.#hearsSince));
+    for (const [message, subscriptions] of ordered) this.#buffer.add(message, subscriptions, true);
+  }
+
+  /**
+   * Nothing is received for a while: what comes after that while is kept for the next leader, which may be this process. To
+   * run it before what another one has of that while would be out of order.
+   */
+  hold(): void {
+    this.#term?.scheduler.hold();
   }
 
   /** Nothing was received for a while, up to now. */
   hears(since: number): void {
+    this.#hearsSince = since;
     this.#buffer.restart(since);
   }
 
@@ -302,7 +316,7 @@ export class Subscriptions {
     this.#term?.scheduler.wake();
   }
 
-  /** Waits until everything that was received is done, or the signal is aborted. */
+  /** Waits until everything is done that was received before {@link hold}, or the signal is aborted. */
   async drain(signal: AbortSignal): Promise<void> {
     if (this.#term === undefined || signal.aborted) return;
     await Promise.race([this.#term.scheduler.drain(), whenAborted(signal)]);

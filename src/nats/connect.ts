@@ -35,6 +35,8 @@ export interface ConnectAttempt {
   readonly files: SecretFiles;
   /** Ends the attempt. */
   readonly signal: AbortSignal;
+  /** Told of what a listener to the connection's messages throws. Default: nobody listens. */
+  readonly onDefect?: (error: unknown) => void;
 }
 
 /**
@@ -43,7 +45,13 @@ export interface ConnectAttempt {
  *
  * @throws NatsError `nats_unavailable`, `nats_unauthorized` or `secret_file`; the reason of the signal once it is aborted
  */
-export async function connectOnce({ name, options, files, signal }: ConnectAttempt): Promise<Established> {
+export async function connectOnce({
+  name,
+  options,
+  files,
+  signal,
+  onDefect = () => undefined,
+}: ConnectAttempt): Promise<Established> {
   signal.throwIfAborted();
   const server = serverName(options);
   let late = (): NatsError => secretFileError(files.reading ?? "tls_ca_path", "the file system does not answer");
@@ -59,7 +67,7 @@ export async function connectOnce({ name, options, files, signal }: ConnectAttem
     const { host, port } = options;
     const dialled = await dial({ host, port, tls }, attempt.signal);
     late = () => unavailable(server, `the server did not answer our greeting ${inTime}`);
-    return await greet({ name, server, tls, credentials, dialled, signal: attempt.signal });
+    return await greet({ name, server, tls, credentials, dialled, onDefect, signal: attempt.signal });
   } finally {
     clearTimeout(timer);
     signal.removeEventListener("abort", onAbort);
@@ -72,30 +80,35 @@ interface Greeting {
   readonly tls: TlsMaterial | undefined;
   readonly credentials: Credentials;
   readonly dialled: Dialled;
+  readonly onDefect: (error: unknown) => void;
   readonly signal: AbortSignal;
 }
 
-async function greet({ name, server, tls, credentials, dialled, signal }: Greeting): Promise<Established> {
+async function greet({ name, server, tls, credentials, dialled, onDefect, signal }: Greeting): Promise<Established> {
   const transport = new SocketTransport(dialled);
   const leave = (): void => transport.discard();
   signal.addEventListener("abort", leave, { once: true });
   if (signal.aborted) leave();
   try {
-    const connection = await connectOver(transport, {
-      name,
-      servers: server,
-      authenticator: credentials.authenticator,
-      // It would keep what is published while it reconnects, and let it look as if it had been sent.
-      reconnect: false,
-      // Only the configured server, whatever it says of others.
-      ignoreClusterUpdates: true,
-      resolve: false,
-      timeout: natsConnectTimeoutMs,
-      pingInterval: natsPingIntervalMs,
-      maxPingOut: MAX_PINGS_OUT,
-      inboxPrefix: natsInboxPrefix,
-      noAsyncTraces: true,
-    });
+    const connection = await connectOver(
+      transport,
+      {
+        name,
+        servers: server,
+        authenticator: credentials.authenticator,
+        // It would keep what is published while it reconnects, and let it look as if it had been sent.
+        reconnect: false,
+        // Only the configured server, whatever it says of others.
+        ignoreClusterUpdates: true,
+        resolve: false,
+        timeout: natsConnectTimeoutMs,
+        pingInterval: natsPingIntervalMs,
+        maxPingOut: MAX_PINGS_OUT,
+        inboxPrefix: natsInboxPrefix,
+        noAsyncTraces: true,
+      },
+      onDefect,
+    );
     const ended = connection.closed().then((reason) => lost(server, credentials, transport, reason ?? undefined));
     return { connection, server, ended, conceal: credentials.conceal };
   } catch (error) {

@@ -15,14 +15,19 @@ export class Farewells {
   readonly #arrivals = new WeakMap<NatsConnection, Promise<boolean>>();
   readonly #hurry = new AbortController();
 
-  constructor(private readonly uses: ConnectionUses) {}
+  /** @param lastsMs how long what is under way may last, if that is longer than `natsFarewellMs` */
+  constructor(
+    private readonly uses: ConnectionUses,
+    private readonly lastsMs: () => number,
+  ) {}
 
   /**
-   * Waits for what is under way, for `natsFarewellMs` at most; then sends what was published, ends the connection's
+   * Waits for what is under way, as long as that may last, and at least `natsFarewellMs`; then sends what was published, ends the connection's
    * subscriptions, and closes it. A server that does not answer is waited for `natsConnectTimeoutMs` each time.
    */
   say(connection: NatsConnection): void {
-    const arrival = this.uses.idle(connection, natsFarewellMs, this.#hurry.signal).then(() => confirmed(connection));
+    const limitMs = Math.max(natsFarewellMs, this.lastsMs());
+    const arrival = this.uses.idle(connection, limitMs, this.#hurry.signal).then(() => confirmed(connection));
     this.#arrivals.set(connection, arrival);
     const left = arrival
       .then((hasTaken) => (hasTaken ? leave(connection) : connection.close()))

@@ -41,6 +41,8 @@ export interface NatsLinkOptions {
   readonly logger: Logger;
   /** How long `connected` waits after a loss, in milliseconds. Default: that of `hawser serve`, 1,000. */
   readonly natsWaitMs?: number;
+  /** How long what uses a connection may last now, in milliseconds, if that can be longer than `natsFarewellMs`. */
+  readonly usesLastMs?: () => number;
   /** 0 to 1, for pauses. */
   readonly random?: () => number;
 }
@@ -61,7 +63,7 @@ export class NatsLink implements AsyncDisposable {
   readonly #listeners: LinkListeners;
   readonly #rareLog: RareLog;
   readonly #uses = new ConnectionUses();
-  readonly #farewells = new Farewells(this.#uses);
+  readonly #farewells: Farewells;
   /** Of `ready` and `reconnect`: settled by each attempt. */
   readonly #outcomes = new Waiters();
   /** Of `connected`: released when there is a connection, or none to wait for. */
@@ -95,6 +97,7 @@ export class NatsLink implements AsyncDisposable {
     this.#logger = options.logger;
     this.#natsWaitMs = options.natsWaitMs ?? serveSettingsDefaults.natsWaitMs;
     this.#random = options.random ?? Math.random;
+    this.#farewells = new Farewells(this.#uses, options.usesLastMs ?? (() => 0));
     this.#listeners = new LinkListeners(options.logger);
     this.#rareLog = new RareLog(options.logger, options.name);
   }
@@ -116,7 +119,7 @@ export class NatsLink implements AsyncDisposable {
 
   /**
    * Says that something is under way on the connection: should it be left for another one, it closes only after that,
-   * or after `natsFarewellMs`.
+   * or after `natsFarewellMs`, or `usesLastMs` if that is longer.
    *
    * @returns what says that it has ended; to be called once
    */
@@ -268,7 +271,15 @@ export class NatsLink implements AsyncDisposable {
       await pause(pauseMs, signal);
       round.isPausing = false;
       try {
-        const established = await connectOnce({ name: this.#name, options, files: this.#files, signal });
+        const established = await connectOnce({
+          name: this.#name,
+          options,
+          files: this.#files,
+          signal,
+          // Without the message: whoever listens tells what it did with it.
+          onDefect: (error) =>
+            this.#logger.error({ client: this.#name, err: error }, "handling a message of NATS failed"),
+        });
         if (signal.aborted) this.#farewells.say(established.connection);
         else this.#arrive(established);
         return;

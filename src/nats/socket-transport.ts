@@ -16,11 +16,15 @@ import {
   type Transport,
 } from "@nats-io/transport-node";
 import type { Dialled } from "./dial.js";
+import { GuardedProtocol } from "./guarded-protocol.js";
 
 /** nats.js hands options that it does not know to the transport. */
 interface LentOptions extends ConnectionOptions {
   lent?: SocketTransport;
 }
+
+/** What the library makes by `connect` alone. */
+const Connection = NatsConnectionImpl as unknown as new (options: ConnectionOptions) => NatsConnectionImpl;
 
 /** Transports that are about to be taken, in the order in which their connections were begun. */
 const waiting: SocketTransport[] = [];
@@ -29,9 +33,14 @@ const waiting: SocketTransport[] = [];
  * The client protocol over a dialled socket, which belongs to nats.js from now on. Resolves when the server has accepted
  * our greeting.
  *
+ * @param onDefect told of what a listener to messages throws
  * @throws whatever nats.js says; `transport.failure` is what the socket says
  */
-export async function connectOver(transport: SocketTransport, options: ConnectionOptions): Promise<NatsConnection> {
+export async function connectOver(
+  transport: SocketTransport,
+  options: ConnectionOptions,
+  onDefect: (error: unknown) => void,
+): Promise<NatsConnection> {
   const lent: LentOptions = {
     ...options,
     lent: transport,
@@ -44,7 +53,12 @@ export async function connectOver(transport: SocketTransport, options: Connectio
   waiting.push(transport);
   setTransportFactory({ factory: takeFirst });
   try {
-    return await NatsConnectionImpl.connect(lent);
+    // As NatsConnectionImpl.connect does, with a protocol of ours.
+    const connection = new Connection(lent);
+    const observer = { onDefect, onBreach: () => transport.breach() };
+    connection.protocol = new GuardedProtocol(connection.options, connection, observer);
+    await connection.protocol.dialLoop();
+    return connection as NatsConnection;
   } finally {
     if (!transport.isTaken) {
       if (waiting.includes(transport)) remove(transport);
@@ -141,11 +155,15 @@ export class SocketTransport implements Transport {
         });
       }
     } finally {
-      // nats.js leaves the loop when it cannot make sense of something. It reads no more then, and would only notice by
-      // the answers to its PINGs that are missing.
-      if (!this.#socket.destroyed) this.failure ??= new Error("the server sent what is no NATS protocol");
-      this.#socket.destroy();
+      // Where nats.js leaves the loop it reads no more, and would only notice by the answers to its PINGs that are missing.
+      if (!this.#socket.destroyed) this.breach();
     }
+  }
+
+  /** Closes the socket: what was received by it makes no sense. */
+  breach(): void {
+    this.failure ??= new Error("the server sent what is no NATS protocol");
+    this.#socket.destroy();
   }
 
   /** Resolves when the socket is closed. nats.js knows by itself what the server said last. */

@@ -37,6 +37,8 @@ const farewellMs = 1_000;
 export class PostgresSession {
   readonly #options: PostgresSessionOptions;
   #client: pg.Client | undefined;
+  /** Resolves when nothing is asked over it any more. */
+  #turn: Promise<unknown> = Promise.resolve();
   #opening: Promise<pg.Client> | undefined;
   /** The one that is being opened. */
   #candidate: pg.Client | undefined;
@@ -69,8 +71,11 @@ export class PostgresSession {
       values: [...values],
       query_timeout: timeoutMs,
     };
+    // node-postgres is to be asked one thing at a time.
+    const asked = this.#turn.then(() => client.query<Row>(query));
+    this.#turn = asked.catch(() => undefined);
     try {
-      return (await client.query<Row>(query)).rows;
+      return (await asked).rows;
     } catch (error) {
       if (!(error instanceof pg.DatabaseError)) this.#abandon(client);
       throw error;
@@ -139,6 +144,7 @@ export class PostgresSession {
       throw error;
     }
     this.#client = client;
+    this.#turn = Promise.resolve();
     return client;
   }
 

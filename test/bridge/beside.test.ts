@@ -40,4 +40,42 @@ describe("a subscription whose function is too slow for its messages", () => {
       Array.from({ length: 100 }, (_, n) => n),
     );
   });
+
+  it("does not take the room of another role, however many subscriptions its own role has", async () => {
+    const [crowd, alone] = [await world.user(), await world.user()];
+    try {
+      for (const { client, role } of [crowd, alone]) {
+        await world.client.query(`GRANT INSERT ON got TO ${role}`);
+        await client.query(`
+          CREATE FUNCTION slow(payload bytea) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(1)';
+          CREATE FUNCTION capture(payload bytea) RETURNS void LANGUAGE sql
+            AS $$INSERT INTO public.got SELECT convert_from(payload, 'UTF8')::int WHERE payload <> ''$$`);
+      }
+      for (let n = 0; n < 60; n++) {
+        await crowd.client.query("SELECT nats_subscribe($1, 'slow')", [`${world.prefix}.crowd.${n}`]);
+      }
+      await alone.client.query("SELECT nats_subscribe($1, 'capture')", [`${world.prefix}.alone`]);
+      await world.live(`${world.prefix}.crowd.59`);
+      await world.live(`${world.prefix}.alone`);
+      const blocker = await world.connect();
+      await blocker.query("BEGIN; LOCK TABLE got IN SHARE MODE");
+      const filler = "x".repeat(1_000);
+      for (let n = 0; n < 1_500; n++) world.nats.publish(`${world.prefix}.crowd.0`, filler);
+      for (let n = 0; n < 200; n++) world.nats.publish(`${world.prefix}.alone`, `${1_000 + n}`);
+      await world.nats.flush();
+      await eventually("the room is taken", () =>
+        world.log.messages("warn").some((line) => line.includes("discarded")),
+      );
+      await blocker.query("ROLLBACK");
+      await blocker.end();
+      const kept = "SELECT count(*) FROM got WHERE n >= 1000";
+      await eventually("all of the other role are there", async () => (await world.count(kept)) === 200);
+    } finally {
+      for (const { client } of [crowd, alone]) {
+        await client
+          .query("SELECT nats_unsubscribe(subject, callback::regprocedure) FROM pgnats.subscriptions")
+          .catch(() => undefined);
+      }
+    }
+  });
 });

@@ -38,6 +38,10 @@ beforeAll(async () => {
             BEGIN PERFORM pg_sleep(3600); EXCEPTION WHEN query_canceled THEN NULL; END;
           END LOOP;
         END IF;
+        IF word LIKE 'notice%' THEN
+          PERFORM set_config('client_min_messages', 'debug1', false);
+          LOOP RAISE NOTICE '%', repeat('x', 100); END LOOP;
+        END IF;
         IF word LIKE 'die%' THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;
         IF word LIKE 'commit%' THEN COMMIT; END IF;
         IF word LIKE 'missing%' THEN RAISE EXCEPTION 'no such file' USING ERRCODE = '58P01'; END IF;
@@ -160,6 +164,17 @@ describe("a message whose function fails", () => {
     const left =
       "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%hawser_run%' AND state = 'active' AND pid <> pg_backend_pid()";
     await eventually("nothing of it runs any more", async () => (await world.count(left)) === 0);
+  });
+
+  it("by notices without end becomes one, and the process has time for others", async () => {
+    const subject = `${world.prefix}.notice`;
+    await world.subscribe(subject, handle);
+    for (const word of ["one", "notice", "two"]) world.nats.publish(subject, word);
+    await isDead(subject, 1, hangingMs);
+    await isDone(subject, 2);
+    expect(await letters(subject)).toMatchObject([
+      { payload: "notice", error_code: "57P01", error_message: expect.stringContaining("notices and notifications") },
+    ]);
   });
 
   it("by an error of the class of system errors, such as that of a missing file, becomes one without waiting long", async () => {

@@ -3,6 +3,7 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { wrapperCall, wrapperLook } from "../../src/bridge/executor/wrapper-call.js";
 import { install } from "../../src/store/index.js";
 import type { Login } from "../store/nats/support/logins.js";
 import { type BindingWorld, type Bound, bindingWorld, deliver, errorOf } from "./support/binding-world.js";
@@ -57,7 +58,7 @@ async function replaced(body: string): Promise<Bound> {
   await attackerSession.query("SELECT nats_subscribe($1, 'capture')", [subject]);
   const [own] = (await world.bound(subject)) as [Bound];
   await attackerSession.query(
-    `CREATE OR REPLACE FUNCTION hawser_run.${quoted(own.wrapper)}(p_token ${tokenType(own.wrapper)}, ${arguments_})
+    `CREATE OR REPLACE FUNCTION hawser_run.${quoted(own.wrapper)}(p_type ${tokenType(own.wrapper)}, p_token bytea, ${arguments_})
        RETURNS bigint LANGUAGE plpgsql SECURITY INVOKER AS $attack$ BEGIN ${body} RETURN 1; END $attack$`,
   );
   return own;
@@ -67,14 +68,14 @@ let attacks = 0;
 describe("a role that may subscribe", () => {
   it("cannot call the wrapper of another, nor change it", async () => {
     const wrapper = `hawser_run.${quoted(target.wrapper)}`;
-    const signature = `${wrapper}(${tokenType(target.wrapper)}, bytea, integer[], integer[], text[], text[], text[])`;
+    const signature = `${wrapper}(${tokenType(target.wrapper)}, bytea, bytea, integer[], integer[], text[], text[], text[])`;
     for (const sql of [
-      `SELECT ${wrapper}('x'::bytea::${tokenType(target.wrapper)}, ${forged})`,
+      `SELECT ${wrapper}(NULL::${tokenType(target.wrapper)}, 'x'::bytea, ${forged})`,
       `DROP FUNCTION ${signature}`,
-      `DROP DOMAIN ${tokenType(target.wrapper)} CASCADE`,
+      `DROP TYPE ${tokenType(target.wrapper)} CASCADE`,
       `ALTER FUNCTION ${signature} SECURITY INVOKER`,
       `GRANT EXECUTE ON FUNCTION ${signature} TO ${attacker.role}`,
-      `CREATE OR REPLACE FUNCTION ${wrapper}(p_token ${tokenType(target.wrapper)}, ${arguments_}) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'`,
+      `CREATE OR REPLACE FUNCTION ${wrapper}(p_type ${tokenType(target.wrapper)}, p_token bytea, ${arguments_}) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'`,
       `ALTER FUNCTION ${signature} RENAME TO mine`,
     ]) {
       expect((await errorOf(attackerSession, sql)).code, sql).toBe(denied);
@@ -103,8 +104,8 @@ describe("a role that may subscribe", () => {
 
   it("calls the wrapper of another as the executor, and without the token nothing runs", async () => {
     const own = await replaced(`
-      PERFORM hawser_run.${quoted(target.wrapper)}(p_token::${tokenType(target.wrapper)}, ${forged});
-      PERFORM hawser_run.${quoted(target.wrapper)}(NULL, ${forged});`);
+      PERFORM hawser_run.${quoted(target.wrapper)}(NULL::${tokenType(target.wrapper)}, p_token, ${forged});
+      PERFORM hawser_run.${quoted(target.wrapper)}(NULL, NULL, ${forged});`);
     expect(await deliver(executor, own, message)).toBe(1);
     expect(await ran()).toEqual([]);
   });
@@ -114,17 +115,56 @@ describe("a role that may subscribe", () => {
       (await executor.query("SELECT version FROM hawser.wrapper_version($1, $2)", [bound.wrapper, runAs])).rows[0]
         .version;
     const before = await version(target);
-    expect(before).toMatch(/^\d+:\d+:\d+$/);
+    expect(before).toMatch(/^\d+(:\d+){4}$/);
     expect(await version(target)).toBe(before);
     expect(await version(target, attacker.role)).toBeNull();
     await attackerSession.query("SELECT nats_subscribe('turncoat', 'capture')");
     const [own] = (await world.bound("turncoat")) as [Bound];
-    const signature = `hawser_run.${quoted(own.wrapper)}(${tokenType(own.wrapper)}, bytea, integer[], integer[], text[], text[], text[])`;
+    const signature = `hawser_run.${quoted(own.wrapper)}(${tokenType(own.wrapper)}, bytea, bytea, integer[], integer[], text[], text[], text[])`;
     const first = await version(own);
     await attackerSession.query(`ALTER FUNCTION ${signature} SECURITY INVOKER`);
     expect(await version(own)).toBeNull();
     await attackerSession.query(`ALTER FUNCTION ${signature} SECURITY DEFINER`);
     expect(await version(own)).not.toBe(first);
+  });
+
+  it("has nothing of its own evaluated that it has put there between the look and the call", async () => {
+    const types = ["bytea", "integer[]", "integer[]", "text[]", "text[]", "text[]"];
+    const raises = "AS $attack$ BEGIN RAISE EXCEPTION 'evaluated'; END $attack$";
+    await attackerSession.query(`
+      CREATE FUNCTION ${attacker.role}.evil(v bytea) RETURNS boolean LANGUAGE plpgsql ${raises};
+      CREATE FUNCTION ${attacker.role}.step(s bigint, t anyenum, a bytea, ${arguments_}) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint';
+      CREATE FUNCTION ${attacker.role}.final(s bigint) RETURNS bigint LANGUAGE plpgsql ${raises}`);
+    const another = (returns: string) => (name: string, type: string) =>
+      `CREATE FUNCTION ${name}(p_type ${type}, p_token bytea, ${arguments_}) RETURNS ${returns} ${raises}`;
+    for (const made of [
+      another("bigint LANGUAGE plpgsql SECURITY INVOKER"),
+      // The planner computes calls of these where their arguments are constants.
+      another("bigint LANGUAGE plpgsql IMMUTABLE SECURITY INVOKER"),
+      another("SETOF bigint LANGUAGE plpgsql IMMUTABLE SECURITY DEFINER"),
+      (name: string, type: string) => `
+        DROP TYPE ${type};
+        CREATE DOMAIN ${type} AS bytea CHECK (${attacker.role}.evil(VALUE));
+        CREATE FUNCTION ${name}(p_type ${type}, p_token bytea, ${arguments_}) RETURNS bigint LANGUAGE sql SECURITY DEFINER AS 'SELECT 1::bigint'`,
+      // Of no rows it has a result, too.
+      (name: string, type: string) =>
+        `CREATE AGGREGATE ${name}(${type}, bytea, ${arguments_.replace(/p_\w+ /g, "")}) (sfunc = ${attacker.role}.step, stype = bigint, initcond = '0', finalfunc = ${attacker.role}.final)`,
+    ]) {
+      const subject = `between.${(attacks += 1)}`;
+      await attackerSession.query("SELECT nats_subscribe($1, 'capture')", [subject]);
+      const [own] = (await world.bound(subject)) as [Bound];
+      const look = await executor.query<{ version: string }>(`SELECT ${wrapperLook(own)}`);
+      const { version } = look.rows[0]!;
+      const values = [own.token, Buffer.from("real"), "{1}", "{4}", "{s}", "{NULL}", "{i}", version];
+      const call = async () => (await executor.query<{ result: string }>(wrapperCall(own, types), values)).rows;
+      expect(await call()).toEqual([{ result: "1", version }]);
+      expect(await ran()).toEqual([`${attacker.role}: real`]);
+      const name = `hawser_run.${quoted(own.wrapper)}`;
+      await attackerSession.query(`DROP FUNCTION ${name}; ${made(name, tokenType(own.wrapper))};
+        GRANT EXECUTE ON ROUTINE ${name} TO hawser_executor`);
+      const outcome = await call().catch((error: pg.DatabaseError) => error.code);
+      expect([[], "42803"], made(name, "")).toContainEqual(outcome);
+    }
   });
 
   it("is found out also behind another function that has the name and the token of its wrapper", async () => {
@@ -151,7 +191,7 @@ describe("a role that may subscribe", () => {
     `);
     const own = await replaced(`
       INSERT INTO ${attacker.role}.bait VALUES (1);
-      PERFORM hawser_run.${quoted(target.wrapper)}(p_token::${tokenType(target.wrapper)}, ${forged});`);
+      PERFORM hawser_run.${quoted(target.wrapper)}(NULL::${tokenType(target.wrapper)}, p_token, ${forged});`);
     await deliver(executor, own, message);
     expect(await ran()).toEqual([`${world.executor}: sprung`]);
   });
@@ -185,11 +225,11 @@ describe("a role that may subscribe", () => {
     const name = `hawser_run.${quoted(target.wrapper)}`;
     const own = "LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.ran VALUES ('caught'); RETURN 1; END$$";
     for (const types of [
-      "a text, b text, c text, d text, e text, f text, g text",
-      "a bytea, b bytea, c integer[], d integer[], e text[], f text[], g text[]",
-      "a bytea, b bytea, c integer[], d integer[], e text[], f text[], g text[], h integer DEFAULT 1",
-      "a anyelement, b bytea, c integer[], d integer[], e text[], f text[], g text[], h integer DEFAULT 1",
-      "a bytea, b bytea, c integer[], d integer[], e text[], f text[], VARIADIC g text[]",
+      "a text, z text, b text, c text, d text, e text, f text, g text",
+      "a bytea, z bytea, b bytea, c integer[], d integer[], e text[], f text[], g text[]",
+      "a bytea, z bytea, b bytea, c integer[], d integer[], e text[], f text[], g text[], h integer DEFAULT 1",
+      "a anyelement, z bytea, b bytea, c integer[], d integer[], e text[], f text[], g text[], h integer DEFAULT 1",
+      "a bytea, z bytea, b bytea, c integer[], d integer[], e text[], f text[], VARIADIC g text[]",
     ]) {
       await attackerSession
         .query(`CREATE FUNCTION ${name}(${types}) RETURNS bigint ${own}`)
@@ -198,7 +238,7 @@ describe("a role that may subscribe", () => {
     await attackerSession
       .query(`GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA hawser_run TO hawser_executor`)
       .catch(() => undefined);
-    const stolen = `CREATE FUNCTION ${name}(a ${tokenType(target.wrapper)}, b bytea, c integer[], d integer[], e text[], f text[], g text[], h integer DEFAULT 1) RETURNS bigint ${own}`;
+    const stolen = `CREATE FUNCTION ${name}(a ${tokenType(target.wrapper)}, z bytea, b bytea, c integer[], d integer[], e text[], f text[], g text[], h integer DEFAULT 1) RETURNS bigint ${own}`;
     expect((await errorOf(attackerSession, stolen)).code).toBe(denied);
     expect(
       (await errorOf(attackerSession, stolen.replace(tokenType(target.wrapper), `${tokenType(target.wrapper)}[]`)))
@@ -253,7 +293,7 @@ describe("a role that may subscribe", () => {
   it("has no wrapper run as another role", async () => {
     await attackerSession.query("SELECT nats_subscribe('mine', 'capture')");
     const [own] = (await world.bound("mine")) as [Bound];
-    const signature = `hawser_run.${quoted(own.wrapper)}(${tokenType(own.wrapper)}, bytea, integer[], integer[], text[], text[], text[])`;
+    const signature = `hawser_run.${quoted(own.wrapper)}(${tokenType(own.wrapper)}, bytea, bytea, integer[], integer[], text[], text[], text[])`;
     for (const owner of [victim.role, "hawser_owner", "postgres"]) {
       expect((await errorOf(attackerSession, `ALTER FUNCTION ${signature} OWNER TO ${owner}`)).code).toBe(denied);
     }
@@ -295,7 +335,7 @@ describe("a role that may subscribe", () => {
     await attackerSession.query("SELECT nats_subscribe('renamed', 'capture')");
     await victimSession.query("SELECT nats_subscribe('ended', 'capture')");
     const [own] = (await world.bound("renamed")) as [Bound];
-    await attackerSession.query(`ALTER DOMAIN ${tokenType(own.wrapper)} RENAME TO gone`);
+    await attackerSession.query(`ALTER TYPE ${tokenType(own.wrapper)} RENAME TO gone`);
     await attackerSession.query("BEGIN");
     await attackerSession.query("SELECT hawser.prune_handlers()");
     try {
@@ -331,7 +371,7 @@ describe("a role that may subscribe", () => {
     const [held] = (await world.bound("held")) as [Bound];
     await attackerSession.query(
       `CREATE FUNCTION ${attacker.role}.hold() RETURNS bigint LANGUAGE sql
-         BEGIN ATOMIC SELECT hawser_run.${quoted(held.wrapper)}(NULL, ${forged}); END`,
+         BEGIN ATOMIC SELECT hawser_run.${quoted(held.wrapper)}(NULL, NULL, ${forged}); END`,
     );
     await victimSession.query("SELECT nats_unsubscribe('held', 'capture')");
     expect(await world.bound("held")).toEqual([]);

@@ -183,7 +183,7 @@ describe("a function cannot read", () => {
     )) as [{ wrapper: string }];
     const token = `token_${wrapper.slice(-16)}`;
     const forged = (type: string) =>
-      `SELECT hawser_run."${wrapper}"('\\x00'::${type}, 'forged'::bytea, '{1}'::integer[], '{6}'::integer[], NULL::text[], NULL::text[], '{x}'::text[])`;
+      `SELECT hawser_run."${wrapper}"(NULL::${type}, '\\x00'::bytea, 'forged'::bytea, '{1}'::integer[], '{6}'::integer[], NULL::text[], NULL::text[], '{x}'::text[])`;
     for (const type of [`hawser_run.${token}`, "bytea"]) {
       expect(await run(forged(type))).toMatchObject({ outcome: expect.stringMatching(/^42/) });
     }
@@ -231,7 +231,7 @@ describe("a wrapper that its owner replaces", () => {
       "SELECT wrapper FROM hawser.nats_handlers WHERE subject = $1",
       [own],
     )) as [{ wrapper: string }];
-    const args = `p_token hawser_run.token_${wrapper.slice(-16)}, p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[], p_ids text[]`;
+    const args = `p_type hawser_run.token_${wrapper.slice(-16)}, p_token bytea, p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[], p_ids text[]`;
     // One that runs with the rights of its caller, which knows the token.
     await mallory.client.query(`
       CREATE OR REPLACE FUNCTION hawser_run."${wrapper}"(${args}) RETURNS bigint LANGUAGE plpgsql AS $$

@@ -11,6 +11,7 @@ import { MessageWatch } from "../../src/bridge/executor/message-watch.js";
 import { testServerUrl } from "../support/database.js";
 
 const limit = 1_000_000;
+const unaskedLimit = 100_000;
 
 describe("a session whose messages are limited", () => {
   let client: pg.Client;
@@ -22,7 +23,7 @@ describe("a session whose messages are limited", () => {
       failure = error;
     });
     await client.connect();
-    watch = new MessageWatch(client.connection.stream, limit);
+    watch = new MessageWatch(client.connection.stream, limit, unaskedLimit);
   });
   afterAll(async () => client?.end().catch(() => undefined));
 
@@ -38,6 +39,20 @@ describe("a session whose messages are limited", () => {
     await expect(client.query(`DO $$BEGIN RAISE EXCEPTION 'FATAL'; END$$`)).rejects.toThrow("FATAL");
     await expect(client.query(`DO $$BEGIN RAISE EXCEPTION '%', repeat('x', 900000); END$$`)).rejects.toThrow("xxx");
     expect(watch.isEnding).toBe(false);
+  });
+
+  it("takes notices in each transaction up to their limit, and no more", async () => {
+    const notices = (count: number) =>
+      `DO $$BEGIN FOR n IN 1..${count} LOOP RAISE NOTICE '%', repeat('x', 900); END LOOP; END$$`;
+    for (let transaction = 0; transaction < 3; transaction++) {
+      watch.begin();
+      await client.query(notices(80));
+    }
+    const other = new pg.Client(testServerUrl());
+    other.on("error", () => undefined);
+    await other.connect();
+    new MessageWatch(other.connection.stream, limit, unaskedLimit);
+    await expect(other.query(notices(5_000))).rejects.toThrow(/more than 100000 bytes of notices and notifications/);
   });
 
   it("ends before an error above it is kept, and says why", async () => {
@@ -62,7 +77,7 @@ it("finds the length of a message wherever it is split", () => {
       [tooLong, true],
     ] as const) {
       const stream = new PassThrough().on("error", () => undefined);
-      new MessageWatch(stream, 20);
+      new MessageWatch(stream, 20, 0);
       for (let at = 0; at < bytes.length; at += size) stream.emit("data", bytes.subarray(at, at + size));
       expect(stream.destroyed, `in pieces of ${size}`).toBe(ends);
     }
@@ -98,7 +113,7 @@ describe("an error that ends the session is known by what is not translated", ()
     const bytes = Buffer.concat([before, last]);
     for (const size of [1, 2, 3, 7, 64, bytes.length]) {
       const stream = new PassThrough();
-      const watch = new MessageWatch(stream, 10_000);
+      const watch = new MessageWatch(stream, 10_000, 10_000);
       for (let at = 0; at < bytes.length; at += size) {
         expect(watch.isEnding).toBe(false);
         stream.emit("data", bytes.subarray(at, at + size));

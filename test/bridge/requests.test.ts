@@ -4,6 +4,7 @@
 import { performance } from "node:perf_hooks";
 import { type Msg, RequestError } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { Serve } from "../../src/serve/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -41,6 +42,17 @@ beforeAll(async () => {
           WHEN 'missing' THEN RAISE EXCEPTION 'no such file' USING ERRCODE = '58P01';
           ELSE NULL;
         END CASE;
+        RETURN payload;
+      END $$;
+      CREATE TABLE acted (effect text);
+      -- Tells that it runs, and goes on when nobody holds the lock.
+      CREATE FUNCTION acts(payload text, subject text, reply_to text) RETURNS text LANGUAGE plpgsql AS $$
+      BEGIN
+        IF payload <> '' THEN
+          PERFORM nats_publish_text(payload, 'runs');
+          INSERT INTO acted VALUES (payload);
+          PERFORM pg_advisory_xact_lock(4711);
+        END IF;
         RETURN payload;
       END $$;
     `,
@@ -128,7 +140,8 @@ describe("a responder", () => {
     const asking = (async () => {
       while (!isOver) {
         asked += 1;
-        answers.add((await ask(subject, "x")).string());
+        const reply = await ask(subject, "x");
+        answers.add(errorOf(reply)[0] || reply.string());
       }
     })();
     for (let n = 0; n < 5; n++) {
@@ -140,10 +153,63 @@ describe("a responder", () => {
     }
     isOver = true;
     await asking;
+    // The function may have been running when it was replaced: it is not run twice.
+    answers.delete("503");
     expect([...answers].sort()).toEqual(["x", "x!"]);
     await world.client.query("SELECT litmus_pgnats_unregister_responder($1)", [subject]);
     await eventually("nobody answers", async () => !(await world.hears(subject)));
     await expect(ask(subject, "x")).rejects.toBeInstanceOf(RequestError);
+  });
+
+  describe("whose function runs", () => {
+    /** Asks it, and resolves when it runs, which it does until `goOn`. */
+    async function running(subject: string) {
+      const effect = `${subject}.effect`;
+      const effects: string[] = [];
+      const heard = world.nats.subscribe(effect, {
+        callback: (_error, message) => void effects.push(message.string()),
+      });
+      await register(subject, "acts");
+      await world.client.query("SELECT pg_advisory_lock(4711)");
+      const answer = ask(subject, effect);
+      await eventually("its function runs", () => effects.length > 0);
+      return {
+        answer,
+        effect,
+        goOn: () => world.client.query("SELECT pg_advisory_unlock(4711)"),
+        /** How often it has run. */
+        async count(): Promise<number> {
+          await world.nats.flush();
+          heard.unsubscribe();
+          return effects.length;
+        },
+      };
+    }
+
+    it.each([
+      ["replaced", "SELECT litmus_pgnats_register_responder($1, 'bytes')"],
+      ["removed", "SELECT litmus_pgnats_unregister_responder($1)"],
+    ])("and that is %s meanwhile has run once, and who asked is told", async (how, statement) => {
+      const subject = `${world.prefix}.while.${how}`;
+      const { answer, effect, goOn, count } = await running(subject);
+      await world.client.query(statement, [subject]);
+      await goOn();
+      expect(errorOf(await answer)).toEqual(["503", "the responder was removed or replaced before it could answer"]);
+      expect(await count()).toBe(1);
+      expect(await world.count(`SELECT count(*) FROM acted WHERE effect = '${effect}'`)).toBe(0);
+    });
+
+    it("answers also where the connection was replaced long before", async () => {
+      const { answer, effect, goOn } = await running(`${world.prefix}.left`);
+      await world.value("SELECT litmus_pgnats_reload_conf_force()");
+      const since = performance.now();
+      await eventually(
+        "connections that nothing uses are closed",
+        () => performance.now() - since > gatewayConstants.natsFarewellMs + 1_000,
+      );
+      await goOn();
+      expect((await answer).string()).toBe(effect);
+    });
   });
 
   it("is found as a micro service", async () => {

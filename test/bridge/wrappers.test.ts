@@ -239,7 +239,7 @@ describe("a subscribed function", () => {
     await client.query("SELECT nats_subscribe('w.order', 'capture_all')");
     expect(
       await world.rows(
-        "SELECT typname FROM pg_type AS t WHERE typnamespace = 'hawser_run'::regnamespace AND typtype = 'd' AND NOT EXISTS (SELECT FROM pg_proc WHERE proargtypes[0] = t.oid)",
+        "SELECT typname FROM pg_type AS t WHERE typnamespace = 'hawser_run'::regnamespace AND typtype = 'e' AND NOT EXISTS (SELECT FROM pg_proc WHERE proargtypes[0] = t.oid)",
       ),
     ).toEqual([]);
   });

@@ -100,7 +100,7 @@ describe("hawser dev --json", () => {
     const urls = await announced(program);
     program.child.kill("SIGTERM");
     expect(await program.ended).toMatchObject({ status: 0 });
-    await eventually("both servers have stopped", async () => !(await anyAnswers(urls)));
+    await eventually("both servers have stopped", async () => !(await anyAnswers(urls)), 60_000);
   });
 
   it("run by npm, stops everything on Ctrl-C", async () => {
@@ -108,7 +108,7 @@ describe("hawser dev --json", () => {
     const urls = await announced(program);
     process.kill(-program.pid, "SIGINT");
     await program.ended;
-    await eventually("both servers have stopped", async () => !(await anyAnswers(urls)));
+    await eventually("both servers have stopped", async () => !(await anyAnswers(urls)), 60_000);
   });
 
   it.each([
@@ -119,14 +119,14 @@ describe("hawser dev --json", () => {
     const program = kill(startCommand("npm", [...args, ...rest], { stdin: "ignore" }));
     const urls = await announced(program);
     program.child.kill("SIGKILL");
-    await eventually("both servers have stopped", async () => !(await anyAnswers(urls)));
+    await eventually("both servers have stopped", async () => !(await anyAnswers(urls)), 60_000);
   });
 
   it("stops everything when it is killed itself", async () => {
     const program = dev(["--json"]);
     const urls = await announced(program);
     program.child.kill("SIGKILL");
-    await eventually("both servers have stopped", async () => !(await anyAnswers(urls)));
+    await eventually("both servers have stopped", async () => !(await anyAnswers(urls)), 60_000);
   });
 
   it("stops everything when the pipe on its standard input closes", async () => {

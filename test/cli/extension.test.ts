@@ -21,7 +21,7 @@ function serverFiles(name = "server"): Record<"bin" | "extension" | "library" | 
 }
 
 describe("hawser extension", () => {
-  it("installs the files into a server, which then creates the extension", { timeout: 60_000 }, async () => {
+  it("installs the files into a server, which then creates the extension", async () => {
     await using server = await extensionServer();
     const { status, stdout, stderr } = await hawser(["extension", "install", "--pg-config", server.pgConfig]);
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });

@@ -57,6 +57,8 @@ it.each([
         if (!(error instanceof MeshProcessEnded)) throw error;
       });
     }
+    // They get more than they can do while they take so long.
+    await Promise.all(mesh.listeners.map((listener) => mesh.current(listener).call("slowDown", 0)));
     await mesh.recovered(microseconds());
     await mesh.settle();
     const found = audit(mesh);

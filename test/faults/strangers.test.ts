@@ -22,6 +22,8 @@ interface Stranger {
   readonly socket: Socket;
   /** Its own address, as the listener sees it. */
   readonly address: string;
+  /** When it had its connection, by `performance.now()`. */
+  readonly dialledAt: number;
   readonly closed: Promise<void>;
   readonly code: string;
 }
@@ -33,7 +35,7 @@ async function dial(port: number, code: string): Promise<Stranger> {
   socket.on("error", () => undefined).resume();
   const closed = new Promise<void>((resolve) => socket.once("close", () => resolve()));
   await new Promise((resolve) => socket.once("connect", resolve));
-  return { socket, address: addressOf(socket), closed, code };
+  return { socket, address: addressOf(socket), dialledAt: performance.now(), closed, code };
 }
 
 function addressOf({ localPort }: Socket): string {
@@ -44,10 +46,11 @@ const behaviours: Readonly<Record<string, Behaviour>> = {
   async "knows every name and key, and not the secret"(port, { epoch, key }) {
     const client = await RawClient.connect(port);
     const address = addressOf(client.socket);
+    const dialledAt = performance.now();
     const challenge = await client.begin();
     const names = { senderName: "a-1", sourceTopic: "a", listenerName: "b-1" };
     client.send(helloTo(challenge, { ...names, connectionKey: key, epoch, secret: new Uint8Array(32).fill(9) }));
-    return { socket: client.socket, address, closed: client.closed, code: "unauthenticated" };
+    return { socket: client.socket, address, dialledAt, closed: client.closed, code: "unauthenticated" };
   },
   async "sends random bytes"(port) {
     const stranger = await dial(port, "protocol_violation");
@@ -96,7 +99,6 @@ it("turns 50 strangers at once away by name, in time and in little memory, while
     `SELECT p.epoch::float8 AS epoch, m.connection_key AS key FROM hawser.peers AS p
      JOIN hawser.conn_key_map AS m ON m.sender_name = p.name WHERE m.composite = 'a-1:a:b-1'`,
   )) as unknown as [{ epoch: number; key: number }];
-  const begun = performance.now();
 
   const strangers = await Promise.all(
     Object.entries(behaviours).flatMap(([what, behave]) =>
@@ -108,9 +110,9 @@ it("turns 50 strangers at once away by name, in time and in little memory, while
   });
   const during = await listener.call("memory");
   const refusals = await Promise.all(
-    strangers.map(async ({ what, code, address, closed }) => {
+    strangers.map(async ({ what, code, address, dialledAt, closed }) => {
       const status = await refusalOf(listener, address);
-      const tookMs = performance.now() - begun;
+      const tookMs = performance.now() - dialledAt;
       await closed;
       return { what, code, status, tookMs };
     }),

@@ -98,6 +98,19 @@ describe("configure", () => {
     expect(performance.now() - stoppedAt).toBeLessThan(gatewayConstants.natsFarewellMs - 500);
   });
 
+  it("waits longer where what uses it may last longer", async () => {
+    await using server = await startNatsServer();
+    const lastsMs = gatewayConstants.natsFarewellMs + 1_000;
+    const { link } = testLink({ usesLastMs: () => lastsMs });
+    link.configure(optionsFor(server));
+    const first = await link.connected();
+    link.use(first);
+    const start = performance.now();
+    await link.reconnect();
+    await first.closed();
+    expect(performance.now() - start).toBeGreaterThan(lastsMs - 10);
+  });
+
   it("closes for undefined, and is no loss", async () => {
     await using server = await startNatsServer();
     const { link } = testLink();

@@ -24,7 +24,7 @@ async function demoDatabases(): Promise<unknown[]> {
   return await rowsOf(inject("databaseUrl"), "SELECT datname FROM pg_database WHERE datname LIKE 'hawser\\_demo\\_%'");
 }
 
-describe.sequential("npm run demo", () => {
+describe.sequential("npm run demo", { timeout: 120_000 }, () => {
   it("shows messages both ways, one that waits in the table, and its arrival", async () => {
     const { status, stdout, stderr } = await startDemo().ended;
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });

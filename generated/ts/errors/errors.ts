@@ -651,6 +651,16 @@ export const errorTable = {
     summary: "The database session ended twice while the function ran for this message alone.",
     remedy: "Mend the function, then `hawser dead retry`.",
   },
+  /** A message of NATS has headers that cannot be read. */
+  unreadable_headers: {
+    code: "unreadable_headers",
+    wireCode: 65,
+    sqlstate: "NA006",
+    exitStatus: 65,
+    retryable: false,
+    summary: "A message of NATS has headers that cannot be read.",
+    remedy: "The message says why; mend whoever publishes it, or answers with it.",
+  },
 } as const satisfies Record<string, ErrorEntry>;
 
 /** The stable code of an error. */

@@ -21,8 +21,8 @@ export interface NatsHandlerRow {
   /** The types of its arguments, such as `bytea, text`. */
   argument_types: string;
   /**
-   * The name of the wrapper in the schema hawser_run. The type of its token is there, too: `token_` and the last 16
-   * characters of this.
+   * The name of the wrapper in the schema hawser_run. Its first argument is of a type of its own, which is there, too:
+   * `token_` and the last 16 characters of this.
    */
   wrapper: string;
   /**
@@ -205,7 +205,7 @@ export interface LockHandlersArguments {
 export interface LockHandlersResult {
   /** The name of its wrapper, which is there. */
   wrapper: string;
-  /** The type of the wrapper's token, with its schema: dropped with CASCADE, the wrapper is gone, too. */
+  /** The type that is the wrapper's own, with its schema: dropped with CASCADE, the wrapper is gone, too. */
   tokenType: string;
   /** The owner of the wrapper. */
   runAs: string;
@@ -273,7 +273,10 @@ export interface WrapperVersionArguments {
 
 /** The result of hawser.wrapper_version. */
 export interface WrapperVersionResult {
-  /** Changes with the wrapper. NULL: it is not there, belongs to somebody else, or would run as its caller. */
+  /**
+   * Changes with the wrapper and its type. NULL: it is not there, belongs to somebody else, would run as its caller, takes or
+   * returns something else, or calls a function that is gone.
+   */
   version: string | null;
 }
 

@@ -593,15 +593,15 @@ export const bridgeConstants = {
   /**
    * How many arguments the wrapper of a subscribed function has.
    *
-   * Value: 7 arguments.
+   * Value: 8 arguments.
    */
-  subscriptionArguments: 7,
+  subscriptionArguments: 8,
   /**
    * How many arguments the wrapper of a responder's function has.
    *
-   * Value: 4 arguments.
+   * Value: 5 arguments.
    */
-  responderArguments: 4,
+  responderArguments: 5,
   /**
    * How long the random end of a wrapper's name is, which the type of its token has, too.
    *
@@ -628,6 +628,30 @@ export const bridgeConstants = {
    * Value: 8192 characters.
    */
   maxErrorMessageLength: 8192,
+  /**
+   * How many answers to whoever looks for responders are sent at once; any client of NATS may ask.
+   *
+   * Value: 100 answers.
+   */
+  discoverySliceAnswers: 100,
+  /**
+   * How long the next ones wait.
+   *
+   * Value: 5 ms.
+   */
+  discoveryPauseMs: 5,
+  /**
+   * How many who look for responders wait for their answers; more are not answered.
+   *
+   * Value: 100 inquiries.
+   */
+  maxWaitingInquiries: 100,
+  /**
+   * How much Postgres may send in a transaction of a function that nobody has asked for: notices and notifications.
+   *
+   * Value: 1048576 bytes.
+   */
+  executorMaxUnaskedBytes: 1048576,
 } as const;
 
 /** Monitor constants. What the port with metrics and health fixes for everyone. */
@@ -961,4 +985,10 @@ export const gatewayConstants = {
    * Value: 500 ms.
    */
   stopReserveMs: 500,
+  /**
+   * The headers of one received message that are read: as many as a call may send.
+   *
+   * Value: 100000.
+   */
+  maxReceivedHeaders: 100000,
 } as const;

@@ -101,7 +101,8 @@ VALUES
   ('function_signature', 60, '42883', 64, false, 'The function that is to be subscribed, or to answer, has other arguments or another result than those that are accepted, or is no plain function.', 'Give it one of the signatures that the message lists.'),
   ('not_permitted', 61, '42501', 77, false, 'The role may not do that in this database.', 'The message names the right that is missing, and who can give it.'),
   ('executor_login', 63, '28000', 77, true, 'The login that runs subscribed functions is missing, cannot connect, reaches another database, or may do more than it should.', 'Run \`hawser init\` as a role that may make roles, or name a login with --executor-url.'),
-  ('session_lost', 64, '57P01', 70, false, 'The database session ended twice while the function ran for this message alone.', 'Mend the function, then \`hawser dead retry\`.')
+  ('session_lost', 64, '57P01', 70, false, 'The database session ended twice while the function ran for this message alone.', 'Mend the function, then \`hawser dead retry\`.'),
+  ('unreadable_headers', 65, 'NA006', 65, false, 'A message of NATS has headers that cannot be read.', 'The message says why; mend whoever publishes it, or answers with it.')
 $function$;
 COMMENT ON FUNCTION hawser.error_codes() IS 'Every error of Hawser.';
 
@@ -174,6 +175,7 @@ SELECT CASE p_code
   WHEN 'not_permitted' THEN '42501'
   WHEN 'executor_login' THEN '28000'
   WHEN 'session_lost' THEN '57P01'
+  WHEN 'unreadable_headers' THEN 'NA006'
 END
 $function$;
 COMMENT ON FUNCTION hawser.error_sqlstate(text) IS 'The SQLSTATE of an error code; NULL for an unknown one.';

@@ -53,8 +53,8 @@ COMMENT ON COLUMN hawser.nats_handlers.subject IS 'The subject; may hold wildcar
 COMMENT ON COLUMN hawser.nats_handlers.function_schema IS 'The schema of the function.';
 COMMENT ON COLUMN hawser.nats_handlers.function_name IS 'Its name.';
 COMMENT ON COLUMN hawser.nats_handlers.argument_types IS 'The types of its arguments, such as \`bytea, text\`.';
-COMMENT ON COLUMN hawser.nats_handlers.wrapper IS 'The name of the wrapper in the schema hawser_run. The type of its token is there, too: \`token_\` and the last 16
-characters of this.';
+COMMENT ON COLUMN hawser.nats_handlers.wrapper IS 'The name of the wrapper in the schema hawser_run. Its first argument is of a type of its own, which is there, too:
+\`token_\` and the last 16 characters of this.';
 COMMENT ON COLUMN hawser.nats_handlers.token IS 'What the wrapper demands of its caller; it holds the SHA-256 of it. Without it, whoever replaced a wrapper of his own
 could call those of others with messages that were never sent.';
 COMMENT ON COLUMN hawser.nats_handlers.created_at IS 'When it was made.';
@@ -298,6 +298,7 @@ DECLARE
     ELSE ARRAY['bytea', 'text, text, text']
   END;
   target record;
+  context text;
   present record;
   stem text;
   settle text;
@@ -386,14 +387,20 @@ BEGIN
     END IF;
   END LOOP;
 
-  -- What CASCADE has left of this role's wrappers. Another session of it may be at that, too.
+  -- What CASCADE has left of this role's wrappers, and those whose function was dropped while they were being made. Another
+  -- session of it may be at that, too.
   BEGIN
     FOR stem IN
       SELECT t.typname FROM pg_type AS t
-      WHERE t.typnamespace = 'hawser_run'::regnamespace AND t.typowner = caller AND t.typtype = 'd' AND t.typname ~ '^token_[0-9a-f]{16}$'
-        AND NOT EXISTS (SELECT FROM pg_proc AS w WHERE w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid)
+      WHERE t.typnamespace = 'hawser_run'::regnamespace AND t.typowner = caller AND t.typtype = 'e' AND t.typname ~ '^token_[0-9a-f]{16}$'
+        AND NOT EXISTS (
+          SELECT FROM pg_proc AS w
+          WHERE w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid AND NOT EXISTS (
+            SELECT FROM pg_depend AS d
+            WHERE d.classid = 'pg_proc'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_proc'::regclass
+              AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = d.refobjid)))
     LOOP
-      EXECUTE format('DROP DOMAIN hawser_run.%I CASCADE', stem);
+      EXECUTE format('DROP TYPE hawser_run.%I CASCADE', stem);
     END LOOP;
   EXCEPTION
     WHEN internal_error OR undefined_object THEN NULL;
@@ -420,8 +427,9 @@ BEGIN
   v_wrapper := stem || ' ' || random;
 
   -- Others may make functions in the schema, too. With a type of its own, which nobody else may use, none of theirs is ever
-  -- called in place of the wrapper, nor makes it ambiguous.
-  EXECUTE format('CREATE DOMAIN hawser_run.token_%1$s AS bytea; REVOKE ALL ON TYPE hawser_run.token_%1$s FROM PUBLIC', random);
+  -- called in place of the wrapper, nor makes it ambiguous. It is passed as NULL, for which nothing is evaluated: a domain
+  -- could be given constraints by its owner, which would run as the caller.
+  EXECUTE format('CREATE TYPE hawser_run.token_%1$s AS ENUM (); REVOKE ALL ON TYPE hawser_run.token_%1$s FROM PUBLIC', random);
 
   -- Each message is announced by its id, from which what the function publishes into streams has its own: p_ids.
   -- What is deferred belongs to none of them: with the id of the last one it would be taken for what that one publishes when
@@ -432,7 +440,7 @@ BEGIN
   -- functions said to be immutable, before it looks at any condition.
   IF p_kind = 'subscription' THEN
     EXECUTE format($$
-      CREATE FUNCTION hawser_run.%I(p_token hawser_run.token_%s, p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[], p_ids text[])
+      CREATE FUNCTION hawser_run.%I(p_type hawser_run.token_%s, p_token bytea, p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[], p_ids text[])
       RETURNS bigint LANGUAGE sql SECURITY DEFINER PARALLEL UNSAFE SET search_path = %s
       BEGIN ATOMIC
         SELECT set_config('hawser.message', m.id, true), %I.%I(substring(p_payloads FROM m.at FOR m.length)%s)
@@ -445,7 +453,7 @@ BEGIN
       proof, settle, proof, proof);
   ELSE
     EXECUTE format($$
-      CREATE FUNCTION hawser_run.%I(p_token hawser_run.token_%s, p_payload bytea, p_subject text, p_reply text)
+      CREATE FUNCTION hawser_run.%I(p_type hawser_run.token_%s, p_token bytea, p_payload bytea, p_subject text, p_reply text)
       RETURNS bytea LANGUAGE sql SECURITY DEFINER PARALLEL UNSAFE SET search_path = %s
       BEGIN ATOMIC
         WITH answer AS MATERIALIZED (SELECT %s AS payload FROM unnest(ARRAY[p_payload]) AS m (payload) WHERE %s),
@@ -478,13 +486,20 @@ BEGIN
   EXECUTE format('REVOKE ALL ON FUNCTION %1$s FROM PUBLIC; GRANT EXECUTE ON FUNCTION %1$s TO hawser_executor; COMMENT ON FUNCTION %1$s IS %2$L',
     wrapper_oid::regprocedure, format('%s for "%s", made by %s. Dropped together with the function only by CASCADE.', target.called, p_subject, called));
 
-  PERFORM hawser.add_handler(p_kind, p_subject, target.schema, target.name, target.types, v_wrapper, token);
   IF p_kind = 'responder' THEN
-    FOR present IN SELECT h.* FROM hawser.lock_handlers(p_kind, p_subject) AS h WHERE h.wrapper <> v_wrapper LOOP
-      EXECUTE format('DROP DOMAIN %s CASCADE', present.token_type);
+    GET DIAGNOSTICS context = PG_CONTEXT;
+    FOR present IN SELECT h.* FROM hawser.lock_handlers(p_kind, p_subject) AS h LOOP
+      -- It would be gone when it returns, and nothing of it committed.
+      IF strpos(context, present.wrapper) > 0 THEN
+        RAISE EXCEPTION USING
+          ERRCODE = hawser.error_sqlstate('not_supported'),
+          MESSAGE = format('%s: the function that "%s" reaches is running, and cannot replace itself', called, p_subject),
+          HINT = 'Have another session do it.';
+      END IF;
+      EXECUTE format('DROP TYPE %s CASCADE', present.token_type);
     END LOOP;
-    PERFORM hawser.prune_handlers();
   END IF;
+  PERFORM hawser.add_handler(p_kind, p_subject, target.schema, target.name, target.types, v_wrapper, token);
   bound := true;
 END
 $function$;
@@ -505,6 +520,7 @@ DECLARE
   called CONSTANT text := CASE p_kind WHEN 'subscription' THEN 'nats_unsubscribe' ELSE 'litmus_pgnats_unregister_responder' END;
   present record;
   others text;
+  context text;
 BEGIN
   unbound := 0;
   IF p_subject IS NULL THEN
@@ -518,6 +534,7 @@ BEGIN
       MESSAGE = format('%s: %s', called, CASE WHEN pg_is_in_recovery() THEN 'this server is a replica' ELSE 'the transaction is read-only' END),
       HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'replica');
   END IF;
+  GET DIAGNOSTICS context = PG_CONTEXT;
   FOR present IN
     SELECT h.* FROM hawser.lock_handlers(p_kind, p_subject) AS h
     WHERE p_function IS NULL OR EXISTS (
@@ -525,7 +542,14 @@ BEGIN
       WHERE p.oid = p_function AND (n.nspname, p.proname, oidvectortypes(p.proargtypes)) = (h.function_schema, h.function_name, h.argument_types))
   LOOP
     IF pg_has_role(present.run_as, 'USAGE') THEN
-      EXECUTE format('DROP DOMAIN %s CASCADE', present.token_type);
+      -- It would be gone when it returns, and nothing of it committed.
+      IF strpos(context, present.wrapper) > 0 THEN
+        RAISE EXCEPTION USING
+          ERRCODE = hawser.error_sqlstate('not_supported'),
+          MESSAGE = format('%s: the function that "%s" reaches is running, and cannot end itself', called, p_subject),
+          HINT = 'Have another session do it.';
+      END IF;
+      EXECUTE format('DROP TYPE %s CASCADE', present.token_type);
       unbound := unbound + 1;
     ELSE
       others := present.run_as;
@@ -559,17 +583,36 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  -- A snapshot from before the wait would miss what the others have changed.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_transaction_state',
+      MESSAGE = format('what NATS reaches is changed in READ COMMITTED, not %s', current_setting('transaction_isolation')),
+      HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
   -- Of the subject, not of the table: what one transaction leaves open holds up nobody but those who change the same.
   PERFORM pg_advisory_xact_lock(hashtextextended('hawser:handlers:' || p_kind || ':' || p_subject, 0));
-  -- Another statement, which sees what was committed while the first one waited. By the type of its token, which nobody
-  -- else may use: others may have functions of the same name.
+  -- Another statement, which sees what was committed while the first one waited. By the type of its own, which nobody
+  -- else may use: others may have functions of the same name. The function by its oid: it may have another name by now.
   RETURN QUERY
-  SELECT h.wrapper, format('hawser_run.%I', t.typname), r.rolname::text, h.function_schema, h.function_name, h.argument_types
+  SELECT h.wrapper, format('hawser_run.%I', t.typname), r.rolname::text, coalesce(f.schema, h.function_schema), coalesce(f.name, h.function_name),
+         coalesce(f.types, h.argument_types)
   FROM hawser.nats_handlers AS h
   JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
   JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
-    AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 7 ELSE 4 END
+    AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 8 ELSE 5 END
+    -- Not one whose function was dropped while it was being made.
+    AND NOT EXISTS (
+      SELECT FROM pg_depend AS d
+      WHERE d.classid = 'pg_proc'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_proc'::regclass
+        AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = d.refobjid))
   JOIN pg_roles AS r ON r.oid = w.proowner
+  LEFT JOIN LATERAL (
+    SELECT n.nspname::text AS schema, p.proname::text AS name, oidvectortypes(p.proargtypes) AS types
+    FROM pg_depend AS d JOIN pg_proc AS p ON p.oid = d.refobjid AND p.pronargs > 0 JOIN pg_namespace AS n ON n.oid = p.pronamespace
+    WHERE d.classid = 'pg_proc'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_proc'::regclass
+    ORDER BY p.oid LIMIT 1
+  ) AS f ON true
   WHERE h.kind = p_kind AND h.subject = p_subject
   ORDER BY h.id;
 END
@@ -592,6 +635,7 @@ AS $function$
 #variable_conflict use_column
 DECLARE
   rule text;
+  other text;
 BEGIN
   IF p_subject = '_INBOX.hawser' OR starts_with(p_subject, '_INBOX.hawser' || '.') THEN
     RAISE EXCEPTION USING
@@ -600,19 +644,32 @@ BEGIN
       DETAIL = format('Below "%s" are the answers to requests that SQL functions make, those of all roles: they are for whoever asked.', '_INBOX.hawser'),
       HINT = 'nats_request_text and its kin return the answer.';
   END IF;
-  IF NOT EXISTS (
-    SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
-    WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, 16) AND t.typowner = w.proowner
-      AND w.proname = p_wrapper AND w.pronargs = CASE p_kind WHEN 'subscription' THEN 7 ELSE 4 END AND w.prosecdef
-      -- It calls the function that it is entered for: names are shown, and nobody's are of more than that has.
-      AND EXISTS (
-        SELECT FROM pg_depend AS d JOIN pg_proc AS p ON p.oid = d.refobjid JOIN pg_namespace AS n ON n.oid = p.pronamespace
-        WHERE d.classid = 'pg_proc'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_proc'::regclass
-          AND (n.nspname, p.proname, oidvectortypes(p.proargtypes)) = (p_function_schema, p_function_name, p_argument_types))
-  ) THEN
+  -- Whoever calls this by hand is refused what bind_handler refuses: under the same lock, and in the same isolation level.
+  PERFORM FROM hawser.lock_handlers(p_kind, p_subject);
+  PERFORM FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
+  WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, 16) AND t.typowner = w.proowner
+    AND w.proname = p_wrapper AND w.pronargs = CASE p_kind WHEN 'subscription' THEN 8 ELSE 5 END
+    AND EXISTS (SELECT FROM hawser.wrapper_version(p_wrapper, pg_get_userbyid(w.proowner)) AS v WHERE v.version IS NOT NULL)
+    -- It calls the function that it is entered for: names are shown, and nobody's are of more than that has.
+    AND EXISTS (
+      SELECT FROM pg_depend AS d JOIN pg_proc AS p ON p.oid = d.refobjid JOIN pg_namespace AS n ON n.oid = p.pronamespace
+      WHERE d.classid = 'pg_proc'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_proc'::regclass
+        AND (n.nspname, p.proname, oidvectortypes(p.proargtypes)) = (p_function_schema, p_function_name, p_argument_types));
+  IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.add_handler: there is no wrapper %I of that function in the schema hawser_run', left(p_wrapper, 63));
+  END IF;
+  IF p_kind = 'responder' THEN
+    SELECT h.run_as INTO other FROM hawser.lock_handlers(p_kind, p_subject) AS h LIMIT 1;
+    IF FOUND THEN
+      RAISE EXCEPTION USING
+        ERRCODE = hawser.error_sqlstate('not_permitted'),
+        MESSAGE = format('hawser.add_handler: requests to "%s" are answered by a function that "%s" has registered', p_subject, other),
+        HINT = format('Have "%s" unregister it first.', other);
+    END IF;
+    -- Those whose wrapper is gone, or under another name for now: it would be there again beside this one.
+    DELETE FROM hawser.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
   END IF;
   INSERT INTO hawser.nats_handlers AS h (kind, subject, function_schema, function_name, argument_types, wrapper, token)
   VALUES (p_kind, p_subject, p_function_schema, p_function_name, p_argument_types, p_wrapper, p_token)
@@ -645,7 +702,12 @@ BEGIN
     WHERE NOT EXISTS (
       SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
       WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
-        AND w.proname = h.wrapper AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 7 ELSE 4 END)
+        AND w.proname = h.wrapper AND w.pronargs = CASE h.kind WHEN 'subscription' THEN 8 ELSE 5 END
+        -- Not one whose function was dropped while it was being made.
+        AND NOT EXISTS (
+          SELECT FROM pg_depend AS d
+          WHERE d.classid = 'pg_proc'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_proc'::regclass
+            AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = d.refobjid)))
     FOR UPDATE OF h SKIP LOCKED);
   GET DIAGNOSTICS pruned = ROW_COUNT;
 END
@@ -700,13 +762,29 @@ LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  -- Another one after each CREATE OR REPLACE and ALTER FUNCTION. Of all functions that have its name and its token: one that
-  -- is as it should be does not hide another, which may be the one that a call reaches.
-  SELECT string_agg(concat_ws(':', w.oid, w.xmin, w.proowner), ' ' ORDER BY w.oid) INTO version
+  -- Another one after each CREATE OR REPLACE, ALTER FUNCTION and ALTER TYPE. Of all functions that have its name and its type:
+  -- one that is as it should be does not hide another, which may be the one that a call reaches. What it returns is what is
+  -- read; how its arguments are passed is what a call evaluates before it is there.
+  SELECT string_agg(concat_ws(':', w.oid, w.xmin, w.proowner, t.oid, t.xmin), ' ' ORDER BY w.oid) INTO version
   FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
   WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, 16)
     AND w.proname = p_wrapper
-  HAVING bool_and(w.prokind = 'f' AND w.prosecdef AND pg_get_userbyid(w.proowner) = p_run_as);
+  HAVING bool_and(
+    t.typtype = 'e' AND w.prokind = 'f' AND w.prosecdef AND pg_get_userbyid(w.proowner) = p_run_as
+    AND NOT w.proretset AND w.pronargdefaults = 0 AND w.provariadic = 0 AND w.proallargtypes IS NULL
+    AND w.prolang IN (SELECT l.oid FROM pg_language AS l WHERE l.lanname IN ('sql', 'plpgsql'))
+    AND CASE w.pronargs
+      WHEN 8 THEN w.prorettype = 'bigint'::regtype
+        AND (w.proargtypes::oid[])[1:] = '{bytea,bytea,integer[],integer[],text[],text[],text[]}'::regtype[]::oid[]
+      WHEN 5 THEN w.prorettype = 'bytea'::regtype
+        AND (w.proargtypes::oid[])[1:] = '{bytea,bytea,text,text}'::regtype[]::oid[]
+      ELSE false
+    END
+    -- The function that it calls was dropped while it was being made.
+    AND NOT EXISTS (
+      SELECT FROM pg_depend AS d
+      WHERE d.classid = 'pg_proc'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_proc'::regclass
+        AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = d.refobjid)));
 END
 $function$;
 COMMENT ON FUNCTION hawser.wrapper_version(text, text) IS 'What a wrapper is right now: asked before it is called and after that, in one transaction, the answers must be equal.

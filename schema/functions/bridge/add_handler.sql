@@ -1,6 +1,7 @@
 #variable_conflict use_column
 DECLARE
   rule text;
+  other text;
 BEGIN
   IF p_subject = @GatewayConstants.nats_inbox_prefix@ OR starts_with(p_subject, @GatewayConstants.nats_inbox_prefix@ || '.') THEN
     RAISE EXCEPTION USING
@@ -9,19 +10,32 @@ BEGIN
       DETAIL = format('Below "%s" are the answers to requests that SQL functions make, those of all roles: they are for whoever asked.', @GatewayConstants.nats_inbox_prefix@),
       HINT = 'nats_request_text and its kin return the answer.';
   END IF;
-  IF NOT EXISTS (
-    SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
-    WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, @BridgeConstants.wrapper_random_length@) AND t.typowner = w.proowner
-      AND w.proname = p_wrapper AND w.pronargs = CASE p_kind WHEN 'subscription' THEN @BridgeConstants.subscription_arguments@ ELSE @BridgeConstants.responder_arguments@ END AND w.prosecdef
-      -- It calls the function that it is entered for: names are shown, and nobody's are of more than that has.
-      AND EXISTS (
-        SELECT FROM pg_depend AS d JOIN pg_proc AS p ON p.oid = d.refobjid JOIN pg_namespace AS n ON n.oid = p.pronamespace
-        WHERE d.classid = 'pg_proc'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_proc'::regclass
-          AND (n.nspname, p.proname, oidvectortypes(p.proargtypes)) = (p_function_schema, p_function_name, p_argument_types))
-  ) THEN
+  -- Whoever calls this by hand is refused what bind_handler refuses: under the same lock, and in the same isolation level.
+  PERFORM FROM hawser.lock_handlers(p_kind, p_subject);
+  PERFORM FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
+  WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, @BridgeConstants.wrapper_random_length@) AND t.typowner = w.proowner
+    AND w.proname = p_wrapper AND w.pronargs = CASE p_kind WHEN 'subscription' THEN @BridgeConstants.subscription_arguments@ ELSE @BridgeConstants.responder_arguments@ END
+    AND EXISTS (SELECT FROM hawser.wrapper_version(p_wrapper, pg_get_userbyid(w.proowner)) AS v WHERE v.version IS NOT NULL)
+    -- It calls the function that it is entered for: names are shown, and nobody's are of more than that has.
+    AND EXISTS (
+      SELECT FROM pg_depend AS d JOIN pg_proc AS p ON p.oid = d.refobjid JOIN pg_namespace AS n ON n.oid = p.pronamespace
+      WHERE d.classid = 'pg_proc'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_proc'::regclass
+        AND (n.nspname, p.proname, oidvectortypes(p.proargtypes)) = (p_function_schema, p_function_name, p_argument_types));
+  IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.add_handler: there is no wrapper %I of that function in the schema hawser_run', left(p_wrapper, 63));
+  END IF;
+  IF p_kind = 'responder' THEN
+    SELECT h.run_as INTO other FROM hawser.lock_handlers(p_kind, p_subject) AS h LIMIT 1;
+    IF FOUND THEN
+      RAISE EXCEPTION USING
+        ERRCODE = hawser.error_sqlstate('not_permitted'),
+        MESSAGE = format('hawser.add_handler: requests to "%s" are answered by a function that "%s" has registered', p_subject, other),
+        HINT = format('Have "%s" unregister it first.', other);
+    END IF;
+    -- Those whose wrapper is gone, or under another name for now: it would be there again beside this one.
+    DELETE FROM hawser.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
   END IF;
   INSERT INTO hawser.nats_handlers AS h (kind, subject, function_schema, function_name, argument_types, wrapper, token)
   VALUES (p_kind, p_subject, p_function_schema, p_function_name, p_argument_types, p_wrapper, p_token)

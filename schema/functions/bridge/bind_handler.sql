@@ -7,6 +7,7 @@ DECLARE
     ELSE ARRAY['bytea', 'text, text, text']
   END;
   target record;
+  context text;
   present record;
   stem text;
   settle text;
@@ -95,14 +96,20 @@ BEGIN
     END IF;
   END LOOP;
 
-  -- What CASCADE has left of this role's wrappers. Another session of it may be at that, too.
+  -- What CASCADE has left of this role's wrappers, and those whose function was dropped while they were being made. Another
+  -- session of it may be at that, too.
   BEGIN
     FOR stem IN
       SELECT t.typname FROM pg_type AS t
-      WHERE t.typnamespace = 'hawser_run'::regnamespace AND t.typowner = caller AND t.typtype = 'd' AND t.typname ~ '^token_[0-9a-f]{@BridgeConstants.wrapper_random_length@}$'
-        AND NOT EXISTS (SELECT FROM pg_proc AS w WHERE w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid)
+      WHERE t.typnamespace = 'hawser_run'::regnamespace AND t.typowner = caller AND t.typtype = 'e' AND t.typname ~ '^token_[0-9a-f]{@BridgeConstants.wrapper_random_length@}$'
+        AND NOT EXISTS (
+          SELECT FROM pg_proc AS w
+          WHERE w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid AND NOT EXISTS (
+            SELECT FROM pg_depend AS d
+            WHERE d.classid = 'pg_proc'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_proc'::regclass
+              AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = d.refobjid)))
     LOOP
-      EXECUTE format('DROP DOMAIN hawser_run.%I CASCADE', stem);
+      EXECUTE format('DROP TYPE hawser_run.%I CASCADE', stem);
     END LOOP;
   EXCEPTION
     WHEN internal_error OR undefined_object THEN NULL;
@@ -129,8 +136,9 @@ BEGIN
   v_wrapper := stem || ' ' || random;
 
   -- Others may make functions in the schema, too. With a type of its own, which nobody else may use, none of theirs is ever
-  -- called in place of the wrapper, nor makes it ambiguous.
-  EXECUTE format('CREATE DOMAIN hawser_run.token_%1$s AS bytea; REVOKE ALL ON TYPE hawser_run.token_%1$s FROM PUBLIC', random);
+  -- called in place of the wrapper, nor makes it ambiguous. It is passed as NULL, for which nothing is evaluated: a domain
+  -- could be given constraints by its owner, which would run as the caller.
+  EXECUTE format('CREATE TYPE hawser_run.token_%1$s AS ENUM (); REVOKE ALL ON TYPE hawser_run.token_%1$s FROM PUBLIC', random);
 
   -- Each message is announced by its id, from which what the function publishes into streams has its own: p_ids.
   -- What is deferred belongs to none of them: with the id of the last one it would be taken for what that one publishes when
@@ -141,7 +149,7 @@ BEGIN
   -- functions said to be immutable, before it looks at any condition.
   IF p_kind = 'subscription' THEN
     EXECUTE format($$
-      CREATE FUNCTION hawser_run.%I(p_token hawser_run.token_%s, p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[], p_ids text[])
+      CREATE FUNCTION hawser_run.%I(p_type hawser_run.token_%s, p_token bytea, p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[], p_ids text[])
       RETURNS bigint LANGUAGE sql SECURITY DEFINER PARALLEL UNSAFE SET search_path = %s
       BEGIN ATOMIC
         SELECT set_config('hawser.message', m.id, true), %I.%I(substring(p_payloads FROM m.at FOR m.length)%s)
@@ -154,7 +162,7 @@ BEGIN
       proof, settle, proof, proof);
   ELSE
     EXECUTE format($$
-      CREATE FUNCTION hawser_run.%I(p_token hawser_run.token_%s, p_payload bytea, p_subject text, p_reply text)
+      CREATE FUNCTION hawser_run.%I(p_type hawser_run.token_%s, p_token bytea, p_payload bytea, p_subject text, p_reply text)
       RETURNS bytea LANGUAGE sql SECURITY DEFINER PARALLEL UNSAFE SET search_path = %s
       BEGIN ATOMIC
         WITH answer AS MATERIALIZED (SELECT %s AS payload FROM unnest(ARRAY[p_payload]) AS m (payload) WHERE %s),
@@ -187,12 +195,19 @@ BEGIN
   EXECUTE format('REVOKE ALL ON FUNCTION %1$s FROM PUBLIC; GRANT EXECUTE ON FUNCTION %1$s TO hawser_executor; COMMENT ON FUNCTION %1$s IS %2$L',
     wrapper_oid::regprocedure, format('%s for "%s", made by %s. Dropped together with the function only by CASCADE.', target.called, p_subject, called));
 
-  PERFORM hawser.add_handler(p_kind, p_subject, target.schema, target.name, target.types, v_wrapper, token);
   IF p_kind = 'responder' THEN
-    FOR present IN SELECT h.* FROM hawser.lock_handlers(p_kind, p_subject) AS h WHERE h.wrapper <> v_wrapper LOOP
-      EXECUTE format('DROP DOMAIN %s CASCADE', present.token_type);
+    GET DIAGNOSTICS context = PG_CONTEXT;
+    FOR present IN SELECT h.* FROM hawser.lock_handlers(p_kind, p_subject) AS h LOOP
+      -- It would be gone when it returns, and nothing of it committed.
+      IF strpos(context, present.wrapper) > 0 THEN
+        RAISE EXCEPTION USING
+          ERRCODE = hawser.error_sqlstate('not_supported'),
+          MESSAGE = format('%s: the function that "%s" reaches is running, and cannot replace itself', called, p_subject),
+          HINT = 'Have another session do it.';
+      END IF;
+      EXECUTE format('DROP TYPE %s CASCADE', present.token_type);
     END LOOP;
-    PERFORM hawser.prune_handlers();
   END IF;
+  PERFORM hawser.add_handler(p_kind, p_subject, target.schema, target.name, target.types, v_wrapper, token);
   bound := true;
 END

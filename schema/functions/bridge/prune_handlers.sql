@@ -5,7 +5,12 @@ BEGIN
     WHERE NOT EXISTS (
       SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
       WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, @BridgeConstants.wrapper_random_length@)
-        AND w.proname = h.wrapper AND w.pronargs = CASE h.kind WHEN 'subscription' THEN @BridgeConstants.subscription_arguments@ ELSE @BridgeConstants.responder_arguments@ END)
+        AND w.proname = h.wrapper AND w.pronargs = CASE h.kind WHEN 'subscription' THEN @BridgeConstants.subscription_arguments@ ELSE @BridgeConstants.responder_arguments@ END
+        -- Not one whose function was dropped while it was being made.
+        AND NOT EXISTS (
+          SELECT FROM pg_depend AS d
+          WHERE d.classid = 'pg_proc'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_proc'::regclass
+            AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = d.refobjid)))
     FOR UPDATE OF h SKIP LOCKED);
   GET DIAGNOSTICS pruned = ROW_COUNT;
 END

@@ -2,6 +2,7 @@ DECLARE
   called CONSTANT text := CASE p_kind WHEN 'subscription' THEN 'nats_unsubscribe' ELSE 'litmus_pgnats_unregister_responder' END;
   present record;
   others text;
+  context text;
 BEGIN
   unbound := 0;
   IF p_subject IS NULL THEN
@@ -15,6 +16,7 @@ BEGIN
       MESSAGE = format('%s: %s', called, CASE WHEN pg_is_in_recovery() THEN 'this server is a replica' ELSE 'the transaction is read-only' END),
       HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'replica');
   END IF;
+  GET DIAGNOSTICS context = PG_CONTEXT;
   FOR present IN
     SELECT h.* FROM hawser.lock_handlers(p_kind, p_subject) AS h
     WHERE p_function IS NULL OR EXISTS (
@@ -22,7 +24,14 @@ BEGIN
       WHERE p.oid = p_function AND (n.nspname, p.proname, oidvectortypes(p.proargtypes)) = (h.function_schema, h.function_name, h.argument_types))
   LOOP
     IF pg_has_role(present.run_as, 'USAGE') THEN
-      EXECUTE format('DROP DOMAIN %s CASCADE', present.token_type);
+      -- It would be gone when it returns, and nothing of it committed.
+      IF strpos(context, present.wrapper) > 0 THEN
+        RAISE EXCEPTION USING
+          ERRCODE = hawser.error_sqlstate('not_supported'),
+          MESSAGE = format('%s: the function that "%s" reaches is running, and cannot end itself', called, p_subject),
+          HINT = 'Have another session do it.';
+      END IF;
+      EXECUTE format('DROP TYPE %s CASCADE', present.token_type);
       unbound := unbound + 1;
     ELSE
       others := present.run_as;

@@ -3,6 +3,7 @@
  */
 import { createHmac, randomBytes } from "node:crypto";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import { errorTable } from "../../errors/index.js";
 import type { Logger } from "../../nats/index.js";
 import type { RareLog } from "../../nats/rare-log.js";
 import type { Subscription } from "../bindings.js";
@@ -11,7 +12,8 @@ import type { InboundMessage } from "../message.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import { packed } from "./packed.js";
 import { type Ending, inTransaction } from "./transaction.js";
-import { isAboutWrapper, type WrapperLook, wrapperCall, wrapperChanged, wrapperLook } from "./wrapper-call.js";
+import { type WrapperLook, wrapperCall, wrapperChanged, wrapperLook } from "./wrapper-call.js";
+import { isAboutWrapper } from "./wrapper-state.js";
 
 /** How batches are run. */
 export interface BatchRunnerOptions {
@@ -29,7 +31,7 @@ const { blamedAfter, blamedLosses } = bridgeConstants;
 const argumentTypes = ["bytea", "integer[]", "integer[]", "text[]", "text[]", "text[]"];
 
 /** What a transaction came to. */
-type Done = "done" | "deposed" | "not_there" | "gone" | "changed" | "replaced";
+type Done = "done" | "deposed" | "not_there" | "gone" | "closed" | "changed" | "replaced";
 
 const waits = "subscribed functions cannot be run now: their messages wait";
 
@@ -58,7 +60,11 @@ export class BatchRunner {
    * @param epoch under which this process leads
    */
   async run(subscription: Subscription, messages: readonly InboundMessage[], epoch: bigint): Promise<Outcome> {
-    return this.#outcome(subscription, messages, await this.#call(subscription, messages, epoch));
+    const unreadable = subscription.takesHeaders
+      ? messages.find((each) => each.headersProblem !== undefined)
+      : undefined;
+    if (unreadable !== undefined) return { kind: "failed", error: unreadableHeaders(unreadable) };
+    return await this.#outcome(subscription, messages, await this.#call(subscription, messages, epoch));
   }
 
   /** Calls the function for a dead letter, which is one no more in the same transaction. Does not reject. */
@@ -88,13 +94,14 @@ export class BatchRunner {
       run: async (session, [look]) => {
         if (look?.held !== true) return { value: "deposed", commit: false };
         if (look.version === null) return { value: look.isThere ? "replaced" : "gone", commit: false };
+        if (!look.mayCall) return { value: "closed", commit: false };
         if (deadLetterId !== undefined) {
           const finish = "SELECT finished FROM hawser.finish_retry($1::bigint, $2::bytea)";
           const [row] = await session.query<{ finished: boolean }>(finish, [String(deadLetterId), token]);
           if (row?.finished !== true) return { value: "not_there", commit: false };
         }
         const text = wrapperCall(subscription, argumentTypes);
-        const values = [token, ...packed(subscription, messages, this.#contextOf(subscription))];
+        const values = [token, ...packed(subscription, messages, this.#contextOf(subscription)), look.version];
         const [row] = await session.query<{ result: bigint | null; version: string | null }>(text, values);
         if (row?.version !== look.version) return { value: "changed", commit: false };
         const ran = Number(row.result) === messages.length;
@@ -103,7 +110,11 @@ export class BatchRunner {
     });
   }
 
-  #outcome(subscription: Subscription, messages: readonly InboundMessage[], ending: Ending<Done>): Outcome {
+  async #outcome(
+    subscription: Subscription,
+    messages: readonly InboundMessage[],
+    ending: Ending<Done>,
+  ): Promise<Outcome> {
     switch (ending.kind) {
       case "committed":
         this.#streaks.delete(subscription.id);
@@ -111,6 +122,7 @@ export class BatchRunner {
       case "given_up":
         // A GRANT, for example, or another owner: the next look at it tells what it is now.
         if (ending.value === "changed") return this.#transient(subscription, messages, changed(subscription));
+        if (ending.value === "closed") return this.#transient(subscription, messages, closed(subscription));
         if (ending.value === "gone") return this.#waits(subscription, "its wrapper is gone, or another role's");
         return givenUp(subscription, ending.value);
       case "session_lost":
@@ -126,11 +138,18 @@ export class BatchRunner {
         return this.#transient(subscription, messages, { code: ending.code, message: ending.message });
       case "failed":
         // It was dropped meanwhile, or may not be called: what is subscribed is being read anew, and says so.
-        if (isAboutWrapper(ending, subscription)) return this.#waits(subscription, ending.message);
+        if (await this.#isAboutWrapper(subscription, ending)) {
+          return this.#transient(subscription, messages, { code: ending.code, message: ending.message });
+        }
         return { kind: "failed", error: { code: ending.code, message: ending.message } };
       default:
         return { kind: ending.kind, error: { code: ending.code, message: ending.message } };
     }
+  }
+
+  #isAboutWrapper(wrapper: Subscription, ending: Ending<Done>): Promise<boolean> {
+    const { pool, timeoutMs, logger } = this.#options;
+    return isAboutWrapper(ending, { wrapper, pool, timeoutMs, logger });
   }
 
   #transient(subscription: Subscription, messages: readonly InboundMessage[], error: FunctionError): Outcome {
@@ -168,8 +187,18 @@ export class BatchRunner {
   }
 }
 
+/** Half of its headers could mean the contrary of all of them. What was read of them is kept, and is what a retry hands over. */
+function unreadableHeaders({ headersProblem }: InboundMessage): FunctionError {
+  const message = `the message has headers that cannot be read, and the function takes headers: ${headersProblem}`;
+  return { code: errorTable.unreadable_headers.sqlstate, message };
+}
+
 function changed({ functionName }: Subscription): FunctionError {
   return { code: wrapperChanged, message: `the wrapper of ${functionName} was changed while it ran` };
+}
+
+function closed({ functionName }: Subscription): FunctionError {
+  return { code: "42501", message: `hawser_executor may not execute the wrapper of ${functionName}` };
 }
 
 function givenUp({ functionName }: Subscription, why: Done): Outcome {

@@ -48,6 +48,12 @@ export interface Backend {
   readonly serverStartedAt: string;
 }
 
+/**
+ * Why a statement is not answered in time: it still runs; or nothing runs, and it was lost on the way, or its answer; or
+ * nobody knows.
+ */
+export type Silence = "running" | "lost" | "unknown";
+
 interface Rights extends Omit<Backend, "serverStartedAt"> {
   readonly name: string;
   readonly superuser: boolean;
@@ -58,6 +64,13 @@ interface Rights extends Omit<Backend, "serverStartedAt"> {
   readonly tables: readonly string[];
   readonly settings: readonly string[];
 }
+
+/**
+ * Whether a statement runs for longer than $3 ms. Where a superuser's function has switched that view off: as far as anybody
+ * can see.
+ */
+const runsSql = `SELECT coalesce(a.state, '') NOT LIKE 'idle%' AND coalesce(a.query_start < clock_timestamp() - make_interval(secs => $3::float8 / 1000), true) AS runs
+    FROM pg_stat_activity AS a WHERE a.pid = $1 AND a.backend_start::text = $2`;
 
 const endSql = `SELECT pg_terminate_backend(a.pid) AS ended FROM pg_stat_activity AS a WHERE a.pid = $1 AND a.backend_start::text = $2`;
 
@@ -98,15 +111,21 @@ export class ExecutorLogin {
     return { ...(await refusePowerfulLogin(client)), serverStartedAt: reached!.startedAt };
   }
 
-  /** Ends a session from the bridge's own. Does not reject. @returns whether Postgres has ended it */
-  async endBackend({ pid, startedAt }: Backend): Promise<boolean> {
+  /** Asks by the bridge's own session why a statement is not answered that should have ended after `timeoutMs`. Does not reject. */
+  async whySilent({ pid, startedAt }: Backend, timeoutMs: number): Promise<Silence> {
     try {
-      const [row] = await this.#options.session.query<{ ended: boolean }>(endSql, [pid, startedAt]);
-      return row?.ended === true;
+      const [row] = await this.#options.session.query<{ runs: boolean }>(runsSql, [pid, startedAt, timeoutMs]);
+      if (row === undefined) return "unknown";
+      return row.runs ? "running" : "lost";
     } catch {
-      // It is away, or the login is one that the bridge has no power over: then the loss of the connection is noticed.
-      return false;
+      return "unknown";
     }
+  }
+
+  /** Ends a session from the bridge's own. Does not reject. */
+  async endBackend({ pid, startedAt }: Backend): Promise<void> {
+    // Postgres may be away, or the login one that the bridge has no power over: then the loss of the connection is noticed.
+    await this.#options.session.query(endSql, [pid, startedAt]).catch(() => undefined);
   }
 }
 

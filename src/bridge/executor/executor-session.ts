@@ -5,13 +5,15 @@
 import pg from "pg";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
-import type { Backend, ExecutorLogin } from "./executor-login.js";
+import type { Backend, ExecutorLogin, Silence } from "./executor-login.js";
 import { MessageWatch } from "./message-watch.js";
+import { Patience } from "./patience.js";
 
 const { executorIdleInTransactionMs, executorPresenceMs, executorClearMs, executorOverdueMs } = bridgeConstants;
+const { executorMaxMessageBytes, executorMaxUnaskedBytes } = bridgeConstants;
 
-/** A function that ran as the login could have given it another path, by ALTER ROLE. */
-const pinned = "-c search_path=pg_catalog,pg_temp";
+/** A function that ran as the login could have given it another path, by ALTER ROLE. Nobody reads its notices. */
+const pinned = "-c search_path=pg_catalog,pg_temp -c client_min_messages=error";
 
 /** Has Postgres notice that we are gone while a function runs, where its system can. */
 const presence = `'${executorPresenceMs}ms'`;
@@ -19,16 +21,17 @@ const noticeGone = `SELECT set_config('client_connection_check_interval', ${pres
 
 /**
  * A trigger can be deferred again while the wrapper settles what was deferred: it runs at COMMIT, before Postgres 18 as the
- * login. A transaction that only reads does so to its end, and so that one changes neither the login nor anything else.
+ * login. A transaction that only reads does so to its end, and so that one changes neither the login nor anything else. The
+ * query of a cursor WITH HOLD is run at COMMIT, too, as the login: those that the function has left are closed.
  */
-const lastWords = "SET TRANSACTION READ ONLY; COMMIT";
+const lastWords = "CLOSE ALL; SET TRANSACTION READ ONLY; COMMIT";
 
 /** The SQLSTATE of what such a trigger wants to write. */
 const readOnly = "25006";
 
 /** What a session is opened for, and by whom. */
 export interface ExecutorSessionOptions {
-  readonly login: Pick<ExecutorLogin, "settings" | "admit" | "endBackend">;
+  readonly login: Pick<ExecutorLogin, "settings" | "admit" | "whySilent" | "endBackend">;
   /** Whose functions run in it. */
   readonly runAs: string;
   readonly logger: Logger;
@@ -45,7 +48,7 @@ export class ExecutorSession {
   readonly #login: ExecutorSessionOptions["login"];
   readonly #begin: string;
   #timeoutMs = 0;
-  #endedOverdue: Promise<boolean> | undefined;
+  #silence: Promise<Silence | undefined> | undefined;
   #isLost = false;
 
   private constructor(
@@ -82,7 +85,7 @@ export class ExecutorSession {
     let patience: NodeJS.Timeout | undefined;
     try {
       await client.connect();
-      const messages = new MessageWatch(client.connection.stream, bridgeConstants.executorMaxMessageBytes);
+      const messages = new MessageWatch(client.connection.stream, executorMaxMessageBytes, executorMaxUnaskedBytes);
       // That has a limit of its own.
       patience = setTimeout(() => client.connection.stream.destroy(), executorClearMs);
       const backend = await login.admit(client);
@@ -104,9 +107,14 @@ export class ExecutorSession {
     return this.#isLost || this.#messages.isEnding;
   }
 
-  /** Whether Postgres has ended it because a statement took longer than its timeout allows. */
-  async wasOverdue(): Promise<boolean> {
-    return (await this.#endedOverdue) ?? false;
+  /** SQLSTATE with which Postgres has said that it ends. */
+  get endCode(): string | undefined {
+    return this.#messages.endCode;
+  }
+
+  /** Why it was ended from here: a statement of this transaction was not answered in time; undefined: all were. */
+  async silence(): Promise<Silence | undefined> {
+    return this.#silence;
   }
 
   /**
@@ -119,6 +127,8 @@ export class ExecutorSession {
     const text = `${this.#begin} SET LOCAL statement_timeout = ${Math.ceil(timeoutMs)}; ${more}`;
     // Several statements have several results.
     this.#timeoutMs = timeoutMs;
+    this.#silence = undefined;
+    this.#messages.begin();
     const results = (await this.#inTime(this.#client.query(text))) as unknown as pg.QueryResult<Row>[];
     return results.at(-1)!.rows;
   }
@@ -178,13 +188,24 @@ export class ExecutorSession {
   }
 
   async #inTime<T>(statement: Promise<T>): Promise<T> {
-    const patience = setTimeout(() => {
-      this.#endedOverdue = this.#login.endBackend(this.#backend).finally(() => this.destroy());
-    }, this.#timeoutMs + executorOverdueMs);
+    let isAnswered = false;
+    const patience = new Patience(this.#timeoutMs + executorOverdueMs, () => {
+      this.#silence = this.#giveUp(() => isAnswered);
+    });
     try {
       return await statement;
     } finally {
-      clearTimeout(patience);
+      isAnswered = true;
+      patience.end();
     }
+  }
+
+  async #giveUp(isAnswered: () => boolean): Promise<Silence | undefined> {
+    const why = await this.#login.whySilent(this.#backend, this.#timeoutMs);
+    // The answer came while Postgres was asked.
+    if (isAnswered()) return undefined;
+    await this.#login.endBackend(this.#backend);
+    this.destroy();
+    return why;
   }
 }

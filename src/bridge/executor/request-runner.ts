@@ -6,7 +6,8 @@ import type { Responder } from "../bindings.js";
 import type { RequestOutcome, RequestRunner, ResponderRequest } from "../responders/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import { type Ending, inTransaction } from "./transaction.js";
-import { isAboutWrapper, type WrapperLook, wrapperCall, wrapperChanged, wrapperLook } from "./wrapper-call.js";
+import { type WrapperLook, wrapperCall, wrapperLook } from "./wrapper-call.js";
+import { isAboutWrapper } from "./wrapper-state.js";
 
 /** How requests are run. */
 export interface PostgresRequestRunnerOptions {
@@ -28,7 +29,7 @@ export class PostgresRequestRunner implements RequestRunner {
 
   async run(responder: Responder, request: ResponderRequest): Promise<RequestOutcome> {
     const ending = await this.#call(responder, request);
-    if (!isGone(ending, responder)) return outcomeOf(ending);
+    if (!(await this.#isGone(ending, responder))) return outcomeOf(ending);
     // Registered anew a moment ago: nothing has run yet, and there is no gap between the two.
     const successor = await this.#options.successor(responder);
     return outcomeOf(successor === undefined ? ending : await this.#call(successor, request));
@@ -45,21 +46,27 @@ export class PostgresRequestRunner implements RequestRunner {
       first: `SELECT ${wrapperLook(responder)}`,
       run: async (session, [look]) => {
         if (look?.version == null) return { value: undefined, commit: false };
-        const [row] = await session.query<{ result: Buffer | null; version: string | null }>(text, values);
-        return { value: row?.result ?? new Uint8Array(), commit: row?.version === look.version };
+        const [row] = await session.query<{ result: unknown; version: string | null }>(text, [...values, look.version]);
+        // Changed before the call.
+        if (row === undefined) return { value: undefined, commit: false };
+        const value = row.result instanceof Uint8Array ? row.result : new Uint8Array();
+        return { value, commit: row.version === look.version };
       },
     });
   }
-}
 
-function isGone(ending: Ending<unknown>, responder: Responder): boolean {
-  return ending.kind === "given_up" || (ending.kind === "failed" && isAboutWrapper(ending, responder));
+  async #isGone(ending: Ending<unknown>, wrapper: Responder): Promise<boolean> {
+    const { pool, logger } = this.#options;
+    // Else it was replaced or removed while it ran: what it did outside of its transaction is not done twice.
+    if (ending.kind === "given_up") return ending.value === undefined;
+    return await isAboutWrapper(ending, { wrapper, pool, timeoutMs: this.#options.timeoutMs(), logger });
+  }
 }
 
 function outcomeOf(ending: Ending<Uint8Array | undefined>): RequestOutcome {
   switch (ending.kind) {
     case "given_up":
-      return { kind: "failed", code: wrapperChanged, message: "the function was replaced or removed", timedOut: false };
+      return { kind: "removed" };
     case "committed":
       return { kind: "answer", payload: ending.value ?? new Uint8Array() };
     case "timed_out":

@@ -7,6 +7,7 @@ import type { Logger } from "../../nats/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import type { ExecutorSession } from "./executor-session.js";
 import { type Failure, failureOf, wordsOf } from "./failure.js";
+import { Patience } from "./patience.js";
 
 /** How a transaction ended; `T` is what its work resolved with. */
 export type Ending<T> =
@@ -65,24 +66,26 @@ export async function inTransaction<T, Row extends object>(
       isOpen = false;
       return { kind: "committed", value, durationMs: performance.now() - beganAt };
     } catch (error) {
-      if (await session.wasOverdue()) return { kind: "timed_out", code: "57014", message: overdue };
+      const silence = await session.silence();
       const failure = session.isLost
         ? ({ kind: "lost", message: wordsOf(error) } as const)
         : failureOf(error, performance.now() - beganAt, work.timeoutMs);
+      if (failure.kind === "lost") session.destroy();
       // Nothing of anybody's has run yet.
-      if (failure.kind !== "lost" && !hasBegun) {
-        return { kind: "unavailable", message: failure.message, meanwhile: false };
-      }
+      if (!hasBegun) return { kind: "unavailable", message: failure.message, meanwhile: false };
+      if (silence === "running") return { kind: "timed_out", code: "57014", message: overdue };
+      // Whatever the function did, this was not of its doing.
+      if (silence === "lost") return { kind: "unavailable", message: lostOnTheWay, meanwhile: true };
+      if (session.endCode === keptWaiting) return { kind: "unavailable", message: failure.message, meanwhile: true };
       // A server that only reads lets it not begin, and one that goes ends the session: these words are the function's own,
       // or of another server that it uses, which may come back.
       if (failure.kind === "unavailable") {
         return { ...failure, kind: failure.code === onlyReads ? "failed" : "transient" };
       }
       if (failure.kind !== "lost") return failure;
-      session.destroy();
       return await afterLoss(pool, session, failure.message);
     } finally {
-      clearTimeout(patience);
+      patience.end();
       await pool.give(session, isOpen);
     }
   } catch (error) {
@@ -93,16 +96,17 @@ export async function inTransaction<T, Row extends object>(
 }
 
 /** A server that is gone without a word, and does not even say that its timeouts are over, would keep us waiting for ever. */
-function giveUpLater(session: ExecutorSession, timeoutMs: number): NodeJS.Timeout {
-  const patienceMs = 2 * timeoutMs + bridgeConstants.executorSilenceMs;
-  return setTimeout(() => session.destroy(), Math.min(patienceMs, longestTimerMs));
+function giveUpLater(session: ExecutorSession, timeoutMs: number): Patience {
+  return new Patience(2 * timeoutMs + bridgeConstants.executorSilenceMs, () => session.destroy());
 }
 
 /** SQLSTATE of a write where only reading is possible. */
 const onlyReads = "25006";
 
-/** Of Node's timers. */
-const longestTimerMs = 2 ** 31 - 1;
+/** SQLSTATE of the end of a session that waited for us in a transaction. */
+const keptWaiting = "25P03";
+
+const lostOnTheWay = "the connection with Postgres was lost: no answer came, and Postgres was not running the function";
 
 const overdue = "the statement timeout did not end the function: its session was ended";
 

@@ -1,12 +1,16 @@
 /**
- * How a wrapper is called: by its name and the type of its token, which no other function has. See
+ * How a wrapper is called: by its name and a type of its own, which no other function has. See
  * schema/functions/bridge/bind_handler.sql.
  *
- * Its owner can replace it, also by one that runs as whoever calls it: as our login. So it is looked at before it is called
- * and afterwards, in one transaction.
+ * Its owner can replace it and its type, also by one that runs as whoever calls it: as our login. So it is looked at before it
+ * is called and afterwards, in one transaction; and once more within the statement that calls it, when that is resolved and
+ * nothing of it has been evaluated. Of the owner's a call evaluates nothing but the wrapper: NULL of a type that is no domain,
+ * and arguments of Postgres's own types. They come out of a query that is not merged with the outer one, so that the planner
+ * has no constants to compute a call of.
  */
 import pg from "pg";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import { danglesSql } from "../../store/nats/wrapper-join.js";
 
 /** SQLSTATE external_routine_invocation_exception: a wrapper is not the one that was made. */
 export const wrapperChanged = "39000";
@@ -21,49 +25,51 @@ interface Wrapper {
 
 /** What it is before it is called. */
 export interface WrapperLook {
-  /** Null: it is gone, another one's, or does not run as its owner any more. */
+  /** Null: it is gone, another one's, or not as it was made any more. */
   readonly version: string | null;
   /** Its owner has one of that name. */
   readonly isThere: boolean;
+  /** Whoever asks may call it. */
+  readonly mayCall: boolean;
 }
 
 /** Columns of a look at the wrapper, as {@link WrapperLook}; without parameters. */
 export function wrapperLook(wrapper: Wrapper): string {
-  const named = `p.pronamespace = to_regnamespace('hawser_run') AND p.proname = ${pg.escapeLiteral(wrapper.wrapper)}`;
-  const owned = `pg_get_userbyid(p.proowner) = ${pg.escapeLiteral(wrapper.runAs)}`;
-  return `${versionOf(wrapper)} AS version, EXISTS (SELECT FROM pg_proc AS p WHERE ${named} AND ${owned}) AS "isThere"`;
+  const own =
+    `FROM pg_proc AS p WHERE p.pronamespace = to_regnamespace('hawser_run') AND p.proname = ${pg.escapeLiteral(wrapper.wrapper)} ` +
+    `AND pg_get_userbyid(p.proowner) = ${pg.escapeLiteral(wrapper.runAs)}`;
+  return `${versionOf(wrapper)} AS version, EXISTS (SELECT ${own} AND NOT ${danglesSql("p.oid")}) AS "isThere",
+    NOT EXISTS (SELECT ${own} AND NOT has_function_privilege(p.oid, 'EXECUTE')) AS "mayCall"`;
 }
 
 /**
- * A statement that calls it with $1, the token, and further arguments of these types. Its row has the `result`, and the
- * `version` after the call.
+ * A statement that calls it with $1, the token, and further arguments of these types; after these, the version that it must
+ * have. Its row has the `result`, and the `version` after the call. No row: it was changed before the call.
  */
 export function wrapperCall(wrapper: Wrapper, types: readonly string[]): string {
-  const rest = types.map((type, position) => `$${position + 2}::${type}`);
-  const values = [`$1::bytea::${tokenType(wrapper)}`, ...rest].join(", ");
-  const call = `hawser_run.${pg.escapeIdentifier(wrapper.wrapper)}(${values})`;
-  // The called one first: nothing of it is moved out of the inner query.
-  return `SELECT called.result, ${versionOf(wrapper)} AS version FROM (SELECT ${call} AS result OFFSET 0) AS called`;
-}
-
-/** Of the type of its token, within the schema `hawser_run`. */
-function tokenTypeName(wrapper: string): string {
-  return `token_${wrapper.slice(-bridgeConstants.wrapperRandomLength)}`;
+  const all = ["bytea", ...types];
+  const given = all.map((type, position) => `$${position + 1}::${type} AS a${position}`).join(", ");
+  const passed = [`NULL::${ownType(wrapper)}`, ...all.map((_, position) => `a.a${position}`)].join(", ");
+  const call = `hawser_run.${pg.escapeIdentifier(wrapper.wrapper)}(${passed})`;
+  const guarded = `SELECT ${given} WHERE ${versionOf(wrapper)} = $${all.length + 1}::text OFFSET 0`;
+  // The called one before the version: nothing of it is moved out of the inner query. And behind LATERAL no aggregate can be in
+  // its place, which would have something to compute of no rows, too.
+  const called = `SELECT ${call} AS result LIMIT 1 OFFSET 0`;
+  return `SELECT called.result, ${versionOf(wrapper)} AS version FROM (${guarded}) AS a CROSS JOIN LATERAL (${called}) AS called`;
 }
 
 const missing = /^(42883|42501|42704|3F000)$/;
 
-/** Whether an error says that the wrapper itself is not there, or may not be called. */
-export function isAboutWrapper(
-  error: { readonly code: string; readonly message: string },
-  { wrapper }: Wrapper,
-): boolean {
-  const { code, message } = error;
-  return missing.test(code) && (message.includes(wrapper) || message.includes(tokenTypeName(wrapper)));
+/**
+ * Whether an error may be about the wrapper itself: it is not there, or may not be called. A function can say the same of
+ * whatever it likes, so the next look at the wrapper has to tell.
+ */
+export function mayBeAboutWrapper({ code }: { readonly code: string }): boolean {
+  return missing.test(code);
 }
 
-function tokenType({ wrapper }: Wrapper): string {
-  return `hawser_run.${pg.escapeIdentifier(tokenTypeName(wrapper))}`;
+function ownType({ wrapper }: Wrapper): string {
+  return `hawser_run.${pg.escapeIdentifier(`token_${wrapper.slice(-bridgeConstants.wrapperRandomLength)}`)}`;
 }
 
 function versionOf({ wrapper, runAs }: Wrapper): string {

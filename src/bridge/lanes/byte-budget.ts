@@ -1,12 +1,77 @@
 /**
- * The memory that all lanes of a process share. It is counted in what {@link memoryOf} says.
+ * The memory that all lanes of a process share. It is counted in what {@link memoryOf} says, and a message that several lanes
+ * have is counted once, until the last of them has done it.
  *
  * A lane that gets more than its function can do would take all of it, and the others would lose their messages. So the last
- * quarter is divided: there, a lane takes no more than its part. A lane that is alone has all.
+ * quarter is divided among the roles as which functions run, also those that have nothing: how many subscriptions a role has
+ * is no matter to the others. Of what a role may have, the last quarter is divided among its lanes that have something, and
+ * one part is for all that have nothing. A lane that is alone has all.
  */
+import { type InboundMessage, memoryOf } from "../message.js";
+
+/** How a message comes to a lane. */
+export interface Admission {
+  /** Lanes that have the same message, and share its memory: for each that takes it, it is added. */
+  readonly holders?: LaneMemory[] | undefined;
+  /** It was kept until now, within the limit, and only changes its place. */
+  readonly isKept?: boolean;
+}
+
+/** What a message adds to what is taken, if it is taken. */
+export interface Wanted {
+  readonly bytes: number;
+  readonly inAll: number;
+  readonly ofRole: number;
+}
+
+/** What the lanes of a role have taken. */
+interface RoleMemory {
+  readonly name: string;
+  lanes: number;
+  /** Those that have something. */
+  active: number;
+  held: number;
+}
+
+/** What a lane has taken. */
+export class LaneMemory {
+  private taken = 0;
+
+  constructor(
+    private readonly budget: ByteBudget,
+    readonly role: RoleMemory,
+  ) {}
+
+  get usedBytes(): number {
+    return this.taken;
+  }
+
+  /** Takes the memory of a message if there is room. One message always fits, so that none is too large for ever. */
+  take(message: InboundMessage, admission: Admission = {}): boolean {
+    if (!this.budget.take(this, message, admission)) return false;
+    if (this.taken === 0) this.role.active += 1;
+    this.taken += memoryOf(message);
+    return true;
+  }
+
+  /** The lane has done it. */
+  give(message: InboundMessage): void {
+    this.budget.give(this, message);
+    this.taken -= memoryOf(message);
+    if (this.taken === 0) this.role.active -= 1;
+  }
+
+  /** The lane has given all, and takes no part any more. */
+  leave(): void {
+    this.budget.leave(this);
+  }
+}
+
 export class ByteBudget {
   private taken = 0;
-  private lanes = 0;
+  private readonly roles = new Map<string, RoleMemory>();
+  /** Who has each message that more than one lane has. */
+  private readonly shared = new Map<InboundMessage, LaneMemory[]>();
 
   constructor(readonly limitBytes: number) {}
 
@@ -15,33 +80,63 @@ export class ByteBudget {
     return this.taken;
   }
 
-  /** Another lane takes part, until it leaves. */
-  join(): void {
-    this.lanes += 1;
+  /** Another lane takes part, until it leaves. @param name of the role as which its function runs */
+  join(name: string): LaneMemory {
+    let role = this.roles.get(name);
+    if (role === undefined) {
+      role = { name, lanes: 0, active: 0, held: 0 };
+      this.roles.set(name, role);
+    }
+    role.lanes += 1;
+    return new LaneMemory(this, role);
   }
 
-  leave(): void {
-    this.lanes -= 1;
+  leave({ role }: LaneMemory): void {
+    role.lanes -= 1;
+    if (role.lanes === 0) this.roles.delete(role.name);
   }
 
-  /**
-   * Takes so much if there is room. One message always fits, so that none is too large for ever.
-   *
-   * @param held what the lane has taken before
-   */
-  take(bytes: number, held: number): boolean {
-    if (this.taken > 0 && !this.hasRoom(bytes, held)) return false;
-    this.taken += bytes;
+  take(lane: LaneMemory, message: InboundMessage, { holders = [], isKept = false }: Admission): boolean {
+    const bytes = memoryOf(message);
+    const wanted: Wanted = {
+      bytes,
+      inAll: holders.length > 0 ? 0 : bytes,
+      ofRole: holders.some(({ role }) => role === lane.role) ? 0 : bytes,
+    };
+    const isAlone = this.taken + wanted.inAll === bytes;
+    if (!isKept && !isAlone && !this.hasRoom(lane, wanted)) return false;
+    this.taken += wanted.inAll;
+    lane.role.held += wanted.ofRole;
+    if (holders.push(lane) === 2) this.shared.set(message, holders);
     return true;
   }
 
-  give(bytes: number): void {
-    this.taken -= bytes;
+  give(lane: LaneMemory, message: InboundMessage): void {
+    const bytes = memoryOf(message);
+    const holders = this.shared.get(message);
+    if (holders === undefined) {
+      this.taken -= bytes;
+      lane.role.held -= bytes;
+      return;
+    }
+    holders.splice(holders.indexOf(lane), 1);
+    if (holders.length === 1) this.shared.delete(message);
+    if (!holders.some(({ role }) => role === lane.role)) lane.role.held -= bytes;
   }
 
-  private hasRoom(bytes: number, held: number): boolean {
-    const part = this.limitBytes / 4 / Math.max(1, this.lanes);
-    const isForAll = this.taken + bytes <= this.limitBytes - part * Math.max(0, this.lanes - 1);
-    return isForAll || (held + bytes <= part && this.taken + bytes <= this.limitBytes);
+  protected hasRoom({ role, usedBytes }: LaneMemory, { bytes, inAll, ofRole }: Wanted): boolean {
+    const left = this.limitBytes - this.taken - inAll;
+    if (left < 0) return false;
+    const held = role.held + ofRole;
+    const part = this.limitBytes / 4 / this.roles.size;
+    const mayHold = Math.max(held + left - part * (this.roles.size - 1), Math.min(part, held + left));
+    if (held > mayHold) return false;
+    const active = role.active + (usedBytes === 0 ? 1 : 0);
+    const hasIdle = role.lanes > active;
+    const parts = active + (hasIdle ? 1 : 0);
+    const partOfLane = mayHold / 4 / parts;
+    if (held <= mayHold - partOfLane * (parts - 1)) return true;
+    // Of the part for all that have nothing, each leaves as much as it takes.
+    return usedBytes + bytes <= Math.min(partOfLane, hasIdle ? mayHold - held : partOfLane);
   }
 }

@@ -1,5 +1,5 @@
 /** Batched execution as pure state machines: lanes, and the scheduler that shares sessions among them. */
-export { ByteBudget } from "./byte-budget.js";
+export { type Admission, ByteBudget, type LaneMemory, type Wanted } from "./byte-budget.js";
 export { Discards } from "./discards.js";
 export { Lane } from "./lane.js";
 export { LaneScheduler, type Wait } from "./lane-scheduler.js";

@@ -88,7 +88,12 @@ export class LaneScheduler {
     for (const lane of this.members) lane.wake();
   }
 
-  /** Resolves with true when no lane has anything left, or with false when one was stopped before that. */
+  /** What lanes are offered from now on they keep, and do not hand out. */
+  hold(): void {
+    for (const lane of this.members) lane.hold();
+  }
+
+  /** Resolves with true when no lane has anything left that it may hand out, or with false when one was stopped before that. */
   async drain(): Promise<boolean> {
     return (await Promise.all([...this.members].map((lane) => lane.drain()))).every((done) => done);
   }

@@ -12,6 +12,7 @@
 import type { Subscription } from "../bindings.js";
 import type { InboundMessage } from "../message.js";
 import { BatchSize } from "./batch-size.js";
+import type { Admission } from "./byte-budget.js";
 import { MessageQueue, type Part } from "./message-queue.js";
 import type { FunctionError, Outcome } from "./outcome.js";
 import { Pause } from "./pause.js";
@@ -48,7 +49,7 @@ export class Lane {
     protected readonly context: LaneContext,
   ) {
     const { settings } = context;
-    this.messages = new MessageQueue(context);
+    this.messages = new MessageQueue(context, subscription.runAs);
     this.retries = new Retries(settings);
     this.size = new BatchSize(settings.maxBatchMessages, settings.batchTargetMs);
     this.pause = new Pause(settings);
@@ -88,10 +89,19 @@ export class Lane {
    * Takes a message. False: there is no room, and it is counted as discarded; or the lane was stopped, and it is not
    * counted.
    */
-  offer(message: InboundMessage): boolean {
-    if (this.stopped || !this.messages.offer(message)) return false;
+  offer(message: InboundMessage, admission: Admission = {}): boolean {
+    if (this.stopped || !this.messages.offer(message, admission)) return false;
     if (this.messages.length === 1) this.onReady();
     return true;
+  }
+
+  /**
+   * What is offered from now on is kept in order, and not handed out: between it and what came before something may be
+   * missing that another process has.
+   */
+  hold(): void {
+    this.messages.hold();
+    if (this.empty) this.tell(true);
   }
 
   /** Takes a dead letter that is to be tried again: alone, between the batches. False: the lane was stopped. */
@@ -137,7 +147,7 @@ export class Lane {
     this.onReady();
   }
 
-  /** Resolves with true when nothing is left to do, or with false when the lane is stopped before that. */
+  /** Resolves with true when nothing is left that may be handed out, or with false when the lane is stopped before that. */
   drain(): Promise<boolean> {
     if (this.empty || this.stopped) return Promise.resolve(this.empty);
     return new Promise((resolve) => this.waiting.push(resolve));
@@ -160,7 +170,7 @@ export class Lane {
   protected takeRetry(): RetryStep | undefined {
     const job = this.retries.first;
     // Messages and dead letters take turns, so that neither waits for all of the other.
-    this.retriedLast = job !== undefined && (!this.retriedLast || this.messages.length === 0);
+    this.retriedLast = job !== undefined && (!this.retriedLast || this.messages.openLength === 0);
     return this.retriedLast ? { kind: "retry", subscription: this.subscription, job: job! } : undefined;
   }
 
@@ -252,7 +262,7 @@ export class Lane {
   }
 
   private get empty(): boolean {
-    return this.messages.length === 0 && this.retries.length === 0;
+    return this.messages.openLength === 0 && this.retries.length === 0;
   }
 
   private tell(done: boolean): void {

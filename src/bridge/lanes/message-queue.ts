@@ -4,6 +4,7 @@
  */
 import { Fifo } from "../../channel/fifo.js";
 import { type InboundMessage, memoryOf } from "../message.js";
+import type { Admission, LaneMemory } from "./byte-budget.js";
 import type { LaneContext } from "./settings.js";
 
 /** Messages at the front of the queue that are tried together. */
@@ -21,11 +22,17 @@ export class MessageQueue {
   private readonly messages = new Fifo<InboundMessage>();
   /** The last one is the front of the queue; behind the first one are messages that were not tried yet. */
   private readonly parts: Part[] = [];
-  private held = 0;
+  private readonly memory: LaneMemory;
+  /** So many at the front may still be taken; undefined: all. */
+  private open: number | undefined;
   private isClosed = false;
 
-  constructor(private readonly context: LaneContext) {
-    context.budget.join();
+  /** @param role as which the function runs */
+  constructor(
+    private readonly context: LaneContext,
+    role: string,
+  ) {
+    this.memory = context.budget.join(role);
   }
 
   get length(): number {
@@ -33,7 +40,12 @@ export class MessageQueue {
   }
 
   get bytes(): number {
-    return this.held;
+    return this.memory.usedBytes;
+  }
+
+  /** Those that may be taken, or were and are not done. */
+  get openLength(): number {
+    return this.open ?? this.messages.length;
   }
 
   get oldest(): InboundMessage | undefined {
@@ -46,21 +58,24 @@ export class MessageQueue {
   }
 
   /** False: there is no room, and the message is counted as discarded. */
-  offer(message: InboundMessage): boolean {
-    const bytes = memoryOf(message);
-    if (!this.context.budget.take(bytes, this.held)) {
+  offer(message: InboundMessage, admission: Admission): boolean {
+    if (!this.memory.take(message, admission)) {
       this.context.discards.add(message.subject);
       return false;
     }
-    this.held += bytes;
     this.messages.push(message);
     return true;
+  }
+
+  /** What is offered from now on is kept, and not taken. */
+  hold(): void {
+    this.open ??= this.messages.length;
   }
 
   /** What is to be tried next, `most` messages at the most. They stay in the queue. */
   take(most: number): { part: Part; messages: readonly InboundMessage[] } {
     const { maxBatchBytes } = this.context.settings;
-    const part = this.parts.pop() ?? { count: this.messages.length, attempts: 0, losses: 0, oneByOne: false };
+    const part = this.parts.pop() ?? { count: this.openLength, attempts: 0, losses: 0, oneByOne: false };
     const limit = part.oneByOne ? 1 : Math.min(part.count, most);
     const messages: InboundMessage[] = [];
     for (let bytes = 0; messages.length < limit; ) {
@@ -88,20 +103,16 @@ export class MessageQueue {
 
   /** The messages at the front are done. */
   finish(count: number): void {
-    let bytes = 0;
-    for (let index = 0; index < count; index++) bytes += memoryOf(this.messages.shift()!);
-    this.held -= bytes;
-    this.context.budget.give(bytes);
+    for (let index = 0; index < count; index++) this.memory.give(this.messages.shift()!);
+    if (this.open !== undefined) this.open -= count;
   }
 
   /** Forgets all messages and gives their memory back. It takes none any more. */
   close(): void {
     if (this.isClosed) return;
     this.isClosed = true;
-    this.messages.clear();
+    this.finish(this.messages.length);
     this.parts.length = 0;
-    this.context.budget.give(this.held);
-    this.context.budget.leave();
-    this.held = 0;
+    this.memory.leave();
   }
 }

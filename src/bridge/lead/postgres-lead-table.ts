@@ -41,10 +41,12 @@ const sql = {
   // before the fence is through.
   endHolders: `
     WITH held AS (
-      SELECT DISTINCT l.pid, a.usename AS role, a.usename = e.user_name AS is_executor
+      SELECT DISTINCT l.pid, a.usename AS role,
+             EXISTS (SELECT FROM pg_catalog.pg_auth_members AS m JOIN pg_catalog.pg_roles AS g ON g.oid = m.roleid
+                      WHERE m.member = a.usesysid AND g.rolname = 'hawser_executor')
+             OR EXISTS (SELECT FROM ${tables.executorLogin} AS e WHERE e.user_name = a.usename) AS is_executor
         FROM pg_catalog.pg_locks AS l
         JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid
-       CROSS JOIN ${tables.executorLogin} AS e
        WHERE l.locktype = 'relation' AND l.relation = '${tables.bridgeFence}'::regclass AND l.granted
          AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())
          AND l.mode NOT IN ('AccessShareLock', 'SIReadLock') AND l.pid <> pg_catalog.pg_backend_pid()

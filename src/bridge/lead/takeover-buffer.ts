@@ -4,6 +4,9 @@
  * A message may go only when the leader is known to have done it. Both receive it, but not at the same time: hence what the
  * leader received `takeoverBufferMs` later counts as not done. As long as nothing is known of the leader's progress,
  * everything stays, up to the limit in bytes.
+ *
+ * The limit is three quarters of the memory that there is for messages: with what comes after a takeover, which nobody else
+ * has, there is room for all that is repeated. What a process itself has left undone may have the last quarter, too.
  */
 import { Fifo } from "../../channel/fifo.js";
 import { type InboundMessage, memoryOf } from "../message.js";
@@ -11,7 +14,7 @@ import { MissingMessages } from "./missing-messages.js";
 
 /** How much is kept. */
 export interface TakeoverBufferLimits {
-  /** For all messages together, counted as {@link memoryOf} does. */
+  /** For all messages together, as a leader; counted as {@link memoryOf} does. */
   readonly bufferBytes: number;
   /** 0: nothing is kept but what this process itself has left undone. */
   readonly takeoverBufferMs: number;
@@ -24,6 +27,8 @@ export interface KeptMessage {
   readonly message: InboundMessage;
   /** The ids of the subscriptions that it was received for. */
   readonly subscriptions: readonly bigint[];
+  /** This process has led when it received it, and has not done it. */
+  readonly isOwn: boolean;
 }
 
 /** What became of messages, since the beginning. */
@@ -40,6 +45,11 @@ export interface TakeoverCounts {
   readonly notKept: number;
   /** Were to be run after a takeover. The last leader may have run them, too. */
   readonly repeated: number;
+}
+
+/** How much is kept of what was received while another process led. */
+export function standbyBytes(bufferBytes: number): number {
+  return (bufferBytes * 3) / 4;
 }
 
 /** See above. Times are of `performance.now()`. */
@@ -95,15 +105,16 @@ export class TakeoverBuffer {
     const bytes = memoryOf(message);
     if (bytes > bufferBytes) {
       this.#counts.tooLarge += 1;
-      this.#lack({ message, subscriptions });
+      this.#lack({ message, subscriptions, isOwn });
       return;
     }
-    while (this.#bytes + bytes > bufferBytes) {
+    for (let oldest = this.#kept.at(0); oldest !== undefined; oldest = this.#kept.at(0)) {
+      if (this.#bytes + bytes <= (oldest.isOwn ? bufferBytes : standbyBytes(bufferBytes))) break;
       this.#lack(this.#shift());
       this.#counts.full += 1;
     }
     this.#bytes += bytes;
-    this.#kept.push({ message, subscriptions });
+    this.#kept.push({ message, subscriptions, isOwn });
   }
 
   /** What the leader received before this is done. undefined: not known, so that nothing goes. */

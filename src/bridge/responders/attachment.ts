@@ -2,7 +2,7 @@
  * The responders on one connection: their subscriptions, and what finds them.
  */
 import type { Msg, NatsConnection } from "@nats-io/transport-node";
-import { confirmed } from "./confirmed.js";
+import { confirmed } from "../confirmed.js";
 import { Discovery } from "./discovery.js";
 import type { Endpoint } from "./endpoint.js";
 import { Replies } from "./replies.js";

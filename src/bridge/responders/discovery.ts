@@ -1,12 +1,18 @@
 /**
  * Answers on one connection what is asked of micro services. A server that does not permit it is asked for one
  * subscription only: `$SRV.PING`; the others follow when it has been permitted.
+ *
+ * Whoever asks once is answered by all responders, and anybody may ask. So answers go out some at a time, with pauses in
+ * which the process does its work; and where too many ask at once, the last ones are not answered.
  */
+import { setTimeout as pause } from "node:timers/promises";
 import type { Msg, NatsConnection } from "@nats-io/transport-node";
-import { confirmed } from "./confirmed.js";
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import { confirmed } from "../confirmed.js";
 import {
   describeService,
   firstSubject,
+  type Inquiry,
   inquirySubjects,
   isAsked,
   type MicroService,
@@ -14,6 +20,13 @@ import {
 } from "./micro-protocol.js";
 import { isAnswerable } from "./replies.js";
 import { SubscriptionSet } from "./subscription-set.js";
+
+const { discoverySliceAnswers, discoveryPauseMs, maxWaitingInquiries } = bridgeConstants;
+
+interface Asked {
+  readonly inquiry: Inquiry;
+  readonly reply: string;
+}
 
 /** See above. */
 export class Discovery {
@@ -23,6 +36,8 @@ export class Discovery {
   /** Whether the first subscription is permitted; undefined until there is a service. */
   #first: Promise<void> | undefined;
   #isPermitted = false;
+  readonly #waiting: Asked[] = [];
+  #isAnswering = false;
 
   /** @param onRefused told of each subscription that is not permitted */
   constructor(connection: NatsConnection, onRefused: (error: Error) => void) {
@@ -45,6 +60,7 @@ export class Discovery {
   /** Answers nothing any more. */
   async end(): Promise<void> {
     this.#services = [];
+    this.#waiting.length = 0;
     await this.#subscriptions.drain();
   }
 
@@ -63,9 +79,27 @@ export class Discovery {
   #answer({ subject, reply }: Msg): void {
     const inquiry = readInquiry(subject);
     if (inquiry === undefined || !isAnswerable(reply)) return;
-    for (const service of this.#services) {
-      if (isAsked(inquiry, service)) this.#send(reply, JSON.stringify(describeService(inquiry.verb, service)));
+    // Who asks and hears nothing asks again.
+    if (this.#waiting.length >= maxWaitingInquiries) return;
+    this.#waiting.push({ inquiry, reply });
+    if (!this.#isAnswering) void this.#answerAll();
+  }
+
+  async #answerAll(): Promise<void> {
+    this.#isAnswering = true;
+    let sent = 0;
+    for (let asked = this.#waiting.shift(); asked !== undefined; asked = this.#waiting.shift()) {
+      const { inquiry, reply } = asked;
+      for (const service of this.#services) {
+        if (!isAsked(inquiry, service)) continue;
+        this.#send(reply, JSON.stringify(describeService(inquiry.verb, service)));
+        sent += 1;
+        if (sent % discoverySliceAnswers === 0) {
+          await Promise.all([confirmed(this.#connection), pause(discoveryPauseMs, undefined, { ref: false })]);
+        }
+      }
     }
+    this.#isAnswering = false;
   }
 
   #send(reply: string, answer: string): void {

@@ -14,6 +14,7 @@ import {
   removedReply,
   stoppingReply,
   tooLargeReply,
+  unreadableReply,
   waitedTooLongReply,
 } from "./error-reply.js";
 import { FairQueue, type FairQueueLimits, type LaneLoad, type Waiting } from "./fair-queue.js";
@@ -46,6 +47,8 @@ export interface ReceivedRequest {
   readonly subject: string;
   readonly reply: string;
   readonly data: Uint8Array;
+  /** Why its headers cannot be read. */
+  readonly headersProblem?: string | undefined;
 }
 
 /** The objects around a request that waits. */
@@ -105,7 +108,9 @@ export class RequestDispatcher {
   submit(endpoint: Endpoint, received: ReceivedRequest, replies: Replies, begin: () => () => void): void {
     const { subject, reply, data } = received;
     const bytes = data.length + 2 * (subject.length + reply.length) + overheadBytes;
-    const refusal = this.#refusal(endpoint, bytes);
+    const refusal =
+      this.#refusal(endpoint, bytes) ??
+      (received.headersProblem === undefined ? undefined : unreadableReply(received.headersProblem));
     if (refusal !== undefined) {
       this.#refuse(endpoint, reply, replies, refusal);
       return;
@@ -165,20 +170,25 @@ export class RequestDispatcher {
   }
 
   async #run(pending: PendingRequest, end: () => void): Promise<void> {
-    const { replies, release } = pending;
-    if (replies.isOpen) {
-      const answer = this.#answer(pending);
-      this.#answers.add(answer);
-      await answer;
-      this.#answers.delete(answer);
-      await replies.room();
-    } else {
-      // Nobody would hear the answer; who asked asks again.
-      this.#drop(pending);
+    const { endpoint, replies, release } = pending;
+    try {
+      if (replies.isOpen) {
+        const answer = this.#answer(pending);
+        this.#answers.add(answer);
+        await answer.finally(() => this.#answers.delete(answer));
+        await replies.room();
+      } else {
+        // Nobody would hear the answer; who asked asks again.
+        this.#drop(pending);
+      }
+    } catch (err) {
+      // Of one request: the others go on.
+      this.#logger.error({ err, function: endpoint.responder.functionName }, "a request could not be answered");
+    } finally {
+      release();
+      end();
+      this.#pump();
     }
-    release();
-    end();
-    this.#pump();
   }
 
   async #answer(pending: PendingRequest): Promise<void> {
@@ -211,6 +221,7 @@ export class RequestDispatcher {
     this.#controllers.add(controller);
     try {
       const outcome = await Promise.race([this.#runner.run(responder, request, signal), aborted(signal)]);
+      if (outcome.kind === "removed") return removedReply;
       return outcome.kind === "answer" ? outcome.payload : failureReply(outcome);
     } catch (error) {
       if (signal.aborted) return interruptedReply;

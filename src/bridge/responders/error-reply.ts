@@ -10,8 +10,8 @@ import type { RequestOutcome } from "./runner.js";
 
 /** Why a request has no other answer. */
 export interface ErrorReply {
-  /** 500: the function failed, or its answer cannot be sent. 503: it was not run, or Postgres is away. 504: out of time. */
-  readonly status: 500 | 503 | 504;
+  /** 400: the request cannot be understood. 500: the function failed, or its answer cannot be sent. 503: it was not run, or Postgres is away. 504: out of time. */
+  readonly status: 400 | 500 | 503 | 504;
   /** For the requester. */
   readonly words: string;
   /** For whoever may read statistics and logs: without what a function says of a request. */
@@ -33,8 +33,8 @@ export function failureReply({ code, message, timedOut }: RequestOutcome & { rea
 /** There are as many requests waiting as may. */
 export const busyReply = notRun(503, "busy: too many requests wait for this responder; try again later");
 
-/** The responder is no more. */
-export const removedReply = notRun(503, "the responder was removed before it could answer");
+/** The responder is no more, or another one has taken its place. */
+export const removedReply = notRun(503, "the responder was removed or replaced before it could answer");
 
 /** The process ends with the request still waiting. */
 export const stoppingReply = notRun(503, "the process that answers stops; the function was not run");
@@ -48,6 +48,11 @@ export const defectReply = notRun(500, "the responder failed by a defect, which 
 /** It was not its turn in time. */
 export function waitedTooLongReply(timeoutMs: number): ErrorReply {
   return notRun(504, `waited ${timeoutMs} ms for its turn; the function was not run`);
+}
+
+/** Whoever asked has sent headers that cannot be read. @param problem why */
+export function unreadableReply(problem: string): ErrorReply {
+  return notRun(400, `the headers of the request cannot be read: ${problem}; the function was not run`);
 }
 
 /** The answer is larger than the server lets through. */

@@ -4,7 +4,7 @@
 import type { NatsConnection, PublishOptions } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { isOwnInbox } from "../../nats/index.js";
-import { confirmed } from "./confirmed.js";
+import { confirmed } from "../confirmed.js";
 import { type ErrorReply, errorHeaders } from "./error-reply.js";
 
 /** What an answer has beside its payload, about. */

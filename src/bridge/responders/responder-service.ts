@@ -8,7 +8,7 @@
  *   failure. Subscriptions are for such messages.
  */
 import type { Msg, NatsConnection } from "@nats-io/transport-node";
-import type { Logger } from "../../nats/index.js";
+import { type Logger, receivedHeaders } from "../../nats/index.js";
 import { RareLog } from "../../nats/rare-log.js";
 import type { Responder } from "../bindings.js";
 import { Attachment } from "./attachment.js";
@@ -84,7 +84,11 @@ export class ResponderService {
    */
   async configure(responders: readonly Responder[]): Promise<void> {
     if (this.#stopped !== undefined) return;
-    const wanted = new Map(responders.map((responder) => [responder.subject, responder]));
+    const wanted = new Map<string, Responder>();
+    // The oldest one has the subject, should there ever be two.
+    for (const responder of responders) {
+      if (!wanted.has(responder.subject)) wanted.set(responder.subject, responder);
+    }
     for (const [subject, endpoint] of this.#endpoints) {
       if (wanted.has(subject)) continue;
       this.#endpoints.delete(subject);
@@ -200,7 +204,8 @@ export class ResponderService {
       this.#rareLog.warn(`a message to a responder ${words}: it was not run`, subject);
       return;
     }
-    const received = { subject: requested, reply, data };
+    const headersProblem = receivedHeaders(message)?.problem;
+    const received = { subject: requested, reply, data, headersProblem };
     this.#dispatcher.submit(endpoint, received, replies, () => this.#use(replies.connection));
   }
 }

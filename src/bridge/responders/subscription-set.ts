@@ -2,7 +2,7 @@
  * The subscriptions of one purpose on one connection: made and ended as wanted, each refused one apart from the others.
  */
 import type { Msg, NatsConnection, Subscription } from "@nats-io/transport-node";
-import { confirmed } from "./confirmed.js";
+import { confirmed } from "../confirmed.js";
 
 /** Who hears of it. */
 export interface SubscriptionObserver {

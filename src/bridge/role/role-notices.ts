@@ -151,7 +151,7 @@ export class RoleNotices implements AsyncDisposable {
       this.#duty.settle(notice);
       // A refusal comes before the confirmation, but its listeners may hear of it some steps later.
       await nextTurn();
-      if (!this.#isRefused) this.#logger.info({ status, subject, name }, "the role-change notice is sent");
+      if (!this.#isRefused) this.#logger.info({ status, subject, patroniName: name }, "the role-change notice is sent");
     } else if (!this.#end.signal.aborted) {
       this.#fail(notice, connection);
     }

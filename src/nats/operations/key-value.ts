@@ -7,8 +7,10 @@
 import { JetStreamApiError } from "@nats-io/jetstream";
 import { jserrors } from "@nats-io/jetstream/internal";
 import { type KV, type KvEntry, Kvm } from "@nats-io/kv";
+import type { MsgHdrs } from "@nats-io/transport-node";
 import { NatsError } from "../../errors/index.js";
 import { type Attempt, isPermissionDenied, isStreamMissing, natsFailure } from "../failure.js";
+import { ReceivedHeaders } from "../received-headers.js";
 import { BoundedSet } from "./bounded-set.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { Deadline } from "./deadline.js";
@@ -235,7 +237,24 @@ async function readDirectly(
 }
 
 function valueIn(entry: KvEntry | null): Uint8Array | undefined {
-  return entry === null || entry.operation !== "PUT" ? undefined : entry.value;
+  if (entry === null) return undefined;
+  readStoredHeaders(entry);
+  return entry.operation === "PUT" ? entry.value : undefined;
+}
+
+/** What is used of an entry beyond the library's interface. */
+interface StoredEntry {
+  readonly sm?: { readonly smr?: { readonly message: { readonly hdrs?: string } }; _header?: MsgHdrs };
+}
+
+/**
+ * Where an entry came as a document, and not as a message, the library would read its headers by itself: whoever may publish
+ * to the subject of a key can have put there what it throws at, or takes minutes for.
+ */
+function readStoredHeaders(entry: KvEntry): void {
+  const { sm } = entry as unknown as StoredEntry;
+  const block = sm?.smr?.message.hdrs;
+  if (sm !== undefined && block !== undefined) sm._header = new ReceivedHeaders(Buffer.from(block, "base64"));
 }
 
 /** True if the key has a value, or the user may not know. */

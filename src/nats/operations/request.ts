@@ -3,6 +3,7 @@
  */
 import type { MsgHdrs } from "@nats-io/transport-node";
 import { NatsError } from "../../errors/index.js";
+import { receivedHeaders } from "../received-headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { Deadline } from "./deadline.js";
 import { encodeHeaders } from "./publish.js";
@@ -24,7 +25,7 @@ const serviceError = "Nats-Service-Error";
  * The payload of the first answer.
  *
  * @throws HawserError no_responders at once, where nobody listens to the subject; nats_timeout; nats_failed where a
- *   service answered that it failed, with its code and words; nats_permission_denied; payload_too_large;
+ *   service answered that it failed, with its code and words; unreadable_headers; nats_permission_denied; payload_too_large;
  *   nats_unavailable: not sent; outcome_unknown: the connection ended before the answer came
  */
 export async function request(
@@ -44,9 +45,17 @@ export async function request(
       ...(headers === undefined ? {} : { headers }),
     }),
   );
-  const code = answer.headers?.get(serviceErrorCode) ?? "";
+  const received = receivedHeaders(answer);
+  const code = received?.get(serviceErrorCode) ?? "";
+  // Whether it is an answer or an error is not known.
+  if (code === "" && received?.problem !== undefined) {
+    throw new NatsError(
+      "unreadable_headers",
+      `The answer to the request to "${subject}" has headers that cannot be read: ${received.problem}.`,
+    );
+  }
   if (code === "") return answer.data;
-  const words = answer.headers?.get(serviceError) ?? "";
+  const words = received?.get(serviceError) ?? "";
   throw new NatsError(
     "nats_failed",
     `The service at "${subject}" answered with error ${code}: ${words || "no words"}.`,

@@ -224,6 +224,25 @@ describe("a lane", () => {
     expect(other.offer(message(2))).toBe(true);
   });
 
+  it("keeps what comes after it was told to hold, in order, and does not hand it out", async () => {
+    const lane = new Lane(subscription, context());
+    const before = offer(lane, 3);
+    const first = lane.next(0)!;
+    lane.hold();
+    const after = offer(lane, 2);
+    lane.settle(first, committed, 0);
+    const drained = lane.drain();
+    const steps = runAll(lane, () => committed);
+    expect([first, ...steps].flatMap((step) => (step.kind === "batch" ? step.messages : []))).toEqual(before);
+    expect(await drained).toBe(true);
+    expect([...lane.unfinished]).toEqual(after);
+    expect(lane.readyAt).toBe(Number.POSITIVE_INFINITY);
+    // A dead letter that is tried again waits for none of these.
+    lane.retry({ deadLetterId: 1n, message: message(9) });
+    lane.retry({ deadLetterId: 2n, message: message(9) });
+    expect(sizes(runAll(lane, () => committed))).toEqual(["retry", "retry"]);
+  });
+
   it("keeps 50 ms messages far from a statement timeout of 30 s, from the first batch on", () => {
     const lane = new Lane(subscription, context());
     offer(lane, 1000);

@@ -28,7 +28,7 @@ export const settings: LaneSettings = {
   random: () => 1,
 };
 
-export function context(changes: Partial<LaneSettings> = {}, limitBytes = Number.POSITIVE_INFINITY): LaneContext {
+export function context(changes: Partial<LaneSettings> = {}, limitBytes = Number.MAX_SAFE_INTEGER): LaneContext {
   return {
     settings: { ...settings, ...changes },
     budget: new ByteBudget(limitBytes),

@@ -8,6 +8,7 @@ import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { Lead } from "../../../src/bridge/lead/index.js";
 import { install } from "../../../src/store/index.js";
 import { ownPostgres } from "../../faults/support/own-postgres.js";
+import { login } from "../../store/nats/support/logins.js";
 import { testDatabase } from "../../support/database.js";
 import { eventually } from "../../support/eventually.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
@@ -76,10 +77,10 @@ async function limitedUrl(databaseUrl: string): Promise<string> {
 
 /** A session of the login that runs batches. */
 async function executorSession(databaseUrl: string): Promise<pg.Client> {
-  const [login] = await rowsOf(databaseUrl, "SELECT user_name, password FROM hawser.executor_login");
+  const [made] = await rowsOf(databaseUrl, "SELECT user_name, password FROM hawser.executor_login");
   const url = new URL(databaseUrl);
-  url.username = String(login!["user_name"]);
-  url.password = String(login!["password"]);
+  url.username = String(made!["user_name"]);
+  url.password = String(made!["password"]);
   const client = new pg.Client(url.href);
   client.on("error", () => undefined);
   await client.connect();
@@ -212,6 +213,23 @@ describe("a takeover", () => {
     expect(second.told.at(-1)!.at - stoppedAt).toBeGreaterThan(900);
     expect(second.told.at(-1)!.at - stoppedAt).toBeLessThan(takeoverLimitMs);
     expect(second.log.messages("warn")).toContain("ended sessions in which functions of the last leader still ran");
+  });
+
+  it("ends the sessions of a login that serve was given, too, also where init has made none", async () => {
+    const { url } = await preparedDatabase();
+    await using own = await login(url, "IN ROLE hawser_executor");
+    await onServer(url, "DELETE FROM hawser.executor_login", `GRANT ${own.role} TO hawser_bridge`);
+    const [first, second] = [newLead(url), newLead(await limitedUrl(url))];
+    await startInTurn(first, second);
+    const batch = new pg.Client(own.url);
+    batch.on("error", () => undefined);
+    await batch.connect();
+    await batch.query("BEGIN");
+    expect(await fenceHeld(batch, first.lead.epoch!)).toBe(true);
+    const hanging = batch.query("SELECT pg_sleep(60)").catch((error: pg.DatabaseError) => error.code);
+    await first.lead.stop();
+    expect(await hanging).toBe("57P01");
+    await eventually("the other one leads", () => second.lead.epoch !== undefined);
   });
 
   it("ends nobody's session but the executor's, and says who is in the way", async () => {

@@ -5,6 +5,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { TakeoverBuffer } from "../../../src/bridge/lead/index.js";
 import { MissingMessages } from "../../../src/bridge/lead/missing-messages.js";
+import { standbyBytes } from "../../../src/bridge/lead/takeover-buffer.js";
 import { type InboundMessage, memoryOf } from "../../../src/bridge/message.js";
 
 const limits = { bufferBytes: 1_000_000, takeoverBufferMs: 1_000, cleanTakeoverMs: 100 };
@@ -67,8 +68,8 @@ describe("the takeover buffer", () => {
     expect(buffer.bytes).toBe(2 * each);
     const kept = buffer.takeOver({ afterCleanEnd: false });
     expect(kept).toEqual([
-      { message: one, subscriptions: [1n, 2n] },
-      { message: two, subscriptions: [2n] },
+      { message: one, subscriptions: [1n, 2n], isOwn: false },
+      { message: two, subscriptions: [2n], isOwn: false },
     ]);
     expect(kept[0]!.message).toBe(one);
     expect([buffer.length, buffer.bytes, buffer.counts.repeated]).toEqual([0, 0, 2]);
@@ -101,7 +102,7 @@ describe("the takeover buffer", () => {
   });
 
   it("drops the oldest when it is full, counts them, and knows since when it is complete", () => {
-    const buffer = filled([1, 2, 3, 4, 5], { bufferBytes: 3 * each });
+    const buffer = filled([1, 2, 3, 4, 5], { bufferBytes: 4 * each });
     expect(buffer.counts).toMatchObject({ added: 5, full: 2, done: 0 });
     expect(buffer.completeSince).toBe(2);
     buffer.add(message(6, 1_000_000), [1n]);
@@ -110,9 +111,23 @@ describe("the takeover buffer", () => {
     expect(times(buffer.takeOver({ afterCleanEnd: false }))).toEqual([3, 4, 5]);
   });
 
+  it("keeps what it has left undone itself up to the whole limit, and what others may have done up to three quarters", () => {
+    const buffer = new TakeoverBuffer({ ...limits, bufferBytes: 8 * each }, 0);
+    for (const at of [1, 2, 3, 4, 5, 6, 7]) buffer.add(message(at), [1n], true);
+    buffer.add(message(8), [1n]);
+    expect(buffer.length).toBe(8);
+    // The oldest go, and no more of its own than there have to.
+    buffer.add(message(9), [1n]);
+    expect([buffer.length, buffer.counts.full]).toEqual([8, 1]);
+    buffer.noteProgress(1_007.5);
+    expect(buffer.length).toBe(2);
+    for (const at of [10, 11, 12, 13, 14, 15]) buffer.add(message(at), [1n]);
+    expect(buffer.bytes).toBe(6 * each);
+  });
+
   it("says what it lacks of what was to be run, by subscription, until the leader is known to have done that", () => {
     const overfull = () => {
-      const buffer = new TakeoverBuffer({ ...limits, bufferBytes: 2 * each }, 0);
+      const buffer = new TakeoverBuffer({ ...limits, bufferBytes: 3 * each }, 0);
       for (const at of [5_000, 6_000, 7_000, 8_000]) buffer.add(message(at), at < 6_000 ? [1n, 2n] : [2n]);
       buffer.add(message(9_000, 1_000_000), [3n]);
       return buffer;
@@ -167,7 +182,8 @@ describe("the takeover buffer", () => {
             const added = message(now, one.add);
             buffer.add(added, [1n]);
             model.push(added);
-            while (model.reduce((sum, kept) => sum + memoryOf(kept), 0) > 5_000) missing.push(model.shift()!);
+            while (model.reduce((sum, kept) => sum + memoryOf(kept), 0) > standbyBytes(5_000))
+              missing.push(model.shift()!);
           } else if ("doneAgoMs" in one) {
             const doneBefore = now - one.doneAgoMs;
             buffer.noteProgress(doneBefore);

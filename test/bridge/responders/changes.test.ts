@@ -39,7 +39,7 @@ describe("a changed list of responders", () => {
     const second = errorOf(requester, "a");
     await eventually("one runs, one waits", () => service.stats().responders[0]!.waiting === 1);
     await service.configure([]);
-    expect(await second).toEqual([503, "the responder was removed before it could answer"]);
+    expect(await second).toEqual([503, "the responder was removed or replaced before it could answer"]);
     await expect(requester.request("a")).rejects.toMatchObject({ code: ErrorCode.NoResponders });
     running.open();
     expect((await first).string()).toBe("done");

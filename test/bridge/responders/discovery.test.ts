@@ -1,5 +1,6 @@
 import { type NatsConnection, RequestStrategy, type ServiceClient } from "nats";
 import { describe, expect, it } from "vitest";
+import { eventually } from "../../support/eventually.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { answer, client, failure, responder, serviceConnection, testService } from "./support.js";
 
@@ -107,5 +108,26 @@ describe("a client for micro services", () => {
     await service.configure([responder("b", "public.three(bytea)", 3)]);
     expect(await names()).toEqual(["public_three"]);
     expect(await all(services.ping("public_three"))).toHaveLength(1);
+  });
+
+  it("who asks without end does not keep requests waiting, and all are found afterwards", {
+    timeout: 60_000,
+  }, async () => {
+    await using server = await startNatsServer();
+    const { service } = testService({ "public.answer(bytea)": () => answer("here") });
+    const count = 200;
+    await service.configure(
+      Array.from({ length: count }, (_, n) => responder(`a.${n}`, "public.answer(bytea)", n + 1)),
+    );
+    await service.attach(await serviceConnection(server.url));
+    const stranger = await client(server.url);
+    const requester = await client(server.url);
+    const since = performance.now();
+    for (let n = 0; n < 5_000; n++) stranger.publish("$SRV.INFO", "", { reply: "nobody.listens" });
+    await stranger.flush();
+    expect((await requester.request("a.0")).string()).toBe("here");
+    // A million answers take half a minute.
+    expect(performance.now() - since).toBeLessThan(5_000);
+    await eventually("all are found", async () => (await all(judge(requester).ping())).length === count, 40_000);
   });
 });

@@ -58,7 +58,7 @@ it("a process that leads on a primary says so, one that finds itself on a standb
 it("has the name that Patroni gives, asked for each notice, and null where it gives none", async () => {
   await using server = await startNatsServer();
   const { heard } = await listen(server.url);
-  const { notices, configure } = testNotices();
+  const { notices, configure, log } = testNotices();
   const names = ["pg-1", "pg-one"];
   const patroni = await httpServer((_, response) => response.end(patroniAnswer(names.shift())));
   const other = await httpServer((_, response) => response.end("no"));
@@ -72,6 +72,16 @@ it("has the name that Patroni gives, asked for each notice, and null where it gi
   notices.found("standby", address);
   await eventually("it is told without a name", () => heard.length === 3);
   expect(heard).toEqual([text("Replica", "pg-1"), text("Master", "pg-one"), text("Replica")]);
+  const told = () => log.lines.filter(({ message }) => message === "the role-change notice is sent");
+  await eventually("the log has all of them", () => told().length === 3);
+  // `name` is that of the program in the lines of the log.
+  expect(told().map(({ details }) => details)).toEqual(
+    ["pg-1", "pg-one", null].map((patroniName) => ({
+      status: expect.any(String),
+      subject: expect.any(String),
+      patroniName,
+    })),
+  );
 });
 
 it("only the newest state is told when there is a connection at last", async () => {

@@ -58,7 +58,7 @@ export async function deliver(
   const lengths = messages.map(({ payload }) => payload.length);
   const offsets = lengths.map((_, n) => 1 + lengths.slice(0, n).reduce((sum, each) => sum + each, 0));
   const { rows } = await executor.query<{ done: string }>(
-    `SELECT hawser_run.${pg.escapeIdentifier(wrapper)}($1::${tokenType(wrapper)}, $2::bytea, $3::integer[], $4::integer[], $5::text[], $6::text[], $7::text[]) AS done`,
+    `SELECT hawser_run.${pg.escapeIdentifier(wrapper)}(NULL::${tokenType(wrapper)}, $1::bytea, $2::bytea, $3::integer[], $4::integer[], $5::text[], $6::text[], $7::text[]) AS done`,
     [
       token,
       Buffer.concat(messages.map(({ payload }) => payload)),
@@ -81,13 +81,13 @@ export async function ask(
   reply = "r",
 ): Promise<Buffer | null> {
   const { rows } = await executor.query<{ answer: Buffer | null }>(
-    `SELECT hawser_run.${pg.escapeIdentifier(wrapper)}($1::${tokenType(wrapper)}, $2::bytea, $3::text, $4::text) AS answer`,
+    `SELECT hawser_run.${pg.escapeIdentifier(wrapper)}(NULL::${tokenType(wrapper)}, $1::bytea, $2::bytea, $3::text, $4::text) AS answer`,
     [token, payload, subject, reply],
   );
   return rows[0]?.answer ?? null;
 }
 
-/** With its own type for the token nobody else's function is ever called in its place. */
+/** With its own type for its first argument nobody else's function is ever called in its place. */
 function tokenType(wrapper: string): string {
   return `hawser_run.token_${wrapper.slice(-16)}`;
 }

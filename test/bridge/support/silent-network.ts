@@ -14,6 +14,8 @@ export interface SilentNetwork extends AsyncDisposable {
    * @returns how many
    */
   freeze(client?: string): number;
+  /** Ends the oldest connection of the client of this name, and lets new ones through. @returns whether there was one */
+  cut(client: string): boolean;
 }
 
 /** What a client says of itself when it connects. */
@@ -49,6 +51,11 @@ export async function silentNetwork(natsUrl: string): Promise<SilentNetwork> {
         socket.resume();
       }
       return chosen.length;
+    },
+    cut: (client) => {
+      const oldest = [...pairs].find(({ name }) => name === client);
+      for (const socket of oldest?.sockets ?? []) socket.destroy();
+      return oldest !== undefined;
     },
     [Symbol.asyncDispose]: async () => {
       server.close();

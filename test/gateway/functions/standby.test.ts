@@ -21,9 +21,7 @@ async function openSession(url: string): Promise<AsyncDisposable & { readonly cl
   return { client, [Symbol.asyncDispose]: () => client.end() };
 }
 
-it("every function works on a hot standby, also in a transaction that is said to be read-only, and after its promotion", {
-  timeout: 180_000,
-}, async () => {
+it("every function works on a hot standby, also in a transaction that is said to be read-only, and after its promotion", async () => {
   await using servers = await startPrimaryAndStandby();
   const { primary, standby } = servers;
   await install({ databaseUrl: primary.url });

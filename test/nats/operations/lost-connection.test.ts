@@ -72,5 +72,4 @@ it.each(Object.entries(calls))(
       process.off("unhandledRejection", listener);
     }
   },
-  180_000,
 );

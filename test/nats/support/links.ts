@@ -32,7 +32,9 @@ export interface TestLink {
 }
 
 /** Makes a link that is not configured yet. */
-export function testLink(options: { secretsDirectories?: readonly string[]; natsWaitMs?: number } = {}): TestLink {
+export function testLink(
+  options: { secretsDirectories?: readonly string[]; natsWaitMs?: number; usesLastMs?: () => number } = {},
+): TestLink {
   const logged: TestLink["logged"] = [];
   const log = (level: string) => (details: object, message: string) => {
     logged.push({ level, details, message });

@@ -122,8 +122,8 @@ const natsHandlerWrapperRules: TextRules = {
 /**
  * Checks `NatsHandler.wrapper`.
  *
- * The name of the wrapper in the schema hawser_run. The type of its token is there, too: `token_` and the last 16
- * characters of this.
+ * The name of the wrapper in the schema hawser_run. Its first argument is of a type of its own, which is there, too:
+ * `token_` and the last 16 characters of this.
  */
 export function checkNatsHandlerWrapper(value: string): Violation | undefined {
   return checkText(natsHandlerWrapperRules, value);

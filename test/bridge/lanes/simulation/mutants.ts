@@ -1,17 +1,20 @@
 /** Departures from the rules, each of which the simulation must catch: they show that it can fail. */
 import {
+  type Admission,
   type BatchStep,
   ByteBudget,
   type FunctionError,
   Lane,
+  type LaneMemory,
   LaneScheduler,
   type Outcome,
   type RetryStep,
   type Step,
   type Wait,
+  type Wanted,
 } from "../../../../src/bridge/lanes/index.js";
 import type { Part } from "../../../../src/bridge/lanes/message-queue.js";
-import { memoryOf } from "../../../../src/bridge/message.js";
+import { type InboundMessage, memoryOf } from "../../../../src/bridge/message.js";
 import { unchanged, type Variant } from "./world.js";
 
 class BuriesFirstOfBatch extends Lane {
@@ -138,7 +141,7 @@ class OvertakesBurial extends Lane {
 class KeepsMemoryOfBuried extends Lane {
   override settle(step: Step, outcome: Outcome, now: number): void {
     super.settle(step, outcome, now);
-    if (step.kind === "bury" && outcome.kind === "committed") this.context.budget.take(memoryOf(step.message), 0);
+    if (step.kind === "bury" && outcome.kind === "committed") this.context.budget.join("").take(step.message);
   }
 }
 
@@ -188,22 +191,31 @@ class DropsLostRetries extends Lane {
   }
 }
 
+class HandsOutHeld extends Lane {
+  override hold(): void {}
+}
+
 class NoLimit extends ByteBudget {
-  override take(bytes: number): boolean {
-    this.give(-bytes);
+  protected override hasRoom(): boolean {
     return true;
   }
 }
 
 class AllForOne extends ByteBudget {
-  override take(bytes: number): boolean {
-    return super.take(bytes, Number.POSITIVE_INFINITY);
+  protected override hasRoom(_lane: LaneMemory, { inAll }: Wanted): boolean {
+    return this.usedBytes + inAll <= this.limitBytes;
+  }
+}
+
+class OneRole extends ByteBudget {
+  override join(): LaneMemory {
+    return super.join("all");
   }
 }
 
 class RefusesLarge extends ByteBudget {
-  override take(bytes: number, held: number): boolean {
-    return bytes <= this.limitBytes && super.take(bytes, held);
+  override take(lane: LaneMemory, message: InboundMessage, admission: Admission): boolean {
+    return memoryOf(message) <= this.limitBytes && super.take(lane, message, admission);
   }
 }
 
@@ -269,8 +281,10 @@ export const mutants: Readonly<Record<string, Variant>> = {
   "lets messages wait for all retries": lane(RetriesFirst),
   "buries a retried dead letter anew": lane(BuriesRetries),
   "drops a retry whose session was lost": lane(DropsLostRetries),
+  "hands out what is held back": lane(HandsOutHeld),
   "takes messages beyond the limit": budget(NoLimit),
   "lets one lane take what is another's": budget(AllForOne),
+  "counts all lanes as one role's": budget(OneRole),
   "never takes a message larger than the limit": budget(RefusesLarge),
   "serves the first lane first": scheduler(FirstLaneFirst),
   "keeps a session for a lane that pauses": scheduler(PausesWithSession),

@@ -26,7 +26,7 @@ export function checkStep(step: Step, lane: SimulatedLane, settings: LaneSetting
     if (step.kind === "keep") {
       must(job?.message.guilt === step.error.code, "a retried dead letter is kept for its own error");
       must(step.attempts === job?.message.runs, "a retry adds the number of its attempts");
-    } else must(oldest === undefined || !lane.retriedLast, "retries and batches take turns");
+    } else must(lane.next === undefined || !lane.retriedLast, "retries and batches take turns");
   }
   if (step.kind === "batch" || step.kind === "retry") lane.retriedLast = step.kind === "retry";
 }
@@ -34,6 +34,7 @@ export function checkStep(step: Step, lane: SimulatedLane, settings: LaneSetting
 function checkBatch(messages: readonly SimulatedMessage[], lane: SimulatedLane, settings: LaneSettings): void {
   const count = messages.length;
   must(count > 0 && count <= settings.maxBatchMessages, "a batch has 1 to maxBatchMessages messages");
+  must(lane.done + count <= lane.open, "what is held back is not handed out");
   let bytes = 0;
   for (const [index, message] of messages.entries()) {
     must(message === lane.accepted[lane.done + index], "a batch has the oldest messages, in order");

@@ -53,6 +53,8 @@ export class SimulatedLane {
   /** All that were accepted, in order; those before {@link done} are committed or buried. */
   readonly accepted: SimulatedMessage[] = [];
   done = 0;
+  /** So many of {@link accepted} may be handed out. */
+  open = Number.POSITIVE_INFINITY;
   readonly jobs: SimulatedJob[] = [];
   jobsDone = 0;
   /** A step is out. */
@@ -76,6 +78,7 @@ export class SimulatedLane {
 
   constructor(
     readonly lane: Lane,
+    readonly role: string,
     readonly costMs: number,
     readonly natures: readonly Nature[],
   ) {}
@@ -84,8 +87,13 @@ export class SimulatedLane {
     return this.accepted[this.done];
   }
 
+  /** The oldest that may be handed out. */
+  get next(): SimulatedMessage | undefined {
+    return this.done < this.open ? this.oldest : undefined;
+  }
+
   get hasWork(): boolean {
-    return !this.busy && !this.over && (this.oldest !== undefined || this.jobs[this.jobsDone] !== undefined);
+    return !this.busy && !this.over && (this.next !== undefined || this.jobs[this.jobsDone] !== undefined);
   }
 
   get memory(): number {

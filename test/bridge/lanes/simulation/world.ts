@@ -70,9 +70,10 @@ class World {
     this.context = { settings: this.settings, budget, discards: new Discards(mostSubjects) };
     this.scheduler = new variant.Scheduler(this.sessions);
     for (let lanes = random.between(1, 4); lanes > 0; lanes--) {
-      const lane = new variant.Lane({ ...subscription, id: BigInt(lanes) }, this.context);
+      const runAs = random.pick(["one", "other"]);
+      const lane = new variant.Lane({ ...subscription, id: BigInt(lanes), runAs }, this.context);
       const natures = random.chance(0.1) ? (["fails"] as const) : random.chance(0.3) ? (["good"] as const) : mixed;
-      this.lanes.push(new SimulatedLane(lane, random.pick([0.01, 1, 40]), natures));
+      this.lanes.push(new SimulatedLane(lane, runAs, random.pick([0.01, 1, 40]), natures));
       this.scheduler.add(lane);
     }
   }
@@ -143,6 +144,7 @@ class World {
     const { random } = this;
     const lane = random.pick(this.lanes);
     if (random.chance(0.02)) this.close(lane);
+    else if (random.chance(0.03)) this.hold();
     else if (random.chance(0.05)) this.wake();
     else if (random.chance(0.1)) this.retry(lane);
     else for (let burst = random.pick([1, 3, 12, 30]); burst > 0; burst--) this.offer(lane);
@@ -159,6 +161,12 @@ class World {
     }
   }
 
+  private hold(): void {
+    this.scheduler.hold();
+    for (const lane of this.lanes) lane.open = Math.min(lane.open, lane.accepted.length);
+    this.count("held back");
+  }
+
   private close(lane: SimulatedLane): void {
     lane.over = lane.closed = true;
     this.scheduler.remove(lane.lane);
@@ -173,20 +181,34 @@ class World {
 
   private offer(lane: SimulatedLane): void {
     const message = this.message(lane);
-    const used = this.lanes.reduce((sum, { memory }) => sum + memory, 0);
-    const fits = used === 0 || this.hasRoom(used + message.memory, lane.memory + message.memory);
+    const fits = this.used() === 0 || this.hasRoom(lane, message.memory);
     must(lane.lane.offer(message) === (fits && !lane.over), "a message is taken if there is room");
     if (lane.over) return;
     if (fits) lane.accepted.push(message);
     else this.discarded += 1;
   }
 
-  /** Of all the memory, and of the last quarter, which is divided among the lanes. */
-  private hasRoom(used: number, usedByLane: number): boolean {
+  private used(isCounted: (lane: SimulatedLane) => boolean = () => true): number {
+    return this.lanes.filter(isCounted).reduce((sum, { memory }) => sum + memory, 0);
+  }
+
+  /** Of all the memory, whose last quarter is divided among roles, and of what is the role's, divided among its lanes. */
+  private hasRoom(lane: SimulatedLane, bytes: number): boolean {
     const { limitBytes } = this.context.budget;
-    const open = this.lanes.filter(({ closed }) => !closed).length;
-    const part = limitBytes / 4 / open;
-    return used <= limitBytes - part * (open - 1) || (usedByLane <= part && used <= limitBytes);
+    const open = this.lanes.filter(({ closed }) => !closed);
+    const roles = new Set(open.map(({ role }) => role)).size;
+    const part = limitBytes / 4 / roles;
+    const byOthers = this.used(({ role }) => role !== lane.role);
+    const ofRole = Math.max(limitBytes - part * (roles - 1) - byOthers, Math.min(part, limitBytes - byOthers));
+    const used = this.used(({ role }) => role === lane.role) + bytes;
+    if (used > ofRole) return false;
+    const others = open.filter((other) => other !== lane && other.role === lane.role);
+    const busy = others.filter(({ memory }) => memory > 0).length;
+    const isAnyIdle = busy < others.length;
+    const otherParts = busy + (isAnyIdle ? 1 : 0);
+    const partOfLane = ofRole / 4 / (1 + otherParts);
+    if (used <= ofRole - partOfLane * otherParts) return true;
+    return lane.memory + bytes <= partOfLane && (!isAnyIdle || lane.memory + bytes <= ofRole - used);
   }
 
   private message(lane: SimulatedLane): SimulatedMessage {
@@ -221,7 +243,10 @@ class World {
         else must(message.commits > 0 && !message.buried, "what is not is committed");
       }
       if (lane.over) this.scheduler.remove(lane.lane);
-      else must(lane.lane.length === 0 && lane.jobsDone === lane.jobs.length, "everything is done in the end");
+      else {
+        must(lane.next === undefined && lane.jobsDone === lane.jobs.length, "everything is done in the end");
+        this.scheduler.remove(lane.lane);
+      }
     }
     must(this.context.budget.usedBytes === 0, "all memory is given back");
     if (this.discarded > 0) this.count("discarded");

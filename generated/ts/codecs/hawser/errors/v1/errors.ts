@@ -75,5 +75,6 @@ export enum ErrorCode {
   NOT_PERMITTED = 61,
   EXECUTOR_LOGIN = 63,
   SESSION_LOST = 64,
+  UNREADABLE_HEADERS = 65,
   UNRECOGNIZED = -1,
 }

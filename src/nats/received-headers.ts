@@ -1,0 +1,110 @@
+/**
+ * The headers of a message as it was received.
+ *
+ * NATS servers carry a header block as the publisher wrote it, whoever that is. So reading one never throws and takes time in
+ * proportion to its bytes, which reading by nats.js does not: it refuses names and values that others send, with an exception
+ * that ends the connection, and looks at all names for each line.
+ *
+ * What can be read is read as nats.go and nats.js do: lines end with LF or CRLF, a name goes up to the first colon, white
+ * space at the ends of names and values counts for nothing. Of what cannot, `problem` tells.
+ */
+import { Match, type MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-node";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+
+const version = "NATS/1.0";
+
+/** As nats.js does: what is no UTF-8 becomes U+FFFD. */
+const decoder = new TextDecoder();
+
+/** See above. */
+export class ReceivedHeaders extends MsgHdrsImpl {
+  /** Why there may be more headers than were read, for people; undefined: all of them were. */
+  readonly problem: string | undefined;
+
+  /** @param maxHeaders of a block with more lines the first ones are read */
+  constructor(block: Uint8Array, maxHeaders: number = gatewayConstants.maxReceivedHeaders) {
+    super();
+    const text = decoder.decode(block);
+    const [firstStop, start] = lineFrom(text, 0);
+    const first = text.slice(0, firstStop);
+    if (first.startsWith(version)) this.#readStatus(first.slice(version.length).trim());
+    else this.problem = `they do not begin with ${version}`;
+    let read = 0;
+    let colon = -1;
+    for (let at = start; at < text.length; ) {
+      const [stop, next] = lineFrom(text, at);
+      if (stop > at) {
+        read += 1;
+        if (read > maxHeaders) {
+          this.problem = `there are more than ${maxHeaders}`;
+          return;
+        }
+        // Looked for once, and not again by each line before it.
+        if (colon < at) colon = indexFrom(text, ":", at);
+        if (colon >= stop) this.problem ??= `line ${read + 1} of them has no colon`;
+        else this.#add(text.slice(at, colon).trim(), text.slice(colon + 1, stop).trim());
+      }
+      at = next;
+    }
+  }
+
+  /** Names that match; of all names where the case does not count. */
+  override findKeys(name: string, match: Match = Match.Exact): string[] {
+    if (match !== Match.Exact) return super.findKeys(name, match);
+    return this.headers.has(name) ? [name] : [];
+  }
+
+  /** The values of a name, in their order. */
+  override values(name: string, match: Match = Match.Exact): string[] {
+    return this.findKeys(name, match).flatMap((key) => this.headers.get(key) ?? []);
+  }
+
+  /** A JSON object of lists of strings. */
+  toJsonText(): string {
+    const members: string[] = [];
+    for (const [name, values] of this.headers) members.push(`${quoted(name)}:[${values.map(quoted).join(",")}]`);
+    // Joined, and not put together piece by piece: the text must not keep what it was made of.
+    return `{${members.join(",")}}`;
+  }
+
+  /** What servers say without a message, such as `503`. */
+  #readStatus(status: string): void {
+    if (status === "") return;
+    const code = Number.parseInt(status, 10);
+    this._code = Number.isNaN(code) ? 0 : code;
+    this._description = status.replace(String(this._code), "").trim();
+  }
+
+  #add(name: string, value: string): void {
+    // As nats.go: a line that begins with its colon says nothing.
+    if (name === "") return;
+    const values = this.headers.get(name);
+    if (values === undefined) this.headers.set(name, [value]);
+    else values.push(value);
+  }
+}
+
+/** The headers of a message of ours; undefined: it has none. */
+export function receivedHeaders({ headers }: { readonly headers?: MsgHdrs | undefined }): ReceivedHeaders | undefined {
+  return headers as ReceivedHeaders | undefined;
+}
+
+/** Printable ASCII without quotes and backslashes, as most are. */
+const plain = /^[ !#-[\]-~]*$/;
+
+/** As JSON has it. */
+function quoted(text: string): string {
+  return plain.test(text) ? `"${text}"` : JSON.stringify(text);
+}
+
+/** Where the line that begins there stops, and where the next one begins. */
+function lineFrom(text: string, start: number): readonly [stop: number, next: number] {
+  const end = indexFrom(text, "\n", start);
+  return [end > start && text[end - 1] === "\r" ? end - 1 : end, end + 1];
+}
+
+/** Where the character is next; the end of the text, if it is not. */
+function indexFrom(text: string, character: string, start: number): number {
+  const index = text.indexOf(character, start);
+  return index < 0 ? text.length : index;
+}

@@ -1,0 +1,73 @@
+/**
+ * Connections that go on whatever listeners do, and nothing on the standard output, which is for what users asked for.
+ */
+import { expect, inject, it, onTestFinished, vi } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { plainMessage, rawMessage, writeRaw } from "../support/raw-nats.js";
+import { fakeServer, greeting, welcoming } from "./support/fake-server.js";
+import { connectError, next, optionsFor, testLink } from "./support/links.js";
+
+/** What was written by `console.log` while the test ran. */
+function written(): unknown[][] {
+  const log = vi.spyOn(console, "log").mockImplementation(() => undefined);
+  onTestFinished(() => log.mockRestore());
+  return log.mock.calls;
+}
+
+it("logs what a listener to messages throws, without the message, and goes on", async () => {
+  const lines = written();
+  const { link, logged } = testLink();
+  const { hostname, port } = new URL(inject("natsUrl"));
+  link.configure(optionsFor({ host: hostname, port: Number(port) }));
+  const connection = await link.connected();
+  const taken: string[] = [];
+  const subscription = connection.subscribe("guarded.listener", {
+    callback: (_error, message) => {
+      taken.push(message.string());
+      if (taken.length === 2) throw new Error("a defect for a test");
+    },
+  });
+  await connection.flush();
+  const messages = ["one", "a secret payload", "three"].map((payload) => plainMessage("guarded.listener", payload));
+  await writeRaw(inject("natsUrl"), ...messages);
+  await eventually("all have come", () => taken.length === 3);
+  subscription.unsubscribe();
+  expect(connection.isClosed()).toBe(false);
+  const errors = logged.filter(({ level }) => level === "error");
+  expect(errors).toMatchObject([{ message: "handling a message of NATS failed", details: { client: "hawser test" } }]);
+  expect(JSON.stringify(logged)).not.toContain("a secret payload");
+  expect(lines).toEqual([]);
+});
+
+it("hands over headers to those who iterate, too", async () => {
+  const { link } = testLink();
+  const { hostname, port } = new URL(inject("natsUrl"));
+  link.configure(optionsFor({ host: hostname, port: Number(port) }));
+  const connection = await link.connected();
+  const subscription = connection.subscribe("guarded.iterated", { max: 1 });
+  await connection.flush();
+  await writeRaw(inject("natsUrl"), rawMessage("guarded.iterated", "a b: c", "", "NATS/1.0 503 Not  There"));
+  for await (const { headers } of subscription) {
+    expect([...headers!]).toEqual([["a b", ["c"]]]);
+    expect([headers!.code, headers!.description]).toEqual([503, "Not  There"]);
+  }
+});
+
+it("writes nothing of a server that sends what is no NATS, when it greets or later", async () => {
+  const lines = written();
+  const early = await fakeServer((socket) => {
+    socket.write(greeting());
+    socket.once("data", () => socket.write("garbage with a secret\r\n"));
+  });
+  const error = await connectError(optionsFor(early));
+  expect(error).toMatchObject({ code: "nats_unavailable", detail: "The server sent what is no NATS protocol." });
+  const late = await fakeServer((socket) => {
+    welcoming(socket);
+    socket.once("data", () => setImmediate(() => socket.write("garbage with a secret\r\n")));
+  });
+  const { link } = testLink();
+  link.configure(optionsFor(late));
+  const [lost] = await next(link, "lost");
+  expect(lost.detail).toBe("The server sent what is no NATS protocol.");
+  expect(lines).toEqual([]);
+});

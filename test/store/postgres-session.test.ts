@@ -1,0 +1,33 @@
+/**
+ * A session that several parts of a process ask.
+ */
+import { expect, it, onTestFinished } from "vitest";
+import { PostgresSession, silentLogger } from "../../src/store/index.js";
+import { testDatabase } from "../support/database.js";
+
+it("asks one thing at a time, in order, and goes on after one that fails", async () => {
+  await using database = await testDatabase();
+  const warnings: string[] = [];
+  const onWarning = ({ message }: Error): void => void warnings.push(message);
+  process.on("warning", onWarning);
+  onTestFinished(() => void process.off("warning", onWarning));
+  const session = new PostgresSession({
+    databaseUrl: database.url,
+    logger: silentLogger,
+    applicationName: "test",
+    channels: [],
+    queryTimeoutMs: 20_000,
+    onNotification: () => undefined,
+    onLost: () => undefined,
+  });
+  const order: number[] = [];
+  const asked = Array.from({ length: 10 }, async (_, n) => {
+    const text = n === 3 ? "SELECT 1 / 0" : `SELECT ${n} AS n, pg_sleep(0.01)`;
+    await session.query(text).catch(() => undefined);
+    order.push(n);
+  });
+  await Promise.all(asked);
+  expect(order).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+  await session.end();
+  expect(warnings).toEqual([]);
+});
