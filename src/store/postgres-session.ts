@@ -56,7 +56,8 @@ export class PostgresSession {
   }
 
   /**
-   * Opens a session if there is none, and asks. One that does not answer in time is not used any more.
+   * Opens a session if there is none, and asks. One that does not answer in time is not used any more, whether it is this
+   * question or one before that it does not answer.
    *
    * @throws whatever node-postgres throws; GatewayError `aborted` after the end
    */
@@ -74,11 +75,17 @@ export class PostgresSession {
     // node-postgres is to be asked one thing at a time.
     const asked = this.#turn.then(() => client.query<Row>(query));
     this.#turn = asked.catch(() => undefined);
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new Error("Query read timeout")), timeoutMs);
+    });
     try {
-      return (await asked).rows;
+      return (await Promise.race([asked, late])).rows;
     } catch (error) {
       if (!(error instanceof pg.DatabaseError)) this.#abandon(client);
       throw error;
+    } finally {
+      clearTimeout(timer);
     }
   }
 

@@ -4,10 +4,10 @@
 import { expect, it, onTestFinished } from "vitest";
 import { type PeerProcess, peerProcess, runningPeer } from "../scenarios/support/peer-process.js";
 import { testDatabase } from "../support/database.js";
-import { patienceMs } from "./support/kills.js";
+import { loopTimeoutMs, patienceMs } from "./support/kills.js";
 
 it("had everything arrive that was confirmed to it, once and in order: killed 8 times", {
-  timeout: patienceMs,
+  timeout: loopTimeoutMs(8),
 }, async () => {
   const database = await testDatabase();
   onTestFinished(() => database.drop());

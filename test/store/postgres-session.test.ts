@@ -11,15 +11,7 @@ it("asks one thing at a time, in order, and goes on after one that fails", async
   const onWarning = ({ message }: Error): void => void warnings.push(message);
   process.on("warning", onWarning);
   onTestFinished(() => void process.off("warning", onWarning));
-  const session = new PostgresSession({
-    databaseUrl: database.url,
-    logger: silentLogger,
-    applicationName: "test",
-    channels: [],
-    queryTimeoutMs: 20_000,
-    onNotification: () => undefined,
-    onLost: () => undefined,
-  });
+  const session = sessionWith(database.url);
   const order: number[] = [];
   const asked = Array.from({ length: 10 }, async (_, n) => {
     const text = n === 3 ? "SELECT 1 / 0" : `SELECT ${n} AS n, pg_sleep(0.01)`;
@@ -31,3 +23,30 @@ it("asks one thing at a time, in order, and goes on after one that fails", async
   await session.end();
   expect(warnings).toEqual([]);
 });
+
+it("waits no longer than it is to, also behind a question that takes longer, and has another session then", async () => {
+  await using database = await testDatabase();
+  const session = sessionWith(database.url);
+  await session.query("SELECT");
+  const before = session.query("SELECT pg_sleep(15)").then(
+    () => "answered",
+    (error: Error) => error.message,
+  );
+  await expect(session.query("SELECT", [], 100)).rejects.toThrow("Query read timeout");
+  // It goes with its session.
+  expect(await before).toBe("Connection terminated unexpectedly");
+  expect(await session.query("SELECT 1 AS one")).toEqual([{ one: 1 }]);
+  await session.end();
+});
+
+function sessionWith(databaseUrl: string): PostgresSession {
+  return new PostgresSession({
+    databaseUrl,
+    logger: silentLogger,
+    applicationName: "test",
+    channels: [],
+    queryTimeoutMs: 20_000,
+    onNotification: () => undefined,
+    onLost: () => undefined,
+  });
+}

@@ -44,6 +44,14 @@ export interface TestNatsServer extends AsyncDisposable {
   log(): string;
 }
 
+/** Whether the nats-server that the tests start is of that version, such as `2.10`, or of a newer one. */
+export async function natsServerIsFrom(version: `2.${number}`): Promise<boolean> {
+  const parts = (text: string): number[] => text.split(".").map(Number);
+  const [major, minor] = parts((await findNatsServer()).version) as [number, number];
+  const [leastMajor, leastMinor] = parts(version) as [number, number];
+  return major > leastMajor || (major === leastMajor && minor >= leastMinor);
+}
+
 /**
  * Starts a nats-server and resolves when it answers.
  *

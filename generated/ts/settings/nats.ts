@@ -73,7 +73,7 @@ export interface ServeSettings {
   readonly responderSessions: number;
   /**
    * How much of received messages is kept until functions have run; what comes on top of it is discarded and counted. A
-   * process that does not lead keeps as much for its takeover.
+   * process that does not lead keeps three quarters of it for its takeover.
    *
    * Default: 67108864 bytes. Range: 1048576 to 8589934592.
    */
@@ -263,7 +263,7 @@ export function checkServeSettingsResponderSessions(value: number): Violation | 
  * Checks `ServeSettings.buffer_bytes`. Limits: 1048576 to 8589934592.
  *
  * How much of received messages is kept until functions have run; what comes on top of it is discarded and counted. A
- * process that does not lead keeps as much for its takeover.
+ * process that does not lead keeps three quarters of it for its takeover.
  */
 export function checkServeSettingsBufferBytes(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 1048576 && value <= 8589934592
@@ -652,6 +652,13 @@ export const bridgeConstants = {
    * Value: 1048576 bytes.
    */
   executorMaxUnaskedBytes: 1048576,
+  /**
+   * Which part of the memory for messages is kept free for others, as a divisor: for the messages of other roles, and of
+   * other subscriptions of a role, and of what is kept for a takeover for what comes after it.
+   *
+   * Value: 4.
+   */
+  bufferReserveDivisor: 4,
 } as const;
 
 /** Monitor constants. What the port with metrics and health fixes for everyone. */

@@ -7,7 +7,10 @@
  * is no matter to the others. Of what a role may have, the last quarter is divided among its lanes that have something, and
  * one part is for all that have nothing. A lane that is alone has all.
  */
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { type InboundMessage, memoryOf } from "../message.js";
+
+const { bufferReserveDivisor } = bridgeConstants;
 
 /** How a message comes to a lane. */
 export interface Admission {
@@ -128,13 +131,13 @@ export class ByteBudget {
     const left = this.limitBytes - this.taken - inAll;
     if (left < 0) return false;
     const held = role.held + ofRole;
-    const part = this.limitBytes / 4 / this.roles.size;
+    const part = this.limitBytes / bufferReserveDivisor / this.roles.size;
     const mayHold = Math.max(held + left - part * (this.roles.size - 1), Math.min(part, held + left));
     if (held > mayHold) return false;
     const active = role.active + (usedBytes === 0 ? 1 : 0);
     const hasIdle = role.lanes > active;
     const parts = active + (hasIdle ? 1 : 0);
-    const partOfLane = mayHold / 4 / parts;
+    const partOfLane = mayHold / bufferReserveDivisor / parts;
     if (held <= mayHold - partOfLane * (parts - 1)) return true;
     // Of the part for all that have nothing, each leaves as much as it takes.
     return usedBytes + bytes <= Math.min(partOfLane, hasIdle ? mayHold - held : partOfLane);

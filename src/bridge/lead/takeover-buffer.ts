@@ -8,6 +8,7 @@
  * The limit is three quarters of the memory that there is for messages: with what comes after a takeover, which nobody else
  * has, there is room for all that is repeated. What a process itself has left undone may have the last quarter, too.
  */
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { Fifo } from "../../channel/fifo.js";
 import { type InboundMessage, memoryOf } from "../message.js";
 import { MissingMessages } from "./missing-messages.js";
@@ -49,7 +50,7 @@ export interface TakeoverCounts {
 
 /** How much is kept of what was received while another process led. */
 export function standbyBytes(bufferBytes: number): number {
-  return (bufferBytes * 3) / 4;
+  return bufferBytes - bufferBytes / bridgeConstants.bufferReserveDivisor;
 }
 
 /** See above. Times are of `performance.now()`. */
