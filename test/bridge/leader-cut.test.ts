@@ -10,9 +10,7 @@ import { defineServer, testGateway } from "../support/gateway.js";
 import { keptLog } from "./role/log.js";
 import { silentNetwork } from "./support/silent-network.js";
 
-it("runs nothing that came after the gap before what the next leader has of the gap", {
-  timeout: 180_000,
-}, async () => {
+it("runs nothing that came after the gap before what the next leader has of the gap", async () => {
   await using net = await silentNetwork(testNatsUrl());
   const { logger, lines } = keptLog();
   await using gateway = await testGateway({ serverOptions: false, logger });
@@ -55,7 +53,7 @@ it("runs nothing that came after the gap before what the next leader has of the 
   })();
   const leads = () => lines.filter(({ message }) => message === "leads the subscriptions").length;
   const sleeps = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
-  await eventually("the slow one runs", async () => (await count(sleeps)) > 0);
+  await eventually("the slow one runs", async () => (await count(sleeps)) > 0, 60_000);
   const terms = leads();
   expect(net.cut("hawser subscriptions")).toBe(true);
   await eventually("somebody leads after it", () => leads() > terms);

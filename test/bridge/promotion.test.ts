@@ -11,9 +11,7 @@ import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { startPrimaryAndStandby } from "../support/standby.js";
 
-it("subscriptions and responders run on the primary, also on the one that was a standby; notices say who is what", {
-  timeout: 120_000,
-}, async () => {
+it("subscriptions and responders run on the primary, also on the one that was a standby; notices say who is what", async () => {
   await using servers = await startPrimaryAndStandby();
   const { primary, standby } = servers;
   const prefix = `t${nuid.next()}`;

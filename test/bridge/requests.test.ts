@@ -15,7 +15,7 @@ import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 let world: BridgeWorld;
 
 /** Long enough for what does not hang, on a machine with much other work, too. */
-const generous = { responder_timeout_ms: "20000" };
+const generous = { responder_timeout_ms: "60000" };
 
 beforeAll(async () => {
   world = await bridgeWorld({
@@ -66,7 +66,7 @@ async function register(subject: string, name: string): Promise<void> {
 }
 
 const ask = (subject: string, payload: string | Uint8Array): Promise<Msg> =>
-  world.nats.request(subject, payload, { timeout: 30_000 });
+  world.nats.request(subject, payload, { timeout: 60_000 });
 
 /** From now on responders have that much time. */
 async function allow(options: typeof generous): Promise<void> {

@@ -182,10 +182,13 @@ describe("headers", () => {
     });
     const handled = await world.rows<{ payload: string }>("SELECT convert_from(payload, 'UTF8') AS payload FROM got");
     const buried = await world.rows<{ payload: string; error_code: string }>(
-      "SELECT convert_from(payload, 'UTF8') AS payload, error_code FROM hawser.dead_letters ORDER BY id",
+      "SELECT convert_from(payload, 'UTF8') AS payload, error_code FROM hawser.dead_letters ORDER BY error_code",
     );
     expect(handled.length + buried.length).toBe(7);
-    expect(buried).toEqual([{ payload: "nul", error_code: "22P05" }]);
+    expect(buried).toEqual([
+      { payload: "nul", error_code: "22P05" },
+      { payload: "no-colon", error_code: "NA006" },
+    ]);
   });
 });
 

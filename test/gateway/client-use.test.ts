@@ -12,7 +12,7 @@ import {
 } from "../../src/serve/index.js";
 import { install } from "../../src/store/index.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
-import { defineServer, type TestGateway, testGateway } from "../support/gateway.js";
+import { defineServer, patience, type TestGateway, testGateway } from "../support/gateway.js";
 import { onServer } from "../support/on-server.js";
 import { Witness } from "./functions/witness.js";
 
@@ -81,7 +81,7 @@ describe("the schema", () => {
     await using database = await testDatabase();
     await onServer(database.url, `CREATE SCHEMA "${schema}"`);
     await install({ databaseUrl: database.url, nats: { schema } });
-    await using _serve = await Serve.start({ databaseUrl: database.url, gatewayListen: "127.0.0.1:0" });
+    await using _serve = await Serve.start({ databaseUrl: database.url, gatewayListen: "127.0.0.1:0", ...patience });
     const client = new pg.Client({ connectionString: database.url });
     await client.connect();
     try {

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { Serve } from "../../src/serve/index.js";
 import { ServeProcess } from "../faults/support/serve-process.js";
 import { eventually } from "../support/eventually.js";
-import { type TestGateway, testGateway } from "../support/gateway.js";
+import { patience, type TestGateway, testGateway } from "../support/gateway.js";
 import { patientPollMs } from "./serving.js";
 
 let gateway: TestGateway;
@@ -30,7 +30,7 @@ async function addresses(): Promise<string[]> {
 beforeEach(() => eventually("those of the test before are gone", async () => (await addresses()).length === 1));
 
 const another = (options = {}) =>
-  Serve.start({ databaseUrl: gateway.database.url, gatewayListen: "127.0.0.1:0", logger, ...options });
+  Serve.start({ databaseUrl: gateway.database.url, gatewayListen: "127.0.0.1:0", ...patience, logger, ...options });
 
 /** The gateway that answers in a session that begins now: by which of them has one more session. */
 async function call(): Promise<void> {
@@ -106,7 +106,7 @@ describe("the address of a gateway", () => {
 
 describe("two gateways", () => {
   it("share the sessions: after one is killed the next call of its session goes to the other", async () => {
-    const killed = await ServeProcess.start(gateway.database.url);
+    const killed = await ServeProcess.start(gateway.database.url, ["--nats-wait-ms", `${patience.natsWaitMs}`]);
     const session = await gateway.connect();
     try {
       const info = async () => (await session.query("SELECT client_id FROM nats_get_server_info()")).rows[0].client_id;

@@ -6,7 +6,7 @@ import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { type Logger, Serve, type ServeOptions } from "../../src/serve/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { eventually } from "../support/eventually.js";
-import { type TestGateway, testGateway } from "../support/gateway.js";
+import { patience, type TestGateway, testGateway } from "../support/gateway.js";
 import { patientPollMs } from "./serving.js";
 
 const { gatewayStaleMs } = gatewayConstants;
@@ -20,7 +20,7 @@ beforeAll(async () => {
 afterAll(() => gateway?.[Symbol.asyncDispose]());
 
 const another = (options: ServeOptions = {}) =>
-  Serve.start({ databaseUrl: gateway.database.url, gatewayListen: "127.0.0.1:0", ...options });
+  Serve.start({ databaseUrl: gateway.database.url, gatewayListen: "127.0.0.1:0", ...patience, ...options });
 
 const portOf = ({ address }: Serve) => Number(address.split(":")[1]);
 

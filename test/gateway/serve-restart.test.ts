@@ -8,7 +8,7 @@ import { install } from "../../src/store/index.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
-import { defineServer } from "../support/gateway.js";
+import { defineServer, patience } from "../support/gateway.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 
@@ -22,7 +22,7 @@ beforeAll(async () => {
   await client.connect();
   await defineServer(client, testNatsUrl());
   await client.end();
-  serve = await Serve.start({ databaseUrl: postgres.url, gatewayListen: "127.0.0.1:0" });
+  serve = await Serve.start({ databaseUrl: postgres.url, gatewayListen: "127.0.0.1:0", ...patience });
 });
 
 afterAll(async () => {
@@ -73,7 +73,7 @@ it("stops while Postgres is away", async () => {
   // Nobody could take its address away; the next one does.
   const stale = await rowsOf(postgres.url, "SELECT port FROM hawser.gateways");
   expect(stale).toHaveLength(1);
-  serve = await Serve.start({ databaseUrl: postgres.url, gatewayListen: "127.0.0.1:0" });
+  serve = await Serve.start({ databaseUrl: postgres.url, gatewayListen: "127.0.0.1:0", ...patience });
   expect(await rowsOf(postgres.url, "SELECT host, port FROM hawser.gateways")).toEqual([
     { host: "127.0.0.1", port: Number(serve.address.split(":")[1]) },
   ]);

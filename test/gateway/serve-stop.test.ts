@@ -6,7 +6,7 @@ import { describe, expect, it } from "vitest";
 import { Serve, type ServeOptions } from "../../src/serve/index.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
-import { testGateway } from "../support/gateway.js";
+import { patience, testGateway } from "../support/gateway.js";
 
 /** How a start fails, before it has looked at any database. */
 async function failure(options: ServeOptions): Promise<unknown> {
@@ -143,7 +143,11 @@ describe("a stop", () => {
     await gateway.value("SELECT nats_publish_text('stop.a', 'x')");
     await gateway.serve.stop();
     expect((await gateway.errorOf("SELECT nats_publish_text('stop.a', 'x')")).code).toBe("08001");
-    await using _next = await Serve.start({ databaseUrl: gateway.database.url, gatewayListen: "127.0.0.1:0" });
+    await using _next = await Serve.start({
+      databaseUrl: gateway.database.url,
+      gatewayListen: "127.0.0.1:0",
+      ...patience,
+    });
     await gateway.value("SELECT litmus_pgnats_reload_conf()");
     await gateway.value("SELECT nats_publish_text('stop.a', 'x')");
   });

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { type GatewayTls, Serve } from "../../src/serve/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { eventually } from "../support/eventually.js";
-import { type TestGateway, testGateway } from "../support/gateway.js";
+import { patience, type TestGateway, testGateway } from "../support/gateway.js";
 import { TlsRelay } from "./tls-relay.js";
 
 const authority = new CertificateAuthority();
@@ -36,6 +36,7 @@ async function serving(tls: Partial<GatewayTls>, use: (serve: Serve) => Promise<
   await using serve = await Serve.start({
     databaseUrl: gateway.database.url,
     gatewayListen: "127.0.0.1:0",
+    ...patience,
     tls: { ...authority.issue(["127.0.0.1", "localhost"]), ...tls },
     ...options,
   });

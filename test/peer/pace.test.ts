@@ -46,7 +46,8 @@ it("store no faster than a listener drains that has come back", async () => {
 it("wait for the credit of a live listener, within their queue's limits", async () => {
   await using world = await peerWorld();
   const a = await world.started("a-1", { maxSendQueueMessages: window });
-  const b = await world.started("b-1", { creditBytes: 1_024 }, () => delay(1));
+  // It stays live, however slow the machine makes its handlers: they are waited for.
+  const b = await world.started("b-1", { creditBytes: 1_024, busyAfterMs: 20_000 }, () => delay(1));
   await a.sendTo("b", "begin");
   const sent = await flood(a, "b", () => b.received.all.length >= 1_000);
   await b.received.length(sent + 1);

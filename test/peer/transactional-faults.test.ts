@@ -63,6 +63,9 @@ it("peers of one process leave a connection of their pool to everybody else", as
   const sends = ["b", "c", "b", "c"].map((topic) => a.sendTo(topic, "x"));
   const receipts = await Promise.all(sends);
   expect(receipts.map(({ outcome }) => outcome)).toEqual(["stored", "stored", "stored", "stored"]);
+  await eventually("a handler runs", () => running > 0);
+  // The other connection is everybody else's.
+  expect(await a.pendingCount()).toBe(4);
   expect(running).toBe(1);
   held.open();
 });

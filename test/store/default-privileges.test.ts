@@ -128,7 +128,7 @@ describe("default privileges of the installing role", () => {
     expect(await catalogOf(other.url)).toEqual(await catalogOf(plain.url));
   });
 
-  it("are left out by ten that install at once", { timeout: 180_000 }, async () => {
+  it("are left out by ten that install at once", async () => {
     await using reader = await login(database.url);
     await onServer(database.url, ...giveAll(reader.role));
     const reports = await Promise.all(Array.from({ length: 10 }, () => install({ databaseUrl: database.url })));
@@ -162,7 +162,7 @@ describe("default privileges of the installing role", () => {
     expect(await codeOf(reader.url, "SELECT nats_flush()")).toBe("42501");
   });
 
-  it("do not count within CREATE EXTENSION litmus_pgnats", { timeout: 180_000 }, async () => {
+  it("do not count within CREATE EXTENSION litmus_pgnats", async () => {
     await using server = await extensionServer();
     installExtension({ extension: server.extensionDirectory }, { version: "1.2.3-test" });
     const [given, plain] = [await server.database(), await server.database()];

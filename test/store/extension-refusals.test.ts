@@ -20,7 +20,7 @@ let database: TestDatabase;
 beforeAll(async () => {
   server = await extensionServer();
   installExtension({ extension: server.extensionDirectory }, { version: "1.2.3-test" });
-}, 180_000);
+});
 afterAll(() => server[Symbol.asyncDispose]());
 beforeEach(async () => {
   database = await server.database();

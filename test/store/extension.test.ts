@@ -27,7 +27,7 @@ let database: TestDatabase;
 beforeAll(async () => {
   server = await extensionServer();
   installExtension({ extension: server.extensionDirectory }, { version });
-}, 180_000);
+});
 afterAll(() => server[Symbol.asyncDispose]());
 beforeEach(async () => {
   database = await server.database();

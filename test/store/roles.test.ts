@@ -325,7 +325,7 @@ describe("a database without the schema", () => {
   });
 });
 
-describe("installing on a server of one's own", { timeout: 180_000 }, () => {
+describe("installing on a server of one's own", () => {
   it("works with CREATE on the database alone, names what is missing, and catches up when it is there", async () => {
     await using server = await ownPostgres();
     await onServer(

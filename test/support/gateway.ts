@@ -7,6 +7,7 @@ import pg from "pg";
 import { Serve, type ServeOptions } from "../../src/serve/index.js";
 import { install } from "../../src/store/index.js";
 import { type TestDatabase, testDatabase, testNatsUrl } from "./database.js";
+import { onServer } from "./on-server.js";
 
 /** What a test asks of it. */
 export interface TestGatewayOptions extends Omit<ServeOptions, "databaseUrl"> {
@@ -32,8 +33,8 @@ export interface TestGateway extends AsyncDisposable {
   connect(): Promise<pg.Client>;
 }
 
-/** What calls may take unless a test says otherwise, in milliseconds: the machine may have much other work. */
-const patientMs = 30_000;
+/** For calls that are to succeed, where NATS is there: the machine may have much other work. */
+export const patience = { callTimeoutMs: 30_000, natsWaitMs: 20_000 } as const;
 
 /**
  * Makes one.
@@ -42,7 +43,12 @@ const patientMs = 30_000;
  *     await gateway.value("SELECT nats_publish_text('a', 'hello')");
  */
 export async function testGateway(options: TestGatewayOptions = {}): Promise<TestGateway> {
-  const { natsUrl = testNatsUrl(), serverOptions = {}, callTimeoutMs = patientMs, ...serveOptions } = options;
+  const {
+    natsUrl = testNatsUrl(),
+    serverOptions = {},
+    callTimeoutMs = patience.callTimeoutMs,
+    ...serveOptions
+  } = options;
   const undo: (() => Promise<unknown>)[] = [];
   const disposeAll = async () => {
     for (const one of undo.splice(0).reverse()) await one();
@@ -70,6 +76,10 @@ export async function testGateway(options: TestGatewayOptions = {}): Promise<Tes
       databaseUrl: database.url,
     });
     undo.push(() => serve.stop());
+    // Calls wait for a connection that is being made, but not for as long as that takes where the machine has much other work.
+    if (serverOptions !== false) {
+      await onServer(database.url, "SELECT litmus_pgnats_reload_conf()").catch(() => undefined);
+    }
     return {
       database,
       serve,

@@ -110,9 +110,7 @@ describe("a client for micro services", () => {
     expect(await all(services.ping("public_three"))).toHaveLength(1);
   });
 
-  it("who asks without end does not keep requests waiting, and all are found afterwards", {
-    timeout: 60_000,
-  }, async () => {
+  it("who asks without end does not keep requests waiting, and all are found afterwards", async () => {
     await using server = await startNatsServer();
     const { service } = testService({ "public.answer(bytea)": () => answer("here") });
     const count = 200;
@@ -126,8 +124,8 @@ describe("a client for micro services", () => {
     for (let n = 0; n < 5_000; n++) stranger.publish("$SRV.INFO", "", { reply: "nobody.listens" });
     await stranger.flush();
     expect((await requester.request("a.0")).string()).toBe("here");
-    // A million answers take half a minute.
-    expect(performance.now() - since).toBeLessThan(5_000);
+    // A million answers take half a minute, and more where the machine has other work.
+    expect(performance.now() - since).toBeLessThan(15_000);
     await eventually("all are found", async () => (await all(judge(requester).ping())).length === count, 40_000);
   });
 });

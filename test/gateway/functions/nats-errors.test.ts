@@ -5,7 +5,7 @@ import { headers } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Serve } from "../../../src/serve/index.js";
 import { eventually } from "../../support/eventually.js";
-import { defineServer, type TestGateway, testGateway } from "../../support/gateway.js";
+import { defineServer, patience, type TestGateway, testGateway } from "../../support/gateway.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { byPosition, sampleCalls } from "./every-function.js";
 import { Witness } from "./witness.js";
@@ -102,7 +102,11 @@ describe("without the gateway", () => {
       expect(error, call.name).toMatchObject({ code: "08001", hint: expect.stringContaining("hawser serve") });
     }
     await expect(fresh.query("SELECT nats_publish_text('a', 'b')")).rejects.toMatchObject({ code: "08001" });
-    await using _again = await Serve.start({ databaseUrl: gone.database.url, gatewayListen: "127.0.0.1:0" });
+    await using _again = await Serve.start({
+      databaseUrl: gone.database.url,
+      gatewayListen: "127.0.0.1:0",
+      ...patience,
+    });
     await gone.value("SELECT nats_publish_text('a', 'b')");
     await fresh.query("SELECT nats_publish_text('a', 'b')");
     await fresh.end();
@@ -117,7 +121,7 @@ describe("without the gateway", () => {
       for (const session of sessions) await session.query("SELECT nats_publish_text('failing_restart.x', 'x')");
       expect(await witness.messages(sessions.length)).toHaveLength(sessions.length);
       await serve.stop();
-      serve = await Serve.start({ databaseUrl: restarted.database.url, gatewayListen: "127.0.0.1:0" });
+      serve = await Serve.start({ databaseUrl: restarted.database.url, gatewayListen: "127.0.0.1:0", ...patience });
     }
     await serve.stop();
     for (const session of sessions) await session.end();

@@ -8,7 +8,7 @@ import { expect, it, onTestFinished } from "vitest";
 import { Serve } from "../../../src/serve/index.js";
 import { install } from "../../../src/store/index.js";
 import { testNatsUrl } from "../../support/database.js";
-import { defineServer } from "../../support/gateway.js";
+import { defineServer, patience } from "../../support/gateway.js";
 import { startPrimaryAndStandby } from "../../support/standby.js";
 import { callEveryFunction, prepareSamples } from "./every-function.js";
 import { Witness } from "./witness.js";
@@ -27,7 +27,7 @@ it("every function works on a hot standby, also in a transaction that is said to
   await install({ databaseUrl: primary.url });
   await using onPrimary = await openSession(primary.url);
   await defineServer(onPrimary.client, testNatsUrl());
-  await using _serve = await Serve.start({ databaseUrl: primary.url, gatewayListen: "127.0.0.1:0" });
+  await using _serve = await Serve.start({ databaseUrl: primary.url, gatewayListen: "127.0.0.1:0", ...patience });
   const nats = await connect({ servers: testNatsUrl() });
   onTestFinished(() => nats.close());
   await servers.caughtUp();

@@ -40,7 +40,8 @@ export function testLink(
     logged.push({ level, details, message });
   };
   const logger = { debug: log("debug"), info: log("info"), warn: log("warn"), error: log("error") };
-  const link = new NatsLink({ name: "hawser test", secretsDirectories: [], logger, ...options });
+  // Connecting may take a while where the machine has much other work.
+  const link = new NatsLink({ name: "hawser test", secretsDirectories: [], natsWaitMs: 30_000, logger, ...options });
   onTestFinished(() => link.stop());
   return { link, logged };
 }

@@ -219,7 +219,7 @@ describe("a role that is no superuser", () => {
   });
 });
 
-describe("on a server that has never seen Hawser", { timeout: 180_000 }, () => {
+describe("on a server that has never seen Hawser", () => {
   it("a role that may make roles installs with all of them; one that may not, without", async () => {
     await using server = await ownPostgres();
     const urls = await Promise.all(

@@ -156,7 +156,7 @@ describe("who owns the schema hawser", () => {
   });
 });
 
-describe("roles of Hawser that are there already", { timeout: 180_000 }, () => {
+describe("roles of Hawser that are there already", () => {
   it("are named where they may more than they are for, and who may act as the owner", async () => {
     await using server = await ownPostgres();
     await onServer(
