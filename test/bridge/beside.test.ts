@@ -39,6 +39,8 @@ describe("a subscription whose function is too slow for its messages", () => {
     expect(await world.value("SELECT array_agg(n ORDER BY n) FROM got")).toEqual(
       Array.from({ length: 100 }, (_, n) => n),
     );
+    // What waits for it goes with it.
+    await world.client.query("SELECT nats_unsubscribe($1, 'slow')", [slow]);
   });
 
   it("does not take the room of another role, however many subscriptions its own role has", async () => {

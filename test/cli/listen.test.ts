@@ -93,15 +93,17 @@ describe("hawser listen", () => {
   });
 
   it("with --durable is stored for by senders that never met it", async () => {
-    expect(
-      await hawser(["listen", "orders", "--name", "audit-1", "--durable", "--timeout", "1"], options()),
-    ).toMatchObject({
-      status: 0,
-    });
+    const listening = await startListening(["orders", "--name", "audit-1", "--durable"], options());
+    listening.child.kill("SIGTERM");
+    expect(await listening.ended).toMatchObject({ status: 0 });
     const sent = await hawser(["send", "orders", "for the record"], options());
     expect(sent).toMatchObject({ status: 0, stdout: "stored for audit-1\n" });
     const { stdout } = await hawser(["listen", "orders", "--name", "audit-1", "--count", "1", "--json"], options());
     expect(jsonLines(stdout)).toMatchObject([{ payload: "for the record" }]);
+  });
+
+  it("ends in good order at its --timeout where no --count was asked for", async () => {
+    expect(await hawser(["listen", "orders", "--timeout", "1"], options())).toMatchObject({ status: 0, stdout: "" });
   });
 
   it("fails when fewer messages than --count came within --timeout", async () => {

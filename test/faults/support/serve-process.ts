@@ -17,6 +17,7 @@ export interface LogLine extends Readonly<Record<string, unknown>> {
 export class ServeProcess implements AsyncDisposable {
   #program: Program | undefined;
   #log: LogLine[] = [];
+  #isOver = false;
 
   private constructor(
     readonly databaseUrl: string,
@@ -34,8 +35,11 @@ export class ServeProcess implements AsyncDisposable {
   /** Makes one that does not run yet. */
   static async make(databaseUrl: string, flags: readonly string[] = []): Promise<ServeProcess> {
     const serve = new ServeProcess(databaseUrl, await freePort(), flags);
-    // A test that runs out of time disposes of nothing.
-    onTestFinished(() => serve.crash());
+    // A test that runs out of time disposes of nothing, and goes on.
+    onTestFinished(() => {
+      serve.#isOver = true;
+      return serve.crash();
+    });
     return serve;
   }
 
@@ -68,6 +72,7 @@ export class ServeProcess implements AsyncDisposable {
 
   /** Starts it again, and does not wait. */
   launch(): void {
+    if (this.#isOver) throw new Error("the test that this process is for has ended");
     const args = ["serve", "--json", "--log-level", "info", "--listen", `127.0.0.1:${this.port}`, ...this.flags];
     this.#program = startProgram("src/cli/main.ts", args, {
       env: { HAWSER_DATABASE_URL: this.databaseUrl },
