@@ -3,7 +3,7 @@
  */
 import pg from "pg";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { doctorConstants } from "../../generated/ts/settings/nats.js";
+import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import type { OwnPostgres } from "../faults/support/own-postgres.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
@@ -183,7 +183,7 @@ describe("the leader", () => {
       const finding = onlyFinding(await system.examine());
       expect(finding).toMatchObject({ check: "lead", severity: "error" });
       expect(finding.what).toMatch(/^the process that led \(\S+\) has not been heard for \d+ ms/);
-      expect(finding.what).toContain(` ${doctorConstants.leadWatchMs} ms`);
+      expect(finding.what).toContain(` ${bridgeConstants.leadExpiryMs} ms`);
       expect(finding.what).toContain("the functions of 1 subscription are not called");
     } finally {
       await holder.end();

@@ -659,6 +659,13 @@ export const bridgeConstants = {
    * Value: 4.
    */
   bufferReserveDivisor: 4,
+  /**
+   * As long as a time limit counts at once: a process that looks later than it wanted to was standing still, and the time
+   * beyond twice that is not counted.
+   *
+   * Value: 500 ms.
+   */
+  patienceSliceMs: 500,
 } as const;
 
 /** Monitor constants. What the port with metrics and health fixes for everyone. */
@@ -751,12 +758,6 @@ export const doctorConstants = {
    * Value: 6000 ms.
    */
   natsCheckMs: 6000,
-  /**
-   * How long the leader is watched, which beats each `lead_beat_ms`.
-   *
-   * Value: 2000 ms.
-   */
-  leadWatchMs: 2000,
   /**
    * How often the lead is looked at within that time.
    *

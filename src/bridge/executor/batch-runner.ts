@@ -198,7 +198,10 @@ function changed({ functionName }: Subscription): FunctionError {
 }
 
 function closed({ functionName }: Subscription): FunctionError {
-  return { code: "42501", message: `hawser_executor may not execute the wrapper of ${functionName}` };
+  return {
+    code: errorTable.not_permitted.sqlstate,
+    message: `hawser_executor may not execute the wrapper of ${functionName}`,
+  };
 }
 
 function givenUp({ functionName }: Subscription, why: Done): Outcome {

@@ -3,9 +3,9 @@
  * arrived meanwhile is read before the time is over.
  */
 import { performance } from "node:perf_hooks";
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 
-/** As long as it counts at once. The process hardly runs where it looks that much later than it wanted to. */
-const sliceMs = 500;
+const { patienceSliceMs: sliceMs } = bridgeConstants;
 
 /** See above. Keeps the process alive, as a timer does. */
 export class Patience {

@@ -31,9 +31,9 @@ export interface ResponderServiceOptions extends ServiceOrigin {
   readonly maxQueuedBytesPerResponder: number;
   /** How long a request may wait for its turn, in milliseconds: `responder_timeout_ms` of now. */
   readonly responderTimeoutMs: () => number;
-  /** Says that a connection is in use, and returns what says that it is no more: `use` of a `NatsLink`. */
   /** A function was run, however it ended. */
   readonly onRun?: (responder: Responder, durationMs: number) => void;
+  /** Says that a connection is in use, and returns what says that it is no more: `use` of a `NatsLink`. */
   readonly use?: (connection: NatsConnection) => () => void;
 }
 

@@ -3,13 +3,15 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { tables } from "../../../generated/ts/rows/nats.js";
-import { doctorConstants } from "../../../generated/ts/settings/nats.js";
+import { bridgeConstants, doctorConstants } from "../../../generated/ts/settings/nats.js";
 import type { Check } from "../examine.js";
 import type { Facts } from "../facts.js";
 import type { Finding, Verdict } from "../finding.js";
 import { ago, catalogCheck } from "./catalog-check.js";
 
-const { catalogCheckMs, leadLookMs, leadWatchMs, maxLagMs } = doctorConstants;
+const { catalogCheckMs, leadLookMs, maxLagMs } = doctorConstants;
+/** As long as a leader may be silent: another process would take over then. */
+const { leadExpiryMs } = bridgeConstants;
 
 const leadSql = `
   SELECT l.epoch::text AS epoch, l.owner, l.beat::text AS beat,
@@ -28,7 +30,7 @@ export function leadCheck(facts: Facts): Check {
   return catalogCheck("lead", (signal) => lead(facts, signal), {
     needs: ["nats-from-sql", "nats-server"],
     explainedBy: ["gateway", "nats", "executor-login", "grants", "surplus-grants"],
-    timeoutMs: leadWatchMs + catalogCheckMs,
+    timeoutMs: leadExpiryMs + catalogCheckMs,
   });
 }
 
@@ -55,7 +57,7 @@ async function lead(facts: Facts, signal: AbortSignal): Promise<Verdict> {
 async function watch(facts: Facts, signal: AbortSignal) {
   const look = async (): Promise<Lead> => (await facts.rows<Lead>(leadSql))[0]!;
   const first = await look();
-  const endAt = performance.now() + leadWatchMs;
+  const endAt = performance.now() + leadExpiryMs;
   for (;;) {
     await delay(leadLookMs, undefined, { signal });
     const last = await look();
@@ -69,7 +71,7 @@ function leaderless({ owner, behindSeconds }: Lead, subscriptions: number): Find
   const who =
     owner === null
       ? "no process leads"
-      : `the process that led (${owner}) has not been heard for ${leadWatchMs} ms${last}`;
+      : `the process that led (${owner}) has not been heard for ${leadExpiryMs} ms${last}`;
   return {
     severity: "error",
     what: `${who}: the functions of ${subscriptions} subscription${subscriptions === 1 ? "" : "s"} are not called`,
