@@ -1,16 +1,33 @@
 import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 
-export default defineConfig({
-  test: {
-    include: ["test/**/*.test.ts"],
-    globalSetup: ["test/global-setup.ts"],
-    // Real servers and real processes: a busy machine takes up to twenty times as long as an idle one; hanging is what the
-    // limit is for.
+/** What `test/support/depth.ts` multiplies counts of random inputs with. */
+const depth = (mode: string) => ({ HAWSER_TEST_DEPTH: mode === "all" ? "1" : "0.1" });
+
+/** `npm test` runs the project `fast`; `npm run test:all` both, with all random inputs. */
+export default defineConfig(({ mode }) => {
+  const project = {
+    // A worker keeps the modules it has loaded for its next file: loading them takes longer than most files.
+    isolate: false,
+    env: depth(mode),
+    // Real servers and real processes: a busy machine takes up to twenty times as long as an idle one; hanging is what
+    // the limit is for.
     testTimeout: 180_000,
     hookTimeout: 180_000,
-    // Tests mostly wait for servers and disks, so that more than one file for each core pays; many more would slow down
-    // those that have deadlines.
-    maxWorkers: Math.ceil(availableParallelism() * 1.5),
-  },
+  };
+  return {
+    test: {
+      globalSetup: ["test/global-setup.ts"],
+      reporters: ["default", "./test/support/progress-reporter.ts"],
+      // Only what is far slower than the others is worth a line of its own.
+      slowTestThreshold: 5_000,
+      // Tests mostly wait for servers and disks, so that more than one file for each core pays; many more would slow
+      // down those that have deadlines.
+      maxWorkers: Math.ceil(availableParallelism() * 1.5),
+      projects: [
+        { test: { ...project, name: "fast", include: ["test/**/*.test.ts"], exclude: ["test/**/*.slow.test.ts"] } },
+        { test: { ...project, name: "slow", include: ["test/**/*.slow.test.ts"] } },
+      ],
+    },
+  };
 });

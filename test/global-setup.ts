@@ -1,5 +1,5 @@
 /**
- * Once for a whole run: real servers, and a migrated database for the test files to copy.
+ * Once for a whole run: real servers, databases for the test files to copy, and the programs that tests start.
  *
  * Workers find them in the environment (HAWSER_TEST_DATABASE_URL, HAWSER_TEST_NATS_URL, HAWSER_TEST_TEMPLATE), as the
  * processes they start do, and by vitest's `inject`.
@@ -11,8 +11,9 @@ import { randomBytes } from "node:crypto";
 import type { TestProject } from "vitest/node";
 import { startDevStack } from "../src/dev/index.js";
 import { grantedRoles } from "../src/store/grants.js";
-import { migrate } from "../src/store/index.js";
+import { install, migrate } from "../src/store/index.js";
 import { natsRoles } from "../src/store/nats/install-nats.js";
+import { buildPrograms } from "./support/built-programs.js";
 import { type Installer, makeInstaller } from "./support/limited-installer.js";
 import { onServer, rowsOf } from "./support/on-server.js";
 
@@ -26,16 +27,21 @@ declare module "vitest" {
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const stack = await startDevStack({ onProgress: (message) => console.error(message) });
+  const [stack, programs] = await Promise.all([
+    startDevStack({ onProgress: (message) => console.error(message) }),
+    buildPrograms(),
+  ]);
   for (const { name, version, origin } of stack.servers) console.error(`${name} ${version ?? ""} from ${origin}`);
   const { databaseUrl } = stack;
   const natsUrl = stack.natsUrl!;
-  const template = `hawser_template_${randomBytes(4).toString("hex")}`;
-  let installer: string | undefined;
+  let templates: Templates;
   try {
-    installer = await makeTemplate(databaseUrl, template);
+    // Nothing of a run outlives it, and the tests that kill Postgres have one of their own.
+    if (process.env["HAWSER_DATABASE_URL"] === undefined) await withoutDisk(databaseUrl);
+    templates = await makeTemplates(databaseUrl, `hawser_template_${randomBytes(4).toString("hex")}`);
   } catch (error) {
     await stack.stop();
+    programs.remove();
     throw error;
   }
   // Tests that start servers mean servers of their own.
@@ -43,34 +49,70 @@ export default async function setup(project: TestProject): Promise<() => Promise
   delete process.env["HAWSER_NATS_URL"];
   process.env["HAWSER_TEST_DATABASE_URL"] = databaseUrl;
   process.env["HAWSER_TEST_NATS_URL"] = natsUrl;
-  process.env["HAWSER_TEST_TEMPLATE"] = template;
+  process.env["HAWSER_TEST_TEMPLATE"] = templates.everything;
+  process.env["HAWSER_TEST_PEERS_TEMPLATE"] = templates.peers;
+  process.env["HAWSER_TEST_PROGRAMS"] = programs.directory;
   project.provide("databaseUrl", databaseUrl);
   project.provide("natsUrl", natsUrl);
   return async () => {
     // A Postgres of HAWSER_DATABASE_URL outlives the run.
-    await onServer(databaseUrl, `ALTER DATABASE ${template} IS_TEMPLATE false`, `DROP DATABASE ${template}`);
-    if (installer !== undefined) await onServer(databaseUrl, `DROP ROLE ${installer}`);
+    for (const name of [templates.everything, templates.peers]) {
+      await onServer(databaseUrl, `ALTER DATABASE ${name} IS_TEMPLATE false`, `DROP DATABASE ${name}`);
+    }
+    for (const role of templates.roles) await onServer(databaseUrl, `DROP ROLE ${role}`);
     await stack.stop();
+    programs.remove();
   };
 }
 
-/**
- * Makes the migrated database that `testDatabase` copies. Nobody may connect to it: that would forbid copying it. Returns
- * the role that was made to install in it, if one was.
- */
-async function makeTemplate(databaseUrl: string, name: string): Promise<string | undefined> {
-  await onServer(databaseUrl, `CREATE DATABASE ${name} IS_TEMPLATE true`);
-  const url = new URL(databaseUrl);
-  url.pathname = `/${name}`;
-  const installer = await installerFor(url.href);
-  // For those who install more in a copy of it.
-  if (installer !== undefined) process.env["HAWSER_TEST_INSTALLER_URL"] = installer.url;
-  const { leftOut } = await migrate({ databaseUrl: installer?.url ?? url.href });
+/** Commits do not wait for the disk. */
+async function withoutDisk(databaseUrl: string): Promise<void> {
+  await onServer(
+    databaseUrl,
+    "ALTER SYSTEM SET fsync = off",
+    "ALTER SYSTEM SET full_page_writes = off",
+    "SELECT pg_reload_conf()",
+  );
+}
+
+/** The databases that `testDatabase` copies. */
+interface Templates {
+  /** Holds what `hawser init` makes. */
+  readonly everything: string;
+  /** Holds what `hawser init --no-nats` makes. */
+  readonly peers: string;
+  /** Roles that were made for them. */
+  readonly roles: readonly string[];
+}
+
+/** Makes them. Nobody may connect to them: that would forbid copying them. */
+async function makeTemplates(databaseUrl: string, name: string): Promise<Templates> {
+  const peers = `${name}_peers`;
+  await onServer(databaseUrl, `CREATE DATABASE ${peers} IS_TEMPLATE true`);
+  const urlOf = (base: string, database: string): string => {
+    const url = new URL(base);
+    url.pathname = `/${database}`;
+    return url.href;
+  };
+  const installer = await installerFor(urlOf(databaseUrl, peers));
+  const { leftOut } = await migrate({ databaseUrl: installer?.url ?? urlOf(databaseUrl, peers) });
   for (const line of leftOut) console.error(`Left out of the template: ${line}`);
   // A superuser runs nothing of a role that it has not said it trusts, and some tests install as superuser afterwards.
   if (installer !== undefined) await onServer(databaseUrl, `GRANT hawser_owner TO ${installer.role}`);
-  await onServer(databaseUrl, `ALTER DATABASE ${name} ALLOW_CONNECTIONS false`);
-  return installer?.role;
+
+  await onServer(databaseUrl, `CREATE DATABASE ${name} TEMPLATE ${peers} IS_TEMPLATE true`);
+  const url = urlOf(databaseUrl, name);
+  if (installer !== undefined) {
+    await onServer(databaseUrl, `GRANT CREATE ON DATABASE ${name} TO ${installer.role}`);
+    const { nats, shortfalls } = await install({ databaseUrl: urlOf(installer.url, name) });
+    if (!nats?.functions) throw new Error(`no functions: ${shortfalls.map(({ what }) => what).join("; ")}`);
+  }
+  // Also what only a superuser may make: foreign data wrappers and event triggers.
+  await install({ databaseUrl: url });
+  const [executor] = await rowsOf(url, "SELECT user_name AS name FROM hawser.executor_login");
+  for (const each of [name, peers]) await onServer(databaseUrl, `ALTER DATABASE ${each} ALLOW_CONNECTIONS false`);
+  const roles = [executor!["name"] as string, ...(installer ? [installer.role] : [])];
+  return { everything: name, peers, roles };
 }
 
 /** Makes the role that HAWSER_TEST_INSTALLER asks for, for a database that the URL connects to as superuser. */

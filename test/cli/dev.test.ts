@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { answers } from "../support/answers.js";
+import { nodeCommand } from "../support/built-programs.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
@@ -113,7 +114,10 @@ describe("hawser dev --json", () => {
 
   it.each([
     ["runs it as a script", ["run", "-s", "hawser", "--"]],
-    ["runs it through a shell, as npx does", ["exec", "-c", "node --import tsx src/cli/main.ts dev --json; true"]],
+    [
+      "runs it through a shell, as npx does",
+      ["exec", "-c", `${nodeCommand("src/cli/main.ts").join(" ")} dev --json; true`],
+    ],
   ])("stops everything when an npm that %s is killed", async (_, args) => {
     const rest = args[0] === "run" ? ["dev", "--json"] : [];
     const program = kill(startCommand("npm", [...args, ...rest], { stdin: "ignore" }));
@@ -139,7 +143,7 @@ describe("hawser dev --json", () => {
 
   it("in the background of a script stays when the script has ended", async () => {
     const output = join(temporaryDirectory(), "output");
-    const node = `"${process.execPath}" --import tsx src/cli/main.ts dev --json`;
+    const node = `${nodeCommand("src/cli/main.ts").join(" ")} dev --json`;
     execFileSync("sh", ["-c", `${node} >"${output}" 2>/dev/null </dev/null & echo $! >"${output}.pid"`], {
       cwd: projectDirectory,
       stdio: "ignore",

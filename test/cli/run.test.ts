@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { commands } from "../../src/cli/commands.js";
+import { nodeCommand } from "../support/built-programs.js";
 import { projectDirectory, startCommand, startProgram } from "../support/program.js";
 
 const hawser = (...args: string[]) => startProgram("src/cli/main.ts", args, { env: { CI: "true" } }).ended;
@@ -36,7 +37,7 @@ describe("hawser", () => {
 
   it("ends in good order when the reader of its help has left", async () => {
     const script = '{ "$@"; echo "status $?" >&2; } | true';
-    const command = [process.execPath, "--import", "tsx", "src/cli/main.ts", "--help"];
+    const command = [...nodeCommand("src/cli/main.ts"), "--help"];
     const { stderr } = await startCommand("sh", ["-c", script, "sh", ...command]).ended;
     expect(stderr).toBe("status 0\n");
   });
@@ -100,7 +101,7 @@ describe("hawser", () => {
 
   it.runIf(existsSync("/dev/full"))("says once that the disk is full", async () => {
     const script = '"$@" >/dev/full; echo "status $?" >&2';
-    const command = [process.execPath, "--import", "tsx", "src/cli/main.ts", "--help"];
+    const command = [...nodeCommand("src/cli/main.ts"), "--help"];
     const { stderr } = await startCommand("sh", ["-c", script, "sh", ...command]).ended;
     expect(stderr).toMatch(/^hawser: could not write what was to be printed: ENOSPC.* \[output_failed\]\nstatus 74\n$/);
   });

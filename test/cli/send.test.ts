@@ -2,6 +2,7 @@ import { hostname } from "node:os";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { gate } from "../peer/support/gate.js";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
+import { nodeCommand } from "../support/built-programs.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 import { projectDirectory, startCommand } from "../support/program.js";
@@ -23,7 +24,7 @@ describe("hawser send", () => {
   afterEach(() => world[Symbol.asyncDispose]());
 
   it.each([[[]], [["--lines"]]])("takes no directory for an empty input, %j", async (flags) => {
-    const command = [process.execPath, "--import", "tsx", "src/cli/main.ts", "send", "orders", ...flags];
+    const command = [...nodeCommand("src/cli/main.ts"), "send", "orders", ...flags];
     const shell = startCommand("sh", ["-c", '"$@" </', "sh", ...command], {
       cwd: projectDirectory,
       env: { HAWSER_DATABASE_URL: world.url },
@@ -255,7 +256,7 @@ describe("hawser send --lines", () => {
 
   it.runIf(hasScript)("shows how far it is on a terminal, also on one that has no width", async () => {
     await world.started("orders-1");
-    const command = `seq 3000 | ${process.execPath} --import tsx src/cli/main.ts send orders --lines`;
+    const command = `seq 3000 | ${nodeCommand("src/cli/main.ts").join(" ")} send orders --lines`;
     for (const [before, spins] of [
       ["stty cols 80 rows 24; ", true],
       ["stty cols 0 rows 0; ", false],

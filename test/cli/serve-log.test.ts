@@ -4,28 +4,27 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { rm } from "node:fs/promises";
-import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 import { build } from "esbuild";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { errorTable } from "../../generated/ts/errors/errors.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { nodeProgram } from "../support/built-programs.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
 import { rowsOf } from "../support/on-server.js";
 import { type Program, projectDirectory, startCommand } from "../support/program.js";
 import { jsonLines } from "./support/hawser.js";
 
-const tsx = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
-
 /** In a process of its own, in which signals cause defects. Resolves when it answers. */
 async function startServe(databaseUrl: string, level: string): Promise<Program> {
-  const preloaded = pathToFileURL(`${projectDirectory}test/cli/programs/defect-on-signal.ts`).href;
-  const command = [`${projectDirectory}src/cli/main.ts`, "serve", "--json", "--log-level", level];
+  const preloaded = pathToFileURL(nodeProgram("test/cli/programs/defect-on-signal.ts").file).href;
+  const { execArgv, file } = nodeProgram("src/cli/main.ts");
+  const command = [file, "serve", "--json", "--log-level", level];
   const program = startCommand(
     process.execPath,
-    ["--import", tsx, "--import", preloaded, ...command, "--listen", "127.0.0.1:0"],
+    [...execArgv, "--import", preloaded, ...command, "--listen", "127.0.0.1:0"],
     { env: { HAWSER_DATABASE_URL: databaseUrl }, stdin: "ignore" },
   );
   onTestFinished(async () => {

@@ -5,7 +5,6 @@
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
 import { Serve, type ServeOptions } from "../../src/serve/index.js";
-import { install } from "../../src/store/index.js";
 import { type TestDatabase, testDatabase, testNatsUrl } from "./database.js";
 import { onServer } from "./on-server.js";
 
@@ -63,7 +62,6 @@ export async function testGateway(options: TestGatewayOptions = {}): Promise<Tes
   try {
     const database = await testDatabase();
     undo.push(() => database.drop());
-    await installFor(database);
     const client = await open(database);
     undo.push(() => client.end());
     if (serverOptions !== false) await defineServer(client, natsUrl, serverOptions);
@@ -98,21 +96,6 @@ export async function testGateway(options: TestGatewayOptions = {}): Promise<Tes
     await disposeAll();
     throw error;
   }
-}
-
-/**
- * Installs as whoever made the template. A role that is no superuser is helped by one afterwards, as it is told to be:
- * with the foreign data wrappers and the event triggers, which it may not make.
- */
-async function installFor(database: TestDatabase): Promise<void> {
-  const limited = process.env["HAWSER_TEST_INSTALLER_URL"];
-  if (limited !== undefined) {
-    const url = new URL(limited);
-    url.pathname = `/${database.name}`;
-    const { nats, shortfalls } = await install({ databaseUrl: url.href });
-    if (!nats?.functions) throw new Error(`no functions: ${shortfalls.map(({ what }) => what).join("; ")}`);
-  }
-  await install({ databaseUrl: database.url });
 }
 
 /** Defines the NATS server of the database. */

@@ -3,14 +3,10 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { createRequire } from "node:module";
 import { text } from "node:stream/consumers";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import { nodeCommand, projectDirectory } from "./built-programs.js";
 
-/** The root of the project. */
-export const projectDirectory = fileURLToPath(new URL("../..", import.meta.url));
-
-const tsx = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
+export { projectDirectory };
 
 /** How to start a program. */
 export interface ProgramOptions {
@@ -43,9 +39,10 @@ interface ProgramEnd {
   readonly stderr: string;
 }
 
-/** Starts a TypeScript program of the project, given relative to its root. */
+/** Starts a TypeScript program of the project, given relative to its root: of `src/` and `test/` as it was compiled. */
 export function startProgram(script: string, args: readonly string[] = [], options: ProgramOptions = {}): Program {
-  return startCommand(process.execPath, ["--import", tsx, `${projectDirectory}${script}`, ...args], options);
+  const [node, ...program] = nodeCommand(script);
+  return startCommand(node!, [...program, ...args], options);
 }
 
 /** Starts any program. */

@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { describe, expect, it } from "vitest";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { nodeProgram } from "../support/built-programs.js";
 import { eventually } from "../support/eventually.js";
 import type { HostileCommand, HostileReport } from "./hostile-listener.js";
 import { dialTest, identity, type TestSender } from "./pair.js";
@@ -21,8 +22,8 @@ class HostileListener implements Disposable {
   ) {}
 
   static async start(): Promise<HostileListener> {
-    const program = new URL("./hostile-listener.ts", import.meta.url);
-    const child = fork(program, { execArgv: ["--expose-gc", "--import", "tsx"] });
+    const { execArgv, file } = nodeProgram("test/transport/hostile-listener.ts");
+    const child = fork(file, { execArgv: ["--expose-gc", ...execArgv] });
     const [{ address }] = (await once(child, "message")) as [HostileReport];
     return new HostileListener(child, Number(address.split(":").at(-1)), address);
   }

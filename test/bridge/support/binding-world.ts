@@ -2,7 +2,6 @@
  * A database with the SQL functions, logins that may call them, and a session as the executor that calls wrappers.
  */
 import pg from "pg";
-import { install } from "../../../src/store/index.js";
 import { type Login, login } from "../../store/nats/support/logins.js";
 import { type TestDatabase, testDatabase } from "../../support/database.js";
 
@@ -97,7 +96,6 @@ export async function bindingWorld(): Promise<BindingWorld> {
   const undo: (() => Promise<unknown>)[] = [];
   const database = await testDatabase();
   undo.push(() => database.drop());
-  await install({ databaseUrl: database.url });
   const connect = async (url: string): Promise<pg.Client> => {
     const client = new pg.Client(url);
     // Its next query reports it.

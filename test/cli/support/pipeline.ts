@@ -4,6 +4,7 @@
 import { createInterface } from "node:readline";
 import { onTestFinished } from "vitest";
 import { Log } from "../../peer/support/log.js";
+import { nodeCommand } from "../../support/built-programs.js";
 import { type Program, projectDirectory, startCommand } from "../../support/program.js";
 
 /** Tells its pid, then every line that it reads; with the argument 0 it reads nothing, and stays. */
@@ -38,7 +39,7 @@ export function startShell(
   databaseUrl: string,
   env: Record<string, string> = {},
 ): Program {
-  const command = [process.execPath, "--import", "tsx", "src/cli/main.ts", ...args];
+  const command = [...nodeCommand("src/cli/main.ts"), ...args];
   const program = startCommand("sh", ["-c", script, "sh", ...command], {
     cwd: projectDirectory,
     env: { HAWSER_DATABASE_URL: databaseUrl, ...env },

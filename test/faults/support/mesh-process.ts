@@ -2,15 +2,10 @@
  * One process of a mesh, as the test holds it.
  */
 import { type ChildProcess, fork } from "node:child_process";
-import { createRequire } from "node:module";
 import type { Readable } from "node:stream";
-import { pathToFileURL } from "node:url";
-import { projectDirectory } from "../../support/program.js";
+import { nodeProgram, projectDirectory } from "../../support/built-programs.js";
 import { Journal } from "./journal.js";
 import type { MeshCalls, MeshFailure, MeshPeerOptions, MeshReport, MeshRequest } from "./mesh-protocol.js";
-
-const tsx = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
-const program = `${projectDirectory}test/faults/programs/mesh-peer.ts`;
 
 /** What a process was refused with. */
 export class MeshError extends Error {
@@ -37,9 +32,10 @@ export class MeshProcess implements AsyncDisposable {
     execArgv: readonly string[] = [],
   ) {
     this.journal = new Journal(options.journal);
-    const child = fork(program, [JSON.stringify(options)], {
+    const { execArgv: flags, file } = nodeProgram("test/faults/programs/mesh-peer.ts");
+    const child = fork(file, [JSON.stringify(options)], {
       cwd: projectDirectory,
-      execArgv: [...execArgv, "--import", tsx],
+      execArgv: [...execArgv, ...flags],
       stdio: ["ignore", "pipe", "pipe", "ipc"],
     });
     this.#child = child;

@@ -1,6 +1,7 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import type { PostgresServerOptions } from "../../../src/gateway/protocol/index.js";
+import { nodeProgram } from "../../support/built-programs.js";
 import { eventually } from "../../support/eventually.js";
 import type { HostileReport } from "./hostile-server.js";
 
@@ -12,8 +13,8 @@ export class ServerProcess implements Disposable {
   ) {}
 
   static async start(options: Partial<Omit<PostgresServerOptions, "answer" | "logger">> = {}): Promise<ServerProcess> {
-    const program = new URL("./hostile-server.ts", import.meta.url);
-    const child = fork(program, [JSON.stringify(options)], { execArgv: ["--expose-gc", "--import", "tsx"] });
+    const { execArgv, file } = nodeProgram("test/gateway/protocol/hostile-server.ts");
+    const child = fork(file, [JSON.stringify(options)], { execArgv: ["--expose-gc", ...execArgv] });
     const [{ port }] = (await once(child, "message")) as [HostileReport];
     return new ServerProcess(child, port);
   }

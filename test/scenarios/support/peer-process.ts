@@ -2,18 +2,13 @@
  * Peers as processes: started, asked, listened to and killed by a test.
  */
 import { type ChildProcess, fork } from "node:child_process";
-import { createRequire } from "node:module";
 import type { Readable } from "node:stream";
-import { pathToFileURL } from "node:url";
 import { onTestFinished } from "vitest";
 import type { PeerStatus } from "../../../src/peer/index.js";
 import { Log } from "../../peer/support/log.js";
 import type { Received } from "../../peer/support/world.js";
-import { projectDirectory } from "../../support/program.js";
+import { nodeProgram, projectDirectory } from "../../support/built-programs.js";
 import type { Calls, PeerProgramOptions, RemoteFailure, Report, Request } from "./protocol.js";
-
-const tsx = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
-const program = `${projectDirectory}test/scenarios/programs/peer-process.ts`;
 
 /** What a call to a process was refused with. */
 class RemoteError extends Error {
@@ -47,9 +42,10 @@ export class PeerProcess {
   #output = "";
 
   constructor(options: PeerProgramOptions, execArgv: readonly string[] = []) {
-    const child = fork(program, [JSON.stringify(options)], {
+    const { execArgv: flags, file } = nodeProgram("test/scenarios/programs/peer-process.ts");
+    const child = fork(file, [JSON.stringify(options)], {
       cwd: projectDirectory,
-      execArgv: [...execArgv, "--import", tsx],
+      execArgv: [...execArgv, ...flags],
       stdio: ["ignore", "pipe", "pipe", "ipc"],
     });
     this.#child = child;

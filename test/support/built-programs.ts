@@ -1,0 +1,62 @@
+/**
+ * The project's programs as plain JavaScript, compiled once for a whole run: from TypeScript each start of one would
+ * take three times as long.
+ */
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+
+/** The root of the project, with a slash at its end. */
+export const projectDirectory = fileURLToPath(new URL("../..", import.meta.url));
+
+/**
+ * Compiles `src/`, `generated/` and the programs of tests, with source maps, to a directory that is laid out as the
+ * project is. It is below the project, so that programs find `node_modules`.
+ */
+export async function buildPrograms(): Promise<{ readonly directory: string; remove(): void }> {
+  const cache = join(projectDirectory, "node_modules/.cache");
+  mkdirSync(cache, { recursive: true });
+  const directory = mkdtempSync(join(cache, "hawser-test-programs-"));
+  cpSync(join(projectDirectory, "package.json"), join(directory, "package.json"));
+  await build({
+    absWorkingDir: projectDirectory,
+    entryPoints: ["src", "generated/ts", "test"].flatMap(typescriptBelow),
+    outdir: directory,
+    outbase: projectDirectory,
+    format: "esm",
+    platform: "node",
+    target: "node20",
+    sourcemap: "inline",
+    logLevel: "warning",
+  });
+  return { directory, remove: () => rmSync(directory, { recursive: true, force: true }) };
+}
+
+/** How Node runs a program of the project. */
+export interface NodeProgram {
+  /** Flags of Node. */
+  readonly execArgv: string[];
+  readonly file: string;
+}
+
+/** The program of a TypeScript file, given relative to the root: compiled if it is of `src/` or `test/`. */
+export function nodeProgram(script: string): NodeProgram {
+  const built = process.env["HAWSER_TEST_PROGRAMS"];
+  if (built === undefined || !/^(src|test)\//.test(script)) {
+    return { execArgv: ["--import", "tsx"], file: join(projectDirectory, script) };
+  }
+  return { execArgv: ["--enable-source-maps"], file: join(built, script.replace(/\.ts$/, ".js")) };
+}
+
+/** The same as a command. */
+export function nodeCommand(script: string): string[] {
+  const { execArgv, file } = nodeProgram(script);
+  return [process.execPath, ...execArgv, file];
+}
+
+function typescriptBelow(folder: string): string[] {
+  return readdirSync(join(projectDirectory, folder), { recursive: true, encoding: "utf8" })
+    .filter((file) => file.endsWith(".ts") && !file.endsWith(".test.ts") && !file.includes("golden/"))
+    .map((file) => join(folder, file));
+}
