@@ -2,10 +2,12 @@
  * The project's programs as plain JavaScript, compiled once for a whole run: from TypeScript each start of one would
  * take three times as long.
  */
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+
+const prefix = "hawser-test-programs-";
 
 /** The root of the project, with a slash at its end. */
 export const projectDirectory = fileURLToPath(new URL("../..", import.meta.url));
@@ -17,7 +19,9 @@ export const projectDirectory = fileURLToPath(new URL("../..", import.meta.url))
 export async function buildPrograms(): Promise<{ readonly directory: string; remove(): void }> {
   const cache = join(projectDirectory, "node_modules/.cache");
   mkdirSync(cache, { recursive: true });
-  const directory = mkdtempSync(join(cache, "hawser-test-programs-"));
+  removeLeftovers(cache);
+  const directory = join(cache, `${prefix}${process.pid}`);
+  mkdirSync(directory);
   cpSync(join(projectDirectory, "package.json"), join(directory, "package.json"));
   await build({
     absWorkingDir: projectDirectory,
@@ -53,6 +57,21 @@ export function nodeProgram(script: string): NodeProgram {
 export function nodeCommand(script: string): string[] {
   const { execArgv, file } = nodeProgram(script);
   return [process.execPath, ...execArgv, file];
+}
+
+/** Directories of runs that were killed; their names end with a process id. */
+function removeLeftovers(cache: string): void {
+  for (const name of readdirSync(cache).filter((each) => each.startsWith(prefix))) {
+    if (!isRunning(Number(name.slice(prefix.length)))) rmSync(join(cache, name), { recursive: true, force: true });
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
 }
 
 function typescriptBelow(folder: string): string[] {

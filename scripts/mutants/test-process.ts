@@ -1,0 +1,86 @@
+/**
+ * A process that runs tests on one mutant after the other. It keeps its vitest, so that a mutant costs no more than its
+ * tests. Orders and answers go over the IPC channel of `fork`.
+ *
+ * The mutant is in no file: vitest is given its text in place of the file's.
+ */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { createVitest } from "vitest/node";
+import { type Mutant, mutated } from "./make-mutants.js";
+
+/** What is to be run. Without a mutant the code is as it is. */
+export interface Order {
+  readonly mutant: Mutant | null;
+  readonly folders: readonly string[];
+}
+
+/** What came of it. */
+export interface Answer {
+  /** Whether all tests passed: a mutant was not noticed then. */
+  readonly passed: boolean;
+  /** The first test that failed. */
+  readonly failed: string | undefined;
+  readonly tests: number;
+}
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+
+let active: Mutant | null = null;
+
+const mutation = {
+  name: "hawser-mutant",
+  enforce: "pre" as const,
+  load(id: string): string | undefined {
+    if (active === null || id !== join(root, active.file)) return undefined;
+    return mutated(readFileSync(id, "utf8"), active);
+  },
+};
+
+const vitest = await createVitest(
+  "test",
+  {
+    root,
+    config: false,
+    watch: false,
+    bail: 1,
+    isolate: false,
+    maxWorkers: 1,
+    reporters: [{}],
+    include: ["test/**/*.test.ts"],
+    exclude: ["test/**/*.slow.test.ts"],
+    globalSetup: [join(root, "test/global-setup.ts")],
+    env: { HAWSER_TEST_DEPTH: "0.1" },
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+  },
+  { plugins: [mutation], logLevel: "silent" },
+);
+
+async function run({ mutant, folders }: Order): Promise<Answer> {
+  const files = new Set([active?.file, mutant?.file]);
+  active = mutant;
+  for (const file of files) if (file !== undefined) vitest.invalidateFile(join(root, file));
+  const specifications = await vitest.globTestSpecifications(folders.map((folder) => `${folder}/`));
+  const { testModules: known, unhandledErrors } = await vitest.runTestSpecifications(specifications);
+  // vitest also knows what it ran for orders before.
+  const asked = new Set(specifications.map(({ moduleId }) => moduleId));
+  const testModules = known.filter(({ moduleId }) => asked.has(moduleId));
+  const tests = testModules.flatMap((module) => [...module.children.allTests()]);
+  const failed = tests.find((test) => test.result().state === "failed");
+  const broken = testModules.find((module) => !module.ok());
+  const passed = failed === undefined && broken === undefined && unhandledErrors.length === 0;
+  const first = failed?.fullName ?? broken?.relativeModuleId ?? (unhandledErrors[0] as Error | undefined)?.message;
+  vitest.state.clearErrors();
+  return { passed, failed: first, tests: tests.length };
+}
+
+process.on("message", (order: Order) => {
+  run(order).then(
+    (answer) => process.send!(answer),
+    (error: Error) => process.send!({ passed: false, failed: error.message, tests: 0 } satisfies Answer),
+  );
+});
+process.on("disconnect", () => process.exit());
+process.send!("ready");

@@ -1,0 +1,247 @@
+/**
+ * `npm run test:mutants`: puts small mistakes into the code, one at a time, and counts how many of them the tests of
+ * `npm test` notice.
+ */
+import { type ChildProcess, fork } from "node:child_process";
+import { once } from "node:events";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { startDevStack } from "../src/dev/index.js";
+import { type Mutant, makeMutants } from "./mutants/make-mutants.js";
+import { type Part, parts } from "./mutants/parts.js";
+import type { Answer, Order } from "./mutants/test-process.js";
+
+const usage = `Usage: npm run test:mutants -- [--sample N] [--seed S] [--part FOLDER] [--jobs N] [--json FILE]
+
+  --sample N     how many mutants of each part are tried; 0: all. Default 60
+  --seed S       which ones. Default 1
+  --part FOLDER  one part alone: ${parts.map(({ folder }) => folder).join(", ")}
+  --jobs N       how many are tried side by side. Default 2
+  --json FILE    writes each mutant with the test that noticed it`;
+
+/** How long tests may take without a mutant. With one, which may make a loop endless: so many times as long, and 10 s. */
+const untouchedDeadlineMs = 900_000;
+const patience = 5;
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+
+/** What became of a mutant. */
+interface Outcome extends Mutant {
+  /** The test that noticed it, or "the deadline"; null if none did. */
+  readonly noticedBy: string | null;
+}
+
+/** A process that tries mutants; a new one takes its place when it hangs. */
+class Tester {
+  #child: Promise<ChildProcess> | undefined;
+
+  /** Resolves with undefined when there is no answer within the deadline. */
+  async run(order: Order, deadlineMs: number): Promise<Answer | undefined> {
+    this.#child ??= start();
+    const child = await this.#child;
+    const waiting = new AbortController();
+    const { signal } = waiting;
+    child.send(order);
+    try {
+      return await Promise.race([
+        once(child, "message", { signal }).then(([message]) => message as Answer),
+        once(child, "exit", { signal }).then(() => this.stop()),
+        delay(deadlineMs, undefined, { signal }).then(() => this.stop()),
+      ]);
+    } finally {
+      waiting.abort();
+    }
+  }
+
+  async stop(): Promise<undefined> {
+    const child = await this.#child;
+    this.#child = undefined;
+    if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const ended = once(child, "exit");
+    // Its workers, too.
+    process.kill(-child.pid, "SIGKILL");
+    await ended;
+  }
+}
+
+async function start(): Promise<ChildProcess> {
+  const child = fork(fileURLToPath(new URL("./mutants/test-process.ts", import.meta.url)), {
+    execArgv: ["--import", "tsx"],
+    stdio: ["ignore", "ignore", "ignore", "ipc"],
+    // A group of its own, so that all of it can be ended at once.
+    detached: true,
+  });
+  const gone = once(child, "exit").then(([status]) => {
+    throw new Error(`vitest could not be started (exit status ${status}); does \`npm test\` work?`);
+  });
+  await Promise.race([once(child, "message"), gone]);
+  return child;
+}
+
+/** Folders of tests, and how long they may take with a mutant. */
+interface Ring {
+  readonly folders: readonly string[];
+  readonly deadlineMs: number;
+}
+
+/** Runs the tests without a mutant. @throws Error if they fail, as they would notice every mutant then */
+async function measure(tester: Tester, { folder, rings }: Part): Promise<Ring[]> {
+  const measured: Ring[] = [];
+  for (const folders of rings) {
+    const startedAt = performance.now();
+    const answer = await tester.run({ mutant: null, folders }, untouchedDeadlineMs);
+    if (!answer?.passed) {
+      throw new Error(`The tests of ${folder} do not pass without a mutant: ${answer?.failed ?? "no answer"}`);
+    }
+    const tookMs = performance.now() - startedAt;
+    console.error(`${folders.join(", ")}: ${answer.tests} tests in ${(tookMs / 1000).toFixed(1)} s`);
+    measured.push({ folders, deadlineMs: 10_000 + patience * tookMs });
+  }
+  return measured;
+}
+
+/** Tries one: ring by ring, until a test notices it. */
+async function tryMutant(tester: Tester, rings: readonly Ring[], mutant: Mutant): Promise<Outcome> {
+  for (const { folders, deadlineMs } of rings) {
+    const answer = await tester.run({ mutant, folders }, deadlineMs);
+    if (answer === undefined) return { ...mutant, noticedBy: "the deadline" };
+    if (!answer.passed) return { ...mutant, noticedBy: answer.failed ?? "a test" };
+  }
+  return { ...mutant, noticedBy: null };
+}
+
+function mutantsOf({ folder }: Part): Mutant[] {
+  return readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
+    .filter((file) => file.endsWith(".ts"))
+    .sort()
+    .flatMap((file) => makeMutants(join(folder, file), readFileSync(join(root, folder, file), "utf8")));
+}
+
+/** `count` of them, the same ones for the same seed: mulberry32. */
+function sample<T>(all: readonly T[], count: number, seed: number): T[] {
+  if (count === 0 || count >= all.length) return [...all];
+  let state = seed;
+  const random = (): number => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+  const rest = [...all];
+  return Array.from({ length: count }, () => rest.splice(Math.floor(random() * rest.length), 1)[0]!);
+}
+
+interface Settings {
+  readonly sample: number;
+  readonly seed: number;
+  readonly jobs: number;
+  readonly parts: readonly Part[];
+  readonly json: string | undefined;
+}
+
+/** @throws Error that says what would be right */
+function readSettings(): Settings | "help" {
+  const { values } = parseArgs({
+    options: {
+      sample: { type: "string", default: "60" },
+      seed: { type: "string", default: "1" },
+      jobs: { type: "string", default: "2" },
+      part: { type: "string" },
+      json: { type: "string" },
+      help: { type: "boolean", short: "h", default: false },
+    },
+  });
+  if (values.help) return "help";
+  const whole = (name: "sample" | "seed" | "jobs", least: number): number => {
+    const value = Number(values[name]);
+    if (Number.isSafeInteger(value) && value >= least) return value;
+    throw new Error(`--${name} is "${values[name]}"; it must be a whole number of at least ${least}.`);
+  };
+  const chosen = values.part === undefined ? parts : parts.filter(({ folder }) => folder === values.part);
+  if (chosen.length === 0) {
+    throw new Error(
+      `There is no part "${values.part}". The parts are ${parts.map(({ folder }) => folder).join(", ")}.`,
+    );
+  }
+  return {
+    sample: whole("sample", 0),
+    seed: whole("seed", 0),
+    jobs: whole("jobs", 1),
+    parts: chosen,
+    json: values.json,
+  };
+}
+
+/** @throws Error if the tests fail without a mutant, or cannot be run */
+async function main(settings: Settings): Promise<void> {
+  const stack = await startDevStack({ onProgress: (message) => console.error(message) });
+  // The testers use it instead of starting one each.
+  process.env["HAWSER_DATABASE_URL"] = stack.databaseUrl;
+  process.env["HAWSER_NATS_URL"] = stack.natsUrl!;
+  const testers = Array.from({ length: settings.jobs }, () => new Tester());
+  const stop = async (): Promise<void> => {
+    await Promise.all(testers.map((tester) => tester.stop()));
+    await stack.stop();
+  };
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.once(signal, () => void stop().then(() => process.exit(signal === "SIGINT" ? 130 : 143)));
+  }
+  const outcomes: Outcome[] = [];
+  const rows: string[] = [];
+  try {
+    for (const part of settings.parts) {
+      const rings = await measure(testers[0]!, part);
+      const all = mutantsOf(part);
+      const chosen = sample(all, settings.sample, settings.seed);
+      const noticed = await tryAll(testers, { part, rings }, chosen, outcomes);
+      const share = ((100 * noticed) / chosen.length).toFixed(0);
+      rows.push(
+        `${part.folder.padEnd(22)} ${String(noticed).padStart(5)} of ${chosen.length} (${share} %); ${all.length} there are`,
+      );
+    }
+  } finally {
+    await stop();
+  }
+  if (settings.json !== undefined) writeFileSync(settings.json, `${JSON.stringify(outcomes, null, 2)}\n`);
+  const noticed = outcomes.filter(({ noticedBy }) => noticedBy !== null).length;
+  console.log(`\nNoticed, with seed ${settings.seed}:\n${rows.join("\n")}`);
+  console.log(`${noticed} of ${outcomes.length} mutants: ${((100 * noticed) / outcomes.length).toFixed(1)} %`);
+}
+
+/** Tries the mutants of a part, and prints those that no test noticed. @returns how many were noticed */
+async function tryAll(
+  testers: readonly Tester[],
+  { part, rings }: { readonly part: Part; readonly rings: readonly Ring[] },
+  chosen: readonly Mutant[],
+  outcomes: Outcome[],
+): Promise<number> {
+  const queue = [...chosen];
+  let done = 0;
+  let noticed = 0;
+  await Promise.all(
+    testers.map(async (tester) => {
+      for (let mutant = queue.shift(); mutant !== undefined; mutant = queue.shift()) {
+        const outcome = await tryMutant(tester, rings, mutant);
+        outcomes.push(outcome);
+        done += 1;
+        if (outcome.noticedBy !== null) noticed += 1;
+        else console.log(`not noticed: ${outcome.file}:${outcome.line}: ${outcome.what}`);
+        if (done % 10 === 0) console.error(`${part.folder}: ${done} of ${chosen.length}, ${noticed} noticed`);
+      }
+    }),
+  );
+  return noticed;
+}
+
+let settings: Settings | "help";
+try {
+  settings = readSettings();
+} catch (error) {
+  console.error(`${(error as Error).message}\n${usage}`);
+  process.exit(64);
+}
+if (settings === "help") console.log(usage);
+else await main(settings);
