@@ -1,0 +1,60 @@
+/**
+ * `npx buf generate` as a whole: the plugins as processes, ts-proto and protoc-gen-es among them.
+ */
+import { execFile } from "node:child_process";
+import { cp, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, expect, it, vi } from "vitest";
+import { compareTrees } from "../../scripts/verify/trees.js";
+import { projectDirectory } from "../support/program.js";
+
+const schemaPath = "schema/nats-server-options.schema.json";
+/** What is written anew; everything else is taken from the project as it is. */
+const copied = ["proto", "schema", "buf.yaml", "buf.gen.yaml"];
+const left = ["generated", ".git", "dist"];
+
+// Generating takes a dozen programs, one for each plugin.
+vi.setConfig({ testTimeout: 300_000 });
+
+/** A copy of the project with a schema that may be changed. */
+let folder: string;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "hawser-regenerate-"));
+  for (const name of await readdir(projectDirectory)) {
+    if (copied.includes(name)) {
+      await cp(join(projectDirectory, name), join(folder, name), { recursive: true });
+    } else if (!left.includes(name)) {
+      await symlink(join(projectDirectory, name), join(folder, name));
+    }
+  }
+});
+
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+async function generate(): Promise<void> {
+  await promisify(execFile)(join(projectDirectory, "node_modules/.bin/buf"), ["generate"], { cwd: folder });
+}
+
+it("makes the committed files, wherever it runs", async () => {
+  await generate();
+  expect(await compareTrees(join(projectDirectory, "generated"), join(folder, "generated"))).toEqual([]);
+});
+
+it("fails on a bad schema, and where there is none, and names the file and the element", async () => {
+  // Only the plugins that work from the options schema: the rest takes most of the time.
+  const [head, ...entries] = (await readFile(join(folder, "buf.gen.yaml"), "utf8")).split(/^(?= {2}- local:)/m);
+  const own = entries.filter((entry) => entry.includes("codegen/nats-options/"));
+  expect(own).toHaveLength(3);
+  await writeFile(join(folder, "buf.gen.yaml"), [head, ...own].join(""));
+  const schema = JSON.parse(await readFile(join(folder, schemaPath), "utf8"));
+  schema.properties.port.default = 0;
+  await writeFile(join(folder, schemaPath), JSON.stringify(schema));
+  await expect(generate()).rejects.toThrow(
+    `${schemaPath}: #/properties/port/default: 0 is outside its range, 1 to 65535`,
+  );
+  await rm(join(folder, schemaPath));
+  await expect(generate()).rejects.toThrow(`${schemaPath}: #: cannot be read`);
+});
