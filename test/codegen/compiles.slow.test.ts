@@ -36,8 +36,9 @@ it("compiles", async () => {
   expect(codecs.map(({ name }) => name)).toHaveLength(3);
   for (const { name, content } of codecs) write(`ts/codecs/${name}`, content);
   for (const [path, text] of Object.entries((await shop()).files)) if (path.startsWith("ts/")) write(path, text);
-  const { files: options } = await makeOptions(smallSchema, "schema/small.schema.json");
-  for (const [path, text] of Object.entries(options)) if (path.endsWith(".ts")) write(`ts/nats-options/${path}`, text);
+  const small = await makeOptions(smallSchema, "schema/small.schema.json");
+  for (const [path, text] of Object.entries(small.files))
+    if (path.endsWith(".ts")) write(`ts/nats-options/${path}`, text);
   symlinkSync(join(projectDirectory, "node_modules"), join(folder, "node_modules"));
   const tsconfig = { extends: join(projectDirectory, "tsconfig.json"), include: ["ts"] };
   write("tsconfig.json", JSON.stringify(tsconfig));

@@ -126,6 +126,10 @@ export const shopConstants = {
     "ts/rules/shop/parcels.ts",
     "/** Checks `Label.text`. Limits: must be digits, with or without two letters and - before. */\n",
   ],
+  [
+    "ts/rules/shop/orders.ts",
+    "/** Checks `ShipRequest` against the rules of the spec. */\nexport function validateShipRequest(message: ShipRequest)",
+  ],
   ["ts/rules/shop/parcels.ts", 'import { validateShipRequest } from "../shop/orders.js";\n'],
   [
     "ts/nats-functions/methods.ts",
@@ -231,6 +235,17 @@ it("gives the limits of fields, columns and settings as values", () => {
     open: { kind: "boolean" },
     heating: { kind: "number", min: -10, max: 30, unit: "°C" },
   });
+});
+
+it("names the shop's one table, its columns and its channel", () => {
+  const { tables, columns, notifyChannels } = made.rows;
+  expect({ tables, notifyChannels }).toEqual({
+    tables: { order: "hawser.orders" },
+    notifyChannels: { order: "shop_orders" },
+  });
+  expect(columns.order.join(" ")).toBe(
+    "shop number reference state total paid items note digest placed_at gift paid_at open_amount priority",
+  );
 });
 
 it("checks the columns of a row in TypeScript as in Postgres", () => {
