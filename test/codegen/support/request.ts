@@ -55,7 +55,7 @@ async function build(folder: string, image: string): Promise<FileDescriptorProto
 }
 
 /** Writes a module of proto files into a folder: `buf.yaml`, the files and the spec's options. */
-export async function writeModule(folder: string, protos: Readonly<Record<string, string>>): Promise<void> {
+async function writeModule(folder: string, protos: Readonly<Record<string, string>>): Promise<void> {
   const options = "proto/hawser/spec/v1/options.proto";
   await cp(join(projectRoot, options), join(folder, options), { recursive: true });
   await writeFile(join(folder, "buf.yaml"), "version: v2\nmodules:\n  - path: proto\n");

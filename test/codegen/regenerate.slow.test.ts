@@ -43,12 +43,17 @@ it("makes the committed files, wherever it runs", async () => {
   expect(await compareTrees(join(projectDirectory, "generated"), join(folder, "generated"))).toEqual([]);
 });
 
-it("fails on a bad schema, and where there is none, and names the file and the element", async () => {
-  // Only the plugins that work from the options schema: the rest takes most of the time.
-  const [head, ...entries] = (await readFile(join(folder, "buf.gen.yaml"), "utf8")).split(/^(?= {2}- local:)/m);
-  const own = entries.filter((entry) => entry.includes("codegen/nats-options/"));
-  expect(own).toHaveLength(3);
+/** Leaves in buf.gen.yaml only the entries with this text: the rest takes most of the time. */
+async function leavePlugins(text: string, count: number): Promise<void> {
+  const all = await readFile(join(projectDirectory, "buf.gen.yaml"), "utf8");
+  const [head, ...entries] = all.split(/^(?= {2}- local:)/m);
+  const own = entries.filter((entry) => entry.includes(text));
+  expect(own).toHaveLength(count);
   await writeFile(join(folder, "buf.gen.yaml"), [head, ...own].join(""));
+}
+
+it("fails on a bad schema, and where there is none, and names the file and the element", async () => {
+  await leavePlugins("codegen/nats-options/", 3);
   const schema = JSON.parse(await readFile(join(folder, schemaPath), "utf8"));
   schema.properties.port.default = 0;
   await writeFile(join(folder, schemaPath), JSON.stringify(schema));
@@ -57,4 +62,17 @@ it("fails on a bad schema, and where there is none, and names the file and the e
   );
   await rm(join(folder, schemaPath));
   await expect(generate()).rejects.toThrow(`${schemaPath}: #: cannot be read`);
+});
+
+it("fails on a spec that a plugin refuses, and prints what it says", async () => {
+  await leavePlugins("codegen/rows/", 1);
+  const path = "hawser/peer/v1/catalog.proto";
+  const proto = await readFile(join(folder, "proto", path), "utf8");
+  await writeFile(join(folder, "proto", path), proto.replace(/type: "\w+"/, 'type: "money"'));
+  await expect(generate()).rejects.toMatchObject({
+    code: 1,
+    stderr: expect.stringMatching(
+      /hawser\/peer\/v1\/catalog\.proto: message \w+\.\w+: unknown column type "money"; use one of smallint, integer,/,
+    ),
+  });
 });
