@@ -3,10 +3,10 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { columns, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { columns, type QueryClient, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { peerSchemaSql } from "../../generated/ts/sql/peer-schema.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
-import { orderFunctions, type QueryClient } from "./golden/ts/rows/shop.js";
+import { shop } from "./support/shop.js";
 
 describe("names", () => {
   let database: TestDatabase;
@@ -62,6 +62,7 @@ describe("names", () => {
 
 describe("calls", () => {
   const calls: Parameters<QueryClient["query"]>[0][] = [];
+  const orderFunctions = async (client: QueryClient) => (await shop()).rows["orderFunctions"](client);
   const answering = (...rows: unknown[]): QueryClient => ({
     query: async (config) => {
       calls.push(config);
@@ -71,7 +72,7 @@ describe("calls", () => {
 
   it("are named statements with typed places; bigint goes as text, bytes as Buffer without a copy", async () => {
     const whole = new Uint8Array([1, 2, 3]);
-    const { placeOrder } = orderFunctions(answering({ number: 1, reference: "9007199254740993" }));
+    const { placeOrder } = await orderFunctions(answering({ number: 1, reference: "9007199254740993" }));
     const result = await placeOrder({
       shop: "s",
       total: 2n ** 60n,
@@ -92,7 +93,7 @@ describe("calls", () => {
   });
 
   it("give all rows of a function that returns a set, and keep NULL", async () => {
-    const { openOrders } = orderFunctions(
+    const { openOrders } = await orderFunctions(
       answering(
         { shop: "a", reference: null, all_references: [] },
         { shop: "b", reference: 5n, all_references: ["1", 2n] },
@@ -105,7 +106,7 @@ describe("calls", () => {
   });
 
   it("say which function gave no row", async () => {
-    const { placeOrder } = orderFunctions(answering());
+    const { placeOrder } = await orderFunctions(answering());
     const call = placeOrder({ shop: "s", total: 1n, references: [], digest: null, pictures: [], note: null });
     await expect(call).rejects.toThrow(
       "hawser.place_order returned no row; is the function in the database the one of this version?",

@@ -9,7 +9,7 @@ import {
   protocolConstants,
   storeConstants,
 } from "../../generated/ts/settings/peer.js";
-import { checkShopSettings } from "./golden/ts/settings/shop.js";
+import { shop } from "./support/shop.js";
 
 describe("checkPeerSettings", () => {
   it("gives the defaults for nothing", () => {
@@ -78,16 +78,22 @@ describe("checkPeerSettings", () => {
 });
 
 describe("settings that are strings", () => {
-  it("are checked for their length and values", () => {
-    expect(checkShopSettings({ greeting: "x".repeat(41) })).toMatchObject({
-      ok: false,
-      violation: { path: "greeting" },
-    });
-    expect(checkShopSettings({ sortBy: "size" })).toMatchObject({ ok: true, settings: { sortBy: "size" } });
-    expect(checkShopSettings({ sortBy: "price" })).toMatchObject({
+  it("are checked for their length and values", async () => {
+    const { checkShopSettings: check, shopSettingsDefaults: defaults } = (await shop()).settings;
+    expect(check({ greeting: "x".repeat(41) })).toMatchObject({ ok: false, violation: { path: "greeting" } });
+    expect(check({ sortBy: "size" })).toEqual({ ok: true, settings: { ...defaults, sortBy: "size" } });
+    expect(check({ sortBy: "price" })).toMatchObject({
       ok: false,
       violation: { value: '"price"', rule: 'must be one of "time", "size"' },
     });
+    expect(defaults).toEqual({
+      maxWaiting: 100,
+      greeting: 'hello "you"',
+      sortBy: "time",
+      open: true,
+      heating: undefined,
+    });
+    expect(check({ heating: 31 })).toMatchObject({ ok: false, violation: { path: "heating" } });
   });
 });
 

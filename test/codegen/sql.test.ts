@@ -1,12 +1,11 @@
 /**
- * The generated SQL on a real Postgres: that of the shop in `golden/`, which has one of everything, and the store's.
+ * The generated SQL on a real Postgres: that of the shop in `protos/`, which has one of everything, and the store's.
  */
-import { readFileSync } from "node:fs";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { peerFunctionsSql, peerGrantsSql, peerSchemaSql, peerTablesSql } from "../../generated/ts/sql/peer-schema.js";
+import { peerFunctionsSql, peerGrantsSql, peerSchemaSql } from "../../generated/ts/sql/peer-schema.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
-import { shopFunctionsSql, shopGrantsSql, shopSchemaSql } from "./golden/ts/sql/shop-schema.js";
+import { type Shop, shop } from "./support/shop.js";
 
 const open: (TestDatabase | pg.Client)[] = [];
 
@@ -16,58 +15,85 @@ afterAll(async () => {
   }
 });
 
-async function freshDatabase(): Promise<{ client: pg.Client; url: string }> {
+async function freshDatabase(): Promise<{ client: pg.Client; name: string }> {
   const database = await testDatabase({ migrated: false });
   open.push(database);
-  return { client: await connect(database.url), url: database.url };
-}
-
-async function connect(url: string): Promise<pg.Client> {
-  const client = new pg.Client({ connectionString: url });
+  const client = new pg.Client({ connectionString: database.url });
   await client.connect();
   open.push(client);
-  return client;
+  return { client, name: database.name };
 }
 
-describe("the files and the TypeScript modules", () => {
-  it("hold the same SQL", () => {
-    const file = (path: string) => readFileSync(new URL(`../../generated/sql/${path}`, import.meta.url), "utf8");
-    expect(withoutHead(file("peer/schema.sql"))).toBe(peerSchemaSql);
-    expect(withoutHead(file("peer/grants.sql"))).toBe(peerGrantsSql);
-  });
-});
-
-describe("a table", () => {
+describe("the shop", () => {
   let client: pg.Client;
+  let made: Shop;
+
   beforeAll(async () => {
+    made = await shop();
     ({ client } = await freshDatabase());
-    await client.query(shopSchemaSql);
-    await client.query(shopGrantsSql);
+    await client.query(made.sql["shopSchemaSql"]);
+    await client.query(made.sql["shopGrantsSql"]);
   });
 
-  it("has its first rows, defaults and generated values", async () => {
+  it("has the same SQL in its files and in its TypeScript module", () => {
+    expect(withoutHead(made.files["sql/schema.sql"]!)).toBe(made.sql["shopSchemaSql"]);
+    expect(withoutHead(made.files["sql/grants.sql"]!)).toBe(made.sql["shopGrantsSql"]);
+  });
+
+  it("has its columns, their defaults and generated values, and its first rows", async () => {
+    const { rows: columns } = await client.query(
+      `SELECT attname AS name, format_type(atttypid, atttypmod) AS type, attnotnull AS needed, attgenerated AS generated,
+        pg_get_expr(adbin, adrelid) AS value
+       FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+       WHERE attrelid = 'hawser.orders'::regclass AND attnum > 0 ORDER BY attnum`,
+    );
+    expect(columns.map(({ name, type, needed }) => `${name} ${type}${needed ? "" : " NULL"}`)).toEqual([
+      "shop text",
+      "number integer",
+      "reference bigint",
+      "state text",
+      "total bigint",
+      "paid bigint",
+      "items text[]",
+      "note jsonb NULL",
+      "digest bytea",
+      "placed_at timestamp with time zone",
+      "gift boolean",
+      "paid_at timestamp with time zone NULL",
+      "open_amount bigint",
+      "priority smallint",
+    ]);
+    expect(columns.filter(({ value }) => value !== null).map(({ name, value }) => [name, value])).toEqual([
+      ["reference", "nextval('hawser.orders_reference_seq'::regclass)"],
+      ["state", "'open'::text"],
+      ["placed_at", "now()"],
+      ["open_amount", "(total - paid)"],
+    ]);
     const { rows } = await client.query("SELECT shop, number, state, open_amount, items, priority FROM hawser.orders");
     expect(rows).toEqual([{ shop: "main", number: 1, state: "open", open_amount: "0", items: ["a"], priority: 7 }]);
   });
 
-  it("has constraints whose names say table, column and rule", async () => {
+  it("has constraints whose names say table, column and rule, and its index", async () => {
     const { rows } = await client.query(
-      "SELECT conname FROM pg_constraint WHERE conrelid = 'hawser.orders'::regclass AND contype IN ('c', 'p', 'u') ORDER BY 1",
+      `SELECT conname AS name, pg_get_constraintdef(oid) AS says FROM pg_constraint
+       WHERE conrelid = 'hawser.orders'::regclass AND contype IN ('c', 'p', 'u') ORDER BY 1`,
     );
-    expect(rows.map(({ conname }) => conname)).toEqual([
-      "orders_digest_bytes",
-      "orders_items_items",
-      "orders_number_range",
-      "orders_paid_at_most_total",
-      "orders_paid_range",
-      "orders_pkey",
-      "orders_priority_range",
-      "orders_reference_key",
-      "orders_shop_bytes",
-      "orders_shop_pattern",
-      "orders_state_values",
-      "orders_total_range",
+    expect(rows.map(({ name, says }) => [name, says])).toEqual([
+      ["orders_digest_bytes", "CHECK ((octet_length(digest) <= 4))"],
+      ["orders_items_items", "CHECK ((cardinality(items) <= 3))"],
+      ["orders_number_range", "CHECK ((number >= 0))"],
+      ["orders_paid_at_most_total", "CHECK ((paid <= total))"],
+      ["orders_paid_range", expect.stringMatching(/paid >= '?-5'?.* AND .*paid <= '?9007199254740991'?/)],
+      ["orders_pkey", "PRIMARY KEY (shop, number)"],
+      ["orders_priority_range", "CHECK (((priority >= 1) AND (priority <= 9)))"],
+      ["orders_reference_key", "UNIQUE (reference)"],
+      ["orders_shop_bytes", "CHECK (((octet_length(shop) >= 1) AND (octet_length(shop) <= 10)))"],
+      ["orders_shop_pattern", "CHECK ((shop ~ '^[^''\\u0001-\\u001f]+$'::text))"],
+      ["orders_state_values", expect.stringContaining("'open'::text, 'won''t pay'::text")],
+      ["orders_total_range", "CHECK ((total >= 0))"],
     ]);
+    const { rows: indexes } = await client.query("SELECT pg_get_indexdef('hawser.orders_open'::regclass) AS says");
+    expect(indexes[0].says).toMatch(/\(placed_at, lower\(state\)\) WHERE \(state = 'open'::text\)$/);
   });
 
   it.each([
@@ -88,23 +114,21 @@ describe("a table", () => {
 
   it("keeps the spec's comments", async () => {
     const { rows } = await client.query(
-      `SELECT obj_description('hawser.orders'::regclass) AS table, col_description('hawser.orders'::regclass, 5) AS total,
-        obj_description('hawser.open_orders()'::regprocedure) AS function`,
+      `SELECT obj_description('hawser.orders'::regclass) AS table,
+        obj_description('hawser.open_orders()'::regprocedure) AS function,
+        (SELECT array_agg(coalesce(col_description('hawser.orders'::regclass, n), '') ORDER BY n)
+         FROM generate_series(5, 8) AS n) AS columns`,
     );
     expect(rows).toEqual([
       {
         table: `The orders, "open" and closed. It's a test of \`quotes\` and \${braces}, too: */ done.`,
-        total: "In cents.",
         function: "The open orders of some shops.",
+        columns: ["In cents.", "", "What was bought.", "Anything else."],
       },
     ]);
   });
-});
 
-describe("a channel", () => {
-  it("is told of each row that is inserted, updated, renamed and deleted", async () => {
-    const { client } = await freshDatabase();
-    await client.query(shopSchemaSql);
+  it("tells its channel of each row that is inserted, updated, renamed and deleted", async () => {
     const told: unknown[] = [];
     client.on("notification", ({ channel, payload }) => told.push([channel, JSON.parse(payload!)]));
     await client.query("LISTEN shop_orders");
@@ -113,7 +137,7 @@ describe("a channel", () => {
     await client.query("UPDATE hawser.orders SET number = 6 WHERE number = 5");
     await client.query("DELETE FROM hawser.orders WHERE number = 6");
     // Notifications come before the answer to the next query.
-    await client.query("SELECT 1");
+    await client.query("UNLISTEN shop_orders");
     expect(told).toEqual([
       ["shop_orders", { operation: "insert", shop: "s", number: 5 }],
       ["shop_orders", { operation: "update", shop: "s", number: 5 }],
@@ -123,41 +147,87 @@ describe("a channel", () => {
     ]);
   });
 
-  it("is told of the longest row that the rules let in", async () => {
-    const { client } = await freshDatabase();
-    await client.query(peerTablesSql);
-    const values = ['"'.repeat(255), "\u0001".repeat(512), "\\".repeat(255)];
-    await client.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ($1, $2, $3)", values);
-  });
-});
-
-describe("functions", () => {
-  it("pin their search_path, whether definer or not, and the trigger's too, and have the settings of the spec", async () => {
-    const { client } = await freshDatabase();
-    await client.query(shopSchemaSql);
+  it("has functions of the spec's types, that pin their search_path, whether definer or not, and the trigger's too", async () => {
+    // A second run replaces them.
+    await client.query(made.sql["shopFunctionsSql"]);
     const { rows } = await client.query(
-      `SELECT proname, prosecdef, proconfig FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace ORDER BY 1`,
+      `SELECT proname AS name, pg_get_function_arguments(oid) AS takes, pg_get_function_result(oid) AS gives,
+        prosecdef AS definer, proconfig AS settings
+       FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace ORDER BY 1`,
     );
-    expect(rows).toHaveLength(5);
-    for (const { proname, prosecdef, proconfig } of rows) {
-      const settings = proname === "open_orders" ? ["enable_seqscan=off"] : [];
-      expect(proconfig, proname).toEqual(["search_path=pg_catalog, pg_temp", ...settings]);
-      expect(prosecdef, proname).toBe(proname === "open_orders");
+    expect(rows.map(({ name }) => name)).toEqual([
+      "error_codes",
+      "error_sqlstate",
+      "open_orders",
+      "orders_notify",
+      "place_order",
+    ]);
+    for (const { name, settings, definer } of rows) {
+      const own = name === "open_orders" ? ["enable_seqscan=off"] : [];
+      expect(settings, name).toEqual(["search_path=pg_catalog, pg_temp", ...own]);
+      expect(definer, name).toBe(name === "open_orders");
     }
+    expect(rows[2]).toMatchObject({ gives: "TABLE(shop text, reference bigint, all_references bigint[])" });
+    expect(rows[4].takes).toBe(
+      "p_shop text, p_total bigint, p_references bigint[], p_digest bytea, p_pictures bytea[], p_note jsonb, OUT number integer, OUT reference bigint",
+    );
+    // Its body has the tag with which the generator quotes bodies.
+    const { rows: placed } = await client.query("SELECT * FROM hawser.place_order('s', 7, NULL, NULL, NULL, NULL)");
+    expect(placed).toEqual([{ number: 1, reference: "7" }]);
   });
 
-  it("are replaced by a second run", async () => {
-    const { client } = await freshDatabase();
-    await client.query(shopSchemaSql);
-    await client.query(shopFunctionsSql);
+  it("has its errors in SQL and in TypeScript, with quotes as they are", async () => {
+    const { rows } = await client.query("SELECT * FROM hawser.error_codes() ORDER BY wire_code");
+    const soldOut = {
+      code: "sold_out",
+      sqlstate: "P0002",
+      retryable: true,
+      summary: "There is nothing left of it; it's gone.",
+      remedy: 'Wait, or buy "something" else.',
+    };
+    expect(rows[0]).toEqual({ ...soldOut, wire_code: 4, exit_status: 69 });
+    expect(made.errors["errorTable"].sold_out).toEqual({ ...soldOut, wireCode: 4, exitStatus: 69 });
+    expect(rows.map(({ code }) => code)).toEqual(["sold_out", "closed"]);
+  });
+
+  it("lets each role do what its grants say, on columns where they name them", async () => {
+    const codes = async (role: string) => {
+      await client.query(`SET ROLE ${role}`);
+      const tried = [
+        "INSERT INTO hawser.orders SELECT 'x', 1, DEFAULT",
+        "SELECT FROM hawser.orders",
+        "SELECT nextval('hawser.orders_reference_seq')",
+        "UPDATE hawser.orders SET paid = 0",
+        "UPDATE hawser.orders SET total = 0",
+        "SELECT hawser.open_orders()",
+        "SELECT hawser.place_order('s', 7, NULL, NULL, NULL, NULL)",
+        "SELECT hawser.error_sqlstate('closed')",
+      ];
+      const may: string[] = [];
+      for (const statement of tried) {
+        const error = await client.query(`EXPLAIN ANALYZE ${statement}`).catch((thrown) => thrown);
+        if (error.code !== "42501" && error.code !== "42601") may.push(statement);
+      }
+      await client.query("RESET ROLE");
+      return may.map((statement) => /SET \w+|open_orders|place_order|error_sqlstate|nextval|FROM/.exec(statement)![0]);
+    };
+    expect(await codes("hawser_peer")).toEqual(["FROM", "nextval", "open_orders", "place_order", "error_sqlstate"]);
+    expect(await codes("hawser_bridge")).toEqual(["SET paid", "open_orders", "error_sqlstate"]);
+    expect(await codes("hawser_nats")).toEqual(["error_sqlstate"]);
+    expect(await codes("hawser_executor")).toEqual(["error_sqlstate"]);
   });
 });
 
-describe("grants", () => {
-  it("leave nothing to PUBLIC in the store", async () => {
-    const { client } = await freshDatabase();
+describe("the store", () => {
+  let client: pg.Client;
+
+  beforeAll(async () => {
+    ({ client } = await freshDatabase());
     await client.query(peerSchemaSql);
     await client.query(peerGrantsSql);
+  });
+
+  it("leaves nothing to PUBLIC", async () => {
     const { rows } = await client.query(
       `SELECT relname AS name FROM pg_class, aclexplode(relacl) AS a
         WHERE relnamespace = 'hawser'::regnamespace AND a.grantee = 0
@@ -168,10 +238,7 @@ describe("grants", () => {
     expect(rows).toEqual([]);
   });
 
-  it("give hawser_owner everything and hawser_peer what the spec says", async () => {
-    const { client } = await freshDatabase();
-    await client.query(peerSchemaSql);
-    await client.query(peerGrantsSql);
+  it("gives hawser_owner everything and hawser_peer what the spec says", async () => {
     const { rows: owners } = await client.query(
       `SELECT DISTINCT relowner::regrole::text AS owner FROM pg_class WHERE relnamespace = 'hawser'::regnamespace
        UNION SELECT proowner::regrole::text FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace
@@ -183,23 +250,20 @@ describe("grants", () => {
     await client.query("SELECT * FROM hawser.key_of_topic('t')");
     await expect(client.query("DELETE FROM hawser.peers")).rejects.toMatchObject({ code: "42501" });
     await expect(client.query("UPDATE hawser.mesh_secret SET id = 2")).rejects.toMatchObject({ code: "42501" });
+    await client.query("RESET ROLE");
   });
 
-  it("may be limited to columns", async () => {
-    const { client } = await freshDatabase();
-    await client.query(shopSchemaSql);
-    await client.query(shopGrantsSql);
-    await client.query("SET ROLE hawser_bridge");
-    await client.query("UPDATE hawser.orders SET paid = 0");
-    await expect(client.query("UPDATE hawser.orders SET total = 0")).rejects.toMatchObject({ code: "42501" });
+  it("tells its channel of the longest row that the rules let in", async () => {
+    const values = ['"'.repeat(255), "\u0001".repeat(512), "\\".repeat(255)];
+    await client.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ($1, $2, $3)", values);
   });
 
-  it("do what a user without further rights may do, twice, and say what is left out", async () => {
-    const { client: admin, url } = await freshDatabase();
+  it("installs what a user without further rights may do, twice, and says what is left out", async () => {
+    const { client: admin, name } = await freshDatabase();
     const user = `hawser_test_${process.pid}_plain`;
     await admin.query(`CREATE ROLE ${user} LOGIN PASSWORD 'plain'`);
     try {
-      await admin.query(`GRANT CREATE ON DATABASE ${new URL(url).pathname.slice(1)} TO ${user}`);
+      await admin.query(`GRANT CREATE ON DATABASE ${name} TO ${user}`);
       await admin.query(`SET ROLE ${user}`);
       const notices: string[] = [];
       admin.on("notice", ({ message }) => notices.push(message ?? ""));

@@ -1,184 +1,24 @@
 /**
  * A peer that shares no code with this project talks to its peers: by the pages of docs/, the vectors and the generated
- * descriptors. Its wire half runs in Node, and in Python where there is one.
+ * descriptors. Its wire half runs in Node here, and in Python in python.slow.test.ts.
  */
-import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
-import { describe, expect, it } from "vitest";
-import { type PeerWorld, peerWorld } from "../peer/support/world.js";
-import { eventually } from "../support/eventually.js";
+import { expect, it } from "vitest";
 import { projectDirectory } from "../support/program.js";
-import { ForeignPeer } from "./peer/foreign-peer.js";
+import { describeExchanges } from "./exchanges.js";
 import { NodeWire } from "./peer/node-wire.js";
-import { hasPython, PythonWire, pythonArguments } from "./peer/python-wire.js";
-import type { Wire } from "./peer/wire.js";
 
-const wires: [language: string, make: () => Wire][] = [["Node", () => new NodeWire()]];
-if (hasPython()) wires.push(["Python", () => new PythonWire()]);
+describeExchanges("Node", () => new NodeWire());
 
-async function foreign(world: PeerWorld, wire: Wire, name: string): Promise<ForeignPeer> {
-  return await ForeignPeer.start({ name, topic: name.split("-")[0]!, databaseUrl: world.url, wire });
-}
-
-describe.each(wires)("a foreign peer whose wire is in %s", (_language, makeWire) => {
-  it("delivers messages to a peer, live", async () => {
-    await using world = await peerWorld();
-    await using wire = makeWire();
-    // Without it, looking up the topic of the first message makes the peer busy on a slow machine: the others are stored.
-    const orders = await world.started("orders-1", { busyAfterMs: 20_000 });
-    await using guest = await foreign(world, wire, "guest-1");
-    const { sender, topicKey, refused } = await guest.channelTo("orders");
-    expect(refused).toBeUndefined();
-    await sender.isLive();
-    const outcomes = await Promise.all(["one", "two", "three"].map((text) => sender.send(topicKey, text)));
-    expect(outcomes).toEqual(["delivered", "delivered", "delivered"]);
-    expect(
-      await sender.send(topicKey, "four", [
-        ["trace", "7f"],
-        ["trace", ""],
-      ]),
-    ).toBe("delivered");
-    expect(orders.texts).toEqual(["one", "two", "three", "four"]);
-    expect(orders.received.all.at(-1)).toMatchObject({
-      to: "orders",
-      from: "guest",
-      sender: "guest-1",
-      headers: [
-        ["trace", "7f"],
-        ["trace", ""],
-      ],
-      delivery: "at-least-once",
-      attempt: 1,
-    });
-    sender.sendOnce(topicKey, "five", "six");
-    await eventually("messages without numbers arrive", () => orders.received.all.length === 6);
-    expect(orders.received.all.at(-1)).toMatchObject({ text: "six", delivery: "at-most-once" });
-    expect(await world.storedMessages()).toBe(0);
-    await sender.close();
-    expect(sender.goodbye).toEqual({ epoch: String(guest.store.epoch), number: "4" });
-  });
-
-  it("receives what a peer sends, live, with headers and compressed", async () => {
-    await using world = await peerWorld();
-    await using wire = makeWire();
-    await using guest = await foreign(world, wire, "guest-1");
-    // On a slow machine, too, it waits for the acknowledgement rather than store.
-    const orders = await world.started("orders-1", { compressThresholdBytes: 100, ackTimeoutMs: 20_000 });
-    await orders.sendTo("guest", "one");
-    await eventually("the channel is live", async () => (await orders.sendTo("guest", "more")).outcome === "delivered");
-    const receipt = await orders.sendTo("guest", "x".repeat(5_000), { headers: { trace: "1" } });
-    expect(receipt).toMatchObject({ outcome: "delivered", peer: "guest-1" });
-    expect(guest.handled.at(-1)).toMatchObject({
-      sender: "orders-1",
-      text: "x".repeat(5_000),
-      headers: [["trace", "1"]],
-    });
-    expect((await orders.sendTo("guest", "tick", { delivery: "at-most-once" })).outcome).toBe("sent");
-    await eventually("the message without a number arrives", () => guest.texts.at(-1) === "tick");
-    const numbers = guest.handled.flatMap(({ position }) => (position === undefined ? [] : [position.number]));
-    expect(numbers).toEqual(numbers.map((_, index) => index + 1));
-    expect(guest.listener.reported).toEqual([]);
-    expect(await orders.pendingCount()).toBe(0);
-  });
-
-  it("takes what was stored for it while it was away, in order, and then goes live", async () => {
-    await using world = await peerWorld();
-    await using wire = makeWire();
-    const orders = await world.started("orders-1", { ackTimeoutMs: 500 });
-    await (await foreign(world, wire, "guest-1")).stop();
-    const first = await foreign(world, wire, "guest-1");
-    await orders.sendTo("guest", "0");
-    // Stored, it waits for whoever is there next.
-    await eventually("the first has it", () => first.handled.length === 1);
-    await first.stop();
-    const texts = Array.from({ length: 250 }, (_, index) => `${index + 1}`);
-    const receipts = await Promise.all(texts.map((text) => orders.sendTo("guest", text)));
-    expect(new Set(receipts.map(({ outcome }) => outcome))).toEqual(new Set(["stored"]));
-    await using again = await foreign(world, wire, "guest-1");
-    await eventually("everything stored is taken", () => again.handled.length >= 250);
-    await eventually("the channel is live", async () => (await orders.sendTo("guest", "z")).outcome === "delivered");
-    expect(again.texts.slice(0, 250)).toEqual(texts);
-    // Rows at or below the cursor may be left: copies that were being stored when their message was delivered.
-    expect(await orders.pendingCount()).toBe(0);
-  });
-
-  it("stores for a peer that is away, which takes it when it starts", async () => {
-    await using world = await peerWorld();
-    await using wire = makeWire();
-    const orders = await world.started("orders-1");
-    await using guest = await foreign(world, wire, "guest-1");
-    const met = await guest.channelTo("orders");
-    expect(await met.sender.send(met.topicKey, "one")).toBe("delivered");
-    await orders.stop();
-    await eventually("the sender has noticed", async () => met.sender.goodbye !== undefined);
-    expect(await met.sender.send(met.topicKey, "two", [["a", "b"]])).toBe("stored");
-    expect(await met.sender.send(met.topicKey, "three")).toBe("stored");
-    await orders.record();
-    await eventually("what was stored is handled", () => orders.received.all.length === 3);
-    expect(orders.texts).toEqual(["one", "two", "three"]);
-    expect(orders.received.all[1]?.headers).toEqual([["a", "b"]]);
-  });
-
-  it("follows its channel to the listener that has it now", async () => {
-    await using world = await peerWorld();
-    await using wire = makeWire();
-    const first = await world.started("orders-1");
-    await using guest = await foreign(world, wire, "guest-1");
-    const before = await guest.channelTo("orders");
-    expect(await before.sender.send(before.topicKey, "one")).toBe("delivered");
-    await before.sender.close();
-    await first.stop();
-    await world.query("UPDATE hawser.conn_key_map SET owner = 'orders-2' WHERE listener_name = 'orders-1'");
-    const second = await world.started("orders-2", { topic: "orders" });
-    // The first in the phone book, where nobody is any more.
-    await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('orders', '0:1', 'orders-1')");
-    const after = await guest.channelTo("orders");
-    expect(after.refused).toBeUndefined();
-    expect(await after.sender.send(after.topicKey, "two")).toBe("delivered");
-    expect(second.texts).toEqual(["two"]);
-    const channels = await world.query(
-      "SELECT composite, v FROM hawser.conn_key_map JOIN hawser.conn_mess_number USING (connection_key)",
-    );
-    expect(channels).toEqual([{ composite: "guest-1:guest:orders-1", v: 2 }]);
-  });
-
-  it("goes on in a new epoch after a restart, with nothing handled twice", async () => {
-    await using world = await peerWorld();
-    await using wire = makeWire();
-    const orders = await world.started("orders-1");
-    for (const text of ["one", "two", "three"]) {
-      await using guest = await foreign(world, wire, "guest-1");
-      const { sender, topicKey } = await guest.channelTo("orders");
-      expect(await sender.send(topicKey, text)).toBe("delivered");
-    }
-    expect(orders.texts).toEqual(["one", "two", "three"]);
-    const [cursor] = await world.query<{ v: number }>("SELECT v FROM hawser.conn_mess_number");
-    expect(cursor).toEqual({ v: 1 });
-  });
-});
-
-describe("the foreign peer", () => {
-  it("has nothing of this project's own code", () => {
-    const directory = `${projectDirectory}test/conformance/peer`;
-    const imported = readdirSync(directory).flatMap((file) =>
-      [...readFileSync(`${directory}/${file}`, "utf8").matchAll(/from "(.+)"/g)].map(([, path]) => path!),
-    );
-    const foreignPaths = imported.filter((path) => !path.startsWith("node:") && !path.startsWith("./"));
-    expect([...new Set(foreignPaths)].sort()).toEqual([
-      "../../../generated/ts/es/hawser/peer/v1/frames_pb.js",
-      "@bufbuild/protobuf",
-      "pg",
-    ]);
-  });
-});
-
-describe.each(wires.filter(([language]) => language === "Python"))("the vectors in %s", () => {
-  it("hold for frames and MACs written from the pages", () => {
-    const vectors = `${projectDirectory}test/vectors`;
-    const { status, stdout, stderr } = spawnSync("python3", pythonArguments("check_vectors.py", vectors), {
-      encoding: "utf8",
-    });
-    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
-    expect(stdout).toMatch(/^\d{3} vectors hold\n$/);
-  });
+it("the foreign peer has nothing of this project's own code", () => {
+  const directory = `${projectDirectory}test/conformance/peer`;
+  const imported = readdirSync(directory).flatMap((file) =>
+    [...readFileSync(`${directory}/${file}`, "utf8").matchAll(/from "(.+)"/g)].map(([, path]) => path!),
+  );
+  const foreignPaths = imported.filter((path) => !path.startsWith("node:") && !path.startsWith("./"));
+  expect([...new Set(foreignPaths)].sort()).toEqual([
+    "../../../generated/ts/es/hawser/peer/v1/frames_pb.js",
+    "@bufbuild/protobuf",
+    "pg",
+  ]);
 });

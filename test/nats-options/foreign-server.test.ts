@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { cases } from "./cases.js";
-import { optionsClause, type Part, ValidatorDatabase } from "./validator-database.js";
+import { optionsClause, ValidatorDatabase } from "./validator-database.js";
 
 const wrapper = "litmus_pgnats_fdw";
 const server = "nats_fdw_server";
@@ -23,23 +23,20 @@ const sqlCases = cases.filter(({ options }) =>
   ),
 );
 
-async function violation(options: unknown, part: Part) {
-  const [answer] = await database.check([options], part);
-  return answer?.ok === false ? answer.violation : undefined;
-}
-
 describe("CREATE SERVER", () => {
-  it.each(sqlCases)("says what the violation function says of $name", async ({ options }) => {
-    const expected = await violation(options, "server");
-    const error = await database.errorOf(createServer(options as Record<string, string>));
-    expect(error && { message: error.message, sqlstate: error.code, detail: error.detail, hint: error.hint }).toEqual(
-      expected && {
-        message: expected.message,
-        sqlstate: expected.sqlstate,
-        detail: expected.detail,
-        hint: expected.hint,
-      },
+  it("says what the violation function says", async () => {
+    expect(sqlCases.length).toBeGreaterThan(100);
+    const answers = await database.check(
+      sqlCases.map(({ options }) => options),
+      "server",
     );
+    for (const [number, { name, options }] of sqlCases.entries()) {
+      const answer = answers[number]!;
+      const error = await database.errorOf(createServer(options as Record<string, string>));
+      const { message, code: sqlstate, detail, hint } = error ?? {};
+      const { option: _, ...said } = answer.ok ? { option: "" } : answer.violation;
+      expect({ message, sqlstate, detail, hint }, name).toEqual(said);
+    }
   });
 
   it("takes a user name whose password is to come from the user mapping", async () => {
@@ -226,11 +223,13 @@ describe("a secret", () => {
   // Too long for each of them, no path and no seed.
   const secret = `hunter2-${"x".repeat(20_000)}`;
 
-  it.each(hidden)("is not in the error about %s", async (option) => {
+  it("is not in the error about its option", async () => {
     const valid = { username: "", password: "p", tls_ca_path: "/ca", tls_cert_path: "/cert", tls_key_path: "/key" };
-    const error = await database.errorOf(createServer({ ...valid, [option]: secret }));
-    expect(error).toMatchObject({ code: "HV024", detail: "Its value is not shown." });
-    expect(JSON.stringify({ ...error, message: error?.message })).not.toContain("hunter2");
+    for (const option of hidden) {
+      const error = await database.errorOf(createServer({ ...valid, [option]: secret }));
+      expect(error, option).toMatchObject({ code: "HV024", detail: "Its value is not shown." });
+      expect(JSON.stringify({ ...error, message: error?.message }), option).not.toContain("hunter2");
+    }
   });
 
   it("is not in the error about an address that it was written into", async () => {

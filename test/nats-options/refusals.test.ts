@@ -1,13 +1,12 @@
-import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { readOptionsSchema } from "../../codegen/nats-options/read-schema.js";
+import { smallSchema } from "./made-options.js";
 
 const file = "schema/small.schema.json";
-const text = readFileSync(new URL("small.schema.json", import.meta.url), "utf8");
 
 /** What the generator says of the small schema after a change; the file's name, which is always first, left out. */
 function refusal(change: (schema: Any) => void): string {
-  const schema: Any = JSON.parse(text);
+  const schema: Any = JSON.parse(smallSchema);
   change(schema);
   return refusalOfText(JSON.stringify(schema));
 }
@@ -277,7 +276,7 @@ describe("refuses a schema", () => {
   });
 
   it("with an option written twice", () => {
-    const twice = text.replace('"loud": {', '"level": {},\n    "loud": {');
+    const twice = smallSchema.replace('"loud": {', '"level": {},\n    "loud": {');
     expect(refusalOfText(twice)).toMatch(
       /^#\/properties\/level: stands twice in its object; the second time in line \d+$/,
     );

@@ -21,10 +21,10 @@ export class ValidatorDatabase implements AsyncDisposable {
     private readonly drop: () => Promise<void>,
   ) {}
 
-  /** @param sql the statements that make the functions; by default the generated ones. */
-  static async create(sql?: string): Promise<ValidatorDatabase> {
+  /** @param sql the statements that make the functions, and those of the foreign data wrappers; by default the generated ones. */
+  static async create(...sql: [string, string] | []): Promise<ValidatorDatabase> {
     const { url, drop } = await testDatabase({ migrated: false });
-    return ValidatorDatabase.install(url, drop, sql);
+    return ValidatorDatabase.install(url, drop, ...sql);
   }
 
   /** In a database with the collation and the case rules of an ICU locale; Postgres has them from 15 on. */
@@ -38,14 +38,19 @@ export class ValidatorDatabase implements AsyncDisposable {
     return ValidatorDatabase.install(url.href, () => onServer(server, `DROP DATABASE ${name} WITH (FORCE)`));
   }
 
-  private static async install(url: string, drop: () => Promise<void>, sql?: string): Promise<ValidatorDatabase> {
+  private static async install(
+    url: string,
+    drop: () => Promise<void>,
+    functions = generatedSql("validator.sql") + generatedSql("grants.sql"),
+    foreignData = generatedSql("foreign-data.sql"),
+  ): Promise<ValidatorDatabase> {
     const client = new pg.Client({ connectionString: url });
     await client.connect();
     await client.query("CREATE SCHEMA hawser");
-    await client.query(sql ?? generatedSql("validator.sql") + generatedSql("grants.sql"));
+    await client.query(functions);
     // As `hawser init` makes it.
     await client.query("CREATE SCHEMA hawser_fdw; GRANT USAGE ON SCHEMA hawser_fdw TO PUBLIC");
-    await client.query(generatedSql("foreign-data.sql"));
+    await client.query(foreignData);
     return new ValidatorDatabase(client, drop);
   }
 

@@ -32,17 +32,30 @@ export async function compile(protos: Readonly<Record<string, string>>): Promise
   const folder = await mkdtemp(join(tmpdir(), "hawser-codegen-"));
   try {
     await writeModule(folder, protos);
-    const image = join(folder, "image.binpb");
-    await run(process.execPath, [bufScript, "build", "--output", image], { cwd: folder });
-    // A buf image is a FileDescriptorSet with further fields.
-    return fromBinary(FileDescriptorSetSchema, await readFile(image)).file;
+    return await build(folder, join(folder, "image.binpb"));
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
 }
 
+/** The descriptors of the project's own spec, dependencies first. */
+export async function compileProject(): Promise<FileDescriptorProto[]> {
+  const folder = await mkdtemp(join(tmpdir(), "hawser-codegen-"));
+  try {
+    return await build(projectRoot, join(folder, "image.binpb"));
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+async function build(folder: string, image: string): Promise<FileDescriptorProto[]> {
+  await run(process.execPath, [bufScript, "build", "--output", image], { cwd: folder });
+  // A buf image is a FileDescriptorSet with further fields.
+  return fromBinary(FileDescriptorSetSchema, await readFile(image)).file;
+}
+
 /** Writes a module of proto files into a folder: `buf.yaml`, the files and the spec's options. */
-export async function writeModule(folder: string, protos: Readonly<Record<string, string>>): Promise<void> {
+async function writeModule(folder: string, protos: Readonly<Record<string, string>>): Promise<void> {
   const options = "proto/hawser/spec/v1/options.proto";
   await cp(join(projectRoot, options), join(folder, options), { recursive: true });
   await writeFile(join(folder, "buf.yaml"), "version: v2\nmodules:\n  - path: proto\n");
