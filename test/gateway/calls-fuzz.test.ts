@@ -11,11 +11,12 @@ import { Calls } from "../../src/gateway/calls.js";
 import { Capacity } from "../../src/gateway/capacity.js";
 import type { Answer, GatewaySession } from "../../src/gateway/protocol/index.js";
 import { Random } from "../simulator/random.js";
+import { atDepth } from "../support/depth.js";
 import { hostileCall } from "./hostile-calls.js";
 import { RecordingHandler } from "./recording-handler.js";
 
 const mib = 1024 * 1024;
-const inputs = Number(process.env["HAWSER_FUZZ_INPUTS"] ?? 50_000);
+const inputs = Number(process.env["HAWSER_FUZZ_INPUTS"] ?? atDepth(50_000));
 const seed = Number(process.env["HAWSER_FUZZ_SEED"] ?? randomInt(2 ** 31));
 
 /** What a caller may be told. */
@@ -77,7 +78,7 @@ it(
     expect(Object.getOwnPropertyNames(Object.prototype)).not.toContain("a");
     // Each place has been given back.
     expect(Array.from({ length: places + 1 }, () => capacity.tryTake())).toEqual([true, true, true, false]);
-    if (inputs >= 10_000) {
+    if (inputs >= 5_000) {
       // Otherwise this would test the first check alone.
       expect(ends.get("answered")).toBeGreaterThan(inputs / 4);
       expect([...ends.keys()].sort()).toEqual(["answered", ...refusals].sort());

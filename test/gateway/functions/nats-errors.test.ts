@@ -254,7 +254,7 @@ describe("credentials that the server refuses", () => {
     await using server = await startNatsServer({ config: 'authorization { token: "right" }', jetStream: true });
     const wrong = "wrong-and-secret";
     const { hostname, port } = new URL(server.url);
-    await using refused = await testGateway({ natsWaitMs: 5000 });
+    await using refused = await testGateway({ natsWaitMs: 100 });
     await defineServer(refused.client, server.url, { token: wrong });
     await refused.errorOf("SELECT litmus_pgnats_reload_conf()");
     for (const call of [...commands.slice(0, 5), ...reloads]) {

@@ -6,7 +6,7 @@ import { bytesOf, failureOf, hang, operationsOf, timeoutMs } from "./operations-
 
 const options = { timeoutMs };
 
-describe("put and get of a value", () => {
+describe.concurrent("put and get of a value", () => {
   it("round-trip exactly, as a stock client sees too", async () => {
     await using used = await operationsOf(inject("natsUrl"));
     const { keyValue } = used.operations;
@@ -80,7 +80,7 @@ describe("put and get of a value", () => {
   });
 });
 
-describe("put where somebody listens to all keys, so that a missing bucket shows by silence alone", () => {
+describe.concurrent("put where somebody listens to all keys, so that a missing bucket shows by silence alone", () => {
   it("makes a bucket again that others have deleted, in the time of the call", async () => {
     await using server = await startNatsServer({ jetStream: true });
     await using used = await operationsOf(server.url);
@@ -108,7 +108,7 @@ describe("put where somebody listens to all keys, so that a missing bucket shows
     used.stock.subscribe(">", { callback: () => undefined });
     await used.stock.flush();
     const error = await failureOf("nats_permission_denied", () =>
-      used.operations.keyValue.put("b", "k", bytesOf(1), { timeoutMs: 5_000 }),
+      used.operations.keyValue.put("b", "k", bytesOf(1), { timeoutMs: 2_000 }),
     );
     expect(error.message).toContain('put of key "k" into bucket "b"');
     expect(error.detail).toMatch(/\$JS\.API\.STREAM\.(CREATE|INFO)\.KV_b/);
@@ -116,7 +116,7 @@ describe("put where somebody listens to all keys, so that a missing bucket shows
   });
 });
 
-describe("reading and deleting", () => {
+describe.concurrent("reading and deleting", () => {
   it("make no bucket", async () => {
     await using used = await operationsOf(inject("natsUrl"));
     const { keyValue } = used.operations;
@@ -154,7 +154,7 @@ describe("reading and deleting", () => {
   });
 });
 
-describe("failures of key-value", () => {
+describe.concurrent("failures of key-value", () => {
   it("is jetstream_unavailable without JetStream", async () => {
     await using server = await startNatsServer();
     await using used = await operationsOf(server.url);

@@ -19,7 +19,7 @@ async function addStream({ stock }: Operations, name: string, subjects: string[]
   return manager;
 }
 
-describe("publishStream", () => {
+describe.concurrent("publishStream", () => {
   it("resolves to where the message is, and a stock client reads it there as it was sent", async () => {
     await using used = await operationsOf(inject("natsUrl"));
     const manager = await addStream(used, "operations_stream_exact", ["operations.stream.exact.>"]);
@@ -89,7 +89,7 @@ describe("publishStream", () => {
       if (arrived++ > 0) pass();
     });
     const error = await failureOf("nats_timeout", () =>
-      used.operations.publishStream("lost", bytesOf(1), { messageId: "lost", timeoutMs: 6_000 }),
+      used.operations.publishStream("lost", bytesOf(1), { messageId: "lost", timeoutMs: 3_000 }),
     );
     expect(error.outcome).toBe("unknown");
     expect(error.detail).toBe(
@@ -204,7 +204,7 @@ describe("publishStream", () => {
       expect((await publish("both", "hub", timeoutMs)).stream).toBe("far");
       expect((await publish("both", "leaf", timeoutMs)).stream).toBe("near");
     }
-    const error = await failureOf("no_stream", () => publish("near", "hub", 5_000));
+    const error = await failureOf("no_stream", () => publish("near", "hub", 3_000));
     expect(error.detail).toContain('Stream "near" of domain "leaf" has stored the message as number');
     expect(error.outcome).toBe("unknown");
   });
@@ -261,7 +261,7 @@ describe("publishStream", () => {
   });
 });
 
-describe("publishStreamBatch", () => {
+describe.concurrent("publishStreamBatch", () => {
   it("does not succeed where its time was over before it could send anything", async () => {
     await using used = await operationsOf(inject("natsUrl"));
     await addStream(used, "operations_stream_late", ["operations.stream.late"]);
