@@ -18,6 +18,7 @@ afterAll(() => gateway?.[Symbol.asyncDispose]());
 /** What would be called in the place of functions and operators of Postgres by code that relies on the search path. */
 const hostile = `
   CREATE SCHEMA evil;
+  GRANT USAGE ON SCHEMA evil TO PUBLIC;
   CREATE FUNCTION evil.trap() RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'hijacked'; END $$;
   CREATE FUNCTION evil.concatenate(text, text) RETURNS text LANGUAGE sql AS $$ SELECT evil.trap(); SELECT ''::text $$;
   CREATE OPERATOR evil.|| (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.concatenate);

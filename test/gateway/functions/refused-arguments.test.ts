@@ -98,32 +98,17 @@ it("every function refuses what breaks a rule of its arguments", async () => {
   }
 });
 
+/** Of each kind one: all the rules are in test/nats/operations/headers.test.ts. */
 const badHeaders: readonly (readonly [json: string, rule: RegExp])[] = [
   ["[]", /object/],
-  ['{"a": 1}', /"a" must be a string or an array of strings, and has a number/],
-  ['{"a b": "x"}', /name "a b" must be printable ASCII/],
-  ['["a"]', /object/],
-  ['"a"', /object/],
-  ["1", /object/],
-  ["true", /object/],
-  ['{"a": null}', /"a" must be a string or an array of strings, and has null/],
-  ['{"a": {}}', /"a" must be a string or an array of strings, and has an object/],
-  ['{"a": true}', /"a" must be a string or an array of strings, and has a boolean/],
-  ['{"a": ["x", 1]}', /"a" must be a string or an array of strings, and has a number/],
-  ['{"a": [["x"]]}', /"a" must be a string or an array of strings, and has an array/],
   ['{"a": ["x", null]}', /"a" must be a string or an array of strings, and has null/],
   ['{"a": "x\\r\\nb: y"}', /value of "a" must not have CR or LF/],
-  ['{"a": ["x", "y\\n"]}', /value of "a" must not have CR or LF/],
-  ['{"": "x"}', /name "" must be printable ASCII/],
-  ['{"a:": "x"}', /name "a:" must be printable ASCII/],
-  ['{"a\\r\\nb": "x"}', /must be printable ASCII/],
-  ['{"ä": "x"}', /name "ä" must be printable ASCII/],
-  ['{"good": "x", "a\\tb": "x"}', /must be printable ASCII/],
+  ['{"a b": "x"}', /name "a b" must be printable ASCII/],
 ];
 
 it("every function refuses headers that cannot be", async () => {
   for (const call of calls.filter(({ given }) => "headers" in given)) {
-    for (const [json, rule] of isTriedFully(call) ? badHeaders : badHeaders.slice(0, 3)) {
+    for (const [json, rule] of badHeaders) {
       const error = await gateway.errorOf(given(call, "headers", "$1"), [json]);
       expect(error, `${call.name} ${json}`).toMatchObject({
         code: "22023",
@@ -136,12 +121,14 @@ it("every function refuses headers that cannot be", async () => {
 });
 
 it("a time limit beyond what the gateway allows is refused with that limit", async () => {
-  expect(await gateway.errorOf("SELECT nats_request_text('refused', 'x', 2147483647)")).toMatchObject({
-    code: "22023",
-    message:
-      "nats_request_*: the argument timeout is 2147483647 ms, and the longest that this gateway allows is 60000 ms",
-    hint: expect.stringContaining("--max-call-timeout-ms"),
-  });
+  for (const call of calls.filter(({ given }) => "timeout" in given)) {
+    expect(await gateway.errorOf(given(call, "timeout", "2147483647")), call.name).toMatchObject({
+      code: "22023",
+      message:
+        "nats_request_*: the argument timeout is 2147483647 ms, and the longest that this gateway allows is 60000 ms",
+      hint: expect.stringContaining("--max-call-timeout-ms"),
+    });
+  }
 });
 
 describe("the limits of a gateway", () => {
