@@ -133,35 +133,6 @@ describe("the place of a command", () => {
     expect(capacity.tryTake()).toBe(true);
   });
 
-  it("goes to the call that came first", async () => {
-    const waits: (() => void)[] = [];
-    const order: string[] = [];
-    const { start } = tested(
-      {
-        publish: ({ subject }) => {
-          order.push(subject);
-          return new Promise<void>((resolve) => waits.push(resolve));
-        },
-      },
-      { capacity: 2 },
-    );
-    const ends = ["a", "b", "c", "d"].map((subject) => start(`Publish {"subject":"${subject}","payload":""}`));
-    await flush();
-    expect(order).toEqual(["a", "b"]);
-    waits[1]!();
-    await flush();
-    expect([order, ends.map(({ outcome }) => outcome !== "waiting")]).toEqual([
-      ["a", "b", "c"],
-      [false, true, false, false],
-    ]);
-    waits[2]!();
-    await flush();
-    expect(order).toEqual(["a", "b", "c", "d"]);
-    for (const resolve of waits) resolve();
-    await flush();
-    expect(ends.map(codeOf)).toEqual(new Array(4).fill({ kind: "row", value: null }));
-  });
-
   it("that is not there after half of the time is an error, and nothing has been sent", async () => {
     let asked = 0;
     const { start, capacity } = tested({ publish: () => void asked++ }, { capacity: 1 });
@@ -188,15 +159,5 @@ describe("the place of a command", () => {
     capacity.release();
     await flush();
     expect([codeOf(end), asked, capacity.tryTake()]).toEqual(["aborted", 0, true]);
-  });
-
-  it("is there for more commands when the limit is raised", async () => {
-    let asked = 0;
-    const { start, capacity } = tested({ publish: () => void asked++ }, { capacity: 1 });
-    capacity.tryTake();
-    const ends = [start(publish), start(publish)];
-    capacity.limit = 2;
-    await flush();
-    expect([asked, ends.map(codeOf)]).toEqual([2, new Array(2).fill({ kind: "row", value: null })]);
   });
 });

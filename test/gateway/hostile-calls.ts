@@ -3,19 +3,10 @@
  */
 import { methods } from "../../generated/ts/nats-functions/methods.js";
 import type { Random } from "../simulator/random.js";
+import { noise, withDamage } from "./protocol/hostile-inputs.js";
 
 const asked = Object.keys(methods);
-const unknownMethods = [
-  "constructor",
-  "toString",
-  "valueOf",
-  "hasOwnProperty",
-  "prototype",
-  "Pong",
-  "publish",
-  "PING",
-  "A",
-];
+const unknownMethods = "constructor toString valueOf hasOwnProperty prototype Pong publish PING A".split(" ");
 const statements = [
   "SELECT 1",
   "SELECT pg_sleep(100)",
@@ -27,69 +18,21 @@ const statements = [
   "Ping {}\nt\n",
   "Publish {} Publish {}",
 ];
-const names = [
-  "subject",
-  "payload",
-  "reply",
-  "headers",
-  "domain",
-  "timeout",
-  "bucket",
-  "key",
-  "data",
-  "type",
-  "store",
-  "name",
-  "content",
-];
+const names = "subject payload reply headers domain timeout bucket key data type store name content".split(" ");
 const hostileNames = [
-  "__proto__",
-  "constructor",
-  "toString",
-  "hasOwnProperty",
-  "then",
-  "toJSON",
+  ..."__proto__ constructor toString hasOwnProperty then toJSON \\u0000 ä".split(" "),
   "",
   "a\u0000b",
-  "\\u0000",
-  "ä",
 ];
-const hostileNumbers = [
-  "1e400",
-  "-1e400",
-  "-0",
-  "2147483648",
-  "-2147483649",
-  "1.5",
-  "1e-400",
-  "9".repeat(400),
-  "0",
-  "60001",
-];
+const hostileNumbers = [..."1e400 -1e400 -0 2147483648 -2147483649 1.5 1e-400 0 60001".split(" "), "9".repeat(400)];
 const hostileTexts = [
-  "a",
-  "a.b.c",
-  "a..b",
-  ">",
-  "a.*",
-  ".",
-  "",
-  " ",
-  "\\u0000",
-  "\\ud800",
-  "\\udc00\\ud800",
-  "a\\nb",
-  "ä😀",
-  "=",
-  "QQ==",
-  "QUJD",
-  "Q",
-  "text",
-  "binary",
-  "toString",
-  "A".repeat(2000),
-  "%s%n\\\\x",
+  ..."a a.b.c a..b > a.* . \\u0000 \\ud800 \\udc00\\ud800 a\\nb ä😀 = QQ== QUJD Q text binary toString %s%n\\\\x".split(
+    " ",
+  ),
+  ...["", " ", "A".repeat(2000)],
 ];
+
+const damage = [0, 10, 32, 34, 44, 45, 91, 92, 123, 0x80, 0xff];
 
 /** One call. */
 export function hostileCall(random: Random): Buffer {
@@ -101,7 +44,7 @@ export function hostileCall(random: Random): Buffer {
   const takesList = methods[method]!.takesList !== random.chance(0.05);
   const argumentText = argument(random, random.chance(0.05) ? random.pick(asked) : method);
   const call = Buffer.concat([Buffer.from(`${method} ${argumentText}`), takesList ? list(random) : Buffer.alloc(0)]);
-  return random.chance(0.4) ? mutated(random, call) : call;
+  return random.chance(0.4) ? withDamage(random, call, damage) : call;
 }
 
 /** The values of a good call, of which some are hostile. */
@@ -197,30 +140,4 @@ function list(random: Random): Buffer {
   const all = Buffer.concat(elements);
   const rest = form === "b" ? Buffer.from(all.toString("base64")) : all;
   return Buffer.concat([Buffer.from(`\n${form}${lengths.join(",")}\n`), form === "n" ? Buffer.alloc(0) : rest]);
-}
-
-/** With bytes changed, cut off, cut out or doubled. */
-function mutated(random: Random, input: Buffer): Buffer {
-  const at = random.between(0, input.length);
-  switch (random.between(0, 3)) {
-    case 0: {
-      const bytes = Buffer.from(input);
-      for (let count = random.between(1, 3); count > 0 && bytes.length > 0; count--) {
-        bytes[random.between(0, bytes.length - 1)] = random.pick([0, 10, 32, 34, 44, 45, 91, 92, 123, 0x80, 0xff]);
-      }
-      return bytes;
-    }
-    case 1:
-      return input.subarray(0, at);
-    case 2:
-      return Buffer.concat([input.subarray(0, at), input.subarray(at + random.between(1, 8))]);
-    default:
-      return Buffer.concat([input.subarray(0, at), input.subarray(Math.max(0, at - random.between(1, 20)))]);
-  }
-}
-
-function noise(random: Random, atMost: number): Buffer {
-  const bytes = Buffer.allocUnsafe(random.between(0, atMost));
-  for (let i = 0; i < bytes.length; i++) bytes[i] = random.between(0, 255);
-  return bytes;
 }

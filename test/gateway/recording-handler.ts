@@ -18,8 +18,10 @@ const checks: Record<string, (value: unknown) => boolean> = {
   type: (value) => ["text", "json", "jsonb", "binary"].includes(value as string),
 };
 
+const message: Record<string, Form> = { subject: "text", payload: "bytes", headers: "object?" };
+const batch: Record<string, Form> = { subject: "text", payloads: "lists", headers: "object?" };
 /** Of a publish into a stream. */
-const published: Record<string, Form> = { headers: "object?", domain: "text?", messageId: "text?" };
+const stored: Record<string, Form> = { domain: "text?", messageId: "text?" };
 const place: Record<string, Form> = { store: "text", name: "text", domain: "text?" };
 const cell: Record<string, Form> = { bucket: "text", key: "text", domain: "text?" };
 
@@ -44,110 +46,6 @@ const values = [
   Buffer.from("\0"),
 ];
 
-/** See above. */
-export class RecordingHandler implements spec.NatsFunctionsHandler<GatewayCall> {
-  /** How often each method was asked. */
-  readonly asked = new Map<string, number>();
-
-  publish(request: spec.PublishRequest, call: GatewayCall): void | Promise<void> {
-    this.#check("publish", request, call, { subject: "text", payload: "bytes", reply: "text?", headers: "object?" });
-    return later(request.payload, undefined);
-  }
-
-  publishBatch(request: spec.PublishBatchRequest, call: GatewayCall): void {
-    const form: Record<string, Form> = { subject: "text", payloads: "lists", reply: "text?", headers: "object?" };
-    this.#check("publishBatch", request, call, form);
-  }
-
-  publishStream(request: spec.PublishStreamRequest, call: GatewayCall): void {
-    const form: Record<string, Form> = { subject: "text", payload: "bytes", ...published };
-    this.#check("publishStream", request, call, form);
-  }
-
-  publishAck(request: spec.PublishAckRequest, call: GatewayCall): spec.Answer<spec.PublishAckResponse> {
-    const form: Record<string, Form> = { subject: "text", payload: "bytes", ...published };
-    this.#check("publishAck", request, call, form);
-    return later(request.payload, { stream: "s", seq: 1n, duplicate: false });
-  }
-
-  publishStreamBatch(request: spec.PublishStreamBatchRequest, call: GatewayCall): void {
-    const form: Record<string, Form> = { subject: "text", payloads: "lists", ...published };
-    this.#check("publishStreamBatch", request, call, form);
-  }
-
-  flush(request: spec.FlushRequest, call: GatewayCall): void {
-    this.#check("flush", request, call, {});
-  }
-
-  request(request: spec.RequestRequest, call: GatewayCall): spec.Answer<Uint8Array> {
-    this.#check("request", request, call, { subject: "text", payload: "bytes", timeout: "integer?" });
-    return later(request.payload, Buffer.from([0, 255]));
-  }
-
-  putValue(request: spec.PutValueRequest, call: GatewayCall): bigint {
-    this.#check("putValue", request, call, { ...cell, data: "bytes" });
-    return 7n;
-  }
-
-  getValue(request: spec.GetValueRequest, call: GatewayCall): spec.Answer<Uint8Array | undefined> {
-    this.#check("getValue", request, call, { ...cell, type: "type" });
-    return later(Buffer.from(request.key), values[request.key.length % values.length]);
-  }
-
-  deleteValue(request: spec.DeleteValueRequest, call: GatewayCall): void {
-    this.#check("deleteValue", request, call, cell);
-  }
-
-  putFile(request: spec.PutFileRequest, call: GatewayCall): void {
-    this.#check("putFile", request, call, { ...place, content: "bytes" });
-  }
-
-  getFile(request: spec.GetFileRequest, call: GatewayCall): Uint8Array {
-    this.#check("getFile", request, call, place);
-    return Buffer.alloc(request.name.length);
-  }
-
-  deleteFile(request: spec.DeleteFileRequest, call: GatewayCall): void {
-    this.#check("deleteFile", request, call, place);
-  }
-
-  getFileInfo(request: spec.GetFileInfoRequest, call: GatewayCall): spec.GetFileInfoResponse {
-    this.#check("getFileInfo", request, call, place);
-    return file;
-  }
-
-  getFileList(request: spec.GetFileListRequest, call: GatewayCall): spec.GetFileInfoResponse[] {
-    this.#check("getFileList", request, call, { store: "text", domain: "text?" });
-    return [file, file];
-  }
-
-  getServerInfo(request: spec.GetServerInfoRequest, call: GatewayCall): spec.GetServerInfoResponse {
-    this.#check("getServerInfo", request, call, {});
-    return serverInfo;
-  }
-
-  reloadConf(request: spec.ReloadConfRequest, call: GatewayCall): void {
-    this.#check("reloadConf", request, call, {});
-  }
-
-  reloadConfForce(request: spec.ReloadConfForceRequest, call: GatewayCall): void {
-    this.#check("reloadConfForce", request, call, {});
-  }
-
-  #check(name: string, request: object, { timeoutMs, session }: GatewayCall, forms: Record<string, Form>): void {
-    for (const [property, value] of Object.entries(request)) {
-      const form = Object.hasOwn(forms, property) ? forms[property]! : undefined;
-      const isRight = form?.endsWith("?")
-        ? value === undefined || checks[form.slice(0, -1)]!(value)
-        : form !== undefined && checks[form]!(value);
-      if (!isRight) throw new Error(`${name} was asked with ${property}: ${String(value)}`);
-    }
-    if (!(timeoutMs >= 0 && timeoutMs <= 60_000) || session.id !== 1) throw new Error(`${name} may take ${timeoutMs}`);
-    this.asked.set(name, (this.asked.get(name) ?? 0) + 1);
-    readHeaders((request as spec.PublishRequest).headers);
-  }
-}
-
 const serverInfo: spec.GetServerInfoResponse = {
   serverId: "i",
   serverName: "n",
@@ -165,6 +63,66 @@ const serverInfo: spec.GetServerInfoResponse = {
   lameDuckMode: false,
   tlsRequired: false,
 };
+
+const nothing = () => undefined;
+
+type Handler = spec.NatsFunctionsHandler<GatewayCall>;
+
+/** What each method may be asked with, and how it answers. */
+const methods: {
+  readonly [Name in keyof Handler]: readonly [
+    forms: Record<string, Form>,
+    answer: (request: Parameters<Handler[Name]>[0]) => ReturnType<Handler[Name]>,
+  ];
+} = {
+  publish: [{ ...message, reply: "text?" }, ({ payload }) => later(payload, undefined)],
+  publishBatch: [{ ...batch, reply: "text?" }, nothing],
+  publishStream: [{ ...message, ...stored }, nothing],
+  publishAck: [{ ...message, ...stored }, ({ payload }) => later(payload, { stream: "s", seq: 1n, duplicate: false })],
+  publishStreamBatch: [{ ...batch, ...stored }, nothing],
+  flush: [{}, nothing],
+  request: [
+    { subject: "text", payload: "bytes", timeout: "integer?" },
+    ({ payload }) => later(payload, Buffer.from([0, 255])),
+  ],
+  putValue: [{ ...cell, data: "bytes" }, () => 7n],
+  getValue: [{ ...cell, type: "type" }, ({ key }) => later(Buffer.from(key), values[key.length % values.length])],
+  deleteValue: [cell, nothing],
+  putFile: [{ ...place, content: "bytes" }, nothing],
+  getFile: [place, ({ name }) => Buffer.alloc(name.length)],
+  deleteFile: [place, nothing],
+  getFileInfo: [place, () => file],
+  getFileList: [{ store: "text", domain: "text?" }, () => [file, file]],
+  getServerInfo: [{}, () => serverInfo],
+  reloadConf: [{}, nothing],
+  reloadConfForce: [{}, nothing],
+};
+
+/** A handler, and how often each of its methods was asked. */
+export function recordingHandler(): { readonly handler: Handler; readonly asked: ReadonlyMap<string, number> } {
+  const asked = new Map<string, number>();
+  const made = Object.entries(methods).map(([name, [forms, answer]]) => {
+    const method = (request: never, call: GatewayCall) => {
+      check(name, request, call, forms);
+      asked.set(name, (asked.get(name) ?? 0) + 1);
+      return answer(request);
+    };
+    return [name, method];
+  });
+  return { handler: Object.fromEntries(made), asked };
+}
+
+function check(name: string, request: object, { timeoutMs, session }: GatewayCall, forms: Record<string, Form>): void {
+  for (const [property, value] of Object.entries(request)) {
+    const form = Object.hasOwn(forms, property) ? forms[property]! : undefined;
+    const isRight = form?.endsWith("?")
+      ? value === undefined || checks[form.slice(0, -1)]!(value)
+      : form !== undefined && checks[form]!(value);
+    if (!isRight) throw new Error(`${name} was asked with ${property}: ${String(value)}`);
+  }
+  if (!(timeoutMs >= 0 && timeoutMs <= 60_000) || session.id !== 1) throw new Error(`${name} may take ${timeoutMs}`);
+  readHeaders((request as spec.PublishRequest).headers);
+}
 
 /** At once for most payloads, later for some, in ways that a handler may. */
 function later<T>(payload: Uint8Array, value: T): T | Promise<T> {

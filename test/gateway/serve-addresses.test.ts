@@ -1,12 +1,16 @@
 /**
- * Where Postgres finds the gateways: those that come, go, and are killed.
+ * Where Postgres finds the gateways: those that come, go, are killed, hang, share an address or have other TLS settings.
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { Serve } from "../../src/serve/index.js";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { Serve, type ServeOptions } from "../../src/serve/index.js";
 import { ServeProcess } from "../faults/support/serve-process.js";
+import { CertificateAuthority } from "../support/certificate-authority.js";
 import { eventually } from "../support/eventually.js";
 import { patience, type TestGateway, testGateway } from "../support/gateway.js";
 import { patientPollMs } from "./serving.js";
+
+const { gatewayStaleMs } = gatewayConstants;
 
 let gateway: TestGateway;
 /** What gateways of this process have logged. */
@@ -21,21 +25,43 @@ beforeAll(async () => {
 afterAll(() => gateway?.[Symbol.asyncDispose]());
 
 /** What the database knows, the youngest first. */
-async function addresses(): Promise<string[]> {
-  const { rows } = await gateway.client.query("SELECT host, port FROM hawser.gateways ORDER BY started_at DESC");
-  return rows.map(({ host, port }) => `${host}:${port}`);
+async function rows(): Promise<{ host: string; port: number; owner: string }[]> {
+  const sql = "SELECT host, port, owner FROM hawser.gateways ORDER BY started_at DESC";
+  return (await gateway.client.query(sql)).rows;
 }
+
+const addresses = async () => (await rows()).map(({ host, port }) => `${host}:${port}`);
 
 // Where Postgres is slow, gateways that have ended take their addresses away some time later.
-beforeEach(() => eventually("those of the test before are gone", async () => (await addresses()).length === 1));
+beforeEach(() => eventually("those of the test before are gone", async () => (await rows()).length === 1));
 
-const another = (options = {}) =>
+const another = (options: ServeOptions = {}) =>
   Serve.start({ databaseUrl: gateway.database.url, gatewayListen: "127.0.0.1:0", ...patience, logger, ...options });
 
-/** The gateway that answers in a session that begins now: by which of them has one more session. */
+const portOf = ({ address }: Serve) => Number(address.split(":")[1]);
+
+/** Where a session connects that begins now. */
+const conninfo = () => gateway.value<string>("SELECT hawser.gateway_conninfo()");
+
+const publish = "SELECT nats_publish_text('addresses.a', 'x')";
+
+/** A call in a database session of its own. */
 async function call(): Promise<void> {
-  await gateway.value("SELECT nats_publish_text('addresses.a', 'x')");
+  const session = await gateway.connect();
+  try {
+    await session.query(publish);
+  } finally {
+    await session.end();
+  }
 }
+
+const enter = (host: string, more: { owner?: string; sslmode?: string; agedMs?: number; startedAt?: string } = {}) =>
+  gateway.client.query(
+    `INSERT INTO hawser.gateways (host, port, owner, sslmode, started_at, seen_at)
+     VALUES ($1, 1, $2, $3, now() + $4::interval, now() - $5 * interval '1 ms')`,
+    [host, more.owner ?? "another", more.sslmode ?? "disable", more.startedAt ?? "1 day", more.agedMs ?? 0],
+  );
+const takeOut = () => gateway.client.query("DELETE FROM hawser.gateways WHERE host LIKE '%.invalid'");
 
 describe("the address of a gateway", () => {
   it("is in the database while it runs, with its real port", async () => {
@@ -47,7 +73,7 @@ describe("the address of a gateway", () => {
       );
       expect(await addresses()).toEqual([second.address, gateway.serve.address]);
     }
-    await eventually("the address is gone", async () => (await addresses()).length === 1);
+    await eventually("the address is gone", async () => (await rows()).length === 1);
     expect(await addresses()).toEqual([gateway.serve.address]);
     // Unless that has come to nothing, nobody has to forget it.
     if (!told.some((message) => message.includes("could not be taken out of the database"))) {
@@ -58,57 +84,41 @@ describe("the address of a gateway", () => {
   it("is the one that is advertised, where that is another one", async () => {
     await using second = await another({ advertise: "localhost:0" });
     expect(await addresses()).toEqual([second.address.replace("127.0.0.1", "localhost"), gateway.serve.address]);
-    await using session = { client: await gateway.connect(), [Symbol.asyncDispose]: () => session.client.end() };
-    await session.client.query("SELECT nats_publish_text('addresses.a', 'x')");
+    const session = await gateway.connect();
+    await session.query(publish);
     expect(second.sessionCount).toBe(1);
+    await session.end();
   });
 
-  it("is forgotten by the next one that starts, if its gateway was killed", async () => {
-    const killed = await ServeProcess.start(gateway.database.url);
-    await killed.crash();
-    // Until then Postgres passes it over.
-    await call();
-    await using second = await another();
-    expect(await addresses()).toEqual([second.address, gateway.serve.address]);
-  });
-
-  it("is forgotten within seconds by one that runs", async () => {
-    const killed = await ServeProcess.start(gateway.database.url);
-    expect(await addresses()).toEqual([`127.0.0.1:${killed.port}`, gateway.serve.address]);
-    await killed.crash();
-    await eventually("the address is forgotten", async () => (await addresses()).length === 1, patientPollMs);
-    expect(await addresses()).toEqual([gateway.serve.address]);
-  });
-
-  it("is entered again by its gateway, if somebody else took it away", async () => {
-    await gateway.client.query("DELETE FROM hawser.gateways");
-    await eventually(
-      "the address is there",
-      async () => (await addresses())[0] === gateway.serve.address,
-      patientPollMs,
-    );
+  it("stays while one of those runs that share it, and is tried once", async () => {
+    await using first = await another({ advertise: "localhost:0" });
+    const shared = { host: "localhost", port: portOf(first), owner: expect.stringMatching(/./) };
+    const second = await another({ advertise: `localhost:${shared.port}` });
+    const those = async () => (await rows()).filter(({ host }) => host === "localhost");
+    expect(await those()).toEqual([shared, shared]);
+    expect(await conninfo()).toContain(`host='localhost,127.0.0.1' port='${shared.port},`);
+    await second.stop();
+    // Where Postgres is slow, it takes the row away some time later; what was not there for longer is forgotten anyway.
+    await eventually("one of the two rows is gone", async () => (await those()).length === 1, gatewayStaleMs / 2);
     await call();
   });
 
-  it("is the same again for one that was killed and starts anew there", async () => {
-    const process = await ServeProcess.start(gateway.database.url);
-    try {
-      await process.crash();
-      await process.start();
-      expect(await addresses()).toEqual([`127.0.0.1:${process.port}`, gateway.serve.address]);
-      await call();
-    } finally {
-      await process.crash();
-      await (await another()).stop();
-    }
+  it("is that of the new one, where it is the one that a gateway listens at", async () => {
+    const before = await another();
+    await before.stop();
+    const insert = "INSERT INTO hawser.gateways (host, port, owner) VALUES ('127.0.0.1', $1, 'dead')";
+    await gateway.client.query(insert, [portOf(before)]);
+    await using next = await another({ gatewayListen: before.address });
+    expect((await rows()).filter(({ port }) => port === portOf(next)).map(({ owner }) => owner)).not.toContain("dead");
   });
 });
 
-describe("two gateways", () => {
-  it("share the sessions: after one is killed the next call of its session goes to the other", async () => {
+describe("a gateway that was killed", () => {
+  it("is passed over by its sessions and new ones, is the same when it starts anew there, and is forgotten by the next one", async () => {
     const killed = await ServeProcess.start(gateway.database.url, ["--nats-wait-ms", `${patience.natsWaitMs}`]);
     const session = await gateway.connect();
     try {
+      expect(await addresses()).toEqual([`127.0.0.1:${killed.port}`, gateway.serve.address]);
       const info = async () => (await session.query("SELECT client_id FROM nats_get_server_info()")).rows[0].client_id;
       const before = gateway.serve.sessionCount;
       const first = await info();
@@ -116,23 +126,96 @@ describe("two gateways", () => {
       await killed.crash();
       expect(await info()).not.toBe(first);
       expect(gateway.serve.sessionCount).toBe(before + 1);
-    } finally {
-      await session.end();
-      await killed.crash();
-      await (await another()).stop();
-    }
-  });
-
-  it("each follow the definition, and reload for themselves", async () => {
-    await using second = await another();
-    const session = await gateway.connect();
-    try {
-      await session.query("SELECT litmus_pgnats_reload_conf_force()");
-      expect(second.sessionCount).toBe(1);
-      await session.query("SELECT nats_publish_text('addresses.a', 'x')");
+      await call();
+      await killed.start();
+      expect(await addresses()).toEqual([`127.0.0.1:${killed.port}`, gateway.serve.address]);
       await call();
     } finally {
       await session.end();
+      await killed.crash();
+    }
+    await using next = await another();
+    expect(await addresses()).toEqual([next.address, gateway.serve.address]);
+  });
+});
+
+describe("a look of a gateway, every few seconds", () => {
+  it("enters its address again, and forgets those who refuse or were not there for some time", async () => {
+    await gateway.client.query("BEGIN");
+    await enter("hung.invalid", { agedMs: gatewayStaleMs + 1000 });
+    // Younger, and tried after the others.
+    expect(await conninfo()).toContain("host='127.0.0.1,hung.invalid'");
+    await gateway.client.query("DELETE FROM hawser.gateways WHERE owner <> 'another'");
+    // Nobody listens on port 1, and nobody is given it by chance.
+    await enter("127.0.0.1");
+    await gateway.client.query("COMMIT");
+    const isAsBefore = async () => (await addresses()).join() === gateway.serve.address;
+    await eventually("its own address is there, and no other", isAsBefore, patientPollMs);
+    await call();
+  });
+
+  it("does not forget, whatever answers there, what says that it is there; nor what was entered by hand", async () => {
+    await enter("alive.invalid");
+    await enter("manual.invalid", { owner: "", agedMs: gatewayStaleMs + 1000 });
+    {
+      // It looks when it starts.
+      await using _another = await another();
+      expect((await rows()).map(({ host }) => host)).toEqual(
+        expect.arrayContaining(["alive.invalid", "manual.invalid"]),
+      );
+    }
+    await takeOut();
+  });
+});
+
+describe("two gateways", () => {
+  it("each follow the definition, and reload for themselves", async () => {
+    await using second = await another();
+    const session = await gateway.connect();
+    await session.query("SELECT litmus_pgnats_reload_conf_force()");
+    expect(second.sessionCount).toBe(1);
+    await session.query(publish);
+    await gateway.client.query(publish);
+    await session.end();
+  });
+
+  it("with different TLS settings do not spoil each other: those are tried that have the settings of the youngest", async () => {
+    await enter("tls.invalid", { sslmode: "verify-full", startedAt: "-1 day" });
+    expect(await conninfo()).toMatch(/host='127\.0\.0\.1' port='\d+' .*sslmode='disable'/);
+    await call();
+    await enter("younger.invalid", { sslmode: "require" });
+    expect(await conninfo()).toContain("host='younger.invalid' port='1'");
+    await takeOut();
+  });
+
+  it("with different TLS settings warn of it when they start", async () => {
+    const warnings: string[] = [];
+    const warn = (_: object, message: string) => void warnings.push(message);
+    const tls = new CertificateAuthority().issue(["127.0.0.1"]);
+    await using _tls = await another({ tls, logger: { ...logger, warn } });
+    expect(warnings.filter((message) => message.includes("TLS"))).toEqual([
+      expect.stringContaining("other TLS settings"),
+    ]);
+    await call();
+  });
+
+  it("pass each other's sessions on, where one is full", async () => {
+    await using full = await another({ maxSessions: 1 });
+    const [session, other] = [await gateway.connect(), await gateway.connect()];
+    try {
+      await session.query(publish);
+      expect(full.sessionCount).toBe(1);
+      await call();
+      // In a transaction of its own session: a gateway whose row is gone enters itself again.
+      await other.query("BEGIN");
+      await other.query("DELETE FROM hawser.gateways WHERE port <> $1", [portOf(full)]);
+      await expect(other.query(publish)).rejects.toMatchObject({
+        code: "08001",
+        detail: expect.stringContaining("--max-sessions"),
+      });
+    } finally {
+      await session.end();
+      await other.end();
     }
   });
 });

@@ -3,19 +3,14 @@
  */
 import { createServer as createTcpServer } from "node:net";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { type Logger, Serve } from "../../src/serve/index.js";
-import { install } from "../../src/store/index.js";
-import { ownPostgres } from "../faults/support/own-postgres.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
-import { onServer, rowsOf } from "../support/on-server.js";
+import { onServer } from "../support/on-server.js";
 import { startProgram } from "../support/program.js";
 import { bridgeLogin, createServer, reached } from "./serving.js";
-
-const { optionsPollMs } = gatewayConstants;
 
 interface Line {
   readonly level: string;
@@ -104,7 +99,7 @@ it("a user mapping for PUBLIC is named, because it does not count", async () => 
 });
 
 it("says that the SQL functions are missing, and what makes them", async () => {
-  await using database = await testDatabase();
+  await using database = await testDatabase({ nats: false });
   const found: string[] = [];
   const silent = { debug: () => undefined, info: () => undefined, error: () => undefined };
   const logger: Logger = { ...silent, warn: (_, message) => void found.push(message) };
@@ -162,32 +157,5 @@ describe("a Postgres that is silent", () => {
     process.kill(program!.pid, "SIGTERM");
     expect(await program!.ended).toMatchObject({ status: 0, stderr: "" });
     expect(performance.now() - before).toBeLessThan(storeConstants.databaseConnectTimeoutMs - 2_000);
-  });
-
-  it("is asked in a new session, and does not hold up the end", async () => {
-    // Of its own: sessions that stand still hold up others of the server.
-    await using postgres = await ownPostgres();
-    await install({ databaseUrl: postgres.url });
-    await using serve = await Serve.start({ databaseUrl: postgres.url, gatewayListen: "127.0.0.1:0" });
-    const sessions = () =>
-      rowsOf(postgres.url, "SELECT pid FROM pg_stat_activity WHERE application_name = 'hawser serve'");
-    const [first] = await sessions();
-    const pid = Number(first!["pid"]);
-    process.kill(pid, "SIGSTOP");
-    try {
-      await eventually("there is another session", async () => (await sessions()).length > 1, optionsPollMs * 8);
-      const [second] = (await sessions()).filter((row) => row["pid"] !== pid);
-      process.kill(Number(second!["pid"]), "SIGSTOP");
-      try {
-        const before = performance.now();
-        await serve.stop();
-        // What is asked of Postgres otherwise has that much time.
-        expect(performance.now() - before).toBeLessThan(optionsPollMs * 2);
-      } finally {
-        process.kill(Number(second!["pid"]), "SIGCONT");
-      }
-    } finally {
-      process.kill(pid, "SIGCONT");
-    }
   });
 });

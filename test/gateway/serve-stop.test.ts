@@ -2,11 +2,11 @@
  * How `Serve` starts, is refused, and ends.
  */
 import { createServer as createTcpServer, type Server } from "node:net";
-import { describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Serve, type ServeOptions } from "../../src/serve/index.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
-import { patience, testGateway } from "../support/gateway.js";
+import { patience, type TestGateway, testGateway } from "../support/gateway.js";
 
 /** How a start fails, before it has looked at any database. */
 async function failure(options: ServeOptions): Promise<unknown> {
@@ -42,20 +42,25 @@ describe("a start", () => {
     });
   });
 
-  it.each([
-    [{ callTimeoutMs: 99 }, "callTimeoutMs is 99"],
-    [{ maxCallTimeoutMs: 1.5 }, "maxCallTimeoutMs is 1.5"],
-    [{ maxRequestBytes: 1 }, "maxRequestBytes is 1"],
-    [{ maxResponseBytes: Number.NaN }, "maxResponseBytes is NaN"],
-    [{ maxSessions: 0 }, "maxSessions is 0"],
-    [{ natsWaitMs: -1 }, "natsWaitMs is -1"],
-    [{ stopDeadlineMs: 1e9 }, "stopDeadlineMs is 1000000000"],
-    [{ gatewayListen: "" }, 'gatewayListen is ""'],
-    [{ gatewayListen: "127.0.0.1" }, "127.0.0.1"],
-    [{ gatewayListen: "127.0.0.1:65536" }, "65536"],
-    [{ advertise: "nowhere" }, "nowhere"],
-  ])("is refused with a setting that breaks its rule, which is named: %j", async (options, words) => {
-    expect(await failure(options)).toMatchObject({ code: "invalid_argument", message: expect.stringContaining(words) });
+  it("is refused with a setting that breaks its rule, which is named", async () => {
+    for (const [options, words] of [
+      [{ callTimeoutMs: 99 }, "callTimeoutMs is 99"],
+      [{ maxCallTimeoutMs: 1.5 }, "maxCallTimeoutMs is 1.5"],
+      [{ maxRequestBytes: 1 }, "maxRequestBytes is 1"],
+      [{ maxResponseBytes: Number.NaN }, "maxResponseBytes is NaN"],
+      [{ maxSessions: 0 }, "maxSessions is 0"],
+      [{ natsWaitMs: -1 }, "natsWaitMs is -1"],
+      [{ stopDeadlineMs: 1e9 }, "stopDeadlineMs is 1000000000"],
+      [{ gatewayListen: "" }, 'gatewayListen is ""'],
+      [{ gatewayListen: "127.0.0.1" }, "127.0.0.1"],
+      [{ gatewayListen: "127.0.0.1:65536" }, "65536"],
+      [{ advertise: "nowhere" }, "nowhere"],
+    ] as const) {
+      expect(await failure(options)).toMatchObject({
+        code: "invalid_argument",
+        message: expect.stringContaining(words),
+      });
+    }
   });
 
   it("is refused where somebody else listens, and leaves no trace", async () => {
@@ -84,8 +89,22 @@ describe("a start", () => {
 });
 
 describe("a stop", () => {
+  let gateway: TestGateway;
+  beforeAll(async () => {
+    gateway = await testGateway();
+    await gateway.serve.stop();
+  });
+  afterAll(() => gateway?.[Symbol.asyncDispose]());
+
+  const serving = async (options: ServeOptions = {}) => {
+    const databaseUrl = gateway.database.url;
+    const serve = await Serve.start({ databaseUrl, gatewayListen: "127.0.0.1:0", ...patience, ...options });
+    await gateway.value("SELECT litmus_pgnats_reload_conf()");
+    return serve;
+  };
+
   it("waits for the call that is under way, and takes no new one", async () => {
-    await using gateway = await testGateway({ stopDeadlineMs: 30_000 });
+    const serve = await serving({ callTimeoutMs: 30_000, stopDeadlineMs: 30_000 });
     const asked = new Promise<() => void>((resolve) => {
       gateway.nats.subscribe("stop_slow", {
         callback: (_error, message) => resolve(() => void message.respond("done")),
@@ -95,7 +114,7 @@ describe("a stop", () => {
     const call = gateway.value("SELECT convert_from(nats_request_text('stop_slow', 'x', 40000), 'UTF8')");
     const answer = await asked;
     let isStopped = false;
-    const stopped = gateway.serve.stop().then(() => {
+    const stopped = serve.stop().then(() => {
       isStopped = true;
     });
     const watcher = await gateway.connect();
@@ -103,7 +122,7 @@ describe("a stop", () => {
       return (await watcher.query("SELECT FROM hawser.gateways")).rowCount === 0;
     });
     await expect(watcher.query("SELECT nats_flush()")).rejects.toMatchObject({ code: "08001" });
-    expect([isStopped, gateway.serve.sessionCount]).toEqual([false, 1]);
+    expect([isStopped, serve.sessionCount]).toEqual([false, 1]);
     answer();
     expect(await call).toBe("done");
     await stopped;
@@ -115,40 +134,30 @@ describe("a stop", () => {
   });
 
   it("waits no longer than its deadline; the call is told that its outcome is unknown", async () => {
-    await using gateway = await testGateway({ stopDeadlineMs: 50 });
+    const serve = await serving({ stopDeadlineMs: 50 });
     const asked = new Promise<void>((resolve) => {
       gateway.nats.subscribe("stop_never", { callback: () => resolve() });
     });
     await gateway.nats.flush();
     const call = gateway.errorOf("SELECT nats_request_text('stop_never', 'x', 20000)");
     await asked;
-    await gateway.serve.stop();
+    await serve.stop();
     expect(await call).toMatchObject({ code: "08006" });
   });
 
-  it("may be asked for often, and during a start", async () => {
-    await using gateway = await testGateway();
-    await Promise.all([gateway.serve.stop(), gateway.serve.stop(), gateway.serve[Symbol.asyncDispose]()]);
-    await gateway.serve.stop();
+  it("may be asked for often, and leaves the next gateway to the sessions that are open", async () => {
+    const serve = await serving();
+    await gateway.value("SELECT nats_publish_text('stop.a', 'x')");
+    await Promise.all([serve.stop(), serve.stop(), serve[Symbol.asyncDispose]()]);
+    await serve.stop();
     await eventually("its session has ended", async () => {
       const { rowCount } = await gateway.client.query(
         "SELECT FROM pg_stat_activity WHERE application_name = 'hawser serve' AND datname = current_database()",
       );
       return rowCount === 0;
     });
-  });
-
-  it("leaves the next gateway to the sessions that are open", async () => {
-    await using gateway = await testGateway();
-    await gateway.value("SELECT nats_publish_text('stop.a', 'x')");
-    await gateway.serve.stop();
     expect((await gateway.errorOf("SELECT nats_publish_text('stop.a', 'x')")).code).toBe("08001");
-    await using _next = await Serve.start({
-      databaseUrl: gateway.database.url,
-      gatewayListen: "127.0.0.1:0",
-      ...patience,
-    });
-    await gateway.value("SELECT litmus_pgnats_reload_conf()");
+    await using _next = await serving();
     await gateway.value("SELECT nats_publish_text('stop.a', 'x')");
   });
 });

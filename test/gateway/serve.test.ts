@@ -14,25 +14,28 @@ const unauthorized = "28000";
 
 let other: TestNatsServer;
 let guarded: TestNatsServer;
+let gateway: TestGateway;
+/** What the gateway has warned of. */
+const complaints: unknown[] = [];
+const silent = { debug: () => undefined, info: () => undefined, error: () => undefined };
+const logger = { ...silent, warn: (fields: object) => void complaints.push(fields) };
 /** How long the changes of a test took to be followed, in milliseconds. */
-let tookMs: number[];
+let tookMs: number[] = [];
 
 beforeAll(async () => {
   other = await startNatsServer();
   guarded = await startNatsServer({ config: 'authorization { token: "right" }' });
+  gateway = await testGateway({ serverOptions: false, logger });
 });
 
 afterAll(async () => {
+  await gateway?.[Symbol.asyncDispose]();
   await other?.[Symbol.asyncDispose]();
   await guarded?.[Symbol.asyncDispose]();
 });
 
-beforeEach(() => {
-  tookMs = [];
-});
-
 /** Runs a statement, and waits until the functions reach what is expected: a port, or the SQLSTATE of a failure. */
-async function follows(gateway: TestGateway, statement: string, expected: number | string) {
+async function follows(statement: string, expected: number | string) {
   const begunAt = performance.now();
   await gateway.client.query(statement);
   let found: Awaited<ReturnType<typeof reached>> | undefined;
@@ -47,79 +50,71 @@ const portOf = (natsUrl: string) => Number(new URL(natsUrl).port);
 const main = () => portOf(testNatsUrl());
 
 describe("the server that is defined", () => {
-  it("may come later, change, go and come back: it is followed by notification", async () => {
-    await using gateway = await testGateway({ serverOptions: false });
+  beforeEach(async () => {
+    tookMs = [];
     expect(await reached(gateway)).toBe(notConfigured);
-    await follows(gateway, createServer(testNatsUrl()), main());
-    await follows(gateway, `ALTER SERVER nats_main OPTIONS (SET port '${other.port}')`, other.port);
-    await follows(gateway, `ALTER SERVER nats_main OPTIONS (SET port '${main()}', ADD capacity '7')`, main());
-    await follows(gateway, "DROP SERVER nats_main", notConfigured);
-    await follows(gateway, createServer(other.url), other.port);
-    await follows(gateway, "DROP EXTENSION IF EXISTS nothing; DROP SERVER nats_main CASCADE", notConfigured);
+    return async () => {
+      await gateway.client.query("DROP SERVER IF EXISTS nats_main CASCADE");
+      await follows("SELECT hawser.set_nats_server(NULL)", notConfigured);
+    };
+  });
+
+  it("may come later, change, go and come back: it is followed by notification", async () => {
+    await follows(createServer(testNatsUrl()).replace("pgnats_fdw", "litmus_pgnats_fdw"), main());
+    await follows(`ALTER SERVER nats_main OPTIONS (SET port '${other.port}')`, other.port);
+    await follows(`ALTER SERVER nats_main OPTIONS (SET port '${main()}', ADD capacity '7')`, main());
+    await follows("DROP SERVER nats_main", notConfigured);
+    await follows(createServer(other.url), other.port);
+    await follows("DROP EXTENSION IF EXISTS nothing; DROP SERVER nats_main CASCADE", notConfigured);
     expect(tookMs).toSatisfy(wereNotified);
   });
 
   it("is not followed before COMMIT, and not at all after ROLLBACK", async () => {
-    await using gateway = await testGateway({ serverOptions: false });
     await using second = { client: await gateway.connect(), [Symbol.asyncDispose]: () => second.client.end() };
-    await follows(gateway, createServer(testNatsUrl()), main());
+    await follows(createServer(testNatsUrl()), main());
     await second.client.query(`BEGIN; ALTER SERVER nats_main OPTIONS (SET port '${other.port}')`);
-    await follows(gateway, "SELECT litmus_pgnats_reload_conf()", main());
+    await follows("SELECT litmus_pgnats_reload_conf()", main());
     await second.client.query("ROLLBACK");
-    await follows(gateway, "SELECT litmus_pgnats_reload_conf()", main());
+    await follows("SELECT litmus_pgnats_reload_conf()", main());
   });
 
   it("is the one that was set last, by either way", async () => {
-    await using gateway = await testGateway({ serverOptions: false });
     const set = (natsUrl: string) => `SELECT hawser.set_nats_server('${JSON.stringify(placeOf(natsUrl))}')`;
-    await follows(gateway, createServer(testNatsUrl()), main());
-    await follows(gateway, set(other.url), other.port);
-    await follows(gateway, `ALTER SERVER nats_main OPTIONS (ADD domain 'd')`, main());
-    await follows(gateway, set(other.url), other.port);
-    await follows(gateway, "SELECT hawser.set_nats_server(NULL)", main());
-    await follows(gateway, set(other.url), other.port);
-    await follows(gateway, "DROP SERVER nats_main", other.port);
-    await follows(gateway, "SELECT hawser.set_nats_server(NULL)", notConfigured);
+    await follows(createServer(testNatsUrl()), main());
+    await follows(set(other.url), other.port);
+    await follows(`ALTER SERVER nats_main OPTIONS (ADD domain 'd')`, main());
+    await follows(set(other.url), other.port);
+    await follows("SELECT hawser.set_nats_server(NULL)", main());
+    await follows(set(other.url), other.port);
+    await follows("DROP SERVER nats_main", other.port);
+    await follows("SELECT hawser.set_nats_server(NULL)", notConfigured);
     expect(tookMs).toSatisfy(wereNotified);
   });
 
   it("is known to a call that comes right after its definition", async () => {
-    await using gateway = await testGateway({ serverOptions: false });
     const definition = JSON.stringify(placeOf(testNatsUrl()));
     for (let turn = 1; turn <= 10; turn++) {
-      await follows(gateway, "SELECT hawser.set_nats_server(NULL)", notConfigured);
+      await follows("SELECT hawser.set_nats_server(NULL)", notConfigured);
       await gateway.client.query("SELECT hawser.set_nats_server($1)", [definition]);
       await gateway.client.query("SELECT nats_publish_text('right.after', 'x')");
     }
   });
 
   it("is followed where one change comes upon the other, while the one before is being read", async () => {
-    await using gateway = await testGateway();
     for (let turn = 1; turn <= 40; turn++) {
       const set = (port: number) => `SELECT hawser.set_nats_server('{"host":"127.0.0.1","port":"${port}"}')`;
       for (let change = 0; change < turn % 4; change++)
         await gateway.client.query(set(change % 2 === 0 ? other.port : main()));
       const port = turn % 2 === 0 ? other.port : main();
-      await follows(gateway, set(port), port);
+      await follows(set(port), port);
     }
     expect(tookMs).toSatisfy(wereNotified);
   });
 
-  it("is found by polling, too, where there are no event triggers", async () => {
-    await using gateway = await testGateway({ serverOptions: false });
-    const { rows } = await gateway.client.query("SELECT evtname FROM pg_event_trigger WHERE evtname LIKE '%hawser%'");
-    expect(rows.length).toBeGreaterThan(0);
-    for (const { evtname } of rows) await gateway.client.query(`DROP EVENT TRIGGER "${evtname}"`);
-    await follows(gateway, createServer(testNatsUrl()), main());
-  });
-
   it("stays, and is complained of, where its options do not go together any more", async () => {
-    const complaints: unknown[] = [];
-    const silent = { debug: () => undefined, info: () => undefined, error: () => undefined };
-    const logger = { ...silent, warn: (fields: object) => void complaints.push(fields) };
-    await using gateway = await testGateway({ logger, serverOptions: false });
-    await follows(gateway, createServer(testNatsUrl()), main());
+    await follows(createServer(testNatsUrl()), main());
     const role = (await gateway.client.query("SELECT current_user AS name")).rows[0].name;
+    complaints.length = 0;
     // A password needs a username, which may be on the server: so only both together are wrong.
     await gateway.client.query(`CREATE USER MAPPING FOR "${role}" SERVER nats_main OPTIONS (password 'secret-of-it')`);
     await eventually("it is complained of", () => complaints.length > 0);
@@ -128,41 +123,17 @@ describe("the server that is defined", () => {
     expect(await reached(gateway)).toMatchObject({ port: main() });
     const error = await gateway.errorOf("SELECT litmus_pgnats_reload_conf()");
     expect([error.code, error.message]).toEqual([notConfigured, expect.stringContaining("not right")]);
-    await follows(gateway, `DROP USER MAPPING FOR "${role}" SERVER nats_main`, main());
+    await follows(`DROP USER MAPPING FOR "${role}" SERVER nats_main`, main());
   });
 });
 
-describe("the login of serve", () => {
-  it("needs to be in hawser_bridge and nowhere else; its user mapping has the secrets, and wins", async () => {
-    await using gateway = await testGateway({ serverOptions: false });
-    await gateway.serve.stop();
-    const login = await bridgeLogin(gateway.database.url);
-    try {
-      await using serve = await Serve.start({ databaseUrl: login.url, gatewayListen: "127.0.0.1:0" });
-      expect(serve.address).toMatch(/^127\.0\.0\.1:\d+$/);
-      const mapping = (action: string) => `${action} USER MAPPING FOR ${login.name} SERVER nats_main`;
-      await follows(gateway, createServer(guarded.url, { token: "wrong" }), unauthorized);
-      await gateway.client.query(`${mapping("CREATE")} OPTIONS (token 'right')`);
-      // Postgres shows it to nobody else, and to its own role only with this right.
-      const grant = `GRANT USAGE ON FOREIGN SERVER nats_main TO ${login.name}`;
-      const error = await gateway.errorOf("SELECT litmus_pgnats_reload_conf()");
-      expect([error.code, error.hint]).toEqual([notConfigured, `${grant}, then reload.`]);
-      await gateway.client.query(grant);
-      await follows(gateway, "SELECT litmus_pgnats_reload_conf()", guarded.port);
-      await follows(gateway, `${mapping("ALTER")} OPTIONS (SET token 'false')`, unauthorized);
-      await follows(gateway, `${mapping("ALTER")} OPTIONS (SET token 'right')`, guarded.port);
-      await follows(gateway, mapping("DROP"), unauthorized);
-      await follows(gateway, `ALTER SERVER nats_main OPTIONS (SET token 'right')`, guarded.port);
-      // Those of others count for nothing.
-      const before = await connectionOf(gateway);
-      await gateway.client.query("CREATE USER MAPPING FOR PUBLIC SERVER nats_main OPTIONS (token 'wrong')");
-      await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
-      expect(await connectionOf(gateway)).toBe(before);
-      await gateway.client.query("DROP SERVER nats_main CASCADE");
-    } finally {
-      await login.drop();
-    }
-  });
+it("the server that is defined is found by polling, too, where there are no event triggers", async () => {
+  await using gateway = await testGateway({ serverOptions: false });
+  const { rows } = await gateway.client.query("SELECT evtname FROM pg_event_trigger WHERE evtname LIKE '%hawser%'");
+  expect(rows.length).toBeGreaterThan(0);
+  for (const { evtname } of rows) await gateway.client.query(`DROP EVENT TRIGGER "${evtname}"`);
+  await gateway.client.query(createServer(testNatsUrl()));
+  await eventually("the functions reach it", async () => typeof (await reached(gateway)) === "object");
 });
 
 describe("a standstill of NATS", () => {
@@ -177,6 +148,42 @@ describe("a standstill of NATS", () => {
       await eventually("the functions work", async () => typeof (await reached(gateway)) === "object");
     } finally {
       await late[Symbol.asyncDispose]();
+    }
+  });
+});
+
+describe("the login of serve", () => {
+  it("needs to be in hawser_bridge and nowhere else; its user mapping has the secrets, and wins", async () => {
+    await gateway.serve.stop();
+    const login = await bridgeLogin(gateway.database.url);
+    try {
+      await using serve = await Serve.start({
+        databaseUrl: login.url,
+        gatewayListen: "127.0.0.1:0",
+        natsWaitMs: 100,
+      });
+      expect(serve.address).toMatch(/^127\.0\.0\.1:\d+$/);
+      const mapping = (action: string) => `${action} USER MAPPING FOR ${login.name} SERVER nats_main`;
+      await follows(createServer(guarded.url, { token: "wrong" }), unauthorized);
+      await gateway.client.query(`${mapping("CREATE")} OPTIONS (token 'right')`);
+      // Postgres shows it to nobody else, and to its own role only with this right.
+      const grant = `GRANT USAGE ON FOREIGN SERVER nats_main TO ${login.name}`;
+      const error = await gateway.errorOf("SELECT litmus_pgnats_reload_conf()");
+      expect([error.code, error.hint]).toEqual([notConfigured, `${grant}, then reload.`]);
+      await gateway.client.query(grant);
+      await follows("SELECT litmus_pgnats_reload_conf()", guarded.port);
+      await follows(`${mapping("ALTER")} OPTIONS (SET token 'false')`, unauthorized);
+      await follows(`${mapping("ALTER")} OPTIONS (SET token 'right')`, guarded.port);
+      await follows(mapping("DROP"), unauthorized);
+      await follows(`ALTER SERVER nats_main OPTIONS (SET token 'right')`, guarded.port);
+      // Those of others count for nothing.
+      const before = await connectionOf(gateway);
+      await gateway.client.query("CREATE USER MAPPING FOR PUBLIC SERVER nats_main OPTIONS (token 'wrong')");
+      await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
+      expect(await connectionOf(gateway)).toBe(before);
+      await gateway.client.query("DROP SERVER nats_main CASCADE");
+    } finally {
+      await login.drop();
     }
   });
 });

@@ -8,7 +8,7 @@ import { HawserError } from "../../src/errors/index.js";
 import { type CallLimits, Calls, type GatewayCall } from "../../src/gateway/calls.js";
 import { Capacity } from "../../src/gateway/capacity.js";
 import type { Answer, GatewaySession } from "../../src/gateway/protocol/index.js";
-import { RecordingHandler } from "./recording-handler.js";
+import { recordingHandler } from "./recording-handler.js";
 
 export const limits: CallLimits = { callTimeoutMs: 5000, maxCallTimeoutMs: 60_000, maxResponseBytes: 1000 };
 export const slack = gatewayConstants.deadlineSlackMs;
@@ -42,12 +42,7 @@ export function tested(
 ) {
   const capacity = new Capacity(changes.capacity ?? 10);
   const session = { id: 1, remoteAddress: "127.0.0.1:1", applicationName: "", isOpen: true };
-  const full = new Proxy(new RecordingHandler(), {
-    get: (recording, name) => {
-      const given = (handler as Record<string | symbol, unknown>)[name] ?? Reflect.get(recording, name);
-      return typeof given === "function" ? given.bind(recording) : given;
-    },
-  });
+  const full = { ...recordingHandler().handler, ...handler };
   const calls = new Calls(full, capacity, { ...limits, ...changes });
   /** How a call ends, and after how many ms; `waiting` until then. */
   const start = (query: string | Uint8Array, by: GatewaySession = session) => {

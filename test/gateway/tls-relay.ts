@@ -9,7 +9,6 @@ import { sslRequest } from "./protocol/frontend-messages.js";
 
 const ALPNProtocols = ["postgresql"];
 
-/** See above. */
 export class TlsRelay implements AsyncDisposable {
   /** What Postgres has sent so far, as the stranger reads it. */
   seen = "";

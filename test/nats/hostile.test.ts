@@ -1,5 +1,5 @@
 import type { Socket } from "node:net";
-import { describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it, vi } from "vitest";
 import { connectOnce } from "../../src/nats/connect.js";
 import type { SecretFiles } from "../../src/nats/secret-files.js";
 import { eventually } from "../support/eventually.js";
@@ -71,32 +71,49 @@ describe("a server that closes", () => {
   });
 });
 
-it("gives a server that does not answer its time and no more, and keeps no connection to it", async () => {
-  const outcomes = await Promise.all([
-    errorAt(() => undefined),
-    errorAt((socket) => socket.write(greeting())),
-    errorAt((socket) => {
+describe("an attempt to connect", () => {
+  beforeEach(() => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    return () => void vi.useRealTimers();
+  });
+
+  /** Resolves when it is so; what happens on sockets takes turns of the event loop. */
+  async function until(isSo: () => boolean): Promise<void> {
+    while (!isSo()) await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  it("gives a server that does not answer its time and no more, and keeps no connection to it", async () => {
+    const mute = await fakeServer(() => undefined);
+    const greets = await fakeServer((socket) => socket.write(greeting()));
+    const asking = await fakeServer((socket) => {
       socket.write(greeting());
       socket.on("data", () => socket.write("PING\r\n"));
-    }),
-  ]);
-  expect(outcomes.map(({ error }) => [error?.code, error?.detail])).toEqual([
-    ["nats_unavailable", "The server did not take the connection and greet within 4000 ms."],
-    ["nats_unavailable", "The server did not answer our greeting within 4000 ms."],
-    ["nats_unavailable", "The server did not answer our greeting within 4000 ms."],
-  ]);
-});
-
-it("does not wait longer for a file system that does not answer", async () => {
-  const files = { reading: "token_path", readSecret: () => new Promise(() => undefined) } as unknown as SecretFiles;
-  const server = await fakeServer((socket) => welcoming(socket));
-  const options = optionsFor(server, { token_path: "/run/secrets/token" });
-  const attempt = connectOnce({ name: "hawser test", options, files, signal: new AbortController().signal });
-  await expect(attempt).rejects.toMatchObject({
-    code: "secret_file",
-    detail: "token_path: the file system does not answer.",
+    });
+    const servers = [mute, greets, asking];
+    const outcomes = Promise.all(servers.map((server) => connectError(optionsFor(server, { token: "a-secret" }))));
+    await until(() => mute.sockets.length === 1 && [greets, asking].every((one) => one.received().includes("PING")));
+    await vi.advanceTimersByTimeAsync(4_000);
+    expect((await outcomes).map((error) => [error?.code, error?.detail])).toEqual([
+      ["nats_unavailable", "The server did not take the connection and greet within 4000 ms."],
+      ["nats_unavailable", "The server did not answer our greeting within 4000 ms."],
+      ["nats_unavailable", "The server did not answer our greeting within 4000 ms."],
+    ]);
+    await until(() => servers.every(({ sockets }) => sockets.every(({ closed }) => closed)));
   });
-  expect(server.sockets).toHaveLength(0);
+
+  it("does not wait longer for a file system that does not answer", async () => {
+    const files = { reading: "token_path", readSecret: () => new Promise(() => undefined) } as unknown as SecretFiles;
+    const server = await fakeServer((socket) => welcoming(socket));
+    const options = optionsFor(server, { token_path: "/run/secrets/token" });
+    const attempt = connectOnce({ name: "hawser test", options, files, signal: new AbortController().signal });
+    const refusal = expect(attempt).rejects.toMatchObject({
+      code: "secret_file",
+      detail: "token_path: the file system does not answer.",
+    });
+    await vi.advanceTimersByTimeAsync(4_000);
+    await refusal;
+    expect(server.sockets).toHaveLength(0);
+  });
 });
 
 it("connects to the configured server only, whatever that one says of others", async () => {

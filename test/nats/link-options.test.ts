@@ -1,12 +1,14 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { connect, type Msg } from "@nats-io/transport-node";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { fakeServer, greeting, welcoming } from "./support/fake-server.js";
 import { next, optionsFor, secretsDirectory, testLink } from "./support/links.js";
+
+const { natsFarewellMs } = gatewayConstants;
 
 describe("configure", () => {
   it("does nothing for the same options, and makes another connection for others", async () => {
@@ -34,24 +36,26 @@ describe("configure", () => {
     await first.closed();
   });
 
-  it.each([
-    ["capacity", 7],
-    ["domain", "hub"],
-    ["notify_subject", "role.changed"],
-    ["patroni_url", "http://127.0.0.1:8008"],
-    ["responder_timeout_ms", 77],
-  ] as const)("keeps the connection for another %s, which the options have at once", async (name, value) => {
+  it("keeps the connection for other options that do not describe it, which count at once", async () => {
     await using server = await startNatsServer();
     const { link } = testLink();
     link.configure(optionsFor(server));
     const connection = await link.connected();
-    link.configure(optionsFor(server, { [name]: value }));
-    expect(link.options?.[name]).toBe(value);
-    expect(link.connection).toBe(connection);
-    await connection.flush();
-    link.configure(optionsFor(server));
-    expect(link.options?.[name]).not.toBe(value);
-    expect(link.connection).toBe(connection);
+    for (const [name, value] of [
+      ["capacity", 7],
+      ["domain", "hub"],
+      ["notify_subject", "role.changed"],
+      ["patroni_url", "http://127.0.0.1:8008"],
+      ["responder_timeout_ms", 77],
+    ] as const) {
+      link.configure(optionsFor(server, { [name]: value }));
+      expect(link.options?.[name]).toBe(value);
+      expect(link.connection, name).toBe(connection);
+      await connection.flush();
+      link.configure(optionsFor(server));
+      expect(link.options?.[name]).not.toBe(value);
+      expect(link.connection).toBe(connection);
+    }
   });
 
   it("lets what is under way on the old connection end, and closes it then", async () => {
@@ -79,36 +83,29 @@ describe("configure", () => {
     expect(await link.hasTaken(old)).toBe(true);
   });
 
-  it("waits no longer than for its limit, and not at all when the link is stopped", async () => {
+  it.each([
+    ["its limit", natsFarewellMs, undefined],
+    ["what uses it may last, if that is longer", natsFarewellMs + 1_000, () => natsFarewellMs + 1_000],
+  ])("waits no longer than for %s, and not at all when the link is stopped", async (_, limitMs, usesLastMs) => {
     await using server = await startNatsServer();
-    const { link } = testLink();
+    const { link } = testLink({ ...(usesLastMs && { usesLastMs }) });
     link.configure(optionsFor(server));
     const first = await link.connected();
     link.use(first);
-    const start = performance.now();
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    onTestFinished(() => void vi.useRealTimers());
     await link.reconnect();
+    await vi.advanceTimersByTimeAsync(limitMs - 1);
+    // Whoever was to leave would have answered the server's PONG by then.
+    await first.flush();
+    expect([first.isDraining(), first.isClosed()]).toEqual([false, false]);
+    await vi.advanceTimersByTimeAsync(1);
     await first.closed();
-    expect(performance.now() - start).toBeGreaterThan(gatewayConstants.natsFarewellMs - 10);
     const second = await link.connected();
     link.use(second);
     await link.reconnect();
-    const stoppedAt = performance.now();
     await link.stop();
     expect(second.isClosed()).toBe(true);
-    expect(performance.now() - stoppedAt).toBeLessThan(gatewayConstants.natsFarewellMs - 500);
-  });
-
-  it("waits longer where what uses it may last longer", async () => {
-    await using server = await startNatsServer();
-    const lastsMs = gatewayConstants.natsFarewellMs + 1_000;
-    const { link } = testLink({ usesLastMs: () => lastsMs });
-    link.configure(optionsFor(server));
-    const first = await link.connected();
-    link.use(first);
-    const start = performance.now();
-    await link.reconnect();
-    await first.closed();
-    expect(performance.now() - start).toBeGreaterThan(lastsMs - 10);
   });
 
   it("closes for undefined, and is no loss", async () => {

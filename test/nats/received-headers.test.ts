@@ -43,18 +43,12 @@ describe("headers that were received", () => {
 
   it("are read from whatever bytes, without an exception", () => {
     const pieces = fc.constantFrom(
-      "NATS/1.0",
+      ...'NATS/1.0 : a é __proto__ 1 "'.split(" "),
       "\r\n",
       "\n",
       "\r",
-      ":",
       " ",
-      "a",
-      "é",
       "\0",
-      "__proto__",
-      "1",
-      '"',
       "\ufeff",
     );
     const blocks = fc.oneof(

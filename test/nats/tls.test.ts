@@ -100,30 +100,21 @@ describe("the server's certificate", () => {
 });
 
 describe("a server that demands our certificate", () => {
-  it("gets it", async () => {
+  it("gets it, and refuses a client without it or with a wrong one, each time with an error that says so", async () => {
     await using server = await startTlsServer({ mutual: true });
     expect(await errorOf(server, { own: client })).toBeUndefined();
-  });
-
-  it("refuses a client without, each time with an error that says so", async () => {
-    await using server = await startTlsServer({ mutual: true });
     for (let times = 0; times < 10; times++) {
       const error = await errorOf(server);
       expect(error?.code).toBe("nats_unauthorized");
       expect(error?.detail).toContain("demands a client certificate");
       expect(error?.hint).toContain("tls_cert_path");
-    }
-  });
-
-  it.each([
-    { what: "an authority it does not know", own: stranger.issue(["hawser"]) },
-    { what: "the past", own: authority.issue(["hawser"], { fromDays: -3, untilDays: -2 }) },
-  ])("refuses one of $what, each time with an error that says so", async ({ own }) => {
-    await using server = await startTlsServer({ mutual: true });
-    for (let times = 0; times < 10; times++) {
-      const error = await errorOf(server, { own });
-      expect(error?.code).toBe("nats_unauthorized");
-      expect(error?.detail).toContain("Our certificate of tls_cert_path was refused");
+      const ofStranger = stranger.issue(["hawser"]);
+      const ofPast = authority.issue(["hawser"], { fromDays: -3, untilDays: -2 });
+      for (const own of [ofStranger, ofPast]) {
+        const refused = await errorOf(server, { own });
+        expect(refused?.code).toBe("nats_unauthorized");
+        expect(refused?.detail).toContain("Our certificate of tls_cert_path was refused");
+      }
     }
   });
 });
@@ -131,34 +122,26 @@ describe("a server that demands our certificate", () => {
 describe("the options' files", () => {
   const unread = { host: "127.0.0.1", port: 1 };
 
-  it.each([
-    {
-      what: "an authority that is no PEM",
-      client: { ca: "no certificate" },
-      words: /tls_ca_path.*holds no certificate/,
-    },
-    {
-      what: "a damaged authority",
-      client: { ca: authority.certificate.replace(/\n[^\n]{10}/, "\nAAAAAAAAAA") },
-      words: /tls_ca_path.*damaged/,
-    },
-    {
-      what: "a key that belongs to another certificate",
-      client: { own: { cert: client.cert, key: good.key } },
-      words: /tls_key_path.*is not the key of the first certificate in tls_cert_path/,
-    },
-    {
-      what: "an encrypted key",
-      client: { own: authority.issue(["hawser"], { passphrase: "secret" }) },
-      words: /tls_key_path.*it is encrypted, and must not be/,
-    },
-    {
-      what: "a certificate in place of the key",
-      client: { own: { cert: client.cert, key: client.cert } },
-      words: /tls_key_path.*holds no private key/,
-    },
-  ])("must not hold $what", async ({ client, words }) => {
-    const error = await errorOf(unread, client);
+  const damaged = authority.certificate.replace(/\n[^\n]{10}/, "\nAAAAAAAAAA");
+  const foreignKey = { cert: client.cert, key: good.key };
+  const encrypted = authority.issue(["hawser"], { passphrase: "secret" });
+
+  it.each<readonly [what: string, files: TlsClient, words: RegExp]>([
+    ["an authority that is no PEM", { ca: "no certificate" }, /tls_ca_path.*holds no certificate/],
+    ["a damaged authority", { ca: damaged }, /tls_ca_path.*damaged/],
+    [
+      "a key that belongs to another certificate",
+      { own: foreignKey },
+      /tls_key_path.*is not the key of the first certificate in tls_cert_path/,
+    ],
+    ["an encrypted key", { own: encrypted }, /tls_key_path.*it is encrypted, and must not be/],
+    [
+      "a certificate in place of the key",
+      { own: { cert: client.cert, key: client.cert } },
+      /tls_key_path.*holds no private key/,
+    ],
+  ])("must not hold %s", async (_, files, words) => {
+    const error = await errorOf(unread, files);
     expect(error?.code).toBe("secret_file");
     expect(error?.message).toMatch(words);
   });

@@ -39,6 +39,9 @@ const types: readonly SampleType[] = [
 
 const headers = `'{"Trace": ["1", "2"]}'::jsonb`;
 
+/** Where NULL means the default. */
+export const optional: ReadonlySet<string> = new Set(["reply", "headers", "domain", "timeout"]);
+
 /** What errors call a function: those of one family, which differ by the type of the payload alone, have one name. */
 export function familyOf(name: string): string {
   return name.replace(/^(nats_(?:publish|request|put|get))_(?:text|jsonb?|binary)/, "$1_*");

@@ -7,7 +7,7 @@ import { Serve } from "../../../src/serve/index.js";
 import { eventually } from "../../support/eventually.js";
 import { defineServer, patience, type TestGateway, testGateway } from "../../support/gateway.js";
 import { startNatsServer } from "../../support/nats-server.js";
-import { byPosition, sampleCalls } from "./every-function.js";
+import { byPosition, type SampleCall, sampleCalls } from "./every-function.js";
 import { Witness } from "./witness.js";
 
 let gateway: TestGateway;
@@ -22,6 +22,18 @@ const reloads = remote.filter(({ name }) => name.includes("reload"));
 const commands = remote.filter(({ name }) => !name.includes("reload"));
 const jetStreamOnly = commands.filter(({ given }) => "domain" in given || /stream|_ack$/.test(given["subject"] ?? ""));
 
+/** Makes the calls, each of which has to fail so. */
+async function expectEach(on: TestGateway, calls: readonly SampleCall[], error: object): Promise<void> {
+  for (const call of calls) expect(await on.errorOf(byPosition(call)), call.name).toMatchObject(error);
+}
+
+/** Whether there is a connection. */
+const isUp = (on: TestGateway): Promise<boolean> =>
+  on.value("SELECT nats_flush()").then(
+    () => true,
+    () => false,
+  );
+
 async function millisecondsOf(work: () => Promise<unknown>): Promise<number> {
   const start = performance.now();
   await work();
@@ -31,15 +43,11 @@ async function millisecondsOf(work: () => Promise<unknown>): Promise<number> {
 describe("without a definition of the NATS server", () => {
   it("every function says how to define one (55000)", async () => {
     await using unconfigured = await testGateway({ serverOptions: false });
-    for (const call of commands) {
-      expect(await unconfigured.errorOf(byPosition(call)), call.name).toMatchObject({
-        code: "55000",
-        hint: expect.stringMatching(/CREATE SERVER .* litmus_pgnats_fdw|hawser\.set_nats_server/),
-      });
-    }
-    for (const call of reloads) {
-      expect(await unconfigured.errorOf(byPosition(call)), call.name).toMatchObject({ code: "55000" });
-    }
+    await expectEach(unconfigured, commands, {
+      code: "55000",
+      hint: expect.stringMatching(/CREATE SERVER .* litmus_pgnats_fdw|hawser\.set_nats_server/),
+    });
+    await expectEach(unconfigured, reloads, { code: "55000" });
     expect((await unconfigured.client.query("SELECT version FROM litmus_pgnats_version()")).rows).toHaveLength(1);
   });
 });
@@ -51,28 +59,12 @@ describe("without a connection to NATS", () => {
     await away.value("SELECT nats_publish_text('a', 'b')");
     const session = await away.value("SELECT pg_backend_pid()");
     await server.stop();
-    await eventually("the gateway has noticed", async () => {
-      return await away.value("SELECT nats_flush()").then(
-        () => false,
-        () => true,
-      );
-    });
-    for (const call of commands) {
-      const error = await away.errorOf(byPosition(call));
-      expect(error, call.name).toMatchObject({
-        code: "08003",
-        detail: expect.stringMatching(/./),
-        hint: expect.stringMatching(/./),
-      });
-    }
-    for (const call of reloads) expect((await away.errorOf(byPosition(call))).code, call.name).toMatch(/^08/);
+    await eventually("the gateway has noticed", async () => !(await isUp(away)));
+    const why = { detail: expect.stringMatching(/./), hint: expect.stringMatching(/./) };
+    await expectEach(away, commands, { code: "08003", ...why });
+    await expectEach(away, reloads, { code: expect.stringMatching(/^08/) });
     await server.restart();
-    await eventually("it works again", async () => {
-      return await away.value("SELECT nats_flush()").then(
-        () => true,
-        () => false,
-      );
-    });
+    await eventually("it works again", () => isUp(away));
     expect(await away.value("SELECT nats_put_text('away', 'k', 'v')")).toBe("1");
     expect(await away.value("SELECT pg_backend_pid()")).toBe(session);
   });
@@ -97,10 +89,7 @@ describe("without the gateway", () => {
     await gone.value("SELECT nats_publish_text('a', 'b')");
     const fresh = await gone.connect();
     await gone.serve.stop();
-    for (const call of remote) {
-      const error = await gone.errorOf(byPosition(call));
-      expect(error, call.name).toMatchObject({ code: "08001", hint: expect.stringContaining("hawser serve") });
-    }
+    await expectEach(gone, remote, { code: "08001", hint: expect.stringContaining("hawser serve") });
     await expect(fresh.query("SELECT nats_publish_text('a', 'b')")).rejects.toMatchObject({ code: "08001" });
     await using _again = await Serve.start({
       databaseUrl: gone.database.url,
@@ -175,6 +164,7 @@ describe("a request", () => {
     const error = await gateway.errorOf("SELECT nats_request_text('failing.service', 'x', 5000)");
     expect(error.code).toBe("NA000");
     expect(error.message).toMatch(/418.*no coffee here/);
+    expect(error.detail).toBe("Nats-Service-Error-Code 418");
   });
 });
 
@@ -192,11 +182,11 @@ describe("JetStream", () => {
     await using server = await startNatsServer();
     await using core = await testGateway({ natsUrl: server.url });
     expect(jetStreamOnly.length).toBeGreaterThan(20);
-    for (const call of jetStreamOnly) {
-      const error = await core.errorOf(byPosition(call));
-      expect(error, call.name).toMatchObject({ code: "NA004", hint: expect.stringContaining("JetStream") });
-      expect(error.message, call.name).toMatch(/has no JetStream/);
-    }
+    await expectEach(core, jetStreamOnly, {
+      code: "NA004",
+      message: expect.stringContaining("has no JetStream"),
+      hint: expect.stringContaining("JetStream"),
+    });
     const witness = await Witness.open(core.nats, "failing.>");
     await core.value("SELECT nats_publish_text('failing.core', 'x')");
     expect((await witness.message()).string()).toBe("x");
@@ -205,11 +195,8 @@ describe("JetStream", () => {
   });
 
   it("of a domain that is nowhere is told by NA004 with the domain", async () => {
-    for (const call of jetStreamOnly) {
-      const error = await gateway.errorOf(byPosition({ ...call, given: { ...call.given, domain: "'nowhere'" } }));
-      expect(error, call.name).toMatchObject({ code: "NA004" });
-      expect(error.message, call.name).toContain('"nowhere"');
-    }
+    const elsewhere = jetStreamOnly.map((call) => ({ ...call, given: { ...call.given, domain: "'nowhere'" } }));
+    await expectEach(gateway, elsewhere, { code: "NA004", message: expect.stringContaining('"nowhere"') });
   });
 });
 
@@ -241,20 +228,12 @@ describe("what is too large", () => {
   });
 });
 
-describe("a file that is missing", () => {
-  it("is told with its store and its name (58P01)", async () => {
-    const error = await gateway.errorOf("SELECT nats_get_file('failing', 'a.txt')");
-    expect(error).toMatchObject({ code: "58P01", hint: expect.stringContaining("nats_get_file_list") });
-    expect(error.message).toBe('There is no file "a.txt" in the object store "failing".');
-  });
-});
-
 describe("credentials that the server refuses", () => {
   it("are told by every function (28000) without the secret, and mended by new options", async () => {
     await using server = await startNatsServer({ config: 'authorization { token: "right" }', jetStream: true });
     const wrong = "wrong-and-secret";
     const { hostname, port } = new URL(server.url);
-    await using refused = await testGateway({ natsWaitMs: 5000 });
+    await using refused = await testGateway({ natsWaitMs: 100 });
     await defineServer(refused.client, server.url, { token: wrong });
     await refused.errorOf("SELECT litmus_pgnats_reload_conf()");
     for (const call of [...commands.slice(0, 5), ...reloads]) {

@@ -8,7 +8,7 @@ import { Objm } from "@nats-io/obj";
 import { headers } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type TestGateway, testGateway } from "../../support/gateway.js";
-import { eachPlane, jsonTexts, texts } from "./hard-values.js";
+import { allCharacters, jsonTexts, texts } from "./hard-values.js";
 import { Witness } from "./witness.js";
 
 let gateway: TestGateway;
@@ -25,6 +25,9 @@ afterAll(() => gateway?.[Symbol.asyncDispose]());
 /** The types, with what makes the literal of a parameter of each. */
 const typeOf = { text: "text", json: "json", jsonb: "jsonb", binary: "bytea" } as const;
 type Type = keyof typeof typeOf;
+
+/** Of all that a key may hold. */
+const key = "a/b=c.1_-";
 
 /** Sends the value on every way that takes its type; all must carry the bytes, and give `read` when read again. */
 async function expectExact(type: Type, value: string | Buffer, bytes: Buffer): Promise<void> {
@@ -46,13 +49,13 @@ async function expectExact(type: Type, value: string | Buffer, bytes: Buffer): P
     for (const one of await witness.messages(2)) same(`published by ${form}`, one.data);
   }
   same("requested", (await run(`SELECT nats_request_${type}('exact-echo', ${parameter}, 20000)`)) as Buffer);
-  await run(`SELECT nats_put_${type}('exact', 'key', ${parameter})`);
-  same("put", (await witness.value("exact", "key"))!.value);
+  await run(`SELECT nats_put_${type}('exact', '${key}', ${parameter})`);
+  same("put", (await witness.value("exact", key))!.value);
   same(
     "read as bytes",
-    (await run(`SELECT nats_get_binary('exact', 'key') FROM (SELECT ${parameter}) AS unused`)) as Buffer,
+    (await run(`SELECT nats_get_binary('exact', '${key}') FROM (SELECT ${parameter}) AS unused`)) as Buffer,
   );
-  const read = `SELECT nats_get_${type}('exact', 'key')::text = ${parameter}::text`;
+  const read = `SELECT nats_get_${type}('exact', '${key}')::text = ${parameter}::text`;
   expect(await run(read), `read again as ${type}`).toBe(true);
 }
 
@@ -61,8 +64,8 @@ describe("text is carried exactly", () => {
     await expectExact("text", text, Buffer.from(text));
   });
 
-  it.each(eachPlane())("all characters of plane $plane", async ({ text }) => {
-    await expectExact("text", text, Buffer.from(text));
+  it("all characters", async () => {
+    for (const text of allCharacters()) await expectExact("text", text, Buffer.from(text));
   });
 });
 
@@ -116,7 +119,7 @@ describe("files are carried exactly", () => {
     ["of one byte", 1],
     ["as long as a chunk", 128 * 1024],
     ["a byte longer than a chunk", 128 * 1024 + 1],
-    ["of 8 MiB", 8 * 1024 * 1024],
+    ["of 2 MiB", 2 * 1024 * 1024],
   ])("%s", async (name, length) => {
     const content = randomBytes(length);
     await gateway.value("SELECT nats_put_file('exact', $1, $2)", [name, content]);
@@ -134,9 +137,12 @@ describe("files are carried exactly", () => {
       await gateway.value("SELECT nats_put_file('exact_names', $1, $2)", [name, Buffer.from(`${index}`)]);
     }
     for (const [index, name] of names.entries()) {
-      expect(await gateway.value("SELECT nats_get_file('exact_names', $1)", [name]), name).toEqual(
-        Buffer.from(`${index}`),
-      );
+      const content = Buffer.from(`${index}`);
+      expect(await gateway.value("SELECT nats_get_file('exact_names', $1)", [name]), name).toEqual(content);
+      // As the specification has it; the stock client knows no names beyond Latin-1.
+      const encoded = Buffer.from(name).toString("base64").replaceAll("+", "-").replaceAll("/", "_");
+      const at = { last_by_subj: `$O.exact_names.M.${encoded}` };
+      expect((await witness.manager.streams.getMessage("OBJ_exact_names", at))?.json()).toMatchObject({ name });
       expect(await gateway.value("SELECT name FROM nats_get_file_info('exact_names', $1)", [name])).toBe(name);
     }
     const listed = (await gateway.client.query("SELECT name FROM nats_get_file_list('exact_names')")).rows;
@@ -226,6 +232,7 @@ describe("what others have written is read as it is", () => {
     };
     expect((await gateway.client.query("SELECT * FROM nats_get_file_info('exact_info', 'f')")).rows).toEqual([row]);
     expect((await gateway.client.query("SELECT * FROM nats_get_file_list('exact_info')")).rows).toEqual([row]);
+    expect(await gateway.value("SELECT nats_get_file('exact_info', 'f')")).toEqual(Buffer.from("content"));
   });
 
   it("a value of a key", async () => {

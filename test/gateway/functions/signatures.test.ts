@@ -1,6 +1,12 @@
-import { expect, it } from "vitest";
-import { testGateway } from "../../support/gateway.js";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { type TestGateway, testGateway } from "../../support/gateway.js";
 import { callersFunctions, referenceFunctions } from "./reference-table.js";
+
+let gateway: TestGateway;
+beforeAll(async () => {
+  gateway = await testGateway({ serverOptions: false });
+});
+afterAll(() => gateway?.[Symbol.asyncDispose]());
 
 interface Installed {
   readonly name: string;
@@ -16,7 +22,6 @@ interface Installed {
 }
 
 it("are those of the reference: names, parameters, types, defaults and result columns, one function for each name", async () => {
-  await using gateway = await testGateway({ serverOptions: false });
   const { rows } = await gateway.client.query<Installed>(`
     SELECT p.proname AS name, pg_get_function_arguments(p.oid) AS parameters, pg_get_function_result(p.oid) AS result,
       p.prosecdef AS definer, p.proconfig AS settings, p.provolatile AS volatility, p.proisstrict AS strict,
@@ -49,7 +54,6 @@ it("are those of the reference: names, parameters, types, defaults and result co
 });
 
 it("cannot be called by a role without the grant, and can be with it", async () => {
-  await using gateway = await testGateway({ serverOptions: false });
   const role = `hawser_test_${process.pid}_${Date.now()}`;
   await gateway.client.query(`CREATE ROLE ${role}`);
   try {

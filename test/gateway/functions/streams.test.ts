@@ -85,22 +85,26 @@ describe("the domain of a call", () => {
     `nats_delete_file('domain', 'f', ${domain})`,
   ];
 
-  it.each([
-    ["hub", "NULL", true],
-    ["hub", "'hub'", true],
-    ["hub", "'nowhere'", false],
-    ["nowhere", "NULL", false],
-    ["nowhere", "'hub'", true],
-  ])("where the server's option is %s: %s works: %s", async (option, domain, works) => {
-    await defineServer(gateway.client, hub.url, { domain: option });
-    await gateway.value("SELECT litmus_pgnats_reload_conf()");
-    for (const call of calls(domain)) {
-      const outcome = await ack(call).then(
-        () => "done",
-        (error: { code: string; message: string }) => `${error.code} ${error.message}`,
-      );
-      if (works) expect(outcome, call).toBe("done");
-      else expect(outcome, call).toMatch(/^NA004 .*"nowhere"/);
+  it("is that of the server's option where it has none of its own; in one that is nowhere nothing is done", async () => {
+    for (const [option, domain, works] of [
+      ["hub", "NULL", true],
+      ["hub", "'hub'", true],
+      ["hub", "'nowhere'", false],
+      ["nowhere", "NULL", false],
+      ["nowhere", "'hub'", true],
+    ] as const) {
+      await defineServer(gateway.client, hub.url, { domain: option });
+      await gateway.value("SELECT litmus_pgnats_reload_conf()");
+      const before = await stored();
+      for (const call of calls(domain)) {
+        const outcome = await ack(call).then(
+          () => "done",
+          (error: { code: string; message: string }) => `${error.code} ${error.message}`,
+        );
+        if (works) expect(outcome, call).toBe("done");
+        else expect(outcome, call).toMatch(/^NA004 .*"nowhere"/);
+      }
+      expect(await stored()).toBe(works ? before + 3 : before);
     }
   });
 });

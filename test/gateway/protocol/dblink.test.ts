@@ -69,8 +69,11 @@ async function openCaller(connection: string): Promise<Caller> {
   return caller;
 }
 
+const long = "ü€🚢x".repeat(5000);
 const answers: Record<string, Answer> = {
   null: nullRow,
+  long: { kind: "row", value: long },
+  "long bytes": { kind: "row", value: Buffer.from(long) },
   empty: { kind: "row", value: "" },
   none: noRow,
   error: { kind: "error", sqlstate: "NA002", message: "nobody is there", detail: "the detail", hint: "the hint" },
@@ -90,6 +93,8 @@ describe("dblink", () => {
     expect(await caller.call("null")).toBeNull();
     expect(await caller.call("empty")).toBe("");
     expect(await caller.call("none")).toBeUndefined();
+    expect(await caller.call("long")).toBe(long);
+    expect(await caller.call("long bytes")).toBe(long);
     expect((await caller.client.query(settings)).rows).toEqual(before.rows);
   });
 
@@ -129,30 +134,24 @@ describe("dblink", () => {
     expect(await caller.call("x")).toBe("x");
   });
 
-  it("sends and gets 100 MiB, and hears of the limit on calls and goes on", async () => {
-    const server = await startServer({ maxRequestBytes: 100 * mib });
+  it("hears of the limit on calls and goes on", async () => {
+    const server = await startServer({ maxRequestBytes: mib });
     const caller = await openCaller(connectionString(server));
-    const { rows } = await caller.client.query(`
-      SELECT length(r) AS length, md5(r) AS hash, md5(r) = md5(repeat('0123456789abcdef', ${(100 * mib) / 16})) AS same
-      FROM dblink('gateway', repeat('0123456789abcdef', ${(100 * mib) / 16})) AS t(r text)`);
-    expect(rows).toMatchObject([{ length: 100 * mib, same: true }]);
-    const beyond = caller.client.query(`SELECT * FROM dblink('gateway', repeat('x', ${100 * mib + 1})) AS t(r text)`);
+    const beyond = caller.client.query(`SELECT * FROM dblink('gateway', repeat('x', ${mib + 1})) AS t(r text)`);
     await expect(beyond).rejects.toMatchObject({
       code: errorTable.gateway_limit.sqlstate,
-      message: expect.stringContaining(`the limit is ${100 * mib}`),
+      message: expect.stringContaining(`the limit is ${mib}`),
     });
     expect(await caller.call("x")).toBe("x");
   });
 
-  it.each([
-    ["a wrong password", { password: "wrong" }],
-    ["a wrong user", { user: "postgres" }],
-    ["a wrong database", { dbname: "other" }],
-    ["no password", { password: "" }],
-  ])("reports %s as 08001", async (_what, changes) => {
+  it("reports what is wrong with a login as 08001", async () => {
     const server = await startServer();
     const caller = await Caller.connect();
-    await expect(caller.open(connectionString(server, changes))).rejects.toMatchObject({ code: "08001" });
+    for (const changes of [{ password: "wrong" }, { user: "postgres" }, { dbname: "other" }, { password: "" }]) {
+      const opening = caller.open(connectionString(server, changes));
+      await expect(opening, JSON.stringify(changes)).rejects.toMatchObject({ code: "08001" });
+    }
     expect(server.sessionCount).toBe(0);
   });
 
@@ -222,7 +221,7 @@ describe("dblink over TLS", () => {
       const caller = await openCaller(connectionString(server, changes));
       expect(await caller.call("x")).toBe("x");
       const { rows } = await caller.client.query(
-        `SELECT r = repeat('abcdefgh', ${(20 * mib) / 8}) AS same FROM dblink('gateway', repeat('abcdefgh', ${(20 * mib) / 8})) AS t(r text)`,
+        `SELECT r = repeat('abcdefgh', ${(4 * mib) / 8}) AS same FROM dblink('gateway', repeat('abcdefgh', ${(4 * mib) / 8})) AS t(r text)`,
       );
       expect(rows).toEqual([{ same: true }]);
       await caller.close();
@@ -312,7 +311,7 @@ describe("dblink over TLS", () => {
     await expect(opening).rejects.toMatchObject({ code: "08001", detail: expect.stringContaining("digest") });
   });
 
-  it("goes on without TLS where the server has none and the client does not insist", async () => {
+  it("goes on without it where the server has none and the client does not insist", async () => {
     const server = await startServer();
     const caller = await openCaller(connectionString(server, { sslmode: "prefer" }));
     expect(await caller.call("x")).toBe("x");
@@ -322,30 +321,22 @@ describe("dblink over TLS", () => {
     });
   });
 
-  it("is refused without TLS where it is required, and where the certificate is not of the authority", async () => {
-    const stranger = new CertificateAuthority("Another authority").issue(["localhost"]);
-    const server = await startServer({ tls: source(stranger), tlsRequired: true });
-    const caller = await Caller.connect();
-    await expect(caller.open(connectionString(server, { sslmode: "disable" }))).rejects.toMatchObject({
-      code: "08001",
-      detail: expect.stringContaining("accepts only TLS"),
-    });
-    const strict = { sslmode: "verify-full", sslrootcert: authorityFile(), host: "localhost" };
-    await expect(caller.open(connectionString(server, strict))).rejects.toMatchObject({ code: "08001" });
-  });
-
-  it("shows a new certificate to new connections", async () => {
-    const stranger = new CertificateAuthority("Another authority").issue(["localhost"]);
-    let issued = stranger;
+  it("is demanded, and its certificate is shown anew to each connection: one of another authority is refused", async () => {
+    let issued = new CertificateAuthority("Another authority").issue(["localhost"]);
     const server = await startServer({
       tls: {
         get current() {
           return source(issued).current;
         },
       },
+      tlsRequired: true,
+    });
+    const caller = await Caller.connect();
+    await expect(caller.open(connectionString(server, { sslmode: "disable" }))).rejects.toMatchObject({
+      code: "08001",
+      detail: expect.stringContaining("accepts only TLS"),
     });
     const strict = { sslmode: "verify-full", sslrootcert: authorityFile(), host: "localhost" };
-    const caller = await Caller.connect();
     await expect(caller.open(connectionString(server, strict))).rejects.toMatchObject({ code: "08001" });
     issued = ours;
     await caller.open(connectionString(server, strict));

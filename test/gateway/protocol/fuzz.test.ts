@@ -2,12 +2,13 @@ import { randomInt } from "node:crypto";
 import { expect, it } from "vitest";
 import type { Answer } from "../../../src/gateway/protocol/index.js";
 import { Random } from "../../simulator/random.js";
+import { atDepth } from "../../support/depth.js";
 import { errorFields, query } from "./frontend-messages.js";
 import { callersInput, splitAtRandom, strangersInput } from "./hostile-inputs.js";
 import { certificate, TestSession, testRules } from "./test-session.js";
 
 const mib = 1024 * 1024;
-const inputs = Number(process.env["HAWSER_FUZZ_INPUTS"] ?? 60_000);
+const inputs = Number(process.env["HAWSER_FUZZ_INPUTS"] ?? atDepth(60_000));
 const seed = Number(process.env["HAWSER_FUZZ_SEED"] ?? randomInt(2 ** 31));
 
 const rules = { off: testRules(), offered: testRules({ tls: "offered" }), required: testRules({ tls: "required" }) };

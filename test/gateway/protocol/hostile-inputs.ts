@@ -119,30 +119,31 @@ function callersPart(random: Random): Buffer {
   }
 }
 
-/** Now and then with bytes changed, cut out, doubled or cut off. */
 function mutated(random: Random, input: Buffer): Buffer {
-  if (random.chance(0.4)) return input;
-  const bytes = Buffer.from(input);
+  return random.chance(0.4) ? input : withDamage(random, input, [0, 1, 0x7f, 0x80, 0xff, random.between(0, 255)]);
+}
+
+/** With bytes changed to some of those, cut off, cut out or doubled. */
+export function withDamage(random: Random, input: Buffer, bytes: readonly number[]): Buffer {
+  const at = random.between(0, input.length);
   switch (random.between(0, 3)) {
-    case 0:
-      for (let count = random.between(1, 4); count > 0; count--) {
-        bytes[random.between(0, bytes.length - 1)] = random.pick([0, 1, 0x7f, 0x80, 0xff, random.between(0, 255)]);
+    case 0: {
+      const damaged = Buffer.from(input);
+      for (let count = random.between(1, 4); count > 0 && damaged.length > 0; count--) {
+        damaged[random.between(0, damaged.length - 1)] = random.pick(bytes);
       }
-      return bytes;
+      return damaged;
+    }
     case 1:
-      return bytes.subarray(0, random.between(0, bytes.length));
-    case 2: {
-      const at = random.between(0, bytes.length);
-      return Buffer.concat([bytes.subarray(0, at), bytes.subarray(at + random.between(1, 8))]);
-    }
-    default: {
-      const at = random.between(0, bytes.length);
-      return Buffer.concat([bytes.subarray(0, at), bytes.subarray(Math.max(0, at - random.between(1, 20)))]);
-    }
+      return input.subarray(0, at);
+    case 2:
+      return Buffer.concat([input.subarray(0, at), input.subarray(at + random.between(1, 8))]);
+    default:
+      return Buffer.concat([input.subarray(0, at), input.subarray(Math.max(0, at - random.between(1, 20)))]);
   }
 }
 
-function noise(random: Random, atMost: number): Buffer {
+export function noise(random: Random, atMost: number): Buffer {
   const bytes = Buffer.alloc(random.between(0, atMost));
   for (let i = 0; i < bytes.length; i++) bytes[i] = random.between(0, 255);
   return bytes;

@@ -1,12 +1,13 @@
 import { randomInt } from "node:crypto";
 import { expect, it } from "vitest";
 import { Random } from "../../simulator/random.js";
+import { atDepth } from "../../support/depth.js";
 import { callersInput, splitAtRandom, strangersInput } from "./hostile-inputs.js";
 import { ServerProcess } from "./server-process.js";
 import { SocketClient } from "./socket-client.js";
 
 const mib = 1024 * 1024;
-const inputs = Number(process.env["HAWSER_FUZZ_SOCKET_INPUTS"] ?? 2_000);
+const inputs = Number(process.env["HAWSER_FUZZ_SOCKET_INPUTS"] ?? atDepth(2_000));
 const seed = Number(process.env["HAWSER_FUZZ_SEED"] ?? randomInt(2 ** 31));
 const atOnce = 20;
 

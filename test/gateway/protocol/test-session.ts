@@ -39,7 +39,6 @@ export function testRules(changes: Partial<SessionRules> = {}): SessionRules {
   };
 }
 
-/** See above. */
 export class TestSession implements SessionEffects {
   readonly session: Session;
   readonly queries: Buffer[] = [];

@@ -1,10 +1,16 @@
-import { describe, expect, inject, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
 import { readHeaders } from "../../../src/nats/operations/index.js";
-import { bytesOf, failureOf, operationsOf, timeoutMs } from "./operations-of.js";
+import { bytesOf, failureOf, type Operations, operationsOf, timeoutMs } from "./operations-of.js";
+
+/** On the server of the run. */
+let used: Operations;
+beforeAll(async () => {
+  used = await operationsOf(inject("natsUrl"));
+});
+afterAll(() => used?.[Symbol.asyncDispose]());
 
 describe("readHeaders", () => {
   it("keeps the case of names, which are told apart by it, and the order of values", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
     const subscription = used.stock.subscribe("operations.headers", { max: 1 });
     await used.stock.flush();
     const json = JSON.parse(
@@ -39,7 +45,9 @@ describe("readHeaders", () => {
     ["7", "a number"],
     ['{"a": 1}', '"a" must be a string or an array of strings, and has a number'],
     ['{"a": null}', '"a" must be a string or an array of strings, and has null'],
+    ["true", "a boolean"],
     ['{"a": {"b": "c"}}', "has an object"],
+    ['{"good": "x", "a\\tb": "x"}', 'the name "a\\tb" must be'],
     ['{"a": ["b", ["c"]]}', "has an array"],
     ['{"a": ["b", true]}', "has a boolean"],
     ['{"a": "b\\r\\nX: y"}', 'the value of "a" must not have CR or LF'],

@@ -1,29 +1,20 @@
-import { jetstream, jetstreamManager } from "@nats-io/jetstream";
+import { jetstreamManager } from "@nats-io/jetstream";
 import { Kvm } from "@nats-io/kv";
-import { describe, expect, inject, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
 import { startNatsServer } from "../../support/nats-server.js";
-import { bytesOf, failureOf, hang, operationsOf, timeoutMs } from "./operations-of.js";
+import { bytesOf, failureOf, hang, type Operations, operationsOf, timeoutMs } from "./operations-of.js";
 
 const options = { timeoutMs };
 
-describe("put and get of a value", () => {
-  it("round-trip exactly, as a stock client sees too", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
-    const { keyValue } = used.operations;
-    const values = [new Uint8Array(0), Uint8Array.of(0, 13, 10, 255), bytesOf(900_000), Buffer.from("ä 漢 \u{1f6f3}")];
-    const stock = await new Kvm(used.stock).create("operations_kv_exact");
-    for (const [index, value] of values.entries()) {
-      const key = `a/b=c.${index}_-`;
-      expect(await keyValue.put("operations_kv_exact", key, value, options)).toBe(BigInt(index + 1));
-      expect(Buffer.from((await stock.get(key))!.value).equals(value)).toBe(true);
-      expect(Buffer.from((await keyValue.get("operations_kv_exact", key, options))!).equals(value)).toBe(true);
-    }
-    await stock.put("other", bytesOf(300));
-    expect(await keyValue.get("operations_kv_exact", "other", options)).toEqual(bytesOf(300));
-  });
+/** On the server of the run. */
+let used: Operations;
+beforeAll(async () => {
+  used = await operationsOf(inject("natsUrl"));
+});
+afterAll(() => used?.[Symbol.asyncDispose]());
 
+describe.concurrent("put and get of a value", () => {
   it("make the bucket on the first put, with the defaults of the client", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
     const { keyValue } = used.operations;
     expect(await keyValue.put("operations_kv_made", "k", bytesOf(1), options)).toBe(1n);
     await new Kvm(used.stock).create("operations_kv_stock");
@@ -36,7 +27,6 @@ describe("put and get of a value", () => {
   });
 
   it("leave the settings of a bucket that is there", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
     const stock = await new Kvm(used.stock).create("operations_kv_history", { history: 5 });
     for (let round = 0; round < 3; round++) {
       await used.operations.keyValue.put("operations_kv_history", "k", bytesOf(round), options);
@@ -47,7 +37,6 @@ describe("put and get of a value", () => {
   });
 
   it("make a bucket once where many sessions put at the same time", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
     const { keyValue } = used.operations;
     const puts = Array.from({ length: 50 }, (_, index) =>
       keyValue.put("operations_kv_race", `k${index}`, bytesOf(index), options),
@@ -57,7 +46,6 @@ describe("put and get of a value", () => {
   });
 
   it("go on after the bucket was deleted, or made again, by others", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
     const { keyValue } = used.operations;
     const bucket = "operations_kv_gone";
     await keyValue.put(bucket, "k", bytesOf(1), options);
@@ -80,7 +68,7 @@ describe("put and get of a value", () => {
   });
 });
 
-describe("put where somebody listens to all keys, so that a missing bucket shows by silence alone", () => {
+describe.concurrent("put where somebody listens to all keys, so that a missing bucket shows by silence alone", () => {
   it("makes a bucket again that others have deleted, in the time of the call", async () => {
     await using server = await startNatsServer({ jetStream: true });
     await using used = await operationsOf(server.url);
@@ -108,7 +96,7 @@ describe("put where somebody listens to all keys, so that a missing bucket shows
     used.stock.subscribe(">", { callback: () => undefined });
     await used.stock.flush();
     const error = await failureOf("nats_permission_denied", () =>
-      used.operations.keyValue.put("b", "k", bytesOf(1), { timeoutMs: 5_000 }),
+      used.operations.keyValue.put("b", "k", bytesOf(1), { timeoutMs: 2_000 }),
     );
     expect(error.message).toContain('put of key "k" into bucket "b"');
     expect(error.detail).toMatch(/\$JS\.API\.STREAM\.(CREATE|INFO)\.KV_b/);
@@ -116,86 +104,9 @@ describe("put where somebody listens to all keys, so that a missing bucket shows
   });
 });
 
-describe("reading and deleting", () => {
-  it("make no bucket", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
+describe.concurrent("failures of key-value", () => {
+  it("is payload_too_large beyond the bucket's own limit", async () => {
     const { keyValue } = used.operations;
-    expect(await keyValue.get("operations_kv_none", "k", options)).toBeUndefined();
-    await keyValue.delete("operations_kv_none", "k", options);
-    const manager = await jetstreamManager(used.stock);
-    await expect(manager.streams.info("KV_operations_kv_none")).rejects.toThrow("stream not found");
-  });
-
-  it("find nothing where a key is missing, and deleting it leaves no trace", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
-    const { keyValue } = used.operations;
-    const bucket = "operations_kv_missing";
-    await keyValue.put(bucket, "other", bytesOf(1), options);
-    expect(await keyValue.get(bucket, "k", options)).toBeUndefined();
-    await keyValue.delete(bucket, "k", options);
-    const { state } = await (await jetstreamManager(used.stock)).streams.info(`KV_${bucket}`);
-    expect(state.last_seq).toBe(1);
-  });
-
-  it("delete a key, as a stock client sees, once", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
-    const { keyValue } = used.operations;
-    const bucket = "operations_kv_delete";
-    await keyValue.put(bucket, "k", bytesOf(1), options);
-    await keyValue.delete(bucket, "k", options);
-    const stock = await new Kvm(used.stock).open(bucket);
-    expect((await stock.get("k"))!.operation).toBe("DEL");
-    expect(await keyValue.get(bucket, "k", options)).toBeUndefined();
-    await keyValue.delete(bucket, "k", options);
-    expect((await stock.status()).streamInfo.state.last_seq).toBe(2);
-    await stock.put("k", "again");
-    await stock.purge("k");
-    expect(await keyValue.get(bucket, "k", options)).toBeUndefined();
-  });
-});
-
-describe("failures of key-value", () => {
-  it("is jetstream_unavailable without JetStream", async () => {
-    await using server = await startNatsServer();
-    await using used = await operationsOf(server.url);
-    const { keyValue } = used.operations;
-    const error = await failureOf("jetstream_unavailable", () => keyValue.put("b", "k", bytesOf(1), options));
-    expect(error.message).toContain('put of key "k" into bucket "b"');
-    await failureOf("jetstream_unavailable", () => keyValue.get("b", "k", options));
-    await failureOf("jetstream_unavailable", () => keyValue.delete("b", "k", options));
-  });
-
-  it("is jetstream_unavailable for a domain that nobody has, and names it", async () => {
-    await using server = await startNatsServer({ jetStream: true, config: "jetstream { domain: hub }" });
-    await using used = await operationsOf(server.url);
-    const { keyValue } = used.operations;
-    const nowhere = { domain: "nowhere", timeoutMs };
-    const error = await failureOf("jetstream_unavailable", () => keyValue.put("b", "k", bytesOf(1), nowhere));
-    expect(error.message).toContain('domain "nowhere"');
-    await failureOf("jetstream_unavailable", () => keyValue.get("b", "k", nowhere));
-    await failureOf("jetstream_unavailable", () => keyValue.delete("b", "k", nowhere));
-  });
-
-  it("reaches a domain by its name, and without one", async () => {
-    await using server = await startNatsServer({ jetStream: true, config: "jetstream { domain: hub }" });
-    await using used = await operationsOf(server.url);
-    const { keyValue } = used.operations;
-    const hub = { domain: "hub", timeoutMs };
-    expect(await keyValue.put("b", "k", bytesOf(9), hub)).toBe(1n);
-    expect(await keyValue.put("b", "k", bytesOf(9), hub)).toBe(2n);
-    expect(await keyValue.get("b", "k", hub)).toEqual(bytesOf(9));
-    expect(await keyValue.get("b", "k", options)).toEqual(bytesOf(9));
-    const stock = await new Kvm(jetstream(used.stock, { domain: "hub" })).open("b");
-    expect((await stock.get("k"))!.value).toEqual(bytesOf(9));
-    await keyValue.delete("b", "k", hub);
-    expect(await keyValue.get("b", "k", options)).toBeUndefined();
-  });
-
-  it("is payload_too_large beyond max_payload, and beyond the bucket's own limit", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
-    const { keyValue } = used.operations;
-    const { max_payload } = used.connection.info!;
-    await failureOf("payload_too_large", () => keyValue.put("b", "k", bytesOf(max_payload + 1), options));
     await new Kvm(used.stock).create("operations_kv_small", { maxValueSize: 100 });
     const error = await failureOf("payload_too_large", () =>
       keyValue.put("operations_kv_small", "k", bytesOf(200), options),
@@ -204,7 +115,6 @@ describe("failures of key-value", () => {
   });
 
   it("is nats_failed with the server's words where a bucket is full", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
     await new Kvm(used.stock).create("operations_kv_full", { max_bytes: 1_000 });
     const error = await failureOf("nats_failed", () =>
       used.operations.keyValue.put("operations_kv_full", "k", bytesOf(2_000), options),
@@ -276,12 +186,13 @@ describe("failures of key-value", () => {
     await failureOf("not_supported", () => used.operations.keyValue.get("b", "k", options));
   });
 
-  it.each(["", "a b", "a\r\nb", ".a", "a.", "a*"])("refuses the key %j before it is sent", async (key) => {
-    await using used = await operationsOf(inject("natsUrl"));
+  it("refuses keys and buckets that cannot be before they are sent", async () => {
     const { keyValue } = used.operations;
-    await failureOf("invalid_argument", () => keyValue.put("operations_kv_keys", key, bytesOf(1), options));
-    await failureOf("invalid_argument", () => keyValue.get("operations_kv_keys", key, options));
-    await failureOf("invalid_argument", () => keyValue.get(`a${key}.b c`, "k", options));
+    for (const key of ["", "a b", "a\r\nb", ".a", "a.", "a*"]) {
+      await failureOf("invalid_argument", () => keyValue.put("operations_kv_keys", key, bytesOf(1), options));
+      await failureOf("invalid_argument", () => keyValue.get("operations_kv_keys", key, options));
+      await failureOf("invalid_argument", () => keyValue.get(`a${key}.b c`, "k", options));
+    }
   });
 
   it("settles by its deadline where the server hangs, and when it dies", async () => {

@@ -2,8 +2,10 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { expect, inject, it } from "vitest";
 import { HawserError } from "../../../src/errors/index.js";
+import { atDepth } from "../../support/depth.js";
 import { bytesOf, type Operations, operationsOf, timeoutMs } from "./operations-of.js";
 
+const rounds = Math.max(24, atDepth(120));
 const reading = { timeoutMs, maxBytes: 1024 * 1024 };
 const store = "operations_lost_files";
 const bucket = "operations_lost_values";
@@ -52,7 +54,7 @@ it.each(Object.entries(calls))(
       before.stock.subscribe("operations.lost.nobody.answers", { callback: () => undefined });
       await before.stock.flush();
       let failed = 0;
-      for (let round = 0; round < 120; round++) {
+      for (let round = 0; round < rounds; round++) {
         await using used = await operationsOf(inject("natsUrl"));
         const settled = Promise.allSettled([call(used), call(used), call(used)]);
         for (let turn = 0; turn < round % 24; turn++) await nextTurn();
@@ -64,7 +66,7 @@ it.each(Object.entries(calls))(
           expect(outcome.reason.code).toMatch(codes);
         }
       }
-      expect(failed).toBeGreaterThan(10);
+      expect(failed).toBeGreaterThan(rounds / 12);
       // Rejections count as unhandled at the end of the turn in which they came up.
       await nextTurn();
       expect(unhandled).toEqual([]);

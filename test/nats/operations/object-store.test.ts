@@ -1,12 +1,18 @@
 import { createHash } from "node:crypto";
 import { jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { Objm } from "@nats-io/obj";
-import { headers } from "@nats-io/transport-node";
-import { describe, expect, inject, it } from "vitest";
-import type { FileInfo } from "../../../src/nats/operations/index.js";
+import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
 import { eventually } from "../../support/eventually.js";
 import { startNatsServer } from "../../support/nats-server.js";
-import { bytesOf, failureOf, hang, interceptArrivals, operationsOf, timeoutMs } from "./operations-of.js";
+import {
+  bytesOf,
+  failureOf,
+  hang,
+  interceptArrivals,
+  type Operations,
+  operationsOf,
+  timeoutMs,
+} from "./operations-of.js";
 
 const options = { timeoutMs };
 const reading = { timeoutMs, maxBytes: 128 * 1024 * 1024 };
@@ -17,68 +23,15 @@ function large(length: number): Buffer {
   return Buffer.alloc(length, createHash("sha512").update(`${length}`).digest());
 }
 
-describe("put and get of a file", () => {
-  it.each([0, 1, 128 * kib, 128 * kib + 1, 8 * kib * kib])(
-    "round-trip %d bytes, which a stock client reads too",
-    async (size) => {
-      await using used = await operationsOf(inject("natsUrl"));
-      const { objectStores } = used.operations;
-      const store = "operations_files_exact";
-      const content = large(size);
-      await objectStores.put(store, `f${size}`, content, options);
-      expect(content.equals(await objectStores.get(store, `f${size}`, reading))).toBe(true);
-      const stock = await new Objm(used.stock).open(store);
-      expect(content.equals((await stock.getBlob(`f${size}`))!)).toBe(true);
-      const info = (await stock.info(`f${size}`))!;
-      expect(info.size).toBe(size);
-      expect(info.chunks).toBe(Math.ceil(size / (128 * kib)));
-      expect(info.digest).toBe(`SHA-256=${createHash("sha256").update(content).digest("base64url")}=`);
-    },
-  );
+/** On the server of the run. */
+let used: Operations;
+beforeAll(async () => {
+  used = await operationsOf(inject("natsUrl"));
+});
+afterAll(() => used?.[Symbol.asyncDispose]());
 
-  it("round-trip 64 MiB", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
-    const { objectStores } = used.operations;
-    const content = large(64 * kib * kib);
-    await objectStores.put("operations_files_large", "f", content, { timeoutMs: 60_000 });
-    const read = await objectStores.get("operations_files_large", "f", { ...reading, timeoutMs: 60_000 });
-    expect(content.equals(read)).toBe(true);
-    await objectStores.delete("operations_files_large", "f", options);
-  }, 120_000);
-
-  it("read what a stock client has written", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
-    const { objectStores } = used.operations;
-    const stock = await new Objm(used.stock).create("operations_files_stock");
-    for (const size of [0, 10, 300 * kib]) {
-      await stock.putBlob({ name: "f" }, large(size));
-      expect(large(size).equals(await objectStores.get("operations_files_stock", "f", reading))).toBe(true);
-    }
-  });
-
-  it("take names in all of Unicode", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
-    const { objectStores } = used.operations;
-    const store = "operations_files_names";
-    const names = ["a b/c.txt", "ä", "漢字", "\u{1f6f3}\n", "\u0000", "*.>", "??>~"];
-    for (const name of names) await objectStores.put(store, name, Buffer.from(name), options);
-    for (const name of names) {
-      expect(Buffer.from(await objectStores.get(store, name, reading)).toString()).toBe(name);
-      const subject = `$O.${store}.M.${Buffer.from(name).toString("base64url")}`;
-      const padded = subject.padEnd(
-        subject.length + ((4 - (Buffer.from(name).toString("base64url").length % 4)) % 4),
-        "=",
-      );
-      const manager = await jetstreamManager(used.stock);
-      const stored = await manager.streams.getMessage(`OBJ_${store}`, { last_by_subj: padded });
-      expect(stored!.json<{ name: string }>().name).toBe(name);
-    }
-    const listed = await objectStores.list(store, reading);
-    expect(listed.map(({ name }) => name).sort()).toEqual([...names].sort());
-  });
-
+describe.concurrent("put and get of a file", () => {
   it("make the store on the first put, with the defaults of the client", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
     await used.operations.objectStores.put("operations_files_made", "f", bytesOf(1), options);
     await new Objm(used.stock).create("operations_files_default");
     const manager = await jetstreamManager(used.stock);
@@ -89,7 +42,6 @@ describe("put and get of a file", () => {
   });
 
   it("replace a file, of which nothing is left", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
     const { objectStores } = used.operations;
     const store = "operations_files_replaced";
     for (const size of [400 * kib, 300 * kib, 200 * kib]) await objectStores.put(store, "f", large(size), options);
@@ -100,7 +52,6 @@ describe("put and get of a file", () => {
   });
 
   it("keep one of many that are put at once, whole, and nothing of the others", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
     const { objectStores } = used.operations;
     const store = "operations_files_race";
     const sizes = Array.from({ length: 20 }, (_, index) => 200 * kib + index);
@@ -112,7 +63,6 @@ describe("put and get of a file", () => {
   });
 
   it("read one version or the other while a file is being replaced", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
     const { objectStores } = used.operations;
     const store = "operations_files_busy";
     const versions = [large(1024 * kib), large(1024 * kib + 1)];
@@ -133,7 +83,6 @@ describe("put and get of a file", () => {
   });
 
   it("leave no consumer behind", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
     const { objectStores } = used.operations;
     const store = "operations_files_consumers";
     await objectStores.put(store, "f", large(1024 * kib), options);
@@ -146,7 +95,6 @@ describe("put and get of a file", () => {
   });
 
   it("refuse a file beyond the limit before reading it", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
     const { objectStores } = used.operations;
     await objectStores.put("operations_files_limit", "f", bytesOf(1_001), options);
     const error = await failureOf("gateway_limit", () =>
@@ -158,7 +106,6 @@ describe("put and get of a file", () => {
   });
 
   it("tell a damaged file", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
     const { objectStores } = used.operations;
     const manager = await jetstreamManager(used.stock);
     for (const [store, size] of [
@@ -185,7 +132,6 @@ describe("put and get of a file", () => {
   });
 
   it("follow a link to a file, and make no store that a link names", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
     const { objectStores } = used.operations;
     const stock = await new Objm(used.stock).create("operations_files_links");
     const other = await new Objm(used.stock).create("operations_files_linked");
@@ -201,44 +147,8 @@ describe("put and get of a file", () => {
   });
 });
 
-describe("what a store says of its files", () => {
-  it("has the values of the columns", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
-    const { objectStores } = used.operations;
-    const store = "operations_files_info";
-    const stock = await new Objm(used.stock).create(store);
-    const given = headers();
-    given.append("x-a", "1");
-    given.append("x-a", "2");
-    await stock.putBlob(
-      { name: "rich", description: "ä", metadata: { m: "n" }, headers: given, options: { max_chunk_size: 4 } },
-      bytesOf(10),
-    );
-    const seen = (await stock.info("rich"))!;
-    const rich: FileInfo = {
-      name: "rich",
-      description: "ä",
-      metadata: { m: "n" },
-      headers: { "x-a": ["1", "2"] },
-      options: { max_chunk_size: 4 },
-      bucket: store,
-      nuid: seen.nuid,
-      size: 10n,
-      chunks: 3n,
-      modified: seen.mtime,
-      digest: seen.digest,
-      deleted: false,
-    };
-    expect(await objectStores.info(store, "rich", options)).toEqual(rich);
-    await objectStores.put(store, "plain", bytesOf(1), options);
-    const plain = await objectStores.info(store, "plain", options);
-    expect(plain).toMatchObject({ description: "", metadata: undefined, headers: undefined, size: 1n, chunks: 1n });
-    expect(Math.abs(Date.parse(plain.modified) - Date.now())).toBeLessThan(60_000);
-    expect(await objectStores.list(store, reading)).toEqual([plain, rich]);
-  });
-
+describe.concurrent("what a store says of its files", () => {
   it("takes the time of the message where the record of another client has none", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
     const { objectStores } = used.operations;
     const store = "operations_files_times";
     await new Objm(used.stock).create(store);
@@ -250,7 +160,6 @@ describe("what a store says of its files", () => {
   });
 
   it("lists thousands of files", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
     const store = "operations_files_many";
     await new Objm(used.stock).create(store);
     const client = jetstream(used.stock, { timeout: timeoutMs });
@@ -265,62 +174,21 @@ describe("what a store says of its files", () => {
     expect(listed.map(({ name }) => name)).toEqual(names);
   });
 
-  it("is nothing of what is missing or deleted, and makes no store", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
+  it("has nothing of a deleted file but the record of the deletion", async () => {
     const { objectStores } = used.operations;
-    const none = "operations_files_none";
-    expect(await objectStores.list(none, reading)).toEqual([]);
-    const error = await failureOf("file_missing", () => objectStores.info(none, "f", options));
-    expect(error.message).toContain('no file "f" in the object store "operations_files_none"');
-    await failureOf("file_missing", () => objectStores.get(none, "f", reading));
-    await objectStores.delete(none, "f", options);
-    await expect((await jetstreamManager(used.stock)).streams.info(`OBJ_${none}`)).rejects.toThrow("stream not found");
-
     const store = "operations_files_deleted";
     await objectStores.put(store, "f", large(300 * kib), options);
     await objectStores.delete(store, "f", options);
     await objectStores.delete(store, "f", options);
     await objectStores.delete(store, "never there", options);
-    await failureOf("file_missing", () => objectStores.info(store, "f", options));
-    await failureOf("file_missing", () => objectStores.get(store, "f", reading));
-    expect(await objectStores.list(store, reading)).toEqual([]);
     const stock = await new Objm(used.stock).open(store);
     expect((await stock.info("f"))!.deleted).toBe(true);
     expect(await stock.get("f")).toBeNull();
-    // The record of the deletion alone: the chunks are gone.
     expect((await stock.status()).streamInfo.state.messages).toBe(1);
-    await objectStores.put(store, "f", bytesOf(3), options);
-    expect([...(await objectStores.get(store, "f", reading))]).toEqual([...bytesOf(3)]);
   });
 });
 
-describe("failures of files", () => {
-  it("is jetstream_unavailable without JetStream, and for a domain that nobody has", async () => {
-    await using server = await startNatsServer();
-    await using used = await operationsOf(server.url);
-    const { objectStores } = used.operations;
-    for (const domain of [undefined, "nowhere"]) {
-      const at = { ...reading, domain };
-      await failureOf("jetstream_unavailable", () => objectStores.put("s", "f", bytesOf(1), at));
-      await failureOf("jetstream_unavailable", () => objectStores.get("s", "f", at));
-      await failureOf("jetstream_unavailable", () => objectStores.info("s", "f", at));
-      await failureOf("jetstream_unavailable", () => objectStores.delete("s", "f", at));
-      await failureOf("jetstream_unavailable", () => objectStores.list("s", at));
-    }
-  });
-
-  it("reaches a domain by its name", async () => {
-    await using server = await startNatsServer({ jetStream: true, config: "jetstream { domain: hub }" });
-    await using used = await operationsOf(server.url);
-    const { objectStores } = used.operations;
-    const hub = { ...reading, domain: "hub" };
-    await objectStores.put("s", "f", large(300 * kib), hub);
-    expect(large(300 * kib).equals(await objectStores.get("s", "f", hub))).toBe(true);
-    expect((await objectStores.list("s", hub)).length).toBe(1);
-    await objectStores.delete("s", "f", hub);
-    expect(await objectStores.list("s", hub)).toEqual([]);
-  });
-
+describe.concurrent("failures of files", () => {
   it("is nats_permission_denied where the user may not, and names store and file", async () => {
     await using server = await startNatsServer({
       jetStream: true,
@@ -335,7 +203,6 @@ describe("failures of files", () => {
   });
 
   it("leaves no chunk where a store is full", async () => {
-    await using used = await operationsOf(inject("natsUrl"));
     const { objectStores } = used.operations;
     const store = "operations_files_full";
     const stock = await new Objm(used.stock).create(store, { max_bytes: 300 * kib } as object);
@@ -386,14 +253,6 @@ describe("failures of files", () => {
       return (await stock.status()).streamInfo.state.messages === 2;
     });
     expect([...(await objectStores.get("s", "f", reading))]).toEqual([...bytesOf(3)]);
-  });
-
-  it("uploads over a small max_payload", async () => {
-    await using server = await startNatsServer({ jetStream: true, config: "max_payload: 4000" });
-    await using used = await operationsOf(server.url);
-    const { objectStores } = used.operations;
-    await objectStores.put("s", "f", large(50_000), options);
-    expect(large(50_000).equals(await objectStores.get("s", "f", reading))).toBe(true);
   });
 
   it("settles by its deadline where the server hangs, and when it dies under it", async () => {

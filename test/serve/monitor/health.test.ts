@@ -14,15 +14,6 @@ const check = (name: string, affects: HealthCheck["affects"], state: CheckState)
 });
 
 describe("healthReport", () => {
-  it("leaves the health alone where only the readiness is gone", () => {
-    const checks = [
-      check("postgres", "health", { ok: true }),
-      check("nats_gateway", "readiness", { ok: false, detail: "connection refused" }),
-    ];
-    expect(healthReport("health", checks, never).isOk).toBe(true);
-    expect(healthReport("readiness", checks, never).isOk).toBe(false);
-  });
-
   it("says that nobody is ready who is not healthy, and that who is ready is healthy", () => {
     const affects = fc.constantFrom("health" as const, "readiness" as const);
     const anyCheck = fc.record({ name: fc.string(), affects, state: fc.boolean().map((ok) => () => ({ ok })) });

@@ -89,7 +89,7 @@ describe("the monitoring port, towards a client that is slow or hostile", () => 
     // More than the buffers of both ends take.
     const page = "x".repeat(64 * 1024 * 1024);
     const monitor = await started(
-      { headersTimeoutMs: 2_000, requestTimeoutMs: 3_000, maxConnections: 1 },
+      { headersTimeoutMs: 500, requestTimeoutMs: 1_000, maxConnections: 1 },
       async () => page,
     );
     const socket = await connected(monitor);

@@ -25,43 +25,41 @@ async function shown(metrics: ServeMetrics, family: string, line = family): Prom
 describe("ServeMetrics", () => {
   it("shows what the counters have", async () => {
     const metrics = metricsOf();
-    expect(await shown(metrics, "hawser_gateway_sessions")).toEqual({ "": 3 });
-    expect(await shown(metrics, "hawser_postgres_up")).toEqual({ "": 1 });
-    expect(await shown(metrics, "hawser_postgres_reconnects_total")).toEqual({ "": 1 });
-    expect(await shown(metrics, "hawser_nats_up")).toEqual({ gateway: 1, subscriptions: 0, responders: 1 });
-    expect(await shown(metrics, "hawser_nats_reconnects_total")).toEqual({
-      gateway: 0,
-      subscriptions: 2,
-      responders: 4,
-    });
-    expect(await shown(metrics, "hawser_bridge_role")).toEqual({ primary: 1, standby: 0, unknown: 0 });
-    expect(await shown(metrics, "hawser_bridge_leading")).toEqual({ "": 1 });
-    expect(await shown(metrics, "hawser_bridge_leader_epoch")).toEqual({ "": 1_763_654_400_123 });
-    expect(await shown(metrics, "hawser_bridge_standby_buffer_bytes")).toEqual({ "": 512 });
-    expect(await shown(metrics, "hawser_bridge_messages_discarded_total")).toEqual({
-      buffer_full: 3,
-      standby_buffer_full: 4,
-    });
-    expect(await shown(metrics, "hawser_responder_requests_in_flight")).toEqual({ "": 8 });
-    expect(await shown(metrics, "hawser_responder_requests_queued")).toEqual({ "": 9 });
-    expect(await shown(metrics, "hawser_build_info")).toEqual({ "1.2.3": 1 });
+    const expected: Readonly<Record<string, Record<string, number>>> = {
+      hawser_gateway_sessions: { "": 3 },
+      hawser_postgres_up: { "": 1 },
+      hawser_postgres_reconnects_total: { "": 1 },
+      hawser_nats_up: { gateway: 1, subscriptions: 0, responders: 1 },
+      hawser_nats_reconnects_total: { gateway: 0, subscriptions: 2, responders: 4 },
+      hawser_bridge_role: { primary: 1, standby: 0, unknown: 0 },
+      hawser_bridge_leading: { "": 1 },
+      hawser_bridge_leader_epoch: { "": 1_763_654_400_123 },
+      hawser_bridge_standby_buffer_bytes: { "": 512 },
+      hawser_bridge_messages_discarded_total: { buffer_full: 3, standby_buffer_full: 4 },
+      hawser_responder_requests_in_flight: { "": 8 },
+      hawser_responder_requests_queued: { "": 9 },
+      hawser_build_info: { "1.2.3": 1 },
+    };
+    for (const [name, values] of Object.entries(expected)) expect(await shown(metrics, name), name).toEqual(values);
   });
 
   it("shows each subscription and responder by its number and its function's name, whatever characters that has", async () => {
     const metrics = metricsOf();
-    const ofEach = (value: number, other = value) => ({
-      [`1 ${capture.functionName}`]: value,
-      [`2 ${awkwardName}`]: other,
-    });
-    expect(await shown(metrics, "hawser_bridge_messages_received_total")).toEqual(ofEach(100, 7));
-    expect(await shown(metrics, "hawser_bridge_messages_committed_total")).toEqual(ofEach(90));
-    expect(await shown(metrics, "hawser_bridge_messages_dead_lettered_total")).toEqual(ofEach(1));
-    expect(await shown(metrics, "hawser_bridge_messages_repeated_total")).toEqual(ofEach(4));
-    expect(await shown(metrics, "hawser_bridge_transactions_total")).toEqual(ofEach(20));
-    expect(await shown(metrics, "hawser_bridge_bisections_total")).toEqual(ofEach(2));
-    expect(await shown(metrics, "hawser_bridge_queue_messages")).toEqual(ofEach(6));
-    expect(await shown(metrics, "hawser_bridge_queue_bytes")).toEqual(ofEach(6_000));
-    expect(await shown(metrics, "hawser_bridge_oldest_message_age_seconds")).toEqual(ofEach(2.5, 0));
+    const expected = {
+      messages_received_total: [100, 7],
+      messages_committed_total: [90, 90],
+      messages_dead_lettered_total: [1, 1],
+      messages_repeated_total: [4, 4],
+      transactions_total: [20, 20],
+      bisections_total: [2, 2],
+      queue_messages: [6, 6],
+      queue_bytes: [6_000, 6_000],
+      oldest_message_age_seconds: [2.5, 0],
+    };
+    for (const [name, [first, second]] of Object.entries(expected)) {
+      const values = { [`1 ${capture.functionName}`]: first, [`2 ${awkwardName}`]: second };
+      expect(await shown(metrics, `hawser_bridge_${name}`), name).toEqual(values);
+    }
     const responder = `9007199254740993 ${answer.functionName}`;
     expect(await shown(metrics, "hawser_responder_requests_total")).toEqual({
       [`${responder} ok`]: 50,

@@ -1,8 +1,9 @@
 /**
- * `Serve` while Postgres goes away and comes back.
+ * `Serve` while Postgres goes away and comes back, or is silent.
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { Serve } from "../../src/serve/index.js";
 import { install } from "../../src/store/index.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
@@ -11,6 +12,8 @@ import { eventually } from "../support/eventually.js";
 import { defineServer, patience } from "../support/gateway.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { onServer, rowsOf } from "../support/on-server.js";
+
+const { optionsPollMs } = gatewayConstants;
 
 let postgres: OwnPostgres;
 let serve: Serve;
@@ -77,4 +80,31 @@ it("stops while Postgres is away", async () => {
   expect(await rowsOf(postgres.url, "SELECT host, port FROM hawser.gateways")).toEqual([
     { host: "127.0.0.1", port: Number(serve.address.split(":")[1]) },
   ]);
+});
+
+it("a Postgres that is silent is asked in a new session, and does not hold up the end", async () => {
+  // Of its own: sessions that stand still hold up others of the server.
+  await using postgres = await ownPostgres();
+  await install({ databaseUrl: postgres.url });
+  await using serve = await Serve.start({ databaseUrl: postgres.url, gatewayListen: "127.0.0.1:0" });
+  const sessions = () =>
+    rowsOf(postgres.url, "SELECT pid FROM pg_stat_activity WHERE application_name = 'hawser serve'");
+  const [first] = await sessions();
+  const pid = Number(first!["pid"]);
+  process.kill(pid, "SIGSTOP");
+  try {
+    await eventually("there is another session", async () => (await sessions()).length > 1, optionsPollMs * 8);
+    const [second] = (await sessions()).filter((row) => row["pid"] !== pid);
+    process.kill(Number(second!["pid"]), "SIGSTOP");
+    try {
+      const before = performance.now();
+      await serve.stop();
+      // What is asked of Postgres otherwise has that much time.
+      expect(performance.now() - before).toBeLessThan(optionsPollMs * 2);
+    } finally {
+      process.kill(Number(second!["pid"]), "SIGCONT");
+    }
+  } finally {
+    process.kill(pid, "SIGCONT");
+  }
 });
