@@ -11,7 +11,7 @@ import { testGateway } from "../support/gateway.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { keptLog } from "./role/log.js";
 import { bridgeWorld } from "./support/bridge-world.js";
-import { silentNetwork } from "./support/silent-network.js";
+import { lossyNetwork } from "./support/lossy-network.js";
 
 const nothing = "CREATE FUNCTION nothing(payload bytea) RETURNS void LANGUAGE sql AS 'SELECT'";
 const stopDeadlineMs = 500;
@@ -80,7 +80,7 @@ describe.concurrent("`hawser serve` that is told to stop", () => {
   });
 
   it("follows what is subscribed, and ends in time, where the connection of responders alone is silent", async () => {
-    await using network = await silentNetwork(testNatsUrl());
+    await using network = await lossyNetwork(testNatsUrl());
     await using world = await bridgeWorld({ natsUrl: network.url, stopDeadlineMs, sql: nothing });
     await world.subscribe(`${world.prefix}.a`, "nothing(bytea)");
     expect(network.freeze("hawser responders")).toBe(1);

@@ -144,39 +144,29 @@ describe("a message whose function fails", () => {
 
 /** Each beside others on its subject, which are handled. */
 describe.concurrent("a message becomes a dead letter whose function", () => {
-  it.each([
-    { what: "commits", word: "commit", error_code: "2D000", error_message: "invalid transaction termination" },
-    {
-      what: "ends its session, after two tries",
-      word: "die",
-      error_code: "57P01",
-      error_message: expect.stringContaining("ended twice while the function ran for this message alone"),
-    },
-    {
-      what: "takes too long, after the statement timeout",
-      word: "hang",
-      error_code: "57014",
-      error_message: "canceling statement due to statement timeout",
-    },
-    {
-      what: "does not end at the statement timeout either",
-      word: "cling",
-      error_code: "57014",
-      error_message: "the statement timeout did not end the function: its session was ended",
-    },
-    {
-      what: "sends notices without end",
-      word: "notice",
-      error_code: "57P01",
-      error_message: expect.stringContaining("notices and notifications"),
-    },
-    {
-      what: "has an error of the class of system errors, such as that of a missing file, without waiting long",
-      word: "missing",
-      error_code: "58P01",
-      error_message: "no such file",
-    },
-  ])("$what", async ({ word, error_code, error_message }) => {
+  it.each<[string, string, string, unknown]>([
+    ["commits", "commit", "2D000", "invalid transaction termination"],
+    [
+      "ends its session, after two tries",
+      "die",
+      "57P01",
+      expect.stringContaining("ended twice while the function ran for this message alone"),
+    ],
+    ["takes too long, after the statement timeout", "hang", "57014", "canceling statement due to statement timeout"],
+    [
+      "does not end at the statement timeout either",
+      "cling",
+      "57014",
+      "the statement timeout did not end the function: its session was ended",
+    ],
+    ["sends notices without end", "notice", "57P01", expect.stringContaining("notices and notifications")],
+    [
+      "has an error of the class of system errors, such as that of a missing file, without waiting long",
+      "missing",
+      "58P01",
+      "no such file",
+    ],
+  ])("%s", async (_what, word, error_code, error_message) => {
     const subject = `${world.prefix}.${word}`;
     await world.subscribe(subject, handle);
     const startedAt = performance.now();

@@ -7,7 +7,7 @@ import { describe, expect, it } from "vitest";
 import { Serve } from "../../src/serve/index.js";
 import { eventually } from "../support/eventually.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
-import { halfOpenProxy } from "./support/half-open-proxy.js";
+import { lossyNetwork } from "./support/lossy-network.js";
 
 const sql = `
   CREATE TABLE ran (n text);
@@ -48,7 +48,7 @@ describe.concurrent("the connection with Postgres is lost without a word, and", 
   ])("%s", async (when, lose) => {
     await using world = await bridgeWorld({ sql });
     await world.serve.stop();
-    await using proxy = await halfOpenProxy(world.database.url);
+    await using proxy = await lossyNetwork(world.database.url);
     await using _serve = await Serve.start({
       databaseUrl: world.database.url,
       executorUrl: await executorUrl(world, proxy.url),
@@ -72,7 +72,7 @@ describe.concurrent("the connection with Postgres is lost without a word, and", 
   it("a request is answered by 503, not by a timeout", async () => {
     await using world = await bridgeWorld({ sql, serverOptions: { responder_timeout_ms: "1000" } });
     await world.serve.stop();
-    await using proxy = await halfOpenProxy(world.database.url);
+    await using proxy = await lossyNetwork(world.database.url);
     await using _serve = await Serve.start({
       databaseUrl: world.database.url,
       executorUrl: await executorUrl(world, proxy.url),

@@ -10,7 +10,7 @@ import { eventually } from "../support/eventually.js";
 import { defineServer, testGateway } from "../support/gateway.js";
 import { keptLog } from "./role/log.js";
 import { bridgeWorld } from "./support/bridge-world.js";
-import { silentNetwork } from "./support/silent-network.js";
+import { lossyNetwork } from "./support/lossy-network.js";
 
 const takesTime = `
   CREATE TABLE done (n int);
@@ -74,7 +74,7 @@ describe.concurrent("a leader", () => {
   });
 
   it("of a dead connection what it does not receive counts as not done: the next leader has it", async () => {
-    await using net = await silentNetwork(testNatsUrl());
+    await using net = await lossyNetwork(testNatsUrl());
     await using gateway = await testGateway({ serverOptions: false });
     await gateway.client.query(`
       CREATE TABLE done (n int);
@@ -113,7 +113,7 @@ describe.concurrent("a leader", () => {
   });
 
   it("whose connection is cut runs nothing that came after the gap before what the next leader has of the gap", async () => {
-    await using net = await silentNetwork(testNatsUrl());
+    await using net = await lossyNetwork(testNatsUrl());
     const { logger, lines } = keptLog();
     await using gateway = await testGateway({ serverOptions: false, logger });
     const subject = `leader.cut.${gateway.database.name}`;

@@ -98,7 +98,84 @@ describe("a subscription", () => {
 });
 
 /** Drops functions in every way there is, which ends their subscriptions. */
-async function dropFunctions(world: BridgeWorld, which: string): Promise<void> {
+async function dropFunctions(world: BridgeWorld): Promise<void> {
+  const subjects = ["dropped", "again", "owned", "others"].map((word) => `${world.prefix}.${word}`);
+  const [dropped, again, own, others] = subjects as [string, string, string, string];
+  const user = await world.user();
+  await world.client.query(`
+    CREATE FUNCTION doomed(payload bytea) RETURNS void LANGUAGE sql AS '';
+    CREATE FUNCTION again(payload bytea) RETURNS void LANGUAGE sql AS ''`);
+  await user.client.query("CREATE FUNCTION mine(payload bytea) RETURNS void LANGUAGE sql AS ''");
+  await user.client.query("SELECT nats_subscribe($1, 'mine'), nats_subscribe($2, 'capture')", [own, others]);
+  await world.client.query("SELECT nats_subscribe($1, 'doomed'), nats_subscribe($2, 'again')", [dropped, again]);
+  for (const subject of subjects) await world.live(subject);
+  const refused = await world.errorOf("DROP FUNCTION doomed(bytea)");
+  expect(refused.code).toBe("2BP01");
+  expect(refused.detail).toContain(`public.doomed on ${dropped.slice(0, 10)}`);
+  expect(await world.hears(dropped)).toBe(true);
+  await world.client.query("DROP FUNCTION doomed(bytea) CASCADE");
+  // A new function of the same name is not subscribed.
+  await world.client.query(
+    "BEGIN; DROP FUNCTION again(bytea) CASCADE; CREATE FUNCTION again(payload bytea) RETURNS void LANGUAGE sql AS $$INSERT INTO got (fn) VALUES ('again')$$; COMMIT",
+  );
+  // Of its role, or of that of the subscription.
+  await world.client.query(`DROP OWNED BY ${user.role} CASCADE`);
+  const startedAt = performance.now();
+  for (const subject of subjects) {
+    await eventually(`nobody hears ${subject}`, async () => !(await world.hears(subject)));
+    expect(await world.count(`SELECT count(*) FROM hawser.nats_handlers WHERE subject = '${subject}'`)).toBe(0);
+    expect(await world.count(`SELECT count(*) FROM pgnats.subscriptions WHERE subject = '${subject}'`)).toBe(0);
+  }
+  console.info(`what was dropped was gone after ${Math.round(performance.now() - startedAt)} ms`);
+  expect(await world.count("SELECT count(*) FROM got WHERE fn = 'again'")).toBe(0);
+}
+
+describe.concurrent("what drops the function is refused without CASCADE, and with it ends the subscription", () => {
+  it("with event triggers", async () => {
+    await using own = await bridgeWorld({ sql });
+    await dropFunctions(own);
+  });
+
+  it("without event triggers", async () => {
+    await using own = await bridgeWorld({ sql });
+    const triggers = await own.rows<{ name: string }>(
+      "SELECT evtname AS name FROM pg_event_trigger WHERE evtname LIKE '%hawser%'",
+    );
+    expect(triggers.length).toBeGreaterThan(0);
+    for (const { name } of triggers) await own.client.query(`DROP EVENT TRIGGER ${name}`);
+    await dropFunctions(own);
+  });
+});
+
+describe.concurrent("subscriptions", () => {
+  it("are back after a restart of serve, while messages of the time between are not there", async () => {
+    await using own = await bridgeWorld({ sql });
+    const subject = `${own.prefix}.restart`;
+    await own.subscribe(subject, "capture(bytea)");
+    own.nats.publish(subject, "before");
+    await eventually("it has run", async () => (await own.count("SELECT count(*) FROM got")) === 1);
+    await own.serve.stop();
+    expect(await own.hears(subject)).toBe(false);
+    await using _again = await Serve.start({ databaseUrl: own.database.url, gatewayListen: "127.0.0.1:0" });
+    await own.live(subject);
+    own.nats.publish(subject, "after");
+    await eventually("it has run again", async () => (await own.count("SELECT count(*) FROM got")) === 2);
+  });
+
+  it("that were made before any NATS server was defined begin with it", async () => {
+    await using own = await bridgeWorld({ sql, serverOptions: false });
+    const subject = `${own.prefix}.early`;
+    await own.client.query("SELECT nats_subscribe($1, 'capture')", [subject]);
+    const { hostname, port } = new URL(process.env["HAWSER_TEST_NATS_URL"]!);
+    const [begun, ended]: [number[], number[]] = [[], []];
+    for (let round = 0; round < 3; round++) {
+      await own.client.query(
+        `CREATE SERVER nats_fdw_server FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (host '${hostname}', port '${port}')`,
+      );
+      begun.push(await elapsed("live", () => own.hears(subject)));
+      await own.client.query("DROP SERVER nats_fdw_server");
+      ended.push(await elapsed("gone", async () => !(await own.hears(subject))));
+    }
     const [soonestBegun, soonestEnded] = [Math.min(...begun), Math.min(...ended)];
     console.info(
       `after CREATE SERVER live within ${Math.round(soonestBegun)} ms, after DROP SERVER gone within ${Math.round(soonestEnded)} ms`,

@@ -1,6 +1,5 @@
 /**
- * The role of real servers: promoted, demoted, stopped, hanging. The tests wait most of the time, so that they run side by
- * side.
+ * The role of real servers: promoted, demoted, stopped, hanging.
  */
 import { chownSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -35,7 +34,7 @@ function makeStandbyOf({ dataDirectory }: OwnPostgres): void {
   if (account !== undefined) chownSync(signal, account.uid, account.gid);
 }
 
-describe.concurrent("the role of Postgres", () => {
+describe("the role of Postgres", () => {
   it("sees a promotion within 2 s, and a demotion within 2 s of the server's first answer", async (test) => {
     await using servers = await startPrimaryAndStandby();
     const { primary, standby } = servers;
