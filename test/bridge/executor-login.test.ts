@@ -1,22 +1,24 @@
 /**
- * The login by which functions are called: it is refused where it may do too much, and waited for where it is missing.
+ * The login by which functions are called: it is refused where it may do too much or reaches another database, and waited for
+ * where it is missing.
  */
+import { inspect } from "node:util";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { testDatabase, testServerUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
+import { rowsOf } from "../support/on-server.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
 let world: BridgeWorld;
 let executor: string;
 
+const sql = `
+  CREATE TABLE got (payload bytea);
+  CREATE FUNCTION capture(payload bytea) RETURNS void LANGUAGE sql AS $$INSERT INTO got SELECT payload WHERE payload <> ''$$`;
+
 beforeAll(async () => {
-  world = await bridgeWorld({
-    subscriberSessions: 1,
-    sql: `
-      CREATE TABLE got (payload bytea);
-      CREATE FUNCTION capture(payload bytea) RETURNS void LANGUAGE sql AS $$INSERT INTO got SELECT payload WHERE payload <> ''$$;
-    `,
-  });
+  world = await bridgeWorld({ subscriberSessions: 1, sql });
   executor = pg.escapeIdentifier(await world.value<string>("SELECT user_name FROM hawser.executor_login"));
   await world.subscribe(`${world.prefix}.x`, "capture(bytea)");
 });
@@ -87,5 +89,38 @@ describe("the executor's login", () => {
       "_missing",
       "UPDATE hawser.executor_login SET user_name = left(user_name, -8)",
     );
+  });
+
+  it("that reaches another database, also one with Hawser in it, is refused, and told once with both names", async () => {
+    await using other = await testDatabase();
+    const [login] = await rowsOf(other.url, "SELECT user_name, password FROM hawser.executor_login");
+    const url = new URL(other.url);
+    url.username = String(login!["user_name"]);
+    url.password = String(login!["password"]);
+    // What waits at the end cannot be run.
+    await using own = await bridgeWorld({ executorUrl: url.href, stopDeadlineMs: 100, sql });
+    const subject = `${own.prefix}.x`;
+    await own.client.query("SELECT nats_subscribe($1, 'capture')", [subject]);
+    const refusals = (wanted: string) =>
+      own.log.lines.filter(({ level, message }) => level === wanted && message.includes("no session with Postgres"));
+    await eventually("it has been tried again and again", () => {
+      own.nats.publish(subject, "never");
+      return refusals("debug").length > 2;
+    });
+    const { hostname, port } = new URL(testServerUrl());
+    const place = (name: string) => `the database "${name}" of the server at ${hostname}:${port}, started at `;
+    expect(refusals("warn").map(({ details }) => details)).toEqual([
+      {
+        code: "executor_login",
+        problem: expect.stringMatching(
+          new RegExp(
+            `^the login "${url.username}", .*, has reached ${place(other.name)}\\S+, and not ${place(own.database.name)}\\S+, which \`hawser serve\` works for$`,
+          ),
+        ),
+        hint: "Let --executor-url name the server and the database that --database-url names, with the other login.",
+      },
+    ]);
+    expect(inspect(own.log.lines, { depth: 9, maxArrayLength: null })).not.toContain(url.password);
+    expect(await own.rows("SELECT FROM got")).toEqual([]);
   });
 });

@@ -12,8 +12,8 @@ import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
 let world: BridgeWorld;
 
-/** Long enough for what does not hang, on a machine with much other work, too. */
-const subscriberTimeoutMs = 3_000;
+/** Long enough for what does not hang, on a machine with other work, too. */
+const subscriberTimeoutMs = 1_000;
 
 /** How long those that hang may take until all of it is done: each is tried twice. */
 const hangingMs = 50_000;
@@ -21,6 +21,8 @@ const hangingMs = 50_000;
 beforeAll(async () => {
   world = await bridgeWorld({
     subscriberTimeoutMs,
+    // So that those that hang do not keep the others waiting.
+    subscriberSessions: 8,
     sql: `
       CREATE TABLE done (id bigserial, subject text, n text, headers jsonb);
       CREATE TABLE switches (name text PRIMARY KEY, message text);
@@ -125,68 +127,6 @@ describe("a message whose function fails", () => {
     expect(await letters(subject)).toMatchObject([{ payload: "a", error_code: "23505" }]);
   });
 
-  it("by COMMIT in it becomes one, too", async () => {
-    const subject = `${world.prefix}.commit`;
-    await world.subscribe(subject, handle);
-    for (const word of ["one", "commit", "two"]) world.nats.publish(subject, word);
-    await isDead(subject, 1);
-    await isDone(subject, 2);
-    expect(await letters(subject)).toMatchObject([{ payload: "commit", error_code: "2D000" }]);
-  });
-
-  it("by ending its session becomes one after two tries", async () => {
-    const subject = `${world.prefix}.die`;
-    await world.subscribe(subject, handle);
-    for (const word of ["one", "die", "two"]) world.nats.publish(subject, word);
-    await isDead(subject, 1);
-    await isDone(subject, 2);
-    const error_message = expect.stringContaining("ended twice while the function ran for this message alone");
-    expect(await letters(subject)).toMatchObject([{ payload: "die", error_code: "57P01", error_message }]);
-  });
-
-  it("by taking too long becomes one after the statement timeout", async () => {
-    const subject = `${world.prefix}.hang`;
-    await world.subscribe(subject, handle);
-    for (const word of ["one", "hang", "two"]) world.nats.publish(subject, word);
-    await isDead(subject, 1, hangingMs);
-    await isDone(subject, 2);
-    expect(await letters(subject)).toMatchObject([{ payload: "hang", error_code: "57014" }]);
-  });
-
-  it("by not ending at the statement timeout either becomes one, too", async () => {
-    const subject = `${world.prefix}.cling`;
-    await world.subscribe(subject, handle);
-    for (const word of ["one", "cling", "two"]) world.nats.publish(subject, word);
-    await isDead(subject, 1, hangingMs);
-    await isDone(subject, 2);
-    const error_message = "the statement timeout did not end the function: its session was ended";
-    expect(await letters(subject)).toMatchObject([{ payload: "cling", error_code: "57014", error_message }]);
-    const left =
-      "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%hawser_run%' AND state = 'active' AND pid <> pg_backend_pid()";
-    await eventually("nothing of it runs any more", async () => (await world.count(left)) === 0);
-  });
-
-  it("by notices without end becomes one, and the process has time for others", async () => {
-    const subject = `${world.prefix}.notice`;
-    await world.subscribe(subject, handle);
-    for (const word of ["one", "notice", "two"]) world.nats.publish(subject, word);
-    await isDead(subject, 1, hangingMs);
-    await isDone(subject, 2);
-    expect(await letters(subject)).toMatchObject([
-      { payload: "notice", error_code: "57P01", error_message: expect.stringContaining("notices and notifications") },
-    ]);
-  });
-
-  it("by an error of the class of system errors, such as that of a missing file, becomes one without waiting long", async () => {
-    const subject = `${world.prefix}.missing`;
-    await world.subscribe(subject, handle);
-    const startedAt = performance.now();
-    for (const word of ["one", "missing", "two"]) world.nats.publish(subject, word);
-    await isDead(subject, 1, 50_000);
-    await isDone(subject, 2);
-    expect(performance.now() - startedAt).toBeLessThan(15_000);
-  });
-
   it("is told in the log, without its payload", async () => {
     const subject = `${world.prefix}.logged`;
     await world.subscribe(subject, handle);
@@ -202,10 +142,50 @@ describe("a message whose function fails", () => {
   });
 });
 
+/** Each beside others on its subject, which are handled. */
+describe.concurrent("a message becomes a dead letter whose function", () => {
+  it.each<[string, string, string, unknown]>([
+    ["commits", "commit", "2D000", "invalid transaction termination"],
+    [
+      "ends its session, after two tries",
+      "die",
+      "57P01",
+      expect.stringContaining("ended twice while the function ran for this message alone"),
+    ],
+    ["takes too long, after the statement timeout", "hang", "57014", "canceling statement due to statement timeout"],
+    [
+      "does not end at the statement timeout either",
+      "cling",
+      "57014",
+      "the statement timeout did not end the function: its session was ended",
+    ],
+    ["sends notices without end", "notice", "57P01", expect.stringContaining("notices and notifications")],
+    [
+      "has an error of the class of system errors, such as that of a missing file, without waiting long",
+      "missing",
+      "58P01",
+      "no such file",
+    ],
+  ])("%s", async (_what, word, error_code, error_message) => {
+    const subject = `${world.prefix}.${word}`;
+    await world.subscribe(subject, handle);
+    const startedAt = performance.now();
+    for (const each of ["one", word, "two"]) world.nats.publish(subject, each);
+    await isDead(subject, 1, hangingMs);
+    await isDone(subject, 2);
+    expect(await letters(subject)).toMatchObject([{ payload: word, error_code, error_message }]);
+    if (word === "missing") expect(performance.now() - startedAt).toBeLessThan(15_000);
+    const left =
+      "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%hawser_run%' AND state = 'active' AND pid <> pg_backend_pid()";
+    if (word === "cling")
+      await eventually("nothing of it runs any more", async () => (await world.count(left)) === 0, hangingMs);
+  });
+});
+
 describe("a function that always fails", () => {
   it("does not hold up others, nor does one that hangs", async () => {
     const [bad, slow, good] = ["bad", "slow", "good"].map((word) => `${world.prefix}.beside.${word}`);
-    const hanging = 4;
+    const hanging = 2;
     for (const subject of [bad, slow, good]) await world.subscribe(subject!, handle);
     for (let n = 0; n < 100; n++) {
       world.nats.publish(bad!, `fail ${n}`);

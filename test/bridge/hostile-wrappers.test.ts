@@ -143,6 +143,19 @@ describe("what a call evaluates beside the wrapper", () => {
 });
 
 describe("a wrapper in another's shape", () => {
+  it("of a subscription, with the rights of its caller, is not called, and its owner is told", async () => {
+    const wrapper = await wrapperOf(await subscribe(mallory, "invoker"));
+    const body = "BEGIN ATOMIC SELECT 1::bigint FROM capture('shaped'); END";
+    await replaced(wrapper, batchArguments, `RETURNS bigint LANGUAGE sql SECURITY INVOKER ${body}`);
+    expect(await becomesDeadLetter(wrapper.subject, "stolen")).toBe("39000");
+    const words = `the wrapper of ${mallory.role}.capture(bytea) has been replaced`;
+    expect(await world.rows("SELECT error_message FROM hawser.dead_letters WHERE payload = 'stolen'")).toEqual([
+      { error_message: expect.stringContaining(words) },
+    ]);
+    expect(await whoRan("shaped")).toEqual([]);
+    await expectAliceUntouched();
+  });
+
   it.each([
     ["RETURNS text", "BEGIN ATOMIC SELECT 'x' FROM capture('shaped'); END"],
     ["RETURNS SETOF bigint", "BEGIN ATOMIC SELECT generate_series(1::bigint, 1000000000) FROM capture('shaped'); END"],

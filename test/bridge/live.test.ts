@@ -40,11 +40,8 @@ function median(times: readonly number[]): number {
 
 describe("a subscription", () => {
   it("is live when litmus_pgnats_reload_conf() has returned", async () => {
-    await using world = await bridgeWorld({
-      sql: "CREATE FUNCTION ignore(payload bytea) RETURNS void LANGUAGE sql AS 'SELECT'",
-    });
     for (let nth = 0; nth < 20; nth++) {
-      await world.client.query("SELECT nats_subscribe($1, 'ignore')", [`${world.prefix}.${nth}`]);
+      await world.client.query("SELECT nats_subscribe($1, 'capture')", [`${world.prefix}.${nth}`]);
       await world.client.query("SELECT litmus_pgnats_reload_conf()");
       expect(await world.hears(`${world.prefix}.${nth}`)).toBe(true);
     }
@@ -100,64 +97,57 @@ describe("a subscription", () => {
   });
 });
 
-describe.each(["with event triggers", "without event triggers"])("what drops the function, %s", (which) => {
-  beforeAll(async () => {
-    if (which === "with event triggers") return;
-    const triggers = await world.rows<{ name: string }>(
+/** Drops functions in every way there is, which ends their subscriptions. */
+async function dropFunctions(world: BridgeWorld): Promise<void> {
+  const subjects = ["dropped", "again", "owned", "others"].map((word) => `${world.prefix}.${word}`);
+  const [dropped, again, own, others] = subjects as [string, string, string, string];
+  const user = await world.user();
+  await world.client.query(`
+    CREATE FUNCTION doomed(payload bytea) RETURNS void LANGUAGE sql AS '';
+    CREATE FUNCTION again(payload bytea) RETURNS void LANGUAGE sql AS ''`);
+  await user.client.query("CREATE FUNCTION mine(payload bytea) RETURNS void LANGUAGE sql AS ''");
+  await user.client.query("SELECT nats_subscribe($1, 'mine'), nats_subscribe($2, 'capture')", [own, others]);
+  await world.client.query("SELECT nats_subscribe($1, 'doomed'), nats_subscribe($2, 'again')", [dropped, again]);
+  for (const subject of subjects) await world.live(subject);
+  const refused = await world.errorOf("DROP FUNCTION doomed(bytea)");
+  expect(refused.code).toBe("2BP01");
+  expect(refused.detail).toContain(`public.doomed on ${dropped.slice(0, 10)}`);
+  expect(await world.hears(dropped)).toBe(true);
+  await world.client.query("DROP FUNCTION doomed(bytea) CASCADE");
+  // A new function of the same name is not subscribed.
+  await world.client.query(
+    "BEGIN; DROP FUNCTION again(bytea) CASCADE; CREATE FUNCTION again(payload bytea) RETURNS void LANGUAGE sql AS $$INSERT INTO got (fn) VALUES ('again')$$; COMMIT",
+  );
+  // Of its role, or of that of the subscription.
+  await world.client.query(`DROP OWNED BY ${user.role} CASCADE`);
+  const startedAt = performance.now();
+  for (const subject of subjects) {
+    await eventually(`nobody hears ${subject}`, async () => !(await world.hears(subject)));
+    expect(await world.count(`SELECT count(*) FROM hawser.nats_handlers WHERE subject = '${subject}'`)).toBe(0);
+    expect(await world.count(`SELECT count(*) FROM pgnats.subscriptions WHERE subject = '${subject}'`)).toBe(0);
+  }
+  console.info(`what was dropped was gone after ${Math.round(performance.now() - startedAt)} ms`);
+  expect(await world.count("SELECT count(*) FROM got WHERE fn = 'again'")).toBe(0);
+}
+
+describe.concurrent("what drops the function is refused without CASCADE, and with it ends the subscription", () => {
+  it("with event triggers", async () => {
+    await using own = await bridgeWorld({ sql });
+    await dropFunctions(own);
+  });
+
+  it("without event triggers", async () => {
+    await using own = await bridgeWorld({ sql });
+    const triggers = await own.rows<{ name: string }>(
       "SELECT evtname AS name FROM pg_event_trigger WHERE evtname LIKE '%hawser%'",
     );
     expect(triggers.length).toBeGreaterThan(0);
-    for (const { name } of triggers) await world.client.query(`DROP EVENT TRIGGER ${name}`);
-  });
-
-  const isGone = async (subject: string): Promise<void> => {
-    const startedAt = performance.now();
-    await eventually("nobody hears", async () => !(await world.hears(subject)));
-    console.info(`gone after ${Math.round(performance.now() - startedAt)} ms, ${which}`);
-    expect(await world.count(`SELECT count(*) FROM hawser.nats_handlers WHERE subject = '${subject}'`)).toBe(0);
-    expect(await world.count(`SELECT count(*) FROM pgnats.subscriptions WHERE subject = '${subject}'`)).toBe(0);
-  };
-
-  it("is refused without CASCADE, and with it ends the subscription", async () => {
-    const subject = `${world.prefix}.dropped`;
-    await world.client.query("CREATE FUNCTION doomed(payload bytea) RETURNS void LANGUAGE sql AS ''");
-    await world.subscribe(subject, "doomed(bytea)");
-    const refused = await world.errorOf("DROP FUNCTION doomed(bytea)");
-    expect(refused.code).toBe("2BP01");
-    expect(refused.detail).toContain(`public.doomed on ${subject.slice(0, 10)}`);
-    expect(await world.hears(subject)).toBe(true);
-    await world.client.query("DROP FUNCTION doomed(bytea) CASCADE");
-    await isGone(subject);
-  });
-
-  it("may be DROP OWNED BY its role, or by that of the subscription", async () => {
-    const user = await world.user();
-    const own = `${world.prefix}.owned`;
-    const others = `${world.prefix}.others`;
-    await user.client.query("CREATE FUNCTION mine(payload bytea) RETURNS void LANGUAGE sql AS ''");
-    await user.client.query("SELECT nats_subscribe($1, 'mine')", [own]);
-    await user.client.query("SELECT nats_subscribe($1, 'capture')", [others]);
-    await world.live(own);
-    await world.live(others);
-    await world.client.query(`DROP OWNED BY ${user.role} CASCADE`);
-    await isGone(own);
-    await isGone(others);
-  });
-
-  it("and makes it again does not bring back the subscription", async () => {
-    const subject = `${world.prefix}.again`;
-    await world.client.query("CREATE FUNCTION again(payload bytea) RETURNS void LANGUAGE sql AS ''");
-    await world.subscribe(subject, "again(bytea)");
-    await world.client.query(
-      "BEGIN; DROP FUNCTION again(bytea) CASCADE; CREATE FUNCTION again(payload bytea) RETURNS void LANGUAGE sql AS $$INSERT INTO got (fn) VALUES ('again')$$; COMMIT",
-    );
-    await isGone(subject);
-    expect(await world.count("SELECT count(*) FROM got WHERE fn = 'again'")).toBe(0);
-    await world.client.query("DROP FUNCTION again(bytea)");
+    for (const { name } of triggers) await own.client.query(`DROP EVENT TRIGGER ${name}`);
+    await dropFunctions(own);
   });
 });
 
-describe("subscriptions", () => {
+describe.concurrent("subscriptions", () => {
   it("are back after a restart of serve, while messages of the time between are not there", async () => {
     await using own = await bridgeWorld({ sql });
     const subject = `${own.prefix}.restart`;

@@ -20,16 +20,16 @@ function standStill(ms: number): void {
 }
 
 it("is over once, not before its limit", async () => {
-  const { over } = patience(1_200);
+  const { over } = patience(700);
   await eventually("it is over", () => over.length > 0);
-  expect(over[0]).toBeGreaterThanOrEqual(1_199);
+  expect(over[0]).toBeGreaterThanOrEqual(699);
   await nextTurn();
   expect(over).toHaveLength(1);
 });
 
 it("does not count the time in which the process stands still", async () => {
-  const { over } = patience(1_500);
-  standStill(3_000);
+  const { over } = patience(1_200);
+  standStill(1_600);
   for (let turn = 0; turn < 5; turn++) await nextTurn();
   expect(over).toEqual([]);
   await eventually("it is over", () => over.length > 0);

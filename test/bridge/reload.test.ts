@@ -3,7 +3,7 @@
  * the server delivered.
  */
 import { connect, type NatsConnection } from "@nats-io/transport-node";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { defineServer } from "../support/gateway.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
@@ -78,9 +78,22 @@ function traffic(nats: NatsConnection, subject: string, asked: string): Stream {
   };
 }
 
-async function nothingIsMissing(published: number): Promise<number> {
-  await eventually("all have come", async () => (await world.count("SELECT count(DISTINCT n) FROM got")) === published);
-  return (await world.count("SELECT count(*) FROM got")) - published;
+/** Nothing of what is published and asked over that connection while it changes something is missing. */
+async function nothingIsMissing(word: string, nats: NatsConnection, change: () => Promise<void>): Promise<void> {
+  const [subject, asked] = [`${world.prefix}.${word}`, `${world.prefix}.${word}.asked`];
+  await world.client.query("TRUNCATE got");
+  await world.subscribe(subject, "capture(bytea)");
+  await world.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [asked]);
+  await world.live(asked);
+  for (const each of [subject, asked]) await world.live(each, nats);
+  const running = traffic(nats, subject, asked);
+  await change();
+  const { published, asked: requests, failed } = await running.stop();
+  const distinct = "SELECT count(DISTINCT n) FROM got";
+  await eventually("all have come", async () => (await world.count(distinct)) === published);
+  const repeated = (await world.count("SELECT count(*) FROM got")) - published;
+  console.info(`${word}: ${published} messages, ${repeated} repeated; ${requests} requests`);
+  expect(failed).toEqual([]);
 }
 
 describe("litmus_pgnats_reload_conf()", () => {
@@ -130,50 +143,28 @@ describe("litmus_pgnats_reload_conf()", () => {
 });
 
 describe("messages and requests of all the time", () => {
-  it("are all handled during 20 forced reloads", async () => {
-    const [subject, asked] = [`${world.prefix}.forced`, `${world.prefix}.forced.asked`];
-    await world.client.query("TRUNCATE got");
-    await world.subscribe(subject, "capture(bytea)");
-    await world.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [asked]);
-    await world.live(asked);
-    const running = traffic(world.nats, subject, asked);
-    const before = connections();
-    for (let n = 0; n < 20; n++) await world.value("SELECT litmus_pgnats_reload_conf_force()");
-    expect(connections()).toBe(before + 60);
-    const { published, asked: requests, failed } = await running.stop();
-    const repeated = await nothingIsMissing(published);
-    console.info(`20 forced reloads: ${published} messages, ${repeated} repeated; ${requests} requests`);
-    expect(failed).toEqual([]);
-  });
+  it("are all handled during 20 forced reloads", () =>
+    nothingIsMissing("forced", world.nats, async () => {
+      const before = connections();
+      for (let n = 0; n < 20; n++) await world.value("SELECT litmus_pgnats_reload_conf_force()");
+      expect(connections()).toBe(before + 60);
+    }));
 
   it("are all handled during 5 changes of the server, of a cluster", async () => {
-    const [subject, asked] = [`${world.prefix}.moved`, `${world.prefix}.moved.asked`];
-    await world.client.query("TRUNCATE got");
-    await world.subscribe(subject, "capture(bytea)");
-    await world.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [asked]);
-    await world.live(asked);
-    await using far = await connectTo(servers[1].url);
-    for (const each of [subject, asked]) await world.live(each, far.nats);
-    const running = traffic(far.nats, subject, asked);
-    for (let n = 1; n <= 5; n++) {
-      await defineServer(world.client, servers[n % 2]!.url);
-      await world.value("SELECT litmus_pgnats_reload_conf()");
-      const info = await world.value("SELECT server_name FROM nats_get_server_info()");
-      expect(info).toBe(["one", "two"][n % 2]);
-    }
-    const { published, asked: requests, failed } = await running.stop();
-    const repeated = await nothingIsMissing(published);
-    console.info(`5 changes of the server: ${published} messages, ${repeated} repeated; ${requests} requests`);
-    expect(failed).toEqual([]);
+    const far = await connect({ servers: servers[1].url });
+    onTestFinished(() => far.close());
+    await nothingIsMissing("moved", far, async () => {
+      for (let n = 1; n <= 5; n++) {
+        await defineServer(world.client, servers[n % 2]!.url);
+        await world.value("SELECT litmus_pgnats_reload_conf()");
+        const name = await world.value("SELECT server_name FROM nats_get_server_info()");
+        expect(name).toBe(["one", "two"][n % 2]);
+      }
+    });
     await defineServer(world.client, servers[0].url);
     await world.value("SELECT litmus_pgnats_reload_conf()");
   });
 });
-
-async function connectTo(url: string): Promise<{ readonly nats: NatsConnection } & AsyncDisposable> {
-  const nats = await connect({ servers: url });
-  return { nats, [Symbol.asyncDispose]: () => nats.close() };
-}
 
 describe("CREATE, ALTER and DROP SERVER", () => {
   it("are followed without a reload", async () => {

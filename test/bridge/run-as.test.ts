@@ -1,5 +1,6 @@
 /**
- * Whom subscribed functions run as: whoever subscribed, with his path, whatever he was called as.
+ * Whom subscribed functions run as: whoever subscribed, also where the wrapper is given to another role, or granted to it, while
+ * messages come. The tests run side by side.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
@@ -10,12 +11,11 @@ let world: BridgeWorld;
 beforeAll(async () => {
   world = await bridgeWorld({
     sql: `
-      CREATE TABLE seen (id bigserial, subject text, who text, session text, path text, config text, extra text);
+      CREATE TABLE seen (id bigserial, subject text, who text, session text);
       GRANT INSERT ON seen TO PUBLIC;
       GRANT USAGE ON SEQUENCE seen_id_seq TO PUBLIC;
       CREATE FUNCTION look(payload bytea, subject text, headers jsonb) RETURNS void LANGUAGE sql AS $$
-        INSERT INTO seen (subject, who, session, path)
-        SELECT subject, current_user, session_user, current_setting('search_path') WHERE headers IS NULL $$;
+        INSERT INTO seen (subject, who, session) SELECT subject, current_user, session_user WHERE headers IS NULL $$;
     `,
   });
 });
@@ -27,11 +27,11 @@ async function seen(subject: string): Promise<Record<string, unknown>> {
     "it has run",
     async () => (await world.count(`SELECT count(*) FROM seen WHERE subject = '${subject}'`)) > 0,
   );
-  const [row] = await world.rows("SELECT who, session, path, extra FROM seen WHERE subject = $1", [subject]);
+  const [row] = await world.rows("SELECT who, session FROM seen WHERE subject = $1", [subject]);
   return row!;
 }
 
-describe("a subscribed function runs as", () => {
+describe.concurrent("a subscribed function runs as", () => {
   it("the role that subscribed, and not as the session's login, which is the executor", async () => {
     const user = await world.user();
     const subject = `${world.prefix}.user`;
@@ -39,27 +39,6 @@ describe("a subscribed function runs as", () => {
     await world.live(subject);
     const executor = await world.value("SELECT user_name FROM hawser.executor_login");
     expect(await seen(subject)).toMatchObject({ who: user.role, session: executor });
-  });
-
-  it("the role of SET ROLE, where that has subscribed", async () => {
-    const user = await world.user();
-    const group = `${user.role}_group`;
-    await world.client.query(
-      `CREATE ROLE ${group} NOLOGIN; GRANT ${group} TO ${user.role}; GRANT hawser_nats TO ${group}`,
-    );
-    try {
-      const subject = `${world.prefix}.setrole`;
-      await user.client.query(`SET ROLE ${group}`);
-      await user.client.query("SELECT nats_subscribe($1, 'look')", [subject]);
-      await user.client.query("RESET ROLE");
-      await world.live(subject);
-      expect(await seen(subject)).toMatchObject({ who: group });
-      // By membership it may be ended, too.
-      await user.client.query("SELECT nats_unsubscribe($1, 'look')", [subject]);
-      await eventually("nobody hears", async () => !(await world.hears(subject)));
-    } finally {
-      await world.client.query(`DROP OWNED BY ${group} CASCADE; DROP ROLE ${group}`);
-    }
   });
 
   it("each role that has subscribed it to the same subject", async () => {
@@ -118,24 +97,64 @@ describe("a subscribed function runs as", () => {
   });
 });
 
-describe("the search_path is that of the subscriber", () => {
-  it("when he subscribed, with pg_temp last, and finds his tables and functions", async () => {
-    const user = await world.user();
-    await user.client.query(`
-      CREATE TABLE mine (note text);
-      CREATE FUNCTION helper() RETURNS text LANGUAGE sql AS $$SELECT 'mine'$$;
-      CREATE FUNCTION writes(payload bytea, subject text, headers jsonb) RETURNS void LANGUAGE plpgsql AS $$
-      BEGIN
-        IF headers IS NULL THEN
-          INSERT INTO mine VALUES (helper());
-          INSERT INTO public.seen (subject, path) VALUES (subject, current_setting('search_path'));
-        END IF;
-      END $$`);
-    const subject = `${world.prefix}.path`;
-    await user.client.query("SELECT nats_subscribe($1, 'writes')", [subject]);
-    await user.client.query("SET search_path = public");
-    await world.live(subject);
-    expect(await seen(subject)).toMatchObject({ path: expect.stringMatching(/pg_temp$/) });
-    expect(await world.rows(`SELECT note FROM ${user.role}.mine`)).toEqual([{ note: "mine" }]);
+const deadLetters = (subject: string) =>
+  world.rows("SELECT error_code, error_message FROM hawser.dead_letters WHERE topic = $1", [subject]);
+
+/** Makes the function, and subscribes it. */
+async function subscribed(owner: Awaited<ReturnType<BridgeWorld["user"]>>, name: string): Promise<void> {
+  await world.client.query(`
+    CREATE TABLE public.${name} (n int, who text);
+    GRANT INSERT ON public.${name} TO PUBLIC`);
+  await owner.client.query(`
+    CREATE FUNCTION ${name}(payload bytea) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+      IF payload <> '' THEN
+        IF payload = '0' THEN PERFORM pg_sleep(1); END IF;
+        INSERT INTO public.${name} SELECT convert_from(payload, 'UTF8')::int, current_user;
+      END IF;
+    END $$`);
+  await owner.client.query(`SELECT nats_subscribe('${world.prefix}.${name}', '${name}')`);
+  await world.live(`${world.prefix}.${name}`);
+}
+
+describe.concurrent("a wrapper that is changed while messages come", () => {
+  it("what is given to another role runs on, as that role, with all that has waited", async () => {
+    const before = await world.user();
+    const after = await world.user();
+    await subscribed(before, "reassigned");
+    const subject = `${world.prefix}.reassigned`;
+    let published = 0;
+    const more = async (count: number): Promise<void> => {
+      for (const last = published + count; published < last; ) world.nats.publish(subject, `${++published}`);
+      await world.nats.flush();
+    };
+    await more(100);
+    await world.client.query(`REASSIGN OWNED BY ${before.role} TO ${after.role}`);
+    await more(100);
+    await eventually("all have run", async () => (await world.count("SELECT count(*) FROM reassigned")) >= published);
+    expect(await deadLetters(subject)).toEqual([]);
+    expect(await world.rows("SELECT n FROM reassigned ORDER BY n")).toEqual(
+      Array.from({ length: published }, (_, n) => ({ n: n + 1 })),
+    );
+    expect(await world.rows("SELECT who FROM reassigned ORDER BY n DESC LIMIT 1")).toEqual([{ who: after.role }]);
+  });
+
+  it("a grant on it while it runs makes it run again, and no dead letter", async () => {
+    const owner = await world.user();
+    await subscribed(owner, "granted");
+    const subject = `${world.prefix}.granted`;
+    world.nats.publish(subject, "0");
+    await eventually("it runs", async () => {
+      const sleeping =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+      return (await world.count(sleeping)) === 1;
+    });
+    const wrapper = await world.rows<{ name: string }>(
+      "SELECT oid::regprocedure::text AS name FROM pg_proc WHERE pronamespace = 'hawser_run'::regnamespace AND proname LIKE '%granted%'",
+    );
+    await world.client.query(`GRANT EXECUTE ON FUNCTION ${wrapper[0]!.name} TO ${owner.role}`);
+    await eventually("it has run", async () => (await world.count("SELECT count(*) FROM granted")) > 0);
+    expect(await world.rows("SELECT n FROM granted")).toEqual([{ n: 0 }]);
+    expect(await deadLetters(subject)).toEqual([]);
   });
 });

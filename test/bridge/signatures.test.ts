@@ -1,12 +1,11 @@
 /**
  * Messages as subscribed functions get them: payload, subject and headers, of any content.
  */
-import { once } from "node:events";
-import { connect as dial } from "node:net";
 import { headers } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
+import { plainMessage, writeRaw } from "../support/raw-nats.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
 let world: BridgeWorld;
@@ -118,29 +117,6 @@ describe("a payload", () => {
   });
 });
 
-/** Publishes what no client's library would send. */
-async function publishRaw(...commands: readonly (string | Buffer)[]): Promise<void> {
-  const { hostname, port } = new URL(testNatsUrl());
-  const socket = dial(Number(port), hostname);
-  await once(socket, "data");
-  const bytes = commands.map((one) => (typeof one === "string" ? Buffer.from(one) : one));
-  socket.write(
-    Buffer.concat([Buffer.from('CONNECT {"verbose":false,"headers":true}\r\n'), ...bytes, Buffer.from("PING\r\n")]),
-  );
-  for (let seen = ""; !seen.includes("PONG"); ) {
-    const [chunk] = (await once(socket, "data")) as [Buffer];
-    seen += chunk.toString("latin1");
-    if (seen.includes("-ERR")) throw new Error(seen);
-  }
-  socket.destroy();
-}
-
-function headed(subject: string, block: Buffer, payload: string): Buffer {
-  const head = Buffer.concat([Buffer.from("NATS/1.0\r\n"), block, Buffer.from("\r\n\r\n")]);
-  const sizes = `HPUB ${subject} ${head.length} ${head.length + payload.length}\r\n`;
-  return Buffer.concat([Buffer.from(sizes), head, Buffer.from(`${payload}\r\n`)]);
-}
-
 describe("headers", () => {
   it("are an object of lists, by name, as they were sent", async () => {
     const subject = `${world.prefix}.headers`;
@@ -164,32 +140,6 @@ describe("headers", () => {
       { payload: "y", headers: null },
     ]);
   });
-
-  it("that are no text do not keep other messages from being handled", async () => {
-    const subject = `${world.prefix}.odd`;
-    await fresh([subject, "three(bytea, text, jsonb)"]);
-    await publishRaw(
-      headed(subject, Buffer.from("A: ok"), "first"),
-      headed(subject, Buffer.from([0x42, 0x3a, 0x20, 0xff, 0xfe, 0x80]), "no-utf8"),
-      headed(subject, Buffer.from([0x43, 0x3a, 0x20, 0x61, 0x00, 0x62]), "nul"),
-      headed(subject, Buffer.from("D"), "no-colon"),
-      headed(subject, Buffer.from(": nameless"), "no-name"),
-      headed(subject, Buffer.from(""), "none"),
-      headed(subject, Buffer.from("E: ok"), "last"),
-    );
-    await eventually("the last one is done", async () => {
-      return (await world.count("SELECT count(*) FROM got WHERE payload = 'last'")) > 0;
-    });
-    const handled = await world.rows<{ payload: string }>("SELECT convert_from(payload, 'UTF8') AS payload FROM got");
-    const buried = await world.rows<{ payload: string; error_code: string }>(
-      "SELECT convert_from(payload, 'UTF8') AS payload, error_code FROM hawser.dead_letters ORDER BY error_code",
-    );
-    expect(handled.length + buried.length).toBe(7);
-    expect(buried).toEqual([
-      { payload: "nul", error_code: "22P05" },
-      { payload: "no-colon", error_code: "NA006" },
-    ]);
-  });
 });
 
 describe("a subject", () => {
@@ -197,11 +147,12 @@ describe("a subject", () => {
     const base = `${world.prefix}.subjects`;
     await fresh([`${base}.>`, "two(bytea, text)", `${base}.x`]);
     const long = `${base}.${"l".repeat(3000)}`;
-    await publishRaw(
-      `PUB ${base}.nul\0 1\r\na\r\n`,
+    await writeRaw(
+      testNatsUrl(),
+      plainMessage(`${base}.nul\0`, "a"),
       Buffer.concat([Buffer.from(`PUB ${base}.`), Buffer.from([0xff, 0xc3]), Buffer.from(" 1\r\nb\r\n")]),
-      `PUB ${long} 1\r\nc\r\n`,
-      `PUB ${base}.ok 4\r\nlast\r\n`,
+      plainMessage(long, "c"),
+      plainMessage(`${base}.ok`, "last"),
     );
     await eventually("the last one is done", async () => {
       return (await world.count("SELECT count(*) FROM got WHERE payload = 'last'")) > 0;

@@ -76,7 +76,6 @@ describe("a transaction", () => {
 
   it.each([
     ["Russian", { ERROR: "ОШИБКА", FATAL: "ВАЖНО" }],
-    ["Chinese", { ERROR: "错误", FATAL: "致命错误" }],
     ["a language in which an error is called as the end of a session in English", { ERROR: "FATAL", FATAL: "ERROR" }],
   ])("tells the end of its session from an error of its function where Postgres speaks %s", async (_what, words) => {
     await using proxy = await translatingProxy(database.url, words);

@@ -92,6 +92,10 @@ describe("the wrapper of a subscription", () => {
     expect(bound.runAs).toBe(other.role);
     await deliver(executor, bound, bytes("x"));
     expect(await seen()).toMatchObject([{ who: other.role }]);
+    // By membership it may be ended, too.
+    await session.query("RESET ROLE");
+    await session.query("SELECT nats_unsubscribe('w.role', 'capture')");
+    expect(await world.bound("w.role")).toEqual([]);
   });
 
   it("has the path of whoever subscribed, with pg_temp last", async () => {

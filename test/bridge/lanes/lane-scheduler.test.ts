@@ -22,38 +22,6 @@ function setUp(sessions: number, lanes: number, messages: number) {
 }
 
 describe("the scheduler of lanes", () => {
-  it("gives each lane a step in its turn, whatever the length of its queue", () => {
-    const { scheduler, lanes, next } = setUp(1, 3, 4);
-    for (let number = 0; number < 1000; number++) lanes[0]!.offer(message(number));
-    const order: bigint[] = [];
-    for (let steps = 0; steps < 14; steps++) {
-      const step = next();
-      order.push(step.subscription.id);
-      scheduler.settle(step, committed, 0);
-    }
-    expect(order.map(Number)).toEqual([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0]);
-  });
-
-  it("has no more steps out than there are sessions", () => {
-    const { scheduler, next } = setUp(2, 3, 1);
-    const first = next();
-    next();
-    expect(scheduler.next(0)).toEqual(forever);
-    expect(scheduler.running).toBe(2);
-    scheduler.settle(first, committed, 0);
-    expect(next().subscription.id).toBe(2n);
-  });
-
-  it("gives the session of a lane that pauses to others, and says how long all of them pause", () => {
-    const { scheduler, next } = setUp(1, 2, 1);
-    scheduler.settle(next(), { kind: "unavailable" }, 0);
-    const other = next();
-    expect(other.subscription.id).toBe(1n);
-    scheduler.settle(other, committed, 40);
-    expect(scheduler.next(40)).toEqual({ kind: "wait", waitMs: 60 });
-    expect(next(100).subscription.id).toBe(0n);
-  });
-
   it("goes on at once when Postgres answers again", () => {
     const { scheduler, next } = setUp(1, 1, 1);
     scheduler.settle(next(), { kind: "unavailable" }, 0);
@@ -70,25 +38,6 @@ describe("the scheduler of lanes", () => {
     scheduler.onReady = () => ready++;
     for (let number = 0; number < 10; number++) lanes[0]!.offer(message(number));
     expect(ready).toBe(1);
-  });
-
-  it("keeps the session of a removed lane's step until it is settled", () => {
-    const { scheduler, lanes, shared, next } = setUp(1, 2, 2);
-    const step = next();
-    scheduler.remove(lanes[0]!);
-    expect(scheduler.next(0)).toEqual(forever);
-    scheduler.settle(step, committed, 0);
-    expect(next().subscription.id).toBe(1n);
-    expect(shared.budget.usedBytes).toBe(lanes[1]!.bytes);
-    expect(scheduler.lanes.size).toBe(1);
-  });
-
-  it("never hands out a lane that was removed while it paused", () => {
-    const { scheduler, lanes, next } = setUp(1, 1, 1);
-    scheduler.settle(next(), { kind: "unavailable" }, 0);
-    expect(scheduler.next(0)).toEqual({ kind: "wait", waitMs: 100 });
-    scheduler.remove(lanes[0]!);
-    expect(scheduler.next(1000)).toEqual(forever);
   });
 
   it("drains all lanes, or says that it was stopped before", async () => {

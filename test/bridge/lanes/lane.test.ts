@@ -2,13 +2,11 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type BatchStep, Lane, type Outcome, type Step } from "../../../src/bridge/lanes/index.js";
 import { type InboundMessage, memoryOf } from "../../../src/bridge/message.js";
-import { context, message, settings, subscription } from "./support.js";
+import { context, message, subscription } from "./support.js";
 
 const committed: Outcome = { kind: "committed", durationMs: 1 };
 const failed: Outcome = { kind: "failed", error: { code: "23505", message: "duplicate key" } };
-const timedOut: Outcome = { kind: "timed_out", error: { code: "57014", message: "statement timeout" } };
 const transient: Outcome = { kind: "transient", error: { code: "40P01", message: "deadlock detected" } };
-const lost: Outcome = { kind: "session_lost", message: "terminating connection" };
 
 /** A lane whose batches may have so many messages from the beginning. */
 function warmLane(most = 1000): Lane {
@@ -113,31 +111,6 @@ describe("a lane", () => {
     expect(sizes(runAll(lane, () => committed))).toEqual([1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 977]);
   });
 
-  it("tries one by one what was in a batch that timed out", () => {
-    const lane = warmLane(8);
-    const messages = offer(lane, 8);
-    const hanging = new Set([messages[5]!]);
-    const steps = runAll(lane, (step) => (isBad(step, hanging) ? timedOut : committed));
-    expect(sizes(steps)).toEqual([8, 1, 1, 1, 1, 1, 1, "bury", 1, 1]);
-    expect(steps[7]).toMatchObject({ message: messages[5], error: { code: "57014" }, attempts: 2 });
-  });
-
-  it("buries what loses its session twice while it is alone, with a code that says so", () => {
-    const lane = warmLane(4);
-    const messages = offer(lane, 4);
-    const killer = new Set([messages[1]!]);
-    const steps = runAll(lane, (step) => (isBad(step, killer) ? lost : committed));
-    expect(sizes(steps)).toEqual([4, 2, 1, 1, 1, "bury", 2]);
-    expect(steps[5]).toMatchObject({ message: messages[1], error: { code: "session_lost" }, attempts: 4 });
-  });
-
-  it("does not bury what lost its session once while it was alone", () => {
-    const lane = warmLane();
-    offer(lane, 1);
-    lane.settle(lane.next(0)!, lost, 0);
-    expect(runAll(lane, () => committed).map(({ kind }) => kind)).toEqual(["batch"]);
-  });
-
   it("tries a batch again as it was after pauses that double up to a limit, and later with fewer messages", () => {
     const lane = warmLane();
     offer(lane, 100);
@@ -158,70 +131,6 @@ describe("a lane", () => {
     expect(steps.flatMap((step) => (step.kind === "batch" ? step.messages : [])).map(({ id }) => id)).toEqual(
       Array.from({ length: 100 }, (_, number) => `m${number}`),
     );
-  });
-
-  it("counts no attempt while Postgres is away, and goes on at once when it is woken", () => {
-    const lane = warmLane();
-    offer(lane, 1);
-    for (let times = 0; times < 5; times++) lane.settle(lane.next(1e6 * times)!, { kind: "unavailable" }, 1e6 * times);
-    expect(lane.readyAt).toBe(4e6 + 1600);
-    lane.wake();
-    const steps = runAll(lane, (step) => (step.kind === "batch" ? failed : committed));
-    expect(steps[1]).toMatchObject({ kind: "bury", attempts: 1 });
-  });
-
-  it("is not woken from a pause that has another reason", () => {
-    const lane = warmLane();
-    offer(lane, 1);
-    lane.settle(lane.next(0)!, transient, 0);
-    lane.wake();
-    expect(lane.readyAt).toBe(100);
-  });
-
-  it("asks for a burial until it is done, and holds back what is behind it", () => {
-    const lane = warmLane();
-    const messages = offer(lane, 1);
-    lane.settle(lane.next(0)!, failed, 0);
-    lane.offer(message(7));
-    const told: Outcome[] = [{ kind: "unavailable" }, lost, failed, committed];
-    const steps = runAll(lane, (step) => (step.kind === "bury" ? told.shift()! : committed));
-    expect(sizes(steps)).toEqual(["bury", "bury", "bury", "bury", 1]);
-    expect(steps[3]).toMatchObject({ message: messages[0], attempts: 1 });
-  });
-
-  it("hands out nothing more when it is deposed", () => {
-    const lane = warmLane();
-    offer(lane, 2);
-    lane.settle(lane.next(0)!, { kind: "deposed" }, 0);
-    expect(lane.readyAt).toBe(Number.POSITIVE_INFINITY);
-    expect(lane.next(1e9)).toBeUndefined();
-    expect(lane.offer(message(3))).toBe(false);
-    expect(lane.length).toBe(2);
-  });
-
-  it("knows when the oldest message that is not done was received", () => {
-    const lane = warmLane();
-    expect(lane.oldestReceivedAt).toBeUndefined();
-    offer(lane, 3);
-    const step = lane.next(0)!;
-    expect(lane.oldestReceivedAt).toBe(0);
-    lane.settle(step, committed, 0);
-    expect(lane.oldestReceivedAt).toBeUndefined();
-  });
-
-  it("refuses and counts what does not fit, and gives its memory back when it is closed", () => {
-    const bytes = memoryOf(message(1));
-    // All but an eighth of it, which is the other one's.
-    const shared = context({}, 8 * bytes);
-    const [one, other] = [new Lane(subscription, shared), new Lane(subscription, shared)];
-    for (let n = 0; n < 7; n++) expect(one.offer(message(1))).toBe(true);
-    expect([one, other, one, other].map((lane) => lane.offer(message(1)))).toEqual([false, true, false, false]);
-    expect([...shared.discards.bySubject]).toEqual([["sensors.a", 3]]);
-    const step = one.next(0)!;
-    one.close();
-    one.settle(step, committed, 0);
-    expect(shared.budget.usedBytes).toBe(bytes);
-    expect(other.offer(message(2))).toBe(true);
   });
 
   it("keeps what comes after it was told to hold, in order, and does not hand it out", async () => {
@@ -261,44 +170,5 @@ describe("a lane", () => {
     const cut = lane.drain();
     lane.stop();
     expect(await cut).toBe(false);
-  });
-});
-
-describe("a retried dead letter", () => {
-  const job = (number: number) => ({ deadLetterId: BigInt(number), message: message(number) });
-
-  it("is run alone, in turns with the batches", () => {
-    const lane = warmLane(2);
-    offer(lane, 4);
-    for (const number of [1, 2, 3, 4]) lane.retry(job(number));
-    expect(sizes(runAll(lane, () => committed))).toEqual(["retry", 2, "retry", 2, "retry", "retry"]);
-    expect(lane.counts.retried).toBe(4);
-  });
-
-  it("stays, with its new error, when it fails again", () => {
-    const lane = warmLane();
-    lane.retry(job(1));
-    const told: Outcome[] = [failed, { kind: "unavailable" }, committed];
-    const steps = runAll(lane, () => told.shift()!);
-    expect(sizes(steps)).toEqual(["retry", "keep", "keep"]);
-    expect(steps[2]).toMatchObject({ job: { deadLetterId: 1n }, error: { code: "23505" }, attempts: 1 });
-  });
-
-  it.each([
-    ["its second lost session", lost, 2, "session_lost"],
-    ["too many transient failures", transient, settings.retryTries, "40P01"],
-  ])("stays after %s", (_reason, outcome, attempts, code) => {
-    const lane = warmLane();
-    lane.retry(job(1));
-    const steps = runAll(lane, ({ kind }) => (kind === "retry" ? outcome : committed));
-    expect(steps).toHaveLength(attempts + 1);
-    expect(steps.at(-1)).toMatchObject({ kind: "keep", attempts, error: { code } });
-  });
-
-  it("counts the tries of each one for itself", () => {
-    const lane = warmLane();
-    for (const number of [1, 2]) lane.retry(job(number));
-    const steps = runAll(lane, ({ kind }) => (kind === "retry" ? lost : committed));
-    expect(sizes(steps)).toEqual(["retry", "retry", "keep", "retry", "retry", "keep"]);
   });
 });

@@ -16,7 +16,7 @@ export const subscription: Subscription = {
 };
 
 /** Settings like those of a process, with pauses of exactly the longest time. */
-export const settings: LaneSettings = {
+const settings: LaneSettings = {
   maxBatchMessages: 1000,
   maxBatchBytes: 8 * 1024 * 1024,
   batchTargetMs: 1000,

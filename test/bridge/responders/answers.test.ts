@@ -1,19 +1,22 @@
+/**
+ * What requests are answered by, over real servers: answers, errors, nothing; many at once; and what nobody should ask for.
+ */
 import { ErrorCode } from "nats";
 import { describe, expect, it } from "vitest";
 import { eventually } from "../../support/eventually.js";
-import { startNatsServer } from "../../support/nats-server.js";
-import { answer, client, errorOf, failure, gate, responder, serviceConnection, testService } from "./support.js";
+import { answer, errorOf, failure, gate, responder, served, serviceConnection, testService } from "./support.js";
+
+const long = { timeout: 20_000 };
 
 describe("a request", () => {
-  it("is answered by the function of its subject, wildcards included", async () => {
-    await using server = await startNatsServer();
-    const { service } = testService({
-      "public.answer(bytea)": ({ subject, payload }) => answer(`${subject}: ${Buffer.from(payload)}`),
-      "public.nothing(bytea)": () => ({ kind: "answer", payload: new Uint8Array(0) }),
-    });
-    await service.configure([responder("orders.*"), responder("nothing", "public.nothing(bytea)")]);
-    await service.attach(await serviceConnection(server.url));
-    const requester = await client(server.url);
+  it("is answered by the function of its subject, wildcards included; of two for one subject the older one answers", async () => {
+    const { service, requester } = await served(
+      {
+        "public.answer(bytea)": ({ subject, payload }) => answer(`${subject}: ${Buffer.from(payload)}`),
+        "public.nothing(bytea)": () => ({ kind: "answer", payload: new Uint8Array(0) }),
+      },
+      { responders: [responder("orders.*"), responder("nothing", "public.nothing(bytea)")] },
+    );
     expect((await requester.request("orders.new", "rope")).string()).toBe("orders.new: rope");
     const empty = await requester.request("nothing");
     expect([empty.data.length, empty.headers]).toEqual([0, undefined]);
@@ -24,11 +27,12 @@ describe("a request", () => {
         { subject: "nothing", requests: 1 },
       ],
     });
+    await service.configure([responder("two"), responder("two", "public.nothing(bytea)", 2)]);
+    expect((await requester.request("two")).string()).toBe("two: ");
   });
 
   it("whose function fails is answered by SQLSTATE and message, and logged without the message", async () => {
-    await using server = await startNatsServer();
-    const { service, logged } = testService({
+    const { service, logged, requester } = await served({
       "public.answer(bytea)": ({ payload }) => {
         const word = Buffer.from(payload).toString();
         if (word === "slow") return failure("57014", "canceling statement due to statement timeout", true);
@@ -37,15 +41,14 @@ describe("a request", () => {
         return failure("22P02", `invalid input: "${word}"\nof that`);
       },
     });
-    await service.configure([responder("ask")]);
-    await service.attach(await serviceConnection(server.url));
-    const requester = await client(server.url);
-    expect(await errorOf(requester, "ask", "secret")).toEqual([500, 'SQLSTATE 22P02: invalid input: "secret" of that']);
-    const timeout = "SQLSTATE 57014: canceling statement due to statement timeout";
-    expect(await errorOf(requester, "ask", "slow")).toEqual([504, timeout]);
-    expect(await errorOf(requester, "ask", "away")).toEqual([503, "SQLSTATE 57P01: terminating connection"]);
-    const defect = "the responder failed by a defect, which its log tells";
-    expect(await errorOf(requester, "ask", "defect")).toEqual([500, defect]);
+    for (const [word, code, words] of [
+      ["secret", 500, 'SQLSTATE 22P02: invalid input: "secret" of that'],
+      ["slow", 504, "SQLSTATE 57014: canceling statement due to statement timeout"],
+      ["away", 503, "SQLSTATE 57P01: terminating connection"],
+      ["defect", 500, "the responder failed by a defect, which its log tells"],
+    ] as const) {
+      expect(await errorOf(requester, "ask", word)).toEqual([code, words]);
+    }
     expect(service.stats().responders).toMatchObject([{ requests: 4, errors: 4, timedOut: 1 }]);
     const words = "public.answer(bytea) on ask: SQLSTATE 22P02";
     expect(logged[0]).toMatchObject({ level: "warn", details: { words }, message: "a responder's function failed" });
@@ -54,46 +57,109 @@ describe("a request", () => {
   });
 
   it("whose answer the server does not take is answered by an error that says so", async () => {
-    await using server = await startNatsServer({ config: "max_payload: 2000" });
-    const { service } = testService({
-      "public.answer(bytea)": ({ payload }) => answer("x".repeat(Number(Buffer.from(payload)))),
-    });
-    await service.configure([responder("ask")]);
-    await service.attach(await serviceConnection(server.url));
-    const requester = await client(server.url);
+    const { requester } = await served(
+      { "public.answer(bytea)": ({ payload }) => answer("x".repeat(Number(Buffer.from(payload)))) },
+      { config: "max_payload: 2000" },
+    );
     const words = "the answer has 2001 bytes, and the NATS server takes at most 2000 (max_payload)";
     expect(await errorOf(requester, "ask", "2001")).toEqual([500, words]);
     expect((await requester.request("ask", "2000")).data.length).toBe(2000);
   });
 
-  it("without a reply subject is counted and not run", async () => {
-    await using server = await startNatsServer();
+  it("whose answer is no bytes, which no runner should hand over, is logged, and the next one runs", async () => {
+    const outcomes = [{ kind: "answer", payload: "no bytes" } as never, answer("bytes")];
+    const { logged, requester } = await served(
+      { "public.answer(bytea)": () => outcomes.shift()! },
+      { maxConcurrent: 1 },
+    );
+    await requester.request("ask", "", { timeout: 200 }).catch(() => undefined);
+    expect((await requester.request("ask")).string()).toBe("bytes");
+    expect(logged.filter(({ level }) => level === "error").map(({ message }) => message)).toEqual([
+      "a request could not be answered",
+    ]);
+  });
+
+  it("without a reply subject, or with one of NATS's own, is counted and not run, and nothing is published there", async () => {
     let runs = 0;
-    const { service, logged } = testService({
+    const { service, logged, requester } = await served({
       "public.answer(bytea)": () => {
         runs += 1;
         return answer("");
       },
     });
-    await service.configure([responder("ask")]);
-    await service.attach(await serviceConnection(server.url));
-    const requester = await client(server.url);
+    const heard: string[] = [];
+    for (const own of ["$JS.>", "$KV.>", "$SYS.>"]) {
+      requester.subscribe(own, { callback: (_error, { subject }) => void heard.push(subject) });
+    }
     for (let count = 0; count < 100; count++) requester.publish("ask", "anyone?");
     // Its answer comes to the responder itself, as a message without a reply subject.
     requester.publish("ask", "", { reply: "ask" });
-    await eventually("all are counted", () => service.stats().responders[0]!.ignored === 101);
+    for (const reply of ["$JS.API.STREAM.DELETE.ORDERS", "$KV.config.key", "$SYS.REQ.X"]) {
+      requester.publish("ask", "{}", { reply });
+      requester.publish("$SRV.PING", "", { reply });
+      requester.publish("$SRV.STATS", "", { reply });
+    }
+    await eventually("all are counted", () => service.stats().responders[0]!.ignored === 104);
     expect(runs).toBe(1);
-    expect(logged).toHaveLength(1);
-    expect(logged[0]).toMatchObject({ level: "warn", details: { words: "ask" } });
+    // What is asked after them is answered after them.
+    await requester.request("ask");
+    await requester.request("$SRV.PING");
+    expect(heard).toEqual([]);
+    expect(logged).toMatchObject([
+      { level: "warn", details: { words: "ask" } },
+      {
+        level: "warn",
+        details: { words: "ask" },
+        message: "a message to a responder has a reply subject of NATS's own, with $: it was not run",
+      },
+    ]);
+  });
+
+  it("is told at once where there is no responder", async () => {
+    const { service, requester } = await served({}, { responders: [] });
+    const none = { code: ErrorCode.NoResponders };
+    await expect(requester.request("ask")).rejects.toMatchObject(none);
+    await expect(requester.request("$SRV.PING")).rejects.toMatchObject(none);
+    await service.configure([responder("other")]);
+    await expect(requester.request("$SRV.PING.unknown")).rejects.toMatchObject(none);
+  });
+});
+
+describe("a responder", () => {
+  it.each([
+    // Those of NATS's own and the answers to others are not for it.
+    {
+      subjects: [">", "$mine.ask"],
+      ignored: ["$JS.API.STREAM.INFO.X", "$KV.config.key", "_INBOX.of.others"],
+      answered: ["anything.else", "$mine.ask"],
+    },
+    {
+      subjects: ["_INBOX.>", "_INBOX.hawser.*", "*.hawser.x"],
+      ignored: ["_INBOX.hawser.x", "_INBOX.hawser.x.y", "_INBOX.hawser"],
+      answered: ["_INBOX.hawsers.x", "other.hawser.x"],
+    },
+  ])("to $subjects answers $answered, and not $ignored", async ({ subjects, ignored, answered }) => {
+    const asked: string[] = [];
+    const { requester } = await served(
+      {
+        "public.answer(bytea)": ({ subject }) => {
+          asked.push(subject);
+          return answer("mine");
+        },
+      },
+      { responders: subjects.map((subject, n) => responder(subject, undefined, n + 1)) },
+    );
+    for (const subject of ignored) requester.publish(subject, "for who asked", { reply: "answers.to.nobody" });
+    for (const subject of answered) expect((await requester.request(subject)).string()).toBe("mine");
+    expect(asked).toEqual(answered);
   });
 });
 
 describe("many requests", () => {
   it("run so many at once, and are all answered, large answers too", async () => {
-    await using server = await startNatsServer();
     let running = 0;
     let most = 0;
-    const { service } = testService(
+    const { requester } = await served(
       {
         "public.answer(bytea)": async ({ payload }) => {
           most = Math.max(most, (running += 1));
@@ -104,21 +170,15 @@ describe("many requests", () => {
       },
       { maxConcurrent: 3 },
     );
-    await service.configure([responder("ask")]);
-    await service.attach(await serviceConnection(server.url));
-    const requester = await client(server.url);
-    const asked = Array.from({ length: 500 }, (_, number) =>
-      requester.request("ask", `${number}`, { timeout: 20_000 }),
-    );
+    const asked = Array.from({ length: 500 }, (_, number) => requester.request("ask", `${number}`, long));
     const answers = (await Promise.all(asked)).map((each) => each.string().trim());
     expect(answers).toEqual(asked.map((_, number) => `${number}`));
     expect(most).toBe(3);
   });
 
   it("of a slow responder do not keep another one waiting; more than may wait are refused at once", async () => {
-    await using server = await startNatsServer();
     const slow = gate();
-    const { service } = testService(
+    const { service, requester } = await served(
       {
         "public.slow(bytea)": async () => {
           await slow.opened;
@@ -126,12 +186,12 @@ describe("many requests", () => {
         },
         "public.fast(bytea)": () => answer("at once"),
       },
-      { maxConcurrent: 4, maxQueuedPerResponder: 10 },
+      {
+        responders: [responder("slow", "public.slow(bytea)"), responder("fast", "public.fast(bytea)", 2)],
+        ...{ maxConcurrent: 4, maxQueuedPerResponder: 10 },
+      },
     );
-    await service.configure([responder("slow", "public.slow(bytea)"), responder("fast", "public.fast(bytea)", 2)]);
-    await service.attach(await serviceConnection(server.url));
-    const requester = await client(server.url);
-    const slowOnes = Array.from({ length: 12 }, () => requester.request("slow", "", { timeout: 20_000 }));
+    const slowOnes = Array.from({ length: 12 }, () => requester.request("slow", "", long));
     await eventually("they wait", () => service.stats().responders[0]!.waiting === 10);
     expect(service.stats().running).toBe(2);
     const busy = "busy: too many requests wait for this responder; try again later";
@@ -143,16 +203,12 @@ describe("many requests", () => {
   });
 
   it("are refused by their bytes, too", async () => {
-    await using server = await startNatsServer();
     const slow = gate();
-    const { service } = testService(
+    const { service, requester } = await served(
       { "public.answer(bytea)": () => slow.opened.then(() => answer("")) },
       { maxConcurrent: 1, maxQueuedBytesPerResponder: 10_000 },
     );
-    await service.configure([responder("ask")]);
-    await service.attach(await serviceConnection(server.url));
-    const requester = await client(server.url);
-    const taken = ["runs", "x".repeat(20_000)].map((payload) => requester.request("ask", payload, { timeout: 20_000 }));
+    const taken = ["runs", "x".repeat(20_000)].map((payload) => requester.request("ask", payload, long));
     await eventually("one waits", () => service.stats().responders[0]!.waiting === 1);
     expect((await errorOf(requester, "ask", "x"))?.[0]).toBe(503);
     slow.open();
@@ -160,11 +216,10 @@ describe("many requests", () => {
   });
 
   it("run no further while the server does not read their answers", async () => {
-    await using server = await startNatsServer();
     const stopped = gate();
     let running = 0;
     let runs = 0;
-    const { service } = testService(
+    const { server, service, requester } = await served(
       {
         "public.answer(bytea)": async () => {
           running += 1;
@@ -176,9 +231,6 @@ describe("many requests", () => {
       },
       { maxConcurrent: 4, responderTimeoutMs: () => 60_000 },
     );
-    await service.configure([responder("ask")]);
-    await service.attach(await serviceConnection(server.url));
-    const requester = await client(server.url);
     const asked = Array.from({ length: 50 }, () => requester.request("ask", "", { timeout: 60_000 }));
     await eventually("all have come", () => service.stats().responders[0]!.waiting === 46);
     server.signal("SIGSTOP");
@@ -190,10 +242,9 @@ describe("many requests", () => {
   });
 
   it("that have waited too long for their turn are answered by an error while nothing else moves", async () => {
-    await using server = await startNatsServer();
     const hanging = gate();
     let runs = 0;
-    const { service } = testService(
+    const { service, requester } = await served(
       {
         "public.answer(bytea)": async () => {
           runs += 1;
@@ -203,23 +254,16 @@ describe("many requests", () => {
       },
       { maxConcurrent: 1, responderTimeoutMs: () => 100 },
     );
-    await service.configure([responder("ask")]);
-    await service.attach(await serviceConnection(server.url));
-    const requester = await client(server.url);
-    const first = requester.request("ask", "", { timeout: 20_000 });
+    const first = requester.request("ask", "", long);
     await eventually("it runs", () => runs === 1);
-    const words = "waited 100 ms for its turn; the function was not run";
-    expect(await errorOf(requester, "ask")).toEqual([504, words]);
+    expect(await errorOf(requester, "ask")).toEqual([504, "waited 100 ms for its turn; the function was not run"]);
     hanging.open();
     await first;
     expect(runs).toBe(1);
     expect(service.stats().responders).toMatchObject([{ requests: 2, errors: 1, timedOut: 1 }]);
   });
-});
 
-describe("two processes", () => {
-  it("answer each request once for one database, and both for two databases", async () => {
-    await using server = await startNatsServer();
+  it("are each answered once by two processes for one database, and by both for two databases", async () => {
     let runs = 0;
     const functions = {
       "public.answer(bytea)": () => {
@@ -227,28 +271,13 @@ describe("two processes", () => {
         return answer("");
       },
     };
-    for (const database of ["one", "one", "other"]) {
+    const { server, requester } = await served(functions, { database: "one" });
+    for (const database of ["one", "other"]) {
       const { service } = testService(functions, { database });
       await service.configure([responder("ask")]);
       await service.attach(await serviceConnection(server.url));
     }
-    const requester = await client(server.url);
     for (let count = 0; count < 50; count++) await requester.request("ask");
     await eventually("those of the other one run", () => runs === 100);
-  });
-});
-
-describe("without a responder", () => {
-  it("a request is told at once that there is none", async () => {
-    await using server = await startNatsServer();
-    const { service } = testService({});
-    const connection = await serviceConnection(server.url);
-    await service.attach(connection);
-    const requester = await client(server.url);
-    const none = { code: ErrorCode.NoResponders };
-    await expect(requester.request("ask")).rejects.toMatchObject(none);
-    await expect(requester.request("$SRV.PING")).rejects.toMatchObject(none);
-    await service.configure([responder("other")]);
-    await expect(requester.request("$SRV.PING.unknown")).rejects.toMatchObject(none);
   });
 });

@@ -4,64 +4,52 @@ import { optionsFor, testLink } from "../../nats/support/links.js";
 import { eventually } from "../../support/eventually.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { TcpProxy } from "../../transport/tcp-proxy.js";
-import { answer, client, errorOf, gate, responder, serviceConnection, testService } from "./support.js";
+import { answer, client, errorOf, gate, responder, served, serviceConnection, testService } from "./support.js";
 
 describe("a changed list of responders", () => {
   it("leaves those alone that stay, their statistics too", async () => {
-    await using server = await startNatsServer();
-    const { service } = testService({ "public.answer(bytea)": () => answer("") });
-    await service.configure([responder("a")]);
-    await service.attach(await serviceConnection(server.url));
-    const requester = await client(server.url);
-    await requester.request("a");
+    const { service, requester } = await served({ "public.answer(bytea)": () => answer("") });
+    await requester.request("ask");
     // Registered again, by another role: another wrapper, the same service.
-    await service.configure([responder("b"), responder("a", "public.answer(bytea)", 2)]);
-    await requester.request("a");
+    await service.configure([responder("b"), responder("ask", "public.answer(bytea)", 2)]);
+    await requester.request("ask");
     await requester.request("b");
     const { responders } = service.stats();
     expect(responders.map(({ subject, requests }) => [subject, requests])).toEqual([
-      ["a", 2],
+      ["ask", 2],
       ["b", 1],
     ]);
   });
 
   it("lets what runs for a removed one end, answers what waits by an error, and then nobody is there", async () => {
-    await using server = await startNatsServer();
     const running = gate();
-    const { service } = testService(
+    const { service, requester } = await served(
       { "public.answer(bytea)": () => running.opened.then(() => answer("done")) },
       { maxConcurrent: 1 },
     );
-    await service.configure([responder("a")]);
-    await service.attach(await serviceConnection(server.url));
-    const requester = await client(server.url);
-    const first = requester.request("a", "", { timeout: 20_000 });
-    const second = errorOf(requester, "a");
+    const first = requester.request("ask", "", { timeout: 20_000 });
+    const second = errorOf(requester, "ask");
     await eventually("one runs, one waits", () => service.stats().responders[0]!.waiting === 1);
     await service.configure([]);
     expect(await second).toEqual([503, "the responder was removed or replaced before it could answer"]);
-    await expect(requester.request("a")).rejects.toMatchObject({ code: ErrorCode.NoResponders });
+    await expect(requester.request("ask")).rejects.toMatchObject({ code: ErrorCode.NoResponders });
     running.open();
     expect((await first).string()).toBe("done");
   });
 
   it("replaces a function without a moment in which nobody answers; the new one takes over what waits", async () => {
-    await using server = await startNatsServer();
     const running = gate();
-    const { service } = testService(
+    const { service, requester } = await served(
       {
         "public.old(bytea)": () => running.opened.then(() => answer("old")),
         "public.new(bytea)": () => answer("new"),
       },
-      { maxConcurrent: 1 },
+      { responders: [responder("ask", "public.old(bytea)")], maxConcurrent: 1 },
     );
-    await service.configure([responder("a", "public.old(bytea)")]);
-    await service.attach(await serviceConnection(server.url));
-    const requester = await client(server.url);
-    const asked = [1, 2, 3].map(() => requester.request("a", "", { timeout: 20_000 }));
+    const asked = [1, 2, 3].map(() => requester.request("ask", "", { timeout: 20_000 }));
     await eventually("two wait", () => service.stats().responders[0]!.waiting === 2);
-    const changed = service.configure([responder("a", "public.new(bytea)", 2)]);
-    asked.push(requester.request("a", "", { timeout: 20_000 }));
+    const changed = service.configure([responder("ask", "public.new(bytea)", 2)]);
+    asked.push(requester.request("ask", "", { timeout: 20_000 }));
     await changed;
     running.open();
     expect((await Promise.all(asked)).map((each) => each.string())).toEqual(["old", "new", "new", "new"]);
@@ -77,7 +65,7 @@ describe("another connection", () => {
       { "public.answer(bytea)": () => new Promise((resolve) => setImmediate(resolve, answer("yes"))) },
       { use: (connection) => link.use(connection) },
     );
-    await service.configure([responder("a")]);
+    await service.configure([responder("ask")]);
     let attached: Promise<void> | undefined;
     link.on("connected", (connection) => {
       attached = service.attach(connection);
@@ -90,7 +78,7 @@ describe("another connection", () => {
     const asking = Array.from({ length: 20 }, async () => {
       let count = 0;
       while (!isOver) {
-        expect((await requester.request("a", "", { timeout: 20_000 })).string()).toBe("yes");
+        expect((await requester.request("ask", "", { timeout: 20_000 })).string()).toBe("yes");
         count += 1;
       }
       return count;
@@ -113,7 +101,7 @@ describe("another connection", () => {
     await using server = await startNatsServer();
     await using proxy = await TcpProxy.to(server.port);
     const { service } = testService({ "public.answer(bytea)": () => answer("yes") });
-    await service.configure([responder("a")]);
+    await service.configure([responder("ask")]);
     const old = await serviceConnection(server.url);
     await service.attach(old);
     const requester = await client(server.url);
@@ -121,7 +109,7 @@ describe("another connection", () => {
     proxy.stall();
     const attached = service.attach(stalled);
     await old.flush();
-    expect((await requester.request("a")).string()).toBe("yes");
+    expect((await requester.request("ask")).string()).toBe("yes");
     proxy.cut();
     await attached;
   });
@@ -134,12 +122,12 @@ describe("another connection", () => {
       { "public.answer(bytea)": () => running.opened.then(() => answer("over the old one")) },
       { use: (connection) => link.use(connection) },
     );
-    await service.configure([responder("a")]);
+    await service.configure([responder("ask")]);
     link.configure(optionsFor(server));
     const old = await link.connected();
     await service.attach(old);
     const requester = await client(server.url);
-    const asked = requester.request("a", "", { timeout: 20_000 });
+    const asked = requester.request("ask", "", { timeout: 20_000 });
     await eventually("it runs", () => service.stats().running === 1);
     await link.reconnect();
     await service.attach(link.connection!);
@@ -160,20 +148,20 @@ describe("another connection", () => {
       },
       { maxConcurrent: 1 },
     );
-    await service.configure([responder("a"), responder("b", "public.answer(bytea)", 2)]);
+    await service.configure([responder("ask"), responder("b", "public.answer(bytea)", 2)]);
     link.on("connected", (connection) => void service.attach(connection));
     link.on("lost", () => service.detach());
     link.configure(optionsFor(server));
     const requester = await client(server.url);
     await eventually("it answers", () =>
-      requester.request("a").then(
+      requester.request("ask").then(
         () => true,
         () => false,
       ),
     );
     const before = service.stats().responders[0]!.requests;
     const lost = ["one", "two"].map((payload) =>
-      requester.request("a", payload, { timeout: 1_000 }).catch(() => undefined),
+      requester.request("ask", payload, { timeout: 1_000 }).catch(() => undefined),
     );
     await eventually("one runs, one waits", () => service.stats().responders[0]!.waiting === 1);
     const first = link.connection!;
@@ -186,7 +174,7 @@ describe("another connection", () => {
     await Promise.all(lost);
     // What one asks that is about to connect again may be lost.
     const other = await client(server.url);
-    for (const subject of ["a", "b"]) {
+    for (const subject of ["ask", "b"]) {
       await eventually("it answers again", () =>
         other.request(subject).then(
           () => true,
@@ -200,12 +188,12 @@ describe("another connection", () => {
   it("that ends at once, or has ended, does no harm", async () => {
     await using server = await startNatsServer();
     const { service, logged } = testService({ "public.answer(bytea)": () => answer("yes") });
-    await service.configure([responder("a")]);
+    await service.configure([responder("ask")]);
     const [ended, ending] = [await serviceConnection(server.url), await serviceConnection(server.url)];
     await ended.close();
     await service.attach(ended);
     await Promise.all([service.attach(ending), ending.close()]);
-    await service.configure([responder("a"), responder("b")]);
+    await service.configure([responder("ask"), responder("b")]);
     service.detach();
     await service.attach(await serviceConnection(server.url));
     const requester = await client(server.url);
@@ -216,20 +204,16 @@ describe("another connection", () => {
 
 describe("a service that stops", () => {
   it("takes nothing new, and resolves when what has come is answered", async () => {
-    await using server = await startNatsServer();
     const running = gate();
-    const { service } = testService(
+    const { service, requester } = await served(
       { "public.answer(bytea)": () => running.opened.then(() => answer("done")) },
       { maxConcurrent: 1 },
     );
-    await service.configure([responder("a")]);
-    await service.attach(await serviceConnection(server.url));
-    const requester = await client(server.url);
-    const asked = [1, 2].map(() => requester.request("a", "", { timeout: 20_000 }));
+    const asked = [1, 2].map(() => requester.request("ask", "", { timeout: 20_000 }));
     await eventually("one waits", () => service.stats().responders[0]!.waiting === 1);
     const stopped = service.stop(60_000);
     await eventually("nobody is there for new ones", async () => {
-      const outcome = await requester.request("a", "", { timeout: 100 }).catch((error) => error.code);
+      const outcome = await requester.request("ask", "", { timeout: 100 }).catch((error) => error.code);
       return outcome === ErrorCode.NoResponders;
     });
     running.open();
@@ -250,11 +234,11 @@ describe("a service that stops", () => {
       },
       { maxConcurrent: 1 },
     );
-    await service.configure([responder("a")]);
+    await service.configure([responder("ask")]);
     const connection = await serviceConnection(server.url);
     await service.attach(connection);
     const requester = await client(server.url);
-    const asked = [errorOf(requester, "a"), errorOf(requester, "a")];
+    const asked = [errorOf(requester, "ask"), errorOf(requester, "ask")];
     await eventually("one waits", () => service.stats().responders[0]!.waiting === 1);
     await service.stop(50);
     expect(service.stats().responders).toMatchObject([{ requests: 2, errors: 2, waiting: 0 }]);
@@ -268,12 +252,8 @@ describe("a service that stops", () => {
   });
 
   it("does nothing any more, and never had to have a connection", async () => {
-    await using server = await startNatsServer();
-    const { service } = testService({ "public.answer(bytea)": () => answer("") });
+    const { service, requester } = await served({ "public.answer(bytea)": () => answer("") });
     await service.stop(60_000);
-    await service.configure([responder("a")]);
-    await service.attach(await serviceConnection(server.url));
-    const requester = await client(server.url);
-    await expect(requester.request("a")).rejects.toMatchObject({ code: ErrorCode.NoResponders });
+    await expect(requester.request("ask")).rejects.toMatchObject({ code: ErrorCode.NoResponders });
   });
 });

@@ -30,20 +30,6 @@ function start(queue: FairQueue<string, Item>): Turn<Item>[] {
 const names = (turns: readonly Turn<Item>[]) => turns.map(({ item: { lane, number } }) => `${lane}${number}`);
 
 describe("turns", () => {
-  it("go round the lanes, and within a lane to the first that came", () => {
-    const queue = queueOf({ maxRunning: 1 }, "abc");
-    for (let number = 1; number <= 3; number++) queue.push("a", item("a", number));
-    for (let number = 1; number <= 2; number++) queue.push("b", item("b", number));
-    queue.push("c", item("c", 1));
-    const order: string[] = [];
-    for (let turns = start(queue); turns.length > 0; turns = start(queue)) {
-      order.push(...names(turns));
-      turns[0]!.end();
-    }
-    expect(order).toEqual(["a1", "b1", "c1", "a2", "b2", "a3"]);
-    expect(queue.isIdle).toBe(true);
-  });
-
   it("leave slots for other lanes, the last one for a lane that runs nothing", () => {
     const queue = queueOf({ maxRunning: 8 }, "abcd");
     for (let number = 1; number <= 20; number++) queue.push("a", item("a", number));

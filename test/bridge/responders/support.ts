@@ -11,6 +11,7 @@ import {
   ResponderService,
   type ResponderServiceOptions,
 } from "../../../src/bridge/responders/index.js";
+import { startNatsServer, type TestNatsServer } from "../../support/nats-server.js";
 
 /** What stands for a function. */
 type TestFunction = (request: ResponderRequest, signal: AbortSignal) => RequestOutcome | Promise<RequestOutcome>;
@@ -44,6 +45,29 @@ export function testService(functions: TestFunctions, options: Partial<Responder
   });
   onTestFinished(() => service.stop(0));
   return { service, logged };
+}
+
+/** A service over a server of its own, and somebody who asks. All of it ends with the test. */
+export interface Served extends TestService {
+  readonly server: TestNatsServer;
+  readonly requester: NatsConnection;
+}
+
+/** Makes one with these responders; `config` is that of the server. */
+export async function served(
+  functions: TestFunctions,
+  {
+    responders = [responder("ask")],
+    config = "",
+    ...options
+  }: Partial<ResponderServiceOptions> & { responders?: readonly Responder[]; config?: string } = {},
+): Promise<Served> {
+  const server = await startNatsServer({ config });
+  onTestFinished(() => server[Symbol.asyncDispose]());
+  const tested = testService(functions, options);
+  await tested.service.configure(responders);
+  await tested.service.attach(await serviceConnection(server.url));
+  return { server, ...tested, requester: await client(server.url) };
 }
 
 /** A responder as the database has it. */

@@ -11,12 +11,15 @@ it("has both spellings of the addresses, and the keys in their order", () => {
   );
 });
 
+/** Of all, and halves of some. */
+const anyCharacter = fc.nat(0x10ffff).map((point) => String.fromCodePoint(point));
+
 it("is JSON that says what was given, whatever the name", () => {
   const notice = fc.record({
     status: fc.constantFrom("Master" as const, "Replica" as const),
     addresses: fc.array(fc.string()),
     port: fc.integer({ min: 1, max: 65_535 }),
-    name: fc.option(fc.string({ unit: "binary" })),
+    name: fc.option(fc.string({ unit: anyCharacter })),
   });
   fc.assert(
     fc.property(notice, (given) => {

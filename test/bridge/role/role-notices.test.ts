@@ -3,33 +3,14 @@
  */
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { expect, it, onTestFinished } from "vitest";
-import { RoleNotices, type RoleNoticesOptions } from "../../../src/bridge/role/index.js";
-import { fakeServer, greeting, welcoming } from "../../nats/support/fake-server.js";
-import { next, optionsFor, testLink } from "../../nats/support/links.js";
+import { fakeServer, welcoming } from "../../nats/support/fake-server.js";
+import { next, optionsFor } from "../../nats/support/links.js";
 import { eventually } from "../../support/eventually.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { httpServer, patroniAnswer } from "./http-server.js";
-import { keptLog } from "./log.js";
+import { address, testNotices, text } from "./notices.js";
 
-const address = { addresses: ["127.0.0.1", "*"], port: 5432 };
 const usual = "pgnats.postgresql.replication.status";
-
-const text = (status: string, name: string | null = null) =>
-  `{"status":"${status}","listen_adresses":["127.0.0.1","*"],"listen_addresses":["127.0.0.1","*"],"port":5432,` +
-  `"name":${JSON.stringify(name)}}`;
-
-/** Notices over a link of their own. */
-function testNotices(options: Pick<RoleNoticesOptions, "patroniTimeoutMs"> = {}) {
-  const { link } = testLink();
-  const log = keptLog();
-  const notices = new RoleNotices({ link, logger: log.logger, ...options });
-  onTestFinished(() => notices.stop());
-  const configure = (options: ReturnType<typeof optionsFor>) => {
-    link.configure(options);
-    notices.configure(options);
-  };
-  return { link, notices, log, configure };
-}
 
 /** Keeps what is published at the server to the subject, from now on. */
 async function listen(url: string, subject = usual): Promise<{ heard: string[]; nats: NatsConnection }> {
@@ -212,28 +193,6 @@ it("a notice that was lost with its connection is told over the next one", async
   notices.found("standby", address);
   await eventually("it is told", () => log.messages("info").includes("the role-change notice is sent"));
   expect(server.received().match(/PUB /g)).toHaveLength(2);
-});
-
-it("a server that does not answer is told once over each connection, and of the next change over the same", async () => {
-  const server = await fakeServer((socket) => {
-    let isSilent = false;
-    socket.write(greeting());
-    socket.on("data", (chunk) => {
-      const received = chunk.toString("latin1");
-      isSilent ||= received.includes("PUB ");
-      if (!isSilent && received.includes("PING\r\n")) socket.write("PONG\r\n");
-    });
-  });
-  const { notices, configure, log } = testNotices();
-  configure(optionsFor(server));
-  notices.found("standby", address);
-  const unconfirmed = "the NATS server has not confirmed the role-change notice";
-  await eventually("it is not confirmed", () => log.messages("debug").includes(unconfirmed));
-  notices.found("primary", address);
-  notices.lead(true);
-  await eventually("the next change is told", () => server.received().includes(text("Master")));
-  expect(server.received().split(text("Replica"))).toHaveLength(2);
-  expect(server.sockets).toHaveLength(1);
 });
 
 it("one that is larger than the server takes is logged and given up", async () => {

@@ -1,8 +1,9 @@
 /**
- * A primary and a standby, a `Serve` beside each: subscriptions run on the primary alone, whichever that is, and the role of
- * each is told over NATS.
+ * A primary and a standby, a `Serve` beside each: subscriptions run on the primary alone, whichever that is, the
+ * role of each is told over NATS, and what makes and ends subscriptions is refused on the standby.
  */
 import { connect, type Msg, nuid } from "@nats-io/transport-node";
+import pg from "pg";
 import { expect, it } from "vitest";
 import { Serve } from "../../src/serve/index.js";
 import { install } from "../../src/store/index.js";
@@ -10,8 +11,31 @@ import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { startPrimaryAndStandby } from "../support/standby.js";
+import { errorOf } from "./support/binding-world.js";
 
-it("subscriptions and responders run on the primary, also on the one that was a standby; notices say who is what", async () => {
+/** What nats_subscribe and its like say on a hot standby. */
+async function areRefused(standbyUrl: string): Promise<void> {
+  const client = new pg.Client(standbyUrl);
+  await client.connect();
+  try {
+    for (const call of [
+      "nats_subscribe('s', 'answer')",
+      "nats_unsubscribe('s', 'answer')",
+      "litmus_pgnats_register_responder('s', 'answer')",
+      "litmus_pgnats_unregister_responder('s')",
+    ]) {
+      expect(await errorOf(client, `SELECT ${call}`), call).toMatchObject({
+        code: "25006",
+        message: `${call.slice(0, call.indexOf("("))}: this server is a replica`,
+        hint: expect.stringContaining("primary"),
+      });
+    }
+  } finally {
+    await client.end();
+  }
+}
+
+it("subscriptions and responders are shown on both servers, and refused on the standby; they run on the primary, also on the one that was a standby; notices say who is what", async () => {
   await using servers = await startPrimaryAndStandby();
   const { primary, standby } = servers;
   const prefix = `t${nuid.next()}`;
@@ -32,6 +56,10 @@ it("subscriptions and responders run on the primary, also on the one that was a 
     `SELECT litmus_pgnats_register_responder('${prefix}.rpc', 'answer')`,
   );
   await servers.caughtUp();
+  expect(await rowsOf(standby.url, "SELECT * FROM pgnats.subscriptions")).toEqual([
+    { subject: `${prefix}.in`, callback: "public.capture(bytea)" },
+  ]);
+  await areRefused(standby.url);
 
   const notice = (status: string, url: string): string =>
     JSON.stringify({

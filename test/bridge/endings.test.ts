@@ -1,0 +1,211 @@
+/**
+ * A connection to NATS, a leader or a process ends: what was received is run all the same, what is missing is told, and
+ * nothing that is silent keeps anybody waiting. The tests wait most of the time, so that they run side by side.
+ */
+import { randomBytes } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import { Serve } from "../../src/serve/index.js";
+import { testNatsUrl } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
+import { testGateway } from "../support/gateway.js";
+import { startNatsServer } from "../support/nats-server.js";
+import { keptLog } from "./role/log.js";
+import { bridgeWorld } from "./support/bridge-world.js";
+import { lossyNetwork } from "./support/lossy-network.js";
+
+const nothing = "CREATE FUNCTION nothing(payload bytea) RETURNS void LANGUAGE sql AS 'SELECT'";
+const stopDeadlineMs = 500;
+/** What closing may take beyond: the reserve of a stop, and other work of the machine. */
+const slackMs = 3_000;
+
+describe.concurrent("where the connection to NATS is lost while messages wait for a slow function", () => {
+  it.each([0, 10_000])("what was received is run all the same, takeoverBufferMs %i", async (takeoverBufferMs) => {
+    await using first = await startNatsServer();
+    await using world = await bridgeWorld({
+      natsUrl: first.url,
+      takeoverBufferMs,
+      sql: `
+          CREATE TABLE done (n int);
+          CREATE FUNCTION slow(payload bytea) RETURNS void LANGUAGE plpgsql AS $$
+          BEGIN
+            IF payload <> '' THEN
+              PERFORM pg_sleep(0.05);
+              INSERT INTO done SELECT convert_from(payload, 'UTF8')::int;
+            END IF;
+          END $$`,
+    });
+    await world.subscribe("blip", "slow(bytea)");
+    for (let n = 1; n <= 20; n++) world.nats.publish("blip", `${n}`);
+    await world.nats.flush();
+    await eventually("some have run", async () => (await world.count("SELECT count(*) FROM done")) > 3);
+    await first.kill();
+    await first.restart();
+    await eventually("all have run", async () => (await world.count("SELECT count(DISTINCT n) FROM done")) === 20);
+  });
+});
+
+describe.concurrent("`hawser serve` that is told to stop", () => {
+  it("runs all that it has received, where the functions call its gateway", async () => {
+    await using world = await bridgeWorld({
+      stopDeadlineMs: 60_000,
+      sql: `
+        CREATE TABLE done (n int);
+        CREATE FUNCTION pass_on(payload bytea) RETURNS void LANGUAGE plpgsql AS $$
+        BEGIN
+          IF payload = '' THEN RETURN; END IF;
+          PERFORM nats_publish_text('stop.passed.on', convert_from(payload, 'UTF8'));
+          PERFORM pg_sleep(0.002);
+          INSERT INTO done SELECT convert_from(payload, 'UTF8')::int;
+        END $$`,
+    });
+    const subject = `${world.prefix}.work`;
+    await world.subscribe(subject, "pass_on(bytea)");
+    const published = 500;
+    for (let n = 1; n <= published; n++) world.nats.publish(subject, `${n}`);
+    await world.nats.flush();
+    await eventually("some are done", async () => (await world.count("SELECT count(*) FROM done")) > 0);
+    await world.serve.stop();
+    expect(await world.count("SELECT count(DISTINCT n) FROM done")).toBe(published);
+  });
+
+  it("ends in time where the NATS server hangs", async () => {
+    await using server = await startNatsServer();
+    await using world = await bridgeWorld({ natsUrl: server.url, stopDeadlineMs, sql: nothing });
+    await world.subscribe(`${world.prefix}.a`, "nothing(bytea)");
+    server.signal("SIGSTOP");
+    const begun = performance.now();
+    await world.serve.stop();
+    expect(performance.now() - begun).toBeLessThan(stopDeadlineMs + slackMs);
+    server.signal("SIGCONT");
+  });
+
+  it("follows what is subscribed, and ends in time, where the connection of responders alone is silent", async () => {
+    await using network = await lossyNetwork(testNatsUrl());
+    await using world = await bridgeWorld({ natsUrl: network.url, stopDeadlineMs, sql: nothing });
+    await world.subscribe(`${world.prefix}.a`, "nothing(bytea)");
+    expect(network.freeze("hawser responders")).toBe(1);
+    for (const name of ["b", "c"]) {
+      await world.client.query("SELECT nats_subscribe($1, 'nothing')", [`${world.prefix}.${name}`]);
+      // Nobody notices a silent connection as soon as that.
+      await eventually(`${name} is live`, () => world.hears(`${world.prefix}.${name}`), 10_000);
+    }
+    const begun = performance.now();
+    await world.serve.stop();
+    expect(performance.now() - begun).toBeLessThan(stopDeadlineMs + slackMs);
+  });
+
+  it("while it starts ends at once, though Postgres keeps it waiting, and leaves no session behind", async () => {
+    await using gateway = await testGateway();
+    const { database } = gateway;
+    const holder = await gateway.connect();
+    await gateway.serve.stop();
+    await holder.query("BEGIN");
+    await holder.query("LOCK TABLE hawser.executor_login IN ACCESS EXCLUSIVE MODE");
+    const waiting = `SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database()
+      AND application_name = 'hawser serve: bridge' AND wait_event_type = 'Lock'`;
+    const isWaiting = async () => (await gateway.value<number>(waiting)) > 0;
+    // Of itself the statement gives up after 2 s.
+    const limitMs = 1_500;
+    const tookMs: number[] = [];
+    while (tookMs.length < 3 && !(Math.min(...tookMs) < limitMs)) {
+      await eventually("nobody waits any more", async () => !(await isWaiting()));
+      const controller = new AbortController();
+      const started = Serve.start({
+        databaseUrl: database.url,
+        gatewayListen: "127.0.0.1:0",
+        signal: controller.signal,
+      }).catch((error: unknown) => error);
+      await eventually("the bridge waits", isWaiting);
+      const stoppedAt = performance.now();
+      controller.abort(new Error("told to stop"));
+      expect(await started).toEqual(new Error("told to stop"));
+      tookMs.push(performance.now() - stoppedAt);
+    }
+    // The best of three, as a machine with other work is slower.
+    expect(Math.min(...tookMs)).toBeLessThan(limitMs);
+    await holder.query("ROLLBACK");
+    await holder.end();
+    await eventually("all sessions have ended", async () => {
+      const open = `SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'hawser serve%'`;
+      return (await gateway.value<number>(open)) === 0;
+    });
+  });
+});
+
+/** The value of a series, summed up. */
+async function metric(serve: Serve, series: RegExp): Promise<number> {
+  const text = await (await fetch(`http://${serve.monitorAddress}/metrics`)).text();
+  return text
+    .split("\n")
+    .filter((line) => series.test(line))
+    .reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
+}
+
+const missingSeries = /^hawser_bridge_messages_discarded_total\{reason="standby_buffer_full"\}/;
+const discardedSeries = /^hawser_bridge_messages_discarded_total\{reason="buffer_full"\}/;
+
+describe.concurrent("a process that takes over without room for all that the leader has not done", () => {
+  it("counts what it would have run and had no room for, and nothing before it leads", async () => {
+    await using world = await bridgeWorld({
+      stopDeadlineMs: 100,
+      sql: `
+        CREATE TABLE got (n int);
+        CREATE FUNCTION capture(payload bytea) RETURNS void LANGUAGE sql AS $$
+          INSERT INTO got SELECT split_part(convert_from(payload, 'UTF8'), ' ', 1)::int WHERE payload <> ''$$;
+      `,
+    });
+    const messages = 5_000;
+    const [subject, ended] = [`${world.prefix}.x`, `${world.prefix}.ended`];
+    await world.subscribe(subject, "capture(bytea)");
+    await world.subscribe(ended, "capture(bytea)");
+    const { logger, lines } = keptLog();
+    await using other = await Serve.start({
+      databaseUrl: world.database.url,
+      gatewayListen: "127.0.0.1:0",
+      monitorListen: "127.0.0.1:0",
+      // The least that there may be: a fifth of what comes.
+      bufferBytes: 1_048_576,
+      logger,
+    });
+    const received = () => metric(other, /^hawser_bridge_messages_received_total\{/);
+    await eventually("the other one receives", async () => {
+      world.nats.publish(subject, "");
+      return (await received()) > 0;
+    });
+    // What was done long before is not missed after a clean end, though there was no room for it.
+    const filler = randomBytes(400).toString("hex");
+    for (let n = 1; n <= 2_000; n++) world.nats.publish(subject, `0 ${filler}`);
+    await eventually("these are done", async () => (await world.count("SELECT count(*) FROM got")) === 2_000);
+    const beats = () => world.count("SELECT beat FROM hawser.bridge_lead");
+    const before = await beats();
+    await eventually("the leader has said so several times", async () => (await beats()) > before + 3);
+
+    const blocker = await world.connect();
+    await blocker.query("BEGIN; LOCK TABLE got IN SHARE MODE");
+    const receivedBefore = await received();
+    for (let n = 1; n <= messages; n++) {
+      world.nats.publish(subject, `${n} ${filler}`);
+      // Of a subscription that is ended before the takeover nothing is missed.
+      if (n % 10 === 0) world.nats.publish(ended, `0 ${filler}`);
+    }
+    await eventually("the other one has received all", async () => {
+      return (await received()) === receivedBefore + messages * 1.1;
+    });
+    await world.client.query("SELECT nats_unsubscribe($1, 'capture')", [ended]);
+    expect(await metric(other, missingSeries)).toBe(0);
+    await world.serve.stop();
+    await eventually("the other one leads", async () => (await metric(other, /^hawser_bridge_leading /)) === 1);
+    await blocker.query("ROLLBACK");
+    await blocker.end();
+    const numbers = "SELECT count(DISTINCT n) FROM got WHERE n > 0";
+    const missing = await metric(other, missingSeries);
+    await eventually("the rest is there", async () => (await world.count(numbers)) === messages - missing);
+    // About four fifths.
+    expect(missing).toBeGreaterThan(messages / 2);
+    expect(await metric(other, discardedSeries)).toBe(0);
+    const rest = await world.value<number[]>("SELECT array_agg(DISTINCT n ORDER BY n) FROM got WHERE n > 0");
+    expect(rest).toEqual(Array.from({ length: messages - missing }, (_, n) => missing + 1 + n));
+    const told = lines.filter(({ message }) => message.includes("are missing"));
+    expect(told).toMatchObject([{ level: "warn", details: { bySubject: { [subject]: missing } } }]);
+  });
+});

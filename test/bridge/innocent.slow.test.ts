@@ -1,0 +1,73 @@
+/**
+ * What takes its time by no fault of a function: its process stands still, or its connection to NATS was replaced long before.
+ */
+import { performance } from "node:perf_hooks";
+import { describe, expect, it } from "vitest";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { ServeProcess } from "../faults/support/serve-process.js";
+import { eventually } from "../support/eventually.js";
+import { bridgeWorld } from "./support/bridge-world.js";
+
+const sleeping = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+
+describe.concurrent("a function", () => {
+  it("whose process stands still for longer than it may take has run, once", async () => {
+    await using world = await bridgeWorld({
+      sql: `
+        CREATE TABLE ran (n text);
+        CREATE FUNCTION note(payload bytea) RETURNS void LANGUAGE plpgsql AS $$
+        BEGIN
+          IF payload = 'slow' THEN PERFORM pg_sleep(1); END IF;
+          INSERT INTO ran VALUES (convert_from(payload, 'UTF8'));
+        END $$`,
+    });
+    const times = (n: string) => world.count(`SELECT count(*) FROM ran WHERE n = '${n}'`);
+    const subscriberTimeoutMs = 3_000;
+    await world.serve.stop();
+    const timeout = ["--subscriber-timeout-ms", String(subscriberTimeoutMs)];
+    await using serve = await ServeProcess.start(world.database.url, timeout);
+    const subject = `${world.prefix}.s`;
+    await world.subscribe(subject, "note(bytea)");
+    world.nats.publish(subject, "slow");
+    await eventually("its function runs", async () => {
+      return (await world.count(sleeping)) === 1;
+    });
+    serve.signal("SIGSTOP");
+    const since = performance.now();
+    // Beyond the statement timeout and all patience that is added to it.
+    await eventually("all time limits are over", () => performance.now() - since > 3 * subscriberTimeoutMs, 60_000);
+    serve.signal("SIGCONT");
+    world.nats.publish(subject, "next");
+    await eventually("the next one has run", async () => (await times("next")) === 1, 60_000);
+    expect(await world.rows("SELECT FROM hawser.dead_letters")).toEqual([]);
+    expect(await times("slow")).toBe(1);
+  });
+
+  it("that answers does so also where the connection to NATS was replaced long before", async () => {
+    await using world = await bridgeWorld({
+      serverOptions: { responder_timeout_ms: "60000" },
+      sql: `
+        CREATE FUNCTION takes_time(payload bytea) RETURNS bytea LANGUAGE plpgsql AS $$
+        BEGIN
+          PERFORM pg_advisory_xact_lock(4711);
+          RETURN payload;
+        END $$`,
+    });
+    const subject = `${world.prefix}.left`;
+    await world.client.query("SELECT litmus_pgnats_register_responder($1, 'takes_time')", [subject]);
+    await world.live(subject);
+    await world.client.query("SELECT pg_advisory_lock(4711)");
+    const answer = world.nats.request(subject, "x", { timeout: 60_000 });
+    const waiting =
+      "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'";
+    await eventually("its function runs", async () => (await world.count(waiting)) === 1);
+    await world.value("SELECT litmus_pgnats_reload_conf_force()");
+    const since = performance.now();
+    await eventually(
+      "connections that nothing uses are closed",
+      () => performance.now() - since > gatewayConstants.natsFarewellMs + 1_000,
+    );
+    await world.client.query("SELECT pg_advisory_unlock(4711)");
+    expect((await answer).string()).toBe("x");
+  });
+});
