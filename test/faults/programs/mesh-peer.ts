@@ -4,6 +4,7 @@
  */
 import { openSync, writeSync } from "node:fs";
 import { setTimeout as delay, setImmediate as turn } from "node:timers/promises";
+import { protocolConstants } from "../../../generated/ts/settings/peer.js";
 import { HawserError, type Message, Peer } from "../../../src/peer/index.js";
 import {
   type JournalLine,
@@ -17,6 +18,7 @@ import {
 } from "../support/mesh-protocol.js";
 
 const options = JSON.parse(process.argv[2] as string) as MeshPeerOptions;
+Object.assign(protocolConstants, options.constants);
 const peer = new Peer(options.peer);
 const journal = openSync(options.journal, "a");
 

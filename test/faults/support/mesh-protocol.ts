@@ -13,6 +13,8 @@ export interface MeshPeerOptions {
   readonly run: number;
   /** The file of its journal. */
   readonly journal: string;
+  /** Constants of the protocol that are others in this process. */
+  readonly constants?: Readonly<Record<string, number>> | undefined;
   /** What its handler does beyond the journal; default: nothing. */
   readonly handler?: HandlerKind | undefined;
   /** How long each handler takes, in milliseconds. Default 0. */

@@ -49,6 +49,8 @@ export interface MeshOptions {
   readonly handler?: HandlerKind | undefined;
   readonly handlerMs?: number | undefined;
   readonly execArgv?: readonly string[] | undefined;
+  /** Constants of the protocol that are others in its processes. */
+  readonly constants?: Readonly<Record<string, number>> | undefined;
 }
 
 export class Mesh implements AsyncDisposable {
@@ -248,13 +250,14 @@ export class Mesh implements AsyncDisposable {
     const known = this.#spares.get(member);
     if (known !== undefined) return known;
     const run = member.processes.length + 1;
-    const { url, peer, peers, handler, handlerMs, execArgv } = this.options;
+    const { url, peer, peers, handler, handlerMs, execArgv, constants } = this.options;
     const { name } = member;
     const spare = new MeshProcess(
       {
         peer: { name, topic: name, listen: "127.0.0.1:0", databaseUrl: url, ...peer, ...peers?.[name] },
         run,
         journal: this.journalOf(`${name}.${run}`),
+        constants,
         handler: member.isSender ? undefined : handler,
         handlerMs,
       },

@@ -6,7 +6,7 @@ import { connect } from "node:net";
 import { expect, it } from "vitest";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
-import { killsPerLoop, loopTimeoutMs, patienceMs, spread } from "./support/kills.js";
+import { killsPerLoop, loopTimeoutMs, patienceMs, faultSeed as seed, spread } from "./support/kills.js";
 import { ServeProcess } from "./support/serve-process.js";
 import { auditSql, faultsOf, nothingWrong } from "./support/sql-audit.js";
 import { sqlDatabase } from "./support/sql-database.js";
@@ -14,7 +14,6 @@ import { patientLimits, SqlLoad } from "./support/sql-load.js";
 import { SqlWitness } from "./support/sql-witness.js";
 
 const stops = killsPerLoop(10);
-const seed = Number(process.env["HAWSER_FAULT_SEED"] ?? Date.now() % 1_000_000);
 const stopDeadlineMs = 10_000;
 /** For what ends at once: less than what it would wait for otherwise, and the machine has other work, too. */
 const promptMs = 6_000;

@@ -2,24 +2,21 @@
  * Many messages arrive while Postgres is stopped: `hawser serve` keeps what there is room for and counts what it discards.
  * Its memory stays bounded, that of a process that does not lead as well.
  *
- * HAWSER_FAULT_MESSAGES says how many messages there are (default 150,000), and HAWSER_FAULT_AWAY_MS for how long Postgres is
- * stopped at least (default 2,000). With fewer messages than fill it, the buffer is made smaller.
+ * HAWSER_FAULT_MESSAGES says how many messages there are (default 60,000), and HAWSER_FAULT_AWAY_MS for how long Postgres is
+ * stopped at least (default 1,000). With fewer messages than fill it, the buffer is made smaller.
  */
 import { readFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { expect, it } from "vitest";
-import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
-import { ServeGroup } from "./support/bridge-group.js";
-import { BridgeLedger } from "./support/bridge-ledger.js";
-import { BridgePublisher } from "./support/bridge-publisher.js";
+import { BridgeRun } from "./support/bridge-run.js";
 import { patienceMs } from "./support/kills.js";
 import { ownPostgres } from "./support/own-postgres.js";
 import type { ServeProcess } from "./support/serve-process.js";
 import { prepareForSql } from "./support/sql-database.js";
 
-const messages = Number(process.env["HAWSER_FAULT_MESSAGES"] ?? 150_000);
-const awayMs = Number(process.env["HAWSER_FAULT_AWAY_MS"] ?? 2_000);
+const messages = Number(process.env["HAWSER_FAULT_MESSAGES"] ?? 60_000);
+const awayMs = Number(process.env["HAWSER_FAULT_AWAY_MS"] ?? 1_000);
 const limitMiB = 300;
 const perSecond = 33_000;
 const isFull = messages >= 1_000_000;
@@ -28,12 +25,10 @@ it.each(["stopped", "frozen"] as const)(
   `keeps below ${limitMiB} MiB when ${messages} messages arrive while Postgres is %s, and counts what it discards`,
   async (how) => {
     await using postgres = await ownPostgres();
-    await prepareForSql(postgres.url, testNatsUrl());
-    await using ledger = await BridgeLedger.make(postgres.url);
-    await using group = await ServeGroup.start(postgres.url, 2, isFull ? [] : ["--buffer-bytes", `${8 * 2 ** 20}`]);
-    const { subjects } = ledger;
-    await using publisher = await BridgePublisher.open({ natsUrl: testNatsUrl(), subjects, perSecond: 0 });
-    await ledger.isLive(() => publisher.probe());
+    await prepareForSql(postgres.url);
+    const flags = isFull ? [] : ["--buffer-bytes", `${3 * 2 ** 20}`];
+    await using run = await BridgeRun.start({ databaseUrl: postgres.url, processes: 2, flags, perSecond: 0 });
+    const { ledger, group, publisher } = run;
     const leader = await group.leader();
     const awaySince = performance.now();
     if (how === "stopped") await postgres.kill("SIGINT");

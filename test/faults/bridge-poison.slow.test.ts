@@ -12,9 +12,9 @@ import { eventually } from "../support/eventually.js";
 import { ServeGroup } from "./support/bridge-group.js";
 import { sqlDatabase } from "./support/sql-database.js";
 
-const messages = 10_000;
-const poison = 6_172;
-const alwaysFailing = 300;
+const messages = 3_000;
+const poison = 1_729;
+const alwaysFailing = 100;
 const prefix = `poison.${randomBytes(4).toString("hex")}`;
 
 interface Kind {
@@ -26,7 +26,7 @@ interface Kind {
 }
 
 const kinds: readonly Kind[] = [
-  { name: "raises", action: "RAISE EXCEPTION 'no room for %', n", code: "P0001", message: /^no room for 6172$/ },
+  { name: "raises", action: "RAISE EXCEPTION 'no room for %', n", code: "P0001", message: /^no room for 1729$/ },
   {
     name: "breaks_a_deferred_constraint",
     action: "INSERT INTO child VALUES (n)",

@@ -7,7 +7,7 @@ import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
 import { startNatsServer } from "../support/nats-server.js";
-import { patienceMs } from "./support/kills.js";
+import { patienceMs, faultSeed as seed } from "./support/kills.js";
 import { ServeProcess } from "./support/serve-process.js";
 import { auditSql, faultsOf, nothingWrong } from "./support/sql-audit.js";
 import type { CallKindName } from "./support/sql-calls.js";
@@ -15,8 +15,6 @@ import { sqlDatabase } from "./support/sql-database.js";
 import { patientLimits, SqlLoad } from "./support/sql-load.js";
 import { SqlWitness } from "./support/sql-witness.js";
 import { systemProgram } from "./support/system-program.js";
-
-const seed = Number(process.env["HAWSER_FAULT_SEED"] ?? Date.now() % 1_000_000);
 
 describe("a server that takes one command at once, and 100 sessions", () => {
   it("gives each of them its turn, as long as there is time for all", { timeout: patienceMs }, async () => {

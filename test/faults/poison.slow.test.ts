@@ -22,8 +22,7 @@ const besideAnother = { handlerMs: 300, perSecond: 5 };
 
 it.each([
   ["among many", 150, alone],
-  ["near the beginning", 2, alone],
-  ["beside one of another sender, which it does not take along", 2, besideAnother],
+  ["near the beginning, beside one of another sender, which it does not take along", 2, besideAnother],
 ])(
   "ends as a dead letter after a limited number of starts, and those behind it are handled: %s",
   async (_where, number, load) => {

@@ -13,7 +13,7 @@ import { Random } from "../simulator/random.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
-import { killsPerLoop, loopTimeoutMs } from "./support/kills.js";
+import { killsPerLoop, loopTimeoutMs, faultSeed as seed } from "./support/kills.js";
 import { auditSql, faultsOf, nothingWrong } from "./support/sql-audit.js";
 import { patientLimits, SqlLoad } from "./support/sql-load.js";
 import { payloadOf, tokenOf } from "./support/sql-token.js";
@@ -21,7 +21,6 @@ import { SqlWitness } from "./support/sql-witness.js";
 
 const kills = killsPerLoop(1);
 const interruptions = kills * 20;
-const seed = Number(process.env["HAWSER_FAULT_SEED"] ?? Date.now() % 1_000_000);
 const victims = 10;
 const survivors = 10;
 /** Their numbers are not those of the load's sessions. */

@@ -12,12 +12,11 @@ import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { startProgram } from "../support/program.js";
 import { ServeGroup } from "./support/bridge-group.js";
-import { killsPerLoop, loopTimeoutMs } from "./support/kills.js";
+import { killsPerLoop, loopTimeoutMs, faultSeed as seed } from "./support/kills.js";
 import { sqlDatabase } from "./support/sql-database.js";
 
 const kills = killsPerLoop(5);
-const seed = Number(process.env["HAWSER_FAULT_SEED"] ?? Date.now() % 1_000_000);
-const perRound = 100;
+const perRound = 50;
 /** Each takes a transaction of its own, at least. */
 const limitMs = 60_000;
 const subject = `dead.${randomBytes(4).toString("hex")}`;
@@ -78,7 +77,7 @@ it(
         const leader = await group.leader();
         await command(database.url, "discard", gone);
         const asked = command(database.url, "retry", again);
-        const seen = random.between(0, again.length - 20);
+        const seen = random.between(0, again.length - 10);
         const haveRun = async (): Promise<boolean> => {
           const { rows } = await client.query("SELECT count(*)::integer AS count FROM ran WHERE n >= $1", [first]);
           return rows[0].count >= seen;

@@ -9,9 +9,9 @@ import { FaultyWire } from "./support/faulty-wire.js";
 import { patienceMs, spread } from "./support/kills.js";
 import { Mesh, recoveryLimitMs } from "./support/mesh.js";
 import { microseconds } from "./support/mesh-protocol.js";
-import { detectionLimitMs } from "./support/silence.js";
+import { detectionLimitMs, shortPings } from "./support/silence.js";
 
-const cuts = 20;
+const cuts = 9;
 
 describe.concurrent("connections", () => {
   it(`are cut in the middle of a frame ${cuts} times: nothing confirmed is lost`, { timeout: patienceMs }, async () => {
@@ -51,6 +51,7 @@ describe.concurrent("connections", () => {
       listeners: names,
       peers: Object.fromEntries(names.map((name) => [name, place(wires[name])])),
       perSecond: 50,
+      constants: shortPings,
     });
     const begun = microseconds();
     wires.x.swallow("forward");
@@ -77,7 +78,7 @@ describe.concurrent("connections", () => {
     const found = audit(mesh);
     const times = noticed.map(({ channel, ms }) => `${channel} ${(ms / 1_000).toFixed(1)} s`).join(", ");
     console.log(`half-open: noticed after: ${times}; back after ${back.toFixed(0)} ms; ${summaryOf(found)}`);
-    for (const { ms } of noticed) expect(ms).toBeLessThan(detectionLimitMs);
+    for (const { ms } of noticed) expect(ms).toBeLessThan(detectionLimitMs.here);
     expect(back).toBeLessThan(recoveryLimitMs);
     expect(faultsOf(found)).toEqual(noFaults);
     expect(found.unknown).toBe(0);

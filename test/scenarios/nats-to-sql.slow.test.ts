@@ -5,7 +5,6 @@
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { install } from "../../src/store/index.js";
 import { type NatsMonitor, natsMonitor } from "../faults/support/nats-monitor.js";
 import { ServeProcess } from "../faults/support/serve-process.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
@@ -24,7 +23,6 @@ beforeAll(async () => {
   monitor = await natsMonitor();
   edge = await startNatsServer({ config: monitor.config });
   database = await testDatabase();
-  await install({ databaseUrl: database.url });
   client = new pg.Client(database.url);
   await client.connect();
   nats = await connect({ servers: edge.url });

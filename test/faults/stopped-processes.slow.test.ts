@@ -12,7 +12,7 @@ import { patienceMs } from "./support/kills.js";
 import { Mesh, recoveryLimitMs } from "./support/mesh.js";
 import { microseconds } from "./support/mesh-protocol.js";
 import { ownPostgres } from "./support/own-postgres.js";
-import { detectionLimitMs, silenceMs } from "./support/silence.js";
+import { shortPings as constants, detectionLimitMs, protocolSilenceMs, silenceMs } from "./support/silence.js";
 
 const timeout = patienceMs;
 /**
@@ -25,7 +25,7 @@ const perSecond = 50;
 describe.concurrent("a process that stands still longer than the pings allow", () => {
   it("is noticed when it is a listener; what is for it is stored, and delivered afterwards", { timeout }, async () => {
     await using database = await testDatabase();
-    await using mesh = await Mesh.start({ url: database.url, peer, perSecond });
+    await using mesh = await Mesh.start({ url: database.url, peer, perSecond, constants });
     const [x, y] = [mesh.member("x"), mesh.member("y")];
     mesh.current(x).kill("SIGSTOP");
     const begun = microseconds();
@@ -40,9 +40,11 @@ describe.concurrent("a process that stands still longer than the pings allow", (
     // The other listener was never troubled, and what was for this one was stored.
     const others = mesh.senders.map((sender) => mesh.confirmed(sender, y).filter(({ at }) => at > begun));
     expect(others.flat().filter(({ outcome }) => outcome !== "delivered")).toEqual([]);
-    expect(Math.min(...others.map(({ length }) => length))).toBeGreaterThan(10 * perSecond);
-    for (const sender of mesh.senders) {
-      expect(mesh.confirmed(sender, x).filter(({ at }) => at > begun).length).toBeGreaterThan(10 * perSecond);
+    expect(Math.min(...others.map(({ length }) => length))).toBeGreaterThan(4 * perSecond);
+    for (const [index, sender] of mesh.senders.entries()) {
+      // Also before it was noticed: its kernel still takes bytes, and acknowledges nothing.
+      const stored = mesh.confirmed(sender, x).filter(({ at, outcome }) => at > begun && outcome === "stored");
+      expect(stored.filter(({ at }) => (at - begun) / 1_000 < noticed[index]!).length).toBeGreaterThan(perSecond / 2);
     }
     mesh.current(x).kill("SIGCONT");
     const back = await mesh.recovered(microseconds());
@@ -51,7 +53,8 @@ describe.concurrent("a process that stands still longer than the pings allow", (
     console.log(
       `listener stopped: noticed after ${seconds(noticed)}, back after ${back.toFixed(0)} ms; ${summaryOf(found)}`,
     );
-    for (const ms of noticed) expect(ms).toBeLessThan(detectionLimitMs);
+    for (const ms of noticed) expect(ms).toBeLessThan(detectionLimitMs.here);
+    expect(protocolSilenceMs).toBeLessThan(detectionLimitMs.protocol);
     expect(back).toBeLessThan(recoveryLimitMs);
     expect(faultsOf(found)).toEqual(noFaults);
     expect(found.unknown).toBe(0);
@@ -70,7 +73,7 @@ describe.concurrent("a process that stands still longer than the pings allow", (
         x: { listen: wireX.listen, advertise: wireX.advertise },
         y: { listen: wireY.listen, advertise: wireY.advertise },
       },
-      perSecond,
+      ...{ perSecond, constants },
     });
     const sender = mesh.current(mesh.member("a"));
     await sender.call("hurry", 100);
@@ -91,7 +94,7 @@ describe.concurrent("a process that stands still longer than the pings allow", (
     );
     for (const ms of noticed) {
       expect(ms).toBeGreaterThan(silenceMs - 2_000);
-      expect(ms).toBeLessThan(detectionLimitMs);
+      expect(ms).toBeLessThan(detectionLimitMs.here);
     }
     expect(back).toBeLessThan(recoveryLimitMs);
     expect(faultsOf(found)).toEqual(noFaults);
@@ -100,12 +103,12 @@ describe.concurrent("a process that stands still longer than the pings allow", (
 
   it("is Postgres: nothing is confirmed meanwhile, and everything goes on afterwards", { timeout }, async () => {
     await using postgres = await ownPostgres();
-    await using mesh = await Mesh.start({ url: postgres.url, peer, perSecond });
+    await using mesh = await Mesh.start({ url: postgres.url, peer, perSecond, constants });
     postgres.freeze();
     const begun = microseconds();
     // From the expiry of the leases on nothing is handled; long before it nothing can be confirmed.
     const quietAfter = begun + 12_000_000;
-    await eventually("the silence has lasted", () => microseconds() > begun + (silenceMs + 1_000) * 1_000, 60_000);
+    await eventually("the silence has lasted", () => microseconds() > quietAfter + 2_000_000, 60_000);
     const lastBegun = Math.max(...mesh.listeners.map((listener) => mesh.begun(listener).at(-1)?.at ?? 0));
     const lastConfirmed = Math.max(
       ...mesh.channels.map(({ sender, listener }) => mesh.confirmed(sender, listener).at(-1)?.at ?? 0),

@@ -14,7 +14,7 @@ const payloadBytes = 4_096;
 const maxSendQueueMessages = 1_000;
 const maxSendQueueBytes = 2 * megabyte;
 const creditBytes = megabyte;
-const loadMs = 10_000;
+const loadMs = 4_000;
 /** Both heaps may grow by what the limits allow, twice (as sent and as received or written), and by this. */
 const slackBytes = 24 * megabyte;
 
