@@ -50,17 +50,11 @@ function watchdogOf(parent: number): number {
 }
 
 describe("when the process that started a stack", () => {
-  it("is killed, its servers stop and its directory goes", async () => {
+  it.each(["SIGKILL", "SIGTERM"] as const)("ends by %s, its servers stop and its directory goes", async (signal) => {
     const { program, stack } = await startStackProcess();
     expect(await answers(stack.databaseUrl)).toBe(true);
-    program.child.kill("SIGKILL");
-    await expectNothingLeft(stack);
-  });
-
-  it("just exits, its servers stop and its directory goes", async () => {
-    const { program, stack } = await startStackProcess();
-    program.child.kill("SIGTERM");
-    expect((await program.ended).signal).toBe("SIGTERM");
+    program.child.kill(signal);
+    expect((await program.ended).signal).toBe(signal);
     await expectNothingLeft(stack);
   });
 

@@ -34,7 +34,7 @@ function isRunning(pid: number): boolean {
 }
 
 describe("startDevStack", () => {
-  it("starts a Postgres as durable as in production, in UTF-8 and UTC, with 300 connections", async () => {
+  it("starts a durable Postgres and a nats-server with JetStream, tells of both, and leaves nothing when stopped", async () => {
     const stack = await start();
     const [row] = await rowsOf(
       stack.databaseUrl,
@@ -43,37 +43,19 @@ describe("startDevStack", () => {
               current_setting('listen_addresses') AS addresses`,
     );
     expect(row).toEqual({ fsync: "on", connections: "300", encoding: "UTF8", zone: "UTC", addresses: "127.0.0.1" });
-  });
 
-  it("starts a nats-server with JetStream that needs no credentials", async () => {
-    const stack = await start();
     const connection = await connect({ servers: stack.natsUrl! });
     const manager = await jetstreamManager(connection);
     await manager.streams.add({ name: "S", subjects: ["s.>"] });
     expect((await manager.streams.info("S")).config.subjects).toEqual(["s.>"]);
     await connection.close();
-  });
 
-  it("tells which programs run, in which version and where they come from", async () => {
-    const stack = await start();
+    const origin = expect.any(String);
     expect(stack.servers).toEqual([
-      {
-        name: "Postgres",
-        url: stack.databaseUrl,
-        version: expect.stringMatching(/^\d+\.\d+$/),
-        origin: expect.any(String),
-      },
-      {
-        name: "nats-server",
-        url: stack.natsUrl,
-        version: expect.stringMatching(/^\d+\.\d+\.\d+/),
-        origin: expect.any(String),
-      },
+      { name: "Postgres", url: stack.databaseUrl, version: expect.stringMatching(/^\d+\.\d+$/), origin },
+      { name: "nats-server", url: stack.natsUrl, version: expect.stringMatching(/^\d+\.\d+\.\d+/), origin },
     ]);
-  });
 
-  it("leaves nothing behind when it is stopped", async () => {
-    const stack = await start();
     const pid = postgresPid(stack);
     expect(isRunning(pid)).toBe(true);
     await stack.stop();
@@ -118,69 +100,20 @@ describe("startDevStack", () => {
     });
     expect(readdirSync(tmpdir())).toEqual([]);
   });
-
-  it("ends its start when the signal says so, and leaves nothing behind", async () => {
-    vi.stubEnv("TMPDIR", temporaryDirectory());
-    const reason = new Error("changed my mind");
-    const controller = new AbortController();
-    const starting = startDevStack({ signal: controller.signal, onProgress: () => controller.abort(reason) });
-    await expect(starting).rejects.toBe(reason);
-    expect(readdirSync(tmpdir())).toEqual([]);
-  });
 });
 
 describe("a named directory", () => {
-  it("is kept, with its data, for the next start", async () => {
+  it("is kept, with its data, for the next start, and belongs to one stack at a time", async () => {
     const directory = join(temporaryDirectory(), "data");
     const first = await start({ directory, nats: false });
     await onServer(first.databaseUrl, "CREATE TABLE kept (n integer)", "INSERT INTO kept VALUES (7)");
-    await first.stop();
-    const second = await start({ directory, nats: false });
-    expect(await rowsOf(second.databaseUrl, "SELECT n FROM kept")).toEqual([{ n: 7 }]);
-  });
-
-  it("belongs to one stack at a time", async () => {
-    const directory = temporaryDirectory();
-    await start({ directory, nats: false });
     await expect(startDevStack({ directory, nats: false })).rejects.toMatchObject({
       code: "dev_server_failed",
       message: expect.stringContaining(`used by the dev stack of process ${process.pid}`),
     });
-  });
-
-  it("is not taken if it holds what no dev stack has left there", async () => {
-    const directory = temporaryDirectory();
-    writeFileSync(join(directory, "thesis.txt"), "");
-    await expect(startDevStack({ directory })).rejects.toMatchObject({
-      code: "dev_server_failed",
-      message: expect.stringContaining("is not empty"),
-    });
-    expect(existsSync(join(directory, "thesis.txt"))).toBe(true);
-  });
-});
-
-describe("servers of somebody else", () => {
-  it("are used and not stopped when HAWSER_DATABASE_URL and HAWSER_NATS_URL name them", async () => {
-    const databaseUrl = process.env["HAWSER_TEST_DATABASE_URL"]!;
-    const natsUrl = process.env["HAWSER_TEST_NATS_URL"]!;
-    vi.stubEnv("HAWSER_DATABASE_URL", databaseUrl);
-    vi.stubEnv("HAWSER_NATS_URL", natsUrl);
-    const stack = await start();
-    expect(stack).toMatchObject({ databaseUrl, natsUrl, directory: undefined });
-    expect(stack.servers.map(({ origin }) => origin)).toEqual(["HAWSER_DATABASE_URL", "HAWSER_NATS_URL"]);
-    await stack.stop();
-    expect(await rowsOf(databaseUrl, "SELECT 1 AS alive")).toEqual([{ alive: 1 }]);
-  });
-
-  it("are refused, naming the variable but not the password, when they do not answer", async () => {
-    vi.stubEnv("HAWSER_DATABASE_URL", "postgresql://me:s3cret@127.0.0.1:1/db");
-    await expect(startDevStack()).rejects.toMatchObject({
-      code: "dev_server_failed",
-      message: expect.stringMatching(/postgresql:\/\/me:\*\*\*@127\.0\.0\.1:1\/db, the value of HAWSER_DATABASE_URL/),
-    });
-    vi.stubEnv("HAWSER_DATABASE_URL", undefined);
-    vi.stubEnv("HAWSER_NATS_URL", "nats://127.0.0.1:1");
-    await expect(startDevStack()).rejects.toThrow("HAWSER_NATS_URL");
+    await first.stop();
+    const second = await start({ directory, nats: false });
+    expect(await rowsOf(second.databaseUrl, "SELECT n FROM kept")).toEqual([{ n: 7 }]);
   });
 });
 

@@ -1,0 +1,61 @@
+/**
+ * What a dev stack does without starting a server of its own. `stack.slow.test.ts` starts them.
+ */
+import { existsSync, readdirSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { startDevStack } from "../../src/dev/index.js";
+import { testNatsUrl, testServerUrl } from "../support/database.js";
+import { rowsOf } from "../support/on-server.js";
+import { temporaryDirectory } from "../support/temporary.js";
+
+afterEach(() => {
+  vi.unstubAllEnvs();
+});
+
+describe("startDevStack", () => {
+  it("ends its start when the signal says so, and leaves nothing behind", async () => {
+    vi.stubEnv("TMPDIR", temporaryDirectory());
+    const reason = new Error("changed my mind");
+    const controller = new AbortController();
+    const starting = startDevStack({ signal: controller.signal, onProgress: () => controller.abort(reason) });
+    await expect(starting).rejects.toBe(reason);
+    expect(readdirSync(tmpdir())).toEqual([]);
+  });
+
+  it("takes no directory that holds what no dev stack has left there", async () => {
+    const directory = temporaryDirectory();
+    writeFileSync(join(directory, "thesis.txt"), "");
+    await expect(startDevStack({ directory })).rejects.toMatchObject({
+      code: "dev_server_failed",
+      message: expect.stringContaining("is not empty"),
+    });
+    expect(existsSync(join(directory, "thesis.txt"))).toBe(true);
+  });
+});
+
+describe("servers of somebody else", () => {
+  it("are used and not stopped when HAWSER_DATABASE_URL and HAWSER_NATS_URL name them", async () => {
+    const databaseUrl = testServerUrl();
+    const natsUrl = testNatsUrl();
+    vi.stubEnv("HAWSER_DATABASE_URL", databaseUrl);
+    vi.stubEnv("HAWSER_NATS_URL", natsUrl);
+    const stack = await startDevStack();
+    expect(stack).toMatchObject({ databaseUrl, natsUrl, directory: undefined });
+    expect(stack.servers.map(({ origin }) => origin)).toEqual(["HAWSER_DATABASE_URL", "HAWSER_NATS_URL"]);
+    await stack.stop();
+    expect(await rowsOf(databaseUrl, "SELECT 1 AS alive")).toEqual([{ alive: 1 }]);
+  });
+
+  it("are refused, naming the variable but not the password, when they do not answer", async () => {
+    vi.stubEnv("HAWSER_DATABASE_URL", "postgresql://me:s3cret@127.0.0.1:1/db");
+    await expect(startDevStack()).rejects.toMatchObject({
+      code: "dev_server_failed",
+      message: expect.stringMatching(/postgresql:\/\/me:\*\*\*@127\.0\.0\.1:1\/db, the value of HAWSER_DATABASE_URL/),
+    });
+    vi.stubEnv("HAWSER_DATABASE_URL", undefined);
+    vi.stubEnv("HAWSER_NATS_URL", "nats://127.0.0.1:1");
+    await expect(startDevStack()).rejects.toThrow("HAWSER_NATS_URL");
+  });
+});
