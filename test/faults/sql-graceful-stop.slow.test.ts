@@ -1,12 +1,10 @@
 /**
  * `hawser serve` is told to stop (SIGTERM) under load: what is under way ends first.
  */
-import { once } from "node:events";
-import { connect } from "node:net";
 import { expect, it } from "vitest";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
-import { killsPerLoop, loopTimeoutMs, patienceMs, faultSeed as seed, spread } from "./support/kills.js";
+import { killsPerLoop, loopTimeoutMs, faultSeed as seed, spread } from "./support/kills.js";
 import { ServeProcess } from "./support/serve-process.js";
 import { auditSql, faultsOf, nothingWrong } from "./support/sql-audit.js";
 import { sqlDatabase } from "./support/sql-database.js";
@@ -15,8 +13,6 @@ import { SqlWitness } from "./support/sql-witness.js";
 
 const stops = killsPerLoop(10);
 const stopDeadlineMs = 10_000;
-/** For what ends at once: less than what it would wait for otherwise, and the machine has other work, too. */
-const promptMs = 6_000;
 const flags = ["--call-timeout-ms", `${patientLimits.callTimeoutMs}`];
 
 it(
@@ -64,58 +60,3 @@ it(
   },
   loopTimeoutMs(stops),
 );
-
-it("waits for calls that take long, no longer than its deadline, and says then that their outcome is unknown", {
-  timeout: patienceMs,
-}, async () => {
-  await using database = await sqlDatabase(testNatsUrl());
-  for (const { stopAfterMs, outcome } of [
-    { stopAfterMs: 10_000, outcome: "confirmed" },
-    { stopAfterMs: 300, outcome: "unknown" },
-  ] as const) {
-    let answer = (): void => undefined;
-    const answerWhen = new Promise<void>((resolve) => {
-      answer = resolve;
-    });
-    await using witness = await SqlWitness.open(testNatsUrl(), { answerWhen });
-    await using serve = await ServeProcess.start(database.url, ["--stop-deadline-ms", `${stopAfterMs}`]);
-    await using load = await SqlLoad.start({
-      ...{ databaseUrl: database.url, witness, seed, ...patientLimits },
-      ...{ sessions: 20, kinds: ["request"] },
-    });
-    await eventually("all requests are under way", () => witness.open.now === load.sessions);
-    let begun = performance.now();
-    const stopping = load.stop();
-    serve.signal("SIGTERM");
-    if (outcome === "confirmed") {
-      await eventually("it takes no more sessions", () => isRefused(serve.port));
-      expect(serve.isRunning).toBe(true);
-      begun = performance.now();
-      answer();
-    }
-    const { status } = await serve.ended;
-    const ms = performance.now() - begun;
-    answer();
-    await stopping;
-    const findings = await auditSql(load);
-    console.log(`stopped with a deadline of ${stopAfterMs} ms: ${findings.summary}; ended after ${Math.round(ms)} ms`);
-    expect(status).toBe(0);
-    // With the last answer, or at its deadline.
-    expect(ms).toBeLessThan((outcome === "confirmed" ? 0 : stopAfterMs) + promptMs);
-    expect(faultsOf(findings)).toEqual(nothingWrong);
-    expect(load.calls.map((call) => call.outcome)).toEqual(Array(load.sessions).fill(outcome));
-  }
-});
-
-/** Whether nobody listens at the port. */
-async function isRefused(port: number): Promise<boolean> {
-  const socket = connect(port, "127.0.0.1");
-  try {
-    await once(socket, "connect");
-    return false;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "ECONNREFUSED";
-  } finally {
-    socket.destroy();
-  }
-}
