@@ -56,9 +56,9 @@ describe("the README's examples", () => {
   it.concurrent.each(snippets.map((snippet) => ({ ...snippet })))(
     "do what they say, on line $line",
     async (snippet) => {
+      const file = join(temporaryDirectory(), `readme-line-${snippet.line}.mjs`);
       // What begins with nothing makes the tables itself.
       await using database = await testDatabase({ migrated: snippet.preamble !== undefined });
-      const file = join(temporaryDirectory(), `readme-line-${snippet.line}.mjs`);
       const { code } = await transform(programOf(snippet, compiled), { loader: "ts", target: "node20" });
       writeFileSync(file, code);
       const program = startCommand(process.execPath, [file], {
