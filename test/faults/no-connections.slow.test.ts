@@ -2,12 +2,13 @@
  * A Postgres whose connections are all taken by somebody else.
  */
 import { expect, it } from "vitest";
+import { RemoteError } from "../scenarios/support/remote-process.js";
 import { eventually } from "../support/eventually.js";
 import { audit, faultsOf, noFaults, summaryOf } from "./support/audit.js";
 import { connectionHog } from "./support/connection-hog.js";
 import { patienceMs } from "./support/kills.js";
 import { Mesh, recoveryLimitMs } from "./support/mesh.js";
-import { MeshError, MeshProcess } from "./support/mesh-process.js";
+import { MeshProcess } from "./support/mesh-process.js";
 import { microseconds } from "./support/mesh-protocol.js";
 import { ownPostgres } from "./support/own-postgres.js";
 
@@ -43,8 +44,8 @@ it("without free connections does not disturb those who have theirs, refuses sta
     () => undefined,
     (error: unknown) => error,
   );
-  expect(refusal).toBeInstanceOf(MeshError);
-  expect((refusal as MeshError).failure).toMatchObject({
+  expect(refusal).toBeInstanceOf(RemoteError);
+  expect((refusal as RemoteError).failure).toMatchObject({
     code: "startup_failed",
     message: expect.stringContaining("too many clients already"),
   });

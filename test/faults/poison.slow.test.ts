@@ -2,13 +2,13 @@
  * A message that kills the process of its handler each time it is begun.
  */
 import { expect, it, onTestFinished } from "vitest";
+import { RemoteProcessEnded } from "../scenarios/support/remote-process.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 import { audit, faultsOf, summaryOf } from "./support/audit.js";
 import { patienceMs } from "./support/kills.js";
 import { Mesh } from "./support/mesh.js";
-import { MeshProcessEnded } from "./support/mesh-process.js";
 import { microseconds } from "./support/mesh-protocol.js";
 
 const maxAttempts = 3;
@@ -53,7 +53,7 @@ it.each([
       crashes += 1;
       await mesh.launch(x).catch((error: unknown) => {
         // It may take the poison before it has told that it runs.
-        if (!(error instanceof MeshProcessEnded)) throw error;
+        if (!(error instanceof RemoteProcessEnded)) throw error;
       });
     }
     // They get more than they can do while they take so long.

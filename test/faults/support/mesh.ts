@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { PeerOptions, PeerStatus } from "../../../src/peer/index.js";
+import { RemoteError, RemoteProcessEnded } from "../../scenarios/support/remote-process.js";
 import { eventually } from "../../support/eventually.js";
 import { rowsOf } from "../../support/on-server.js";
 import { CursorWatch } from "./cursor-watch.js";
@@ -21,7 +22,7 @@ import {
   type Stalled,
   stateOf,
 } from "./member.js";
-import { MeshError, MeshProcess, MeshProcessEnded } from "./mesh-process.js";
+import { MeshProcess } from "./mesh-process.js";
 import type { HandlerKind, StreamOptions } from "./mesh-protocol.js";
 import { microseconds } from "./mesh-protocol.js";
 
@@ -276,8 +277,8 @@ async function untilStarted(work: () => Promise<unknown>): Promise<void> {
       await work();
       return;
     } catch (error) {
-      const isForPostgres = !(error instanceof MeshError) || error.failure.code === "startup_failed";
-      if (error instanceof MeshProcessEnded || !isForPostgres || Date.now() > deadline) throw error;
+      const isForPostgres = !(error instanceof RemoteError) || error.failure.code === "startup_failed";
+      if (error instanceof RemoteProcessEnded || !isForPostgres || Date.now() > deadline) throw error;
       await delay(20);
     }
   }
