@@ -1,7 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { helpText, parseCommand } from "../../bench/arguments.js";
 import { suites } from "../../bench/suites.js";
-import { startProgram } from "../support/program.js";
 
 const peerLive = suites.find(({ name }) => name === "peer-live")!;
 const refused = (...args: string[]): string => {
@@ -63,25 +62,5 @@ describe("the arguments of the bench", () => {
     expect(lines).toContainEqual(expect.stringMatching(/all +all of them, .*: \d+ minutes/));
     for (const { name, summary } of suites) expect(lines).toContainEqual(expect.stringMatching(`${name} +${summary}`));
     expect(Math.max(...lines.map(({ length }) => length))).toBeLessThanOrEqual(120);
-  });
-});
-
-describe("the bench command", () => {
-  const bench = (...args: string[]) => startProgram("bench/main.ts", args).ended;
-
-  it("explains itself with status 0", async () => {
-    expect(await bench("--help")).toEqual({ status: 0, signal: null, stdout: helpText(suites), stderr: "" });
-  });
-
-  it("ends with status 64 for wrong arguments, before anything is started", async () => {
-    const [unknown, unwritable, unreadable] = await Promise.all([
-      bench("peer-dead"),
-      bench("peer-live", "--json", "/no/such/folder/out.json"),
-      bench("--write-docs", "--from", "/no/such/folder/in.json"),
-    ]);
-    expect(unknown).toMatchObject({ status: 64, stdout: "", stderr: expect.stringContaining('"peer-dead"') });
-    expect(unwritable).toMatchObject({ status: 64, stdout: "", stderr: expect.stringContaining("/no/such/folder") });
-    expect(unreadable).toMatchObject({ status: 64, stdout: "", stderr: expect.stringContaining("/no/such/folder") });
-    expect(unwritable.stderr.split("\n")).toHaveLength(3);
   });
 });

@@ -55,23 +55,17 @@ describe("the report", () => {
     expect(reportOf("s", [latency]).results[0]?.baselines["tcp"]).toEqual({ median: 20, ratio: 0.666667 });
   });
 
-  it("is written as JSON", () => {
-    const file = join(temporaryDirectory(), "bench.json");
-    const report = reportOf("peer-live", [throughput, latency]);
-    writeReport(file, report);
-    expect(JSON.parse(readFileSync(file, "utf8"))).toEqual(report);
-  });
-
   it("is refused before the measuring where the file cannot be written", () => {
     const file = join(temporaryDirectory(), "no", "such", "folder.json");
     expect(() => canWriteReport(file)).toThrow(expect.objectContaining({ code: "invalid_argument" }));
   });
 
-  it("does not empty a file before there is something new to write", () => {
+  it("is written as JSON, and not emptied before there is something new to write", () => {
     const file = join(temporaryDirectory(), "bench.json");
-    writeReport(file, reportOf("before", [latency]));
+    const report = reportOf("before", [throughput, latency]);
+    writeReport(file, report);
     canWriteReport(file);
-    expect(readFileSync(file, "utf8")).toContain("before");
+    expect(JSON.parse(readFileSync(file, "utf8"))).toEqual(report);
   });
 });
 
@@ -97,18 +91,9 @@ describe("the tables", () => {
     ).toEqual(["  1 KiB         30   30   30   20  0.67×", "   10 B         30   30   30"]);
   });
 
-  it.each([
-    [10, "10 B"],
-    [1000, "1000 B"],
-    [1024, "1 KiB"],
-    [1536, "1536 B"],
-    [65_536, "64 KiB"],
-    [1 << 20, "1 MiB"],
-  ])("call %i bytes %s", (bytes, text) => expect(formatBytes(bytes)).toBe(text));
-
-  it.each([
-    [1_234_567.8, "1,234,568"],
-    [100, "100"],
-    [12.345, "12.35"],
-  ])("write %d as %s", (value, text) => expect(formatValue(value)).toBe(text));
+  it("call sizes by the largest unit that fits, and round values", () => {
+    const sizes = [10, 1000, 1024, 1536, 65_536, 1 << 20].map(formatBytes);
+    expect(sizes).toEqual(["10 B", "1000 B", "1 KiB", "1536 B", "64 KiB", "1 MiB"]);
+    expect([1_234_567.8, 100, 12.345].map(formatValue)).toEqual(["1,234,568", "100", "12.35"]);
+  });
 });

@@ -1,6 +1,6 @@
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, expect, it } from "vitest";
 import { BenchFailure } from "../../bench/bench-failure.js";
 import { Worker } from "../../bench/worker.js";
 import type { TestRequests } from "./programs/worker.js";
@@ -18,39 +18,27 @@ beforeEach(() => {
 });
 afterEach(() => worker.stop());
 
-describe("a worker", () => {
-  it("answers each request, and tells where a failed one failed", async () => {
-    const answers = [worker.request("double", 21), worker.request("fail", "no luck"), worker.request("double", 1)];
-    const [first, second, third] = await Promise.allSettled(answers);
-    expect([first, third]).toEqual([
-      { status: "fulfilled", value: 42 },
-      { status: "fulfilled", value: 2 },
-    ]);
-    const { reason } = second as PromiseRejectedResult;
-    expect(reason).toBeInstanceOf(BenchFailure);
-    expect(reason.message).toMatch(/^the testing process: Error: no luck\n.*programs\/worker\.ts/s);
-  });
+it("answers each request, tells where a failed one failed, and when it dies fails what it is asked", async () => {
+  const answers = [worker.request("double", 21), worker.request("fail", "no luck"), worker.request("double", 1)];
+  const [first, second, third] = await Promise.allSettled(answers);
+  expect([first, third]).toEqual([
+    { status: "fulfilled", value: 42 },
+    { status: "fulfilled", value: 2 },
+  ]);
+  const { reason } = second as PromiseRejectedResult;
+  expect(reason).toBeInstanceOf(BenchFailure);
+  expect(reason.message).toMatch(/^the testing process: Error: no luck\n.*programs\/worker\.ts/s);
 
-  it("that dies fails what it was asked and what it is asked then", async () => {
-    const hanging = worker.request("hang", undefined as never);
-    const dying = worker.request("die", 7);
-    const failure = "the testing process has ended (status 7); see its output above";
-    await expect(hanging).rejects.toThrow(failure);
-    await expect(dying).rejects.toThrow(failure);
-    await expect(worker.request("double", 1)).rejects.toThrow(failure);
-  });
+  const asked = [worker.request("hang", undefined as never), worker.request("die", 7)];
+  const failure = "the testing process has ended (status 7); see its output above";
+  for (const one of asked) await expect(one).rejects.toThrow(failure);
+  await expect(worker.request("double", 1)).rejects.toThrow(failure);
+});
 
-  it("ends when it is stopped, also in the middle of a request", async () => {
-    await worker.request("double", 1);
-    const hanging = worker.request("hang", undefined as never);
-    const [end] = await Promise.allSettled([hanging, worker.stop()]);
-    expect(end).toMatchObject({ reason: { message: expect.stringContaining("has ended (status 0)") } });
-  });
-
-  it("ends when its signal is aborted, also in the middle of a request", async () => {
-    await worker.request("double", 1);
-    const hanging = worker.request("hang", undefined as never);
-    stop.abort();
-    await expect(hanging).rejects.toThrow("has ended (status 0)");
-  });
+it.each(["stopped", "aborted"])("ends when it is %s, also in the middle of a request", async (how) => {
+  await worker.request("double", 1);
+  const hanging = worker.request("hang", undefined as never);
+  if (how === "stopped") void worker.stop();
+  else stop.abort();
+  await expect(hanging).rejects.toThrow("has ended (status 0)");
 });

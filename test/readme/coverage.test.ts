@@ -6,15 +6,15 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { isErrorCodeName } from "../../generated/ts/errors/errors.js";
 import type { PeerStatusKind } from "../../src/peer/index.js";
-import { projectDirectory, startProgram } from "../support/program.js";
+import { projectDirectory } from "../support/program.js";
 
 /** A row of a table. */
 interface Row {
   /** The heading that it stands under. */
   readonly section: string;
   readonly cells: readonly string[];
-  /** The tests that its last cell names. */
-  readonly tests: readonly { readonly file: string; readonly title: string }[];
+  /** The files of tests that its last cell names, as `folder/name`. */
+  readonly files: readonly string[];
 }
 
 const liner = pageOf("docs/coverage-liner.md");
@@ -22,7 +22,7 @@ const pgnats = pageOf("docs/coverage-pgnats.md");
 
 /** A page, and the rows under each of its headings. */
 function pageOf(path: string) {
-  const text = readFileSync(join(projectDirectory, path), "utf8");
+  const text = readText(path);
   const rows = rowsOf(text);
   return { text, rows, rowsUnder: (section: string) => rows.filter((row) => row.section === section) };
 }
@@ -41,38 +41,25 @@ function rowsOf(page: string): Row[] {
         .split(/(?<!\\)\|/)
         .slice(1, -1)
         .map((cell) => cell.trim().replaceAll("\\|", "|"));
-      found.push({ section, cells, tests: testsOf(cells.at(-1) ?? "") });
+      const files = [...(cells.at(-1) ?? "").matchAll(/`([^`]+)`/g)].map(([, file]) => file!);
+      found.push({ section, cells, files });
     }
   }
   return found;
 }
 
-/** The tests that a cell names: code spans of file and full title, with > between. */
-function testsOf(cell: string): Row["tests"] {
-  const spans = [...cell.matchAll(/(`+)(.+?)(?<!`)\1(?!`)/g)].map(([, , code]) => code!.trim());
-  return spans.map((span) => {
-    const [file = "", ...titles] = span.split(" > ");
-    return { file, title: titles.join(" > ") };
-  });
-}
-
-/** Fault loops tell their seed, which is another one each time. */
-const withoutSeed = (title: string): string => title.replace(/ \(HAWSER_FAULT_SEED=\d+\)/, "");
+/** Whether tests of that name are in one of the tiers. */
+const isThere = (file: string): boolean =>
+  ["test.ts", "slow.test.ts"].some((ending) => existsSync(join(projectDirectory, "test", `${file}.${ending}`)));
 
 describe.each([
   ["docs/coverage-liner.md", liner],
   ["docs/coverage-pgnats.md", pgnats],
 ] as const)("%s", (_path, { text, rows }) => {
-  it("names a test in every row, and only ones that exist", async () => {
-    expect(rows.filter(({ tests }) => tests.length === 0).map(({ cells }) => cells[0])).toEqual([]);
-    const named = rows.flatMap(({ tests }) => tests);
-    const files = [...new Set(named.map(({ file }) => file))];
-    expect(files.filter((file) => !existsSync(join(projectDirectory, file)))).toEqual([]);
-    const { status, stdout, stderr } = await startProgram("test/readme/programs/list-tests.ts", files).ended;
-    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
-    const existing = JSON.parse(stdout) as Record<string, string[]>;
-    const missing = named.filter(({ file, title }) => !existing[file]?.some((each) => withoutSeed(each) === title));
-    expect(missing).toEqual([]);
+  it("names tests in every row, and only files that exist", () => {
+    expect(rows.filter(({ files }) => files.length === 0).map(({ cells }) => cells[0])).toEqual([]);
+    const named = new Set(rows.flatMap(({ files }) => files));
+    expect([...named].filter((file) => !isThere(file))).toEqual([]);
   });
 
   it("links to nothing that is missing", () => {

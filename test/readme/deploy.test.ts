@@ -9,7 +9,6 @@ import type { ArgsDef } from "citty";
 import pg from "pg";
 import { beforeAll, describe, expect, it } from "vitest";
 import { commands } from "../../src/cli/commands.js";
-import { install } from "../../src/store/index.js";
 import { testDatabase } from "../support/database.js";
 import { projectDirectory } from "../support/program.js";
 
@@ -135,7 +134,6 @@ describe("the containers", () => {
     const { environment } = compose.services["setup"]!;
     const variables = { ...environment, BRIDGE_USER: role, BRIDGE_PASSWORD: "it's secret" };
     await using database = await testDatabase();
-    await install({ databaseUrl: database.url });
     const client = new pg.Client(database.url);
     await client.connect();
     try {

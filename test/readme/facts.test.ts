@@ -4,6 +4,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { patterns } from "../../examples/patterns.js";
 import { bridgeConstants, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
 import { peerSettingsDefaults, protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import { tiers } from "../../scripts/layers/rules.js";
@@ -156,6 +157,11 @@ describe.each(["docs/nats-to-sql.md", "docs/operations.md"])("%s", (page) => {
     expect(quoted.length).toBeGreaterThan(2);
     expect(quoted.filter((line) => !code.some((text) => text.includes(line)))).toEqual([]);
   });
+});
+
+it("examples/README.md lists all patterns, and none that is gone", () => {
+  const listed = [...read("examples/README.md").matchAll(/^\| \[([\w-]+)\]\(\1\.ts\)/gm)].map(([, name]) => name);
+  expect(listed).toEqual(Object.keys(patterns));
 });
 
 describe("CONTRIBUTING.md", () => {

@@ -135,30 +135,29 @@ function blocksOf(markdown: string): Block[] {
 
 /** The modules that an example may import from, by their names for users. */
 const modules: Readonly<Record<string, string>> = {
-  hawser: join(projectDirectory, "src/peer/index.js"),
-  "hawser/nats": join(projectDirectory, "src/serve/index.js"),
+  hawser: "src/peer/index.js",
+  "hawser/nats": "src/serve/index.js",
 };
 
-/** The example as a program, which imports the sources of this project. */
-export function programOf({ code, preamble }: Pick<Snippet, "code" | "preamble">): string {
+/** The example as a program, which imports this project from `root`: its sources, or what they are compiled to. */
+export function programOf(example: Pick<Snippet, "code" | "preamble">, root = projectDirectory): string {
+  const { code, preamble } = example;
   const imports = code.match(/^import .*\n/gm) ?? [];
   const body = code.replace(/^import .*\n/gm, "");
   const head = preamble === undefined ? "" : preambles[preamble];
-  const lines = new Set([...imports.flatMap(importsOf), ...(preamble === "peer" ? [importOf("Peer", "hawser")] : [])]);
-  return `${[...lines].join("\n")}\n${head}${body}`;
+  const names = [...imports.flatMap(importsOf), ...(preamble === "peer" ? [["Peer", "src/peer/index.js"]] : [])];
+  if (preamble === "nats") names.push(["sqlFunctions", "test/readme/programs/sql-functions.js"]);
+  const lines = names.map(([name, file]) => `import { ${name} } from ${JSON.stringify(join(root, file!))};`);
+  return `${[...new Set(lines)].join("\n")}\n${head}${body}`;
 }
 
-/** One line for each name. */
-function importsOf(line: string): string[] {
+/** Each name, and the file that it is imported from. */
+function importsOf(line: string): string[][] {
   const [, names, module] = /^import \{ (.*) \} from "(.*)";\n$/.exec(line) ?? [];
   if (names === undefined || !Object.hasOwn(modules, module!)) {
     throw new Error(`an example may only import from ${Object.keys(modules).join(" and ")}: ${line}`);
   }
-  return names.split(", ").map((name) => importOf(name, module!));
-}
-
-function importOf(name: string, module: string): string {
-  return `import { ${name} } from ${JSON.stringify(modules[module])};`;
+  return names.split(", ").map((name) => [name, modules[module!]!]);
 }
 
 const preambles: Readonly<Record<Preamble, string>> = {
@@ -170,7 +169,6 @@ await using peer = new Peer({ name: "billing-1", topic: "billing", listen: "127.
 await peer.run();
 `,
   nats: `
-import { sqlFunctions } from ${JSON.stringify(join(projectDirectory, "test/readme/programs/sql-functions.js"))};
 await using here = await sqlFunctions(process.env.HAWSER_DATABASE_URL!, process.env.HAWSER_NATS_URL!);
 const { pool } = here;
 `,

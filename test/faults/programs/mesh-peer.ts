@@ -4,36 +4,24 @@
  */
 import { openSync, writeSync } from "node:fs";
 import { setTimeout as delay, setImmediate as turn } from "node:timers/promises";
-import { HawserError, type Message, Peer } from "../../../src/peer/index.js";
+import { protocolConstants } from "../../../generated/ts/settings/peer.js";
+import { type Message, Peer } from "../../../src/peer/index.js";
+import { failureOf, memory, serveCalls, type WorkOf } from "../../scenarios/support/remote-protocol.js";
 import {
   type JournalLine,
   type MeshCalls,
-  type MeshFailure,
   type MeshPeerOptions,
-  type MeshReport,
-  type MeshRequest,
   microseconds,
   type StreamOptions,
 } from "../support/mesh-protocol.js";
 
 const options = JSON.parse(process.argv[2] as string) as MeshPeerOptions;
+Object.assign(protocolConstants, options.constants);
 const peer = new Peer(options.peer);
 const journal = openSync(options.journal, "a");
 
 function note(line: JournalLine): void {
   writeSync(journal, `${JSON.stringify(line)}\n`);
-}
-
-function tell(report: MeshReport): void {
-  if (process.connected) process.send?.(report);
-}
-
-function failureOf(error: unknown): MeshFailure {
-  const causes: string[] = [];
-  for (let cause = (error as Error).cause; cause instanceof Error; cause = cause.cause) causes.push(cause.message);
-  if (!HawserError.is(error)) return { code: "foreign", message: String(error), causes };
-  const { code, message, outcome } = error;
-  return { code, message, causes, ...(outcome === undefined ? {} : { outcome }) };
 }
 
 let handlerMs = options.handlerMs ?? 0;
@@ -146,11 +134,7 @@ class Stream {
 
 let streams: Stream[] = [];
 
-type Work = {
-  [Name in keyof MeshCalls]: (...args: Parameters<MeshCalls[Name]>) => Promise<ReturnType<MeshCalls[Name]>>;
-};
-
-const work: Work = {
+const work: WorkOf<MeshCalls> = {
   async run() {
     await peer.run(handle);
     return peer.boundListenAddress;
@@ -167,21 +151,7 @@ const work: Work = {
   async slowDown(ms) {
     handlerMs = ms;
   },
-  async memory() {
-    // Twice, with a turn between: what finalizers release goes with the second.
-    globalThis.gc?.();
-    await turn();
-    globalThis.gc?.();
-    const { heapUsed, external, rss } = process.memoryUsage();
-    return { heapAndExternal: heapUsed + external, rss };
-  },
+  memory,
 };
 
-process.on("message", ({ id, method, args }: MeshRequest) => {
-  const call = work[method] as (...args: unknown[]) => Promise<unknown>;
-  call(...args).then(
-    (value) => tell({ kind: "answer", id, value }),
-    (error) => tell({ kind: "answer", id, failure: failureOf(error) }),
-  );
-});
-tell({ kind: "ready" });
+serveCalls(work);

@@ -1,18 +1,25 @@
 /**
- * How many kills the loops make.
+ * How many kills the loops make, and what they draw.
  */
 
 /**
- * The share of one of `loops` loops in HAWSER_FAULT_KILLS (default 20: enough to see that it works; the full proof is
+ * The share of one of `loops` loops in HAWSER_FAULT_KILLS (default 10: enough to see that it works; the full proof is
  * 200 and more).
  */
 export function killsPerLoop(loops: number): number {
-  const total = Number(process.env["HAWSER_FAULT_KILLS"] ?? 20);
+  const total = Number(process.env["HAWSER_FAULT_KILLS"] ?? 10);
   if (!Number.isSafeInteger(total) || total < loops) {
     throw new Error(`HAWSER_FAULT_KILLS is "${process.env["HAWSER_FAULT_KILLS"]}"; it must be ${loops} or more`);
   }
   return Math.ceil(total / loops);
 }
+
+/** What the choices of a run are drawn from: HAWSER_FAULT_SEED, or another one each time. */
+export const faultSeed = Number(process.env["HAWSER_FAULT_SEED"] ?? Date.now() % 1_000_000);
+
+/** Ends all sessions of the database but its own. */
+export const endSessionsSql = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+  WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()`;
 
 /** How long a test may take that starts some processes, in milliseconds: slow machines are slow. */
 export const patienceMs = 180_000;

@@ -5,6 +5,7 @@
  * machine's monotonic clock, which all processes share.
  */
 import type { PeerOptions, PeerStatus, Receipt } from "../../../src/peer/index.js";
+import type { Memory, RemoteFailure } from "../../scenarios/support/remote-protocol.js";
 
 /** What a process of a mesh is started with. */
 export interface MeshPeerOptions {
@@ -13,6 +14,8 @@ export interface MeshPeerOptions {
   readonly run: number;
   /** The file of its journal. */
   readonly journal: string;
+  /** Constants of the protocol that are others in this process. */
+  readonly constants?: Readonly<Record<string, number>> | undefined;
   /** What its handler does beyond the journal; default: nothing. */
   readonly handler?: HandlerKind | undefined;
   /** How long each handler takes, in milliseconds. Default 0. */
@@ -50,29 +53,8 @@ export interface MeshCalls {
   /** From now on each handler takes that long, in milliseconds. */
   slowDown(handlerMs: number): void;
   /** Bytes after a collection; needs --expose-gc. */
-  memory(): { readonly heapAndExternal: number; readonly rss: number };
+  memory(): Memory;
 }
-
-/** From the test to a process. */
-export interface MeshRequest {
-  readonly id: number;
-  readonly method: keyof MeshCalls;
-  readonly args: readonly unknown[];
-}
-
-/** An error, as it crosses. */
-export interface MeshFailure {
-  readonly code: string;
-  readonly message: string;
-  readonly outcome?: string;
-  /** The messages of its causes. */
-  readonly causes: readonly string[];
-}
-
-/** From a process to the test. */
-export type MeshReport =
-  | { readonly kind: "ready" }
-  | { readonly kind: "answer"; readonly id: number; readonly value?: unknown; readonly failure?: MeshFailure };
 
 /** A line of a journal. `at` and `sentAt` in microseconds. */
 export type JournalLine =
@@ -102,7 +84,7 @@ export type JournalLine =
       readonly topic: string;
       readonly number: number;
       readonly sentAt: number;
-      readonly failure: MeshFailure;
+      readonly failure: RemoteFailure;
     }
   | { readonly kind: "status"; readonly at: number; readonly status: PeerStatus };
 

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { PeerOptions, PeerStatus } from "../../../src/peer/index.js";
+import { RemoteError, RemoteProcessEnded } from "../../scenarios/support/remote-process.js";
 import { eventually } from "../../support/eventually.js";
 import { rowsOf } from "../../support/on-server.js";
 import { CursorWatch } from "./cursor-watch.js";
@@ -21,7 +22,7 @@ import {
   type Stalled,
   stateOf,
 } from "./member.js";
-import { MeshError, MeshProcess, MeshProcessEnded } from "./mesh-process.js";
+import { MeshProcess } from "./mesh-process.js";
 import type { HandlerKind, StreamOptions } from "./mesh-protocol.js";
 import { microseconds } from "./mesh-protocol.js";
 
@@ -49,6 +50,8 @@ export interface MeshOptions {
   readonly handler?: HandlerKind | undefined;
   readonly handlerMs?: number | undefined;
   readonly execArgv?: readonly string[] | undefined;
+  /** Constants of the protocol that are others in its processes. */
+  readonly constants?: Readonly<Record<string, number>> | undefined;
 }
 
 export class Mesh implements AsyncDisposable {
@@ -248,13 +251,14 @@ export class Mesh implements AsyncDisposable {
     const known = this.#spares.get(member);
     if (known !== undefined) return known;
     const run = member.processes.length + 1;
-    const { url, peer, peers, handler, handlerMs, execArgv } = this.options;
+    const { url, peer, peers, handler, handlerMs, execArgv, constants } = this.options;
     const { name } = member;
     const spare = new MeshProcess(
       {
         peer: { name, topic: name, listen: "127.0.0.1:0", databaseUrl: url, ...peer, ...peers?.[name] },
         run,
         journal: this.journalOf(`${name}.${run}`),
+        constants,
         handler: member.isSender ? undefined : handler,
         handlerMs,
       },
@@ -273,8 +277,8 @@ async function untilStarted(work: () => Promise<unknown>): Promise<void> {
       await work();
       return;
     } catch (error) {
-      const isForPostgres = !(error instanceof MeshError) || error.failure.code === "startup_failed";
-      if (error instanceof MeshProcessEnded || !isForPostgres || Date.now() > deadline) throw error;
+      const isForPostgres = !(error instanceof RemoteError) || error.failure.code === "startup_failed";
+      if (error instanceof RemoteProcessEnded || !isForPostgres || Date.now() > deadline) throw error;
       await delay(20);
     }
   }

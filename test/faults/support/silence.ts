@@ -1,7 +1,16 @@
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
 
-/** A silent fault is noticed within this time. */
-export const detectionLimitMs = 30_000;
+/** Of the processes of a mesh: less patience than all others have, so that tests need not wait as long. */
+export const shortPings: Partial<Record<keyof typeof protocolConstants, number>> = {
+  pingAfterMs: 4_000,
+  pingTimeoutMs: 3_000,
+};
 
-/** What the rule of pings comes to: nothing was heard for so long. */
-export const silenceMs = protocolConstants.pingAfterMs + protocolConstants.pingTimeoutMs;
+/** What their rule of pings comes to: nothing was heard for so long. */
+export const silenceMs = 7_000;
+
+/** A silent fault is noticed within this time, by them and by those who have the protocol's own patience. */
+export const detectionLimitMs = { here: 12_000, protocol: 30_000 };
+
+/** What the rule of pings comes to for everybody. */
+export const protocolSilenceMs = protocolConstants.pingAfterMs + protocolConstants.pingTimeoutMs;

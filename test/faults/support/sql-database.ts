@@ -3,24 +3,23 @@
  */
 import pg from "pg";
 import { install } from "../../../src/store/index.js";
-import { type TestDatabase, testDatabase } from "../../support/database.js";
+import { type TestDatabase, testDatabase, testNatsUrl } from "../../support/database.js";
 import { defineServer } from "../../support/gateway.js";
 
 /** Makes one of the test's own, whose NATS server is the given one. */
 export async function sqlDatabase(natsUrl: string): Promise<TestDatabase> {
   const database = await testDatabase();
-  try {
-    await prepareForSql(database.url, natsUrl);
-    return database;
-  } catch (error) {
-    await database.drop();
-    throw error;
-  }
+  await defineServerIn(database.url, natsUrl);
+  return database;
 }
 
-/** Makes everything that `hawser init` makes, and defines the NATS server. */
-export async function prepareForSql(databaseUrl: string, natsUrl: string): Promise<void> {
+/** Makes everything that `hawser init` makes in a database of another server, and defines the NATS server. */
+export async function prepareForSql(databaseUrl: string, natsUrl = testNatsUrl()): Promise<void> {
   await install({ databaseUrl });
+  await defineServerIn(databaseUrl, natsUrl);
+}
+
+async function defineServerIn(databaseUrl: string, natsUrl: string): Promise<void> {
   const client = new pg.Client({ connectionString: databaseUrl });
   await client.connect();
   try {

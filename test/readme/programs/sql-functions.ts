@@ -1,18 +1,17 @@
 /**
- * What an example that calls SQL functions goes on from: a prepared database, its NATS server, and what answers.
+ * What an example that calls SQL functions goes on from: the NATS server of a prepared database, and what answers.
  */
 import pg from "pg";
 import { Serve } from "../../../src/serve/index.js";
-import { defineNatsServer, install } from "../../../src/store/index.js";
+import { defineNatsServer } from "../../../src/store/index.js";
 
 /** It ends with its block. */
 export interface SqlFunctions extends AsyncDisposable {
   readonly pool: pg.Pool;
 }
 
-/** Prepares the database as `hawser init` does, and answers as `hawser serve` does. */
+/** Answers as `hawser serve` does. */
 export async function sqlFunctions(databaseUrl: string, natsUrl: string): Promise<SqlFunctions> {
-  await install({ databaseUrl });
   const { hostname, port } = new URL(natsUrl);
   await defineNatsServer({ databaseUrl, options: { host: hostname, port } });
   const serve = await Serve.start({ databaseUrl, gatewayListen: "127.0.0.1:0" });

@@ -3,25 +3,18 @@
  * when the test lets go of it and the peer has stopped. Argument: its options as JSON.
  */
 import { setTimeout as delay, setImmediate as turn } from "node:timers/promises";
-import { HawserError, type Message, Peer } from "../../../src/peer/index.js";
+import { type Message, Peer } from "../../../src/peer/index.js";
 import { received } from "../../peer/support/world.js";
 import type { Ledger } from "../support/ledger.js";
 import { openLedger } from "../support/ledger.js";
-import type { Calls, PeerProgramOptions, RemoteFailure, Report, Request, StreamOptions } from "../support/protocol.js";
+import type { Calls, PeerProgramOptions, Report, StreamOptions } from "../support/protocol.js";
+import { failureOf, serveCalls, tell as tellTest, type WorkOf } from "../support/remote-protocol.js";
 
 const options = JSON.parse(process.argv[2] as string) as PeerProgramOptions;
 const peer = new Peer(options.peer);
 let ledger: Ledger | undefined;
 
-function tell(report: Report): void {
-  if (process.connected) process.send?.(report);
-}
-
-function failureOf(error: unknown): RemoteFailure {
-  if (!HawserError.is(error)) return { code: "foreign", message: String(error) };
-  const { code, message, outcome } = error;
-  return { code, message, ...(outcome === undefined ? {} : { outcome }) };
-}
+const tell = (report: Report): void => tellTest(report);
 
 async function handle(message: Message): Promise<void> {
   if (options.handler === "ledger") await ledger?.begin(Buffer.from(message.payload).toString());
@@ -74,9 +67,7 @@ async function pause(ms: number): Promise<void> {
   await delay(ms, undefined, { signal: woken.signal }).catch(() => undefined);
 }
 
-type Work = { [Name in keyof Calls]: (...args: Parameters<Calls[Name]>) => Promise<ReturnType<Calls[Name]>> };
-
-const work: Work = {
+const work: WorkOf<Calls> = {
   async run() {
     if (options.handler === "ledger") ledger = await openLedger(options.ledgerUrl as string);
     await peer.run(handle);
@@ -109,21 +100,6 @@ const work: Work = {
     wake();
     return (await streaming) as number;
   },
-  async memory() {
-    // Twice, with a turn between: what finalizers release goes with the second.
-    globalThis.gc?.();
-    await turn();
-    globalThis.gc?.();
-    const { heapUsed, external, rss } = process.memoryUsage();
-    return { heapAndExternal: heapUsed + external, rss };
-  },
 };
 
-process.on("message", ({ id, method, args }: Request) => {
-  const call = work[method] as (...args: unknown[]) => Promise<unknown>;
-  call(...args).then(
-    (value) => tell({ kind: "answer", id, value }),
-    (error) => tell({ kind: "answer", id, failure: failureOf(error) }),
-  );
-});
-tell({ kind: "ready" });
+serveCalls(work);

@@ -3,6 +3,7 @@
  */
 import type { ListenerEntry, PeerOptions, PeerStatus, Receipt } from "../../../src/peer/index.js";
 import type { Received } from "../../peer/support/world.js";
+import type { RemoteFailure } from "./remote-protocol.js";
 
 /** What a peer process is started with. */
 export interface PeerProgramOptions {
@@ -36,8 +37,6 @@ export interface Calls {
   hurryStream(count: number): void;
   /** Ends it and resolves with the last number, when everything is confirmed. */
   endStream(): number;
-  /** Memory in bytes after a forced collection; needs --expose-gc. */
-  memory(): { readonly heapAndExternal: number; readonly rss: number };
 }
 
 /** A stream of numbered messages. */
@@ -51,24 +50,8 @@ export interface StreamOptions {
   readonly perSecond: number;
 }
 
-/** From the test to the process. */
-export interface Request {
-  readonly id: number;
-  readonly method: keyof Calls;
-  readonly args: readonly unknown[];
-}
-
-/** An error, as it crosses. */
-export interface RemoteFailure {
-  readonly code: string;
-  readonly message: string;
-  readonly outcome?: string;
-}
-
-/** From the process to the test. */
+/** What a process tells without being asked. */
 export type Report =
-  | { readonly kind: "ready" }
-  | { readonly kind: "answer"; readonly id: number; readonly value?: unknown; readonly failure?: RemoteFailure }
   | { readonly kind: "message"; readonly message: Received }
   | { readonly kind: "status"; readonly status: PeerStatus }
   /** A message of the stream was confirmed. */

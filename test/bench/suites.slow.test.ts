@@ -1,0 +1,180 @@
+/**
+ * The bench as a command: on real servers, by its suites, and stopped in the middle.
+ */
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { describe, expect, inject, it } from "vitest";
+import { helpText } from "../../bench/arguments.js";
+import type { BenchRecord } from "../../bench/record.js";
+import { type BenchReport, type BenchResult, resultOf } from "../../bench/report.js";
+import { suites } from "../../bench/suites.js";
+import { eventually } from "../support/eventually.js";
+import { rowsOf } from "../support/on-server.js";
+import { type Program, startProgram } from "../support/program.js";
+import { temporaryDirectory } from "../support/temporary.js";
+
+const databaseUrl = inject("databaseUrl");
+/** On the servers of the tests; and without liner, even where it was built. */
+const env = { HAWSER_DATABASE_URL: databaseUrl, HAWSER_NATS_URL: inject("natsUrl"), HAWSER_BENCH_LINER: undefined };
+const bench = (...args: string[]) => startProgram("bench/main.ts", args, { env }).ended;
+
+/** Of each suite, what it must have measured and with what it must have compared it. */
+const expected: Readonly<Record<string, { results: readonly string[]; baselines: readonly string[] }>> = {
+  "peer-live": { results: ["at-most-once", "at-least-once"], baselines: ["tcp", "nats-core", "at-most-once"] },
+  "peer-durable": { results: ["at-least-once"], baselines: ["jetstream", "at-most-once"] },
+  "ping-pong": {
+    results: ["request and reply, p50", "request and reply, p99", "until delivered, p50", "until delivered, p99"],
+    baselines: ["tcp", "tcp and commit"],
+  },
+  offline: { results: ["store", "drain", "total"], baselines: ["pg-boss", "graphile-worker"] },
+  backlog: { results: ["drain, 200 messages", "drain, 2,000 messages"], baselines: ["sql"] },
+  channels: {
+    results: ["throughput", "listener statements", "sender statements", "listener RSS", "listener heap"].flatMap(
+      (name) => [`${name}, 1 channel`, `${name}, 5 channels`],
+    ),
+    baselines: ["1 channel"],
+  },
+  "sql-publish": {
+    results: [
+      "nats_publish_text, 1 session",
+      "nats_publish_text_batch, 1 session",
+      "nats_publish_text, calls, 2 sessions",
+      "nats_publish_text_batch, 2 sessions",
+    ],
+    baselines: ["dblink", "empty dblink"],
+  },
+  subscribe: {
+    results: [
+      "from the first publish",
+      "from a backlog",
+      "serve RSS",
+      "serve CPU",
+      "ping to row, p50",
+      "ping to row, p99",
+    ],
+    baselines: ["1 connection", "8 connections", "prepared transaction"],
+  },
+  liner: { results: ["cycle, one process", "cycle, two processes"], baselines: ["liner, published"] },
+};
+
+/** Of results as they are reported. */
+function expectMeasured(suite: string, results: readonly BenchResult[]): void {
+  expect(results.map(({ name }) => name)).toEqual(expected[suite]!.results);
+  const compared = new Set(results.flatMap((result) => Object.keys(result.baselines)));
+  expect([...compared]).toEqual(expected[suite]!.baselines);
+  for (const { name, payloadBytes, unit, median, min, max, baselines, ...more } of results) {
+    expect(more).toEqual({});
+    expect(payloadBytes).toBeGreaterThan(0);
+    expect(unit).toMatch(/^(messages\/s|calls\/s|µs|ms|s|MiB|per 1,000 messages)$/);
+    expect([min, median, max]).toEqual([min, median, max].sort((a, b) => a - b));
+    // A short run may need no statement of the senders.
+    if (!name.startsWith("sender statements")) expect(min).toBeGreaterThan(0);
+    for (const baseline of Object.values(baselines)) {
+      expect(baseline).toEqual({ median: expect.any(Number), ratio: expect.any(Number) });
+      expect(baseline.median).toBeGreaterThan(0);
+    }
+  }
+}
+
+// What starts up to seven processes at a time may take long on a busy machine.
+describe("a quick run", { timeout: 400_000 }, () => {
+  it("of all suites measures on real servers, each with its baselines", async () => {
+    const file = join(temporaryDirectory(), "all.json");
+    const { status, stdout, stderr } = await bench("all", "--quick", "--json", file);
+    expect(status, stderr).toBe(0);
+    const record = JSON.parse(readFileSync(file, "utf8")) as BenchRecord;
+    expect(record.suites.map(({ suite }) => suite)).toEqual(suites.map(({ name }) => name));
+    for (const { suite, results } of record.suites) {
+      expect(stdout).toContain(`# ${suite}\n`);
+      expectMeasured(suite, results.map(resultOf));
+    }
+  });
+
+  it("of one suite reports in the shape of the design", async () => {
+    const file = join(temporaryDirectory(), "one.json");
+    const { status, stdout, stderr } = await bench("ping-pong", "--quick", "--json", file);
+    expect(status, stderr).toBe(0);
+    expect(stdout).toContain("medians; ratio:");
+    const { results, ...rest } = JSON.parse(readFileSync(file, "utf8")) as BenchReport;
+    expect(rest).toEqual({ suite: "ping-pong", node: process.version, cpus: availableParallelism() });
+    expectMeasured("ping-pong", results);
+  });
+});
+
+describe("the bench command", () => {
+  it("explains itself with status 0", async () => {
+    expect(await bench("--help")).toEqual({ status: 0, signal: null, stdout: helpText(suites), stderr: "" });
+  });
+
+  it("ends with status 64 for wrong arguments, before anything is started", async () => {
+    const ends = await Promise.all([
+      bench("peer-dead"),
+      bench("peer-live", "--json", "/no/such/folder/out.json"),
+      bench("--write-docs", "--from", "/no/such/folder/in.json"),
+    ]);
+    for (const [index, named] of ['"peer-dead"', "/no/such/folder", "/no/such/folder"].entries()) {
+      expect(ends[index]).toMatchObject({ status: 64, stdout: "", stderr: expect.stringContaining(named) });
+    }
+    expect(ends[1]!.stderr.split("\n")).toHaveLength(3);
+  });
+});
+
+/** The processes that the bench has started, as the system lists them. */
+function workersOf({ pid }: Program): number[] {
+  const listed = execFileSync("ps", ["-A", "-o", "pid=,ppid=,args="], { encoding: "utf8" }).trim().split("\n");
+  return listed
+    .map((line) => line.trim().split(/\s+/))
+    .filter(([, parent, ...args]) => Number(parent) === pid && args.join(" ").includes("bench/peer-live/"))
+    .map(([child]) => Number(child));
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Starts the suite on the servers of the tests, in a group of its own, and waits until it measures. */
+async function measuring(): Promise<{ bench: Program; workers: number[] }> {
+  const bench = startProgram("bench/main.ts", ["peer-live"], {
+    env,
+    ownGroup: true,
+  });
+  let said = "";
+  bench.child.stderr!.on("data", (chunk: Buffer) => (said += chunk.toString()));
+  await eventually("it measures", () => said.includes("Measuring"), 60_000);
+  return { bench, workers: workersOf(bench) };
+}
+
+/** The databases that the bench has made and not dropped. */
+async function databasesOf({ pid }: Program): Promise<unknown[]> {
+  const rows = await rowsOf(databaseUrl, `SELECT datname FROM pg_database WHERE datname ~ '^hawser_bench_${pid}_'`);
+  return rows.map(({ datname }) => datname);
+}
+
+describe.concurrent("a bench that is stopped", { timeout: 120_000 }, () => {
+  it("by Ctrl-C ends its processes in order, drops its database and says so with its status", async ({ expect }) => {
+    const { bench, workers } = await measuring();
+    expect(workers).toHaveLength(2);
+    // Ctrl-C in a terminal reaches the whole group.
+    process.kill(-bench.pid, "SIGINT");
+    const { status, stdout, stderr } = await bench.ended;
+    expect({ status, stdout }).toEqual({ status: 130, stdout: "" });
+    expect(stderr.trim().split("\n").at(-1)).toBe("bench: stopped before the end; nothing was reported");
+    expect(workers.filter(isAlive)).toEqual([]);
+    expect(await databasesOf(bench)).toEqual([]);
+  });
+
+  it("by being killed leaves no process behind", async () => {
+    const { bench, workers } = await measuring();
+    bench.child.kill("SIGKILL");
+    await bench.ended;
+    await eventually("its workers have ended", () => !workers.some(isAlive));
+    for (const name of await databasesOf(bench)) await rowsOf(databaseUrl, `DROP DATABASE ${name} WITH (FORCE)`);
+  });
+});

@@ -1,0 +1,98 @@
+/**
+ * The `hawser serve` that leads is told to stop (SIGTERM): under numbered messages, and while Postgres does not answer.
+ */
+import { expect, it } from "vitest";
+import { median } from "../../bench/statistics.js";
+import { Random } from "../simulator/random.js";
+import { testNatsUrl } from "../support/database.js";
+import { faultsOf, nothingWrong } from "./support/bridge-audit.js";
+import { BridgeRun } from "./support/bridge-run.js";
+import { faultSeed, killsPerLoop, loopTimeoutMs, patienceMs, spread } from "./support/kills.js";
+import { ownPostgres } from "./support/own-postgres.js";
+import { prepareForSql, sqlDatabase } from "./support/sql-database.js";
+
+const stops = killsPerLoop(5);
+const perSecond = 1_000;
+/** Counted from the end of the last leader, which first runs what has arrived. In the middle, and at the most. */
+const takeoverLimitMs = 2_000;
+const longestTakeoverMs = 10_000;
+const stopLimitMs = 10_000;
+/** What is repeated is of the last half second before the end, and of what is on its way then. */
+const repeatedLimitMs = 1_500;
+
+it(`hands the lead over at once, and loses nothing (HAWSER_FAULT_SEED=${faultSeed})`, {
+  timeout: loopTimeoutMs(stops),
+}, async () => {
+  const random = new Random(faultSeed);
+  await using database = await sqlDatabase(testNatsUrl());
+  await using run = await BridgeRun.start({ databaseUrl: database.url, perSecond });
+  const { ledger, group, publisher } = run;
+  const takeovers: number[] = [];
+  const ends: number[] = [];
+  for (let round = 0; round < stops; round++) {
+    await publisher.more(random.between(1_000, 3_000));
+    const leader = await group.leader();
+    const epoch = await ledger.epoch();
+    const stoppedAt = Date.now();
+    leader.signal("SIGTERM");
+    const ended = leader.ended.then(({ status, stderr }) => {
+      expect({ status, stderr }).toMatchObject({ status: 0 });
+      return Date.now() - stoppedAt;
+    });
+    const { all } = await ledger.goesOn(stoppedAt, epoch);
+    ends.push(await ended);
+    takeovers.push(all);
+    await leader.start();
+  }
+  const findings = await run.finish();
+  console.log(
+    `the leader stopped ${stops} times: ${findings.summary}; all lanes taken over after: ${spread(takeovers)}; ` +
+      `ended after: ${spread(ends)}`,
+  );
+  expect(faultsOf(findings)).toEqual(nothingWrong);
+  expect(findings.epochs).toBeGreaterThan(stops);
+  const afterEnds = takeovers.map((ms, round) => ms - ends[round]!);
+  expect(median(afterEnds)).toBeLessThan(takeoverLimitMs);
+  expect(Math.max(...afterEnds)).toBeLessThan(longestTakeoverMs);
+  expect(Math.max(...ends)).toBeLessThan(stopLimitMs);
+  // Each message is for two lanes.
+  expect(findings.repeated).toBeLessThan((stops * 2 * perSecond * repeatedLimitMs) / 1_000);
+});
+
+const stopDeadlineMs = 1_000;
+
+/** Where Postgres is frozen, giving the lead back is tried, and an answer waited for. And the machine has other work, too. */
+const slackMs = 6_000;
+
+it("ends by its deadline, or soon after it, when Postgres is frozen, or has ended", {
+  timeout: patienceMs,
+}, async () => {
+  await using postgres = await ownPostgres();
+  await prepareForSql(postgres.url);
+  const flags = ["--stop-deadline-ms", `${stopDeadlineMs}`];
+  await using run = await BridgeRun.start({ databaseUrl: postgres.url, processes: 2, flags, perSecond });
+  const { ledger, group, publisher } = run;
+  for (const how of ["frozen", "ended"] as const) {
+    await publisher.more(300);
+    if (how === "ended") await postgres.kill("SIGKILL");
+    else postgres.freeze();
+    await publisher.more(300);
+    const stoppedAt = performance.now();
+    const ends = group.members.map(async (member) => {
+      member.signal("SIGTERM");
+      const { status } = await member.ended;
+      return { status, afterMs: Math.round(performance.now() - stoppedAt) };
+    });
+    const found = await Promise.all(ends);
+    // What the test leaves behind is removed there.
+    if (how === "ended") await postgres.start();
+    else postgres.resume();
+    console.log(`stopped while Postgres was ${how}, deadline ${stopDeadlineMs} ms: ${JSON.stringify(found)}`);
+    expect(found.map(({ status }) => status)).toEqual([0, 0]);
+    expect(Math.max(...found.map(({ afterMs }) => afterMs))).toBeLessThan(stopDeadlineMs + slackMs);
+    if (how === "ended") break;
+    const since = Date.now();
+    await Promise.all(group.members.map((member) => member.start()));
+    await ledger.goesOn(since, 0n);
+  }
+});

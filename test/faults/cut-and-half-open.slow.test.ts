@@ -1,0 +1,102 @@
+/**
+ * What networks do to connections: they are reset in the middle of a frame, or take bytes and deliver none.
+ */
+import { describe, expect, it } from "vitest";
+import { testDatabase } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
+import { audit, faultsOf, noFaults, summaryOf } from "./support/audit.js";
+import { FaultyWire } from "./support/faulty-wire.js";
+import { patienceMs, spread } from "./support/kills.js";
+import { Mesh, recoveryLimitMs } from "./support/mesh.js";
+import { microseconds } from "./support/mesh-protocol.js";
+import { detectionLimitMs, shortPings } from "./support/silence.js";
+
+const cuts = 9;
+
+describe.concurrent("connections", () => {
+  it(`are cut in the middle of a frame ${cuts} times: nothing confirmed is lost`, { timeout: patienceMs }, async () => {
+    await using database = await testDatabase();
+    await using wire = await FaultyWire.make();
+    const { listen, advertise } = wire;
+    await using mesh = await Mesh.start({
+      url: database.url,
+      listeners: ["x"],
+      peers: { x: { listen, advertise } },
+      payloadBytes: 3_000,
+    });
+    const recoveries: number[] = [];
+    for (let cut = 0; cut < cuts; cut++) {
+      const before = mesh.senders.map((sender) => mesh.statuses(sender, "peer_disconnected").length);
+      // Every third time in an acknowledgement.
+      expect(await wire.cutInFrame(cut % 3 === 2 ? "backward" : "forward")).toBeGreaterThanOrEqual(4);
+      const at = microseconds();
+      await eventually("a sender has noticed", () =>
+        mesh.senders.some((sender, index) => mesh.statuses(sender, "peer_disconnected").length > before[index]!),
+      );
+      recoveries.push(await mesh.recovered(at));
+    }
+    await mesh.settle();
+    const found = audit(mesh);
+    console.log(`${cuts} cuts in a frame: ${summaryOf(found)}; back after: ${spread(recoveries)}`);
+    expect(faultsOf(found)).toEqual(noFaults);
+    expect(found.unknown).toBe(0);
+  });
+
+  it("that swallow bytes in one or both directions are noticed and replaced", { timeout: patienceMs }, async () => {
+    await using database = await testDatabase();
+    await using wires = await threeWires();
+    const names = ["x", "y", "z"] as const;
+    await using mesh = await Mesh.start({
+      url: database.url,
+      listeners: names,
+      peers: Object.fromEntries(names.map((name) => [name, place(wires[name])])),
+      perSecond: 50,
+      constants: shortPings,
+    });
+    const begun = microseconds();
+    wires.x.swallow("forward");
+    wires.y.swallow("backward");
+    wires.z.swallow("forward", "backward");
+    const noticed = await Promise.all(
+      mesh.channels.map(async ({ sender, listener }) => {
+        const seen = () =>
+          mesh.statuses(sender, "peer_disconnected", begun).find((each) => each.status.peer === listener.name);
+        await eventually(`${sender.name} notices that ${listener.name} is silent`, () => seen() !== undefined, 40_000);
+        return { channel: `${sender.name} to ${listener.name}`, ms: (seen()!.at - begun) / 1_000 };
+      }),
+    );
+    // Meanwhile sends go on, by the store.
+    const confirmed = mesh.channels.map(({ sender, listener }) => mesh.confirmed(sender, listener).length);
+    await eventually("every channel stores meanwhile", () =>
+      mesh.channels.every(
+        ({ sender, listener }, index) => mesh.confirmed(sender, listener).length >= confirmed[index]! + 20,
+      ),
+    );
+    for (const wire of Object.values(wires)) if (wire instanceof FaultyWire) wire.heal();
+    const back = await mesh.recovered(microseconds());
+    await mesh.settle();
+    const found = audit(mesh);
+    const times = noticed.map(({ channel, ms }) => `${channel} ${(ms / 1_000).toFixed(1)} s`).join(", ");
+    console.log(`half-open: noticed after: ${times}; back after ${back.toFixed(0)} ms; ${summaryOf(found)}`);
+    for (const { ms } of noticed) expect(ms).toBeLessThan(detectionLimitMs.here);
+    expect(back).toBeLessThan(recoveryLimitMs);
+    expect(faultsOf(found)).toEqual(noFaults);
+    expect(found.unknown).toBe(0);
+  });
+});
+
+function place({ listen, advertise }: FaultyWire) {
+  return { listen, advertise };
+}
+
+async function threeWires() {
+  const [x, y, z] = await Promise.all([FaultyWire.make(), FaultyWire.make(), FaultyWire.make()]);
+  return {
+    x,
+    y,
+    z,
+    [Symbol.asyncDispose]: async () => {
+      await Promise.all([x, y, z].map((wire) => wire[Symbol.asyncDispose]()));
+    },
+  };
+}

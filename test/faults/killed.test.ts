@@ -1,0 +1,113 @@
+/**
+ * One kill (SIGKILL) of each kind of process under a little load. `killed.slow.test.ts`, `sql-*` and `bridge-*` do the same
+ * again and again, at random and under much.
+ */
+import { connect } from "@nats-io/transport-node";
+import { expect, it } from "vitest";
+import { testDatabase, testNatsUrl } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
+import { testGateway } from "../support/gateway.js";
+import { startNatsServer } from "../support/nats-server.js";
+import { onServer } from "../support/on-server.js";
+import { audit, faultsOf, noFaults } from "./support/audit.js";
+import * as bridge from "./support/bridge-audit.js";
+import { ServeGroup } from "./support/bridge-group.js";
+import { BridgeLedger } from "./support/bridge-ledger.js";
+import { BridgePublisher } from "./support/bridge-publisher.js";
+import { endSessionsSql } from "./support/kills.js";
+import { Mesh, recoveryLimitMs } from "./support/mesh.js";
+import { microseconds } from "./support/mesh-protocol.js";
+import * as sql from "./support/sql-audit.js";
+import { sqlDatabase } from "./support/sql-database.js";
+import { patientLimits, SqlLoad } from "./support/sql-load.js";
+import { SqlWitness } from "./support/sql-witness.js";
+
+it("a listener, a sender that stores, and all sessions of Postgres are killed: nothing confirmed is lost", async () => {
+  await using database = await testDatabase({ nats: false });
+  await using mesh = await Mesh.start({ url: database.url, senders: ["a"], listeners: ["x"] });
+  const [a, x] = [mesh.member("a"), mesh.member("x")];
+  await mesh.current(a).call("hurry", 150);
+  await mesh.progress(x, 40);
+  const recoveries = [await mesh.recovered(await mesh.replace(x))];
+
+  // With nobody to take them, all are stored; its name is free for the next process all the same.
+  await mesh.current(x).crash();
+  await mesh.current(a).call("hurry", 300);
+  await eventually("it stores", () => mesh.confirmed(a, x).filter(({ outcome }) => outcome === "stored").length > 100);
+  const killed = await mesh.replace(a);
+  await eventually("the next one stores", () => mesh.confirmed(a, x).some(({ at }) => at > killed), recoveryLimitMs);
+  await mesh.launch(x);
+  recoveries.push(await mesh.recovered(microseconds()));
+
+  await onServer(database.url, endSessionsSql);
+  recoveries.push(await mesh.recovered(microseconds()));
+  await mesh.settle();
+  const found = audit(mesh);
+  expect(faultsOf(found)).toEqual(noFaults);
+  expect(found.unknown).toBe(0);
+  expect(found.stored).toBeGreaterThan(100);
+  expect(found.delivered).toBeGreaterThan(100);
+  expect(Math.max(...recoveries)).toBeLessThan(recoveryLimitMs);
+});
+
+it("`hawser serve` that leads and answers is killed: calls and subscriptions go on with the other one", async () => {
+  await using database = await sqlDatabase(testNatsUrl());
+  await using ledger = await BridgeLedger.make(database.url);
+  await using group = await ServeGroup.start(database.url, 2, ["--call-timeout-ms", `${patientLimits.callTimeoutMs}`]);
+  await using publisher = await BridgePublisher.open({
+    natsUrl: testNatsUrl(),
+    subjects: ledger.subjects,
+    perSecond: 200,
+  });
+  await ledger.isLive(() => publisher.probe());
+  publisher.begin();
+  await using witness = await SqlWitness.open(testNatsUrl());
+  await using load = await SqlLoad.start({
+    ...{ databaseUrl: database.url, witness, sessions: 8, seed: 1 },
+    ...patientLimits,
+  });
+  await Promise.all([publisher.more(100), load.more(100)]);
+  const leader = await group.leader();
+  const epoch = await ledger.epoch();
+  const killedAt = Date.now();
+  await leader.crash();
+  await load.recovered(performance.now());
+  await ledger.goesOn(killedAt, epoch);
+  await load.stop();
+  const calls = await sql.auditSql(load);
+  expect(sql.faultsOf(calls)).toEqual(sql.nothingWrong);
+  expect(calls.lost).toBe(0);
+  await publisher.more(20);
+  await publisher.end();
+  await ledger.reaches(publisher.last);
+  const findings = await ledger.audit(publisher.last);
+  expect(bridge.faultsOf(findings)).toEqual(bridge.nothingWrong);
+  expect(findings.epochs).toBe(2);
+});
+
+it("nats-server is killed: calls fail clearly, and calls and subscriptions work when it is back", async () => {
+  await using nats = await startNatsServer();
+  await using gateway = await testGateway({ natsUrl: nats.url, natsWaitMs: 200 });
+  await gateway.client.query(`
+    CREATE TABLE got (payload text);
+    CREATE FUNCTION keep(payload bytea) RETURNS void LANGUAGE sql AS $$INSERT INTO got VALUES (convert_from(payload, 'UTF8'))$$;
+    SELECT nats_subscribe('killed', 'keep')`);
+  const has = async (text: string): Promise<boolean> => {
+    await gateway.client.query("SELECT nats_publish_text('killed', $1)", [text]).catch(() => undefined);
+    return await gateway.value("SELECT EXISTS (SELECT FROM got WHERE payload = $1)", [text]);
+  };
+  await eventually("the subscription runs", () => has("before"));
+  await nats.kill();
+  expect((await gateway.errorOf("SELECT nats_publish_text('killed', 'meanwhile')")).code).toMatch(
+    /^(08003|NA00[124])$/,
+  );
+  await nats.restart();
+  await eventually("the subscription runs again", () => has("after"));
+  await using independent = await connect({ servers: nats.url }).then((client) =>
+    Object.assign(client, { [Symbol.asyncDispose]: () => client.close() }),
+  );
+  independent.publish("killed", "from elsewhere");
+  await eventually("it hears others, too", () =>
+    gateway.value<boolean>("SELECT EXISTS (SELECT FROM got WHERE payload = 'from elsewhere')"),
+  );
+});

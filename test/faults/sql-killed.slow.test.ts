@@ -1,0 +1,178 @@
+/**
+ * `hawser serve`, nats-server or Postgres is killed at random under many database sessions that call SQL functions of all
+ * sorts. HAWSER_FAULT_SEED repeats the choices of a run (not its timing).
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import pg from "pg";
+import { expect, it } from "vitest";
+import { Random } from "../simulator/random.js";
+import { testNatsUrl } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
+import { defineServer } from "../support/gateway.js";
+import { natsServerIsFrom, startNatsServer } from "../support/nats-server.js";
+import { faultSeed, killsPerLoop, loopTimeoutMs, spread } from "./support/kills.js";
+import { ownPostgres } from "./support/own-postgres.js";
+import { ServeProcess } from "./support/serve-process.js";
+import { auditSql, faultsOf, nothingWrong } from "./support/sql-audit.js";
+import { prepareForSql, sqlDatabase } from "./support/sql-database.js";
+import { patientLimits, SqlLoad } from "./support/sql-load.js";
+import { SqlWitness } from "./support/sql-witness.js";
+
+const flags = ["--call-timeout-ms", `${patientLimits.callTimeoutMs}`];
+/** Connecting to NATS is tried again after pauses that double up to 5 s. */
+const recoveryLimitMs = 10_000;
+
+const gatewayKills = killsPerLoop(2);
+
+it(`no call has the answer of another, and sessions go on, when either or both of two gateways are killed (HAWSER_FAULT_SEED=${faultSeed})`, {
+  timeout: loopTimeoutMs(gatewayKills),
+}, async () => {
+  const random = new Random(faultSeed);
+  await using database = await sqlDatabase(testNatsUrl());
+  await using witness = await SqlWitness.open(testNatsUrl());
+  await using one = await ServeProcess.start(database.url, flags);
+  await using other = await ServeProcess.start(database.url, flags);
+  await using load = await SqlLoad.start({ databaseUrl: database.url, witness, seed: faultSeed, ...patientLimits });
+  const recoveries: number[] = [];
+  for (let made = 0, round = 0; made < gatewayKills; round++) {
+    await load.more(random.between(100, 500));
+    const killed = round % 2 === 0 ? [one, other] : [random.pick([one, other])];
+    made += killed.length;
+    const begun = performance.now();
+    await Promise.all(killed.map((serve) => serve.crash()));
+    // Whoever is left answers, without a wait for the one that is killed.
+    if (killed.length === 1) recoveries.push(await load.recovered(begun));
+    // Sessions meet the missing gateways, or only the new ones.
+    else if (random.chance(0.5)) await load.more(random.between(50, 200));
+    await Promise.all(killed.map((serve) => serve.start()));
+    const back = performance.now();
+    await load.recovered(back);
+    // The very next call of each session works.
+    expect(load.firstCalls(back).filter(({ outcome }) => outcome !== "confirmed")).toEqual([]);
+  }
+  await load.more(200);
+  await load.stop();
+  const findings = await auditSql(load);
+  console.log(`gateways killed ${gatewayKills} times: ${findings.summary}; one took over after: ${spread(recoveries)}`);
+  expect(faultsOf(findings)).toEqual(nothingWrong);
+  expect(findings.lost).toBe(0);
+});
+
+const natsKills = killsPerLoop(3);
+/** Up to 2.9 no server can be told so; there too the system has what is acknowledged, which outlives the process. */
+const durable = (await natsServerIsFrom("2.10")) ? "jetstream { sync_interval: always }" : "";
+/** Core messages that were lost with a server do not come, however long they are waited for. */
+const onTheirWayMs = 1_000;
+
+// On the same port and store, and told to sync each write: what it acknowledged is there afterwards.
+it(`nothing is stored twice, nothing acknowledged is lost, each call ends in time, when NATS is killed, at times with the gateway (HAWSER_FAULT_SEED=${faultSeed})`, {
+  timeout: loopTimeoutMs(natsKills),
+}, async () => {
+  const random = new Random(faultSeed + 1);
+  await using nats = await startNatsServer({ jetStream: true, config: durable });
+  await using database = await sqlDatabase(nats.url);
+  await using witness = await SqlWitness.open(nats.url);
+  await using serve = await ServeProcess.start(database.url);
+  await using load = await SqlLoad.start({ databaseUrl: database.url, witness, seed: faultSeed });
+  const recoveries: number[] = [];
+  for (let round = 0; round < natsKills; round++) {
+    await load.more(random.between(100, 600));
+    const { pid } = serve;
+    const withGateway = round % 2 === 1;
+    const killNats = async (): Promise<void> => {
+      if (random.chance(0.7)) await nats.kill();
+      else await nats.stop();
+      // Away for less than calls wait for it, or for more.
+      await delay(random.chance(0.5) ? random.between(0, 300) : random.between(1_000, 2_500));
+      await nats.restart();
+    };
+    const killGateway = async (): Promise<void> => {
+      await delay(random.between(0, 200));
+      await serve.crash();
+      await serve.start();
+    };
+    await Promise.all([killNats(), ...(withGateway ? [killGateway()] : [])]);
+    const recovery = await load.recovered(performance.now());
+    if (withGateway) continue;
+    recoveries.push(recovery);
+    expect(serve.isRunning && serve.pid).toBe(pid);
+  }
+  await load.more(200);
+  await load.stop();
+  const findings = await auditSql(load, onTheirWayMs);
+  console.log(`NATS killed ${natsKills} times: ${findings.summary}; all sessions back after: ${spread(recoveries)}`);
+  expect(faultsOf(findings)).toEqual(nothingWrong);
+  expect(Math.max(...recoveries)).toBeLessThan(recoveryLimitMs);
+});
+
+const postgresKills = killsPerLoop(10);
+
+it("new sessions are served at once when Postgres is back, and the definition of the server is followed again", {
+  timeout: loopTimeoutMs(postgresKills),
+}, async () => {
+  await using postgres = await ownPostgres();
+  await using nats = await startNatsServer({ jetStream: true });
+  await using elsewhere = await startNatsServer();
+  await prepareForSql(postgres.url, nats.url);
+  await using serve = await ServeProcess.start(postgres.url, flags);
+  await using late = await ServeProcess.make(postgres.url);
+  const { pid } = serve;
+  const recoveries: number[] = [];
+  for (let round = 0; round < postgresKills; round++) {
+    const options = { databaseUrl: postgres.url, sessions: 20, seed: faultSeed + round, ...patientLimits };
+    await using witness = await SqlWitness.open(nats.url);
+    await using cut = await SqlLoad.start({ ...options, witness, mayEnd: true });
+    await cut.more(200);
+    await postgres.kill(round % 2 === 0 ? "SIGKILL" : "SIGQUIT");
+    await cut.stop();
+    if (round === 0) await expectRefusal(late, postgres.url);
+    await postgres.start();
+    const back = performance.now();
+    await using freshWitness = await SqlWitness.open(nats.url);
+    await using fresh = await SqlLoad.start({ ...options, witness: freshWitness });
+    await fresh.recovered(back);
+    recoveries.push(performance.now() - back);
+    await fresh.more(200);
+    await fresh.stop();
+    const [before, after] = [await auditSql(cut), await auditSql(fresh)];
+    console.log(`Postgres killed: ${before.summary}\nafterwards: ${after.summary}`);
+    expect([before, after].map(faultsOf)).toEqual([nothingWrong, nothingWrong]);
+    expect(after.summary).toContain("errors: none");
+
+    // Nobody tells the gateway to look: it hears of it.
+    const session = new pg.Client({ connectionString: postgres.url });
+    session.on("error", () => undefined);
+    await session.connect();
+    for (const { url } of [elsewhere, nats]) {
+      await defineServer(session, url);
+      await eventually("the gateway uses the other server", async () => {
+        const found = session.query<{ port: number }>("SELECT port FROM nats_get_server_info()");
+        return await found.then(
+          ({ rows }) => `${rows[0]!.port}` === new URL(url).port,
+          () => false,
+        );
+      });
+    }
+    await session.end();
+  }
+  expect(serve.isRunning && serve.pid).toBe(pid);
+  console.log(`Postgres killed ${postgresKills} times: new sessions served after ${spread(recoveries)}`);
+  expect(Math.max(...recoveries)).toBeLessThan(recoveryLimitMs);
+
+  // One that found no Postgres starts when there is one, and answers alone.
+  await serve.crash();
+  await late.start();
+  await using witness = await SqlWitness.open(nats.url);
+  await using load = await SqlLoad.start({ databaseUrl: postgres.url, witness, sessions: 2, seed: 1, kinds: ["core"] });
+  await load.recovered(performance.now());
+});
+
+/** Without Postgres it says so and ends, for whoever supervises it to start it again. */
+async function expectRefusal(serve: ServeProcess, databaseUrl: string): Promise<void> {
+  serve.launch();
+  const { status, stdout, stderr } = await serve.ended;
+  expect({ status, stdout }).toEqual({ status: 74, stdout: "" });
+  expect(stderr).toContain(`127.0.0.1:${new URL(databaseUrl).port}`);
+  expect(stderr).toContain("ECONNREFUSED");
+  expect(stderr).not.toMatch(/\n\s+at /);
+}
