@@ -7,7 +7,7 @@ import { extensionServer, fakePgConfig } from "../support/extension-server.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { giveTo, ordinaryUser } from "../support/other-user.js";
 import { temporaryDirectory } from "../support/temporary.js";
-import { hawser, jsonLines } from "./support/hawser.js";
+import { hawser, hawserProcess, jsonLines } from "./support/hawser.js";
 
 const control = "litmus_pgnats.control";
 const script = `litmus_pgnats--${version}.sql`;
@@ -122,7 +122,7 @@ describe("hawser extension", () => {
     const { extension } = serverFiles();
     const user = ordinaryUser();
     if (user === undefined) chmodSync(extension, 0o555);
-    const { status, stderr } = await hawser(["extension", "install", "--directory", extension], {
+    const { status, stderr } = await hawserProcess(["extension", "install", "--directory", extension], {
       ...user,
       env: { HOME: user === undefined ? process.env["HOME"] : giveTo(user, temporaryDirectory()) },
     });

@@ -5,8 +5,8 @@ import { publicFunctionCount } from "../../src/store/nats/function-text.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { noneButMembers } from "../support/member-warnings.js";
 import { onServer, rowsOf } from "../support/on-server.js";
-import { projectDirectory, startCommand } from "../support/program.js";
-import { hawser, jsonLines } from "./support/hawser.js";
+import { startCommand } from "../support/program.js";
+import { hawser, hawserProcess, jsonLines } from "./support/hawser.js";
 
 const schemaExists = "SELECT to_regnamespace('hawser') IS NOT NULL AS exists";
 
@@ -53,7 +53,7 @@ describe("hawser init", () => {
 
   it("lets many run it at once: one works, and all succeed", async () => {
     const ends = await Promise.all(
-      Array.from({ length: 4 }, () => hawser(["init", "--json"], { databaseUrl: database.url })),
+      Array.from({ length: 4 }, () => hawserProcess(["init", "--json"], { databaseUrl: database.url })),
     );
     // Who waits for long says for whom.
     const inOrder = { status: 0, stderr: expect.stringMatching(/^(waiting for .*, which prepares this database\n)*$/) };
@@ -257,9 +257,7 @@ describe("a command that cannot reach its database", () => {
   });
 
   it("tells of a URL that cannot be read without showing it", async () => {
-    const { status, stderr } = await hawser(["topics", "--database-url", "me:a-secret-word@host"], {
-      cwd: projectDirectory,
-    });
+    const { status, stderr } = await hawser(["topics", "--database-url", "me:a-secret-word@host"]);
     expect(status).toBe(64);
     expect(stderr).toContain("databaseUrl is not a connection URI");
     expect(stderr).not.toContain("a-secret-word");

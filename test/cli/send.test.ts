@@ -6,7 +6,7 @@ import { nodeCommand } from "../support/built-programs.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 import { projectDirectory, startCommand } from "../support/program.js";
-import { type HawserOptions, hawser, isOnPath, jsonLines, startHawser } from "./support/hawser.js";
+import { type HawserOptions, hawser, hawserProcess, isOnPath, jsonLines, startHawser } from "./support/hawser.js";
 
 const firstName = `send-${hostname()}-1`;
 
@@ -110,7 +110,9 @@ describe("hawser send", () => {
 
   it("takes another name while that one is in use", async () => {
     const orders = await world.started("orders-1");
-    const ends = await Promise.all(["a", "b", "c", "d"].map((text) => send(["orders", text])));
+    const ends = await Promise.all(
+      ["a", "b", "c", "d"].map((text) => hawserProcess(["send", "orders", text], { databaseUrl: world.url })),
+    );
     expect(ends.map(({ status }) => status)).toEqual([0, 0, 0, 0]);
     await orders.received.length(4);
     expect(orders.texts.toSorted()).toEqual(["a", "b", "c", "d"]);
