@@ -7,6 +7,7 @@ import { createInterface } from "node:readline";
 import { Readable, Writable } from "node:stream";
 import { onTestFinished } from "vitest";
 import { runCli } from "../../../src/cli/run.js";
+import type { PeerWorld } from "../../peer/support/world.js";
 import { type Program, type ProgramOptions, startProgram } from "../../support/program.js";
 
 /** How a command ended. */
@@ -139,4 +140,14 @@ export async function startListening(args: readonly string[], options: HawserPro
 /** Whether a shell would find the program. */
 export function isOnPath(program: string): boolean {
   return spawnSync("sh", ["-c", `command -v ${program}`]).status === 0;
+}
+
+/** Whether a session waits for a lock on a table of the schema `hawser`. */
+export async function waitsFor(table: string, world: PeerWorld): Promise<boolean> {
+  const waiting = await world.query(
+    `SELECT FROM pg_locks WHERE relation = $1::regclass AND NOT granted
+       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
+    [`hawser.${table}`],
+  );
+  return waiting.length > 0;
 }
