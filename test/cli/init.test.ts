@@ -213,7 +213,16 @@ describe("hawser init", () => {
 describe("a command that cannot reach its database", () => {
   it("says so, without the password and without a stack", async () => {
     const databaseUrl = "postgres://me:a-secret-word@127.0.0.1:1/nowhere";
-    for (const args of ["init", "topics", "peers", "pending", "secret list", "send orders text", "listen orders"]) {
+    for (const args of [
+      "init",
+      "topics",
+      "peers",
+      "pending",
+      "secret list",
+      "dead list",
+      "send orders text",
+      "listen orders",
+    ]) {
       const { status, stdout, stderr } = await hawser(args.split(" "), { databaseUrl });
       expect({ args, stdout, isFailure: [69, 74].includes(status!) }).toEqual({ args, stdout: "", isFailure: true });
       expect(stderr, args).toContain("ECONNREFUSED");
