@@ -6,7 +6,7 @@ import { describe, expect, it } from "vitest";
 import { databaseOption, namingDefaults } from "../../src/cli/database-option.js";
 import { describeError } from "../../src/cli/describe-error.js";
 import { errorTable, HawserError, PeerError, StoreError } from "../../src/errors/index.js";
-import { startProgram } from "../support/program.js";
+import { hawser } from "./support/hawser.js";
 
 const described = (error: unknown) => stripVTControlCharacters(describeError(error)).split("\n");
 
@@ -39,7 +39,7 @@ describe("a database that nobody named", () => {
   // Nobody listens on port 1.
   const nowhere = { HAWSER_DATABASE_URL: undefined, PGHOST: "127.0.0.1", PGPORT: "1" };
   const topics = async (args: readonly string[], env: Record<string, string | undefined>) =>
-    await startProgram("src/cli/main.ts", ["topics", ...args], { env: { ...nowhere, ...env } }).ended;
+    await hawser(["topics", ...args], { env: { ...nowhere, ...env } });
 
   it("is said to be libpq's when it cannot be reached", async () => {
     const { status, stderr } = await topics([], {});

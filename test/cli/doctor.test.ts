@@ -7,9 +7,8 @@ import { errorTable } from "../../src/errors/index.js";
 import { silentServer } from "../doctor/support/silent-server.js";
 import { postgresWithPasswords, type System, startSystem } from "../doctor/support/system.js";
 import type { OwnPostgres } from "../faults/support/own-postgres.js";
-import { startNatsServer } from "../support/nats-server.js";
 import { rowsOf } from "../support/on-server.js";
-import { hawser, startHawser } from "./support/hawser.js";
+import { hawser, hawserProcess, startHawser } from "./support/hawser.js";
 
 let postgres: OwnPostgres;
 let system: System;
@@ -26,7 +25,7 @@ afterAll(async () => {
 
 describe("hawser doctor", () => {
   it("ends with 0 where all is well, and says how much it has looked at", async () => {
-    const { status, stdout, stderr } = await hawser(["doctor"], { databaseUrl: system.url });
+    const { status, stdout, stderr } = await hawserProcess(["doctor"], { databaseUrl: system.url });
     expect({ status, stdout, stderr }).toEqual({
       status: 0,
       stdout: "Nothing is wrong: 22 checks of 22 found nothing.\n",
@@ -108,21 +107,6 @@ describe("hawser doctor", () => {
     await hanging.addressed;
     program.child.kill("SIGINT");
     expect(await program.ended).toMatchObject({ signal: "SIGINT" });
-  });
-
-  it("ends by itself where NATS hangs", async () => {
-    await using nats = await startNatsServer();
-    await using other = await startSystem(postgres, { natsUrl: nats.url });
-    nats.signal("SIGSTOP");
-    const begin = performance.now();
-    const { status, stdout } = await hawser(["doctor"], { databaseUrl: other.url });
-    expect(performance.now() - begin).toBeLessThan(60_000);
-    // The gateway has not noticed yet, or has: then it says so.
-    expect([0, errorTable.nats_unavailable.exitStatus]).toContain(status);
-    expect(stdout).toMatch(
-      /Not checked: nats-permissions: this machine has no connection to NATS|Not checked until `(gateway|nats)` is in order: .*nats-permissions|Not checked: nats-permissions: looked at when/,
-    );
-    nats.signal("SIGCONT");
   });
 
   it("refuses an executor URL that a shell has made of nothing", async () => {

@@ -1,13 +1,12 @@
-import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { version } from "../../src/files/index.js";
 import { findServerDirectories } from "../../src/store/extension/index.js";
-import { extensionServer, fakePgConfig } from "../support/extension-server.js";
-import { onServer, rowsOf } from "../support/on-server.js";
+import { fakePgConfig } from "../support/extension-server.js";
 import { giveTo, ordinaryUser } from "../support/other-user.js";
 import { temporaryDirectory } from "../support/temporary.js";
-import { hawser, jsonLines } from "./support/hawser.js";
+import { hawser, hawserProcess, jsonLines } from "./support/hawser.js";
 
 const control = "litmus_pgnats.control";
 const script = `litmus_pgnats--${version}.sql`;
@@ -21,29 +20,6 @@ function serverFiles(name = "server"): Record<"bin" | "extension" | "library" | 
 }
 
 describe("hawser extension", () => {
-  it("installs the files into a server, which then creates the extension", async () => {
-    await using server = await extensionServer();
-    const { status, stdout, stderr } = await hawser(["extension", "install", "--pg-config", server.pgConfig]);
-    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
-    expect(stdout).toBe(
-      `Wrote ${join(server.extensionDirectory, script)}\nWrote ${join(server.extensionDirectory, control)}\n` +
-        "Next, in each database that is to have it, as a superuser: CREATE EXTENSION IF NOT EXISTS litmus_pgnats;\n" +
-        "Then start `hawser serve` for that database.\n",
-    );
-    await using database = await server.database();
-    await onServer(database.url, "CREATE EXTENSION IF NOT EXISTS litmus_pgnats");
-    expect(await rowsOf(database.url, "SELECT extversion FROM pg_extension WHERE extname = 'litmus_pgnats'")).toEqual([
-      { extversion: version },
-    ]);
-    const init = await hawser(["init", "--json"], { databaseUrl: database.url });
-    expect(jsonLines(init.stdout)).toMatchObject([{ migrations: [], shortfalls: [] }]);
-    // The server reads them as another user.
-    expect(statSync(join(server.extensionDirectory, script)).mode & 0o777).toBe(0o644);
-    await hawser(["extension", "uninstall", "--pg-config", server.pgConfig]);
-    await using another = await server.database();
-    await expect(onServer(another.url, "CREATE EXTENSION litmus_pgnats")).rejects.toThrow(/litmus_pgnats/);
-  });
-
   it("writes what has changed, and takes the place of another version", async () => {
     const { extension, pgConfig } = serverFiles();
     const old = "litmus_pgnats--0.0.1.sql";
@@ -122,7 +98,7 @@ describe("hawser extension", () => {
     const { extension } = serverFiles();
     const user = ordinaryUser();
     if (user === undefined) chmodSync(extension, 0o555);
-    const { status, stderr } = await hawser(["extension", "install", "--directory", extension], {
+    const { status, stderr } = await hawserProcess(["extension", "install", "--directory", extension], {
       ...user,
       env: { HOME: user === undefined ? process.env["HOME"] : giveTo(user, temporaryDirectory()) },
     });

@@ -5,8 +5,7 @@ import { publicFunctionCount } from "../../src/store/nats/function-text.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { noneButMembers } from "../support/member-warnings.js";
 import { onServer, rowsOf } from "../support/on-server.js";
-import { projectDirectory, startCommand } from "../support/program.js";
-import { hawser, jsonLines } from "./support/hawser.js";
+import { hawser, hawserProcess, jsonLines } from "./support/hawser.js";
 
 const schemaExists = "SELECT to_regnamespace('hawser') IS NOT NULL AS exists";
 
@@ -53,7 +52,7 @@ describe("hawser init", () => {
 
   it("lets many run it at once: one works, and all succeed", async () => {
     const ends = await Promise.all(
-      Array.from({ length: 4 }, () => hawser(["init", "--json"], { databaseUrl: database.url })),
+      Array.from({ length: 3 }, () => hawserProcess(["init", "--json"], { databaseUrl: database.url })),
     );
     // Who waits for long says for whom.
     const inOrder = { status: 0, stderr: expect.stringMatching(/^(waiting for .*, which prepares this database\n)*$/) };
@@ -77,18 +76,20 @@ describe("hawser init", () => {
     expect(again.stdout).toMatch(/^-- roles, grants and owners\nBEGIN;/);
   });
 
-  it("with --dry-run does not name as lacking what the run itself would make", async () => {
-    await hawser(["init"], { databaseUrl: database.url });
+  it("gives back what was taken away; a dry run does not name as lacking what the run itself would make", async () => {
+    await using prepared = await testDatabase();
     await onServer(
-      database.url,
+      prepared.url,
       "REVOKE ALL ON hawser.mesh_secret, hawser.peers FROM hawser_peer",
       "ALTER TABLE hawser.peers OWNER TO postgres",
       "REVOKE USAGE ON SCHEMA public FROM PUBLIC",
     );
-    const dry = await hawser(["init", "--dry-run", "--json"], { databaseUrl: database.url });
-    expect(jsonLines(dry.stdout)[0]).toMatchObject({ shortfalls: [], superuserSql: [] });
-    const real = await hawser(["init", "--json"], { databaseUrl: database.url });
-    expect(jsonLines(real.stdout)[0]).toMatchObject({ shortfalls: [] });
+    const init = async (...flags: string[]) =>
+      jsonLines((await hawser(["init", ...flags, "--json"], { databaseUrl: prepared.url })).stdout)[0];
+    expect(await init("--dry-run")).toMatchObject({ shortfalls: [], superuserSql: [] });
+    expect(await init()).toMatchObject({ shortfalls: [] });
+    const may = "SELECT has_table_privilege('hawser_peer', 'hawser.mesh_secret', 'SELECT') AS may";
+    expect(await rowsOf(prepared.url, may)).toEqual([{ may: true }]);
   });
 
   it("with --no-nats leaves NATS from SQL out", async () => {
@@ -134,26 +135,16 @@ describe("hawser init", () => {
     expect(accepted.stdout).toContain('Warning: every role may call dblink in the schema "public"');
   });
 
-  it.each([
-    ["--no-nats", "--schema", "bus"],
-    ["--no-nats", "--shared-dblink"],
-    ["--uninstall", "--no-nats"],
-    ["--uninstall", "--schema", "bus"],
-  ])("refuses %s with %s", async (...flags) => {
-    const { status, stderr } = await hawser(["init", ...flags.filter((flag) => flag !== undefined)], {
-      databaseUrl: database.url,
-    });
-    expect(status).toBe(64);
-    expect(stderr).toContain("do not go together");
-  });
-
-  it("gives back a grant that was taken away", async () => {
-    await hawser(["init"], { databaseUrl: database.url });
-    await onServer(database.url, "REVOKE SELECT ON hawser.mesh_secret FROM hawser_peer");
-    await hawser(["init"], { databaseUrl: database.url });
-    expect(
-      await rowsOf(database.url, "SELECT has_table_privilege('hawser_peer', 'hawser.mesh_secret', 'SELECT') AS may"),
-    ).toEqual([{ may: true }]);
+  it("refuses flags that do not go together", async () => {
+    for (const flags of [
+      ["--no-nats", "--schema", "bus"],
+      ["--no-nats", "--shared-dblink"],
+      ["--uninstall", "--no-nats"],
+      ["--uninstall", "--schema", "bus"],
+    ]) {
+      const { status, stderr } = await hawser(["init", ...flags], { databaseUrl: database.url });
+      expect([status, stderr], flags.join(" ")).toEqual([64, expect.stringContaining("do not go together")]);
+    }
   });
 
   it("names what a role without superuser may not do, what it means and the remedy, and works", async () => {
@@ -220,46 +211,27 @@ describe("hawser init", () => {
 });
 
 describe("a command that cannot reach its database", () => {
-  it.each([
-    ["init"],
-    ["topics"],
-    ["peers"],
-    ["pending"],
-    ["secret", "list"],
-    ["send", "orders", "text"],
-    ["listen", "orders"],
-  ])("%s %s %s says so soon, without the password and without a stack", async (...args) => {
-    const begun = performance.now();
-    const given = args.filter((each) => each !== undefined);
-    const { status, stdout, stderr } = await hawser(given, {
-      databaseUrl: "postgres://me:a-secret-word@127.0.0.1:1/nowhere",
-    });
-    expect(performance.now() - begun).toBeLessThan(40_000);
-    expect({ stdout, isFailure: [69, 74].includes(status!) }).toEqual({ stdout: "", isFailure: true });
-    expect(stderr).toContain("ECONNREFUSED");
-    expect(stderr).not.toContain("a-secret-word");
-    expect(stderr).not.toContain("    at ");
-  });
-
-  it("gives up on one that accepts connections and says nothing", async () => {
-    const mute = startCommand(process.execPath, [
-      "-e",
-      "require('net').createServer(() => {}).listen(0, '127.0.0.1', function () { console.log(this.address().port) })",
-    ]);
-    try {
-      const port = await mute.firstLine;
-      const { status, stderr } = await hawser(["topics"], { databaseUrl: `postgres://me@127.0.0.1:${port}/mute` });
-      expect(status).toBe(74);
-      expect(stderr).toContain("timeout");
-    } finally {
-      mute.child.kill("SIGKILL");
+  it("says so, without the password and without a stack", async () => {
+    const databaseUrl = "postgres://me:a-secret-word@127.0.0.1:1/nowhere";
+    for (const args of [
+      "init",
+      "topics",
+      "peers",
+      "pending",
+      "secret list",
+      "dead list",
+      "send orders text",
+      "listen orders",
+    ]) {
+      const { status, stdout, stderr } = await hawser(args.split(" "), { databaseUrl });
+      expect({ args, stdout, isFailure: [69, 74].includes(status!) }).toEqual({ args, stdout: "", isFailure: true });
+      expect(stderr, args).toContain("ECONNREFUSED");
+      expect(stderr, args).not.toMatch(/a-secret-word| {4}at /);
     }
   });
 
   it("tells of a URL that cannot be read without showing it", async () => {
-    const { status, stderr } = await hawser(["topics", "--database-url", "me:a-secret-word@host"], {
-      cwd: projectDirectory,
-    });
+    const { status, stderr } = await hawser(["topics", "--database-url", "me:a-secret-word@host"]);
     expect(status).toBe(64);
     expect(stderr).toContain("databaseUrl is not a connection URI");
     expect(stderr).not.toContain("a-secret-word");

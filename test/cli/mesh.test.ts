@@ -1,5 +1,5 @@
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { type PeerWorld, peerWorld } from "../peer/support/world.js";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { type PeerWorld, peerWorld, type TestPeer } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { hawser, jsonLines } from "./support/hawser.js";
 import { startShell } from "./support/pipeline.js";
@@ -17,10 +17,21 @@ describe("the commands that look at the mesh", () => {
     return { stdout, stderr };
   };
 
-  beforeEach(async () => {
+  const peers: TestPeer[] = [];
+  const started: PeerWorld["started"] = async (...args) => {
+    const peer = await world.started(...args);
+    peers.push(peer);
+    return peer;
+  };
+
+  beforeAll(async () => {
     world = await peerWorld();
   });
-  afterEach(() => world[Symbol.asyncDispose]());
+  afterAll(() => world[Symbol.asyncDispose]());
+  afterEach(async () => {
+    for (const peer of peers.splice(0)) await peer.stop();
+    await world.query("TRUNCATE hawser.peers, hawser.topic_addr, hawser.conn_messages, hawser.conn_key_map CASCADE");
+  });
 
   it("have nothing to show of an empty one", async () => {
     for (const command of ["topics", "peers", "pending"]) {
@@ -31,9 +42,9 @@ describe("the commands that look at the mesh", () => {
   });
 
   it("topics lists listeners with address, and whether they run", async () => {
-    const orders = await world.started("orders-1");
+    const orders = await started("orders-1");
     await orders.subscribe("news");
-    const audit = await world.started("audit-1", { durable: true });
+    const audit = await started("audit-1", { durable: true });
     await audit.stop();
     await world.query(
       "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('orders', '10.0.0.1:1', 'by-hand')",
@@ -64,8 +75,8 @@ describe("the commands that look at the mesh", () => {
   });
 
   it("peers lists names with their state, and what waits for them", async () => {
-    const orders = await world.started("orders-1");
-    const shop = await world.started("shop-1");
+    const orders = await started("orders-1");
+    const shop = await started("shop-1");
     await shop.sendTo("orders", "met");
     await orders.stop();
     await shop.sendTo("orders", "1");
@@ -125,10 +136,10 @@ describe("the commands that look at the mesh", () => {
   });
 
   it("pending lists what waits by listener, topic and sender, and can look at some of it", async () => {
-    const orders = await world.started("orders-1");
+    const orders = await started("orders-1");
     await orders.subscribe("news");
-    const shop = await world.started("shop-1");
-    const till = await world.started("till-1");
+    const shop = await started("shop-1");
+    const till = await started("till-1");
     for (const peer of [shop, till]) await peer.sendTo("orders", "met");
     await shop.sendTo("news", "met");
     await orders.stop();

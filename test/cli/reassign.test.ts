@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type PeerWorld, peerWorld, type TestPeer } from "../peer/support/world.js";
-import { startProgram } from "../support/program.js";
+import { hawser } from "./support/hawser.js";
 
 describe("hawser reassign", () => {
   let w: PeerWorld;
@@ -23,8 +23,7 @@ describe("hawser reassign", () => {
     await sender.sendTo(topic, "first");
   });
 
-  const reassign = (...args: string[]) =>
-    startProgram("src/cli/main.ts", ["reassign", ...args], { env: { CI: "true", HAWSER_DATABASE_URL: w.url } }).ended;
+  const reassign = (...args: string[]) => hawser(["reassign", ...args], { databaseUrl: w.url });
   const ownerOf = async (listener: string) => {
     const select =
       "SELECT coalesce(owner, listener_name) AS owner FROM hawser.conn_key_map WHERE listener_name = $1 AND sender_name = $2";

@@ -2,33 +2,29 @@ import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { commands } from "../../src/cli/commands.js";
 import { nodeCommand } from "../support/built-programs.js";
-import { projectDirectory, startCommand, startProgram } from "../support/program.js";
-
-const hawser = (...args: string[]) => startProgram("src/cli/main.ts", args, { env: { CI: "true" } }).ended;
+import { projectDirectory, startCommand } from "../support/program.js";
+import { hawser, hawserProcess } from "./support/hawser.js";
 
 describe("hawser", () => {
   it("prints its version", async () => {
     const { version } = JSON.parse(readFileSync(`${projectDirectory}package.json`, "utf8"));
-    expect(await hawser("--version")).toMatchObject({ status: 0, stdout: `${version}\n`, stderr: "" });
+    expect(await hawserProcess(["--version"])).toMatchObject({ status: 0, stdout: `${version}\n`, stderr: "" });
   });
 
   it("lists its commands, without control characters when not on a terminal", async () => {
-    const { status, stdout } = await hawser("--help");
+    const { status, stdout } = await hawser(["--help"]);
     expect(status).toBe(0);
     for (const name of Object.keys(commands)) expect(stdout).toContain(` ${name} `);
     expect(stdout).not.toContain("\u001b");
   });
 
-  it("explains a command", async () => {
-    const { status, stdout } = await hawser("dev", "--help");
-    expect(status).toBe(0);
-    expect(stdout).toContain("--directory=<DIR>");
-    expect(stdout).toContain("HAWSER_DATABASE_URL");
-  });
-
-  it("shows examples in the help of each command that is about messages", async () => {
+  it("explains a command, with examples where it is about messages", async () => {
+    const dev = await hawser(["dev", "--help"]);
+    expect(dev.status).toBe(0);
+    expect(dev.stdout).toContain("--directory=<DIR>");
+    expect(dev.stdout).toContain("HAWSER_DATABASE_URL");
     for (const name of Object.keys(commands).filter((each) => each !== "dev" && each !== "extension")) {
-      const { status, stdout } = await hawser(name, "--help");
+      const { status, stdout } = await hawser([name, "--help"]);
       expect(status).toBe(0);
       expect(stdout).toMatch(new RegExp(`\\nEXAMPLES\\n\\n {2}.*\\n {4}.*hawser ${name}`));
       expect(stdout).toContain("--database-url=<URL>");
@@ -43,7 +39,7 @@ describe("hawser", () => {
   });
 
   it("without a command prints the list on standard error, and fails", async () => {
-    const { status, stdout, stderr } = await hawser();
+    const { status, stdout, stderr } = await hawser([]);
     expect({ status, stdout }).toEqual({ status: 64, stdout: "" });
     expect(stderr).toContain("No command is given.");
     expect(stderr).toContain("COMMANDS");
@@ -71,7 +67,7 @@ describe("hawser", () => {
     ],
     [["dev", "\u001b]0;x\u0007\u009b2J\u202e"], '"\\u001b]0;x\\u0007\\u009b2J\\u202e" is one more.'],
   ])("refuses %j, naming what is wrong and where to look", async (args, message) => {
-    const { status, stdout, stderr } = await hawser(...args);
+    const { status, stdout, stderr } = await hawser(args);
     expect({ status, stdout }).toEqual({ status: 64, stdout: "" });
     expect(stderr).toContain(message);
     expect(stderr.split("\n")).toHaveLength(2);
@@ -91,7 +87,7 @@ describe("hawser", () => {
   ])(
     "does not say the password of a database URL that is given in the place of something else: %j",
     async (args, hint) => {
-      const { status, stdout, stderr } = await hawser(...args, `postgres://u:ge@h:e im@db.internal/x`);
+      const { status, stdout, stderr } = await hawser([...args, "postgres://u:ge@h:e im@db.internal/x"]);
       expect({ status, stdout }).toEqual({ status: 64, stdout: "" });
       expect(stderr).toContain("postgres://***@db.internal/x");
       expect(stderr).toContain(hint);

@@ -3,18 +3,16 @@
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { rm } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
-import { build } from "esbuild";
-import { describe, expect, it, onTestFinished } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { errorTable } from "../../generated/ts/errors/errors.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { nodeProgram } from "../support/built-programs.js";
+import { nodeCommand, nodeProgram } from "../support/built-programs.js";
+import { type TestDatabase, testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
-import { type TestGateway, testGateway } from "../support/gateway.js";
-import { rowsOf } from "../support/on-server.js";
-import { type Program, projectDirectory, startCommand } from "../support/program.js";
+import { onServer, rowsOf } from "../support/on-server.js";
+import { type Program, startCommand } from "../support/program.js";
 import { jsonLines } from "./support/hawser.js";
 
 /** In a process of its own, in which signals cause defects. Resolves when it answers. */
@@ -35,17 +33,18 @@ async function startServe(databaseUrl: string, level: string): Promise<Program> 
   return program;
 }
 
-/** A database of which the only gateway is the one that the test starts. */
-async function databaseAlone(options: Parameters<typeof testGateway>[0] = {}): Promise<TestGateway> {
-  const gateway = await testGateway(options);
-  onTestFinished(() => gateway[Symbol.asyncDispose]());
-  await gateway.serve.stop();
-  return gateway;
-}
-
 describe("hawser serve", () => {
+  let database: TestDatabase;
+
+  beforeAll(async () => {
+    database = await testDatabase();
+    const { hostname: host, port } = new URL(testNatsUrl());
+    const server = JSON.stringify({ host, port });
+    await onServer(database.url, `SELECT hawser.set_nats_server('${server}')`);
+  });
+  afterAll(() => database.drop());
+
   it("has written its last lines when it has ended in order", async () => {
-    const { database } = await databaseAlone();
     const program = await startServe(database.url, "info");
     program.child.kill("SIGTERM");
     const { status, stderr } = await program.ended;
@@ -60,7 +59,6 @@ describe("hawser serve", () => {
     ["a rejection that nobody handled", "SIGUSR2", "unhandledRejection"],
     ["an exception that nobody caught", "SIGPIPE", "uncaughtException"],
   ] as const)("logs %s as a defect, stops, and ends with the status of internal", async (_, signal, origin) => {
-    const { database } = await databaseAlone();
     const program = await startServe(database.url, "info");
     const killedAt = performance.now();
     program.child.kill(signal);
@@ -85,22 +83,10 @@ describe("hawser serve", () => {
 });
 
 describe("the log", () => {
-  /**
-   * The program of a flood, whose standard error nobody reads until the test does. As plain JavaScript: a compiler that
-   * runs beside it shares its standard error, and makes that one that is waited for.
-   */
+  /** The program of a flood, whose standard error nobody reads until the test does. */
   async function flood() {
-    const script = `${projectDirectory}node_modules/.cache/hawser-test/log-flood-${process.pid}.mjs`;
-    await build({
-      entryPoints: [`${projectDirectory}test/cli/programs/log-flood.ts`],
-      outfile: script,
-      bundle: true,
-      packages: "external",
-      platform: "node",
-      format: "esm",
-    });
-    onTestFinished(() => rm(script, { force: true }));
-    const child = spawn(process.execPath, [script], { cwd: projectDirectory });
+    const [node, ...program] = nodeCommand("test/cli/programs/log-flood.ts");
+    const child = spawn(node!, program);
     const closed = once(child, "close") as Promise<[number | null]>;
     onTestFinished(async () => {
       child.stderr.resume();

@@ -2,76 +2,70 @@
  * Faults of what runs subscribed functions, seeded one at a time: each is named, with what to do, and nothing else is.
  */
 import pg from "pg";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { bridgeConstants } from "../../generated/ts/settings/nats.js";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { OwnPostgres } from "../faults/support/own-postgres.js";
-import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
-import { onlyFinding, postgresWithPasswords, type System, startSystem } from "./support/system.js";
+import {
+  expectFault,
+  onlyFinding,
+  postgresWithPasswords,
+  type System,
+  type SystemOptions,
+  startSystem,
+  subscribing,
+} from "./support/system.js";
 
 let postgres: OwnPostgres;
+/** With a subscription, and led. Each test leaves it well. */
 let system: System;
+
+/** One with a subscription. */
+async function subscribed(options?: SystemOptions): Promise<System> {
+  const made = await startSystem(postgres, options);
+  await made.run(...subscribing(`doctor.${made.name}`));
+  return made;
+}
 
 beforeAll(async () => {
   postgres = await postgresWithPasswords();
+  system = await subscribed();
+  await system.led();
 });
-
 afterAll(async () => {
+  await system?.[Symbol.asyncDispose]();
   await postgres?.[Symbol.asyncDispose]();
 });
 
-beforeEach(async () => {
-  system = await startSystem(postgres);
-  await system.run(
-    "CREATE FUNCTION public.take(bytea) RETURNS void LANGUAGE sql AS ''",
-    `SELECT nats_subscribe('doctor.${system.name}', 'public.take'::regproc)`,
-  );
-  await system.led();
-});
-
-afterEach(async () => {
-  await system?.[Symbol.asyncDispose]();
-});
-
-/** The statement of a remedy. */
-const statementOf = (remedy: string): string => remedy.replace(/^[^:]*: /, "").replace(/;.*$/, "");
-
 describe("the functions", () => {
   it("one that was dropped with CASCADE, while nobody served", async () => {
+    await using unserved = await subscribed({ serve: false });
     // A row without its wrapper, as it stays until somebody takes it out.
-    await system.serve!.stop();
-    await system.run("DROP FUNCTION public.take(bytea) CASCADE");
-    const { findings } = await system.examine();
+    await unserved.run("DROP FUNCTION public.take(bytea) CASCADE");
+    const { findings } = await unserved.examine();
     expect(findings.map(({ check }) => check)).toEqual(["gateway", "handlers"]);
     expect(findings[1]).toMatchObject({
       severity: "error",
-      what: `the function public.take(bytea) of the subscription to "doctor.${system.name}" is gone: it was dropped with CASCADE`,
+      what: `the function public.take(bytea) of the subscription to "doctor.${unserved.name}" is gone: it was dropped with CASCADE`,
       remedy: expect.stringContaining("SELECT hawser.prune_handlers()"),
     });
-    await system.run("SELECT hawser.prune_handlers()");
-    expect(onlyFinding(await system.examine()).check).toBe("gateway");
+    await unserved.run("SELECT hawser.prune_handlers()");
+    expect(onlyFinding(await unserved.examine()).check).toBe("gateway");
   });
 
   it("one that the role which it runs as may not execute any more", async () => {
-    await system.run(
-      "CREATE ROLE doctor_subscriber",
-      "GRANT hawser_nats TO doctor_subscriber",
-      "CREATE FUNCTION public.closed(bytea) RETURNS void LANGUAGE sql AS ''",
-      "SET ROLE doctor_subscriber; SELECT nats_subscribe('doctor.closed', 'public.closed'::regproc); RESET ROLE",
-      "REVOKE EXECUTE ON FUNCTION public.closed(bytea) FROM PUBLIC",
-    );
-    try {
-      const finding = onlyFinding(await system.examine());
-      expect(finding).toMatchObject({
-        check: "handlers",
-        code: "not_permitted",
+    await system.run("CREATE ROLE doctor_subscriber IN ROLE hawser_nats");
+    await expectFault(system, {
+      seed: [
+        "CREATE FUNCTION public.closed(bytea) RETURNS void LANGUAGE sql AS ''",
+        "SET ROLE doctor_subscriber; SELECT nats_subscribe('doctor.closed', 'public.closed'::regproc); RESET ROLE",
+        "REVOKE EXECUTE ON FUNCTION public.closed(bytea) FROM PUBLIC",
+      ],
+      finding: {
+        ...{ check: "handlers", code: "not_permitted" },
         remedy: "GRANT EXECUTE ON FUNCTION public.closed(bytea) TO doctor_subscriber",
-      });
-      await system.run(finding.remedy);
-      expect((await system.examine()).findings).toEqual([]);
-    } finally {
-      await system.run("DROP OWNED BY doctor_subscriber CASCADE", "DROP ROLE doctor_subscriber");
-    }
+      },
+    });
+    await system.run("DROP OWNED BY doctor_subscriber CASCADE", "DROP ROLE doctor_subscriber");
   });
 
   it("says what to do without SQL of whoever named the subject", async () => {
@@ -93,66 +87,59 @@ describe("the functions", () => {
   it("one whose wrapper the executor may not call", async () => {
     const [row] = await rowsOf(system.superuserUrl, "SELECT wrapper FROM hawser.nats_handlers");
     const wrapper = pg.escapeIdentifier(row!["wrapper"] as string);
-    await system.run(`REVOKE EXECUTE ON FUNCTION hawser_run.${wrapper} FROM hawser_executor`);
-    const finding = onlyFinding(await system.examine());
-    expect(finding).toMatchObject({ check: "handlers", code: "not_permitted" });
-    await system.run(finding.remedy);
-    expect((await system.examine()).findings).toEqual([]);
+    await expectFault(system, {
+      seed: [`REVOKE EXECUTE ON FUNCTION hawser_run.${wrapper} FROM hawser_executor`],
+      finding: { check: "handlers", code: "not_permitted" },
+    });
   });
 });
 
 describe("the login that runs them", () => {
-  let login: string;
-
-  beforeEach(async () => {
-    const [row] = await rowsOf(system.superuserUrl, "SELECT user_name FROM hawser.executor_login");
-    login = row!["user_name"] as string;
-  });
-
   it.each([
-    ["is superuser", (role: string) => `ALTER ROLE ${role} SUPERUSER`, "it has SUPERUSER"],
-    ["is in another role", (role: string) => `GRANT pg_read_all_data TO ${role}`, 'a member of "pg_read_all_data"'],
-    ["may not log in", (role: string) => `ALTER ROLE ${role} NOLOGIN`, "may not log in"],
-    ["has expired", (role: string) => `ALTER ROLE ${role} VALID UNTIL '2020-01-01'`, "has expired"],
-    ["is not in hawser_executor", (role: string) => `REVOKE hawser_executor FROM ${role}`, "is not in hawser_executor"],
+    ["is superuser", "ALTER ROLE $ SUPERUSER", "it has SUPERUSER"],
+    ["is in another role", "GRANT pg_read_all_data TO $", 'a member of "pg_read_all_data"'],
+    ["may not log in", "ALTER ROLE $ NOLOGIN", "may not log in"],
+    ["has expired", "ALTER ROLE $ VALID UNTIL '2020-01-01'", "has expired"],
+    ["is not in hawser_executor", "REVOKE hawser_executor FROM $", "is not in hawser_executor"],
   ])("%s", async (_what, seed, words) => {
-    await system.run(seed(login));
-    const finding = onlyFinding(await system.examine());
-    expect(finding).toMatchObject({ check: "executor-login", severity: "error", code: "executor_login" });
-    expect(finding.what).toContain(words);
-    await system.run(statementOf(finding.remedy));
-    await eventually("all is well again", async () => (await system.examine()).findings.length === 0);
+    const what = expect.stringContaining(words);
+    await expectFault(system, {
+      seed: [seed.replace("$", system.executor)],
+      finding: { check: "executor-login", severity: "error", code: "executor_login", what },
+    });
   });
 
   it("has another password", async () => {
-    await system.run(`ALTER ROLE ${login} PASSWORD 'another'`);
-    const finding = onlyFinding(await system.examine());
-    expect(finding).toMatchObject({ check: "executor-login", code: "executor_login" });
-    expect(finding.what).toContain("cannot connect: password authentication failed");
-    expect(finding.remedy).toContain(`DROP ROLE "${login}"`);
+    const [own] = await rowsOf(system.superuserUrl, "SELECT password FROM hawser.executor_login");
+    await expectFault(system, {
+      seed: [`ALTER ROLE ${system.executor} PASSWORD 'another'`],
+      finding: {
+        ...{ check: "executor-login", code: "executor_login" },
+        what: expect.stringContaining("cannot connect: password authentication failed"),
+        remedy: expect.stringContaining(`DROP ROLE "${system.executor}"`),
+      },
+      undo: [`ALTER ROLE ${system.executor} PASSWORD '${own!["password"]}'`],
+    });
   });
 
   it("is missing", async () => {
-    await system.serve!.stop();
-    await system.run(`DROP OWNED BY ${login}`, `DROP ROLE ${login}`);
-    const { findings } = await system.examine();
+    await using unserved = await startSystem(postgres, { serve: false });
+    await unserved.run(`DROP OWNED BY ${unserved.executor}`, `DROP ROLE ${unserved.executor}`);
+    const { findings } = await unserved.examine();
     expect(findings.map(({ check }) => check)).toEqual(["gateway", "executor-login"]);
-    expect(findings[1]!.what).toContain(`"${login}", which runs subscribed functions, is missing`);
+    expect(findings[1]!.what).toContain(`"${unserved.executor}", which runs subscribed functions, is missing`);
   });
 
   it("is another one, by --executor-url", async () => {
     await system.run("CREATE ROLE doctor_executor LOGIN PASSWORD 'executor' IN ROLE hawser_executor");
-    try {
-      const executorUrl = new URL(system.url);
-      executorUrl.username = "doctor_executor";
-      executorUrl.password = "executor";
-      expect((await system.examine({ executorUrl: executorUrl.href })).findings).toEqual([]);
-      await system.run("ALTER ROLE doctor_executor CREATEROLE");
-      const finding = onlyFinding(await system.examine({ executorUrl: executorUrl.href }));
-      expect(finding.remedy).toBe('ALTER ROLE "doctor_executor" NOCREATEROLE');
-    } finally {
-      await system.run("DROP OWNED BY doctor_executor", "DROP ROLE doctor_executor");
-    }
+    const executorUrl = new URL(system.url);
+    executorUrl.username = "doctor_executor";
+    executorUrl.password = "executor";
+    expect((await system.examine({ executorUrl: executorUrl.href })).findings).toEqual([]);
+    await system.run("ALTER ROLE doctor_executor CREATEROLE");
+    const finding = onlyFinding(await system.examine({ executorUrl: executorUrl.href }));
+    expect(finding.remedy).toBe('ALTER ROLE "doctor_executor" NOCREATEROLE');
+    await system.run("DROP OWNED BY doctor_executor", "DROP ROLE doctor_executor");
   });
 
   it("leads to another database, by --executor-url, also to one with Hawser in it", async () => {
@@ -174,43 +161,26 @@ describe("the login that runs them", () => {
   });
 });
 
-describe("the leader", () => {
-  it("that does not beat", async () => {
-    const holder = new pg.Client(system.superuserUrl);
-    await holder.connect();
-    try {
-      await holder.query("BEGIN; SELECT FROM hawser.bridge_lead FOR UPDATE");
-      const finding = onlyFinding(await system.examine());
-      expect(finding).toMatchObject({ check: "lead", severity: "error" });
-      expect(finding.what).toMatch(/^the process that led \(\S+\) has not been heard for \d+ ms/);
-      expect(finding.what).toContain(` ${bridgeConstants.leadExpiryMs} ms`);
-      expect(finding.what).toContain("the functions of 1 subscription are not called");
-    } finally {
-      await holder.end();
+it("a leader that is behind", async () => {
+  await using unserved = await subscribed({ serve: false });
+  // What a leader writes, at its pace.
+  const leader = new pg.Client(unserved.superuserUrl);
+  await leader.connect();
+  const beating = new AbortController();
+  const beats = (async () => {
+    while (!beating.signal.aborted) {
+      await leader.query(
+        "UPDATE hawser.bridge_lead SET owner = 'slow', beat = beat + 1, progress_at = now() - interval '75 s'",
+      );
     }
-  });
-
-  it("that is behind", async () => {
-    await system.serve!.stop();
-    // What a leader writes, at its pace.
-    const leader = new pg.Client(system.superuserUrl);
-    await leader.connect();
-    const beating = new AbortController();
-    const beats = (async () => {
-      while (!beating.signal.aborted) {
-        await leader.query(
-          "UPDATE hawser.bridge_lead SET owner = 'slow', beat = beat + 1, progress_at = now() - interval '75 s'",
-        );
-      }
-    })();
-    try {
-      const { findings } = await system.examine();
-      expect(findings.map(({ check, severity }) => `${check} ${severity}`)).toEqual(["gateway error", "lead warning"]);
-      expect(findings[1]!.what).toMatch(/^the leader is (7[5-9]|8\d)\.\d s behind/);
-    } finally {
-      beating.abort();
-      await beats;
-      await leader.end();
-    }
-  });
+  })();
+  try {
+    const { findings } = await unserved.examine();
+    expect(findings.map(({ check, severity }) => `${check} ${severity}`)).toEqual(["gateway error", "lead warning"]);
+    expect(findings[1]!.what).toMatch(/^the leader is (7[5-9]|8\d)\.\d s behind/);
+  } finally {
+    beating.abort();
+    await beats;
+    await leader.end();
+  }
 });

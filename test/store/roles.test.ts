@@ -7,7 +7,6 @@ import { HawserError, Peer } from "../../src/peer/index.js";
 import { grants } from "../../src/store/grants.js";
 import { install, meshSecrets, migrate, withCommandDatabase } from "../../src/store/index.js";
 import { listPeers, listPending, listTopics } from "../../src/store/mesh-overview.js";
-import { ownPostgres } from "../faults/support/own-postgres.js";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
@@ -322,103 +321,5 @@ describe("a database without the schema", () => {
     } finally {
       await onServer(world.url, `DROP ROLE ${login}`);
     }
-  });
-});
-
-describe("installing on a server of one's own", () => {
-  it("works with CREATE on the database alone, names what is missing, and catches up when it is there", async () => {
-    await using server = await ownPostgres();
-    await onServer(
-      server.url,
-      "CREATE ROLE app LOGIN PASSWORD 'test'",
-      "CREATE DATABASE app",
-      "GRANT CREATE ON DATABASE app TO app",
-    );
-    const url = new URL(server.url);
-    url.pathname = "/app";
-    const databaseUrl = as("app", url.href);
-
-    // What NATS from SQL asks for beyond that is tried in test/store/nats/limited.test.ts.
-    const peersAlone = { databaseUrl, nats: false } as const;
-    const foreseen = await install({ ...peersAlone, dryRun: true });
-    expect(foreseen.shortfalls.map(({ what }) => what)).toEqual([
-      'the role hawser_owner is missing, and "app" may not make roles',
-      'the role hawser_peer is missing, and "app" may not make roles',
-      'the role hawser_bridge is missing, and "app" may not make roles',
-      'the role hawser_nats is missing, and "app" may not make roles',
-      'the role hawser_executor is missing, and "app" may not make roles',
-    ]);
-    const alone = await install(peersAlone);
-    expect(alone.migrations.length).toBeGreaterThan(0);
-    expect(alone.shortfalls).toEqual(foreseen.shortfalls);
-    expect(alone.shortfalls[0]!.remedy).toContain("CREATE ROLE hawser_owner NOLOGIN");
-
-    // It works all the same: peers run as the owner of the schema.
-    await using peer = new Peer({ name: "one", topic: "one", listen: "127.0.0.1:0", databaseUrl });
-    await peer.run();
-    await peer.stop();
-
-    await onServer(url.href, ...foreseen.shortfalls.map(({ remedy }) => /CREATE ROLE \w+ NOLOGIN/.exec(remedy)![0]));
-    const withRoles = await install(peersAlone);
-    expect(withRoles.shortfalls).toMatchObject([
-      { what: expect.stringMatching(/^\d+ objects of the schema hawser belong to "app" and not to hawser_owner$/) },
-    ]);
-    expect(withRoles.shortfalls[0]!.remedy).toContain('GRANT hawser_owner TO "app"');
-    await onServer(url.href, 'GRANT hawser_owner TO "app"');
-    expect((await install(peersAlone)).shortfalls).toEqual([]);
-    expect((await install({ ...peersAlone, dryRun: true })).shortfalls).toEqual([]);
-
-    // And the roles are what they are elsewhere.
-    await onServer(url.href, "CREATE ROLE worker LOGIN PASSWORD 'test' IN ROLE hawser_peer");
-    await using worker = new Peer({
-      name: "w",
-      topic: "w",
-      listen: "127.0.0.1:0",
-      databaseUrl: as("worker", url.href),
-    });
-    await worker.run();
-  });
-
-  it("makes the roles itself where it may, without being a superuser", async () => {
-    await using server = await ownPostgres();
-    await onServer(
-      server.url,
-      "CREATE ROLE dba LOGIN CREATEROLE PASSWORD 'test'",
-      "CREATE DATABASE app",
-      "GRANT CREATE ON DATABASE app TO dba",
-    );
-    const url = new URL(server.url);
-    url.pathname = "/app";
-    const databaseUrl = as("dba", url.href);
-    expect((await install({ databaseUrl, nats: false })).shortfalls).toEqual([]);
-    expect(await schemaOwner(url.href)).toBe("hawser_owner");
-  });
-
-  it("says of a role that may not even make the schema what it needs", async () => {
-    await using server = await ownPostgres();
-    await onServer(server.url, "CREATE ROLE app LOGIN PASSWORD 'test'");
-    const databaseUrl = as("app", server.url);
-    const error = await install({ databaseUrl }).catch((thrown) => thrown);
-    expect(HawserError.is(error) && error.code).toBe("schema_missing");
-    expect(error.message).toContain('GRANT CREATE ON DATABASE "postgres" TO "app"');
-    const { shortfalls } = await install({ databaseUrl, dryRun: true });
-    expect(shortfalls[0]).toMatchObject({ meaning: "`hawser init` will fail" });
-  });
-
-  it("takes turns, also with others that prepare other databases of the same server", async () => {
-    await using server = await ownPostgres();
-    const urls = await Promise.all(
-      ["a", "b", "c"].map(async (name) => {
-        await onServer(server.url, `CREATE DATABASE ${name}`);
-        const url = new URL(server.url);
-        url.pathname = `/${name}`;
-        return url.href;
-      }),
-    );
-    const reports = await Promise.all(
-      [...urls, ...urls, ...urls, ...urls].map((databaseUrl) => install({ databaseUrl })),
-    );
-    expect(reports.flatMap(({ shortfalls }) => shortfalls)).toEqual([]);
-    expect(reports.filter(({ migrations }) => migrations.length > 0)).toHaveLength(3);
   });
 });

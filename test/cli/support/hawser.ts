@@ -1,25 +1,98 @@
 /**
- * The `hawser` command as a process of its own, on a test's database.
+ * The `hawser` command on a test's database: in this process, or as one of its own where that is what is tested.
  */
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
+import { Readable, Writable } from "node:stream";
 import { onTestFinished } from "vitest";
+import { runCli } from "../../../src/cli/run.js";
+import type { PeerWorld } from "../../peer/support/world.js";
 import { type Program, type ProgramOptions, startProgram } from "../../support/program.js";
 
 /** How a command ended. */
 type End = Awaited<Program["ended"]>;
 
-/** How a command is started. */
-export interface HawserOptions extends Omit<ProgramOptions, "stdin"> {
+/** What a command is given. */
+export interface HawserOptions {
   /** Its database. */
   readonly databaseUrl?: string | undefined;
   /** Its whole standard input. */
   readonly input?: string | Uint8Array | undefined;
+  /** Variables to add to the environment; undefined takes one out. */
+  readonly env?: Record<string, string | undefined>;
 }
 
-/** Starts a command; it is killed when the test has ended before it. */
-export function startHawser(args: readonly string[], { databaseUrl, input, ...options }: HawserOptions = {}): Program {
+let isRunning = false;
+
+/**
+ * Runs a command to its end as `main.ts` does, but in this process: a process takes a third of a second. One at a time,
+ * as it has standard input, output and the environment of this process.
+ */
+export async function hawser(args: readonly string[], options: HawserOptions = {}): Promise<End> {
+  if (isRunning) throw new Error("another command runs in this process; use hawserProcess");
+  isRunning = true;
+  const [stdout, stderr] = [new Collected(), new Collected()];
+  const undo = [
+    replaceStream("stdin", Readable.from([Buffer.from(options.input ?? "")])),
+    replaceStream("stdout", stdout),
+    replaceStream("stderr", stderr),
+    setEnvironment({ HAWSER_DATABASE_URL: options.databaseUrl, ...options.env }),
+  ];
+  const before = process.exitCode;
+  process.exitCode = undefined;
+  try {
+    const failed = await runCli(args);
+    // The exit status of commands that print what is wrong, as `hawser doctor` does.
+    const status = failed || Number(process.exitCode ?? 0);
+    return { status, signal: null, stdout: stdout.text, stderr: stderr.text };
+  } finally {
+    process.exitCode = before;
+    for (const each of undo) each();
+    isRunning = false;
+  }
+}
+
+/** What a command has written. */
+class Collected extends Writable {
+  private readonly chunks: Buffer[] = [];
+
+  get text(): string {
+    return Buffer.concat(this.chunks).toString();
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
+    this.chunks.push(chunk);
+    done();
+  }
+}
+
+function replaceStream(name: "stdin" | "stdout" | "stderr", stream: Readable | Writable): () => void {
+  const before = Object.getOwnPropertyDescriptor(process, name)!;
+  Object.defineProperty(process, name, { configurable: true, enumerable: true, value: stream });
+  return () => void Object.defineProperty(process, name, before);
+}
+
+function setEnvironment(wanted: Record<string, string | undefined>): () => void {
+  const set = (name: string, value: string | undefined) => {
+    if (value === undefined) delete process.env[name];
+    else process.env[name] = value;
+  };
+  const before = Object.keys(wanted).map((name) => [name, process.env[name]] as const);
+  for (const [name, value] of Object.entries(wanted)) set(name, value);
+  return () => {
+    for (const [name, value] of before) set(name, value);
+  };
+}
+
+/** How a process of a command is started. */
+export interface HawserProcessOptions extends Omit<ProgramOptions, "stdin">, HawserOptions {}
+
+/** Starts a command as a process of its own; it is killed when the test has ended before it. */
+export function startHawser(
+  args: readonly string[],
+  { databaseUrl, input, ...options }: HawserProcessOptions = {},
+): Program {
   const env = { HAWSER_DATABASE_URL: databaseUrl, ...options.env };
   const program = startProgram("src/cli/main.ts", args, { ...options, env });
   onTestFinished(() => void program.child.kill("SIGKILL"));
@@ -30,8 +103,8 @@ export function startHawser(args: readonly string[], { databaseUrl, input, ...op
   return program;
 }
 
-/** Runs a command to its end. */
-export async function hawser(args: readonly string[], options: HawserOptions = {}): Promise<End> {
+/** Runs a command to its end as a process of its own. */
+export async function hawserProcess(args: readonly string[], options: HawserProcessOptions = {}): Promise<End> {
   return startHawser(args, { input: "", ...options }).ended;
 }
 
@@ -58,7 +131,7 @@ async function saysOnStderr(program: Program, pattern: RegExp): Promise<string> 
 }
 
 /** Starts `hawser listen` and waits until it listens. */
-export async function startListening(args: readonly string[], options: HawserOptions): Promise<Program> {
+export async function startListening(args: readonly string[], options: HawserProcessOptions): Promise<Program> {
   const program = startHawser(["listen", ...args], options);
   await saysOnStderr(program, /^Listening at /);
   return program;
@@ -67,4 +140,14 @@ export async function startListening(args: readonly string[], options: HawserOpt
 /** Whether a shell would find the program. */
 export function isOnPath(program: string): boolean {
   return spawnSync("sh", ["-c", `command -v ${program}`]).status === 0;
+}
+
+/** Whether a session waits for a lock on a table of the schema `hawser`. */
+export async function waitsFor(table: string, world: PeerWorld): Promise<boolean> {
+  const waiting = await world.query(
+    `SELECT FROM pg_locks WHERE relation = $1::regclass AND NOT granted
+       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
+    [`hawser.${table}`],
+  );
+  return waiting.length > 0;
 }

@@ -7,6 +7,7 @@ import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import pg from "pg";
+import { expect } from "vitest";
 import type { DoctorOptions } from "../../../src/doctor/index.js";
 import { type DoctorReport, doctor, type NamedFinding } from "../../../src/doctor/index.js";
 import { Serve, type ServeOptions } from "../../../src/serve/index.js";
@@ -23,9 +24,14 @@ host all postgres 127.0.0.1/32 trust
 host all all 127.0.0.1/32 scram-sha-256
 `;
 
+/** What `startSystem` copies, so that each need not install. */
+const template = "doctor_template";
+
 /** Starts such a Postgres. */
 export async function postgresWithPasswords(): Promise<OwnPostgres> {
   const postgres = await ownPostgres();
+  await onServer(postgres.url, "ALTER SYSTEM SET fsync = off", `CREATE DATABASE ${template}`);
+  await install({ databaseUrl: urlOf(postgres, template, "postgres") });
   writeFileSync(join(postgres.dataDirectory, "pg_hba.conf"), rules);
   const loadedAt = async () => (await rowsOf(postgres.url, "SELECT pg_conf_load_time()::text AS at"))[0]!["at"];
   const before = await loadedAt();
@@ -44,11 +50,13 @@ export interface SystemOptions extends Omit<ServeOptions, "databaseUrl"> {
   readonly serve?: boolean;
 }
 
-/** See above. */
+/** A running one. */
 export interface System extends AsyncDisposable {
   /** Connects as the login of `hawser serve`, which is in hawser_nats and hawser_peer, too. */
   readonly url: string;
   readonly login: string;
+  /** The login that runs subscribed functions. */
+  readonly executor: string;
   /** Connects as superuser. */
   readonly superuserUrl: string;
   readonly name: string;
@@ -66,14 +74,18 @@ export async function startSystem(postgres: OwnPostgres, options: SystemOptions 
   const { natsUrl = testNatsUrl(), natsOptions = {}, serve: isServed = true, ...serveOptions } = options;
   const name = `doctor_${randomBytes(4).toString("hex")}`;
   const login = `bridge_${name}`;
-  await onServer(postgres.url, `CREATE DATABASE ${name}`);
+  const executor = `hawser_executor_${name}`;
+  await onServer(postgres.url, `CREATE DATABASE ${name} TEMPLATE ${template}`);
   const superuserUrl = urlOf(postgres, name, "postgres");
-  await install({ databaseUrl: superuserUrl });
+  const [own] = await rowsOf(superuserUrl, "SELECT password FROM hawser.executor_login");
   const url = urlOf(postgres, name, login, "right");
   const run = (...statements: readonly string[]) => onServer(superuserUrl, ...statements);
   await run(
     `CREATE ROLE ${login} LOGIN PASSWORD 'right' IN ROLE hawser_bridge, hawser_nats, hawser_peer`,
     `GRANT CREATE ON SCHEMA public TO ${login}`,
+    `CREATE ROLE ${executor} LOGIN PASSWORD '${own!["password"]}' IN ROLE hawser_executor`,
+    `GRANT ${executor} TO hawser_bridge`,
+    `UPDATE hawser.executor_login SET user_name = '${executor}'`,
   );
   if (natsOptions !== false) {
     const { hostname: host, port } = new URL(natsUrl);
@@ -87,6 +99,7 @@ export async function startSystem(postgres: OwnPostgres, options: SystemOptions 
   return {
     url,
     login,
+    executor,
     superuserUrl,
     name,
     serve,
@@ -97,6 +110,7 @@ export async function startSystem(postgres: OwnPostgres, options: SystemOptions 
       await serve?.stop();
       await run(`DROP OWNED BY ${login}`);
       await onServer(postgres.url, `DROP DATABASE ${name} WITH (FORCE)`, `DROP ROLE ${login}`);
+      await onServer(postgres.url, `DROP ROLE IF EXISTS ${executor}`);
     },
   };
 }
@@ -122,3 +136,39 @@ export function onlyFinding(report: DoctorReport): NamedFinding {
   }
   return finding;
 }
+
+/** The statement of a remedy. */
+export const statementOf = (remedy: string): string => remedy.replace(/^[^:]*: /, "").replace(/;.*$/, "");
+
+/** A fault that is found alone. */
+export interface Fault {
+  /** What is wrong. */
+  readonly fault?: string;
+  /** What makes it, as superuser. */
+  readonly seed: readonly string[] | ((system: System) => readonly string[]);
+  /** The finding. */
+  readonly finding: Partial<Record<keyof NamedFinding, unknown>>;
+  /** What undoes it. Default: the finding's remedy, which has to do so. */
+  readonly undo?: readonly string[] | ((system: System) => readonly string[] | Promise<unknown>);
+}
+
+/** Seeds the fault in a system that is well, expects to find it, and undoes it. */
+export async function expectFault(system: System, { seed, finding, undo }: Fault): Promise<void> {
+  await system.run(...(typeof seed === "function" ? seed(system) : seed));
+  let found: NamedFinding | undefined;
+  try {
+    found = onlyFinding(await system.examine());
+    expect(found).toMatchObject(finding);
+  } finally {
+    const wanted = typeof undo === "function" ? undo(system) : (undo ?? (found ? [statementOf(found.remedy)] : []));
+    if (wanted instanceof Promise) await wanted;
+    else await system.run(...(wanted as readonly string[]));
+  }
+  await eventually("all is well again", async () => (await system.examine()).findings.length === 0);
+}
+
+/** A function, and a subscription to it. */
+export const subscribing = (subject: string): string[] => [
+  "CREATE FUNCTION public.take(bytea) RETURNS void LANGUAGE sql AS ''",
+  `SELECT nats_subscribe('${subject}', 'public.take'::regproc)`,
+];

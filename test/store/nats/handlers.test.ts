@@ -5,42 +5,37 @@ import { createHash, createHmac, pbkdf2Sync } from "node:crypto";
 import pg from "pg";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
 import { install } from "../../../src/store/index.js";
-import { ownPostgres } from "../../faults/support/own-postgres.js";
-import { type TestDatabase, testDatabase } from "../../support/database.js";
-import { limitedInstaller, makeInstaller } from "../../support/limited-installer.js";
+import { type TestDatabase, type TestDatabaseOptions, testDatabase } from "../../support/database.js";
+import { limitedInstaller } from "../../support/limited-installer.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
+import { complete, executorOf, loginSql } from "./support/executor.js";
 import { login } from "./support/logins.js";
 
 const databases: TestDatabase[] = [];
 let database: TestDatabase;
 
-beforeEach(async () => {
-  database = await testDatabase({ migrated: false });
+/** By default a copy of what an installation makes. */
+async function make(options: TestDatabaseOptions = {}): Promise<void> {
+  database = await testDatabase(options);
   databases.push(database);
-});
+}
+
+beforeEach(() => make());
+
 afterAll(async () => {
   for (const each of databases) await each.drop();
 });
 
-const executorOf = async ({ url }: { readonly url: string }) =>
-  (await rowsOf(url, "SELECT user_name AS name FROM hawser.executor_login"))[0]!["name"] as string;
-
-const loginSql = (name: string) => `
-  SELECT rolcanlogin AS login, rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication AS more,
-         ARRAY(SELECT roleid::regrole::text FROM pg_auth_members WHERE member = r.oid ORDER BY 1) AS roles,
-         pg_has_role('hawser_bridge', r.oid, 'MEMBER') AS bridge
-    FROM pg_roles AS r WHERE rolname = '${name}'`;
-const complete = { login: true, more: false, roles: ["hawser_executor"], bridge: true };
-
 describe("the login that calls functions for NATS", () => {
   it("is made, and made again where a dump was restored in another cluster", async () => {
+    await make({ migrated: false });
     await install({ databaseUrl: database.url });
-    const name = await executorOf(database);
+    const name = await executorOf(database.url);
     expect(await rowsOf(database.url, loginSql(name))).toEqual([complete]);
     await onServer(database.url, `REVOKE CONNECT ON DATABASE ${database.name} FROM PUBLIC`);
     await onServer(database.url, `DROP OWNED BY ${name}`, `DROP ROLE ${name}`);
     expect(await install({ databaseUrl: database.url })).toMatchObject({ shortfalls: [] });
-    expect(await executorOf(database)).toBe(name);
+    expect(await executorOf(database.url)).toBe(name);
     expect(await rowsOf(database.url, loginSql(name))).toEqual([complete]);
     expect(
       await rowsOf(database.url, `SELECT has_database_privilege('${name}', current_database(), 'CONNECT') AS connects`),
@@ -48,9 +43,8 @@ describe("the login that calls functions for NATS", () => {
   });
 
   it("shows its password in no SQL of a dry run, and in no report", async () => {
-    await install({ databaseUrl: database.url });
     const [row] = await rowsOf(database.url, "SELECT password FROM hawser.executor_login");
-    await onServer(database.url, `DROP ROLE ${await executorOf(database)}`);
+    await onServer(database.url, `DROP ROLE ${await executorOf(database.url)}`);
     const dry = await install({ databaseUrl: database.url, dryRun: true });
     expect(dry.sql).toContain("CREATE ROLE %I LOGIN");
     const done = await install({ databaseUrl: database.url });
@@ -61,6 +55,7 @@ describe("the login that calls functions for NATS", () => {
     ["as it was made", undefined],
     ["longer than a block of the hash", "x".repeat(200)],
   ])("is given its password as a verifier, so that no statement holds it (%s)", async (_, other) => {
+    await make({ migrated: false });
     await install({ databaseUrl: database.url });
     if (other !== undefined) await onServer(database.url, `UPDATE hawser.executor_login SET password = '${other}'`);
     await install({ databaseUrl: database.url });
@@ -89,16 +84,8 @@ describe("the login that calls functions for NATS", () => {
     }
   });
 
-  it("is made by a role that may make roles, which is no superuser", async () => {
-    await using server = await ownPostgres();
-    const creator = await makeInstaller(server.url, { createRole: true });
-    await install({ databaseUrl: creator.url });
-    expect(await rowsOf(server.url, loginSql(await executorOf(server)))).toEqual([complete]);
-  });
-
   it("is warned of when it, or its role, is in another one", async () => {
-    await install({ databaseUrl: database.url });
-    const name = await executorOf(database);
+    const name = await executorOf(database.url);
     await using other = await login(database.url);
     await onServer(database.url, `GRANT ${other.role} TO ${name}`);
     const { roleWarnings } = await install({ databaseUrl: database.url });
@@ -110,6 +97,8 @@ describe("the login that calls functions for NATS", () => {
 });
 
 describe("what stands in the place of ours", () => {
+  beforeEach(() => make({ migrated: false }));
+
   it.each(["hawser_run", "pgnats"])("keeps init from touching the schema %s of somebody else", async (schema) => {
     await using mallory = await login(database.url);
     await onServer(database.url, `CREATE SCHEMA ${schema} AUTHORIZATION ${mallory.role}`);
@@ -151,7 +140,6 @@ describe("what stands in the place of ours", () => {
 });
 
 it("the view lets no function of a reader see what it leaves out", async () => {
-  await install({ databaseUrl: database.url });
   await using reader = await login(database.url);
   await onServer(
     database.url,
@@ -173,7 +161,6 @@ it("the view lets no function of a reader see what it leaves out", async () => {
 });
 
 it("gives nobody else anything of schemas and view, and warns of what was granted by hand", async () => {
-  await install({ databaseUrl: database.url });
   await using reader = await login(database.url);
   await onServer(
     database.url,

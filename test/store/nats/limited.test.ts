@@ -4,44 +4,10 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import { install, uninstall } from "../../../src/store/index.js";
 import { publicFunctionCount } from "../../../src/store/nats/function-text.js";
-import { ownPostgres } from "../../faults/support/own-postgres.js";
 import { testDatabase } from "../../support/database.js";
-import { limitedInstaller, makeInstaller } from "../../support/limited-installer.js";
+import { limitedInstaller } from "../../support/limited-installer.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
-import { codeOf, deadGateway, login, refusal } from "./support/logins.js";
-
-const wrappersMissing = /^the foreign data wrappers litmus_pgnats_fdw and pgnats_fdw are missing/;
-const eventTriggersMissing = /^the event triggers hawser_nats_server_follow and hawser_nats_server_drop are missing/;
-const loginMissing = /^the login .*calls functions for NATS,? is missing/;
-const wrappersAndTriggers = [expect.stringMatching(wrappersMissing), expect.stringMatching(eventTriggersMissing)];
-const onlySuperusers = [expect.stringMatching(loginMissing), ...wrappersAndTriggers];
-
-type Shortfalls = Awaited<ReturnType<typeof install>>["shortfalls"];
-
-/** What is lacking, without what the schema `hawser` lacks. */
-function lacking(shortfalls: Shortfalls): string[] {
-  return shortfalls.map(({ what }) => what).filter((what) => !what.includes("objects of the schema hawser"));
-}
-
-/** The SQL that a shortfall names as its remedy for a superuser. */
-function remedyOf(shortfalls: Shortfalls, what: RegExp): string {
-  const { remedy } = shortfalls.find((one) => what.test(one.what))!;
-  return /^as (?:a superuser|the owner of the schema): (?:run `hawser init`, or )?(.*?)(?:, or name .*)?(?:; then run `hawser init` again)?$/.exec(
-    remedy,
-  )![1]!;
-}
-
-/** A call that goes as far as to the gateway, which is not there. */
-async function expectToReachDblink(superuserUrl: string, call = "SELECT nats_publish_text('a', 'b')"): Promise<void> {
-  await deadGateway(superuserUrl);
-  await using caller = await login(superuserUrl, "IN ROLE hawser_nats");
-  expect(await refusal(caller.url, call)).toMatchObject({
-    code: "08001",
-    detail: expect.stringContaining("127.0.0.1"),
-  });
-  await using stranger = await login(superuserUrl);
-  expect(await codeOf(stranger.url, call)).toBe("42501");
-}
+import { expectToReachDblink, lacking, onlySuperusers, remedyOf, wrappersMissing } from "./support/shortfalls.js";
 
 async function ownersOf(url: string): Promise<unknown[]> {
   const rows = await rowsOf(
@@ -216,86 +182,5 @@ describe("a role that is no superuser", () => {
       dblink: false,
       shortfalls: [],
     });
-  });
-});
-
-describe("on a server that has never seen Hawser", () => {
-  it("a role that may make roles installs with all of them; one that may not, without", async () => {
-    await using server = await ownPostgres();
-    const urls = await Promise.all(
-      ["without", "with_roles"].map(async (name) => {
-        await onServer(server.url, `CREATE DATABASE ${name}`);
-        const url = new URL(server.url);
-        url.pathname = `/${name}`;
-        return url.href;
-      }),
-    );
-    const plain = await makeInstaller(urls[0]!);
-    const alone = await install({ databaseUrl: plain.url });
-    expect(alone.nats).toMatchObject({ functions: publicFunctionCount });
-    expect(lacking(alone.shortfalls)).toEqual([
-      ...["hawser_owner", "hawser_peer", "hawser_bridge", "hawser_nats", "hawser_executor"].map(
-        (role) => `the role ${role} is missing, and "${plain.role}" may not make roles`,
-      ),
-      ...onlySuperusers,
-    ]);
-    // The owner of all of it can call it.
-    await deadGateway(urls[0]!);
-    expect(await codeOf(plain.url, "SELECT nats_flush()")).toBe("08001");
-
-    const creator = await makeInstaller(urls[1]!, { createRole: true });
-    const { shortfalls } = await install({ databaseUrl: creator.url });
-    expect(lacking(shortfalls).filter((what) => !what.startsWith("SQL functions in the schema"))).toEqual(
-      wrappersAndTriggers,
-    );
-    await expectToReachDblink(urls[1]!);
-
-    // And a superuser completes both.
-    await onServer(urls[0]!, `GRANT hawser_owner TO ${plain.role}`);
-    for (const databaseUrl of urls) {
-      expect(await install({ databaseUrl })).toMatchObject({ nats: { eventTriggers: true }, shortfalls: [] });
-      await expectToReachDblink(databaseUrl);
-    }
-  });
-
-  it.each([
-    ["that knows nothing of dblink", "SELECT"],
-    ["with a dblink that nobody may use", "CREATE SCHEMA hawser_dblink; CREATE EXTENSION dblink SCHEMA hawser_dblink"],
-  ])("a superuser has one errand to run for a role of few rights, in a database %s", async (_, prepare) => {
-    await using server = await ownPostgres();
-    await onServer(
-      server.url,
-      prepare,
-      "REVOKE ALL ON SCHEMA public FROM PUBLIC",
-      "CREATE ROLE few LOGIN PASSWORD 'test'",
-      `GRANT CREATE ON DATABASE ${new URL(server.url).pathname.slice(1)} TO few`,
-    );
-    const few = new URL(server.url);
-    few.username = "few";
-    few.password = "test";
-    const foreseen = await install({ databaseUrl: few.href, dryRun: true });
-    const { nats, shortfalls, superuserSql } = await install({ databaseUrl: few.href });
-    expect(nats).toMatchObject({ functions: 0 });
-    expect(shortfalls[0]!.what).toMatch(/^dblink is not installed|^the SQL functions/);
-    expect(superuserSql).toEqual(
-      expect.arrayContaining([
-        "CREATE ROLE hawser_nats NOLOGIN;",
-        'GRANT USAGE, CREATE ON SCHEMA "public" TO hawser_owner;',
-      ]),
-    );
-    expect(foreseen.superuserSql).toEqual(superuserSql);
-
-    await onServer(server.url, ...superuserSql);
-    const dry = await install({ databaseUrl: few.href, dryRun: true });
-    expect(dry.shortfalls.map(({ what }) => what)).toEqual(onlySuperusers);
-    const after = await install({ databaseUrl: few.href });
-    expect(after.nats).toMatchObject({ functions: publicFunctionCount, dblinkSchema: "hawser_dblink" });
-    expect(after.shortfalls.map(({ what }) => what)).toEqual(onlySuperusers);
-    expect(after.superuserSql).toEqual([]);
-    await deadGateway(server.url);
-    await using caller = await login(server.url, "IN ROLE hawser_nats");
-    expect(await codeOf(caller.url, "SELECT nats_flush()")).toBe("08001");
-    expect(await install({ databaseUrl: server.url })).toMatchObject({ shortfalls: [], superuserSql: [] });
-    expect(await install({ databaseUrl: few.href })).toMatchObject({ shortfalls: [], superuserSql: [] });
   });
 });

@@ -14,8 +14,7 @@ let listener: pg.Client;
 const heard: string[] = [];
 
 beforeEach(async () => {
-  database = await testDatabase({ migrated: false });
-  await install({ databaseUrl: database.url });
+  database = await testDatabase();
   listener = new pg.Client({ connectionString: database.url });
   await listener.connect();
   heard.length = 0;

@@ -20,12 +20,18 @@ afterAll(async () => {
   for (const each of databases) await each.drop();
 });
 
+async function installed(): Promise<TestDatabase> {
+  const made = await testDatabase();
+  databases.push(made);
+  return made;
+}
+
 const nothing = { functions: 0, wrappers: [], eventTriggers: [], dblink: false, schemas: [], shortfalls: [] };
 
 describe("removing NATS from SQL", () => {
   it("leaves what an installation for peers alone has, and an installation brings all of it back", async () => {
-    await install({ databaseUrl: database.url });
-    const installed = await catalogOf(database.url);
+    database = await installed();
+    const before = await catalogOf(database.url);
     expect(await uninstall({ databaseUrl: database.url })).toMatchObject({
       functions: publicFunctionCount,
       wrappers: ["litmus_pgnats_fdw", "pgnats_fdw"],
@@ -36,13 +42,12 @@ describe("removing NATS from SQL", () => {
       shortfalls: [],
       rest: "DROP SCHEMA hawser CASCADE",
     });
-    await using peersAlone = await testDatabase({ migrated: false });
-    await install({ databaseUrl: peersAlone.url, nats: false });
+    await using peersAlone = await testDatabase({ nats: false });
     expect(await catalogOf(database.url)).toEqual(await catalogOf(peersAlone.url));
     expect(await uninstall({ databaseUrl: database.url })).toMatchObject(nothing);
 
     await install({ databaseUrl: database.url });
-    expect(await catalogOf(database.url)).toEqual(installed);
+    expect(await catalogOf(database.url)).toEqual(before);
   });
 
   it("finds the functions in whatever schema they are, and also after the schema hawser is gone", async () => {
@@ -57,7 +62,7 @@ describe("removing NATS from SQL", () => {
   });
 
   it("prints SQL that does the same, and changes nothing itself", async () => {
-    await install({ databaseUrl: database.url });
+    database = await installed();
     const before = await catalogOf(database.url);
     const { sql } = await uninstall({ databaseUrl: database.url, dryRun: true });
     expect(await catalogOf(database.url)).toEqual(before);
@@ -66,7 +71,7 @@ describe("removing NATS from SQL", () => {
   });
 
   it("removes nothing while a server or a view uses it, and names that", async () => {
-    await install({ databaseUrl: database.url });
+    database = await installed();
     await onServer(
       database.url,
       'CREATE SERVER "my nats" FOREIGN DATA WRAPPER pgnats_fdw',
@@ -93,8 +98,7 @@ describe("removing NATS from SQL", () => {
     expect(await uninstall({ databaseUrl: database.url })).toMatchObject({ dblink: false, shortfalls: [] });
     expect(await rowsOf(database.url, "SELECT FROM pg_extension WHERE extname = 'dblink'")).toHaveLength(1);
 
-    await using other = await testDatabase({ migrated: false });
-    await install({ databaseUrl: other.url });
+    const other = await installed();
     await onServer(other.url, "CREATE SERVER far FOREIGN DATA WRAPPER dblink_fdw");
     expect(await uninstall({ databaseUrl: other.url })).toMatchObject({
       functions: publicFunctionCount,
@@ -104,7 +108,7 @@ describe("removing NATS from SQL", () => {
   });
 
   it("removes nothing while NATS reaches a function, and names that; then what its wrapper has left goes along", async () => {
-    await install({ databaseUrl: database.url });
+    database = await installed();
     await onServer(
       database.url,
       "CREATE FUNCTION f(payload bytea) RETURNS bytea LANGUAGE sql AS 'SELECT payload'",
@@ -122,7 +126,8 @@ describe("removing NATS from SQL", () => {
   });
 
   it("leaves functions, wrappers and event triggers of others, and what peers have stored", async () => {
-    await install({ databaseUrl: database.url, nats: false });
+    database = await testDatabase({ nats: false });
+    databases.push(database);
     await onServer(
       database.url,
       "CREATE FUNCTION nats_flush() RETURNS void LANGUAGE sql AS ''",

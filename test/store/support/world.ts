@@ -64,7 +64,10 @@ export function textMessages(...texts: string[]): { topicKey: number; payload: U
 }
 
 /** Ends the database session that holds a name's lease lock, as an administrator would. */
-export async function terminateHolder(operator: pg.Client, name: string): Promise<void> {
+export async function terminateHolder(
+  operator: { query(text: string, values: unknown[]): Promise<unknown> },
+  name: string,
+): Promise<void> {
   await operator.query(
     `SELECT pg_terminate_backend(pid) FROM pg_locks
      WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())

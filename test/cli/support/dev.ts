@@ -1,0 +1,33 @@
+/**
+ * `hawser dev` as a process.
+ */
+import { onTestFinished } from "vitest";
+import { answers } from "../../support/answers.js";
+import { type Program, type ProgramOptions, startProgram } from "../../support/program.js";
+
+/** What it announces with `--json`. */
+export interface Announcement {
+  readonly databaseUrl: string;
+  readonly natsUrl: string;
+  readonly gatewayUrl: string;
+}
+
+/** Starts it. */
+export function dev(args: readonly string[] = [], options: ProgramOptions = {}): Program {
+  return kill(startProgram("src/cli/main.ts", ["dev", ...args], options));
+}
+
+/** Kills the program when the test has failed to end it. */
+export function kill(program: Program): Program {
+  onTestFinished(() => void program.child.kill("SIGKILL"));
+  return program;
+}
+
+/** Whether one of its servers answers. */
+export const anyAnswers = async ({ databaseUrl, natsUrl }: Announcement) =>
+  (await answers(databaseUrl)) || (await answers(natsUrl));
+
+/** What it has announced. */
+export async function announced(program: Program): Promise<Announcement> {
+  return JSON.parse(await program.firstLine) as Announcement;
+}
