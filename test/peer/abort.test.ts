@@ -3,10 +3,11 @@
  */
 import { expect, it } from "vitest";
 import { failure } from "./support/errors.js";
-import { peerWorld } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
 
 it("ends the wait with aborted when the signal says so; the message itself may still arrive", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   let release: () => void = () => undefined;
   const held = new Promise<void>((resolve) => {
@@ -28,7 +29,6 @@ it("ends the wait with aborted when the signal says so; the message itself may s
 });
 
 it("keeps no listener on a signal that outlives its sends", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   await world.started("b-1");
   const { signal } = new AbortController();
@@ -52,7 +52,6 @@ it("keeps no listener on a signal that outlives its sends", async () => {
 });
 
 it("rejects at once with aborted for a signal that was aborted before", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   await world.started("b-1");
   await failure("aborted", a.sendTo("b", "x", { signal: AbortSignal.abort() }));
@@ -60,7 +59,6 @@ it("rejects at once with aborted for a signal that was aborted before", async ()
 });
 
 it("leaves the caller its buffer, wherever the message was at that moment", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1", { compressThresholdBytes: 1_000_000 });
   const b = await world.started("b-1");
   // The topic is being looked up.

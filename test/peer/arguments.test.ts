@@ -5,7 +5,10 @@ import { describe, expect, it } from "vitest";
 import { peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
 import { Peer, type PeerOptions } from "../../src/peer/index.js";
 import { failure } from "./support/errors.js";
-import { peerWorld, type TestPeer } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+import type { TestPeer } from "./support/world.js";
+
+const world = sharedPeerWorld();
 
 const valid: PeerOptions = {
   name: "a-1",
@@ -169,9 +172,7 @@ describe("a running peer refuses", () => {
     ],
   ];
   it.each(sends)("%s", async (_, send, said) => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
+    const [a, b] = await world.running("a-1", "b-1");
     const error = await failure("invalid_argument", send(a));
     check(error, said);
     expect(error.outcome).toBeUndefined();
@@ -181,7 +182,6 @@ describe("a running peer refuses", () => {
   });
 
   it("the same in sendAll and in a reply", async () => {
-    await using world = await peerWorld();
     const a = await world.started("a-1");
     const errors: Promise<unknown>[] = [];
     await world.started("b-1", {}, (message) => {
@@ -196,7 +196,6 @@ describe("a running peer refuses", () => {
   });
 
   it("topics that break the rule, wherever a topic is named", async () => {
-    await using world = await peerWorld();
     const a = await world.started("a-1");
     for (const call of [
       () => a.subscribe("x:y"),
@@ -209,7 +208,6 @@ describe("a running peer refuses", () => {
   });
 
   it("reserved topics with internal_topic, and its own source topic with self_topic", async () => {
-    await using world = await peerWorld();
     const a = await world.started("a-1");
     for (const topic of ["__#internal_channel", "__#other"]) {
       const error = await failure("internal_topic", a.subscribe(topic));

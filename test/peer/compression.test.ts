@@ -7,12 +7,13 @@ import { expect, it } from "vitest";
 import { freePort } from "../../src/dev/free-port.js";
 import { eventually } from "../support/eventually.js";
 import { TcpProxy } from "../transport/tcp-proxy.js";
-import { peerWorld } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
 
 const threshold = 1_000;
 
 it("compresses strictly above the threshold, live", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1", { compressThresholdBytes: threshold });
   const got: Uint8Array[] = [];
   const b = await world.started("b-1", {}, ({ payload }) => void got.push(payload.slice()));
@@ -34,7 +35,6 @@ it("compresses strictly above the threshold, live", async () => {
 });
 
 it("puts few bytes on the wire for much of the same", async () => {
-  await using world = await peerWorld();
   const port = await freePort();
   await using proxy = await TcpProxy.to(port);
   const a = await world.started("a-1", { compressThresholdBytes: threshold });
@@ -47,7 +47,6 @@ it("puts few bytes on the wire for much of the same", async () => {
 });
 
 it("stores as gzip what is above the threshold, and hands it over as it was", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1", { compressThresholdBytes: threshold });
   const b = await world.started("b-1");
   await a.sendTo("b", "hello");
@@ -67,7 +66,6 @@ it("stores as gzip what is above the threshold, and hands it over as it was", as
 });
 
 it("keeps the order of compressed and small messages", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1", { compressThresholdBytes: threshold });
   const b = await world.started("b-1");
   await a.sendTo("b", "begin");
@@ -78,7 +76,6 @@ it("keeps the order of compressed and small messages", async () => {
 });
 
 it("makes a dead letter with the plain payload", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1", { compressThresholdBytes: threshold });
   const b = await world.started("b-1", { maxAttempts: 1 }, () => {
     throw new Error("no");
@@ -93,7 +90,6 @@ it("makes a dead letter with the plain payload", async () => {
 });
 
 it("counts the uncompressed length against the listener's limit", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1", { compressThresholdBytes: threshold });
   await world.started("b-1", { maxMessageBytes: 5_000 });
   await expect(a.sendTo("b", Buffer.alloc(5_001))).rejects.toMatchObject({ code: "invalid_argument" });
@@ -101,7 +97,6 @@ it("counts the uncompressed length against the listener's limit", async () => {
 });
 
 it("handles a stored message that is longer than the listener takes over the wire since its restart", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1", { compressThresholdBytes: threshold });
   const b = await world.started("b-1");
   await a.sendTo("b", "hello");

@@ -3,10 +3,11 @@
  */
 import { expect, it } from "vitest";
 import { failure } from "./support/errors.js";
-import { peerWorld } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
 
 it("refuses a payload above the listener's limit at once, with both numbers", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   await world.started("b-1", { maxMessageBytes: 1_000 });
   const fits = Buffer.alloc(1_000, 1);
@@ -21,7 +22,6 @@ it("refuses a payload above the listener's limit at once, with both numbers", as
 });
 
 it("refuses a payload above the listener's limit while the listener is stopped, too", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   const b = await world.started("b-1", { maxMessageBytes: 1_000 });
   await a.sendTo("b", "hello");
@@ -35,7 +35,6 @@ it("refuses a payload above the listener's limit while the listener is stopped, 
 });
 
 it("refuses with busy what the queue does not hold, and takes more when it has room again", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1", { maxSendQueueMessages: 10 });
   const b = await world.started("b-1");
   await a.sendTo("b", "hello");
@@ -51,7 +50,6 @@ it("refuses with busy what the queue does not hold, and takes more when it has r
 });
 
 it("counts payload bytes in the queue, and always takes one message", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1", { maxSendQueueBytes: 100 });
   await world.started("b-1");
   expect((await a.sendTo("b", Buffer.alloc(1_000))).outcome).toBe("delivered");

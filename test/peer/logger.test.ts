@@ -3,10 +3,11 @@
  */
 import { expect, it, vi } from "vitest";
 import { Log } from "./support/log.js";
-import { peerWorld } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
 
 it("hears with details why a peer ends, and standard output and error stay silent", async () => {
-  await using world = await peerWorld();
   const written = [vi.spyOn(process.stdout, "write"), vi.spyOn(process.stderr, "write")];
   const lines = new Log<{ level: string; details: object; message: string }>();
   const take =

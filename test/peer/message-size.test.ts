@@ -3,10 +3,11 @@
  */
 import { expect, it } from "vitest";
 import { failure } from "./support/errors.js";
-import { peerWorld } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
 
 it("is that of the uncompressed payload, sent and stored", async () => {
-  await using world = await peerWorld();
   const maxMessageBytes = 100_000;
   const a = await world.started("a-1", { compressThresholdBytes: 10 });
   const b = await world.started("b-1", { maxMessageBytes });

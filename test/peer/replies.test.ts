@@ -5,10 +5,11 @@ import { expect, it } from "vitest";
 import type { Receipt } from "../../src/peer/index.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
-import { peerWorld } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
 
 it("goes to the very peer that sent the message, not to another of its topic", async () => {
-  await using world = await peerWorld();
   const [first, second] = [await world.started("a-1"), await world.started("a-2")];
   const receipts: Receipt[] = [];
   await world.started("b-1", {}, async (message) => {
@@ -33,7 +34,6 @@ it("goes to the very peer that sent the message, not to another of its topic", a
 });
 
 it("takes both deliveries", async () => {
-  await using world = await peerWorld();
   // On a slow machine, too, it does not say that it is busy while the first one's topic is looked up.
   const a = await world.started("a-1", { busyAfterMs: 20_000 });
   const receipts: Receipt[] = [];
@@ -51,7 +51,6 @@ it("takes both deliveries", async () => {
 });
 
 it("is stored for a sender that has left, and the sender has it when it runs again", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   const held = gate();
   const replied = gate();
@@ -73,7 +72,6 @@ it("is stored for a sender that has left, and the sender has it when it runs aga
 });
 
 it("is stored under the sender's topic also when the sender was known by another topic only", async () => {
-  await using world = await peerWorld();
   const a = world.peer("a-1");
   await a.subscribe("news");
   await a.record();
@@ -100,7 +98,6 @@ it("is stored under the sender's topic also when the sender was known by another
 });
 
 it("at-most-once to a sender that has left is dropped", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   const held = gate();
   const replied = gate();
@@ -118,7 +115,6 @@ it("at-most-once to a sender that has left is dropped", async () => {
 });
 
 it("is not_running after the replier has stopped", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   let reply: (() => Promise<Receipt>) | undefined;
   const b = await world.started("b-1", {}, (message) => {
@@ -130,7 +126,6 @@ it("is not_running after the replier has stopped", async () => {
 });
 
 it("is delivered or stored when the handler awaits it while its peer stops", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   const held = gate();
   let receipt: Receipt | undefined;
@@ -155,7 +150,6 @@ it("is delivered or stored when the handler awaits it while its peer stops", asy
 });
 
 it("a reply to oneself makes the own topic no topic to send to", async () => {
-  await using world = await peerWorld();
   const a = world.peer("a-1");
   await a.subscribe("q");
   await a.record(async (message) => {

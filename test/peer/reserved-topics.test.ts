@@ -3,10 +3,11 @@
  */
 import { expect, it } from "vitest";
 import { failure } from "./support/errors.js";
-import { peerWorld } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
 
 it("are refused where one would serve them; to send to one is to send to a topic that nobody serves", async () => {
-  await using world = await peerWorld();
   const topic = "__#internal_channel";
   await failure("internal_topic", () => world.peer("b-1", { topic }));
   for (const a of [world.peer("a-1"), await world.started("c-1")]) {

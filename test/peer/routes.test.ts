@@ -3,13 +3,12 @@
  */
 import { expect, it } from "vitest";
 import { failure } from "./support/errors.js";
-import { peerWorld } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
 
 it("are kept to the other listeners of a topic when one unsubscribes: messages are stored for those", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
-  const c = await world.started("c-1");
+  const [a, b, c] = await world.running("a-1", "b-1", "c-1");
   for (const peer of [b, c]) await peer.subscribe("news");
   await a.sendAll("news", "1");
   await b.unsubscribe("news");
@@ -28,9 +27,7 @@ it("are kept to the other listeners of a topic when one unsubscribes: messages a
 });
 
 it("are kept for each topic of a listener that serves two at one address", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   await b.subscribe("news");
   for (const topic of ["b", "news"]) await a.sendTo(topic, "1");
   await b.stop();

@@ -5,10 +5,11 @@ import { expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 import { failure } from "./support/errors.js";
-import { type PeerWorld, peerWorld } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
 
 it("resolves `delivered` when the handler is done and its cursor is committed", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   let done = false;
   const b = await world.started("b-1", {}, async () => {
@@ -25,7 +26,6 @@ it("resolves `delivered` when the handler is done and its cursor is committed", 
 });
 
 it("takes bytes and text, and hands over bytes", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   const payloads: Uint8Array[] = [];
   const b = await world.started("b-1", {}, ({ payload }) => void payloads.push(payload.slice()));
@@ -37,9 +37,7 @@ it("takes bytes and text, and hands over bytes", async () => {
 });
 
 it("carries headers, from a record and from pairs, live and stored", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   await a.sendTo("b", "1", { headers: { trace: "abc", empty: "" } });
   await a.sendTo("b", "2", {
     delivery: "at-most-once",
@@ -67,9 +65,7 @@ it("carries headers, from a record and from pairs, live and stored", async () =>
 });
 
 it("resolves `stored` once Postgres has it while the listener is stopped, and the listener gets it when it runs", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   await a.sendTo("b", "first");
   await b.stop();
   expect(await a.sendTo("b", "second")).toEqual({ outcome: "stored", peer: "b-1" });
@@ -84,7 +80,6 @@ it("resolves `stored` once Postgres has it while the listener is stopped, and th
 
 /** Keeps every write of a table waiting until `let go`. Resolves when one waits, having begun `send`. */
 async function whileLocked<T>(
-  world: PeerWorld,
   table: string,
   send: () => Promise<T>,
 ): Promise<{ readonly sent: Promise<T>; readonly isSettled: () => boolean; readonly letGo: () => Promise<void> }> {
@@ -101,12 +96,10 @@ async function whileLocked<T>(
 }
 
 it("confirms nothing as stored before Postgres has committed it", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   await a.sendTo("b", "1");
   await b.stop();
-  const { sent, isSettled, letGo } = await whileLocked(world, "conn_messages", () => a.sendTo("b", "2"));
+  const { sent, isSettled, letGo } = await whileLocked("conn_messages", () => a.sendTo("b", "2"));
   expect(isSettled()).toBe(false);
   expect(await world.storedMessages()).toBe(0);
   await letGo();
@@ -115,11 +108,10 @@ it("confirms nothing as stored before Postgres has committed it", async () => {
 });
 
 it("confirms nothing as delivered before the listener's cursor is committed", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1", { ackTimeoutMs: 60_000 });
   const b = await world.started("b-1");
   await a.sendTo("b", "1");
-  const { sent, isSettled, letGo } = await whileLocked(world, "conn_mess_number", () => a.sendTo("b", "2"));
+  const { sent, isSettled, letGo } = await whileLocked("conn_mess_number", () => a.sendTo("b", "2"));
   // The handler is done, and the acknowledgement is not on its way.
   expect(b.texts).toEqual(["1", "2"]);
   await a.sendTo("b", "at most once", { delivery: "at-most-once" });
@@ -130,9 +122,7 @@ it("confirms nothing as delivered before the listener's cursor is committed", as
 });
 
 it("resolves `sent` for at-most-once over a connection, without a number", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   expect(await a.sendTo("b", "x", { delivery: "at-most-once" })).toEqual({ outcome: "sent", peer: "b-1" });
   await b.received.length(1);
   expect(b.received.all[0]).toMatchObject({ text: "x", delivery: "at-most-once" });
@@ -140,9 +130,7 @@ it("resolves `sent` for at-most-once over a connection, without a number", async
 });
 
 it("keeps the order of both deliveries on a live channel", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   await a.sendTo("b", "begin");
   await eventually("the channel is live", async () => (await a.sendTo("b", "ping")).outcome === "delivered");
   const before = b.received.all.length;
@@ -155,9 +143,7 @@ it("keeps the order of both deliveries on a live channel", async () => {
 });
 
 it("drops at-most-once for a listener that is down, and stores nothing", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   await a.sendTo("b", "hello");
   await b.stop();
   expect(await a.sendTo("b", "lost", { delivery: "at-most-once" })).toEqual({ outcome: "dropped", peer: "b-1" });
@@ -170,7 +156,6 @@ it("drops at-most-once for a listener that is down, and stores nothing", async (
 });
 
 it("drops at-most-once within connectWaitMs where the phone book leads to nobody", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1", { connectWaitMs: 300 });
   await world.query(
     "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('ghost', '127.0.0.1:1', 'ghost-1')",
@@ -182,7 +167,6 @@ it("drops at-most-once within connectWaitMs where the phone book leads to nobody
 });
 
 it("stores for a row that an operator wrote, and the listener has it when it starts at another address", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('b', '127.0.0.1:1', 'b-1')");
   expect(await a.sendTo("b", "early")).toEqual({ outcome: "stored", peer: "b-1" });
@@ -193,7 +177,6 @@ it("stores for a row that an operator wrote, and the listener has it when it sta
 });
 
 it("refuses a topic that nobody serves and this sender never met with no_address", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   for (const delivery of ["at-least-once", "at-most-once"] as const) {
     const error = await failure("no_address", a.sendTo("nobody", "x", { delivery }));
@@ -207,9 +190,7 @@ it("refuses a topic that nobody serves and this sender never met with no_address
 });
 
 it("remembers whom it has met over its own restart", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   await a.sendTo("b", "1");
   await Promise.all([a.stop(), b.stop()]);
   const again = await world.started("a-1");
@@ -220,7 +201,6 @@ it("remembers whom it has met over its own restart", async () => {
 });
 
 it("stores for a durable listener that the sender never met", async () => {
-  await using world = await peerWorld();
   const b = await world.started("b-1", { durable: true });
   await b.stop();
   const a = await world.started("a-1");
@@ -230,7 +210,6 @@ it("stores for a durable listener that the sender never met", async () => {
 });
 
 it("refuses the own source topic with self_topic, also where others serve it", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   await world.started("a-2");
   await failure("self_topic", a.sendTo("a", "x"));
@@ -238,7 +217,6 @@ it("refuses the own source topic with self_topic, also where others serve it", a
 });
 
 it("is not_running before run and after stop", async () => {
-  await using world = await peerWorld();
   const a = world.peer("a-1");
   const error = await failure("not_running", a.sendTo("b", "x"));
   expect(error.message).toContain('"a-1"');
@@ -249,9 +227,7 @@ it("is not_running before run and after stop", async () => {
 });
 
 it("delivers a burst of 1,000 once each and in order, from the first send on", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   const texts = Array.from({ length: 1_000 }, (_, n) => `message ${n}`);
   const receipts = await Promise.all(texts.map((text) => a.sendTo("b", text)));
   expect(receipts.every(({ outcome }) => outcome === "delivered" || outcome === "stored")).toBe(true);
@@ -263,9 +239,7 @@ it("delivers a burst of 1,000 once each and in order, from the first send on", a
 });
 
 it("delivers a burst over a restart of the listener once each and in order", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   const texts = Array.from({ length: 1_000 }, (_, n) => `${n}`);
   const sent = texts.map((text) => a.sendTo("b", text));
   await b.received.length(100);

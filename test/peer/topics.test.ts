@@ -5,10 +5,13 @@ import { describe, expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 import { failure } from "./support/errors.js";
-import { type PeerWorld, peerWorld, type TestPeer } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+import type { TestPeer } from "./support/world.js";
+
+const world = sharedPeerWorld();
 
 /** Peers of one topic, in the order of their addresses, which is the order of turns. */
-async function listeners(world: PeerWorld, topic: string, count: number): Promise<TestPeer[]> {
+async function listeners(topic: string, count: number): Promise<TestPeer[]> {
   const peers = await Promise.all(Array.from({ length: count }, (_, n) => world.started(`${topic}-${n}`)));
   return peers.sort((one, other) => (one.publishedAddress < other.publishedAddress ? -1 : 1));
 }
@@ -19,8 +22,7 @@ async function sendMany(from: TestPeer, topic: string, count: number): Promise<v
 
 describe("round robin", () => {
   it("gives 100 messages to three listeners 34, 33, 33, beginning with the first address, each in order", async () => {
-    await using world = await peerWorld();
-    const three = await listeners(world, "many", 3);
+    const three = await listeners("many", 3);
     const a = await world.started("a-1");
     await sendMany(a, "many", 100);
     await eventually("everything has come", () => three.reduce((sum, { texts }) => sum + texts.length, 0) === 100);
@@ -30,17 +32,15 @@ describe("round robin", () => {
   });
 
   it("keeps the turns for sends that are not awaited, from the very first", async () => {
-    await using world = await peerWorld();
-    const three = await listeners(world, "many", 3);
+    const three = await listeners("many", 3);
     const a = await world.started("a-1");
     const receipts = await Promise.all(Array.from({ length: 99 }, (_, n) => a.sendTo("many", `${n}`)));
     expect(receipts.map(({ peer }) => peer)).toEqual(Array.from({ length: 99 }, (_, n) => three[n % 3]?.name));
   });
 
   it("has one counter for each topic", async () => {
-    await using world = await peerWorld();
-    const [first, second] = await listeners(world, "one", 2);
-    const [other] = await listeners(world, "other", 2);
+    const [first, second] = await listeners("one", 2);
+    const [other] = await listeners("other", 2);
     const a = await world.started("a-1");
     expect((await a.sendTo("one", "x")).peer).toBe(first?.name);
     expect((await a.sendTo("other", "x")).peer).toBe(other?.name);
@@ -48,8 +48,7 @@ describe("round robin", () => {
   });
 
   it("leaves out a listener that has left, and takes it in again when it is back", async () => {
-    await using world = await peerWorld();
-    const [first, second] = (await listeners(world, "many", 2)) as [TestPeer, TestPeer];
+    const [first, second] = (await listeners("many", 2)) as [TestPeer, TestPeer];
     const a = await world.started("a-1");
     await sendMany(a, "many", 2);
     await first.stop();
@@ -65,7 +64,6 @@ describe("round robin", () => {
   });
 
   it("leaves out a listener that is in the phone book and cannot be reached", async () => {
-    await using world = await peerWorld();
     const b = await world.started("many-1");
     await world.query(
       "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('many', '127.0.0.1:1', 'ghost')",
@@ -78,8 +76,7 @@ describe("round robin", () => {
   });
 
   it("stores for the one used last when none can be reached", async () => {
-    await using world = await peerWorld();
-    const two = (await listeners(world, "many", 2)) as [TestPeer, TestPeer];
+    const two = (await listeners("many", 2)) as [TestPeer, TestPeer];
     const a = await world.started("a-1");
     await sendMany(a, "many", 2);
     await Promise.all(two.map((peer) => peer.stop()));
@@ -94,8 +91,7 @@ describe("round robin", () => {
 
 describe("sendAll", () => {
   it("is one send for each listener, with one receipt each, in the order of addresses", async () => {
-    await using world = await peerWorld();
-    const three = await listeners(world, "news", 3);
+    const three = await listeners("news", 3);
     const a = await world.started("a-1");
     const receipts = await a.sendAll("news", "hello", { headers: { k: "v" } });
     expect(receipts).toEqual(three.map(({ name }) => ({ outcome: "delivered", peer: name })));
@@ -108,8 +104,7 @@ describe("sendAll", () => {
   });
 
   it("stores for listeners that are away and were met before", async () => {
-    await using world = await peerWorld();
-    const [first, second] = (await listeners(world, "news", 2)) as [TestPeer, TestPeer];
+    const [first, second] = (await listeners("news", 2)) as [TestPeer, TestPeer];
     const a = await world.started("a-1");
     await a.sendAll("news", "1");
     await second.stop();
@@ -124,10 +119,8 @@ describe("sendAll", () => {
   });
 
   it("gives an error for the one listener that cannot take it, and receipts for the others", async () => {
-    await using world = await peerWorld();
     await world.started("news-1", { maxMessageBytes: 100 });
-    const big = await world.started("news-2");
-    const a = await world.started("a-1");
+    const [big, a] = await world.running("news-2", "a-1");
     const receipts = await a.sendAll("news", Buffer.alloc(101, 1));
     expect(receipts).toHaveLength(2);
     expect(receipts).toContainEqual({ outcome: "delivered", peer: "news-2" });
@@ -138,7 +131,6 @@ describe("sendAll", () => {
 
 describe("subscribe", () => {
   it("before run serves the topic from the start", async () => {
-    await using world = await peerWorld();
     const b = world.peer("b-1");
     await b.subscribe("news");
     await b.record();
@@ -152,9 +144,7 @@ describe("subscribe", () => {
   });
 
   it("while running serves the topic at once, and tells senders that know the topic", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
+    const [a, b] = await world.running("a-1", "b-1");
     await failure("no_address", a.sendTo("news", "x"));
     await b.subscribe("news");
     await b.subscribe("news");
@@ -164,7 +154,6 @@ describe("subscribe", () => {
   });
 
   it("lasts over stop and run", async () => {
-    await using world = await peerWorld();
     const b = await world.started("b-1");
     await b.subscribe("news");
     await b.stop();
@@ -174,7 +163,6 @@ describe("subscribe", () => {
   });
 
   it("shares a topic with others: round robin, and each its own source topic", async () => {
-    await using world = await peerWorld();
     const three = ["x-1", "y-1", "z-1"].map((name) => world.peer(name));
     for (const peer of three) await peer.subscribe("shared");
     await Promise.all(three.map((peer) => peer.record()));
@@ -196,9 +184,7 @@ describe("subscribe", () => {
   });
 
   it("includes the peer itself in what it sends to the topic", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
+    const [a, b] = await world.running("a-1", "b-1");
     await a.subscribe("news");
     await b.subscribe("news");
     const receipts = await a.sendAll("news", "x");
@@ -210,7 +196,6 @@ describe("subscribe", () => {
   });
 
   it("includes itself also where it is the only one, and gets its own reply", async () => {
-    await using world = await peerWorld();
     const a = world.peer("a-1");
     await a.subscribe("news");
     await a.record(async (message) => {
@@ -227,9 +212,7 @@ describe("subscribe", () => {
 
 describe("unsubscribe", () => {
   it("while running ends with no_address for senders, and nothing more arrives", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
+    const [a, b] = await world.running("a-1", "b-1");
     await b.subscribe("news");
     await a.sendTo("news", "1");
     await b.unsubscribe("news");
@@ -242,10 +225,7 @@ describe("unsubscribe", () => {
   });
 
   it("takes away one listener's topic and no other's", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
-    const c = await world.started("c-1");
+    const [a, b, c] = await world.running("a-1", "b-1", "c-1");
     await b.subscribe("news");
     await c.subscribe("news");
     await a.sendAll("news", "1");
@@ -256,9 +236,7 @@ describe("unsubscribe", () => {
   });
 
   it("sends what still comes for the topic to the dead letters, with the reason", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
+    const [a, b] = await world.running("a-1", "b-1");
     await b.subscribe("news");
     await a.sendTo("news", "1");
     await a.sendTo("b", "2");
@@ -275,8 +253,8 @@ describe("unsubscribe", () => {
       code: "unsubscribed",
       stored: true,
     });
-    await eventually("the dead letter is there", async () => (await deadLetters(world)).length === 1);
-    expect(await deadLetters(world)).toMatchObject([
+    await eventually("the dead letter is there", async () => (await deadLetters()).length === 1);
+    expect(await deadLetters()).toMatchObject([
       {
         origin: "peer",
         source: "a-1:a:b-1",
@@ -290,9 +268,7 @@ describe("unsubscribe", () => {
   });
 
   it("leaves no route behind at a sender that looked the topic up meanwhile", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
+    const [a, b] = await world.running("a-1", "b-1");
     await b.subscribe("news");
     // The sender has read the phone book, and waits for its routes.
     await world.query("BEGIN");
@@ -310,7 +286,6 @@ describe("unsubscribe", () => {
   });
 
   it("works on a topic that only a predecessor of the name subscribed", async () => {
-    await using world = await peerWorld();
     const b = await world.started("b-1", { durable: true });
     await b.subscribe("news");
     const a = await world.started("a-1");
@@ -326,8 +301,7 @@ describe("unsubscribe", () => {
 
 describe("the phone book", () => {
   it("is listed in the order of addresses, also before run; nobody is no error", async () => {
-    await using world = await peerWorld();
-    const two = await listeners(world, "many", 2);
+    const two = await listeners("many", 2);
     const a = world.peer("a-1");
     const listed = two.map(({ publishedAddress, name }) => ({ address: publishedAddress, name }));
     expect(await a.listAddresses("many")).toEqual(listed);
@@ -337,7 +311,6 @@ describe("the phone book", () => {
   });
 
   it("tells whether a topic has an address: refreshAddressTopic", async () => {
-    await using world = await peerWorld();
     const b = await world.started("b-1");
     const a = world.peer("a-1");
     expect(await a.refreshAddressTopic("b")).toBe(true);
@@ -350,16 +323,13 @@ describe("the phone book", () => {
   });
 
   it("remembers a refreshed listener as met, so that messages are stored for it after it has left", async () => {
-    await using world = await peerWorld();
-    const b = await world.started("b-1");
-    const a = await world.started("a-1");
+    const [b, a] = await world.running("b-1", "a-1");
     await a.refreshAddressTopic("b");
     await b.stop();
     expect(await a.sendTo("b", "x")).toEqual({ outcome: "stored", peer: "b-1" });
   });
 
   it("has its listeners remembered as met also while it changes", async () => {
-    await using world = await peerWorld();
     const a = await world.started("a-1");
     for (let round = 0; round < 20; round++) {
       const topic = `b${round}`;
@@ -378,7 +348,6 @@ describe("the phone book", () => {
   });
 
   it("loses a row (topic, address) of another name to the listener that registers there", async () => {
-    await using world = await peerWorld();
     const b = await world.started("b-1");
     const address = b.boundListenAddress;
     await b.stop();
@@ -388,7 +357,6 @@ describe("the phone book", () => {
   });
 
   it("is emptied of a source topic's listeners by clearAddressesOfTopic, only while not running", async () => {
-    await using world = await peerWorld();
     const left = await world.started("many-1", { durable: true });
     await left.stop();
     const other = world.peer("many-2");
@@ -401,9 +369,7 @@ describe("the phone book", () => {
   });
 
   it("has a live listener again after its rows were cleared", async () => {
-    await using world = await peerWorld();
-    const b = await world.started("many-1");
-    const a = await world.started("a-1");
+    const [b, a] = await world.running("many-1", "a-1");
     await a.sendTo("many", "1");
     await world.peer("many-2").clearAddressesOfTopic();
     await eventually("it has registered again", async () => (await a.listAddresses("many")).length === 1);
@@ -412,6 +378,6 @@ describe("the phone book", () => {
   });
 });
 
-async function deadLetters(world: PeerWorld): Promise<Record<string, unknown>[]> {
+async function deadLetters(): Promise<Record<string, unknown>[]> {
   return await world.query("SELECT * FROM hawser.dead_letters ORDER BY id");
 }

@@ -4,21 +4,22 @@
 import { expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { gate } from "./support/gate.js";
-import { type PeerWorld, peerWorld } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
 
 const transactional = { transactional: true, maxAttempts: 2, retryDelayMs: 5 };
 
-async function deadLetters(world: PeerWorld): Promise<string[]> {
+async function deadLetters(): Promise<string[]> {
   const rows = await world.query<{ error_message: string }>("SELECT error_message FROM hawser.dead_letters");
   return rows.map(({ error_message }) => error_message);
 }
 
-async function cursor(world: PeerWorld): Promise<number | undefined> {
+async function cursor(): Promise<number | undefined> {
   return (await world.query<{ v: number }>("SELECT v FROM hawser.conn_mess_number"))[0]?.v;
 }
 
 it("a statement's error that the handler swallowed is a failed attempt", async () => {
-  await using world = await peerWorld();
   await world.query("CREATE TABLE taken (id int PRIMARY KEY)");
   await world.query("INSERT INTO taken VALUES (1)");
   const a = await world.started("a-1");
@@ -28,12 +29,11 @@ it("a statement's error that the handler swallowed is a failed attempt", async (
     await client.query("INSERT INTO taken VALUES (1)").catch(() => undefined);
   });
   await a.sendTo("b", "x");
-  await eventually("it is given up", async () => (await deadLetters(world)).length === 1);
+  await eventually("it is given up", async () => (await deadLetters()).length === 1);
   expect(calls).toBe(2);
 });
 
 it("a constraint that fails at the commit is a failed attempt", async () => {
-  await using world = await peerWorld();
   await world.query("CREATE TABLE parent (id int PRIMARY KEY)");
   await world.query("CREATE TABLE child (id int REFERENCES parent DEFERRABLE INITIALLY DEFERRED)");
   const a = await world.started("a-1");
@@ -43,13 +43,12 @@ it("a constraint that fails at the commit is a failed attempt", async () => {
     await client.query("INSERT INTO child VALUES (7)");
   });
   await a.sendTo("b", "x");
-  await eventually("it is given up", async () => (await deadLetters(world)).length === 1);
+  await eventually("it is given up", async () => (await deadLetters()).length === 1);
   expect(calls).toBe(2);
-  expect((await deadLetters(world))[0]).toContain("foreign key");
+  expect((await deadLetters())[0]).toContain("foreign key");
 });
 
 it("peers of one process leave a connection of their pool to everybody else", async () => {
-  await using world = await peerWorld();
   const pool = { poolSize: 2 };
   const a = await world.started("a-1", pool);
   const held = gate();
@@ -71,7 +70,6 @@ it("peers of one process leave a connection of their pool to everybody else", as
 });
 
 it("a handler that outlives a stop does not end the next run", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   const held = gate();
   const ended = gate();
@@ -91,13 +89,12 @@ it("a handler that outlives a stop does not end the next run", async () => {
   held.open();
   await ended.opened;
   await sent;
-  await eventually("the message is done", async () => (await cursor(world)) === 1);
+  await eventually("the message is done", async () => (await cursor()) === 1);
   expect((await b.sendTo("a", "still here")).peer).toBe("a-1");
   expect(b.statuses.all.filter(({ kind }) => kind === "name_lost")).toEqual([]);
 });
 
 it("what a handler still does after it has thrown writes nothing", async () => {
-  await using world = await peerWorld();
   await world.query("CREATE TABLE ledger (what text)");
   const a = await world.started("a-1");
   let late: unknown;
@@ -113,13 +110,12 @@ it("what a handler still does after it has thrown writes nothing", async () => {
     await written;
   });
   await a.sendTo("b", "x");
-  await eventually("it is done", async () => (await cursor(world)) === 1);
+  await eventually("it is done", async () => (await cursor()) === 1);
   await eventually("the first attempt's statement was refused", () => late !== undefined);
   expect(await world.query("SELECT what FROM ledger")).toEqual([{ what: "attempt 2" }]);
 });
 
 it("an at-most-once message whose connection breaks is handled once", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   let calls = 0;
   const b = await world.started("b-1", transactional, async ({ client, delivery }) => {
@@ -136,7 +132,6 @@ it("an at-most-once message whose connection breaks is handled once", async () =
 });
 
 it("a handler that was given up in a long statement does not keep the channel for as long as that takes", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   const starts: number[] = [];
   await world.started("b-1", { ...transactional, handlerTimeoutMs: 100 }, async ({ client }) => {
@@ -144,7 +139,7 @@ it("a handler that was given up in a long statement does not keep the channel fo
     if (starts.length === 1) await client.query("SELECT pg_sleep(60)");
   });
   await a.sendTo("b", "x");
-  await eventually("it is done", async () => (await cursor(world)) === 1);
+  await eventually("it is done", async () => (await cursor()) === 1);
   expect(starts).toHaveLength(2);
   expect(starts[1]! - starts[0]!).toBeLessThan(30_000);
 });

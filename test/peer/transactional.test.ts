@@ -1,52 +1,47 @@
 /**
  * Transactional handlers: what they write at `message.client` and the message's being done are one commit.
  */
-import { describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
-import { type PeerWorld, peerWorld } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
 
 const transactional = { transactional: true, maxAttempts: 3, retryDelayMs: 5 };
 
-async function ledgerWorld(): Promise<PeerWorld> {
-  const world = await peerWorld();
-  await world.query("CREATE TABLE ledger (id bigserial, what text)");
-  return world;
-}
+beforeEach(() => world.query("CREATE TABLE ledger (id bigserial, what text)"));
 
-async function ledger(world: PeerWorld): Promise<string[]> {
+async function ledger(): Promise<string[]> {
   return (await world.query<{ what: string }>("SELECT what FROM ledger ORDER BY id")).map(({ what }) => what);
 }
 
 describe("a transactional handler", () => {
   it("commits what it wrote together with the cursor, and the sender hears delivered", async () => {
-    await using world = await ledgerWorld();
     const a = await world.started("a-1");
     await world.started("b-1", transactional, async ({ client, payload }) => {
       await client.query("INSERT INTO ledger (what) VALUES ($1)", [Buffer.from(payload).toString()]);
     });
     const receipts = await Promise.all(["x", "y", "z"].map((text) => a.sendTo("b", text)));
     expect(receipts.map(({ peer }) => peer)).toEqual(["b-1", "b-1", "b-1"]);
-    await eventually("all are in the ledger", async () => (await ledger(world)).length === 3);
-    expect(await ledger(world)).toEqual(["x", "y", "z"]);
+    await eventually("all are in the ledger", async () => (await ledger()).length === 3);
+    expect(await ledger()).toEqual(["x", "y", "z"]);
     expect(await world.query("SELECT v FROM hawser.conn_mess_number")).toEqual([{ v: 3 }]);
   });
 
   it("leaves nothing behind when it throws, and what it wrote once when it is tried again", async () => {
-    await using world = await ledgerWorld();
     const a = await world.started("a-1");
     await world.started("b-1", transactional, async ({ client, attempt }) => {
       await client.query("INSERT INTO ledger (what) VALUES ($1)", [`attempt ${attempt}`]);
       if (attempt < 3) throw new Error("not yet");
     });
     await a.sendTo("b", "x");
-    await eventually("it is done", async () => (await ledger(world)).length > 0);
-    expect(await ledger(world)).toEqual(["attempt 3"]);
+    await eventually("it is done", async () => (await ledger()).length > 0);
+    expect(await ledger()).toEqual(["attempt 3"]);
   });
 
   it("that never succeeds makes a dead letter, and the next message begins after that is committed", async () => {
-    await using world = await ledgerWorld();
     const a = await world.started("a-1");
     let deadAtNext: unknown;
     const b = await world.started("b-1", transactional, async ({ client, payload }) => {
@@ -60,7 +55,6 @@ describe("a transactional handler", () => {
   });
 
   it("has a transaction for an at-most-once message, too", async () => {
-    await using world = await ledgerWorld();
     const a = await world.started("a-1");
     const b = await world.started("b-1", transactional, async ({ client, payload }) => {
       await client.query("INSERT INTO ledger (what) VALUES ($1)", [Buffer.from(payload).toString()]);
@@ -70,12 +64,11 @@ describe("a transactional handler", () => {
     await a.sendTo("b", "x", { delivery: "at-most-once" });
     expect(await b.saw("dead_letter")).toMatchObject({ stored: false, code: "handler_failed" });
     await a.sendTo("b", "y", { delivery: "at-most-once" });
-    await eventually("the good one is there", async () => (await ledger(world)).includes("y"));
-    expect(await ledger(world)).toEqual(["first", "y"]);
+    await eventually("the good one is there", async () => (await ledger()).includes("y"));
+    expect(await ledger()).toEqual(["first", "y"]);
   });
 
   it("that takes longer than handlerTimeoutMs writes nothing any more", async () => {
-    await using world = await ledgerWorld();
     const a = await world.started("a-1");
     const late: unknown[] = [];
     const held = gate();
@@ -91,11 +84,10 @@ describe("a transactional handler", () => {
     });
     held.open();
     await eventually("the late statement has failed", () => late.length === 1);
-    expect(await ledger(world)).toEqual([]);
+    expect(await ledger()).toEqual([]);
   });
 
   it("whose connection breaks is tried again, and that is no attempt", async () => {
-    await using world = await ledgerWorld();
     const a = await world.started("a-1");
     let broken = 0;
     const attempts: number[] = [];
@@ -105,14 +97,13 @@ describe("a transactional handler", () => {
       if (broken++ < 3) await client.query("SELECT pg_terminate_backend(pg_backend_pid())");
     });
     await a.sendTo("b", "x");
-    await eventually("it is in the ledger", async () => (await ledger(world)).length > 0);
-    expect(await ledger(world)).toEqual(["x"]);
+    await eventually("it is in the ledger", async () => (await ledger()).length > 0);
+    expect(await ledger()).toEqual(["x"]);
     expect(attempts).toEqual([1, 1, 1, 1]);
     expect(await world.query("SELECT FROM hawser.dead_letters")).toEqual([]);
   });
 
   it("drains what was stored in order, each once", async () => {
-    await using world = await ledgerWorld();
     const a = await world.started("a-1");
     const b = world.peer("b-1", transactional);
     await b.run();
@@ -122,15 +113,14 @@ describe("a transactional handler", () => {
     await b.run(async ({ client, payload }) => {
       await client.query("INSERT INTO ledger (what) VALUES ($1)", [Buffer.from(payload).toString()]);
     });
-    await eventually("all are there", async () => (await ledger(world)).length >= texts.length);
-    expect(await ledger(world)).toEqual(texts);
+    await eventually("all are there", async () => (await ledger()).length >= texts.length);
+    expect(await ledger()).toEqual(texts);
     expect(await world.storedMessages()).toBe(0);
   });
 });
 
 describe("without transactional: true", () => {
   it("message.client says what is missing", async () => {
-    await using world = await peerWorld();
     const a = await world.started("a-1");
     const seen: unknown[] = [];
     await world.started("b-1", {}, async (message) => {
@@ -143,7 +133,6 @@ describe("without transactional: true", () => {
 });
 
 it("transactional handlers need a pool of at least two connections", async () => {
-  await using world = await peerWorld();
   const error = await failure("invalid_argument", () => world.peer("b-1", { transactional: true, poolSize: 1 }));
   expect(error.message).toContain("poolSize 1");
 });

@@ -3,7 +3,10 @@
  */
 import { expect, it } from "vitest";
 import { failure } from "./support/errors.js";
-import { peerWorld, type TestPeer } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+import type { TestPeer } from "./support/world.js";
+
+const world = sharedPeerWorld();
 
 /** Who came (+) and went (-), in order. */
 const comings = (peer: TestPeer): string[] =>
@@ -13,7 +16,6 @@ const comings = (peer: TestPeer): string[] =>
   });
 
 it("are those of topics it has sent to, refreshed or subscribed, and of no others", async () => {
-  await using world = await peerWorld();
   const a = world.peer("a-1");
   await a.subscribe("before");
   await a.record();
@@ -36,7 +38,6 @@ it("are those of topics it has sent to, refreshed or subscribed, and of no other
 });
 
 it("makes no routes by subscribing: they come with the first send", async () => {
-  await using world = await peerWorld();
   const [a, b] = [world.peer("a-1"), world.peer("b-1")];
   for (const peer of [a, b]) {
     await peer.subscribe("news");
@@ -55,7 +56,6 @@ it("makes no routes by subscribing: they come with the first send", async () => 
 });
 
 it("ends when it unsubscribes itself", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   await a.subscribe("news");
   await a.unsubscribe("news");
