@@ -225,7 +225,7 @@ describe("a transactional handler that goes wrong", () => {
     await world.started("b-1", transactional, async ({ client, attempt }) => {
       const writes = async () => {
         await client.query("SELECT pg_sleep(0.05)");
-        await client.query("INSERT INTO ledger VALUES ($1)", [`attempt ${attempt}`]);
+        await client.query("INSERT INTO ledger (what) VALUES ($1)", [`attempt ${attempt}`]);
       };
       const written = writes().catch((error) => {
         late = error;
