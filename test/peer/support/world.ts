@@ -4,6 +4,7 @@
 import pg from "pg";
 import { type Handler, type Message, Peer, type PeerOptions, type PeerStatus } from "../../../src/peer/index.js";
 import { type TestDatabase, type TestDatabaseOptions, testDatabase } from "../../support/database.js";
+import { eventually } from "../../support/eventually.js";
 import { Log } from "./log.js";
 
 /**
@@ -119,9 +120,14 @@ export class PeerWorld implements AsyncDisposable {
     return row?.count ?? 0;
   }
 
-  /** The dead letters, in order. */
-  deadLetters(): Promise<Record<string, unknown>[]> {
-    return this.query("SELECT * FROM hawser.dead_letters ORDER BY id");
+  /** The dead letters, in order, once there are that many. */
+  async deadLetters(count: number): Promise<Record<string, unknown>[]> {
+    let letters: Record<string, unknown>[] = [];
+    await eventually(`there are ${count} dead letters`, async () => {
+      letters = await this.query("SELECT * FROM hawser.dead_letters ORDER BY id");
+      return letters.length >= count;
+    });
+    return letters;
   }
 
   /** Stops the peers and leaves the database as it was. */
