@@ -15,6 +15,12 @@ describe("a dead letter that is retried", () => {
   let b: TestPeer;
   let fails: (text: string) => boolean = () => true;
 
+  /** The dead letters, once there are that many. */
+  const dead = async (count: number) => {
+    await eventually(`${count} are dead`, async () => (await store.deadLetters.list()).length === count);
+    return await store.deadLetters.list();
+  };
+
   beforeAll(async () => {
     w = await peerWorld();
     store = await openStore({ databaseUrl: w.url });
@@ -35,8 +41,7 @@ describe("a dead letter that is retried", () => {
     const receipt = await a.sendTo("b", "one", { headers: { trace: "7" } });
     expect(receipt.outcome).toMatch(/delivered|stored/);
     await b.saw("dead_letter");
-    await eventually("it is dead", async () => (await store.deadLetters.list()).length === 1);
-    const [letter] = await store.deadLetters.list();
+    const [letter] = await dead(1);
     expect(letter).toMatchObject({
       source: "a-1:a:b-1",
       topic: "b",
@@ -59,8 +64,7 @@ describe("a dead letter that is retried", () => {
     fails = (text) => text === "two";
     await a.sendTo("b", "two");
     for (let round = 0; round < 3; round++) {
-      await eventually("it is dead", async () => (await store.deadLetters.list()).length === 1);
-      const [letter] = await store.deadLetters.list();
+      const [letter] = await dead(1);
       expect(letter).toMatchObject({ source: "a-1:a:b-1", listener: "b-1", retried: round > 0, attempts: 2 });
       if (round === 2) fails = () => false;
       await store.deadLetters.retry({ all: true });
@@ -72,7 +76,7 @@ describe("a dead letter that is retried", () => {
   it("comes in the order in which it died, beside what its sender sends meanwhile", async () => {
     fails = (text) => text.startsWith("dead");
     for (let n = 1; n <= 30; n++) await a.sendTo("b", `dead ${n}`);
-    await eventually("they are dead", async () => (await store.deadLetters.list()).length === 30);
+    await dead(30);
     fails = () => false;
     const from = b.received.all.length;
     const sending = Promise.all(Array.from({ length: 30 }, (_, n) => a.sendTo("b", `new ${n + 1}`)));
@@ -89,7 +93,7 @@ describe("a dead letter that is retried", () => {
   it("waits for its listener while that is away", async () => {
     fails = () => true;
     await a.sendTo("b", "late");
-    await eventually("it is dead", async () => (await store.deadLetters.list()).length === 1);
+    await dead(1);
     await b.stop();
     fails = () => false;
     const from = b.received.all.length;

@@ -2,6 +2,8 @@
  * Whose comings and goings a peer hears of: those of topics that it has sent to, refreshed or subscribed.
  */
 import { describe, expect, it } from "vitest";
+import { atDepth } from "../support/depth.js";
+import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 import type { TestPeer } from "./support/world.js";
@@ -112,5 +114,73 @@ describe("the routes of a sender", () => {
     expect(await again.refreshAddressTopic("news")).toBe(false);
     await failure("no_address", again.sendTo("news", "3"));
     expect(await again.sendTo("b", "3")).toEqual({ outcome: "stored", peer: "b-1" });
+  });
+});
+
+describe("the phone book", () => {
+  it("is listed in the order of addresses, and says whether a topic has one, before run too", async () => {
+    const two = await world.running("many-1", "many-2");
+    const listed = two.map(({ publishedAddress, name }) => ({ address: publishedAddress, name }));
+    listed.sort((one, other) => (one.address < other.address ? -1 : 1));
+    const a = world.peer("a-1");
+    for (const start of [async () => undefined, () => a.run()]) {
+      await start();
+      expect(await a.listAddresses("many")).toEqual(listed);
+      expect(await a.refreshAddressTopic("many")).toBe(true);
+      expect(await a.listAddresses("nobody")).toEqual([]);
+      expect(await a.refreshAddressTopic("nobody")).toBe(false);
+    }
+    await Promise.all(two.map((peer) => peer.stop()));
+    expect(await a.refreshAddressTopic("many")).toBe(false);
+    // Who was refreshed while there is as good as met.
+    expect((await a.sendTo("many", "x")).outcome).toBe("stored");
+  });
+
+  it("has its listeners remembered as met also while it changes", async () => {
+    const a = await world.started("a-1");
+    for (let round = 0; round < atDepth(20); round++) {
+      const topic = `b${round}`;
+      const b = await world.started(`${topic}-1`);
+      let changing = true;
+      const changes = (async () => {
+        while (changing)
+          await world.query("UPDATE hawser.topic_addr SET registered_at = now() WHERE topic = $1", [topic]);
+      })();
+      await a.sendTo(topic, "1");
+      await b.stop();
+      changing = false;
+      await changes;
+      expect(await a.sendTo(topic, "2")).toEqual({ outcome: "stored", peer: b.name });
+    }
+  });
+
+  it("loses a row (topic, address) of another name to the listener that registers there", async () => {
+    const b = await world.started("b-1");
+    const address = b.boundListenAddress;
+    await b.stop();
+    await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('b', $1, 'old')", [address]);
+    await world.started("b-1", { listen: address });
+    expect(await b.listAddresses("b")).toEqual([{ address, name: "b-1" }]);
+  });
+
+  it("is emptied of a source topic's listeners by clearAddressesOfTopic, only while not running", async () => {
+    const left = await world.started("many-1", { durable: true });
+    await left.stop();
+    const other = world.peer("many-2");
+    expect(await other.listAddresses("many")).toHaveLength(1);
+    await other.clearAddressesOfTopic();
+    expect(await other.listAddresses("many")).toEqual([]);
+    await other.run();
+    await failure("clear_while_running", other.clearAddressesOfTopic());
+    expect(await other.listAddresses("many")).toMatchObject([{ name: "many-2" }]);
+  });
+
+  it("has a live listener again after its rows were cleared", async () => {
+    const [b, a] = await world.running("many-1", "a-1");
+    await a.sendTo("many", "1");
+    await world.peer("many-2").clearAddressesOfTopic();
+    await eventually("it has registered again", async () => (await a.listAddresses("many")).length === 1);
+    expect((await a.sendTo("many", "2")).outcome).toMatch(/delivered|stored/);
+    await b.received.length(2);
   });
 });

@@ -26,43 +26,26 @@ it("resolves `delivered` when the handler is done and its cursor is committed", 
   expect(cursors).toEqual([{ v: 1 }]);
 });
 
-it("takes bytes and text, and hands over bytes", async () => {
+it("takes bytes and text, with headers from a record or pairs, and hands them over live and stored", async () => {
   const a = await world.started("a-1");
   const payloads: Uint8Array[] = [];
   const b = await world.started("b-1", {}, ({ payload }) => void payloads.push(payload.slice()));
-  await a.sendTo("b", "dé");
-  await a.sendTo("b", new Uint8Array([0, 255, 7]));
+  const pairs = [
+    ["x", "1"],
+    ["x", "2"],
+  ] as const;
+  await a.sendTo("b", "dé", { headers: { trace: "abc", empty: "" } });
+  await a.sendTo("b", new Uint8Array([0, 255, 7]), { delivery: "at-most-once", headers: pairs });
   await a.sendTo("b", Buffer.from("view").subarray(1));
   await b.received.length(3);
   expect(payloads.map((payload) => [...payload])).toEqual([[0x64, 0xc3, 0xa9], [0, 255, 7], [...Buffer.from("iew")]]);
-});
-
-it("carries headers, from a record and from pairs, live and stored", async () => {
-  const [a, b] = await world.running("a-1", "b-1");
-  await a.sendTo("b", "1", { headers: { trace: "abc", empty: "" } });
-  await a.sendTo("b", "2", {
-    delivery: "at-most-once",
-    headers: [
-      ["x", "1"],
-      ["x", "2"],
-    ],
-  });
-  await b.received.length(2);
   await b.stop();
-  await a.sendTo("b", "3", { headers: { trace: 'ü "quoted" \t' } });
+  const quoted = { trace: 'ü "quoted" \t' };
+  await a.sendTo("b", "stored", { headers: quoted });
   await b.record();
-  await b.received.length(3);
-  expect(b.received.all.map(({ headers }) => headers)).toEqual([
-    [
-      ["trace", "abc"],
-      ["empty", ""],
-    ],
-    [
-      ["x", "1"],
-      ["x", "2"],
-    ],
-    [["trace", 'ü "quoted" \t']],
-  ]);
+  await b.received.length(4);
+  const headers = [Object.entries({ trace: "abc", empty: "" }), pairs, [], Object.entries(quoted)];
+  expect(b.received.all.map((message) => message.headers)).toEqual(headers);
 });
 
 it("resolves `stored` once Postgres has it while the listener is stopped, and the listener gets it when it runs", async () => {
@@ -190,24 +173,19 @@ it("refuses a topic that nobody serves and this sender never met with no_address
   expect(await a.sendTo("nobody", "x")).toEqual({ outcome: "delivered", peer: "nobody-1" });
 });
 
-it("remembers whom it has met over its own restart", async () => {
+it("remembers whom it has met over its own restart, and need not have met a durable listener", async () => {
   const [a, b] = await world.running("a-1", "b-1");
+  const durable = await world.started("durable-1", { durable: true });
   await a.sendTo("b", "1");
-  await Promise.all([a.stop(), b.stop()]);
+  await Promise.all([a, b, durable].map((peer) => peer.stop()));
   const again = await world.started("a-1");
   expect(await again.sendTo("b", "2")).toEqual({ outcome: "stored", peer: "b-1" });
-  // Another sender never met it.
+  expect(await again.sendTo("durable", "3")).toEqual({ outcome: "stored", peer: "durable-1" });
+  await durable.record();
+  await durable.received.length(1);
+  // Another sender never met the first.
   const c = await world.started("c-1");
   await failure("no_address", c.sendTo("b", "3"));
-});
-
-it("stores for a durable listener that the sender never met", async () => {
-  const b = await world.started("b-1", { durable: true });
-  await b.stop();
-  const a = await world.started("a-1");
-  expect(await a.sendTo("b", "1")).toEqual({ outcome: "stored", peer: "b-1" });
-  await b.record();
-  await b.received.length(1);
 });
 
 it("refuses the own source topic with self_topic, also where others serve it", async () => {

@@ -44,18 +44,6 @@ describe("a sender hears", () => {
     expect(JSON.stringify(a.statuses.all)).not.toContain("c-1");
   });
 
-  it("that a topic's last listener has unsubscribed", async () => {
-    const [a, b, c] = await world.running("a-1", "b-1", "c-1");
-    await b.subscribe("news");
-    await c.subscribe("news");
-    await a.sendAll("news", "x");
-    await b.unsubscribe("news");
-    expect(await a.saw("peer_unsubscribed")).toMatchObject({ topic: "news", peer: "b-1" });
-    expect(kinds(a)).not.toContain("sender_route_lost");
-    await c.unsubscribe("news");
-    expect(await a.saw("sender_route_lost")).toMatchObject({ topic: "news", peer: "c-1" });
-  });
-
   it("that messages cannot be stored, and again when they are", async () => {
     const [a, b] = await world.running("a-1", "b-1");
     await a.sendTo("b", "1");
