@@ -13,16 +13,14 @@ describe("a listener's channel that takes messages from a connection", () => {
   });
 
   it("drops a number at or below the watermark", () => {
-    const bench = new ListenerBench();
-    bench.channel.onHello("c1", 7, 0);
+    const bench = ListenerBench.connected();
     bench.messages("c1", 0, [1, 2]);
     bench.messages("c1", 1, [1, 2, 3]);
     expect(bench.handleAll(2)).toEqual(["7/1", "7/2", "7/3"]);
   });
 
   it("tells the committed cursor in Welcome, not the watermark", () => {
-    const bench = new ListenerBench();
-    bench.channel.onHello("c1", 7, 0);
+    const bench = ListenerBench.connected();
     bench.messages("c1", 0, [1, 2]);
     bench.handleAll(1);
     expect(bench.channel.onHello("c2", 7, 0)?.cursor).toEqual({ epoch: 7, number: 0 });
@@ -30,8 +28,7 @@ describe("a listener's channel that takes messages from a connection", () => {
   });
 
   it("ignores what comes from a replaced connection, and a Hello of an older epoch", () => {
-    const bench = new ListenerBench();
-    bench.channel.onHello("c1", 7, 0);
+    const bench = ListenerBench.connected();
     bench.channel.onHello("c2", 8, 0);
     bench.messages("c1", 0, [1]);
     expect(bench.handleAll(1)).toEqual([]);
@@ -39,8 +36,7 @@ describe("a listener's channel that takes messages from a connection", () => {
   });
 
   it("says busy when a handler is slow while messages wait, and takes it back when it is done", () => {
-    const bench = new ListenerBench();
-    bench.channel.onHello("c1", 7, 0);
+    const bench = ListenerBench.connected();
     bench.messages("c1", 0, [1, 2]);
     bench.channel.take(0);
     expect(bench.channel.deadline()).toBe(10);
@@ -52,29 +48,21 @@ describe("a listener's channel that takes messages from a connection", () => {
   });
 
   it("stops reading beyond twice the credit, and reads on at half of that", () => {
-    const bench = new ListenerBench();
-    bench.channel.onHello("c1", 7, 0);
-    bench.messages(
-      "c1",
-      0,
-      Array.from({ length: 21 }, () => undefined),
-    );
+    const bench = ListenerBench.connected();
+    bench.messages("c1", 0, new Array(21).fill(undefined));
     expect(bench.take()).toEqual(["pause c1"]);
     for (let count = 0; count < 10; count++) {
-      bench.channel.take(1);
-      bench.channel.finish({ kind: "done" }, 1);
+      bench.handle(1);
     }
     expect(bench.take()).toEqual([]);
-    bench.channel.take(1);
-    bench.channel.finish({ kind: "done" }, 1);
+    bench.handle(1);
     expect(bench.take()).toEqual(["resume c1"]);
   });
 });
 
 describe("a listener's channel that fills gaps from the store", () => {
   it("asks the store for a gap, and goes on in order", () => {
-    const bench = new ListenerBench();
-    bench.channel.onHello("c1", 7, 0);
+    const bench = ListenerBench.connected();
     bench.messages("c1", 0, [3, 4]);
     expect(bench.take()).toEqual(["query above 7/0"]);
     expect(bench.handleAll(1)).toEqual([]);
@@ -83,8 +71,7 @@ describe("a listener's channel that fills gaps from the store", () => {
   });
 
   it("does not believe a query that began before the gap was seen", () => {
-    const bench = new ListenerBench();
-    bench.channel.onHello("c1", 7, 0);
+    const bench = ListenerBench.connected();
     bench.channel.onAnnounced();
     bench.messages("c1", 0, [3]);
     bench.take();
@@ -95,8 +82,7 @@ describe("a listener's channel that fills gaps from the store", () => {
   });
 
   it("reports a gap that nobody can fill, and goes on", () => {
-    const bench = new ListenerBench();
-    bench.channel.onHello("c1", 7, 0);
+    const bench = ListenerBench.connected();
     bench.messages("c1", 0, [3]);
     bench.take();
     bench.rows([]);
@@ -124,8 +110,7 @@ describe("a listener's channel that fills gaps from the store", () => {
   });
 
   it("answers GoLive by a query begun after it", () => {
-    const bench = new ListenerBench();
-    bench.channel.onHello("c1", 7, 0);
+    const bench = ListenerBench.connected();
     bench.channel.onAnnounced();
     bench.channel.onGoLive("c1");
     bench.rows([]);
@@ -149,8 +134,7 @@ describe("a listener's channel that fills gaps from the store", () => {
     bench.take();
     bench.rows([1, 2, 3, 4, 5], 10);
     expect(bench.take()).toEqual([]);
-    bench.channel.take(1);
-    bench.channel.finish({ kind: "done" }, 1);
+    bench.handle(1);
     expect(bench.take()).toEqual(["query above 7/5", "commit 7/1"]);
   });
 
@@ -162,8 +146,7 @@ describe("a listener's channel that fills gaps from the store", () => {
   });
 
   it("passes at-most-once messages on at once while it drains", () => {
-    const bench = new ListenerBench();
-    bench.channel.onHello("c1", 7, 0);
+    const bench = ListenerBench.connected();
     bench.messages("c1", 0, [3, undefined]);
     expect(bench.handleAll(1)).toEqual(["~"]);
   });
@@ -171,8 +154,7 @@ describe("a listener's channel that fills gaps from the store", () => {
 
 describe("a listener's channel whose handler fails", () => {
   it("tries again after a doubling wait, and then gives the message up", () => {
-    const bench = new ListenerBench();
-    bench.channel.onHello("c1", 7, 0);
+    const bench = ListenerBench.connected();
     bench.messages("c1", 0, [1, 2]);
     const fail = (now: number) =>
       bench.channel.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "no" }, now);
@@ -193,8 +175,7 @@ describe("a listener's channel whose handler fails", () => {
   });
 
   it("does not try an at-most-once message again", () => {
-    const bench = new ListenerBench();
-    bench.channel.onHello("c1", 7, 0);
+    const bench = ListenerBench.connected();
     bench.messages("c1", 0, [undefined]);
     bench.channel.take(0);
     bench.channel.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "no" }, 1);
@@ -202,8 +183,7 @@ describe("a listener's channel whose handler fails", () => {
   });
 
   it("hands out nothing while it is halted", () => {
-    const bench = new ListenerBench();
-    bench.channel.onHello("c1", 7, 0);
+    const bench = ListenerBench.connected();
     bench.messages("c1", 0, [1]);
     bench.channel.halt(true);
     expect(bench.handleAll(1)).toEqual([]);
@@ -216,8 +196,7 @@ describe("a listener's channel after an unclean exit", () => {
   const careful = { careful: true, maxAttempts: 3 };
 
   it("begins its first message only when the attempt is counted, and the next when its cursor is committed", () => {
-    const bench = new ListenerBench({ epoch: 7, number: 0 }, careful);
-    bench.channel.onHello("c1", 7, 0);
+    const bench = ListenerBench.connected(careful);
     bench.messages("c1", 0, [1, 2]);
     expect(bench.handleAll(1)).toEqual([]);
     expect(bench.take()).toEqual(["count"]);
@@ -231,8 +210,7 @@ describe("a listener's channel after an unclean exit", () => {
   });
 
   it("asks again when the attempt could not be counted", () => {
-    const bench = new ListenerBench({ epoch: 7, number: 0 }, careful);
-    bench.channel.onHello("c1", 7, 0);
+    const bench = ListenerBench.connected(careful);
     bench.messages("c1", 0, [1]);
     bench.handleAll(1);
     bench.channel.onCountFailed();
@@ -241,8 +219,7 @@ describe("a listener's channel after an unclean exit", () => {
   });
 
   it("gives up a message that was begun too often", () => {
-    const bench = new ListenerBench({ epoch: 7, number: 0 }, careful);
-    bench.channel.onHello("c1", 7, 0);
+    const bench = ListenerBench.connected(careful);
     bench.messages("c1", 0, [1]);
     bench.handleAll(1);
     bench.channel.onAttemptCounted(4);
@@ -254,13 +231,9 @@ describe("a listener's channel after an unclean exit", () => {
   });
 
   it("handles one, two, four, … messages between commits", () => {
-    const bench = new ListenerBench({ epoch: 7, number: 0 }, { ...careful, creditBytes: 10_000 });
-    bench.channel.onHello("c1", 7, 0);
-    bench.messages(
-      "c1",
-      0,
-      Array.from({ length: 20 }, (_, index) => index + 1),
-    );
+    const bench = ListenerBench.connected({ ...careful, creditBytes: 10_000 });
+    const twenty = Array.from({ length: 20 }, (_, index) => index + 1);
+    bench.messages("c1", 0, twenty);
     bench.handleAll(1);
     bench.channel.onAttemptCounted(1);
     const counts: number[] = [];
@@ -274,8 +247,7 @@ describe("a listener's channel after an unclean exit", () => {
   });
 
   it("hands out at-most-once messages as ever", () => {
-    const bench = new ListenerBench({ epoch: 7, number: 0 }, careful);
-    bench.channel.onHello("c1", 7, 0);
+    const bench = ListenerBench.connected(careful);
     bench.messages("c1", 0, [undefined]);
     expect(bench.handleAll(1)).toEqual(["~"]);
   });
@@ -285,8 +257,7 @@ describe("a listener's channel with transactional handlers", () => {
   const transactional = { transactional: true };
 
   it("acknowledges what was committed with the handler, and commits nothing itself", () => {
-    const bench = new ListenerBench({ epoch: 7, number: 0 }, transactional);
-    bench.channel.onHello("c1", 7, 0);
+    const bench = ListenerBench.connected(transactional);
     bench.messages("c1", 0, [1, 2]);
     for (const _ of [1, 2]) {
       bench.channel.take(1);
@@ -296,8 +267,7 @@ describe("a listener's channel with transactional handlers", () => {
   });
 
   it("waits for the commit of a dead letter before the next transaction", () => {
-    const bench = new ListenerBench({ epoch: 7, number: 0 }, { ...transactional, maxAttempts: 1 });
-    bench.channel.onHello("c1", 7, 0);
+    const bench = ListenerBench.connected({ ...transactional, maxAttempts: 1 });
     bench.messages("c1", 0, [1, 2]);
     bench.channel.take(1);
     bench.channel.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "" }, 1);

@@ -11,8 +11,7 @@ describe("a sender's channel that goes live", () => {
   });
 
   it("resolves nothing when a message is written, and delivered when it is acknowledged", () => {
-    const bench = new SenderBench();
-    bench.connect("c1", 0);
+    const bench = SenderBench.live();
     bench.send(1, "a", "b");
     expect(bench.take()).toEqual(["write GoLive", "write 1 a,b"]);
     bench.ack("c1", 2, 1);
@@ -22,8 +21,7 @@ describe("a sender's channel that goes live", () => {
   });
 
   it("ignores an Ack of another epoch, and one of a closed connection", () => {
-    const bench = new SenderBench();
-    bench.connect("c1", 0);
+    const bench = SenderBench.live();
     bench.send(1, "a");
     bench.take();
     bench.ack("c1", 2, 1, { cursor: { epoch: 6, number: 1 } });
@@ -52,8 +50,7 @@ describe("a sender's channel that goes live", () => {
   });
 
   it("writes nothing while the socket is full", () => {
-    const bench = new SenderBench();
-    bench.connect("c1", 0);
+    const bench = SenderBench.live();
     bench.channel.pauseWriting();
     bench.send(1, "a", "~x");
     expect(bench.take()).toEqual(["write GoLive"]);
@@ -64,8 +61,7 @@ describe("a sender's channel that goes live", () => {
 
 describe("a sender's channel without a live listener", () => {
   it("stores at once while it is down, one insert at a time, in order", () => {
-    const bench = new SenderBench();
-    bench.channel.onDialFailed(0);
+    const bench = SenderBench.down();
     bench.send(1, "a", "b", "c", "d", "e");
     expect(bench.take()).toEqual(["store 1,2,3,4"]);
     bench.send(2, "f");
@@ -75,8 +71,7 @@ describe("a sender's channel without a live listener", () => {
   });
 
   it("resolves nothing on an unknown commit, and tries the same again after a while", () => {
-    const bench = new SenderBench();
-    bench.channel.onDialFailed(0);
+    const bench = SenderBench.down();
     bench.send(1, "a");
     bench.channel.onStoreFailed(2);
     expect(bench.take()).toEqual(["store 1"]);
@@ -100,8 +95,7 @@ describe("a sender's channel without a live listener", () => {
   });
 
   it("stores what was written and not acknowledged when the connection ends", () => {
-    const bench = new SenderBench();
-    bench.connect("c1", 0);
+    const bench = SenderBench.live();
     bench.send(1, "a", "b");
     bench.ack("c1", 2, 1);
     bench.take();
@@ -110,16 +104,14 @@ describe("a sender's channel without a live listener", () => {
   });
 
   it("sends on a new connection what is not surely stored, also if an insert is under way", () => {
-    const bench = new SenderBench();
-    bench.channel.onDialFailed(0);
+    const bench = SenderBench.down();
     bench.send(1, "a", "b");
     bench.connect("c1", 2);
     expect(bench.take()).toEqual(["store 1,2", "write GoLive", "write 1 a,b"]);
   });
 
   it("does not write what the store has; the listener finds it there", () => {
-    const bench = new SenderBench();
-    bench.channel.onDialFailed(0);
+    const bench = SenderBench.down();
     bench.send(1, "a", "b");
     bench.channel.onStored(2);
     bench.take();
@@ -129,8 +121,7 @@ describe("a sender's channel without a live listener", () => {
   });
 
   it("stores after the ack timeout, together with everything older", () => {
-    const bench = new SenderBench();
-    bench.connect("c1", 0);
+    const bench = SenderBench.live();
     bench.send(1, "a");
     bench.send(500, "b");
     bench.take();
@@ -143,8 +134,7 @@ describe("a sender's channel without a live listener", () => {
   });
 
   it("stores at once when the listener says that it is busy", () => {
-    const bench = new SenderBench();
-    bench.connect("c1", 0);
+    const bench = SenderBench.live();
     bench.send(1, "a", "b");
     bench.take();
     bench.ack("c1", 12, 0, { busy: true });
@@ -164,8 +154,7 @@ describe("a sender's channel without a live listener", () => {
   });
 
   it("reports a send that nothing confirms, and still stores it without a gap", () => {
-    const bench = new SenderBench();
-    bench.channel.onDialFailed(0);
+    const bench = SenderBench.down();
     bench.send(0, "a");
     bench.channel.onStoreFailed(29_990);
     bench.take();
@@ -177,8 +166,7 @@ describe("a sender's channel without a live listener", () => {
   });
 
   it("announces again only when the listener has taken what was announced, or may have missed it", () => {
-    const bench = new SenderBench();
-    bench.channel.onDialFailed(0);
+    const bench = SenderBench.down();
     for (const [now, ticket] of [
       [1, "a"],
       [2, "b"],
@@ -199,8 +187,7 @@ describe("a sender's channel at its limits", () => {
   });
 
   it("settles everything when another process has the name", () => {
-    const bench = new SenderBench();
-    bench.channel.onDialFailed(0);
+    const bench = SenderBench.down();
     bench.send(1, "a", "b");
     bench.channel.onFenced();
     expect(bench.take()).toEqual(["store 1,2", "a fenced", "b fenced"]);
@@ -209,8 +196,7 @@ describe("a sender's channel at its limits", () => {
   });
 
   it("stores nothing while the lease is not surely held", () => {
-    const bench = new SenderBench();
-    bench.channel.onDialFailed(0);
+    const bench = SenderBench.down();
     bench.channel.setMayStore(false, 0);
     bench.send(1, "a");
     expect(bench.take()).toEqual([]);
@@ -219,8 +205,7 @@ describe("a sender's channel at its limits", () => {
   });
 
   it("stores what is unconfirmed when it stops, although it is live", () => {
-    const bench = new SenderBench();
-    bench.connect("c1", 0);
+    const bench = SenderBench.live();
     bench.send(1, "a");
     bench.take();
     bench.channel.stop(2);
@@ -228,8 +213,7 @@ describe("a sender's channel at its limits", () => {
   });
 
   it("numbers what is unconfirmed again under a new epoch", () => {
-    const bench = new SenderBench();
-    bench.connect("c1", 0);
+    const bench = SenderBench.live();
     bench.send(1, "a", "b", "c");
     bench.ack("c1", 2, 1);
     bench.take();
@@ -243,8 +227,7 @@ describe("a sender's channel at its limits", () => {
 
 describe("a sender's channel that was used before", () => {
   it("goes on behind its last number, over the connection and through the store", () => {
-    const bench = new SenderBench({}, 7);
-    bench.channel.onDialFailed(0);
+    const bench = SenderBench.down({}, 7);
     bench.send(1, "a");
     expect(bench.take()).toEqual(["store 8"]);
     bench.channel.onStored(2);

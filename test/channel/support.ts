@@ -41,6 +41,20 @@ export class SenderBench implements SenderEffects<Named> {
     this.channel = new SenderChannel(7, { ...senderLimits, ...limits }, this, lastNumber);
   }
 
+  /** One whose first dial has failed. */
+  static down(...options: ConstructorParameters<typeof SenderBench>): SenderBench {
+    const bench = new SenderBench(...options);
+    bench.channel.onDialFailed(0);
+    return bench;
+  }
+
+  /** One that is connected and goes live. */
+  static live(): SenderBench {
+    const bench = new SenderBench();
+    bench.connect("c1", 0);
+    return bench;
+  }
+
   /** Offers messages named by their tickets, and flushes. */
   send(now: number, ...tickets: string[]): void {
     for (const ticket of tickets) {
@@ -112,8 +126,21 @@ export class ListenerBench implements ListenerEffects {
     this.channel = new ListenerChannel(cursor, { ...listenerLimits, ...limits }, this);
   }
 
+  /** One that has had a Hello of the epoch it knows. */
+  static connected(limits?: Partial<ListenerLimits>): ListenerBench {
+    const bench = new ListenerBench(undefined, limits);
+    bench.channel.onHello("c1", 7, 0);
+    return bench;
+  }
+
   take(): string[] {
     return this.log.splice(0);
+  }
+
+  /** Handles the message that is next. */
+  handle(now: number): void {
+    this.channel.take(now);
+    this.channel.finish({ kind: "done" }, now);
   }
 
   /** Messages with these numbers come over a connection; undefined stands for an at-most-once one. */

@@ -3,9 +3,11 @@
  */
 import { describe, expect, it } from "vitest";
 import { peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
-import { Peer, type PeerOptions } from "../../src/peer/index.js";
+import { Peer, type PeerOptions, type SendOptions } from "../../src/peer/index.js";
 import { failure } from "./support/errors.js";
-import { peerWorld, type TestPeer } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
 
 const valid: PeerOptions = {
   name: "a-1",
@@ -35,33 +37,33 @@ const names = (argument: string): Case<string>[] => [
 ];
 
 const addresses = (argument: string, wrong: readonly string[]): Case<string>[] =>
-  wrong.map((address) => [
-    `${argument} ${JSON.stringify(address)}`,
-    address,
-    [
-      new RegExp(`^${argument}: ${JSON.stringify(address).replace(/[[\]/]/g, "\\$&")}`),
-      /is no address/,
-      /write host:port/,
-    ],
-  ]);
+  wrong.map((address) => {
+    const shown = JSON.stringify(address);
+    const begin = new RegExp(`^${argument}: ${shown.replace(/[[\]/]/g, "\\$&")}`);
+    return [`${argument} ${shown}`, address, [begin, /is no address/, /write host:port/]];
+  });
 
 const malformed = ["localhost", "localhost:", ":4100", "localhost:65536", "a b:1", "::1:4100", "http://localhost:1"];
 
-function check(error: Error, said: readonly RegExp[]): void {
-  for (const part of said) expect(error.message).toMatch(part);
+async function refuses(act: () => unknown, [what, , said]: Case<unknown>): Promise<void> {
+  const error = await failure("invalid_argument", act, what);
+  for (const part of said) expect(error.message, what).toMatch(part);
+  expect(error.outcome, what).toBeUndefined();
 }
 
 describe("the constructor refuses", () => {
-  const texts: Case<Partial<PeerOptions>>[] = [
-    ...names("name").map(([what, name, said]): Case<Partial<PeerOptions>> => [what, { name }, said]),
-    ...names("topic").map(([what, topic, said]): Case<Partial<PeerOptions>> => [what, { topic }, said]),
-    ...addresses("listen", ["", untyped(7)]).map(
-      ([what, listen, said]): Case<Partial<PeerOptions>> => [what, { listen }, said],
-    ),
-    ...addresses("advertise", ["", ...malformed]).map(
-      ([what, advertise, said]): Case<Partial<PeerOptions>> => [what, { advertise }, said],
-    ),
-  ];
+  const of = (option: keyof PeerOptions, cases: Case<unknown>[]) => cases.map((each) => [option, each] as const);
+  it("names, topics and addresses that break a rule", async () => {
+    for (const [option, wrong] of [
+      ...of("name", names("name")),
+      ...of("topic", names("topic")),
+      ...of("listen", addresses("listen", ["", untyped(7)])),
+      ...of("advertise", addresses("advertise", ["", ...malformed])),
+    ]) {
+      await refuses(() => new Peer({ ...valid, [option]: wrong[1] }), wrong);
+    }
+  });
+
   const settings: [keyof PeerOptions, unknown][] = [
     ["creditBytes", 1_023],
     ["maxMessageBytes", 0],
@@ -78,23 +80,21 @@ describe("the constructor refuses", () => {
     ["sendTimeoutMs", 99],
     ["connectWaitMs", -1],
     ["nameWaitMs", 3_600_001],
-    ["stopDeadlineMs", null],
     ["poolSize", 101],
     ["allowPlaintext", "yes"],
     ["durable", 1],
   ];
-  it.each(texts)("%s", async (_, wrong, said) => {
-    check(await failure("invalid_argument", () => new Peer({ ...valid, ...wrong })), said);
+  it("settings out of their range, but takes null and undefined for left out", async () => {
+    for (const [setting, value] of settings) {
+      const shown = JSON.stringify(value) === "null" ? value : JSON.stringify(value);
+      const said = [new RegExp(`^${setting} ${shown}: `), /must be/, /; (Use|Give)/] as const;
+      await refuses(() => new Peer({ ...valid, [setting]: value }), [`${setting} ${value}`, value, said]);
+    }
+    expect(new Peer({ ...valid, stopDeadlineMs: untyped(null) }).name).toBe("a-1");
+    const known = [...Object.keys(peerSettingsDefaults), "sessionUrl", "advertise", "tls", "logger"];
+    expect(new Peer({ ...Object.fromEntries(known.map((name) => [name, undefined])), ...valid }).name).toBe("a-1");
   });
-  // A setting that is null has its default, as one that is left out.
-  it.each(settings.filter(([, value]) => value !== null))("%s %s", async (setting, value) => {
-    const error = await failure("invalid_argument", () => new Peer({ ...valid, [setting]: value }));
-    check(error, [
-      new RegExp(`^${setting} ${JSON.stringify(value) === "null" ? value : JSON.stringify(value)}: `),
-      /must be/,
-      /; (Use|Give)/,
-    ]);
-  });
+
   const unknown: [given: string, said: RegExp][] = [
     ["transactionl", /^"transactionl" is no option of a Peer; did you mean transactional\?$/],
     ["MaxAttempt", /did you mean maxAttempts\?$/],
@@ -104,99 +104,82 @@ describe("the constructor refuses", () => {
     ["toString", /^"toString" is no option/],
     ["x".repeat(500), /the options are name/],
   ];
-  it.each(unknown)("the option %s, which there is not", async (given, said) => {
-    for (const value of [true, undefined]) {
-      const error = await failure("invalid_argument", () => new Peer({ ...valid, [given]: value }));
-      expect(error.message).toMatch(said);
+  it("options that there are not, also with undefined", async () => {
+    for (const [given, said] of unknown) {
+      for (const value of [true, undefined]) {
+        const { message } = await failure("invalid_argument", () => new Peer({ ...valid, [given]: value }), given);
+        expect(message).toMatch(said);
+      }
     }
   });
-  it("no option that there is and that is undefined", () => {
-    const names = [...Object.keys(peerSettingsDefaults), "sessionUrl", "advertise", "tls", "logger"];
-    const left = Object.fromEntries(names.map((name) => [name, undefined]));
-    expect(new Peer({ ...left, ...valid }).name).toBe("a-1");
-  });
-  it("a source topic that is reserved, with internal_topic", async () => {
-    await failure("internal_topic", () => new Peer({ ...valid, topic: "__#internal_channel" }));
+
+  it("a source topic that is reserved, with internal_topic", () =>
+    failure("internal_topic", () => new Peer({ ...valid, topic: "__#internal_channel" })));
+
+  it("transactional handlers with a pool of less than two connections", async () => {
+    const error = await failure("invalid_argument", () => new Peer({ ...valid, transactional: true, poolSize: 1 }));
+    expect(error.message).toContain("poolSize 1");
   });
 });
 
 describe("a running peer refuses", () => {
-  const sends: Case<(peer: TestPeer) => Promise<unknown>>[] = [
-    ...names("topic").map(
-      ([what, topic, said]): Case<(peer: TestPeer) => Promise<unknown>> => [
-        what,
-        (peer) => peer.sendTo(topic, "x"),
-        said,
-      ],
-    ),
-    ["an empty payload", (peer) => peer.sendTo("b", ""), [/payload/, /0 bytes/, /at least one byte/]],
-    ["an empty payload of bytes", (peer) => peer.sendTo("b", new Uint8Array()), [/payload/, /0 bytes/, /at least one/]],
-    ["no payload", (peer) => peer.sendTo("b", untyped(undefined)), [/payload/, /undefined/, /Uint8Array or a string/]],
-    [
-      "a payload that is a list",
-      (peer) => peer.sendTo("b", untyped([1])),
-      [/payload/, /object/, /Uint8Array or a string/],
-    ],
+  /** What is given to `sendTo`, of the topic "b" unless it is another. */
+  type Send = { readonly topic?: string; readonly payload?: string | Uint8Array } & SendOptions;
+  const sends: Case<Send>[] = [
+    ...names("topic").map(([what, topic, said]): Case<Send> => [what, { topic }, said]),
+    ["an empty payload", { payload: "" }, [/payload/, /0 bytes/, /at least one byte/]],
+    ["an empty payload of bytes", { payload: new Uint8Array() }, [/payload/, /0 bytes/, /at least one/]],
+    ["no payload", { payload: untyped(null) }, [/payload/, /null|object/, /Uint8Array or a string/]],
+    ["a payload that is a list", { payload: untyped([1]) }, [/payload/, /object/, /Uint8Array or a string/]],
     [
       "an unknown delivery",
-      (peer) => peer.sendTo("b", "x", { delivery: untyped("exactly-once") }),
+      { delivery: untyped("exactly-once") },
       [/delivery/, /exactly-once/, /"at-least-once" or "at-most-once"/],
     ],
-    [
-      "a header without a name",
-      (peer) => peer.sendTo("b", "x", { headers: { "": "1" } }),
-      [/header name ""/, /1 to 255 bytes/, /Use 1 to 255/],
-    ],
+    ["a header without a name", { headers: { "": "1" } }, [/header name ""/, /1 to 255 bytes/, /Use 1 to 255/]],
     [
       "a header's value with a line break",
-      (peer) => peer.sendTo("b", "x", { headers: { a: "1\r\n2" } }),
+      { headers: { a: "1\r\n2" } },
       [/header a "1\\r\\n2"/, /control characters/, /Use only/],
     ],
     [
       "a header's value that is too long",
-      (peer) => peer.sendTo("b", "x", { headers: { a: "x".repeat(8_193) } }),
+      { headers: { a: "x".repeat(8_193) } },
       [/header a "xxx.*8193 bytes/, /at most 8192|0 to 8192/, /Use/],
     ],
     [
       "a header's value that is a number",
-      (peer) => peer.sendTo("b", "x", { headers: { a: untyped(7) } }),
+      { headers: { a: untyped(7) } },
       [/header a 7/, /must be a string/, /Give a string/],
     ],
     [
       "257 headers",
-      (peer) => peer.sendTo("b", "x", { headers: Array.from({ length: 257 }, (_, n) => [`h${n}`, ""] as const) }),
+      { headers: Array.from({ length: 257 }, (_, n) => [`h${n}`, ""] as const) },
       [/headers 257/, /at most 256/, /256/],
     ],
   ];
-  it.each(sends)("%s", async (_, send, said) => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
-    const error = await failure("invalid_argument", send(a));
-    check(error, said);
-    expect(error.outcome).toBeUndefined();
-    // Nothing was sent, and sending goes on.
-    expect((await a.sendTo("b", "fine")).outcome).toBe("delivered");
-    expect(b.texts).toEqual(["fine"]);
-  });
 
-  it("the same in sendAll and in a reply", async () => {
-    await using world = await peerWorld();
+  it("what breaks a rule in sendTo, sendAll and a reply, and goes on sending", async () => {
     const a = await world.started("a-1");
     const errors: Promise<unknown>[] = [];
-    await world.started("b-1", {}, (message) => {
+    const b = await world.started("b-1", {}, (message) => {
       errors.push(failure("invalid_argument", message.reply("")));
       errors.push(failure("invalid_argument", message.reply("x", { headers: { "": "" } })));
     });
+    for (const wrong of sends) {
+      const { topic = "b", payload = "x", ...options } = wrong[1];
+      await refuses(() => a.sendTo(topic, payload, options), wrong);
+    }
+    await failure("invalid_argument", a.sendTo("b", untyped(undefined)));
     await failure("invalid_argument", a.sendAll("b", ""));
     await failure("invalid_argument", a.sendAll("a:b", "x"));
-    await a.sendTo("b", "x");
+    expect((await a.sendTo("b", "fine")).outcome).toBe("delivered");
+    expect(b.texts).toEqual(["fine"]);
     await Promise.all(errors);
     expect(errors).toHaveLength(2);
   });
 
-  it("topics that break the rule, wherever a topic is named", async () => {
-    await using world = await peerWorld();
+  it("topics that break a rule, are reserved or its own, wherever a topic is named", async () => {
     const a = await world.started("a-1");
     for (const call of [
       () => a.subscribe("x:y"),
@@ -206,18 +189,20 @@ describe("a running peer refuses", () => {
     ]) {
       await failure("invalid_argument", call);
     }
-  });
-
-  it("reserved topics with internal_topic, and its own source topic with self_topic", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    for (const topic of ["__#internal_channel", "__#other"]) {
-      const error = await failure("internal_topic", a.subscribe(topic));
-      expect(error.message).toContain(`"${topic}"`);
-      await failure("internal_topic", a.unsubscribe(topic));
-    }
     const error = await failure("self_topic", a.subscribe("a"));
     expect(error.message).toContain('"a"');
     await failure("self_topic", a.unsubscribe("a"));
+    for (const peer of [a, world.peer("b-1")]) {
+      for (const topic of ["__#internal_channel", "__#other"]) {
+        const { message } = await failure("internal_topic", peer.subscribe(topic));
+        expect(message).toContain(`"${topic}"`);
+        await failure("internal_topic", peer.unsubscribe(topic));
+        // To ask for one is to ask for a topic that nobody serves.
+        expect(await peer.refreshAddressTopic(topic)).toBe(false);
+        expect(await peer.listAddresses(topic)).toEqual([]);
+      }
+    }
+    await failure("no_address", a.sendTo("__#other", "x"));
+    await failure("no_address", a.sendAll("__#other", "x"));
   });
 });

@@ -2,20 +2,22 @@
  * Handlers: one message of a channel after another, retries, dead letters, and what their waiting does to senders.
  */
 import { describe, expect, it } from "vitest";
+import type { Handler } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { gate } from "./support/gate.js";
 import { Log } from "./support/log.js";
-import { type PeerWorld, peerWorld } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+import type { TestPeer } from "./support/world.js";
+
+const world = sharedPeerWorld();
 
 const quick = { maxAttempts: 3, retryDelayMs: 5 };
 
-async function deadLetters(world: PeerWorld): Promise<Record<string, unknown>[]> {
-  return await world.query("SELECT * FROM hawser.dead_letters ORDER BY id");
-}
+/** The messages of a peer with the attempt at which each came. */
+const attempts = (peer: TestPeer): string[] => peer.received.all.map(({ text, attempt }) => `${text} ${attempt}`);
 
 describe("a handler that throws", () => {
   it("is tried again until it returns; the message comes once more each time, and nothing overtakes it", async () => {
-    await using world = await peerWorld();
     const a = await world.started("a-1");
     const b = await world.started("b-1", quick, (message) => {
       if (message.attempt < 3 && message.payload[0] === 0x78) throw new Error("not yet");
@@ -23,17 +25,11 @@ describe("a handler that throws", () => {
     const receipts = await Promise.all([a.sendTo("b", "x"), a.sendTo("b", "y")]);
     expect(receipts.every(({ outcome }) => outcome === "delivered" || outcome === "stored")).toBe(true);
     await b.received.length(4);
-    expect(b.received.all.map(({ text, attempt }) => [text, attempt])).toEqual([
-      ["x", 1],
-      ["x", 2],
-      ["x", 3],
-      ["y", 1],
-    ]);
-    expect(await deadLetters(world)).toEqual([]);
+    expect(attempts(b)).toEqual(["x 1", "x 2", "x 3", "y 1"]);
+    expect(await world.deadLetters(0)).toEqual([]);
   });
 
   it("maxAttempts times makes a dead letter, and the channel goes on", async () => {
-    await using world = await peerWorld();
     const a = await world.started("a-1");
     const b = await world.started("b-1", quick, async (message) => {
       if (message.payload[0] === 0x78) throw new TypeError("never");
@@ -41,30 +37,19 @@ describe("a handler that throws", () => {
     await a.sendTo("b", "x", { headers: { k: "v" } });
     await a.sendTo("b", "y");
     await b.received.find(({ text }) => text === "y");
-    expect(b.received.all.map(({ text, attempt }) => [text, attempt])).toEqual([
-      ["x", 1],
-      ["x", 2],
-      ["x", 3],
-      ["y", 1],
-    ]);
-    expect(await b.saw("dead_letter")).toEqual({
-      kind: "dead_letter",
-      topic: "b",
-      peer: "a-1",
-      stored: true,
-      code: "handler_failed",
-      message: "TypeError: never",
-    });
-    await eventually("the dead letter is there", async () => (await deadLetters(world)).length === 1);
-    expect(await deadLetters(world)).toMatchObject([
+    expect(attempts(b)).toEqual(["x 1", "x 2", "x 3", "y 1"]);
+    const [code, message] = ["handler_failed", "TypeError: never"];
+    const kind = "dead_letter";
+    expect(await b.saw(kind)).toEqual({ kind, topic: "b", peer: "a-1", stored: true, code, message });
+    expect(await world.deadLetters(1)).toMatchObject([
       {
         origin: "peer",
         source: "a-1:a:b-1",
         topic: "b",
         payload: Buffer.from("x"),
         headers: [["k", "v"]],
-        error_code: "handler_failed",
-        error_message: "TypeError: never",
+        error_code: code,
+        error_message: message,
         attempts: 3,
         number: 1,
       },
@@ -72,7 +57,6 @@ describe("a handler that throws", () => {
   });
 
   it("on an at-most-once message is not tried again, and leaves no row", async () => {
-    await using world = await peerWorld();
     const a = await world.started("a-1");
     const b = await world.started("b-1", quick, (message) => {
       if (message.delivery === "at-most-once") throw new Error("no");
@@ -82,13 +66,11 @@ describe("a handler that throws", () => {
     await a.sendTo("b", "y");
     await b.received.length(2);
     expect(b.texts).toEqual(["x", "y"]);
-    expect(await deadLetters(world)).toEqual([]);
+    expect(await world.deadLetters(0)).toEqual([]);
   });
 
   it("makes a dead letter of a stored message, too", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
+    const [a, b] = await world.running("a-1", "b-1");
     await a.sendTo("b", "first");
     await b.stop();
     await a.sendTo("b", "x");
@@ -98,15 +80,12 @@ describe("a handler that throws", () => {
       if (payload[0] === 0x78) throw "a bare string";
     });
     await again.received.find(({ text }) => text === "y");
-    await eventually("the dead letter is there", async () => (await deadLetters(world)).length === 1);
-    expect(await deadLetters(world)).toMatchObject([{ error_message: "a bare string", attempts: 1 }]);
+    expect(await world.deadLetters(1)).toMatchObject([{ error_message: "a bare string", attempts: 1 }]);
     expect(await world.storedMessages()).toBe(0);
   });
 
   it("does not hold up other channels", async () => {
-    await using world = await peerWorld();
-    const bad = await world.started("bad-1");
-    const good = await world.started("good-1");
+    const [bad, good] = await world.running("bad-1", "good-1");
     const b = await world.started("b-1", { maxAttempts: 1_000, retryDelayMs: 60_000 }, (message) => {
       if (message.sender === "bad-1") throw new Error("no");
     });
@@ -120,7 +99,6 @@ describe("a handler that throws", () => {
 
 describe("a handler that takes long", () => {
   it("is bounded by handlerTimeoutMs", async () => {
-    await using world = await peerWorld();
     const a = await world.started("a-1");
     const never = gate();
     const b = await world.started("b-1", { ...quick, handlerTimeoutMs: 20 }, (message) =>
@@ -134,7 +112,6 @@ describe("a handler that takes long", () => {
   });
 
   it("keeps the order of its channel, and runs beside others up to concurrency", async () => {
-    await using world = await peerWorld();
     const senders = await Promise.all([1, 2, 3].map((n) => world.started(`a-${n}`)));
     const held = gate();
     let running = 0;
@@ -155,17 +132,13 @@ describe("a handler that takes long", () => {
     held.open();
     await ended.length(9);
     expect(most).toBe(2);
-    for (const sender of senders) {
-      expect(b.received.all.filter((one) => one.sender === sender.name).map(({ text }) => text)).toEqual([
-        "0",
-        "1",
-        "2",
-      ]);
+    for (const { name } of senders) {
+      const texts = b.received.all.filter(({ sender }) => sender === name).map(({ text }) => text);
+      expect(texts).toEqual(["0", "1", "2"]);
     }
   });
 
   it("makes its senders store instead of waiting", async () => {
-    await using world = await peerWorld();
     const a = await world.started("a-1", { ackTimeoutMs: 60_000 });
     const held = gate();
     const b = await world.started("b-1", {}, (message) => (message.payload[0] === 0x78 ? held.opened : undefined));
@@ -180,7 +153,6 @@ describe("a handler that takes long", () => {
   });
 
   it("leaves an awaited message stored after ackTimeoutMs, once in the end", async () => {
-    await using world = await peerWorld();
     const a = await world.started("a-1", { ackTimeoutMs: 50 });
     const held = gate();
     const b = await world.started("b-1", {}, () => held.opened);
@@ -195,19 +167,15 @@ describe("a handler that takes long", () => {
 
 describe("handlers that await sends to each other", () => {
   it("do not wait for ever: 100 rounds", async () => {
-    await using world = await peerWorld();
     const ended = new Log<string>();
     const ackTimeoutMs = 2_000;
-    const a = await world.started("a-1", { ackTimeoutMs }, async (message) => {
+    const answer: Handler = async (message) => {
       if (message.payload[0] !== 0x6f) return;
       expect((await message.reply("inner")).outcome).toMatch(/delivered|stored/);
-      ended.push("a");
-    });
-    const b = await world.started("b-1", { ackTimeoutMs }, async (message) => {
-      if (message.payload[0] !== 0x6f) return;
-      expect((await message.reply("inner")).outcome).toMatch(/delivered|stored/);
-      ended.push("b");
-    });
+      ended.push(message.to);
+    };
+    const a = await world.started("a-1", { ackTimeoutMs }, answer);
+    const b = await world.started("b-1", { ackTimeoutMs }, answer);
     const begun = performance.now();
     for (let round = 1; round <= 100; round++) {
       // Each handler of an "outer" waits for an "inner" that waits behind the other's "outer".
@@ -226,7 +194,6 @@ describe("handlers that await sends to each other", () => {
 
 describe("a peer without a handler", () => {
   it("sends, and what comes for it waits until it runs with one", async () => {
-    await using world = await peerWorld();
     const a = world.peer("a-1");
     await a.run();
     const b = await world.started("b-1", { ackTimeoutMs: 100 }, async (message) => {

@@ -1,22 +1,25 @@
 /**
  * Running and stopping: what may be called when, and what a start that failed leaves behind.
  */
+import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { describe, expect, it } from "vitest";
-import { Peer } from "../../src/peer/index.js";
+import { Peer, version } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
-import { type PeerWorld, peerWorld } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+import { peerWorld } from "./support/world.js";
+
+const world = sharedPeerWorld();
 
 const nothing = (): void => undefined;
 
-async function registered(world: PeerWorld): Promise<{ topic: string; addr: string }[]> {
+async function registered(): Promise<{ topic: string; addr: string }[]> {
   return await world.query("SELECT topic, addr FROM hawser.topic_addr ORDER BY topic");
 }
 
 describe("run", () => {
   it("does nothing when the peer runs already, also called at once twice", async () => {
-    await using world = await peerWorld();
     const a = world.peer("a-1", { nameWaitMs: 0 });
     const first: string[] = [];
     const second: string[] = [];
@@ -34,7 +37,6 @@ describe("run", () => {
   });
 
   it("waits for a stop that is under way, and runs once, also called twice", async () => {
-    await using world = await peerWorld();
     const a = world.peer("a-1", { nameWaitMs: 0 });
     await a.record();
     const stopping = a.stop();
@@ -44,60 +46,45 @@ describe("run", () => {
     expect(a.texts).toEqual(["x"]);
   });
 
-  it("migrates an empty database, and registers the peer", async () => {
-    await using world = await peerWorld({ migrated: false });
-    const a = world.peer("a-1");
-    expect([a.boundListenAddress, a.publishedAddress]).toEqual(["", ""]);
-    await a.run(nothing);
-    expect(a.boundListenAddress).toMatch(/^127\.0\.0\.1:[1-9]\d*$/);
-    expect(a.publishedAddress).toBe(a.boundListenAddress);
-    expect(await registered(world)).toEqual([{ topic: "a", addr: a.boundListenAddress }]);
-  });
-
-  it("migrates once when many peers start at once on an empty database", async () => {
-    await using world = await peerWorld({ migrated: false });
-    const peers = Array.from({ length: 8 }, (_, n) => world.peer(`a-${n}`));
+  it("migrates an empty database once, however many peers start at once, and registers them", async () => {
+    await using empty = await peerWorld({ migrated: false });
+    const peers = Array.from({ length: 8 }, (_, n) => empty.peer(`a-${n}`));
     await Promise.all(peers.map((peer) => peer.run(nothing)));
-    expect(await registered(world)).toHaveLength(8);
-    const migrations = await world.query<{ id: number }>("SELECT id FROM hawser.migrations");
+    const rows = await empty.query<{ addr: string }>("SELECT addr FROM hawser.topic_addr WHERE topic = 'a'");
+    expect(rows.map(({ addr }) => addr).sort()).toEqual(peers.map((peer) => peer.boundListenAddress).sort());
+    const migrations = await empty.query<{ id: number }>("SELECT id FROM hawser.migrations");
     expect(new Set(migrations.map(({ id }) => id)).size).toBe(migrations.length);
   });
 });
 
 describe("stop", () => {
   it("may be called twice, at once and before run", async () => {
-    await using world = await peerWorld();
     const a = world.peer("a-1");
     await a.stop();
     await a.run(nothing);
     await Promise.all([a.stop(), a.stop()]);
     await a.stop();
-    expect(await registered(world)).toEqual([]);
+    expect(await registered()).toEqual([]);
   });
 
   it("ends a start that is under way", async () => {
-    await using world = await peerWorld();
     const a = world.peer("a-1");
     const starting = failure("aborted", a.run(nothing));
     await a.stop();
     await starting;
     await failure("not_running", a.sendTo("b", "x"));
-    expect(await registered(world)).toEqual([]);
+    expect(await registered()).toEqual([]);
   });
 
-  it("keeps the bound address, clears the published one, and lets run follow", async () => {
-    await using world = await peerWorld();
+  it("lets run follow, at a new address", async () => {
     const a = await world.started("a-1");
-    const bound = a.boundListenAddress;
     await a.stop();
-    expect([a.boundListenAddress, a.publishedAddress]).toEqual([bound, ""]);
     await a.run(nothing);
     expect(a.publishedAddress).toBe(a.boundListenAddress);
-    expect(await registered(world)).toEqual([{ topic: "a", addr: a.boundListenAddress }]);
+    expect(await registered()).toEqual([{ topic: "a", addr: a.boundListenAddress }]);
   });
 
   it("gives the name back in good order", async () => {
-    await using world = await peerWorld();
     const a = await world.started("a-1");
     expect(await world.query("SELECT clean FROM hawser.peers")).toEqual([{ clean: false }]);
     await a.stop();
@@ -109,9 +96,7 @@ describe("stop", () => {
   });
 
   it("leaves nothing behind that keeps sessions or ports", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
+    const [a, b] = await world.running("a-1", "b-1");
     await a.sendTo("b", "x");
     const address = b.boundListenAddress;
     await Promise.all([a.stop(), b.stop()]);
@@ -121,31 +106,33 @@ describe("stop", () => {
   });
 
   it("is what `await using` does", async () => {
-    await using world = await peerWorld();
     {
       await using peer = new Peer({ name: "a-1", topic: "a", listen: "127.0.0.1:0", databaseUrl: world.url });
       await peer.run(nothing);
-      expect(await registered(world)).toHaveLength(1);
+      expect(await registered()).toHaveLength(1);
     }
-    expect(await registered(world)).toEqual([]);
+    expect(await registered()).toEqual([]);
     expect(await world.query("SELECT clean FROM hawser.peers")).toEqual([{ clean: true }]);
   });
 });
 
 describe("the advertised address", () => {
-  it("is published instead of the bound one; port 0 becomes the bound port", async () => {
-    await using world = await peerWorld();
+  it("is published instead of the bound one while the peer runs; port 0 becomes the bound port", async () => {
     const a = world.peer("a-1", { advertise: "localhost:0" });
+    const said = () => [a.name, a.boundListenAddress, a.publishedAddress];
+    expect(said()).toEqual(["a-1", "", ""]);
     await a.run(nothing);
-    const port = a.boundListenAddress.split(":").at(-1);
-    expect(a.publishedAddress).toBe(`localhost:${port}`);
+    const [, bound = "", published] = said();
+    expect(bound).toMatch(/^127\.0\.0\.1:[1-9]\d*$/);
+    expect(published).toBe(bound.replace("127.0.0.1", "localhost"));
     const b = await world.started("b-1");
-    expect(await b.listAddresses("a")).toEqual([{ address: `localhost:${port}`, name: "a-1" }]);
+    expect(await b.listAddresses("a")).toEqual([{ address: published, name: "a-1" }]);
     expect((await b.sendTo("a", "x")).outcome).toBe("delivered");
+    await a.stop();
+    expect(said()).toEqual(["a-1", bound, ""]);
   });
 
   it("with a port is published as it is", async () => {
-    await using world = await peerWorld();
     const a = world.peer("a-1", { advertise: "peers.example:4100" });
     await a.run(nothing);
     expect(a.publishedAddress).toBe("peers.example:4100");
@@ -153,7 +140,6 @@ describe("the advertised address", () => {
   });
 
   it("can be set only while the peer is stopped, and is checked", async () => {
-    await using world = await peerWorld();
     const a = world.peer("a-1");
     const error = await failure("invalid_argument", () => {
       a.advertise = "nowhere";
@@ -176,7 +162,6 @@ describe("the advertised address", () => {
 
 describe("a start that fails", () => {
   it("is bind_failed when the port is in use; run again works when it is free", async () => {
-    await using world = await peerWorld();
     const other = createServer().listen(0, "127.0.0.1");
     await new Promise((resolve) => other.once("listening", resolve));
     const { port } = other.address() as { port: number };
@@ -185,7 +170,7 @@ describe("a start that fails", () => {
     expect(error.message).toContain(`127.0.0.1:${port}`);
     expect((error.cause as NodeJS.ErrnoException).code).toBe("EADDRINUSE");
     // It has unregistered, and holds no name.
-    expect(await registered(world)).toEqual([]);
+    expect(await registered()).toEqual([]);
     await failure("not_running", a.sendTo("b", "x"));
     const twin = world.peer("a-1", { nameWaitMs: 0 });
     await twin.run(nothing);
@@ -195,31 +180,50 @@ describe("a start that fails", () => {
     expect(a.boundListenAddress).toBe(`127.0.0.1:${port}`);
   });
 
-  it("is bind_failed for a host that is not there", async () => {
-    await using world = await peerWorld();
-    await failure("bind_failed", world.peer("a-1", { listen: "no-such-host.invalid:0" }).run(nothing));
+  const malformed = ["nonsense", "localhost", "127.0.0.1", "127.0.0.1:", ":4100", "127.0.0.1:65536", "::1:4100"];
+  it("is bind_failed for what is no address, and leaves nothing behind", async () => {
+    for (const listen of [...malformed, "http://127.0.0.1:1", " ", "no-such-host.invalid:0"]) {
+      const a = world.peer("a-1", { listen });
+      const { message } = await failure("bind_failed", a.run(nothing));
+      expect(message).toContain(listen);
+      if (!listen.includes("invalid")) expect(message).toContain("write host:port");
+      expect(await registered()).toEqual([]);
+      // It may be tried again, and fails again.
+      await failure("bind_failed", a.run(nothing));
+    }
+    // The name is free for one who knows better.
+    await world.peer("a-1", { nameWaitMs: 0 }).run(nothing);
+  });
+
+  it("is none for a host name, which is an address to listen on", async () => {
+    const b = await world.started("b-1", { listen: "localhost:0", advertise: "localhost:0" });
+    expect(b.boundListenAddress).toMatch(/^(127\.0\.0\.1|\[::1\]):\d+$/);
+    expect(b.publishedAddress).toMatch(/^localhost:\d+$/);
+    const a = await world.started("a-1");
+    expect((await a.sendTo("b", "x")).outcome).toBe("delivered");
   });
 
   it("is plaintext_refused for an address beyond loopback unless the network is trusted", async () => {
-    await using world = await peerWorld();
     const error = await failure("plaintext_refused", world.peer("a-1", { listen: "0.0.0.0:0" }).run(nothing));
     expect(error.message).toContain("allowPlaintext");
     await world.peer("a-1", { listen: "0.0.0.0:0", allowPlaintext: true }).run(nothing);
   });
 
-  it("is startup_failed with the cause when the database is not there", async () => {
-    await using world = await peerWorld();
-    const elsewhere = new URL(world.url);
-    elsewhere.pathname = "/hawser_no_such_database";
-    const a = world.peer("a-1", { databaseUrl: elsewhere.href });
+  it("is startup_failed with the cause when the database is not there, and shows no password", async () => {
+    const url = new URL(world.url);
+    url.pathname = "/hawser_no_such_database";
+    url.password = "s3cret-word";
+    const a = world.peer("a-1", { databaseUrl: url.href });
     const error = await failure("startup_failed", a.run(nothing));
     expect(error.message).toContain("hawser_no_such_database");
     expect(error.cause).toMatchObject({ code: "store_failed" });
+    expect(JSON.stringify([error.message, String(error.cause)])).not.toContain("s3cret-word");
     await failure("not_running", a.sendTo("b", "x"));
+    const bad = world.peer("a-1", { databaseUrl: "mysql://u:s3cret-word@h/d" });
+    expect((await failure("invalid_argument", bad.run())).message).not.toContain("s3cret-word");
   });
 
   it("is startup_failed when no server answers, and run again works when one does", async () => {
-    await using world = await peerWorld();
     const nobody = new URL(world.url);
     nobody.port = "1";
     const error = await failure("startup_failed", world.peer("a-1", { databaseUrl: nobody.href }).run(nothing));
@@ -227,22 +231,7 @@ describe("a start that fails", () => {
     await world.peer("a-1").run(nothing);
   });
 
-  it("shows no password of the database's URL", async () => {
-    await using world = await peerWorld();
-    const url = new URL(world.url);
-    url.pathname = "/hawser_no_such_database";
-    url.password = "s3cret-word";
-    const error = await failure("startup_failed", world.peer("a-1", { databaseUrl: url.href }).run(nothing));
-    expect(JSON.stringify([error.message, String(error.cause)])).not.toContain("s3cret-word");
-    const bad = await failure(
-      "invalid_argument",
-      world.peer("a-1", { databaseUrl: "mysql://u:s3cret-word@h/d" }).run(),
-    );
-    expect(bad.message).not.toContain("s3cret-word");
-  });
-
   it("is name_in_use while another peer has the name, after nameWaitMs", async () => {
-    await using world = await peerWorld();
     const a = await world.started("a-1");
     const twin = world.peer("a-1", { topic: "other", nameWaitMs: 300 });
     const begun = performance.now();
@@ -258,7 +247,6 @@ describe("a start that fails", () => {
   });
 
   it("gets the name when its holder stops within nameWaitMs", async () => {
-    await using world = await peerWorld();
     const a = await world.started("a-1");
     const twin = world.peer("a-1", { nameWaitMs: 30_000 });
     const waiting = twin.run(nothing);
@@ -267,4 +255,9 @@ describe("a start that fails", () => {
     await waiting;
     expect(twin.publishedAddress).not.toBe("");
   });
+});
+
+it("the exported version is that of package.json", () => {
+  const manifest = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
+  expect(version).toBe(manifest.version);
 });

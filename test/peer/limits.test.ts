@@ -3,10 +3,11 @@
  */
 import { expect, it } from "vitest";
 import { failure } from "./support/errors.js";
-import { peerWorld } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
 
 it("refuses a payload above the listener's limit at once, with both numbers", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   await world.started("b-1", { maxMessageBytes: 1_000 });
   const fits = Buffer.alloc(1_000, 1);
@@ -21,7 +22,6 @@ it("refuses a payload above the listener's limit at once, with both numbers", as
 });
 
 it("refuses a payload above the listener's limit while the listener is stopped, too", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   const b = await world.started("b-1", { maxMessageBytes: 1_000 });
   await a.sendTo("b", "hello");
@@ -35,7 +35,6 @@ it("refuses a payload above the listener's limit while the listener is stopped, 
 });
 
 it("refuses with busy what the queue does not hold, and takes more when it has room again", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1", { maxSendQueueMessages: 10 });
   const b = await world.started("b-1");
   await a.sendTo("b", "hello");
@@ -51,11 +50,29 @@ it("refuses with busy what the queue does not hold, and takes more when it has r
 });
 
 it("counts payload bytes in the queue, and always takes one message", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1", { maxSendQueueBytes: 100 });
   await world.started("b-1");
   expect((await a.sendTo("b", Buffer.alloc(1_000))).outcome).toBe("delivered");
   const [first, second] = [a.sendTo("b", Buffer.alloc(1_000)), a.sendTo("b", Buffer.alloc(1))];
   await failure("busy", second);
   expect((await first).outcome).toBe("delivered");
+});
+
+it("is that of the uncompressed payload, sent and stored", async () => {
+  const maxMessageBytes = 100_000;
+  const a = await world.started("a-1", { compressThresholdBytes: 10 });
+  const b = await world.started("b-1", { maxMessageBytes });
+  // It would travel as a few hundred bytes.
+  const fits = Buffer.alloc(maxMessageBytes, "x");
+  const tooLong = Buffer.alloc(maxMessageBytes + 1, "x");
+  const error = await failure("invalid_argument", a.sendTo("b", tooLong));
+  expect(error.message).toMatch(/100001 bytes.*100000/);
+  expect((await a.sendTo("b", fits)).outcome).toMatch(/delivered|stored/);
+  await b.received.length(1);
+  await b.stop();
+  await failure("invalid_argument", a.sendTo("b", tooLong));
+  expect((await a.sendTo("b", fits)).outcome).toBe("stored");
+  await b.record();
+  await b.received.length(2);
+  expect(b.texts.map((text) => text.length)).toEqual([maxMessageBytes, maxMessageBytes]);
 });

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it } from "vitest";
 import { type PeerContext, SecretCache } from "../../src/peer/context.js";
 import type { Receipt } from "../../src/peer/index.js";
 import { checkOptions } from "../../src/peer/options.js";
@@ -6,26 +6,25 @@ import { Outbox } from "../../src/peer/outbox.js";
 import { StatusEmitter } from "../../src/peer/status.js";
 import { openStore, type Store, silentLogger } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
-import { type PeerWorld, peerWorld } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
 
 /** Nobody listens there. */
 const deadAddress = "127.0.0.1:1";
 
 describe("the outbox of a peer", () => {
-  let w: PeerWorld;
   let store: Store;
   let outbox: Outbox;
   let epoch: number;
-  let end: () => Promise<void>;
 
   beforeEach(async () => {
-    w = await peerWorld();
-    store = await openStore({ databaseUrl: w.url });
+    store = await openStore({ databaseUrl: world.url });
     const lease = await store.takeName("shop-1", { waitMs: 0 });
     epoch = lease.epoch;
     const secrets = new SecretCache(store);
     await secrets.refresh();
-    const options = { name: "shop-1", topic: "shop", listen: "127.0.0.1:0", databaseUrl: w.url };
+    const options = { name: "shop-1", topic: "shop", listen: "127.0.0.1:0", databaseUrl: world.url };
     const context: PeerContext = {
       sender: { name: "shop-1", sourceTopic: "shop" },
       settings: checkOptions(options).settings,
@@ -38,19 +37,15 @@ describe("the outbox of a peer", () => {
       nameLost: () => undefined,
     };
     outbox = new Outbox(context);
-    end = async () => {
+    return async () => {
       outbox.close();
       await lease.release({ clean: true });
       await store.close();
     };
   });
-  afterEach(async () => {
-    await end();
-    await w[Symbol.asyncDispose]();
-  });
 
   async function list(topic: string, name: string, { durable = false, addr = deadAddress } = {}): Promise<void> {
-    await w.query("INSERT INTO hawser.topic_addr (topic, addr, client_name, durable) VALUES ($1, $2, $3, $4)", [
+    await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name, durable) VALUES ($1, $2, $3, $4)", [
       topic,
       addr,
       name,
@@ -59,7 +54,7 @@ describe("the outbox of a peer", () => {
   }
 
   async function unlist(): Promise<void> {
-    await w.query("DELETE FROM hawser.topic_addr");
+    await world.query("DELETE FROM hawser.topic_addr");
   }
 
   async function send(topic: string): Promise<Receipt> {
@@ -91,7 +86,7 @@ describe("the outbox of a peer", () => {
       await outbox.look();
       expect(outbox.links.size).toBe(0);
       expect(await send("books")).toEqual({ outcome: "stored", peer: "books-1" });
-      expect(await w.query("SELECT number FROM hawser.conn_messages ORDER BY 1")).toEqual([
+      expect(await world.query("SELECT number FROM hawser.conn_messages ORDER BY 1")).toEqual([
         { number: 1 },
         { number: 2 },
       ]);
@@ -102,7 +97,7 @@ describe("the outbox of a peer", () => {
       await list("toys", "toys-1");
       await send("books");
       await send("toys");
-      await w.query("DELETE FROM hawser.topic_addr WHERE topic = 'toys'");
+      await world.query("DELETE FROM hawser.topic_addr WHERE topic = 'toys'");
       await outbox.look();
       outbox.setMayStore(false);
       const waits = send("toys");
@@ -124,20 +119,20 @@ describe("the outbox of a peer", () => {
     const waits = send("books");
     await eventually("the message waits", () => [...(outbox.links.get("books-1")?.waitingTopics() ?? [])].length === 1);
     outbox.rebase(epoch + 1);
-    const [{ k }] = (await w.query<{ k: number }>(
+    const [{ k }] = (await world.query<{ k: number }>(
       "UPDATE hawser.topic_key SET k = k + 1000 WHERE topic = 'books' RETURNING k",
     )) as [{ k: number }];
     await outbox.rekey();
     outbox.setMayStore(true);
     expect(await waits).toEqual({ outcome: "stored", peer: "books-1" });
-    const rows = await w.query<{ topic_key: number }>("SELECT topic_key FROM hawser.conn_messages");
+    const rows = await world.query<{ topic_key: number }>("SELECT topic_key FROM hawser.conn_messages");
     expect(rows).toEqual([{ topic_key: k }]);
   });
 
   describe("where nobody can be reached and nobody was used before", () => {
     async function backlog(listener: string, rows: number): Promise<void> {
       const { connectionKey } = await store.connectionKey({ name: "other-1", sourceTopic: "other" }, listener);
-      await w.query(
+      await world.query(
         `INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number)
          SELECT $1, 'x', 1, n FROM generate_series(1, $2::integer) AS n`,
         [connectionKey, rows],
@@ -165,7 +160,7 @@ describe("the outbox of a peer", () => {
       await list("books", "books-2", { addr: "127.0.0.1:2", durable: true });
       await backlog("books-1", 1);
       await backlog("books-2", 3);
-      await w.query(
+      await world.query(
         `INSERT INTO hawser.conn_mess_number (connection_key, epoch, v)
          SELECT connection_key, 1, 3 FROM hawser.conn_key_map WHERE listener_name = 'books-2'`,
       );

@@ -4,14 +4,13 @@
 import { expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
 import { peerWorld } from "./support/world.js";
 
+const world = sharedPeerWorld();
+
 it("counts what this sender has stored, in all and for each listener and topic, running or not", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const other = await world.started("other-1");
-  const b = await world.started("b-1");
-  const c = await world.started("c-1");
+  const [a, other, b, c] = await world.running("a-1", "other-1", "b-1", "c-1");
   await b.subscribe("news");
   for (const topic of ["b", "c", "news"]) await a.sendTo(topic, "hello");
   await other.sendTo("b", "hello");
@@ -46,7 +45,6 @@ it("is empty for a sender that has met nobody, on an empty database too", async 
 });
 
 it("tells two source topics of one name apart", async () => {
-  await using world = await peerWorld();
   const b = await world.started("b-1");
   const first = await world.started("a-1", { topic: "first" });
   await first.sendTo("b", "1");
@@ -59,10 +57,7 @@ it("tells two source topics of one name apart", async () => {
 });
 
 it("is cleared by clearStoredMessages with the routes, only while not running, and nobody else's is", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const other = await world.started("other-1");
-  const b = await world.started("b-1");
+  const [a, other, b] = await world.running("a-1", "other-1", "b-1");
   await a.sendTo("b", "1");
   await other.sendTo("b", "1");
   await b.stop();
@@ -88,9 +83,7 @@ it("is cleared by clearStoredMessages with the routes, only while not running, a
 });
 
 it("leaves epochs and cursors when it is cleared, so that what follows is neither lost nor doubled", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   for (const text of ["1", "2", "3"]) await a.sendTo("b", text);
   const before = await world.query("SELECT connection_key, v, epoch FROM hawser.conn_mess_number");
   await a.stop();
@@ -104,9 +97,7 @@ it("leaves epochs and cursors when it is cleared, so that what follows is neithe
 });
 
 it("keeps what was stored before a start failed", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   await a.sendTo("b", "1");
   await b.stop();
   await a.sendTo("b", "2");

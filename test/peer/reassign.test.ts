@@ -9,15 +9,13 @@ describe("a sender whose listener's channels were handed over", () => {
   let store: Store;
   let round = 0;
   const name = (kind: string) => `${kind}-${round}`;
-  const opened: Store[] = [];
 
   beforeAll(async () => {
     w = await peerWorld();
     store = await openStore({ databaseUrl: w.url });
-    opened.push(store);
   });
   afterAll(async () => {
-    for (const each of opened) await each.close();
+    await store.close();
     await w[Symbol.asyncDispose]();
   });
 
@@ -172,45 +170,41 @@ describe("a sender whose listener's channels were handed over", () => {
     await store.reassign({ from: name("durable"), to: name("heir"), connectionKeys, force: true });
     await durable.saw("name_lost");
   });
-});
 
-it("a message that a clean stop left unfinished counts as no crash, however often that happens", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
-  await a.sendTo("b", "hello");
-  await b.stop();
-  await a.sendTo("b", "left");
-  await using store = await openStore({ databaseUrl: world.url });
-  await store.reassign({ from: "b-1", to: "c-1" });
-  for (const _ of [1, 2, 3]) {
-    const c = world.peer("c-1", { topic: "b", maxAttempts: 2 });
-    for await (const message of c.messages()) {
-      expect(message.attempt).toBe(1);
-      break;
+  it("a message that a clean stop left unfinished counts as no crash, however often that happens", async () => {
+    const a = await w.started("a-1");
+    const b = await w.started("b-1");
+    await a.sendTo("b", "hello");
+    await b.stop();
+    await a.sendTo("b", "left");
+    await store.reassign({ from: "b-1", to: "c-1" });
+    for (const _ of [1, 2, 3]) {
+      const c = w.peer("c-1", { topic: "b", maxAttempts: 2 });
+      for await (const message of c.messages()) {
+        expect(message.attempt).toBe(1);
+        break;
+      }
+      await c.stop();
     }
-    await c.stop();
-  }
-  const c = await world.started("c-1", { topic: "b", maxAttempts: 2 });
-  await c.received.length(1);
-  expect(c.texts).toEqual(["left"]);
-});
-
-it("orphaned retries go only to a peer that serves their topics, and together with their channel", async () => {
-  await using world = await peerWorld();
-  await using store = await openStore({ databaseUrl: world.url });
-  const a = await world.started("a-1");
-  const b = world.peer("b-1", { topic: "t", maxAttempts: 1 });
-  await b.subscribe("u");
-  await b.record(() => {
-    throw new Error("no");
+    const c = await w.started("c-1", { topic: "b", maxAttempts: 2 });
+    await c.received.length(1);
+    expect(c.texts).toEqual(["left"]);
   });
-  await a.sendTo("u", "for u");
-  await b.saw("dead_letter");
-  await b.stop();
-  await store.deadLetters.retry({ all: true });
-  expect(await store.channelsServedBy("b-1", ["t"])).toEqual([]);
-  const both = await store.channelsServedBy("b-1", ["t", "u"]);
-  expect(both).toHaveLength(1);
-  expect((await store.reassign({ from: "b-1", to: "c-1", connectionKeys: both })).length).toBe(2);
+
+  it("orphaned retries go only to a peer that serves their topics, and together with their channel", async () => {
+    const a = await w.started("d-1");
+    const b = w.peer("e-1", { topic: "t", maxAttempts: 1 });
+    await b.subscribe("u");
+    await b.record(() => {
+      throw new Error("no");
+    });
+    await a.sendTo("u", "for u");
+    await b.saw("dead_letter");
+    await b.stop();
+    await store.deadLetters.retry({ all: true });
+    expect(await store.channelsServedBy("e-1", ["t"])).toEqual([]);
+    const both = await store.channelsServedBy("e-1", ["t", "u"]);
+    expect(both).toHaveLength(1);
+    expect((await store.reassign({ from: "e-1", to: "f-1", connectionKeys: both })).length).toBe(2);
+  });
 });

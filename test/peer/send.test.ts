@@ -1,14 +1,16 @@
 /**
  * Sending: receipts, what they mean, and what is refused.
  */
-import { expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
+import { batchOf, Outgoing } from "../../src/peer/outgoing.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 import { failure } from "./support/errors.js";
-import { type PeerWorld, peerWorld } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
 
 it("resolves `delivered` when the handler is done and its cursor is committed", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   let done = false;
   const b = await world.started("b-1", {}, async () => {
@@ -24,52 +26,30 @@ it("resolves `delivered` when the handler is done and its cursor is committed", 
   expect(cursors).toEqual([{ v: 1 }]);
 });
 
-it("takes bytes and text, and hands over bytes", async () => {
-  await using world = await peerWorld();
+it("takes bytes and text, with headers from a record or pairs, and hands them over live and stored", async () => {
   const a = await world.started("a-1");
   const payloads: Uint8Array[] = [];
   const b = await world.started("b-1", {}, ({ payload }) => void payloads.push(payload.slice()));
-  await a.sendTo("b", "dé");
-  await a.sendTo("b", new Uint8Array([0, 255, 7]));
+  const pairs = [
+    ["x", "1"],
+    ["x", "2"],
+  ] as const;
+  await a.sendTo("b", "dé", { headers: { trace: "abc", empty: "" } });
+  await a.sendTo("b", new Uint8Array([0, 255, 7]), { delivery: "at-most-once", headers: pairs });
   await a.sendTo("b", Buffer.from("view").subarray(1));
   await b.received.length(3);
   expect(payloads.map((payload) => [...payload])).toEqual([[0x64, 0xc3, 0xa9], [0, 255, 7], [...Buffer.from("iew")]]);
-});
-
-it("carries headers, from a record and from pairs, live and stored", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
-  await a.sendTo("b", "1", { headers: { trace: "abc", empty: "" } });
-  await a.sendTo("b", "2", {
-    delivery: "at-most-once",
-    headers: [
-      ["x", "1"],
-      ["x", "2"],
-    ],
-  });
-  await b.received.length(2);
   await b.stop();
-  await a.sendTo("b", "3", { headers: { trace: 'ü "quoted" \t' } });
+  const quoted = { trace: 'ü "quoted" \t' };
+  await a.sendTo("b", "stored", { headers: quoted });
   await b.record();
-  await b.received.length(3);
-  expect(b.received.all.map(({ headers }) => headers)).toEqual([
-    [
-      ["trace", "abc"],
-      ["empty", ""],
-    ],
-    [
-      ["x", "1"],
-      ["x", "2"],
-    ],
-    [["trace", 'ü "quoted" \t']],
-  ]);
+  await b.received.length(4);
+  const headers = [Object.entries({ trace: "abc", empty: "" }), pairs, [], Object.entries(quoted)];
+  expect(b.received.all.map((message) => message.headers)).toEqual(headers);
 });
 
 it("resolves `stored` once Postgres has it while the listener is stopped, and the listener gets it when it runs", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   await a.sendTo("b", "first");
   await b.stop();
   expect(await a.sendTo("b", "second")).toEqual({ outcome: "stored", peer: "b-1" });
@@ -84,7 +64,6 @@ it("resolves `stored` once Postgres has it while the listener is stopped, and th
 
 /** Keeps every write of a table waiting until `let go`. Resolves when one waits, having begun `send`. */
 async function whileLocked<T>(
-  world: PeerWorld,
   table: string,
   send: () => Promise<T>,
 ): Promise<{ readonly sent: Promise<T>; readonly isSettled: () => boolean; readonly letGo: () => Promise<void> }> {
@@ -101,12 +80,10 @@ async function whileLocked<T>(
 }
 
 it("confirms nothing as stored before Postgres has committed it", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   await a.sendTo("b", "1");
   await b.stop();
-  const { sent, isSettled, letGo } = await whileLocked(world, "conn_messages", () => a.sendTo("b", "2"));
+  const { sent, isSettled, letGo } = await whileLocked("conn_messages", () => a.sendTo("b", "2"));
   expect(isSettled()).toBe(false);
   expect(await world.storedMessages()).toBe(0);
   await letGo();
@@ -115,11 +92,10 @@ it("confirms nothing as stored before Postgres has committed it", async () => {
 });
 
 it("confirms nothing as delivered before the listener's cursor is committed", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1", { ackTimeoutMs: 60_000 });
   const b = await world.started("b-1");
   await a.sendTo("b", "1");
-  const { sent, isSettled, letGo } = await whileLocked(world, "conn_mess_number", () => a.sendTo("b", "2"));
+  const { sent, isSettled, letGo } = await whileLocked("conn_mess_number", () => a.sendTo("b", "2"));
   // The handler is done, and the acknowledgement is not on its way.
   expect(b.texts).toEqual(["1", "2"]);
   await a.sendTo("b", "at most once", { delivery: "at-most-once" });
@@ -130,9 +106,7 @@ it("confirms nothing as delivered before the listener's cursor is committed", as
 });
 
 it("resolves `sent` for at-most-once over a connection, without a number", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   expect(await a.sendTo("b", "x", { delivery: "at-most-once" })).toEqual({ outcome: "sent", peer: "b-1" });
   await b.received.length(1);
   expect(b.received.all[0]).toMatchObject({ text: "x", delivery: "at-most-once" });
@@ -140,9 +114,7 @@ it("resolves `sent` for at-most-once over a connection, without a number", async
 });
 
 it("keeps the order of both deliveries on a live channel", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   await a.sendTo("b", "begin");
   await eventually("the channel is live", async () => (await a.sendTo("b", "ping")).outcome === "delivered");
   const before = b.received.all.length;
@@ -155,9 +127,7 @@ it("keeps the order of both deliveries on a live channel", async () => {
 });
 
 it("drops at-most-once for a listener that is down, and stores nothing", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   await a.sendTo("b", "hello");
   await b.stop();
   expect(await a.sendTo("b", "lost", { delivery: "at-most-once" })).toEqual({ outcome: "dropped", peer: "b-1" });
@@ -170,7 +140,6 @@ it("drops at-most-once for a listener that is down, and stores nothing", async (
 });
 
 it("drops at-most-once within connectWaitMs where the phone book leads to nobody", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1", { connectWaitMs: 300 });
   await world.query(
     "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('ghost', '127.0.0.1:1', 'ghost-1')",
@@ -182,7 +151,6 @@ it("drops at-most-once within connectWaitMs where the phone book leads to nobody
 });
 
 it("stores for a row that an operator wrote, and the listener has it when it starts at another address", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('b', '127.0.0.1:1', 'b-1')");
   expect(await a.sendTo("b", "early")).toEqual({ outcome: "stored", peer: "b-1" });
@@ -193,7 +161,6 @@ it("stores for a row that an operator wrote, and the listener has it when it sta
 });
 
 it("refuses a topic that nobody serves and this sender never met with no_address", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   for (const delivery of ["at-least-once", "at-most-once"] as const) {
     const error = await failure("no_address", a.sendTo("nobody", "x", { delivery }));
@@ -206,31 +173,22 @@ it("refuses a topic that nobody serves and this sender never met with no_address
   expect(await a.sendTo("nobody", "x")).toEqual({ outcome: "delivered", peer: "nobody-1" });
 });
 
-it("remembers whom it has met over its own restart", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+it("remembers whom it has met over its own restart, and need not have met a durable listener", async () => {
+  const [a, b] = await world.running("a-1", "b-1");
+  const durable = await world.started("durable-1", { durable: true });
   await a.sendTo("b", "1");
-  await Promise.all([a.stop(), b.stop()]);
+  await Promise.all([a, b, durable].map((peer) => peer.stop()));
   const again = await world.started("a-1");
   expect(await again.sendTo("b", "2")).toEqual({ outcome: "stored", peer: "b-1" });
-  // Another sender never met it.
+  expect(await again.sendTo("durable", "3")).toEqual({ outcome: "stored", peer: "durable-1" });
+  await durable.record();
+  await durable.received.length(1);
+  // Another sender never met the first.
   const c = await world.started("c-1");
   await failure("no_address", c.sendTo("b", "3"));
 });
 
-it("stores for a durable listener that the sender never met", async () => {
-  await using world = await peerWorld();
-  const b = await world.started("b-1", { durable: true });
-  await b.stop();
-  const a = await world.started("a-1");
-  expect(await a.sendTo("b", "1")).toEqual({ outcome: "stored", peer: "b-1" });
-  await b.record();
-  await b.received.length(1);
-});
-
 it("refuses the own source topic with self_topic, also where others serve it", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   await world.started("a-2");
   await failure("self_topic", a.sendTo("a", "x"));
@@ -238,7 +196,6 @@ it("refuses the own source topic with self_topic, also where others serve it", a
 });
 
 it("is not_running before run and after stop", async () => {
-  await using world = await peerWorld();
   const a = world.peer("a-1");
   const error = await failure("not_running", a.sendTo("b", "x"));
   expect(error.message).toContain('"a-1"');
@@ -249,9 +206,7 @@ it("is not_running before run and after stop", async () => {
 });
 
 it("delivers a burst of 1,000 once each and in order, from the first send on", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   const texts = Array.from({ length: 1_000 }, (_, n) => `message ${n}`);
   const receipts = await Promise.all(texts.map((text) => a.sendTo("b", text)));
   expect(receipts.every(({ outcome }) => outcome === "delivered" || outcome === "stored")).toBe(true);
@@ -263,9 +218,7 @@ it("delivers a burst of 1,000 once each and in order, from the first send on", a
 });
 
 it("delivers a burst over a restart of the listener once each and in order", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   const texts = Array.from({ length: 1_000 }, (_, n) => `${n}`);
   const sent = texts.map((text) => a.sendTo("b", text));
   await b.received.length(100);
@@ -276,4 +229,96 @@ it("delivers a burst over a restart of the listener once each and in order", asy
   await a.sendTo("b", "end");
   await b.received.find(({ text }) => text === "end");
   expect(b.texts).toEqual([...texts, "end"]);
+});
+
+describe("an AbortSignal", () => {
+  it("ends the wait with aborted when the signal says so; the message itself may still arrive", async () => {
+    const a = await world.started("a-1");
+    let release: () => void = () => undefined;
+    const held = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const b = await world.started("b-1", {}, () => held);
+    const stop = new AbortController();
+    const sent = a.sendTo("b", "x", { signal: stop.signal });
+    await b.received.length(1);
+    const reason = new Error("enough");
+    stop.abort(reason);
+    const error = await failure("aborted", sent);
+    expect(error).toMatchObject({ cause: reason, outcome: "unknown" });
+    release();
+    // Its number was given: the next one comes behind it.
+    expect((await a.sendTo("b", "y", { signal: new AbortController().signal })).peer).toBe("b-1");
+    await b.received.length(2);
+    expect(b.texts).toEqual(["x", "y"]);
+  });
+
+  it("keeps no listener on a signal that outlives its sends", async () => {
+    const a = await world.started("a-1");
+    await world.started("b-1");
+    const { signal } = new AbortController();
+    let listeners = 0;
+    let most = 0;
+    const add = signal.addEventListener.bind(signal);
+    const remove = signal.removeEventListener.bind(signal);
+    signal.addEventListener = (...args: Parameters<typeof add>) => {
+      listeners += 1;
+      most = Math.max(most, listeners);
+      add(...args);
+    };
+    signal.removeEventListener = (...args: Parameters<typeof remove>) => {
+      listeners -= 1;
+      remove(...args);
+    };
+    await Promise.all(Array.from({ length: 50 }, (_, n) => a.sendTo("b", `${n}`, { signal })));
+    expect(listeners).toBe(0);
+    // Node warns of more than ten.
+    expect(most).toBe(1);
+  });
+
+  it("rejects at once with aborted for a signal that was aborted before", async () => {
+    const a = await world.started("a-1");
+    await world.started("b-1");
+    await failure("aborted", a.sendTo("b", "x", { signal: AbortSignal.abort() }));
+    expect(await a.sendAll("b", "x", { signal: AbortSignal.abort() })).toMatchObject([{ error: { code: "aborted" } }]);
+  });
+
+  it("leaves the caller its buffer, wherever the message was at that moment", async () => {
+    const a = await world.started("a-1", { compressThresholdBytes: 1_000_000 });
+    const b = await world.started("b-1");
+    // The topic is being looked up.
+    const early = Buffer.from("good");
+    const stop = new AbortController();
+    const lookedUp = a.sendTo("b", early, { signal: stop.signal });
+    stop.abort();
+    await failure("aborted", lookedUp);
+    early.fill("X");
+    await b.received.length(1);
+    // Sent all the same, to every listener.
+    const toAll = Buffer.from("fine");
+    await a.sendAll("b", toAll, { signal: AbortSignal.abort() });
+    toAll.fill("X");
+    await b.received.length(2);
+    expect(b.texts).toEqual(["good", "fine"]);
+    // It is being compressed, in another thread.
+    const long = Buffer.alloc(8 << 20, "abcdefg");
+    const hurry = new AbortController();
+    const compressed = a.sendTo("b", long, { signal: hurry.signal });
+    await new Promise((resolve) => setImmediate(resolve));
+    hurry.abort();
+    await failure("aborted", compressed);
+    const expected = long.toString();
+    long.fill(0);
+    await b.received.length(3);
+    expect(b.texts[2] === expected).toBe(true);
+  });
+});
+
+it("a Buffer that is lent to the connection is copied, and so is one that the caller takes back", () => {
+  const buffer = Buffer.alloc(512 * 1024, 1);
+  const message = new Outgoing("at-least-once", { topic: "t", topicKey: 1 }, buffer, undefined);
+  const batch = batchOf(1, "at-least-once", 1, 1, [message]);
+  message.keep();
+  buffer.fill(2);
+  expect([batch.payloads[0]?.[0], message.payload[0]]).toEqual([1, 1]);
 });

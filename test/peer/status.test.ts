@@ -2,16 +2,20 @@
  * Status events: what no call can throw.
  */
 import { connect } from "node:net";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { PeerStatus } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
-import { type PeerWorld, peerWorld, type TestPeer } from "./support/world.js";
+import { Log } from "./support/log.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+import type { TestPeer } from "./support/world.js";
+
+const world = sharedPeerWorld();
 
 const kinds = (peer: TestPeer): string[] => peer.statuses.all.map(({ kind }) => kind);
 
 /** Lets every write of a table fail until it is mended. */
-async function breakTable(world: PeerWorld, table: string): Promise<() => Promise<void>> {
+async function breakTable(table: string): Promise<() => Promise<void>> {
   await world.query(`ALTER TABLE hawser.${table} ADD CONSTRAINT broken CHECK (false) NOT VALID`);
   return async () => {
     await world.query(`ALTER TABLE hawser.${table} DROP CONSTRAINT broken`);
@@ -19,15 +23,13 @@ async function breakTable(world: PeerWorld, table: string): Promise<() => Promis
 }
 
 /** Takes a name away, as a process that took it elsewhere would have. */
-async function takeAway(world: PeerWorld, name: string): Promise<void> {
+async function takeAway(name: string): Promise<void> {
   await world.query("UPDATE hawser.peers SET epoch = epoch + 1 WHERE name = $1", [name]);
 }
 
 describe("a sender hears", () => {
   it("that a connection was made and has ended, and who serves a topic it has sent to", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
+    const [a, b] = await world.running("a-1", "b-1");
     await world.started("c-1");
     await a.sendTo("b", "x");
     expect(await a.saw("peer_connected")).toMatchObject({ peer: "b-1" });
@@ -42,28 +44,11 @@ describe("a sender hears", () => {
     expect(JSON.stringify(a.statuses.all)).not.toContain("c-1");
   });
 
-  it("that a topic's last listener has unsubscribed", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
-    const c = await world.started("c-1");
-    await b.subscribe("news");
-    await c.subscribe("news");
-    await a.sendAll("news", "x");
-    await b.unsubscribe("news");
-    expect(await a.saw("peer_unsubscribed")).toMatchObject({ topic: "news", peer: "b-1" });
-    expect(kinds(a)).not.toContain("sender_route_lost");
-    await c.unsubscribe("news");
-    expect(await a.saw("sender_route_lost")).toMatchObject({ topic: "news", peer: "c-1" });
-  });
-
   it("that messages cannot be stored, and again when they are", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
+    const [a, b] = await world.running("a-1", "b-1");
     await a.sendTo("b", "1");
     await b.stop();
-    const mend = await breakTable(world, "conn_messages");
+    const mend = await breakTable("conn_messages");
     const sent = a.sendTo("b", "2");
     const status = await a.saw("sender_store_error");
     expect(status).toMatchObject({ peer: "b-1", error: { code: "store_failed" } });
@@ -73,12 +58,11 @@ describe("a sender hears", () => {
   });
 
   it("that a send was neither acknowledged nor stored in time: store_failed, unknown; it still arrives", async () => {
-    await using world = await peerWorld();
     const a = await world.started("a-1", { sendTimeoutMs: 200 });
     const b = await world.started("b-1");
     await a.sendTo("b", "1");
     await b.stop();
-    const mend = await breakTable(world, "conn_messages");
+    const mend = await breakTable("conn_messages");
     const error = await failure("store_failed", a.sendTo("b", "2"));
     expect(error).toMatchObject({ outcome: "unknown", retryable: true });
     expect(error.message).toContain('"b-1"');
@@ -91,9 +75,7 @@ describe("a sender hears", () => {
   });
 
   it("that an address leads to another peer", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
+    const [a, b] = await world.running("a-1", "b-1");
     await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('x', $1, 'x-1')", [
       b.boundListenAddress,
     ]);
@@ -104,7 +86,6 @@ describe("a sender hears", () => {
   });
 
   it("nothing any more after off", async () => {
-    await using world = await peerWorld();
     const a = world.peer("a-1");
     const heard: PeerStatus[] = [];
     const listener = (status: PeerStatus): void => void heard.push(status);
@@ -119,11 +100,10 @@ describe("a sender hears", () => {
 
 describe("a listener hears", () => {
   it("that a cursor cannot be committed; nothing is acknowledged until it is, and nothing is handled twice", async () => {
-    await using world = await peerWorld();
     const a = await world.started("a-1", { ackTimeoutMs: 100 });
     const b = await world.started("b-1");
     await a.sendTo("b", "1");
-    const mend = await breakTable(world, "conn_mess_number");
+    const mend = await breakTable("conn_mess_number");
     expect((await a.sendTo("b", "2")).outcome).toBe("stored");
     const status = await b.saw("listener_store_error");
     expect(status.error.code).toBe("store_failed");
@@ -136,9 +116,7 @@ describe("a listener hears", () => {
   });
 
   it("that stored messages cannot be read, and takes them when they can", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
+    const [a, b] = await world.running("a-1", "b-1");
     await a.sendTo("b", "1");
     await b.stop();
     await a.sendTo("b", "2");
@@ -151,7 +129,6 @@ describe("a listener hears", () => {
   });
 
   it("of a stranger who was not let in", async () => {
-    await using world = await peerWorld();
     const b = await world.started("b-1");
     const [host, port] = b.boundListenAddress.split(":") as [string, string];
     const socket = connect(Number(port), host);
@@ -164,9 +141,7 @@ describe("a listener hears", () => {
   });
 
   it("of a gap where somebody deleted stored messages, and goes on behind it", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
+    const [a, b] = await world.running("a-1", "b-1");
     await a.sendTo("b", "1");
     await b.stop();
     for (const text of ["2", "3", "4", "5"]) await a.sendTo("b", text);
@@ -181,9 +156,7 @@ describe("a listener hears", () => {
   });
 
   it("nothing of a gap when everything stored was taken", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
+    const [a, b] = await world.running("a-1", "b-1");
     for (let round = 0; round < 5; round++) {
       await a.sendTo("b", `live ${round}`);
       await b.stop();
@@ -197,12 +170,10 @@ describe("a listener hears", () => {
 
 describe("a peer whose name is lost", () => {
   it("hears it when it stores, ends by itself, and may run again", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
+    const [a, b] = await world.running("a-1", "b-1");
     await a.sendTo("b", "1");
     await b.stop();
-    await takeAway(world, "a-1");
+    await takeAway("a-1");
     const error = await failure("name_lost", a.sendTo("b", "2"));
     expect(error.outcome).toBe("unknown");
     expect(kinds(a).filter((kind) => kind === "fenced" || kind === "name_lost")).toEqual(["fenced", "name_lost"]);
@@ -218,11 +189,10 @@ describe("a peer whose name is lost", () => {
   });
 
   it("hears it when it commits a cursor; what it handled is not acknowledged", async () => {
-    await using world = await peerWorld();
     const a = await world.started("a-1", { ackTimeoutMs: 100 });
     const b = await world.started("b-1");
     await a.sendTo("b", "1");
-    await takeAway(world, "b-1");
+    await takeAway("b-1");
     expect((await a.sendTo("b", "2")).outcome).toBe("stored");
     await b.saw("name_lost");
     await eventually("it has ended", () => b.publishedAddress === "");
@@ -234,9 +204,7 @@ describe("a peer whose name is lost", () => {
 
 describe("the mesh secret", () => {
   it("may be rotated while peers run: those that start with the new one and those with the old one go live", async () => {
-    await using world = await peerWorld();
-    const b = await world.started("b-1");
-    const a = await world.started("a-1");
+    const [b, a] = await world.running("b-1", "a-1");
     await a.sendTo("b", "old");
     // Without its trigger, as for peers that miss the notification.
     await world.query("SET session_replication_role = replica");
@@ -251,4 +219,28 @@ describe("the mesh secret", () => {
     await b.record();
     await eventually("a's channel is live", async () => (await a.sendTo("b", "y")).outcome === "delivered");
   });
+});
+
+it("hears with details why a peer ends, and standard output and error stay silent", async () => {
+  const written = [vi.spyOn(process.stdout, "write"), vi.spyOn(process.stderr, "write")];
+  const lines = new Log<{ level: string; details: object; message: string }>();
+  const take =
+    (level: string) =>
+    (details: object, message: string): void =>
+      lines.push({ level, details, message });
+  const logger = { debug: take("debug"), info: take("info"), warn: take("warn"), error: take("error") };
+  const a = await world.started("a-1", { logger });
+  const b = await world.started("b-1");
+  await a.sendTo("b", "x");
+  await b.stop();
+  await world.query("UPDATE hawser.peers SET epoch = epoch + 1 WHERE name = 'a-1'");
+  await a.sendTo("b", "y").catch(() => undefined);
+  expect(await lines.find(({ level }) => level === "error")).toMatchObject({
+    details: { name: "a-1" },
+    message: expect.stringContaining('"a-1"'),
+  });
+  for (const spy of written) {
+    expect(spy.mock.calls).toEqual([]);
+    spy.mockRestore();
+  }
 });

@@ -7,12 +7,12 @@ import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
-import { peerWorld } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
 
 it("settles every pending send: delivered or stored, and each arrives once in order", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   await a.sendTo("b", "begin");
   const sent = Array.from({ length: 2_000 }, (_, n) => a.sendTo("b", `${n}`));
   await a.stop();
@@ -26,9 +26,7 @@ it("settles every pending send: delivered or stored, and each arrives once in or
 });
 
 it("settles sends that were begun in the same moment, before the topic was looked up", async () => {
-  await using world = await peerWorld();
-  const b = await world.started("b-1");
-  const a = await world.started("a-1");
+  const [b, a] = await world.running("b-1", "a-1");
   const sent = Array.from({ length: 50 }, (_, n) => a.sendTo("b", `${n}`));
   const stopping = a.stop();
   const outcomes = await Promise.allSettled(sent);
@@ -47,7 +45,6 @@ it("settles sends that were begun in the same moment, before the topic was looke
 });
 
 it("stores what waits for a handler that runs, without waiting for it", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1", { ackTimeoutMs: 60_000 });
   const held = gate();
   const b = await world.started("b-1", { busyAfterMs: 60_000 }, () => held.opened);
@@ -62,7 +59,6 @@ it("stores what waits for a handler that runs, without waiting for it", async ()
 });
 
 it("drops at-most-once messages that wait for a connection", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1", { connectWaitMs: 60_000 });
   // It accepts connections, and never says a word.
   await using silent = await startProxy(world.url);
@@ -78,7 +74,6 @@ it("drops at-most-once messages that wait for a connection", async () => {
 });
 
 it("waits for a running handler, and its message does not come again", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   const held = gate();
   const b = await world.started("b-1", {}, () => held.opened);
@@ -101,7 +96,6 @@ it("waits for a running handler, and its message does not come again", async () 
 });
 
 it("gives up a handler that outlasts the deadline; its message comes again", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   const held = gate();
   const b = await world.started("b-1", {}, () => held.opened);
@@ -118,7 +112,6 @@ it("gives up a handler that outlasts the deadline; its message comes again", asy
 });
 
 it("ends by its deadline when Postgres does not answer, and every pending send is settled", async () => {
-  await using world = await peerWorld();
   await using proxy = await startProxy(world.url);
   const a = await world.started("a-1", { databaseUrl: proxy.url });
   const held = gate();
@@ -141,9 +134,7 @@ it("ends by its deadline when Postgres does not answer, and every pending send i
 });
 
 it("says goodbye, so that senders know at once and dial again at the next start", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   await a.sendTo("b", "1");
   await b.stop();
   expect((await a.saw("peer_disconnected")).message).toContain("goodbye");

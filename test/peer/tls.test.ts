@@ -116,28 +116,37 @@ describe("peers over TLS", () => {
     };
     write(authority.issue(local), authority.certificate);
     const files = { tls: { cert: path("tls.crt"), key: path("tls.key"), ca: path("ca.crt"), mutual: true } };
-    await using listener = await cuttablePeer(world, "rb-1", files);
-    await listener.peer.record();
-    const sender = await world.started("ra-1", files);
-    expect(await sender.sendTo("rb", "1")).toMatchObject({ outcome: "delivered" });
+    await using one = await cuttablePeer(world, "ra-1", files);
+    await using other = await cuttablePeer(world, "rb-1", files);
+    for (const { peer } of [one, other]) await peer.record();
+    const exchange = async (text: string): Promise<void> => {
+      expect(await one.peer.sendTo("rb", text)).toMatchObject({ outcome: "delivered" });
+      expect(await other.peer.sendTo("ra", text)).toMatchObject({ outcome: "delivered" });
+    };
+    /** Ends all connections: each side reads its files before it dials again. */
+    const reconnect = async (): Promise<void> => {
+      const connected = [one, other].map(({ peer }) =>
+        peer.saw("peer_connected", () => true, peer.statuses.all.length),
+      );
+      for (const { cut } of [one, other]) cut();
+      await Promise.all(connected);
+    };
+    await exchange("1");
 
     writeFileSync(path("tls.key"), authority.issue(local).key);
-    const failed = await listener.peer.saw("tls_reload_failed");
-    expect(failed).toMatchObject({ error: { code: "invalid_argument" } });
-    expect(failed.message).toMatch(/what was read before stays in use: tls\.key .* is not the key of tls\.cert/);
-    const uncut = sender.statuses.all.length;
-    listener.cut();
-    await sender.saw("peer_connected", () => true, uncut);
-    expect(await sender.sendTo("rb", "2")).toMatchObject({ outcome: "delivered" });
+    await reconnect();
+    for (const { peer } of [one, other]) {
+      const failed = await peer.saw("tls_reload_failed");
+      expect(failed).toMatchObject({ error: { code: "invalid_argument" } });
+      expect(failed.message).toMatch(/what was read before stays in use: tls\.key .* is not the key of tls\.cert/);
+    }
+    await exchange("2");
 
     // Another authority: both sides have to have read it before they can meet again.
-    const connects = sender.statuses.all.length;
     write(otherAuthority.issue(local), otherAuthority.certificate);
-    listener.cut();
-    await sender.saw("peer_connected", () => true, connects);
-    expect(await sender.sendTo("rb", "3")).toMatchObject({ outcome: "delivered" });
-    expect(listener.peer.texts).toEqual(["1", "2", "3"]);
-    await sender.stop();
+    await reconnect();
+    await exchange("3");
+    for (const { peer } of [one, other]) expect(peer.texts).toEqual(["1", "2", "3"]);
   });
 
   it("refuse options that contradict each other, or a certificate that cannot be used, when they are made", () => {

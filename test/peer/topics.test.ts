@@ -5,42 +5,33 @@ import { describe, expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 import { failure } from "./support/errors.js";
-import { type PeerWorld, peerWorld, type TestPeer } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+import type { TestPeer } from "./support/world.js";
+
+const world = sharedPeerWorld();
 
 /** Peers of one topic, in the order of their addresses, which is the order of turns. */
-async function listeners(world: PeerWorld, topic: string, count: number): Promise<TestPeer[]> {
+async function listeners(topic: string, count: number): Promise<TestPeer[]> {
   const peers = await Promise.all(Array.from({ length: count }, (_, n) => world.started(`${topic}-${n}`)));
   return peers.sort((one, other) => (one.publishedAddress < other.publishedAddress ? -1 : 1));
 }
 
-async function sendMany(from: TestPeer, topic: string, count: number): Promise<void> {
-  for (let n = 0; n < count; n++) await from.sendTo(topic, `${n}`);
-}
-
 describe("round robin", () => {
-  it("gives 100 messages to three listeners 34, 33, 33, beginning with the first address, each in order", async () => {
-    await using world = await peerWorld();
-    const three = await listeners(world, "many", 3);
+  it("gives each listener its turn, beginning with the first address, whether sends are awaited or not", async () => {
+    const three = await listeners("many", 3);
     const a = await world.started("a-1");
-    await sendMany(a, "many", 100);
+    const receipts = await Promise.all(Array.from({ length: 50 }, (_, n) => a.sendTo("many", `${n}`)));
+    for (let n = 50; n < 100; n++) receipts.push(await a.sendTo("many", `${n}`));
+    expect(receipts.map(({ peer }) => peer)).toEqual(receipts.map((_, n) => three[n % 3]?.name));
     await eventually("everything has come", () => three.reduce((sum, { texts }) => sum + texts.length, 0) === 100);
     expect(three.map(({ texts }) => texts)).toEqual(
-      [0, 1, 2].map((first) => Array.from({ length: 100 }, (_, n) => `${n}`).filter((_, n) => n % 3 === first)),
+      [0, 1, 2].map((first) => receipts.map((_, n) => `${n}`).filter((_, n) => n % 3 === first)),
     );
   });
 
-  it("keeps the turns for sends that are not awaited, from the very first", async () => {
-    await using world = await peerWorld();
-    const three = await listeners(world, "many", 3);
-    const a = await world.started("a-1");
-    const receipts = await Promise.all(Array.from({ length: 99 }, (_, n) => a.sendTo("many", `${n}`)));
-    expect(receipts.map(({ peer }) => peer)).toEqual(Array.from({ length: 99 }, (_, n) => three[n % 3]?.name));
-  });
-
   it("has one counter for each topic", async () => {
-    await using world = await peerWorld();
-    const [first, second] = await listeners(world, "one", 2);
-    const [other] = await listeners(world, "other", 2);
+    const [first, second] = await listeners("one", 2);
+    const [other] = await listeners("other", 2);
     const a = await world.started("a-1");
     expect((await a.sendTo("one", "x")).peer).toBe(first?.name);
     expect((await a.sendTo("other", "x")).peer).toBe(other?.name);
@@ -48,10 +39,9 @@ describe("round robin", () => {
   });
 
   it("leaves out a listener that has left, and takes it in again when it is back", async () => {
-    await using world = await peerWorld();
-    const [first, second] = (await listeners(world, "many", 2)) as [TestPeer, TestPeer];
+    const [first, second] = (await listeners("many", 2)) as [TestPeer, TestPeer];
     const a = await world.started("a-1");
-    await sendMany(a, "many", 2);
+    for (const text of ["1", "2"]) await a.sendTo("many", text);
     await first.stop();
     await a.saw("peer_unsubscribed", ({ peer }) => peer === first.name);
     for (let n = 0; n < 6; n++)
@@ -65,7 +55,6 @@ describe("round robin", () => {
   });
 
   it("leaves out a listener that is in the phone book and cannot be reached", async () => {
-    await using world = await peerWorld();
     const b = await world.started("many-1");
     await world.query(
       "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('many', '127.0.0.1:1', 'ghost')",
@@ -78,10 +67,9 @@ describe("round robin", () => {
   });
 
   it("stores for the one used last when none can be reached", async () => {
-    await using world = await peerWorld();
-    const two = (await listeners(world, "many", 2)) as [TestPeer, TestPeer];
+    const two = (await listeners("many", 2)) as [TestPeer, TestPeer];
     const a = await world.started("a-1");
-    await sendMany(a, "many", 2);
+    for (const text of ["1", "2"]) await a.sendTo("many", text);
     await Promise.all(two.map((peer) => peer.stop()));
     await eventually("both are known to be gone", async () => !(await a.refreshAddressTopic("many")));
     const receipts = [await a.sendTo("many", "1"), await a.sendTo("many", "2")];
@@ -94,8 +82,7 @@ describe("round robin", () => {
 
 describe("sendAll", () => {
   it("is one send for each listener, with one receipt each, in the order of addresses", async () => {
-    await using world = await peerWorld();
-    const three = await listeners(world, "news", 3);
+    const three = await listeners("news", 3);
     const a = await world.started("a-1");
     const receipts = await a.sendAll("news", "hello", { headers: { k: "v" } });
     expect(receipts).toEqual(three.map(({ name }) => ({ outcome: "delivered", peer: name })));
@@ -108,8 +95,7 @@ describe("sendAll", () => {
   });
 
   it("stores for listeners that are away and were met before", async () => {
-    await using world = await peerWorld();
-    const [first, second] = (await listeners(world, "news", 2)) as [TestPeer, TestPeer];
+    const [first, second] = (await listeners("news", 2)) as [TestPeer, TestPeer];
     const a = await world.started("a-1");
     await a.sendAll("news", "1");
     await second.stop();
@@ -124,10 +110,8 @@ describe("sendAll", () => {
   });
 
   it("gives an error for the one listener that cannot take it, and receipts for the others", async () => {
-    await using world = await peerWorld();
     await world.started("news-1", { maxMessageBytes: 100 });
-    const big = await world.started("news-2");
-    const a = await world.started("a-1");
+    const [big, a] = await world.running("news-2", "a-1");
     const receipts = await a.sendAll("news", Buffer.alloc(101, 1));
     expect(receipts).toHaveLength(2);
     expect(receipts).toContainEqual({ outcome: "delivered", peer: "news-2" });
@@ -137,24 +121,25 @@ describe("sendAll", () => {
 });
 
 describe("subscribe", () => {
-  it("before run serves the topic from the start", async () => {
-    await using world = await peerWorld();
+  it("before run serves the topic from the start, and over stop and run", async () => {
     const b = world.peer("b-1");
     await b.subscribe("news");
     await b.record();
     const a = await world.started("a-1");
     expect(await a.sendTo("news", "x")).toEqual({ outcome: "delivered", peer: "b-1" });
     expect(await a.sendTo("b", "y")).toEqual({ outcome: "delivered", peer: "b-1" });
-    expect(b.received.all.map(({ to, from, text }) => ({ to, from, text }))).toEqual([
+    await b.stop();
+    await b.record();
+    await eventually("it is live", async () => (await a.sendTo("news", "z")).outcome === "delivered");
+    expect(b.received.all.slice(0, 3)).toMatchObject([
       { to: "news", from: "a", text: "x" },
       { to: "b", from: "a", text: "y" },
+      { to: "news", from: "a", text: "z" },
     ]);
   });
 
   it("while running serves the topic at once, and tells senders that know the topic", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
+    const [a, b] = await world.running("a-1", "b-1");
     await failure("no_address", a.sendTo("news", "x"));
     await b.subscribe("news");
     await b.subscribe("news");
@@ -163,27 +148,16 @@ describe("subscribe", () => {
     expect(await a.saw("peer_subscribed", ({ topic }) => topic === "news")).toMatchObject({ peer: "b-1" });
   });
 
-  it("lasts over stop and run", async () => {
-    await using world = await peerWorld();
-    const b = await world.started("b-1");
-    await b.subscribe("news");
-    await b.stop();
-    await b.record();
-    const a = await world.started("a-1");
-    expect((await a.sendTo("news", "x")).outcome).toBe("delivered");
-  });
-
   it("shares a topic with others: round robin, and each its own source topic", async () => {
-    await using world = await peerWorld();
     const three = ["x-1", "y-1", "z-1"].map((name) => world.peer(name));
     for (const peer of three) await peer.subscribe("shared");
     await Promise.all(three.map((peer) => peer.record()));
     const server = await world.started("server-1");
-    for (let n = 0; n < 100; n++) {
+    for (let n = 0; n < 10; n++) {
       for (const own of ["x", "y", "z"]) await server.sendTo(own, `${n}`);
       await server.sendTo("shared", `${n}`);
     }
-    await eventually("everything has come", () => three.reduce((sum, { texts }) => sum + texts.length, 0) === 400);
+    await eventually("everything has come", () => three.reduce((sum, { texts }) => sum + texts.length, 0) === 40);
     const counts = three.map(({ received }) => {
       const to = received.all.map((message) => message.to);
       return {
@@ -191,74 +165,58 @@ describe("subscribe", () => {
         shared: to.filter((topic) => topic === "shared").length,
       };
     });
-    expect(counts.map(({ own }) => own)).toEqual([100, 100, 100]);
-    expect(counts.map(({ shared }) => shared).sort()).toEqual([33, 33, 34]);
+    expect(counts.map(({ own }) => own)).toEqual([10, 10, 10]);
+    expect(counts.map(({ shared }) => shared).sort()).toEqual([3, 3, 4]);
   });
 
-  it("includes the peer itself in what it sends to the topic", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
-    await a.subscribe("news");
-    await b.subscribe("news");
-    const receipts = await a.sendAll("news", "x");
-    expect(new Set(receipts.map(({ peer }) => peer))).toEqual(new Set(["a-1", "b-1"]));
-    expect(a.received.all).toMatchObject([{ to: "news", from: "a", sender: "a-1", text: "x" }]);
-    expect(b.texts).toEqual(["x"]);
-    const peers = [await a.sendTo("news", "1"), await a.sendTo("news", "2")].map(({ peer }) => peer);
-    expect(new Set(peers)).toEqual(new Set(["a-1", "b-1"]));
-  });
-
-  it("includes itself also where it is the only one, and gets its own reply", async () => {
-    await using world = await peerWorld();
+  it("includes the peer itself in what it sends to the topic, and in replies", async () => {
     const a = world.peer("a-1");
     await a.subscribe("news");
     await a.record(async (message) => {
-      if (message.to === "news") expect(await message.reply("self")).toMatchObject({ peer: "a-1" });
+      if (Buffer.from(message.payload).toString() === "question")
+        expect(await message.reply("self")).toMatchObject({ peer: "a-1" });
     });
-    await a.sendTo("news", "x");
+    // The only one, too.
+    await a.sendTo("news", "question");
     await a.received.length(2);
-    expect(a.received.all.map(({ to, text }) => ({ to, text }))).toEqual([
-      { to: "news", text: "x" },
+    expect(a.received.all).toMatchObject([
+      { to: "news", from: "a", sender: "a-1", text: "question" },
       { to: "a", text: "self" },
     ]);
+    const b = await world.started("b-1");
+    await b.subscribe("news");
+    await a.saw("peer_subscribed", ({ peer }) => peer === "b-1");
+    const both = new Set(["a-1", "b-1"]);
+    expect(new Set((await a.sendAll("news", "x")).map(({ peer }) => peer))).toEqual(both);
+    const peers = [await a.sendTo("news", "1"), await a.sendTo("news", "2")].map(({ peer }) => peer);
+    expect(new Set(peers)).toEqual(both);
   });
 });
 
 describe("unsubscribe", () => {
-  it("while running ends with no_address for senders, and nothing more arrives", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
-    await b.subscribe("news");
-    await a.sendTo("news", "1");
-    await b.unsubscribe("news");
-    await a.saw("peer_unsubscribed", ({ topic }) => topic === "news");
-    await failure("no_address", a.sendTo("news", "2"));
-    await failure("no_address", a.sendTo("news", "2", { delivery: "at-most-once" }));
-    // The source topic is another matter.
-    expect((await a.sendTo("b", "3")).outcome).toBe("delivered");
-    expect(b.texts).toEqual(["1", "3"]);
-  });
-
-  it("takes away one listener's topic and no other's", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
-    const c = await world.started("c-1");
+  it("takes away one listener's topic and no other's; after the last, senders are refused with no_address", async () => {
+    const [a, b, c] = await world.running("a-1", "b-1", "c-1");
     await b.subscribe("news");
     await c.subscribe("news");
     await a.sendAll("news", "1");
     await b.unsubscribe("news");
-    await a.saw("peer_unsubscribed", ({ peer }) => peer === "b-1");
+    await a.saw("peer_unsubscribed", ({ peer, topic }) => peer === "b-1" && topic === "news");
     for (let n = 0; n < 3; n++) expect((await a.sendTo("news", "2")).peer).toBe("c-1");
-    expect(b.texts).toEqual(["1"]);
+    expect(a.statuses.all.filter(({ kind }) => kind === "sender_route_lost")).toEqual([]);
+    await c.unsubscribe("news");
+    expect(await a.saw("sender_route_lost")).toMatchObject({ topic: "news", peer: "c-1" });
+    await failure("no_address", a.sendTo("news", "3"));
+    await failure("no_address", a.sendTo("news", "3", { delivery: "at-most-once" }));
+    // The source topic is another matter.
+    expect((await a.sendTo("b", "4")).outcome).toBe("delivered");
+    expect([b.texts, c.texts]).toEqual([
+      ["1", "4"],
+      ["1", "2", "2", "2"],
+    ]);
   });
 
   it("sends what still comes for the topic to the dead letters, with the reason", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
+    const [a, b] = await world.running("a-1", "b-1");
     await b.subscribe("news");
     await a.sendTo("news", "1");
     await a.sendTo("b", "2");
@@ -269,14 +227,9 @@ describe("unsubscribe", () => {
     await b.record();
     await b.received.find(({ text }) => text === "behind it");
     expect(b.texts).toEqual(["1", "2", "behind it"]);
-    expect(await b.saw("dead_letter")).toMatchObject({
-      topic: "news",
-      peer: "a-1",
-      code: "unsubscribed",
-      stored: true,
-    });
-    await eventually("the dead letter is there", async () => (await deadLetters(world)).length === 1);
-    expect(await deadLetters(world)).toMatchObject([
+    const status = { topic: "news", peer: "a-1", code: "unsubscribed", stored: true };
+    expect(await b.saw("dead_letter")).toMatchObject(status);
+    expect(await world.deadLetters(1)).toMatchObject([
       {
         origin: "peer",
         source: "a-1:a:b-1",
@@ -290,9 +243,7 @@ describe("unsubscribe", () => {
   });
 
   it("leaves no route behind at a sender that looked the topic up meanwhile", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const b = await world.started("b-1");
+    const [a, b] = await world.running("a-1", "b-1");
     await b.subscribe("news");
     // The sender has read the phone book, and waits for its routes.
     await world.query("BEGIN");
@@ -310,7 +261,6 @@ describe("unsubscribe", () => {
   });
 
   it("works on a topic that only a predecessor of the name subscribed", async () => {
-    await using world = await peerWorld();
     const b = await world.started("b-1", { durable: true });
     await b.subscribe("news");
     const a = await world.started("a-1");
@@ -323,95 +273,3 @@ describe("unsubscribe", () => {
     await failure("no_address", a.sendTo("news", "2"));
   });
 });
-
-describe("the phone book", () => {
-  it("is listed in the order of addresses, also before run; nobody is no error", async () => {
-    await using world = await peerWorld();
-    const two = await listeners(world, "many", 2);
-    const a = world.peer("a-1");
-    const listed = two.map(({ publishedAddress, name }) => ({ address: publishedAddress, name }));
-    expect(await a.listAddresses("many")).toEqual(listed);
-    expect(await a.listAddresses("nobody")).toEqual([]);
-    await a.run();
-    expect(await a.listAddresses("many")).toEqual(listed);
-  });
-
-  it("tells whether a topic has an address: refreshAddressTopic", async () => {
-    await using world = await peerWorld();
-    const b = await world.started("b-1");
-    const a = world.peer("a-1");
-    expect(await a.refreshAddressTopic("b")).toBe(true);
-    expect(await a.refreshAddressTopic("nobody")).toBe(false);
-    await a.run();
-    expect(await a.refreshAddressTopic("b")).toBe(true);
-    expect(await a.refreshAddressTopic("nobody")).toBe(false);
-    await b.stop();
-    expect(await a.refreshAddressTopic("b")).toBe(false);
-  });
-
-  it("remembers a refreshed listener as met, so that messages are stored for it after it has left", async () => {
-    await using world = await peerWorld();
-    const b = await world.started("b-1");
-    const a = await world.started("a-1");
-    await a.refreshAddressTopic("b");
-    await b.stop();
-    expect(await a.sendTo("b", "x")).toEqual({ outcome: "stored", peer: "b-1" });
-  });
-
-  it("has its listeners remembered as met also while it changes", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    for (let round = 0; round < 20; round++) {
-      const topic = `b${round}`;
-      const b = await world.started(`${topic}-1`);
-      let changing = true;
-      const changes = (async () => {
-        while (changing)
-          await world.query("UPDATE hawser.topic_addr SET registered_at = now() WHERE topic = $1", [topic]);
-      })();
-      await a.sendTo(topic, "1");
-      await b.stop();
-      changing = false;
-      await changes;
-      expect(await a.sendTo(topic, "2")).toEqual({ outcome: "stored", peer: b.name });
-    }
-  });
-
-  it("loses a row (topic, address) of another name to the listener that registers there", async () => {
-    await using world = await peerWorld();
-    const b = await world.started("b-1");
-    const address = b.boundListenAddress;
-    await b.stop();
-    await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('b', $1, 'old')", [address]);
-    await world.started("b-1", { listen: address });
-    expect(await b.listAddresses("b")).toEqual([{ address, name: "b-1" }]);
-  });
-
-  it("is emptied of a source topic's listeners by clearAddressesOfTopic, only while not running", async () => {
-    await using world = await peerWorld();
-    const left = await world.started("many-1", { durable: true });
-    await left.stop();
-    const other = world.peer("many-2");
-    expect(await other.listAddresses("many")).toHaveLength(1);
-    await other.clearAddressesOfTopic();
-    expect(await other.listAddresses("many")).toEqual([]);
-    await other.run();
-    await failure("clear_while_running", other.clearAddressesOfTopic());
-    expect(await other.listAddresses("many")).toMatchObject([{ name: "many-2" }]);
-  });
-
-  it("has a live listener again after its rows were cleared", async () => {
-    await using world = await peerWorld();
-    const b = await world.started("many-1");
-    const a = await world.started("a-1");
-    await a.sendTo("many", "1");
-    await world.peer("many-2").clearAddressesOfTopic();
-    await eventually("it has registered again", async () => (await a.listAddresses("many")).length === 1);
-    expect((await a.sendTo("many", "2")).outcome).toMatch(/delivered|stored/);
-    await b.received.length(2);
-  });
-});
-
-async function deadLetters(world: PeerWorld): Promise<Record<string, unknown>[]> {
-  return await world.query("SELECT * FROM hawser.dead_letters ORDER BY id");
-}

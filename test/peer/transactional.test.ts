@@ -1,52 +1,55 @@
 /**
  * Transactional handlers: what they write at `message.client` and the message's being done are one commit.
  */
-import { describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it } from "vitest";
+import type { Handler } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
-import { type PeerWorld, peerWorld } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
 
 const transactional = { transactional: true, maxAttempts: 3, retryDelayMs: 5 };
 
-async function ledgerWorld(): Promise<PeerWorld> {
-  const world = await peerWorld();
-  await world.query("CREATE TABLE ledger (id bigserial, what text)");
-  return world;
-}
+beforeEach(() => world.query("CREATE TABLE ledger (id bigserial, what text)"));
 
-async function ledger(world: PeerWorld): Promise<string[]> {
+async function ledger(): Promise<string[]> {
   return (await world.query<{ what: string }>("SELECT what FROM ledger ORDER BY id")).map(({ what }) => what);
 }
 
+async function cursor(): Promise<number | undefined> {
+  return (await world.query<{ v: number }>("SELECT v FROM hawser.conn_mess_number"))[0]?.v;
+}
+
+/** Writes the message's text. */
+const write: Handler = async ({ client, payload }) => {
+  await client.query("INSERT INTO ledger (what) VALUES ($1)", [Buffer.from(payload).toString()]);
+};
+
 describe("a transactional handler", () => {
   it("commits what it wrote together with the cursor, and the sender hears delivered", async () => {
-    await using world = await ledgerWorld();
     const a = await world.started("a-1");
-    await world.started("b-1", transactional, async ({ client, payload }) => {
-      await client.query("INSERT INTO ledger (what) VALUES ($1)", [Buffer.from(payload).toString()]);
-    });
+    await world.started("b-1", transactional, write);
     const receipts = await Promise.all(["x", "y", "z"].map((text) => a.sendTo("b", text)));
     expect(receipts.map(({ peer }) => peer)).toEqual(["b-1", "b-1", "b-1"]);
-    await eventually("all are in the ledger", async () => (await ledger(world)).length === 3);
-    expect(await ledger(world)).toEqual(["x", "y", "z"]);
-    expect(await world.query("SELECT v FROM hawser.conn_mess_number")).toEqual([{ v: 3 }]);
+    await eventually("all are in the ledger", async () => (await ledger()).length === 3);
+    expect(await ledger()).toEqual(["x", "y", "z"]);
+    expect(await cursor()).toBe(3);
   });
 
   it("leaves nothing behind when it throws, and what it wrote once when it is tried again", async () => {
-    await using world = await ledgerWorld();
     const a = await world.started("a-1");
     await world.started("b-1", transactional, async ({ client, attempt }) => {
       await client.query("INSERT INTO ledger (what) VALUES ($1)", [`attempt ${attempt}`]);
       if (attempt < 3) throw new Error("not yet");
     });
     await a.sendTo("b", "x");
-    await eventually("it is done", async () => (await ledger(world)).length > 0);
-    expect(await ledger(world)).toEqual(["attempt 3"]);
+    await eventually("it is done", async () => (await ledger()).length > 0);
+    expect(await ledger()).toEqual(["attempt 3"]);
   });
 
   it("that never succeeds makes a dead letter, and the next message begins after that is committed", async () => {
-    await using world = await ledgerWorld();
     const a = await world.started("a-1");
     let deadAtNext: unknown;
     const b = await world.started("b-1", transactional, async ({ client, payload }) => {
@@ -60,22 +63,20 @@ describe("a transactional handler", () => {
   });
 
   it("has a transaction for an at-most-once message, too", async () => {
-    await using world = await ledgerWorld();
     const a = await world.started("a-1");
-    const b = await world.started("b-1", transactional, async ({ client, payload }) => {
-      await client.query("INSERT INTO ledger (what) VALUES ($1)", [Buffer.from(payload).toString()]);
-      if (payload[0] === 0x78) throw new Error("no");
+    const b = await world.started("b-1", transactional, async (message) => {
+      await write(message);
+      if (message.payload[0] === 0x78) throw new Error("no");
     });
     await a.sendTo("b", "first");
     await a.sendTo("b", "x", { delivery: "at-most-once" });
     expect(await b.saw("dead_letter")).toMatchObject({ stored: false, code: "handler_failed" });
     await a.sendTo("b", "y", { delivery: "at-most-once" });
-    await eventually("the good one is there", async () => (await ledger(world)).includes("y"));
-    expect(await ledger(world)).toEqual(["first", "y"]);
+    await eventually("the good one is there", async () => (await ledger()).includes("y"));
+    expect(await ledger()).toEqual(["first", "y"]);
   });
 
   it("that takes longer than handlerTimeoutMs writes nothing any more", async () => {
-    await using world = await ledgerWorld();
     const a = await world.started("a-1");
     const late: unknown[] = [];
     const held = gate();
@@ -85,17 +86,13 @@ describe("a transactional handler", () => {
       await client.query("INSERT INTO ledger (what) VALUES ('late')").catch((error) => late.push(error));
     });
     await a.sendTo("b", "x");
-    await eventually("the message is done", async () => {
-      const [row] = await world.query<{ v: number }>("SELECT v FROM hawser.conn_mess_number");
-      return row?.v === 1;
-    });
+    await eventually("the message is done", async () => (await cursor()) === 1);
     held.open();
     await eventually("the late statement has failed", () => late.length === 1);
-    expect(await ledger(world)).toEqual([]);
+    expect(await ledger()).toEqual([]);
   });
 
   it("whose connection breaks is tried again, and that is no attempt", async () => {
-    await using world = await ledgerWorld();
     const a = await world.started("a-1");
     let broken = 0;
     const attempts: number[] = [];
@@ -105,45 +102,151 @@ describe("a transactional handler", () => {
       if (broken++ < 3) await client.query("SELECT pg_terminate_backend(pg_backend_pid())");
     });
     await a.sendTo("b", "x");
-    await eventually("it is in the ledger", async () => (await ledger(world)).length > 0);
-    expect(await ledger(world)).toEqual(["x"]);
+    await eventually("it is in the ledger", async () => (await ledger()).length > 0);
+    expect(await ledger()).toEqual(["x"]);
     expect(attempts).toEqual([1, 1, 1, 1]);
-    expect(await world.query("SELECT FROM hawser.dead_letters")).toEqual([]);
+    expect(await world.deadLetters(0)).toEqual([]);
   });
 
   it("drains what was stored in order, each once", async () => {
-    await using world = await ledgerWorld();
     const a = await world.started("a-1");
     const b = world.peer("b-1", transactional);
     await b.run();
     const texts = Array.from({ length: 50 }, (_, index) => String(index));
     await Promise.all(texts.map((text) => a.sendTo("b", text)));
     await b.stop();
-    await b.run(async ({ client, payload }) => {
-      await client.query("INSERT INTO ledger (what) VALUES ($1)", [Buffer.from(payload).toString()]);
-    });
-    await eventually("all are there", async () => (await ledger(world)).length >= texts.length);
-    expect(await ledger(world)).toEqual(texts);
+    await b.run(write);
+    await eventually("all are there", async () => (await ledger()).length >= texts.length);
+    expect(await ledger()).toEqual(texts);
     expect(await world.storedMessages()).toBe(0);
   });
 });
 
-describe("without transactional: true", () => {
-  it("message.client says what is missing", async () => {
-    await using world = await peerWorld();
-    const a = await world.started("a-1");
-    const seen: unknown[] = [];
-    await world.started("b-1", {}, async (message) => {
-      seen.push(await failure("not_supported", () => message.client));
-    });
-    await a.sendTo("b", "x");
-    await eventually("the handler has tried", () => seen.length === 1);
-    expect(String(seen[0])).toContain("transactional: true");
+it("message.client without transactional: true says what is missing", async () => {
+  const a = await world.started("a-1");
+  const seen: unknown[] = [];
+  await world.started("b-1", {}, async (message) => {
+    seen.push(await failure("not_supported", () => message.client));
   });
+  await a.sendTo("b", "x");
+  await eventually("the handler has tried", () => seen.length === 1);
+  expect(String(seen[0])).toContain("transactional: true");
 });
 
-it("transactional handlers need a pool of at least two connections", async () => {
-  await using world = await peerWorld();
-  const error = await failure("invalid_argument", () => world.peer("b-1", { transactional: true, poolSize: 1 }));
-  expect(error.message).toContain("poolSize 1");
+describe("a transactional handler that goes wrong", () => {
+  const transactional = { transactional: true, maxAttempts: 2, retryDelayMs: 5 };
+
+  it.each([
+    ["a statement's error that it swallowed", "INSERT INTO taken VALUES (1)", /current transaction is aborted|taken/],
+    ["a constraint that fails at the commit", "INSERT INTO child VALUES (7)", /foreign key/],
+  ])("has failed, by %s", async (_, statement, message) => {
+    await world.query("CREATE TABLE taken (id int PRIMARY KEY)");
+    await world.query("INSERT INTO taken VALUES (1)");
+    await world.query("CREATE TABLE child (id int REFERENCES taken DEFERRABLE INITIALLY DEFERRED)");
+    const a = await world.started("a-1");
+    let calls = 0;
+    await world.started("b-1", transactional, async ({ client }) => {
+      calls += 1;
+      await client.query(statement).catch(() => undefined);
+    });
+    await a.sendTo("b", "x");
+    const [letter] = await world.deadLetters(1);
+    expect(calls).toBe(2);
+    expect(letter?.["error_message"]).toMatch(message);
+  });
+
+  it("peers of one process leave a connection of their pool to everybody else", async () => {
+    const pool = { poolSize: 2 };
+    const a = await world.started("a-1", pool);
+    const held = gate();
+    let running = 0;
+    const handler = async () => {
+      running += 1;
+      await held.opened;
+    };
+    await world.started("b-1", { ...transactional, ...pool }, handler);
+    await world.started("c-1", { ...transactional, ...pool }, handler);
+    const sends = ["b", "c", "b", "c"].map((topic) => a.sendTo(topic, "x"));
+    const receipts = await Promise.all(sends);
+    expect(receipts.map(({ outcome }) => outcome)).toEqual(["stored", "stored", "stored", "stored"]);
+    await eventually("a handler runs", () => running > 0);
+    // The other connection is everybody else's.
+    expect(await a.pendingCount()).toBe(4);
+    expect(running).toBe(1);
+    held.open();
+  });
+
+  it("a handler that outlives a stop does not end the next run", async () => {
+    const a = await world.started("a-1");
+    const held = gate();
+    const ended = gate();
+    let calls = 0;
+    const handler = async () => {
+      calls += 1;
+      if (calls > 1) return;
+      await held.opened;
+      ended.open();
+    };
+    const b = world.peer("b-1", transactional);
+    await b.run(handler);
+    const sent = a.sendTo("b", "x");
+    await eventually("the handler runs", () => calls === 1);
+    await b.stop({ deadlineMs: 0 });
+    await b.run(handler);
+    held.open();
+    await ended.opened;
+    await sent;
+    await eventually("the message is done", async () => (await cursor()) === 1);
+    expect((await b.sendTo("a", "still here")).peer).toBe("a-1");
+    expect(b.statuses.all.filter(({ kind }) => kind === "name_lost")).toEqual([]);
+  });
+
+  it("what a handler still does after it has thrown writes nothing", async () => {
+    const a = await world.started("a-1");
+    let late: unknown;
+    await world.started("b-1", transactional, async ({ client, attempt }) => {
+      const writes = async () => {
+        await client.query("SELECT pg_sleep(0.05)");
+        await client.query("INSERT INTO ledger (what) VALUES ($1)", [`attempt ${attempt}`]);
+      };
+      const written = writes().catch((error) => {
+        late = error;
+      });
+      if (attempt === 1) throw new Error("no");
+      await written;
+    });
+    await a.sendTo("b", "x");
+    await eventually("it is done", async () => (await cursor()) === 1);
+    await eventually("the first attempt's statement was refused", () => late !== undefined);
+    expect(await world.query("SELECT what FROM ledger")).toEqual([{ what: "attempt 2" }]);
+  });
+
+  it("an at-most-once message whose connection breaks is handled once", async () => {
+    const a = await world.started("a-1");
+    let calls = 0;
+    const b = await world.started("b-1", transactional, async ({ client, delivery }) => {
+      if (delivery !== "at-most-once") return;
+      calls += 1;
+      await client.query("SELECT pg_terminate_backend(pg_backend_pid())");
+    });
+    await a.sendTo("b", "first");
+    await a.sendTo("b", "x", { delivery: "at-most-once" });
+    expect(await b.saw("dead_letter")).toMatchObject({ stored: false });
+    await a.sendTo("b", "last");
+    await b.received.find(({ text }) => text === "last");
+    expect(calls).toBe(1);
+  });
+
+  it("a handler that was given up in a long statement does not keep the channel for as long as that takes", async () => {
+    const a = await world.started("a-1");
+    const starts: number[] = [];
+    await world.started("b-1", { ...transactional, handlerTimeoutMs: 100 }, async ({ client }) => {
+      starts.push(performance.now());
+      if (starts.length === 1) await client.query("SELECT pg_sleep(60)");
+    });
+    await a.sendTo("b", "x");
+    await eventually("it is done", async () => (await cursor()) === 1);
+    expect(starts).toHaveLength(2);
+    expect(starts[1]! - starts[0]!).toBeLessThan(30_000);
+  });
 });

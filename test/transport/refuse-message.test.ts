@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { limits } from "../../generated/ts/rules/peer/frames.js";
 import { TransportError } from "../../src/errors/index.js";
 import { refuseOf } from "../../src/transport/refuse-message.js";
+import { atDepth } from "../support/depth.js";
 import { decode, encode } from "../wire/coding.js";
 
 const { maxBytes } = limits.Refuse.message;
@@ -21,6 +22,7 @@ describe("the Refuse for an error", () => {
         expect(Buffer.byteLength(refuse.message)).toBeLessThanOrEqual(maxBytes);
         expect(decode([encode({ kind: "refuse", value: refuse })])).toEqual([{ kind: "refuse", value: refuse }]);
       }),
+      { numRuns: atDepth(100) },
     );
   });
 

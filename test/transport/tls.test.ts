@@ -1,12 +1,10 @@
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import type { HawserError } from "../../src/errors/index.js";
 import { TlsCredentials, type TlsOptions } from "../../src/transport/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
-import { eventually } from "../support/eventually.js";
 import { elsewhere } from "./elsewhere.js";
 import { connectPair, dialTest, identity, ManualClock, TestListener } from "./pair.js";
 import { RawClient } from "./raw-client.js";
@@ -176,16 +174,16 @@ describe("the certificate of a listener", () => {
   });
 
   it("that has expired is refused", async () => {
-    // It was valid when its peer started, and is for 5 s.
-    const soon = authority.issue(local, { untilDays: 5 / 86_400 });
-    await using listener = await TestListener.start({ tls: credentials(soon) });
-    await eventually("the certificate has expired", async () => {
-      const error = await dialTest(listener.address, { tls: credentials() }).then(
-        ({ connection }) => connection.destroy(),
-        (refused: HawserError) => refused,
-      );
-      return error?.code === "tls_failed" && error.message.includes("has expired; renew it");
-    });
+    // It was valid when its peer started.
+    const expired = authority.issue(local, { fromDays: -2, untilDays: -1 });
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() - 1.5 * 86_400_000 });
+    onTestFinished(() => void vi.useRealTimers());
+    const tls = credentials(expired);
+    vi.useRealTimers();
+    await using listener = await TestListener.start({ tls });
+    await expect(dialTest(listener.address, { tls: credentials() })).rejects.toThrow(
+      failed("tls_failed", "has expired; renew it"),
+    );
   });
 
   it("may be for the address that is dialled, or for a name", async () => {

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { ByteQueue } from "../../src/wire/byte-queue.js";
+import { atDepth } from "../support/depth.js";
 
 /** What is done to a queue, and to a plain array of its bytes. */
 const step = fc.oneof(
@@ -34,7 +35,7 @@ describe("ByteQueue", () => {
         // Compared last, so that bytes which were overwritten later show.
         for (const { bytes, expected } of taken) expect(Array.from(bytes)).toEqual(expected);
       }),
-      { numRuns: 300 },
+      { numRuns: atDepth(300) },
     );
   });
 

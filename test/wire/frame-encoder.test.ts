@@ -46,7 +46,8 @@ describe("FrameEncoder", () => {
     expect(chunks.filter((chunk) => chunk === long)).toHaveLength(2);
     expect(chunks.filter((chunk) => chunk.buffer === short.buffer)).toEqual([]);
     expect(bytes).toBe(chunks.reduce((sum, { length }) => sum + length, 0));
-    expect(decode(chunks)).toEqual([{ kind: "batch", value }, ping]);
+    // Compared as bytes: going through long payloads element by element takes seconds.
+    expect(Buffer.compare(encode(...decode(chunks)), encode({ kind: "batch", value }, ping))).toBe(0);
   });
 
   it("uses the memory of a written output again, and not before", () => {

@@ -3,7 +3,8 @@
  */
 import pg from "pg";
 import { type Handler, type Message, Peer, type PeerOptions, type PeerStatus } from "../../../src/peer/index.js";
-import { testDatabase } from "../../support/database.js";
+import { type TestDatabase, type TestDatabaseOptions, testDatabase } from "../../support/database.js";
+import { eventually } from "../../support/eventually.js";
 import { Log } from "./log.js";
 
 /**
@@ -67,52 +68,104 @@ export function received(message: Message): Received {
 }
 
 /** A database and the peers on it. Disposing stops them and drops it. */
-export interface PeerWorld extends AsyncDisposable {
-  readonly url: string;
+export class PeerWorld implements AsyncDisposable {
+  #database!: TestDatabase;
+  #operator!: pg.Client;
+  #secrets: { id: number; secret: Buffer }[] = [];
+  readonly #peers: TestPeer[] = [];
+
+  /** Makes the database. */
+  async open(options: TestDatabaseOptions): Promise<void> {
+    this.#database = await testDatabase(options);
+    this.#operator = new pg.Client({ connectionString: this.url });
+    this.#operator.on("error", () => undefined);
+    this.#operator.setTypeParser(pg.types.builtins.INT8, Number);
+    await this.#operator.connect();
+    if (options.migrated ?? true) this.#secrets = await this.query("SELECT id, secret FROM hawser.mesh_secret");
+  }
+
+  get url(): string {
+    return this.#database.url;
+  }
+
   /** A peer, not running yet. Its topic is its name up to the first hyphen. */
-  peer(name: string, options?: Partial<PeerOptions>): TestPeer;
+  peer(name: string, options: Partial<PeerOptions> = {}): TestPeer {
+    const topic = name.split("-")[0] as string;
+    const own = { name, topic, listen: "127.0.0.1:0", databaseUrl: this.url };
+    const made = new TestPeer({ ...own, ...patient, ...options });
+    this.#peers.push(made);
+    return made;
+  }
+
   /** The same, running with a handler that records. */
-  started(name: string, options?: Partial<PeerOptions>, handler?: Handler): Promise<TestPeer>;
+  async started(name: string, options?: Partial<PeerOptions>, handler?: Handler): Promise<TestPeer> {
+    const made = this.peer(name, options);
+    await made.record(handler);
+    return made;
+  }
+
+  /** Several such peers, started at once. */
+  running<const Names extends readonly string[]>(...names: Names): Promise<{ [K in keyof Names]: TestPeer }> {
+    return Promise.all(names.map((name) => this.started(name))) as Promise<{ [K in keyof Names]: TestPeer }>;
+  }
+
   /** Runs a statement as superuser, with numbers for bigint columns. */
-  query<Row extends object>(text: string, values?: unknown[]): Promise<Row[]>;
+  async query<Row extends object>(text: string, values?: unknown[]): Promise<Row[]> {
+    return (await this.#operator.query<Row>(text, values)).rows;
+  }
+
   /** The number of stored messages. */
-  storedMessages(): Promise<number>;
+  async storedMessages(): Promise<number> {
+    const [row] = await this.query<{ count: number }>("SELECT count(*) FROM hawser.conn_messages");
+    return row?.count ?? 0;
+  }
+
+  /** The dead letters, in order, once there are that many. */
+  async deadLetters(count: number): Promise<Record<string, unknown>[]> {
+    let letters: Record<string, unknown>[] = [];
+    await eventually(`there are ${count} dead letters`, async () => {
+      letters = await this.query("SELECT * FROM hawser.dead_letters ORDER BY id");
+      return letters.length >= count;
+    });
+    return letters;
+  }
+
+  /** Stops the peers and leaves the database as it was. */
+  async reset(): Promise<void> {
+    await this.#stopPeers();
+    await this.query(emptySql);
+    for (const { id, secret } of this.#secrets) {
+      await this.query("INSERT INTO hawser.mesh_secret (id, secret) VALUES ($1, $2)", [id, secret]);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#stopPeers();
+    await this.#operator.end();
+    await this.#database.drop();
+  }
+
+  async #stopPeers(): Promise<void> {
+    await Promise.all(this.#peers.splice(0).map((each) => each.stop({ deadlineMs: 2_000 })));
+  }
+}
+
+/** Ends all other sessions, empties the tables, and removes what tests have made. */
+const emptySql = `
+  SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend';
+  ${["topic_addr", "sender_listener", "conn_key_map", "topic_key", "conn_sender", "conn_mess_number"].map(deleteSql).join("")}
+  ${["conn_messages", "peers", "dead_letters", "mesh_secret"].map(deleteSql).join("")}
+  DROP SCHEMA public CASCADE;
+  CREATE SCHEMA public`;
+
+function deleteSql(table: string): string {
+  return `DELETE FROM hawser.${table};`;
 }
 
 /** Makes a world. */
-export async function peerWorld(options: { readonly migrated?: boolean } = {}): Promise<PeerWorld> {
-  const database = await testDatabase({ migrated: options.migrated ?? true });
-  const operator = new pg.Client({ connectionString: database.url });
-  operator.on("error", () => undefined);
-  operator.setTypeParser(pg.types.builtins.INT8, Number);
-  await operator.connect();
-  const peers: TestPeer[] = [];
-  const query = async <Row extends object>(text: string, values?: unknown[]): Promise<Row[]> =>
-    (await operator.query<Row>(text, values)).rows;
-  const peer = (name: string, peerOptions: Partial<PeerOptions> = {}): TestPeer => {
-    const topic = name.split("-")[0] as string;
-    const own = { name, topic, listen: "127.0.0.1:0", databaseUrl: database.url };
-    const made = new TestPeer({ ...own, ...patient, ...peerOptions });
-    peers.push(made);
-    return made;
-  };
-  return {
-    url: database.url,
-    peer,
-    async started(name, peerOptions, handler) {
-      const made = peer(name, peerOptions);
-      await made.record(handler);
-      return made;
-    },
-    query,
-    async storedMessages() {
-      const [row] = await query<{ count: number }>("SELECT count(*) FROM hawser.conn_messages");
-      return row?.count ?? 0;
-    },
-    [Symbol.asyncDispose]: async () => {
-      await Promise.all(peers.map((each) => each.stop({ deadlineMs: 2_000 })));
-      await operator.end();
-      await database.drop();
-    },
-  };
+export async function peerWorld(options: TestDatabaseOptions = {}): Promise<PeerWorld> {
+  const world = new PeerWorld();
+  await world.open(options);
+  return world;
 }

@@ -3,7 +3,10 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { expect, it } from "vitest";
-import { peerWorld, type TestPeer } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+import type { TestPeer } from "./support/world.js";
+
+const world = sharedPeerWorld();
 
 const window = 500;
 
@@ -21,7 +24,6 @@ async function flood(from: TestPeer, topic: string, enough: () => boolean): Prom
 const heap = 10_000;
 
 it("store no faster than a busy listener drains", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   // Longer than busyAfterMs: its senders store at once instead of waiting for it.
   const b = await world.started("b-1", {}, () => delay(15));
@@ -30,9 +32,7 @@ it("store no faster than a busy listener drains", async () => {
 });
 
 it("store no faster than a listener drains that has come back", async () => {
-  await using world = await peerWorld();
-  const a = await world.started("a-1");
-  const b = await world.started("b-1");
+  const [a, b] = await world.running("a-1", "b-1");
   await a.sendTo("b", "hello");
   await b.stop();
   const early = Array.from({ length: 3_000 }, (_, n) => a.sendTo("b", `early ${n}`));
@@ -44,7 +44,6 @@ it("store no faster than a listener drains that has come back", async () => {
 });
 
 it("wait for the credit of a live listener, within their queue's limits", async () => {
-  await using world = await peerWorld();
   const a = await world.started("a-1", { maxSendQueueMessages: window });
   // It stays live, however slow the machine makes its handlers: they are waited for.
   const b = await world.started("b-1", { creditBytes: 1_024, busyAfterMs: 20_000 }, () => delay(1));

@@ -4,11 +4,12 @@
 import { expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { failure } from "./support/errors.js";
-import { peerWorld } from "./support/world.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
 
 it("is given up after 5 s with store_failed", async () => {
   expect(storeConstants.lockTimeoutMs).toBe(5_000);
-  await using world = await peerWorld();
   const a = await world.started("a-1");
   await world.query("BEGIN");
   await world.query("LOCK TABLE hawser.topic_addr IN ACCESS EXCLUSIVE MODE");

@@ -1,5 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openStore, type Store } from "../../src/store/index.js";
+import { peerSettingsDefaults, storeConstants } from "../../generated/ts/settings/peer.js";
+import { DeadLetterRetention } from "../../src/peer/dead-letter-retention.js";
+import { openStore, type Store, silentLogger } from "../../src/store/index.js";
+import { ManualClock } from "../store/support/manual-clock.js";
+import { world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { type PeerWorld, peerWorld, type TestPeer } from "./support/world.js";
@@ -10,6 +14,12 @@ describe("a dead letter that is retried", () => {
   let a: TestPeer;
   let b: TestPeer;
   let fails: (text: string) => boolean = () => true;
+
+  /** The dead letters, once there are that many. */
+  const dead = async (count: number) => {
+    await eventually(`${count} are dead`, async () => (await store.deadLetters.list()).length === count);
+    return await store.deadLetters.list();
+  };
 
   beforeAll(async () => {
     w = await peerWorld();
@@ -31,8 +41,7 @@ describe("a dead letter that is retried", () => {
     const receipt = await a.sendTo("b", "one", { headers: { trace: "7" } });
     expect(receipt.outcome).toMatch(/delivered|stored/);
     await b.saw("dead_letter");
-    await eventually("it is dead", async () => (await store.deadLetters.list()).length === 1);
-    const [letter] = await store.deadLetters.list();
+    const [letter] = await dead(1);
     expect(letter).toMatchObject({
       source: "a-1:a:b-1",
       topic: "b",
@@ -55,8 +64,7 @@ describe("a dead letter that is retried", () => {
     fails = (text) => text === "two";
     await a.sendTo("b", "two");
     for (let round = 0; round < 3; round++) {
-      await eventually("it is dead", async () => (await store.deadLetters.list()).length === 1);
-      const [letter] = await store.deadLetters.list();
+      const [letter] = await dead(1);
       expect(letter).toMatchObject({ source: "a-1:a:b-1", listener: "b-1", retried: round > 0, attempts: 2 });
       if (round === 2) fails = () => false;
       await store.deadLetters.retry({ all: true });
@@ -68,7 +76,7 @@ describe("a dead letter that is retried", () => {
   it("comes in the order in which it died, beside what its sender sends meanwhile", async () => {
     fails = (text) => text.startsWith("dead");
     for (let n = 1; n <= 30; n++) await a.sendTo("b", `dead ${n}`);
-    await eventually("they are dead", async () => (await store.deadLetters.list()).length === 30);
+    await dead(30);
     fails = () => false;
     const from = b.received.all.length;
     const sending = Promise.all(Array.from({ length: 30 }, (_, n) => a.sendTo("b", `new ${n + 1}`)));
@@ -85,7 +93,7 @@ describe("a dead letter that is retried", () => {
   it("waits for its listener while that is away", async () => {
     fails = () => true;
     await a.sendTo("b", "late");
-    await eventually("it is dead", async () => (await store.deadLetters.list()).length === 1);
+    await dead(1);
     await b.stop();
     fails = () => false;
     const from = b.received.all.length;
@@ -111,5 +119,48 @@ describe("a dead letter that is retried", () => {
     await expect(store.takeName("__#retry#1", { waitMs: 0 })).rejects.toMatchObject({ code: "store_failed" });
     const insert = "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('b', '127.0.0.1:1', '__#retry#1')";
     await expect(w.query(insert)).rejects.toMatchObject({ code: "23514" });
+  });
+});
+
+const insertSql = `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at)
+  SELECT 'peer', 's', 't', 'x', 'c', 'm', 1, now() - make_interval(days => $1) FROM generate_series(1, $2::integer)`;
+
+describe("the retention of dead letters", () => {
+  it("is kept when a peer starts, by its own days", async () => {
+    await using w = await peerWorld();
+    await w.query(insertSql, [peerSettingsDefaults.deadLetterRetentionDays + 1, 3]);
+    await w.query(insertSql, [peerSettingsDefaults.deadLetterRetentionDays - 1, 2]);
+    const count = async () => (await w.query("SELECT FROM hawser.dead_letters")).length;
+    await w.started("a-1");
+    await eventually("the old ones are gone", async () => (await count()) === 2);
+    await w.started("b-1", { deadLetterRetentionDays: 1 });
+    await eventually("all are gone", async () => (await count()) === 0);
+  });
+
+  it("is kept every hour from then on, all batches at once", async () => {
+    await using w = await world();
+    const clock = new ManualClock();
+    const count = async () => (await w.operator.query("SELECT FROM hawser.dead_letters")).rowCount;
+    const context = { store: w.store, settings: { deadLetterRetentionDays: 30 }, logger: silentLogger };
+    const retention = new DeadLetterRetention(context, clock);
+    retention.start();
+    await eventually("it waits for the next hour", () => clock.waits === 1);
+    await w.operator.query(insertSql, [31, 2 * storeConstants.deadLetterRows + 1]);
+    clock.advance(storeConstants.deadLetterExpiryMs - 1);
+    expect(await count()).toBe(2 * storeConstants.deadLetterRows + 1);
+    clock.advance(1);
+    await eventually("all are gone", async () => (await count()) === 0);
+    // A failure is not the end of it.
+    await eventually("it waits for the next hour", () => clock.waits === 1);
+    await w.operator.query("ALTER FUNCTION hawser.expire_dead_letters RENAME TO gone");
+    clock.advance(storeConstants.deadLetterExpiryMs);
+    await eventually("it waits for the next hour", () => clock.waits === 1);
+    await w.operator.query("ALTER FUNCTION hawser.gone RENAME TO expire_dead_letters");
+    await w.operator.query(insertSql, [31, 1]);
+    clock.advance(storeConstants.deadLetterExpiryMs);
+    await eventually("it is gone", async () => (await count()) === 0);
+    await eventually("it waits for the next hour", () => clock.waits === 1);
+    retention.stop();
+    expect(clock.waits).toBe(0);
   });
 });
