@@ -2,7 +2,7 @@
  * The project's programs as plain JavaScript, compiled once for a whole run: from TypeScript each start of one would
  * take three times as long.
  */
-import { cpSync, mkdirSync, readdirSync, rmSync } from "node:fs";
+import { chmodSync, cpSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
@@ -22,6 +22,8 @@ export async function buildPrograms(): Promise<{ readonly directory: string; rem
   removeLeftovers(cache);
   const directory = join(cache, `${prefix}${process.pid}`);
   mkdirSync(directory);
+  // Some tests start programs as another user.
+  chmodSync(directory, 0o755);
   cpSync(join(projectDirectory, "package.json"), join(directory, "package.json"));
   await build({
     absWorkingDir: projectDirectory,
