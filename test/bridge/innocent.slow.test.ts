@@ -49,7 +49,7 @@ describe.concurrent("a function", () => {
       sql: `
         CREATE FUNCTION takes_time(payload bytea) RETURNS bytea LANGUAGE plpgsql AS $$
         BEGIN
-          PERFORM pg_advisory_xact_lock(4711);
+          IF payload <> '' THEN PERFORM pg_advisory_xact_lock(4711); END IF;
           RETURN payload;
         END $$`,
     });
