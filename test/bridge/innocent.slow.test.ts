@@ -10,7 +10,7 @@ import { bridgeWorld } from "./support/bridge-world.js";
 
 const sleeping = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
 
-describe.concurrent("a function", () => {
+describe("a function", () => {
   it("whose process stands still for longer than it may take has run, once", async () => {
     await using world = await bridgeWorld({
       sql: `
@@ -49,7 +49,7 @@ describe.concurrent("a function", () => {
       sql: `
         CREATE FUNCTION takes_time(payload bytea) RETURNS bytea LANGUAGE plpgsql AS $$
         BEGIN
-          PERFORM pg_advisory_xact_lock(4711);
+          IF payload <> '' THEN PERFORM pg_advisory_xact_lock(4711); END IF;
           RETURN payload;
         END $$`,
     });

@@ -28,8 +28,8 @@ it("is over once, not before its limit", async () => {
 });
 
 it("does not count the time in which the process stands still", async () => {
-  const { over } = patience(1_200);
-  standStill(1_600);
+  const { over } = patience(1_400);
+  standStill(1_800);
   for (let turn = 0; turn < 5; turn++) await nextTurn();
   expect(over).toEqual([]);
   await eventually("it is over", () => over.length > 0);

@@ -22,10 +22,15 @@ async function listen(url: string, subject = usual): Promise<{ heard: string[]; 
   return { heard, nats };
 }
 
+/** Notices over a server of their own, where they are heard. */
+async function heardNotices() {
+  const server = await startNatsServer();
+  onTestFinished(() => server[Symbol.asyncDispose]());
+  return { server, ...(await listen(server.url)), ...testNotices() };
+}
+
 it("a process that leads on a primary says so, one that finds itself on a standby as well, to the byte", async () => {
-  await using server = await startNatsServer();
-  const { heard } = await listen(server.url);
-  const { notices, configure } = testNotices();
+  const { server, heard, notices, configure } = await heardNotices();
   configure(optionsFor(server));
   notices.found("primary", address);
   notices.lead(true);
@@ -37,9 +42,7 @@ it("a process that leads on a primary says so, one that finds itself on a standb
 });
 
 it("has the name that Patroni gives, asked for each notice, and null where it gives none", async () => {
-  await using server = await startNatsServer();
-  const { heard } = await listen(server.url);
-  const { notices, configure, log } = testNotices();
+  const { server, heard, notices, configure, log } = await heardNotices();
   const names = ["pg-1", "pg-one"];
   const patroni = await httpServer((_, response) => response.end(patroniAnswer(names.shift())));
   const other = await httpServer((_, response) => response.end("no"));
@@ -66,9 +69,7 @@ it("has the name that Patroni gives, asked for each notice, and null where it gi
 });
 
 it("only the newest state is told when there is a connection at last", async () => {
-  await using server = await startNatsServer();
-  const { heard } = await listen(server.url);
-  const { link, notices } = testNotices();
+  const { server, heard, link, notices } = await heardNotices();
   const options = optionsFor(server);
   notices.configure(options);
   notices.found("standby", address);
@@ -119,9 +120,7 @@ it("another subject is told of the present role, and where no server is defined 
 });
 
 it("what another one takes the place of while Patroni is asked is not told", async () => {
-  await using server = await startNatsServer();
-  const { heard } = await listen(server.url);
-  const { link, notices, configure } = testNotices();
+  const { server, heard, link, notices, configure } = await heardNotices();
   let answer: (() => void) | undefined;
   const patroni = await httpServer((_, response) => {
     if (answer === undefined) answer = () => response.end(patroniAnswer("late"));
