@@ -5,7 +5,7 @@ import { onTestFailed } from "vitest";
 import { eventually } from "../../support/eventually.js";
 import { ServeProcess } from "./serve-process.js";
 
-/** See above. Disposing kills them. */
+/** Disposing kills them. */
 export class ServeGroup implements AsyncDisposable {
   private constructor(readonly members: readonly ServeProcess[]) {}
 

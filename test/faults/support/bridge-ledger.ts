@@ -35,7 +35,7 @@ const tableSql = `
   CREATE INDEX ON ledger (lane, id);
   CREATE INDEX ON ledger (epoch)`;
 
-/** See above. Disposing closes its session and drops the roles. */
+/** Disposing closes its session and drops the roles. */
 export class BridgeLedger implements AsyncDisposable {
   readonly prefix = `ledger.${randomBytes(4).toString("hex")}`;
   /** The subjects of the publisher. */

@@ -46,7 +46,7 @@ function numberedPayload(id: number): string {
   return `${id}`.padEnd(100);
 }
 
-/** See above. Disposing ends it. */
+/** Disposing ends it. */
 export class BridgePublisher implements AsyncDisposable {
   /** The last number that was published; numbers begin with 1. */
   last = 0;

@@ -20,7 +20,7 @@ export interface BridgeRunOptions {
   readonly perSecond?: number;
 }
 
-/** See above. Disposing ends all of it. */
+/** Disposing ends all of it. */
 export class BridgeRun implements AsyncDisposable {
   private constructor(
     readonly ledger: BridgeLedger,

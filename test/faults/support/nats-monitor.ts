@@ -5,7 +5,6 @@ import { get, type IncomingMessage } from "node:http";
 import { json } from "node:stream/consumers";
 import { freePort } from "../../../src/dev/free-port.js";
 
-/** See above. */
 export interface NatsMonitor {
   /** What the configuration of the server needs for it. */
   readonly config: string;

@@ -13,7 +13,7 @@ export interface LogLine extends Readonly<Record<string, unknown>> {
   readonly msg: string;
 }
 
-/** See above. Disposing kills it. */
+/** Disposing kills it. */
 export class ServeProcess implements AsyncDisposable {
   #program: Program | undefined;
   #log: LogLine[] = [];

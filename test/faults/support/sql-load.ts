@@ -62,7 +62,7 @@ const doubts: ReadonlySet<string> = new Set(["08006", "NA001", "57014", "57P02",
 /** With these Postgres ends a session. `admin_shutdown` is the gateway's, too. */
 const endings: ReadonlySet<string> = new Set(["57P02", "57P03"]);
 
-/** See above. Disposing ends the sessions. */
+/** Disposing ends the sessions. */
 export class SqlLoad implements AsyncDisposable {
   readonly calls: CallRecord[] = [];
   /** Answers that were not those of their calls, and sessions that have ended. */

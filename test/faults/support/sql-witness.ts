@@ -21,7 +21,7 @@ export interface SqlWitnessOptions {
 /** How long JetStream may take to answer it, in milliseconds: what it says is to be found out, however busy the machine is. */
 const patience = { timeout: 20_000 };
 
-/** See above. It lives through the death of its server. Disposing closes it. */
+/** It lives through the death of its server. Disposing closes it. */
 export class SqlWitness implements AsyncDisposable {
   readonly #id = randomBytes(4).toString("hex");
   readonly echo = `${this.#id}.echo`;
