@@ -5,6 +5,7 @@
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { CodeGeneratorRequestSchema, CodeGeneratorResponseSchema } from "@bufbuild/protobuf/wkt";
 import { expect, it } from "vitest";
@@ -24,14 +25,9 @@ it("compiles", async () => {
   const options = [...bufGenYaml.matchAll(/^ {6}- (\w+=\S+)$/gm)].map(([, option]) => option);
   const timestamp = "google/protobuf/timestamp.proto";
   const request = requestFor(await compile(shopProtos()), [...shopFiles.slice(0, 2), timestamp], options.join(","));
-  const { stdout } = spawnSync(
-    process.execPath,
-    [join(projectDirectory, "node_modules/ts-proto/protoc-gen-ts_proto")],
-    {
-      input: toBinary(CodeGeneratorRequestSchema, request),
-      maxBuffer: 2 ** 26,
-    },
-  );
+  const plugin = fileURLToPath(new URL("../../node_modules/ts-proto/protoc-gen-ts_proto", import.meta.url));
+  const input = toBinary(CodeGeneratorRequestSchema, request);
+  const { stdout } = spawnSync(process.execPath, [plugin], { input, maxBuffer: 2 ** 26 });
   const codecs = fromBinary(CodeGeneratorResponseSchema, stdout).file;
   expect(codecs.map(({ name }) => name)).toHaveLength(3);
   for (const { name, content } of codecs) write(`ts/codecs/${name}`, content);

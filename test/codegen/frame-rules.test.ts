@@ -233,4 +233,18 @@ describe("what the peer's frames do not use", () => {
   ])("is checked too: %s", (_, change, path) => {
     expect(rules["validateParcel"]({ ...parcel, ...change })?.path).toBe(path);
   });
+
+  it("is told in full where it is absent", () => {
+    const absent = { value: "nothing", remedy: expect.stringMatching(/^Set /) };
+    expect(rules["validateParcel"]({ ...parcel, label: undefined })).toEqual({
+      ...absent,
+      path: "label",
+      rule: "must be present",
+    });
+    expect(rules["validateParcel"]({ ...parcel, payment: undefined })).toEqual({
+      ...absent,
+      path: "payment",
+      rule: "must be one of cash, voucher, stamp, gift",
+    });
+  });
 });

@@ -60,7 +60,11 @@ const lines: Readonly<Record<string, readonly string[]>> = {
     "    till_state() → one row\n",
     "| `lines` | jsonb | The lines. |\n",
   ],
-  "sql/schema.sql": ["-- source: hawser/shop/v1/orders.proto\n-- source: hawser/shop/v1/shop.proto\n\n"],
+  "sql/schema.sql": [
+    "-- source: hawser/shop/v1/orders.proto\n-- source: hawser/shop/v1/shop.proto\n\n",
+    "AS $function_1$\nDECLARE\n  v_quoted text := $function$it has the tag of the generator$function$;\n",
+    "COLUMN hawser.orders.total IS 'In cents.';\nCOMMENT ON COLUMN hawser.orders.items IS",
+  ],
   "ts/rows/shop.ts": [
     "DO NOT EDIT.\n// source: hawser/shop/v1/orders.proto\n\n",
     `The orders, "open" and closed. It's a test of \`quotes\` and \${braces}, too: *\\/ done. */\nexport interface OrderRow {`,
@@ -78,9 +82,11 @@ const lines: Readonly<Record<string, readonly string[]>> = {
   "ts/rules/shop/orders.ts": ["/** Checks `ShipRequest` against the rules of the spec. */\nexport function"],
   "ts/rules/shop/parcels.ts": [
     "/** Checks `Label.text`. Limits: must be digits, with or without two letters and - before. */\n",
-    'import { validateShipRequest } from "../shop/orders.js";\n',
+    ' "../violation.js";\nimport { validateShipRequest } from "../shop/orders.js";\n\n/** The limits',
   ],
   "ts/nats-functions/methods.ts": [
+    '  return value >= 1 && value <= 99\n    ? undefined\n    : violation("pieces", showValue(value), "must be 1 to 99", ',
+    "      return value === undefined ? null : value;\n",
     "  readonly rebate?: bigint | undefined;\n",
     "  readonly notes?: JsonObject | undefined;\n  /** The lines. */\n  readonly lines: readonly unknown[];\n",
     "getPicture(request: GetPictureRequest, call: Call): Answer<Uint8Array>;\n",

@@ -65,6 +65,24 @@ describe("a small schema", () => {
     expect(await database.check([options])).toEqual([inTypeScript]);
   });
 
+  it("has violations with the words and SQLSTATEs of the schema", () => {
+    const violations = [
+      { key: "s" },
+      { ...key, level: 5, loud: true, title: "x" },
+      { ...key, loud: true },
+      { a: 1 },
+    ].map((options) => {
+      const answer = made.check(options);
+      return answer.ok ? [] : [answer.violation.sqlstate, answer.violation.message, answer.violation.hint];
+    });
+    expect(violations).toEqual([
+      ["HV024", 'option "key" must have at least 2 characters', "Give the whole key."],
+      ["HV00C", 'option "loud" may not be true at level 5', "Lower level, or drop loud."],
+      ["HV002", 'option "title" is missing: loud needs it', "Add title, or drop loud."],
+      ["HV00D", 'unknown option "a"', "Use one of the options, or drop it."],
+    ]);
+  });
+
   it.each<[part: Part, options: Record<string, unknown>, violated: string | null | undefined]>([
     ["server", {}, undefined],
     ["server", { loud: "n" }, "title"],

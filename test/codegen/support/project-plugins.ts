@@ -24,7 +24,7 @@ import { generateValidators } from "../../../codegen/validators/generate.js";
 import { generated } from "./request.js";
 
 /** What each plugin of the spec runs. */
-export const generators: Readonly<Record<string, Generator>> = {
+const generators: Readonly<Record<string, Generator>> = {
   "codegen/sql/plugin.ts": generateSql,
   "codegen/sql-text/plugin.ts": generateSqlText,
   "codegen/rows/plugin.ts": generateRows,

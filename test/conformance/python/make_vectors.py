@@ -261,8 +261,23 @@ def payloads():
     yield payload("zstd-declared-longer", "It expands to one byte less.", "zstd", zstd, 6, None)
 
 
+def json_text(value, indent=0):
+    """JSON with everything on one line that fits there."""
+    line = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, (dict, list)) or not value:
+        return line
+    line = f"{{ {line[1:-1]} }}" if isinstance(value, dict) else line
+    if indent + len(line) < 120:
+        return line
+    begin, end = "{}" if isinstance(value, dict) else "[]"
+    names = [f"{json.dumps(name)}: " for name in value] if isinstance(value, dict) else [""] * len(value)
+    inner = value.values() if isinstance(value, dict) else value
+    lines = [f"{' ' * (indent + 2)}{name}{json_text(one, indent + 2)}" for name, one in zip(names, inner)]
+    return "\n".join([begin, ",\n".join(lines), " " * indent + end])
+
+
 def write(directory, name, description, vectors):
-    text = json.dumps({"description": description, "vectors": list(vectors)}, ensure_ascii=False, indent=2)
+    text = json_text({"description": description, "vectors": list(vectors)})
     (Path(directory) / name).write_text(text + "\n")
 
 
