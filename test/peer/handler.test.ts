@@ -70,9 +70,7 @@ describe("a handler that throws", () => {
   });
 
   it("makes a dead letter of a stored message, too", async () => {
-    const [a, b] = await world.running("a-1", "b-1");
-    await a.sendTo("b", "first");
-    await b.stop();
+    const [a] = await world.left("first");
     await a.sendTo("b", "x");
     await a.sendTo("b", "y");
     const again = world.peer("b-1", { ...quick, maxAttempts: 1 });

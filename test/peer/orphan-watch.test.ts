@@ -2,9 +2,9 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { Absences } from "../../src/peer/absences.js";
 import { OrphanWatch } from "../../src/peer/orphan-watch.js";
-import { type AbsentListener, openStore, silentLogger } from "../../src/store/index.js";
+import { type AbsentListener, silentLogger } from "../../src/store/index.js";
 import { ManualClock } from "../store/support/manual-clock.js";
-import { terminateHolder, textMessages, type World, world } from "../store/support/world.js";
+import { terminateHolder, type World, world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
 
 const away = (name: string, epoch: number | null = 1): AbsentListener => ({ name, epoch });
@@ -195,20 +195,5 @@ describe("the watch for orphans", () => {
     clock.advance(60_000);
     expect(clock.waits).toBe(0);
     expect(await owners()).toEqual([lost]);
-  });
-
-  it("is harmless where several watch: one has the channel", async () => {
-    round += 1;
-    const sender = await w.take(`sender-${round}`);
-    const key = await w.channelOf({ name: `sender-${round}`, sourceTopic: "s" }, `lost-${round}`);
-    await w.store.storeMessages(sender, key, 1, textMessages("1"));
-    const stores = await Promise.all(
-      [1, 2, 3, 4].map((n) => openStore({ databaseUrl: `${w.url}?application_name=watch${n}` })),
-    );
-    const results = await Promise.all(
-      stores.map((store, n) => store.reassign({ from: `lost-${round}`, to: `heir-${n}`, connectionKeys: [key] })),
-    );
-    expect(results.map(({ length }) => length).sort()).toEqual([0, 0, 0, 1]);
-    await Promise.all(stores.map((store) => store.close()));
   });
 });

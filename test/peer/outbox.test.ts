@@ -10,9 +10,6 @@ import { sharedPeerWorld } from "./support/shared-world.js";
 
 const world = sharedPeerWorld();
 
-/** Nobody listens there. */
-const deadAddress = "127.0.0.1:1";
-
 describe("the outbox of a peer", () => {
   let store: Store;
   let outbox: Outbox;
@@ -44,19 +41,6 @@ describe("the outbox of a peer", () => {
     };
   });
 
-  async function list(topic: string, name: string, { durable = false, addr = deadAddress } = {}): Promise<void> {
-    await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name, durable) VALUES ($1, $2, $3, $4)", [
-      topic,
-      addr,
-      name,
-      durable,
-    ]);
-  }
-
-  async function unlist(): Promise<void> {
-    await world.query("DELETE FROM hawser.topic_addr");
-  }
-
   async function send(topic: string): Promise<Receipt> {
     const message = { delivery: "at-least-once", payload: new Uint8Array([1]), headers: undefined } as const;
     return await (await outbox.sendTo(topic, message)).promise;
@@ -65,10 +49,10 @@ describe("the outbox of a peer", () => {
   describe("forgets links", () => {
     it("of listeners that have gone, once nobody has sent to them from one look to the next", async () => {
       for (let n = 1; n <= 20; n++) {
-        await list(`books${n}`, `books${n}-1`);
+        await world.list(`books${n}`, `books${n}-1`);
         expect(await send(`books${n}`)).toEqual({ outcome: "stored", peer: `books${n}-1` });
       }
-      await unlist();
+      await world.query("DELETE FROM hawser.topic_addr");
       await outbox.look();
       expect(outbox.links.size).toBe(20);
       expect(await send("books7")).toEqual({ outcome: "stored", peer: "books7-1" });
@@ -79,9 +63,9 @@ describe("the outbox of a peer", () => {
     });
 
     it("and opens one again for the next message to whom it has met", async () => {
-      await list("books", "books-1");
+      await world.list("books", "books-1");
       await send("books");
-      await unlist();
+      await world.query("DELETE FROM hawser.topic_addr");
       await outbox.look();
       await outbox.look();
       expect(outbox.links.size).toBe(0);
@@ -93,8 +77,8 @@ describe("the outbox of a peer", () => {
     });
 
     it("but not of a listener that the phone book has, nor where messages wait", async () => {
-      await list("books", "books-1");
-      await list("toys", "toys-1");
+      await world.list("books", "books-1");
+      await world.list("toys", "toys-1");
       await send("books");
       await send("toys");
       await world.query("DELETE FROM hawser.topic_addr WHERE topic = 'toys'");
@@ -113,7 +97,7 @@ describe("the outbox of a peer", () => {
   });
 
   it("stores what waited for a move to another database under the keys that its topics have there", async () => {
-    await list("books", "books-1");
+    await world.list("books", "books-1");
     await outbox.topics.refresh("books");
     outbox.setMayStore(false);
     const waits = send("books");
@@ -146,9 +130,9 @@ describe("the outbox of a peer", () => {
     }
 
     it("takes the durable listener with the least backlog, and stays with it", async () => {
-      await list("books", "books-1", { addr: "127.0.0.1:1" });
-      await list("books", "books-2", { addr: "127.0.0.1:2", durable: true });
-      await list("books", "books-3", { addr: "127.0.0.1:3", durable: true });
+      await world.list("books", "books-1");
+      await world.list("books", "books-2", { addr: "127.0.0.1:2", durable: true });
+      await world.list("books", "books-3", { addr: "127.0.0.1:3", durable: true });
       await backlog("books-2", 5);
       await backlog("books-3", 2);
       await findAllDown("books", ["books-1", "books-2", "books-3"]);
@@ -156,8 +140,8 @@ describe("the outbox of a peer", () => {
     });
 
     it("does not count what a durable listener has handled already", async () => {
-      await list("books", "books-1", { addr: "127.0.0.1:1", durable: true });
-      await list("books", "books-2", { addr: "127.0.0.1:2", durable: true });
+      await world.list("books", "books-1", { addr: "127.0.0.1:1", durable: true });
+      await world.list("books", "books-2", { addr: "127.0.0.1:2", durable: true });
       await backlog("books-1", 1);
       await backlog("books-2", 3);
       await world.query(
@@ -169,8 +153,8 @@ describe("the outbox of a peer", () => {
     });
 
     it("takes the first where none is durable", async () => {
-      await list("books", "books-1", { addr: "127.0.0.1:1" });
-      await list("books", "books-2", { addr: "127.0.0.1:2" });
+      await world.list("books", "books-1");
+      await world.list("books", "books-2", { addr: "127.0.0.1:2" });
       await backlog("books-1", 3);
       await findAllDown("books", ["books-1", "books-2"]);
       expect(await send("books")).toEqual({ outcome: "stored", peer: "books-1" });

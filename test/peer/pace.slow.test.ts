@@ -32,9 +32,7 @@ it("store no faster than a busy listener drains", async () => {
 });
 
 it("store no faster than a listener drains that has come back", async () => {
-  const [a, b] = await world.running("a-1", "b-1");
-  await a.sendTo("b", "hello");
-  await b.stop();
+  const [a, b] = await world.left("hello");
   const early = Array.from({ length: 3_000 }, (_, n) => a.sendTo("b", `early ${n}`));
   await Promise.all(early);
   await b.record(() => delay(1));

@@ -158,7 +158,7 @@ describe("the phone book", () => {
     const b = await world.started("b-1");
     const address = b.boundListenAddress;
     await b.stop();
-    await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('b', $1, 'old')", [address]);
+    await world.list("b", "old", { addr: address });
     await world.started("b-1", { listen: address });
     expect(await b.listAddresses("b")).toEqual([{ address, name: "b-1" }]);
   });

@@ -49,9 +49,7 @@ it("takes bytes and text, with headers from a record or pairs, and hands them ov
 });
 
 it("resolves `stored` once Postgres has it while the listener is stopped, and the listener gets it when it runs", async () => {
-  const [a, b] = await world.running("a-1", "b-1");
-  await a.sendTo("b", "first");
-  await b.stop();
+  const [a, b] = await world.left("first");
   expect(await a.sendTo("b", "second")).toEqual({ outcome: "stored", peer: "b-1" });
   expect(await world.storedMessages()).toBe(1);
   expect(await a.sendTo("b", "third")).toEqual({ outcome: "stored", peer: "b-1" });
@@ -80,9 +78,7 @@ async function whileLocked<T>(
 }
 
 it("confirms nothing as stored before Postgres has committed it", async () => {
-  const [a, b] = await world.running("a-1", "b-1");
-  await a.sendTo("b", "1");
-  await b.stop();
+  const [a] = await world.left("1");
   const { sent, isSettled, letGo } = await whileLocked("conn_messages", () => a.sendTo("b", "2"));
   expect(isSettled()).toBe(false);
   expect(await world.storedMessages()).toBe(0);
@@ -127,9 +123,7 @@ it("keeps the order of both deliveries on a live channel", async () => {
 });
 
 it("drops at-most-once for a listener that is down, and stores nothing", async () => {
-  const [a, b] = await world.running("a-1", "b-1");
-  await a.sendTo("b", "hello");
-  await b.stop();
+  const [a, b] = await world.left("hello");
   expect(await a.sendTo("b", "lost", { delivery: "at-most-once" })).toEqual({ outcome: "dropped", peer: "b-1" });
   expect(await a.pendingCount()).toBe(0);
   expect(await world.storedMessages()).toBe(0);
@@ -141,9 +135,7 @@ it("drops at-most-once for a listener that is down, and stores nothing", async (
 
 it("drops at-most-once within connectWaitMs where the phone book leads to nobody", async () => {
   const a = await world.started("a-1", { connectWaitMs: 300 });
-  await world.query(
-    "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('ghost', '127.0.0.1:1', 'ghost-1')",
-  );
+  await world.list("ghost", "ghost-1");
   const begun = performance.now();
   expect(await a.sendTo("ghost", "x", { delivery: "at-most-once" })).toEqual({ outcome: "dropped", peer: "ghost-1" });
   expect(performance.now() - begun).toBeLessThan(10_000);
@@ -152,7 +144,7 @@ it("drops at-most-once within connectWaitMs where the phone book leads to nobody
 
 it("stores for a row that an operator wrote, and the listener has it when it starts at another address", async () => {
   const a = await world.started("a-1");
-  await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('b', '127.0.0.1:1', 'b-1')");
+  await world.list("b", "b-1");
   expect(await a.sendTo("b", "early")).toEqual({ outcome: "stored", peer: "b-1" });
   await a.stop();
   const b = await world.started("b-1");

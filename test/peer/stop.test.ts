@@ -63,10 +63,7 @@ it("drops at-most-once messages that wait for a connection", async () => {
   // It accepts connections, and never says a word.
   await using silent = await startProxy(world.url);
   silent.freeze();
-  const address = new URL(silent.url).host;
-  await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('mute', $1, 'mute-1')", [
-    address,
-  ]);
+  await world.list("mute", "mute-1", { addr: new URL(silent.url).host });
   const sent = a.sendTo("mute", "x", { delivery: "at-most-once" });
   await eventually("it has looked the topic up", async () => (await a.pendingByPeer()).length === 1);
   await a.stop();
@@ -134,9 +131,7 @@ it("ends by its deadline when Postgres does not answer, and every pending send i
 });
 
 it("says goodbye, so that senders know at once and dial again at the next start", async () => {
-  const [a, b] = await world.running("a-1", "b-1");
-  await a.sendTo("b", "1");
-  await b.stop();
+  const [a, b] = await world.left("1");
   expect((await a.saw("peer_disconnected")).message).toContain("goodbye");
   const receipts: Receipt[] = [];
   receipts.push(await a.sendTo("b", "2"));

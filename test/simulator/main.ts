@@ -25,7 +25,7 @@ function count(name: string, text: string): number {
 
 if (values.mutants) {
   let missed = 0;
-  for (const [name, { mutant, seeds }] of Object.entries(mutants)) {
+  for (const { name, mutant, seeds } of mutants) {
     const result = runSeeds({ first: 1, count: seeds, mutant, stopAtFailure: false });
     if (result.failures.length === 0) missed += 1;
     const rate = ((100 * result.failures.length) / seeds).toFixed(2);

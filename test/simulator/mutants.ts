@@ -108,22 +108,13 @@ class WelcomeWithWatermark extends ListenerChannel {
   }
 }
 
-class OlderQueryAnswers extends ListenerChannel {
-  protected override concluded(question: "epoch" | "gap" | "live", query: number, begunBefore: number): boolean {
-    return question === "live" ? true : super.concluded(question, query, begunBefore);
-  }
-}
-
-class GapByOlderQuery extends ListenerChannel {
-  protected override concluded(question: "epoch" | "gap" | "live", query: number, begunBefore: number): boolean {
-    return question === "gap" ? true : super.concluded(question, query, begunBefore);
-  }
-}
-
-class NewEpochByOlderQuery extends ListenerChannel {
-  protected override concluded(question: "epoch" | "gap" | "live", query: number, begunBefore: number): boolean {
-    return question === "epoch" ? true : super.concluded(question, query, begunBefore);
-  }
+/** A listener that takes an older query for the answer to one of its questions. */
+function believing(believed: "epoch" | "gap" | "live"): typeof ListenerChannel {
+  return class extends ListenerChannel {
+    protected override concluded(question: "epoch" | "gap" | "live", query: number, begunBefore: number): boolean {
+      return question === believed || super.concluded(question, query, begunBefore);
+    }
+  };
 }
 
 class CursorMovesBack extends ListenerChannel {
@@ -145,89 +136,73 @@ class TransactionBeforeDeadLetter extends ListenerChannel {
   }
 }
 
-/** Every mutant with the seeds within which it must be caught. */
-export const mutants: Record<string, { mutant: Mutant; seeds: number }> = {
-  "resolves on an unknown commit": { mutant: { ...unchanged, resolvesOnUnknown: true }, seeds: 1_000 },
-  "newer stored before older": { mutant: { ...unchanged, Sender: NewerBeforeOlder }, seeds: 1_000 },
+const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> = {
+  "resolves on an unknown commit": { resolvesOnUnknown: true },
+  "newer stored before older": { Sender: NewerBeforeOlder },
   "insert without the epoch check": {
-    mutant: {
-      ...unchanged,
-      store: { insertWithoutEpochCheck: true },
-      faults: ["stall", "session", "twin", "cut"],
-      faultTimes: 5,
-    },
-    seeds: 1_000,
+    store: { insertWithoutEpochCheck: true },
+    faults: ["stall", "session", "twin", "cut"],
+    faultTimes: 5,
   },
-  "no ackTimeout": { mutant: { ...unchanged, Sender: NoAckTimeout }, seeds: 1_000 },
-  "epoch + 1 without the clock": { mutant: { ...unchanged, store: { epochWithoutClock: true } }, seeds: 1_000 },
+  "no ackTimeout": { Sender: NoAckTimeout },
+  "epoch + 1 without the clock": { store: { epochWithoutClock: true } },
   "epoch check without the lock": {
-    mutant: {
-      ...unchanged,
-      store: { checkWithoutLock: true },
-      warmStart: { slowRate: 0.6 },
-      faults: ["kill", "session", "twin"],
-      faultTimes: 6,
-    },
-    seeds: 1_000,
+    store: { checkWithoutLock: true },
+    warmStart: { slowRate: 0.6 },
+    faults: ["kill", "session", "twin"],
+    faultTimes: 6,
   },
-  "two inserts in flight": { mutant: { ...unchanged, Sender: TwoInserts }, seeds: 1_000 },
-  "Ack before the cursor commit": { mutant: { ...unchanged, Listener: AckBeforeCommit }, seeds: 1_000 },
-  "resolves on the socket write": { mutant: { ...unchanged, Sender: ResolvesOnWrite }, seeds: 1_000 },
-  "ackTimeout stores a subset": { mutant: { ...unchanged, Sender: AckTimeoutStoresSubset }, seeds: 1_000 },
-  "no advisory lock": { mutant: { ...unchanged, store: { noLease: true } }, seeds: 1_000 },
-  "no ON CONFLICT": { mutant: { ...unchanged, store: { noOnConflict: true } }, seeds: 1_000 },
-  "Welcome with the accepted watermark": { mutant: { ...unchanged, Listener: WelcomeWithWatermark }, seeds: 2_000 },
-  "cursor read before the lease": { mutant: { ...unchanged, cursorBeforeLease: true }, seeds: 2_000 },
-  "GoLive answered by an older query": { mutant: { ...unchanged, Listener: OlderQueryAnswers }, seeds: 2_000 },
-  "gap declared by an older query": { mutant: { ...unchanged, Listener: GapByOlderQuery }, seeds: 2_000 },
+  "two inserts in flight": { Sender: TwoInserts },
+  "Ack before the cursor commit": { Listener: AckBeforeCommit },
+  "resolves on the socket write": { Sender: ResolvesOnWrite },
+  "ackTimeout stores a subset": { Sender: AckTimeoutStoresSubset },
+  "no advisory lock": { store: { noLease: true } },
+  "no ON CONFLICT": { store: { noOnConflict: true } },
+  "Welcome with the accepted watermark": { Listener: WelcomeWithWatermark, seeds: 2_000 },
+  "cursor read before the lease": { cursorBeforeLease: true, seeds: 2_000 },
+  "GoLive answered by an older query": { Listener: believing("live"), seeds: 2_000 },
+  "gap declared by an older query": { Listener: believing("gap"), seeds: 2_000 },
   "new epoch begun by an older query": {
-    mutant: {
-      ...unchanged,
-      Listener: NewEpochByOlderQuery,
-      warmStart: { callFaultRate: 0, dialFaultRate: 0, notifyLossRate: 0.3, slowRate: 0.6 },
-      faults: ["kill", "cut", "stop"],
-      faultTimes: 8,
-    },
+    Listener: believing("epoch"),
+    warmStart: { callFaultRate: 0, dialFaultRate: 0, notifyLossRate: 0.3, slowRate: 0.6 },
+    faults: ["kill", "cut", "stop"],
+    faultTimes: 8,
     seeds: 4_000,
   },
-  "same epoch after a failover": { mutant: { ...unchanged, sameEpochAfterFailover: true }, seeds: 4_000 },
+  "same epoch after a failover": { sameEpochAfterFailover: true, seeds: 4_000 },
   "writes to a server on which it has no lease": {
-    mutant: { ...unchanged, writesToAnyServer: true, faults: ["session", "twin", "failover"], faultTimes: 8 },
+    writesToAnyServer: true,
+    faults: ["session", "twin", "failover"],
+    faultTimes: 8,
     seeds: 8_000,
   },
-  "watermark moves back": { mutant: { ...unchanged, Listener: CursorMovesBack }, seeds: 1_000 },
-  "transaction without the lock on the cursor": {
-    mutant: { ...unchanged, store: { noCursorLock: true }, transactional: true },
-    seeds: 1_000,
-  },
-  "transaction that moves no cursor of the machine": {
-    mutant: { ...unchanged, Listener: TransactionNotNoted, transactional: true },
-    seeds: 1_000,
-  },
+  "watermark moves back": { Listener: CursorMovesBack },
+  "transaction without the lock on the cursor": { store: { noCursorLock: true }, transactional: true },
+  "transaction that moves no cursor of the machine": { Listener: TransactionNotNoted, transactional: true },
   "next transaction before a dead letter's commit": {
-    mutant: { ...unchanged, Listener: TransactionBeforeDeadLetter, transactional: true, poison: true },
+    Listener: TransactionBeforeDeadLetter,
+    transactional: true,
+    poison: true,
     seeds: 4_000,
   },
   "dead letter written again": {
-    mutant: {
-      ...unchanged,
-      store: { deadLetterAlways: true },
-      poison: true,
-      warmStart: { callFaultRate: 0.3 },
-      faults: ["kill", "session"],
-    },
+    store: { deadLetterAlways: true },
+    poison: true,
+    warmStart: { callFaultRate: 0.3 },
+    faults: ["kill", "session"],
     seeds: 2_000,
   },
-  "attempts not counted": { mutant: { ...unchanged, store: { countsNoAttempts: true }, poison: true }, seeds: 1_000 },
-  "last start beside others": { mutant: { ...unchanged, countsBesideOthers: true, poison: true }, seeds: 4_000 },
-  "no care after an unclean exit": { mutant: { ...unchanged, neverCareful: true, poison: true }, seeds: 1_000 },
+  "attempts not counted": { store: { countsNoAttempts: true }, poison: true },
+  "last start beside others": { countsBesideOthers: true, poison: true, seeds: 4_000 },
+  "no care after an unclean exit": { neverCareful: true, poison: true },
   "channel committed by another than its owner": {
-    mutant: {
-      ...unchanged,
-      store: { commitsForAnybody: true, reassignsWithoutEpoch: true },
-      faults: ["reassign", "cut", "stall"],
-      faultTimes: 4,
-    },
-    seeds: 1_000,
+    store: { commitsForAnybody: true, reassignsWithoutEpoch: true },
+    faults: ["reassign", "cut", "stall"],
+    faultTimes: 4,
   },
 };
+
+/** Every mutant with the seeds within which it must be caught. */
+export const mutants = Object.entries(departures).map(([name, { seeds = 1_000, ...departure }]) => {
+  return { name, mutant: { ...unchanged, ...departure }, seeds };
+});

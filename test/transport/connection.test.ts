@@ -5,21 +5,14 @@ import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Batch, Frame } from "../../src/wire/index.js";
 import { batchArbitrary } from "../wire/arbitraries.js";
 import { encode } from "../wire/coding.js";
-import {
-  type Accepted,
-  connectPair,
-  dialTest,
-  identity,
-  ManualClock,
-  type Pair,
-  TestListener,
-  welcome,
-} from "./pair.js";
+import type { Accepted, Pair } from "./pair.js";
+import { connectPair, dialTest, identity, ManualClock, TestListener, welcome } from "./pair.js";
 import { helloTo, RawClient } from "./raw-client.js";
 import { settle } from "./settle.js";
 import { TcpProxy } from "./tcp-proxy.js";
 
 const { epoch } = identity;
+const headers = [["trace", "ä"] as const, ["trace", ""] as const];
 const batch: Batch = {
   epoch,
   delivery: "at-least-once",
@@ -27,16 +20,9 @@ const batch: Batch = {
   topicKey: 3,
   payloads: [new Uint8Array([1, 2, 3]), new Uint8Array(0), new Uint8Array(100_000).fill(9)],
   compressions: [{ index: 0, compression: "gzip", uncompressedBytes: 17 }],
-  headers: [
-    {
-      index: 1,
-      headers: [
-        ["trace", "ä"],
-        ["trace", ""],
-      ],
-    },
-  ],
+  headers: [{ index: 1, headers }],
 };
+const plain: Batch = { ...batch, compressions: undefined, headers: undefined };
 const ack = { epoch, number: 3, credit: 5, backlog: 0, busy: false, live: true };
 const inGoodOrder = { kind: "closed", code: undefined, message: undefined };
 
@@ -49,23 +35,19 @@ async function establishRaw(listener: TestListener): Promise<{ client: RawClient
 }
 
 describe("a connection between two peers", () => {
-  it("tells each side who the other is and what it accepts", async () => {
+  it("tells each side who the other is, and carries batches one way and acks the other", async () => {
     await using pair = await connectPair();
-    expect(pair.accepted.hello).toEqual(identity);
-    expect(pair.accepted.connection.hello).toEqual(identity);
-    expect(pair.sender.welcome).toEqual({ ...welcome, maxMessageBytes: 1024 * 1024, capabilities: expect.any(Array) });
-    expect(pair.sender.connection.maxMessageBytes).toBe(1024 * 1024);
-    expect(pair.sender.connection.capabilities).toContain("gzip");
-  });
-
-  it("carries batches one way and acks the other", async () => {
-    await using pair = await connectPair();
-    pair.sender.connection.writeGoLive(epoch);
-    pair.sender.connection.writeBatch(batch);
-    expect(await pair.accepted.events.next()).toEqual({ kind: "goLive" });
-    expect(await pair.accepted.events.next()).toEqual({ kind: "batch", batch });
-    pair.accepted.connection.writeAck(ack);
-    expect(await pair.sender.events.next()).toEqual({ kind: "ack", ack });
+    const { sender, accepted } = pair;
+    expect([accepted.hello, accepted.connection.hello]).toEqual([identity, identity]);
+    expect(sender.welcome).toEqual({ ...welcome, maxMessageBytes: 1024 * 1024, capabilities: expect.any(Array) });
+    expect(sender.connection.maxMessageBytes).toBe(1024 * 1024);
+    expect(sender.connection.capabilities).toContain("gzip");
+    sender.connection.writeGoLive(epoch);
+    sender.connection.writeBatch(batch);
+    expect(await accepted.events.next()).toEqual({ kind: "goLive" });
+    expect(await accepted.events.next()).toEqual({ kind: "batch", batch });
+    accepted.connection.writeAck(ack);
+    expect(await sender.events.next()).toEqual({ kind: "ack", ack });
   });
 
   it("keeps content and order of whatever is sent", async () => {
@@ -90,13 +72,7 @@ describe("a connection between two peers", () => {
     const writes = vi.spyOn(Socket.prototype, "write");
     const { connection } = pair.sender;
     for (let firstNumber = 1; firstNumber <= 50; firstNumber++) {
-      connection.writeBatch({
-        ...batch,
-        firstNumber,
-        payloads: [new Uint8Array(10)],
-        compressions: undefined,
-        headers: undefined,
-      });
+      connection.writeBatch({ ...plain, firstNumber, payloads: [new Uint8Array(10)] });
       await Promise.resolve();
     }
     connection.writeGoLive(epoch);
@@ -178,7 +154,7 @@ describe("a connection between two peers", () => {
 });
 
 describe("backpressure", () => {
-  const long = { ...batch, payloads: [new Uint8Array(50_000)], compressions: undefined, headers: undefined };
+  const long = { ...plain, payloads: [new Uint8Array(50_000)] };
 
   /** Writes while the connection takes it, turn by turn, until it takes no more. */
   async function fill({ sender }: Pair): Promise<number> {
@@ -267,36 +243,19 @@ describe("backpressure", () => {
 });
 
 describe("what breaks the protocol after the handshake", () => {
+  const changed = (changes: Partial<Batch>): Frame => ({ kind: "batch", value: { ...batch, ...changes } });
+  const limit = 1024 * 1024;
+  const long = { ...plain, payloads: [new Uint8Array(limit + 1)] };
+  const expands = { index: 0, compression: "gzip", uncompressedBytes: limit + 1 } as const;
+  const challenge = { nonce: new Uint8Array(32), minVersion: 1, maxVersion: 1, capabilities: [] };
   it.each<[string, Frame[]]>([
-    ["a batch of another epoch", [{ kind: "batch", value: { ...batch, epoch: epoch + 1 } }]],
+    ["a batch of another epoch", [changed({ epoch: epoch + 1 })]],
     ["GoLive of another epoch", [{ kind: "goLive", value: { epoch: epoch - 1 } }]],
-    ["a second Hello", [helloTo({ nonce: new Uint8Array(32), minVersion: 1, maxVersion: 1, capabilities: [] })]],
+    ["a second Hello", [helloTo(challenge)]],
     ["an Ack from the dialler", [{ kind: "ack", value: ack }]],
-    [
-      "a payload above the limit",
-      [
-        {
-          kind: "batch",
-          value: { ...batch, payloads: [new Uint8Array(1024 * 1024 + 1)], compressions: undefined, headers: undefined },
-        },
-      ],
-    ],
-    [
-      "a declared length above the limit",
-      [
-        {
-          kind: "batch",
-          value: { ...batch, compressions: [{ index: 0, compression: "gzip", uncompressedBytes: 1024 * 1024 + 1 }] },
-        },
-      ],
-    ],
-    [
-      "a batch after Goodbye",
-      [
-        { kind: "goodbye", value: { epoch: 0, number: 0 } },
-        { kind: "batch", value: batch },
-      ],
-    ],
+    ["a payload above the limit", [changed(long)]],
+    ["a declared length above the limit", [changed({ compressions: [expands] })]],
+    ["a batch after Goodbye", [{ kind: "goodbye", value: { epoch: 0, number: 0 } }, changed({})]],
   ])("%s is refused with its code", async (_, frames) => {
     await using listener = await TestListener.start();
     const { client, accepted } = await establishRaw(listener);
@@ -312,7 +271,7 @@ describe("what breaks the protocol after the handshake", () => {
   it("is told to a dialler that goes on writing", async () => {
     await using pair = await connectPair();
     const { connection } = pair.sender;
-    const long = { ...batch, payloads: [new Uint8Array(500_000)], compressions: undefined, headers: undefined };
+    const long = { ...plain, payloads: [new Uint8Array(500_000)] };
     // The listener's epoch is the Hello's: these are violations only there. More than the kernel takes at once.
     for (let i = 0; i < 60; i++) connection.writeBatch({ ...long, epoch: epoch + 1 });
     const closed = { kind: "closed", code: "protocol_violation" };

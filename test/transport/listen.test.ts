@@ -2,7 +2,7 @@ import { connect } from "node:net";
 import { describe, expect, it } from "vitest";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Authorization } from "../../src/transport/index.js";
-import type { Frame } from "../../src/wire/index.js";
+import type { ChallengeFrame, Frame } from "../../src/wire/index.js";
 import { encode } from "../wire/coding.js";
 import { elsewhere } from "./elsewhere.js";
 import { connectPair, dialTest, Inbox, identity, ManualClock, TestListener, welcome } from "./pair.js";
@@ -11,77 +11,35 @@ import { helloTo, RawClient } from "./raw-client.js";
 const withCode = (code: string) => expect.objectContaining({ code });
 
 describe("a listener", () => {
+  /** Begins the handshake first. */
+  const begun =
+    (behave: (client: RawClient, challenge: ChallengeFrame) => void) =>
+    async (client: RawClient): Promise<void> =>
+      behave(client, await client.begin());
+  const ping: Frame = { kind: "ping", value: { token: 1n } };
+  const refuse: Frame = { kind: "refuse", value: { code: "unsupported_version", message: "too old for me" } };
+  const batch: Frame = {
+    kind: "batch",
+    value: { epoch: 1, delivery: "at-most-once", firstNumber: 0, topicKey: 1, payloads: [new Uint8Array(1)] } as never,
+  };
+  const twice = (hello: Frame): [Frame, Frame] => [hello, hello];
+  const otherNonce = { nonce: new Uint8Array(32) };
   it.each<[string, (client: RawClient) => Promise<void> | void, string]>([
-    ["another protocol", (client) => void client.socket.write("GET / HTTP/1.1\r\n\r\n"), "protocol_violation"],
-    ["a port scanner that says nothing", (client) => void client.socket.end(), "connection_lost"],
-    ["a reset", (client) => void client.socket.resetAndDestroy(), "connection_lost"],
+    ["another protocol", ({ socket }) => void socket.write("GET / HTTP/1.1\r\n\r\n"), "protocol_violation"],
+    ["a port scanner that says nothing", ({ socket }) => void socket.end(), "connection_lost"],
+    ["a reset", ({ socket }) => void socket.resetAndDestroy(), "connection_lost"],
     [
       "a Hello for another connection",
-      async (client) => {
-        const challenge = await client.begin();
-        client.send(helloTo({ ...challenge, nonce: new Uint8Array(32) }));
-      },
+      begun((to, it) => to.send(helloTo({ ...it, ...otherNonce }))),
       "unauthenticated",
     ],
-    [
-      "a version that it does not speak",
-      async (client) => client.send(helloTo(await client.begin(), { version: 2 })),
-      "unsupported_version",
-    ],
-    [
-      "a Ping instead of a Hello",
-      async (client) => {
-        await client.begin();
-        client.send({ kind: "ping", value: { token: 1n } });
-      },
-      "protocol_violation",
-    ],
-    [
-      "a frame of more than 4 KiB",
-      async (client) => {
-        await client.begin();
-        client.socket.write(new Uint8Array([0, 0, 16, 1]));
-      },
-      "protocol_violation",
-    ],
-    [
-      "a frame of 4 GiB",
-      async (client) => {
-        await client.begin();
-        client.socket.write(new Uint8Array([0xff, 0xff, 0xff, 0xff]));
-      },
-      "protocol_violation",
-    ],
-    [
-      "a second Hello",
-      async (client) => {
-        const hello = helloTo(await client.begin());
-        client.send(hello, hello);
-      },
-      "protocol_violation",
-    ],
-    [
-      "a batch before Welcome",
-      async (client) => {
-        const batch = {
-          epoch: 1,
-          delivery: "at-most-once",
-          firstNumber: 0,
-          topicKey: 1,
-          payloads: [new Uint8Array(1)],
-        };
-        client.send(helloTo(await client.begin()), { kind: "batch", value: batch } as Frame);
-      },
-      "protocol_violation",
-    ],
-    [
-      "a Refuse",
-      async (client) => {
-        await client.begin();
-        client.send({ kind: "refuse", value: { code: "unsupported_version", message: "too old for me" } });
-      },
-      "unsupported_version",
-    ],
+    ["a version it does not speak", begun((to, it) => to.send(helloTo(it, { version: 2 }))), "unsupported_version"],
+    ["a Ping instead of a Hello", begun((to) => to.send(ping)), "protocol_violation"],
+    ["a frame above 4 KiB", begun((to) => to.socket.write(new Uint8Array([0, 0, 16, 1]))), "protocol_violation"],
+    ["a frame of 4 GiB", begun((to) => to.socket.write(new Uint8Array(4).fill(0xff))), "protocol_violation"],
+    ["a second Hello", begun((to, it) => to.send(...twice(helloTo(it)))), "protocol_violation"],
+    ["a batch before Welcome", begun((to, it) => to.send(helloTo(it), batch)), "protocol_violation"],
+    ["a Refuse", begun((to) => to.send(refuse)), "unsupported_version"],
   ])("answers %s with one report and a closed connection", async (_, behave, code) => {
     // An authorization that never comes, so that the connection stays before Welcome.
     await using listener = await TestListener.start({ authorize: () => new Promise(() => {}) });

@@ -136,31 +136,12 @@ describe("TLS between two peers", () => {
 });
 
 describe("the certificate of a listener", () => {
+  const notTrusted = /authority that is not trusted; tls\.ca must hold it/;
   it.each<[string, Partial<TlsOptions>, Partial<TlsOptions>, RegExp]>([
-    [
-      "from an authority that the dialler does not trust",
-      otherAuthority.issue(local),
-      {},
-      /authority that is not trusted; tls\.ca must hold it/,
-    ],
-    [
-      "from an authority that nobody knows",
-      {},
-      { ca: undefined },
-      /authority that is not trusted; tls\.ca must hold it/,
-    ],
-    [
-      "for another host",
-      authority.issue(["elsewhere.example", "192.0.2.1"]),
-      {},
-      /is for another host: IP: 127\.0\.0\.1 is not in the cert's list.*tls\.serverName/,
-    ],
-    [
-      "for another name than asked for",
-      {},
-      { serverName: "orders.example" },
-      /is for another host: Host: orders\.example/,
-    ],
+    ["from an authority that the dialler does not trust", otherAuthority.issue(local), {}, notTrusted],
+    ["from an authority that nobody knows", {}, { ca: undefined }, notTrusted],
+    ["for another host", authority.issue(["192.0.2.1"]), {}, /is for another host: IP: 127\.0\.0\.1 .*tls\.serverName/],
+    ["for another name than asked for", {}, { serverName: "a.example" }, /is for another host: Host: a\.example/],
     ["made for diallers only", authority.issue(local, { usage: "client" }), {}, /extended key usage/],
   ])("%s is refused, and both sides hear of it", async (_, listens, dials, message) => {
     await using listener = await TestListener.start({ tls: credentials(listens) });

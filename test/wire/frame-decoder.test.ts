@@ -63,6 +63,7 @@ describe("FrameDecoder", () => {
       fc.property(frameArbitrary, (frame) => {
         expect(decode([encode(frame)])).toEqual([frame]);
       }),
+      { numRuns: atDepth(100) },
     );
   });
 

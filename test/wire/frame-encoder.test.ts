@@ -47,7 +47,11 @@ describe("FrameEncoder", () => {
     expect(chunks.filter((chunk) => chunk.buffer === short.buffer)).toEqual([]);
     expect(bytes).toBe(chunks.reduce((sum, { length }) => sum + length, 0));
     // Compared as bytes: going through long payloads element by element takes seconds.
-    expect(Buffer.compare(encode(...decode(chunks)), encode({ kind: "batch", value }, ping))).toBe(0);
+    const [frame, last] = decode(chunks);
+    const { payloads } = frame!.value as Batch;
+    expect(payloads.map((payload, index) => Buffer.compare(payload, value.payloads[index]!))).toEqual([0, 0, 0, 0]);
+    expect({ ...frame!.value, payloads: [] }).toEqual({ ...value, payloads: [] });
+    expect(last).toEqual(ping);
   });
 
   it("uses the memory of a written output again, and not before", () => {

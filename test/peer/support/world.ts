@@ -114,6 +114,20 @@ export class PeerWorld implements AsyncDisposable {
     return (await this.#operator.query<Row>(text, values)).rows;
   }
 
+  /** Enters a listener into the phone book, as an operator would. By default one that is nowhere. */
+  async list(topic: string, name: string, { addr = "127.0.0.1:1", durable = false } = {}): Promise<void> {
+    const insert = "INSERT INTO hawser.topic_addr (topic, addr, client_name, durable) VALUES ($1, $2, $3, $4)";
+    await this.query(insert, [topic, addr, name, durable]);
+  }
+
+  /** A sender `a-1`, and `b-1`, which has handled a message of it with this text and stopped. */
+  async left(text: string): Promise<[sender: TestPeer, listener: TestPeer]> {
+    const [a, b] = await this.running("a-1", "b-1");
+    await a.sendTo("b", text);
+    await b.stop();
+    return [a, b];
+  }
+
   /** The number of stored messages. */
   async storedMessages(): Promise<number> {
     const [row] = await this.query<{ count: number }>("SELECT count(*) FROM hawser.conn_messages");
