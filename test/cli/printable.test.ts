@@ -15,13 +15,16 @@ const obeyed = [
 const isPlain = (text: string): boolean => obeyed.every((character) => !text.includes(character));
 
 describe("what others wrote", () => {
-  it.each(obeyed)("is printed with %j written out, to people and as JSON", (character) => {
-    const text = `a${character}b`;
-    expect(isPlain(printable(text))).toBe(true);
-    expect(JSON.parse(`"${printable(text)}"`)).toBe(text);
-    const json = jsonText({ [text]: [text] });
-    expect(isPlain(json)).toBe(true);
-    expect(JSON.parse(json)).toEqual({ [text]: [text] });
+  it("is printed with what a terminal may obey written out, to people and as JSON", () => {
+    for (const character of obeyed) {
+      const name = JSON.stringify(character);
+      const text = `a${character}b`;
+      expect(isPlain(printable(text)), name).toBe(true);
+      expect(JSON.parse(`"${printable(text)}"`), name).toBe(text);
+      const json = jsonText({ [text]: [text] });
+      expect(isPlain(json), name).toBe(true);
+      expect(JSON.parse(json), name).toEqual({ [text]: [text] });
+    }
   });
 
   it("keeps letters of every script, and what is no character of its own", () => {

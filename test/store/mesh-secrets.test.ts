@@ -1,7 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type MeshSecrets, meshSecrets, openStore, withCommandDatabase } from "../../src/store/index.js";
-import { onServer } from "../support/on-server.js";
-import { schemaOwner } from "./support/schema-owner.js";
 import { type World, world } from "./support/world.js";
 
 describe("rotating the mesh secret", () => {
@@ -74,27 +72,5 @@ describe("rotating the mesh secret", () => {
       { operation: "insert", id },
       { operation: "delete", id: id - 1 },
     ]);
-  });
-
-  it("is not for the role of peers, which may only read", async () => {
-    const role = `peer_${w.store.generation}_${Date.now()}`;
-    await onServer(w.url, `CREATE ROLE ${role} LOGIN PASSWORD 'test' IN ROLE hawser_peer`);
-    const url = new URL(w.url);
-    url.username = role;
-    url.password = "test";
-    const denied = expect.objectContaining({
-      code: "store_failed",
-      message: expect.stringMatching(/permission denied.*a member of hawser_owner/),
-    });
-    try {
-      await expect(step((secrets) => secrets.rotateSecret(), url.href)).rejects.toThrow(denied);
-      await expect(step((secrets) => secrets.retireSecret(), url.href)).rejects.toThrow(denied);
-      expect(await step((secrets) => secrets.meshSecrets(), url.href)).toHaveLength(1);
-      await onServer(w.url, `GRANT ${await schemaOwner(w.url)} TO ${role}`);
-      await step((secrets) => secrets.rotateSecret(), url.href);
-      expect(await w.store.secrets()).toHaveLength(2);
-    } finally {
-      await onServer(w.url, `DROP ROLE ${role}`);
-    }
   });
 });

@@ -120,57 +120,6 @@ describe("migrate", () => {
     }
   });
 
-  it("gives the peer role all that a peer does, and not more", async () => {
-    await migrate({ databaseUrl: url });
-    const role = `hawser_test_peer_${process.pid}`;
-    await onServer(url, `CREATE ROLE ${role} LOGIN PASSWORD 'test' IN ROLE hawser_peer`);
-    try {
-      await using store = await openStore({ databaseUrl: as(role, url) });
-      expect((await store.migrate()).applied).toEqual([]);
-      const sender = { name: "peer", sourceTopic: "source" };
-      const lease = await store.takeName("peer", { waitMs: 0 });
-      const { connectionKey } = await store.connectionKey(sender, "peer");
-      const topicKey = await store.topicKey("topic");
-      const registration = { addr: "127.0.0.1:1", maxMessageBytes: 10, durable: true };
-      await store.registerListener(lease, { ...registration, topics: [{ topic: "source", subscribed: false }] });
-      await store.addSubscription(lease, "topic", registration);
-      await store.rememberRoute(sender, "topic", { addr: "127.0.0.1:1", name: "peer", maxMessageBytes: 10 });
-      await store.storeMessages(lease, connectionKey, 1, [{ topicKey, payload: Buffer.from("text") }]);
-      expect((await store.drain(connectionKey, { epoch: 0, number: 0 })).rows).toHaveLength(1);
-      expect(await store.countAttempt(lease, connectionKey)).toBe(1);
-      const position = { epoch: lease.epoch, number: 1 };
-      const letter = { source: "a", topic: "b", payload: new Uint8Array(), headers: [], attempts: 1 };
-      const deadLetters = [{ ...position, ...letter, errorCode: "handler_failed", errorMessage: "no" }];
-      await store.commitCursors(lease, [{ connectionKey, ...position, deadLetters }]);
-      await store.handleInTransaction(lease, { connectionKey, epoch: lease.epoch, number: 2 }, async () => {});
-      expect(await store.pendingByPeer(sender)).toHaveLength(1);
-      expect(await store.channelsOwnedBy("peer")).toHaveLength(1);
-      expect(await store.secrets()).toHaveLength(1);
-      await store.announce("peer", connectionKey);
-      await store.removeSubscription(lease, "topic");
-      await store.clearStoredMessages(sender);
-      await store.clearAddressesOfTopic("source");
-      await store.unregister(lease, { keepDurable: false });
-      await lease.release({ clean: true });
-      await expect(rowsOf(as(role, url), "DROP TABLE hawser.seq")).rejects.toThrow("must be owner");
-      await expect(rowsOf(as(role, url), "DELETE FROM hawser.mesh_secret")).rejects.toThrow("permission denied");
-    } finally {
-      await onServer(url, `DROP ROLE ${role}`);
-    }
-  });
-
-  it("leaves nothing to everybody", async () => {
-    await migrate({ databaseUrl: url });
-    const role = `hawser_test_nobody_${process.pid}`;
-    await onServer(url, `CREATE ROLE ${role} LOGIN PASSWORD 'test'`);
-    try {
-      await expect(rowsOf(as(role, url), "SELECT FROM hawser.mesh_secret")).rejects.toThrow("permission denied");
-      await expect(rowsOf(as(role, url), "SELECT hawser.take_name('a')")).rejects.toThrow("permission denied");
-    } finally {
-      await onServer(url, `DROP ROLE ${role}`);
-    }
-  });
-
   it("leads to the schema that the spec says", async () => {
     expect(await compareMigratedSchema(url)).toEqual([]);
   });

@@ -169,8 +169,10 @@ describe("the roles of a database", () => {
     it("may not rotate or retire the mesh secret, and is told who may", async () => {
       const databaseUrl = as(peerLogin, world.url);
       await withCommandDatabase(databaseUrl, async (database) => {
-        const { rotateSecret, meshSecrets: list } = meshSecrets(database);
-        await expect(rotateSecret()).rejects.toThrow("use a role that is a member of hawser_owner");
+        const { rotateSecret, retireSecret, meshSecrets: list } = meshSecrets(database);
+        for (const step of [rotateSecret, retireSecret]) {
+          await expect(step()).rejects.toThrow(/permission denied.*use a role that is a member of hawser_owner/);
+        }
         expect(await list()).toHaveLength(1);
       });
     });
@@ -232,13 +234,6 @@ describe("the roles of a database", () => {
       const error = await peer.run().catch((thrown) => thrown);
       expect(HawserError.is(error) && error.code).toBe("startup_failed");
       expect(error.message).toContain(`GRANT hawser_peer TO "${strangerLogin}"`);
-    });
-
-    it("is told what to do by the commands that look at the mesh, too", async () => {
-      await expect(withCommandDatabase(as(strangerLogin, world.url), listPeers)).rejects.toMatchObject({
-        code: "store_failed",
-        message: expect.stringContaining(`GRANT hawser_peer TO "${strangerLogin}"`),
-      });
     });
   });
 

@@ -6,11 +6,11 @@ import tls from "node:tls";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { connectionSettings } from "../../src/store/connection-settings.js";
 import { openStore } from "../../src/store/index.js";
-import { type Certificate, certificateFor } from "./support/certificate.js";
+import { CertificateAuthority, type Issued } from "../support/certificate-authority.js";
 import { type World, world } from "./support/world.js";
 
 /** A server that speaks TLS with the given certificate, or refuses it, in front of the database. */
-async function tlsFront(databaseUrl: string, certificate: Certificate | undefined) {
+async function tlsFront(databaseUrl: string, certificate: Issued | undefined) {
   const target = new URL(databaseUrl);
   const seen = { bytesBehindTls: 0, plainBytes: 0 };
   const server = net.createServer((socket) => {
@@ -26,7 +26,7 @@ async function tlsFront(databaseUrl: string, certificate: Certificate | undefine
         return;
       }
       socket.write("S");
-      const secure = new tls.TLSSocket(socket, { isServer: true, cert: certificate.certificate, key: certificate.key });
+      const secure = new tls.TLSSocket(socket, { isServer: true, ...certificate });
       const behind = net.connect(Number(target.port), target.hostname);
       secure.on("data", (bytes) => {
         seen.bytesBehindTls += bytes.length;
@@ -61,14 +61,14 @@ describe("TLS to Postgres", () => {
   let w: World;
   let directory: string;
   let root: string;
-  let certificate: Certificate;
+  const authority = new CertificateAuthority();
+  const certificate = authority.issue(["localhost"]);
 
   beforeAll(async () => {
     w = await world();
     directory = await mkdtemp(join(tmpdir(), "hawser-tls-"));
-    certificate = certificateFor("localhost");
     root = join(directory, "root.pem");
-    await writeFile(root, certificate.certificate);
+    await writeFile(root, authority.certificate);
   });
   afterAll(async () => {
     await rm(directory, { recursive: true });
@@ -90,7 +90,7 @@ describe("TLS to Postgres", () => {
   it("trusts no certificate that it cannot verify, in any mode but no-verify", async () => {
     await using front = await tlsFront(w.url, certificate);
     for (const mode of ["allow", "prefer", "require", "verify-ca", "verify-full"]) {
-      expect(await canOpen(front.url("localhost", `sslmode=${mode}`)), mode).toContain("self-signed certificate");
+      expect(await canOpen(front.url("localhost", `sslmode=${mode}`)), mode).toContain("unable to verify");
     }
     expect(front.seen).toEqual({ bytesBehindTls: 0, plainBytes: 0 });
     expect(await canOpen(front.url("localhost", "sslmode=no-verify"))).toBe(true);
@@ -107,7 +107,7 @@ describe("TLS to Postgres", () => {
     }
     expect(await canOpen(front.url("127.0.0.1", `sslmode=verify-ca&sslrootcert=${root}`))).toBe(true);
     const other = join(directory, "other.pem");
-    await writeFile(other, certificateFor("localhost").certificate);
+    await writeFile(other, new CertificateAuthority().certificate);
     expect(await canOpen(front.url("localhost", `sslmode=verify-ca&sslrootcert=${other}`))).not.toBe(true);
   });
 
@@ -121,13 +121,13 @@ describe("TLS to Postgres", () => {
 
   it("reads libpq's variables where the URL says nothing, and the URL first", () => {
     const env = { PGSSLMODE: "verify-full", PGSSLROOTCERT: root };
-    expect(connectionSettings("postgres://h/d", env).ssl).toEqual({ ca: certificate.certificate });
-    expect(connectionSettings(undefined, env).ssl).toEqual({ ca: certificate.certificate });
+    expect(connectionSettings("postgres://h/d", env).ssl).toEqual({ ca: authority.certificate });
+    expect(connectionSettings(undefined, env).ssl).toEqual({ ca: authority.certificate });
     expect(connectionSettings("postgres://h/d?sslmode=disable", env).ssl).toBe(false);
     expect(connectionSettings("postgres://h/d", {}).ssl).toBeUndefined();
     // Without a mode, a root certificate in the environment asks for nothing.
     expect(connectionSettings("postgres://h/d", { PGSSLROOTCERT: root }).ssl).toBeUndefined();
-    expect(connectionSettings(`postgres://h/d?sslrootcert=${root}`, {}).ssl).toEqual({ ca: certificate.certificate });
+    expect(connectionSettings(`postgres://h/d?sslrootcert=${root}`, {}).ssl).toEqual({ ca: authority.certificate });
     expect(connectionSettings("postgres://h/d?sslrootcert=system&sslmode=require", {}).ssl).toEqual({});
     expect(connectionSettings("postgres://h/d?sslmode=require&sslnegotiation=direct", {}).sslnegotiation).toBe(
       "direct",

@@ -138,7 +138,7 @@ export function onlyFinding(report: DoctorReport): NamedFinding {
 }
 
 /** The statement of a remedy. */
-export const statementOf = (remedy: string): string => remedy.replace(/^[^:]*: /, "").replace(/;.*$/, "");
+const statementOf = (remedy: string): string => remedy.replace(/^[^:]*: /, "").replace(/;.*$/, "");
 
 /** A fault that is found alone. */
 export interface Fault {
