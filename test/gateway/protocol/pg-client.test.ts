@@ -1,11 +1,9 @@
 import pg from "pg";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { errorTable, GatewayError } from "../../../src/errors/index.js";
-import { type Answer, nullRow, type PostgresServer } from "../../../src/gateway/protocol/index.js";
+import type { Answer, PostgresServer } from "../../../src/gateway/protocol/index.js";
 import { eventually } from "../../support/eventually.js";
 import { database, KeepingLogger, password, startServer, textOf, user } from "./test-server.js";
-
-const mib = 1024 * 1024;
 
 async function connect(server: PostgresServer, changes: pg.ClientConfig = {}): Promise<pg.Client> {
   const client = new pg.Client({ ...server.address, user, database, password, ...changes });
@@ -58,27 +56,6 @@ describe("a client that knows the password", () => {
     expect(error).toMatchObject({ code: "XX000", message: expect.stringContaining("undefined is not a function") });
     expect(error.detail).toBeUndefined();
     expect(logger.lines).toMatchObject([{ level: "error", details: { err: expect.any(TypeError), session: 1 } }]);
-  });
-
-  it("is told which limit a call is beyond, and goes on", async () => {
-    const seen: number[] = [];
-    const server = await startServer({
-      maxRequestBytes: 1000,
-      answer: (query) => {
-        seen.push(query.length);
-        return nullRow;
-      },
-    });
-    const client = await connect(server);
-    for (const bytes of [1001, 5 * mib]) {
-      await expect(ask(client, "x".repeat(bytes))).rejects.toMatchObject({
-        code: errorTable.gateway_limit.sqlstate,
-        message: expect.stringMatching(`${bytes} bytes.* the limit is 1000$`),
-        hint: expect.stringContaining("--max-request-bytes"),
-      });
-    }
-    expect(await ask(client, "x".repeat(1000))).toBeNull();
-    expect(seen).toEqual([1000]);
   });
 
   it("gets not_text instead of a value that Postgres could not hold", async () => {
