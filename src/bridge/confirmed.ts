@@ -1,7 +1,9 @@
 /**
  * When the server has dealt with what was sent.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import type { NatsConnection } from "@nats-io/transport-node";
+import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 
 /** Who waits on a connection: told when it has ended. Its own promise would keep every one who ever waited. */
 const waiting = new WeakMap<NatsConnection, Set<(hasTaken: boolean) => void>>();
@@ -25,6 +27,23 @@ export function confirmed(connection: NatsConnection): Promise<boolean> {
       () => done(false),
     );
   });
+}
+
+/**
+ * Resolves when the old subscriptions may be ended because the new ones take over. A server tells the others of its
+ * cluster of new subscriptions, and of ended ones, without waiting for them: a server that hears of the end first has
+ * nobody to send messages to for a moment. So on another server of the same cluster both stay for `clusterInterestMs`.
+ * Never rejects.
+ *
+ * @param before the connection with the old subscriptions
+ * @param after the one with the new subscriptions, which its server has confirmed
+ * @param signal ends the wait
+ */
+export async function takenOver(before: NatsConnection, after: NatsConnection, signal?: AbortSignal): Promise<void> {
+  const [old, current] = [before.info, after.info];
+  const isOther = old?.server_id !== current?.server_id && old?.cluster !== undefined && old.cluster === current?.cluster;
+  if (!isOther) return;
+  await delay(bridgeConstants.clusterInterestMs, undefined, signal && { signal }).catch(() => undefined);
 }
 
 function waitersOf(connection: NatsConnection): Set<(hasTaken: boolean) => void> {

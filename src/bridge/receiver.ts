@@ -9,7 +9,7 @@ import type { Msg, NatsConnection, Subscription as NatsSubscription } from "@nat
 import { nuid } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { isOwnInbox, type Logger, type NatsLink, receivedHeaders } from "../nats/index.js";
-import { confirmed } from "./confirmed.js";
+import { confirmed, takenOver } from "./confirmed.js";
 import type { InboundMessage } from "./message.js";
 import { PayloadCopies } from "./payload-copies.js";
 
@@ -47,7 +47,7 @@ export class Receiver {
   /** Subjects whose refusal was logged. */
   readonly #toldRefused = new Set<string>();
   #attached: Attached | undefined;
-  #isStopped = false;
+  readonly #stopping = new AbortController();
   #isHearing = false;
   #completeUntil: number | undefined;
   /** Ids are of this process alone. */
@@ -112,8 +112,8 @@ export class Receiver {
    * @param limitMs how long the server may take
    */
   async stop(limitMs: number): Promise<void> {
-    if (this.#isStopped) return;
-    this.#isStopped = true;
+    if (this.#stopping.signal.aborted) return;
+    this.#stopping.abort();
     for (const unlisten of this.#unlisten) unlisten();
     const attached = this.#attached;
     this.#attached = undefined;
@@ -140,7 +140,9 @@ export class Receiver {
       this.#isHearing = true;
       this.#options.onHearing();
     }
-    if (before !== undefined) await this.#leave(before, receiverLeaveMs);
+    if (before === undefined) return;
+    await takenOver(before.connection, connection, this.#stopping.signal);
+    await this.#leave(before, receiverLeaveMs);
   }
 
   /** Asks the server now and from then on. @returns whether it has answered; false if the connection ends before */
@@ -154,7 +156,7 @@ export class Receiver {
   }
 
   #ended(attached: Attached): void {
-    if (this.#attached !== attached || this.#isStopped) return;
+    if (this.#attached !== attached || this.#stopping.signal.aborted) return;
     this.#attached = undefined;
     clearTimeout(attached.timer);
     attached.done();

@@ -105,7 +105,7 @@ describe("docs/delivery.md", () => {
 
   it("explains every mutant, and none that is gone", () => {
     const rows = [...text.slice(text.indexOf("| mutant |")).matchAll(/^\| (.+?) \|/gm)].map(([, name]) => name);
-    expect(rows.slice(1)).toEqual(Object.keys(mutants));
+    expect(rows.slice(1)).toEqual(mutants.map(({ name }) => name));
   });
 
   it("names settings that exist", () => {

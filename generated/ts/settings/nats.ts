@@ -560,6 +560,13 @@ export const bridgeConstants = {
    */
   receiverLeaveMs: 2000,
   /**
+   * How long subscriptions stay with a NATS server after another server of its cluster has taken them over: until all
+   * servers of the cluster know.
+   *
+   * Value: 500 ms.
+   */
+  clusterInterestMs: 500,
+  /**
    * How many beats of a leader have to be seen before what it says it has done counts.
    *
    * Value: 2 beats.

@@ -11,6 +11,7 @@ import type { Msg, NatsConnection } from "@nats-io/transport-node";
 import { type Logger, receivedHeaders } from "../../nats/index.js";
 import { RareLog } from "../../nats/rare-log.js";
 import type { Responder } from "../bindings.js";
+import { takenOver } from "../confirmed.js";
 import { Attachment } from "./attachment.js";
 import { RequestDispatcher } from "./dispatcher.js";
 import { Endpoint, type ServiceOrigin } from "./endpoint.js";
@@ -116,7 +117,7 @@ export class ResponderService {
     this.#attachment = attachment;
     this.#attachments.add(attachment);
     await attachment.update([...this.#endpoints.values()]);
-    if (before !== undefined) void this.#leave(before);
+    if (before !== undefined) void takenOver(before.connection, connection).then(() => this.#leave(before));
     // Another time it is news again.
     for (const subject of this.#toldRefused) if (!attachment.isRefused(subject)) this.#toldRefused.delete(subject);
   }
