@@ -39,8 +39,9 @@ it("slows senders down or refuses their sends; both keep within their limits, an
   const before = await Promise.all(processes.map(({ process }) => process.call("memory")));
   const begun = microseconds();
   const peaks = before.map(() => ({ heapAndExternal: 0, rss: 0 }));
+  const rejections = () => mesh.senders.map((sender) => mesh.current(sender).journal.refresh().rejected);
   await eventually(
-    "the load has lasted",
+    "the load has lasted, and both senders were refused something",
     async () => {
       for (const [index, { process }] of processes.entries()) {
         const { heapAndExternal, rss } = await process.call("memory");
@@ -48,13 +49,13 @@ it("slows senders down or refuses their sends; both keep within their limits, an
         peak.heapAndExternal = Math.max(peak.heapAndExternal, heapAndExternal);
         peak.rss = Math.max(peak.rss, rss);
       }
-      return microseconds() > begun + loadMs * 1_000;
+      return microseconds() > begun + loadMs * 1_000 && rejections().every(({ length }) => length > 0);
     },
-    loadMs + 10_000,
+    loadMs + 30_000,
   );
   // From here on it keeps up.
   await mesh.current(x).call("slowDown", 0);
-  const refusals = mesh.senders.map((sender) => mesh.current(sender).journal.refresh().rejected);
+  const refusals = rejections();
   await mesh.settle(60_000);
   const found = audit(mesh);
   const inMiB = (bytes: number): string => `${(bytes / megabyte).toFixed(0)} MiB`;
@@ -71,7 +72,6 @@ it("slows senders down or refuses their sends; both keep within their limits, an
     expect(grown, name).toBeLessThan(allowed + slackBytes);
   }
   for (const rejected of refusals) {
-    expect(rejected.length).toBeGreaterThan(0);
     expect(new Set(rejected.map(({ failure }) => `${failure.code} ${failure.outcome}`))).toEqual(
       new Set(["busy undefined"]),
     );
