@@ -41,7 +41,8 @@ export function confirmed(connection: NatsConnection): Promise<boolean> {
  */
 export async function takenOver(before: NatsConnection, after: NatsConnection, signal?: AbortSignal): Promise<void> {
   const [old, current] = [before.info, after.info];
-  const isOther = old?.server_id !== current?.server_id && old?.cluster !== undefined && old.cluster === current?.cluster;
+  const isOther =
+    old?.server_id !== current?.server_id && old?.cluster !== undefined && old.cluster === current?.cluster;
   if (!isOther) return;
   await delay(bridgeConstants.clusterInterestMs, undefined, signal && { signal }).catch(() => undefined);
 }
