@@ -26,6 +26,9 @@ const usage = `Usage: npm run test:mutants -- [--sample N] [--seed S] [--part FO
 const untouchedDeadlineMs = 900_000;
 const patience = 5;
 
+/** How long a process may take to end in good order. */
+const stopMs = 10_000;
+
 const root = fileURLToPath(new URL("..", import.meta.url));
 
 /** What became of a mutant. */
@@ -56,15 +59,23 @@ class Tester {
     }
   }
 
+  /** Ends it, in good order if it can. */
   async stop(): Promise<undefined> {
     const child = await this.#child;
     this.#child = undefined;
     if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
     const ended = once(child, "exit");
-    // Its workers, too.
-    process.kill(-child.pid, "SIGKILL");
+    // One that has hung does not hear it.
+    if (child.connected) child.disconnect();
+    const hung = setTimeout(killGroup, stopMs, child.pid);
     await ended;
+    clearTimeout(hung);
   }
+}
+
+/** With its workers. */
+function killGroup(pid: number): void {
+  process.kill(-pid, "SIGKILL");
 }
 
 async function start(): Promise<ChildProcess> {
@@ -81,32 +92,33 @@ async function start(): Promise<ChildProcess> {
   return child;
 }
 
-/** Folders of tests, and how long they may take with a mutant. */
+/** Tests, by how their paths begin, and how long they may take with a mutant. */
 interface Ring {
-  readonly folders: readonly string[];
+  readonly paths: readonly string[];
   readonly deadlineMs: number;
 }
 
 /** Runs the tests without a mutant. @throws Error if they fail, as they would notice every mutant then */
 async function measure(tester: Tester, { folder, rings }: Part): Promise<Ring[]> {
   const measured: Ring[] = [];
-  for (const folders of rings) {
+  for (const paths of rings) {
     const startedAt = performance.now();
-    const answer = await tester.run({ mutant: null, folders }, untouchedDeadlineMs);
+    console.error(`Without a mutant: ${paths.join(", ")}`);
+    const answer = await tester.run({ mutant: null, paths }, untouchedDeadlineMs);
     if (!answer?.passed) {
       throw new Error(`The tests of ${folder} do not pass without a mutant: ${answer?.failed ?? "no answer"}`);
     }
     const tookMs = performance.now() - startedAt;
-    console.error(`${folders.join(", ")}: ${answer.tests} tests in ${(tookMs / 1000).toFixed(1)} s`);
-    measured.push({ folders, deadlineMs: 10_000 + patience * tookMs });
+    console.error(`${answer.tests} tests in ${(tookMs / 1000).toFixed(1)} s`);
+    measured.push({ paths, deadlineMs: 10_000 + patience * tookMs });
   }
   return measured;
 }
 
 /** Tries one: ring by ring, until a test notices it. */
 async function tryMutant(tester: Tester, rings: readonly Ring[], mutant: Mutant): Promise<Outcome> {
-  for (const { folders, deadlineMs } of rings) {
-    const answer = await tester.run({ mutant, folders }, deadlineMs);
+  for (const { paths, deadlineMs } of rings) {
+    const answer = await tester.run({ mutant, paths }, deadlineMs);
     if (answer === undefined) return { ...mutant, noticedBy: "the deadline" };
     if (!answer.passed) return { ...mutant, noticedBy: answer.failed ?? "a test" };
   }
@@ -157,10 +169,12 @@ function readSettings(): Settings | "help" {
   if (values.help) return "help";
   const whole = (name: "sample" | "seed" | "jobs", least: number): number => {
     const value = Number(values[name]);
-    if (Number.isSafeInteger(value) && value >= least) return value;
+    if (/^\d{1,9}$/.test(values[name]) && value >= least) return value;
     throw new Error(`--${name} is "${values[name]}"; it must be a whole number of at least ${least}.`);
   };
-  const chosen = values.part === undefined ? parts : parts.filter(({ folder }) => folder === values.part);
+  // The shell completes folders with a slash.
+  const wanted = values.part?.replace(/\/$/, "");
+  const chosen = wanted === undefined ? parts : parts.filter(({ folder }) => folder === wanted);
   if (chosen.length === 0) {
     throw new Error(
       `There is no part "${values.part}". The parts are ${parts.map(({ folder }) => folder).join(", ")}.`,
@@ -177,6 +191,12 @@ function readSettings(): Settings | "help" {
 
 /** @throws Error if the tests fail without a mutant, or cannot be run */
 async function main(settings: Settings): Promise<void> {
+  const outcomes: Outcome[] = [];
+  // Once before anything is tried, so that a file that cannot be written is noticed at once.
+  const save = (): void => {
+    if (settings.json !== undefined) writeFileSync(settings.json, `${JSON.stringify(outcomes, null, 2)}\n`);
+  };
+  save();
   const stack = await startDevStack({ onProgress: (message) => console.error(message) });
   // The testers use it instead of starting one each.
   process.env["HAWSER_DATABASE_URL"] = stack.databaseUrl;
@@ -189,7 +209,6 @@ async function main(settings: Settings): Promise<void> {
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
     process.once(signal, () => void stop().then(() => process.exit(signal === "SIGINT" ? 130 : 143)));
   }
-  const outcomes: Outcome[] = [];
   const rows: string[] = [];
   try {
     for (const part of settings.parts) {
@@ -197,6 +216,7 @@ async function main(settings: Settings): Promise<void> {
       const all = mutantsOf(part);
       const chosen = sample(all, settings.sample, settings.seed);
       const noticed = await tryAll(testers, { part, rings }, chosen, outcomes);
+      save();
       const share = ((100 * noticed) / chosen.length).toFixed(0);
       rows.push(
         `${part.folder.padEnd(22)} ${String(noticed).padStart(5)} of ${chosen.length} (${share} %); ${all.length} there are`,
@@ -205,7 +225,6 @@ async function main(settings: Settings): Promise<void> {
   } finally {
     await stop();
   }
-  if (settings.json !== undefined) writeFileSync(settings.json, `${JSON.stringify(outcomes, null, 2)}\n`);
   const noticed = outcomes.filter(({ noticedBy }) => noticedBy !== null).length;
   console.log(`\nNoticed, with seed ${settings.seed}:\n${rows.join("\n")}`);
   console.log(`${noticed} of ${outcomes.length} mutants: ${((100 * noticed) / outcomes.length).toFixed(1)} %`);
@@ -229,7 +248,7 @@ async function tryAll(
         done += 1;
         if (outcome.noticedBy !== null) noticed += 1;
         else console.log(`not noticed: ${outcome.file}:${outcome.line}: ${outcome.what}`);
-        if (done % 10 === 0) console.error(`${part.folder}: ${done} of ${chosen.length}, ${noticed} noticed`);
+        if (done % 5 === 0) console.error(`${part.folder}: ${done} of ${chosen.length}, ${noticed} noticed`);
       }
     }),
   );

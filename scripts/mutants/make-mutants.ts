@@ -92,7 +92,7 @@ export function makeMutants(file: string, text: string): Mutant[] {
         if (!("directive" in node && node["directive"])) add(node, ";");
         break;
       case "ReturnStatement":
-        if (node["argument"]) add(node, "return undefined;");
+        if (node["argument"] && source(node) !== "return undefined;") add(node, "return undefined;");
         break;
       case "ThrowStatement":
         add(node, ";");

@@ -13,7 +13,8 @@ import { type Mutant, mutated } from "./make-mutants.js";
 /** What is to be run. Without a mutant the code is as it is. */
 export interface Order {
   readonly mutant: Mutant | null;
-  readonly folders: readonly string[];
+  /** How the paths of its tests begin. */
+  readonly paths: readonly string[];
 }
 
 /** What came of it. */
@@ -58,11 +59,11 @@ const vitest = await createVitest(
   { plugins: [mutation], logLevel: "silent" },
 );
 
-async function run({ mutant, folders }: Order): Promise<Answer> {
+async function run({ mutant, paths }: Order): Promise<Answer> {
   const files = new Set([active?.file, mutant?.file]);
   active = mutant;
   for (const file of files) if (file !== undefined) vitest.invalidateFile(join(root, file));
-  const specifications = await vitest.globTestSpecifications(folders.map((folder) => `${folder}/`));
+  const specifications = await vitest.globTestSpecifications([...paths]);
   const { testModules: known, unhandledErrors } = await vitest.runTestSpecifications(specifications);
   // vitest also knows what it ran for orders before.
   const asked = new Set(specifications.map(({ moduleId }) => moduleId));
@@ -82,5 +83,6 @@ process.on("message", (order: Order) => {
     (error: Error) => process.send!({ passed: false, failed: error.message, tests: 0 } satisfies Answer),
   );
 });
-process.on("disconnect", () => process.exit());
+// In good order: vitest has directories and databases to remove.
+process.on("disconnect", () => void vitest.close().finally(() => process.exit()));
 process.send!("ready");

@@ -8,7 +8,7 @@ const project = fileURLToPath(new URL("../..", import.meta.url));
 /**
  * Runs the test suite as a process of its own, on this terminal, and makes its exit status ours.
  *
- * @param args vitest's arguments
+ * @param args vitest's arguments; without any all tests run, as by `npm run test:all`
  * @param env what differs from our environment; undefined takes a variable out
  * @param node the Node to run it on. Default: this one
  */
@@ -17,7 +17,8 @@ export async function runSuite(
   env: Readonly<Record<string, string | undefined>>,
   node = process.execPath,
 ): Promise<void> {
-  const child = spawn(node, [`${project}node_modules/vitest/vitest.mjs`, "run", ...args], {
+  const asked = args.length === 0 ? ["--mode", "all"] : args;
+  const child = spawn(node, [`${project}node_modules/vitest/vitest.mjs`, "run", ...asked], {
     cwd: project,
     stdio: "inherit",
     env: { ...process.env, ...env },
