@@ -44,7 +44,9 @@ export async function takenOver(before: NatsConnection, after: NatsConnection, s
   const isOther =
     old?.server_id !== current?.server_id && old?.cluster !== undefined && old.cluster === current?.cluster;
   if (!isOther) return;
-  await delay(bridgeConstants.clusterInterestMs, undefined, signal && { signal }).catch(() => undefined);
+  await delay(bridgeConstants.clusterInterestMs, undefined, { ref: false, ...(signal && { signal }) }).catch(
+    () => undefined,
+  );
 }
 
 function waitersOf(connection: NatsConnection): Set<(hasTaken: boolean) => void> {

@@ -47,7 +47,11 @@ export class Receiver {
   /** Subjects whose refusal was logged. */
   readonly #toldRefused = new Set<string>();
   #attached: Attached | undefined;
-  readonly #stopping = new AbortController();
+  #isStopped = false;
+  /** Connections that another one has replaced, until their subscriptions have ended. */
+  readonly #replaced = new Map<Attached, Promise<void>>();
+  /** Ends the wait for servers of a cluster to know of the replacement. */
+  #hurry = new AbortController();
   #isHearing = false;
   #completeUntil: number | undefined;
   /** Ids are of this process alone. */
@@ -84,13 +88,14 @@ export class Receiver {
     this.#patterns = patterns;
     for (const subject of this.#toldRefused) if (!patterns.has(subject)) this.#toldRefused.delete(subject);
     const attached = this.#attached;
-    if (attached === undefined) return;
-    for (const [pattern, subscription] of attached.subscriptions) {
-      if (patterns.has(pattern)) continue;
-      attached.subscriptions.delete(pattern);
-      subscription.unsubscribe();
+    for (const { subscriptions } of [...this.#replaced.keys(), ...(attached ? [attached] : [])]) {
+      for (const [pattern, subscription] of subscriptions) {
+        if (patterns.has(pattern)) continue;
+        subscriptions.delete(pattern);
+        subscription.unsubscribe();
+      }
     }
-    for (const pattern of patterns) this.#open(attached, pattern);
+    if (attached !== undefined) for (const pattern of patterns) this.#open(attached, pattern);
   }
 
   /** Resolves when the server knows what is subscribed, if there is a connection. Does not reject. */
@@ -102,6 +107,7 @@ export class Receiver {
   detach(): void {
     const attached = this.#attached;
     this.#attached = undefined;
+    this.#leaveReplaced();
     if (attached !== undefined) void this.#leave(attached, receiverLeaveMs);
     this.#deafen();
   }
@@ -112,15 +118,17 @@ export class Receiver {
    * @param limitMs how long the server may take
    */
   async stop(limitMs: number): Promise<void> {
-    if (this.#stopping.signal.aborted) return;
-    this.#stopping.abort();
+    if (this.#isStopped) return;
+    this.#isStopped = true;
     for (const unlisten of this.#unlisten) unlisten();
     const attached = this.#attached;
     this.#attached = undefined;
-    if (attached === undefined) return;
+    this.#leaveReplaced();
+    const replaced = Promise.all(this.#replaced.values());
+    if (attached === undefined) return void (await replaced);
     // From now on others receive what this process does not.
     void this.#ask(attached);
-    await this.#leave(attached, limitMs);
+    await Promise.all([this.#leave(attached, limitMs), replaced]);
   }
 
   async #attach(connection: NatsConnection): Promise<void> {
@@ -141,8 +149,19 @@ export class Receiver {
       this.#options.onHearing();
     }
     if (before === undefined) return;
-    await takenOver(before.connection, connection, this.#stopping.signal);
-    await this.#leave(before, receiverLeaveMs);
+    // Several replacements in a row are not to deliver a message as many times.
+    this.#leaveReplaced();
+    const { signal } = this.#hurry;
+    const left = takenOver(before.connection, connection, signal).then(() => this.#leave(before, receiverLeaveMs));
+    this.#replaced.set(before, left);
+    await left;
+    this.#replaced.delete(before);
+  }
+
+  /** Ends the subscriptions of those that were replaced without waiting for other servers. */
+  #leaveReplaced(): void {
+    this.#hurry.abort();
+    this.#hurry = new AbortController();
   }
 
   /** Asks the server now and from then on. @returns whether it has answered; false if the connection ends before */
@@ -156,7 +175,7 @@ export class Receiver {
   }
 
   #ended(attached: Attached): void {
-    if (this.#attached !== attached || this.#stopping.signal.aborted) return;
+    if (this.#attached !== attached || this.#isStopped) return;
     this.#attached = undefined;
     clearTimeout(attached.timer);
     attached.done();

@@ -4,12 +4,15 @@
  */
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
+import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer } from "../support/gateway.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
+import { TcpProxy } from "../transport/tcp-proxy.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
 let servers: readonly [TestNatsServer, TestNatsServer];
+let route: TcpProxy;
 let world: BridgeWorld;
 
 const sql = `
@@ -22,8 +25,10 @@ const sql = `
 beforeAll(async () => {
   const first = await startNatsServer({ config: 'server_name: one\ncluster { name: c, listen: "127.0.0.1:-1" }' });
   const [, clusterPort] = /Listening for route connections on 127\.0\.0\.1:(\d+)/.exec(first.log())!;
+  // What one server tells the other takes its time, so that moving from one to the other without waiting loses messages.
+  route = await TcpProxy.to(Number(clusterPort), { latencyMs: 50 });
   const second = await startNatsServer({
-    config: `server_name: two\ncluster { name: c, listen: "127.0.0.1:-1", routes: ["nats://127.0.0.1:${clusterPort}"] }`,
+    config: `server_name: two\ncluster { name: c, listen: "127.0.0.1:-1", routes: ["nats://${route.address}"] }`,
   });
   servers = [first, second];
   await eventually("the servers are a cluster", () => /Route connection created/.test(second.log()));
@@ -32,6 +37,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await world?.[Symbol.asyncDispose]();
   for (const server of servers ?? []) await server[Symbol.asyncDispose]();
+  await route?.[Symbol.asyncDispose]();
 });
 
 /** How many connections to the server of a name there were, as the server says. */
@@ -150,15 +156,18 @@ describe("messages and requests of all the time", () => {
       expect(connections()).toBe(before + 60);
     }));
 
-  it("are all handled during 5 changes of the server, of a cluster", async () => {
+  it("are all handled during 3 changes of the server, of a cluster whose servers are slow to tell each other", async () => {
     const far = await connect({ servers: servers[1].url });
     onTestFinished(() => far.close());
     await nothingIsMissing("moved", far, async () => {
-      for (let n = 1; n <= 5; n++) {
+      for (let n = 1; n <= 3; n++) {
         await defineServer(world.client, servers[n % 2]!.url);
         await world.value("SELECT litmus_pgnats_reload_conf()");
         const name = await world.value("SELECT server_name FROM nats_get_server_info()");
         expect(name).toBe(["one", "two"][n % 2]);
+        // As long as the old subscriptions stay, and then some.
+        const goesOnUntil = performance.now() + bridgeConstants.clusterInterestMs + 300;
+        await eventually("they are gone", () => performance.now() > goesOnUntil);
       }
     });
     await defineServer(world.client, servers[0].url);

@@ -13,6 +13,7 @@ export class TcpProxy implements AsyncDisposable {
     private readonly server: Server,
     private readonly targetPort: number,
     pieceBytes: number,
+    latencyMs: number,
   ) {
     server.on("connection", (near) => {
       const far = connect({ port: this.targetPort, host: "127.0.0.1", noDelay: true });
@@ -24,7 +25,12 @@ export class TcpProxy implements AsyncDisposable {
         from.on("data", (chunk) => {
           if (this.stalled) return;
           if (to === far) this.forward.push(chunk);
-          for (let at = 0; at < chunk.length; at += pieceBytes) to.write(chunk.subarray(at, at + pieceBytes));
+          const pass = (): void => {
+            for (let at = 0; at < chunk.length; at += pieceBytes) to.write(chunk.subarray(at, at + pieceBytes));
+          };
+          // Timers of one length keep their order.
+          if (latencyMs > 0) setTimeout(pass, latencyMs);
+          else pass();
         });
         from.on("end", () => this.stalled || to.end());
         from.on("error", () => {});
@@ -32,10 +38,16 @@ export class TcpProxy implements AsyncDisposable {
     });
   }
 
-  /** @param options.pieceBytes passes on so many bytes at a time. Default: what has come */
-  static async to(targetPort: number, options: { readonly pieceBytes?: number } = {}): Promise<TcpProxy> {
+  /**
+   * @param options.pieceBytes passes on so many bytes at a time. Default: what has come
+   * @param options.latencyMs passes them on so much later. Default 0
+   */
+  static async to(
+    targetPort: number,
+    options: { readonly pieceBytes?: number; readonly latencyMs?: number } = {},
+  ): Promise<TcpProxy> {
     const server = createServer({ allowHalfOpen: true, noDelay: true });
-    const proxy = new TcpProxy(server, targetPort, options.pieceBytes ?? Infinity);
+    const proxy = new TcpProxy(server, targetPort, options.pieceBytes ?? Infinity, options.latencyMs ?? 0);
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     return proxy;
   }

@@ -101,7 +101,10 @@ export class ResponderService {
       if (endpoint === undefined) this.#add(responder);
       else endpoint.become(responder);
     }
-    await this.#attachment?.update([...this.#endpoints.values()]);
+    const endpoints = [...this.#endpoints.values()];
+    // Also where another connection takes over: requests for what is removed are for other processes.
+    for (const each of this.#attachments) if (each !== this.#attachment) void each.update(endpoints);
+    await this.#attachment?.update(endpoints);
   }
 
   /**
