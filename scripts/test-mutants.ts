@@ -51,7 +51,9 @@ class Tester {
     try {
       return await Promise.race([
         once(child, "message", { signal }).then(([message]) => message as Answer),
-        once(child, "exit", { signal }).then(() => this.stop()),
+        once(child, "exit", { signal }).then(() => {
+          throw new Error("the process that runs the tests has ended; does `npm test` work?");
+        }),
         delay(deadlineMs, undefined, { signal }).then(() => this.stop()),
       ]);
     } finally {

@@ -27,10 +27,11 @@ declare module "vitest" {
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const [stack, programs] = await Promise.all([
-    startDevStack({ onProgress: (message) => console.error(message) }),
-    buildPrograms(),
-  ]);
+  const programs = await buildPrograms();
+  const stack = await startDevStack({ onProgress: (message) => console.error(message) }).catch((error: unknown) => {
+    programs.remove();
+    throw error;
+  });
   for (const { name, version, origin } of stack.servers) console.error(`${name} ${version ?? ""} from ${origin}`);
   const { databaseUrl } = stack;
   const natsUrl = stack.natsUrl!;
@@ -55,13 +56,16 @@ export default async function setup(project: TestProject): Promise<() => Promise
   project.provide("databaseUrl", databaseUrl);
   project.provide("natsUrl", natsUrl);
   return async () => {
-    // A Postgres of HAWSER_DATABASE_URL outlives the run.
-    for (const name of [templates.everything, templates.peers]) {
-      await onServer(databaseUrl, `ALTER DATABASE ${name} IS_TEMPLATE false`, `DROP DATABASE ${name}`);
+    try {
+      // A Postgres of HAWSER_DATABASE_URL outlives the run.
+      for (const name of [templates.everything, templates.peers]) {
+        await onServer(databaseUrl, `ALTER DATABASE ${name} IS_TEMPLATE false`, `DROP DATABASE ${name}`);
+      }
+      for (const role of templates.roles) await onServer(databaseUrl, `DROP ROLE ${role}`);
+    } finally {
+      await stack.stop();
+      programs.remove();
     }
-    for (const role of templates.roles) await onServer(databaseUrl, `DROP ROLE ${role}`);
-    await stack.stop();
-    programs.remove();
   };
 }
 

@@ -8,6 +8,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { createVitest } from "vitest/node";
+import { startNatsServer } from "../../test/support/nats-server.js";
 import { type Mutant, mutated } from "./make-mutants.js";
 
 /** What is to be run. Without a mutant the code is as it is. */
@@ -63,6 +64,9 @@ async function run({ mutant, paths }: Order): Promise<Answer> {
   const files = new Set([active?.file, mutant?.file]);
   active = mutant;
   for (const file of files) if (file !== undefined) vitest.invalidateFile(join(root, file));
+  // Its own, as it would find the buckets and streams of the run before.
+  await using nats = await startNatsServer({ jetStream: true });
+  process.env["HAWSER_TEST_NATS_URL"] = nats.url;
   const specifications = await vitest.globTestSpecifications([...paths]);
   const { testModules: known, unhandledErrors } = await vitest.runTestSpecifications(specifications);
   // vitest also knows what it ran for orders before.

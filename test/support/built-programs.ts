@@ -2,7 +2,7 @@
  * The project's programs as plain JavaScript, compiled once for a whole run: from TypeScript each start of one would
  * take three times as long.
  */
-import { chmodSync, cpSync, mkdirSync, readdirSync, rmSync } from "node:fs";
+import { chmodSync, cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
@@ -20,12 +20,12 @@ export async function buildPrograms(): Promise<{ readonly directory: string; rem
   const cache = join(projectDirectory, "node_modules/.cache");
   mkdirSync(cache, { recursive: true });
   removeLeftovers(cache);
-  const directory = join(cache, `${prefix}${process.pid}`);
-  mkdirSync(directory);
+  const directory = mkdtempSync(join(cache, `${prefix}${process.pid}-`));
   // Some tests start programs as another user.
   chmodSync(directory, 0o755);
   cpSync(join(projectDirectory, "package.json"), join(directory, "package.json"));
-  await build({
+  const remove = (): void => rmSync(directory, { recursive: true, force: true });
+  const built = build({
     absWorkingDir: projectDirectory,
     entryPoints: ["src", "generated/ts", "test"].flatMap(typescriptBelow),
     outdir: directory,
@@ -36,7 +36,11 @@ export async function buildPrograms(): Promise<{ readonly directory: string; rem
     sourcemap: "inline",
     logLevel: "warning",
   });
-  return { directory, remove: () => rmSync(directory, { recursive: true, force: true }) };
+  await built.catch((error: unknown) => {
+    remove();
+    throw error;
+  });
+  return { directory, remove };
 }
 
 /** How Node runs a program of the project. */
@@ -61,18 +65,20 @@ export function nodeCommand(script: string): string[] {
   return [process.execPath, ...execArgv, file];
 }
 
-/** Directories of runs that were killed; their names end with a process id. */
+/** Directories of runs that were killed; their names have the process id. */
 function removeLeftovers(cache: string): void {
   for (const name of readdirSync(cache).filter((each) => each.startsWith(prefix))) {
-    if (!isRunning(Number(name.slice(prefix.length)))) rmSync(join(cache, name), { recursive: true, force: true });
+    const pid = Number.parseInt(name.slice(prefix.length), 10);
+    if (pid === process.pid || !isRunning(pid)) rmSync(join(cache, name), { recursive: true, force: true });
   }
 }
 
 function isRunning(pid: number): boolean {
   try {
     return process.kill(pid, 0);
-  } catch {
-    return false;
+  } catch (error) {
+    // Another user's.
+    return (error as NodeJS.ErrnoException).code === "EPERM";
   }
 }
 

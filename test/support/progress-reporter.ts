@@ -61,9 +61,11 @@ export default class ProgressReporter implements Reporter {
   }
 }
 
-/** The same files have the same name, in whatever order. */
+/** The same files, with as many random inputs, have the same name, in whatever order. */
 function nameOf(specifications: readonly TestSpecification[]): string {
-  const files = specifications.map(({ moduleId }) => moduleId).sort();
+  const files = specifications
+    .map(({ moduleId, project }) => `${project.config.env["HAWSER_TEST_DEPTH"]} ${moduleId}`)
+    .sort();
   return createHash("sha256").update(files.join("\n")).digest("hex").slice(0, 16);
 }
 

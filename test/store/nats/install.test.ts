@@ -89,7 +89,8 @@ describe("installing NATS from SQL", () => {
     const { sql, nats } = await install({ databaseUrl: database.url, dryRun: true });
     expect(nats).toMatchObject({ functions: 0, wrappers: [], eventTriggers: false });
     await onServer(database.url, sql!);
-    const real = await installed();
+    await using real = await testDatabase({ migrated: false });
+    await install({ databaseUrl: real.url });
     const made = await catalogOf(real.url);
     expect(made.length).toBeGreaterThan(150);
     expect(await catalogOf(database.url)).toEqual(made);

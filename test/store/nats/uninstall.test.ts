@@ -20,9 +20,12 @@ afterAll(async () => {
   for (const each of databases) await each.drop();
 });
 
+/** As a superuser, whoever has installed the template. */
 async function installed(): Promise<TestDatabase> {
-  const made = await testDatabase();
+  const byOthers = Boolean(process.env["HAWSER_TEST_INSTALLER"]);
+  const made = await testDatabase({ migrated: !byOthers });
   databases.push(made);
+  if (byOthers) await install({ databaseUrl: made.url });
   return made;
 }
 
@@ -42,7 +45,8 @@ describe("removing NATS from SQL", () => {
       shortfalls: [],
       rest: "DROP SCHEMA hawser CASCADE",
     });
-    await using peersAlone = await testDatabase({ nats: false });
+    await using peersAlone = await testDatabase({ migrated: false });
+    await install({ databaseUrl: peersAlone.url, nats: false });
     expect(await catalogOf(database.url)).toEqual(await catalogOf(peersAlone.url));
     expect(await uninstall({ databaseUrl: database.url })).toMatchObject(nothing);
 
