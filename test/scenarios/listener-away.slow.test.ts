@@ -128,5 +128,6 @@ it("replies when it is back, and the reply reaches its sender after both were re
   await asker.call("sendTo", "b", "more");
   await asker.messages.length(2);
   expect(textsOf(asker)).toEqual(["re question", "re more"]);
+  await answerer.messages.length(1);
   expect(textsOf(answerer)).toEqual(["more"]);
 });

@@ -89,6 +89,7 @@ it.each([1, 10])(
     const expected = (odd: 0 | 1) =>
       names.flatMap((name) => Array.from({ length: hops / 2 }, (_, n) => `${name} ${2 * n + odd}`)).sort();
     expect(textsOf(a).sort()).toEqual(expected(0));
+    await b.messages.length(expected(1).length);
     expect(textsOf(b).sort()).toEqual(expected(1));
     expect(await Promise.all([a.finish(), b.finish()])).toEqual(Array(2).fill({ status: 0, signal: null }));
   },
@@ -111,6 +112,7 @@ it("are live again at once when the listener is back", async () => {
     const tookMs = performance.now() - begun;
     console.log(`live again ${tookMs.toFixed(0)} ms after the listener's start (it had ended by ${end})`);
     expect(tookMs).toBeLessThan(10_000);
+    await back.messages.length(1);
     expect(textsOf(back)[0]).toBe(`while it is away, ${end}`);
     await back.finish();
   }

@@ -21,6 +21,7 @@ it("exchange a burst of messages and replies, once each and in order, and end by
   // Whatever came twice would have come before this.
   await a.call("sendTo", "b", "end");
   await a.messages.length(1_001);
+  await b.messages.length(1_001);
   expect(textsOf(b)).toEqual([...texts, "end"]);
   expect(textsOf(a)).toEqual([...texts, "end"].map((text) => `re ${text}`));
   // A stopped peer leaves no socket, session or timer behind.
