@@ -99,8 +99,15 @@ export function makeMutants(file: string, text: string): Mutant[] {
         break;
     }
     for (const [name, child] of Object.entries(node)) {
-      // Types, and names of properties, do nothing at run time.
-      if (name === "typeAnnotation" || name === "returnType" || name === "typeArguments" || name === "key") continue;
+      // Types, names of properties and what types are exported from do nothing at run time.
+      if (
+        name === "typeAnnotation" ||
+        name === "source" ||
+        name === "returnType" ||
+        name === "typeArguments" ||
+        name === "key"
+      )
+        continue;
       for (const each of Array.isArray(child) ? child : [child]) {
         if (each !== null && typeof each === "object" && typeof (each as Node).type === "string") visit(each as Node);
       }
