@@ -31,8 +31,9 @@ export function confirmed(connection: NatsConnection): Promise<boolean> {
 
 /**
  * Resolves when the old subscriptions may be ended because the new ones take over. A server tells the others of its
- * cluster of new subscriptions, and of ended ones, without waiting for them: a server that hears of the end first has
- * nobody to send messages to for a moment. So on another server of the same cluster both stay for `clusterInterestMs`.
+ * cluster of new subscriptions, and of ended ones, without waiting for them: a server that hears of the end first
+ * knows no subscriber for a moment, and drops messages. So on another server of the same cluster both stay for
+ * `clusterInterestMs`.
  * Never rejects.
  *
  * @param before the connection with the old subscriptions

@@ -124,7 +124,8 @@ export class Receiver {
     const attached = this.#attached;
     this.#attached = undefined;
     this.#leaveReplaced();
-    const replaced = Promise.all(this.#replaced.values());
+    const limit = new Promise((resolve) => setTimeout(resolve, limitMs).unref());
+    const replaced = Promise.race([Promise.all(this.#replaced.values()), limit]);
     if (attached === undefined) return void (await replaced);
     // From now on others receive what this process does not.
     void this.#ask(attached);
