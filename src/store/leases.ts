@@ -8,11 +8,11 @@
 import { type QueryClient, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
+import { serverIdentity } from "../postgres/index.js";
 import { type Clock, delay } from "./clock.js";
 import { leaseLockKey } from "./fence.js";
 import { HeldLease, type Lease } from "./lease.js";
 import type { Logger } from "./logger.js";
-import { serverIdentity } from "./server-identity.js";
 import type { Session } from "./session.js";
 import type { SessionQuery } from "./session-connection.js";
 import { isTransient, storeFailure } from "./store-failure.js";

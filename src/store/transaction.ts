@@ -21,19 +21,24 @@ export class NotCommitted extends Error {
   }
 }
 
+/** READ COMMITTED, as the fence needs it. */
+export const beginSql = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
 /**
- * Runs `work` in a transaction, READ COMMITTED as the fence needs it.
+ * Runs `work` in a transaction.
  *
+ * @param begin one or several statements, of which the first is {@link beginSql}
  * @throws NotCommitted if anything went wrong before COMMIT was sent, with what `work` threw as its cause; the driver's
  * error if COMMIT itself failed
  */
 export async function inTransaction<T>(
   client: pg.ClientBase,
+  begin: string,
   work: (transaction: Transaction) => Promise<T>,
 ): Promise<T> {
   let result: T;
   try {
-    await client.query("BEGIN ISOLATION LEVEL READ COMMITTED");
+    await client.query(begin);
     result = await work(client);
   } catch (error) {
     const rolledBack = await client.query("ROLLBACK").then(
