@@ -75,6 +75,8 @@ export class Bridge {
   readonly #pools: { readonly subscriptions: ExecutorPool; readonly responders: ExecutorPool };
   readonly #subscriptions: Subscriptions;
   readonly #receiver: Receiver;
+  /** Of the last time that it was said what is received. */
+  #listening: symbol | undefined;
   #responderService: ResponderService | undefined;
   /** As the database has them; they answer where it is a primary. */
   #responders: readonly Responder[] = [];
@@ -141,6 +143,10 @@ export class Bridge {
       link: this.#links.subscriptions,
       logger,
       onMessage: (pattern, message) => this.#subscriptions.deliver(pattern, message),
+      onRefused: (pattern) => {
+        this.#subscriptions.refused(pattern);
+        this.#listen();
+      },
       onDeaf: () => void this.#deaf(),
       onHearing: () => this.#hears(),
     });
@@ -374,13 +380,24 @@ export class Bridge {
   async #take({ subscriptions, responders }: Handlers): Promise<void> {
     this.#responders = responders;
     this.#subscriptions.configure(subscriptions);
-    this.#receiver.subscribe(this.#subscriptions.subjects);
+    this.#listen();
     // Its connection may be silent: the subscriptions do not wait for what the server says of it.
     void this.#responderService?.configure(this.#answering);
     this.#subscriptions.wake();
     if (this.#lead.epoch !== undefined) {
       this.#subscriptions.retry(await readRetries(this.#session, this.#subscriptions.retrying));
     }
+  }
+
+  /** Subscribes at NATS. A subject for which another one is to receive is left when the server knows the other one. */
+  #listen(): void {
+    const listening = (this.#listening = Symbol());
+    this.#receiver.subscribe(this.#subscriptions.receivers);
+    void this.#receiver.known().then(() => {
+      if (this.#listening !== listening) return;
+      this.#subscriptions.settleReceivers();
+      this.#receiver.subscribe(this.#subscriptions.receivers);
+    });
   }
 
   #tellDiscarded(): void {

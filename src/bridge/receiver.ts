@@ -12,6 +12,7 @@ import { isOwnInbox, type Logger, type NatsLink, receivedHeaders } from "../nats
 import { confirmed, takenOver } from "./confirmed.js";
 import type { InboundMessage } from "./message.js";
 import { PayloadCopies } from "./payload-copies.js";
+import { isWildcard } from "./subjects.js";
 
 /** Who hears of messages. */
 export interface ReceiverOptions {
@@ -19,14 +20,13 @@ export interface ReceiverOptions {
   readonly logger: Logger;
   /** @param pattern the subject that was subscribed, which the message's own is one of */
   onMessage(pattern: string, message: InboundMessage): void;
+  /** The server does not permit a subscription. */
+  onRefused(pattern: string): void;
   /** Nothing is received any more; `completeUntil` says since when that may be. */
   onDeaf(): void;
   /** From now on what is published is received. */
   onHearing(): void;
 }
-
-/** Of a subject that others are of. */
-const wildcard = /(^|\.)(\*|>)(\.|$)/;
 
 interface Attached {
   readonly connection: NatsConnection;
@@ -205,7 +205,7 @@ export class Receiver {
     const { connection, subscriptions } = attached;
     if (subscriptions.has(pattern) || connection.isClosed()) return;
     const copies = new PayloadCopies();
-    const isLiteral = !wildcard.test(pattern);
+    const isLiteral = !isWildcard(pattern);
     const subscription = connection.subscribe(pattern, {
       callback: (error, message) => {
         // Refusals come by the link, too, which logs them.
@@ -232,7 +232,9 @@ export class Receiver {
 
   /** Subscribed again with the next connection, by when the server may permit it. Told once. */
   #refused(subject: string): void {
-    if (!this.#patterns.has(subject) || this.#toldRefused.has(subject)) return;
+    if (!this.#patterns.has(subject)) return;
+    this.#options.onRefused(subject);
+    if (this.#toldRefused.has(subject)) return;
     this.#toldRefused.add(subject);
     this.#options.logger.warn(
       { subject },

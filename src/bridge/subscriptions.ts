@@ -23,6 +23,7 @@ import {
 } from "./lanes/index.js";
 import { TakeoverBuffer } from "./lead/index.js";
 import type { InboundMessage } from "./message.js";
+import { covers, receiversOf } from "./subjects.js";
 
 /** What they work with. */
 export interface SubscriptionsOptions {
@@ -68,6 +69,10 @@ export interface TakenOver {
 
 interface Known {
   subscription: Subscription;
+  /** The subscribed subject over which its messages are received: its own, or one of its role that covers it. */
+  receiver: string;
+  /** Others over which they came before, as long as the NATS server may not know the present one. */
+  readonly formerReceivers: Set<string>;
   lane: Lane | undefined;
   /** Dead letters that are in its lane. */
   readonly retrying: Set<bigint>;
@@ -89,8 +94,10 @@ export class Subscriptions {
   readonly #context: LaneContext;
   readonly #buffer: TakeoverBuffer;
   readonly #known = new Map<bigint, Known>();
-  /** By the subject that was subscribed. */
-  readonly #bySubject = new Map<string, Known[]>();
+  /** By the subjects over which messages are received. */
+  readonly #byReceiver = new Map<string, Known[]>();
+  /** Subjects that the NATS server does not permit. */
+  readonly #refused = new Set<string>();
   #term: Term | undefined;
   /** Steps that are being carried out. */
   readonly #running = new Set<Promise<void>>();
@@ -123,9 +130,12 @@ export class Subscriptions {
     this.#buffer = new TakeoverBuffer(limits, performance.now());
   }
 
-  /** The subjects that are subscribed. */
-  get subjects(): ReadonlySet<string> {
-    return new Set(this.#bySubject.keys());
+  /**
+   * The subjects to subscribe to at NATS. Of the functions of one role a single one receives for all that it covers; roles
+   * do not depend on what others subscribe to.
+   */
+  get receivers(): ReadonlySet<string> {
+    return new Set(this.#byReceiver.keys());
   }
 
   /** Messages for which there was no room while this process led. */
@@ -194,6 +204,8 @@ export class Subscriptions {
       if (this.#known.has(subscription.id)) continue;
       const known: Known = {
         subscription,
+        receiver: subscription.subject,
+        formerReceivers: new Set(),
         lane: undefined,
         retrying: new Set(),
         received: 0,
@@ -203,19 +215,64 @@ export class Subscriptions {
       this.#known.set(subscription.id, known);
       if (this.#term !== undefined) this.#open(known, this.#term);
     }
-    this.#bySubject.clear();
+    const subjects = new Set(subscriptions.map(({ subject }) => subject));
+    for (const subject of this.#refused) if (!subjects.has(subject)) this.#refused.delete(subject);
+    this.#route();
+  }
+
+  /** The NATS server does not permit a subscription to it: the functions that it covers receive by themselves. */
+  refused(subject: string): void {
+    this.#refused.add(subject);
+    this.#route();
+  }
+
+  /**
+   * The NATS server knows all {@link receivers}: what it had before has come, and from now on everything comes over the
+   * present ones. What it sent in between has come over both.
+   */
+  settleReceivers(): void {
+    for (const { formerReceivers } of this.#known.values()) formerReceivers.clear();
+    this.#index();
+  }
+
+  /** Decides over which subject each receives. Where that changes, the one before goes on for the time being. */
+  #route(): void {
+    const subjects = new Map<string, string[]>();
+    for (const { subscription } of this.#known.values()) {
+      const ofRole = subjects.get(subscription.runAs);
+      if (ofRole === undefined) subjects.set(subscription.runAs, [subscription.subject]);
+      else ofRole.push(subscription.subject);
+    }
+    const receivers = new Map([...subjects].map(([role, ofRole]) => [role, receiversOf(ofRole, this.#refused)]));
     for (const known of this.#known.values()) {
-      const { subject } = known.subscription;
-      const others = this.#bySubject.get(subject);
-      if (others === undefined) this.#bySubject.set(subject, [known]);
-      else others.push(known);
+      const { runAs, subject } = known.subscription;
+      const receiver = receivers.get(runAs)!.get(subject)!;
+      if (receiver === known.receiver) continue;
+      // A new one has none before.
+      if (this.#byReceiver.get(known.receiver)?.includes(known) === true) known.formerReceivers.add(known.receiver);
+      known.formerReceivers.delete(receiver);
+      known.receiver = receiver;
+    }
+    this.#index();
+  }
+
+  #index(): void {
+    this.#byReceiver.clear();
+    for (const known of this.#known.values()) {
+      for (const subject of [known.receiver, ...known.formerReceivers]) {
+        const others = this.#byReceiver.get(subject);
+        if (others === undefined) this.#byReceiver.set(subject, [known]);
+        else others.push(known);
+      }
     }
   }
 
-  /** A message was received for a subscribed subject. */
-  deliver(pattern: string, message: InboundMessage): void {
-    const all = this.#bySubject.get(pattern);
-    if (all === undefined) return;
+  /** A message was received. @param receiver the subject at NATS over which it came */
+  deliver(receiver: string, message: InboundMessage): void {
+    const all = this.#byReceiver
+      .get(receiver)
+      ?.filter(({ subscription: { subject } }) => subject === receiver || covers(subject, message.subject));
+    if (all === undefined || all.length === 0) return;
     const holders: LaneMemory[] = [];
     for (const known of all) {
       known.received += 1;

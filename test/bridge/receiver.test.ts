@@ -19,6 +19,7 @@ it("leaves the connection before, also where the one in its place is lost before
     link,
     logger,
     onMessage: () => undefined,
+    onRefused: () => undefined,
     onDeaf: () => undefined,
     onHearing: () => {
       hears += 1;

@@ -135,6 +135,7 @@ describe("server and user mapping put together", () => {
     expect(rows[0].options).toEqual({
       host: "127.0.0.1",
       port: 4223,
+      max_role_subscriptions: 1000,
       capacity: 128,
       tls_insecure: true,
       username: "me",

@@ -127,7 +127,7 @@ BEGIN
     SELECT coalesce(jsonb_object_agg(name, typed), '{}')
     FROM jsonb_each(options) AS option (name, value),
       LATERAL (SELECT CASE
-        WHEN name = ANY (ARRAY['port', 'capacity', 'responder_timeout_ms']) THEN hawser_fdw.nats_option_integer(value)
+        WHEN name = ANY (ARRAY['port', 'capacity', 'max_role_subscriptions', 'responder_timeout_ms']) THEN hawser_fdw.nats_option_integer(value)
         WHEN name = ANY (ARRAY['tls_insecure']) THEN hawser_fdw.nats_option_boolean(value)
         WHEN name = ANY (ARRAY['host', 'tls_ca_path', 'tls_cert_path', 'tls_key_path', 'domain', 'username', 'password_path', 'password', 'nkey_seed_path', 'nkey_seed', 'token_path', 'token', 'notify_subject', 'patroni_url']) THEN hawser_fdw.nats_option_text(value)
       END AS typed) AS coerced
@@ -209,7 +209,7 @@ LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  known CONSTANT text[] := ARRAY['host', 'port', 'capacity', 'tls_ca_path', 'tls_cert_path', 'tls_key_path', 'tls_insecure', 'domain', 'username', 'password_path', 'password', 'nkey_seed_path', 'nkey_seed', 'token_path', 'token', 'notify_subject', 'patroni_url', 'responder_timeout_ms'];
+  known CONSTANT text[] := ARRAY['host', 'port', 'capacity', 'tls_ca_path', 'tls_cert_path', 'tls_key_path', 'tls_insecure', 'domain', 'username', 'password_path', 'password', 'nkey_seed_path', 'nkey_seed', 'token_path', 'token', 'notify_subject', 'patroni_url', 'max_role_subscriptions', 'responder_timeout_ms'];
   in_user_mapping CONSTANT text[] := ARRAY['username', 'password_path', 'password', 'nkey_seed_path', 'nkey_seed', 'token_path', 'token'];
   -- Their values are never shown.
   hidden CONSTANT text[] := ARRAY['tls_ca_path', 'tls_cert_path', 'tls_key_path', 'username', 'password_path', 'password', 'nkey_seed_path', 'nkey_seed', 'token_path', 'token'];
@@ -280,6 +280,7 @@ BEGIN
     WHEN typed -> 'token' = 'null' THEN '#/properties/token/type'
     WHEN typed -> 'notify_subject' = 'null' THEN '#/properties/notify_subject/type'
     WHEN typed -> 'patroni_url' = 'null' THEN '#/properties/patroni_url/type'
+    WHEN typed -> 'max_role_subscriptions' = 'null' THEN '#/properties/max_role_subscriptions/type'
     WHEN typed -> 'responder_timeout_ms' = 'null' THEN '#/properties/responder_timeout_ms/type'
     WHEN part IN ('whole', 'server') AND typed ? 'tls_cert_path' AND NOT (typed ? 'tls_key_path') THEN '#/dependentRequired/tls_cert_path/tls_key_path'
     WHEN part IN ('whole', 'server') AND typed ? 'tls_key_path' AND NOT (typed ? 'tls_cert_path') THEN '#/dependentRequired/tls_key_path/tls_cert_path'
@@ -329,6 +330,8 @@ BEGIN
     WHEN char_length(typed ->> 'patroni_url') < 1 THEN '#/properties/patroni_url/minLength'
     WHEN char_length(typed ->> 'patroni_url') > 2048 THEN '#/properties/patroni_url/maxLength'
     WHEN typed ->> 'patroni_url' !~ E'^https?://(?:[0-9A-Za-z._-]+|\\[[0-9A-Fa-f:.]+\\])(?::[0-9]{1,5})?(?:[/?][^\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]*)?$' THEN '#/properties/patroni_url/pattern'
+    WHEN (typed ->> 'max_role_subscriptions')::numeric < 1 THEN '#/properties/max_role_subscriptions/minimum'
+    WHEN (typed ->> 'max_role_subscriptions')::numeric > 1000000 THEN '#/properties/max_role_subscriptions/maximum'
     WHEN (typed ->> 'responder_timeout_ms')::numeric < 1 THEN '#/properties/responder_timeout_ms/minimum'
     WHEN (typed ->> 'responder_timeout_ms')::numeric > 86400000 THEN '#/properties/responder_timeout_ms/maximum'
   END;
@@ -356,6 +359,7 @@ BEGIN
     ('#/properties/token/type', 'token', 'HV024', 'option "token" must be text', 'Give the token as text, or name its file in token_path.', NULL::text[]),
     ('#/properties/notify_subject/type', 'notify_subject', 'HV024', 'option "notify_subject" must be text', 'Give a complete subject without wildcards, such as notify_subject ''postgres.role''.', NULL::text[]),
     ('#/properties/patroni_url/type', 'patroni_url', 'HV024', 'option "patroni_url" must be text', 'Give the whole address, such as patroni_url ''http://localhost:8008/patroni''.', NULL::text[]),
+    ('#/properties/max_role_subscriptions/type', 'max_role_subscriptions', 'HV024', 'option "max_role_subscriptions" must be an integer from 1 to 1000000', 'Give the number of subscriptions in decimal digits, such as max_role_subscriptions ''1000''.', NULL::text[]),
     ('#/properties/responder_timeout_ms/type', 'responder_timeout_ms', 'HV024', 'option "responder_timeout_ms" must be an integer from 1 to 86400000', 'Give the milliseconds in decimal digits, such as responder_timeout_ms ''5000''.', NULL::text[]),
     ('#/dependentRequired/tls_cert_path/tls_key_path', 'tls_key_path', 'HV002', 'option "tls_key_path" is missing: tls_cert_path needs it', 'Add tls_key_path, or drop tls_cert_path.', ARRAY['tls_cert_path', 'tls_key_path']),
     ('#/dependentRequired/tls_key_path/tls_cert_path', 'tls_cert_path', 'HV002', 'option "tls_cert_path" is missing: tls_key_path needs it', 'Add tls_cert_path, or drop tls_key_path.', ARRAY['tls_cert_path', 'tls_key_path']),
@@ -405,6 +409,8 @@ BEGIN
     ('#/properties/patroni_url/minLength', 'patroni_url', 'HV024', 'option "patroni_url" must not be empty', 'Give the whole address, such as patroni_url ''http://localhost:8008/patroni''.', NULL::text[]),
     ('#/properties/patroni_url/maxLength', 'patroni_url', 'HV024', 'option "patroni_url" must have at most 2048 characters', 'Give the whole address, such as patroni_url ''http://localhost:8008/patroni''.', NULL::text[]),
     ('#/properties/patroni_url/pattern', 'patroni_url', 'HV024', 'option "patroni_url" must be an http or https address without user and password', 'Give the whole address, such as patroni_url ''http://localhost:8008/patroni''.', NULL::text[]),
+    ('#/properties/max_role_subscriptions/minimum', 'max_role_subscriptions', 'HV024', 'option "max_role_subscriptions" must be an integer from 1 to 1000000', 'Give the number of subscriptions in decimal digits, such as max_role_subscriptions ''1000''.', NULL::text[]),
+    ('#/properties/max_role_subscriptions/maximum', 'max_role_subscriptions', 'HV024', 'option "max_role_subscriptions" must be an integer from 1 to 1000000', 'Give the number of subscriptions in decimal digits, such as max_role_subscriptions ''1000''.', NULL::text[]),
     ('#/properties/responder_timeout_ms/minimum', 'responder_timeout_ms', 'HV024', 'option "responder_timeout_ms" must be an integer from 1 to 86400000', 'Give the milliseconds in decimal digits, such as responder_timeout_ms ''5000''.', NULL::text[]),
     ('#/properties/responder_timeout_ms/maximum', 'responder_timeout_ms', 'HV024', 'option "responder_timeout_ms" must be an integer from 1 to 86400000', 'Give the milliseconds in decimal digits, such as responder_timeout_ms ''5000''.', NULL::text[])
   ) AS told (at, option_name, sqlstate, message, hint, about)

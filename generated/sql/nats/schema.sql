@@ -668,6 +668,7 @@ DECLARE
   other text;
   owner oid;
   overlapping text;
+  most integer;
 BEGIN
   IF p_subject = '_INBOX.hawser' OR starts_with(p_subject, '_INBOX.hawser' || '.') THEN
     RAISE EXCEPTION USING
@@ -714,6 +715,21 @@ BEGIN
     END IF;
     -- Those whose wrapper is gone, or under another name for now: it would be there again beside this one.
     DELETE FROM hawser.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
+  END IF;
+  IF p_kind = 'subscription' THEN
+    most := coalesce(
+      (SELECT (s.options ->> 'max_role_subscriptions')::integer FROM hawser.nats_server AS s),
+      (hawser.nats_server_options('{}') ->> 'max_role_subscriptions')::integer);
+    PERFORM FROM hawser.nats_handlers AS h
+    JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
+    WHERE h.kind = 'subscription' AND t.typowner = owner
+    OFFSET most - 1 LIMIT 1;
+    IF FOUND THEN
+      RAISE EXCEPTION USING
+        ERRCODE = hawser.error_sqlstate('subscription_limit'),
+        MESSAGE = format('"%s" has %s subscriptions, as many as a role may have', pg_get_userbyid(owner), most),
+        HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'subscription_limit');
+    END IF;
   END IF;
   INSERT INTO hawser.nats_handlers AS h (kind, subject, function_schema, function_name, argument_types, wrapper, token)
   VALUES (p_kind, p_subject, p_function_schema, p_function_name, p_argument_types, p_wrapper, p_token)

@@ -661,6 +661,16 @@ export const errorTable = {
     summary: "A message of NATS has headers that cannot be read.",
     remedy: "The message says why; mend whoever publishes it, or answers with it.",
   },
+  /** A role has as many subscriptions as one may have. */
+  subscription_limit: {
+    code: "subscription_limit",
+    wireCode: 66,
+    sqlstate: "54000",
+    exitStatus: 65,
+    retryable: false,
+    summary: "A role has as many subscriptions as one may have.",
+    remedy: "Unsubscribe what is not needed, subscribe to fewer subjects with wildcards, or raise the option max_role_subscriptions of the server.",
+  },
 } as const satisfies Record<string, ErrorEntry>;
 
 /** The stable code of an error. */

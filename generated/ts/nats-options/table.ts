@@ -23,6 +23,7 @@ export const table: OptionTable = {
     { name: "token", type: "string", hidden: true },
     { name: "notify_subject", type: "string", default: "pgnats.postgresql.replication.status", hidden: false },
     { name: "patroni_url", type: "string", hidden: false },
+    { name: "max_role_subscriptions", type: "integer", default: 1000, hidden: false },
     { name: "responder_timeout_ms", type: "integer", default: 5000, hidden: false },
   ],
   checks: [
@@ -144,6 +145,13 @@ export const table: OptionTable = {
       sqlstate: "HV024",
       message: "option \"patroni_url\" must be text",
       hint: "Give the whole address, such as patroni_url 'http://localhost:8008/patroni'.",
+    },
+    {
+      at: "#/properties/max_role_subscriptions/type",
+      option: "max_role_subscriptions",
+      sqlstate: "HV024",
+      message: "option \"max_role_subscriptions\" must be an integer from 1 to 1000000",
+      hint: "Give the number of subscriptions in decimal digits, such as max_role_subscriptions '1000'.",
     },
     {
       at: "#/properties/responder_timeout_ms/type",
@@ -493,6 +501,20 @@ export const table: OptionTable = {
       sqlstate: "HV024",
       message: "option \"patroni_url\" must be an http or https address without user and password",
       hint: "Give the whole address, such as patroni_url 'http://localhost:8008/patroni'.",
+    },
+    {
+      at: "#/properties/max_role_subscriptions/minimum",
+      option: "max_role_subscriptions",
+      sqlstate: "HV024",
+      message: "option \"max_role_subscriptions\" must be an integer from 1 to 1000000",
+      hint: "Give the number of subscriptions in decimal digits, such as max_role_subscriptions '1000'.",
+    },
+    {
+      at: "#/properties/max_role_subscriptions/maximum",
+      option: "max_role_subscriptions",
+      sqlstate: "HV024",
+      message: "option \"max_role_subscriptions\" must be an integer from 1 to 1000000",
+      hint: "Give the number of subscriptions in decimal digits, such as max_role_subscriptions '1000'.",
     },
     {
       at: "#/properties/responder_timeout_ms/minimum",

@@ -74,6 +74,10 @@ export interface NatsServerOptions {
    */
   patroni_url?: string;
   /**
+   * Subscriptions that one role may have. Each new one beyond it is refused.
+   */
+  max_role_subscriptions?: number;
+  /**
    * Statement timeout of a responder's function, in milliseconds.
    */
   responder_timeout_ms?: number;
@@ -81,4 +85,4 @@ export interface NatsServerOptions {
 
 /** Checked options: those with a default are all there. */
 export type CompleteNatsServerOptions = NatsServerOptions &
-  Required<Pick<NatsServerOptions, "host" | "port" | "capacity" | "tls_insecure" | "notify_subject" | "responder_timeout_ms">>;
+  Required<Pick<NatsServerOptions, "host" | "port" | "capacity" | "tls_insecure" | "notify_subject" | "max_role_subscriptions" | "responder_timeout_ms">>;

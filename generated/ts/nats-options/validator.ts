@@ -38,7 +38,7 @@ var require_ucs2length = __commonJS({
 
 var validate = validate20;
 var validator_default = validate20;
-var schema31 = { "type": "object", "additionalProperties": false, "properties": { "host": { "type": "string", "minLength": 1, "maxLength": 253, "pattern": "^(?:[0-9A-Za-z_-]+(?:\\.[0-9A-Za-z_-]+)*\\.?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?)$" }, "port": { "type": "integer", "minimum": 1, "maximum": 65535 }, "capacity": { "type": "integer", "minimum": 1, "maximum": 1048576 }, "tls_ca_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "tls_cert_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "tls_key_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "tls_insecure": { "type": "boolean" }, "domain": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+$" }, "username": { "type": "string", "maxLength": 1024 }, "password_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "password": { "type": "string", "minLength": 1, "maxLength": 16384 }, "nkey_seed_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "nkey_seed": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^S[A-Z2-7]{57}$" }, "token_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "token": { "type": "string", "minLength": 1, "maxLength": 16384 }, "notify_subject": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+(?:\\.[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+)*$" }, "patroni_url": { "type": "string", "minLength": 1, "maxLength": 2048, "pattern": "^https?://(?:[0-9A-Za-z._-]+|\\[[0-9A-Fa-f:.]+\\])(?::[0-9]{1,5})?(?:[/?][^\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]*)?$" }, "responder_timeout_ms": { "type": "integer", "minimum": 1, "maximum": 864e5 } }, "dependentRequired": { "tls_cert_path": ["tls_key_path"], "tls_key_path": ["tls_cert_path"] }, "allOf": [{ "not": { "required": ["tls_ca_path", "tls_insecure"], "properties": { "tls_insecure": { "const": true } } } }, { "if": { "anyOf": [{ "required": ["tls_cert_path"] }, { "required": ["tls_key_path"] }] }, "then": { "anyOf": [{ "required": ["tls_ca_path"] }, { "required": ["tls_insecure"], "properties": { "tls_insecure": { "const": true } } }] } }, { "if": { "anyOf": [{ "required": ["password"] }, { "required": ["password_path"] }] }, "then": { "required": ["username"] } }, { "if": { "required": ["username"] }, "then": { "anyOf": [{ "required": ["password"] }, { "required": ["password_path"] }] } }] };
+var schema31 = { "type": "object", "additionalProperties": false, "properties": { "host": { "type": "string", "minLength": 1, "maxLength": 253, "pattern": "^(?:[0-9A-Za-z_-]+(?:\\.[0-9A-Za-z_-]+)*\\.?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?)$" }, "port": { "type": "integer", "minimum": 1, "maximum": 65535 }, "capacity": { "type": "integer", "minimum": 1, "maximum": 1048576 }, "tls_ca_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "tls_cert_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "tls_key_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "tls_insecure": { "type": "boolean" }, "domain": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+$" }, "username": { "type": "string", "maxLength": 1024 }, "password_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "password": { "type": "string", "minLength": 1, "maxLength": 16384 }, "nkey_seed_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "nkey_seed": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^S[A-Z2-7]{57}$" }, "token_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "token": { "type": "string", "minLength": 1, "maxLength": 16384 }, "notify_subject": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+(?:\\.[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+)*$" }, "patroni_url": { "type": "string", "minLength": 1, "maxLength": 2048, "pattern": "^https?://(?:[0-9A-Za-z._-]+|\\[[0-9A-Fa-f:.]+\\])(?::[0-9]{1,5})?(?:[/?][^\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]*)?$" }, "max_role_subscriptions": { "type": "integer", "minimum": 1, "maximum": 1e6 }, "responder_timeout_ms": { "type": "integer", "minimum": 1, "maximum": 864e5 } }, "dependentRequired": { "tls_cert_path": ["tls_key_path"], "tls_key_path": ["tls_cert_path"] }, "allOf": [{ "not": { "required": ["tls_ca_path", "tls_insecure"], "properties": { "tls_insecure": { "const": true } } } }, { "if": { "anyOf": [{ "required": ["tls_cert_path"] }, { "required": ["tls_key_path"] }] }, "then": { "anyOf": [{ "required": ["tls_ca_path"] }, { "required": ["tls_insecure"], "properties": { "tls_insecure": { "const": true } } }] } }, { "if": { "anyOf": [{ "required": ["password"] }, { "required": ["password_path"] }] }, "then": { "required": ["username"] } }, { "if": { "required": ["username"] }, "then": { "anyOf": [{ "required": ["password"] }, { "required": ["password_path"] }] } }] };
 var func1 = Object.prototype.hasOwnProperty;
 var func2 = require_ucs2length().default;
 var pattern4 = new RegExp("^(?:[0-9A-Za-z_-]+(?:\\.[0-9A-Za-z_-]+)*\\.?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?)$", "u");
@@ -1025,10 +1025,10 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
         errors++;
       }
     }
-    if (data.responder_timeout_ms !== void 0) {
-      let data19 = data.responder_timeout_ms;
+    if (data.max_role_subscriptions !== void 0) {
+      let data19 = data.max_role_subscriptions;
       if (!(typeof data19 == "number" && (!(data19 % 1) && !isNaN(data19)) && isFinite(data19))) {
-        const err81 = { instancePath: instancePath + "/responder_timeout_ms", schemaPath: "#/properties/responder_timeout_ms/type", keyword: "type", params: { type: "integer" }, message: "must be integer" };
+        const err81 = { instancePath: instancePath + "/max_role_subscriptions", schemaPath: "#/properties/max_role_subscriptions/type", keyword: "type", params: { type: "integer" }, message: "must be integer" };
         if (vErrors === null) {
           vErrors = [err81];
         } else {
@@ -1037,8 +1037,8 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
         errors++;
       }
       if (typeof data19 == "number" && isFinite(data19)) {
-        if (data19 > 864e5 || isNaN(data19)) {
-          const err82 = { instancePath: instancePath + "/responder_timeout_ms", schemaPath: "#/properties/responder_timeout_ms/maximum", keyword: "maximum", params: { comparison: "<=", limit: 864e5 }, message: "must be <= 86400000" };
+        if (data19 > 1e6 || isNaN(data19)) {
+          const err82 = { instancePath: instancePath + "/max_role_subscriptions", schemaPath: "#/properties/max_role_subscriptions/maximum", keyword: "maximum", params: { comparison: "<=", limit: 1e6 }, message: "must be <= 1000000" };
           if (vErrors === null) {
             vErrors = [err82];
           } else {
@@ -1047,7 +1047,7 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           errors++;
         }
         if (data19 < 1 || isNaN(data19)) {
-          const err83 = { instancePath: instancePath + "/responder_timeout_ms", schemaPath: "#/properties/responder_timeout_ms/minimum", keyword: "minimum", params: { comparison: ">=", limit: 1 }, message: "must be >= 1" };
+          const err83 = { instancePath: instancePath + "/max_role_subscriptions", schemaPath: "#/properties/max_role_subscriptions/minimum", keyword: "minimum", params: { comparison: ">=", limit: 1 }, message: "must be >= 1" };
           if (vErrors === null) {
             vErrors = [err83];
           } else {
@@ -1057,14 +1057,10 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
         }
       }
     }
-    if (data.tls_cert_path !== void 0) {
-      if (data.tls_key_path === void 0) {
-        const err84 = { instancePath, schemaPath: "#/dependentRequired", keyword: "dependentRequired", params: {
-          property: "tls_cert_path",
-          missingProperty: "tls_key_path",
-          depsCount: 1,
-          deps: "tls_key_path"
-        }, message: "must have property tls_key_path when property tls_cert_path is present" };
+    if (data.responder_timeout_ms !== void 0) {
+      let data20 = data.responder_timeout_ms;
+      if (!(typeof data20 == "number" && (!(data20 % 1) && !isNaN(data20)) && isFinite(data20))) {
+        const err84 = { instancePath: instancePath + "/responder_timeout_ms", schemaPath: "#/properties/responder_timeout_ms/type", keyword: "type", params: { type: "integer" }, message: "must be integer" };
         if (vErrors === null) {
           vErrors = [err84];
         } else {
@@ -1072,29 +1068,65 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
         }
         errors++;
       }
+      if (typeof data20 == "number" && isFinite(data20)) {
+        if (data20 > 864e5 || isNaN(data20)) {
+          const err85 = { instancePath: instancePath + "/responder_timeout_ms", schemaPath: "#/properties/responder_timeout_ms/maximum", keyword: "maximum", params: { comparison: "<=", limit: 864e5 }, message: "must be <= 86400000" };
+          if (vErrors === null) {
+            vErrors = [err85];
+          } else {
+            vErrors.push(err85);
+          }
+          errors++;
+        }
+        if (data20 < 1 || isNaN(data20)) {
+          const err86 = { instancePath: instancePath + "/responder_timeout_ms", schemaPath: "#/properties/responder_timeout_ms/minimum", keyword: "minimum", params: { comparison: ">=", limit: 1 }, message: "must be >= 1" };
+          if (vErrors === null) {
+            vErrors = [err86];
+          } else {
+            vErrors.push(err86);
+          }
+          errors++;
+        }
+      }
+    }
+    if (data.tls_cert_path !== void 0) {
+      if (data.tls_key_path === void 0) {
+        const err87 = { instancePath, schemaPath: "#/dependentRequired", keyword: "dependentRequired", params: {
+          property: "tls_cert_path",
+          missingProperty: "tls_key_path",
+          depsCount: 1,
+          deps: "tls_key_path"
+        }, message: "must have property tls_key_path when property tls_cert_path is present" };
+        if (vErrors === null) {
+          vErrors = [err87];
+        } else {
+          vErrors.push(err87);
+        }
+        errors++;
+      }
     }
     if (data.tls_key_path !== void 0) {
       if (data.tls_cert_path === void 0) {
-        const err85 = { instancePath, schemaPath: "#/dependentRequired", keyword: "dependentRequired", params: {
+        const err88 = { instancePath, schemaPath: "#/dependentRequired", keyword: "dependentRequired", params: {
           property: "tls_key_path",
           missingProperty: "tls_cert_path",
           depsCount: 1,
           deps: "tls_cert_path"
         }, message: "must have property tls_cert_path when property tls_key_path is present" };
         if (vErrors === null) {
-          vErrors = [err85];
+          vErrors = [err88];
         } else {
-          vErrors.push(err85);
+          vErrors.push(err88);
         }
         errors++;
       }
     }
   } else {
-    const err86 = { instancePath, schemaPath: "#/type", keyword: "type", params: { type: "object" }, message: "must be object" };
+    const err89 = { instancePath, schemaPath: "#/type", keyword: "type", params: { type: "object" }, message: "must be object" };
     if (vErrors === null) {
-      vErrors = [err86];
+      vErrors = [err89];
     } else {
-      vErrors.push(err86);
+      vErrors.push(err89);
     }
     errors++;
   }

@@ -102,7 +102,8 @@ VALUES
   ('not_permitted', 61, '42501', 77, false, 'The role may not do that in this database.', 'The message names the right that is missing, and who can give it.'),
   ('executor_login', 63, '28000', 77, true, 'The login that runs subscribed functions is missing, cannot connect, reaches another database, or may do more than it should.', 'Run \`hawser init\` as a role that may make roles, or name a login with --executor-url.'),
   ('session_lost', 64, '57P01', 70, false, 'The database session ended twice while the function ran for this message alone.', 'Mend the function, then \`hawser dead retry\`.'),
-  ('unreadable_headers', 65, 'NA006', 65, false, 'A message of NATS has headers that cannot be read.', 'The message says why; mend whoever publishes it, or answers with it.')
+  ('unreadable_headers', 65, 'NA006', 65, false, 'A message of NATS has headers that cannot be read.', 'The message says why; mend whoever publishes it, or answers with it.'),
+  ('subscription_limit', 66, '54000', 65, false, 'A role has as many subscriptions as one may have.', 'Unsubscribe what is not needed, subscribe to fewer subjects with wildcards, or raise the option max_role_subscriptions of the server.')
 $function$;
 COMMENT ON FUNCTION hawser.error_codes() IS 'Every error of Hawser.';
 
@@ -176,6 +177,7 @@ SELECT CASE p_code
   WHEN 'executor_login' THEN '28000'
   WHEN 'session_lost' THEN '57P01'
   WHEN 'unreadable_headers' THEN 'NA006'
+  WHEN 'subscription_limit' THEN '54000'
 END
 $function$;
 COMMENT ON FUNCTION hawser.error_sqlstate(text) IS 'The SQLSTATE of an error code; NULL for an unknown one.';

@@ -1,0 +1,70 @@
+import { describe, expect, it } from "vitest";
+import { covers, receiversOf } from "../../src/bridge/subjects.js";
+
+/** All subjects of up to `length` words. */
+function all(words: readonly string[], length: number, last: readonly string[] = []): string[] {
+  const longest = Array.from({ length: length - 1 }).reduce<string[]>(
+    (beginnings) => beginnings.flatMap((one) => words.map((word) => `${one}${word}.`)),
+    [""],
+  );
+  const own = longest.flatMap((one) => [...words, ...last].map((word) => `${one}${word}`));
+  return length === 1 ? own : [...all(words, length - 1, last), ...own];
+}
+
+const patterns = all(["a", "b", "*"], 3, [">"]);
+// One word more than the patterns have: for what '>' stands for. A word that no pattern has: for '*'.
+const subjects = all(["a", "b", "c"], 4);
+const matching = new Map(patterns.map((one) => [one, new Set(subjects.filter((subject) => covers(one, subject)))]));
+
+describe("a subject covers another one", () => {
+  it("if it matches whatever the other one does: all pairs of up to three words of a, b, * and >", () => {
+    for (const wide of patterns) {
+      for (const narrow of patterns) {
+        const isWider = [...matching.get(narrow)!].every((subject) => matching.get(wide)!.has(subject));
+        expect(covers(wide, narrow), `${wide} covers ${narrow}`).toBe(isWider);
+      }
+    }
+  });
+
+  it.each([
+    ["a.>", "a.b", true],
+    ["a.>", "a", false],
+    ["a.*", "a.b.c", false],
+    ["*.b", "a.b", true],
+    [">", "a", true],
+    ["a", "a", true],
+    ["a*", "ab", false],
+  ])("%s, %s: %s", (wide, narrow, isCovered) => expect(covers(wide, narrow)).toBe(isCovered));
+});
+
+describe("who receives for a subject", () => {
+  const none = new Set<string>();
+
+  it("covers it, is one of them, and is covered by none of the others", () => {
+    for (let start = 0; start < patterns.length; start += 1) {
+      const some = patterns.filter((_, at) => (at * 7 + start) % 5 === 0);
+      for (const [subject, receiver] of receiversOf(some, none)) {
+        expect(some).toContain(receiver);
+        expect(covers(receiver, subject)).toBe(true);
+        expect(some.filter((other) => other !== receiver && covers(other, receiver))).toEqual([]);
+      }
+    }
+  });
+
+  it("is one for 256 that overlap below one of them", () => {
+    const words = (set: number) =>
+      Array.from({ length: 8 }, (_, bit) => (set & (1 << bit) ? "*" : `w${bit}`)).join(".");
+    const overlapping = Array.from({ length: 256 }, (_, set) => words(set));
+    expect(new Set(receiversOf(overlapping, none).values())).toEqual(new Set(["*.*.*.*.*.*.*.*"]));
+  });
+
+  it("is not one that the server refuses", () => {
+    expect(receiversOf(["a.>", "a.b", "a.*"], new Set(["a.>"]))).toEqual(
+      new Map([
+        ["a.*", "a.*"],
+        ["a.>", "a.>"],
+        ["a.b", "a.*"],
+      ]),
+    );
+  });
+});
