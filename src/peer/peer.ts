@@ -244,7 +244,7 @@ export class Peer implements AsyncDisposable {
   /** Takes all listeners of this peer's source topic out of the phone book. @throws PeerError `clear_while_running` */
   async clearAddressesOfTopic(): Promise<void> {
     this.checkStopped("addresses");
-    await this.withStore((store) => store.clearAddressesOfTopic(this.options.topic));
+    await this.withStore((store) => store.clearAddressesOfTopic(this.sender));
   }
 
   /**

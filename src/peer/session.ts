@@ -153,7 +153,7 @@ export class PeerSession {
   /** Serves a topic no more. */
   async unsubscribe(topic: string): Promise<void> {
     this.outbox.topics.unwatch(topic);
-    await this.store.removeSubscription(this.lease, topic);
+    await this.store.removeSubscriptions(this.lease, [topic]);
   }
 
   /** Ends in good order, or as far as that goes until the deadline. */
@@ -210,7 +210,7 @@ export class PeerSession {
   private async register(): Promise<void> {
     const { advertise, unsubscribed } = this.session;
     this.publishedAddress = published(advertise, this.boundAddress);
-    for (const topic of unsubscribed) await this.store.removeSubscription(this.lease, topic);
+    await this.store.removeSubscriptions(this.lease, [...unsubscribed]);
     await this.store.registerListener(this.lease, { ...this.registration(), topics: this.servedTopics() });
   }
 

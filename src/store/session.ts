@@ -24,7 +24,7 @@ export interface SessionEvents {
   onUp(): void;
   /** The session was heard from again. */
   onBeat(query: SessionQuery): Promise<void>;
-  /** The session is lost, with all its locks and LISTENs; it is being made again. */
+  /** The session is lost, with all its locks and LISTENs; it is being made again. Also one that never came to be up. */
   onDown(): void;
   /** NOTIFY. */
   onNotification(channel: string, payload: string): void;
@@ -124,13 +124,17 @@ export class Session {
       },
     });
     this.#connection = connection;
+    let isNew = false;
     try {
       await connection.open();
       this.#generation += 1;
+      isNew = true;
       await this.#events.onConnected(connection.query);
       if (this.#connection !== connection) throw new Error("the session with Postgres ended");
     } catch (error) {
       connection.cut();
+      // Some of its locks may have been taken already.
+      if (isNew) this.#events.onDown();
       throw error;
     }
     this.#isUp = true;

@@ -76,7 +76,7 @@ describe("the phone book", () => {
       await w.store.rememberRoute(sender, topic, { addr: "10.0.0.1:1", name: "one", maxMessageBytes: 5 });
       await w.store.rememberRoute(sender, topic, { addr: "10.0.0.2:1", name: "two", maxMessageBytes: 5 });
     }
-    await w.store.removeSubscription(one, "news");
+    await w.store.removeSubscriptions(one, ["news"]);
     expect(await addressesOf("news")).toEqual(["two@10.0.0.2:1"]);
     expect(await addressesOf("topic")).toEqual(["one@10.0.0.1:1", "two@10.0.0.2:1"]);
     expect((await w.store.routesOf(sender, "news")).map(({ name }) => name)).toEqual(["two"]);
@@ -111,7 +111,7 @@ describe("the phone book", () => {
         return rowCount ?? 0;
       };
       const remember = () => w.store.rememberRoute(sender, "news", route);
-      const unsubscribe = () => w.store.removeSubscription(one, "news");
+      const unsubscribe = () => w.store.removeSubscriptions(one, ["news"]);
       const [begun, then] = first === "sender" ? [remember, unsubscribe] : [unsubscribe, remember];
       const begunFirst = begun();
       await eventually("the first waits", async () => (await waiting()) === 1);
@@ -137,7 +137,7 @@ describe("the phone book", () => {
     await register(two, "10.0.0.1:1", "told");
     await w.store.addSubscription(two, "told", { addr: "10.0.0.1:1", maxMessageBytes: 2, durable: false });
     await w.operator.query("UPDATE hawser.topic_addr SET addr = '10.0.0.9:1'");
-    await w.store.clearAddressesOfTopic("told");
+    await w.store.clearAddressesOfTopic({ name: "nobody", sourceTopic: "told" });
     await seen;
     expect(told).toEqual([
       "insert 10.0.0.1:1 one",
