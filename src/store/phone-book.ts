@@ -118,17 +118,22 @@ export function phoneBook(database: Database): PhoneBook {
         text: sql.listeners,
         values: [topic],
       });
-      return rows.map((row) => ({
-        addr: row.addr,
-        name: row.client_name,
-        maxMessageBytes: Number(row.max_message_bytes),
-        durable: row.durable,
-        epoch: Number(row.epoch),
-      }));
+      return rows.map(listenerOf);
     },
     async clearAddressesOfTopic({ name, sourceTopic }) {
       const caller = database.caller(`clear the addresses of "${sourceTopic}"`);
       await unlessRunning(name, () => storeFunctions(caller).clearAddresses({ name, topic: sourceTopic }));
     },
+  };
+}
+
+/** A row of the phone book, or of routes, as its readers have it. */
+export function listenerOf(row: typeof listed.row): Listener {
+  return {
+    addr: row.addr,
+    name: row.client_name,
+    maxMessageBytes: Number(row.max_message_bytes),
+    durable: row.durable,
+    epoch: Number(row.epoch),
   };
 }

@@ -2,7 +2,14 @@
  * Transactions of several statements, and the knowledge of whether one was committed.
  */
 import type pg from "pg";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { fenceSql, type WriterName } from "./fence.js";
+
+const sql = {
+  // A process that is stopped in the middle keeps its connection, and with it the locks that others wait for.
+  begin: `BEGIN ISOLATION LEVEL READ COMMITTED;
+          SET LOCAL idle_in_transaction_session_timeout = ${storeConstants.idleInTransactionMs}`,
+} as const;
 
 /** A client inside a transaction. */
 export type Transaction = pg.ClientBase;
@@ -22,7 +29,8 @@ export class NotCommitted extends Error {
 }
 
 /**
- * Runs `work` in a transaction, READ COMMITTED as the fence needs it.
+ * Runs `work` in a transaction, READ COMMITTED as the fence needs it. Postgres ends it when nothing is asked for
+ * `idleInTransactionMs`.
  *
  * @throws NotCommitted if anything went wrong before COMMIT was sent, with what `work` threw as its cause; the driver's
  * error if COMMIT itself failed
@@ -33,7 +41,7 @@ export async function inTransaction<T>(
 ): Promise<T> {
   let result: T;
   try {
-    await client.query("BEGIN ISOLATION LEVEL READ COMMITTED");
+    await client.query(sql.begin);
     result = await work(client);
   } catch (error) {
     const rolledBack = await client.query("ROLLBACK").then(

@@ -46,7 +46,10 @@ const sql = {
   // Makes the row where it is absent, so that there is always something to lock.
   lockCursor: `INSERT INTO ${tables.connMessNumber} AS c (connection_key) VALUES ($1)
                ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts RETURNING ${cursor.sql()}`,
-  userSettings: "SET LOCAL statement_timeout TO DEFAULT; SET LOCAL lock_timeout TO DEFAULT",
+  // What a handler does between its statements is its own time; commit_cursors sets a limit again.
+  userSettings: ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"]
+    .map((setting) => `SET LOCAL ${setting} TO DEFAULT`)
+    .join("; "),
 } as const;
 
 /** Ends a transaction without an error: what it did does not count. */

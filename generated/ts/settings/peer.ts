@@ -771,4 +771,17 @@ export const storeConstants = {
    * Value: 30000 ms.
    */
   isolationLimitMs: 30000,
+  /**
+   * How far apart look-ups of who has a channel are at least, for all channels of a peer together.
+   *
+   * Value: 500 ms.
+   */
+  ownerLookMs: 500,
+  /**
+   * How long a session of the pool may stand still within a transaction that holds locks which others wait for. A
+   * handler's own time is not counted.
+   *
+   * Value: 5000 ms.
+   */
+  idleInTransactionMs: 5000,
 } as const;
