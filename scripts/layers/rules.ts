@@ -8,7 +8,7 @@ export const tiers: readonly (readonly string[])[] = [
   ["serve", "doctor"],
   ["dev", "bridge", "gateway", "peer"],
   ["nats", "store", "transport"],
-  ["channel", "wire"],
+  ["postgres", "channel", "wire"],
   ["errors", "files"],
   ["generated"],
 ];

@@ -1,8 +1,9 @@
 /**
  * Servers that somebody else runs: HAWSER_DATABASE_URL and HAWSER_NATS_URL take the place of the embedded ones.
  */
-import pg from "pg";
+import type pg from "pg";
 import { DevError } from "../errors/index.js";
+import { DatabaseAddress, openSession } from "../postgres/index.js";
 import { natsAnswers } from "./nats/server.js";
 
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -11,16 +12,15 @@ const CONNECT_TIMEOUT_MS = 10_000;
 export async function externalPostgres(): Promise<{ url: string; version: string } | undefined> {
   const url = process.env["HAWSER_DATABASE_URL"];
   if (!url) return undefined;
-  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: CONNECT_TIMEOUT_MS });
-  client.on("error", () => undefined);
+  let client: pg.Client | undefined;
   try {
-    await client.connect();
+    ({ client } = await openSession(DatabaseAddress.of(url), { connectTimeoutMs: CONNECT_TIMEOUT_MS }));
     const { rows } = await client.query<{ server_version: string }>("SHOW server_version");
     return { url, version: rows[0]!.server_version };
   } catch (cause) {
     throw unreachable("HAWSER_DATABASE_URL", url, "Postgres", cause);
   } finally {
-    await client.end().catch(() => undefined);
+    await client?.end().catch(() => undefined);
   }
 }
 

@@ -17,7 +17,6 @@ import { schemaChecks } from "./checks/schema.js";
 import { examine } from "./examine.js";
 import { type DoctorOptions, Facts } from "./facts.js";
 import type { DoctorReport } from "./finding.js";
-import { close, newClient } from "./session.js";
 
 /**
  * Looks at everything, from what all needs to the details, within `totalMs` of the spec.
@@ -25,26 +24,21 @@ import { close, newClient } from "./session.js";
  * @throws StoreError `invalid_argument` if a URL cannot be read
  */
 export async function doctor(options: DoctorOptions): Promise<DoctorReport> {
-  const client = newClient(options.databaseUrl);
-  const facts = new Facts(client, options);
-  try {
-    return await examine(
-      [
-        databaseCheck(client),
-        ...schemaChecks(facts),
-        ...rightsChecks(facts),
-        ...installationChecks(facts),
-        ...natsServerChecks(facts),
-        ...gatewayChecks(facts),
-        permissionsCheck(facts),
-        handlersCheck(facts),
-        executorCheck(facts),
-        leadCheck(facts),
-        ...leftoverChecks(facts),
-      ],
-      { totalMs: doctorConstants.totalMs, clock: systemClock },
-    );
-  } finally {
-    close(client);
-  }
+  using facts = new Facts(options);
+  return await examine(
+    [
+      databaseCheck(facts),
+      ...schemaChecks(facts),
+      ...rightsChecks(facts),
+      ...installationChecks(facts),
+      ...natsServerChecks(facts),
+      ...gatewayChecks(facts),
+      permissionsCheck(facts),
+      handlersCheck(facts),
+      executorCheck(facts),
+      leadCheck(facts),
+      ...leftoverChecks(facts),
+    ],
+    { totalMs: doctorConstants.totalMs, clock: systemClock },
+  );
 }

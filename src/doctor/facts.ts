@@ -4,12 +4,14 @@
 import type pg from "pg";
 import { tables } from "../../generated/ts/rows/nats.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { DatabaseAddress } from "../postgres/index.js";
 import { type Grant, grants, grantsIn } from "../store/grants.js";
 import { functionsGrantsSql } from "../store/nats/function-text.js";
 import { inspectNats, type NatsState } from "../store/nats/inspect.js";
 import { dblinkMark, dblinkSchema, defaultFunctionsSchema, runSchema } from "../store/nats/objects.js";
 import { askGateway, type GatewayAnswer } from "./gateway-call.js";
 import { type NatsDefinition, readDefinition } from "./nats-definition.js";
+import { close } from "./session.js";
 
 /** How to examine. */
 export interface DoctorOptions {
@@ -45,12 +47,28 @@ const gatewaysSql = `
 
 /** See above. What fails for one who asks fails for all. */
 export class Facts {
+  readonly address: DatabaseAddress;
   readonly #known = new Map<string, Promise<unknown>>();
+  #client: pg.Client | undefined;
 
-  constructor(
-    readonly client: pg.Client,
-    readonly options: DoctorOptions,
-  ) {}
+  constructor(readonly options: DoctorOptions) {
+    this.address = DatabaseAddress.of(options.databaseUrl);
+  }
+
+  /** The session of the examination; every check but the first needs the one that opens it. */
+  get client(): pg.Client {
+    if (this.#client === undefined) throw new Error("the database was not reached");
+    return this.#client;
+  }
+
+  set client(client: pg.Client) {
+    this.#client = client;
+  }
+
+  /** Ends the session. */
+  [Symbol.dispose](): void {
+    if (this.#client !== undefined) close(this.#client);
+  }
 
   async rows<Row extends object>(text: string, values: readonly unknown[] = []): Promise<Row[]> {
     return (await this.client.query<Row>(text, [...values])).rows;

@@ -7,7 +7,7 @@ import type { ErrorCode } from "../errors/index.js";
 import { errorTable } from "../errors/index.js";
 import { isServerError } from "../store/store-failure.js";
 import type { Facts } from "./facts.js";
-import { close, newClient, open } from "./session.js";
+import { close, open } from "./session.js";
 
 const { gatewayCallMs } = doctorConstants;
 
@@ -73,12 +73,10 @@ export async function askGateway(facts: Facts, signal: AbortSignal): Promise<Gat
       why: `the login "${right.role}" may not call the SQL functions: ${grant}, or run it as another`,
     };
   }
-  const client = newClient(facts.options.databaseUrl);
-  const timer = setTimeout(() => close(client), gatewayCallMs - 500);
-  const end = (): void => close(client);
-  signal.addEventListener("abort", end);
+  const ended = AbortSignal.any([signal, AbortSignal.timeout(gatewayCallMs - 500)]);
+  let client: pg.Client | undefined;
   try {
-    await open(client);
+    client = await open(facts.address, ended);
     // What waits in dblink does not always hear of it; the timer does.
     await client.query(`SET statement_timeout = ${gatewayCallMs - 1_000}`);
     const called = `SELECT i.server_name AS name, i.version, i.host, i.port FROM ${pg.escapeIdentifier(schema)}.nats_get_server_info() AS i`;
@@ -87,9 +85,7 @@ export async function askGateway(facts: Facts, signal: AbortSignal): Promise<Gat
   } catch (error) {
     return answerOf(error);
   } finally {
-    clearTimeout(timer);
-    signal.removeEventListener("abort", end);
-    close(client);
+    if (client !== undefined) close(client);
   }
 }
 

@@ -3,8 +3,8 @@
  */
 import { tables } from "../../generated/ts/rows/peer.js";
 import { StoreError } from "../errors/index.js";
+import { DatabaseAddress } from "../postgres/index.js";
 import { systemClock } from "./clock.js";
-import { connectionSettings } from "./connection-settings.js";
 import { Database } from "./database.js";
 import { silentLogger } from "./logger.js";
 import { explainRefusal } from "./missing-rights.js";
@@ -20,7 +20,7 @@ export async function withCommandDatabase<T>(
   databaseUrl: string | undefined,
   work: (database: Database) => Promise<T>,
 ): Promise<T> {
-  const database = new Database(connectionSettings(databaseUrl), {
+  const database = new Database(DatabaseAddress.of(databaseUrl), {
     clock: systemClock,
     logger: silentLogger,
     poolSize: 1,

@@ -2,8 +2,8 @@
  * Whether the migrations lead to the schema that the spec says.
  */
 import { randomBytes } from "node:crypto";
-import pg from "pg";
-import { connectionSettings } from "./connection-settings.js";
+import type pg from "pg";
+import { DatabaseAddress, openSession } from "../postgres/index.js";
 import { introspect } from "./introspect.js";
 import { migrate } from "./migrate.js";
 import { generatedSchemaSql, type Migration, migrations } from "./migrations.js";
@@ -60,13 +60,13 @@ async function withDatabase<T>(server: pg.Client, databaseUrl: string, work: (ur
 }
 
 async function withClient<T>(databaseUrl: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client(connectionSettings(databaseUrl));
+  let client: pg.Client | undefined;
   try {
-    await client.connect();
+    ({ client } = await openSession(DatabaseAddress.of(databaseUrl)));
     return await work(client);
   } catch (cause) {
     throw storeFailure("compare the migrated schema with the generated one", cause);
   } finally {
-    await client.end().catch(() => undefined);
+    await client?.end().catch(() => undefined);
   }
 }

@@ -4,37 +4,27 @@
  * Nothing here depends on the session that a statement lands in, so that the pool also works behind a transaction
  * pooler (`pooled`); what does depend on one is in session.ts.
  */
-import pg from "pg";
+import type pg from "pg";
 import type { QueryClient } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
+import {
+  type DatabaseAddress,
+  localSettingsSql,
+  type SessionLimits,
+  SessionPool,
+  serverIdentity,
+  sessionSettingsSql,
+} from "../postgres/index.js";
 import type { Clock } from "./clock.js";
 import type { WriterName } from "./fence.js";
 import { withIntegerArrays } from "./integer-arrays.js";
 import type { Logger } from "./logger.js";
-import { serverIdentity } from "./server-identity.js";
 import { outcomeOf, spoilsConnection, storeFailure } from "./store-failure.js";
-import { inTransaction, isHeld, NotCommitted, type Transaction } from "./transaction.js";
+import { beginSql, inTransaction, isHeld, NotCommitted, type Transaction } from "./transaction.js";
 
-const { lockTimeoutMs, statementTimeoutMs, sessionKeepaliveMs, sessionKeepaliveProbes } = storeConstants;
+const { lockTimeoutMs, statementTimeoutMs } = storeConstants;
 
-/**
- * Settings that a server or database may have otherwise, and that the fence or our patience rely on. With the keepalives
- * a transaction of a host that died ends in seconds, and with it the locks that others wait for.
- */
-const settingsSql = Object.entries({
-  default_transaction_isolation: "'read committed'",
-  lock_timeout: lockTimeoutMs,
-  statement_timeout: statementTimeoutMs,
-  tcp_keepalives_idle: sessionKeepaliveMs / 1000,
-  tcp_keepalives_interval: sessionKeepaliveMs / 1000,
-  tcp_keepalives_count: sessionKeepaliveProbes,
-})
-  .map(([name, value]) => `SET ${name} = ${value}`)
-  // Some platforms lack it: a backend in a long statement of a handler that was given up notices that its client is gone.
-  .concat(
-    `DO $$ BEGIN SET client_connection_check_interval = ${sessionKeepaliveMs}; EXCEPTION WHEN OTHERS THEN NULL; END $$`,
-  )
-  .join("; ");
+const limits: SessionLimits = { lockTimeoutMs, statementTimeoutMs };
 
 /** Takes away what statements of the user may have left in a session; prepared statements are the driver's. */
 const cleanSql =
@@ -53,29 +43,29 @@ export interface Statement {
 
 /** The pool of one database. */
 export class Database {
-  readonly #pool: pg.Pool;
+  readonly #pool: SessionPool;
   readonly #clock: Clock;
   readonly #pooled: boolean;
-  readonly #settingsSql: string;
+  /** Begins a transaction. */
+  readonly #beginSql: string;
 
   /**
    * @param options.pooled connections go through a transaction pooler: no session settings, no prepared statements
    */
   constructor(
-    config: pg.ClientConfig,
+    address: DatabaseAddress,
     options: { readonly clock: Clock; readonly logger: Logger; readonly poolSize: number; readonly pooled: boolean },
   ) {
     this.#clock = options.clock;
     this.#pooled = options.pooled;
-    this.#settingsSql = options.pooled ? "" : settingsSql;
-    this.#pool = new pg.Pool({
-      ...config,
+    this.#beginSql = options.pooled ? `${beginSql}; ${localSettingsSql(limits)}` : beginSql;
+    this.#pool = new SessionPool(address, {
+      ...limits,
       max: options.poolSize,
-      // The pool waits for it, and reports its failure as one to connect.
-      onConnect: (client) => (options.pooled ? undefined : this.#prepare(client)),
+      keepsSettings: !options.pooled,
+      check: (client) => (options.pooled ? Promise.resolve() : this.#checkServer(client)),
+      onIdleError: (err) => options.logger.debug({ err }, "a pooled connection to Postgres was lost"),
     });
-    // An idle connection was lost: the pool has dropped it already, and the next statement makes a new one.
-    this.#pool.on("error", (err) => options.logger.debug({ err }, "a pooled connection to Postgres was lost"));
   }
 
   /**
@@ -86,15 +76,14 @@ export class Database {
 
   /** How many connections there may be. Grows when a further user of the pool asks for more. */
   get poolSize(): number {
-    return this.#pool.options.max;
+    return this.#pool.max;
   }
 
   set poolSize(connections: number) {
-    this.#pool.options.max = connections;
+    this.#pool.max = connections;
   }
 
-  async #prepare(client: pg.ClientBase): Promise<void> {
-    await client.query(settingsSql);
+  async #checkServer(client: pg.ClientBase): Promise<void> {
     if (this.server === undefined) return;
     const server = await serverIdentity(async (text, values) => (await client.query({ text, values })).rows);
     if (server !== this.server) throw new Error("another database server answers; its leases are not taken yet");
@@ -107,7 +96,11 @@ export class Database {
    * @throws StoreError `store_failed`; its `outcome` is `unknown` if the statement may have been committed all the same
    */
   async query<Row extends object>(action: string, statement: Statement): Promise<Row[]> {
-    return this.#withClient(action, async (client) => (await client.query(this.#prepared(statement))).rows as Row[]);
+    const run = async (client: pg.ClientBase) => (await client.query(this.#prepared(statement))).rows as Row[];
+    // Behind a pooler a statement by itself may be run in any session, with whatever others have set there.
+    return this.#withClient(action, (client) =>
+      this.#pooled ? inTransaction(client, this.#beginSql, run) : run(client),
+    );
   }
 
   /** What the generated function clients call. */
@@ -132,7 +125,7 @@ export class Database {
     work: (transaction: Transaction) => Promise<T>,
   ): Promise<T | "fenced"> {
     return this.#withClient(action, (client) =>
-      inTransaction(client, async (transaction) =>
+      inTransaction(client, this.#beginSql, async (transaction) =>
         (await isHeld(transaction, writer)) ? work(transaction) : "fenced",
       ),
     );
@@ -148,11 +141,11 @@ export class Database {
     action: string,
     work: (transaction: Transaction, unlimited: <R>(part: () => Promise<R>) => Promise<R>) => Promise<T>,
   ): Promise<T> {
-    const cleanUp = `${cleanSql}; ${this.#settingsSql}`;
+    const cleanUp = this.#pooled ? cleanSql : `${cleanSql}; ${sessionSettingsSql(limits)}`;
     return this.#withClient(
       action,
       (client, limit) =>
-        inTransaction(client, (transaction) =>
+        inTransaction(client, this.#beginSql, (transaction) =>
           work(transaction, async (part) => {
             limit.pause();
             try {

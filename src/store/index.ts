@@ -11,7 +11,6 @@ export type { Channel, Channels, Position } from "./channels.js";
 export { type Clock, systemClock } from "./clock.js";
 export { withCommandDatabase } from "./command-database.js";
 export { compareMigratedSchema } from "./compare-schema.js";
-export { connectionSettings, settingsOfLogin } from "./connection-settings.js";
 export type { CommittedCursors, CursorCommit, CursorCommits, DeadLetter } from "./cursor-commits.js";
 export { CursorCommitter, type CursorCommitterEvents } from "./cursor-committer.js";
 export type { DeadLetterFilter } from "./dead-letter-filter.js";

@@ -1,9 +1,10 @@
 /**
  * The connection of whoever prepares a database, and SQL for those who would rather run it themselves.
  */
-import pg from "pg";
-import { connectionSettings } from "./connection-settings.js";
+import type pg from "pg";
+import { DatabaseAddress, openSession } from "../postgres/index.js";
 import { explainRefusal } from "./missing-rights.js";
+import { storeFailure } from "./store-failure.js";
 
 /** Where something is installed, and as whom. */
 export interface Place {
@@ -23,13 +24,10 @@ export async function withInstaller<T>(
   action: string,
   work: (client: pg.Client, place: Place) => Promise<T>,
 ): Promise<T> {
-  const client = new pg.Client(connectionSettings(databaseUrl));
-  // The query that is under way reports it.
-  client.on("error", () => undefined);
+  const { client } = await openSession(DatabaseAddress.of(databaseUrl)).catch((cause) => {
+    throw storeFailure(action, cause);
+  });
   try {
-    await client.connect();
-    // What others have put into a schema that is on the path is not called by mistake.
-    await client.query("SET search_path = pg_catalog, pg_temp");
     const { rows } = await client.query<Place>("SELECT current_database() AS database, current_user AS role");
     return await work(client, rows[0]!);
   } catch (cause) {

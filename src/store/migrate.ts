@@ -4,8 +4,8 @@
 import pg from "pg";
 import { type MigrationRow, tables } from "../../generated/ts/rows/peer.js";
 import { StoreError } from "../errors/index.js";
+import { DatabaseAddress, openSession } from "../postgres/index.js";
 import { columnsOf, parameters } from "./column-list.js";
-import { connectionSettings } from "./connection-settings.js";
 import { makeGrants } from "./grants.js";
 import { type Logger, silentLogger } from "./logger.js";
 import { checksumOf, type Migration, migrations } from "./migrations.js";
@@ -60,28 +60,32 @@ export async function migrate(
 ): Promise<MigrationReport> {
   const { logger = silentLogger, role, action = "migrate the schema hawser", signal } = options;
   signal?.throwIfAborted();
-  const client = new pg.Client(connectionSettings(options.databaseUrl));
-  client.on("error", (err) => logger.debug({ err }, "the connection of a migration failed"));
   const leftOut: string[] = [];
-  client.on("notice", ({ message }) => {
-    if (message !== undefined) leftOut.push(message);
-  });
-  const end = (): void => void client.connection.stream.destroy();
+  let candidate: pg.Client | undefined;
+  const end = (): void => void candidate?.connection.stream.destroy();
   signal?.addEventListener("abort", end);
+  let client: pg.Client | undefined;
   try {
-    await client.connect();
-    // What others have put into a schema that is on the path is not called by mistake.
-    await client.query("SET search_path = pg_catalog, pg_temp");
+    ({ client } = await openSession(DatabaseAddress.of(options.databaseUrl), {
+      onClient: (opening) => {
+        candidate = opening;
+        if (signal?.aborted === true) end();
+        opening.on("error", (err) => logger.debug({ err }, "the connection of a migration failed"));
+        opening.on("notice", ({ message }) => {
+          if (message !== undefined) leftOut.push(message);
+        });
+      },
+    }));
     const report = await migrateWith(client, steps, leftOut, (line) => logger.warn({}, line));
     for (const line of report.leftOut) logger.warn({}, `migration: ${line}`);
     if (report.applied.length > 0) logger.info({ applied: report.applied }, "migrated the schema hawser");
     return report;
   } catch (cause) {
     signal?.throwIfAborted();
-    throw await explainRefusal(client, action, cause, role);
+    throw client === undefined ? storeFailure(action, cause) : await explainRefusal(client, action, cause, role);
   } finally {
     signal?.removeEventListener("abort", end);
-    await client.end().catch(() => undefined);
+    await client?.end().catch(() => undefined);
   }
 }
 

@@ -2,8 +2,9 @@
  * A session of `hawser serve` with Postgres: one, which is opened again when it is needed and the one before was lost.
  */
 import pg from "pg";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { GatewayError, type HawserError } from "../errors/index.js";
-import { connectionSettings } from "./connection-settings.js";
+import { DatabaseAddress, openSession } from "../postgres/index.js";
 import type { Logger } from "./logger.js";
 import { explainRefusal } from "./missing-rights.js";
 
@@ -26,7 +27,6 @@ export interface PostgresSessionOptions {
 }
 
 const sql = {
-  settings: "SET lock_timeout = '2s'; SET default_transaction_isolation = 'read committed'",
   standby: "SELECT pg_is_in_recovery() AS standby",
 } as const;
 
@@ -36,6 +36,7 @@ const farewellMs = 1_000;
 /** See above. */
 export class PostgresSession {
   readonly #options: PostgresSessionOptions;
+  readonly #address: DatabaseAddress;
   #client: pg.Client | undefined;
   /** Resolves when nothing is asked over it any more. */
   #turn: Promise<unknown> = Promise.resolve();
@@ -48,6 +49,7 @@ export class PostgresSession {
 
   constructor(options: PostgresSessionOptions) {
     this.#options = options;
+    this.#address = DatabaseAddress.of(options.databaseUrl);
   }
 
   /** There is one now. */
@@ -130,26 +132,26 @@ export class PostgresSession {
 
   async #open(): Promise<pg.Client> {
     this.#checkGoesOn();
-    const { databaseUrl, logger, applicationName, queryTimeoutMs, connectTimeoutMs } = this.#options;
-    const client = new pg.Client({
-      ...connectionSettings(databaseUrl),
-      ...(connectTimeoutMs === undefined ? {} : { connectionTimeoutMillis: connectTimeoutMs }),
-      application_name: applicationName,
-      query_timeout: queryTimeoutMs,
+    const { logger, applicationName, queryTimeoutMs, connectTimeoutMs } = this.#options;
+    const open = openSession(this.#address, {
+      applicationName,
+      connectTimeoutMs,
+      queryTimeoutMs,
+      lockTimeoutMs: storeConstants.sessionLockTimeoutMs,
+      onClient: (client) => {
+        this.#candidate = client;
+        client.on("error", (err) => logger.debug({ err }, "the session with Postgres failed"));
+        client.on("end", () => this.#lose(client));
+        client.on("notification", ({ channel }) => this.#options.onNotification(channel));
+        if (this.#isEnded) destroy(client);
+      },
     });
-    this.#candidate = client;
-    client.on("error", (err) => logger.debug({ err }, "the session with Postgres failed"));
-    client.on("end", () => this.#lose(client));
-    client.on("notification", ({ channel }) => this.#options.onNotification(channel));
-    try {
-      await client.connect();
-      await client.query(sql.settings);
-      this.#checkGoesOn();
-    } catch (error) {
-      destroy(client);
+    const { client } = await open.catch((error) => {
       this.#checkGoesOn();
       throw error;
-    }
+    });
+    if (this.#isEnded) destroy(client);
+    this.#checkGoesOn();
     this.#client = client;
     this.#turn = Promise.resolve();
     return client;

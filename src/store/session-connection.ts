@@ -1,26 +1,13 @@
 /**
  * One database session, from its connection to its end.
  */
-import pg from "pg";
+import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { type DatabaseAddress, openSession } from "../postgres/index.js";
 import type { Clock } from "./clock.js";
 import type { Logger } from "./logger.js";
-import { isServerError } from "./store-failure.js";
 
-const { leaseBeatMs, sessionKeepaliveMs, sessionKeepaliveProbes } = storeConstants;
-
-/** Set one by one, because not every platform and version has all of them. */
-const settings = {
-  lock_timeout: leaseBeatMs / 2,
-  statement_timeout: leaseBeatMs,
-  default_transaction_isolation: "read committed",
-  idle_session_timeout: 0,
-  tcp_keepalives_idle: sessionKeepaliveMs / 1000,
-  tcp_keepalives_interval: sessionKeepaliveMs / 1000,
-  tcp_keepalives_count: sessionKeepaliveProbes,
-  tcp_user_timeout: sessionKeepaliveMs * (sessionKeepaliveProbes + 1),
-  client_connection_check_interval: sessionKeepaliveMs,
-} as const;
+const { leaseBeatMs, sessionKeepaliveMs } = storeConstants;
 
 /** Runs one statement on one particular database session. */
 export type SessionQuery = <Row extends object>(text: string, values?: readonly unknown[]) => Promise<Row[]>;
@@ -37,47 +24,44 @@ export interface SessionConnectionEvents {
 
 /** A database session. A query without an answer for `leaseBeatMs` ends it. */
 export class SessionConnection {
-  readonly #client: pg.Client;
+  readonly #address: DatabaseAddress;
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #events: SessionConnectionEvents;
+  /** While it is opened: of the host that is tried. */
+  #client: pg.Client | undefined;
+  #isCut = false;
   #backendPid = 0;
   #previous: Promise<unknown> = Promise.resolve();
 
   constructor(
-    config: pg.ClientConfig,
+    address: DatabaseAddress,
     options: { readonly clock: Clock; readonly logger: Logger; readonly events: SessionConnectionEvents },
   ) {
+    this.#address = address;
     this.#clock = options.clock;
     this.#logger = options.logger;
     this.#events = options.events;
-    this.#client = new pg.Client(config);
-    // What it is about is told once, when the connection has ended.
-    this.#client.on("error", (err) => this.#logger.debug({ err }, "the session with Postgres failed"));
-    this.#client.on("end", () => this.#events.onEnd());
-    this.#client.on("notification", ({ channel, payload }) => this.#events.onNotification(channel, payload ?? ""));
   }
 
-  /**
-   * Connects, and makes sure that the server can tell dead clients.
-   *
-   * @throws the driver's error; an error if the server takes no writes
-   */
+  /** Connects to a server that takes writes. @throws as `openSession` */
   async open(): Promise<void> {
-    await this.#client.connect();
-    for (const [name, value] of Object.entries(settings)) {
-      try {
-        await this.query("SELECT set_config($1, $2, false)", [name, String(value)]);
-      } catch (error) {
-        if (!isServerError(error)) throw error;
-        this.#logger.debug({ err: error, setting: name }, "this server does not have the setting; going on without");
-      }
-    }
-    const [server] = await this.query<{ pid: number; standby: boolean }>(
-      "SELECT pg_backend_pid() AS pid, pg_is_in_recovery() AS standby",
-    );
-    if (server?.standby !== false) throw new Error("the server is a standby, which takes no writes");
-    this.#backendPid = server.pid;
+    const { backendPid } = await openSession(this.#address, {
+      needsWrites: true,
+      lockTimeoutMs: leaseBeatMs / 2,
+      statementTimeoutMs: leaseBeatMs,
+      onClient: (client) => {
+        this.#client = client;
+        if (this.#isCut) this.cut();
+        // What it is about is told once, when the connection has ended.
+        client.on("error", (err) => this.#logger.debug({ err }, "the session with Postgres failed"));
+        client.on("end", () => {
+          if (this.#client === client) this.#events.onEnd();
+        });
+        client.on("notification", ({ channel, payload }) => this.#events.onNotification(channel, payload ?? ""));
+      },
+    });
+    this.#backendPid = backendPid;
   }
 
   /** One statement at a time, as the driver wants it. @throws the driver's error */
@@ -100,13 +84,14 @@ export class SessionConnection {
 
   /** Ends it at once: a server that does not answer would not answer a farewell either. */
   cut(): void {
-    this.#client.connection.stream.destroy();
+    this.#isCut = true;
+    this.#client?.connection.stream.destroy();
   }
 
   /** Takes leave, and waits until the server has closed: then the locks are free. */
   async end(): Promise<void> {
     const cancel = this.#clock.setTimeout(() => this.cut(), sessionKeepaliveMs);
-    await this.#client.end();
+    await this.#client?.end();
     cancel();
   }
 
@@ -114,7 +99,7 @@ export class SessionConnection {
     const sentAt = this.#clock.now();
     const cancel = this.#clock.setTimeout(() => this.cut(), leaseBeatMs);
     try {
-      const { rows } = await this.#client.query<Row>({ text, values: values as unknown[] });
+      const { rows } = await this.#client!.query<Row>({ text, values: values as unknown[] });
       this.#events.onHeard(sentAt);
       return rows;
     } finally {

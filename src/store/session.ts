@@ -8,8 +8,8 @@
  * It is heard from at least every `leaseBeatMs`: when nothing else was asked, by a query that writes nothing. Both sides
  * probe the TCP connection, so that a server whose client's host died frees the locks within seconds.
  */
-import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
+import type { DatabaseAddress } from "../postgres/index.js";
 import { retryDelayMs } from "./backoff.js";
 import type { Clock } from "./clock.js";
 import type { Logger } from "./logger.js";
@@ -32,7 +32,7 @@ export interface SessionEvents {
 
 /** A session that comes back by itself. */
 export class Session {
-  readonly #config: pg.ClientConfig;
+  readonly #address: DatabaseAddress;
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #events: SessionEvents;
@@ -46,10 +46,10 @@ export class Session {
   #cancelTimer: () => void = () => {};
 
   constructor(
-    config: pg.ClientConfig,
+    address: DatabaseAddress,
     options: { readonly clock: Clock; readonly logger: Logger; readonly events: SessionEvents },
   ) {
-    this.#config = config;
+    this.#address = address;
     this.#clock = options.clock;
     this.#logger = options.logger;
     this.#events = options.events;
@@ -112,7 +112,7 @@ export class Session {
   }
 
   async #connect(): Promise<void> {
-    const connection = new SessionConnection(this.#config, {
+    const connection = new SessionConnection(this.#address, {
       clock: this.#clock,
       logger: this.#logger,
       events: {

@@ -1,13 +1,12 @@
 /**
  * One pool and one session for each process and database, shared by all who open it.
  */
+import { DatabaseAddress, serverIdentity } from "../postgres/index.js";
 import type { Clock } from "./clock.js";
-import { connectionSettings } from "./connection-settings.js";
 import { Database } from "./database.js";
 import { Leases } from "./leases.js";
 import type { Logger } from "./logger.js";
 import { type CatalogChange, catalogChannel, parseCatalogChange, secretsChannel } from "./notifications.js";
-import { serverIdentity } from "./server-identity.js";
 import { Session } from "./session.js";
 import { Subscriptions } from "./subscriptions.js";
 
@@ -39,8 +38,10 @@ export class SharedDatabase {
     { databaseUrl, sessionUrl }: DatabaseLocation,
     options: { readonly clock: Clock; readonly logger: Logger; readonly poolSize: number },
   ) {
-    this.pool = new Database(connectionSettings(databaseUrl), { ...options, pooled: sessionUrl !== undefined });
-    this.session = new Session(connectionSettings(sessionUrl ?? databaseUrl), {
+    // One for both: the pool follows the session to the host that it has found.
+    const address = DatabaseAddress.of(databaseUrl);
+    this.pool = new Database(address, { ...options, pooled: sessionUrl !== undefined });
+    this.session = new Session(sessionUrl === undefined ? address : DatabaseAddress.of(sessionUrl), {
       ...options,
       events: {
         onConnected: async (query) => {

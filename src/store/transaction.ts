@@ -2,14 +2,7 @@
  * Transactions of several statements, and the knowledge of whether one was committed.
  */
 import type pg from "pg";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { fenceSql, type WriterName } from "./fence.js";
-
-const sql = {
-  // A process that is stopped in the middle keeps its connection, and with it the locks that others wait for.
-  begin: `BEGIN ISOLATION LEVEL READ COMMITTED;
-          SET LOCAL idle_in_transaction_session_timeout = ${storeConstants.idleInTransactionMs}`,
-} as const;
 
 /** A client inside a transaction. */
 export type Transaction = pg.ClientBase;
@@ -28,20 +21,24 @@ export class NotCommitted extends Error {
   }
 }
 
+/** READ COMMITTED, as the fence needs it. */
+export const beginSql = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
 /**
- * Runs `work` in a transaction, READ COMMITTED as the fence needs it. Postgres ends it when nothing is asked for
- * `idleInTransactionMs`.
+ * Runs `work` in a transaction.
  *
+ * @param begin one or several statements, of which the first is {@link beginSql}
  * @throws NotCommitted if anything went wrong before COMMIT was sent, with what `work` threw as its cause; the driver's
  * error if COMMIT itself failed
  */
 export async function inTransaction<T>(
   client: pg.ClientBase,
+  begin: string,
   work: (transaction: Transaction) => Promise<T>,
 ): Promise<T> {
   let result: T;
   try {
-    await client.query(sql.begin);
+    await client.query(begin);
     result = await work(client);
   } catch (error) {
     const rolledBack = await client.query("ROLLBACK").then(

@@ -4,6 +4,7 @@
  */
 import { type ConnMessNumberRow, tables } from "../../generated/ts/rows/peer.js";
 import { HawserError, StoreError } from "../errors/index.js";
+import { pinSql, userPathSql } from "../postgres/index.js";
 import type { Position } from "./channels.js";
 import { columnsOf } from "./column-list.js";
 import { commitCursorsWith } from "./cursor-commits.js";
@@ -46,10 +47,6 @@ const sql = {
   // Makes the row where it is absent, so that there is always something to lock.
   lockCursor: `INSERT INTO ${tables.connMessNumber} AS c (connection_key) VALUES ($1)
                ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts RETURNING ${cursor.sql()}`,
-  // What a handler does between its statements is its own time; commit_cursors sets a limit again.
-  userSettings: ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"]
-    .map((setting) => `SET LOCAL ${setting} TO DEFAULT`)
-    .join("; "),
 } as const;
 
 /** Ends a transaction without an error: what it did does not count. */
@@ -79,8 +76,9 @@ export function transactional(database: Database): Transactional {
     if (!right.rows[0].owned) return "notOwned";
     const { rows } = await transaction.query<typeof cursor.row>(sql.lockCursor, [connectionKey]);
     if (rows[0] !== undefined && isAtOrAfter(rows[0], message)) return "duplicate";
-    await transaction.query(sql.userSettings);
+    await transaction.query(userPathSql);
     await handler(transaction);
+    await transaction.query(pinSql);
     const result = await commitCursorsWith(database.callerIn(transaction), lease, [message]);
     if (result === "fenced") throw new Withdrawn("fenced");
     if (result.committed.length === 0) throw new Withdrawn("notOwned");
@@ -142,7 +140,7 @@ export function transactional(database: Database): Transactional {
     },
     async runInTransaction(handler) {
       await withPlace("handle an at-most-once message in a transaction", handler, async (transaction, caught) => {
-        await transaction.query(sql.userSettings);
+        await transaction.query(userPathSql);
         await caught(transaction);
       });
     },

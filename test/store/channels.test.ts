@@ -93,6 +93,9 @@ describe("what a sender has stored", () => {
     ]);
     expect(await w.store.pendingCount(sender)).toBe(2);
 
+    await expect(w.store.clearStoredMessages(sender)).rejects.toMatchObject({ code: "name_in_use" });
+    expect(await w.store.pendingCount(sender)).toBe(2);
+    await lease.release({ clean: true });
     await w.store.clearStoredMessages(sender);
     expect(await w.store.pendingByPeer(sender)).toEqual([]);
     expect(await w.store.pendingCount({ name: "sender", sourceTopic: "another source" })).toBe(1);

@@ -160,7 +160,7 @@ describe("stored messages", () => {
   describe("whose commit was cut off", () => {
     it("are reported unknown, were stored, and are stored once after the retry", async () => {
       await using proxy = await startProxy(w.url);
-      await using store = await openStore({ databaseUrl: proxy.url, sessionUrl: w.url });
+      await using store = await openStore({ databaseUrl: proxy.url });
       await store.drain(channel, start);
       proxy.keepAnswersBack();
       const storing = store.storeMessages(lease, channel, 1, textMessages("a", "b"));

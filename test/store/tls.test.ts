@@ -4,10 +4,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import tls from "node:tls";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { connectionSettings } from "../../src/store/connection-settings.js";
+import { DatabaseAddress } from "../../src/postgres/index.js";
 import { openStore } from "../../src/store/index.js";
 import { CertificateAuthority, type Issued } from "../support/certificate-authority.js";
 import { type World, world } from "./support/world.js";
+
+const settingsOf = (...from: Parameters<typeof DatabaseAddress.of>) => DatabaseAddress.of(...from).hosts[0]!;
 
 /** A server that speaks TLS with the given certificate, or refuses it, in front of the database. */
 async function tlsFront(databaseUrl: string, certificate: Issued | undefined) {
@@ -121,17 +123,15 @@ describe("TLS to Postgres", () => {
 
   it("reads libpq's variables where the URL says nothing, and the URL first", () => {
     const env = { PGSSLMODE: "verify-full", PGSSLROOTCERT: root };
-    expect(connectionSettings("postgres://h/d", env).ssl).toEqual({ ca: authority.certificate });
-    expect(connectionSettings(undefined, env).ssl).toEqual({ ca: authority.certificate });
-    expect(connectionSettings("postgres://h/d?sslmode=disable", env).ssl).toBe(false);
-    expect(connectionSettings("postgres://h/d", {}).ssl).toBeUndefined();
+    expect(settingsOf("postgres://h/d", env).ssl).toEqual({ ca: authority.certificate });
+    expect(settingsOf(undefined, env).ssl).toEqual({ ca: authority.certificate });
+    expect(settingsOf("postgres://h/d?sslmode=disable", env).ssl).toBe(false);
+    expect(settingsOf("postgres://h/d", {}).ssl).toBeUndefined();
     // Without a mode, a root certificate in the environment asks for nothing.
-    expect(connectionSettings("postgres://h/d", { PGSSLROOTCERT: root }).ssl).toBeUndefined();
-    expect(connectionSettings(`postgres://h/d?sslrootcert=${root}`, {}).ssl).toEqual({ ca: authority.certificate });
-    expect(connectionSettings("postgres://h/d?sslrootcert=system&sslmode=require", {}).ssl).toEqual({});
-    expect(connectionSettings("postgres://h/d?sslmode=require&sslnegotiation=direct", {}).sslnegotiation).toBe(
-      "direct",
-    );
+    expect(settingsOf("postgres://h/d", { PGSSLROOTCERT: root }).ssl).toBeUndefined();
+    expect(settingsOf(`postgres://h/d?sslrootcert=${root}`, {}).ssl).toEqual({ ca: authority.certificate });
+    expect(settingsOf("postgres://h/d?sslrootcert=system&sslmode=require", {}).ssl).toEqual({});
+    expect(settingsOf("postgres://h/d?sslmode=require&sslnegotiation=direct", {}).sslnegotiation).toBe("direct");
   });
 
   it("says which parameter is wrong", () => {
@@ -143,14 +143,14 @@ describe("TLS to Postgres", () => {
       [`sslmode=require&sslkey=${directory}`, /sslkey .* cannot be read: it is not a regular file/],
     ] as const;
     for (const [query, message] of wrong) {
-      expect(() => connectionSettings(`postgres://u:p@h/d?${query}`, {})).toThrow(message);
+      expect(() => settingsOf(`postgres://u:p@h/d?${query}`, {})).toThrow(message);
     }
   });
 
   it("leaves everything else of the URL to the driver", () => {
-    const { connectionString } = connectionSettings("postgres://u:p@h/d?sslmode=require&options=-c%20a%3Db+c", {});
+    const { connectionString } = settingsOf("postgres://u:p@h/d?sslmode=require&options=-c%20a%3Db+c", {});
     expect(new URL(connectionString!).searchParams.get("options")).toBe("-c a=b c");
-    expect(connectionSettings("postgres://u:p@h/d", {}).connectionString).toBe("postgres://u:p@h/d");
-    expect(connectionSettings("socket:/var/run/postgresql?db=d", {}).connectionString).toContain("socket:/var/run");
+    expect(settingsOf("postgres://u:p@h/d", {}).connectionString).toBe("postgres://u:p@h/d");
+    expect(settingsOf("socket:/var/run/postgresql?db=d", {}).connectionString).toContain("socket:/var/run");
   });
 });

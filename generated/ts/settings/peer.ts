@@ -730,6 +730,19 @@ export const storeConstants = {
    */
   sessionKeepaliveProbes: 3,
   /**
+   * How long a transaction of ours may stand still, as when its process is stopped, before the server ends its session
+   * and gives its locks to others.
+   *
+   * Value: 8000 ms.
+   */
+  sessionIdleInTransactionMs: 8000,
+  /**
+   * How long a statement of `hawser serve` waits for a lock.
+   *
+   * Value: 2000 ms.
+   */
+  sessionLockTimeoutMs: 2000,
+  /**
    * How long a connection to Postgres may take to be made, or to become free.
    *
    * Value: 10000 ms.
@@ -777,11 +790,4 @@ export const storeConstants = {
    * Value: 500 ms.
    */
   ownerLookMs: 500,
-  /**
-   * How long a session of the pool may stand still within a transaction that holds locks which others wait for. A
-   * handler's own time is not counted.
-   *
-   * Value: 5000 ms.
-   */
-  idleInTransactionMs: 5000,
 } as const;

@@ -5,7 +5,8 @@
 import pg from "pg";
 import { tables } from "../../../generated/ts/rows/nats.js";
 import { BridgeError } from "../../errors/index.js";
-import { connectionSettings, type PostgresSession, settingsOfLogin } from "../../store/index.js";
+import { DatabaseAddress } from "../../postgres/index.js";
+import type { PostgresSession } from "../../store/index.js";
 import {
   type DatabaseIdentity,
   differenceOf,
@@ -82,12 +83,12 @@ export class ExecutorLogin {
     this.#options = options;
   }
 
-  /** How a session is opened. @throws what the bridge's session throws; StoreError `invalid_argument` */
-  async settings(): Promise<pg.ClientConfig> {
+  /** Where a session is opened, and as whom. @throws what the bridge's session throws; StoreError `invalid_argument` */
+  async address(): Promise<DatabaseAddress> {
     const { databaseUrl, executorUrl, session } = this.#options;
-    if (executorUrl !== undefined) return connectionSettings(executorUrl);
+    if (executorUrl !== undefined) return DatabaseAddress.of(executorUrl);
     const [login] = await session.query<{ user: string; password: string }>(loginSql);
-    return settingsOfLogin(databaseUrl, login!);
+    return DatabaseAddress.of(databaseUrl).withLogin(login!);
   }
 
   /**

@@ -5,15 +5,13 @@
 import pg from "pg";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
+import { openSession } from "../../postgres/index.js";
 import type { Backend, ExecutorLogin, Silence } from "./executor-login.js";
 import { MessageWatch } from "./message-watch.js";
 import { Patience } from "./patience.js";
 
 const { executorIdleInTransactionMs, executorPresenceMs, executorClearMs, executorOverdueMs } = bridgeConstants;
 const { executorMaxMessageBytes, executorMaxUnaskedBytes } = bridgeConstants;
-
-/** A function that ran as the login could have given it another path, by ALTER ROLE. Nobody reads its notices. */
-const pinned = "-c search_path=pg_catalog,pg_temp -c client_min_messages=error";
 
 /** Has Postgres notice that we are gone while a function runs, where its system can. */
 const presence = `'${executorPresenceMs}ms'`;
@@ -31,7 +29,7 @@ const readOnly = "25006";
 
 /** What a session is opened for, and by whom. */
 export interface ExecutorSessionOptions {
-  readonly login: Pick<ExecutorLogin, "settings" | "admit" | "whySilent" | "endBackend">;
+  readonly login: Pick<ExecutorLogin, "address" | "admit" | "whySilent" | "endBackend">;
   /** Whose functions run in it. */
   readonly runAs: string;
   readonly logger: Logger;
@@ -79,12 +77,13 @@ export class ExecutorSession {
    */
   static async open(options: ExecutorSessionOptions): Promise<ExecutorSession> {
     const { login, logger } = options;
-    const settings = await login.settings();
-    const client = new pg.Client({ ...settings, application_name: "hawser executor", options: pinned });
-    client.on("error", (err) => logger.debug({ err }, "a session of the executor failed"));
+    const { client } = await openSession(await login.address(), {
+      applicationName: "hawser executor",
+      runsFunctions: true,
+      onClient: (opening) => opening.on("error", (err) => logger.debug({ err }, "a session of the executor failed")),
+    });
     let patience: NodeJS.Timeout | undefined;
     try {
-      await client.connect();
       const messages = new MessageWatch(client.connection.stream, executorMaxMessageBytes, executorMaxUnaskedBytes);
       // That has a limit of its own.
       patience = setTimeout(() => client.connection.stream.destroy(), executorClearMs);

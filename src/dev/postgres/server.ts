@@ -6,8 +6,9 @@ import { chmodSync, chownSync, existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
-import pg from "pg";
+import type pg from "pg";
 import { DevError } from "../../errors/index.js";
+import { DatabaseAddress, openSession } from "../../postgres/index.js";
 import { type Account, serverAccount } from "../account.js";
 import { freePort } from "../free-port.js";
 import type { RunDirectory } from "../run-directory.js";
@@ -129,16 +130,14 @@ async function answers(
 
 /** Asks whoever answers there for its data directory: another server may sit on the port that ours failed to get. */
 async function dataDirectoryOf(url: string): Promise<string | undefined> {
-  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 5_000 });
-  // A connection that breaks while it is being made also emits; the rejection below says all there is to say.
-  client.on("error", () => undefined);
+  let client: pg.Client | undefined;
   try {
-    await client.connect();
+    ({ client } = await openSession(DatabaseAddress.of(url), { connectTimeoutMs: 5_000 }));
     const { rows } = await client.query<{ data_directory: string }>("SHOW data_directory");
     return rows[0]?.data_directory;
   } catch {
     return undefined;
   } finally {
-    await client.end().catch(() => undefined);
+    await client?.end().catch(() => undefined);
   }
 }

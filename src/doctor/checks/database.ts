@@ -3,24 +3,25 @@
  */
 import pg from "pg";
 import { doctorConstants } from "../../../generated/ts/settings/nats.js";
+import type { DatabaseAddress } from "../../postgres/index.js";
 import { isServerError } from "../../store/store-failure.js";
 import type { Check } from "../examine.js";
+import type { Facts } from "../facts.js";
 import type { Finding } from "../finding.js";
-import { close, open, type Place, placeOf } from "../session.js";
+import { open } from "../session.js";
 
 const { escapeIdentifier: identifier } = pg;
 const { connectMs } = doctorConstants;
 
 /** Opens the session that the other checks use. */
-export function databaseCheck(client: pg.Client): Check {
-  const place = placeOf(client);
+export function databaseCheck(facts: Facts): Check {
+  const place = facts.address.described;
   return {
     name: "database",
-    timeoutMs: connectMs + 1_000,
+    timeoutMs: facts.address.hosts.length * connectMs + 1_000,
     run: async (signal) => {
-      signal.addEventListener("abort", () => close(client));
       try {
-        await open(client);
+        facts.client = await open(facts.address, signal);
         return { seen: `"${place.role}" is connected to the database "${place.database}" at ${place.server}` };
       } catch (error) {
         if (!(error instanceof Error)) throw error;
@@ -29,6 +30,8 @@ export function databaseCheck(client: pg.Client): Check {
     },
   };
 }
+
+type Place = DatabaseAddress["described"];
 
 function refusalOf(error: Error, place: Place): Finding {
   const [what, remedy] = isServerError(error) ? bySqlstate(error, place) : bySocket(error, place);

@@ -11,11 +11,12 @@ import {
   isSameDatabase,
   sameDatabaseRemedy,
 } from "../../bridge/index.js";
+import { DatabaseAddress } from "../../postgres/index.js";
 import { isServerError } from "../../store/store-failure.js";
 import type { Check } from "../examine.js";
 import type { Facts } from "../facts.js";
 import type { Finding, Verdict } from "../finding.js";
-import { close, newClient } from "../session.js";
+import { close, open } from "../session.js";
 import { catalogCheck, someOf } from "./catalog-check.js";
 
 const { escapeIdentifier: identifier } = pg;
@@ -57,13 +58,13 @@ export function executorCheck(facts: Facts): Check {
 }
 
 async function executor(facts: Facts, signal: AbortSignal): Promise<Verdict> {
-  const { databaseUrl, executorUrl } = facts.options;
+  const { executorUrl } = facts.options;
   if ((await facts.rows("SELECT FROM pg_roles AS r WHERE r.rolname = 'hawser_executor'")).length === 0) {
     return { notChecked: "the role hawser_executor is missing" };
   }
   if (executorUrl !== undefined) {
-    const client = newClient(executorUrl);
-    return examine(facts, client.user ?? "", client, signal);
+    const address = DatabaseAddress.of(executorUrl);
+    return examine(facts, address.described.role, address, signal);
   }
   if (!(await facts.mayRead(tables.executorLogin))) {
     return { notChecked: `this login may not read ${tables.executorLogin}: run it as the login of \`hawser serve\`` };
@@ -71,11 +72,11 @@ async function executor(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   const [own] = await facts.rows<{ user: string; password: string }>(
     `SELECT l.user_name AS "user", l.password FROM ${tables.executorLogin} AS l`,
   );
-  return examine(facts, own!.user, newClient(databaseUrl, own), signal);
+  return examine(facts, own!.user, facts.address.withLogin(own!), signal);
 }
 
-async function examine(facts: Facts, name: string, client: pg.Client, signal: AbortSignal): Promise<Verdict> {
-  const reached = await reach(client, signal);
+async function examine(facts: Facts, name: string, address: DatabaseAddress, signal: AbortSignal): Promise<Verdict> {
+  const reached = await reach(address, signal);
   if (!(reached instanceof Error)) {
     const [own] = await facts.rows<DatabaseIdentity>(identitySql);
     // What this server knows of its logins tells nothing of one that goes elsewhere.
@@ -146,19 +147,17 @@ function elsewhere(facts: Facts, name: string, reached: DatabaseIdentity, own: D
   );
 }
 
-/** The database that the client reaches, or why it reaches none. */
-async function reach(client: pg.Client, signal: AbortSignal): Promise<DatabaseIdentity | Error> {
-  const end = (): void => close(client);
-  signal.addEventListener("abort", end);
+/** The database that a session there reaches, or why it reaches none. */
+async function reach(address: DatabaseAddress, signal: AbortSignal): Promise<DatabaseIdentity | Error> {
+  let client: pg.Client | undefined;
   try {
-    await client.connect();
+    client = await open(address, signal);
     return (await client.query<DatabaseIdentity>(identitySql)).rows[0]!;
   } catch (cause) {
     if (!(cause instanceof Error)) throw cause;
     return cause;
   } finally {
-    signal.removeEventListener("abort", end);
-    close(client);
+    if (client !== undefined) close(client);
   }
 }
 

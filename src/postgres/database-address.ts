@@ -1,0 +1,223 @@
+/**
+ * From a connection URI to what node-postgres is told: the hosts, and TLS in particular.
+ *
+ * Several hosts, separated by commas, are tried in their order, as libpq does. `target_session_attrs` says which of them
+ * is taken; without it, the first that takes writes.
+ *
+ * The TLS parameters are read here and not by the driver: its meaning of `sslmode` changes with its next major version,
+ * and it does not know PGSSLROOTCERT. What they mean here: `disable` sends everything in the clear; `no-verify`
+ * encrypts and trusts any certificate; every other mode encrypts and verifies certificate and host name. `verify-ca`
+ * with an `sslrootcert` verifies the certificate alone. There is no mode that falls back to plain text.
+ */
+import pg from "pg";
+import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
+import { StoreError } from "../errors/index.js";
+import { readSmallFileSync } from "../files/index.js";
+
+const tlsParameters = ["sslmode", "sslrootcert", "sslcert", "sslkey", "sslnegotiation"] as const;
+type TlsParameter = (typeof tlsParameters)[number];
+
+const tlsModes = ["disable", "no-verify", "allow", "prefer", "require", "verify-ca", "verify-full"];
+
+/** What a server has to be for a session to stay with it; libpq's words. */
+const sessionAttributes = ["any", "read-write", "read-only", "primary", "standby", "prefer-standby"] as const;
+export type SessionAttributes = (typeof sessionAttributes)[number];
+
+const { builtins } = pg.types;
+
+/** Row values as the generated row types have them: bigint as bigint, the rest as node-postgres has them. */
+const typeParsers: pg.CustomTypesConfig = {
+  getTypeParser: ((oid: number, format?: "text" | "binary") =>
+    oid === builtins.INT8 ? BigInt : pg.types.getTypeParser(oid, format as "text")) as typeof pg.types.getTypeParser,
+};
+
+/** Where a database is, and as whom it is reached. */
+export class DatabaseAddress {
+  /** For each host what node-postgres is told; at least one, in the order in which they are tried. */
+  readonly hosts: readonly pg.ClientConfig[];
+  readonly sessionAttributes: SessionAttributes;
+  #next = 0;
+
+  constructor(hosts: readonly pg.ClientConfig[], attributes: SessionAttributes) {
+    this.hosts = hosts;
+    this.sessionAttributes = attributes;
+  }
+
+  /**
+   * Reads a connection URI.
+   *
+   * @param databaseUrl such as `postgres://user:password@host:5432/database?sslmode=verify-full` or
+   * `postgres://a:5432,b:5432/database?target_session_attrs=primary`; without it, and for what it leaves out, the PG*
+   * variables are used
+   * @throws StoreError `invalid_argument` if the URI cannot be read, or a certificate file; the message never contains the
+   * URI, which may hold a password
+   */
+  static of(databaseUrl: string | undefined, env = process.env): DatabaseAddress {
+    const [address, query] = splitOnce(databaseUrl ?? "", "?");
+    const parameters = new URLSearchParams(query);
+    const ssl = tlsOf(parameters, env);
+    const attributes = attributesOf(parameters, env);
+    const urls = urlsOf(databaseUrl === undefined ? undefined : address, parameters, env);
+    const common: pg.ClientConfig = {
+      application_name: "hawser",
+      keepAlive: true,
+      keepAliveInitialDelayMillis: storeConstants.sessionKeepaliveMs,
+      connectionTimeoutMillis: storeConstants.databaseConnectTimeoutMs,
+      types: typeParsers,
+      ...ssl,
+    };
+    const hosts = urls.map((connectionString) => ({
+      ...common,
+      ...(connectionString === undefined ? {} : { connectionString }),
+    }));
+    return new DatabaseAddress(hosts, attributes ?? (hosts.length === 1 ? "any" : "read-write"));
+  }
+
+  /** The same place with another login: of what the URI and the environment say, all but who. */
+  withLogin(login: { readonly user: string; readonly password: string }): DatabaseAddress {
+    const hosts = this.hosts.map(({ connectionString, ...settings }) => {
+      const { host, port, database } = new pg.Client({ connectionString });
+      return { ...settings, host, port, ...(database === undefined ? {} : { database }), ...login };
+    });
+    return new DatabaseAddress(hosts, this.sessionAttributes);
+  }
+
+  /** The place of the host to try next in {@link hosts}: the one that worked last, or the one behind it that did not. */
+  get next(): number {
+    return this.#next;
+  }
+
+  /** A host was of no use: the one behind it comes next, unless another try has found that out before. */
+  failed(host: number): void {
+    if (this.#next === host) this.#next = (host + 1) % this.hosts.length;
+  }
+
+  /** Who logs in, and where, for messages. */
+  get described(): { readonly role: string; readonly database: string; readonly server: string } {
+    const clients = this.hosts.map((host) => new pg.Client(host));
+    const { user = "", database = "" } = clients[0]!;
+    return { role: user, database, server: clients.map(hostOf).join(", ") };
+  }
+}
+
+/** Host and port of a client, or the directory of its socket, for messages. */
+export function hostOf({ host, port }: pg.Client): string {
+  return host.startsWith("/") ? host : `${host}:${port}`;
+}
+
+/** A URL for each host; undefined where the environment says everything. */
+function urlsOf(
+  address: string | undefined,
+  parameters: URLSearchParams,
+  env: NodeJS.ProcessEnv,
+): readonly (string | undefined)[] {
+  const [, login = "", authority = "", path = ""] = /^[a-z]+:\/\/([^/?#]*@)?([^/?#]*)(.*)$/is.exec(address ?? "") ?? [];
+  const named = parameters.get("host") ?? (authority === "" ? env["PGHOST"] : authority);
+  if (named?.includes(",") !== true) {
+    return [address === undefined ? undefined : checkedUrl(address, parameters)];
+  }
+  const inAuthority = parameters.get("host") === null && authority !== "";
+  const ports = inAuthority ? [] : (parameters.get("port") ?? env["PGPORT"] ?? "").split(",");
+  const hosts = named.split(",");
+  if (ports.length > 1 && ports.length !== hosts.length) {
+    throw new StoreError(
+      "invalid_argument",
+      `databaseUrl names ${hosts.length} hosts and ${ports.length} ports; name one port for all, or one for each host`,
+    );
+  }
+  return hosts.map((one, place) => {
+    const own = new URLSearchParams(parameters);
+    const [, host = "", port] = (inAuthority ? /^(\[.*\]|[^:]*)(?::(\d+))?$/.exec(one) : [one, one]) ?? [];
+    const chosenPort = port ?? ports[place] ?? ports[0] ?? "";
+    if (host === "") {
+      throw new StoreError(
+        "invalid_argument",
+        `databaseUrl has no host in place ${place + 1} of its list; write them as host:port,host:port`,
+      );
+    }
+    own.set("host", host.replace(/^\[(.*)\]$/, "$1"));
+    if (chosenPort !== "") own.set("port", chosenPort);
+    return checkedUrl(address === undefined ? "postgres:///" : `postgres://${login}${path || "/"}`, own);
+  });
+}
+
+function attributesOf(parameters: URLSearchParams, env: NodeJS.ProcessEnv): SessionAttributes | undefined {
+  const value = parameters.get("target_session_attrs") ?? env["PGTARGETSESSIONATTRS"];
+  parameters.delete("target_session_attrs");
+  if (!value) return undefined;
+  const known = sessionAttributes.find((one) => one === value);
+  if (known !== undefined) return known;
+  throw new StoreError(
+    "invalid_argument",
+    `target_session_attrs "${value}" is unknown; use one of ${sessionAttributes.join(", ")}`,
+  );
+}
+
+function checkedUrl(address: string, parameters: URLSearchParams): string {
+  if (!/^(postgres|postgresql|socket):/.test(address)) {
+    throw new StoreError(
+      "invalid_argument",
+      "databaseUrl is not a connection URI; it must begin with postgres:// or postgresql://",
+    );
+  }
+  const url = parameters.size === 0 ? address : `${address}?${parameters}`;
+  try {
+    // The driver reads it again when it connects; read once here, so that a mistake is reported where it was made.
+    new pg.Client({ connectionString: url });
+  } catch {
+    throw new StoreError(
+      "invalid_argument",
+      "databaseUrl cannot be read; percent-encode special characters in user name and password",
+    );
+  }
+  return url;
+}
+
+/** Takes the TLS parameters out of the others. */
+function tlsOf(parameters: URLSearchParams, env: NodeJS.ProcessEnv): Pick<pg.ClientConfig, "ssl" | "sslnegotiation"> {
+  const tls = new Map<TlsParameter, string>();
+  const asked = tlsParameters.some((name) => parameters.has(name)) || Boolean(env["PGSSLMODE"]);
+  for (const name of tlsParameters) {
+    const value = parameters.get(name) ?? env[`PG${name.toUpperCase()}`];
+    if (value) tls.set(name, value);
+    parameters.delete(name);
+  }
+  return {
+    ...(asked ? { ssl: tlsOptions(tls) } : {}),
+    ...(tls.get("sslnegotiation") === "direct" ? { sslnegotiation: "direct" } : {}),
+  };
+}
+
+function tlsOptions(parameters: ReadonlyMap<TlsParameter, string>): NonNullable<pg.ClientConfig["ssl"]> {
+  const mode = parameters.get("sslmode");
+  if (mode !== undefined && !tlsModes.includes(mode)) {
+    throw new StoreError("invalid_argument", `sslmode "${mode}" is unknown; use one of ${tlsModes.join(", ")}`);
+  }
+  if (mode === "disable") return false;
+  const root = parameters.get("sslrootcert");
+  const options: Exclude<pg.ClientConfig["ssl"], boolean | undefined> = {};
+  // "system" is libpq's word for the roots that are trusted anyway.
+  if (root !== undefined && root !== "system") options.ca = certificateFile("sslrootcert", root);
+  const certificate = parameters.get("sslcert");
+  if (certificate !== undefined) options.cert = certificateFile("sslcert", certificate);
+  const key = parameters.get("sslkey");
+  if (key !== undefined) options.key = certificateFile("sslkey", key);
+  if (mode === "no-verify") options.rejectUnauthorized = false;
+  if (mode === "verify-ca" && options.ca !== undefined) options.checkServerIdentity = () => undefined;
+  return options;
+}
+
+function certificateFile(parameter: string, path: string): string {
+  try {
+    return readSmallFileSync(path, protocolConstants.tlsFileMaxBytes).toString("utf8");
+  } catch (cause) {
+    throw new StoreError("invalid_argument", `${parameter} ${path} cannot be read: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+}
+
+function splitOnce(text: string, separator: string): [string, string] {
+  const at = text.indexOf(separator);
+  return at === -1 ? [text, ""] : [text.slice(0, at), text.slice(at + separator.length)];
+}

@@ -1,0 +1,13 @@
+/** Sessions with Postgres: where they go, how they are opened, and which server answers. */
+export { DatabaseAddress, hostOf } from "./database-address.js";
+export {
+  localSettingsSql,
+  type OpenSession,
+  openSession,
+  pinSql,
+  type SessionLimits,
+  SessionPool,
+  sessionSettingsSql,
+  userPathSql,
+} from "./open-session.js";
+export { serverIdentity } from "./server-identity.js";

@@ -1,0 +1,285 @@
+/**
+ * Opens every session with Postgres that Hawser has: pools, leases, `hawser serve`, commands, doctor.
+ *
+ * What is the same in all of them is set here, before anything is asked:
+ *
+ * - `search_path = pg_catalog, pg_temp`. Other roles may put operators, functions and types into schemas of a login's
+ *   path, and Postgres would call them, as this login, wherever pg_catalog has no exact match. A user's code (a handler's
+ *   `message.client`, a subscribed function) gets the login's own path: {@link userPathSql}, {@link pinSql}.
+ * - The server ends what a dead or stopped client leaves: keepalives where nothing is under way, `tcp_user_timeout` where
+ *   an answer is, `idle_in_transaction_session_timeout` where the process lives and stands still.
+ * - READ COMMITTED, which the fence relies on.
+ */
+import pg from "pg";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { type DatabaseAddress, hostOf, type SessionAttributes } from "./database-address.js";
+
+const { sessionKeepaliveMs, sessionKeepaliveProbes, sessionIdleInTransactionMs } = storeConstants;
+
+/** How long the server lets one session wait and work, in milliseconds; 0: without limit. */
+export interface SessionLimits {
+  /** Default: what the server has for the login. */
+  readonly lockTimeoutMs?: number | undefined;
+  /** Default: what the server has for the login. */
+  readonly statementTimeoutMs?: number | undefined;
+}
+
+/** What a session is opened for. */
+export interface SessionOptions extends SessionLimits {
+  /** As Postgres shows it. Default `hawser`. */
+  readonly applicationName?: string | undefined;
+  /** All its transactions read alone, unless they say otherwise. */
+  readonly readOnly?: boolean | undefined;
+  /** How long connecting may take, to one host. Default `databaseConnectTimeoutMs`. */
+  readonly connectTimeoutMs?: number | undefined;
+  /** A statement that is not answered for so long fails. Default: without limit. */
+  readonly queryTimeoutMs?: number | undefined;
+  /**
+   * Functions of others run in it, and DISCARD ALL after them: the settings are made when it connects, so that it goes back
+   * to them; and notices are not sent.
+   */
+  readonly runsFunctions?: boolean | undefined;
+  /** The server is to be one that takes writes, whatever the address allows. */
+  readonly needsWrites?: boolean | undefined;
+  /**
+   * Gets each client before it connects: one for each host that is tried. Whoever wants to end the opening destroys its
+   * stream.
+   */
+  readonly onClient?: ((client: pg.Client) => void) | undefined;
+}
+
+/** A session, and the process of Postgres that serves it. */
+export interface OpenSession {
+  readonly client: pg.Client;
+  readonly backendPid: number;
+  readonly isStandby: boolean;
+}
+
+/** For the rest of the transaction: nothing that others have put on the login's path is called. */
+export const pinSql = "SET LOCAL search_path = pg_catalog, pg_temp";
+
+/** For the rest of the transaction: what a session of the login has that nobody has set anything in. */
+export const userPathSql = ["search_path", "lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"]
+  .map((name) => `SET LOCAL ${name} TO DEFAULT`)
+  .join("; ");
+
+/** The limits of a session, for the rest of the transaction, and the pinned path. */
+export function localSettingsSql(limits: SessionLimits): string {
+  return [pinSql, ...limitSettings(limits).map(([name, value]) => `SET LOCAL ${name} = ${value}`)].join("; ");
+}
+
+/** Everything that is set in a session that is kept, in one text of several statements. */
+export function sessionSettingsSql(limits: SessionLimits, readOnly = false): string {
+  const settings: readonly Setting[] = [
+    ...sessionSettings(limits),
+    ...(readOnly ? ([["default_transaction_read_only", "on"]] as const) : []),
+  ];
+  // Some platforms lack it: a backend notices during a long statement that its client is gone.
+  const check = `SET client_connection_check_interval = ${sessionKeepaliveMs}`;
+  return [
+    "SET search_path = pg_catalog, pg_temp",
+    ...settings.map(([name, value]) => `SET ${name} = '${value}'`),
+    `DO $$ BEGIN ${check}; EXCEPTION WHEN OTHERS THEN NULL; END $$`,
+  ].join("; ");
+}
+
+type Setting = readonly [name: string, value: string | number];
+
+function sessionSettings(limits: SessionLimits): readonly Setting[] {
+  return [
+    ["default_transaction_isolation", "read committed"],
+    ["idle_session_timeout", 0],
+    ["tcp_keepalives_idle", sessionKeepaliveMs / 1000],
+    ["tcp_keepalives_interval", sessionKeepaliveMs / 1000],
+    ["tcp_keepalives_count", sessionKeepaliveProbes],
+    ["tcp_user_timeout", sessionKeepaliveMs * (sessionKeepaliveProbes + 1)],
+    ...limitSettings(limits),
+  ];
+}
+
+function limitSettings({ lockTimeoutMs, statementTimeoutMs }: SessionLimits): readonly Setting[] {
+  return [
+    ["idle_in_transaction_session_timeout", sessionIdleInTransactionMs],
+    ...(lockTimeoutMs === undefined ? [] : ([["lock_timeout", lockTimeoutMs]] as const)),
+    ...(statementTimeoutMs === undefined ? [] : ([["statement_timeout", statementTimeoutMs]] as const)),
+  ];
+}
+
+/** As parameters of the startup message: what DISCARD ALL and RESET ALL go back to, whatever the login has of its own. */
+function startupOptions(limits: SessionLimits): string {
+  const settings: readonly Setting[] = [
+    ["search_path", "pg_catalog,pg_temp"],
+    ["client_min_messages", "error"],
+    ...sessionSettings(limits),
+  ];
+  return settings.map(([name, value]) => `-c ${name}=${String(value).replaceAll(" ", "\\ ")}`).join(" ");
+}
+
+/**
+ * Opens a session with the first host of the address that is of use.
+ *
+ * @throws what the last host threw; with several hosts an AggregateError with the error of each. A refusal that is the
+ * same everywhere (a wrong password, no such database) ends the search.
+ */
+export async function openSession(address: DatabaseAddress, options: SessionOptions = {}): Promise<OpenSession> {
+  return firstOfUse(address, (host, wanted) => openAt(host, wanted, options));
+}
+
+async function openAt(
+  config: pg.ClientConfig,
+  wanted: SessionAttributes,
+  options: SessionOptions,
+): Promise<OpenSession> {
+  const { applicationName, connectTimeoutMs, queryTimeoutMs, readOnly, runsFunctions, needsWrites, onClient } = options;
+  const client = new pg.Client({
+    ...config,
+    ...(applicationName === undefined ? {} : { application_name: applicationName }),
+    ...(connectTimeoutMs === undefined ? {} : { connectionTimeoutMillis: connectTimeoutMs }),
+    ...(queryTimeoutMs === undefined ? {} : { query_timeout: queryTimeoutMs }),
+    ...(runsFunctions === true ? { options: startupOptions(options) } : {}),
+  });
+  // What is under way reports it; whoever keeps the session listens, too.
+  client.on("error", () => undefined);
+  onClient?.(client);
+  try {
+    await client.connect();
+    const facts = await prepareSession(client, sessionSettingsSql(options, readOnly), connectTimeoutMs);
+    refuseUnwanted(facts, needsWrites === true ? "read-write" : wanted, client);
+    return { client, backendPid: facts.pid, isStandby: facts.standby };
+  } catch (error) {
+    client.connection.stream.destroy();
+    throw error;
+  }
+}
+
+interface ServerFacts {
+  readonly pid: number;
+  readonly standby: boolean;
+  readonly reads_only: boolean;
+}
+
+const factsSql = `SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.pg_is_in_recovery() AS standby,
+  pg_catalog.current_setting('transaction_read_only')::bool AS reads_only`;
+
+/** Sets what is to be set, and looks who answers. @throws if that takes longer than connecting may */
+async function prepareSession(
+  client: pg.ClientBase,
+  settingsSql: string,
+  limitMs: number = storeConstants.databaseConnectTimeoutMs,
+): Promise<ServerFacts> {
+  const late = new Error(`the server did not answer within ${limitMs} ms after it had let the login in`);
+  const timer = setTimeout(() => (client as pg.Client).connection.stream.destroy(late), limitMs);
+  try {
+    // Several statements have several results.
+    const results = (await client.query(`${settingsSql}; ${factsSql}`)) as unknown as pg.QueryResult<ServerFacts>[];
+    return results.at(-1)!.rows[0]!;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function refuseUnwanted({ standby, reads_only: readsOnly }: ServerFacts, wanted: SessionAttributes, client: pg.Client) {
+  const isWanted: Readonly<Record<SessionAttributes, boolean>> = {
+    any: true,
+    "read-write": !standby && !readsOnly,
+    "read-only": standby || readsOnly,
+    primary: !standby,
+    standby,
+    "prefer-standby": standby,
+  };
+  if (isWanted[wanted]) return;
+  const is = standby ? "a standby, which takes no writes" : readsOnly ? "read-only" : "a primary";
+  throw new Error(`the server ${hostOf(client)} is ${is}; wanted is one that is ${wanted}`);
+}
+
+/** Calls `open` with one host after the other, beginning with the one that worked last. */
+async function firstOfUse<T>(
+  address: DatabaseAddress,
+  open: (host: pg.ClientConfig, wanted: SessionAttributes) => Promise<T>,
+): Promise<T> {
+  const { hosts, sessionAttributes } = address;
+  const rounds: readonly SessionAttributes[] =
+    sessionAttributes === "prefer-standby" ? ["standby", "any"] : [sessionAttributes];
+  const errors: unknown[] = [];
+  for (const wanted of rounds) {
+    for (let tries = 0; tries < hosts.length; tries += 1) {
+      const host = address.next;
+      try {
+        return await open(hosts[host]!, wanted);
+      } catch (error) {
+        if (isSameEverywhere(error)) throw error;
+        errors.push(error);
+        address.failed(host);
+      }
+    }
+  }
+  throw errors.length === 1 ? errors[0] : new AggregateError(errors, "no host of the database is of use");
+}
+
+/** SQLSTATEs of a server that may be another one's standby, or busy, starting or stopping: another host may do. */
+const ofOneServer = /^(08|25006|53|55P03|57)/;
+
+function isSameEverywhere(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && !ofOneServer.test(error.code ?? "");
+}
+
+/** A pool whose sessions are opened as {@link openSession} does it. */
+export class SessionPool {
+  readonly #pool: pg.Pool;
+  readonly #address: DatabaseAddress;
+
+  /**
+   * @param options.keepsSettings false behind a transaction pooler: a session's settings do not stay, and each transaction
+   * makes its own ({@link localSettingsSql})
+   * @param options.check looks at a new session before it is used; what it throws ends the session
+   * @param options.onIdleError an idle session was lost; the pool has dropped it already
+   */
+  constructor(
+    address: DatabaseAddress,
+    options: SessionLimits & {
+      readonly max: number;
+      readonly keepsSettings: boolean;
+      readonly check: (client: pg.ClientBase) => Promise<void>;
+      readonly onIdleError: (error: Error) => void;
+    },
+  ) {
+    this.#address = address;
+    class HostClient extends pg.Client {
+      constructor() {
+        super(address.hosts[address.next]);
+      }
+    }
+    const settingsSql = options.keepsSettings ? sessionSettingsSql(options) : localSettingsSql(options);
+    this.#pool = new pg.Pool({
+      ...address.hosts[0],
+      max: options.max,
+      Client: HostClient,
+      // The pool waits for it, and reports its failure as one to connect.
+      onConnect: async (client) => {
+        const facts = await prepareSession(client, settingsSql);
+        refuseUnwanted(facts, address.sessionAttributes, client as pg.Client);
+        await options.check(client);
+      },
+    });
+    this.#pool.on("error", options.onIdleError);
+  }
+
+  /** How many sessions there may be. */
+  get max(): number {
+    return this.#pool.options.max;
+  }
+
+  set max(sessions: number) {
+    this.#pool.options.max = sessions;
+  }
+
+  /** A session that is free, or a new one. @throws as {@link openSession} */
+  connect(): Promise<pg.PoolClient> {
+    return firstOfUse(this.#address, () => this.#pool.connect());
+  }
+
+  /** Ends all sessions; what they do is finished first. */
+  end(): Promise<void> {
+    return this.#pool.end();
+  }
+}
