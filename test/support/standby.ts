@@ -17,6 +17,13 @@ export interface PrimaryAndStandby extends AsyncDisposable {
   readonly primary: OwnPostgres;
   /** Only reads, until it is promoted. */
   readonly standby: OwnPostgres;
+  /**
+   * As a planned switchover begins: the primary ends in order, with everything passed on, and the standby is promoted.
+   * Resolves when that one takes writes; it is the primary from then on.
+   */
+  switchOver(): Promise<void>;
+  /** After {@link switchOver}: the server that was the primary starts again, as the standby. Resolves when it streams. */
+  rejoin(): Promise<void>;
   /** Resolves when the standby shows what had been committed on the primary at the time of the call. */
   caughtUp(): Promise<void>;
   /** Makes the standby a primary of its own; resolves when it takes writes. The old primary runs on unless it is killed. */
@@ -31,9 +38,7 @@ export async function startPrimaryAndStandby(): Promise<PrimaryAndStandby> {
     await primary.kill("SIGINT");
     standby = await ownPostgres({ prepare: (dataDirectory) => makeStandby(primary, dataDirectory) });
     await primary.start();
-    await eventually("the standby streams", async () => {
-      return (await rowsOf(primary.url, "SELECT FROM pg_stat_replication WHERE state = 'streaming'")).length === 1;
-    });
+    await streams(primary);
     return assemble(primary, standby);
   } catch (error) {
     await standby?.[Symbol.asyncDispose]();
@@ -42,10 +47,22 @@ export async function startPrimaryAndStandby(): Promise<PrimaryAndStandby> {
   }
 }
 
+async function streams(primary: OwnPostgres): Promise<void> {
+  await eventually("the standby streams", async () => {
+    return (await rowsOf(primary.url, "SELECT FROM pg_stat_replication WHERE state = 'streaming'")).length === 1;
+  });
+}
+
 /** Copies the data of the primary, which is stopped, and makes the copy follow it. */
 function makeStandby(primary: OwnPostgres, dataDirectory: string): () => void {
   // Not node's cp: that one would make the copy ours.
   execFileSync("cp", ["-Rp", primary.dataDirectory, dataDirectory]);
+  follow(primary, dataDirectory);
+  return () => undefined;
+}
+
+/** Makes the server of a data directory, which is stopped, a standby of the primary. */
+function follow(primary: OwnPostgres, dataDirectory: string): void {
   const { hostname, port, username } = new URL(primary.url);
   const settings = [
     `primary_conninfo = 'host=${hostname} port=${port} user=${username} application_name=standby'`,
@@ -57,13 +74,21 @@ function makeStandby(primary: OwnPostgres, dataDirectory: string): () => void {
   writeFileSync(signal, "");
   const account = serverAccount();
   if (account !== undefined) chownSync(signal, account.uid, account.gid);
-  return () => undefined;
 }
 
-function assemble(primary: OwnPostgres, standby: OwnPostgres): PrimaryAndStandby {
+function assemble(first: OwnPostgres, second: OwnPostgres): PrimaryAndStandby {
+  let [primary, standby] = [first, second];
+  const promote = async (): Promise<void> => {
+    const [row] = await rowsOf(standby.url, "SELECT pg_promote() AS promoted");
+    if (row!["promoted"] !== true) throw new Error("The standby was not promoted within 60 s.");
+  };
   return {
-    primary,
-    standby,
+    get primary() {
+      return primary;
+    },
+    get standby() {
+      return standby;
+    },
     async caughtUp() {
       const [row] = await rowsOf(primary.url, "SELECT pg_current_wal_flush_lsn()::text AS lsn");
       const replayed = `SELECT pg_last_wal_replay_lsn() >= '${row!["lsn"]}' AS replayed`;
@@ -71,13 +96,20 @@ function assemble(primary: OwnPostgres, standby: OwnPostgres): PrimaryAndStandby
         return (await rowsOf(standby.url, replayed))[0]!["replayed"] === true;
       });
     },
-    async promote() {
-      const [row] = await rowsOf(standby.url, "SELECT pg_promote() AS promoted");
-      if (row!["promoted"] !== true) throw new Error("The standby was not promoted within 60 s.");
+    promote,
+    async switchOver() {
+      await primary.kill("SIGINT");
+      await promote();
+      [primary, standby] = [standby, primary];
+    },
+    async rejoin() {
+      follow(primary, standby.dataDirectory);
+      await standby.start();
+      await streams(primary);
     },
     [Symbol.asyncDispose]: async () => {
-      await standby[Symbol.asyncDispose]();
-      await primary[Symbol.asyncDispose]();
+      await second[Symbol.asyncDispose]();
+      await first[Symbol.asyncDispose]();
     },
   };
 }
