@@ -238,7 +238,8 @@ export class PeerSession {
         // Another peer that publishes the same address has taken the row over: entering again would never end.
         const other = listeners.find(({ addr }) => addr === this.publishedAddress);
         if (other === undefined) isMissing = true;
-        else logger.error({ topic, address: other.addr, peer: other.name }, "another peer publishes this peer's address");
+        else
+          logger.error({ topic, address: other.addr, peer: other.name }, "another peer publishes this peer's address");
       }
       if (!isMissing || this.ended) return;
       await this.register();

@@ -96,16 +96,20 @@ const sql = {
 export function channels(database: Database): Channels {
   const channelKey = gathered(async (asked: readonly { readonly sender: Sender; readonly listenerName: string }[]) => {
     const [first] = asked;
-    const which = asked.length === 1 ? `from "${first?.sender.name}" to "${first?.listenerName}"` : `${asked.length} times`;
-    const rows = await database.query<{ connection_key: number; owner: string }>(`read the key of a channel, ${which}`, {
-      name: "hawser.connection_keys",
-      text: sql.connectionKeys,
-      values: [
-        asked.map(({ sender }) => sender.name),
-        asked.map(({ sender }) => sender.sourceTopic),
-        asked.map(({ listenerName }) => listenerName),
-      ],
-    });
+    const which =
+      asked.length === 1 ? `from "${first?.sender.name}" to "${first?.listenerName}"` : `${asked.length} times`;
+    const rows = await database.query<{ connection_key: number; owner: string }>(
+      `read the key of a channel, ${which}`,
+      {
+        name: "hawser.connection_keys",
+        text: sql.connectionKeys,
+        values: [
+          asked.map(({ sender }) => sender.name),
+          asked.map(({ sender }) => sender.sourceTopic),
+          asked.map(({ listenerName }) => listenerName),
+        ],
+      },
+    );
     return rows.map(({ connection_key, owner }) => ({ connectionKey: connection_key, owner }));
   });
   const topicKey = gathered(async (topics: readonly string[]) => {

@@ -42,7 +42,13 @@ export interface Routes {
 }
 
 const book = columnsOf<TopicAddrRow>()("topic", "addr", "client_name", "max_message_bytes", "durable", "epoch");
-const known = columnsOf<SenderListenerRow>()("sender_key", "listener_topic", "addr", "client_name", "max_message_bytes");
+const known = columnsOf<SenderListenerRow>()(
+  "sender_key",
+  "listener_topic",
+  "addr",
+  "client_name",
+  "max_message_bytes",
+);
 type BookRow = typeof book.row & { readonly sender_key: string | null };
 const key = columnsOf<SenderListenerRow>()("sender_key", "listener_topic", "client_name");
 const rest = columnsOf<SenderListenerRow>()("addr", "max_message_bytes");
@@ -99,7 +105,9 @@ export function routes(database: Database): Routes {
   });
   const remember = gathered(async (rows: readonly MetListener[]) => {
     // No row twice: one statement cannot write it twice. The last one counts.
-    const last = new Map(rows.map((row) => [JSON.stringify([row.sender_key, row.listener_topic, row.client_name]), row]));
+    const last = new Map(
+      rows.map((row) => [JSON.stringify([row.sender_key, row.listener_topic, row.client_name]), row]),
+    );
     await database.query(`remember ${last.size} routes`, {
       name: "hawser.remember_routes",
       text: sql.remember,

@@ -30,7 +30,10 @@ interface Pair {
 
 async function inOneProcess(databaseUrl: string): Promise<Pair> {
   const settings = { listen: "127.0.0.1:0", databaseUrl };
-  const [a, b] = [new Peer({ ...settings, name: "a-1", topic: "a" }), new Peer({ ...settings, name: "b-1", topic: "b" })];
+  const [a, b] = [
+    new Peer({ ...settings, name: "a-1", topic: "a" }),
+    new Peer({ ...settings, name: "b-1", topic: "b" }),
+  ];
   const confirmed = new Log<{ readonly number: number }>();
   const received = new Log<number>();
   const lost: string[] = [];

@@ -54,7 +54,9 @@ describe("a peer with thousands of topics", () => {
     );
     expect(row?.count).toBe(5_001);
     const longest = Math.max(...others);
-    console.log(`started in ${tookMs.toFixed(0)} ms; ${others.length} starts and subscriptions meanwhile, longest ${longest.toFixed(0)} ms`);
+    console.log(
+      `started in ${tookMs.toFixed(0)} ms; ${others.length} starts and subscriptions meanwhile, longest ${longest.toFixed(0)} ms`,
+    );
     expect(tookMs).toBeLessThan(10_000);
     // A twentieth of what the start itself took, one statement for each topic.
     expect(longest).toBeLessThan(4_000);
@@ -135,7 +137,11 @@ async function sendToTopics(world: PeerWorld, count: number): Promise<void> {
   for (const topic of topicsOf(count)) await listener.subscribe(topic);
   await listener.record();
   for (let first = 0; first < count; first += 500) {
-    await Promise.all(topicsOf(count).slice(first, first + 500).map((topic) => sender.sendTo(topic, "hello")));
+    await Promise.all(
+      topicsOf(count)
+        .slice(first, first + 500)
+        .map((topic) => sender.sendTo(topic, "hello")),
+    );
   }
 }
 
