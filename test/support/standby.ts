@@ -22,7 +22,10 @@ export interface PrimaryAndStandby extends AsyncDisposable {
    * Resolves when that one takes writes; it is the primary from then on.
    */
   switchOver(): Promise<void>;
-  /** After {@link switchOver}: the server that was the primary starts again, as the standby. Resolves when it streams. */
+  /**
+   * After {@link switchOver}: the server that was the primary starts again, as the standby. Resolves when it streams, and
+   * has all that was committed meanwhile.
+   */
   rejoin(): Promise<void>;
   /** Resolves when the standby shows what had been committed on the primary at the time of the call. */
   caughtUp(): Promise<void>;
@@ -82,6 +85,13 @@ function assemble(first: OwnPostgres, second: OwnPostgres): PrimaryAndStandby {
     const [row] = await rowsOf(standby.url, "SELECT pg_promote() AS promoted");
     if (row!["promoted"] !== true) throw new Error("The standby was not promoted within 60 s.");
   };
+  const caughtUp = async (): Promise<void> => {
+    const [row] = await rowsOf(primary.url, "SELECT pg_current_wal_flush_lsn()::text AS lsn");
+    const replayed = `SELECT pg_last_wal_replay_lsn() >= '${row!["lsn"]}' AS replayed`;
+    await eventually("the standby has replayed what the primary has committed", async () => {
+      return (await rowsOf(standby.url, replayed))[0]!["replayed"] === true;
+    });
+  };
   return {
     get primary() {
       return primary;
@@ -89,13 +99,7 @@ function assemble(first: OwnPostgres, second: OwnPostgres): PrimaryAndStandby {
     get standby() {
       return standby;
     },
-    async caughtUp() {
-      const [row] = await rowsOf(primary.url, "SELECT pg_current_wal_flush_lsn()::text AS lsn");
-      const replayed = `SELECT pg_last_wal_replay_lsn() >= '${row!["lsn"]}' AS replayed`;
-      await eventually("the standby has replayed what the primary has committed", async () => {
-        return (await rowsOf(standby.url, replayed))[0]!["replayed"] === true;
-      });
-    },
+    caughtUp,
     promote,
     async switchOver() {
       await primary.kill("SIGINT");
@@ -106,6 +110,8 @@ function assemble(first: OwnPostgres, second: OwnPostgres): PrimaryAndStandby {
       follow(primary, standby.dataDirectory);
       await standby.start();
       await streams(primary);
+      // It streams already while it still reads an older timeline.
+      await caughtUp();
     },
     [Symbol.asyncDispose]: async () => {
       await second[Symbol.asyncDispose]();
