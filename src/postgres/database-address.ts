@@ -135,6 +135,12 @@ function urlsOf(
         `databaseUrl has no host in place ${place + 1} of its list; write them as host:port,host:port`,
       );
     }
+    if (chosenPort !== "" && !(/^\d+$/.test(chosenPort) && Number(chosenPort) > 0 && Number(chosenPort) < 65_536)) {
+      throw new StoreError(
+        "invalid_argument",
+        `databaseUrl has the port "${chosenPort}" of the host in place ${place + 1}; a port is a number from 1 to 65535`,
+      );
+    }
     own.set("host", host.replace(/^\[(.*)\]$/, "$1"));
     if (chosenPort !== "") own.set("port", chosenPort);
     return checkedUrl(address === undefined ? "postgres:///" : `postgres://${login}${path || "/"}`, own);

@@ -2,6 +2,7 @@
 export { DatabaseAddress, hostOf } from "./database-address.js";
 export {
   localSettingsSql,
+  mayBeReachedLater,
   type OpenSession,
   openSession,
   pinSql,

@@ -178,6 +178,9 @@ async function prepareSession(
   }
 }
 
+/** The server is of another kind than the session is for. */
+class UnwantedServer extends Error {}
+
 function refuseUnwanted({ standby, reads_only: readsOnly }: ServerFacts, wanted: SessionAttributes, client: pg.Client) {
   const isWanted: Readonly<Record<SessionAttributes, boolean>> = {
     any: true,
@@ -189,7 +192,7 @@ function refuseUnwanted({ standby, reads_only: readsOnly }: ServerFacts, wanted:
   };
   if (isWanted[wanted]) return;
   const is = standby ? "a standby, which takes no writes" : readsOnly ? "read-only" : "a primary";
-  throw new Error(`the server ${hostOf(client)} is ${is}; wanted is one that is ${wanted}`);
+  throw new UnwantedServer(`the server ${hostOf(client)} is ${is}; wanted is one that is ${wanted}`);
 }
 
 /** Calls `open` with one host after the other, beginning with the one that worked last. */
@@ -221,6 +224,29 @@ const ofOneServer = /^(08|25006|53|55P03|57)/;
 
 function isSameEverywhere(error: unknown): boolean {
   return error instanceof pg.DatabaseError && !ofOneServer.test(error.code ?? "");
+}
+
+/** What a socket says of a server that is away, or whose name is not known yet. */
+const unreachable = new Set([
+  ...["ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "EPIPE", "ENOENT", "EHOSTUNREACH", "ENETUNREACH"],
+  ...["ENOTFOUND", "EAI_AGAIN"],
+]);
+
+/** SQLSTATEs of a server that starts, stops, or has no session free. */
+const notNow = /^(08|53300|57P0[1-3])/;
+
+/**
+ * Whether a server may be reached later that {@link openSession} has not reached: it is away, or starts, or is not yet of
+ * the kind that is wanted; false for a password, a database or a certificate that is not right.
+ */
+export function mayBeReachedLater(error: unknown): boolean {
+  if (error instanceof AggregateError) return error.errors.some(mayBeReachedLater);
+  if (error instanceof UnwantedServer) return true;
+  if (error instanceof pg.DatabaseError) return notNow.test(error.code ?? "");
+  if (!(error instanceof Error)) return false;
+  const { code } = error as NodeJS.ErrnoException;
+  // The driver's own words for a connection that was not made in time, or was closed before it was.
+  return unreachable.has(code ?? "") || /timeout|terminated|did not answer/i.test(error.message);
 }
 
 /** A pool whose sessions are opened as {@link openSession} does it. */

@@ -2,6 +2,7 @@
  * What `hawser serve` runs: follows the definition of the NATS server in Postgres, and answers the SQL functions.
  */
 import { X509Certificate } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import {
   gatewayConstants,
@@ -13,7 +14,8 @@ import { Bridge } from "../bridge/index.js";
 import { GatewayError, HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import { AddressBook, Gateway, type GatewayAddress, isBindable } from "../gateway/index.js";
-import { type Logger, migrate, silentLogger } from "../store/index.js";
+import { mayBeReachedLater } from "../postgres/index.js";
+import { type Logger, migrate, retryDelayMs, silentLogger } from "../store/index.js";
 import { type PemSource, systemClock, TlsCredentials, type TlsMaterial } from "../transport/index.js";
 import { type Address, formatAddress } from "../wire/index.js";
 import { Monitoring } from "./monitoring.js";
@@ -69,7 +71,8 @@ export class Serve implements AsyncDisposable {
   private constructor(private readonly logger: Logger) {}
 
   /**
-   * Resolves when the gateway listens and Postgres knows where. The NATS server need not be defined or reachable yet.
+   * Resolves when the gateway listens and Postgres knows where. A Postgres that cannot be reached is waited for until the
+   * signal; the NATS server need not be defined or reachable yet.
    *
    * @throws HawserError `invalid_argument`; `plaintext_refused`; `bind_failed`; `store_failed`, `schema_missing`,
    * `schema_too_new`; the reason of the signal
@@ -150,8 +153,6 @@ export class Serve implements AsyncDisposable {
     const { databaseUrl, signal } = options;
     const { settings, listen, secretsDirectories } = checked;
     this.#settings = settings;
-    const action = "prepare the database";
-    await migrate({ databaseUrl, logger: this.logger, role: "hawser_bridge", action, signal });
     let present: CompleteNatsServerOptions | undefined;
     let problem: HawserError | undefined;
     const watch = new ServerWatch({
@@ -173,6 +174,7 @@ export class Serve implements AsyncDisposable {
     this.#watch = watch;
     if (settings.monitorListen !== undefined) await this.#monitor(settings.monitorListen, signal);
     signal?.throwIfAborted();
+    await this.#prepareDatabase(databaseUrl, signal);
     await watch.open();
     const metrics = this.#monitoring?.metrics;
     this.#gateway = await Gateway.start(
@@ -208,6 +210,29 @@ export class Serve implements AsyncDisposable {
     this.#monitoring?.follow();
     this.#bridge.configure(present, problem);
     if (secretsDirectories === undefined) await this.#warnOfStrangers(present);
+  }
+
+  /** Waits for Postgres where it cannot be reached: it may start after this process, or fail over now. */
+  async #prepareDatabase(databaseUrl: string | undefined, signal: AbortSignal | undefined): Promise<void> {
+    const action = "prepare the database";
+    let toldAt = Number.NEGATIVE_INFINITY;
+    for (let failures = 1; ; failures += 1) {
+      try {
+        await migrate({ databaseUrl, logger: this.logger, role: "hawser_bridge", action, signal });
+        if (failures > 1) this.logger.info({}, "Postgres answers");
+        return;
+      } catch (error) {
+        signal?.throwIfAborted();
+        if (!HawserError.is(error) || !mayBeReachedLater(error.cause)) throw error;
+        this.#monitoring?.asked(false);
+        if (performance.now() - toldAt >= gatewayConstants.postgresWaitLogMs) {
+          this.logger.warn({ err: error }, "waiting for Postgres, which cannot be reached; Ctrl-C or SIGTERM ends it");
+          toldAt = performance.now();
+        }
+      }
+      await delay(retryDelayMs(failures), undefined, { signal }).catch(() => undefined);
+      signal?.throwIfAborted();
+    }
   }
 
   async #monitor(address: string, signal: AbortSignal | undefined): Promise<void> {

@@ -6,6 +6,7 @@
  * by their number, cursors only move forward, so that a commit whose answer was lost is simply sent again.
  */
 export { type Announce, announcements } from "./announce.js";
+export { retryDelayMs } from "./backoff.js";
 export type { ChannelOwner, ChannelOwners } from "./channel-owner.js";
 export type { Channel, Channels, Position } from "./channels.js";
 export { type Clock, systemClock } from "./clock.js";

@@ -23,7 +23,7 @@ export interface Route {
 }
 
 /** A topic as a sender finds it. */
-export interface TopicListeners {
+interface TopicListeners {
   /** Those in the phone book, in the order of their addresses. */
   readonly listeners: readonly Listener[];
   /** Those that the sender has met, in the order of their addresses. */

@@ -76,10 +76,6 @@ describe("a start", () => {
     await serve.stop();
   });
 
-  it("is refused where the database cannot be reached", async () => {
-    expect(await failure({})).toMatchObject({ code: "store_failed", message: expect.not.stringContaining("password") });
-  });
-
   it("ends when its signal is aborted", async () => {
     await using database = await testDatabase();
     const signal = AbortSignal.abort(new Error("not now"));

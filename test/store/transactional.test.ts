@@ -1,3 +1,4 @@
+import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type Lease, openStore } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
@@ -40,6 +41,45 @@ describe("a handler inside a transaction", () => {
     expect(await effects()).toEqual(["one"]);
     expect(await w.store.cursorOf(channel)).toEqual({ epoch: sender.epoch, number: 1 });
     expect(await w.store.backlogOf(channel, { epoch: 0, number: 0 })).toBe(1);
+  });
+
+  it("has the path and the limits of a plain login, and nobody behind it has what it sets", async () => {
+    const { rows } = await w.operator.query("SELECT current_user AS role, current_database() AS database");
+    const role = rows[0].role;
+    const settings = ["search_path", "lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"];
+    const read = async (client: Pick<pg.ClientBase, "query">): Promise<string[]> => {
+      const text = settings.map((name) => `current_setting('${name}') AS ${name}`).join(", ");
+      return Object.values((await client.query(`SELECT ${text}`)).rows[0]);
+    };
+    await w.operator.query(
+      `ALTER ROLE ${role} IN DATABASE ${rows[0].database} SET search_path = elsewhere, public, pg_catalog`,
+    );
+    try {
+      const plain = await read(await w.connect());
+      expect(plain[0]).toBe("elsewhere, public, pg_catalog");
+      // Not the one that is open: its connections have what the login had when they were made.
+      const databaseUrl = `${w.url}?application_name=later`;
+      for (const pooled of [false, true]) {
+        await using store = await openStore({
+          databaseUrl,
+          ...(pooled ? { sessionUrl: w.url } : {}),
+          poolSize: 2,
+        });
+        for (const number of [1, 2]) {
+          const handled = store.handleInTransaction(
+            listener,
+            { ...message(pooled ? number + 2 : number) },
+            async (client) => {
+              expect(await read(client)).toEqual(plain);
+              await client.query("SET search_path = public; SET lock_timeout = 1; SET statement_timeout = 1234");
+            },
+          );
+          expect(await handled).toBe("committed");
+        }
+      }
+    } finally {
+      await w.operator.query(`ALTER ROLE ${role} IN DATABASE ${rows[0].database} RESET search_path`);
+    }
   });
 
   it("is not called for a message at or below the cursor", async () => {

@@ -1006,4 +1006,10 @@ export const gatewayConstants = {
    * Value: 100000.
    */
   maxReceivedHeaders: 100000,
+  /**
+   * How often `hawser serve` says that it waits for Postgres.
+   *
+   * Value: 30000 ms.
+   */
+  postgresWaitLogMs: 30000,
 } as const;

@@ -1,0 +1,68 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import pg from "pg";
+import { describe, expect, it } from "vitest";
+import { DatabaseAddress } from "../../src/postgres/index.js";
+
+function placesOf(databaseUrl: string | undefined, env: NodeJS.ProcessEnv = {}): string[] {
+  return DatabaseAddress.of(databaseUrl, env).hosts.map((host) => {
+    const { user, host: name, port, database } = new pg.Client(host);
+    return `${user}@${name}:${port}/${database}`;
+  });
+}
+
+describe("the address of a database", () => {
+  it.each([
+    ["postgres://u:p@a/d", ["u@a:5432/d"]],
+    ["postgres://u:p@a:1,b:2,c/d", ["u@a:1/d", "u@b:2/d", "u@c:5432/d"]],
+    ["postgresql://u:p%40q@a,b:2/d?sslmode=disable", ["u@a:5432/d", "u@b:2/d"]],
+    ["postgres://u@[::1]:1,[fe80::2]/d", ["u@::1:1/d", "u@fe80::2:5432/d"]],
+    ["postgres://u@/d?host=a,b&port=1,2", ["u@a:1/d", "u@b:2/d"]],
+    ["postgres://u@/d?host=a,b&port=7", ["u@a:7/d", "u@b:7/d"]],
+    ["postgres://u@/d?host=/run/one,/run/two", ["u@/run/one:5432/d", "u@/run/two:5432/d"]],
+  ])("%s has the hosts %j", (url, places) => {
+    expect(placesOf(url)).toEqual(places);
+  });
+
+  it("takes several hosts from the environment, too", () => {
+    expect(placesOf("postgres://u@/d", { PGHOST: "a,b", PGPORT: "1,2" })).toEqual(["u@a:1/d", "u@b:2/d"]);
+    expect(placesOf("postgres://u@c/d", { PGHOST: "a,b" })).toEqual(["u@c:5432/d"]);
+    expect(DatabaseAddress.of(undefined, { PGHOST: "a,b" }).hosts).toHaveLength(2);
+  });
+
+  it("keeps hosts and parameters with another login", () => {
+    const address = DatabaseAddress.of("postgres://u:p@a:1,b:2/d?target_session_attrs=standby", {});
+    const other = address.withLogin({ user: "v", password: "q" });
+    expect(other.described).toEqual({ role: "v", database: "d", server: "a:1, b:2" });
+    expect(other.sessionAttributes).toBe("standby");
+    expect(other.hosts.map(({ password }) => password)).toEqual(["q", "q"]);
+  });
+
+  it("wants a server that takes writes among several, and takes a single one as it is", () => {
+    expect(DatabaseAddress.of("postgres://a/d", {}).sessionAttributes).toBe("any");
+    expect(DatabaseAddress.of("postgres://a,b/d", {}).sessionAttributes).toBe("read-write");
+    expect(DatabaseAddress.of("postgres://a,b/d?target_session_attrs=any", {}).sessionAttributes).toBe("any");
+    const fromEnvironment = DatabaseAddress.of("postgres://a/d", { PGTARGETSESSIONATTRS: "primary" });
+    expect(fromEnvironment.sessionAttributes).toBe("primary");
+  });
+
+  it.each([
+    ["postgres://u:secret@a,,b/d", /no host in place 2 of its list; write them as host:port,host:port/],
+    ["postgres://u:secret@a:x,b/d", /no host in place 1 of its list/],
+    ["postgres://u:secret@/d?host=a,b&port=1,2,3", /2 hosts and 3 ports; name one port for all, or one for each host/],
+    ["postgres://u:secret@a/d?target_session_attrs=writer", /"writer" is unknown; use one of any, read-write, /],
+    ["postgres://u:secret@a:65536,b/d", /port "65536" of the host in place 1; a port is a number from 1 to 65535/],
+    ["postgres://u:secret@/d?host=a,b&port=1,x", /port "x" of the host in place 2/],
+  ])("%s is refused", (url, message) => {
+    const read = () => DatabaseAddress.of(url, {});
+    expect(read).toThrow(expect.objectContaining({ code: "invalid_argument" }));
+    expect(read).toThrow(message);
+    expect(read).not.toThrow(/sec/);
+  });
+
+  it("is where all sessions come from: nothing else in src/ makes a client of node-postgres", () => {
+    const files = readdirSync("src", { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts"));
+    const makers = files.filter((file) => /new pg\.(Client|Pool)\b/.test(readFileSync(join("src", file), "utf8")));
+    expect(makers.sort()).toEqual(["postgres/database-address.ts", "postgres/open-session.ts"]);
+  });
+});

@@ -1,0 +1,142 @@
+import net from "node:net";
+import type pg from "pg";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { DatabaseAddress, openSession, SessionPool } from "../../src/postgres/index.js";
+import { type TestDatabase, testDatabase } from "../support/database.js";
+
+let database: TestDatabase;
+/** Nothing listens there. */
+let deadHost: string;
+
+beforeAll(async () => {
+  database = await testDatabase({ migrated: false });
+  const server = net.createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  deadHost = `127.0.0.1:${(server.address() as net.AddressInfo).port}`;
+  await new Promise((resolve) => server.close(resolve));
+});
+afterAll(() => database[Symbol.asyncDispose]());
+
+/** The database with a dead host before its own. */
+function withDeadHost(parameters = ""): string {
+  const { host, username, pathname } = new URL(database.url);
+  return `postgres://${username}@${deadHost},${host}${pathname}${parameters}`;
+}
+
+async function settingOf(client: pg.ClientBase, name: string): Promise<string> {
+  return (await client.query("SELECT pg_catalog.current_setting($1) AS value", [name])).rows[0].value;
+}
+
+describe("a session with Postgres", () => {
+  it.each([
+    ["search_path", "pg_catalog, pg_temp"],
+    ["default_transaction_isolation", "read committed"],
+    ["idle_in_transaction_session_timeout", "8s"],
+    ["idle_session_timeout", "0"],
+    ["lock_timeout", "3s"],
+    ["statement_timeout", "4s"],
+    ["client_connection_check_interval", "2s"],
+    ["tcp_keepalives_idle", "2"],
+    ["tcp_user_timeout", "8000"],
+  ])("has %s set to %s, alone and from a pool", async (name, value) => {
+    const address = DatabaseAddress.of(database.url);
+    const limits = { lockTimeoutMs: 3_000, statementTimeoutMs: 4_000 };
+    const { client } = await openSession(address, limits);
+    expect(await settingOf(client, name)).toBe(value);
+    await client.end();
+    const pool = new SessionPool(address, {
+      ...limits,
+      max: 1,
+      keepsSettings: true,
+      check: () => Promise.resolve(),
+      onIdleError: () => undefined,
+    });
+    const pooled = await pool.connect();
+    expect(await settingOf(pooled, name)).toBe(value);
+    pooled.release();
+    await pool.end();
+  });
+
+  it("in which functions run has them again after DISCARD ALL", async () => {
+    const { client } = await openSession(DatabaseAddress.of(database.url), { runsFunctions: true });
+    await client.query("SET search_path = public; SET default_transaction_isolation = serializable");
+    await client.query("DISCARD ALL");
+    expect(await settingOf(client, "search_path")).toBe("pg_catalog,pg_temp");
+    expect(await settingOf(client, "default_transaction_isolation")).toBe("read committed");
+    expect(await settingOf(client, "idle_in_transaction_session_timeout")).toBe("8s");
+    await client.end();
+  });
+
+  it("is ended by the server when its transaction stands still", async () => {
+    const { client } = await openSession(DatabaseAddress.of(database.url));
+    const ended = new Promise<void>((resolve) => client.on("end", () => resolve()));
+    await client.query("SET idle_in_transaction_session_timeout = 20; BEGIN");
+    await ended;
+  });
+
+  it("goes to the next host where one does not answer, and begins with that one from then on", async () => {
+    const address = DatabaseAddress.of(withDeadHost());
+    const tried: string[] = [];
+    const onClient = ({ port }: pg.Client) => void tried.push(String(port));
+    for (let times = 0; times < 2; times += 1) await (await openSession(address, { onClient })).client.end();
+    const { port } = new URL(database.url);
+    expect(tried).toEqual([deadHost.split(":")[1], port, port]);
+  });
+
+  it("of a pool goes to the next host, too", async () => {
+    const pool = new SessionPool(DatabaseAddress.of(withDeadHost()), {
+      max: 2,
+      keepsSettings: true,
+      check: () => Promise.resolve(),
+      onIdleError: () => undefined,
+    });
+    const clients = await Promise.all([pool.connect(), pool.connect()]);
+    for (const client of clients) expect(await settingOf(client, "search_path")).toBe("pg_catalog, pg_temp");
+    for (const client of clients) client.release();
+    await pool.end();
+  });
+
+  it("is not opened with a server of another kind than is wanted", async () => {
+    const { host, username, pathname } = new URL(database.url);
+    const url = `postgres://${username}@${host}${pathname}`;
+    const open = (attributes: string) => openSession(DatabaseAddress.of(`${url}?target_session_attrs=${attributes}`));
+    await expect(open("standby")).rejects.toThrow(`the server ${host} is a primary; wanted is one that is standby`);
+    await expect(open("read-only")).rejects.toThrow("is a primary; wanted is one that is read-only");
+    for (const attributes of ["any", "primary", "read-write", "prefer-standby"]) {
+      await (await open(attributes)).client.end();
+    }
+  });
+
+  it("that takes no writes is not opened where writes are needed", async () => {
+    const readOnly = `${database.url}?options=-c%20default_transaction_read_only%3Don`;
+    const opening = openSession(DatabaseAddress.of(readOnly), { needsWrites: true });
+    await expect(opening).rejects.toThrow(/is read-only; wanted is one that is read-write/);
+  });
+
+  it("is refused at once where every host would refuse it", async () => {
+    const { host, username } = new URL(database.url);
+    const tried: number[] = [];
+    const address = DatabaseAddress.of(`postgres://${username}@${host},${deadHost}/no_such_database`);
+    const opening = openSession(address, { onClient: ({ port }) => void tried.push(port) });
+    await expect(opening).rejects.toMatchObject({ code: "3D000" });
+    expect(tried).toHaveLength(1);
+  });
+
+  it("that no host gives is refused with the reason of each", async () => {
+    const opening = openSession(DatabaseAddress.of(`postgres://${deadHost},${deadHost}/d`));
+    await expect(opening).rejects.toMatchObject({ errors: [{ code: "ECONNREFUSED" }, { code: "ECONNREFUSED" }] });
+  });
+
+  it("is given up when a server lets the login in and then says nothing", async () => {
+    const silent = net.createServer((socket) => {
+      socket.on("error", () => undefined);
+      // AuthenticationOk and ReadyForQuery.
+      socket.once("data", () => socket.write(Buffer.from([82, 0, 0, 0, 8, 0, 0, 0, 0, 90, 0, 0, 0, 5, 73])));
+    });
+    await new Promise<void>((resolve) => silent.listen(0, "127.0.0.1", resolve));
+    const { port } = silent.address() as net.AddressInfo;
+    const opening = openSession(DatabaseAddress.of(`postgres://u@127.0.0.1:${port}/d`), { connectTimeoutMs: 50 });
+    await expect(opening).rejects.toThrow(/did not answer within 50 ms|terminated/);
+    await new Promise((resolve) => silent.close(resolve));
+  });
+});
