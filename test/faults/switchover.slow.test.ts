@@ -12,10 +12,13 @@ import { atDepth } from "../support/depth.js";
 import { startPrimaryAndStandby } from "../support/standby.js";
 import { patienceMs } from "./support/kills.js";
 
-const rounds = Math.max(atDepth(15), 2);
+const rounds = Math.max(atDepth(15), 3);
 const perSecond = 50;
 /** From the promotion until a message that was sent after it is handled and confirmed. */
 const liveWithinMs = 10_000;
+
+/** How long there is no primary, in turn: from at once to longer than a peer goes on without hearing of its lease. */
+const downMs = [0, 4_000, 12_000];
 
 /** A sender that sends one number after another, and a listener. */
 interface Pair {
@@ -105,7 +108,7 @@ it.each([
     await pair.received.length(1);
     const tookMs: number[] = [];
     for (let round = 0; round < rounds; round++) {
-      await servers.switchOver();
+      await servers.switchOver(downMs[round % downMs.length]);
       proxy.leadTo(servers.primary.url);
       const promotedAt = performance.now();
       const since = await pair.sent();

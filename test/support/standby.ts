@@ -6,6 +6,7 @@
 import { execFileSync } from "node:child_process";
 import { appendFileSync, chownSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { serverAccount } from "../../src/dev/account.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
 import { eventually } from "./eventually.js";
@@ -20,8 +21,10 @@ export interface PrimaryAndStandby extends AsyncDisposable {
   /**
    * As a planned switchover begins: the primary ends in order, with everything passed on, and the standby is promoted.
    * Resolves when that one takes writes; it is the primary from then on.
+   *
+   * @param downMs how long there is no primary
    */
-  switchOver(): Promise<void>;
+  switchOver(downMs?: number): Promise<void>;
   /**
    * After {@link switchOver}: the server that was the primary starts again, as the standby. Resolves when it streams, and
    * has all that was committed meanwhile.
@@ -101,8 +104,9 @@ function assemble(first: OwnPostgres, second: OwnPostgres): PrimaryAndStandby {
     },
     caughtUp,
     promote,
-    async switchOver() {
+    async switchOver(downMs = 0) {
       await primary.kill("SIGINT");
+      await delay(downMs);
       await promote();
       [primary, standby] = [standby, primary];
     },
