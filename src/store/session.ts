@@ -181,12 +181,16 @@ export class Session {
     if (!this.#closed) this.#reconnect(wasStable ? 0 : 1);
   }
 
-  #reconnect(failures: number): void {
+  /** @param answered the last attempt reached a server that takes writes, and failed behind that */
+  #reconnect(failures: number, answered = false): void {
     const connect = (): void => {
+      const before = this.#generation;
       this.#connect().catch((err) => {
         if (this.#closed) return;
         this.#logger.warn({ err, failures }, "could not open a session with Postgres; trying again");
-        this.#reconnect(failures + 1);
+        // A server that is back is tried again soon, though it was long away; but not again and again.
+        const answers = this.#generation !== before;
+        this.#reconnect(answers && !answered ? 1 : failures + 1, answers);
       });
     };
     if (failures === 0) connect();

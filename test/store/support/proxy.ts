@@ -47,25 +47,25 @@ export async function startProxy(databaseUrl: string, { roundTripMs = 0 } = {}):
     const server = net.connect(Number(target.port), target.hostname);
     const pair = { client, server };
     pairs.add(pair);
+    /** Of this connection, once its question has come. */
+    let mine: typeof trap;
     const spring = (): void => {
-      const { sprung } = trap!;
-      trap = undefined;
       client.destroy();
       server.destroy();
-      sprung();
+      mine?.sprung();
     };
-    let isTrapped = false;
     client.on("data", (bytes) => {
       if (!forwardsQuestions) return;
       if (trap === undefined || !bytes.includes(trap.text) || --trap.nth > 0) return pass(server, bytes);
-      if (trap.stage === "before") return spring();
-      isTrapped = true;
+      mine = trap;
+      trap = undefined;
+      if (mine.stage === "before") return spring();
       // Only when the kernel has it: what is destroyed before loses what it was given.
-      server.write(bytes, () => trap?.stage === "sent" && spring());
+      server.write(bytes, () => mine?.stage === "sent" && spring());
     });
     server.on("data", (bytes) => {
-      if (isTrapped) return trap?.stage === "answered" ? spring() : undefined;
-      if (forwardsAnswers) pass(client, bytes);
+      if (mine?.stage === "answered") spring();
+      else if (mine === undefined && forwardsAnswers) pass(client, bytes);
     });
     for (const socket of [client, server]) {
       socket.setNoDelay(true);
