@@ -1,6 +1,7 @@
 /**
  * The gateway: Postgres asks it, and it asks NATS.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import { type HawserError, NatsError } from "../errors/index.js";
@@ -36,7 +37,7 @@ export interface GatewayOptions {
   reloadOthers(always: boolean, signal: AbortSignal): Promise<void>;
 }
 
-const { startupTimeoutMs, maxStartupBytes, stopReserveMs } = gatewayConstants;
+const { startupTimeoutMs, maxStartupBytes, stopReserveMs, forcedReloadPauseMs } = gatewayConstants;
 
 /** Commands at once while no server is defined: their calls fail, and need no more. */
 const idleCapacity = 128;
@@ -49,6 +50,10 @@ export class Gateway {
   #server: PostgresServer | undefined;
   #looking: Promise<void> | undefined;
   #isStopping = false;
+  /** The next forced reload, which has not begun. */
+  #forced: Promise<void> | undefined;
+  /** When the last one began, by `performance.now()`. */
+  #forcedAt = Number.NEGATIVE_INFINITY;
 
   private constructor(options: GatewayOptions) {
     const { settings, logger, secretsDirectories } = options;
@@ -153,10 +158,23 @@ export class Gateway {
       call,
       () => this.#link.failure ?? connectingLate(call),
       async (signal) => {
-        const others = this.#options.reloadOthers(always, signal);
-        await Promise.all([always ? this.#link.reconnect(signal) : this.#link.ready(signal), others]);
+        if (always) await this.#forceReload();
+        else await Promise.all([this.#link.ready(signal), this.#options.reloadOthers(false, signal)]);
       },
     );
+  }
+
+  /** Connects anew: once for all who ask before it begins, and no sooner than a pause after the last time. */
+  #forceReload(): Promise<void> {
+    this.#forced ??= delay(this.#forcedAt + forcedReloadPauseMs - performance.now(), undefined, { ref: false }).then(
+      async () => {
+        this.#forced = undefined;
+        this.#forcedAt = performance.now();
+        const signal = AbortSignal.timeout(this.#options.settings.maxCallTimeoutMs);
+        await Promise.all([this.#link.reconnect(signal), this.#options.reloadOthers(true, signal)]);
+      },
+    );
+    return this.#forced;
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * Warnings that a server can cause by the thousand: each is logged once per interval, and counted in between.
+ * Warnings that others can cause by the thousand: each is logged once per interval, and counted in between.
  */
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import type { Logger } from "./logger.js";
@@ -9,6 +9,8 @@ const { natsLogIntervalMs, maxLoggedWords } = gatewayConstants;
 interface Line {
   readonly message: string;
   readonly words: string;
+  /** Of the first one of an interval. */
+  readonly details: object;
   /** How often it was not logged since it was. */
   leftOut: number;
 }
@@ -25,8 +27,8 @@ export class RareLog {
     private readonly client: string,
   ) {}
 
-  /** Logs the line now, or counts it. @param words of the server, to be shown */
-  warn(message: string, words: string): void {
+  /** Logs the line now, or counts it with others of the same words. @param words to be shown, such as those of a server */
+  warn(message: string, words: string, details: object = {}): void {
     const key = `${message}\n${words}`;
     const line = this.#lines.get(key);
     if (line !== undefined) {
@@ -39,8 +41,8 @@ export class RareLog {
       this.#beyond += 1;
       return;
     }
-    this.#lines.set(key, { message, words, leftOut: 0 });
-    this.logger.warn({ client: this.client, words }, message);
+    this.#lines.set(key, { message, words, details, leftOut: 0 });
+    this.logger.warn({ client: this.client, words, ...details }, message);
   }
 
   /** Tells what was counted, and forgets all. */
@@ -57,16 +59,16 @@ export class RareLog {
     this.#timer = undefined;
     const { client } = this;
     for (const [key, line] of this.#lines) {
-      const { message, words, leftOut } = line;
+      const { message, words, details, leftOut } = line;
       if (leftOut === 0) {
         this.#lines.delete(key);
         continue;
       }
       line.leftOut = 0;
-      this.logger.warn({ client, words, times: leftOut }, message);
+      this.logger.warn({ client, words, ...details, times: leftOut }, message);
     }
     if (this.#beyond > 0) {
-      this.logger.warn({ client, times: this.#beyond }, "NATS refused or complained of more than is logged at once");
+      this.logger.warn({ client, times: this.#beyond }, "more different warnings came than are logged at once");
       this.#beyond = 0;
     }
     if (this.#lines.size > 0) this.#timer = setTimeout(() => this.#tell(), natsLogIntervalMs).unref();

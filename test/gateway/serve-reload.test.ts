@@ -4,6 +4,7 @@
 import { connect } from "@nats-io/transport-node";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { testNatsUrl } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
 import { connectionOf, createServer, reached } from "./serving.js";
@@ -47,7 +48,8 @@ async function inTransaction(...statements: readonly string[]): Promise<object> 
 const keeping = ["litmus_pgnats_reload_conf", "pgnats_reload_conf"];
 const forced = ["litmus_pgnats_reload_conf_force", "pgnats_reload_conf_force"];
 
-describe.each([...keeping, ...forced])("%s", (reload) => {
+// The second name of a forced one is the same function; each of its calls waits for the second to be over.
+describe.each([...keeping, forced[0]!])("%s", (reload) => {
   it("returns when the new connection is up", async () => {
     for (const port of [other.port, main(), other.port, main()]) {
       await query(alter(port));
@@ -140,4 +142,39 @@ describe.each([...keeping, ...forced])("%s in a transaction", (reload) => {
       await session.end();
     }
   });
+});
+
+it("a role that forces reloads without end has the gateway connect anew once a second at most, and nobody's call fails", async () => {
+  await using own = await testGateway();
+  const server = new URL(testNatsUrl()).port;
+  const connections = new Set<string>();
+  const sessions = await Promise.all(Array.from({ length: 8 }, () => own.connect()));
+  const startedAt = performance.now();
+  let forcedReloads = 0;
+  const forcing = sessions.slice(1).map(async (session) => {
+    while (performance.now() - startedAt < 2_500) {
+      await session.query("SELECT litmus_pgnats_reload_conf_force()");
+      forcedReloads += 1;
+    }
+  });
+  const inbox = `reload${server}${Date.now()}`;
+  const received: string[] = [];
+  own.nats.subscribe(inbox, { callback: (_, message) => void received.push(message.string()) });
+  await own.nats.flush();
+  const sent: string[] = [];
+  while (performance.now() - startedAt < 2_500) {
+    sent.push(`${sent.length}`);
+    await sessions[0]!.query("SELECT nats_publish_text($1, $2)", [inbox, sent.at(-1)]);
+    const { rows } = await sessions[0]!.query("SELECT i.client_id::text FROM nats_get_server_info() AS i");
+    connections.add(rows[0].client_id);
+  }
+  await Promise.all(forcing);
+  await eventually("all that was published is received", async () => received.length === sent.length);
+  expect(received).toEqual(sent);
+  // All that ask at a time share one. At once, and then at each second that has begun.
+  const seconds = (performance.now() - startedAt) / 1_000;
+  expect(connections.size).toBeGreaterThan(1);
+  expect(connections.size).toBeLessThanOrEqual(2 + seconds);
+  expect(forcedReloads).toBeGreaterThan(connections.size);
+  await Promise.all(sessions.map((session) => session.end()));
 });

@@ -15,6 +15,7 @@ REVOKE ALL ON FUNCTION hawser.nats_server_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.bind_handler(text, text, bigint, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.unbind_handler(text, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.lock_handlers(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.subjects_overlap(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.add_handler(text, text, text, text, text, text, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.prune_handlers() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.request_retries(bigint[]) FROM PUBLIC;
@@ -123,6 +124,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.bind_handler(text, text, bigint, text[]) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.unbind_handler(text, text, bigint) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.lock_handlers(text, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.subjects_overlap(text, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.add_handler(text, text, text, text, text, text, bytea) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.prune_handlers() TO hawser_nats;
   END IF;
@@ -171,6 +173,7 @@ BEGIN
   ALTER FUNCTION hawser.bind_handler(text, text, bigint, text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.unbind_handler(text, text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.lock_handlers(text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.subjects_overlap(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.add_handler(text, text, text, text, text, text, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.prune_handlers() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.request_retries(bigint[]) OWNER TO hawser_owner;

@@ -217,6 +217,20 @@ export interface LockHandlersResult {
   argumentTypes: string;
 }
 
+/** Arguments of hawser.subjects_overlap. */
+export interface SubjectsOverlapArguments {
+  /** A subject, which may have `*` and `>`. */
+  one: string;
+  /** Another one. */
+  other: string;
+}
+
+/** The result of hawser.subjects_overlap. */
+export interface SubjectsOverlapResult {
+  /** They do. */
+  overlap: boolean;
+}
+
 /** Arguments of hawser.add_handler. */
 export interface AddHandlerArguments {
   /** `subscription` or `responder`. */
@@ -361,6 +375,20 @@ export function bridgeFunctions(client: QueryClient) {
         ],
       });
       return rows.map((row) => ({ wrapper: row.wrapper, tokenType: row.token_type, runAs: row.run_as, functionSchema: row.function_schema, functionName: row.function_name, argumentTypes: row.argument_types }));
+    },
+
+    /** Whether a message can have a subject that both patterns match. Both are subjects that can be subscribed to. */
+    async subjectsOverlap(args: SubjectsOverlapArguments): Promise<SubjectsOverlapResult> {
+      const { rows } = await client.query({
+        name: "hawser.subjects_overlap",
+        text: "SELECT overlap FROM hawser.subjects_overlap($1::text, $2::text)",
+        values: [
+          args.one,
+          args.other,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.subjects_overlap");
+      return { overlap: row.overlap };
     },
 
     /** Enters a wrapper. */

@@ -1007,6 +1007,12 @@ export const gatewayConstants = {
    */
   maxReceivedHeaders: 100000,
   /**
+   * After a forced reload the next one begins no sooner; all who ask meanwhile share it.
+   *
+   * Value: 1000 ms.
+   */
+  forcedReloadPauseMs: 1000,
+  /**
    * How often `hawser serve` says that it waits for Postgres.
    *
    * Value: 30000 ms.

@@ -590,6 +590,14 @@ BEGIN
       MESSAGE = format('what NATS reaches is changed in READ COMMITTED, not %s', current_setting('transaction_isolation')),
       HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
   END IF;
+  -- One subject of a responder excludes others of other roles, which must not come in at the same time: those that may
+  -- overlap begin with the same word, or one of them with a wildcard.
+  IF p_kind = 'responder' AND left(p_subject, 1) IN ('*', '>') THEN
+    PERFORM pg_advisory_xact_lock(hashtextextended('hawser:handlers:responder', 0));
+  ELSIF p_kind = 'responder' THEN
+    PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:handlers:responder', 0)),
+            pg_advisory_xact_lock(hashtextextended('hawser:handlers:responder:' || split_part(p_subject, '.', 1) || '.', 0));
+  END IF;
   -- Of the subject, not of the table: what one transaction leaves open holds up nobody but those who change the same.
   PERFORM pg_advisory_xact_lock(hashtextextended('hawser:handlers:' || p_kind || ':' || p_subject, 0));
   -- Another statement, which sees what was committed while the first one waited. By the type of its own, which nobody
@@ -619,6 +627,31 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.lock_handlers(text, text) IS 'The handlers of a subject. Others who change them wait until the end of the transaction.';
 
+CREATE OR REPLACE FUNCTION hawser.subjects_overlap(
+  p_one text,
+  p_other text,
+  OUT overlap boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  a CONSTANT text[] := string_to_array(p_one, '.');
+  b CONSTANT text[] := string_to_array(p_other, '.');
+BEGIN
+  overlap := false;
+  FOR at IN 1..least(cardinality(a), cardinality(b)) LOOP
+    -- '>' stands for at least one word, and both have one here.
+    overlap := '>' IN (a[at], b[at]);
+    IF overlap OR (a[at] <> b[at] AND '*' NOT IN (a[at], b[at])) THEN
+      RETURN;
+    END IF;
+  END LOOP;
+  overlap := cardinality(a) = cardinality(b);
+END
+$function$;
+COMMENT ON FUNCTION hawser.subjects_overlap(text, text) IS 'Whether a message can have a subject that both patterns match. Both are subjects that can be subscribed to.';
+
 CREATE OR REPLACE FUNCTION hawser.add_handler(
   p_kind text,
   p_subject text,
@@ -636,6 +669,8 @@ AS $function$
 DECLARE
   rule text;
   other text;
+  owner oid;
+  overlapping text;
 BEGIN
   IF p_subject = '_INBOX.hawser' OR starts_with(p_subject, '_INBOX.hawser' || '.') THEN
     RAISE EXCEPTION USING
@@ -646,7 +681,7 @@ BEGIN
   END IF;
   -- Whoever calls this by hand is refused what bind_handler refuses: under the same lock, and in the same isolation level.
   PERFORM FROM hawser.lock_handlers(p_kind, p_subject);
-  PERFORM FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
+  SELECT w.proowner INTO owner FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
   WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, 16) AND t.typowner = w.proowner
     AND w.proname = p_wrapper AND w.pronargs = CASE p_kind WHEN 'subscription' THEN 8 ELSE 5 END
     AND EXISTS (SELECT FROM hawser.wrapper_version(p_wrapper, pg_get_userbyid(w.proowner)) AS v WHERE v.version IS NOT NULL)
@@ -667,6 +702,18 @@ BEGIN
         ERRCODE = hawser.error_sqlstate('not_permitted'),
         MESSAGE = format('hawser.add_handler: requests to "%s" are answered by a function that "%s" has registered', p_subject, other),
         HINT = format('Have "%s" unregister it first.', other);
+    END IF;
+    SELECT h.subject, pg_get_userbyid(t.typowner) INTO overlapping, other
+    FROM hawser.nats_handlers AS h
+    JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
+    WHERE h.kind = 'responder' AND h.subject <> p_subject AND hawser.subjects_overlap(h.subject, p_subject)
+      AND NOT pg_has_role(owner, t.typowner, 'USAGE')
+    ORDER BY h.id LIMIT 1;
+    IF FOUND THEN
+      RAISE EXCEPTION USING
+        ERRCODE = hawser.error_sqlstate('not_permitted'),
+        MESSAGE = format('a responder for "%s" would also get requests to "%s", which a function answers that "%s" has registered, and "%s" is not in that role', p_subject, overlapping, other, pg_get_userbyid(owner)),
+        HINT = format('Choose subjects that no request can have in common, or have "%s" unregister it first.', other);
     END IF;
     -- Those whose wrapper is gone, or under another name for now: it would be there again beside this one.
     DELETE FROM hawser.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
@@ -1096,6 +1143,7 @@ REVOKE ALL ON FUNCTION hawser.nats_server_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.bind_handler(text, text, bigint, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.unbind_handler(text, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.lock_handlers(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.subjects_overlap(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.add_handler(text, text, text, text, text, text, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.prune_handlers() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.request_retries(bigint[]) FROM PUBLIC;
@@ -1204,6 +1252,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.bind_handler(text, text, bigint, text[]) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.unbind_handler(text, text, bigint) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.lock_handlers(text, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.subjects_overlap(text, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.add_handler(text, text, text, text, text, text, bytea) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.prune_handlers() TO hawser_nats;
   END IF;
@@ -1252,6 +1301,7 @@ BEGIN
   ALTER FUNCTION hawser.bind_handler(text, text, bigint, text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.unbind_handler(text, text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.lock_handlers(text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.subjects_overlap(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.add_handler(text, text, text, text, text, text, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.prune_handlers() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.request_retries(bigint[]) OWNER TO hawser_owner;

@@ -2,6 +2,8 @@
 DECLARE
   rule text;
   other text;
+  owner oid;
+  overlapping text;
 BEGIN
   IF p_subject = @GatewayConstants.nats_inbox_prefix@ OR starts_with(p_subject, @GatewayConstants.nats_inbox_prefix@ || '.') THEN
     RAISE EXCEPTION USING
@@ -12,7 +14,7 @@ BEGIN
   END IF;
   -- Whoever calls this by hand is refused what bind_handler refuses: under the same lock, and in the same isolation level.
   PERFORM FROM hawser.lock_handlers(p_kind, p_subject);
-  PERFORM FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
+  SELECT w.proowner INTO owner FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
   WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, @BridgeConstants.wrapper_random_length@) AND t.typowner = w.proowner
     AND w.proname = p_wrapper AND w.pronargs = CASE p_kind WHEN 'subscription' THEN @BridgeConstants.subscription_arguments@ ELSE @BridgeConstants.responder_arguments@ END
     AND EXISTS (SELECT FROM hawser.wrapper_version(p_wrapper, pg_get_userbyid(w.proowner)) AS v WHERE v.version IS NOT NULL)
@@ -33,6 +35,18 @@ BEGIN
         ERRCODE = hawser.error_sqlstate('not_permitted'),
         MESSAGE = format('hawser.add_handler: requests to "%s" are answered by a function that "%s" has registered', p_subject, other),
         HINT = format('Have "%s" unregister it first.', other);
+    END IF;
+    SELECT h.subject, pg_get_userbyid(t.typowner) INTO overlapping, other
+    FROM hawser.nats_handlers AS h
+    JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, @BridgeConstants.wrapper_random_length@)
+    WHERE h.kind = 'responder' AND h.subject <> p_subject AND hawser.subjects_overlap(h.subject, p_subject)
+      AND NOT pg_has_role(owner, t.typowner, 'USAGE')
+    ORDER BY h.id LIMIT 1;
+    IF FOUND THEN
+      RAISE EXCEPTION USING
+        ERRCODE = hawser.error_sqlstate('not_permitted'),
+        MESSAGE = format('a responder for "%s" would also get requests to "%s", which a function answers that "%s" has registered, and "%s" is not in that role', p_subject, overlapping, other, pg_get_userbyid(owner)),
+        HINT = format('Choose subjects that no request can have in common, or have "%s" unregister it first.', other);
     END IF;
     -- Those whose wrapper is gone, or under another name for now: it would be there again beside this one.
     DELETE FROM hawser.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;

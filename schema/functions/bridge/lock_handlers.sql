@@ -7,6 +7,14 @@ BEGIN
       MESSAGE = format('what NATS reaches is changed in READ COMMITTED, not %s', current_setting('transaction_isolation')),
       HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
   END IF;
+  -- One subject of a responder excludes others of other roles, which must not come in at the same time: those that may
+  -- overlap begin with the same word, or one of them with a wildcard.
+  IF p_kind = 'responder' AND left(p_subject, 1) IN ('*', '>') THEN
+    PERFORM pg_advisory_xact_lock(hashtextextended('hawser:handlers:responder', 0));
+  ELSIF p_kind = 'responder' THEN
+    PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:handlers:responder', 0)),
+            pg_advisory_xact_lock(hashtextextended('hawser:handlers:responder:' || split_part(p_subject, '.', 1) || '.', 0));
+  END IF;
   -- Of the subject, not of the table: what one transaction leaves open holds up nobody but those who change the same.
   PERFORM pg_advisory_xact_lock(hashtextextended('hawser:handlers:' || p_kind || ':' || p_subject, 0));
   -- Another statement, which sees what was committed while the first one waited. By the type of its own, which nobody

@@ -34,6 +34,8 @@ export interface ConnectionEvents {
   onProved(connection: Connection): ErrorAnswer | undefined;
   /** The socket is closed, or as good as. Told once. */
   onClosed(connection: Connection): void;
+  /** Something is wrong that somebody should look at; strangers may cause it as often as they like. */
+  onWarning(message: string, sqlstate: string, details: object): void;
 }
 
 /** See above. */
@@ -153,10 +155,12 @@ export class Connection implements GatewaySession, SessionEffects {
 
   refused({ sqlstate, message }: ErrorAnswer): void {
     const { remoteAddress, id } = this;
-    const details = { remoteAddress, sqlstate, ...(id === 0 ? {} : { session: id }) };
+    const details = { remoteAddress, ...(id === 0 ? {} : { session: id }) };
+    const line = `a connection from Postgres was ended: ${message}`;
     // What strangers do would fill the log, and that a stop ends sessions is known to who stops.
-    const level = worthAWarning.has(sqlstate) || (id !== 0 && sqlstate !== stoppingState) ? "warn" : "debug";
-    this.options.logger[level](details, `a connection from Postgres was ended: ${message}`);
+    const isWarning = worthAWarning.has(sqlstate) || (id !== 0 && sqlstate !== stoppingState);
+    if (isWarning) this.events.onWarning(line, sqlstate, details);
+    else this.options.logger.debug({ ...details, sqlstate }, line);
   }
 
   /** Closes at once. */

@@ -6,6 +6,7 @@ import { once } from "node:events";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable, GatewayError } from "../../errors/index.js";
+import { RareLog } from "../../nats/rare-log.js";
 import { PendingHandshakes } from "../../transport/pending-handshakes.js";
 import type { ErrorAnswer } from "./answer.js";
 import { Connection, type ConnectionEvents, stoppingState } from "./connection.js";
@@ -41,7 +42,10 @@ export class PostgresServer {
   private readonly events: ConnectionEvents = {
     onProved: (connection) => this.admit(connection),
     onClosed: (connection) => this.forget(connection),
+    onWarning: (message, sqlstate, details) => this.rareLog.warn(message, sqlstate, details),
   };
+
+  private readonly rareLog: RareLog;
 
   /** Where it listens, with the real port. */
   readonly address: { readonly host: string; readonly port: number };
@@ -53,6 +57,7 @@ export class PostgresServer {
   ) {
     const { address, port } = server.address() as AddressInfo;
     this.address = { host: address, port };
+    this.rareLog = new RareLog(options.logger, "gateway");
     server.on("connection", (socket) => this.accept(socket));
     // Out of file descriptors, for example. Listening goes on.
     server.on("error", (err) => options.logger.error({ err }, "a connection from Postgres could not be accepted"));
@@ -113,7 +118,7 @@ export class PostgresServer {
    * last connection is closed. Asked twice it is the first that counts.
    */
   stop({ deadlineMs }: { readonly deadlineMs: number }): Promise<void> {
-    this.stopped ??= this.end(deadlineMs);
+    this.stopped ??= this.end(deadlineMs).finally(() => this.rareLog.end());
     return this.stopped;
   }
 

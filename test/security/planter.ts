@@ -1,0 +1,139 @@
+/**
+ * A role without rights that puts in front of Hawser's statements whatever Postgres would call in place of what pg_catalog
+ * has: operators, functions, aggregates, casts.
+ */
+import type pg from "pg";
+
+/** The schemas in which the role may create: those that a login without a path of its own looks into. */
+export interface Planted {
+  readonly operators: number;
+  readonly functions: number;
+  readonly aggregates: number;
+  readonly casts: number;
+}
+
+/** What a planted function logs. */
+export const marker = "PLANTED OBJECT CALLED";
+
+/** Types of arguments: those of the statements, of the catalogs that they read, and what literals become. */
+const types = [
+  ...[
+    "bool",
+    '"char"',
+    "name",
+    "int2",
+    "int4",
+    "int8",
+    "float8",
+    "numeric",
+    "text",
+    "varchar",
+    "bytea",
+    "uuid",
+    "inet",
+  ],
+  ...["oid", "regproc", "regprocedure", "regclass", "regtype", "regrole", "regnamespace", "xid", "xid8", "pg_lsn"],
+  ...["json", "jsonb", "timestamptz", "interval"],
+  ...["bool[]", '"char"[]', "name[]", "int2[]", "int4[]", "int8[]", "text[]", "oid[]", "bytea[]"],
+];
+
+const operators = [
+  ...["=", "<>", "<", "<=", ">", ">=", "+", "-", "*", "/", "%", "||", "@>", "<@", "&&", "->", "->>", "~", "!~", "~~"],
+];
+
+/** In two places of a function of two: the types that arguments and literals of the statements mostly have. */
+const oftenTypes = ["name", "int4", "int8", "text", "oid", "jsonb"];
+
+/** Makes everything in one schema. The client is the role's, and has gone through {@link prepare}. */
+export async function plant(client: pg.ClientBase, schema: string, functionNames: readonly string[]): Promise<Planted> {
+  const count = async (call: string, values: unknown[]): Promise<number> =>
+    (await client.query<{ made: number }>(`SELECT pg_temp.${call} AS made`, values)).rows[0]!.made;
+  const made = { operators: 0, functions: 0, aggregates: 0, casts: 0 };
+  // Each a transaction of its own: one with many objects gets slower with each of them.
+  for (const type of types)
+    made.operators += await count("operators($1, $2, $3, $4)", [schema, type, types, operators]);
+  for (const name of functionNames) {
+    const isAggregate = (await count("is_aggregate($1)", [name])) === 1;
+    made[isAggregate ? "aggregates" : "functions"] += await count("functions($1, $2, $3, $4, $5)", [
+      ...[schema, name, isAggregate, types, oftenTypes],
+    ]);
+  }
+  made.casts = await count("casts($1)", [schema]);
+  return made;
+}
+
+/** Makes what {@link plant} calls, in the role's own session. */
+export async function prepare(client: pg.ClientBase): Promise<void> {
+  await client.query("SET check_function_bodies = off; SET synchronous_commit = off");
+  await client.query(plantSql);
+}
+
+const body = `format('LANGUAGE plpgsql AS $b$ BEGIN RAISE LOG %L; RETURN NULL; END $b$', '${marker} ' || s)`;
+
+/** Whatever pg_catalog has itself, exactly so, is left out: that is preferred to what others have made. */
+const plantSql = `
+CREATE FUNCTION pg_temp.operators(s text, l text, types text[], operators text[]) RETURNS int LANGUAGE plpgsql AS $plant$
+DECLARE o text; r text; result text; made int := 0; body text := ${body};
+BEGIN
+  EXECUTE format('CREATE FUNCTION %I.u(%s) RETURNS %s %s', s, l, l, body);
+  FOREACH o IN ARRAY ARRAY['-', '+', '@', '!!', '|/'] LOOP
+    CONTINUE WHEN EXISTS (SELECT FROM pg_operator WHERE oprname = o AND oprleft = 0 AND oprright = l::regtype AND oprnamespace = 'pg_catalog'::regnamespace);
+    EXECUTE format('CREATE OPERATOR %I.%s (RIGHTARG = %s, FUNCTION = %I.u)', s, o, l, s);
+    made := made + 1;
+  END LOOP;
+  FOREACH r IN ARRAY types LOOP
+    EXECUTE format('CREATE FUNCTION %I.b(%s, %s) RETURNS bool %s', s, l, r, body);
+    EXECUTE format('CREATE FUNCTION %I.t(%s, %s) RETURNS text %s', s, l, r, body);
+    FOREACH o IN ARRAY operators LOOP
+      CONTINUE WHEN EXISTS (SELECT FROM pg_operator WHERE oprname = o AND oprleft = l::regtype AND oprright = r::regtype AND oprnamespace = 'pg_catalog'::regnamespace);
+      result := CASE WHEN o IN ('+', '-', '*', '/', '%', '||', '->', '->>', '#>', '#>>', '<<', '>>', '&', '|') THEN 't' ELSE 'b' END;
+      EXECUTE format('CREATE OPERATOR %I.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = %I.%s)', s, o, l, r, s, result);
+      made := made + 1;
+    END LOOP;
+  END LOOP;
+  RETURN made;
+END $plant$;
+
+CREATE FUNCTION pg_temp.is_aggregate(n text) RETURNS int LANGUAGE sql AS $plant$
+  SELECT CASE WHEN bool_or(p.prokind IN ('a', 'w')) THEN 1 ELSE 0 END FROM pg_proc AS p WHERE p.proname = n AND p.pronamespace = 'pg_catalog'::regnamespace
+$plant$;
+
+CREATE FUNCTION pg_temp.functions(s text, n text, aggregate bool, types text[], often text[]) RETURNS int LANGUAGE plpgsql AS $plant$
+DECLARE l text; r text; made int := 0; body text := ${body};
+BEGIN
+  FOREACH l IN ARRAY types LOOP
+    CONTINUE WHEN EXISTS (SELECT FROM pg_proc AS p WHERE p.proname = n AND p.pronamespace = 'pg_catalog'::regnamespace AND p.proargtypes::oid[] = ARRAY[l::regtype::oid]);
+    IF aggregate THEN
+      EXECUTE format('CREATE AGGREGATE %I.%I(%s) (SFUNC = %I.t, STYPE = text)', s, n, l, s);
+    ELSE
+      EXECUTE format('CREATE FUNCTION %I.%I(%s) RETURNS text %s', s, n, l, body);
+    END IF;
+    made := made + 1;
+  END LOOP;
+  IF aggregate THEN RETURN made; END IF;
+  FOREACH l IN ARRAY often LOOP
+    FOREACH r IN ARRAY often LOOP
+      CONTINUE WHEN EXISTS (SELECT FROM pg_proc AS p WHERE p.proname = n AND p.pronamespace = 'pg_catalog'::regnamespace AND p.proargtypes::oid[] = ARRAY[l::regtype::oid, r::regtype::oid]);
+      EXECUTE format('CREATE FUNCTION %I.%I(%s, %s) RETURNS text %s', s, n, l, r, body);
+      made := made + 1;
+    END LOOP;
+  END LOOP;
+  RETURN made;
+END $plant$;
+
+CREATE FUNCTION pg_temp.casts(s text) RETURNS int LANGUAGE plpgsql AS $plant$
+DECLARE n text; r text; made int := 0; body text := ${body};
+BEGIN
+  -- Types under the names of the standard ones, and another one, with casts to and from these.
+  FOREACH n IN ARRAY ARRAY['text', 'int8', 'oid', 'jsonb', 'regclass', 'name', 'mine'] LOOP
+    EXECUTE format('CREATE TYPE %I.%I AS (v pg_catalog.text)', s, n);
+    FOREACH r IN ARRAY ARRAY['text', 'int8', 'jsonb', 'oid', 'bool'] LOOP
+      made := made + 2;
+      EXECUTE format('CREATE FUNCTION %I.%I(%I.%I) RETURNS pg_catalog.%I %s', s, 'cast_' || made, s, n, r, body);
+      EXECUTE format('CREATE CAST (%I.%I AS pg_catalog.%I) WITH FUNCTION %I.%I(%I.%I) AS IMPLICIT', s, n, r, s, 'cast_' || made, s, n);
+      EXECUTE format('CREATE FUNCTION %I.%I(pg_catalog.%I) RETURNS %I.%I %s', s, 'cast_' || made, r, s, n, body);
+      EXECUTE format('CREATE CAST (pg_catalog.%I AS %I.%I) WITH FUNCTION %I.%I(pg_catalog.%I) AS IMPLICIT', r, s, n, s, 'cast_' || made, r);
+    END LOOP;
+  END LOOP;
+  RETURN made;
+END $plant$`;

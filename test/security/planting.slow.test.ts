@@ -1,0 +1,275 @@
+/**
+ * A role without any grant plants operators, functions, aggregates and casts wherever Hawser's logins would find them, and
+ * then everything runs as all of these logins: nothing that was planted is ever called.
+ *
+ * What is planted logs when it is called, which also a rollback, a read-only transaction or another login does not hide.
+ * The server logs all statements, too, so that it is known how many were tried.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { connect, type NatsConnection } from "@nats-io/transport-node";
+import pg from "pg";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { commands } from "../../src/cli/commands.js";
+import { Peer } from "../../src/peer/index.js";
+import { Serve } from "../../src/serve/index.js";
+import { hawser, startHawser } from "../cli/support/hawser.js";
+import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
+import { testNatsUrl } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
+import { defineServer } from "../support/gateway.js";
+import { onServer, rowsOf } from "../support/on-server.js";
+import { temporaryDirectory } from "../support/temporary.js";
+import { marker, type Planted, plant, prepare } from "./planter.js";
+
+let postgres: OwnPostgres;
+let nats: NatsConnection;
+let planted: Planted[];
+let version: number;
+/** The database, as each of the logins that run Hawser. */
+const urls = { superuser: "", bridge: "", peer: "" };
+
+function as(role: string): string {
+  return Object.assign(new URL(postgres.url), { username: role, password: role, pathname: "/app" }).href;
+}
+
+/** Everything that the server has logged. */
+function log(): string {
+  const directory = join(postgres.dataDirectory, "log");
+  return readdirSync(directory)
+    .map((file) => readFileSync(join(directory, file), "utf8"))
+    .join("");
+}
+
+/** The calls of planted objects; with each the statement, which the server logs behind it. */
+function calls(): string[] {
+  const lines = log().split("\n");
+  return lines.flatMap((line, at) => (line.includes(marker) ? [lines.slice(at, at + 8).join("\n")] : []));
+}
+
+/** The functions of pg_catalog that any statement of ours calls, by their names in the source. */
+async function functionsCalled(): Promise<string[]> {
+  const folders = ["src", "generated/sql", "schema/functions", "generated/ts"];
+  const files = folders.flatMap((folder) =>
+    readdirSync(folder, { recursive: true, encoding: "utf8" }).map((file) => join(folder, file)),
+  );
+  const called = new Set<string>();
+  for (const file of files.filter((one) => /\.(ts|sql)$/.test(one))) {
+    for (const [, name] of readFileSync(file, "utf8").matchAll(/\b([a-z_][a-z0-9_]*)\s*\(/g)) called.add(name!);
+  }
+  const known = await rowsOf(
+    postgres.url,
+    `SELECT DISTINCT p.proname::text AS name FROM pg_proc AS p WHERE p.pronamespace = 'pg_catalog'::regnamespace
+        AND p.prorettype <> 'internal'::regtype AND p.proname = ANY ('{${[...called].join(",")}}')`,
+  );
+  return known.map((row) => String(row["name"]));
+}
+
+beforeAll(async () => {
+  postgres = await ownPostgres();
+  await onServer(
+    postgres.url,
+    "ALTER SYSTEM SET logging_collector = on",
+    "ALTER SYSTEM SET log_statement = 'all'",
+    "ALTER SYSTEM SET log_rotation_size = 0",
+    "CREATE ROLE mallory LOGIN PASSWORD 'mallory'",
+    "CREATE DATABASE app",
+  );
+  await postgres.kill("SIGINT");
+  await postgres.start();
+  nats = await connect({ servers: testNatsUrl() });
+  const superuser = new URL(postgres.url).username;
+  Object.assign(urls, { superuser: as(superuser), bridge: as("bridge"), peer: as("peer") });
+  const [server] = await rowsOf(postgres.url, "SELECT current_setting('server_version_num')::int / 10000 AS version");
+  version = Number(server!["version"]);
+  // Before 15 everybody may create in public. From then on who owns a schema does, and who may create in the database.
+  await onServer(urls.superuser, "GRANT CREATE ON DATABASE app TO mallory");
+  const names = await functionsCalled();
+  const client = new pg.Client(as("mallory"));
+  await client.connect();
+  await prepare(client);
+  const schemas = [superuser, "bridge", "peer"];
+  for (const schema of schemas)
+    await client.query(`CREATE SCHEMA ${schema}; GRANT USAGE ON SCHEMA ${schema} TO PUBLIC`);
+  planted = [];
+  for (const schema of version < 15 ? [...schemas, "public"] : schemas)
+    planted.push(await plant(client, schema, names));
+  await client.end();
+}, 600_000);
+afterAll(async () => {
+  await nats?.close();
+  await postgres?.[Symbol.asyncDispose]();
+});
+
+/** In a session that is as pinned as ours are: what a user calls on a path of his own is his affair. */
+async function calling<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = new pg.Client({ connectionString: url, options: "-c search_path=pg_catalog,pg_temp" });
+  await client.connect();
+  try {
+    return await work(client);
+  } finally {
+    await client.end();
+  }
+}
+
+describe("what a role without rights has planted", () => {
+  it("is called by a session that is not pinned", async () => {
+    await rowsOf(urls.superuser, "SELECT 'pg_class'::regclass = 1259");
+    await rowsOf(urls.superuser, "SELECT array_agg(n::text) FROM generate_series(1, 3) AS n");
+    await eventually("the log has it", async () => calls().length >= 2);
+  });
+
+  it("is never called by hawser serve, peers, subscriptions, or any command, as any login", async () => {
+    const before = calls().length;
+    const statementsBefore = statements();
+    const run = (args: string[], databaseUrl: string, input = "") => hawser(args, { databaseUrl, input });
+    const commandsRun = new Set<string>();
+    const tried = async (args: string[], databaseUrl: string, status?: number) => {
+      commandsRun.add(args[0]!);
+      const end = await run(args, databaseUrl);
+      if (status !== undefined) expect({ args, ...end }).toMatchObject({ status });
+    };
+    // A superuser prepares the database, in which all that was planted is.
+    await tried(["init", "--dry-run"], urls.superuser, 0);
+    await tried(["init"], urls.superuser, 0);
+    await tried(["init"], urls.superuser, 0);
+    await onServer(
+      urls.superuser,
+      "CREATE ROLE bridge LOGIN PASSWORD 'bridge' IN ROLE hawser_bridge, hawser_nats",
+      "CREATE ROLE peer LOGIN PASSWORD 'peer' IN ROLE hawser_peer",
+      "CREATE SCHEMA app",
+      "CREATE TABLE app.taken (payload bytea)",
+      "CREATE FUNCTION app.take(p bytea) RETURNS void LANGUAGE sql SET search_path = pg_catalog AS 'INSERT INTO app.taken VALUES (p)'",
+      "CREATE FUNCTION app.answer(p bytea) RETURNS bytea LANGUAGE sql SET search_path = pg_catalog AS 'SELECT p'",
+      "CREATE FUNCTION app.fail(p bytea) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $$ BEGIN RAISE EXCEPTION 'no'; END $$",
+    );
+    await calling(urls.superuser, (client) => defineServer(client, testNatsUrl()));
+
+    for (const databaseUrl of [urls.bridge, urls.superuser]) {
+      await useServe(databaseUrl);
+    }
+    for (const databaseUrl of [urls.peer, urls.superuser]) {
+      for (const pooled of [false, true]) await usePeers(databaseUrl, pooled);
+    }
+    for (const [login, databaseUrl] of Object.entries(urls)) {
+      const own = login === "bridge" ? undefined : 0;
+      await tried(["doctor"], databaseUrl);
+      await tried(["topics"], databaseUrl, own);
+      await tried(["peers"], databaseUrl, own);
+      await tried(["pending"], databaseUrl, own);
+      await tried(["secret", "list"], databaseUrl);
+      await tried(["secret", "rotate"], databaseUrl);
+      await tried(["send", "planted", "hello", "--quiet"], databaseUrl);
+      await tried(["listen", "planted", "--name", `planted-${login}`, "--durable", "--timeout", "1"], databaseUrl, own);
+      await tried(["send", "planted", "hello"], databaseUrl, own);
+      await tried(["reassign", `planted-${login}`, "planted-heir", "--force"], databaseUrl);
+      await tried(["dead", "list"], databaseUrl, own);
+      await tried(["dead", "retry", "--all"], databaseUrl, own);
+      await tried(["dead", "discard", "--all"], databaseUrl, own);
+      await tried(["init"], databaseUrl);
+      await tried(["init", "--no-nats"], databaseUrl);
+      await tried(["init", "--uninstall", "--dry-run"], databaseUrl);
+      commandsRun.add("serve");
+    }
+    await tried(["extension", "print", "sql"], urls.superuser, 0);
+    await installByExtension(commandsRun);
+    await useDev(commandsRun);
+    await tried(["init", "--uninstall"], urls.superuser);
+
+    expect([...commandsRun].sort()).toEqual(Object.keys(commands).sort());
+    const total = (kind: keyof Planted) => planted.reduce((sum, one) => sum + one[kind], 0);
+    console.log(
+      `Postgres ${version}: ${total("operators")} operators, ${total("functions")} functions, ${total("aggregates")} ` +
+        `aggregates and ${total("casts")} casts planted in ${planted.length} schemas; ` +
+        `${statements() - statementsBefore} statements run; ${calls().length - before} calls of what was planted`,
+    );
+    expect(calls().slice(before)).toEqual([]);
+  }, 600_000);
+});
+
+function statements(): number {
+  return log().match(/ (statement|execute [^:]*): /g)?.length ?? 0;
+}
+
+/** The gateway's functions, subscriptions with dead letters and their retry, responders, a failover of the lead. */
+async function useServe(databaseUrl: string): Promise<void> {
+  await using serve = await Serve.start({ databaseUrl, gatewayListen: "127.0.0.1:0", monitorListen: "127.0.0.1:0" });
+  await using second = await Serve.start({ databaseUrl, gatewayListen: "127.0.0.1:0" });
+  expect(second.address).not.toBe(serve.address);
+  const subject = `planted.${Math.random().toString(36).slice(2)}`;
+  await calling(urls.superuser, async (client) => {
+    const ask = (call: string, ...values: unknown[]) => client.query(`SELECT public.${call}`, values);
+    await eventually("the gateway answers", async () =>
+      ask("nats_publish_text($1, 'a')", subject).then(
+        () => true,
+        () => false,
+      ),
+    );
+    await ask("nats_subscribe($1, 'app.take(bytea)'::regprocedure)", `${subject}.take`);
+    await ask("nats_subscribe($1, 'app.fail(bytea)'::regprocedure)", `${subject}.fail`);
+    await ask("nats_register_responder($1, 'app.answer(bytea)'::regprocedure)", `${subject}.answer`);
+    await eventually("a message is run", async () => {
+      nats.publish(`${subject}.take`, "a");
+      nats.publish(`${subject}.fail`, "a");
+      return (await client.query("SELECT 1 FROM app.taken")).rowCount !== 0;
+    });
+    const answer = await nats.request(`${subject}.answer`, "a", { timeout: 20_000 });
+    expect(answer.string()).toBe("a");
+    await ask("nats_put_text('planted', 'k', 'v')");
+    await ask("nats_get_text('planted', 'k')");
+    await ask("nats_request_text($1, 'a', 5000)", `${subject}.answer`);
+    await ask("litmus_pgnats_reload_conf_force()");
+    await eventually("a dead letter is there", async () => {
+      return (await client.query("SELECT 1 FROM hawser.dead_letters")).rowCount !== 0;
+    });
+    expect(await hawser(["dead", "retry", "--all"], { databaseUrl: urls.superuser })).toMatchObject({ status: 0 });
+    await ask("nats_unsubscribe($1, 'app.take(bytea)'::regprocedure)", `${subject}.take`);
+    await ask("nats_unsubscribe($1, 'app.fail(bytea)'::regprocedure)", `${subject}.fail`);
+    await client.query("TRUNCATE app.taken");
+  });
+}
+
+/** Sends that are delivered, stored and retried; transactional handlers, replies, subscriptions, clearing. */
+async function usePeers(databaseUrl: string, pooled: boolean): Promise<void> {
+  const where = { databaseUrl, ...(pooled ? { sessionUrl: databaseUrl } : {}), listen: "127.0.0.1:0" };
+  const id = Math.random().toString(36).slice(2);
+  const topic = `work-${id}`;
+  const handled: string[] = [];
+  await using sender = new Peer({ ...where, name: `sender-${id}`, topic: `source-${id}` });
+  await sender.run(() => undefined);
+  {
+    await using worker = new Peer({ ...where, name: `worker-${id}`, topic, transactional: true, maxAttempts: 1 });
+    await worker.run(async (message) => {
+      handled.push(message.payload.toString());
+      await message.client?.query("SELECT pg_catalog.pg_backend_pid()");
+      if (handled.length === 2) throw new Error("no");
+      await message.reply(Buffer.from("done"));
+    });
+    await worker.subscribe(`news-${id}`);
+    for (const text of ["one", "two", "three"]) await sender.sendTo(topic, Buffer.from(text));
+    await eventually("all are handled", async () => handled.length >= 3);
+  }
+  await sender.sendTo(topic, Buffer.from("stored"));
+  await sender.clearStoredMessages();
+  await sender.clearAddressesOfTopic();
+}
+
+/** Another database, in which the extension's script installs everything. */
+async function installByExtension(commandsRun: Set<string>): Promise<void> {
+  const { stdout } = await hawser(["extension", "print", "sql"]);
+  expect(stdout).toContain("search_path = pg_catalog, pg_temp");
+  commandsRun.add("extension");
+}
+
+/** `hawser dev` on the planted database. */
+async function useDev(commandsRun: Set<string>): Promise<void> {
+  const directory = temporaryDirectory();
+  const dev = startHawser(["dev", "--json", "--directory", directory], {
+    databaseUrl: urls.superuser,
+    env: { HAWSER_NATS_URL: testNatsUrl() },
+  });
+  await dev.firstLine;
+  dev.child.kill("SIGINT");
+  expect(await dev.ended).toMatchObject({ status: 0 });
+  commandsRun.add("dev");
+}
