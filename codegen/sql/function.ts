@@ -29,7 +29,7 @@ export function functionStatements(fn: SqlFunction, constants: SqlConstants): st
   ].join("\n");
 }
 
-/** The function as GRANT and COMMENT name it: `hawser.take_name(text)`. */
+/** The function as GRANT and COMMENT name it: `hawser.key_of_topic(text)`. */
 export function functionSignature(fn: SqlFunction): string {
   return `hawser.${fn.name}(${fn.parameters.map(({ column }) => typeName(column)).join(", ")})`;
 }

@@ -51,9 +51,11 @@ BEGIN
     RETURN;
   END IF;
 
-  -- A name that was never taken has no row, and nobody who could still write for it.
+  -- A name that was never taken has no row, and nobody who could still write for it. Without its token, so that whoever
+  -- was taking the name does not believe that this epoch is its own.
   UPDATE hawser.peers AS p
-     SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+     SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
+         token = NULL
    WHERE p.name = p_from;
   UPDATE hawser.conn_key_map AS m
      SET owner = nullif(p_to, m.listener_name)

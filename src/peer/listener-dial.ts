@@ -84,12 +84,8 @@ export class ListenerDial {
   async lookForOwner(): Promise<void> {
     const moved = await this.look();
     if (this.stopped) return;
-    const { connection } = this;
-    if (moved && connection !== undefined) {
-      this.drop(connection, new TransportError("connection_lost", "the channel has another listener now"));
-    }
-    if (moved) this.dialling?.abort();
-    this.connectNow();
+    if (moved) this.follow();
+    else this.connectNow();
   }
 
   /** Dials at once, unless it is connected. */
@@ -256,10 +252,20 @@ export class ListenerDial {
     const waitMs = this.redialMs * (0.5 + Math.random() / 2);
     this.redialMs = Math.min(protocolConstants.reconnectMaxMs, this.redialMs * 2);
     this.redial = setTimeout(async () => {
-      // The channel may have been handed over since the last dial.
-      await this.look();
       this.connect();
+      // The channel may have been handed over since the last dial. Mostly it was not: the dial does not wait for the answer.
+      if ((await this.look()) && !this.stopped) this.follow();
     }, waitMs);
+  }
+
+  /** The channel has another owner, or its owner another address. */
+  private follow(): void {
+    const { connection } = this;
+    if (connection !== undefined) {
+      this.drop(connection, new TransportError("connection_lost", "the channel has another listener now"));
+    }
+    this.dialling?.abort();
+    this.connectNow();
   }
 
   /** Looks who has the channel, and where. @returns whether somebody else, or another address, is to be dialled */

@@ -199,7 +199,10 @@ export class Outbox {
   async rekey(): Promise<void> {
     const { store } = this.context;
     const topics = new Set<MessageTopic>([...this.topics.all(), ...this.links.waitingTopics()]);
-    for (const topic of topics) if (topic.topicKey !== 0) topic.topicKey = await store.topicKey(topic.topic);
+    const rekey = async (topic: MessageTopic): Promise<void> => {
+      topic.topicKey = await store.topicKey(topic.topic);
+    };
+    await Promise.all([...topics].filter(({ topicKey }) => topicKey !== 0).map(rekey));
     await this.links.rekey();
   }
 

@@ -235,16 +235,21 @@ export class Peer implements AsyncDisposable {
     return await this.withStore((store) => store.pendingByPeer(this.sender));
   }
 
-  /** Deletes this sender's stored messages and routes. @throws PeerError `clear_while_running` */
+  /**
+   * Deletes this sender's stored messages and routes.
+   *
+   * @throws HawserError `clear_while_running` while this peer runs, `name_in_use` while another one of its name does, in
+   * whichever process; then nothing is deleted
+   */
   async clearStoredMessages(): Promise<void> {
     this.checkStopped("stored messages");
     await this.withStore((store) => store.clearStoredMessages(this.sender));
   }
 
-  /** Takes all listeners of this peer's source topic out of the phone book. @throws PeerError `clear_while_running` */
+  /** Takes all listeners of this peer's source topic out of the phone book. @throws as {@link clearStoredMessages} */
   async clearAddressesOfTopic(): Promise<void> {
     this.checkStopped("addresses");
-    await this.withStore((store) => store.clearAddressesOfTopic(this.options.topic));
+    await this.withStore((store) => store.clearAddressesOfTopic(this.sender));
   }
 
   /**

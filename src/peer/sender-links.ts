@@ -90,9 +90,9 @@ export class SenderLinks {
   /** Looks up again the keys of the channels. @throws StoreError `store_failed` */
   async rekey(): Promise<void> {
     const { store, sender } = this.context;
-    for (const link of this.links.values()) {
+    const rekey = async (link: SenderLink): Promise<void> =>
       link.dial.rekey((await store.connectionKey(sender, link.listenerName)).connectionKey);
-    }
+    await Promise.all([...this.links.values()].map(rekey));
   }
 
   /** The lease is, or is not, surely held. */

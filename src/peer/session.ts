@@ -45,6 +45,8 @@ export class PeerSession {
   private isBeginningAgain = false;
   private again: NodeJS.Timeout | undefined;
   private readonly unlisten: (() => void)[];
+  /** Served topics whose entry in the phone book may have gone. */
+  private readonly perhapsUnlisted = new Set<string>();
   /** What it does for the mesh while it runs. */
   private readonly duties: { start(): void; stop(): void }[];
 
@@ -86,12 +88,12 @@ export class PeerSession {
       lease.onChange((state) => this.leaseChanged(state)),
       store.on("catalog", ({ topic, clientName, operation }) => {
         if (clientName !== options.name) return;
-        if (operation === "delete") void this.stayListed([topic]);
+        if (operation === "delete") this.stayListed([topic]);
         // Whoever hands this peer's channels over writes its rows of the phone book, too.
-        if (operation !== "insert") void this.checkEpoch();
+        if (operation !== "insert") this.checkEpoch();
       }),
       store.on("session", (state) => {
-        if (state === "up") void this.stayListed([options.topic, ...subscriptions]);
+        if (state === "up") this.stayListed([options.topic, ...subscriptions]);
       }),
     ];
   }
@@ -153,7 +155,7 @@ export class PeerSession {
   /** Serves a topic no more. */
   async unsubscribe(topic: string): Promise<void> {
     this.outbox.topics.unwatch(topic);
-    await this.store.removeSubscription(this.lease, topic);
+    await this.store.removeSubscriptions(this.lease, [topic]);
   }
 
   /** Ends in good order, or as far as that goes until the deadline. */
@@ -210,33 +212,43 @@ export class PeerSession {
   private async register(): Promise<void> {
     const { advertise, unsubscribed } = this.session;
     this.publishedAddress = published(advertise, this.boundAddress);
-    for (const topic of unsubscribed) await this.store.removeSubscription(this.lease, topic);
+    await this.store.removeSubscriptions(this.lease, [...unsubscribed]);
     await this.store.registerListener(this.lease, { ...this.registration(), topics: this.servedTopics() });
   }
 
-  /** Somebody cleared the addresses of a topic that this peer serves: it enters itself again. */
-  private async stayListed(topics: readonly string[]): Promise<void> {
+  /** Somebody may have cleared the addresses of topics that this peer serves: it enters itself again. */
+  private stayListed(topics: readonly string[]): void {
+    for (const topic of topics) this.perhapsUnlisted.add(topic);
+    this.lookIfListed();
+  }
+
+  private readonly lookIfListed = oneAtATime(async () => {
     const { options, logger } = this.session;
+    const topics = [...this.perhapsUnlisted];
+    this.perhapsUnlisted.clear();
     if (this.ended || this.publishedAddress === "") return;
     try {
-      for (const topic of topics) {
-        const listeners = await this.store.listenersOf(topic);
-        const serves = this.servedTopics().some((served) => served.topic === topic);
-        if (!serves || this.ended || listeners.some(({ name }) => name === options.name)) continue;
+      const sender = { name: options.name, sourceTopic: options.topic };
+      const found = await Promise.all(topics.map((topic) => this.store.listenersAndRoutes(sender, topic)));
+      const served = new Set(this.servedTopics().map(({ topic }) => topic));
+      let isMissing = false;
+      for (const [index, topic] of topics.entries()) {
+        const listeners = found[index]?.listeners ?? [];
+        if (!served.has(topic) || listeners.some(({ name }) => name === options.name)) continue;
         // Another peer that publishes the same address has taken the row over: entering again would never end.
         const other = listeners.find(({ addr }) => addr === this.publishedAddress);
-        if (other !== undefined) {
+        if (other === undefined) isMissing = true;
+        else
           logger.error({ topic, address: other.addr, peer: other.name }, "another peer publishes this peer's address");
-        } else {
-          await this.register();
-          // Stopped meanwhile: the phone book may have been left before.
-          if (this.ended) await this.store.unregister(this.lease, { keepDurable: true });
-        }
       }
+      if (!isMissing || this.ended) return;
+      await this.register();
+      // Stopped meanwhile: the phone book may have been left before.
+      if (this.ended) await this.store.unregister(this.lease, { keepDurable: true });
     } catch (error) {
       if (!this.ended) logger.warn({ err: error, topics }, "could not enter the phone book again");
     }
-  }
+  });
 
   /** What it serves: its source topic, and what it subscribed to beyond. */
   private servedTopics(): ServedTopic[] {
@@ -248,7 +260,7 @@ export class PeerSession {
   }
 
   /** Somebody may have handed over the channels of this peer while it runs, and raised its epoch. */
-  private async checkEpoch(): Promise<void> {
+  private readonly checkEpoch = oneAtATime(async () => {
     const { store, lease } = this;
     try {
       const epoch = await store.peerEpoch(lease.name);
@@ -257,7 +269,7 @@ export class PeerSession {
     } catch (err) {
       this.session.logger.debug({ err }, "could not look at the own epoch; the next write will tell");
     }
-  }
+  });
 
   private registration(): Registration {
     const { maxMessageBytes, durable } = this.session.options.settings;
@@ -335,6 +347,29 @@ function published(advertise: string | undefined, bound: string): string {
   if (advertise === undefined) return bound;
   if (parseAddress(advertise).port !== 0) return advertise;
   return advertise.replace(/:0$/, `:${parseAddress(bound).port}`);
+}
+
+/**
+ * What asks for some work that must not run twice at once: it begins now, or once more when it has ended, however often
+ * it was asked for meanwhile.
+ *
+ * @param work does not throw
+ */
+function oneAtATime(work: () => Promise<void>): () => void {
+  let isRunning = false;
+  let isWanted = false;
+  const run = async (): Promise<void> => {
+    isRunning = true;
+    while (isWanted) {
+      isWanted = false;
+      await work();
+    }
+    isRunning = false;
+  };
+  return () => {
+    isWanted = true;
+    if (!isRunning) void run();
+  };
 }
 
 const maxTimerMs = 2 ** 31 - 1;

@@ -93,17 +93,16 @@ export class TopicBook {
   }
 
   async reloadAll(wanted: (routes: TopicRoutes) => boolean = () => true): Promise<void> {
-    for (const routes of this.topics.values()) if (wanted(routes)) await this.reload(routes);
+    // All at the same time, because the store reads them together.
+    await Promise.all([...this.topics.values()].filter(wanted).map((routes) => this.reload(routes)));
   }
 
   /** Reads a topic's key and listeners, remembers those in the phone book as met, and opens links to them. */
   private async read(routes: TopicRoutes): Promise<void> {
     const { store, sender } = this.context;
     const { topic, isOnlyWatched } = routes;
-    const [listeners, known] = await Promise.all([
-      store.listenersOf(topic),
-      isOnlyWatched ? [] : store.routesOf(sender, topic),
-    ]);
+    const { listeners, routes: met } = await store.listenersAndRoutes(sender, topic);
+    const known = isOnlyWatched ? [] : met;
     const before = routes.wasRead ? routes.listed : undefined;
     routes.wasRead = true;
     routes.update(listeners, known);

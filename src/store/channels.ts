@@ -7,12 +7,12 @@ import {
   type ConnMessNumberRow,
   type MeshSecretRow,
   type PeerNameRow,
-  storeFunctions,
   type TopicKeyRow,
   tables,
 } from "../../generated/ts/rows/peer.js";
 import { columnsOf } from "./column-list.js";
 import type { Database } from "./database.js";
+import { gathered } from "./gathered.js";
 import type { Sender } from "./routes.js";
 
 /** A message's place in its channel: (epoch, number), compared in this order. `{ epoch: 0, number: 0 }` is before all. */
@@ -38,7 +38,10 @@ export interface Channel {
 
 /** Channels and keys. */
 export interface Channels {
-  /** The key of the channel from a sender to a listener, made on first use, and the channel's present owner. */
+  /**
+   * The key of the channel from a sender to a listener, made on first use, and the channel's present owner. Here and for
+   * topics, all that are asked for at the same time are one statement.
+   */
   connectionKey(sender: Sender, listenerName: string): Promise<{ connectionKey: number; owner: string }>;
   /** The key of a topic, made on first use. */
   topicKey(topic: string): Promise<number>;
@@ -69,6 +72,14 @@ const channelSql = `SELECT ${map.sql("m")}, ${owner} AS listener, ${cursor.sql("
                     FROM ${tables.connKeyMap} AS m LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)`;
 
 const sql = {
+  connectionKeys: `SELECT k.connection_key, k.owner
+                     FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS a (sender, topic, listener, nth)
+                    CROSS JOIN LATERAL hawser.connection_key(a.sender, a.topic, a.listener) AS k
+                    ORDER BY a.nth`,
+  keysOfTopics: `SELECT k.k
+                   FROM unnest($1::text[]) WITH ORDINALITY AS a (topic, nth)
+                  CROSS JOIN LATERAL hawser.key_of_topic(a.topic) AS k
+                  ORDER BY a.nth`,
   topicOfKey: `SELECT topic FROM ${tables.topicKey} WHERE k = $1`,
   owned: `${channelSql} WHERE ${owner} = $1 ORDER BY m.connection_key`,
   withMessages: `SELECT m.connection_key FROM ${tables.connKeyMap} AS m
@@ -83,18 +94,32 @@ const sql = {
 
 /** The channels of a database. */
 export function channels(database: Database): Channels {
+  const channelKey = gathered(async (asked: readonly { readonly sender: Sender; readonly listenerName: string }[]) => {
+    const [first] = asked;
+    const which =
+      asked.length === 1 ? `from "${first?.sender.name}" to "${first?.listenerName}"` : `${asked.length} times`;
+    const rows = await database.query<{ connection_key: number; owner: string }>(
+      `read the key of a channel, ${which}`,
+      {
+        name: "hawser.connection_keys",
+        text: sql.connectionKeys,
+        values: [
+          asked.map(({ sender }) => sender.name),
+          asked.map(({ sender }) => sender.sourceTopic),
+          asked.map(({ listenerName }) => listenerName),
+        ],
+      },
+    );
+    return rows.map(({ connection_key, owner }) => ({ connectionKey: connection_key, owner }));
+  });
+  const topicKey = gathered(async (topics: readonly string[]) => {
+    const which = topics.length === 1 ? `the key of the topic "${topics[0]}"` : `the keys of ${topics.length} topics`;
+    const statement = { name: "hawser.keys_of_topics", text: sql.keysOfTopics, values: [topics] };
+    return (await database.query<Pick<TopicKeyRow, "k">>(`read ${which}`, statement)).map(({ k }) => k);
+  });
   return {
-    async connectionKey(sender, listenerName) {
-      const action = `read the key of the channel from "${sender.name}" to "${listenerName}"`;
-      return storeFunctions(database.caller(action)).connectionKey({
-        senderName: sender.name,
-        sourceTopic: sender.sourceTopic,
-        listenerName,
-      });
-    },
-    async topicKey(topic) {
-      return (await storeFunctions(database.caller(`read the key of the topic "${topic}"`)).keyOfTopic({ topic })).k;
-    },
+    connectionKey: (sender, listenerName) => channelKey({ sender, listenerName }),
+    topicKey,
     async topicOfKey(topicKey) {
       const statement = { name: "hawser.topic_of_key", text: sql.topicOfKey, values: [topicKey] };
       const [row] = await database.query<Pick<TopicKeyRow, "topic">>(`read the topic of key ${topicKey}`, statement);

@@ -7,8 +7,11 @@
  *
  * When the session comes back on another server (a standby that was promoted, a restored copy), that server may have
  * lost the last commits, and among them the epoch of a process that had the name in between and that listeners have
- * heard of. Then the name is taken anew, under a greater epoch, before the lease is held again: it is renewed.
+ * heard of. Then the name is taken anew, under a greater epoch, before the lease is held again: it is renewed. The answer
+ * to that may be lost. So each renewal leaves a token in the catalog: an epoch beside the token of a renewal that was not
+ * answered is nobody else's, and the name is taken once more.
  */
+import { randomUUID } from "node:crypto";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 
 /** `lost` and `released` are final. */
@@ -57,6 +60,7 @@ export class HeldLease implements Lease {
   #state: LeaseState = "held";
   /** The last beat before the session was lost. */
   #heardAt = 0;
+  #renewalToken: string | undefined;
   #released: Promise<void> | undefined;
 
   constructor(
@@ -88,6 +92,20 @@ export class HeldLease implements Lease {
     return this.#state;
   }
 
+  /**
+   * By what a renewal that was sent and not answered is known in the catalog. Made with the first try, and the same for
+   * all further ones: any of them may be the one that was committed.
+   */
+  get renewalToken(): string | undefined {
+    return this.#renewalToken;
+  }
+
+  /** A renewal is about to be sent. Returns its token. */
+  beginRenewal(): string {
+    this.#renewalToken ??= randomUUID();
+    return this.#renewalToken;
+  }
+
   get isWritable(): boolean {
     if (this.#state !== "held" && this.#state !== "suspended") return false;
     const heardAt = this.#state === "held" ? this.#sessionHeardAt() : this.#heardAt;
@@ -113,6 +131,8 @@ export class HeldLease implements Lease {
   renew({ epoch, server }: { readonly epoch: number; readonly server: string }): void {
     this.#epoch = epoch;
     this.#server = server;
+    // Answered: whoever raises the epoch from now on is somebody else, whatever is still in the row.
+    this.#renewalToken = undefined;
     for (const callback of [...this.#renewalCallbacks]) callback(epoch);
   }
 

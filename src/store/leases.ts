@@ -5,11 +5,13 @@
  * says whose writes count. So the order is always the same: first the lock, and only then, on the same session, the
  * row. Read the other way round, a name could change hands between the two.
  */
-import { type QueryClient, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { randomUUID } from "node:crypto";
+import { type PeerNameRow, type QueryClient, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
 import { serverIdentity } from "../postgres/index.js";
 import { type Clock, delay } from "./clock.js";
+import { columnsOf } from "./column-list.js";
 import { leaseLockKey } from "./fence.js";
 import { HeldLease, type Lease } from "./lease.js";
 import type { Logger } from "./logger.js";
@@ -17,10 +19,12 @@ import type { Session } from "./session.js";
 import type { SessionQuery } from "./session-connection.js";
 import { isTransient, storeFailure } from "./store-failure.js";
 
+const taken = columnsOf<PeerNameRow>()("epoch", "token");
+
 const sql = {
   tryLock: `SELECT pg_try_advisory_lock(${leaseLockKey}) AS locked`,
   unlock: `SELECT pg_advisory_unlock(${leaseLockKey})`,
-  epoch: `SELECT epoch FROM ${tables.peerName} WHERE name = $1`,
+  taken: `SELECT ${taken.sql()} FROM ${tables.peerName} WHERE name = $1`,
   epochs: `SELECT name, epoch FROM ${tables.peerName} WHERE name = ANY ($1)`,
   markClean: `UPDATE ${tables.peerName} SET clean = true WHERE name = $1 AND epoch = $2`,
 } as const;
@@ -111,7 +115,10 @@ export class Leases {
       const [lock] = await this.#session.query<{ locked: boolean }>(sql.tryLock, [name]);
       if (lock?.locked !== true) return inUse;
       const server = await serverIdentity(this.#session.query);
-      const { epoch, wasClean } = await storeFunctions(callerOf(this.#session.query)).takeName({ name });
+      const { epoch, wasClean } = await storeFunctions(callerOf(this.#session.query)).takeName({
+        name,
+        token: randomUUID(),
+      });
       // A session lost meanwhile has taken the lock with it; the epoch it raised harms nobody.
       if (!this.#session.isUp || this.#session.generation !== generation) {
         return storeFailure(`take the name "${name}"`, new Error("the session with Postgres was lost"));
@@ -140,15 +147,18 @@ export class Leases {
     const isWanted = (): boolean => this.#names.get(lease.name) === lease && lease.state === "suspended";
     if (!isWanted()) return;
     const [lock] = await query<{ locked: boolean }>(sql.tryLock, [lease.name]);
-    const [row] = await query<{ epoch: bigint }>(sql.epoch, [lease.name]);
-    const isOurs = Number(row?.epoch) === lease.epoch;
+    const [row] = await query<typeof taken.row>(sql.taken, [lease.name]);
+    const isSameEpoch = Number(row?.epoch) === lease.epoch;
+    // Read with the lock, so no renewal of ours is still under way: either it is in the row, or it never will be.
+    const isOurs = isSameEpoch || (lease.renewalToken !== undefined && row?.token === lease.renewalToken);
     if (isOurs && isWanted()) {
       if (lock?.locked !== true) {
         this.#regainLater(lease);
         return;
       }
       const server = await serverIdentity(query);
-      if (server !== lease.server) await this.#renew(lease, server, query);
+      // An epoch whose answer was lost is not used, although it is ours: on this server it may be an old one again.
+      if (server !== lease.server || !isSameEpoch) await this.#renew(lease, server, query);
       if (isWanted()) {
         lease.enter("held");
         return;
@@ -162,7 +172,10 @@ export class Leases {
   }
 
   async #renew(lease: HeldLease, server: string, query: SessionQuery): Promise<void> {
-    const { epoch } = await storeFunctions(callerOf(query)).takeName({ name: lease.name });
+    const { epoch } = await storeFunctions(callerOf(query)).takeName({
+      name: lease.name,
+      token: lease.beginRenewal(),
+    });
     this.#logger.warn({ name: lease.name, epoch }, "another database server answers; the name was taken anew");
     lease.renew({ epoch: Number(epoch), server });
   }

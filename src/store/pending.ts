@@ -1,8 +1,9 @@
 /**
  * What a sender has stored for others, and how it is cleared.
  */
-import { tables } from "../../generated/ts/rows/peer.js";
+import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import type { Database } from "./database.js";
+import { unlessRunning } from "./lease-held.js";
 import { type Sender, senderKey } from "./routes.js";
 
 /** What waits for one listener of one topic. */
@@ -24,7 +25,11 @@ export interface Pending {
   pendingCount(sender: Sender): Promise<number>;
   /** How many wait for each listener and topic, known routes with none included; ordered by topic and address. */
   pendingByPeer(sender: Sender): Promise<PendingMessages[]>;
-  /** Deletes the sender's messages and routes. The cursors are their listeners' and stay. */
+  /**
+   * Deletes the sender's messages and routes. The cursors are their listeners' and stay.
+   *
+   * @throws StoreError `name_in_use` if a process has the sender's name; then nothing was deleted
+   */
   clearStoredMessages(sender: Sender): Promise<void>;
 }
 
@@ -56,11 +61,6 @@ const sql = {
       ) AS a ON true
     ) AS listed
     ORDER BY topic COLLATE "C", address COLLATE "C", name COLLATE "C"`,
-  // One statement, so that messages and routes go together.
-  clear: `
-    WITH forgotten AS (DELETE FROM ${tables.senderListener} WHERE sender_key = $3)
-    DELETE FROM ${tables.connMessage} AS s USING ${tables.connKeyMap} AS m
-    WHERE s.connection_key = m.connection_key AND m.sender_name = $1 AND m.source_topic = $2 AND m.retry_of IS NULL`,
 } as const;
 
 /** What senders have stored in a database. */
@@ -79,9 +79,9 @@ export function pending(database: Database): Pending {
       );
       return rows.map(({ address, topic, name, count }) => ({ address, topic, name, count: Number(count) }));
     },
-    async clearStoredMessages(sender) {
-      const statement = { text: sql.clear, values: [sender.name, sender.sourceTopic, senderKey(sender)] };
-      await database.query(`clear what "${sender.name}" has stored`, statement);
+    async clearStoredMessages({ name, sourceTopic }) {
+      const caller = database.caller(`clear what "${name}" has stored`);
+      await unlessRunning(name, () => storeFunctions(caller).clearStoredMessages({ name, sourceTopic }));
     },
   };
 }

@@ -1,12 +1,13 @@
 /**
  * The phone book: which listener serves which topic, and where.
  */
-import { type TopicAddrRow, tables } from "../../generated/ts/rows/peer.js";
+import { storeFunctions, type TopicAddrRow, tables } from "../../generated/ts/rows/peer.js";
 import { StoreError } from "../errors/index.js";
-import { columnsOf, overwrite, parameters } from "./column-list.js";
+import { columnsOf } from "./column-list.js";
 import type { Database } from "./database.js";
 import type { WriterName } from "./fence.js";
-import type { Transaction } from "./transaction.js";
+import { unlessRunning } from "./lease-held.js";
+import type { Sender } from "./routes.js";
 
 /** A listener of a topic. */
 export interface Listener {
@@ -35,7 +36,7 @@ export interface ServedTopic {
   readonly subscribed: boolean;
 }
 
-/** The phone book. All writes are fenced: after the name was lost they throw `fenced` and change nothing. */
+/** The phone book. Whoever writes under a name is fenced: after it was lost the call throws `fenced` and changes nothing. */
 export interface PhoneBook {
   /** Replaces all rows of the lease's name. A row (topic, address) left by another name is taken over. */
   registerListener(
@@ -45,69 +46,71 @@ export interface PhoneBook {
   /** Adds a topic to a registered listener. */
   addSubscription(lease: WriterName, topic: string, listener: Registration): Promise<void>;
   /**
-   * Takes a topic away, from the routes of all senders too, so that sends to it fail with `no_address`; also one that
+   * Takes topics away, from the routes of all senders too, so that sends to them fail with `no_address`; also those that
    * only a predecessor of the name subscribed.
    */
-  removeSubscription(lease: WriterName, topic: string): Promise<void>;
+  removeSubscriptions(lease: WriterName, topics: readonly string[]): Promise<void>;
   /** Takes the listener out of the book, for a stop; senders keep their routes. */
   unregister(lease: WriterName, options: { readonly keepDurable: boolean }): Promise<void>;
   /** The listeners of a topic, in the order of their addresses. */
   listenersOf(topic: string): Promise<Listener[]>;
-  /** Takes all listeners of a topic out of the book. Live ones register again. */
-  clearAddressesOfTopic(topic: string): Promise<void>;
+  /**
+   * Takes all listeners of a peer's source topic out of the book. Live ones register again.
+   *
+   * @throws StoreError `name_in_use` if a process has the peer's name; then nothing was written
+   */
+  clearAddressesOfTopic(peer: Sender): Promise<void>;
 }
 
 const listed = columnsOf<TopicAddrRow>()("addr", "client_name", "max_message_bytes", "durable", "epoch");
-const key = columnsOf<TopicAddrRow>()("topic", "addr");
-const rest = columnsOf<TopicAddrRow>()("client_name", "epoch", "max_message_bytes", "durable", "subscribed");
-const written = { names: [...key.names, ...rest.names] };
 
 const sql = {
   listeners: `SELECT ${listed.sql()} FROM ${tables.topicAddr} WHERE topic = $1 ORDER BY addr COLLATE "C"`,
-  add: `INSERT INTO ${tables.topicAddr} (${written.names.join(", ")}) VALUES (${parameters(written)})
-        ON CONFLICT (${key.sql()}) DO UPDATE SET ${overwrite(rest)}, registered_at = now()`,
-  removeName: `DELETE FROM ${tables.topicAddr} WHERE client_name = $1`,
-  removeUnlessDurable: `DELETE FROM ${tables.topicAddr} WHERE client_name = $1 AND NOT durable`,
-  removeNameFromTopic: `DELETE FROM ${tables.topicAddr} WHERE topic = $1 AND client_name = $2`,
-  forgetRoutes: `DELETE FROM ${tables.senderListener} WHERE listener_topic = $1 AND client_name = $2`,
-  // One writer at a time: two that take over each other's rows would wait in a circle, and NOTIFY serialises them anyway.
-  lock: "SELECT pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0))",
-  removeTopic: `DELETE FROM ${tables.topicAddr} WHERE topic = $1`,
 } as const;
 
 /** The phone book of a database. */
 export function phoneBook(database: Database): PhoneBook {
-  const write = async (lease: WriterName, action: string, work: (transaction: Transaction) => Promise<void>) => {
-    const result = await database.fenced(action, lease, async (transaction) => {
-      await transaction.query(sql.lock);
-      await work(transaction);
-    });
-    if (result === "fenced") {
-      throw new StoreError("fenced", `could not ${action}: another process has taken the name "${lease.name}"`);
-    }
+  type Functions = ReturnType<typeof storeFunctions>;
+  // Each is one statement and one transaction: who is stopped in the middle does not keep the others out of the book.
+  const write = async (
+    lease: WriterName,
+    action: string,
+    call: (functions: Functions, writer: { name: string; epoch: bigint }) => Promise<{ held: boolean }>,
+  ): Promise<void> => {
+    const writer = { name: lease.name, epoch: BigInt(lease.epoch) };
+    if ((await call(storeFunctions(database.caller(action)), writer)).held) return;
+    throw new StoreError("fenced", `could not ${action}: another process has taken the name "${lease.name}"`);
   };
+  const enter = (topics: readonly ServedTopic[], { addr, maxMessageBytes, durable }: Registration, only: boolean) => ({
+    addr,
+    maxMessageBytes: BigInt(maxMessageBytes),
+    durable,
+    topics: topics.map(({ topic }) => topic),
+    subscribed: topics.map(({ subscribed }) => subscribed),
+    only,
+  });
   return {
     async registerListener(lease, { topics, ...listener }) {
-      await write(lease, `register the listener "${lease.name}"`, async (transaction) => {
-        await transaction.query(sql.removeName, [lease.name]);
-        for (const topic of topics) await transaction.query(sql.add, addValues(lease, topic, listener));
-      });
+      await write(lease, `register the listener "${lease.name}"`, (functions, writer) =>
+        functions.enterPhoneBook({ ...writer, ...enter(topics, listener, true) }),
+      );
     },
     async addSubscription(lease, topic, listener) {
-      await write(lease, `subscribe to "${topic}"`, async (transaction) => {
-        await transaction.query(sql.add, addValues(lease, { topic, subscribed: true }, listener));
-      });
+      await write(lease, `subscribe to "${topic}"`, (functions, writer) =>
+        functions.enterPhoneBook({ ...writer, ...enter([{ topic, subscribed: true }], listener, false) }),
+      );
     },
-    async removeSubscription(lease, topic) {
-      await write(lease, `unsubscribe from "${topic}"`, async (transaction) => {
-        await transaction.query(sql.removeNameFromTopic, [topic, lease.name]);
-        await transaction.query(sql.forgetRoutes, [topic, lease.name]);
-      });
+    async removeSubscriptions(lease, topics) {
+      if (topics.length === 0) return;
+      const which = topics.length === 1 ? `"${topics[0]}"` : `${topics.length} topics`;
+      await write(lease, `unsubscribe from ${which}`, (functions, writer) =>
+        functions.leavePhoneBook({ ...writer, all: false, keepDurable: false, topics }),
+      );
     },
     async unregister(lease, { keepDurable }) {
-      await write(lease, `unregister the listener "${lease.name}"`, async (transaction) => {
-        await transaction.query(keepDurable ? sql.removeUnlessDurable : sql.removeName, [lease.name]);
-      });
+      await write(lease, `unregister the listener "${lease.name}"`, (functions, writer) =>
+        functions.leavePhoneBook({ ...writer, all: true, keepDurable, topics: [] }),
+      );
     },
     async listenersOf(topic) {
       const rows = await database.query<typeof listed.row>(`read the listeners of "${topic}"`, {
@@ -115,30 +118,22 @@ export function phoneBook(database: Database): PhoneBook {
         text: sql.listeners,
         values: [topic],
       });
-      return rows.map((row) => ({
-        addr: row.addr,
-        name: row.client_name,
-        maxMessageBytes: Number(row.max_message_bytes),
-        durable: row.durable,
-        epoch: Number(row.epoch),
-      }));
+      return rows.map(listenerOf);
     },
-    async clearAddressesOfTopic(topic) {
-      await database.query(`clear the addresses of "${topic}"`, { text: sql.removeTopic, values: [topic] });
+    async clearAddressesOfTopic({ name, sourceTopic }) {
+      const caller = database.caller(`clear the addresses of "${sourceTopic}"`);
+      await unlessRunning(name, () => storeFunctions(caller).clearAddresses({ name, topic: sourceTopic }));
     },
   };
 }
 
-function addValues(lease: WriterName, { topic, subscribed }: ServedTopic, listener: Registration): unknown[] {
-  const { addr, maxMessageBytes, durable } = listener;
-  const row = {
-    topic,
-    addr,
-    client_name: lease.name,
-    epoch: lease.epoch,
-    max_message_bytes: maxMessageBytes,
-    durable,
-    subscribed,
+/** A row of the phone book, or of routes, as its readers have it. */
+export function listenerOf(row: typeof listed.row): Listener {
+  return {
+    addr: row.addr,
+    name: row.client_name,
+    maxMessageBytes: Number(row.max_message_bytes),
+    durable: row.durable,
+    epoch: Number(row.epoch),
   };
-  return written.names.map((name) => row[name]);
 }

@@ -2,16 +2,14 @@
  * Hands the channels of a listener that does not come back over to another one. The channel itself changes hands: its key,
  * composite, cursor and stored messages stay, only its owner is another. Senders look the owner up when they dial.
  */
-import { errorTable } from "../../generated/ts/errors/errors.js";
 import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { checkPeerNameName } from "../../generated/ts/rules/peer/catalog.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
 import type { Database } from "./database.js";
-import { leaseHeldSql } from "./lease-held.js";
+import { leaseHeldSql, unlessRunning } from "./lease-held.js";
 import { type Logger, silentLogger } from "./logger.js";
 import { messageChannel } from "./notifications.js";
-import { isServerError } from "./store-failure.js";
 
 /** Whose channels go where. */
 export interface ReassignOptions {
@@ -117,20 +115,13 @@ export function reassign(database: Database, logger: Logger = silentLogger): Rea
       checkNewOwner(to);
       if (from === to)
         throw new StoreError("invalid_argument", `"${from}" has its channels already; name another peer`);
-      let rows: Awaited<ReturnType<ReturnType<typeof storeFunctions>["reassignChannels"]>>;
-      try {
-        const caller = database.caller(`hand the channels of "${from}" over to "${to}"`);
-        const all = connectionKeys === undefined;
-        rows = await storeFunctions(caller).reassignChannels({
-          from,
-          to,
-          force,
-          all,
-          connectionKeys: connectionKeys ?? [],
-        });
-      } catch (error) {
-        throw isRunning(error) ? running(from, error) : error;
-      }
+      const caller = database.caller(`hand the channels of "${from}" over to "${to}"`);
+      const all = connectionKeys === undefined;
+      const rows = await unlessRunning(
+        from,
+        () => storeFunctions(caller).reassignChannels({ from, to, force, all, connectionKeys: connectionKeys ?? [] }),
+        "stop it first, or force it: then it ends with name_lost",
+      );
       const channels = rows.map(({ connectionKey, composite, stored }) => {
         return { connectionKey, composite, stored: Number(stored) };
       });
@@ -157,14 +148,4 @@ function checkNewOwner(name: string): void {
   if (name.startsWith(prefix)) {
     throw new StoreError("invalid_argument", `the new listener "${name}" begins with ${prefix}, which is reserved`);
   }
-}
-
-function isRunning(error: unknown): boolean {
-  const cause = StoreError.is(error) ? error.cause : undefined;
-  return isServerError(cause) && cause.code === errorTable.name_in_use.sqlstate;
-}
-
-function running(from: string, cause: unknown): StoreError {
-  const remedy = "stop it first, or force it: then it ends with name_lost";
-  return new StoreError("name_in_use", `"${from}" is running; ${remedy}`, { cause });
 }

@@ -24,7 +24,7 @@ export interface SessionEvents {
   onUp(): void;
   /** The session was heard from again. */
   onBeat(query: SessionQuery): Promise<void>;
-  /** The session is lost, with all its locks and LISTENs; it is being made again. */
+  /** The session is lost, with all its locks and LISTENs; it is being made again. Also one that never came to be up. */
   onDown(): void;
   /** NOTIFY. */
   onNotification(channel: string, payload: string): void;
@@ -124,13 +124,17 @@ export class Session {
       },
     });
     this.#connection = connection;
+    let isNew = false;
     try {
       await connection.open();
       this.#generation += 1;
+      isNew = true;
       await this.#events.onConnected(connection.query);
       if (this.#connection !== connection) throw new Error("the session with Postgres ended");
     } catch (error) {
       connection.cut();
+      // Some of its locks may have been taken already.
+      if (isNew) this.#events.onDown();
       throw error;
     }
     this.#isUp = true;
@@ -177,12 +181,16 @@ export class Session {
     if (!this.#closed) this.#reconnect(wasStable ? 0 : 1);
   }
 
-  #reconnect(failures: number): void {
+  /** @param answered the last attempt reached a server that takes writes, and failed behind that */
+  #reconnect(failures: number, answered = false): void {
     const connect = (): void => {
+      const before = this.#generation;
       this.#connect().catch((err) => {
         if (this.#closed) return;
         this.#logger.warn({ err, failures }, "could not open a session with Postgres; trying again");
-        this.#reconnect(failures + 1);
+        // A server that is back is tried again soon, though it was long away; but not again and again.
+        const answers = this.#generation !== before;
+        this.#reconnect(answers && !answered ? 1 : failures + 1, answers);
       });
     };
     if (failures === 0) connect();

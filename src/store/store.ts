@@ -123,7 +123,7 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
     ...phoneBook(pool),
     ...routes(pool),
     ...channels(pool),
-    ...channelOwners(pool),
+    ...channelOwners(pool, clock),
     ...storedMessages(pool),
     ...commits,
     ...transactional(pool),

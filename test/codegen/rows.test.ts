@@ -39,7 +39,7 @@ describe("names", () => {
 
   it("of functions are known to Postgres, which takes their calls", async () => {
     const { takeName, connectionKey, keyOfTopic, storeMessages } = storeFunctions(client);
-    const { epoch } = await takeName({ name: "sender" });
+    const { epoch } = await takeName({ name: "sender", token: "made up" });
     expect(epoch).toBeTypeOf("bigint");
     const { connectionKey: key } = await connectionKey({ senderName: "sender", sourceTopic: "s", listenerName: "l" });
     const { k } = await keyOfTopic({ topic: "t" });

@@ -272,7 +272,7 @@ describe("the store", () => {
       await admin.query(peerFunctionsSql);
       await admin.query(peerGrantsSql);
       expect(notices.join("\n")).toMatch(/goes on owning it|may not make it/);
-      const { rows } = await admin.query("SELECT epoch > 0 AS taken FROM hawser.take_name('n')");
+      const { rows } = await admin.query("SELECT epoch > 0 AS taken FROM hawser.take_name('n', 'twin')");
       expect(rows).toEqual([{ taken: true }]);
     } finally {
       await admin.query("RESET ROLE");

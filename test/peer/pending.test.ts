@@ -82,6 +82,28 @@ it("is cleared by clearStoredMessages with the routes, only while not running, a
   ]);
 });
 
+it("is not cleared by a peer that does not run while another one of its name does", async () => {
+  const [a, b] = await world.running("a-1", "b-1");
+  await a.sendTo("b", "1");
+  await b.stop();
+  await a.sendTo("b", "2");
+  const twin = world.peer("a-1");
+  const before = await world.query("SELECT epoch FROM hawser.peers WHERE name = 'a-1'");
+  for (const clear of [() => twin.clearStoredMessages(), () => twin.clearAddressesOfTopic()]) {
+    const error = await failure("name_in_use", clear());
+    expect(error.message).toBe('"a-1" is running; stop it first');
+  }
+  expect(await world.query("SELECT epoch FROM hawser.peers WHERE name = 'a-1'")).toEqual(before);
+  expect(await a.pendingCount()).toBe(1);
+  expect(await a.listAddresses("a")).toHaveLength(1);
+  await b.record();
+  await b.received.find(({ text }) => text === "2");
+  await a.stop();
+  await twin.clearStoredMessages();
+  await twin.clearAddressesOfTopic();
+  expect(await twin.pendingByPeer()).toEqual([]);
+});
+
 it("leaves epochs and cursors when it is cleared, so that what follows is neither lost nor doubled", async () => {
   const [a, b] = await world.running("a-1", "b-1");
   for (const text of ["1", "2", "3"]) await a.sendTo("b", text);

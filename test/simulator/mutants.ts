@@ -21,6 +21,7 @@ export interface Mutant {
   readonly resolvesOnUnknown?: boolean;
   readonly cursorBeforeLease?: boolean;
   readonly sameEpochAfterFailover?: boolean;
+  readonly ignoresTokens?: boolean;
   readonly writesToAnyServer?: boolean;
   readonly neverCareful?: boolean;
   readonly countsBesideOthers?: boolean;
@@ -173,6 +174,26 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> 
   "writes to a server on which it has no lease": {
     writesToAnyServer: true,
     faults: ["session", "twin", "failover"],
+    faultTimes: 8,
+    seeds: 8_000,
+  },
+  "a lost answer of taking the name": {
+    ignoresTokens: true,
+    warmStart: { callFaultRate: 0.3 },
+    faults: ["session", "failover"],
+    faultTimes: 6,
+  },
+  "token left by a hand-over": {
+    store: { reassignsWithToken: true },
+    warmStart: { callFaultRate: 0.5 },
+    faults: ["session", "failover", "reassign"],
+    faultTimes: 8,
+    seeds: 8_000,
+  },
+  "token left by the next taker": {
+    store: { takesWithoutToken: true },
+    warmStart: { callFaultRate: 0.5 },
+    faults: ["session", "failover", "stall", "twin"],
     faultTimes: 8,
     seeds: 8_000,
   },

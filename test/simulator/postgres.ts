@@ -5,6 +5,7 @@
  * commits.
  */
 import { comparePositions, origin, type Position } from "../../src/channel/index.js";
+import type { PeerProcess } from "./process.js";
 import { type MessageRecord, Violation } from "./records.js";
 import type { World } from "./world.js";
 
@@ -28,6 +29,14 @@ export class Session {
 export interface NameTaken {
   readonly epoch: number;
   readonly wasClean: boolean;
+}
+
+/** What the row of a name says of who raised its epoch last. */
+export interface Raised {
+  readonly epoch: number;
+  readonly token: object | undefined;
+  /** Only for the checks; undefined for a hand-over. */
+  readonly by: PeerProcess | undefined;
 }
 
 /** A channel as its owner reads it. */
@@ -72,12 +81,16 @@ export interface StoreFaults {
   readonly commitsForAnybody?: boolean;
   readonly countsNoAttempts?: boolean;
   readonly deadLetterAlways?: boolean;
+  readonly reassignsWithToken?: boolean;
+  readonly takesWithoutToken?: boolean;
 }
 
 const rowKey = (position: Position) => `${position.epoch}/${position.number}`;
 
 export class ModelPostgres {
   readonly epochs = new Map<string, number>();
+  /** The rest of the row of each name. */
+  private readonly raised = new Map<string, Omit<Raised, "epoch">>();
   /** The newest epoch ever committed, also where a failover has lost it. */
   readonly newestEpochs = new Map<string, number>();
   readonly cursors = new Map<number, Position>();
@@ -158,8 +171,14 @@ export class ModelPostgres {
     );
   }
 
+  /** The row of a name. */
+  row(name: string): Raised {
+    return { token: undefined, by: undefined, ...this.raised.get(name), epoch: this.epochs.get(name) ?? 0 };
+  }
+
   /** Raises the name's epoch under the exclusive fence; the session must hold the lease. */
-  takeName(session: Session, name: string, answer: (result: CallResult<NameTaken>) => void): void {
+  takeName(session: Session, by: PeerProcess, token: object, answer: (result: CallResult<NameTaken>) => void): void {
+    const { name } = by;
     this.transaction(
       { name, exclusive: true, session },
       () => {
@@ -169,13 +188,11 @@ export class ModelPostgres {
         return {
           value: { epoch, wasClean: before === 0 || this.clean.get(name) === before },
           commit: () => {
-            const old = this.epochs.get(name);
             this.world.checkTaking(name, session);
-            this.newestEpochs.set(name, epoch);
-            this.epochs.set(name, epoch);
+            const left = this.faults.takesWithoutToken ? this.row(name).token : token;
+            const undo = this.raise(name, epoch, left, by);
             return () => {
-              if (old === undefined) this.epochs.delete(name);
-              else this.epochs.set(name, old);
+              undo();
               this.world.epochLost(name, epoch);
             };
           },
@@ -183,6 +200,20 @@ export class ModelPostgres {
       },
       answer,
     );
+  }
+
+  private raise(name: string, epoch: number, token: object | undefined, by: PeerProcess | undefined): () => void {
+    const before = this.epochs.has(name) ? this.row(name) : undefined;
+    this.newestEpochs.set(name, epoch);
+    this.epochs.set(name, epoch);
+    this.raised.set(name, { token, by });
+    this.world.epochRaised(name, epoch, by);
+    return () => {
+      if (before === undefined) this.epochs.delete(name);
+      else this.epochs.set(name, before.epoch);
+      if (before === undefined) this.raised.delete(name);
+      else this.raised.set(name, before);
+    };
   }
 
   /** Inserts rows of one channel, fenced by the sender's epoch. */
@@ -285,17 +316,14 @@ export class ModelPostgres {
         value: undefined,
         commit: () => {
           keys = [...this.owned(from).keys()];
-          const before = this.epochs.get(from);
-          const raised = Math.max((before ?? 0) + 1, Math.floor(this.world.clock()));
-          if (!this.faults.reassignsWithoutEpoch) {
-            this.epochs.set(from, raised);
-            this.newestEpochs.set(from, raised);
-          }
+          const before = this.row(from);
+          const raised = Math.max(before.epoch + 1, Math.floor(this.world.clock()));
+          const left = this.faults.reassignsWithToken ? before.token : undefined;
+          const undo = this.faults.reassignsWithoutEpoch ? undefined : this.raise(from, raised, left, undefined);
           for (const key of keys) this.owners.set(key, to);
           return () => {
             for (const key of keys) this.owners.set(key, from);
-            if (before === undefined) this.epochs.delete(from);
-            else this.epochs.set(from, before);
+            undo?.();
           };
         },
       }),

@@ -4,9 +4,9 @@
  */
 import type { IncomingMessage, SenderChannel, SenderEffects, WelcomeNews } from "../../src/channel/index.js";
 import { Wire } from "./network.js";
-import type { CallResult, NameTaken, OwnedChannel, Session } from "./postgres.js";
+import type { CallResult, NameTaken, OwnedChannel, Raised, Session } from "./postgres.js";
 import { Receiving } from "./receiving.js";
-import type { MessageRecord, SimulatedMessage } from "./records.js";
+import { type MessageRecord, type SimulatedMessage, Violation } from "./records.js";
 import type { World } from "./world.js";
 
 type Lease = "starting" | "held" | "suspended" | "lost" | "dead";
@@ -30,6 +30,8 @@ export class PeerProcess {
   wasClean = true;
   private session: Session | undefined;
   private generation = 0;
+  /** The token of a renewal that was sent and not answered. */
+  private renewal: object | undefined;
   private readonly inbox: (() => void)[] = [];
   private readonly outgoing = new Map<number, Outgoing>();
   readonly receiving: Receiving;
@@ -198,7 +200,7 @@ export class PeerProcess {
         return;
       }
       session.onLost = () => this.deliver(() => this.sessionLost());
-      world.postgres.takeName(session, this.name, (result) => this.deliver(() => this.named(result, early, attempt)));
+      world.postgres.takeName(session, this, {}, (result) => this.deliver(() => this.named(result, early, attempt)));
     };
     world.schedule.after(world.random.delay(2), () => this.deliver(attempt));
   }
@@ -267,20 +269,22 @@ export class PeerProcess {
       }
       const locked = this.world.postgres.tryLease(session, this.name);
       this.world.postgres.read(
-        () => this.world.postgres.epochs.get(this.name),
+        () => this.world.postgres.row(this.name),
         (row) =>
           this.deliver(() => {
             if (this.lease !== "suspended" || row.kind !== "ok" || !session.alive) return again();
-            if (row.value !== this.epoch) return this.lose();
+            const isSameEpoch = row.value.epoch === this.epoch;
+            if (!isSameEpoch && !this.knowsToken(row.value)) return this.lose();
             if (!locked) return again();
-            if (this.world.postgres.generation === this.generation || this.world.mutant.sameEpochAfterFailover) {
-              return this.regained(session);
-            }
+            const sameServer = this.world.postgres.generation === this.generation;
+            if (isSameEpoch && (sameServer || this.world.mutant.sameEpochAfterFailover)) return this.regained(session);
             // Another server: it may have lost the epoch of a twin that listeners have heard of. Take the name anew.
-            this.world.postgres.takeName(session, this.name, (taken) =>
+            this.renewal ??= {};
+            this.world.postgres.takeName(session, this, this.renewal, (taken) =>
               this.deliver(() => {
                 if (this.lease !== "suspended" || taken.kind !== "ok" || !session.alive) return again();
                 this.world.counts.add("transition: epoch renewed");
+                this.renewal = undefined;
                 this.generation = this.world.postgres.generation;
                 this.epoch = taken.value.epoch;
                 this.world.cutWiresTo(this);
@@ -301,6 +305,14 @@ export class PeerProcess {
       );
     };
     regain();
+  }
+
+  /** The epoch is of a renewal of ours whose answer was lost. */
+  private knowsToken({ token, by }: Raised): boolean {
+    if (this.renewal === undefined || token !== this.renewal || this.world.mutant.ignoresTokens) return false;
+    this.world.counts.add("transition: own token found");
+    if (by !== this) throw new Violation(`"${this.name}" goes on under an epoch that somebody else has raised`);
+    return true;
   }
 
   private reopenIncoming(): void {
@@ -362,6 +374,7 @@ export class PeerProcess {
   lose(): void {
     if (this.dead) return;
     this.world.counts.add("transition: name_lost");
+    this.world.checkLoss(this);
     this.lease = "lost";
     for (const { channel } of this.outgoing.values()) channel.onFenced();
     this.kill();

@@ -348,6 +348,8 @@ export class Receiving {
     world.postgres.commitCursor(call, cursor, dead, (result) =>
       process.deliver(() => {
         incoming.committing = false;
+        // Begun before the name was taken anew: the server of before says nothing about the epoch of now.
+        if (this.channels.get(incoming.key) !== incoming) return;
         if (result.kind === "ok" && result.value === "fenced") {
           world.counts.add("transition: cursor fenced");
           return process.lose();

@@ -26,6 +26,7 @@ const mustHappen = [
   "transition: lease suspended",
   "transition: lease regained",
   "transition: epoch renewed",
+  "transition: own token found",
   "transition: another server refused",
   "transition: name_lost",
   "transition: name_in_use",

@@ -87,6 +87,9 @@ export class World {
   private readonly records = new Map<Uint8Array, MessageRecord>();
   private readonly firstHandled = new Map<number, Position>();
   private readonly everCommitted = new Map<string, number>();
+  /** By name, all that ever raised its epoch, also what a failover has lost. */
+  private readonly raises = new Map<string, { readonly epoch: number; readonly by: PeerProcess | undefined }[]>();
+  private readonly lostEpochs = new Set<string>();
   private readonly kinds: FaultKind[];
   private readonly slowHandlers: boolean;
   private readonly mutual: boolean;
@@ -268,6 +271,7 @@ export class World {
 
   /** A failover has lost a name's taking: what was begun of it, uncommitted, orders nothing any more. */
   epochLost(name: string, epoch: number): void {
+    this.lostEpochs.add(`${name}/${epoch}`);
     for (const { key, from } of this.channels) {
       if (from === name && this.firstHandled.get(key)?.epoch === epoch) this.firstHandled.delete(key);
     }
@@ -361,6 +365,21 @@ export class World {
       (process) => process.lease === "held" && process.hasSession(session) === false,
     );
     if (holder !== undefined) throw new Violation(`"${name}" was taken from a process that holds it`);
+  }
+
+  /** A name's epoch was raised; `by` is undefined for a hand-over. */
+  epochRaised(name: string, epoch: number, by: PeerProcess | undefined): void {
+    const raises = this.raises.get(name) ?? [];
+    this.raises.set(name, [...raises, { epoch, by }]);
+  }
+
+  /** Nobody gives a name up that no one else has ever taken since, and that no failover has lost. */
+  checkLoss(process: PeerProcess): void {
+    const { name, epoch } = process;
+    const raises = this.raises.get(name) ?? [];
+    if (raises.some((raise) => raise.by !== process && raise.epoch >= epoch)) return;
+    if ((this.postgres.epochs.get(name) ?? 0) < epoch || this.lostEpochs.has(`${name}/${epoch}`)) return;
+    throw new Violation(`"${name}" gave up its name, which nobody else has taken`);
   }
 
   /** Only what was committed is ever told to a sender. */

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openStore } from "../../src/store/index.js";
 import { catalogChannel, messageChannel } from "../../src/store/notifications.js";
 import { eventually } from "../support/eventually.js";
-import { type World, world } from "./support/world.js";
+import { terminateHolder, type World, world } from "./support/world.js";
 
 describe("channels", () => {
   let w: World;
@@ -93,10 +93,38 @@ describe("what a sender has stored", () => {
     ]);
     expect(await w.store.pendingCount(sender)).toBe(2);
 
+    await expect(w.store.clearStoredMessages(sender)).rejects.toMatchObject({ code: "name_in_use" });
+    expect(await w.store.pendingCount(sender)).toBe(2);
+    await lease.release({ clean: true });
     await w.store.clearStoredMessages(sender);
     expect(await w.store.pendingByPeer(sender)).toEqual([]);
     expect(await w.store.pendingCount({ name: "sender", sourceTopic: "another source" })).toBe(1);
     expect(await w.store.cursorOf(key)).toEqual({ epoch: lease.epoch, number: 2 });
+  });
+
+  it("is cleared for good: a holder that has lost its session stores no more, and loses its name", async () => {
+    await using w = await world();
+    const lease = await w.take("sender");
+    const key = await w.channelOf(sender, "listener");
+    const message = { topicKey: await w.store.topicKey("orders"), payload: Buffer.from("x") };
+    expect(await w.store.storeMessages(lease, key, 1, [message])).toBe("stored");
+    const lost = new Promise<void>((resolve) => lease.onChange((state) => state === "lost" && resolve()));
+    // Between the holder's session and its next one.
+    const clearing = await w.connect();
+    const { rows } = await clearing.query("SELECT pg_backend_pid() AS pid");
+    await clearing.query("BEGIN");
+    const locked = clearing.query("SELECT pg_advisory_xact_lock_shared(hashtextextended('hawser:lease:sender', 0))");
+    await w.waitsForLock(rows[0].pid);
+    await terminateHolder(w.operator, "sender");
+    await locked;
+    const { rows: cleared } = await clearing.query(
+      "SELECT deleted FROM hawser.clear_stored_messages('sender', 'source')",
+    );
+    expect(cleared).toEqual([{ deleted: "1" }]);
+    await clearing.query("COMMIT");
+    expect(await w.store.storeMessages(lease, key, 2, [message])).toBe("fenced");
+    await lost;
+    expect(await w.store.pendingCount(sender)).toBe(0);
   });
 });
 

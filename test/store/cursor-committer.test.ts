@@ -268,7 +268,7 @@ describe("the group commit on Postgres", () => {
     const left = await w.operator.query("SELECT count(*)::integer AS rows FROM hawser.conn_messages");
     expect(left.rows).toEqual([{ rows: 0 }]);
 
-    await w.operator.query("SELECT hawser.take_name('listener')");
+    await w.operator.query("SELECT hawser.take_name('listener', 'twin')");
     const fenced = new Promise<void>((resolve) => {
       const late = w.store.cursorCommitter(listener, {
         onCommitted: () => expect.unreachable("another has the name"),

@@ -33,14 +33,14 @@ describe("the fence of a name", () => {
   beforeEach(async () => {
     await w.operator.query("DELETE FROM hawser.conn_messages");
     await w.operator.query("DELETE FROM hawser.conn_mess_number");
-    epoch = (await w.operator.query("SELECT epoch FROM hawser.take_name('writer')")).rows[0].epoch;
+    epoch = (await w.operator.query("SELECT epoch FROM hawser.take_name('writer', 'twin')")).rows[0].epoch;
   });
 
   /** Sends a write of the old epoch that has to wait until the name has been taken; resolves with its rows. */
   async function writeLate(sql: string): Promise<Record<string, unknown>[]> {
     const { rows } = await late.query("SELECT pg_backend_pid() AS pid");
     await taker.query("BEGIN");
-    await taker.query("SELECT hawser.take_name('writer')");
+    await taker.query("SELECT hawser.take_name('writer', 'twin')");
     const answer = late.query(sql, ["writer", epoch, connectionKey]);
     await w.waitsForLock(rows[0].pid);
     await taker.query("COMMIT");
@@ -78,7 +78,7 @@ describe("the fence of a name", () => {
     const { rows } = await taker.query("SELECT pg_backend_pid() AS pid");
     await late.query("BEGIN");
     expect((await late.query(storeSql, ["writer", epoch, connectionKey])).rows).toEqual([{ held: true }]);
-    const taking = taker.query("SELECT hawser.take_name('writer')");
+    const taking = taker.query("SELECT hawser.take_name('writer', 'twin')");
     await w.waitsForLock(rows[0].pid);
     await late.query("COMMIT");
     await taking;
@@ -87,7 +87,7 @@ describe("the fence of a name", () => {
 
   it("fences a transaction of several statements just the same", async () => {
     const lease = await w.take("listener");
-    await w.operator.query("SELECT hawser.take_name('listener')");
+    await w.operator.query("SELECT hawser.take_name('listener', 'twin')");
     const registration = { addr: "127.0.0.1:1", maxMessageBytes: 1, durable: false, topics: [] };
     await expect(w.store.registerListener(lease, registration)).rejects.toMatchObject({ code: "fenced" });
     expect(await w.store.countAttempt(lease, connectionKey)).toBe("fenced");
@@ -96,8 +96,8 @@ describe("the fence of a name", () => {
   it("gives an epoch beyond the clock and beyond the last one", async () => {
     const now = Date.now();
     const [first, second] = [
-      (await w.operator.query("SELECT epoch, was_clean FROM hawser.take_name('fresh')")).rows[0],
-      (await w.operator.query("SELECT epoch, was_clean FROM hawser.take_name('fresh')")).rows[0],
+      (await w.operator.query("SELECT epoch, was_clean FROM hawser.take_name('fresh', 'twin')")).rows[0],
+      (await w.operator.query("SELECT epoch, was_clean FROM hawser.take_name('fresh', 'twin')")).rows[0],
     ];
     expect(first.was_clean).toBe(true);
     expect(second.was_clean).toBe(false);
@@ -106,7 +106,7 @@ describe("the fence of a name", () => {
 
     const future = 9_000_000_000_000;
     await w.operator.query("UPDATE hawser.peers SET epoch = $1 WHERE name = 'fresh'", [future]);
-    const third = (await w.operator.query("SELECT epoch FROM hawser.take_name('fresh')")).rows[0];
+    const third = (await w.operator.query("SELECT epoch FROM hawser.take_name('fresh', 'twin')")).rows[0];
     expect(Number(third.epoch)).toBe(future + 1);
   });
 });

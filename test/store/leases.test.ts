@@ -118,7 +118,7 @@ describe("a lease", () => {
     // What a twin does between two of our sessions.
     const down = session(away, "down");
     const up = session(away, "up");
-    await w.operator.query("SELECT hawser.take_name('two')");
+    await w.operator.query("SELECT hawser.take_name('two', 'twin')");
     proxied.cut();
     await down;
     await up;
@@ -156,7 +156,7 @@ describe("a lease", () => {
     await terminateHolder(w.operator, "one");
     await lockedAgain;
     const lost = new Promise<void>((resolve) => lease.onChange((state) => state === "lost" && resolve()));
-    await twin.query("SELECT hawser.take_name('one')");
+    await twin.query("SELECT hawser.take_name('one', 'twin')");
     await lost;
     expect(states).toEqual(["suspended", "held", "suspended", "lost"]);
   });

@@ -138,7 +138,7 @@ describe("a handler inside a transaction", () => {
     await w.operator.query("UPDATE hawser.conn_key_map SET owner = NULL WHERE connection_key = $1", [key]);
     const losing = w.store.handleInTransaction(mine, { ...message(1), connectionKey: key }, async (client) => {
       await client.query("INSERT INTO effects VALUES ('lost')");
-      await w.operator.query("SELECT hawser.take_name('transient')");
+      await w.operator.query("SELECT hawser.take_name('transient', 'twin')");
     });
     expect(await losing).toBe("fenced");
     expect(await effects()).toEqual([]);

@@ -6,6 +6,7 @@
 import { execFileSync } from "node:child_process";
 import { appendFileSync, chownSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { serverAccount } from "../../src/dev/account.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
 import { eventually } from "./eventually.js";
@@ -17,6 +18,18 @@ export interface PrimaryAndStandby extends AsyncDisposable {
   readonly primary: OwnPostgres;
   /** Only reads, until it is promoted. */
   readonly standby: OwnPostgres;
+  /**
+   * As a planned switchover begins: the primary ends in order, with everything passed on, and the standby is promoted.
+   * Resolves when that one takes writes; it is the primary from then on.
+   *
+   * @param downMs how long there is no primary
+   */
+  switchOver(downMs?: number): Promise<void>;
+  /**
+   * After {@link switchOver}: the server that was the primary starts again, as the standby. Resolves when it streams, and
+   * has all that was committed meanwhile.
+   */
+  rejoin(): Promise<void>;
   /** Resolves when the standby shows what had been committed on the primary at the time of the call. */
   caughtUp(): Promise<void>;
   /** Makes the standby a primary of its own; resolves when it takes writes. The old primary runs on unless it is killed. */
@@ -31,9 +44,7 @@ export async function startPrimaryAndStandby(): Promise<PrimaryAndStandby> {
     await primary.kill("SIGINT");
     standby = await ownPostgres({ prepare: (dataDirectory) => makeStandby(primary, dataDirectory) });
     await primary.start();
-    await eventually("the standby streams", async () => {
-      return (await rowsOf(primary.url, "SELECT FROM pg_stat_replication WHERE state = 'streaming'")).length === 1;
-    });
+    await streams(primary);
     return assemble(primary, standby);
   } catch (error) {
     await standby?.[Symbol.asyncDispose]();
@@ -42,10 +53,22 @@ export async function startPrimaryAndStandby(): Promise<PrimaryAndStandby> {
   }
 }
 
+async function streams(primary: OwnPostgres): Promise<void> {
+  await eventually("the standby streams", async () => {
+    return (await rowsOf(primary.url, "SELECT FROM pg_stat_replication WHERE state = 'streaming'")).length === 1;
+  });
+}
+
 /** Copies the data of the primary, which is stopped, and makes the copy follow it. */
 function makeStandby(primary: OwnPostgres, dataDirectory: string): () => void {
   // Not node's cp: that one would make the copy ours.
   execFileSync("cp", ["-Rp", primary.dataDirectory, dataDirectory]);
+  follow(primary, dataDirectory);
+  return () => undefined;
+}
+
+/** Makes the server of a data directory, which is stopped, a standby of the primary. */
+function follow(primary: OwnPostgres, dataDirectory: string): void {
   const { hostname, port, username } = new URL(primary.url);
   const settings = [
     `primary_conninfo = 'host=${hostname} port=${port} user=${username} application_name=standby'`,
@@ -57,27 +80,46 @@ function makeStandby(primary: OwnPostgres, dataDirectory: string): () => void {
   writeFileSync(signal, "");
   const account = serverAccount();
   if (account !== undefined) chownSync(signal, account.uid, account.gid);
-  return () => undefined;
 }
 
-function assemble(primary: OwnPostgres, standby: OwnPostgres): PrimaryAndStandby {
+function assemble(first: OwnPostgres, second: OwnPostgres): PrimaryAndStandby {
+  let [primary, standby] = [first, second];
+  const promote = async (): Promise<void> => {
+    const [row] = await rowsOf(standby.url, "SELECT pg_promote() AS promoted");
+    if (row!["promoted"] !== true) throw new Error("The standby was not promoted within 60 s.");
+  };
+  const caughtUp = async (): Promise<void> => {
+    const [row] = await rowsOf(primary.url, "SELECT pg_current_wal_flush_lsn()::text AS lsn");
+    const replayed = `SELECT pg_last_wal_replay_lsn() >= '${row!["lsn"]}' AS replayed`;
+    await eventually("the standby has replayed what the primary has committed", async () => {
+      return (await rowsOf(standby.url, replayed))[0]!["replayed"] === true;
+    });
+  };
   return {
-    primary,
-    standby,
-    async caughtUp() {
-      const [row] = await rowsOf(primary.url, "SELECT pg_current_wal_flush_lsn()::text AS lsn");
-      const replayed = `SELECT pg_last_wal_replay_lsn() >= '${row!["lsn"]}' AS replayed`;
-      await eventually("the standby has replayed what the primary has committed", async () => {
-        return (await rowsOf(standby.url, replayed))[0]!["replayed"] === true;
-      });
+    get primary() {
+      return primary;
     },
-    async promote() {
-      const [row] = await rowsOf(standby.url, "SELECT pg_promote() AS promoted");
-      if (row!["promoted"] !== true) throw new Error("The standby was not promoted within 60 s.");
+    get standby() {
+      return standby;
+    },
+    caughtUp,
+    promote,
+    async switchOver(downMs = 0) {
+      await primary.kill("SIGINT");
+      await delay(downMs);
+      await promote();
+      [primary, standby] = [standby, primary];
+    },
+    async rejoin() {
+      follow(primary, standby.dataDirectory);
+      await standby.start();
+      await streams(primary);
+      // It streams already while it still reads an older timeline.
+      await caughtUp();
     },
     [Symbol.asyncDispose]: async () => {
-      await standby[Symbol.asyncDispose]();
-      await primary[Symbol.asyncDispose]();
+      await second[Symbol.asyncDispose]();
+      await first[Symbol.asyncDispose]();
     },
   };
 }

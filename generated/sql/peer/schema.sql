@@ -223,10 +223,12 @@ CREATE TABLE hawser.peers (
   epoch bigint NOT NULL,
   clean boolean DEFAULT true NOT NULL,
   started_at timestamptz DEFAULT now() NOT NULL,
+  token text,
   CONSTRAINT peers_pkey PRIMARY KEY (name),
   CONSTRAINT peers_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 255),
   CONSTRAINT peers_name_pattern CHECK (name ~ E'^[^:\\u0001-\\u001f\\u007f]+$'),
   CONSTRAINT peers_epoch_range CHECK (epoch >= 1),
+  CONSTRAINT peers_token_bytes CHECK (octet_length(token) BETWEEN 1 AND 64),
   CONSTRAINT peers_name_not_reserved CHECK (left(name, 3) <> '__#')
 );
 
@@ -235,6 +237,8 @@ COMMENT ON COLUMN hawser.peers.name IS 'The peer''s name.';
 COMMENT ON COLUMN hawser.peers.epoch IS 'The epoch: greater each time that the name is taken.';
 COMMENT ON COLUMN hawser.peers.clean IS 'The holder before ended in good order, or there was none.';
 COMMENT ON COLUMN hawser.peers.started_at IS 'When the name was taken last.';
+COMMENT ON COLUMN hawser.peers.token IS 'What the last taker gave to be known by: one whose answer was lost finds it here, and knows that the epoch is its own.
+NULL: the epoch was raised by somebody who did not take the name.';
 
 CREATE TABLE hawser.dead_letters (
   id bigserial NOT NULL,
@@ -392,6 +396,7 @@ $do$;
 
 CREATE OR REPLACE FUNCTION hawser.take_name(
   p_name text,
+  p_token text,
   OUT epoch bigint,
   OUT was_clean boolean
 )
@@ -409,18 +414,19 @@ BEGIN
   SELECT p.clean INTO v_was_clean FROM hawser.peers AS p WHERE p.name = p_name FOR UPDATE;
 
   -- The clock keeps the epoch growing also where a failover or a restore lost the row's last values.
-  INSERT INTO hawser.peers AS p (name, epoch, clean, started_at)
-  VALUES (p_name, v_now_ms, false, clock_timestamp())
+  INSERT INTO hawser.peers AS p (name, epoch, clean, started_at, token)
+  VALUES (p_name, v_now_ms, false, clock_timestamp(), p_token)
   ON CONFLICT (name) DO UPDATE
     SET epoch = greatest(p.epoch + 1, excluded.epoch),
         clean = false,
-        started_at = excluded.started_at
+        started_at = excluded.started_at,
+        token = excluded.token
   RETURNING p.epoch INTO take_name.epoch;
 
   was_clean := coalesce(v_was_clean, true);
 END
 $function$;
-COMMENT ON FUNCTION hawser.take_name(text) IS 'Takes a name whose lease lock the session holds: raises the epoch under the exclusive fence.';
+COMMENT ON FUNCTION hawser.take_name(text, text) IS 'Takes a name whose lease lock the session holds: raises the epoch under the exclusive fence, and leaves the token.';
 
 CREATE OR REPLACE FUNCTION hawser.connection_key(
   p_sender_name text,
@@ -609,6 +615,8 @@ BEGIN
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 
+  -- A handler's transaction has had any time that it wanted; whoever stands still with the fence keeps others out.
+  PERFORM set_config('idle_in_transaction_session_timeout', '8000', true);
   PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || p_name, 0));
   -- A statement of its own, so that it sees what was committed while the lock was waited for.
   held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
@@ -799,6 +807,163 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) IS 'Counts a channel''s stored messages after a position.';
 
+CREATE OR REPLACE FUNCTION hawser.enter_phone_book(
+  p_name text,
+  p_epoch bigint,
+  p_addr text,
+  p_max_message_bytes bigint,
+  p_durable boolean,
+  p_topics text[],
+  p_subscribed boolean[],
+  p_only boolean,
+  OUT held boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  -- A snapshot from before the wait for the locks would let a late write through.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.enter_phone_book needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+
+  PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || p_name, 0));
+  -- A statement of its own, so that it sees what was committed while the lock was waited for.
+  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  IF NOT held THEN
+    RETURN;
+  END IF;
+
+  -- One writer at a time: two that take over each other's rows would wait in a circle, and NOTIFY serialises them anyway.
+  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
+  IF p_only THEN
+    -- What is overwritten below stays: nobody is told that it went.
+    DELETE FROM hawser.topic_addr AS t
+     WHERE t.client_name = p_name
+       AND NOT EXISTS (SELECT FROM unnest(p_topics) AS s (topic) WHERE s.topic = t.topic AND t.addr = p_addr);
+  END IF;
+  INSERT INTO hawser.topic_addr AS t (topic, addr, client_name, epoch, max_message_bytes, durable, subscribed)
+  SELECT s.topic, p_addr, p_name, p_epoch, p_max_message_bytes, p_durable, s.subscribed
+    FROM unnest(p_topics, p_subscribed) AS s (topic, subscribed)
+  ON CONFLICT (topic, addr) DO UPDATE
+    SET client_name = excluded.client_name,
+        epoch = excluded.epoch,
+        max_message_bytes = excluded.max_message_bytes,
+        durable = excluded.durable,
+        subscribed = excluded.subscribed,
+        registered_at = now();
+END
+$function$;
+COMMENT ON FUNCTION hawser.enter_phone_book(text, bigint, text, bigint, boolean, text[], boolean[], boolean) IS 'Enters a listener into the phone book, under all its topics at once, fenced by its epoch. The lock of the phone book
+is held for this call alone, which is to be a transaction of its own.';
+
+CREATE OR REPLACE FUNCTION hawser.leave_phone_book(
+  p_name text,
+  p_epoch bigint,
+  p_all boolean,
+  p_keep_durable boolean,
+  p_topics text[],
+  OUT held boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  -- A snapshot from before the wait for the locks would let a late write through.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.leave_phone_book needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+
+  PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || p_name, 0));
+  -- A statement of its own, so that it sees what was committed while the lock was waited for.
+  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  IF NOT held THEN
+    RETURN;
+  END IF;
+
+  -- As in enter_phone_book.
+  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
+  IF p_all THEN
+    DELETE FROM hawser.topic_addr AS t WHERE t.client_name = p_name AND NOT (p_keep_durable AND t.durable);
+    RETURN;
+  END IF;
+  DELETE FROM hawser.topic_addr AS t WHERE t.client_name = p_name AND t.topic = ANY (p_topics);
+  -- After the phone book: a sender that remembers the listener at this moment either waits for the deleted row and then
+  -- finds none, or was waited for, and its route is deleted here.
+  DELETE FROM hawser.sender_listener AS s WHERE s.client_name = p_name AND s.listener_topic = ANY (p_topics);
+END
+$function$;
+COMMENT ON FUNCTION hawser.leave_phone_book(text, bigint, boolean, boolean, text[]) IS 'Takes a listener out of the phone book, fenced by its epoch and locked as enter_phone_book.';
+
+CREATE OR REPLACE FUNCTION hawser.clear_stored_messages(
+  p_name text,
+  p_source_topic text,
+  OUT deleted bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  -- A snapshot from before the wait for the fence would not see what the last holder of the name stored last.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.clear_stored_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+
+  -- Held to the end, so that nobody takes the name in between; shared, so that two who clear at once do not take each
+  -- other for its holder.
+  IF NOT pg_try_advisory_xact_lock_shared(hashtextextended('hawser:lease:' || p_name, 0)) THEN
+    RAISE EXCEPTION 'the peer "%" is running', p_name
+      USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
+  END IF;
+  -- As whoever takes the name: waits for the writes under way of a holder that has lost its session, and keeps out all
+  -- later ones.
+  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:fence:' || p_name, 0));
+  UPDATE hawser.peers AS p
+     SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
+         token = NULL
+   WHERE p.name = p_name;
+
+  DELETE FROM hawser.sender_listener AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
+  -- Dead letters that are retried are not the sender's: for it they were delivered.
+  DELETE FROM hawser.conn_messages AS s
+   USING hawser.conn_key_map AS m
+   WHERE s.connection_key = m.connection_key
+     AND m.sender_name = p_name AND m.source_topic = p_source_topic AND m.retry_of IS NULL;
+  GET DIAGNOSTICS deleted = ROW_COUNT;
+END
+$function$;
+COMMENT ON FUNCTION hawser.clear_stored_messages(text, text) IS 'Deletes what a sender has stored for others, and its routes, unless a process has its name.';
+
+CREATE OR REPLACE FUNCTION hawser.clear_addresses(
+  p_name text,
+  p_topic text,
+  OUT deleted bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  -- Held to the end, and shared, as in clear_stored_messages.
+  IF NOT pg_try_advisory_xact_lock_shared(hashtextextended('hawser:lease:' || p_name, 0)) THEN
+    RAISE EXCEPTION 'the peer "%" is running', p_name
+      USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
+  END IF;
+  -- As in enter_phone_book.
+  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
+  DELETE FROM hawser.topic_addr AS t WHERE t.topic = p_topic;
+  GET DIAGNOSTICS deleted = ROW_COUNT;
+END
+$function$;
+COMMENT ON FUNCTION hawser.clear_addresses(text, text) IS 'Takes all listeners of a topic out of the phone book, for the peer whose source topic it is, unless a process has its
+name. Listeners that run enter themselves again.';
+
 CREATE OR REPLACE FUNCTION hawser.reassign_channels(
   p_from text,
   p_to text,
@@ -867,9 +1032,11 @@ BEGIN
     RETURN;
   END IF;
 
-  -- A name that was never taken has no row, and nobody who could still write for it.
+  -- A name that was never taken has no row, and nobody who could still write for it. Without its token, so that whoever
+  -- was taking the name does not believe that this epoch is its own.
   UPDATE hawser.peers AS p
-     SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+     SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
+         token = NULL
    WHERE p.name = p_from;
   UPDATE hawser.conn_key_map AS m
      SET owner = nullif(p_to, m.listener_name)

@@ -126,6 +126,11 @@ export interface PeerNameRow {
   clean: boolean;
   /** When the name was taken last. */
   started_at: Date;
+  /**
+   * What the last taker gave to be known by: one whose answer was lost finds it here, and knows that the epoch is its own.
+   * NULL: the epoch was raised by somebody who did not take the name.
+   */
+  token: string | null;
 }
 
 /** A row of hawser.dead_letters. Messages that could not be handled, with their errors. */
@@ -212,7 +217,7 @@ export const columns = {
   connSender: ["connection_key", "sender_topic"],
   connMessNumber: ["connection_key", "v", "epoch", "attempts"],
   connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec", "stored_at"],
-  peerName: ["name", "epoch", "clean", "started_at"],
+  peerName: ["name", "epoch", "clean", "started_at", "token"],
   deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested", "message_id"],
   meshSecret: ["id", "secret", "created_at"],
   migration: ["id", "name", "applied_at", "checksum"],
@@ -234,6 +239,8 @@ export interface QueryClient {
 export interface TakeNameArguments {
   /** The name. */
   name: string;
+  /** Made at random by the taker, anew each time that it does not repeat a call whose answer was lost. */
+  token: string;
 }
 
 /** The result of hawser.take_name. */
@@ -387,6 +394,80 @@ export interface CountMessagesResult {
   counted: bigint;
 }
 
+/** Arguments of hawser.enter_phone_book. */
+export interface EnterPhoneBookArguments {
+  /** The listener's name. */
+  name: string;
+  /** The listener's epoch. */
+  epoch: bigint;
+  /** Its published address, host:port. */
+  addr: string;
+  /** The greatest payload that it takes, in bytes. */
+  maxMessageBytes: bigint;
+  /** Whether its rows stay when it stops. */
+  durable: boolean;
+  /** The topics that it serves. */
+  topics: readonly string[];
+  /** For each of them, whether it subscribed to it, as opposed to serving it as its source topic. */
+  subscribed: readonly boolean[];
+  /** It serves no other topics: all other rows of its name go. Otherwise these come in addition. */
+  only: boolean;
+}
+
+/** The result of hawser.enter_phone_book. */
+export interface EnterPhoneBookResult {
+  /** The listener's epoch was still the catalog's. If not, nothing was written. */
+  held: boolean;
+}
+
+/** Arguments of hawser.leave_phone_book. */
+export interface LeavePhoneBookArguments {
+  /** The listener's name. */
+  name: string;
+  /** The listener's epoch. */
+  epoch: bigint;
+  /** It stops: all its rows go, and the routes to it stay. */
+  all: boolean;
+  /** With p_all: durable rows stay. */
+  keepDurable: boolean;
+  /** Without p_all: the topics that it does not serve any more. Its rows for them go, and the routes of all senders. */
+  topics: readonly string[];
+}
+
+/** The result of hawser.leave_phone_book. */
+export interface LeavePhoneBookResult {
+  /** The listener's epoch was still the catalog's. If not, nothing was written. */
+  held: boolean;
+}
+
+/** Arguments of hawser.clear_stored_messages. */
+export interface ClearStoredMessagesArguments {
+  /** The sender's name. The call fails with SQLSTATE 55006 while a process has it. */
+  name: string;
+  /** The sender's source topic. */
+  sourceTopic: string;
+}
+
+/** The result of hawser.clear_stored_messages. */
+export interface ClearStoredMessagesResult {
+  /** How many messages were deleted. */
+  deleted: bigint;
+}
+
+/** Arguments of hawser.clear_addresses. */
+export interface ClearAddressesArguments {
+  /** The peer's name. The call fails with SQLSTATE 55006 while a process has it. */
+  name: string;
+  /** The topic. */
+  topic: string;
+}
+
+/** The result of hawser.clear_addresses. */
+export interface ClearAddressesResult {
+  /** How many rows were deleted. */
+  deleted: bigint;
+}
+
 /** Arguments of hawser.reassign_channels. */
 export interface ReassignChannelsArguments {
   /** The listener that has the channels. */
@@ -473,13 +554,14 @@ export type StoreFunctions = ReturnType<typeof storeFunctions>;
  */
 export function storeFunctions(client: QueryClient) {
   return {
-    /** Takes a name whose lease lock the session holds: raises the epoch under the exclusive fence. */
+    /** Takes a name whose lease lock the session holds: raises the epoch under the exclusive fence, and leaves the token. */
     async takeName(args: TakeNameArguments): Promise<TakeNameResult> {
       const { rows } = await client.query({
         name: "hawser.take_name",
-        text: "SELECT epoch, was_clean FROM hawser.take_name($1::text)",
+        text: "SELECT epoch, was_clean FROM hawser.take_name($1::text, $2::text)",
         values: [
           args.name,
+          args.token,
         ],
       });
       const row = onlyRow(rows, "hawser.take_name");
@@ -584,6 +666,77 @@ export function storeFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.count_messages");
       return { counted: BigInt(row.counted) };
+    },
+
+    /**
+     * Enters a listener into the phone book, under all its topics at once, fenced by its epoch. The lock of the phone book
+     * is held for this call alone, which is to be a transaction of its own.
+     */
+    async enterPhoneBook(args: EnterPhoneBookArguments): Promise<EnterPhoneBookResult> {
+      const { rows } = await client.query({
+        name: "hawser.enter_phone_book",
+        text: "SELECT held FROM hawser.enter_phone_book($1::text, $2::bigint, $3::text, $4::bigint, $5::boolean, $6::text[], $7::boolean[], $8::boolean)",
+        values: [
+          args.name,
+          String(args.epoch),
+          args.addr,
+          String(args.maxMessageBytes),
+          args.durable,
+          args.topics,
+          args.subscribed,
+          args.only,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.enter_phone_book");
+      return { held: row.held };
+    },
+
+    /** Takes a listener out of the phone book, fenced by its epoch and locked as enter_phone_book. */
+    async leavePhoneBook(args: LeavePhoneBookArguments): Promise<LeavePhoneBookResult> {
+      const { rows } = await client.query({
+        name: "hawser.leave_phone_book",
+        text: "SELECT held FROM hawser.leave_phone_book($1::text, $2::bigint, $3::boolean, $4::boolean, $5::text[])",
+        values: [
+          args.name,
+          String(args.epoch),
+          args.all,
+          args.keepDurable,
+          args.topics,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.leave_phone_book");
+      return { held: row.held };
+    },
+
+    /** Deletes what a sender has stored for others, and its routes, unless a process has its name. */
+    async clearStoredMessages(args: ClearStoredMessagesArguments): Promise<ClearStoredMessagesResult> {
+      const { rows } = await client.query({
+        name: "hawser.clear_stored_messages",
+        text: "SELECT deleted FROM hawser.clear_stored_messages($1::text, $2::text)",
+        values: [
+          args.name,
+          args.sourceTopic,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.clear_stored_messages");
+      return { deleted: BigInt(row.deleted) };
+    },
+
+    /**
+     * Takes all listeners of a topic out of the phone book, for the peer whose source topic it is, unless a process has its
+     * name. Listeners that run enter themselves again.
+     */
+    async clearAddresses(args: ClearAddressesArguments): Promise<ClearAddressesResult> {
+      const { rows } = await client.query({
+        name: "hawser.clear_addresses",
+        text: "SELECT deleted FROM hawser.clear_addresses($1::text, $2::text)",
+        values: [
+          args.name,
+          args.topic,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.clear_addresses");
+      return { deleted: BigInt(row.deleted) };
     },
 
     /**

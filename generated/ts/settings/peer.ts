@@ -784,4 +784,10 @@ export const storeConstants = {
    * Value: 30000 ms.
    */
   isolationLimitMs: 30000,
+  /**
+   * How far apart look-ups of who has a channel are at least, for all channels of a peer together.
+   *
+   * Value: 500 ms.
+   */
+  ownerLookMs: 500,
 } as const;

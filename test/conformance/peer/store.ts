@@ -2,7 +2,7 @@
  * The half of a foreign peer that works in Postgres: the statements of docs/store-protocol.md, in the order that the page
  * says. One connection is enough for it: the session.
  */
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import pg from "pg";
 import { statement } from "./statements.js";
 
@@ -53,7 +53,7 @@ export class ForeignStore implements AsyncDisposable {
       if (known.at(-1)?.id !== 1) throw new Error(`the schema is at migration ${known.at(-1)?.id}; this peer knows 1`);
       const { rows: lock } = await session.query<{ locked: boolean }>(statement("lock-lease"), [name]);
       if (lock[0]?.locked !== true) throw new Error(`the name "${name}" is in use`);
-      const { rows: taken } = await session.query<{ epoch: number }>(statement("take-name"), [name]);
+      const { rows: taken } = await session.query<{ epoch: number }>(statement("take-name"), [name, randomUUID()]);
       return new ForeignStore(session, name, taken[0]!.epoch);
     } catch (error) {
       await session.end();
@@ -182,16 +182,14 @@ export class ForeignStore implements AsyncDisposable {
       if (heard.channel === channel) onAnnounced(Number(heard.payload));
     });
     await this.session.query(`LISTEN "${channel}"`);
-    await this.inPhoneBook(async () => {
-      await this.rows("remove-name", [this.name]);
-      await this.rows("add-topic", [topic, addr, this.name, this.epoch, 67108864, false, false]);
-    });
+    const parameters = [this.name, this.epoch, addr, 67108864, false, [topic], [false], true];
+    await this.whileHeld("enter-phone-book", parameters);
   }
 
   /** Leaves the phone book and gives the name back. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
-      await this.inPhoneBook(() => this.rows("leave", [this.name]));
+      await this.whileHeld("leave-phone-book", [this.name, this.epoch, true, true, []]);
       await this.rows("mark-clean", [this.name, this.epoch]);
       await this.rows("unlock-lease", [this.name]);
     } finally {
@@ -199,18 +197,9 @@ export class ForeignStore implements AsyncDisposable {
     }
   }
 
-  /** A fenced transaction: the fence, then the epoch in a statement of its own, then the phone book's lock. */
-  private async inPhoneBook(work: () => Promise<unknown>): Promise<void> {
-    await this.session.query("BEGIN ISOLATION LEVEL READ COMMITTED");
-    await this.rows("fence-lock", [this.name]);
-    const { rowCount } = await this.session.query(statement("fence-check"), [this.name, this.epoch]);
-    if (rowCount !== 1) {
-      await this.session.query("ROLLBACK");
-      throw new Error(`the name "${this.name}" is lost`);
-    }
-    await this.rows("lock-phone-book", []);
-    await work();
-    await this.session.query("COMMIT");
+  private async whileHeld(name: string, values: unknown[]): Promise<void> {
+    const [answer] = await this.rows<{ held: boolean }>(name, values);
+    if (answer?.held !== true) throw new Error(`the name "${this.name}" is lost`);
   }
 
   private async rows<Row extends object>(name: string, values: unknown[]): Promise<Row[]> {

@@ -36,6 +36,7 @@ let hurry = 0;
 /** Ends a pause between two messages. */
 let wake = (): void => undefined;
 let streaming: Promise<number> | undefined;
+let streamed = 0;
 
 /** Sends one message after another, at most `window` of them unconfirmed, until it is ended. */
 async function stream({ topic, prefix, window, perSecond }: StreamOptions): Promise<number> {
@@ -46,6 +47,7 @@ async function stream({ topic, prefix, window, perSecond }: StreamOptions): Prom
     else await pause(1_000 / perSecond);
     if (unconfirmed.size >= window) await Promise.race(unconfirmed);
     number += 1;
+    streamed = number;
     const mine = number;
     const sent: Promise<void> = peer
       .sendTo(topic, `${prefix} ${mine}`)
@@ -95,6 +97,7 @@ const work: WorkOf<Calls> = {
     hurry += count;
     wake();
   },
+  streamed: async () => streamed,
   async endStream() {
     ending = true;
     wake();

@@ -1,7 +1,13 @@
 /**
- * A wire to Postgres that can be cut, and that can keep the server's answers back.
+ * A wire to Postgres that can be long, that can be cut, and that can keep the server's answers back.
  */
 import net from "node:net";
+
+/**
+ * Where a question is cut off: before it reaches the server; when it has been passed on, and nobody waits for what becomes
+ * of it; or when the server has answered, and the answer is not passed on.
+ */
+export type CutStage = "before" | "sent" | "answered";
 
 /** A TCP proxy in front of a database server. */
 export interface Proxy extends AsyncDisposable {
@@ -13,22 +19,54 @@ export interface Proxy extends AsyncDisposable {
   freeze(): void;
   /** Ends all connections. New ones go through again. */
   cut(): void;
+  /**
+   * Ends the connection on which the `nth` question from now on comes that holds the text, at that stage. Resolves when
+   * that has happened.
+   */
+  cutAt(text: string, stage: CutStage, nth?: number): Promise<void>;
   /** New connections go to another server; the database's name stays. */
   leadTo(databaseUrl: string): void;
 }
 
-/** Starts a proxy in front of the server of a database URL. */
-export async function startProxy(databaseUrl: string): Promise<Proxy> {
+/**
+ * Starts a proxy in front of the server of a database URL.
+ *
+ * @param options.roundTripMs how long a question and its answer are under way together
+ */
+export async function startProxy(databaseUrl: string, { roundTripMs = 0 } = {}): Promise<Proxy> {
   let target = new URL(databaseUrl);
   const pairs = new Set<{ client: net.Socket; server: net.Socket }>();
   let forwardsAnswers = true;
   let forwardsQuestions = true;
+  let trap: { readonly text: string; readonly stage: CutStage; nth: number; readonly sprung: () => void } | undefined;
+  const pass = (to: net.Socket, bytes: Buffer): void => {
+    if (roundTripMs === 0) to.write(bytes);
+    else setTimeout(() => to.write(bytes), roundTripMs / 2);
+  };
   const listener = net.createServer((client) => {
     const server = net.connect(Number(target.port), target.hostname);
     const pair = { client, server };
     pairs.add(pair);
-    client.on("data", (bytes) => forwardsQuestions && server.write(bytes));
-    server.on("data", (bytes) => forwardsAnswers && client.write(bytes));
+    /** Of this connection, once its question has come. */
+    let mine: typeof trap;
+    const spring = (): void => {
+      client.destroy();
+      server.destroy();
+      mine?.sprung();
+    };
+    client.on("data", (bytes) => {
+      if (!forwardsQuestions) return;
+      if (trap === undefined || !bytes.includes(trap.text) || --trap.nth > 0) return pass(server, bytes);
+      mine = trap;
+      trap = undefined;
+      if (mine.stage === "before") return spring();
+      // Only when the kernel has it: what is destroyed before loses what it was given.
+      server.write(bytes, () => mine?.stage === "sent" && spring());
+    });
+    server.on("data", (bytes) => {
+      if (mine?.stage === "answered") spring();
+      else if (mine === undefined && forwardsAnswers) pass(client, bytes);
+    });
     for (const socket of [client, server]) {
       socket.setNoDelay(true);
       socket.on("error", () => undefined);
@@ -61,6 +99,10 @@ export async function startProxy(databaseUrl: string): Promise<Proxy> {
       forwardsQuestions = false;
     },
     cut,
+    cutAt: (text, stage, nth = 1) =>
+      new Promise((sprung) => {
+        trap = { text, stage, nth, sprung };
+      }),
     leadTo: (otherUrl) => {
       target = new URL(otherUrl);
     },

@@ -54,6 +54,7 @@ export const limits = {
   PeerName: {
     name: { minBytes: 1, maxBytes: 255 },
     epoch: { min: 1n },
+    token: { minBytes: 1, maxBytes: 64 },
   },
   DeadLetter: {
     attempts: { min: 0 },
@@ -556,6 +557,24 @@ export function checkPeerNameEpoch(value: bigint): Violation | undefined {
     : violation("epoch", showValue(value), "must be an integer, 1 to 9223372036854775807", "Use a value of 1 to 9223372036854775807.");
 }
 
+const peerNameTokenRules: TextRules = {
+  path: "token",
+  minBytes: 1,
+  maxBytes: 64,
+  bytesRule: "must be 1 to 64 bytes long in UTF-8",
+  bytesRemedy: "Use 1 to 64 bytes in UTF-8.",
+};
+
+/**
+ * Checks `PeerName.token`. Limits: 1 to 64 bytes long in UTF-8.
+ *
+ * What the last taker gave to be known by: one whose answer was lost finds it here, and knows that the epoch is its own.
+ * NULL: the epoch was raised by somebody who did not take the name.
+ */
+export function checkPeerNameToken(value: string): Violation | undefined {
+  return checkText(peerNameTokenRules, value);
+}
+
 /**
  * Checks `DeadLetter.id`.
  *
@@ -851,7 +870,8 @@ export function validateConnMessageRow(row: ConnMessageRow): Violation | undefin
 /** Checks each column of a row of hawser.peers; checks over several columns are Postgres's alone. */
 export function validatePeerNameRow(row: PeerNameRow): Violation | undefined {
   return checkPeerNameName(row.name) ??
-    checkPeerNameEpoch(row.epoch);
+    checkPeerNameEpoch(row.epoch) ??
+    (row.token === null ? undefined : checkPeerNameToken(row.token));
 }
 
 /** Checks each column of a row of hawser.dead_letters; checks over several columns are Postgres's alone. */
@@ -938,6 +958,7 @@ export const columnChecks = {
   peers: {
     name: checkPeerNameName,
     epoch: checkPeerNameEpoch,
+    token: checkPeerNameToken,
   },
   dead_letters: {
     id: checkDeadLetterId,

@@ -1,0 +1,30 @@
+#variable_conflict use_column
+BEGIN
+  -- A snapshot from before the wait for the fence would not see what the last holder of the name stored last.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.clear_stored_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+
+  -- Held to the end, so that nobody takes the name in between; shared, so that two who clear at once do not take each
+  -- other for its holder.
+  IF NOT pg_try_advisory_xact_lock_shared(hashtextextended('hawser:lease:' || p_name, 0)) THEN
+    RAISE EXCEPTION 'the peer "%" is running', p_name
+      USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
+  END IF;
+  -- As whoever takes the name: waits for the writes under way of a holder that has lost its session, and keeps out all
+  -- later ones.
+  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:fence:' || p_name, 0));
+  UPDATE hawser.peers AS p
+     SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
+         token = NULL
+   WHERE p.name = p_name;
+
+  DELETE FROM hawser.sender_listener AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
+  -- Dead letters that are retried are not the sender's: for it they were delivered.
+  DELETE FROM hawser.conn_messages AS s
+   USING hawser.conn_key_map AS m
+   WHERE s.connection_key = m.connection_key
+     AND m.sender_name = p_name AND m.source_topic = p_source_topic AND m.retry_of IS NULL;
+  GET DIAGNOSTICS deleted = ROW_COUNT;
+END

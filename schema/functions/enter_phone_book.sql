@@ -1,0 +1,34 @@
+#variable_conflict use_column
+BEGIN
+  -- A snapshot from before the wait for the locks would let a late write through.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.enter_phone_book needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+
+  PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || p_name, 0));
+  -- A statement of its own, so that it sees what was committed while the lock was waited for.
+  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  IF NOT held THEN
+    RETURN;
+  END IF;
+
+  -- One writer at a time: two that take over each other's rows would wait in a circle, and NOTIFY serialises them anyway.
+  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
+  IF p_only THEN
+    -- What is overwritten below stays: nobody is told that it went.
+    DELETE FROM hawser.topic_addr AS t
+     WHERE t.client_name = p_name
+       AND NOT EXISTS (SELECT FROM unnest(p_topics) AS s (topic) WHERE s.topic = t.topic AND t.addr = p_addr);
+  END IF;
+  INSERT INTO hawser.topic_addr AS t (topic, addr, client_name, epoch, max_message_bytes, durable, subscribed)
+  SELECT s.topic, p_addr, p_name, p_epoch, p_max_message_bytes, p_durable, s.subscribed
+    FROM unnest(p_topics, p_subscribed) AS s (topic, subscribed)
+  ON CONFLICT (topic, addr) DO UPDATE
+    SET client_name = excluded.client_name,
+        epoch = excluded.epoch,
+        max_message_bytes = excluded.max_message_bytes,
+        durable = excluded.durable,
+        subscribed = excluded.subscribed,
+        registered_at = now();
+END

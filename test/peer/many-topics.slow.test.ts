@@ -1,0 +1,155 @@
+/**
+ * Thousands of topics and channels: what a peer asks of Postgres, and how long it keeps others waiting, does not grow with
+ * them.
+ */
+import pg from "pg";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { startProxy } from "../store/support/proxy.js";
+import { eventually } from "../support/eventually.js";
+import { startProgram } from "../support/program.js";
+import { type PeerWorld, peerWorld, type TestPeer } from "./support/world.js";
+
+const roundTripMs = 16;
+const topicsOf = (count: number): string[] => Array.from({ length: count }, (_, n) => `topic ${n}`);
+
+async function aWorld(): Promise<PeerWorld> {
+  const world = await peerWorld();
+  onTestFinished(() => world[Symbol.asyncDispose]());
+  return world;
+}
+
+/** A peer on a long wire to Postgres that subscribes to so many topics as it starts. */
+async function distantPeer(world: PeerWorld, name: string, count: number): Promise<TestPeer> {
+  const proxy = await startProxy(world.url, { roundTripMs });
+  onTestFinished(() => proxy[Symbol.asyncDispose]());
+  const peer = world.peer(name, { databaseUrl: proxy.url });
+  for (const topic of topicsOf(count)) await peer.subscribe(topic);
+  return peer;
+}
+
+async function timed(work: () => Promise<unknown>): Promise<number> {
+  const begun = performance.now();
+  await work();
+  return performance.now() - begun;
+}
+
+describe("a peer with thousands of topics", () => {
+  it("starts within 10 s over a long wire, while others start and subscribe undisturbed", async () => {
+    const world = await aWorld();
+    const many = await distantPeer(world, "many-1", 5_000);
+    let isStarting = true;
+    const starting = timed(() => many.record()).finally(() => {
+      isStarting = false;
+    });
+    const others: number[] = [];
+    for (let round = 0; isStarting || round < 3; round++) {
+      const other = world.peer(`other-${round}`);
+      others.push(await timed(() => other.record()), await timed(() => other.subscribe(`news ${round}`)));
+      await other.stop();
+    }
+    const tookMs = await starting;
+    const [row] = await world.query<{ count: number }>(
+      "SELECT count(*) FROM hawser.topic_addr WHERE client_name = 'many-1'",
+    );
+    expect(row?.count).toBe(5_001);
+    const longest = Math.max(...others);
+    console.log(
+      `started in ${tookMs.toFixed(0)} ms; ${others.length} starts and subscriptions meanwhile, longest ${longest.toFixed(0)} ms`,
+    );
+    expect(tookMs).toBeLessThan(10_000);
+    // A twentieth of what the start itself took, one statement for each topic.
+    expect(longest).toBeLessThan(4_000);
+  });
+
+  it("stops well within its deadline, also right after it has started", async () => {
+    const world = await aWorld();
+    const many = await distantPeer(world, "many-1", 2_000);
+    await many.record();
+    const tookMs = await timed(() => many.stop());
+    console.log(`stopped in ${tookMs.toFixed(0)} ms`);
+    expect(tookMs).toBeLessThan(5_000);
+    expect(await world.query("SELECT FROM hawser.topic_addr")).toEqual([]);
+  });
+
+  it("asks for them all in one statement while nothing happens", async () => {
+    const few = await idleStatements(async (world) => sendToTopics(world, 5));
+    const many = await idleStatements(async (world) => sendToTopics(world, 5_000));
+    console.log(`idle statements in ${idleMs} ms: ${few} with 5 topics, ${many} with 5000`);
+    expect(few).toBeGreaterThan(0);
+    expect(many).toBeLessThanOrEqual(2 * few);
+  });
+});
+
+it("a sender whose listeners are away asks for all their channels in one statement", async () => {
+  const few = await idleStatements(async (world) => sendToAbsent(world, 2));
+  const many = await idleStatements(async (world) => sendToAbsent(world, 60));
+  console.log(`idle statements in ${idleMs} ms: ${few} with 2 absent listeners, ${many} with 60`);
+  expect(many).toBeLessThanOrEqual(2 * few);
+});
+
+it("a process that is stopped while it registers keeps nobody out for longer than 10 s", async () => {
+  const world = await aWorld();
+  const other = await world.started("other-1");
+  const program = startProgram("test/store/programs/register-topics.ts", [world.url, "stopped-1", "2000"]);
+  onTestFinished(async () => {
+    program.child.kill("SIGKILL");
+    await program.ended;
+  });
+  expect(await program.firstLine).toBe("held");
+  const waits: number[] = [];
+  for (let round = 0; round < 20; round++) {
+    // Somewhere in a registration, and not always at the same place.
+    const until = performance.now() + round * 17;
+    await eventually("the moment has come", () => performance.now() >= until);
+    program.child.kill("SIGSTOP");
+    waits.push(await timed(() => other.subscribe(`news ${round}`)));
+    program.child.kill("SIGCONT");
+  }
+  console.log(`longest wait beside a stopped process: ${Math.max(...waits).toFixed(0)} ms`);
+  expect(Math.max(...waits)).toBeLessThan(10_000);
+});
+
+const idleMs = 3 * storeConstants.pollMs;
+
+/** How many statements this process sends while nothing happens, after `begin` is done. */
+async function idleStatements(begin: (world: PeerWorld) => Promise<void>): Promise<number> {
+  const world = await aWorld();
+  await begin(world);
+  const query = vi.spyOn(pg.Client.prototype, "query");
+  onTestFinished(() => query.mockRestore());
+  // What the beginning has left to do is no idling.
+  await quietFor(2 * storeConstants.pollMs);
+  query.mockClear();
+  await quietFor(idleMs);
+  const { length } = query.mock.calls;
+  query.mockRestore();
+  await world.reset();
+  return length;
+}
+
+function quietFor(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+async function sendToTopics(world: PeerWorld, count: number): Promise<void> {
+  const [sender, listener] = [await world.started("sender-1"), world.peer("listener-1")];
+  for (const topic of topicsOf(count)) await listener.subscribe(topic);
+  await listener.record();
+  for (let first = 0; first < count; first += 500) {
+    await Promise.all(
+      topicsOf(count)
+        .slice(first, first + 500)
+        .map((topic) => sender.sendTo(topic, "hello")),
+    );
+  }
+}
+
+async function sendToAbsent(world: PeerWorld, count: number): Promise<void> {
+  const sender = await world.started("sender-1");
+  const names = Array.from({ length: count }, (_, n) => `topic${n}-1`);
+  const listeners = await Promise.all(names.map((name) => world.started(name)));
+  await Promise.all(names.map((name) => sender.sendTo(name.split("-")[0]!, "hello")));
+  await Promise.all(listeners.map((listener) => listener.stop()));
+  await Promise.all(names.map((name) => sender.sendTo(name.split("-")[0]!, "wait")));
+}

@@ -1,0 +1,68 @@
+import { describe, expect, it } from "vitest";
+import { gathered } from "../../src/store/gathered.js";
+import { eventually } from "../support/eventually.js";
+import { ManualClock } from "./support/manual-clock.js";
+
+describe("gathered questions", () => {
+  it("are asked together when they come together, or while others are under way, and each has its own answer", async () => {
+    const asked: (readonly number[])[] = [];
+    let answer: () => void = () => undefined;
+    const ask = gathered(async (numbers: readonly number[]) => {
+      asked.push(numbers);
+      await new Promise<void>((resolve) => {
+        answer = resolve;
+      });
+      return numbers.map((number) => `answer ${number}`);
+    });
+    const first = [ask(1), ask(2)];
+    await eventually("the first are under way", () => asked.length === 1);
+    const second = [ask(3), ask(4)];
+    answer();
+    expect(await Promise.all(first)).toEqual(["answer 1", "answer 2"]);
+    await eventually("the second are under way", () => asked.length === 2);
+    answer();
+    expect(await Promise.all(second)).toEqual(["answer 3", "answer 4"]);
+    expect(asked).toEqual([
+      [1, 2],
+      [3, 4],
+    ]);
+  });
+
+  it("fail together, and those that come later do not", async () => {
+    let isUp = false;
+    const ask = gathered(async (numbers: readonly number[]) => {
+      if (!isUp) throw new Error("down");
+      return numbers;
+    });
+    const results = await Promise.allSettled([ask(1), ask(2)]);
+    expect(results.map(({ status }) => status)).toEqual(["rejected", "rejected"]);
+    isUp = true;
+    expect(await ask(3)).toBe(3);
+  });
+
+  it("wait for the pause between two statements, the first not", async () => {
+    const clock = new ManualClock();
+    const asked: (readonly number[])[] = [];
+    const ask = gathered(
+      async (numbers: readonly number[]) => {
+        asked.push(numbers);
+        return numbers;
+      },
+      { clock, ms: 100 },
+    );
+    clock.advance(1);
+    const first = ask(1);
+    await eventually("it is asked", () => {
+      clock.advance(0);
+      return asked.length === 1;
+    });
+    expect(await first).toBe(1);
+    const rest = [ask(2), ask(3)];
+    await eventually("they wait for the clock", () => clock.waits === 1);
+    clock.advance(99);
+    expect(asked).toHaveLength(1);
+    clock.advance(1);
+    expect(await Promise.all(rest)).toEqual([2, 3]);
+    expect(asked).toEqual([[1], [2, 3]]);
+  });
+});

@@ -1,0 +1,83 @@
+/**
+ * Processes that are stopped in the middle of a transaction: their connections stay, and Postgres hears nothing more.
+ */
+import { describe, expect, it, onTestFinished } from "vitest";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { DatabaseAddress } from "../../src/postgres/index.js";
+import { Database } from "../../src/store/database.js";
+import { silentLogger, systemClock } from "../../src/store/index.js";
+import { type World, world } from "./support/world.js";
+
+const limitMs = 10_000;
+
+async function aWorld(): Promise<World> {
+  const w = await world();
+  onTestFinished(() => w[Symbol.asyncDispose]());
+  return w;
+}
+
+/** How long another one needs to take the name of "stopped", whose fence is held. */
+async function tookMs(w: World, isHeld: Promise<unknown>): Promise<number> {
+  await isHeld;
+  const begun = performance.now();
+  const taker = await w.connect();
+  await taker.query("SELECT hawser.take_name('stopped', 'twin')");
+  return performance.now() - begun;
+}
+
+describe.concurrent("a process that is stopped in the middle of a transaction", () => {
+  it.each([false, true])("keeps nobody from its name for longer than 10 s (behind a pooler: %s)", async (pooled) => {
+    const w = await aWorld();
+    const lease = await w.take("stopped");
+    const options = { clock: systemClock, logger: silentLogger, poolSize: 1, pooled };
+    const database = new Database(DatabaseAddress.of(w.url), options);
+    onTestFinished(() => database.close());
+    let isHeld = (): void => undefined;
+    const held = new Promise<void>((resolve) => {
+      isHeld = resolve;
+    });
+    let goOn = (): void => undefined;
+    const standing = database.fenced("stand still", lease, async (transaction) => {
+      isHeld();
+      await new Promise<void>((resolve) => {
+        goOn = resolve;
+      });
+      await transaction.query("SELECT 1");
+    });
+    const waited = await tookMs(w, held);
+    expect(waited).toBeGreaterThan(storeConstants.sessionIdleInTransactionMs / 2);
+    expect(waited).toBeLessThan(limitMs);
+    goOn();
+    await expect(standing).rejects.toMatchObject({ code: "store_failed" });
+  });
+
+  it("nor where a handler's transaction, which had all the time it wanted, has come to its end", async () => {
+    const w = await aWorld();
+    const lease = await w.take("stopped");
+    const key = await w.channelOf({ name: "sender", sourceTopic: "source" }, "stopped");
+    const handling = await w.connect();
+    await handling.query("BEGIN");
+    const commit =
+      "SELECT hawser.commit_cursors('stopped', $1, ARRAY[$2::integer], ARRAY[1::bigint], ARRAY[1::bigint], NULL, NULL)";
+    const waited = await tookMs(w, handling.query(commit, [lease.epoch, key]));
+    expect(waited).toBeLessThan(limitMs);
+  });
+
+  it("and one whose handler thinks for longer than that is not ended", async () => {
+    const w = await aWorld();
+    const lease = await w.take("listener");
+    const connectionKey = await w.channelOf({ name: "sender", sourceTopic: "source" }, "listener");
+    await w.operator.query("CREATE TABLE public.effects (id integer)");
+    const outcome = await w.store.handleInTransaction(
+      lease,
+      { connectionKey, epoch: 1, number: 1 },
+      async (transaction) => {
+        await transaction.query("INSERT INTO public.effects VALUES (1)");
+        await new Promise((resolve) => setTimeout(resolve, storeConstants.sessionIdleInTransactionMs + 1_000));
+        await transaction.query("INSERT INTO public.effects VALUES (2)");
+      },
+    );
+    expect(outcome).toBe("committed");
+    expect((await w.operator.query("SELECT count(*)::int FROM public.effects")).rows).toEqual([{ count: 2 }]);
+  });
+});
