@@ -5,6 +5,7 @@
  * responders. One process of several leads the subscriptions; all of them answer requests.
  */
 import { createHash } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
 import { bridgeConstants, gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
@@ -24,6 +25,7 @@ import { Lead } from "./lead/index.js";
 import { Receiver } from "./receiver.js";
 import { ResponderService, type ResponderServiceStats } from "./responders/index.js";
 import { type PostgresRole, RoleNotices, RoleWatch, type ServerAddress } from "./role/index.js";
+import { SavedMessages } from "./saved-messages.js";
 import { type SubscriptionCounts, Subscriptions } from "./subscriptions.js";
 
 const { optionsPollMs } = gatewayConstants;
@@ -74,7 +76,10 @@ export class Bridge {
   readonly #links: { readonly subscriptions: NatsLink; readonly responders: NatsLink };
   readonly #pools: { readonly subscriptions: ExecutorPool; readonly responders: ExecutorPool };
   readonly #subscriptions: Subscriptions;
+  readonly #saved: SavedMessages;
   readonly #receiver: Receiver;
+  /** When the oldest message was received that could not be saved. */
+  #unsavedSince: number | undefined;
   /** Of the last time that it was said what is received. */
   #listening: symbol | undefined;
   #responderService: ResponderService | undefined;
@@ -114,6 +119,7 @@ export class Bridge {
       // A request may wait for its turn as long as it may run.
       responders: link("hawser responders", () => 2 * this.#responderTimeoutMs + bridgeConstants.executorOverdueMs),
     };
+    this.#saved = new SavedMessages(this.#session);
     const login = new ExecutorLogin({ databaseUrl, executorUrl, session: this.#session });
     const pool = (limit: number): ExecutorPool => new ExecutorPool({ login, limit, logger });
     this.#pools = {
@@ -128,6 +134,7 @@ export class Bridge {
         rareLog: this.#rareLog,
       }),
       deadLetters: new DeadLetterWriter(this.#session, this.#rareLog),
+      saved: this.#saved,
       sessions: settings.subscriberSessions,
       timeoutMs: settings.subscriberTimeoutMs,
       bufferBytes: settings.bufferBytes,
@@ -155,7 +162,10 @@ export class Bridge {
       databaseUrl,
       logger,
       oldestUnfinishedAt: () =>
-        [this.#subscriptions.oldestUnfinishedAt, this.#receiver.completeUntil, this.#deafSince].reduce(earliest),
+        [
+          ...[this.#subscriptions.oldestUnfinishedAt, this.#unsavedSince],
+          ...[this.#receiver.completeUntil, this.#deafSince],
+        ].reduce(earliest),
       isReceiving: () => this.#receiver.isHearing,
       completeSince: () => this.#subscriptions.completeSince,
       onLeading: (epoch, { afterCleanEnd }) => this.#leads(epoch, afterCleanEnd),
@@ -296,8 +306,10 @@ export class Bridge {
     await this.#roleWatch.stop();
     const answered = this.#responderService?.stop(Math.min(deadlineMs, bridgeConstants.responderPatienceMs));
     await this.#receiver.stop(Math.min(deadlineMs, bridgeConstants.responderPatienceMs));
-    await this.#subscriptions.drain(deadline);
-    await this.#subscriptions.stop(deadline);
+    const draining = AbortSignal.timeout(deadlineMs / bridgeConstants.stopDrainDivisor);
+    await this.#subscriptions.drain(draining);
+    await this.#subscriptions.stop(draining);
+    await this.#save(deadline);
     await this.#lead.stop(Math.max(bridgeConstants.leadReleaseMs, endsAt - performance.now()));
     await answered;
   }
@@ -318,10 +330,53 @@ export class Bridge {
     this.#tellDiscarded();
   }
 
+  /** Saves what it has not run, for whoever leads next. */
+  async #save(deadline: AbortSignal): Promise<void> {
+    const { logger } = this.#options;
+    const { unfinished, savedDoneUpTo } = this.#subscriptions.leave();
+    for (const [subscription, upTo] of savedDoneUpTo) {
+      // Else it is run again.
+      await Promise.race([this.#saved.done(subscription, upTo).catch(() => undefined), whenAborted(deadline)]);
+    }
+    if (unfinished.length === 0) return;
+    const { saved, error } = await this.#saved.save(unfinished, deadline);
+    if (saved > 0)
+      logger.info({ saved }, "saved messages that were received and not run: whoever leads next runs them");
+    const lost = unfinished.slice(saved);
+    if (lost.length === 0) return;
+    this.#unsavedSince = lost[0]!.message.receivedAt;
+    this.#subscriptions.discard(lost);
+    const bySubject = new Map<string, number>();
+    for (const { message } of lost) bySubject.set(message.subject, (bySubject.get(message.subject) ?? 0) + 1);
+    logger.error(
+      { err: error, lost: lost.length, bySubject: shown(bySubject) },
+      "messages that were received could neither be run nor saved before the end: they are lost, unless another process has them",
+    );
+  }
+
   #leads(epoch: bigint, afterCleanEnd: boolean): void {
     this.#lastEpoch = epoch;
-    const { repeated, missing } = this.#subscriptions.lead(epoch, afterCleanEnd);
+    this.#subscriptions.take(afterCleanEnd);
+    void this.#begin(epoch);
+  }
+
+  /** Runs what it has, once it is known what was saved. */
+  async #begin(epoch: bigint): Promise<void> {
     const { logger } = this.#options;
+    let saved: Awaited<ReturnType<SavedMessages["subscriptions"]>> | undefined;
+    while (saved === undefined) {
+      saved = await this.#saved.subscriptions().catch((err) => {
+        logger.debug({ err }, "which messages were saved is not known yet");
+        return undefined;
+      });
+      if (this.#lead.epoch !== epoch || this.#finished !== undefined) return;
+      if (saved === undefined) await delay(bridgeConstants.leadBeatMs, undefined, { ref: false });
+    }
+    const { ids, forgotten } = saved;
+    if (ids.size > 0)
+      logger.info({ subscriptions: ids.size }, "runs the messages that were saved at the end of a process");
+    if (forgotten > 0) logger.info({ forgotten }, "saved messages of subscriptions that have ended are forgotten");
+    const { repeated, missing } = this.#subscriptions.lead(epoch, ids);
     if (repeated > 0) logger.info({ repeated }, "runs the messages that the last leader may not have done");
     if (missing.size > 0) {
       logger.warn(
@@ -385,6 +440,7 @@ export class Bridge {
     void this.#responderService?.configure(this.#answering);
     this.#subscriptions.wake();
     if (this.#lead.epoch !== undefined) {
+      this.#subscriptions.lookForSaved((await this.#saved.subscriptions()).ids);
       this.#subscriptions.retry(await readRetries(this.#session, this.#subscriptions.retrying));
     }
   }
@@ -415,6 +471,13 @@ export class Bridge {
 /** For the log, which is not to have lines of any length. */
 function shown(bySubject: ReadonlyMap<string, number>): Record<string, number> {
   return Object.fromEntries([...bySubject].slice(0, 20));
+}
+
+function whenAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
 }
 
 function earliest(one: number | undefined, other: number | undefined): number | undefined {

@@ -33,7 +33,7 @@ const keepSql = `
   SELECT count(*) > 0 AS held FROM fence`;
 
 /** What Postgres can hold of a text that came by NATS: no NUL, which subjects and headers may have. */
-function storable(text: string): string {
+export function storable(text: string): string {
   return text.replaceAll("\0", "\ufffd");
 }
 

@@ -21,14 +21,16 @@ import {
   type RetryJob,
   type Step,
 } from "./lanes/index.js";
-import { TakeoverBuffer } from "./lead/index.js";
+import { type KeptMessage, TakeoverBuffer } from "./lead/index.js";
 import type { InboundMessage } from "./message.js";
+import type { SavedMessages, Unsaved } from "./saved-messages.js";
 import { covers, receiversOf } from "./subjects.js";
 
 /** What they work with. */
 export interface SubscriptionsOptions {
   readonly runner: BatchRunner;
   readonly deadLetters: DeadLetterWriter;
+  readonly saved: SavedMessages;
   readonly sessions: number;
   readonly timeoutMs: number;
   readonly bufferBytes: number;
@@ -99,6 +101,8 @@ export class Subscriptions {
   /** Subjects that the NATS server does not permit. */
   readonly #refused = new Set<string>();
   #term: Term | undefined;
+  /** This process has the lead, and does not know yet what was saved. */
+  #taking: { readonly afterCleanEnd: boolean } | undefined;
   /** Steps that are being carried out. */
   readonly #running = new Set<Promise<void>>();
   #isPumping = false;
@@ -213,7 +217,7 @@ export class Subscriptions {
         past: { committed: 0, buried: 0, transactions: 0, bisections: 0 },
       };
       this.#known.set(subscription.id, known);
-      if (this.#term !== undefined) this.#open(known, this.#term);
+      if (this.#term !== undefined) this.#open(known, this.#term, false);
     }
     const subjects = new Set(subscriptions.map(({ subject }) => subject));
     for (const subject of this.#refused) if (!subjects.has(subject)) this.#refused.delete(subject);
@@ -279,20 +283,29 @@ export class Subscriptions {
       known.lane?.offer(message, { holders });
     }
     if (this.#term === undefined) {
-      this.#buffer.add(
-        message,
-        all.map(({ subscription }) => subscription.id),
-      );
+      const ids = all.map(({ subscription }) => subscription.id);
+      this.#buffer.add(message, ids, this.#taking !== undefined);
     }
   }
 
-  /** This process leads: it runs what it has kept, and from now on what it receives. */
-  lead(epoch: bigint, afterCleanEnd: boolean): TakenOver {
+  /** This process has the lead, and will run what it has once it knows what was saved. */
+  take(afterCleanEnd: boolean): void {
+    this.#taking = { afterCleanEnd };
+  }
+
+  /**
+   * After {@link take}: runs what was saved, then what it has kept, and from now on what it receives.
+   *
+   * @param saved subscriptions that have messages in the table
+   */
+  lead(epoch: bigint, saved: ReadonlySet<bigint>): TakenOver {
+    const { afterCleanEnd } = this.#taking!;
+    this.#taking = undefined;
     const scheduler = new LaneScheduler(this.#options.sessions);
     const term = { epoch, scheduler };
     this.#term = term;
     scheduler.onReady = () => this.#pumpSoon();
-    for (const known of this.#known.values()) this.#open(known, term);
+    for (const known of this.#known.values()) this.#open(known, term, saved.has(known.subscription.id));
     const kept = this.#buffer.takeOver({ afterCleanEnd });
     for (const { message, subscriptions } of kept) {
       const holders: LaneMemory[] = [];
@@ -302,6 +315,31 @@ export class Subscriptions {
       }
     }
     return { repeated: kept.length, missing: this.#takeMissing() };
+  }
+
+  /** Other processes have saved messages, which this one is to run. */
+  lookForSaved(saved: ReadonlySet<bigint>): void {
+    for (const id of saved) this.#known.get(id)?.lane?.lookForSaved();
+  }
+
+  /**
+   * Ends the lead for good, after {@link stop}: what has not been run, in order of arrival, and up to where what was saved is
+   * done.
+   */
+  leave(): { readonly unfinished: readonly Unsaved[]; readonly savedDoneUpTo: ReadonlyMap<bigint, bigint> } {
+    const savedDoneUpTo = new Map<bigint, bigint>();
+    for (const { subscription, lane } of this.#known.values()) {
+      if (lane !== undefined && lane.savedDoneUpTo > 0n) savedDoneUpTo.set(subscription.id, lane.savedDoneUpTo);
+    }
+    const taking = this.#taking;
+    this.follow();
+    const own = taking === undefined ? this.#buffer.takeOwn() : this.#buffer.takeOver(taking);
+    return { unfinished: own.flatMap(eachSubscription), savedDoneUpTo };
+  }
+
+  /** Messages that nobody runs any more. */
+  discard(messages: readonly Unsaved[]): void {
+    for (const { message } of messages) this.#context.discards.add(message.subject);
   }
 
   /** By the subscribed subject. Of a subscription that has ended nothing would have been run. */
@@ -318,6 +356,7 @@ export class Subscriptions {
 
   /** This process leads no more: what it has not done is kept, as the next leader may end soon. */
   follow(): void {
+    this.#taking = undefined;
     const term = this.#term;
     if (term === undefined) return;
     const unfinished = new Map<InboundMessage, bigint[]>();
@@ -388,8 +427,8 @@ export class Subscriptions {
     clearTimeout(this.#timer);
   }
 
-  #open(known: Known, { scheduler }: Term): void {
-    known.lane = new Lane(known.subscription, this.#context);
+  #open(known: Known, { scheduler }: Term, hasSaved: boolean): void {
+    known.lane = new Lane(known.subscription, this.#context, hasSaved);
     scheduler.add(known.lane);
   }
 
@@ -459,7 +498,7 @@ export class Subscriptions {
   }
 
   #outcomeOf({ epoch }: Term, step: Step): Promise<Outcome> {
-    const { runner, deadLetters } = this.#options;
+    const { runner, deadLetters, saved } = this.#options;
     switch (step.kind) {
       case "batch":
         return runner.run(step.subscription, step.messages, epoch);
@@ -469,8 +508,14 @@ export class Subscriptions {
         return deadLetters.bury(step, epoch);
       case "keep":
         return deadLetters.keep(step, epoch);
+      case "fetch":
+        return saved.fetch(step, epoch);
     }
   }
+}
+
+function eachSubscription({ message, subscriptions }: KeptMessage): Unsaved[] {
+  return subscriptions.map((subscription) => ({ subscription, message }));
 }
 
 function whenAborted(signal: AbortSignal): Promise<unknown> {

@@ -99,7 +99,9 @@ it("a role has no more subscriptions than the option allows, and is told how to 
   // What is there already is no further one; another role has its own; and one that goes makes room.
   await subscribe(3);
   const third = await world.user();
-  await third.client.query("SELECT nats_subscribe($1, 'public.by_one(bytea)'::regprocedure)", [`${world.prefix}.limit`]);
+  await third.client.query("SELECT nats_subscribe($1, 'public.by_one(bytea)'::regprocedure)", [
+    `${world.prefix}.limit`,
+  ]);
   await user.client.query("SELECT nats_unsubscribe($1, 'public.by_other(bytea)'::regprocedure)", [
     `${world.prefix}.limit.1`,
   ]);

@@ -5,6 +5,7 @@
 REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.nats_handlers FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.bridge_lead FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.saved_messages FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.bridge_fence FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.executor_login FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.nats_server FROM PUBLIC;
@@ -104,6 +105,8 @@ BEGIN
     GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.nats_handlers TO hawser_bridge;
     GRANT SELECT, UPDATE ON TABLE hawser.bridge_lead TO hawser_bridge;
+    GRANT SELECT, INSERT, DELETE ON TABLE hawser.saved_messages TO hawser_bridge;
+    GRANT USAGE ON SEQUENCE hawser.saved_messages_id_seq TO hawser_bridge;
     GRANT SELECT, UPDATE ON TABLE hawser.bridge_fence TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.executor_login TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.nats_server TO hawser_bridge;
@@ -163,6 +166,7 @@ BEGIN
   ALTER SCHEMA hawser OWNER TO hawser_owner;
   ALTER TABLE hawser.nats_handlers OWNER TO hawser_owner;
   ALTER TABLE hawser.bridge_lead OWNER TO hawser_owner;
+  ALTER TABLE hawser.saved_messages OWNER TO hawser_owner;
   ALTER TABLE hawser.bridge_fence OWNER TO hawser_owner;
   ALTER TABLE hawser.executor_login OWNER TO hawser_owner;
   ALTER TABLE hawser.nats_server OWNER TO hawser_owner;

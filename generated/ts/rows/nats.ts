@@ -49,6 +49,34 @@ export interface BridgeLeadRow {
   beat: bigint;
   /** What was received before this, by the clock of Postgres, is done. NULL: not known. */
   progress_at: Date | null;
+  /**
+   * The leader has received everything since this, by the clock of Postgres: of what came before `progress_at` says nothing.
+   * NULL: not known.
+   */
+  complete_since: Date | null;
+}
+
+/**
+ * A row of hawser.saved_messages. Messages that a process had received and could not run before it ended, or that it had and the leader had not. Who leads
+ * runs them before anything that it has received later, in the order of their ids.
+ */
+export interface SavedMessageRow {
+  /** Its number, in the order of arrival. */
+  id: bigint;
+  /** The subscription that it is to be run for. Those of one that has ended are forgotten. */
+  handler_id: bigint;
+  /** The subject that it was published to. */
+  subject: string;
+  /** The payload. */
+  payload: Uint8Array;
+  /** The headers, a JSON object of lists of strings; NULL: it has none. */
+  headers: string | null;
+  /** Why there may be more headers than these; NULL: all could be read. */
+  headers_problem: string | null;
+  /** Under which a function's publishes into streams are told apart: the same again after a crash. */
+  message_id: string;
+  /** When it was saved. */
+  saved_at: Date;
 }
 
 /**
@@ -129,6 +157,7 @@ export interface GatewaySecretRow {
 export const tables = {
   natsHandler: "hawser.nats_handlers",
   bridgeLead: "hawser.bridge_lead",
+  savedMessage: "hawser.saved_messages",
   bridgeFence: "hawser.bridge_fence",
   executorLogin: "hawser.executor_login",
   natsServer: "hawser.nats_server",
@@ -139,7 +168,8 @@ export const tables = {
 /** The columns of each table, in the order of its row type. */
 export const columns = {
   natsHandler: ["id", "kind", "subject", "function_schema", "function_name", "argument_types", "wrapper", "token", "created_at"],
-  bridgeLead: ["id", "epoch", "owner", "beat", "progress_at"],
+  bridgeLead: ["id", "epoch", "owner", "beat", "progress_at", "complete_since"],
+  savedMessage: ["id", "handler_id", "subject", "payload", "headers", "headers_problem", "message_id", "saved_at"],
   bridgeFence: ["id", "epoch"],
   executorLogin: ["id", "user_name", "password"],
   natsServer: ["id", "options", "server_name", "seen_server_name", "seen_options", "changed_at"],

@@ -673,6 +673,25 @@ export const bridgeConstants = {
    * Value: 500 ms.
    */
   patienceSliceMs: 500,
+  /**
+   * So many saved messages of a subscription are read at once.
+   *
+   * Value: 1000 rows.
+   */
+  savedPageRows: 1000,
+  /**
+   * So much of what could not be run is saved with one statement.
+   *
+   * Value: 4194304 bytes.
+   */
+  saveChunkBytes: 4194304,
+  /**
+   * The part of the time for a stop, as a divisor, in which what was received is still run; in the rest of it what is left is
+   * saved.
+   *
+   * Value: 2.
+   */
+  stopDrainDivisor: 2,
 } as const;
 
 /** Monitor constants. What the port with metrics and health fixes for everyone. */

@@ -83,6 +83,7 @@ CREATE TABLE hawser.bridge_lead (
   owner text,
   beat bigint NOT NULL,
   progress_at timestamptz,
+  complete_since timestamptz,
   CONSTRAINT bridge_lead_pkey PRIMARY KEY (id),
   CONSTRAINT bridge_lead_epoch_range CHECK (epoch >= 0),
   CONSTRAINT bridge_lead_one_row CHECK (id = 1)
@@ -95,9 +96,36 @@ COMMENT ON COLUMN hawser.bridge_lead.epoch IS 'Grows with each process that lead
 COMMENT ON COLUMN hawser.bridge_lead.owner IS 'The process that leads, a random id; NULL: it has ended in good order, or there was none.';
 COMMENT ON COLUMN hawser.bridge_lead.beat IS 'Grows while it lives.';
 COMMENT ON COLUMN hawser.bridge_lead.progress_at IS 'What was received before this, by the clock of Postgres, is done. NULL: not known.';
+COMMENT ON COLUMN hawser.bridge_lead.complete_since IS 'The leader has received everything since this, by the clock of Postgres: of what came before \`progress_at\` says nothing.
+NULL: not known.';
 
-INSERT INTO hawser.bridge_lead (id, epoch, owner, beat, progress_at)
-VALUES (1, 0, NULL, 0, NULL);
+INSERT INTO hawser.bridge_lead (id, epoch, owner, beat, progress_at, complete_since)
+VALUES (1, 0, NULL, 0, NULL, NULL);
+
+CREATE TABLE hawser.saved_messages (
+  id bigserial NOT NULL,
+  handler_id bigint NOT NULL,
+  subject text NOT NULL,
+  payload bytea NOT NULL,
+  headers text,
+  headers_problem text,
+  message_id text NOT NULL,
+  saved_at timestamptz DEFAULT now() NOT NULL,
+  CONSTRAINT saved_messages_pkey PRIMARY KEY (id)
+);
+
+CREATE INDEX saved_messages_handler_id ON hawser.saved_messages (handler_id, id);
+
+COMMENT ON TABLE hawser.saved_messages IS 'Messages that a process had received and could not run before it ended, or that it had and the leader had not. Who leads
+runs them before anything that it has received later, in the order of their ids.';
+COMMENT ON COLUMN hawser.saved_messages.id IS 'Its number, in the order of arrival.';
+COMMENT ON COLUMN hawser.saved_messages.handler_id IS 'The subscription that it is to be run for. Those of one that has ended are forgotten.';
+COMMENT ON COLUMN hawser.saved_messages.subject IS 'The subject that it was published to.';
+COMMENT ON COLUMN hawser.saved_messages.payload IS 'The payload.';
+COMMENT ON COLUMN hawser.saved_messages.headers IS 'The headers, a JSON object of lists of strings; NULL: it has none.';
+COMMENT ON COLUMN hawser.saved_messages.headers_problem IS 'Why there may be more headers than these; NULL: all could be read.';
+COMMENT ON COLUMN hawser.saved_messages.message_id IS 'Under which a function''s publishes into streams are told apart: the same again after a crash.';
+COMMENT ON COLUMN hawser.saved_messages.saved_at IS 'When it was saved.';
 
 CREATE TABLE hawser.bridge_fence (
   id integer NOT NULL,
@@ -1149,6 +1177,7 @@ $do$;
 export const natsGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.nats_handlers FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.bridge_lead FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.saved_messages FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.bridge_fence FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.executor_login FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.nats_server FROM PUBLIC;
@@ -1248,6 +1277,8 @@ BEGIN
     GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.nats_handlers TO hawser_bridge;
     GRANT SELECT, UPDATE ON TABLE hawser.bridge_lead TO hawser_bridge;
+    GRANT SELECT, INSERT, DELETE ON TABLE hawser.saved_messages TO hawser_bridge;
+    GRANT USAGE ON SEQUENCE hawser.saved_messages_id_seq TO hawser_bridge;
     GRANT SELECT, UPDATE ON TABLE hawser.bridge_fence TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.executor_login TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.nats_server TO hawser_bridge;
@@ -1307,6 +1338,7 @@ BEGIN
   ALTER SCHEMA hawser OWNER TO hawser_owner;
   ALTER TABLE hawser.nats_handlers OWNER TO hawser_owner;
   ALTER TABLE hawser.bridge_lead OWNER TO hawser_owner;
+  ALTER TABLE hawser.saved_messages OWNER TO hawser_owner;
   ALTER TABLE hawser.bridge_fence OWNER TO hawser_owner;
   ALTER TABLE hawser.executor_login OWNER TO hawser_owner;
   ALTER TABLE hawser.nats_server OWNER TO hawser_owner;

@@ -8,25 +8,37 @@
  * A batch that does not succeed is tried again: in halves after an error; one by one after the statement timeout, because
  * each half that holds the message that hangs would wait for the whole timeout again; as it was after what no message is
  * to blame for. A message becomes a dead letter only by what happened while it was alone.
+ *
+ * What a process before had to leave is in a table, and older than all that is offered here: it is fetched and run first,
+ * page by page. A page is deleted when the next one is fetched, so that what is left of it at a crash is run again.
  */
+import { Fifo } from "../../channel/fifo.js";
 import type { Subscription } from "../bindings.js";
 import type { InboundMessage } from "../message.js";
 import { BatchSize } from "./batch-size.js";
-import type { Admission } from "./byte-budget.js";
+import type { Admission, LaneMemory } from "./byte-budget.js";
 import { MessageQueue, type Part } from "./message-queue.js";
 import type { FunctionError, Outcome } from "./outcome.js";
 import { Pause } from "./pause.js";
 import { Retries, sessionLostTwice } from "./retries.js";
 import type { LaneContext, LaneCounts } from "./settings.js";
-import type { BatchStep, BuryStep, KeepStep, RetryJob, RetryStep, Step } from "./step.js";
+import type { BatchStep, BuryStep, FetchStep, KeepStep, RetryJob, RetryStep, SavedMessage, Step } from "./step.js";
 
 /** The outcome of a step that was run. */
-type Ran = Exclude<Outcome, { kind: "unavailable" | "deposed" }>;
+type Ran = Exclude<Outcome, { kind: "unavailable" | "deposed" | "fetched" }>;
 
 export class Lane {
   /** Called when there may be a step where there was none. Set by the scheduler. */
   onReady: () => void = () => undefined;
+  private readonly memory: LaneMemory;
+  private isClosed = false;
   protected readonly messages: MessageQueue;
+  /** Of the page that was fetched: they come before {@link messages}. */
+  protected readonly page: MessageQueue;
+  private readonly pageIds = new Fifo<bigint>();
+  /** Saved messages up to this one are done. */
+  private doneUpTo = 0n;
+  private isHeld = false;
   protected readonly retries: Retries;
   protected readonly size: BatchSize;
   protected readonly pause: Pause;
@@ -47,9 +59,13 @@ export class Lane {
     /** As it is now: its wrapper may be given another owner. The next step has it. */
     public subscription: Subscription,
     protected readonly context: LaneContext,
+    /** The table may have messages for it. */
+    private hasSaved = false,
   ) {
     const { settings } = context;
-    this.messages = new MessageQueue(context, subscription.runAs);
+    this.memory = context.budget.join(subscription.runAs);
+    this.messages = new MessageQueue(context, this.memory);
+    this.page = new MessageQueue(context, this.memory);
     this.retries = new Retries(settings);
     this.size = new BatchSize(settings.maxBatchMessages, settings.batchTargetMs);
     this.pause = new Pause(settings);
@@ -59,22 +75,30 @@ export class Lane {
     return this.totals;
   }
 
-  /** Messages that are neither committed nor buried. */
+  /** Messages that are neither committed nor buried, as far as they are in memory. */
   get length(): number {
-    return this.messages.length;
+    return this.page.length + this.messages.length;
   }
 
   /** The memory of these. */
   get bytes(): number {
-    return this.messages.bytes;
+    return this.memory.usedBytes;
   }
 
-  /** When the oldest message that is neither committed nor buried was received; undefined: there is none. */
+  /**
+   * When the oldest message was received that is neither committed nor buried nor saved in the table; undefined: there is
+   * none.
+   */
   get oldestReceivedAt(): number | undefined {
     return this.messages.oldest?.receivedAt;
   }
 
-  /** Messages that are neither committed nor buried, in order. */
+  /** The number of the last saved message that is done, of those that are still in the table; 0: there is none. */
+  get savedDoneUpTo(): bigint {
+    return this.doneUpTo;
+  }
+
+  /** Messages that are neither committed nor buried nor saved in the table, in order. */
   get unfinished(): Iterable<InboundMessage> {
     return this.messages;
   }
@@ -95,11 +119,19 @@ export class Lane {
     return true;
   }
 
+  /** There may be more in the table: it is looked for before anything that was not tried yet. */
+  lookForSaved(): void {
+    if (this.stopped) return;
+    this.hasSaved = true;
+    this.onReady();
+  }
+
   /**
    * What is offered from now on is kept in order, and not handed out: between it and what came before something may be
    * missing that another process has.
    */
   hold(): void {
+    this.isHeld = true;
     this.messages.hold();
     if (this.empty) this.tell(true);
   }
@@ -116,7 +148,7 @@ export class Lane {
   next(now: number): Step | undefined {
     if (this.readyAt > now) return undefined;
     this.waitsForPostgres = false;
-    this.out = this.verdict ?? this.takeRetry() ?? this.takeBatch();
+    this.out = this.verdict ?? this.takeRetry() ?? this.takeFetch() ?? this.takeBatch();
     return this.out;
   }
 
@@ -126,13 +158,17 @@ export class Lane {
     const { part } = this;
     this.out = this.part = undefined;
     this.waitsForPostgres = outcome.kind === "unavailable";
+    // What was looked for is still there.
+    if (step.kind === "fetch" && outcome.kind !== "fetched") this.hasSaved = true;
     if (outcome.kind === "deposed") this.stop();
     else if (outcome.kind === "unavailable") {
-      if (part !== undefined) this.messages.again(part);
+      if (part !== undefined) this.queue.again(part);
       this.pause.begin(now);
-    } else {
+    } else if (outcome.kind === "fetched") this.fetched(outcome.saved);
+    else {
       this.totals.transactions += 1;
-      if (step.kind === "batch") this.settleBatch(step, part!, outcome, now);
+      if (step.kind === "fetch") this.pause.begin(now);
+      else if (step.kind === "batch") this.settleBatch(step, part!, outcome, now);
       else if (step.kind === "retry") this.settleRetry(step, outcome, now);
       else this.settleVerdict(step, outcome, now);
     }
@@ -163,19 +199,29 @@ export class Lane {
   close(): void {
     this.stop();
     this.out = this.part = this.verdict = undefined;
-    this.messages.close();
+    this.page.clear();
+    this.messages.clear();
     this.retries.clear();
+    if (!this.isClosed) this.memory.leave();
+    this.isClosed = true;
   }
 
   protected takeRetry(): RetryStep | undefined {
     const job = this.retries.first;
     // Messages and dead letters take turns, so that neither waits for all of the other.
-    this.retriedLast = job !== undefined && (!this.retriedLast || this.messages.openLength === 0);
+    this.retriedLast = job !== undefined && (!this.retriedLast || !this.hasMessages);
     return this.retriedLast ? { kind: "retry", subscription: this.subscription, job: job! } : undefined;
   }
 
+  protected takeFetch(): FetchStep | undefined {
+    if (!this.mayFetch) return undefined;
+    // What is saved while this is out is looked for again.
+    this.hasSaved = false;
+    return { kind: "fetch", subscription: this.subscription, doneUpTo: this.doneUpTo };
+  }
+
   protected takeBatch(): BatchStep {
-    const { part, messages } = this.messages.take(this.size.limit);
+    const { part, messages } = this.queue.take(this.size.limit);
     this.part = part;
     return { kind: "batch", subscription: this.subscription, messages };
   }
@@ -191,7 +237,7 @@ export class Lane {
     if (outcome.kind === "committed") {
       this.size.committed(part.count, outcome.durationMs);
       this.totals.committed += part.count;
-      this.messages.finish(part.count);
+      this.finish(part.count);
     } else if (outcome.kind === "failed") this.afterFailure(step, tried, outcome.error);
     else if (outcome.kind === "timed_out") this.afterTimeout(step, tried, outcome.error);
     else this.afterSessionLoss(step, tried, outcome.message);
@@ -201,7 +247,7 @@ export class Lane {
   protected afterTransient(tried: Part, now: number): void {
     this.transients += 1;
     if (this.transients >= this.context.settings.wholeBatchTries) this.size.givenUp(tried.count);
-    this.messages.again(tried);
+    this.queue.again(tried);
     this.pause.begin(now);
   }
 
@@ -213,19 +259,19 @@ export class Lane {
   protected afterTimeout(step: BatchStep, tried: Part, error: FunctionError): void {
     this.size.timedOut();
     if (tried.count === 1) this.condemn(step, error, tried.attempts);
-    else this.messages.again({ ...tried, oneByOne: true });
+    else this.queue.again({ ...tried, oneByOne: true });
   }
 
   /** Once may have been an operator, or the commit may have been done: only the second loss of a message is its own. */
   protected afterSessionLoss(step: BatchStep, tried: Part, message: string): void {
     if (tried.count > 1) this.halve(tried);
-    else if (tried.losses === 0) this.messages.again({ ...tried, losses: 1 });
+    else if (tried.losses === 0) this.queue.again({ ...tried, losses: 1 });
     else this.condemn(step, sessionLostTwice(this.context.settings, message), tried.attempts);
   }
 
   protected halve(tried: Part): void {
     this.totals.bisections += 1;
-    this.messages.halve(tried);
+    this.queue.halve(tried);
   }
 
   /** The only message of the batch is to become a dead letter. */
@@ -257,12 +303,45 @@ export class Lane {
     if (kind === "keep") this.retries.shift();
     else {
       this.totals.buried += 1;
-      this.messages.finish(1);
+      this.finish(1);
     }
   }
 
+  private fetched(saved: readonly SavedMessage[]): void {
+    // Deleted with it.
+    this.doneUpTo = 0n;
+    for (const { savedId, message } of saved) {
+      this.page.offer(message, { isKept: true });
+      this.pageIds.push(savedId);
+    }
+    if (saved.length > 0) this.hasSaved = true;
+  }
+
+  /** Those that are next: the page, which came first, or what was offered. */
+  private get queue(): MessageQueue {
+    return this.page.length > 0 ? this.page : this.messages;
+  }
+
+  /** The messages at the front are done. */
+  private finish(count: number): void {
+    const { queue } = this;
+    if (queue === this.page) {
+      for (let index = 0; index < count; index++) this.doneUpTo = this.pageIds.shift()!;
+    }
+    queue.finish(count);
+  }
+
+  private get mayFetch(): boolean {
+    return this.hasSaved && !this.isHeld && this.page.length === 0;
+  }
+
+  /** A batch may be taken: nothing that was saved before is missing in front of it. */
+  private get hasMessages(): boolean {
+    return this.page.length > 0 || (!this.hasSaved && this.messages.openLength > 0);
+  }
+
   private get empty(): boolean {
-    return this.messages.openLength === 0 && this.retries.length === 0;
+    return !this.mayFetch && !this.hasMessages && this.retries.length === 0;
   }
 
   private tell(done: boolean): void {

@@ -22,25 +22,17 @@ export class MessageQueue {
   private readonly messages = new Fifo<InboundMessage>();
   /** The last one is the front of the queue; behind the first one are messages that were not tried yet. */
   private readonly parts: Part[] = [];
-  private readonly memory: LaneMemory;
   /** So many at the front may still be taken; undefined: all. */
   private open: number | undefined;
-  private isClosed = false;
 
-  /** @param role as which the function runs */
+  /** @param memory of the lane */
   constructor(
     private readonly context: LaneContext,
-    role: string,
-  ) {
-    this.memory = context.budget.join(role);
-  }
+    private readonly memory: LaneMemory,
+  ) {}
 
   get length(): number {
     return this.messages.length;
-  }
-
-  get bytes(): number {
-    return this.memory.usedBytes;
   }
 
   /** Those that may be taken, or were and are not done. */
@@ -107,12 +99,9 @@ export class MessageQueue {
     if (this.open !== undefined) this.open -= count;
   }
 
-  /** Forgets all messages and gives their memory back. It takes none any more. */
-  close(): void {
-    if (this.isClosed) return;
-    this.isClosed = true;
+  /** Forgets all messages and gives their memory back. */
+  clear(): void {
     this.finish(this.messages.length);
     this.parts.length = 0;
-    this.memory.leave();
   }
 }

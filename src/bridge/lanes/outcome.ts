@@ -2,6 +2,8 @@
  * What became of a step that a lane handed out. Whoever runs steps in Postgres sorts what happened into these.
  */
 
+import type { SavedMessage } from "./step.js";
+
 /** An error of Postgres, as a dead letter keeps it. */
 export interface FunctionError {
   /** A SQLSTATE, or a code of ours. */
@@ -12,6 +14,8 @@ export interface FunctionError {
 export type Outcome =
   /** COMMIT was confirmed. */
   | { readonly kind: "committed"; readonly durationMs: number }
+  /** What a fetch has read: none, if there is nothing more. */
+  | { readonly kind: "fetched"; readonly saved: readonly SavedMessage[] }
   /** The function raised an error, or a constraint was broken at COMMIT: nothing is committed, by fault of the messages. */
   | { readonly kind: "failed"; readonly error: FunctionError }
   /** The statement timeout ended it: nothing is committed. Only that; a cancellation by an operator is `transient`. */

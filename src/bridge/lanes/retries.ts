@@ -31,7 +31,9 @@ export class Retries {
   }
 
   /** The first one was tried without success. Returns what ends it; undefined if it is to be tried again. */
-  tried(outcome: Exclude<Outcome, { kind: "committed" | "unavailable" | "deposed" }>): RetryFailure | undefined {
+  tried(
+    outcome: Exclude<Outcome, { kind: "committed" | "unavailable" | "deposed" | "fetched" }>,
+  ): RetryFailure | undefined {
     const { settings } = this;
     const attempts = ++this.attempts;
     if (outcome.kind === "session_lost") {

@@ -47,4 +47,19 @@ export interface KeepStep {
   readonly attempts: number;
 }
 
-export type Step = BatchStep | BuryStep | RetryStep | KeepStep;
+/** A message of the table of those that a process before had to leave. */
+export interface SavedMessage {
+  /** Its number there. */
+  readonly savedId: bigint;
+  readonly message: InboundMessage;
+}
+
+/** Delete what is done of a subscription's saved messages, and read the next ones, in order. */
+export interface FetchStep {
+  readonly kind: "fetch";
+  readonly subscription: Subscription;
+  /** Those up to this number are done; 0: none. */
+  readonly doneUpTo: bigint;
+}
+
+export type Step = BatchStep | BuryStep | RetryStep | KeepStep | FetchStep;

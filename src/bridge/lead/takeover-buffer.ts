@@ -139,6 +139,19 @@ export class TakeoverBuffer {
     return all;
   }
 
+  /** Hands out what this process itself has left undone, in order of arrival, and keeps the rest. */
+  takeOwn(): KeptMessage[] {
+    const own: KeptMessage[] = [];
+    for (let left = this.#kept.length; left > 0; left -= 1) {
+      const kept = this.#kept.shift()!;
+      if (kept.isOwn) {
+        this.#bytes -= memoryOf(kept.message);
+        own.push(kept);
+      } else this.#kept.push(kept);
+    }
+    return own;
+  }
+
   /**
    * What there was no room for, and would have been handed out by a `takeOver` right before: how many messages of each
    * subscription. To be asked once, as it is forgotten.

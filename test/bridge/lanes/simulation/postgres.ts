@@ -26,7 +26,7 @@ export function execute(step: Step, lane: SimulatedLane, random: Random, count: 
       ? run(step.messages as SimulatedMessage[], lane, true)
       : step.kind === "retry"
         ? run([step.job.message as SimulatedMessage], lane, false)
-        : write(step);
+        : write(step as Step & { kind: "bury" | "keep" });
   if (roll > 0.96) {
     count(execution.outcome.kind === "committed" ? "committed but lost" : "session lost otherwise");
     return { ...execution, outcome: { kind: "session_lost", message: "reset" } };

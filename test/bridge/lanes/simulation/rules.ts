@@ -21,7 +21,8 @@ export function checkStep(step: Step, lane: SimulatedLane, settings: LaneSetting
     must(step.message === oldest, "the oldest message is buried");
     must(oldest?.guilt === step.error.code, "a message is buried for what it did alone, and once");
     must(step.attempts === oldest?.runs, "a dead letter has the number of attempts");
-  } else {
+  } else if (step.kind === "fetch") must(false, "nothing is fetched where nothing was saved");
+  else {
     must(step.job === job, "retries are done once, in order");
     if (step.kind === "keep") {
       must(job?.message.guilt === step.error.code, "a retried dead letter is kept for its own error");
