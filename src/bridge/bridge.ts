@@ -78,6 +78,7 @@ export class Bridge {
   readonly #subscriptions: Subscriptions;
   readonly #saved: SavedMessages;
   readonly #receiver: Receiver;
+  #isHandingOver = false;
   /** When the oldest message was received that could not be saved. */
   #unsavedSince: number | undefined;
   /** Of the last time that it was said what is received. */
@@ -166,12 +167,17 @@ export class Bridge {
           ...[this.#subscriptions.oldestUnfinishedAt, this.#unsavedSince],
           ...[this.#receiver.completeUntil, this.#deafSince],
         ].reduce(earliest),
-      isReceiving: () => this.#receiver.isHearing,
+      // Who is about to end takes the lead no more.
+      isReceiving: () => this.#receiver.isHearing && this.#finished === undefined,
       completeSince: () => this.#subscriptions.completeSince,
+      receivedSince: () => this.#subscriptions.receivedSince,
       onLeading: (epoch, { afterCleanEnd }) => this.#leads(epoch, afterCleanEnd),
       onDeposed: () => this.#follows(),
       onWaiting: (epoch) => logger.info({ epoch }, "another process leads the subscriptions"),
-      onProgress: (doneBefore) => this.#subscriptions.noteProgress(doneBefore),
+      onProgress: (progress) => {
+        this.#subscriptions.noteProgress(progress);
+        void this.#handOver();
+      },
     });
     this.#roleWatch = new RoleWatch({ databaseUrl, logger, onRole: (role, address) => this.#found(role, address) });
     this.#links.responders.on("connected", (connection) => void this.#responderService?.attach(connection));
@@ -352,6 +358,25 @@ export class Bridge {
       { err: error, lost: lost.length, bySubject: shown(bySubject) },
       "messages that were received could neither be run nor saved before the end: they are lost, unless another process has them",
     );
+  }
+
+  /** Saves what the leader has not received, as when this process led and stood still for a while: then that one runs it. */
+  async #handOver(): Promise<void> {
+    const messages = this.#subscriptions.unknownToLeader;
+    if (messages.length === 0 || this.#isHandingOver) return;
+    this.#isHandingOver = true;
+    const { saved, error } = await this.#saved.save(messages, AbortSignal.timeout(bridgeConstants.leadExpiryMs));
+    const { logger } = this.#options;
+    if (saved > 0) {
+      this.#subscriptions.handedOver(messages.slice(0, saved));
+      logger.info({ saved }, "saved messages that the leader has not received: it runs them");
+      await this.#saved
+        .announce()
+        .catch((err) => logger.debug({ err }, "the leader was not told of them, and looks by itself"));
+    }
+    if (error !== undefined)
+      logger.debug({ err: error }, "what the leader has not received cannot be saved now; trying again");
+    this.#isHandingOver = false;
   }
 
   #leads(epoch: bigint, afterCleanEnd: boolean): void {

@@ -2,7 +2,7 @@
  * The table of messages that were received and could not be run: whoever ends writes them there, and whoever leads runs them
  * first.
  */
-import { tables } from "../../generated/ts/rows/nats.js";
+import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../store/index.js";
 import { storable } from "./dead-letter-writer.js";
@@ -39,6 +39,7 @@ const sql = {
     )
     SELECT f.held, p.id, p.subject, p.payload, p.headers, p.headers_problem AS "headersProblem", p.message_id AS "messageId"
       FROM (SELECT EXISTS (SELECT FROM fence) AS held) AS f LEFT JOIN page AS p ON p.bytes_before <= $5 ORDER BY p.id`,
+  announce: `SELECT pg_notify('${notifyChannels.natsHandler}', '{}')`,
   done: `DELETE FROM ${tables.savedMessage} AS s WHERE s.handler_id = $1::bigint AND s.id <= $2::bigint`,
   save: `
     INSERT INTO ${tables.savedMessage} (handler_id, subject, payload, headers, headers_problem, message_id)
@@ -88,6 +89,11 @@ export class SavedMessages {
       if (kind === "lost" || kind === "unavailable" || !this.session.isOpen) return { kind: "unavailable" };
       return { kind: "transient", error: { code: "XX000", message } };
     }
+  }
+
+  /** Tells the leader that there are more. @throws what the session throws */
+  async announce(): Promise<void> {
+    await this.session.query(sql.announce);
   }
 
   /** Deletes what is done of a subscription. @throws what the session throws */

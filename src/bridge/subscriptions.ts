@@ -21,7 +21,7 @@ import {
   type RetryJob,
   type Step,
 } from "./lanes/index.js";
-import { type KeptMessage, TakeoverBuffer } from "./lead/index.js";
+import { type KeptMessage, type LeaderProgress, TakeoverBuffer } from "./lead/index.js";
 import type { InboundMessage } from "./message.js";
 import type { SavedMessages, Unsaved } from "./saved-messages.js";
 import { covers, receiversOf } from "./subjects.js";
@@ -158,7 +158,8 @@ export class Subscriptions {
 
   /** When the oldest message was received that is not done; undefined: all are done. */
   get oldestUnfinishedAt(): number | undefined {
-    let oldest: number | undefined;
+    // What it has kept it is going to run.
+    let oldest = this.#taking === undefined ? undefined : this.#buffer.oldestReceivedAt;
     for (const { lane } of this.#known.values()) {
       const receivedAt = lane?.oldestReceivedAt;
       if (receivedAt !== undefined && (oldest === undefined || receivedAt < oldest)) oldest = receivedAt;
@@ -388,9 +389,24 @@ export class Subscriptions {
     this.#buffer.restart(since);
   }
 
-  /** What the leader received before this is done; undefined: not known. */
-  noteProgress(doneBefore: number | undefined): void {
-    this.#buffer.noteProgress(doneBefore);
+  /** Since when everything was received. */
+  get receivedSince(): number {
+    return this.#buffer.receivedSince;
+  }
+
+  /** What the leader has done; undefined: not known. */
+  noteProgress(progress: LeaderProgress | undefined): void {
+    this.#buffer.noteProgress(progress);
+  }
+
+  /** What the leader has not received, and will not run. */
+  get unknownToLeader(): readonly Unsaved[] {
+    return this.#buffer.unknownToLeader.flatMap(eachSubscription);
+  }
+
+  /** These were saved, for the leader. */
+  handedOver(messages: readonly Unsaved[]): void {
+    this.#buffer.dropped(new Set(messages.map(({ message }) => message)));
   }
 
   /** Those with dead letters that are being handled again. */

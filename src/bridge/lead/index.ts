@@ -1,6 +1,8 @@
 /**
  * Which of several processes runs the subscriptions, and what the others keep to take over from it.
  */
+
+export type { LeaderProgress } from "./known-progress.js";
 export { Lead, type LeadOptions } from "./lead.js";
 export type { LeadEvents, LeadMessages } from "./lead-events.js";
 export {

@@ -7,7 +7,15 @@
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { LeadRow } from "./lead-table.js";
-import { type ClockSample, surelyBefore, wasSet } from "./server-clock.js";
+import { type ClockSample, surelyBefore, surelyFrom, wasSet } from "./server-clock.js";
+
+/** What the leader has done, in the time of this process. */
+export interface LeaderProgress {
+  /** What the leader received before this is done. */
+  readonly doneBefore: number;
+  /** It has received everything since this. */
+  readonly completeSince: number;
+}
 
 /** See above. */
 export class KnownProgress {
@@ -18,15 +26,19 @@ export class KnownProgress {
   /**
    * A look at the row.
    *
-   * @returns what the leader received before this time of ours is done; undefined: not known
+   * @returns undefined: not known
    */
-  see(row: LeadRow, clock: ClockSample): number | undefined {
+  see(row: LeadRow, clock: ClockSample): LeaderProgress | undefined {
     if (this.#clock !== undefined && wasSet(this.#clock, clock)) this.forget();
     if (this.#seen?.epoch === row.epoch && this.#seen.beat !== row.beat) this.#beats += 1;
     this.#seen = row;
     this.#clock = clock;
     if (this.#beats < bridgeConstants.leadTrustedBeats || row.progressAt === undefined) return undefined;
-    return this.bound(clock, row.progressAt);
+    const { completeSince } = row;
+    return {
+      doneBefore: this.bound(clock, row.progressAt),
+      completeSince: completeSince === undefined ? Number.NEGATIVE_INFINITY : surelyFrom(clock, completeSince),
+    };
   }
 
   /** The session was lost. */

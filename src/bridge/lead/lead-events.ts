@@ -2,6 +2,8 @@
  * What a process is told about the lead, and what it is asked.
  */
 
+import type { LeaderProgress } from "./known-progress.js";
+
 /** What is told. None of it may throw. */
 export interface LeadEvents {
   /**
@@ -15,10 +17,9 @@ export interface LeadEvents {
   /** Another process leads. Told once for each of them. */
   onWaiting(epoch: bigint): void;
   /**
-   * While another process leads, after each look: what that one received before this time, by the clock of this process, is
-   * done. undefined: not known.
+   * While another process leads, after each look: what that one has done. undefined: not known.
    */
-  onProgress(doneBefore: number | undefined): void;
+  onProgress(progress: LeaderProgress | undefined): void;
   /** Postgres did not answer as it should. It is tried again. */
   onProblem(cause: unknown): void;
 }
@@ -29,6 +30,8 @@ export interface LeadMessages {
   oldestUnfinishedAt(): number | undefined;
   /** Since when everything is kept that the leader may not have done. */
   completeSince(): number;
+  /** Since when everything was received. */
+  receivedSince(): number;
   /** It receives now: who does not, does not lead. */
   isReceiving(): boolean;
 }

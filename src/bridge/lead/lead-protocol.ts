@@ -10,17 +10,18 @@
  * fence, which waits for the batches that had begun before. Only then does the new leader run its first batch, so that
  * nothing of two leaders is ever committed in turns, however long one of them stood still in between.
  *
- * A leader that cannot reach Postgres does not know whether it still is one. It stays it, unconfirmed: its batches cannot
- * run, and when Postgres is back, the fence decides.
+ * A leader that cannot reach Postgres does not know whether it still is one. For `leadExpiryMs` it stays it, unconfirmed: its
+ * batches cannot run, and when Postgres is back, the fence decides. Then another one may lead: it is silent, keeps what it has
+ * as those that wait do, and goes on where the row still is its own.
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
 import type { Clock } from "../../store/index.js";
 import { KnownProgress } from "./known-progress.js";
 import type { LeadEvents, LeadMessages } from "./lead-events.js";
-import type { LeadRow, LeadTable, Term } from "./lead-table.js";
+import type { LeadRow, LeadTable, Progress, Term } from "./lead-table.js";
 import { LeaderWatch } from "./leader-watch.js";
-import { type ClockSample, serverTimeAtLeast } from "./server-clock.js";
+import { type ClockSample, serverTimeAtLeast, serverTimeAtMost } from "./server-clock.js";
 
 const { leadBeatMs, leadExpiryMs, leadCourtesyBeats } = bridgeConstants;
 
@@ -44,6 +45,10 @@ export class LeadProtocol {
   /** As leader. */
   #term: Term | undefined;
   #isConfirmed = false;
+  /** When Postgres last said that it leads. */
+  #confirmedAt = 0;
+  /** For so long that another process may lead. */
+  #isSilent = false;
   /** The row may be ours, although this process does not lead. */
   #taking: Term | undefined;
   /** Of the session that there is now; to tell the server's time by. */
@@ -62,7 +67,7 @@ export class LeadProtocol {
 
   /** The epoch in which this process leads. */
   get epoch(): bigint | undefined {
-    return this.#term?.epoch;
+    return this.#isSilent ? undefined : this.#term?.epoch;
   }
 
   /** It leads, and Postgres has said so since the session was there. */
@@ -111,10 +116,10 @@ export class LeadProtocol {
   async stepDown(reason: string): Promise<void> {
     const term = this.#term;
     if (term === undefined) return;
-    const progressAt = this.progressAt(this.#sample);
+    const progress = this.progress();
     this.#depose(reason);
     try {
-      await this.options.table.release(term, progressAt);
+      await this.options.table.release(term, progress);
     } catch (cause) {
       this.options.events.onProblem(cause);
     }
@@ -129,10 +134,11 @@ export class LeadProtocol {
     await this.#turn;
     const term = this.#term ?? this.#taking;
     if (term === undefined || wasPaused) return;
-    const progressAt = this.#term === undefined ? undefined : this.progressAt(this.#sample);
+    const unknown = { progressAt: undefined, completeSince: undefined };
+    const progress = this.#term === undefined ? unknown : this.progress();
     this.#term = undefined;
     try {
-      await this.options.table.release(term, progressAt);
+      await this.options.table.release(term, progress);
     } catch (cause) {
       this.options.events.onProblem(cause);
     }
@@ -146,6 +152,17 @@ export class LeadProtocol {
     return sample === undefined ? undefined : serverTimeAtLeast(sample, doneBefore);
   }
 
+  /** What the others are told. */
+  protected progress(): Progress {
+    // While it is silent it does nothing, and has everything that it has not done.
+    const sample = this.#isSilent ? undefined : this.#sample;
+    const receivedSince = this.options.messages.receivedSince();
+    return {
+      progressAt: this.progressAt(sample),
+      completeSince: sample === undefined ? undefined : serverTimeAtMost(sample, receivedSince),
+    };
+  }
+
   /** For how long a row has to be unchanged before it may be taken. */
   protected patienceMs(row: LeadRow, doneBefore: number | undefined): number {
     const { owner, messages } = this.options;
@@ -154,7 +171,8 @@ export class LeadProtocol {
     const forLeaderMs = row.owner === undefined ? 0 : leadExpiryMs;
     // Whoever lacks something of what is not done lets those go first who lack less. They may have seen the last beat a whole
     // beat later, so that two are needed; steeply, because little is lacked by those who are all as good.
-    if (!this.#hasSeenLeader) return forLeaderMs;
+    // Who has just come has received the least: whoever was there takes what was given back.
+    if (!this.#hasSeenLeader) return row.owner === undefined && row.epoch > 0n ? leadBeatMs : forLeaderMs;
     const lackedMs = doneBefore === undefined ? leadBeatMs : messages.completeSince() - doneBefore;
     const courtesyMs = Math.max(0, 10 * lackedMs);
     if (row.owner !== undefined) return forLeaderMs + Math.min(leadCourtesyBeats * leadBeatMs, courtesyMs);
@@ -205,17 +223,29 @@ export class LeadProtocol {
       pauseMs = this.#term === undefined ? await this.#look() : await this.#beat(this.#term);
     } catch (cause) {
       events.onProblem(cause);
+      if (this.#term !== undefined && !this.#isSilent && clock.now() - this.#confirmedAt > leadExpiryMs) {
+        this.#isSilent = true;
+        const reason = `Postgres has not answered for ${leadExpiryMs} ms, and another process may lead`;
+        this.options.logger.warn({ epoch: this.#term.epoch, reason }, "may not lead the subscriptions any more");
+        events.onDeposed(reason);
+      }
     }
     // What it took itself is part of the pause, so that beats do not come late; but never without any.
     return pauseMs === 0 ? 0 : Math.max(Math.min(pauseMs, 10), pauseMs - (clock.now() - beganAt));
   }
 
   async #beat(term: Term): Promise<number> {
-    const confirmed = await this.options.table.beat(term, this.progressAt(this.#sample));
+    const confirmed = await this.options.table.beat(term, this.progress());
     if (this.#term !== term) return 0;
     if (confirmed?.fencedEpoch === term.epoch) {
       this.#isConfirmed = true;
+      this.#confirmedAt = this.options.clock.now();
       this.#sample = confirmed.clock;
+      if (this.#isSilent) {
+        this.#isSilent = false;
+        this.options.logger.info({ epoch: term.epoch }, "still leads the subscriptions");
+        this.options.events.onLeading(term.epoch, { afterCleanEnd: false });
+      }
       return leadBeatMs;
     }
     // A failover can lose the second step without the first one.
@@ -236,11 +266,11 @@ export class LeadProtocol {
     }
     this.#sample = seen.clock;
     this.watch.see(row, seen.clock);
-    const doneBefore = this.known.see(row, seen.clock);
-    events.onProgress(doneBefore);
+    const progress = this.known.see(row, seen.clock);
+    events.onProgress(progress);
     const isOthers = row.owner !== undefined && row.owner !== owner;
     if (isOthers) this.#hasSeenLeader = true;
-    const patienceMs = this.patienceMs(row, doneBefore);
+    const patienceMs = this.patienceMs(row, progress?.doneBefore);
     const mayTake = messages.isReceiving();
     if (mayTake && this.watch.unchangedMs >= patienceMs) return await this.#take(row);
     if (isOthers && this.#toldWaiting !== row.epoch) {
@@ -266,6 +296,7 @@ export class LeadProtocol {
     this.#taking = undefined;
     this.#term = term;
     this.#isConfirmed = true;
+    this.#confirmedAt = clock.now();
     this.#sample = confirmed.clock;
     this.#toldWaiting = undefined;
     const tookMs = Math.round(clock.now() - beganAt);
@@ -277,12 +308,14 @@ export class LeadProtocol {
   #depose(reason: string): void {
     const term = this.#term;
     if (term === undefined) return;
+    const wasSilent = this.#isSilent;
     this.#term = undefined;
     this.#isConfirmed = false;
+    this.#isSilent = false;
     this.#hasSeenLeader = true;
     this.watch.restart();
     this.known.forget();
     this.options.logger.warn({ epoch: term.epoch, reason }, "leads the subscriptions no more");
-    this.options.events.onDeposed(reason);
+    if (!wasSilent) this.options.events.onDeposed(reason);
   }
 }

@@ -3,14 +3,20 @@
  */
 import type { ClockSample } from "./server-clock.js";
 
+/** What the leader has done, in milliseconds of the server's clock. */
+export interface Progress {
+  /** What the leader received before is done; undefined: not known. */
+  readonly progressAt: number | undefined;
+  /** It has received everything since then: of what came before nothing is said. undefined: not known. */
+  readonly completeSince: number | undefined;
+}
+
 /** Who leads, as the table has it. */
-export interface LeadRow {
+export interface LeadRow extends Progress {
   readonly epoch: bigint;
   /** The random id of the process; undefined: it has ended in good order, or there was none. */
   readonly owner: string | undefined;
   readonly beat: bigint;
-  /** What the leader received before is done, in milliseconds of the server's clock; undefined: not known. */
-  readonly progressAt: number | undefined;
 }
 
 /** What a look at it has found. */
@@ -49,7 +55,7 @@ export interface LeadTable {
   /** Reads the row. */
   look(): Promise<LeadLook>;
   /** Says that the leader lives. @returns undefined if the lead is somebody else's, or nobody's as on a standby */
-  beat(term: Term, progressAt: number | undefined): Promise<Confirmation | undefined>;
+  beat(term: Term, progress: Progress): Promise<Confirmation | undefined>;
   /** The same of a process that is about to lead: what its predecessor has done stays there. */
   confirm(term: Term): Promise<Confirmation | undefined>;
   /**
@@ -66,6 +72,6 @@ export interface LeadTable {
   fence(epoch: bigint): Promise<boolean>;
   /** Ends the sessions that keep the fence waiting, as long as the lead is the term's. */
   endHolders(term: Term): Promise<FenceHolders>;
-  /** Gives the lead back and tells the others. */
-  release(term: Term, progressAt: number | undefined): Promise<void>;
+  /** Gives the lead back and tells the others. Where progress is not known, what was known of it stays. */
+  release(term: Term, progress: Progress): Promise<void>;
 }

@@ -27,7 +27,15 @@ export class Lead implements AsyncDisposable {
   #problem: string | undefined;
   #isStopped = false;
 
-  constructor({ databaseUrl, logger, oldestUnfinishedAt, completeSince, isReceiving, ...events }: LeadOptions) {
+  constructor({
+    databaseUrl,
+    logger,
+    oldestUnfinishedAt,
+    completeSince,
+    receivedSince,
+    isReceiving,
+    ...events
+  }: LeadOptions) {
     this.#logger = logger;
     this.#session = new PostgresSession({
       databaseUrl,
@@ -47,7 +55,7 @@ export class Lead implements AsyncDisposable {
       clock: systemClock,
       logger,
       owner: randomUUID(),
-      messages: { oldestUnfinishedAt, completeSince, isReceiving },
+      messages: { oldestUnfinishedAt, completeSince, receivedSince, isReceiving },
       events: {
         onLeading: (epoch, options) => {
           this.#problem = undefined;
@@ -55,7 +63,7 @@ export class Lead implements AsyncDisposable {
         },
         onDeposed: (reason) => this.#guarded(() => events.onDeposed(reason)),
         onWaiting: (epoch) => this.#guarded(() => events.onWaiting(epoch)),
-        onProgress: (doneBefore) => this.#guarded(() => events.onProgress(doneBefore)),
+        onProgress: (progress) => this.#guarded(() => events.onProgress(progress)),
         onProblem: (cause) => {
           this.#tellProblem(cause).catch((err) => logger.debug({ err }, "why Postgres refused could not be found out"));
         },

@@ -11,7 +11,7 @@ import pg from "pg";
 import { notifyChannels, tables } from "../../../generated/ts/rows/nats.js";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../../store/index.js";
-import type { Confirmation, FenceHolders, LeadLook, LeadRow, LeadTable, Term } from "./lead-table.js";
+import type { Confirmation, FenceHolders, LeadLook, LeadRow, LeadTable, Progress, Term } from "./lead-table.js";
 
 const { leadBeatMs, fenceWaitMs } = bridgeConstants;
 
@@ -26,10 +26,11 @@ const confirmation = `${serverTime}::float8 AS server_time, (SELECT f.epoch FROM
 const sql = {
   look: `
     SELECT epoch, owner, beat, (extract(epoch FROM progress_at) * 1000)::float8 AS progress_at,
+           (extract(epoch FROM complete_since) * 1000)::float8 AS complete_since,
            ${serverTime}::float8 AS server_time
       FROM ${tables.bridgeLead}`,
   beat: `
-    UPDATE ${tables.bridgeLead} SET beat = beat + 1, progress_at = to_timestamp($3::bigint / 1000.0)
+    UPDATE ${tables.bridgeLead} SET beat = beat + 1, progress_at = to_timestamp($3::bigint / 1000.0), complete_since = to_timestamp($4::bigint / 1000.0)
      WHERE ${mine} RETURNING ${confirmation}`,
   confirm: `UPDATE ${tables.bridgeLead} SET beat = beat + 1 WHERE ${mine} RETURNING ${confirmation}`,
   take: `
@@ -55,7 +56,8 @@ const sql = {
     SELECT pid, role, is_executor, CASE WHEN is_executor THEN pg_catalog.pg_terminate_backend(pid) END AS ended FROM held`,
   release: `
     WITH released AS (
-      UPDATE ${tables.bridgeLead} SET owner = NULL, beat = beat + 1, progress_at = to_timestamp($3::bigint / 1000.0)
+      UPDATE ${tables.bridgeLead} SET owner = NULL, beat = beat + 1, progress_at = coalesce(to_timestamp($3::bigint / 1000.0), progress_at),
+             complete_since = CASE WHEN $3 IS NULL THEN complete_since ELSE to_timestamp($4::bigint / 1000.0) END
        WHERE ${mine} RETURNING id
     )
     SELECT pg_notify('${notifyChannels.natsHandler}', '{}') FROM released`,
@@ -66,6 +68,7 @@ interface LookRow {
   readonly owner: string | null;
   readonly beat: bigint;
   readonly progress_at: number | null;
+  readonly complete_since: number | null;
   readonly server_time: number;
 }
 
@@ -93,16 +96,19 @@ export class PostgresLeadTable implements LeadTable {
   async look(): Promise<LeadLook> {
     const isStandby = await this.#session.isStandby();
     const { rows, sentAt, heardAt } = await this.#timed<LookRow>(sql.look, []);
-    const { epoch, owner, beat, progress_at, server_time } = rows[0]!;
+    const { epoch, owner, beat, progress_at, complete_since, server_time } = rows[0]!;
     return {
-      row: { epoch, owner: owner ?? undefined, beat, progressAt: progress_at ?? undefined },
+      row: {
+        ...{ epoch, owner: owner ?? undefined, beat },
+        ...{ progressAt: progress_at ?? undefined, completeSince: complete_since ?? undefined },
+      },
       clock: { serverTime: server_time, sentAt, heardAt },
       isStandby,
     };
   }
 
-  beat({ epoch, owner }: Term, progressAt: number | undefined): Promise<Confirmation | undefined> {
-    return this.#confirmed(sql.beat, [epoch, owner, wholeMs(progressAt)]);
+  beat({ epoch, owner }: Term, { progressAt, completeSince }: Progress): Promise<Confirmation | undefined> {
+    return this.#confirmed(sql.beat, [epoch, owner, wholeMs(progressAt), wholeMs(completeSince, Math.ceil)]);
   }
 
   confirm({ epoch, owner }: Term): Promise<Confirmation | undefined> {
@@ -142,8 +148,9 @@ export class PostgresLeadTable implements LeadTable {
     };
   }
 
-  async release({ epoch, owner }: Term, progressAt: number | undefined): Promise<void> {
-    await this.#session.query(sql.release, [epoch, owner, wholeMs(progressAt)]);
+  async release({ epoch, owner }: Term, { progressAt, completeSince }: Progress): Promise<void> {
+    const values = [epoch, owner, wholeMs(progressAt), wholeMs(completeSince, Math.ceil)];
+    await this.#session.query(sql.release, values);
   }
 
   async #confirmed(text: string, values: readonly unknown[]): Promise<Confirmation | undefined> {
@@ -171,6 +178,6 @@ function has(error: unknown, code: string): boolean {
 }
 
 /** Rounded down: what is done is a lower bound. */
-function wholeMs(time: number | undefined): number | null {
-  return time === undefined ? null : Math.floor(time);
+function wholeMs(time: number | undefined, round = Math.floor): number | null {
+  return time === undefined ? null : round(time);
 }

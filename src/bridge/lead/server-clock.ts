@@ -36,6 +36,12 @@ export function surelyBefore(sample: ClockSample, serverTime: number): number {
   return sample.sentAt + elapsed / (elapsed < 0 ? 1 - drift : 1 + drift);
 }
 
+/** A time of ours from which on the server's clock surely showed at least `serverTime`. */
+export function surelyFrom(sample: ClockSample, serverTime: number): number {
+  const elapsed = serverTime - sample.serverTime + resolutionMs;
+  return sample.heardAt + elapsed / (elapsed < 0 ? 1 + drift : 1 - drift);
+}
+
 /** Between the two samples the server's clock has not simply gone on: somebody has set it, or it is another server's. */
 export function wasSet(before: ClockSample, after: ClockSample): boolean {
   return (

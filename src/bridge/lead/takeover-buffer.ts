@@ -11,6 +11,7 @@
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { Fifo } from "../../channel/fifo.js";
 import { type InboundMessage, memoryOf } from "../message.js";
+import type { LeaderProgress } from "./known-progress.js";
 import { MissingMessages } from "./missing-messages.js";
 
 /** How much is kept. */
@@ -60,6 +61,7 @@ export class TakeoverBuffer {
   readonly #missing = new MissingMessages();
   #bytes = 0;
   #doneBefore: number | undefined;
+  #leaderHasSince = Number.NEGATIVE_INFINITY;
   #completeSince: number;
   readonly #counts = { added: 0, done: 0, full: 0, tooLarge: 0, notKept: 0, repeated: 0 };
 
@@ -79,6 +81,10 @@ export class TakeoverBuffer {
     return this.#bytes;
   }
 
+  get oldestReceivedAt(): number | undefined {
+    return this.#kept.at(0)?.message.receivedAt;
+  }
+
   get counts(): TakeoverCounts {
     return { ...this.#counts };
   }
@@ -89,6 +95,11 @@ export class TakeoverBuffer {
    */
   get completeSince(): number {
     return this.#limits.takeoverBufferMs === 0 ? Number.NEGATIVE_INFINITY : this.#completeSince;
+  }
+
+  /** The same also where nothing is kept. */
+  get receivedSince(): number {
+    return this.#completeSince;
   }
 
   /**
@@ -118,10 +129,29 @@ export class TakeoverBuffer {
     this.#kept.push({ message, subscriptions, isOwn });
   }
 
-  /** What the leader received before this is done. undefined: not known, so that nothing goes. */
-  noteProgress(doneBefore: number | undefined): void {
-    this.#doneBefore = doneBefore;
+  /** What the leader has done. undefined: not known, so that nothing goes. */
+  noteProgress(progress: LeaderProgress | undefined): void {
+    this.#doneBefore = progress?.doneBefore;
+    // Both receive a message, but not at the same time.
+    this.#leaderHasSince = (progress?.completeSince ?? Number.NEGATIVE_INFINITY) + this.#limits.cleanTakeoverMs;
     this.#trim(this.#limits.takeoverBufferMs);
+  }
+
+  /** What the leader has not received, and will not run: the oldest ones. They stay until they are {@link dropped}. */
+  get unknownToLeader(): readonly KeptMessage[] {
+    const unknown: KeptMessage[] = [];
+    for (let at = 0; at < this.#kept.length; at += 1) {
+      const kept = this.#kept.at(at)!;
+      if (this.#doneBefore === undefined || kept.message.receivedAt >= this.#leaderHasSince) break;
+      unknown.push(kept);
+    }
+    return unknown;
+  }
+
+  /** These are in other hands. */
+  dropped(messages: ReadonlySet<InboundMessage>): void {
+    for (let next = this.#kept.at(0); next !== undefined && messages.has(next.message); next = this.#kept.at(0))
+      this.#shift();
   }
 
   /**
@@ -174,6 +204,8 @@ export class TakeoverBuffer {
   #trim(marginMs: number): void {
     if (this.#doneBefore === undefined) return;
     const before = this.#doneBefore - marginMs;
+    // Of what the leader has not received it says nothing.
+    if (this.#kept.length > 0 && this.#kept.at(0)!.message.receivedAt < this.#leaderHasSince) return;
     this.#missing.forget(before);
     for (let next = this.#kept.at(0); next !== undefined; next = this.#kept.at(0)) {
       if (next.message.receivedAt >= before) return;

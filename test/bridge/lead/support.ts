@@ -33,11 +33,12 @@ export function newLead(
     logger: log.logger,
     oldestUnfinishedAt: () => messages.oldest,
     completeSince: () => messages.completeSince ?? Number.NEGATIVE_INFINITY,
+    receivedSince: () => 0,
     isReceiving: () => true,
     onLeading: (_, { afterCleanEnd }) => tell(afterCleanEnd ? "leading after a clean end" : "leading"),
     onDeposed: () => tell("deposed"),
     onWaiting: () => tell("waiting"),
-    onProgress: (doneBefore) => progress.push(doneBefore),
+    onProgress: (known) => progress.push(known?.doneBefore),
   });
   onTestFinished(() => lead.stop());
   return { lead, told, progress, log, messages, words: () => told.map(({ what }) => what) };

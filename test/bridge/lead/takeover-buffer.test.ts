@@ -59,6 +59,8 @@ describe("what is missing", () => {
   });
 });
 
+const progressOf = (doneBefore: number, completeSince = Number.NEGATIVE_INFINITY) => ({ doneBefore, completeSince });
+
 describe("the takeover buffer", () => {
   it("hands out what was received, in order and once, with its subscriptions, and is empty then", () => {
     const buffer = new TakeoverBuffer(limits, 0);
@@ -78,12 +80,12 @@ describe("the takeover buffer", () => {
 
   it("lets go only what was received the margin before what the leader has done", () => {
     const buffer = filled([1_000, 2_000, 3_000]);
-    buffer.noteProgress(2_000);
+    buffer.noteProgress(progressOf(2_000));
     expect(buffer.length).toBe(3);
-    buffer.noteProgress(2_000.5);
+    buffer.noteProgress(progressOf(2_000.5));
     expect(buffer.length).toBe(2);
     buffer.noteProgress(undefined);
-    buffer.noteProgress(1_000);
+    buffer.noteProgress(progressOf(1_000));
     expect(buffer.counts).toMatchObject({ added: 3, done: 1, full: 0 });
     expect(times(buffer.takeOver({ afterCleanEnd: false }))).toEqual([2_000, 3_000]);
   });
@@ -92,7 +94,7 @@ describe("the takeover buffer", () => {
     const received = [1_000, 2_850, 2_950, 3_100];
     const takeOver = (afterCleanEnd: boolean, known = true, changed: Partial<typeof limits> = {}) => {
       const buffer = filled(received, changed);
-      if (known) buffer.noteProgress(3_000);
+      if (known) buffer.noteProgress(progressOf(3_000));
       return times(buffer.takeOver({ afterCleanEnd }));
     };
     expect(takeOver(true)).toEqual([2_950, 3_100]);
@@ -119,7 +121,7 @@ describe("the takeover buffer", () => {
     // The oldest go, and no more of its own than there have to.
     buffer.add(message(9), [1n]);
     expect([buffer.length, buffer.counts.full]).toEqual([8, 1]);
-    buffer.noteProgress(1_007.5);
+    buffer.noteProgress(progressOf(1_007.5));
     expect(buffer.length).toBe(2);
     for (const at of [10, 11, 12, 13, 14, 15]) buffer.add(message(at), [1n]);
     expect(buffer.bytes).toBe(6 * each);
@@ -142,7 +144,7 @@ describe("the takeover buffer", () => {
       [3n, 1],
     ]);
     const progressed = overfull();
-    progressed.noteProgress(6_500);
+    progressed.noteProgress(progressOf(6_500));
     expect(lacks(progressed)).toEqual([
       [2n, 1],
       [3n, 1],
@@ -150,10 +152,10 @@ describe("the takeover buffer", () => {
     // Told once.
     expect(lacks(progressed)).toEqual([]);
     const clean = overfull();
-    clean.noteProgress(6_500);
+    clean.noteProgress(progressOf(6_500));
     expect(lacks(clean, true)).toEqual([[3n, 1]]);
     const done = overfull();
-    done.noteProgress(20_000);
+    done.noteProgress(progressOf(20_000));
     expect(lacks(done)).toEqual([]);
   });
 
@@ -186,7 +188,7 @@ describe("the takeover buffer", () => {
               missing.push(model.shift()!);
           } else if ("doneAgoMs" in one) {
             const doneBefore = now - one.doneAgoMs;
-            buffer.noteProgress(doneBefore);
+            buffer.noteProgress(progressOf(doneBefore));
             const isLeft = ({ receivedAt }: InboundMessage) => receivedAt >= doneBefore - limits.takeoverBufferMs;
             model = model.filter(isLeft);
             missing = missing.filter(isLeft);
@@ -203,5 +205,27 @@ describe("the takeover buffer", () => {
         }
       }),
     );
+  });
+
+  it("keeps what the leader has not received, whatever that one has done, until it is in other hands", () => {
+    const buffer = filled([1_000, 2_000, 3_000, 4_000]);
+    const margin = limits.cleanTakeoverMs;
+    buffer.noteProgress(progressOf(10_000 + limits.takeoverBufferMs, 2_500 - margin));
+    expect(buffer.length).toBe(4);
+    const unknown = buffer.unknownToLeader;
+    expect(times([...unknown])).toEqual([1_000, 2_000]);
+    buffer.dropped(new Set(unknown.map(({ message }) => message)));
+    buffer.noteProgress(progressOf(10_000 + limits.takeoverBufferMs, 2_500 - margin));
+    expect(buffer.length).toBe(0);
+    expect(buffer.unknownToLeader).toEqual([]);
+  });
+
+  it("does not know what the leader lacks while its progress is not known", () => {
+    const buffer = filled([1_000]);
+    expect(buffer.unknownToLeader).toEqual([]);
+    buffer.noteProgress(progressOf(5_000, 5_000));
+    expect(buffer.unknownToLeader).toHaveLength(1);
+    buffer.noteProgress(undefined);
+    expect(buffer.unknownToLeader).toEqual([]);
   });
 });

@@ -31,6 +31,7 @@ const lead = new Lead({
   logger: silentLogger,
   oldestUnfinishedAt: () => undefined,
   completeSince: () => Number.NEGATIVE_INFINITY,
+  receivedSince: () => 0,
   isReceiving: () => true,
   onLeading: (epoch) => void hang(epoch),
   onDeposed: () => undefined,

@@ -2,7 +2,7 @@
  * Departures from the rules, each of which the simulation must catch: they show that it can fail.
  */
 import { bridgeConstants } from "../../../../generated/ts/settings/nats.js";
-import { KnownProgress } from "../../../../src/bridge/lead/known-progress.js";
+import { KnownProgress, type LeaderProgress } from "../../../../src/bridge/lead/known-progress.js";
 import { LeadProtocol } from "../../../../src/bridge/lead/lead-protocol.js";
 import type { LeadRow, Term } from "../../../../src/bridge/lead/lead-table.js";
 import { LeaderWatch } from "../../../../src/bridge/lead/leader-watch.js";
@@ -44,8 +44,8 @@ class WatchGoesOn extends LeadProtocol {
 
 class TrimsByTime extends LeadProtocol {
   protected override known = new (class extends KnownProgress {
-    override see(_: LeadRow, { heardAt }: ClockSample): number {
-      return heardAt;
+    override see(_: LeadRow, { heardAt }: ClockSample): LeaderProgress {
+      return { doneBefore: heardAt, completeSince: Number.NEGATIVE_INFINITY };
     }
   })();
 }
@@ -72,9 +72,11 @@ class ProgressIsNow extends LeadProtocol {
 
 class TrustsAnyClock extends LeadProtocol {
   protected override known = new (class extends KnownProgress {
-    #last: number | undefined;
-    override see(row: LeadRow, clock: ClockSample): number | undefined {
-      if (row.progressAt !== undefined) this.#last = this.bound(clock, row.progressAt);
+    #last: LeaderProgress | undefined;
+    override see(row: LeadRow, clock: ClockSample): LeaderProgress | undefined {
+      if (row.progressAt !== undefined) {
+        this.#last = { doneBefore: this.bound(clock, row.progressAt), completeSince: Number.NEGATIVE_INFINITY };
+      }
       return this.#last;
     }
   })();
@@ -91,8 +93,20 @@ class NothingKept extends TakeoverBuffer {
 }
 
 class NewestFirstGone extends TakeoverBuffer {
-  override noteProgress(doneBefore: number | undefined): void {
-    super.noteProgress(doneBefore === undefined ? undefined : doneBefore + 10_000);
+  override noteProgress(progress: LeaderProgress | undefined): void {
+    super.noteProgress(progress && { ...progress, doneBefore: progress.doneBefore + 10_000 });
+  }
+}
+
+class SpeaksOfWhatItNeverHad extends LeadProtocol {
+  protected override progress() {
+    return { ...super.progress(), completeSince: undefined };
+  }
+}
+
+class HandsNothingOver extends TakeoverBuffer {
+  override get unknownToLeader() {
+    return [];
   }
 }
 
@@ -101,6 +115,18 @@ const store = (faults: StoreFaults): Mutant => ({ ...unchanged, store: faults })
 
 /** Every mutant, with the profile and the number of seeds within which it must be caught, and what is said then. */
 export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; seeds: number; says: RegExp }> = {
+  "a leader that speaks of what came before it": {
+    mutant: protocol(SpeaksOfWhatItNeverHad),
+    profile: "rough",
+    seeds: 400,
+    says: /missing/,
+  },
+  "what the leader never had is not handed over": {
+    mutant: { ...unchanged, Buffer: HandsNothingOver },
+    profile: "rough",
+    seeds: 400,
+    says: /missing/,
+  },
   "no second step": { mutant: protocol(NoFence), profile: "rough", seeds: 60, says: /missing/ },
   "leads before the fence is through": {
     // Alone it does no harm: the batches of the new leader ask the fence, too.

@@ -52,7 +52,7 @@ export class SimulatedPostgres {
   /** Everybody was cut off so often. */
   generation = 0;
   clockOffsetMs: number;
-  private lead: LeadRow = { epoch: 0n, owner: undefined, beat: 0n, progressAt: undefined };
+  private lead: LeadRow = { epoch: 0n, owner: undefined, beat: 0n, progressAt: undefined, completeSince: undefined };
   private changedAt = 0;
   private fencedEpoch = 0n;
   ledger: Entry[] = [];
@@ -94,8 +94,11 @@ export class SimulatedPostgres {
         const { value, sentAt, heardAt } = await this.call(process, () => ({ row: this.lead, at: this.serverTime() }));
         return { row: value.row, clock: { serverTime: value.at, sentAt, heardAt } };
       },
-      beat: (term, progressAt) =>
-        beat(term, { progressAt: progressAt === undefined ? undefined : Math.floor(progressAt) }),
+      beat: (term, { progressAt, completeSince }) =>
+        beat(term, {
+          progressAt: progressAt === undefined ? undefined : Math.floor(progressAt),
+          completeSince: completeSince === undefined ? undefined : Math.ceil(completeSince),
+        }),
       confirm: (term) => beat(term, {}),
       take: async (seen, taker) => {
         const { value } = await this.call(process, () => {
@@ -117,14 +120,17 @@ export class SimulatedPostgres {
         const { value } = await this.call(process, () => (owner(term) ? this.endBatches() : 0));
         return { isRefused: false, ended: value, foreign: [] } satisfies FenceHolders;
       },
-      release: async (term, progressAt) => {
+      release: async (term, { progressAt, completeSince }) => {
         await this.call(process, () => {
           if (!owner(term)) return;
           this.world.counts.add("released");
           update({
             owner: undefined,
             beat: this.lead.beat + 1n,
-            progressAt: progressAt === undefined ? undefined : Math.floor(progressAt),
+            ...(progressAt === undefined ? {} : { progressAt: Math.floor(progressAt) }),
+            ...(progressAt === undefined || completeSince === undefined
+              ? {}
+              : { completeSince: Math.ceil(completeSince) }),
           });
           for (const other of this.world.processes) this.world.after(other, 5, () => other.protocol.poke());
         });

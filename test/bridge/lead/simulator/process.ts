@@ -72,6 +72,7 @@ export class SimulatedProcess {
   stop(): void {
     this.isStopping = true;
     if (this.batch !== undefined) return;
+    this.world.saved.push(...this.queue.splice(0));
     void this.protocol.stop().then(() => {
       this.isDead = true;
       this.world.counts.add("stopped cleanly");
@@ -88,6 +89,7 @@ export class SimulatedProcess {
       messages: {
         oldestUnfinishedAt: () => this.queue[0]?.receivedAt,
         completeSince: () => this.buffer.completeSince,
+        receivedSince: () => this.buffer.receivedSince,
         isReceiving: () => true,
       },
       events: {
@@ -103,7 +105,13 @@ export class SimulatedProcess {
           this.batch = undefined;
         },
         onWaiting: () => world.counts.add("waiting"),
-        onProgress: (doneBefore) => this.buffer.noteProgress(doneBefore),
+        onProgress: (progress) => {
+          this.buffer.noteProgress(progress);
+          const unknown = this.buffer.unknownToLeader.map(({ message }) => message);
+          if (unknown.length > 0) world.counts.add("handed over");
+          world.saved.push(...unknown);
+          this.buffer.dropped(new Set(unknown));
+        },
         onProblem: () => world.counts.add("problem"),
       },
     };
@@ -111,9 +119,11 @@ export class SimulatedProcess {
 
   private pump(): void {
     const { epoch } = this.protocol;
-    if (this.batch !== undefined || epoch === undefined || this.queue.length === 0 || this.isStopping) return;
+    const { saved } = this.world;
+    const source = saved.length > 0 ? saved : this.queue;
+    if (this.batch !== undefined || epoch === undefined || source.length === 0 || this.isStopping) return;
     const { random, profile, postgres } = this.world;
-    const messages = this.queue.slice(0, random.between(1, 40));
+    const messages = source.slice(0, random.between(1, 40));
     const batch = {};
     this.batch = batch;
     const runMs =
@@ -123,7 +133,8 @@ export class SimulatedProcess {
       // It was deposed meanwhile, and keeps them again.
       if (this.batch !== batch) return;
       this.batch = undefined;
-      if (outcome === "committed") this.queue.splice(0, messages.length);
+      // Of what was saved another one may have added to it, but nobody else takes away.
+      if (outcome === "committed") source.splice(0, messages.length);
       else this.world.counts.add(`batch ${outcome}`);
       if (outcome === "refused") this.protocol.poke();
       if (this.isStopping) this.stop();

@@ -8,6 +8,7 @@
  * - One that was killed is replaced within 10 s.
  */
 import { setImmediate } from "node:timers/promises";
+import type { InboundMessage } from "../../../../src/bridge/message.js";
 import { Random } from "../../../simulator/random.js";
 import { Counts, Violation } from "../../../simulator/records.js";
 import { Schedule } from "../../../simulator/schedule.js";
@@ -29,6 +30,8 @@ export class World {
   readonly profile: Profile;
   readonly postgres: SimulatedPostgres;
   readonly processes: SimulatedProcess[] = [];
+  /** The table of messages that were saved. */
+  readonly saved: InboundMessage[] = [];
   private readonly excused = new Set<number>();
   private published = 0;
   private epochBeforeFaults = 0n;
