@@ -135,7 +135,11 @@ export function refusal(server: ServerName, credentials: Credentials, error: unk
   const refused = /authorization violation|authentication (expired|revoked)|credentials? (expired|revoked)/i.test(
     words,
   );
-  if (refused) return unauthorized(server, `the server refused ${credentials.words}: "${words}"`);
+  if (refused) {
+    const { why, remedy: hint } = credentials.fault?.() ?? {};
+    const which = why === undefined ? credentials.words : `${credentials.words} (${why})`;
+    return unauthorized(server, `the server refused ${which}: "${words}"`, { hint });
+  }
   if (/secure connection|tls required/i.test(error.message)) return tlsDemanded(server);
   if (error instanceof errors.AuthorizationError || error instanceof errors.ProtocolError) {
     return unavailable(server, `the server said: "${words}"`);
