@@ -83,7 +83,16 @@ export class GatewayTable {
     if ((await this.session.isStandby()) || this.#isLeft) return false;
     const { host, port, sslmode, rootCertificate = null } = this.own;
     this.#isEntered = true;
-    const values = [host, port, this.owner, sslmode, rootCertificate, this.#startedAt, standing?.server, standing?.serverId];
+    const values = [
+      host,
+      port,
+      this.owner,
+      sslmode,
+      rootCertificate,
+      this.#startedAt,
+      standing?.server,
+      standing?.serverId,
+    ];
     const [row] = await this.session.query<{ startedAt: string }>(sql.enter, values);
     this.#startedAt ??= row!.startedAt;
     return true;

@@ -89,7 +89,10 @@ export async function connectOnce({
       onFailed(server);
     }
   }
-  throw noServer(servers.map((server) => server.name), failures);
+  throw noServer(
+    servers.map((server) => server.name),
+    failures,
+  );
 }
 
 /** Does it with a signal of its own, which is aborted with the outer one, and with what `late` gives after the time. */

@@ -197,7 +197,9 @@ export class NatsLink implements AsyncDisposable {
   async reaches(server: NatsAddress): Promise<void> {
     this.#checkConfigured();
     const controller = new AbortController();
-    const trying = this.#connect(this.#options!, [server], controller.signal).then(({ connection }) => connection.close());
+    const trying = this.#connect(this.#options!, [server], controller.signal).then(({ connection }) =>
+      connection.close(),
+    );
     const ended = trying.catch(() => undefined);
     this.#trying = { controller, ended };
     await trying;
@@ -353,8 +355,7 @@ export class NatsLink implements AsyncDisposable {
       signal,
       onFailed: (server) => this.#choice.failed(server),
       // Without the message: whoever listens tells what it did with it.
-      onDefect: (error) =>
-        this.#logger.error({ client: this.#name, err: error }, "handling a message of NATS failed"),
+      onDefect: (error) => this.#logger.error({ client: this.#name, err: error }, "handling a message of NATS failed"),
     });
     this.#choice.reached(established.server);
     return established;
@@ -382,7 +383,10 @@ export class NatsLink implements AsyncDisposable {
     this.#logged = undefined;
     this.#observe(established);
     if (before !== undefined) this.#farewells.say(before.connection);
-    this.#logger.info({ client: this.#name, server: server.name, serverId: connection.info?.server_id }, "connected to NATS");
+    this.#logger.info(
+      { client: this.#name, server: server.name, serverId: connection.info?.server_id },
+      "connected to NATS",
+    );
     this.#outcomes.settle();
     this.#arrivals.settle();
     this.#listeners.emit("connected", connection);

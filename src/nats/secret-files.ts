@@ -35,8 +35,8 @@ export interface Creds {
   readonly seed: string;
 }
 
-const credsForm =
-  /^-{3,}BEGIN NATS USER JWT-{3,}\s+([\w-]+\.[\w-]+\.[\w-]+)\s+-{3,}END NATS USER JWT-{3,}$[^]*^-{3,}BEGIN USER NKEY SEED-{3,}\s+([A-Z2-7]+)\s+-{3,}END USER NKEY SEED-{3,}\s*$/m;
+const jwtForm = /^-{3,}BEGIN NATS USER JWT-{3,}\s+([\w-]+\.[\w-]+\.[\w-]+)\s+-{3,}END NATS USER JWT-{3,}\s*$/m;
+const seedForm = /^-{3,}BEGIN USER NKEY SEED-{3,}\s+([A-Z2-7]+)\s+-{3,}END USER NKEY SEED-{3,}\s*$/m;
 
 /** Reads files below the given directories and from nowhere else. */
 export class SecretFiles {
@@ -95,7 +95,8 @@ export class SecretFiles {
    * @throws NatsError `secret_file` also if it is not UTF-8, or not of that form
    */
   async readCreds(option: FileOption, path: string, signal: AbortSignal): Promise<Creds> {
-    const [, jwt, seed] = credsForm.exec(await this.#readText(option, path, signal)) ?? [];
+    const text = await this.#readText(option, path, signal);
+    const [jwt, seed] = [jwtForm, seedForm].map((form) => form.exec(text)?.[1]);
     if (jwt === undefined || seed === undefined) {
       const form = "between lines BEGIN NATS USER JWT and BEGIN USER NKEY SEED with their ends";
       throw secretFileError(option, `it does not hold a JWT and a seed ${form}, as \`nsc generate creds\` writes them`);

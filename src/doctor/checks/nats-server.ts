@@ -75,7 +75,11 @@ async function definition(facts: Facts): Promise<Verdict> {
         found.violation.hint,
       );
     case "complete":
-      return { seen: `it is ${natsAddresses(found.options).map(({ name }) => name).join(", ")}` };
+      return {
+        seen: `it is ${natsAddresses(found.options)
+          .map(({ name }) => name)
+          .join(", ")}`,
+      };
   }
 }
 
