@@ -124,7 +124,6 @@ export class Subscriptions {
         batchTargetMs: Math.min(batchTargetMs, timeoutMs / 4),
         pauseMinMs: batchPauseMinMs,
         pauseMaxMs: batchPauseMaxMs,
-        wholeBatchTries: bridgeConstants.wholeBatchTries,
         retryTries: bridgeConstants.deadLetterRetryTries,
         sessionLostCode: errorTable.session_lost.sqlstate,
         random: Math.random,

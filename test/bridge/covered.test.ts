@@ -38,7 +38,10 @@ describe("subscriptions of one role that overlap", () => {
     for (const { subject, payload } of sent) world.nats.publish(`${at}.${subject}`, payload);
     const expected = (...subjects: string[]) =>
       sent.filter(({ subject }) => subjects.includes(subject)).map(({ payload }) => payload);
-    await eventually("all have run", async () => (await ran())["one"]?.length === sent.length);
+    await eventually("all have run", async () => {
+      const { one, other, third } = await ran();
+      return [one, other, third].every((payloads) => payloads !== undefined && Number(payloads.at(-1)) >= 297);
+    });
     expect(await ran()).toEqual({ one: expected("a", "b", "a.b"), other: expected("a", "b"), third: expected("a") });
   });
 

@@ -181,7 +181,8 @@ describe.concurrent("a process that takes over without room for all that the lea
     await eventually("the leader has said so several times", async () => (await beats()) > before + 3);
 
     const blocker = await world.connect();
-    await blocker.query("BEGIN; LOCK TABLE got IN SHARE MODE");
+    // Nor can the leader save what it has not run.
+    await blocker.query("BEGIN; LOCK TABLE got IN SHARE MODE; LOCK TABLE hawser.saved_messages");
     const receivedBefore = await received();
     for (let n = 1; n <= messages; n++) {
       world.nats.publish(subject, `${n} ${filler}`);
@@ -198,6 +199,7 @@ describe.concurrent("a process that takes over without room for all that the lea
     await blocker.query("ROLLBACK");
     await blocker.end();
     const numbers = "SELECT count(DISTINCT n) FROM got WHERE n > 0";
+    await eventually("it has begun", async () => (await metric(other, missingSeries)) > 0);
     const missing = await metric(other, missingSeries);
     await eventually("the rest is there", async () => (await world.count(numbers)) === messages - missing);
     // About four fifths.

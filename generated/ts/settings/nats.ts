@@ -424,21 +424,15 @@ export const bridgeConstants = {
   /**
    * The pause after a failure of a batch that no message is to blame for; it doubles.
    *
-   * Value: 100 ms.
+   * Value: 5 ms.
    */
-  batchPauseMinMs: 100,
+  batchPauseMinMs: 5,
   /**
    * The longest of these pauses.
    *
    * Value: 5000 ms.
    */
   batchPauseMaxMs: 5000,
-  /**
-   * After so many such failures in a row a batch is tried with half as many messages.
-   *
-   * Value: 3.
-   */
-  wholeBatchTries: 3,
   /**
    * After so many such failures a dead letter that is handled again stays one.
    *
@@ -692,6 +686,13 @@ export const bridgeConstants = {
    * Value: 2.
    */
   stopDrainDivisor: 2,
+  /**
+   * How long a function of a subscription waits for a lock before its session is given to others for a while; a fourth of the
+   * statement timeout, if that is less. No message is held responsible for it, however long the lock is held.
+   *
+   * Value: 1000 ms.
+   */
+  executorLockTimeoutMs: 1000,
 } as const;
 
 /** Monitor constants. What the port with metrics and health fixes for everyone. */

@@ -25,7 +25,10 @@ export interface BatchRunnerOptions {
   readonly rareLog: RareLog;
 }
 
-const { blamedAfter, blamedLosses } = bridgeConstants;
+const { blamedAfter, blamedLosses, executorLockTimeoutMs } = bridgeConstants;
+
+/** A lock was not to be had in time: others hold it, and may do so for as long as they like. */
+const lockNotAvailable = "55P03";
 
 /** Of a wrapper, behind the token. */
 const argumentTypes = ["bytea", "integer[]", "integer[]", "text[]", "text[]", "text[]"];
@@ -87,10 +90,11 @@ export class BatchRunner {
   ): Promise<Ending<Done>> {
     const { pool, timeoutMs, logger } = this.#options;
     const token = Buffer.from(subscription.token);
+    const lockTimeoutMs = Math.ceil(Math.min(executorLockTimeoutMs, timeoutMs / 4));
     return inTransaction<Done, WrapperLook & { held: boolean }>(pool, logger, {
       runAs: subscription.runAs,
       timeoutMs,
-      first: `SELECT f.held, ${wrapperLook(subscription)} FROM hawser.fence_batch(${epoch}) AS f`,
+      first: `SET LOCAL lock_timeout = ${lockTimeoutMs}; SELECT f.held, ${wrapperLook(subscription)} FROM hawser.fence_batch(${epoch}) AS f`,
       run: async (session, [look]) => {
         if (look?.held !== true) return { value: "deposed", commit: false };
         if (look.version === null) return { value: look.isThere ? "replaced" : "gone", commit: false };
@@ -153,7 +157,9 @@ export class BatchRunner {
   }
 
   #transient(subscription: Subscription, messages: readonly InboundMessage[], error: FunctionError): Outcome {
-    if (this.#isSuspect(subscription, messages, "transient", blamedAfter)) return { kind: "failed", error };
+    const isBlamed =
+      error.code !== lockNotAvailable && this.#isSuspect(subscription, messages, "transient", blamedAfter);
+    if (isBlamed) return { kind: "failed", error };
     // Without the words, which are the function's.
     this.#tell(subscription, `SQLSTATE ${error.code}`);
     return { kind: "transient", error };

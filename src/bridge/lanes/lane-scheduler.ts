@@ -1,6 +1,7 @@
 /**
  * Shares a number of database sessions among lanes: each lane that has a step gets one in its turn, so that a lane with a
- * long queue, or one that pauses, does not keep the others waiting. Pure: it runs nothing itself and has no clock.
+ * long queue, or one that pauses, does not keep the others waiting. A role never has all of them, however many lanes it has,
+ * as long as there is another role: its functions may all wait for one lock. Pure: it runs nothing itself and has no clock.
  */
 import { Fifo } from "../../channel/fifo.js";
 import type { Lane } from "./lane.js";
@@ -14,6 +15,14 @@ export interface Wait {
   readonly waitMs: number;
 }
 
+/** What lanes of one role have out, and those of them that wait until that is less. */
+interface RoleTurns {
+  readonly name: string;
+  lanes: number;
+  running: number;
+  readonly held: Fifo<Lane>;
+}
+
 export class LaneScheduler {
   /** Called when {@link next} may have a step where it had none. Set by the owner. */
   onReady: () => void = () => undefined;
@@ -23,7 +32,10 @@ export class LaneScheduler {
   protected readonly pausing = new Set<Lane>();
   /** Those in {@link turns} or {@link pausing}. */
   private readonly waiting = new Set<Lane>();
-  private readonly out = new Map<Step, Lane>();
+  private readonly out = new Map<Step, { readonly lane: Lane; readonly role: RoleTurns }>();
+  private readonly roles = new Map<string, RoleTurns>();
+  /** The role of each member, as it was when it was added. */
+  private readonly memberRoles = new Map<Lane, RoleTurns>();
 
   /** @param sessions how many steps may be out at a time */
   constructor(protected readonly sessions: number) {}
@@ -39,13 +51,23 @@ export class LaneScheduler {
 
   add(lane: Lane): void {
     this.members.add(lane);
+    const { runAs } = lane.subscription;
+    let role = this.roles.get(runAs);
+    if (role === undefined) this.roles.set(runAs, (role = { name: runAs, lanes: 0, running: 0, held: new Fifo() }));
+    role.lanes += 1;
+    this.memberRoles.set(lane, role);
     lane.onReady = () => this.enqueue(lane);
     this.enqueue(lane);
   }
 
   /** Closes the lane. A step of it that is out has its session until it is settled. */
   remove(lane: Lane): void {
-    this.members.delete(lane);
+    const role = this.memberRoles.get(lane);
+    if (this.members.delete(lane) && role !== undefined && --role.lanes === 0) {
+      this.roles.delete(role.name);
+      for (let held = role.held.shift(); held !== undefined; held = role.held.shift()) this.waiting.delete(held);
+    }
+    this.memberRoles.delete(lane);
     if (this.pausing.delete(lane)) this.waiting.delete(lane);
     lane.onReady = () => undefined;
     lane.close();
@@ -59,11 +81,17 @@ export class LaneScheduler {
       this.pausing.delete(lane);
       this.turns.push(lane);
     }
-    for (let lane = this.turns.shift(); lane !== undefined; lane = this.turns.shift()) {
+    for (let lane = this.takeTurn(); lane !== undefined; lane = this.takeTurn()) {
+      const role = this.roleOf(lane);
+      if (this.members.has(lane) && role.running >= this.mostOfRole) {
+        role.held.push(lane);
+        continue;
+      }
       const step = lane.next(now);
       if (step !== undefined) {
         this.waiting.delete(lane);
-        this.out.set(step, lane);
+        role.running += 1;
+        this.out.set(step, { lane, role });
         return step;
       }
       if (lane.readyAt < Number.POSITIVE_INFINITY) this.pausing.add(lane);
@@ -76,9 +104,11 @@ export class LaneScheduler {
 
   /** Tells how a step went. Each step that was handed out is settled once, also after its lane was stopped or removed. */
   settle(step: Step, outcome: Outcome, now: number): void {
-    const lane = this.out.get(step);
-    if (lane === undefined) return;
+    const settled = this.out.get(step);
+    if (settled === undefined) return;
+    const { lane, role } = settled;
     this.out.delete(step);
+    role.running -= 1;
     lane.settle(step, outcome, now);
     this.enqueue(lane);
   }
@@ -101,6 +131,23 @@ export class LaneScheduler {
   /** Hands out nothing more: for a process that does not lead any more, or ends. */
   stop(): void {
     for (const lane of this.members) lane.stop();
+  }
+
+  /** How many steps of one role may be out: one session is left for the others, if there are any. */
+  protected get mostOfRole(): number {
+    return this.roles.size > 1 ? Math.max(1, this.sessions - 1) : this.sessions;
+  }
+
+  private roleOf(lane: Lane): RoleTurns {
+    return this.memberRoles.get(lane) ?? { name: "", lanes: 0, running: 0, held: new Fifo() };
+  }
+
+  /** The lane whose turn it is: first those that were held back until their role has a session again. */
+  private takeTurn(): Lane | undefined {
+    for (const { running, held } of this.roles.values()) {
+      if (held.length > 0 && running < this.mostOfRole) return held.shift();
+    }
+    return this.turns.shift();
   }
 
   /** Puts the lane behind all that wait for a turn. */

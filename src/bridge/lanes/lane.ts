@@ -6,8 +6,9 @@
  * batch. So batches form by themselves under load, and no timer makes a single message wait for company.
  *
  * A batch that does not succeed is tried again: in halves after an error; one by one after the statement timeout, because
- * each half that holds the message that hangs would wait for the whole timeout again; as it was after what no message is
- * to blame for. A message becomes a dead letter only by what happened while it was alone.
+ * each half that holds the message that hangs would wait for the whole timeout again. After what no message is to blame for
+ * it is halved, too, at once: what one message waits for keeps only that one. Alone, it is tried again after a pause. As it was
+ * it is tried when Postgres could not be reached. A message becomes a dead letter only by what happened while it was alone.
  *
  * What a process before had to leave is in a table, and older than all that is offered here: it is fetched and run first,
  * page by page. A page is deleted when the next one is fetched, so that what is left of it at a crash is run again.
@@ -48,7 +49,6 @@ export class Lane {
   /** What failed alone and is not written down yet. Nothing else is done before it is. */
   protected verdict: BuryStep | KeepStep | undefined;
   protected stopped = false;
-  private transients = 0;
   /** The pause is one because Postgres could not be reached. */
   private waitsForPostgres = false;
   private retriedLast = false;
@@ -232,7 +232,6 @@ export class Lane {
       this.afterTransient(tried, now);
       return;
     }
-    this.transients = 0;
     this.pause.forget();
     if (outcome.kind === "committed") {
       this.size.committed(part.count, outcome.durationMs);
@@ -243,10 +242,14 @@ export class Lane {
     else this.afterSessionLoss(step, tried, outcome.message);
   }
 
-  /** No message is to blame: the same again after a pause, and if that does not help, with fewer messages. */
+  /** No message is to blame: with fewer of them, at once, until one is alone and waits. */
   protected afterTransient(tried: Part, now: number): void {
-    this.transients += 1;
-    if (this.transients >= this.context.settings.wholeBatchTries) this.size.givenUp(tried.count);
+    // Only by batches that are new: halves of one would make the next ones far smaller than half of them gets through.
+    if (tried.attempts === 1) this.size.givenUp(tried.count);
+    if (tried.count > 1) {
+      this.halve(tried);
+      return;
+    }
     this.queue.again(tried);
     this.pause.begin(now);
   }

@@ -12,8 +12,6 @@ export interface LaneSettings {
   readonly pauseMinMs: number;
   /** … up to this. */
   readonly pauseMaxMs: number;
-  /** After so many transient failures of a batch in a row, it is tried with half as many messages. */
-  readonly wholeBatchTries: number;
   /** After so many transient failures a retried dead letter stays what it is; messages are tried without end. */
   readonly retryTries: number;
   /** The error code of what loses its session while it is alone. */

@@ -137,12 +137,15 @@ export class TakeoverBuffer {
     this.#trim(this.#limits.takeoverBufferMs);
   }
 
-  /** What the leader has not received, and will not run: the oldest ones. They stay until they are {@link dropped}. */
+  /**
+   * What this process left undone as the leader, and the present one has not received and will not run. It stays until it is
+   * {@link dropped}. (Of what others led for, whoever had it took the lead.)
+   */
   get unknownToLeader(): readonly KeptMessage[] {
     const unknown: KeptMessage[] = [];
     for (let at = 0; at < this.#kept.length; at += 1) {
       const kept = this.#kept.at(at)!;
-      if (this.#doneBefore === undefined || kept.message.receivedAt >= this.#leaderHasSince) break;
+      if (this.#doneBefore === undefined || !this.#isUnknown(kept)) break;
       unknown.push(kept);
     }
     return unknown;
@@ -204,14 +207,16 @@ export class TakeoverBuffer {
   #trim(marginMs: number): void {
     if (this.#doneBefore === undefined) return;
     const before = this.#doneBefore - marginMs;
-    // Of what the leader has not received it says nothing.
-    if (this.#kept.length > 0 && this.#kept.at(0)!.message.receivedAt < this.#leaderHasSince) return;
     this.#missing.forget(before);
     for (let next = this.#kept.at(0); next !== undefined; next = this.#kept.at(0)) {
-      if (next.message.receivedAt >= before) return;
+      if (next.message.receivedAt >= before || this.#isUnknown(next)) return;
       this.#shift();
       this.#counts.done += 1;
     }
+  }
+
+  #isUnknown({ isOwn, message }: KeptMessage): boolean {
+    return isOwn && message.receivedAt < this.#leaderHasSince;
   }
 
   #lack({ message: { receivedAt }, subscriptions }: KeptMessage): void {

@@ -22,7 +22,6 @@ const settings: LaneSettings = {
   batchTargetMs: 1000,
   pauseMinMs: 100,
   pauseMaxMs: 5000,
-  wholeBatchTries: 3,
   retryTries: 5,
   sessionLostCode: "session_lost",
   random: () => 1,

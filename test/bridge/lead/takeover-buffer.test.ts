@@ -207,21 +207,24 @@ describe("the takeover buffer", () => {
     );
   });
 
-  it("keeps what the leader has not received, whatever that one has done, until it is in other hands", () => {
-    const buffer = filled([1_000, 2_000, 3_000, 4_000]);
-    const margin = limits.cleanTakeoverMs;
-    buffer.noteProgress(progressOf(10_000 + limits.takeoverBufferMs, 2_500 - margin));
+  it("keeps what it left undone as the leader and the present one has not received, until that is in other hands", () => {
+    const buffer = new TakeoverBuffer(limits, 0);
+    for (const at of [1_000, 2_000, 3_000]) buffer.add(message(at), [1n], true);
+    buffer.add(message(4_000), [1n]);
+    const all = progressOf(10_000 + limits.takeoverBufferMs, 2_500 - limits.cleanTakeoverMs);
+    buffer.noteProgress(all);
     expect(buffer.length).toBe(4);
     const unknown = buffer.unknownToLeader;
     expect(times([...unknown])).toEqual([1_000, 2_000]);
-    buffer.dropped(new Set(unknown.map(({ message }) => message)));
-    buffer.noteProgress(progressOf(10_000 + limits.takeoverBufferMs, 2_500 - margin));
+    buffer.dropped(new Set(unknown.map((kept) => kept.message)));
+    buffer.noteProgress(all);
     expect(buffer.length).toBe(0);
     expect(buffer.unknownToLeader).toEqual([]);
   });
 
   it("does not know what the leader lacks while its progress is not known", () => {
-    const buffer = filled([1_000]);
+    const buffer = new TakeoverBuffer(limits, 0);
+    buffer.add(message(1_000), [1n], true);
     expect(buffer.unknownToLeader).toEqual([]);
     buffer.noteProgress(progressOf(5_000, 5_000));
     expect(buffer.unknownToLeader).toHaveLength(1);

@@ -3,12 +3,13 @@
  */
 import { get, type IncomingMessage } from "node:http";
 import { json } from "node:stream/consumers";
+import { covers } from "../../../src/bridge/subjects.js";
 import { freePort } from "../../../src/dev/free-port.js";
 
 export interface NatsMonitor {
   /** What the configuration of the server needs for it. */
   readonly config: string;
-  /** How many connections are subscribed to all of these. */
+  /** How many connections are subscribed to all of these, or to subjects that cover them. */
   subscribers(...subjects: readonly string[]): Promise<number>;
 }
 
@@ -24,7 +25,7 @@ export async function natsMonitor(): Promise<NatsMonitor> {
       });
       const { connections } = (await json(answer)) as { connections: { subscriptions_list?: string[] }[] };
       return connections.filter(({ subscriptions_list = [] }) => {
-        return subjects.every((subject) => subscriptions_list.includes(subject));
+        return subjects.every((subject) => subscriptions_list.some((one) => covers(one, subject)));
       }).length;
     },
   };

@@ -88,16 +88,24 @@ class BuriesTransient extends Lane {
   }
 }
 
-class HalvesTransient extends Lane {
+class KeepsTransientWhole extends Lane {
+  protected override afterTransient(tried: Part, now: number): void {
+    this.messages.again(tried);
+    this.pause.begin(now);
+  }
+}
+
+class PausesBeforeHalving extends Lane {
   protected override afterTransient(tried: Part, now: number): void {
     super.afterTransient(tried, now);
-    this.size.givenUp(tried.count);
+    if (tried.count > 1) this.pause.begin(now);
   }
 }
 
 class NoPause extends Lane {
   protected override afterTransient(tried: Part): void {
-    this.messages.again(tried);
+    if (tried.count > 1) this.halve(tried);
+    else this.messages.again(tried);
   }
 }
 
@@ -266,7 +274,8 @@ export const mutants: Readonly<Record<string, Variant>> = {
   "halves a batch that timed out": lane(HalvesAfterTimeout),
   "makes large batches of slow messages": lane(AlwaysLarge),
   "buries after a transient failure": lane(BuriesTransient),
-  "halves a batch after one transient failure": lane(HalvesTransient),
+  "tries a batch whole after a transient failure": lane(KeepsTransientWhole),
+  "pauses before it halves a batch": lane(PausesBeforeHalving),
   "does not pause after a transient failure": lane(NoPause),
   "pauses no longer after more failures": lane(PauseNeverGrows),
   "pauses long for ever": lane(PauseNeverShort),

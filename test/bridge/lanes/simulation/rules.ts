@@ -78,8 +78,12 @@ export function follow(
   } else lane.failuresInARow = 0;
 }
 
-/** Whether the outcome neither begins a pause nor makes the next one short again: a retry that did not succeed. */
+/**
+ * Whether the outcome neither begins a pause nor makes the next one short again: a retry that did not succeed, or a batch
+ * that is halved because of what no message is to blame for.
+ */
 function noPause(step: Step, outcome: Outcome, lane: SimulatedLane): boolean {
+  if (step.kind === "batch" && outcome.kind === "transient" && step.messages.length > 1) return true;
   if (step.kind !== "retry" || outcome.kind === "committed" || outcome.kind === "unavailable") return false;
   return outcome.kind !== "transient" || lane.jobs[lane.jobsDone]?.message.guilt !== undefined;
 }
@@ -98,15 +102,12 @@ function followBatch(
   const count = messages.length;
   if (ran) for (const message of messages) message.runs += 1;
   const { kind } = outcome;
-  if (kind === "transient") lane.transientsInARow += 1;
-  else if (kind !== "unavailable") lane.transientsInARow = 0;
-  const untilHalved = lane.transientsInARow < settings.wholeBatchTries;
-  if (kind === "unavailable" || kind === "transient") lane.repeat = untilHalved ? count : undefined;
+  if (kind === "unavailable") lane.repeat = count;
   else if (kind === "committed") lane.done += count;
   else if (count > 1) {
     const most = kind === "timed_out" ? 1 : Math.ceil(count / 2);
     for (const message of messages) message.mostTogether = Math.min(message.mostTogether, most);
-  } else blame(messages[0]!, outcome, settings);
+  } else if (kind !== "transient") blame(messages[0]!, outcome, settings);
 }
 
 function followRetry(

@@ -63,7 +63,6 @@ export class SimulatedLane {
   over = false;
   closed = false;
   failuresInARow = 0;
-  transientsInARow = 0;
   /** The pause ends in between. */
   pauseFrom = Number.NEGATIVE_INFINITY;
   pauseTo = Number.NEGATIVE_INFINITY;

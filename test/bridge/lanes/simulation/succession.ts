@@ -68,7 +68,7 @@ class Succession {
   private begin(): Lane {
     const settings = {
       ...{ maxBatchMessages: this.random.pick([1, 2, 100]), maxBatchBytes: 1_000_000, batchTargetMs: 100 },
-      ...{ pauseMinMs: 10, pauseMaxMs: 80, wholeBatchTries: 3, retryTries: 3, sessionLostCode: "lost" },
+      ...{ pauseMinMs: 10, pauseMaxMs: 80, retryTries: 3, sessionLostCode: "lost" },
       random: () => this.random.next(),
     };
     const context: LaneContext = { settings, budget: new ByteBudget(1_000_000), discards: new Discards(1) };

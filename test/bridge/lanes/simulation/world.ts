@@ -61,7 +61,6 @@ class World {
       batchTargetMs: 100,
       pauseMinMs: 10,
       pauseMaxMs: 80,
-      wholeBatchTries: 3,
       retryTries: 3,
       sessionLostCode: "session_lost",
       random: () => random.next(),
@@ -113,8 +112,10 @@ class World {
       }
       const lane = this.laneOf(next);
       checkStep(next, lane, this.settings, this.now);
+      must(!this.isFull(lane), "a session is left for another role");
       for (const other of this.lanes) {
-        if (other.lane.readyAt <= this.now) must(++other.passedOver <= this.lanes.length, "lanes take turns");
+        if (other.lane.readyAt <= this.now && !this.isFull(other))
+          must(++other.passedOver <= this.lanes.length, "lanes take turns");
       }
       const execution = execute(next, lane, this.random, this.count);
       this.count(`${next.kind} ${execution.outcome.kind}`);
@@ -129,8 +130,16 @@ class World {
 
   private checkIdle(waitMs: number): void {
     for (const lane of this.lanes) {
-      if (lane.hasWork) must(lane.pauseTo >= this.now + waitMs, "no lane waits that has something to do");
+      if (lane.hasWork && !this.isFull(lane))
+        must(lane.pauseTo >= this.now + waitMs, "no lane waits that has something to do");
     }
+  }
+
+  /** One session is left for other roles, where there are any. */
+  private isFull({ role }: SimulatedLane): boolean {
+    const roles = new Set(this.lanes.filter(({ closed }) => !closed).map((lane) => lane.role)).size;
+    const most = roles > 1 ? Math.max(1, this.sessions - 1) : this.sessions;
+    return this.running.filter(({ lane }) => lane.role === role).length >= most;
   }
 
   private end(running: Running): void {

@@ -101,7 +101,7 @@ export class SimulatedProcess {
         onDeposed: () => {
           world.counts.add("deposed");
           this.buffer.restart(this.queue[0]?.receivedAt ?? this.clock.now());
-          for (const message of this.queue.splice(0)) this.buffer.add(message, [1n]);
+          for (const message of this.queue.splice(0)) this.buffer.add(message, [1n], true);
           this.batch = undefined;
         },
         onWaiting: () => world.counts.add("waiting"),

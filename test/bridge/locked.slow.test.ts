@@ -1,0 +1,103 @@
+/**
+ * Functions that wait for a lock, or fail for what is nobody's fault: no message is blamed, and nobody else waits for it.
+ */
+import { performance } from "node:perf_hooks";
+import pg from "pg";
+import { expect, it } from "vitest";
+import { atDepth } from "../support/depth.js";
+import { eventually } from "../support/eventually.js";
+import { bridgeWorld } from "./support/bridge-world.js";
+
+const lockedMs = atDepth(100_000);
+
+it("four subscriptions behind a locked table lose no message to dead letters, and another role's runs all the time", async () => {
+  await using world = await bridgeWorld({
+    sql: `
+      CREATE TABLE locked (n text);
+      CREATE TABLE ran (n int, at timestamptz DEFAULT clock_timestamp());
+      CREATE FUNCTION one(p bytea) RETURNS void LANGUAGE sql AS $$INSERT INTO public.locked VALUES ('one ' || convert_from(p, 'UTF8'))$$;
+      CREATE FUNCTION two(p bytea) RETURNS void LANGUAGE sql AS $$INSERT INTO public.locked VALUES ('two ' || convert_from(p, 'UTF8'))$$;
+      CREATE FUNCTION three(p bytea) RETURNS void LANGUAGE sql AS $$INSERT INTO public.locked VALUES ('three ' || convert_from(p, 'UTF8'))$$;
+      CREATE FUNCTION four(p bytea) RETURNS void LANGUAGE sql AS $$INSERT INTO public.locked VALUES ('four ' || convert_from(p, 'UTF8'))$$;
+      CREATE FUNCTION other(p bytea) RETURNS void LANGUAGE sql AS $$INSERT INTO public.ran (n) SELECT convert_from(p, 'UTF8')::int WHERE p <> ''$$;
+      GRANT INSERT ON ran TO PUBLIC`,
+  });
+  const subject = `${world.prefix}.locked`;
+  for (const name of ["one", "two", "three", "four"]) await world.subscribe(subject, `${name}(bytea)`);
+  const user = await world.user();
+  const others = `${world.prefix}.others`;
+  await user.client.query("SELECT nats_subscribe($1, 'public.other(bytea)'::regprocedure)", [others]);
+  await world.live(others);
+  await eventually("the probes have run", async () => (await world.count("SELECT count(*) FROM locked")) >= 4);
+  const before = await world.count("SELECT count(*) FROM locked");
+  const locker = new pg.Client(world.database.url);
+  await locker.connect();
+  await locker.query("BEGIN; LOCK TABLE locked");
+  for (let n = 0; n < 5; n += 1) world.nats.publish(subject, `${n}`);
+  const sentAt: number[] = [];
+  const startedAt = performance.now();
+  while (performance.now() - startedAt < lockedMs) {
+    world.nats.publish(others, `${sentAt.length}`);
+    await world.nats.flush();
+    sentAt.push(Date.now());
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  await eventually(
+    "the other role's have run",
+    async () => (await world.count("SELECT count(*) FROM ran")) === sentAt.length,
+  );
+  const rows = await world.rows<{ n: number; at: Date }>("SELECT n, at FROM ran");
+  const waits = rows.map(({ n, at }) => at.getTime() - sentAt[n]!).sort((one, two) => one - two);
+  const p99 = waits[Math.floor(waits.length * 0.99)]!;
+  console.log(
+    `locked for ${lockedMs} ms: ${sentAt.length} messages of another role, p50 ${waits[waits.length >> 1]} ms, p99 ${p99} ms`,
+  );
+  expect(p99).toBeLessThan(1_000);
+  await locker.query("ROLLBACK");
+  await locker.end();
+  await eventually("all have run", async () => (await world.count("SELECT count(*) FROM locked")) === before + 20);
+  expect(await world.count("SELECT count(*) FROM hawser.dead_letters")).toBe(0);
+  for (const name of ["one", "two", "three", "four"]) {
+    const ran = await world.rows<{ n: string }>(`SELECT n FROM locked WHERE n ~ '^${name} \\d'`);
+    expect(ran.map(({ n }) => n)).toEqual([0, 1, 2, 3, 4].map((n) => `${name} ${n}`));
+  }
+});
+
+it("a function that now and then cannot be serialized runs at a good part of its speed", async () => {
+  const messages = atDepth(20_000);
+  await using world = await bridgeWorld({
+    sql: `
+      CREATE TABLE ran (id bigserial, n int);
+      CREATE TABLE rate (part float8);
+      INSERT INTO rate VALUES (0);
+      CREATE FUNCTION take(p bytea) RETURNS void LANGUAGE plpgsql AS $$
+      BEGIN
+        IF p = '' THEN RETURN; END IF;
+        IF random() < (SELECT part FROM public.rate) THEN RAISE EXCEPTION 'try again' USING ERRCODE = '40001'; END IF;
+        INSERT INTO public.ran (n) VALUES (convert_from(p, 'UTF8')::int);
+      END $$`,
+  });
+  const subject = `${world.prefix}.serialized`;
+  await world.subscribe(subject, "take(bytea)");
+  const timed = async (part: number): Promise<number> => {
+    await world.rows("TRUNCATE ran");
+    await world.rows("UPDATE rate SET part = $1", [part]);
+    const startedAt = performance.now();
+    for (let n = 0; n < messages; n += 1) world.nats.publish(subject, `${n}`);
+    await world.nats.flush();
+    await eventually("all have run", async () => (await world.count("SELECT count(*) FROM ran")) === messages, 120_000);
+    const ms = performance.now() - startedAt;
+    const rows = await world.rows<{ n: number }>("SELECT n FROM ran ORDER BY id");
+    expect(rows.map(({ n }) => n)).toEqual(Array.from({ length: messages }, (_, n) => n));
+    return ms;
+  };
+  await timed(0);
+  const [without, one, five] = [await timed(0), await timed(0.01), await timed(0.05)];
+  console.log(
+    `40001: ${messages} messages in ${Math.round(without)} ms; for 1 % of them ${(without / one).toFixed(2)} of the speed, for 5 % ${(without / five).toFixed(2)}`,
+  );
+  // Before batches were halved at once it was 1/30 and 1/130.
+  expect(without / one).toBeGreaterThan(1 / 20);
+  expect(without / five).toBeGreaterThan(1 / 60);
+  expect(await world.count("SELECT count(*) FROM hawser.dead_letters")).toBe(0);
+});
