@@ -27,6 +27,8 @@ import type { InboundMessage } from "./message.js";
 import type { SavedMessages, Unsaved } from "./saved-messages.js";
 import { covers, receiversOf } from "./subjects.js";
 
+const { saveChunkBytes, batchPauseMinMs, leadBeatMs } = bridgeConstants;
+
 /** What they work with. */
 export interface SubscriptionsOptions {
   readonly runner: BatchRunner;
@@ -123,7 +125,7 @@ export class Subscriptions {
   constructor(options: SubscriptionsOptions) {
     this.#options = options;
     const { bufferBytes, takeoverBufferMs, timeoutMs } = options;
-    const { maxBatchMessages, maxBatchBytes, batchTargetMs, batchPauseMinMs, batchPauseMaxMs } = bridgeConstants;
+    const { maxBatchMessages, maxBatchBytes, batchTargetMs, batchPauseMaxMs } = bridgeConstants;
     this.#context = {
       budget: new ByteBudget(bufferBytes),
       discards: new Discards(bridgeConstants.maxCountedSubjects),
@@ -509,20 +511,20 @@ export class Subscriptions {
     while (this.#term === term && budget.isCrowded) {
       // What arrives together is written together.
       await new Promise((resolve) => setImmediate(resolve));
-      const roomBytes = Math.min(bridgeConstants.saveChunkBytes, saved.roomBytes);
+      const { roomBytes } = saved;
       const lanes = [...this.#known.values()].flatMap(({ lane }) => lane ?? []);
       lanes.sort((one, other) => other.bytes - one.bytes);
       let step: SpillStep | undefined;
       let lane: Lane | undefined;
-      if (roomBytes > 0) lane = lanes.find((each) => (step = each.takeSpill(roomBytes)) !== undefined);
+      if (roomBytes > 0) lane = lanes.find((each) => (step = each.takeSpill(saveChunkBytes, roomBytes)) !== undefined);
       if (lane === undefined || step === undefined) {
-        this.#spillsFrom = performance.now() + bridgeConstants.batchPauseMinMs;
+        this.#spillsFrom = performance.now() + batchPauseMinMs;
         return;
       }
       const spilled = await saved.spill(step, term.epoch);
       lane.settleSpill(step, spilled.kind === "spilled" ? spilled.savedIds : undefined);
       if (spilled.kind === "spilled") continue;
-      this.#spillsFrom = performance.now() + bridgeConstants.leadBeatMs;
+      this.#spillsFrom = performance.now() + leadBeatMs;
       if (spilled.kind === "failed") onNotSpilled(spilled.error);
       else if (this.#term === term) onRefused();
       return;

@@ -20,7 +20,7 @@
  */
 import { Fifo } from "../../channel/fifo.js";
 import type { Subscription } from "../bindings.js";
-import type { InboundMessage } from "../message.js";
+import { type InboundMessage, memoryOf } from "../message.js";
 import { BatchSize } from "./batch-size.js";
 import type { Admission, LaneMemory } from "./byte-budget.js";
 import { MessageQueue, type Part } from "./message-queue.js";
@@ -159,15 +159,17 @@ export class Lane {
    * settled, beside another step.
    *
    * @param mostBytes of memory; a single message may have more
+   * @param roomBytes there is no room for more, also not for a single message
    */
-  takeSpill(mostBytes: number): SpillStep | undefined {
+  takeSpill(mostBytes: number, roomBytes = Number.POSITIVE_INFINITY): SpillStep | undefined {
     if (this.stopped || this.isHeld || this.spilling !== undefined) return undefined;
     this.keepTried();
     const isOfPage = this.page.length > this.pageIds.length;
     const messages = isOfPage
       ? this.page.piece(this.pageIds.length, Number.POSITIVE_INFINITY)
-      : this.messages.piece(0, mostBytes);
-    if (messages.length === 0) return undefined;
+      : this.messages.piece(0, Math.min(mostBytes, roomBytes));
+    const bytes = messages.reduce((sum, message) => sum + memoryOf(message), 0);
+    if (messages.length === 0 || bytes > roomBytes) return undefined;
     this.hasSaved = true;
     const step: SpillStep = { kind: "spill", subscription: this.subscription, messages };
     this.spilling = { step, isOfPage, done: 0 };
