@@ -18,6 +18,7 @@ import { DeadLetterWriter } from "./dead-letter-writer.js";
 import { BatchRunner } from "./executor/batch-runner.js";
 import { ExecutorLogin } from "./executor/executor-login.js";
 import { ExecutorPool } from "./executor/executor-pool.js";
+import { wordsOf } from "./executor/failure.js";
 import { PostgresRequestRunner } from "./executor/request-runner.js";
 import { HandlerLook } from "./handler-look.js";
 import { type Handlers, readRetries } from "./handlers.js";
@@ -64,6 +65,8 @@ export interface BridgeStats {
 }
 
 const identitySql = `SELECT current_database() AS database, l.user_name AS login FROM ${tables.executorLogin} AS l`;
+
+const forgets = "saved messages of subscriptions that have ended are forgotten";
 
 /** See above. */
 export class Bridge {
@@ -121,7 +124,7 @@ export class Bridge {
       // A request may wait for its turn as long as it may run.
       responders: link("hawser responders", () => 2 * this.#responderTimeoutMs + bridgeConstants.executorOverdueMs),
     };
-    this.#saved = new SavedMessages(this.#session);
+    this.#saved = new SavedMessages(this.#session, settings.savedBytes);
     const login = new ExecutorLogin({ databaseUrl, executorUrl, session: this.#session });
     const pool = (limit: number): ExecutorPool => new ExecutorPool({ login, limit, logger });
     this.#pools = {
@@ -147,6 +150,9 @@ export class Bridge {
         this.#rareLog.warn("a message became a dead letter", `${functionName} on ${subject}: SQLSTATE ${code}`);
       },
       onBatch: (messages, durationMs) => options.onBatch(messages, durationMs),
+      onNotSpilled: (error) => {
+        this.#rareLog.warn("messages that there is no memory for cannot be saved now", wordsOf(error));
+      },
     });
     this.#receiver = new Receiver({
       link: this.#links.subscriptions,
@@ -340,10 +346,10 @@ export class Bridge {
   /** Saves what it has not run, for whoever leads next. */
   async #save(deadline: AbortSignal): Promise<void> {
     const { logger } = this.#options;
-    const { unfinished, savedDoneUpTo } = this.#subscriptions.leave();
-    for (const [subscription, upTo] of savedDoneUpTo) {
+    const { unfinished, savedDone } = this.#subscriptions.leave();
+    for (const [subscription, ids] of savedDone) {
       // Else it is run again.
-      await Promise.race([this.#saved.done(subscription, upTo).catch(() => undefined), whenAborted(deadline)]);
+      await Promise.race([this.#saved.done(subscription, ids).catch(() => undefined), whenAborted(deadline)]);
     }
     if (unfinished.length === 0) return;
     const { saved, error } = await this.#saved.save(unfinished, deadline);
@@ -389,9 +395,9 @@ export class Bridge {
   /** Runs what it has, once it is known what was saved. */
   async #begin(epoch: bigint): Promise<void> {
     const { logger } = this.#options;
-    let saved: Awaited<ReturnType<SavedMessages["subscriptions"]>> | undefined;
+    let saved: Awaited<ReturnType<SavedMessages["begin"]>> | undefined;
     while (saved === undefined) {
-      saved = await this.#saved.subscriptions().catch((err) => {
+      saved = await this.#saved.begin().catch((err) => {
         logger.debug({ err }, "which messages were saved is not known yet");
         return undefined;
       });
@@ -401,7 +407,7 @@ export class Bridge {
     const { ids, forgotten } = saved;
     if (ids.size > 0)
       logger.info({ subscriptions: ids.size }, "runs the messages that were saved at the end of a process");
-    if (forgotten > 0) logger.info({ forgotten }, "saved messages of subscriptions that have ended are forgotten");
+    if (forgotten > 0) logger.info({ forgotten }, forgets);
     const { repeated, missing } = this.#subscriptions.lead(epoch, ids);
     if (repeated > 0) logger.info({ repeated }, "runs the messages that the last leader may not have done");
     if (missing.size > 0) {
@@ -460,13 +466,15 @@ export class Bridge {
 
   async #take({ subscriptions, responders }: Handlers): Promise<void> {
     this.#responders = responders;
-    this.#subscriptions.configure(subscriptions);
+    const ended = this.#subscriptions.configure(subscriptions);
     this.#listen();
     // Its connection may be silent: the subscriptions do not wait for what the server says of it.
     void this.#responderService?.configure(this.#answering);
     this.#subscriptions.wake();
     if (this.#lead.epoch !== undefined) {
-      this.#subscriptions.lookForSaved((await this.#saved.subscriptions()).ids);
+      this.#subscriptions.lookForSaved(await this.#saved.present());
+      const forgotten = ended.length === 0 ? 0 : await this.#saved.forget(ended);
+      if (forgotten > 0) this.#options.logger.info({ forgotten }, forgets);
       this.#subscriptions.retry(await readRetries(this.#session, this.#subscriptions.retrying));
     }
   }
@@ -487,9 +495,9 @@ export class Bridge {
     if (total === this.#toldDiscarded) return;
     const more = total - this.#toldDiscarded;
     this.#toldDiscarded = total;
-    this.#options.logger.warn(
+    this.#options.logger.error(
       { discarded: more, inAll: total, bySubject: shown(bySubject), other },
-      "messages were discarded: more came than functions could take, and than --buffer-bytes has room for",
+      "messages were discarded: more came than functions could take, and than --buffer-bytes and --saved-bytes have room for",
     );
   }
 }

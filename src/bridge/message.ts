@@ -19,8 +19,8 @@ export interface InboundMessage {
 
 /** What a message counts for where memory is limited, in bytes. */
 export function memoryOf({ subject, payload, headers }: InboundMessage): number {
-  return payload.length + 2 * (subject.length + (headers?.length ?? 0)) + overhead;
+  return payload.length + 2 * (subject.length + (headers?.length ?? 0)) + overheadBytes;
 }
 
 /** The objects around payload and subject. */
-const overhead = 256;
+export const overheadBytes = 256;

@@ -1,14 +1,14 @@
 /**
- * The table of messages that were received and could not be run: whoever ends writes them there, and whoever leads runs them
- * first.
+ * The table of messages that were received and could not be run: whoever ends writes them there, who leads writes what it has
+ * no memory for, and whoever leads runs them first.
  */
 import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../store/index.js";
 import { storable } from "./dead-letter-writer.js";
 import { failureOf } from "./executor/failure.js";
-import type { FetchStep, Outcome } from "./lanes/index.js";
-import { type InboundMessage, memoryOf } from "./message.js";
+import type { FetchStep, Outcome, SpillStep } from "./lanes/index.js";
+import { type InboundMessage, memoryOf, overheadBytes } from "./message.js";
 
 const { savedPageRows, maxBatchBytes, saveChunkBytes } = bridgeConstants;
 
@@ -18,40 +18,86 @@ export interface Unsaved {
   readonly message: InboundMessage;
 }
 
+/** What the table has of a subscription, as far as the process that leads knows. */
+export interface SavedCounts {
+  readonly messages: number;
+  readonly bytes: number;
+}
+
+/** What became of messages that were to be written because there was little memory left. */
+export type Spilled =
+  | { readonly kind: "spilled"; readonly savedIds: readonly bigint[] }
+  /** It is not known whether they are there. */
+  | { readonly kind: "failed"; readonly error: unknown }
+  | { readonly kind: "deposed" };
+
 /** As for each batch. $1: the epoch. */
 const fence = "fence AS MATERIALIZED (SELECT FROM hawser.fence_batch($1::bigint) AS f WHERE f.held)";
 
+const table = tables.savedMessage;
+const handlers = tables.natsHandler;
+const sizeOf = (row: string) =>
+  `(octet_length(${row}.payload) + octet_length(${row}.subject) + coalesce(octet_length(${row}.headers), 0) + ${overheadBytes})`;
+
+/** Messages as {@link packedOf} makes them, from parameter `$n` on. */
+const packedFrom = (n: number) => `
+    SELECT m.handler_id, m.subject, substr($${n}::bytea, m.starts_at, m.bytes), m.headers, m.headers_problem, m.message_id
+      FROM unnest($${n + 1}::bigint[], $${n + 2}::integer[], $${n + 3}::integer[], $${n + 4}::text[], $${n + 5}::text[], $${n + 6}::text[], $${n + 7}::text[])
+           WITH ORDINALITY AS m (handler_id, starts_at, bytes, subject, headers, headers_problem, message_id, n)
+      JOIN ${handlers} AS h ON h.id = m.handler_id`;
+
+const insertInto = `INSERT INTO ${table} (handler_id, subject, payload, headers, headers_problem, message_id)`;
+
 const sql = {
   // Those of subscriptions that have ended are forgotten with them.
-  subscriptions: `
+  begin: `
     WITH gone AS (
-      DELETE FROM ${tables.savedMessage} AS s WHERE NOT EXISTS (SELECT FROM ${tables.natsHandler} AS h WHERE h.id = s.handler_id)
+      DELETE FROM ${table} AS s WHERE NOT EXISTS (SELECT FROM ${handlers} AS h WHERE h.id = s.handler_id)
       RETURNING s.subject
     )
-    SELECT DISTINCT s.handler_id AS id, (SELECT count(*)::int FROM gone) AS forgotten
-      FROM ${tables.savedMessage} AS s JOIN ${tables.natsHandler} AS h ON h.id = s.handler_id`,
+    SELECT g.forgotten, s.id, s.messages, s.bytes
+      FROM (SELECT count(*)::float8 AS forgotten FROM gone) AS g
+      LEFT JOIN (SELECT t.handler_id AS id, count(*)::float8 AS messages, sum(${sizeOf("t")})::float8 AS bytes
+                   FROM ${table} AS t JOIN ${handlers} AS h ON h.id = t.handler_id GROUP BY t.handler_id) AS s ON true`,
+  present: `SELECT h.id FROM ${handlers} AS h WHERE EXISTS (SELECT FROM ${table} AS s WHERE s.handler_id = h.id)`,
+  count: `
+    SELECT count(*)::float8 AS messages, coalesce(sum(${sizeOf("t")}), 0)::float8 AS bytes
+      FROM ${table} AS t WHERE t.handler_id = $1::bigint`,
+  forget: `
+    WITH gone AS (DELETE FROM ${table} AS s WHERE s.handler_id = ANY ($1::bigint[]) RETURNING s.subject)
+    SELECT count(*)::float8 AS forgotten FROM gone`,
   fetch: `
     WITH ${fence},
-    done AS (DELETE FROM ${tables.savedMessage} AS s USING fence WHERE s.handler_id = $2::bigint AND s.id <= $3::bigint),
+    done AS (
+      DELETE FROM ${table} AS s USING fence WHERE s.handler_id = $2::bigint AND s.id = ANY ($3::bigint[])
+      RETURNING ${sizeOf("s")} AS size
+    ),
     page AS (
       SELECT s.*, sum(octet_length(s.payload)) OVER (ORDER BY s.id) - octet_length(s.payload) AS bytes_before
-        FROM ${tables.savedMessage} AS s WHERE s.handler_id = $2::bigint AND s.id > $3::bigint ORDER BY s.id LIMIT $4
+        FROM ${table} AS s WHERE s.handler_id = $2::bigint AND s.id <> ALL ($3::bigint[]) ORDER BY s.id LIMIT $4
     )
-    SELECT f.held, p.id, p.subject, p.payload, p.headers, p.headers_problem AS "headersProblem", p.message_id AS "messageId"
-      FROM (SELECT EXISTS (SELECT FROM fence) AS held) AS f LEFT JOIN page AS p ON p.bytes_before <= $5 ORDER BY p.id`,
+    SELECT f.held, d.messages, d.bytes, p.id, p.subject, p.payload, p.headers, p.headers_problem AS "headersProblem", p.message_id AS "messageId"
+      FROM (SELECT EXISTS (SELECT FROM fence) AS held) AS f
+     CROSS JOIN (SELECT count(*)::float8 AS messages, coalesce(sum(size), 0)::float8 AS bytes FROM done) AS d
+      LEFT JOIN page AS p ON p.bytes_before <= $5 ORDER BY p.id`,
+  spill: `
+    WITH ${fence},
+    saved AS (
+      ${insertInto} ${packedFrom(2)} CROSS JOIN fence ORDER BY m.n
+      RETURNING id, ${sizeOf("saved_messages")} AS size
+    )
+    SELECT EXISTS (SELECT FROM fence) AS held, array_to_string(array_agg(s.id ORDER BY s.id), ',') AS ids,
+           coalesce(sum(s.size), 0)::float8 AS bytes FROM saved AS s`,
   announce: `SELECT pg_notify('${notifyChannels.natsHandler}', '{}')`,
-  done: `DELETE FROM ${tables.savedMessage} AS s WHERE s.handler_id = $1::bigint AND s.id <= $2::bigint`,
-  save: `
-    INSERT INTO ${tables.savedMessage} (handler_id, subject, payload, headers, headers_problem, message_id)
-    SELECT m.handler_id, m.subject, m.payload, m.headers, m.headers_problem, m.message_id
-      FROM unnest($1::bigint[], $2::text[], $3::bytea[], $4::text[], $5::text[], $6::text[])
-           WITH ORDINALITY AS m (handler_id, subject, payload, headers, headers_problem, message_id, n)
-      JOIN ${tables.natsHandler} AS h ON h.id = m.handler_id
-     ORDER BY m.n`,
+  done: `DELETE FROM ${table} AS s WHERE s.handler_id = $1::bigint AND s.id = ANY ($2::bigint[])`,
+  save: `${insertInto} ${packedFrom(1)} ORDER BY m.n`,
 } as const;
 
 interface PageRow {
   readonly held: boolean;
+  /** What was deleted. */
+  readonly messages: number;
+  readonly bytes: number;
   /** NULL: the page has none. */
   readonly id: bigint | null;
   readonly subject: string;
@@ -61,22 +107,88 @@ interface PageRow {
   readonly messageId: string;
 }
 
+interface BeginRow {
+  readonly forgotten: number;
+  /** NULL: there are none. */
+  readonly id: bigint | null;
+  readonly messages: number;
+  readonly bytes: number;
+}
+
 /** See above. */
 export class SavedMessages {
-  constructor(private readonly session: PostgresSession) {}
+  readonly #session: PostgresSession;
+  readonly #limitBytes: number;
+  /** As long as this process leads. */
+  #counts = new Map<bigint, SavedCounts>();
+  /** Subscriptions of which it is not known whether the last messages are there. */
+  readonly #doubtful = new Set<bigint>();
 
-  /** The subscriptions that have some, and how many were forgotten with theirs. @throws what the session throws */
-  async subscriptions(): Promise<{ readonly ids: ReadonlySet<bigint>; readonly forgotten: number }> {
-    const rows = await this.session.query<{ id: bigint; forgotten: number }>(sql.subscriptions);
-    return { ids: new Set(rows.map(({ id }) => id)), forgotten: rows[0]?.forgotten ?? 0 };
+  /** @param limitBytes for what is written because there is little memory left; 0: nothing is */
+  constructor(session: PostgresSession, limitBytes: number) {
+    this.#session = session;
+    this.#limitBytes = limitBytes;
+  }
+
+  /** What the table has of a subscription, if this process leads. */
+  countsOf(subscription: bigint): SavedCounts {
+    return this.#counts.get(subscription) ?? { messages: 0, bytes: 0 };
+  }
+
+  /** How many bytes more may be written because there is little memory left. */
+  get roomBytes(): number {
+    let bytes = 0;
+    for (const each of this.#counts.values()) bytes += each.bytes;
+    return this.#limitBytes - bytes;
+  }
+
+  /** This process leads no more. */
+  end(): void {
+    this.#counts.clear();
+    this.#doubtful.clear();
+  }
+
+  /**
+   * This process is about to lead.
+   *
+   * @returns the subscriptions that have some, and how many were forgotten with theirs
+   * @throws what the session throws
+   */
+  async begin(): Promise<{ readonly ids: ReadonlySet<bigint>; readonly forgotten: number }> {
+    const rows = await this.#session.query<BeginRow>(sql.begin, [], bulkLimitMs);
+    const present = rows.flatMap(({ id, messages, bytes }) =>
+      id === null ? [] : [[id, { messages, bytes }] as const],
+    );
+    this.#counts = new Map(present);
+    return { ids: new Set(this.#counts.keys()), forgotten: rows[0]!.forgotten };
+  }
+
+  /** The subscriptions that have some. @throws what the session throws */
+  async present(): Promise<ReadonlySet<bigint>> {
+    const rows = await this.#session.query<{ id: bigint }>(sql.present);
+    for (const { id } of rows) {
+      // Another process has saved them.
+      if (!this.#counts.has(id)) await this.#count(id);
+    }
+    return new Set(rows.map(({ id }) => id));
+  }
+
+  /** These subscriptions have ended. @returns how many messages were forgotten with them. @throws what the session throws */
+  async forget(subscriptions: readonly bigint[]): Promise<number> {
+    for (const id of subscriptions) this.#counts.delete(id);
+    const [row] = await this.#session.query<{ forgotten: number }>(sql.forget, [integers(subscriptions)], bulkLimitMs);
+    return row!.forgotten;
   }
 
   /** Deletes what is done, and reads the next page, as long as this process leads. Does not reject. */
-  async fetch({ subscription, doneUpTo }: FetchStep, epoch: bigint): Promise<Outcome> {
+  async fetch({ subscription, done }: FetchStep, epoch: bigint): Promise<Outcome> {
     try {
-      const values = [epoch, subscription.id, doneUpTo].map(String);
-      const rows = await this.session.query<PageRow>(sql.fetch, [...values, savedPageRows, maxBatchBytes]);
-      if (rows[0]?.held !== true) return { kind: "deposed" };
+      const values = [String(epoch), String(subscription.id), integers(done), savedPageRows, maxBatchBytes];
+      const rows = await this.#session.query<PageRow>(sql.fetch, values);
+      const [{ held, messages, bytes, id: first }] = rows as [PageRow];
+      if (!held) return { kind: "deposed" };
+      if (first === null) this.#counts.delete(subscription.id);
+      else this.#add(subscription.id, -messages, -bytes);
       const receivedAt = performance.now();
       const saved = rows.flatMap(({ id, subject, payload, headers, headersProblem, messageId }) => {
         if (id === null) return [];
@@ -86,19 +198,41 @@ export class SavedMessages {
       return { kind: "fetched", saved };
     } catch (cause) {
       const { kind, message } = failureOf(cause, 0, Number.POSITIVE_INFINITY);
-      if (kind === "lost" || kind === "unavailable" || !this.session.isOpen) return { kind: "unavailable" };
+      if (kind === "lost" || kind === "unavailable" || !this.#session.isOpen) return { kind: "unavailable" };
       return { kind: "transient", error: { code: "XX000", message } };
+    }
+  }
+
+  /** Writes messages of a lane behind what the table has, as long as this process leads. Does not reject. */
+  async spill({ subscription: { id }, messages }: SpillStep, epoch: bigint): Promise<Spilled> {
+    try {
+      for (const each of this.#doubtful) await this.#count(each);
+      const piece = messages.map((message) => ({ subscription: id, message }));
+      const values = [String(epoch), ...packedOf(piece)];
+      const [row] = await this.#session.query<{ held: boolean; ids: string | null; bytes: number }>(
+        sql.spill,
+        values,
+        bulkLimitMs,
+      );
+      const { held, ids, bytes } = row!;
+      if (!held) return { kind: "deposed" };
+      if (ids === null) return { kind: "failed", error: new Error("the subscription has ended") };
+      this.#add(id, messages.length, bytes);
+      return { kind: "spilled", savedIds: ids.split(",").map(BigInt) };
+    } catch (error) {
+      this.#doubtful.add(id);
+      return { kind: "failed", error };
     }
   }
 
   /** Tells the leader that there are more. @throws what the session throws */
   async announce(): Promise<void> {
-    await this.session.query(sql.announce);
+    await this.#session.query(sql.announce);
   }
 
   /** Deletes what is done of a subscription. @throws what the session throws */
-  async done(subscription: bigint, upTo: bigint): Promise<void> {
-    await this.session.query(sql.done, [String(subscription), String(upTo)]);
+  async done(subscription: bigint, ids: readonly bigint[]): Promise<void> {
+    await this.#session.query(sql.done, [String(subscription), integers(ids)]);
   }
 
   /**
@@ -121,7 +255,7 @@ export class SavedMessages {
       const piece = pieceOf(all, saved);
       try {
         deadline.throwIfAborted();
-        await Promise.race([this.session.query(sql.save, valuesOf(piece), saveLimitMs), ended]);
+        await Promise.race([this.#session.query(sql.save, packedOf(piece), bulkLimitMs), ended]);
       } catch (error) {
         return { saved, error };
       }
@@ -129,10 +263,22 @@ export class SavedMessages {
     }
     return { saved };
   }
+
+  async #count(subscription: bigint): Promise<void> {
+    const [counts] = await this.#session.query<SavedCounts>(sql.count, [String(subscription)], bulkLimitMs);
+    this.#counts.set(subscription, counts!);
+    this.#doubtful.delete(subscription);
+  }
+
+  #add(subscription: bigint, messages: number, bytes: number): void {
+    const before = this.countsOf(subscription);
+    const present = { messages: Math.max(0, before.messages + messages), bytes: Math.max(0, before.bytes + bytes) };
+    this.#counts.set(subscription, present);
+  }
 }
 
-/** The deadline ends it sooner. */
-const saveLimitMs = 60_000;
+/** How long Postgres may take for many messages; a deadline may end it sooner. */
+const bulkLimitMs = 60_000;
 
 function pieceOf(all: readonly Unsaved[], from: number): readonly Unsaved[] {
   let bytes = 0;
@@ -142,13 +288,28 @@ function pieceOf(all: readonly Unsaved[], from: number): readonly Unsaved[] {
   return all.slice(from, to);
 }
 
-function valuesOf(piece: readonly Unsaved[]): unknown[] {
+/** All payloads in one, with where each begins and how long it is: an array of them would be written out and quoted. */
+function packedOf(piece: readonly Unsaved[]): unknown[] {
+  const startsAt: number[] = [];
+  let at = 1;
+  for (const { message } of piece) {
+    startsAt.push(at);
+    at += message.payload.length;
+  }
+  const payloads = piece.map(({ message }) => message.payload);
   return [
-    piece.map(({ subscription }) => String(subscription)),
+    Buffer.concat(payloads, at - 1),
+    integers(piece.map(({ subscription }) => subscription)),
+    integers(startsAt),
+    integers(payloads.map(({ length }) => length)),
     piece.map(({ message }) => storable(message.subject)),
-    piece.map(({ message }) => Buffer.from(message.payload)),
     piece.map(({ message: { headers } }) => (headers === undefined ? null : storable(headers))),
     piece.map(({ message: { headersProblem } }) => (headersProblem === undefined ? null : storable(headersProblem))),
     piece.map(({ message }) => message.id),
   ];
+}
+
+/** An array of integers, as Postgres reads it. */
+function integers(values: readonly (number | bigint)[]): string {
+  return `{${values.join(",")}}`;
 }

@@ -19,12 +19,15 @@ import {
   LaneScheduler,
   type Outcome,
   type RetryJob,
+  type SpillStep,
   type Step,
 } from "./lanes/index.js";
 import { type KeptMessage, type LeaderProgress, TakeoverBuffer } from "./lead/index.js";
 import type { InboundMessage } from "./message.js";
 import type { SavedMessages, Unsaved } from "./saved-messages.js";
 import { covers, receiversOf } from "./subjects.js";
+
+const { saveChunkBytes, batchPauseMinMs, leadBeatMs } = bridgeConstants;
 
 /** What they work with. */
 export interface SubscriptionsOptions {
@@ -43,6 +46,8 @@ export interface SubscriptionsOptions {
   onBuried(step: BuryStep): void;
   /** A batch was committed. */
   onBatch(messages: number, durationMs: number): void;
+  /** Messages that there is no memory for cannot be written to the table. It is tried again. */
+  onNotSpilled(error: unknown): void;
 }
 
 /** What is counted of one subscription while this process knows it. */
@@ -59,6 +64,9 @@ export interface SubscriptionCounts {
   readonly queuedMessages: number;
   readonly queuedBytes: number;
   readonly oldestReceivedAt: number | undefined;
+  /** In the table, as far as the process that leads knows. */
+  readonly savedMessages: number;
+  readonly savedBytes: number;
 }
 
 /** What a process has taken over from the leader before. */
@@ -106,6 +114,9 @@ export class Subscriptions {
   /** Steps that are being carried out. */
   readonly #running = new Set<Promise<void>>();
   #isPumping = false;
+  #isSpilling = false;
+  /** Postgres has not taken what was to be written: it is tried again from then on. */
+  #spillsFrom = Number.NEGATIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
   #missing = 0;
   /** When a while ended in which nothing was received. */
@@ -114,7 +125,7 @@ export class Subscriptions {
   constructor(options: SubscriptionsOptions) {
     this.#options = options;
     const { bufferBytes, takeoverBufferMs, timeoutMs } = options;
-    const { maxBatchMessages, maxBatchBytes, batchTargetMs, batchPauseMinMs, batchPauseMaxMs } = bridgeConstants;
+    const { maxBatchMessages, maxBatchBytes, batchTargetMs, batchPauseMaxMs } = bridgeConstants;
     this.#context = {
       budget: new ByteBudget(bufferBytes),
       discards: new Discards(bridgeConstants.maxCountedSubjects),
@@ -185,12 +196,15 @@ export class Subscriptions {
         queuedMessages: lane?.length ?? 0,
         queuedBytes: lane?.bytes ?? 0,
         oldestReceivedAt: lane?.oldestReceivedAt,
+        savedMessages: this.#options.saved.countsOf(id).messages,
+        savedBytes: this.#options.saved.countsOf(id).bytes,
       };
     }
   }
 
-  /** These are the subscriptions from now on. Those that stay go on undisturbed. */
-  configure(subscriptions: readonly Subscription[]): void {
+  /** These are the subscriptions from now on. Those that stay go on undisturbed. @returns those that have ended */
+  configure(subscriptions: readonly Subscription[]): readonly bigint[] {
+    const ended: bigint[] = [];
     const wanted = new Map(subscriptions.map((subscription) => [subscription.id, subscription]));
     for (const [id, known] of this.#known) {
       const now = wanted.get(id);
@@ -201,6 +215,7 @@ export class Subscriptions {
         continue;
       }
       this.#known.delete(id);
+      ended.push(id);
       if (known.lane !== undefined) this.#term?.scheduler.remove(known.lane);
       this.#options.runner.forget(known.subscription);
     }
@@ -222,6 +237,7 @@ export class Subscriptions {
     const subjects = new Set(subscriptions.map(({ subject }) => subject));
     for (const subject of this.#refused) if (!subjects.has(subject)) this.#refused.delete(subject);
     this.#route();
+    return ended;
   }
 
   /** The NATS server does not permit a subscription to it: the functions that it covers receive by themselves. */
@@ -285,7 +301,7 @@ export class Subscriptions {
     if (this.#term === undefined) {
       const ids = all.map(({ subscription }) => subscription.id);
       this.#buffer.add(message, ids, this.#taking !== undefined);
-    }
+    } else if (this.#context.budget.isCrowded) this.#spillSoon(this.#term);
   }
 
   /** This process has the lead, and will run what it has once it knows what was saved. */
@@ -314,6 +330,7 @@ export class Subscriptions {
         if (known?.lane?.offer(message, { holders, isKept: true }) === true) known.repeated += 1;
       }
     }
+    if (this.#context.budget.isCrowded) this.#spillSoon(term);
     return { repeated: kept.length, missing: this.#takeMissing() };
   }
 
@@ -323,18 +340,18 @@ export class Subscriptions {
   }
 
   /**
-   * Ends the lead for good, after {@link stop}: what has not been run, in order of arrival, and up to where what was saved is
+   * Ends the lead for good, after {@link stop}: what has not been run, in order of arrival, and what of that in the table is
    * done.
    */
-  leave(): { readonly unfinished: readonly Unsaved[]; readonly savedDoneUpTo: ReadonlyMap<bigint, bigint> } {
-    const savedDoneUpTo = new Map<bigint, bigint>();
+  leave(): { readonly unfinished: readonly Unsaved[]; readonly savedDone: ReadonlyMap<bigint, readonly bigint[]> } {
+    const savedDone = new Map<bigint, readonly bigint[]>();
     for (const { subscription, lane } of this.#known.values()) {
-      if (lane !== undefined && lane.savedDoneUpTo > 0n) savedDoneUpTo.set(subscription.id, lane.savedDoneUpTo);
+      if (lane !== undefined && lane.savedDone.length > 0) savedDone.set(subscription.id, lane.savedDone);
     }
     const taking = this.#taking;
     this.follow();
     const own = taking === undefined ? this.#buffer.takeOwn() : this.#buffer.takeOver(taking);
-    return { unfinished: own.flatMap(eachSubscription), savedDoneUpTo };
+    return { unfinished: own.flatMap(eachSubscription), savedDone };
   }
 
   /** Messages that nobody runs any more. */
@@ -449,6 +466,7 @@ export class Subscriptions {
 
   #endTerm(term: Term): void {
     this.#term = undefined;
+    this.#options.saved.end();
     clearTimeout(this.#timer);
     for (const known of this.#known.values()) {
       const { lane, past } = known;
@@ -474,6 +492,43 @@ export class Subscriptions {
       this.#isPumping = false;
       this.#pump();
     });
+  }
+
+  #spillSoon(term: Term): void {
+    if (this.#isSpilling || performance.now() < this.#spillsFrom) return;
+    this.#isSpilling = true;
+    const running = this.#spill(term).finally(() => {
+      this.#isSpilling = false;
+      this.#running.delete(running);
+    });
+    this.#running.add(running);
+  }
+
+  /** Writes messages to the table until there is memory again, those of the lane first that has most. */
+  async #spill(term: Term): Promise<void> {
+    const { budget } = this.#context;
+    const { saved, onNotSpilled, onRefused } = this.#options;
+    while (this.#term === term && budget.isCrowded) {
+      // What arrives together is written together.
+      await new Promise((resolve) => setImmediate(resolve));
+      const { roomBytes } = saved;
+      const lanes = [...this.#known.values()].flatMap(({ lane }) => lane ?? []);
+      lanes.sort((one, other) => other.bytes - one.bytes);
+      let step: SpillStep | undefined;
+      let lane: Lane | undefined;
+      if (roomBytes > 0) lane = lanes.find((each) => (step = each.takeSpill(saveChunkBytes, roomBytes)) !== undefined);
+      if (lane === undefined || step === undefined) {
+        this.#spillsFrom = performance.now() + batchPauseMinMs;
+        return;
+      }
+      const spilled = await saved.spill(step, term.epoch);
+      lane.settleSpill(step, spilled.kind === "spilled" ? spilled.savedIds : undefined);
+      if (spilled.kind === "spilled") continue;
+      this.#spillsFrom = performance.now() + leadBeatMs;
+      if (spilled.kind === "failed") onNotSpilled(spilled.error);
+      else if (this.#term === term) onRefused();
+      return;
+    }
   }
 
   #pump(): void {

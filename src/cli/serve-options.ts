@@ -27,6 +27,7 @@ const numbers = {
   "subscriber-timeout-ms": "subscriberTimeoutMs",
   "responder-sessions": "responderSessions",
   "buffer-bytes": "bufferBytes",
+  "saved-bytes": "savedBytes",
   "takeover-buffer-ms": "takeoverBufferMs",
 } as const satisfies Record<string, keyof ServeSettings>;
 
@@ -41,7 +42,9 @@ const meanings: Record<keyof typeof numbers, string> = {
   "subscriber-sessions": "Database sessions that run subscribed functions at once",
   "subscriber-timeout-ms": "Statement timeout of subscribed functions, for a batch of messages",
   "responder-sessions": "Database sessions that run responders' functions at once",
-  "buffer-bytes": "Received messages that wait for their functions; more are discarded and counted",
+  "buffer-bytes": "Received messages that wait for their functions in memory",
+  "saved-bytes":
+    "Received messages that wait in a table because memory has no room for them; what has no room there is discarded and counted; 0: no table",
   "takeover-buffer-ms":
     "How far back before what the last leader is known to have done a process repeats when it takes over; 0: keeps nothing",
 };
@@ -111,6 +114,7 @@ export const serveArgs = {
   "subscriber-timeout-ms": numberFlag("subscriber-timeout-ms"),
   "responder-sessions": numberFlag("responder-sessions"),
   "buffer-bytes": numberFlag("buffer-bytes"),
+  "saved-bytes": numberFlag("saved-bytes"),
   "takeover-buffer-ms": numberFlag("takeover-buffer-ms"),
   "executor-url": {
     type: "string",

@@ -102,39 +102,74 @@ describe("a process that ends alone while its function waits for a lock", () => 
   });
 });
 
-it("three processes that are restarted one after the other while a backlog stands lose nothing and keep the order", async () => {
-  await using world = await bridgeWorld({
-    sql: sql.replace("PERFORM FROM gate;", "PERFORM pg_sleep(0.002);"),
-    stopDeadlineMs: 2_000,
-  });
-  const subject = `${world.prefix}.rolling`;
-  await world.subscribe(subject, "take(bytea)");
-  let serves = [world.serve, await start(world), await start(world)];
-  let published = 0;
-  let isOver = false;
-  const publishing = (async () => {
-    while (!isOver) {
-      await publish(world, subject, published + 1, published + 20);
-      published += 20;
-      await new Promise((resolve) => setTimeout(resolve, 10));
+describe("a function that is slower than its messages arrive", () => {
+  const slow = sql.replace("PERFORM FROM gate;", "PERFORM pg_sleep(0.0002);");
+  const filler = "x".repeat(100);
+
+  async function overload(world: BridgeWorld, subject: string, messages: number): Promise<void> {
+    for (let n = 1; n <= messages; n += 1) {
+      world.nats.publish(subject, `${n}`.padEnd(filler.length));
+      if (n % 500 === 0) {
+        await world.nats.flush();
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
     }
-  })();
-  for (const serve of [...serves]) {
-    await new Promise((resolve) => setTimeout(resolve, 300));
-    await serve.stop();
-    serves = [...serves.filter((one) => one !== serve), await start(world)];
+    await world.nats.flush();
   }
-  isOver = true;
-  await publishing;
-  await eventually(
-    "the last one has run",
-    async () => (await world.count(`SELECT count(*) FROM ran WHERE n = ${published}`)) > 0,
-    60_000,
-  );
-  const all = await numbers(world);
-  const first = new Map<number, number>();
-  for (const [at, n] of all.entries()) if (!first.has(n)) first.set(n, at);
-  expect([...first.keys()]).toEqual(upTo(published));
-  console.log(`rolling restart: ${published} messages, ${all.length - published} repeated`);
-  await Promise.all(serves.map((serve) => serve.stop()));
+
+  it("loses nothing: the table takes what memory has no room for, and all is run in order", async () => {
+    await using world = await bridgeWorld({ sql: slow, bufferBytes: 1_048_576, monitorListen: "127.0.0.1:0" });
+    const subject = `${world.prefix}.slow`;
+    await world.subscribe(subject, "take(bytea)");
+    const messages = 3_000;
+    await overload(world, subject, messages);
+    expect(await world.count("SELECT count(*) FROM hawser.saved_messages")).toBeGreaterThan(0);
+    const metrics = await (await fetch(`http://${world.serve.monitorAddress}/metrics`)).text();
+    expect(metrics).toMatch(/^hawser_bridge_saved_messages\{.*\} [1-9]/m);
+    expect(metrics).toMatch(/^hawser_bridge_saved_bytes\{.*\} [1-9]/m);
+    await eventually("the last one has run", async () => (await world.count(lastIs(messages))) > 0, 60_000);
+    expect(await numbers(world)).toEqual(upTo(messages));
+    await eventually("the table is empty", async () => (await world.count(waiting)) === 0);
+    expect(world.log.messages("error")).toEqual([]);
+  });
+
+  it("and no room in the table either: what was run and what was counted is what was published", async () => {
+    const options = { bufferBytes: 1_048_576, savedBytes: 300_000, monitorListen: "127.0.0.1:0" };
+    await using world = await bridgeWorld({ sql: slow, ...options });
+    const subject = `${world.prefix}.full`;
+    await world.subscribe(subject, "take(bytea)");
+    const messages = 4_000;
+    await overload(world, subject, messages);
+    const bytes = await world.count(
+      "SELECT sum(octet_length(payload) + octet_length(subject) + 256) FROM hawser.saved_messages",
+    );
+    expect(bytes).toBeGreaterThan(150_000);
+    expect(bytes).toBeLessThanOrEqual(300_000);
+    await world.nats.flush();
+    const discarded = async () => {
+      const metrics = await (await fetch(`http://${world.serve.monitorAddress}/metrics`)).text();
+      return Number(/^hawser_bridge_messages_discarded_total\{.*buffer_full.*\} (\d+)/m.exec(metrics)?.[1]);
+    };
+    await eventually(
+      "nothing waits",
+      async () => {
+        return (await world.count("SELECT count(*) FROM ran")) + (await discarded()) === messages;
+      },
+      60_000,
+    );
+    const ran = await numbers(world);
+    expect(ran).toEqual([...ran].sort((one, other) => one - other));
+    expect(new Set(ran).size).toBe(messages - (await discarded()));
+    expect(await discarded()).toBeGreaterThan(0);
+    await eventually("it says so", () =>
+      world.log.lines.some(
+        ({ level, details }) => level === "error" && (details as { inAll?: number }).inAll !== undefined,
+      ),
+    );
+    const said = world.log.lines.findLast(({ details }) => (details as { inAll?: number }).inAll !== undefined);
+    expect(said).toMatchObject({ level: "error", details: { bySubject: { [subject]: expect.any(Number) } } });
+  });
 });
+
+const waiting = "SELECT count(*) FROM hawser.saved_messages";
+const lastIs = (n: number) => `SELECT count(*) FROM ran WHERE n = ${n}`;

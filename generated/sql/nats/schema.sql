@@ -110,13 +110,11 @@ CREATE TABLE hawser.saved_messages (
   headers_problem text,
   message_id text NOT NULL,
   saved_at timestamptz DEFAULT now() NOT NULL,
-  CONSTRAINT saved_messages_pkey PRIMARY KEY (id)
+  CONSTRAINT saved_messages_pkey PRIMARY KEY (handler_id, id)
 );
 
-CREATE INDEX saved_messages_handler_id ON hawser.saved_messages (handler_id, id);
-
-COMMENT ON TABLE hawser.saved_messages IS 'Messages that a process had received and could not run before it ended, or that it had and the leader had not. Who leads
-runs them before anything that it has received later, in the order of their ids.';
+COMMENT ON TABLE hawser.saved_messages IS 'Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
+leader has no room for in memory. Who leads runs them before anything that it has received later, in the order of their ids.';
 COMMENT ON COLUMN hawser.saved_messages.id IS 'Its number, in the order of arrival.';
 COMMENT ON COLUMN hawser.saved_messages.handler_id IS 'The subscription that it is to be run for. Those of one that has ended are forgotten.';
 COMMENT ON COLUMN hawser.saved_messages.subject IS 'The subject that it was published to.';

@@ -57,8 +57,8 @@ export interface BridgeLeadRow {
 }
 
 /**
- * A row of hawser.saved_messages. Messages that a process had received and could not run before it ended, or that it had and the leader had not. Who leads
- * runs them before anything that it has received later, in the order of their ids.
+ * A row of hawser.saved_messages. Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
+ * leader has no room for in memory. Who leads runs them before anything that it has received later, in the order of their ids.
  */
 export interface SavedMessageRow {
   /** Its number, in the order of arrival. */

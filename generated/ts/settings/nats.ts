@@ -72,8 +72,9 @@ export interface ServeSettings {
    */
   readonly responderSessions: number;
   /**
-   * How much of received messages is kept until functions have run; what comes on top of it is discarded and counted. A
-   * process that does not lead keeps three quarters of it for its takeover.
+   * How much of received messages is kept in memory until functions have run. From half of it on, the leader writes what it
+   * cannot run into a table, as long as Postgres answers and `saved_bytes` has room; what comes on top of it is discarded and
+   * counted. A process that does not lead keeps three quarters of it for its takeover.
    *
    * Default: 67108864 bytes. Range: 1048576 to 8589934592.
    */
@@ -91,6 +92,13 @@ export interface ServeSettings {
    * No default. Range: 3 to 261 bytes long in UTF-8.
    */
   readonly monitorListen: string | undefined;
+  /**
+   * How much may wait in the table for messages that the leader has no room for in memory: subjects, payloads, headers, and 256
+   * bytes for each message. 0: none of them is written there. What is saved at a stop does not count against it.
+   *
+   * Default: 1073741824 bytes. Range: 0 to 1099511627776.
+   */
+  readonly savedBytes: number;
 }
 
 /** Serve settings as a user gives them: what is left out, or undefined, has its default. */
@@ -112,6 +120,7 @@ export const serveSettingsDefaults: ServeSettings = {
   bufferBytes: 67108864,
   takeoverBufferMs: 10000,
   monitorListen: undefined,
+  savedBytes: 1073741824,
 };
 
 /** What each setting may be, and in which unit. */
@@ -130,6 +139,7 @@ export const serveSettingsRanges = {
   bufferBytes: { kind: "number", min: 1048576, max: 8589934592, unit: "bytes" },
   takeoverBufferMs: { kind: "number", min: 0, max: 600000, unit: "ms" },
   monitorListen: { kind: "string", maxBytes: 261 },
+  savedBytes: { kind: "number", min: 0, max: 1099511627776, unit: "bytes" },
 } as const;
 
 const serveSettingsGatewayListenRules: TextRules = {
@@ -262,8 +272,9 @@ export function checkServeSettingsResponderSessions(value: number): Violation | 
 /**
  * Checks `ServeSettings.buffer_bytes`. Limits: 1048576 to 8589934592.
  *
- * How much of received messages is kept until functions have run; what comes on top of it is discarded and counted. A
- * process that does not lead keeps three quarters of it for its takeover.
+ * How much of received messages is kept in memory until functions have run. From half of it on, the leader writes what it
+ * cannot run into a table, as long as Postgres answers and `saved_bytes` has room; what comes on top of it is discarded and
+ * counted. A process that does not lead keeps three quarters of it for its takeover.
  */
 export function checkServeSettingsBufferBytes(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 1048576 && value <= 8589934592
@@ -300,6 +311,18 @@ export function checkServeSettingsMonitorListen(value: string): Violation | unde
   return checkText(serveSettingsMonitorListenRules, value);
 }
 
+/**
+ * Checks `ServeSettings.saved_bytes`. Limits: 0 to 1099511627776.
+ *
+ * How much may wait in the table for messages that the leader has no room for in memory: subjects, payloads, headers, and 256
+ * bytes for each message. 0: none of them is written there. What is saved at a stop does not count against it.
+ */
+export function checkServeSettingsSavedBytes(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 0 && value <= 1099511627776
+    ? undefined
+    : violation("savedBytes", showValue(value), "must be an integer, 0 to 1099511627776", "Use a value of 0 to 1099511627776.");
+}
+
 /** The outcome of `checkServeSettings`. */
 export type CheckedServeSettings =
   | { readonly ok: true; readonly settings: ServeSettings }
@@ -322,6 +345,7 @@ export function checkServeSettings(input: ServeSettingsInput): CheckedServeSetti
     bufferBytes: input.bufferBytes ?? serveSettingsDefaults.bufferBytes,
     takeoverBufferMs: input.takeoverBufferMs ?? serveSettingsDefaults.takeoverBufferMs,
     monitorListen: input.monitorListen ?? serveSettingsDefaults.monitorListen,
+    savedBytes: input.savedBytes ?? serveSettingsDefaults.savedBytes,
   };
   const violation =
     checkServeSettingsGatewayListen(settings.gatewayListen) ??
@@ -337,7 +361,8 @@ export function checkServeSettings(input: ServeSettingsInput): CheckedServeSetti
     checkServeSettingsResponderSessions(settings.responderSessions) ??
     checkServeSettingsBufferBytes(settings.bufferBytes) ??
     checkServeSettingsTakeoverBufferMs(settings.takeoverBufferMs) ??
-    (settings.monitorListen === undefined ? undefined : checkServeSettingsMonitorListen(settings.monitorListen));
+    (settings.monitorListen === undefined ? undefined : checkServeSettingsMonitorListen(settings.monitorListen)) ??
+    checkServeSettingsSavedBytes(settings.savedBytes);
   return violation === undefined ? { ok: true, settings } : { ok: false, violation };
 }
 
@@ -679,6 +704,12 @@ export const bridgeConstants = {
    * Value: 4194304 bytes.
    */
   saveChunkBytes: 4194304,
+  /**
+   * From which part of `buffer_bytes` on, as a divisor, messages are written to the table.
+   *
+   * Value: 2.
+   */
+  spillDivisor: 2,
   /**
    * The part of the time for a stop, as a divisor, in which what was received is still run; in the rest of it what is left is
    * saved.

@@ -10,7 +10,7 @@
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { type InboundMessage, memoryOf } from "../message.js";
 
-const { bufferReserveDivisor } = bridgeConstants;
+const { bufferReserveDivisor, spillDivisor } = bridgeConstants;
 
 /** How a message comes to a lane. */
 export interface Admission {
@@ -81,6 +81,11 @@ export class ByteBudget {
   /** What is taken now. */
   get usedBytes(): number {
     return this.taken;
+  }
+
+  /** So much is taken that messages are to be written to the table, if they can be. */
+  get isCrowded(): boolean {
+    return this.taken > this.limitBytes / spillDivisor;
   }
 
   /** Another lane takes part, until it leaves. @param name of the role as which its function runs */

@@ -5,4 +5,14 @@ export { Lane } from "./lane.js";
 export { LaneScheduler, type Wait } from "./lane-scheduler.js";
 export type { FunctionError, Outcome } from "./outcome.js";
 export type { LaneContext, LaneCounts, LaneSettings } from "./settings.js";
-export type { BatchStep, BuryStep, FetchStep, KeepStep, RetryJob, RetryStep, SavedMessage, Step } from "./step.js";
+export type {
+  BatchStep,
+  BuryStep,
+  FetchStep,
+  KeepStep,
+  RetryJob,
+  RetryStep,
+  SavedMessage,
+  SpillStep,
+  Step,
+} from "./step.js";

@@ -12,10 +12,15 @@
  *
  * What a process before had to leave is in a table, and older than all that is offered here: it is fetched and run first,
  * page by page. A page is deleted when the next one is fetched, so that what is left of it at a crash is run again.
+ *
+ * The same table takes what there is no memory for. Oldest first, in memory or not, a lane has: the page, what else is in the
+ * table, and what was offered since. Once a lane has something in the table, what was offered waits until that is read to its
+ * end. What was already being tried when a lane begins with it becomes a page that is written first, so that the table has
+ * everything in order also if this process is killed.
  */
 import { Fifo } from "../../channel/fifo.js";
 import type { Subscription } from "../bindings.js";
-import type { InboundMessage } from "../message.js";
+import { type InboundMessage, memoryOf } from "../message.js";
 import { BatchSize } from "./batch-size.js";
 import type { Admission, LaneMemory } from "./byte-budget.js";
 import { MessageQueue, type Part } from "./message-queue.js";
@@ -23,7 +28,17 @@ import type { FunctionError, Outcome } from "./outcome.js";
 import { Pause } from "./pause.js";
 import { Retries, sessionLostTwice } from "./retries.js";
 import type { LaneContext, LaneCounts } from "./settings.js";
-import type { BatchStep, BuryStep, FetchStep, KeepStep, RetryJob, RetryStep, SavedMessage, Step } from "./step.js";
+import type {
+  BatchStep,
+  BuryStep,
+  FetchStep,
+  KeepStep,
+  RetryJob,
+  RetryStep,
+  SavedMessage,
+  SpillStep,
+  Step,
+} from "./step.js";
 
 /** The outcome of a step that was run. */
 type Ran = Exclude<Outcome, { kind: "unavailable" | "deposed" | "fetched" }>;
@@ -34,11 +49,14 @@ export class Lane {
   private readonly memory: LaneMemory;
   private isClosed = false;
   protected readonly messages: MessageQueue;
-  /** Of the page that was fetched: they come before {@link messages}. */
-  protected readonly page: MessageQueue;
+  /** Of the page that was fetched, or is about to be in the table: they come before {@link messages}. */
+  protected page: MessageQueue;
+  /** The numbers of the first ones of the page; those behind them are not in the table. */
   private readonly pageIds = new Fifo<bigint>();
-  /** Saved messages up to this one are done. */
-  private doneUpTo = 0n;
+  /** Saved messages that are done, and still in the table. */
+  private done: bigint[] = [];
+  /** What is being written to the table. */
+  private spilling: { readonly step: SpillStep; readonly isOfPage: boolean; done: number } | undefined;
   private isHeld = false;
   protected readonly retries: Retries;
   protected readonly size: BatchSize;
@@ -90,22 +108,22 @@ export class Lane {
    * none.
    */
   get oldestReceivedAt(): number | undefined {
-    return this.messages.oldest?.receivedAt;
+    return (this.page.at(this.pageIds.length) ?? this.messages.oldest)?.receivedAt;
   }
 
-  /** The number of the last saved message that is done, of those that are still in the table; 0: there is none. */
-  get savedDoneUpTo(): bigint {
-    return this.doneUpTo;
+  /** The numbers of saved messages that are done, and still in the table. */
+  get savedDone(): readonly bigint[] {
+    return this.done;
   }
 
   /** Messages that are neither committed nor buried nor saved in the table, in order. */
   get unfinished(): Iterable<InboundMessage> {
-    return this.messages;
+    return [...[...this.page].slice(this.pageIds.length), ...this.messages];
   }
 
   /** From when on {@link next} has a step; Infinity: not before something is offered, retried or settled. */
   get readyAt(): number {
-    if (this.stopped || this.out !== undefined || this.empty) return Number.POSITIVE_INFINITY;
+    if (this.stopped || this.out !== undefined || !this.hasStep) return Number.POSITIVE_INFINITY;
     return this.pause.until;
   }
 
@@ -134,6 +152,42 @@ export class Lane {
     this.isHeld = true;
     this.messages.hold();
     if (this.empty) this.tell(true);
+  }
+
+  /**
+   * The next messages that are to be written to the table, because there is little memory left. They are out until they are
+   * settled, beside another step.
+   *
+   * @param mostBytes of memory; a single message may have more
+   * @param roomBytes there is no room for more, also not for a single message
+   */
+  takeSpill(mostBytes: number, roomBytes = Number.POSITIVE_INFINITY): SpillStep | undefined {
+    if (this.stopped || this.isHeld || this.spilling !== undefined) return undefined;
+    this.keepTried();
+    const isOfPage = this.page.length > this.pageIds.length;
+    const messages = isOfPage
+      ? this.page.piece(this.pageIds.length, Number.POSITIVE_INFINITY)
+      : this.messages.piece(0, Math.min(mostBytes, roomBytes));
+    const bytes = messages.reduce((sum, message) => sum + memoryOf(message), 0);
+    if (messages.length === 0 || bytes > roomBytes) return undefined;
+    this.hasSaved = true;
+    const step: SpillStep = { kind: "spill", subscription: this.subscription, messages };
+    this.spilling = { step, isOfPage, done: 0 };
+    return step;
+  }
+
+  /** @param savedIds the numbers under which they are in the table; undefined: it is not known whether they are */
+  settleSpill(step: SpillStep, savedIds: readonly bigint[] | undefined): void {
+    const { spilling } = this;
+    if (spilling?.step !== step) return;
+    this.spilling = undefined;
+    if (savedIds !== undefined) {
+      this.hasSaved = true;
+      if (spilling.isOfPage) this.numberPage(savedIds, spilling.done);
+      else this.messages.finish(savedIds.length);
+    }
+    if (this.empty) this.tell(true);
+    this.onReady();
   }
 
   /** Takes a dead letter that is to be tried again: alone, between the batches. False: the lane was stopped. */
@@ -198,7 +252,7 @@ export class Lane {
   /** Stops, forgets everything, and gives all memory back. */
   close(): void {
     this.stop();
-    this.out = this.part = this.verdict = undefined;
+    this.out = this.part = this.verdict = this.spilling = undefined;
     this.page.clear();
     this.messages.clear();
     this.retries.clear();
@@ -217,7 +271,7 @@ export class Lane {
     if (!this.mayFetch) return undefined;
     // What is saved while this is out is looked for again.
     this.hasSaved = false;
-    return { kind: "fetch", subscription: this.subscription, doneUpTo: this.doneUpTo };
+    return { kind: "fetch", subscription: this.subscription, done: this.done };
   }
 
   protected takeBatch(): BatchStep {
@@ -310,9 +364,28 @@ export class Lane {
     }
   }
 
+  /** What was tried stays in front of the table. */
+  protected keepTried(): void {
+    if (this.page.length > 0) {
+      this.messages.forgetTries();
+      return;
+    }
+    const tried = this.part?.count ?? (this.verdict?.kind === "bury" ? 1 : 0);
+    if (tried > 0) this.page = this.messages.split(tried);
+    else this.messages.forgetTries();
+  }
+
+  /** Messages of the page were written to the table, the first ones of which may be done by now. */
+  protected numberPage(savedIds: readonly bigint[], done: number): void {
+    for (const [index, id] of savedIds.entries()) {
+      if (index < done) this.done.push(id);
+      else this.pageIds.push(id);
+    }
+  }
+
   private fetched(saved: readonly SavedMessage[]): void {
     // Deleted with it.
-    this.doneUpTo = 0n;
+    this.done = [];
     for (const { savedId, message } of saved) {
       this.page.offer(message, { isKept: true });
       this.pageIds.push(savedId);
@@ -329,22 +402,32 @@ export class Lane {
   private finish(count: number): void {
     const { queue } = this;
     if (queue === this.page) {
-      for (let index = 0; index < count; index++) this.doneUpTo = this.pageIds.shift()!;
+      for (let index = 0; index < count; index++) {
+        const id = this.pageIds.shift();
+        if (id !== undefined) this.done.push(id);
+        else if (this.spilling?.isOfPage === true) this.spilling.done += 1;
+      }
     }
     queue.finish(count);
   }
 
   private get mayFetch(): boolean {
-    return this.hasSaved && !this.isHeld && this.page.length === 0;
+    // What of the page is being written would be read again, though it is done.
+    return this.hasSaved && !this.isHeld && this.page.length === 0 && this.spilling?.isOfPage !== true;
   }
 
   /** A batch may be taken: nothing that was saved before is missing in front of it. */
   private get hasMessages(): boolean {
-    return this.page.length > 0 || (!this.hasSaved && this.messages.openLength > 0);
+    if (this.page.length > 0) return true;
+    return !this.hasSaved && this.spilling === undefined && this.messages.openLength > 0;
+  }
+
+  private get hasStep(): boolean {
+    return this.mayFetch || this.hasMessages || this.retries.length > 0;
   }
 
   private get empty(): boolean {
-    return !this.mayFetch && !this.hasMessages && this.retries.length === 0;
+    return !this.hasStep && this.spilling === undefined;
   }
 
   private tell(done: boolean): void {

@@ -44,6 +44,10 @@ export class MessageQueue {
     return this.messages.at(0);
   }
 
+  at(index: number): InboundMessage | undefined {
+    return this.messages.at(index);
+  }
+
   /** Those that are neither committed nor buried, in order. */
   *[Symbol.iterator](): Generator<InboundMessage> {
     for (let index = 0; index < this.messages.length; index++) yield this.messages.at(index)!;
@@ -91,6 +95,32 @@ export class MessageQueue {
   halve(part: Part): void {
     const left = part.count >> 1;
     this.parts.push({ ...part, count: part.count - left }, { ...part, count: left });
+  }
+
+  /** Takes `count` messages from the front, and all that were tried, to a queue of their own. */
+  split(count: number): MessageQueue {
+    const front = new MessageQueue(this.context, this.memory);
+    front.parts.push(...this.parts.splice(0));
+    for (let left = front.parts.reduce((sum, part) => sum + part.count, count); left > 0; left -= 1)
+      front.messages.push(this.messages.shift()!);
+    return front;
+  }
+
+  /** Forgets what became of those that were tried: they count as new. */
+  forgetTries(): void {
+    this.parts.length = 0;
+  }
+
+  /** From `index` on, as many as fit; one at least, if there is one. */
+  piece(index: number, mostBytes: number): readonly InboundMessage[] {
+    const piece: InboundMessage[] = [];
+    for (let bytes = 0, at = index; at < this.messages.length; at += 1) {
+      const message = this.messages.at(at)!;
+      bytes += memoryOf(message);
+      if (bytes > mostBytes && piece.length > 0) break;
+      piece.push(message);
+    }
+    return piece;
   }
 
   /** The messages at the front are done. */

@@ -58,8 +58,18 @@ export interface SavedMessage {
 export interface FetchStep {
   readonly kind: "fetch";
   readonly subscription: Subscription;
-  /** Those up to this number are done; 0: none. */
-  readonly doneUpTo: bigint;
+  /** The numbers of those that are done. */
+  readonly done: readonly bigint[];
+}
+
+/**
+ * Write messages to the table, behind all that it has of the subscription, because there is little memory left. It may be
+ * out beside another step.
+ */
+export interface SpillStep {
+  readonly kind: "spill";
+  readonly subscription: Subscription;
+  readonly messages: readonly InboundMessage[];
 }
 
 export type Step = BatchStep | BuryStep | RetryStep | KeepStep | FetchStep;

@@ -76,6 +76,10 @@ export interface SubscriptionCounters extends BoundFunction {
   readonly queuedBytes: number;
   /** When the oldest of them was received, by `performance.now()`; undefined: there is none. */
   readonly oldestReceivedAt: number | undefined;
+  /** Messages of it in the table of saved ones, as far as the process that leads knows. */
+  readonly savedMessages: number;
+  /** What these count for against `saved_bytes`. */
+  readonly savedBytes: number;
   /** Messages that NATS delivered to this process, whether it leads or not. */
   readonly received: number;
   /** Messages whose transaction this process committed, without those in dead_letters. */

@@ -101,6 +101,16 @@ function defineQueues(registry: Registry, counters: ServeCounters, now: () => nu
     ({ queuedBytes }) => queuedBytes,
   );
   define(
+    "hawser_bridge_saved_messages",
+    "Messages that wait in hawser.saved_messages; told by the process that leads.",
+    ({ savedMessages }) => savedMessages,
+  );
+  define(
+    "hawser_bridge_saved_bytes",
+    "What the messages in hawser.saved_messages count for against --saved-bytes.",
+    ({ savedBytes }) => savedBytes,
+  );
+  define(
     "hawser_bridge_oldest_message_age_seconds",
     "How long ago the oldest message in the queue was received; 0 if the queue is empty.",
     ({ oldestReceivedAt: at }) => (at === undefined ? 0 : Math.max(0, now() - at) / 1_000),

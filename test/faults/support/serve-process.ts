@@ -18,6 +18,7 @@ export class ServeProcess implements AsyncDisposable {
   #program: Program | undefined;
   #log: LogLine[] = [];
   #isOver = false;
+  #monitorAddress: string | undefined;
 
   private constructor(
     readonly databaseUrl: string,
@@ -53,6 +54,13 @@ export class ServeProcess implements AsyncDisposable {
     return this.#program!.pid;
   }
 
+  /** A metric, all its labels together, where it was started with `--monitor-listen`. */
+  async metric(name: string): Promise<number> {
+    const text = await (await fetch(`http://${this.#monitorAddress}/metrics`)).text();
+    const samples = text.matchAll(new RegExp(`^${name}(?:\\{.*\\})? (\\d+)`, "gm"));
+    return [...samples].reduce((sum, [, value]) => sum + Number(value), 0);
+  }
+
   /** What it has logged since it was started last. */
   get log(): readonly LogLine[] {
     return this.#log;
@@ -66,7 +74,7 @@ export class ServeProcess implements AsyncDisposable {
   /** Starts it again. Resolves when it answers, with the time: of `performance.now()`. */
   async start(): Promise<number> {
     this.launch();
-    await this.#program!.firstLine;
+    ({ monitorAddress: this.#monitorAddress } = JSON.parse(await this.#program!.firstLine));
     return performance.now();
   }
 

@@ -22,6 +22,8 @@ export const capture: SubscriptionCounters = {
   repeated: 4,
   queuedMessages: 6,
   queuedBytes: 6_000,
+  savedMessages: 11,
+  savedBytes: 11_000,
   oldestReceivedAt: 10_000,
   transactions: 20,
   bisections: 2,

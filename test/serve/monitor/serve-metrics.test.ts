@@ -54,6 +54,8 @@ describe("ServeMetrics", () => {
       bisections_total: [2, 2],
       queue_messages: [6, 6],
       queue_bytes: [6_000, 6_000],
+      saved_messages: [11, 11],
+      saved_bytes: [11_000, 11_000],
       oldest_message_age_seconds: [2.5, 0],
     };
     for (const [name, [first, second]] of Object.entries(expected)) {

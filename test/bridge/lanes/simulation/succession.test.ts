@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { type FetchStep, Lane, type Outcome, type Step } from "../../../../src/bridge/lanes/index.js";
+import { type FetchStep, Lane, type Outcome, type SpillStep, type Step } from "../../../../src/bridge/lanes/index.js";
 import { atDepth } from "../../../support/depth.js";
 import { runSuccessions } from "./succession.js";
 
@@ -12,7 +12,7 @@ class ForgetsWhatWasSaved extends Lane {
 class DeletesWhatItHasRead extends Lane {
   protected override takeFetch(): FetchStep | undefined {
     const step = super.takeFetch();
-    return step && { ...step, doneUpTo: step.doneUpTo + 1n };
+    return step && { ...step, done: [...step.done, (step.done.at(-1) ?? 0n) + 1n] };
   }
 }
 
@@ -40,8 +40,43 @@ class SavesNothingAtTheEnd extends Lane {
 }
 
 class NeverDeletes extends Lane {
-  override get savedDoneUpTo(): bigint {
-    return 0n;
+  override get savedDone(): readonly bigint[] {
+    return [];
+  }
+}
+
+class WritesWhatItIsRunning extends Lane {
+  protected override keepTried(): void {}
+}
+
+class DeletesAllThatWasTried extends Lane {
+  protected override numberPage(savedIds: readonly bigint[]): void {
+    super.numberPage(savedIds, savedIds.length);
+  }
+}
+
+class ForgetsWhatWasDoneMeanwhile extends Lane {
+  protected override numberPage(savedIds: readonly bigint[], done: number): void {
+    super.numberPage(savedIds.slice(done), 0);
+  }
+}
+
+class BelievesInALostAnswer extends Lane {
+  override settleSpill(step: SpillStep, savedIds: readonly bigint[] | undefined): void {
+    super.settleSpill(step, savedIds ?? step.messages.map((_, index) => BigInt(-1 - index)));
+  }
+}
+
+class KeepsWhatItHasWritten extends Lane {
+  override settleSpill(step: SpillStep): void {
+    super.settleSpill(step, undefined);
+  }
+}
+
+class WritesTheNewestFirst extends Lane {
+  override takeSpill(mostBytes: number): SpillStep | undefined {
+    const step = super.takeSpill(mostBytes);
+    return step && Object.assign(step, { messages: step.messages.toReversed() });
   }
 }
 
@@ -53,9 +88,17 @@ class SavesInTheOtherOrder extends Lane {
 
 describe("processes that lead one after the other", () => {
   it("run everything in order that was not in one that was killed, and nothing twice but a page of the table", () => {
-    const { counts, failure } = runSuccessions(atDepth(200_000));
+    const { counts, failure } = runSuccessions(atDepth(100_000));
     expect(failure).toBeUndefined();
-    for (const what of ["fetched", "repeated", "killed", "ended in order", "handed in"]) {
+    for (const what of [
+      "fetched",
+      "repeated",
+      "killed",
+      "ended in order",
+      "handed in",
+      "spilled in pieces",
+      "answer to a spill lost",
+    ]) {
       expect(counts.get(what), what).toBeGreaterThan(100);
     }
   });
@@ -68,6 +111,12 @@ describe("processes that lead one after the other", () => {
     SavesNothingAtTheEnd,
     NeverDeletes,
     SavesInTheOtherOrder,
+    WritesWhatItIsRunning,
+    DeletesAllThatWasTried,
+    ForgetsWhatWasDoneMeanwhile,
+    BelievesInALostAnswer,
+    KeepsWhatItHasWritten,
+    WritesTheNewestFirst,
   ])("are caught when one %o", (mutant) => {
     expect(runSuccessions(5_000, mutant).failure).toMatch(/^seed/);
   });

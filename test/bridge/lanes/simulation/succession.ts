@@ -1,6 +1,7 @@
 /**
- * One subscription and the processes that lead one after the other: some end in order and save what they have not run, some
- * are killed, and others hand in late what they had received alone. After everything that happens the rules are checked.
+ * One subscription and the processes that lead one after the other: they write to the table what they have no memory for;
+ * some end in order and save what they have not run, some are killed, and others hand in late what they had received alone.
+ * After everything that happens the rules are checked.
  */
 import {
   ByteBudget,
@@ -8,6 +9,7 @@ import {
   Lane,
   type LaneContext,
   type Outcome,
+  type SpillStep,
   type Step,
 } from "../../../../src/bridge/lanes/index.js";
 import type { InboundMessage } from "../../../../src/bridge/message.js";
@@ -18,6 +20,12 @@ import { must, Violation } from "./simulated.js";
 interface Row {
   readonly savedId: bigint;
   readonly message: InboundMessage;
+}
+
+/** A statement that is under way: Postgres does it at some time before the answer comes, or not at all. */
+interface Pending<S, O> {
+  readonly step: S;
+  outcome: O | undefined;
 }
 
 const pageRows = 3;
@@ -35,8 +43,11 @@ class Succession {
   private readonly late = new Set<number>();
   private lastCommitted = 0;
   private lane!: Lane;
-  /** Committed by a process that was killed, and still in the table. */
-  private mayRepeat = new Set<number>();
+  /** Still in the table although they were committed, by a process that was killed; or in it without an answer that says so. */
+  private readonly mayRepeat = new Set<number>();
+  private step: Pending<Step, Outcome> | undefined;
+  private spill: Pending<SpillStep, readonly bigint[]> | undefined;
+  private maxBatch = 0;
 
   constructor(
     seed: number,
@@ -54,7 +65,7 @@ class Succession {
       else this.endInOrder();
     }
     this.lane = this.begin();
-    for (let steps = 0; this.step(); steps += 1) must(steps < 10_000, "everything is done in the end");
+    for (let steps = 0; this.goOn(); steps += 1) must(steps < 10_000, "everything is done in the end");
     must(this.table.length === 0, "what is done is deleted from the table");
     for (let number = 1; number <= this.numbers; number += 1) {
       const isLost = this.killed.has(number);
@@ -66,8 +77,9 @@ class Succession {
   }
 
   private begin(): Lane {
+    this.maxBatch = this.random.pick([1, 2, 100]);
     const settings = {
-      ...{ maxBatchMessages: this.random.pick([1, 2, 100]), maxBatchBytes: 1_000_000, batchTargetMs: 100 },
+      ...{ maxBatchMessages: this.maxBatch, maxBatchBytes: 1_000_000, batchTargetMs: 100 },
       ...{ pauseMinMs: 10, pauseMaxMs: 80, retryTries: 3, sessionLostCode: "lost" },
       random: () => this.random.next(),
     };
@@ -80,7 +92,8 @@ class Succession {
     if (random.chance(0.5))
       for (let burst = random.between(1, 5); burst > 0; burst -= 1) this.lane.offer(this.message());
     else if (random.chance(0.1)) this.handIn();
-    else this.step();
+    else if (random.chance(0.3)) this.beginSpill();
+    else this.goOn();
   }
 
   private message(): InboundMessage {
@@ -99,20 +112,63 @@ class Succession {
     this.count("handed in");
   }
 
-  /** @returns false: there is nothing to do */
-  private step(): boolean {
-    if (this.lane.readyAt === Number.POSITIVE_INFINITY) return false;
-    this.now = Math.max(this.now, this.lane.readyAt);
-    const step = this.lane.next(this.now);
-    must(step !== undefined, "a lane that is ready has a step");
-    this.lane.settle(step!, this.outcomeOf(step!), this.now);
+  private beginSpill(): void {
+    if (this.spill !== undefined) return;
+    const step = this.lane.takeSpill(this.random.pick([1, 600, 10_000]));
+    if (step === undefined) return;
+    this.count("spilled");
+    if (this.lane.length > step.messages.length) this.count("spilled in pieces");
+    this.spill = { step, outcome: undefined };
+  }
+
+  /** Something that is under way goes on, or something is begun. @returns false: there is nothing to do */
+  private goOn(): boolean {
+    const { spill, step, random } = this;
+    if (spill !== undefined && random.chance(0.5)) this.goOnSpilling(spill);
+    else if (step !== undefined) this.goOnRunning(step);
+    else if (this.lane.readyAt !== Number.POSITIVE_INFINITY) {
+      this.now = Math.max(this.now, this.lane.readyAt);
+      const next = this.lane.next(this.now);
+      must(next !== undefined, "a lane that is ready has a step");
+      this.step = { step: next!, outcome: undefined };
+    } else return spill !== undefined;
     return true;
+  }
+
+  private goOnSpilling(spill: Pending<SpillStep, readonly bigint[]>): void {
+    const { random } = this;
+    if (spill.outcome === undefined && random.chance(0.8)) {
+      spill.outcome = this.write(spill.step.messages);
+      return;
+    }
+    this.spill = undefined;
+    const before = this.lane.length;
+    const isLost = random.chance(0.1);
+    if (isLost && spill.outcome !== undefined) {
+      this.count("answer to a spill lost");
+      for (const { id } of spill.step.messages) this.mayRepeat.add(Number(id));
+    }
+    this.lane.settleSpill(spill.step, isLost ? undefined : spill.outcome);
+    must(this.lane.length <= before, "what is in the table does not come into memory by being written");
+  }
+
+  private write(messages: readonly InboundMessage[]): readonly bigint[] {
+    for (const message of messages) this.table.push({ savedId: ++this.rows, message });
+    return messages.map((_, index) => this.rows - BigInt(messages.length - 1 - index));
+  }
+
+  private goOnRunning(pending: Pending<Step, Outcome>): void {
+    if (pending.outcome === undefined && this.random.chance(0.7)) {
+      pending.outcome = this.outcomeOf(pending.step);
+      return;
+    }
+    this.step = undefined;
+    this.lane.settle(pending.step, pending.outcome ?? { kind: "unavailable" }, this.now);
   }
 
   private outcomeOf(step: Step): Outcome {
     const { random } = this;
-    if (random.chance(0.05)) return { kind: "unavailable" };
-    if (step.kind === "fetch") return this.fetch(step.doneUpTo);
+    if (step.kind === "fetch") return this.fetch(step.done);
     must(step.kind === "batch", "only batches are run here");
     if (step.kind !== "batch") throw new Error("unreachable");
     if (random.chance(0.1)) return { kind: "transient", error: { code: "40001", message: "again" } };
@@ -120,20 +176,24 @@ class Succession {
     return { kind: "committed", durationMs: 1 };
   }
 
-  private fetch(doneUpTo: bigint): Outcome {
+  private fetch(done: readonly bigint[]): Outcome {
     this.count("fetched");
-    for (const { savedId, message } of this.table) {
-      if (savedId <= doneUpTo) must(this.commits.has(Number(message.id)), "only what is done is deleted");
-    }
-    this.table.splice(0, this.table.filter(({ savedId }) => savedId <= doneUpTo).length);
+    this.delete(done);
     return { kind: "fetched", saved: this.table.slice(0, pageRows) };
+  }
+
+  private delete(done: readonly bigint[]): void {
+    for (const { savedId, message } of this.table)
+      if (done.includes(savedId)) must(this.commits.has(Number(message.id)), "only what is done is deleted");
+    const left = this.table.filter(({ savedId }) => !done.includes(savedId));
+    this.table.splice(0, this.table.length, ...left);
   }
 
   private commit(number: number): void {
     const before = this.commits.get(number) ?? 0;
     this.commits.set(number, before + 1);
     if (before > 0) {
-      must(this.mayRepeat.has(number), "only a page that was under way at a kill is run again");
+      must(this.mayRepeat.has(number), "only what was under way at a kill, or had no answer, is run again");
       this.count("repeated");
     } else if (!this.late.has(number)) {
       must(number > this.lastCommitted, "messages are committed in order, over all processes");
@@ -143,25 +203,27 @@ class Succession {
 
   private kill(): void {
     this.count("killed");
-    for (const { id } of this.lane.unfinished) if (!this.commits.has(Number(id))) this.killed.add(Number(id));
-    this.mayRepeat = new Set(
-      this.table.map(({ message }) => Number(message.id)).filter((number) => this.commits.has(number)),
-    );
-    must(this.mayRepeat.size <= pageRows, "no more than a page is run again");
+    const { step, spill } = this;
+    this.step = this.spill = undefined;
+    // What was sent may be done by Postgres all the same.
+    if (step !== undefined && step.outcome === undefined && this.random.chance(0.3)) this.outcomeOf(step.step);
+    if (spill !== undefined && spill.outcome === undefined && this.random.chance(0.3)) this.write(spill.step.messages);
+    const saved = new Set(this.table.map(({ message }) => Number(message.id)));
+    for (const { id } of this.lane.unfinished)
+      if (!this.commits.has(Number(id)) && !saved.has(Number(id))) this.killed.add(Number(id));
+    const again = [...saved].filter((number) => this.commits.has(number) && !this.mayRepeat.has(number));
+    must(again.length <= Math.max(pageRows, this.maxBatch), "no more than a page, or what was tried, is run again");
+    for (const number of again) this.mayRepeat.add(number);
   }
 
   private endInOrder(): void {
     this.count("ended in order");
-    this.lane.hold();
-    for (let steps = this.random.between(0, 10); steps > 0; steps -= 1) this.step();
+    if (this.random.chance(0.5)) this.lane.hold();
+    for (let steps = this.random.between(0, 10); steps > 0; steps -= 1) this.goOn();
     this.lane.stop();
-    const { savedDoneUpTo } = this.lane;
-    for (const { savedId, message } of this.table) {
-      if (savedId <= savedDoneUpTo)
-        must(this.commits.has(Number(message.id)), "only what is done is deleted at the end");
-    }
-    this.table.splice(0, this.table.filter(({ savedId }) => savedId <= savedDoneUpTo).length);
-    for (const message of this.lane.unfinished) this.table.push({ savedId: ++this.rows, message });
+    while (this.step !== undefined || this.spill !== undefined) this.goOn();
+    this.delete(this.lane.savedDone);
+    this.write([...this.lane.unfinished]);
   }
 }
 
