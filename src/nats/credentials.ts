@@ -19,7 +19,7 @@ export interface Credentials {
 }
 
 /** What is wrong with credentials, and what to do. */
-export interface CredentialsFault {
+interface CredentialsFault {
   /** Without a full stop, such as "it has expired at 2026-11-21T06:00:00.000Z". */
   readonly why: string;
   readonly remedy: string;
