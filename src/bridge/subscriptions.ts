@@ -555,6 +555,8 @@ export class Subscriptions {
     if (step.kind === "batch" && outcome.kind === "committed") {
       this.#options.onBatch(step.messages.length, outcome.durationMs);
     }
+    if (outcome.kind === "partly" && outcome.committed > 0)
+      this.#options.onBatch(outcome.committed, outcome.durationMs);
     if (step.kind === "bury" && outcome.kind === "committed") this.#options.onBuried(step);
     const isRetried = step.kind === "keep" || (step.kind === "retry" && outcome.kind === "committed");
     if (isRetried) this.#retried(step.subscription, step.job);
