@@ -235,7 +235,9 @@ export class Subscriptions {
       if (this.#term !== undefined) this.#open(known, this.#term, false);
     }
     const subjects = new Set(subscriptions.map(({ subject }) => subject));
-    for (const subject of this.#refused) if (!subjects.has(subject)) this.#refused.delete(subject);
+    for (const refused of this.#refused) {
+      if (![...subjects].some((subject) => covers(refused, subject))) this.#refused.delete(refused);
+    }
     this.#route();
     return ended;
   }

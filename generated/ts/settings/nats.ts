@@ -738,6 +738,14 @@ export const bridgeConstants = {
    * Value: 60 groups.
    */
   maxGroups: 60,
+  /**
+   * How many NATS subscriptions of one role may receive the same message. Where its functions' subjects overlap more than
+   * that, a wider subject receives for them: the server sends each message once for each, and ends the connection of all
+   * roles where that is more than the process can read.
+   *
+   * Value: 8 subscriptions.
+   */
+  maxCopies: 8,
 } as const;
 
 /** Monitor constants. What the port with metrics and health fixes for everyone. */
