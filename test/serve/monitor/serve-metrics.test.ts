@@ -10,7 +10,13 @@ afterEach(() => {
 });
 
 function metricsOf(options: Partial<ServeMetricsOptions> = {}): ServeMetrics {
-  const metrics = new ServeMetrics({ version: "1.2.3", database: "app", counters: serveCounters(), now: () => 12_500, ...options });
+  const metrics = new ServeMetrics({
+    version: "1.2.3",
+    database: "app",
+    counters: serveCounters(),
+    now: () => 12_500,
+    ...options,
+  });
   opened.push(metrics);
   return metrics;
 }
@@ -91,7 +97,9 @@ describe("ServeMetrics", () => {
     counters.bridge.subscriptions = [{ ...awkward, received: 8 }];
     counters.bridge.role = "standby";
     counters.nats = { gateway: { isUp: false, reconnects: 5 } };
-    expect(await shown(metrics, "hawser_bridge_messages_received_total")).toEqual({ [`2 returns.* ${awkwardName}`]: 8 });
+    expect(await shown(metrics, "hawser_bridge_messages_received_total")).toEqual({
+      [`2 returns.* ${awkwardName}`]: 8,
+    });
     expect(await shown(metrics, "hawser_bridge_role")).toEqual({ primary: 0, standby: 1, unknown: 0 });
     expect(await shown(metrics, "hawser_nats_up")).toEqual({ gateway: 0 });
     expect(await shown(metrics, "hawser_nats_reconnects_total")).toEqual({ gateway: 5 });
