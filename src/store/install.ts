@@ -14,6 +14,7 @@ import {
   planNats,
 } from "./nats/install-nats.js";
 import { defaultFunctionsSchema } from "./nats/objects.js";
+import type { NatsShortfalls } from "./nats/shortfalls.js";
 import { presentMembers, roleWarnings } from "./role-warnings.js";
 import { lookAtSchema } from "./schema-trust.js";
 import { findShortfalls, foreseeFailure, foreseeShortfalls, type Shortfall } from "./shortfalls.js";
@@ -29,6 +30,8 @@ export interface InstallReport extends Place {
   readonly nats: NatsReport | null;
   /** What this role may not do, one entry for each; first what keeps NATS from SQL from working. Everything else works. */
   readonly shortfalls: readonly Shortfall[];
+  /** NATS from SQL was wanted, and its functions are missing or fail; for a dry run: would be. */
+  readonly partial: boolean;
   /**
    * What a superuser has to run for this role, one statement each: also what would be lacking only after some of them. Empty
    * for a superuser. It makes neither the foreign data wrappers and the event
@@ -100,6 +103,7 @@ async function carryOut(
     migrations: applied.map(({ id, name }) => ({ id, name })),
     nats: nats?.report ?? null,
     shortfalls: [...(nats?.shortfalls.essential ?? []), ...shortfalls, ...(nats?.shortfalls.others ?? [])],
+    partial: lacksEssential(nats?.shortfalls),
     superuserSql: await superuserErrands(client, roles, nats && { state: nats.state, schema: nats.report.schema }),
     warnings: await surplusGrants(client, wanted),
     roleWarnings: [...members, ...(await roleWarnings(client, roles))],
@@ -133,11 +137,16 @@ async function plan(
       ...shortfalls,
       ...(nats?.shortfalls.others ?? []),
     ],
+    partial: lacksEssential(nats?.shortfalls),
     superuserSql: await superuserErrands(client, roles, nats && { state: nats.state, schema: nats.report.schema }),
     warnings: steps.length > 0 ? [] : await surplusGrants(client, grants),
     roleWarnings: [...(makesSchema ? await presentMembers(client, roles) : []), ...(await roleWarnings(client, roles))],
     sql,
   };
+}
+
+function lacksEssential(shortfalls: NatsShortfalls | undefined): boolean {
+  return shortfalls !== undefined && shortfalls.essential.length > 0;
 }
 
 function rolesFor(installation: NatsInstallation | undefined): readonly string[] {
