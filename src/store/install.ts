@@ -15,6 +15,7 @@ import {
 } from "./nats/install-nats.js";
 import { defaultFunctionsSchema } from "./nats/objects.js";
 import type { NatsShortfalls } from "./nats/shortfalls.js";
+import { pathWarnings } from "./path-warnings.js";
 import { presentMembers, roleWarnings } from "./role-warnings.js";
 import { lookAtSchema } from "./schema-trust.js";
 import { findShortfalls, foreseeFailure, foreseeShortfalls, type Shortfall } from "./shortfalls.js";
@@ -38,7 +39,10 @@ export interface InstallReport extends Place {
    * triggers nor the login that calls functions for NATS: a superuser's `hawser init` does.
    */
   readonly superuserSql: readonly string[];
-  /** What roles may do beyond what this version gives them, one line each, with the statement that takes it away. */
+  /**
+   * What roles may do beyond what this version gives them, and schemas on the search_path of Hawser's logins in which others
+   * may create; one line each, with the statement that takes it away.
+   */
   readonly warnings: readonly string[];
   /**
    * What the roles of Hawser, which all databases share, may do beyond what they are for, who may act as its owner, and who
@@ -105,7 +109,7 @@ async function carryOut(
     shortfalls: [...(nats?.shortfalls.essential ?? []), ...shortfalls, ...(nats?.shortfalls.others ?? [])],
     partial: lacksEssential(nats?.shortfalls),
     superuserSql: await superuserErrands(client, roles, nats && { state: nats.state, schema: nats.report.schema }),
-    warnings: await surplusGrants(client, wanted),
+    warnings: [...(await surplusGrants(client, wanted)), ...(await pathWarnings(client))],
     roleWarnings: [...members, ...(await roleWarnings(client, roles))],
   };
 }
@@ -139,7 +143,7 @@ async function plan(
     ],
     partial: lacksEssential(nats?.shortfalls),
     superuserSql: await superuserErrands(client, roles, nats && { state: nats.state, schema: nats.report.schema }),
-    warnings: steps.length > 0 ? [] : await surplusGrants(client, grants),
+    warnings: [...(steps.length > 0 ? [] : await surplusGrants(client, grants)), ...(await pathWarnings(client))],
     roleWarnings: [...(makesSchema ? await presentMembers(client, roles) : []), ...(await roleWarnings(client, roles))],
     sql,
   };
