@@ -98,6 +98,8 @@ async function makeTemplates(databaseUrl: string, name: string): Promise<Templat
     url.pathname = `/${database}`;
     return url.href;
   };
+  // As it is since Postgres 15; before, an installation rightly warns of it.
+  await onServer(urlOf(databaseUrl, peers), "REVOKE CREATE ON SCHEMA public FROM PUBLIC");
   const installer = await installerFor(urlOf(databaseUrl, peers));
   const { leftOut } = await migrate({ databaseUrl: installer?.url ?? urlOf(databaseUrl, peers) });
   for (const line of leftOut) console.error(`Left out of the template: ${line}`);

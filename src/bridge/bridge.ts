@@ -44,7 +44,7 @@ export interface BridgeOptions {
   /** A batch was committed. */
   onBatch(messages: number, durationMs: number): void;
   /** The function of a responder was run, however it ended. */
-  onRequest(responder: { readonly id: bigint; readonly functionName: string }, durationMs: number): void;
+  onRequest(responder: Pick<Responder, "id" | "subject" | "functionName">, durationMs: number): void;
 }
 
 /** What is counted. */

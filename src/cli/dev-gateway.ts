@@ -3,12 +3,13 @@
  */
 import { HawserError } from "../errors/index.js";
 import { Serve } from "../serve/index.js";
-import { defineNatsServer, type InstallReport, install } from "../store/index.js";
+import { defineNatsServer, type InstallReport, install, type Logger } from "../store/index.js";
 
 /** What is there already. */
 export interface DevGatewayOptions {
   readonly databaseUrl: string;
   readonly natsUrl: string;
+  readonly logger: Logger;
   /** Told in words what is being done. */
   readonly onProgress: (message: string) => void;
 }
@@ -20,11 +21,11 @@ export interface DevGatewayOptions {
  * @returns undefined if the SQL functions are not there
  */
 export async function startDevGateway(options: DevGatewayOptions): Promise<Serve | undefined> {
-  const { databaseUrl, natsUrl, onProgress } = options;
+  const { databaseUrl, natsUrl, logger, onProgress } = options;
   const { nats, shortfalls } = await prepare(databaseUrl, onProgress);
   for (const { what, meaning } of shortfalls) onProgress(`Left out: ${what}; ${meaning}`);
   if (nats === null || nats.functions === 0) return undefined;
-  const serve = await Serve.start({ databaseUrl, gatewayListen: "127.0.0.1:0" });
+  const serve = await Serve.start({ databaseUrl, gatewayListen: "127.0.0.1:0", logger });
   try {
     const { hostname, port } = new URL(natsUrl);
     const foreign = await defineNatsServer({ databaseUrl, options: { host: hostname, port } });

@@ -2,16 +2,19 @@
  * `hawser dev`: Postgres, nats-server, the schema, and what `hawser serve` runs, until it is told to stop.
  */
 import { once } from "node:events";
+import { join } from "node:path";
 import { defineCommand } from "citty";
 import pc from "picocolors";
-import { type DevStack, startDevStack } from "../dev/index.js";
+import { type DevStack, type PortWish, startDevStack } from "../dev/index.js";
 import type { Serve } from "../serve/index.js";
 import { withoutPasswords } from "./conceal.js";
 import { startDevGateway } from "./dev-gateway.js";
 import { withExamples } from "./examples.js";
 import { print } from "./help.js";
+import { LogOutput } from "./log-output.js";
 import { jsonText, printable } from "./printable.js";
 import { awaitStopRequest, type StopRequest } from "./stop-request.js";
+import { wholeNumber } from "./whole-number.js";
 
 /** The one line that `--json` prints. */
 export interface DevAnnouncement {
@@ -19,7 +22,15 @@ export interface DevAnnouncement {
   readonly natsUrl: string;
   /** Where the SQL functions are answered, without the password; null where they could not be installed. */
   readonly gatewayUrl: string | null;
+  /** Where data and logs are; null where no server is ours. */
+  readonly directory: string | null;
 }
+
+/** Where the servers are at each start, unless somebody else has the port; below those that systems give out. */
+const usualPorts = { port: 15_432, "nats-port": 14_222 } as const;
+
+/** The log of what `hawser serve` runs, beside those of the servers. */
+const serveLog = "serve.log";
 
 export const dev = withExamples(
   defineCommand({
@@ -37,11 +48,22 @@ export const dev = withExamples(
         valueHint: "DIR",
         description: "Keep data and logs in DIR for the next start, instead of a temporary directory",
       },
+      port: {
+        type: "string",
+        valueHint: "PORT",
+        description: `Where Postgres listens; 0 takes a free port. Default ${usualPorts.port}, or another one if that is taken`,
+      },
+      "nats-port": {
+        type: "string",
+        valueHint: "PORT",
+        description: `The same of nats-server. Default ${usualPorts["nats-port"]}`,
+      },
     },
     run: async ({ args }) => {
+      const ports = { postgresPort: portOf("port", args.port), natsPort: portOf("nats-port", args["nats-port"]) };
       const request = awaitStopRequest();
       try {
-        await runUntil(request, { json: args.json ?? false, directory: args.directory });
+        await runUntil(request, { json: args.json ?? false, directory: args.directory, ...ports });
       } catch (error) {
         // Told to stop while it was starting: that is no failure, and everything has been stopped again.
         if (!request.signal.aborted) throw error;
@@ -52,17 +74,29 @@ export const dev = withExamples(
   }),
   [
     ["hawser dev", "Until Ctrl-C; what it has stored is gone then"],
-    ["hawser dev --directory .hawser", "The same data at the next start, at another port"],
+    ["hawser dev --directory .hawser", "The same data at the next start"],
+    ["hawser dev --directory .hawser --port 15433 --nats-port 14223", "Beside the one of another project"],
   ],
 );
 
-async function runUntil(
-  request: StopRequest,
-  options: { readonly json: boolean; readonly directory: string | undefined },
-): Promise<void> {
-  const { stack, serve } = await start(request, options.directory);
+/** @throws CliError `invalid_argument` */
+function portOf(flag: keyof typeof usualPorts, given: string | undefined): PortWish | undefined {
+  const port = wholeNumber(flag, given, 0, 65_535);
+  if (port === 0) return undefined;
+  return { port: port ?? usualPorts[flag], orAnother: port === undefined };
+}
+
+interface DevOptions {
+  readonly directory: string | undefined;
+  readonly postgresPort: PortWish | undefined;
+  readonly natsPort: PortWish | undefined;
+}
+
+async function runUntil(request: StopRequest, options: DevOptions & { readonly json: boolean }): Promise<void> {
+  const { stack, serve, log } = await start(request, options);
   const stop = async (how: { readonly immediately: boolean }) => {
-    if (!how.immediately) await serve?.stop();
+    if (how.immediately) log.closeNow();
+    else await serve?.stop().finally(() => log.close());
     await stack.stop(how);
   };
   request.hurry.addEventListener("abort", () => void stop({ immediately: true }));
@@ -78,19 +112,26 @@ async function runUntil(
 /** Starts the servers, prepares the database, and answers its SQL functions. */
 async function start(
   request: StopRequest,
-  directory: string | undefined,
-): Promise<{ stack: DevStack; serve: Serve | undefined }> {
+  options: DevOptions,
+): Promise<{ stack: DevStack; serve: Serve | undefined; log: LogOutput }> {
   const onProgress = (message: string) => print(process.stderr, pc.dim(printable(message)));
   // Whoever presses Ctrl-C twice does not want to wait; the watchdog clears up.
   const leave = () => process.exit(130);
   request.hurry.addEventListener("abort", leave);
   try {
-    const stack = await startDevStack({ directory, onProgress, signal: request.signal });
+    const { directory, postgresPort, natsPort } = options;
+    const stack = await startDevStack({ directory, postgresPort, natsPort, onProgress, signal: request.signal });
+    let log: LogOutput | undefined;
     try {
       onProgress("Preparing the database");
       const { databaseUrl, natsUrl } = stack;
-      return { stack, serve: await startDevGateway({ databaseUrl, natsUrl: natsUrl!, onProgress }) };
+      // Servers of the user's own have no directory here: only what is wrong is said, to the user.
+      log =
+        stack.directory === undefined ? new LogOutput("warn") : new LogOutput("info", join(stack.directory, serveLog));
+      const { logger } = log;
+      return { stack, serve: await startDevGateway({ databaseUrl, natsUrl: natsUrl!, logger, onProgress }), log };
     } catch (error) {
+      await log?.close();
       await stack.stop();
       throw error;
     }
@@ -102,7 +143,8 @@ async function start(
 function announce(stack: DevStack, serve: Serve | undefined, json: boolean): void {
   const gatewayUrl = serve?.gatewayUrl ?? null;
   if (json) {
-    const line: DevAnnouncement = { databaseUrl: stack.databaseUrl, natsUrl: stack.natsUrl!, gatewayUrl };
+    const { databaseUrl, natsUrl, directory = null } = stack;
+    const line: DevAnnouncement = { databaseUrl, natsUrl: natsUrl!, gatewayUrl, directory };
     process.stdout.write(`${jsonText(line)}\n`);
     return;
   }
@@ -113,11 +155,16 @@ function announce(stack: DevStack, serve: Serve | undefined, json: boolean): voi
   if (gatewayUrl !== null) {
     lines.push(`${pc.bold("hawser serve")}  ${pc.cyan(shown(gatewayUrl))}  (for the SQL functions only)`);
   }
-  if (stack.directory !== undefined) lines.push(`Data and logs  ${printable(stack.directory)}`);
-  // Whoever has named a Postgres of their own has set it already.
-  if (!process.env["HAWSER_DATABASE_URL"]) {
-    lines.push(`For programs and the other commands:\n  export HAWSER_DATABASE_URL=${stack.databaseUrl}`);
+  if (stack.directory !== undefined) {
+    lines.push(`Data and logs  ${printable(stack.directory)}`);
+    if (serve !== undefined) lines.push(`Log of hawser serve  ${printable(join(stack.directory, serveLog))}`);
   }
+  // Whoever has named a server of their own has set the variable already.
+  if (!process.env["HAWSER_DATABASE_URL"]) {
+    lines.push('For programs, the other commands, and psql "$HAWSER_DATABASE_URL":');
+    lines.push(`  export HAWSER_DATABASE_URL=${stack.databaseUrl}`);
+  }
+  if (!process.env["HAWSER_NATS_URL"]) lines.push(`For the nats command:\n  export NATS_URL=${stack.natsUrl}`);
   print(process.stdout, `${lines.join("\n")}\nAll answer. Ctrl-C stops them.`);
 }
 

@@ -64,6 +64,7 @@ export const init = withExamples(
       const report = await install({ databaseUrl, dryRun, nats, onWait });
       if (args.json) print(process.stdout, jsonText(report));
       else tell(report);
+      if (report.partial && !dryRun) throw partial(report);
     },
   }),
   [
@@ -86,6 +87,14 @@ function refuseTogether(
   if (first !== undefined && second !== undefined) {
     throw new CliError("invalid_argument", `--${first} and --${second} do not go together; leave one of them out`);
   }
+}
+
+/** Scripts that prepare a database go on to call the functions: they are to hear that these are not there. */
+function partial({ shortfalls }: InstallReport): CliError {
+  const message =
+    `NATS from SQL does not work: ${shortfalls[0]!.what}. All else was done; the report says what a superuser has to run. ` +
+    "With --no-nats, for peers alone, nothing is lacking";
+  return new CliError("not_permitted", message);
 }
 
 function tell(report: InstallReport): void {

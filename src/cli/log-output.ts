@@ -1,7 +1,8 @@
 /**
- * The log of a command that runs on and on: lines of JSON on standard error, which never hold up the work. Who reads too
- * slowly loses lines, and is told how many.
+ * The log of a command that runs on and on: lines of JSON on standard error, or in a file, which never hold up the work. Who
+ * reads too slowly loses lines, and is told how many.
  */
+import { openSync } from "node:fs";
 import { type DestinationStream, type Logger, pino } from "pino";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { isGone } from "./output.js";
@@ -20,12 +21,16 @@ export class LogOutput {
   /** Until when a reader that does not read is waited for, by `performance.now()`. */
   #patienceEnds = Number.POSITIVE_INFINITY;
 
-  /** @param level the least that is logged */
-  constructor(level: string) {
+  /**
+   * @param level the least that is logged
+   * @param file is appended to, and made where it is missing. Default: standard error
+   * @throws the system's error if the file cannot be opened
+   */
+  constructor(level: string, file?: string) {
     // Whoever touches it makes the pipe one that is not waited for; else a reader that hangs would hold a thread.
-    void process.stderr.fd;
+    if (file === undefined) void process.stderr.fd;
     const destination = pino.destination({
-      fd: 2,
+      ...(file === undefined ? { fd: 2 } : { fd: openSync(file, "a", 0o644) }),
       sync: false,
       maxLength: gatewayConstants.maxLogBufferBytes,
       retryEAGAIN: () => performance.now() < this.#patienceEnds,
@@ -79,6 +84,6 @@ export class LogOutput {
     const dropped = this.#dropped;
     if (dropped === 0) return;
     this.#dropped = 0;
-    this.logger.warn({ dropped }, "lines of the log are lost: standard error was not read fast enough");
+    this.logger.warn({ dropped }, "lines of the log are lost: they were not taken fast enough");
   }
 }

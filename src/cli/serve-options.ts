@@ -128,6 +128,12 @@ export const serveArgs = {
     valueHint: "HOST:PORT",
     description: "Serve /metrics (Prometheus), /healthz and /readyz there; port 0 takes a free one. Default: nowhere",
   },
+  "monitor-database": {
+    type: "string",
+    valueHint: "NAME",
+    description:
+      "The label `database` of all metrics, for databases of the same name on several servers. Default: the name of the database",
+  },
 } as const satisfies ArgsDef;
 
 /** The arguments as they were given. */
@@ -163,6 +169,7 @@ function readOptions(args: ServeArguments, secretsDirectories: readonly string[]
     advertise: text(args.advertise),
     executorUrl: text(args["executor-url"]) ?? (process.env["HAWSER_EXECUTOR_URL"] || undefined),
     monitorListen: text(args["monitor-listen"]),
+    monitorDatabase: text(args["monitor-database"]),
     allowPlaintext: args["allow-plaintext"] === true,
     ...(secretsDirectories.length > 0 && { secretsDirectories }),
     tls: tlsOf(args),

@@ -1,11 +1,38 @@
 import { once } from "node:events";
 import { createServer } from "node:net";
+import { DevError } from "../errors/index.js";
 
 /**
  * Where ports are looked for: below those that systems give out by themselves, so that nobody is given the port by chance
  * before it is used, or while its server is being started again.
  */
 const range = { first: 10_000, last: 32_000 };
+
+/** Which port of 127.0.0.1 a server is to have. */
+export interface PortWish {
+  readonly port: number;
+  /** Another one will do where this one is taken. */
+  readonly orAnother: boolean;
+}
+
+/** What {@link portFor} chose. */
+export interface ChosenPort {
+  readonly port: number;
+  /** The wanted one was taken. */
+  readonly isAnother: boolean;
+}
+
+/**
+ * The port to start a server with. Whoever uses it must be ready to find it taken.
+ *
+ * @throws DevError `bind_failed` if no other one will do, and it is taken
+ */
+export async function portFor(name: string, wish: PortWish | undefined): Promise<ChosenPort> {
+  if (wish === undefined) return { port: await freePort(), isAnother: false };
+  if (await isFree(wish.port)) return { port: wish.port, isAnother: false };
+  if (wish.orAnother) return { port: await freePort(), isAnother: true };
+  throw new DevError("bind_failed", `the port ${wish.port} of 127.0.0.1 is taken, and ${name} was to have it`);
+}
 
 /** A TCP port of 127.0.0.1 that was free a moment ago. Whoever uses it must be ready to find it taken. */
 export async function freePort(): Promise<number> {

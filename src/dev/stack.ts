@@ -7,6 +7,7 @@
 import { DevError, HawserError } from "../errors/index.js";
 import { serverAccount } from "./account.js";
 import { externalNats, externalPostgres } from "./external.js";
+import type { PortWish } from "./free-port.js";
 import { type Guard, guardDirectory } from "./guard.js";
 import { Lifetime, type StopOptions } from "./lifetime.js";
 import { type NatsServer, startNats } from "./nats/server.js";
@@ -23,6 +24,10 @@ export interface DevStackOptions {
   readonly directory?: string | undefined;
   /** Start a nats-server too. Default true. */
   readonly nats?: boolean | undefined;
+  /** Where Postgres listens. Default: any free port. */
+  readonly postgresPort?: PortWish | undefined;
+  /** Where nats-server listens. Default: any free port. */
+  readonly natsPort?: PortWish | undefined;
   /** Postgres's `max_connections`. Default 300. */
   readonly maxConnections?: number | undefined;
   /** Told in words what is being done. */
@@ -86,8 +91,15 @@ export async function startDevStack(options: DevStackOptions = {}): Promise<DevS
     const starting = [
       givenPostgres
         ? undefined
-        : startPostgres(directory, { maxConnections: options.maxConnections ?? 300, signal: signals }),
-      givenNats || !wantsNats ? undefined : startNats(directory, { onProgress, signal: signals }),
+        : startPostgres(directory, {
+            maxConnections: options.maxConnections ?? 300,
+            port: options.postgresPort,
+            onProgress,
+            signal: signals,
+          }),
+      givenNats || !wantsNats
+        ? undefined
+        : startNats(directory, { port: options.natsPort, onProgress, signal: signals }),
       guarding,
     ] as const;
     const [postgres, nats] = await allOrNone(starting, failure);

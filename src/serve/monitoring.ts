@@ -84,10 +84,11 @@ export class Monitoring {
   readonly #links = new Map<NatsClient, Connections>();
   #monitor: Monitor | undefined;
 
-  constructor(parts: MonitoredParts, logger: Logger) {
+  /** @param database the label of all metrics */
+  constructor(parts: MonitoredParts, database: string, logger: Logger) {
     this.#parts = parts;
     this.#logger = logger;
-    this.metrics = new ServeMetrics({ version, counters: this.#counters() });
+    this.metrics = new ServeMetrics({ version, database, counters: this.#counters() });
   }
 
   /** Where it is served; undefined: nowhere. */
@@ -161,8 +162,8 @@ function bridgeCounters(stats: BridgeStats): BridgeCounters {
     discardedBufferFull: discarded,
     discardedStandbyBufferFull: missing,
     subscriptions,
-    responders: responders.responders.map(({ id, functionName, requests, errors, timedOut, busy }) => ({
-      ...{ id, functionName, timedOut, busy },
+    responders: responders.responders.map(({ id, subject, functionName, requests, errors, timedOut, busy }) => ({
+      ...{ id, subject, functionName, timedOut, busy },
       ok: requests - errors,
       failed: errors - busy - timedOut,
     })),

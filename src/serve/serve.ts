@@ -15,7 +15,7 @@ import { GatewayError, HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import { AddressBook, Gateway, type GatewayAddress, isBindable, standings } from "../gateway/index.js";
 import { ServerChoice } from "../nats/index.js";
-import { mayBeReachedLater } from "../postgres/index.js";
+import { DatabaseAddress, mayBeReachedLater } from "../postgres/index.js";
 import { type Logger, migrate, retryDelayMs, silentLogger } from "../store/index.js";
 import { type PemSource, systemClock, TlsCredentials, type TlsMaterial } from "../transport/index.js";
 import { type Address, formatAddress } from "../wire/index.js";
@@ -176,7 +176,7 @@ export class Serve implements AsyncDisposable {
       },
     });
     this.#watch = watch;
-    if (settings.monitorListen !== undefined) await this.#monitor(settings.monitorListen, signal);
+    if (settings.monitorListen !== undefined) await this.#monitor(settings.monitorListen, databaseUrl, signal);
     signal?.throwIfAborted();
     await this.#prepareDatabase(databaseUrl, signal);
     await watch.open();
@@ -251,7 +251,7 @@ export class Serve implements AsyncDisposable {
     }
   }
 
-  async #monitor(address: string, signal: AbortSignal | undefined): Promise<void> {
+  async #monitor(address: string, databaseUrl: string | undefined, signal: AbortSignal | undefined): Promise<void> {
     const serve = this;
     const parts = {
       get gateway() {
@@ -261,7 +261,9 @@ export class Serve implements AsyncDisposable {
         return serve.#bridge;
       },
     };
-    this.#monitoring = new Monitoring(parts, this.logger);
+    // Not what Postgres says: the metrics are there before it answers.
+    const database = this.#settings.monitorDatabase ?? DatabaseAddress.of(databaseUrl).described.database;
+    this.#monitoring = new Monitoring(parts, database, this.logger);
     await this.#monitoring.listen(address, signal);
   }
 

@@ -14,6 +14,8 @@ import {
   planNats,
 } from "./nats/install-nats.js";
 import { defaultFunctionsSchema } from "./nats/objects.js";
+import type { NatsShortfalls } from "./nats/shortfalls.js";
+import { pathWarnings } from "./path-warnings.js";
 import { presentMembers, roleWarnings } from "./role-warnings.js";
 import { lookAtSchema } from "./schema-trust.js";
 import { findShortfalls, foreseeFailure, foreseeShortfalls, type Shortfall } from "./shortfalls.js";
@@ -29,13 +31,18 @@ export interface InstallReport extends Place {
   readonly nats: NatsReport | null;
   /** What this role may not do, one entry for each; first what keeps NATS from SQL from working. Everything else works. */
   readonly shortfalls: readonly Shortfall[];
+  /** NATS from SQL was wanted, and its functions are missing or fail; for a dry run: would be. */
+  readonly partial: boolean;
   /**
    * What a superuser has to run for this role, one statement each: also what would be lacking only after some of them. Empty
    * for a superuser. It makes neither the foreign data wrappers and the event
    * triggers nor the login that calls functions for NATS: a superuser's `hawser init` does.
    */
   readonly superuserSql: readonly string[];
-  /** What roles may do beyond what this version gives them, one line each, with the statement that takes it away. */
+  /**
+   * What roles may do beyond what this version gives them, and schemas on the search_path of Hawser's logins in which others
+   * may create; one line each, with the statement that takes it away.
+   */
   readonly warnings: readonly string[];
   /**
    * What the roles of Hawser, which all databases share, may do beyond what they are for, who may act as its owner, and who
@@ -100,8 +107,9 @@ async function carryOut(
     migrations: applied.map(({ id, name }) => ({ id, name })),
     nats: nats?.report ?? null,
     shortfalls: [...(nats?.shortfalls.essential ?? []), ...shortfalls, ...(nats?.shortfalls.others ?? [])],
+    partial: lacksEssential(nats?.shortfalls),
     superuserSql: await superuserErrands(client, roles, nats && { state: nats.state, schema: nats.report.schema }),
-    warnings: await surplusGrants(client, wanted),
+    warnings: [...(await surplusGrants(client, wanted)), ...(await pathWarnings(client))],
     roleWarnings: [...members, ...(await roleWarnings(client, roles))],
   };
 }
@@ -133,11 +141,16 @@ async function plan(
       ...shortfalls,
       ...(nats?.shortfalls.others ?? []),
     ],
+    partial: lacksEssential(nats?.shortfalls),
     superuserSql: await superuserErrands(client, roles, nats && { state: nats.state, schema: nats.report.schema }),
-    warnings: steps.length > 0 ? [] : await surplusGrants(client, grants),
+    warnings: [...(steps.length > 0 ? [] : await surplusGrants(client, grants)), ...(await pathWarnings(client))],
     roleWarnings: [...(makesSchema ? await presentMembers(client, roles) : []), ...(await roleWarnings(client, roles))],
     sql,
   };
+}
+
+function lacksEssential(shortfalls: NatsShortfalls | undefined): boolean {
+  return shortfalls !== undefined && shortfalls.essential.length > 0;
 }
 
 function rolesFor(installation: NatsInstallation | undefined): readonly string[] {

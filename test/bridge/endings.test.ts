@@ -141,8 +141,8 @@ async function metric(serve: Serve, series: RegExp): Promise<number> {
     .reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
 }
 
-const missingSeries = /^hawser_bridge_messages_discarded_total\{reason="standby_buffer_full"\}/;
-const discardedSeries = /^hawser_bridge_messages_discarded_total\{reason="buffer_full"\}/;
+const missingSeries = /^hawser_bridge_messages_discarded_total\{reason="standby_buffer_full"/;
+const discardedSeries = /^hawser_bridge_messages_discarded_total\{reason="buffer_full"/;
 
 describe.concurrent("a process that takes over without room for all that the leader has not done", () => {
   it("counts what it would have run and had no room for, and nothing before it leads", async () => {
@@ -195,7 +195,7 @@ describe.concurrent("a process that takes over without room for all that the lea
     await world.client.query("SELECT nats_unsubscribe($1, 'capture')", [ended]);
     expect(await metric(other, missingSeries)).toBe(0);
     await world.serve.stop();
-    await eventually("the other one leads", async () => (await metric(other, /^hawser_bridge_leading /)) === 1);
+    await eventually("the other one leads", async () => (await metric(other, /^hawser_bridge_leading\{/)) === 1);
     // Its last statement, which still waits for the lock, ends with the process.
     await blocker.query(
       "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'INSERT INTO hawser.saved_messages%'",

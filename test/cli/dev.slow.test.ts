@@ -2,21 +2,36 @@
  * `hawser dev`, which starts servers of its own, and how it ends.
  */
 import { execFileSync } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
+import { freePort } from "../../src/dev/free-port.js";
 import { nodeCommand } from "../support/built-programs.js";
 import { eventually } from "../support/eventually.js";
 import { type Program, type ProgramOptions, projectDirectory, startCommand } from "../support/program.js";
 import { temporaryDirectory } from "../support/temporary.js";
-import { type Announcement, announced, anyAnswers, dev, kill } from "./support/dev.js";
+import { type Announcement, announced, anyAnswers, dev, devAt, kill } from "./support/dev.js";
 
 /** Both servers have stopped, some time after whoever started them. */
 const stopped = (urls: Announcement) =>
   eventually("both servers have stopped", async () => !(await anyAnswers(urls)), 60_000);
 
+/** At ports that no other one has had before it. */
+const anyPorts = ["--json", "--port", "0", "--nats-port", "0"];
+
 function npmRunDev(options: ProgramOptions = {}): Program {
-  return kill(startCommand("npm", ["run", "-s", "hawser", "--", "dev", "--json"], options));
+  return kill(startCommand("npm", ["run", "-s", "hawser", "--", "dev", ...anyPorts], options));
+}
+
+/** Has the port, unless somebody else has it. */
+async function listener(port: number): Promise<AsyncDisposable> {
+  const server = createServer().listen(port, "127.0.0.1");
+  await once(server, "listening").catch(() => undefined);
+  return {
+    [Symbol.asyncDispose]: () => new Promise<void>((resolve) => void server.close(() => resolve())),
+  };
 }
 
 function isAlive(pid: number): boolean {
@@ -74,14 +89,13 @@ describe("hawser dev --json", () => {
   });
 
   it.each([
-    ["runs it as a script", ["run", "-s", "hawser", "--"]],
+    ["runs it as a script", ["run", "-s", "hawser", "--", "dev", ...anyPorts]],
     [
       "runs it through a shell, as npx does",
-      ["exec", "-c", `${nodeCommand("src/cli/main.ts").join(" ")} dev --json; true`],
+      ["exec", "-c", `${nodeCommand("src/cli/main.ts").join(" ")} dev ${anyPorts.join(" ")}; true`],
     ],
   ])("stops everything when an npm that %s is killed", async (_, args) => {
-    const rest = args[0] === "run" ? ["dev", "--json"] : [];
-    const program = kill(startCommand("npm", [...args, ...rest], { stdin: "ignore" }));
+    const program = kill(startCommand("npm", args, { stdin: "ignore" }));
     const urls = await announced(program);
     program.child.kill("SIGKILL");
     await stopped(urls);
@@ -104,7 +118,7 @@ describe("hawser dev --json", () => {
 
   it("in the background of a script stays when the script has ended", async () => {
     const output = join(temporaryDirectory(), "output");
-    const node = `${nodeCommand("src/cli/main.ts").join(" ")} dev --json`;
+    const node = `${nodeCommand("src/cli/main.ts").join(" ")} dev ${anyPorts.join(" ")}`;
     execFileSync("sh", ["-c", `${node} >"${output}" 2>/dev/null </dev/null & echo $! >"${output}.pid"`], {
       cwd: projectDirectory,
       stdio: "ignore",
@@ -132,7 +146,10 @@ describe("hawser dev", () => {
     const directory = join(temporaryDirectory(), "data");
     const program = dev(["--directory", directory]);
     await program.firstLine;
-    await eventually("it listens to signals", () => existsSync(join(directory, "hawser-dev.json")));
+    const log = () => readFileSync(join(directory, "serve.log"), "utf8");
+    await eventually("the log of its `hawser serve` has what it does", () =>
+      /"msg":"leads the subscriptions"/.test(log()),
+    );
     program.child.kill("SIGINT");
     const { status, stdout } = await program.ended;
     expect(status).toBe(0);
@@ -140,9 +157,54 @@ describe("hawser dev", () => {
     expect(stdout).toMatch(/nats-server \d+\.\d+\.\d+ {2}nats:\/\//);
     expect(stdout).toMatch(/^hawser serve {2}postgres:\/\/\S+ {2}\(for the SQL functions only\)$/m);
     const [, url] = /^Postgres \S+ {2}(\S+)$/m.exec(stdout)!;
+    const [, natsUrl] = /^nats-server \S+ {2}(\S+)$/m.exec(stdout)!;
     expect(stdout).toContain(`  export HAWSER_DATABASE_URL=${url}\n`);
-    expect(stdout).toContain(directory);
+    expect(stdout).toContain(`  export NATS_URL=${natsUrl}\n`);
+    expect(stdout).toContain(`Log of hawser serve  ${join(directory, "serve.log")}\n`);
     expect(existsSync(join(directory, "postgres/PG_VERSION"))).toBe(true);
+  });
+
+  it("has the ports that it is given, at each start, and says it where one of them is taken", async () => {
+    const [port, natsPort] = [await freePort(), await freePort()];
+    const directory = join(temporaryDirectory(), "data");
+    const args = ["--json", "--directory", directory, "--port", `${port}`, "--nats-port", `${natsPort}`];
+    for (let time = 1; time <= 2; time++) {
+      const program = devAt(args);
+      const urls = await announced(program);
+      expect(urls).toMatchObject({
+        databaseUrl: `postgresql://postgres@127.0.0.1:${port}/postgres`,
+        natsUrl: `nats://127.0.0.1:${natsPort}`,
+        directory,
+      });
+      program.child.kill("SIGTERM");
+      expect(await program.ended).toMatchObject({ status: 0 });
+    }
+    for (const taken of [port, natsPort]) {
+      await using _ = await listener(taken);
+      const { status, stdout, stderr } = await devAt(args).ended;
+      expect({ status, stdout }).toEqual({ status: 71, stdout: "" });
+      expect(stderr).toContain(`the port ${taken} of 127.0.0.1 is taken`);
+    }
+  });
+
+  it("has the same ports at each start if it is given none, and others if these are taken, which it says", async () => {
+    // Somebody else on this machine may have them.
+    const usual = async (program: Program): Promise<[isUsual: boolean, isSaid: boolean][]> => {
+      const urls = await announced(program);
+      program.child.kill("SIGTERM");
+      const { stderr } = await program.ended;
+      return [
+        [urls.databaseUrl.includes(":15432/"), stderr.includes("The port 15432 is taken: Postgres has another one")],
+        [urls.natsUrl.endsWith(":14222"), stderr.includes("The port 14222 is taken: nats-server has another one")],
+      ];
+    };
+    for (const [isUsual, isSaid] of await usual(devAt(["--json"]))) expect(isSaid).toBe(!isUsual);
+    await using _postgres = await listener(15_432);
+    await using _nats = await listener(14_222);
+    expect(await usual(devAt(["--json"]))).toEqual([
+      [false, true],
+      [false, true],
+    ]);
   });
 
   it("fails, and stops the other server, when one of them ends by itself", async () => {

@@ -9,6 +9,12 @@ import { announced, anyAnswers, dev } from "./support/dev.js";
 import { hawser } from "./support/hawser.js";
 
 describe("hawser dev", () => {
+  it.each([["--port"], ["--nats-port"]])("takes no %s that is none", async (flag) => {
+    const { status, stderr } = await hawser(["dev", flag, "postgres"]);
+    expect(status).toBe(64);
+    expect(stderr).toContain(`${flag} "postgres" is not a whole number from 0 to 65535`);
+  });
+
   it("prints exactly one line when all answer, and stops everything on SIGTERM with status 0", async () => {
     const program = dev(["--json"]);
     const urls = await announced(program);
@@ -16,6 +22,7 @@ describe("hawser dev", () => {
       databaseUrl: expect.stringMatching(/^postgresql:/),
       natsUrl: expect.stringMatching(/^nats:/),
       gatewayUrl: expect.stringMatching(/^postgres:\/\/hawser@127\.0\.0\.1:\d+\/postgres$/),
+      directory: expect.stringContaining("hawser-dev-"),
     });
     const migrations = await rowsOf(urls.databaseUrl, "SELECT id FROM hawser.migrations");
     expect(migrations.length).toBeGreaterThan(0);

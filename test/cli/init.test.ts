@@ -37,7 +37,7 @@ describe("hawser init", () => {
     expect(jsonLines(second.stdout)).toEqual([
       {
         ...{ database: database.name, role: "postgres", migrations: [], nats, shortfalls: [], warnings: [] },
-        superuserSql: [],
+        ...{ partial: false, superuserSql: [] },
         roleWarnings: noneButMembers,
       },
     ]);
@@ -148,7 +148,7 @@ describe("hawser init", () => {
     }
   });
 
-  it("names what a role without superuser may not do, what it means and the remedy, and works", async () => {
+  it("names what a role without superuser may not do, what it means and the remedy, and says by its status what is missing", async () => {
     const role = `test_init_${randomBytes(4).toString("hex")}`;
     await onServer(
       database.url,
@@ -160,7 +160,21 @@ describe("hawser init", () => {
     url.password = "a-secret-word";
     try {
       const { status, stdout, stderr } = await hawser(["init", "--database-url", url.href]);
-      expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+      const lacking = `NATS from SQL does not work: dblink is not installed, and "${role}" may not install it`;
+      expect({ status, stderr }).toEqual({ status: 77, stderr: expect.stringMatching(/ \[not_permitted\]\n$/) });
+      expect(stderr).toContain(lacking);
+      const asJson = await hawser(["init", "--json", "--database-url", url.href]);
+      expect(asJson).toMatchObject({ status: 77, stderr: expect.stringContaining(lacking) });
+      expect(jsonLines(asJson.stdout)).toEqual([
+        expect.objectContaining({ partial: true, nats: expect.objectContaining({ functions: 0 }) }),
+      ]);
+      // What is not wanted is not lacking, and a dry run has left nothing out.
+      const forPeers = await hawser(["init", "--json", "--no-nats", "--database-url", url.href]);
+      expect(forPeers).toMatchObject({ status: 0, stderr: "" });
+      expect(jsonLines(forPeers.stdout)).toEqual([expect.objectContaining({ partial: false, nats: null })]);
+      const dryRun = await hawser(["init", "--json", "--dry-run", "--database-url", url.href]);
+      expect(dryRun).toMatchObject({ status: 0, stderr: "" });
+      expect(jsonLines(dryRun.stdout)).toEqual([expect.objectContaining({ partial: true })]);
       expect(stdout).toMatch(
         new RegExp(
           `NATS from SQL: not installed, because dblink is missing \\(see below\\)\\.\\n(Warning.*\\n)*\\n` +

@@ -220,6 +220,15 @@ const faults: readonly Fault[] = [
     finding: { check: "roles", severity: "warning", remedy: "ALTER ROLE hawser_peer NOCREATEDB" },
   },
   {
+    fault: "a schema on the path of the login in which everybody may create",
+    seed: ["GRANT CREATE ON SCHEMA public TO PUBLIC"],
+    finding: {
+      ...{ check: "roles", severity: "warning", what: containing('on the search_path of "bridge_') },
+      remedy: 'REVOKE CREATE ON SCHEMA "public" FROM PUBLIC',
+    },
+    undo: ["REVOKE CREATE ON SCHEMA public FROM PUBLIC"],
+  },
+  {
     fault: "whoever may act as the owner, which is only noted: it is whom an installation needs",
     seed: ["CREATE ROLE doctor_member IN ROLE hawser_owner"],
     finding: { check: "roles", severity: "note" },

@@ -2,11 +2,11 @@
  * Faults on the way from Postgres to NATS, and of NATS, seeded one at a time: each is named, with what to do, and nothing
  * else is.
  */
-import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { OwnPostgres } from "../faults/support/own-postgres.js";
 import { eventually } from "../support/eventually.js";
+import { natsClient } from "../support/nats-client.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { rowsOf } from "../support/on-server.js";
 import { found, onlyFinding, postgresWithPasswords, startSystem, subscribing } from "./support/system.js";
@@ -142,7 +142,7 @@ describe("the permissions of the NATS user", () => {
 
   it("are asked for without a message to anybody", async () => {
     await using nats = await withPermissions("{}");
-    await using witness = await connect({ servers: nats.url, user: "all", pass: "all" });
+    await using witness = await natsClient({ servers: nats.url, user: "all", pass: "all" });
     const seen: string[] = [];
     witness.subscribe(">", { callback: (_error, message) => void seen.push(message.subject) });
     await witness.flush();

@@ -27,7 +27,7 @@ async function metric({ log }: ServeProcess, series: RegExp): Promise<number> {
   return lines.reduce((sum, one) => sum + Number(one.split(" ").at(-1)), 0);
 }
 
-const kept = /^hawser_bridge_standby_buffer_bytes /;
+const kept = /^hawser_bridge_standby_buffer_bytes\{/;
 const lost = /^hawser_bridge_messages_discarded_total\{/;
 
 it("loses nothing as long as what is kept has room", { timeout: patienceMs }, async () => {
@@ -66,7 +66,7 @@ it("loses nothing as long as what is kept has room", { timeout: patienceMs }, as
     leader.signal("SIGKILL");
     await eventually("the other one leads", async () => {
       await publish();
-      return (await metric(standby, /^hawser_bridge_leading /)) === 1;
+      return (await metric(standby, /^hawser_bridge_leading\{/)) === 1;
     });
     for (let n = 0; n < 50; n++) await publish();
     const missing = `

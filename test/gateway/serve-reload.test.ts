@@ -1,11 +1,11 @@
 /**
  * The functions that have the gateway read the definition of the NATS server again.
  */
-import { connect } from "@nats-io/transport-node";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
+import { natsClient } from "../support/nats-client.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
 import { connectionOf, createServer, reached } from "./serving.js";
 
@@ -59,7 +59,7 @@ describe.each([...keeping, forced[0]!])("%s", (reload) => {
     await query(alter(other.port));
     await query(`SELECT ${reload}()`);
     // As another client sees it.
-    await using connection = await connect({ servers: other.url });
+    await using connection = await natsClient({ servers: other.url });
     expect(await gateway.value("SELECT server_id FROM nats_get_server_info()")).toBe(connection.info!.server_id);
   });
 

@@ -1,9 +1,10 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { connect, type Msg } from "@nats-io/transport-node";
+import type { Msg } from "@nats-io/transport-node";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { eventually } from "../support/eventually.js";
+import { natsClient } from "../support/nats-client.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { fakeServer, greeting, welcoming } from "./support/fake-server.js";
 import { next, optionsFor, secretsDirectory, testLink } from "./support/links.js";
@@ -61,7 +62,7 @@ describe("configure", () => {
   it("lets what is under way on the old connection end, and closes it then", async () => {
     await using server = await startNatsServer();
     await using other = await startNatsServer();
-    await using responder = await connect({ servers: server.url });
+    await using responder = await natsClient({ servers: server.url });
     const questions: Msg[] = [];
     responder.subscribe("question", { callback: (_, question) => void questions.push(question) });
     await responder.flush();
@@ -128,7 +129,7 @@ describe("configure", () => {
     const { link } = testLink();
     link.configure(optionsFor(server));
     const connection = await link.connected();
-    await using reader = await connect({ servers: server.url });
+    await using reader = await natsClient({ servers: server.url });
     const subscription = reader.subscribe("news", { max: 1000 });
     await reader.flush();
     for (let number = 0; number < 1000; number++) connection.publish("news", `${number}`);

@@ -1,8 +1,8 @@
 import type { Socket } from "node:net";
-import { connect } from "@nats-io/transport-node";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { eventually } from "../support/eventually.js";
+import { natsClient } from "../support/nats-client.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { startProgram } from "../support/program.js";
 import { fakeServer, greeting } from "./support/fake-server.js";
@@ -16,7 +16,7 @@ describe("stop", () => {
     const { link } = testLink();
     link.configure(optionsFor(server));
     const connection = await link.connected();
-    await using reader = await connect({ servers: server.url });
+    await using reader = await natsClient({ servers: server.url });
     const count = 15_000;
     const subscription = reader.subscribe("news", { max: count });
     await reader.flush();

@@ -170,13 +170,28 @@ describe.each(["docs/operations.md", "docs/nats-to-sql.md"])("%s", (page) => {
   });
 });
 
-it("docs/operations.md alerts on metrics that there are", () => {
-  const known = [...read("docs/metrics.md").matchAll(/^\| `(hawser_\w+)`/gm)].map(([, name]) => name!);
-  const named = read("docs/operations.md").match(
-    /hawser_(?:bridge|responder|nats|postgres|gateway)_\w*[a-z](?=[\s[{)`])/g,
-  );
-  expect(named?.length).toBeGreaterThan(5);
-  expect(named?.filter((name) => !known.includes(name))).toEqual([]);
+it("the alerts are on metrics and labels that there are", () => {
+  const rows = [...read("docs/metrics.md").matchAll(/^\| `(hawser_\w+)` \| \w+ \| ([^|]*)\|/gm)];
+  const labels = new Map(rows.map(([, name, list]) => [name!, [...list!.matchAll(/`(\w+)`/g)].map(([, one]) => one!)]));
+  const { groups } = yaml(read("examples/deploy/alerts.yaml")) as {
+    readonly groups: readonly {
+      readonly rules: readonly { readonly expr: string; readonly annotations: Readonly<Record<string, string>> }[];
+    }[];
+  };
+  const rules = groups.flatMap((group) => group.rules);
+  expect(rules.length).toBeGreaterThan(5);
+  for (const { expr, annotations } of rules) {
+    const named = [...expr.matchAll(/\bhawser_\w+/g)].map(([name]) => name);
+    expect([...labels.keys()]).toEqual(expect.arrayContaining(named));
+    // Of Prometheus itself, and what all metrics have.
+    const known = [...named.flatMap((name) => labels.get(name)!), "database", "instance"];
+    const used = [
+      ...Object.values(annotations)
+        .join(" ")
+        .matchAll(/\$labels\.(\w+)/g),
+    ].map(([, label]) => label!);
+    expect(known).toEqual(expect.arrayContaining(used));
+  }
 });
 
 /** By the parser that a development dependency has. */

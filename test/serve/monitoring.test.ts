@@ -19,20 +19,34 @@ it("shows calls, messages and requests that were handled, and that all is well",
   await gateway.client.query("SELECT nats_publish_text($1, 'x')", [subject]);
   await gateway.nats.request(`${subject}_asked`, "x", { timeout: 20_000 });
 
+  const metrics = async (): Promise<string> => (await fetch(`${base}/metrics`)).text();
   const value = async (series: RegExp): Promise<number> => {
-    const line = (await (await fetch(`${base}/metrics`)).text()).split("\n").find((one) => series.test(one));
+    const line = (await metrics()).split("\n").find((one) => series.test(one));
     return Number(line?.split(" ").at(-1));
   };
   for (const series of [
     /^hawser_bridge_messages_committed_total\{/,
-    /^hawser_bridge_batch_messages_count /,
+    /^hawser_bridge_batch_messages_count\{/,
     /^hawser_gateway_calls_total\{.*Publish".*ok/,
     /^hawser_responder_requests_total\{.*outcome="ok"/,
     /^hawser_responder_request_duration_seconds_count\{/,
   ]) {
     await eventually(`${series} counts one`, async () => (await value(series)) === 1);
   }
-  expect(await value(/^hawser_bridge_leading /)).toBe(1);
-  expect(await value(/^hawser_postgres_up /)).toBe(1);
+  expect(await value(/^hawser_bridge_leading\{/)).toBe(1);
+  expect(await value(/^hawser_postgres_up\{/)).toBe(1);
+  const lines = (await metrics()).split("\n").filter((line) => line.startsWith("hawser_"));
+  const database = `database="${gateway.database.name}"`;
+  expect(lines.filter((line) => !line.includes(database))).toEqual([]);
+  const take = `subject="${subject}",function="public.take(bytea)",${database}`;
+  const answer = `subject="${subject}_asked",function="public.answer(bytea)",outcome="ok",${database}`;
+  expect(lines.filter((line) => line.includes(take))).not.toEqual([]);
+  expect(lines.filter((line) => line.includes(answer))).toHaveLength(1);
   for (const page of ["healthz", "readyz"]) expect((await fetch(`${base}/${page}`)).status, page).toBe(200);
+});
+
+it("shows the name that it is given in place of that of the database", async () => {
+  await using gateway = await testGateway({ monitorListen: "127.0.0.1:0", monitorDatabase: "app, of the north" });
+  const metrics = await (await fetch(`http://${gateway.serve.monitorAddress}/metrics`)).text();
+  expect(metrics).toMatch(/^hawser_bridge_leading\{database="app, of the north"\} [01]$/m);
 });

@@ -35,6 +35,8 @@ export async function testDatabase({ migrated = true, nats = true }: TestDatabas
   await onServer(server, `CREATE DATABASE ${name} TEMPLATE ${template} ENCODING 'UTF8'`);
   const url = new URL(server);
   url.pathname = `/${name}`;
+  // As it is since Postgres 15; before, an installation rightly warns of it.
+  if (!migrated) await onServer(url.href, "REVOKE CREATE ON SCHEMA public FROM PUBLIC");
   // Roles belong to the whole server: no test is to change the login of another one's functions.
   const executor = `hawser_executor_${id}`;
   if (migrated) await onServer(url.href, nameExecutorSql(executor), ...(nats ? [makeExecutorSql] : []));

@@ -93,6 +93,12 @@ export interface ServeSettings {
    */
   readonly monitorListen: string | undefined;
   /**
+   * The label `database` of all metrics, for databases of the same name on several servers. Default: the name of the database.
+   *
+   * No default. Range: 1 to 128 bytes long in UTF-8.
+   */
+  readonly monitorDatabase: string | undefined;
+  /**
    * How much may wait in the table for messages that the leader has no room for in memory: subjects, payloads, headers, and 256
    * bytes for each message. 0: none of them is written there. What is saved at a stop does not count against it.
    *
@@ -120,6 +126,7 @@ export const serveSettingsDefaults: ServeSettings = {
   bufferBytes: 67108864,
   takeoverBufferMs: 10000,
   monitorListen: undefined,
+  monitorDatabase: undefined,
   savedBytes: 1073741824,
 };
 
@@ -139,6 +146,7 @@ export const serveSettingsRanges = {
   bufferBytes: { kind: "number", min: 1048576, max: 8589934592, unit: "bytes" },
   takeoverBufferMs: { kind: "number", min: 0, max: 600000, unit: "ms" },
   monitorListen: { kind: "string", maxBytes: 261 },
+  monitorDatabase: { kind: "string", maxBytes: 128 },
   savedBytes: { kind: "number", min: 0, max: 1099511627776, unit: "bytes" },
 } as const;
 
@@ -311,6 +319,23 @@ export function checkServeSettingsMonitorListen(value: string): Violation | unde
   return checkText(serveSettingsMonitorListenRules, value);
 }
 
+const serveSettingsMonitorDatabaseRules: TextRules = {
+  path: "monitorDatabase",
+  minBytes: 1,
+  maxBytes: 128,
+  bytesRule: "must be 1 to 128 bytes long in UTF-8",
+  bytesRemedy: "Use 1 to 128 bytes in UTF-8.",
+};
+
+/**
+ * Checks `ServeSettings.monitor_database`. Limits: 1 to 128 bytes long in UTF-8.
+ *
+ * The label `database` of all metrics, for databases of the same name on several servers. Default: the name of the database.
+ */
+export function checkServeSettingsMonitorDatabase(value: string): Violation | undefined {
+  return checkText(serveSettingsMonitorDatabaseRules, value);
+}
+
 /**
  * Checks `ServeSettings.saved_bytes`. Limits: 0 to 1099511627776.
  *
@@ -345,6 +370,7 @@ export function checkServeSettings(input: ServeSettingsInput): CheckedServeSetti
     bufferBytes: input.bufferBytes ?? serveSettingsDefaults.bufferBytes,
     takeoverBufferMs: input.takeoverBufferMs ?? serveSettingsDefaults.takeoverBufferMs,
     monitorListen: input.monitorListen ?? serveSettingsDefaults.monitorListen,
+    monitorDatabase: input.monitorDatabase ?? serveSettingsDefaults.monitorDatabase,
     savedBytes: input.savedBytes ?? serveSettingsDefaults.savedBytes,
   };
   const violation =
@@ -362,6 +388,7 @@ export function checkServeSettings(input: ServeSettingsInput): CheckedServeSetti
     checkServeSettingsBufferBytes(settings.bufferBytes) ??
     checkServeSettingsTakeoverBufferMs(settings.takeoverBufferMs) ??
     (settings.monitorListen === undefined ? undefined : checkServeSettingsMonitorListen(settings.monitorListen)) ??
+    (settings.monitorDatabase === undefined ? undefined : checkServeSettingsMonitorDatabase(settings.monitorDatabase)) ??
     checkServeSettingsSavedBytes(settings.savedBytes);
   return violation === undefined ? { ok: true, settings } : { ok: false, violation };
 }

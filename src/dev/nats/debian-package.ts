@@ -1,5 +1,5 @@
 /**
- * Debian's package of nats-server, without root and without touching the system: apt with directories of its own, from
+ * Programs out of Debian's packages, without root and without touching the system: apt with directories of its own, from
  * the mirror that this machine already uses. apt checks the archive's signature with the system's keyring and each file
  * against it; `dpkg -x` only unpacks.
  */
@@ -14,14 +14,23 @@ import type { FetchedProgram, NatsSource } from "./binary.js";
 const run = promisify(execFile);
 
 const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/** Releases with a newer nats-server than the machine's own, newest first; their binary is static enough to run here. */
+/** Releases with newer programs than the machine's own, newest first; those in Go are static enough to run here, mostly. */
 const NEWER_RELEASES = ["sid", "trixie"];
 const COMMAND_TIMEOUT_MS = 120_000;
 /** How long a mirror may be silent. */
 const MIRROR_TIMEOUT_S = 10;
 
+/** A program, and the package that has it. */
+export interface DebianProgram {
+  readonly package: string;
+  /** Below the root. */
+  readonly path: string;
+}
+
 /** Debian's package, newest release first. */
-export function debianPackage(): NatsSource {
+export function debianPackage(
+  program: DebianProgram = { package: "nats-server", path: "usr/sbin/nats-server" },
+): NatsSource {
   return {
     name: "Debian package",
     async *fetch(directory, signal): AsyncIterable<FetchedProgram> {
@@ -29,7 +38,7 @@ export function debianPackage(): NatsSource {
       const failures: unknown[] = [];
       for (const release of new Set([...NEWER_RELEASES, codename])) {
         try {
-          yield await fetchFrom(release, mirror, directory, signal);
+          yield await fetchFrom(program, release, mirror, directory, signal);
         } catch (error) {
           signal?.throwIfAborted();
           failures.push(error);
@@ -58,6 +67,7 @@ async function debianSystem(): Promise<{ mirror: string; codename: string }> {
 
 /** Downloads and unpacks the package of one release. */
 async function fetchFrom(
+  program: DebianProgram,
   release: string,
   mirror: string,
   parent: string,
@@ -67,12 +77,13 @@ async function fetchFrom(
   const apt = privateApt(directory, `${mirror} ${release} main`);
   const limits = { cwd: directory, timeout: COMMAND_TIMEOUT_MS, ...(signal && { signal }) };
   await run("apt-get", [...apt, "update"], limits);
-  await run("apt-get", [...apt, "download", "nats-server"], limits);
+  await run("apt-get", [...apt, "download", program.package], limits);
   const archive = readdirSync(directory).find((name) => name.endsWith(".deb"));
-  if (archive === undefined) throw new DevError("dev_server_failed", `apt downloaded no nats-server from ${release}`);
+  if (archive === undefined)
+    throw new DevError("dev_server_failed", `apt downloaded no ${program.package} from ${release}`);
   await run("dpkg", ["-x", archive, "unpacked"], limits);
   return {
-    program: join(directory, "unpacked/usr/sbin/nats-server"),
+    program: join(directory, "unpacked", program.path),
     origin: `Debian ${release}, package ${archive.replace(/\.deb$/, "").replaceAll("%3a", ":")}, verified by apt`,
   };
 }

@@ -1,5 +1,5 @@
 /**
- * A nats-server of our own, with JetStream, on ports it chooses itself.
+ * A nats-server of our own, with JetStream, on ports that it chooses itself where none is wanted.
  */
 import { once } from "node:events";
 import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
@@ -7,12 +7,14 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { DevError } from "../../errors/index.js";
+import { type PortWish, portFor } from "../free-port.js";
 import type { RunDirectory } from "../run-directory.js";
 import { ServerProcess } from "../server-process.js";
 import { findNatsServer, type NatsBinary, type NatsSearch } from "./binary.js";
 
 const READY_TIMEOUT_MS = 30_000;
 const PROBE_TIMEOUT_MS = 5_000;
+const PORT_ATTEMPTS = 5;
 
 /** A nats-server that answers. */
 export interface NatsServer {
@@ -31,8 +33,29 @@ interface Ports {
  * Finds or fetches nats-server, starts it in the run directory, and resolves when it and its JetStream answer. If that
  * fails, the caller ends what may be running there (`stopServersOf`).
  */
-export async function startNats(directory: RunDirectory, search: NatsSearch): Promise<NatsServer> {
+export async function startNats(
+  directory: RunDirectory,
+  { port: wish, ...search }: NatsSearch & { readonly port?: PortWish | undefined },
+): Promise<NatsServer> {
   const binary = await findNatsServer(search);
+  for (let attempt = 1; ; attempt++) {
+    const chosen = wish && (await portFor("nats-server", wish));
+    if (chosen?.isAnother) search.onProgress?.(`The port ${wish?.port} is taken: nats-server has another one`);
+    const started = await startAt(chosen?.port ?? -1, directory, binary, search.signal);
+    if ("url" in started) return started;
+    // Between our look and its start somebody else took the port.
+    const portTaken = /address already in use/i.test(started.process.logTail());
+    if (!portTaken || wish === undefined || attempt === PORT_ATTEMPTS) throw started.process.endedEarly();
+  }
+}
+
+/** @returns without a URL if it has ended. @throws `dev_server_failed` if it does not answer in time; the signal's reason */
+async function startAt(
+  port: number,
+  directory: RunDirectory,
+  binary: NatsBinary,
+  signal: AbortSignal | undefined,
+): Promise<NatsServer | { readonly process: ServerProcess }> {
   const portsDirectory = join(directory.path, "nats-ports");
   // A killed server leaves its file behind, and the next one may get the same pid.
   rmSync(portsDirectory, { recursive: true, force: true });
@@ -44,7 +67,7 @@ export async function startNats(directory: RunDirectory, search: NatsSearch): Pr
       "-a",
       "127.0.0.1",
       "-p",
-      "-1",
+      `${port}`,
       "-m",
       "-1",
       "--ports_file_dir",
@@ -60,7 +83,7 @@ export async function startNats(directory: RunDirectory, search: NatsSearch): Pr
   while (server.end === undefined) {
     const ports = readPorts(portsDirectory);
     if (ports !== undefined && (await isReady(ports))) return { url: ports.nats[0]!, binary, process: server };
-    search.signal?.throwIfAborted();
+    signal?.throwIfAborted();
     if (Date.now() > deadline) {
       throw new DevError(
         "dev_server_failed",
@@ -69,7 +92,7 @@ export async function startNats(directory: RunDirectory, search: NatsSearch): Pr
     }
     await Promise.race([delay(5), server.ended]);
   }
-  throw server.endedEarly();
+  return { process: server };
 }
 
 /** True if a nats-server greets at the URL. */

@@ -10,7 +10,7 @@ import type pg from "pg";
 import { DevError } from "../../errors/index.js";
 import { DatabaseAddress, openSession } from "../../postgres/index.js";
 import { type Account, serverAccount } from "../account.js";
-import { freePort } from "../free-port.js";
+import { type PortWish, portFor } from "../free-port.js";
 import type { RunDirectory } from "../run-directory.js";
 import { ServerProcess } from "../server-process.js";
 import { findPostgres, type PostgresBinaries } from "./binaries.js";
@@ -40,7 +40,12 @@ export interface PostgresServer {
  */
 export async function startPostgres(
   directory: RunDirectory,
-  options: { readonly maxConnections: number; readonly signal?: AbortSignal | undefined },
+  options: {
+    readonly maxConnections: number;
+    readonly port?: PortWish | undefined;
+    readonly onProgress?: (message: string) => void;
+    readonly signal?: AbortSignal | undefined;
+  },
 ): Promise<PostgresServer> {
   const account = serverAccount();
   const binaries = findPostgres(account, directory.path);
@@ -49,7 +54,8 @@ export async function startPostgres(
   }
   for (let attempt = 1; ; attempt++) {
     options.signal?.throwIfAborted();
-    const port = await freePort();
+    const { port, isAnother } = await portFor("Postgres", options.port);
+    if (isAnother) options.onProgress?.(`The port ${options.port?.port} is taken: Postgres has another one`);
     const server = await ServerProcess.start({
       name: "Postgres",
       program: binaries.postgres,

@@ -8,6 +8,7 @@ import { grantedRoles } from "../../store/grants.js";
 import { lackingGrants } from "../../store/lacking-grants.js";
 import { natsRoles } from "../../store/nats/install-nats.js";
 import { dblinkSchema, runSchema } from "../../store/nats/objects.js";
+import { pathWarnings } from "../../store/path-warnings.js";
 import { roleWarnings } from "../../store/role-warnings.js";
 import { surplusGrants } from "../../store/surplus-grants.js";
 import type { Check } from "../examine.js";
@@ -44,6 +45,7 @@ async function roles(facts: Facts): Promise<Verdict> {
     ),
     // Whoever installs without being a superuser has to be such a member.
     ...lines.map((line) => findingOf(line, line.includes("is a member of hawser_owner") ? "note" : "warning")),
+    ...(await pathWarnings(facts.client)).map((line) => findingOf(line, "warning")),
   ];
   return { findings, seen: `${names.length - missing.length} roles of Hawser` };
 }

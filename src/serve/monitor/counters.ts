@@ -61,9 +61,11 @@ export interface BridgeCounters {
   readonly requestsQueued: number;
 }
 
-/** A function that NATS calls: which one it is, for a label. */
+/** A function that NATS calls: which one it is, for labels. */
 export interface BoundFunction {
   readonly id: bigint;
+  /** What it is subscribed to, or answers; may hold wildcards. Never the subject of a message, of which there is no end. */
+  readonly subject: string;
   /** As people know it: `public.capture(bytea)`. */
   readonly functionName: string;
 }

@@ -8,7 +8,9 @@ import { readCounter, readNumber } from "./read-metrics.js";
 /** In seconds: from one row to the greatest sensible `responder_timeout_ms`. */
 const durationBuckets = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30];
 
-type ResponderLabels = Record<"responder" | "function", string>;
+const labelNames = ["responder", "subject", "function"] as const;
+
+type ResponderLabels = Record<(typeof labelNames)[number], string>;
 
 const outcomes: readonly (readonly [name: string, totalOf: (counters: ResponderCounters) => number])[] = [
   ["ok", ({ ok }) => ok],
@@ -30,7 +32,7 @@ export class ResponderMetrics {
     this.#durations = new Histogram({
       name: "hawser_responder_request_duration_seconds",
       help: "How long the function of a request ran, without its wait for a turn.",
-      labelNames: ["responder", "function"],
+      labelNames,
       buckets: durationBuckets,
       registers: [registry],
       collect: () => this.#forgetTheGone(),
@@ -63,7 +65,7 @@ function defineRequests(registry: Registry, counters: ServeCounters): void {
     {
       name: "hawser_responder_requests_total",
       help: "Requests to responders of this process, by how they ended: ok, failed, timed_out or busy.",
-      labels: ["responder", "function", "outcome"],
+      labels: [...labelNames, "outcome"],
     },
     function* () {
       for (const each of counters.bridge?.responders ?? []) {
@@ -85,6 +87,6 @@ function defineRequests(registry: Registry, counters: ServeCounters): void {
   );
 }
 
-function labelsOf({ id, functionName }: BoundFunction): ResponderLabels {
-  return { responder: String(id), function: functionName };
+function labelsOf({ id, subject, functionName }: BoundFunction): ResponderLabels {
+  return { responder: String(id), subject, function: functionName };
 }

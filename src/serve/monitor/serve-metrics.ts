@@ -12,6 +12,8 @@ import { SubscriptionMetrics } from "./subscription-metrics.js";
 export interface ServeMetricsOptions {
   /** Of this program. */
   readonly version: string;
+  /** The label `database` of all of them. */
+  readonly database: string;
   /** Read at each scrape, from the first one on. */
   readonly counters: ServeCounters;
   /** Milliseconds, by the clock of `SubscriptionCounters.oldestReceivedAt`. Default `performance.now`. */
@@ -25,8 +27,9 @@ export class ServeMetrics {
   readonly #subscriptions: SubscriptionMetrics;
   readonly #responders: ResponderMetrics;
 
-  constructor({ version, counters, now = () => performance.now() }: ServeMetricsOptions) {
+  constructor({ version, database, counters, now = () => performance.now() }: ServeMetricsOptions) {
     const registry = this.#registry;
+    registry.setDefaultLabels({ database });
     new Gauge({
       name: "hawser_build_info",
       help: "Always 1; the label says which version runs.",

@@ -152,10 +152,11 @@ function defineTotals(registry: Registry, counters: ServeCounters): void {
   );
 }
 
-const labels = ["subscription", "function"] as const;
+const labels = ["subscription", "subject", "function"] as const;
 
 function* ofEach(counters: ServeCounters, numberOf: NumberOf): Iterable<Sample<(typeof labels)[number]>> {
   for (const each of counters.bridge?.subscriptions ?? []) {
-    yield [{ subscription: String(each.id), function: each.functionName }, numberOf(each)];
+    const { id, subject, functionName } = each;
+    yield [{ subscription: String(id), subject, function: functionName }, numberOf(each)];
   }
 }

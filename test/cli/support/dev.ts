@@ -10,10 +10,16 @@ export interface Announcement {
   readonly databaseUrl: string;
   readonly natsUrl: string;
   readonly gatewayUrl: string;
+  readonly directory: string;
 }
 
-/** Starts it. */
+/** Starts it, at ports that no other one has had before it. */
 export function dev(args: readonly string[] = [], options: ProgramOptions = {}): Program {
+  return devAt(["--port", "0", "--nats-port", "0", ...args], options);
+}
+
+/** Starts it at the ports that it takes by itself. */
+export function devAt(args: readonly string[], options: ProgramOptions = {}): Program {
   return kill(startProgram("src/cli/main.ts", ["dev", ...args], options));
 }
 

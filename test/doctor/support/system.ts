@@ -31,6 +31,8 @@ const template = "doctor_template";
 export async function postgresWithPasswords(): Promise<OwnPostgres> {
   const postgres = await ownPostgres();
   await onServer(postgres.url, "ALTER SYSTEM SET fsync = off", `CREATE DATABASE ${template}`);
+  // As it is since Postgres 15.
+  await onServer(urlOf(postgres, template, "postgres"), "REVOKE CREATE ON SCHEMA public FROM PUBLIC");
   await install({ databaseUrl: urlOf(postgres, template, "postgres") });
   writeFileSync(join(postgres.dataDirectory, "pg_hba.conf"), rules);
   const loadedAt = async () => (await rowsOf(postgres.url, "SELECT pg_conf_load_time()::text AS at"))[0]!["at"];

@@ -1,12 +1,13 @@
 /**
  * What sessions are told when the connection to NATS is lost, or replaced, between their calls.
  */
-import { connect, type Msg } from "@nats-io/transport-node";
+import type { Msg } from "@nats-io/transport-node";
 import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { eventually } from "../../support/eventually.js";
 import { type TestGateway, testGateway } from "../../support/gateway.js";
+import { natsClient } from "../../support/nats-client.js";
 import { startNatsServer, type TestNatsServer } from "../../support/nats-server.js";
 
 let server: TestNatsServer;
@@ -85,7 +86,7 @@ describe("a request that is under way", () => {
     ["the connection is made anew by force", "SELECT litmus_pgnats_reload_conf_force()"],
     ["the options change", 'SELECT hawser.set_nats_server(\'{"host":"localhost","port":"PORT"}\')'],
   ])("gets its answer although %s", async (_, sql) => {
-    await using responder = await connect({ servers: server.url });
+    await using responder = await natsClient({ servers: server.url });
     const questions: Msg[] = [];
     responder.subscribe("slow.question", { callback: (_error, question) => void questions.push(question) });
     await responder.flush();

@@ -15,6 +15,7 @@ export const awkwardName = 'public."two\nlines \\ and \\n "" quotes"(bytea)';
 
 export const capture: SubscriptionCounters = {
   id: 1n,
+  subject: "orders.>",
   functionName: "public.capture(bytea)",
   received: 100,
   committed: 90,
@@ -32,6 +33,7 @@ export const capture: SubscriptionCounters = {
 export const awkward: SubscriptionCounters = {
   ...capture,
   id: 2n,
+  subject: "returns.*",
   functionName: awkwardName,
   received: 7,
   oldestReceivedAt: undefined,
@@ -39,6 +41,7 @@ export const awkward: SubscriptionCounters = {
 
 export const answer: ResponderCounters = {
   id: 9_007_199_254_740_993n,
+  subject: "prices",
   functionName: "public.answer(bytea)",
   ok: 50,
   failed: 3,

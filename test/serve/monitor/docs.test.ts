@@ -9,7 +9,7 @@ const page = readFileSync(new URL("../../../docs/metrics.md", import.meta.url), 
 
 /** Our families, each with every label that it can have. */
 async function families(): Promise<readonly Family[]> {
-  const metrics = new ServeMetrics({ version: "1.2.3", counters: serveCounters() });
+  const metrics = new ServeMetrics({ version: "1.2.3", database: "app", counters: serveCounters() });
   try {
     metrics.observeCall("Publish", "ok", 1);
     metrics.observeRequest(answer, 1);
@@ -19,11 +19,11 @@ async function families(): Promise<readonly Family[]> {
   }
 }
 
-/** Label by label, the values that it has, without the bounds of histograms. */
+/** Label by label, the values that it has, without the bounds of histograms, and without the label that all have. */
 function labelsOf({ samples }: Family): ReadonlyMap<string, ReadonlySet<string>> {
   const found = new Map<string, Set<string>>();
   for (const [label, value] of samples.flatMap(({ labels }) => Object.entries(labels))) {
-    if (label === "le") continue;
+    if (label === "le" || label === "database") continue;
     found.set(label, (found.get(label) ?? new Set()).add(value));
   }
   return found;

@@ -18,7 +18,7 @@ afterEach(async () => {
 });
 
 function optionsOf(given: Partial<MonitorOptions> = {}): MonitorOptions & { readonly errors: Line[] } {
-  const metrics = new ServeMetrics({ version: "1.2.3", counters: serveCounters() });
+  const metrics = new ServeMetrics({ version: "1.2.3", database: "app", counters: serveCounters() });
   closing.push(() => metrics.close());
   const errors: Line[] = [];
   const silent = () => {};
@@ -42,7 +42,7 @@ describe("the monitoring port", () => {
     expect(response.headers.get("content-type")).toBe("text/plain; version=0.0.4; charset=utf-8");
     const families = parsePrometheus(await response.text());
     expect(families.get("hawser_gateway_sessions")?.samples[0]?.value).toBe(3);
-    expect(families.get("hawser_build_info")?.samples[0]?.labels).toEqual({ version: "1.2.3" });
+    expect(families.get("hawser_build_info")?.samples[0]?.labels).toEqual({ version: "1.2.3", database: "app" });
   });
 
   it("answers probes by what the checks say then", async () => {

@@ -10,16 +10,24 @@ afterEach(() => {
 });
 
 function metricsOf(options: Partial<ServeMetricsOptions> = {}): ServeMetrics {
-  const metrics = new ServeMetrics({ version: "1.2.3", counters: serveCounters(), now: () => 12_500, ...options });
+  const metrics = new ServeMetrics({
+    version: "1.2.3",
+    database: "app",
+    counters: serveCounters(),
+    now: () => 12_500,
+    ...options,
+  });
   opened.push(metrics);
   return metrics;
 }
 
-/** What a metric shows: its values by labels, as text. */
+/** What a metric shows: its values by labels, as text, without that of the database. */
 async function shown(metrics: ServeMetrics, family: string, line = family): Promise<Record<string, number>> {
   const { samples = [] } = parsePrometheus(await metrics.text()).get(family) ?? {};
   const lines = samples.filter(({ name }) => name === line);
-  return Object.fromEntries(lines.map(({ labels, value }) => [Object.values(labels).join(" "), value]));
+  return Object.fromEntries(
+    lines.map(({ labels: { database, ...labels }, value }) => [Object.values(labels).join(" "), value]),
+  );
 }
 
 describe("ServeMetrics", () => {
@@ -43,7 +51,7 @@ describe("ServeMetrics", () => {
     for (const [name, values] of Object.entries(expected)) expect(await shown(metrics, name), name).toEqual(values);
   });
 
-  it("shows each subscription and responder by its number and its function's name, whatever characters that has", async () => {
+  it("shows each subscription and responder by its number, its subject and its function, whatever characters that has", async () => {
     const metrics = metricsOf();
     const expected = {
       messages_received_total: [100, 7],
@@ -59,16 +67,27 @@ describe("ServeMetrics", () => {
       oldest_message_age_seconds: [2.5, 0],
     };
     for (const [name, [first, second]] of Object.entries(expected)) {
-      const values = { [`1 ${capture.functionName}`]: first, [`2 ${awkwardName}`]: second };
+      const values = { [`1 orders.> ${capture.functionName}`]: first, [`2 returns.* ${awkwardName}`]: second };
       expect(await shown(metrics, `hawser_bridge_${name}`), name).toEqual(values);
     }
-    const responder = `9007199254740993 ${answer.functionName}`;
+    const responder = `9007199254740993 prices ${answer.functionName}`;
     expect(await shown(metrics, "hawser_responder_requests_total")).toEqual({
       [`${responder} ok`]: 50,
       [`${responder} failed`]: 3,
       [`${responder} timed_out`]: 2,
       [`${responder} busy`]: 1,
     });
+  });
+
+  it("says of each number which database it is about, whatever characters its name has", async () => {
+    const database = 'two\nlines \\ and "quotes"';
+    const metrics = metricsOf({ database });
+    metrics.observeCall("Publish", "ok", 1);
+    metrics.observeRequest(answer, 1);
+    const families = [...parsePrometheus(await metrics.text()).values()];
+    expect(families.length).toBeGreaterThan(20);
+    for (const { name, samples } of families)
+      for (const { labels } of samples) expect(labels["database"], name).toBe(database);
   });
 
   it("reads the counters anew at each scrape, and drops what has gone", async () => {
@@ -78,7 +97,9 @@ describe("ServeMetrics", () => {
     counters.bridge.subscriptions = [{ ...awkward, received: 8 }];
     counters.bridge.role = "standby";
     counters.nats = { gateway: { isUp: false, reconnects: 5 } };
-    expect(await shown(metrics, "hawser_bridge_messages_received_total")).toEqual({ [`2 ${awkwardName}`]: 8 });
+    expect(await shown(metrics, "hawser_bridge_messages_received_total")).toEqual({
+      [`2 returns.* ${awkwardName}`]: 8,
+    });
     expect(await shown(metrics, "hawser_bridge_role")).toEqual({ primary: 0, standby: 1, unknown: 0 });
     expect(await shown(metrics, "hawser_nats_up")).toEqual({ gateway: 0 });
     expect(await shown(metrics, "hawser_nats_reconnects_total")).toEqual({ gateway: 5 });
@@ -137,7 +158,7 @@ describe("ServeMetrics", () => {
     const counters = serveCounters();
     const metrics = metricsOf({ counters });
     const family = "hawser_responder_request_duration_seconds";
-    const labels = `9007199254740993 ${answer.functionName}`;
+    const labels = `9007199254740993 prices ${answer.functionName}`;
     metrics.observeRequest(answer, 5);
     metrics.observeRequest(answer, 50);
     expect(await shown(metrics, family, `${family}_count`)).toEqual({ [labels]: 2 });

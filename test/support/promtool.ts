@@ -1,0 +1,45 @@
+/**
+ * Prometheus's own tool for rules and their tests: of PATH, of the cache, or of Debian's package.
+ */
+import { execFile } from "node:child_process";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { cacheDirectory } from "../../src/dev/cache-directory.js";
+import { findProgram } from "../../src/dev/find-program.js";
+import { debianPackage } from "../../src/dev/nats/debian-package.js";
+
+/** Its path; a promise that rejects says why it cannot be had here. */
+export async function findPromtool(): Promise<string> {
+  const kept = join(cacheDirectory(), "promtool", `${process.platform}-${process.arch}`, "promtool");
+  for (const program of [findProgram("promtool"), kept])
+    if (program !== undefined && (await runs(program))) return program;
+  const directory = mkdtempSync(join(tmpdir(), "hawser-fetch-"));
+  try {
+    const fetched = debianPackage({ package: "prometheus", path: "usr/bin/promtool" }).fetch(directory);
+    for await (const { program } of fetched) if (await runs(program)) return keep(program, kept);
+    throw new Error("none of Debian's packages has one that runs on this machine");
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+async function runs(program: string): Promise<boolean> {
+  if (!existsSync(program)) return false;
+  return promisify(execFile)(program, ["--version"], { timeout: 30_000 }).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Renamed into place, as others may be doing the same. */
+function keep(program: string, place: string): string {
+  const directory = join(place, "..");
+  mkdirSync(directory, { recursive: true });
+  const draft = mkdtempSync(join(directory, ".draft-"));
+  copyFileSync(program, join(draft, "promtool"));
+  renameSync(join(draft, "promtool"), place);
+  rmSync(draft, { recursive: true });
+  return place;
+}
