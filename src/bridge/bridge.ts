@@ -95,6 +95,8 @@ export class Bridge {
   #lastEpoch = 0n;
   /** When it ceased to receive; undefined: it receives. */
   #deafSince: number | undefined;
+  /** Those that were received here when the connection was last lost, if this process led. */
+  #cutSubjects: readonly string[] = [];
   #finished: Promise<void> | undefined;
   #stopped: Promise<void> | undefined;
 
@@ -162,6 +164,8 @@ export class Bridge {
         this.#subscriptions.refused(pattern);
         this.#listen();
       },
+      onCut: () => this.#cut(),
+      onSameServer: () => this.#tellCut(),
       onDeaf: () => void this.#deaf(),
       onHearing: () => this.#hears(),
     });
@@ -421,6 +425,21 @@ export class Bridge {
     if (!this.#receiver.isHearing) void this.#deaf();
     // Dead letters may wait to be handled again.
     this.#handlers.soon();
+  }
+
+  /** What the server had for this process is lost, unless another process has it. */
+  #cut(): void {
+    this.#cutSubjects = this.#lead.epoch === undefined ? [] : this.#subscriptions.cut();
+  }
+
+  #tellCut(): void {
+    const subjects = this.#cutSubjects;
+    if (subjects.length === 0) return;
+    this.#options.logger.error(
+      { subjects: subjects.slice(0, 20), inAll: subjects.length },
+      "the connection was lost while the NATS server lived on: messages came faster than this process reads (slow consumer), or " +
+        "the network was at fault; what the server had left of these subjects is lost, unless another process has it",
+    );
   }
 
   /** Others may receive what this process does not: it does what it has, and gives the lead back. */

@@ -24,12 +24,18 @@ export interface ReceiverOptions {
   onRefused(pattern: string): void;
   /** Nothing is received any more; `completeUntil` says since when that may be. */
   onDeaf(): void;
+  /** The connection was lost, and what the server had for it. Before {@link onDeaf}. */
+  onCut(): void;
+  /** There is a connection again, to the same server: it lived on while the one before was lost. */
+  onSameServer(): void;
   /** From now on what is published is received. */
   onHearing(): void;
 }
 
 interface Attached {
   readonly connection: NatsConnection;
+  /** Which server it is with: one that is started again is another one. */
+  readonly server: string | undefined;
   readonly subscriptions: Map<string, NatsSubscription>;
   /** Lets go of the connection. */
   readonly done: () => void;
@@ -53,6 +59,8 @@ export class Receiver {
   /** Ends the wait for servers of a cluster to know of the replacement. */
   #hurry = new AbortController();
   #isHearing = false;
+  /** The server of the connection that was lost, until there is another one. */
+  #lostFrom: string | undefined;
   #completeUntil: number | undefined;
   /** Ids are of this process alone. */
   readonly #name = nuid.next();
@@ -136,12 +144,15 @@ export class Receiver {
     const before = this.#attached;
     const attached: Attached = {
       connection,
+      server: connection.info?.server_id,
       subscriptions: new Map(),
       done: once(this.#options.link.use(connection)),
       timer: undefined,
     };
     this.#attached = attached;
     for (const pattern of this.#patterns) this.#open(attached, pattern);
+    if (this.#lostFrom !== undefined && this.#lostFrom === attached.server) this.#options.onSameServer();
+    this.#lostFrom = undefined;
     void connection.closed().then(() => this.#ended(attached));
     // The server knows the new subscriptions before the old ones go.
     const isKnown = await this.#ask(attached);
@@ -180,6 +191,8 @@ export class Receiver {
     this.#attached = undefined;
     clearTimeout(attached.timer);
     attached.done();
+    this.#lostFrom = attached.server;
+    this.#options.onCut();
     this.#deafen();
   }
 

@@ -57,6 +57,7 @@ export interface SubscriptionCounts {
   readonly subject: string;
   readonly received: number;
   readonly repeated: number;
+  readonly cuts: number;
   readonly committed: number;
   readonly deadLettered: number;
   readonly transactions: number;
@@ -88,6 +89,8 @@ interface Known {
   readonly retrying: Set<bigint>;
   received: number;
   repeated: number;
+  /** How often the connection was lost while this process led. */
+  cuts: number;
   /** Of lanes that this subscription had in earlier terms. */
   past: { committed: number; buried: number; transactions: number; bisections: number };
 }
@@ -184,11 +187,11 @@ export class Subscriptions {
 
   /** What is counted. */
   *counts(): Generator<SubscriptionCounts> {
-    for (const { subscription, lane, past, received, repeated } of this.#known.values()) {
+    for (const { subscription, lane, past, received, repeated, cuts } of this.#known.values()) {
       const { id, functionName, subject } = subscription;
       const now = lane?.counts;
       yield {
-        ...{ id, functionName, subject, received, repeated },
+        ...{ id, functionName, subject, received, repeated, cuts },
         committed: past.committed + (now?.committed ?? 0),
         deadLettered: past.buried + (now?.buried ?? 0),
         transactions: past.transactions + (now?.transactions ?? 0),
@@ -229,6 +232,7 @@ export class Subscriptions {
         retrying: new Set(),
         received: 0,
         repeated: 0,
+        cuts: 0,
         past: { committed: 0, buried: 0, transactions: 0, bisections: 0 },
       };
       this.#known.set(subscription.id, known);
@@ -255,6 +259,12 @@ export class Subscriptions {
   settleReceivers(): void {
     for (const { formerReceivers } of this.#known.values()) formerReceivers.clear();
     this.#index();
+  }
+
+  /** The connection was lost: some messages may be missing of each. @returns their subjects */
+  cut(): readonly string[] {
+    for (const known of this.#known.values()) known.cuts += 1;
+    return [...new Set([...this.#known.values()].map(({ subscription: { subject } }) => subject))];
   }
 
   /** Decides over which subject each receives. Where that changes, the one before goes on for the time being. */

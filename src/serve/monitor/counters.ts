@@ -90,6 +90,8 @@ export interface SubscriptionCounters extends BoundFunction {
   readonly deadLettered: number;
   /** Messages taken from the standby buffer at a takeover: another process may have handled them. */
   readonly repeated: number;
+  /** How often the connection to NATS was lost while this process led. */
+  readonly cuts: number;
   /** Transactions with its messages, whatever became of them. */
   readonly transactions: number;
   /** Batches that were halved because one of their messages failed. */

@@ -141,6 +141,11 @@ function defineTotals(registry: Registry, counters: ServeCounters): void {
     ({ repeated }) => repeated,
   );
   define(
+    "hawser_bridge_cuts_total",
+    "How often the connection on which they come was lost while this process led; what the server had left may be lost.",
+    ({ cuts }) => cuts,
+  );
+  define(
     "hawser_bridge_transactions_total",
     "Transactions with messages, whatever became of them.",
     ({ transactions }) => transactions,

@@ -21,6 +21,7 @@ export const capture: SubscriptionCounters = {
   committed: 90,
   deadLettered: 1,
   repeated: 4,
+  cuts: 2,
   queuedMessages: 6,
   queuedBytes: 6_000,
   savedMessages: 11,

@@ -58,6 +58,7 @@ describe("ServeMetrics", () => {
       messages_committed_total: [90, 90],
       messages_dead_lettered_total: [1, 1],
       messages_repeated_total: [4, 4],
+      cuts_total: [2, 2],
       transactions_total: [20, 20],
       bisections_total: [2, 2],
       queue_messages: [6, 6],
