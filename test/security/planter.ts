@@ -75,6 +75,7 @@ const plantSql = `
 CREATE FUNCTION pg_temp.operators(s text, l text, types text[], operators text[]) RETURNS int LANGUAGE plpgsql AS $plant$
 DECLARE o text; r text; result text; made int := 0; body text := ${body};
 BEGIN
+  -- Names of their own: among thousands of one name each look-up takes long.
   EXECUTE format('CREATE FUNCTION %I.u(%s) RETURNS %s %s', s, l, l, body);
   FOREACH o IN ARRAY ARRAY['-', '+', '@', '!!', '|/'] LOOP
     CONTINUE WHEN EXISTS (SELECT FROM pg_operator WHERE oprname = o AND oprleft = 0 AND oprright = l::regtype AND oprnamespace = 'pg_catalog'::regnamespace);
@@ -82,12 +83,12 @@ BEGIN
     made := made + 1;
   END LOOP;
   FOREACH r IN ARRAY types LOOP
-    EXECUTE format('CREATE FUNCTION %I.b(%s, %s) RETURNS bool %s', s, l, r, body);
-    EXECUTE format('CREATE FUNCTION %I.t(%s, %s) RETURNS text %s', s, l, r, body);
+    EXECUTE format('CREATE FUNCTION %I.%I(%s, %s) RETURNS bool %s', s, s || ' b ' || l, l, r, body);
+    EXECUTE format('CREATE FUNCTION %I.%I(%s, %s) RETURNS text %s', s, s || ' t ' || l, l, r, body);
     FOREACH o IN ARRAY operators LOOP
       CONTINUE WHEN EXISTS (SELECT FROM pg_operator WHERE oprname = o AND oprleft = l::regtype AND oprright = r::regtype AND oprnamespace = 'pg_catalog'::regnamespace);
       result := CASE WHEN o IN ('+', '-', '*', '/', '%', '||', '->', '->>', '#>', '#>>', '<<', '>>', '&', '|') THEN 't' ELSE 'b' END;
-      EXECUTE format('CREATE OPERATOR %I.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = %I.%s)', s, o, l, r, s, result);
+      EXECUTE format('CREATE OPERATOR %I.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = %I.%I)', s, o, l, r, s, s || ' ' || result || ' ' || l);
       made := made + 1;
     END LOOP;
   END LOOP;
@@ -104,7 +105,7 @@ BEGIN
   FOREACH l IN ARRAY types LOOP
     CONTINUE WHEN EXISTS (SELECT FROM pg_proc AS p WHERE p.proname = n AND p.pronamespace = 'pg_catalog'::regnamespace AND p.proargtypes::oid[] = ARRAY[l::regtype::oid]);
     IF aggregate THEN
-      EXECUTE format('CREATE AGGREGATE %I.%I(%s) (SFUNC = %I.t, STYPE = text)', s, n, l, s);
+      EXECUTE format('CREATE AGGREGATE %I.%I(%s) (SFUNC = %I.%I, STYPE = text)', s, n, l, s, s || ' t text');
     ELSE
       EXECUTE format('CREATE FUNCTION %I.%I(%s) RETURNS text %s', s, n, l, body);
     END IF;
