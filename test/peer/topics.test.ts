@@ -85,7 +85,7 @@ describe("round robin", () => {
     const [slow, fast] = (await Promise.all(two)) as [TestPeer, TestPeer];
     const a = await world.started("a-1");
     const sent = Array.from({ length: 20 }, (_, n) => a.sendTo("many", `${n}`));
-    await fast.received.length(10);
+    await Promise.all([fast.received.length(10), slow.received.length(1)]);
     expect(slow.texts).toHaveLength(1);
     held.open();
     const peers = (await Promise.all(sent)).map(({ peer }) => peer);
