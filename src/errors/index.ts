@@ -16,3 +16,4 @@ export {
   TransportError,
   WireError,
 } from "./leaves.js";
+export { shortened } from "./shortened.js";
