@@ -17,3 +17,4 @@ export {
   WireError,
 } from "./leaves.js";
 export { shortened } from "./shortened.js";
+export { namesOf, unknownOption } from "./unknown-option.js";

@@ -7,6 +7,7 @@ import { type PendingMessages, type Sender, type Store, silentLogger } from "../
 import { abortable, abortedBefore } from "./abortable.js";
 import { asHawserError } from "./as-hawser-error.js";
 import type { HandleIncoming, Source } from "./inbox-services.js";
+import { checkKnownOptions } from "./known-options.js";
 import { bytesOf, type Handler, type Message, type Receipt, type SendOptions } from "./message.js";
 import { MessageStream } from "./message-stream.js";
 import { MessageView } from "./message-view.js";
@@ -268,6 +269,7 @@ export class Peer implements AsyncDisposable {
    * ended. While a stop is under way a further call waits for it, and the deadline of the first one counts.
    */
   async stop(options: StopOptions = {}): Promise<void> {
+    checkKnownOptions(options, "stop");
     const { deadlineMs = this.options.settings.stopDeadlineMs } = options;
     if (Number.isNaN(deadlineMs) || deadlineMs < 0) {
       throw new PeerError("invalid_argument", `deadlineMs ${deadlineMs}: must be a number of milliseconds, 0 or more`);
@@ -374,6 +376,7 @@ export class Peer implements AsyncDisposable {
   }
 
   private checkMessage(payload: Uint8Array | string, options: SendOptions | undefined): CheckedMessage {
+    checkKnownOptions(options, "a send");
     const bytes = bytesOf(payload);
     if (!(bytes instanceof Uint8Array) || bytes.length === 0) {
       const given = bytes instanceof Uint8Array ? "0 bytes" : `a value of type ${typeof bytes}`;
