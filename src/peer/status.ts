@@ -4,7 +4,7 @@ import { type HawserError, shortened } from "../errors/index.js";
 
 /**
  * Something happened that no call can throw. `topic` and `peer` are the other side's, where there is one. `message` has
- * 8 KiB at most, and ends with "…" where it was longer.
+ * 8 KiB at most, and ends with "..." where it was longer.
  */
 export type PeerStatus =
   /** A connection to a listener was made. */

@@ -11,7 +11,7 @@ import type { StatusEmitter } from "./status.js";
 /** Reads and checks certificate, key and authorities. @throws PeerError `invalid_argument` saying which, and why */
 export function checkTls(tls: TlsOptions | undefined, allowPlaintext: boolean): TlsCredentials | undefined {
   if (tls === undefined) return undefined;
-  checkKnownOptions(tls, "tls");
+  if (typeof tls === "object") checkKnownOptions(tls, "tls");
   if (allowPlaintext) {
     throw new PeerError(
       "invalid_argument",

@@ -86,7 +86,7 @@ it("finds the length of a message wherever it is split", () => {
 it("keeps the beginning of a long error", () => {
   const error = new pg.DatabaseError("€".repeat(1_000_000), 0, "error");
   error.code = "P0001";
-  expect(failureOf(error, 0, 1).message).toBe(`${"€".repeat(2_729)}…`);
+  expect(failureOf(error, 0, 1).message).toBe(`${"€".repeat(2_729)}...`);
 });
 
 describe("an error that ends the session is known by what is not translated", () => {

@@ -70,8 +70,8 @@ describe("a handler that throws", () => {
     const stored = letter?.["error_message"] as string;
     const { message: told } = await b.saw("dead_letter");
     for (const text of [stored, told]) {
-      expect(text).toMatch(/^Error: no, .*…$/su);
-      expect(text).not.toContain("\ufffd…\ufffd");
+      expect(text).toMatch(/^Error: no, .*\.\.\.$/su);
+      if (whole !== undefined) expect(text).not.toContain("\ufffd");
       expect(Buffer.byteLength(text)).toBeGreaterThan(8_192 - 4);
       expect(Buffer.byteLength(text)).toBeLessThanOrEqual(8_192);
     }

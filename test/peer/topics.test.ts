@@ -282,7 +282,8 @@ describe("unsubscribe", () => {
     await world.query("BEGIN");
     await world.query("LOCK TABLE hawser.sender_listener IN ACCESS EXCLUSIVE MODE");
     const sent = Promise.allSettled([a.sendTo("news", "1")]);
-    const waiting = "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    const waiting =
+      "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     await eventually("the sender waits", async () => (await rowsOf(world.url, waiting)).length > 0);
     const unsubscribing = b.unsubscribe("news");
     const leaving = `${waiting} AND query LIKE '%leave_phone_book%'`;

@@ -277,7 +277,7 @@ COMMENT ON COLUMN hawser.dead_letters.topic IS 'The topic, or the subject.';
 COMMENT ON COLUMN hawser.dead_letters.payload IS 'The payload, uncompressed.';
 COMMENT ON COLUMN hawser.dead_letters.headers IS 'The headers: [[name, value], ...]; NULL: none.';
 COMMENT ON COLUMN hawser.dead_letters.error_code IS 'The error''s code.';
-COMMENT ON COLUMN hawser.dead_letters.error_message IS 'The error''s message; a longer one is cut, and ends with "…".';
+COMMENT ON COLUMN hawser.dead_letters.error_message IS 'The error''s message; a longer one is cut, and ends with "...".';
 COMMENT ON COLUMN hawser.dead_letters.attempts IS 'How often the handler was started.';
 COMMENT ON COLUMN hawser.dead_letters.created_at IS 'When it was given up.';
 COMMENT ON COLUMN hawser.dead_letters.connection_key IS 'The channel''s key (peers only).';

@@ -659,7 +659,7 @@ const deadLetterErrorMessageRules: TextRules = {
 /**
  * Checks `DeadLetter.error_message`. Limits: at most 8192 bytes long in UTF-8.
  *
- * The error's message; a longer one is cut, and ends with "…".
+ * The error's message; a longer one is cut, and ends with "...".
  */
 export function checkDeadLetterErrorMessage(value: string): Violation | undefined {
   return checkText(deadLetterErrorMessageRules, value);
