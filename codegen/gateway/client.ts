@@ -31,6 +31,7 @@ export function clientModule(sources: readonly SpecFile[], groups: readonly Gate
     ...families.map(argumentsInterface).filter((text) => text !== ""),
     ...withRows.map(rowInterface),
     ...withRows.map(rowReader),
+    methodTable(families),
     `${docstring("The functions as methods.")}export type NatsFunctions = ReturnType<typeof natsFunctions>;\n`,
     `${docstring(classDoc)}export function natsFunctions(client: QueryClient, options: { readonly schema?: string | undefined } = {}) {
   const schema = \`"\${(options.schema ?? "public").replaceAll('"', '""')}"\`;
@@ -41,6 +42,19 @@ ${methods.join("\n")}  };
 }
 `,
   ].join("\n");
+}
+
+/** What is known of each method at run time. */
+function methodTable(families: readonly GatewayFamily[]): string {
+  const lines = families.flatMap((family) => {
+    const names = sqlParameters(family).map(({ property }) => stringLiteral(property));
+    const facts = `{ local: ${family.local}, arguments: [${names.join(", ")}] }`;
+    return family.variants.map((variant) => `  ${methodName(variant.names[0]!)}: ${facts},\n`);
+  });
+  const doc = "The names of each method's arguments, and whether it is answered in Postgres instead of by the gateway.";
+  const named = "{ readonly local: boolean; readonly arguments: readonly string[] }";
+  const type = `{\n  readonly [Method in keyof NatsFunctions]: ${named};\n}`;
+  return `${docstring(doc)}export const natsFunctionMethods: ${type} = {\n${lines.join("")}};\n`;
 }
 
 const prelude = `/** Where the functions are called: a Client, PoolClient or Pool of node-postgres, or anything with its query method. */

@@ -6,6 +6,9 @@
  * attempt is counted in the store, and behind it one, two, four, … messages are handled before the next waits for the
  * commit of those before: each crash at least halves the way to the message that kills, until it is the first and its
  * count ends it.
+ *
+ * A message whose handler's session with Postgres has ended may have been what ended it. It begins again only when all its
+ * starts are counted, the earlier ones in this process included.
  */
 import { Fifo } from "./fifo.js";
 import type { DeadMessage, HandlerResult, IncomingMessage, ListenerLimits } from "./listener-types.js";
@@ -32,7 +35,7 @@ export class Handling {
   /** So many numbered messages may be finished ahead of the committed cursor. */
   private window: number;
   private uncommitted = 0;
-  /** The count of the first message's starts, one for each process, while it may have killed the process before. */
+  /** The count of the first message's starts, while it may have killed the process, or its session, before. */
   private count: { state: "needed" | "asked" | "known"; starts: number } | undefined;
   /** A message waits for the commit of those before. */
   private blocked = false;
@@ -57,6 +60,11 @@ export class Handling {
     return this.count !== undefined;
   }
 
+  /** The start of the first message is counted, and has not ended the process or its session. */
+  get isCounted(): boolean {
+    return this.count?.state === "known";
+  }
+
   push(message: IncomingMessage): void {
     this.queue.push(message);
     this.queuedBytes += message.payload.length;
@@ -69,7 +77,7 @@ export class Handling {
       if (this.retryAt === undefined || now < this.retryAt || !this.mayBegin(again)) return undefined;
       this.retryAt = undefined;
       this.retrySignalled = false;
-      this.attempts += 1;
+      this.attempts = Math.max(this.attempts + 1, this.count?.starts ?? 0);
     } else {
       const next = this.queue.at(0);
       if (next === undefined || !this.mayBegin(next)) return undefined;
@@ -84,9 +92,17 @@ export class Handling {
 
   /** Whether the message last taken is to be tried again; if so, when is settled. */
   triesAgain(result: HandlerResult, now: number): boolean {
+    const { maxAttempts } = this.limits;
     if (result.kind === "postponed") this.attempts -= 1;
-    else if (result.kind !== "failed" || this.attempts >= this.limits.maxAttempts) return false;
     else if (this.running?.position === undefined) return false;
+    else if (result.kind === "failed") {
+      if (this.attempts >= maxAttempts) return false;
+    } else if (result.kind === "sessionEnded") {
+      // Unless its last start was counted as that, and so was alone, it may have been another message's doing.
+      if (this.isCounted && this.count!.starts >= maxAttempts) return false;
+      this.attempts = Math.min(this.attempts, maxAttempts - 1);
+      this.count = { state: "needed", starts: 0 };
+    } else return false;
     this.retryAt = now + this.limits.retryDelayMs * 2 ** Math.max(0, this.attempts - 1);
     this.retrySignalled = false;
     return true;
@@ -106,7 +122,7 @@ export class Handling {
       return undefined;
     }
     this.uncommitted += 1;
-    if (result.kind !== "refused" && result.kind !== "failed") return undefined;
+    if (result.kind === "done" || result.kind === "postponed") return undefined;
     return { message, errorCode: result.errorCode, errorMessage: result.errorMessage, attempts };
   }
 
@@ -127,9 +143,9 @@ export class Handling {
     return blocked;
   }
 
-  /** The attempt of the first message is counted: it is its start number `starts`. */
+  /** One more start of the first message is counted, which makes `starts`; fewer than were begun here are not all. */
   counted(starts: number): void {
-    if (this.count?.state === "asked") this.count = { state: "known", starts };
+    if (this.count?.state === "asked") this.count = { state: starts > this.attempts ? "known" : "needed", starts };
   }
 
   /** The attempt could not be counted; the next {@link take} asks again. */

@@ -95,9 +95,14 @@ export class ListenerChannel {
     return comparePositions(this.handling.handled, this.handling.cursor) > 0;
   }
 
-  /** The first message after an unclean exit is not done yet: it may have been what ended the process. */
+  /** The first message is not done yet, and may have been what ended the process, or its session with Postgres. */
   get isUnderSuspicion(): boolean {
     return this.handling.isCounting || this.isCommitting;
+  }
+
+  /** The start that was counted last has ended nothing so far, and its message is not done. */
+  get hasOpenStart(): boolean {
+    return this.handling.isCounted || this.isCommitting;
   }
 
   /**
@@ -200,6 +205,11 @@ export class ListenerChannel {
     return this.handling.attempts;
   }
 
+  /** How often the message that is to be tried again was begun; undefined when no message waits for that. */
+  get startsBefore(): number | undefined {
+    return this.handling.retryAt === undefined ? undefined : this.handling.attempts;
+  }
+
   /** The message last taken has been begun more often than it may be: its handler is not to be called again. */
   get isExhausted(): boolean {
     return this.handling.attempts > this.limits.maxAttempts;
@@ -211,13 +221,13 @@ export class ListenerChannel {
     const message = handling.running;
     if (message === undefined) return;
     if (handling.triesAgain(result, now)) {
-      if (result.kind === "failed") this.tellBusy(now);
+      if (result.kind !== "postponed") this.tellBusy(now);
       return;
     }
     const dead = handling.end(message, result);
     this.done(message);
     if (message.position === undefined) {
-      if (result.kind === "failed" || result.kind === "refused") {
+      if (result.kind !== "done" && result.kind !== "committed" && result.kind !== "postponed") {
         this.effects.dropped(message, result.errorCode, result.errorMessage);
       }
     } else if (result.kind === "committed") this.ack();
@@ -235,7 +245,7 @@ export class ListenerChannel {
     if (this.handling.unblock()) this.signalReady();
   }
 
-  /** The start of the first message is counted in the store: it is its start number `starts`. */
+  /** A start of the first message is counted in the store, which makes `starts`. */
   onAttemptCounted(starts: number): void {
     this.handling.counted(starts);
     this.signalReady();

@@ -51,6 +51,11 @@ export type HandlerResult =
   /** Done, and the cursor was committed with it. */
   | { readonly kind: "committed" }
   | { readonly kind: "failed"; readonly errorCode: string; readonly errorMessage: string }
+  /**
+   * The session with Postgres in which the handler ran has ended before the message was done. Perhaps the message ends
+   * it: its starts are counted in the store from now on, as after an unclean exit of the process.
+   */
+  | { readonly kind: "sessionEnded"; readonly errorCode: string; readonly errorMessage: string }
   /** Not to be tried again. */
   | { readonly kind: "refused"; readonly errorCode: string; readonly errorMessage: string }
   /** The handler was never started, or its end does not count: tried again after a while, as the same attempt. */

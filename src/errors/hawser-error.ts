@@ -1,10 +1,9 @@
 /**
  * The error every layer of Hawser throws.
  */
-import { type ErrorCodeName, type ErrorEntry, errorTable } from "../../generated/ts/errors/errors.js";
+import { type ErrorCodeName as ErrorCode, type ErrorEntry, errorTable } from "../../generated/ts/errors/errors.js";
 
-/** A stable code: the name by which programs know an error. */
-export type ErrorCode = ErrorCodeName;
+export type { ErrorCode };
 
 /**
  * Marks our errors across copies of the package (two versions in one process, a worker's clone of the module graph),

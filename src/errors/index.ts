@@ -16,3 +16,5 @@ export {
   TransportError,
   WireError,
 } from "./leaves.js";
+export { shortened } from "./shortened.js";
+export { namesOf, unknownOption } from "./unknown-option.js";

@@ -10,6 +10,13 @@ export function refused(errorCode: HawserError["code"], errorMessage: string): H
   return { kind: "refused", errorCode, errorMessage };
 }
 
+/** The handler's session with Postgres has ended: perhaps the message ends it. */
+export function sessionEnded(maxAttempts: number, how: string): HandlerResult {
+  const errorCode: HawserError["code"] = "handler_crashed";
+  const errorMessage = `the session with Postgres ended in the middle of its handler ${maxAttempts} times: ${how}`;
+  return { kind: "sessionEnded", errorCode, errorMessage };
+}
+
 /** What was thrown in place of handling, or by the handler. */
 export function failure(error: unknown): HandlerResult {
   if (error === postponed) return { kind: "postponed" };

@@ -3,12 +3,12 @@
  */
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import type { DeadMessage, HandlerResult, IncomingMessage, ListenerChannel, Position } from "../channel/index.js";
-import { PeerError } from "../errors/index.js";
+import { HawserError, PeerError } from "../errors/index.js";
 import type { Transaction } from "../store/index.js";
-import { isRefusedForGood } from "../store/store-failure.js";
+import { isRefusedForGood, outcomeOf } from "../store/store-failure.js";
 import { decompress } from "../wire/index.js";
 import { asHawserError } from "./as-hawser-error.js";
-import { done, failure, refused, withTimeout } from "./handler-result.js";
+import { done, failure, refused, sessionEnded, withTimeout } from "./handler-result.js";
 import type { InboxServices, Source } from "./inbox-services.js";
 
 /** How long messages are handled before the event loop has its turn; looked at once for so many messages. */
@@ -199,9 +199,11 @@ export class HandlerRunner {
       // At most once: whatever it did may be committed.
       if (begun && message.position === undefined) throw error;
       // Postgres refuses what the handler left behind: a swallowed error, a deferred constraint, a lost right.
-      if (ended && isRefusedForGood(error)) throw error;
+      if (ended && isHandlersFault(error)) throw error;
       const failed = asHawserError(error);
       inbox.status.tell({ kind: "listener_store_error", message: failed.message, error: failed });
+      if (begun && outcomeOf(failed.cause) === "unknown")
+        return sessionEnded(inbox.settings.maxAttempts, failed.message);
     }
     return { kind: "postponed" };
   }
@@ -219,7 +221,10 @@ export class HandlerRunner {
     }
     if (channel.isExhausted) {
       const { maxAttempts } = inbox.settings;
-      throw new PeerError("handler_crashed", `the process ended in the middle of its handler ${maxAttempts} times`);
+      throw new PeerError(
+        "handler_crashed",
+        `the process, or its session with Postgres, ended in the middle of its handler ${maxAttempts} times`,
+      );
     }
   }
 
@@ -266,6 +271,11 @@ export class HandlerRunner {
     const { inbox, source, isClosed } = this.link;
     if (!isClosed) inbox.commit(source.connectionKey, handled, undefined, undefined);
   }
+}
+
+/** The handler has ended its transaction, or left what Postgres refuses to commit. */
+function isHandlersFault(error: unknown): boolean {
+  return (HawserError.is(error) && error.code === "handler_failed") || isRefusedForGood(error);
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {

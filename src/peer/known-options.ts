@@ -1,13 +1,14 @@
 /**
- * Refuses options that a Peer does not have: a mistyped one that is silently ignored is worse than a refusal.
+ * Refuses options that a Peer, a send or a stop does not have.
  */
-import { suggestOption } from "../../generated/ts/nats-options/suggest.js";
 import { type PeerSettings, peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
-import { PeerError } from "../errors/index.js";
+import { namesOf, PeerError, unknownOption } from "../errors/index.js";
+import type { TlsOptions } from "../transport/index.js";
+import type { SendOptions } from "./message.js";
 import type { PeerOptions } from "./options.js";
+import type { StopOptions } from "./peer.js";
 
-/** What is no setting of the spec. The compiler asks for each of them here. */
-const besideSettings: Readonly<Record<Exclude<keyof PeerOptions, keyof PeerSettings>, true>> = {
+const besideSettings = namesOf<Omit<PeerOptions, keyof PeerSettings>>({
   name: true,
   topic: true,
   listen: true,
@@ -16,20 +17,26 @@ const besideSettings: Readonly<Record<Exclude<keyof PeerOptions, keyof PeerSetti
   advertise: true,
   tls: true,
   logger: true,
-};
+});
 
-const known: readonly string[] = [...Object.keys(besideSettings), ...Object.keys(peerSettingsDefaults)];
-const inLowerCase = known.map((name) => name.toLowerCase());
-
-/** Longer names are nobody's slip of the finger. */
-const longestGuessed = 100;
+const known = {
+  "a Peer": [...besideSettings, ...Object.keys(peerSettingsDefaults)],
+  tls: namesOf<TlsOptions>({
+    cert: true,
+    key: true,
+    passphrase: true,
+    ca: true,
+    mutual: true,
+    verify: true,
+    serverName: true,
+  }),
+  "a send": namesOf<SendOptions>({ delivery: true, headers: true, signal: true }),
+  stop: namesOf<StopOptions>({ deadlineMs: true }),
+} as const;
 
 /** @throws PeerError `invalid_argument` for the first name that is no option, with the one that was probably meant */
-export function checkKnownOptions(names: readonly string[]): void {
-  const unknown = names.find((name) => !known.includes(name));
-  if (unknown === undefined) return;
-  const close = suggestOption(unknown, inLowerCase, longestGuessed);
-  const remedy =
-    close === undefined ? `the options are ${known.join(", ")}` : `did you mean ${known[inLowerCase.indexOf(close)]}?`;
-  throw new PeerError("invalid_argument", `${JSON.stringify(unknown)} is no option of a Peer; ${remedy}`);
+export function checkKnownOptions(options: object | undefined, of: keyof typeof known): void {
+  if (options === undefined || options === null) return;
+  const problem = unknownOption(options, of, known[of]);
+  if (problem !== undefined) throw new PeerError("invalid_argument", problem);
 }

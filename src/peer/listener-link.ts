@@ -26,7 +26,7 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
   private readonly timer = new DeadlineTimer(() => this.tick());
   private readonly timers = new Set<NodeJS.Timeout>();
   private failures = 0;
-  /** How often a process that ended uncleanly had begun the first message. */
+  /** How often processes that ended uncleanly had begun the first message. */
   private readonly startsBefore: number;
   private isIsolated = false;
   private hasCounted = false;
@@ -141,9 +141,9 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
     this.arm();
   }
 
-  /** The peer stops in good order: a start that was counted for a message that is not finished did not end the process. */
+  /** The peer stops in good order: a start that was counted for a message that is not finished ended nothing. */
   async takeBackCount(): Promise<void> {
-    if (!this.hasCounted || !this.channel.isUnderSuspicion || this.channel.isHandling) return;
+    if (!this.hasCounted || !this.channel.hasOpenStart || this.channel.isHandling) return;
     this.hasCounted = false;
     await this.inbox.store.takeBackAttempt(this.inbox.lease, this.connectionKey);
   }
@@ -228,10 +228,10 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
     this.runner.commit(cursor, dead);
   }
 
-  /** The last start that a message may have is alone: what ends the process then can only be this message. */
+  /** The last start that a message may have is alone: what ends the process, or its session, then is this message. */
   countAttempt(): void {
     const { maxAttempts } = this.inbox.settings;
-    if (this.startsBefore !== maxAttempts - 1) this.count();
+    if ((this.channel.startsBefore ?? this.startsBefore) !== maxAttempts - 1) this.count();
     else {
       this.isIsolated = true;
       this.inbox.isolate(this, () => this.count());

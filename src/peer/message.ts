@@ -45,8 +45,9 @@ export interface Message {
   readonly delivery: "at-least-once" | "at-most-once";
   /**
    * With `transactional: true`: the client of a transaction that is committed together with the message's being done, so
-   * that what the handler writes through it happens exactly once. Neither commit nor roll back, and keep nothing of it
-   * after the handler's end.
+   * that what the handler writes through it happens exactly once. Neither commit nor roll back: a handler that does has
+   * failed (`handler_failed`), and what it had committed stays. Keep nothing of it after the handler's end. What is sent
+   * meanwhile, replies included, is outside of the transaction, and is sent again by each attempt.
    *
    * @throws PeerError `not_supported` for other peers
    */

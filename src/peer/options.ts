@@ -59,7 +59,7 @@ function invalid(argument: string, violation: Pick<Violation, "value" | "rule" |
 /** Checks the options of a new Peer. @throws PeerError `invalid_argument`, or `internal_topic` for a reserved topic */
 export function checkOptions(options: PeerOptions): CheckedOptions {
   const { name, topic, listen, databaseUrl, sessionUrl, advertise, tls, logger: _, ...settings } = options;
-  checkKnownOptions(Object.keys(options));
+  checkKnownOptions(options, "a Peer");
   const badName = checkHelloSenderName(name);
   if (badName) throw invalid("name", badName);
   const prefix = protocolConstants.reservedTopicPrefix;

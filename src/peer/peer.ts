@@ -7,6 +7,7 @@ import { type PendingMessages, type Sender, type Store, silentLogger } from "../
 import { abortable, abortedBefore } from "./abortable.js";
 import { asHawserError } from "./as-hawser-error.js";
 import type { HandleIncoming, Source } from "./inbox-services.js";
+import { checkKnownOptions } from "./known-options.js";
 import { bytesOf, type Handler, type Message, type Receipt, type SendOptions } from "./message.js";
 import { MessageStream } from "./message-stream.js";
 import { MessageView } from "./message-view.js";
@@ -23,6 +24,7 @@ import type { CheckedMessage } from "./outbox.js";
 import type { Outgoing } from "./outgoing.js";
 import { openPeerStore, PeerSession } from "./session.js";
 import { type PeerStatus, StatusEmitter } from "./status.js";
+import { within } from "./within.js";
 
 /** A listener of a topic, as the phone book has it. */
 export interface ListenerEntry {
@@ -33,6 +35,12 @@ export interface ListenerEntry {
 
 /** What became of one of the sends of {@link Peer.sendAll}. */
 export type SendAllReceipt = Receipt | { readonly peer: string; readonly error: HawserError };
+
+/** How a peer is stopped. */
+export interface StopOptions {
+  /** How long the stop may take, in milliseconds. Default: the setting `stopDeadlineMs`. */
+  readonly deadlineMs?: number | undefined;
+}
 
 type State = "stopped" | "starting" | "running" | "stopping";
 
@@ -254,19 +262,31 @@ export class Peer implements AsyncDisposable {
 
   /**
    * Stops: refuses new sends, waits for running handlers, stores what is unconfirmed, tells everybody goodbye, leaves the
-   * phone book and gives the name back. All pending promises settle. May be called twice; `run` may follow.
+   * phone book and gives the name back. All pending promises settle. `run` may follow.
+   *
+   * Ends by the deadline, whatever Postgres or a handler does; half a second is the least that it takes where Postgres does
+   * not answer. What did not end by then is given up: a name that could not be given back is free when the connection has
+   * ended. While a stop is under way a further call waits for it, and the deadline of the first one counts.
    */
-  async stop({ deadlineMs = this.options.settings.stopDeadlineMs }: { deadlineMs?: number } = {}): Promise<void> {
+  async stop(options: StopOptions = {}): Promise<void> {
+    checkKnownOptions(options, "stop");
+    const { deadlineMs = this.options.settings.stopDeadlineMs } = options;
     if (Number.isNaN(deadlineMs) || deadlineMs < 0) {
       throw new PeerError("invalid_argument", `deadlineMs ${deadlineMs}: must be a number of milliseconds, 0 or more`);
     }
     this.starting?.abort(new PeerError("aborted", `"${this.name}" was stopped while it was starting`));
-    while (this.state === "starting") await this.transition.catch(() => undefined);
+    const until = performance.now() + deadlineMs;
+    while (this.state === "starting") {
+      const ended = this.transition.catch(() => undefined);
+      if (await within(until - performance.now(), ended)) continue;
+      this.logger.warn({ deadlineMs }, "the start that is stopped waits for Postgres, and ends when that answers");
+      return;
+    }
     if (this.state === "stopping") return await this.transition;
     const { session } = this;
     if (session === undefined) return;
     this.state = "stopping";
-    this.transition = session.stop(deadlineMs).finally(() => this.ended(session));
+    this.transition = session.stop(Math.max(until - performance.now(), 0)).finally(() => this.ended(session));
     this.stream?.close();
     await this.transition;
   }
@@ -356,6 +376,7 @@ export class Peer implements AsyncDisposable {
   }
 
   private checkMessage(payload: Uint8Array | string, options: SendOptions | undefined): CheckedMessage {
+    checkKnownOptions(options, "a send");
     const bytes = bytesOf(payload);
     if (!(bytes instanceof Uint8Array) || bytes.length === 0) {
       const given = bytes instanceof Uint8Array ? "0 bytes" : `a value of type ${typeof bytes}`;

@@ -17,6 +17,7 @@ import { OrphanWatch } from "./orphan-watch.js";
 import { Outbox } from "./outbox.js";
 import type { StatusEmitter } from "./status.js";
 import { tellOfReloads } from "./tls-option.js";
+import { within } from "./within.js";
 
 export interface SessionOptions {
   readonly options: CheckedOptions;
@@ -158,17 +159,17 @@ export class PeerSession {
     await this.store.removeSubscriptions(this.lease, [topic]);
   }
 
-  /** Ends in good order, or as far as that goes until the deadline. */
+  /** Ends in good order, or as far as that goes until the deadline, of which the last part is for giving the name back. */
   stop(deadlineMs: number): Promise<void> {
     this.stopping ??= this.end(deadlineMs);
     return this.stopping;
   }
 
   private async end(deadlineMs: number): Promise<void> {
-    const until = performance.now() + deadlineMs;
+    const until = performance.now() + Math.max(deadlineMs, leaveLeastMs);
     const { logger } = this.session;
     for (const duty of this.duties) duty.stop();
-    const inTime = await within(deadlineMs, this.finishWork());
+    const inTime = await within(deadlineMs - Math.min(leaveMs, deadlineMs / 10), this.finishWork());
     if (!inTime && !this.lost) {
       logger.warn(
         { deadlineMs },
@@ -178,10 +179,11 @@ export class PeerSession {
     await this.inbox.close();
     this.outbox.close();
     // Postgres may hang: then the name is free when the connection ends.
-    const left = await within(Math.max(until - performance.now(), 0) + leaveGraceMs, this.leave(inTime));
+    const left = await within(until - performance.now(), this.leave(inTime));
     if (!left) logger.warn({}, "could not give the name back in time; it is free when the database notices");
     this.forget();
-    await within(leaveGraceMs, this.store.close());
+    // What Postgres does not answer ends by itself, also behind the deadline.
+    await within(until - performance.now(), this.store.close());
   }
 
   /** Handlers end first: what they still send is stored with the rest. */
@@ -329,8 +331,10 @@ export class PeerSession {
   }
 }
 
-/** How long a stop may take beyond its deadline to leave the phone book and give the name back. */
-const leaveGraceMs = 1_000;
+/** What a stop keeps of its deadline, a tenth of it at most, to leave the phone book and give the name back. */
+const leaveMs = 1_000;
+/** It takes so long for that if it needs to, even where the deadline is shorter. */
+const leaveLeastMs = 500;
 
 /** Opens the store of a peer. */
 export function openPeerStore({ options, logger }: Pick<SessionOptions, "options" | "logger">): Promise<Store> {
@@ -370,26 +374,4 @@ function oneAtATime(work: () => Promise<void>): () => void {
     isWanted = true;
     if (!isRunning) void run();
   };
-}
-
-const maxTimerMs = 2 ** 31 - 1;
-
-/** Whether the work ended within the time; its failure counts as not. */
-async function within(deadlineMs: number, work: Promise<unknown>): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<false>((resolve) => {
-    // A timer cannot be set for ever.
-    if (deadlineMs <= maxTimerMs) timer = setTimeout(() => resolve(false), deadlineMs);
-  });
-  try {
-    return await Promise.race([
-      work.then(
-        () => true,
-        () => false,
-      ),
-      late,
-    ]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

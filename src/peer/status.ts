@@ -1,7 +1,11 @@
 import { EventEmitter } from "node:events";
-import type { HawserError } from "../errors/index.js";
+import { limits } from "../../generated/ts/rules/peer/catalog.js";
+import { type HawserError, shortened } from "../errors/index.js";
 
-/** Something happened that no call can throw. `topic` and `peer` are the other side's, where there is one. */
+/**
+ * Something happened that no call can throw. `topic` and `peer` are the other side's, where there is one. `message` has
+ * 8 KiB at most, and ends with "..." where it was longer.
+ */
 export type PeerStatus =
   /** A connection to a listener was made. */
   | { readonly kind: "peer_connected"; readonly topic: string; readonly peer: string; readonly message: string }
@@ -69,7 +73,8 @@ export type PeerStatusKind = PeerStatus["kind"];
 
 /** Emits statuses; a listener that throws is reported to the process, not to the peer. */
 export class StatusEmitter extends EventEmitter<{ status: [PeerStatus] }> {
-  tell(status: PeerStatus): void {
+  tell(told: PeerStatus): void {
+    const status = { ...told, message: shortened(told.message, limits.DeadLetter.errorMessage.maxBytes) };
     for (const listener of this.listeners("status")) {
       try {
         listener(status);

@@ -5,11 +5,13 @@ import { PeerError } from "../errors/index.js";
 import type { Logger } from "../store/index.js";
 import { TlsCredentials, type TlsOptions } from "../transport/index.js";
 import { asHawserError } from "./as-hawser-error.js";
+import { checkKnownOptions } from "./known-options.js";
 import type { StatusEmitter } from "./status.js";
 
 /** Reads and checks certificate, key and authorities. @throws PeerError `invalid_argument` saying which, and why */
 export function checkTls(tls: TlsOptions | undefined, allowPlaintext: boolean): TlsCredentials | undefined {
   if (tls === undefined) return undefined;
+  if (typeof tls === "object") checkKnownOptions(tls, "tls");
   if (allowPlaintext) {
     throw new PeerError(
       "invalid_argument",

@@ -1,8 +1,17 @@
 /**
  * NATS for SQL: what `hawser serve` runs, and a typed client of the SQL functions.
  */
-export * from "../../generated/ts/nats-functions/client.js";
+export type * from "../../generated/ts/nats-functions/client.js";
 export type { ServeSettings, ServeSettingsInput } from "../../generated/ts/settings/nats.js";
-export { HawserError } from "../errors/index.js";
+export {
+  type ErrorCode,
+  type ErrorEntry,
+  type ErrorOutcome,
+  GatewayError,
+  HawserError,
+  type HawserErrorOptions,
+} from "../errors/index.js";
 export type { Logger } from "../store/index.js";
+export type { PemSource } from "../transport/index.js";
+export { type NatsFunctionsOptions, natsFunctions } from "./nats-functions.js";
 export { type GatewayTls, Serve, type ServeOptions } from "./serve.js";

@@ -5,10 +5,10 @@
 import { statSync } from "node:fs";
 import { isIPv6 } from "node:net";
 import { posix, resolve, win32 } from "node:path";
-import { checkServeSettings, type ServeSettings } from "../../generated/ts/settings/nats.js";
-import { GatewayError, HawserError } from "../errors/index.js";
+import { checkServeSettings, type ServeSettings, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
+import { GatewayError, HawserError, namesOf, unknownOption } from "../errors/index.js";
 import { type Address, formatAddress, isLoopback, parseAddress } from "../wire/index.js";
-import type { ServeOptions } from "./serve.js";
+import type { GatewayTls, ServeOptions } from "./serve.js";
 
 /** What can be said to the caller, in his words. */
 export interface OptionWords {
@@ -48,6 +48,7 @@ export interface CheckedServeOptions {
 
 /** @throws HawserError `invalid_argument`, `plaintext_refused` */
 export function checkServeOptions(options: ServeOptions, words: OptionWords = ownWords): CheckedServeOptions {
+  refuseUnknown(options, "Serve", serveOptions);
   const settings = checkSettings(options, words);
   const listen = addressOf(settings.gatewayListen, words.gatewayListen);
   const advertised = options.advertise === undefined ? undefined : addressOf(options.advertise, words.advertise);
@@ -57,9 +58,33 @@ export function checkServeOptions(options: ServeOptions, words: OptionWords = ow
     if (tls === undefined && !allowPlaintext) refuseBeyondLoopback(place, words);
   }
   refuseUnspecified(advertised ?? listen, words);
-  if (tls !== undefined) checkTls(tls, words);
+  if (tls !== undefined) {
+    refuseUnknown(tls, "tls", tlsOptions);
+    checkTls(tls, words);
+  }
   const secretsDirectories = options.secretsDirectories?.map((directory) => existing(directory, words));
   return { settings, listen, advertised, secretsDirectories };
+}
+
+const serveOptions = [
+  ...namesOf<Omit<ServeOptions, keyof ServeSettings>>({
+    databaseUrl: true,
+    executorUrl: true,
+    advertise: true,
+    tls: true,
+    allowPlaintext: true,
+    secretsDirectories: true,
+    logger: true,
+    signal: true,
+  }),
+  ...Object.keys(serveSettingsDefaults),
+];
+
+const tlsOptions = namesOf<GatewayTls>({ cert: true, key: true, sslmode: true, rootCertificate: true });
+
+function refuseUnknown(options: object, of: string, known: readonly string[]): void {
+  const problem = unknownOption(options, of, known);
+  if (problem !== undefined) throw invalid(problem);
 }
 
 function addressOf(text: string, option: string): Address {

@@ -8,7 +8,8 @@ import {
   storeFunctions,
   tables,
 } from "../../generated/ts/rows/peer.js";
-import { StoreError } from "../errors/index.js";
+import { limits } from "../../generated/ts/rules/peer/catalog.js";
+import { StoreError, shortened } from "../errors/index.js";
 import type { Position } from "./channels.js";
 import { columnsOf } from "./column-list.js";
 import type { Database } from "./database.js";
@@ -142,7 +143,7 @@ function deadLetterJson({ connectionKey, letter }: { connectionKey: number; lett
     payload_bytes: letter.payload.length,
     headers: letter.headers.map(([name, value]) => [storable(name), storable(value)]),
     error_code: storable(letter.errorCode),
-    error_message: storable(letter.errorMessage),
+    error_message: shortened(storable(letter.errorMessage), limits.DeadLetter.errorMessage.maxBytes),
     attempts: letter.attempts,
   };
 }

@@ -2,6 +2,7 @@
  * Handlers inside a transaction: the handler's effects and the cursor's move are committed together, so that the effects
  * happen exactly once.
  */
+import type pg from "pg";
 import { type ConnMessNumberRow, tables } from "../../generated/ts/rows/peer.js";
 import { HawserError, StoreError } from "../errors/index.js";
 import { pinSql, userPathSql } from "../postgres/index.js";
@@ -25,7 +26,8 @@ export interface Transactional {
    *
    * Handlers leave at least one connection of the pool to everybody else; those that find none free wait.
    *
-   * @throws what the handler threw, with nothing committed; StoreError `store_failed`, whose `outcome` is `unknown` if
+   * @throws what the handler threw, with nothing committed; StoreError `handler_failed` for a handler that ended the
+   * transaction itself, whether or not it began another one; StoreError `store_failed`, whose `outcome` is `unknown` if
    * all of it may have been committed
    */
   handleInTransaction(
@@ -39,6 +41,9 @@ export interface Transactional {
 
 const cursor = columnsOf<ConnMessNumberRow>()("epoch", "v");
 
+/** Gives the transaction an id where it has none: no other one ever has the same. */
+const transactionId = "pg_catalog.pg_current_xact_id()::text";
+
 const sql = {
   // No fence yet: a handler may run long, and nobody who takes the name over should wait for it.
   hasRight: `SELECT EXISTS (${fenceSql.check}) AS held,
@@ -46,7 +51,10 @@ const sql = {
                              WHERE connection_key = $3 AND coalesce(owner, listener_name) = $1) AS owned`,
   // Makes the row where it is absent, so that there is always something to lock.
   lockCursor: `INSERT INTO ${tables.connMessNumber} AS c (connection_key) VALUES ($1)
-               ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts RETURNING ${cursor.sql()}`,
+               ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts
+               RETURNING ${cursor.sql()}, ${transactionId} AS transaction_id`,
+  beginUnnumbered: `${userPathSql}; SELECT ${transactionId} AS transaction_id`,
+  endHandler: `${pinSql}; SELECT pg_catalog.pg_current_xact_id_if_assigned()::text AS transaction_id`,
 } as const;
 
 /** Ends a transaction without an error: what it did does not count. */
@@ -74,11 +82,12 @@ export function transactional(database: Database): Transactional {
     const right = await transaction.query(sql.hasRight, [lease.name, lease.epoch, connectionKey]);
     if (!right.rows[0].held) return "fenced";
     if (!right.rows[0].owned) return "notOwned";
-    const { rows } = await transaction.query<typeof cursor.row>(sql.lockCursor, [connectionKey]);
-    if (rows[0] !== undefined && isAtOrAfter(rows[0], message)) return "duplicate";
+    const locked = await transaction.query<typeof cursor.row & TransactionId>(sql.lockCursor, [connectionKey]);
+    const row = locked.rows[0]!;
+    if (isAtOrAfter(row, message)) return "duplicate";
     await transaction.query(userPathSql);
     await handler(transaction);
-    await transaction.query(pinSql);
+    await endHandler(transaction, row.transaction_id);
     const result = await commitCursorsWith(database.callerIn(transaction), lease, [message]);
     if (result === "fenced") throw new Withdrawn("fenced");
     if (result.committed.length === 0) throw new Withdrawn("notOwned");
@@ -140,11 +149,37 @@ export function transactional(database: Database): Transactional {
     },
     async runInTransaction(handler) {
       await withPlace("handle an at-most-once message in a transaction", handler, async (transaction, caught) => {
-        await transaction.query(userPathSql);
+        const { transaction_id: id } = await lastRow<TransactionId>(transaction, sql.beginUnnumbered);
         await caught(transaction);
+        await endHandler(transaction, id);
       });
     },
   };
+}
+
+interface TransactionId {
+  readonly transaction_id: string;
+}
+
+/** What the last of several statements returns. */
+async function lastRow<Row extends object>(transaction: Transaction, text: string): Promise<Row> {
+  const results = (await transaction.query(text)) as unknown as pg.QueryResult<Row>[];
+  return results.at(-1)!.rows[0]!;
+}
+
+/**
+ * Back to Hawser's own settings after the handler.
+ *
+ * @throws StoreError `handler_failed` unless the transaction is still the one that was begun for it
+ */
+async function endHandler(transaction: Transaction, id: string): Promise<void> {
+  const { transaction_id: now } = await lastRow<Partial<TransactionId>>(transaction, sql.endHandler);
+  if (now === id) return;
+  throw new StoreError(
+    "handler_failed",
+    "the handler ended its transaction with COMMIT or ROLLBACK: what it did up to there was committed, or lost, without " +
+      "the message; leave both out, and use SAVEPOINT to take back a part",
+  );
 }
 
 /** Whether the connection of a transaction that is given up still works. */

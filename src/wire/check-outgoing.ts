@@ -9,12 +9,13 @@ import { codecOfBatch, codecOfFrame } from "./to-codec.js";
 import type { Batch, Frame } from "./types.js";
 import { checkRules } from "./validate.js";
 
-/**
- * The generated code's message for a frame that may be sent.
- *
- * @throws WireError `invalid_argument` if the frame breaks a rule of the spec
- */
-export function checkFrame(frame: Frame): CodecKind {
+/** @throws WireError `invalid_argument` if the frame breaks a rule of the spec */
+export function checkFrame(frame: Frame): void {
+  checkedKind(frame);
+}
+
+/** The generated code's message for a frame that may be sent. @throws as {@link checkFrame} */
+export function checkedKind(frame: Frame): CodecKind {
   if (frame.kind === "batch") return { $case: "batch", value: checkBatch(frame.value) };
   const kind = codecOfFrame(frame);
   checkRules(kind, "invalid_argument");

@@ -1,7 +1,7 @@
 /**
  * Bytes in, frames out: the stream of one direction of a connection, split anywhere.
  */
-import { WireError } from "../errors/index.js";
+import { namesOf, unknownOption, WireError } from "../errors/index.js";
 import { faultOfBatch } from "./batch-rules.js";
 import { ByteQueue } from "./byte-queue.js";
 import { batchNesting, type Codec, type CodecKind, codecs } from "./codecs.js";
@@ -21,6 +21,8 @@ export interface FrameDecoderOptions {
   readonly preamble?: Uint8Array;
 }
 
+const optionNames = namesOf<FrameDecoderOptions>({ maxFrameBytes: true, preamble: true });
+
 /**
  * Decodes a stream of frames. Feed it with {@link push} and call {@link next} until it returns undefined. After `next`
  * has thrown, the stream has no meaning any more, and every further call throws the same error.
@@ -36,7 +38,10 @@ export class FrameDecoder {
   private preamble: Uint8Array | undefined;
   private failure: WireError | undefined;
 
+  /** @throws WireError `invalid_argument` for an option that there is not */
   constructor(options: FrameDecoderOptions) {
+    const problem = unknownOption(options, "a FrameDecoder", optionNames);
+    if (problem !== undefined) throw new WireError("invalid_argument", problem);
     this.maxFrameBytes = options.maxFrameBytes;
     this.preamble = options.preamble;
   }

@@ -4,7 +4,7 @@
 import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Batch as CodecBatch, Frame as CodecFrame } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { WireError } from "../errors/index.js";
-import { checkBatch, checkFrame } from "./check-outgoing.js";
+import { checkBatch, checkedKind } from "./check-outgoing.js";
 import { type Codec, type CodecValue, emptyOf, payloadTag, tagOfKind } from "./codecs.js";
 import { type Output, OutputBlocks } from "./output-blocks.js";
 import { splitBatch } from "./split-batch.js";
@@ -54,7 +54,7 @@ export class FrameEncoder {
       this.appendBatch(frame.value);
       return;
     }
-    const kind = checkFrame(frame);
+    const kind = checkedKind(frame);
     const bytes = this.encode(CodecFrame, { kind });
     if (bytes.length > this.maxFrameBytes) {
       throw new WireError(

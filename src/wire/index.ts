@@ -2,6 +2,14 @@
  * The wire: bytes in, bytes out. Framing, codecs bound to the spec's limits, compression, addresses. Knows no socket and
  * no clock.
  */
+export {
+  type ErrorCode,
+  type ErrorEntry,
+  type ErrorOutcome,
+  HawserError,
+  type HawserErrorOptions,
+  WireError,
+} from "../errors/index.js";
 export { type Address, formatAddress, isLoopback, parseAddress } from "./address.js";
 export { checkFrame } from "./check-outgoing.js";
 export { chooseCompression, compress, decompress, ownCapabilities } from "./compression.js";

@@ -266,6 +266,64 @@ describe("a listener's channel with transactional handlers", () => {
     expect(bench.take()).toEqual(["ack c1 7/1", "ack c1 7/2"]);
   });
 
+  const sessionEnded = { kind: "sessionEnded", errorCode: "handler_crashed", errorMessage: "" } as const;
+
+  it("begins a message whose session has ended again when all its starts are counted, those here included", () => {
+    const bench = ListenerBench.connected({ ...transactional, maxAttempts: 4, retryDelayMs: 0 });
+    bench.messages("c1", 0, [1]);
+    bench.channel.take(1);
+    bench.channel.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "" }, 1);
+    bench.channel.take(2);
+    bench.channel.finish(sessionEnded, 2);
+    for (const counted of [1, 2, 3]) {
+      expect(bench.channel.take(3)).toBeUndefined();
+      expect(bench.channel.startsBefore).toBe(2);
+      expect(bench.take()).toEqual(["count"]);
+      bench.channel.onAttemptCounted(counted);
+    }
+    expect(bench.channel.take(3)).toBeDefined();
+    expect(bench.channel.attempt).toBe(3);
+    expect(bench.channel.isUnderSuspicion).toBe(true);
+    bench.channel.finish({ kind: "committed" }, 4);
+    expect(bench.channel.isUnderSuspicion).toBe(false);
+    expect(bench.take()).toEqual(["ack c1 7/1"]);
+  });
+
+  it("gives up a message whose session ends in its last start, if that was counted before as the last one", () => {
+    const bench = ListenerBench.connected({ ...transactional, maxAttempts: 2, retryDelayMs: 0 });
+    bench.messages("c1", 0, [1]);
+    for (const attempt of [1, 2]) {
+      bench.channel.take(attempt);
+      bench.channel.finish(attempt === 1 ? { kind: "failed", errorCode: "", errorMessage: "" } : sessionEnded, attempt);
+    }
+    // The second start was not alone: it is one again.
+    for (const counted of [1, 2]) {
+      expect(bench.channel.take(3)).toBeUndefined();
+      bench.channel.onAttemptCounted(counted);
+    }
+    bench.take();
+    expect(bench.channel.take(3)).toBeDefined();
+    expect(bench.channel.attempt).toBe(2);
+    bench.channel.finish(sessionEnded, 3);
+    expect(bench.take()).toEqual(["commit 7/1 dead handler_crashed after 2"]);
+  });
+
+  it("takes no start for an open one that has ended its session", () => {
+    const bench = ListenerBench.connected({ ...transactional, maxAttempts: 3, retryDelayMs: 0 });
+    bench.messages("c1", 0, [1]);
+    bench.channel.take(1);
+    bench.channel.finish(sessionEnded, 1);
+    bench.channel.take(2);
+    bench.channel.onAttemptCounted(1);
+    expect(bench.channel.hasOpenStart).toBe(false);
+    bench.channel.take(2);
+    bench.channel.onAttemptCounted(2);
+    expect(bench.channel.hasOpenStart).toBe(true);
+    bench.channel.take(2);
+    bench.channel.finish(sessionEnded, 2);
+    expect(bench.channel.hasOpenStart).toBe(false);
+  });
+
   it("waits for the commit of a dead letter before the next transaction", () => {
     const bench = ListenerBench.connected({ ...transactional, maxAttempts: 1 });
     bench.messages("c1", 0, [1, 2]);

@@ -4,6 +4,7 @@
 import { readFileSync } from "node:fs";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from "vitest";
+import { errorTable, HawserError } from "../../src/errors/index.js";
 import {
   type NatsFunctions,
   natsFunctions,
@@ -11,6 +12,7 @@ import {
   type QueryClient,
   Serve,
 } from "../../src/serve/index.js";
+import { codesOfCalls, codesOfLocalCalls } from "../../src/serve/nats-functions.js";
 import { install } from "../../src/store/index.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { defineServer, patience, type TestGateway, testGateway } from "../support/gateway.js";
@@ -44,6 +46,16 @@ afterAll(async () => {
   await pool?.end();
   await gateway?.[Symbol.asyncDispose]();
 });
+
+/** What a call rejects with. */
+async function failureOf(call: Promise<unknown>): Promise<HawserError> {
+  const error = await call.then(
+    () => expect.unreachable("it succeeds"),
+    (reason: unknown) => reason,
+  );
+  if (!HawserError.is(error)) throw error;
+  return error;
+}
 
 /** A view into a larger buffer, which must not be sent with it. */
 const view = new Uint8Array([1, 0, 255, 10, 39, 92, 2]).subarray(1, 6);
@@ -253,11 +265,11 @@ describe("what NATS reaches", () => {
 
 describe("what has no value", () => {
   it.each([undefined, () => 1, Symbol("x")])("is NULL in SQL, which the function refuses: %s", async (payload) => {
-    const nullArgument = { code: "22004", message: expect.stringContaining("the argument payload is NULL") };
+    const nullArgument = { code: "null_argument", message: expect.stringContaining("the argument payload is NULL") };
     await expect(nats.publishJson({ subject: "client.a", payload })).rejects.toMatchObject(nullArgument);
     await expect(nats.publishJsonb({ subject: "client.a", payload })).rejects.toMatchObject(nullArgument);
     await expect(nats.publishJsonBatch({ subject: "client.a", payloads: [1, payload] })).rejects.toMatchObject({
-      code: "22004",
+      code: "null_argument",
       message: expect.stringContaining("payloads[2] is NULL"),
     });
   });
@@ -272,20 +284,74 @@ describe("what has no value", () => {
 });
 
 describe("errors", () => {
-  it("are those of Postgres, with SQLSTATE, detail and hint", async () => {
-    await expect(nats.publishText({ subject: "client.*", payload: "x" })).rejects.toMatchObject({
-      code: "22023",
-      message: expect.stringContaining("subject"),
-      hint: expect.stringMatching(/./),
+  it("are a HawserError by the SQLSTATE, with detail and hint, and the error of Postgres as its cause", async () => {
+    const { cause, ...error } = await failureOf(nats.publishText({ subject: "client.*", payload: "x" }));
+    expect(error).toMatchObject({ code: "invalid_argument", hint: expect.stringMatching(/./) });
+    expect(cause).toBeInstanceOf(pg.DatabaseError);
+    expect(cause).toMatchObject({ code: "22023", message: expect.stringContaining("subject") });
+    const nobody = await failureOf(nats.requestText({ subject: "client_nobody", payload: "x" }));
+    expect(nobody).toMatchObject({ code: "no_responders", retryable: true });
+    expect(nobody.message).toBe((nobody.cause as Error).message);
+    expect(nobody.outcome).toBeUndefined();
+  });
+
+  it("of calls that are answered in Postgres have the codes of those", async () => {
+    const { code, cause } = await failureOf(nats.subscribe({ subject: "client.x", fnOid: "pg_backend_pid" }));
+    expect([code, (cause as pg.DatabaseError).code]).toEqual(["function_signature", "42883"]);
+  });
+
+  it("of Postgres itself are store_failed, of unknown outcome only where the call may have been carried out", async () => {
+    const client = new pg.Client({ connectionString: gateway.database.url });
+    client.on("error", () => undefined);
+    await client.connect();
+    const own = natsFunctions(client);
+    await client.query("CREATE ROLE client_nobody");
+    try {
+      await client.query("SET ROLE client_nobody");
+      const refused = await failureOf(own.getText({ bucket: "client", key: "k" }));
+      expect(refused).toMatchObject({ code: "store_failed", cause: { code: "42501" } });
+      expect(refused.outcome).toBeUndefined();
+      await client.query("RESET ROLE; SET statement_timeout = 200");
+      gateway.nats.subscribe("client_asleep", { callback: () => undefined });
+      await gateway.nats.flush();
+      const late = await failureOf(own.requestText({ subject: "client_asleep", payload: "x", timeout: 1_000 }));
+      expect(late).toMatchObject({ code: "store_failed", outcome: "unknown", cause: { code: "57014" } });
+      await client.query("SET statement_timeout = 0");
+      const asking = failureOf(own.requestText({ subject: "client_asleep", payload: "x", timeout: 1_000 }));
+      client.connection.stream.destroy();
+      expect(await asking).toMatchObject({ code: "store_failed", outcome: "unknown" });
+    } finally {
+      await gateway.client.query("DROP ROLE client_nobody");
+    }
+  });
+
+  it("are thrown for options and arguments that there are not, with those that there are", async () => {
+    expect(() => natsFunctions(pool, { shema: "x" } as never)).toThrow(
+      '"shema" is no option of natsFunctions; did you mean schema? The options are schema',
+    );
+    const mistyped = await failureOf(nats.publishText({ subject: "client.a", payload: "x", header: {} } as never));
+    expect(mistyped).toMatchObject({
+      code: "invalid_argument",
+      message:
+        '"header" is no option of publishText; did you mean headers? The options are subject, payload, reply, headers',
     });
-    await expect(nats.requestText({ subject: "client_nobody", payload: "x" })).rejects.toMatchObject({ code: "NA002" });
+    await failureOf((nats.flush as (args: object) => Promise<void>)({ now: true }));
+  });
+
+  it("have codes whose SQLSTATEs are different ones", () => {
+    for (const codes of [codesOfCalls, codesOfLocalCalls]) {
+      const sqlstates = codes.map((code) => errorTable[code].sqlstate);
+      expect(new Set(sqlstates).size).toBe(codes.length);
+    }
   });
 
   it("end the transaction that the client is in, and no other", async () => {
     const client = await pool.connect();
     try {
       await client.query("BEGIN");
-      await expect(natsFunctions(client).getText({ bucket: ".", key: "k" })).rejects.toMatchObject({ code: "22023" });
+      await expect(natsFunctions(client).getText({ bucket: ".", key: "k" })).rejects.toMatchObject({
+        code: "invalid_argument",
+      });
       await expect(client.query("SELECT 1")).rejects.toMatchObject({ code: "25P02" });
       await client.query("ROLLBACK");
       expect(await natsFunctions(client).getText({ bucket: "client", key: "never" })).toBeNull();
@@ -312,13 +378,15 @@ describe("the schema", () => {
       expect((await witness.message()).subject).toBe("client.schema");
       expect(await own.getText({ bucket: "client", key: "never" })).toBeNull();
       expect((await own.getServerInfo()).headers).toBe(true);
-      await expect(natsFunctions(client).flush()).rejects.toMatchObject({ code: "42883" });
+      const missing = await failureOf(natsFunctions(client).flush());
+      expect(missing).toMatchObject({ code: "store_failed", cause: { code: "42883" } });
     } finally {
       await client.end();
     }
     const quoted = natsFunctions(pool, { schema: 'no"where"; SELECT 1' });
     await expect(quoted.flush()).rejects.toMatchObject({
-      code: "3F000",
+      code: "store_failed",
+      cause: { code: "3F000" },
       message: 'schema "no"where"; SELECT 1" does not exist',
     });
   });

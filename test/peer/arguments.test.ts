@@ -3,6 +3,7 @@
  */
 import { describe, expect, it } from "vitest";
 import { peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
+import type { HawserError } from "../../src/errors/index.js";
 import { Peer, type PeerOptions, type SendOptions } from "../../src/peer/index.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
@@ -96,10 +97,13 @@ describe("the constructor refuses", () => {
   });
 
   const unknown: [given: string, said: RegExp][] = [
-    ["transactionl", /^"transactionl" is no option of a Peer; did you mean transactional\?$/],
-    ["MaxAttempt", /did you mean maxAttempts\?$/],
-    ["database_url", /did you mean databaseUrl\?$/],
-    ["tlss", /did you mean tls\?$/],
+    [
+      "transactionl",
+      /^"transactionl" is no option of a Peer; did you mean transactional\? The options are name, topic, .*transactional/,
+    ],
+    ["MaxAttempt", /did you mean maxAttempts\? The options are name/],
+    ["database_url", /did you mean databaseUrl\? The options are name/],
+    ["tlss", /did you mean tls\? The options are name/],
     ["colour", /^"colour" is no option of a Peer; the options are name, topic, listen, .*concurrency, .*durable/],
     ["toString", /^"toString" is no option/],
     ["x".repeat(500), /the options are name/],
@@ -111,6 +115,14 @@ describe("the constructor refuses", () => {
         expect(message).toMatch(said);
       }
     }
+  });
+
+  it("options of tls that there are not", async () => {
+    const tls = { cert: "c.pem", key: "k.pem", sni: "x" };
+    const { message } = await failure("invalid_argument", () => new Peer({ ...valid, tls }));
+    expect(message).toBe(
+      '"sni" is no option of tls; the options are cert, key, passphrase, ca, mutual, verify, serverName',
+    );
   });
 
   it("a source topic that is reserved, with internal_topic", () =>
@@ -177,6 +189,31 @@ describe("a running peer refuses", () => {
     expect(b.texts).toEqual(["fine"]);
     await Promise.all(errors);
     expect(errors).toHaveLength(2);
+  });
+
+  it("options that there are not, of sends, replies and stop, with those that there are", async () => {
+    const a = await world.started("a-1");
+    const replies: Promise<HawserError>[] = [];
+    const b = await world.started("b-1", {}, (message) => {
+      replies.push(failure("invalid_argument", message.reply("x", untyped({ timeout: 1 }))));
+    });
+    const mistyped = untyped({ delivry: "at-most-once" });
+    for (const send of [a.sendTo("b", "x", mistyped), a.sendAll("b", "x", mistyped)]) {
+      const { message } = await failure("invalid_argument", send);
+      expect(message).toBe(
+        '"delivry" is no option of a send; did you mean delivery? The options are delivery, headers, signal',
+      );
+    }
+    const text = await failure("invalid_argument", a.sendTo("b", "x", untyped("at-most-once")));
+    expect(text.message).toBe("the options of a send must be an object; they are delivery, headers, signal");
+    await a.sendTo("b", "fine", untyped(null));
+    expect((await replies[0])?.message).toBe(
+      '"timeout" is no option of a send; the options are delivery, headers, signal',
+    );
+    expect(b.texts).toEqual(["fine"]);
+    const stop = await failure("invalid_argument", a.stop(untyped({ deadline: 5 })));
+    expect(stop.message).toBe('"deadline" is no option of stop; did you mean deadlineMs? The options are deadlineMs');
+    expect((await a.sendTo("b", "still running")).outcome).toBe("delivered");
   });
 
   it("topics that break a rule, are reserved or its own, wherever a topic is named", async () => {

@@ -56,6 +56,29 @@ describe("a handler that throws", () => {
     ]);
   });
 
+  it.each([
+    ["euros", "€", 2_726],
+    ["emoji", "🚢", 2_044],
+    ["NULs, which Postgres cannot hold", "\0", undefined],
+  ])("with a long message has 8 KiB of it in the dead letter and the status: %s", async (_, character, whole) => {
+    const a = await world.started("a-1");
+    const b = await world.started("b-1", { ...quick, maxAttempts: 1 }, ({ delivery }) => {
+      if (delivery === "at-least-once") throw new Error(`no, ${character.repeat(1_000_000)}`);
+    });
+    await a.sendTo("b", "x");
+    const [letter] = await world.deadLetters(1);
+    const stored = letter?.["error_message"] as string;
+    const { message: told } = await b.saw("dead_letter");
+    for (const text of [stored, told]) {
+      expect(text).toMatch(/^Error: no, .*\.\.\.$/su);
+      if (whole !== undefined) expect(text).not.toContain("\ufffd");
+      expect(Buffer.byteLength(text)).toBeGreaterThan(8_192 - 4);
+      expect(Buffer.byteLength(text)).toBeLessThanOrEqual(8_192);
+    }
+    if (whole !== undefined) expect([...stored].filter((one) => one === character)).toHaveLength(whole);
+    await b.received.find(({ text }) => text === "x");
+  });
+
   it("on an at-most-once message is not tried again, and leaves no row", async () => {
     const a = await world.started("a-1");
     const b = await world.started("b-1", quick, (message) => {

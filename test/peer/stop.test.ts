@@ -130,6 +130,35 @@ it("ends by its deadline when Postgres does not answer, and every pending send i
   held.open();
 });
 
+it("keeps its deadline when Postgres hangs, with sends, a handler and a cursor under way", async () => {
+  await using proxy = await startProxy(world.url);
+  const deadlineMs = 2_000;
+  const a = await world.started("a-1", { databaseUrl: proxy.url });
+  const held = gate();
+  const b = await world.started("b-1", { databaseUrl: proxy.url }, () => held.opened);
+  const sent = a.sendTo("b", "x");
+  sent.catch(() => undefined);
+  await b.received.length(1);
+  proxy.freeze();
+  held.open();
+  const begun = performance.now();
+  await Promise.all([a.stop({ deadlineMs }), b.stop({ deadlineMs })]);
+  expect(performance.now() - begun).toBeLessThan(deadlineMs + 1_000);
+  await Promise.allSettled([sent]);
+});
+
+it("keeps its deadline when the start that it ends hangs in Postgres", async () => {
+  await using proxy = await startProxy(world.url);
+  proxy.freeze();
+  const a = world.peer("a-1", { databaseUrl: proxy.url });
+  const starting = failure("startup_failed", a.run());
+  const begun = performance.now();
+  await a.stop({ deadlineMs: 500 });
+  expect(performance.now() - begun).toBeLessThan(1_500);
+  proxy.cut();
+  await starting;
+});
+
 it("says goodbye, so that senders know at once and dial again at the next start", async () => {
   const [a, b] = await world.left("1");
   expect((await a.saw("peer_disconnected")).message).toContain("goodbye");

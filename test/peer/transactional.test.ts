@@ -3,6 +3,7 @@
  */
 import { beforeEach, describe, expect, it } from "vitest";
 import type { Handler } from "../../src/peer/index.js";
+import type { Transaction } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
@@ -76,6 +77,20 @@ describe("a transactional handler", () => {
     expect(await ledger()).toEqual(["first", "y"]);
   });
 
+  it("replies outside of its transaction, once for each attempt", async () => {
+    const a = await world.started("a-1");
+    await world.started("b-1", transactional, async (message) => {
+      await write(message);
+      await message.reply(`attempt ${message.attempt}`);
+      throw new Error("no");
+    });
+    await a.sendTo("b", "x");
+    await world.deadLetters(1);
+    await a.received.length(3);
+    expect(a.texts).toEqual(["attempt 1", "attempt 2", "attempt 3"]);
+    expect(await ledger()).toEqual([]);
+  });
+
   it("that takes longer than handlerTimeoutMs writes nothing any more", async () => {
     const a = await world.started("a-1");
     const late: unknown[] = [];
@@ -92,20 +107,73 @@ describe("a transactional handler", () => {
     expect(await ledger()).toEqual([]);
   });
 
-  it("whose connection breaks is tried again, and that is no attempt", async () => {
+  it.each([
+    ["once, and is done, even where it may be begun once only", 1, 1, [1, 1]],
+    ["twice, and is done at the last attempt", 3, 2, [1, 2, 3]],
+  ])("whose session ends is tried again: %s", async (_, maxAttempts, ends, begun) => {
     const a = await world.started("a-1");
-    let broken = 0;
     const attempts: number[] = [];
-    await world.started("b-1", { ...transactional, maxAttempts: 1 }, async ({ client, attempt }) => {
+    await world.started("b-1", { ...transactional, maxAttempts }, async ({ client, attempt }) => {
       attempts.push(attempt);
       await client.query("INSERT INTO ledger (what) VALUES ('x')");
-      if (broken++ < 3) await client.query("SELECT pg_terminate_backend(pg_backend_pid())");
+      if (attempts.length <= ends) await client.query("SELECT pg_terminate_backend(pg_backend_pid())");
     });
     await a.sendTo("b", "x");
     await eventually("it is in the ledger", async () => (await ledger()).length > 0);
     expect(await ledger()).toEqual(["x"]);
-    expect(attempts).toEqual([1, 1, 1, 1]);
+    expect(attempts).toEqual(begun);
     expect(await world.deadLetters(0)).toEqual([]);
+    expect(await world.query("SELECT attempts FROM hawser.conn_mess_number")).toEqual([{ attempts: 0 }]);
+  });
+
+  it.each([
+    ["ends it", (client: Transaction) => client.query("SELECT pg_terminate_backend(pg_backend_pid())")],
+    [
+      "takes longer than idle_in_transaction_session_timeout",
+      async (client: Transaction) => {
+        await client.query("SET LOCAL idle_in_transaction_session_timeout = 20");
+        await new Promise((resolve) => client.once("end", resolve));
+      },
+    ],
+  ])(
+    "that %s, its session, is a dead letter after maxAttempts starts, and the next message goes on",
+    async (_, end) => {
+      const a = await world.started("a-1");
+      const attempts: number[] = [];
+      await world.started("b-1", transactional, async (message) => {
+        if (message.payload[0] === 0x79) return write(message);
+        attempts.push(message.attempt);
+        await write(message);
+        await end(message.client);
+      });
+      await Promise.all([a.sendTo("b", "x"), a.sendTo("b", "y")]);
+      const [letter] = await world.deadLetters(1);
+      expect(letter).toMatchObject({ error_code: "handler_crashed", attempts: 3 });
+      expect(letter?.["error_message"]).toMatch(
+        /^the session with Postgres ended in the middle of its handler 3 times: /,
+      );
+      expect(attempts).toEqual([1, 2, 3]);
+      await eventually("the next one is done", async () => (await ledger()).length > 0);
+      expect(await ledger()).toEqual(["y"]);
+    },
+  );
+
+  it("that ends its session is counted over a restart of its process", async () => {
+    const a = await world.started("a-1");
+    const attempts: number[] = [];
+    const handler: Handler = async ({ client, attempt }) => {
+      attempts.push(attempt);
+      await client.query("SELECT pg_terminate_backend(pg_backend_pid())");
+    };
+    const slow = { ...transactional, maxAttempts: 4, retryDelayMs: 300 };
+    const b = await world.started("b-1", slow, handler);
+    const sent = a.sendTo("b", "x");
+    await eventually("it has begun twice", () => attempts.length === 2);
+    await b.stop();
+    await b.run(handler);
+    await sent;
+    expect(await world.deadLetters(1)).toMatchObject([{ error_code: "handler_crashed", attempts: 4 }]);
+    expect(attempts).toEqual([1, 2, 3, 4]);
   });
 
   it("drains what was stored in order, each once", async () => {
@@ -153,6 +221,51 @@ describe("a transactional handler that goes wrong", () => {
     const [letter] = await world.deadLetters(1);
     expect(calls).toBe(2);
     expect(letter?.["error_message"]).toMatch(message);
+  });
+
+  it.each([
+    ["COMMIT", ["x", "x"]],
+    ["ROLLBACK", []],
+    ["COMMIT; BEGIN", ["x", "x"]],
+    ["ROLLBACK; BEGIN", []],
+    ["COMMIT AND CHAIN", ["x", "x"]],
+    ["ROLLBACK AND CHAIN", []],
+  ])("has failed, by its own %s, and the error says what to do", async (statement, left) => {
+    const a = await world.started("a-1");
+    const b = await world.started("b-1", transactional, async (message) => {
+      await write(message);
+      await message.client.query(statement);
+      if (statement.includes("BEGIN")) await message.client.query("INSERT INTO public.ledger (what) VALUES ('behind')");
+    });
+    await a.sendTo("b", "x");
+    const [letter] = await world.deadLetters(1);
+    expect(letter).toMatchObject({ error_code: "handler_failed", attempts: 2 });
+    expect(letter?.["error_message"]).toMatch(/ended its transaction with COMMIT or ROLLBACK.*SAVEPOINT/);
+    expect(await ledger()).toEqual(left);
+    expect(b.statuses.all.filter(({ kind }) => kind === "listener_store_error")).toEqual([]);
+  });
+
+  it("has failed, by its own COMMIT, for an at-most-once message, too", async () => {
+    const a = await world.started("a-1");
+    const b = await world.started("b-1", transactional, async ({ client, delivery }) => {
+      if (delivery === "at-most-once") await client.query("COMMIT; BEGIN");
+    });
+    await a.sendTo("b", "first");
+    await a.sendTo("b", "x", { delivery: "at-most-once" });
+    expect(await b.saw("dead_letter")).toMatchObject({ stored: false, code: "handler_failed" });
+  });
+
+  it("may take back a part with SAVEPOINT", async () => {
+    const a = await world.started("a-1");
+    await world.started("b-1", transactional, async (message) => {
+      await message.client.query("SAVEPOINT here");
+      await message.client.query("INSERT INTO ledger (what) VALUES ('taken back')");
+      await message.client.query("ROLLBACK TO SAVEPOINT here");
+      await write(message);
+    });
+    await a.sendTo("b", "x");
+    await eventually("it is done", async () => (await cursor()) === 1);
+    expect(await ledger()).toEqual(["x"]);
   });
 
   it("peers of one process leave a connection of their pool to everybody else", async () => {

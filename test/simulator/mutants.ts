@@ -28,6 +28,8 @@ export interface Mutant {
   /** Handlers are transactional, or messages that kill their process occur, in every run. */
   readonly transactional?: boolean;
   readonly poison?: boolean;
+  /** … and end their session instead, where handlers are transactional. */
+  readonly poisonEndsSessions?: boolean;
   /** A warm start for a rare one: these rates, only these faults, so often. */
   readonly warmStart?: Partial<Record<"callFaultRate" | "dialFaultRate" | "notifyLossRate" | "slowRate", number>>;
   readonly faults?: readonly (
@@ -131,6 +133,12 @@ class TransactionNotNoted extends ListenerChannel {
   }
 }
 
+class SessionEndNotCounted extends ListenerChannel {
+  override finish(result: HandlerResult, now: number): void {
+    super.finish(result.kind === "sessionEnded" ? { kind: "postponed" } : result, now);
+  }
+}
+
 class TransactionBeforeDeadLetter extends ListenerChannel {
   constructor(...[cursor, limits, effects]: ConstructorParameters<typeof ListenerChannel>) {
     super(cursor, { ...limits, transactional: false }, effects);
@@ -214,7 +222,18 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> 
     seeds: 2_000,
   },
   "attempts not counted": { store: { countsNoAttempts: true }, poison: true },
-  "last start beside others": { countsBesideOthers: true, poison: true, seeds: 4_000 },
+  "end of a session not counted": {
+    Listener: SessionEndNotCounted,
+    transactional: true,
+    poison: true,
+    poisonEndsSessions: true,
+  },
+  "last start beside others": {
+    countsBesideOthers: true,
+    poison: true,
+    poisonEndsSessions: false,
+    seeds: 8_000,
+  },
   "no care after an unclean exit": { neverCareful: true, poison: true },
   "channel committed by another than its owner": {
     store: { commitsForAnybody: true, reassignsWithoutEpoch: true },

@@ -33,6 +33,7 @@ interface Incoming {
 
 const isolationLimitMs = 30_000;
 const simulatedFailure: HandlerResult = { kind: "failed", errorCode: "handler_failed", errorMessage: "simulated" };
+const simulatedEnd: HandlerResult = { kind: "sessionEnded", errorCode: "handler_crashed", errorMessage: "simulated" };
 
 export class Receiving {
   private readonly channels = new Map<number, Incoming>();
@@ -304,7 +305,8 @@ export class Receiving {
         this.commitNext(incoming);
       },
       countAttempt: () => {
-        const last = incoming.startsBefore === world.limits.listener.maxAttempts - 1;
+        const startsBefore = incoming.channel.startsBefore ?? incoming.startsBefore;
+        const last = startsBefore === world.limits.listener.maxAttempts - 1;
         if (!last || world.mutant.countsBesideOthers) return this.count(incoming);
         incoming.isolated = true;
         world.counts.add("transition: message isolated");
@@ -403,6 +405,11 @@ export class Receiving {
     const end = () =>
       process.deliver(() => {
         incoming.lastStart = undefined;
+        if (record.poison && world.poisonEndsSessions && message.position !== undefined) {
+          world.counts.add("fault: message that ends its session");
+          ended(simulatedEnd);
+          return;
+        }
         if (record.poison) {
           world.counts.add("fault: message that kills its process");
           this.checkBystanders();
@@ -431,6 +438,7 @@ export class Receiving {
     const record = world.recordOf(message);
     const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
     let failure: HandlerResult | undefined;
+    let begun = false;
     world.postgres.handle(
       call,
       position,
@@ -439,6 +447,7 @@ export class Receiving {
         run: (ended) =>
           process.deliver(() => {
             if (this.channels.get(incoming.key) !== incoming) return ended("rollback");
+            begun = true;
             this.runHandler(incoming, message, (result) => {
               if (result.kind !== "done") failure = result;
               ended(result.kind === "done" ? "commit" : "rollback");
@@ -451,7 +460,7 @@ export class Receiving {
           if (this.channels.get(incoming.key) !== incoming) return;
           if (result.kind !== "ok") {
             world.counts.add("transition: transaction tried again");
-            this.finish(incoming, { kind: "postponed" });
+            this.finish(incoming, begun ? simulatedEnd : { kind: "postponed" });
           } else if (result.value === "fenced") process.lose();
           else if (result.value === "notOwned") this.drop(incoming);
           else if (result.value === "rolledBack") this.finish(incoming, failure ?? { kind: "postponed" });

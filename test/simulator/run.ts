@@ -44,6 +44,7 @@ const mustHappen = [
   "transition: reading paused",
   "transition: dead letter",
   "fault: message that kills its process",
+  "fault: message that ends its session",
   "fault: unknown transaction that lands late",
   "transition: attempt counted",
   "transition: message isolated",

@@ -36,7 +36,7 @@ type FaultKind = (typeof faultKinds)[number];
 const faultsUntilMs = 12_000;
 const mustSettleWithinMs = 240_000;
 const maxSteps = 100_000;
-/** Starts of a message that kills its process: to be found among those before it, then `maxAttempts`, then some for failovers. */
+/** Starts of a message that kills its process or session: to be found among those before it, then `maxAttempts`, then some for failovers. */
 const maxPoisonStarts = 40;
 
 export class World {
@@ -80,6 +80,8 @@ export class World {
   readonly handlerFaultRate: number;
   readonly transactional: boolean;
   private readonly poisonRate: number;
+  /** Poisonous messages end their transaction's session instead of their process. */
+  readonly poisonEndsSessions: boolean;
 
   private readonly names: string[];
   private readonly processes = new Map<string, PeerProcess[]>();
@@ -114,6 +116,7 @@ export class World {
     this.transactional = mutant.transactional ?? random.chance(0.3);
     this.limits.listener.transactional = this.transactional;
     this.poisonRate = (mutant.poison ?? random.chance(0.15)) ? 0.05 : 0;
+    this.poisonEndsSessions = this.transactional && (mutant.poisonEndsSessions ?? random.chance(0.5));
     // A listener that sends on has somebody to send to only while it has its own channels.
     const possible = this.mutual ? faultKinds.filter((kind) => kind !== "reassign") : faultKinds;
     this.kinds = possible.filter((kind) => (mutant.faults ? mutant.faults.includes(kind) : random.chance(0.4)));
@@ -264,7 +267,7 @@ export class World {
     } else this.counts.add("transition: handled again");
     if (holds) record.started += 1;
     if (record.poison && record.started > maxPoisonStarts) {
-      throw new Violation(`message ${record.id} has killed ${record.started} processes`);
+      throw new Violation(`message ${record.id} has killed ${record.started} processes or sessions`);
     }
     return record;
   }

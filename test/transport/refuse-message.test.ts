@@ -32,7 +32,7 @@ describe("the Refuse for an error", () => {
   it("is cut between characters", () => {
     for (let start = 0; start < 4; start++) {
       const { message } = refuseOf(new TransportError("internal", "x".repeat(start) + "📦".repeat(300)));
-      expect(message).toMatch(/^x*(📦)+…$/u);
+      expect(message).toMatch(/^x*(📦)+\.\.\.$/u);
       expect(Buffer.byteLength(message)).toBeGreaterThan(maxBytes - 4);
     }
   });

@@ -211,3 +211,10 @@ describe("FrameDecoder with a preamble", () => {
     expect(() => decoder.next()).toThrow(violation);
   });
 });
+
+it("refuses an option that a decoder does not have", () => {
+  const mistyped = { maxFrameBytes: 100, preample: new Uint8Array(4) };
+  expect(() => new FrameDecoder(mistyped)).toThrow(
+    '"preample" is no option of a FrameDecoder; did you mean preamble? The options are maxFrameBytes, preamble',
+  );
+});

@@ -259,6 +259,7 @@ CREATE TABLE hawser.dead_letters (
   message_id text,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
   CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription')),
+  CONSTRAINT dead_letters_error_message_bytes CHECK (octet_length(error_message) <= 8192),
   CONSTRAINT dead_letters_attempts_range CHECK (attempts >= 0)
 );
 
@@ -276,7 +277,7 @@ COMMENT ON COLUMN hawser.dead_letters.topic IS 'The topic, or the subject.';
 COMMENT ON COLUMN hawser.dead_letters.payload IS 'The payload, uncompressed.';
 COMMENT ON COLUMN hawser.dead_letters.headers IS 'The headers: [[name, value], ...]; NULL: none.';
 COMMENT ON COLUMN hawser.dead_letters.error_code IS 'The error''s code.';
-COMMENT ON COLUMN hawser.dead_letters.error_message IS 'The error''s message.';
+COMMENT ON COLUMN hawser.dead_letters.error_message IS 'The error''s message; a longer one is cut, and ends with "...".';
 COMMENT ON COLUMN hawser.dead_letters.attempts IS 'How often the handler was started.';
 COMMENT ON COLUMN hawser.dead_letters.created_at IS 'When it was given up.';
 COMMENT ON COLUMN hawser.dead_letters.connection_key IS 'The channel''s key (peers only).';

@@ -251,14 +251,14 @@ export const errorTable = {
     summary: "This version cannot do that.",
     remedy: "The message says what is missing.",
   },
-  /** The message's handler threw, or took longer than handlerTimeoutMs. */
+  /** The message's handler threw, took longer than handlerTimeoutMs, or ended the transaction that it was given. */
   handler_failed: {
     code: "handler_failed",
     wireCode: 24,
     sqlstate: "P0001",
     exitStatus: 70,
     retryable: true,
-    summary: "The message's handler threw, or took longer than handlerTimeoutMs.",
+    summary: "The message's handler threw, took longer than handlerTimeoutMs, or ended the transaction that it was given.",
     remedy: "Read the cause; after maxAttempts the message is a dead letter.",
   },
   /** The listener does not subscribe to the message's topic any more. */
@@ -301,15 +301,15 @@ export const errorTable = {
     summary: "A defect of Hawser.",
     remedy: "Please report it with the message and its cause.",
   },
-  /** The process ended in the middle of the message's handler, maxAttempts times: the message is a dead letter. */
+  /** The process, or the session of a transactional handler, ended in the middle of the message's handler, maxAttempts times: the message is a dead letter. */
   handler_crashed: {
     code: "handler_crashed",
     wireCode: 29,
     sqlstate: "P0001",
     exitStatus: 70,
     retryable: false,
-    summary: "The process ended in the middle of the message's handler, maxAttempts times: the message is a dead letter.",
-    remedy: "Find out what of the message ends the process, and retry the dead letter when that is mended.",
+    summary: "The process, or the session of a transactional handler, ended in the middle of the message's handler, maxAttempts times: the message is a dead letter.",
+    remedy: "Find out what of the message ends it, and retry the dead letter when that is mended.",
   },
   /** The database has no schema hawser, or an older one than this program needs, and the role may not make it. */
   schema_missing: {

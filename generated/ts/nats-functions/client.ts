@@ -390,6 +390,59 @@ function readVersionRow(row: any): VersionRow {
   };
 }
 
+/** The names of each method's arguments, and whether it is answered in Postgres instead of by the gateway. */
+export const natsFunctionMethods: {
+  readonly [Method in keyof NatsFunctions]: { readonly local: boolean; readonly arguments: readonly string[] };
+} = {
+  publishText: { local: false, arguments: ["subject", "payload", "reply", "headers"] },
+  publishJson: { local: false, arguments: ["subject", "payload", "reply", "headers"] },
+  publishJsonb: { local: false, arguments: ["subject", "payload", "reply", "headers"] },
+  publishBinary: { local: false, arguments: ["subject", "payload", "reply", "headers"] },
+  publishTextBatch: { local: false, arguments: ["subject", "payloads", "reply", "headers"] },
+  publishJsonBatch: { local: false, arguments: ["subject", "payloads", "reply", "headers"] },
+  publishJsonbBatch: { local: false, arguments: ["subject", "payloads", "reply", "headers"] },
+  publishBinaryBatch: { local: false, arguments: ["subject", "payloads", "reply", "headers"] },
+  publishTextStream: { local: false, arguments: ["subject", "payload", "headers", "domain"] },
+  publishJsonStream: { local: false, arguments: ["subject", "payload", "headers", "domain"] },
+  publishJsonbStream: { local: false, arguments: ["subject", "payload", "headers", "domain"] },
+  publishBinaryStream: { local: false, arguments: ["subject", "payload", "headers", "domain"] },
+  publishTextAck: { local: false, arguments: ["subject", "payload", "headers", "domain"] },
+  publishJsonAck: { local: false, arguments: ["subject", "payload", "headers", "domain"] },
+  publishJsonbAck: { local: false, arguments: ["subject", "payload", "headers", "domain"] },
+  publishBinaryAck: { local: false, arguments: ["subject", "payload", "headers", "domain"] },
+  publishTextStreamBatch: { local: false, arguments: ["subject", "payloads", "headers", "domain"] },
+  publishJsonStreamBatch: { local: false, arguments: ["subject", "payloads", "headers", "domain"] },
+  publishJsonbStreamBatch: { local: false, arguments: ["subject", "payloads", "headers", "domain"] },
+  publishBinaryStreamBatch: { local: false, arguments: ["subject", "payloads", "headers", "domain"] },
+  flush: { local: false, arguments: [] },
+  requestText: { local: false, arguments: ["subject", "payload", "timeout"] },
+  requestJson: { local: false, arguments: ["subject", "payload", "timeout"] },
+  requestJsonb: { local: false, arguments: ["subject", "payload", "timeout"] },
+  requestBinary: { local: false, arguments: ["subject", "payload", "timeout"] },
+  putText: { local: false, arguments: ["bucket", "key", "data", "domain"] },
+  putJson: { local: false, arguments: ["bucket", "key", "data", "domain"] },
+  putJsonb: { local: false, arguments: ["bucket", "key", "data", "domain"] },
+  putBinary: { local: false, arguments: ["bucket", "key", "data", "domain"] },
+  getText: { local: false, arguments: ["bucket", "key", "domain"] },
+  getJson: { local: false, arguments: ["bucket", "key", "domain"] },
+  getJsonb: { local: false, arguments: ["bucket", "key", "domain"] },
+  getBinary: { local: false, arguments: ["bucket", "key", "domain"] },
+  deleteValue: { local: false, arguments: ["bucket", "key", "domain"] },
+  putFile: { local: false, arguments: ["store", "name", "content", "domain"] },
+  getFile: { local: false, arguments: ["store", "name", "domain"] },
+  deleteFile: { local: false, arguments: ["store", "name", "domain"] },
+  getFileInfo: { local: false, arguments: ["store", "name", "domain"] },
+  getFileList: { local: false, arguments: ["store", "domain"] },
+  getServerInfo: { local: false, arguments: [] },
+  subscribe: { local: true, arguments: ["subject", "fnOid"] },
+  unsubscribe: { local: true, arguments: ["subject", "fnOid"] },
+  registerResponder: { local: true, arguments: ["subject", "fnOid"] },
+  unregisterResponder: { local: true, arguments: ["subject"] },
+  version: { local: true, arguments: [] },
+  reloadConf: { local: false, arguments: [] },
+  reloadConfForce: { local: false, arguments: [] },
+};
+
 /** The functions as methods. */
 export type NatsFunctions = ReturnType<typeof natsFunctions>;
 

@@ -149,7 +149,7 @@ export interface DeadLetterRow {
   headers: unknown;
   /** The error's code. */
   error_code: string;
-  /** The error's message. */
+  /** The error's message; a longer one is cut, and ends with "...". */
   error_message: string;
   /** How often the handler was started. */
   attempts: number;

@@ -676,12 +676,6 @@ export const bridgeConstants = {
    */
   executorMaxMessageBytes: 150994944,
   /**
-   * How much is kept of what a function's error says.
-   *
-   * Value: 8192 characters.
-   */
-  maxErrorMessageLength: 8192,
-  /**
    * How many answers to whoever looks for responders are sent at once; any client of NATS may ask.
    *
    * Value: 100 answers.

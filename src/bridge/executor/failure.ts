@@ -2,8 +2,8 @@
  * What an error of a transaction means for the messages that were handled in it.
  */
 import pg from "pg";
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import { HawserError } from "../../errors/index.js";
+import { limits } from "../../../generated/ts/rules/peer/catalog.js";
+import { HawserError, shortened } from "../../errors/index.js";
 
 /** See `Outcome` of the lanes for what each is taken as. */
 export type Failure =
@@ -41,8 +41,7 @@ export function failureOf(error: unknown, elapsedMs: number, timeoutMs: number):
   return { kind: transient.test(code) ? "transient" : "failed", code, message };
 }
 
-/** What a function says can be of any length, and is kept with each message that fails. A copy: a part would keep the whole. */
+/** What a function says can be of any length, and is kept with each message that fails. */
 export function wordsOf(error: unknown): string {
-  const words = error instanceof Error ? error.message : String(error);
-  return Buffer.from(words.slice(0, bridgeConstants.maxErrorMessageLength)).toString();
+  return shortened(error instanceof Error ? error.message : String(error), limits.DeadLetter.errorMessage.maxBytes);
 }

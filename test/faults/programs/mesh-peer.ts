@@ -43,11 +43,14 @@ async function handle(message: Message): Promise<void> {
     if (handlerMs > 0) await delay(handlerMs / 2);
     process.kill(process.pid, "SIGKILL");
   }
-  if (options.handler === "effect") {
+  if (options.handler === "effect" || options.handler === "answer") {
     const values = [options.peer.name, sender, Number(run), Number(number)];
     await message.client.query("INSERT INTO effects (listener, sender, run, number) VALUES ($1, $2, $3, $4)", values);
   }
-  if (handlerMs > 0) await delay(handlerMs);
+  if (options.handler === "answer") {
+    const values = [handlerMs / 1_000, options.answerBytes ?? 0];
+    await message.client.query("SELECT repeat('x', $2::integer) FROM pg_sleep($1)", values);
+  } else if (handlerMs > 0) await delay(handlerMs);
 }
 
 peer.on("status", (status) => note({ kind: "status", at: microseconds(), status }));

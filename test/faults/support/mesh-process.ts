@@ -12,8 +12,9 @@ export class MeshProcess extends RemoteProcess<MeshCalls> {
   constructor(
     readonly options: MeshPeerOptions,
     execArgv?: readonly string[],
+    launcher?: readonly [string, ...string[]],
   ) {
-    super("test/faults/programs/mesh-peer.ts", options, execArgv);
+    super("test/faults/programs/mesh-peer.ts", options, execArgv, launcher);
     this.journal = new Journal(options.journal);
   }
 }

@@ -20,13 +20,16 @@ export interface MeshPeerOptions {
   readonly handler?: HandlerKind | undefined;
   /** How long each handler takes, in milliseconds. Default 0. */
   readonly handlerMs?: number | undefined;
+  /** How long the answer is that the handler `answer` waits for. Default 0. */
+  readonly answerBytes?: number | undefined;
 }
 
 /**
- * `nothing`: returns. `effect`: writes a row to the table `effects` in the message's transaction. `poison`: kills its own
- * process when the message is marked as poison, after half of the time that a handler takes.
+ * `nothing`: returns. `effect`: writes a row to the table `effects` in the message's transaction. `answer`: the same, and
+ * it is Postgres that takes the handler's time, for an answer of `answerBytes`. `poison`: kills its own process when the
+ * message is marked as poison, after half of the time that a handler takes.
  */
-export type HandlerKind = "nothing" | "effect" | "poison";
+export type HandlerKind = "nothing" | "effect" | "answer" | "poison";
 
 /** Messages to one topic, at a pace. */
 export interface StreamOptions {

@@ -2,6 +2,7 @@
  * A Postgres of a test's own, to be killed and started again on the same data and port.
  */
 import { spawnSync } from "node:child_process";
+import { appendFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { serverAccount } from "../../../src/dev/account.js";
@@ -13,6 +14,8 @@ import { systemProgram } from "./system-program.js";
 
 /** How it is made. */
 export interface OwnPostgresOptions {
+  /** A further address on which it listens, and lets in everybody who comes from there. */
+  readonly network?: { readonly address: string; readonly prefixBits: number } | undefined;
   /** Default 100. */
   readonly maxConnections?: number | undefined;
   /** Prepares the place of the data directory before anything is in it. What it returns undoes that in the end. */
@@ -41,37 +44,46 @@ export interface OwnPostgres extends AsyncDisposable {
 }
 
 /** Starts one. */
-export async function ownPostgres({ maxConnections = 100, prepare }: OwnPostgresOptions = {}): Promise<OwnPostgres> {
+export async function ownPostgres(options: OwnPostgresOptions = {}): Promise<OwnPostgres> {
+  const { maxConnections = 100, prepare, network } = options;
   const directory = createTemporary(serverAccount());
   const { postgresData } = directory;
   const guard = await guardDirectory(directory);
   const undo = prepare?.(postgresData);
   const { url, process: first } = await startPostgres(directory, { maxConnections });
+  const command = network === undefined ? first.command : listeningOn(first.command, network.address);
   let server = first;
   let frozen: number[] = [];
   const resume = (): void => {
     for (const pid of frozen) signal(pid, "SIGCONT");
     frozen = [];
   };
+  const kill: OwnPostgres["kill"] = async (signal) => {
+    process.kill(server.pid, signal);
+    await server.ended;
+  };
+  const start: OwnPostgres["start"] = async () => {
+    // As long as processes of a killed server are still there, a new one refuses to start.
+    const deadline = Date.now() + 20_000;
+    for (;;) {
+      server = await ServerProcess.start(command);
+      if (await answers(server, url)) return;
+      if (Date.now() > deadline) throw server.endedEarly();
+    }
+  };
+  if (network !== undefined) {
+    appendFileSync(`${postgresData}/pg_hba.conf`, `host all all ${network.address}/${network.prefixBits} trust\n`);
+    await kill("SIGINT");
+    await start();
+  }
   return {
     url,
     dataDirectory: postgresData,
     get isRunning() {
       return server.end === undefined;
     },
-    async kill(signal) {
-      process.kill(server.pid, signal);
-      await server.ended;
-    },
-    async start() {
-      // As long as processes of a killed server are still there, a new one refuses to start.
-      const deadline = Date.now() + 20_000;
-      for (;;) {
-        server = await ServerProcess.start(first.command);
-        if (await answers(server, url)) return;
-        if (Date.now() > deadline) throw server.endedEarly();
-      }
-    },
+    kill,
+    start,
     processes: () => [server.pid, ...childrenOf(server.pid)],
     freeze() {
       // Its first process at once, so that it makes no further ones.
@@ -90,6 +102,11 @@ export async function ownPostgres({ maxConnections = 100, prepare }: OwnPostgres
       await guard.release();
     },
   };
+}
+
+function listeningOn<Command extends { readonly args: readonly string[] }>(command: Command, address: string): Command {
+  const args = command.args.map((arg) => (arg.startsWith("listen_addresses=") ? `${arg},${address}` : arg));
+  return { ...command, args };
 }
 
 function signal(pid: number, name: NodeJS.Signals): void {

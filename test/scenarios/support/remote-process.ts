@@ -37,12 +37,22 @@ export class RemoteProcess<Calls extends { [Name in keyof Calls]: (...args: neve
   #calls = 0;
   #output = "";
 
-  /** @param script given relative to the root; its argument are the options as JSON */
-  constructor(script: string, options: object, execArgv: readonly string[] = []) {
+  /**
+   * @param script given relative to the root; its argument are the options as JSON
+   * @param launcher a command that becomes Node with the arguments behind it, such as `ip netns exec there`
+   */
+  constructor(
+    script: string,
+    options: object,
+    execArgv: readonly string[] = [],
+    launcher: readonly [string, ...string[]] | undefined = undefined,
+  ) {
     const { execArgv: flags, file } = nodeProgram(script);
+    const [execPath, ...behind] = [...(launcher ?? []), process.execPath] as [string, ...string[]];
     const child = fork(file, [JSON.stringify(options)], {
       cwd: projectDirectory,
-      execArgv: [...execArgv, ...flags],
+      execPath,
+      execArgv: [...behind, ...execArgv, ...flags],
       stdio: ["ignore", "pipe", "pipe", "ipc"],
     });
     this.#child = child;

@@ -57,6 +57,7 @@ export const limits = {
     token: { minBytes: 1, maxBytes: 64 },
   },
   DeadLetter: {
+    errorMessage: { maxBytes: 8192 },
     attempts: { min: 0 },
   },
   MeshSecret: {
@@ -650,13 +651,15 @@ export function checkDeadLetterErrorCode(value: string): Violation | undefined {
 const deadLetterErrorMessageRules: TextRules = {
   path: "error_message",
   minBytes: 0,
-  maxBytes: Number.POSITIVE_INFINITY,
+  maxBytes: 8192,
+  bytesRule: "must be at most 8192 bytes long in UTF-8",
+  bytesRemedy: "Use at most 8192 bytes in UTF-8.",
 };
 
 /**
- * Checks `DeadLetter.error_message`.
+ * Checks `DeadLetter.error_message`. Limits: at most 8192 bytes long in UTF-8.
  *
- * The error's message.
+ * The error's message; a longer one is cut, and ends with "...".
  */
 export function checkDeadLetterErrorMessage(value: string): Violation | undefined {
   return checkText(deadLetterErrorMessageRules, value);

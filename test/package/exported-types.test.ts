@@ -1,0 +1,158 @@
+/**
+ * What the types of an entry point name can be imported from it: a user who writes a function of one of these types, or
+ * catches one of these errors, has to be able to say so.
+ */
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { parseSync } from "oxc-parser";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { projectDirectory } from "../support/program.js";
+
+const manifest = JSON.parse(readFileSync(join(projectDirectory, "package.json"), "utf8"));
+const entryPoints = Object.entries<{ types: string }>(manifest.exports).filter(([, { types }]) => types !== undefined);
+
+const directory = mkdtempSync(join(tmpdir(), "hawser-types-"));
+
+beforeAll(() => {
+  const tsc = join(projectDirectory, "node_modules/typescript/bin/tsc");
+  const args = ["-p", "tsconfig.build.json", "--emitDeclarationOnly", "--outDir", directory];
+  const { status, stdout } = spawnSync(process.execPath, [tsc, ...args], { cwd: projectDirectory, encoding: "utf8" });
+  expect(status, stdout).toBe(0);
+});
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+/** A node of the syntax tree, as far as it is looked at here. */
+interface Node {
+  readonly type: string;
+  readonly start: number;
+  // biome-ignore lint/suspicious/noExplicitAny: which property a node has depends on its type.
+  readonly [property: string]: any;
+}
+
+/** Where a name comes from: a file here, or undefined for another package. */
+interface Origin {
+  readonly file: string | undefined;
+  readonly name: string;
+}
+
+/** A file of declarations. */
+interface Module {
+  readonly text: string;
+  readonly declared: Map<string, Node>;
+  readonly imported: Map<string, Origin>;
+  readonly exported: Map<string, Origin>;
+}
+
+const modules = new Map<string, Module>();
+
+function moduleOf(file: string): Module {
+  const known = modules.get(file);
+  if (known !== undefined) return known;
+  const text = readFileSync(file, "utf8");
+  const made: Module = { text, declared: new Map(), imported: new Map(), exported: new Map() };
+  modules.set(file, made);
+  const beside = (source: string): string | undefined =>
+    source.startsWith(".") ? join(dirname(file), source.replace(/\.js$/, ".d.ts")) : undefined;
+  const { body } = parseSync(file, text).program as unknown as { body: Node[] };
+  for (const node of body) {
+    if (node.type === "ImportDeclaration") {
+      for (const { imported, local } of node["specifiers"] as Node[]) {
+        made.imported.set(local.name, { file: beside(node["source"].value), name: imported?.name ?? "*" });
+      }
+    } else if (node.type === "ExportAllDeclaration") {
+      const from = beside(node["source"].value)!;
+      for (const [name, origin] of moduleOf(from).exported) {
+        if (!made.exported.has(name)) made.exported.set(name, origin);
+      }
+    } else {
+      const isExport = node.type === "ExportNamedDeclaration";
+      const declaration: Node | undefined = isExport ? (node["declaration"] ?? undefined) : node;
+      for (const name of declaration === undefined ? [] : namesOf(declaration)) {
+        // The comment stands before `export`.
+        made.declared.set(name, { ...declaration!, type: declaration!.type, start: node.start });
+        if (isExport) made.exported.set(name, { file, name });
+      }
+      for (const { local, exported } of (node["specifiers"] ?? []) as Node[]) {
+        const from = node["source"] ? beside(node["source"].value) : undefined;
+        const origin = node["source"] ? { file: from, name: local.name } : { file, name: local.name };
+        made.exported.set(exported.name, resolved(origin));
+      }
+    }
+  }
+  return made;
+}
+
+function namesOf(declaration: Node): string[] {
+  if (declaration.type === "VariableDeclaration") return declaration["declarations"].map(({ id }: Node) => id.name);
+  return declaration["id"]?.name === undefined ? [] : [declaration["id"].name];
+}
+
+/** Follows imports and exports to the declaration. */
+function resolved(origin: Origin): Origin {
+  if (origin.file === undefined) return origin;
+  const { declared, imported, exported } = moduleOf(origin.file);
+  if (declared.has(origin.name)) return origin;
+  const next = imported.get(origin.name) ?? exported.get(origin.name);
+  return next === undefined ? origin : resolved(next);
+}
+
+/** The names that a declaration mentions: in its types, and as errors in its comments. */
+function mentionedIn({ text }: Module, declaration: Node): Set<string> {
+  const mentioned = new Set<string>();
+  const own = new Set<string>();
+  const leftmost = (name: Node): string => (name.type === "TSQualifiedName" ? leftmost(name["left"]) : name["name"]);
+  const visit = (value: unknown): void => {
+    if (Array.isArray(value)) for (const one of value) visit(one);
+    if (typeof value !== "object" || value === null || Array.isArray(value)) return;
+    const node = value as Node;
+    if (node.type === "TSTypeReference") mentioned.add(leftmost(node["typeName"]));
+    if (node.type === "TSInterfaceHeritage" || node.type === "TSClassImplements") {
+      mentioned.add(leftmost(node["expression"]));
+    }
+    if (node["superClass"]) mentioned.add(leftmost(node["superClass"]));
+    if (node.type === "TSTypeParameter") own.add(node["name"].name);
+    if (node.type === "TSImportType") throw new Error(`a type by import(): ${text.slice(node.start, node["end"])}`);
+    for (const [property, child] of Object.entries(node)) if (property !== "loc") visit(child);
+  };
+  visit(declaration);
+  for (const name of own) mentioned.delete(name);
+  const comment = /\/\*\*(?:[^*]|\*(?!\/))*\*\/\s*$/.exec(text.slice(0, declaration.start))?.[0] ?? "";
+  for (const [, error] of `${comment}${text.slice(declaration.start, declaration["end"])}`.matchAll(
+    /\b(\w+Error) `\w+`/g,
+  )) {
+    mentioned.add(error!);
+  }
+  return mentioned;
+}
+
+it.each(entryPoints)(
+  "%s exports every type that its types name, and every error that they say is thrown",
+  (_, { types }) => {
+    const { exported } = moduleOf(join(directory, types.replace(/^\.\/dist\//, "")));
+    const keyOf = ({ file, name }: Origin): string => `${file?.slice(directory.length + 1)}: ${name}`;
+    const reachable = new Set([...exported.values()].map(keyOf));
+    expect(reachable.size).toBeGreaterThan(5);
+    const missing = new Set<string>();
+    for (const [as, { file, name }] of exported) {
+      const module = moduleOf(file!);
+      const declaration = module.declared.get(name);
+      expect(declaration, `${as} is declared in ${file}`).toBeDefined();
+      for (const mention of mentionedIn(module, declaration!)) {
+        const isKnown = module.declared.has(mention) || module.imported.has(mention);
+        // A class that only a comment names is not imported; a global such as Promise need not be exported.
+        const origin = isKnown ? resolved({ file: file!, name: mention }) : undefined;
+        const isError = /Error$/.test(mention) && !(mention in globalThis);
+        if (
+          origin === undefined
+            ? isError && !exported.has(mention)
+            : origin.file !== undefined && !reachable.has(keyOf(origin))
+        ) {
+          missing.add(`${as} names ${mention}`);
+        }
+      }
+    }
+    expect([...missing]).toEqual([]);
+  },
+);

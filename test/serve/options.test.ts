@@ -1,0 +1,22 @@
+import { expect, it } from "vitest";
+import { Serve } from "../../src/serve/index.js";
+
+it.each([
+  [
+    { gatewaylisten: "127.0.0.1:0" },
+    /^"gatewaylisten" is no option of Serve; did you mean gatewayListen\? The options are/,
+  ],
+  [
+    { colour: "red" },
+    /^"colour" is no option of Serve; the options are databaseUrl, .*signal, gatewayListen, .*bufferBytes/,
+  ],
+  [
+    { tls: { cert: "c", key: "k", sslMode: "require" } },
+    /^"sslMode" is no option of tls; did you mean sslmode\? The options are cert, key, sslmode, rootCertificate$/,
+  ],
+] as const)("refuses an option that there is not, with those that there are: %j", async (options, message) => {
+  await expect(Serve.start(options as object)).rejects.toMatchObject({
+    code: "invalid_argument",
+    message: expect.stringMatching(message),
+  });
+});
