@@ -235,7 +235,9 @@ export class Subscriptions {
       if (this.#term !== undefined) this.#open(known, this.#term, false);
     }
     const subjects = new Set(subscriptions.map(({ subject }) => subject));
-    for (const subject of this.#refused) if (!subjects.has(subject)) this.#refused.delete(subject);
+    for (const refused of this.#refused) {
+      if (![...subjects].some((subject) => covers(refused, subject))) this.#refused.delete(refused);
+    }
     this.#route();
     return ended;
   }
@@ -555,6 +557,8 @@ export class Subscriptions {
     if (step.kind === "batch" && outcome.kind === "committed") {
       this.#options.onBatch(step.messages.length, outcome.durationMs);
     }
+    if (outcome.kind === "partly" && outcome.committed > 0)
+      this.#options.onBatch(outcome.committed, outcome.durationMs);
     if (step.kind === "bury" && outcome.kind === "committed") this.#options.onBuried(step);
     const isRetried = step.kind === "keep" || (step.kind === "retry" && outcome.kind === "committed");
     if (isRetried) this.#retried(step.subscription, step.job);

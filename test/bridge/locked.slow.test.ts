@@ -96,8 +96,10 @@ it("a function that now and then cannot be serialized runs at a good part of its
   console.log(
     `40001: ${messages} messages in ${Math.round(without)} ms; for 1 % of them ${(without / one).toFixed(2)} of the speed, for 5 % ${(without / five).toFixed(2)}`,
   );
-  // Before batches were halved at once it was 1/30 and 1/130.
-  expect(without / one).toBeGreaterThan(1 / 20);
-  expect(without / five).toBeGreaterThan(1 / 60);
+  // On a machine with nothing else to do at least 1/3 and 1/10. Halving whole batches came to 1/7 and 1/25; of few messages
+  // the first batches, which are small, are a large part.
+  const isFew = messages < 20_000;
+  expect(without / one).toBeGreaterThan(isFew ? 1 / 10 : 1 / 5);
+  expect(without / five).toBeGreaterThan(isFew ? 1 / 40 : 1 / 18);
   expect(await world.count("SELECT count(*) FROM hawser.dead_letters")).toBe(0);
 });

@@ -67,4 +67,58 @@ describe("who receives for a subject", () => {
       ]),
     );
   });
+
+  /** How many receive a message on it. */
+  const copies = (receivers: ReadonlyMap<string, string>, subject: string) =>
+    [...new Set(receivers.values())].filter((receiver) => covers(receiver, subject)).length;
+
+  it("is a wider one where more than eight would receive the same message: all covered, and no subject by more", () => {
+    const overlapping = all(["x", "*"], 6).filter((one) => one.split("*").length - 1 === 3);
+    expect(overlapping.filter((one) => covers(one, "x.x.x.x.x.x"))).toHaveLength(20);
+    const receivers = receiversOf([...overlapping, "*.y", "other.*"], none);
+    for (const [subject, receiver] of receivers) expect(covers(receiver, subject)).toBe(true);
+    for (const subject of all(["x", "y"], 6)) expect(copies(receivers, subject)).toBeLessThanOrEqual(8);
+    expect(receivers.get("*.y")).toBe("*.y");
+    expect(receivers.get("other.*")).toBe("other.*");
+  });
+
+  it("is never received by more than eight, for any patterns", () => {
+    const some = all(["a", "b", "*"], 5, [">"]);
+    const subjects = all(["a", "b", "c"], 6);
+    for (let seed = 1; seed <= 30; seed += 1) {
+      let state = seed;
+      const random = () => (state = (state * 48_271) % 2_147_483_647) / 2_147_483_647;
+      const chosen = some.filter(() => random() < seed / 60);
+      const receivers = receiversOf(chosen, none);
+      expect([...receivers.keys()].sort()).toEqual(chosen.sort());
+      for (const [subject, receiver] of receivers)
+        expect(covers(receiver, subject), `${receiver} for ${subject}`).toBe(true);
+      for (const subject of subjects) expect(copies(receivers, subject), subject).toBeLessThanOrEqual(8);
+    }
+  });
+
+  it("is itself where few receive the same message, however many there are", () => {
+    const events = Array.from({ length: 500 }, (_, n) => `service${n}.*`);
+    expect(new Set(receiversOf([...events, "*.created", "*.deleted"], none).values()).size).toBe(502);
+  });
+
+  it("is itself where the server refuses the wider one", () => {
+    const overlapping = all(["x", "*"], 4).filter((one) => one.split("*").length - 1 === 2 && one.length === 7);
+    const more = [...overlapping, "*.x.>", "x.*.>", "x.x.>", "*.*.x.>"];
+    const wide = [...new Set(receiversOf(more, none).values())].find((receiver) => !more.includes(receiver))!;
+    expect(wide).toBeDefined();
+    const receivers = new Set(receiversOf(more, new Set([wide])).values());
+    expect(receivers).not.toContain(wide);
+  });
+
+  it("is found in a moment, also for patterns that are chosen to make it long", () => {
+    let state = 1;
+    const random = () => (state = (state * 48_271) % 2_147_483_647) / 2_147_483_647;
+    const hard = Array.from({ length: 1_000 }, () =>
+      Array.from({ length: 40 }, () => (random() < 0.5 ? "*" : random() < 0.5 ? "a" : "b")).join("."),
+    );
+    const startedAt = performance.now();
+    receiversOf(hard, none);
+    expect(performance.now() - startedAt).toBeLessThan(2_000);
+  });
 });

@@ -751,6 +751,28 @@ export const bridgeConstants = {
    * Value: 1000 ms.
    */
   executorLockTimeoutMs: 1000,
+  /**
+   * After a serialization failure or a deadlock, a batch is called in groups, each behind a savepoint: so many messages are in
+   * the first ones. They grow while none fails, and shrink with each failure.
+   *
+   * Value: 16 messages.
+   */
+  groupMessages: 16,
+  /**
+   * How many savepoints a transaction has at the most. Postgres keeps 64 subtransactions of each session in shared memory;
+   * with more, each snapshot of the server becomes slower.
+   *
+   * Value: 60 groups.
+   */
+  maxGroups: 60,
+  /**
+   * How many NATS subscriptions of one role may receive the same message. Where its functions' subjects overlap more than
+   * that, a wider subject receives for them: the server sends each message once for each, and ends the connection of all
+   * roles where that is more than the process can read.
+   *
+   * Value: 8 subscriptions.
+   */
+  maxCopies: 8,
 } as const;
 
 /** Monitor constants. What the port with metrics and health fixes for everyone. */

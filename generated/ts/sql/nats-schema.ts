@@ -424,12 +424,13 @@ BEGIN
     FOR stem IN
       SELECT t.typname FROM pg_type AS t
       WHERE t.typnamespace = 'hawser_run'::regnamespace AND t.typowner = caller AND t.typtype = 'e' AND t.typname ~ '^token_[0-9a-f]{16}$'
-        AND NOT EXISTS (
-          SELECT FROM pg_proc AS w
-          WHERE w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid AND NOT EXISTS (
+        -- An array, which is made once: of a subquery the planner makes one for each type.
+        AND t.oid <> ALL (ARRAY(
+          SELECT w.proargtypes[0] FROM pg_proc AS w
+          WHERE w.pronamespace = 'hawser_run'::regnamespace AND w.pronargs > 0 AND NOT EXISTS (
             SELECT FROM pg_depend AS d
             WHERE d.classid = 'pg_proc'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_proc'::regclass
-              AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = d.refobjid)))
+              AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = d.refobjid))))
     LOOP
       EXECUTE format('DROP TYPE hawser_run.%I CASCADE', stem);
     END LOOP;

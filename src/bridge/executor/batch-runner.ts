@@ -7,9 +7,11 @@ import { errorTable } from "../../errors/index.js";
 import type { Logger } from "../../nats/index.js";
 import type { RareLog } from "../../nats/rare-log.js";
 import type { Subscription } from "../bindings.js";
-import type { FunctionError, Outcome, RetryJob } from "../lanes/index.js";
+import type { FunctionError, FunctionOutcome, Outcome, RetryJob } from "../lanes/index.js";
 import type { InboundMessage } from "../message.js";
 import type { ExecutorPool } from "./executor-pool.js";
+import type { ExecutorSession } from "./executor-session.js";
+import { type FunctionFailure, GroupSize, type GroupsRun, inGroups } from "./groups.js";
 import { packed } from "./packed.js";
 import { type Ending, inTransaction } from "./transaction.js";
 import { type WrapperLook, wrapperCall, wrapperChanged, wrapperLook } from "./wrapper-call.js";
@@ -33,8 +35,21 @@ const lockNotAvailable = "55P03";
 /** Of a wrapper, behind the token. */
 const argumentTypes = ["bytea", "integer[]", "integer[]", "text[]", "text[]", "text[]"];
 
+/** After these a batch is called in groups, so that one message does not keep all others. */
+const conflict = /^40(001|P01)$/;
+
+/** Why nothing was run. */
+type Refusal = "deposed" | "not_there" | "gone" | "closed" | "changed" | "replaced";
+
 /** What a transaction came to. */
-type Done = "done" | "deposed" | "not_there" | "gone" | "closed" | "changed" | "replaced";
+type Done = Refusal | GroupsRun;
+
+/** It was noticed by a call. */
+class Refused extends Error {
+  constructor(readonly why: Refusal) {
+    super(why);
+  }
+}
 
 const waits = "subscribed functions cannot be run now: their messages wait";
 
@@ -52,6 +67,8 @@ export class BatchRunner {
   readonly #secret = randomBytes(16);
   readonly #contexts = new Map<bigint, string>();
   readonly #streaks = new Map<bigint, Streak>();
+  /** Of subscriptions whose batches are called in groups now. */
+  readonly #groups = new Map<bigint, GroupSize>();
 
   constructor(options: BatchRunnerOptions) {
     this.#options = options;
@@ -67,7 +84,17 @@ export class BatchRunner {
       ? messages.find((each) => each.headersProblem !== undefined)
       : undefined;
     if (unreadable !== undefined) return { kind: "failed", error: unreadableHeaders(unreadable) };
-    return await this.#outcome(subscription, messages, await this.#call(subscription, messages, epoch));
+    let ending = await this.#call(subscription, messages, epoch);
+    if (
+      ending.kind === "transient" &&
+      conflict.test(ending.code) &&
+      messages.length > 1 &&
+      !this.#groups.has(subscription.id)
+    ) {
+      this.#groups.set(subscription.id, new GroupSize());
+      ending = await this.#call(subscription, messages, epoch);
+    }
+    return await this.#outcome(subscription, messages, ending);
   }
 
   /** Calls the function for a dead letter, which is one no more in the same transaction. Does not reject. */
@@ -78,6 +105,7 @@ export class BatchRunner {
 
   /** Forgets what belongs to a subscription that is gone. */
   forget({ id }: Subscription): void {
+    this.#groups.delete(id);
     this.#contexts.delete(id);
     this.#streaks.delete(id);
   }
@@ -90,11 +118,11 @@ export class BatchRunner {
   ): Promise<Ending<Done>> {
     const { pool, timeoutMs, logger } = this.#options;
     const token = Buffer.from(subscription.token);
-    const lockTimeoutMs = Math.ceil(Math.min(executorLockTimeoutMs, timeoutMs / 4));
     return inTransaction<Done, WrapperLook & { held: boolean }>(pool, logger, {
       runAs: subscription.runAs,
       timeoutMs,
-      first: `SET LOCAL lock_timeout = ${lockTimeoutMs}; SELECT f.held, ${wrapperLook(subscription)} FROM hawser.fence_batch(${epoch}) AS f`,
+      lockTimeoutMs: Math.min(executorLockTimeoutMs, timeoutMs / 4),
+      first: `SELECT f.held, ${wrapperLook(subscription)} FROM hawser.fence_batch(${epoch}) AS f`,
       run: async (session, [look]) => {
         if (look?.held !== true) return { value: "deposed", commit: false };
         if (look.version === null) return { value: look.isThere ? "replaced" : "gone", commit: false };
@@ -104,14 +132,39 @@ export class BatchRunner {
           const [row] = await session.query<{ finished: boolean }>(finish, [String(deadLetterId), token]);
           if (row?.finished !== true) return { value: "not_there", commit: false };
         }
-        const text = wrapperCall(subscription, argumentTypes);
-        const values = [token, ...packed(subscription, messages, this.#contextOf(subscription)), look.version];
-        const [row] = await session.query<{ result: bigint | null; version: string | null }>(text, values);
-        if (row?.version !== look.version) return { value: "changed", commit: false };
-        const ran = Number(row.result) === messages.length;
-        return { value: ran ? "done" : "replaced", commit: ran };
+        const { version } = look;
+        try {
+          const value = await this.#callGroups(session, subscription, messages.length, async (start, end) => {
+            const piece = messages.slice(start, end);
+            const values = [token, ...packed(subscription, piece, this.#contextOf(subscription)), version];
+            const text = wrapperCall(subscription, argumentTypes);
+            const [row] = await session.query<{ result: bigint | null; version: string | null }>(text, values);
+            if (row?.version !== version) throw new Refused("changed");
+            if (Number(row.result) !== piece.length) throw new Refused("replaced");
+          });
+          return { value, commit: value.done > 0 };
+        } catch (error) {
+          if (error instanceof Refused) return { value: error.why, commit: false };
+          throw error;
+        }
       },
     });
+  }
+
+  async #callGroups(
+    session: ExecutorSession,
+    { id }: Subscription,
+    count: number,
+    call: (start: number, end: number) => Promise<void>,
+  ): Promise<GroupsRun> {
+    const size = this.#groups.get(id);
+    if (size === undefined || count === 1) {
+      await call(0, count);
+      return { done: count };
+    }
+    const run = await inGroups(session, { count, timeoutMs: this.#options.timeoutMs, size }, call);
+    if (size.isOver) this.#groups.delete(id);
+    return run;
   }
 
   async #outcome(
@@ -121,9 +174,10 @@ export class BatchRunner {
   ): Promise<Outcome> {
     switch (ending.kind) {
       case "committed":
-        this.#streaks.delete(subscription.id);
-        return { kind: "committed", durationMs: ending.durationMs };
       case "given_up":
+        if (typeof ending.value === "object") {
+          return await this.#afterGroups(subscription, messages, ending.value, ending.durationMs);
+        }
         // A GRANT, for example, or another owner: the next look at it tells what it is now.
         if (ending.value === "changed") return this.#transient(subscription, messages, changed(subscription));
         if (ending.value === "closed") return this.#transient(subscription, messages, closed(subscription));
@@ -138,17 +192,35 @@ export class BatchRunner {
         }
         this.#options.rareLog.warn(waits, ending.message);
         return { kind: "unavailable" };
-      case "transient":
-        return this.#transient(subscription, messages, { code: ending.code, message: ending.message });
-      case "failed":
-        // It was dropped meanwhile, or may not be called: what is subscribed is being read anew, and says so.
-        if (await this.#isAboutWrapper(subscription, ending)) {
-          return this.#transient(subscription, messages, { code: ending.code, message: ending.message });
-        }
-        return { kind: "failed", error: { code: ending.code, message: ending.message } };
       default:
-        return { kind: ending.kind, error: { code: ending.code, message: ending.message } };
+        return await this.#ofFunction(subscription, messages, ending);
     }
+  }
+
+  async #ofFunction(
+    subscription: Subscription,
+    messages: readonly InboundMessage[],
+    failure: FunctionFailure,
+  ): Promise<FunctionOutcome> {
+    const error = { code: failure.code, message: failure.message };
+    // It was dropped meanwhile, or may not be called: what is subscribed is being read anew, and says so.
+    const isTransient = failure.kind === "transient" || (await this.#isAboutWrapper(subscription, failure));
+    return isTransient ? this.#transient(subscription, messages, error) : { kind: failure.kind, error };
+  }
+
+  /** All of them, those at the front, or none. */
+  async #afterGroups(
+    subscription: Subscription,
+    messages: readonly InboundMessage[],
+    { done, failed }: GroupsRun,
+    durationMs: number,
+  ): Promise<Outcome> {
+    if (done > 0) this.#streaks.delete(subscription.id);
+    if (done === messages.length) return { kind: "committed", durationMs };
+    if (failed === undefined) return { kind: "partly", committed: done, durationMs };
+    const { count, failure } = failed;
+    const outcome = await this.#ofFunction(subscription, messages.slice(done, done + count), failure);
+    return { kind: "partly", committed: done, durationMs, failed: { count, outcome } };
   }
 
   #isAboutWrapper(wrapper: Subscription, ending: Ending<Done>): Promise<boolean> {
@@ -156,7 +228,7 @@ export class BatchRunner {
     return isAboutWrapper(ending, { wrapper, pool, timeoutMs, logger });
   }
 
-  #transient(subscription: Subscription, messages: readonly InboundMessage[], error: FunctionError): Outcome {
+  #transient(subscription: Subscription, messages: readonly InboundMessage[], error: FunctionError): FunctionOutcome {
     const isBlamed =
       error.code !== lockNotAvailable && this.#isSuspect(subscription, messages, "transient", blamedAfter);
     if (isBlamed) return { kind: "failed", error };
@@ -210,7 +282,7 @@ function closed({ functionName }: Subscription): FunctionError {
   };
 }
 
-function givenUp({ functionName }: Subscription, why: Done): Outcome {
+function givenUp({ functionName }: Subscription, why: Refusal): Outcome {
   if (why === "deposed") return { kind: "deposed" };
   // A dead letter that somebody else has taken: nothing is left to do.
   if (why === "not_there") return { kind: "committed", durationMs: 0 };

@@ -35,6 +35,13 @@ export interface ExecutorSessionOptions {
   readonly logger: Logger;
 }
 
+/** How long Postgres may take for a statement. */
+export interface StatementLimits {
+  readonly timeoutMs: number;
+  /** How long of that it may wait for a lock. */
+  readonly lockTimeoutMs?: number | undefined;
+}
+
 /** See above. */
 export class ExecutorSession {
   readonly runAs: string;
@@ -44,8 +51,10 @@ export class ExecutorSession {
   readonly #messages: MessageWatch;
   readonly #backend: Backend;
   readonly #login: ExecutorSessionOptions["login"];
-  readonly #begin: string;
+  readonly #presence: string;
   #timeoutMs = 0;
+  /** What a transaction begins with, so that neither it nor a savepoint goes by what a function has set. */
+  #settings = "";
   #silence: Promise<Silence | undefined> | undefined;
   #isLost = false;
 
@@ -62,8 +71,7 @@ export class ExecutorSession {
     this.serverStartedAt = backend.serverStartedAt;
     this.#backend = backend;
     this.#login = login;
-    const check = noticesGone ? ` SET LOCAL client_connection_check_interval = ${presence};` : "";
-    this.#begin = `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL idle_in_transaction_session_timeout = ${executorIdleInTransactionMs};${check}`;
+    this.#presence = noticesGone ? ` SET LOCAL client_connection_check_interval = ${presence};` : "";
     client.on("end", () => {
       this.#isLost = true;
     });
@@ -119,11 +127,15 @@ export class ExecutorSession {
   /**
    * Begins a transaction.
    *
-   * @param more statements that follow, without parameters
-   * @returns the rows of the last statement
+   * @param more a statement that follows, without parameters
+   * @returns its rows
    */
-  async begin<Row extends object>(timeoutMs: number, more: string): Promise<Row[]> {
-    const text = `${this.#begin} SET LOCAL statement_timeout = ${Math.ceil(timeoutMs)}; ${more}`;
+  async begin<Row extends object>({ timeoutMs, lockTimeoutMs }: StatementLimits, more: string): Promise<Row[]> {
+    const lockTimeout = lockTimeoutMs === undefined ? "" : ` SET LOCAL lock_timeout = ${Math.ceil(lockTimeoutMs)};`;
+    this.#settings =
+      `SET LOCAL idle_in_transaction_session_timeout = ${executorIdleInTransactionMs};${this.#presence}` +
+      ` SET LOCAL statement_timeout = ${Math.ceil(timeoutMs)};${lockTimeout}`;
+    const text = `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; ${this.#settings} ${more}`;
     // Several statements have several results.
     this.#timeoutMs = timeoutMs;
     this.#silence = undefined;
@@ -135,6 +147,17 @@ export class ExecutorSession {
   /** Runs an unnamed statement: a named one could have been prepared by a function, as something else. */
   async query<Row extends object>(text: string, values: unknown[]): Promise<Row[]> {
     return (await this.#inTime(this.#client.query<Row>(text, values))).rows;
+  }
+
+  /** Sets the transaction's savepoint, in place of the one before. What functions have set is as it was at the beginning. */
+  async savepoint(isFirst: boolean): Promise<void> {
+    const before = isFirst ? "" : `RELEASE SAVEPOINT hawser; RESET ALL; ${this.#settings} `;
+    await this.#inTime(this.#client.query(`${before}SAVEPOINT hawser`));
+  }
+
+  /** Undoes what was done since the savepoint, which stays. */
+  async toSavepoint(): Promise<void> {
+    await this.#inTime(this.#client.query("ROLLBACK TO SAVEPOINT hawser"));
   }
 
   /** @returns false if Postgres rolled back without an error, or because a trigger was deferred until now */

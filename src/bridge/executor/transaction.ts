@@ -5,7 +5,7 @@ import { performance } from "node:perf_hooks";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
-import type { ExecutorSession } from "./executor-session.js";
+import type { ExecutorSession, StatementLimits } from "./executor-session.js";
 import { type Failure, failureOf, wordsOf } from "./failure.js";
 import { Patience } from "./patience.js";
 
@@ -13,7 +13,7 @@ import { Patience } from "./patience.js";
 export type Ending<T> =
   | { readonly kind: "committed"; readonly value: T; readonly durationMs: number }
   /** The work did not want it committed. */
-  | { readonly kind: "given_up"; readonly value: T }
+  | { readonly kind: "given_up"; readonly value: T; readonly durationMs: number }
   | Exclude<Failure, { readonly kind: "lost" | "unavailable" }>
   /** Postgres is away, or does not write. */
   | {
@@ -26,13 +26,12 @@ export type Ending<T> =
   | { readonly kind: "session_lost"; readonly message: string };
 
 /** What is done between BEGIN and COMMIT. */
-export interface Work<T, Row extends object> {
+export interface Work<T, Row extends object> extends StatementLimits {
   /** The role whose functions run. */
   readonly runAs: string;
-  readonly timeoutMs: number;
-  /** Statements that follow BEGIN at once, without parameters. */
+  /** A statement that follows BEGIN at once, without parameters. */
   readonly first: string;
-  /** @param rows of the last of the first statements. @returns what to resolve with, and whether to commit */
+  /** @param rows of the first statement. @returns what to resolve with, and whether to commit */
   run(session: ExecutorSession, rows: readonly Row[]): Promise<{ readonly value: T; readonly commit: boolean }>;
 }
 
@@ -56,10 +55,10 @@ export async function inTransaction<T, Row extends object>(
     let hasBegun = false;
     try {
       isOpen = true;
-      const rows = await session.begin<Row>(work.timeoutMs, work.first);
+      const rows = await session.begin<Row>(work, work.first);
       hasBegun = true;
       const { value, commit } = await work.run(session, rows);
-      if (!commit) return { kind: "given_up", value };
+      if (!commit) return { kind: "given_up", value, durationMs: performance.now() - beganAt };
       if (!(await session.commit())) {
         return { kind: "failed", code: "25P02", message: rolledBack };
       }

@@ -3,7 +3,7 @@ export { type Admission, ByteBudget, type LaneMemory, type Wanted } from "./byte
 export { Discards } from "./discards.js";
 export { Lane } from "./lane.js";
 export { LaneScheduler, type Wait } from "./lane-scheduler.js";
-export type { FunctionError, Outcome } from "./outcome.js";
+export type { FunctionError, FunctionOutcome, Outcome } from "./outcome.js";
 export type { LaneContext, LaneCounts, LaneSettings } from "./settings.js";
 export type {
   BatchStep,

@@ -41,7 +41,8 @@ import type {
 } from "./step.js";
 
 /** The outcome of a step that was run. */
-type Ran = Exclude<Outcome, { kind: "unavailable" | "deposed" | "fetched" }>;
+type Ran = Exclude<Outcome, { kind: "unavailable" | "deposed" | "fetched" | "partly" }>;
+type RanPartly = Extract<Outcome, { kind: "partly" }>;
 
 export class Lane {
   /** Called when there may be a step where there was none. Set by the scheduler. */
@@ -221,7 +222,8 @@ export class Lane {
     } else if (outcome.kind === "fetched") this.fetched(outcome.saved);
     else {
       this.totals.transactions += 1;
-      if (step.kind === "fetch") this.pause.begin(now);
+      if (outcome.kind === "partly") this.settlePartly(step as BatchStep, part!, outcome, now);
+      else if (step.kind === "fetch") this.pause.begin(now);
       else if (step.kind === "batch") this.settleBatch(step, part!, outcome, now);
       else if (step.kind === "retry") this.settleRetry(step, outcome, now);
       else this.settleVerdict(step, outcome, now);
@@ -283,23 +285,47 @@ export class Lane {
   protected settleBatch(step: BatchStep, part: Part, outcome: Ran, now: number): void {
     const tried = { ...part, attempts: part.attempts + 1 };
     if (outcome.kind === "transient") {
+      // Only by batches that are new: halves of one would make the next ones far smaller than half of them gets through.
+      if (tried.attempts === 1) this.size.givenUp(tried.count);
       this.afterTransient(tried, now);
       return;
     }
     this.pause.forget();
     if (outcome.kind === "committed") {
       this.size.committed(part.count, outcome.durationMs);
-      this.totals.committed += part.count;
-      this.finish(part.count);
+      this.committed(part.count);
     } else if (outcome.kind === "failed") this.afterFailure(step, tried, outcome.error);
     else if (outcome.kind === "timed_out") this.afterTimeout(step, tried, outcome.error);
     else this.afterSessionLoss(step, tried, outcome.message);
   }
 
+  /** Of those at the front nothing is left to do; what failed is settled as if it had been tried for itself. */
+  protected settlePartly(step: BatchStep, part: Part, { committed, failed }: RanPartly, now: number): void {
+    if (committed > 0) this.pause.forget();
+    this.committed(committed);
+    const tried = { ...part, count: failed?.count ?? 0, attempts: part.attempts + 1 };
+    const rest = part.count - committed - tried.count;
+    // Those that were never tried are simply what is behind the parts.
+    if (rest > 0 && part.attempts > 0) this.queue.again({ ...part, count: rest });
+    if (failed === undefined) return;
+    const { outcome } = failed;
+    if (outcome.kind === "transient") {
+      this.afterTransient(tried, now);
+      return;
+    }
+    this.pause.forget();
+    const failedStep = { ...step, messages: step.messages.slice(committed, committed + tried.count) };
+    if (outcome.kind === "failed") this.afterFailure(failedStep, tried, outcome.error);
+    else this.afterTimeout(failedStep, tried, outcome.error);
+  }
+
+  private committed(count: number): void {
+    this.totals.committed += count;
+    this.finish(count);
+  }
+
   /** No message is to blame: with fewer of them, at once, until one is alone and waits. */
   protected afterTransient(tried: Part, now: number): void {
-    // Only by batches that are new: halves of one would make the next ones far smaller than half of them gets through.
-    if (tried.attempts === 1) this.size.givenUp(tried.count);
     if (tried.count > 1) {
       this.halve(tried);
       return;

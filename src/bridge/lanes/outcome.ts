@@ -11,9 +11,20 @@ export interface FunctionError {
   readonly message: string;
 }
 
+/** The function was run, and nothing is committed. */
+export type FunctionOutcome = Extract<Outcome, { readonly kind: "failed" | "timed_out" | "transient" }>;
+
 export type Outcome =
   /** COMMIT was confirmed. */
   | { readonly kind: "committed"; readonly durationMs: number }
+  /** COMMIT was confirmed, for the messages at the front of a batch. Those behind the failed ones were not tried. */
+  | {
+      readonly kind: "partly";
+      readonly committed: number;
+      readonly durationMs: number;
+      /** What became of those that follow, which were tried together; undefined: they were not tried. */
+      readonly failed?: { readonly count: number; readonly outcome: FunctionOutcome };
+    }
   /** What a fetch has read: none, if there is nothing more. */
   | { readonly kind: "fetched"; readonly saved: readonly SavedMessage[] }
   /** The function raised an error, or a constraint was broken at COMMIT: nothing is committed, by fault of the messages. */

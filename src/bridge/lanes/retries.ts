@@ -32,7 +32,7 @@ export class Retries {
 
   /** The first one was tried without success. Returns what ends it; undefined if it is to be tried again. */
   tried(
-    outcome: Exclude<Outcome, { kind: "committed" | "unavailable" | "deposed" | "fetched" }>,
+    outcome: Exclude<Outcome, { kind: "committed" | "partly" | "unavailable" | "deposed" | "fetched" }>,
   ): RetryFailure | undefined {
     const { settings } = this;
     const attempts = ++this.attempts;

@@ -95,6 +95,38 @@ class KeepsTransientWhole extends Lane {
   }
 }
 
+type Partly = Extract<Outcome, { kind: "partly" }>;
+
+class TakesPartForAll extends Lane {
+  protected override settlePartly(step: BatchStep, part: Part, outcome: Partly, now: number): void {
+    this.settleBatch(step, part, { kind: "committed", durationMs: outcome.durationMs }, now);
+  }
+}
+
+class ForgetsPart extends Lane {
+  protected override settlePartly(step: BatchStep, part: Part, outcome: Partly, now: number): void {
+    super.settlePartly(
+      step,
+      part,
+      { ...outcome, committed: 0, ...(outcome.failed && { failed: { ...outcome.failed, count: part.count } }) },
+      now,
+    );
+  }
+}
+
+class BlamesFirstForPart extends Lane {
+  protected override settlePartly(step: BatchStep, part: Part, outcome: Partly, now: number): void {
+    const first = Array<InboundMessage>(step.messages.length).fill(step.messages[0]!);
+    super.settlePartly({ ...step, messages: first }, part, outcome, now);
+  }
+}
+
+class ForgetsWhatWasNotTried extends Lane {
+  protected override settlePartly(step: BatchStep, part: Part, outcome: Partly, now: number): void {
+    super.settlePartly(step, { ...part, attempts: 0 }, outcome, now);
+  }
+}
+
 class PausesBeforeHalving extends Lane {
   protected override afterTransient(tried: Part, now: number): void {
     super.afterTransient(tried, now);
@@ -275,6 +307,10 @@ export const mutants: Readonly<Record<string, Variant>> = {
   "makes large batches of slow messages": lane(AlwaysLarge),
   "buries after a transient failure": lane(BuriesTransient),
   "tries a batch whole after a transient failure": lane(KeepsTransientWhole),
+  "takes a batch for committed of which a part was": lane(TakesPartForAll),
+  "runs the committed part of a batch again": lane(ForgetsPart),
+  "blames the first message of a batch for what a later one did": lane(BlamesFirstForPart),
+  "forgets how often what was not tried now was tried before": lane(ForgetsWhatWasNotTried),
   "pauses before it halves a batch": lane(PausesBeforeHalving),
   "does not pause after a transient failure": lane(NoPause),
   "pauses no longer after more failures": lane(PauseNeverGrows),

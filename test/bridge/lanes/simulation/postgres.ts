@@ -1,5 +1,5 @@
 /** The model of Postgres: runs a step, with faults, and says what is told of it. */
-import type { Outcome, Step } from "../../../../src/bridge/lanes/index.js";
+import type { FunctionOutcome, Outcome, Step } from "../../../../src/bridge/lanes/index.js";
 import type { Random } from "../../../simulator/random.js";
 import { must, type SimulatedLane, SimulatedMessage } from "./simulated.js";
 
@@ -23,7 +23,7 @@ export function execute(step: Step, lane: SimulatedLane, random: Random, count: 
   if (roll < 0.1) return { outcome: { kind: "session_lost", message: "reset" }, durationMs: 1, ran: true };
   const execution =
     step.kind === "batch"
-      ? run(step.messages as SimulatedMessage[], lane, true)
+      ? runBatch(step.messages as SimulatedMessage[], lane, random)
       : step.kind === "retry"
         ? run([step.job.message as SimulatedMessage], lane, false)
         : write(step as Step & { kind: "bury" | "keep" });
@@ -36,6 +36,28 @@ export function execute(step: Step, lane: SimulatedLane, random: Random, count: 
 
 function transient(durationMs: number): Execution {
   return { outcome: { kind: "transient", error: error("40001", "could not serialize") }, durationMs, ran: true };
+}
+
+/** Whole, or in groups behind savepoints. */
+function runBatch(messages: readonly SimulatedMessage[], lane: SimulatedLane, random: Random): Execution {
+  const size = random.pick([1, 3, Number.POSITIVE_INFINITY]);
+  let durationMs = 0;
+  let committed = 0;
+  while (committed < messages.length) {
+    const group = messages.slice(committed, committed + size);
+    const { outcome, durationMs: groupMs, ran } = run(group, lane, true);
+    durationMs += groupMs;
+    if (outcome.kind !== "committed") {
+      if (group.length === messages.length || outcome.kind === "session_lost") return { outcome, durationMs, ran };
+      const failed = { count: group.length, outcome: outcome as FunctionOutcome };
+      return { outcome: { kind: "partly", committed, durationMs, failed }, durationMs, ran };
+    }
+    committed += group.length;
+    // There is no time for more.
+    if (random.chance(0.05)) break;
+  }
+  if (committed < messages.length) return { outcome: { kind: "partly", committed, durationMs }, durationMs, ran: true };
+  return { outcome: { kind: "committed", durationMs }, durationMs, ran: true };
 }
 
 function run(messages: readonly SimulatedMessage[], lane: SimulatedLane, inOrder: boolean): Execution {

@@ -3,6 +3,8 @@ import type { LaneSettings, Outcome, Step } from "../../../../src/bridge/lanes/i
 import type { Execution } from "./postgres.js";
 import { must, type SimulatedJob, type SimulatedLane, type SimulatedMessage } from "./simulated.js";
 
+type Partly = Extract<Outcome, { kind: "partly" }>;
+
 /** A step was handed out. */
 export function checkStep(step: Step, lane: SimulatedLane, settings: LaneSettings, now: number): void {
   must(!lane.busy, "one step of a lane is out at a time");
@@ -69,8 +71,20 @@ export function follow(
     if (step.kind === "bury") lane.done += 1;
     else lane.jobsDone += 1;
   }
-  if (noPause(step, outcome, lane)) return;
-  if (pauses(step, outcome)) {
+  if (outcome.kind === "partly") followPauses(outcome, lane, settings, now);
+  else if (!noPause(step, outcome, lane)) followPause(pauses(step, outcome), lane, settings, now);
+}
+
+/** What was committed makes the next pause a short one again; then it is as after a batch of what failed alone. */
+function followPauses({ committed, failed }: Partly, lane: SimulatedLane, settings: LaneSettings, now: number): void {
+  if (committed > 0) lane.failuresInARow = 0;
+  if (failed === undefined) return;
+  const isTransient = failed.outcome.kind === "transient";
+  if (!isTransient || failed.count === 1) followPause(isTransient, lane, settings, now);
+}
+
+function followPause(begins: boolean, lane: SimulatedLane, settings: LaneSettings, now: number): void {
+  if (begins) {
     const longest = Math.min(settings.pauseMaxMs, settings.pauseMinMs * 2 ** lane.failuresInARow);
     lane.failuresInARow += 1;
     lane.pauseFrom = now + longest / 2;
@@ -99,6 +113,18 @@ function followBatch(
   lane: SimulatedLane,
   settings: LaneSettings,
 ): void {
+  if (outcome.kind === "partly") {
+    const { committed, failed } = outcome;
+    followBatch(
+      messages.slice(0, committed),
+      { outcome: { kind: "committed", durationMs: 0 }, durationMs: 0, ran },
+      lane,
+      settings,
+    );
+    const tried = messages.slice(committed, committed + (failed?.count ?? 0));
+    if (failed !== undefined) followBatch(tried, { outcome: failed.outcome, durationMs: 0, ran }, lane, settings);
+    return;
+  }
   const count = messages.length;
   if (ran) for (const message of messages) message.runs += 1;
   const { kind } = outcome;
