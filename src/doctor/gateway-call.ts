@@ -76,7 +76,7 @@ export async function askGateway(facts: Facts, signal: AbortSignal): Promise<Gat
   const ended = AbortSignal.any([signal, AbortSignal.timeout(gatewayCallMs - 500)]);
   let client: pg.Client | undefined;
   try {
-    client = await open(facts.address, ended);
+    ({ client } = await open(facts.address, ended));
     // What waits in dblink does not always hear of it; the timer does.
     await client.query(`SET statement_timeout = ${gatewayCallMs - 1_000}`);
     const called = `SELECT i.server_name AS name, i.version, i.host, i.port FROM ${pg.escapeIdentifier(schema)}.nats_get_server_info() AS i`;

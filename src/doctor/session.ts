@@ -3,7 +3,7 @@
  */
 import type pg from "pg";
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
-import { type DatabaseAddress, openSession } from "../postgres/index.js";
+import { type DatabaseAddress, type OpenSession, openSession } from "../postgres/index.js";
 
 /**
  * Connects.
@@ -11,8 +11,8 @@ import { type DatabaseAddress, openSession } from "../postgres/index.js";
  * @param signal ends it at once, also where Postgres does not answer
  * @throws as `openSession`
  */
-export async function open(address: DatabaseAddress, signal: AbortSignal): Promise<pg.Client> {
-  const { client } = await openSession(address, {
+export async function open(address: DatabaseAddress, signal: AbortSignal): Promise<OpenSession> {
+  return openSession(address, {
     applicationName: "hawser doctor",
     connectTimeoutMs: doctorConstants.connectMs,
     statementTimeoutMs: doctorConstants.statementMs,
@@ -22,7 +22,6 @@ export async function open(address: DatabaseAddress, signal: AbortSignal): Promi
       signal.addEventListener("abort", () => close(opening), { once: true });
     },
   });
-  return client;
 }
 
 /** Ends it at once, also where Postgres does not answer. */

@@ -12,3 +12,4 @@ export {
   userPathSql,
 } from "./open-session.js";
 export { serverIdentity } from "./server-identity.js";
+export { isTransactionPooled, poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";

@@ -78,8 +78,8 @@ export class Serve implements AsyncDisposable {
    * Resolves when the gateway listens and Postgres knows where. A Postgres that cannot be reached is waited for until the
    * signal; the NATS server need not be defined or reachable yet.
    *
-   * @throws HawserError `invalid_argument`; `plaintext_refused`; `bind_failed`; `store_failed`, `schema_missing`,
-   * `schema_too_new`; the reason of the signal
+   * @throws HawserError `invalid_argument`; `plaintext_refused`; `bind_failed`; `store_failed`, `transaction_pooler`,
+   * `schema_missing`, `schema_too_new`; the reason of the signal
    */
   static async start(options: ServeOptions = {}): Promise<Serve> {
     const checked = checkServeOptions(options);
@@ -225,7 +225,7 @@ export class Serve implements AsyncDisposable {
     let toldAt = Number.NEGATIVE_INFINITY;
     for (let failures = 1; ; failures += 1) {
       try {
-        await migrate({ databaseUrl, logger: this.logger, role: "hawser_bridge", action, signal });
+        await migrate({ databaseUrl, logger: this.logger, role: "hawser_bridge", action, needsSession: true, signal });
         if (failures > 1) this.logger.info({}, "Postgres answers");
         return;
       } catch (error) {

@@ -4,7 +4,7 @@
 import pg from "pg";
 import { type MigrationRow, tables } from "../../generated/ts/rows/peer.js";
 import { StoreError } from "../errors/index.js";
-import { DatabaseAddress, openSession } from "../postgres/index.js";
+import { DatabaseAddress, openSession, refuseTransactionPooler } from "../postgres/index.js";
 import { columnsOf, parameters } from "./column-list.js";
 import { makeGrants } from "./grants.js";
 import { type Logger, silentLogger } from "./logger.js";
@@ -23,6 +23,8 @@ export interface MigrateOptions {
   readonly role?: HawserRole | undefined;
   /** What it is for, to follow "could not" in an error. Default `migrate the schema hawser`. */
   readonly action?: string | undefined;
+  /** Whoever migrates goes on to need a session: a transaction pooler is refused. */
+  readonly needsSession?: boolean | undefined;
   /** Ends it at once, also where Postgres does not answer. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -50,7 +52,7 @@ const sql = {
  * it at once: one works, the others wait for it. Where nothing is to be done, which is found out without any lock, the
  * rights of a peer suffice.
  *
- * @throws StoreError `name_occupied` if the schema, or something in it, is not Hawser's; `schema_too_new` if the database has a migration that this version does not know; `schema_missing` if
+ * @throws StoreError `transaction_pooler`; `name_occupied` if the schema, or something in it, is not Hawser's; `schema_too_new` if the database has a migration that this version does not know; `schema_missing` if
  * there is something to do and the role may not; `store_failed` if Postgres cannot be reached or refuses, or if an applied
  * migration is not the one that this version has
  */
@@ -66,7 +68,8 @@ export async function migrate(
   signal?.addEventListener("abort", end);
   let client: pg.Client | undefined;
   try {
-    ({ client } = await openSession(DatabaseAddress.of(options.databaseUrl), {
+    const address = DatabaseAddress.of(options.databaseUrl);
+    const session = await openSession(address, {
       onClient: (opening) => {
         candidate = opening;
         if (signal?.aborted === true) end();
@@ -75,7 +78,9 @@ export async function migrate(
           if (message !== undefined) leftOut.push(message);
         });
       },
-    }));
+    });
+    ({ client } = session);
+    if (options.needsSession === true) await refuseTransactionPooler(address, session);
     const report = await migrateWith(client, steps, leftOut, (line) => logger.warn({}, line));
     for (const line of report.leftOut) logger.warn({}, `migration: ${line}`);
     if (report.applied.length > 0) logger.info({ applied: report.applied }, "migrated the schema hawser");

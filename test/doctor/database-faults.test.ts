@@ -7,6 +7,7 @@ import { doctor } from "../../src/doctor/index.js";
 import { install } from "../../src/store/index.js";
 import type { OwnPostgres } from "../faults/support/own-postgres.js";
 import { onServer } from "../support/on-server.js";
+import { startPooler } from "../support/pooler.js";
 import {
   expectFault,
   type Fault,
@@ -75,6 +76,8 @@ describe("a healthy system", () => {
     const databaseUrl = changed(postgres.url, (url) => {
       url.pathname = "/doctor_peers";
     });
+    // As it is since Postgres 15.
+    await onServer(databaseUrl, "REVOKE CREATE ON SCHEMA public FROM PUBLIC");
     await install({ databaseUrl, nats: false });
     const report = await doctor({ databaseUrl, secretsDirectories: [] });
     expect(report.findings).toEqual([]);
@@ -143,6 +146,14 @@ describe("the connection to Postgres", () => {
     const finding = onlyFinding(await system.examine());
     expect(finding.remedy).toBe(`GRANT CONNECT ON DATABASE "${system.name}" TO "${system.login}"`);
     await system.run(`GRANT CONNECT ON DATABASE ${system.name} TO PUBLIC`);
+  });
+
+  it("a transaction pooler, with what does not work through one, and what to do", async () => {
+    await using pooler = await startPooler(system.url, "transaction");
+    const finding = onlyFinding(await system.examine({ databaseUrl: pooler.url }));
+    expect(finding).toMatchObject({ check: "database", severity: "error", code: "transaction_pooler" });
+    expect(finding.what).toContain("a transaction pooler stands before Postgres: notifications, ");
+    expect(finding.remedy).toContain("Name the server of Postgres itself with --database-url");
   });
 
   it("a database without the schema", async () => {

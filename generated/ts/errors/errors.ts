@@ -671,6 +671,16 @@ export const errorTable = {
     summary: "A role has as many subscriptions as one may have.",
     remedy: "Unsubscribe what is not needed, subscribe to fewer subjects with wildcards, or raise the option max_role_subscriptions of the server.",
   },
+  /** A transaction pooler stands before Postgres, where a session is needed. */
+  transaction_pooler: {
+    code: "transaction_pooler",
+    wireCode: 67,
+    sqlstate: "0A000",
+    exitStatus: 78,
+    retryable: false,
+    summary: "A transaction pooler stands before Postgres, where a session is needed.",
+    remedy: "Name the server of Postgres itself; the SQL functions may be called through the pooler all the same.",
+  },
 } as const satisfies Record<string, ErrorEntry>;
 
 /** The stable code of an error. */

@@ -103,7 +103,8 @@ VALUES
   ('executor_login', 63, '28000', 77, true, 'The login that runs subscribed functions is missing, cannot connect, reaches another database, or may do more than it should.', 'Run \`hawser init\` as a role that may make roles, or name a login with --executor-url.'),
   ('session_lost', 64, '57P01', 70, false, 'The database session ended twice while the function ran for this message alone.', 'Mend the function, then \`hawser dead retry\`.'),
   ('unreadable_headers', 65, 'NA006', 65, false, 'A message of NATS has headers that cannot be read.', 'The message says why; mend whoever publishes it, or answers with it.'),
-  ('subscription_limit', 66, '54000', 65, false, 'A role has as many subscriptions as one may have.', 'Unsubscribe what is not needed, subscribe to fewer subjects with wildcards, or raise the option max_role_subscriptions of the server.')
+  ('subscription_limit', 66, '54000', 65, false, 'A role has as many subscriptions as one may have.', 'Unsubscribe what is not needed, subscribe to fewer subjects with wildcards, or raise the option max_role_subscriptions of the server.'),
+  ('transaction_pooler', 67, '0A000', 78, false, 'A transaction pooler stands before Postgres, where a session is needed.', 'Name the server of Postgres itself; the SQL functions may be called through the pooler all the same.')
 $function$;
 COMMENT ON FUNCTION hawser.error_codes() IS 'Every error of Hawser.';
 
@@ -178,6 +179,7 @@ SELECT CASE p_code
   WHEN 'session_lost' THEN '57P01'
   WHEN 'unreadable_headers' THEN 'NA006'
   WHEN 'subscription_limit' THEN '54000'
+  WHEN 'transaction_pooler' THEN '0A000'
 END
 $function$;
 COMMENT ON FUNCTION hawser.error_sqlstate(text) IS 'The SQLSTATE of an error code; NULL for an unknown one.';

@@ -3,7 +3,7 @@
  */
 import pg from "pg";
 import { doctorConstants } from "../../../generated/ts/settings/nats.js";
-import type { DatabaseAddress } from "../../postgres/index.js";
+import { type DatabaseAddress, isTransactionPooled, poolerWords } from "../../postgres/index.js";
 import { isServerError } from "../../store/store-failure.js";
 import type { Check } from "../examine.js";
 import type { Facts } from "../facts.js";
@@ -21,7 +21,9 @@ export function databaseCheck(facts: Facts): Check {
     timeoutMs: facts.address.hosts.length * connectMs + 1_000,
     run: async (signal) => {
       try {
-        facts.client = await open(facts.address, signal);
+        const session = await open(facts.address, signal);
+        facts.client = session.client;
+        if (await isTransactionPooled(facts.address, session)) return { findings: [poolerFinding(place)] };
         return { seen: `"${place.role}" is connected to the database "${place.database}" at ${place.server}` };
       } catch (error) {
         if (!(error instanceof Error)) throw error;
@@ -29,6 +31,11 @@ export function databaseCheck(facts: Facts): Check {
       }
     },
   };
+}
+
+function poolerFinding({ server }: Place): Finding {
+  const what = `at ${server} a transaction pooler stands before Postgres: ${poolerWords.what}, and nothing more can be looked at`;
+  return { severity: "error", code: "transaction_pooler", what, remedy: poolerWords.remedy };
 }
 
 type Place = DatabaseAddress["described"];

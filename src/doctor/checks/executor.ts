@@ -151,7 +151,7 @@ function elsewhere(facts: Facts, name: string, reached: DatabaseIdentity, own: D
 async function reach(address: DatabaseAddress, signal: AbortSignal): Promise<DatabaseIdentity | Error> {
   let client: pg.Client | undefined;
   try {
-    client = await open(address, signal);
+    ({ client } = await open(address, signal));
     return (await client.query<DatabaseIdentity>(identitySql)).rows[0]!;
   } catch (cause) {
     if (!(cause instanceof Error)) throw cause;

@@ -1,0 +1,75 @@
+/**
+ * Whether a transaction pooler stands before Postgres: what is set in a session, LISTEN, and locks of the session do not stay
+ * with its client there.
+ */
+import pg from "pg";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { StoreError } from "../errors/index.js";
+import type { DatabaseAddress } from "./database-address.js";
+import { openSession } from "./open-session.js";
+
+/** How often it is looked: a pool that others use may give a client the same session again by chance. */
+const looks = 5;
+
+const pidSql = "SELECT pg_catalog.pg_backend_pid() AS pid";
+
+/** How a pooler of statements refuses a transaction. */
+const protocolViolation = "08P01";
+
+/** What does not work, for errors and findings. */
+export const poolerWords = {
+  what: "notifications, the locks that tell who leads, and settings of the session do not work through one",
+  remedy:
+    "Name the server of Postgres itself with --database-url or HAWSER_DATABASE_URL; your programs may call the SQL " +
+    "functions through the pooler all the same",
+} as const;
+
+/**
+ * Refuses a transaction pooler.
+ *
+ * @param client a session that is there, with the process that has answered its first statement
+ * @throws StoreError `transaction_pooler`; what `openSession` throws, for a pooler only
+ */
+export async function refuseTransactionPooler(
+  address: DatabaseAddress,
+  session: { readonly client: pg.Client; readonly backendPid: number },
+): Promise<void> {
+  if (!(await isTransactionPooled(address, session))) return;
+  throw new StoreError(
+    "transaction_pooler",
+    `at ${address.described.server} a transaction pooler stands before Postgres, and ${poolerWords.what}. ${poolerWords.remedy}`,
+  );
+}
+
+/**
+ * Postgres tells each client which of its processes serves it, and a pooler tells something of its own. Where that process is
+ * not the one that has answered, a second session holds on to the process of the first one in a transaction: if it can,
+ * they share it.
+ */
+export async function isTransactionPooled(
+  address: DatabaseAddress,
+  { client, backendPid }: { readonly client: pg.Client; readonly backendPid: number },
+): Promise<boolean> {
+  if ((client as pg.Client & { readonly processID?: number | null }).processID === backendPid) return false;
+  const second = await openSession(address, { queryTimeoutMs: storeConstants.databaseConnectTimeoutMs });
+  try {
+    for (let look = 0; look < looks; look += 1) {
+      if ((await pidOf(client, pidSql)) !== backendPid) return true;
+      if ((await pidOf(second.client, `BEGIN; ${pidSql}`)) === backendPid) return true;
+      await second.client.query("ROLLBACK");
+    }
+    return false;
+  } catch (error) {
+    if (error instanceof pg.DatabaseError && error.code === protocolViolation) return true;
+    throw error;
+  } finally {
+    second.client.connection.stream.destroy();
+  }
+}
+
+async function pidOf(client: pg.Client, sql: string): Promise<number> {
+  // Several statements have several results.
+  const results: unknown = await client.query(sql);
+  const last = (Array.isArray(results) ? results.at(-1) : results) as pg.QueryResult<{ pid: number }>;
+  return last.rows[0]!.pid;
+}

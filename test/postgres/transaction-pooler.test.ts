@@ -1,0 +1,74 @@
+/**
+ * A transaction pooler before Postgres is noticed by whoever needs a session, at the start.
+ */
+import { describe, expect, it } from "vitest";
+import { DatabaseAddress, isTransactionPooled, openSession } from "../../src/postgres/index.js";
+import { Serve } from "../../src/serve/index.js";
+import { install } from "../../src/store/index.js";
+import { testDatabase } from "../support/database.js";
+import { startPooler } from "../support/pooler.js";
+
+async function isPooled(url: string): Promise<boolean> {
+  const address = DatabaseAddress.of(url);
+  const session = await openSession(address);
+  try {
+    return await isTransactionPooled(address, session);
+  } finally {
+    session.client.connection.stream.destroy();
+  }
+}
+
+describe("isTransactionPooled", () => {
+  it("is false for Postgres itself, without a further session", async () => {
+    await using database = await testDatabase({ migrated: false });
+    const address = DatabaseAddress.of(database.url);
+    const session = await openSession(address);
+    // Whoever opened one now would fail.
+    const nowhere = DatabaseAddress.of("postgres://nobody@127.0.0.1:1/none");
+    expect(await isTransactionPooled(nowhere, session)).toBe(false);
+    await session.client.end();
+  });
+
+  it("is true through a transaction pooler, at each try, also where others use its sessions", async () => {
+    await using database = await testDatabase({ migrated: false });
+    await using pooler = await startPooler(database.url, "transaction");
+    for (let time = 1; time <= 3; time++) expect(await isPooled(pooler.url)).toBe(true);
+    expect(await Promise.all(Array.from({ length: 4 }, () => isPooled(pooler.url)))).toEqual(Array(4).fill(true));
+  });
+
+  it("is false through a pool in session mode", async () => {
+    await using database = await testDatabase({ migrated: false });
+    await using pooler = await startPooler(database.url, "session");
+    expect(await isPooled(pooler.url)).toBe(false);
+  });
+});
+
+describe("through a transaction pooler", () => {
+  const refusal = (url: string) => ({
+    code: "transaction_pooler",
+    message: expect.stringMatching(
+      new RegExp(`at 127.0.0.1:${new URL(url).port} a transaction pooler stands .* Name the server of Postgres itself`),
+    ),
+  });
+
+  it("Serve does not start, and says what does not work and what to do", async () => {
+    await using database = await testDatabase();
+    await using pooler = await startPooler(database.url, "transaction");
+    const starting = Serve.start({ databaseUrl: pooler.url, gatewayListen: "127.0.0.1:0" });
+    await expect(starting).rejects.toMatchObject(refusal(pooler.url));
+  });
+
+  it("install changes nothing", async () => {
+    await using database = await testDatabase({ migrated: false });
+    await using pooler = await startPooler(database.url, "transaction");
+    await expect(install({ databaseUrl: pooler.url })).rejects.toMatchObject(refusal(pooler.url));
+    expect((await install({ databaseUrl: database.url })).migrations).toHaveLength(1);
+  });
+});
+
+it("Serve runs through a pool in session mode as it does without one", async () => {
+  await using database = await testDatabase();
+  await using pooler = await startPooler(database.url, "session");
+  await using serve = await Serve.start({ databaseUrl: pooler.url, gatewayListen: "127.0.0.1:0" });
+  expect(serve.gatewayUrl).toMatch(/^postgres:/);
+});
