@@ -168,11 +168,11 @@ export class Bridge {
     this.#lead = new Lead({
       databaseUrl,
       logger,
-      oldestUnfinishedAt: () =>
-        [
-          ...[this.#subscriptions.oldestUnfinishedAt, this.#unsavedSince],
-          ...[this.#receiver.completeUntil, this.#deafSince],
-        ].reduce(earliest),
+      unfinished: () => {
+        const { oldestAt, behind } = this.#subscriptions.unfinished;
+        const ofAll = [oldestAt, this.#unsavedSince, this.#receiver.completeUntil, this.#deafSince];
+        return { oldestAt: ofAll.reduce(earliest), behind };
+      },
       // Who is about to end takes the lead no more.
       isReceiving: () => this.#receiver.isHearing && this.#finished === undefined,
       completeSince: () => this.#subscriptions.completeSince,

@@ -22,7 +22,7 @@ import {
   type SpillStep,
   type Step,
 } from "./lanes/index.js";
-import { type KeptMessage, type LeaderProgress, TakeoverBuffer } from "./lead/index.js";
+import { type KeptMessage, type LeaderProgress, TakeoverBuffer, type Unfinished } from "./lead/index.js";
 import type { InboundMessage } from "./message.js";
 import type { SavedMessages, Unsaved } from "./saved-messages.js";
 import { covers, receiversOf } from "./subjects.js";
@@ -166,15 +166,20 @@ export class Subscriptions {
     return this.#buffer.bytes;
   }
 
-  /** When the oldest message was received that is not done; undefined: all are done. */
-  get oldestUnfinishedAt(): number | undefined {
-    // What it has kept it is going to run.
-    let oldest = this.#taking === undefined ? undefined : this.#buffer.oldestReceivedAt;
-    for (const { lane } of this.#known.values()) {
-      const receivedAt = lane?.oldestReceivedAt;
-      if (receivedAt !== undefined && (oldest === undefined || receivedAt < oldest)) oldest = receivedAt;
+  /** When messages were received that are not done. */
+  get unfinished(): Unfinished {
+    const all: (readonly [id: bigint, at: number])[] = [];
+    for (const [id, { lane }] of this.#known) {
+      if (lane?.oldestReceivedAt !== undefined) all.push([id, lane.oldestReceivedAt]);
     }
-    return oldest;
+    all.sort(([, one], [, other]) => one - other);
+    const since = performance.now() - leadBeatMs;
+    const behind = all.slice(0, bridgeConstants.maxToldBehind).filter(([, at]) => at < since);
+    const times = [all[behind.length]?.[1]];
+    // What it has kept it is going to run.
+    if (this.#taking !== undefined) times.push(this.#buffer.oldestReceivedAt);
+    const known = times.filter((at) => at !== undefined);
+    return { oldestAt: known.length === 0 ? undefined : Math.min(...known), behind: new Map(behind) };
   }
 
   /** Since when everything is kept that the leader may not have done. */

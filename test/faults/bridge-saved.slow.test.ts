@@ -223,7 +223,7 @@ describe("messages that come ten times as fast as they can be run", () => {
   }, async () => {
     await using database = await sqlDatabase(testNatsUrl());
     await using slow = await SlowFunction.make(database.url, 0.4);
-    const [serve] = (await start(slow, 1, atDepth(1) < 1 ? ["--buffer-bytes", "4194304"] : [])) as [ServeProcess];
+    const [serve] = (await start(slow, 1, atDepth(10) < 10 ? ["--buffer-bytes", "4194304"] : [])) as [ServeProcess];
     await slow.publish(messages, 20_000);
     const saved = await serve.metric("hawser_bridge_saved_messages");
     await slow.done(60_000 + messages * 3);
@@ -237,7 +237,7 @@ describe("messages that come ten times as fast as they can be run", () => {
   it("are run or counted, exactly, where the table may have 64 MiB", {
     timeout: patienceMs + messages * 4,
   }, async () => {
-    const isFull = atDepth(1) >= 1;
+    const isFull = atDepth(10) >= 10;
     const [buffer, table] = isFull ? [67_108_864, 67_108_864] : [4_194_304, 4_194_304];
     await using database = await sqlDatabase(testNatsUrl());
     await using slow = await SlowFunction.make(database.url, 0.4);

@@ -47,13 +47,18 @@ export interface BridgeLeadRow {
   owner: string | null;
   /** Grows while it lives. */
   beat: bigint;
-  /** What was received before this, by the clock of Postgres, is done. NULL: not known. */
+  /** What was received before this, by the clock of Postgres, is done, but of the subscriptions of `behind`. NULL: not known. */
   progress_at: Date | null;
   /**
    * The leader has received everything since this, by the clock of Postgres: of what came before `progress_at` says nothing.
    * NULL: not known.
    */
   complete_since: Date | null;
+  /**
+   * The same as `progress_at` of subscriptions that stand still, so that they do not hold back what is known of the others: a
+   * JSON object of milliseconds since 1970 by their numbers. NULL: there are none.
+   */
+  behind: string | null;
 }
 
 /**
@@ -168,7 +173,7 @@ export const tables = {
 /** The columns of each table, in the order of its row type. */
 export const columns = {
   natsHandler: ["id", "kind", "subject", "function_schema", "function_name", "argument_types", "wrapper", "token", "created_at"],
-  bridgeLead: ["id", "epoch", "owner", "beat", "progress_at", "complete_since"],
+  bridgeLead: ["id", "epoch", "owner", "beat", "progress_at", "complete_since", "behind"],
   savedMessage: ["id", "handler_id", "subject", "payload", "headers", "headers_problem", "message_id", "saved_at"],
   bridgeFence: ["id", "epoch"],
   executorLogin: ["id", "user_name", "password"],

@@ -705,6 +705,12 @@ export const bridgeConstants = {
    */
   saveChunkBytes: 4194304,
   /**
+   * Of how many subscriptions that stand still the leader tells the others their own progress; those that are most behind.
+   *
+   * Value: 100 subscriptions.
+   */
+  maxToldBehind: 100,
+  /**
    * From which part of `buffer_bytes` on, as a divisor, messages are written to the table.
    *
    * Value: 2.

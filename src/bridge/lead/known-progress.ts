@@ -11,10 +11,18 @@ import { type ClockSample, surelyBefore, surelyFrom, wasSet } from "./server-clo
 
 /** What the leader has done, in the time of this process. */
 export interface LeaderProgress {
-  /** What the leader received before this is done. */
+  /** What the leader received before this is done, but of those of {@link behind}. */
   readonly doneBefore: number;
+  /** The same of subscriptions that stand still. */
+  readonly behind: ReadonlyMap<bigint, number>;
   /** It has received everything since this. */
   readonly completeSince: number;
+}
+
+/** What the leader received before this is done: of a subscription, or of all if none is given. */
+export function doneBefore({ doneBefore: ofMost, behind }: LeaderProgress, subscription?: bigint): number {
+  if (subscription === undefined) return Math.min(ofMost, ...behind.values());
+  return Math.min(ofMost, behind.get(subscription) ?? ofMost);
 }
 
 /** See above. */
@@ -37,6 +45,7 @@ export class KnownProgress {
     const { completeSince } = row;
     return {
       doneBefore: this.bound(clock, row.progressAt),
+      behind: new Map([...row.behind].map(([id, at]) => [id, this.bound(clock, at)])),
       completeSince: completeSince === undefined ? Number.NEGATIVE_INFINITY : surelyFrom(clock, completeSince),
     };
   }

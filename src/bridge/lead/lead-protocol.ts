@@ -17,7 +17,7 @@
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
 import type { Clock } from "../../store/index.js";
-import { KnownProgress } from "./known-progress.js";
+import { doneBefore, KnownProgress } from "./known-progress.js";
 import type { LeadEvents, LeadMessages } from "./lead-events.js";
 import type { LeadRow, LeadTable, Progress, Term } from "./lead-table.js";
 import { LeaderWatch } from "./leader-watch.js";
@@ -134,7 +134,7 @@ export class LeadProtocol {
     await this.#turn;
     const term = this.#term ?? this.#taking;
     if (term === undefined || wasPaused) return;
-    const unknown = { progressAt: undefined, completeSince: undefined };
+    const unknown: Progress = { progressAt: undefined, behind: new Map(), completeSince: undefined };
     const progress = this.#term === undefined ? unknown : this.progress();
     this.#term = undefined;
     try {
@@ -145,26 +145,28 @@ export class LeadProtocol {
   }
 
   /** What was received before is done, by the server's clock. */
-  protected progressAt(sample: ClockSample | undefined): number | undefined {
-    // The present first: what is received after it is not done.
-    const now = this.options.clock.now();
-    const doneBefore = this.options.messages.oldestUnfinishedAt() ?? now;
-    return sample === undefined ? undefined : serverTimeAtLeast(sample, doneBefore);
+  protected progressAt(sample: ClockSample, oldestAt: number): number {
+    return serverTimeAtLeast(sample, oldestAt);
   }
 
   /** What the others are told. */
   protected progress(): Progress {
     // While it is silent it does nothing, and has everything that it has not done.
     const sample = this.#isSilent ? undefined : this.#sample;
-    const receivedSince = this.options.messages.receivedSince();
+    if (sample === undefined) return { progressAt: undefined, behind: new Map(), completeSince: undefined };
+    const { clock, messages } = this.options;
+    // The present first: what is received after it is not done.
+    const now = clock.now();
+    const { oldestAt, behind } = messages.unfinished();
     return {
-      progressAt: this.progressAt(sample),
-      completeSince: sample === undefined ? undefined : serverTimeAtMost(sample, receivedSince),
+      progressAt: this.progressAt(sample, oldestAt ?? now),
+      behind: new Map([...behind].map(([id, at]) => [id, this.progressAt(sample, at)])),
+      completeSince: serverTimeAtMost(sample, messages.receivedSince()),
     };
   }
 
   /** For how long a row has to be unchanged before it may be taken. */
-  protected patienceMs(row: LeadRow, doneBefore: number | undefined): number {
+  protected patienceMs(row: LeadRow, allDoneBefore: number | undefined): number {
     const { owner, messages } = this.options;
     // Ours, from an attempt whose answer was lost.
     if (row.owner === owner) return 0;
@@ -173,7 +175,7 @@ export class LeadProtocol {
     // beat later, so that two are needed; steeply, because little is lacked by those who are all as good.
     // Who has just come has received the least: whoever was there takes what was given back.
     if (!this.#hasSeenLeader) return row.owner === undefined && row.epoch > 0n ? leadBeatMs : forLeaderMs;
-    const lackedMs = doneBefore === undefined ? leadBeatMs : messages.completeSince() - doneBefore;
+    const lackedMs = allDoneBefore === undefined ? leadBeatMs : messages.completeSince() - allDoneBefore;
     const courtesyMs = Math.max(0, 10 * lackedMs);
     if (row.owner !== undefined) return forLeaderMs + Math.min(leadCourtesyBeats * leadBeatMs, courtesyMs);
     // Given back, perhaps because NATS was lost, to all of them: whoever received first again goes first.
@@ -270,7 +272,7 @@ export class LeadProtocol {
     events.onProgress(progress);
     const isOthers = row.owner !== undefined && row.owner !== owner;
     if (isOthers) this.#hasSeenLeader = true;
-    const patienceMs = this.patienceMs(row, progress?.doneBefore);
+    const patienceMs = this.patienceMs(row, progress && doneBefore(progress));
     const mayTake = messages.isReceiving();
     if (mayTake && this.watch.unchangedMs >= patienceMs) return await this.#take(row);
     if (isOthers && this.#toldWaiting !== row.epoch) {

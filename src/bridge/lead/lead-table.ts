@@ -5,8 +5,10 @@ import type { ClockSample } from "./server-clock.js";
 
 /** What the leader has done, in milliseconds of the server's clock. */
 export interface Progress {
-  /** What the leader received before is done; undefined: not known. */
+  /** What the leader received before is done, but of those of {@link behind}; undefined: not known. */
   readonly progressAt: number | undefined;
+  /** The same of subscriptions that stand still, by their numbers. */
+  readonly behind: ReadonlyMap<bigint, number>;
   /** It has received everything since then: of what came before nothing is said. undefined: not known. */
   readonly completeSince: number | undefined;
 }

@@ -27,15 +27,7 @@ export class Lead implements AsyncDisposable {
   #problem: string | undefined;
   #isStopped = false;
 
-  constructor({
-    databaseUrl,
-    logger,
-    oldestUnfinishedAt,
-    completeSince,
-    receivedSince,
-    isReceiving,
-    ...events
-  }: LeadOptions) {
+  constructor({ databaseUrl, logger, unfinished, completeSince, receivedSince, isReceiving, ...events }: LeadOptions) {
     this.#logger = logger;
     this.#session = new PostgresSession({
       databaseUrl,
@@ -55,7 +47,7 @@ export class Lead implements AsyncDisposable {
       clock: systemClock,
       logger,
       owner: randomUUID(),
-      messages: { oldestUnfinishedAt, completeSince, receivedSince, isReceiving },
+      messages: { unfinished, completeSince, receivedSince, isReceiving },
       events: {
         onLeading: (epoch, options) => {
           this.#problem = undefined;

@@ -11,7 +11,7 @@
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { Fifo } from "../../channel/fifo.js";
 import { type InboundMessage, memoryOf } from "../message.js";
-import type { LeaderProgress } from "./known-progress.js";
+import { doneBefore, type LeaderProgress } from "./known-progress.js";
 import { MissingMessages } from "./missing-messages.js";
 
 /** How much is kept. */
@@ -60,7 +60,7 @@ export class TakeoverBuffer {
   readonly #kept = new Fifo<KeptMessage>();
   readonly #missing = new MissingMessages();
   #bytes = 0;
-  #doneBefore: number | undefined;
+  #progress: LeaderProgress | undefined;
   #leaderHasSince = Number.NEGATIVE_INFINITY;
   #completeSince: number;
   readonly #counts = { added: 0, done: 0, full: 0, tooLarge: 0, notKept: 0, repeated: 0 };
@@ -131,7 +131,7 @@ export class TakeoverBuffer {
 
   /** What the leader has done. undefined: not known, so that nothing goes. */
   noteProgress(progress: LeaderProgress | undefined): void {
-    this.#doneBefore = progress?.doneBefore;
+    this.#progress = progress;
     // Both receive a message, but not at the same time.
     this.#leaderHasSince = (progress?.completeSince ?? Number.NEGATIVE_INFINITY) + this.#limits.cleanTakeoverMs;
     this.#trim(this.#limits.takeoverBufferMs);
@@ -145,7 +145,7 @@ export class TakeoverBuffer {
     const unknown: KeptMessage[] = [];
     for (let at = 0; at < this.#kept.length; at += 1) {
       const kept = this.#kept.at(at)!;
-      if (this.#doneBefore === undefined || !this.#isUnknown(kept)) break;
+      if (this.#progress === undefined || !this.#isUnknown(kept)) break;
       unknown.push(kept);
     }
     return unknown;
@@ -168,7 +168,7 @@ export class TakeoverBuffer {
     const all: KeptMessage[] = [];
     while (this.#kept.length > 0) all.push(this.#shift());
     this.#counts.repeated += all.length;
-    this.#doneBefore = undefined;
+    this.#progress = undefined;
     return all;
   }
 
@@ -200,17 +200,36 @@ export class TakeoverBuffer {
    * @param since when the oldest of that was received, or now
    */
   restart(since: number): void {
-    this.#doneBefore = undefined;
+    this.#progress = undefined;
     this.#completeSince = since;
   }
 
   #trim(marginMs: number): void {
-    if (this.#doneBefore === undefined) return;
-    const before = this.#doneBefore - marginMs;
-    this.#missing.forget(before);
+    const progress = this.#progress;
+    if (progress === undefined) return;
+    this.#missing.forget((id) => doneBefore(progress, id) - marginMs);
+    const allBefore = doneBefore(progress) - marginMs;
     for (let next = this.#kept.at(0); next !== undefined; next = this.#kept.at(0)) {
-      if (next.message.receivedAt >= before || this.#isUnknown(next)) return;
+      if (next.message.receivedAt >= allBefore || this.#isUnknown(next)) break;
       this.#shift();
+      this.#counts.done += 1;
+    }
+    if (progress.behind.size > 0) this.#trimEach((id) => doneBefore(progress, id) - marginMs);
+  }
+
+  /** What is done of a message goes, and what one of its subscriptions has not done stays. */
+  #trimEach(before: (subscription: bigint) => number): void {
+    for (let left = this.#kept.length; left > 0; left -= 1) {
+      const kept = this.#kept.shift()!;
+      const { message, subscriptions } = kept;
+      const undone = this.#isUnknown(kept)
+        ? subscriptions
+        : subscriptions.filter((id) => message.receivedAt >= before(id));
+      if (undone.length > 0) {
+        this.#kept.push(undone.length === subscriptions.length ? kept : { ...kept, subscriptions: undone });
+        continue;
+      }
+      this.#bytes -= memoryOf(message);
       this.#counts.done += 1;
     }
   }

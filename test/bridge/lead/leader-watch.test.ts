@@ -11,6 +11,7 @@ const row = (beat: number, progressAt?: number): LeadRow => ({
   owner: "a",
   beat: BigInt(beat),
   progressAt,
+  behind: new Map(),
   completeSince: undefined,
 });
 

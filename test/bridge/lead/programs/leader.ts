@@ -29,7 +29,7 @@ async function hang(epoch: bigint): Promise<void> {
 const lead = new Lead({
   databaseUrl: url.href,
   logger: silentLogger,
-  oldestUnfinishedAt: () => undefined,
+  unfinished: () => ({ oldestAt: undefined, behind: new Map() }),
   completeSince: () => Number.NEGATIVE_INFINITY,
   receivedSince: () => 0,
   isReceiving: () => true,

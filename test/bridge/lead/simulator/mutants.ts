@@ -45,14 +45,14 @@ class WatchGoesOn extends LeadProtocol {
 class TrimsByTime extends LeadProtocol {
   protected override known = new (class extends KnownProgress {
     override see(_: LeadRow, { heardAt }: ClockSample): LeaderProgress {
-      return { doneBefore: heardAt, completeSince: Number.NEGATIVE_INFINITY };
+      return { doneBefore: heardAt, behind: new Map(), completeSince: Number.NEGATIVE_INFINITY };
     }
   })();
 }
 
 class UpperBoundOfLeader extends LeadProtocol {
-  protected override progressAt(sample: ClockSample | undefined): number | undefined {
-    return super.progressAt(sample && { ...sample, heardAt: sample.sentAt });
+  protected override progressAt(sample: ClockSample, oldestAt: number): number {
+    return super.progressAt({ ...sample, heardAt: sample.sentAt }, oldestAt);
   }
 }
 
@@ -65,8 +65,8 @@ class LowerBoundOfOthers extends LeadProtocol {
 }
 
 class ProgressIsNow extends LeadProtocol {
-  protected override progressAt(sample: ClockSample | undefined): number | undefined {
-    return sample && sample.serverTime + this.options.clock.now() - sample.heardAt;
+  protected override progressAt(sample: ClockSample): number {
+    return sample.serverTime + this.options.clock.now() - sample.heardAt;
   }
 }
 
@@ -75,7 +75,11 @@ class TrustsAnyClock extends LeadProtocol {
     #last: LeaderProgress | undefined;
     override see(row: LeadRow, clock: ClockSample): LeaderProgress | undefined {
       if (row.progressAt !== undefined) {
-        this.#last = { doneBefore: this.bound(clock, row.progressAt), completeSince: Number.NEGATIVE_INFINITY };
+        this.#last = {
+          doneBefore: this.bound(clock, row.progressAt),
+          behind: new Map([...row.behind].map(([id, at]) => [id, this.bound(clock, at)])),
+          completeSince: Number.NEGATIVE_INFINITY,
+        };
       }
       return this.#last;
     }
@@ -94,13 +98,25 @@ class NothingKept extends TakeoverBuffer {
 
 class NewestFirstGone extends TakeoverBuffer {
   override noteProgress(progress: LeaderProgress | undefined): void {
-    super.noteProgress(progress && { ...progress, doneBefore: progress.doneBefore + 10_000 });
+    super.noteProgress(progress && { ...progress, doneBefore: progress.doneBefore + 10_000, behind: new Map() });
   }
 }
 
 class SpeaksOfWhatItNeverHad extends LeadProtocol {
   protected override progress() {
     return { ...super.progress(), completeSince: undefined };
+  }
+}
+
+class SpeaksForThoseBehind extends LeadProtocol {
+  protected override progress() {
+    return { ...super.progress(), behind: new Map() };
+  }
+}
+
+class ForgetsThoseBehind extends TakeoverBuffer {
+  override noteProgress(progress: LeaderProgress | undefined): void {
+    super.noteProgress(progress && { ...progress, behind: new Map() });
   }
 }
 
@@ -124,6 +140,18 @@ export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; see
   "what the leader never had is not handed over": {
     mutant: { ...unchanged, Buffer: HandsNothingOver },
     profile: "rough",
+    seeds: 400,
+    says: /missing/,
+  },
+  "progress that leaves out the lanes that stand still": {
+    mutant: protocol(SpeaksForThoseBehind),
+    profile: "tight",
+    seeds: 200,
+    says: /missing/,
+  },
+  "what most lanes have done goes for all": {
+    mutant: { ...unchanged, Buffer: ForgetsThoseBehind },
+    profile: "tight",
     seeds: 400,
     says: /missing/,
   },

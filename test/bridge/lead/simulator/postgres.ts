@@ -46,13 +46,24 @@ interface Session {
   readonly pending: Set<() => void>;
 }
 
+function floored(times: ReadonlyMap<bigint, number>): ReadonlyMap<bigint, number> {
+  return new Map([...times].map(([id, at]) => [id, Math.floor(at)]));
+}
+
 /** See above. */
 export class SimulatedPostgres {
   isAvailable = true;
   /** Everybody was cut off so often. */
   generation = 0;
   clockOffsetMs: number;
-  private lead: LeadRow = { epoch: 0n, owner: undefined, beat: 0n, progressAt: undefined, completeSince: undefined };
+  private lead: LeadRow = {
+    epoch: 0n,
+    owner: undefined,
+    beat: 0n,
+    progressAt: undefined,
+    behind: new Map(),
+    completeSince: undefined,
+  };
   private changedAt = 0;
   private fencedEpoch = 0n;
   ledger: Entry[] = [];
@@ -94,8 +105,9 @@ export class SimulatedPostgres {
         const { value, sentAt, heardAt } = await this.call(process, () => ({ row: this.lead, at: this.serverTime() }));
         return { row: value.row, clock: { serverTime: value.at, sentAt, heardAt } };
       },
-      beat: (term, { progressAt, completeSince }) =>
+      beat: (term, { progressAt, behind, completeSince }) =>
         beat(term, {
+          behind: floored(behind),
           progressAt: progressAt === undefined ? undefined : Math.floor(progressAt),
           completeSince: completeSince === undefined ? undefined : Math.ceil(completeSince),
         }),
@@ -120,14 +132,14 @@ export class SimulatedPostgres {
         const { value } = await this.call(process, () => (owner(term) ? this.endBatches() : 0));
         return { isRefused: false, ended: value, foreign: [] } satisfies FenceHolders;
       },
-      release: async (term, { progressAt, completeSince }) => {
+      release: async (term, { progressAt, behind, completeSince }) => {
         await this.call(process, () => {
           if (!owner(term)) return;
           this.world.counts.add("released");
           update({
             owner: undefined,
             beat: this.lead.beat + 1n,
-            ...(progressAt === undefined ? {} : { progressAt: Math.floor(progressAt) }),
+            ...(progressAt === undefined ? {} : { progressAt: Math.floor(progressAt), behind: floored(behind) }),
             ...(progressAt === undefined || completeSince === undefined
               ? {}
               : { completeSince: Math.ceil(completeSince) }),

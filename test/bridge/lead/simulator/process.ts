@@ -1,6 +1,9 @@
 /**
- * A process of the simulation: the real protocol and the real buffer, around a leader that runs its messages in batches.
+ * A process of the simulation: the real protocol and the real buffer, around a leader that runs its messages in batches, in
+ * several lanes side by side.
  */
+import { bridgeConstants } from "../../../../generated/ts/settings/nats.js";
+import type { Unfinished } from "../../../../src/bridge/lead/lead-events.js";
 import type { LeadProtocolOptions } from "../../../../src/bridge/lead/lead-protocol.js";
 import type { TakeoverBuffer } from "../../../../src/bridge/lead/takeover-buffer.js";
 import type { InboundMessage } from "../../../../src/bridge/message.js";
@@ -10,6 +13,8 @@ import type { Mutant } from "./mutants.js";
 import type { World } from "./world.js";
 
 const payload = new Uint8Array(0);
+const lanes = 3;
+const laneOf = ({ id }: InboundMessage) => BigInt(Number(id) % lanes);
 
 /** See above. */
 export class SimulatedProcess {
@@ -25,7 +30,7 @@ export class SimulatedProcess {
   /** The last message that it was sent arrives then: one connection keeps the order. */
   arrivesAt = 0;
   private queue: InboundMessage[] = [];
-  private batch: object | undefined;
+  private readonly batches = new Map<bigint, object>();
   isStopping = false;
 
   constructor(
@@ -61,17 +66,17 @@ export class SimulatedProcess {
       headers: undefined,
       receivedAt: this.clock.now(),
     };
-    if (this.protocol.epoch === undefined) this.buffer.add(message, [1n]);
+    if (this.protocol.epoch === undefined) this.buffer.add(message, [laneOf(message)]);
     else {
       this.queue.push(message);
       this.pump();
     }
   }
 
-  /** A clean stop: lets the batch end, then gives the lead back. */
+  /** A clean stop: lets the batches end, then gives the lead back. */
   stop(): void {
     this.isStopping = true;
-    if (this.batch !== undefined) return;
+    if (this.batches.size > 0) return;
     this.world.saved.push(...this.queue.splice(0));
     void this.protocol.stop().then(() => {
       this.isDead = true;
@@ -87,7 +92,7 @@ export class SimulatedProcess {
       logger: silentLogger,
       owner: `process ${this.id}`,
       messages: {
-        oldestUnfinishedAt: () => this.queue[0]?.receivedAt,
+        unfinished: () => this.unfinished(),
         completeSince: () => this.buffer.completeSince,
         receivedSince: () => this.buffer.receivedSince,
         isReceiving: () => true,
@@ -101,8 +106,8 @@ export class SimulatedProcess {
         onDeposed: () => {
           world.counts.add("deposed");
           this.buffer.restart(this.queue[0]?.receivedAt ?? this.clock.now());
-          for (const message of this.queue.splice(0)) this.buffer.add(message, [1n], true);
-          this.batch = undefined;
+          for (const message of this.queue.splice(0)) this.buffer.add(message, [laneOf(message)], true);
+          this.batches.clear();
         },
         onWaiting: () => world.counts.add("waiting"),
         onProgress: (progress) => {
@@ -117,29 +122,48 @@ export class SimulatedProcess {
     };
   }
 
+  private unfinished(): Unfinished {
+    const behind = new Map<bigint, number>();
+    let oldestAt: number | undefined;
+    for (let lane = 0n; lane < lanes; lane += 1n) {
+      const at = this.queue.find((message) => laneOf(message) === lane)?.receivedAt;
+      if (at === undefined) continue;
+      if (at < this.clock.now() - bridgeConstants.leadBeatMs) {
+        this.world.counts.add("told behind");
+        behind.set(lane, at);
+      } else oldestAt = Math.min(at, oldestAt ?? at);
+    }
+    return { oldestAt, behind };
+  }
+
   private pump(): void {
+    for (let lane = 0n; lane < lanes; lane += 1n) this.pumpLane(lane);
+  }
+
+  private pumpLane(lane: bigint): void {
     const { epoch } = this.protocol;
     const { saved } = this.world;
-    const source = saved.length > 0 ? saved : this.queue;
-    if (this.batch !== undefined || epoch === undefined || source.length === 0 || this.isStopping) return;
+    const isOfLane = (message: InboundMessage) => laneOf(message) === lane;
+    const source = saved.some(isOfLane) ? saved : this.queue;
     const { random, profile, postgres } = this.world;
-    const messages = source.slice(0, random.between(1, 40));
+    if (this.batches.has(lane) || epoch === undefined || !source.some(isOfLane) || this.isStopping) return;
+    const messages = source.filter(isOfLane).slice(0, random.between(1, 40));
     const batch = {};
-    this.batch = batch;
+    this.batches.set(lane, batch);
     const runMs =
       this.world.hasFaults && random.chance(profile.hangRate) ? random.between(1_000, profile.hangMs) : random.delay(2);
     const ids = messages.map(({ id }) => Number(id));
     void postgres.batch(this, epoch, ids, runMs).then((outcome) => {
       // It was deposed meanwhile, and keeps them again.
-      if (this.batch !== batch) return;
-      this.batch = undefined;
+      if (this.batches.get(lane) !== batch) return;
+      this.batches.delete(lane);
       // Of what was saved another one may have added to it, but nobody else takes away.
-      if (outcome === "committed") source.splice(0, messages.length);
+      if (outcome === "committed") for (const message of messages) source.splice(source.indexOf(message), 1);
       else this.world.counts.add(`batch ${outcome}`);
       if (outcome === "refused") this.protocol.poke();
       if (this.isStopping) this.stop();
-      else if (outcome === "committed") this.pump();
-      else this.world.after(this, 200, () => this.pump());
+      else if (outcome === "committed") this.pumpLane(lane);
+      else this.world.after(this, 200, () => this.pumpLane(lane));
     });
   }
 }

@@ -21,6 +21,7 @@ const mustHappen = [
   "statement that lands late",
   "takeover watched",
   "done again",
+  "told behind",
 ];
 
 describe("the simulation", () => {
