@@ -22,7 +22,13 @@ import {
   type SpillStep,
   type Step,
 } from "./lanes/index.js";
-import { type KeptMessage, type LeaderProgress, TakeoverBuffer, type Unfinished } from "./lead/index.js";
+import {
+  type KeptMessage,
+  type LeaderProgress,
+  type OthersHave,
+  TakeoverBuffer,
+  type Unfinished,
+} from "./lead/index.js";
 import type { InboundMessage } from "./message.js";
 import type { SavedMessages, Unsaved } from "./saved-messages.js";
 import { covers, receiversOf } from "./subjects.js";
@@ -46,6 +52,8 @@ export interface SubscriptionsOptions {
   onBuried(step: BuryStep): void;
   /** A batch was committed. */
   onBatch(messages: number, durationMs: number): void;
+  /** Another process leads, as far as is known. */
+  isLed(): boolean;
   /** Messages that there is no memory for cannot be written to the table. It is tried again. */
   onNotSpilled(error: unknown): void;
 }
@@ -305,7 +313,7 @@ export class Subscriptions {
     }
     if (this.#term === undefined) {
       const ids = all.map(({ subscription }) => subscription.id);
-      this.#buffer.add(message, ids, this.#taking !== undefined);
+      this.#buffer.add(message, ids, this.#taking !== undefined || !this.#options.isLed());
     } else if (this.#context.budget.isCrowded) this.#spillSoon(this.#term);
   }
 
@@ -345,17 +353,25 @@ export class Subscriptions {
   }
 
   /**
-   * Ends the lead for good, after {@link stop}: what has not been run, in order of arrival, and what of that in the table is
-   * done.
+   * Ends for good, after {@link stop}: what has not been run, in order of arrival, and what of that in the table is done.
+   *
+   * @param others what they have of what is kept for a takeover
    */
-  leave(): { readonly unfinished: readonly Unsaved[]; readonly savedDone: ReadonlyMap<bigint, readonly bigint[]> } {
+  leave(others?: OthersHave): {
+    readonly unfinished: readonly Unsaved[];
+    readonly savedDone: ReadonlyMap<bigint, readonly bigint[]>;
+  } {
     const savedDone = new Map<bigint, readonly bigint[]>();
     for (const { subscription, lane } of this.#known.values()) {
       if (lane !== undefined && lane.savedDone.length > 0) savedDone.set(subscription.id, lane.savedDone);
     }
-    const taking = this.#taking;
+    const taking = this.#taking ?? (others?.until === Number.NEGATIVE_INFINITY ? others : undefined);
+    const { cleanTakeoverMs } = bridgeConstants;
     this.follow();
-    const own = taking === undefined ? this.#buffer.takeOwn() : this.#buffer.takeOver(taking);
+    const own =
+      taking === undefined
+        ? this.#buffer.takeOwn((others?.until ?? Number.POSITIVE_INFINITY) - cleanTakeoverMs)
+        : this.#buffer.takeOver(taking);
     return { unfinished: own.flatMap(eachSubscription), savedDone };
   }
 
@@ -413,6 +429,11 @@ export class Subscriptions {
   /** Since when everything was received. */
   get receivedSince(): number {
     return this.#buffer.receivedSince;
+  }
+
+  /** This process has something that is to be run if nobody leads. */
+  get hasKept(): boolean {
+    return this.#buffer.length > 0;
   }
 
   /** What the leader has done; undefined: not known. */

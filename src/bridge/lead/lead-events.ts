@@ -40,6 +40,8 @@ export interface LeadMessages {
   completeSince(): number;
   /** Since when everything was received. */
   receivedSince(): number;
+  /** Until when everything was received; undefined: it is being received. */
+  receivedUntil(): number | undefined;
   /** It receives now: who does not, does not lead. */
   isReceiving(): boolean;
 }

@@ -21,7 +21,7 @@ import { doneBefore, KnownProgress } from "./known-progress.js";
 import type { LeadEvents, LeadMessages } from "./lead-events.js";
 import type { LeadRow, LeadTable, Progress, Term } from "./lead-table.js";
 import { LeaderWatch } from "./leader-watch.js";
-import { type ClockSample, serverTimeAtLeast, serverTimeAtMost } from "./server-clock.js";
+import { type ClockSample, serverTimeAtLeast, serverTimeAtMost, surelyBefore } from "./server-clock.js";
 
 const { leadBeatMs, leadExpiryMs, leadCourtesyBeats } = bridgeConstants;
 
@@ -34,6 +34,21 @@ export interface LeadProtocolOptions {
   readonly owner: string;
   readonly messages: LeadMessages;
   readonly events: LeadEvents;
+}
+
+const nothingKnown: Progress = {
+  progressAt: undefined,
+  behind: new Map(),
+  completeSince: undefined,
+  completeUntil: undefined,
+};
+
+/** What others have of what a process has kept. */
+export interface OthersHave {
+  /** Another process has what was received before this, and runs it: Infinity where one leads, -Infinity where none does. */
+  readonly until: number;
+  /** The last leader has ended in good order. */
+  readonly afterCleanEnd: boolean;
 }
 
 /** See above. */
@@ -55,6 +70,9 @@ export class LeadProtocol {
   #sample: ClockSample | undefined;
   /** Another process has led while this one was there. */
   #hasSeenLeader = false;
+  /** When a beat of another process was last seen to have come. */
+  #beatSeenAt = Number.NEGATIVE_INFINITY;
+  #lastSeen: LeadRow | undefined;
   /** The last one that was told of. */
   #toldWaiting: bigint | undefined;
   #turn: Promise<void> | undefined;
@@ -134,13 +152,52 @@ export class LeadProtocol {
     await this.#turn;
     const term = this.#term ?? this.#taking;
     if (term === undefined || wasPaused) return;
-    const unknown: Progress = { progressAt: undefined, behind: new Map(), completeSince: undefined };
+    const unknown: Progress = nothingKnown;
     const progress = this.#term === undefined ? unknown : this.progress();
     this.#term = undefined;
     try {
       await this.options.table.release(term, progress);
     } catch (cause) {
       this.options.events.onProblem(cause);
+    }
+  }
+
+  /** Another process leads, as far as its beats show. */
+  get isLed(): boolean {
+    return this.options.clock.now() - this.#beatSeenAt < 2 * leadBeatMs;
+  }
+
+  /**
+   * Whether another process runs what this one has kept while it waited: for one that is about to end, and receives nothing any
+   * more. Takes until the leader has beaten twice, as the first beat may have been on its way before, or as long as others
+   * would wait for it. Does not reject: where Postgres does not answer, what was known before counts.
+   */
+  async othersHave(signal: AbortSignal): Promise<OthersHave> {
+    const { table, clock, owner, events } = this.options;
+    const beats = new Set<bigint>();
+    let epoch: bigint | undefined;
+    try {
+      for (;;) {
+        const { row, clock: sample, isStandby } = await table.look();
+        if (isStandby === true) return { until: Number.POSITIVE_INFINITY, afterCleanEnd: false };
+        this.watch.see(row, sample);
+        events.onProgress(this.known.see(row, sample));
+        if (row.owner === undefined || row.owner === owner)
+          return { until: Number.NEGATIVE_INFINITY, afterCleanEnd: true };
+        if (row.epoch !== epoch) beats.clear();
+        epoch = row.epoch;
+        beats.add(row.beat);
+        const { completeUntil } = row;
+        if (beats.size > 2) {
+          const until = completeUntil === undefined ? Number.POSITIVE_INFINITY : surelyBefore(sample, completeUntil);
+          return { until, afterCleanEnd: completeUntil !== undefined };
+        }
+        if (this.watch.unchangedMs >= leadExpiryMs || signal.aborted)
+          return { until: Number.NEGATIVE_INFINITY, afterCleanEnd: false };
+        await new Promise<void>((resolve) => clock.setTimeout(resolve, leadBeatMs / 10));
+      }
+    } catch {
+      return { until: this.#hasSeenLeader ? Number.POSITIVE_INFINITY : Number.NEGATIVE_INFINITY, afterCleanEnd: false };
     }
   }
 
@@ -153,15 +210,17 @@ export class LeadProtocol {
   protected progress(): Progress {
     // While it is silent it does nothing, and has everything that it has not done.
     const sample = this.#isSilent ? undefined : this.#sample;
-    if (sample === undefined) return { progressAt: undefined, behind: new Map(), completeSince: undefined };
+    if (sample === undefined) return nothingKnown;
     const { clock, messages } = this.options;
     // The present first: what is received after it is not done.
     const now = clock.now();
     const { oldestAt, behind } = messages.unfinished();
+    const receivedUntil = messages.receivedUntil();
     return {
       progressAt: this.progressAt(sample, oldestAt ?? now),
       behind: new Map([...behind].map(([id, at]) => [id, this.progressAt(sample, at)])),
       completeSince: serverTimeAtMost(sample, messages.receivedSince()),
+      completeUntil: receivedUntil === undefined ? undefined : serverTimeAtLeast(sample, receivedUntil),
     };
   }
 
@@ -272,6 +331,9 @@ export class LeadProtocol {
     events.onProgress(progress);
     const isOthers = row.owner !== undefined && row.owner !== owner;
     if (isOthers) this.#hasSeenLeader = true;
+    const before = this.#lastSeen;
+    this.#lastSeen = row;
+    if (isOthers && before?.epoch === row.epoch && before.beat !== row.beat) this.#beatSeenAt = clock.now();
     const patienceMs = this.patienceMs(row, progress && doneBefore(progress));
     const mayTake = messages.isReceiving();
     if (mayTake && this.watch.unchangedMs >= patienceMs) return await this.#take(row);

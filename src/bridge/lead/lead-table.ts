@@ -11,6 +11,8 @@ export interface Progress {
   readonly behind: ReadonlyMap<bigint, number>;
   /** It has received everything since then: of what came before nothing is said. undefined: not known. */
   readonly completeSince: number | undefined;
+  /** It receives nothing since then; undefined: it receives. */
+  readonly completeUntil: number | undefined;
 }
 
 /** Who leads, as the table has it. */

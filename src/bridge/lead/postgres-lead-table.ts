@@ -26,15 +26,17 @@ const confirmation = `${serverTime}::float8 AS server_time, (SELECT f.epoch FROM
 const sql = {
   look: `
     SELECT epoch, owner, beat, (extract(epoch FROM progress_at) * 1000)::float8 AS progress_at,
-           (extract(epoch FROM complete_since) * 1000)::float8 AS complete_since, behind,
+           (extract(epoch FROM complete_since) * 1000)::float8 AS complete_since,
+           (extract(epoch FROM complete_until) * 1000)::float8 AS complete_until, behind,
            ${serverTime}::float8 AS server_time
       FROM ${tables.bridgeLead}`,
   beat: `
-    UPDATE ${tables.bridgeLead} SET beat = beat + 1, progress_at = to_timestamp($3::bigint / 1000.0), complete_since = to_timestamp($4::bigint / 1000.0), behind = $5::text
+    UPDATE ${tables.bridgeLead} SET beat = beat + 1, progress_at = to_timestamp($3::bigint / 1000.0), complete_since = to_timestamp($4::bigint / 1000.0), behind = $5::text,
+           complete_until = to_timestamp($6::bigint / 1000.0)
      WHERE ${mine} RETURNING ${confirmation}`,
   confirm: `UPDATE ${tables.bridgeLead} SET beat = beat + 1 WHERE ${mine} RETURNING ${confirmation}`,
   take: `
-    UPDATE ${tables.bridgeLead} SET epoch = epoch + 1 + floor(random() * 1048576)::bigint, owner = $3::text, beat = 0
+    UPDATE ${tables.bridgeLead} SET epoch = epoch + 1 + floor(random() * 1048576)::bigint, owner = $3::text, beat = 0, complete_until = NULL
      WHERE id = 1 AND epoch = $1::bigint AND beat = $2::bigint RETURNING epoch`,
   fencePatience: "SELECT set_config('lock_timeout', $1::text, false)",
   fence: `UPDATE ${tables.bridgeFence} SET epoch = $1::bigint WHERE id = 1 AND epoch < $1::bigint`,
@@ -58,7 +60,8 @@ const sql = {
     WITH released AS (
       UPDATE ${tables.bridgeLead} SET owner = NULL, beat = beat + 1, progress_at = coalesce(to_timestamp($3::bigint / 1000.0), progress_at),
              complete_since = CASE WHEN $3 IS NULL THEN complete_since ELSE to_timestamp($4::bigint / 1000.0) END,
-             behind = CASE WHEN $3 IS NULL THEN behind ELSE $5::text END
+             behind = CASE WHEN $3 IS NULL THEN behind ELSE $5::text END,
+             complete_until = CASE WHEN $3 IS NULL THEN complete_until ELSE to_timestamp($6::bigint / 1000.0) END
        WHERE ${mine} RETURNING id
     )
     SELECT pg_notify('${notifyChannels.natsHandler}', '{}') FROM released`,
@@ -70,6 +73,7 @@ interface LookRow {
   readonly beat: bigint;
   readonly progress_at: number | null;
   readonly complete_since: number | null;
+  readonly complete_until: number | null;
   readonly behind: string | null;
   readonly server_time: number;
 }
@@ -98,11 +102,12 @@ export class PostgresLeadTable implements LeadTable {
   async look(): Promise<LeadLook> {
     const isStandby = await this.#session.isStandby();
     const { rows, sentAt, heardAt } = await this.#timed<LookRow>(sql.look, []);
-    const { epoch, owner, beat, progress_at, complete_since, behind, server_time } = rows[0]!;
+    const { epoch, owner, beat, progress_at, complete_since, complete_until, behind, server_time } = rows[0]!;
     return {
       row: {
         ...{ epoch, owner: owner ?? undefined, beat },
         ...{ progressAt: progress_at ?? undefined, completeSince: complete_since ?? undefined },
+        completeUntil: complete_until ?? undefined,
         behind: new Map(Object.entries(JSON.parse(behind ?? "{}")).map(([id, at]) => [BigInt(id), Number(at)])),
       },
       clock: { serverTime: server_time, sentAt, heardAt },
@@ -179,10 +184,10 @@ function has(error: unknown, code: string): boolean {
   return error instanceof pg.DatabaseError && error.code === code;
 }
 
-function valuesOf({ progressAt, behind, completeSince }: Progress): unknown[] {
+function valuesOf({ progressAt, behind, completeSince, completeUntil }: Progress): unknown[] {
   const each = [...behind].map(([id, at]) => [String(id), wholeMs(at)]);
   const told = each.length === 0 ? null : JSON.stringify(Object.fromEntries(each));
-  return [wholeMs(progressAt), wholeMs(completeSince, Math.ceil), told];
+  return [wholeMs(progressAt), wholeMs(completeSince, Math.ceil), told, wholeMs(completeUntil)];
 }
 
 /** Rounded down: what is done is a lower bound. */

@@ -29,7 +29,7 @@ export interface KeptMessage {
   readonly message: InboundMessage;
   /** The ids of the subscriptions that it was received for. */
   readonly subscriptions: readonly bigint[];
-  /** This process has led when it received it, and has not done it. */
+  /** This process led when it received it, and has not done it, or nobody led: nobody else may have it. */
   readonly isOwn: boolean;
 }
 
@@ -105,7 +105,7 @@ export class TakeoverBuffer {
   /**
    * A message was received, not before those that were added before.
    *
-   * @param isOwn this process has led when it received it, and has not done it: nobody else may be there who does
+   * @param isOwn this process led when it received it, and has not done it, or nobody led: nobody else may have it
    */
   add(message: InboundMessage, subscriptions: readonly bigint[], isOwn = false): void {
     this.#counts.added += 1;
@@ -172,12 +172,16 @@ export class TakeoverBuffer {
     return all;
   }
 
-  /** Hands out what this process itself has left undone, in order of arrival, and keeps the rest. */
-  takeOwn(): KeptMessage[] {
+  /**
+   * Hands out what this process itself has left undone, in order of arrival, and keeps the rest.
+   *
+   * @param since what was received from then on goes with it
+   */
+  takeOwn(since = Number.POSITIVE_INFINITY): KeptMessage[] {
     const own: KeptMessage[] = [];
     for (let left = this.#kept.length; left > 0; left -= 1) {
       const kept = this.#kept.shift()!;
-      if (kept.isOwn) {
+      if (kept.isOwn || kept.message.receivedAt >= since) {
         this.#bytes -= memoryOf(kept.message);
         own.push(kept);
       } else this.#kept.push(kept);

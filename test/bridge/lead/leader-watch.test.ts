@@ -13,6 +13,7 @@ const row = (beat: number, progressAt?: number): LeadRow => ({
   progressAt,
   behind: new Map(),
   completeSince: undefined,
+  completeUntil: undefined,
 });
 
 describe("the watch", () => {

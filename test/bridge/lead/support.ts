@@ -35,6 +35,7 @@ export function newLead(
     unfinished: () => ({ oldestAt: messages.oldest, behind: messages.behind ?? new Map() }),
     completeSince: () => messages.completeSince ?? Number.NEGATIVE_INFINITY,
     receivedSince: () => 0,
+    receivedUntil: () => undefined,
     isReceiving: () => true,
     onLeading: (_, { afterCleanEnd }) => tell(afterCleanEnd ? "leading after a clean end" : "leading"),
     onDeposed: () => tell("deposed"),

@@ -32,6 +32,7 @@ const lead = new Lead({
   unfinished: () => ({ oldestAt: undefined, behind: new Map() }),
   completeSince: () => Number.NEGATIVE_INFINITY,
   receivedSince: () => 0,
+  receivedUntil: () => undefined,
   isReceiving: () => true,
   onLeading: (epoch) => void hang(epoch),
   onDeposed: () => undefined,

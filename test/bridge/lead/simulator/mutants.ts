@@ -120,6 +120,12 @@ class ForgetsThoseBehind extends TakeoverBuffer {
   }
 }
 
+class BelievesThatSomebodyLeads extends LeadProtocol {
+  override async othersHave() {
+    return { until: Number.POSITIVE_INFINITY, afterCleanEnd: false };
+  }
+}
+
 class HandsNothingOver extends TakeoverBuffer {
   override get unknownToLeader() {
     return [];
@@ -153,6 +159,12 @@ export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; see
     mutant: { ...unchanged, Buffer: ForgetsThoseBehind },
     profile: "tight",
     seeds: 400,
+    says: /missing/,
+  },
+  "one that ends leaves what it has kept to nobody": {
+    mutant: protocol(BelievesThatSomebodyLeads),
+    profile: "leaving",
+    seeds: 200,
     says: /missing/,
   },
   "no second step": { mutant: protocol(NoFence), profile: "rough", seeds: 60, says: /missing/ },

@@ -63,6 +63,7 @@ export class SimulatedPostgres {
     progressAt: undefined,
     behind: new Map(),
     completeSince: undefined,
+    completeUntil: undefined,
   };
   private changedAt = 0;
   private fencedEpoch = 0n;
@@ -105,8 +106,9 @@ export class SimulatedPostgres {
         const { value, sentAt, heardAt } = await this.call(process, () => ({ row: this.lead, at: this.serverTime() }));
         return { row: value.row, clock: { serverTime: value.at, sentAt, heardAt } };
       },
-      beat: (term, { progressAt, behind, completeSince }) =>
+      beat: (term, { progressAt, behind, completeSince, completeUntil }) =>
         beat(term, {
+          completeUntil: completeUntil === undefined ? undefined : Math.floor(completeUntil),
           behind: floored(behind),
           progressAt: progressAt === undefined ? undefined : Math.floor(progressAt),
           completeSince: completeSince === undefined ? undefined : Math.ceil(completeSince),
@@ -118,7 +120,7 @@ export class SimulatedPostgres {
           if (epoch !== seen.epoch || (beat !== seen.beat && !this.faults.takeIgnoresBeat)) return undefined;
           if (before !== undefined && before !== taker) this.checkSilence();
           const step = this.faults.equalEpochSteps ? 1 : this.world.random.between(1, 2 ** 20);
-          update({ epoch: epoch + BigInt(step), owner: taker, beat: 0n });
+          update({ epoch: epoch + BigInt(step), owner: taker, beat: 0n, completeUntil: undefined });
           this.world.counts.add(
             before === undefined ? "taken: free" : before === taker ? "taken: own" : "taken: silent",
           );

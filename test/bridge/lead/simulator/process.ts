@@ -31,7 +31,9 @@ export class SimulatedProcess {
   arrivesAt = 0;
   private queue: InboundMessage[] = [];
   private readonly batches = new Map<bigint, object>();
-  isStopping = false;
+  /** What is published from then on it does not receive. */
+  private stoppedAt: number | undefined;
+  private isFinishing = false;
 
   constructor(
     private readonly world: World,
@@ -66,22 +68,49 @@ export class SimulatedProcess {
       headers: undefined,
       receivedAt: this.clock.now(),
     };
-    if (this.protocol.epoch === undefined) this.buffer.add(message, [laneOf(message)]);
+    if (this.protocol.epoch === undefined) this.buffer.add(message, [laneOf(message)], !this.protocol.isLed);
     else {
       this.queue.push(message);
       this.pump();
     }
   }
 
-  /** A clean stop: lets the batches end, then gives the lead back. */
+  get isStopping(): boolean {
+    return this.stoppedAt !== undefined;
+  }
+
+  /** A clean stop: lets the batches end, saves what nobody else runs, then gives the lead back. */
   stop(): void {
-    this.isStopping = true;
-    if (this.batches.size > 0) return;
-    this.world.saved.push(...this.queue.splice(0));
-    void this.protocol.stop().then(() => {
-      this.isDead = true;
-      this.world.counts.add("stopped cleanly");
-    });
+    this.stoppedAt ??= this.clock.now();
+    // What the server has sent by now is received.
+    const { schedule } = this.world;
+    this.world.after(this, Math.max(0, this.arrivesAt - schedule.now), () => this.finish());
+  }
+
+  private finish(): void {
+    if (this.batches.size > 0 || this.isFinishing || this.arrivesAt > this.world.schedule.now) return;
+    this.isFinishing = true;
+    void this.save()
+      .then(() => this.protocol.stop())
+      .then(() => {
+        this.isDead = true;
+        this.world.counts.add("stopped cleanly");
+        this.world.left();
+      });
+  }
+
+  private async save(): Promise<void> {
+    const { counts, saved } = this.world;
+    if (this.protocol.epoch === undefined && this.buffer.length > 0) {
+      const others = await this.protocol.othersHave(new AbortController().signal);
+      const isLed = others.until !== Number.NEGATIVE_INFINITY;
+      if (!isLed) counts.add("saved by one that waited");
+      else if (others.until !== Number.POSITIVE_INFINITY) counts.add("saved beside one that ends");
+      const since = others.until - this.world.profile.cleanMs;
+      const kept = isLed ? this.buffer.takeOwn(since) : this.buffer.takeOver(others);
+      saved.push(...kept.map(({ message }) => message));
+    }
+    saved.push(...this.queue.splice(0));
   }
 
   private options(): LeadProtocolOptions {
@@ -95,7 +124,8 @@ export class SimulatedProcess {
         unfinished: () => this.unfinished(),
         completeSince: () => this.buffer.completeSince,
         receivedSince: () => this.buffer.receivedSince,
-        isReceiving: () => true,
+        receivedUntil: () => this.stoppedAt,
+        isReceiving: () => !this.isStopping,
       },
       events: {
         onLeading: (_, { afterCleanEnd }) => {
@@ -124,7 +154,7 @@ export class SimulatedProcess {
 
   private unfinished(): Unfinished {
     const behind = new Map<bigint, number>();
-    let oldestAt: number | undefined;
+    let oldestAt = this.stoppedAt;
     for (let lane = 0n; lane < lanes; lane += 1n) {
       const at = this.queue.find((message) => laneOf(message) === lane)?.receivedAt;
       if (at === undefined) continue;
@@ -161,7 +191,7 @@ export class SimulatedProcess {
       if (outcome === "committed") for (const message of messages) source.splice(source.indexOf(message), 1);
       else this.world.counts.add(`batch ${outcome}`);
       if (outcome === "refused") this.protocol.poke();
-      if (this.isStopping) this.stop();
+      if (this.isStopping) this.finish();
       else if (outcome === "committed") this.pumpLane(lane);
       else this.world.after(this, 200, () => this.pumpLane(lane));
     });

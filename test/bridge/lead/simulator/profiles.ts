@@ -18,6 +18,8 @@ export interface Profile {
   /** Some functions hang. */
   readonly hangRate: number;
   readonly hangMs: number;
+  /** The last one may end, too, and what it has is saved. */
+  readonly mayAllLeave?: boolean;
   /** Nothing that happens is a reason for another leader. */
   readonly isCalm?: boolean;
   /** The last commits before a failover are often those of a process that has just taken the lead, which then stands still. */
@@ -46,6 +48,15 @@ export const profiles = {
   },
   /** A leader that ends in good order, and messages that come at about the same time. */
   clean: { ...usual, faults: ["clean stop"], maxDelayMs: 400, bufferMs: 10_000, cleanMs: 500 },
+  /** All end in good order, soon after one another, or after one that was killed. */
+  leaving: {
+    ...usual,
+    faults: ["clean stop", "clean stop", "clean stop", "kill", "start"],
+    maxDelayMs: 400,
+    bufferMs: 10_000,
+    cleanMs: 500,
+    mayAllLeave: true,
+  },
   /** The margin is hardly more than the delays, and answers take their time. */
   tight: {
     faults: ["kill"],

@@ -22,6 +22,9 @@ const mustHappen = [
   "takeover watched",
   "done again",
   "told behind",
+  "saved by one that waited",
+  "saved beside one that ends",
+  "all have left",
 ];
 
 describe("the simulation", () => {

@@ -106,6 +106,13 @@ export class World {
     });
   }
 
+  /** A process has ended in good order: there is one again some time after the last. */
+  left(): void {
+    if (this.alive.length > 0) return;
+    this.counts.add("all have left");
+    this.schedule.after(this.random.between(0, 3_000), () => this.start());
+  }
+
   private start(): void {
     const process = new SimulatedProcess(this, this.processes.length + 1, this.mutant);
     this.processes.push(process);
@@ -124,7 +131,9 @@ export class World {
   private publish(): void {
     const { schedule, random, profile } = this;
     const number = this.published++;
+    if (this.alive.every(({ isStopping }) => isStopping)) this.excuse([number]);
     for (const process of this.alive) {
+      if (process.isStopping) continue;
       const delayMs = random.chance(0.2) ? random.next() * profile.maxDelayMs : random.delay(0.5);
       process.arrivesAt = Math.max(process.arrivesAt, schedule.now + Math.min(delayMs, profile.maxDelayMs));
       this.after(process, process.arrivesAt - schedule.now, () => process.receive(number));
@@ -140,13 +149,15 @@ export class World {
   }
 
   private inflict(fault: Fault): void {
-    const { random, postgres, schedule } = this;
+    const { random, postgres, schedule, profile } = this;
+    if (this.alive.length === 0) return;
     const victim = random.chance(0.7)
       ? (this.alive.find(({ protocol }) => protocol.epoch !== undefined) ?? random.pick(this.alive))
       : random.pick(this.alive);
     // Somebody has to be left who has received everything.
     const others = this.alive.filter((process) => process !== victim && process.startedAt === 0 && !process.isStopping);
-    if ((fault === "kill" || fault === "clean stop") && others.length === 0) return;
+    const mayLeave = fault === "clean stop" && profile.mayAllLeave === true;
+    if ((fault === "kill" || fault === "clean stop") && others.length === 0 && !mayLeave) return;
     if (fault === "start" && this.alive.length > 4) return;
     this.counts.add(`fault: ${fault}`);
     if (fault === "kill") this.kill(victim);
@@ -179,7 +190,13 @@ export class World {
     this.postgres.died(victim, silently);
     if (protocol.epoch === undefined) return;
     schedule.after(takeoverLimitMs, () => {
-      if (this.profile.slowMs > 500 || this.killedAt > killedAt || this.disturbedAt >= killedAt - 1_000) return;
+      if (
+        this.profile.slowMs > 500 ||
+        this.profile.mayAllLeave === true ||
+        this.killedAt > killedAt ||
+        this.disturbedAt >= killedAt - 1_000
+      )
+        return;
       this.counts.add("takeover watched");
       if (!this.alive.some((process) => process.protocol.epoch !== undefined)) {
         this.fail(`nobody leads ${takeoverLimitMs} ms after the leader was killed`);
