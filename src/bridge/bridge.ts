@@ -10,7 +10,7 @@ import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/
 import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
 import { bridgeConstants, gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import type { HawserError } from "../errors/index.js";
-import { type Logger, NatsLink } from "../nats/index.js";
+import { type Logger, NatsLink, type ServerChoice } from "../nats/index.js";
 import { RareLog } from "../nats/rare-log.js";
 import { PostgresSession } from "../store/index.js";
 import type { Responder } from "./bindings.js";
@@ -38,6 +38,7 @@ export interface BridgeOptions {
   readonly executorUrl: string | undefined;
   readonly settings: ServeSettings;
   readonly secretsDirectories: readonly string[];
+  readonly choice: ServerChoice;
   readonly version: string;
   readonly logger: Logger;
   /** A batch was committed. */
@@ -99,7 +100,7 @@ export class Bridge {
 
   private constructor(options: BridgeOptions) {
     this.#options = options;
-    const { databaseUrl, executorUrl, settings, secretsDirectories, logger } = options;
+    const { databaseUrl, executorUrl, settings, secretsDirectories, choice, logger } = options;
     this.#rareLog = new RareLog(logger, "subscriptions");
     this.#session = new PostgresSession({
       databaseUrl,
@@ -117,7 +118,7 @@ export class Bridge {
       onLooked: () => this.#tellDiscarded(),
     });
     const link = (name: string, usesLastMs: () => number): NatsLink =>
-      new NatsLink({ name, secretsDirectories, logger, natsWaitMs: settings.natsWaitMs, usesLastMs });
+      new NatsLink({ name, secretsDirectories, choice, logger, natsWaitMs: settings.natsWaitMs, usesLastMs });
     this.#links = {
       subscriptions: link("hawser subscriptions", () => 0),
       // A request may wait for its turn as long as it may run.

@@ -32,6 +32,10 @@ export interface GatewayRow {
   readonly ageSeconds: number;
   /** Its gateway was not there for longer than one that runs ever is. What a replica has may be old. */
   readonly isStale: boolean;
+  /** The NATS server that its process receives subscriptions from, as option `host` names it; null: it is not connected. */
+  readonly natsServer: string | null;
+  /** What this server calls itself. */
+  readonly natsServerId: string | null;
 }
 
 const intentSql = `
@@ -42,7 +46,8 @@ const intentSql = `
 
 const gatewaysSql = `
   SELECT g.host, g.port, g.owner <> '' AS "isKept", extract(epoch FROM clock_timestamp() - g.seen_at)::float8 AS "ageSeconds",
-         g.owner <> '' AND NOT pg_is_in_recovery() AND g.seen_at < clock_timestamp() - $1 * interval '1 ms' AS "isStale"
+         g.owner <> '' AND NOT pg_is_in_recovery() AND g.seen_at < clock_timestamp() - $1 * interval '1 ms' AS "isStale",
+         g.nats_server AS "natsServer", g.nats_server_id AS "natsServerId"
     FROM ${tables.gateway} AS g ORDER BY g.seen_at DESC, g.host, g.port`;
 
 /** See above. What fails for one who asks fails for all. */

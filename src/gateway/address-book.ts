@@ -5,7 +5,7 @@
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../store/index.js";
 import { type Address, formatAddress } from "../wire/index.js";
-import { type GatewayAddress, type GatewayEntry, GatewayTable } from "./gateway-table.js";
+import { type GatewayAddress, type GatewayEntry, type GatewayStanding, GatewayTable } from "./gateway-table.js";
 import type { Logger } from "./protocol/index.js";
 import { refusingAmong } from "./stale-addresses.js";
 
@@ -21,6 +21,13 @@ export interface OwnAddress {
   readonly isAdvertised: boolean;
 }
 
+/** Where this process stands at NATS, and who hears where others do. */
+export interface Placement {
+  readonly standing: GatewayStanding | undefined;
+  /** Does not reject. @param owner the name of this process */
+  heed(owner: string, others: readonly GatewayEntry[]): Promise<void>;
+}
+
 /** See above. */
 export class AddressBook {
   readonly #table: GatewayTable;
@@ -30,6 +37,7 @@ export class AddressBook {
   constructor(
     session: PostgresSession,
     private readonly address: OwnAddress,
+    private readonly placement: Placement,
     private readonly logger: Logger,
   ) {
     this.#table = new GatewayTable(session, address.own);
@@ -39,6 +47,13 @@ export class AddressBook {
   async open(): Promise<void> {
     await this.#look(true);
     this.#lookLater();
+  }
+
+  /** Says now where this process stands. Does not reject. */
+  async tell(): Promise<void> {
+    await this.#table.enter(this.placement.standing).catch((err: unknown) => {
+      this.logger.debug({ err }, "the database was not told which NATS server this process stands on, and is later");
+    });
   }
 
   /** Ends the looking, and takes the address out. */
@@ -62,7 +77,7 @@ export class AddressBook {
   async #look(isFirst: boolean): Promise<void> {
     const { signal } = this.#stopping;
     const { listen, isAdvertised } = this.address;
-    if (!(await this.#table.enter()) || signal.aborted) return;
+    if (!(await this.#table.enter(this.placement.standing)) || signal.aborted) return;
     if (isFirst && !isAdvertised) await this.#table.succeed();
     const others = await this.#table.others();
     const refusing = new Set(await refusingAmong(listen, others, signal));
@@ -74,6 +89,7 @@ export class AddressBook {
       await this.#table.forget(entry);
     }
     if (isFirst) this.#warnOfOtherTls(present);
+    await this.placement.heed(this.#table.owner, present);
   }
 
   #warnOfOtherTls(others: readonly GatewayEntry[]): void {

@@ -15,6 +15,14 @@ export interface GatewayAddress {
   readonly rootCertificate: string | undefined;
 }
 
+/** The NATS server that a process stands on. */
+export interface GatewayStanding {
+  /** Its `host:port`, as the options name it. */
+  readonly server: string;
+  /** What it calls itself. */
+  readonly serverId: string | undefined;
+}
+
 /** Another gateway that is entered. */
 export interface GatewayEntry {
   readonly host: string;
@@ -22,6 +30,8 @@ export interface GatewayEntry {
   readonly sslmode: string;
   readonly rootCertificate: string | null;
   readonly owner: string;
+  /** The NATS server that its process stands on. */
+  readonly natsServer: string | null;
   /** As Postgres writes it: tells whether its gateway was there since. */
   readonly seenAt: string;
   /** Its gateway was not there for longer than one that runs ever is. */
@@ -30,13 +40,14 @@ export interface GatewayEntry {
 
 const sql = {
   // What its gateway has entered stays as it is, or comes back as it was.
-  enter: `INSERT INTO hawser.gateways (host, port, owner, sslmode, root_certificate, started_at, seen_at)
-    VALUES ($1, $2, $3, $4, $5, coalesce($6::timestamptz, now()), now())
-    ON CONFLICT (host, port, owner) DO UPDATE SET seen_at = excluded.seen_at
+  enter: `INSERT INTO hawser.gateways (host, port, owner, sslmode, root_certificate, started_at, seen_at, nats_server, nats_server_id)
+    VALUES ($1, $2, $3, $4, $5, coalesce($6::timestamptz, now()), now(), $7, $8)
+    ON CONFLICT (host, port, owner) DO UPDATE
+      SET seen_at = excluded.seen_at, nats_server = excluded.nats_server, nats_server_id = excluded.nats_server_id
     RETURNING started_at::text AS "startedAt"`,
   succeed: "DELETE FROM hawser.gateways AS g WHERE g.host = $1 AND g.port = $2 AND g.owner NOT IN ('', $3)",
   // Those that somebody entered by hand are left to him.
-  others: `SELECT g.host, g.port, g.sslmode, g.root_certificate AS "rootCertificate", g.owner,
+  others: `SELECT g.host, g.port, g.sslmode, g.root_certificate AS "rootCertificate", g.owner, g.nats_server AS "natsServer",
       g.seen_at::text AS "seenAt", g.seen_at < now() - $2 * interval '1 ms' AS "isStale"
     FROM hawser.gateways AS g WHERE g.owner NOT IN ('', $1)`,
   forget: `DELETE FROM hawser.gateways AS g
@@ -44,9 +55,16 @@ const sql = {
   leave: "DELETE FROM hawser.gateways AS g WHERE g.owner = $1",
 } as const;
 
+/** The NATS servers that processes of the database stand on now, each as often as they do. */
+export async function standings(session: PostgresSession): Promise<string[]> {
+  const others = await session.query<GatewayEntry>(sql.others, ["", gatewayConstants.gatewayStaleMs]);
+  return others.flatMap(({ isStale, natsServer }) => (isStale ? [] : (natsServer ?? [])));
+}
+
 /** See above. On a standby, where nothing can be written, it does nothing and knows of nobody. */
 export class GatewayTable {
-  readonly #owner = randomUUID();
+  /** A random name of this process. */
+  readonly owner = randomUUID();
   #startedAt: string | undefined;
   #isEntered = false;
   #isLeft = false;
@@ -60,12 +78,21 @@ export class GatewayTable {
     private readonly own: GatewayAddress,
   ) {}
 
-  /** Enters this gateway, or says that it is there still. @returns whether it is entered: not on a standby */
-  async enter(): Promise<boolean> {
+  /** Enters this gateway, or says that it is there still, and which NATS server it stands on. @returns whether it is entered: not on a standby */
+  async enter(standing: GatewayStanding | undefined): Promise<boolean> {
     if ((await this.session.isStandby()) || this.#isLeft) return false;
     const { host, port, sslmode, rootCertificate = null } = this.own;
     this.#isEntered = true;
-    const values = [host, port, this.#owner, sslmode, rootCertificate, this.#startedAt];
+    const values = [
+      host,
+      port,
+      this.owner,
+      sslmode,
+      rootCertificate,
+      this.#startedAt,
+      standing?.server,
+      standing?.serverId,
+    ];
     const [row] = await this.session.query<{ startedAt: string }>(sql.enter, values);
     this.#startedAt ??= row!.startedAt;
     return true;
@@ -73,12 +100,12 @@ export class GatewayTable {
 
   /** Takes out who had the address of this gateway before, where only one can have it. */
   async succeed(): Promise<void> {
-    await this.session.query(sql.succeed, [this.own.host, this.own.port, this.#owner]);
+    await this.session.query(sql.succeed, [this.own.host, this.own.port, this.owner]);
   }
 
   /** The gateways of other processes. */
   others(): Promise<GatewayEntry[]> {
-    return this.session.query<GatewayEntry>(sql.others, [this.#owner, gatewayConstants.gatewayStaleMs]);
+    return this.session.query<GatewayEntry>(sql.others, [this.owner, gatewayConstants.gatewayStaleMs]);
   }
 
   /** Takes one out, unless it was there meanwhile. */
@@ -91,6 +118,6 @@ export class GatewayTable {
     this.#isLeft = true;
     // An entry that is on its way comes before it.
     if (!this.#isEntered || !this.session.isOpen) return;
-    await this.session.query(sql.leave, [this.#owner], gatewayConstants.leaveTimeoutMs);
+    await this.session.query(sql.leave, [this.owner], gatewayConstants.leaveTimeoutMs);
   }
 }

@@ -5,7 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import { type HawserError, NatsError } from "../errors/index.js";
-import { NatsLink } from "../nats/index.js";
+import { NatsLink, type ServerChoice } from "../nats/index.js";
 import { type CallObserver, observed } from "./call-observer.js";
 import { inTime } from "./call-time.js";
 import { Calls, type GatewayCall } from "./calls.js";
@@ -28,6 +28,7 @@ export interface GatewayOptions {
   readonly tls: TlsSource | undefined;
   readonly settings: ServeSettings;
   readonly secretsDirectories: readonly string[];
+  readonly choice: ServerChoice;
   readonly logger: Logger;
   /** Is told of each call, where somebody wants to know. */
   readonly onCall?: CallObserver | undefined;
@@ -56,9 +57,10 @@ export class Gateway {
   #forcedAt = Number.NEGATIVE_INFINITY;
 
   private constructor(options: GatewayOptions) {
-    const { settings, logger, secretsDirectories } = options;
+    const { logger, secretsDirectories, choice } = options;
+    const { natsWaitMs } = options.settings;
     this.#options = options;
-    this.#link = new NatsLink({ name: "hawser gateway", secretsDirectories, logger, natsWaitMs: settings.natsWaitMs });
+    this.#link = new NatsLink({ name: "hawser gateway", secretsDirectories, choice, logger, natsWaitMs });
   }
 
   /** @throws GatewayError `bind_failed`, `invalid_argument` */

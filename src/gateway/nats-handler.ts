@@ -100,7 +100,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   }
 
   putValue({ bucket, key, data, domain }: spec.PutValueRequest, call: GatewayCall): Promise<bigint> {
-    return this.#using(call, (nats) => nats.keyValue.put(bucket, key, data, this.#place(domain, call)));
+    return this.#using(call, (nats) => nats.keyValue.put(bucket, key, data, this.#newPlace(domain, call)));
   }
 
   getValue({ bucket, key, domain }: spec.GetValueRequest, call: GatewayCall): Promise<Uint8Array | undefined> {
@@ -112,7 +112,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   }
 
   async putFile({ store, name, content, domain }: spec.PutFileRequest, call: GatewayCall): Promise<void> {
-    await this.#using(call, (nats) => nats.objectStores.put(store, name, content, this.#place(domain, call)));
+    await this.#using(call, (nats) => nats.objectStores.put(store, name, content, this.#newPlace(domain, call)));
   }
 
   getFile({ store, name, domain }: spec.GetFileRequest, call: GatewayCall): Promise<Uint8Array> {
@@ -239,6 +239,11 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
 
   #place(domain: string | undefined, call: GatewayCall): { domain: string | undefined; timeoutMs: number } {
     return { domain: domain ?? this.#domain, timeoutMs: left(call) };
+  }
+
+  /** The same, which is made if it is not there. */
+  #newPlace(domain: string | undefined, call: GatewayCall) {
+    return { ...this.#place(domain, call), replicas: this.#link.options?.replicas };
   }
 }
 

@@ -20,6 +20,15 @@ export function unavailable(server: ServerName, detail: string, options: HawserE
   return new NatsError("nats_unavailable", message, { ...options, detail: sentence(detail) });
 }
 
+/** None of the servers that were tried took the connection. One that refuses us counts for more than one that is away. */
+export function noServer(servers: readonly ServerName[], failures: readonly NatsError[]): NatsError {
+  const told = failures.find(({ code }) => code === "nats_unauthorized") ?? failures[0]!;
+  if (failures.length === 1) return told;
+  const each = failures.map(({ detail = "" }, index) => `${servers[index]}: ${detail}`).join(" ");
+  const message = `${told.message} (none of ${servers.length} NATS servers took the connection: ${servers.join(", ")})`;
+  return new NatsError(told.code, message, { detail: each, hint: told.hint, cause: told });
+}
+
 /** One side does not accept the other. @param detail which one and why */
 function unauthorized(server: ServerName, detail: string, options: HawserErrorOptions = {}): NatsError {
   const message = `not authorized at the NATS server ${server}: ${detail}`;
@@ -135,7 +144,11 @@ export function refusal(server: ServerName, credentials: Credentials, error: unk
   const refused = /authorization violation|authentication (expired|revoked)|credentials? (expired|revoked)/i.test(
     words,
   );
-  if (refused) return unauthorized(server, `the server refused ${credentials.words}: "${words}"`);
+  if (refused) {
+    const { why, remedy: hint } = credentials.fault?.() ?? {};
+    const which = why === undefined ? credentials.words : `${credentials.words} (${why})`;
+    return unauthorized(server, `the server refused ${which}: "${words}"`, { hint });
+  }
   if (/secure connection|tls required/i.test(error.message)) return tlsDemanded(server);
   if (error instanceof errors.AuthorizationError || error instanceof errors.ProtocolError) {
     return unavailable(server, `the server said: "${words}"`);

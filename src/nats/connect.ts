@@ -5,10 +5,11 @@ import type { NatsConnection } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import type { NatsError } from "../errors/index.js";
-import { closing, refusal, type ServerName, serverName, tlsFailure, unavailable } from "./connect-failure.js";
+import { closing, noServer, refusal, type ServerName, tlsFailure, unavailable } from "./connect-failure.js";
 import { type Credentials, readCredentials } from "./credentials.js";
 import { type Dialled, dial } from "./dial.js";
 import { type SecretFiles, secretFileError } from "./secret-files.js";
+import { type NatsAddress, natsAddresses } from "./server-choice.js";
 import { connectOver, SocketTransport } from "./socket-transport.js";
 import { readTls, type TlsMaterial } from "./tls.js";
 
@@ -20,7 +21,7 @@ const MAX_PINGS_OUT = 2;
 /** A connection that the server has accepted. */
 export interface Established {
   readonly connection: NatsConnection;
-  readonly server: ServerName;
+  readonly server: NatsAddress;
   /** Resolves when the connection has ended, whoever ended it, with what is known of the reason. Never rejects. */
   readonly ended: Promise<NatsError>;
   /** The server's words without what is secret. */
@@ -33,15 +34,20 @@ export interface ConnectAttempt {
   readonly name: string;
   readonly options: CompleteNatsServerOptions;
   readonly files: SecretFiles;
+  /** The servers, in the order in which they are tried. Default: those of the options. */
+  readonly servers?: readonly NatsAddress[];
   /** Ends the attempt. */
   readonly signal: AbortSignal;
+  /** Told of a server to which no connection was made; the next one is tried. */
+  readonly onFailed?: (server: NatsAddress) => void;
   /** Told of what a listener to the connection's messages throws. Default: nobody listens. */
   readonly onDefect?: (error: unknown) => void;
 }
 
 /**
- * Reads the files and connects, within `natsConnectTimeoutMs`. Nothing but connecting is asked of the server: no
- * JetStream, no right to publish, subscribe or request.
+ * Reads the files and connects to the first server that takes the connection, within `natsConnectTimeoutMs` for all; each
+ * gets an equal share of what is left. Nothing but connecting is asked of a server: no JetStream, no right to publish,
+ * subscribe or request.
  *
  * @throws NatsError `nats_unavailable`, `nats_unauthorized` or `secret_file`; the reason of the signal once it is aborted
  */
@@ -49,25 +55,59 @@ export async function connectOnce({
   name,
   options,
   files,
+  servers = natsAddresses(options),
   signal,
+  onFailed = () => undefined,
   onDefect = () => undefined,
 }: ConnectAttempt): Promise<Established> {
   signal.throwIfAborted();
-  const server = serverName(options);
-  let late = (): NatsError => secretFileError(files.reading ?? "tls_ca_path", "the file system does not answer");
-  const inTime = `within ${natsConnectTimeoutMs} ms`;
-  const attempt = new AbortController();
-  const onAbort = (): void => attempt.abort(signal.reason);
+  const endsAt = performance.now() + natsConnectTimeoutMs;
+  const slowFile = (): NatsError => secretFileError(files.reading ?? "tls_ca_path", "the file system does not answer");
+  const { tls, credentials } = await within(natsConnectTimeoutMs, signal, slowFile, async (reading) => ({
+    tls: await unlessAborted(readTls(options, files, reading), reading),
+    credentials: await unlessAborted(readCredentials(options, files, reading), reading),
+  }));
+  const failures: NatsError[] = [];
+  for (const [index, server] of servers.entries()) {
+    const shareMs = Math.max(1, Math.round((endsAt - performance.now()) / (servers.length - index)));
+    const inTime = `within ${servers.length === 1 ? natsConnectTimeoutMs : shareMs} ms`;
+    let late = (): NatsError => unavailable(server.name, `the server did not take the connection and greet ${inTime}`);
+    try {
+      return await within(
+        shareMs,
+        signal,
+        () => late(),
+        async (connecting) => {
+          const dialled = await dial({ ...server, tls }, connecting);
+          late = () => unavailable(server.name, `the server did not answer our greeting ${inTime}`);
+          return greet({ name, server, tls, credentials, dialled, onDefect, signal: connecting });
+        },
+      );
+    } catch (error) {
+      signal.throwIfAborted();
+      failures.push(error as NatsError);
+      onFailed(server);
+    }
+  }
+  throw noServer(
+    servers.map((server) => server.name),
+    failures,
+  );
+}
+
+/** Does it with a signal of its own, which is aborted with the outer one, and with what `late` gives after the time. */
+async function within<T>(
+  limitMs: number,
+  signal: AbortSignal,
+  late: () => NatsError,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const controller = new AbortController();
+  const onAbort = (): void => controller.abort(signal.reason);
   signal.addEventListener("abort", onAbort, { once: true });
-  const timer = setTimeout(() => attempt.abort(late()), natsConnectTimeoutMs);
+  const timer = setTimeout(() => controller.abort(late()), limitMs);
   try {
-    const tls = await unlessAborted(readTls(options, files, attempt.signal), attempt.signal);
-    const credentials = await unlessAborted(readCredentials(options, files, attempt.signal), attempt.signal);
-    late = () => unavailable(server, `the server did not take the connection and greet ${inTime}`);
-    const { host, port } = options;
-    const dialled = await dial({ host, port, tls }, attempt.signal);
-    late = () => unavailable(server, `the server did not answer our greeting ${inTime}`);
-    return await greet({ name, server, tls, credentials, dialled, onDefect, signal: attempt.signal });
+    return await work(controller.signal);
   } finally {
     clearTimeout(timer);
     signal.removeEventListener("abort", onAbort);
@@ -76,7 +116,7 @@ export async function connectOnce({
 
 interface Greeting {
   readonly name: string;
-  readonly server: ServerName;
+  readonly server: NatsAddress;
   readonly tls: TlsMaterial | undefined;
   readonly credentials: Credentials;
   readonly dialled: Dialled;
@@ -94,7 +134,7 @@ async function greet({ name, server, tls, credentials, dialled, onDefect, signal
       transport,
       {
         name,
-        servers: server,
+        servers: server.name,
         authenticator: credentials.authenticator,
         // It would keep what is published while it reconnects, and let it look as if it had been sent.
         reconnect: false,
@@ -109,7 +149,7 @@ async function greet({ name, server, tls, credentials, dialled, onDefect, signal
       },
       onDefect,
     );
-    const ended = connection.closed().then((reason) => lost(server, credentials, transport, reason ?? undefined));
+    const ended = connection.closed().then((reason) => lost(server.name, credentials, transport, reason ?? undefined));
     return { connection, server, ended, conceal: credentials.conceal };
   } catch (error) {
     if (signal.aborted) throw signal.reason;
@@ -119,11 +159,11 @@ async function greet({ name, server, tls, credentials, dialled, onDefect, signal
   }
 
   function refusalOf(error: unknown): NatsError {
-    const said = refusal(server, credentials, error);
+    const said = refusal(server.name, credentials, error);
     if (said !== undefined) return said;
-    if (tls === undefined) return unavailable(server, closing(transport.failure), { cause: transport.failure });
+    if (tls === undefined) return unavailable(server.name, closing(transport.failure), { cause: transport.failure });
     const facts = { hasCertificate: tls.hasCertificate, demandsCertificate: dialled.greeting.tls_verify === true };
-    return tlsFailure(server, facts, transport.failure);
+    return tlsFailure(server.name, facts, transport.failure);
   }
 }
 

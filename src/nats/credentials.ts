@@ -1,10 +1,10 @@
 /**
  * What proves to the NATS server who we are: the options' own words, or what their files hold now.
  */
-import { type Authenticator, nkeyAuthenticator, nkeys } from "@nats-io/transport-node";
+import { type Authenticator, jwtAuthenticator, nkeyAuthenticator, nkeys } from "@nats-io/transport-node";
 import { type CompleteNatsServerOptions, resolveAuth } from "../../generated/ts/nats-options/index.js";
 import { NatsError } from "../errors/index.js";
-import { type SecretFiles, secretFileError } from "./secret-files.js";
+import { type Creds, type SecretFiles, secretFileError } from "./secret-files.js";
 
 /** How to authenticate once. */
 export interface Credentials {
@@ -14,10 +14,19 @@ export interface Credentials {
   readonly words: string;
   /** The text with every secret of these credentials taken out, for what the server says. */
   readonly conceal: (text: string) => string;
+  /** Why a server refuses them now, as far as they tell it themselves. */
+  readonly fault?: () => CredentialsFault | undefined;
+}
+
+/** What is wrong with credentials, and what to do. */
+interface CredentialsFault {
+  /** Without a full stop, such as "it has expired at 2026-11-21T06:00:00.000Z". */
+  readonly why: string;
+  readonly remedy: string;
 }
 
 /**
- * The credentials of the options: the first of the seven modes whose options are all set. Reads its file.
+ * The credentials of the options: the first of the modes whose options are all set. Reads its file.
  *
  * @throws NatsError `secret_file`, or `nats_unauthorized` for an inline seed that is none
  */
@@ -28,6 +37,8 @@ export async function readCredentials(
 ): Promise<Credentials> {
   const auth = resolveAuth(options);
   switch (auth.mode) {
+    case "creds_path":
+      return creds(await files.readCreds(auth.mode, auth.creds_path, signal));
     case "nkey_seed_path": {
       const seed = await files.readSecret(auth.mode, auth.nkey_seed_path, signal);
       if (!isUserSeed(seed)) throw secretFileError(auth.mode, "the file does not hold an NKey seed of a user (SU…)");
@@ -61,6 +72,66 @@ function nkey(seed: string, option: string): Credentials {
     words: `the NKey of option ${option}`,
     conceal: without(seed),
   };
+}
+
+/**
+ * A JWT of a user and the seed of its NKey, which signs what the server asks. The server alone judges the JWT: its clock
+ * counts, and it knows what was revoked.
+ */
+function creds({ jwt, seed }: Creds): Credentials {
+  const option = "creds_path";
+  if (!isUserSeed(seed)) throw secretFileError(option, "its seed is not the NKey seed of a user (SU…)");
+  const { sub, exp, nbf } = claimsOf(jwt) ?? {};
+  if (typeof sub !== "string" || !sub.startsWith("U")) {
+    throw secretFileError(option, "its JWT is not that of a NATS user; write the file with `nsc generate creds`");
+  }
+  if (nkeys.fromSeed(Buffer.from(seed)).getPublicKey() !== sub) {
+    throw secretFileError(option, "its JWT and its seed belong to different users");
+  }
+  const [concealJwt, concealSeed] = [without(jwt), without(seed)];
+  return {
+    authenticator: jwtAuthenticator(jwt, Buffer.from(seed)),
+    words: `the JWT of option ${option}`,
+    conceal: (text) => concealSeed(concealJwt(text)),
+    fault: () => {
+      if (isPast(exp)) return { why: `it has expired at ${dateOf(exp)}`, remedy: renewed };
+      if (typeof nbf === "number" && !isPast(nbf)) {
+        return { why: `it is valid from ${dateOf(nbf)} on`, remedy: "Check the clocks of both machines, or wait." };
+      }
+      return {
+        why: "it may be revoked, or of an account that the server does not know",
+        remedy: `See why in the server's log. ${renewed}`,
+      };
+    },
+  };
+}
+
+const renewed = "Put a renewed .creds file in its place: it is read again at each attempt.";
+
+interface Claims {
+  readonly sub?: unknown;
+  readonly exp?: unknown;
+  readonly nbf?: unknown;
+}
+
+/** What the JWT says, unchecked; undefined if it is none. */
+function claimsOf(jwt: string): Claims | undefined {
+  try {
+    const claims: unknown = JSON.parse(Buffer.from(jwt.split(".")[1] ?? "", "base64url").toString("utf8"));
+    return typeof claims === "object" && claims !== null ? claims : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** @param seconds of a claim; 0 or none: there is no such time */
+function isPast(seconds: unknown): seconds is number {
+  return typeof seconds === "number" && seconds > 0 && seconds * 1000 <= Date.now();
+}
+
+function dateOf(seconds: number): string {
+  const date = new Date(seconds * 1000);
+  return Number.isNaN(date.getTime()) ? "no date" : date.toISOString();
 }
 
 function token(secret: string, option: string): Credentials {

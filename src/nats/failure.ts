@@ -16,6 +16,8 @@ export interface Attempt {
   readonly subject?: string;
   /** The JetStream domain, where one was named. */
   readonly domain?: string | undefined;
+  /** How many servers are to keep the bucket or store that it makes where there is none. */
+  readonly replicas?: number | undefined;
   /** True where it changes something, so that a lost answer leaves open what happened. */
   readonly changes: boolean;
   /** The time that it had, in milliseconds. */
@@ -28,6 +30,8 @@ const apiCode = {
   clusterNotAvailable: 10008,
   messageTooLarge: 10054,
   notEnabled: 10076,
+  noPeersForPlacement: 10005,
+  replicasNotSupported: 10074,
 } as const;
 
 const unavailable: ReadonlySet<number> = new Set([
@@ -36,6 +40,9 @@ const unavailable: ReadonlySet<number> = new Set([
   apiCode.notEnabled,
   JetStreamApiCodes.JetStreamNotEnabledForAccount,
 ]);
+
+/** There are not as many servers as are to keep the stream. */
+const tooManyReplicas: ReadonlySet<number> = new Set([apiCode.noPeersForPlacement, apiCode.replicasNotSupported]);
 
 /** The words of nats.js for answers that the end of a connection took along. */
 const lostWords: ReadonlySet<string> = new Set(["connection closed", "connection disconnected"]);
@@ -155,8 +162,16 @@ function noResponders({ name, subject }: Attempt, cause: unknown): NatsError {
 }
 
 function apiFailure(error: JetStreamApiError, attempt: Attempt): NatsError {
-  const { name } = attempt;
+  const { name, replicas = 1 } = attempt;
   const detail = `err_code ${error.code}, status ${error.status}`;
+  if (replicas > 1 && tooManyReplicas.has(error.code)) {
+    const words = `The ${name} was to make it with replicas '${replicas}', which NATS refused: ${error.message}.`;
+    return new NatsError("nats_failed", words, {
+      cause: error,
+      detail,
+      hint: `Set option replicas of the NATS server to no more than its cluster has servers with JetStream; without a cluster, to 1.`,
+    });
+  }
   if (unavailable.has(error.code)) return noJetStream(attempt, error);
   if (error.code === apiCode.messageTooLarge) {
     return new NatsError("payload_too_large", `The ${name} is larger than its stream or bucket allows.`, {

@@ -7,3 +7,4 @@ export type { Logger } from "./logger.js";
 export { type FileInfo, NatsOperations, publishViolation, Refusals, readHeaders } from "./operations/index.js";
 export { isOwnInbox } from "./own-inboxes.js";
 export { receivedHeaders } from "./received-headers.js";
+export { type NatsAddress, natsAddresses, ServerChoice } from "./server-choice.js";

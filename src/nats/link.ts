@@ -8,7 +8,7 @@
  *   off → connecting          configure(options)
  *   connecting → connected    an attempt succeeds
  *   connected → connecting    the connection is lost; options that describe another one (the old one is left at once)
- *   connected → connected     reconnect(), or the server announces its end: the old one serves until the new one is up
+ *   connected → connected     reconnect(), move(), or the server announces its end: the old one serves until the new one is up
  *   any → off                 configure(undefined), stop()
  *
  * A connection that is left takes nothing new, and closes when what is under way on it has ended.
@@ -28,6 +28,7 @@ import type { Logger } from "./logger.js";
 import { RareLog } from "./rare-log.js";
 import { sameConnection } from "./same-connection.js";
 import { SecretFiles } from "./secret-files.js";
+import { type NatsAddress, natsAddresses, ServerChoice } from "./server-choice.js";
 import { watchConnection } from "./watch.js";
 
 const { natsReconnectMaxMs, natsConnectTimeoutMs } = gatewayConstants;
@@ -39,6 +40,8 @@ export interface NatsLinkOptions {
   /** Where the files that options name may be. */
   readonly secretsDirectories: readonly string[];
   readonly logger: Logger;
+  /** In which order the servers of the options are tried, also by other links. Default: a choice of its own. */
+  readonly choice?: ServerChoice;
   /** How long `connected` waits after a loss, in milliseconds. Default: that of `hawser serve`, 1,000. */
   readonly natsWaitMs?: number;
   /** How long what uses a connection may last now, in milliseconds, if that can be longer than `natsFarewellMs`. */
@@ -49,6 +52,8 @@ export interface NatsLinkOptions {
 
 interface Round {
   readonly controller: AbortController;
+  /** The one server that the link moves to, as long as the old connection serves. */
+  readonly target: NatsAddress | undefined;
   /** Between two attempts. */
   isPausing: boolean;
 }
@@ -58,6 +63,7 @@ export class NatsLink implements AsyncDisposable {
   readonly #name: string;
   readonly #files: SecretFiles;
   readonly #logger: Logger;
+  readonly #choice: ServerChoice;
   readonly #natsWaitMs: number;
   readonly #random: () => number;
   readonly #listeners: LinkListeners;
@@ -79,6 +85,8 @@ export class NatsLink implements AsyncDisposable {
   /** The server has announced its end. */
   #isLeaving = false;
   #round: Round | undefined;
+  /** What `reaches` tries. */
+  #trying: { readonly controller: AbortController; readonly ended: Promise<void> } | undefined;
   /** Attempts that failed, in a row. */
   #failures = 0;
   /** Connections that ended soon, in a row. */
@@ -95,6 +103,7 @@ export class NatsLink implements AsyncDisposable {
     this.#name = options.name;
     this.#files = new SecretFiles(options.secretsDirectories);
     this.#logger = options.logger;
+    this.#choice = options.choice ?? new ServerChoice();
     this.#natsWaitMs = options.natsWaitMs ?? serveSettingsDefaults.natsWaitMs;
     this.#random = options.random ?? Math.random;
     this.#farewells = new Farewells(this.#uses, options.usesLastMs ?? (() => 0));
@@ -110,6 +119,11 @@ export class NatsLink implements AsyncDisposable {
   /** The live connection; undefined if there is none now. Ask for it each time: it changes. */
   get connection(): NatsConnection | undefined {
     return this.#connection;
+  }
+
+  /** The server of the live connection; undefined if there is none now. */
+  get server(): NatsAddress | undefined {
+    return this.#current?.server;
   }
 
   /** Why there is no connection; undefined if there is one, or the first attempt has not ended. */
@@ -176,6 +190,35 @@ export class NatsLink implements AsyncDisposable {
   }
 
   /**
+   * Whether the server takes a connection with the options of the last `configure`: tries it, and leaves it at once.
+   *
+   * @throws NatsError `nats_not_configured`, or why it does not
+   */
+  async reaches(server: NatsAddress): Promise<void> {
+    this.#checkConfigured();
+    const controller = new AbortController();
+    const trying = this.#connect(this.#options!, [server], controller.signal).then(({ connection }) =>
+      connection.close(),
+    );
+    const ended = trying.catch(() => undefined);
+    this.#trying = { controller, ended };
+    await trying;
+  }
+
+  /**
+   * Connects to that server of the options, as `reconnect` does, unless the link has no connection, or is about to have
+   * another one: then it does nothing.
+   *
+   * @throws NatsError of the attempt: the old connection goes on
+   */
+  async move(server: NatsAddress): Promise<void> {
+    if (this.#current === undefined || this.#round !== undefined || this.#stopped !== undefined) return;
+    const outcome = this.#outcomes.next();
+    this.#begin(0, server);
+    await outcome;
+  }
+
+  /**
    * Resolves when there is a connection with the options of the last `configure`.
    *
    * @throws NatsError of the attempt that failed, or `nats_not_configured`; the reason of the signal
@@ -221,11 +264,12 @@ export class NatsLink implements AsyncDisposable {
 
   async #stop(limitMs: number): Promise<void> {
     this.#endRound();
+    this.#trying?.controller.abort(isStopped());
     this.#leave();
     // After the assignment of #stopped, which those who are released look at.
     await Promise.resolve();
     this.#release(isStopped());
-    await Promise.all([...this.#rounds, this.#farewells.done(limitMs)]);
+    await Promise.all([...this.#rounds, this.#trying?.ended, this.#farewells.done(limitMs)]);
     this.#rareLog.end();
   }
 
@@ -254,10 +298,10 @@ export class NatsLink implements AsyncDisposable {
     this.#round = undefined;
   }
 
-  #begin(pauseMs: number): void {
+  #begin(pauseMs: number, target?: NatsAddress): void {
     this.#endRound();
     this.#failures = 0;
-    const round: Round = { controller: new AbortController(), isPausing: false };
+    const round: Round = { controller: new AbortController(), target, isPausing: false };
     this.#round = round;
     const running = this.#run(round, this.#options!, pauseMs);
     this.#rounds.add(running);
@@ -271,15 +315,7 @@ export class NatsLink implements AsyncDisposable {
       await pause(pauseMs, signal);
       round.isPausing = false;
       try {
-        const established = await connectOnce({
-          name: this.#name,
-          options,
-          files: this.#files,
-          signal,
-          // Without the message: whoever listens tells what it did with it.
-          onDefect: (error) =>
-            this.#logger.error({ client: this.#name, err: error }, "handling a message of NATS failed"),
-        });
+        const established = await this.#connect(options, this.#serversOf(round, options), signal);
         if (signal.aborted) this.#farewells.say(established.connection);
         else this.#arrive(established);
         return;
@@ -299,6 +335,30 @@ export class NatsLink implements AsyncDisposable {
         this.#fail(failure, { retryMs: Math.round(pauseMs) }, "no connection to NATS");
       }
     }
+  }
+
+  #serversOf({ target }: Round, options: CompleteNatsServerOptions): readonly NatsAddress[] {
+    const isServed = this.#current !== undefined && !this.#isLeaving;
+    return target !== undefined && isServed ? [target] : this.#choice.order(natsAddresses(options));
+  }
+
+  async #connect(
+    options: CompleteNatsServerOptions,
+    servers: readonly NatsAddress[],
+    signal: AbortSignal,
+  ): Promise<Established> {
+    const established = await connectOnce({
+      name: this.#name,
+      options,
+      files: this.#files,
+      servers,
+      signal,
+      onFailed: (server) => this.#choice.failed(server),
+      // Without the message: whoever listens tells what it did with it.
+      onDefect: (error) => this.#logger.error({ client: this.#name, err: error }, "handling a message of NATS failed"),
+    });
+    this.#choice.reached(established.server);
+    return established;
   }
 
   #fail(failure: NatsError, more: object, message: string): void {
@@ -323,7 +383,10 @@ export class NatsLink implements AsyncDisposable {
     this.#logged = undefined;
     this.#observe(established);
     if (before !== undefined) this.#farewells.say(before.connection);
-    this.#logger.info({ client: this.#name, server, serverId: connection.info?.server_id }, "connected to NATS");
+    this.#logger.info(
+      { client: this.#name, server: server.name, serverId: connection.info?.server_id },
+      "connected to NATS",
+    );
     this.#outcomes.settle();
     this.#arrivals.settle();
     this.#listeners.emit("connected", connection);
@@ -340,13 +403,16 @@ export class NatsLink implements AsyncDisposable {
       onLeaving: () => {
         if (!isCurrent() || this.#isLeaving) return;
         this.#isLeaving = true;
+        this.#choice.failed(established.server);
         this.#logger.info({ client }, "the NATS server announces its end; connecting anew");
         if (this.#round === undefined) this.#begin(0);
       },
       onComplaint: (words) => this.#rareLog.warn("NATS complains", words),
     });
     void established.ended.then((error) => {
-      if (isCurrent()) this.#lose(error);
+      if (!isCurrent()) return;
+      this.#choice.failed(established.server);
+      this.#lose(error);
     });
   }
 

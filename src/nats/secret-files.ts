@@ -19,12 +19,24 @@ const TRIES = 3;
 
 /** The options that name files. */
 export type FileOption =
+  | "creds_path"
   | "password_path"
   | "token_path"
   | "nkey_seed_path"
   | "tls_ca_path"
   | "tls_cert_path"
   | "tls_key_path";
+
+/** What a `.creds` file holds. */
+export interface Creds {
+  /** Of a user. Goes to the NATS server, so it has the form of a JWT and nothing else. */
+  readonly jwt: string;
+  /** Never leaves: signs. */
+  readonly seed: string;
+}
+
+const jwtForm = /^-{3,}BEGIN NATS USER JWT-{3,}\s+([\w-]+\.[\w-]+\.[\w-]+)\s+-{3,}END NATS USER JWT-{3,}\s*$/m;
+const seedForm = /^-{3,}BEGIN USER NKEY SEED-{3,}\s+([A-Z2-7]+)\s+-{3,}END USER NKEY SEED-{3,}\s*$/m;
 
 /** Reads files below the given directories and from nowhere else. */
 export class SecretFiles {
@@ -67,13 +79,7 @@ export class SecretFiles {
    * @throws NatsError `secret_file` also if it is not UTF-8, has line breaks or NUL within, or begins as PEM
    */
   async readSecret(option: FileOption, path: string, signal: AbortSignal): Promise<string> {
-    const bytes = await this.read(option, path, signal);
-    let text: string;
-    try {
-      text = new TextDecoder("utf-8", { fatal: true }).decode(bytes).trim();
-    } catch {
-      throw secretFileError(option, "the content of the file is not UTF-8");
-    }
+    const text = await this.#readText(option, path, signal);
     if (text === "") throw secretFileError(option, "there is nothing but white space in the file");
     if (text.startsWith("-----BEGIN "))
       throw secretFileError(option, "it holds a key or certificate in PEM, no secret");
@@ -81,6 +87,30 @@ export class SecretFiles {
       throw secretFileError(option, "a secret is one line without NUL, and the file holds more");
     }
     return text;
+  }
+
+  /**
+   * The JWT and the seed of a `.creds` file, as nsc writes it.
+   *
+   * @throws NatsError `secret_file` also if it is not UTF-8, or not of that form
+   */
+  async readCreds(option: FileOption, path: string, signal: AbortSignal): Promise<Creds> {
+    const text = await this.#readText(option, path, signal);
+    const [jwt, seed] = [jwtForm, seedForm].map((form) => form.exec(text)?.[1]);
+    if (jwt === undefined || seed === undefined) {
+      const form = "between lines BEGIN NATS USER JWT and BEGIN USER NKEY SEED with their ends";
+      throw secretFileError(option, `it does not hold a JWT and a seed ${form}, as \`nsc generate creds\` writes them`);
+    }
+    return { jwt, seed };
+  }
+
+  async #readText(option: FileOption, path: string, signal: AbortSignal): Promise<string> {
+    const bytes = await this.read(option, path, signal);
+    try {
+      return new TextDecoder("utf-8", { fatal: true }).decode(bytes).trim();
+    } catch {
+      throw secretFileError(option, "the content of the file is not UTF-8");
+    }
   }
 
   async #read(option: FileOption, path: string): Promise<Buffer> {

@@ -13,12 +13,14 @@ import {
 import { Bridge } from "../bridge/index.js";
 import { GatewayError, HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
-import { AddressBook, Gateway, type GatewayAddress, isBindable } from "../gateway/index.js";
+import { AddressBook, Gateway, type GatewayAddress, isBindable, standings } from "../gateway/index.js";
+import { ServerChoice } from "../nats/index.js";
 import { mayBeReachedLater } from "../postgres/index.js";
 import { type Logger, migrate, retryDelayMs, silentLogger } from "../store/index.js";
 import { type PemSource, systemClock, TlsCredentials, type TlsMaterial } from "../transport/index.js";
 import { type Address, formatAddress } from "../wire/index.js";
 import { Monitoring } from "./monitoring.js";
+import { NatsPlacement } from "./nats-placement.js";
 import { type CheckedServeOptions, checkServeOptions } from "./serve-checks.js";
 import { ServerWatch } from "./server-watch.js";
 import { strangersAmong } from "./shared-secrets.js";
@@ -63,6 +65,8 @@ export class Serve implements AsyncDisposable {
   #monitoring: Monitoring | undefined;
   #watch: ServerWatch | undefined;
   #addresses: AddressBook | undefined;
+  /** Of all connections to NATS. */
+  readonly #choice = new ServerChoice();
   #own: GatewayAddress | undefined;
   #endReloading: (() => void) | undefined;
   #stopping: Promise<void> | undefined;
@@ -176,6 +180,7 @@ export class Serve implements AsyncDisposable {
     signal?.throwIfAborted();
     await this.#prepareDatabase(databaseUrl, signal);
     await watch.open();
+    await this.#heedOthers(watch);
     const metrics = this.#monitoring?.metrics;
     this.#gateway = await Gateway.start(
       {
@@ -184,6 +189,7 @@ export class Serve implements AsyncDisposable {
         tls,
         settings,
         secretsDirectories: secretsDirectories ?? [defaultSecretsDirectory],
+        choice: this.#choice,
         logger: this.logger,
         onCall: metrics && ((method, outcome, durationMs) => metrics.observeCall(method, outcome, durationMs)),
         refresh: () => watch.refresh(),
@@ -200,6 +206,7 @@ export class Serve implements AsyncDisposable {
         executorUrl: options.executorUrl,
         settings,
         secretsDirectories: secretsDirectories ?? [defaultSecretsDirectory],
+        choice: this.#choice,
         version,
         logger: this.logger,
         onBatch: (messages, durationMs) => metrics?.observeBatch(messages, durationMs),
@@ -232,6 +239,15 @@ export class Serve implements AsyncDisposable {
       }
       await delay(retryDelayMs(failures), undefined, { signal }).catch(() => undefined);
       signal?.throwIfAborted();
+    }
+  }
+
+  /** Before the first connection: it goes where no other process stands, if it can. */
+  async #heedOthers({ session }: ServerWatch): Promise<void> {
+    try {
+      this.#choice.heed(await standings(session));
+    } catch (cause) {
+      throw await session.explain("read which NATS servers other processes stand on", cause);
     }
   }
 
@@ -280,7 +296,16 @@ export class Serve implements AsyncDisposable {
     };
     const { session } = this.#watch!;
     const address = { listen, own: this.#own, isAdvertised: advertised !== undefined };
-    this.#addresses = new AddressBook(session, address, this.logger);
+    const { links } = this.#bridge!;
+    const placement = new NatsPlacement({
+      choice: this.#choice,
+      logger: this.logger,
+      subscriptions: links.subscriptions,
+      others: [links.responders, this.#gateway!.link],
+      isLeading: () => this.#bridge!.stats.epoch !== undefined,
+    });
+    this.#addresses = new AddressBook(session, address, placement, this.logger);
+    links.subscriptions.on("connected", () => void this.#addresses?.tell());
     try {
       await this.#addresses.open();
     } catch (cause) {

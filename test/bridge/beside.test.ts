@@ -67,7 +67,7 @@ describe("a subscription whose function is too slow for its messages", () => {
       for (let n = 0; n < 200; n++) world.nats.publish(`${world.prefix}.alone`, `${1_000 + n}`);
       await world.nats.flush();
       await eventually("the room is taken", () =>
-        world.log.messages("warn").some((line) => line.includes("discarded")),
+        world.log.messages("error").some((line) => line.includes("discarded")),
       );
       await blocker.query("ROLLBACK");
       await blocker.end();

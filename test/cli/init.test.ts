@@ -65,7 +65,7 @@ describe("hawser init", () => {
   it("with --dry-run changes nothing, and prints SQL that psql runs to the same end", async () => {
     const dry = await hawser(["init", "--dry-run"], { databaseUrl: database.url });
     expect(dry.status).toBe(0);
-    expect(dry.stderr.trim().split("\n").filter(Boolean)).toEqual(noneButMembers);
+    expect(dry.stderr.trim().split("\n").filter(Boolean), dry.stderr).toEqual(noneButMembers);
     expect(await rowsOf(database.url, schemaExists)).toEqual([{ exists: false }]);
     // As psql does: one statement after another, with what it prints in between.
     await onServer(database.url, dry.stdout);

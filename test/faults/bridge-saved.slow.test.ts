@@ -10,9 +10,8 @@ import { testNatsUrl } from "../support/database.js";
 import { atDepth } from "../support/depth.js";
 import { eventually } from "../support/eventually.js";
 import { patienceMs } from "./support/kills.js";
-import { type OwnPostgres, ownPostgres } from "./support/own-postgres.js";
 import { ServeProcess } from "./support/serve-process.js";
-import { prepareForSql, sqlDatabase } from "./support/sql-database.js";
+import { sqlDatabase } from "./support/sql-database.js";
 
 /** A subscription whose function takes its time, and a publisher for it. */
 class SlowFunction implements AsyncDisposable {
@@ -147,10 +146,6 @@ async function stop(serve: ServeProcess): Promise<void> {
 
 /** Resolves when it is subscribed at NATS: a message of those that are being published has come. */
 const hears = (serve: ServeProcess) => eventually("it receives", async () => (await received(serve)) > 0, 30_000);
-
-/** Resolves when it leads, and its function is called. */
-const leads = (serve: ServeProcess) =>
-  eventually("it leads", async () => (await serve.metric("hawser_bridge_leading")) === 1, 30_000);
 
 /** Starts processes one after another, until each receives. Publishes for it. */
 async function start(slow: SlowFunction, count: number, flags: readonly string[] = []): Promise<ServeProcess[]> {

@@ -3,6 +3,7 @@ import { authModes, type NatsServerOptions, resolveAuth } from "../../generated/
 import { ValidatorDatabase } from "./validator-database.js";
 
 const credentials = [
+  "creds_path",
   "username",
   "password_path",
   "password",
@@ -24,13 +25,13 @@ beforeAll(async () => {
 afterAll(() => database[Symbol.asyncDispose]());
 
 describe("the authentication mode", () => {
-  it("is the same in TypeScript and SQL for each of the 128 sets of credentials", async () => {
+  it("is the same in TypeScript and SQL for each of the 256 sets of credentials", async () => {
     const { rows } = await database.client.query<{ mode: string }>(
       `SELECT hawser.nats_auth_mode(options) AS mode
        FROM jsonb_array_elements($1::jsonb) WITH ORDINALITY AS given (options, position) ORDER BY position`,
       [JSON.stringify(combinations)],
     );
-    expect(combinations).toHaveLength(128);
+    expect(combinations).toHaveLength(256);
     expect(rows.map(({ mode }) => mode)).toEqual(combinations.map((options) => resolveAuth(options).mode));
     expect(new Set(rows.map(({ mode }) => mode))).toEqual(new Set(authModes));
   });
@@ -49,6 +50,7 @@ describe("the authentication mode", () => {
       return mode;
     });
     expect(won).toEqual([
+      "creds_path",
       "nkey_seed_path",
       "nkey_seed",
       "token_path",

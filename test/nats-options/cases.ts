@@ -91,10 +91,31 @@ const texts: OptionCase[] = [
   ...["localhost", "10.30.50.1", "::1", "fe80::1%eth0", "nats_1.example.com.", "a".repeat(253)].map((host) =>
     accepted(`host ${host.slice(0, 20)}`, { host }),
   ),
-  ...["", " ", "a b", "nats://localhost", "localhost:4222", "[::1]", "a/b", "a,b", "host\n", "ho\u00adst", "höst"].map(
+  ...["a,b:4223,c", "localhost:1", "a:65535", "[::1]", "[::1]:4222,::2", "n1,10.0.0.1:4223,[fe80::1%eth0]:4224"].map(
+    (host) => accepted(`host ${host}`, { host }),
+  ),
+  accepted("a host list of 2,047 characters", { host: Array(1024).fill("a").join(",") }),
+  ...[
+    "",
+    " ",
+    "a b",
+    "nats://localhost",
+    "a/b",
+    "host\n",
+    "ho\u00adst",
+    "höst",
+    "nats://a,b",
+    "me@a",
+    "a,nats://b",
+  ].map((host) => refusedValue("host", host)),
+  ...[",", "a,", ",a", "a,,b", "a, b", "a ,b", "a;b", "a:", ":1", "a:0", "a:04222", "a:65536", "a:99999", "a:-1"].map(
     (host) => refusedValue("host", host),
   ),
-  refusedValue("host", "a".repeat(254), "of 254 characters"),
+  ...["[a]", "[::1", "::1]", "[]", "[::1]:", "[::1]:0", "[::1],", "[[::1]]", "g:1:", "a:1,b:x"].map((host) =>
+    refusedValue("host", host),
+  ),
+  refusedValue("host", "a".repeat(2049), "of 2,049 characters"),
+  refusedValue("host", `${"a:1,".repeat(511)}b:`, "of many servers and a bad end"),
   refusedValue("host", ":".repeat(100_000), "of 100,000 colons"),
   refusedValue("host", "nats://me:secret@localhost"),
   refusedValue("host", 5),

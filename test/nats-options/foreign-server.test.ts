@@ -141,6 +141,7 @@ describe("server and user mapping put together", () => {
       username: "me",
       password: "a=b'\"\\",
       notify_subject: "pgnats.postgresql.replication.status",
+      replicas: 1,
       responder_timeout_ms: 5000,
     });
   });

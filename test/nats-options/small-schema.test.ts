@@ -123,7 +123,13 @@ it("a changed range and order of authentication are those of both validators, bo
   const file = "schema/nats-server-options.schema.json";
   const schema = JSON.parse(readFileSync(file, "utf8"));
   schema.properties.port.maximum = 5000;
-  schema["x-auth-priority"].unshift(...schema["x-auth-priority"].splice(3, 1));
+  const modes: { readonly mode: string }[] = schema["x-auth-priority"];
+  modes.unshift(
+    ...modes.splice(
+      modes.findIndex(({ mode }) => mode === "token"),
+      1,
+    ),
+  );
   const made = await makeOptions(JSON.stringify(schema), file);
   await using database = await ValidatorDatabase.create(made.files["validator.sql"]!, made.files["foreign-data.sql"]!);
   const sets = [{ port: "5000" }, { port: "5001" }, { port: 5001 }];
@@ -134,13 +140,13 @@ it("a changed range and order of authentication are those of both validators, bo
     'option "port" must be an integer from 1 to 5000',
   ]);
   expect(await database.check(sets)).toEqual(inTypeScript);
-  const options = { nkey_seed_path: "/seed", nkey_seed: "S", token_path: "/token", token: "t" };
-  expect(made.authModes.slice(0, 2)).toEqual(["token", "nkey_seed_path"]);
+  const options = { creds_path: "/creds", nkey_seed_path: "/seed", nkey_seed: "S", token_path: "/token", token: "t" };
+  expect(made.authModes.slice(0, 2)).toEqual(["token", "creds_path"]);
   expect(made.resolveAuth(options)).toEqual({ mode: "token", token: "t" });
   const { rows } = await database.client.query("SELECT hawser.nats_auth_mode($1) AS mode", [options]);
   expect(rows[0].mode).toBe("token");
   const page = made.files["nats-server-options.md"];
   expect(page).toContain("| `port` | integer | `4222` | 1 to 5000 |");
   expect(page).toContain("| 1 | `token` | `token` |");
-  expect(page).toContain("| 2 | `nkey_seed_path` | `nkey_seed_path` |");
+  expect(page).toContain("| 2 | `creds_path` | `creds_path` |");
 });

@@ -3,6 +3,7 @@ import { nkeys } from "@nats-io/transport-node";
 import { describe, expect, it } from "vitest";
 import { authModes, type NatsAuthMode } from "../../generated/ts/nats-options/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
+import { NatsOperator } from "../support/nats-operator.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { connectError, optionsFor, secretsDirectory } from "./support/links.js";
 
@@ -13,8 +14,12 @@ const clientCertificate = authority.issue(["hawser"], { usage: "client" });
 const [nkeyInFile, nkeyInline, unknownNkey] = [nkeys.createUser(), nkeys.createUser(), nkeys.createUser()];
 const seedOf = (key: typeof nkeyInFile): string => Buffer.from(key.getSeed()).toString();
 
+const operator = new NatsOperator();
+
 /** Files with credentials. White space around them counts for nothing. */
 const files = {
+  creds: operator.creds(nkeys.createUser()),
+  "wrong-creds": new NatsOperator().creds(nkeys.createUser()),
   nkey: `${seedOf(nkeyInFile)}\n`,
   "wrong-nkey": `${seedOf(unknownNkey)}\n`,
   token: "  token-in-file\n",
@@ -38,6 +43,12 @@ interface Mode {
 const path = (name: keyof typeof files): string => `$SECRETS/${name}`;
 
 const modes: Readonly<Record<NatsAuthMode, Mode>> = {
+  creds_path: {
+    server: operator.config(),
+    right: { creds_path: path("creds") },
+    wrong: { creds_path: path("wrong-creds") },
+    words: "the JWT of option creds_path (it may be revoked, or of an account that the server does not know)",
+  },
   nkey_seed_path: {
     server: `authorization { users: [{ nkey: ${nkeyInFile.getPublicKey()} }] }`,
     right: { nkey_seed_path: path("nkey") },

@@ -5,11 +5,14 @@ import { describe, expect, it } from "vitest";
 import { readCredentials } from "../../src/nats/credentials.js";
 import { SecretFiles } from "../../src/nats/secret-files.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
+import { NatsOperator } from "../support/nats-operator.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { type FakeServer, fakeServer, greeting, welcoming } from "./support/fake-server.js";
 import { next, optionsFor, secretsDirectory, testLink } from "./support/links.js";
 
-const seed = Buffer.from(nkeys.createUser().getSeed()).toString();
+const user = nkeys.createUser();
+const seed = Buffer.from(user.getSeed()).toString();
+const creds = new NatsOperator().creds(user);
 const secret = "swordfish-and-more";
 
 /** Everything that can be seen of a value, hidden properties included. */
@@ -17,6 +20,8 @@ const everything = (value: unknown): string =>
   inspect(value, { depth: 30, showHidden: true, maxStringLength: null, maxArrayLength: null });
 
 const modes = [
+  { mode: "creds_path", hidden: seed, credentials: { creds_path: "$SECRETS/creds" } },
+  { mode: "the JWT of creds_path", hidden: creds.split("\n")[1]!, credentials: { creds_path: "$SECRETS/creds" } },
   { mode: "nkey_seed_path", hidden: seed, credentials: { nkey_seed_path: "$SECRETS/seed" } },
   { mode: "nkey_seed", hidden: seed, credentials: { nkey_seed: seed } },
   { mode: "token_path", hidden: secret, credentials: { token_path: "$SECRETS/secret" } },
@@ -27,7 +32,7 @@ const modes = [
 
 /** A link with these credentials, off yet, and what turns it on. */
 function linkWithSecret({ credentials }: (typeof modes)[number]) {
-  const secrets = secretsDirectory({ secret: `${secret}\n`, seed });
+  const secrets = secretsDirectory({ secret: `${secret}\n`, seed, creds });
   const given = Object.entries(credentials).map(([name, value]) => [name, value.replace("$SECRETS", secrets)]);
   const made = testLink({ secretsDirectories: [secrets] });
   const begin = (server: FakeServer): void => made.link.configure(optionsFor(server, Object.fromEntries(given)));

@@ -150,9 +150,9 @@ BEGIN
     SELECT coalesce(jsonb_object_agg(name, typed), '{}')
     FROM jsonb_each(options) AS option (name, value),
       LATERAL (SELECT CASE
-        WHEN name = ANY (ARRAY['port', 'capacity', 'max_role_subscriptions', 'responder_timeout_ms']) THEN hawser.nats_option_integer(value)
+        WHEN name = ANY (ARRAY['port', 'capacity', 'replicas', 'max_role_subscriptions', 'responder_timeout_ms']) THEN hawser.nats_option_integer(value)
         WHEN name = ANY (ARRAY['tls_insecure']) THEN hawser.nats_option_boolean(value)
-        WHEN name = ANY (ARRAY['host', 'tls_ca_path', 'tls_cert_path', 'tls_key_path', 'domain', 'username', 'password_path', 'password', 'nkey_seed_path', 'nkey_seed', 'token_path', 'token', 'notify_subject', 'patroni_url']) THEN hawser.nats_option_text(value)
+        WHEN name = ANY (ARRAY['host', 'tls_ca_path', 'tls_cert_path', 'tls_key_path', 'domain', 'creds_path', 'username', 'password_path', 'password', 'nkey_seed_path', 'nkey_seed', 'token_path', 'token', 'notify_subject', 'patroni_url']) THEN hawser.nats_option_text(value)
       END AS typed) AS coerced
     WHERE typed IS NOT NULL
   );
@@ -232,10 +232,10 @@ LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  known CONSTANT text[] := ARRAY['host', 'port', 'capacity', 'tls_ca_path', 'tls_cert_path', 'tls_key_path', 'tls_insecure', 'domain', 'username', 'password_path', 'password', 'nkey_seed_path', 'nkey_seed', 'token_path', 'token', 'notify_subject', 'patroni_url', 'max_role_subscriptions', 'responder_timeout_ms'];
-  in_user_mapping CONSTANT text[] := ARRAY['username', 'password_path', 'password', 'nkey_seed_path', 'nkey_seed', 'token_path', 'token'];
+  known CONSTANT text[] := ARRAY['host', 'port', 'capacity', 'tls_ca_path', 'tls_cert_path', 'tls_key_path', 'tls_insecure', 'domain', 'creds_path', 'username', 'password_path', 'password', 'nkey_seed_path', 'nkey_seed', 'token_path', 'token', 'notify_subject', 'patroni_url', 'replicas', 'max_role_subscriptions', 'responder_timeout_ms'];
+  in_user_mapping CONSTANT text[] := ARRAY['creds_path', 'username', 'password_path', 'password', 'nkey_seed_path', 'nkey_seed', 'token_path', 'token'];
   -- Their values are never shown.
-  hidden CONSTANT text[] := ARRAY['tls_ca_path', 'tls_cert_path', 'tls_key_path', 'username', 'password_path', 'password', 'nkey_seed_path', 'nkey_seed', 'token_path', 'token'];
+  hidden CONSTANT text[] := ARRAY['tls_ca_path', 'tls_cert_path', 'tls_key_path', 'creds_path', 'username', 'password_path', 'password', 'nkey_seed_path', 'nkey_seed', 'token_path', 'token'];
   allowed text[];
   typed jsonb;
   violated text;
@@ -294,6 +294,7 @@ BEGIN
     WHEN typed -> 'tls_key_path' = 'null' THEN '#/properties/tls_key_path/type'
     WHEN typed -> 'tls_insecure' = 'null' THEN '#/properties/tls_insecure/type'
     WHEN typed -> 'domain' = 'null' THEN '#/properties/domain/type'
+    WHEN typed -> 'creds_path' = 'null' THEN '#/properties/creds_path/type'
     WHEN typed -> 'username' = 'null' THEN '#/properties/username/type'
     WHEN typed -> 'password_path' = 'null' THEN '#/properties/password_path/type'
     WHEN typed -> 'password' = 'null' THEN '#/properties/password/type'
@@ -303,6 +304,7 @@ BEGIN
     WHEN typed -> 'token' = 'null' THEN '#/properties/token/type'
     WHEN typed -> 'notify_subject' = 'null' THEN '#/properties/notify_subject/type'
     WHEN typed -> 'patroni_url' = 'null' THEN '#/properties/patroni_url/type'
+    WHEN typed -> 'replicas' = 'null' THEN '#/properties/replicas/type'
     WHEN typed -> 'max_role_subscriptions' = 'null' THEN '#/properties/max_role_subscriptions/type'
     WHEN typed -> 'responder_timeout_ms' = 'null' THEN '#/properties/responder_timeout_ms/type'
     WHEN part IN ('whole', 'server') AND typed ? 'tls_cert_path' AND NOT (typed ? 'tls_key_path') THEN '#/dependentRequired/tls_cert_path/tls_key_path'
@@ -312,8 +314,8 @@ BEGIN
     WHEN part IN ('whole', 'server') AND (typed ? 'password' OR typed ? 'password_path') AND NOT (typed ? 'username') THEN '#/allOf/2'
     WHEN part = 'whole' AND typed ? 'username' AND NOT (typed ? 'password') AND NOT (typed ? 'password_path') THEN '#/allOf/3'
     WHEN char_length(typed ->> 'host') < 1 THEN '#/properties/host/minLength'
-    WHEN char_length(typed ->> 'host') > 253 THEN '#/properties/host/maxLength'
-    WHEN typed ->> 'host' !~ E'^(?:[0-9A-Za-z_-]+(?:\\.[0-9A-Za-z_-]+)*\\.?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?)$' THEN '#/properties/host/pattern'
+    WHEN char_length(typed ->> 'host') > 2048 THEN '#/properties/host/maxLength'
+    WHEN typed ->> 'host' !~ E'^(?:(?:[0-9A-Za-z_-]+(?:\\.[0-9A-Za-z_-]+)*\\.?|\\[[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?\\])(?::(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?)(?:,(?:(?:[0-9A-Za-z_-]+(?:\\.[0-9A-Za-z_-]+)*\\.?|\\[[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?\\])(?::(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?))*$' THEN '#/properties/host/pattern'
     WHEN (typed ->> 'port')::numeric < 1 THEN '#/properties/port/minimum'
     WHEN (typed ->> 'port')::numeric > 65535 THEN '#/properties/port/maximum'
     WHEN (typed ->> 'capacity')::numeric < 1 THEN '#/properties/capacity/minimum'
@@ -330,6 +332,9 @@ BEGIN
     WHEN char_length(typed ->> 'domain') < 1 THEN '#/properties/domain/minLength'
     WHEN char_length(typed ->> 'domain') > 255 THEN '#/properties/domain/maxLength'
     WHEN typed ->> 'domain' !~ E'^[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+$' THEN '#/properties/domain/pattern'
+    WHEN char_length(typed ->> 'creds_path') < 1 THEN '#/properties/creds_path/minLength'
+    WHEN char_length(typed ->> 'creds_path') > 4095 THEN '#/properties/creds_path/maxLength'
+    WHEN typed ->> 'creds_path' !~ E'^/[^\\u0001-\\u001f\\u007f]*$' THEN '#/properties/creds_path/pattern'
     WHEN char_length(typed ->> 'username') > 1024 THEN '#/properties/username/maxLength'
     WHEN char_length(typed ->> 'password_path') < 1 THEN '#/properties/password_path/minLength'
     WHEN char_length(typed ->> 'password_path') > 4095 THEN '#/properties/password_path/maxLength'
@@ -353,6 +358,8 @@ BEGIN
     WHEN char_length(typed ->> 'patroni_url') < 1 THEN '#/properties/patroni_url/minLength'
     WHEN char_length(typed ->> 'patroni_url') > 2048 THEN '#/properties/patroni_url/maxLength'
     WHEN typed ->> 'patroni_url' !~ E'^https?://(?:[0-9A-Za-z._-]+|\\[[0-9A-Fa-f:.]+\\])(?::[0-9]{1,5})?(?:[/?][^\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]*)?$' THEN '#/properties/patroni_url/pattern'
+    WHEN (typed ->> 'replicas')::numeric < 1 THEN '#/properties/replicas/minimum'
+    WHEN (typed ->> 'replicas')::numeric > 5 THEN '#/properties/replicas/maximum'
     WHEN (typed ->> 'max_role_subscriptions')::numeric < 1 THEN '#/properties/max_role_subscriptions/minimum'
     WHEN (typed ->> 'max_role_subscriptions')::numeric > 1000000 THEN '#/properties/max_role_subscriptions/maximum'
     WHEN (typed ->> 'responder_timeout_ms')::numeric < 1 THEN '#/properties/responder_timeout_ms/minimum'
@@ -365,7 +372,7 @@ BEGIN
   SELECT told.option_name, told.sqlstate, told.message, told.hint, told.about
   INTO option_name, sqlstate, message, hint, about
   FROM (VALUES
-    ('#/properties/host/type', 'host', 'HV024', 'option "host" must be text', 'Give the bare name or address, such as host ''nats.example.com'' or host ''::1''; the port has an option of its own.', NULL::text[]),
+    ('#/properties/host/type', 'host', 'HV024', 'option "host" must be text', 'Give the bare names or addresses, such as host ''nats.example.com'', host ''::1'' or host ''n1,n2:4223,[::1]:4224''; option port is for those without their own.', NULL::text[]),
     ('#/properties/port/type', 'port', 'HV024', 'option "port" must be an integer from 1 to 65535', 'Give the port in decimal digits, such as port ''4222''.', NULL::text[]),
     ('#/properties/capacity/type', 'capacity', 'HV024', 'option "capacity" must be an integer from 1 to 1048576', 'Give the number of commands in decimal digits, such as capacity ''128''.', NULL::text[]),
     ('#/properties/tls_ca_path/type', 'tls_ca_path', 'HV024', 'option "tls_ca_path" must be text', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-ca.pem''.', NULL::text[]),
@@ -373,6 +380,7 @@ BEGIN
     ('#/properties/tls_key_path/type', 'tls_key_path', 'HV024', 'option "tls_key_path" must be text', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-key.pem''.', NULL::text[]),
     ('#/properties/tls_insecure/type', 'tls_insecure', 'HV024', 'option "tls_insecure" must be a boolean', 'Write tls_insecure ''true'' or tls_insecure ''false''.', NULL::text[]),
     ('#/properties/domain/type', 'domain', 'HV024', 'option "domain" must be text', 'Give the domain as the NATS server''s configuration names it, such as domain ''hub''.', NULL::text[]),
+    ('#/properties/creds_path/type', 'creds_path', 'HV024', 'option "creds_path" must be text', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats.creds''.', NULL::text[]),
     ('#/properties/username/type', 'username', 'HV024', 'option "username" must be text', 'Give the user name as text; username '''' is allowed.', NULL::text[]),
     ('#/properties/password_path/type', 'password_path', 'HV024', 'option "password_path" must be text', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-password''.', NULL::text[]),
     ('#/properties/password/type', 'password', 'HV024', 'option "password" must be text', 'Give the password as text, or name its file in password_path.', NULL::text[]),
@@ -382,6 +390,7 @@ BEGIN
     ('#/properties/token/type', 'token', 'HV024', 'option "token" must be text', 'Give the token as text, or name its file in token_path.', NULL::text[]),
     ('#/properties/notify_subject/type', 'notify_subject', 'HV024', 'option "notify_subject" must be text', 'Give a complete subject without wildcards, such as notify_subject ''postgres.role''.', NULL::text[]),
     ('#/properties/patroni_url/type', 'patroni_url', 'HV024', 'option "patroni_url" must be text', 'Give the whole address, such as patroni_url ''http://localhost:8008/patroni''.', NULL::text[]),
+    ('#/properties/replicas/type', 'replicas', 'HV024', 'option "replicas" must be an integer from 1 to 5', 'Give the number of servers in decimal digits, such as replicas ''3''; more than 1 takes a cluster with JetStream.', NULL::text[]),
     ('#/properties/max_role_subscriptions/type', 'max_role_subscriptions', 'HV024', 'option "max_role_subscriptions" must be an integer from 1 to 1000000', 'Give the number of subscriptions in decimal digits, such as max_role_subscriptions ''1000''.', NULL::text[]),
     ('#/properties/responder_timeout_ms/type', 'responder_timeout_ms', 'HV024', 'option "responder_timeout_ms" must be an integer from 1 to 86400000', 'Give the milliseconds in decimal digits, such as responder_timeout_ms ''5000''.', NULL::text[]),
     ('#/dependentRequired/tls_cert_path/tls_key_path', 'tls_key_path', 'HV002', 'option "tls_key_path" is missing: tls_cert_path needs it', 'Add tls_key_path, or drop tls_cert_path.', ARRAY['tls_cert_path', 'tls_key_path']),
@@ -390,9 +399,9 @@ BEGIN
     ('#/allOf/1', 'tls_ca_path', 'HV002', 'option "tls_ca_path" is missing: a client certificate is used only where TLS is on', 'Add tls_ca_path with the CA file, or, for development, tls_insecure ''true''.', ARRAY['tls_ca_path', 'tls_cert_path', 'tls_key_path', 'tls_insecure']),
     ('#/allOf/2', 'username', 'HV002', 'option "username" is missing: a password needs a user name beside it', 'Add the user name, or username '''' where the password is an access token.', ARRAY['username', 'password_path', 'password']),
     ('#/allOf/3', 'password', 'HV002', 'option "password" is missing: a user name needs password or password_path', 'Add password_path or password, best in CREATE USER MAPPING for the role of hawser serve, or drop username.', ARRAY['username', 'password_path', 'password']),
-    ('#/properties/host/minLength', 'host', 'HV024', 'option "host" must not be empty', 'Give the bare name or address, such as host ''nats.example.com'' or host ''::1''; the port has an option of its own.', NULL::text[]),
-    ('#/properties/host/maxLength', 'host', 'HV024', 'option "host" must have at most 253 characters', 'Give the bare name or address, such as host ''nats.example.com'' or host ''::1''; the port has an option of its own.', NULL::text[]),
-    ('#/properties/host/pattern', 'host', 'HV024', 'option "host" must be a host name or an IP address, without scheme, port or brackets', 'Give the bare name or address, such as host ''nats.example.com'' or host ''::1''; the port has an option of its own.', NULL::text[]),
+    ('#/properties/host/minLength', 'host', 'HV024', 'option "host" must not be empty', 'Give the bare names or addresses, such as host ''nats.example.com'', host ''::1'' or host ''n1,n2:4223,[::1]:4224''; option port is for those without their own.', NULL::text[]),
+    ('#/properties/host/maxLength', 'host', 'HV024', 'option "host" must have at most 2048 characters', 'Give the bare names or addresses, such as host ''nats.example.com'', host ''::1'' or host ''n1,n2:4223,[::1]:4224''; option port is for those without their own.', NULL::text[]),
+    ('#/properties/host/pattern', 'host', 'HV024', 'option "host" must be host names or IP addresses, separated by commas without spaces, each with :port if it has its own (an IPv6 address then in brackets), without scheme', 'Give the bare names or addresses, such as host ''nats.example.com'', host ''::1'' or host ''n1,n2:4223,[::1]:4224''; option port is for those without their own.', NULL::text[]),
     ('#/properties/port/minimum', 'port', 'HV024', 'option "port" must be an integer from 1 to 65535', 'Give the port in decimal digits, such as port ''4222''.', NULL::text[]),
     ('#/properties/port/maximum', 'port', 'HV024', 'option "port" must be an integer from 1 to 65535', 'Give the port in decimal digits, such as port ''4222''.', NULL::text[]),
     ('#/properties/capacity/minimum', 'capacity', 'HV024', 'option "capacity" must be an integer from 1 to 1048576', 'Give the number of commands in decimal digits, such as capacity ''128''.', NULL::text[]),
@@ -409,6 +418,9 @@ BEGIN
     ('#/properties/domain/minLength', 'domain', 'HV024', 'option "domain" must not be empty', 'Give the domain as the NATS server''s configuration names it, such as domain ''hub''.', NULL::text[]),
     ('#/properties/domain/maxLength', 'domain', 'HV024', 'option "domain" must have at most 255 characters', 'Give the domain as the NATS server''s configuration names it, such as domain ''hub''.', NULL::text[]),
     ('#/properties/domain/pattern', 'domain', 'HV024', 'option "domain" must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', 'Give the domain as the NATS server''s configuration names it, such as domain ''hub''.', NULL::text[]),
+    ('#/properties/creds_path/minLength', 'creds_path', 'HV024', 'option "creds_path" must not be empty', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats.creds''.', NULL::text[]),
+    ('#/properties/creds_path/maxLength', 'creds_path', 'HV024', 'option "creds_path" must have at most 4095 characters', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats.creds''.', NULL::text[]),
+    ('#/properties/creds_path/pattern', 'creds_path', 'HV024', 'option "creds_path" must be an absolute path', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats.creds''.', NULL::text[]),
     ('#/properties/username/maxLength', 'username', 'HV024', 'option "username" must have at most 1024 characters', 'Give the user name as text; username '''' is allowed.', NULL::text[]),
     ('#/properties/password_path/minLength', 'password_path', 'HV024', 'option "password_path" must not be empty', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-password''.', NULL::text[]),
     ('#/properties/password_path/maxLength', 'password_path', 'HV024', 'option "password_path" must have at most 4095 characters', 'Give a path below a --secrets-dir directory of hawser serve, such as ''/run/secrets/nats-password''.', NULL::text[]),
@@ -432,6 +444,8 @@ BEGIN
     ('#/properties/patroni_url/minLength', 'patroni_url', 'HV024', 'option "patroni_url" must not be empty', 'Give the whole address, such as patroni_url ''http://localhost:8008/patroni''.', NULL::text[]),
     ('#/properties/patroni_url/maxLength', 'patroni_url', 'HV024', 'option "patroni_url" must have at most 2048 characters', 'Give the whole address, such as patroni_url ''http://localhost:8008/patroni''.', NULL::text[]),
     ('#/properties/patroni_url/pattern', 'patroni_url', 'HV024', 'option "patroni_url" must be an http or https address without user and password', 'Give the whole address, such as patroni_url ''http://localhost:8008/patroni''.', NULL::text[]),
+    ('#/properties/replicas/minimum', 'replicas', 'HV024', 'option "replicas" must be an integer from 1 to 5', 'Give the number of servers in decimal digits, such as replicas ''3''; more than 1 takes a cluster with JetStream.', NULL::text[]),
+    ('#/properties/replicas/maximum', 'replicas', 'HV024', 'option "replicas" must be an integer from 1 to 5', 'Give the number of servers in decimal digits, such as replicas ''3''; more than 1 takes a cluster with JetStream.', NULL::text[]),
     ('#/properties/max_role_subscriptions/minimum', 'max_role_subscriptions', 'HV024', 'option "max_role_subscriptions" must be an integer from 1 to 1000000', 'Give the number of subscriptions in decimal digits, such as max_role_subscriptions ''1000''.', NULL::text[]),
     ('#/properties/max_role_subscriptions/maximum', 'max_role_subscriptions', 'HV024', 'option "max_role_subscriptions" must be an integer from 1 to 1000000', 'Give the number of subscriptions in decimal digits, such as max_role_subscriptions ''1000''.', NULL::text[]),
     ('#/properties/responder_timeout_ms/minimum', 'responder_timeout_ms', 'HV024', 'option "responder_timeout_ms" must be an integer from 1 to 86400000', 'Give the milliseconds in decimal digits, such as responder_timeout_ms ''5000''.', NULL::text[]),
@@ -483,7 +497,7 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
   PERFORM hawser.nats_server_options_check(options, 'whole');
-  RETURN '{"host":"127.0.0.1","port":4222,"capacity":128,"tls_insecure":false,"notify_subject":"pgnats.postgresql.replication.status","max_role_subscriptions":1000,"responder_timeout_ms":5000}'::jsonb || hawser.nats_server_options_typed(options);
+  RETURN '{"host":"127.0.0.1","port":4222,"capacity":128,"tls_insecure":false,"notify_subject":"pgnats.postgresql.replication.status","replicas":1,"max_role_subscriptions":1000,"responder_timeout_ms":5000}'::jsonb || hawser.nats_server_options_typed(options);
 END
 $function$;
 COMMENT ON FUNCTION hawser.nats_server_options(jsonb) IS 'The options of server and user mapping put together, checked, in their own types and with the defaults. Raises the first violation.';
@@ -513,6 +527,7 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
   RETURN CASE
+    WHEN options ->> 'creds_path' IS NOT NULL THEN 'creds_path'
     WHEN options ->> 'nkey_seed_path' IS NOT NULL THEN 'nkey_seed_path'
     WHEN options ->> 'nkey_seed' IS NOT NULL THEN 'nkey_seed'
     WHEN options ->> 'token_path' IS NOT NULL THEN 'token_path'

@@ -212,6 +212,8 @@ CREATE TABLE hawser.gateways (
   started_at timestamptz DEFAULT now() NOT NULL,
   owner text DEFAULT '' NOT NULL,
   seen_at timestamptz DEFAULT now() NOT NULL,
+  nats_server text,
+  nats_server_id text,
   CONSTRAINT gateways_pkey PRIMARY KEY (host, port, owner),
   CONSTRAINT gateways_host_bytes CHECK (octet_length(host) BETWEEN 1 AND 253),
   CONSTRAINT gateways_port_range CHECK (port BETWEEN 1 AND 65535),
@@ -227,6 +229,9 @@ COMMENT ON COLUMN hawser.gateways.root_certificate IS 'The file with the CA of t
 COMMENT ON COLUMN hawser.gateways.started_at IS 'When it was started.';
 COMMENT ON COLUMN hawser.gateways.owner IS 'The process that entered it, a random id of its own; empty: somebody by hand, and no gateway takes it out.';
 COMMENT ON COLUMN hawser.gateways.seen_at IS 'When its process was last there.';
+COMMENT ON COLUMN hawser.gateways.nats_server IS 'The NATS server that its process receives subscriptions from, by its `host:port` in option `host`; none: it is not
+connected.';
+COMMENT ON COLUMN hawser.gateways.nats_server_id IS 'The id that this server has given itself, a new one at each start.';
 
 CREATE TABLE hawser.gateway_secret (
   id integer NOT NULL,

@@ -4,11 +4,13 @@
 import type { NatsServerOptions } from "./types.js";
 
 /** The authentication modes, the first that matches wins. */
-export const authModes = ["nkey_seed_path", "nkey_seed", "token_path", "token", "user_password_path", "user_password", "none"] as const;
+export const authModes = ["creds_path", "nkey_seed_path", "nkey_seed", "token_path", "token", "user_password_path", "user_password", "none"] as const;
 export type NatsAuthMode = (typeof authModes)[number];
 
 /** How to authenticate, with the options that it takes. */
 export type NatsAuth =
+  /** JWT and NKey seed in a `.creds` file. */
+  | { readonly mode: "creds_path"; readonly creds_path: string }
   /** NKey, seed in a file. */
   | { readonly mode: "nkey_seed_path"; readonly nkey_seed_path: string }
   /** NKey, seed inline. */
@@ -30,6 +32,9 @@ export type NatsAuth =
  * The SQL function `hawser.nats_auth_mode` gives the same answer.
  */
 export function resolveAuth(options: NatsServerOptions): NatsAuth {
+  if (options.creds_path !== undefined) {
+    return { mode: "creds_path", creds_path: options.creds_path };
+  }
   if (options.nkey_seed_path !== undefined) {
     return { mode: "nkey_seed_path", nkey_seed_path: options.nkey_seed_path };
   }

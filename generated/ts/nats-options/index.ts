@@ -19,6 +19,7 @@ export const connectionOptions: readonly (keyof CompleteNatsServerOptions)[] = [
   "tls_cert_path",
   "tls_key_path",
   "tls_insecure",
+  "creds_path",
   "username",
   "password_path",
   "password",

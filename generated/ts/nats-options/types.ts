@@ -6,11 +6,11 @@
  */
 export interface NatsServerOptions {
   /**
-   * Host name or IP address of the NATS server.
+   * Host name or IP address of the NATS server, or of several of one cluster, separated by commas, each with its own port if it differs: `a,b:4223,[::1]:4224`.
    */
   host?: string;
   /**
-   * TCP port of the NATS server.
+   * TCP port of the NATS server; with several hosts, of those that name none.
    */
   port?: number;
   /**
@@ -37,6 +37,10 @@ export interface NatsServerOptions {
    * JetStream domain of key-value, object store and stream publish. Each call may override it.
    */
   domain?: string;
+  /**
+   * File with the JWT of a NATS user and its NKey seed, as nsc writes it (.creds). Read again at each reconnect.
+   */
+  creds_path?: string;
   /**
    * NATS user name. May be empty, where an access token is given as the password.
    */
@@ -74,6 +78,10 @@ export interface NatsServerOptions {
    */
   patroni_url?: string;
   /**
+   * Servers of a NATS cluster that keep each bucket or object store that SQL functions make. Those that exist keep theirs.
+   */
+  replicas?: number;
+  /**
    * Subscriptions that one role may have. Each new one beyond it is refused.
    */
   max_role_subscriptions?: number;
@@ -85,4 +93,4 @@ export interface NatsServerOptions {
 
 /** Checked options: those with a default are all there. */
 export type CompleteNatsServerOptions = NatsServerOptions &
-  Required<Pick<NatsServerOptions, "host" | "port" | "capacity" | "tls_insecure" | "notify_subject" | "max_role_subscriptions" | "responder_timeout_ms">>;
+  Required<Pick<NatsServerOptions, "host" | "port" | "capacity" | "tls_insecure" | "notify_subject" | "replicas" | "max_role_subscriptions" | "responder_timeout_ms">>;

@@ -38,15 +38,15 @@ var require_ucs2length = __commonJS({
 
 var validate = validate20;
 var validator_default = validate20;
-var schema31 = { "type": "object", "additionalProperties": false, "properties": { "host": { "type": "string", "minLength": 1, "maxLength": 253, "pattern": "^(?:[0-9A-Za-z_-]+(?:\\.[0-9A-Za-z_-]+)*\\.?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?)$" }, "port": { "type": "integer", "minimum": 1, "maximum": 65535 }, "capacity": { "type": "integer", "minimum": 1, "maximum": 1048576 }, "tls_ca_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "tls_cert_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "tls_key_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "tls_insecure": { "type": "boolean" }, "domain": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+$" }, "username": { "type": "string", "maxLength": 1024 }, "password_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "password": { "type": "string", "minLength": 1, "maxLength": 16384 }, "nkey_seed_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "nkey_seed": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^S[A-Z2-7]{57}$" }, "token_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "token": { "type": "string", "minLength": 1, "maxLength": 16384 }, "notify_subject": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+(?:\\.[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+)*$" }, "patroni_url": { "type": "string", "minLength": 1, "maxLength": 2048, "pattern": "^https?://(?:[0-9A-Za-z._-]+|\\[[0-9A-Fa-f:.]+\\])(?::[0-9]{1,5})?(?:[/?][^\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]*)?$" }, "max_role_subscriptions": { "type": "integer", "minimum": 1, "maximum": 1e6 }, "responder_timeout_ms": { "type": "integer", "minimum": 1, "maximum": 864e5 } }, "dependentRequired": { "tls_cert_path": ["tls_key_path"], "tls_key_path": ["tls_cert_path"] }, "allOf": [{ "not": { "required": ["tls_ca_path", "tls_insecure"], "properties": { "tls_insecure": { "const": true } } } }, { "if": { "anyOf": [{ "required": ["tls_cert_path"] }, { "required": ["tls_key_path"] }] }, "then": { "anyOf": [{ "required": ["tls_ca_path"] }, { "required": ["tls_insecure"], "properties": { "tls_insecure": { "const": true } } }] } }, { "if": { "anyOf": [{ "required": ["password"] }, { "required": ["password_path"] }] }, "then": { "required": ["username"] } }, { "if": { "required": ["username"] }, "then": { "anyOf": [{ "required": ["password"] }, { "required": ["password_path"] }] } }] };
+var schema31 = { "type": "object", "additionalProperties": false, "properties": { "host": { "type": "string", "minLength": 1, "maxLength": 2048, "pattern": "^(?:(?:[0-9A-Za-z_-]+(?:\\.[0-9A-Za-z_-]+)*\\.?|\\[[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?\\])(?::(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?)(?:,(?:(?:[0-9A-Za-z_-]+(?:\\.[0-9A-Za-z_-]+)*\\.?|\\[[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?\\])(?::(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?))*$" }, "port": { "type": "integer", "minimum": 1, "maximum": 65535 }, "capacity": { "type": "integer", "minimum": 1, "maximum": 1048576 }, "tls_ca_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "tls_cert_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "tls_key_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "tls_insecure": { "type": "boolean" }, "domain": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+$" }, "creds_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "username": { "type": "string", "maxLength": 1024 }, "password_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "password": { "type": "string", "minLength": 1, "maxLength": 16384 }, "nkey_seed_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "nkey_seed": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^S[A-Z2-7]{57}$" }, "token_path": { "type": "string", "minLength": 1, "maxLength": 4095, "pattern": "^/[^\\u0001-\\u001f\\u007f]*$" }, "token": { "type": "string", "minLength": 1, "maxLength": 16384 }, "notify_subject": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+(?:\\.[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+)*$" }, "patroni_url": { "type": "string", "minLength": 1, "maxLength": 2048, "pattern": "^https?://(?:[0-9A-Za-z._-]+|\\[[0-9A-Fa-f:.]+\\])(?::[0-9]{1,5})?(?:[/?][^\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]*)?$" }, "replicas": { "type": "integer", "minimum": 1, "maximum": 5 }, "max_role_subscriptions": { "type": "integer", "minimum": 1, "maximum": 1e6 }, "responder_timeout_ms": { "type": "integer", "minimum": 1, "maximum": 864e5 } }, "dependentRequired": { "tls_cert_path": ["tls_key_path"], "tls_key_path": ["tls_cert_path"] }, "allOf": [{ "not": { "required": ["tls_ca_path", "tls_insecure"], "properties": { "tls_insecure": { "const": true } } } }, { "if": { "anyOf": [{ "required": ["tls_cert_path"] }, { "required": ["tls_key_path"] }] }, "then": { "anyOf": [{ "required": ["tls_ca_path"] }, { "required": ["tls_insecure"], "properties": { "tls_insecure": { "const": true } } }] } }, { "if": { "anyOf": [{ "required": ["password"] }, { "required": ["password_path"] }] }, "then": { "required": ["username"] } }, { "if": { "required": ["username"] }, "then": { "anyOf": [{ "required": ["password"] }, { "required": ["password_path"] }] } }] };
 var func1 = Object.prototype.hasOwnProperty;
 var func2 = require_ucs2length().default;
-var pattern4 = new RegExp("^(?:[0-9A-Za-z_-]+(?:\\.[0-9A-Za-z_-]+)*\\.?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?)$", "u");
+var pattern4 = new RegExp("^(?:(?:[0-9A-Za-z_-]+(?:\\.[0-9A-Za-z_-]+)*\\.?|\\[[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?\\])(?::(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?)(?:,(?:(?:[0-9A-Za-z_-]+(?:\\.[0-9A-Za-z_-]+)*\\.?|\\[[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?\\])(?::(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?))*$", "u");
 var pattern5 = new RegExp("^/[^\\u0001-\\u001f\\u007f]*$", "u");
 var pattern8 = new RegExp("^[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+$", "u");
-var pattern11 = new RegExp("^S[A-Z2-7]{57}$", "u");
-var pattern13 = new RegExp("^[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+(?:\\.[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+)*$", "u");
-var pattern14 = new RegExp("^https?://(?:[0-9A-Za-z._-]+|\\[[0-9A-Fa-f:.]+\\])(?::[0-9]{1,5})?(?:[/?][^\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]*)?$", "u");
+var pattern12 = new RegExp("^S[A-Z2-7]{57}$", "u");
+var pattern14 = new RegExp("^[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+(?:\\.[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+)*$", "u");
+var pattern15 = new RegExp("^https?://(?:[0-9A-Za-z._-]+|\\[[0-9A-Fa-f:.]+\\])(?::[0-9]{1,5})?(?:[/?][^\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]*)?$", "u");
 function validate20(data, { instancePath = "", parentData, parentDataProperty, rootData = data, dynamicAnchors = {} } = {}) {
   let vErrors = null;
   let errors = 0;
@@ -429,8 +429,8 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
     if (data.host !== void 0) {
       let data2 = data.host;
       if (typeof data2 === "string") {
-        if (func2(data2) > 253) {
-          const err22 = { instancePath: instancePath + "/host", schemaPath: "#/properties/host/maxLength", keyword: "maxLength", params: { limit: 253 }, message: "must NOT have more than 253 characters" };
+        if (func2(data2) > 2048) {
+          const err22 = { instancePath: instancePath + "/host", schemaPath: "#/properties/host/maxLength", keyword: "maxLength", params: { limit: 2048 }, message: "must NOT have more than 2048 characters" };
           if (vErrors === null) {
             vErrors = [err22];
           } else {
@@ -448,7 +448,7 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           errors++;
         }
         if (!pattern4.test(data2)) {
-          const err24 = { instancePath: instancePath + "/host", schemaPath: "#/properties/host/pattern", keyword: "pattern", params: { pattern: "^(?:[0-9A-Za-z_-]+(?:\\.[0-9A-Za-z_-]+)*\\.?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?)$" }, message: 'must match pattern "^(?:[0-9A-Za-z_-]+(?:\\.[0-9A-Za-z_-]+)*\\.?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?)$"' };
+          const err24 = { instancePath: instancePath + "/host", schemaPath: "#/properties/host/pattern", keyword: "pattern", params: { pattern: "^(?:(?:[0-9A-Za-z_-]+(?:\\.[0-9A-Za-z_-]+)*\\.?|\\[[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?\\])(?::(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?)(?:,(?:(?:[0-9A-Za-z_-]+(?:\\.[0-9A-Za-z_-]+)*\\.?|\\[[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?\\])(?::(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?))*$" }, message: 'must match pattern "^(?:(?:[0-9A-Za-z_-]+(?:\\.[0-9A-Za-z_-]+)*\\.?|\\[[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?\\])(?::(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?)(?:,(?:(?:[0-9A-Za-z_-]+(?:\\.[0-9A-Za-z_-]+)*\\.?|\\[[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?\\])(?::(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[0-9A-Za-z._-]+)?))*$"' };
           if (vErrors === null) {
             vErrors = [err24];
           } else {
@@ -701,11 +701,11 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
         errors++;
       }
     }
-    if (data.username !== void 0) {
-      let data10 = data.username;
+    if (data.creds_path !== void 0) {
+      let data10 = data.creds_path;
       if (typeof data10 === "string") {
-        if (func2(data10) > 1024) {
-          const err49 = { instancePath: instancePath + "/username", schemaPath: "#/properties/username/maxLength", keyword: "maxLength", params: { limit: 1024 }, message: "must NOT have more than 1024 characters" };
+        if (func2(data10) > 4095) {
+          const err49 = { instancePath: instancePath + "/creds_path", schemaPath: "#/properties/creds_path/maxLength", keyword: "maxLength", params: { limit: 4095 }, message: "must NOT have more than 4095 characters" };
           if (vErrors === null) {
             vErrors = [err49];
           } else {
@@ -713,21 +713,17 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           }
           errors++;
         }
-      } else {
-        const err50 = { instancePath: instancePath + "/username", schemaPath: "#/properties/username/type", keyword: "type", params: { type: "string" }, message: "must be string" };
-        if (vErrors === null) {
-          vErrors = [err50];
-        } else {
-          vErrors.push(err50);
+        if (func2(data10) < 1) {
+          const err50 = { instancePath: instancePath + "/creds_path", schemaPath: "#/properties/creds_path/minLength", keyword: "minLength", params: { limit: 1 }, message: "must NOT have fewer than 1 characters" };
+          if (vErrors === null) {
+            vErrors = [err50];
+          } else {
+            vErrors.push(err50);
+          }
+          errors++;
         }
-        errors++;
-      }
-    }
-    if (data.password_path !== void 0) {
-      let data11 = data.password_path;
-      if (typeof data11 === "string") {
-        if (func2(data11) > 4095) {
-          const err51 = { instancePath: instancePath + "/password_path", schemaPath: "#/properties/password_path/maxLength", keyword: "maxLength", params: { limit: 4095 }, message: "must NOT have more than 4095 characters" };
+        if (!pattern5.test(data10)) {
+          const err51 = { instancePath: instancePath + "/creds_path", schemaPath: "#/properties/creds_path/pattern", keyword: "pattern", params: { pattern: "^/[^\\u0001-\\u001f\\u007f]*$" }, message: 'must match pattern "^/[^\\u0001-\\u001f\\u007f]*$"' };
           if (vErrors === null) {
             vErrors = [err51];
           } else {
@@ -735,17 +731,21 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           }
           errors++;
         }
-        if (func2(data11) < 1) {
-          const err52 = { instancePath: instancePath + "/password_path", schemaPath: "#/properties/password_path/minLength", keyword: "minLength", params: { limit: 1 }, message: "must NOT have fewer than 1 characters" };
-          if (vErrors === null) {
-            vErrors = [err52];
-          } else {
-            vErrors.push(err52);
-          }
-          errors++;
+      } else {
+        const err52 = { instancePath: instancePath + "/creds_path", schemaPath: "#/properties/creds_path/type", keyword: "type", params: { type: "string" }, message: "must be string" };
+        if (vErrors === null) {
+          vErrors = [err52];
+        } else {
+          vErrors.push(err52);
         }
-        if (!pattern5.test(data11)) {
-          const err53 = { instancePath: instancePath + "/password_path", schemaPath: "#/properties/password_path/pattern", keyword: "pattern", params: { pattern: "^/[^\\u0001-\\u001f\\u007f]*$" }, message: 'must match pattern "^/[^\\u0001-\\u001f\\u007f]*$"' };
+        errors++;
+      }
+    }
+    if (data.username !== void 0) {
+      let data11 = data.username;
+      if (typeof data11 === "string") {
+        if (func2(data11) > 1024) {
+          const err53 = { instancePath: instancePath + "/username", schemaPath: "#/properties/username/maxLength", keyword: "maxLength", params: { limit: 1024 }, message: "must NOT have more than 1024 characters" };
           if (vErrors === null) {
             vErrors = [err53];
           } else {
@@ -754,7 +754,7 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           errors++;
         }
       } else {
-        const err54 = { instancePath: instancePath + "/password_path", schemaPath: "#/properties/password_path/type", keyword: "type", params: { type: "string" }, message: "must be string" };
+        const err54 = { instancePath: instancePath + "/username", schemaPath: "#/properties/username/type", keyword: "type", params: { type: "string" }, message: "must be string" };
         if (vErrors === null) {
           vErrors = [err54];
         } else {
@@ -763,11 +763,11 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
         errors++;
       }
     }
-    if (data.password !== void 0) {
-      let data12 = data.password;
+    if (data.password_path !== void 0) {
+      let data12 = data.password_path;
       if (typeof data12 === "string") {
-        if (func2(data12) > 16384) {
-          const err55 = { instancePath: instancePath + "/password", schemaPath: "#/properties/password/maxLength", keyword: "maxLength", params: { limit: 16384 }, message: "must NOT have more than 16384 characters" };
+        if (func2(data12) > 4095) {
+          const err55 = { instancePath: instancePath + "/password_path", schemaPath: "#/properties/password_path/maxLength", keyword: "maxLength", params: { limit: 4095 }, message: "must NOT have more than 4095 characters" };
           if (vErrors === null) {
             vErrors = [err55];
           } else {
@@ -776,7 +776,7 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           errors++;
         }
         if (func2(data12) < 1) {
-          const err56 = { instancePath: instancePath + "/password", schemaPath: "#/properties/password/minLength", keyword: "minLength", params: { limit: 1 }, message: "must NOT have fewer than 1 characters" };
+          const err56 = { instancePath: instancePath + "/password_path", schemaPath: "#/properties/password_path/minLength", keyword: "minLength", params: { limit: 1 }, message: "must NOT have fewer than 1 characters" };
           if (vErrors === null) {
             vErrors = [err56];
           } else {
@@ -784,30 +784,30 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           }
           errors++;
         }
+        if (!pattern5.test(data12)) {
+          const err57 = { instancePath: instancePath + "/password_path", schemaPath: "#/properties/password_path/pattern", keyword: "pattern", params: { pattern: "^/[^\\u0001-\\u001f\\u007f]*$" }, message: 'must match pattern "^/[^\\u0001-\\u001f\\u007f]*$"' };
+          if (vErrors === null) {
+            vErrors = [err57];
+          } else {
+            vErrors.push(err57);
+          }
+          errors++;
+        }
       } else {
-        const err57 = { instancePath: instancePath + "/password", schemaPath: "#/properties/password/type", keyword: "type", params: { type: "string" }, message: "must be string" };
+        const err58 = { instancePath: instancePath + "/password_path", schemaPath: "#/properties/password_path/type", keyword: "type", params: { type: "string" }, message: "must be string" };
         if (vErrors === null) {
-          vErrors = [err57];
+          vErrors = [err58];
         } else {
-          vErrors.push(err57);
+          vErrors.push(err58);
         }
         errors++;
       }
     }
-    if (data.nkey_seed_path !== void 0) {
-      let data13 = data.nkey_seed_path;
+    if (data.password !== void 0) {
+      let data13 = data.password;
       if (typeof data13 === "string") {
-        if (func2(data13) > 4095) {
-          const err58 = { instancePath: instancePath + "/nkey_seed_path", schemaPath: "#/properties/nkey_seed_path/maxLength", keyword: "maxLength", params: { limit: 4095 }, message: "must NOT have more than 4095 characters" };
-          if (vErrors === null) {
-            vErrors = [err58];
-          } else {
-            vErrors.push(err58);
-          }
-          errors++;
-        }
-        if (func2(data13) < 1) {
-          const err59 = { instancePath: instancePath + "/nkey_seed_path", schemaPath: "#/properties/nkey_seed_path/minLength", keyword: "minLength", params: { limit: 1 }, message: "must NOT have fewer than 1 characters" };
+        if (func2(data13) > 16384) {
+          const err59 = { instancePath: instancePath + "/password", schemaPath: "#/properties/password/maxLength", keyword: "maxLength", params: { limit: 16384 }, message: "must NOT have more than 16384 characters" };
           if (vErrors === null) {
             vErrors = [err59];
           } else {
@@ -815,8 +815,8 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           }
           errors++;
         }
-        if (!pattern5.test(data13)) {
-          const err60 = { instancePath: instancePath + "/nkey_seed_path", schemaPath: "#/properties/nkey_seed_path/pattern", keyword: "pattern", params: { pattern: "^/[^\\u0001-\\u001f\\u007f]*$" }, message: 'must match pattern "^/[^\\u0001-\\u001f\\u007f]*$"' };
+        if (func2(data13) < 1) {
+          const err60 = { instancePath: instancePath + "/password", schemaPath: "#/properties/password/minLength", keyword: "minLength", params: { limit: 1 }, message: "must NOT have fewer than 1 characters" };
           if (vErrors === null) {
             vErrors = [err60];
           } else {
@@ -825,7 +825,7 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           errors++;
         }
       } else {
-        const err61 = { instancePath: instancePath + "/nkey_seed_path", schemaPath: "#/properties/nkey_seed_path/type", keyword: "type", params: { type: "string" }, message: "must be string" };
+        const err61 = { instancePath: instancePath + "/password", schemaPath: "#/properties/password/type", keyword: "type", params: { type: "string" }, message: "must be string" };
         if (vErrors === null) {
           vErrors = [err61];
         } else {
@@ -834,11 +834,11 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
         errors++;
       }
     }
-    if (data.nkey_seed !== void 0) {
-      let data14 = data.nkey_seed;
+    if (data.nkey_seed_path !== void 0) {
+      let data14 = data.nkey_seed_path;
       if (typeof data14 === "string") {
-        if (func2(data14) > 255) {
-          const err62 = { instancePath: instancePath + "/nkey_seed", schemaPath: "#/properties/nkey_seed/maxLength", keyword: "maxLength", params: { limit: 255 }, message: "must NOT have more than 255 characters" };
+        if (func2(data14) > 4095) {
+          const err62 = { instancePath: instancePath + "/nkey_seed_path", schemaPath: "#/properties/nkey_seed_path/maxLength", keyword: "maxLength", params: { limit: 4095 }, message: "must NOT have more than 4095 characters" };
           if (vErrors === null) {
             vErrors = [err62];
           } else {
@@ -847,7 +847,7 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           errors++;
         }
         if (func2(data14) < 1) {
-          const err63 = { instancePath: instancePath + "/nkey_seed", schemaPath: "#/properties/nkey_seed/minLength", keyword: "minLength", params: { limit: 1 }, message: "must NOT have fewer than 1 characters" };
+          const err63 = { instancePath: instancePath + "/nkey_seed_path", schemaPath: "#/properties/nkey_seed_path/minLength", keyword: "minLength", params: { limit: 1 }, message: "must NOT have fewer than 1 characters" };
           if (vErrors === null) {
             vErrors = [err63];
           } else {
@@ -855,8 +855,8 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           }
           errors++;
         }
-        if (!pattern11.test(data14)) {
-          const err64 = { instancePath: instancePath + "/nkey_seed", schemaPath: "#/properties/nkey_seed/pattern", keyword: "pattern", params: { pattern: "^S[A-Z2-7]{57}$" }, message: 'must match pattern "^S[A-Z2-7]{57}$"' };
+        if (!pattern5.test(data14)) {
+          const err64 = { instancePath: instancePath + "/nkey_seed_path", schemaPath: "#/properties/nkey_seed_path/pattern", keyword: "pattern", params: { pattern: "^/[^\\u0001-\\u001f\\u007f]*$" }, message: 'must match pattern "^/[^\\u0001-\\u001f\\u007f]*$"' };
           if (vErrors === null) {
             vErrors = [err64];
           } else {
@@ -865,7 +865,7 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           errors++;
         }
       } else {
-        const err65 = { instancePath: instancePath + "/nkey_seed", schemaPath: "#/properties/nkey_seed/type", keyword: "type", params: { type: "string" }, message: "must be string" };
+        const err65 = { instancePath: instancePath + "/nkey_seed_path", schemaPath: "#/properties/nkey_seed_path/type", keyword: "type", params: { type: "string" }, message: "must be string" };
         if (vErrors === null) {
           vErrors = [err65];
         } else {
@@ -874,11 +874,11 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
         errors++;
       }
     }
-    if (data.token_path !== void 0) {
-      let data15 = data.token_path;
+    if (data.nkey_seed !== void 0) {
+      let data15 = data.nkey_seed;
       if (typeof data15 === "string") {
-        if (func2(data15) > 4095) {
-          const err66 = { instancePath: instancePath + "/token_path", schemaPath: "#/properties/token_path/maxLength", keyword: "maxLength", params: { limit: 4095 }, message: "must NOT have more than 4095 characters" };
+        if (func2(data15) > 255) {
+          const err66 = { instancePath: instancePath + "/nkey_seed", schemaPath: "#/properties/nkey_seed/maxLength", keyword: "maxLength", params: { limit: 255 }, message: "must NOT have more than 255 characters" };
           if (vErrors === null) {
             vErrors = [err66];
           } else {
@@ -887,7 +887,7 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           errors++;
         }
         if (func2(data15) < 1) {
-          const err67 = { instancePath: instancePath + "/token_path", schemaPath: "#/properties/token_path/minLength", keyword: "minLength", params: { limit: 1 }, message: "must NOT have fewer than 1 characters" };
+          const err67 = { instancePath: instancePath + "/nkey_seed", schemaPath: "#/properties/nkey_seed/minLength", keyword: "minLength", params: { limit: 1 }, message: "must NOT have fewer than 1 characters" };
           if (vErrors === null) {
             vErrors = [err67];
           } else {
@@ -895,8 +895,8 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           }
           errors++;
         }
-        if (!pattern5.test(data15)) {
-          const err68 = { instancePath: instancePath + "/token_path", schemaPath: "#/properties/token_path/pattern", keyword: "pattern", params: { pattern: "^/[^\\u0001-\\u001f\\u007f]*$" }, message: 'must match pattern "^/[^\\u0001-\\u001f\\u007f]*$"' };
+        if (!pattern12.test(data15)) {
+          const err68 = { instancePath: instancePath + "/nkey_seed", schemaPath: "#/properties/nkey_seed/pattern", keyword: "pattern", params: { pattern: "^S[A-Z2-7]{57}$" }, message: 'must match pattern "^S[A-Z2-7]{57}$"' };
           if (vErrors === null) {
             vErrors = [err68];
           } else {
@@ -905,7 +905,7 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           errors++;
         }
       } else {
-        const err69 = { instancePath: instancePath + "/token_path", schemaPath: "#/properties/token_path/type", keyword: "type", params: { type: "string" }, message: "must be string" };
+        const err69 = { instancePath: instancePath + "/nkey_seed", schemaPath: "#/properties/nkey_seed/type", keyword: "type", params: { type: "string" }, message: "must be string" };
         if (vErrors === null) {
           vErrors = [err69];
         } else {
@@ -914,11 +914,11 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
         errors++;
       }
     }
-    if (data.token !== void 0) {
-      let data16 = data.token;
+    if (data.token_path !== void 0) {
+      let data16 = data.token_path;
       if (typeof data16 === "string") {
-        if (func2(data16) > 16384) {
-          const err70 = { instancePath: instancePath + "/token", schemaPath: "#/properties/token/maxLength", keyword: "maxLength", params: { limit: 16384 }, message: "must NOT have more than 16384 characters" };
+        if (func2(data16) > 4095) {
+          const err70 = { instancePath: instancePath + "/token_path", schemaPath: "#/properties/token_path/maxLength", keyword: "maxLength", params: { limit: 4095 }, message: "must NOT have more than 4095 characters" };
           if (vErrors === null) {
             vErrors = [err70];
           } else {
@@ -927,7 +927,7 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           errors++;
         }
         if (func2(data16) < 1) {
-          const err71 = { instancePath: instancePath + "/token", schemaPath: "#/properties/token/minLength", keyword: "minLength", params: { limit: 1 }, message: "must NOT have fewer than 1 characters" };
+          const err71 = { instancePath: instancePath + "/token_path", schemaPath: "#/properties/token_path/minLength", keyword: "minLength", params: { limit: 1 }, message: "must NOT have fewer than 1 characters" };
           if (vErrors === null) {
             vErrors = [err71];
           } else {
@@ -935,30 +935,30 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           }
           errors++;
         }
+        if (!pattern5.test(data16)) {
+          const err72 = { instancePath: instancePath + "/token_path", schemaPath: "#/properties/token_path/pattern", keyword: "pattern", params: { pattern: "^/[^\\u0001-\\u001f\\u007f]*$" }, message: 'must match pattern "^/[^\\u0001-\\u001f\\u007f]*$"' };
+          if (vErrors === null) {
+            vErrors = [err72];
+          } else {
+            vErrors.push(err72);
+          }
+          errors++;
+        }
       } else {
-        const err72 = { instancePath: instancePath + "/token", schemaPath: "#/properties/token/type", keyword: "type", params: { type: "string" }, message: "must be string" };
+        const err73 = { instancePath: instancePath + "/token_path", schemaPath: "#/properties/token_path/type", keyword: "type", params: { type: "string" }, message: "must be string" };
         if (vErrors === null) {
-          vErrors = [err72];
+          vErrors = [err73];
         } else {
-          vErrors.push(err72);
+          vErrors.push(err73);
         }
         errors++;
       }
     }
-    if (data.notify_subject !== void 0) {
-      let data17 = data.notify_subject;
+    if (data.token !== void 0) {
+      let data17 = data.token;
       if (typeof data17 === "string") {
-        if (func2(data17) > 255) {
-          const err73 = { instancePath: instancePath + "/notify_subject", schemaPath: "#/properties/notify_subject/maxLength", keyword: "maxLength", params: { limit: 255 }, message: "must NOT have more than 255 characters" };
-          if (vErrors === null) {
-            vErrors = [err73];
-          } else {
-            vErrors.push(err73);
-          }
-          errors++;
-        }
-        if (func2(data17) < 1) {
-          const err74 = { instancePath: instancePath + "/notify_subject", schemaPath: "#/properties/notify_subject/minLength", keyword: "minLength", params: { limit: 1 }, message: "must NOT have fewer than 1 characters" };
+        if (func2(data17) > 16384) {
+          const err74 = { instancePath: instancePath + "/token", schemaPath: "#/properties/token/maxLength", keyword: "maxLength", params: { limit: 16384 }, message: "must NOT have more than 16384 characters" };
           if (vErrors === null) {
             vErrors = [err74];
           } else {
@@ -966,8 +966,8 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           }
           errors++;
         }
-        if (!pattern13.test(data17)) {
-          const err75 = { instancePath: instancePath + "/notify_subject", schemaPath: "#/properties/notify_subject/pattern", keyword: "pattern", params: { pattern: "^[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+(?:\\.[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+)*$" }, message: 'must match pattern "^[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+(?:\\.[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+)*$"' };
+        if (func2(data17) < 1) {
+          const err75 = { instancePath: instancePath + "/token", schemaPath: "#/properties/token/minLength", keyword: "minLength", params: { limit: 1 }, message: "must NOT have fewer than 1 characters" };
           if (vErrors === null) {
             vErrors = [err75];
           } else {
@@ -976,7 +976,7 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           errors++;
         }
       } else {
-        const err76 = { instancePath: instancePath + "/notify_subject", schemaPath: "#/properties/notify_subject/type", keyword: "type", params: { type: "string" }, message: "must be string" };
+        const err76 = { instancePath: instancePath + "/token", schemaPath: "#/properties/token/type", keyword: "type", params: { type: "string" }, message: "must be string" };
         if (vErrors === null) {
           vErrors = [err76];
         } else {
@@ -985,11 +985,11 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
         errors++;
       }
     }
-    if (data.patroni_url !== void 0) {
-      let data18 = data.patroni_url;
+    if (data.notify_subject !== void 0) {
+      let data18 = data.notify_subject;
       if (typeof data18 === "string") {
-        if (func2(data18) > 2048) {
-          const err77 = { instancePath: instancePath + "/patroni_url", schemaPath: "#/properties/patroni_url/maxLength", keyword: "maxLength", params: { limit: 2048 }, message: "must NOT have more than 2048 characters" };
+        if (func2(data18) > 255) {
+          const err77 = { instancePath: instancePath + "/notify_subject", schemaPath: "#/properties/notify_subject/maxLength", keyword: "maxLength", params: { limit: 255 }, message: "must NOT have more than 255 characters" };
           if (vErrors === null) {
             vErrors = [err77];
           } else {
@@ -998,7 +998,7 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           errors++;
         }
         if (func2(data18) < 1) {
-          const err78 = { instancePath: instancePath + "/patroni_url", schemaPath: "#/properties/patroni_url/minLength", keyword: "minLength", params: { limit: 1 }, message: "must NOT have fewer than 1 characters" };
+          const err78 = { instancePath: instancePath + "/notify_subject", schemaPath: "#/properties/notify_subject/minLength", keyword: "minLength", params: { limit: 1 }, message: "must NOT have fewer than 1 characters" };
           if (vErrors === null) {
             vErrors = [err78];
           } else {
@@ -1007,7 +1007,7 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           errors++;
         }
         if (!pattern14.test(data18)) {
-          const err79 = { instancePath: instancePath + "/patroni_url", schemaPath: "#/properties/patroni_url/pattern", keyword: "pattern", params: { pattern: "^https?://(?:[0-9A-Za-z._-]+|\\[[0-9A-Fa-f:.]+\\])(?::[0-9]{1,5})?(?:[/?][^\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]*)?$" }, message: 'must match pattern "^https?://(?:[0-9A-Za-z._-]+|\\[[0-9A-Fa-f:.]+\\])(?::[0-9]{1,5})?(?:[/?][^\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]*)?$"' };
+          const err79 = { instancePath: instancePath + "/notify_subject", schemaPath: "#/properties/notify_subject/pattern", keyword: "pattern", params: { pattern: "^[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+(?:\\.[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+)*$" }, message: 'must match pattern "^[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+(?:\\.[^.*>\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]+)*$"' };
           if (vErrors === null) {
             vErrors = [err79];
           } else {
@@ -1016,7 +1016,7 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           errors++;
         }
       } else {
-        const err80 = { instancePath: instancePath + "/patroni_url", schemaPath: "#/properties/patroni_url/type", keyword: "type", params: { type: "string" }, message: "must be string" };
+        const err80 = { instancePath: instancePath + "/notify_subject", schemaPath: "#/properties/notify_subject/type", keyword: "type", params: { type: "string" }, message: "must be string" };
         if (vErrors === null) {
           vErrors = [err80];
         } else {
@@ -1025,20 +1025,20 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
         errors++;
       }
     }
-    if (data.max_role_subscriptions !== void 0) {
-      let data19 = data.max_role_subscriptions;
-      if (!(typeof data19 == "number" && (!(data19 % 1) && !isNaN(data19)) && isFinite(data19))) {
-        const err81 = { instancePath: instancePath + "/max_role_subscriptions", schemaPath: "#/properties/max_role_subscriptions/type", keyword: "type", params: { type: "integer" }, message: "must be integer" };
-        if (vErrors === null) {
-          vErrors = [err81];
-        } else {
-          vErrors.push(err81);
+    if (data.patroni_url !== void 0) {
+      let data19 = data.patroni_url;
+      if (typeof data19 === "string") {
+        if (func2(data19) > 2048) {
+          const err81 = { instancePath: instancePath + "/patroni_url", schemaPath: "#/properties/patroni_url/maxLength", keyword: "maxLength", params: { limit: 2048 }, message: "must NOT have more than 2048 characters" };
+          if (vErrors === null) {
+            vErrors = [err81];
+          } else {
+            vErrors.push(err81);
+          }
+          errors++;
         }
-        errors++;
-      }
-      if (typeof data19 == "number" && isFinite(data19)) {
-        if (data19 > 1e6 || isNaN(data19)) {
-          const err82 = { instancePath: instancePath + "/max_role_subscriptions", schemaPath: "#/properties/max_role_subscriptions/maximum", keyword: "maximum", params: { comparison: "<=", limit: 1e6 }, message: "must be <= 1000000" };
+        if (func2(data19) < 1) {
+          const err82 = { instancePath: instancePath + "/patroni_url", schemaPath: "#/properties/patroni_url/minLength", keyword: "minLength", params: { limit: 1 }, message: "must NOT have fewer than 1 characters" };
           if (vErrors === null) {
             vErrors = [err82];
           } else {
@@ -1046,8 +1046,8 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           }
           errors++;
         }
-        if (data19 < 1 || isNaN(data19)) {
-          const err83 = { instancePath: instancePath + "/max_role_subscriptions", schemaPath: "#/properties/max_role_subscriptions/minimum", keyword: "minimum", params: { comparison: ">=", limit: 1 }, message: "must be >= 1" };
+        if (!pattern15.test(data19)) {
+          const err83 = { instancePath: instancePath + "/patroni_url", schemaPath: "#/properties/patroni_url/pattern", keyword: "pattern", params: { pattern: "^https?://(?:[0-9A-Za-z._-]+|\\[[0-9A-Fa-f:.]+\\])(?::[0-9]{1,5})?(?:[/?][^\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]*)?$" }, message: 'must match pattern "^https?://(?:[0-9A-Za-z._-]+|\\[[0-9A-Fa-f:.]+\\])(?::[0-9]{1,5})?(?:[/?][^\\u0001-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]*)?$"' };
           if (vErrors === null) {
             vErrors = [err83];
           } else {
@@ -1055,12 +1055,8 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           }
           errors++;
         }
-      }
-    }
-    if (data.responder_timeout_ms !== void 0) {
-      let data20 = data.responder_timeout_ms;
-      if (!(typeof data20 == "number" && (!(data20 % 1) && !isNaN(data20)) && isFinite(data20))) {
-        const err84 = { instancePath: instancePath + "/responder_timeout_ms", schemaPath: "#/properties/responder_timeout_ms/type", keyword: "type", params: { type: "integer" }, message: "must be integer" };
+      } else {
+        const err84 = { instancePath: instancePath + "/patroni_url", schemaPath: "#/properties/patroni_url/type", keyword: "type", params: { type: "string" }, message: "must be string" };
         if (vErrors === null) {
           vErrors = [err84];
         } else {
@@ -1068,18 +1064,21 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
         }
         errors++;
       }
-      if (typeof data20 == "number" && isFinite(data20)) {
-        if (data20 > 864e5 || isNaN(data20)) {
-          const err85 = { instancePath: instancePath + "/responder_timeout_ms", schemaPath: "#/properties/responder_timeout_ms/maximum", keyword: "maximum", params: { comparison: "<=", limit: 864e5 }, message: "must be <= 86400000" };
-          if (vErrors === null) {
-            vErrors = [err85];
-          } else {
-            vErrors.push(err85);
-          }
-          errors++;
+    }
+    if (data.replicas !== void 0) {
+      let data20 = data.replicas;
+      if (!(typeof data20 == "number" && (!(data20 % 1) && !isNaN(data20)) && isFinite(data20))) {
+        const err85 = { instancePath: instancePath + "/replicas", schemaPath: "#/properties/replicas/type", keyword: "type", params: { type: "integer" }, message: "must be integer" };
+        if (vErrors === null) {
+          vErrors = [err85];
+        } else {
+          vErrors.push(err85);
         }
-        if (data20 < 1 || isNaN(data20)) {
-          const err86 = { instancePath: instancePath + "/responder_timeout_ms", schemaPath: "#/properties/responder_timeout_ms/minimum", keyword: "minimum", params: { comparison: ">=", limit: 1 }, message: "must be >= 1" };
+        errors++;
+      }
+      if (typeof data20 == "number" && isFinite(data20)) {
+        if (data20 > 5 || isNaN(data20)) {
+          const err86 = { instancePath: instancePath + "/replicas", schemaPath: "#/properties/replicas/maximum", keyword: "maximum", params: { comparison: "<=", limit: 5 }, message: "must be <= 5" };
           if (vErrors === null) {
             vErrors = [err86];
           } else {
@@ -1087,32 +1086,21 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
           }
           errors++;
         }
-      }
-    }
-    if (data.tls_cert_path !== void 0) {
-      if (data.tls_key_path === void 0) {
-        const err87 = { instancePath, schemaPath: "#/dependentRequired", keyword: "dependentRequired", params: {
-          property: "tls_cert_path",
-          missingProperty: "tls_key_path",
-          depsCount: 1,
-          deps: "tls_key_path"
-        }, message: "must have property tls_key_path when property tls_cert_path is present" };
-        if (vErrors === null) {
-          vErrors = [err87];
-        } else {
-          vErrors.push(err87);
+        if (data20 < 1 || isNaN(data20)) {
+          const err87 = { instancePath: instancePath + "/replicas", schemaPath: "#/properties/replicas/minimum", keyword: "minimum", params: { comparison: ">=", limit: 1 }, message: "must be >= 1" };
+          if (vErrors === null) {
+            vErrors = [err87];
+          } else {
+            vErrors.push(err87);
+          }
+          errors++;
         }
-        errors++;
       }
     }
-    if (data.tls_key_path !== void 0) {
-      if (data.tls_cert_path === void 0) {
-        const err88 = { instancePath, schemaPath: "#/dependentRequired", keyword: "dependentRequired", params: {
-          property: "tls_key_path",
-          missingProperty: "tls_cert_path",
-          depsCount: 1,
-          deps: "tls_cert_path"
-        }, message: "must have property tls_cert_path when property tls_key_path is present" };
+    if (data.max_role_subscriptions !== void 0) {
+      let data21 = data.max_role_subscriptions;
+      if (!(typeof data21 == "number" && (!(data21 % 1) && !isNaN(data21)) && isFinite(data21))) {
+        const err88 = { instancePath: instancePath + "/max_role_subscriptions", schemaPath: "#/properties/max_role_subscriptions/type", keyword: "type", params: { type: "integer" }, message: "must be integer" };
         if (vErrors === null) {
           vErrors = [err88];
         } else {
@@ -1120,13 +1108,97 @@ function validate20(data, { instancePath = "", parentData, parentDataProperty, r
         }
         errors++;
       }
+      if (typeof data21 == "number" && isFinite(data21)) {
+        if (data21 > 1e6 || isNaN(data21)) {
+          const err89 = { instancePath: instancePath + "/max_role_subscriptions", schemaPath: "#/properties/max_role_subscriptions/maximum", keyword: "maximum", params: { comparison: "<=", limit: 1e6 }, message: "must be <= 1000000" };
+          if (vErrors === null) {
+            vErrors = [err89];
+          } else {
+            vErrors.push(err89);
+          }
+          errors++;
+        }
+        if (data21 < 1 || isNaN(data21)) {
+          const err90 = { instancePath: instancePath + "/max_role_subscriptions", schemaPath: "#/properties/max_role_subscriptions/minimum", keyword: "minimum", params: { comparison: ">=", limit: 1 }, message: "must be >= 1" };
+          if (vErrors === null) {
+            vErrors = [err90];
+          } else {
+            vErrors.push(err90);
+          }
+          errors++;
+        }
+      }
+    }
+    if (data.responder_timeout_ms !== void 0) {
+      let data22 = data.responder_timeout_ms;
+      if (!(typeof data22 == "number" && (!(data22 % 1) && !isNaN(data22)) && isFinite(data22))) {
+        const err91 = { instancePath: instancePath + "/responder_timeout_ms", schemaPath: "#/properties/responder_timeout_ms/type", keyword: "type", params: { type: "integer" }, message: "must be integer" };
+        if (vErrors === null) {
+          vErrors = [err91];
+        } else {
+          vErrors.push(err91);
+        }
+        errors++;
+      }
+      if (typeof data22 == "number" && isFinite(data22)) {
+        if (data22 > 864e5 || isNaN(data22)) {
+          const err92 = { instancePath: instancePath + "/responder_timeout_ms", schemaPath: "#/properties/responder_timeout_ms/maximum", keyword: "maximum", params: { comparison: "<=", limit: 864e5 }, message: "must be <= 86400000" };
+          if (vErrors === null) {
+            vErrors = [err92];
+          } else {
+            vErrors.push(err92);
+          }
+          errors++;
+        }
+        if (data22 < 1 || isNaN(data22)) {
+          const err93 = { instancePath: instancePath + "/responder_timeout_ms", schemaPath: "#/properties/responder_timeout_ms/minimum", keyword: "minimum", params: { comparison: ">=", limit: 1 }, message: "must be >= 1" };
+          if (vErrors === null) {
+            vErrors = [err93];
+          } else {
+            vErrors.push(err93);
+          }
+          errors++;
+        }
+      }
+    }
+    if (data.tls_cert_path !== void 0) {
+      if (data.tls_key_path === void 0) {
+        const err94 = { instancePath, schemaPath: "#/dependentRequired", keyword: "dependentRequired", params: {
+          property: "tls_cert_path",
+          missingProperty: "tls_key_path",
+          depsCount: 1,
+          deps: "tls_key_path"
+        }, message: "must have property tls_key_path when property tls_cert_path is present" };
+        if (vErrors === null) {
+          vErrors = [err94];
+        } else {
+          vErrors.push(err94);
+        }
+        errors++;
+      }
+    }
+    if (data.tls_key_path !== void 0) {
+      if (data.tls_cert_path === void 0) {
+        const err95 = { instancePath, schemaPath: "#/dependentRequired", keyword: "dependentRequired", params: {
+          property: "tls_key_path",
+          missingProperty: "tls_cert_path",
+          depsCount: 1,
+          deps: "tls_cert_path"
+        }, message: "must have property tls_cert_path when property tls_key_path is present" };
+        if (vErrors === null) {
+          vErrors = [err95];
+        } else {
+          vErrors.push(err95);
+        }
+        errors++;
+      }
     }
   } else {
-    const err89 = { instancePath, schemaPath: "#/type", keyword: "type", params: { type: "object" }, message: "must be object" };
+    const err96 = { instancePath, schemaPath: "#/type", keyword: "type", params: { type: "object" }, message: "must be object" };
     if (vErrors === null) {
-      vErrors = [err89];
+      vErrors = [err96];
     } else {
-      vErrors.push(err89);
+      vErrors.push(err96);
     }
     errors++;
   }

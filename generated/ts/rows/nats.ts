@@ -146,6 +146,13 @@ export interface GatewayRow {
   owner: string;
   /** When its process was last there. */
   seen_at: Date;
+  /**
+   * The NATS server that its process receives subscriptions from, by its `host:port` in option `host`; none: it is not
+   * connected.
+   */
+  nats_server: string | null;
+  /** The id that this server has given itself, a new one at each start. */
+  nats_server_id: string | null;
 }
 
 /** A row of hawser.gateway_secret. What Postgres proves itself with to the gateway; made at the first migration. */
@@ -178,7 +185,7 @@ export const columns = {
   bridgeFence: ["id", "epoch"],
   executorLogin: ["id", "user_name", "password"],
   natsServer: ["id", "options", "server_name", "seen_server_name", "seen_options", "changed_at"],
-  gateway: ["host", "port", "sslmode", "root_certificate", "started_at", "owner", "seen_at"],
+  gateway: ["host", "port", "sslmode", "root_certificate", "started_at", "owner", "seen_at", "nats_server", "nats_server_id"],
   gatewaySecret: ["id", "user_name", "password"],
 } as const;
 

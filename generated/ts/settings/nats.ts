@@ -1070,6 +1070,12 @@ export const gatewayConstants = {
    */
   forcedReloadPauseMs: 1000,
   /**
+   * A NATS server that could not be reached, or whose connection has ended, is tried after the others for so long.
+   *
+   * Value: 15000 ms.
+   */
+  natsServerAwayMs: 15000,
+  /**
    * How often `hawser serve` says that it waits for Postgres.
    *
    * Value: 30000 ms.

@@ -298,7 +298,8 @@ export class Lane {
 
   /** No message is to blame: with fewer of them, at once, until one is alone and waits. */
   protected afterTransient(tried: Part, now: number): void {
-    this.size.givenUp(tried.count);
+    // Only by batches that are new: halves of one would make the next ones far smaller than half of them gets through.
+    if (tried.attempts === 1) this.size.givenUp(tried.count);
     if (tried.count > 1) {
       this.halve(tried);
       return;

@@ -5,11 +5,13 @@
 import pg from "pg";
 import { doctorConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
+import { natsAddresses } from "../../nats/index.js";
 import { formatAddress } from "../../wire/index.js";
 import type { Check } from "../examine.js";
 import type { Facts, GatewayRow } from "../facts.js";
 import type { Finding, Verdict } from "../finding.js";
 import type { CallProblem } from "../gateway-call.js";
+import type { NatsDefinition } from "../nats-definition.js";
 import { NatsProbe } from "../nats-probe.js";
 import { ago, catalogCheck, natsHangs } from "./catalog-check.js";
 
@@ -84,7 +86,10 @@ async function nats(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   const answer = await facts.gatewayAnswer(signal);
   if (answer.kind === "answered") {
     const { version, host, port } = answer.server;
-    return { seen: `the gateway is connected to nats-server ${version}, ${formatAddress({ host, port })}` };
+    return {
+      findings: together(await facts.gateways(), await facts.natsDefinition()),
+      seen: `the gateway is connected to nats-server ${version}, ${formatAddress({ host, port })}`,
+    };
   }
   if (answer.kind === "no_nats") return { findings: [refused(answer.problem)] };
   const definition = await facts.natsDefinition();
@@ -96,6 +101,22 @@ async function nats(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   if (code === "secret_file")
     return { notChecked: `${message}: run it where \`hawser serve\` runs, with its --secrets-dir` };
   return { findings: [refused({ code, message: `from this machine: ${message}`, detail, hint })] };
+}
+
+/** All processes receive subscriptions from one NATS server, whose end all of them would miss something of. */
+function together(rows: readonly GatewayRow[] = [], definition: NatsDefinition): Finding[] {
+  const servers = definition.kind === "complete" ? natsAddresses(definition.options) : [];
+  const placed = rows.filter(({ isStale, natsServerId }) => !isStale && natsServerId !== null);
+  const ids = new Set(placed.map(({ natsServerId }) => natsServerId));
+  if (servers.length < 2 || placed.length < 2 || ids.size > 1) return [];
+  const names = [...new Set(placed.map(({ natsServer }) => natsServer))].join(", ");
+  return [
+    {
+      severity: "warning",
+      what: `all ${placed.length} processes of \`hawser serve\` stand on one NATS server, ${names} (${[...ids][0]}), of ${servers.length} that are named: what it has not delivered when it dies, none of them has`,
+      remedy: `They move apart within half a minute where they can: see that they reach the others (${servers.map(({ name }) => name).join(", ")}), and that host does not name one server in several ways, as a load balancer does`,
+    },
+  ];
 }
 
 /** Messages of the gateway often hold their detail. */

@@ -3,7 +3,7 @@
  */
 import pg from "pg";
 import { connectionOptions } from "../../../generated/ts/nats-options/index.js";
-import { serverName } from "../../nats/connect-failure.js";
+import { natsAddresses } from "../../nats/index.js";
 import type { Check } from "../examine.js";
 import type { Facts } from "../facts.js";
 import type { Finding, Verdict } from "../finding.js";
@@ -75,7 +75,11 @@ async function definition(facts: Facts): Promise<Verdict> {
         found.violation.hint,
       );
     case "complete":
-      return { seen: `it is ${serverName(found.options)}` };
+      return {
+        seen: `it is ${natsAddresses(found.options)
+          .map(({ name }) => name)
+          .join(", ")}`,
+      };
   }
 }
 

@@ -23,6 +23,8 @@ export interface BucketOptions {
   readonly domain?: string | undefined;
   /** How long the whole call may take, in milliseconds. */
   readonly timeoutMs: number;
+  /** How many servers keep a bucket that the call makes. Default: 1. */
+  readonly replicas?: number | undefined;
 }
 
 /** The code of the JetStream API for a stream that others have made meanwhile, with other settings. */
@@ -55,7 +57,8 @@ export class KeyValue {
   }
 
   /**
-   * Puts a value, and makes the bucket if there is none: file storage, one revision for each key, no time limit.
+   * Puts a value, and makes the bucket if there is none: file storage, one revision for each key, no time limit, as many
+   * replicas as the options say.
    *
    * @returns its revision
    * @throws HawserError as `natsFailure` maps it; payload_too_large
@@ -65,7 +68,7 @@ export class KeyValue {
     this.#watch.checkSize(attempt, value.length);
     const id = `${options.domain ?? ""} ${bucket}`;
     return this.#run(attempt, async (buckets, session, deadline) => {
-      const denied = this.#known.has(id) ? undefined : await this.#makeIfAllowed(buckets, bucket);
+      const denied = this.#known.has(id) ? undefined : await this.#makeIfAllowed(buckets, bucket, options);
       try {
         const revision = await putWhileThere({ attempt, buckets, session, deadline, bucket, denied }, key, value);
         this.#known.add(id);
@@ -75,7 +78,7 @@ export class KeyValue {
         if (!(error instanceof jserrors.JetStreamNotEnabled)) throw error;
       }
       // Nobody took it: the bucket has been deleted since.
-      await this.#make(buckets, bucket);
+      await this.#make(buckets, bucket, options);
       const revision = BigInt(await putOnce(buckets, bucket, key, value));
       this.#known.add(id);
       return revision;
@@ -130,9 +133,9 @@ export class KeyValue {
    *
    * @returns how it was denied, if it was
    */
-  async #makeIfAllowed(buckets: Kvm, bucket: string): Promise<Error | undefined> {
+  async #makeIfAllowed(buckets: Kvm, bucket: string, options: BucketOptions): Promise<Error | undefined> {
     try {
-      await this.#make(buckets, bucket);
+      await this.#make(buckets, bucket, options);
       return undefined;
     } catch (error) {
       if (!isPermissionDenied(error)) throw error;
@@ -140,17 +143,18 @@ export class KeyValue {
     }
   }
 
-  async #make(buckets: Kvm, bucket: string): Promise<void> {
+  /** One that is there stays as it is. */
+  async #make(buckets: Kvm, bucket: string, { replicas = 1 }: BucketOptions): Promise<void> {
     try {
-      await buckets.create(bucket);
+      await buckets.create(bucket, { replicas });
     } catch (error) {
       if (!(error instanceof JetStreamApiError && error.code === streamNameInUse)) throw error;
     }
   }
 }
 
-function attemptOf(name: string, { domain, timeoutMs }: BucketOptions, changes: boolean): Attempt {
-  return { name, domain, changes, timeoutMs };
+function attemptOf(name: string, { domain, replicas, timeoutMs }: BucketOptions, changes: boolean): Attempt {
+  return { name, domain, replicas, changes, timeoutMs };
 }
 
 /**

@@ -36,6 +36,8 @@ export interface StoreOptions {
   readonly domain?: string | undefined;
   /** How long the whole call may take, in milliseconds. */
   readonly timeoutMs: number;
+  /** How many servers keep a store that the call makes. Default: 1. */
+  readonly replicas?: number | undefined;
 }
 
 /** The same, for what is as large as what was stored. */
@@ -74,7 +76,7 @@ export class ObjectStores {
     const attempt = attemptOf(`put of file "${name}" into store "${store}"`, options, true);
     return this.#run(attempt, async (session, signal) => {
       let before = await recordOf(session, store, name, async () => {
-        await makeStore(session, store);
+        await makeStore(session, store, options);
         return undefined;
       });
       const version = nuid.next();
@@ -207,8 +209,8 @@ export class ObjectStores {
   }
 }
 
-function attemptOf(name: string, { domain, timeoutMs }: StoreOptions, changes: boolean): Attempt {
-  return { name, domain, changes, timeoutMs };
+function attemptOf(name: string, { domain, replicas, timeoutMs }: StoreOptions, changes: boolean): Attempt {
+  return { name, domain, replicas, changes, timeoutMs };
 }
 
 /** The record of a file, deleted or not; undefined if there is none. */
@@ -263,9 +265,10 @@ async function removeReplaced(
   if (now?.record.nuid === version) await purge(session, store, chunkSubject(store, before.record.nuid));
 }
 
-async function makeStore({ client }: JetStreamSession, store: string): Promise<void> {
+/** One that is there stays as it is. */
+async function makeStore({ client }: JetStreamSession, store: string, { replicas = 1 }: StoreOptions): Promise<void> {
   try {
-    await new Objm(client).create(store);
+    await new Objm(client).create(store, { replicas });
   } catch (error) {
     if (!(error instanceof JetStreamApiError && error.code === streamNameInUse)) throw error;
   }

@@ -45,12 +45,17 @@ export async function hawser(args: readonly string[], options: HawserOptions = {
     const failed = await runCli(args);
     // The exit status of commands that print what is wrong, as `hawser doctor` does.
     const status = failed || Number(process.exitCode ?? 0);
-    return { status, signal: null, stdout: stdout.text, stderr: stderr.text };
+    return { status, signal: null, stdout: stdout.text, stderr: withoutNodeWarnings(stderr.text) };
   } finally {
     process.exitCode = before;
     for (const each of undo) each();
     isRunning = false;
   }
+}
+
+/** What other files of this worker have caused Node to warn of, it says at any time, once. */
+function withoutNodeWarnings(text: string): string {
+  return text.replace(/^\(node:\d+\) .*\n(\(Use `node --trace-.*\n)?/gm, "");
 }
 
 /** What a command has written. */

@@ -130,6 +130,37 @@ export function checkGatewayOwner(value: string): Violation | undefined {
   return checkText(gatewayOwnerRules, value);
 }
 
+const gatewayNatsServerRules: TextRules = {
+  path: "nats_server",
+  minBytes: 0,
+  maxBytes: Number.POSITIVE_INFINITY,
+};
+
+/**
+ * Checks `Gateway.nats_server`.
+ *
+ * The NATS server that its process receives subscriptions from, by its `host:port` in option `host`; none: it is not
+ * connected.
+ */
+export function checkGatewayNatsServer(value: string): Violation | undefined {
+  return checkText(gatewayNatsServerRules, value);
+}
+
+const gatewayNatsServerIdRules: TextRules = {
+  path: "nats_server_id",
+  minBytes: 0,
+  maxBytes: Number.POSITIVE_INFINITY,
+};
+
+/**
+ * Checks `Gateway.nats_server_id`.
+ *
+ * The id that this server has given itself, a new one at each start.
+ */
+export function checkGatewayNatsServerId(value: string): Violation | undefined {
+  return checkText(gatewayNatsServerIdRules, value);
+}
+
 /**
  * Checks `GatewaySecret.id`.
  *
@@ -188,7 +219,9 @@ export function validateGatewayRow(row: GatewayRow): Violation | undefined {
     checkGatewayPort(row.port) ??
     checkGatewaySslmode(row.sslmode) ??
     (row.root_certificate === null ? undefined : checkGatewayRootCertificate(row.root_certificate)) ??
-    checkGatewayOwner(row.owner);
+    checkGatewayOwner(row.owner) ??
+    (row.nats_server === null ? undefined : checkGatewayNatsServer(row.nats_server)) ??
+    (row.nats_server_id === null ? undefined : checkGatewayNatsServerId(row.nats_server_id));
 }
 
 /** Checks each column of a row of hawser.gateway_secret; checks over several columns are Postgres's alone. */
@@ -211,6 +244,8 @@ export const columnChecks = {
     sslmode: checkGatewaySslmode,
     root_certificate: checkGatewayRootCertificate,
     owner: checkGatewayOwner,
+    nats_server: checkGatewayNatsServer,
+    nats_server_id: checkGatewayNatsServerId,
   },
   gateway_secret: {
     id: checkGatewaySecretId,
