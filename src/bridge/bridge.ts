@@ -150,7 +150,6 @@ export class Bridge {
         this.#rareLog.warn("a message became a dead letter", `${functionName} on ${subject}: SQLSTATE ${code}`);
       },
       onBatch: (messages, durationMs) => options.onBatch(messages, durationMs),
-      isLed: () => this.#lead.isLed,
       onNotSpilled: (error) => {
         this.#rareLog.warn("messages that there is no memory for cannot be saved now", wordsOf(error));
       },
@@ -383,7 +382,7 @@ export class Bridge {
     const { saved, error } = await this.#saved.save(messages, AbortSignal.timeout(bridgeConstants.leadExpiryMs));
     const { logger } = this.#options;
     if (saved > 0) {
-      this.#subscriptions.handedOver(messages.slice(0, saved));
+      this.#subscriptions.handedOver(messages, saved);
       logger.info({ saved }, "saved messages that the leader has not received: it runs them");
       await this.#announce();
     }

@@ -15,6 +15,8 @@ export interface InboundMessage {
   readonly headersProblem?: string | undefined;
   /** When it was received, by `performance.now()`. */
   readonly receivedAt: number;
+  /** It did not come to the NATS server before this. A process that stood still receives late. Default: `receivedAt`. */
+  readonly notBefore?: number | undefined;
 }
 
 /** What a message counts for where memory is limited, in bytes. */

@@ -227,6 +227,7 @@ export class Receiver {
       headers: headers?.toJsonText(),
       headersProblem: headers?.problem,
       receivedAt: performance.now(),
+      notBefore: this.#completeUntil,
     });
   }
 

@@ -52,8 +52,6 @@ export interface SubscriptionsOptions {
   onBuried(step: BuryStep): void;
   /** A batch was committed. */
   onBatch(messages: number, durationMs: number): void;
-  /** Another process leads, as far as is known. */
-  isLed(): boolean;
   /** Messages that there is no memory for cannot be written to the table. It is tried again. */
   onNotSpilled(error: unknown): void;
 }
@@ -313,7 +311,7 @@ export class Subscriptions {
     }
     if (this.#term === undefined) {
       const ids = all.map(({ subscription }) => subscription.id);
-      this.#buffer.add(message, ids, this.#taking !== undefined || !this.#options.isLed());
+      this.#buffer.add(message, ids, this.#taking !== undefined);
     } else if (this.#context.budget.isCrowded) this.#spillSoon(this.#term);
   }
 
@@ -366,12 +364,8 @@ export class Subscriptions {
       if (lane !== undefined && lane.savedDone.length > 0) savedDone.set(subscription.id, lane.savedDone);
     }
     const taking = this.#taking ?? (others?.until === Number.NEGATIVE_INFINITY ? others : undefined);
-    const { cleanTakeoverMs } = bridgeConstants;
     this.follow();
-    const own =
-      taking === undefined
-        ? this.#buffer.takeOwn((others?.until ?? Number.POSITIVE_INFINITY) - cleanTakeoverMs)
-        : this.#buffer.takeOver(taking);
+    const own = taking === undefined ? this.#buffer.takeOwn(others?.until) : this.#buffer.takeOver(taking);
     return { unfinished: own.flatMap(eachSubscription), savedDone };
   }
 
@@ -446,9 +440,12 @@ export class Subscriptions {
     return this.#buffer.unknownToLeader.flatMap(eachSubscription);
   }
 
-  /** These were saved, for the leader. */
-  handedOver(messages: readonly Unsaved[]): void {
-    this.#buffer.dropped(new Set(messages.map(({ message }) => message)));
+  /** The first of {@link unknownToLeader} were saved, for the leader. */
+  handedOver(all: readonly Unsaved[], saved: number): void {
+    const handedOver = new Set(all.slice(0, saved).map(({ message }) => message));
+    // Of one with several subscriptions some may not be saved.
+    if (saved < all.length) handedOver.delete(all[saved]!.message);
+    this.#buffer.dropped(handedOver);
   }
 
   /** Those with dead letters that are being handled again. */

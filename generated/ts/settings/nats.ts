@@ -705,7 +705,8 @@ export const bridgeConstants = {
    */
   saveChunkBytes: 4194304,
   /**
-   * Of how many subscriptions that stand still the leader tells the others their own progress; those that are most behind.
+   * For how many subscriptions that stand still the leader tells the others their own progress: those that are most behind. The
+   * next one holds back what is told of all others. It bounds the size of the row.
    *
    * Value: 100 subscriptions.
    */

@@ -26,7 +26,7 @@ export interface LeadEvents {
 
 /** When messages were received that are not done yet. */
 export interface Unfinished {
-  /** The oldest, but of those of {@link behind}; undefined: all are done. */
+  /** The oldest, except those of {@link behind}; undefined: all are done. */
   readonly oldestAt: number | undefined;
   /** The oldest of each subscription that stands still, by its number. */
   readonly behind: ReadonlyMap<bigint, number>;

@@ -17,13 +17,13 @@
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
 import type { Clock } from "../../store/index.js";
-import { doneBefore, KnownProgress } from "./known-progress.js";
+import { doneBefore, KnownProgress, type LeaderProgress } from "./known-progress.js";
 import type { LeadEvents, LeadMessages } from "./lead-events.js";
 import type { LeadRow, LeadTable, Progress, Term } from "./lead-table.js";
 import { LeaderWatch } from "./leader-watch.js";
 import { type ClockSample, serverTimeAtLeast, serverTimeAtMost, surelyBefore } from "./server-clock.js";
 
-const { leadBeatMs, leadExpiryMs, leadCourtesyBeats } = bridgeConstants;
+const { leadBeatMs, leadExpiryMs, leadCourtesyBeats, leadTrustedBeats } = bridgeConstants;
 
 /** What it works with. */
 export interface LeadProtocolOptions {
@@ -51,6 +51,9 @@ export interface OthersHave {
   readonly afterCleanEnd: boolean;
 }
 
+const someoneLeads: OthersHave = { until: Number.POSITIVE_INFINITY, afterCleanEnd: false };
+const nobodyLeads: OthersHave = { until: Number.NEGATIVE_INFINITY, afterCleanEnd: false };
+
 /** See above. */
 export class LeadProtocol {
   protected readonly options: LeadProtocolOptions;
@@ -70,9 +73,6 @@ export class LeadProtocol {
   #sample: ClockSample | undefined;
   /** Another process has led while this one was there. */
   #hasSeenLeader = false;
-  /** When a beat of another process was last seen to have come. */
-  #beatSeenAt = Number.NEGATIVE_INFINITY;
-  #lastSeen: LeadRow | undefined;
   /** The last one that was told of. */
   #toldWaiting: bigint | undefined;
   #turn: Promise<void> | undefined;
@@ -152,8 +152,7 @@ export class LeadProtocol {
     await this.#turn;
     const term = this.#term ?? this.#taking;
     if (term === undefined || wasPaused) return;
-    const unknown: Progress = nothingKnown;
-    const progress = this.#term === undefined ? unknown : this.progress();
+    const progress = this.#term === undefined ? nothingKnown : this.progress();
     this.#term = undefined;
     try {
       await this.options.table.release(term, progress);
@@ -162,43 +161,47 @@ export class LeadProtocol {
     }
   }
 
-  /** Another process leads, as far as its beats show. */
-  get isLed(): boolean {
-    return this.options.clock.now() - this.#beatSeenAt < 2 * leadBeatMs;
-  }
-
   /**
-   * Whether another process runs what this one has kept while it waited: for one that is about to end, and receives nothing any
-   * more. Takes until the leader has beaten twice, as the first beat may have been on its way before, or as long as others
-   * would wait for it. Does not reject: where Postgres does not answer, what was known before counts.
+   * Whether another process runs what this one has kept while it waited. For one that is about to end: it receives nothing any
+   * more, and looks no further by itself.
+   *
+   * Takes until the leader has beaten twice, because the first beat may have been on its way before, or as long as others would
+   * wait for it. Does not reject: where that cannot be seen in time, what was known before counts.
    */
   async othersHave(signal: AbortSignal): Promise<OthersHave> {
     const { table, clock, owner, events } = this.options;
-    const beats = new Set<bigint>();
+    if (this.#mode === "paused") return someoneLeads;
+    this.#mode = "ended";
+    this.#cancelTimer();
+    await this.#turn;
+    const asked = clock.now();
     let epoch: bigint | undefined;
-    try {
-      for (;;) {
+    const beats = new Set<bigint>();
+    while (!signal.aborted) {
+      try {
         const { row, clock: sample, isStandby } = await table.look();
-        if (isStandby === true) return { until: Number.POSITIVE_INFINITY, afterCleanEnd: false };
-        this.watch.see(row, sample);
-        events.onProgress(this.known.see(row, sample));
-        if (row.owner === undefined || row.owner === owner)
-          return { until: Number.NEGATIVE_INFINITY, afterCleanEnd: true };
+        if (isStandby === true) return someoneLeads;
+        this.#saw(row, sample);
+        if (row.owner === undefined) return { until: Number.NEGATIVE_INFINITY, afterCleanEnd: true };
+        // Its own, from an attempt that was not brought to an end.
+        if (row.owner === owner || this.watch.unchangedMs >= leadExpiryMs) return nobodyLeads;
         if (row.epoch !== epoch) beats.clear();
         epoch = row.epoch;
-        beats.add(row.beat);
-        const { completeUntil } = row;
-        if (beats.size > 2) {
-          const until = completeUntil === undefined ? Number.POSITIVE_INFINITY : surelyBefore(sample, completeUntil);
-          return { until, afterCleanEnd: completeUntil !== undefined };
+        // Before, it is not known since when it receives.
+        if (row.beat > 0n) beats.add(row.beat);
+        if (beats.size > leadTrustedBeats) {
+          const { completeUntil } = row;
+          return completeUntil === undefined
+            ? someoneLeads
+            : { until: surelyBefore(sample, completeUntil), afterCleanEnd: false };
         }
-        if (this.watch.unchangedMs >= leadExpiryMs || signal.aborted)
-          return { until: Number.NEGATIVE_INFINITY, afterCleanEnd: false };
-        await new Promise<void>((resolve) => clock.setTimeout(resolve, leadBeatMs / 10));
+      } catch (cause) {
+        events.onProblem(cause);
+        if (clock.now() - asked > leadExpiryMs) break;
       }
-    } catch {
-      return { until: this.#hasSeenLeader ? Number.POSITIVE_INFINITY : Number.NEGATIVE_INFINITY, afterCleanEnd: false };
+      await new Promise<void>((resolve) => clock.setTimeout(resolve, leadBeatMs / 10));
     }
+    return this.#hasSeenLeader ? someoneLeads : nobodyLeads;
   }
 
   /** What was received before is done, by the server's clock. */
@@ -326,14 +329,8 @@ export class LeadProtocol {
       return leadBeatMs;
     }
     this.#sample = seen.clock;
-    this.watch.see(row, seen.clock);
-    const progress = this.known.see(row, seen.clock);
-    events.onProgress(progress);
+    const progress = this.#saw(row, seen.clock);
     const isOthers = row.owner !== undefined && row.owner !== owner;
-    if (isOthers) this.#hasSeenLeader = true;
-    const before = this.#lastSeen;
-    this.#lastSeen = row;
-    if (isOthers && before?.epoch === row.epoch && before.beat !== row.beat) this.#beatSeenAt = clock.now();
     const patienceMs = this.patienceMs(row, progress && doneBefore(progress));
     const mayTake = messages.isReceiving();
     if (mayTake && this.watch.unchangedMs >= patienceMs) return await this.#take(row);
@@ -343,6 +340,14 @@ export class LeadProtocol {
     }
     if (!mayTake) return leadBeatMs;
     return Math.min(leadBeatMs, Math.max(1, patienceMs - this.watch.sinceFirst(clock.now()) + 1));
+  }
+
+  #saw(row: LeadRow, sample: ClockSample): LeaderProgress | undefined {
+    this.watch.see(row, sample);
+    const progress = this.known.see(row, sample);
+    if (row.owner !== undefined && row.owner !== this.options.owner) this.#hasSeenLeader = true;
+    this.options.events.onProgress(progress);
+    return progress;
   }
 
   async #take(row: LeadRow): Promise<number> {

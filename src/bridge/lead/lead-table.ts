@@ -5,9 +5,9 @@ import type { ClockSample } from "./server-clock.js";
 
 /** What the leader has done, in milliseconds of the server's clock. */
 export interface Progress {
-  /** What the leader received before is done, but of those of {@link behind}; undefined: not known. */
+  /** What the leader received before is done, except by those of {@link behind}; undefined: not known. */
   readonly progressAt: number | undefined;
-  /** The same of subscriptions that stand still, by their numbers. */
+  /** The same for each subscription that stands still, by its number. */
   readonly behind: ReadonlyMap<bigint, number>;
   /** It has received everything since then: of what came before nothing is said. undefined: not known. */
   readonly completeSince: number | undefined;
@@ -20,6 +20,7 @@ export interface LeadRow extends Progress {
   readonly epoch: bigint;
   /** The random id of the process; undefined: it has ended in good order, or there was none. */
   readonly owner: string | undefined;
+  /** Above 0: the progress is its own, and not that of the process before. */
   readonly beat: bigint;
 }
 

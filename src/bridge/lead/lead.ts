@@ -105,11 +105,6 @@ export class Lead implements AsyncDisposable {
     this.#protocol.resume();
   }
 
-  /** Another process leads, as far as its beats show. */
-  get isLed(): boolean {
-    return this.#protocol.isLed;
-  }
-
   /** Whether another process runs what this one has kept. See {@link LeadProtocol.othersHave}. */
   othersHave(signal: AbortSignal): Promise<OthersHave> {
     return this.#protocol.othersHave(signal);

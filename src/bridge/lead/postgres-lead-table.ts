@@ -31,12 +31,13 @@ const sql = {
            ${serverTime}::float8 AS server_time
       FROM ${tables.bridgeLead}`,
   beat: `
-    UPDATE ${tables.bridgeLead} SET beat = beat + 1, progress_at = to_timestamp($3::bigint / 1000.0), complete_since = to_timestamp($4::bigint / 1000.0), behind = $5::text,
-           complete_until = to_timestamp($6::bigint / 1000.0)
+    UPDATE ${tables.bridgeLead}
+       SET beat = greatest(beat, 0) + 1, progress_at = to_timestamp($3::bigint / 1000.0), behind = $5::text,
+           complete_since = to_timestamp($4::bigint / 1000.0), complete_until = to_timestamp($6::bigint / 1000.0)
      WHERE ${mine} RETURNING ${confirmation}`,
-  confirm: `UPDATE ${tables.bridgeLead} SET beat = beat + 1 WHERE ${mine} RETURNING ${confirmation}`,
+  confirm: `UPDATE ${tables.bridgeLead} SET beat = beat - 1 WHERE ${mine} RETURNING ${confirmation}`,
   take: `
-    UPDATE ${tables.bridgeLead} SET epoch = epoch + 1 + floor(random() * 1048576)::bigint, owner = $3::text, beat = 0, complete_until = NULL
+    UPDATE ${tables.bridgeLead} SET epoch = epoch + 1 + floor(random() * 1048576)::bigint, owner = $3::text, beat = 0
      WHERE id = 1 AND epoch = $1::bigint AND beat = $2::bigint RETURNING epoch`,
   fencePatience: "SELECT set_config('lock_timeout', $1::text, false)",
   fence: `UPDATE ${tables.bridgeFence} SET epoch = $1::bigint WHERE id = 1 AND epoch < $1::bigint`,
@@ -58,7 +59,8 @@ const sql = {
     SELECT pid, role, is_executor, CASE WHEN is_executor THEN pg_catalog.pg_terminate_backend(pid) END AS ended FROM held`,
   release: `
     WITH released AS (
-      UPDATE ${tables.bridgeLead} SET owner = NULL, beat = beat + 1, progress_at = coalesce(to_timestamp($3::bigint / 1000.0), progress_at),
+      UPDATE ${tables.bridgeLead} SET owner = NULL, progress_at = coalesce(to_timestamp($3::bigint / 1000.0), progress_at),
+             beat = CASE WHEN $3 IS NULL AND beat <= 0 THEN beat - 1 ELSE greatest(beat, 0) + 1 END,
              complete_since = CASE WHEN $3 IS NULL THEN complete_since ELSE to_timestamp($4::bigint / 1000.0) END,
              behind = CASE WHEN $3 IS NULL THEN behind ELSE $5::text END,
              complete_until = CASE WHEN $3 IS NULL THEN complete_until ELSE to_timestamp($6::bigint / 1000.0) END
@@ -108,7 +110,7 @@ export class PostgresLeadTable implements LeadTable {
         ...{ epoch, owner: owner ?? undefined, beat },
         ...{ progressAt: progress_at ?? undefined, completeSince: complete_since ?? undefined },
         completeUntil: complete_until ?? undefined,
-        behind: new Map(Object.entries(JSON.parse(behind ?? "{}")).map(([id, at]) => [BigInt(id), Number(at)])),
+        behind: behindOf(behind),
       },
       clock: { serverTime: server_time, sentAt, heardAt },
       isStandby,
@@ -184,10 +186,16 @@ function has(error: unknown, code: string): boolean {
   return error instanceof pg.DatabaseError && error.code === code;
 }
 
+function behindOf(text: string | null): ReadonlyMap<bigint, number> {
+  const each: Record<string, number> = JSON.parse(text ?? "{}");
+  return new Map(Object.entries(each).map(([id, at]) => [BigInt(id), at]));
+}
+
+/** `$3` to `$6` of the statements. */
 function valuesOf({ progressAt, behind, completeSince, completeUntil }: Progress): unknown[] {
   const each = [...behind].map(([id, at]) => [String(id), wholeMs(at)]);
-  const told = each.length === 0 ? null : JSON.stringify(Object.fromEntries(each));
-  return [wholeMs(progressAt), wholeMs(completeSince, Math.ceil), told, wholeMs(completeUntil)];
+  const behindText = each.length === 0 ? null : JSON.stringify(Object.fromEntries(each));
+  return [wholeMs(progressAt), wholeMs(completeSince, Math.ceil), behindText, wholeMs(completeUntil)];
 }
 
 /** Rounded down: what is done is a lower bound. */

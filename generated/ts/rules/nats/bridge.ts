@@ -187,7 +187,7 @@ export function checkBridgeLeadOwner(value: string): Violation | undefined {
 /**
  * Checks `BridgeLead.beat`.
  *
- * Grows while it lives.
+ * Changes while it lives. Above 0: what is told of its progress is its own, and not that of the process before.
  */
 export function checkBridgeLeadBeat(value: bigint): Violation | undefined {
   return typeof value === "bigint" && value >= -9223372036854775808n && value <= 9223372036854775807n
@@ -204,8 +204,8 @@ const bridgeLeadBehindRules: TextRules = {
 /**
  * Checks `BridgeLead.behind`.
  *
- * The same as `progress_at` of subscriptions that stand still, so that they do not hold back what is known of the others: a
- * JSON object of milliseconds since 1970 by their numbers. NULL: there are none.
+ * The same for each subscription that stands still, so that it does not hold back what is known of the others: a JSON object,
+ * by the numbers of at most `max_told_behind` subscriptions, of milliseconds since 1970. NULL: there are none.
  */
 export function checkBridgeLeadBehind(value: string): Violation | undefined {
   return checkText(bridgeLeadBehindRules, value);
