@@ -44,8 +44,8 @@ class WatchGoesOn extends LeadProtocol {
 
 class TrimsByTime extends LeadProtocol {
   protected override known = new (class extends KnownProgress {
-    override see(_: LeadRow, { heardAt }: ClockSample): LeaderProgress {
-      return { doneBefore: heardAt, behind: new Map(), completeSince: Number.NEGATIVE_INFINITY };
+    override see(row: LeadRow, { heardAt }: ClockSample): LeaderProgress {
+      return { epoch: row.epoch, doneBefore: heardAt, behind: new Map(), completeSince: Number.NEGATIVE_INFINITY };
     }
   })();
 }
@@ -76,6 +76,7 @@ class TrustsAnyClock extends LeadProtocol {
     override see(row: LeadRow, clock: ClockSample): LeaderProgress | undefined {
       if (row.progressAt !== undefined) {
         this.#last = {
+          epoch: row.epoch,
           doneBefore: this.bound(clock, row.progressAt),
           behind: new Map([...row.behind].map(([id, at]) => [id, this.bound(clock, at)])),
           completeSince: Number.NEGATIVE_INFINITY,
@@ -132,6 +133,18 @@ class HandsNothingOver extends TakeoverBuffer {
   }
 }
 
+class HandsOverItsOwnOnly extends TakeoverBuffer {
+  override get unknownToLeader() {
+    return super.unknownToLeader.filter(({ isOwn }) => isOwn);
+  }
+}
+
+class NeverStoodStill extends TakeoverBuffer {
+  override add(...[message, subscriptions, isOwn]: Parameters<TakeoverBuffer["add"]>): void {
+    super.add({ ...message, notBefore: undefined }, subscriptions, isOwn);
+  }
+}
+
 const protocol = (Protocol: typeof LeadProtocol): Mutant => ({ ...unchanged, Protocol });
 const store = (faults: StoreFaults): Mutant => ({ ...unchanged, store: faults });
 
@@ -139,14 +152,26 @@ const store = (faults: StoreFaults): Mutant => ({ ...unchanged, store: faults })
 export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; seeds: number; says: RegExp }> = {
   "a leader that speaks of what came before it": {
     mutant: protocol(SpeaksOfWhatItNeverHad),
-    profile: "rough",
-    seeds: 400,
+    profile: "newcomer",
+    seeds: 20,
     says: /missing/,
   },
   "what the leader never had is not handed over": {
     mutant: { ...unchanged, Buffer: HandsNothingOver },
-    profile: "rough",
-    seeds: 400,
+    profile: "newcomer",
+    seeds: 20,
+    says: /missing/,
+  },
+  "of what the leader never had only one's own is handed over": {
+    mutant: { ...unchanged, Buffer: HandsOverItsOwnOnly },
+    profile: "leaving",
+    seeds: 600,
+    says: /missing/,
+  },
+  "what was received late is taken for new": {
+    mutant: { ...unchanged, Buffer: NeverStoodStill },
+    profile: "newcomer",
+    seeds: 60,
     says: /missing/,
   },
   "progress that leaves out the lanes that stand still": {
@@ -164,10 +189,10 @@ export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; see
   "one that ends leaves what it has kept to nobody": {
     mutant: protocol(BelievesThatSomebodyLeads),
     profile: "leaving",
-    seeds: 200,
+    seeds: 100,
     says: /missing/,
   },
-  "no second step": { mutant: protocol(NoFence), profile: "rough", seeds: 60, says: /missing/ },
+  "no second step": { mutant: protocol(NoFence), profile: "rough", seeds: 60, says: /0 lead in the end/ },
   "leads before the fence is through": {
     // Alone it does no harm: the batches of the new leader ask the fence, too.
     mutant: { ...protocol(LeadsBeforeFence), store: { batchAsksLeadOnly: true } },
@@ -253,7 +278,7 @@ export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; see
   "whoever lacks messages does not wait": {
     mutant: protocol(NobodyFirst),
     profile: "fresh",
-    seeds: 400,
-    says: /missing/,
+    seeds: 60,
+    says: /was first run after/,
   },
 };

@@ -14,7 +14,7 @@ import type { World } from "./world.js";
 
 const payload = new Uint8Array(0);
 const lanes = 3;
-const laneOf = ({ id }: InboundMessage) => BigInt(Number(id) % lanes);
+export const laneOf = (id: number | string) => BigInt(Number(id) % lanes);
 
 /** See above. */
 export class SimulatedProcess {
@@ -29,10 +29,13 @@ export class SimulatedProcess {
   readonly buffer: TakeoverBuffer;
   /** The last message that it was sent arrives then: one connection keeps the order. */
   arrivesAt = 0;
+  /** What was sent to it before was received: it has asked. */
+  private completeUntil: number | undefined;
   private queue: InboundMessage[] = [];
   private readonly batches = new Map<bigint, object>();
   /** What is published from then on it does not receive. */
   private stoppedAt: number | undefined;
+  private hasDrained = false;
   private isFinishing = false;
 
   constructor(
@@ -67,12 +70,23 @@ export class SimulatedProcess {
       payload,
       headers: undefined,
       receivedAt: this.clock.now(),
+      notBefore: this.completeUntil,
     };
-    if (this.protocol.epoch === undefined) this.buffer.add(message, [laneOf(message)], !this.protocol.isLed);
+    if (this.protocol.epoch === undefined) this.buffer.add(message, [laneOf(message.id)]);
     else {
       this.queue.push(message);
       this.pump();
     }
+  }
+
+  /** Asks from now on what it has received. */
+  ask(): void {
+    const { schedule } = this.world;
+    const askedAt = this.clock.now();
+    this.world.after(this, Math.max(0, this.arrivesAt - schedule.now), () => {
+      this.completeUntil = askedAt;
+      this.clock.setTimeout(() => this.ask(), bridgeConstants.leadBeatMs);
+    });
   }
 
   get isStopping(): boolean {
@@ -84,11 +98,14 @@ export class SimulatedProcess {
     this.stoppedAt ??= this.clock.now();
     // What the server has sent by now is received.
     const { schedule } = this.world;
-    this.world.after(this, Math.max(0, this.arrivesAt - schedule.now), () => this.finish());
+    this.world.after(this, Math.max(0, this.arrivesAt - schedule.now), () => {
+      this.hasDrained = true;
+      this.finish();
+    });
   }
 
   private finish(): void {
-    if (this.batches.size > 0 || this.isFinishing || this.arrivesAt > this.world.schedule.now) return;
+    if (this.batches.size > 0 || this.isFinishing || !this.hasDrained) return;
     this.isFinishing = true;
     void this.save()
       .then(() => this.protocol.stop())
@@ -100,17 +117,22 @@ export class SimulatedProcess {
   }
 
   private async save(): Promise<void> {
-    const { counts, saved } = this.world;
+    const { counts } = this.world;
     if (this.protocol.epoch === undefined && this.buffer.length > 0) {
       const others = await this.protocol.othersHave(new AbortController().signal);
       const isLed = others.until !== Number.NEGATIVE_INFINITY;
       if (!isLed) counts.add("saved by one that waited");
       else if (others.until !== Number.POSITIVE_INFINITY) counts.add("saved beside one that ends");
-      const since = others.until - this.world.profile.cleanMs;
-      const kept = isLed ? this.buffer.takeOwn(since) : this.buffer.takeOver(others);
-      saved.push(...kept.map(({ message }) => message));
+      const kept = isLed ? this.buffer.takeOwn(others.until) : this.buffer.takeOver(others);
+      this.handOver(kept.map(({ message }) => message));
     }
-    saved.push(...this.queue.splice(0));
+    this.handOver(this.queue.splice(0));
+  }
+
+  /** Saves them, and tells who leads. */
+  private handOver(messages: readonly InboundMessage[]): void {
+    this.world.saved.push(...messages);
+    for (const other of this.world.processes) this.world.after(other, 5, () => other.pump());
   }
 
   private options(): LeadProtocolOptions {
@@ -136,15 +158,16 @@ export class SimulatedProcess {
         onDeposed: () => {
           world.counts.add("deposed");
           this.buffer.restart(this.queue[0]?.receivedAt ?? this.clock.now());
-          for (const message of this.queue.splice(0)) this.buffer.add(message, [laneOf(message)], true);
+          for (const message of this.queue.splice(0)) this.buffer.add(message, [laneOf(message.id)], true);
           this.batches.clear();
+          if (this.isStopping) this.finish();
         },
         onWaiting: () => world.counts.add("waiting"),
         onProgress: (progress) => {
           this.buffer.noteProgress(progress);
           const unknown = this.buffer.unknownToLeader.map(({ message }) => message);
           if (unknown.length > 0) world.counts.add("handed over");
-          world.saved.push(...unknown);
+          this.handOver(unknown);
           this.buffer.dropped(new Set(unknown));
         },
         onProblem: () => world.counts.add("problem"),
@@ -156,7 +179,7 @@ export class SimulatedProcess {
     const behind = new Map<bigint, number>();
     let oldestAt = this.stoppedAt;
     for (let lane = 0n; lane < lanes; lane += 1n) {
-      const at = this.queue.find((message) => laneOf(message) === lane)?.receivedAt;
+      const at = this.queue.find((message) => laneOf(message.id) === lane)?.receivedAt;
       if (at === undefined) continue;
       if (at < this.clock.now() - bridgeConstants.leadBeatMs) {
         this.world.counts.add("told behind");
@@ -173,7 +196,7 @@ export class SimulatedProcess {
   private pumpLane(lane: bigint): void {
     const { epoch } = this.protocol;
     const { saved } = this.world;
-    const isOfLane = (message: InboundMessage) => laneOf(message) === lane;
+    const isOfLane = (message: InboundMessage) => laneOf(message.id) === lane;
     const source = saved.some(isOfLane) ? saved : this.queue;
     const { random, profile, postgres } = this.world;
     if (this.batches.has(lane) || epoch === undefined || !source.some(isOfLane) || this.isStopping) return;

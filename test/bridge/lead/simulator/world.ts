@@ -4,6 +4,7 @@
  * - Commits of two leaders are never interleaved: all of an epoch come before the first of the next, and all of an epoch are
  *   one process's.
  * - Nothing is missing in the end.
+ * - Where one is left who has received everything, the order of a lane is kept, but for repeats.
  * - A leader that lives is left alone: over restarts of Postgres, too.
  * - One that was killed is replaced within 10 s.
  */
@@ -14,7 +15,7 @@ import { Counts, Violation } from "../../../simulator/records.js";
 import { Schedule } from "../../../simulator/schedule.js";
 import type { Mutant } from "./mutants.js";
 import { SimulatedPostgres } from "./postgres.js";
-import { SimulatedProcess } from "./process.js";
+import { laneOf, SimulatedProcess } from "./process.js";
 import { type Fault, type Profile, type ProfileName, profiles } from "./profiles.js";
 
 const faultsFromMs = 9_000;
@@ -38,6 +39,7 @@ export class World {
   /** Something happened that makes a takeover late. */
   private disturbedAt = 0;
   private killedAt = 0;
+  private settledFrom = 0;
   private violation: string | undefined;
 
   constructor(
@@ -116,6 +118,7 @@ export class World {
   private start(): void {
     const process = new SimulatedProcess(this, this.processes.length + 1, this.mutant);
     this.processes.push(process);
+    process.ask();
     this.after(process, this.random.delay(50), () => void process.protocol.start());
   }
 
@@ -159,10 +162,13 @@ export class World {
     const mayLeave = fault === "clean stop" && profile.mayAllLeave === true;
     if ((fault === "kill" || fault === "clean stop") && others.length === 0 && !mayLeave) return;
     if (fault === "start" && this.alive.length > 4) return;
+    if (fault === "newcomer" && (victim.protocol.epoch === undefined || schedule.now < this.settledFrom)) return;
     this.counts.add(`fault: ${fault}`);
     if (fault === "kill") this.kill(victim);
     else if (fault === "clean stop") victim.stop();
+    else if (fault === "all stop") for (const process of this.alive) process.stop();
     else if (fault === "start") this.start();
+    else if (fault === "newcomer") this.newcomer(victim);
     else if (fault === "session") {
       this.disturbedAt = schedule.now;
       postgres.loseSession(victim);
@@ -204,10 +210,19 @@ export class World {
     });
   }
 
-  private stall(victim: SimulatedProcess): void {
+  /** The others are killed, another one is started, and at about that time the leader stands still. */
+  private newcomer(leader: SimulatedProcess): void {
+    const { schedule, random } = this;
+    // Until then it may have what nobody else has.
+    this.settledFrom = schedule.now + 20_000;
+    for (const process of this.alive) if (process !== leader) this.kill(process);
+    schedule.after(random.between(0, 2_000), () => this.start());
+    schedule.after(random.between(0, 4_000), () => this.stall(leader, random.between(4_500, 9_000)));
+  }
+
+  private stall(victim: SimulatedProcess, stallMs = this.random.between(50, 6_500)): void {
     if (victim.stalled !== undefined) return;
     const { schedule } = this;
-    const stallMs = this.random.between(50, 6_500);
     this.disturbedAt = schedule.now + stallMs;
     victim.stalled = [];
     schedule.after(stallMs, () => {
@@ -236,5 +251,19 @@ export class World {
     );
     if (missing.length > 0)
       throw new Violation(`${missing.length} of ${this.published} are missing, such as ${missing[0]}`);
+    if (this.profile.keepsOrder === true) this.checkOrder();
+  }
+
+  /** In each lane: repeats do not count. */
+  private checkOrder(): void {
+    const highest = new Map<bigint, number>();
+    const done = new Set<number>();
+    for (const id of this.postgres.ledger.flatMap(({ ids }) => ids)) {
+      if (done.has(id)) continue;
+      done.add(id);
+      const before = highest.get(laneOf(id)) ?? -1;
+      if (id < before) throw new Violation(`${id} was first run after ${before}`);
+      highest.set(laneOf(id), id);
+    }
   }
 }
