@@ -135,7 +135,9 @@ class HandsNothingOver extends TakeoverBuffer {
 
 class HandsOverItsOwnOnly extends TakeoverBuffer {
   override get unknownToLeader() {
-    return super.unknownToLeader.filter(({ isOwn }) => isOwn);
+    const unknown = super.unknownToLeader;
+    this.dropped(new Set(unknown.filter(({ isOwn }) => !isOwn).map(({ message }) => message)));
+    return unknown.filter(({ isOwn }) => isOwn);
   }
 }
 
@@ -165,7 +167,7 @@ export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; see
   "of what the leader never had only one's own is handed over": {
     mutant: { ...unchanged, Buffer: HandsOverItsOwnOnly },
     profile: "leaving",
-    seeds: 600,
+    seeds: 200,
     says: /missing/,
   },
   "what was received late is taken for new": {

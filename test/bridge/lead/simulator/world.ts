@@ -89,7 +89,7 @@ export class World {
     const { schedule, random, profile } = this;
     if (!profile.faults.includes("session") || !this.hasFaults || !random.chance(0.004)) return;
     schedule.after(random.delay(1), () => {
-      this.disturbedAt = schedule.now;
+      this.disturbed(schedule.now);
       this.postgres.loseSession(process);
     });
   }
@@ -170,19 +170,23 @@ export class World {
     else if (fault === "start") this.start();
     else if (fault === "newcomer") this.newcomer(victim);
     else if (fault === "session") {
-      this.disturbedAt = schedule.now;
+      this.disturbed(schedule.now);
       postgres.loseSession(victim);
     } else if (fault === "failover") {
-      this.disturbedAt = schedule.now;
+      this.disturbed(schedule.now);
       postgres.failover();
     } else if (fault === "restart") {
       const downMs = random.between(10, 8_000);
-      this.disturbedAt = schedule.now + downMs;
+      this.disturbed(schedule.now + downMs);
       postgres.crash();
       schedule.after(downMs, () => {
         postgres.isAvailable = true;
       });
     } else this.stall(victim);
+  }
+
+  private disturbed(until: number): void {
+    this.disturbedAt = Math.max(this.disturbedAt, until);
   }
 
   private kill(victim: SimulatedProcess): void {
@@ -223,7 +227,7 @@ export class World {
   private stall(victim: SimulatedProcess, stallMs = this.random.between(50, 6_500)): void {
     if (victim.stalled !== undefined) return;
     const { schedule } = this;
-    this.disturbedAt = schedule.now + stallMs;
+    this.disturbed(schedule.now + stallMs);
     victim.stalled = [];
     schedule.after(stallMs, () => {
       const missed = victim.stalled ?? [];
