@@ -357,7 +357,14 @@ export class Bridge {
       await Promise.race([this.#saved.done(subscription, ids).catch(() => undefined), whenAborted(deadline)]);
     }
     if (unfinished.length === 0) return;
-    const { saved, error } = await this.#saved.save(unfinished, deadline);
+    let { saved, error } = await this.#saved.save(unfinished, deadline);
+    while (saved < unfinished.length && !deadline.aborted) {
+      logger.debug({ err: error }, "what was received and not run cannot be saved now; trying again");
+      await Promise.race([delay(bridgeConstants.leadBeatMs), whenAborted(deadline)]);
+      const more = await this.#saved.save(unfinished.slice(saved), deadline);
+      saved += more.saved;
+      error = more.error ?? error;
+    }
     if (saved > 0) {
       logger.info({ saved }, "saved messages that were received and not run: whoever leads next runs them");
       if (mayBeLast) await Promise.race([this.#announce(), whenAborted(deadline)]);
