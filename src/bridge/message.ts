@@ -15,7 +15,7 @@ export interface InboundMessage {
   readonly headersProblem?: string | undefined;
   /** When it was received, by `performance.now()`. */
   readonly receivedAt: number;
-  /** It did not come to the NATS server before this. A process that stood still receives late. Default: `receivedAt`. */
+  /** It came to the NATS server after this: the process stood still, and received it late. Default: `receivedAt`. */
   readonly notBefore?: number | undefined;
 }
 

@@ -7,6 +7,7 @@ import type { Unfinished } from "../../../../src/bridge/lead/lead-events.js";
 import type { LeadProtocolOptions } from "../../../../src/bridge/lead/lead-protocol.js";
 import type { TakeoverBuffer } from "../../../../src/bridge/lead/takeover-buffer.js";
 import type { InboundMessage } from "../../../../src/bridge/message.js";
+import { notBefore } from "../../../../src/bridge/receiver.js";
 import type { Clock } from "../../../../src/store/index.js";
 import { silentLogger } from "../../../../src/store/index.js";
 import type { Mutant } from "./mutants.js";
@@ -64,13 +65,14 @@ export class SimulatedProcess {
 
   /** Delivers a message of NATS. */
   receive(number: number): void {
+    const receivedAt = this.clock.now();
     const message: InboundMessage = {
       id: `${number}`,
       subject: "s",
       payload,
       headers: undefined,
-      receivedAt: this.clock.now(),
-      notBefore: this.completeUntil,
+      receivedAt,
+      notBefore: notBefore(receivedAt, this.completeUntil),
     };
     if (this.protocol.epoch === undefined) this.buffer.add(message, [laneOf(message.id)]);
     else {
