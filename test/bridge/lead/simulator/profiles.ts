@@ -60,7 +60,6 @@ export const profiles = {
   },
   /** A leader that ends in good order, and messages that come at about the same time. */
   clean: {
-    keepsOrder: true,
     ...usual,
     faults: ["clean stop"],
     maxDelayMs: 400,
