@@ -50,8 +50,11 @@ export async function plant(client: pg.ClientBase, schema: string, functionNames
     (await client.query<{ made: number }>(`SELECT pg_temp.${call} AS made`, values)).rows[0]!.made;
   const made = { operators: 0, functions: 0, aggregates: 0, casts: 0 };
   // Each a transaction of its own: one with many objects gets slower with each of them.
-  for (const type of types)
-    made.operators += await count("operators($1, $2, $3, $4)", [schema, type, types, operators]);
+  for (const type of types) {
+    made.operators += await count("prefix_operators($1, $2)", [schema, type]);
+    for (let at = 0; at < types.length; at += 8)
+      made.operators += await count("operators($1, $2, $3, $4)", [schema, type, types.slice(at, at + 8), operators]);
+  }
   for (const name of functionNames) {
     const isAggregate = (await count("is_aggregate($1)", [name])) === 1;
     made[isAggregate ? "aggregates" : "functions"] += await count("functions($1, $2, $3, $4, $5)", [
@@ -72,16 +75,22 @@ const body = `format('LANGUAGE plpgsql AS $b$ BEGIN RAISE LOG %L; RETURN NULL; E
 
 /** Whatever pg_catalog has itself, exactly so, is left out: that is preferred to what others have made. */
 const plantSql = `
-CREATE FUNCTION pg_temp.operators(s text, l text, types text[], operators text[]) RETURNS int LANGUAGE plpgsql AS $plant$
-DECLARE o text; r text; result text; made int := 0; body text := ${body};
+CREATE FUNCTION pg_temp.prefix_operators(s text, l text) RETURNS int LANGUAGE plpgsql AS $plant$
+DECLARE o text; made int := 0; body text := ${body};
 BEGIN
-  -- Names of their own: among thousands of one name each look-up takes long.
   EXECUTE format('CREATE FUNCTION %I.u(%s) RETURNS %s %s', s, l, l, body);
   FOREACH o IN ARRAY ARRAY['-', '+', '@', '!!', '|/'] LOOP
     CONTINUE WHEN EXISTS (SELECT FROM pg_operator WHERE oprname = o AND oprleft = 0 AND oprright = l::regtype AND oprnamespace = 'pg_catalog'::regnamespace);
     EXECUTE format('CREATE OPERATOR %I.%s (RIGHTARG = %s, FUNCTION = %I.u)', s, o, l, s);
     made := made + 1;
   END LOOP;
+  RETURN made;
+END $plant$;
+
+CREATE FUNCTION pg_temp.operators(s text, l text, types text[], operators text[]) RETURNS int LANGUAGE plpgsql AS $plant$
+DECLARE o text; r text; result text; made int := 0; body text := ${body};
+BEGIN
+  -- Names of their own: among thousands of one name each look-up takes long.
   FOREACH r IN ARRAY types LOOP
     EXECUTE format('CREATE FUNCTION %I.%I(%s, %s) RETURNS bool %s', s, s || ' b ' || l, l, r, body);
     EXECUTE format('CREATE FUNCTION %I.%I(%s, %s) RETURNS text %s', s, s || ' t ' || l, l, r, body);

@@ -95,7 +95,7 @@ beforeAll(async () => {
   for (const schema of version < 15 ? [...schemas, "public"] : schemas)
     planted.push(await plant(client, schema, names));
   await client.end();
-}, 600_000);
+}, 1_200_000);
 afterAll(async () => {
   await nats?.close();
   await postgres?.[Symbol.asyncDispose]();
