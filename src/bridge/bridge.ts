@@ -173,15 +173,16 @@ export class Bridge {
     this.#lead = new Lead({
       databaseUrl,
       logger,
-      oldestUnfinishedAt: () =>
-        [
-          ...[this.#subscriptions.oldestUnfinishedAt, this.#unsavedSince],
-          ...[this.#receiver.completeUntil, this.#deafSince],
-        ].reduce(earliest),
+      unfinished: () => {
+        const { oldestAt, behind } = this.#subscriptions.unfinished;
+        const ofAll = [oldestAt, this.#unsavedSince, this.#receiver.completeUntil, this.#deafSince];
+        return { oldestAt: ofAll.reduce(earliest), behind };
+      },
       // Who is about to end takes the lead no more.
       isReceiving: () => this.#receiver.isHearing && this.#finished === undefined,
       completeSince: () => this.#subscriptions.completeSince,
       receivedSince: () => this.#subscriptions.receivedSince,
+      receivedUntil: () => this.#deafSince ?? (this.#finished === undefined ? undefined : this.#receiver.completeUntil),
       onLeading: (epoch, { afterCleanEnd }) => this.#leads(epoch, afterCleanEnd),
       onDeposed: () => this.#follows(),
       onWaiting: (epoch) => logger.info({ epoch }, "another process leads the subscriptions"),
@@ -350,15 +351,28 @@ export class Bridge {
   /** Saves what it has not run, for whoever leads next. */
   async #save(deadline: AbortSignal): Promise<void> {
     const { logger } = this.#options;
-    const { unfinished, savedDone } = this.#subscriptions.leave();
+    // What it has kept is another one's to run, if there is one.
+    const mayBeLast =
+      this.#lead.epoch === undefined && this.#roleWatch.role === "primary" && this.#subscriptions.hasKept;
+    const others = mayBeLast ? await this.#lead.othersHave(deadline) : undefined;
+    const { unfinished, savedDone } = this.#subscriptions.leave(others);
     for (const [subscription, ids] of savedDone) {
       // Else it is run again.
       await Promise.race([this.#saved.done(subscription, ids).catch(() => undefined), whenAborted(deadline)]);
     }
     if (unfinished.length === 0) return;
-    const { saved, error } = await this.#saved.save(unfinished, deadline);
-    if (saved > 0)
+    let { saved, error } = await this.#saved.save(unfinished, deadline);
+    while (saved < unfinished.length && !deadline.aborted) {
+      logger.debug({ err: error }, "what was received and not run cannot be saved now; trying again");
+      await Promise.race([delay(bridgeConstants.leadBeatMs), whenAborted(deadline)]);
+      const more = await this.#saved.save(unfinished.slice(saved), deadline);
+      saved += more.saved;
+      error = more.error ?? error;
+    }
+    if (saved > 0) {
       logger.info({ saved }, "saved messages that were received and not run: whoever leads next runs them");
+      if (mayBeLast) await Promise.race([this.#announce(), whenAborted(deadline)]);
+    }
     const lost = unfinished.slice(saved);
     if (lost.length === 0) return;
     this.#unsavedSince = lost[0]!.message.receivedAt;
@@ -379,15 +393,20 @@ export class Bridge {
     const { saved, error } = await this.#saved.save(messages, AbortSignal.timeout(bridgeConstants.leadExpiryMs));
     const { logger } = this.#options;
     if (saved > 0) {
-      this.#subscriptions.handedOver(messages.slice(0, saved));
+      this.#subscriptions.handedOver(messages, saved);
       logger.info({ saved }, "saved messages that the leader has not received: it runs them");
-      await this.#saved
-        .announce()
-        .catch((err) => logger.debug({ err }, "the leader was not told of them, and looks by itself"));
+      await this.#announce();
     }
     if (error !== undefined)
       logger.debug({ err: error }, "what the leader has not received cannot be saved now; trying again");
     this.#isHandingOver = false;
+  }
+
+  /** Tells who leads that there are more. Does not reject. */
+  async #announce(): Promise<void> {
+    await this.#saved
+      .announce()
+      .catch((err) => this.#options.logger.debug({ err }, "the leader was not told of them, and looks by itself"));
   }
 
   #leads(epoch: bigint, afterCleanEnd: boolean): void {

@@ -15,6 +15,8 @@ export interface InboundMessage {
   readonly headersProblem?: string | undefined;
   /** When it was received, by `performance.now()`. */
   readonly receivedAt: number;
+  /** It came to the NATS server after this: the process stood still, and received it late. Default: `receivedAt`. */
+  readonly notBefore?: number | undefined;
 }
 
 /** What a message counts for where memory is limited, in bytes. */

@@ -233,13 +233,15 @@ export class Receiver {
     if (isOwnInbox(subject)) return;
     this.#received += 1;
     const headers = receivedHeaders(message);
+    const receivedAt = performance.now();
     this.#options.onMessage(pattern, {
       id: `${this.#name}.${this.#received.toString(36)}`,
       subject,
       payload: copies.of(message.data),
       headers: headers?.toJsonText(),
       headersProblem: headers?.problem,
-      receivedAt: performance.now(),
+      receivedAt,
+      notBefore: notBefore(receivedAt, this.#completeUntil),
     });
   }
 
@@ -255,6 +257,15 @@ export class Receiver {
         "definition subscribe to it, then SELECT litmus_pgnats_reload_conf_force()",
     );
   }
+}
+
+/**
+ * Since when the message may have waited for this process, if that stood still.
+ *
+ * @param completeUntil as the receiver has it, which asks each beat
+ */
+export function notBefore(receivedAt: number, completeUntil: number | undefined): number | undefined {
+  return completeUntil !== undefined && receivedAt - completeUntil > 2 * leadBeatMs ? completeUntil : undefined;
 }
 
 function once(action: () => void): () => void {

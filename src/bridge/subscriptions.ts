@@ -22,7 +22,13 @@ import {
   type SpillStep,
   type Step,
 } from "./lanes/index.js";
-import { type KeptMessage, type LeaderProgress, TakeoverBuffer } from "./lead/index.js";
+import {
+  type KeptMessage,
+  type LeaderProgress,
+  type OthersHave,
+  TakeoverBuffer,
+  type Unfinished,
+} from "./lead/index.js";
 import type { InboundMessage } from "./message.js";
 import type { SavedMessages, Unsaved } from "./saved-messages.js";
 import { covers, receiversOf } from "./subjects.js";
@@ -169,15 +175,20 @@ export class Subscriptions {
     return this.#buffer.bytes;
   }
 
-  /** When the oldest message was received that is not done; undefined: all are done. */
-  get oldestUnfinishedAt(): number | undefined {
-    // What it has kept it is going to run.
-    let oldest = this.#taking === undefined ? undefined : this.#buffer.oldestReceivedAt;
-    for (const { lane } of this.#known.values()) {
-      const receivedAt = lane?.oldestReceivedAt;
-      if (receivedAt !== undefined && (oldest === undefined || receivedAt < oldest)) oldest = receivedAt;
+  /** When messages were received that are not done. */
+  get unfinished(): Unfinished {
+    const all: (readonly [id: bigint, at: number])[] = [];
+    for (const [id, { lane }] of this.#known) {
+      if (lane?.oldestReceivedAt !== undefined) all.push([id, lane.oldestReceivedAt]);
     }
-    return oldest;
+    all.sort(([, one], [, other]) => one - other);
+    const since = performance.now() - leadBeatMs;
+    const behind = all.slice(0, bridgeConstants.maxToldBehind).filter(([, at]) => at < since);
+    const times = [all[behind.length]?.[1]];
+    // What it has kept it is going to run.
+    if (this.#taking !== undefined) times.push(this.#buffer.oldestReceivedAt);
+    const known = times.filter((at) => at !== undefined);
+    return { oldestAt: known.length === 0 ? undefined : Math.min(...known), behind: new Map(behind) };
   }
 
   /** Since when everything is kept that the leader may not have done. */
@@ -352,17 +363,21 @@ export class Subscriptions {
   }
 
   /**
-   * Ends the lead for good, after {@link stop}: what has not been run, in order of arrival, and what of that in the table is
-   * done.
+   * Ends for good, after {@link stop}: what has not been run, in order of arrival, and what of that in the table is done.
+   *
+   * @param others what they have of what is kept for a takeover
    */
-  leave(): { readonly unfinished: readonly Unsaved[]; readonly savedDone: ReadonlyMap<bigint, readonly bigint[]> } {
+  leave(others?: OthersHave): {
+    readonly unfinished: readonly Unsaved[];
+    readonly savedDone: ReadonlyMap<bigint, readonly bigint[]>;
+  } {
     const savedDone = new Map<bigint, readonly bigint[]>();
     for (const { subscription, lane } of this.#known.values()) {
       if (lane !== undefined && lane.savedDone.length > 0) savedDone.set(subscription.id, lane.savedDone);
     }
-    const taking = this.#taking;
+    const taking = this.#taking ?? (others?.until === Number.NEGATIVE_INFINITY ? others : undefined);
     this.follow();
-    const own = taking === undefined ? this.#buffer.takeOwn() : this.#buffer.takeOver(taking);
+    const own = taking === undefined ? this.#buffer.takeOwn(others?.until) : this.#buffer.takeOver(taking);
     return { unfinished: own.flatMap(eachSubscription), savedDone };
   }
 
@@ -422,6 +437,11 @@ export class Subscriptions {
     return this.#buffer.receivedSince;
   }
 
+  /** This process has something that is to be run if nobody leads. */
+  get hasKept(): boolean {
+    return this.#buffer.length > 0;
+  }
+
   /** What the leader has done; undefined: not known. */
   noteProgress(progress: LeaderProgress | undefined): void {
     this.#buffer.noteProgress(progress);
@@ -432,9 +452,12 @@ export class Subscriptions {
     return this.#buffer.unknownToLeader.flatMap(eachSubscription);
   }
 
-  /** These were saved, for the leader. */
-  handedOver(messages: readonly Unsaved[]): void {
-    this.#buffer.dropped(new Set(messages.map(({ message }) => message)));
+  /** The first of {@link unknownToLeader} were saved, for the leader. */
+  handedOver(all: readonly Unsaved[], saved: number): void {
+    const handedOver = new Set(all.slice(0, saved).map(({ message }) => message));
+    // Of one with several subscriptions some may not be saved.
+    if (saved < all.length) handedOver.delete(all[saved]!.message);
+    this.#buffer.dropped(handedOver);
   }
 
   /** Those with dead letters that are being handled again. */

@@ -45,15 +45,22 @@ export interface BridgeLeadRow {
   epoch: bigint;
   /** The process that leads, a random id; NULL: it has ended in good order, or there was none. */
   owner: string | null;
-  /** Grows while it lives. */
+  /** Changes while it lives. Above 0: what is told of its progress is its own, and not that of the process before. */
   beat: bigint;
-  /** What was received before this, by the clock of Postgres, is done. NULL: not known. */
+  /** What was received before this, by the clock of Postgres, is done, except by the subscriptions of `behind`. NULL: not known. */
   progress_at: Date | null;
   /**
    * The leader has received everything since this, by the clock of Postgres: of what came before `progress_at` says nothing.
    * NULL: not known.
    */
   complete_since: Date | null;
+  /**
+   * The same for each subscription that stands still, so that it does not hold back what is known of the others: a JSON object,
+   * by the numbers of at most `max_told_behind` subscriptions, of milliseconds since 1970. NULL: there are none.
+   */
+  behind: string | null;
+  /** The leader is about to end, and receives nothing since this, by the clock of Postgres. NULL: it receives. */
+  complete_until: Date | null;
 }
 
 /**
@@ -175,7 +182,7 @@ export const tables = {
 /** The columns of each table, in the order of its row type. */
 export const columns = {
   natsHandler: ["id", "kind", "subject", "function_schema", "function_name", "argument_types", "wrapper", "token", "created_at"],
-  bridgeLead: ["id", "epoch", "owner", "beat", "progress_at", "complete_since"],
+  bridgeLead: ["id", "epoch", "owner", "beat", "progress_at", "complete_since", "behind", "complete_until"],
   savedMessage: ["id", "handler_id", "subject", "payload", "headers", "headers_problem", "message_id", "saved_at"],
   bridgeFence: ["id", "epoch"],
   executorLogin: ["id", "user_name", "password"],

@@ -726,6 +726,13 @@ export const bridgeConstants = {
    */
   saveChunkBytes: 4194304,
   /**
+   * For how many subscriptions that stand still the leader tells the others their own progress: those that are most behind. The
+   * next one holds back what is told of all others. It bounds the size of the row.
+   *
+   * Value: 100 subscriptions.
+   */
+  maxToldBehind: 100,
+  /**
    * From which part of `buffer_bytes` on, as a divisor, messages are written to the table.
    *
    * Value: 2.

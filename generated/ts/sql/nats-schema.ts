@@ -84,6 +84,8 @@ CREATE TABLE hawser.bridge_lead (
   beat bigint NOT NULL,
   progress_at timestamptz,
   complete_since timestamptz,
+  behind text,
+  complete_until timestamptz,
   CONSTRAINT bridge_lead_pkey PRIMARY KEY (id),
   CONSTRAINT bridge_lead_epoch_range CHECK (epoch >= 0),
   CONSTRAINT bridge_lead_one_row CHECK (id = 1)
@@ -94,13 +96,16 @@ under the next epoch.';
 COMMENT ON COLUMN hawser.bridge_lead.id IS 'Always 1.';
 COMMENT ON COLUMN hawser.bridge_lead.epoch IS 'Grows with each process that leads.';
 COMMENT ON COLUMN hawser.bridge_lead.owner IS 'The process that leads, a random id; NULL: it has ended in good order, or there was none.';
-COMMENT ON COLUMN hawser.bridge_lead.beat IS 'Grows while it lives.';
-COMMENT ON COLUMN hawser.bridge_lead.progress_at IS 'What was received before this, by the clock of Postgres, is done. NULL: not known.';
+COMMENT ON COLUMN hawser.bridge_lead.beat IS 'Changes while it lives. Above 0: what is told of its progress is its own, and not that of the process before.';
+COMMENT ON COLUMN hawser.bridge_lead.progress_at IS 'What was received before this, by the clock of Postgres, is done, except by the subscriptions of \`behind\`. NULL: not known.';
 COMMENT ON COLUMN hawser.bridge_lead.complete_since IS 'The leader has received everything since this, by the clock of Postgres: of what came before \`progress_at\` says nothing.
 NULL: not known.';
+COMMENT ON COLUMN hawser.bridge_lead.behind IS 'The same for each subscription that stands still, so that it does not hold back what is known of the others: a JSON object,
+by the numbers of at most \`max_told_behind\` subscriptions, of milliseconds since 1970. NULL: there are none.';
+COMMENT ON COLUMN hawser.bridge_lead.complete_until IS 'The leader is about to end, and receives nothing since this, by the clock of Postgres. NULL: it receives.';
 
-INSERT INTO hawser.bridge_lead (id, epoch, owner, beat, progress_at, complete_since)
-VALUES (1, 0, NULL, 0, NULL, NULL);
+INSERT INTO hawser.bridge_lead (id, epoch, owner, beat, progress_at, complete_since, behind, complete_until)
+VALUES (1, 0, NULL, 0, NULL, NULL, NULL, NULL);
 
 CREATE TABLE hawser.saved_messages (
   id bigserial NOT NULL,

@@ -4,7 +4,8 @@
 
 export type { LeaderProgress } from "./known-progress.js";
 export { Lead, type LeadOptions } from "./lead.js";
-export type { LeadEvents, LeadMessages } from "./lead-events.js";
+export type { LeadEvents, LeadMessages, Unfinished } from "./lead-events.js";
+export type { OthersHave } from "./lead-protocol.js";
 export {
   type KeptMessage,
   TakeoverBuffer,

@@ -24,14 +24,24 @@ export interface LeadEvents {
   onProblem(cause: unknown): void;
 }
 
+/** When messages were received that are not done yet. */
+export interface Unfinished {
+  /** The oldest, except those of {@link behind}; undefined: all are done. */
+  readonly oldestAt: number | undefined;
+  /** The oldest of each subscription that stands still, by its number. */
+  readonly behind: ReadonlyMap<bigint, number>;
+}
+
 /** What the process has received and done, by the clock. */
 export interface LeadMessages {
-  /** When the oldest message was received that is not done yet; undefined: all are done. */
-  oldestUnfinishedAt(): number | undefined;
+  /** What is not done yet. */
+  unfinished(): Unfinished;
   /** Since when everything is kept that the leader may not have done. */
   completeSince(): number;
   /** Since when everything was received. */
   receivedSince(): number;
+  /** Until when everything was received; undefined: it is being received. */
+  receivedUntil(): number | undefined;
   /** It receives now: who does not, does not lead. */
   isReceiving(): boolean;
 }

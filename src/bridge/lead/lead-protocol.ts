@@ -17,13 +17,13 @@
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
 import type { Clock } from "../../store/index.js";
-import { KnownProgress } from "./known-progress.js";
+import { doneBefore, KnownProgress, type LeaderProgress } from "./known-progress.js";
 import type { LeadEvents, LeadMessages } from "./lead-events.js";
 import type { LeadRow, LeadTable, Progress, Term } from "./lead-table.js";
 import { LeaderWatch } from "./leader-watch.js";
-import { type ClockSample, serverTimeAtLeast, serverTimeAtMost } from "./server-clock.js";
+import { type ClockSample, serverTimeAtLeast, serverTimeAtMost, surelyBefore } from "./server-clock.js";
 
-const { leadBeatMs, leadExpiryMs, leadCourtesyBeats } = bridgeConstants;
+const { leadBeatMs, leadExpiryMs, leadCourtesyBeats, leadTrustedBeats } = bridgeConstants;
 
 /** What it works with. */
 export interface LeadProtocolOptions {
@@ -35,6 +35,24 @@ export interface LeadProtocolOptions {
   readonly messages: LeadMessages;
   readonly events: LeadEvents;
 }
+
+const nothingKnown: Progress = {
+  progressAt: undefined,
+  behind: new Map(),
+  completeSince: undefined,
+  completeUntil: undefined,
+};
+
+/** What others have of what a process has kept. */
+export interface OthersHave {
+  /** Another process has what was received before this, and runs it: Infinity where one leads, -Infinity where none does. */
+  readonly until: number;
+  /** The last leader has ended in good order. */
+  readonly afterCleanEnd: boolean;
+}
+
+const someoneLeads: OthersHave = { until: Number.POSITIVE_INFINITY, afterCleanEnd: false };
+const nobodyLeads: OthersHave = { until: Number.NEGATIVE_INFINITY, afterCleanEnd: false };
 
 /** See above. */
 export class LeadProtocol {
@@ -134,8 +152,7 @@ export class LeadProtocol {
     await this.#turn;
     const term = this.#term ?? this.#taking;
     if (term === undefined || wasPaused) return;
-    const unknown = { progressAt: undefined, completeSince: undefined };
-    const progress = this.#term === undefined ? unknown : this.progress();
+    const progress = this.#term === undefined ? nothingKnown : this.progress();
     this.#term = undefined;
     try {
       await this.options.table.release(term, progress);
@@ -144,27 +161,74 @@ export class LeadProtocol {
     }
   }
 
+  /**
+   * Whether another process runs what this one has kept while it waited. For one that is about to end: it receives nothing any
+   * more, and looks no further by itself.
+   *
+   * Takes until the leader has beaten twice, because the first beat may have been on its way before, or as long as others would
+   * wait for it. Does not reject: where that cannot be seen in time, what was known before counts.
+   */
+  async othersHave(signal: AbortSignal): Promise<OthersHave> {
+    const { table, clock, owner, events } = this.options;
+    if (this.#mode === "paused") return someoneLeads;
+    this.#mode = "ended";
+    this.#cancelTimer();
+    await this.#turn;
+    const asked = clock.now();
+    let epoch: bigint | undefined;
+    const beats = new Set<bigint>();
+    while (!signal.aborted) {
+      try {
+        const { row, clock: sample, isStandby } = await table.look();
+        if (isStandby === true) return someoneLeads;
+        this.#saw(row, sample);
+        if (row.owner === undefined) return { until: Number.NEGATIVE_INFINITY, afterCleanEnd: true };
+        // Its own, from an attempt that was not brought to an end.
+        if (row.owner === owner || this.watch.unchangedMs >= leadExpiryMs) return nobodyLeads;
+        if (row.epoch !== epoch) beats.clear();
+        epoch = row.epoch;
+        // Before, it is not known since when it receives.
+        if (row.beat > 0n) beats.add(row.beat);
+        if (beats.size > leadTrustedBeats) {
+          const { completeUntil } = row;
+          return completeUntil === undefined
+            ? someoneLeads
+            : { until: surelyBefore(sample, completeUntil), afterCleanEnd: false };
+        }
+      } catch (cause) {
+        events.onProblem(cause);
+        if (clock.now() - asked > leadExpiryMs) break;
+      }
+      await new Promise<void>((resolve) => clock.setTimeout(resolve, leadBeatMs / 10));
+    }
+    return this.#hasSeenLeader ? someoneLeads : nobodyLeads;
+  }
+
   /** What was received before is done, by the server's clock. */
-  protected progressAt(sample: ClockSample | undefined): number | undefined {
-    // The present first: what is received after it is not done.
-    const now = this.options.clock.now();
-    const doneBefore = this.options.messages.oldestUnfinishedAt() ?? now;
-    return sample === undefined ? undefined : serverTimeAtLeast(sample, doneBefore);
+  protected progressAt(sample: ClockSample, oldestAt: number): number {
+    return serverTimeAtLeast(sample, oldestAt);
   }
 
   /** What the others are told. */
   protected progress(): Progress {
     // While it is silent it does nothing, and has everything that it has not done.
     const sample = this.#isSilent ? undefined : this.#sample;
-    const receivedSince = this.options.messages.receivedSince();
+    if (sample === undefined) return nothingKnown;
+    const { clock, messages } = this.options;
+    // The present first: what is received after it is not done.
+    const now = clock.now();
+    const { oldestAt, behind } = messages.unfinished();
+    const receivedUntil = messages.receivedUntil();
     return {
-      progressAt: this.progressAt(sample),
-      completeSince: sample === undefined ? undefined : serverTimeAtMost(sample, receivedSince),
+      progressAt: this.progressAt(sample, oldestAt ?? now),
+      behind: new Map([...behind].map(([id, at]) => [id, this.progressAt(sample, at)])),
+      completeSince: serverTimeAtMost(sample, messages.receivedSince()),
+      completeUntil: receivedUntil === undefined ? undefined : serverTimeAtLeast(sample, receivedUntil),
     };
   }
 
   /** For how long a row has to be unchanged before it may be taken. */
-  protected patienceMs(row: LeadRow, doneBefore: number | undefined): number {
+  protected patienceMs(row: LeadRow, allDoneBefore: number | undefined): number {
     const { owner, messages } = this.options;
     // Ours, from an attempt whose answer was lost.
     if (row.owner === owner) return 0;
@@ -173,7 +237,7 @@ export class LeadProtocol {
     // beat later, so that two are needed; steeply, because little is lacked by those who are all as good.
     // Who has just come has received the least: whoever was there takes what was given back.
     if (!this.#hasSeenLeader) return row.owner === undefined && row.epoch > 0n ? leadBeatMs : forLeaderMs;
-    const lackedMs = doneBefore === undefined ? leadBeatMs : messages.completeSince() - doneBefore;
+    const lackedMs = allDoneBefore === undefined ? leadBeatMs : messages.completeSince() - allDoneBefore;
     const courtesyMs = Math.max(0, 10 * lackedMs);
     if (row.owner !== undefined) return forLeaderMs + Math.min(leadCourtesyBeats * leadBeatMs, courtesyMs);
     // Given back, perhaps because NATS was lost, to all of them: whoever received first again goes first.
@@ -265,12 +329,9 @@ export class LeadProtocol {
       return leadBeatMs;
     }
     this.#sample = seen.clock;
-    this.watch.see(row, seen.clock);
-    const progress = this.known.see(row, seen.clock);
-    events.onProgress(progress);
+    const progress = this.#saw(row, seen.clock);
     const isOthers = row.owner !== undefined && row.owner !== owner;
-    if (isOthers) this.#hasSeenLeader = true;
-    const patienceMs = this.patienceMs(row, progress?.doneBefore);
+    const patienceMs = this.patienceMs(row, progress && doneBefore(progress));
     const mayTake = messages.isReceiving();
     if (mayTake && this.watch.unchangedMs >= patienceMs) return await this.#take(row);
     if (isOthers && this.#toldWaiting !== row.epoch) {
@@ -279,6 +340,14 @@ export class LeadProtocol {
     }
     if (!mayTake) return leadBeatMs;
     return Math.min(leadBeatMs, Math.max(1, patienceMs - this.watch.sinceFirst(clock.now()) + 1));
+  }
+
+  #saw(row: LeadRow, sample: ClockSample): LeaderProgress | undefined {
+    this.watch.see(row, sample);
+    const progress = this.known.see(row, sample);
+    if (row.owner !== undefined && row.owner !== this.options.owner) this.#hasSeenLeader = true;
+    this.options.events.onProgress(progress);
+    return progress;
   }
 
   async #take(row: LeadRow): Promise<number> {

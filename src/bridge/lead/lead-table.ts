@@ -5,10 +5,14 @@ import type { ClockSample } from "./server-clock.js";
 
 /** What the leader has done, in milliseconds of the server's clock. */
 export interface Progress {
-  /** What the leader received before is done; undefined: not known. */
+  /** What the leader received before is done, except by those of {@link behind}; undefined: not known. */
   readonly progressAt: number | undefined;
+  /** The same for each subscription that stands still, by its number. */
+  readonly behind: ReadonlyMap<bigint, number>;
   /** It has received everything since then: of what came before nothing is said. undefined: not known. */
   readonly completeSince: number | undefined;
+  /** It receives nothing since then; undefined: it receives. */
+  readonly completeUntil: number | undefined;
 }
 
 /** Who leads, as the table has it. */
@@ -16,6 +20,7 @@ export interface LeadRow extends Progress {
   readonly epoch: bigint;
   /** The random id of the process; undefined: it has ended in good order, or there was none. */
   readonly owner: string | undefined;
+  /** Above 0: the progress is its own, and not that of the process before. */
   readonly beat: bigint;
 }
 

@@ -7,7 +7,7 @@ import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../nats/index.js";
 import { PostgresSession, systemClock } from "../../store/index.js";
 import type { LeadEvents, LeadMessages } from "./lead-events.js";
-import { LeadProtocol } from "./lead-protocol.js";
+import { LeadProtocol, type OthersHave } from "./lead-protocol.js";
 import { PostgresLeadTable } from "./postgres-lead-table.js";
 
 const { leadBeatMs, leadExpiryMs } = bridgeConstants;
@@ -27,15 +27,9 @@ export class Lead implements AsyncDisposable {
   #problem: string | undefined;
   #isStopped = false;
 
-  constructor({
-    databaseUrl,
-    logger,
-    oldestUnfinishedAt,
-    completeSince,
-    receivedSince,
-    isReceiving,
-    ...events
-  }: LeadOptions) {
+  constructor(options: LeadOptions) {
+    const { databaseUrl, logger, unfinished, completeSince, receivedSince, receivedUntil, isReceiving, ...events } =
+      options;
     this.#logger = logger;
     this.#session = new PostgresSession({
       databaseUrl,
@@ -55,7 +49,7 @@ export class Lead implements AsyncDisposable {
       clock: systemClock,
       logger,
       owner: randomUUID(),
-      messages: { oldestUnfinishedAt, completeSince, receivedSince, isReceiving },
+      messages: { unfinished, completeSince, receivedSince, receivedUntil, isReceiving },
       events: {
         onLeading: (epoch, options) => {
           this.#problem = undefined;
@@ -109,6 +103,11 @@ export class Lead implements AsyncDisposable {
   /** Postgres is a primary. */
   resume(): void {
     this.#protocol.resume();
+  }
+
+  /** Whether another process runs what this one has kept. See {@link LeadProtocol.othersHave}. */
+  othersHave(signal: AbortSignal): Promise<OthersHave> {
+    return this.#protocol.othersHave(signal);
   }
 
   /**

@@ -37,9 +37,13 @@ export class MissingMessages {
     for (const id of subscriptions) count(span.counts, id, 1);
   }
 
-  /** The leader has done what it received before this. */
-  forget(before: number): void {
-    while (this.#spans.length > 0 && this.#spans[0]!.endedAt < before) this.#spans.shift();
+  /** The leader has done what it received before this, of each subscription. */
+  forget(before: (subscription: bigint) => number): void {
+    for (const { endedAt, counts } of this.#spans) {
+      for (const id of counts.keys()) if (endedAt < before(id)) counts.delete(id);
+    }
+    const left = this.#spans.filter(({ counts }) => counts.size > 0);
+    this.#spans.splice(0, this.#spans.length, ...left);
   }
 
   /** How many are missing of each subscription; forgets them. */

@@ -27,12 +27,15 @@ const sql = {
   look: `
     SELECT epoch, owner, beat, (extract(epoch FROM progress_at) * 1000)::float8 AS progress_at,
            (extract(epoch FROM complete_since) * 1000)::float8 AS complete_since,
+           (extract(epoch FROM complete_until) * 1000)::float8 AS complete_until, behind,
            ${serverTime}::float8 AS server_time
       FROM ${tables.bridgeLead}`,
   beat: `
-    UPDATE ${tables.bridgeLead} SET beat = beat + 1, progress_at = to_timestamp($3::bigint / 1000.0), complete_since = to_timestamp($4::bigint / 1000.0)
+    UPDATE ${tables.bridgeLead}
+       SET beat = greatest(beat, 0) + 1, progress_at = to_timestamp($3::bigint / 1000.0), behind = $5::text,
+           complete_since = to_timestamp($4::bigint / 1000.0), complete_until = to_timestamp($6::bigint / 1000.0)
      WHERE ${mine} RETURNING ${confirmation}`,
-  confirm: `UPDATE ${tables.bridgeLead} SET beat = beat + 1 WHERE ${mine} RETURNING ${confirmation}`,
+  confirm: `UPDATE ${tables.bridgeLead} SET beat = beat - 1 WHERE ${mine} RETURNING ${confirmation}`,
   take: `
     UPDATE ${tables.bridgeLead} SET epoch = epoch + 1 + floor(random() * 1048576)::bigint, owner = $3::text, beat = 0
      WHERE id = 1 AND epoch = $1::bigint AND beat = $2::bigint RETURNING epoch`,
@@ -56,8 +59,11 @@ const sql = {
     SELECT pid, role, is_executor, CASE WHEN is_executor THEN pg_catalog.pg_terminate_backend(pid) END AS ended FROM held`,
   release: `
     WITH released AS (
-      UPDATE ${tables.bridgeLead} SET owner = NULL, beat = beat + 1, progress_at = coalesce(to_timestamp($3::bigint / 1000.0), progress_at),
-             complete_since = CASE WHEN $3 IS NULL THEN complete_since ELSE to_timestamp($4::bigint / 1000.0) END
+      UPDATE ${tables.bridgeLead} SET owner = NULL, progress_at = coalesce(to_timestamp($3::bigint / 1000.0), progress_at),
+             beat = CASE WHEN $3 IS NULL AND beat <= 0 THEN beat - 1 ELSE greatest(beat, 0) + 1 END,
+             complete_since = CASE WHEN $3 IS NULL THEN complete_since ELSE to_timestamp($4::bigint / 1000.0) END,
+             behind = CASE WHEN $3 IS NULL THEN behind ELSE $5::text END,
+             complete_until = CASE WHEN $3 IS NULL THEN complete_until ELSE to_timestamp($6::bigint / 1000.0) END
        WHERE ${mine} RETURNING id
     )
     SELECT pg_notify('${notifyChannels.natsHandler}', '{}') FROM released`,
@@ -69,6 +75,8 @@ interface LookRow {
   readonly beat: bigint;
   readonly progress_at: number | null;
   readonly complete_since: number | null;
+  readonly complete_until: number | null;
+  readonly behind: string | null;
   readonly server_time: number;
 }
 
@@ -96,19 +104,21 @@ export class PostgresLeadTable implements LeadTable {
   async look(): Promise<LeadLook> {
     const isStandby = await this.#session.isStandby();
     const { rows, sentAt, heardAt } = await this.#timed<LookRow>(sql.look, []);
-    const { epoch, owner, beat, progress_at, complete_since, server_time } = rows[0]!;
+    const { epoch, owner, beat, progress_at, complete_since, complete_until, behind, server_time } = rows[0]!;
     return {
       row: {
         ...{ epoch, owner: owner ?? undefined, beat },
         ...{ progressAt: progress_at ?? undefined, completeSince: complete_since ?? undefined },
+        completeUntil: complete_until ?? undefined,
+        behind: behindOf(behind),
       },
       clock: { serverTime: server_time, sentAt, heardAt },
       isStandby,
     };
   }
 
-  beat({ epoch, owner }: Term, { progressAt, completeSince }: Progress): Promise<Confirmation | undefined> {
-    return this.#confirmed(sql.beat, [epoch, owner, wholeMs(progressAt), wholeMs(completeSince, Math.ceil)]);
+  beat({ epoch, owner }: Term, progress: Progress): Promise<Confirmation | undefined> {
+    return this.#confirmed(sql.beat, [epoch, owner, ...valuesOf(progress)]);
   }
 
   confirm({ epoch, owner }: Term): Promise<Confirmation | undefined> {
@@ -148,9 +158,8 @@ export class PostgresLeadTable implements LeadTable {
     };
   }
 
-  async release({ epoch, owner }: Term, { progressAt, completeSince }: Progress): Promise<void> {
-    const values = [epoch, owner, wholeMs(progressAt), wholeMs(completeSince, Math.ceil)];
-    await this.#session.query(sql.release, values);
+  async release({ epoch, owner }: Term, progress: Progress): Promise<void> {
+    await this.#session.query(sql.release, [epoch, owner, ...valuesOf(progress)]);
   }
 
   async #confirmed(text: string, values: readonly unknown[]): Promise<Confirmation | undefined> {
@@ -175,6 +184,18 @@ export class PostgresLeadTable implements LeadTable {
 
 function has(error: unknown, code: string): boolean {
   return error instanceof pg.DatabaseError && error.code === code;
+}
+
+function behindOf(text: string | null): ReadonlyMap<bigint, number> {
+  const each: Record<string, number> = JSON.parse(text ?? "{}");
+  return new Map(Object.entries(each).map(([id, at]) => [BigInt(id), at]));
+}
+
+/** `$3` to `$6` of the statements. */
+function valuesOf({ progressAt, behind, completeSince, completeUntil }: Progress): unknown[] {
+  const each = [...behind].map(([id, at]) => [String(id), wholeMs(at)]);
+  const behindText = each.length === 0 ? null : JSON.stringify(Object.fromEntries(each));
+  return [wholeMs(progressAt), wholeMs(completeSince, Math.ceil), behindText, wholeMs(completeUntil)];
 }
 
 /** Rounded down: what is done is a lower bound. */

@@ -5,13 +5,16 @@
  * leader received `takeoverBufferMs` later counts as not done. As long as nothing is known of the leader's progress,
  * everything stays, up to the limit in bytes.
  *
+ * Of what came before the leader had begun to receive, its progress says nothing: that was for an earlier leader to do. What is
+ * not known to be done by that one, nobody may run but this process, which hands it over.
+ *
  * The limit is three quarters of the memory that there is for messages: with what comes after a takeover, which nobody else
  * has, there is room for all that is repeated. What a process itself has left undone may have the last quarter, too.
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { Fifo } from "../../channel/fifo.js";
 import { type InboundMessage, memoryOf } from "../message.js";
-import type { LeaderProgress } from "./known-progress.js";
+import { doneBefore, type LeaderProgress } from "./known-progress.js";
 import { MissingMessages } from "./missing-messages.js";
 
 /** How much is kept. */
@@ -29,7 +32,7 @@ export interface KeptMessage {
   readonly message: InboundMessage;
   /** The ids of the subscriptions that it was received for. */
   readonly subscriptions: readonly bigint[];
-  /** This process has led when it received it, and has not done it. */
+  /** This process led when it received it, and has not done it: nobody else may have it. */
   readonly isOwn: boolean;
 }
 
@@ -60,8 +63,10 @@ export class TakeoverBuffer {
   readonly #kept = new Fifo<KeptMessage>();
   readonly #missing = new MissingMessages();
   #bytes = 0;
-  #doneBefore: number | undefined;
-  #leaderHasSince = Number.NEGATIVE_INFINITY;
+  #progress: LeaderProgress | undefined;
+  /** The last that was told in the present epoch, and in the one before. */
+  #told: LeaderProgress | undefined;
+  #former: LeaderProgress | undefined;
   #completeSince: number;
   readonly #counts = { added: 0, done: 0, full: 0, tooLarge: 0, notKept: 0, repeated: 0 };
 
@@ -105,7 +110,7 @@ export class TakeoverBuffer {
   /**
    * A message was received, not before those that were added before.
    *
-   * @param isOwn this process has led when it received it, and has not done it: nobody else may be there who does
+   * @param isOwn this process led when it received it, and has not done it: nobody else may have it
    */
   add(message: InboundMessage, subscriptions: readonly bigint[], isOwn = false): void {
     this.#counts.added += 1;
@@ -131,30 +136,29 @@ export class TakeoverBuffer {
 
   /** What the leader has done. undefined: not known, so that nothing goes. */
   noteProgress(progress: LeaderProgress | undefined): void {
-    this.#doneBefore = progress?.doneBefore;
-    // Both receive a message, but not at the same time.
-    this.#leaderHasSince = (progress?.completeSince ?? Number.NEGATIVE_INFINITY) + this.#limits.cleanTakeoverMs;
+    this.#progress = progress;
+    if (progress === undefined) return;
+    if (this.#told?.epoch !== progress.epoch) this.#former = this.#told;
+    this.#told = progress;
     this.#trim(this.#limits.takeoverBufferMs);
   }
 
   /**
-   * What this process left undone as the leader, and the present one has not received and will not run. It stays until it is
-   * {@link dropped}. (Of what others led for, whoever had it took the lead.)
+   * What the present leader has not received and will not run, and the one before is not known to have done. It stays until it
+   * is {@link dropped}.
    */
   get unknownToLeader(): readonly KeptMessage[] {
     const unknown: KeptMessage[] = [];
     for (let at = 0; at < this.#kept.length; at += 1) {
       const kept = this.#kept.at(at)!;
-      if (this.#doneBefore === undefined || !this.#isUnknown(kept)) break;
-      unknown.push(kept);
+      if (this.#isUnknown(kept)) unknown.push(kept);
     }
     return unknown;
   }
 
   /** These are in other hands. */
   dropped(messages: ReadonlySet<InboundMessage>): void {
-    for (let next = this.#kept.at(0); next !== undefined && messages.has(next.message); next = this.#kept.at(0))
-      this.#shift();
+    if (messages.size > 0) this.#filter((kept) => (messages.has(kept.message) ? undefined : kept));
   }
 
   /**
@@ -168,20 +172,24 @@ export class TakeoverBuffer {
     const all: KeptMessage[] = [];
     while (this.#kept.length > 0) all.push(this.#shift());
     this.#counts.repeated += all.length;
-    this.#doneBefore = undefined;
+    this.#progress = this.#told = this.#former = undefined;
     return all;
   }
 
-  /** Hands out what this process itself has left undone, in order of arrival, and keeps the rest. */
-  takeOwn(): KeptMessage[] {
+  /**
+   * Hands out what nobody else may have, in order of arrival, and keeps the rest.
+   *
+   * @param since the leader receives nothing any more since then
+   */
+  takeOwn(since = Number.POSITIVE_INFINITY): KeptMessage[] {
     const own: KeptMessage[] = [];
-    for (let left = this.#kept.length; left > 0; left -= 1) {
-      const kept = this.#kept.shift()!;
-      if (kept.isOwn) {
-        this.#bytes -= memoryOf(kept.message);
-        own.push(kept);
-      } else this.#kept.push(kept);
-    }
+    // As after a clean end: the leader ends, too.
+    const lackedSince = since - this.#limits.cleanTakeoverMs;
+    this.#filter((kept) => {
+      if (!kept.isOwn && !this.#isUnknown(kept) && kept.message.receivedAt < lackedSince) return kept;
+      own.push(kept);
+      return undefined;
+    });
     return own;
   }
 
@@ -200,23 +208,57 @@ export class TakeoverBuffer {
    * @param since when the oldest of that was received, or now
    */
   restart(since: number): void {
-    this.#doneBefore = undefined;
+    this.#progress = undefined;
     this.#completeSince = since;
   }
 
   #trim(marginMs: number): void {
-    if (this.#doneBefore === undefined) return;
-    const before = this.#doneBefore - marginMs;
-    this.#missing.forget(before);
-    for (let next = this.#kept.at(0); next !== undefined; next = this.#kept.at(0)) {
-      if (next.message.receivedAt >= before || this.#isUnknown(next)) return;
+    const progress = this.#progress;
+    if (progress === undefined) return;
+    this.#missing.forget((id) => doneBefore(progress, id) - marginMs);
+    let next = this.#kept.at(0);
+    for (; next !== undefined && this.#undone(next, marginMs).length === 0; next = this.#kept.at(0)) {
       this.#shift();
       this.#counts.done += 1;
     }
+    // Else those behind it are not done, either.
+    if (next === undefined || (progress.behind.size === 0 && !this.#isUnknown(next))) return;
+    this.#filter((kept) => {
+      const subscriptions = this.#undone(kept, marginMs);
+      if (subscriptions.length === kept.subscriptions.length) return kept;
+      if (subscriptions.length > 0) return { ...kept, subscriptions };
+      this.#counts.done += 1;
+      return undefined;
+    });
   }
 
-  #isUnknown({ isOwn, message }: KeptMessage): boolean {
-    return isOwn && message.receivedAt < this.#leaderHasSince;
+  /** Those of its subscriptions for which it is not known to be done. */
+  #undone({ message, subscriptions }: KeptMessage, marginMs: number): readonly bigint[] {
+    const isOfFormer = this.#isBeforeIts(this.#progress!, message);
+    // With the margin of a clean end: each process that waits hands it over.
+    const progress = isOfFormer ? this.#former : this.#progress!;
+    if (progress === undefined || (isOfFormer && this.#isBeforeIts(progress, message))) return subscriptions;
+    const usedMs = isOfFormer ? Math.min(marginMs, this.#limits.cleanTakeoverMs) : marginMs;
+    return subscriptions.filter((id) => message.receivedAt >= doneBefore(progress, id) - usedMs);
+  }
+
+  #isUnknown({ message }: KeptMessage): boolean {
+    return this.#progress !== undefined && this.#isBeforeIts(this.#progress, message);
+  }
+
+  /** It may have come before that leader received anything. Both receive a message, but not at the same time. */
+  #isBeforeIts({ completeSince }: LeaderProgress, { receivedAt, notBefore = receivedAt }: InboundMessage): boolean {
+    return notBefore < completeSince + this.#limits.cleanTakeoverMs;
+  }
+
+  /** Keeps what `change` gives back of each. */
+  #filter(change: (kept: KeptMessage) => KeptMessage | undefined): void {
+    for (let left = this.#kept.length; left > 0; left -= 1) {
+      const kept = this.#kept.shift()!;
+      const changed = change(kept);
+      if (changed === undefined) this.#bytes -= memoryOf(kept.message);
+      else this.#kept.push(changed);
+    }
   }
 
   #lack({ message: { receivedAt }, subscriptions }: KeptMessage): void {

@@ -15,7 +15,8 @@ const { leadExpiryMs } = bridgeConstants;
 
 const leadSql = `
   SELECT l.epoch::text AS epoch, l.owner, l.beat::text AS beat,
-         extract(epoch FROM clock_timestamp() - l.progress_at)::float8 AS "behindSeconds"
+         extract(epoch FROM clock_timestamp() - least(l.progress_at,
+           (SELECT min(to_timestamp(b.value::float8 / 1000)) FROM json_each_text(l.behind::json) AS b)))::float8 AS "behindSeconds"
     FROM ${tables.bridgeLead} AS l`;
 
 interface Lead {

@@ -11,7 +11,9 @@ const row = (beat: number, progressAt?: number): LeadRow => ({
   owner: "a",
   beat: BigInt(beat),
   progressAt,
+  behind: new Map(),
   completeSince: undefined,
+  completeUntil: undefined,
 });
 
 describe("the watch", () => {

@@ -22,26 +22,31 @@ export type TestLead = ReturnType<typeof newLead>;
 export function newLead(
   { onTestFinished }: TestContext,
   databaseUrl: string,
-  messages: { oldest?: number; completeSince?: number } = {},
+  messages: { oldest?: number; behind?: ReadonlyMap<bigint, number>; completeSince?: number } = {},
 ) {
   const told: { readonly what: string; readonly at: number }[] = [];
   const progress: (number | undefined)[] = [];
+  const behind: (ReadonlyMap<bigint, number> | undefined)[] = [];
   const log = keptLog();
   const tell = (what: string) => told.push({ what, at: performance.now() });
   const lead = new Lead({
     databaseUrl,
     logger: log.logger,
-    oldestUnfinishedAt: () => messages.oldest,
+    unfinished: () => ({ oldestAt: messages.oldest, behind: messages.behind ?? new Map() }),
     completeSince: () => messages.completeSince ?? Number.NEGATIVE_INFINITY,
     receivedSince: () => 0,
+    receivedUntil: () => undefined,
     isReceiving: () => true,
     onLeading: (_, { afterCleanEnd }) => tell(afterCleanEnd ? "leading after a clean end" : "leading"),
     onDeposed: () => tell("deposed"),
     onWaiting: () => tell("waiting"),
-    onProgress: (known) => progress.push(known?.doneBefore),
+    onProgress: (known) => {
+      progress.push(known?.doneBefore);
+      behind.push(known?.behind);
+    },
   });
   onTestFinished(() => lead.stop());
-  return { lead, told, progress, log, messages, words: () => told.map(({ what }) => what) };
+  return { lead, told, progress, behind, log, messages, words: () => told.map(({ what }) => what) };
 }
 
 /** Starts them one after another: the first leads, and the others know it. */

@@ -42,7 +42,7 @@ describe("what is missing", () => {
             for (const one of [all, some]) one.add(now, [1n]);
           }
           expect(all.take()).toEqual(new Map([[1n, gaps.length]]));
-          some.forget(doneBefore);
+          some.forget(() => doneBefore);
           expect(some.take().get(1n) ?? 0).toBeGreaterThanOrEqual(left);
         },
       ),
@@ -52,14 +52,19 @@ describe("what is missing", () => {
   it("is forgotten to a tenth of a second for as long as it matters", () => {
     const missing = new MissingMessages();
     for (let at = 0; at < 60_000; at += 5) missing.add(at, [1n]);
-    missing.forget(50_000);
+    missing.forget(() => 50_000);
     const count = missing.take().get(1n)!;
     expect(count).toBeGreaterThanOrEqual(2_000);
     expect(count).toBeLessThanOrEqual(2_020);
   });
 });
 
-const progressOf = (doneBefore: number, completeSince = Number.NEGATIVE_INFINITY) => ({ doneBefore, completeSince });
+const progressOf = (doneBefore: number, completeSince = Number.NEGATIVE_INFINITY, epoch = 1n) => ({
+  epoch,
+  doneBefore,
+  behind: new Map<bigint, number>(),
+  completeSince,
+});
 
 describe("the takeover buffer", () => {
   it("hands out what was received, in order and once, with its subscriptions, and is empty then", () => {
@@ -213,13 +218,54 @@ describe("the takeover buffer", () => {
     buffer.add(message(4_000), [1n]);
     const all = progressOf(10_000 + limits.takeoverBufferMs, 2_500 - limits.cleanTakeoverMs);
     buffer.noteProgress(all);
-    expect(buffer.length).toBe(4);
+    expect(buffer.length).toBe(2);
     const unknown = buffer.unknownToLeader;
     expect(times([...unknown])).toEqual([1_000, 2_000]);
     buffer.dropped(new Set(unknown.map((kept) => kept.message)));
     buffer.noteProgress(all);
     expect(buffer.length).toBe(0);
     expect(buffer.unknownToLeader).toEqual([]);
+  });
+
+  it("forgets of the leader before what that one has done, and hands over the rest that the present one has not received", () => {
+    const buffer = filled([1_000, 2_000, 3_000, 4_000]);
+    buffer.noteProgress(progressOf(2_000 + limits.cleanTakeoverMs + 1));
+    expect(times([...buffer.unknownToLeader])).toEqual([]);
+    expect(buffer.length).toBe(3);
+    buffer.noteProgress(progressOf(60_000, 3_500, 2n));
+    expect(times([...buffer.unknownToLeader])).toEqual([3_000]);
+    expect(buffer.length).toBe(1);
+    // A third one, before that is in other hands: what the second says is not about it.
+    buffer.noteProgress(progressOf(60_000, 50_000, 3n));
+    expect(times([...buffer.unknownToLeader])).toEqual([3_000]);
+    expect(times(buffer.takeOwn())).toEqual([3_000]);
+  });
+
+  it("does not take for the leader's what it may have received late itself", () => {
+    const buffer = new TakeoverBuffer(limits, 0);
+    buffer.add({ ...message(9_000), notBefore: 1_000 }, [1n]);
+    buffer.add({ ...message(9_000), notBefore: 8_000 }, [1n]);
+    buffer.noteProgress(progressOf(60_000, 5_000));
+    expect(times([...buffer.unknownToLeader])).toEqual([9_000]);
+    expect(buffer.length).toBe(1);
+  });
+
+  it("keeps what one subscription has not done, while the others go on", () => {
+    const buffer = new TakeoverBuffer(limits, 0);
+    for (const at of [1_000, 2_000, 3_000]) buffer.add(message(at), at === 2_000 ? [2n] : [1n, 2n]);
+    buffer.noteProgress({ ...progressOf(60_000), behind: new Map([[1n, 1_500 + limits.takeoverBufferMs]]) });
+    expect(buffer.bytes).toBe(each);
+    expect(buffer.takeOver({ afterCleanEnd: false })).toMatchObject([
+      { message: { receivedAt: 3_000 }, subscriptions: [1n] },
+    ]);
+  });
+
+  it("at its end hands out what came after the leader has ended, too, and keeps what that one has", () => {
+    const buffer = filled([1_000, 2_000, 3_000]);
+    buffer.noteProgress(progressOf(1_000));
+    expect(times(buffer.takeOwn(2_500))).toEqual([3_000]);
+    expect(buffer.length).toBe(2);
+    expect(times(buffer.takeOwn())).toEqual([]);
   });
 
   it("does not know what the leader lacks while its progress is not known", () => {

@@ -187,12 +187,28 @@ export function checkBridgeLeadOwner(value: string): Violation | undefined {
 /**
  * Checks `BridgeLead.beat`.
  *
- * Grows while it lives.
+ * Changes while it lives. Above 0: what is told of its progress is its own, and not that of the process before.
  */
 export function checkBridgeLeadBeat(value: bigint): Violation | undefined {
   return typeof value === "bigint" && value >= -9223372036854775808n && value <= 9223372036854775807n
     ? undefined
     : violation("beat", showValue(value), "must be an integer, -9223372036854775808 to 9223372036854775807", "Use a value of -9223372036854775808 to 9223372036854775807.");
+}
+
+const bridgeLeadBehindRules: TextRules = {
+  path: "behind",
+  minBytes: 0,
+  maxBytes: Number.POSITIVE_INFINITY,
+};
+
+/**
+ * Checks `BridgeLead.behind`.
+ *
+ * The same for each subscription that stands still, so that it does not hold back what is known of the others: a JSON object,
+ * by the numbers of at most `max_told_behind` subscriptions, of milliseconds since 1970. NULL: there are none.
+ */
+export function checkBridgeLeadBehind(value: string): Violation | undefined {
+  return checkText(bridgeLeadBehindRules, value);
 }
 
 /**
@@ -363,7 +379,8 @@ export function validateBridgeLeadRow(row: BridgeLeadRow): Violation | undefined
   return checkBridgeLeadId(row.id) ??
     checkBridgeLeadEpoch(row.epoch) ??
     (row.owner === null ? undefined : checkBridgeLeadOwner(row.owner)) ??
-    checkBridgeLeadBeat(row.beat);
+    checkBridgeLeadBeat(row.beat) ??
+    (row.behind === null ? undefined : checkBridgeLeadBehind(row.behind));
 }
 
 /** Checks each column of a row of hawser.saved_messages; checks over several columns are Postgres's alone. */
@@ -406,6 +423,7 @@ export const columnChecks = {
     epoch: checkBridgeLeadEpoch,
     owner: checkBridgeLeadOwner,
     beat: checkBridgeLeadBeat,
+    behind: checkBridgeLeadBehind,
   },
   saved_messages: {
     id: checkSavedMessageId,

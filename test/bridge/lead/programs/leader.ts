@@ -29,9 +29,10 @@ async function hang(epoch: bigint): Promise<void> {
 const lead = new Lead({
   databaseUrl: url.href,
   logger: silentLogger,
-  oldestUnfinishedAt: () => undefined,
+  unfinished: () => ({ oldestAt: undefined, behind: new Map() }),
   completeSince: () => Number.NEGATIVE_INFINITY,
   receivedSince: () => 0,
+  receivedUntil: () => undefined,
   isReceiving: () => true,
   onLeading: (epoch) => void hang(epoch),
   onDeposed: () => undefined,

@@ -44,15 +44,15 @@ class WatchGoesOn extends LeadProtocol {
 
 class TrimsByTime extends LeadProtocol {
   protected override known = new (class extends KnownProgress {
-    override see(_: LeadRow, { heardAt }: ClockSample): LeaderProgress {
-      return { doneBefore: heardAt, completeSince: Number.NEGATIVE_INFINITY };
+    override see(row: LeadRow, { heardAt }: ClockSample): LeaderProgress {
+      return { epoch: row.epoch, doneBefore: heardAt, behind: new Map(), completeSince: Number.NEGATIVE_INFINITY };
     }
   })();
 }
 
 class UpperBoundOfLeader extends LeadProtocol {
-  protected override progressAt(sample: ClockSample | undefined): number | undefined {
-    return super.progressAt(sample && { ...sample, heardAt: sample.sentAt });
+  protected override progressAt(sample: ClockSample, oldestAt: number): number {
+    return super.progressAt({ ...sample, heardAt: sample.sentAt }, oldestAt);
   }
 }
 
@@ -65,8 +65,8 @@ class LowerBoundOfOthers extends LeadProtocol {
 }
 
 class ProgressIsNow extends LeadProtocol {
-  protected override progressAt(sample: ClockSample | undefined): number | undefined {
-    return sample && sample.serverTime + this.options.clock.now() - sample.heardAt;
+  protected override progressAt(sample: ClockSample): number {
+    return sample.serverTime + this.options.clock.now() - sample.heardAt;
   }
 }
 
@@ -75,7 +75,12 @@ class TrustsAnyClock extends LeadProtocol {
     #last: LeaderProgress | undefined;
     override see(row: LeadRow, clock: ClockSample): LeaderProgress | undefined {
       if (row.progressAt !== undefined) {
-        this.#last = { doneBefore: this.bound(clock, row.progressAt), completeSince: Number.NEGATIVE_INFINITY };
+        this.#last = {
+          epoch: row.epoch,
+          doneBefore: this.bound(clock, row.progressAt),
+          behind: new Map([...row.behind].map(([id, at]) => [id, this.bound(clock, at)])),
+          completeSince: Number.NEGATIVE_INFINITY,
+        };
       }
       return this.#last;
     }
@@ -94,7 +99,7 @@ class NothingKept extends TakeoverBuffer {
 
 class NewestFirstGone extends TakeoverBuffer {
   override noteProgress(progress: LeaderProgress | undefined): void {
-    super.noteProgress(progress && { ...progress, doneBefore: progress.doneBefore + 10_000 });
+    super.noteProgress(progress && { ...progress, doneBefore: progress.doneBefore + 10_000, behind: new Map() });
   }
 }
 
@@ -104,9 +109,41 @@ class SpeaksOfWhatItNeverHad extends LeadProtocol {
   }
 }
 
+class SpeaksForThoseBehind extends LeadProtocol {
+  protected override progress() {
+    return { ...super.progress(), behind: new Map() };
+  }
+}
+
+class ForgetsThoseBehind extends TakeoverBuffer {
+  override noteProgress(progress: LeaderProgress | undefined): void {
+    super.noteProgress(progress && { ...progress, behind: new Map() });
+  }
+}
+
+class BelievesThatSomebodyLeads extends LeadProtocol {
+  override async othersHave() {
+    return { until: Number.POSITIVE_INFINITY, afterCleanEnd: false };
+  }
+}
+
 class HandsNothingOver extends TakeoverBuffer {
   override get unknownToLeader() {
     return [];
+  }
+}
+
+class HandsOverItsOwnOnly extends TakeoverBuffer {
+  override get unknownToLeader() {
+    const unknown = super.unknownToLeader;
+    this.dropped(new Set(unknown.filter(({ isOwn }) => !isOwn).map(({ message }) => message)));
+    return unknown.filter(({ isOwn }) => isOwn);
+  }
+}
+
+class NeverStoodStill extends TakeoverBuffer {
+  override add(...[message, subscriptions, isOwn]: Parameters<TakeoverBuffer["add"]>): void {
+    super.add({ ...message, notBefore: undefined }, subscriptions, isOwn);
   }
 }
 
@@ -117,17 +154,47 @@ const store = (faults: StoreFaults): Mutant => ({ ...unchanged, store: faults })
 export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; seeds: number; says: RegExp }> = {
   "a leader that speaks of what came before it": {
     mutant: protocol(SpeaksOfWhatItNeverHad),
-    profile: "rough",
-    seeds: 400,
+    profile: "newcomer",
+    seeds: 20,
     says: /missing/,
   },
   "what the leader never had is not handed over": {
     mutant: { ...unchanged, Buffer: HandsNothingOver },
-    profile: "rough",
+    profile: "newcomer",
+    seeds: 20,
+    says: /missing/,
+  },
+  "of what the leader never had only one's own is handed over": {
+    mutant: { ...unchanged, Buffer: HandsOverItsOwnOnly },
+    profile: "leaving",
+    seeds: 200,
+    says: /missing/,
+  },
+  "what was received late is taken for new": {
+    mutant: { ...unchanged, Buffer: NeverStoodStill },
+    profile: "newcomer",
+    seeds: 60,
+    says: /missing/,
+  },
+  "progress that leaves out the lanes that stand still": {
+    mutant: protocol(SpeaksForThoseBehind),
+    profile: "tight",
+    seeds: 200,
+    says: /missing/,
+  },
+  "what most lanes have done goes for all": {
+    mutant: { ...unchanged, Buffer: ForgetsThoseBehind },
+    profile: "tight",
     seeds: 400,
     says: /missing/,
   },
-  "no second step": { mutant: protocol(NoFence), profile: "rough", seeds: 60, says: /missing/ },
+  "one that ends leaves what it has kept to nobody": {
+    mutant: protocol(BelievesThatSomebodyLeads),
+    profile: "leaving",
+    seeds: 100,
+    says: /missing/,
+  },
+  "no second step": { mutant: protocol(NoFence), profile: "rough", seeds: 60, says: /0 lead in the end/ },
   "leads before the fence is through": {
     // Alone it does no harm: the batches of the new leader ask the fence, too.
     mutant: { ...protocol(LeadsBeforeFence), store: { batchAsksLeadOnly: true } },
@@ -213,7 +280,7 @@ export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; see
   "whoever lacks messages does not wait": {
     mutant: protocol(NobodyFirst),
     profile: "fresh",
-    seeds: 400,
-    says: /missing/,
+    seeds: 60,
+    says: /was first run after/,
   },
 };

@@ -4,7 +4,14 @@
  */
 
 import { bridgeConstants } from "../../../../generated/ts/settings/nats.js";
-import type { Confirmation, FenceHolders, LeadRow, LeadTable, Term } from "../../../../src/bridge/lead/lead-table.js";
+import type {
+  Confirmation,
+  FenceHolders,
+  LeadRow,
+  LeadTable,
+  Progress,
+  Term,
+} from "../../../../src/bridge/lead/lead-table.js";
 import type { SimulatedProcess } from "./process.js";
 import type { World } from "./world.js";
 
@@ -46,13 +53,35 @@ interface Session {
   readonly pending: Set<() => void>;
 }
 
+function isTold(change: Partial<LeadRow>): boolean {
+  return "progressAt" in change;
+}
+
+/** As the table has it. */
+function rounded({ progressAt, behind, completeSince, completeUntil }: Progress): Progress {
+  return {
+    progressAt: progressAt && Math.floor(progressAt),
+    behind: new Map([...behind].map(([id, at]) => [id, Math.floor(at)])),
+    completeSince: completeSince && Math.ceil(completeSince),
+    completeUntil: completeUntil && Math.floor(completeUntil),
+  };
+}
+
 /** See above. */
 export class SimulatedPostgres {
   isAvailable = true;
   /** Everybody was cut off so often. */
   generation = 0;
   clockOffsetMs: number;
-  private lead: LeadRow = { epoch: 0n, owner: undefined, beat: 0n, progressAt: undefined, completeSince: undefined };
+  private lead: LeadRow = {
+    epoch: 0n,
+    owner: undefined,
+    beat: 0n,
+    progressAt: undefined,
+    behind: new Map(),
+    completeSince: undefined,
+    completeUntil: undefined,
+  };
   private changedAt = 0;
   private fencedEpoch = 0n;
   ledger: Entry[] = [];
@@ -82,7 +111,8 @@ export class SimulatedPostgres {
     const beat = async (term: Term, change: Partial<LeadRow>): Promise<Confirmation | undefined> => {
       const { value, sentAt, heardAt } = await this.call(process, () => {
         if (!this.faults.beatIgnoresOwner && !owner(term)) return undefined;
-        update({ beat: this.lead.beat + 1n, ...change });
+        const { beat } = this.lead;
+        update({ beat: isTold(change) ? (beat > 0n ? beat + 1n : 1n) : beat - 1n, ...change });
         const fencedEpoch = this.faults.beatIgnoresFence ? term.epoch : this.fencedEpoch;
         return { serverTime: this.serverTime(), fencedEpoch };
       });
@@ -94,11 +124,7 @@ export class SimulatedPostgres {
         const { value, sentAt, heardAt } = await this.call(process, () => ({ row: this.lead, at: this.serverTime() }));
         return { row: value.row, clock: { serverTime: value.at, sentAt, heardAt } };
       },
-      beat: (term, { progressAt, completeSince }) =>
-        beat(term, {
-          progressAt: progressAt === undefined ? undefined : Math.floor(progressAt),
-          completeSince: completeSince === undefined ? undefined : Math.ceil(completeSince),
-        }),
+      beat: (term, progress) => beat(term, rounded(progress)),
       confirm: (term) => beat(term, {}),
       take: async (seen, taker) => {
         const { value } = await this.call(process, () => {
@@ -120,18 +146,13 @@ export class SimulatedPostgres {
         const { value } = await this.call(process, () => (owner(term) ? this.endBatches() : 0));
         return { isRefused: false, ended: value, foreign: [] } satisfies FenceHolders;
       },
-      release: async (term, { progressAt, completeSince }) => {
+      release: async (term, progress) => {
         await this.call(process, () => {
           if (!owner(term)) return;
           this.world.counts.add("released");
-          update({
-            owner: undefined,
-            beat: this.lead.beat + 1n,
-            ...(progressAt === undefined ? {} : { progressAt: Math.floor(progressAt) }),
-            ...(progressAt === undefined || completeSince === undefined
-              ? {}
-              : { completeSince: Math.ceil(completeSince) }),
-          });
+          const { beat } = this.lead;
+          if (progress.progressAt === undefined) update({ owner: undefined, beat: beat > 0n ? beat + 1n : beat - 1n });
+          else update({ owner: undefined, beat: beat > 0n ? beat + 1n : 1n, ...rounded(progress) });
           for (const other of this.world.processes) this.world.after(other, 5, () => other.protocol.poke());
         });
       },

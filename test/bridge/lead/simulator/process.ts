@@ -1,15 +1,21 @@
 /**
- * A process of the simulation: the real protocol and the real buffer, around a leader that runs its messages in batches.
+ * A process of the simulation: the real protocol and the real buffer, around a leader that runs its messages in batches, in
+ * several lanes side by side.
  */
+import { bridgeConstants } from "../../../../generated/ts/settings/nats.js";
+import type { Unfinished } from "../../../../src/bridge/lead/lead-events.js";
 import type { LeadProtocolOptions } from "../../../../src/bridge/lead/lead-protocol.js";
 import type { TakeoverBuffer } from "../../../../src/bridge/lead/takeover-buffer.js";
 import type { InboundMessage } from "../../../../src/bridge/message.js";
+import { notBefore } from "../../../../src/bridge/receiver.js";
 import type { Clock } from "../../../../src/store/index.js";
 import { silentLogger } from "../../../../src/store/index.js";
 import type { Mutant } from "./mutants.js";
 import type { World } from "./world.js";
 
 const payload = new Uint8Array(0);
+const lanes = 3;
+export const laneOf = (id: number | string) => BigInt(Number(id) % lanes);
 
 /** See above. */
 export class SimulatedProcess {
@@ -24,9 +30,14 @@ export class SimulatedProcess {
   readonly buffer: TakeoverBuffer;
   /** The last message that it was sent arrives then: one connection keeps the order. */
   arrivesAt = 0;
+  /** What was sent to it before was received: it has asked. */
+  private completeUntil: number | undefined;
   private queue: InboundMessage[] = [];
-  private batch: object | undefined;
-  isStopping = false;
+  private readonly batches = new Map<bigint, object>();
+  /** What is published from then on it does not receive. */
+  private stoppedAt: number | undefined;
+  private hasDrained = false;
+  private isFinishing = false;
 
   constructor(
     private readonly world: World,
@@ -54,29 +65,76 @@ export class SimulatedProcess {
 
   /** Delivers a message of NATS. */
   receive(number: number): void {
+    const receivedAt = this.clock.now();
     const message: InboundMessage = {
       id: `${number}`,
       subject: "s",
       payload,
       headers: undefined,
-      receivedAt: this.clock.now(),
+      receivedAt,
+      notBefore: notBefore(receivedAt, this.completeUntil),
     };
-    if (this.protocol.epoch === undefined) this.buffer.add(message, [1n]);
+    if (this.protocol.epoch === undefined) this.buffer.add(message, [laneOf(message.id)]);
     else {
       this.queue.push(message);
       this.pump();
     }
   }
 
-  /** A clean stop: lets the batch end, then gives the lead back. */
-  stop(): void {
-    this.isStopping = true;
-    if (this.batch !== undefined) return;
-    this.world.saved.push(...this.queue.splice(0));
-    void this.protocol.stop().then(() => {
-      this.isDead = true;
-      this.world.counts.add("stopped cleanly");
+  /** Asks from now on what it has received. */
+  ask(): void {
+    const { schedule } = this.world;
+    const askedAt = this.clock.now();
+    this.world.after(this, Math.max(0, this.arrivesAt - schedule.now), () => {
+      this.completeUntil = askedAt;
+      this.clock.setTimeout(() => this.ask(), bridgeConstants.leadBeatMs);
     });
+  }
+
+  get isStopping(): boolean {
+    return this.stoppedAt !== undefined;
+  }
+
+  /** A clean stop: lets the batches end, saves what nobody else runs, then gives the lead back. */
+  stop(): void {
+    this.stoppedAt ??= this.clock.now();
+    // What the server has sent by now is received.
+    const { schedule } = this.world;
+    this.world.after(this, Math.max(0, this.arrivesAt - schedule.now), () => {
+      this.hasDrained = true;
+      this.finish();
+    });
+  }
+
+  private finish(): void {
+    if (this.batches.size > 0 || this.isFinishing || !this.hasDrained) return;
+    this.isFinishing = true;
+    void this.save()
+      .then(() => this.protocol.stop())
+      .then(() => {
+        this.isDead = true;
+        this.world.counts.add("stopped cleanly");
+        this.world.left();
+      });
+  }
+
+  private async save(): Promise<void> {
+    const { counts } = this.world;
+    if (this.protocol.epoch === undefined && this.buffer.length > 0) {
+      const others = await this.protocol.othersHave(new AbortController().signal);
+      const isLed = others.until !== Number.NEGATIVE_INFINITY;
+      if (!isLed) counts.add("saved by one that waited");
+      else if (others.until !== Number.POSITIVE_INFINITY) counts.add("saved beside one that ends");
+      const kept = isLed ? this.buffer.takeOwn(others.until) : this.buffer.takeOver(others);
+      this.handOver(kept.map(({ message }) => message));
+    }
+    this.handOver(this.queue.splice(0));
+  }
+
+  /** Saves them, and tells who leads. */
+  private handOver(messages: readonly InboundMessage[]): void {
+    this.world.saved.push(...messages);
+    for (const other of this.world.processes) this.world.after(other, 5, () => other.pump());
   }
 
   private options(): LeadProtocolOptions {
@@ -87,10 +145,11 @@ export class SimulatedProcess {
       logger: silentLogger,
       owner: `process ${this.id}`,
       messages: {
-        oldestUnfinishedAt: () => this.queue[0]?.receivedAt,
+        unfinished: () => this.unfinished(),
         completeSince: () => this.buffer.completeSince,
         receivedSince: () => this.buffer.receivedSince,
-        isReceiving: () => true,
+        receivedUntil: () => this.stoppedAt,
+        isReceiving: () => !this.isStopping,
       },
       events: {
         onLeading: (_, { afterCleanEnd }) => {
@@ -101,15 +160,16 @@ export class SimulatedProcess {
         onDeposed: () => {
           world.counts.add("deposed");
           this.buffer.restart(this.queue[0]?.receivedAt ?? this.clock.now());
-          for (const message of this.queue.splice(0)) this.buffer.add(message, [1n], true);
-          this.batch = undefined;
+          for (const message of this.queue.splice(0)) this.buffer.add(message, [laneOf(message.id)], true);
+          this.batches.clear();
+          if (this.isStopping) this.finish();
         },
         onWaiting: () => world.counts.add("waiting"),
         onProgress: (progress) => {
           this.buffer.noteProgress(progress);
           const unknown = this.buffer.unknownToLeader.map(({ message }) => message);
           if (unknown.length > 0) world.counts.add("handed over");
-          world.saved.push(...unknown);
+          this.handOver(unknown);
           this.buffer.dropped(new Set(unknown));
         },
         onProblem: () => world.counts.add("problem"),
@@ -117,29 +177,48 @@ export class SimulatedProcess {
     };
   }
 
+  private unfinished(): Unfinished {
+    const behind = new Map<bigint, number>();
+    let oldestAt = this.stoppedAt;
+    for (let lane = 0n; lane < lanes; lane += 1n) {
+      const at = this.queue.find((message) => laneOf(message.id) === lane)?.receivedAt;
+      if (at === undefined) continue;
+      if (at < this.clock.now() - bridgeConstants.leadBeatMs) {
+        this.world.counts.add("told behind");
+        behind.set(lane, at);
+      } else oldestAt = Math.min(at, oldestAt ?? at);
+    }
+    return { oldestAt, behind };
+  }
+
   private pump(): void {
+    for (let lane = 0n; lane < lanes; lane += 1n) this.pumpLane(lane);
+  }
+
+  private pumpLane(lane: bigint): void {
     const { epoch } = this.protocol;
     const { saved } = this.world;
-    const source = saved.length > 0 ? saved : this.queue;
-    if (this.batch !== undefined || epoch === undefined || source.length === 0 || this.isStopping) return;
+    const isOfLane = (message: InboundMessage) => laneOf(message.id) === lane;
+    const source = saved.some(isOfLane) ? saved : this.queue;
     const { random, profile, postgres } = this.world;
-    const messages = source.slice(0, random.between(1, 40));
+    if (this.batches.has(lane) || epoch === undefined || !source.some(isOfLane) || this.isStopping) return;
+    const messages = source.filter(isOfLane).slice(0, random.between(1, 40));
     const batch = {};
-    this.batch = batch;
+    this.batches.set(lane, batch);
     const runMs =
       this.world.hasFaults && random.chance(profile.hangRate) ? random.between(1_000, profile.hangMs) : random.delay(2);
     const ids = messages.map(({ id }) => Number(id));
     void postgres.batch(this, epoch, ids, runMs).then((outcome) => {
       // It was deposed meanwhile, and keeps them again.
-      if (this.batch !== batch) return;
-      this.batch = undefined;
+      if (this.batches.get(lane) !== batch) return;
+      this.batches.delete(lane);
       // Of what was saved another one may have added to it, but nobody else takes away.
-      if (outcome === "committed") source.splice(0, messages.length);
+      if (outcome === "committed") for (const message of messages) source.splice(source.indexOf(message), 1);
       else this.world.counts.add(`batch ${outcome}`);
       if (outcome === "refused") this.protocol.poke();
-      if (this.isStopping) this.stop();
-      else if (outcome === "committed") this.pump();
-      else this.world.after(this, 200, () => this.pump());
+      if (this.isStopping) this.finish();
+      else if (outcome === "committed") this.pumpLane(lane);
+      else this.world.after(this, 200, () => this.pumpLane(lane));
     });
   }
 }

@@ -3,7 +3,16 @@
  */
 
 /** One of the faults. */
-export type Fault = "kill" | "clean stop" | "stall" | "session" | "restart" | "failover" | "start";
+export type Fault =
+  | "kill"
+  | "clean stop"
+  | "all stop"
+  | "stall"
+  | "session"
+  | "restart"
+  | "failover"
+  | "start"
+  | "newcomer";
 
 /** See above. */
 export interface Profile {
@@ -18,6 +27,10 @@ export interface Profile {
   /** Some functions hang. */
   readonly hangRate: number;
   readonly hangMs: number;
+  /** The last one may end, too, and what it has is saved. */
+  readonly mayAllLeave?: boolean;
+  /** Somebody who has received everything takes over. */
+  readonly keepsOrder?: boolean;
   /** Nothing that happens is a reason for another leader. */
   readonly isCalm?: boolean;
   /** The last commits before a failover are often those of a process that has just taken the lead, which then stands still. */
@@ -29,6 +42,7 @@ const usual = { slowRate: 0.05, slowMs: 300, hangRate: 0.005, hangMs: 6_000 } as
 export const profiles = {
   /** Postgres goes and comes back; nobody else does. */
   calm: {
+    keepsOrder: true,
     ...usual,
     faults: ["restart", "restart", "session"],
     maxDelayMs: 300,
@@ -45,9 +59,26 @@ export const profiles = {
     cleanMs: 10_000,
   },
   /** A leader that ends in good order, and messages that come at about the same time. */
-  clean: { ...usual, faults: ["clean stop"], maxDelayMs: 400, bufferMs: 10_000, cleanMs: 500 },
+  clean: {
+    ...usual,
+    faults: ["clean stop"],
+    maxDelayMs: 400,
+    bufferMs: 10_000,
+    cleanMs: 500,
+  },
+  /** All end in good order, soon after one another, or after one that was killed. */
+  leaving: {
+    ...usual,
+    faults: ["clean stop", "clean stop", "all stop", "kill", "start", "stall"],
+    hangRate: 0.03,
+    maxDelayMs: 400,
+    bufferMs: 10_000,
+    cleanMs: 500,
+    mayAllLeave: true,
+  },
   /** The margin is hardly more than the delays, and answers take their time. */
   tight: {
+    keepsOrder: true,
     faults: ["kill"],
     maxDelayMs: 450,
     bufferMs: 500,
@@ -59,9 +90,20 @@ export const profiles = {
   },
   /** New processes, which have only just begun to keep messages. */
   fresh: {
+    keepsOrder: true,
     ...usual,
     faults: ["kill", "start", "start"],
     maxDelayMs: 300,
+    bufferMs: 10_000,
+    cleanMs: 500,
+    hangRate: 0.02,
+    hangMs: 20_000,
+  },
+  /** A leader that stands still beside one that has just come, and has received what that one has not. */
+  newcomer: {
+    ...usual,
+    faults: ["newcomer"],
+    maxDelayMs: 400,
     bufferMs: 10_000,
     cleanMs: 500,
     hangRate: 0.02,

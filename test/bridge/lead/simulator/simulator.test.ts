@@ -21,6 +21,10 @@ const mustHappen = [
   "statement that lands late",
   "takeover watched",
   "done again",
+  "told behind",
+  "saved by one that waited",
+  "saved beside one that ends",
+  "all have left",
 ];
 
 describe("the simulation", () => {

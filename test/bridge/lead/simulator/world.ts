@@ -4,6 +4,7 @@
  * - Commits of two leaders are never interleaved: all of an epoch come before the first of the next, and all of an epoch are
  *   one process's.
  * - Nothing is missing in the end.
+ * - Where one is left who has received everything, the order of a lane is kept, but for repeats.
  * - A leader that lives is left alone: over restarts of Postgres, too.
  * - One that was killed is replaced within 10 s.
  */
@@ -14,7 +15,7 @@ import { Counts, Violation } from "../../../simulator/records.js";
 import { Schedule } from "../../../simulator/schedule.js";
 import type { Mutant } from "./mutants.js";
 import { SimulatedPostgres } from "./postgres.js";
-import { SimulatedProcess } from "./process.js";
+import { laneOf, SimulatedProcess } from "./process.js";
 import { type Fault, type Profile, type ProfileName, profiles } from "./profiles.js";
 
 const faultsFromMs = 9_000;
@@ -38,6 +39,7 @@ export class World {
   /** Something happened that makes a takeover late. */
   private disturbedAt = 0;
   private killedAt = 0;
+  private settledFrom = 0;
   private violation: string | undefined;
 
   constructor(
@@ -87,7 +89,7 @@ export class World {
     const { schedule, random, profile } = this;
     if (!profile.faults.includes("session") || !this.hasFaults || !random.chance(0.004)) return;
     schedule.after(random.delay(1), () => {
-      this.disturbedAt = schedule.now;
+      this.disturbed(schedule.now);
       this.postgres.loseSession(process);
     });
   }
@@ -106,9 +108,17 @@ export class World {
     });
   }
 
+  /** A process has ended in good order: there is one again some time after the last. */
+  left(): void {
+    if (this.alive.length > 0) return;
+    this.counts.add("all have left");
+    this.schedule.after(this.random.between(0, 3_000), () => this.start());
+  }
+
   private start(): void {
     const process = new SimulatedProcess(this, this.processes.length + 1, this.mutant);
     this.processes.push(process);
+    process.ask();
     this.after(process, this.random.delay(50), () => void process.protocol.start());
   }
 
@@ -124,7 +134,9 @@ export class World {
   private publish(): void {
     const { schedule, random, profile } = this;
     const number = this.published++;
+    if (this.alive.every(({ isStopping }) => isStopping)) this.excuse([number]);
     for (const process of this.alive) {
+      if (process.isStopping) continue;
       const delayMs = random.chance(0.2) ? random.next() * profile.maxDelayMs : random.delay(0.5);
       process.arrivesAt = Math.max(process.arrivesAt, schedule.now + Math.min(delayMs, profile.maxDelayMs));
       this.after(process, process.arrivesAt - schedule.now, () => process.receive(number));
@@ -140,32 +152,41 @@ export class World {
   }
 
   private inflict(fault: Fault): void {
-    const { random, postgres, schedule } = this;
+    const { random, postgres, schedule, profile } = this;
+    if (this.alive.length === 0) return;
     const victim = random.chance(0.7)
       ? (this.alive.find(({ protocol }) => protocol.epoch !== undefined) ?? random.pick(this.alive))
       : random.pick(this.alive);
     // Somebody has to be left who has received everything.
     const others = this.alive.filter((process) => process !== victim && process.startedAt === 0 && !process.isStopping);
-    if ((fault === "kill" || fault === "clean stop") && others.length === 0) return;
+    const mayLeave = fault === "clean stop" && profile.mayAllLeave === true;
+    if ((fault === "kill" || fault === "clean stop") && others.length === 0 && !mayLeave) return;
     if (fault === "start" && this.alive.length > 4) return;
+    if (fault === "newcomer" && (victim.protocol.epoch === undefined || schedule.now < this.settledFrom)) return;
     this.counts.add(`fault: ${fault}`);
     if (fault === "kill") this.kill(victim);
     else if (fault === "clean stop") victim.stop();
+    else if (fault === "all stop") for (const process of this.alive) process.stop();
     else if (fault === "start") this.start();
+    else if (fault === "newcomer") this.newcomer(victim);
     else if (fault === "session") {
-      this.disturbedAt = schedule.now;
+      this.disturbed(schedule.now);
       postgres.loseSession(victim);
     } else if (fault === "failover") {
-      this.disturbedAt = schedule.now;
+      this.disturbed(schedule.now);
       postgres.failover();
     } else if (fault === "restart") {
       const downMs = random.between(10, 8_000);
-      this.disturbedAt = schedule.now + downMs;
+      this.disturbed(schedule.now + downMs);
       postgres.crash();
       schedule.after(downMs, () => {
         postgres.isAvailable = true;
       });
     } else this.stall(victim);
+  }
+
+  private disturbed(until: number): void {
+    this.disturbedAt = Math.max(this.disturbedAt, until);
   }
 
   private kill(victim: SimulatedProcess): void {
@@ -179,7 +200,13 @@ export class World {
     this.postgres.died(victim, silently);
     if (protocol.epoch === undefined) return;
     schedule.after(takeoverLimitMs, () => {
-      if (this.profile.slowMs > 500 || this.killedAt > killedAt || this.disturbedAt >= killedAt - 1_000) return;
+      if (
+        this.profile.slowMs > 500 ||
+        this.profile.mayAllLeave === true ||
+        this.killedAt > killedAt ||
+        this.disturbedAt >= killedAt - 1_000
+      )
+        return;
       this.counts.add("takeover watched");
       if (!this.alive.some((process) => process.protocol.epoch !== undefined)) {
         this.fail(`nobody leads ${takeoverLimitMs} ms after the leader was killed`);
@@ -187,11 +214,20 @@ export class World {
     });
   }
 
-  private stall(victim: SimulatedProcess): void {
+  /** The others are killed, another one is started, and at about that time the leader stands still. */
+  private newcomer(leader: SimulatedProcess): void {
+    const { schedule, random } = this;
+    // Until then it may have what nobody else has.
+    this.settledFrom = schedule.now + 20_000;
+    for (const process of this.alive) if (process !== leader) this.kill(process);
+    schedule.after(random.between(0, 2_000), () => this.start());
+    schedule.after(random.between(0, 4_000), () => this.stall(leader, random.between(4_500, 9_000)));
+  }
+
+  private stall(victim: SimulatedProcess, stallMs = this.random.between(50, 6_500)): void {
     if (victim.stalled !== undefined) return;
     const { schedule } = this;
-    const stallMs = this.random.between(50, 6_500);
-    this.disturbedAt = schedule.now + stallMs;
+    this.disturbed(schedule.now + stallMs);
     victim.stalled = [];
     schedule.after(stallMs, () => {
       const missed = victim.stalled ?? [];
@@ -219,5 +255,19 @@ export class World {
     );
     if (missing.length > 0)
       throw new Violation(`${missing.length} of ${this.published} are missing, such as ${missing[0]}`);
+    if (this.profile.keepsOrder === true) this.checkOrder();
+  }
+
+  /** In each lane: repeats do not count. */
+  private checkOrder(): void {
+    const highest = new Map<bigint, number>();
+    const done = new Set<number>();
+    for (const id of this.postgres.ledger.flatMap(({ ids }) => ids)) {
+      if (done.has(id)) continue;
+      done.add(id);
+      const before = highest.get(laneOf(id)) ?? -1;
+      if (id < before) throw new Violation(`${id} was first run after ${before}`);
+      highest.set(laneOf(id), id);
+    }
   }
 }
