@@ -6,13 +6,15 @@ import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 
 const { maxCopies } = bridgeConstants;
 
-/** How many patterns are looked at to find those with a subject in common: some 20 ms. */
-const maxLooks = 1_000_000;
+/** How many patterns are looked at to find those with a subject in common: some 10 ms. */
+const maxLooks = 200_000;
 
 /** Whether every subject that matches `narrow` matches `wide`. Both may have wildcards. */
 export function covers(wide: string, narrow: string): boolean {
-  if (wide === narrow) return true;
-  const [wider, narrower] = [wide.split("."), narrow.split(".")];
+  return wide === narrow || wordsCover(wide.split("."), narrow.split("."));
+}
+
+function wordsCover(wider: readonly string[], narrower: readonly string[]): boolean {
   for (const [at, word] of wider.entries()) {
     const other = narrower[at];
     if (other === undefined) return false;
@@ -34,81 +36,80 @@ export function isWildcard(subject: string): boolean {
  * @param refused the NATS server refuses these: they receive nothing, and cover nothing
  */
 export function receiversOf(subjects: Iterable<string>, refused: ReadonlySet<string>): ReadonlyMap<string, string> {
-  const all = [...new Set(subjects)].sort();
-  const wildcards = all.filter((subject) => isWildcard(subject) && !refused.has(subject));
+  const all = [...new Set(subjects)].sort().map(patternOf);
+  const wildcards = all.filter(({ subject }) => isWildcard(subject) && !refused.has(subject));
   const widest = thinned(widestOf(wildcards), refused);
-  return new Map(all.map((subject) => [subject, widest.find((wide) => covers(wide, subject)) ?? subject]));
+  return new Map(
+    all.map((one) => [one.subject, (widest.find((wide) => wordsCover(wide.words, one.words)) ?? one).subject]),
+  );
 }
 
-function widestOf(patterns: readonly string[]): readonly string[] {
-  return patterns.filter((one) => !patterns.some((other) => other !== one && covers(other, one)));
+interface Pattern {
+  readonly subject: string;
+  readonly words: readonly string[];
+}
+
+function patternOf(subject: string): Pattern {
+  return { subject, words: subject.split(".") };
+}
+
+function widestOf(patterns: readonly Pattern[]): readonly Pattern[] {
+  return patterns.filter((one) => !patterns.some((other) => other !== one && wordsCover(other.words, one.words)));
 }
 
 /** Puts one that covers them in the place of those that receive the same messages, where these are too many. */
-function thinned(patterns: readonly string[], refused: ReadonlySet<string>): readonly string[] {
-  const crowd = new Crowds(patterns).first();
+function thinned(patterns: readonly Pattern[], refused: ReadonlySet<string>): readonly Pattern[] {
+  const crowd = crowdOf(patterns);
   if (crowd === undefined) return patterns;
   const wide = join(crowd);
   const others = patterns.filter((one) => !crowd.includes(one));
   // Then there is no other way.
-  if (refused.has(wide)) return [...crowd, ...thinned(others, refused)];
+  if (refused.has(wide.subject)) return [...crowd, ...thinned(others, refused)];
   return thinned(widestOf([wide, ...others]), refused);
 }
 
 /** The narrowest that covers all of these. */
-function join(patterns: readonly string[]): string {
-  const all = patterns.map((pattern) => pattern.split("."));
+function join(patterns: readonly Pattern[]): Pattern {
   const words: string[] = [];
   for (let at = 0; ; at += 1) {
-    const here = new Set(all.map((one) => one[at]));
-    if (here.has(">")) return [...words, ">"].join(".");
-    if (here.has(undefined)) return here.size === 1 ? words.join(".") : [...words.slice(0, -1), ">"].join(".");
+    const here = new Set(patterns.map((one) => one.words[at]));
+    if (here.has(">")) return patternOf([...words, ">"].join("."));
+    if (here.has(undefined)) return patternOf((here.size === 1 ? words : [...words.slice(0, -1), ">"]).join("."));
     words.push(here.size === 1 ? [...here][0]! : "*");
   }
 }
 
-interface Pattern {
-  readonly pattern: string;
-  readonly words: readonly string[];
-}
-
-/** Looks for patterns that have a subject in common, word by word. */
-class Crowds {
-  readonly #all: readonly Pattern[];
-  /** There can be more ways to go than there is time for. */
-  #left = maxLooks;
-
-  constructor(patterns: readonly string[]) {
-    this.#all = patterns.map((pattern) => ({ pattern, words: pattern.split(".") }));
-  }
-
-  /** More than `max_copies` of them with a subject in common, or that are too many to tell; undefined: there are none. */
-  first(): readonly string[] | undefined {
-    return this.#below(this.#all, 0)?.map(({ pattern }) => pattern);
-  }
-
-  /** @param some those that match the first words of a subject, `at` many */
-  #below(some: readonly Pattern[], at: number): readonly Pattern[] | undefined {
+/** More than `max_copies` that have a subject in common, or too many to tell; undefined: there are none. */
+function crowdOf(patterns: readonly Pattern[]): readonly Pattern[] | undefined {
+  let left = maxLooks;
+  /** Among those that match the first words of a subject, `at` many. */
+  const below = (some: readonly Pattern[], at: number): readonly Pattern[] | undefined => {
     if (some.length <= maxCopies) return undefined;
-    this.#left -= some.length;
-    if (this.#left < 0) return some;
+    left -= some.length;
+    // There can be more ways to go than there is time for.
+    if (left < 0) return some;
     const here: Pattern[] = [];
     const anyNext: Pattern[] = [];
     const byWord = new Map<string, Pattern[]>();
     for (const one of some) {
       const word = one.words[at];
-      const isTail = one.words.at(-1) === ">" && at >= one.words.length;
-      if (isTail || word === undefined) here.push(one);
+      const isTail = word === undefined && one.words.at(-1) === ">";
+      if (word === undefined) here.push(one);
       if (isTail || word === "*" || word === ">") anyNext.push(one);
-      else if (word !== undefined) byWord.set(word, [...(byWord.get(word) ?? []), one]);
+      else if (word !== undefined) {
+        const those = byWord.get(word);
+        if (those === undefined) byWord.set(word, [one]);
+        else those.push(one);
+      }
     }
     if (here.length > maxCopies) return here;
     // A word that none of them names leads to no more than one that some name.
     const nexts = byWord.size === 0 ? [anyNext] : [...byWord.values()].map((those) => [...anyNext, ...those]);
     for (const next of nexts) {
-      const found = this.#below(next, at + 1);
+      const found = below(next, at + 1);
       if (found !== undefined) return found;
     }
     return undefined;
-  }
+  };
+  return below(patterns, 0);
 }

@@ -103,12 +103,10 @@ describe("who receives for a subject", () => {
   });
 
   it("is itself where the server refuses the wider one", () => {
-    const overlapping = all(["x", "*"], 4).filter((one) => one.split("*").length - 1 === 2 && one.length === 7);
-    const more = [...overlapping, "*.x.>", "x.*.>", "x.x.>", "*.*.x.>"];
-    const wide = [...new Set(receiversOf(more, none).values())].find((receiver) => !more.includes(receiver))!;
-    expect(wide).toBeDefined();
-    const receivers = new Set(receiversOf(more, new Set([wide])).values());
-    expect(receivers).not.toContain(wide);
+    const overlapping = all(["x", "*"], 6).filter((one) => one.length === 11 && one.split("*").length - 1 === 3);
+    const wide = "*.*.*.*.*.*";
+    expect(new Set(receiversOf(overlapping, none).values())).toEqual(new Set([wide]));
+    expect(new Set(receiversOf(overlapping, new Set([wide])).values())).toEqual(new Set(overlapping));
   });
 
   it("is found in a moment, also for patterns that are chosen to make it long", () => {
@@ -119,6 +117,6 @@ describe("who receives for a subject", () => {
     );
     const startedAt = performance.now();
     receiversOf(hard, none);
-    expect(performance.now() - startedAt).toBeLessThan(2_000);
+    expect(performance.now() - startedAt).toBeLessThan(1_000);
   });
 });
