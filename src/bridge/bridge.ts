@@ -93,6 +93,8 @@ export class Bridge {
   #natsOptions: CompleteNatsServerOptions | undefined;
   #toldDiscarded = 0;
   #lastEpoch = 0n;
+  /** Since when it received everything, as it was when it ended. */
+  #receivedSince: number | undefined;
   /** When it ceased to receive; undefined: it receives. */
   #deafSince: number | undefined;
   /** Those that were received here when the connection was last lost, if this process led. */
@@ -181,7 +183,7 @@ export class Bridge {
       // Who is about to end takes the lead no more.
       isReceiving: () => this.#receiver.isHearing && this.#finished === undefined,
       completeSince: () => this.#subscriptions.completeSince,
-      receivedSince: () => this.#subscriptions.receivedSince,
+      receivedSince: () => this.#receivedSince ?? this.#subscriptions.receivedSince,
       receivedUntil: () => this.#deafSince ?? (this.#finished === undefined ? undefined : this.#receiver.completeUntil),
       onLeading: (epoch, { afterCleanEnd }) => this.#leads(epoch, afterCleanEnd),
       onDeposed: () => this.#follows(),
@@ -355,6 +357,8 @@ export class Bridge {
     const mayBeLast =
       this.#lead.epoch === undefined && this.#roleWatch.role === "primary" && this.#subscriptions.hasKept;
     const others = mayBeLast ? await this.#lead.othersHave(deadline) : undefined;
+    // What it says of its progress in the end is about all that it has received.
+    this.#receivedSince = this.#subscriptions.receivedSince;
     const { unfinished, savedDone } = this.#subscriptions.leave(others);
     for (const [subscription, ids] of savedDone) {
       // Else it is run again.

@@ -80,7 +80,8 @@ it(`no message is lost, and two never lead, when the leader or Postgres is kille
  * Core NATS keeps nothing: what is published while nobody is subscribed is lost. The publisher hears from the server of each
  * message for which it had no subscriber. With one process a message may be missing only if it is one of these, or was under
  * way when the server died (see `BridgePublisher`). With three, those that wait may be subscribed again a moment before the
- * one that leads: so what was published before all three are there may be missing besides.
+ * one that leads: so what was published before all three are there may come out of order, handed over by one of these, or be
+ * missing besides.
  */
 it.each([{ processes: 1 }, { processes: 3 }])(
   `only what nobody was subscribed for is lost when NATS is killed, with $processes processes (HAWSER_FAULT_SEED=${faultSeed})`,
@@ -119,7 +120,8 @@ it.each([{ processes: 1 }, { processes: 3 }])(
         `${silent.length - others.length} were under way to the server, ${others.length - unexplained.length} came when ` +
         `not all processes were subscribed; all lanes go on after: ${spread(recoveries)}`,
     );
-    expect({ ...faultsOf(findings), missing: unexplained }).toEqual(nothingWrong);
+    const disordered = findings.disordered.filter((found) => !isIn(partly, Number(/: (\d+) after/.exec(found)?.[1])));
+    expect({ ...faultsOf(findings), disordered, missing: unexplained }).toEqual(nothingWrong);
     // And these for certain, as nobody could have received them.
     expect([...publisher.unheard].filter((id) => !missingIds.has(id))).toEqual([]);
     expect(group.members.map(({ pid, isRunning }) => isRunning && pid)).toEqual(pids);

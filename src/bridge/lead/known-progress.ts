@@ -11,8 +11,6 @@ import { type ClockSample, surelyBefore, surelyFrom, wasSet } from "./server-clo
 
 /** What the leader has done, in the time of this process. */
 export interface LeaderProgress {
-  /** In which it leads, or led. */
-  readonly epoch: bigint;
   /** What the leader received before this is done, except by those of {@link behind}. */
   readonly doneBefore: number;
   /** The same for each subscription that stands still. */
@@ -32,8 +30,6 @@ export class KnownProgress {
   #seen: LeadRow | undefined;
   #clock: ClockSample | undefined;
   #beats = 0;
-  /** Of the last leader that has told its progress. */
-  #epoch: bigint | undefined;
 
   /**
    * A look at the row.
@@ -45,11 +41,9 @@ export class KnownProgress {
     if (this.#seen?.epoch === row.epoch && this.#seen.beat !== row.beat) this.#beats += 1;
     this.#seen = row;
     this.#clock = clock;
-    if (row.beat > 0n) this.#epoch = row.epoch;
     if (this.#beats < bridgeConstants.leadTrustedBeats || row.progressAt === undefined) return undefined;
     const { completeSince } = row;
     return {
-      epoch: this.#epoch ?? row.epoch,
       doneBefore: this.bound(clock, row.progressAt),
       behind: new Map([...row.behind].map(([id, at]) => [id, this.bound(clock, at)])),
       completeSince: completeSince === undefined ? Number.NEGATIVE_INFINITY : surelyFrom(clock, completeSince),

@@ -64,7 +64,7 @@ export class TakeoverBuffer {
   readonly #missing = new MissingMessages();
   #bytes = 0;
   #progress: LeaderProgress | undefined;
-  /** The last that was told in the present epoch, and in the one before. */
+  /** The last that was told, and the last before what was told began later. */
   #told: LeaderProgress | undefined;
   #former: LeaderProgress | undefined;
   #completeSince: number;
@@ -138,9 +138,12 @@ export class TakeoverBuffer {
   noteProgress(progress: LeaderProgress | undefined): void {
     this.#progress = progress;
     if (progress === undefined) return;
-    if (this.#told?.epoch !== progress.epoch) this.#former = this.#told;
+    const { cleanTakeoverMs, takeoverBufferMs } = this.#limits;
+    // Another leader, or one that has received nothing for a while.
+    if (this.#told !== undefined && progress.completeSince > this.#told.completeSince + cleanTakeoverMs)
+      this.#former = this.#told;
     this.#told = progress;
-    this.#trim(this.#limits.takeoverBufferMs);
+    this.#trim(takeoverBufferMs);
   }
 
   /**

@@ -59,8 +59,7 @@ describe("what is missing", () => {
   });
 });
 
-const progressOf = (doneBefore: number, completeSince = Number.NEGATIVE_INFINITY, epoch = 1n) => ({
-  epoch,
+const progressOf = (doneBefore: number, completeSince = Number.NEGATIVE_INFINITY) => ({
   doneBefore,
   behind: new Map<bigint, number>(),
   completeSince,
@@ -232,11 +231,11 @@ describe("the takeover buffer", () => {
     buffer.noteProgress(progressOf(2_000 + limits.cleanTakeoverMs + 1));
     expect(times([...buffer.unknownToLeader])).toEqual([]);
     expect(buffer.length).toBe(3);
-    buffer.noteProgress(progressOf(60_000, 3_500, 2n));
+    buffer.noteProgress(progressOf(60_000, 3_500));
     expect(times([...buffer.unknownToLeader])).toEqual([3_000]);
     expect(buffer.length).toBe(1);
     // A third one, before that is in other hands: what the second says is not about it.
-    buffer.noteProgress(progressOf(60_000, 50_000, 3n));
+    buffer.noteProgress(progressOf(60_000, 50_000));
     expect(times([...buffer.unknownToLeader])).toEqual([3_000]);
     expect(times(buffer.takeOwn())).toEqual([3_000]);
   });

@@ -86,17 +86,28 @@ function isFor({ remainder }: LedgerLane, id: number): boolean {
   return remainder === undefined || id % 3 === remainder;
 }
 
+/** Who has led in each epoch, by the logs. (A message of another process may have been saved by that one.) */
+export function epochsOfTwo(terms: Iterable<{ readonly epoch: string; readonly owner: string }>): string[] {
+  const owners = new Map<string, string>();
+  const found: string[] = [];
+  for (const { epoch, owner } of terms) {
+    const first = owners.get(epoch) ?? owner;
+    owners.set(epoch, first);
+    if (first !== owner) found.push(`epoch ${epoch} is of ${first} and ${owner}`);
+  }
+  return found;
+}
+
 /**
  * Whether each transaction of an epoch saw those of all earlier epochs as ended. Unlike the order in which rows were
  * written, or clocks, this says for certain that nothing of two leaders was committed in turns.
  */
 function interleavedOf(rows: readonly LedgerRow[]): string[] {
   const found: string[] = [];
-  const terms = new Map<string, { readonly process: string; readonly batches: Map<string, string> }>();
-  for (const { epoch, process, xid, snapshot } of rows) {
-    const term = terms.get(epoch) ?? { process, batches: new Map() };
+  const terms = new Map<string, { readonly batches: Map<string, string> }>();
+  for (const { epoch, xid, snapshot } of rows) {
+    const term = terms.get(epoch) ?? { batches: new Map() };
     terms.set(epoch, term);
-    if (term.process !== process) found.push(`epoch ${epoch} is of ${term.process} and ${process}`);
     // The first call of a transaction saw the least.
     if (!term.batches.has(xid)) term.batches.set(xid, snapshot);
   }

@@ -2,7 +2,7 @@
  * Some `hawser serve`, a ledger of what their subscriptions were called with, and a publisher of numbered messages for them.
  */
 import { testNatsUrl } from "../../support/database.js";
-import type { LedgerFindings } from "./bridge-audit.js";
+import { epochsOfTwo, type LedgerFindings } from "./bridge-audit.js";
 import { ServeGroup } from "./bridge-group.js";
 import { BridgeLedger } from "./bridge-ledger.js";
 import { BridgePublisher } from "./bridge-publisher.js";
@@ -42,11 +42,13 @@ export class BridgeRun implements AsyncDisposable {
 
   /** Publishes a little more, waits until everything has run that can, and looks at everything. */
   async finish(): Promise<LedgerFindings> {
-    const { ledger, publisher } = this;
+    const { group, ledger, publisher } = this;
     await publisher.more(300);
     await publisher.end();
     await ledger.reaches(publisher.last);
-    return await ledger.audit(publisher.last);
+    const findings = await ledger.audit(publisher.last);
+    const ofTwo = epochsOfTwo(group.members.flatMap(({ terms }) => terms));
+    return { ...findings, interleaved: [...findings.interleaved, ...ofTwo] };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -17,6 +17,8 @@ export interface LogLine extends Readonly<Record<string, unknown>> {
 export class ServeProcess implements AsyncDisposable {
   #program: Program | undefined;
   #log: LogLine[] = [];
+  /** In which it has led, over its restarts. */
+  readonly terms: { readonly epoch: string; readonly owner: string }[] = [];
   #isOver = false;
   #monitorAddress: string | undefined;
 
@@ -91,7 +93,11 @@ export class ServeProcess implements AsyncDisposable {
     const lines = createInterface({ input: this.#program.child.stderr!, crlfDelay: Number.POSITIVE_INFINITY });
     lines.on("line", (line) => {
       // Not all of standard error is the log.
-      if (line.startsWith("{")) log.push(JSON.parse(line));
+      if (!line.startsWith("{")) return;
+      const said: LogLine = JSON.parse(line);
+      log.push(said);
+      if (said.msg === "leads the subscriptions")
+        this.terms.push({ epoch: `${said["epoch"]}`, owner: `${said["owner"]}` });
     });
   }
 

@@ -44,8 +44,8 @@ class WatchGoesOn extends LeadProtocol {
 
 class TrimsByTime extends LeadProtocol {
   protected override known = new (class extends KnownProgress {
-    override see(row: LeadRow, { heardAt }: ClockSample): LeaderProgress {
-      return { epoch: row.epoch, doneBefore: heardAt, behind: new Map(), completeSince: Number.NEGATIVE_INFINITY };
+    override see(_: LeadRow, { heardAt }: ClockSample): LeaderProgress {
+      return { doneBefore: heardAt, behind: new Map(), completeSince: Number.NEGATIVE_INFINITY };
     }
   })();
 }
@@ -76,7 +76,6 @@ class TrustsAnyClock extends LeadProtocol {
     override see(row: LeadRow, clock: ClockSample): LeaderProgress | undefined {
       if (row.progressAt !== undefined) {
         this.#last = {
-          epoch: row.epoch,
           doneBefore: this.bound(clock, row.progressAt),
           behind: new Map([...row.behind].map(([id, at]) => [id, this.bound(clock, at)])),
           completeSince: Number.NEGATIVE_INFINITY,
