@@ -44,17 +44,27 @@ const operators = [
 /** In two places of a function of two: the types that arguments and literals of the statements mostly have. */
 const oftenTypes = ["name", "int4", "int8", "text", "oid", "jsonb"];
 
-/** Makes everything in one schema. The client is the role's, and has gone through {@link prepare}. */
-export async function plant(client: pg.ClientBase, schema: string, functionNames: readonly string[]): Promise<Planted> {
+/**
+ * Makes everything in one schema. The client is the role's, and has gone through {@link prepare}.
+ *
+ * @param withOperators else these are left to {@link copyOperators}
+ */
+export async function plant(
+  client: pg.ClientBase,
+  schema: string,
+  functionNames: readonly string[],
+  withOperators: boolean,
+): Promise<Planted> {
   const count = async (call: string, values: unknown[]): Promise<number> =>
     (await client.query<{ made: number }>(`SELECT pg_temp.${call} AS made`, values)).rows[0]!.made;
   const made = { operators: 0, functions: 0, aggregates: 0, casts: 0 };
   // Each a transaction of its own: one with many objects gets slower with each of them.
-  for (const type of types) {
+  for (const type of withOperators ? types : []) {
     made.operators += await count("prefix_operators($1, $2)", [schema, type]);
     for (let at = 0; at < types.length; at += 8)
       made.operators += await count("operators($1, $2, $3, $4)", [schema, type, types.slice(at, at + 8), operators]);
   }
+  await count("steps($1, $2)", [schema, types]);
   for (const name of functionNames) {
     const isAggregate = (await count("is_aggregate($1)", [name])) === 1;
     made[isAggregate ? "aggregates" : "functions"] += await count("functions($1, $2, $3, $4, $5)", [
@@ -63,6 +73,27 @@ export async function plant(client: pg.ClientBase, schema: string, functionNames
   }
   made.casts = await count("casts($1)", [schema]);
   return made;
+}
+
+/**
+ * Copies the operators of one schema to another one, in the catalogs, which takes a hundredth of the time of making them. The
+ * client is a superuser's.
+ */
+export async function copyOperators(client: pg.ClientBase, from: string, to: string): Promise<number> {
+  const { rows } = await client.query<{ columns: string }>(
+    `SELECT string_agg(quote_ident(attname), ', ') AS columns FROM pg_attribute
+      WHERE attrelid = 'pg_operator'::regclass AND attnum > 0 AND attname NOT IN ('oid', 'oprnamespace')`,
+  );
+  const { columns } = rows[0]!;
+  const { rowCount } = await client
+    .query(
+      `SET allow_system_table_mods = on;
+     INSERT INTO pg_operator (oid, oprnamespace, ${columns})
+     SELECT pg_nextoid('pg_operator', 'oid', 'pg_operator_oid_index'), '${to}'::regnamespace, ${columns}
+       FROM pg_operator WHERE oprnamespace = '${from}'::regnamespace`,
+    )
+    .then((results) => (results as unknown as pg.QueryResult[])[1]!);
+  return rowCount!;
 }
 
 /** Makes what {@link plant} calls, in the role's own session. */
@@ -104,6 +135,15 @@ BEGIN
   RETURN made;
 END $plant$;
 
+CREATE FUNCTION pg_temp.steps(s text, types text[]) RETURNS int LANGUAGE plpgsql AS $plant$
+DECLARE r text; body text := ${body};
+BEGIN
+  FOREACH r IN ARRAY types LOOP
+    EXECUTE format('CREATE FUNCTION %I.%I(text, %s) RETURNS text %s', s, 'step of aggregates', r, body);
+  END LOOP;
+  RETURN 0;
+END $plant$;
+
 CREATE FUNCTION pg_temp.is_aggregate(n text) RETURNS int LANGUAGE sql AS $plant$
   SELECT CASE WHEN bool_or(p.prokind IN ('a', 'w')) THEN 1 ELSE 0 END FROM pg_proc AS p WHERE p.proname = n AND p.pronamespace = 'pg_catalog'::regnamespace
 $plant$;
@@ -114,7 +154,7 @@ BEGIN
   FOREACH l IN ARRAY types LOOP
     CONTINUE WHEN EXISTS (SELECT FROM pg_proc AS p WHERE p.proname = n AND p.pronamespace = 'pg_catalog'::regnamespace AND p.proargtypes::oid[] = ARRAY[l::regtype::oid]);
     IF aggregate THEN
-      EXECUTE format('CREATE AGGREGATE %I.%I(%s) (SFUNC = %I.%I, STYPE = text)', s, n, l, s, s || ' t text');
+      EXECUTE format('CREATE AGGREGATE %I.%I(%s) (SFUNC = %I.%I, STYPE = text)', s, n, l, s, 'step of aggregates');
     ELSE
       EXECUTE format('CREATE FUNCTION %I.%I(%s) RETURNS text %s', s, n, l, body);
     END IF;
