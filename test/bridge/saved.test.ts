@@ -112,10 +112,12 @@ describe("a function that is slower than its messages arrive", () => {
   /** As fast as memory allows, of which the table takes what is over half of it. */
   async function overload(world: BridgeWorld, subject: string, messages: number): Promise<void> {
     const queued = async () => Number(/^hawser_bridge_queue_bytes\{.*\} (\d+)/m.exec(await metricsOf(world))?.[1]);
+    const before = await receivedBy(world.serve);
     for (let n = 1; n <= messages; n += 1) {
       world.nats.publish(subject, `${n}`.padEnd(messageBytes));
       if (n % 100 > 0) continue;
       await world.nats.flush();
+      await eventually("they are there", async () => (await receivedBy(world.serve)) >= before + n);
       await eventually("there is room", async () => (await queued()) < 550_000);
     }
     await world.nats.flush();
