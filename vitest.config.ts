@@ -1,8 +1,10 @@
 import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 
-/** What `test/support/depth.ts` multiplies counts of random inputs with. */
-const depth = (mode: string) => ({ HAWSER_TEST_DEPTH: mode === "all" ? "1" : "0.1" });
+/** What `test/support/depth.ts` multiplies counts of random inputs with; the environment's own goes first. */
+const depth = (mode: string) => ({
+  HAWSER_TEST_DEPTH: process.env["HAWSER_TEST_DEPTH"] ?? (mode === "all" ? "1" : "0.1"),
+});
 
 /** `npm test` runs the project `fast`; `npm run test:all` both, with all random inputs. */
 export default defineConfig(({ mode }) => {
