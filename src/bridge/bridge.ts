@@ -23,6 +23,7 @@ import { PostgresRequestRunner } from "./executor/request-runner.js";
 import { HandlerLook } from "./handler-look.js";
 import { type Handlers, readRetries } from "./handlers.js";
 import { Lead } from "./lead/index.js";
+import { earliest } from "./message.js";
 import { Receiver } from "./receiver.js";
 import { ResponderService, type ResponderServiceStats } from "./responders/index.js";
 import { type PostgresRole, RoleNotices, RoleWatch, type ServerAddress } from "./role/index.js";
@@ -539,7 +540,8 @@ export class Bridge {
     this.#toldDiscarded = total;
     this.#options.logger.error(
       { discarded: more, inAll: total, bySubject: shown(bySubject), other },
-      "messages were discarded: more came than functions could take, and than --buffer-bytes and --saved-bytes have room for",
+      "messages were discarded: more came than functions could take, and than could be kept: in memory (--buffer-bytes), or in the " +
+        "table of saved messages, which has a limit (--saved-bytes) and can be written only so fast",
     );
   }
 }
@@ -554,9 +556,4 @@ function whenAborted(signal: AbortSignal): Promise<void> {
     if (signal.aborted) resolve();
     else signal.addEventListener("abort", () => resolve(), { once: true });
   });
-}
-
-function earliest(one: number | undefined, other: number | undefined): number | undefined {
-  if (one === undefined || other === undefined) return one ?? other;
-  return Math.min(one, other);
 }

@@ -26,3 +26,9 @@ export function memoryOf({ subject, payload, headers }: InboundMessage): number 
 
 /** The objects around payload and subject. */
 export const overheadBytes = 256;
+
+/** The earlier of two moments, as far as there are any. */
+export function earliest(one: number | undefined, other: number | undefined): number | undefined {
+  if (one === undefined || other === undefined) return one ?? other;
+  return Math.min(one, other);
+}

@@ -22,6 +22,8 @@ export interface Unsaved {
 export interface SavedCounts {
   readonly messages: number;
   readonly bytes: number;
+  /** When the oldest was saved, by `performance.now()`; undefined: there are none. */
+  readonly oldestAt: number | undefined;
 }
 
 /** What became of messages that were to be written because there was little memory left. */
@@ -46,6 +48,8 @@ const packedFrom = (n: number) => `
            WITH ORDINALITY AS m (handler_id, starts_at, bytes, subject, headers, headers_problem, message_id, n)
       JOIN ${handlers} AS h ON h.id = m.handler_id`;
 
+const ageOf = (savedAt: string) => `(extract(epoch FROM clock_timestamp() - ${savedAt}) * 1000)::float8`;
+
 const insertInto = `INSERT INTO ${table} (handler_id, subject, payload, headers, headers_problem, message_id)`;
 
 const sql = {
@@ -55,13 +59,13 @@ const sql = {
       DELETE FROM ${table} AS s WHERE NOT EXISTS (SELECT FROM ${handlers} AS h WHERE h.id = s.handler_id)
       RETURNING s.subject
     )
-    SELECT g.forgotten, s.id, s.messages, s.bytes
+    SELECT g.forgotten, s.id, s.messages, s.bytes, ${ageOf("s.oldest")} AS "ageMs"
       FROM (SELECT count(*)::float8 AS forgotten FROM gone) AS g
-      LEFT JOIN (SELECT t.handler_id AS id, count(*)::float8 AS messages, sum(${sizeOf("t")})::float8 AS bytes
+      LEFT JOIN (SELECT t.handler_id AS id, count(*)::float8 AS messages, sum(${sizeOf("t")})::float8 AS bytes, min(t.saved_at) AS oldest
                    FROM ${table} AS t JOIN ${handlers} AS h ON h.id = t.handler_id GROUP BY t.handler_id) AS s ON true`,
   present: `SELECT h.id FROM ${handlers} AS h WHERE EXISTS (SELECT FROM ${table} AS s WHERE s.handler_id = h.id)`,
   count: `
-    SELECT count(*)::float8 AS messages, coalesce(sum(${sizeOf("t")}), 0)::float8 AS bytes
+    SELECT count(*)::float8 AS messages, coalesce(sum(${sizeOf("t")}), 0)::float8 AS bytes, ${ageOf("min(t.saved_at)")} AS "ageMs"
       FROM ${table} AS t WHERE t.handler_id = $1::bigint`,
   forget: `
     WITH gone AS (DELETE FROM ${table} AS s WHERE s.handler_id = ANY ($1::bigint[]) RETURNING s.subject)
@@ -76,7 +80,8 @@ const sql = {
       SELECT s.*, sum(octet_length(s.payload)) OVER (ORDER BY s.id) - octet_length(s.payload) AS bytes_before
         FROM ${table} AS s WHERE s.handler_id = $2::bigint AND s.id <> ALL ($3::bigint[]) ORDER BY s.id LIMIT $4
     )
-    SELECT f.held, d.messages, d.bytes, p.id, p.subject, p.payload, p.headers, p.headers_problem AS "headersProblem", p.message_id AS "messageId"
+    SELECT f.held, d.messages, d.bytes, p.id, p.subject, p.payload, p.headers, p.headers_problem AS "headersProblem", p.message_id AS "messageId",
+           ${ageOf("p.saved_at")} AS "ageMs"
       FROM (SELECT EXISTS (SELECT FROM fence) AS held) AS f
      CROSS JOIN (SELECT count(*)::float8 AS messages, coalesce(sum(size), 0)::float8 AS bytes FROM done) AS d
       LEFT JOIN page AS p ON p.bytes_before <= $5 ORDER BY p.id`,
@@ -105,6 +110,7 @@ interface PageRow {
   readonly headers: string | null;
   readonly headersProblem: string | null;
   readonly messageId: string;
+  readonly ageMs: number;
 }
 
 interface BeginRow {
@@ -113,6 +119,7 @@ interface BeginRow {
   readonly id: bigint | null;
   readonly messages: number;
   readonly bytes: number;
+  readonly ageMs: number;
 }
 
 /** See above. */
@@ -132,7 +139,7 @@ export class SavedMessages {
 
   /** What the table has of a subscription, if this process leads. */
   countsOf(subscription: bigint): SavedCounts {
-    return this.#counts.get(subscription) ?? { messages: 0, bytes: 0 };
+    return this.#counts.get(subscription) ?? { messages: 0, bytes: 0, oldestAt: undefined };
   }
 
   /** How many bytes more may be written because there is little memory left. */
@@ -156,8 +163,8 @@ export class SavedMessages {
    */
   async begin(): Promise<{ readonly ids: ReadonlySet<bigint>; readonly forgotten: number }> {
     const rows = await this.#session.query<BeginRow>(sql.begin, [], bulkLimitMs);
-    const present = rows.flatMap(({ id, messages, bytes }) =>
-      id === null ? [] : [[id, { messages, bytes }] as const],
+    const present = rows.flatMap(({ id, messages, bytes, ageMs }) =>
+      id === null ? [] : [[id, { messages, bytes, oldestAt: performance.now() - ageMs }] as const],
     );
     this.#counts = new Map(present);
     return { ids: new Set(this.#counts.keys()), forgotten: rows[0]!.forgotten };
@@ -185,10 +192,10 @@ export class SavedMessages {
     try {
       const values = [String(epoch), String(subscription.id), integers(done), savedPageRows, maxBatchBytes];
       const rows = await this.#session.query<PageRow>(sql.fetch, values);
-      const [{ held, messages, bytes, id: first }] = rows as [PageRow];
+      const [{ held, messages, bytes, id: first, ageMs }] = rows as [PageRow];
       if (!held) return { kind: "deposed" };
       if (first === null) this.#counts.delete(subscription.id);
-      else this.#add(subscription.id, -messages, -bytes);
+      else this.#add(subscription.id, -messages, -bytes, performance.now() - ageMs);
       const receivedAt = performance.now();
       const saved = rows.flatMap(({ id, subject, payload, headers, headersProblem, messageId }) => {
         if (id === null) return [];
@@ -217,7 +224,7 @@ export class SavedMessages {
       const { held, ids, bytes } = row!;
       if (!held) return { kind: "deposed" };
       if (ids === null) return { kind: "failed", error: new Error("the subscription has ended") };
-      this.#add(id, messages.length, bytes);
+      this.#add(id, messages.length, bytes, this.countsOf(id).oldestAt ?? performance.now());
       return { kind: "spilled", savedIds: ids.split(",").map(BigInt) };
     } catch (error) {
       this.#doubtful.add(id);
@@ -265,15 +272,23 @@ export class SavedMessages {
   }
 
   async #count(subscription: bigint): Promise<void> {
-    const [counts] = await this.#session.query<SavedCounts>(sql.count, [String(subscription)], bulkLimitMs);
-    this.#counts.set(subscription, counts!);
+    const [row] = await this.#session.query<BeginRow>(sql.count, [String(subscription)], bulkLimitMs);
+    const { messages, bytes, ageMs } = row!;
+    this.#counts.set(subscription, {
+      messages,
+      bytes,
+      oldestAt: messages === 0 ? undefined : performance.now() - ageMs,
+    });
     this.#doubtful.delete(subscription);
   }
 
-  #add(subscription: bigint, messages: number, bytes: number): void {
+  #add(subscription: bigint, messages: number, bytes: number, oldestAt: number): void {
     const before = this.countsOf(subscription);
-    const present = { messages: Math.max(0, before.messages + messages), bytes: Math.max(0, before.bytes + bytes) };
-    this.#counts.set(subscription, present);
+    this.#counts.set(subscription, {
+      messages: Math.max(0, before.messages + messages),
+      bytes: Math.max(0, before.bytes + bytes),
+      oldestAt,
+    });
   }
 }
 

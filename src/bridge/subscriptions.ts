@@ -29,7 +29,7 @@ import {
   TakeoverBuffer,
   type Unfinished,
 } from "./lead/index.js";
-import type { InboundMessage } from "./message.js";
+import { earliest, type InboundMessage } from "./message.js";
 import type { SavedMessages, Unsaved } from "./saved-messages.js";
 import { covers, receiversOf } from "./subjects.js";
 
@@ -201,6 +201,7 @@ export class Subscriptions {
     for (const { subscription, lane, past, received, repeated, cuts } of this.#known.values()) {
       const { id, functionName, subject } = subscription;
       const now = lane?.counts;
+      const saved = this.#options.saved.countsOf(id);
       yield {
         ...{ id, functionName, subject, received, repeated, cuts },
         committed: past.committed + (now?.committed ?? 0),
@@ -209,9 +210,10 @@ export class Subscriptions {
         bisections: past.bisections + (now?.bisections ?? 0),
         queuedMessages: lane?.length ?? 0,
         queuedBytes: lane?.bytes ?? 0,
-        oldestReceivedAt: lane?.oldestReceivedAt,
-        savedMessages: this.#options.saved.countsOf(id).messages,
-        savedBytes: this.#options.saved.countsOf(id).bytes,
+        // The page of saved ones that is being run is still in the table, too.
+        oldestReceivedAt: earliest(lane?.oldestReceivedAt, saved.oldestAt),
+        savedMessages: saved.messages,
+        savedBytes: saved.bytes,
       };
     }
   }

@@ -53,6 +53,13 @@ async function receivedBy(serve: Serve): Promise<number> {
   );
 }
 
+/** Of its oldest message, in seconds. */
+async function lagOf(serve: Serve): Promise<number> {
+  const metrics = await (await fetch(`http://${serve.monitorAddress}/metrics`)).text();
+  const ages = [...metrics.matchAll(/^hawser_bridge_oldest_message_age_seconds\{.*\} (\S+)/gm)];
+  return Math.max(0, ...ages.map(([, age]) => Number(age)));
+}
+
 describe("a process that ends alone while its function waits for a lock", () => {
   it("saves what it has received; the next one runs that first, in order, and nothing is left in the table", async () => {
     await using world = await bridgeWorld({ sql, stopDeadlineMs: 1_000, monitorListen: "127.0.0.1:0" });
@@ -67,9 +74,10 @@ describe("a process that ends alone while its function waits for a lock", () => 
       "saved messages that were received and not run: whoever leads next runs them",
     );
     expect(await world.count("SELECT count(*) FROM hawser.saved_messages")).toBe(500);
+    await using next = await start(world);
+    await eventually("what waits in the table counts for the lag", async () => (await lagOf(next)) >= 1);
     await locked.query("ROLLBACK");
     await locked.end();
-    await using next = await start(world);
     await world.live(subject);
     await publish(world, subject, 501, 600);
     await eventually("the last one has run", async () => (await numbers(world)).includes(600));

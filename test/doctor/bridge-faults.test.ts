@@ -161,17 +161,24 @@ describe("the login that runs them", () => {
   });
 });
 
-it("a leader that is behind", async () => {
+it.each([
+  ["with what it has received", "now() - interval '75 s'"],
+  ["with what is saved in the table", "now()"],
+])("a leader that is behind %s", async (what, progress) => {
   await using unserved = await subscribed({ serve: false });
   // What a leader writes, at its pace.
   const leader = new pg.Client(unserved.superuserUrl);
   await leader.connect();
+  if (what.includes("saved")) {
+    await leader.query(
+      `INSERT INTO hawser.saved_messages (handler_id, subject, payload, message_id, saved_at)
+       SELECT id, 'a', 'x', 'm', now() - interval '75 s' FROM hawser.nats_handlers`,
+    );
+  }
   const beating = new AbortController();
   const beats = (async () => {
     while (!beating.signal.aborted) {
-      await leader.query(
-        "UPDATE hawser.bridge_lead SET owner = 'slow', beat = beat + 1, progress_at = now() - interval '75 s'",
-      );
+      await leader.query(`UPDATE hawser.bridge_lead SET owner = 'slow', beat = beat + 1, progress_at = ${progress}`);
     }
   })();
   try {

@@ -73,7 +73,8 @@ export interface ServeSettings {
   readonly responderSessions: number;
   /**
    * How much of received messages is kept in memory until functions have run. From half of it on, the leader writes what it
-   * cannot run into a table, as long as Postgres answers and `saved_bytes` has room; what comes on top of it is discarded and
+   * cannot run into a table, as long as Postgres answers, takes them as fast as they come, and `saved_bytes` has room; what
+   * comes on top of it is discarded and
    * counted. A process that does not lead keeps three quarters of it for its takeover.
    *
    * Default: 67108864 bytes. Range: 1048576 to 8589934592.
@@ -281,7 +282,8 @@ export function checkServeSettingsResponderSessions(value: number): Violation | 
  * Checks `ServeSettings.buffer_bytes`. Limits: 1048576 to 8589934592.
  *
  * How much of received messages is kept in memory until functions have run. From half of it on, the leader writes what it
- * cannot run into a table, as long as Postgres answers and `saved_bytes` has room; what comes on top of it is discarded and
+ * cannot run into a table, as long as Postgres answers, takes them as fast as they come, and `saved_bytes` has room; what
+ * comes on top of it is discarded and
  * counted. A process that does not lead keeps three quarters of it for its takeover.
  */
 export function checkServeSettingsBufferBytes(value: number): Violation | undefined {

@@ -16,7 +16,10 @@ const { leadExpiryMs } = bridgeConstants;
 const leadSql = `
   SELECT l.epoch::text AS epoch, l.owner, l.beat::text AS beat,
          extract(epoch FROM clock_timestamp() - least(l.progress_at,
-           (SELECT min(to_timestamp(b.value::float8 / 1000)) FROM json_each_text(l.behind::json) AS b)))::float8 AS "behindSeconds"
+           (SELECT min(to_timestamp(b.value::float8 / 1000)) FROM json_each_text(l.behind::json) AS b),
+           (SELECT min(s.saved_at) FROM ${tables.natsHandler} AS h
+              CROSS JOIN LATERAL (SELECT t.saved_at FROM ${tables.savedMessage} AS t WHERE t.handler_id = h.id ORDER BY t.id LIMIT 1) AS s)
+         ))::float8 AS "behindSeconds"
     FROM ${tables.bridgeLead} AS l`;
 
 interface Lead {

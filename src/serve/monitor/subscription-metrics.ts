@@ -102,7 +102,7 @@ function defineQueues(registry: Registry, counters: ServeCounters, now: () => nu
   );
   define(
     "hawser_bridge_saved_messages",
-    "Messages that wait in hawser.saved_messages; told by the process that leads.",
+    "Messages in hawser.saved_messages, told by the process that leads; those that were run are deleted page by page.",
     ({ savedMessages }) => savedMessages,
   );
   define(
@@ -112,7 +112,7 @@ function defineQueues(registry: Registry, counters: ServeCounters, now: () => nu
   );
   define(
     "hawser_bridge_oldest_message_age_seconds",
-    "How long ago the oldest message in the queue was received; 0 if the queue is empty.",
+    "How long ago the oldest message was received, or saved, that is in the queue or in the table; 0: there is none.",
     ({ oldestReceivedAt: at }) => (at === undefined ? 0 : Math.max(0, now() - at) / 1_000),
   );
 }
