@@ -84,6 +84,8 @@ export class Bridge {
   readonly #saved: SavedMessages;
   readonly #receiver: Receiver;
   #isHandingOver = false;
+  /** The NATS server has just refused these. */
+  readonly #refused = new Set<string>();
   /** When the oldest message was received that could not be saved. */
   #unsavedSince: number | undefined;
   /** Of the last time that it was said what is received. */
@@ -163,10 +165,7 @@ export class Bridge {
       link: this.#links.subscriptions,
       logger,
       onMessage: (pattern, message) => this.#subscriptions.deliver(pattern, message),
-      onRefused: (pattern) => {
-        this.#subscriptions.refused(pattern);
-        this.#listen();
-      },
+      onRefused: (pattern) => this.#refusedSoon(pattern),
       onCut: () => this.#cut(),
       onSameServer: () => this.#tellCut(),
       onDeaf: () => void this.#deaf(),
@@ -520,6 +519,19 @@ export class Bridge {
       if (forgotten > 0) this.#options.logger.info({ forgotten }, forgets);
       this.#subscriptions.retry(await readRetries(this.#session, this.#subscriptions.retrying));
     }
+  }
+
+  /** What is refused together is dealt with together: for each subject of a role all of its subjects are looked at. */
+  #refusedSoon(pattern: string): void {
+    // What was received in its place goes on.
+    this.#listening = undefined;
+    this.#refused.add(pattern);
+    if (this.#refused.size > 1) return;
+    setImmediate(() => {
+      this.#subscriptions.refused(this.#refused);
+      this.#refused.clear();
+      this.#listen();
+    });
   }
 
   /** Subscribes at NATS. A subject for which another one is to receive is left when the server knows the other one. */

@@ -62,10 +62,12 @@ function thinned(patterns: readonly Pattern[], refused: ReadonlySet<string>): re
   const crowd = crowdOf(patterns);
   if (crowd === undefined) return patterns;
   const wide = join(crowd);
-  const others = patterns.filter((one) => !crowd.includes(one));
+  const inCrowd = new Set(crowd);
+  const others = patterns.filter((one) => !inCrowd.has(one));
   // Then there is no other way.
   if (refused.has(wide.subject)) return [...crowd, ...thinned(others, refused)];
-  return thinned(widestOf([wide, ...others]), refused);
+  // None of them covers it: that one would cover the crowd.
+  return thinned([wide, ...others.filter((one) => !wordsCover(wide.words, one.words))], refused);
 }
 
 /** The narrowest that covers all of these. */

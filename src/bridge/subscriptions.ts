@@ -117,6 +117,8 @@ export class Subscriptions {
   readonly #byReceiver = new Map<string, Known[]>();
   /** Subjects that the NATS server does not permit. */
   readonly #refused = new Set<string>();
+  /** Of each role what was decided last, and for which subjects. */
+  readonly #routes = new Map<string, { readonly key: string; readonly receivers: ReadonlyMap<string, string> }>();
   #term: Term | undefined;
   /** This process has the lead, and does not know yet what was saved. */
   #taking: { readonly afterCleanEnd: boolean } | undefined;
@@ -253,15 +255,18 @@ export class Subscriptions {
     }
     const subjects = new Set(subscriptions.map(({ subject }) => subject));
     for (const refused of this.#refused) {
-      if (![...subjects].some((subject) => covers(refused, subject))) this.#refused.delete(refused);
+      if (subjects.has(refused) || [...subjects].some((subject) => covers(refused, subject))) continue;
+      this.#refused.delete(refused);
+      this.#routes.clear();
     }
     this.#route();
     return ended;
   }
 
-  /** The NATS server does not permit a subscription to it: the functions that it covers receive by themselves. */
-  refused(subject: string): void {
-    this.#refused.add(subject);
+  /** The NATS server does not permit subscriptions to these: the functions that they cover receive by themselves. */
+  refused(subjects: Iterable<string>): void {
+    for (const subject of subjects) this.#refused.add(subject);
+    this.#routes.clear();
     this.#route();
   }
 
@@ -288,7 +293,7 @@ export class Subscriptions {
       if (ofRole === undefined) subjects.set(subscription.runAs, [subscription.subject]);
       else ofRole.push(subscription.subject);
     }
-    const receivers = new Map([...subjects].map(([role, ofRole]) => [role, receiversOf(ofRole, this.#refused)]));
+    const receivers = this.#receiversOfRoles(subjects);
     for (const known of this.#known.values()) {
       const { runAs, subject } = known.subscription;
       const receiver = receivers.get(runAs)!.get(subject)!;
@@ -299,6 +304,20 @@ export class Subscriptions {
       known.receiver = receiver;
     }
     this.#index();
+  }
+
+  /** Decided anew only for roles of which something has changed. */
+  #receiversOfRoles(
+    subjects: ReadonlyMap<string, readonly string[]>,
+  ): ReadonlyMap<string, ReadonlyMap<string, string>> {
+    const before = new Map(this.#routes);
+    this.#routes.clear();
+    for (const [role, ofRole] of subjects) {
+      const key = ofRole.join(" ");
+      const known = before.get(role);
+      this.#routes.set(role, known?.key === key ? known : { key, receivers: receiversOf(ofRole, this.#refused) });
+    }
+    return new Map([...this.#routes].map(([role, { receivers }]) => [role, receivers]));
   }
 
   #index(): void {

@@ -96,4 +96,62 @@ describe("a function that raises a serialization failure now and then", () => {
     expect(await world.rows("SELECT * FROM ran WHERE n IS NULL")).toEqual([]);
     expect(await user.client.query("SELECT DISTINCT who FROM planted").then(({ rows }) => rows)).toEqual([]);
   });
+
+  it("cannot have anything written at COMMIT, as the login or otherwise", async () => {
+    const user = await world.user();
+    await world.client.query(`
+      GRANT INSERT ON ran TO PUBLIC; GRANT USAGE ON SEQUENCE ran_id_seq TO PUBLIC; TRUNCATE ran;
+      CREATE TABLE wrote (who text); GRANT INSERT ON wrote TO PUBLIC`);
+    // The trigger is put off once more while the wrapper settles what was deferred, and declares a cursor at COMMIT, whose query
+    // is run as the login. Whether it is behind a savepoint a function sees by the id of its subtransaction.
+    await user.client.query(`
+      GRANT USAGE ON SCHEMA ${user.role} TO PUBLIC;
+      CREATE TABLE later (n int); GRANT ALL ON later TO PUBLIC;
+      CREATE TABLE mark (n int);
+      CREATE FUNCTION at_commit() RETURNS int LANGUAGE plpgsql AS $$
+      BEGIN
+        INSERT INTO public.wrote VALUES (current_user);
+        EXECUTE format('ALTER ROLE %I PASSWORD %L', current_user, 'mine');
+        RETURN 1;
+      END $$;
+      CREATE FUNCTION once_more() RETURNS trigger LANGUAGE plpgsql AS $$
+      BEGIN
+        IF NEW.n = 0 THEN
+          SET CONSTRAINTS ALL DEFERRED;
+          INSERT INTO ${user.role}.later VALUES (1);
+        ELSE
+          EXECUTE format('DECLARE %I CURSOR WITH HOLD FOR SELECT ${user.role}.at_commit()', 'c' || random());
+        END IF;
+        RETURN NULL;
+      END $$;
+      CREATE CONSTRAINT TRIGGER later AFTER INSERT ON later DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION once_more();
+      CREATE SEQUENCE calls;
+      CREATE FUNCTION puts_off(p bytea) RETURNS void LANGUAGE plpgsql AS $$
+      DECLARE
+        here text;
+      BEGIN
+        IF p = '' THEN RETURN; END IF;
+        IF nextval('calls') = 5 THEN RAISE EXCEPTION 'try again' USING ERRCODE = '40001'; END IF;
+        INSERT INTO public.ran (n) VALUES (convert_from(p, 'UTF8')::int);
+        INSERT INTO mark VALUES (1) RETURNING xmin::text INTO here;
+        IF here <> pg_current_xact_id()::xid::text THEN INSERT INTO later VALUES (0); END IF;
+      END $$`);
+    const login = "SELECT a.rolpassword FROM pg_authid AS a JOIN hawser.executor_login AS e ON e.user_name = a.rolname";
+    const before = await world.rows(login);
+    const subject = `${world.prefix}.puts_off`;
+    await user.client.query("SELECT nats_subscribe($1, 'puts_off')", [subject]);
+    await world.live(subject);
+    await publish(subject);
+    await eventually(
+      "each has run, or has failed",
+      async () =>
+        (await world.count(
+          `SELECT (SELECT count(DISTINCT n) FROM ran) + (SELECT count(*) FROM hawser.dead_letters WHERE topic = '${subject}')`,
+        )) >= messages,
+      60_000,
+    );
+    expect(await world.rows("SELECT DISTINCT who FROM wrote")).toEqual([]);
+    expect(await world.rows(login)).toEqual(before);
+  });
 });

@@ -21,8 +21,11 @@ const noticeGone = `SELECT set_config('client_connection_check_interval', ${pres
  * A trigger can be deferred again while the wrapper settles what was deferred: it runs at COMMIT, before Postgres 18 as the
  * login. A transaction that only reads does so to its end, and so that one changes neither the login nor anything else. The
  * query of a cursor WITH HOLD is run at COMMIT, too, as the login: those that the function has left are closed.
+ *
+ * Behind a savepoint it would be the subtransaction that only reads: the one that it ends in is made to write again.
  */
 const lastWords = "CLOSE ALL; SET TRANSACTION READ ONLY; COMMIT";
+const releaseSql = "RELEASE SAVEPOINT hawser";
 
 /** The SQLSTATE of what such a trigger wants to write. */
 const readOnly = "25006";
@@ -55,6 +58,8 @@ export class ExecutorSession {
   #timeoutMs = 0;
   /** What a transaction begins with, so that neither it nor a savepoint goes by what a function has set. */
   #settings = "";
+  /** The transaction has its savepoint. */
+  #hasSavepoint = false;
   #silence: Promise<Silence | undefined> | undefined;
   #isLost = false;
 
@@ -138,6 +143,7 @@ export class ExecutorSession {
     const text = `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; ${this.#settings} ${more}`;
     // Several statements have several results.
     this.#timeoutMs = timeoutMs;
+    this.#hasSavepoint = false;
     this.#silence = undefined;
     this.#messages.begin();
     const results = (await this.#inTime(this.#client.query(text))) as unknown as pg.QueryResult<Row>[];
@@ -150,8 +156,9 @@ export class ExecutorSession {
   }
 
   /** Sets the transaction's savepoint, in place of the one before. What functions have set is as it was at the beginning. */
-  async savepoint(isFirst: boolean): Promise<void> {
-    const before = isFirst ? "" : `RELEASE SAVEPOINT hawser; RESET ALL; ${this.#settings} `;
+  async savepoint(): Promise<void> {
+    const before = this.#hasSavepoint ? `${releaseSql}; RESET ALL; ${this.#settings} ` : "";
+    this.#hasSavepoint = true;
     await this.#inTime(this.#client.query(`${before}SAVEPOINT hawser`));
   }
 
@@ -163,7 +170,8 @@ export class ExecutorSession {
   /** @returns false if Postgres rolled back without an error, or because a trigger was deferred until now */
   async commit(): Promise<boolean> {
     try {
-      const results = (await this.#inTime(this.#client.query(lastWords))) as unknown as pg.QueryResult[];
+      const text = this.#hasSavepoint ? `${releaseSql}; ${lastWords}` : lastWords;
+      const results = (await this.#inTime(this.#client.query(text))) as unknown as pg.QueryResult[];
       return results.at(-1)!.command === "COMMIT";
     } catch (error) {
       if (error instanceof pg.DatabaseError && error.code === readOnly) return false;

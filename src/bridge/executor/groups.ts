@@ -68,7 +68,7 @@ export async function inGroups(
     // Each may take all of its time.
     if (startedAt - beganAt > timeoutMs / 2) break;
     const end = Math.min(count, done + size.limit);
-    if (isNew) await session.savepoint(groups === 0);
+    if (isNew) await session.savepoint();
     try {
       await call(done, end);
       size.succeeded();
