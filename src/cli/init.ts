@@ -98,7 +98,7 @@ function partial({ shortfalls }: InstallReport): CliError {
 }
 
 function tell(report: InstallReport): void {
-  const { database, role, migrations, nats, shortfalls, warnings, roleWarnings, sql } = report;
+  const { database, role, migrations, nats, shortfalls, warnings, roleWarnings, sql, superuserSql } = report;
   const warned = [...roleWarnings, ...warnings, ...(nats?.warnings ?? [])].map(warningLine);
   if (sql !== undefined) {
     process.stdout.write(sql);
@@ -114,7 +114,8 @@ function tell(report: InstallReport): void {
   if (nats !== null) print(process.stdout, natsLine(nats));
   for (const line of warned) print(process.stdout, line);
   if (shortfalls.length > 0) {
-    print(process.stdout, `\nWhat ${pc.bold(printable(role))} may not do; everything else works:`);
+    const remedies = superuserSql.length === 0 ? "" : ". A remedy stands with each, or, all at once, below";
+    print(process.stdout, `\nWhat ${pc.bold(printable(role))} may not do; everything else works${remedies}:`);
   }
   const lines = [...shortfalls.flatMap(shortfallLines), ...errandLines(report), ...nextLines(report)];
   for (const line of lines) print(process.stdout, line);
@@ -143,8 +144,15 @@ function nextLines({ database, nats }: InstallReport): string[] {
     "What comes next, for NATS from SQL:",
     "    CREATE ROLE bridge LOGIN PASSWORD '…' IN ROLE hawser_bridge;  -- the login of hawser serve",
     "    GRANT hawser_nats TO …;  -- the roles that are to call the functions",
+    `    ${serverSql(nats.wrappers)}  -- which NATS server it is`,
     `    HAWSER_DATABASE_URL=postgres://bridge:…@127.0.0.1/${encodeURIComponent(database)} hawser serve`,
   ];
+}
+
+function serverSql([wrapper]: readonly string[]): string {
+  return wrapper === undefined
+    ? `SELECT hawser.set_nats_server('{"host": "…", "port": 4222}');`
+    : `CREATE SERVER nats FOREIGN DATA WRAPPER ${wrapper} OPTIONS (host '…', port '4222');`;
 }
 
 function natsLine({ schema, dblinkSchema, functions, wrappers, eventTriggers }: NonNullable<InstallReport["nats"]>) {
