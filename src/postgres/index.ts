@@ -3,6 +3,7 @@ export { DatabaseAddress, hostOf } from "./database-address.js";
 export {
   localSettingsSql,
   mayBeReachedLater,
+  noHostOfUse,
   type OpenSession,
   openSession,
   pinSql,

@@ -195,6 +195,9 @@ function refuseUnwanted({ standby, reads_only: readsOnly }: ServerFacts, wanted:
   throw new UnwantedServer(`the server ${hostOf(client)} is ${is}; wanted is one that is ${wanted}`);
 }
 
+/** The message of the AggregateError with the error of each host. */
+export const noHostOfUse = "no host of the database is of use";
+
 /** Calls `open` with one host after the other, beginning with the one that worked last. */
 async function firstOfUse<T>(
   address: DatabaseAddress,
@@ -216,7 +219,7 @@ async function firstOfUse<T>(
       }
     }
   }
-  throw errors.length === 1 ? errors[0] : new AggregateError(errors, "no host of the database is of use");
+  throw errors.length === 1 ? errors[0] : new AggregateError(errors, noHostOfUse);
 }
 
 /** SQLSTATEs of a server that may be another one's standby, or busy, starting or stopping: another host may do. */

@@ -148,6 +148,26 @@ describe("the connection to Postgres", () => {
     await system.run(`GRANT CONNECT ON DATABASE ${system.name} TO PUBLIC`);
   });
 
+  it("several hosts, none of which is of use, with the reason of each", async () => {
+    const { host, hostname, port, searchParams } = new URL(system.url);
+    const severalHosts = (hosts: string, attributes: string) => {
+      const parameters = new URLSearchParams(searchParams);
+      parameters.set("target_session_attrs", attributes);
+      return `${system.url.split("?")[0]!.replace(`@${host}/`, `@${hosts}/`)}?${parameters}`;
+    };
+    const databaseUrl = severalHosts(`127.0.0.1:1,${host}`, "standby");
+    const finding = onlyFinding(await system.examine({ databaseUrl }));
+    expect(finding).toMatchObject({ check: "database", code: "store_failed" });
+    expect(finding.what).toContain("connect ECONNREFUSED 127.0.0.1:1; ");
+    expect(finding.what).toContain(`the server ${hostname}:${port} is a primary; wanted is one that is standby`);
+    expect(finding.what).not.toContain("nothing listens");
+    expect(finding.remedy).toContain("target_session_attrs");
+    const nowhere = severalHosts("127.0.0.1:1,127.0.0.1:2", "any");
+    expect(onlyFinding(await system.examine({ databaseUrl: nowhere })).what).toBe(
+      "nothing listens at 127.0.0.1:1, 127.0.0.1:2, where Postgres should be",
+    );
+  });
+
   it("a transaction pooler, with what does not work through one, and what to do", async () => {
     await using pooler = await startPooler(system.url, "transaction");
     const finding = onlyFinding(await system.examine({ databaseUrl: pooler.url }));

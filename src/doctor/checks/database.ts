@@ -3,7 +3,7 @@
  */
 import pg from "pg";
 import { doctorConstants } from "../../../generated/ts/settings/nats.js";
-import { type DatabaseAddress, isTransactionPooled, poolerWords } from "../../postgres/index.js";
+import { type DatabaseAddress, isTransactionPooled, noHostOfUse, poolerWords } from "../../postgres/index.js";
 import { isServerError } from "../../store/store-failure.js";
 import type { Check } from "../examine.js";
 import type { Facts } from "../facts.js";
@@ -80,14 +80,22 @@ function bySqlstate({ code, message }: pg.DatabaseError, { role, database, serve
 }
 
 function bySocket(error: Error, { role, server }: Place): Words {
-  const codes = new Set(codesOf(error));
-  if (codes.has("ECONNREFUSED") || codes.has("ENOENT")) {
+  const hosts = error.message === noHostOfUse && error instanceof AggregateError ? (error.errors as Error[]) : [error];
+  // One host that is away must not hide why another one, which answered, is of no use.
+  if (hosts.length > 1 && !hosts.every(isAbsent) && !hosts.every(isUnresolved)) {
+    return [
+      `no host of ${server} is of use: ${[...new Set(hosts.map(reasonOf))].join("; ")}`,
+      "Start the hosts that are away, or name the right ones; which kind of server is wanted, target_session_attrs of the " +
+        "database URL says: of several hosts one that takes writes, unless it asks for another kind",
+    ];
+  }
+  if (hosts.every(isAbsent)) {
     return [
       `nothing listens at ${server}, where Postgres should be`,
       "Start Postgres, or name the right host and port with --database-url or HAWSER_DATABASE_URL",
     ];
   }
-  if (codes.has("ENOTFOUND") || codes.has("EAI_AGAIN")) {
+  if (hosts.every(isUnresolved)) {
     return [
       `the host of ${server} cannot be resolved`,
       "Name the right host with --database-url or HAWSER_DATABASE_URL",
@@ -105,8 +113,20 @@ function bySocket(error: Error, { role, server }: Place): Words {
       "Look whether it runs, and whether a firewall is between: pg_isready says so from there",
     ];
   }
-  const reason = error.message === "" ? [...codes].join(", ") : error.message;
-  return [`no connection to Postgres at ${server}: ${reason}`, "Check host, port and sslmode of the database URL"];
+  return [
+    `no connection to Postgres at ${server}: ${reasonOf(error)}`,
+    "Check host, port and sslmode of the database URL",
+  ];
+}
+
+const isAbsent = (error: Error) => codesOf(error).some((code) => code === "ECONNREFUSED" || code === "ENOENT");
+const isUnresolved = (error: Error) => codesOf(error).some((code) => code === "ENOTFOUND" || code === "EAI_AGAIN");
+
+/** One line. Node gives no message to the error of a host that has several addresses. */
+function reasonOf(error: Error): string {
+  if (error instanceof AggregateError && error.message === "")
+    return (error.errors as Error[]).map(reasonOf).join(", ");
+  return error.message || codesOf(error).join(", ");
 }
 
 function codesOf(error: Error): string[] {
