@@ -14,6 +14,7 @@ import type { Position } from "./channels.js";
 import { columnsOf } from "./column-list.js";
 import type { Database } from "./database.js";
 import type { WriterName } from "./fence.js";
+import { isServerError } from "./store-failure.js";
 import type { HeaderPair } from "./stored-messages.js";
 
 /** A message that could not be handled. Its number is the one that the cursor moves past. */
@@ -84,8 +85,19 @@ type DeadLetterJson = Pick<
 
 /** The cursors of a database. */
 export function cursorCommits(database: Database): CursorCommits {
-  const commitCursors: CursorCommits["commitCursors"] = (lease, commits) =>
-    commitCursorsWith(database.caller(`commit the cursors of ${commits.length} channels`), lease, commits);
+  const commitCursors: CursorCommits["commitCursors"] = async (lease, commits) => {
+    const client = database.caller(`commit the cursors of ${commits.length} channels`);
+    // No cursor of any channel moves before the database takes it: texts are kept as far as it has characters for them.
+    for (const change of [withPlainErrors, withPlainHeaders]) {
+      try {
+        return await commitCursorsWith(client, lease, commits);
+      } catch (error) {
+        if (!isUntranslatable(error)) throw error;
+        commits = commits.map(change);
+      }
+    }
+    return await commitCursorsWith(client, lease, commits);
+  };
   return {
     commitCursors,
     async deleteRowsUpTo(lease, connectionKey, { epoch, number }) {
@@ -146,6 +158,37 @@ function deadLetterJson({ connectionKey, letter }: { connectionKey: number; lett
     error_message: shortened(storable(letter.errorMessage), limits.DeadLetter.errorMessage.maxBytes),
     attempts: letter.attempts,
   };
+}
+
+/** SQLSTATE of text that the encoding of the database has no characters for. */
+const untranslatable = "22P05";
+
+function isUntranslatable(error: unknown): boolean {
+  return StoreError.is(error) && isServerError(error.cause) && error.cause.code === untranslatable;
+}
+
+/** In ASCII what a handler has thrown. Source and topic the database has held before. */
+function withPlainErrors(commit: CursorCommit): CursorCommit {
+  return withLetters(commit, ({ errorCode, errorMessage }) => ({
+    errorCode: escaped(errorCode),
+    errorMessage: escaped(errorMessage),
+  }));
+}
+
+function withPlainHeaders(commit: CursorCommit): CursorCommit {
+  return withLetters(commit, ({ headers }) => ({
+    headers: headers.map(([name, value]) => [escaped(name), escaped(value)] as const),
+  }));
+}
+
+function withLetters(commit: CursorCommit, change: (letter: DeadLetter) => Partial<DeadLetter>): CursorCommit {
+  if (commit.deadLetters === undefined) return commit;
+  return { ...commit, deadLetters: commit.deadLetters.map((letter) => ({ ...letter, ...change(letter) })) };
+}
+
+/** As JSON escapes what is not ASCII. */
+function escaped(text: string): string {
+  return text.replace(/[^\0-\x7f]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 /** Postgres has no text with U+0000 or lone surrogates, and an error's message may hold both. */

@@ -1,7 +1,9 @@
 import { readdirSync, readFileSync } from "node:fs";
-import { expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { install } from "../../src/store/index.js";
+import { TestPeer } from "../peer/support/world.js";
 import { testServerUrl } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 
 it("generates SQL in ASCII alone, so that it can be run in a database of any encoding", () => {
@@ -14,15 +16,46 @@ it("generates SQL in ASCII alone, so that it can be run in a database of any enc
   expect(beyond).toEqual([]);
 });
 
-it("prepares a database that is not UTF-8 for peers", async () => {
+describe("a database that is not UTF-8", () => {
   const name = `hawser_latin1_${process.pid}`;
-  await onServer(testServerUrl(), `CREATE DATABASE ${name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'`);
-  try {
-    const url = new URL(testServerUrl());
-    url.pathname = `/${name}`;
-    await install({ databaseUrl: url.href, nats: false });
-    expect(await rowsOf(url.href, "SELECT id FROM hawser.migrations")).toEqual([{ id: 1 }]);
-  } finally {
-    await onServer(testServerUrl(), `DROP DATABASE ${name} WITH (FORCE)`);
-  }
+  let url: string;
+
+  beforeAll(async () => {
+    await onServer(testServerUrl(), `CREATE DATABASE ${name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'`);
+    const address = new URL(testServerUrl());
+    address.pathname = `/${name}`;
+    url = address.href;
+    await install({ databaseUrl: url, nats: false });
+  });
+  afterAll(() => onServer(testServerUrl(), `DROP DATABASE ${name} WITH (FORCE)`));
+
+  it("is prepared for peers", async () => {
+    expect(await rowsOf(url, "SELECT id FROM hawser.migrations")).toEqual([{ id: 1 }]);
+  });
+
+  it("takes a dead letter with characters that it does not have, so that no channel stands still", async () => {
+    const options = { listen: "127.0.0.1:0", databaseUrl: url, ackTimeoutMs: 20_000, connectWaitMs: 20_000 };
+    const sender = new TestPeer({ ...options, name: "a-1", topic: "a" });
+    const listener = new TestPeer({ ...options, name: "b-1", topic: "b", maxAttempts: 1 });
+    try {
+      await sender.record();
+      await listener.record(({ payload }) => {
+        const error = Buffer.from(payload).toString();
+        if (error !== "fine") throw new Error(error);
+      });
+      await sender.sendTo("b", "\u65e5 \u00e9", { headers: { which: "\u00e9" } });
+      await sender.sendTo("b", "\u00e9", { headers: { which: "\u65e5" } });
+      await sender.sendTo("b", "fine");
+      await listener.received.length(3);
+      const letters = "SELECT error_message, headers FROM hawser.dead_letters ORDER BY id";
+      await eventually("both are dead letters", async () => (await rowsOf(url, letters)).length === 2);
+      const [first, second] = (await rowsOf(url, letters)) as { error_message: string; headers: unknown }[];
+      // What has no need to be is not escaped, unless another one of the same moment needs it.
+      expect(first?.error_message).toMatch(/^Error: \\u65e5 (\\u00e9|\u00e9)$/);
+      expect(second?.headers).toEqual([["which", "\\u65e5"]]);
+      await eventually("nothing waits", async () => (await sender.pendingCount()) === 0);
+    } finally {
+      await Promise.all([sender.stop({ deadlineMs: 2_000 }), listener.stop({ deadlineMs: 2_000 })]);
+    }
+  });
 });
