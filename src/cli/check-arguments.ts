@@ -30,6 +30,26 @@ export function checkArguments(command: string, definition: ArgsDef, rawArgs: re
   }
 }
 
+/**
+ * The arguments, with a negative number behind an option that takes a value as its value: that is refused by its range, which
+ * says more than that it looks like a flag.
+ */
+export function withNegativeNumbers(definition: ArgsDef, rawArgs: readonly string[]): string[] {
+  const options = optionsOf(definition);
+  const takesValue = (argument: string) =>
+    argument.startsWith("--") &&
+    Object.hasOwn(options, argument.slice(2)) &&
+    options[argument.slice(2)]!.type === "string";
+  const joined: string[] = [];
+  for (const [index, argument] of rawArgs.entries()) {
+    if (argument === "--") return [...joined, ...rawArgs.slice(index)];
+    const last = joined.at(-1);
+    if (last !== undefined && takesValue(last) && /^-\d/.test(argument)) joined.splice(-1, 1, `${last}=${argument}`);
+    else joined.push(argument);
+  }
+  return joined;
+}
+
 /** All values of an option that may be given several times, in their order; the arguments have been checked. */
 export function valuesOf(definition: ArgsDef, rawArgs: readonly string[], name: string): string[] {
   const options = optionsOf(definition);
@@ -71,6 +91,14 @@ function parse(command: string, options: Options, rawArgs: readonly string[]) {
     // Node's messages name the flag and what is wrong with it, then go on about how to pass positionals like "-x".
     const [what] = (error as Error).message.split(/\n|\.? To specify|\. Did you/);
     const names = Object.keys(options);
+    const bare = /^Option '(?:-\w, )?(--[^' ]+)[^']*' argument is ambiguous/.exec(what!)?.[1];
+    if (bare !== undefined) {
+      throw new CliError(
+        "invalid_argument",
+        `\`hawser ${command}\`: ${bare} needs a value, and what follows it begins with a dash; write ${bare}=… if that is its ` +
+          `value. ${seeHelp(command)}`,
+      );
+    }
     const unknown = /^Unknown option '(-[^']*)'/.exec(what!)?.[1];
     const hint = unknown === undefined ? "" : hintFor(unknown, names);
     const flags = names.map((name) => `--${name}`);

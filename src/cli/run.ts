@@ -4,7 +4,7 @@
 import { type ArgsDef, runCommand } from "citty";
 import { CliError, exitStatusOf } from "../errors/index.js";
 import { version } from "../files/index.js";
-import { checkArguments, didYouMean, seeHelp } from "./check-arguments.js";
+import { checkArguments, didYouMean, seeHelp, withNegativeNumbers } from "./check-arguments.js";
 import { commands } from "./commands.js";
 import { whereUrlsBelong } from "./conceal.js";
 import { namingDefaults } from "./database-option.js";
@@ -26,7 +26,7 @@ export async function runCli(args: readonly string[]): Promise<number> {
 }
 
 async function dispatch(args: readonly string[]): Promise<void> {
-  const [name, ...rest] = args;
+  const [name, ...given] = args;
   if (name === undefined) {
     print(process.stderr, await overview());
     throw new CliError("invalid_argument", "No command is given. Name one of the commands above.");
@@ -44,10 +44,11 @@ async function dispatch(args: readonly string[]): Promise<void> {
     );
   }
   const command = await load();
+  const definition = (command.args ?? {}) as ArgsDef;
+  const rest = withNegativeNumbers(definition, given);
   // Everything after `--` is an argument, also if it looks like a flag.
   const flags = rest.slice(0, rest.includes("--") ? rest.indexOf("--") : undefined);
   if (flags.includes("--help") || flags.includes("-h")) return print(process.stdout, await commandHelp(command));
-  const definition = (command.args ?? {}) as ArgsDef;
   checkArguments(name, definition, rest);
   try {
     await runCommand(command, { rawArgs: rest });

@@ -25,13 +25,17 @@ export interface ChosenPort {
 /**
  * The port to start a server with. Whoever uses it must be ready to find it taken.
  *
+ * @param flag of `hawser dev`, which names another one
  * @throws DevError `bind_failed` if no other one will do, and it is taken
  */
-export async function portFor(name: string, wish: PortWish | undefined): Promise<ChosenPort> {
+export async function portFor(flag: string, wish: PortWish | undefined): Promise<ChosenPort> {
   if (wish === undefined) return { port: await freePort(), isAnother: false };
   if (await isFree(wish.port)) return { port: wish.port, isAnother: false };
   if (wish.orAnother) return { port: await freePort(), isAnother: true };
-  throw new DevError("bind_failed", `the port ${wish.port} of 127.0.0.1 is taken, and ${name} was to have it`);
+  throw new DevError(
+    "bind_failed",
+    `the port ${wish.port} of 127.0.0.1 is taken by another program; give ${flag} another number, or 0 for a free one`,
+  );
 }
 
 /** A TCP port of 127.0.0.1 that was free a moment ago. Whoever uses it must be ready to find it taken. */

@@ -13,7 +13,8 @@ import {
   protocolConstants,
 } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
-import { PeerError } from "../errors/index.js";
+import { HawserError, PeerError } from "../errors/index.js";
+import { checkConnectionUri } from "../postgres/index.js";
 import type { Logger } from "../store/index.js";
 import type { TlsCredentials, TlsOptions } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
@@ -53,11 +54,18 @@ export interface CheckedOptions {
 
 /** An error for a value that breaks a rule of the spec: says which, and what to do. */
 function invalid(argument: string, violation: Pick<Violation, "value" | "rule" | "remedy">): PeerError {
-  return new PeerError("invalid_argument", `${argument} ${violation.value}: ${violation.rule}; ${violation.remedy}`);
+  return new PeerError("invalid_argument", `${argument} ${violation.value}: ${violation.rule}. ${violation.remedy}`);
 }
 
 /** Checks the options of a new Peer. @throws PeerError `invalid_argument`, or `internal_topic` for a reserved topic */
 export function checkOptions(options: PeerOptions): CheckedOptions {
+  if (typeof options !== "object" || options === null) {
+    const shown = options === null ? "null" : typeof options;
+    throw new PeerError(
+      "invalid_argument",
+      `the options of a Peer are ${shown}; give an object with name, topic and listen`,
+    );
+  }
   const { name, topic, listen, databaseUrl, sessionUrl, advertise, tls, logger: _, ...settings } = options;
   checkKnownOptions(options, "a Peer");
   const badName = checkHelloSenderName(name);
@@ -71,6 +79,8 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
   // What else may be wrong with it shows when it is bound: `bind_failed`.
   if (typeof listen !== "string" || listen === "") checkAddress("listen", listen);
   if (advertise !== undefined) checkAddress("advertise", advertise);
+  checkDatabaseUrl("databaseUrl", databaseUrl);
+  checkDatabaseUrl("sessionUrl", sessionUrl);
   const checked = checkPeerSettings(settings);
   if (!checked.ok) throw invalid(checked.violation.path, checked.violation);
   if (checked.settings.transactional && checked.settings.poolSize < 2) {
@@ -97,6 +107,23 @@ export function checkAddress(argument: string, value: string): void {
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new PeerError("invalid_argument", `${argument}: ${why}`, { cause });
+  }
+}
+
+/** Of what the URL itself says; files that it names are read later. @throws PeerError `invalid_argument` */
+function checkDatabaseUrl(argument: string, value: string | undefined): void {
+  if (value === undefined) return;
+  if (typeof value !== "string") {
+    throw new PeerError(
+      "invalid_argument",
+      `${argument} is a value of type ${typeof value} and must be a string; give a URL such as postgres://user@host:5432/name`,
+    );
+  }
+  try {
+    checkConnectionUri(value);
+  } catch (cause) {
+    if (!HawserError.is(cause)) throw cause;
+    throw new PeerError("invalid_argument", cause.message.replace(/^databaseUrl/, argument), { cause });
   }
 }
 

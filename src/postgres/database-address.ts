@@ -100,6 +100,20 @@ export class DatabaseAddress {
   }
 }
 
+/**
+ * Reads a connection URI for nothing but its mistakes. Files that it names are not looked at.
+ *
+ * @throws StoreError `invalid_argument` as {@link DatabaseAddress.of}
+ */
+export function checkConnectionUri(databaseUrl: string, env = process.env): void {
+  const [address, query] = splitOnce(databaseUrl, "?");
+  const parameters = new URLSearchParams(query);
+  checkedTlsMode(parameters.get("sslmode") ?? undefined);
+  for (const name of tlsParameters) parameters.delete(name);
+  attributesOf(parameters, env);
+  urlsOf(address, parameters, env);
+}
+
 /** Host and port of a client, or the directory of its socket, for messages. */
 export function hostOf({ host, port }: pg.Client): string {
   return host.startsWith("/") ? host : `${host}:${port}`;
@@ -127,7 +141,7 @@ function urlsOf(
   }
   return hosts.map((one, place) => {
     const own = new URLSearchParams(parameters);
-    const [, host = "", port] = (inAuthority ? /^(\[.*\]|[^:]*)(?::(\d+))?$/.exec(one) : [one, one]) ?? [];
+    const [, host = "", port] = (inAuthority ? /^(\[.*\]|[^:]*)(?::(.*))?$/.exec(one) : [one, one]) ?? [];
     const chosenPort = port ?? ports[place] ?? ports[0] ?? "";
     if (host === "") {
       throw new StoreError(
@@ -173,10 +187,22 @@ function checkedUrl(address: string, parameters: URLSearchParams): string {
   } catch {
     throw new StoreError(
       "invalid_argument",
-      "databaseUrl cannot be read; percent-encode special characters in user name and password",
+      wrongPort(address) ??
+        "databaseUrl cannot be read; check the port, and percent-encode special characters in user name and password",
     );
   }
   return url;
+}
+
+/**
+ * What is wrong with the port of an address that cannot be read; undefined if it is something else. It is shown only behind
+ * a user name, and without a further `@`: otherwise it may be a part of a password.
+ */
+function wrongPort(address: string): string | undefined {
+  const [, port, rest = ""] = /^[a-z]+:\/\/[^/?#@]*@(?:\[[^\]]*\]|[^:/?#]*):([^/?#]*)(.*)$/is.exec(address) ?? [];
+  if (port === undefined || rest.includes("@")) return undefined;
+  if (/^\d+$/.test(port) && Number(port) < 65_536) return undefined;
+  return `databaseUrl has the port "${port}"; a port is a number from 1 to 65535`;
 }
 
 /** Takes the TLS parameters out of the others. */
@@ -196,9 +222,7 @@ function tlsOf(parameters: URLSearchParams, env: NodeJS.ProcessEnv): Pick<pg.Cli
 
 function tlsOptions(parameters: ReadonlyMap<TlsParameter, string>): NonNullable<pg.ClientConfig["ssl"]> {
   const mode = parameters.get("sslmode");
-  if (mode !== undefined && !tlsModes.includes(mode)) {
-    throw new StoreError("invalid_argument", `sslmode "${mode}" is unknown; use one of ${tlsModes.join(", ")}`);
-  }
+  checkedTlsMode(mode);
   if (mode === "disable") return false;
   const root = parameters.get("sslrootcert");
   const options: Exclude<pg.ClientConfig["ssl"], boolean | undefined> = {};
@@ -211,6 +235,11 @@ function tlsOptions(parameters: ReadonlyMap<TlsParameter, string>): NonNullable<
   if (mode === "no-verify") options.rejectUnauthorized = false;
   if (mode === "verify-ca" && options.ca !== undefined) options.checkServerIdentity = () => undefined;
   return options;
+}
+
+function checkedTlsMode(mode: string | undefined): void {
+  if (!mode || tlsModes.includes(mode)) return;
+  throw new StoreError("invalid_argument", `sslmode "${mode}" is unknown; use one of ${tlsModes.join(", ")}`);
 }
 
 function certificateFile(parameter: string, path: string): string {

@@ -1,5 +1,5 @@
 /** Sessions with Postgres: where they go, how they are opened, and which server answers. */
-export { DatabaseAddress, hostOf } from "./database-address.js";
+export { checkConnectionUri, DatabaseAddress, hostOf } from "./database-address.js";
 export {
   localSettingsSql,
   mayBeReachedLater,

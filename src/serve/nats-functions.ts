@@ -41,9 +41,16 @@ const localBySqlstate = new Map<string, ErrorCode>(codesOfLocalCalls.map((code) 
  * have been carried out.
  *
  * @param client where the functions are called
- * @throws HawserError `invalid_argument` for an option, or an argument of a method, that there is not
+ * @throws HawserError `invalid_argument` for a client without `query`, and for an unknown option or argument of a method
  */
 export function natsFunctions(client: QueryClient, options: NatsFunctionsOptions = {}): NatsFunctions {
+  if (typeof (client as Partial<QueryClient> | null | undefined)?.query !== "function") {
+    const shown = client === null ? "null" : typeof client;
+    throw new GatewayError(
+      "invalid_argument",
+      `the client of natsFunctions is ${shown} and must have a method query; give a Client or Pool of node-postgres`,
+    );
+  }
   refuseUnknown(options, "natsFunctions", namesOf<NatsFunctionsOptions>({ schema: true }));
   const checked = (name: keyof NatsFunctions) => {
     const { local, arguments: known } = natsFunctionMethods[name];

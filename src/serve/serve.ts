@@ -233,7 +233,11 @@ export class Serve implements AsyncDisposable {
         if (!HawserError.is(error) || !mayBeReachedLater(error.cause)) throw error;
         this.#monitoring?.asked(false);
         if (performance.now() - toldAt >= gatewayConstants.postgresWaitLogMs) {
-          this.logger.warn({ err: error }, "waiting for Postgres, which cannot be reached; Ctrl-C or SIGTERM ends it");
+          const { code, message: problem } = error;
+          this.logger.warn(
+            { code, problem },
+            "waiting for Postgres, which cannot be reached; Ctrl-C or SIGTERM ends it",
+          );
           toldAt = performance.now();
         }
       }

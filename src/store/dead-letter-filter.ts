@@ -57,7 +57,7 @@ function check({ ids, origin, before, after, limit }: DeadLetterFilter): void {
     }
   }
   const bad = origin === undefined ? undefined : checkDeadLetterOrigin(origin);
-  if (bad !== undefined) throw new StoreError("invalid_argument", `origin ${bad.value}: ${bad.rule}; ${bad.remedy}`);
+  if (bad !== undefined) throw new StoreError("invalid_argument", `origin ${bad.value}: ${bad.rule}. ${bad.remedy}`);
   for (const [name, moment] of Object.entries({ before, after })) {
     if (moment !== undefined && Number.isNaN(moment.getTime())) {
       throw new StoreError("invalid_argument", `${name} is no moment; give a date such as 2030-01-31T12:00:00Z`);

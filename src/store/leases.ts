@@ -105,7 +105,7 @@ export class Leases {
   async #attempt(name: string): Promise<HeldLease | StoreError> {
     const inUse = new StoreError(
       "name_in_use",
-      `the name "${name}" is held by another process, or by another peer of this one`,
+      `the name "${name}" is held by another process, or by another peer of this one; stop that, or choose another name`,
     );
     if (this.#names.has(name)) return inUse;
     this.#names.set(name, undefined);

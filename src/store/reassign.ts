@@ -142,7 +142,7 @@ export function reassign(database: Database, logger: Logger = silentLogger): Rea
 function checkNewOwner(name: string): void {
   const bad = checkPeerNameName(name);
   if (bad !== undefined) {
-    throw new StoreError("invalid_argument", `the new listener ${bad.value}: ${bad.rule}; ${bad.remedy}`);
+    throw new StoreError("invalid_argument", `the new listener ${bad.value}: ${bad.rule}. ${bad.remedy}`);
   }
   const prefix = protocolConstants.reservedTopicPrefix;
   if (name.startsWith(prefix)) {

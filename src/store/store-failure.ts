@@ -55,13 +55,22 @@ export function spoilsConnection(error: unknown): boolean {
  */
 export function storeFailure(action: string, cause: unknown, outcome?: WriteOutcome): StoreError {
   if (cause instanceof StoreError) return cause;
-  const options = outcome === "unknown" ? ({ cause, outcome } as const) : { cause };
+  const hint = isAbsent(cause) ? "Start Postgres at this address, or name another one in the URL" : undefined;
+  const options = { cause, hint, ...(outcome === "unknown" && { outcome }) };
   return new StoreError("store_failed", `could not ${action}: ${reasonOf(cause)}`, options);
+}
+
+/** What the network says where no Postgres is. */
+const absent = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH", "ENOENT"]);
+
+function isAbsent(cause: unknown): boolean {
+  if (cause instanceof AggregateError) return cause.errors.every(isAbsent);
+  return !isServerError(cause) && absent.has((cause as NodeJS.ErrnoException | undefined)?.code ?? "");
 }
 
 /** One line about an error, also for those that Node makes without a message (several addresses, none answered). */
 function reasonOf(cause: unknown): string {
-  if (cause instanceof AggregateError) return cause.errors.map(reasonOf).join("; ");
+  if (cause instanceof AggregateError) return cause.errors.map(reasonOf).join(", ");
   if (!(cause instanceof Error)) return String(cause);
   if (!isServerError(cause)) return cause.message || cause.name;
   if (cause.code === noDatabase) return `${cause.message}; make it (CREATE DATABASE), or name another one in the URL`;

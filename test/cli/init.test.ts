@@ -46,7 +46,9 @@ describe("hawser init", () => {
         "The NATS server is set by CREATE SERVER … FOREIGN DATA WRAPPER litmus_pgnats_fdw, and changes are followed at once.",
     );
     expect(first.stdout).toMatch(
-      new RegExp(`IN ROLE hawser_bridge;.*\\n    GRANT hawser_nats TO …;.*\\n.*/${database.name} hawser serve\\n$`),
+      new RegExp(
+        `IN ROLE hawser_bridge;.*\\n    GRANT hawser_nats TO …;.*\\n    CREATE SERVER nats FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS .*\\n.*/${database.name} hawser serve\\n$`,
+      ),
     );
   });
 
@@ -178,7 +180,7 @@ describe("hawser init", () => {
       expect(stdout).toMatch(
         new RegExp(
           `NATS from SQL: not installed, because dblink is missing \\(see below\\)\\.\\n(Warning.*\\n)*\\n` +
-            `What ${role} may not do; everything else works:\\n• dblink is not installed, and "${role}" may not install it`,
+            `What ${role} may not do; everything else works\\. A remedy stands with each, or, all at once, below:\\n• dblink is not installed, and "${role}" may not install it`,
         ),
       );
       expect(stdout).toMatch(new RegExp(`\\n• \\d+ objects of the schema hawser belong to "${role}"`));

@@ -84,7 +84,7 @@ describe("hawser", () => {
     [["dev", "--", "--help"], '"--help" is one more.'],
     [
       ["dead", "discard", "5", "--topic", "--all"],
-      "`hawser dead`: Option '--topic' argument is ambiguous. Its flags are ",
+      "`hawser dead`: --topic needs a value, and what follows it begins with a dash; write --topic=… if that is its value.",
     ],
     [["dev", "\u001b]0;x\u0007\u009b2J\u202e"], '"\\u001b]0;x\\u0007\\u009b2J\\u202e" is one more.'],
   ])("refuses %j, naming what is wrong and where to look", async (args, message) => {
@@ -93,6 +93,26 @@ describe("hawser", () => {
     expect(stderr).toContain(message);
     expect(stderr.split("\n")).toHaveLength(2);
     expect(stderr).toMatch(/See `hawser (dev |send |dead )?--help`\. \[invalid_argument\]\n$/);
+  });
+
+  it("takes a negative number for the value of the option before it, which names its range", async () => {
+    const { status, stderr } = await hawser(["serve", "--saved-bytes", "-1"]);
+    expect({ status, stderr }).toEqual({
+      status: 64,
+      stderr: expect.stringMatching(
+        /^hawser: --saved-bytes "-1" is not a whole number from 0 to \d+ \[invalid_argument\]/,
+      ),
+    });
+  });
+
+  it("says what to do where no Postgres is", async () => {
+    for (const command of ["init", "topics"]) {
+      const { status, stderr } = await hawser([command, "--database-url", "postgres://u@127.0.0.1:1/db"]);
+      expect(status).toBe(74);
+      expect(stderr).toContain(
+        "ECONNREFUSED 127.0.0.1:1 [store_failed]\n  what to do: Start Postgres at this address, or name",
+      );
+    }
   });
 
   it.each([

@@ -97,6 +97,21 @@ describe("a healthy system", () => {
   });
 });
 
+it("a partial installation: what is missing is an error, and it is not said to be installed and unused", async () => {
+  await onServer(
+    postgres.url,
+    "CREATE ROLE doctor_limited LOGIN PASSWORD 'limited'",
+    "CREATE DATABASE doctor_partial OWNER doctor_limited",
+  );
+  const databaseUrl = changed(postgres.url, (url) => {
+    Object.assign(url, { username: "doctor_limited", password: "limited", pathname: "/doctor_partial" });
+  });
+  expect(await install({ databaseUrl })).toMatchObject({ partial: true });
+  const { findings } = await doctor({ databaseUrl, secretsDirectories: [] });
+  expect(findings).toContainEqual(expect.objectContaining({ check: "dblink", severity: "error" }));
+  expect(findings.filter(({ check }) => check === "nats-server")).toEqual([]);
+});
+
 describe("the connection to Postgres", () => {
   it("a wrong password, which is not shown; all other checks are not made, and say why", async () => {
     const databaseUrl = changed(system.url, (url) => {

@@ -90,6 +90,16 @@ describe("the NATS server", () => {
     expect(finding.what).toContain("a user name needs password");
   });
 
+  it("whose file of credentials cannot be used, with the reason once", async () => {
+    await using system = await startSystem(postgres);
+    await system.run(
+      `UPDATE hawser.nats_server SET options = '{"host": "127.0.0.1", "creds_path": "/nowhere/x.creds"}'`,
+    );
+    const finding = onlyFinding(await system.examine());
+    expect(finding).toMatchObject({ check: "nats", code: "secret_file" });
+    expect(finding.what.match(/it names no file/g)).toHaveLength(1);
+  });
+
   it("that is not there", async () => {
     await using system = await startSystem(postgres, { natsUrl: "nats://127.0.0.1:1" });
     for (const login of ["in hawser_nats", "in hawser_bridge alone"]) {
@@ -97,6 +107,7 @@ describe("the NATS server", () => {
       const finding = onlyFinding(await system.examine());
       expect(finding).toMatchObject({ check: "nats", severity: "error", code: "nats_unavailable" });
       expect(finding.what).toContain("127.0.0.1:1");
+      expect(finding.remedy).toMatch(/^Start the NATS server, or name another one: SELECT hawser\.set_nats_server/);
     }
   });
 

@@ -326,6 +326,11 @@ describe("errors", () => {
   });
 
   it("are thrown for options and arguments that there are not, with those that there are", async () => {
+    for (const none of [undefined, null, {}]) {
+      expect(() => natsFunctions(none as never)).toThrow(
+        `the client of natsFunctions is ${none === null ? none : typeof none} and must have a method query; give a Client or Pool`,
+      );
+    }
     expect(() => natsFunctions(pool, { shema: "x" } as never)).toThrow(
       '"shema" is no option of natsFunctions; did you mean schema? The options are schema',
     );

@@ -65,6 +65,38 @@ describe("the constructor refuses", () => {
     }
   });
 
+  it("no options at all, and a name that is not set", async () => {
+    for (const none of [undefined, null, "a-1"]) {
+      const { message } = await failure("invalid_argument", () => new Peer(untyped(none)));
+      expect(message).toMatch(
+        /^the options of a Peer are (undefined|null|string); give an object with name, topic and listen$/,
+      );
+    }
+    const { message } = await failure("invalid_argument", () => new Peer({ ...valid, name: untyped(undefined) }));
+    expect(message).toBe("name undefined: must be a string. It is missing: set it.");
+  });
+
+  it("database URLs that cannot be right, before anything is started", async () => {
+    for (const [option, url, said] of [
+      [
+        "databaseUrl",
+        "postgres://u:p@127.0.0.1:abc/db",
+        /^databaseUrl has the port "abc"; a port is a number from 1 to/,
+      ],
+      [
+        "sessionUrl",
+        "postgres://u@h/db?target_session_attrs=foo",
+        /^target_session_attrs "foo" is unknown; use one of any/,
+      ],
+      ["sessionUrl", "mysql://u@h/db", /^sessionUrl is not a connection URI; it must begin with postgres:/],
+      ["databaseUrl", "postgres://u@h/db?sslmode=maybe", /^sslmode "maybe" is unknown; use one of disable/],
+      ["databaseUrl", 7, /^databaseUrl is a value of type number and must be a string; give a URL such as postgres:/],
+    ] as const) {
+      const { message } = await failure("invalid_argument", () => new Peer({ ...valid, [option]: untyped(url) }));
+      expect(message).toMatch(said);
+    }
+  });
+
   const settings: [keyof PeerOptions, unknown][] = [
     ["creditBytes", 1_023],
     ["maxMessageBytes", 0],
@@ -88,7 +120,7 @@ describe("the constructor refuses", () => {
   it("settings out of their range, but takes null and undefined for left out", async () => {
     for (const [setting, value] of settings) {
       const shown = JSON.stringify(value) === "null" ? value : JSON.stringify(value);
-      const said = [new RegExp(`^${setting} ${shown}: `), /must be/, /; (Use|Give)/] as const;
+      const said = [new RegExp(`^${setting} ${shown}: `), /must be/, /\. (Use|Give)/] as const;
       await refuses(() => new Peer({ ...valid, [setting]: value }), [`${setting} ${value}`, value, said]);
     }
     expect(new Peer({ ...valid, stopDeadlineMs: untyped(null) }).name).toBe("a-1");

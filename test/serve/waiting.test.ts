@@ -13,8 +13,8 @@ interface Line {
 function keptWarnings() {
   const lines: Line[] = [];
   const ignore = (): void => undefined;
-  const warn = ({ err }: { readonly err?: Error }, message: string): void => {
-    lines.push({ message, reason: err?.message ?? "" });
+  const warn = ({ problem = "" }: { readonly problem?: string }, message: string): void => {
+    lines.push({ message, reason: problem });
   };
   return { lines, logger: { debug: ignore, info: ignore, error: ignore, warn } };
 }

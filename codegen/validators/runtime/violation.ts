@@ -33,7 +33,8 @@ const neverInText = /[\0\p{Cs}]/u;
 /** Checks a text: a string of well-formed Unicode without NUL, its length in UTF-8, its pattern, its values. */
 export function checkText(rules: TextRules, value: string): Violation | undefined {
   if (typeof value !== "string") {
-    return violation(rules.path, showValue(value), "must be a string", "Give a string.");
+    const remedy = value === undefined || value === null ? "It is missing: set it." : "Give a string.";
+    return violation(rules.path, showValue(value), "must be a string", remedy);
   }
   if (!fits(value, rules.minBytes, rules.maxBytes)) {
     return violation(rules.path, showText(value), rules.bytesRule ?? "", rules.bytesRemedy ?? "");

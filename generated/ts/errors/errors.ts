@@ -399,7 +399,7 @@ export const errorTable = {
     exitStatus: 69,
     retryable: true,
     summary: "There is no connection to the NATS server; nothing was sent.",
-    remedy: "The detail says why; connecting is tried again by itself.",
+    remedy: "Start the NATS server, or name another one: SELECT hawser.set_nats_server('{...}'), or ALTER SERVER. Connecting is tried again by itself.",
   },
   /** The NATS server refused the credentials, or its certificate or ours was refused. */
   nats_unauthorized: {
@@ -409,7 +409,7 @@ export const errorTable = {
     exitStatus: 77,
     retryable: false,
     summary: "The NATS server refused the credentials, or its certificate or ours was refused.",
-    remedy: "The detail says what was refused; mend the options of the server. Connecting is tried again by itself.",
+    remedy: "Mend what was refused in the options of the NATS server, or on the server. Connecting is tried again by itself.",
   },
   /** NATS did not answer in time. */
   nats_timeout: {
@@ -439,7 +439,7 @@ export const errorTable = {
     exitStatus: 69,
     retryable: false,
     summary: "No JetStream stream takes messages of this subject.",
-    remedy: "Make a stream whose subjects include it, check the domain, or publish without _stream.",
+    remedy: "Make a stream whose subjects include it, check the domain, or publish by a function without _stream or _ack in its name.",
   },
   /** The server or the domain has no JetStream, or it does not answer. */
   jetstream_unavailable: {
@@ -579,7 +579,7 @@ export const errorTable = {
     exitStatus: 78,
     retryable: true,
     summary: "A file that the options of the server name cannot be read, or may not.",
-    remedy: "The detail names the option and the rule; put the file below a --secrets-dir of `hawser serve`.",
+    remedy: "Put a file that keeps the rule below a --secrets-dir of `hawser serve`, or name another one in the option.",
   },
   /** A call does not have the form that the generated functions give it. */
   gateway_protocol: {

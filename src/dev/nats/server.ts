@@ -39,7 +39,7 @@ export async function startNats(
 ): Promise<NatsServer> {
   const binary = await findNatsServer(search);
   for (let attempt = 1; ; attempt++) {
-    const chosen = wish && (await portFor("nats-server", wish));
+    const chosen = wish && (await portFor("--nats-port", wish));
     if (chosen?.isAnother) search.onProgress?.(`The port ${wish?.port} is taken: nats-server has another one`);
     const started = await startAt(chosen?.port ?? -1, directory, binary, search.signal);
     if ("url" in started) return started;

@@ -54,7 +54,7 @@ export async function startPostgres(
   }
   for (let attempt = 1; ; attempt++) {
     options.signal?.throwIfAborted();
-    const { port, isAnother } = await portFor("Postgres", options.port);
+    const { port, isAnother } = await portFor("--port", options.port);
     if (isAnother) options.onProgress?.(`The port ${options.port?.port} is taken: Postgres has another one`);
     const server = await ServerProcess.start({
       name: "Postgres",

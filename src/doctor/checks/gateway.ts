@@ -122,7 +122,9 @@ function together(rows: readonly GatewayRow[] = [], definition: NatsDefinition):
 /** Messages of the gateway often hold their detail. */
 function refused({ code, message, detail, hint }: CallProblem): Finding {
   const bare = detail?.replace(/\.$/, "") ?? "";
-  const isSaid = bare === "" || message.toLowerCase().includes(bare.toLowerCase());
+  // Some begin with the option that they are about.
+  const words = bare.replace(/^\w+: /, "").toLowerCase();
+  const isSaid = words === "" || message.toLowerCase().includes(words);
   return {
     severity: "error",
     code,

@@ -62,6 +62,8 @@ async function definition(facts: Facts): Promise<Verdict> {
         notChecked: `the user mapping for ${found.mappedFor} belongs to it: run it as the login of \`hawser serve\``,
       };
     case "none":
+      // What is missing is told where it is looked for.
+      if (!(await hasFunctions(facts))) return { absent: true, seen: "no NATS server is defined" };
       if (await isUnused(facts)) return unused;
       return error("no NATS server is defined", define);
     case "several":
@@ -81,6 +83,11 @@ async function definition(facts: Facts): Promise<Verdict> {
           .join(", ")}`,
       };
   }
+}
+
+/** Without them a server would be of no use yet. */
+async function hasFunctions(facts: Facts): Promise<boolean> {
+  return (await facts.natsState()).functions.some(({ isOurs }) => isOurs);
 }
 
 /** Nobody has begun: no gateway was ever started, nothing is to be called. */
