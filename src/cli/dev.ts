@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { defineCommand } from "citty";
 import pc from "picocolors";
 import { type DevStack, type PortWish, startDevStack } from "../dev/index.js";
+import { CliError } from "../errors/index.js";
 import type { Serve } from "../serve/index.js";
 import { withoutPasswords } from "./conceal.js";
 import { startDevGateway } from "./dev-gateway.js";
@@ -51,16 +52,16 @@ export const dev = withExamples(
       port: {
         type: "string",
         valueHint: "PORT",
-        description: `Where Postgres listens; 0 takes a free port. Default ${usualPorts.port}, or another one if that is taken`,
+        description: `Where Postgres listens; 0 takes a free port. Default ${usualPorts.port}, or another one if that is taken. Not with HAWSER_DATABASE_URL`,
       },
       "nats-port": {
         type: "string",
         valueHint: "PORT",
-        description: `The same of nats-server. Default ${usualPorts["nats-port"]}`,
+        description: `The same of nats-server. Default ${usualPorts["nats-port"]}. Not with HAWSER_NATS_URL`,
       },
     },
     run: async ({ args }) => {
-      const ports = { postgresPort: portOf("port", args.port), natsPort: portOf("nats-port", args["nats-port"]) };
+      const ports = portsOf(args);
       const request = awaitStopRequest();
       try {
         await runUntil(request, { json: args.json ?? false, directory: args.directory, ...ports });
@@ -79,11 +80,42 @@ export const dev = withExamples(
   ],
 );
 
-/** @throws CliError `invalid_argument` */
-function portOf(flag: keyof typeof usualPorts, given: string | undefined): PortWish | undefined {
+type PortFlag = keyof typeof usualPorts;
+
+/** Which variable names a server to use instead of starting one. */
+const instead = {
+  port: { variable: "HAWSER_DATABASE_URL", server: "Postgres" },
+  "nats-port": { variable: "HAWSER_NATS_URL", server: "nats-server" },
+} as const;
+
+/** @throws CliError `invalid_argument`, also for a port of a server that is not started */
+function portsOf(
+  args: Readonly<Partial<Record<PortFlag, string | undefined>>>,
+): Pick<DevOptions, "postgresPort" | "natsPort"> {
+  const postgresPort = portOf("port", args.port);
+  const natsPort = portOf("nats-port", args["nats-port"]);
+  if (postgresPort === undefined || postgresPort.port !== natsPort?.port) return { postgresPort, natsPort };
+  // The one that nobody has chosen gives way.
+  if (natsPort.orAnother) return { postgresPort, natsPort: undefined };
+  if (postgresPort.orAnother) return { postgresPort: undefined, natsPort };
+  throw new CliError(
+    "invalid_argument",
+    `--port and --nats-port are both ${natsPort.port}; give one of them another number, or 0 for a free port`,
+  );
+}
+
+function portOf(flag: PortFlag, given: string | undefined): PortWish | undefined {
   const port = wholeNumber(flag, given, 0, 65_535);
+  const { variable, server } = instead[flag];
+  if (given !== undefined && process.env[variable]) {
+    throw new CliError(
+      "invalid_argument",
+      `--${flag} is for a ${server} that \`hawser dev\` starts, and ${variable} names one to use instead; leave --${flag} ` +
+        `out, or unset ${variable}`,
+    );
+  }
   if (port === 0) return undefined;
-  return { port: port ?? usualPorts[flag], orAnother: port === undefined };
+  return { port: port ?? usualPorts[flag], orAnother: port === undefined, option: `--${flag}` };
 }
 
 interface DevOptions {

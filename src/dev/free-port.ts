@@ -13,6 +13,8 @@ export interface PortWish {
   readonly port: number;
   /** Another one will do where this one is taken. */
   readonly orAnother: boolean;
+  /** What the caller names it with, for messages: `--port`. Default: the name of the server. */
+  readonly option?: string | undefined;
 }
 
 /** What {@link portFor} chose. */
@@ -31,7 +33,11 @@ export async function portFor(name: string, wish: PortWish | undefined): Promise
   if (wish === undefined) return { port: await freePort(), isAnother: false };
   if (await isFree(wish.port)) return { port: wish.port, isAnother: false };
   if (wish.orAnother) return { port: await freePort(), isAnother: true };
-  throw new DevError("bind_failed", `the port ${wish.port} of 127.0.0.1 is taken, and ${name} was to have it`);
+  const { port, option = `the port of ${name}` } = wish;
+  throw new DevError(
+    "bind_failed",
+    `the port ${port} of 127.0.0.1 is taken by another program; give ${option} another number, or 0 for a free one`,
+  );
 }
 
 /** A TCP port of 127.0.0.1 that was free a moment ago. Whoever uses it must be ready to find it taken. */

@@ -1,4 +1,6 @@
+import { once } from "node:events";
 import { writeFileSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { answers } from "../support/answers.js";
@@ -13,6 +15,35 @@ describe("hawser dev", () => {
     const { status, stderr } = await hawser(["dev", flag, "postgres"]);
     expect(status).toBe(64);
     expect(stderr).toContain(`${flag} "postgres" is not a whole number from 0 to 65535`);
+  });
+
+  it.each([
+    ["--port", "HAWSER_DATABASE_URL", "postgres://127.0.0.1:1/none"],
+    ["--nats-port", "HAWSER_NATS_URL", "nats://127.0.0.1:1"],
+  ])("takes no %s beside %s, which names a server to use instead", async (flag, variable, url) => {
+    for (const port of ["0", "15433"]) {
+      const { status, stdout, stderr } = await hawser(["dev", flag, port], { env: { [variable]: url } });
+      expect({ status, stdout }).toEqual({ status: 64, stdout: "" });
+      expect(stderr).toContain(`${variable} names one to use instead; leave ${flag} out, or unset ${variable}`);
+    }
+  });
+
+  it("takes no number for both ports", async () => {
+    const { status, stderr } = await hawser(["dev", "--port", "15433", "--nats-port", "15433"]);
+    expect(status).toBe(64);
+    expect(stderr).toContain("--port and --nats-port are both 15433; give one of them another number, or 0");
+  });
+
+  it("says which flag to change where its port is taken", async () => {
+    const server = createServer().listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const { port } = server.address() as AddressInfo;
+    const { status, stderr } = await hawser(["dev", "--port", "0", "--nats-port", `${port}`]);
+    server.close();
+    expect(status).toBe(71);
+    expect(stderr).toContain(
+      `the port ${port} of 127.0.0.1 is taken by another program; give --nats-port another number, or 0 for a free one`,
+    );
   });
 
   it("prints exactly one line when all answer, and stops everything on SIGTERM with status 0", async () => {
