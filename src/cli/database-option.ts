@@ -31,6 +31,38 @@ export function databaseUrlOf(args: { readonly "database-url"?: string | undefin
   return url ?? (process.env["HAWSER_DATABASE_URL"] || undefined);
 }
 
+/** Beside {@link databaseOption}, for commands that run a peer: it needs a session. Spread it into their `args`. */
+export const sessionOption = {
+  "session-url": {
+    type: "string",
+    valueHint: "URL",
+    description:
+      "The server of the same database itself, where --database-url leads through a transaction pooler. Default: " +
+      "HAWSER_SESSION_URL, unless --database-url is given; it belongs to HAWSER_DATABASE_URL",
+  },
+} as const satisfies ArgsDef;
+
+/**
+ * The connection URI that the arguments or HAWSER_SESSION_URL name; undefined if the session goes where the pool goes. The
+ * variable is not for a database that the arguments name: that may be another one.
+ *
+ * @throws CliError `invalid_argument` for an empty one
+ */
+export function sessionUrlOf(args: {
+  readonly "database-url"?: string | undefined;
+  readonly "session-url"?: string | undefined;
+}): string | undefined {
+  const url = args["session-url"];
+  if (url === "") {
+    throw new CliError(
+      "invalid_argument",
+      "--session-url is empty; give it a URL such as postgres://user@host:5432/name, or leave it out",
+    );
+  }
+  if (url !== undefined || args["database-url"] !== undefined) return url;
+  return process.env["HAWSER_SESSION_URL"] || undefined;
+}
+
 /** Errors that a database other than the one that was meant would explain. */
 const ofTheDatabase: ReadonlySet<string> = new Set(["store_failed", "startup_failed", "schema_missing"]);
 

@@ -3,12 +3,13 @@
  */
 import { once } from "node:events";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { defineCommand } from "citty";
 import pc from "picocolors";
 import { type DevStack, type PortWish, startDevStack } from "../dev/index.js";
-import type { Serve } from "../serve/index.js";
+import { CliError } from "../errors/index.js";
 import { withoutPasswords } from "./conceal.js";
-import { startDevGateway } from "./dev-gateway.js";
+import { type DevGateway, startDevGateway } from "./dev-gateway.js";
 import { withExamples } from "./examples.js";
 import { print } from "./help.js";
 import { LogOutput } from "./log-output.js";
@@ -28,6 +29,9 @@ export interface DevAnnouncement {
 
 /** Where the servers are at each start, unless somebody else has the port; below those that systems give out. */
 const usualPorts = { port: 15_432, "nats-port": 14_222 } as const;
+
+/** How long a second Ctrl-C waits for the database that gets its definition of the NATS server back. */
+const HURRIED_RESTORE_MS = 1_000;
 
 /** The log of what `hawser serve` runs, beside those of the servers. */
 const serveLog = "serve.log";
@@ -51,16 +55,16 @@ export const dev = withExamples(
       port: {
         type: "string",
         valueHint: "PORT",
-        description: `Where Postgres listens; 0 takes a free port. Default ${usualPorts.port}, or another one if that is taken`,
+        description: `Where Postgres listens; 0 takes a free port. Default ${usualPorts.port}, or another one if that is taken. Not with HAWSER_DATABASE_URL`,
       },
       "nats-port": {
         type: "string",
         valueHint: "PORT",
-        description: `The same of nats-server. Default ${usualPorts["nats-port"]}`,
+        description: `The same of nats-server. Default ${usualPorts["nats-port"]}. Not with HAWSER_NATS_URL`,
       },
     },
     run: async ({ args }) => {
-      const ports = { postgresPort: portOf("port", args.port), natsPort: portOf("nats-port", args["nats-port"]) };
+      const ports = portsOf(args);
       const request = awaitStopRequest();
       try {
         await runUntil(request, { json: args.json ?? false, directory: args.directory, ...ports });
@@ -79,9 +83,40 @@ export const dev = withExamples(
   ],
 );
 
-/** @throws CliError `invalid_argument` */
-function portOf(flag: keyof typeof usualPorts, given: string | undefined): PortWish | undefined {
+type PortFlag = keyof typeof usualPorts;
+
+/** Which variable names a server to use instead of starting one. */
+const instead = {
+  port: { variable: "HAWSER_DATABASE_URL", server: "Postgres" },
+  "nats-port": { variable: "HAWSER_NATS_URL", server: "nats-server" },
+} as const;
+
+/** @throws CliError `invalid_argument`, also for a port of a server that is not started */
+function portsOf(
+  args: Readonly<Partial<Record<PortFlag, string | undefined>>>,
+): Pick<DevOptions, "postgresPort" | "natsPort"> {
+  const postgresPort = portOf("port", args.port);
+  const natsPort = portOf("nats-port", args["nats-port"]);
+  if (postgresPort === undefined || postgresPort.port !== natsPort?.port) return { postgresPort, natsPort };
+  // The one that nobody has chosen gives way.
+  if (natsPort.orAnother) return { postgresPort, natsPort: undefined };
+  if (postgresPort.orAnother) return { postgresPort: undefined, natsPort };
+  throw new CliError(
+    "invalid_argument",
+    `--port and --nats-port are both ${natsPort.port}; give one of them another number, or 0 for a free port`,
+  );
+}
+
+function portOf(flag: PortFlag, given: string | undefined): PortWish | undefined {
   const port = wholeNumber(flag, given, 0, 65_535);
+  const { variable, server } = instead[flag];
+  if (given !== undefined && process.env[variable]) {
+    throw new CliError(
+      "invalid_argument",
+      `--${flag} is for a ${server} that \`hawser dev\` starts, and ${variable} names one to use instead; leave --${flag} ` +
+        `out, or unset ${variable}`,
+    );
+  }
   if (port === 0) return undefined;
   return { port: port ?? usualPorts[flag], orAnother: port === undefined };
 }
@@ -93,15 +128,17 @@ interface DevOptions {
 }
 
 async function runUntil(request: StopRequest, options: DevOptions & { readonly json: boolean }): Promise<void> {
-  const { stack, serve, log } = await start(request, options);
+  const { stack, gateway, log } = await start(request, options);
   const stop = async (how: { readonly immediately: boolean }) => {
-    if (how.immediately) log.closeNow();
-    else await serve?.stop().finally(() => log.close());
+    if (how.immediately) {
+      log.closeNow();
+      await Promise.race([gateway.restore(), setTimeout(HURRIED_RESTORE_MS, undefined, { ref: false })]);
+    } else await gateway.stop().finally(() => log.close());
     await stack.stop(how);
   };
   request.hurry.addEventListener("abort", () => void stop({ immediately: true }));
   try {
-    announce(stack, serve, options.json);
+    announce(stack, gateway, options.json);
     request.started();
     if (!request.signal.aborted) await Promise.race([once(request.signal, "abort"), stack.closed]);
   } finally {
@@ -113,7 +150,7 @@ async function runUntil(request: StopRequest, options: DevOptions & { readonly j
 async function start(
   request: StopRequest,
   options: DevOptions,
-): Promise<{ stack: DevStack; serve: Serve | undefined; log: LogOutput }> {
+): Promise<{ stack: DevStack; gateway: DevGateway; log: LogOutput }> {
   const onProgress = (message: string) => print(process.stderr, pc.dim(printable(message)));
   // Whoever presses Ctrl-C twice does not want to wait; the watchdog clears up.
   const leave = () => process.exit(130);
@@ -129,7 +166,15 @@ async function start(
       log =
         stack.directory === undefined ? new LogOutput("warn") : new LogOutput("info", join(stack.directory, serveLog));
       const { logger } = log;
-      return { stack, serve: await startDevGateway({ databaseUrl, natsUrl: natsUrl!, logger, onProgress }), log };
+      const gateway = await startDevGateway({
+        databaseUrl,
+        isDatabaseGiven: Boolean(process.env["HAWSER_DATABASE_URL"]),
+        natsUrl: natsUrl!,
+        isNatsGiven: Boolean(process.env["HAWSER_NATS_URL"]),
+        logger,
+        onProgress,
+      });
+      return { stack, gateway, log };
     } catch (error) {
       await log?.close();
       await stack.stop();
@@ -140,7 +185,7 @@ async function start(
   }
 }
 
-function announce(stack: DevStack, serve: Serve | undefined, json: boolean): void {
+function announce(stack: DevStack, { serve, otherNats }: DevGateway, json: boolean): void {
   const gatewayUrl = serve?.gatewayUrl ?? null;
   if (json) {
     const { databaseUrl, natsUrl, directory = null } = stack;
@@ -155,6 +200,7 @@ function announce(stack: DevStack, serve: Serve | undefined, json: boolean): voi
   if (gatewayUrl !== null) {
     lines.push(`${pc.bold("hawser serve")}  ${pc.cyan(shown(gatewayUrl))}  (for the SQL functions only)`);
   }
+  if (otherNats !== undefined) lines.push(`The SQL functions use ${printable(otherNats)}, not the nats-server above`);
   if (stack.directory !== undefined) {
     lines.push(`Data and logs  ${printable(stack.directory)}`);
     if (serve !== undefined) lines.push(`Log of hawser serve  ${printable(join(stack.directory, serveLog))}`);

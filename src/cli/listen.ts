@@ -6,7 +6,6 @@ import { checkHelloSenderName } from "../../generated/ts/rules/peer/frames.js";
 import { CliError } from "../errors/index.js";
 import { Peer } from "../peer/index.js";
 import { valuesOf } from "./check-arguments.js";
-import { databaseUrlOf } from "./database-option.js";
 import { withExamples } from "./examples.js";
 import { print } from "./help.js";
 import type { PayloadForm } from "./message-line.js";
@@ -88,7 +87,6 @@ async function run(
   const form = formOf(given);
   const peer = new Peer({
     ...settingsOf(given),
-    databaseUrl: databaseUrlOf(given),
     name: given.name ?? defaultName(given.topic),
     topic: given.topic,
     durable: given.durable ?? false,

@@ -6,7 +6,7 @@ import type { ArgsDef } from "citty";
 import pc from "picocolors";
 import { errorTable, type HawserError } from "../errors/index.js";
 import type { Peer, PeerOptions, PeerStatus } from "../peer/index.js";
-import { databaseOption } from "./database-option.js";
+import { databaseOption, databaseUrlOf, sessionOption, sessionUrlOf } from "./database-option.js";
 import { print } from "./help.js";
 import { printable } from "./printable.js";
 import { type TlsArguments, tlsOf, tlsOption } from "./tls-option.js";
@@ -14,6 +14,7 @@ import { type TlsArguments, tlsOf, tlsOption } from "./tls-option.js";
 /** Spread it into a command's `args`. */
 export const peerOptions = {
   ...databaseOption,
+  ...sessionOption,
   listen: {
     type: "string",
     valueHint: "HOST:PORT",
@@ -44,12 +45,16 @@ export function hostPart(): string {
 /** What a peer is told beside name and topic. */
 export function settingsOf(
   args: TlsArguments & {
+    readonly "database-url"?: string | undefined;
+    readonly "session-url"?: string | undefined;
     readonly listen: string;
     readonly advertise?: string | undefined;
     readonly "allow-plaintext"?: boolean | undefined;
   },
-): Pick<PeerOptions, "listen" | "advertise" | "allowPlaintext" | "tls"> {
+): Pick<PeerOptions, "databaseUrl" | "sessionUrl" | "listen" | "advertise" | "allowPlaintext" | "tls"> {
   return {
+    databaseUrl: databaseUrlOf(args),
+    sessionUrl: sessionUrlOf(args),
     listen: args.listen,
     advertise: args.advertise,
     allowPlaintext: args["allow-plaintext"],

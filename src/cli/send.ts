@@ -7,7 +7,6 @@ import { CliError } from "../errors/index.js";
 import type { SendOptions } from "../peer/index.js";
 import { allBytes } from "./byte-lines.js";
 import { valuesOf } from "./check-arguments.js";
-import { databaseUrlOf } from "./database-option.js";
 import { withExamples } from "./examples.js";
 import { print } from "./help.js";
 import { Output } from "./output.js";
@@ -84,7 +83,7 @@ async function run(given: ParsedArgs<typeof args>, headers: [string, string][], 
   const message = input === undefined ? await messageOf(payload, base64) : undefined;
   let watched: ReturnType<typeof watch> | undefined;
   const { peer, droppedReplies } = await startSendingPeer(
-    { ...settingsOf(given), databaseUrl: databaseUrlOf(given), name: given.name, from: given.from },
+    { ...settingsOf(given), name: given.name, from: given.from },
     (started) => {
       watched = watch(started);
     },

@@ -31,7 +31,10 @@ export interface PeerOptions extends PeerSettingsInput {
   readonly listen: string;
   /** A Postgres connection URI. Default: the PG* environment variables. */
   readonly databaseUrl?: string | undefined;
-  /** A URI that reaches Postgres directly, where `databaseUrl` goes through a transaction pooler. */
+  /**
+   * A URI that reaches Postgres directly, where `databaseUrl` goes through a transaction pooler; without it such a
+   * `databaseUrl` is refused (`transaction_pooler`).
+   */
   readonly sessionUrl?: string | undefined;
   /** The address to publish instead of the bound one; port 0 becomes the bound port. */
   readonly advertise?: string | undefined;

@@ -22,22 +22,27 @@ export const poolerWords = {
   remedy:
     "Name the server of Postgres itself with --database-url or HAWSER_DATABASE_URL; your programs may call the SQL " +
     "functions through the pooler all the same",
+  peerRemedy:
+    "Give the URL of the server of Postgres itself as sessionUrl (in the hawser command --session-url or " +
+    "HAWSER_SESSION_URL); databaseUrl may lead through the pooler all the same",
 } as const;
 
 /**
  * Refuses a transaction pooler.
  *
- * @param client a session that is there, with the process that has answered its first statement
+ * @param session a session that is there, with the process that has answered its first statement
+ * @param remedy what to do, as the caller can do it
  * @throws StoreError `transaction_pooler`; what `openSession` throws, for a pooler only
  */
 export async function refuseTransactionPooler(
   address: DatabaseAddress,
   session: { readonly client: pg.Client; readonly backendPid: number },
+  remedy: string = poolerWords.remedy,
 ): Promise<void> {
   if (!(await isTransactionPooled(address, session))) return;
   throw new StoreError(
     "transaction_pooler",
-    `at ${address.described.server} a transaction pooler stands before Postgres, and ${poolerWords.what}. ${poolerWords.remedy}`,
+    `at ${address.described.server} a transaction pooler stands before Postgres, and ${poolerWords.what}. ${remedy}`,
   );
 }
 

@@ -1,34 +1,91 @@
 /**
- * Telling a database which NATS server its SQL functions use.
+ * Telling a database which NATS server its SQL functions use, for as long as somebody runs, and how it was before.
  */
 import { tables } from "../../generated/ts/rows/nats.js";
 import { withCommandDatabase } from "./command-database.js";
+import type { Database } from "./database.js";
+
+type Options = Readonly<Record<string, string>>;
+
+/** The NATS server that a database names. */
+export interface DefinedNatsServer {
+  /** As in CREATE SERVER: strings. They may hold secrets. */
+  readonly options: Options;
+  /** The foreign server that defines them; null: `hawser.set_nats_server` has set them. */
+  readonly foreignServer: string | null;
+}
 
 /** What to tell. */
 export interface NatsServerDefinition {
   readonly databaseUrl: string | undefined;
   /** As in CREATE SERVER: strings. */
-  readonly options: Readonly<Record<string, string>>;
+  readonly options: Options;
+  /** Whether a definition that is there is replaced. Default: never. */
+  readonly replaces?: ((present: DefinedNatsServer) => boolean) | undefined;
+}
+
+/** What {@link defineNatsServer} found, and did. */
+export interface NatsServerOutcome {
+  /** What was defined before; undefined if nothing was. */
+  readonly before: DefinedNatsServer | undefined;
+  /** The options are set now; false: `before` was left as it is. */
+  readonly isSet: boolean;
 }
 
 /**
- * Sets the options, unless a foreign server defines them.
+ * Sets the options, unless a NATS server is defined that is not to be replaced.
  *
- * @returns the name of the foreign server that was left as it is; undefined if the options were set
  * @throws StoreError as `withCommandDatabase`; `store_failed` for options that are not right, and for a role that may not
  */
-export function defineNatsServer({ databaseUrl, options }: NatsServerDefinition): Promise<string | undefined> {
+export function defineNatsServer(definition: NatsServerDefinition): Promise<NatsServerOutcome> {
+  const { databaseUrl, options, replaces = () => false } = definition;
   return withCommandDatabase(databaseUrl, async (database) => {
     // Nobody else may have followed what a foreign server says.
     await database.query("look which NATS server is defined", { text: "SELECT hawser.follow_nats_server()" });
-    const [present] = await database.query<{ name: string | null }>("look which NATS server is defined", {
-      text: `SELECT s.server_name AS name FROM ${tables.natsServer} AS s`,
-    });
-    if (typeof present?.name === "string") return present.name;
-    await database.query("define the NATS server", {
-      text: "SELECT hawser.set_nats_server($1)",
-      values: [JSON.stringify(options)],
-    });
-    return undefined;
+    const before = await definedServer(database);
+    if (before !== undefined && !replaces(before)) return { before, isSet: false };
+    await setOptions(database, options);
+    return { before, isSet: true };
   });
+}
+
+/**
+ * Undoes what {@link defineNatsServer} has set: what was defined before is defined again. If somebody has defined another
+ * NATS server since, that one stays.
+ *
+ * @returns false if it stays
+ * @throws StoreError as {@link defineNatsServer}
+ */
+export function restoreNatsServer(
+  { databaseUrl, options }: Pick<NatsServerDefinition, "databaseUrl" | "options">,
+  before: DefinedNatsServer | undefined,
+): Promise<boolean> {
+  return withCommandDatabase(databaseUrl, async (database) => {
+    const present = await definedServer(database);
+    if (present === undefined || present.foreignServer !== null || !isSame(present.options, options)) return false;
+    // Without options, what a foreign server says counts again.
+    await setOptions(database, before === undefined || before.foreignServer !== null ? null : before.options);
+    return true;
+  });
+}
+
+async function definedServer(database: Database): Promise<DefinedNatsServer | undefined> {
+  const [present] = await database.query<{ options: Options | null; name: string | null }>(
+    "look which NATS server is defined",
+    { text: `SELECT s.options, s.server_name AS name FROM ${tables.natsServer} AS s` },
+  );
+  if (present === undefined || present.options === null) return undefined;
+  return { options: present.options, foreignServer: present.name };
+}
+
+async function setOptions(database: Database, options: Options | null): Promise<void> {
+  await database.query("define the NATS server", {
+    text: "SELECT hawser.set_nats_server($1)",
+    values: [options === null ? null : JSON.stringify(options)],
+  });
+}
+
+function isSame(some: Options, others: Options): boolean {
+  const names = Object.keys(some);
+  return names.length === Object.keys(others).length && names.every((name) => some[name] === others[name]);
 }

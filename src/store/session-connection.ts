@@ -3,7 +3,7 @@
  */
 import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { type DatabaseAddress, openSession } from "../postgres/index.js";
+import { type DatabaseAddress, openSession, poolerWords, refuseTransactionPooler } from "../postgres/index.js";
 import type { Clock } from "./clock.js";
 import type { Logger } from "./logger.js";
 
@@ -44,9 +44,9 @@ export class SessionConnection {
     this.#events = options.events;
   }
 
-  /** Connects to a server that takes writes. @throws as `openSession` */
+  /** Connects to a server that takes writes. @throws as `openSession`; StoreError `transaction_pooler` */
   async open(): Promise<void> {
-    const { backendPid } = await openSession(this.#address, {
+    const session = await openSession(this.#address, {
       needsWrites: true,
       lockTimeoutMs: leaseBeatMs / 2,
       statementTimeoutMs: leaseBeatMs,
@@ -61,7 +61,8 @@ export class SessionConnection {
         client.on("notification", ({ channel, payload }) => this.#events.onNotification(channel, payload ?? ""));
       },
     });
-    this.#backendPid = backendPid;
+    this.#backendPid = session.backendPid;
+    await refuseTransactionPooler(this.#address, session, poolerWords.peerRemedy);
   }
 
   /** One statement at a time, as the driver wants it. @throws the driver's error */

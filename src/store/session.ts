@@ -73,7 +73,7 @@ export class Session {
   /**
    * Makes the first session.
    *
-   * @throws StoreError `store_failed`; the session is not tried again then
+   * @throws StoreError `store_failed`, `transaction_pooler`; the session is not tried again then
    */
   async open(): Promise<void> {
     try {

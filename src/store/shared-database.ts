@@ -63,7 +63,7 @@ export class SharedDatabase {
     this.subscriptions = new Subscriptions(this.session);
   }
 
-  /** @throws StoreError `store_failed` if Postgres cannot be reached */
+  /** @throws StoreError `store_failed` if Postgres cannot be reached, `transaction_pooler` if the session leads through one */
   async open(): Promise<void> {
     await this.subscriptions.listen(catalogChannel);
     await this.subscriptions.listen(secretsChannel);
@@ -96,7 +96,7 @@ const open = new Map<string, { users: number; readonly database: Promise<SharedD
  * Opens a database, or joins those who have it open. Same location means same pool: `poolSize` is the greatest that
  * anybody asked for, clock and logger are the first one's.
  *
- * @throws StoreError `store_failed` if Postgres cannot be reached
+ * @throws StoreError `store_failed` if Postgres cannot be reached, `transaction_pooler` if the session leads through one
  */
 export async function acquireDatabase(
   location: DatabaseLocation,

@@ -87,7 +87,8 @@ export interface Store
  * Opens the store, and waits until Postgres answers. All stores of one process and database share one session and one
  * pool.
  *
- * @throws StoreError `store_failed` if Postgres cannot be reached, `invalid_argument` if a URL cannot be read
+ * @throws StoreError `store_failed` if Postgres cannot be reached, `invalid_argument` if a URL cannot be read,
+ * `transaction_pooler` if the session leads through one
  */
 export async function openStore(options: StoreOptions = {}): Promise<Store> {
   const { clock = systemClock, logger = silentLogger, poolSize = peerSettingsDefaults.poolSize } = options;

@@ -2,10 +2,13 @@
  * A transaction pooler before Postgres is noticed by whoever needs a session, at the start.
  */
 import { describe, expect, it } from "vitest";
+import { HawserError } from "../../src/errors/index.js";
+import { Peer, type PeerOptions } from "../../src/peer/index.js";
 import { DatabaseAddress, isTransactionPooled, openSession } from "../../src/postgres/index.js";
 import { Serve } from "../../src/serve/index.js";
 import { install } from "../../src/store/index.js";
 import { testDatabase } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
 import { startPooler } from "../support/pooler.js";
 
 async function isPooled(url: string): Promise<boolean> {
@@ -63,6 +66,62 @@ describe("through a transaction pooler", () => {
     await using pooler = await startPooler(database.url, "transaction");
     await expect(install({ databaseUrl: pooler.url })).rejects.toMatchObject(refusal(pooler.url));
     expect((await install({ databaseUrl: database.url })).migrations).toHaveLength(1);
+  });
+});
+
+describe("a Peer whose databaseUrl leads through a transaction pooler", () => {
+  const peer = (name: string, urls: Pick<PeerOptions, "databaseUrl" | "sessionUrl">) =>
+    new Peer({ name, topic: name, listen: "127.0.0.1:0", ...urls });
+
+  it.each([true, false])(
+    "is refused without sessionUrl, with that as the remedy (schema there: %s)",
+    async (migrated) => {
+      await using database = await testDatabase({ migrated });
+      await using pooler = await startPooler(database.url, "transaction");
+      await using one = peer("one", { databaseUrl: pooler.url });
+      await using other = peer("other", { databaseUrl: pooler.url });
+      for (const refused of await Promise.allSettled([one.run(), other.run()])) {
+        expect(refused).toMatchObject({
+          reason: { code: "transaction_pooler", message: expect.stringContaining("itself as sessionUrl") },
+        });
+      }
+    },
+  );
+
+  it("is refused where sessionUrl leads through it, too", async () => {
+    await using database = await testDatabase();
+    await using pooler = await startPooler(database.url, "transaction");
+    await using one = peer("one", { databaseUrl: database.url, sessionUrl: pooler.url });
+    await expect(one.run()).rejects.toMatchObject({ code: "transaction_pooler" });
+  });
+
+  it("runs with the server itself as sessionUrl", async () => {
+    await using database = await testDatabase();
+    await using pooler = await startPooler(database.url, "transaction");
+    await using one = peer("one", { databaseUrl: pooler.url, sessionUrl: database.url });
+    await using other = peer("other", { databaseUrl: pooler.url, sessionUrl: database.url });
+    const received = new Promise<string>((resolve) => {
+      void other.run(({ payload }) => resolve(Buffer.from(payload).toString()));
+    });
+    await one.run();
+    await eventually("the other one is known", async () => {
+      try {
+        await one.sendTo("other", "ahoy");
+        return true;
+      } catch (error) {
+        if (HawserError.is(error) && error.code === "no_address") return false;
+        throw error;
+      }
+    });
+    expect(await received).toBe("ahoy");
+  });
+
+  it("through a pool in session mode runs as it does without one", async () => {
+    await using database = await testDatabase();
+    await using pooler = await startPooler(database.url, "session");
+    await using one = peer("one", { databaseUrl: pooler.url });
+    await one.run();
+    expect(one.boundListenAddress).toMatch(/^127\.0\.0\.1:/);
   });
 });
 

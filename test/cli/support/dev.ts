@@ -15,7 +15,9 @@ export interface Announcement {
 
 /** Starts it, at ports that no other one has had before it. */
 export function dev(args: readonly string[] = [], options: ProgramOptions = {}): Program {
-  return devAt(["--port", "0", "--nats-port", "0", ...args], options);
+  const { HAWSER_DATABASE_URL: databaseUrl, HAWSER_NATS_URL: natsUrl } = { ...process.env, ...options.env };
+  const ports = [...(databaseUrl ? [] : ["--port", "0"]), ...(natsUrl ? [] : ["--nats-port", "0"])];
+  return devAt([...ports, ...args], options);
 }
 
 /** Starts it at the ports that it takes by itself. */

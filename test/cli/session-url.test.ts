@@ -1,0 +1,57 @@
+/**
+ * Where the database is reached through a transaction pooler: the session of `listen` and `send` goes around it.
+ */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type TestDatabase, testDatabase } from "../support/database.js";
+import { type Pooler, startPooler } from "../support/pooler.js";
+import { hawser, jsonLines, startListening } from "./support/hawser.js";
+
+let database: TestDatabase;
+let pooler: Pooler;
+beforeAll(async () => {
+  database = await testDatabase();
+  pooler = await startPooler(database.url, "transaction");
+});
+afterAll(async () => {
+  await pooler?.[Symbol.asyncDispose]();
+  await database?.[Symbol.asyncDispose]();
+});
+
+const commands = [
+  ["listen", "refused"],
+  ["send", "refused", "rope"],
+];
+
+describe("behind a transaction pooler", () => {
+  it.each(commands)("`hawser %s` is refused, with --session-url as the remedy", async (...args) => {
+    const { status, stdout, stderr } = await hawser(args, { databaseUrl: pooler.url });
+    expect({ status, stdout }).toEqual({ status: 78, stdout: "" });
+    expect(stderr).toContain("[transaction_pooler]");
+    expect(stderr).toContain("--session-url or HAWSER_SESSION_URL");
+  });
+
+  it.each(commands)("`hawser %s` takes no empty --session-url", async (...args) => {
+    const { status, stderr } = await hawser([...args, "--session-url", ""], { databaseUrl: pooler.url });
+    expect(status).toBe(64);
+    expect(stderr).toContain("--session-url is empty");
+  });
+
+  it("they run with --session-url, or with HAWSER_SESSION_URL", async () => {
+    const listening = await startListening(["orders", "--json", "--count", "1"], {
+      databaseUrl: pooler.url,
+      env: { HAWSER_SESSION_URL: database.url },
+    });
+    const args = ["send", "orders", "rope", "--json", "--session-url", database.url];
+    const sent = await hawser(args, { databaseUrl: pooler.url });
+    expect(sent).toMatchObject({ status: 0, stderr: "" });
+    const { status, stdout } = await listening.ended;
+    expect(status).toBe(0);
+    expect(jsonLines(stdout)).toMatchObject([{ payload: "rope" }]);
+  });
+
+  it("HAWSER_SESSION_URL is not for the database of --database-url, which may be another one", async () => {
+    const env = { HAWSER_SESSION_URL: "postgres://nobody@127.0.0.1:1/none" };
+    const { status, stderr } = await hawser(["send", "nobody", "rope", "--database-url", database.url], { env });
+    expect({ status, stderr }).toMatchObject({ status: 68, stderr: expect.stringContaining("[no_address]") });
+  });
+});
