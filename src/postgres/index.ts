@@ -5,7 +5,6 @@ export {
   mayBeReachedLater,
   type OpenSession,
   openSession,
-  pinSql,
   type SessionLimits,
   SessionPool,
   sessionSettingsSql,
