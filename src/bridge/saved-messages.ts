@@ -10,7 +10,7 @@ import { failureOf } from "./executor/failure.js";
 import type { FetchStep, Outcome, SpillStep } from "./lanes/index.js";
 import { type InboundMessage, memoryOf, overheadBytes } from "./message.js";
 
-const { savedPageRows, maxBatchBytes, saveChunkBytes } = bridgeConstants;
+const { savedPageRows, maxBatchBytes, saveChunkBytes, bufferReserveDivisor } = bridgeConstants;
 
 /** A message, for one of the subscriptions that it was received for. */
 export interface Unsaved {
@@ -142,11 +142,22 @@ export class SavedMessages {
     return this.#counts.get(subscription) ?? { messages: 0, bytes: 0, oldestAt: undefined };
   }
 
-  /** How many bytes more may be written because there is little memory left. */
-  get roomBytes(): number {
-    let bytes = 0;
-    for (const each of this.#counts.values()) bytes += each.bytes;
-    return this.#limitBytes - bytes;
+  /**
+   * How many bytes more of each role may be written because there is little memory left. The last quarter of the room is
+   * divided among the roles, as in memory.
+   *
+   * @param roles the subscriptions of each
+   */
+  roomBytes(roles: ReadonlyMap<string, readonly bigint[]>): ReadonlyMap<string, number> {
+    let left = this.#limitBytes;
+    for (const { bytes } of this.#counts.values()) left -= bytes;
+    const part = this.#limitBytes / bufferReserveDivisor / roles.size;
+    return new Map(
+      [...roles].map(([role, ids]) => {
+        const own = ids.reduce((sum, id) => sum + this.countsOf(id).bytes, 0);
+        return [role, Math.max(left - part * (roles.size - 1), Math.min(part - own, left))];
+      }),
+    );
   }
 
   /** This process leads no more. */

@@ -567,12 +567,16 @@ export class Subscriptions {
     while (this.#term === term && budget.isCrowded) {
       // What arrives together is written together.
       await new Promise((resolve) => setImmediate(resolve));
-      const { roomBytes } = saved;
+      const rooms = saved.roomBytes(this.#roles());
       const lanes = [...this.#known.values()].flatMap(({ lane }) => lane ?? []);
       lanes.sort((one, other) => other.bytes - one.bytes);
       let step: SpillStep | undefined;
       let lane: Lane | undefined;
-      if (roomBytes > 0) lane = lanes.find((each) => (step = each.takeSpill(saveChunkBytes, roomBytes)) !== undefined);
+      lane = lanes.find((each) => {
+        const roomBytes = rooms.get(each.subscription.runAs) ?? 0;
+        if (roomBytes > 0) step = each.takeSpill(saveChunkBytes, roomBytes);
+        return step !== undefined;
+      });
       if (lane === undefined || step === undefined) {
         this.#spillsFrom = performance.now() + batchPauseMinMs;
         return;
@@ -585,6 +589,17 @@ export class Subscriptions {
       else if (this.#term === term) onRefused();
       return;
     }
+  }
+
+  /** The subscriptions of each role. */
+  #roles(): ReadonlyMap<string, readonly bigint[]> {
+    const roles = new Map<string, bigint[]>();
+    for (const { subscription } of this.#known.values()) {
+      const ofRole = roles.get(subscription.runAs);
+      if (ofRole === undefined) roles.set(subscription.runAs, [subscription.id]);
+      else ofRole.push(subscription.id);
+    }
+    return roles;
   }
 
   #pump(): void {

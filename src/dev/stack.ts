@@ -68,13 +68,6 @@ export interface DevStack extends AsyncDisposable {
 export async function startDevStack(options: DevStackOptions = {}): Promise<DevStack> {
   const { onProgress = () => undefined, signal } = options;
   const wantsNats = options.nats ?? true;
-  const { postgresPort, natsPort } = options;
-  if (wantsNats && postgresPort !== undefined && postgresPort.port === natsPort?.port) {
-    throw new DevError(
-      "invalid_argument",
-      `Postgres and nats-server cannot both have the port ${natsPort.port}; give --port or --nats-port another number`,
-    );
-  }
   const [givenPostgres, givenNats] = await Promise.all([externalPostgres(), wantsNats ? externalNats() : undefined]);
   if (givenPostgres !== undefined && (givenNats !== undefined || !wantsNats)) {
     return assemble({ givenPostgres, givenNats });

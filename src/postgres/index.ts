@@ -6,7 +6,6 @@ export {
   noHostOfUse,
   type OpenSession,
   openSession,
-  pinSql,
   type SessionLimits,
   SessionPool,
   sessionSettingsSql,

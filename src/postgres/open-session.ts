@@ -56,7 +56,7 @@ export interface OpenSession {
 }
 
 /** For the rest of the transaction: nothing that others have put on the login's path is called. */
-export const pinSql = "SET LOCAL search_path = pg_catalog, pg_temp";
+const pinSql = "SET LOCAL search_path = pg_catalog, pg_temp";
 
 /** For the rest of the transaction: what a session of the login has that nobody has set anything in. */
 export const userPathSql = ["search_path", "lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"]

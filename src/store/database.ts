@@ -24,7 +24,8 @@ import { beginSql, inTransaction, isHeld, NotCommitted, type Transaction } from 
 
 const { lockTimeoutMs, statementTimeoutMs } = storeConstants;
 
-const limits: SessionLimits = { lockTimeoutMs, statementTimeoutMs };
+/** Of each statement of Hawser's own. */
+export const statementLimits: SessionLimits = { lockTimeoutMs, statementTimeoutMs };
 
 /** Takes away what statements of the user may have left in a session; prepared statements are the driver's. */
 const cleanSql =
@@ -58,9 +59,9 @@ export class Database {
   ) {
     this.#clock = options.clock;
     this.#pooled = options.pooled;
-    this.#beginSql = options.pooled ? `${beginSql}; ${localSettingsSql(limits)}` : beginSql;
+    this.#beginSql = options.pooled ? `${beginSql}; ${localSettingsSql(statementLimits)}` : beginSql;
     this.#pool = new SessionPool(address, {
-      ...limits,
+      ...statementLimits,
       max: options.poolSize,
       keepsSettings: !options.pooled,
       check: (client) => (options.pooled ? Promise.resolve() : this.#checkServer(client)),
@@ -141,7 +142,7 @@ export class Database {
     action: string,
     work: (transaction: Transaction, unlimited: <R>(part: () => Promise<R>) => Promise<R>) => Promise<T>,
   ): Promise<T> {
-    const cleanUp = this.#pooled ? cleanSql : `${cleanSql}; ${sessionSettingsSql(limits)}`;
+    const cleanUp = this.#pooled ? cleanSql : `${cleanSql}; ${sessionSettingsSql(statementLimits)}`;
     return this.#withClient(
       action,
       (client, limit) =>

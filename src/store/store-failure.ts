@@ -77,9 +77,12 @@ function reasonOf(cause: unknown): string {
   return `${cause.message || cause.name}${cause.hint ? ` (${cause.hint})` : ""}`;
 }
 
-/** True if the server refused a transaction, and would refuse the same again: nothing is committed. */
+/**
+ * True if the server refused a transaction in which it had taken writes before, and would refuse the same again: nothing is
+ * committed. A server that takes no writes would have refused the first of them.
+ */
 export function isRefusedForGood(error: unknown): boolean {
   if (!StoreError.is(error) || error.outcome !== undefined) return false;
   const { cause } = error;
-  return isServerError(cause) && cause.code !== readOnly && !isTransient(cause);
+  return isServerError(cause) && !isTransient(cause);
 }

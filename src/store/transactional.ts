@@ -5,11 +5,11 @@
 import type pg from "pg";
 import { type ConnMessNumberRow, tables } from "../../generated/ts/rows/peer.js";
 import { HawserError, StoreError } from "../errors/index.js";
-import { pinSql, userPathSql } from "../postgres/index.js";
+import { localSettingsSql, userPathSql } from "../postgres/index.js";
 import type { Position } from "./channels.js";
 import { columnsOf } from "./column-list.js";
 import { commitCursorsWith } from "./cursor-commits.js";
-import type { Database } from "./database.js";
+import { type Database, statementLimits } from "./database.js";
 import { fenceSql, type WriterName } from "./fence.js";
 import type { Transaction } from "./transaction.js";
 
@@ -54,7 +54,8 @@ const sql = {
                ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts
                RETURNING ${cursor.sql()}, ${transactionId} AS transaction_id`,
   beginUnnumbered: `${userPathSql}; SELECT ${transactionId} AS transaction_id`,
-  endHandler: `${pinSql}; SELECT pg_catalog.pg_current_xact_id_if_assigned()::text AS transaction_id`,
+  // A short time limit of the handler's own would go on to be that of what follows, for ever.
+  endHandler: `${localSettingsSql(statementLimits)}; SELECT pg_catalog.pg_current_xact_id_if_assigned()::text AS transaction_id`,
 } as const;
 
 /** Ends a transaction without an error: what it did does not count. */

@@ -194,3 +194,42 @@ describe("a function that is slower than its messages arrive", () => {
 
 const waiting = "SELECT count(*) FROM hawser.saved_messages";
 const lastIs = (n: number) => `SELECT count(*) FROM ran WHERE n = ${n}`;
+
+it("a role whose function is too slow leaves room in the table for the messages of the others", async () => {
+  const mib = 1_048_576;
+  await using world = await bridgeWorld({
+    bufferBytes: mib,
+    savedBytes: 4 * mib,
+    sql: `
+      CREATE TABLE ran (n int, who text);
+      CREATE TABLE gate (open bool);
+      GRANT INSERT ON ran TO PUBLIC; GRANT SELECT ON gate TO PUBLIC;
+      CREATE FUNCTION take(payload bytea) RETURNS void LANGUAGE plpgsql AS $$
+      BEGIN
+        IF payload = '' THEN RETURN; END IF;
+        PERFORM FROM public.gate;
+        INSERT INTO public.ran VALUES (convert_from(payload, 'UTF8')::int, current_user);
+      END $$`,
+  });
+  const [greedy, other] = [await world.user(), await world.user()];
+  const subjects = { greedy: `${world.prefix}.greedy`, other: `${world.prefix}.other` };
+  await greedy.client.query("SELECT nats_subscribe($1, 'public.take(bytea)'::regprocedure)", [subjects.greedy]);
+  await other.client.query("SELECT nats_subscribe($1, 'public.take(bytea)'::regprocedure)", [subjects.other]);
+  for (const subject of Object.values(subjects)) await world.live(subject);
+  const locked = await lock(world);
+  const publish = async (subject: string, messages: number) => {
+    for (let n = 1; n <= messages; n += 1) {
+      world.nats.publish(subject, `${n}`.padEnd(1_000));
+      if (n % 20 > 0) continue;
+      await world.nats.flush();
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  };
+  // Far more than there is room for; and 350 messages, which are a tenth of it.
+  await publish(subjects.greedy, 6_000);
+  await publish(subjects.other, 350);
+  await locked.query("ROLLBACK");
+  await locked.end();
+  const ran = `SELECT count(DISTINCT n) FROM ran WHERE who = '${other.role}'`;
+  await eventually("all of the other one's have run", async () => (await world.count(ran)) === 350);
+});

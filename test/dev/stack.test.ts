@@ -24,14 +24,6 @@ describe("startDevStack", () => {
     expect(readdirSync(tmpdir())).toEqual([]);
   });
 
-  it("refuses one port for both servers", async () => {
-    const wish = { port: 15_432, orAnother: false };
-    await expect(startDevStack({ postgresPort: wish, natsPort: wish })).rejects.toMatchObject({
-      code: "invalid_argument",
-      message: "Postgres and nats-server cannot both have the port 15432; give --port or --nats-port another number",
-    });
-  });
-
   it("takes no directory that holds what no dev stack has left there", async () => {
     const directory = temporaryDirectory();
     writeFileSync(join(directory, "thesis.txt"), "");

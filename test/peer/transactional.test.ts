@@ -255,6 +255,23 @@ describe("a transactional handler that goes wrong", () => {
     expect(await b.saw("dead_letter")).toMatchObject({ stored: false, code: "handler_failed" });
   });
 
+  it.each([
+    ["SET TRANSACTION READ ONLY", 2],
+    ["SET LOCAL statement_timeout = 1", 1],
+  ])("does not hold up its channel for ever, by %s", async (statement, attempts) => {
+    let attempted = 0;
+    const a = await world.started("a-1");
+    const b = await world.started("b-1", transactional, async ({ client, payload }) => {
+      if (payload[0] !== 0x78) return;
+      attempted += 1;
+      await client.query(statement);
+    });
+    await Promise.all([a.sendTo("b", "x"), a.sendTo("b", "y")]);
+    await b.received.find(({ text }) => text === "y");
+    expect(attempted).toBe(attempts);
+    expect(await world.deadLetters(0)).toHaveLength(attempts === 1 ? 0 : 1);
+  });
+
   it("may take back a part with SAVEPOINT", async () => {
     const a = await world.started("a-1");
     await world.started("b-1", transactional, async (message) => {
