@@ -571,8 +571,7 @@ export class Subscriptions {
       const lanes = [...this.#known.values()].flatMap(({ lane }) => lane ?? []);
       lanes.sort((one, other) => other.bytes - one.bytes);
       let step: SpillStep | undefined;
-      let lane: Lane | undefined;
-      lane = lanes.find((each) => {
+      const lane = lanes.find((each) => {
         const roomBytes = rooms.get(each.subscription.runAs) ?? 0;
         if (roomBytes > 0) step = each.takeSpill(saveChunkBytes, roomBytes);
         return step !== undefined;
