@@ -66,7 +66,7 @@ describe("a restart in order while a backlog stands", () => {
 
 describe("messages that come ten times as fast as they can be run", () => {
   // A minute, for which HAWSER_TEST_DEPTH is 6, takes a quarter of an hour to run.
-  const seconds = Math.max(3, atDepth(10));
+  const seconds = Math.max(6, atDepth(10));
   const messages = seconds * 20_000;
 
   it(`(20,000/s for ${seconds} s) are all run, in order, with room in the table`, {
