@@ -365,13 +365,15 @@ export class Bridge {
       await Promise.race([this.#saved.done(subscription, ids).catch(() => undefined), whenAborted(deadline)]);
     }
     if (unfinished.length === 0) return;
-    let { saved, error } = await this.#saved.save(unfinished, deadline);
-    while (saved < unfinished.length && !deadline.aborted) {
-      logger.debug({ err: error }, "what was received and not run cannot be saved now; trying again");
-      await Promise.race([delay(bridgeConstants.leadBeatMs), whenAborted(deadline)]);
+    let saved = 0;
+    let error: unknown;
+    for (;;) {
       const more = await this.#saved.save(unfinished.slice(saved), deadline);
       saved += more.saved;
-      error = more.error ?? error;
+      error = more.error;
+      if (saved === unfinished.length || deadline.aborted) break;
+      logger.debug({ err: error }, "what was received and not run cannot be saved now; trying again");
+      await Promise.race([delay(bridgeConstants.leadBeatMs), whenAborted(deadline)]);
     }
     if (saved > 0) {
       logger.info({ saved }, "saved messages that were received and not run: whoever leads next runs them");

@@ -10,7 +10,7 @@ import { failureOf } from "./executor/failure.js";
 import type { FetchStep, Outcome, SpillStep } from "./lanes/index.js";
 import { type InboundMessage, memoryOf, overheadBytes } from "./message.js";
 
-const { savedPageRows, maxBatchBytes, saveChunkBytes, bufferReserveDivisor } = bridgeConstants;
+const { savedPageRows, maxBatchBytes, saveChunkBytes, savedStatementMs, bufferReserveDivisor } = bridgeConstants;
 
 /** A message, for one of the subscriptions that it was received for. */
 export interface Unsaved {
@@ -173,7 +173,7 @@ export class SavedMessages {
    * @throws what the session throws
    */
   async begin(): Promise<{ readonly ids: ReadonlySet<bigint>; readonly forgotten: number }> {
-    const rows = await this.#session.query<BeginRow>(sql.begin, [], bulkLimitMs);
+    const rows = await this.#session.query<BeginRow>(sql.begin, [], savedStatementMs);
     const present = rows.flatMap(({ id, messages, bytes, ageMs }) =>
       id === null ? [] : [[id, { messages, bytes, oldestAt: performance.now() - ageMs }] as const],
     );
@@ -194,7 +194,11 @@ export class SavedMessages {
   /** These subscriptions have ended. @returns how many messages were forgotten with them. @throws what the session throws */
   async forget(subscriptions: readonly bigint[]): Promise<number> {
     for (const id of subscriptions) this.#counts.delete(id);
-    const [row] = await this.#session.query<{ forgotten: number }>(sql.forget, [integers(subscriptions)], bulkLimitMs);
+    const [row] = await this.#session.query<{ forgotten: number }>(
+      sql.forget,
+      [integers(subscriptions)],
+      savedStatementMs,
+    );
     return row!.forgotten;
   }
 
@@ -230,7 +234,7 @@ export class SavedMessages {
       const [row] = await this.#session.query<{ held: boolean; ids: string | null; bytes: number }>(
         sql.spill,
         values,
-        bulkLimitMs,
+        savedStatementMs,
       );
       const { held, ids, bytes } = row!;
       if (!held) return { kind: "deposed" };
@@ -273,7 +277,7 @@ export class SavedMessages {
       const piece = pieceOf(all, saved);
       try {
         deadline.throwIfAborted();
-        await Promise.race([this.#session.query(sql.save, packedOf(piece), bulkLimitMs), ended]);
+        await Promise.race([this.#session.query(sql.save, packedOf(piece), savedStatementMs), ended]);
       } catch (error) {
         return { saved, error };
       }
@@ -283,7 +287,7 @@ export class SavedMessages {
   }
 
   async #count(subscription: bigint): Promise<void> {
-    const [row] = await this.#session.query<BeginRow>(sql.count, [String(subscription)], bulkLimitMs);
+    const [row] = await this.#session.query<BeginRow>(sql.count, [String(subscription)], savedStatementMs);
     const { messages, bytes, ageMs } = row!;
     this.#counts.set(subscription, {
       messages,
@@ -302,9 +306,6 @@ export class SavedMessages {
     });
   }
 }
-
-/** How long Postgres may take for many messages; a deadline may end it sooner. */
-const bulkLimitMs = 60_000;
 
 function pieceOf(all: readonly Unsaved[], from: number): readonly Unsaved[] {
   let bytes = 0;

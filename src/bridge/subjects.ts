@@ -4,10 +4,7 @@
  */
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 
-const { maxCopies } = bridgeConstants;
-
-/** How many patterns are looked at to find those with a subject in common: some 10 ms. */
-const maxLooks = 200_000;
+const { maxCopies, maxPatternLooks } = bridgeConstants;
 
 /** Whether every subject that matches `narrow` matches `wide`. Both may have wildcards. */
 export function covers(wide: string, narrow: string): boolean {
@@ -83,7 +80,7 @@ function join(patterns: readonly Pattern[]): Pattern {
 
 /** More than `max_copies` that have a subject in common, or too many to tell; undefined: there are none. */
 function crowdOf(patterns: readonly Pattern[]): readonly Pattern[] | undefined {
-  let left = maxLooks;
+  let left = maxPatternLooks;
   /** Among those that match the first words of a subject, `at` many. */
   const below = (some: readonly Pattern[], at: number): readonly Pattern[] | undefined => {
     if (some.length <= maxCopies) return undefined;

@@ -31,7 +31,7 @@ export interface DevAnnouncement {
 const usualPorts = { port: 15_432, "nats-port": 14_222 } as const;
 
 /** How long a second Ctrl-C waits for the database that gets its definition of the NATS server back. */
-const HURRIED_RESTORE_MS = 1_000;
+const hurriedRestoreMs = 1_000;
 
 /** The log of what `hawser serve` runs, beside those of the servers. */
 const serveLog = "serve.log";
@@ -132,7 +132,7 @@ async function runUntil(request: StopRequest, options: DevOptions & { readonly j
   const stop = async (how: { readonly immediately: boolean }) => {
     if (how.immediately) {
       log.closeNow();
-      await Promise.race([gateway.restore(), setTimeout(HURRIED_RESTORE_MS, undefined, { ref: false })]);
+      await Promise.race([gateway.restore(), setTimeout(hurriedRestoreMs, undefined, { ref: false })]);
     } else await gateway.stop().finally(() => log.close());
     await stack.stop(how);
   };

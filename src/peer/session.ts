@@ -166,10 +166,10 @@ export class PeerSession {
   }
 
   private async end(deadlineMs: number): Promise<void> {
-    const until = performance.now() + Math.max(deadlineMs, leaveLeastMs);
+    const until = performance.now() + Math.max(deadlineMs, storeConstants.leaveLeastMs);
     const { logger } = this.session;
     for (const duty of this.duties) duty.stop();
-    const inTime = await within(deadlineMs - Math.min(leaveMs, deadlineMs / 10), this.finishWork());
+    const inTime = await within(deadlineMs - Math.min(storeConstants.leaveMs, deadlineMs / 10), this.finishWork());
     if (!inTime && !this.lost) {
       logger.warn(
         { deadlineMs },
@@ -330,11 +330,6 @@ export class PeerSession {
     onLost(ending);
   }
 }
-
-/** What a stop keeps of its deadline, a tenth of it at most, to leave the phone book and give the name back. */
-const leaveMs = 1_000;
-/** It takes so long for that if it needs to, even where the deadline is shorter. */
-const leaveLeastMs = 500;
 
 /** Opens the store of a peer. */
 export function openPeerStore({ options, logger }: Pick<SessionOptions, "options" | "logger">): Promise<Store> {

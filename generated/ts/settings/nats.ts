@@ -776,6 +776,19 @@ export const bridgeConstants = {
    * Value: 8 subscriptions.
    */
   maxCopies: 8,
+  /**
+   * How many patterns are looked at to find those that receive the same messages: some 10 ms. Where there are more ways to look,
+   * a wider subject receives for all of them.
+   *
+   * Value: 200000 patterns.
+   */
+  maxPatternLooks: 200000,
+  /**
+   * How long Postgres may take for a statement with many saved messages; the deadline of a stop may end it sooner.
+   *
+   * Value: 60000 ms.
+   */
+  savedStatementMs: 60000,
 } as const;
 
 /** Monitor constants. What the port with metrics and health fixes for everyone. */

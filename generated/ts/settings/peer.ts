@@ -790,4 +790,16 @@ export const storeConstants = {
    * Value: 500 ms.
    */
   ownerLookMs: 500,
+  /**
+   * What a stop keeps of its deadline, a tenth of it at most, to leave the phone book and to give the name back.
+   *
+   * Value: 1000 ms.
+   */
+  leaveMs: 1000,
+  /**
+   * It takes so long for that if it needs to, also where the deadline is shorter.
+   *
+   * Value: 500 ms.
+   */
+  leaveLeastMs: 500,
 } as const;

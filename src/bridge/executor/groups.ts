@@ -40,7 +40,7 @@ export class GroupSize {
   }
 
   succeeded(): void {
-    this.#present = Math.ceil(this.#present * 1.25);
+    this.#present *= 2;
   }
 
   failed(count: number): void {
