@@ -26,24 +26,24 @@ function median(values: readonly number[]): number {
 
 /** Something that happens later and is awaited by one. */
 class Signal {
-  private resolve: () => void = () => {};
+  #resolve: () => void = () => {};
   fire(): void {
-    this.resolve();
+    this.#resolve();
   }
   wait(): Promise<void> {
     return new Promise((resolve) => {
-      this.resolve = resolve;
+      this.#resolve = resolve;
     });
   }
 }
 
 /** A sender that writes as fast as the connection takes it, until the far side has acknowledged everything. */
 class Throughput {
-  private readonly drained = new Signal();
-  private readonly acked = new Signal();
-  private number = 0;
-  private awaited = 0;
-  private connection!: SenderConnection;
+  readonly #drained = new Signal();
+  readonly #acked = new Signal();
+  #number = 0;
+  #awaited = 0;
+  #connection!: SenderConnection;
 
   static async to(address: string): Promise<Throughput> {
     const self = new Throughput();
@@ -53,33 +53,33 @@ class Throughput {
       secret: mesh.secret,
       handlers: {
         onAck: ({ number }) => {
-          if (number === self.awaited) self.acked.fire();
+          if (number === self.#awaited) self.#acked.fire();
         },
-        onDrain: () => self.drained.fire(),
+        onDrain: () => self.#drained.fire(),
         onGoodbye() {},
         onClosed: (error) => console.error("closed", error),
       },
     });
-    self.connection = connection;
+    self.#connection = connection;
     return self;
   }
 
   /** @returns seconds */
   async run(payloads: readonly Uint8Array[], batches: number): Promise<number> {
     const begin = performance.now();
-    this.awaited = this.number + batches * payloads.length;
-    const acked = this.acked.wait();
+    this.#awaited = this.#number + batches * payloads.length;
+    const acked = this.#acked.wait();
     for (let i = 0; i < batches; i++) {
-      if (!this.connection.canWrite) await this.drained.wait();
+      if (!this.#connection.canWrite) await this.#drained.wait();
       const batch: OutgoingBatch = {
         epoch: 1,
         delivery: "at-least-once",
-        firstNumber: this.number + 1,
+        firstNumber: this.#number + 1,
         topicKey: i === batches - 1 ? lastTopicKey : 1,
         payloads,
       };
-      this.connection.writeBatch(batch);
-      this.number += payloads.length;
+      this.#connection.writeBatch(batch);
+      this.#number += payloads.length;
     }
     await acked;
     return (performance.now() - begin) / 1000;

@@ -38,19 +38,21 @@ export interface WorkerOptions {
 
 /** A running worker. */
 export class Worker<R extends Requests> {
-  private readonly pending = new Map<number, Pending>();
-  private readonly ended: Promise<void>;
-  private lastId = 0;
-  private end: Error | undefined;
+  readonly #pending = new Map<number, Pending>();
+  readonly #ended: Promise<void>;
+  #lastId = 0;
+  #end: Error | undefined;
 
-  private constructor(
-    private readonly name: string,
-    private readonly child: ChildProcess,
-  ) {
-    child.on("message", (answer) => this.answered(answer as Answer));
-    child.on("error", (error) => this.failed(error));
-    this.ended = once(child, "exit").then(([status, signal]) =>
-      this.failed(
+  readonly #name: string;
+  readonly #child: ChildProcess;
+
+  private constructor(name: string, child: ChildProcess) {
+    this.#name = name;
+    this.#child = child;
+    child.on("message", (answer) => this.#answered(answer as Answer));
+    child.on("error", (error) => this.#failed(error));
+    this.#ended = once(child, "exit").then(([status, signal]) =>
+      this.#failed(
         new BenchFailure(`the ${name} process has ended (${signal ?? `status ${status}`}); see its output above`),
       ),
     );
@@ -65,51 +67,51 @@ export class Worker<R extends Requests> {
     const worker = new Worker<R>(name, fork(program, { execArgv: [...execArgv], stdio: ["ignore", 2, 2, "ipc"] }));
     const stop = (): void => void worker.stop();
     signal?.addEventListener("abort", stop);
-    void worker.ended.then(() => signal?.removeEventListener("abort", stop));
+    void worker.#ended.then(() => signal?.removeEventListener("abort", stop));
     return worker;
   }
 
   /** Asks for something. @throws what the worker threw, or that it has ended */
   request<N extends string & keyof R>(name: N, argument: Parameters<R[N]>[0]): Promise<Awaited<ReturnType<R[N]>>> {
     return new Promise((resolve, reject) => {
-      if (this.end !== undefined) {
-        reject(this.end);
+      if (this.#end !== undefined) {
+        reject(this.#end);
         return;
       }
-      const id = ++this.lastId;
+      const id = ++this.#lastId;
       const timer = setTimeout(() => {
         const seconds = answerTimeoutMs / 1000;
-        this.answered({ id, error: `it has not answered the request "${name}" within ${seconds} s` });
+        this.#answered({ id, error: `it has not answered the request "${name}" within ${seconds} s` });
       }, answerTimeoutMs);
-      this.pending.set(id, { timer, resolve: resolve as Pending["resolve"], reject });
+      this.#pending.set(id, { timer, resolve: resolve as Pending["resolve"], reject });
       const request: Request = { id, name, argument };
-      this.child.send(request);
+      this.#child.send(request);
     });
   }
 
   /** Ends it: by itself, or by force if that takes too long. */
   async stop(): Promise<void> {
-    if (this.child.connected) this.child.disconnect();
-    const force = setTimeout(() => this.child.kill("SIGKILL"), stopTimeoutMs);
-    await this.ended;
+    if (this.#child.connected) this.#child.disconnect();
+    const force = setTimeout(() => this.#child.kill("SIGKILL"), stopTimeoutMs);
+    await this.#ended;
     clearTimeout(force);
   }
 
-  private answered({ id, result, error }: Answer): void {
-    const pending = this.pending.get(id);
+  #answered({ id, result, error }: Answer): void {
+    const pending = this.#pending.get(id);
     if (pending === undefined) return;
-    this.pending.delete(id);
+    this.#pending.delete(id);
     clearTimeout(pending.timer);
     if (error === undefined) pending.resolve(result);
-    else pending.reject(new BenchFailure(`the ${this.name} process: ${error}`));
+    else pending.reject(new BenchFailure(`the ${this.#name} process: ${error}`));
   }
 
-  private failed(error: Error): void {
-    this.end ??= error;
-    for (const { reject, timer } of this.pending.values()) {
+  #failed(error: Error): void {
+    this.#end ??= error;
+    for (const { reject, timer } of this.#pending.values()) {
       clearTimeout(timer);
-      reject(this.end);
+      reject(this.#end);
     }
-    this.pending.clear();
+    this.#pending.clear();
   }
 }

@@ -12,14 +12,24 @@ const sender = { name: "bench-sender-1", sourceTopic: "bench-sender" };
 
 /** Rows that are there for a drain. */
 export class StoredRows {
-  private stored = 0;
+  #stored = 0;
+
+  readonly #store: Store;
+  readonly #lease: Lease;
+  readonly #client: pg.Client;
+  readonly #keys: { readonly connectionKey: number; readonly topicKey: number };
 
   private constructor(
-    private readonly store: Store,
-    private readonly lease: Lease,
-    private readonly client: pg.Client,
-    private readonly keys: { readonly connectionKey: number; readonly topicKey: number },
-  ) {}
+    store: Store,
+    lease: Lease,
+    client: pg.Client,
+    keys: { readonly connectionKey: number; readonly topicKey: number },
+  ) {
+    this.#store = store;
+    this.#lease = lease;
+    this.#client = client;
+    this.#keys = keys;
+  }
 
   /** Makes the channel from the sender to the listener, and the table of the loop. */
   static async open(databaseUrl: string, listener: { name: string; topic: string }): Promise<StoredRows> {
@@ -43,36 +53,36 @@ export class StoredRows {
 
   /** Stores messages for the listener. */
   async addForListener(rows: number, payloadBytes: number): Promise<void> {
-    const { connectionKey, topicKey } = this.keys;
+    const { connectionKey, topicKey } = this.#keys;
     const payload = randomFillSync(new Uint8Array(payloadBytes));
     const insert = Array.from({ length: storeConstants.insertRows }, () => ({ topicKey, payload }));
     for (let left = rows; left > 0; left -= insert.length) {
       const messages = left < insert.length ? insert.slice(0, left) : insert;
-      const outcome = await this.store.storeMessages(this.lease, connectionKey, this.stored + 1, messages);
+      const outcome = await this.#store.storeMessages(this.#lease, connectionKey, this.#stored + 1, messages);
       if (outcome !== "stored") throw new BenchFailure(`the backlog could not be stored: ${outcome}`);
-      this.stored += messages.length;
+      this.#stored += messages.length;
     }
-    await this.vacuum();
+    await this.#vacuum();
   }
 
   /** Fills the table of the loop. */
   async addForLoop(rows: number, payloadBytes: number): Promise<void> {
     const payload = randomFillSync(Buffer.alloc(payloadBytes));
-    await this.client.query("INSERT INTO bench_backlog (payload) SELECT $1 FROM generate_series(1, $2::int)", [
+    await this.#client.query("INSERT INTO bench_backlog (payload) SELECT $1 FROM generate_series(1, $2::int)", [
       payload,
       rows,
     ]);
-    await this.vacuum();
+    await this.#vacuum();
   }
 
   async close(): Promise<void> {
-    await this.lease.release({ clean: true });
-    await this.store.close();
-    await this.client.end();
+    await this.#lease.release({ clean: true });
+    await this.#store.close();
+    await this.#client.end();
   }
 
   /** As autovacuum would while the listener is away. */
-  private async vacuum(): Promise<void> {
-    await this.client.query("VACUUM ANALYZE");
+  async #vacuum(): Promise<void> {
+    await this.#client.query("VACUUM ANALYZE");
   }
 }

@@ -33,11 +33,19 @@ export interface MeshCost {
 
 /** A running one. */
 export class ChannelMesh {
+  readonly #channels: number;
+  readonly #listening: Worker<ListeningRequests>;
+  readonly #sending: readonly Worker<SendingRequests>[];
+
   private constructor(
-    private readonly channels: number,
-    private readonly listening: Worker<ListeningRequests>,
-    private readonly sending: readonly Worker<SendingRequests>[],
-  ) {}
+    channels: number,
+    listening: Worker<ListeningRequests>,
+    sending: readonly Worker<SendingRequests>[],
+  ) {
+    this.#channels = channels;
+    this.#listening = listening;
+    this.#sending = sending;
+  }
 
   /** Starts it; all channels are live then. Nothing is left behind when it fails. */
   static async start(databaseUrl: string, channels: number, signal: AbortSignal): Promise<ChannelMesh> {
@@ -50,7 +58,7 @@ export class ChannelMesh {
     const mesh = new ChannelMesh(channels, listening, sending);
     try {
       await listening.request("open", { databaseUrl, topic });
-      await mesh.openSenders(databaseUrl);
+      await mesh.#openSenders(databaseUrl);
       return mesh;
     } catch (error) {
       await mesh.stop();
@@ -60,19 +68,19 @@ export class ChannelMesh {
 
   /** Sends about so many messages, as many on each channel. @throws BenchFailure if not all of them arrive */
   async send(about: number, payloadBytes: number): Promise<MeshCost> {
-    const perChannel = Math.max(1, Math.round(about / this.channels));
-    const messages = perChannel * this.channels;
+    const perChannel = Math.max(1, Math.round(about / this.#channels));
+    const messages = perChannel * this.#channels;
     const inFlight = Math.max(
       minInFlightOfChannel,
-      Math.min(inFlightOfChannel, Math.floor(inFlightAltogether / this.channels)),
+      Math.min(inFlightOfChannel, Math.floor(inFlightAltogether / this.#channels)),
     );
-    await this.listening.request("expect", messages);
+    await this.#listening.request("expect", messages);
     const sent = await Promise.all(
-      this.sending.map((each) => each.request("send", { payloadBytes, messages: perChannel, inFlight })),
+      this.#sending.map((each) => each.request("send", { payloadBytes, messages: perChannel, inFlight })),
     );
-    const arrived = await this.listening.request("arrived", arrivalTimeoutMs);
+    const arrived = await this.#listening.request("arrived", arrivalTimeoutMs);
     if (arrived.completeMs === undefined) {
-      throw new BenchFailure(`${this.channels} channels: ${arrived.messages} of ${messages} messages have arrived`);
+      throw new BenchFailure(`${this.#channels} channels: ${arrived.messages} of ${messages} messages have arrived`);
     }
     const beganMs = Math.min(...sent.map((each) => each.beganMs));
     const doneMs = Math.max(arrived.completeMs, ...sent.map((each) => each.doneMs));
@@ -89,16 +97,16 @@ export class ChannelMesh {
 
   /** Ends all processes, the senders first. */
   async stop(): Promise<void> {
-    await Promise.all(this.sending.map((each) => each.stop()));
-    await this.listening.stop();
+    await Promise.all(this.#sending.map((each) => each.stop()));
+    await this.#listening.stop();
   }
 
-  private async openSenders(databaseUrl: string): Promise<void> {
-    const each = Math.ceil(this.channels / this.sending.length);
+  async #openSenders(databaseUrl: string): Promise<void> {
+    const each = Math.ceil(this.#channels / this.#sending.length);
     await Promise.all(
-      this.sending.map((process, index) => {
+      this.#sending.map((process, index) => {
         const first = index * each;
-        return process.request("open", { databaseUrl, topic, first, count: Math.min(each, this.channels - first) });
+        return process.request("open", { databaseUrl, topic, first, count: Math.min(each, this.#channels - first) });
       }),
     );
   }

@@ -14,13 +14,16 @@ const stopTimeoutMs = 5_000;
 
 /** The running program. */
 export class NativeLiner {
-  private readonly lines: Interface;
-  private readonly ended: Promise<[status: number | null, signal: NodeJS.Signals | null]>;
+  readonly #lines: Interface;
+  readonly #ended: Promise<[status: number | null, signal: NodeJS.Signals | null]>;
 
-  private constructor(private readonly child: ChildProcess) {
-    this.lines = createInterface({ input: child.stdout! });
-    this.ended = once(child, "close") as NativeLiner["ended"];
-    this.ended.catch(() => undefined);
+  readonly #child: ChildProcess;
+
+  private constructor(child: ChildProcess) {
+    this.#child = child;
+    this.#lines = createInterface({ input: child.stdout! });
+    this.#ended = once(child, "close") as Promise<[number | null, NodeJS.Signals | null]>;
+    this.#ended.catch(() => undefined);
     // A program that has ended takes no orders; that it has ended is found out below.
     child.stdin!.on("error", () => undefined);
   }
@@ -33,9 +36,9 @@ export class NativeLiner {
 
   /** Runs a cycle. @returns ms */
   async cycle(): Promise<number> {
-    const line = once(this.lines, "line");
-    this.child.stdin!.write("\n");
-    const ended = this.ended.then(
+    const line = once(this.#lines, "line");
+    this.#child.stdin!.write("\n");
+    const ended = this.#ended.then(
       ([status, signal]) => {
         throw new BenchFailure(`liner has ended (${signal ?? `status ${status}`}); see its output above`);
       },
@@ -48,9 +51,9 @@ export class NativeLiner {
   }
 
   async stop(): Promise<void> {
-    this.child.stdin!.end();
-    const force = setTimeout(() => this.child.kill("SIGKILL"), stopTimeoutMs);
-    await this.ended.catch(() => undefined);
+    this.#child.stdin!.end();
+    const force = setTimeout(() => this.#child.kill("SIGKILL"), stopTimeoutMs);
+    await this.#ended.catch(() => undefined);
     clearTimeout(force);
   }
 }

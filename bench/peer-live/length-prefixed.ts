@@ -7,55 +7,58 @@ export const lengthBytes = 4;
  */
 export class LengthPrefixedReader {
   /** A message that began in an earlier chunk, and how much of it has come. */
-  private message: Uint8Array | undefined;
-  private filled = 0;
+  #message: Uint8Array | undefined;
+  #filled = 0;
   /** A length that began in an earlier chunk. */
-  private readonly head = new Uint8Array(lengthBytes);
-  private headFilled = 0;
+  readonly #head = new Uint8Array(lengthBytes);
+  #headFilled = 0;
 
-  constructor(
-    private readonly onMessage: (message: Uint8Array) => void,
-    private readonly onEnd: () => void,
-  ) {}
+  readonly #onMessage: (message: Uint8Array) => void;
+  readonly #onEnd: () => void;
+
+  constructor(onMessage: (message: Uint8Array) => void, onEnd: () => void) {
+    this.#onMessage = onMessage;
+    this.#onEnd = onEnd;
+  }
 
   read(chunk: Uint8Array): void {
     for (let at = 0; at < chunk.length; ) {
-      if (this.message !== undefined) {
-        at = this.fill(this.message, chunk, at);
-      } else if (this.headFilled > 0 || chunk.length - at < lengthBytes) {
-        this.head[this.headFilled++] = chunk[at++]!;
-        if (this.headFilled < lengthBytes) continue;
-        this.headFilled = 0;
-        at = this.begin(lengthAt(this.head, 0), chunk, at);
+      if (this.#message !== undefined) {
+        at = this.#fill(this.#message, chunk, at);
+      } else if (this.#headFilled > 0 || chunk.length - at < lengthBytes) {
+        this.#head[this.#headFilled++] = chunk[at++]!;
+        if (this.#headFilled < lengthBytes) continue;
+        this.#headFilled = 0;
+        at = this.#begin(lengthAt(this.#head, 0), chunk, at);
       } else {
-        at = this.begin(lengthAt(chunk, at), chunk, at + lengthBytes);
+        at = this.#begin(lengthAt(chunk, at), chunk, at + lengthBytes);
       }
     }
   }
 
   /** @returns where the next message begins, or the end of the chunk */
-  private begin(length: number, chunk: Uint8Array, at: number): number {
+  #begin(length: number, chunk: Uint8Array, at: number): number {
     const end = at + length;
     if (length === 0) {
-      this.onEnd();
+      this.#onEnd();
     } else if (end <= chunk.length) {
-      this.onMessage(chunk.subarray(at, end));
+      this.#onMessage(chunk.subarray(at, end));
     } else {
       // Every byte of it is written before it is read.
-      this.message = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
-      this.filled = 0;
-      return this.fill(this.message, chunk, at);
+      this.#message = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
+      this.#filled = 0;
+      return this.#fill(this.#message, chunk, at);
     }
     return end;
   }
 
-  private fill(message: Uint8Array, chunk: Uint8Array, at: number): number {
-    const end = Math.min(chunk.length, at + message.length - this.filled);
-    message.set(chunk.subarray(at, end), this.filled);
-    this.filled += end - at;
-    if (this.filled === message.length) {
-      this.message = undefined;
-      this.onMessage(message);
+  #fill(message: Uint8Array, chunk: Uint8Array, at: number): number {
+    const end = Math.min(chunk.length, at + message.length - this.#filled);
+    message.set(chunk.subarray(at, end), this.#filled);
+    this.#filled += end - at;
+    if (this.#filled === message.length) {
+      this.#message = undefined;
+      this.#onMessage(message);
     }
     return end;
   }

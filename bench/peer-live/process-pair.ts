@@ -21,10 +21,13 @@ export interface LoadDone {
 
 /** Sender and receiver, connected by some ways. */
 export class ProcessPair {
-  private constructor(
-    private readonly sender: Worker<SenderRequests>,
-    private readonly receiver: Worker<ReceiverRequests>,
-  ) {}
+  readonly #sender: Worker<SenderRequests>;
+  readonly #receiver: Worker<ReceiverRequests>;
+
+  private constructor(sender: Worker<SenderRequests>, receiver: Worker<ReceiverRequests>) {
+    this.#sender = sender;
+    this.#receiver = receiver;
+  }
 
   /** Starts the processes. Nothing is left behind when it fails. */
   static async start(servers: BenchServers, ways: readonly WayName[]): Promise<ProcessPair> {
@@ -44,9 +47,9 @@ export class ProcessPair {
   /** Sends a load. @throws BenchFailure with the numbers if not every message arrives */
   async send(load: Load): Promise<LoadDone> {
     const { way, payloadBytes, messages } = load;
-    await this.receiver.request("expect", messages);
-    const { beganMs, doneMs = beganMs, stored = 0 } = await this.sender.request("send", load);
-    const arrived = await this.receiver.request("arrived", arrivalTimeoutMs);
+    await this.#receiver.request("expect", messages);
+    const { beganMs, doneMs = beganMs, stored = 0 } = await this.#sender.request("send", load);
+    const arrived = await this.#receiver.request("arrived", arrivalTimeoutMs);
     const bytes = messages * payloadBytes;
     if (arrived.completeMs === undefined || arrived.bytes !== bytes) {
       throw new BenchFailure(
@@ -59,13 +62,13 @@ export class ProcessPair {
 
   /** @throws BenchFailure if more has arrived than was sent; {@link send} says so too, of the load before it */
   async checkSurplus(): Promise<void> {
-    await this.receiver.request("expect", 0);
+    await this.#receiver.request("expect", 0);
   }
 
   /** Ends both processes. */
   async stop(): Promise<void> {
     // The sender first: it has something to tell the receiver.
-    await this.sender.stop();
-    await this.receiver.stop();
+    await this.#sender.stop();
+    await this.#receiver.stop();
   }
 }

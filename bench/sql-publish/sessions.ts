@@ -70,7 +70,11 @@ function loopName(way: PublishWay): string {
 
 /** Some database sessions. Each has the connection of the functions, and one of the name `bench` for the bare calls. */
 export class Sessions {
-  private constructor(private readonly clients: readonly pg.Client[]) {}
+  readonly #clients: readonly pg.Client[];
+
+  private constructor(clients: readonly pg.Client[]) {
+    this.#clients = clients;
+  }
 
   static async open(databaseUrl: string, count: number): Promise<Sessions> {
     const clients: pg.Client[] = [];
@@ -90,9 +94,9 @@ export class Sessions {
 
   /** All of them do it, sharing the times between them. @returns how long the slowest took, in seconds */
   async run(way: PublishWay, times: number): Promise<number> {
-    const each = Math.max(1, Math.round(times / this.clients.length));
+    const each = Math.max(1, Math.round(times / this.#clients.length));
     const seconds = await Promise.all(
-      this.clients.map(async (client) => {
+      this.#clients.map(async (client) => {
         const { rows } = await client.query<{ seconds: number }>(
           `SELECT public.${loopName(way)}($1::integer) AS seconds`,
           [each],
@@ -105,11 +109,11 @@ export class Sessions {
 
   /** Resolves when NATS has read what they published. */
   async flush(): Promise<void> {
-    await Promise.all(this.clients.map((client) => client.query("SELECT public.nats_flush()")));
+    await Promise.all(this.#clients.map((client) => client.query("SELECT public.nats_flush()")));
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.clients.map((client) => client.end()));
+    await Promise.all(this.#clients.map((client) => client.end()));
   }
 }
 

@@ -24,13 +24,17 @@ const patienceMs = 60_000;
 
 /** See above. */
 export class BridgeUnderTest {
-  private marks = 0;
+  #marks = 0;
 
-  private constructor(
-    readonly rows: TargetRows,
-    readonly publishing: Worker<PublishingRequests>,
-    private readonly serve: Worker<ServeRequests>,
-  ) {}
+  readonly rows: TargetRows;
+  readonly publishing: Worker<PublishingRequests>;
+  readonly #serve: Worker<ServeRequests>;
+
+  private constructor(rows: TargetRows, publishing: Worker<PublishingRequests>, serve: Worker<ServeRequests>) {
+    this.rows = rows;
+    this.publishing = publishing;
+    this.#serve = serve;
+  }
 
   /** Starts the processes; the subscriptions are live when this resolves. */
   static async start({ databaseUrl, natsUrl }: BenchServers, { signal }: SuiteContext): Promise<BridgeUnderTest> {
@@ -47,7 +51,7 @@ export class BridgeUnderTest {
     try {
       await serve.request("open", databaseUrl);
       await publishing.request("open", { databaseUrl, natsUrl });
-      await bridge.marked();
+      await bridge.#marked();
       return bridge;
     } catch (error) {
       await bridge.stop();
@@ -58,10 +62,10 @@ export class BridgeUnderTest {
   /** Publishes, and waits until all rows are committed: from the first publish to the last commit. */
   async run(load: Load): Promise<Run> {
     await this.rows.clear();
-    await this.serve.request("watch", undefined);
+    await this.#serve.request("watch", undefined);
     const published = this.publishing.request("publish", load);
     const [beganMs, endedMs] = await Promise.all([published, this.rows.committed(load.messages)]);
-    return await this.ended(load, endedMs - beganMs);
+    return await this.#ended(load, endedMs - beganMs);
   }
 
   /** All messages are received before any row can be inserted: from then to the last commit. */
@@ -69,10 +73,10 @@ export class BridgeUnderTest {
     await this.rows.clear();
     await this.rows.hold();
     await this.publishing.request("publish", load);
-    await this.marked();
-    await this.serve.request("watch", undefined);
+    await this.#marked();
+    await this.#serve.request("watch", undefined);
     const beganMs = await this.rows.release();
-    return await this.ended(load, (await this.rows.committed(load.messages)) - beganMs);
+    return await this.#ended(load, (await this.rows.committed(load.messages)) - beganMs);
   }
 
   /** The baseline. @returns seconds */
@@ -84,20 +88,20 @@ export class BridgeUnderTest {
   }
 
   async stop(): Promise<void> {
-    await Promise.all([this.publishing.stop(), this.serve.stop()]);
+    await Promise.all([this.publishing.stop(), this.#serve.stop()]);
     await this.rows.close();
   }
 
-  private async ended({ messages, payloadBytes }: Load, tookMs: number): Promise<Run> {
-    const usage = await this.serve.request("usage", undefined);
+  async #ended({ messages, payloadBytes }: Load, tookMs: number): Promise<Run> {
+    const usage = await this.#serve.request("usage", undefined);
     const transactions = await this.rows.check(messages, payloadBytes, true);
     return { seconds: tookMs / 1000, usage, transactions };
   }
 
   /** Resolves when the bridge has received what was published until now. */
-  private async marked(): Promise<void> {
+  async #marked(): Promise<void> {
     const giveUpAt = performance.now() + patienceMs;
-    const name = `mark ${(this.marks += 1)}`;
+    const name = `mark ${(this.#marks += 1)}`;
     // The first ones may come before the subscription is there.
     while (!(await this.rows.isMarked(name))) {
       if (performance.now() > giveUpAt) throw new BenchFailure(`the bridge has not received "${name}"`);

@@ -15,10 +15,10 @@ const patienceMs = 30_000;
 
 /** See above. */
 export class PingClock {
-  private sentAt = new Float64Array(0);
-  private took = new Float64Array(0);
-  private left = 0;
-  private complete: () => void = () => undefined;
+  #sentAt = new Float64Array(0);
+  #took = new Float64Array(0);
+  #left = 0;
+  #complete: () => void = () => undefined;
 
   /**
    * Sends numbers from 1 on.
@@ -26,31 +26,31 @@ export class PingClock {
    * @throws BenchFailure if some do not come
    */
   async measure(times: number, everyMs: number, send: (number: number) => void): Promise<Latencies> {
-    this.sentAt = new Float64Array(times);
-    this.took = new Float64Array(times);
-    this.left = times;
+    this.#sentAt = new Float64Array(times);
+    this.#took = new Float64Array(times);
+    this.#left = times;
     const all = new Promise<void>((resolve) => {
-      this.complete = resolve;
+      this.#complete = resolve;
     });
     const began = performance.now();
     for (let index = 0; index < times; index++) {
       await delay(Math.max(0, began + index * everyMs - performance.now()));
-      this.sentAt[index] = performance.now();
+      this.#sentAt[index] = performance.now();
       send(index + 1);
     }
     const patience = new AbortController();
     await Promise.race([all, delay(patienceMs, undefined, { signal: patience.signal }).catch(() => undefined)]);
     patience.abort();
-    if (this.left > 0) throw new BenchFailure(`${this.left} of ${times} messages have not become rows`);
-    const ascending = this.took.sort();
+    if (this.#left > 0) throw new BenchFailure(`${this.#left} of ${times} messages have not become rows`);
+    const ascending = this.#took.sort();
     return { p50: percentile(ascending, 0.5), p99: percentile(ascending, 0.99) };
   }
 
   /** One has come. */
   heard(number: number): void {
-    this.took[number - 1] = performance.now() - this.sentAt[number - 1]!;
-    this.left -= 1;
-    if (this.left === 0) this.complete();
+    this.#took[number - 1] = performance.now() - this.#sentAt[number - 1]!;
+    this.#left -= 1;
+    if (this.#left === 0) this.#complete();
   }
 }
 

@@ -28,10 +28,13 @@ export interface Transactions {
 
 /** See above. */
 export class TargetRows {
-  private constructor(
-    private readonly client: pg.Client,
-    private readonly holder: pg.Client,
-  ) {}
+  readonly #client: pg.Client;
+  readonly #holder: pg.Client;
+
+  private constructor(client: pg.Client, holder: pg.Client) {
+    this.#client = client;
+    this.#holder = holder;
+  }
 
   /** Makes table and functions, and subscribes. */
   static async create(databaseUrl: string): Promise<TargetRows> {
@@ -54,25 +57,25 @@ export class TargetRows {
 
   /** Forgets the rows of the run before. */
   async clear(): Promise<void> {
-    await this.client.query("TRUNCATE bench_rows RESTART IDENTITY");
+    await this.#client.query("TRUNCATE bench_rows RESTART IDENTITY");
   }
 
   /** Keeps everyone from inserting until it is released. */
   async hold(): Promise<void> {
-    await this.holder.query("BEGIN; LOCK TABLE bench_rows IN ACCESS EXCLUSIVE MODE");
+    await this.#holder.query("BEGIN; LOCK TABLE bench_rows IN ACCESS EXCLUSIVE MODE");
   }
 
   /** @returns when, in ms of the system's clock */
   async release(): Promise<number> {
     const releasedMs = systemMs();
-    await this.holder.query("ROLLBACK");
+    await this.#holder.query("ROLLBACK");
     return releasedMs;
   }
 
   /** Whether the message has come that was sent to the subject of marks. */
   async isMarked(mark: string): Promise<boolean> {
     const text = "SELECT FROM bench_marks AS m WHERE m.payload = $1";
-    return (await this.client.query({ name: "bench.mark", text, values: [Buffer.from(mark)] })).rows.length > 0;
+    return (await this.#client.query({ name: "bench.mark", text, values: [Buffer.from(mark)] })).rows.length > 0;
   }
 
   /** Resolves when so many rows are committed. @returns when, in ms of the system's clock */
@@ -81,15 +84,15 @@ export class TargetRows {
     for (;;) {
       // The sequence tells what is inserted and not yet committed, too, and costs nothing.
       const text = "SELECT s.last_value AS inserted FROM bench_rows_id_seq AS s";
-      const { rows } = await this.client.query<{ inserted: string }>({ name: "bench.inserted", text });
+      const { rows } = await this.#client.query<{ inserted: string }>({ name: "bench.inserted", text });
       if (Number(rows[0]!.inserted) >= count) {
         // Whoever inserts has a lock until the commit.
-        await this.client.query("BEGIN; LOCK TABLE bench_rows IN SHARE MODE; COMMIT");
+        await this.#client.query("BEGIN; LOCK TABLE bench_rows IN SHARE MODE; COMMIT");
         const nowMs = systemMs();
-        if ((await this.count()) >= count) return nowMs;
+        if ((await this.#count()) >= count) return nowMs;
       }
       if (systemMs() > giveUpMs) {
-        throw new BenchFailure(`${await this.count()} of ${count} rows were there after ${patienceMs / 1000} s`);
+        throw new BenchFailure(`${await this.#count()} of ${count} rows were there after ${patienceMs / 1000} s`);
       }
       await delay(lookEveryMs);
     }
@@ -97,7 +100,7 @@ export class TargetRows {
 
   /** @throws BenchFailure if anything is missing, doubled, or not in order where it should be */
   async check(count: number, payloadBytes: number, inOrder: boolean): Promise<Transactions> {
-    const { rows } = await this.client.query<Record<string, string>>(
+    const { rows } = await this.#client.query<Record<string, string>>(
       `WITH numbered AS (
          SELECT convert_from(substring(r.payload FOR ${numberDigits}), 'UTF8')::integer AS number,
                 octet_length(r.payload) AS bytes, row_number() OVER (ORDER BY r.id) AS place, r.xmin::text AS transaction
@@ -120,11 +123,11 @@ export class TargetRows {
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.client.end(), this.holder.end()]);
+    await Promise.all([this.#client.end(), this.#holder.end()]);
   }
 
-  private async count(): Promise<number> {
-    const { rows } = await this.client.query<{ count: string }>("SELECT count(*) FROM bench_rows");
+  async #count(): Promise<number> {
+    const { rows } = await this.#client.query<{ count: string }>("SELECT count(*) FROM bench_rows");
     return Number(rows[0]!.count);
   }
 }

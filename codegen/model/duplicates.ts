@@ -14,19 +14,23 @@ export function refuseTwins(where: AnyDesc, what: string, parts: readonly { read
 
 /** The names taken within one space, such as all tables; the second to take a name is refused. */
 export class TakenNames {
-  private readonly owners = new Map<string, AnyDesc>();
+  readonly #owners = new Map<string, AnyDesc>();
 
-  constructor(private readonly what: string) {}
+  readonly #what: string;
+
+  constructor(what: string) {
+    this.#what = what;
+  }
 
   /** @throws SpecError naming both elements if `name` is taken. */
   take(name: string, where: AnyDesc): void {
-    const owner = this.owners.get(name);
+    const owner = this.#owners.get(name);
     if (owner !== undefined) {
       throw new SpecError(
         where,
-        `${this.what} "${name}" is taken by ${elementOf(owner)} in ${fileOf(owner).proto.name}; choose another`,
+        `${this.#what} "${name}" is taken by ${elementOf(owner)} in ${fileOf(owner).proto.name}; choose another`,
       );
     }
-    this.owners.set(name, where);
+    this.#owners.set(name, where);
   }
 }

@@ -80,51 +80,55 @@ export interface ErrorOption {
 
 /** Reads the spec's options from descriptors, by reflection. */
 export class SpecOptions {
-  constructor(private readonly registry: FileRegistry) {}
+  readonly #registry: FileRegistry;
+
+  constructor(registry: FileRegistry) {
+    this.#registry = registry;
+  }
 
   table(message: DescMessage): TableOption | undefined {
-    return this.read<TableOption>(message, "table");
+    return this.#read<TableOption>(message, "table");
   }
 
   settings(message: DescMessage): { title: string } | undefined {
-    return this.read<{ title: string }>(message, "settings");
+    return this.#read<{ title: string }>(message, "settings");
   }
 
   column(field: DescField): ColumnOption | undefined {
-    return this.read<ColumnOption>(field, "column");
+    return this.#read<ColumnOption>(field, "column");
   }
 
   rules(field: DescField): RulesOption | undefined {
-    return this.read<RulesOption>(field, "rules");
+    return this.#read<RulesOption>(field, "rules");
   }
 
   oneofRules(oneof: DescOneof): { required: boolean } | undefined {
-    return this.read<{ required: boolean }>(oneof, "oneof_rules");
+    return this.#read<{ required: boolean }>(oneof, "oneof_rules");
   }
 
   setting(field: DescField): SettingOption | undefined {
-    return this.read<SettingOption>(field, "setting");
+    return this.#read<SettingOption>(field, "setting");
   }
 
   sqlFunction(method: DescMethod): SqlFunctionOption | undefined {
-    return this.read<SqlFunctionOption>(method, "sql_function");
+    return this.#read<SqlFunctionOption>(method, "sql_function");
   }
 
   gatewayFunction(method: DescMethod): GatewayFunctionOption | undefined {
-    return this.read<GatewayFunctionOption>(method, "gateway_function");
+    return this.#read<GatewayFunctionOption>(method, "gateway_function");
   }
 
   gatewayValue(field: DescField): GatewayValueOption | undefined {
-    return this.read<GatewayValueOption>(field, "gateway_value");
+    return this.#read<GatewayValueOption>(field, "gateway_value");
   }
 
   error(value: DescEnumValue): ErrorOption | undefined {
-    return this.read<ErrorOption>(value, "error");
+    return this.#read<ErrorOption>(value, "error");
   }
 
-  private read<T>(desc: Exclude<AnyDesc, { kind: "extension" }>, name: string): T | undefined {
+  #read<T>(desc: Exclude<AnyDesc, { kind: "extension" }>, name: string): T | undefined {
     // A request in which no file uses the options does not carry them.
-    const extension = this.registry.getExtension(`${specPackage}.${name}`);
+    const extension = this.#registry.getExtension(`${specPackage}.${name}`);
     return extension !== undefined && hasOption(desc, extension) ? (getOption(desc, extension) as T) : undefined;
   }
 }

@@ -32,22 +32,26 @@ export function patternProblem(pattern: string): string | undefined {
 }
 
 class PatternReader {
-  private at = 0;
+  #at = 0;
 
-  constructor(private readonly text: string) {}
+  readonly #text: string;
+
+  constructor(text: string) {
+    this.#text = text;
+  }
 
   read(): string | undefined {
-    const problem = this.sequence();
+    const problem = this.#sequence();
     if (problem !== undefined) {
       return problem;
     }
-    return this.at < this.text.length ? this.unexpected() : undefined;
+    return this.#at < this.#text.length ? this.#unexpected() : undefined;
   }
 
   /** Reads up to the end, a `|` or a `)`. */
-  private sequence(): string | undefined {
-    while (this.at < this.text.length && this.text[this.at] !== "|" && this.text[this.at] !== ")") {
-      const problem = this.atom() ?? this.quantifier();
+  #sequence(): string | undefined {
+    while (this.#at < this.#text.length && this.#text[this.#at] !== "|" && this.#text[this.#at] !== ")") {
+      const problem = this.#atom() ?? this.#quantifier();
       if (problem !== undefined) {
         return problem;
       }
@@ -55,101 +59,101 @@ class PatternReader {
     return undefined;
   }
 
-  private atom(): string | undefined {
-    const character = this.text[this.at]!;
+  #atom(): string | undefined {
+    const character = this.#text[this.#at]!;
     if (character === "\\") {
-      return this.escape(syntaxCharacters);
+      return this.#escape(syntaxCharacters);
     }
     if (character === "[") {
-      return this.characterClass();
+      return this.#characterClass();
     }
     if (character === "(") {
-      return this.group();
+      return this.#group();
     }
     if (syntaxCharacters.includes(character) && character !== "/") {
-      return this.unexpected();
+      return this.#unexpected();
     }
-    this.at += 1;
+    this.#at += 1;
     return undefined;
   }
 
-  private group(): string | undefined {
-    this.at += this.text.startsWith("(?:", this.at) ? 3 : 1;
+  #group(): string | undefined {
+    this.#at += this.#text.startsWith("(?:", this.#at) ? 3 : 1;
     for (;;) {
-      const problem = this.sequence();
+      const problem = this.#sequence();
       if (problem !== undefined) {
         return problem;
       }
-      const end = this.text[this.at];
+      const end = this.#text[this.#at];
       if (end === undefined) {
         return "has a group that is not closed";
       }
-      this.at += 1;
+      this.#at += 1;
       if (end === ")") {
         return undefined;
       }
     }
   }
 
-  private characterClass(): string | undefined {
-    this.at += this.text.startsWith("[^", this.at) ? 2 : 1;
-    const first = this.at;
-    while (this.text[this.at] !== "]") {
-      const character = this.text[this.at];
+  #characterClass(): string | undefined {
+    this.#at += this.#text.startsWith("[^", this.#at) ? 2 : 1;
+    const first = this.#at;
+    while (this.#text[this.#at] !== "]") {
+      const character = this.#text[this.#at];
       if (character === undefined) {
         return "has a character class that is not closed";
       }
       if (character === "[") {
-        return this.unexpected();
+        return this.#unexpected();
       }
       if (character === "\\") {
-        const problem = this.escape(`${syntaxCharacters}-`);
+        const problem = this.#escape(`${syntaxCharacters}-`);
         if (problem !== undefined) {
           return problem;
         }
       } else {
-        this.at += 1;
+        this.#at += 1;
       }
     }
-    if (this.at === first) {
+    if (this.#at === first) {
       return "has an empty character class";
     }
-    this.at += 1;
+    this.#at += 1;
     return undefined;
   }
 
-  private escape(allowed: string): string | undefined {
-    const code = /^\\u([0-9a-fA-F]{4})/.exec(this.text.slice(this.at))?.[1];
+  #escape(allowed: string): string | undefined {
+    const code = /^\\u([0-9a-fA-F]{4})/.exec(this.#text.slice(this.#at))?.[1];
     if (code !== undefined) {
       const value = Number.parseInt(code, 16);
       if (value === 0 || (value >= 0xd800 && value <= 0xdfff)) {
         return `has \\u${code}, which no text in Postgres can hold`;
       }
-      this.at += 6;
+      this.#at += 6;
       return undefined;
     }
-    const character = this.text[this.at + 1];
+    const character = this.#text[this.#at + 1];
     if (character === undefined || !allowed.includes(character)) {
-      return this.unexpected(2);
+      return this.#unexpected(2);
     }
-    this.at += 2;
+    this.#at += 2;
     return undefined;
   }
 
-  private quantifier(): string | undefined {
-    const found = /^(?:[*+?]|\{([0-9]+)(?:,([0-9]*))?\})/.exec(this.text.slice(this.at));
+  #quantifier(): string | undefined {
+    const found = /^(?:[*+?]|\{([0-9]+)(?:,([0-9]*))?\})/.exec(this.#text.slice(this.#at));
     if (found === null) {
       return undefined;
     }
     if ([found[1], found[2]].some((count) => Number(count ?? 0) > maxRepeat)) {
       return `repeats more than ${maxRepeat} times, which Postgres does not take`;
     }
-    this.at += found[0].length;
+    this.#at += found[0].length;
     return undefined;
   }
 
-  private unexpected(length = 1): string {
-    const piece = this.text.slice(this.at, this.at + length);
+  #unexpected(length = 1): string {
+    const piece = this.#text.slice(this.#at, this.#at + length);
     return `has "${piece}" where JavaScript and Postgres may differ; use only classes, \\uXXXX, groups and quantifiers`;
   }
 }

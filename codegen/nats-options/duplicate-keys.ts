@@ -22,69 +22,73 @@ const scalarPiece = /\s*(?:"(?:[^"\\]|\\.)*"|[^\s,\]}]+)/y;
 const markPiece = /\s*([[\]{},:])/y;
 
 class KeyScanner {
-  private at = 0;
+  #at = 0;
 
-  constructor(private readonly text: string) {}
+  readonly #text: string;
+
+  constructor(text: string) {
+    this.#text = text;
+  }
 
   /** Reads one value; the pointer is its own. */
   value(pointer: string): DuplicateKey | undefined {
-    if (this.take("{")) {
-      return this.members(pointer);
+    if (this.#take("{")) {
+      return this.#members(pointer);
     }
-    if (this.take("[")) {
-      return this.elements(pointer);
+    if (this.#take("[")) {
+      return this.#elements(pointer);
     }
-    this.read(scalarPiece);
+    this.#read(scalarPiece);
     return undefined;
   }
 
-  private members(pointer: string): DuplicateKey | undefined {
+  #members(pointer: string): DuplicateKey | undefined {
     const seen = new Set<string>();
-    while (!this.take("}")) {
-      const key = JSON.parse(this.read(stringPiece)) as string;
+    while (!this.#take("}")) {
+      const key = JSON.parse(this.#read(stringPiece)) as string;
       const own = `${pointer}/${escapePointer(key)}`;
       if (seen.has(key)) {
-        return { pointer: own, line: this.text.slice(0, this.at).split("\n").length };
+        return { pointer: own, line: this.#text.slice(0, this.#at).split("\n").length };
       }
       seen.add(key);
-      this.take(":");
+      this.#take(":");
       const found = this.value(own);
       if (found !== undefined) {
         return found;
       }
-      this.take(",");
+      this.#take(",");
     }
     return undefined;
   }
 
-  private elements(pointer: string): DuplicateKey | undefined {
-    for (let index = 0; !this.take("]"); index += 1) {
+  #elements(pointer: string): DuplicateKey | undefined {
+    for (let index = 0; !this.#take("]"); index += 1) {
       const found = this.value(`${pointer}/${index}`);
       if (found !== undefined) {
         return found;
       }
-      this.take(",");
+      this.#take(",");
     }
     return undefined;
   }
 
   /** Moves behind `mark` if it comes next. */
-  private take(mark: string): boolean {
-    markPiece.lastIndex = this.at;
-    if (markPiece.exec(this.text)?.[1] !== mark) {
+  #take(mark: string): boolean {
+    markPiece.lastIndex = this.#at;
+    if (markPiece.exec(this.#text)?.[1] !== mark) {
       return false;
     }
-    this.at = markPiece.lastIndex;
+    this.#at = markPiece.lastIndex;
     return true;
   }
 
-  private read(piece: RegExp): string {
-    piece.lastIndex = this.at;
-    const found = piece.exec(this.text);
+  #read(piece: RegExp): string {
+    piece.lastIndex = this.#at;
+    const found = piece.exec(this.#text);
     if (found === null) {
-      throw new Error(`not JSON at offset ${this.at}`);
+      throw new Error(`not JSON at offset ${this.#at}`);
     }
-    this.at = piece.lastIndex;
+    this.#at = piece.lastIndex;
     return found[1] ?? found[0];
   }
 }

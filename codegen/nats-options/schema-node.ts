@@ -12,11 +12,15 @@ export interface JsonObject {
  * refused by name: a word that nobody reads would be a rule that nobody enforces.
  */
 export class SchemaNode {
-  constructor(
-    readonly file: string,
-    readonly pointer: string,
-    readonly json: JsonObject,
-  ) {}
+  readonly file: string;
+  readonly pointer: string;
+  readonly json: JsonObject;
+
+  constructor(file: string, pointer: string, json: JsonObject) {
+    this.file = file;
+    this.pointer = pointer;
+    this.json = json;
+  }
 
   /** The node of any value; refused unless it is an object. */
   static of(file: string, pointer: string, value: Json | undefined): SchemaNode {
@@ -28,7 +32,7 @@ export class SchemaNode {
 
   /** The error for this object, or for what it has under `key`. */
   error(problem: string, key?: string | number): SchemaError {
-    return new SchemaError(this.file, key === undefined ? this.pointer : this.pointerOf(key), problem);
+    return new SchemaError(this.file, key === undefined ? this.pointer : this.#pointerOf(key), problem);
   }
 
   has(key: string): boolean {
@@ -59,12 +63,12 @@ export class SchemaNode {
   }
 
   child(key: string): SchemaNode {
-    return SchemaNode.of(this.file, this.pointerOf(key), this.get(key));
+    return SchemaNode.of(this.file, this.#pointerOf(key), this.get(key));
   }
 
   /** The children under `key`, an array of objects; empty if the key is missing. */
   children(key: string): SchemaNode[] {
-    return this.array(key).map((value, index) => SchemaNode.of(this.file, `${this.pointerOf(key)}/${index}`, value));
+    return this.#array(key).map((value, index) => SchemaNode.of(this.file, `${this.#pointerOf(key)}/${index}`, value));
   }
 
   /** A text for people: required, not empty, one line, and harmless in any comment. */
@@ -98,7 +102,7 @@ export class SchemaNode {
 
   /** A list of different strings, each one of `known`; empty if the key is missing. */
   names(key: string, known: ReadonlySet<string>): string[] {
-    const values = this.array(key);
+    const values = this.#array(key);
     for (const [index, value] of values.entries()) {
       if (typeof value !== "string" || !known.has(value)) {
         throw this.error(`names the unknown option ${JSON.stringify(value)}`, key);
@@ -110,7 +114,7 @@ export class SchemaNode {
     return values as string[];
   }
 
-  private array(key: string): readonly Json[] {
+  #array(key: string): readonly Json[] {
     const value = this.get(key) ?? [];
     if (!Array.isArray(value)) {
       throw this.error("is not an array", key);
@@ -118,7 +122,7 @@ export class SchemaNode {
     return value;
   }
 
-  private pointerOf(key: string | number): string {
+  #pointerOf(key: string | number): string {
     return `${this.pointer}/${escapePointer(String(key))}`;
   }
 }

@@ -24,21 +24,28 @@ export interface Program {
 export class Programs implements AsyncDisposable {
   readonly #running = new Set<Program>();
 
-  constructor(
-    private readonly options: {
-      readonly databaseUrl: string;
-      readonly natsUrl: string;
-      readonly signal: AbortSignal;
-      /** Told each line that a program prints. */
-      readonly onLine: (program: string, pid: number, line: string) => void;
-    },
-  ) {
+  readonly #options: {
+    readonly databaseUrl: string;
+    readonly natsUrl: string;
+    readonly signal: AbortSignal;
+    /** Told each line that a program prints. */
+    readonly onLine: (program: string, pid: number, line: string) => void;
+  };
+
+  constructor(options: {
+    readonly databaseUrl: string;
+    readonly natsUrl: string;
+    readonly signal: AbortSignal;
+    /** Told each line that a program prints. */
+    readonly onLine: (program: string, pid: number, line: string) => void;
+  }) {
+    this.#options = options;
     options.signal.addEventListener("abort", () => void this[Symbol.asyncDispose]());
   }
 
   /** Starts `<name>.ts` of this folder. */
   start(name: string): Program {
-    const { databaseUrl, natsUrl, signal, onLine } = this.options;
+    const { databaseUrl, natsUrl, signal, onLine } = this.#options;
     signal.throwIfAborted();
     const child = fork(fileURLToPath(new URL(`${name}.ts`, import.meta.url)), {
       env: { ...process.env, HAWSER_DATABASE_URL: databaseUrl, NATS_URL: natsUrl },

@@ -39,10 +39,13 @@ export function storable(text: string): string {
 
 /** See above. */
 export class DeadLetterWriter {
-  constructor(
-    private readonly session: PostgresSession,
-    private readonly rareLog: RareLog,
-  ) {}
+  readonly #session: PostgresSession;
+  readonly #rareLog: RareLog;
+
+  constructor(session: PostgresSession, rareLog: RareLog) {
+    this.#session = session;
+    this.#rareLog = rareLog;
+  }
 
   /** Makes a dead letter of a message. Does not reject. */
   bury({ subscription, message, error, attempts }: BuryStep, epoch: bigint): Promise<Outcome> {
@@ -70,7 +73,7 @@ export class DeadLetterWriter {
   }
 
   async #held(text: string, values: unknown[]): Promise<boolean> {
-    const [row] = await this.session.query<{ held: boolean }>(text, values);
+    const [row] = await this.#session.query<{ held: boolean }>(text, values);
     return row!.held;
   }
 
@@ -83,8 +86,8 @@ export class DeadLetterWriter {
       const failure = failureOf(cause, 0, Number.POSITIVE_INFINITY);
       // Words of Postgres could show what it was to write.
       const problem = failure.kind === "lost" ? failure.message : `SQLSTATE ${failure.code}`;
-      this.rareLog.warn("a dead letter cannot be written now: what is behind it waits", problem);
-      const isAway = failure.kind === "lost" || failure.kind === "unavailable" || !this.session.isOpen;
+      this.#rareLog.warn("a dead letter cannot be written now: what is behind it waits", problem);
+      const isAway = failure.kind === "lost" || failure.kind === "unavailable" || !this.#session.isOpen;
       if (isAway) return { kind: "unavailable" };
       return { kind: "transient", error: { code: failure.code, message: failure.message } };
     }

@@ -18,7 +18,7 @@ import { comparePositions, type Position } from "./position.js";
 const careFreeWindow = 65_536;
 
 export class Handling {
-  private readonly queue = new Fifo<IncomingMessage>();
+  readonly #queue = new Fifo<IncomingMessage>();
   /** Payload bytes in the queue. */
   queuedBytes = 0;
   /** Committed in the store; moves only forward. */
@@ -31,42 +31,43 @@ export class Handling {
   attempts = 0;
   retryAt: number | undefined;
   /** That the retry is due was signalled; whoever takes it has no turn yet. */
-  private retrySignalled = false;
+  #retrySignalled = false;
   /** So many numbered messages may be finished ahead of the committed cursor. */
-  private window: number;
-  private uncommitted = 0;
+  #window: number;
+  #uncommitted = 0;
   /** The count of the first message's starts, while it may have killed the process, or its session, before. */
-  private count: { state: "needed" | "asked" | "known"; starts: number } | undefined;
+  #count: { state: "needed" | "asked" | "known"; starts: number } | undefined;
   /** A message waits for the commit of those before. */
-  private blocked = false;
+  #blocked = false;
 
-  constructor(
-    cursor: Position,
-    private readonly limits: ListenerLimits,
-    private readonly askForCount: () => void,
-  ) {
+  readonly #limits: ListenerLimits;
+  readonly #askForCount: () => void;
+
+  constructor(cursor: Position, limits: ListenerLimits, askForCount: () => void) {
+    this.#limits = limits;
+    this.#askForCount = askForCount;
     this.cursor = cursor;
     this.handled = cursor;
-    this.window = limits.transactional || limits.careful ? 1 : Infinity;
-    if (limits.careful) this.count = { state: "needed", starts: 0 };
+    this.#window = limits.transactional || limits.careful ? 1 : Infinity;
+    if (limits.careful) this.#count = { state: "needed", starts: 0 };
   }
 
   get queued(): number {
-    return this.queue.length;
+    return this.#queue.length;
   }
 
   /** The first message, whose starts are counted, is not finished. */
   get isCounting(): boolean {
-    return this.count !== undefined;
+    return this.#count !== undefined;
   }
 
   /** The start of the first message is counted, and has not ended the process or its session. */
   get isCounted(): boolean {
-    return this.count?.state === "known";
+    return this.#count?.state === "known";
   }
 
   push(message: IncomingMessage): void {
-    this.queue.push(message);
+    this.#queue.push(message);
     this.queuedBytes += message.payload.length;
   }
 
@@ -74,17 +75,17 @@ export class Handling {
   take(now: number): IncomingMessage | undefined {
     const again = this.running;
     if (again !== undefined) {
-      if (this.retryAt === undefined || now < this.retryAt || !this.mayBegin(again)) return undefined;
+      if (this.retryAt === undefined || now < this.retryAt || !this.#mayBegin(again)) return undefined;
       this.retryAt = undefined;
-      this.retrySignalled = false;
-      this.attempts = Math.max(this.attempts + 1, this.count?.starts ?? 0);
+      this.#retrySignalled = false;
+      this.attempts = Math.max(this.attempts + 1, this.#count?.starts ?? 0);
     } else {
-      const next = this.queue.at(0);
-      if (next === undefined || !this.mayBegin(next)) return undefined;
-      this.queue.shift();
+      const next = this.#queue.at(0);
+      if (next === undefined || !this.#mayBegin(next)) return undefined;
+      this.#queue.shift();
       this.queuedBytes -= next.payload.length;
       this.running = next;
-      this.attempts = this.count === undefined || next.position === undefined ? 1 : this.count.starts;
+      this.attempts = this.#count === undefined || next.position === undefined ? 1 : this.#count.starts;
     }
     this.runningSince = now;
     return this.running;
@@ -92,36 +93,36 @@ export class Handling {
 
   /** Whether the message last taken is to be tried again; if so, when is settled. */
   triesAgain(result: HandlerResult, now: number): boolean {
-    const { maxAttempts } = this.limits;
+    const { maxAttempts } = this.#limits;
     if (result.kind === "postponed") this.attempts -= 1;
     else if (this.running?.position === undefined) return false;
     else if (result.kind === "failed") {
       if (this.attempts >= maxAttempts) return false;
     } else if (result.kind === "sessionEnded") {
       // Unless its last start was counted as that, and so was alone, it may have been another message's doing.
-      if (this.isCounted && this.count!.starts >= maxAttempts) return false;
+      if (this.isCounted && this.#count!.starts >= maxAttempts) return false;
       this.attempts = Math.min(this.attempts, maxAttempts - 1);
-      this.count = { state: "needed", starts: 0 };
+      this.#count = { state: "needed", starts: 0 };
     } else return false;
-    this.retryAt = now + this.limits.retryDelayMs * 2 ** Math.max(0, this.attempts - 1);
-    this.retrySignalled = false;
+    this.retryAt = now + this.#limits.retryDelayMs * 2 ** Math.max(0, this.attempts - 1);
+    this.#retrySignalled = false;
     return true;
   }
 
   /** The message last taken is finished. A numbered one that was not handled is a dead letter. */
   end(message: IncomingMessage, result: HandlerResult): DeadMessage | undefined {
-    const attempts = Math.min(this.attempts, this.limits.maxAttempts);
+    const attempts = Math.min(this.attempts, this.#limits.maxAttempts);
     this.running = undefined;
     this.attempts = 0;
     if (message.position === undefined) return undefined;
     this.handled = message.position;
-    this.count = undefined;
+    this.#count = undefined;
     if (result.kind === "committed") {
       this.cursor = message.position;
-      this.uncommitted = 0;
+      this.#uncommitted = 0;
       return undefined;
     }
-    this.uncommitted += 1;
+    this.#uncommitted += 1;
     if (result.kind === "done" || result.kind === "postponed") return undefined;
     return { message, errorCode: result.errorCode, errorMessage: result.errorMessage, attempts };
   }
@@ -131,50 +132,50 @@ export class Handling {
     if (comparePositions(cursor, this.cursor) <= 0) return false;
     this.cursor = cursor;
     if (comparePositions(cursor, this.handled) < 0) return true;
-    this.uncommitted = 0;
-    if (!this.limits.transactional) this.window = this.window >= careFreeWindow ? Infinity : this.window * 2;
+    this.#uncommitted = 0;
+    if (!this.#limits.transactional) this.#window = this.#window >= careFreeWindow ? Infinity : this.#window * 2;
     return true;
   }
 
   /** Whether a message waited for a commit; asking takes it back. */
   unblock(): boolean {
-    const { blocked } = this;
-    this.blocked = false;
+    const blocked = this.#blocked;
+    this.#blocked = false;
     return blocked;
   }
 
   /** One more start of the first message is counted, which makes `starts`; fewer than were begun here are not all. */
   counted(starts: number): void {
-    if (this.count?.state === "asked") this.count = { state: starts > this.attempts ? "known" : "needed", starts };
+    if (this.#count?.state === "asked") this.#count = { state: starts > this.attempts ? "known" : "needed", starts };
   }
 
   /** The attempt could not be counted; the next {@link take} asks again. */
   countFailed(): void {
-    if (this.count?.state === "asked") this.count.state = "needed";
+    if (this.#count?.state === "asked") this.#count.state = "needed";
   }
 
   /** When the retry is due; Infinity without one, or once it was signalled. */
   get retryDue(): number {
-    return this.retrySignalled ? Infinity : (this.retryAt ?? Infinity);
+    return this.#retrySignalled ? Infinity : (this.retryAt ?? Infinity);
   }
 
   /** Whether the retry is due and was not signalled before. */
   signalRetry(now: number): boolean {
     if (now < this.retryDue) return false;
-    this.retrySignalled = true;
+    this.#retrySignalled = true;
     return true;
   }
 
-  private mayBegin(message: IncomingMessage): boolean {
+  #mayBegin(message: IncomingMessage): boolean {
     if (message.position === undefined) return true;
-    if (this.uncommitted >= this.window) {
-      this.blocked = true;
+    if (this.#uncommitted >= this.#window) {
+      this.#blocked = true;
       return false;
     }
-    if (this.count === undefined || this.count.state === "known") return true;
-    if (this.count.state === "needed") {
-      this.count.state = "asked";
-      this.askForCount();
+    if (this.#count === undefined || this.#count.state === "known") return true;
+    if (this.#count.state === "needed") {
+      this.#count.state = "asked";
+      this.#askForCount();
     }
     return false;
   }

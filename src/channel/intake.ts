@@ -36,47 +36,50 @@ export class Intake {
   queriesBegun = 0;
   /** Rows at or below the cursor may lie in the store. */
   checkStale = false;
-  private readonly held = new Fifo<IncomingMessage>();
-  private querying = false;
-  private wanted = false;
+  readonly #held = new Fifo<IncomingMessage>();
+  #querying = false;
+  #wanted = false;
   /** Queries begun before the gap in front of `held` was seen. */
-  private gapAfter: number | undefined;
+  #gapAfter: number | undefined;
   /** Queries begun before the Hello of an epoch above the watermark's. */
-  private epochAfter: number | undefined;
+  #epochAfter: number | undefined;
 
-  constructor(
-    public watermark: Position,
-    private readonly host: IntakeHost,
-  ) {}
+  watermark: Position;
+  readonly #host: IntakeHost;
+
+  constructor(watermark: Position, host: IntakeHost) {
+    this.watermark = watermark;
+    this.#host = host;
+  }
 
   get heldMessages(): number {
-    return this.held.length;
+    return this.#held.length;
   }
 
   /** A connection of this epoch was let in, with so many rows above the watermark in the store. */
   onHello(epoch: number, backlog: number): void {
     this.backlog = backlog;
-    if (epoch > this.watermark.epoch) this.epochAfter = this.queriesBegun;
-    if (backlog > 0 || this.epochAfter !== undefined) this.want();
+    if (epoch > this.watermark.epoch) this.#epochAfter = this.queriesBegun;
+    if (backlog > 0 || this.#epochAfter !== undefined) this.want();
   }
 
   takeUnnumbered(message: IncomingMessage, live: boolean): void {
-    if (live && this.held.length > 0) this.held.push(message);
-    else this.host.accept(message);
+    if (live && this.#held.length > 0) this.#held.push(message);
+    else this.#host.accept(message);
   }
 
   takeNumbered(message: IncomingMessage, position: Position): void {
     if (comparePositions(position, this.watermark) <= 0) {
-      this.host.forget(message);
+      this.#host.forget(message);
       return;
     }
-    if (this.held.length === 0 && this.isNext(position)) {
-      this.accept(message, position);
+    if (this.#held.length === 0 && this.#isNext(position)) {
+      this.#accept(message, position);
       return;
     }
-    this.held.push(message);
-    if (this.gapAfter === undefined && position.epoch === this.watermark.epoch) {
-      this.gapAfter = this.queriesBegun;
+    this.#held.push(message);
+    if (this.#gapAfter === undefined && position.epoch === this.watermark.epoch) {
+      this.#gapAfter = this.queriesBegun;
       this.want();
     }
   }
@@ -87,100 +90,101 @@ export class Intake {
    * @returns the number of the query
    */
   takeRows(rows: readonly StoredRow[], remaining: number): number {
-    this.querying = false;
-    for (const row of rows) this.takeRow(row);
+    this.#querying = false;
+    for (const row of rows) this.#takeRow(row);
     this.backlog = remaining;
-    if (remaining > 0) this.wanted = true;
+    if (remaining > 0) this.#wanted = true;
     return this.queriesBegun;
   }
 
   /** The store has nothing above the watermark, as query number `query` saw it. `linkEpoch` is the connection's. */
   conclude(query: number, linkEpoch: number | undefined): void {
-    if (this.epochAfter !== undefined && this.host.concluded("epoch", query, this.epochAfter)) {
-      this.epochAfter = undefined;
+    if (this.#epochAfter !== undefined && this.#host.concluded("epoch", query, this.#epochAfter)) {
+      this.#epochAfter = undefined;
       if (linkEpoch !== undefined && linkEpoch > this.watermark.epoch) this.watermark = { epoch: linkEpoch, number: 0 };
     }
-    const first = this.firstHeld();
-    if (first === undefined || this.gapAfter === undefined || !this.host.concluded("gap", query, this.gapAfter)) return;
+    const first = this.#firstHeld();
+    if (first === undefined || this.#gapAfter === undefined || !this.#host.concluded("gap", query, this.#gapAfter))
+      return;
     if (first.epoch === this.watermark.epoch && first.number > this.watermark.number + 1) {
-      this.host.gap(first.epoch, this.watermark.number + 1, first.number - 1);
+      this.#host.gap(first.epoch, this.watermark.number + 1, first.number - 1);
       this.watermark = { epoch: first.epoch, number: first.number - 1 };
     }
   }
 
   onQueryFailed(): void {
-    this.querying = false;
-    this.wanted = true;
+    this.#querying = false;
+    this.#wanted = true;
   }
 
   /** Accepts what is held and now in order, and notes the gap that is left. */
   release(): void {
-    for (let message = this.held.at(0); message; message = this.held.at(0)) {
+    for (let message = this.#held.at(0); message; message = this.#held.at(0)) {
       const position = message.position;
       if (position !== undefined && comparePositions(position, this.watermark) > 0) {
-        if (!this.isNext(position)) break;
-        this.held.shift();
-        this.accept(message, position);
+        if (!this.#isNext(position)) break;
+        this.#held.shift();
+        this.#accept(message, position);
       } else {
-        this.held.shift();
-        if (position === undefined) this.host.accept(message);
-        else this.host.forget(message);
+        this.#held.shift();
+        if (position === undefined) this.#host.accept(message);
+        else this.#host.forget(message);
       }
     }
-    const first = this.firstHeld();
-    if (first === undefined) this.gapAfter = undefined;
+    const first = this.#firstHeld();
+    if (first === undefined) this.#gapAfter = undefined;
     else if (first.epoch === this.watermark.epoch) {
-      this.gapAfter = this.queriesBegun;
-      this.wanted = true;
+      this.#gapAfter = this.queriesBegun;
+      this.#wanted = true;
     }
   }
 
   /** The connection is gone: what was held comes again. */
   dropHeld(): void {
-    for (let message = this.held.shift(); message; message = this.held.shift()) {
+    for (let message = this.#held.shift(); message; message = this.#held.shift()) {
       // At-most-once messages were in order behind what is held; now nothing comes before them any more.
-      if (message.position === undefined) this.host.accept(message);
-      else this.host.forget(message);
+      if (message.position === undefined) this.#host.accept(message);
+      else this.#host.forget(message);
     }
-    this.gapAfter = undefined;
+    this.#gapAfter = undefined;
   }
 
   /** The store is to be asked, now or when there is room. */
   want(): void {
-    this.wanted = true;
+    this.#wanted = true;
     this.askIfRoom();
   }
 
   /** Asks what is wanted, unless a query is under way. */
   askIfRoom(): void {
-    if (!this.wanted || this.querying || !this.host.hasRoom()) return;
-    this.wanted = false;
-    this.querying = true;
+    if (!this.#wanted || this.#querying || !this.#host.hasRoom()) return;
+    this.#wanted = false;
+    this.#querying = true;
     this.queriesBegun += 1;
-    this.host.query(this.watermark);
+    this.#host.query(this.watermark);
   }
 
   /** A row of a query whose snapshot held every row of older epochs that there is. */
-  private takeRow(row: StoredRow): void {
+  #takeRow(row: StoredRow): void {
     const { epoch, number } = row.position;
     if (comparePositions(row.position, this.watermark) <= 0) return;
     const before = epoch === this.watermark.epoch ? this.watermark.number : 0;
-    if (number > before + 1) this.host.gap(epoch, before + 1, number - 1);
-    this.accept(row, row.position);
+    if (number > before + 1) this.#host.gap(epoch, before + 1, number - 1);
+    this.#accept(row, row.position);
   }
 
-  private accept(message: IncomingMessage, position: Position): void {
+  #accept(message: IncomingMessage, position: Position): void {
     this.watermark = position;
-    this.host.accept(message);
+    this.#host.accept(message);
   }
 
-  private isNext({ epoch, number }: Position): boolean {
+  #isNext({ epoch, number }: Position): boolean {
     return epoch === this.watermark.epoch && number === this.watermark.number + 1;
   }
 
-  private firstHeld(): Position | undefined {
+  #firstHeld(): Position | undefined {
     for (let index = 0; ; index++) {
-      const message = this.held.at(index);
+      const message = this.#held.at(index);
       if (message === undefined) return undefined;
       if (message.position !== undefined) return message.position;
     }

@@ -17,65 +17,68 @@ export interface IsolationHost<Channel> {
 }
 
 export class Isolation<Channel> {
-  private readonly waiting: { readonly channel: Channel; readonly begin: () => void }[] = [];
-  private begin: (() => void) | undefined;
-  private cancel: () => void = () => undefined;
-  private present: Channel | undefined;
+  readonly #waiting: { readonly channel: Channel; readonly begin: () => void }[] = [];
+  #begin: (() => void) | undefined;
+  #cancel: () => void = () => undefined;
+  #present: Channel | undefined;
+
+  readonly #limitMs: number;
+  readonly #host: IsolationHost<Channel>;
 
   /** `limitMs` bounds each turn: a handler may wait for a message that another channel has to handle. */
-  constructor(
-    private readonly limitMs: number,
-    private readonly host: IsolationHost<Channel>,
-  ) {}
+  constructor(limitMs: number, host: IsolationHost<Channel>) {
+    this.#limitMs = limitMs;
+    this.#host = host;
+  }
 
   /** The channel that has the handlers for itself, or waits for those of others to end. */
   get holder(): Channel | undefined {
-    return this.present;
+    return this.#present;
   }
 
   /** Whether the channel's handlers may not begin, because another one is to be alone. */
   holdsUp(channel: Channel): boolean {
-    return this.present !== undefined && this.present !== channel;
+    return this.#present !== undefined && this.#present !== channel;
   }
 
   /** `begin` is called when the channel is alone, or its turn is over. It must {@link leave} when its message is done. */
   enter(channel: Channel, begin: () => void): void {
-    if (this.present === channel) begin();
-    else if (this.present !== undefined) this.waiting.push({ channel, begin });
-    else this.take(channel, begin);
+    if (this.#present === channel) begin();
+    else if (this.#present !== undefined) this.#waiting.push({ channel, begin });
+    else this.#take(channel, begin);
   }
 
   /** A handler has ended: perhaps the holder is alone now. */
   look(): void {
-    const { begin } = this;
-    if (begin === undefined || this.present === undefined || !this.host.othersIdle(this.present)) return;
-    this.begin = undefined;
+    const begin = this.#begin;
+    if (begin === undefined || this.#present === undefined || !this.#host.othersIdle(this.#present)) return;
+    this.#begin = undefined;
     begin();
   }
 
   /** The channel's message is done, or the channel is closed. Does nothing for one that is neither alone nor waits. */
   leave(channel: Channel): void {
-    if (this.present !== channel) {
-      const index = this.waiting.findIndex((one) => one.channel === channel);
-      if (index >= 0) this.waiting.splice(index, 1)[0]?.begin();
+    if (this.#present !== channel) {
+      const index = this.#waiting.findIndex((one) => one.channel === channel);
+      if (index >= 0) this.#waiting.splice(index, 1)[0]?.begin();
       return;
     }
-    this.cancel();
-    const { begin } = this;
-    this.begin = undefined;
-    const next = this.waiting.shift();
+    this.#cancel();
+    const begin = this.#begin;
+    this.#begin = undefined;
+    const next = this.#waiting.shift();
     if (next === undefined) {
-      this.present = undefined;
-      this.host.changed();
-    } else this.take(next.channel, next.begin);
+      this.#present = undefined;
+      this.#host.changed();
+    } else this.#take(next.channel, next.begin);
     begin?.();
   }
 
-  private take(channel: Channel, begin: () => void): void {
-    this.present = channel;
-    this.begin = begin;
-    this.cancel = this.host.after(this.limitMs, () => this.leave(channel));
-    this.host.changed();
+  #take(channel: Channel, begin: () => void): void {
+    this.#present = channel;
+    this.#begin = begin;
+    this.#cancel = this.#host.after(this.#limitMs, () => this.leave(channel));
+    this.#host.changed();
     this.look();
   }
 }

@@ -40,8 +40,8 @@ export class ListenerChannel {
   protected readonly handling: Handling;
   protected link: Link | undefined;
   /** Payload bytes from the connection that are not handled. */
-  private wireBytes = 0;
-  private halted = false;
+  #wireBytes = 0;
+  #halted = false;
 
   /** `cursor` is the committed one, read after the lease was taken. */
   constructor(cursor: Position, limits: ListenerLimits, effects: ListenerEffects) {
@@ -51,7 +51,7 @@ export class ListenerChannel {
     this.intake = new Intake(cursor, {
       accept: (message) => this.handling.push(message),
       forget: ({ payload }) => {
-        this.wireBytes -= payload.length;
+        this.#wireBytes -= payload.length;
       },
       query: (after) => effects.query(after),
       hasRoom: () => this.handling.queued <= limits.refillBelow && this.handling.queuedBytes <= limits.refillBelowBytes,
@@ -77,12 +77,12 @@ export class ListenerChannel {
 
   /** Messages accepted or held that wait for the handler, or to be tried again. */
   get waitingMessages(): number {
-    return this.waiting + (this.handling.retryAt === undefined ? 0 : 1);
+    return this.#waiting + (this.handling.retryAt === undefined ? 0 : 1);
   }
 
   /** Payload bytes that came over the connection and are not handled. */
   get waitingWireBytes(): number {
-    return this.wireBytes;
+    return this.#wireBytes;
   }
 
   /** A handler is running. */
@@ -116,7 +116,7 @@ export class ListenerChannel {
       this.link = undefined;
       this.effects.closeConnection(older.connection);
     }
-    this.dropHeld();
+    this.#dropHeld();
     this.link = {
       connection,
       epoch,
@@ -126,7 +126,7 @@ export class ListenerChannel {
       toldBacklog: backlog,
       paused: false,
     };
-    this.limitReading(this.link);
+    this.#limitReading(this.link);
     this.intake.onHello(epoch, backlog);
     return { cursor: this.welcomeCursor(), backlog, credit: this.limits.creditBytes };
   }
@@ -141,13 +141,13 @@ export class ListenerChannel {
     const link = this.link;
     if (link === undefined || link.connection !== connection) return;
     for (const message of messages) {
-      this.wireBytes += message.payload.length;
+      this.#wireBytes += message.payload.length;
       if (message.position === undefined) this.intake.takeUnnumbered(message, link.live);
       else this.intake.takeNumbered(message, message.position);
     }
-    this.limitReading(link);
-    this.tellBusy(now);
-    this.signalReady();
+    this.#limitReading(link);
+    this.#tellBusy(now);
+    this.#signalReady();
   }
 
   onGoLive(connection: unknown): void {
@@ -161,7 +161,7 @@ export class ListenerChannel {
   onClosed(connection: unknown): void {
     if (this.link === undefined || this.link.connection !== connection) return;
     this.link = undefined;
-    this.dropHeld();
+    this.#dropHeld();
   }
 
   /** The store may have rows: an announcement, a new session of notifications, or the first look at start. */
@@ -179,10 +179,10 @@ export class ListenerChannel {
   onRows(rows: readonly StoredRow[], remaining: number): void {
     const { intake } = this;
     const query = intake.takeRows(rows, remaining);
-    if (remaining === 0) this.conclude(query, rows.length === 0);
+    if (remaining === 0) this.#conclude(query, rows.length === 0);
     intake.release();
-    this.tellBacklog();
-    this.signalReady();
+    this.#tellBacklog();
+    this.#signalReady();
     intake.askIfRoom();
   }
 
@@ -197,7 +197,7 @@ export class ListenerChannel {
 
   /** The next message for the handler, which must be answered by {@link finish}; undefined while there is none. */
   take(now: number): IncomingMessage | undefined {
-    return this.halted ? undefined : this.handling.take(now);
+    return this.#halted ? undefined : this.handling.take(now);
   }
 
   /** The attempt that {@link take} began, from 1. */
@@ -221,11 +221,11 @@ export class ListenerChannel {
     const message = handling.running;
     if (message === undefined) return;
     if (handling.triesAgain(result, now)) {
-      if (result.kind !== "postponed") this.tellBusy(now);
+      if (result.kind !== "postponed") this.#tellBusy(now);
       return;
     }
     const dead = handling.end(message, result);
-    this.done(message);
+    this.#done(message);
     if (message.position === undefined) {
       if (result.kind !== "done" && result.kind !== "committed" && result.kind !== "postponed") {
         this.effects.dropped(message, result.errorCode, result.errorMessage);
@@ -242,48 +242,48 @@ export class ListenerChannel {
   onCommitted(cursor: Position): void {
     if (!this.handling.committed(cursor)) return;
     this.ack();
-    if (this.handling.unblock()) this.signalReady();
+    if (this.handling.unblock()) this.#signalReady();
   }
 
   /** A start of the first message is counted in the store, which makes `starts`. */
   onAttemptCounted(starts: number): void {
     this.handling.counted(starts);
-    this.signalReady();
+    this.#signalReady();
   }
 
   /** The start could not be counted; it is asked for again. */
   onCountFailed(): void {
     this.handling.countFailed();
-    this.signalReady();
+    this.#signalReady();
   }
 
   /** Stops or resumes handing out messages: the lease is not surely held, or the peer stops. */
   halt(halted: boolean): void {
-    this.halted = halted;
+    this.#halted = halted;
     if (halted) {
-      this.tellBusy(Number.POSITIVE_INFINITY);
+      this.#tellBusy(Number.POSITIVE_INFINITY);
       return;
     }
     if (this.link?.toldBusy === true && this.handling.running === undefined) {
       this.link.toldBusy = false;
       this.ack();
     }
-    this.signalReady();
+    this.#signalReady();
   }
 
   /** The moment at which {@link tick} has something to do, in ms; Infinity when only an event can change anything. */
   deadline(): number {
     const { handling } = this;
-    if (handling.running === undefined || this.halted) return Number.POSITIVE_INFINITY;
+    if (handling.running === undefined || this.#halted) return Number.POSITIVE_INFINITY;
     const retry = handling.retryDue;
-    const speak = this.link !== undefined && !this.link.toldBusy && this.waiting > 0;
+    const speak = this.link !== undefined && !this.link.toldBusy && this.#waiting > 0;
     return speak ? Math.min(retry, handling.runningSince + this.limits.busyAfterMs) : retry;
   }
 
   /** Time has passed. */
   tick(now: number): void {
-    this.tellBusy(now);
-    if (this.handling.signalRetry(now)) this.signalReady();
+    this.#tellBusy(now);
+    if (this.handling.signalRetry(now)) this.#signalReady();
   }
 
   /** Sends an Ack with what is known. */
@@ -310,15 +310,15 @@ export class ListenerChannel {
     return query > begunBefore;
   }
 
-  private get waiting(): number {
+  get #waiting(): number {
     return this.handling.queued + this.intake.heldMessages;
   }
 
-  private done(message: IncomingMessage): void {
-    if (message.fromWire) this.wireBytes -= message.payload.length;
+  #done(message: IncomingMessage): void {
+    if (message.fromWire) this.#wireBytes -= message.payload.length;
     const link = this.link;
     if (link !== undefined) {
-      if (link.paused) this.limitReading(link);
+      if (link.paused) this.#limitReading(link);
       if (link.toldBusy) {
         link.toldBusy = false;
         // An at-most-once message moves no cursor, so no other Ack would take the word back.
@@ -329,7 +329,7 @@ export class ListenerChannel {
   }
 
   /** The store has nothing above the watermark, as query number `query` saw it. */
-  private conclude(query: number, nothingFound: boolean): void {
+  #conclude(query: number, nothingFound: boolean): void {
     const { link, intake } = this;
     intake.conclude(query, link?.epoch);
     if (link?.liveAfter !== undefined && !link.live && this.concluded("live", query, link.liveAfter)) {
@@ -342,41 +342,41 @@ export class ListenerChannel {
     }
   }
 
-  private dropHeld(): void {
+  #dropHeld(): void {
     this.intake.dropHeld();
-    this.signalReady();
+    this.#signalReady();
   }
 
   /** A sender that stores because of a long backlog hears when it has become short. */
-  private tellBacklog(): void {
+  #tellBacklog(): void {
     const link = this.link;
     if (link === undefined || link.liveAfter !== undefined) return;
     const short = this.limits.shortBacklogRows;
     if (link.toldBacklog > short && this.intake.backlog <= short) this.ack();
   }
 
-  private tellBusy(now: number): void {
+  #tellBusy(now: number): void {
     const link = this.link;
-    if (link === undefined || link.toldBusy || this.waiting === 0) return;
-    if (this.handling.running === undefined && !this.halted) return;
-    if (!this.halted && now < this.handling.runningSince + this.limits.busyAfterMs) return;
+    if (link === undefined || link.toldBusy || this.#waiting === 0) return;
+    if (this.handling.running === undefined && !this.#halted) return;
+    if (!this.#halted && now < this.handling.runningSince + this.limits.busyAfterMs) return;
     link.toldBusy = true;
     this.ack();
   }
 
   /** At-most-once messages have no credit: beyond twice the credit the socket is not read. */
-  private limitReading(link: Link): void {
+  #limitReading(link: Link): void {
     const limit = this.limits.creditBytes * 2;
-    const paused = link.paused ? this.wireBytes > limit / 2 : this.wireBytes > limit;
+    const paused = link.paused ? this.#wireBytes > limit / 2 : this.#wireBytes > limit;
     if (paused === link.paused) return;
     link.paused = paused;
     this.effects.pauseReading(link.connection, paused);
   }
 
   /** There may be something to {@link take}. */
-  private signalReady(): void {
+  #signalReady(): void {
     const { handling } = this;
-    if (this.halted) return;
+    if (this.#halted) return;
     if (handling.running === undefined ? handling.queued > 0 : handling.retryAt !== undefined) this.effects.ready();
   }
 }

@@ -20,10 +20,10 @@ export class OfferQueue<Message extends { readonly payload: Uint8Array }> {
   first: number;
   /** The number of the last message; `first - 1` when there is none. */
   last: number;
-  private messages: Message[] = [];
-  private head = 0;
-  private oldest: Offer | undefined;
-  private newest: Offer | undefined;
+  #messages: Message[] = [];
+  #head = 0;
+  #oldest: Offer | undefined;
+  #newest: Offer | undefined;
 
   /** @param last the number behind which the first message comes */
   constructor(last: number) {
@@ -37,63 +37,63 @@ export class OfferQueue<Message extends { readonly payload: Uint8Array }> {
 
   /** The message with this number; undefined when it is not, or no more, in the queue. */
   at(number: number): Message | undefined {
-    return number < this.first || number > this.last ? undefined : this.messages[this.head + number - this.first];
+    return number < this.first || number > this.last ? undefined : this.#messages[this.#head + number - this.first];
   }
 
   /** The messages from one number on, all of which there are. */
   slice(from: number, count: number): Message[] {
-    const begin = this.head + from - this.first;
-    return this.messages.slice(begin, begin + count);
+    const begin = this.#head + from - this.first;
+    return this.#messages.slice(begin, begin + count);
   }
 
   /** Appends a message. @param after for {@link firstAfter} */
   push(message: Message, at: number, after = 0): void {
-    this.messages.push(message);
+    this.#messages.push(message);
     this.bytes += message.payload.length;
     this.last += 1;
-    const { newest } = this;
+    const newest = this.#newest;
     if (newest !== undefined && newest.at === at && newest.after === after) newest.last = this.last;
     else {
       const offer = { last: this.last, at, after, next: undefined };
-      if (newest === undefined) this.oldest = offer;
+      if (newest === undefined) this.#oldest = offer;
       else newest.next = offer;
-      this.newest = offer;
+      this.#newest = offer;
     }
   }
 
   /** Removes the messages up to a number, which are no more than there are. */
   drop(through: number): void {
     for (let number = this.first; number <= through; number++) {
-      this.bytes -= (this.messages[this.head] as Message).payload.length;
-      this.messages[this.head++] = undefined as unknown as Message;
+      this.bytes -= (this.#messages[this.#head] as Message).payload.length;
+      this.#messages[this.#head++] = undefined as unknown as Message;
     }
     this.first = through + 1;
-    while (this.oldest !== undefined && this.oldest.last <= through) this.oldest = this.oldest.next;
-    if (this.oldest === undefined) this.newest = undefined;
-    if (this.head === this.messages.length) {
-      this.messages = [];
-      this.head = 0;
-    } else if (this.head >= compactAfter && this.head * 2 >= this.messages.length) {
-      this.messages = this.messages.slice(this.head);
-      this.head = 0;
+    while (this.#oldest !== undefined && this.#oldest.last <= through) this.#oldest = this.#oldest.next;
+    if (this.#oldest === undefined) this.#newest = undefined;
+    if (this.#head === this.#messages.length) {
+      this.#messages = [];
+      this.#head = 0;
+    } else if (this.#head >= compactAfter && this.#head * 2 >= this.#messages.length) {
+      this.#messages = this.#messages.slice(this.#head);
+      this.#head = 0;
     }
   }
 
   /** What {@link push} was told of the first message; Infinity when there is none. */
   get firstAfter(): number {
-    return this.oldest === undefined ? Number.POSITIVE_INFINITY : this.oldest.after;
+    return this.#oldest === undefined ? Number.POSITIVE_INFINITY : this.#oldest.after;
   }
 
   /** The last number of those in front that were pushed with `after` or less; `first - 1` when there is none. */
   lastAfter(after: number): number {
     let last = this.first - 1;
-    for (let offer = this.oldest; offer !== undefined && offer.after <= after; offer = offer.next) last = offer.last;
+    for (let offer = this.#oldest; offer !== undefined && offer.after <= after; offer = offer.next) last = offer.last;
     return last;
   }
 
   /** When the message with this number, or the first one, was offered; undefined when there is no such message. */
   offeredAt(number: number): number | undefined {
-    let offer = this.oldest;
+    let offer = this.#oldest;
     while (offer !== undefined && offer.last < number) offer = offer.next;
     return offer?.at;
   }
@@ -101,7 +101,7 @@ export class OfferQueue<Message extends { readonly payload: Uint8Array }> {
   /** The last number whose message has waited so long; `first - 1` when there is none. */
   waitingSince(waitMs: number, now: number): number {
     let last = this.first - 1;
-    let offer = this.oldest;
+    let offer = this.#oldest;
     for (; offer !== undefined && now >= offer.at + waitMs; offer = offer.next) last = offer.last;
     return last;
   }
@@ -111,7 +111,7 @@ export class OfferQueue<Message extends { readonly payload: Uint8Array }> {
     const by = first - this.first;
     this.first += by;
     this.last += by;
-    for (let offer = this.oldest; offer !== undefined; offer = offer.next) {
+    for (let offer = this.#oldest; offer !== undefined; offer = offer.next) {
       offer.last += by;
       offer.after = 0;
     }

@@ -22,26 +22,25 @@ export class SenderChannel<Message extends OutgoingMessage> extends SenderWritin
   protected busy = false;
   /** False while the lease is not surely held: nothing is written to the store. */
   protected mayStore = true;
-  private readonly inserts: Inserts;
-  private endedAs: "fenced" | "abandoned" = "abandoned";
+  readonly #inserts: Inserts;
+  #endedAs: "fenced" | "abandoned" = "abandoned";
+
+  #currentEpoch: number;
 
   /**
    * @param lastNumber where the channel was used before under this epoch: its last number. All up to there must be confirmed
    */
-  constructor(
-    private currentEpoch: number,
-    limits: SenderLimits,
-    effects: SenderEffects<Message>,
-    lastNumber = 0,
-  ) {
+  constructor(currentEpoch: number, limits: SenderLimits, effects: SenderEffects<Message>, lastNumber = 0) {
     super(limits, effects, lastNumber);
+    this.#currentEpoch = currentEpoch;
+
     this.stored = lastNumber;
-    this.inserts = new Inserts(limits);
+    this.#inserts = new Inserts(limits);
   }
 
   /** The sender's epoch, under which messages are numbered. */
   get epoch(): number {
-    return this.currentEpoch;
+    return this.#currentEpoch;
   }
 
   get link(): LinkState {
@@ -56,7 +55,7 @@ export class SenderChannel<Message extends OutgoingMessage> extends SenderWritin
   /** Writes and stores what can be written and stored now. */
   flush(now: number): void {
     if (this.state === "ended") {
-      this.settleAll(this.endedAs);
+      this.settleAll(this.#endedAs);
       return;
     }
     this.write();
@@ -71,9 +70,9 @@ export class SenderChannel<Message extends OutgoingMessage> extends SenderWritin
     const { queue, unnumbered } = this;
     const oldest = queue.offeredAt(queue.first);
     if (oldest !== undefined) {
-      if (this.inserts.underWay === 0 && this.mayStore) {
-        const due = this.storesEverything() ? Number.NEGATIVE_INFINITY : oldest + this.limits.ackTimeoutMs;
-        at = Math.max(due, this.inserts.notBefore);
+      if (this.#inserts.underWay === 0 && this.mayStore) {
+        const due = this.#storesEverything() ? Number.NEGATIVE_INFINITY : oldest + this.limits.ackTimeoutMs;
+        at = Math.max(due, this.#inserts.notBefore);
       }
       const unsettled = queue.offeredAt(this.settledThrough + 1);
       if (unsettled !== undefined) at = Math.min(at, unsettled + this.limits.sendTimeoutMs);
@@ -108,19 +107,19 @@ export class SenderChannel<Message extends OutgoingMessage> extends SenderWritin
     this.writable = true;
     this.busy = false;
     this.window.open(welcome.credit, welcome.maxMessageBytes);
-    this.acknowledge(welcome.cursor.epoch, welcome.cursor.number);
+    this.#acknowledge(welcome.cursor.epoch, welcome.cursor.number);
     this.written = this.confirmed();
     this.setState("draining");
-    this.goLiveIfShort(welcome.backlog);
+    this.#goLiveIfShort(welcome.backlog);
     this.flush(now);
   }
 
   onAck(connection: unknown, ack: AckNews, now: number): void {
     if (connection !== this.connection || this.state === "ended") return;
-    this.acknowledge(ack.cursor.epoch, ack.cursor.number);
+    this.#acknowledge(ack.cursor.epoch, ack.cursor.number);
     this.window.credit = ack.credit;
     this.busy = ack.busy;
-    if (this.state === "draining") this.goLiveIfShort(ack.backlog);
+    if (this.state === "draining") this.#goLiveIfShort(ack.backlog);
     else if (this.state === "going-live" && ack.live) this.setState("live");
     this.flush(now);
   }
@@ -128,7 +127,7 @@ export class SenderChannel<Message extends OutgoingMessage> extends SenderWritin
   /** The listener goes in good order; its final cursor acknowledges. The connection ends soon. */
   onGoodbye(connection: unknown, cursor: Position, now: number): void {
     if (connection !== this.connection || this.state === "ended") return;
-    this.acknowledge(cursor.epoch, cursor.number);
+    this.#acknowledge(cursor.epoch, cursor.number);
     this.goDown(now);
   }
 
@@ -152,18 +151,18 @@ export class SenderChannel<Message extends OutgoingMessage> extends SenderWritin
 
   /** The insert under way is surely committed. */
   onStored(now: number): void {
-    const number = this.inserts.succeeded();
+    const number = this.#inserts.succeeded();
     if (number === 0) return;
     this.stored = Math.max(this.stored, number);
     this.confirmThrough(this.stored, "stored");
-    if (this.inserts.isToAnnounce(this.stored, this.acked, now)) this.effects.announce();
+    if (this.#inserts.isToAnnounce(this.stored, this.acked, now)) this.effects.announce();
     this.flush(now);
   }
 
   /** The insert under way failed, or nobody knows: it is tried again, from the first unconfirmed message on. */
   onStoreFailed(now: number): void {
-    if (this.inserts.underWay === 0) return;
-    this.inserts.failed(now);
+    if (this.#inserts.underWay === 0) return;
+    this.#inserts.failed(now);
     this.timeOut(now);
   }
 
@@ -174,11 +173,11 @@ export class SenderChannel<Message extends OutgoingMessage> extends SenderWritin
 
   /** The channel is used no more. What is unconfirmed is settled with the outcome, and so is what is offered later. */
   end(outcome: "fenced" | "abandoned"): void {
-    if (this.state !== "ended") this.endedAs = outcome;
+    if (this.state !== "ended") this.#endedAs = outcome;
     this.connection = undefined;
-    this.inserts.underWay = 0;
+    this.#inserts.underWay = 0;
     this.setState("ended");
-    this.settleAll(this.endedAs);
+    this.settleAll(this.#endedAs);
   }
 
   /** Whether the lease is surely held, and so whether the store may be written. */
@@ -194,12 +193,12 @@ export class SenderChannel<Message extends OutgoingMessage> extends SenderWritin
    */
   rebase(epoch: number, now: number): void {
     if (this.state === "ended") return;
-    this.currentEpoch = epoch;
+    this.#currentEpoch = epoch;
     this.connection = undefined;
     this.acked = 0;
     this.stored = 0;
     this.written = 0;
-    this.inserts.reset();
+    this.#inserts.reset();
     this.renumber();
     this.goDown(now);
   }
@@ -224,38 +223,38 @@ export class SenderChannel<Message extends OutgoingMessage> extends SenderWritin
     this.flush(now);
   }
 
-  private goLiveIfShort(backlog: number): void {
+  #goLiveIfShort(backlog: number): void {
     if (this.stopping || backlog > this.limits.shortBacklogRows) return;
     this.effects.writeGoLive();
     this.setState("going-live");
   }
 
-  private acknowledge(epoch: number, number: number): void {
-    if (epoch !== this.currentEpoch || number <= this.acked) return;
+  #acknowledge(epoch: number, number: number): void {
+    if (epoch !== this.#currentEpoch || number <= this.acked) return;
     this.acked = Math.min(number, this.queue.last);
     this.window.landed(this.acked);
     this.confirmThrough(this.acked, "delivered");
   }
 
   /** Whether every unconfirmed message is to be stored now, not only those that have waited too long. */
-  private storesEverything(): boolean {
+  #storesEverything(): boolean {
     if (this.stopping || this.state === "down" || this.isStuckBehindLong()) return true;
-    if (this.state === "draining") return !this.isAheadOfDrain(this.limits.shortBacklogRows);
-    return this.busy && !this.isAheadOfDrain(this.limits.insertRows);
+    if (this.state === "draining") return !this.#isAheadOfDrain(this.limits.shortBacklogRows);
+    return this.busy && !this.#isAheadOfDrain(this.limits.insertRows);
   }
 
   /**
    * The listener has many stored messages to take: more are stored at its pace, as acknowledgements come, or when the ack
    * timeout asks for it. So the backlog of a sender that never pauses becomes short, too, and its channel goes live.
    */
-  private isAheadOfDrain(rows: number): boolean {
+  #isAheadOfDrain(rows: number): boolean {
     return this.stored - this.acked >= rows;
   }
 
   /** Starts the next insert if one is due: always the oldest unconfirmed messages, one insert at a time. */
   protected storeDue(now: number): void {
-    if (this.inserts.underWay !== 0 || !this.mayStore || now < this.inserts.notBefore) return;
-    const through = this.storesEverything() ? this.queue.last : this.overdueThrough(now);
+    if (this.#inserts.underWay !== 0 || !this.mayStore || now < this.#inserts.notBefore) return;
+    const through = this.#storesEverything() ? this.queue.last : this.overdueThrough(now);
     const { from, count } = insertBatch(this.queue, through, this.limits);
     this.beginInsert(from, this.queue.slice(from, count));
   }
@@ -267,7 +266,7 @@ export class SenderChannel<Message extends OutgoingMessage> extends SenderWritin
 
   protected beginInsert(firstNumber: number, messages: Message[]): void {
     if (messages.length === 0) return;
-    this.inserts.underWay = firstNumber + messages.length - 1;
+    this.#inserts.underWay = firstNumber + messages.length - 1;
     this.effects.store(firstNumber, messages);
   }
 }

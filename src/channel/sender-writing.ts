@@ -30,12 +30,12 @@ export abstract class SenderWriting<Message extends OutgoingMessage> extends Unc
       // What the store has is not written; the listener finds it there.
       this.written = Math.max(this.written, this.confirmed());
       const after = this.unnumbered.firstAfter;
-      if (this.unnumbered.length > 0 && (this.state !== "live" || after <= this.written)) this.writeUnnumbered();
-      else if (!numbered || !this.writeNumbered(after)) return;
+      if (this.unnumbered.length > 0 && (this.state !== "live" || after <= this.written)) this.#writeUnnumbered();
+      else if (!numbered || !this.#writeNumbered(after)) return;
     }
   }
 
-  private writeUnnumbered(): void {
+  #writeUnnumbered(): void {
     const { unnumbered, window, limits } = this;
     const written = this.state === "live" ? this.written : Number.POSITIVE_INFINITY;
     const { from, count } = unnumberedBatch(unnumbered, written, window, limits);
@@ -50,7 +50,7 @@ export abstract class SenderWriting<Message extends OutgoingMessage> extends Unc
   }
 
   /** Writes one batch of numbered messages up to `limit`; false when there is none or the credit is used up. */
-  private writeNumbered(limit: number): boolean {
+  #writeNumbered(limit: number): boolean {
     const { from, count, bytes } = numberedBatch(this.queue, this.written + 1, limit, this.window, this.limits);
     if (count === 0) return false;
     const messages = this.queue.slice(from, count);

@@ -9,8 +9,7 @@ import { valuesOf } from "./check-arguments.js";
 import { databaseOption, databaseUrlOf } from "./database-option.js";
 import { doctorJson, doctorText, exitStatusFor } from "./doctor-report.js";
 import { withExamples } from "./examples.js";
-import { print } from "./help.js";
-import { Output } from "./output.js";
+import { Output, print } from "./output.js";
 import { jsonText } from "./printable.js";
 
 const args = {

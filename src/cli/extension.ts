@@ -16,8 +16,7 @@ import {
 } from "../store/extension/index.js";
 import { didYouMean, seeHelp } from "./check-arguments.js";
 import { withExamples } from "./examples.js";
-import { print } from "./help.js";
-import { Output } from "./output.js";
+import { Output, print } from "./output.js";
 import { jsonText, printable } from "./printable.js";
 
 const actions = ["install", "uninstall", "print"] as const;

@@ -1,7 +1,6 @@
 /**
- * The help texts, in plain text when they do not go to a terminal.
+ * The help texts.
  */
-import { stripVTControlCharacters } from "node:util";
 import { renderUsage } from "citty";
 import { version } from "../files/index.js";
 import { type AnyCommand, commands } from "./commands.js";
@@ -23,12 +22,4 @@ export async function overview(): Promise<string> {
 export async function commandHelp(command: AnyCommand): Promise<string> {
   const usage = await renderUsage(command, { meta: { name: "hawser", version } });
   return `${usage.trimEnd()}\n\n${examplesText(command)}`;
-}
-
-/** Writes text and a line's end to the stream, without colours where nobody would see them. */
-export function print(stream: NodeJS.WriteStream, text: string): void {
-  const plain = !stream.isTTY || Boolean(process.env["NO_COLOR"]);
-  // citty pads its columns to the end of the line.
-  const lines = (plain ? stripVTControlCharacters(text) : text).split("\n").map((line) => line.trimEnd());
-  stream.write(`${lines.join("\n").trimEnd()}\n`);
 }

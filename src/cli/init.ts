@@ -7,7 +7,7 @@ import { CliError } from "../errors/index.js";
 import { type InstallReport, install, type Shortfall, type UninstallReport, uninstall } from "../store/index.js";
 import { databaseOption, databaseUrlOf } from "./database-option.js";
 import { withExamples } from "./examples.js";
-import { print } from "./help.js";
+import { print } from "./output.js";
 import { jsonText, printable } from "./printable.js";
 import { plural } from "./table.js";
 

@@ -4,8 +4,7 @@
  */
 import { CliError, errorTable } from "../errors/index.js";
 import { describeError } from "./describe-error.js";
-import { print } from "./help.js";
-import { isGone } from "./output.js";
+import { isGone, print } from "./output.js";
 import { runCli } from "./run.js";
 
 // Whoever reads may leave: then there is nothing to say, and nobody to say it to. Any other failure to write must show

@@ -7,7 +7,7 @@ import pc from "picocolors";
 import { errorTable, type HawserError } from "../errors/index.js";
 import type { Peer, PeerOptions, PeerStatus } from "../peer/index.js";
 import { databaseOption, databaseUrlOf, sessionOption, sessionUrlOf } from "./database-option.js";
-import { print } from "./help.js";
+import { print } from "./output.js";
 import { printable } from "./printable.js";
 import { type TlsArguments, tlsOf, tlsOption } from "./tls-option.js";
 

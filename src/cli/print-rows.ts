@@ -1,8 +1,7 @@
 /**
  * Rows on standard output: a table for people, or a line of JSON each.
  */
-import { print } from "./help.js";
-import { Output } from "./output.js";
+import { Output, print } from "./output.js";
 import { jsonText } from "./printable.js";
 import { type Column, table } from "./table.js";
 

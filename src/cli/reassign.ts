@@ -12,7 +12,7 @@ import {
 } from "../store/index.js";
 import { databaseOption, databaseUrlOf } from "./database-option.js";
 import { withExamples } from "./examples.js";
-import { print } from "./help.js";
+import { print } from "./output.js";
 import { printRows } from "./print-rows.js";
 import { printable } from "./printable.js";
 import { plural } from "./table.js";

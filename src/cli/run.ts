@@ -9,7 +9,8 @@ import { commands } from "./commands.js";
 import { whereUrlsBelong } from "./conceal.js";
 import { namingDefaults } from "./database-option.js";
 import { describeError } from "./describe-error.js";
-import { commandHelp, overview, print } from "./help.js";
+import { commandHelp, overview } from "./help.js";
+import { print } from "./output.js";
 
 /**
  * Runs the command that the arguments name and resolves with the exit status: 0, or that of the error's code. Errors go

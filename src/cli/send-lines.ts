@@ -4,7 +4,7 @@
 import { peerSettingsDefaults, protocolConstants } from "../../generated/ts/settings/peer.js";
 import { CliError, HawserError } from "../errors/index.js";
 import { byteLines } from "./byte-lines.js";
-import { print } from "./help.js";
+import { print } from "./output.js";
 import { startProgress } from "./progress.js";
 import { decodeBase64, type Outcome } from "./send-one.js";
 import { SendWindow } from "./send-window.js";

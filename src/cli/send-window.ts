@@ -4,42 +4,49 @@
 
 /** Lets work in while there is room, in its order, and out in any order. */
 export class SendWindow {
-  private messages = 0;
-  private bytes = 0;
-  private wake: (() => void) | undefined;
+  #messages = 0;
+  #bytes = 0;
+  #wake: (() => void) | undefined;
+
+  readonly #limits: { readonly messages: number; readonly bytes: number };
 
   /** One message is always let in, however large. */
-  constructor(private readonly limits: { readonly messages: number; readonly bytes: number }) {}
+  constructor(limits: { readonly messages: number; readonly bytes: number }) {
+    this.#limits = limits;
+  }
 
   /** How many are in it. */
   get inFlight(): number {
-    return this.messages;
+    return this.#messages;
   }
 
   /** Resolves when there is room for a message of so many bytes; it is in then. One caller at a time. */
   async enter(bytes: number): Promise<void> {
-    while (this.messages > 0 && (this.messages >= this.limits.messages || this.bytes + bytes > this.limits.bytes)) {
-      await this.change();
+    while (
+      this.#messages > 0 &&
+      (this.#messages >= this.#limits.messages || this.#bytes + bytes > this.#limits.bytes)
+    ) {
+      await this.#change();
     }
-    this.messages += 1;
-    this.bytes += bytes;
+    this.#messages += 1;
+    this.#bytes += bytes;
   }
 
   /** A message of so many bytes is confirmed, or failed. */
   leave(bytes: number): void {
-    this.messages -= 1;
-    this.bytes -= bytes;
-    this.wake?.();
+    this.#messages -= 1;
+    this.#bytes -= bytes;
+    this.#wake?.();
   }
 
   /** Resolves when nothing is in it. */
   async empty(): Promise<void> {
-    while (this.messages > 0) await this.change();
+    while (this.#messages > 0) await this.#change();
   }
 
-  private change(): Promise<void> {
+  #change(): Promise<void> {
     return new Promise((resolve) => {
-      this.wake = resolve;
+      this.#wake = resolve;
     });
   }
 }

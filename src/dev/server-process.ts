@@ -44,11 +44,10 @@ export class ServerProcess {
   readonly #child: ChildProcess;
   #end: string | undefined;
 
-  private constructor(
-    readonly command: ServerCommand,
-    child: ChildProcess,
-    ended: Promise<string>,
-  ) {
+  readonly command: ServerCommand;
+
+  private constructor(command: ServerCommand, child: ChildProcess, ended: Promise<string>) {
+    this.command = command;
     this.#child = child;
     this.ended = ended.then((end) => (this.#end = end));
   }

@@ -25,11 +25,14 @@ export class NatsProbe implements AsyncDisposable {
   readonly #refusedSubscriptions = new Set<string>();
   #isPublishAskable: boolean | undefined;
 
+  readonly problem: NatsError | undefined;
+
   private constructor(
     established: Established | undefined,
     /** Why there is no connection; undefined if there is one. */
-    readonly problem: NatsError | undefined,
+    problem: NatsError | undefined,
   ) {
+    this.problem = problem;
     this.#established = established;
     if (established !== undefined) void this.#watch(established.connection);
   }

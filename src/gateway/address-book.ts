@@ -34,12 +34,14 @@ export class AddressBook {
   readonly #stopping = new AbortController();
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(
-    session: PostgresSession,
-    private readonly address: OwnAddress,
-    private readonly placement: Placement,
-    private readonly logger: Logger,
-  ) {
+  readonly #address: OwnAddress;
+  readonly #placement: Placement;
+  readonly #logger: Logger;
+
+  constructor(session: PostgresSession, address: OwnAddress, placement: Placement, logger: Logger) {
+    this.#address = address;
+    this.#placement = placement;
+    this.#logger = logger;
     this.#table = new GatewayTable(session, address.own);
   }
 
@@ -51,8 +53,8 @@ export class AddressBook {
 
   /** Says now where this process stands. Does not reject. */
   async tell(): Promise<void> {
-    await this.#table.enter(this.placement.standing).catch((err: unknown) => {
-      this.logger.debug({ err }, "the database was not told which NATS server this process stands on, and is later");
+    await this.#table.enter(this.#placement.standing).catch((err: unknown) => {
+      this.#logger.debug({ err }, "the database was not told which NATS server this process stands on, and is later");
     });
   }
 
@@ -61,7 +63,7 @@ export class AddressBook {
     this.#stopping.abort();
     clearTimeout(this.#timer);
     await this.#table.leave().catch((err: unknown) => {
-      this.logger.warn({ err }, "the gateway's address could not be taken out of the database; other gateways will");
+      this.#logger.warn({ err }, "the gateway's address could not be taken out of the database; other gateways will");
     });
   }
 
@@ -69,15 +71,15 @@ export class AddressBook {
     if (this.#stopping.signal.aborted) return;
     this.#timer = setTimeout(() => {
       this.#look(false)
-        .catch((err: unknown) => this.logger.debug({ err }, "the addresses of gateways could not be looked at"))
+        .catch((err: unknown) => this.#logger.debug({ err }, "the addresses of gateways could not be looked at"))
         .finally(() => this.#lookLater());
     }, optionsPollMs);
   }
 
   async #look(isFirst: boolean): Promise<void> {
     const { signal } = this.#stopping;
-    const { listen, isAdvertised } = this.address;
-    if (!(await this.#table.enter(this.placement.standing)) || signal.aborted) return;
+    const { listen, isAdvertised } = this.#address;
+    if (!(await this.#table.enter(this.#placement.standing)) || signal.aborted) return;
     if (isFirst && !isAdvertised) await this.#table.succeed();
     const others = await this.#table.others();
     const refusing = new Set(await refusingAmong(listen, others, signal));
@@ -85,18 +87,18 @@ export class AddressBook {
     for (const entry of gone) {
       if (signal.aborted) return;
       const address = formatAddress(entry);
-      this.logger.info({ address }, "a gateway that does not answer any more is forgotten");
+      this.#logger.info({ address }, "a gateway that does not answer any more is forgotten");
       await this.#table.forget(entry);
     }
     if (isFirst) this.#warnOfOtherTls(present);
-    await this.placement.heed(this.#table.owner, present);
+    await this.#placement.heed(this.#table.owner, present);
   }
 
   #warnOfOtherTls(others: readonly GatewayEntry[]): void {
-    const { sslmode, rootCertificate = null } = this.address.own;
+    const { sslmode, rootCertificate = null } = this.#address.own;
     const other = others.find((entry) => entry.sslmode !== sslmode || entry.rootCertificate !== rootCertificate);
     if (other === undefined) return;
-    this.logger.warn(
+    this.#logger.warn(
       { address: formatAddress(other), sslmode: other.sslmode, rootCertificate: other.rootCertificate },
       "another gateway of this database has other TLS settings: Postgres tries only those that have the settings of the " +
         "youngest, so neither takes over for the other; give all of them the same",

@@ -69,19 +69,22 @@ export class GatewayTable {
   #isEntered = false;
   #isLeft = false;
 
+  readonly #session: PostgresSession;
+  readonly #own: GatewayAddress;
+
   /**
    * @param session with Postgres
    * @param own the address of this gateway
    */
-  constructor(
-    private readonly session: PostgresSession,
-    private readonly own: GatewayAddress,
-  ) {}
+  constructor(session: PostgresSession, own: GatewayAddress) {
+    this.#session = session;
+    this.#own = own;
+  }
 
   /** Enters this gateway, or says that it is there still, and which NATS server it stands on. @returns whether it is entered: not on a standby */
   async enter(standing: GatewayStanding | undefined): Promise<boolean> {
-    if ((await this.session.isStandby()) || this.#isLeft) return false;
-    const { host, port, sslmode, rootCertificate = null } = this.own;
+    if ((await this.#session.isStandby()) || this.#isLeft) return false;
+    const { host, port, sslmode, rootCertificate = null } = this.#own;
     this.#isEntered = true;
     const values = [
       host,
@@ -93,31 +96,31 @@ export class GatewayTable {
       standing?.server,
       standing?.serverId,
     ];
-    const [row] = await this.session.query<{ startedAt: string }>(sql.enter, values);
+    const [row] = await this.#session.query<{ startedAt: string }>(sql.enter, values);
     this.#startedAt ??= row!.startedAt;
     return true;
   }
 
   /** Takes out who had the address of this gateway before, where only one can have it. */
   async succeed(): Promise<void> {
-    await this.session.query(sql.succeed, [this.own.host, this.own.port, this.owner]);
+    await this.#session.query(sql.succeed, [this.#own.host, this.#own.port, this.owner]);
   }
 
   /** The gateways of other processes. */
   others(): Promise<GatewayEntry[]> {
-    return this.session.query<GatewayEntry>(sql.others, [this.owner, gatewayConstants.gatewayStaleMs]);
+    return this.#session.query<GatewayEntry>(sql.others, [this.owner, gatewayConstants.gatewayStaleMs]);
   }
 
   /** Takes one out, unless it was there meanwhile. */
   async forget({ host, port, owner, seenAt }: GatewayEntry): Promise<void> {
-    await this.session.query(sql.forget, [host, port, owner, seenAt]);
+    await this.#session.query(sql.forget, [host, port, owner, seenAt]);
   }
 
   /** Takes this gateway out for good, if Postgres answers. */
   async leave(): Promise<void> {
     this.#isLeft = true;
     // An entry that is on its way comes before it.
-    if (!this.#isEntered || !this.session.isOpen) return;
-    await this.session.query(sql.leave, [this.owner], gatewayConstants.leaveTimeoutMs);
+    if (!this.#isEntered || !this.#session.isOpen) return;
+    await this.#session.query(sql.leave, [this.owner], gatewayConstants.leaveTimeoutMs);
   }
 }

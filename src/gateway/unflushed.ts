@@ -16,8 +16,12 @@ export class Unflushed<Session extends object> {
   /** A call that ends after its session leaves nothing behind. */
   readonly #sessions = new WeakMap<Session, Published>();
 
+  readonly #hasTaken: (connection: NatsConnection) => Promise<boolean>;
+
   /** @param hasTaken whether the server has taken all that was published on a connection, also on one that was left */
-  constructor(private readonly hasTaken: (connection: NatsConnection) => Promise<boolean>) {}
+  constructor(hasTaken: (connection: NatsConnection) => Promise<boolean>) {
+    this.#hasTaken = hasTaken;
+  }
 
   /** The session has published over the connection. */
   published(session: Session, connection: NatsConnection): void {
@@ -40,7 +44,7 @@ export class Unflushed<Session extends object> {
   }
 
   async #arrived({ connection, earlier }: Published): Promise<boolean> {
-    const [last, before] = await Promise.all([this.hasTaken(connection), earlier]);
+    const [last, before] = await Promise.all([this.#hasTaken(connection), earlier]);
     return last && before;
   }
 }

@@ -15,19 +15,22 @@ export class Farewells {
   readonly #arrivals = new WeakMap<NatsConnection, Promise<boolean>>();
   readonly #hurry = new AbortController();
 
+  readonly #uses: ConnectionUses;
+  readonly #lastsMs: () => number;
+
   /** @param lastsMs how long what is under way may last, if that is longer than `natsFarewellMs` */
-  constructor(
-    private readonly uses: ConnectionUses,
-    private readonly lastsMs: () => number,
-  ) {}
+  constructor(uses: ConnectionUses, lastsMs: () => number) {
+    this.#uses = uses;
+    this.#lastsMs = lastsMs;
+  }
 
   /**
    * Waits for what is under way, as long as that may last, and at least `natsFarewellMs`; then sends what was published, ends the connection's
    * subscriptions, and closes it. A server that does not answer is waited for `natsConnectTimeoutMs` each time.
    */
   say(connection: NatsConnection): void {
-    const limitMs = Math.max(natsFarewellMs, this.lastsMs());
-    const arrival = this.uses.idle(connection, limitMs, this.#hurry.signal).then(() => confirmed(connection));
+    const limitMs = Math.max(natsFarewellMs, this.#lastsMs());
+    const arrival = this.#uses.idle(connection, limitMs, this.#hurry.signal).then(() => confirmed(connection));
     this.#arrivals.set(connection, arrival);
     const left = arrival
       .then((hasTaken) => (hasTaken ? leave(connection) : connection.close()))

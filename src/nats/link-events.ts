@@ -39,7 +39,11 @@ export class LinkListeners {
     refused: new Set(),
   };
 
-  constructor(private readonly logger: Logger) {}
+  readonly #logger: Logger;
+
+  constructor(logger: Logger) {
+    this.#logger = logger;
+  }
 
   /** @returns what takes the listener away */
   add<Name extends keyof NatsLinkEvents>(name: Name, listener: Listener<Name>): () => void {
@@ -52,7 +56,7 @@ export class LinkListeners {
       try {
         listener(...event);
       } catch (error) {
-        this.logger.error({ err: error }, `a listener of the NATS connection's event "${name}" failed`);
+        this.#logger.error({ err: error }, `a listener of the NATS connection's event "${name}" failed`);
       }
     }
   }

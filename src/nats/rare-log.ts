@@ -22,10 +22,13 @@ export class RareLog {
   #beyond = 0;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(
-    private readonly logger: Logger,
-    private readonly client: string,
-  ) {}
+  readonly #logger: Logger;
+  readonly #client: string;
+
+  constructor(logger: Logger, client: string) {
+    this.#logger = logger;
+    this.#client = client;
+  }
 
   /** Logs the line now, or counts it with others of the same words. @param words to be shown, such as those of a server */
   warn(message: string, words: string, details: object = {}): void {
@@ -42,7 +45,7 @@ export class RareLog {
       return;
     }
     this.#lines.set(key, { message, words, details, leftOut: 0 });
-    this.logger.warn({ client: this.client, words, ...details }, message);
+    this.#logger.warn({ client: this.#client, words, ...details }, message);
   }
 
   /** Tells what was counted, and forgets all. */
@@ -57,7 +60,7 @@ export class RareLog {
   /** A line that came again is told with its number, and counts as logged for another interval. */
   #tell(): void {
     this.#timer = undefined;
-    const { client } = this;
+    const client = this.#client;
     for (const [key, line] of this.#lines) {
       const { message, words, details, leftOut } = line;
       if (leftOut === 0) {
@@ -65,10 +68,10 @@ export class RareLog {
         continue;
       }
       line.leftOut = 0;
-      this.logger.warn({ client, words, ...details, times: leftOut }, message);
+      this.#logger.warn({ client, words, ...details, times: leftOut }, message);
     }
     if (this.#beyond > 0) {
-      this.logger.warn({ client, times: this.#beyond }, "more different warnings came than are logged at once");
+      this.#logger.warn({ client, times: this.#beyond }, "more different warnings came than are logged at once");
       this.#beyond = 0;
     }
     if (this.#lines.size > 0) this.#timer = setTimeout(() => this.#tell(), natsLogIntervalMs).unref();

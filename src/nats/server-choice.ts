@@ -49,21 +49,24 @@ export class ServerChoice {
   /** Until when a server counts as away, by `now`. */
   readonly #awayUntil = new Map<ServerName, number>();
 
+  readonly #process: string;
+  readonly #now: () => number;
+
   /**
    * @param process a random name of the process
    * @param now a clock in milliseconds
    */
-  constructor(
-    private readonly process: string = randomUUID(),
-    private readonly now: () => number = () => performance.now(),
-  ) {}
+  constructor(process: string = randomUUID(), now: () => number = () => performance.now()) {
+    this.#process = process;
+    this.#now = now;
+  }
 
   /** The order in which the servers are tried. */
   order(servers: readonly NatsAddress[]): NatsAddress[] {
     if (servers.length === 1) return [...servers];
     const ranked = servers.map((server) => ({
       server,
-      key: [Number(this.#isAway(server)), this.#othersOn(server), hash(this.process, server.name)] as const,
+      key: [Number(this.#isAway(server)), this.#othersOn(server), hash(this.#process, server.name)] as const,
     }));
     ranked.sort((one, other) => compare(one.key, other.key));
     return ranked.map(({ server }) => server);
@@ -85,7 +88,7 @@ export class ServerChoice {
 
   /** A connection to the server could not be made, or has ended. */
   failed({ name }: NatsAddress): void {
-    this.#awayUntil.set(name, this.now() + natsServerAwayMs);
+    this.#awayUntil.set(name, this.#now() + natsServerAwayMs);
   }
 
   /** A connection to the server was made. */
@@ -94,7 +97,7 @@ export class ServerChoice {
   }
 
   #isAway({ name }: NatsAddress): boolean {
-    return (this.#awayUntil.get(name) ?? Number.NEGATIVE_INFINITY) > this.now();
+    return (this.#awayUntil.get(name) ?? Number.NEGATIVE_INFINITY) > this.#now();
   }
 
   #othersOn({ name }: NatsAddress): number {

@@ -13,34 +13,35 @@ export interface ListenerAddress {
 
 export class ChannelTarget {
   /** The owner, while it is not the listener itself. */
-  private owner: Pick<ChannelOwner, "name" | "addr" | "maxMessageBytes"> | undefined;
+  #owner: Pick<ChannelOwner, "name" | "addr" | "maxMessageBytes"> | undefined;
+
+  readonly #store: ChannelOwners;
+  readonly #listenerName: string;
 
   /**
    * @param listenerName the listener that the channel was made for
    * @param owner the channel's owner as it was when its key was looked up
    */
-  constructor(
-    private readonly store: ChannelOwners,
-    private readonly listenerName: string,
-    owner: string,
-  ) {
-    if (owner !== listenerName) this.owner = { name: owner, addr: undefined, maxMessageBytes: undefined };
+  constructor(store: ChannelOwners, listenerName: string, owner: string) {
+    this.#store = store;
+    this.#listenerName = listenerName;
+    if (owner !== listenerName) this.#owner = { name: owner, addr: undefined, maxMessageBytes: undefined };
   }
 
   /** The channel was handed over to another peer. */
   get isOther(): boolean {
-    return this.owner !== undefined;
+    return this.#owner !== undefined;
   }
 
   /** Whom to dial. */
   get name(): string {
-    return this.owner?.name ?? this.listenerName;
+    return this.#owner?.name ?? this.#listenerName;
   }
 
   /** Where to dial, given what the phone book has of the listener itself. */
   of(listener: ListenerAddress): ListenerAddress {
-    if (this.owner === undefined) return listener;
-    const { addr, maxMessageBytes = listener.maxMessageBytes } = this.owner;
+    if (this.#owner === undefined) return listener;
+    const { addr, maxMessageBytes = listener.maxMessageBytes } = this.#owner;
     return { addr, maxMessageBytes };
   }
 
@@ -51,10 +52,10 @@ export class ChannelTarget {
    * @throws StoreError `store_failed`
    */
   async look(connectionKey: number): Promise<boolean> {
-    const found = await this.store.channelOwner(connectionKey);
+    const found = await this.#store.channelOwner(connectionKey);
     if (found === undefined) return false;
-    const before = this.owner;
-    this.owner = found.name === this.listenerName ? undefined : found;
-    return before?.name !== this.owner?.name || before?.addr !== this.owner?.addr;
+    const before = this.#owner;
+    this.#owner = found.name === this.#listenerName ? undefined : found;
+    return before?.name !== this.#owner?.name || before?.addr !== this.#owner?.addr;
   }
 }

@@ -21,28 +21,32 @@ export interface PeerContext {
 
 /** The mesh secrets: read at start, whenever they change, and again when a handshake fails. */
 export class SecretCache {
-  private known: readonly Uint8Array[] = [];
-  private stale = false;
-  private reading: Promise<void> = Promise.resolve();
-  private next: Promise<void> | undefined;
+  #known: readonly Uint8Array[] = [];
+  #stale = false;
+  #reading: Promise<void> = Promise.resolve();
+  #next: Promise<void> | undefined;
 
-  constructor(private readonly store: Pick<Store, "secrets" | "on">) {}
+  readonly #store: Pick<Store, "secrets" | "on">;
+
+  constructor(store: Pick<Store, "secrets" | "on">) {
+    this.#store = store;
+  }
 
   /** They are known to have changed, and could not be read since. */
   get isStale(): boolean {
-    return this.stale;
+    return this.#stale;
   }
 
   /** Reads them, once for all who ask meanwhile. @throws StoreError `store_failed` */
   refresh(): Promise<void> {
     // One that is under way may have begun before the change.
-    this.next ??= this.reading.then(() => {
-      this.next = undefined;
-      const reading = this.read();
-      this.reading = reading.catch(() => undefined);
+    this.#next ??= this.#reading.then(() => {
+      this.#next = undefined;
+      const reading = this.#read();
+      this.#reading = reading.catch(() => undefined);
       return reading;
     });
-    return this.next;
+    return this.#next;
   }
 
   /** Reads them again when they change, and with each new database session, since the change may have been missed. */
@@ -51,8 +55,8 @@ export class SecretCache {
       this.refresh().catch((err) => logger.debug({ err }, "could not read the mesh secrets again; trying again later"));
     };
     const unlisten = [
-      this.store.on("secrets", again),
-      this.store.on("session", (state) => {
+      this.#store.on("secrets", again),
+      this.#store.on("session", (state) => {
         if (state === "up") again();
       }),
     ];
@@ -61,14 +65,14 @@ export class SecretCache {
     };
   }
 
-  private async read(): Promise<void> {
-    this.stale = true;
-    this.known = await this.store.secrets();
-    this.stale = false;
+  async #read(): Promise<void> {
+    this.#stale = true;
+    this.#known = await this.#store.secrets();
+    this.#stale = false;
   }
 
   get all(): readonly Uint8Array[] {
-    return this.known;
+    return this.#known;
   }
 
   /**
@@ -77,6 +81,6 @@ export class SecretCache {
    * @param refusals how often in a row the listener has not accepted what it was shown
    */
   toDial(refusals: number): Uint8Array {
-    return this.known[refusals % this.known.length] ?? new Uint8Array();
+    return this.#known[refusals % this.#known.length] ?? new Uint8Array();
   }
 }

@@ -13,30 +13,33 @@ export type RetentionContext = Pick<PeerContext, "logger"> & {
 };
 
 export class DeadLetterRetention {
-  private cancel: () => void = () => undefined;
-  private stopped = false;
+  #cancel: () => void = () => undefined;
+  #stopped = false;
 
-  constructor(
-    private readonly context: RetentionContext,
-    private readonly clock: Clock = systemClock,
-  ) {}
+  readonly #context: RetentionContext;
+  readonly #clock: Clock;
+
+  constructor(context: RetentionContext, clock: Clock = systemClock) {
+    this.#context = context;
+    this.#clock = clock;
+  }
 
   start(): void {
-    void this.expire();
+    void this.#expire();
   }
 
   stop(): void {
-    this.stopped = true;
-    this.cancel();
+    this.#stopped = true;
+    this.#cancel();
   }
 
-  private async expire(): Promise<void> {
-    const { store, settings, logger } = this.context;
+  async #expire(): Promise<void> {
+    const { store, settings, logger } = this.#context;
     const days = settings.deadLetterRetentionDays;
     let total = 0;
     try {
       let deleted: number | undefined = storeConstants.deadLetterRows;
-      while (!this.stopped && deleted === storeConstants.deadLetterRows) {
+      while (!this.#stopped && deleted === storeConstants.deadLetterRows) {
         deleted = await store.deadLetters.expire(days);
         total += deleted ?? 0;
       }
@@ -44,8 +47,8 @@ export class DeadLetterRetention {
       logger.debug({ err }, "could not delete old dead letters; trying again later");
     }
     if (total > 0) logger.info({ deleted: total, days }, "deleted dead letters that were older than the retention");
-    if (!this.stopped) {
-      this.cancel = this.clock.setTimeout(() => void this.expire(), storeConstants.deadLetterExpiryMs);
+    if (!this.#stopped) {
+      this.#cancel = this.#clock.setTimeout(() => void this.#expire(), storeConstants.deadLetterExpiryMs);
     }
   }
 }

@@ -29,37 +29,41 @@ export interface RunnerLink {
 
 export class HandlerRunner {
   /** The newest handled position that the committer has not been given. */
-  private handled: Position | undefined;
+  #handled: Position | undefined;
   /** The running message's payload, uncompressed. */
-  private plain: Uint8Array | undefined;
-  private whenIdle: (() => void)[] = [];
+  #plain: Uint8Array | undefined;
+  #whenIdle: (() => void)[] = [];
 
-  constructor(private readonly link: RunnerLink) {}
+  readonly #link: RunnerLink;
+
+  constructor(link: RunnerLink) {
+    this.#link = link;
+  }
 
   /** Resolves when no handler of this channel runs. */
   async idle(): Promise<void> {
-    if (this.link.channel.isHandling) await new Promise<void>((resolve) => this.whenIdle.push(resolve));
+    if (this.#link.channel.isHandling) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
   }
 
   /** Nobody waits any more. */
   close(): void {
-    for (const resolve of this.whenIdle.splice(0)) resolve();
+    for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
 
   /** The channel's cursor is to be committed. */
   commit(cursor: Position, dead: DeadMessage | undefined): void {
     if (dead === undefined) {
-      this.handled = cursor;
+      this.#handled = cursor;
       return;
     }
-    this.handled = undefined;
-    if (!this.link.isClosed) this.link.inbox.commit(this.link.source.connectionKey, cursor, dead, this.plain);
+    this.#handled = undefined;
+    if (!this.#link.isClosed) this.#link.inbox.commit(this.#link.source.connectionKey, cursor, dead, this.#plain);
   }
 
   /** Handles what waits, as far as handlers are free and the event loop's turn goes. */
   run(): void {
     // Its turn may come when all is over, with messages that wait for the next start.
-    const { link } = this;
+    const link = this.#link;
     if (link.isClosed) return;
     const { channel, inbox } = link;
     const until = now() + turnMs;
@@ -71,7 +75,7 @@ export class HandlerRunner {
         if (at > until) break;
         if (!inbox.lease.isWritable) {
           link.later(() => inbox.wake(this), storeConstants.leasePollMs);
-          this.commitHandled();
+          this.#commitHandled();
           return;
         }
       }
@@ -82,53 +86,53 @@ export class HandlerRunner {
       const message = channel.take(at);
       if (message === undefined) {
         inbox.freeSlot();
-        this.commitHandled();
+        this.#commitHandled();
         link.arm();
         return;
       }
-      const pending = this.begin(message, at);
+      const pending = this.#begin(message, at);
       if (pending !== undefined) {
         pending.then(
-          (result) => this.finishLater(result),
-          (error) => this.finishLater(failure(error)),
+          (result) => this.#finishLater(result),
+          (error) => this.#finishLater(failure(error)),
         );
-        this.commitHandled();
+        this.#commitHandled();
         link.arm();
         return;
       }
       inbox.freeSlot();
-      this.tellIdle();
+      this.#tellIdle();
     }
-    this.commitHandled();
+    this.#commitHandled();
     link.arm();
     if (!channel.isHandling && channel.waitingMessages > 0) inbox.wake(this);
   }
 
   /** Starts the handler. A promise when it did not finish at once. */
-  private begin(message: IncomingMessage, at: number): Promise<HandlerResult> | undefined {
-    const { inbox, channel } = this.link;
-    this.plain = undefined;
+  #begin(message: IncomingMessage, at: number): Promise<HandlerResult> | undefined {
+    const { inbox, channel } = this.#link;
+    this.#plain = undefined;
     const topic = inbox.topicOf(message.topicKey);
     if (typeof topic !== "string" || message.encoding !== undefined || inbox.settings.transactional) {
-      return this.beginLater(message, topic);
+      return this.#beginLater(message, topic);
     }
-    this.plain = message.payload;
+    this.#plain = message.payload;
     try {
-      const returned = this.call(message, topic, message.payload, undefined);
-      if (isThenable(returned)) return this.await(returned);
+      const returned = this.#call(message, topic, message.payload, undefined);
+      if (isThenable(returned)) return this.#await(returned);
       channel.finish(done, at);
     } catch (error) {
       channel.finish(failure(error), at);
     }
-    this.plain = undefined;
+    this.#plain = undefined;
     return undefined;
   }
 
-  private async beginLater(
+  async #beginLater(
     message: IncomingMessage,
     topicFound: string | Promise<string | undefined>,
   ): Promise<HandlerResult> {
-    const { inbox } = this.link;
+    const { inbox } = this.#link;
     let topic: string | undefined;
     try {
       topic = await topicFound;
@@ -137,7 +141,7 @@ export class HandlerRunner {
       return { kind: "postponed" };
     }
     try {
-      this.plain = message.payload;
+      this.#plain = message.payload;
       if (topic === undefined) {
         return refused("unsubscribed", `topic key ${message.topicKey} is not in the catalog`);
       }
@@ -149,24 +153,24 @@ export class HandlerRunner {
           ? inbox.settings.maxMessageBytes
           : protocolConstants.maxStoredMessageBytes;
         try {
-          this.plain = await decompress(message.payload, compression, uncompressedBytes, maxMessageBytes);
+          this.#plain = await decompress(message.payload, compression, uncompressedBytes, maxMessageBytes);
         } catch (error) {
           // It will not be another payload the next time.
           const { code, message: why } = asHawserError(error);
           return refused(code, why);
         }
       }
-      if (inbox.settings.transactional) return await this.inTransaction(message, topic, this.plain);
-      return await this.await(this.call(message, topic, this.plain, undefined));
+      if (inbox.settings.transactional) return await this.#inTransaction(message, topic, this.#plain);
+      return await this.#await(this.#call(message, topic, this.#plain, undefined));
     } catch (error) {
       return failure(error);
     }
   }
 
   /** Handles a message in a transaction that also moves the cursor. */
-  private async inTransaction(message: IncomingMessage, topic: string, payload: Uint8Array): Promise<HandlerResult> {
-    const { inbox, source } = this.link;
-    this.mayBegin(topic);
+  async #inTransaction(message: IncomingMessage, topic: string, payload: Uint8Array): Promise<HandlerResult> {
+    const { inbox, source } = this.#link;
+    this.#mayBegin(topic);
     const thrown: { error?: unknown } = {};
     let begun = false;
     let ended = false;
@@ -174,7 +178,7 @@ export class HandlerRunner {
       begun = true;
       try {
         // A handler that is late must not go on writing outside of its transaction: its connection is closed.
-        await this.bounded(this.call(message, topic, payload, client), () => void endClient(client));
+        await this.#bounded(this.#call(message, topic, payload, client), () => void endClient(client));
         ended = true;
       } catch (error) {
         thrown.error = error;
@@ -190,7 +194,7 @@ export class HandlerRunner {
       // The lease may be renewed on another server while the handler runs; what it does belongs to the epoch of now.
       const { name, epoch } = inbox.lease;
       const outcome = await inbox.store.handleInTransaction({ name, epoch }, place, handler);
-      if (this.link.isClosed) return { kind: "postponed" };
+      if (this.#link.isClosed) return { kind: "postponed" };
       if (outcome === "fenced") inbox.nameLost("a transaction was refused");
       else if (outcome === "notOwned") inbox.notOwned(source.connectionKey);
       else return { kind: "committed" };
@@ -208,14 +212,14 @@ export class HandlerRunner {
     return { kind: "postponed" };
   }
 
-  private call(message: IncomingMessage, topic: string, payload: Uint8Array, client: Transaction | undefined): unknown {
-    const { inbox, source, channel } = this.link;
-    this.mayBegin(topic);
+  #call(message: IncomingMessage, topic: string, payload: Uint8Array, client: Transaction | undefined): unknown {
+    const { inbox, source, channel } = this.#link;
+    this.#mayBegin(topic);
     return inbox.handle({ message, to: topic, source, payload, attempt: channel.attempt, client });
   }
 
-  private mayBegin(topic: string): void {
-    const { inbox, channel } = this.link;
+  #mayBegin(topic: string): void {
+    const { inbox, channel } = this.#link;
     if (!inbox.serves(topic)) {
       throw new PeerError("unsubscribed", `"${inbox.sender.name}" does not subscribe to "${topic}" any more`);
     }
@@ -228,47 +232,47 @@ export class HandlerRunner {
     }
   }
 
-  private async await(returned: unknown): Promise<HandlerResult> {
+  async #await(returned: unknown): Promise<HandlerResult> {
     try {
-      await this.bounded(returned);
+      await this.#bounded(returned);
       return done;
     } catch (error) {
       return failure(error);
     }
   }
 
-  private async bounded(returned: unknown, late?: () => void): Promise<void> {
-    const { handlerTimeoutMs } = this.link.inbox.settings;
+  async #bounded(returned: unknown, late?: () => void): Promise<void> {
+    const { handlerTimeoutMs } = this.#link.inbox.settings;
     if (handlerTimeoutMs === undefined) await returned;
     else await withTimeout(returned, handlerTimeoutMs, late);
   }
 
-  private finishLater(result: HandlerResult): void {
-    const { inbox, channel } = this.link;
+  #finishLater(result: HandlerResult): void {
+    const { inbox, channel } = this.#link;
     inbox.freeSlot();
     channel.finish(result, now());
-    this.plain = undefined;
-    this.tellIdle();
-    if (this.link.isClosed) return;
+    this.#plain = undefined;
+    this.#tellIdle();
+    if (this.#link.isClosed) return;
     if (inbox.othersWait()) {
-      this.commitHandled();
-      this.link.arm();
+      this.#commitHandled();
+      this.#link.arm();
       inbox.wake(this);
     } else this.run();
   }
 
-  private tellIdle(): void {
-    this.link.inbox.handlerEnded();
-    if (this.whenIdle.length === 0 || this.link.channel.isHandling) return;
-    for (const resolve of this.whenIdle.splice(0)) resolve();
+  #tellIdle(): void {
+    this.#link.inbox.handlerEnded();
+    if (this.#whenIdle.length === 0 || this.#link.channel.isHandling) return;
+    for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
 
   /** One commit for everything that was handled in this turn. */
-  private commitHandled(): void {
-    const { handled } = this;
+  #commitHandled(): void {
+    const handled = this.#handled;
     if (handled === undefined) return;
-    this.handled = undefined;
-    const { inbox, source, isClosed } = this.link;
+    this.#handled = undefined;
+    const { inbox, source, isClosed } = this.#link;
     if (!isClosed) inbox.commit(source.connectionKey, handled, undefined, undefined);
   }
 }

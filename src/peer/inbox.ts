@@ -22,78 +22,81 @@ export interface InboxOptions {
 }
 
 export class Inbox {
-  private readonly links = new Map<number, ListenerLink>();
-  private readonly opening = new Map<number, Promise<ListenerLink | undefined>>();
-  private readonly topics = new Map<number, string>();
-  private readonly dispatcher: Dispatcher;
-  private readonly services: InboxServices;
-  private readonly isolation: Isolation<ListenerLink>;
-  private committer: CursorCommitter;
-  private listener: Listener | undefined;
-  private poll: NodeJS.Timeout | undefined;
-  private unlisten: (() => void)[] = [];
-  private begun = false;
-  private halted = false;
+  readonly #links = new Map<number, ListenerLink>();
+  readonly #opening = new Map<number, Promise<ListenerLink | undefined>>();
+  readonly #topics = new Map<number, string>();
+  readonly #dispatcher: Dispatcher;
+  readonly #services: InboxServices;
+  readonly #isolation: Isolation<ListenerLink>;
+  #committer: CursorCommitter;
+  #listener: Listener | undefined;
+  #poll: NodeJS.Timeout | undefined;
+  #unlisten: (() => void)[] = [];
+  #begun = false;
+  #halted = false;
   /** Grows when everything begins again: what was read before is not used. */
-  private era = 0;
-  private closed = false;
+  #era = 0;
+  #closed = false;
   /** A Hello did not prove itself since the mesh secrets were read. */
-  private secretsInDoubt = false;
+  #secretsInDoubt = false;
   /** Backlogs counted for Hellos that were let in and whose connection has not come yet. */
-  private readonly backlogs = new WeakMap<HelloFields, number>();
+  readonly #backlogs = new WeakMap<HelloFields, number>();
 
-  constructor(private readonly options: InboxOptions) {
+  readonly #options: InboxOptions;
+
+  constructor(options: InboxOptions) {
+    this.#options = options;
     const { context, serves, handle } = options;
-    this.dispatcher = new Dispatcher(context.settings.concurrency);
-    this.committer = this.newCommitter();
-    this.isolation = new Isolation(storeConstants.isolationLimitMs, {
+    this.#dispatcher = new Dispatcher(context.settings.concurrency);
+    this.#committer = this.#newCommitter();
+    this.#isolation = new Isolation(storeConstants.isolationLimitMs, {
       after: (delayMs, callback) => {
         const timer = setTimeout(callback, delayMs);
         return () => clearTimeout(timer);
       },
-      changed: () => this.haltSome(),
-      othersIdle: (holder) => [...this.links.values()].every((link) => link === holder || !link.channel.isHandling),
+      changed: () => this.#haltSome(),
+      othersIdle: (holder) => [...this.#links.values()].every((link) => link === holder || !link.channel.isHandling),
     });
-    this.services = Object.assign(Object.create(context) as PeerContext, {
-      topicOf: (topicKey: number) => this.topics.get(topicKey) ?? this.lookUpTopic(topicKey),
+    this.#services = Object.assign(Object.create(context) as PeerContext, {
+      topicOf: (topicKey: number) => this.#topics.get(topicKey) ?? this.#lookUpTopic(topicKey),
       serves,
       handle: handle ?? (() => undefined),
-      wake: (turn: Turn) => this.dispatcher.wake(turn),
-      takeSlot: () => this.dispatcher.takeSlot(),
-      freeSlot: () => this.dispatcher.freeSlot(),
-      othersWait: () => this.dispatcher.hasWoken,
+      wake: (turn: Turn) => this.#dispatcher.wake(turn),
+      takeSlot: () => this.#dispatcher.takeSlot(),
+      freeSlot: () => this.#dispatcher.freeSlot(),
+      othersWait: () => this.#dispatcher.hasWoken,
       commit: (key: number, cursor: Position, dead: DeadMessage | undefined, plain: Uint8Array | undefined) =>
-        this.commit(key, cursor, dead, plain),
-      handlerEnded: () => this.isolation.look(),
-      isolate: (link: ListenerLink, begin: () => void) => this.isolation.enter(link, begin),
-      leaveIsolation: (link: ListenerLink) => this.isolation.leave(link),
-      notOwned: (connectionKey: number) => this.drop(connectionKey),
+        this.#commit(key, cursor, dead, plain),
+      handlerEnded: () => this.#isolation.look(),
+      isolate: (link: ListenerLink, begin: () => void) => this.#isolation.enter(link, begin),
+      leaveIsolation: (link: ListenerLink) => this.#isolation.leave(link),
+      notOwned: (connectionKey: number) => this.#drop(connectionKey),
     });
   }
 
   /** Binds the socket, and takes what is stored. @throws TransportError `bind_failed`; StoreError `store_failed` */
   async start(): Promise<string> {
-    const { context, listenAddress } = this.options;
+    const { context, listenAddress } = this.#options;
     const { store, settings, sender, status, secrets } = context;
-    await this.openOwned();
-    this.unlisten = [
+    await this.#openOwned();
+    this.#unlisten = [
       store.on("announced", (connectionKey, listenerName) => {
-        if (listenerName === sender.name) void this.announced(connectionKey);
+        if (listenerName === sender.name) void this.#announced(connectionKey);
       }),
-      store.on("session", (state) => state === "up" && void this.lookForMessages()),
+      store.on("session", (state) => state === "up" && void this.#lookForMessages()),
     ];
     await store.listenForMessages(sender.name);
-    this.listener = await listen({
+    this.#listener = await listen({
       address: listenAddress,
       listenerName: sender.name,
       secrets: () => secrets.all,
       maxMessageBytes: settings.maxMessageBytes,
       tls: context.tls,
       allowPlaintext: settings.allowPlaintext,
-      authorize: (hello) => this.authorize(hello),
+      authorize: (hello) => this.#authorize(hello),
       onConnection: (connection, hello) => {
-        const link = this.links.get(hello.connectionKey);
-        const backlog = this.backlogs.get(hello) ?? 0;
+        const link = this.#links.get(hello.connectionKey);
+        const backlog = this.#backlogs.get(hello) ?? 0;
         if (link?.onConnection(connection, hello.epoch, backlog) !== true) {
           connection.destroy();
           return ignoring;
@@ -106,25 +109,25 @@ export class Inbox {
         };
       },
       onHandshakeRefused: ({ remoteAddress, code, message }) => {
-        if (code === "unauthenticated") this.secretsInDoubt = true;
+        if (code === "unauthenticated") this.#secretsInDoubt = true;
         status.tell({ kind: "handshake_refused", address: remoteAddress, code, message });
       },
     });
-    await this.lookForMessages();
-    this.pollLater();
-    return this.listener.boundAddress;
+    await this.#lookForMessages();
+    this.#pollLater();
+    return this.#listener.boundAddress;
   }
 
   /** From now on messages go to the handler. */
   begin(): void {
-    this.begun = true;
-    this.halt(this.halted);
+    this.#begun = true;
+    this.halt(this.#halted);
   }
 
   /** The lease is, or is not, surely held: without it nothing is handled. */
   halt(halted: boolean): void {
-    this.halted = halted;
-    this.haltSome();
+    this.#halted = halted;
+    this.#haltSome();
   }
 
   /**
@@ -132,66 +135,66 @@ export class Inbox {
    * no cursor of before may be committed there. Drops it all at once; {@link reopen} begins again from the cursors.
    */
   forget(): void {
-    this.committer.close();
-    this.committer = this.newCommitter();
-    for (const link of this.links.values()) {
+    this.#committer.close();
+    this.#committer = this.#newCommitter();
+    for (const link of this.#links.values()) {
       link.dropConnection();
       link.close();
     }
-    this.links.clear();
-    this.topics.clear();
-    this.opening.clear();
-    this.era += 1;
+    this.#links.clear();
+    this.#topics.clear();
+    this.#opening.clear();
+    this.#era += 1;
   }
 
   /** Opens the channels from their committed cursors, and takes what is stored. @throws StoreError `store_failed` */
   async reopen(): Promise<void> {
-    await this.openOwned();
-    await this.lookForMessages();
+    await this.#openOwned();
+    await this.#lookForMessages();
   }
 
   /** Starts no handler any more, and waits for those that run and for their cursors. */
   async stop(): Promise<void> {
-    clearTimeout(this.poll);
+    clearTimeout(this.#poll);
     this.halt(true);
-    await Promise.all([...this.links.values()].map((link) => link.runner.idle()));
-    for (const link of this.links.values()) link.runner.run();
-    await this.committer.drain();
-    await Promise.all([...this.links.values()].map((link) => link.takeBackCount()));
+    await Promise.all([...this.#links.values()].map((link) => link.runner.idle()));
+    for (const link of this.#links.values()) link.runner.run();
+    await this.#committer.drain();
+    await Promise.all([...this.#links.values()].map((link) => link.takeBackCount()));
   }
 
   /** Says Goodbye to every sender and closes the socket. */
   async close(): Promise<void> {
-    this.closed = true;
-    clearTimeout(this.poll);
-    for (const stop of this.unlisten) stop();
-    for (const link of this.links.values()) {
+    this.#closed = true;
+    clearTimeout(this.#poll);
+    for (const stop of this.#unlisten) stop();
+    for (const link of this.#links.values()) {
       link.sayGoodbye();
       link.close();
     }
-    this.committer.close();
-    await this.listener?.close({ connections: false });
+    this.#committer.close();
+    await this.#listener?.close({ connections: false });
   }
 
-  private haltSome(): void {
-    for (const link of this.links.values()) link.halt(this.handlesNothing || this.isolation.holdsUp(link));
+  #haltSome(): void {
+    for (const link of this.#links.values()) link.halt(this.#handlesNothing || this.#isolation.holdsUp(link));
   }
 
-  private get handlesNothing(): boolean {
-    return this.halted || !this.begun || this.options.handle === undefined;
+  get #handlesNothing(): boolean {
+    return this.#halted || !this.#begun || this.#options.handle === undefined;
   }
 
-  private newCommitter(): CursorCommitter {
-    const { context } = this.options;
+  #newCommitter(): CursorCommitter {
+    const { context } = this.#options;
     const { status } = context;
     return context.store.cursorCommitter(context.lease, {
       onCommitted: (cursors) => {
         for (const { connectionKey, epoch, number } of cursors) {
-          this.links.get(connectionKey)?.onCommitted({ epoch, number });
+          this.#links.get(connectionKey)?.onCommitted({ epoch, number });
         }
       },
       onFenced: () => context.nameLost("a cursor commit was refused"),
-      onNotOwned: (connectionKey) => this.drop(connectionKey),
+      onNotOwned: (connectionKey) => this.#drop(connectionKey),
       onError: (error) => {
         const failure = asHawserError(error);
         status.tell({ kind: "listener_store_error", message: failure.message, error: failure });
@@ -200,31 +203,26 @@ export class Inbox {
   }
 
   /** The channel belongs to another listener now. */
-  private drop(connectionKey: number): void {
-    const link = this.links.get(connectionKey);
-    this.links.delete(connectionKey);
+  #drop(connectionKey: number): void {
+    const link = this.#links.get(connectionKey);
+    this.#links.delete(connectionKey);
     link?.dropConnection();
     link?.close();
   }
 
-  private commit(
-    connectionKey: number,
-    cursor: Position,
-    dead: DeadMessage | undefined,
-    plain: Uint8Array | undefined,
-  ): void {
-    const link = this.links.get(connectionKey);
+  #commit(connectionKey: number, cursor: Position, dead: DeadMessage | undefined, plain: Uint8Array | undefined): void {
+    const link = this.#links.get(connectionKey);
     if (link === undefined) return;
     const { source } = link;
     if (dead === undefined) {
-      this.committer.commit(connectionKey, cursor.epoch, cursor.number);
+      this.#committer.commit(connectionKey, cursor.epoch, cursor.number);
       return;
     }
     const { message, errorCode, errorMessage, attempts } = dead;
-    this.committer.commit(connectionKey, cursor.epoch, cursor.number, {
+    this.#committer.commit(connectionKey, cursor.epoch, cursor.number, {
       ...cursor,
       source: source.composite,
-      topic: this.topics.get(message.topicKey) ?? `topic key ${message.topicKey}`,
+      topic: this.#topics.get(message.topicKey) ?? `topic key ${message.topicKey}`,
       payload: plain ?? message.payload,
       headers: message.headers ?? [],
       errorCode,
@@ -235,11 +233,11 @@ export class Inbox {
   }
 
   /** Decides on a Hello that has proved itself: the catalog knows whose channel it is and which epoch counts. */
-  private async authorize(hello: HelloFields): Promise<Authorization> {
-    const { store, sender, lease, settings } = this.options.context;
+  async #authorize(hello: HelloFields): Promise<Authorization> {
+    const { store, sender, lease, settings } = this.#options.context;
     const refuse = (code: HawserError["code"], message: string): Authorization => ({ accept: false, code, message });
-    if (this.closed || this.halted) return refuse("busy", `"${sender.name}" is stopping, or not sure of its name`);
-    const [link, epoch] = await Promise.all([this.linkOf(hello.connectionKey), store.peerEpoch(hello.senderName)]);
+    if (this.#closed || this.#halted) return refuse("busy", `"${sender.name}" is stopping, or not sure of its name`);
+    const [link, epoch] = await Promise.all([this.#linkOf(hello.connectionKey), store.peerEpoch(hello.senderName)]);
     if (
       link === undefined ||
       link.source.senderName !== hello.senderName ||
@@ -251,63 +249,63 @@ export class Inbox {
       return refuse("fenced", `the catalog has epoch ${epoch ?? "none"} for "${hello.senderName}", not ${hello.epoch}`);
     }
     const backlog = await store.backlogOf(hello.connectionKey, link.channel.accepted);
-    const isCurrent = this.links.get(hello.connectionKey) === link;
-    if (!lease.isWritable || this.halted || !isCurrent) {
+    const isCurrent = this.#links.get(hello.connectionKey) === link;
+    if (!lease.isWritable || this.#halted || !isCurrent) {
       return refuse("busy", `"${sender.name}" is not sure of its name`);
     }
-    this.backlogs.set(hello, backlog);
+    this.#backlogs.set(hello, backlog);
     const { epoch: cursorEpoch, number: cursor } = link.channel.committed;
     return { accept: true, welcome: { cursorEpoch, cursor, backlog, credit: settings.creditBytes } };
   }
 
   /** The link of a channel that this peer owns; undefined for any other. */
-  private async linkOf(connectionKey: number): Promise<ListenerLink | undefined> {
-    const known = this.links.get(connectionKey);
+  async #linkOf(connectionKey: number): Promise<ListenerLink | undefined> {
+    const known = this.#links.get(connectionKey);
     if (known !== undefined) return known;
-    let opening = this.opening.get(connectionKey);
+    let opening = this.#opening.get(connectionKey);
     if (opening === undefined) {
-      const { era } = this;
-      opening = this.options.context.store
+      const era = this.#era;
+      opening = this.#options.context.store
         .channel(connectionKey)
-        .then((channel) => this.open(channel, era))
-        .finally(() => this.era === era && this.opening.delete(connectionKey));
-      this.opening.set(connectionKey, opening);
+        .then((channel) => this.#open(channel, era))
+        .finally(() => this.#era === era && this.#opening.delete(connectionKey));
+      this.#opening.set(connectionKey, opening);
     }
     return await opening;
   }
 
-  private open(channel: Channel | undefined, era: number): ListenerLink | undefined {
-    if (era !== this.era) return undefined;
-    if (this.closed || channel === undefined || channel.owner !== this.options.context.sender.name) return undefined;
-    const known = this.links.get(channel.connectionKey);
+  #open(channel: Channel | undefined, era: number): ListenerLink | undefined {
+    if (era !== this.#era) return undefined;
+    if (this.#closed || channel === undefined || channel.owner !== this.#options.context.sender.name) return undefined;
+    const known = this.#links.get(channel.connectionKey);
     if (known !== undefined) return known;
-    const link = new ListenerLink(this.services, channel);
-    if (this.handlesNothing || this.isolation.holdsUp(link)) link.halt(true);
-    this.links.set(channel.connectionKey, link);
+    const link = new ListenerLink(this.#services, channel);
+    if (this.#handlesNothing || this.#isolation.holdsUp(link)) link.halt(true);
+    this.#links.set(channel.connectionKey, link);
     return link;
   }
 
   /** Cursors are read here, after the lease was taken, never before. */
-  private async openOwned(): Promise<void> {
-    const { store, sender } = this.options.context;
-    const { era } = this;
-    for (const channel of await store.channelsOwnedBy(sender.name)) this.open(channel, era);
+  async #openOwned(): Promise<void> {
+    const { store, sender } = this.#options.context;
+    const era = this.#era;
+    for (const channel of await store.channelsOwnedBy(sender.name)) this.#open(channel, era);
   }
 
-  private async announced(connectionKey: number): Promise<void> {
+  async #announced(connectionKey: number): Promise<void> {
     try {
-      (await this.linkOf(connectionKey))?.channel.onAnnounced();
+      (await this.#linkOf(connectionKey))?.channel.onAnnounced();
     } catch (error) {
-      this.options.context.logger.debug({ err: error, connectionKey }, "could not look up an announced channel");
+      this.#options.context.logger.debug({ err: error, connectionKey }, "could not look up an announced channel");
     }
   }
 
   /** Notifications can be missed: looks which channels have stored messages. */
-  private async lookForMessages(): Promise<void> {
-    const { store, sender, status } = this.options.context;
+  async #lookForMessages(): Promise<void> {
+    const { store, sender, status } = this.#options.context;
     try {
       for (const connectionKey of await store.channelsWithMessages(sender.name)) {
-        (await this.linkOf(connectionKey))?.channel.onPolled();
+        (await this.#linkOf(connectionKey))?.channel.onPolled();
       }
     } catch (error) {
       const failure = asHawserError(error);
@@ -316,25 +314,25 @@ export class Inbox {
   }
 
   /** Somebody had a secret that is unknown here: a new one, perhaps. Only with the poll: strangers cost no queries. */
-  private async lookForSecrets(): Promise<void> {
-    const { secrets, logger } = this.options.context;
-    if (!this.secretsInDoubt && !secrets.isStale) return;
-    this.secretsInDoubt = false;
+  async #lookForSecrets(): Promise<void> {
+    const { secrets, logger } = this.#options.context;
+    if (!this.#secretsInDoubt && !secrets.isStale) return;
+    this.#secretsInDoubt = false;
     await secrets.refresh().catch((err) => logger.debug({ err }, "could not read the mesh secrets again"));
   }
 
-  private pollLater(): void {
-    this.poll = setTimeout(async () => {
-      await this.lookForSecrets();
-      await this.lookForMessages();
-      if (!this.closed) this.pollLater();
+  #pollLater(): void {
+    this.#poll = setTimeout(async () => {
+      await this.#lookForSecrets();
+      await this.#lookForMessages();
+      if (!this.#closed) this.#pollLater();
     }, storeConstants.pollMs);
-    this.poll.unref();
+    this.#poll.unref();
   }
 
-  private async lookUpTopic(topicKey: number): Promise<string | undefined> {
-    const topic = await this.options.context.store.topicOfKey(topicKey);
-    if (topic !== undefined) this.topics.set(topicKey, topic);
+  async #lookUpTopic(topicKey: number): Promise<string | undefined> {
+    const topic = await this.#options.context.store.topicOfKey(topicKey);
+    if (topic !== undefined) this.#topics.set(topicKey, topic);
     return topic;
   }
 }

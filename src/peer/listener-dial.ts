@@ -24,91 +24,94 @@ export class ListenerDial {
   /** The established connection. */
   connection: SenderConnection | undefined;
   connectionKey: number;
-  private readonly target: ChannelTarget;
-  private address: ListenerAddress;
-  private dialling: AbortController | undefined;
-  private redial: NodeJS.Timeout | undefined;
-  private redialMs: number = protocolConstants.reconnectMinMs;
+  readonly #target: ChannelTarget;
+  #address: ListenerAddress;
+  #dialling: AbortController | undefined;
+  #redial: NodeJS.Timeout | undefined;
+  #redialMs: number = protocolConstants.reconnectMinMs;
   /** How often in a row the listener did not accept the mesh secret it was shown. */
-  private refusedSecrets = 0;
+  #refusedSecrets = 0;
   /** False from a move to another database server until the channel's key there is known. */
-  private keyIsKnown = true;
-  private stopped = false;
+  #keyIsKnown = true;
+  #stopped = false;
 
-  constructor(
-    private readonly context: PeerContext,
-    private readonly channel: DialledChannel,
-    private readonly events: DialEvents,
-  ) {
+  readonly #context: PeerContext;
+  readonly #channel: DialledChannel;
+  readonly #events: DialEvents;
+
+  constructor(context: PeerContext, channel: DialledChannel, events: DialEvents) {
+    this.#context = context;
+    this.#channel = channel;
+    this.#events = events;
     this.connectionKey = channel.connectionKey;
-    this.address = channel.address;
-    this.target = new ChannelTarget(context.store, channel.listenerName, channel.owner);
+    this.#address = channel.address;
+    this.#target = new ChannelTarget(context.store, channel.listenerName, channel.owner);
   }
 
   begin(): void {
-    if (this.target.isOther) void this.lookForOwner();
-    else this.connect();
+    if (this.#target.isOther) void this.lookForOwner();
+    else this.#connect();
   }
 
   /** Who has the channel now. */
   get ownerName(): string {
-    return this.target.name;
+    return this.#target.name;
   }
 
   /** Whether another peer has the channel than the listener that it was made for. */
   get isHandedOver(): boolean {
-    return this.target.isOther;
+    return this.#target.isOther;
   }
 
   /** The greatest payload that the listener takes, as last heard. */
   get maxMessageBytes(): number {
-    return this.connection?.maxMessageBytes ?? this.target.of(this.address).maxMessageBytes;
+    return this.connection?.maxMessageBytes ?? this.#target.of(this.#address).maxMessageBytes;
   }
 
   /** The phone book has a new address for the listener, or none any more. */
   relocate(address: ListenerAddress): void {
-    const moved = address.addr !== this.address.addr;
-    this.address = address;
-    if (address.addr === undefined || this.target.isOther) return;
+    const moved = address.addr !== this.#address.addr;
+    this.#address = address;
+    if (address.addr === undefined || this.#target.isOther) return;
     // The listener is elsewhere by its own word; the old connection may be half-open for a long time yet.
     const { connection } = this;
     if (moved && connection !== undefined) {
       this.drop(connection, new TransportError("connection_lost", "the listener has another address now"));
     }
     if (this.connection !== undefined) return;
-    if (moved) this.dialling?.abort();
-    if (moved || this.dialling === undefined) this.connectNow();
+    if (moved) this.#dialling?.abort();
+    if (moved || this.#dialling === undefined) this.connectNow();
   }
 
   /** The channel may have another owner, or its owner another address: looks it up, and dials it unless it is connected. */
   async lookForOwner(): Promise<void> {
-    const moved = await this.look();
-    if (this.stopped) return;
-    if (moved) this.follow();
+    const moved = await this.#look();
+    if (this.#stopped) return;
+    if (moved) this.#follow();
     else this.connectNow();
   }
 
   /** Dials at once, unless it is connected. */
   connectNow(): void {
     if (this.connection !== undefined) return;
-    clearTimeout(this.redial);
-    this.redialMs = protocolConstants.reconnectMinMs;
-    this.connect();
+    clearTimeout(this.#redial);
+    this.#redialMs = protocolConstants.reconnectMinMs;
+    this.#connect();
   }
 
   /** Ends the connection; nobody is dialled before {@link rekey}. */
   forgetKey(): void {
-    this.keyIsKnown = false;
-    this.dialling?.abort();
+    this.#keyIsKnown = false;
+    this.#dialling?.abort();
     this.connection?.destroy();
     this.connection = undefined;
   }
 
   /** The channel's key as the database has it now. */
   rekey(connectionKey: number): void {
-    const isNews = connectionKey !== this.connectionKey || !this.keyIsKnown;
+    const isNews = connectionKey !== this.connectionKey || !this.#keyIsKnown;
     this.connectionKey = connectionKey;
-    this.keyIsKnown = true;
+    this.#keyIsKnown = true;
     if (!isNews) return;
     const { connection } = this;
     if (connection !== undefined) {
@@ -119,9 +122,9 @@ export class ListenerDial {
 
   /** Says Goodbye, and dials no more. */
   close(): void {
-    this.stopped = true;
-    clearTimeout(this.redial);
-    this.dialling?.abort();
+    this.#stopped = true;
+    clearTimeout(this.#redial);
+    this.#dialling?.abort();
     const { connection } = this;
     this.connection = undefined;
     if (connection === undefined) return;
@@ -134,24 +137,26 @@ export class ListenerDial {
   drop(connection: SenderConnection, why: HawserError): void {
     if (connection !== this.connection) return;
     connection.destroy();
-    this.closed(connection, why);
+    this.#closed(connection, why);
   }
 
-  private connect(): void {
-    if (this.stopped || this.dialling !== undefined || this.connection !== undefined) return;
-    const { context, events, target } = this;
-    const { addr } = target.of(this.address);
+  #connect(): void {
+    if (this.#stopped || this.#dialling !== undefined || this.connection !== undefined) return;
+    const context = this.#context;
+    const events = this.#events;
+    const target = this.#target;
+    const { addr } = target.of(this.#address);
     // Nobody says Hello with an epoch that it does not surely hold: after a failover it may be an older one again.
-    const mayCall = context.lease.state === "held" && this.keyIsKnown;
+    const mayCall = context.lease.state === "held" && this.#keyIsKnown;
     if (addr === undefined || !mayCall) {
       events.onDialFailed();
       // Somebody else may have the channel by then.
-      if (mayCall) this.redialMs = storeConstants.pollMs;
-      this.redialLater();
+      if (mayCall) this.#redialMs = storeConstants.pollMs;
+      this.#redialLater();
       return;
     }
     const dialling = new AbortController();
-    this.dialling = dialling;
+    this.#dialling = dialling;
     events.onDialling();
     const handle: { connection: SenderConnection | undefined } = { connection: undefined };
     dial({
@@ -163,7 +168,7 @@ export class ListenerDial {
         connectionKey: this.connectionKey,
         epoch: events.epoch,
       },
-      secret: context.secrets.toDial(this.refusedSecrets),
+      secret: context.secrets.toDial(this.#refusedSecrets),
       tls: context.tls,
       allowPlaintext: context.settings.allowPlaintext,
       signal: dialling.signal,
@@ -174,107 +179,107 @@ export class ListenerDial {
           handle.connection?.end();
         },
         onDrain: () => events.onWritable(handle.connection),
-        onClosed: (error) => this.closed(handle.connection, error),
+        onClosed: (error) => this.#closed(handle.connection, error),
       },
     }).then(
       (dialled) => {
-        if (this.dialling === dialling) this.dialling = undefined;
+        if (this.#dialling === dialling) this.#dialling = undefined;
         handle.connection = dialled.connection;
-        if (!this.stopped && !dialling.signal.aborted) this.established(dialled);
+        if (!this.#stopped && !dialling.signal.aborted) this.#established(dialled);
         else {
           dialled.connection.destroy();
-          this.connect();
+          this.#connect();
         }
       },
       (error: HawserError) => {
-        if (this.dialling === dialling) this.dialling = undefined;
-        if (!this.stopped) this.dialFailed(addr, error, dialling.signal.aborted);
+        if (this.#dialling === dialling) this.#dialling = undefined;
+        if (!this.#stopped) this.#dialFailed(addr, error, dialling.signal.aborted);
       },
     );
   }
 
-  private established({ connection, welcome }: Dialled): void {
+  #established({ connection, welcome }: Dialled): void {
     this.connection = connection;
-    this.redialMs = protocolConstants.reconnectMinMs;
-    this.refusedSecrets = 0;
-    const { listenerName: peer, topic } = this.channel;
-    const message = `connected to "${this.target.name}" at ${this.target.of(this.address).addr}`;
-    this.context.status.tell({ kind: "peer_connected", topic, peer, message });
-    this.events.onConnected(connection, welcome);
+    this.#redialMs = protocolConstants.reconnectMinMs;
+    this.#refusedSecrets = 0;
+    const { listenerName: peer, topic } = this.#channel;
+    const message = `connected to "${this.#target.name}" at ${this.#target.of(this.#address).addr}`;
+    this.#context.status.tell({ kind: "peer_connected", topic, peer, message });
+    this.#events.onConnected(connection, welcome);
   }
 
-  private dialFailed(addr: string, error: HawserError, aborted: boolean): void {
-    this.events.onDialFailed();
+  #dialFailed(addr: string, error: HawserError, aborted: boolean): void {
+    this.#events.onDialFailed();
     if (aborted) {
-      this.connect();
+      this.#connect();
       return;
     }
-    if (error.code === "unauthenticated") this.refusedSecrets += 1;
+    if (error.code === "unauthenticated") this.#refusedSecrets += 1;
     if (error.code !== "connection_lost") {
-      const { listenerName: peer, topic } = this.channel;
+      const { listenerName: peer, topic } = this.#channel;
       const message = `${addr}: ${error.message}`;
-      this.context.status.tell({ kind: "sender_send_error", topic, peer, message, error });
+      this.#context.status.tell({ kind: "sender_send_error", topic, peer, message, error });
     }
-    void this.afterRefusal(error);
-    this.redialLater();
+    void this.#afterRefusal(error);
+    this.#redialLater();
   }
 
   /** A refusal is no proof: look where the truth is. */
-  private async afterRefusal(error: HawserError): Promise<void> {
-    const { store, lease, secrets } = this.context;
+  async #afterRefusal(error: HawserError): Promise<void> {
+    const { store, lease, secrets } = this.#context;
     try {
       if (error.code === "unauthenticated") await secrets.refresh();
       if (error.code !== "fenced" || lease.state !== "held") return;
       // Greater, not other: a server that a failover has left behind may still answer with an older one.
       if (((await store.peerEpoch(lease.name)) ?? 0) > lease.epoch) {
-        this.context.nameLost(`"${this.channel.listenerName}" refused an old epoch`);
+        this.#context.nameLost(`"${this.#channel.listenerName}" refused an old epoch`);
       }
     } catch (cause) {
-      this.context.logger.debug({ err: cause }, "could not look up why a listener refused; dialling again");
+      this.#context.logger.debug({ err: cause }, "could not look up why a listener refused; dialling again");
     }
   }
 
-  private closed(connection: SenderConnection | undefined, error: HawserError | undefined): void {
+  #closed(connection: SenderConnection | undefined, error: HawserError | undefined): void {
     if (connection === undefined || connection !== this.connection) return;
     this.connection = undefined;
-    if (this.stopped) return;
-    const { listenerName: peer, topic } = this.channel;
+    if (this.#stopped) return;
+    const { listenerName: peer, topic } = this.#channel;
     const message = error === undefined ? `"${peer}" said goodbye` : error.message;
-    this.context.status.tell({ kind: "peer_disconnected", topic, peer, message });
-    if (TransportError.is(error) && error.code === "fenced") void this.afterRefusal(error);
-    this.events.onClosed(connection);
-    this.redialLater();
+    this.#context.status.tell({ kind: "peer_disconnected", topic, peer, message });
+    if (TransportError.is(error) && error.code === "fenced") void this.#afterRefusal(error);
+    this.#events.onClosed(connection);
+    this.#redialLater();
   }
 
-  private redialLater(): void {
-    if (this.stopped) return;
-    clearTimeout(this.redial);
-    const waitMs = this.redialMs * (0.5 + Math.random() / 2);
-    this.redialMs = Math.min(protocolConstants.reconnectMaxMs, this.redialMs * 2);
-    this.redial = setTimeout(async () => {
-      this.connect();
+  #redialLater(): void {
+    if (this.#stopped) return;
+    clearTimeout(this.#redial);
+    const waitMs = this.#redialMs * (0.5 + Math.random() / 2);
+    this.#redialMs = Math.min(protocolConstants.reconnectMaxMs, this.#redialMs * 2);
+    this.#redial = setTimeout(async () => {
+      this.#connect();
       // The channel may have been handed over since the last dial. Mostly it was not: the dial does not wait for the answer.
-      if ((await this.look()) && !this.stopped) this.follow();
+      if ((await this.#look()) && !this.#stopped) this.#follow();
     }, waitMs);
   }
 
   /** The channel has another owner, or its owner another address. */
-  private follow(): void {
+  #follow(): void {
     const { connection } = this;
     if (connection !== undefined) {
       this.drop(connection, new TransportError("connection_lost", "the channel has another listener now"));
     }
-    this.dialling?.abort();
+    this.#dialling?.abort();
     this.connectNow();
   }
 
   /** Looks who has the channel, and where. @returns whether somebody else, or another address, is to be dialled */
-  private async look(): Promise<boolean> {
-    if (!this.keyIsKnown) return false;
+  async #look(): Promise<boolean> {
+    if (!this.#keyIsKnown) return false;
     try {
-      return await this.target.look(this.connectionKey);
+      return await this.#target.look(this.connectionKey);
     } catch (err) {
-      this.context.logger.debug({ err }, "could not look up a channel's owner; dialling the one known");
+      this.#context.logger.debug({ err }, "could not look up a channel's owner; dialling the one known");
       return false;
     }
   }

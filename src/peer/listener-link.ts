@@ -23,23 +23,23 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
   readonly channel: ListenerChannel;
   readonly source: Source;
   readonly runner: HandlerRunner;
-  private readonly timer = new DeadlineTimer(() => this.tick());
-  private readonly timers = new Set<NodeJS.Timeout>();
-  private failures = 0;
+  readonly #timer = new DeadlineTimer(() => this.#tick());
+  readonly #timers = new Set<NodeJS.Timeout>();
+  #failures = 0;
   /** How often processes that ended uncleanly had begun the first message. */
-  private readonly startsBefore: number;
-  private isIsolated = false;
-  private hasCounted = false;
-  private closed = false;
+  readonly #startsBefore: number;
+  #isIsolated = false;
+  #hasCounted = false;
+  #closed = false;
   /** The connection that the channel was told of last. */
-  private connection: ListenerConnection | undefined;
+  #connection: ListenerConnection | undefined;
 
-  constructor(
-    readonly inbox: InboxServices,
-    channel: Channel,
-  ) {
+  readonly inbox: InboxServices;
+
+  constructor(inbox: InboxServices, channel: Channel) {
+    this.inbox = inbox;
     this.source = channel;
-    this.startsBefore = channel.attempts;
+    this.#startsBefore = channel.attempts;
     const { settings, lease, sender } = inbox;
     // The next message may have been what ended the process that had the channel before.
     const handedOver = !channel.composite.endsWith(`:${sender.name}`);
@@ -64,7 +64,7 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
   /** The sender's connection was welcomed. */
   onConnection(connection: ListenerConnection, epoch: number, backlog: number): boolean {
     if (this.channel.onHello(connection, epoch, backlog) === undefined) return false;
-    this.connection = connection;
+    this.#connection = connection;
     this.arm();
     return true;
   }
@@ -115,7 +115,7 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
 
   /** The peer stops: the sender hears the final cursor. */
   sayGoodbye(): void {
-    const connection = this.connection;
+    const connection = this.#connection;
     if (connection === undefined) return;
     this.onGoodbye(connection);
     setTimeout(() => connection.destroy(), storeConstants.storeRetryMaxMs).unref();
@@ -123,8 +123,8 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
 
   /** The connection is of no use any more. */
   dropConnection(): void {
-    const { connection } = this;
-    this.connection = undefined;
+    const connection = this.#connection;
+    this.#connection = undefined;
     if (connection === undefined) return;
     connection.destroy();
     this.onClosed(connection);
@@ -143,19 +143,19 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
 
   /** The peer stops in good order: a start that was counted for a message that is not finished ended nothing. */
   async takeBackCount(): Promise<void> {
-    if (!this.hasCounted || !this.channel.hasOpenStart || this.channel.isHandling) return;
-    this.hasCounted = false;
+    if (!this.#hasCounted || !this.channel.hasOpenStart || this.channel.isHandling) return;
+    this.#hasCounted = false;
     await this.inbox.store.takeBackAttempt(this.inbox.lease, this.connectionKey);
   }
 
   get isClosed(): boolean {
-    return this.closed;
+    return this.#closed;
   }
 
   close(): void {
-    this.closed = true;
-    this.timer.stop();
-    for (const timer of this.timers) clearTimeout(timer);
+    this.#closed = true;
+    this.#timer.stop();
+    for (const timer of this.#timers) clearTimeout(timer);
     this.channel.halt(true);
     this.runner.close();
     this.inbox.leaveIsolation(this);
@@ -188,8 +188,8 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
   query(after: Position): void {
     this.inbox.store.drain(this.connectionKey, after).then(
       ({ rows, remaining }) => {
-        if (this.closed) return;
-        this.failures = 0;
+        if (this.#closed) return;
+        this.#failures = 0;
         this.channel.onRows(
           rows.map((row) => ({
             position: { epoch: row.epoch, number: row.number },
@@ -207,12 +207,12 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
         this.arm();
       },
       (error: HawserError) => {
-        if (this.closed) return;
+        if (this.#closed) return;
         this.inbox.status.tell({ kind: "listener_store_error", message: error.message, error });
         this.channel.onQueryFailed();
         const { storeRetryMinMs, storeRetryMaxMs } = storeConstants;
-        const waitMs = Math.min(storeRetryMaxMs, storeRetryMinMs * 2 ** this.failures);
-        this.failures += 1;
+        const waitMs = Math.min(storeRetryMaxMs, storeRetryMinMs * 2 ** this.#failures);
+        this.#failures += 1;
         this.later(() => this.channel.retryQuery(), waitMs);
       },
     );
@@ -231,26 +231,26 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
   /** The last start that a message may have is alone: what ends the process, or its session, then is this message. */
   countAttempt(): void {
     const { maxAttempts } = this.inbox.settings;
-    if ((this.channel.startsBefore ?? this.startsBefore) !== maxAttempts - 1) this.count();
+    if ((this.channel.startsBefore ?? this.#startsBefore) !== maxAttempts - 1) this.#count();
     else {
-      this.isIsolated = true;
-      this.inbox.isolate(this, () => this.count());
+      this.#isIsolated = true;
+      this.inbox.isolate(this, () => this.#count());
     }
   }
 
-  private count(): void {
-    if (this.closed) return;
+  #count(): void {
+    if (this.#closed) return;
     this.inbox.store.countAttempt(this.inbox.lease, this.connectionKey).then(
       (starts) => {
-        if (this.closed) return;
+        if (this.#closed) return;
         if (starts === "fenced") this.inbox.nameLost("the count of an attempt was refused");
         else {
-          this.hasCounted = true;
+          this.#hasCounted = true;
           this.channel.onAttemptCounted(starts);
         }
       },
       (error: HawserError) => {
-        if (this.closed) return;
+        if (this.#closed) return;
         this.inbox.status.tell({ kind: "listener_store_error", message: error.message, error });
         this.later(() => this.channel.onCountFailed(), storeConstants.storeRetryMaxMs);
       },
@@ -258,7 +258,7 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
   }
 
   ready(): void {
-    if (!this.closed) this.inbox.wake(this.runner);
+    if (!this.#closed) this.inbox.wake(this.runner);
   }
 
   dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void {
@@ -292,23 +292,23 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
   /** Calls back after a while, unless the link is closed by then. */
   later(callback: () => void, delayMs: number): void {
     const timer = setTimeout(() => {
-      this.timers.delete(timer);
+      this.#timers.delete(timer);
       callback();
     }, delayMs);
-    this.timers.add(timer);
+    this.#timers.add(timer);
   }
 
-  private tick(): void {
+  #tick(): void {
     this.channel.tick(now());
     this.arm();
   }
 
   arm(): void {
-    if (this.isIsolated && !this.channel.isUnderSuspicion) {
-      this.isIsolated = false;
+    if (this.#isIsolated && !this.channel.isUnderSuspicion) {
+      this.#isIsolated = false;
       this.inbox.leaveIsolation(this);
     }
-    if (!this.closed) this.timer.arm(this.channel.deadline());
+    if (!this.#closed) this.#timer.arm(this.channel.deadline());
   }
 }
 

@@ -13,77 +13,80 @@ interface Waiting {
  * not finished when the loop ended comes again at the next start.
  */
 export class MessageStream implements AsyncIterableIterator<Message> {
-  private readonly waiting: Waiting[] = [];
-  private current: Waiting | undefined;
+  readonly #waiting: Waiting[] = [];
+  #current: Waiting | undefined;
   /** Steps that were asked for and wait for a message. */
-  private readonly asked: ((result: IteratorResult<Message>) => void)[] = [];
-  private ended = false;
+  readonly #asked: ((result: IteratorResult<Message>) => void)[] = [];
+  #ended = false;
+
+  readonly #start: () => Promise<void>;
+  readonly #end: () => void;
 
   /** `start` begins the receiving, on the first `next`; `end` is called when the loop is left. */
-  constructor(
-    private readonly start: () => Promise<void>,
-    private readonly end: () => void,
-  ) {}
+  constructor(start: () => Promise<void>, end: () => void) {
+    this.#start = start;
+    this.#end = end;
+  }
 
-  private started: Promise<void> | undefined;
+  #started: Promise<void> | undefined;
 
   /** The handler: done when the loop has asked for the message after this one. */
   readonly handle = (message: Message): Promise<void> =>
     new Promise((resolve, reject) => {
       const giveBack = (): void => reject(postponed);
-      if (this.ended) giveBack();
-      else this.waiting.push({ message, done: resolve, giveBack });
-      this.pass();
+      if (this.#ended) giveBack();
+      else this.#waiting.push({ message, done: resolve, giveBack });
+      this.#pass();
     });
 
   async next(): Promise<IteratorResult<Message>> {
-    this.started ??= this.start();
+    this.#started ??= this.#start();
     try {
-      await this.started;
+      await this.#started;
     } catch (error) {
       this.close();
-      this.end();
+      this.#end();
       throw error;
     }
-    this.finishCurrent();
-    if (this.ended) return { done: true, value: undefined };
+    this.#finishCurrent();
+    if (this.#ended) return { done: true, value: undefined };
     return await new Promise((resolve) => {
-      this.asked.push(resolve);
-      this.pass();
+      this.#asked.push(resolve);
+      this.#pass();
     });
   }
 
   async return(): Promise<IteratorResult<Message>> {
     this.close();
-    this.current?.giveBack();
-    this.current = undefined;
-    this.end();
+    this.#current?.giveBack();
+    this.#current = undefined;
+    this.#end();
     return { done: true, value: undefined };
   }
 
   /** The peer stops: the loop ends. */
   close(): void {
-    this.ended = true;
-    for (const resolve of this.asked.splice(0)) resolve({ done: true, value: undefined });
-    for (const { giveBack } of this.waiting.splice(0)) giveBack();
+    this.#ended = true;
+    for (const resolve of this.#asked.splice(0)) resolve({ done: true, value: undefined });
+    for (const { giveBack } of this.#waiting.splice(0)) giveBack();
   }
 
   [Symbol.asyncIterator](): this {
     return this;
   }
 
-  private finishCurrent(): void {
-    this.current?.done();
-    this.current = undefined;
+  #finishCurrent(): void {
+    this.#current?.done();
+    this.#current = undefined;
   }
 
-  private pass(): void {
-    if (this.asked.length === 0) return;
-    const next = this.waiting.shift();
+  #pass(): void {
+    if (this.#asked.length === 0) return;
+    const next = this.#waiting.shift();
     if (next === undefined) return;
-    this.current = next;
-    this.asked.shift()?.({ done: false, value: next.message });
+    this.#current = next;
+    this.#asked.shift()?.({ done: false, value: next.message });
     // Asked for the one behind it already.
-    if (this.asked.length > 0) this.finishCurrent();
+    if (this.#asked.length > 0) this.#finishCurrent();
   }
 }

@@ -18,40 +18,40 @@ export class MessageView implements Message {
   readonly to: string;
   readonly payload: Uint8Array;
   readonly attempt: number;
-  private readonly message: IncomingMessage;
-  private readonly source: Source;
-  private readonly transaction: Transaction | undefined;
+  readonly #message: IncomingMessage;
+  readonly #source: Source;
+  readonly #transaction: Transaction | undefined;
 
-  constructor(
-    { message, to, source, payload, attempt, client }: DueMessage,
-    private readonly replyTo: Reply,
-  ) {
+  readonly #replyTo: Reply;
+
+  constructor({ message, to, source, payload, attempt, client }: DueMessage, replyTo: Reply) {
+    this.#replyTo = replyTo;
     this.to = to;
     this.payload = payload;
     this.attempt = attempt;
-    this.message = message;
-    this.source = source;
-    this.transaction = client;
+    this.#message = message;
+    this.#source = source;
+    this.#transaction = client;
   }
 
   get from(): string {
-    return this.source.sourceTopic;
+    return this.#source.sourceTopic;
   }
 
   get sender(): string {
-    return this.source.senderName;
+    return this.#source.senderName;
   }
 
   get headers(): Headers {
-    return this.message.headers ?? noHeaders;
+    return this.#message.headers ?? noHeaders;
   }
 
   get delivery(): "at-least-once" | "at-most-once" {
-    return this.message.position === undefined ? "at-most-once" : "at-least-once";
+    return this.#message.position === undefined ? "at-most-once" : "at-least-once";
   }
 
   get client(): Transaction {
-    if (this.transaction !== undefined) return this.transaction;
+    if (this.#transaction !== undefined) return this.#transaction;
     throw new PeerError(
       "not_supported",
       "message.client needs transactional handlers: new Peer({ transactional: true })",
@@ -59,6 +59,6 @@ export class MessageView implements Message {
   }
 
   reply(payload: Uint8Array | string, options?: SendOptions): Promise<Receipt> {
-    return this.replyTo(this.source, payload, options);
+    return this.#replyTo(this.#source, payload, options);
   }
 }

@@ -19,75 +19,82 @@ export type OrphanWatchContext = Pick<PeerContext, "sender" | "lease" | "logger"
 };
 
 export class OrphanWatch {
-  private readonly absences: Absences;
-  private readonly lookMs: number;
+  readonly #absences: Absences;
+  readonly #lookMs: number;
   /** When a listener that is long away is looked at next: nothing was there to be taken over. */
-  private readonly notBefore = new Map<string, number>();
-  private cancelLook: () => void = () => undefined;
-  private endSessionWatch: () => void = () => undefined;
-  private stopped = false;
+  readonly #notBefore = new Map<string, number>();
+  #cancelLook: () => void = () => undefined;
+  #endSessionWatch: () => void = () => undefined;
+  #stopped = false;
+
+  readonly #context: OrphanWatchContext;
+  readonly #serves: () => readonly string[];
+  readonly #clock: Clock;
 
   /** @param serves the topics that the peer serves now */
   constructor(
-    private readonly context: OrphanWatchContext,
+    context: OrphanWatchContext,
     orphanAfterMs: number,
-    private readonly serves: () => readonly string[],
-    private readonly clock: Clock = systemClock,
+    serves: () => readonly string[],
+    clock: Clock = systemClock,
   ) {
-    this.lookMs = Math.min(Math.max(orphanAfterMs / looks, minLookMs), storeConstants.pollMs);
-    this.absences = new Absences(orphanAfterMs, 2 * this.lookMs + minLookMs);
+    this.#context = context;
+    this.#serves = serves;
+    this.#clock = clock;
+    this.#lookMs = Math.min(Math.max(orphanAfterMs / looks, minLookMs), storeConstants.pollMs);
+    this.#absences = new Absences(orphanAfterMs, 2 * this.#lookMs + minLookMs);
   }
 
   start(): void {
     // Postgres that goes takes all leases with it: nobody is away because of that.
-    this.endSessionWatch = this.context.store.on("session", () => this.absences.forget());
-    this.lookLater();
+    this.#endSessionWatch = this.#context.store.on("session", () => this.#absences.forget());
+    this.#lookLater();
   }
 
   stop(): void {
-    this.stopped = true;
-    this.cancelLook();
-    this.endSessionWatch();
+    this.#stopped = true;
+    this.#cancelLook();
+    this.#endSessionWatch();
   }
 
-  private lookLater(): void {
-    if (!this.stopped) this.cancelLook = this.clock.setTimeout(() => void this.look(), this.lookMs);
+  #lookLater(): void {
+    if (!this.#stopped) this.#cancelLook = this.#clock.setTimeout(() => void this.#look(), this.#lookMs);
   }
 
-  private async look(): Promise<void> {
-    const { store, lease, logger } = this.context;
+  async #look(): Promise<void> {
+    const { store, lease, logger } = this.#context;
     try {
       if (lease.state !== "held" || !lease.isWritable) {
-        this.absences.forget();
+        this.#absences.forget();
         return;
       }
-      const began = this.clock.now();
+      const began = this.#clock.now();
       const absent = await store.absentListeners();
-      for (const name of this.notBefore.keys()) {
-        if (!absent.some((listener) => listener.name === name)) this.notBefore.delete(name);
+      for (const name of this.#notBefore.keys()) {
+        if (!absent.some((listener) => listener.name === name)) this.#notBefore.delete(name);
       }
-      for (const name of this.absences.looked(absent, began, this.clock.now())) {
-        if (this.stopped || !lease.isWritable) return;
-        await this.takeOver(name);
+      for (const name of this.#absences.looked(absent, began, this.#clock.now())) {
+        if (this.#stopped || !lease.isWritable) return;
+        await this.#takeOver(name);
       }
     } catch (err) {
-      this.absences.forget();
+      this.#absences.forget();
       logger.debug({ err }, "could not look for listeners that are away; looking again");
     } finally {
-      this.lookLater();
+      this.#lookLater();
     }
   }
 
-  private async takeOver(from: string): Promise<void> {
-    const { store, sender, logger } = this.context;
-    const now = this.clock.now();
-    if (now < (this.notBefore.get(from) ?? now)) return;
-    const connectionKeys = await store.channelsServedBy(from, this.serves());
+  async #takeOver(from: string): Promise<void> {
+    const { store, sender, logger } = this.#context;
+    const now = this.#clock.now();
+    if (now < (this.#notBefore.get(from) ?? now)) return;
+    const connectionKeys = await store.channelsServedBy(from, this.#serves());
     if (connectionKeys.length === 0) {
-      this.notBefore.set(from, now + storeConstants.pollMs);
+      this.#notBefore.set(from, now + storeConstants.pollMs);
       return;
     }
-    this.notBefore.delete(from);
+    this.#notBefore.delete(from);
     try {
       const channels = await store.reassign({ from, to: sender.name, connectionKeys });
       const stored = channels.reduce((sum, channel) => sum + channel.stored, 0);

@@ -26,23 +26,26 @@ export class Outbox {
   readonly links: SenderLinks;
   /** The topics that are sent to or watched. */
   readonly topics: TopicBook;
-  private poll: NodeJS.Timeout | undefined;
-  private generation: number;
-  private readonly unlisten: (() => void)[];
-  private closed = false;
+  #poll: NodeJS.Timeout | undefined;
+  #generation: number;
+  readonly #unlisten: (() => void)[];
+  #closed = false;
 
-  constructor(private readonly context: PeerContext) {
+  readonly #context: PeerContext;
+
+  constructor(context: PeerContext) {
+    this.#context = context;
     this.links = new SenderLinks(context);
     this.topics = new TopicBook(context, this.links);
-    this.generation = context.store.generation;
-    this.unlisten = [
-      context.store.on("catalog", (change) => this.catalogChanged(change)),
+    this.#generation = context.store.generation;
+    this.#unlisten = [
+      context.store.on("catalog", (change) => this.#catalogChanged(change)),
       context.store.on("announced", (connectionKey, name) => {
         if (name === context.sender.name) this.links.handedOver(connectionKey);
       }),
-      context.store.on("session", (state) => state === "up" && void this.sessionUp()),
+      context.store.on("session", (state) => state === "up" && void this.#sessionUp()),
     ];
-    this.pollLater();
+    this.#pollLater();
   }
 
   /**
@@ -54,12 +57,12 @@ export class Outbox {
     const routes = this.topics.get(topic);
     if (routes?.ready === true && routes.waiting === 0) {
       const link = routes.choose(this.links)?.link;
-      if (link !== undefined) return this.hand(link, routes, message);
+      if (link !== undefined) return this.#hand(link, routes, message);
     }
-    return this.inOrder(routes ?? this.topics.add(topic), async (known) => {
-      const candidate = known.choose(this.links) ?? (await this.chooseForLater(known));
+    return this.#inOrder(routes ?? this.topics.add(topic), async (known) => {
+      const candidate = known.choose(this.links) ?? (await this.#chooseForLater(known));
       if (candidate === undefined) throw noAddress(topic);
-      return this.hand(await this.links.to(candidate, known), known, message);
+      return this.#hand(await this.links.to(candidate, known), known, message);
     });
   }
 
@@ -70,14 +73,14 @@ export class Outbox {
 
   /** Sends to every listener of the topic: the tickets, or the errors, in the order of the phone book. */
   async sendAll(topic: string, message: CheckedMessage): Promise<{ peer: string; ticket: Outgoing | HawserError }[]> {
-    return await this.inOrder(this.topics.get(topic) ?? this.topics.add(topic), async (known) => {
+    return await this.#inOrder(this.topics.get(topic) ?? this.topics.add(topic), async (known) => {
       if (known.isEmpty) throw noAddress(topic);
       const sent: { peer: string; ticket: Outgoing | HawserError }[] = [];
       for (const candidate of known.all) {
         try {
           const link = await this.links.to(candidate, known);
           if (this.links.isReplaced(link, known.all)) continue;
-          sent.push({ peer: candidate.name, ticket: this.hand(link, known, message) });
+          sent.push({ peer: candidate.name, ticket: this.#hand(link, known, message) });
         } catch (error) {
           sent.push({ peer: candidate.name, ticket: asHawserError(error) });
         }
@@ -90,8 +93,8 @@ export class Outbox {
   sendToPeer(name: string, topic: string, message: CheckedMessage): Outgoing | Promise<Outgoing> {
     const routes = this.topics.get(topic);
     const open = this.links.get(name);
-    if (open !== undefined && routes?.ready === true && routes.waiting === 0) return this.hand(open, routes, message);
-    return this.inOrder(routes ?? this.topics.add(topic), async (known) => {
+    if (open !== undefined && routes?.ready === true && routes.waiting === 0) return this.#hand(open, routes, message);
+    return this.#inOrder(routes ?? this.topics.add(topic), async (known) => {
       const candidate = known.all.find((one) => one.name === name) ?? {
         name,
         addr: undefined,
@@ -100,8 +103,8 @@ export class Outbox {
       };
       const link = await this.links.to(candidate, known);
       // A topic that nobody serves any more has no key yet, although its peer may have a link.
-      if (known.topicKey === 0) known.topicKey = await this.context.store.topicKey(topic);
-      return this.hand(link, known, message);
+      if (known.topicKey === 0) known.topicKey = await this.#context.store.topicKey(topic);
+      return this.#hand(link, known, message);
     });
   }
 
@@ -117,7 +120,7 @@ export class Outbox {
 
   /** Stores what is unconfirmed. Resolves when nothing is pending. */
   async stop(): Promise<void> {
-    clearTimeout(this.poll);
+    clearTimeout(this.#poll);
     await this.links.stop();
   }
 
@@ -128,14 +131,14 @@ export class Outbox {
 
   /** Ends all links; what is still pending is rejected. */
   close(): void {
-    this.closed = true;
+    this.#closed = true;
     this.topics.close();
-    clearTimeout(this.poll);
-    for (const stop of this.unlisten) stop();
+    clearTimeout(this.#poll);
+    for (const stop of this.#unlisten) stop();
     this.links.close();
   }
 
-  private hand(link: SenderLink, routes: TopicRoutes, { delivery, payload, headers }: CheckedMessage): Outgoing {
+  #hand(link: SenderLink, routes: TopicRoutes, { delivery, payload, headers }: CheckedMessage): Outgoing {
     const limit =
       delivery === "at-least-once"
         ? Math.min(link.maxMessageBytes, protocolConstants.maxStoredMessageBytes)
@@ -150,8 +153,8 @@ export class Outbox {
   }
 
   /** Runs a send when the topic is known, behind the sends that wait for that already. */
-  private async inOrder<T>(routes: TopicRoutes, send: (routes: TopicRoutes) => Promise<T>): Promise<T> {
-    const { maxSendQueueMessages } = this.context.settings;
+  async #inOrder<T>(routes: TopicRoutes, send: (routes: TopicRoutes) => Promise<T>): Promise<T> {
+    const { maxSendQueueMessages } = this.#context.settings;
     if (routes.waiting >= maxSendQueueMessages) {
       throw new PeerError("busy", `${routes.waiting} sends to "${routes.topic}" wait for the phone book already`);
     }
@@ -160,7 +163,7 @@ export class Outbox {
     // One reading for all that wait for it.
     const known = routes.ready && !routes.isEmpty ? undefined : this.topics.load(routes);
     const mine = Promise.all([routes.tail, known]).then(async () => {
-      if (this.closed) throw new PeerError("not_running", "the peer has stopped");
+      if (this.#closed) throw new PeerError("not_running", "the peer has stopped");
       return await send(routes);
     });
     routes.tail = mine.catch(() => undefined);
@@ -173,8 +176,8 @@ export class Outbox {
   }
 
   /** Nobody can be reached, and nobody was used before: whoever is durable and has the least to do, else the first. */
-  private async chooseForLater(routes: TopicRoutes): Promise<Candidate | undefined> {
-    const { store, logger } = this.context;
+  async #chooseForLater(routes: TopicRoutes): Promise<Candidate | undefined> {
+    const { store, logger } = this.#context;
     const durable = routes.all.filter((candidate) => candidate.durable);
     let backlogs = new Map<string, number>();
     try {
@@ -188,7 +191,7 @@ export class Outbox {
     return least;
   }
 
-  private catalogChanged({ topic, clientName, operation }: CatalogChange): void {
+  #catalogChanged({ topic, clientName, operation }: CatalogChange): void {
     if (operation !== "delete") this.links.ownerAppeared(clientName);
     const routes = this.topics.get(topic);
     if (routes === undefined) return;
@@ -197,7 +200,7 @@ export class Outbox {
 
   /** Looks up again the keys of topics and channels, those of waiting messages included. @throws StoreError `store_failed` */
   async rekey(): Promise<void> {
-    const { store } = this.context;
+    const { store } = this.#context;
     const topics = new Set<MessageTopic>([...this.topics.all(), ...this.links.waitingTopics()]);
     const rekey = async (topic: MessageTopic): Promise<void> => {
       topic.topicKey = await store.topicKey(topic.topic);
@@ -207,11 +210,11 @@ export class Outbox {
   }
 
   /** A new database session: notifications were missed, and keys may be another database's. */
-  private async sessionUp(): Promise<void> {
-    const { store, logger } = this.context;
+  async #sessionUp(): Promise<void> {
+    const { store, logger } = this.#context;
     try {
-      if (store.generation !== this.generation) {
-        this.generation = store.generation;
+      if (store.generation !== this.#generation) {
+        this.#generation = store.generation;
         await this.rekey();
       }
     } catch (error) {
@@ -223,16 +226,16 @@ export class Outbox {
   /** Reads all topics again, and forgets the links that nobody has needed since the last call. */
   async look(): Promise<void> {
     await this.topics.reloadAll((routes) => routes.ready || routes.isOnlyWatched);
-    if (!this.closed) this.links.forgetIdle((name) => this.topics.isListed(name));
+    if (!this.#closed) this.links.forgetIdle((name) => this.topics.isListed(name));
   }
 
   /** Notifications can be missed: the slow poll finds what they told. */
-  private pollLater(): void {
-    this.poll = setTimeout(async () => {
+  #pollLater(): void {
+    this.#poll = setTimeout(async () => {
       await this.look();
-      if (!this.closed) this.pollLater();
+      if (!this.#closed) this.#pollLater();
     }, storeConstants.pollMs);
-    this.poll.unref();
+    this.#poll.unref();
   }
 }
 

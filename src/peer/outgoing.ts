@@ -19,17 +19,21 @@ type Resolve = (receipt: Receipt | PromiseLike<never>) => void;
 export class Outgoing implements OutgoingMessage {
   readonly promise: Promise<Receipt>;
   encoding: PayloadEncoding | undefined = undefined;
-  private resolve!: Resolve;
+  #resolve!: Resolve;
 
-  constructor(
-    readonly delivery: DeliveryMode,
-    readonly topic: MessageTopic,
-    public payload: Uint8Array,
-    readonly headers: Headers | undefined,
-  ) {
+  readonly delivery: DeliveryMode;
+  readonly topic: MessageTopic;
+  payload: Uint8Array;
+  readonly headers: Headers | undefined;
+
+  constructor(delivery: DeliveryMode, topic: MessageTopic, payload: Uint8Array, headers: Headers | undefined) {
+    this.delivery = delivery;
+    this.topic = topic;
+    this.payload = payload;
+    this.headers = headers;
     // Written so, the compiler leaves out what is not used of it.
     this.promise = new Promise((resolve) => {
-      this.resolve = resolve;
+      this.#resolve = resolve;
     });
   }
 
@@ -40,7 +44,7 @@ export class Outgoing implements OutgoingMessage {
   /** Ends the wait as the channel says. */
   settle(outcome: SendOutcome, receipts: Receipts): void {
     if (!isFailure(outcome)) {
-      this.resolve(receipts[outcome]);
+      this.#resolve(receipts[outcome]);
       return;
     }
     if (outcome === "timed-out") this.keep();
@@ -54,7 +58,7 @@ export class Outgoing implements OutgoingMessage {
 
   /** Ends the wait with an error. */
   fail(error: unknown): void {
-    this.resolve(Promise.reject(error));
+    this.#resolve(Promise.reject(error));
   }
 }
 

@@ -49,65 +49,65 @@ type State = "stopped" | "starting" | "running" | "stopping";
  * topic and to the topics it subscribes to; meanwhile it sends. One process at a time has a name.
  */
 export class Peer implements AsyncDisposable {
-  private readonly options: CheckedOptions;
-  private readonly logger: NonNullable<PeerOptions["logger"]>;
-  private readonly status = new StatusEmitter();
-  private readonly subscriptions = new Set<string>();
-  private readonly unsubscribed = new Set<string>();
-  private advertised: string | undefined;
-  private state: State = "stopped";
-  private transition: Promise<void> = Promise.resolve();
-  private session: PeerSession | undefined;
+  readonly #options: CheckedOptions;
+  readonly #logger: NonNullable<PeerOptions["logger"]>;
+  readonly #status = new StatusEmitter();
+  readonly #subscriptions = new Set<string>();
+  readonly #unsubscribed = new Set<string>();
+  #advertised: string | undefined;
+  #state: State = "stopped";
+  #transition: Promise<void> = Promise.resolve();
+  #session: PeerSession | undefined;
   /** Ends a start that is under way. */
-  private starting: AbortController | undefined;
-  private handler: Handler | undefined;
-  private stream: MessageStream | undefined;
-  private bound = "";
+  #starting: AbortController | undefined;
+  #handler: Handler | undefined;
+  #stream: MessageStream | undefined;
+  #bound = "";
 
   /** @throws PeerError `invalid_argument` naming the option, its value and the rule; `internal_topic` */
   constructor(options: PeerOptions) {
-    this.options = checkOptions(options);
-    this.advertised = options.advertise;
-    this.logger = options.logger ?? silentLogger;
+    this.#options = checkOptions(options);
+    this.#advertised = options.advertise;
+    this.#logger = options.logger ?? silentLogger;
   }
 
   /** The peer's name. */
   get name(): string {
-    return this.options.name;
+    return this.#options.name;
   }
 
   /** The address that the socket is bound to, host:port; stays after a stop. Empty before the first start. */
   get boundListenAddress(): string {
-    return this.bound;
+    return this.#bound;
   }
 
   /** The address in the phone book; empty while the peer is not running. */
   get publishedAddress(): string {
-    return this.session?.publishedAddress ?? "";
+    return this.#session?.publishedAddress ?? "";
   }
 
   /** The address to publish instead of the bound one; port 0 becomes the bound port. */
   get advertise(): string | undefined {
-    return this.advertised;
+    return this.#advertised;
   }
 
   /** @throws PeerError `already_running`, or `invalid_argument` for a malformed address */
   set advertise(address: string | undefined) {
-    if (this.state !== "stopped") {
+    if (this.#state !== "stopped") {
       throw new PeerError("already_running", "the advertised address can be set only while the peer is stopped");
     }
     if (address !== undefined) checkAddress("advertise", address);
-    this.advertised = address;
+    this.#advertised = address;
   }
 
   /** Hears of what no call can throw. */
   on(event: "status", listener: (status: PeerStatus) => void): this {
-    this.status.on(event, listener);
+    this.#status.on(event, listener);
     return this;
   }
 
   off(event: "status", listener: (status: PeerStatus) => void): this {
-    this.status.off(event, listener);
+    this.#status.off(event, listener);
     return this;
   }
 
@@ -120,35 +120,35 @@ export class Peer implements AsyncDisposable {
    * tried again
    */
   async run(handler?: Handler): Promise<void> {
-    while (this.state === "stopping") await this.transition.catch(() => undefined);
-    if (this.state !== "stopped") return await this.transition;
-    if (this.stream !== undefined && handler !== undefined) {
+    while (this.#state === "stopping") await this.#transition.catch(() => undefined);
+    if (this.#state !== "stopped") return await this.#transition;
+    if (this.#stream !== undefined && handler !== undefined) {
       throw new PeerError("already_running", "messages() takes the place of a handler: call run() without one");
     }
-    if (this.stream === undefined) this.handler = handler;
-    this.state = "starting";
-    this.transition = this.start();
+    if (this.#stream === undefined) this.#handler = handler;
+    this.#state = "starting";
+    this.#transition = this.#start();
     try {
-      await this.transition;
+      await this.#transition;
     } catch (error) {
-      this.transition = Promise.resolve();
+      this.#transition = Promise.resolve();
       throw error;
     }
   }
 
   /** The messages as an async iterator instead of a handler; starts the peer if it is not running. */
   messages(): AsyncIterableIterator<Message> {
-    if (this.state !== "stopped" || this.stream !== undefined) {
+    if (this.#state !== "stopped" || this.#stream !== undefined) {
       throw new PeerError("already_running", "messages() takes the place of a handler: call it instead of run()");
     }
     const stream = new MessageStream(
       () => this.run(),
       () => {
-        this.stream = undefined;
+        this.#stream = undefined;
       },
     );
-    this.stream = stream;
-    this.handler = stream.handle;
+    this.#stream = stream;
+    this.#handler = stream.handle;
     return stream;
   }
 
@@ -165,10 +165,10 @@ export class Peer implements AsyncDisposable {
   sendTo(topic: string, payload: Uint8Array | string, options?: SendOptions): Promise<Receipt> {
     try {
       if (options?.signal?.aborted) throw abortedBefore(options.signal);
-      const session = this.running();
-      if (topic === this.options.topic || !session.outbox.knows(topic)) this.checkForeign(topic);
-      const message = this.checkMessage(payload, options);
-      return this.receipt(session.outbox.sendTo(topic, message), message, options?.signal);
+      const session = this.#running();
+      if (topic === this.#options.topic || !session.outbox.knows(topic)) this.#checkForeign(topic);
+      const message = this.#checkMessage(payload, options);
+      return this.#receipt(session.outbox.sendTo(topic, message), message, options?.signal);
     } catch (error) {
       return Promise.reject(error);
     }
@@ -176,15 +176,15 @@ export class Peer implements AsyncDisposable {
 
   /** Sends to every listener of the topic: one receipt each, a failed one with its error. */
   async sendAll(topic: string, payload: Uint8Array | string, options?: SendOptions): Promise<SendAllReceipt[]> {
-    const session = this.running();
-    this.checkForeign(topic);
-    const message = this.checkMessage(payload, options);
+    const session = this.#running();
+    this.#checkForeign(topic);
+    const message = this.#checkMessage(payload, options);
     const sent = await session.outbox.sendAll(topic, message);
     return await Promise.all(
       sent.map(async ({ peer, ticket }) => {
         if (!("promise" in ticket)) return { peer, error: ticket };
         try {
-          return await this.receipt(ticket, message, options?.signal);
+          return await this.#receipt(ticket, message, options?.signal);
         } catch (error) {
           return { peer, error: asHawserError(error) };
         }
@@ -194,53 +194,53 @@ export class Peer implements AsyncDisposable {
 
   /** Serves a further topic, from now on or from the next start; lasts over stop and run. */
   async subscribe(topic: string): Promise<void> {
-    this.checkForeign(topic);
+    this.#checkForeign(topic);
     checkNotReserved(topic);
-    await this.started();
-    const before = this.subscriptions.has(topic);
-    this.subscriptions.add(topic);
-    this.unsubscribed.delete(topic);
-    if (this.state !== "running" || before) return;
+    await this.#started();
+    const before = this.#subscriptions.has(topic);
+    this.#subscriptions.add(topic);
+    this.#unsubscribed.delete(topic);
+    if (this.#state !== "running" || before) return;
     try {
-      await this.session?.subscribe(topic);
+      await this.#session?.subscribe(topic);
     } catch (error) {
-      this.subscriptions.delete(topic);
+      this.#subscriptions.delete(topic);
       throw error;
     }
   }
 
   /** Serves a topic no more: sends to it fail with `no_address`, and what still comes goes to the dead letters. */
   async unsubscribe(topic: string): Promise<void> {
-    this.checkForeign(topic);
+    this.#checkForeign(topic);
     checkNotReserved(topic);
-    await this.started();
-    this.subscriptions.delete(topic);
-    if (this.state === "running") await this.session?.unsubscribe(topic);
-    else this.unsubscribed.add(topic);
+    await this.#started();
+    this.#subscriptions.delete(topic);
+    if (this.#state === "running") await this.#session?.unsubscribe(topic);
+    else this.#unsubscribed.add(topic);
   }
 
   /** Reads the topic's listeners again. @returns whether it has one */
   async refreshAddressTopic(topic: string): Promise<boolean> {
     checkTopic(topic);
-    if (this.state === "running" && this.session) return await this.session.outbox.topics.refresh(topic);
-    return await this.withStore(async (store) => (await store.listenersOf(topic)).length > 0);
+    if (this.#state === "running" && this.#session) return await this.#session.outbox.topics.refresh(topic);
+    return await this.#withStore(async (store) => (await store.listenersOf(topic)).length > 0);
   }
 
   /** The topic's listeners in the phone book, in the order of their addresses. */
   async listAddresses(topic: string): Promise<ListenerEntry[]> {
     checkTopic(topic);
-    const listeners = await this.withStore((store) => store.listenersOf(topic));
+    const listeners = await this.#withStore((store) => store.listenersOf(topic));
     return listeners.map(({ addr, name }) => ({ address: addr, name }));
   }
 
   /** How many messages this sender (name and source topic) has stored for others. */
   async pendingCount(): Promise<number> {
-    return await this.withStore((store) => store.pendingCount(this.sender));
+    return await this.#withStore((store) => store.pendingCount(this.#sender));
   }
 
   /** How many of them wait for each listener; known routes with 0 included. */
   async pendingByPeer(): Promise<PendingMessages[]> {
-    return await this.withStore((store) => store.pendingByPeer(this.sender));
+    return await this.#withStore((store) => store.pendingByPeer(this.#sender));
   }
 
   /**
@@ -250,14 +250,14 @@ export class Peer implements AsyncDisposable {
    * whichever process; then nothing is deleted
    */
   async clearStoredMessages(): Promise<void> {
-    this.checkStopped("stored messages");
-    await this.withStore((store) => store.clearStoredMessages(this.sender));
+    this.#checkStopped("stored messages");
+    await this.#withStore((store) => store.clearStoredMessages(this.#sender));
   }
 
   /** Takes all listeners of this peer's source topic out of the phone book. @throws as {@link clearStoredMessages} */
   async clearAddressesOfTopic(): Promise<void> {
-    this.checkStopped("addresses");
-    await this.withStore((store) => store.clearAddressesOfTopic(this.sender));
+    this.#checkStopped("addresses");
+    await this.#withStore((store) => store.clearAddressesOfTopic(this.#sender));
   }
 
   /**
@@ -270,25 +270,25 @@ export class Peer implements AsyncDisposable {
    */
   async stop(options: StopOptions = {}): Promise<void> {
     checkKnownOptions(options, "stop");
-    const { deadlineMs = this.options.settings.stopDeadlineMs } = options;
+    const { deadlineMs = this.#options.settings.stopDeadlineMs } = options;
     if (Number.isNaN(deadlineMs) || deadlineMs < 0) {
       throw new PeerError("invalid_argument", `deadlineMs ${deadlineMs}: must be a number of milliseconds, 0 or more`);
     }
-    this.starting?.abort(new PeerError("aborted", `"${this.name}" was stopped while it was starting`));
+    this.#starting?.abort(new PeerError("aborted", `"${this.name}" was stopped while it was starting`));
     const until = performance.now() + deadlineMs;
-    while (this.state === "starting") {
-      const ended = this.transition.catch(() => undefined);
+    while (this.#state === "starting") {
+      const ended = this.#transition.catch(() => undefined);
       if (await within(until - performance.now(), ended)) continue;
-      this.logger.warn({ deadlineMs }, "the start that is stopped waits for Postgres, and ends when that answers");
+      this.#logger.warn({ deadlineMs }, "the start that is stopped waits for Postgres, and ends when that answers");
       return;
     }
-    if (this.state === "stopping") return await this.transition;
-    const { session } = this;
+    if (this.#state === "stopping") return await this.#transition;
+    const session = this.#session;
     if (session === undefined) return;
-    this.state = "stopping";
-    this.transition = session.stop(Math.max(until - performance.now(), 0)).finally(() => this.ended(session));
-    this.stream?.close();
-    await this.transition;
+    this.#state = "stopping";
+    this.#transition = session.stop(Math.max(until - performance.now(), 0)).finally(() => this.#ended(session));
+    this.#stream?.close();
+    await this.#transition;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -296,28 +296,28 @@ export class Peer implements AsyncDisposable {
   }
 
   /** What is asked for in the middle of a start waits for its end: the start has read what there was. */
-  private async started(): Promise<void> {
-    if (this.state === "starting") await this.transition.catch(() => undefined);
+  async #started(): Promise<void> {
+    if (this.#state === "starting") await this.#transition.catch(() => undefined);
   }
 
-  private get sender(): Sender {
-    return { name: this.options.name, sourceTopic: this.options.topic };
+  get #sender(): Sender {
+    return { name: this.#options.name, sourceTopic: this.#options.topic };
   }
 
-  private async start(): Promise<void> {
+  async #start(): Promise<void> {
     const starting = new AbortController();
-    this.starting = starting;
+    this.#starting = starting;
     try {
       const session = await PeerSession.start(
         {
-          options: this.options,
-          advertise: this.advertised,
-          logger: this.logger,
-          status: this.status,
-          subscriptions: this.subscriptions,
-          unsubscribed: this.unsubscribed,
-          handle: this.handler && this.handle,
-          onLost: (ending) => this.nameLost(ending),
+          options: this.#options,
+          advertise: this.#advertised,
+          logger: this.#logger,
+          status: this.#status,
+          subscriptions: this.#subscriptions,
+          unsubscribed: this.#unsubscribed,
+          handle: this.#handler && this.#handle,
+          onLost: (ending) => this.#nameLost(ending),
         },
         starting.signal,
       );
@@ -325,57 +325,57 @@ export class Peer implements AsyncDisposable {
         await session.stop(0);
         throw new PeerError("name_lost", `"${this.name}" lost its name while it was starting`);
       }
-      this.session = session;
-      this.bound = session.boundAddress;
-      this.unsubscribed.clear();
-      this.state = "running";
+      this.#session = session;
+      this.#bound = session.boundAddress;
+      this.#unsubscribed.clear();
+      this.#state = "running";
       session.begin();
     } catch (error) {
-      this.state = "stopped";
+      this.#state = "stopped";
       const cause = asHawserError(error);
       if (cause.code !== "internal" && cause.code !== "store_failed") throw cause;
       throw new PeerError("startup_failed", `"${this.name}" could not start: ${cause.message}`, { cause });
     } finally {
-      this.starting = undefined;
+      this.#starting = undefined;
     }
   }
 
   /** The session ends by itself, because another process has the name. */
-  private nameLost(ending: Promise<void>): void {
-    const { session } = this;
-    if (session === undefined || this.state !== "running") return;
-    this.state = "stopping";
-    this.transition = ending.finally(() => this.ended(session));
-    this.stream?.close();
+  #nameLost(ending: Promise<void>): void {
+    const session = this.#session;
+    if (session === undefined || this.#state !== "running") return;
+    this.#state = "stopping";
+    this.#transition = ending.finally(() => this.#ended(session));
+    this.#stream?.close();
   }
 
-  private ended(session: PeerSession): void {
-    if (this.session !== session) return;
-    this.session = undefined;
-    this.stream = undefined;
-    this.state = "stopped";
-    this.transition = Promise.resolve();
+  #ended(session: PeerSession): void {
+    if (this.#session !== session) return;
+    this.#session = undefined;
+    this.#stream = undefined;
+    this.#state = "stopped";
+    this.#transition = Promise.resolve();
   }
 
-  private readonly handle: HandleIncoming = (due) => this.handler?.(new MessageView(due, this.reply));
+  readonly #handle: HandleIncoming = (due) => this.#handler?.(new MessageView(due, this.#reply));
 
-  private readonly reply = async (
+  readonly #reply = async (
     { senderName, sourceTopic }: Source,
     payload: Uint8Array | string,
     options: SendOptions | undefined,
   ): Promise<Receipt> => {
-    const session = this.session;
+    const session = this.#session;
     if (session === undefined) throw notRunning(this.name);
-    const message = this.checkMessage(payload, options);
-    return await this.receipt(session.outbox.sendToPeer(senderName, sourceTopic, message), message, options?.signal);
+    const message = this.#checkMessage(payload, options);
+    return await this.#receipt(session.outbox.sendToPeer(senderName, sourceTopic, message), message, options?.signal);
   };
 
-  private running(): PeerSession {
-    if (this.state !== "running" || this.session === undefined) throw notRunning(this.name);
-    return this.session;
+  #running(): PeerSession {
+    if (this.#state !== "running" || this.#session === undefined) throw notRunning(this.name);
+    return this.#session;
   }
 
-  private checkMessage(payload: Uint8Array | string, options: SendOptions | undefined): CheckedMessage {
+  #checkMessage(payload: Uint8Array | string, options: SendOptions | undefined): CheckedMessage {
     checkKnownOptions(options, "a send");
     const bytes = bytesOf(payload);
     if (!(bytes instanceof Uint8Array) || bytes.length === 0) {
@@ -395,21 +395,21 @@ export class Peer implements AsyncDisposable {
     return { delivery, payload: bytes, headers: options?.headers && checkHeaders(options.headers) };
   }
 
-  private checkForeign(topic: string): void {
+  #checkForeign(topic: string): void {
     checkTopic(topic);
-    if (topic === this.options.topic) {
+    if (topic === this.#options.topic) {
       throw new PeerError("self_topic", `"${topic}" is this peer's own source topic; name another`);
     }
   }
 
-  private checkStopped(what: string): void {
-    if (this.state !== "stopped") {
+  #checkStopped(what: string): void {
+    if (this.#state !== "stopped") {
       throw new PeerError("clear_while_running", `${what} can be cleared only while "${this.name}" is not running`);
     }
   }
 
   /** The promise of a send, ended early by the caller's signal. */
-  private receipt(
+  #receipt(
     sent: Outgoing | Promise<Outgoing>,
     message: CheckedMessage,
     signal: AbortSignal | undefined,
@@ -427,9 +427,9 @@ export class Peer implements AsyncDisposable {
   }
 
   /** The running peer's store, or one opened for this. */
-  private async withStore<T>(work: (store: Store) => Promise<T>): Promise<T> {
-    if (this.session) return await work(this.session.store);
-    const store = await openPeerStore({ options: this.options, logger: this.logger });
+  async #withStore<T>(work: (store: Store) => Promise<T>): Promise<T> {
+    if (this.#session) return await work(this.#session.store);
+    const store = await openPeerStore({ options: this.#options, logger: this.#logger });
     try {
       await store.migrate();
       return await work(store);

@@ -22,61 +22,66 @@ import { SendPacking } from "./send-packing.js";
 import { senderLimits } from "./sender-limits.js";
 
 export class SenderLink implements SenderEffects<Outgoing> {
-  private readonly channel: SenderChannel<Outgoing>;
+  readonly #channel: SenderChannel<Outgoing>;
   /** What keeps the channel connected. */
   readonly dial: ListenerDial;
-  private readonly timer = new DeadlineTimer(() => this.tick());
-  private readonly packing: SendPacking;
-  private readonly receipts: Receipts;
-  private flushing = false;
+  readonly #timer = new DeadlineTimer(() => this.#tick());
+  readonly #packing: SendPacking;
+  readonly #receipts: Receipts;
+  #flushing = false;
   /** Messages offered since the last flush, their bytes, and when the first of them was: the clock is read once for all. */
-  private unflushedSends = 0;
-  private unflushedBytes = 0;
-  private offeredAt = 0;
+  #unflushedSends = 0;
+  #unflushedBytes = 0;
+  #offeredAt = 0;
   /** A send was refused because the queue was full, and none was taken since. */
-  private full = false;
-  private stopped = false;
+  #full = false;
+  #stopped = false;
   /** Grows when the answer of an insert under way is to be dropped. */
-  private inserts = 0;
-  private whenSettled: (() => void)[] = [];
+  #inserts = 0;
+  #whenSettled: (() => void)[] = [];
   /** Something was sent since {@link isIdle} was asked. */
-  private wasUsed = true;
+  #wasUsed = true;
+
+  readonly #context: PeerContext;
+  readonly #identity: DialledChannel;
 
   constructor(
-    private readonly context: PeerContext,
-    private readonly identity: DialledChannel,
+    context: PeerContext,
+    identity: DialledChannel,
     /** The last number that an earlier link of the channel has used under this epoch. */
     lastNumber: number,
   ) {
-    this.receipts = receiptsFor(identity.listenerName);
-    this.packing = new SendPacking(context, (message) => this.offer(message));
-    this.channel = new SenderChannel(context.lease.epoch, senderLimits(context.settings), this, lastNumber);
+    this.#context = context;
+    this.#identity = identity;
+    this.#receipts = receiptsFor(identity.listenerName);
+    this.#packing = new SendPacking(context, (message) => this.#offer(message));
+    this.#channel = new SenderChannel(context.lease.epoch, senderLimits(context.settings), this, lastNumber);
     this.dial = new ListenerDial(
       context,
       identity,
-      dialEventsOf(this.channel, () => this.arm()),
+      dialEventsOf(this.#channel, () => this.#arm()),
     );
     this.dial.begin();
   }
 
   /** The listener's name. */
   get listenerName(): string {
-    return this.identity.listenerName;
+    return this.#identity.listenerName;
   }
 
   /** The newest number that was used. */
   get lastNumber(): number {
-    return this.channel.lastNumber;
+    return this.#channel.lastNumber;
   }
 
   /** Whether a message would wait for nobody: the last attempt to reach the listener failed. */
   get isDown(): boolean {
-    return this.channel.link === "down" || this.channel.link === "ended";
+    return this.#channel.link === "down" || this.#channel.link === "ended";
   }
 
   /** The link is used no more. */
   get isClosed(): boolean {
-    return this.stopped;
+    return this.#stopped;
   }
 
   /** The greatest payload that the listener takes, as last heard. */
@@ -87,10 +92,10 @@ export class SenderLink implements SenderEffects<Outgoing> {
   /** Sends one message; its promise is rejected with `busy` when the queue is full. */
   send(delivery: DeliveryMode, topic: MessageTopic, payload: Uint8Array, headers: Headers | undefined): Outgoing {
     const message = new Outgoing(delivery, topic, payload, headers);
-    this.wasUsed = true;
-    if (!this.packing.takes(payload)) this.offer(message);
-    else if (this.hasRoom(payload.length)) this.packing.add(message);
-    else this.refuse(message);
+    this.#wasUsed = true;
+    if (!this.#packing.takes(payload)) this.#offer(message);
+    else if (this.#hasRoom(payload.length)) this.#packing.add(message);
+    else this.#refuse(message);
     return message;
   }
 
@@ -106,21 +111,21 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   /** Whether nothing waits here, nobody is connected, and nothing was sent since this was asked last. */
   isIdle(): boolean {
-    const { wasUsed } = this;
-    this.wasUsed = false;
-    return !wasUsed && this.waitingMessages === 0 && this.dial.connection === undefined;
+    const wasUsed = this.#wasUsed;
+    this.#wasUsed = false;
+    return !wasUsed && this.#waitingMessages === 0 && this.dial.connection === undefined;
   }
 
   /** The topics of the messages that wait here. */
   *waitingTopics(): Iterable<MessageTopic> {
-    for (const { topic } of this.channel.unconfirmed()) yield topic;
-    for (const { topic } of this.packing.messages) yield topic;
+    for (const { topic } of this.#channel.unconfirmed()) yield topic;
+    for (const { topic } of this.#packing.messages) yield topic;
   }
 
   /** The lease is, or is not, surely held. */
   setMayStore(mayStore: boolean): void {
-    this.channel.setMayStore(mayStore, now());
-    this.arm();
+    this.#channel.setMayStore(mayStore, now());
+    this.#arm();
   }
 
   /**
@@ -128,32 +133,32 @@ export class SenderLink implements SenderEffects<Outgoing> {
    * dial is told which keys the channel and its topics have there.
    */
   rebase(epoch: number): void {
-    this.inserts += 1;
+    this.#inserts += 1;
     this.dial.forgetKey();
-    this.channel.rebase(epoch, now());
-    this.arm();
+    this.#channel.rebase(epoch, now());
+    this.#arm();
   }
 
   /** Stores what is unconfirmed. Resolves when nothing is pending. */
   async stop(): Promise<void> {
-    await this.packing.drain();
-    this.channel.stop(now());
-    this.arm();
-    if (this.channel.pendingMessages > 0) await new Promise<void>((resolve) => this.whenSettled.push(resolve));
+    await this.#packing.drain();
+    this.#channel.stop(now());
+    this.#arm();
+    if (this.#channel.pendingMessages > 0) await new Promise<void>((resolve) => this.#whenSettled.push(resolve));
   }
 
   /** The name is lost: what is pending is rejected. */
   fence(): void {
-    this.channel.onFenced();
+    this.#channel.onFenced();
   }
 
   /** Ends the link: says Goodbye, and rejects what is still pending. */
   close(): void {
-    this.stopped = true;
-    this.timer.stop();
+    this.#stopped = true;
+    this.#timer.stop();
     this.dial.close();
-    this.channel.end("abandoned");
-    for (const resolve of this.whenSettled.splice(0)) resolve();
+    this.#channel.end("abandoned");
+    for (const resolve of this.#whenSettled.splice(0)) resolve();
   }
 
   // ---- effects of the channel ----
@@ -162,117 +167,117 @@ export class SenderLink implements SenderEffects<Outgoing> {
     const { connection } = this.dial;
     if (connection === undefined) return;
     try {
-      connection.writeBatch(batchOf(this.channel.epoch, delivery, topicKey, firstNumber, messages));
+      connection.writeBatch(batchOf(this.#channel.epoch, delivery, topicKey, firstNumber, messages));
     } catch (error) {
       // What cannot be written would leave a gap on this connection: it ends, and the store takes what is unconfirmed.
       queueMicrotask(() => this.dial.drop(connection, asHawserError(error)));
     }
-    if (!connection.canWrite) this.channel.pauseWriting();
+    if (!connection.canWrite) this.#channel.pauseWriting();
   }
 
   writeGoLive(): void {
-    this.dial.connection?.writeGoLive(this.channel.epoch);
+    this.dial.connection?.writeGoLive(this.#channel.epoch);
   }
 
   store(firstNumber: number, messages: Outgoing[]): void {
-    const insert = ++this.inserts;
-    insertMessages(this.context, this.dial.connectionKey, firstNumber, messages).then(
+    const insert = ++this.#inserts;
+    insertMessages(this.#context, this.dial.connectionKey, firstNumber, messages).then(
       (result) => {
-        if (insert !== this.inserts || this.stopped) return;
+        if (insert !== this.#inserts || this.#stopped) return;
         if (result === "fenced") {
-          this.channel.onFenced();
-          this.context.nameLost("storing messages was refused");
-        } else this.channel.onStored(now());
-        this.arm();
+          this.#channel.onFenced();
+          this.#context.nameLost("storing messages was refused");
+        } else this.#channel.onStored(now());
+        this.#arm();
       },
       (error: HawserError) => {
-        if (insert !== this.inserts || this.stopped) return;
-        const { listenerName: peer, topic } = this.identity;
-        this.context.status.tell({ kind: "sender_store_error", topic, peer, message: error.message, error });
-        this.channel.onStoreFailed(now());
-        this.arm();
+        if (insert !== this.#inserts || this.#stopped) return;
+        const { listenerName: peer, topic } = this.#identity;
+        this.#context.status.tell({ kind: "sender_store_error", topic, peer, message: error.message, error });
+        this.#channel.onStoreFailed(now());
+        this.#arm();
       },
     );
   }
 
   announce(): void {
-    void this.context.store.announce(this.dial.ownerName, this.dial.connectionKey);
+    void this.#context.store.announce(this.dial.ownerName, this.dial.connectionKey);
   }
 
   settle(message: Outgoing, outcome: SendOutcome): void {
-    message.settle(outcome, this.receipts);
+    message.settle(outcome, this.#receipts);
   }
 
   linkChanged(): void {}
 
   // ---- sending ----
 
-  private get waitingMessages(): number {
-    return this.channel.pendingMessages + this.packing.messages.size;
+  get #waitingMessages(): number {
+    return this.#channel.pendingMessages + this.#packing.messages.size;
   }
 
-  private offer(message: Outgoing): void {
+  #offer(message: Outgoing): void {
     // Whole milliseconds, because those need no memory of their own wherever they are passed on.
-    if (this.unflushedSends === 0) this.offeredAt = Math.floor(now());
-    if (!this.channel.offer(message, this.offeredAt)) {
-      this.refuse(message);
+    if (this.#unflushedSends === 0) this.#offeredAt = Math.floor(now());
+    if (!this.#channel.offer(message, this.#offeredAt)) {
+      this.#refuse(message);
       return;
     }
-    this.unflushedSends += 1;
-    this.full = false;
-    this.unflushedBytes += message.payload.length;
+    this.#unflushedSends += 1;
+    this.#full = false;
+    this.#unflushedBytes += message.payload.length;
     // A long loop of sends need not end before the first of them leave.
-    if (this.unflushedBytes >= protocolConstants.batchTargetBytes) this.flush();
-    else this.flushSoon();
+    if (this.#unflushedBytes >= protocolConstants.batchTargetBytes) this.#flush();
+    else this.#flushSoon();
   }
 
-  private refuse(message: Outgoing): void {
+  #refuse(message: Outgoing): void {
     const { listenerName: peer } = this;
-    const text = `${this.waitingMessages} messages wait for "${peer}" already`;
+    const text = `${this.#waitingMessages} messages wait for "${peer}" already`;
     message.fail(new PeerError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
     // Told once, until there was room again: a status for each refused send would be a flood.
-    if (this.full) return;
-    this.full = true;
-    this.context.status.tell({ kind: "sender_busy", topic: message.topic.topic, peer, message: text });
+    if (this.#full) return;
+    this.#full = true;
+    this.#context.status.tell({ kind: "sender_busy", topic: message.topic.topic, peer, message: text });
   }
 
   /** Whether a message that is not offered yet keeps within the limits of the queue. */
-  private hasRoom(bytes: number): boolean {
-    const { maxSendQueueMessages, maxSendQueueBytes } = this.context.settings;
-    const messages = this.waitingMessages;
+  #hasRoom(bytes: number): boolean {
+    const { maxSendQueueMessages, maxSendQueueBytes } = this.#context.settings;
+    const messages = this.#waitingMessages;
     if (messages === 0) return true;
     return (
-      messages < maxSendQueueMessages && this.channel.pendingBytes + this.packing.bytes + bytes <= maxSendQueueBytes
+      messages < maxSendQueueMessages && this.#channel.pendingBytes + this.#packing.bytes + bytes <= maxSendQueueBytes
     );
   }
 
-  private flushSoon(): void {
-    if (this.flushing) return;
-    this.flushing = true;
+  #flushSoon(): void {
+    if (this.#flushing) return;
+    this.#flushing = true;
     queueMicrotask(() => {
-      this.flushing = false;
-      this.flush();
+      this.#flushing = false;
+      this.#flush();
     });
   }
 
-  private flush(): void {
-    this.unflushedBytes = 0;
-    this.unflushedSends = 0;
-    this.channel.flush(now());
-    this.arm();
+  #flush(): void {
+    this.#unflushedBytes = 0;
+    this.#unflushedSends = 0;
+    this.#channel.flush(now());
+    this.#arm();
   }
 
-  private tick(): void {
-    this.channel.tick(now());
-    this.arm();
+  #tick(): void {
+    this.#channel.tick(now());
+    this.#arm();
   }
 
   /** After every event: the next deadline, and whoever waits for the end. */
-  private arm(): void {
-    if (this.stopped) return;
-    this.timer.arm(this.channel.deadline());
-    if (this.whenSettled.length > 0 && this.channel.pendingMessages === 0) {
-      for (const resolve of this.whenSettled.splice(0)) resolve();
+  #arm(): void {
+    if (this.#stopped) return;
+    this.#timer.arm(this.#channel.deadline());
+    if (this.#whenSettled.length > 0 && this.#channel.pendingMessages === 0) {
+      for (const resolve of this.#whenSettled.splice(0)) resolve();
     }
   }
 }

@@ -36,27 +36,29 @@ export interface SessionOptions {
 
 export class PeerSession {
   readonly outbox: Outbox;
-  private readonly inbox: Inbox;
+  readonly #inbox: Inbox;
   boundAddress = "";
   publishedAddress = "";
-  private stopping: Promise<void> | undefined;
-  private lost = false;
-  private over = false;
+  #stopping: Promise<void> | undefined;
+  #lost = false;
+  #over = false;
   /** After the move to another database server nothing is stored before keys and cursors are read there. */
-  private isBeginningAgain = false;
-  private again: NodeJS.Timeout | undefined;
-  private readonly unlisten: (() => void)[];
+  #isBeginningAgain = false;
+  #again: NodeJS.Timeout | undefined;
+  readonly #unlisten: (() => void)[];
   /** Served topics whose entry in the phone book may have gone. */
-  private readonly perhapsUnlisted = new Set<string>();
+  readonly #perhapsUnlisted = new Set<string>();
   /** What it does for the mesh while it runs. */
-  private readonly duties: { start(): void; stop(): void }[];
+  readonly #duties: { start(): void; stop(): void }[];
 
-  private constructor(
-    private readonly session: SessionOptions,
-    readonly store: Store,
-    readonly lease: Lease,
-    secrets: SecretCache,
-  ) {
+  readonly #session: SessionOptions;
+  readonly store: Store;
+  readonly lease: Lease;
+
+  private constructor(session: SessionOptions, store: Store, lease: Lease, secrets: SecretCache) {
+    this.#session = session;
+    this.store = store;
+    this.lease = lease;
     const { options, status, logger, subscriptions, handle } = session;
     const context: PeerContext = {
       sender: { name: options.name, sourceTopic: options.topic },
@@ -67,45 +69,45 @@ export class PeerSession {
       logger,
       secrets,
       tls: options.tls,
-      nameLost: (cause) => this.nameLost(cause),
+      nameLost: (cause) => this.#nameLost(cause),
     };
     this.outbox = new Outbox(context);
-    this.inbox = new Inbox({
+    this.#inbox = new Inbox({
       context,
       listenAddress: options.listen,
       serves: (topic) => topic === options.topic || subscriptions.has(topic),
       handle,
     });
-    this.duties = [new DeadLetterRetention(context)];
+    this.#duties = [new DeadLetterRetention(context)];
     const { orphanAfterMs } = options.settings;
     // One that only sends could not handle what it took over.
     if (orphanAfterMs !== undefined && handle !== undefined) {
-      this.duties.push(new OrphanWatch(context, orphanAfterMs, () => this.servedTopics().map(({ topic }) => topic)));
+      this.#duties.push(new OrphanWatch(context, orphanAfterMs, () => this.#servedTopics().map(({ topic }) => topic)));
     }
-    this.unlisten = [
+    this.#unlisten = [
       secrets.follow(logger),
       ...(options.tls ? [tellOfReloads(options.tls, status, logger)] : []),
-      lease.onRenewed((epoch) => this.leaseRenewed(epoch)),
-      lease.onChange((state) => this.leaseChanged(state)),
+      lease.onRenewed((epoch) => this.#leaseRenewed(epoch)),
+      lease.onChange((state) => this.#leaseChanged(state)),
       store.on("catalog", ({ topic, clientName, operation }) => {
         if (clientName !== options.name) return;
-        if (operation === "delete") this.stayListed([topic]);
+        if (operation === "delete") this.#stayListed([topic]);
         // Whoever hands this peer's channels over writes its rows of the phone book, too.
-        if (operation !== "insert") this.checkEpoch();
+        if (operation !== "insert") this.#checkEpoch();
       }),
       store.on("session", (state) => {
-        if (state === "up") this.stayListed([options.topic, ...subscriptions]);
+        if (state === "up") this.#stayListed([options.topic, ...subscriptions]);
       }),
     ];
   }
 
   /** Another process has the name. */
   get isLost(): boolean {
-    return this.lost;
+    return this.#lost;
   }
 
-  private get ended(): boolean {
-    return this.stopping !== undefined;
+  get #ended(): boolean {
+    return this.#stopping !== undefined;
   }
 
   /**
@@ -125,15 +127,17 @@ export class PeerSession {
       lease = await store.takeName(options.name, { waitMs: options.settings.nameWaitMs, signal });
       signal.throwIfAborted();
       started = new PeerSession(session, store, lease, secrets);
-      started.boundAddress = await started.inbox.start();
-      await started.register();
+      started.boundAddress = await started.#inbox.start();
+      await started.#register();
       for (const topic of session.subscriptions) started.outbox.topics.watch(topic);
       signal.throwIfAborted();
       return started;
     } catch (error) {
-      started?.forget();
-      started?.outbox.close();
-      await started?.inbox.close();
+      if (started !== undefined) {
+        started.#forget();
+        started.outbox.close();
+        await started.#inbox.close();
+      }
       // Nothing was handled, so the name is as clean as it was found.
       await lease?.release({ clean: lease.wasClean });
       await store.close();
@@ -143,13 +147,13 @@ export class PeerSession {
 
   /** Begins to hand messages to the handler: the peer can send now, too. */
   begin(): void {
-    this.inbox.begin();
-    for (const duty of this.duties) duty.start();
+    this.#inbox.begin();
+    for (const duty of this.#duties) duty.start();
   }
 
   /** Serves one more topic. */
   async subscribe(topic: string): Promise<void> {
-    await this.store.addSubscription(this.lease, topic, this.registration());
+    await this.store.addSubscription(this.lease, topic, this.#registration());
     this.outbox.topics.watch(topic);
   }
 
@@ -161,78 +165,78 @@ export class PeerSession {
 
   /** Ends in good order, or as far as that goes until the deadline, of which the last part is for giving the name back. */
   stop(deadlineMs: number): Promise<void> {
-    this.stopping ??= this.end(deadlineMs);
-    return this.stopping;
+    this.#stopping ??= this.#end(deadlineMs);
+    return this.#stopping;
   }
 
-  private async end(deadlineMs: number): Promise<void> {
+  async #end(deadlineMs: number): Promise<void> {
     const until = performance.now() + Math.max(deadlineMs, storeConstants.leaveLeastMs);
-    const { logger } = this.session;
-    for (const duty of this.duties) duty.stop();
-    const inTime = await within(deadlineMs - Math.min(storeConstants.leaveMs, deadlineMs / 10), this.finishWork());
-    if (!inTime && !this.lost) {
+    const { logger } = this.#session;
+    for (const duty of this.#duties) duty.stop();
+    const inTime = await within(deadlineMs - Math.min(storeConstants.leaveMs, deadlineMs / 10), this.#finishWork());
+    if (!inTime && !this.#lost) {
       logger.warn(
         { deadlineMs },
         "stopping did not end in time; what is unconfirmed is rejected, and comes again if it was stored or sent",
       );
     }
-    await this.inbox.close();
+    await this.#inbox.close();
     this.outbox.close();
     // Postgres may hang: then the name is free when the connection ends.
-    const left = await within(until - performance.now(), this.leave(inTime));
+    const left = await within(until - performance.now(), this.#leave(inTime));
     if (!left) logger.warn({}, "could not give the name back in time; it is free when the database notices");
-    this.forget();
+    this.#forget();
     // What Postgres does not answer ends by itself, also behind the deadline.
     await within(until - performance.now(), this.store.close());
   }
 
   /** Handlers end first: what they still send is stored with the rest. */
-  private async finishWork(): Promise<void> {
-    await this.inbox.stop();
+  async #finishWork(): Promise<void> {
+    await this.#inbox.stop();
     await this.outbox.stop();
   }
 
-  private async leave(clean: boolean): Promise<void> {
-    if (!this.lost) {
+  async #leave(clean: boolean): Promise<void> {
+    if (!this.#lost) {
       try {
         await this.store.unregister(this.lease, { keepDurable: true });
       } catch (error) {
-        this.session.logger.warn({ err: error }, "could not leave the phone book; senders will find out by dialling");
+        this.#session.logger.warn({ err: error }, "could not leave the phone book; senders will find out by dialling");
       }
     }
-    await this.lease.release({ clean: clean && !this.lost });
+    await this.lease.release({ clean: clean && !this.#lost });
   }
 
   /** Hears of nothing any more. */
-  private forget(): void {
-    this.over = true;
-    clearTimeout(this.again);
-    for (const stop of this.unlisten) stop();
-    for (const duty of this.duties) duty.stop();
+  #forget(): void {
+    this.#over = true;
+    clearTimeout(this.#again);
+    for (const stop of this.#unlisten) stop();
+    for (const duty of this.#duties) duty.stop();
   }
 
-  private async register(): Promise<void> {
-    const { advertise, unsubscribed } = this.session;
+  async #register(): Promise<void> {
+    const { advertise, unsubscribed } = this.#session;
     this.publishedAddress = published(advertise, this.boundAddress);
     await this.store.removeSubscriptions(this.lease, [...unsubscribed]);
-    await this.store.registerListener(this.lease, { ...this.registration(), topics: this.servedTopics() });
+    await this.store.registerListener(this.lease, { ...this.#registration(), topics: this.#servedTopics() });
   }
 
   /** Somebody may have cleared the addresses of topics that this peer serves: it enters itself again. */
-  private stayListed(topics: readonly string[]): void {
-    for (const topic of topics) this.perhapsUnlisted.add(topic);
-    this.lookIfListed();
+  #stayListed(topics: readonly string[]): void {
+    for (const topic of topics) this.#perhapsUnlisted.add(topic);
+    this.#lookIfListed();
   }
 
-  private readonly lookIfListed = oneAtATime(async () => {
-    const { options, logger } = this.session;
-    const topics = [...this.perhapsUnlisted];
-    this.perhapsUnlisted.clear();
-    if (this.ended || this.publishedAddress === "") return;
+  readonly #lookIfListed = oneAtATime(async () => {
+    const { options, logger } = this.#session;
+    const topics = [...this.#perhapsUnlisted];
+    this.#perhapsUnlisted.clear();
+    if (this.#ended || this.publishedAddress === "") return;
     try {
       const sender = { name: options.name, sourceTopic: options.topic };
       const found = await Promise.all(topics.map((topic) => this.store.listenersAndRoutes(sender, topic)));
-      const served = new Set(this.servedTopics().map(({ topic }) => topic));
+      const served = new Set(this.#servedTopics().map(({ topic }) => topic));
       let isMissing = false;
       for (const [index, topic] of topics.entries()) {
         const listeners = found[index]?.listeners ?? [];
@@ -243,18 +247,18 @@ export class PeerSession {
         else
           logger.error({ topic, address: other.addr, peer: other.name }, "another peer publishes this peer's address");
       }
-      if (!isMissing || this.ended) return;
-      await this.register();
+      if (!isMissing || this.#ended) return;
+      await this.#register();
       // Stopped meanwhile: the phone book may have been left before.
-      if (this.ended) await this.store.unregister(this.lease, { keepDurable: true });
+      if (this.#ended) await this.store.unregister(this.lease, { keepDurable: true });
     } catch (error) {
-      if (!this.ended) logger.warn({ err: error, topics }, "could not enter the phone book again");
+      if (!this.#ended) logger.warn({ err: error, topics }, "could not enter the phone book again");
     }
   });
 
   /** What it serves: its source topic, and what it subscribed to beyond. */
-  private servedTopics(): ServedTopic[] {
-    const { options, subscriptions } = this.session;
+  #servedTopics(): ServedTopic[] {
+    const { options, subscriptions } = this.#session;
     return [
       ...(options.settings.serveSourceTopic ? [{ topic: options.topic, subscribed: false }] : []),
       ...[...subscriptions].map((topic) => ({ topic, subscribed: true })),
@@ -262,66 +266,66 @@ export class PeerSession {
   }
 
   /** Somebody may have handed over the channels of this peer while it runs, and raised its epoch. */
-  private readonly checkEpoch = oneAtATime(async () => {
+  readonly #checkEpoch = oneAtATime(async () => {
     const { store, lease } = this;
     try {
       const epoch = await store.peerEpoch(lease.name);
       // Greater, not other: a server that a failover has left behind may still answer with an older one.
-      if (lease.state === "held" && (epoch ?? 0) > lease.epoch) this.nameLost("its channels were handed over");
+      if (lease.state === "held" && (epoch ?? 0) > lease.epoch) this.#nameLost("its channels were handed over");
     } catch (err) {
-      this.session.logger.debug({ err }, "could not look at the own epoch; the next write will tell");
+      this.#session.logger.debug({ err }, "could not look at the own epoch; the next write will tell");
     }
   });
 
-  private registration(): Registration {
-    const { maxMessageBytes, durable } = this.session.options.settings;
+  #registration(): Registration {
+    const { maxMessageBytes, durable } = this.#session.options.settings;
     return { addr: this.publishedAddress, maxMessageBytes, durable };
   }
 
   /** Also while stopping: what is unconfirmed can be stored when the lease is back. */
-  private leaseChanged(state: Lease["state"]): void {
-    if (state === "lost") this.nameLost("the catalog has another epoch");
+  #leaseChanged(state: Lease["state"]): void {
+    if (state === "lost") this.#nameLost("the catalog has another epoch");
     else if (state === "held") {
-      if (!this.isBeginningAgain) this.outbox.setMayStore(true);
-      if (!this.ended) this.inbox.halt(false);
+      if (!this.#isBeginningAgain) this.outbox.setMayStore(true);
+      if (!this.#ended) this.#inbox.halt(false);
     } else if (state === "suspended") {
       this.outbox.setMayStore(false);
-      this.inbox.halt(true);
+      this.#inbox.halt(true);
     }
   }
 
   /** Another database server: what was under way counts no more, and everything begins again from what it has. */
-  private leaseRenewed(epoch: number): void {
-    this.isBeginningAgain = true;
+  #leaseRenewed(epoch: number): void {
+    this.#isBeginningAgain = true;
     // Before the lease is held again, and handlers and commits with it.
-    this.inbox.forget();
+    this.#inbox.forget();
     this.outbox.rebase(epoch);
-    void this.beginAgain(epoch, 0);
+    void this.#beginAgain(epoch, 0);
   }
 
-  private async beginAgain(epoch: number, failures: number): Promise<void> {
+  async #beginAgain(epoch: number, failures: number): Promise<void> {
     if (this.lease.epoch !== epoch) return;
     try {
       // Keys first: in a restored database they may be other channels'.
       await this.outbox.rekey();
-      await this.inbox.reopen();
-      if (!this.ended) await this.register();
-      this.isBeginningAgain = false;
+      await this.#inbox.reopen();
+      if (!this.#ended) await this.#register();
+      this.#isBeginningAgain = false;
       this.outbox.setMayStore(this.lease.state === "held");
     } catch (error) {
-      this.session.logger.debug({ err: error }, "could not begin again with another database server; trying again");
+      this.#session.logger.debug({ err: error }, "could not begin again with another database server; trying again");
       const { storeRetryMinMs, storeRetryMaxMs } = storeConstants;
       const waitMs = Math.min(storeRetryMaxMs, storeRetryMinMs * 2 ** failures);
-      this.again = setTimeout(() => void this.beginAgain(epoch, failures + 1), waitMs);
+      this.#again = setTimeout(() => void this.#beginAgain(epoch, failures + 1), waitMs);
     }
   }
 
-  private nameLost(cause: string): void {
+  #nameLost(cause: string): void {
     // What is left of an ended session says nothing of the one that runs now.
-    if (this.lost || this.over) return;
-    this.lost = true;
+    if (this.#lost || this.#over) return;
+    this.#lost = true;
     this.outbox.fence();
-    const { options, status, onLost, logger } = this.session;
+    const { options, status, onLost, logger } = this.#session;
     const message = `the name "${options.name}" was taken by another process, or its channels were handed over: ${cause}`;
     logger.error({ name: options.name }, message);
     status.tell({ kind: "fenced", message });

@@ -4,61 +4,64 @@ import { type Candidate, TopicRoutes } from "./topic-routes.js";
 
 /** What a running peer has read of the phone book: the topics that it sends to, and those that it serves with others. */
 export class TopicBook {
-  private readonly topics = new Map<string, TopicRoutes>();
-  private closed = false;
+  readonly #topics = new Map<string, TopicRoutes>();
+  #closed = false;
 
-  constructor(
-    private readonly context: PeerContext,
-    private readonly links: SenderLinks,
-  ) {}
+  readonly #context: PeerContext;
+  readonly #links: SenderLinks;
+
+  constructor(context: PeerContext, links: SenderLinks) {
+    this.#context = context;
+    this.#links = links;
+  }
 
   get(topic: string): TopicRoutes | undefined {
-    return this.topics.get(topic);
+    return this.#topics.get(topic);
   }
 
   add(topic: string): TopicRoutes {
     const routes = new TopicRoutes(topic);
-    this.topics.set(topic, routes);
+    this.#topics.set(topic, routes);
     return routes;
   }
 
   all(): Iterable<TopicRoutes> {
-    return this.topics.values();
+    return this.#topics.values();
   }
 
   /** From now on tells who else serves a topic that this peer serves; routes are made only when it sends to it. */
   watch(topic: string): void {
-    if (this.topics.has(topic)) return;
+    if (this.#topics.has(topic)) return;
     const routes = this.add(topic);
     routes.isOnlyWatched = true;
     void this.reload(routes);
   }
 
   unwatch(topic: string): void {
-    if (this.topics.get(topic)?.isOnlyWatched === true) this.topics.delete(topic);
+    if (this.#topics.get(topic)?.isOnlyWatched === true) this.#topics.delete(topic);
   }
 
   /** Reads the topic's listeners again. @returns whether there is one in the phone book */
   async refresh(topic: string): Promise<boolean> {
-    const routes = this.topics.get(topic) ?? this.add(topic);
+    const routes = this.#topics.get(topic) ?? this.add(topic);
     routes.isOnlyWatched = false;
     await this.load(routes);
     if (routes.listed.length > 0) return true;
-    if (routes.isEmpty) this.topics.delete(topic);
+    if (routes.isEmpty) this.#topics.delete(topic);
     return false;
   }
 
   /** Topics that nobody serves are kept for the status events, but no more of them than `limit`. */
   forgetUnserved(limit: number): void {
-    if (this.topics.size <= limit) return;
-    for (const [topic, routes] of this.topics) {
-      if (routes.waiting === 0 && routes.isEmpty) this.topics.delete(topic);
+    if (this.#topics.size <= limit) return;
+    for (const [topic, routes] of this.#topics) {
+      if (routes.waiting === 0 && routes.isEmpty) this.#topics.delete(topic);
     }
   }
 
   /** Whether the phone book has the listener under a topic that is sent to. */
   isListed(name: string): boolean {
-    for (const { listed, isOnlyWatched } of this.topics.values()) {
+    for (const { listed, isOnlyWatched } of this.#topics.values()) {
       if (!isOnlyWatched && listed.some((listener) => listener.name === name)) return true;
     }
     return false;
@@ -66,7 +69,7 @@ export class TopicBook {
 
   /** Reads nothing any more. */
   close(): void {
-    this.closed = true;
+    this.#closed = true;
   }
 
   /**
@@ -76,7 +79,7 @@ export class TopicBook {
   load(routes: TopicRoutes): Promise<void> {
     routes.nextReading ??= routes.reading.then(() => {
       routes.nextReading = undefined;
-      return this.read(routes);
+      return this.#read(routes);
     });
     const next = routes.nextReading;
     routes.reading = next.catch(() => undefined);
@@ -86,27 +89,27 @@ export class TopicBook {
   /** The same where nobody waits for it. */
   async reload(routes: TopicRoutes): Promise<void> {
     try {
-      if (!this.closed) await this.load(routes);
+      if (!this.#closed) await this.load(routes);
     } catch (error) {
-      this.context.logger.debug({ err: error, topic: routes.topic }, "could not read a topic's listeners; polling on");
+      this.#context.logger.debug({ err: error, topic: routes.topic }, "could not read a topic's listeners; polling on");
     }
   }
 
   async reloadAll(wanted: (routes: TopicRoutes) => boolean = () => true): Promise<void> {
     // All at the same time, because the store reads them together.
-    await Promise.all([...this.topics.values()].filter(wanted).map((routes) => this.reload(routes)));
+    await Promise.all([...this.#topics.values()].filter(wanted).map((routes) => this.reload(routes)));
   }
 
   /** Reads a topic's key and listeners, remembers those in the phone book as met, and opens links to them. */
-  private async read(routes: TopicRoutes): Promise<void> {
-    const { store, sender } = this.context;
+  async #read(routes: TopicRoutes): Promise<void> {
+    const { store, sender } = this.#context;
     const { topic, isOnlyWatched } = routes;
     const { listeners, routes: met } = await store.listenersAndRoutes(sender, topic);
     const known = isOnlyWatched ? [] : met;
     const before = routes.wasRead ? routes.listed : undefined;
     routes.wasRead = true;
     routes.update(listeners, known);
-    if (before !== undefined) this.tellChanges(routes, before);
+    if (before !== undefined) this.#tellChanges(routes, before);
     if (routes.isEmpty || isOnlyWatched) {
       routes.ready = false;
       return;
@@ -117,21 +120,21 @@ export class TopicBook {
       if (addresses.get(listener.name) !== listener.addr) await store.rememberRoute(sender, topic, listener);
     }
     for (const candidate of routes.listed) {
-      const link = this.links.get(candidate.name);
-      if (link === undefined) await this.links.to(candidate, routes);
+      const link = this.#links.get(candidate.name);
+      if (link === undefined) await this.#links.to(candidate, routes);
       else link.dial.relocate(candidate);
     }
     // One that is away gets its link with the first send to it: most are never sent to again.
     for (const candidate of routes.away) {
       // That this topic has no address for the listener says nothing of its other topics.
-      if (!this.isListed(candidate.name)) this.links.get(candidate.name)?.dial.relocate(candidate);
+      if (!this.isListed(candidate.name)) this.#links.get(candidate.name)?.dial.relocate(candidate);
     }
     routes.ready = true;
   }
 
   /** Tells who serves a topic, and who does not any more, as against `before`. */
-  private tellChanges({ topic, listed, isEmpty, isOnlyWatched }: TopicRoutes, before: readonly Candidate[]): void {
-    const { status } = this.context;
+  #tellChanges({ topic, listed, isEmpty, isOnlyWatched }: TopicRoutes, before: readonly Candidate[]): void {
+    const { status } = this.#context;
     const isIn = (list: readonly Candidate[], peer: string): boolean => list.some(({ name }) => name === peer);
     for (const { name: peer } of listed) {
       if (isIn(before, peer)) continue;

@@ -37,10 +37,14 @@ export class TopicRoutes {
   /** Sends that wait for that; those behind them wait, too, so that their order stays. */
   waiting = 0;
   tail: Promise<unknown> = Promise.resolve();
-  private turn = 0;
-  private lastUsed: string | undefined;
+  #turn = 0;
+  #lastUsed: string | undefined;
 
-  constructor(readonly topic: string) {}
+  readonly topic: string;
+
+  constructor(topic: string) {
+    this.topic = topic;
+  }
 
   /** Takes over what the catalog says. */
   update(listeners: readonly Listener[], routes: readonly Route[]): void {
@@ -72,21 +76,21 @@ export class TopicRoutes {
   choose(links: Pick<SenderLinks, "get">): Candidate | undefined {
     const { listed } = this;
     for (let tried = 0; tried < listed.length; tried++) {
-      const candidate = listed[this.turn % listed.length] as Candidate;
-      this.turn += 1;
+      const candidate = listed[this.#turn % listed.length] as Candidate;
+      this.#turn += 1;
       if (linkOf(candidate, links)?.isDown !== true) {
-        this.lastUsed = candidate.name;
+        this.#lastUsed = candidate.name;
         return candidate;
       }
     }
-    const last = this.all.find(({ name }) => name === this.lastUsed);
+    const last = this.all.find(({ name }) => name === this.#lastUsed);
     if (last !== undefined) linkOf(last, links);
     return last;
   }
 
   /** The candidate is the one last used from now on. */
   use({ name }: Candidate): void {
-    this.lastUsed = name;
+    this.#lastUsed = name;
   }
 }
 

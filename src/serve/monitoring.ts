@@ -30,7 +30,10 @@ class Connections implements ConnectionCounters {
   #count = 0;
   #since: Date = new Date();
 
-  constructor(private readonly link: NatsLink) {
+  readonly #link: NatsLink;
+
+  constructor(link: NatsLink) {
+    this.#link = link;
     if (link.connection !== undefined) this.#count = 1;
     link.on("connected", () => {
       this.#count += 1;
@@ -42,7 +45,7 @@ class Connections implements ConnectionCounters {
   }
 
   get isUp(): boolean {
-    return this.link.connection !== undefined;
+    return this.#link.connection !== undefined;
   }
 
   get reconnects(): number {
@@ -50,7 +53,7 @@ class Connections implements ConnectionCounters {
   }
 
   get state(): CheckState {
-    const { failure } = this.link;
+    const { failure } = this.#link;
     const since = this.#since;
     return this.isUp
       ? { ok: true, since }

@@ -27,23 +27,27 @@ export class NatsPlacement {
   /** The server that was tried at the last look, and took the connection. */
   #tried: NatsAddress | undefined;
 
-  constructor(private readonly process: PlacedProcess) {}
+  readonly #process: PlacedProcess;
+
+  constructor(process: PlacedProcess) {
+    this.#process = process;
+  }
 
   /** The server that this process stands on; undefined: none. */
   get standing(): GatewayStanding | undefined {
-    const { server, connection } = this.process.subscriptions;
+    const { server, connection } = this.#process.subscriptions;
     const serverId = connection?.info?.server_id;
     return server && { server: server.name, serverId };
   }
 
   /** Takes where others stand, and moves if it is to. Does not reject. */
   async heed(owner: string, others: readonly GatewayEntry[]): Promise<void> {
-    const { choice, subscriptions, logger } = this.process;
+    const { choice, subscriptions, logger } = this.#process;
     const present = others.filter(({ isStale }) => !isStale);
     choice.heed(present.flatMap(({ natsServer }) => natsServer ?? []));
     const { options, server: own } = subscriptions;
     const better = options && own && choice.better(natsAddresses(options), own.name);
-    if (better === undefined || own === undefined || this.process.isLeading()) {
+    if (better === undefined || own === undefined || this.#process.isLeading()) {
       this.#looks = 0;
       this.#tried = undefined;
       return;
@@ -69,7 +73,7 @@ export class NatsPlacement {
 
   /** The subscriptions first: if that fails, the others stay as well. */
   async #move(server: NatsAddress): Promise<void> {
-    await this.process.subscriptions.move(server);
-    await Promise.all(this.process.others.map((link) => link.move(server)));
+    await this.#process.subscriptions.move(server);
+    await Promise.all(this.#process.others.map((link) => link.move(server)));
   }
 }

@@ -72,7 +72,11 @@ export class Serve implements AsyncDisposable {
   #stopping: Promise<void> | undefined;
   #settings: ServeSettings = serveSettingsDefaults;
 
-  private constructor(private readonly logger: Logger) {}
+  readonly #logger: Logger;
+
+  private constructor(logger: Logger) {
+    this.#logger = logger;
+  }
 
   /**
    * Resolves when the gateway listens and Postgres knows where. A Postgres that cannot be reached is waited for until the
@@ -161,7 +165,7 @@ export class Serve implements AsyncDisposable {
     let problem: HawserError | undefined;
     const watch = new ServerWatch({
       databaseUrl,
-      logger: this.logger,
+      logger: this.#logger,
       onOptions: (found) => {
         present = found;
         problem = undefined;
@@ -190,7 +194,7 @@ export class Serve implements AsyncDisposable {
         settings,
         secretsDirectories: secretsDirectories ?? [defaultSecretsDirectory],
         choice: this.#choice,
-        logger: this.logger,
+        logger: this.#logger,
         onCall: metrics && ((method, outcome, durationMs) => metrics.observeCall(method, outcome, durationMs)),
         refresh: () => watch.refresh(),
         reloadOthers: async (always, reloading) => this.#bridge?.reload(always, reloading),
@@ -208,7 +212,7 @@ export class Serve implements AsyncDisposable {
         secretsDirectories: secretsDirectories ?? [defaultSecretsDirectory],
         choice: this.#choice,
         version,
-        logger: this.logger,
+        logger: this.#logger,
         onBatch: (messages, durationMs) => metrics?.observeBatch(messages, durationMs),
         onRequest: (responder, durationMs) => metrics?.observeRequest(responder, durationMs),
       },
@@ -225,8 +229,8 @@ export class Serve implements AsyncDisposable {
     let toldAt = Number.NEGATIVE_INFINITY;
     for (let failures = 1; ; failures += 1) {
       try {
-        await migrate({ databaseUrl, logger: this.logger, role: "hawser_bridge", action, needsSession: true, signal });
-        if (failures > 1) this.logger.info({}, "Postgres answers");
+        await migrate({ databaseUrl, logger: this.#logger, role: "hawser_bridge", action, needsSession: true, signal });
+        if (failures > 1) this.#logger.info({}, "Postgres answers");
         return;
       } catch (error) {
         signal?.throwIfAborted();
@@ -234,7 +238,7 @@ export class Serve implements AsyncDisposable {
         this.#monitoring?.asked(false);
         if (performance.now() - toldAt >= gatewayConstants.postgresWaitLogMs) {
           const { code, message: problem } = error;
-          this.logger.warn(
+          this.#logger.warn(
             { code, problem },
             "waiting for Postgres, which cannot be reached; Ctrl-C or SIGTERM ends it",
           );
@@ -267,7 +271,7 @@ export class Serve implements AsyncDisposable {
     };
     // Not what Postgres says: the metrics are there before it answers.
     const database = this.#settings.monitorDatabase ?? DatabaseAddress.of(databaseUrl).described.database;
-    this.#monitoring = new Monitoring(parts, database, this.logger);
+    this.#monitoring = new Monitoring(parts, database, this.#logger);
     await this.#monitoring.listen(address, signal);
   }
 
@@ -277,16 +281,16 @@ export class Serve implements AsyncDisposable {
     const message =
       `${defaultSecretsDirectory} holds more than the options of the NATS server name, and whoever may define one ` +
       "can have it read; keep the gateway's files in a directory of their own, and name it with --secrets-dir";
-    this.logger.warn({ others: others.length }, message);
+    this.#logger.warn({ others: others.length }, message);
   }
 
   #reload(credentials: TlsCredentials | undefined): (() => void) | undefined {
     credentials?.subscribe({
       onReloaded: (material) => {
-        if (isBindable(certificateOf(material))) this.logger.info({}, "the certificate has been renewed");
-        else this.logger.error({}, `nobody can connect any more: ${unbindable}`);
+        if (isBindable(certificateOf(material))) this.#logger.info({}, "the certificate has been renewed");
+        else this.#logger.error({}, `nobody can connect any more: ${unbindable}`);
       },
-      onReloadFailed: (err) => this.logger.warn({ err }, "the certificate could not be renewed; the old one stays"),
+      onReloadFailed: (err) => this.#logger.warn({ err }, "the certificate could not be renewed; the old one stays"),
     });
     return credentials?.watch(systemClock);
   }
@@ -305,12 +309,12 @@ export class Serve implements AsyncDisposable {
     const { links } = this.#bridge!;
     const placement = new NatsPlacement({
       choice: this.#choice,
-      logger: this.logger,
+      logger: this.#logger,
       subscriptions: links.subscriptions,
       others: [links.responders, this.#gateway!.link],
       isLeading: () => this.#bridge!.stats.epoch !== undefined,
     });
-    this.#addresses = new AddressBook(session, address, placement, this.logger);
+    this.#addresses = new AddressBook(session, address, placement, this.#logger);
     links.subscriptions.on("connected", () => void this.#addresses?.tell());
     try {
       await this.#addresses.open();

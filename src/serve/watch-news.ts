@@ -11,17 +11,21 @@ export class WatchNews {
   #hasFunctions = true;
   #ignored: string | undefined;
 
-  constructor(private readonly logger: Logger) {}
+  readonly #logger: Logger;
+
+  constructor(logger: Logger) {
+    this.#logger = logger;
+  }
 
   /** The definition can be used, or there is none. */
   found(isDefined: boolean): void {
     const state = isDefined ? "defined" : "undefined";
     if (this.#state === "trouble") {
-      this.logger.info({}, "what the database says about NATS can be used again");
+      this.#logger.info({}, "what the database says about NATS can be used again");
       this.#trouble = "";
     }
     if (state !== this.#state && !isDefined) {
-      this.logger.info(
+      this.#logger.info(
         {},
         "no NATS server is defined in this database: it is waited for (CREATE SERVER, or SELECT hawser.set_nats_server)",
       );
@@ -34,19 +38,19 @@ export class WatchNews {
     const level = this.#state === "trouble" && message === this.#trouble ? "debug" : "warn";
     this.#state = "trouble";
     this.#trouble = message;
-    this.logger[level]({ code, detail, hint, problem: message }, "what the database says about NATS cannot be used");
+    this.#logger[level]({ code, detail, hint, problem: message }, "what the database says about NATS cannot be used");
   }
 
   functionsAreThere(areThere: boolean): void {
     if (areThere === this.#hasFunctions) return;
     this.#hasFunctions = areThere;
-    if (areThere) this.logger.info({}, "the SQL functions are installed now");
-    else this.logger.warn({}, "the SQL functions are not installed in this database: run `hawser init`");
+    if (areThere) this.#logger.info({}, "the SQL functions are installed now");
+    else this.#logger.warn({}, "the SQL functions are not installed in this database: run `hawser init`");
   }
 
   /** A user mapping is there that does not count. */
   ignores(what: string | undefined): void {
-    if (what !== undefined && what !== this.#ignored) this.logger.warn({}, what);
+    if (what !== undefined && what !== this.#ignored) this.#logger.warn({}, what);
     this.#ignored = what;
   }
 }

@@ -43,65 +43,71 @@ export class AcceptedSocket implements FrameReceiver {
   /** The dialler's IP address; empty if it has gone already. */
   readonly remoteHost: string;
 
-  private readonly clock: Clock;
-  private readonly cancelTimeout: () => void;
-  private frames: FrameSocket | undefined;
-  private handshake: ListenerHandshake | undefined;
+  readonly #clock: Clock;
+  readonly #cancelTimeout: () => void;
+  #frames: FrameSocket | undefined;
+  #handshake: ListenerHandshake | undefined;
   /** What is wrong with how the dialler came; told when it has sent its preamble, so that it hears of it. */
-  private fault: TransportError | undefined;
-  private state: "opening" | "hello" | "authorizing" | "done" = "opening";
+  #fault: TransportError | undefined;
+  #state: "opening" | "hello" | "authorizing" | "done" = "opening";
+
+  readonly #options: ListenOptions;
+  readonly #socket: Socket;
+  readonly #acceptor: TlsAcceptor | undefined;
+  readonly #events: AcceptedSocketEvents;
 
   /**
    * @param socket belongs to this object from now on
    * @param acceptor undefined for a listener without TLS
    */
-  constructor(
-    private readonly options: ListenOptions,
-    private readonly socket: Socket,
-    private readonly acceptor: TlsAcceptor | undefined,
-    private readonly events: AcceptedSocketEvents,
-  ) {
+  constructor(options: ListenOptions, socket: Socket, acceptor: TlsAcceptor | undefined, events: AcceptedSocketEvents) {
+    this.#options = options;
+    this.#socket = socket;
+    this.#acceptor = acceptor;
+    this.#events = events;
     const { clock = systemClock, allowPlaintext = false } = options;
-    this.clock = clock;
+    this.#clock = clock;
     this.remoteHost = socket.remoteAddress ?? "";
     this.remoteAddress = formatAddress({ host: this.remoteHost || "unknown", port: socket.remotePort ?? 0 });
-    this.cancelTimeout = clock.setTimeout(() => this.timeOut(), protocolConstants.handshakeTimeoutMs);
+    this.#cancelTimeout = clock.setTimeout(() => this.#timeOut(), protocolConstants.handshakeTimeoutMs);
     const trusted = acceptor !== undefined || allowPlaintext || this.remoteHost === "" || isLoopback(this.remoteHost);
     // A socket without an address has been closed already, and says so itself.
-    if (trusted) this.awaitFirstByte();
-    else this.speak(socket).fail(plaintextRefused(this.remoteAddress));
+    if (trusted) this.#awaitFirstByte();
+    else this.#speak(socket).fail(plaintextRefused(this.remoteAddress));
   }
 
   /** Closes at once, established or not, without a report. */
   destroy(): void {
-    this.cancelTimeout();
-    this.state = "done";
-    this.frames?.destroy();
-    this.socket.destroy();
+    this.#cancelTimeout();
+    this.#state = "done";
+    this.#frames?.destroy();
+    this.#socket.destroy();
   }
 
   /** Ends the handshake: the dialler is told why, as far as it can be, and it is reported. */
   refuse(error: HawserError): void {
-    if (this.frames !== undefined) {
-      this.frames.fail(error);
+    if (this.#frames !== undefined) {
+      this.#frames.fail(error);
     } else {
-      this.socket.destroy();
+      this.#socket.destroy();
       this.onClosed(error);
     }
   }
 
   onPreamble(): void {
-    const { frames, handshake, fault } = this;
+    const frames = this.#frames;
+    const handshake = this.#handshake;
+    const fault = this.#fault;
     if (fault !== undefined) this.refuse(fault);
     if (frames === undefined || handshake === undefined) return;
-    this.state = "hello";
+    this.#state = "hello";
     frames.writer.write({ kind: "challenge", value: handshake.challenge() });
   }
 
   onFrame(frame: Frame): void {
-    if (this.state === "hello" && frame.kind === "hello") {
-      this.state = "authorizing";
-      void this.authorize(frame.value);
+    if (this.#state === "hello" && frame.kind === "hello") {
+      this.#state = "authorizing";
+      void this.#authorize(frame.value);
     } else {
       this.refuse(new TransportError("protocol_violation", `the dialler sent ${frame.kind} out of turn`));
     }
@@ -110,12 +116,12 @@ export class AcceptedSocket implements FrameReceiver {
   onDrain(): void {}
 
   onClosed(error: HawserError | undefined): void {
-    this.cancelTimeout();
-    if (this.state === "done") return;
-    this.state = "done";
+    this.#cancelTimeout();
+    if (this.#state === "done") return;
+    this.#state = "done";
     const { code, message, cause } =
       error ?? new TransportError("connection_lost", "the dialler closed the connection");
-    this.options.onHandshakeRefused({
+    this.#options.onHandshakeRefused({
       remoteAddress: this.remoteAddress,
       code,
       message,
@@ -123,8 +129,8 @@ export class AcceptedSocket implements FrameReceiver {
     });
   }
 
-  private awaitFirstByte(): void {
-    const { socket } = this;
+  #awaitFirstByte(): void {
+    const socket = this.#socket;
     let socketError: Error | undefined;
     // The first cause counts; later ones, once TLS or frames are spoken, are told there, too.
     socket.on("error", (error) => {
@@ -133,60 +139,61 @@ export class AcceptedSocket implements FrameReceiver {
     const onClose = (): void => this.onClosed(connectionEnded(socketError));
     socket.once("close", onClose);
     socket.once("data", (chunk: Buffer) => {
-      if (this.state === "done") return;
+      if (this.#state === "done") return;
       socket.off("close", onClose);
       socket.pause();
       socket.unshift(chunk);
-      this.begin(chunk[0] === tlsFirstByte);
+      this.#begin(chunk[0] === tlsFirstByte);
     });
   }
 
-  private begin(speaksTls: boolean): void {
-    const { socket, acceptor } = this;
+  #begin(speaksTls: boolean): void {
+    const socket = this.#socket;
+    const acceptor = this.#acceptor;
     if (speaksTls && acceptor !== undefined) {
       acceptor.accept(socket, {
         onSecure: (secured, fault) => {
-          if (this.state === "done") secured.destroy();
-          else this.shakeHands(secured, exporterOf(secured), fault);
+          if (this.#state === "done") secured.destroy();
+          else this.#shakeHands(secured, exporterOf(secured), fault);
         },
         onFailed: (error) => this.onClosed(error),
       });
     } else if (speaksTls) {
       const message = "the dialler speaks TLS and this peer does not; give the option tls to this peer too, or to none";
-      this.speak(socket).fail(new TransportError("tls_mismatch", message), { linger: true });
+      this.#speak(socket).fail(new TransportError("tls_mismatch", message), { linger: true });
     } else {
       const message = "this peer accepts nothing but TLS; give the option tls to the dialler, too";
       const fault = acceptor && new TransportError("tls_mismatch", message);
-      this.shakeHands(socket, new Uint8Array(0), fault);
+      this.#shakeHands(socket, new Uint8Array(0), fault);
       socket.resume();
     }
   }
 
-  private shakeHands(socket: Socket, exporter: Uint8Array, fault: TransportError | undefined): void {
-    const { listenerName } = this.options;
-    this.fault = fault;
+  #shakeHands(socket: Socket, exporter: Uint8Array, fault: TransportError | undefined): void {
+    const { listenerName } = this.#options;
+    this.#fault = fault;
     if (fault === undefined) {
-      this.handshake = new ListenerHandshake({ listenerName, nonce: randomBytes(nonceBytes), exporter });
+      this.#handshake = new ListenerHandshake({ listenerName, nonce: randomBytes(nonceBytes), exporter });
     }
-    this.speak(socket);
+    this.#speak(socket);
   }
 
-  private speak(socket: Socket): FrameSocket {
+  #speak(socket: Socket): FrameSocket {
     const preamble = Buffer.from(protocolConstants.preamble);
-    this.frames = new FrameSocket({ socket, clock: this.clock, receiver: this, preamble });
-    return this.frames;
+    this.#frames = new FrameSocket({ socket, clock: this.#clock, receiver: this, preamble });
+    return this.#frames;
   }
 
-  private async authorize(hello: HelloFrame): Promise<void> {
-    const { secrets, authorize } = this.options;
+  async #authorize(hello: HelloFrame): Promise<void> {
+    const { secrets, authorize } = this.#options;
     try {
-      const verified = this.handshake!.verify(hello, secrets());
-      this.events.onProved();
+      const verified = this.#handshake!.verify(hello, secrets());
+      this.#events.onProved();
       const fields = fieldsOf(hello);
       const decision = await authorize(fields, { address: this.remoteAddress });
-      if (this.state !== "authorizing") return;
+      if (this.#state !== "authorizing") return;
       if (!decision.accept) throw new TransportError(decision.code, decision.message);
-      this.establish(this.frames!, verified, fields, decision.welcome);
+      this.#establish(this.#frames!, verified, fields, decision.welcome);
     } catch (error) {
       // The cause is for this side's report; the other side gets code and message.
       const message = "the listener could not decide on the Hello";
@@ -194,24 +201,25 @@ export class AcceptedSocket implements FrameReceiver {
     }
   }
 
-  private establish(socket: FrameSocket, verified: VerifiedHello, hello: HelloFields, fields: WelcomeFields): void {
-    const { options, remoteAddress } = this;
+  #establish(socket: FrameSocket, verified: VerifiedHello, hello: HelloFields, fields: WelcomeFields): void {
+    const { remoteAddress } = this;
+    const options = this.#options;
     const { maxMessageBytes } = options;
-    const welcome = this.handshake!.welcome(verified, { ...fields, maxMessageBytes, capabilities: ownCapabilities });
+    const welcome = this.#handshake!.welcome(verified, { ...fields, maxMessageBytes, capabilities: ownCapabilities });
     socket.writer.write({ kind: "welcome", value: welcome });
     const handlers = options.onConnection(new ListenerConnection(socket, hello, remoteAddress), hello);
-    this.cancelTimeout();
+    this.#cancelTimeout();
     // Whoever makes the handlers may have refused or destroyed the connection already.
     if (socket.isOver) return;
-    this.state = "done";
+    this.#state = "done";
     socket.establish(listenerReceiver(socket, hello, maxMessageBytes, handlers), {
       maxFrameBytesIn: maxMessageBytes + protocolConstants.frameOverheadBytes,
       maxFrameBytesOut: protocolConstants.frameOverheadBytes,
     });
-    this.events.onEstablished();
+    this.#events.onEstablished();
   }
 
-  private timeOut(): void {
+  #timeOut(): void {
     const { handshakeTimeoutMs } = protocolConstants;
     this.refuse(new TransportError("handshake_timeout", `no handshake was done in ${handshakeTimeoutMs} ms`));
   }

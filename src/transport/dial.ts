@@ -79,38 +79,45 @@ export async function dial(options: DialOptions): Promise<Dialled> {
 }
 
 class Attempt implements FrameReceiver {
-  private socket: FrameSocket | undefined;
-  private handshake: DiallerHandshake | undefined;
-  private cancelOpening: () => void = () => {};
-  private readonly cleanUp: () => void;
-  private over = false;
+  #socket: FrameSocket | undefined;
+  #handshake: DiallerHandshake | undefined;
+  #cancelOpening: () => void = () => {};
+  readonly #cleanUp: () => void;
+  #over = false;
+
+  readonly #options: DialOptions;
+  readonly #resolve: (dialled: Dialled) => void;
+  readonly #reject: (error: HawserError) => void;
 
   constructor(
-    private readonly options: DialOptions,
+    options: DialOptions,
     where: Address & { readonly anywhere: boolean },
-    private readonly resolve: (dialled: Dialled) => void,
-    private readonly reject: (error: HawserError) => void,
+    resolve: (dialled: Dialled) => void,
+    reject: (error: HawserError) => void,
   ) {
+    this.#options = options;
+    this.#resolve = resolve;
+    this.#reject = reject;
     const { address, tls, signal, clock = systemClock } = options;
     const cancelTimeout = clock.setTimeout(() => {
       const { handshakeTimeoutMs } = protocolConstants;
-      this.giveUp(
+      this.#giveUp(
         new TransportError("handshake_timeout", `${address} did not finish the handshake in ${handshakeTimeoutMs} ms`),
       );
     }, protocolConstants.handshakeTimeoutMs);
-    const onAbort = (): void => this.giveUp(aborted(address, signal));
+    const onAbort = (): void => this.#giveUp(aborted(address, signal));
     signal?.addEventListener("abort", onAbort);
-    this.cleanUp = () => {
-      this.over = true;
+    this.#cleanUp = () => {
+      this.#over = true;
       cancelTimeout();
       signal?.removeEventListener("abort", onAbort);
     };
     const open = (): void => {
-      if (this.over) return;
-      this.cancelOpening = openSocket(
+      if (this.#over) return;
+      this.#cancelOpening = openSocket(
         { ...where, tls },
         {
-          onOpen: (socket, exporter) => this.begin(socket, exporter, clock),
+          onOpen: (socket, exporter) => this.#begin(socket, exporter, clock),
           onFailed: (error) => this.onClosed(error),
         },
       );
@@ -119,15 +126,16 @@ class Attempt implements FrameReceiver {
     else void tls.refresh().then(open);
   }
 
-  private begin(socket: Socket, exporter: Uint8Array, clock: Clock): void {
-    const { identity, secret } = this.options;
-    this.handshake = new DiallerHandshake({ identity, secret, nonce: randomBytes(nonceBytes), exporter });
-    this.socket = new FrameSocket({ socket, clock, receiver: this });
+  #begin(socket: Socket, exporter: Uint8Array, clock: Clock): void {
+    const { identity, secret } = this.#options;
+    this.#handshake = new DiallerHandshake({ identity, secret, nonce: randomBytes(nonceBytes), exporter });
+    this.#socket = new FrameSocket({ socket, clock, receiver: this });
     socket.write(protocolConstants.preamble);
   }
 
   onFrame(frame: Frame): void {
-    const { socket, handshake } = this;
+    const socket = this.#socket;
+    const handshake = this.#handshake;
     // A frame comes over a socket, and with it the handshake was begun.
     if (socket === undefined || handshake === undefined) return;
     try {
@@ -135,7 +143,7 @@ class Attempt implements FrameReceiver {
         socket.writer.write({ kind: "hello", value: handshake.answer(frame.value) });
       } else if (frame.kind === "welcome") {
         handshake.accept(frame.value);
-        this.establish(socket, frame.value);
+        this.#establish(socket, frame.value);
       } else {
         throw new TransportError("protocol_violation", `the listener sent ${frame.kind} during the handshake`);
       }
@@ -148,29 +156,29 @@ class Attempt implements FrameReceiver {
   onDrain(): void {}
 
   onClosed(error: HawserError | undefined): void {
-    this.cleanUp();
-    const { address } = this.options;
-    this.reject(error ?? new TransportError("connection_lost", `${address} closed the connection`));
+    this.#cleanUp();
+    const { address } = this.#options;
+    this.#reject(error ?? new TransportError("connection_lost", `${address} closed the connection`));
   }
 
-  private establish(socket: FrameSocket, { mac: _, ...welcome }: WelcomeFrame): void {
-    this.cleanUp();
+  #establish(socket: FrameSocket, { mac: _, ...welcome }: WelcomeFrame): void {
+    this.#cleanUp();
     const connection = new SenderConnection(socket, welcome);
-    socket.establish(senderReceiver(socket, this.options.handlers), {
+    socket.establish(senderReceiver(socket, this.#options.handlers), {
       maxFrameBytesIn: protocolConstants.frameOverheadBytes,
       maxFrameBytesOut: welcome.maxMessageBytes + protocolConstants.frameOverheadBytes,
     });
     // What came together with Welcome waits until whoever awaits the promise has the connection.
     socket.pause();
     setImmediate(() => socket.resume());
-    this.resolve({ connection, welcome });
+    this.#resolve({ connection, welcome });
   }
 
-  private giveUp(error: TransportError): void {
-    this.cleanUp();
-    this.cancelOpening();
-    this.socket?.destroy();
-    this.reject(error);
+  #giveUp(error: TransportError): void {
+    this.#cleanUp();
+    this.#cancelOpening();
+    this.#socket?.destroy();
+    this.#reject(error);
   }
 }
 

@@ -45,41 +45,41 @@ export class FrameSocket {
   /** The other side has said Goodbye, or this one has ended: that the connection closes then is no error. */
   endsInGoodOrder = false;
 
-  private readonly socket: Socket;
-  private readonly clock: Clock;
-  private readonly decoder: FrameDecoder;
-  private readonly liveness: Liveness;
-  private receiver: FrameReceiver;
-  private state: "open" | "ending" | "failed" | "closed" = "open";
-  private established = false;
-  private paused = false;
-  private pumping = false;
-  private told = false;
-  private socketError: Error | undefined;
+  readonly #socket: Socket;
+  readonly #clock: Clock;
+  readonly #decoder: FrameDecoder;
+  readonly #liveness: Liveness;
+  #receiver: FrameReceiver;
+  #state: "open" | "ending" | "failed" | "closed" = "open";
+  #established = false;
+  #paused = false;
+  #pumping = false;
+  #told = false;
+  #socketError: Error | undefined;
 
   constructor({ socket, clock, receiver, preamble }: FrameSocketOptions) {
-    this.socket = socket;
-    this.clock = clock;
-    this.receiver = receiver;
-    this.decoder = new FrameDecoder({
+    this.#socket = socket;
+    this.#clock = clock;
+    this.#receiver = receiver;
+    this.#decoder = new FrameDecoder({
       maxFrameBytes: protocolConstants.maxHandshakeFrameBytes,
       ...(preamble === undefined ? {} : { preamble }),
     });
-    this.writer = new SocketWriter(socket, () => this.receiver.onDrain());
-    this.liveness = new Liveness(clock, {
+    this.writer = new SocketWriter(socket, () => this.#receiver.onDrain());
+    this.#liveness = new Liveness(clock, {
       ping: () => this.writer.write({ kind: "ping", value: { token: 0n } }),
-      dead: (silentMs) => this.lose(`nothing was heard for ${Math.round(silentMs)} ms, not even the answer to a ping`),
+      dead: (silentMs) => this.#lose(`nothing was heard for ${Math.round(silentMs)} ms, not even the answer to a ping`),
     });
-    socket.on("data", (chunk: Buffer) => this.read(chunk));
+    socket.on("data", (chunk: Buffer) => this.#read(chunk));
     socket.on("error", (error) => {
-      this.socketError = error;
+      this.#socketError = error;
     });
-    socket.on("close", () => this.closed());
+    socket.on("close", () => this.#closed());
   }
 
   /** The connection failed, was destroyed, or the other side has gone. */
   get isOver(): boolean {
-    return this.state === "failed" || this.state === "closed";
+    return this.#state === "failed" || this.#state === "closed";
   }
 
   /**
@@ -90,34 +90,34 @@ export class FrameSocket {
     receiver: FrameReceiver,
     limits: { readonly maxFrameBytesIn: number; readonly maxFrameBytesOut: number },
   ): void {
-    this.receiver = receiver;
-    this.established = true;
-    this.decoder.maxFrameBytes = limits.maxFrameBytesIn;
+    this.#receiver = receiver;
+    this.#established = true;
+    this.#decoder.maxFrameBytes = limits.maxFrameBytesIn;
     this.writer.maxFrameBytes = limits.maxFrameBytesOut;
-    this.liveness.start();
+    this.#liveness.start();
   }
 
   /** Stops reading: no frame is delivered until {@link resume}, and the other side will feel it. */
   pause(): void {
-    if (this.paused || this.state === "closed") return;
-    this.paused = true;
-    this.socket.pause();
-    this.liveness.setPaused(true);
+    if (this.#paused || this.#state === "closed") return;
+    this.#paused = true;
+    this.#socket.pause();
+    this.#liveness.setPaused(true);
   }
 
   /** Reads on. Frames are delivered in a later microtask, never within this call. */
   resume(): void {
-    if (!this.paused || this.state === "closed") return;
-    this.paused = false;
-    this.liveness.setPaused(false);
-    this.socket.resume();
-    queueMicrotask(() => this.pump());
+    if (!this.#paused || this.#state === "closed") return;
+    this.#paused = false;
+    this.#liveness.setPaused(false);
+    this.#socket.resume();
+    queueMicrotask(() => this.#pump());
   }
 
   /** Writes what is buffered, then FIN. The receiver hears `onClosed` when the other side has closed too. */
   end(): void {
-    if (this.state !== "open") return;
-    this.state = "ending";
+    if (this.#state !== "open") return;
+    this.#state = "ending";
     this.endsInGoodOrder = true;
     this.writer.end();
   }
@@ -127,49 +127,49 @@ export class FrameSocket {
    *
    * @param linger what the other side still sends is read and thrown away. Default: once established
    */
-  fail(error: HawserError, { linger = this.established }: { readonly linger?: boolean } = {}): void {
+  fail(error: HawserError, { linger = this.#established }: { readonly linger?: boolean } = {}): void {
     if (this.isOver) return;
-    this.liveness.stop();
-    if (this.state === "open") this.writer.write({ kind: "refuse", value: refuseOf(error) });
-    this.state = "failed";
+    this.#liveness.stop();
+    if (this.#state === "open") this.writer.write({ kind: "refuse", value: refuseOf(error) });
+    this.#state = "failed";
     this.writer.end();
-    if (linger) this.linger();
-    else this.socket.destroySoon();
-    this.tell(error);
+    if (linger) this.#linger();
+    else this.#socket.destroySoon();
+    this.#tell(error);
   }
 
   /** Closes at once. What is buffered is lost, and the receiver hears nothing any more, not even `onClosed`. */
   destroy(): void {
-    this.told = true;
-    this.close();
+    this.#told = true;
+    this.#close();
   }
 
-  private read(chunk: Buffer): void {
+  #read(chunk: Buffer): void {
     if (this.isOver) return;
-    this.liveness.heard();
-    this.decoder.push(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength));
-    this.pump();
+    this.#liveness.heard();
+    this.#decoder.push(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength));
+    this.#pump();
   }
 
-  private pump(): void {
-    if (this.pumping) return;
-    this.pumping = true;
+  #pump(): void {
+    if (this.#pumping) return;
+    this.#pumping = true;
     try {
-      while (!this.paused && !this.isOver) {
-        const frame = this.next();
+      while (!this.#paused && !this.isOver) {
+        const frame = this.#next();
         if (frame === undefined) break;
-        this.dispatch(frame);
+        this.#dispatch(frame);
       }
     } finally {
-      this.pumping = false;
+      this.#pumping = false;
     }
   }
 
-  private next(): Frame | undefined {
+  #next(): Frame | undefined {
     try {
-      const { awaitsPreamble } = this.decoder;
-      const frame = this.decoder.next();
-      if (awaitsPreamble && !this.decoder.awaitsPreamble) this.receiver.onPreamble?.();
+      const { awaitsPreamble } = this.#decoder;
+      const frame = this.#decoder.next();
+      if (awaitsPreamble && !this.#decoder.awaitsPreamble) this.#receiver.onPreamble?.();
       return frame;
     } catch (error) {
       if (!HawserError.is(error)) throw error;
@@ -178,51 +178,51 @@ export class FrameSocket {
     }
   }
 
-  private dispatch(frame: Frame): void {
+  #dispatch(frame: Frame): void {
     if (frame.kind === "refuse") {
-      this.refused(new TransportError(frame.value.code, `the other side refused: ${frame.value.message}`));
-    } else if (this.established && frame.kind === "ping") {
+      this.#refused(new TransportError(frame.value.code, `the other side refused: ${frame.value.message}`));
+    } else if (this.#established && frame.kind === "ping") {
       this.writer.writePong(frame.value);
-    } else if (!this.established || frame.kind !== "pong") {
-      this.receiver.onFrame(frame);
+    } else if (!this.#established || frame.kind !== "pong") {
+      this.#receiver.onFrame(frame);
     }
   }
 
-  private refused(error: TransportError): void {
-    this.close();
-    this.tell(error);
+  #refused(error: TransportError): void {
+    this.#close();
+    this.#tell(error);
   }
 
   /** Closing with bytes unread would reset the connection and the Refuse with it: what comes is read and thrown away. */
-  private linger(): void {
-    this.paused = false;
-    this.socket.resume();
-    const cancel = this.clock.setTimeout(() => this.close(), protocolConstants.handshakeTimeoutMs);
-    this.socket.once("close", cancel);
+  #linger(): void {
+    this.#paused = false;
+    this.#socket.resume();
+    const cancel = this.#clock.setTimeout(() => this.#close(), protocolConstants.handshakeTimeoutMs);
+    this.#socket.once("close", cancel);
   }
 
-  private lose(message: string): void {
-    this.close();
-    this.tell(new TransportError("connection_lost", message));
+  #lose(message: string): void {
+    this.#close();
+    this.#tell(new TransportError("connection_lost", message));
   }
 
-  private close(): void {
-    this.state = "closed";
-    this.liveness.stop();
+  #close(): void {
+    this.#state = "closed";
+    this.#liveness.stop();
     this.writer.abandon();
-    this.socket.destroy();
+    this.#socket.destroy();
   }
 
-  private closed(): void {
-    this.close();
-    if (this.endsInGoodOrder) this.tell(undefined);
-    else this.tell(connectionEnded(this.socketError));
+  #closed(): void {
+    this.#close();
+    if (this.endsInGoodOrder) this.#tell(undefined);
+    else this.#tell(connectionEnded(this.#socketError));
   }
 
-  private tell(error: HawserError | undefined): void {
-    if (this.told) return;
-    this.told = true;
-    this.receiver.onClosed(error);
+  #tell(error: HawserError | undefined): void {
+    if (this.#told) return;
+    this.#told = true;
+    this.#receiver.onClosed(error);
   }
 }
 

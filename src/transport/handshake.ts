@@ -38,9 +38,13 @@ export interface DiallerHandshakeOptions {
 
 /** The dialler's side. Call {@link answer}, then {@link accept}. */
 export class DiallerHandshake {
-  private transcript: Transcript | undefined;
+  #transcript: Transcript | undefined;
 
-  constructor(private readonly options: DiallerHandshakeOptions) {}
+  readonly #options: DiallerHandshakeOptions;
+
+  constructor(options: DiallerHandshakeOptions) {
+    this.#options = options;
+  }
 
   /**
    * The Hello to send.
@@ -49,10 +53,10 @@ export class DiallerHandshake {
    * second Challenge
    */
   answer(challenge: ChallengeFrame): HelloFrame {
-    if (this.transcript !== undefined) {
+    if (this.#transcript !== undefined) {
       throw new TransportError("protocol_violation", "the listener sent a second Challenge");
     }
-    const { identity, secret, nonce, exporter } = this.options;
+    const { identity, secret, nonce, exporter } = this.#options;
     const { version } = protocolConstants;
     if (challenge.minVersion > version || challenge.maxVersion < version) {
       throw new TransportError(
@@ -60,8 +64,8 @@ export class DiallerHandshake {
         `the listener speaks protocol versions ${challenge.minVersion} to ${challenge.maxVersion}; this is ${version}`,
       );
     }
-    this.transcript = { ...identity, challengeNonce: challenge.nonce, helloNonce: nonce, version, exporter };
-    const mac = handshakeMac(secret, "hello", this.transcript);
+    this.#transcript = { ...identity, challengeNonce: challenge.nonce, helloNonce: nonce, version, exporter };
+    const mac = handshakeMac(secret, "hello", this.#transcript);
     return { ...identity, version, nonce, capabilities: ownCapabilities, mac };
   }
 
@@ -71,10 +75,10 @@ export class DiallerHandshake {
    * @throws TransportError `unauthenticated` if it does not know the secret; `protocol_violation` before a Challenge
    */
   accept(welcome: WelcomeFrame): void {
-    if (this.transcript === undefined) {
+    if (this.#transcript === undefined) {
       throw new TransportError("protocol_violation", "the listener sent Welcome before Challenge");
     }
-    if (secretOf(welcome.mac, [this.options.secret], "welcome", this.transcript) === undefined) {
+    if (secretOf(welcome.mac, [this.#options.secret], "welcome", this.#transcript) === undefined) {
       throw new TransportError("unauthenticated", "the listener did not prove that it knows the mesh secret");
     }
   }
@@ -98,12 +102,16 @@ export interface VerifiedHello {
 
 /** The listener's side. Call {@link challenge}, {@link verify}, and {@link welcome} with what it returned. */
 export class ListenerHandshake {
-  constructor(private readonly options: ListenerHandshakeOptions) {}
+  readonly #options: ListenerHandshakeOptions;
+
+  constructor(options: ListenerHandshakeOptions) {
+    this.#options = options;
+  }
 
   /** The Challenge to send. */
   challenge(): ChallengeFrame {
     const { version } = protocolConstants;
-    return { nonce: this.options.nonce, minVersion: version, maxVersion: version, capabilities: ownCapabilities };
+    return { nonce: this.#options.nonce, minVersion: version, maxVersion: version, capabilities: ownCapabilities };
   }
 
   /**
@@ -113,7 +121,7 @@ export class ListenerHandshake {
    * @throws TransportError `unauthenticated`, `unsupported_version` or `wrong_peer`
    */
   verify(hello: HelloFrame, secrets: readonly Uint8Array[]): VerifiedHello {
-    const { listenerName, nonce, exporter } = this.options;
+    const { listenerName, nonce, exporter } = this.#options;
     const transcript = { ...hello, challengeNonce: nonce, helloNonce: hello.nonce, exporter };
     const secret = secretOf(hello.mac, secrets, "hello", transcript);
     if (secret === undefined) {

@@ -25,25 +25,33 @@ export interface ListenerHandlers {
  * handler is called any more.
  */
 export class ListenerConnection {
+  readonly #socket: FrameSocket;
+  readonly hello: HelloFields;
+  readonly remoteAddress: string;
+
   constructor(
-    private readonly socket: FrameSocket,
+    socket: FrameSocket,
     /** Who called, and on which channel: proved by the handshake. */
-    readonly hello: HelloFields,
+    hello: HelloFields,
     /** Where from: host:port. */
-    readonly remoteAddress: string,
-  ) {}
+    remoteAddress: string,
+  ) {
+    this.#socket = socket;
+    this.hello = hello;
+    this.remoteAddress = remoteAddress;
+  }
 
   /**
    * Writes an Ack. It leaves at the end of this tick; of several Acks in a tick, or while the sender does not read, only
    * the newest does.
    */
   writeAck(ack: AckFrame): void {
-    this.socket.writer.writeAck(ack);
+    this.#socket.writer.writeAck(ack);
   }
 
   /** Writes the final committed cursor, behind the newest Ack: this side goes in good order. {@link end} comes next. */
   writeGoodbye(goodbye: GoodbyeFrame): void {
-    this.socket.writer.write({ kind: "goodbye", value: goodbye });
+    this.#socket.writer.write({ kind: "goodbye", value: goodbye });
   }
 
   /**
@@ -51,27 +59,27 @@ export class ListenerConnection {
    * is kept alive meanwhile, however long.
    */
   pause(): void {
-    this.socket.pause();
+    this.#socket.pause();
   }
 
   /** Reads on; handlers are called later, never within this call. */
   resume(): void {
-    this.socket.resume();
+    this.#socket.resume();
   }
 
   /** Tells the sender why, and closes: `fenced` for one that a newer epoch has replaced. Then `onClosed` with the error. */
   refuse(error: HawserError): void {
-    this.socket.fail(error);
+    this.#socket.fail(error);
   }
 
   /** Writes what is buffered, then closes this direction. Handlers are called until the sender has closed the other. */
   end(): void {
-    this.socket.end();
+    this.#socket.end();
   }
 
   /** Closes at once; what is buffered is lost. No handler is called any more, not even `onClosed`. */
   destroy(): void {
-    this.socket.destroy();
+    this.#socket.destroy();
   }
 }
 

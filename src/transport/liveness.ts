@@ -24,67 +24,69 @@ export interface LivenessEffects {
 
 /** Watches one connection from {@link start} until {@link stop}. */
 export class Liveness {
-  private cancel: () => void = () => {};
-  private heardAt: number;
-  private paused = false;
-  private running = false;
+  #cancel: () => void = () => {};
+  #heardAt: number;
+  #paused = false;
+  #running = false;
 
-  constructor(
-    private readonly clock: Clock,
-    private readonly effects: LivenessEffects,
-  ) {
-    this.heardAt = clock.now();
+  readonly #clock: Clock;
+  readonly #effects: LivenessEffects;
+
+  constructor(clock: Clock, effects: LivenessEffects) {
+    this.#clock = clock;
+    this.#effects = effects;
+    this.#heardAt = clock.now();
   }
 
   /** Begins to watch. */
   start(): void {
-    this.running = true;
-    this.heardAt = this.clock.now();
-    this.listen(protocolConstants.pingAfterMs);
+    this.#running = true;
+    this.#heardAt = this.#clock.now();
+    this.#listen(protocolConstants.pingAfterMs);
   }
 
   /** Ends watching. */
   stop(): void {
-    this.running = false;
-    this.cancel();
+    this.#running = false;
+    this.#cancel();
   }
 
   /** A byte came. Cheap: it only notes the time. */
   heard(): void {
-    this.heardAt = this.clock.now();
+    this.#heardAt = this.#clock.now();
   }
 
   /** Says whether this side reads at present. */
   setPaused(paused: boolean): void {
-    if (this.paused === paused) return;
-    this.paused = paused;
+    if (this.#paused === paused) return;
+    this.#paused = paused;
     // What came meanwhile lies unread in the socket: the silence begins anew.
-    if (!paused) this.heardAt = this.clock.now();
+    if (!paused) this.#heardAt = this.#clock.now();
   }
 
-  private after(delayMs: number, callback: (lateMs: number) => void): void {
-    const due = this.clock.now() + delayMs;
-    this.cancel = this.clock.setTimeout(() => {
-      if (this.running) callback(this.clock.now() - due);
+  #after(delayMs: number, callback: (lateMs: number) => void): void {
+    const due = this.#clock.now() + delayMs;
+    this.#cancel = this.#clock.setTimeout(() => {
+      if (this.#running) callback(this.#clock.now() - due);
     }, delayMs);
   }
 
-  private listen(delayMs: number): void {
-    this.after(delayMs, () => {
-      const left = this.heardAt + protocolConstants.pingAfterMs - this.clock.now();
-      if (left > 0) this.listen(left);
-      else this.ask();
+  #listen(delayMs: number): void {
+    this.#after(delayMs, () => {
+      const left = this.#heardAt + protocolConstants.pingAfterMs - this.#clock.now();
+      if (left > 0) this.#listen(left);
+      else this.#ask();
     });
   }
 
-  private ask(): void {
-    const askedAt = this.clock.now();
-    this.effects.ping();
-    this.after(protocolConstants.pingTimeoutMs, (lateMs) => {
-      const heardSince = this.heardAt >= askedAt;
-      if (heardSince) this.listen(Math.max(0, this.heardAt + protocolConstants.pingAfterMs - this.clock.now()));
-      else if (this.paused || lateMs > stalledMs) this.ask();
-      else this.effects.dead(this.clock.now() - this.heardAt);
+  #ask(): void {
+    const askedAt = this.#clock.now();
+    this.#effects.ping();
+    this.#after(protocolConstants.pingTimeoutMs, (lateMs) => {
+      const heardSince = this.#heardAt >= askedAt;
+      if (heardSince) this.#listen(Math.max(0, this.#heardAt + protocolConstants.pingAfterMs - this.#clock.now()));
+      else if (this.#paused || lateMs > stalledMs) this.#ask();
+      else this.#effects.dead(this.#clock.now() - this.#heardAt);
     });
   }
 }

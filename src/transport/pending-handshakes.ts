@@ -8,40 +8,40 @@ import { isIPv6 } from "node:net";
 
 /** Handshakes by where they come from, each in the order of its coming. */
 export class PendingHandshakes<T> {
-  private readonly byOrigin = new Map<string, Set<T>>();
-  private count = 0;
+  readonly #byOrigin = new Map<string, Set<T>>();
+  #count = 0;
 
   get size(): number {
-    return this.count;
+    return this.#count;
   }
 
   /** @param host the dialler's IP address; empty if unknown */
   add(one: T, host: string): void {
     const origin = originOf(host);
-    const same = this.byOrigin.get(origin) ?? new Set();
-    this.byOrigin.set(origin, same.add(one));
-    this.count += 1;
+    const same = this.#byOrigin.get(origin) ?? new Set();
+    this.#byOrigin.set(origin, same.add(one));
+    this.#count += 1;
   }
 
   /** Does nothing if it is not there (any more). */
   delete(one: T, host: string): void {
     const origin = originOf(host);
-    const same = this.byOrigin.get(origin);
+    const same = this.#byOrigin.get(origin);
     if (!same?.delete(one)) return;
-    this.count -= 1;
-    if (same.size === 0) this.byOrigin.delete(origin);
+    this.#count -= 1;
+    if (same.size === 0) this.#byOrigin.delete(origin);
   }
 
   /** The oldest of the origin that has most; undefined if there is none. */
   get expendable(): T | undefined {
     let most: Set<T> | undefined;
-    for (const same of this.byOrigin.values()) if (same.size > (most?.size ?? 0)) most = same;
+    for (const same of this.#byOrigin.values()) if (same.size > (most?.size ?? 0)) most = same;
     return most?.values().next().value;
   }
 
   /** All, to be ended. */
   *[Symbol.iterator](): IterableIterator<T> {
-    for (const same of this.byOrigin.values()) yield* same;
+    for (const same of this.#byOrigin.values()) yield* same;
   }
 }
 

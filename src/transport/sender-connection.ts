@@ -30,22 +30,25 @@ export class SenderConnection {
   /** The greatest payload that the listener takes, uncompressed, in bytes. */
   readonly maxMessageBytes: number;
 
+  readonly #socket: FrameSocket;
+
   constructor(
-    private readonly socket: FrameSocket,
+    socket: FrameSocket,
     listener: { readonly capabilities: readonly Capability[]; readonly maxMessageBytes: number },
   ) {
+    this.#socket = socket;
     this.capabilities = listener.capabilities;
     this.maxMessageBytes = listener.maxMessageBytes;
   }
 
   /** Bytes that were written here and have not reached the kernel. */
   get bufferedBytes(): number {
-    return this.socket.writer.bufferedBytes;
+    return this.#socket.writer.bufferedBytes;
   }
 
   /** False from `writeHighWaterBytes` (1 MiB) buffered bytes on, until half of them have gone and `onDrain` is called. */
   get canWrite(): boolean {
-    return this.socket.writer.canWrite;
+    return this.#socket.writer.canWrite;
   }
 
   /**
@@ -57,27 +60,27 @@ export class SenderConnection {
    * listener; nothing is written then
    */
   writeBatch(batch: OutgoingBatch): void {
-    this.socket.writer.writeBatch(batch);
+    this.#socket.writer.writeBatch(batch);
   }
 
   /** Says that everything not known to be stored follows on this connection. */
   writeGoLive(epoch: number): void {
-    this.socket.writer.write({ kind: "goLive", value: { epoch } });
+    this.#socket.writer.write({ kind: "goLive", value: { epoch } });
   }
 
   /** Says that nothing more will be sent. The listener acknowledges what it has, says Goodbye too and closes. */
   writeGoodbye(): void {
-    this.socket.writer.write({ kind: "goodbye", value: { epoch: 0, number: 0 } });
+    this.#socket.writer.write({ kind: "goodbye", value: { epoch: 0, number: 0 } });
   }
 
   /** Writes what is buffered, then closes this direction. Handlers are called until the listener has closed the other. */
   end(): void {
-    this.socket.end();
+    this.#socket.end();
   }
 
   /** Closes at once; what is buffered is lost. No handler is called any more, not even `onClosed`. */
   destroy(): void {
-    this.socket.destroy();
+    this.#socket.destroy();
   }
 }
 

@@ -20,89 +20,92 @@ const flushBytes = 256 * 1024;
 
 /** Encodes frames and writes them to a socket. Never throws for a socket that has gone: what is written then is lost. */
 export class SocketWriter {
-  private readonly encoder = new FrameEncoder({ maxFrameBytes: protocolConstants.maxHandshakeFrameBytes });
-  private flushScheduled = false;
-  private ended = false;
-  private blocked = false;
-  private bytesInSocket = 0;
-  private readonly inSocket: Output[] = [];
+  readonly #encoder = new FrameEncoder({ maxFrameBytes: protocolConstants.maxHandshakeFrameBytes });
+  #flushScheduled = false;
+  #ended = false;
+  #blocked = false;
+  #bytesInSocket = 0;
+  readonly #inSocket: Output[] = [];
   /** Encoded when they leave, because a newer one makes them useless: so a reader that stalls cannot pile them up. */
-  private latestAck: AckFrame | undefined;
-  private latestPong: PingFrame | undefined;
+  #latestAck: AckFrame | undefined;
+  #latestPong: PingFrame | undefined;
+
+  readonly #socket: Socket;
+  readonly #onDrain: () => void;
 
   /** @param onDrain called when {@link canWrite} turns true again */
-  constructor(
-    private readonly socket: Socket,
-    private readonly onDrain: () => void,
-  ) {}
+  constructor(socket: Socket, onDrain: () => void) {
+    this.#socket = socket;
+    this.#onDrain = onDrain;
+  }
 
   /** The greatest frame that the other side accepts, in bytes, without its length prefix. */
   set maxFrameBytes(bytes: number) {
-    this.encoder.maxFrameBytes = bytes;
+    this.#encoder.maxFrameBytes = bytes;
   }
 
   get maxFrameBytes(): number {
-    return this.encoder.maxFrameBytes;
+    return this.#encoder.maxFrameBytes;
   }
 
   /** Bytes that were written here and have not reached the kernel. */
   get bufferedBytes(): number {
-    return this.encoder.bytes + this.bytesInSocket;
+    return this.#encoder.bytes + this.#bytesInSocket;
   }
 
   /** False from `writeHighWaterBytes` buffered bytes on, until half of them have gone. Writing is possible all the same. */
   get canWrite(): boolean {
-    return !this.blocked;
+    return !this.#blocked;
   }
 
   /** Writes a frame. @throws WireError as `FrameEncoder.append` */
   write(frame: Frame): void {
-    if (this.ended) return;
-    this.encodeLatest();
-    this.encoder.append(frame);
-    this.appended();
+    if (this.#ended) return;
+    this.#encodeLatest();
+    this.#encoder.append(frame);
+    this.#appended();
   }
 
   /** Writes a Batch frame. @throws WireError as `FrameEncoder.appendBatch` */
   writeBatch(batch: Batch): void {
-    if (this.ended) return;
-    this.encoder.appendBatch(batch);
-    this.appended();
+    if (this.#ended) return;
+    this.#encoder.appendBatch(batch);
+    this.#appended();
   }
 
   /** Writes an Ack, unless a newer one replaces it before it leaves. @throws WireError as `FrameEncoder.append` */
   writeAck(ack: AckFrame): void {
-    if (this.ended) return;
+    if (this.#ended) return;
     // Now, when whoever made a mistake can still hear of it.
     checkFrame({ kind: "ack", value: ack });
-    this.latestAck = ack;
-    this.schedule();
+    this.#latestAck = ack;
+    this.#schedule();
   }
 
   /** Writes a Pong, unless a newer one replaces it before it leaves. */
   writePong(pong: PingFrame): void {
-    if (this.ended) return;
-    this.latestPong = pong;
-    this.schedule();
+    if (this.#ended) return;
+    this.#latestPong = pong;
+    this.#schedule();
   }
 
   /** Writes what is buffered, then FIN. Later writes do nothing. */
   end(): void {
-    if (this.ended) return;
-    this.flush();
-    this.ended = true;
-    this.socket.end();
+    if (this.#ended) return;
+    this.#flush();
+    this.#ended = true;
+    this.#socket.end();
   }
 
   /** Forgets what is buffered. Later writes do nothing. */
   abandon(): void {
-    this.ended = true;
+    this.#ended = true;
   }
 
-  private appended(): void {
-    if (this.bufferedBytes >= protocolConstants.writeHighWaterBytes) this.blocked = true;
-    if (this.encoder.bytes >= flushBytes) this.flush();
-    else this.schedule();
+  #appended(): void {
+    if (this.bufferedBytes >= protocolConstants.writeHighWaterBytes) this.#blocked = true;
+    if (this.#encoder.bytes >= flushBytes) this.#flush();
+    else this.#schedule();
   }
 
   /**
@@ -110,51 +113,52 @@ export class SocketWriter {
    * together. A microtask would be no sooner on the wire (measured: bench/wire.ts), and a loop that awaits each send would
    * pay for a write each.
    */
-  private schedule(): void {
-    if (this.flushScheduled) return;
-    this.flushScheduled = true;
-    setImmediate(this.endOfTick);
+  #schedule(): void {
+    if (this.#flushScheduled) return;
+    this.#flushScheduled = true;
+    setImmediate(this.#endOfTick);
   }
 
-  private readonly endOfTick = (): void => {
-    this.flushScheduled = false;
+  readonly #endOfTick = (): void => {
+    this.#flushScheduled = false;
     // While the socket is still busy with an earlier write, what comes is gathered: a write for each tick would keep a
     // block of memory for each.
-    if (!this.ended && this.inSocket.length === 0) this.flush();
+    if (!this.#ended && this.#inSocket.length === 0) this.#flush();
   };
 
-  private encodeLatest(): void {
-    const { latestAck, latestPong } = this;
-    this.latestAck = undefined;
-    this.latestPong = undefined;
-    if (latestAck !== undefined) this.encoder.append({ kind: "ack", value: latestAck });
-    if (latestPong !== undefined) this.encoder.append({ kind: "pong", value: latestPong });
+  #encodeLatest(): void {
+    const latestAck = this.#latestAck;
+    const latestPong = this.#latestPong;
+    this.#latestAck = undefined;
+    this.#latestPong = undefined;
+    if (latestAck !== undefined) this.#encoder.append({ kind: "ack", value: latestAck });
+    if (latestPong !== undefined) this.#encoder.append({ kind: "pong", value: latestPong });
   }
 
-  private flush(): void {
-    this.encodeLatest();
-    if (this.encoder.bytes === 0) return;
-    const output = this.encoder.take();
-    this.bytesInSocket += output.bytes;
-    this.inSocket.push(output);
+  #flush(): void {
+    this.#encodeLatest();
+    if (this.#encoder.bytes === 0) return;
+    const output = this.#encoder.take();
+    this.#bytesInSocket += output.bytes;
+    this.#inSocket.push(output);
     const { chunks } = output;
     const last = chunks.length - 1;
-    if (last > 0) this.socket.cork();
-    for (let i = 0; i < last; i++) this.socket.write(chunks[i]!);
-    this.socket.write(chunks[last]!, this.written);
-    if (last > 0) this.socket.uncork();
+    if (last > 0) this.#socket.cork();
+    for (let i = 0; i < last; i++) this.#socket.write(chunks[i]!);
+    this.#socket.write(chunks[last]!, this.#written);
+    if (last > 0) this.#socket.uncork();
   }
 
   /** Writes are done in their order, so that one function serves all; one for each write would cost as much as its frame. */
-  private readonly written = (): void => {
-    const output = this.inSocket.shift()!;
-    this.bytesInSocket -= output.bytes;
+  readonly #written = (): void => {
+    const output = this.#inSocket.shift()!;
+    this.#bytesInSocket -= output.bytes;
     recycle(output);
-    if (this.ended) return;
-    if (this.inSocket.length === 0 && !this.flushScheduled) this.flush();
-    if (this.blocked && this.bufferedBytes * 2 <= protocolConstants.writeHighWaterBytes) {
-      this.blocked = false;
-      this.onDrain();
+    if (this.#ended) return;
+    if (this.#inSocket.length === 0 && !this.#flushScheduled) this.#flush();
+    if (this.#blocked && this.bufferedBytes * 2 <= protocolConstants.writeHighWaterBytes) {
+      this.#blocked = false;
+      this.#onDrain();
     }
   };
 }

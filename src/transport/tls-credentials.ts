@@ -32,16 +32,19 @@ interface PemPlace {
 
 /** See above. */
 export class TlsCredentials {
-  private readonly places: { readonly cert: PemPlace; readonly key: PemPlace; readonly ca: PemPlace | undefined };
-  private readonly listeners = new Set<TlsCredentialsListener>();
-  private material: TlsMaterial;
+  readonly #places: { readonly cert: PemPlace; readonly key: PemPlace; readonly ca: PemPlace | undefined };
+  readonly #listeners = new Set<TlsCredentialsListener>();
+  #material: TlsMaterial;
   /** The state of the files that the material was made of. */
-  private inUse: string;
+  #inUse: string;
   /** The state of the files, or why they could not be read, that was told last. */
-  private failed: string | undefined;
-  private reading: Promise<void> | undefined;
+  #failed: string | undefined;
+  #reading: Promise<void> | undefined;
   /** The reading under way did not answer in time. */
-  private late = false;
+  #late = false;
+
+  readonly options: TlsOptions;
+  readonly #clock: Clock;
 
   /**
    * Reads everything.
@@ -50,32 +53,31 @@ export class TlsCredentials {
    * @throws TransportError `invalid_argument` for options of the wrong form, a file that cannot be read, and whatever
    * {@link loadTlsMaterial} refuses
    */
-  constructor(
-    readonly options: TlsOptions,
-    private readonly clock: Clock = systemClock,
-  ) {
+  constructor(options: TlsOptions, clock: Clock = systemClock) {
+    this.options = options;
+    this.#clock = clock;
     checkTlsOptions(options);
     const { cert, key, ca } = options;
-    this.places = {
+    this.#places = {
       cert: placeOf("tls.cert", cert),
       key: placeOf("tls.key", key),
       ca: ca === undefined ? undefined : placeOf("tls.ca", ca),
     };
     const read = (place: PemPlace): NamedPem => named(place, (path) => readSmallFileSync(path, tlsFileMaxBytes));
-    const pem = this.pemOf(read(this.places.cert), read(this.places.key), this.places.ca && read(this.places.ca));
-    this.material = loadTlsMaterial(pem, Date.now());
-    this.inUse = fingerprint(pem);
+    const pem = this.#pemOf(read(this.#places.cert), read(this.#places.key), this.#places.ca && read(this.#places.ca));
+    this.#material = loadTlsMaterial(pem, Date.now());
+    this.#inUse = fingerprint(pem);
   }
 
   /** What to make new connections with. */
   get current(): TlsMaterial {
-    return this.material;
+    return this.#material;
   }
 
   /** Adds a listener. @returns what takes it away */
   subscribe(listener: TlsCredentialsListener): () => void {
-    this.listeners.add(listener);
-    return () => this.listeners.delete(listener);
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
   }
 
   /**
@@ -83,15 +85,15 @@ export class TlsCredentials {
    * whoever comes before its end does not wait for it. Never rejects: what cannot be used is told to the listeners.
    */
   async refresh(): Promise<void> {
-    if (this.late) return;
-    this.reading ??= this.readAgain().finally(() => {
-      this.reading = undefined;
-      this.late = false;
+    if (this.#late) return;
+    this.#reading ??= this.#readAgain().finally(() => {
+      this.#reading = undefined;
+      this.#late = false;
     });
-    const { reading } = this;
+    const reading = this.#reading;
     await new Promise<void>((resolve) => {
-      const cancel = this.clock.setTimeout(() => {
-        this.tellLate(reading);
+      const cancel = this.#clock.setTimeout(() => {
+        this.#tellLate(reading);
         resolve();
       }, tlsReloadWaitMs);
       void reading.then(() => {
@@ -119,8 +121,8 @@ export class TlsCredentials {
     };
   }
 
-  private async readAgain(): Promise<void> {
-    const { cert, key, ca } = this.places;
+  async #readAgain(): Promise<void> {
+    const { cert, key, ca } = this.#places;
     const places = ca === undefined ? [cert, key] : [cert, key, ca];
     if (places.every(({ path }) => path === undefined)) return;
     let state: string | undefined;
@@ -129,37 +131,37 @@ export class TlsCredentials {
       const pems: NamedPem[] = [];
       for (const place of places) pems.push(await readPlace(place));
       const [certPem, keyPem, caPem] = pems;
-      const pem = this.pemOf(certPem!, keyPem!, caPem);
+      const pem = this.#pemOf(certPem!, keyPem!, caPem);
       state = fingerprint(pem);
       // What failed before is tried again all the same: it may be valid only now.
-      const material = state === this.inUse ? undefined : loadTlsMaterial(pem, Date.now());
-      this.failed = undefined;
+      const material = state === this.#inUse ? undefined : loadTlsMaterial(pem, Date.now());
+      this.#failed = undefined;
       if (material === undefined) return;
-      this.material = material;
-      this.inUse = state;
-      for (const listener of [...this.listeners]) listener.onReloaded?.(this.material);
+      this.#material = material;
+      this.#inUse = state;
+      for (const listener of [...this.#listeners]) listener.onReloaded?.(this.#material);
     } catch (error) {
       const failure = error as TransportError;
-      this.tellFailed(failure, state ?? failure.message);
+      this.#tellFailed(failure, state ?? failure.message);
     }
   }
 
-  private tellLate(reading: Promise<void>): void {
-    if (this.late || this.reading !== reading) return;
-    this.late = true;
-    const { cert, key, ca } = this.places;
+  #tellLate(reading: Promise<void>): void {
+    if (this.#late || this.#reading !== reading) return;
+    this.#late = true;
+    const { cert, key, ca } = this.#places;
     const origins = [cert, key, ca].flatMap((place) => (place?.path === undefined ? [] : [place.origin]));
     const message = `reading ${origins.join(", ")} has no answer after ${tlsReloadWaitMs} ms; check their file system`;
-    this.tellFailed(invalid(message), message);
+    this.#tellFailed(invalid(message), message);
   }
 
-  private tellFailed(failure: TransportError, state: string): void {
-    if (this.failed === state) return;
-    this.failed = state;
-    for (const listener of [...this.listeners]) listener.onReloadFailed?.(failure);
+  #tellFailed(failure: TransportError, state: string): void {
+    if (this.#failed === state) return;
+    this.#failed = state;
+    for (const listener of [...this.#listeners]) listener.onReloadFailed?.(failure);
   }
 
-  private pemOf(cert: NamedPem, key: NamedPem, ca: NamedPem | undefined): TlsPem {
+  #pemOf(cert: NamedPem, key: NamedPem, ca: NamedPem | undefined): TlsPem {
     return { cert, key, ca, passphrase: this.options.passphrase };
   }
 }

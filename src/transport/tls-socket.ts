@@ -50,50 +50,50 @@ interface AcceptTlsEvents {
 
 /** The TLS side of a listener: takes sockets over, always with the newest certificate. */
 export class TlsAcceptor {
-  private readonly server: Server;
-  private readonly underWay = new Map<string, AcceptTlsEvents>();
-  private readonly unsubscribe: () => void;
+  readonly #server: Server;
+  readonly #underWay = new Map<string, AcceptTlsEvents>();
+  readonly #unsubscribe: () => void;
 
   constructor(credentials: TlsCredentials) {
     const { mutual = false } = credentials.options;
-    this.server = createServer({
+    this.#server = createServer({
       ...credentials.current.contextOptions,
       requestCert: mutual,
       // Refused in the handshake that follows: so the dialler is told why, and not merely cut off.
       rejectUnauthorized: false,
       secureOptions,
     });
-    this.unsubscribe = credentials.subscribe({
-      onReloaded: ({ contextOptions }) => this.server.setSecureContext({ ...contextOptions, secureOptions }),
+    this.#unsubscribe = credentials.subscribe({
+      onReloaded: ({ contextOptions }) => this.#server.setSecureContext({ ...contextOptions, secureOptions }),
     });
-    this.server.on("secureConnection", (socket) => {
-      this.take(socket)?.onSecure(socket, mutual ? clientFault(socket) : undefined);
+    this.#server.on("secureConnection", (socket) => {
+      this.#take(socket)?.onSecure(socket, mutual ? clientFault(socket) : undefined);
     });
-    this.server.on("tlsClientError", (error, socket) => this.take(socket)?.onFailed(acceptTlsFailure(error)));
+    this.#server.on("tlsClientError", (error, socket) => this.#take(socket)?.onFailed(acceptTlsFailure(error)));
   }
 
   /** Begins TLS on a socket that has received its first bytes and put them back. */
   accept(socket: Socket, events: AcceptTlsEvents): void {
     // The server's events tell of another object than this socket; what both have is the two addresses.
     const key = keyOf(socket);
-    this.underWay.set(key, events);
+    this.#underWay.set(key, events);
     socket.once("close", () => {
-      if (this.underWay.get(key) !== events) return;
-      this.underWay.delete(key);
+      if (this.#underWay.get(key) !== events) return;
+      this.#underWay.delete(key);
       events.onFailed(acceptTlsFailure(undefined));
     });
-    this.server.emit("connection", socket);
+    this.#server.emit("connection", socket);
   }
 
   /** Hears of new certificates no more. */
   close(): void {
-    this.unsubscribe();
+    this.#unsubscribe();
   }
 
-  private take(socket: TLSSocket): AcceptTlsEvents | undefined {
+  #take(socket: TLSSocket): AcceptTlsEvents | undefined {
     const key = keyOf(socket);
-    const events = this.underWay.get(key);
-    this.underWay.delete(key);
+    const events = this.#underWay.get(key);
+    this.#underWay.delete(key);
     return events;
   }
 }

@@ -34,26 +34,26 @@ export class FrameDecoder {
   /** The greatest frame accepted from now on, in bytes. May change between two calls of {@link next}. */
   maxFrameBytes: number;
 
-  private readonly queue = new ByteQueue();
-  private preamble: Uint8Array | undefined;
-  private failure: WireError | undefined;
+  readonly #queue = new ByteQueue();
+  #preamble: Uint8Array | undefined;
+  #failure: WireError | undefined;
 
   /** @throws WireError `invalid_argument` for an option that there is not */
   constructor(options: FrameDecoderOptions) {
     const problem = unknownOption(options, "a FrameDecoder", optionNames);
     if (problem !== undefined) throw new WireError("invalid_argument", problem);
     this.maxFrameBytes = options.maxFrameBytes;
-    this.preamble = options.preamble;
+    this.#preamble = options.preamble;
   }
 
   /** Bytes that were pushed and not decoded yet. */
   get bufferedBytes(): number {
-    return this.queue.length;
+    return this.#queue.length;
   }
 
   /** True until the whole preamble has come and {@link next} has seen it. */
   get awaitsPreamble(): boolean {
-    return this.preamble !== undefined;
+    return this.#preamble !== undefined;
   }
 
   /**
@@ -61,7 +61,7 @@ export class FrameDecoder {
    * Buffer are Buffers and cost 40 % more.
    */
   push(chunk: Uint8Array): void {
-    if (this.failure === undefined) this.queue.push(chunk);
+    if (this.#failure === undefined) this.#queue.push(chunk);
   }
 
   /**
@@ -71,31 +71,31 @@ export class FrameDecoder {
    * or against a rule of the spec
    */
   next(): Frame | undefined {
-    if (this.failure !== undefined) throw this.failure;
+    if (this.#failure !== undefined) throw this.#failure;
     try {
-      if (this.preamble !== undefined && !this.takePreamble(this.preamble)) return undefined;
-      const frame = this.takeFrame();
+      if (this.#preamble !== undefined && !this.#takePreamble(this.#preamble)) return undefined;
+      const frame = this.#takeFrame();
       return frame === undefined ? undefined : decodeFrame(frame);
     } catch (error) {
-      if (WireError.is(error)) this.failure = error;
+      if (WireError.is(error)) this.#failure = error;
       throw error;
     }
   }
 
   /** Compares what has come byte by byte, so that a stranger is refused at its first wrong byte. */
-  private takePreamble(preamble: Uint8Array): boolean {
-    const come = this.queue.take(Math.min(preamble.length, this.queue.length));
+  #takePreamble(preamble: Uint8Array): boolean {
+    const come = this.#queue.take(Math.min(preamble.length, this.#queue.length));
     for (let i = 0; i < come.length; i++) {
       if (come[i] !== preamble[i]) {
         throw new WireError("protocol_violation", "the connection does not begin with the preamble of this protocol");
       }
     }
-    this.preamble = come.length < preamble.length ? preamble.subarray(come.length) : undefined;
-    return this.preamble === undefined;
+    this.#preamble = come.length < preamble.length ? preamble.subarray(come.length) : undefined;
+    return this.#preamble === undefined;
   }
 
-  private takeFrame(): Uint8Array | undefined {
-    const length = this.queue.peekUint32();
+  #takeFrame(): Uint8Array | undefined {
+    const length = this.#queue.peekUint32();
     if (length === undefined) return undefined;
     if (length > this.maxFrameBytes) {
       throw new WireError(
@@ -103,9 +103,9 @@ export class FrameDecoder {
         `a frame declares ${length} bytes; at most ${this.maxFrameBytes} are accepted here`,
       );
     }
-    if (this.queue.length < lengthPrefixBytes + length) return undefined;
-    this.queue.skip(lengthPrefixBytes);
-    return this.queue.take(length);
+    if (this.#queue.length < lengthPrefixBytes + length) return undefined;
+    this.#queue.skip(lengthPrefixBytes);
+    return this.#queue.take(length);
   }
 }
 

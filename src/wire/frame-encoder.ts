@@ -29,10 +29,10 @@ export class FrameEncoder {
   /** The greatest frame that the other side accepts, in bytes, without its length prefix. */
   maxFrameBytes: number;
 
-  private readonly output = new OutputBlocks();
-  private writer = new BinaryWriter();
+  readonly #output = new OutputBlocks();
+  #writer = new BinaryWriter();
   /** A batch's fields before its payloads. One for all, so that a batch costs no copy of itself. */
-  private readonly head = emptyOf(CodecBatch);
+  readonly #head = emptyOf(CodecBatch);
 
   constructor(options: { readonly maxFrameBytes: number }) {
     this.maxFrameBytes = options.maxFrameBytes;
@@ -40,7 +40,7 @@ export class FrameEncoder {
 
   /** How many bytes wait to be taken. */
   get bytes(): number {
-    return this.output.bytes;
+    return this.#output.bytes;
   }
 
   /**
@@ -55,44 +55,44 @@ export class FrameEncoder {
       return;
     }
     const kind = checkedKind(frame);
-    const bytes = this.encode(CodecFrame, { kind });
+    const bytes = this.#encode(CodecFrame, { kind });
     if (bytes.length > this.maxFrameBytes) {
       throw new WireError(
         "invalid_argument",
         `a ${frame.kind} frame takes ${bytes.length} bytes; the other side accepts ${this.maxFrameBytes}`,
       );
     }
-    this.output.reserve(lengthPrefixBytes + bytes.length);
-    const at = writeUint32(this.output.block, this.output.position, bytes.length);
-    this.output.block.set(bytes, at);
-    this.output.position = at + bytes.length;
+    this.#output.reserve(lengthPrefixBytes + bytes.length);
+    const at = writeUint32(this.#output.block, this.#output.position, bytes.length);
+    this.#output.block.set(bytes, at);
+    this.#output.position = at + bytes.length;
   }
 
   /** Appends a Batch frame as {@link append}, or several if the other side accepts none that long. */
   appendBatch(batch: Batch): void {
     const message = checkBatch(batch);
-    if (this.appendWhole(message)) return;
-    for (const part of splitBatch(batch, this.maxFrameBytes)) this.appendWhole(codecOfBatch(part));
+    if (this.#appendWhole(message)) return;
+    for (const part of splitBatch(batch, this.maxFrameBytes)) this.#appendWhole(codecOfBatch(part));
   }
 
   /** Appends a Batch frame, unless it would be longer than the other side accepts. */
-  private appendWhole(message: CodecValue<"batch">): boolean {
+  #appendWhole(message: CodecValue<"batch">): boolean {
     // The payloads lie between the other fields; they are copied once, to where they leave from.
-    const head = this.encodeHead(message);
-    const tail = this.encodeTail(message);
+    const head = this.#encodeHead(message);
+    const tail = this.#encodeTail(message);
     const payloadsBytes = bytesOfPayloads(message.payloads);
     const bodyBytes = head.length + payloadsBytes + tail.length;
     const frameBytes = 1 + varintBytes(bodyBytes) + bodyBytes;
     if (frameBytes > this.maxFrameBytes) return false;
 
-    const { output } = this;
+    const output = this.#output;
     output.reserve(lengthPrefixBytes + 1 + 5 + head.length);
     let at = writeUint32(output.block, output.position, frameBytes);
     output.block[at++] = tagOfKind.batch;
     at = writeVarint(output.block, at, bodyBytes);
     output.block.set(head, at);
     output.position = at + head.length;
-    this.appendPayloads(message.payloads, payloadsBytes);
+    this.#appendPayloads(message.payloads, payloadsBytes);
     if (tail.length > 0) {
       output.reserve(tail.length);
       output.block.set(tail, output.position);
@@ -103,25 +103,25 @@ export class FrameEncoder {
 
   /** Takes all that was appended, for one write. Give it to `recycle` when it is written. */
   take(): Output {
-    return this.output.take();
+    return this.#output.take();
   }
 
-  private encodeHead({ epoch, delivery, firstNumber, topicKey }: CodecValue<"batch">): Uint8Array {
-    const { head } = this;
+  #encodeHead({ epoch, delivery, firstNumber, topicKey }: CodecValue<"batch">): Uint8Array {
+    const head = this.#head;
     head.epoch = epoch;
     head.delivery = delivery;
     head.firstNumber = firstNumber;
     head.topicKey = topicKey;
-    return this.encode(CodecBatch, head);
+    return this.#encode(CodecBatch, head);
   }
 
-  private encodeTail({ compressions, headers }: CodecValue<"batch">): Uint8Array {
+  #encodeTail({ compressions, headers }: CodecValue<"batch">): Uint8Array {
     if (compressions.length === 0 && headers.length === 0) return noBytes;
-    return this.encode(CodecBatch, { ...emptyOf(CodecBatch), compressions, headers });
+    return this.#encode(CodecBatch, { ...emptyOf(CodecBatch), compressions, headers });
   }
 
-  private appendPayloads(payloads: readonly Uint8Array[], payloadsBytes: number): void {
-    const { output } = this;
+  #appendPayloads(payloads: readonly Uint8Array[], payloadsBytes: number): void {
+    const output = this.#output;
     // One check of the room for all, when none can be long.
     const inOne = payloadsBytes < referencedPayloadBytes;
     if (inOne) output.reserve(payloadsBytes);
@@ -144,11 +144,11 @@ export class FrameEncoder {
   }
 
   /** A writer whose encoding threw keeps what it had, and would put it before the next frame: it is replaced. */
-  private encode<T>(codec: Codec<T>, message: T): Uint8Array {
+  #encode<T>(codec: Codec<T>, message: T): Uint8Array {
     try {
-      return codec.encode(message, this.writer).finish();
+      return codec.encode(message, this.#writer).finish();
     } catch (cause) {
-      this.writer = new BinaryWriter();
+      this.#writer = new BinaryWriter();
       throw new WireError("invalid_argument", `a frame cannot be encoded: ${String(cause)}`, { cause });
     }
   }

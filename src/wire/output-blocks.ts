@@ -50,53 +50,53 @@ export class OutputBlocks {
   /** Where the next byte goes in {@link block}. */
   position = 0;
 
-  private chunkStart = 0;
-  private chunks: Uint8Array[] = [];
-  private chunkBytes = 0;
-  private blocks: Uint8Array[] = [];
+  #chunkStart = 0;
+  #chunks: Uint8Array[] = [];
+  #chunkBytes = 0;
+  #blocks: Uint8Array[] = [];
 
   /** How many bytes wait to be taken. */
   get bytes(): number {
-    return this.chunkBytes + this.position - this.chunkStart;
+    return this.#chunkBytes + this.position - this.#chunkStart;
   }
 
   /** Makes room for `count` bytes in one piece at {@link position}. */
   reserve(count: number): void {
     if (this.position + count <= this.block.length) return;
-    this.closeChunk();
-    const usual = this.blocks.length === 0 && count <= smallBlockBytes ? smallBlockBytes : blockBytes;
+    this.#closeChunk();
+    const usual = this.#blocks.length === 0 && count <= smallBlockBytes ? smallBlockBytes : blockBytes;
     const size = Math.max(count, usual);
     this.block = free.get(size)?.pop() ?? allocate(size);
-    this.blocks.push(this.block);
+    this.#blocks.push(this.block);
     this.position = 0;
-    this.chunkStart = 0;
+    this.#chunkStart = 0;
   }
 
   /** Appends bytes by reference; they must not change until they have been written. */
   reference(bytes: Uint8Array): void {
-    this.closeChunk();
-    this.chunks.push(bytes);
-    this.chunkBytes += bytes.length;
+    this.#closeChunk();
+    this.#chunks.push(bytes);
+    this.#chunkBytes += bytes.length;
   }
 
   /** Takes all that was appended. */
   take(): Output {
-    this.closeChunk();
-    const output = { chunks: this.chunks, bytes: this.chunkBytes, blocks: this.blocks };
+    this.#closeChunk();
+    const output = { chunks: this.#chunks, bytes: this.#chunkBytes, blocks: this.#blocks };
     this.block = noBlock;
     this.position = 0;
-    this.chunkStart = 0;
-    this.chunks = [];
-    this.chunkBytes = 0;
-    this.blocks = [];
+    this.#chunkStart = 0;
+    this.#chunks = [];
+    this.#chunkBytes = 0;
+    this.#blocks = [];
     return output;
   }
 
-  private closeChunk(): void {
-    if (this.position === this.chunkStart) return;
-    this.chunks.push(this.block.subarray(this.chunkStart, this.position));
-    this.chunkBytes += this.position - this.chunkStart;
-    this.chunkStart = this.position;
+  #closeChunk(): void {
+    if (this.position === this.#chunkStart) return;
+    this.#chunks.push(this.block.subarray(this.#chunkStart, this.position));
+    this.#chunkBytes += this.position - this.#chunkStart;
+    this.#chunkStart = this.position;
   }
 }
 

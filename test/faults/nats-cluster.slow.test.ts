@@ -24,16 +24,18 @@ class Publisher {
   #isOver = false;
   readonly #running: Promise<void>;
 
-  constructor(
-    private readonly subject: string,
-    private next: TestNatsServer,
-  ) {
+  readonly #subject: string;
+  #next: TestNatsServer;
+
+  constructor(subject: string, next: TestNatsServer) {
+    this.#subject = subject;
+    this.#next = next;
     this.#running = this.#run();
   }
 
   /** Resolves when nothing more is published at another server than that. */
   async moveTo(server: TestNatsServer): Promise<void> {
-    this.next = server;
+    this.#next = server;
     await eventually("the publisher has moved", () => this.#nats?.getServer() === `${server.host}:${server.port}`);
   }
 
@@ -45,12 +47,12 @@ class Publisher {
 
   async #run(): Promise<void> {
     while (!this.#isOver) {
-      const server = this.next;
+      const server = this.#next;
       if (this.#nats?.getServer() !== `${server.host}:${server.port}`) {
         await this.#nats?.close();
         this.#nats = await connect({ servers: server.url, reconnect: false });
       }
-      for (let n = 1; n <= 5; n++) this.#nats.publish(this.subject, `${this.published + n}`);
+      for (let n = 1; n <= 5; n++) this.#nats.publish(this.#subject, `${this.published + n}`);
       await this.#nats.flush();
       this.published += 5;
       await new Promise((resolve) => setTimeout(resolve, 5));

@@ -12,14 +12,17 @@ const ALPNProtocols = ["postgresql"];
 export class TlsRelay implements AsyncDisposable {
   /** What Postgres has sent so far, as the stranger reads it. */
   seen = "";
-  private readonly sockets = new Set<Socket>();
+  readonly #sockets = new Set<Socket>();
 
-  private constructor(
-    private readonly server: Server,
-    private readonly target: number,
-    private readonly own: Issued,
-  ) {
-    server.on("connection", (socket) => void this.relay(socket).catch(() => socket.destroy()));
+  readonly #server: Server;
+  readonly #target: number;
+  readonly #own: Issued;
+
+  private constructor(server: Server, target: number, own: Issued) {
+    this.#server = server;
+    this.#target = target;
+    this.#own = own;
+    server.on("connection", (socket) => void this.#relay(socket).catch(() => socket.destroy()));
   }
 
   /** @param target the gateway's port on this machine */
@@ -30,17 +33,17 @@ export class TlsRelay implements AsyncDisposable {
   }
 
   get port(): number {
-    return (this.server.address() as AddressInfo).port;
+    return (this.#server.address() as AddressInfo).port;
   }
 
-  private async relay(socket: Socket): Promise<void> {
-    await once(this.kept(socket), "data");
-    const raw = this.kept(connect(this.target, "127.0.0.1"));
+  async #relay(socket: Socket): Promise<void> {
+    await once(this.#kept(socket), "data");
+    const raw = this.#kept(connect(this.#target, "127.0.0.1"));
     raw.write(sslRequest);
     await once(raw, "data");
-    const up = this.kept(connectTls({ socket: raw, rejectUnauthorized: false, ALPNProtocols }));
+    const up = this.#kept(connectTls({ socket: raw, rejectUnauthorized: false, ALPNProtocols }));
     await once(up, "secureConnect");
-    const front = this.kept(new TLSSocket(socket, { isServer: true, ...this.own, ALPNProtocols }));
+    const front = this.#kept(new TLSSocket(socket, { isServer: true, ...this.#own, ALPNProtocols }));
     socket.write("S");
     front.on("data", (chunk: Buffer) => {
       this.seen += chunk.toString("latin1");
@@ -50,15 +53,15 @@ export class TlsRelay implements AsyncDisposable {
     up.on("end", () => front.end());
   }
 
-  private kept<S extends Socket>(socket: S): S {
-    this.sockets.add(socket);
+  #kept<S extends Socket>(socket: S): S {
+    this.#sockets.add(socket);
     socket.on("error", () => undefined);
     return socket;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const socket of this.sockets) socket.destroy();
-    this.server.close();
-    await once(this.server, "close");
+    for (const socket of this.#sockets) socket.destroy();
+    this.#server.close();
+    await once(this.#server, "close");
   }
 }

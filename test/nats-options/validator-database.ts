@@ -16,15 +16,18 @@ export type Part = "whole" | "server" | "user_mapping" | "none";
 
 /** A database of the test's own with the generated validator in it. */
 export class ValidatorDatabase implements AsyncDisposable {
-  private constructor(
-    readonly client: pg.Client,
-    private readonly drop: () => Promise<void>,
-  ) {}
+  readonly client: pg.Client;
+  readonly #drop: () => Promise<void>;
+
+  private constructor(client: pg.Client, drop: () => Promise<void>) {
+    this.client = client;
+    this.#drop = drop;
+  }
 
   /** @param sql the statements that make the functions, and those of the foreign data wrappers; by default the generated ones. */
   static async create(...sql: [string, string] | []): Promise<ValidatorDatabase> {
     const { url, drop } = await testDatabase({ migrated: false });
-    return ValidatorDatabase.install(url, drop, ...sql);
+    return ValidatorDatabase.#install(url, drop, ...sql);
   }
 
   /** In a database with the collation and the case rules of an ICU locale; Postgres has them from 15 on. */
@@ -35,10 +38,10 @@ export class ValidatorDatabase implements AsyncDisposable {
     await onServer(server, `CREATE DATABASE ${name} TEMPLATE template0 ENCODING 'UTF8' ${locale}`);
     const url = new URL(server);
     url.pathname = `/${name}`;
-    return ValidatorDatabase.install(url.href, () => onServer(server, `DROP DATABASE ${name} WITH (FORCE)`));
+    return ValidatorDatabase.#install(url.href, () => onServer(server, `DROP DATABASE ${name} WITH (FORCE)`));
   }
 
-  private static async install(
+  static async #install(
     url: string,
     drop: () => Promise<void>,
     functions = generatedSql("validator.sql") + generatedSql("grants.sql"),
@@ -96,7 +99,7 @@ export class ValidatorDatabase implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.client.end();
-    await this.drop();
+    await this.#drop();
   }
 }
 

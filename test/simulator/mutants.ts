@@ -67,12 +67,12 @@ class NoAckTimeout extends SenderChannel<SimulatedMessage> {
 }
 
 class TwoInserts extends SenderChannel<SimulatedMessage> {
-  private through = 0;
+  #through = 0;
   protected override beginInsert(firstNumber: number, messages: SimulatedMessage[]): void {
     super.beginInsert(firstNumber, messages);
-    this.through = Math.max(this.through, firstNumber + messages.length - 1);
-    const next = this.queue.at(this.through + 1);
-    if (messages.length > 0 && next !== undefined) super.beginInsert(this.through + 1, [next]);
+    this.#through = Math.max(this.#through, firstNumber + messages.length - 1);
+    const next = this.queue.at(this.#through + 1);
+    if (messages.length > 0 && next !== undefined) super.beginInsert(this.#through + 1, [next]);
   }
 }
 

@@ -12,30 +12,33 @@ export class Wire {
   storedAtGoLive: Position | undefined;
   /** The Ack that leaves at the end of the tick. */
   pendingAck: AckNews | undefined;
-  private readonly lastAt: [number, number] = [0, 0];
-  private readonly ended: [boolean, boolean] = [false, false];
+  readonly #lastAt: [number, number] = [0, 0];
+  readonly #ended: [boolean, boolean] = [false, false];
   /** Each side's handler of the end; index 0 is the dialler. */
   /** Frames that wait because the listener does not read; undefined while it does. */
-  private unread: (() => void)[] | undefined;
+  #unread: (() => void)[] | undefined;
   readonly onClosed: [() => void, () => void] = [() => {}, () => {}];
 
-  constructor(
-    private readonly world: World,
-    private readonly bothRunning: () => boolean,
-  ) {}
+  readonly #world: World;
+  readonly #bothRunning: () => boolean;
+
+  constructor(world: World, bothRunning: () => boolean) {
+    this.#world = world;
+    this.#bothRunning = bothRunning;
+  }
 
   /** Sends from a side (0 dialler, 1 listener) to the other, which receives in order. */
   send(side: 0 | 1, receive: () => void): void {
     if (!this.open) return;
-    const { schedule, random } = this.world;
-    const at = Math.max(schedule.now + random.delay(1), this.lastAt[side] + 0.001);
-    this.lastAt[side] = at;
+    const { schedule, random } = this.#world;
+    const at = Math.max(schedule.now + random.delay(1), this.#lastAt[side] + 0.001);
+    this.#lastAt[side] = at;
     schedule.after(at - schedule.now, () => {
       // A few frames reach the process although the connection is gone by now: late events, but never out of order.
       if (!this.open) {
-        this.ended[side] ||= random.chance(0.5);
-        if (this.ended[side]) return;
-        this.world.counts.add("fault: late event of a closed connection");
+        this.#ended[side] ||= random.chance(0.5);
+        if (this.#ended[side]) return;
+        this.#world.counts.add("fault: late event of a closed connection");
       }
       receive();
     });
@@ -43,21 +46,21 @@ export class Wire {
 
   /** Keeps a frame for later while the listener does not read; true if it did. */
   keepUnread(receive: () => void): boolean {
-    this.unread?.push(receive);
-    return this.unread !== undefined;
+    this.#unread?.push(receive);
+    return this.#unread !== undefined;
   }
 
   /** The listener stops or goes on reading. */
   pauseReading(paused: boolean): void {
-    if (paused) this.unread ??= [];
+    if (paused) this.#unread ??= [];
     else {
-      const unread = this.unread ?? [];
-      this.unread = undefined;
-      this.world.schedule.after(0, () => {
+      const unread = this.#unread ?? [];
+      this.#unread = undefined;
+      this.#world.schedule.after(0, () => {
         for (let receive = unread.shift(); receive; receive = unread.shift()) {
           receive();
-          if (this.unread !== undefined) {
-            this.unread.unshift(...unread);
+          if (this.#unread !== undefined) {
+            this.#unread.unshift(...unread);
             return;
           }
         }
@@ -68,13 +71,13 @@ export class Wire {
   cut(): void {
     if (!this.open) return;
     this.open = false;
-    const { schedule, random } = this.world;
+    const { schedule, random } = this.#world;
     // Without a FIN a side finds out by its ping, much later.
     for (const side of [0, 1] as const) {
       const silent = random.chance(0.15);
-      if (silent) this.world.counts.add("fault: half-open connection");
+      if (silent) this.#world.counts.add("fault: half-open connection");
       schedule.after(silent ? random.between(5_000, 25_000) : random.delay(3), () => this.onClosed[side]());
     }
-    if (!this.bothRunning()) this.world.counts.add("fault: connection to a dead process");
+    if (!this.#bothRunning()) this.#world.counts.add("fault: connection to a dead process");
   }
 }

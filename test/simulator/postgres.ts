@@ -90,36 +90,39 @@ const rowKey = (position: Position) => `${position.epoch}/${position.number}`;
 export class ModelPostgres {
   readonly epochs = new Map<string, number>();
   /** The rest of the row of each name. */
-  private readonly raised = new Map<string, Omit<Raised, "epoch">>();
+  readonly #raised = new Map<string, Omit<Raised, "epoch">>();
   /** The newest epoch ever committed, also where a failover has lost it. */
   readonly newestEpochs = new Map<string, number>();
   readonly cursors = new Map<number, Position>();
   readonly rows = new Map<number, Map<string, ModelRow>>();
   /** The listener of each channel, where it is another one than the first. */
   readonly owners = new Map<number, string>();
-  private readonly attempts = new Map<number, number>();
+  readonly #attempts = new Map<number, number>();
   /** Names that were given back in good order, with the epoch of that. */
-  private readonly clean = new Map<string, number>();
+  readonly #clean = new Map<string, number>();
   /** Locks on cursor rows, held by transactions with a handler in them. */
-  private readonly cursorLocks = new Map<number, Fence>();
-  private readonly leases = new Map<string, Session>();
-  private readonly fences = new Map<string, Fence>();
-  private readonly sessions = new Set<Session>();
+  readonly #cursorLocks = new Map<number, Fence>();
+  readonly #leases = new Map<string, Session>();
+  readonly #fences = new Map<string, Fence>();
+  readonly #sessions = new Set<Session>();
   /** How to take back each commit since the last failover, newest last. */
-  private history: (() => void)[] = [];
+  #history: (() => void)[] = [];
   /** Which server it is: grows with each failover, as a timeline does. */
   generation = 1;
   available = true;
 
-  constructor(
-    private readonly world: World,
-    private readonly faults: StoreFaults,
-  ) {}
+  readonly #world: World;
+  readonly #faults: StoreFaults;
+
+  constructor(world: World, faults: StoreFaults) {
+    this.#world = world;
+    this.#faults = faults;
+  }
 
   connect(): Session | undefined {
     if (!this.available) return undefined;
     const session = new Session();
-    this.sessions.add(session);
+    this.#sessions.add(session);
     return session;
   }
 
@@ -127,9 +130,9 @@ export class ModelPostgres {
   endSession(session: Session, soon = false): void {
     if (!session.alive) return;
     session.alive = false;
-    this.sessions.delete(session);
-    for (const [name, holder] of this.leases) if (holder === session) this.leases.delete(name);
-    const { schedule, random, counts } = this.world;
+    this.#sessions.delete(session);
+    for (const [name, holder] of this.#leases) if (holder === session) this.#leases.delete(name);
+    const { schedule, random, counts } = this.#world;
     // Its owner may hear of it only when a beat stays out.
     const unheard = !soon && random.chance(0.25);
     if (unheard) counts.add("fault: lost session that is noticed late");
@@ -137,34 +140,34 @@ export class ModelPostgres {
   }
 
   endSomeSession(): void {
-    if (this.sessions.size > 0) this.endSession(this.world.random.pick([...this.sessions]));
+    if (this.#sessions.size > 0) this.endSession(this.#world.random.pick([...this.#sessions]));
   }
 
   /** Takes the lease lock of a name, at once or not at all. */
   tryLease(session: Session, name: string): boolean {
     if (!session.alive) return false;
-    if (this.faults.noLease) return true;
-    const holder = this.leases.get(name);
+    if (this.#faults.noLease) return true;
+    const holder = this.#leases.get(name);
     if (holder !== undefined && holder !== session) return false;
-    this.leases.set(name, session);
+    this.#leases.set(name, session);
     return true;
   }
 
   releaseLease(session: Session, name: string, epoch: number): void {
-    if (this.leases.get(name) !== session) return;
-    this.leases.delete(name);
-    this.clean.set(name, epoch);
+    if (this.#leases.get(name) !== session) return;
+    this.#leases.delete(name);
+    this.#clean.set(name, epoch);
   }
 
   /** The channels that a listener owns, with their committed cursors. */
   owned(name: string): Map<number, OwnedChannel> {
-    const mine = this.world.channels.filter(({ key }) => this.world.ownerOf(key) === name);
+    const mine = this.#world.channels.filter(({ key }) => this.#world.ownerOf(key) === name);
     return new Map(
       mine.map(({ key, to }) => [
         key,
         {
           cursor: this.cursors.get(key) ?? origin,
-          attempts: this.attempts.get(key) ?? 0,
+          attempts: this.#attempts.get(key) ?? 0,
           handedOver: to !== name,
         },
       ]),
@@ -173,27 +176,27 @@ export class ModelPostgres {
 
   /** The row of a name. */
   row(name: string): Raised {
-    return { token: undefined, by: undefined, ...this.raised.get(name), epoch: this.epochs.get(name) ?? 0 };
+    return { token: undefined, by: undefined, ...this.#raised.get(name), epoch: this.epochs.get(name) ?? 0 };
   }
 
   /** Raises the name's epoch under the exclusive fence; the session must hold the lease. */
   takeName(session: Session, by: PeerProcess, token: object, answer: (result: CallResult<NameTaken>) => void): void {
     const { name } = by;
-    this.transaction(
+    this.#transaction(
       { name, exclusive: true, session },
       () => {
         const before = this.epochs.get(name) ?? 0;
-        const clock = this.faults.epochWithoutClock ? 0 : Math.floor(this.world.clock());
+        const clock = this.#faults.epochWithoutClock ? 0 : Math.floor(this.#world.clock());
         const epoch = Math.max(before + 1, clock);
         return {
-          value: { epoch, wasClean: before === 0 || this.clean.get(name) === before },
+          value: { epoch, wasClean: before === 0 || this.#clean.get(name) === before },
           commit: () => {
-            this.world.checkTaking(name, session);
-            const left = this.faults.takesWithoutToken ? this.row(name).token : token;
-            const undo = this.raise(name, epoch, left, by);
+            this.#world.checkTaking(name, session);
+            const left = this.#faults.takesWithoutToken ? this.row(name).token : token;
+            const undo = this.#raise(name, epoch, left, by);
             return () => {
               undo();
-              this.world.epochLost(name, epoch);
+              this.#world.epochLost(name, epoch);
             };
           },
         };
@@ -202,17 +205,17 @@ export class ModelPostgres {
     );
   }
 
-  private raise(name: string, epoch: number, token: object | undefined, by: PeerProcess | undefined): () => void {
+  #raise(name: string, epoch: number, token: object | undefined, by: PeerProcess | undefined): () => void {
     const before = this.epochs.has(name) ? this.row(name) : undefined;
     this.newestEpochs.set(name, epoch);
     this.epochs.set(name, epoch);
-    this.raised.set(name, { token, by });
-    this.world.epochRaised(name, epoch, by);
+    this.#raised.set(name, { token, by });
+    this.#world.epochRaised(name, epoch, by);
     return () => {
       if (before === undefined) this.epochs.delete(name);
       else this.epochs.set(name, before.epoch);
-      if (before === undefined) this.raised.delete(name);
-      else this.raised.set(name, before);
+      if (before === undefined) this.#raised.delete(name);
+      else this.#raised.set(name, before);
     };
   }
 
@@ -225,22 +228,22 @@ export class ModelPostgres {
     rows: readonly ModelRow[],
     answer: (result: CallResult<"stored" | "fenced">) => void,
   ): void {
-    this.transaction<"stored" | "fenced">(
+    this.#transaction<"stored" | "fenced">(
       { name, exclusive: false, server },
       () => {
-        if (!this.faults.insertWithoutEpochCheck && this.epochs.get(name) !== epoch) return { value: "fenced" };
+        if (!this.#faults.insertWithoutEpochCheck && this.epochs.get(name) !== epoch) return { value: "fenced" };
         return {
           value: "stored",
           commit: () => {
             const table = this.tableOf(key);
             const fresh = rows.filter((row) => !table.has(rowKey(row.position)));
-            if (this.faults.noOnConflict && fresh.length < rows.length) {
+            if (this.#faults.noOnConflict && fresh.length < rows.length) {
               throw new Violation(`an insert of channel ${key} was refused: duplicate key`);
             }
-            this.world.checkInsert(key, rows);
+            this.#world.checkInsert(key, rows);
             for (const row of fresh) table.set(rowKey(row.position), row);
             return () => {
-              for (const row of fresh) if (table.delete(rowKey(row.position))) this.world.lost(row.payload);
+              for (const row of fresh) if (table.delete(rowKey(row.position))) this.#world.lost(row.payload);
             };
           },
         };
@@ -256,21 +259,21 @@ export class ModelPostgres {
     dead: readonly { position: Position; record: MessageRecord }[],
     answer: (result: CallResult<"done" | "fenced" | "notOwned">) => void,
   ): void {
-    this.transaction<"done" | "fenced" | "notOwned">(
+    this.#transaction<"done" | "fenced" | "notOwned">(
       { name, exclusive: false, server },
       () => {
         if (this.epochs.get(name) !== epoch) return { value: "fenced" };
-        if (!this.mayCommit(name, key)) return { value: "notOwned" };
+        if (!this.#mayCommit(name, key)) return { value: "notOwned" };
         return {
           value: "done",
           commit: () => {
             const old = this.cursors.get(key) ?? origin;
             const letters = dead.filter(
-              ({ position }) => this.faults.deadLetterAlways || comparePositions(position, old) > 0,
+              ({ position }) => this.#faults.deadLetterAlways || comparePositions(position, old) > 0,
             );
-            const undo = this.moveCursor(key, cursor);
+            const undo = this.#moveCursor(key, cursor);
             if (undo === undefined && letters.length === 0) return undefined;
-            const undoLetters = letters.map(({ record }) => this.world.deadLetter(record));
+            const undoLetters = letters.map(({ record }) => this.#world.deadLetter(record));
             return () => {
               undo?.();
               for (const take of undoLetters) take();
@@ -290,16 +293,16 @@ export class ModelPostgres {
     key: number,
     answer: (result: CallResult<number | "fenced">) => void,
   ): void {
-    this.transaction<number | "fenced">(
+    this.#transaction<number | "fenced">(
       { name, exclusive: false, server },
       () => {
         if (this.epochs.get(name) !== epoch) return { value: "fenced" };
-        const starts = (this.attempts.get(key) ?? 0) + 1;
+        const starts = (this.#attempts.get(key) ?? 0) + 1;
         return {
           value: starts,
           commit: () => {
-            if (!this.faults.countsNoAttempts) this.attempts.set(key, starts);
-            return () => this.attempts.set(key, starts - 1);
+            if (!this.#faults.countsNoAttempts) this.#attempts.set(key, starts);
+            return () => this.#attempts.set(key, starts - 1);
           },
         };
       },
@@ -310,16 +313,16 @@ export class ModelPostgres {
   /** Hands a listener's channels over to another one, and fences the old one off. */
   reassign(from: string, to: string, done: (keys: readonly number[]) => void): void {
     let keys: number[] = [];
-    this.transaction(
+    this.#transaction(
       { name: from, exclusive: true },
       () => ({
         value: undefined,
         commit: () => {
           keys = [...this.owned(from).keys()];
           const before = this.row(from);
-          const raised = Math.max(before.epoch + 1, Math.floor(this.world.clock()));
-          const left = this.faults.reassignsWithToken ? before.token : undefined;
-          const undo = this.faults.reassignsWithoutEpoch ? undefined : this.raise(from, raised, left, undefined);
+          const raised = Math.max(before.epoch + 1, Math.floor(this.#world.clock()));
+          const left = this.#faults.reassignsWithToken ? before.token : undefined;
+          const undo = this.#faults.reassignsWithoutEpoch ? undefined : this.#raise(from, raised, left, undefined);
           for (const key of keys) this.owners.set(key, to);
           return () => {
             for (const key of keys) this.owners.set(key, from);
@@ -341,7 +344,7 @@ export class ModelPostgres {
     handler: TransactionHandler,
     answer: (result: CallResult<"committed" | "duplicate" | "rolledBack" | "fenced" | "notOwned">) => void,
   ): void {
-    const { schedule, random, counts } = this.world;
+    const { schedule, random, counts } = this.#world;
     const { generation } = this;
     const tx = {};
     let over = false;
@@ -350,9 +353,9 @@ export class ModelPostgres {
       over = true;
       schedule.after(delayMs, () => answer(result));
     };
-    const unlock = () => generation === this.generation && this.releaseIn(this.cursorLocks, key, tx);
+    const unlock = () => generation === this.generation && this.#releaseIn(this.#cursorLocks, key, tx);
     const gone = () => !this.available || generation !== this.generation;
-    if (gone() || server !== generation || random.chance(this.world.callFaultRate)) {
+    if (gone() || server !== generation || random.chance(this.#world.callFaultRate)) {
       end({ kind: "failed" }, random.delay(2));
       return;
     }
@@ -372,7 +375,7 @@ export class ModelPostgres {
       };
       watch();
       // A call whose answer is lost lives on in the server until that finds out.
-      const cut = random.chance(this.world.callFaultRate);
+      const cut = random.chance(this.#world.callFaultRate);
       const landsLate = cut && random.chance(0.6);
       handler.run((how) => {
         if (!handler.isAlive()) return;
@@ -388,18 +391,18 @@ export class ModelPostgres {
         schedule.after(random.delay(landsLate ? 40 : 0.5), () => {
           if (generation !== this.generation) return end({ kind: "unknown" }, random.delay(3));
           const finish = () => {
-            this.release(name, tx);
+            this.#release(name, tx);
             unlock();
           };
-          this.lock(name, tx, false, () => {
+          this.#lock(name, tx, false, () => {
             schedule.after(random.delay(0.5), () => {
               if (generation !== this.generation) return end({ kind: "unknown" }, random.delay(3));
               const held = this.epochs.get(name) === epoch;
-              const value = !held ? "fenced" : this.mayCommit(name, key) ? "committed" : "notOwned";
+              const value = !held ? "fenced" : this.#mayCommit(name, key) ? "committed" : "notOwned";
               if (value === "committed") {
-                const undo = this.moveCursor(key, position);
+                const undo = this.#moveCursor(key, position);
                 const undoEffect = handler.effect();
-                this.remember(() => {
+                this.#remember(() => {
                   undo?.();
                   undoEffect();
                 });
@@ -414,27 +417,27 @@ export class ModelPostgres {
     schedule.after(random.delay(1), () => {
       if (gone()) return end({ kind: "failed" }, random.delay(3));
       if (this.epochs.get(name) !== epoch) return end({ kind: "ok", value: "fenced" }, random.delay(1));
-      if (!this.mayCommit(name, key)) return end({ kind: "ok", value: "notOwned" }, random.delay(1));
-      if (this.faults.noCursorLock) return locked();
+      if (!this.#mayCommit(name, key)) return end({ kind: "ok", value: "notOwned" }, random.delay(1));
+      if (this.#faults.noCursorLock) return locked();
       schedule.after(5_000, () => {
-        if (this.isWaitingIn(this.cursorLocks, key, tx)) end({ kind: "failed" }, random.delay(1));
+        if (this.#isWaitingIn(this.#cursorLocks, key, tx)) end({ kind: "failed" }, random.delay(1));
       });
-      this.lockIn(this.cursorLocks, key, tx, true, locked);
+      this.#lockIn(this.#cursorLocks, key, tx, true, locked);
     });
   }
 
   /** Reads something in one snapshot. */
   read<T>(look: () => T, answer: (result: CallResult<T>) => void): void {
-    const { schedule, random } = this.world;
+    const { schedule, random } = this.#world;
     const generation = this.generation;
     schedule.after(random.delay(1), () => {
-      if (!this.available || generation !== this.generation || random.chance(this.world.callFaultRate)) {
+      if (!this.available || generation !== this.generation || random.chance(this.#world.callFaultRate)) {
         schedule.after(random.delay(2), () => answer({ kind: "failed" }));
         return;
       }
       const value = look();
-      const slow = random.chance(this.world.slowRate);
-      if (slow) this.world.counts.add("fault: slow query");
+      const slow = random.chance(this.#world.slowRate);
+      if (slow) this.#world.counts.add("fault: slow query");
       schedule.after(random.delay(slow ? 150 : 1), () => answer({ kind: "ok", value }));
     });
   }
@@ -457,8 +460,8 @@ export class ModelPostgres {
   deleteSomeRow(): Uint8Array | undefined {
     const tables = [...this.rows.values()].filter((table) => table.size > 0);
     if (tables.length === 0) return undefined;
-    const table = this.world.random.pick(tables);
-    const row = this.world.random.pick([...table.values()]);
+    const table = this.#world.random.pick(tables);
+    const row = this.#world.random.pick([...table.values()]);
     table.delete(rowKey(row.position));
     return row.payload;
   }
@@ -466,42 +469,42 @@ export class ModelPostgres {
   /** A standby takes over that has not seen the last commits; everybody is cut off. */
   failover(): void {
     this.generation += 1;
-    const lost = Math.min(this.history.length, this.world.random.between(1, 6));
-    for (let count = 0; count < lost; count++) this.history.pop()?.();
-    this.history = [];
-    const waiting = [...this.fences.values(), ...this.cursorLocks.values()].flatMap((fence) => fence.waiting);
-    this.fences.clear();
-    this.cursorLocks.clear();
+    const lost = Math.min(this.#history.length, this.#world.random.between(1, 6));
+    for (let count = 0; count < lost; count++) this.#history.pop()?.();
+    this.#history = [];
+    const waiting = [...this.#fences.values(), ...this.#cursorLocks.values()].flatMap((fence) => fence.waiting);
+    this.#fences.clear();
+    this.#cursorLocks.clear();
     for (const { granted } of waiting) granted();
-    for (const session of [...this.sessions]) this.endSession(session, true);
+    for (const session of [...this.#sessions]) this.endSession(session, true);
   }
 
-  private mayCommit(name: string, key: number): boolean {
-    return this.faults.commitsForAnybody === true || this.world.ownerOf(key) === name;
+  #mayCommit(name: string, key: number): boolean {
+    return this.#faults.commitsForAnybody === true || this.#world.ownerOf(key) === name;
   }
 
   /** Returns how to take it back; undefined if the cursor was there already. */
-  private moveCursor(key: number, cursor: Position): (() => void) | undefined {
+  #moveCursor(key: number, cursor: Position): (() => void) | undefined {
     const old = this.cursors.get(key);
     if (old !== undefined && comparePositions(old, cursor) >= 0) return undefined;
-    this.world.checkCursor(key, cursor);
+    this.#world.checkCursor(key, cursor);
     this.cursors.set(key, cursor);
-    const attempts = this.attempts.get(key);
-    this.attempts.delete(key);
+    const attempts = this.#attempts.get(key);
+    this.#attempts.delete(key);
     const table = this.tableOf(key);
     const gone = [...table.values()].filter((row) => comparePositions(row.position, cursor) <= 0);
     for (const row of gone) table.delete(rowKey(row.position));
     return () => {
       if (old === undefined) this.cursors.delete(key);
       else this.cursors.set(key, old);
-      if (attempts !== undefined) this.attempts.set(key, attempts);
+      if (attempts !== undefined) this.#attempts.set(key, attempts);
       for (const row of gone) table.set(rowKey(row.position), row);
     };
   }
 
-  private remember(undo: () => void): void {
-    this.history.push(undo);
-    if (this.history.length > 12) this.history.shift();
+  #remember(undo: () => void): void {
+    this.#history.push(undo);
+    if (this.#history.length > 12) this.#history.shift();
   }
 
   tableOf(key: number): Map<string, ModelRow> {
@@ -513,12 +516,12 @@ export class ModelPostgres {
     return table;
   }
 
-  private transaction<T>(
+  #transaction<T>(
     options: { name: string; exclusive: boolean; session?: Session; server?: number },
     write: () => { value: T; commit?: () => (() => void) | undefined },
     answer: (result: CallResult<T>) => void,
   ): void {
-    const { schedule, random, counts } = this.world;
+    const { schedule, random, counts } = this.#world;
     const generation = this.generation;
     const tx = {};
     let answered = false;
@@ -536,9 +539,9 @@ export class ModelPostgres {
       return;
     }
     // The client may lose its connection at any stage; the server then either never commits, or commits late.
-    const cut = random.chance(this.world.callFaultRate);
+    const cut = random.chance(this.#world.callFaultRate);
     const landsLate = cut && random.chance(0.6);
-    const finish = () => this.release(options.name, tx);
+    const finish = () => this.#release(options.name, tx);
     schedule.after(random.delay(1), () => {
       if (gone()) return reply({ kind: "unknown" }, random.delay(3));
       if (cut && !landsLate) {
@@ -553,7 +556,7 @@ export class ModelPostgres {
             counts.add("fault: unknown commit that lands late");
             reply({ kind: "unknown" }, random.delay(3));
           }
-          const slow = !landsLate && random.chance(this.world.slowRate);
+          const slow = !landsLate && random.chance(this.#world.slowRate);
           if (slow) counts.add("fault: slow commit");
           schedule.after(random.delay(landsLate || slow ? 40 : 0.5), () => {
             if (gone()) return reply({ kind: "unknown" }, random.delay(3));
@@ -562,48 +565,48 @@ export class ModelPostgres {
               return reply({ kind: "failed" }, random.delay(1));
             }
             const undo = prepared.commit?.();
-            if (typeof undo === "function") this.remember(undo);
+            if (typeof undo === "function") this.#remember(undo);
             finish();
             reply({ kind: "ok", value: prepared.value }, random.delay(1));
           });
         });
       };
-      if (this.faults.checkWithoutLock && !options.exclusive) locked();
-      else this.lock(options.name, tx, options.exclusive, locked);
+      if (this.#faults.checkWithoutLock && !options.exclusive) locked();
+      else this.#lock(options.name, tx, options.exclusive, locked);
     });
   }
 
-  private lock(name: string, tx: object, exclusive: boolean, granted: () => void): void {
-    this.lockIn(this.fences, name, tx, exclusive, granted);
+  #lock(name: string, tx: object, exclusive: boolean, granted: () => void): void {
+    this.#lockIn(this.#fences, name, tx, exclusive, granted);
   }
 
-  private release(name: string, tx: object): void {
-    this.releaseIn(this.fences, name, tx);
+  #release(name: string, tx: object): void {
+    this.#releaseIn(this.#fences, name, tx);
   }
 
-  private lockIn<Key>(locks: Map<Key, Fence>, key: Key, tx: object, exclusive: boolean, granted: () => void): void {
+  #lockIn<Key>(locks: Map<Key, Fence>, key: Key, tx: object, exclusive: boolean, granted: () => void): void {
     let fence = locks.get(key);
     if (fence === undefined) {
       fence = { exclusive: undefined, shared: new Set(), waiting: [] };
       locks.set(key, fence);
     }
     fence.waiting.push({ tx, exclusive, granted });
-    this.grant(fence);
+    this.#grant(fence);
   }
 
-  private isWaitingIn<Key>(locks: Map<Key, Fence>, key: Key, tx: object): boolean {
+  #isWaitingIn<Key>(locks: Map<Key, Fence>, key: Key, tx: object): boolean {
     return locks.get(key)?.waiting.some((waiting) => waiting.tx === tx) ?? false;
   }
 
-  private releaseIn<Key>(locks: Map<Key, Fence>, key: Key, tx: object): void {
+  #releaseIn<Key>(locks: Map<Key, Fence>, key: Key, tx: object): void {
     const fence = locks.get(key);
     if (fence === undefined) return;
     if (fence.exclusive === tx) fence.exclusive = undefined;
     fence.shared.delete(tx);
-    this.grant(fence);
+    this.#grant(fence);
   }
 
-  private grant(fence: Fence): void {
+  #grant(fence: Fence): void {
     for (let next = fence.waiting[0]; next; next = fence.waiting[0]) {
       if (fence.exclusive !== undefined || (next.exclusive && fence.shared.size > 0)) return;
       fence.waiting.shift();

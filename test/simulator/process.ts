@@ -28,22 +28,24 @@ export class PeerProcess {
   stopping = false;
   /** The holder of the name before ended in good order. */
   wasClean = true;
-  private session: Session | undefined;
-  private generation = 0;
+  #session: Session | undefined;
+  #generation = 0;
   /** The token of a renewal that was sent and not answered. */
-  private renewal: object | undefined;
-  private readonly inbox: (() => void)[] = [];
-  private readonly outgoing = new Map<number, Outgoing>();
+  #renewal: object | undefined;
+  readonly #inbox: (() => void)[] = [];
+  readonly #outgoing = new Map<number, Outgoing>();
   readonly receiving: Receiving;
-  private readonly giveUpAt: number;
+  readonly #giveUpAt: number;
 
-  constructor(
-    readonly world: World,
-    readonly name: string,
-  ) {
+  readonly world: World;
+  readonly name: string;
+
+  constructor(world: World, name: string) {
+    this.world = world;
+    this.name = name;
     this.receiving = new Receiving(this);
-    this.giveUpAt = world.schedule.now + world.random.between(200, 15_000);
-    this.start();
+    this.#giveUpAt = world.schedule.now + world.random.between(200, 15_000);
+    this.#start();
   }
 
   get dead(): boolean {
@@ -62,7 +64,7 @@ export class PeerProcess {
   /** Runs when the process does: at once, when it wakes, or never. */
   deliver(run: () => void): void {
     if (this.dead) return;
-    if (this.stalled) this.inbox.push(run);
+    if (this.stalled) this.#inbox.push(run);
     else run();
   }
 
@@ -70,7 +72,7 @@ export class PeerProcess {
   kill(): void {
     if (this.dead) return;
     this.lease = "dead";
-    const session = this.session;
+    const session = this.#session;
     if (session) this.world.schedule.after(this.world.random.delay(10), () => this.world.postgres.endSession(session));
     this.cutWires();
   }
@@ -81,16 +83,16 @@ export class PeerProcess {
 
   wake(): void {
     this.stalled = false;
-    const inbox = this.inbox.splice(0);
+    const inbox = this.#inbox.splice(0);
     // A long stall shows in its timers, and then the session is heard first. After a short one it goes on unaware,
     // with its timers or its events first: who knows.
-    const sameServer = this.generation === this.world.postgres.generation;
-    if (this.lease === "held" && !this.session?.alive && (!sameServer || this.world.random.chance(0.5))) {
-      this.sessionLost();
+    const sameServer = this.#generation === this.world.postgres.generation;
+    if (this.lease === "held" && !this.#session?.alive && (!sameServer || this.world.random.chance(0.5))) {
+      this.#sessionLost();
     } else this.world.counts.add("transition: woke unaware");
-    if (this.world.random.chance(0.5)) this.tickAll();
+    if (this.world.random.chance(0.5)) this.#tickAll();
     for (const run of inbox) if (!this.dead && !this.stalled) run();
-    this.tickAll();
+    this.#tickAll();
   }
 
   /** A clean stop: what is unconfirmed is stored, handlers end, the final cursors are told, the lease is free. */
@@ -98,26 +100,26 @@ export class PeerProcess {
     if (this.lease !== "held" || this.stopping) return;
     this.stopping = true;
     this.receiving.halt(true);
-    for (const outgoing of this.outgoing.values()) {
+    for (const outgoing of this.#outgoing.values()) {
       outgoing.channel.stop(this.now);
-      this.arm(outgoing);
+      this.#arm(outgoing);
     }
     this.endIfStopped();
   }
 
   cutWires(): void {
-    for (const outgoing of this.outgoing.values()) outgoing.wire?.cut();
+    for (const outgoing of this.#outgoing.values()) outgoing.wire?.cut();
     this.world.cutWiresTo(this);
   }
 
   wires(): Wire[] {
-    return [...this.outgoing.values()].flatMap((outgoing) => (outgoing.wire?.open ? [outgoing.wire] : []));
+    return [...this.#outgoing.values()].flatMap((outgoing) => (outgoing.wire?.open ? [outgoing.wire] : []));
   }
 
   /** The server that this process writes to: the one on which it holds its lease. */
   get trusted(): number {
     const { postgres, mutant } = this.world;
-    return mutant.writesToAnyServer ? postgres.generation : this.generation;
+    return mutant.writesToAnyServer ? postgres.generation : this.#generation;
   }
 
   get now(): number {
@@ -126,7 +128,7 @@ export class PeerProcess {
 
   /** The application sends. */
   send(record: MessageRecord): void {
-    const outgoing = this.lease === "held" && !this.stopping ? this.outgoing.get(record.key) : undefined;
+    const outgoing = this.lease === "held" && !this.stopping ? this.#outgoing.get(record.key) : undefined;
     if (outgoing === undefined) {
       this.world.refused(record);
       return;
@@ -151,7 +153,7 @@ export class PeerProcess {
     this.world.schedule.after(0, () =>
       this.deliver(() => {
         outgoing.channel.flush(this.now);
-        this.arm(outgoing);
+        this.#arm(outgoing);
       }),
     );
   }
@@ -159,7 +161,7 @@ export class PeerProcess {
   /** Nothing is under way and every channel that has a listener is live. */
   get settled(): boolean {
     if (this.lease !== "held") return false;
-    for (const { channel } of this.outgoing.values()) {
+    for (const { channel } of this.#outgoing.values()) {
       if (channel.pendingMessages > 0 || channel.link !== "live") return false;
     }
     return this.receiving.settled;
@@ -167,31 +169,31 @@ export class PeerProcess {
 
   /** The store may have something for one of our channels. */
   announced(key: number): void {
-    if (this.listening && this.session?.alive) this.receiving.announced(key);
+    if (this.listening && this.#session?.alive) this.receiving.announced(key);
   }
 
   /** A listener has come up: dial at once. */
   peerAppeared(name: string): void {
-    for (const outgoing of this.outgoing.values()) {
+    for (const outgoing of this.#outgoing.values()) {
       if (this.world.ownerOf(outgoing.key) === name && outgoing.wire === undefined && this.listening)
-        this.dial(outgoing);
+        this.#dial(outgoing);
     }
   }
 
-  private start(): void {
+  #start(): void {
     const { world } = this;
     const early = world.mutant.cursorBeforeLease ? world.postgres.owned(this.name) : undefined;
     const attempt = () => {
       if (this.dead) return;
-      this.session ??= world.postgres.connect();
-      const session = this.session;
+      this.#session ??= world.postgres.connect();
+      const session = this.#session;
       if (session === undefined || !session.alive) {
-        this.session = undefined;
+        this.#session = undefined;
         world.schedule.after(world.random.delay(20), () => this.deliver(attempt));
         return;
       }
       if (!world.postgres.tryLease(session, this.name)) {
-        if (this.now > this.giveUpAt) {
+        if (this.now > this.#giveUpAt) {
           world.counts.add("transition: name_in_use");
           this.kill();
           return;
@@ -199,38 +201,38 @@ export class PeerProcess {
         world.schedule.after(world.random.delay(30), () => this.deliver(attempt));
         return;
       }
-      session.onLost = () => this.deliver(() => this.sessionLost());
-      world.postgres.takeName(session, this, {}, (result) => this.deliver(() => this.named(result, early, attempt)));
+      session.onLost = () => this.deliver(() => this.#sessionLost());
+      world.postgres.takeName(session, this, {}, (result) => this.deliver(() => this.#named(result, early, attempt)));
     };
     world.schedule.after(world.random.delay(2), () => this.deliver(attempt));
   }
 
-  private named(result: CallResult<NameTaken>, early: Map<number, OwnedChannel> | undefined, retry: () => void): void {
-    if (result.kind !== "ok" || !this.session?.alive) {
+  #named(result: CallResult<NameTaken>, early: Map<number, OwnedChannel> | undefined, retry: () => void): void {
+    if (result.kind !== "ok" || !this.#session?.alive) {
       this.world.schedule.after(this.world.random.delay(20), () => this.deliver(retry));
       return;
     }
     this.epoch = result.value.epoch;
     this.wasClean = result.value.wasClean;
-    this.generation = this.world.postgres.generation;
+    this.#generation = this.world.postgres.generation;
     this.world.postgres.read(
       () => early ?? this.world.postgres.owned(this.name),
       (cursors) =>
         this.deliver(() => {
-          if (cursors.kind !== "ok") return this.named(result, early, retry);
-          this.open(cursors.value);
+          if (cursors.kind !== "ok") return this.#named(result, early, retry);
+          this.#open(cursors.value);
         }),
     );
   }
 
-  private open(owned: Map<number, OwnedChannel>): void {
+  #open(owned: Map<number, OwnedChannel>): void {
     const { world } = this;
     this.lease = "held";
     world.counts.add("transition: lease taken");
     this.receiving.open(owned);
     for (const { key, from } of world.channels) {
       if (from !== this.name) continue;
-      const channel = new world.mutant.Sender(this.epoch, world.limits.sender, this.senderEffects(key));
+      const channel = new world.mutant.Sender(this.epoch, world.limits.sender, this.#senderEffects(key));
       const outgoing = {
         key,
         channel,
@@ -239,32 +241,32 @@ export class PeerProcess {
         inserts: 0,
         timerAt: Number.POSITIVE_INFINITY,
       };
-      this.outgoing.set(key, outgoing);
-      this.dial(outgoing);
+      this.#outgoing.set(key, outgoing);
+      this.#dial(outgoing);
     }
-    this.poll();
+    this.#poll();
     world.appeared(this);
-    if (!this.session?.alive) this.sessionLost();
+    if (!this.#session?.alive) this.#sessionLost();
   }
 
   /** The session with the lease ended: write nothing until the lock is held again and the row is unchanged. */
-  private sessionLost(): void {
+  #sessionLost(): void {
     if (this.dead || this.lease !== "held") {
-      if (!this.session?.alive) this.session = undefined;
+      if (!this.#session?.alive) this.#session = undefined;
       return;
     }
-    if (this.session?.alive) return;
+    if (this.#session?.alive) return;
     this.world.counts.add("transition: lease suspended");
     this.lease = "suspended";
-    this.session = undefined;
-    this.setMayWrite(false);
+    this.#session = undefined;
+    this.#setMayWrite(false);
     const regain = () => {
       if (this.lease !== "suspended") return;
       const again = () => this.world.schedule.after(this.world.random.delay(30), () => this.deliver(regain));
-      this.session ??= this.world.postgres.connect();
-      const session = this.session;
+      this.#session ??= this.world.postgres.connect();
+      const session = this.#session;
       if (!session?.alive) {
-        this.session = undefined;
+        this.#session = undefined;
         return again();
       }
       const locked = this.world.postgres.tryLease(session, this.name);
@@ -274,31 +276,31 @@ export class PeerProcess {
           this.deliver(() => {
             if (this.lease !== "suspended" || row.kind !== "ok" || !session.alive) return again();
             const isSameEpoch = row.value.epoch === this.epoch;
-            if (!isSameEpoch && !this.knowsToken(row.value)) return this.lose();
+            if (!isSameEpoch && !this.#knowsToken(row.value)) return this.lose();
             if (!locked) return again();
-            const sameServer = this.world.postgres.generation === this.generation;
-            if (isSameEpoch && (sameServer || this.world.mutant.sameEpochAfterFailover)) return this.regained(session);
+            const sameServer = this.world.postgres.generation === this.#generation;
+            if (isSameEpoch && (sameServer || this.world.mutant.sameEpochAfterFailover)) return this.#regained(session);
             // Another server: it may have lost the epoch of a twin that listeners have heard of. Take the name anew.
-            this.renewal ??= {};
-            this.world.postgres.takeName(session, this, this.renewal, (taken) =>
+            this.#renewal ??= {};
+            this.world.postgres.takeName(session, this, this.#renewal, (taken) =>
               this.deliver(() => {
                 if (this.lease !== "suspended" || taken.kind !== "ok" || !session.alive) return again();
                 this.world.counts.add("transition: epoch renewed");
-                this.renewal = undefined;
-                this.generation = this.world.postgres.generation;
+                this.#renewal = undefined;
+                this.#generation = this.world.postgres.generation;
                 this.epoch = taken.value.epoch;
                 this.world.cutWiresTo(this);
-                for (const outgoing of this.outgoing.values()) {
+                for (const outgoing of this.#outgoing.values()) {
                   outgoing.inserts += 1;
                   outgoing.wire?.cut();
                   outgoing.wire = undefined;
                   outgoing.channel.rebase(this.epoch, this.now);
-                  this.dial(outgoing);
+                  this.#dial(outgoing);
                 }
                 // What was accepted before is no longer known to be in order: begin again from the cursors.
                 this.receiving.forget();
-                this.regained(session);
-                this.reopenIncoming();
+                this.#regained(session);
+                this.#reopenIncoming();
               }),
             );
           }),
@@ -308,65 +310,66 @@ export class PeerProcess {
   }
 
   /** The epoch is of a renewal of ours whose answer was lost. */
-  private knowsToken({ token, by }: Raised): boolean {
-    if (this.renewal === undefined || token !== this.renewal || this.world.mutant.ignoresTokens) return false;
+  #knowsToken({ token, by }: Raised): boolean {
+    if (this.#renewal === undefined || token !== this.#renewal || this.world.mutant.ignoresTokens) return false;
     this.world.counts.add("transition: own token found");
     if (by !== this) throw new Violation(`"${this.name}" goes on under an epoch that somebody else has raised`);
     return true;
   }
 
-  private reopenIncoming(): void {
+  #reopenIncoming(): void {
     const { epoch } = this;
     this.world.postgres.read(
       () => this.world.postgres.owned(this.name),
       (owned) =>
         this.deliver(() => {
           if (this.epoch !== epoch) return;
-          if (owned.kind !== "ok") return this.reopenIncoming();
+          if (owned.kind !== "ok") return this.#reopenIncoming();
           this.receiving.open(owned.value);
           this.receiving.halt(this.haltsHandlers);
         }),
     );
   }
 
-  private poll(): void {
+  #poll(): void {
     this.world.schedule.after(5_000, () =>
       this.deliver(() => {
         if (this.listening) this.receiving.poll();
-        this.beat();
-        this.poll();
+        this.#beat();
+        this.#poll();
       }),
     );
   }
 
   /** The session is heard from, and the catalog still has our epoch: channels may be handed over while nothing is written. */
-  private beat(): void {
-    const { epoch, generation } = this;
+  #beat(): void {
+    const { epoch } = this;
+    const generation = this.#generation;
     this.world.postgres.read(
       () => this.world.postgres.epochs.get(this.name),
       (row) =>
         this.deliver(() => {
           if (row.kind !== "ok" || this.lease !== "held" || this.epoch !== epoch) return;
-          if (generation !== this.world.postgres.generation || !this.session?.alive || row.value === epoch) return;
+          if (generation !== this.world.postgres.generation || !this.#session?.alive || row.value === epoch) return;
           this.world.counts.add("transition: deposed, as a beat showed");
           this.lose();
         }),
     );
   }
 
-  private regained(session: Session): void {
+  #regained(session: Session): void {
     this.lease = "held";
-    session.onLost = () => this.deliver(() => this.sessionLost());
+    session.onLost = () => this.deliver(() => this.#sessionLost());
     this.world.counts.add("transition: lease regained");
-    this.setMayWrite(true);
+    this.#setMayWrite(true);
     this.receiving.askStore();
   }
 
-  private setMayWrite(may: boolean): void {
-    for (const { channel } of this.outgoing.values()) channel.setMayStore(may, this.now);
+  #setMayWrite(may: boolean): void {
+    for (const { channel } of this.#outgoing.values()) channel.setMayStore(may, this.now);
     this.receiving.halt(this.haltsHandlers);
     if (may) this.receiving.commitAll();
-    for (const outgoing of this.outgoing.values()) this.arm(outgoing);
+    for (const outgoing of this.#outgoing.values()) this.#arm(outgoing);
     this.endIfStopped();
   }
 
@@ -376,20 +379,20 @@ export class PeerProcess {
     this.world.counts.add("transition: name_lost");
     this.world.checkLoss(this);
     this.lease = "lost";
-    for (const { channel } of this.outgoing.values()) channel.onFenced();
+    for (const { channel } of this.#outgoing.values()) channel.onFenced();
     this.kill();
   }
 
   endIfStopped(): void {
     if (!this.stopping || this.dead) return;
-    for (const { channel } of this.outgoing.values()) if (channel.pendingMessages > 0) return;
+    for (const { channel } of this.#outgoing.values()) if (channel.pendingMessages > 0) return;
     if (!this.receiving.idle) return;
     this.world.counts.add("transition: stopped cleanly");
-    if (this.session) this.world.postgres.releaseLease(this.session, this.name, this.epoch);
+    if (this.#session) this.world.postgres.releaseLease(this.#session, this.name, this.epoch);
     this.kill();
   }
 
-  private dial(outgoing: Outgoing): void {
+  #dial(outgoing: Outgoing): void {
     if (this.dead || this.stopping || outgoing.wire !== undefined) return;
     const { world } = this;
     outgoing.channel.onDialling();
@@ -397,8 +400,8 @@ export class PeerProcess {
     const failed = () => {
       if (outgoing.wire !== undefined) return;
       outgoing.channel.onDialFailed(this.now);
-      this.arm(outgoing);
-      this.redialLater(outgoing);
+      this.#arm(outgoing);
+      this.#redialLater(outgoing);
     };
     // Nobody says Hello with an epoch that it does not surely hold: after a failover it may be an older one again.
     if (target === undefined || this.lease !== "held" || world.random.chance(world.dialFaultRate)) {
@@ -414,8 +417,8 @@ export class PeerProcess {
         if (outgoing.wire === wire) outgoing.wire = undefined;
         if (!welcomed) return failed();
         outgoing.channel.onClosed(wire, this.now);
-        this.arm(outgoing);
-        if (outgoing.wire === undefined) this.redialLater(outgoing);
+        this.#arm(outgoing);
+        if (outgoing.wire === undefined) this.#redialLater(outgoing);
       });
     const onWelcome = () => {
       welcomed = true;
@@ -425,20 +428,20 @@ export class PeerProcess {
 
   /** The wire is the channel's present one. */
   isOn(wire: Wire, key: number): boolean {
-    return this.outgoing.get(key)?.wire === wire;
+    return this.#outgoing.get(key)?.wire === wire;
   }
 
   /** The listener has welcomed us. */
   connected(wire: Wire, key: number, welcome: WelcomeNews): void {
-    const outgoing = this.outgoing.get(key)!;
+    const outgoing = this.#outgoing.get(key)!;
     outgoing.redialMs = 100;
     outgoing.channel.onConnected(wire, welcome, this.now);
-    this.arm(outgoing);
+    this.#arm(outgoing);
   }
 
   /** Whether its session with the database is this one; undefined without one that lives. */
   hasSession(session: Session): boolean | undefined {
-    return this.session?.alive ? this.session === session : undefined;
+    return this.#session?.alive ? this.#session === session : undefined;
   }
 
   /** Somebody has heard of a newer holder of the name. */
@@ -446,17 +449,17 @@ export class PeerProcess {
     if (this.lease === "held") this.lose();
   }
 
-  private redialLater(outgoing: Outgoing): void {
+  #redialLater(outgoing: Outgoing): void {
     const wait = outgoing.redialMs * (0.5 + this.world.random.next() / 2);
     outgoing.redialMs = Math.min(3_000, outgoing.redialMs * 2);
-    this.world.schedule.after(wait, () => this.deliver(() => this.dial(outgoing)));
+    this.world.schedule.after(wait, () => this.deliver(() => this.#dial(outgoing)));
   }
 
-  private senderEffects(key: number): SenderEffects<SimulatedMessage> {
+  #senderEffects(key: number): SenderEffects<SimulatedMessage> {
     const { world } = this;
     return {
       writeBatch: (_delivery, topicKey, firstNumber, messages) => {
-        const wire = this.outgoing.get(key)!.wire!;
+        const wire = this.#outgoing.get(key)!.wire!;
         const batch = messages.map(
           (message, index): IncomingMessage => ({
             position: firstNumber === 0 ? undefined : { epoch: this.epoch, number: firstNumber + index },
@@ -468,7 +471,7 @@ export class PeerProcess {
           }),
         );
         if (world.random.chance(0.02)) {
-          const { channel } = this.outgoing.get(key)!;
+          const { channel } = this.#outgoing.get(key)!;
           channel.pauseWriting();
           world.counts.add("fault: full socket buffer");
           world.schedule.after(world.random.delay(20), () => this.deliver(() => channel.onWritable(wire, this.now)));
@@ -476,11 +479,11 @@ export class PeerProcess {
         wire.send(0, () => world.atListener(wire, (listener) => listener.receiving.messages(wire, key, batch)));
       },
       writeGoLive: () => {
-        const { wire, channel } = this.outgoing.get(key)! as Outgoing & { wire: Wire };
+        const { wire, channel } = this.#outgoing.get(key)! as Outgoing & { wire: Wire };
         wire.storedAtGoLive = { epoch: this.epoch, number: channel.storedNumber };
         wire.send(0, () => world.atListener(wire, (listener) => listener.receiving.channel(key)?.onGoLive(wire)));
       },
-      store: (firstNumber, messages) => this.insert(key, firstNumber, messages),
+      store: (firstNumber, messages) => this.#insert(key, firstNumber, messages),
       announce: () => {
         const to = world.ownerOf(key);
         if (world.random.chance(world.notifyLossRate)) world.counts.add("fault: lost notification");
@@ -494,14 +497,14 @@ export class PeerProcess {
     };
   }
 
-  private insert(key: number, firstNumber: number, messages: readonly SimulatedMessage[]): void {
+  #insert(key: number, firstNumber: number, messages: readonly SimulatedMessage[]): void {
     const { world } = this;
     const rows = messages.map((message, index) => ({
       position: { epoch: this.epoch, number: firstNumber + index },
       topicKey: message.topicKey,
       payload: message.payload,
     }));
-    const outgoing = this.outgoing.get(key)!;
+    const outgoing = this.#outgoing.get(key)!;
     const insert = ++outgoing.inserts;
     world.postgres.insert(this.name, this.epoch, this.trusted, key, rows, (result) =>
       this.deliver(() => {
@@ -513,30 +516,30 @@ export class PeerProcess {
         if (result.kind === "ok") outgoing.channel.onStored(this.now);
         else if (result.kind === "unknown" && world.mutant.resolvesOnUnknown) outgoing.channel.onStored(this.now);
         else outgoing.channel.onStoreFailed(this.now);
-        this.arm(outgoing);
+        this.#arm(outgoing);
         this.endIfStopped();
       }),
     );
   }
 
   acked(wire: Wire, key: number, ack: Parameters<SenderChannel<SimulatedMessage>["onAck"]>[1]): void {
-    const outgoing = this.outgoing.get(key);
+    const outgoing = this.#outgoing.get(key);
     if (outgoing === undefined) return;
     this.world.checkAck(key, this.epoch, ack.cursor);
     outgoing.channel.onAck(wire, ack, this.now);
-    this.arm(outgoing);
+    this.#arm(outgoing);
     this.endIfStopped();
   }
 
-  private tickAll(): void {
-    for (const outgoing of this.outgoing.values()) {
+  #tickAll(): void {
+    for (const outgoing of this.#outgoing.values()) {
       outgoing.channel.tick(this.now);
-      this.arm(outgoing);
+      this.#arm(outgoing);
     }
     this.receiving.tickAll();
   }
 
-  private arm(outgoing: Outgoing): void {
+  #arm(outgoing: Outgoing): void {
     this.armTimer(outgoing, outgoing.channel);
   }
 

@@ -36,12 +36,15 @@ const simulatedFailure: HandlerResult = { kind: "failed", errorCode: "handler_fa
 const simulatedEnd: HandlerResult = { kind: "sessionEnded", errorCode: "handler_crashed", errorMessage: "simulated" };
 
 export class Receiving {
-  private readonly channels = new Map<number, Incoming>();
-  private readonly isolation: Isolation<Incoming>;
+  readonly #channels = new Map<number, Incoming>();
+  readonly #isolation: Isolation<Incoming>;
 
-  constructor(private readonly process: PeerProcess) {
+  readonly #process: PeerProcess;
+
+  constructor(process: PeerProcess) {
+    this.#process = process;
     const { schedule } = process.world;
-    this.isolation = new Isolation(isolationLimitMs, {
+    this.#isolation = new Isolation(isolationLimitMs, {
       after: (delayMs, callback) => {
         let cancelled = false;
         schedule.after(delayMs, () => process.deliver(() => cancelled || callback()));
@@ -51,13 +54,13 @@ export class Receiving {
       },
       changed: () => this.halt(process.haltsHandlers),
       othersIdle: (holder) =>
-        [...this.channels.values()].every((other) => other === holder || !other.channel.isHandling),
+        [...this.#channels.values()].every((other) => other === holder || !other.channel.isHandling),
     });
   }
 
   /** Nothing waits, runs or is being committed, and every channel is live. */
   get settled(): boolean {
-    for (const { channel, committing } of this.channels.values()) {
+    for (const { channel, committing } of this.#channels.values()) {
       if (channel.waitingMessages > 0 || channel.isHandling || channel.isCommitting || committing) return false;
       if (!channel.isLive) return false;
     }
@@ -66,20 +69,20 @@ export class Receiving {
 
   /** No handler runs, and every cursor is committed. */
   get idle(): boolean {
-    return [...this.channels.values()].every(
+    return [...this.#channels.values()].every(
       ({ channel, committing }) => !channel.isHandling && !channel.isCommitting && !committing,
     );
   }
 
   channel(key: number): ListenerChannel | undefined {
-    return this.channels.get(key)?.channel;
+    return this.#channels.get(key)?.channel;
   }
 
   /** The channels as they are after the lease was taken: nothing in memory but the committed cursors. */
   open(owned: ReadonlyMap<number, OwnedChannel>): void {
-    const { world, wasClean } = this.process;
+    const { world, wasClean } = this.#process;
     for (const [key, { cursor, attempts, handedOver }] of owned) {
-      if (this.channels.has(key)) continue;
+      if (this.#channels.has(key)) continue;
       const incoming: Omit<Incoming, "channel"> = {
         key,
         timerAt: Number.POSITIVE_INFINITY,
@@ -93,61 +96,61 @@ export class Receiving {
       const opened = incoming as Incoming;
       const careful = !world.mutant.neverCareful && (!wasClean || attempts > 0 || handedOver);
       const limits = { ...world.limits.listener, careful };
-      opened.channel = new world.mutant.Listener(cursor, limits, this.effects(opened));
-      this.channels.set(key, opened);
-      if (this.process.haltsHandlers || this.isolation.holdsUp(opened)) opened.channel.halt(true);
+      opened.channel = new world.mutant.Listener(cursor, limits, this.#effects(opened));
+      this.#channels.set(key, opened);
+      if (this.#process.haltsHandlers || this.#isolation.holdsUp(opened)) opened.channel.halt(true);
       opened.channel.onAnnounced();
     }
   }
 
   /** Everything begins again from the cursors. */
   forget(): void {
-    const old = [...this.channels.values()];
-    this.channels.clear();
-    for (const incoming of old) this.isolation.leave(incoming);
+    const old = [...this.#channels.values()];
+    this.#channels.clear();
+    for (const incoming of old) this.#isolation.leave(incoming);
   }
 
   halt(halted: boolean): void {
-    for (const incoming of this.channels.values()) {
-      incoming.channel.halt(halted || this.isolation.holdsUp(incoming));
-      this.arm(incoming);
+    for (const incoming of this.#channels.values()) {
+      incoming.channel.halt(halted || this.#isolation.holdsUp(incoming));
+      this.#arm(incoming);
     }
   }
 
   commitAll(): void {
-    for (const incoming of this.channels.values()) this.commitNext(incoming);
+    for (const incoming of this.#channels.values()) this.#commitNext(incoming);
   }
 
   askStore(): void {
-    for (const { channel } of this.channels.values()) channel.onAnnounced();
+    for (const { channel } of this.#channels.values()) channel.onAnnounced();
   }
 
   tickAll(): void {
-    for (const incoming of this.channels.values()) {
-      incoming.channel.tick(this.process.now);
-      this.arm(incoming);
+    for (const incoming of this.#channels.values()) {
+      incoming.channel.tick(this.#process.now);
+      this.#arm(incoming);
     }
   }
 
   /** The store may have something in a channel, perhaps one that was handed over. */
   announced(key: number): void {
-    const known = this.channels.get(key);
+    const known = this.#channels.get(key);
     if (known !== undefined) known.channel.onAnnounced();
-    else this.lookUp(key, () => undefined);
+    else this.#lookUp(key, () => undefined);
   }
 
   /** The slow poll. */
   poll(): void {
-    const { world } = this.process;
+    const { world } = this.#process;
     world.postgres.read(
-      () => [...world.postgres.owned(this.process.name).keys()].filter((key) => world.postgres.tableOf(key).size > 0),
+      () => [...world.postgres.owned(this.#process.name).keys()].filter((key) => world.postgres.tableOf(key).size > 0),
       (found) =>
-        this.process.deliver(() => {
+        this.#process.deliver(() => {
           if (found.kind !== "ok") return;
           for (const key of found.value) {
-            const known = this.channels.get(key);
+            const known = this.#channels.get(key);
             if (known !== undefined) known.channel.onPolled();
-            else this.lookUp(key, () => undefined);
+            else this.#lookUp(key, () => undefined);
           }
         }),
     );
@@ -155,16 +158,16 @@ export class Receiving {
 
   /** A Hello came in: the catalog says whose the channel is, and whether the sender's epoch and ours are the newest. */
   hello(wire: Wire, key: number, sender: PeerProcess, welcomed: (wire: Wire) => void): void {
-    const { process } = this;
+    const process = this.#process;
     const { world } = process;
     const epoch = sender.epoch;
     if (process.haltsHandlers) {
       wire.cut();
       return;
     }
-    const incoming = this.channels.get(key);
+    const incoming = this.#channels.get(key);
     if (incoming === undefined) {
-      this.lookUp(key, (found) => {
+      this.#lookUp(key, (found) => {
         if (!found) world.counts.add("transition: hello refused as wrong peer");
         if (found && wire.open) this.hello(wire, key, sender, welcomed);
         else wire.cut();
@@ -179,7 +182,7 @@ export class Receiving {
       (found) =>
         process.deliver(() => {
           if (!wire.open) return;
-          if (found.kind !== "ok" || process.haltsHandlers || this.channels.get(key) !== incoming) return wire.cut();
+          if (found.kind !== "ok" || process.haltsHandlers || this.#channels.get(key) !== incoming) return wire.cut();
           if ((found.value.sender ?? 0) > epoch) {
             world.counts.add("transition: hello refused as fenced");
             wire.cut();
@@ -202,15 +205,15 @@ export class Receiving {
   }
 
   messages(wire: Wire, key: number, batch: IncomingMessage[]): void {
-    const incoming = this.channels.get(key);
+    const incoming = this.#channels.get(key);
     if (incoming === undefined || wire.keepUnread(() => this.messages(wire, key, batch))) return;
-    incoming.channel.onMessages(wire, batch, this.process.now);
-    this.process.world.checkListener(incoming.channel);
-    this.arm(incoming);
+    incoming.channel.onMessages(wire, batch, this.#process.now);
+    this.#process.world.checkListener(incoming.channel);
+    this.#arm(incoming);
   }
 
-  private lookUp(key: number, then: (found: boolean) => void): void {
-    const { process } = this;
+  #lookUp(key: number, then: (found: boolean) => void): void {
+    const process = this.#process;
     const { world } = process;
     const { epoch } = process;
     world.postgres.read(
@@ -219,25 +222,25 @@ export class Receiving {
         process.deliver(() => {
           if (process.epoch !== epoch || !process.listening) return then(false);
           if (found.kind === "ok" && found.value !== undefined) this.open(new Map([[key, found.value]]));
-          then(this.channels.has(key));
+          then(this.#channels.has(key));
         }),
     );
   }
 
   /** The channel was handed over. */
-  private drop(incoming: Incoming): void {
-    if (this.channels.get(incoming.key) !== incoming) return;
-    this.process.world.counts.add("transition: channel not owned any more");
-    this.channels.delete(incoming.key);
-    this.isolation.leave(incoming);
-    this.process.world.cutWiresTo(this.process, incoming.key);
+  #drop(incoming: Incoming): void {
+    if (this.#channels.get(incoming.key) !== incoming) return;
+    this.#process.world.counts.add("transition: channel not owned any more");
+    this.#channels.delete(incoming.key);
+    this.#isolation.leave(incoming);
+    this.#process.world.cutWiresTo(this.#process, incoming.key);
   }
 
-  private effects(incoming: Incoming): ListenerEffects {
-    const { process } = this;
+  #effects(incoming: Incoming): ListenerEffects {
+    const process = this.#process;
     const { world } = process;
     const { key } = incoming;
-    const replaced = () => this.channels.get(key) !== incoming;
+    const replaced = () => this.#channels.get(key) !== incoming;
     return {
       writeAck: (connection, ack) => {
         const wire = connection as Wire;
@@ -290,7 +293,7 @@ export class Receiving {
               if (rows.length > 0) world.counts.add("transition: listener drained rows");
               incoming.channel.onRows(rows, found.value.length - rows.length);
               world.checkListener(incoming.channel);
-              this.arm(incoming);
+              this.#arm(incoming);
             }),
         );
       },
@@ -302,28 +305,28 @@ export class Receiving {
         if (replaced()) return;
         if (dead !== undefined) incoming.dead.push({ position: cursor, record: world.recordOf(dead.message) });
         incoming.toCommit = cursor;
-        this.commitNext(incoming);
+        this.#commitNext(incoming);
       },
       countAttempt: () => {
         const startsBefore = incoming.channel.startsBefore ?? incoming.startsBefore;
         const last = startsBefore === world.limits.listener.maxAttempts - 1;
-        if (!last || world.mutant.countsBesideOthers) return this.count(incoming);
+        if (!last || world.mutant.countsBesideOthers) return this.#count(incoming);
         incoming.isolated = true;
         world.counts.add("transition: message isolated");
-        this.isolation.enter(incoming, () => this.count(incoming));
+        this.#isolation.enter(incoming, () => this.#count(incoming));
       },
-      ready: () => world.schedule.after(0, () => process.deliver(() => this.handleNext(incoming))),
+      ready: () => world.schedule.after(0, () => process.deliver(() => this.#handleNext(incoming))),
       dropped: () => world.counts.add("transition: at-most-once handler failed"),
       gap: (epoch, first, last) => world.gap(process, key, epoch, first, last),
     };
   }
 
   /** The start of the first message is counted in the store. */
-  private count(incoming: Incoming): void {
-    const { process } = this;
+  #count(incoming: Incoming): void {
+    const process = this.#process;
     const { world } = process;
     const { key } = incoming;
-    const replaced = () => this.channels.get(key) !== incoming;
+    const replaced = () => this.#channels.get(key) !== incoming;
     if (replaced()) return;
     world.counts.add("transition: attempt counted");
     world.postgres.countAttempt(process.name, process.epoch, process.trusted, key, (result) =>
@@ -337,11 +340,11 @@ export class Receiving {
     );
   }
 
-  private commitNext(incoming: Incoming): void {
-    const { process } = this;
+  #commitNext(incoming: Incoming): void {
+    const process = this.#process;
     const { world } = process;
     const cursor = incoming.toCommit;
-    if (this.channels.get(incoming.key) !== incoming) return;
+    if (this.#channels.get(incoming.key) !== incoming) return;
     if (incoming.committing || cursor === undefined || process.lease !== "held") return;
     incoming.committing = true;
     incoming.toCommit = undefined;
@@ -351,53 +354,53 @@ export class Receiving {
       process.deliver(() => {
         incoming.committing = false;
         // Begun before the name was taken anew: the server of before says nothing about the epoch of now.
-        if (this.channels.get(incoming.key) !== incoming) return;
+        if (this.#channels.get(incoming.key) !== incoming) return;
         if (result.kind === "ok" && result.value === "fenced") {
           world.counts.add("transition: cursor fenced");
           return process.lose();
         }
-        if (result.kind === "ok" && result.value === "notOwned") this.drop(incoming);
+        if (result.kind === "ok" && result.value === "notOwned") this.#drop(incoming);
         else if (result.kind === "ok") {
           incoming.channel.onCommitted(cursor);
-          this.commitNext(incoming);
+          this.#commitNext(incoming);
         } else {
           incoming.toCommit ??= cursor;
           incoming.dead.unshift(...dead);
-          world.schedule.after(world.random.delay(30), () => process.deliver(() => this.commitNext(incoming)));
+          world.schedule.after(world.random.delay(30), () => process.deliver(() => this.#commitNext(incoming)));
         }
         process.endIfStopped();
       }),
     );
   }
 
-  private handleNext(incoming: Incoming): void {
-    const { process } = this;
+  #handleNext(incoming: Incoming): void {
+    const process = this.#process;
     const { world } = process;
     const { channel } = incoming;
-    if (this.channels.get(incoming.key) !== incoming) return;
+    if (this.#channels.get(incoming.key) !== incoming) return;
     const message = channel.take(process.now);
     if (message === undefined) return;
-    this.arm(incoming);
+    this.#arm(incoming);
     if (channel.isExhausted) {
       world.counts.add("transition: given up after crashes");
-      this.finish(incoming, { kind: "refused", errorCode: "handler_crashed", errorMessage: "simulated" });
+      this.#finish(incoming, { kind: "refused", errorCode: "handler_crashed", errorMessage: "simulated" });
     } else if (world.random.chance(world.handlerFaultRate / 4)) {
       world.counts.add("fault: handler postponed");
       channel.finish({ kind: "postponed" }, process.now);
-      this.arm(incoming);
+      this.#arm(incoming);
     } else if (world.transactional && message.position !== undefined) {
-      this.handleInTransaction(incoming, message, message.position);
+      this.#handleInTransaction(incoming, message, message.position);
     } else {
-      this.runHandler(incoming, message, (result) => {
+      this.#runHandler(incoming, message, (result) => {
         if (result.kind === "done") world.handled(world.recordOf(message));
-        this.finish(incoming, result);
+        this.#finish(incoming, result);
       });
     }
   }
 
   /** The handler of the application: it takes its time, fails, sends on, or ends the process. */
-  private runHandler(incoming: Incoming, message: IncomingMessage, ended: (result: HandlerResult) => void): void {
-    const { process } = this;
+  #runHandler(incoming: Incoming, message: IncomingMessage, ended: (result: HandlerResult) => void): void {
+    const process = this.#process;
     const { world } = process;
     const record = world.handlerStarts(process, incoming.key, message, incoming.channel.attempt);
     const { maxAttempts } = world.limits.listener;
@@ -412,7 +415,7 @@ export class Receiving {
         }
         if (record.poison) {
           world.counts.add("fault: message that kills its process");
-          this.checkBystanders();
+          this.#checkBystanders();
           process.kill();
           return;
         }
@@ -425,15 +428,15 @@ export class Receiving {
   }
 
   /** A message ends the process: no other one may be at the start that makes a dead letter of it. */
-  private checkBystanders(): void {
-    for (const { lastStart } of this.channels.values()) {
+  #checkBystanders(): void {
+    for (const { lastStart } of this.#channels.values()) {
       if (lastStart === undefined || lastStart.poison) continue;
       throw new Violation(`another message killed the process at the last start of message ${lastStart.id}`);
     }
   }
 
-  private handleInTransaction(incoming: Incoming, message: IncomingMessage, position: Position): void {
-    const { process } = this;
+  #handleInTransaction(incoming: Incoming, message: IncomingMessage, position: Position): void {
+    const process = this.#process;
     const { world } = process;
     const record = world.recordOf(message);
     const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
@@ -446,9 +449,9 @@ export class Receiving {
         isAlive: () => !process.dead,
         run: (ended) =>
           process.deliver(() => {
-            if (this.channels.get(incoming.key) !== incoming) return ended("rollback");
+            if (this.#channels.get(incoming.key) !== incoming) return ended("rollback");
             begun = true;
-            this.runHandler(incoming, message, (result) => {
+            this.#runHandler(incoming, message, (result) => {
               if (result.kind !== "done") failure = result;
               ended(result.kind === "done" ? "commit" : "rollback");
             });
@@ -457,37 +460,37 @@ export class Receiving {
       },
       (result) =>
         process.deliver(() => {
-          if (this.channels.get(incoming.key) !== incoming) return;
+          if (this.#channels.get(incoming.key) !== incoming) return;
           if (result.kind !== "ok") {
             world.counts.add("transition: transaction tried again");
-            this.finish(incoming, begun ? simulatedEnd : { kind: "postponed" });
+            this.#finish(incoming, begun ? simulatedEnd : { kind: "postponed" });
           } else if (result.value === "fenced") process.lose();
-          else if (result.value === "notOwned") this.drop(incoming);
-          else if (result.value === "rolledBack") this.finish(incoming, failure ?? { kind: "postponed" });
+          else if (result.value === "notOwned") this.#drop(incoming);
+          else if (result.value === "rolledBack") this.#finish(incoming, failure ?? { kind: "postponed" });
           else {
             world.counts.add(`transition: transaction ${result.value}`);
-            this.finish(incoming, { kind: "committed" });
+            this.#finish(incoming, { kind: "committed" });
           }
         }),
     );
   }
 
-  private finish(incoming: Incoming, result: HandlerResult): void {
-    if (this.channels.get(incoming.key) !== incoming) return;
-    incoming.channel.finish(result, this.process.now);
+  #finish(incoming: Incoming, result: HandlerResult): void {
+    if (this.#channels.get(incoming.key) !== incoming) return;
+    incoming.channel.finish(result, this.#process.now);
     const { committed, accepted } = incoming.channel;
     if (comparePositions(committed, accepted) > 0) throw new Violation("the cursor passed the watermark");
-    this.arm(incoming);
-    this.handleNext(incoming);
-    this.process.endIfStopped();
+    this.#arm(incoming);
+    this.#handleNext(incoming);
+    this.#process.endIfStopped();
   }
 
-  private arm(incoming: Incoming): void {
-    this.isolation.look();
+  #arm(incoming: Incoming): void {
+    this.#isolation.look();
     if (incoming.isolated && !incoming.channel.isUnderSuspicion) {
       incoming.isolated = false;
-      this.isolation.leave(incoming);
+      this.#isolation.leave(incoming);
     }
-    this.process.armTimer(incoming, incoming.channel);
+    this.#process.armTimer(incoming, incoming.channel);
   }
 }

@@ -7,12 +7,12 @@ interface Entry {
 /** Virtual time in ms: what is scheduled runs in the order of its time. */
 export class Schedule {
   now = 0;
-  private readonly heap: Entry[] = [];
-  private order = 0;
+  readonly #heap: Entry[] = [];
+  #order = 0;
 
   after(delayMs: number, run: () => void): void {
-    const entry = { at: this.now + Math.max(0, delayMs), order: this.order++, run };
-    const heap = this.heap;
+    const entry = { at: this.now + Math.max(0, delayMs), order: this.#order++, run };
+    const heap = this.#heap;
     let index = heap.length;
     heap.push(entry);
     while (index > 0) {
@@ -26,7 +26,7 @@ export class Schedule {
 
   /** Runs the next entry; false when there is none before `untilMs`. */
   step(untilMs: number): boolean {
-    const heap = this.heap;
+    const heap = this.#heap;
     const first = heap[0];
     if (first === undefined || first.at > untilMs) return false;
     const last = heap.pop()!;

@@ -76,60 +76,60 @@ export class World {
   readonly dialFaultRate: number;
   readonly notifyLossRate: number;
   readonly slowRate: number;
-  private readonly smallLimitRate: number;
+  readonly #smallLimitRate: number;
   readonly handlerFaultRate: number;
   readonly transactional: boolean;
-  private readonly poisonRate: number;
+  readonly #poisonRate: number;
   /** Poisonous messages end their transaction's session instead of their process. */
   readonly poisonEndsSessions: boolean;
 
-  private readonly names: string[];
-  private readonly processes = new Map<string, PeerProcess[]>();
-  private readonly wires = new Map<Wire, { dialler: PeerProcess; listener: PeerProcess; key: number }>();
-  private readonly records = new Map<Uint8Array, MessageRecord>();
-  private readonly firstHandled = new Map<number, Position>();
-  private readonly everCommitted = new Map<string, number>();
+  readonly #names: string[];
+  readonly #processes = new Map<string, PeerProcess[]>();
+  readonly #wires = new Map<Wire, { dialler: PeerProcess; listener: PeerProcess; key: number }>();
+  readonly #records = new Map<Uint8Array, MessageRecord>();
+  readonly #firstHandled = new Map<number, Position>();
+  readonly #everCommitted = new Map<string, number>();
   /** By name, all that ever raised its epoch, also what a failover has lost. */
-  private readonly raises = new Map<string, { readonly epoch: number; readonly by: PeerProcess | undefined }[]>();
-  private readonly lostEpochs = new Set<string>();
-  private readonly kinds: FaultKind[];
-  private readonly slowHandlers: boolean;
-  private readonly mutual: boolean;
-  private gapsAllowed = false;
-  private faulty = true;
-  private nextId = 1;
+  readonly #raises = new Map<string, { readonly epoch: number; readonly by: PeerProcess | undefined }[]>();
+  readonly #lostEpochs = new Set<string>();
+  readonly #kinds: FaultKind[];
+  readonly #slowHandlers: boolean;
+  readonly #mutual: boolean;
+  #gapsAllowed = false;
+  #faulty = true;
+  #nextId = 1;
 
-  constructor(
-    seed: number,
-    readonly mutant: Mutant,
-  ) {
+  readonly mutant: Mutant;
+
+  constructor(seed: number, mutant: Mutant) {
+    this.mutant = mutant;
     const random = (this.random = new Random(seed));
     this.postgres = new ModelPostgres(this, mutant.store ?? {});
-    this.mutual = random.chance(0.3);
-    this.names = this.mutual || random.chance(0.6) ? ["a", "b"] : ["a", "b", "c"];
-    this.channels = this.mutual
+    this.#mutual = random.chance(0.3);
+    this.#names = this.#mutual || random.chance(0.6) ? ["a", "b"] : ["a", "b", "c"];
+    this.channels = this.#mutual
       ? [
           { key: 1, from: "a", to: "b" },
           { key: 2, from: "b", to: "a" },
         ]
-      : this.names.slice(1).map((from, index) => ({ key: index + 1, from, to: "a" }));
+      : this.#names.slice(1).map((from, index) => ({ key: index + 1, from, to: "a" }));
     this.transactional = mutant.transactional ?? random.chance(0.3);
     this.limits.listener.transactional = this.transactional;
-    this.poisonRate = (mutant.poison ?? random.chance(0.15)) ? 0.05 : 0;
+    this.#poisonRate = (mutant.poison ?? random.chance(0.15)) ? 0.05 : 0;
     this.poisonEndsSessions = this.transactional && (mutant.poisonEndsSessions ?? random.chance(0.5));
     // A listener that sends on has somebody to send to only while it has its own channels.
-    const possible = this.mutual ? faultKinds.filter((kind) => kind !== "reassign") : faultKinds;
-    this.kinds = possible.filter((kind) => (mutant.faults ? mutant.faults.includes(kind) : random.chance(0.4)));
+    const possible = this.#mutual ? faultKinds.filter((kind) => kind !== "reassign") : faultKinds;
+    this.#kinds = possible.filter((kind) => (mutant.faults ? mutant.faults.includes(kind) : random.chance(0.4)));
     // Somebody to hand channels over to.
-    if (this.kinds.includes("reassign")) this.names.push("z");
+    if (this.#kinds.includes("reassign")) this.#names.push("z");
     const calm = random.chance(0.2);
     this.callFaultRate = calm ? 0 : random.next() * 0.1;
     this.dialFaultRate = calm ? 0 : random.next() * 0.3;
     this.notifyLossRate = calm ? 0 : random.next() * 0.6;
-    this.smallLimitRate = random.chance(0.2) ? 0.5 : 0;
+    this.#smallLimitRate = random.chance(0.2) ? 0.5 : 0;
     this.slowRate = calm ? 0 : random.pick([0, 0.02, 0.2]);
     this.handlerFaultRate = random.chance(0.3) ? random.pick([0.05, 0.4]) : 0;
-    this.slowHandlers = random.chance(0.3);
+    this.#slowHandlers = random.chance(0.3);
     Object.assign(this, mutant.warmStart);
   }
 
@@ -139,29 +139,29 @@ export class World {
   }
 
   run(): void {
-    for (const name of this.names) this.startProcess(name);
-    this.plan();
+    for (const name of this.#names) this.#startProcess(name);
+    this.#plan();
     let steps = 0;
     while (this.schedule.step(faultsUntilMs)) {
       steps += 1;
       if (steps > maxSteps) throw new Violation(`went in circles: ${maxSteps} steps`);
     }
     this.schedule.now = faultsUntilMs;
-    this.calm();
+    this.#calm();
     const giveUp = faultsUntilMs + mustSettleWithinMs;
     while (this.schedule.step(giveUp)) {
       steps += 1;
       if (steps > maxSteps) throw new Violation(`did not come to rest within ${maxSteps} steps`);
-      if (steps % 8 === 0) this.revive();
-      if (steps % 64 === 0 && this.quiet()) break;
+      if (steps % 8 === 0) this.#revive();
+      if (steps % 64 === 0 && this.#quiet()) break;
     }
-    this.checkEnd();
+    this.#checkEnd();
   }
 
   // ---- what processes ask ----
 
   addressOf(name: string): PeerProcess | undefined {
-    const alive = (this.processes.get(name) ?? []).filter((process) => process.listening);
+    const alive = (this.#processes.get(name) ?? []).filter((process) => process.listening);
     // A stale address now and then: an older process that does not know yet that it has lost its name.
     return this.random.chance(0.1) ? alive[0] : alive.at(-1);
   }
@@ -172,7 +172,7 @@ export class World {
   }
 
   appeared(process: PeerProcess): void {
-    for (const other of this.all()) {
+    for (const other of this.#all()) {
       if (!this.random.chance(this.notifyLossRate)) {
         this.schedule.after(this.random.delay(3), () => other.deliver(() => other.peerAppeared(process.name)));
       }
@@ -180,39 +180,39 @@ export class World {
   }
 
   announce(name: string, key: number): void {
-    for (const process of this.processes.get(name) ?? []) process.deliver(() => process.announced(key));
+    for (const process of this.#processes.get(name) ?? []) process.deliver(() => process.announced(key));
   }
 
   registerWire(wire: Wire, dialler: PeerProcess, listener: PeerProcess, key: number): void {
-    this.wires.set(wire, { dialler, listener, key });
+    this.#wires.set(wire, { dialler, listener, key });
   }
 
   atListener(wire: Wire, run: (listener: PeerProcess) => void): void {
-    const listener = this.wires.get(wire)!.listener;
+    const listener = this.#wires.get(wire)!.listener;
     listener.deliver(() => run(listener));
   }
 
   atDialler(wire: Wire, run: (dialler: PeerProcess) => void): void {
-    const dialler = this.wires.get(wire)!.dialler;
+    const dialler = this.#wires.get(wire)!.dialler;
     dialler.deliver(() => run(dialler));
   }
 
   /** Cuts the connections to a process, or only those of one channel. */
   cutWiresTo(process: PeerProcess, onlyKey?: number): void {
-    for (const [wire, { listener, key }] of this.wires) {
+    for (const [wire, { listener, key }] of this.#wires) {
       if (listener === process && (onlyKey === undefined || key === onlyKey)) wire.cut();
     }
   }
 
   /** The limit of a listener, which may be another one after a restart. */
   maxMessageBytes(): number {
-    if (!this.random.chance(this.smallLimitRate)) return 1_000;
+    if (!this.random.chance(this.#smallLimitRate)) return 1_000;
     this.counts.add("fault: lower message limit");
     return 30;
   }
 
   handlerMs(): number {
-    if (this.slowHandlers && this.random.chance(0.05)) return this.random.between(500, 4_000);
+    if (this.#slowHandlers && this.random.chance(0.05)) return this.random.between(500, 4_000);
     return this.random.delay(1);
   }
 
@@ -220,7 +220,7 @@ export class World {
   sendOn(process: PeerProcess, record: MessageRecord, done: (outcome: SendOutcome) => void): void {
     const from = this.channels.find((channel) => channel.key === record.key)!.from;
     const back = this.channels.find((channel) => channel.from === process.name && channel.to === from)!;
-    process.send(this.record(back.key, "at-least-once", record.hops - 1, done));
+    process.send(this.#record(back.key, "at-least-once", record.hops - 1, done));
   }
 
   // ---- what happens to messages ----
@@ -238,13 +238,13 @@ export class World {
   }
 
   lost(payload: Uint8Array): void {
-    const record = this.records.get(payload)!;
+    const record = this.#records.get(payload)!;
     record.excused = true;
-    this.gapsAllowed = true;
+    this.#gapsAllowed = true;
   }
 
   handlerStarts(process: PeerProcess, key: number, message: IncomingMessage, attempt: number): MessageRecord {
-    const record = this.records.get(message.payload)!;
+    const record = this.#records.get(message.payload)!;
     const position = message.position;
     if (position === undefined) {
       if (record.started > 0) throw new Violation(`at-most-once message ${record.id} handled twice`);
@@ -252,18 +252,18 @@ export class World {
       return record;
     }
     const cursor = this.postgres.cursors.get(key);
-    const holds = this.holds(process, key);
+    const holds = this.#holds(process, key);
     if (holds && attempt === 1 && cursor !== undefined && comparePositions(position, cursor) <= 0) {
       throw new Violation(`handler started for ${at(position)}, at or below the committed cursor ${at(cursor)}`);
     }
     // One that has lost its name and does not know yet may still start what it had accepted; nothing it does is committed.
     if (!holds) this.counts.add("transition: handled by a deposed listener");
     else if (record.started === 0) {
-      const before = this.firstHandled.get(key);
+      const before = this.#firstHandled.get(key);
       if (before !== undefined && comparePositions(position, before) <= 0) {
         throw new Violation(`${at(position)} of channel ${key} first handled after ${at(before)}`);
       }
-      this.firstHandled.set(key, position);
+      this.#firstHandled.set(key, position);
     } else this.counts.add("transition: handled again");
     if (holds) record.started += 1;
     if (record.poison && record.started > maxPoisonStarts) {
@@ -274,24 +274,24 @@ export class World {
 
   /** A failover has lost a name's taking: what was begun of it, uncommitted, orders nothing any more. */
   epochLost(name: string, epoch: number): void {
-    this.lostEpochs.add(`${name}/${epoch}`);
+    this.#lostEpochs.add(`${name}/${epoch}`);
     for (const { key, from } of this.channels) {
-      if (from === name && this.firstHandled.get(key)?.epoch === epoch) this.firstHandled.delete(key);
+      if (from === name && this.#firstHandled.get(key)?.epoch === epoch) this.#firstHandled.delete(key);
     }
   }
 
   /** A process that holds its name, and the channel. */
-  private holds(process: PeerProcess, key: number): boolean {
-    return this.holdsName(process) && this.ownerOf(key) === process.name;
+  #holds(process: PeerProcess, key: number): boolean {
+    return this.#holdsName(process) && this.ownerOf(key) === process.name;
   }
 
   /** A process that was deposed, and has its name back by a failover that lost its successor, does not count. */
-  private holdsName({ name, epoch }: PeerProcess): boolean {
+  #holdsName({ name, epoch }: PeerProcess): boolean {
     return this.postgres.epochs.get(name) === epoch && this.postgres.newestEpochs.get(name) === epoch;
   }
 
   recordOf(message: IncomingMessage): MessageRecord {
-    return this.records.get(message.payload)!;
+    return this.#records.get(message.payload)!;
   }
 
   /** The handler is done. */
@@ -302,16 +302,16 @@ export class World {
   /** What a transactional handler wrote is committed. Returns how to take it back. */
   effect(record: MessageRecord): () => void {
     this.counts.add("transition: effect committed");
-    return this.kept(record, "effect");
+    return this.#kept(record, "effect");
   }
 
   /** The message is kept as a dead letter. Returns how to take it back. */
   deadLetter(record: MessageRecord): () => void {
     this.counts.add("transition: dead letter");
-    return this.kept(record, "dead letter");
+    return this.#kept(record, "dead letter");
   }
 
-  private kept(record: MessageRecord, what: string): () => void {
+  #kept(record: MessageRecord, what: string): () => void {
     record.effects += 1;
     record.finished += 1;
     if (record.effects > 1 && this.postgres.generation === 1)
@@ -327,8 +327,8 @@ export class World {
   gap(process: PeerProcess, key: number, epoch: number, first: number, last: number): void {
     this.counts.add("transition: gap");
     // One that has lost its name may see rows of a cursor that it knows nothing of.
-    const holds = this.holds(process, key);
-    if (holds && !this.gapsAllowed)
+    const holds = this.#holds(process, key);
+    if (holds && !this.#gapsAllowed)
       throw new Violation(`channel ${key}: gap ${epoch}/${first}-${last}, though nobody deleted`);
   }
 
@@ -348,7 +348,7 @@ export class World {
   checkInsert(key: number, rows: readonly ModelRow[]): void {
     const first = rows[0]!.position;
     const cursor = this.postgres.cursors.get(key);
-    for (let number = first.number - 1; number > 0 && !this.gapsAllowed; number--) {
+    for (let number = first.number - 1; number > 0 && !this.#gapsAllowed; number--) {
       const position = { epoch: first.epoch, number };
       if (cursor !== undefined && comparePositions(position, cursor) <= 0) break;
       if (!this.postgres.tableOf(key).has(`${first.epoch}/${number}`)) {
@@ -359,12 +359,12 @@ export class World {
 
   checkCursor(key: number, cursor: Position): void {
     const id = `${key}/${cursor.epoch}`;
-    this.everCommitted.set(id, Math.max(this.everCommitted.get(id) ?? 0, cursor.number));
+    this.#everCommitted.set(id, Math.max(this.#everCommitted.get(id) ?? 0, cursor.number));
   }
 
   /** Nobody takes a name from a process whose session is well. */
   checkTaking(name: string, session: Session): void {
-    const holder = this.alive(name).find(
+    const holder = this.#alive(name).find(
       (process) => process.lease === "held" && process.hasSession(session) === false,
     );
     if (holder !== undefined) throw new Violation(`"${name}" was taken from a process that holds it`);
@@ -372,23 +372,23 @@ export class World {
 
   /** A name's epoch was raised; `by` is undefined for a hand-over. */
   epochRaised(name: string, epoch: number, by: PeerProcess | undefined): void {
-    const raises = this.raises.get(name) ?? [];
-    this.raises.set(name, [...raises, { epoch, by }]);
+    const raises = this.#raises.get(name) ?? [];
+    this.#raises.set(name, [...raises, { epoch, by }]);
   }
 
   /** Nobody gives a name up that no one else has ever taken since, and that no failover has lost. */
   checkLoss(process: PeerProcess): void {
     const { name, epoch } = process;
-    const raises = this.raises.get(name) ?? [];
+    const raises = this.#raises.get(name) ?? [];
     if (raises.some((raise) => raise.by !== process && raise.epoch >= epoch)) return;
-    if ((this.postgres.epochs.get(name) ?? 0) < epoch || this.lostEpochs.has(`${name}/${epoch}`)) return;
+    if ((this.postgres.epochs.get(name) ?? 0) < epoch || this.#lostEpochs.has(`${name}/${epoch}`)) return;
     throw new Violation(`"${name}" gave up its name, which nobody else has taken`);
   }
 
   /** Only what was committed is ever told to a sender. */
   checkAck(key: number, epoch: number, cursor: Position): void {
     if (cursor.epoch !== epoch) return;
-    const committed = this.everCommitted.get(`${key}/${epoch}`) ?? 0;
+    const committed = this.#everCommitted.get(`${key}/${epoch}`) ?? 0;
     if (cursor.number > committed) {
       throw new Violation(`channel ${key}: told ${at(cursor)} while only ${epoch}/${committed} was ever committed`);
     }
@@ -397,45 +397,45 @@ export class World {
   /** Live means that the listener has everything that was stored when the sender went live. */
   checkLive(process: PeerProcess, channel: ListenerChannel, key: number, wire: Wire): void {
     const stored = wire.storedAtGoLive;
-    if (stored === undefined || this.gapsAllowed || !this.holds(process, key)) return;
+    if (stored === undefined || this.#gapsAllowed || !this.#holds(process, key)) return;
     if (comparePositions(stored, channel.accepted) > 0) {
       throw new Violation(`live at ${at(channel.accepted)}, though ${at(stored)} was stored before GoLive`);
     }
   }
 
-  private quiet(): boolean {
-    for (const record of this.records.values()) {
-      if (this.unfinished(record)) return false;
+  #quiet(): boolean {
+    for (const record of this.#records.values()) {
+      if (this.#unfinished(record)) return false;
     }
-    return this.names.every((name) => {
-      const alive = this.alive(name);
+    return this.#names.every((name) => {
+      const alive = this.#alive(name);
       return alive.length === 1 && alive[0]!.settled;
     });
   }
 
-  private unfinished(record: MessageRecord): boolean {
+  #unfinished(record: MessageRecord): boolean {
     if (record.excused || record.delivery === "at-most-once") return false;
     return (record.outcome === "delivered" || record.outcome === "stored") && record.finished === 0;
   }
 
-  private checkEnd(): void {
-    for (const record of this.records.values()) {
-      if (this.unfinished(record)) {
+  #checkEnd(): void {
+    for (const record of this.#records.values()) {
+      if (this.#unfinished(record)) {
         throw new Violation(`message ${record.id} of channel ${record.key} was ${record.outcome}, but never handled`);
       }
       if (record.outcome === "dropped" && record.delivery === "at-most-once" && record.started > 0) {
         throw new Violation(`at-most-once message ${record.id} was reported dropped, but handled`);
       }
     }
-    for (const name of this.names) {
-      const alive = this.alive(name);
+    for (const name of this.#names) {
+      const alive = this.#alive(name);
       if (alive.length !== 1 || !alive[0]!.settled) throw new Violation(`${name} did not come to rest, live`);
     }
   }
 
   // ---- application and faults ----
 
-  private record(
+  #record(
     key: number,
     delivery: MessageRecord["delivery"],
     hops: number,
@@ -443,24 +443,24 @@ export class World {
   ): MessageRecord {
     const payload = new Uint8Array(this.random.chance(0.03) ? 200 : this.random.between(1, 40));
     const record = {
-      id: this.nextId++,
+      id: this.#nextId++,
       key,
       delivery,
       payload,
       hops,
       outcome: undefined,
       excused: false,
-      poison: hops === 0 && this.random.chance(this.poisonRate),
+      poison: hops === 0 && this.random.chance(this.#poisonRate),
       started: 0,
       finished: 0,
       effects: 0,
       onSettled,
     };
-    this.records.set(payload, record);
+    this.#records.set(payload, record);
     return record;
   }
 
-  private plan(): void {
+  #plan(): void {
     const { random } = this;
     // Things happen together: faults in the middle of bursts, now and then long after them.
     const moments = Array.from({ length: random.between(2, 5) }, () => random.between(5, faultsUntilMs - 1_500));
@@ -470,51 +470,52 @@ export class World {
         const count = random.between(1, 16);
         const spreadMs = random.pick([0, 2, 20, 300]);
         for (let index = 0; index < count; index++) {
-          this.schedule.after(moment + random.next() * spreadMs, () => this.applicationSends(from, key));
+          this.schedule.after(moment + random.next() * spreadMs, () => this.#applicationSends(from, key));
         }
       }
     }
-    for (const kind of this.kinds) {
+    for (const kind of this.#kinds) {
       const times = this.mutant.faultTimes ?? random.between(1, 3);
       for (let time = 0; time < times; time++) {
         const at = random.pick(moments) + random.delay(random.pick([3, 30, 200]));
-        this.schedule.after(Math.min(at, faultsUntilMs - 500), () => this.faulty && this.inject(kind));
+        this.schedule.after(Math.min(at, faultsUntilMs - 500), () => this.#faulty && this.#inject(kind));
       }
     }
   }
 
-  private applicationSends(from: string, key: number): void {
-    const process = this.alive(from).at(-1);
+  #applicationSends(from: string, key: number): void {
+    const process = this.#alive(from).at(-1);
     if (process === undefined) return;
     const delivery = this.random.chance(0.2) ? "at-most-once" : "at-least-once";
-    const hops = this.mutual && delivery === "at-least-once" && this.random.chance(0.4) ? this.random.between(1, 3) : 0;
-    const record = this.record(key, delivery, hops);
+    const hops =
+      this.#mutual && delivery === "at-least-once" && this.random.chance(0.4) ? this.random.between(1, 3) : 0;
+    const record = this.#record(key, delivery, hops);
     process.deliver(() => process.send(record));
   }
 
-  private inject(kind: FaultKind): void {
+  #inject(kind: FaultKind): void {
     const { random, counts, schedule } = this;
-    const name = random.pick(this.names);
-    const process = this.alive(name).at(-1);
+    const name = random.pick(this.#names);
+    const process = this.#alive(name).at(-1);
     counts.add(`fault: ${kind}`);
     if (kind === "kill") {
       process?.kill();
-      schedule.after(random.delay(100), () => this.startProcess(name));
+      schedule.after(random.delay(100), () => this.#startProcess(name));
     } else if (kind === "stall" && process !== undefined && !process.stalled) {
       process.stall();
       schedule.after(random.between(10, 9_000), () => !process.dead && process.wake());
       // Meanwhile the server may give up on it, and a twin takes the name.
       if (random.chance(0.7)) {
         schedule.after(random.delay(200), () => this.postgres.endSomeSession());
-        schedule.after(random.delay(200), () => this.startProcess(name));
+        schedule.after(random.delay(200), () => this.#startProcess(name));
       }
     } else if (kind === "cut") {
-      for (const other of this.all()) for (const wire of other.wires()) if (random.chance(0.6)) wire.cut();
+      for (const other of this.#all()) for (const wire of other.wires()) if (random.chance(0.6)) wire.cut();
     } else if (kind === "session") this.postgres.endSomeSession();
     else if (kind === "failover") {
-      this.gapsAllowed = true;
+      this.#gapsAllowed = true;
       this.postgres.failover();
-    } else if (kind === "twin") this.startProcess(name);
+    } else if (kind === "twin") this.#startProcess(name);
     else if (kind === "delete") {
       const payload = this.postgres.deleteSomeRow();
       if (payload !== undefined) this.lost(payload);
@@ -531,35 +532,35 @@ export class World {
       });
     } else if (kind === "stop") {
       process?.stop();
-      schedule.after(random.between(100, 2_000), () => this.startProcess(name));
+      schedule.after(random.between(100, 2_000), () => this.#startProcess(name));
     }
   }
 
   /** Faults end: whoever is stopped wakes, the database is there, every name has a process. */
-  private calm(): void {
-    this.faulty = false;
+  #calm(): void {
+    this.#faulty = false;
     this.postgres.available = true;
     Object.assign(this, { callFaultRate: 0, dialFaultRate: 0, notifyLossRate: 0, slowRate: 0, handlerFaultRate: 0 });
-    for (const process of this.all()) if (process.stalled && !process.dead) process.wake();
-    this.revive();
+    for (const process of this.#all()) if (process.stalled && !process.dead) process.wake();
+    this.#revive();
   }
 
-  private revive(): void {
-    for (const name of this.names) if (this.alive(name).length === 0) this.startProcess(name);
+  #revive(): void {
+    for (const name of this.#names) if (this.#alive(name).length === 0) this.#startProcess(name);
   }
 
-  private startProcess(name: string): void {
-    const list = this.processes.get(name) ?? [];
-    this.processes.set(name, list);
-    if (this.alive(name).length < 3) list.push(new PeerProcess(this, name));
+  #startProcess(name: string): void {
+    const list = this.#processes.get(name) ?? [];
+    this.#processes.set(name, list);
+    if (this.#alive(name).length < 3) list.push(new PeerProcess(this, name));
   }
 
-  private alive(name: string): PeerProcess[] {
-    return (this.processes.get(name) ?? []).filter((process) => !process.dead);
+  #alive(name: string): PeerProcess[] {
+    return (this.#processes.get(name) ?? []).filter((process) => !process.dead);
   }
 
-  private all(): PeerProcess[] {
-    return this.names.flatMap((name) => this.alive(name));
+  #all(): PeerProcess[] {
+    return this.#names.flatMap((name) => this.#alive(name));
   }
 }
 

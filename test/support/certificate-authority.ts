@@ -53,52 +53,54 @@ export type SignatureName = keyof typeof signatures;
 /** Issues certificates; its own is PEM in `certificate`. */
 export class CertificateAuthority {
   readonly certificate: string;
-  private readonly keys: KeyPair;
+  readonly #keys: KeyPair;
 
-  constructor(
-    private readonly name = "Test authority",
-    private readonly signature: SignatureName = "ecdsa-sha256",
-  ) {
-    this.keys = keyPair(signature);
+  readonly #name;
+  readonly #signature: SignatureName;
+
+  constructor(name = "Test authority", signature: SignatureName = "ecdsa-sha256") {
+    this.#name = name;
+    this.#signature = signature;
+    this.#keys = keyPair(signature);
     const isAuthority = extension(oid.basicConstraints, der(0x30, der(0x01, [0xff])));
-    this.certificate = this.signed(name, this.keys.publicKey, [isAuthority], {});
+    this.certificate = this.#signed(name, this.#keys.publicKey, [isAuthority], {});
   }
 
   /** Issues a certificate for host names and IP addresses. */
   issue(hosts: readonly string[], options: IssueOptions = {}): Issued {
-    const { privateKey, publicKey } = keyPair(this.signature);
+    const { privateKey, publicKey } = keyPair(this.#signature);
     const extensions = [extension(oid.subjectAltName, der(0x30, ...hosts.map(generalName)))];
     if (options.usage !== undefined) {
       extensions.push(extension(oid.extendedKeyUsage, der(0x30, der(0x06, oid[options.usage]))));
     }
     const encrypted = options.passphrase && { cipher: "aes-256-cbc", passphrase: options.passphrase };
     return {
-      cert: this.signed(hosts[0] ?? "nobody", publicKey, extensions, options),
+      cert: this.#signed(hosts[0] ?? "nobody", publicKey, extensions, options),
       key: privateKey.export({ type: "pkcs8", format: "pem", ...encrypted }) as string,
     };
   }
 
-  private signed(
+  #signed(
     subject: string,
     publicKey: KeyObject,
     extensions: readonly Buffer[],
     { fromDays = -1, untilDays = 1 }: IssueOptions,
   ): string {
-    const { hash } = signatures[this.signature];
-    const algorithm = Buffer.from(signatures[this.signature].algorithm, "hex");
+    const { hash } = signatures[this.#signature];
+    const algorithm = Buffer.from(signatures[this.#signature].algorithm, "hex");
     const toSign = der(
       0x30,
       der(0xa0, der(0x02, [2])),
       der(0x02, Buffer.from([1]), randomBytes(8)),
       algorithm,
-      nameOf(this.name),
+      nameOf(this.#name),
       der(0x30, utcTime(fromDays), utcTime(untilDays)),
       nameOf(subject),
       publicKey.export({ type: "spki", format: "der" }),
       der(0xa3, der(0x30, ...extensions)),
     );
     const pss = { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: 32 };
-    const key = { key: this.keys.privateKey, ...(this.signature.startsWith("rsa-pss") && pss) };
+    const key = { key: this.#keys.privateKey, ...(this.#signature.startsWith("rsa-pss") && pss) };
     const signature = der(0x03, [0], sign(hash, toSign, key));
     const base64 = der(0x30, toSign, algorithm, signature).toString("base64");
     return `-----BEGIN CERTIFICATE-----\n${base64.replace(/.{64}(?=.)/g, "$&\n")}\n-----END CERTIFICATE-----\n`;

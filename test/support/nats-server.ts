@@ -77,20 +77,24 @@ const portTries = 5;
 class Server implements TestNatsServer {
   readonly host = "127.0.0.1";
   port = -1;
-  private process: ServerProcess | undefined;
+  #process: ServerProcess | undefined;
 
-  constructor(
-    private readonly directory: string,
-    private readonly jetStream: boolean,
-    private readonly program: string,
-  ) {}
+  readonly #directory: string;
+  readonly #jetStream: boolean;
+  readonly #program: string;
+
+  constructor(directory: string, jetStream: boolean, program: string) {
+    this.#directory = directory;
+    this.#jetStream = jetStream;
+    this.#program = program;
+  }
 
   get url(): string {
     return `nats://${this.host}:${this.port}`;
   }
 
   configure(config: string): void {
-    writeFileSync(this.path("nats.conf"), config.replaceAll("$DIR", this.directory));
+    writeFileSync(this.#path("nats.conf"), config.replaceAll("$DIR", this.#directory));
   }
 
   async start(): Promise<void> {
@@ -100,7 +104,7 @@ class Server implements TestNatsServer {
       if (isNew) this.port = await freePort();
       const logged = this.log().length;
       try {
-        await this.launch();
+        await this.#launch();
         return;
       } catch (error) {
         if (tried === portTries || !this.log().slice(logged).includes("address already in use")) throw error;
@@ -108,25 +112,25 @@ class Server implements TestNatsServer {
     }
   }
 
-  private async launch(): Promise<void> {
-    const ports = this.path("ports");
+  async #launch(): Promise<void> {
+    const ports = this.#path("ports");
     rmSync(ports, { recursive: true, force: true });
     mkdirSync(ports);
     const process = await ServerProcess.start({
       name: "nats-server",
-      program: this.program,
+      program: this.#program,
       args: [
-        ...["-c", this.path("nats.conf"), "-a", this.host, "-p", `${this.port}`, "--ports_file_dir", ports],
-        ...(this.jetStream ? ["-m", "-1", "-js", "-sd", this.path("store")] : []),
+        ...["-c", this.#path("nats.conf"), "-a", this.host, "-p", `${this.port}`, "--ports_file_dir", ports],
+        ...(this.#jetStream ? ["-m", "-1", "-js", "-sd", this.#path("store")] : []),
       ],
       env: { PATH: "/usr/bin:/bin", TZ: "UTC" },
-      logFile: this.path("nats.log"),
+      logFile: this.#path("nats.log"),
     });
-    this.process = process;
+    this.#process = process;
     try {
       await eventually("nats-server answers", async () => {
         if (process.end !== undefined) throw process.endedEarly();
-        return this.isReady(ports);
+        return this.#isReady(ports);
       });
     } catch (error) {
       await process.stop({ immediately: true });
@@ -135,13 +139,13 @@ class Server implements TestNatsServer {
   }
 
   async stop(): Promise<void> {
-    await this.process?.stop({ immediately: false });
-    this.process = undefined;
+    await this.#process?.stop({ immediately: false });
+    this.#process = undefined;
   }
 
   async kill(): Promise<void> {
-    const { process } = this;
-    this.process = undefined;
+    const process = this.#process;
+    this.#process = undefined;
     if (process === undefined || process.end !== undefined) return;
     globalThis.process.kill(process.pid, "SIGKILL");
     await process.ended;
@@ -161,31 +165,31 @@ class Server implements TestNatsServer {
   }
 
   signal(signal: NodeJS.Signals): void {
-    if (this.process === undefined) throw new Error("this nats-server does not run");
-    process.kill(this.process.pid, signal);
+    if (this.#process === undefined) throw new Error("this nats-server does not run");
+    process.kill(this.#process.pid, signal);
   }
 
   log(): string {
-    const path = this.path("nats.log");
+    const path = this.#path("nats.log");
     return existsSync(path) ? readFileSync(path, "utf8") : "";
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     // One that hangs by SIGSTOP hears of no other signal.
     await this.kill();
-    rmSync(this.directory, { recursive: true, force: true, maxRetries: 5 });
+    rmSync(this.#directory, { recursive: true, force: true, maxRetries: 5 });
   }
 
-  private async isReady(portsDirectory: string): Promise<boolean> {
+  async #isReady(portsDirectory: string): Promise<boolean> {
     const ports = portsIn(portsDirectory);
     if (ports === undefined) return false;
     this.port = Number(new URL(ports.nats[0]!).port);
     if (!(await natsAnswers(this.url))) return false;
-    return !this.jetStream || (await fetch(`${ports.monitoring[0]}/healthz?js-enabled-only=true`)).ok;
+    return !this.#jetStream || (await fetch(`${ports.monitoring[0]}/healthz?js-enabled-only=true`)).ok;
   }
 
-  private path(name: string): string {
-    return join(this.directory, name);
+  #path(name: string): string {
+    return join(this.#directory, name);
   }
 }
 

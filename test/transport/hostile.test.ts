@@ -16,11 +16,15 @@ const { handshakeTimeoutMs, preamble } = protocolConstants;
 
 /** The listener's process. */
 class HostileListener implements Disposable {
-  private constructor(
-    private readonly child: ChildProcess,
-    readonly port: number,
-    readonly address: string,
-  ) {}
+  readonly #child: ChildProcess;
+  readonly port: number;
+  readonly address: string;
+
+  private constructor(child: ChildProcess, port: number, address: string) {
+    this.#child = child;
+    this.port = port;
+    this.address = address;
+  }
 
   static async start(): Promise<HostileListener> {
     const { execArgv, file } = nodeProgram("test/transport/hostile-listener.ts");
@@ -29,30 +33,34 @@ class HostileListener implements Disposable {
     return new HostileListener(child, Number(address.split(":").at(-1)), address);
   }
 
-  private command(command: HostileCommand): void {
-    this.child.send(command);
+  #command(command: HostileCommand): void {
+    this.#child.send(command);
   }
 
   advance(ms: number): void {
-    this.command({ kind: "advance", ms });
+    this.#command({ kind: "advance", ms });
   }
 
   async report(): Promise<HostileReport> {
-    this.command({ kind: "report" });
-    const [report] = (await once(this.child, "message")) as [HostileReport];
+    this.#command({ kind: "report" });
+    const [report] = (await once(this.#child, "message")) as [HostileReport];
     return report;
   }
 
   [Symbol.dispose](): void {
-    this.child.disconnect();
+    this.#child.disconnect();
   }
 }
 
 /** An honest sender that goes on sending, one message after another, for as long as it is let. */
 class HonestSender {
-  private number = 0;
+  #number = 0;
 
-  private constructor(private readonly sender: TestSender) {}
+  readonly #sender: TestSender;
+
+  private constructor(sender: TestSender) {
+    this.#sender = sender;
+  }
 
   static async dial(address: string): Promise<HonestSender> {
     return new HonestSender(await dialTest(address));
@@ -61,20 +69,20 @@ class HonestSender {
   /** Sends messages one by one, each acknowledged before the next. */
   async send(count: number): Promise<void> {
     for (let i = 0; i < count; i++) {
-      const firstNumber = ++this.number;
-      this.sender.connection.writeBatch({
+      const firstNumber = ++this.#number;
+      this.#sender.connection.writeBatch({
         epoch: identity.epoch,
         delivery: "at-least-once",
         firstNumber,
         topicKey: 1,
         payloads: [new Uint8Array(100)],
       });
-      expect(await this.sender.events.next()).toMatchObject({ kind: "ack", ack: { number: firstNumber } });
+      expect(await this.#sender.events.next()).toMatchObject({ kind: "ack", ack: { number: firstNumber } });
     }
   }
 
   close(): void {
-    this.sender.connection.destroy();
+    this.#sender.connection.destroy();
   }
 }
 

@@ -32,21 +32,21 @@ export const welcome = { cursorEpoch: 0, cursor: 0, backlog: 0, credit: 4_194_30
 /** A list that can be awaited: `next()` is the oldest entry not taken yet, when there is one. */
 export class Inbox<T> {
   readonly all: T[] = [];
-  private taken = 0;
-  private waiting: (() => void) | undefined;
+  #taken = 0;
+  #waiting: (() => void) | undefined;
 
   push(value: T): void {
     this.all.push(value);
-    this.waiting?.();
+    this.#waiting?.();
   }
 
   async next(): Promise<T> {
-    while (this.taken === this.all.length) {
+    while (this.#taken === this.all.length) {
       await new Promise<void>((resolve) => {
-        this.waiting = resolve;
+        this.#waiting = resolve;
       });
     }
-    return this.all[this.taken++] as T;
+    return this.all[this.#taken++] as T;
   }
 }
 
@@ -88,13 +88,13 @@ export interface Accepted {
 export class TestListener implements AsyncDisposable {
   readonly refusals = new Inbox<HandshakeRefusal>();
   readonly accepted = new Inbox<Accepted>();
-  private listener!: Listener;
+  #listener!: Listener;
 
   private constructor() {}
 
   static async start(overrides: Partial<ListenOptions> = {}): Promise<TestListener> {
     const test = new TestListener();
-    test.listener = await listen({
+    test.#listener = await listen({
       address: "127.0.0.1:0",
       listenerName: identity.listenerName,
       secrets: () => [secret],
@@ -112,7 +112,7 @@ export class TestListener implements AsyncDisposable {
   }
 
   get address(): string {
-    return this.listener.boundAddress;
+    return this.#listener.boundAddress;
   }
 
   get port(): number {
@@ -120,7 +120,7 @@ export class TestListener implements AsyncDisposable {
   }
 
   async close(connections: boolean): Promise<void> {
-    await this.listener.close({ connections });
+    await this.#listener.close({ connections });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -165,40 +165,40 @@ export async function connectPair(
 
 /** A clock that stands until it is moved. */
 export class ManualClock implements Clock {
-  private time = 0;
-  private readonly waiting = new Set<{ readonly at: number; readonly callback: () => void }>();
+  #time = 0;
+  readonly #waiting = new Set<{ readonly at: number; readonly callback: () => void }>();
 
   /** How many timers wait. */
   get timers(): number {
-    return this.waiting.size;
+    return this.#waiting.size;
   }
 
   now(): number {
-    return this.time;
+    return this.#time;
   }
 
   setTimeout(callback: () => void, delayMs: number): () => void {
-    const timer = { at: this.time + delayMs, callback };
-    this.waiting.add(timer);
-    return () => this.waiting.delete(timer);
+    const timer = { at: this.#time + delayMs, callback };
+    this.#waiting.add(timer);
+    return () => this.#waiting.delete(timer);
   }
 
   /** Moves the time forward and runs what falls due, in order. */
   advance(byMs: number): void {
-    const end = this.time + byMs;
+    const end = this.#time + byMs;
     for (;;) {
-      const due = [...this.waiting].filter(({ at }) => at <= end).sort((a, b) => a.at - b.at)[0];
+      const due = [...this.#waiting].filter(({ at }) => at <= end).sort((a, b) => a.at - b.at)[0];
       if (due === undefined) break;
-      this.waiting.delete(due);
-      this.time = Math.max(this.time, due.at);
+      this.#waiting.delete(due);
+      this.#time = Math.max(this.#time, due.at);
       due.callback();
     }
-    this.time = end;
+    this.#time = end;
   }
 
   /** Moves the time forward as for a process that stood still: what falls due runs late. */
   stall(byMs: number): void {
-    this.time += byMs;
+    this.#time += byMs;
     this.advance(0);
   }
 }

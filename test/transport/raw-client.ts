@@ -14,13 +14,16 @@ const helloNonce = new Uint8Array(32).fill(3);
 export class RawClient implements Disposable {
   readonly frames = new Inbox<Frame>();
   readonly closed: Promise<void>;
-  private readonly decoder = new FrameDecoder({ maxFrameBytes: 1 << 20 });
+  readonly #decoder = new FrameDecoder({ maxFrameBytes: 1 << 20 });
 
-  private constructor(readonly socket: Socket) {
+  readonly socket: Socket;
+
+  private constructor(socket: Socket) {
+    this.socket = socket;
     socket.on("error", () => {});
     socket.on("data", (chunk) => {
-      this.decoder.push(new Uint8Array(chunk));
-      for (let frame = this.decoder.next(); frame !== undefined; frame = this.decoder.next()) this.frames.push(frame);
+      this.#decoder.push(new Uint8Array(chunk));
+      for (let frame = this.#decoder.next(); frame !== undefined; frame = this.#decoder.next()) this.frames.push(frame);
     });
     this.closed = new Promise((resolve) => socket.once("close", () => resolve()));
   }

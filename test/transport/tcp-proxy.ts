@@ -6,24 +6,24 @@ import { connect, createServer, type Server, type Socket } from "node:net";
 export class TcpProxy implements AsyncDisposable {
   /** Bytes that went from the dialler to the target. */
   readonly forward: Buffer[] = [];
-  private readonly sockets: Socket[] = [];
-  private stalled = false;
+  readonly #sockets: Socket[] = [];
+  #stalled = false;
 
-  private constructor(
-    private readonly server: Server,
-    private readonly targetPort: number,
-    pieceBytes: number,
-    latencyMs: number,
-  ) {
+  readonly #server: Server;
+  readonly #targetPort: number;
+
+  private constructor(server: Server, targetPort: number, pieceBytes: number, latencyMs: number) {
+    this.#server = server;
+    this.#targetPort = targetPort;
     server.on("connection", (near) => {
-      const far = connect({ port: this.targetPort, host: "127.0.0.1", noDelay: true });
-      this.sockets.push(near, far);
+      const far = connect({ port: this.#targetPort, host: "127.0.0.1", noDelay: true });
+      this.#sockets.push(near, far);
       for (const [from, to] of [
         [near, far],
         [far, near],
       ] as const) {
         from.on("data", (chunk) => {
-          if (this.stalled) return;
+          if (this.#stalled) return;
           if (to === far) this.forward.push(chunk);
           const pass = (): void => {
             for (let at = 0; at < chunk.length; at += pieceBytes) to.write(chunk.subarray(at, at + pieceBytes));
@@ -32,7 +32,7 @@ export class TcpProxy implements AsyncDisposable {
           if (latencyMs > 0) setTimeout(pass, latencyMs);
           else pass();
         });
-        from.on("end", () => this.stalled || to.end());
+        from.on("end", () => this.#stalled || to.end());
         from.on("error", () => {});
       }
     });
@@ -53,23 +53,23 @@ export class TcpProxy implements AsyncDisposable {
   }
 
   get address(): string {
-    const bound = this.server.address();
+    const bound = this.#server.address();
     if (bound === null || typeof bound === "string") throw new Error("the proxy does not listen");
     return `127.0.0.1:${bound.port}`;
   }
 
   /** From now on every byte and every FIN is lost. */
   stall(): void {
-    this.stalled = true;
+    this.#stalled = true;
   }
 
   /** Resets the connections. */
   cut(): void {
-    for (const socket of this.sockets) socket.resetAndDestroy();
+    for (const socket of this.#sockets) socket.resetAndDestroy();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.server.close();
-    for (const socket of this.sockets) socket.destroy();
+    this.#server.close();
+    for (const socket of this.#sockets) socket.destroy();
   }
 }

@@ -325,12 +325,15 @@ describe("certificates that are renewed", () => {
  * nobody writes to.
  */
 class FileSystemThatHangs {
-  private writer: number | undefined;
+  #writer: number | undefined;
 
-  private constructor(
-    private readonly pipe: string,
-    private readonly opening: readonly Promise<{ close(): Promise<void> }>[],
-  ) {}
+  readonly #pipe: string;
+  readonly #opening: readonly Promise<{ close(): Promise<void> }>[];
+
+  private constructor(pipe: string, opening: readonly Promise<{ close(): Promise<void> }>[]) {
+    this.#pipe = pipe;
+    this.#opening = opening;
+  }
 
   static async start(directory: string): Promise<FileSystemThatHangs> {
     const pipe = join(directory, "pipe");
@@ -344,18 +347,18 @@ class FileSystemThatHangs {
 
   /** Lets them go on. */
   async end(): Promise<void> {
-    if (this.writer !== undefined) return;
+    if (this.#writer !== undefined) return;
     // Without a reader yet there would be nobody to let go.
     await eventually("a thread waits for a writer", () => {
       try {
-        this.writer = openSync(this.pipe, constants.O_WRONLY | constants.O_NONBLOCK);
+        this.#writer = openSync(this.#pipe, constants.O_WRONLY | constants.O_NONBLOCK);
         return true;
       } catch {
         return false;
       }
     });
-    for (const reader of await Promise.all(this.opening)) await reader.close();
-    closeSync(this.writer!);
+    for (const reader of await Promise.all(this.#opening)) await reader.close();
+    closeSync(this.#writer!);
   }
 }
 

@@ -9,9 +9,13 @@ import { connect as connectTls, createServer, type Server } from "node:tls";
 export class TlsProxy implements AsyncDisposable {
   /** What it has read of the dialler. */
   readonly read: Buffer[] = [];
-  private readonly sockets: Socket[] = [];
+  readonly #sockets: Socket[] = [];
 
-  private constructor(private readonly server: Server) {}
+  readonly #server: Server;
+
+  private constructor(server: Server) {
+    this.#server = server;
+  }
 
   /** @param options.ca dial the target over TLS and trust this; without it in plaintext */
   static async to(
@@ -24,7 +28,7 @@ export class TlsProxy implements AsyncDisposable {
     server.on("secureConnection", (near) => {
       const target = { port: targetPort, host: "127.0.0.1" };
       const far = ca === undefined ? connect(target) : connectTls({ ...target, ca, cert, key });
-      proxy.sockets.push(near, far);
+      proxy.#sockets.push(near, far);
       near.on("data", (chunk) => proxy.read.push(chunk));
       near.pipe(far).pipe(near);
       for (const socket of [near, far]) socket.on("error", () => {});
@@ -35,11 +39,11 @@ export class TlsProxy implements AsyncDisposable {
   }
 
   get address(): string {
-    return `127.0.0.1:${(this.server.address() as AddressInfo).port}`;
+    return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.server.close();
-    for (const socket of this.sockets) socket.destroy();
+    this.#server.close();
+    for (const socket of this.#sockets) socket.destroy();
   }
 }

@@ -7,39 +7,42 @@
  * function that always fails is better given its messages one by one.
  */
 export class BatchSize {
-  private present = 1;
+  #present = 1;
+
+  readonly #max: number;
+  readonly #targetMs: number;
 
   /** @param targetMs how long a batch may be expected to take */
-  constructor(
-    private readonly max: number,
-    private readonly targetMs: number,
-  ) {}
+  constructor(max: number, targetMs: number) {
+    this.#max = max;
+    this.#targetMs = targetMs;
+  }
 
   get limit(): number {
-    return this.present;
+    return this.#present;
   }
 
   committed(count: number, durationMs: number): void {
-    const wanted = count >= this.present ? this.present * 2 : this.present;
-    this.set(Math.min(wanted, (count * this.targetMs) / Math.max(durationMs, 0.001)));
+    const wanted = count >= this.#present ? this.#present * 2 : this.#present;
+    this.#set(Math.min(wanted, (count * this.#targetMs) / Math.max(durationMs, 0.001)));
   }
 
   /** A message has failed alone. */
   buried(): void {
-    this.set(this.present / 2);
+    this.#set(this.#present / 2);
   }
 
   /** A batch of so many had to be given up; perhaps a smaller one gets through. */
   givenUp(count: number): void {
-    this.set(Math.min(this.present, count / 2));
+    this.#set(Math.min(this.#present, count / 2));
   }
 
   /** A batch ran into the statement timeout: what was learnt about the pace is wrong. */
   timedOut(): void {
-    this.set(1);
+    this.#set(1);
   }
 
-  private set(limit: number): void {
-    this.present = Math.min(this.max, Math.max(1, Math.floor(limit)));
+  #set(limit: number): void {
+    this.#present = Math.min(this.#max, Math.max(1, Math.floor(limit)));
   }
 }

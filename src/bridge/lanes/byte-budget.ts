@@ -38,62 +38,69 @@ interface RoleMemory {
 
 /** What a lane has taken. */
 export class LaneMemory {
-  private taken = 0;
+  #taken = 0;
 
-  constructor(
-    private readonly budget: ByteBudget,
-    readonly role: RoleMemory,
-  ) {}
+  readonly #budget: ByteBudget;
+  readonly role: RoleMemory;
+
+  constructor(budget: ByteBudget, role: RoleMemory) {
+    this.#budget = budget;
+    this.role = role;
+  }
 
   get usedBytes(): number {
-    return this.taken;
+    return this.#taken;
   }
 
   /** Takes the memory of a message if there is room. One message always fits, so that none is too large for ever. */
   take(message: InboundMessage, admission: Admission = {}): boolean {
-    if (!this.budget.take(this, message, admission)) return false;
-    if (this.taken === 0) this.role.active += 1;
-    this.taken += memoryOf(message);
+    if (!this.#budget.take(this, message, admission)) return false;
+    if (this.#taken === 0) this.role.active += 1;
+    this.#taken += memoryOf(message);
     return true;
   }
 
   /** The lane has done it. */
   give(message: InboundMessage): void {
-    this.budget.give(this, message);
-    this.taken -= memoryOf(message);
-    if (this.taken === 0) this.role.active -= 1;
+    this.#budget.give(this, message);
+    this.#taken -= memoryOf(message);
+    if (this.#taken === 0) this.role.active -= 1;
   }
 
   /** The lane has given all, and takes no part any more. */
   leave(): void {
-    this.budget.leave(this);
+    this.#budget.leave(this);
   }
 }
 
 export class ByteBudget {
-  private taken = 0;
-  private readonly roles = new Map<string, RoleMemory>();
+  #taken = 0;
+  readonly #roles = new Map<string, RoleMemory>();
   /** Who has each message that more than one lane has. */
-  private readonly shared = new Map<InboundMessage, LaneMemory[]>();
+  readonly #shared = new Map<InboundMessage, LaneMemory[]>();
 
-  constructor(readonly limitBytes: number) {}
+  readonly limitBytes: number;
+
+  constructor(limitBytes: number) {
+    this.limitBytes = limitBytes;
+  }
 
   /** What is taken now. */
   get usedBytes(): number {
-    return this.taken;
+    return this.#taken;
   }
 
   /** So much is taken that messages are to be written to the table, if they can be. */
   get isCrowded(): boolean {
-    return this.taken > this.limitBytes / spillDivisor;
+    return this.#taken > this.limitBytes / spillDivisor;
   }
 
   /** Another lane takes part, until it leaves. @param name of the role as which its function runs */
   join(name: string): LaneMemory {
-    let role = this.roles.get(name);
+    let role = this.#roles.get(name);
     if (role === undefined) {
       role = { name, lanes: 0, active: 0, held: 0 };
-      this.roles.set(name, role);
+      this.#roles.set(name, role);
     }
     role.lanes += 1;
     return new LaneMemory(this, role);
@@ -101,7 +108,7 @@ export class ByteBudget {
 
   leave({ role }: LaneMemory): void {
     role.lanes -= 1;
-    if (role.lanes === 0) this.roles.delete(role.name);
+    if (role.lanes === 0) this.#roles.delete(role.name);
   }
 
   take(lane: LaneMemory, message: InboundMessage, { holders = [], isKept = false }: Admission): boolean {
@@ -111,33 +118,33 @@ export class ByteBudget {
       inAll: holders.length > 0 ? 0 : bytes,
       ofRole: holders.some(({ role }) => role === lane.role) ? 0 : bytes,
     };
-    const isAlone = this.taken + wanted.inAll === bytes;
+    const isAlone = this.#taken + wanted.inAll === bytes;
     if (!isKept && !isAlone && !this.hasRoom(lane, wanted)) return false;
-    this.taken += wanted.inAll;
+    this.#taken += wanted.inAll;
     lane.role.held += wanted.ofRole;
-    if (holders.push(lane) === 2) this.shared.set(message, holders);
+    if (holders.push(lane) === 2) this.#shared.set(message, holders);
     return true;
   }
 
   give(lane: LaneMemory, message: InboundMessage): void {
     const bytes = memoryOf(message);
-    const holders = this.shared.get(message);
+    const holders = this.#shared.get(message);
     if (holders === undefined) {
-      this.taken -= bytes;
+      this.#taken -= bytes;
       lane.role.held -= bytes;
       return;
     }
     holders.splice(holders.indexOf(lane), 1);
-    if (holders.length === 1) this.shared.delete(message);
+    if (holders.length === 1) this.#shared.delete(message);
     if (!holders.some(({ role }) => role === lane.role)) lane.role.held -= bytes;
   }
 
   protected hasRoom({ role, usedBytes }: LaneMemory, { bytes, inAll, ofRole }: Wanted): boolean {
-    const left = this.limitBytes - this.taken - inAll;
+    const left = this.limitBytes - this.#taken - inAll;
     if (left < 0) return false;
     const held = role.held + ofRole;
-    const part = this.limitBytes / bufferReserveDivisor / this.roles.size;
-    const mayHold = Math.max(held + left - part * (this.roles.size - 1), Math.min(part, held + left));
+    const part = this.limitBytes / bufferReserveDivisor / this.#roles.size;
+    const mayHold = Math.max(held + left - part * (this.#roles.size - 1), Math.min(part, held + left));
     if (held > mayHold) return false;
     const active = role.active + (usedBytes === 0 ? 1 : 0);
     const hasIdle = role.lanes > active;

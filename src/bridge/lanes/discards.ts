@@ -3,32 +3,36 @@
  * number of them is told apart.
  */
 export class Discards {
-  private sum = 0;
-  private others = 0;
-  private readonly counts = new Map<string, number>();
+  #sum = 0;
+  #others = 0;
+  readonly #counts = new Map<string, number>();
 
-  constructor(private readonly maxSubjects: number) {}
+  readonly #maxSubjects: number;
+
+  constructor(maxSubjects: number) {
+    this.#maxSubjects = maxSubjects;
+  }
 
   /** Exact, whatever the number of subjects. */
   get total(): number {
-    return this.sum;
+    return this.#sum;
   }
 
   /** By subject, for the first `maxSubjects` of them. */
   get bySubject(): ReadonlyMap<string, number> {
-    return this.counts;
+    return this.#counts;
   }
 
   /** Of all subjects beyond these. */
   get other(): number {
-    return this.others;
+    return this.#others;
   }
 
   add(subject: string): void {
-    this.sum += 1;
-    const count = this.counts.get(subject);
-    if (count !== undefined) this.counts.set(subject, count + 1);
-    else if (this.counts.size < this.maxSubjects) this.counts.set(subject, 1);
-    else this.others += 1;
+    this.#sum += 1;
+    const count = this.#counts.get(subject);
+    if (count !== undefined) this.#counts.set(subject, count + 1);
+    else if (this.#counts.size < this.#maxSubjects) this.#counts.set(subject, 1);
+    else this.#others += 1;
   }
 }

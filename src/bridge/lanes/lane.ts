@@ -47,18 +47,18 @@ type RanPartly = Extract<Outcome, { kind: "partly" }>;
 export class Lane {
   /** Called when there may be a step where there was none. Set by the scheduler. */
   onReady: () => void = () => undefined;
-  private readonly memory: LaneMemory;
-  private isClosed = false;
+  readonly #memory: LaneMemory;
+  #isClosed = false;
   protected readonly messages: MessageQueue;
   /** Of the page that was fetched, or is about to be in the table: they come before {@link messages}. */
   protected page: MessageQueue;
   /** The numbers of the first ones of the page; those behind them are not in the table. */
-  private readonly pageIds = new Fifo<bigint>();
+  readonly #pageIds = new Fifo<bigint>();
   /** Saved messages that are done, and still in the table. */
-  private done: bigint[] = [];
+  #done: bigint[] = [];
   /** What is being written to the table. */
-  private spilling: { readonly step: SpillStep; readonly isOfPage: boolean; done: number } | undefined;
-  private isHeld = false;
+  #spilling: { readonly step: SpillStep; readonly isOfPage: boolean; done: number } | undefined;
+  #isHeld = false;
   protected readonly retries: Retries;
   protected readonly size: BatchSize;
   protected readonly pause: Pause;
@@ -69,29 +69,36 @@ export class Lane {
   protected verdict: BuryStep | KeepStep | undefined;
   protected stopped = false;
   /** The pause is one because Postgres could not be reached. */
-  private waitsForPostgres = false;
-  private retriedLast = false;
-  private readonly totals = { committed: 0, buried: 0, retried: 0, transactions: 0, bisections: 0 };
-  private readonly waiting: ((done: boolean) => void)[] = [];
+  #waitsForPostgres = false;
+  #retriedLast = false;
+  readonly #totals = { committed: 0, buried: 0, retried: 0, transactions: 0, bisections: 0 };
+  readonly #waiting: ((done: boolean) => void)[] = [];
+
+  subscription: Subscription;
+  protected readonly context: LaneContext;
+  #hasSaved;
 
   constructor(
     /** As it is now: its wrapper may be given another owner. The next step has it. */
-    public subscription: Subscription,
-    protected readonly context: LaneContext,
+    subscription: Subscription,
+    context: LaneContext,
     /** The table may have messages for it. */
-    private hasSaved = false,
+    hasSaved = false,
   ) {
+    this.subscription = subscription;
+    this.context = context;
+    this.#hasSaved = hasSaved;
     const { settings } = context;
-    this.memory = context.budget.join(subscription.runAs);
-    this.messages = new MessageQueue(context, this.memory);
-    this.page = new MessageQueue(context, this.memory);
+    this.#memory = context.budget.join(subscription.runAs);
+    this.messages = new MessageQueue(context, this.#memory);
+    this.page = new MessageQueue(context, this.#memory);
     this.retries = new Retries(settings);
     this.size = new BatchSize(settings.maxBatchMessages, settings.batchTargetMs);
     this.pause = new Pause(settings);
   }
 
   get counts(): LaneCounts {
-    return this.totals;
+    return this.#totals;
   }
 
   /** Messages that are neither committed nor buried, as far as they are in memory. */
@@ -101,7 +108,7 @@ export class Lane {
 
   /** The memory of these. */
   get bytes(): number {
-    return this.memory.usedBytes;
+    return this.#memory.usedBytes;
   }
 
   /**
@@ -109,22 +116,22 @@ export class Lane {
    * none.
    */
   get oldestReceivedAt(): number | undefined {
-    return (this.page.at(this.pageIds.length) ?? this.messages.oldest)?.receivedAt;
+    return (this.page.at(this.#pageIds.length) ?? this.messages.oldest)?.receivedAt;
   }
 
   /** The numbers of saved messages that are done, and still in the table. */
   get savedDone(): readonly bigint[] {
-    return this.done;
+    return this.#done;
   }
 
   /** Messages that are neither committed nor buried nor saved in the table, in order. */
   get unfinished(): Iterable<InboundMessage> {
-    return [...[...this.page].slice(this.pageIds.length), ...this.messages];
+    return [...[...this.page].slice(this.#pageIds.length), ...this.messages];
   }
 
   /** From when on {@link next} has a step; Infinity: not before something is offered, retried or settled. */
   get readyAt(): number {
-    if (this.stopped || this.out !== undefined || !this.hasStep) return Number.POSITIVE_INFINITY;
+    if (this.stopped || this.out !== undefined || !this.#hasStep) return Number.POSITIVE_INFINITY;
     return this.pause.until;
   }
 
@@ -141,7 +148,7 @@ export class Lane {
   /** There may be more in the table: it is looked for before anything that was not tried yet. */
   lookForSaved(): void {
     if (this.stopped) return;
-    this.hasSaved = true;
+    this.#hasSaved = true;
     this.onReady();
   }
 
@@ -150,9 +157,9 @@ export class Lane {
    * missing that another process has.
    */
   hold(): void {
-    this.isHeld = true;
+    this.#isHeld = true;
     this.messages.hold();
-    if (this.empty) this.tell(true);
+    if (this.#empty) this.#tell(true);
   }
 
   /**
@@ -163,31 +170,31 @@ export class Lane {
    * @param roomBytes there is no room for more, also not for a single message
    */
   takeSpill(mostBytes: number, roomBytes = Number.POSITIVE_INFINITY): SpillStep | undefined {
-    if (this.stopped || this.isHeld || this.spilling !== undefined) return undefined;
+    if (this.stopped || this.#isHeld || this.#spilling !== undefined) return undefined;
     this.keepTried();
-    const isOfPage = this.page.length > this.pageIds.length;
+    const isOfPage = this.page.length > this.#pageIds.length;
     const messages = isOfPage
-      ? this.page.piece(this.pageIds.length, Number.POSITIVE_INFINITY)
+      ? this.page.piece(this.#pageIds.length, Number.POSITIVE_INFINITY)
       : this.messages.piece(0, Math.min(mostBytes, roomBytes));
     const bytes = messages.reduce((sum, message) => sum + memoryOf(message), 0);
     if (messages.length === 0 || bytes > roomBytes) return undefined;
-    this.hasSaved = true;
+    this.#hasSaved = true;
     const step: SpillStep = { kind: "spill", subscription: this.subscription, messages };
-    this.spilling = { step, isOfPage, done: 0 };
+    this.#spilling = { step, isOfPage, done: 0 };
     return step;
   }
 
   /** @param savedIds the numbers under which they are in the table; undefined: it is not known whether they are */
   settleSpill(step: SpillStep, savedIds: readonly bigint[] | undefined): void {
-    const { spilling } = this;
+    const spilling = this.#spilling;
     if (spilling?.step !== step) return;
-    this.spilling = undefined;
+    this.#spilling = undefined;
     if (savedIds !== undefined) {
-      this.hasSaved = true;
+      this.#hasSaved = true;
       if (spilling.isOfPage) this.numberPage(savedIds, spilling.done);
       else this.messages.finish(savedIds.length);
     }
-    if (this.empty) this.tell(true);
+    if (this.#empty) this.#tell(true);
     this.onReady();
   }
 
@@ -202,7 +209,7 @@ export class Lane {
   /** The next step; undefined before {@link readyAt}. It is out until it is settled. */
   next(now: number): Step | undefined {
     if (this.readyAt > now) return undefined;
-    this.waitsForPostgres = false;
+    this.#waitsForPostgres = false;
     this.out = this.verdict ?? this.takeRetry() ?? this.takeFetch() ?? this.takeBatch();
     return this.out;
   }
@@ -212,72 +219,72 @@ export class Lane {
     if (step !== this.out) return;
     const { part } = this;
     this.out = this.part = undefined;
-    this.waitsForPostgres = outcome.kind === "unavailable";
+    this.#waitsForPostgres = outcome.kind === "unavailable";
     // What was looked for is still there.
-    if (step.kind === "fetch" && outcome.kind !== "fetched") this.hasSaved = true;
+    if (step.kind === "fetch" && outcome.kind !== "fetched") this.#hasSaved = true;
     if (outcome.kind === "deposed") this.stop();
     else if (outcome.kind === "unavailable") {
-      if (part !== undefined) this.queue.again(part);
+      if (part !== undefined) this.#queue.again(part);
       this.pause.begin(now);
-    } else if (outcome.kind === "fetched") this.fetched(outcome.saved);
+    } else if (outcome.kind === "fetched") this.#fetched(outcome.saved);
     else {
-      this.totals.transactions += 1;
+      this.#totals.transactions += 1;
       if (outcome.kind === "partly") this.settlePartly(step as BatchStep, part!, outcome, now);
       else if (step.kind === "fetch") this.pause.begin(now);
       else if (step.kind === "batch") this.settleBatch(step, part!, outcome, now);
       else if (step.kind === "retry") this.settleRetry(step, outcome, now);
       else this.settleVerdict(step, outcome, now);
     }
-    if (this.empty) this.tell(true);
+    if (this.#empty) this.#tell(true);
   }
 
   /** Postgres answers again: ends the pause that the lane makes because it did not. */
   wake(): void {
-    if (!this.waitsForPostgres) return;
-    this.waitsForPostgres = false;
+    if (!this.#waitsForPostgres) return;
+    this.#waitsForPostgres = false;
     this.pause.forget();
     this.onReady();
   }
 
   /** Resolves with true when nothing is left that may be handed out, or with false when the lane is stopped before that. */
   drain(): Promise<boolean> {
-    if (this.empty || this.stopped) return Promise.resolve(this.empty);
-    return new Promise((resolve) => this.waiting.push(resolve));
+    if (this.#empty || this.stopped) return Promise.resolve(this.#empty);
+    return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
   /** Hands out nothing more and takes nothing more. What is out is still to be settled; what is queued stays. */
   stop(): void {
     this.stopped = true;
-    this.tell(this.empty);
+    this.#tell(this.#empty);
   }
 
   /** Stops, forgets everything, and gives all memory back. */
   close(): void {
     this.stop();
-    this.out = this.part = this.verdict = this.spilling = undefined;
+    this.out = this.part = this.verdict = this.#spilling = undefined;
     this.page.clear();
     this.messages.clear();
     this.retries.clear();
-    if (!this.isClosed) this.memory.leave();
-    this.isClosed = true;
+    if (!this.#isClosed) this.#memory.leave();
+    this.#isClosed = true;
   }
 
   protected takeRetry(): RetryStep | undefined {
     const job = this.retries.first;
     // Messages and dead letters take turns, so that neither waits for all of the other.
-    this.retriedLast = job !== undefined && (!this.retriedLast || !this.hasMessages);
-    return this.retriedLast ? { kind: "retry", subscription: this.subscription, job: job! } : undefined;
+    this.#retriedLast = job !== undefined && (!this.#retriedLast || !this.#hasMessages);
+    return this.#retriedLast ? { kind: "retry", subscription: this.subscription, job: job! } : undefined;
   }
 
   protected takeFetch(): FetchStep | undefined {
-    if (!this.mayFetch) return undefined;
+    if (!this.#mayFetch) return undefined;
     // What is saved while this is out is looked for again.
-    this.hasSaved = false;
-    return { kind: "fetch", subscription: this.subscription, done: this.done };
+    this.#hasSaved = false;
+    return { kind: "fetch", subscription: this.subscription, done: this.#done };
   }
 
   protected takeBatch(): BatchStep {
-    const { part, messages } = this.queue.take(this.size.limit);
+    const { part, messages } = this.#queue.take(this.size.limit);
     this.part = part;
     return { kind: "batch", subscription: this.subscription, messages };
   }
@@ -293,7 +300,7 @@ export class Lane {
     this.pause.forget();
     if (outcome.kind === "committed") {
       this.size.committed(part.count, outcome.durationMs);
-      this.committed(part.count);
+      this.#committed(part.count);
     } else if (outcome.kind === "failed") this.afterFailure(step, tried, outcome.error);
     else if (outcome.kind === "timed_out") this.afterTimeout(step, tried, outcome.error);
     else this.afterSessionLoss(step, tried, outcome.message);
@@ -302,11 +309,11 @@ export class Lane {
   /** Of those at the front nothing is left to do; what failed is settled as if it had been tried for itself. */
   protected settlePartly(step: BatchStep, part: Part, { committed, failed }: RanPartly, now: number): void {
     if (committed > 0) this.pause.forget();
-    this.committed(committed);
+    this.#committed(committed);
     const tried = { ...part, count: failed?.count ?? 0, attempts: part.attempts + 1 };
     const rest = part.count - committed - tried.count;
     // Those that were never tried are simply what is behind the parts.
-    if (rest > 0 && part.attempts > 0) this.queue.again({ ...part, count: rest });
+    if (rest > 0 && part.attempts > 0) this.#queue.again({ ...part, count: rest });
     if (failed === undefined) return;
     const { outcome } = failed;
     if (outcome.kind === "transient") {
@@ -319,9 +326,9 @@ export class Lane {
     else this.afterTimeout(failedStep, tried, outcome.error);
   }
 
-  private committed(count: number): void {
-    this.totals.committed += count;
-    this.finish(count);
+  #committed(count: number): void {
+    this.#totals.committed += count;
+    this.#finish(count);
   }
 
   /** No message is to blame: with fewer of them, at once, until one is alone and waits. */
@@ -330,7 +337,7 @@ export class Lane {
       this.halve(tried);
       return;
     }
-    this.queue.again(tried);
+    this.#queue.again(tried);
     this.pause.begin(now);
   }
 
@@ -342,19 +349,19 @@ export class Lane {
   protected afterTimeout(step: BatchStep, tried: Part, error: FunctionError): void {
     this.size.timedOut();
     if (tried.count === 1) this.condemn(step, error, tried.attempts);
-    else this.queue.again({ ...tried, oneByOne: true });
+    else this.#queue.again({ ...tried, oneByOne: true });
   }
 
   /** Once may have been an operator, or the commit may have been done: only the second loss of a message is its own. */
   protected afterSessionLoss(step: BatchStep, tried: Part, message: string): void {
     if (tried.count > 1) this.halve(tried);
-    else if (tried.losses === 0) this.queue.again({ ...tried, losses: 1 });
+    else if (tried.losses === 0) this.#queue.again({ ...tried, losses: 1 });
     else this.condemn(step, sessionLostTwice(this.context.settings, message), tried.attempts);
   }
 
   protected halve(tried: Part): void {
-    this.totals.bisections += 1;
-    this.queue.halve(tried);
+    this.#totals.bisections += 1;
+    this.#queue.halve(tried);
   }
 
   /** The only message of the batch is to become a dead letter. */
@@ -366,7 +373,7 @@ export class Lane {
   protected settleRetry({ job, subscription }: RetryStep, outcome: Ran, now: number): void {
     if (outcome.kind === "committed") {
       this.pause.forget();
-      this.totals.retried += 1;
+      this.#totals.retried += 1;
       this.retries.shift();
       return;
     }
@@ -385,8 +392,8 @@ export class Lane {
     this.verdict = undefined;
     if (kind === "keep") this.retries.shift();
     else {
-      this.totals.buried += 1;
-      this.finish(1);
+      this.#totals.buried += 1;
+      this.#finish(1);
     }
   }
 
@@ -404,59 +411,59 @@ export class Lane {
   /** Messages of the page were written to the table, the first ones of which may be done by now. */
   protected numberPage(savedIds: readonly bigint[], done: number): void {
     for (const [index, id] of savedIds.entries()) {
-      if (index < done) this.done.push(id);
-      else this.pageIds.push(id);
+      if (index < done) this.#done.push(id);
+      else this.#pageIds.push(id);
     }
   }
 
-  private fetched(saved: readonly SavedMessage[]): void {
+  #fetched(saved: readonly SavedMessage[]): void {
     // Deleted with it.
-    this.done = [];
+    this.#done = [];
     for (const { savedId, message } of saved) {
       this.page.offer(message, { isKept: true });
-      this.pageIds.push(savedId);
+      this.#pageIds.push(savedId);
     }
-    if (saved.length > 0) this.hasSaved = true;
+    if (saved.length > 0) this.#hasSaved = true;
   }
 
   /** Those that are next: the page, which came first, or what was offered. */
-  private get queue(): MessageQueue {
+  get #queue(): MessageQueue {
     return this.page.length > 0 ? this.page : this.messages;
   }
 
   /** The messages at the front are done. */
-  private finish(count: number): void {
-    const { queue } = this;
+  #finish(count: number): void {
+    const queue = this.#queue;
     if (queue === this.page) {
       for (let index = 0; index < count; index++) {
-        const id = this.pageIds.shift();
-        if (id !== undefined) this.done.push(id);
-        else if (this.spilling?.isOfPage === true) this.spilling.done += 1;
+        const id = this.#pageIds.shift();
+        if (id !== undefined) this.#done.push(id);
+        else if (this.#spilling?.isOfPage === true) this.#spilling.done += 1;
       }
     }
     queue.finish(count);
   }
 
-  private get mayFetch(): boolean {
+  get #mayFetch(): boolean {
     // What of the page is being written would be read again, though it is done.
-    return this.hasSaved && !this.isHeld && this.page.length === 0 && this.spilling?.isOfPage !== true;
+    return this.#hasSaved && !this.#isHeld && this.page.length === 0 && this.#spilling?.isOfPage !== true;
   }
 
   /** A batch may be taken: nothing that was saved before is missing in front of it. */
-  private get hasMessages(): boolean {
+  get #hasMessages(): boolean {
     if (this.page.length > 0) return true;
-    return !this.hasSaved && this.spilling === undefined && this.messages.openLength > 0;
+    return !this.#hasSaved && this.#spilling === undefined && this.messages.openLength > 0;
   }
 
-  private get hasStep(): boolean {
-    return this.mayFetch || this.hasMessages || this.retries.length > 0;
+  get #hasStep(): boolean {
+    return this.#mayFetch || this.#hasMessages || this.retries.length > 0;
   }
 
-  private get empty(): boolean {
-    return !this.hasStep && this.spilling === undefined;
+  get #empty(): boolean {
+    return !this.#hasStep && this.#spilling === undefined;
   }
 
-  private tell(done: boolean): void {
-    for (const resolve of this.waiting.splice(0)) resolve(done);
+  #tell(done: boolean): void {
+    for (const resolve of this.#waiting.splice(0)) resolve(done);
   }
 }

@@ -13,14 +13,18 @@ export class LeaderWatch {
   #lastSentAt = 0;
   #lastHeardAt = 0;
 
+  readonly #maxGapMs: number;
+
   /** @param maxGapMs two looks that are further apart than this are not one observation */
-  constructor(private readonly maxGapMs: number) {}
+  constructor(maxGapMs: number) {
+    this.#maxGapMs = maxGapMs;
+  }
 
   /** The row was read at some time between `sentAt` and `heardAt`. */
   see(row: LeadRow, { sentAt, heardAt }: { readonly sentAt: number; readonly heardAt: number }): void {
     const before = this.#row;
     const isUnchanged = before?.epoch === row.epoch && before.beat === row.beat;
-    if (!isUnchanged || heardAt - this.#lastHeardAt > this.maxGapMs) this.#firstHeardAt = heardAt;
+    if (!isUnchanged || heardAt - this.#lastHeardAt > this.#maxGapMs) this.#firstHeardAt = heardAt;
     this.#row = row;
     this.#lastSentAt = sentAt;
     this.#lastHeardAt = heardAt;

@@ -18,10 +18,13 @@ export class SubscriptionSet {
   /** Not tried again on this connection. */
   readonly #refused = new Set<string>();
 
-  constructor(
-    private readonly connection: NatsConnection,
-    private readonly observer: SubscriptionObserver,
-  ) {}
+  readonly #connection: NatsConnection;
+  readonly #observer: SubscriptionObserver;
+
+  constructor(connection: NatsConnection, observer: SubscriptionObserver) {
+    this.#connection = connection;
+    this.#observer = observer;
+  }
 
   isRefused(subject: string): boolean {
     return this.#refused.has(subject);
@@ -44,29 +47,29 @@ export class SubscriptionSet {
   /** Ends all. Resolves when nothing comes any more, or the connection has ended. */
   async drain(): Promise<void> {
     this.sync(new Map());
-    await confirmed(this.connection);
+    await confirmed(this.#connection);
   }
 
   #subscribe(subject: string, queue: string | undefined): void {
     try {
-      const subscription = this.connection.subscribe(subject, {
+      const subscription = this.#connection.subscribe(subject, {
         ...(queue === undefined ? {} : { queue }),
         callback: (error, message) => {
-          if (error === null) this.observer.onMessage(subject, message);
+          if (error === null) this.#observer.onMessage(subject, message);
           else this.#refuse(subject, error);
         },
       });
       this.#subscriptions.set(subject, subscription);
     } catch (error) {
       // A connection that ends refuses nothing.
-      if (!this.connection.isClosed() && !this.connection.isDraining()) this.#refuse(subject, error as Error);
+      if (!this.#connection.isClosed() && !this.#connection.isDraining()) this.#refuse(subject, error as Error);
     }
   }
 
   #refuse(subject: string, error: Error): void {
     this.#subscriptions.delete(subject);
     this.#refused.add(subject);
-    this.observer.onRefused(subject, error);
+    this.#observer.onRefused(subject, error);
   }
 
   #end(subject: string): void {

@@ -47,54 +47,54 @@ export class Connection implements GatewaySession, SessionEffects {
   /** 0 before authentication. */
   id = 0;
 
-  private readonly session: Session;
-  private stream: Socket;
-  private startupTimer: NodeJS.Timeout | undefined;
-  private lingerTimer: NodeJS.Timeout | undefined;
-  private partTimer: NodeJS.Timeout | undefined;
-  private hurries = false;
+  readonly #session: Session;
+  #stream: Socket;
+  #startupTimer: NodeJS.Timeout | undefined;
+  #lingerTimer: NodeJS.Timeout | undefined;
+  #partTimer: NodeJS.Timeout | undefined;
+  #hurries = false;
+
+  readonly #options: PostgresServerOptions;
+  readonly #events: ConnectionEvents;
 
   /** @param socket belongs to this object from now on */
-  constructor(
-    private readonly options: PostgresServerOptions,
-    rules: SessionRules,
-    socket: Socket,
-    private readonly events: ConnectionEvents,
-  ) {
+  constructor(options: PostgresServerOptions, rules: SessionRules, socket: Socket, events: ConnectionEvents) {
+    this.#options = options;
+    this.#events = events;
     this.remoteHost = socket.remoteAddress ?? "";
     this.remoteAddress = `${this.remoteHost || "unknown"}:${socket.remotePort ?? 0}`;
-    this.session = new Session(rules, this);
-    this.stream = socket;
-    this.startupTimer = setTimeout(() => this.timeOut(), options.startupTimeoutMs);
+    this.#session = new Session(rules, this);
+    this.#stream = socket;
+    this.#startupTimer = setTimeout(() => this.#timeOut(), options.startupTimeoutMs);
     // Before the stream's own close: so a socket that TLS was put upon is seen to go, too.
-    socket.once("close", () => this.onClosed());
-    this.attach(socket);
+    socket.once("close", () => this.#onClosed());
+    this.#attach(socket);
   }
 
   get isOpen(): boolean {
-    return !this.session.isOver;
+    return !this.#session.isOver;
   }
 
   get isAnswering(): boolean {
-    return this.session.isAnswering;
+    return this.#session.isAnswering;
   }
 
   /** Ends it with `reason` as the answer to its next call, or without a word when none has come for a moment. */
   leave(reason: ErrorAnswer): void {
-    this.hurries = true;
-    this.session.leave(reason);
-    if (this.isOpen) this.partTimer = setInterval(() => this.session.part(), quietMs);
+    this.#hurries = true;
+    this.#session.leave(reason);
+    if (this.isOpen) this.#partTimer = setInterval(() => this.#session.part(), quietMs);
   }
 
   /** Ends it now: a call under way with `reason`. */
   abandon(reason: ErrorAnswer): void {
-    if (this.isAnswering) this.session.fail(reason);
-    else this.session.part();
+    if (this.isAnswering) this.#session.fail(reason);
+    else this.#session.part();
   }
 
   write(bytes: Uint8Array | readonly Uint8Array[]): boolean {
-    const { stream } = this;
-    this.partTimer?.refresh();
+    const stream = this.#stream;
+    this.#partTimer?.refresh();
     if (bytes instanceof Uint8Array) return stream.write(bytes);
     stream.cork();
     let hasRoom = true;
@@ -104,10 +104,10 @@ export class Connection implements GatewaySession, SessionEffects {
   }
 
   end(): void {
-    const { stream } = this;
-    clearInterval(this.partTimer);
-    this.stopStartupTimer();
-    this.lingerTimer ??= setTimeout(this.destroy, this.hurries ? hurriedLingerMs : lingerMs);
+    const stream = this.#stream;
+    clearInterval(this.#partTimer);
+    this.#stopStartupTimer();
+    this.#lingerTimer ??= setTimeout(this.destroy, this.#hurries ? hurriedLingerMs : lingerMs);
     stream.end();
     // Read to the end: closing with unread bytes would take from the client what it has not read yet.
     stream.resume();
@@ -118,39 +118,39 @@ export class Connection implements GatewaySession, SessionEffects {
   }
 
   startTls(): void {
-    const socket = this.stream;
+    const socket = this.#stream;
     socket.removeAllListeners("data");
     socket.removeAllListeners("drain");
     socket.removeAllListeners("end");
     const secure = new TLSSocket(socket, {
       isServer: true,
-      secureContext: this.options.tls!.current.context,
+      secureContext: this.#options.tls!.current.context,
       ALPNProtocols: [alpnProtocol],
     });
-    this.stream = secure;
-    secure.once("secure", () => this.secured(secure));
-    secure.once("close", () => this.onClosed());
-    this.attach(secure);
+    this.#stream = secure;
+    secure.once("secure", () => this.#secured(secure));
+    secure.once("close", () => this.#onClosed());
+    this.#attach(secure);
   }
 
   setReading(reading: boolean): void {
-    if (reading) this.stream.resume();
-    else this.stream.pause();
+    if (reading) this.#stream.resume();
+    else this.#stream.pause();
   }
 
   admit(applicationName: string): ErrorAnswer | undefined {
     this.applicationName = applicationName;
-    const refusal = this.events.onProved(this);
-    if (refusal === undefined) this.stopStartupTimer();
+    const refusal = this.#events.onProved(this);
+    if (refusal === undefined) this.#stopStartupTimer();
     return refusal;
   }
 
   answer(query: Uint8Array): Answer | Promise<Answer> {
-    return this.options.answer(query, this);
+    return this.#options.answer(query, this);
   }
 
   answerFailed(error: unknown): void {
-    if (isDefect(error)) this.options.logger.error({ err: error, session: this.id }, "a call failed unexpectedly");
+    if (isDefect(error)) this.#options.logger.error({ err: error, session: this.id }, "a call failed unexpectedly");
   }
 
   refused({ sqlstate, message }: ErrorAnswer): void {
@@ -159,18 +159,18 @@ export class Connection implements GatewaySession, SessionEffects {
     const line = `a connection from Postgres was ended: ${message}`;
     // What strangers do would fill the log, and that a stop ends sessions is known to who stops.
     const isWarning = worthAWarning.has(sqlstate) || (id !== 0 && sqlstate !== stoppingState);
-    if (isWarning) this.events.onWarning(line, sqlstate, details);
-    else this.options.logger.debug({ ...details, sqlstate }, line);
+    if (isWarning) this.#events.onWarning(line, sqlstate, details);
+    else this.#options.logger.debug({ ...details, sqlstate }, line);
   }
 
   /** Closes at once. */
   readonly destroy = (): void => {
-    this.stream.destroy();
-    this.onClosed();
+    this.#stream.destroy();
+    this.#onClosed();
   };
 
-  private attach(stream: Socket): void {
-    const { session } = this;
+  #attach(stream: Socket): void {
+    const session = this.#session;
     stream.on("data", (chunk: Buffer) =>
       session.receive(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength)),
     );
@@ -185,28 +185,28 @@ export class Connection implements GatewaySession, SessionEffects {
   }
 
   /** The certificate is the one that this connection was made with, also if it has been renewed since. */
-  private secured(stream: TLSSocket): void {
+  #secured(stream: TLSSocket): void {
     const certificate = stream.getX509Certificate();
     if (certificate === undefined) this.destroy();
-    else this.session.secured(certificate.raw);
+    else this.#session.secured(certificate.raw);
   }
 
-  private timeOut(): void {
-    const { startupTimeoutMs } = this.options;
+  #timeOut(): void {
+    const { startupTimeoutMs } = this.#options;
     const message = `the connection did not authenticate within ${startupTimeoutMs} ms`;
-    this.session.fail({ kind: "error", sqlstate: errorTable.connection_lost.sqlstate, message });
+    this.#session.fail({ kind: "error", sqlstate: errorTable.connection_lost.sqlstate, message });
   }
 
-  private stopStartupTimer(): void {
-    clearTimeout(this.startupTimer);
-    this.startupTimer = undefined;
+  #stopStartupTimer(): void {
+    clearTimeout(this.#startupTimer);
+    this.#startupTimer = undefined;
   }
 
-  private onClosed(): void {
-    this.stopStartupTimer();
-    clearTimeout(this.lingerTimer);
-    clearInterval(this.partTimer);
-    this.session.closed();
-    this.events.onClosed(this);
+  #onClosed(): void {
+    this.#stopStartupTimer();
+    clearTimeout(this.#lingerTimer);
+    clearInterval(this.#partTimer);
+    this.#session.closed();
+    this.#events.onClosed(this);
   }
 }

@@ -56,52 +56,56 @@ const saslResponseType = "p".charCodeAt(0);
 
 /** See above. */
 export class Login {
-  private state: "packet" | "sasl-first" | "sasl-final" = "packet";
-  private askedForTls = false;
-  private askedForGss = false;
+  #state: "packet" | "sasl-first" | "sasl-final" = "packet";
+  #askedForTls = false;
+  #askedForGss = false;
   /** DER: ours, once TLS has been established. */
-  private certificate: Uint8Array | undefined;
-  private user = "";
-  private database = "";
-  private applicationName = "";
-  private exchange: ScramExchange | undefined;
+  #certificate: Uint8Array | undefined;
+  #user = "";
+  #database = "";
+  #applicationName = "";
+  #exchange: ScramExchange | undefined;
 
-  constructor(private readonly rules: LoginRules) {}
+  readonly #rules: LoginRules;
+
+  constructor(rules: LoginRules) {
+    this.#rules = rules;
+  }
 
   /** TLS has been established. @param certificate DER: the one that the client was shown, by which it may bind the login */
   secured(certificate: Uint8Array): void {
-    this.certificate = certificate;
+    this.#certificate = certificate;
   }
 
   /** Reads the next of the client's messages. @returns undefined while it is not all there */
   next(reader: MessageReader): LoginStep | undefined {
-    if (this.state === "packet") return this.nextPacket(reader);
+    if (this.#state === "packet") return this.#nextPacket(reader);
     if (!reader.readHeader()) return undefined;
     const { type, bodyBytes } = reader;
     if (type !== saslResponseType) return violation(`a message of type ${type} came instead of the password's proof`);
-    const fault = this.faultOfLength(bodyBytes, 0);
+    const fault = this.#faultOfLength(bodyBytes, 0);
     if (fault !== undefined) return fault;
     const body = reader.readBody();
     if (body === undefined) return undefined;
-    return this.state === "sasl-first" ? this.saslFirst(body) : this.saslFinal(body);
+    return this.#state === "sasl-first" ? this.#saslFirst(body) : this.#saslFinal(body);
   }
 
-  private nextPacket(reader: MessageReader): LoginStep | undefined {
+  #nextPacket(reader: MessageReader): LoginStep | undefined {
     if (!reader.readStartupHeader()) return undefined;
-    const fault = this.faultOfLength(reader.bodyBytes, 4);
+    const fault = this.#faultOfLength(reader.bodyBytes, 4);
     if (fault !== undefined) return fault;
     const body = reader.readBody();
     if (body === undefined) return undefined;
     const packet = parseStartupPacket(body);
     switch (packet.kind) {
       case "ssl":
-        return this.answerTls(reader);
+        return this.#answerTls(reader);
       case "gss":
-        return this.answerGss();
+        return this.#answerGss();
       case "cancel":
         return { kind: "close" };
       case "startup":
-        return this.start(packet);
+        return this.#start(packet);
       case "unsupported":
         return refuse(
           errorTable.not_supported.sqlstate,
@@ -112,50 +116,50 @@ export class Login {
     }
   }
 
-  private faultOfLength(bodyBytes: number, least: number): LoginStep | undefined {
-    const { maxStartupBytes } = this.rules;
+  #faultOfLength(bodyBytes: number, least: number): LoginStep | undefined {
+    const { maxStartupBytes } = this.#rules;
     if (bodyBytes >= least && bodyBytes <= maxStartupBytes) return undefined;
     return violation(`a message of ${bodyBytes} bytes came before authentication; ${least} to ${maxStartupBytes} fit`);
   }
 
-  private answerTls(reader: MessageReader): LoginStep {
-    if (this.askedForTls) return violation("TLS was asked for twice");
-    this.askedForTls = true;
-    if (this.rules.tls === "off") return { kind: "reply", bytes: encryptionRefused };
+  #answerTls(reader: MessageReader): LoginStep {
+    if (this.#askedForTls) return violation("TLS was asked for twice");
+    this.#askedForTls = true;
+    if (this.#rules.tls === "off") return { kind: "reply", bytes: encryptionRefused };
     // They would be taken for bytes that came through TLS, and anybody between the two could have sent them.
     if (reader.bufferedBytes > 0) return violation("bytes came behind the request for TLS, before its answer");
     return { kind: "secure", bytes: encryptionAccepted };
   }
 
-  private answerGss(): LoginStep {
-    if (this.askedForGss) return violation("GSSAPI encryption was asked for twice");
-    this.askedForGss = true;
+  #answerGss(): LoginStep {
+    if (this.#askedForGss) return violation("GSSAPI encryption was asked for twice");
+    this.#askedForGss = true;
     return { kind: "reply", bytes: encryptionRefused };
   }
 
-  private start({ minorVersion, parameters, protocolOptions }: Startup): LoginStep {
-    if (this.rules.tls === "required" && this.certificate === undefined) {
+  #start({ minorVersion, parameters, protocolOptions }: Startup): LoginStep {
+    if (this.#rules.tls === "required" && this.#certificate === undefined) {
       return refuse("28000", "the gateway accepts only TLS; set sslmode=require or stricter in the connection string");
     }
-    this.user = parameters.get("user") ?? "";
-    this.database = parameters.get("database") ?? this.user;
-    this.applicationName = parameters.get("application_name") ?? "";
-    if (this.user === "") return refuse("28000", "the startup message names no user");
-    const { user, verifier, mockSecret, serverNonce } = this.rules;
-    const known = this.user === user ? verifier : mockVerifierOf(mockSecret, this.user, verifier.iterations);
-    this.exchange = new ScramExchange(known, serverNonce(), this.certificate);
-    this.state = "sasl-first";
+    this.#user = parameters.get("user") ?? "";
+    this.#database = parameters.get("database") ?? this.#user;
+    this.#applicationName = parameters.get("application_name") ?? "";
+    if (this.#user === "") return refuse("28000", "the startup message names no user");
+    const { user, verifier, mockSecret, serverNonce } = this.#rules;
+    const known = this.#user === user ? verifier : mockVerifierOf(mockSecret, this.#user, verifier.iterations);
+    this.#exchange = new ScramExchange(known, serverNonce(), this.#certificate);
+    this.#state = "sasl-first";
     const asksForMore = minorVersion > 0 || protocolOptions.length > 0;
-    const sasl = authenticationSasl(this.exchange.mechanisms);
+    const sasl = authenticationSasl(this.#exchange.mechanisms);
     const bytes = asksForMore ? Buffer.concat([negotiateProtocolVersion(protocolOptions), sasl]) : sasl;
     return { kind: "reply", bytes };
   }
 
-  private saslFirst(body: Uint8Array): LoginStep {
+  #saslFirst(body: Uint8Array): LoginStep {
     const bytes = Buffer.from(body.buffer, body.byteOffset, body.length);
     const nameEnd = bytes.indexOf(0);
     if (nameEnd === -1 || bytes.length < nameEnd + 5) return violation("the SASL response is cut off");
-    const exchange = this.exchange!;
+    const exchange = this.#exchange!;
     const mechanism = bytes.toString("latin1", 0, nameEnd);
     if (!exchange.mechanisms.includes(mechanism)) {
       return violation(`the client chose another SASL mechanism than ${exchange.mechanisms.join(" or ")}`);
@@ -163,30 +167,31 @@ export class Login {
     const at = nameEnd + 5;
     if (bytes.readInt32BE(nameEnd + 1) !== bytes.length - at) return violation("the SASL response has a wrong length");
     const step = exchange.first(bytes.toString("utf8", at), mechanism);
-    if (step.kind !== "go-on") return this.refused(step);
-    this.state = "sasl-final";
+    if (step.kind !== "go-on") return this.#refused(step);
+    this.#state = "sasl-final";
     return { kind: "reply", bytes: authenticationSaslContinue(step.reply) };
   }
 
-  private saslFinal(body: Uint8Array): LoginStep {
-    const step = this.exchange!.final(Buffer.from(body.buffer, body.byteOffset, body.length).toString("utf8"));
-    if (step.kind !== "go-on") return this.refused(step);
-    const { database, applicationName } = this;
-    if (database !== this.rules.database) {
+  #saslFinal(body: Uint8Array): LoginStep {
+    const step = this.#exchange!.final(Buffer.from(body.buffer, body.byteOffset, body.length).toString("utf8"));
+    if (step.kind !== "go-on") return this.#refused(step);
+    const database = this.#database;
+    const applicationName = this.#applicationName;
+    if (database !== this.#rules.database) {
       const hint = "Use the connection string that `hawser init` has stored, or run `hawser serve` for that database.";
       return refuse("3D000", `the gateway does not serve a database ${quoted(database)}`, hint);
     }
     return { kind: "done", bytes: authenticationSaslFinal(step.reply), applicationName };
   }
 
-  private refused(step: Exclude<ScramStep, { kind: "go-on" }>): LoginStep {
+  #refused(step: Exclude<ScramStep, { kind: "go-on" }>): LoginStep {
     if (step.kind === "malformed") return violation(`the SCRAM message is malformed: ${step.reason}`);
     if (step.kind === "other-channel") {
       const hint = "Let nothing that ends TLS stand between Postgres and the gateway.";
       return refuse(otherChannelState, "the client was shown another certificate than the gateway's", hint);
     }
     const hint = "Use the connection string that `hawser init` has stored.";
-    return refuse("28P01", `password authentication failed for user ${quoted(this.user)}`, hint);
+    return refuse("28P01", `password authentication failed for user ${quoted(this.#user)}`, hint);
   }
 }
 

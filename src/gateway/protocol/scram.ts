@@ -69,25 +69,29 @@ export type ScramStep =
 
 /** One exchange: the client's first message, then its final one. */
 export class ScramExchange {
-  private gs2Header = "";
-  private isBound = false;
-  private nonce = "";
-  private firstBare = "";
-  private serverFirst = "";
+  #gs2Header = "";
+  #isBound = false;
+  #nonce = "";
+  #firstBare = "";
+  #serverFirst = "";
+
+  readonly #verifier: ScramVerifier;
+  readonly #serverNonce: string;
+  readonly #certificate: Uint8Array | undefined;
 
   /**
    * @param serverNonce printable ASCII without commas; never used twice
    * @param certificate DER: ours of this connection. Without it channel binding is not offered
    */
-  constructor(
-    private readonly verifier: ScramVerifier,
-    private readonly serverNonce: string,
-    private readonly certificate?: Uint8Array,
-  ) {}
+  constructor(verifier: ScramVerifier, serverNonce: string, certificate?: Uint8Array) {
+    this.#verifier = verifier;
+    this.#serverNonce = serverNonce;
+    this.#certificate = certificate;
+  }
 
   /** The mechanisms to offer, the best first. */
   get mechanisms(): readonly string[] {
-    return this.certificate === undefined ? [scramMechanism] : [scramPlusMechanism, scramMechanism];
+    return this.#certificate === undefined ? [scramMechanism] : [scramPlusMechanism, scramMechanism];
   }
 
   /**
@@ -98,18 +102,18 @@ export class ScramExchange {
   first(message: string, mechanism = scramMechanism): ScramStep {
     const [, flag, authzid, bare] = /^([^,]*),([^,]*),(.*)$/s.exec(message) ?? [];
     if (flag === undefined || authzid === undefined || bare === undefined) return malformed("it has no GS2 header");
-    this.isBound = mechanism === scramPlusMechanism;
-    const fault = this.faultOfFlag(flag);
+    this.#isBound = mechanism === scramPlusMechanism;
+    const fault = this.#faultOfFlag(flag);
     if (fault !== undefined) return malformed(fault);
     if (authzid !== "") return malformed("it asks to act as somebody else, which is not supported");
     const [, nonce] = /^n=[^,]*,r=([\x21-\x2b\x2d-\x7e]+)(?:,.*)?$/s.exec(bare) ?? [];
     if (nonce === undefined) return malformed("it has no user name and nonce where they belong");
-    const { salt, iterations } = this.verifier;
-    this.gs2Header = `${flag},${authzid},`;
-    this.nonce = nonce + this.serverNonce;
-    this.firstBare = bare;
-    this.serverFirst = `r=${this.nonce},s=${salt.toString("base64")},i=${iterations}`;
-    return { kind: "go-on", reply: this.serverFirst };
+    const { salt, iterations } = this.#verifier;
+    this.#gs2Header = `${flag},${authzid},`;
+    this.#nonce = nonce + this.#serverNonce;
+    this.#firstBare = bare;
+    this.#serverFirst = `r=${this.#nonce},s=${salt.toString("base64")},i=${iterations}`;
+    return { kind: "go-on", reply: this.#serverFirst };
   }
 
   /** Takes `c=header,r=nonce,p=proof`, after {@link first} went on. */
@@ -117,34 +121,34 @@ export class ScramExchange {
     const [, withoutProof, binding, nonce, encoded] =
       /^(c=([^,]*),r=([^,]*)(?:,.*)?),p=([A-Za-z0-9+/]{43}=)$/s.exec(message) ?? [];
     if (withoutProof === undefined || encoded === undefined) return malformed("it has no binding, nonce and proof");
-    const header = Buffer.from(this.gs2Header);
+    const header = Buffer.from(this.#gs2Header);
     const bound = Buffer.from(binding ?? "", "base64");
     const hash = bound.subarray(header.length);
     if (
       bound.toString("base64") !== binding ||
       !bound.subarray(0, header.length).equals(header) ||
-      (!this.isBound && hash.length > 0)
+      (!this.#isBound && hash.length > 0)
     ) {
       return malformed("its channel binding is not that of its first message");
     }
-    if (nonce !== this.nonce) return malformed("its nonce is not the one agreed upon");
-    const { storedKey, serverKey } = this.verifier;
-    const authMessage = `${this.firstBare},${this.serverFirst},${withoutProof}`;
+    if (nonce !== this.#nonce) return malformed("its nonce is not the one agreed upon");
+    const { storedKey, serverKey } = this.#verifier;
+    const authMessage = `${this.#firstBare},${this.#serverFirst},${withoutProof}`;
     const clientKey = hmac(storedKey, authMessage);
     const proof = Buffer.from(encoded, "base64");
     for (let i = 0; i < keyBytes; i++) clientKey[i]! ^= proof[i]!;
     const serverSignature = hmac(serverKey, authMessage).toString("base64");
     if (!timingSafeEqual(createHash("sha256").update(clientKey).digest(), storedKey)) return { kind: "refused" };
-    if (this.isBound && !isHashOf(this.certificate!, hash)) return { kind: "other-channel" };
+    if (this.#isBound && !isHashOf(this.#certificate!, hash)) return { kind: "other-channel" };
     return { kind: "go-on", reply: `v=${serverSignature}` };
   }
 
-  private faultOfFlag(flag: string): string | undefined {
-    if (this.isBound) return flag === bindingFlag ? undefined : "it does not bind the channel by tls-server-end-point";
+  #faultOfFlag(flag: string): string | undefined {
+    if (this.#isBound) return flag === bindingFlag ? undefined : "it does not bind the channel by tls-server-end-point";
     if (flag.startsWith("p=")) return "it asks for channel binding, and has not chosen the mechanism for it";
     if (flag !== "n" && flag !== "y") return "its GS2 header begins with neither n nor y";
     // "y" says that the client could bind the channel, and heard that we cannot.
-    if (flag === "n" || this.certificate === undefined) return undefined;
+    if (flag === "n" || this.#certificate === undefined) return undefined;
     return "it says that channel binding was not offered, and it was: somebody between the two has changed the offer";
   }
 }

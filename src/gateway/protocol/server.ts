@@ -34,31 +34,34 @@ const abandoned: ErrorAnswer = {
 
 /** A server that speaks as much of the Postgres protocol as the generated SQL functions need. */
 export class PostgresServer {
-  private readonly pending = new PendingHandshakes<Connection>();
-  private readonly sessions = new Set<Connection>();
-  private lastId = 0;
-  private stopped: Promise<void> | undefined;
-  private onEmpty = (): void => {};
-  private readonly events: ConnectionEvents = {
-    onProved: (connection) => this.admit(connection),
-    onClosed: (connection) => this.forget(connection),
-    onWarning: (message, sqlstate, details) => this.rareLog.warn(message, sqlstate, details),
+  readonly #pending = new PendingHandshakes<Connection>();
+  readonly #sessions = new Set<Connection>();
+  #lastId = 0;
+  #stopped: Promise<void> | undefined;
+  #onEmpty = (): void => {};
+  readonly #events: ConnectionEvents = {
+    onProved: (connection) => this.#admit(connection),
+    onClosed: (connection) => this.#forget(connection),
+    onWarning: (message, sqlstate, details) => this.#rareLog.warn(message, sqlstate, details),
   };
 
-  private readonly rareLog: RareLog;
+  readonly #rareLog: RareLog;
 
   /** Where it listens, with the real port. */
   readonly address: { readonly host: string; readonly port: number };
 
-  private constructor(
-    private readonly options: PostgresServerOptions,
-    private readonly rules: SessionRules,
-    private readonly server: Server,
-  ) {
+  readonly #options: PostgresServerOptions;
+  readonly #rules: SessionRules;
+  readonly #server: Server;
+
+  private constructor(options: PostgresServerOptions, rules: SessionRules, server: Server) {
+    this.#options = options;
+    this.#rules = rules;
+    this.#server = server;
     const { address, port } = server.address() as AddressInfo;
     this.address = { host: address, port };
-    this.rareLog = new RareLog(options.logger, "gateway");
-    server.on("connection", (socket) => this.accept(socket));
+    this.#rareLog = new RareLog(options.logger, "gateway");
+    server.on("connection", (socket) => this.#accept(socket));
     // Out of file descriptors, for example. Listening goes on.
     server.on("error", (err) => options.logger.error({ err }, "a connection from Postgres could not be accepted"));
   }
@@ -109,7 +112,7 @@ export class PostgresServer {
 
   /** Authenticated sessions that are open. */
   get sessionCount(): number {
-    return this.sessions.size;
+    return this.#sessions.size;
   }
 
   /**
@@ -118,31 +121,32 @@ export class PostgresServer {
    * last connection is closed. Asked twice it is the first that counts.
    */
   stop({ deadlineMs }: { readonly deadlineMs: number }): Promise<void> {
-    this.stopped ??= this.end(deadlineMs).finally(() => this.rareLog.end());
-    return this.stopped;
+    this.#stopped ??= this.#end(deadlineMs).finally(() => this.#rareLog.end());
+    return this.#stopped;
   }
 
-  private accept(socket: Socket): void {
-    if (this.stopped !== undefined) {
+  #accept(socket: Socket): void {
+    if (this.#stopped !== undefined) {
       socket.destroy();
       return;
     }
-    if (this.pending.size >= Math.max(this.options.maxSessions, leastPending)) this.displace(this.pending.expendable!);
-    const connection = new Connection(this.options, this.rules, socket, this.events);
-    this.pending.add(connection, connection.remoteHost);
+    if (this.#pending.size >= Math.max(this.#options.maxSessions, leastPending))
+      this.#displace(this.#pending.expendable!);
+    const connection = new Connection(this.#options, this.#rules, socket, this.#events);
+    this.#pending.add(connection, connection.remoteHost);
   }
 
   /** Without a word: to wait for it to read one would make room for nobody. */
-  private displace(oldest: Connection): void {
+  #displace(oldest: Connection): void {
     const { remoteAddress } = oldest;
-    const message = `${this.pending.size} connections were authenticating, and a newer one took the place of this one`;
-    this.options.logger.debug({ remoteAddress }, message);
+    const message = `${this.#pending.size} connections were authenticating, and a newer one took the place of this one`;
+    this.#options.logger.debug({ remoteAddress }, message);
     oldest.destroy();
   }
 
-  private admit(connection: Connection): ErrorAnswer | undefined {
-    const { maxSessions } = this.options;
-    if (this.sessions.size >= maxSessions) {
+  #admit(connection: Connection): ErrorAnswer | undefined {
+    const { maxSessions } = this.#options;
+    if (this.#sessions.size >= maxSessions) {
       return {
         kind: "error",
         // The one at which libpq goes on to the next gateway.
@@ -151,26 +155,26 @@ export class PostgresServer {
         hint: "Close database sessions that use it, or start `hawser serve` with a greater --max-sessions.",
       };
     }
-    this.pending.delete(connection, connection.remoteHost);
-    this.sessions.add(connection);
-    connection.id = ++this.lastId;
+    this.#pending.delete(connection, connection.remoteHost);
+    this.#sessions.add(connection);
+    connection.id = ++this.#lastId;
     return undefined;
   }
 
-  private forget(connection: Connection): void {
-    this.pending.delete(connection, connection.remoteHost);
-    if (this.sessions.delete(connection)) this.options.onSessionEnd?.(connection);
-    if (this.sessions.size === 0 && this.pending.size === 0) this.onEmpty();
+  #forget(connection: Connection): void {
+    this.#pending.delete(connection, connection.remoteHost);
+    if (this.#sessions.delete(connection)) this.#options.onSessionEnd?.(connection);
+    if (this.#sessions.size === 0 && this.#pending.size === 0) this.#onEmpty();
   }
 
-  private async end(deadlineMs: number): Promise<void> {
-    this.server.close();
+  async #end(deadlineMs: number): Promise<void> {
+    this.#server.close();
     const empty = new Promise<void>((resolve) => {
-      this.onEmpty = resolve;
+      this.#onEmpty = resolve;
     });
-    const each = (act: (connection: Connection) => void): void => [...this.pending, ...this.sessions].forEach(act);
+    const each = (act: (connection: Connection) => void): void => [...this.#pending, ...this.#sessions].forEach(act);
     each((connection) => connection.leave(leaving));
-    if (this.pending.size === 0 && this.sessions.size === 0) return;
+    if (this.#pending.size === 0 && this.#sessions.size === 0) return;
     const abandonment = setTimeout(() => each((connection) => connection.abandon(abandoned)), deadlineMs);
     // Those that do not read what they are told.
     const destruction = setTimeout(

@@ -58,53 +58,55 @@ const maxMessageBytes = 0x3fffffff;
 
 /** See above. */
 export class Session {
-  private readonly reader = new MessageReader();
-  private readonly login: Login;
-  private state: "login" | "securing" | "ready" | "answering" | "draining" | "over" = "login";
+  readonly #reader = new MessageReader();
+  readonly #login: Login;
+  #state: "login" | "securing" | "ready" | "answering" | "draining" | "over" = "login";
   /** The answer to the next call, which ends it. */
-  private farewell: ErrorAnswer | undefined;
-  private reading = true;
+  #farewell: ErrorAnswer | undefined;
+  #reading = true;
 
-  constructor(
-    private readonly rules: SessionRules,
-    private readonly effects: SessionEffects,
-  ) {
-    this.login = new Login(rules);
+  readonly #rules: SessionRules;
+  readonly #effects: SessionEffects;
+
+  constructor(rules: SessionRules, effects: SessionEffects) {
+    this.#rules = rules;
+    this.#effects = effects;
+    this.#login = new Login(rules);
   }
 
   /** A call is under way. */
   get isAnswering(): boolean {
-    return this.state === "answering";
+    return this.#state === "answering";
   }
 
   get isOver(): boolean {
-    return this.state === "over";
+    return this.#state === "over";
   }
 
   /** Takes what arrived. The chunk belongs to the session from now on. */
   receive(chunk: Uint8Array): void {
-    if (this.state === "over") return;
+    if (this.#state === "over") return;
     // Nobody sends plaintext while TLS begins, and it would be taken for what comes through TLS.
-    if (this.state === "securing") {
+    if (this.#state === "securing") {
       this.fail(violation("plaintext came while TLS was being established"));
     } else {
-      this.reader.push(chunk);
-      this.run();
+      this.#reader.push(chunk);
+      this.#run();
     }
   }
 
   /** TLS has been established; what is received from now on came through it. @param certificate DER: ours, as shown */
   secured(certificate: Uint8Array): void {
-    if (this.state !== "securing") return;
-    this.state = "login";
-    this.login.secured(certificate);
+    if (this.#state !== "securing") return;
+    this.#state = "login";
+    this.#login.secured(certificate);
   }
 
   /** Writing is possible again. */
   drained(): void {
-    if (this.state !== "draining") return;
-    this.state = "ready";
-    this.run();
+    if (this.#state !== "draining") return;
+    this.#state = "ready";
+    this.#run();
   }
 
   /**
@@ -113,168 +115,168 @@ export class Session {
    * connection would seem to have lost its answer. So those who call all the time are told by an answer.
    */
   leave(reason: ErrorAnswer): void {
-    if (this.state === "login" || this.state === "securing") this.fail(reason);
-    else this.farewell = reason;
+    if (this.#state === "login" || this.#state === "securing") this.fail(reason);
+    else this.#farewell = reason;
   }
 
   /** Ends a session that is to leave, unless a call is under way. */
   part(): void {
-    if (this.state === "ready" && this.farewell !== undefined) this.fail(this.farewell);
+    if (this.#state === "ready" && this.#farewell !== undefined) this.fail(this.#farewell);
   }
 
   /** Ends the session with `reason`, now; a call under way gets it as its answer. */
   fail(reason: ErrorAnswer): void {
-    if (this.state === "over") return;
-    const { state } = this;
-    this.over();
-    this.effects.refused(reason);
+    if (this.#state === "over") return;
+    const state = this.#state;
+    this.#over();
+    this.#effects.refused(reason);
     if (state === "securing") {
-      this.effects.close();
+      this.#effects.close();
     } else {
       const error = errorResponse("FATAL", reason);
       // To dblink the last result is what counts, and without ReadyForQuery that would be the end of the connection: a
       // call that is on its way now would have an unknown outcome instead of this error.
-      this.effects.write(state === "login" ? error : Buffer.concat([error, readyForQuery]));
-      this.effects.end();
+      this.#effects.write(state === "login" ? error : Buffer.concat([error, readyForQuery]));
+      this.#effects.end();
     }
   }
 
   /** The connection has gone. */
   closed(): void {
-    this.over();
+    this.#over();
   }
 
-  private over(): void {
-    this.state = "over";
-    this.reader.clear();
+  #over(): void {
+    this.#state = "over";
+    this.#reader.clear();
   }
 
-  private run(): void {
-    while (this.state === "login") if (!this.stepLogin()) return;
-    while (this.state === "ready") if (!this.stepReady()) break;
-    if (this.state === "over") return;
-    const reading = this.state === "ready" || this.reader.bufferedBytes <= readAheadBytes;
-    if (reading !== this.reading) {
-      this.reading = reading;
-      this.effects.setReading(reading);
+  #run(): void {
+    while (this.#state === "login") if (!this.#stepLogin()) return;
+    while (this.#state === "ready") if (!this.#stepReady()) break;
+    if (this.#state === "over") return;
+    const reading = this.#state === "ready" || this.#reader.bufferedBytes <= readAheadBytes;
+    if (reading !== this.#reading) {
+      this.#reading = reading;
+      this.#effects.setReading(reading);
     }
   }
 
   /** @returns false while there is nothing to do */
-  private stepLogin(): boolean {
-    const step = this.login.next(this.reader);
+  #stepLogin(): boolean {
+    const step = this.#login.next(this.#reader);
     if (step === undefined) return false;
     switch (step.kind) {
       case "reply":
-        this.effects.write(step.bytes);
+        this.#effects.write(step.bytes);
         break;
       case "secure":
-        this.state = "securing";
-        this.effects.write(step.bytes);
-        this.effects.startTls();
+        this.#state = "securing";
+        this.#effects.write(step.bytes);
+        this.#effects.startTls();
         break;
       case "done":
-        this.begin(step.bytes, step.applicationName);
+        this.#begin(step.bytes, step.applicationName);
         break;
       case "refuse":
         this.fail(step.error);
         break;
       case "close":
-        this.over();
-        this.effects.close();
+        this.#over();
+        this.#effects.close();
         break;
     }
     return true;
   }
 
-  private begin(bytes: Buffer, applicationName: string): void {
-    const refusal = this.effects.admit(applicationName);
+  #begin(bytes: Buffer, applicationName: string): void {
+    const refusal = this.#effects.admit(applicationName);
     if (refusal === undefined) {
-      this.state = "ready";
-      this.effects.write(Buffer.concat([bytes, sessionBegins]));
+      this.#state = "ready";
+      this.#effects.write(Buffer.concat([bytes, sessionBegins]));
     } else {
       this.fail(refusal);
     }
   }
 
   /** @returns false while there is nothing to do */
-  private stepReady(): boolean {
-    const { reader } = this;
+  #stepReady(): boolean {
+    const reader = this.#reader;
     if (!reader.readHeader()) return false;
     const { type, bodyBytes } = reader;
-    if (type !== queryType) return this.other(type, bodyBytes);
+    if (type !== queryType) return this.#other(type, bodyBytes);
     if (bodyBytes < 1 || bodyBytes > maxMessageBytes) {
       this.fail(violation(`a query cannot have a length of ${bodyBytes} bytes`));
       return true;
     }
     const queryBytes = bodyBytes - 1;
-    if (queryBytes > this.rules.maxRequestBytes) {
+    if (queryBytes > this.#rules.maxRequestBytes) {
       if (!reader.skipBody()) return false;
-      this.write(answerBytes(tooLarge(queryBytes, this.rules.maxRequestBytes)));
+      this.#write(answerBytes(tooLarge(queryBytes, this.#rules.maxRequestBytes)));
       return true;
     }
     const body = reader.readBody();
     if (body === undefined) return false;
-    if (body.indexOf(0) === queryBytes) this.call(body.subarray(0, queryBytes));
+    if (body.indexOf(0) === queryBytes) this.#call(body.subarray(0, queryBytes));
     else this.fail(violation("a query must end in its only NUL"));
     return true;
   }
 
-  private other(type: number, bodyBytes: number): boolean {
+  #other(type: number, bodyBytes: number): boolean {
     if (bodyBytes !== 0 || (type !== terminateType && type !== syncType && type !== flushType)) {
       const shown = type > 0x20 && type < 0x7f ? `"${String.fromCharCode(type)}"` : `0x${type.toString(16)}`;
       this.fail(violation(`the gateway answers simple queries only, and got a message of type ${shown}`));
       return true;
     }
-    this.reader.readBody();
-    if (type === syncType) this.write(readyForQuery);
+    this.#reader.readBody();
+    if (type === syncType) this.#write(readyForQuery);
     if (type === terminateType) {
-      this.over();
-      this.effects.end();
+      this.#over();
+      this.#effects.end();
     }
     return true;
   }
 
-  private call(query: Uint8Array): void {
-    if (this.farewell !== undefined) {
-      this.fail(this.farewell);
+  #call(query: Uint8Array): void {
+    if (this.#farewell !== undefined) {
+      this.fail(this.#farewell);
       return;
     }
-    this.state = "answering";
+    this.#state = "answering";
     try {
-      const answer = this.effects.answer(query);
-      if (answer instanceof Promise) answer.then(this.settleLater, this.settleFailedLater);
-      else this.settle(answer);
+      const answer = this.#effects.answer(query);
+      if (answer instanceof Promise) answer.then(this.#settleLater, this.#settleFailedLater);
+      else this.#settle(answer);
     } catch (error) {
-      this.settleFailed(error);
+      this.#settleFailed(error);
     }
   }
 
-  private readonly settleLater = (answer: Answer): void => {
-    this.settle(answer);
-    this.run();
+  readonly #settleLater = (answer: Answer): void => {
+    this.#settle(answer);
+    this.#run();
   };
 
-  private readonly settleFailedLater = (error: unknown): void => {
-    this.settleFailed(error);
-    this.run();
+  readonly #settleFailedLater = (error: unknown): void => {
+    this.#settleFailed(error);
+    this.#run();
   };
 
-  private settleFailed(error: unknown): void {
-    this.effects.answerFailed(error);
-    this.settle(errorAnswerOf(error));
+  #settleFailed(error: unknown): void {
+    this.#effects.answerFailed(error);
+    this.#settle(errorAnswerOf(error));
   }
 
-  private settle(answer: Answer): void {
-    if (this.state !== "answering") return;
-    this.state = "ready";
-    this.write(answerBytes(answer));
+  #settle(answer: Answer): void {
+    if (this.#state !== "answering") return;
+    this.#state = "ready";
+    this.#write(answerBytes(answer));
   }
 
   /** @returns whether there is room for more */
-  private write(bytes: Uint8Array | readonly Uint8Array[]): boolean {
-    const hasRoom = this.effects.write(bytes);
-    if (!hasRoom) this.state = "draining";
+  #write(bytes: Uint8Array | readonly Uint8Array[]): boolean {
+    const hasRoom = this.#effects.write(bytes);
+    if (!hasRoom) this.#state = "draining";
     return hasRoom;
   }
 }

@@ -60,14 +60,14 @@ function withoutNodeWarnings(text: string): string {
 
 /** What a command has written. */
 class Collected extends Writable {
-  private readonly chunks: Buffer[] = [];
+  readonly #chunks: Buffer[] = [];
 
   get text(): string {
-    return Buffer.concat(this.chunks).toString();
+    return Buffer.concat(this.#chunks).toString();
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
-    this.chunks.push(chunk);
+    this.#chunks.push(chunk);
     done();
   }
 }

@@ -27,44 +27,47 @@ interface ChannelState {
 
 /** The channels that lead to one peer. */
 export class ForeignListener {
-  private readonly channels = new Map<number, ChannelState>();
-  private readonly gaps: string[] = [];
+  readonly #channels = new Map<number, ChannelState>();
+  readonly #gaps: string[] = [];
   /** What asks the store beside the channels' own work. */
-  private readonly lookups = new Set<Promise<unknown>>();
-  private stopped = false;
+  readonly #lookups = new Set<Promise<unknown>>();
+  #stopped = false;
   /** The newest connection. */
   latest: WireConnection | undefined;
 
-  constructor(
-    private readonly store: ForeignStore,
-    private readonly handle: (message: Handled) => void,
-  ) {}
+  readonly #store: ForeignStore;
+  readonly #handle: (message: Handled) => void;
+
+  constructor(store: ForeignStore, handle: (message: Handled) => void) {
+    this.#store = store;
+    this.#handle = handle;
+  }
 
   /** Whatever went wrong that the protocol says to report. */
   get reported(): readonly string[] {
-    return this.gaps;
+    return this.#gaps;
   }
 
   /** Takes what was stored while nobody listened. */
   async start(): Promise<void> {
-    for (const connectionKey of await this.store.channelsWithMessages()) await this.announced(connectionKey);
+    for (const connectionKey of await this.#store.channelsWithMessages()) await this.announced(connectionKey);
   }
 
   /** Decides on a Hello that has proved itself. */
   async decide(hello: HelloJson): Promise<Decision> {
-    if (this.stopped) return refuse("BUSY", "this peer stops");
-    return await this.underWay(this.lookAt(hello));
+    if (this.#stopped) return refuse("BUSY", "this peer stops");
+    return await this.#underWay(this.#lookAt(hello));
   }
 
-  private async lookAt(hello: HelloJson): Promise<Decision> {
-    const row = await this.store.channel(hello.connectionKey);
+  async #lookAt(hello: HelloJson): Promise<Decision> {
+    const row = await this.#store.channel(hello.connectionKey);
     const isOurs = row?.sender_name === hello.senderName && row.source_topic === hello.sourceTopic;
-    if (!isOurs || row.owner !== this.store.name) return refuse("WRONG_PEER", "not a channel to this peer");
-    if ((await this.store.senderEpoch(hello.senderName)) !== Number(hello.epoch)) {
+    if (!isOurs || row.owner !== this.#store.name) return refuse("WRONG_PEER", "not a channel to this peer");
+    if ((await this.#store.senderEpoch(hello.senderName)) !== Number(hello.epoch)) {
       return refuse("FENCED", "the catalog has another epoch");
     }
-    const channel = this.channelOf(hello.connectionKey, row);
-    channel.backlog = await this.store.countAfter(channel.connectionKey, channel.watermark);
+    const channel = this.#channelOf(hello.connectionKey, row);
+    channel.backlog = await this.#store.countAfter(channel.connectionKey, channel.watermark);
     const { cursor, backlog } = channel;
     return {
       welcome: {
@@ -80,44 +83,44 @@ export class ForeignListener {
   /** A sender was welcomed. */
   onConnection(hello: HelloJson, connection: WireConnection): void {
     // It was welcomed just before the end.
-    if (this.stopped) {
+    if (this.#stopped) {
       connection.end();
       return;
     }
-    const channel = this.channels.get(hello.connectionKey)!;
+    const channel = this.#channels.get(hello.connectionKey)!;
     channel.connection?.end();
     channel.connection = connection;
     this.latest = connection;
     channel.epoch = Number(hello.epoch);
     channel.live = false;
     channel.held = [];
-    this.soon(channel, async () => {
-      await this.drain(channel);
+    this.#soon(channel, async () => {
+      await this.#drain(channel);
       // No row of an older epoch is left: the new one begins.
       if (channel.epoch > channel.watermark.epoch) channel.watermark = { epoch: channel.epoch, number: 0 };
-      this.ack(channel);
+      this.#ack(channel);
     });
-    void this.listen(channel, connection);
+    void this.#listen(channel, connection);
   }
 
   /** Messages may be stored in the channel. */
   async announced(connectionKey: number): Promise<void> {
-    if (!this.stopped) await this.underWay(this.drainAnnounced(connectionKey));
+    if (!this.#stopped) await this.#underWay(this.#drainAnnounced(connectionKey));
   }
 
-  private async drainAnnounced(connectionKey: number): Promise<void> {
-    const row = await this.store.channel(connectionKey);
-    if (row === undefined || row.owner !== this.store.name) return;
-    const channel = this.channelOf(connectionKey, row);
-    this.soon(channel, () => this.drain(channel));
+  async #drainAnnounced(connectionKey: number): Promise<void> {
+    const row = await this.#store.channel(connectionKey);
+    if (row === undefined || row.owner !== this.#store.name) return;
+    const channel = this.#channelOf(connectionKey, row);
+    this.#soon(channel, () => this.#drain(channel));
     await channel.tail;
   }
 
   /** Takes nothing new, finishes what is under way, and says Goodbye with the committed cursors. */
   async stop(): Promise<void> {
-    this.stopped = true;
-    await Promise.allSettled(this.lookups);
-    for (const channel of this.channels.values()) {
+    this.#stopped = true;
+    await Promise.allSettled(this.#lookups);
+    for (const channel of this.#channels.values()) {
       await channel.tail;
       const { epoch, number } = channel.cursor;
       channel.connection?.send({ goodbye: { epoch: String(epoch), number: String(number) } });
@@ -125,11 +128,8 @@ export class ForeignListener {
     }
   }
 
-  private channelOf(
-    connectionKey: number,
-    row: { sender_name: string; cursor_epoch: number; cursor: number },
-  ): ChannelState {
-    let channel = this.channels.get(connectionKey);
+  #channelOf(connectionKey: number, row: { sender_name: string; cursor_epoch: number; cursor: number }): ChannelState {
+    let channel = this.#channels.get(connectionKey);
     if (channel === undefined) {
       const cursor = { epoch: Number(row.cursor_epoch), number: Number(row.cursor) };
       channel = {
@@ -144,23 +144,23 @@ export class ForeignListener {
         held: [],
         tail: Promise.resolve(),
       };
-      this.channels.set(connectionKey, channel);
+      this.#channels.set(connectionKey, channel);
     }
     return channel;
   }
 
-  private async listen(channel: ChannelState, connection: WireConnection): Promise<void> {
+  async #listen(channel: ChannelState, connection: WireConnection): Promise<void> {
     for (let frame = await connection.receive(); frame !== undefined; frame = await connection.receive()) {
       const { batch, goLive, goodbye } = frame;
-      if (batch !== undefined) this.soon(channel, () => this.take(channel, batch));
+      if (batch !== undefined) this.#soon(channel, () => this.#take(channel, batch));
       else if (goLive !== undefined) {
-        this.soon(channel, async () => {
-          await this.drain(channel);
+        this.#soon(channel, async () => {
+          await this.#drain(channel);
           channel.live = true;
-          this.ack(channel);
+          this.#ack(channel);
         });
       } else if (goodbye !== undefined) {
-        this.soon(channel, async () => {
+        this.#soon(channel, async () => {
           const { epoch, number } = channel.cursor;
           connection.send({ goodbye: { epoch: String(epoch), number: String(number) } });
           connection.end();
@@ -170,76 +170,76 @@ export class ForeignListener {
     if (channel.connection === connection) channel.connection = undefined;
   }
 
-  private soon(channel: ChannelState, work: () => Promise<void>): void {
-    if (!this.stopped) channel.tail = channel.tail.then(work);
+  #soon(channel: ChannelState, work: () => Promise<void>): void {
+    if (!this.#stopped) channel.tail = channel.tail.then(work);
   }
 
   /** So that the end waits for it. */
-  private async underWay<T>(lookup: Promise<T>): Promise<T> {
-    this.lookups.add(lookup);
+  async #underWay<T>(lookup: Promise<T>): Promise<T> {
+    this.#lookups.add(lookup);
     try {
       return await lookup;
     } finally {
-      this.lookups.delete(lookup);
+      this.#lookups.delete(lookup);
     }
   }
 
-  private async take(channel: ChannelState, batch: FrameJson): Promise<void> {
+  async #take(channel: ChannelState, batch: FrameJson): Promise<void> {
     for (const message of messagesOf(batch)) {
-      if (message.position === undefined) this.handle({ ...message, sender: channel.sender });
+      if (message.position === undefined) this.#handle({ ...message, sender: channel.sender });
       else if (isAfter(message.position, channel.watermark)) channel.held.push(message);
     }
-    this.release(channel);
+    this.#release(channel);
     if (channel.held.length > 0) {
-      await this.drain(channel);
+      await this.#drain(channel);
       const next = channel.held[0]?.position;
       if (next !== undefined && next.epoch === channel.watermark.epoch && next.number > channel.watermark.number + 1) {
-        this.gaps.push(`${channel.watermark.number + 1} to ${next.number - 1} of ${channel.sender}`);
+        this.#gaps.push(`${channel.watermark.number + 1} to ${next.number - 1} of ${channel.sender}`);
         channel.watermark = { epoch: next.epoch, number: next.number - 1 };
-        this.release(channel);
+        this.#release(channel);
       }
     }
-    await this.commit(channel);
+    await this.#commit(channel);
   }
 
   /** Accepts what is held and in order. */
-  private release(channel: ChannelState): void {
+  #release(channel: ChannelState): void {
     for (let message = channel.held[0]; message?.position !== undefined; message = channel.held[0]) {
       const { epoch, number } = message.position;
       if (isAfter(message.position, channel.watermark)) {
         if (epoch !== channel.watermark.epoch || number !== channel.watermark.number + 1) return;
         channel.watermark = message.position;
-        this.handle({ ...message, sender: channel.sender });
+        this.#handle({ ...message, sender: channel.sender });
       }
       channel.held.shift();
     }
   }
 
   /** Takes stored messages until none is left, and commits them. */
-  private async drain(channel: ChannelState): Promise<void> {
+  async #drain(channel: ChannelState): Promise<void> {
     for (;;) {
-      const { rows, left } = await this.store.drainAfter(channel.connectionKey, channel.watermark);
+      const { rows, left } = await this.#store.drainAfter(channel.connectionKey, channel.watermark);
       for (const row of rows) {
         channel.watermark = { epoch: row.epoch, number: row.number };
-        this.handle({ ...messageOfRow(row), sender: channel.sender });
+        this.#handle({ ...messageOfRow(row), sender: channel.sender });
       }
       channel.backlog = left;
-      if (rows.length > 0) await this.commit(channel);
+      if (rows.length > 0) await this.#commit(channel);
       if (left === 0) break;
     }
-    this.release(channel);
+    this.#release(channel);
   }
 
   /** Moves the cursor to the watermark, since everything accepted is handled; only then acknowledges. */
-  private async commit(channel: ChannelState): Promise<void> {
+  async #commit(channel: ChannelState): Promise<void> {
     if (!isAfter(channel.watermark, channel.cursor) || channel.watermark.number === 0) return;
-    const result = await this.store.commit(channel.connectionKey, channel.watermark);
+    const result = await this.#store.commit(channel.connectionKey, channel.watermark);
     if (result !== "committed") throw new Error(`the cursor was not committed: ${result}`);
     channel.cursor = channel.watermark;
-    this.ack(channel);
+    this.#ack(channel);
   }
 
-  private ack({ connection, cursor, backlog, live }: ChannelState): void {
+  #ack({ connection, cursor, backlog, live }: ChannelState): void {
     connection?.send({
       ack: {
         epoch: String(cursor.epoch),

@@ -20,13 +20,15 @@ export class ForeignPeer implements AsyncDisposable {
   readonly handled: Handled[] = [];
   readonly listener: ForeignListener;
   /** By the channel's key: numbers go on in it for as long as the epoch does. */
-  private readonly senders = new Map<number, ForeignSender>();
-  private stopped = false;
+  readonly #senders = new Map<number, ForeignSender>();
+  #stopped = false;
 
-  private constructor(
-    readonly options: ForeignPeerOptions,
-    readonly store: ForeignStore,
-  ) {
+  readonly options: ForeignPeerOptions;
+  readonly store: ForeignStore;
+
+  private constructor(options: ForeignPeerOptions, store: ForeignStore) {
+    this.options = options;
+    this.store = store;
     this.listener = new ForeignListener(store, (message) => this.handled.push(message));
   }
 
@@ -60,8 +62,8 @@ export class ForeignPeer implements AsyncDisposable {
     if (listed !== undefined) await store.rememberRoute(options.topic, topic, listed);
     const { connection_key } = await store.connectionKey(options.topic, listenerName);
     const { name: owner, addr } = await store.ownerOf(connection_key);
-    const sender = this.senders.get(connection_key) ?? new ForeignSender(store, connection_key);
-    this.senders.set(connection_key, sender);
+    const sender = this.#senders.get(connection_key) ?? new ForeignSender(store, connection_key);
+    this.#senders.set(connection_key, sender);
     sender.owner = owner;
     const [secret] = await store.secrets();
     const refused =
@@ -71,9 +73,9 @@ export class ForeignPeer implements AsyncDisposable {
 
   /** Goodbyes, then the phone book, then the name. */
   async stop(): Promise<void> {
-    if (this.stopped) return;
-    this.stopped = true;
-    for (const sender of this.senders.values()) await sender.close();
+    if (this.#stopped) return;
+    this.#stopped = true;
+    for (const sender of this.#senders.values()) await sender.close();
     await this.listener.stop();
     await this.store[Symbol.asyncDispose]();
   }

@@ -21,26 +21,29 @@ interface Unconfirmed {
 
 /** One channel: from this sender to one listener. */
 export class ForeignSender {
-  private connection: WireConnection | undefined;
-  private live = false;
-  private goingLive = false;
-  private lastNumber = 0;
-  private written = 0;
-  private credit = 0;
-  private unconfirmed: Unconfirmed[] = [];
-  private storing: Promise<void> = Promise.resolve();
-  private whenLive: (() => void)[] = [];
-  private ended: Promise<void> = Promise.resolve();
+  #connection: WireConnection | undefined;
+  #live = false;
+  #goingLive = false;
+  #lastNumber = 0;
+  #written = 0;
+  #credit = 0;
+  #unconfirmed: Unconfirmed[] = [];
+  #storing: Promise<void> = Promise.resolve();
+  #whenLive: (() => void)[] = [];
+  #ended: Promise<void> = Promise.resolve();
   /** The final cursor that the listener said in Goodbye. */
   goodbye: FrameJson | undefined;
 
   /** The listener that has the channel now. */
   owner = "";
 
-  constructor(
-    private readonly store: ForeignStore,
-    private readonly connectionKey: number,
-  ) {}
+  readonly #store: ForeignStore;
+  readonly #connectionKey: number;
+
+  constructor(store: ForeignStore, connectionKey: number) {
+    this.#store = store;
+    this.#connectionKey = connectionKey;
+  }
 
   /** Calls the listener. Resolves with the code of the refusal, if it was one. */
   async connect(wire: Wire, address: string, secret: Uint8Array, sourceTopic: string): Promise<string | undefined> {
@@ -48,27 +51,27 @@ export class ForeignSender {
       address,
       secret,
       hello: {
-        senderName: this.store.name,
+        senderName: this.#store.name,
         sourceTopic,
         listenerName: this.owner,
-        connectionKey: this.connectionKey,
-        epoch: String(this.store.epoch),
+        connectionKey: this.#connectionKey,
+        epoch: String(this.#store.epoch),
       },
     });
     if ("refused" in dialled) return dialled.refused ?? "closed";
     const { connection, welcome } = dialled;
-    this.connection = connection;
-    this.credit = Number(welcome["credit"]);
-    this.acknowledge(welcome["cursorEpoch"], welcome["cursor"]);
-    this.written = this.firstUnconfirmed() - 1;
-    this.goLiveIfShort(welcome);
-    this.ended = this.listen(connection);
+    this.#connection = connection;
+    this.#credit = Number(welcome["credit"]);
+    this.#acknowledge(welcome["cursorEpoch"], welcome["cursor"]);
+    this.#written = this.#firstUnconfirmed() - 1;
+    this.#goLiveIfShort(welcome);
+    this.#ended = this.#listen(connection);
     return undefined;
   }
 
   /** Resolves when the listener has said that the channel is live. */
   async isLive(): Promise<void> {
-    if (!this.live) await new Promise<void>((resolve) => this.whenLive.push(resolve));
+    if (!this.#live) await new Promise<void>((resolve) => this.#whenLive.push(resolve));
   }
 
   /** At-least-once. Resolves when the message is delivered or stored. */
@@ -78,11 +81,11 @@ export class ForeignSender {
     headers: readonly (readonly [string, string])[] = [],
   ): Promise<"delivered" | "stored"> {
     const settled = new Promise<"delivered" | "stored">((settle) => {
-      this.lastNumber += 1;
-      this.unconfirmed.push({ number: this.lastNumber, topicKey, payload: Buffer.from(text), headers, settle });
+      this.#lastNumber += 1;
+      this.#unconfirmed.push({ number: this.#lastNumber, topicKey, payload: Buffer.from(text), headers, settle });
     });
-    if (this.connection === undefined) await this.storeUnconfirmed();
-    else this.write();
+    if (this.#connection === undefined) await this.#storeUnconfirmed();
+    else this.#write();
     return await settled;
   }
 
@@ -94,19 +97,19 @@ export class ForeignSender {
     uncompressedBytes: number,
   ): Promise<"delivered" | "stored"> {
     const settled = new Promise<"delivered" | "stored">((settle) => {
-      this.lastNumber += 1;
+      this.#lastNumber += 1;
       const packed = { compression, uncompressedBytes };
-      this.unconfirmed.push({ number: this.lastNumber, topicKey, payload, headers: [], packed, settle });
+      this.#unconfirmed.push({ number: this.#lastNumber, topicKey, payload, headers: [], packed, settle });
     });
-    this.write();
+    this.#write();
     return await settled;
   }
 
   /** At-most-once: several in one batch. */
   sendOnce(topicKey: number, ...texts: string[]): void {
-    this.connection?.send(
+    this.#connection?.send(
       batch(
-        this.store.epoch,
+        this.#store.epoch,
         topicKey,
         "DELIVERY_AT_MOST_ONCE",
         texts.map((text) => Buffer.from(text)),
@@ -116,65 +119,65 @@ export class ForeignSender {
 
   /** Says Goodbye, and waits for the listener's. */
   async close(): Promise<void> {
-    this.connection?.send({ goodbye: {} });
-    await this.ended;
+    this.#connection?.send({ goodbye: {} });
+    await this.#ended;
   }
 
-  private async listen(connection: WireConnection): Promise<void> {
+  async #listen(connection: WireConnection): Promise<void> {
     for (let frame = await connection.receive(); frame !== undefined; frame = await connection.receive()) {
       const { ack, goodbye } = frame;
       if (ack !== undefined) {
-        this.acknowledge(ack["epoch"], ack["number"]);
-        this.credit = Number(ack["credit"]);
-        if (ack["live"] === true && !this.live) {
-          this.live = true;
-          for (const resolve of this.whenLive.splice(0)) resolve();
+        this.#acknowledge(ack["epoch"], ack["number"]);
+        this.#credit = Number(ack["credit"]);
+        if (ack["live"] === true && !this.#live) {
+          this.#live = true;
+          for (const resolve of this.#whenLive.splice(0)) resolve();
         }
-        this.goLiveIfShort(ack);
-        if (ack["busy"] === true) await this.storeUnconfirmed();
-        this.write();
+        this.#goLiveIfShort(ack);
+        if (ack["busy"] === true) await this.#storeUnconfirmed();
+        this.#write();
       } else if (goodbye !== undefined) {
         this.goodbye = goodbye;
-        this.acknowledge(goodbye["epoch"], goodbye["number"]);
+        this.#acknowledge(goodbye["epoch"], goodbye["number"]);
         connection.end();
       }
     }
-    this.connection = undefined;
-    this.live = this.goingLive = false;
-    await this.storeUnconfirmed();
+    this.#connection = undefined;
+    this.#live = this.#goingLive = false;
+    await this.#storeUnconfirmed();
   }
 
-  private goLiveIfShort({ backlog = "0" }: FrameJson): void {
-    if (this.goingLive || Number(backlog) > shortBacklogRows) return;
-    this.goingLive = true;
-    this.connection?.send({ goLive: { epoch: String(this.store.epoch) } });
+  #goLiveIfShort({ backlog = "0" }: FrameJson): void {
+    if (this.#goingLive || Number(backlog) > shortBacklogRows) return;
+    this.#goingLive = true;
+    this.#connection?.send({ goLive: { epoch: String(this.#store.epoch) } });
   }
 
   /** Only numbers of the own epoch confirm anything. */
-  private acknowledge(epoch = "0", number = "0"): void {
-    if (Number(epoch) === this.store.epoch) this.confirm(Number(number), "delivered");
+  #acknowledge(epoch = "0", number = "0"): void {
+    if (Number(epoch) === this.#store.epoch) this.#confirm(Number(number), "delivered");
   }
 
-  private confirm(number: number, outcome: "delivered" | "stored"): void {
-    while (this.unconfirmed[0] !== undefined && this.unconfirmed[0].number <= number) {
-      this.unconfirmed.shift()!.settle(outcome);
+  #confirm(number: number, outcome: "delivered" | "stored"): void {
+    while (this.#unconfirmed[0] !== undefined && this.#unconfirmed[0].number <= number) {
+      this.#unconfirmed.shift()!.settle(outcome);
     }
   }
 
-  private firstUnconfirmed(): number {
-    return this.unconfirmed[0]?.number ?? this.lastNumber + 1;
+  #firstUnconfirmed(): number {
+    return this.#unconfirmed[0]?.number ?? this.#lastNumber + 1;
   }
 
   /** Writes what may be written: one message always, more as far as the credit goes. */
-  private write(): void {
-    if (this.connection === undefined || !this.goingLive) return;
-    this.written = Math.max(this.written, this.firstUnconfirmed() - 1);
+  #write(): void {
+    if (this.#connection === undefined || !this.#goingLive) return;
+    this.#written = Math.max(this.#written, this.#firstUnconfirmed() - 1);
     let inFlight = 0;
-    for (const { number, topicKey, payload, headers, packed } of this.unconfirmed) {
-      if (inFlight > 0 && inFlight + payload.length > this.credit) return;
+    for (const { number, topicKey, payload, headers, packed } of this.#unconfirmed) {
+      if (inFlight > 0 && inFlight + payload.length > this.#credit) return;
       inFlight += payload.length;
-      if (number <= this.written) continue;
-      const frame = batch(this.store.epoch, topicKey, "DELIVERY_AT_LEAST_ONCE", [payload], number);
+      if (number <= this.#written) continue;
+      const frame = batch(this.#store.epoch, topicKey, "DELIVERY_AT_LEAST_ONCE", [payload], number);
       if (headers.length > 0) {
         frame["batch"].headers = [{ headers: headers.map(([name, value]) => ({ name, value })) }];
       }
@@ -182,26 +185,26 @@ export class ForeignSender {
         const { compression, uncompressedBytes } = packed;
         frame["batch"].compressions = [{ compression, uncompressedBytes: String(uncompressedBytes) }];
       }
-      this.connection.send(frame);
-      this.written = number;
+      this.#connection.send(frame);
+      this.#written = number;
     }
   }
 
   /** Stores everything unconfirmed, from the oldest on; one insert at a time. */
-  private async storeUnconfirmed(): Promise<void> {
-    this.storing = this.storing.then(async () => {
-      const [first] = this.unconfirmed;
-      const last = this.unconfirmed.at(-1);
+  async #storeUnconfirmed(): Promise<void> {
+    this.#storing = this.#storing.then(async () => {
+      const [first] = this.#unconfirmed;
+      const last = this.#unconfirmed.at(-1);
       if (first === undefined || last === undefined) return;
-      const held = await this.store.store(
-        { connectionKey: this.connectionKey, owner: this.owner },
+      const held = await this.#store.store(
+        { connectionKey: this.#connectionKey, owner: this.owner },
         first.number,
-        this.unconfirmed.slice(),
+        this.#unconfirmed.slice(),
       );
-      if (!held) throw new Error(`the name "${this.store.name}" is lost`);
-      this.confirm(last.number, "stored");
+      if (!held) throw new Error(`the name "${this.#store.name}" is lost`);
+      this.#confirm(last.number, "stored");
     });
-    await this.storing;
+    await this.#storing;
   }
 }
 

@@ -60,25 +60,28 @@ export interface NodeWireOptions {
 
 /** A socket that speaks frames. */
 export class FrameStream implements WireConnection {
-  private readonly frames = new Inbox<FrameJson>();
-  private bytes = Buffer.alloc(0);
-  private awaitsPreamble: boolean;
-  private readonly encodeBody: EncodeBody;
+  readonly #frames = new Inbox<FrameJson>();
+  #bytes = Buffer.alloc(0);
+  #awaitsPreamble: boolean;
+  readonly #encodeBody: EncodeBody;
+
+  readonly socket: Socket;
 
   constructor(
-    readonly socket: Socket,
+    socket: Socket,
     options: { readonly awaitsPreamble: boolean; readonly encodeBody?: EncodeBody | undefined },
   ) {
-    this.awaitsPreamble = options.awaitsPreamble;
-    this.encodeBody = options.encodeBody ?? encodeBody;
+    this.socket = socket;
+    this.#awaitsPreamble = options.awaitsPreamble;
+    this.#encodeBody = options.encodeBody ?? encodeBody;
     socket.setNoDelay();
-    socket.on("data", (chunk) => this.read(chunk));
+    socket.on("data", (chunk) => this.#read(chunk));
     socket.on("error", () => undefined);
-    socket.on("close", () => this.frames.end());
+    socket.on("close", () => this.#frames.end());
   }
 
   send(frame: FrameJson): void {
-    this.sendBody(this.encodeBody(frame));
+    this.sendBody(this.#encodeBody(frame));
   }
 
   /** Sends what need not be a frame, with a length prefix. */
@@ -88,7 +91,7 @@ export class FrameStream implements WireConnection {
 
   async receive(): Promise<FrameJson | undefined> {
     for (;;) {
-      const frame = await this.frames.next();
+      const frame = await this.#frames.next();
       if (frame?.["ping"] === undefined) return frame;
       this.send({ pong: frame["ping"] });
     }
@@ -104,58 +107,58 @@ export class FrameStream implements WireConnection {
     this.socket.end();
   }
 
-  private read(chunk: Buffer): void {
-    this.bytes = Buffer.concat([this.bytes, chunk]);
-    if (this.awaitsPreamble) {
-      if (this.bytes.length < preamble.length) return;
-      if (!this.bytes.subarray(0, preamble.length).equals(preamble)) {
+  #read(chunk: Buffer): void {
+    this.#bytes = Buffer.concat([this.#bytes, chunk]);
+    if (this.#awaitsPreamble) {
+      if (this.#bytes.length < preamble.length) return;
+      if (!this.#bytes.subarray(0, preamble.length).equals(preamble)) {
         this.socket.destroy();
         return;
       }
-      this.bytes = this.bytes.subarray(preamble.length);
-      this.awaitsPreamble = false;
+      this.#bytes = this.#bytes.subarray(preamble.length);
+      this.#awaitsPreamble = false;
     }
-    while (this.bytes.length >= 4) {
-      const end = 4 + this.bytes.readUInt32BE(0);
-      if (this.bytes.length < end) return;
-      const frame = fromBinary(FrameSchema, this.bytes.subarray(4, end));
-      this.bytes = this.bytes.subarray(end);
-      this.frames.push(toJson(FrameSchema, frame) as FrameJson);
+    while (this.#bytes.length >= 4) {
+      const end = 4 + this.#bytes.readUInt32BE(0);
+      if (this.#bytes.length < end) return;
+      const frame = fromBinary(FrameSchema, this.#bytes.subarray(4, end));
+      this.#bytes = this.#bytes.subarray(end);
+      this.#frames.push(toJson(FrameSchema, frame) as FrameJson);
     }
   }
 }
 
 /** The wire in this process. */
 export class NodeWire implements Wire {
-  private readonly sockets = new Set<Socket>();
-  private readonly servers: Server[] = [];
-  private readonly versions: { readonly min: number; readonly max: number };
-  private readonly capabilities: readonly string[];
-  private readonly encodeBody: EncodeBody | undefined;
+  readonly #sockets = new Set<Socket>();
+  readonly #servers: Server[] = [];
+  readonly #versions: { readonly min: number; readonly max: number };
+  readonly #capabilities: readonly string[];
+  readonly #encodeBody: EncodeBody | undefined;
   /** The codes with which diallers refused this listener. */
   readonly refusals: string[] = [];
 
   constructor(options: NodeWireOptions = {}) {
-    this.versions = options.versions ?? { min: 1, max: 1 };
-    this.capabilities = options.capabilities ?? ["CAPABILITY_GZIP"];
-    this.encodeBody = options.encodeBody;
+    this.#versions = options.versions ?? { min: 1, max: 1 };
+    this.#capabilities = options.capabilities ?? ["CAPABILITY_GZIP"];
+    this.#encodeBody = options.encodeBody;
   }
 
   async dial({ address, secret, hello }: Parameters<Wire["dial"]>[0]): Promise<Dialled> {
     const [host, port] = address.split(":") as [string, string];
-    const socket = this.keep(connect(Number(port), host));
-    const stream = new FrameStream(socket, { awaitsPreamble: false, encodeBody: this.encodeBody });
+    const socket = this.#keep(connect(Number(port), host));
+    const stream = new FrameStream(socket, { awaitsPreamble: false, encodeBody: this.#encodeBody });
     socket.write(preamble);
     const challenge = (await stream.receive())?.["challenge"];
     if (challenge === undefined) return { refused: undefined };
-    const { min, max } = this.versions;
+    const { min, max } = this.#versions;
     if (challenge["minVersion"] > max || challenge["maxVersion"] < min) {
       stream.refuse("ERROR_CODE_UNSUPPORTED_VERSION", `this peer speaks versions ${min} to ${max}`);
       return { refused: "ERROR_CODE_UNSUPPORTED_VERSION" };
     }
     // The newest that both speak.
     const version = Math.min(max, challenge["maxVersion"]);
-    const { capabilities } = this;
+    const capabilities = this.#capabilities;
     const fields = { version, capabilities, ...hello, nonce: randomBytes(32).toString("base64") };
     stream.send({ hello: { ...fields, mac: macOf(secret, "hello", challenge["nonce"], fields) } });
     const { welcome, refuse } = (await stream.receive()) ?? {};
@@ -168,24 +171,25 @@ export class NodeWire implements Wire {
   }
 
   async listen(options: Parameters<Wire["listen"]>[0]): Promise<string> {
-    const server = createServer((socket) => void this.accept(this.keep(socket), options));
-    this.servers.push(server);
+    const server = createServer((socket) => void this.#accept(this.#keep(socket), options));
+    this.#servers.push(server);
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     return `127.0.0.1:${(server.address() as { port: number }).port}`;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const server of this.servers) server.close();
-    for (const socket of this.sockets) socket.destroy();
+    for (const server of this.#servers) server.close();
+    for (const socket of this.#sockets) socket.destroy();
   }
 
-  private async accept(
+  async #accept(
     socket: Socket,
     { listenerName, secrets, decide, onConnection }: Parameters<Wire["listen"]>[0],
   ): Promise<void> {
-    const stream = new FrameStream(socket, { awaitsPreamble: true, encodeBody: this.encodeBody });
+    const stream = new FrameStream(socket, { awaitsPreamble: true, encodeBody: this.#encodeBody });
     const nonce = randomBytes(32).toString("base64");
-    const { capabilities, versions } = this;
+    const capabilities = this.#capabilities;
+    const versions = this.#versions;
     stream.send({ challenge: { nonce, minVersion: versions.min, maxVersion: versions.max, capabilities } });
     const { hello, refuse } = (await stream.receive()) ?? {};
     if (refuse !== undefined) this.refusals.push(refuse["code"]);
@@ -203,9 +207,9 @@ export class NodeWire implements Wire {
     onConnection(hello as HelloJson, stream);
   }
 
-  private keep(socket: Socket): Socket {
-    this.sockets.add(socket);
-    socket.once("close", () => this.sockets.delete(socket));
+  #keep(socket: Socket): Socket {
+    this.#sockets.add(socket);
+    socket.once("close", () => this.#sockets.delete(socket));
     return socket;
   }
 }

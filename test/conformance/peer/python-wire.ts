@@ -33,83 +33,83 @@ interface PythonEvent {
 
 /** The wire in a process of its own. */
 export class PythonWire implements Wire {
-  private readonly process: ChildProcessWithoutNullStreams;
-  private readonly inboxes = new Map<string, Inbox<FrameJson>>();
-  private readonly dials = new Map<string, (dialled: Dialled) => void>();
-  private readonly hellos = new Map<string, HelloJson>();
-  private listening: ((address: string) => void) | undefined;
-  private listener: Parameters<Wire["listen"]>[0] | undefined;
-  private said = "";
+  readonly #process: ChildProcessWithoutNullStreams;
+  readonly #inboxes = new Map<string, Inbox<FrameJson>>();
+  readonly #dials = new Map<string, (dialled: Dialled) => void>();
+  readonly #hellos = new Map<string, HelloJson>();
+  #listening: ((address: string) => void) | undefined;
+  #listener: Parameters<Wire["listen"]>[0] | undefined;
+  #said = "";
 
   constructor() {
-    this.process = spawn("python3", pythonArguments("wire.py"), { cwd: pythonDirectory });
-    this.process.stderr.on("data", (chunk: Buffer) => {
-      this.said += chunk.toString();
+    this.#process = spawn("python3", pythonArguments("wire.py"), { cwd: pythonDirectory });
+    this.#process.stderr.on("data", (chunk: Buffer) => {
+      this.#said += chunk.toString();
     });
-    createInterface({ input: this.process.stdout }).on("line", (line) => void this.hear(JSON.parse(line)));
+    createInterface({ input: this.#process.stdout }).on("line", (line) => void this.#hear(JSON.parse(line)));
   }
 
   async dial({ address, secret, hello }: Parameters<Wire["dial"]>[0]): Promise<Dialled> {
-    const id = `dialled-${this.dials.size + 1}`;
-    const dialled = new Promise<Dialled>((resolve) => this.dials.set(id, resolve));
-    this.inboxes.set(id, new Inbox());
-    this.command({ do: "dial", id, address, secretHex: Buffer.from(secret).toString("hex"), hello });
+    const id = `dialled-${this.#dials.size + 1}`;
+    const dialled = new Promise<Dialled>((resolve) => this.#dials.set(id, resolve));
+    this.#inboxes.set(id, new Inbox());
+    this.#command({ do: "dial", id, address, secretHex: Buffer.from(secret).toString("hex"), hello });
     return await dialled;
   }
 
   async listen(options: Parameters<Wire["listen"]>[0]): Promise<string> {
-    this.listener = options;
+    this.#listener = options;
     const address = new Promise<string>((resolve) => {
-      this.listening = resolve;
+      this.#listening = resolve;
     });
     const secretsHex = options.secrets.map((secret) => Buffer.from(secret).toString("hex"));
-    this.command({ do: "listen", listenerName: options.listenerName, secretsHex });
+    this.#command({ do: "listen", listenerName: options.listenerName, secretsHex });
     return await address;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.process.exitCode === null) {
-      this.process.stdin.end();
-      await once(this.process, "close");
+    if (this.#process.exitCode === null) {
+      this.#process.stdin.end();
+      await once(this.#process, "close");
     }
-    if (this.said !== "") throw new Error(`wire.py complained:\n${this.said}`);
+    if (this.#said !== "") throw new Error(`wire.py complained:\n${this.#said}`);
   }
 
-  private command(command: object): void {
+  #command(command: object): void {
     // At the end a connection may still be asking.
-    if (this.process.stdin.writable) this.process.stdin.write(`${JSON.stringify(command)}\n`);
+    if (this.#process.stdin.writable) this.#process.stdin.write(`${JSON.stringify(command)}\n`);
   }
 
-  private async hear(event: PythonEvent): Promise<void> {
+  async #hear(event: PythonEvent): Promise<void> {
     const { id } = event;
-    if (event.listening !== undefined) this.listening?.(event.listening);
-    else if (event.hello !== undefined) await this.decide(id, event.hello);
+    if (event.listening !== undefined) this.#listening?.(event.listening);
+    else if (event.hello !== undefined) await this.#decide(id, event.hello);
     else if (event.welcome !== undefined) {
-      this.dials.get(id)?.({ connection: this.connection(id), welcome: event.welcome });
-    } else if (event.refused !== undefined) this.dials.get(id)?.({ refused: event.refused });
-    else if (event.frame !== undefined) this.inboxes.get(id)?.push(event.frame);
+      this.#dials.get(id)?.({ connection: this.#connection(id), welcome: event.welcome });
+    } else if (event.refused !== undefined) this.#dials.get(id)?.({ refused: event.refused });
+    else if (event.frame !== undefined) this.#inboxes.get(id)?.push(event.frame);
     else if (event.closed === true) {
-      this.dials.get(id)?.({ refused: undefined });
-      this.inboxes.get(id)?.end();
+      this.#dials.get(id)?.({ refused: undefined });
+      this.#inboxes.get(id)?.end();
     }
   }
 
-  private async decide(id: string, hello: HelloJson): Promise<void> {
-    const decision = await this.listener!.decide(hello);
+  async #decide(id: string, hello: HelloJson): Promise<void> {
+    const decision = await this.#listener!.decide(hello);
     if ("welcome" in decision) {
-      this.inboxes.set(id, new Inbox());
-      this.hellos.set(id, hello);
+      this.#inboxes.set(id, new Inbox());
+      this.#hellos.set(id, hello);
     }
-    this.command({ do: "decide", id, ...decision });
-    if ("welcome" in decision) this.listener!.onConnection(hello, this.connection(id));
+    this.#command({ do: "decide", id, ...decision });
+    if ("welcome" in decision) this.#listener!.onConnection(hello, this.#connection(id));
   }
 
-  private connection(id: string): WireConnection {
-    const inbox = this.inboxes.get(id)!;
+  #connection(id: string): WireConnection {
+    const inbox = this.#inboxes.get(id)!;
     return {
-      send: (frame) => this.command({ do: "send", id, frame }),
+      send: (frame) => this.#command({ do: "send", id, frame }),
       receive: () => inbox.next(),
-      end: () => this.command({ do: "end", id }),
+      end: () => this.#command({ do: "end", id }),
     };
   }
 }

@@ -36,11 +36,15 @@ export function messageChannel(listenerName: string): string {
 
 /** The session of one peer, which has its name. */
 export class ForeignStore implements AsyncDisposable {
-  private constructor(
-    private readonly session: pg.Client,
-    readonly name: string,
-    readonly epoch: number,
-  ) {}
+  readonly #session: pg.Client;
+  readonly name: string;
+  readonly epoch: number;
+
+  private constructor(session: pg.Client, name: string, epoch: number) {
+    this.#session = session;
+    this.name = name;
+    this.epoch = epoch;
+  }
 
   /** Takes the name: the lease lock first, then the epoch. */
   static async open(databaseUrl: string, name: string): Promise<ForeignStore> {
@@ -63,28 +67,28 @@ export class ForeignStore implements AsyncDisposable {
 
   /** Newest first. */
   async secrets(): Promise<Buffer[]> {
-    return (await this.rows<{ secret: Buffer }>("secrets", [])).map(({ secret }) => secret);
+    return (await this.#rows<{ secret: Buffer }>("secrets", [])).map(({ secret }) => secret);
   }
 
   async listenersOf(topic: string): Promise<{ addr: string; client_name: string; max_message_bytes: number }[]> {
-    return await this.rows("listeners", [topic]);
+    return await this.#rows("listeners", [topic]);
   }
 
   async topicKey(topic: string): Promise<number> {
-    return (await this.rows<{ k: number }>("topic-key", [topic]))[0]!.k;
+    return (await this.#rows<{ k: number }>("topic-key", [topic]))[0]!.k;
   }
 
   async topicOfKey(key: number): Promise<string | undefined> {
-    return (await this.rows<{ topic: string }>("topic-of-key", [key]))[0]?.topic;
+    return (await this.#rows<{ topic: string }>("topic-of-key", [key]))[0]?.topic;
   }
 
   async connectionKey(sourceTopic: string, listenerName: string): Promise<{ connection_key: number; owner: string }> {
-    return (await this.rows<never>("connection-key", [this.name, sourceTopic, listenerName]))[0]!;
+    return (await this.#rows<never>("connection-key", [this.name, sourceTopic, listenerName]))[0]!;
   }
 
   /** Who has the channel, and where. */
   async ownerOf(connectionKey: number): Promise<{ name: string; addr: string | null }> {
-    return (await this.rows<never>("owner", [connectionKey]))[0]!;
+    return (await this.#rows<never>("owner", [connectionKey]))[0]!;
   }
 
   async rememberRoute(
@@ -93,11 +97,11 @@ export class ForeignStore implements AsyncDisposable {
     listener: { client_name: string; addr: string; max_message_bytes: number },
   ): Promise<void> {
     const { client_name, addr, max_message_bytes } = listener;
-    await this.rows("remember-route", [`${this.name}:${sourceTopic}`, topic, client_name, addr, max_message_bytes]);
+    await this.#rows("remember-route", [`${this.name}:${sourceTopic}`, topic, client_name, addr, max_message_bytes]);
   }
 
   async routesOf(sourceTopic: string, topic: string): Promise<string[]> {
-    const rows = await this.rows<{ client_name: string }>("routes", [`${this.name}:${sourceTopic}`, topic]);
+    const rows = await this.#rows<{ client_name: string }>("routes", [`${this.name}:${sourceTopic}`, topic]);
     return rows.map(({ client_name }) => client_name);
   }
 
@@ -107,7 +111,7 @@ export class ForeignStore implements AsyncDisposable {
     firstNumber: number,
     messages: readonly { topicKey: number; payload: Uint8Array; headers?: readonly (readonly [string, string])[] }[],
   ): Promise<boolean> {
-    const [answer] = await this.rows<{ held: boolean }>("store-messages", [
+    const [answer] = await this.#rows<{ held: boolean }>("store-messages", [
       this.name,
       this.epoch,
       channel.connectionKey,
@@ -119,12 +123,12 @@ export class ForeignStore implements AsyncDisposable {
       Buffer.concat(messages.map(({ payload }) => payload)),
     ]);
     if (answer?.held !== true) return false;
-    await this.rows("announce", [messageChannel(channel.owner), String(channel.connectionKey)]);
+    await this.#rows("announce", [messageChannel(channel.owner), String(channel.connectionKey)]);
     return true;
   }
 
   async ownedChannels(): Promise<OwnedChannel[]> {
-    const rows = await this.rows<{ connection_key: number; cursor_epoch: number; cursor: number }>("owned-channels", [
+    const rows = await this.#rows<{ connection_key: number; cursor_epoch: number; cursor: number }>("owned-channels", [
       this.name,
     ]);
     return rows.map(({ connection_key, cursor_epoch, cursor }) => ({
@@ -134,7 +138,7 @@ export class ForeignStore implements AsyncDisposable {
   }
 
   async channelsWithMessages(): Promise<number[]> {
-    const rows = await this.rows<{ connection_key: number }>("channels-with-messages", [this.name]);
+    const rows = await this.#rows<{ connection_key: number }>("channels-with-messages", [this.name]);
     return rows.map(({ connection_key }) => connection_key);
   }
 
@@ -144,20 +148,20 @@ export class ForeignStore implements AsyncDisposable {
   ): Promise<
     { sender_name: string; source_topic: string; owner: string; cursor_epoch: number; cursor: number } | undefined
   > {
-    return (await this.rows<never>("channel", [connectionKey]))[0];
+    return (await this.#rows<never>("channel", [connectionKey]))[0];
   }
 
   async senderEpoch(name: string): Promise<number | undefined> {
-    return (await this.rows<{ epoch: number }>("sender-epoch", [name]))[0]?.epoch;
+    return (await this.#rows<{ epoch: number }>("sender-epoch", [name]))[0]?.epoch;
   }
 
   async countAfter(connectionKey: number, { epoch, number }: Position): Promise<number> {
-    return (await this.rows<{ counted: number }>("count", [connectionKey, epoch, number, 4096]))[0]!.counted;
+    return (await this.#rows<{ counted: number }>("count", [connectionKey, epoch, number, 4096]))[0]!.counted;
   }
 
   async drainAfter(connectionKey: number, { epoch, number }: Position): Promise<{ rows: DrainedRow[]; left: number }> {
     const parameters = [connectionKey, epoch, number, maxRows, maxBytes, 4096];
-    const rows = await this.rows<DrainedRow & { topic_key: number; counted: number; headers: never }>(
+    const rows = await this.#rows<DrainedRow & { topic_key: number; counted: number; headers: never }>(
       "drain",
       parameters,
     );
@@ -170,7 +174,7 @@ export class ForeignStore implements AsyncDisposable {
   /** Moves the cursor. "lost": the name; "foreign": the channel has another owner. */
   async commit(connectionKey: number, { epoch, number }: Position): Promise<"committed" | "lost" | "foreign"> {
     const parameters = [this.name, this.epoch, [connectionKey], [epoch], [number], null, null];
-    const [row] = await this.rows<{ held: boolean; moved: boolean | null }>("commit-cursors", parameters);
+    const [row] = await this.#rows<{ held: boolean; moved: boolean | null }>("commit-cursors", parameters);
     if (row?.held !== true) return "lost";
     return row.moved === null ? "foreign" : "committed";
   }
@@ -178,31 +182,31 @@ export class ForeignStore implements AsyncDisposable {
   /** Enters the phone book, and hears of stored messages from then on. */
   async register(topic: string, addr: string, onAnnounced: (connectionKey: number) => void): Promise<void> {
     const channel = messageChannel(this.name);
-    this.session.on("notification", (heard) => {
+    this.#session.on("notification", (heard) => {
       if (heard.channel === channel) onAnnounced(Number(heard.payload));
     });
-    await this.session.query(`LISTEN "${channel}"`);
+    await this.#session.query(`LISTEN "${channel}"`);
     const parameters = [this.name, this.epoch, addr, 67108864, false, [topic], [false], true];
-    await this.whileHeld("enter-phone-book", parameters);
+    await this.#whileHeld("enter-phone-book", parameters);
   }
 
   /** Leaves the phone book and gives the name back. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
-      await this.whileHeld("leave-phone-book", [this.name, this.epoch, true, true, []]);
-      await this.rows("mark-clean", [this.name, this.epoch]);
-      await this.rows("unlock-lease", [this.name]);
+      await this.#whileHeld("leave-phone-book", [this.name, this.epoch, true, true, []]);
+      await this.#rows("mark-clean", [this.name, this.epoch]);
+      await this.#rows("unlock-lease", [this.name]);
     } finally {
-      await this.session.end();
+      await this.#session.end();
     }
   }
 
-  private async whileHeld(name: string, values: unknown[]): Promise<void> {
-    const [answer] = await this.rows<{ held: boolean }>(name, values);
+  async #whileHeld(name: string, values: unknown[]): Promise<void> {
+    const [answer] = await this.#rows<{ held: boolean }>(name, values);
     if (answer?.held !== true) throw new Error(`the name "${this.name}" is lost`);
   }
 
-  private async rows<Row extends object>(name: string, values: unknown[]): Promise<Row[]> {
-    return (await this.session.query<Row>(statement(name), values)).rows;
+  async #rows<Row extends object>(name: string, values: unknown[]): Promise<Row[]> {
+    return (await this.#session.query<Row>(statement(name), values)).rows;
   }
 }

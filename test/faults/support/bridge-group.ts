@@ -7,7 +7,11 @@ import { ServeProcess } from "./serve-process.js";
 
 /** Disposing kills them. */
 export class ServeGroup implements AsyncDisposable {
-  private constructor(readonly members: readonly ServeProcess[]) {}
+  readonly members: readonly ServeProcess[];
+
+  private constructor(members: readonly ServeProcess[]) {
+    this.members = members;
+  }
 
   /** Starts so many, and resolves when all of them answer. */
   static async start(databaseUrl: string, count: number, flags: readonly string[] = []): Promise<ServeGroup> {
@@ -20,7 +24,7 @@ export class ServeGroup implements AsyncDisposable {
 
   /** Those that do not lead. */
   get others(): readonly ServeProcess[] {
-    const leader = this.newest;
+    const leader = this.#newest;
     return this.members.filter((member) => member !== leader);
   }
 
@@ -28,7 +32,7 @@ export class ServeGroup implements AsyncDisposable {
   async leader(): Promise<ServeProcess> {
     let found: ServeProcess | undefined;
     await eventually("one of them leads", () => {
-      found = this.newest;
+      found = this.#newest;
       return found?.isRunning === true;
     });
     return found!;
@@ -41,7 +45,7 @@ export class ServeGroup implements AsyncDisposable {
     });
   }
 
-  private get newest(): ServeProcess | undefined {
+  get #newest(): ServeProcess | undefined {
     let newest: ServeProcess | undefined;
     for (const member of this.members) {
       if (termOf(member) !== undefined && (newest === undefined || termOf(member)! > termOf(newest)!)) newest = member;

@@ -44,7 +44,11 @@ export class BridgeLedger implements AsyncDisposable {
   readonly #roles: AsyncDisposable[] = [];
   #client: pg.Client | undefined;
 
-  private constructor(readonly databaseUrl: string) {}
+  readonly databaseUrl: string;
+
+  private constructor(databaseUrl: string) {
+    this.databaseUrl = databaseUrl;
+  }
 
   /** Makes it in a database for which nobody need serve yet. */
   static async make(databaseUrl: string): Promise<BridgeLedger> {

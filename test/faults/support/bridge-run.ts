@@ -22,11 +22,15 @@ export interface BridgeRunOptions {
 
 /** Disposing ends all of it. */
 export class BridgeRun implements AsyncDisposable {
-  private constructor(
-    readonly ledger: BridgeLedger,
-    readonly group: ServeGroup,
-    readonly publisher: BridgePublisher,
-  ) {}
+  readonly ledger: BridgeLedger;
+  readonly group: ServeGroup;
+  readonly publisher: BridgePublisher;
+
+  private constructor(ledger: BridgeLedger, group: ServeGroup, publisher: BridgePublisher) {
+    this.ledger = ledger;
+    this.group = group;
+    this.publisher = publisher;
+  }
 
   /** Resolves when each subscription runs, and messages are being published. */
   static async start(options: BridgeRunOptions): Promise<BridgeRun> {

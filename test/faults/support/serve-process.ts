@@ -22,11 +22,15 @@ export class ServeProcess implements AsyncDisposable {
   #isOver = false;
   #monitorAddress: string | undefined;
 
-  private constructor(
-    readonly databaseUrl: string,
-    readonly port: number,
-    private readonly flags: readonly string[],
-  ) {}
+  readonly databaseUrl: string;
+  readonly port: number;
+  readonly #flags: readonly string[];
+
+  private constructor(databaseUrl: string, port: number, flags: readonly string[]) {
+    this.databaseUrl = databaseUrl;
+    this.port = port;
+    this.#flags = flags;
+  }
 
   /** Starts one, and resolves when it answers. @param flags more of them */
   static async start(databaseUrl: string, flags: readonly string[] = []): Promise<ServeProcess> {
@@ -83,7 +87,7 @@ export class ServeProcess implements AsyncDisposable {
   /** Starts it again, and does not wait. */
   launch(): void {
     if (this.#isOver) throw new Error("the test that this process is for has ended");
-    const args = ["serve", "--json", "--log-level", "info", "--listen", `127.0.0.1:${this.port}`, ...this.flags];
+    const args = ["serve", "--json", "--log-level", "info", "--listen", `127.0.0.1:${this.port}`, ...this.#flags];
     this.#program = startProgram("src/cli/main.ts", args, {
       env: { HAWSER_DATABASE_URL: this.databaseUrl },
       stdin: "ignore",

@@ -17,10 +17,13 @@ export class SlowFunction implements AsyncDisposable {
   #publishing: Promise<number> | undefined;
   #isOver = false;
 
-  private constructor(
-    readonly databaseUrl: string,
-    private readonly nats: NatsConnection,
-  ) {}
+  readonly databaseUrl: string;
+  readonly #nats: NatsConnection;
+
+  private constructor(databaseUrl: string, nats: NatsConnection) {
+    this.databaseUrl = databaseUrl;
+    this.#nats = nats;
+  }
 
   /** @param takesMs for each message */
   static async make(databaseUrl: string, takesMs: number, natsUrl = testNatsUrl()): Promise<SlowFunction> {
@@ -66,9 +69,9 @@ export class SlowFunction implements AsyncDisposable {
     const began = performance.now();
     for (let made = 0; made < count && !this.#isOver; ) {
       const size = Math.min(count - made, Math.max(1, Math.ceil(perSecond / 100)));
-      for (let n = 0; n < size; n += 1) this.nats.publish(this.subject, `${(this.published += 1)}`.padEnd(100));
+      for (let n = 0; n < size; n += 1) this.#nats.publish(this.subject, `${(this.published += 1)}`.padEnd(100));
       made += size;
-      await this.nats.flush();
+      await this.#nats.flush();
       await delay(Math.max(0, began + (made / perSecond) * 1_000 - performance.now()));
     }
     return (count * 1_000) / (performance.now() - began);
@@ -76,13 +79,13 @@ export class SlowFunction implements AsyncDisposable {
 
   /** Publishes to another subject. */
   publishTo(subject: string, payloads: readonly string[]): void {
-    for (const payload of payloads) this.nats.publish(subject, payload);
+    for (const payload of payloads) this.#nats.publish(subject, payload);
   }
 
   /** Publishes something that counts for nothing. */
   async probe(): Promise<void> {
-    this.nats.publish(this.subject);
-    await this.nats.flush();
+    this.#nats.publish(this.subject);
+    await this.#nats.flush();
   }
 
   /** Publishes until {@link ends}. */
@@ -135,7 +138,7 @@ export class SlowFunction implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.ends();
-    await this.nats.close();
+    await this.#nats.close();
   }
 }
 

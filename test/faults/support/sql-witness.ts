@@ -39,11 +39,16 @@ export class SqlWitness implements AsyncDisposable {
   /** Requests that are being answered now, and the most there ever were. */
   readonly open = { now: 0, most: 0 };
 
+  readonly nats: NatsConnection;
+  readonly #manager: JetStreamManager;
+
   private constructor(
-    readonly nats: NatsConnection,
-    private readonly manager: JetStreamManager,
+    nats: NatsConnection,
+    manager: JetStreamManager,
     { answerAfterMs, answerWhen }: SqlWitnessOptions,
   ) {
+    this.nats = nats;
+    this.#manager = manager;
     nats.subscribe(this.echo, {
       callback: (_error, message) => {
         this.#note(this.requests, message);
@@ -70,7 +75,7 @@ export class SqlWitness implements AsyncDisposable {
       ignoreClusterUpdates: true,
     });
     const witness = new SqlWitness(nats, await jetstreamManager(nats, patience), options);
-    await witness.manager.streams.add({ name: witness.stream, subjects: [witness.streamed], storage: "file" });
+    await witness.#manager.streams.add({ name: witness.stream, subjects: [witness.streamed], storage: "file" });
     await nats.flush();
     return witness;
   }
@@ -138,7 +143,7 @@ export class SqlWitness implements AsyncDisposable {
   }
 
   async #read(stream: string, each: (message: JsMsg) => void): Promise<void> {
-    const { state } = await this.manager.streams.info(stream).catch((error: Error) => {
+    const { state } = await this.#manager.streams.info(stream).catch((error: Error) => {
       if (/stream not found/.test(error.message)) return { state: { messages: 0 } };
       throw error;
     });

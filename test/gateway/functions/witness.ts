@@ -15,11 +15,12 @@ export class Witness {
   readonly #seen: Msg[] = [];
   readonly #subscription: Subscription;
 
-  private constructor(
-    readonly nats: NatsConnection,
-    readonly manager: JetStreamManager,
-    subjects: string,
-  ) {
+  readonly nats: NatsConnection;
+  readonly manager: JetStreamManager;
+
+  private constructor(nats: NatsConnection, manager: JetStreamManager, subjects: string) {
+    this.nats = nats;
+    this.manager = manager;
     this.#subscription = nats.subscribe(subjects, { callback: (_error, message) => void this.#seen.push(message) });
   }
 

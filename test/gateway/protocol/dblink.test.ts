@@ -38,7 +38,11 @@ afterAll(async () => {
 
 /** A database session that may call the gateway through dblink. */
 class Caller {
-  private constructor(readonly client: pg.Client) {}
+  readonly client: pg.Client;
+
+  private constructor(client: pg.Client) {
+    this.client = client;
+  }
 
   static async connect(): Promise<Caller> {
     const client = new pg.Client({ connectionString: test.url });

@@ -7,10 +7,13 @@ import type { HostileReport } from "./hostile-server.js";
 
 /** A server in a process of its own. */
 export class ServerProcess implements Disposable {
-  private constructor(
-    private readonly child: ChildProcess,
-    readonly port: number,
-  ) {}
+  readonly #child: ChildProcess;
+  readonly port: number;
+
+  private constructor(child: ChildProcess, port: number) {
+    this.#child = child;
+    this.port = port;
+  }
 
   static async start(options: Partial<Omit<PostgresServerOptions, "answer" | "logger">> = {}): Promise<ServerProcess> {
     const { execArgv, file } = nodeProgram("test/gateway/protocol/hostile-server.ts");
@@ -20,8 +23,8 @@ export class ServerProcess implements Disposable {
   }
 
   async report(): Promise<HostileReport> {
-    this.child.send("report");
-    const [report] = (await once(this.child, "message")) as [HostileReport];
+    this.#child.send("report");
+    const [report] = (await once(this.#child, "message")) as [HostileReport];
     return report;
   }
 
@@ -36,6 +39,6 @@ export class ServerProcess implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.child.disconnect();
+    this.#child.disconnect();
   }
 }

@@ -20,25 +20,28 @@ export class SocketClient implements Disposable {
   readonly messages: BackendMessage[] = [];
   /** How many answers to encryption requests come before messages have types. */
   encryptionAnswers = 0;
-  private received: Buffer[] = [];
-  private receivedBytes = 0;
+  #received: Buffer[] = [];
+  #receivedBytes = 0;
   /** From how many bytes on it is worth looking for whole messages. */
-  private neededBytes = 0;
-  private wake = (): void => {};
-  private isClosed = false;
+  #neededBytes = 0;
+  #wake = (): void => {};
+  #isClosed = false;
 
-  private constructor(readonly socket: Socket) {
+  readonly socket: Socket;
+
+  private constructor(socket: Socket) {
+    this.socket = socket;
     socket.on("error", () => {});
     socket.on("data", (chunk) => {
-      this.received.push(chunk);
-      this.receivedBytes += chunk.length;
-      if (this.receivedBytes >= this.neededBytes) this.takeApart();
-      this.wake();
+      this.#received.push(chunk);
+      this.#receivedBytes += chunk.length;
+      if (this.#receivedBytes >= this.#neededBytes) this.#takeApart();
+      this.#wake();
     });
     this.closed = new Promise((resolve) =>
       socket.once("close", () => {
-        this.isClosed = true;
-        this.wake();
+        this.#isClosed = true;
+        this.#wake();
         resolve();
       }),
     );
@@ -85,20 +88,20 @@ export class SocketClient implements Disposable {
         this.taken += message.type;
         if (message.type === type) return message;
       }
-      if (this.isClosed) throw new Error(`the connection ended, and no ${type} had come`);
+      if (this.#isClosed) throw new Error(`the connection ended, and no ${type} had come`);
       await new Promise<void>((resolve) => {
-        this.wake = resolve;
+        this.#wake = resolve;
       });
     }
   }
 
-  private takeApart(): void {
-    const { messages, rest } = backendMessages(Buffer.concat(this.received), this.encryptionAnswers);
+  #takeApart(): void {
+    const { messages, rest } = backendMessages(Buffer.concat(this.#received), this.encryptionAnswers);
     if (messages.length > 0) this.encryptionAnswers = 0;
     this.messages.push(...messages);
-    this.received = [rest];
-    this.receivedBytes = rest.length;
-    this.neededBytes = rest.length >= 5 ? rest.readInt32BE(1) + 1 : 0;
+    this.#received = [rest];
+    this.#receivedBytes = rest.length;
+    this.#neededBytes = rest.length >= 5 ? rest.readInt32BE(1) + 1 : 0;
   }
 
   [Symbol.dispose](): void {

@@ -52,21 +52,24 @@ export class TestSession implements SessionEffects {
   hasRoom = true;
   /** How many of the server's bytes come before messages have types. */
   encryptionAnswers = 0;
-  private readonly written: Buffer[] = [];
+  readonly #written: Buffer[] = [];
+
+  readonly #answering: (query: Uint8Array) => Answer | Promise<Answer>;
 
   constructor(
     rules: SessionRules = testRules(),
-    private readonly answering: (query: Uint8Array) => Answer | Promise<Answer> = (query) => ({
+    answering: (query: Uint8Array) => Answer | Promise<Answer> = (query) => ({
       kind: "row",
       value: Buffer.from(query).toString("hex"),
     }),
   ) {
+    this.#answering = answering;
     this.session = new Session(rules, this);
   }
 
   /** Everything that was written. */
   get output(): Buffer {
-    return Buffer.concat(this.written);
+    return Buffer.concat(this.#written);
   }
 
   get messages(): BackendMessage[] {
@@ -101,48 +104,48 @@ export class TestSession implements SessionEffects {
   }
 
   forget(): void {
-    this.written.length = 0;
+    this.#written.length = 0;
     this.encryptionAnswers = 0;
   }
 
   write(bytes: Uint8Array | readonly Uint8Array[]): boolean {
-    this.mustBeOpen("write");
-    this.written.push(Buffer.concat(bytes instanceof Uint8Array ? [bytes] : bytes));
+    this.#mustBeOpen("write");
+    this.#written.push(Buffer.concat(bytes instanceof Uint8Array ? [bytes] : bytes));
     return this.hasRoom;
   }
 
   end(): void {
-    this.mustBeOpen("end");
+    this.#mustBeOpen("end");
     this.over = "ended";
   }
 
   close(): void {
-    this.mustBeOpen("close");
+    this.#mustBeOpen("close");
     this.over = "closed";
   }
 
   startTls(): void {
-    this.mustBeOpen("startTls");
+    this.#mustBeOpen("startTls");
     this.tlsBegun = true;
   }
 
   setReading(reading: boolean): void {
-    this.mustBeOpen("setReading");
+    this.#mustBeOpen("setReading");
     this.reading = reading;
   }
 
   admit(applicationName: string): ErrorAnswer | undefined {
-    this.mustBeOpen("admit");
+    this.#mustBeOpen("admit");
     if (this.admitted !== undefined) throw new Error("admitted twice");
     this.admitted = applicationName;
     return undefined;
   }
 
   answer(query: Uint8Array): Answer | Promise<Answer> {
-    this.mustBeOpen("answer");
+    this.#mustBeOpen("answer");
     if (this.admitted === undefined) throw new Error("a call was carried out for a stranger");
     this.queries.push(Buffer.from(query));
-    return this.answering(query);
+    return this.#answering(query);
   }
 
   answerFailed(error: unknown): void {
@@ -153,7 +156,7 @@ export class TestSession implements SessionEffects {
     this.refusals.push(error);
   }
 
-  private mustBeOpen(effect: string): void {
+  #mustBeOpen(effect: string): void {
     if (this.over !== undefined) throw new Error(`${effect} after the session was ${this.over}`);
   }
 }

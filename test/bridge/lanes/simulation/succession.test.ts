@@ -17,11 +17,11 @@ class DeletesWhatItHasRead extends Lane {
 }
 
 class RunsOneOfItsOwnFirst extends Lane {
-  private hasRun = false;
+  #hasRun = false;
 
   protected override takeFetch(): FetchStep | undefined {
-    if (this.hasRun || this.messages.length === 0) return super.takeFetch();
-    this.hasRun = true;
+    if (this.#hasRun || this.messages.length === 0) return super.takeFetch();
+    this.#hasRun = true;
     return undefined;
   }
 }

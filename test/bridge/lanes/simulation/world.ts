@@ -37,25 +37,24 @@ const mixed: readonly Nature[] = [
 const mostSubjects = 2;
 
 class World {
-  private readonly random: Random;
-  private now = 0;
-  private numbers = 0;
-  private readonly scheduler: LaneScheduler;
-  private readonly settings: LaneSettings;
-  private readonly context: LaneContext;
-  private readonly lanes: SimulatedLane[] = [];
-  private readonly running: Running[] = [];
-  private discarded = 0;
-  private readonly sessions: number;
+  readonly #random: Random;
+  #now = 0;
+  #numbers = 0;
+  readonly #scheduler: LaneScheduler;
+  readonly #settings: LaneSettings;
+  readonly #context: LaneContext;
+  readonly #lanes: SimulatedLane[] = [];
+  readonly #running: Running[] = [];
+  #discarded = 0;
+  readonly #sessions: number;
 
-  constructor(
-    seed: number,
-    variant: Variant,
-    private readonly count: (name: string) => void,
-  ) {
-    const random = (this.random = new Random(seed));
-    this.sessions = random.between(1, 3);
-    this.settings = {
+  readonly #count: (name: string) => void;
+
+  constructor(seed: number, variant: Variant, count: (name: string) => void) {
+    this.#count = count;
+    const random = (this.#random = new Random(seed));
+    this.#sessions = random.between(1, 3);
+    this.#settings = {
       maxBatchMessages: random.pick([1, 4, 16, 1000]),
       maxBatchBytes: random.pick([700, 3000, 1_000_000]),
       batchTargetMs: 100,
@@ -66,150 +65,150 @@ class World {
       random: () => random.next(),
     };
     const budget = new variant.Budget(random.pick([2_000, 8_000, 1_000_000]));
-    this.context = { settings: this.settings, budget, discards: new Discards(mostSubjects) };
-    this.scheduler = new variant.Scheduler(this.sessions);
+    this.#context = { settings: this.#settings, budget, discards: new Discards(mostSubjects) };
+    this.#scheduler = new variant.Scheduler(this.#sessions);
     for (let lanes = random.between(1, 4); lanes > 0; lanes--) {
       const runAs = random.pick(["one", "other"]);
-      const lane = new variant.Lane({ ...subscription, id: BigInt(lanes), runAs }, this.context);
+      const lane = new variant.Lane({ ...subscription, id: BigInt(lanes), runAs }, this.#context);
       const natures = random.chance(0.1) ? (["fails"] as const) : random.chance(0.3) ? (["good"] as const) : mixed;
-      this.lanes.push(new SimulatedLane(lane, runAs, random.pick([0.01, 1, 40]), natures));
-      this.scheduler.add(lane);
+      this.#lanes.push(new SimulatedLane(lane, runAs, random.pick([0.01, 1, 40]), natures));
+      this.#scheduler.add(lane);
     }
   }
 
   run(): void {
-    let arrivals = this.random.between(1, 8);
+    let arrivals = this.#random.between(1, 8);
     let arrivalAt = 0;
     for (let events = 0; ; events++) {
       must(events < 3000, "a history comes to an end");
-      const waitMs = this.handOut();
-      const first = this.running.reduce<Running | undefined>(
+      const waitMs = this.#handOut();
+      const first = this.#running.reduce<Running | undefined>(
         (soonest, one) => (soonest === undefined || one.endsAt < soonest.endsAt ? one : soonest),
         undefined,
       );
       const nextArrival = arrivals > 0 ? arrivalAt : Number.POSITIVE_INFINITY;
-      const at = Math.min(this.now + waitMs, nextArrival, first?.endsAt ?? Number.POSITIVE_INFINITY);
+      const at = Math.min(this.#now + waitMs, nextArrival, first?.endsAt ?? Number.POSITIVE_INFINITY);
       if (at === Number.POSITIVE_INFINITY) break;
-      this.now = Math.max(this.now, at);
+      this.#now = Math.max(this.#now, at);
       if (at === nextArrival) {
         arrivals -= 1;
-        arrivalAt = this.now + this.random.delay(20);
-        this.somethingHappens();
-      } else if (first !== undefined && at === first.endsAt) this.end(first);
-      if (this.random.chance(0.01)) this.wake();
-      this.look();
+        arrivalAt = this.#now + this.#random.delay(20);
+        this.#somethingHappens();
+      } else if (first !== undefined && at === first.endsAt) this.#end(first);
+      if (this.#random.chance(0.01)) this.#wake();
+      this.#look();
     }
-    this.finish();
+    this.#finish();
   }
 
   /** Hands out steps while there are some. Returns how long there is none. */
-  private handOut(): number {
+  #handOut(): number {
     for (;;) {
-      const next = this.scheduler.next(this.now);
+      const next = this.#scheduler.next(this.#now);
       if (next.kind === "wait") {
-        if (this.running.length < this.sessions) this.checkIdle(next.waitMs);
+        if (this.#running.length < this.#sessions) this.#checkIdle(next.waitMs);
         return next.waitMs;
       }
-      const lane = this.laneOf(next);
-      checkStep(next, lane, this.settings, this.now);
-      must(!this.isFull(lane), "a session is left for another role");
-      for (const other of this.lanes) {
-        if (other.lane.readyAt <= this.now && !this.isFull(other))
-          must(++other.passedOver <= this.lanes.length, "lanes take turns");
+      const lane = this.#laneOf(next);
+      checkStep(next, lane, this.#settings, this.#now);
+      must(!this.#isFull(lane), "a session is left for another role");
+      for (const other of this.#lanes) {
+        if (other.lane.readyAt <= this.#now && !this.#isFull(other))
+          must(++other.passedOver <= this.#lanes.length, "lanes take turns");
       }
-      const execution = execute(next, lane, this.random, this.count);
-      this.count(`${next.kind} ${execution.outcome.kind}`);
-      this.running.push({ step: next, lane, execution, endsAt: this.now + execution.durationMs });
-      must(this.running.length <= this.sessions, "no more steps are out than there are sessions");
+      const execution = execute(next, lane, this.#random, this.#count);
+      this.#count(`${next.kind} ${execution.outcome.kind}`);
+      this.#running.push({ step: next, lane, execution, endsAt: this.#now + execution.durationMs });
+      must(this.#running.length <= this.#sessions, "no more steps are out than there are sessions");
     }
   }
 
-  private laneOf(step: Step): SimulatedLane {
-    return this.lanes.find(({ lane }) => lane.subscription === step.subscription)!;
+  #laneOf(step: Step): SimulatedLane {
+    return this.#lanes.find(({ lane }) => lane.subscription === step.subscription)!;
   }
 
-  private checkIdle(waitMs: number): void {
-    for (const lane of this.lanes) {
-      if (lane.hasWork && !this.isFull(lane))
-        must(lane.pauseTo >= this.now + waitMs, "no lane waits that has something to do");
+  #checkIdle(waitMs: number): void {
+    for (const lane of this.#lanes) {
+      if (lane.hasWork && !this.#isFull(lane))
+        must(lane.pauseTo >= this.#now + waitMs, "no lane waits that has something to do");
     }
   }
 
   /** One session is left for other roles, where there are any. */
-  private isFull({ role }: SimulatedLane): boolean {
-    const roles = new Set(this.lanes.filter(({ closed }) => !closed).map((lane) => lane.role)).size;
-    const most = roles > 1 ? Math.max(1, this.sessions - 1) : this.sessions;
-    return this.running.filter(({ lane }) => lane.role === role).length >= most;
+  #isFull({ role }: SimulatedLane): boolean {
+    const roles = new Set(this.#lanes.filter(({ closed }) => !closed).map((lane) => lane.role)).size;
+    const most = roles > 1 ? Math.max(1, this.#sessions - 1) : this.#sessions;
+    return this.#running.filter(({ lane }) => lane.role === role).length >= most;
   }
 
-  private end(running: Running): void {
-    this.running.splice(this.running.indexOf(running), 1);
+  #end(running: Running): void {
+    this.#running.splice(this.#running.indexOf(running), 1);
     const { step, lane, execution } = running;
-    follow(step, execution, lane, this.settings, this.now);
-    this.scheduler.settle(step, execution.outcome, this.now);
+    follow(step, execution, lane, this.#settings, this.#now);
+    this.#scheduler.settle(step, execution.outcome, this.#now);
   }
 
-  private somethingHappens(): void {
-    const { random } = this;
-    const lane = random.pick(this.lanes);
-    if (random.chance(0.02)) this.close(lane);
-    else if (random.chance(0.03)) this.hold();
-    else if (random.chance(0.05)) this.wake();
-    else if (random.chance(0.1)) this.retry(lane);
-    else for (let burst = random.pick([1, 3, 12, 30]); burst > 0; burst--) this.offer(lane);
+  #somethingHappens(): void {
+    const random = this.#random;
+    const lane = random.pick(this.#lanes);
+    if (random.chance(0.02)) this.#close(lane);
+    else if (random.chance(0.03)) this.#hold();
+    else if (random.chance(0.05)) this.#wake();
+    else if (random.chance(0.1)) this.#retry(lane);
+    else for (let burst = random.pick([1, 3, 12, 30]); burst > 0; burst--) this.#offer(lane);
   }
 
-  private wake(): void {
-    this.scheduler.wake();
-    for (const lane of this.lanes) {
+  #wake(): void {
+    this.#scheduler.wake();
+    for (const lane of this.#lanes) {
       if (!lane.waitsForPostgres) continue;
       lane.waitsForPostgres = false;
       lane.pauseFrom = lane.pauseTo = Number.NEGATIVE_INFINITY;
       lane.failuresInARow = 0;
-      this.count("woken");
+      this.#count("woken");
     }
   }
 
-  private hold(): void {
-    this.scheduler.hold();
-    for (const lane of this.lanes) lane.open = Math.min(lane.open, lane.accepted.length);
-    this.count("held back");
+  #hold(): void {
+    this.#scheduler.hold();
+    for (const lane of this.#lanes) lane.open = Math.min(lane.open, lane.accepted.length);
+    this.#count("held back");
   }
 
-  private close(lane: SimulatedLane): void {
+  #close(lane: SimulatedLane): void {
     lane.over = lane.closed = true;
-    this.scheduler.remove(lane.lane);
-    this.count("closed");
+    this.#scheduler.remove(lane.lane);
+    this.#count("closed");
   }
 
-  private retry(lane: SimulatedLane): void {
-    const job = { deadLetterId: BigInt(this.numbers), message: this.message(lane) };
+  #retry(lane: SimulatedLane): void {
+    const job = { deadLetterId: BigInt(this.#numbers), message: this.#message(lane) };
     if (lane.lane.retry(job)) lane.jobs.push(job);
     else must(lane.over, "a lane takes dead letters while it is not stopped");
   }
 
-  private offer(lane: SimulatedLane): void {
-    const message = this.message(lane);
-    const fits = this.used() === 0 || this.hasRoom(lane, message.memory);
+  #offer(lane: SimulatedLane): void {
+    const message = this.#message(lane);
+    const fits = this.#used() === 0 || this.#hasRoom(lane, message.memory);
     must(lane.lane.offer(message) === (fits && !lane.over), "a message is taken if there is room");
     if (lane.over) return;
     if (fits) lane.accepted.push(message);
-    else this.discarded += 1;
+    else this.#discarded += 1;
   }
 
-  private used(isCounted: (lane: SimulatedLane) => boolean = () => true): number {
-    return this.lanes.filter(isCounted).reduce((sum, { memory }) => sum + memory, 0);
+  #used(isCounted: (lane: SimulatedLane) => boolean = () => true): number {
+    return this.#lanes.filter(isCounted).reduce((sum, { memory }) => sum + memory, 0);
   }
 
   /** Of all the memory, whose last quarter is divided among roles, and of what is the role's, divided among its lanes. */
-  private hasRoom(lane: SimulatedLane, bytes: number): boolean {
-    const { limitBytes } = this.context.budget;
-    const open = this.lanes.filter(({ closed }) => !closed);
+  #hasRoom(lane: SimulatedLane, bytes: number): boolean {
+    const { limitBytes } = this.#context.budget;
+    const open = this.#lanes.filter(({ closed }) => !closed);
     const roles = new Set(open.map(({ role }) => role)).size;
     const part = limitBytes / 4 / roles;
-    const byOthers = this.used(({ role }) => role !== lane.role);
+    const byOthers = this.#used(({ role }) => role !== lane.role);
     const ofRole = Math.max(limitBytes - part * (roles - 1) - byOthers, Math.min(part, limitBytes - byOthers));
-    const used = this.used(({ role }) => role === lane.role) + bytes;
+    const used = this.#used(({ role }) => role === lane.role) + bytes;
     if (used > ofRole) return false;
     const others = open.filter((other) => other !== lane && other.role === lane.role);
     const busy = others.filter(({ memory }) => memory > 0).length;
@@ -220,20 +219,20 @@ class World {
     return lane.memory + bytes <= partOfLane && (!isAnyIdle || lane.memory + bytes <= ofRole - used);
   }
 
-  private message(lane: SimulatedLane): SimulatedMessage {
-    const { random } = this;
+  #message(lane: SimulatedLane): SimulatedMessage {
+    const random = this.#random;
     const nature = random.pick(lane.natures);
     const transientRuns = nature === "transient" ? random.between(1, 5) : 0;
     const subject = random.pick(["a", "b", "c", "d"]);
     const bytes = random.chance(0.02) ? 3000 : random.between(0, 300);
-    return new SimulatedMessage(++this.numbers, subject, nature, transientRuns, bytes, this.now);
+    return new SimulatedMessage(++this.#numbers, subject, nature, transientRuns, bytes, this.#now);
   }
 
   /** What is true at any time. */
-  private look(): void {
-    const { budget, discards } = this.context;
+  #look(): void {
+    const { budget, discards } = this.#context;
     let used = 0;
-    for (const lane of this.lanes) {
+    for (const lane of this.#lanes) {
       used += lane.memory;
       if (lane.closed) continue;
       must(lane.lane.oldestReceivedAt === lane.oldest?.receivedAt, "the oldest message that is not done is known");
@@ -241,24 +240,24 @@ class World {
     }
     must(budget.usedBytes === used, "the memory of what is not done is counted, and no other");
     const bySubject = [...discards.bySubject.values()].reduce((sum, count) => sum + count, discards.other);
-    must(discards.total === this.discarded && bySubject === this.discarded, "what is discarded is counted");
+    must(discards.total === this.#discarded && bySubject === this.#discarded, "what is discarded is counted");
     must(discards.bySubject.size <= mostSubjects, "not any number of subjects is told apart");
   }
 
-  private finish(): void {
-    for (const lane of this.lanes) {
+  #finish(): void {
+    for (const lane of this.#lanes) {
       for (const message of lane.accepted.slice(0, lane.done)) {
         if (message.guilt !== undefined) must(message.buried, "what is guilty is in dead_letters");
         else must(message.commits > 0 && !message.buried, "what is not is committed");
       }
-      if (lane.over) this.scheduler.remove(lane.lane);
+      if (lane.over) this.#scheduler.remove(lane.lane);
       else {
         must(lane.next === undefined && lane.jobsDone === lane.jobs.length, "everything is done in the end");
-        this.scheduler.remove(lane.lane);
+        this.#scheduler.remove(lane.lane);
       }
     }
-    must(this.context.budget.usedBytes === 0, "all memory is given back");
-    if (this.discarded > 0) this.count("discarded");
+    must(this.#context.budget.usedBytes === 0, "all memory is given back");
+    if (this.#discarded > 0) this.#count("discarded");
   }
 }
 

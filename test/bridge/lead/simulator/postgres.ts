@@ -73,7 +73,7 @@ export class SimulatedPostgres {
   /** Everybody was cut off so often. */
   generation = 0;
   clockOffsetMs: number;
-  private lead: LeadRow = {
+  #lead: LeadRow = {
     epoch: 0n,
     owner: undefined,
     beat: 0n,
@@ -82,78 +82,83 @@ export class SimulatedPostgres {
     completeSince: undefined,
     completeUntil: undefined,
   };
-  private changedAt = 0;
-  private fencedEpoch = 0n;
+  #changedAt = 0;
+  #fencedEpoch = 0n;
   ledger: Entry[] = [];
-  private history: { lead: LeadRow; fencedEpoch: bigint; entries: number }[] = [];
-  private readonly batches = new Set<Batch>();
-  private waiters: Waiter[] = [];
-  private readonly sessions = new Map<SimulatedProcess, Session>();
+  #history: { lead: LeadRow; fencedEpoch: bigint; entries: number }[] = [];
+  readonly #batches = new Set<Batch>();
+  #waiters: Waiter[] = [];
+  readonly #sessions = new Map<SimulatedProcess, Session>();
 
-  constructor(
-    private readonly world: World,
-    private readonly faults: StoreFaults,
-  ) {
+  readonly #world: World;
+  readonly #faults: StoreFaults;
+
+  constructor(world: World, faults: StoreFaults) {
+    this.#world = world;
+    this.#faults = faults;
     this.clockOffsetMs = world.random.between(0, 2_000_000);
   }
 
   get epoch(): bigint {
-    return this.lead.epoch;
+    return this.#lead.epoch;
   }
 
   tableFor(process: SimulatedProcess): LeadTable {
-    const owner = (term: Term) => this.lead.owner === term.owner && this.lead.epoch === term.epoch;
+    const owner = (term: Term) => this.#lead.owner === term.owner && this.#lead.epoch === term.epoch;
     const update = (change: Partial<LeadRow>) => {
-      this.remember();
-      this.lead = { ...this.lead, ...change };
-      this.changedAt = this.world.schedule.now;
+      this.#remember();
+      this.#lead = { ...this.#lead, ...change };
+      this.#changedAt = this.#world.schedule.now;
     };
     const beat = async (term: Term, change: Partial<LeadRow>): Promise<Confirmation | undefined> => {
-      const { value, sentAt, heardAt } = await this.call(process, () => {
-        if (!this.faults.beatIgnoresOwner && !owner(term)) return undefined;
-        const { beat } = this.lead;
+      const { value, sentAt, heardAt } = await this.#call(process, () => {
+        if (!this.#faults.beatIgnoresOwner && !owner(term)) return undefined;
+        const { beat } = this.#lead;
         update({ beat: isTold(change) ? (beat > 0n ? beat + 1n : 1n) : beat - 1n, ...change });
-        const fencedEpoch = this.faults.beatIgnoresFence ? term.epoch : this.fencedEpoch;
-        return { serverTime: this.serverTime(), fencedEpoch };
+        const fencedEpoch = this.#faults.beatIgnoresFence ? term.epoch : this.#fencedEpoch;
+        return { serverTime: this.#serverTime(), fencedEpoch };
       });
       if (value === undefined) return undefined;
       return { clock: { serverTime: value.serverTime, sentAt, heardAt }, fencedEpoch: value.fencedEpoch };
     };
     return {
       look: async () => {
-        const { value, sentAt, heardAt } = await this.call(process, () => ({ row: this.lead, at: this.serverTime() }));
+        const { value, sentAt, heardAt } = await this.#call(process, () => ({
+          row: this.#lead,
+          at: this.#serverTime(),
+        }));
         return { row: value.row, clock: { serverTime: value.at, sentAt, heardAt } };
       },
       beat: (term, progress) => beat(term, rounded(progress)),
       confirm: (term) => beat(term, {}),
       take: async (seen, taker) => {
-        const { value } = await this.call(process, () => {
-          const { epoch, beat, owner: before } = this.lead;
-          if (epoch !== seen.epoch || (beat !== seen.beat && !this.faults.takeIgnoresBeat)) return undefined;
-          if (before !== undefined && before !== taker) this.checkSilence();
-          const step = this.faults.equalEpochSteps ? 1 : this.world.random.between(1, 2 ** 20);
+        const { value } = await this.#call(process, () => {
+          const { epoch, beat, owner: before } = this.#lead;
+          if (epoch !== seen.epoch || (beat !== seen.beat && !this.#faults.takeIgnoresBeat)) return undefined;
+          if (before !== undefined && before !== taker) this.#checkSilence();
+          const step = this.#faults.equalEpochSteps ? 1 : this.#world.random.between(1, 2 ** 20);
           update({ epoch: epoch + BigInt(step), owner: taker, beat: 0n });
-          this.world.counts.add(
+          this.#world.counts.add(
             before === undefined ? "taken: free" : before === taker ? "taken: own" : "taken: silent",
           );
-          this.world.taken();
-          return this.lead.epoch;
+          this.#world.taken();
+          return this.#lead.epoch;
         });
         return value;
       },
-      fence: (epoch) => this.fence(process, epoch),
+      fence: (epoch) => this.#fence(process, epoch),
       endHolders: async (term) => {
-        const { value } = await this.call(process, () => (owner(term) ? this.endBatches() : 0));
+        const { value } = await this.#call(process, () => (owner(term) ? this.#endBatches() : 0));
         return { isRefused: false, ended: value, foreign: [] } satisfies FenceHolders;
       },
       release: async (term, progress) => {
-        await this.call(process, () => {
+        await this.#call(process, () => {
           if (!owner(term)) return;
-          this.world.counts.add("released");
-          const { beat } = this.lead;
+          this.#world.counts.add("released");
+          const { beat } = this.#lead;
           if (progress.progressAt === undefined) update({ owner: undefined, beat: beat > 0n ? beat + 1n : beat - 1n });
           else update({ owner: undefined, beat: beat > 0n ? beat + 1n : 1n, ...rounded(progress) });
-          for (const other of this.world.processes) this.world.after(other, 5, () => other.protocol.poke());
+          for (const other of this.#world.processes) this.#world.after(other, 5, () => other.protocol.poke());
         });
       },
     };
@@ -161,37 +166,37 @@ export class SimulatedPostgres {
 
   /** A batch: asks the fence, calls the functions, commits. */
   batch(process: SimulatedProcess, epoch: bigint, ids: readonly number[], runMs: number) {
-    const { random, schedule } = this.world;
+    const { random, schedule } = this.#world;
     const { generation } = this;
     return new Promise<"committed" | "refused" | "failed">((resolve) => {
       const settle = (outcome: "committed" | "refused" | "failed") => {
         if (batch.state === "over") return;
         batch.state = "over";
-        this.forget(batch);
-        this.world.after(process, random.delay(1), () => resolve(outcome));
+        this.#forget(batch);
+        this.#world.after(process, random.delay(1), () => resolve(outcome));
       };
       const batch: Batch = { process, state: "idle", holdsFence: false, fail: () => settle("failed") };
-      this.batches.add(batch);
+      this.#batches.add(batch);
       const isGone = () => batch.state === "over" || generation !== this.generation || !this.isAvailable;
       const step = (delayMs: number, next: () => void) =>
         schedule.after(delayMs, () => (isGone() ? settle("failed") : next()));
-      step(this.latency(), () => {
+      step(this.#latency(), () => {
         // Two statements of a function, each with a snapshot of its own.
-        if (this.lead.epoch !== epoch) return settle("refused");
+        if (this.#lead.epoch !== epoch) return settle("refused");
         step(random.chance(0.05) ? random.between(0, 1_500) : random.delay(0.2), () => {
-          if (this.fencedEpoch !== epoch && !this.faults.batchAsksLeadOnly) return settle("refused");
-          batch.holdsFence = !this.faults.batchWithoutLock;
+          if (this.#fencedEpoch !== epoch && !this.#faults.batchAsksLeadOnly) return settle("refused");
+          batch.holdsFence = !this.#faults.batchWithoutLock;
           batch.state = "running";
           step(runMs, () => {
             batch.state = "idle";
-            this.world.counts.add("batch run");
+            this.#world.counts.add("batch run");
             // The client hears of it, and sends COMMIT: a dead one does not, one that stands still does it late.
             if (process.isDead && !process.diedSilently) return settle("failed");
-            this.world.after(process, this.latency(), () => {
+            this.#world.after(process, this.#latency(), () => {
               if (isGone()) return settle("failed");
               batch.state = "committing";
-              step(this.latency(), () => {
-                this.commit({ epoch, process: process.id, ids });
+              step(this.#latency(), () => {
+                this.#commit({ epoch, process: process.id, ids });
                 settle("committed");
               });
             });
@@ -203,67 +208,67 @@ export class SimulatedPostgres {
 
   /** A process has died: its sessions end when the server hears of it, but not in the middle of a function. */
   died(process: SimulatedProcess, silently: boolean): void {
-    this.sessions.delete(process);
+    this.#sessions.delete(process);
     if (silently) return;
-    for (const batch of [...this.batches]) if (batch.process === process && batch.state === "idle") batch.fail();
+    for (const batch of [...this.#batches]) if (batch.process === process && batch.state === "idle") batch.fail();
   }
 
   /** The session of a process's lead is lost. */
   loseSession(process: SimulatedProcess): void {
-    const session = this.sessions.get(process);
+    const session = this.#sessions.get(process);
     if (session === undefined) return;
-    this.sessions.delete(process);
+    this.#sessions.delete(process);
     session.isAlive = false;
-    this.world.after(process, 0, () => process.protocol.sessionLost());
+    this.#world.after(process, 0, () => process.protocol.sessionLost());
     for (const reject of session.pending) reject();
   }
 
   /** All sessions end, and all transactions. */
   crash(): void {
     this.isAvailable = false;
-    this.cutOff();
+    this.#cutOff();
   }
 
   /** A standby takes over which has not seen the last commits, and whose clock is its own. */
   failover(): void {
-    const { random } = this.world;
-    const lost = this.history.splice(Math.max(0, this.history.length - random.between(0, 5)));
+    const { random } = this.#world;
+    const lost = this.#history.splice(Math.max(0, this.#history.length - random.between(0, 5)));
     if (lost[0] !== undefined) {
-      this.world.excuse(this.ledger.slice(lost[0].entries).flatMap(({ ids }) => [...ids]));
-      this.lead = lost[0].lead;
-      this.fencedEpoch = lost[0].fencedEpoch;
+      this.#world.excuse(this.ledger.slice(lost[0].entries).flatMap(({ ids }) => [...ids]));
+      this.#lead = lost[0].lead;
+      this.#fencedEpoch = lost[0].fencedEpoch;
       this.ledger.length = lost[0].entries;
     }
-    this.changedAt = this.world.schedule.now;
+    this.#changedAt = this.#world.schedule.now;
     this.clockOffsetMs += random.between(-60_000, 60_000);
-    this.cutOff();
+    this.#cutOff();
   }
 
-  private cutOff(): void {
+  #cutOff(): void {
     this.generation += 1;
-    this.waiters = [];
-    for (const batch of [...this.batches]) batch.fail();
-    for (const process of [...this.sessions.keys()]) this.loseSession(process);
+    this.#waiters = [];
+    for (const batch of [...this.#batches]) batch.fail();
+    for (const process of [...this.#sessions.keys()]) this.loseSession(process);
   }
 
-  private serverTime(): number {
-    return this.world.schedule.now + this.clockOffsetMs;
+  #serverTime(): number {
+    return this.#world.schedule.now + this.clockOffsetMs;
   }
 
-  private latency(): number {
-    const { random, profile } = this.world;
+  #latency(): number {
+    const { random, profile } = this.#world;
     return random.chance(profile.slowRate) ? random.between(0, profile.slowMs) : random.delay(0.5);
   }
 
   /** A statement; it may land although its session is lost before the answer. */
-  private call<T>(process: SimulatedProcess, apply: () => T) {
-    const { schedule, counts } = this.world;
-    return this.exchange<T>(process, (answer, isAlive) => {
+  #call<T>(process: SimulatedProcess, apply: () => T) {
+    const { schedule, counts } = this.#world;
+    return this.#exchange<T>(process, (answer, isAlive) => {
       const { generation } = this;
-      schedule.after(this.latency(), () => {
+      schedule.after(this.#latency(), () => {
         if (generation !== this.generation || !this.isAvailable) return;
         if (!isAlive()) {
-          if (this.world.random.chance(0.5)) return;
+          if (this.#world.random.chance(0.5)) return;
           counts.add("statement that lands late");
         }
         answer(apply());
@@ -271,29 +276,29 @@ export class SimulatedPostgres {
     });
   }
 
-  private async fence(process: SimulatedProcess, epoch: bigint): Promise<boolean> {
-    const { schedule } = this.world;
-    const { value } = await this.exchange<boolean>(process, (answer) => {
+  async #fence(process: SimulatedProcess, epoch: bigint): Promise<boolean> {
+    const { schedule } = this.#world;
+    const { value } = await this.#exchange<boolean>(process, (answer) => {
       const { generation } = this;
-      schedule.after(this.latency(), () => {
+      schedule.after(this.#latency(), () => {
         if (generation !== this.generation || !this.isAvailable) return;
         const waiter: Waiter = {
           epoch,
           granted: () => {
-            if (this.fencedEpoch < epoch || this.faults.fenceCanFall) {
-              this.remember();
-              this.fencedEpoch = epoch;
+            if (this.#fencedEpoch < epoch || this.#faults.fenceCanFall) {
+              this.#remember();
+              this.#fencedEpoch = epoch;
             }
             answer(true);
           },
         };
-        this.waiters.push(waiter);
-        this.grant();
-        if (!this.waiters.includes(waiter)) return;
-        this.world.counts.add("fence waited for");
+        this.#waiters.push(waiter);
+        this.#grant();
+        if (!this.#waiters.includes(waiter)) return;
+        this.#world.counts.add("fence waited for");
         schedule.after(bridgeConstants.fenceWaitMs, () => {
-          if (!this.waiters.includes(waiter)) return;
-          this.waiters = this.waiters.filter((other) => other !== waiter);
+          if (!this.#waiters.includes(waiter)) return;
+          this.#waiters = this.#waiters.filter((other) => other !== waiter);
           answer(false);
         });
       });
@@ -301,26 +306,26 @@ export class SimulatedPostgres {
     return value;
   }
 
-  private exchange<T>(
+  #exchange<T>(
     process: SimulatedProcess,
     send: (answer: (value: T) => void, isAlive: () => boolean) => void,
   ): Promise<{ value: T; sentAt: number; heardAt: number }> {
     const sentAt = process.clock.now();
     return new Promise((resolve, rejectPromise) => {
       const reject = () =>
-        this.world.after(process, this.latency(), () => rejectPromise(new Error("the session was lost")));
+        this.#world.after(process, this.#latency(), () => rejectPromise(new Error("the session was lost")));
       if (!this.isAvailable) return reject();
-      let session = this.sessions.get(process);
+      let session = this.#sessions.get(process);
       if (session === undefined) {
         session = { isAlive: true, pending: new Set() };
-        this.sessions.set(process, session);
+        this.#sessions.set(process, session);
       }
       const own = session;
       own.pending.add(reject);
-      this.world.sent(process);
+      this.#world.sent(process);
       send(
         (value) => {
-          this.world.after(process, this.latency(), () => {
+          this.#world.after(process, this.#latency(), () => {
             if (!own.isAlive) return;
             own.pending.delete(reject);
             resolve({ value, sentAt, heardAt: process.clock.now() });
@@ -331,46 +336,46 @@ export class SimulatedPostgres {
     });
   }
 
-  private endBatches(): number {
-    if (this.faults.endsNobody) return 0;
-    const holders = [...this.batches].filter(({ holdsFence }) => holdsFence);
+  #endBatches(): number {
+    if (this.#faults.endsNobody) return 0;
+    const holders = [...this.#batches].filter(({ holdsFence }) => holdsFence);
     for (const batch of holders) batch.fail();
-    this.world.counts.add("batch ended by the next leader", holders.length);
+    this.#world.counts.add("batch ended by the next leader", holders.length);
     return holders.length;
   }
 
-  private forget(batch: Batch): void {
-    this.batches.delete(batch);
-    this.grant();
+  #forget(batch: Batch): void {
+    this.#batches.delete(batch);
+    this.#grant();
   }
 
-  private grant(): void {
-    for (const { holdsFence } of this.batches) if (holdsFence) return;
-    for (const waiter of this.waiters.splice(0)) waiter.granted();
+  #grant(): void {
+    for (const { holdsFence } of this.#batches) if (holdsFence) return;
+    for (const waiter of this.#waiters.splice(0)) waiter.granted();
   }
 
-  private commit(entry: Entry): void {
-    this.remember();
+  #commit(entry: Entry): void {
+    this.#remember();
     const last = this.ledger.at(-1);
     if (
       last !== undefined &&
       (last.epoch > entry.epoch || (last.epoch === entry.epoch && last.process !== entry.process))
     ) {
-      this.world.fail(
+      this.#world.fail(
         `process ${entry.process} commits in epoch ${entry.epoch} after ${last.process} in ${last.epoch}`,
       );
     }
     this.ledger.push(entry);
   }
 
-  private checkSilence(): void {
-    const silentMs = this.world.schedule.now - this.changedAt;
+  #checkSilence(): void {
+    const silentMs = this.#world.schedule.now - this.#changedAt;
     if (silentMs < bridgeConstants.leadExpiryMs * 0.998)
-      this.world.fail(`taken from a leader that beat ${silentMs} ms ago`);
+      this.#world.fail(`taken from a leader that beat ${silentMs} ms ago`);
   }
 
-  private remember(): void {
-    this.history.push({ lead: this.lead, fencedEpoch: this.fencedEpoch, entries: this.ledger.length });
-    if (this.history.length > 8) this.history.shift();
+  #remember(): void {
+    this.#history.push({ lead: this.#lead, fencedEpoch: this.#fencedEpoch, entries: this.ledger.length });
+    if (this.#history.length > 8) this.#history.shift();
   }
 }

@@ -31,19 +31,20 @@ export class SimulatedProcess {
   /** The last message that it was sent arrives then: one connection keeps the order. */
   arrivesAt = 0;
   /** What was sent to it before was received: it has asked. */
-  private completeUntil: number | undefined;
-  private queue: InboundMessage[] = [];
-  private readonly batches = new Map<bigint, object>();
+  #completeUntil: number | undefined;
+  #queue: InboundMessage[] = [];
+  readonly #batches = new Map<bigint, object>();
   /** What is published from then on it does not receive. */
-  private stoppedAt: number | undefined;
-  private hasDrained = false;
-  private isFinishing = false;
+  #stoppedAt: number | undefined;
+  #hasDrained = false;
+  #isFinishing = false;
 
-  constructor(
-    private readonly world: World,
-    readonly id: number,
-    mutant: Mutant,
-  ) {
+  readonly #world: World;
+  readonly id: number;
+
+  constructor(world: World, id: number, mutant: Mutant) {
+    this.#world = world;
+    this.id = id;
     const { schedule, random, profile } = world;
     this.startedAt = schedule.now;
     const offset = random.between(0, 1_000_000);
@@ -60,7 +61,7 @@ export class SimulatedProcess {
     };
     const limits = { bufferBytes: 1e12, takeoverBufferMs: profile.bufferMs, cleanTakeoverMs: profile.cleanMs };
     this.buffer = new mutant.Buffer(limits, this.clock.now());
-    this.protocol = new mutant.Protocol(this.options());
+    this.protocol = new mutant.Protocol(this.#options());
   }
 
   /** Delivers a message of NATS. */
@@ -72,104 +73,104 @@ export class SimulatedProcess {
       payload,
       headers: undefined,
       receivedAt,
-      notBefore: notBefore(receivedAt, this.completeUntil),
+      notBefore: notBefore(receivedAt, this.#completeUntil),
     };
     if (this.protocol.epoch === undefined) this.buffer.add(message, [laneOf(message.id)]);
     else {
-      this.queue.push(message);
-      this.pump();
+      this.#queue.push(message);
+      this.#pump();
     }
   }
 
   /** Asks from now on what it has received. */
   ask(): void {
-    const { schedule } = this.world;
+    const { schedule } = this.#world;
     const askedAt = this.clock.now();
-    this.world.after(this, Math.max(0, this.arrivesAt - schedule.now), () => {
-      this.completeUntil = askedAt;
+    this.#world.after(this, Math.max(0, this.arrivesAt - schedule.now), () => {
+      this.#completeUntil = askedAt;
       this.clock.setTimeout(() => this.ask(), bridgeConstants.leadBeatMs);
     });
   }
 
   get isStopping(): boolean {
-    return this.stoppedAt !== undefined;
+    return this.#stoppedAt !== undefined;
   }
 
   /** A clean stop: lets the batches end, saves what nobody else runs, then gives the lead back. */
   stop(): void {
-    this.stoppedAt ??= this.clock.now();
+    this.#stoppedAt ??= this.clock.now();
     // What the server has sent by now is received.
-    const { schedule } = this.world;
-    this.world.after(this, Math.max(0, this.arrivesAt - schedule.now), () => {
-      this.hasDrained = true;
-      this.finish();
+    const { schedule } = this.#world;
+    this.#world.after(this, Math.max(0, this.arrivesAt - schedule.now), () => {
+      this.#hasDrained = true;
+      this.#finish();
     });
   }
 
-  private finish(): void {
-    if (this.batches.size > 0 || this.isFinishing || !this.hasDrained) return;
-    this.isFinishing = true;
-    void this.save()
+  #finish(): void {
+    if (this.#batches.size > 0 || this.#isFinishing || !this.#hasDrained) return;
+    this.#isFinishing = true;
+    void this.#save()
       .then(() => this.protocol.stop())
       .then(() => {
         this.isDead = true;
-        this.world.counts.add("stopped cleanly");
-        this.world.left();
+        this.#world.counts.add("stopped cleanly");
+        this.#world.left();
       });
   }
 
-  private async save(): Promise<void> {
-    const { counts } = this.world;
+  async #save(): Promise<void> {
+    const { counts } = this.#world;
     if (this.protocol.epoch === undefined && this.buffer.length > 0) {
       const others = await this.protocol.othersHave(new AbortController().signal);
       const isLed = others.until !== Number.NEGATIVE_INFINITY;
       if (!isLed) counts.add("saved by one that waited");
       else if (others.until !== Number.POSITIVE_INFINITY) counts.add("saved beside one that ends");
       const kept = isLed ? this.buffer.takeOwn(others.until) : this.buffer.takeOver(others);
-      this.handOver(kept.map(({ message }) => message));
+      this.#handOver(kept.map(({ message }) => message));
     }
-    this.handOver(this.queue.splice(0));
+    this.#handOver(this.#queue.splice(0));
   }
 
   /** Saves them, and tells who leads. */
-  private handOver(messages: readonly InboundMessage[]): void {
-    this.world.saved.push(...messages);
-    for (const other of this.world.processes) this.world.after(other, 5, () => other.pump());
+  #handOver(messages: readonly InboundMessage[]): void {
+    this.#world.saved.push(...messages);
+    for (const other of this.#world.processes) this.#world.after(other, 5, () => other.#pump());
   }
 
-  private options(): LeadProtocolOptions {
-    const { world } = this;
+  #options(): LeadProtocolOptions {
+    const world = this.#world;
     return {
       table: world.postgres.tableFor(this),
       clock: this.clock,
       logger: silentLogger,
       owner: `process ${this.id}`,
       messages: {
-        unfinished: () => this.unfinished(),
+        unfinished: () => this.#unfinished(),
         completeSince: () => this.buffer.completeSince,
         receivedSince: () => this.buffer.receivedSince,
-        receivedUntil: () => this.stoppedAt,
+        receivedUntil: () => this.#stoppedAt,
         isReceiving: () => !this.isStopping,
       },
       events: {
         onLeading: (_, { afterCleanEnd }) => {
           world.counts.add("leading");
-          this.queue = this.buffer.takeOver({ afterCleanEnd }).map(({ message }) => message);
-          this.pump();
+          this.#queue = this.buffer.takeOver({ afterCleanEnd }).map(({ message }) => message);
+          this.#pump();
         },
         onDeposed: () => {
           world.counts.add("deposed");
-          this.buffer.restart(this.queue[0]?.receivedAt ?? this.clock.now());
-          for (const message of this.queue.splice(0)) this.buffer.add(message, [laneOf(message.id)], true);
-          this.batches.clear();
-          if (this.isStopping) this.finish();
+          this.buffer.restart(this.#queue[0]?.receivedAt ?? this.clock.now());
+          for (const message of this.#queue.splice(0)) this.buffer.add(message, [laneOf(message.id)], true);
+          this.#batches.clear();
+          if (this.isStopping) this.#finish();
         },
         onWaiting: () => world.counts.add("waiting"),
         onProgress: (progress) => {
           this.buffer.noteProgress(progress);
           const unknown = this.buffer.unknownToLeader.map(({ message }) => message);
           if (unknown.length > 0) world.counts.add("handed over");
-          this.handOver(unknown);
+          this.#handOver(unknown);
           this.buffer.dropped(new Set(unknown));
         },
         onProblem: () => world.counts.add("problem"),
@@ -177,48 +178,50 @@ export class SimulatedProcess {
     };
   }
 
-  private unfinished(): Unfinished {
+  #unfinished(): Unfinished {
     const behind = new Map<bigint, number>();
-    let oldestAt = this.stoppedAt;
+    let oldestAt = this.#stoppedAt;
     for (let lane = 0n; lane < lanes; lane += 1n) {
-      const at = this.queue.find((message) => laneOf(message.id) === lane)?.receivedAt;
+      const at = this.#queue.find((message) => laneOf(message.id) === lane)?.receivedAt;
       if (at === undefined) continue;
       if (at < this.clock.now() - bridgeConstants.leadBeatMs) {
-        this.world.counts.add("told behind");
+        this.#world.counts.add("told behind");
         behind.set(lane, at);
       } else oldestAt = Math.min(at, oldestAt ?? at);
     }
     return { oldestAt, behind };
   }
 
-  private pump(): void {
-    for (let lane = 0n; lane < lanes; lane += 1n) this.pumpLane(lane);
+  #pump(): void {
+    for (let lane = 0n; lane < lanes; lane += 1n) this.#pumpLane(lane);
   }
 
-  private pumpLane(lane: bigint): void {
+  #pumpLane(lane: bigint): void {
     const { epoch } = this.protocol;
-    const { saved } = this.world;
+    const { saved } = this.#world;
     const isOfLane = (message: InboundMessage) => laneOf(message.id) === lane;
-    const source = saved.some(isOfLane) ? saved : this.queue;
-    const { random, profile, postgres } = this.world;
-    if (this.batches.has(lane) || epoch === undefined || !source.some(isOfLane) || this.isStopping) return;
+    const source = saved.some(isOfLane) ? saved : this.#queue;
+    const { random, profile, postgres } = this.#world;
+    if (this.#batches.has(lane) || epoch === undefined || !source.some(isOfLane) || this.isStopping) return;
     const messages = source.filter(isOfLane).slice(0, random.between(1, 40));
     const batch = {};
-    this.batches.set(lane, batch);
+    this.#batches.set(lane, batch);
     const runMs =
-      this.world.hasFaults && random.chance(profile.hangRate) ? random.between(1_000, profile.hangMs) : random.delay(2);
+      this.#world.hasFaults && random.chance(profile.hangRate)
+        ? random.between(1_000, profile.hangMs)
+        : random.delay(2);
     const ids = messages.map(({ id }) => Number(id));
     void postgres.batch(this, epoch, ids, runMs).then((outcome) => {
       // It was deposed meanwhile, and keeps them again.
-      if (this.batches.get(lane) !== batch) return;
-      this.batches.delete(lane);
+      if (this.#batches.get(lane) !== batch) return;
+      this.#batches.delete(lane);
       // Of what was saved another one may have added to it, but nobody else takes away.
       if (outcome === "committed") for (const message of messages) source.splice(source.indexOf(message), 1);
-      else this.world.counts.add(`batch ${outcome}`);
+      else this.#world.counts.add(`batch ${outcome}`);
       if (outcome === "refused") this.protocol.poke();
-      if (this.isStopping) this.finish();
-      else if (outcome === "committed") this.pumpLane(lane);
-      else this.world.after(this, 200, () => this.pumpLane(lane));
+      if (this.isStopping) this.#finish();
+      else if (outcome === "committed") this.#pumpLane(lane);
+      else this.#world.after(this, 200, () => this.#pumpLane(lane));
     });
   }
 }

@@ -33,20 +33,19 @@ export class World {
   readonly processes: SimulatedProcess[] = [];
   /** The table of messages that were saved. */
   readonly saved: InboundMessage[] = [];
-  private readonly excused = new Set<number>();
-  private published = 0;
-  private epochBeforeFaults = 0n;
+  readonly #excused = new Set<number>();
+  #published = 0;
+  #epochBeforeFaults = 0n;
   /** Something happened that makes a takeover late. */
-  private disturbedAt = 0;
-  private killedAt = 0;
-  private settledFrom = 0;
-  private violation: string | undefined;
+  #disturbedAt = 0;
+  #killedAt = 0;
+  #settledFrom = 0;
+  #violation: string | undefined;
 
-  constructor(
-    seed: number,
-    profile: ProfileName,
-    private readonly mutant: Mutant,
-  ) {
+  readonly #mutant: Mutant;
+
+  constructor(seed: number, profile: ProfileName, mutant: Mutant) {
+    this.#mutant = mutant;
     this.random = new Random(seed);
     this.profile = profiles[profile];
     this.postgres = new SimulatedPostgres(this, mutant.store ?? {});
@@ -56,21 +55,21 @@ export class World {
   async run(): Promise<void> {
     const { schedule, random } = this;
     const count = random.between(2, 4);
-    for (let n = 0; n < count; n++) this.start();
-    schedule.after(0, () => this.publish());
+    for (let n = 0; n < count; n++) this.#start();
+    schedule.after(0, () => this.#publish());
     schedule.after(faultsFromMs, () => {
-      this.epochBeforeFaults = this.postgres.epoch;
-      this.fault();
+      this.#epochBeforeFaults = this.postgres.epoch;
+      this.#fault();
     });
     while (schedule.step(endMs)) {
       await setImmediate();
-      if (this.violation !== undefined) throw new Violation(this.violation);
+      if (this.#violation !== undefined) throw new Violation(this.#violation);
     }
-    this.checkEnd();
+    this.#checkEnd();
   }
 
   fail(message: string): void {
-    this.violation ??= `at ${Math.round(this.schedule.now)} ms: ${message}`;
+    this.#violation ??= `at ${Math.round(this.schedule.now)} ms: ${message}`;
   }
 
   /** The lead was taken. */
@@ -78,9 +77,9 @@ export class World {
     const { schedule, random, profile } = this;
     if (!profile.failsOverAfterTake || !this.hasFaults || !random.chance(0.6)) return;
     schedule.after(random.between(0, 400), () => {
-      this.inflict("failover");
-      const leader = this.alive.find(({ protocol }) => protocol.epoch !== undefined);
-      if (leader !== undefined) this.stall(leader);
+      this.#inflict("failover");
+      const leader = this.#alive.find(({ protocol }) => protocol.epoch !== undefined);
+      if (leader !== undefined) this.#stall(leader);
     });
   }
 
@@ -89,14 +88,14 @@ export class World {
     const { schedule, random, profile } = this;
     if (!profile.faults.includes("session") || !this.hasFaults || !random.chance(0.004)) return;
     schedule.after(random.delay(1), () => {
-      this.disturbed(schedule.now);
+      this.#disturbed(schedule.now);
       this.postgres.loseSession(process);
     });
   }
 
   /** Postgres itself has lost their commits. */
   excuse(ids: readonly number[]): void {
-    for (const id of ids) this.excused.add(id);
+    for (const id of ids) this.#excused.add(id);
   }
 
   /** What happens within a process: later, if it stands still, and not at all once it is dead. */
@@ -110,13 +109,13 @@ export class World {
 
   /** A process has ended in good order: there is one again some time after the last. */
   left(): void {
-    if (this.alive.length > 0) return;
+    if (this.#alive.length > 0) return;
     this.counts.add("all have left");
-    this.schedule.after(this.random.between(0, 3_000), () => this.start());
+    this.schedule.after(this.random.between(0, 3_000), () => this.#start());
   }
 
-  private start(): void {
-    const process = new SimulatedProcess(this, this.processes.length + 1, this.mutant);
+  #start(): void {
+    const process = new SimulatedProcess(this, this.processes.length + 1, this.#mutant);
     this.processes.push(process);
     process.ask();
     this.after(process, this.random.delay(50), () => void process.protocol.start());
@@ -127,74 +126,76 @@ export class World {
     return this.schedule.now < faultsUntilMs;
   }
 
-  private get alive(): SimulatedProcess[] {
+  get #alive(): SimulatedProcess[] {
     return this.processes.filter(({ isDead }) => !isDead);
   }
 
-  private publish(): void {
+  #publish(): void {
     const { schedule, random, profile } = this;
-    const number = this.published++;
-    if (this.alive.every(({ isStopping }) => isStopping)) this.excuse([number]);
-    for (const process of this.alive) {
+    const number = this.#published++;
+    if (this.#alive.every(({ isStopping }) => isStopping)) this.excuse([number]);
+    for (const process of this.#alive) {
       if (process.isStopping) continue;
       const delayMs = random.chance(0.2) ? random.next() * profile.maxDelayMs : random.delay(0.5);
       process.arrivesAt = Math.max(process.arrivesAt, schedule.now + Math.min(delayMs, profile.maxDelayMs));
       this.after(process, process.arrivesAt - schedule.now, () => process.receive(number));
     }
-    if (schedule.now < faultsUntilMs + 5_000) schedule.after(random.delay(40), () => this.publish());
+    if (schedule.now < faultsUntilMs + 5_000) schedule.after(random.delay(40), () => this.#publish());
   }
 
-  private fault(): void {
+  #fault(): void {
     const { schedule, random } = this;
     if (!this.hasFaults) return;
-    this.inflict(random.pick(this.profile.faults));
-    schedule.after(random.between(50, 9_000), () => this.fault());
+    this.#inflict(random.pick(this.profile.faults));
+    schedule.after(random.between(50, 9_000), () => this.#fault());
   }
 
-  private inflict(fault: Fault): void {
+  #inflict(fault: Fault): void {
     const { random, postgres, schedule, profile } = this;
-    if (this.alive.length === 0) return;
+    if (this.#alive.length === 0) return;
     const victim = random.chance(0.7)
-      ? (this.alive.find(({ protocol }) => protocol.epoch !== undefined) ?? random.pick(this.alive))
-      : random.pick(this.alive);
+      ? (this.#alive.find(({ protocol }) => protocol.epoch !== undefined) ?? random.pick(this.#alive))
+      : random.pick(this.#alive);
     // Somebody has to be left who has received everything.
-    const others = this.alive.filter((process) => process !== victim && process.startedAt === 0 && !process.isStopping);
+    const others = this.#alive.filter(
+      (process) => process !== victim && process.startedAt === 0 && !process.isStopping,
+    );
     const mayLeave = fault === "clean stop" && profile.mayAllLeave === true;
     if ((fault === "kill" || fault === "clean stop") && others.length === 0 && !mayLeave) return;
-    if (fault === "start" && this.alive.length > 4) return;
-    if (fault === "newcomer" && (victim.protocol.epoch === undefined || schedule.now < this.settledFrom)) return;
+    if (fault === "start" && this.#alive.length > 4) return;
+    if (fault === "newcomer" && (victim.protocol.epoch === undefined || schedule.now < this.#settledFrom)) return;
     this.counts.add(`fault: ${fault}`);
-    if (fault === "kill") this.kill(victim);
+    if (fault === "kill") this.#kill(victim);
     else if (fault === "clean stop") victim.stop();
-    else if (fault === "all stop") for (const process of this.alive) process.stop();
-    else if (fault === "start") this.start();
-    else if (fault === "newcomer") this.newcomer(victim);
+    else if (fault === "all stop") for (const process of this.#alive) process.stop();
+    else if (fault === "start") this.#start();
+    else if (fault === "newcomer") this.#newcomer(victim);
     else if (fault === "session") {
-      this.disturbed(schedule.now);
+      this.#disturbed(schedule.now);
       postgres.loseSession(victim);
     } else if (fault === "failover") {
-      this.disturbed(schedule.now);
+      this.#disturbed(schedule.now);
       postgres.failover();
     } else if (fault === "restart") {
       const downMs = random.between(10, 8_000);
-      this.disturbed(schedule.now + downMs);
+      this.#disturbed(schedule.now + downMs);
       postgres.crash();
       schedule.after(downMs, () => {
         postgres.isAvailable = true;
       });
-    } else this.stall(victim);
+    } else this.#stall(victim);
   }
 
-  private disturbed(until: number): void {
-    this.disturbedAt = Math.max(this.disturbedAt, until);
+  #disturbed(until: number): void {
+    this.#disturbedAt = Math.max(this.#disturbedAt, until);
   }
 
-  private kill(victim: SimulatedProcess): void {
+  #kill(victim: SimulatedProcess): void {
     const { schedule } = this;
     const { protocol } = victim;
     const silently = this.random.chance(0.3);
     const killedAt = schedule.now;
-    this.killedAt = killedAt;
+    this.#killedAt = killedAt;
     victim.isDead = true;
     victim.diedSilently = silently;
     this.postgres.died(victim, silently);
@@ -203,31 +204,31 @@ export class World {
       if (
         this.profile.slowMs > 500 ||
         this.profile.mayAllLeave === true ||
-        this.killedAt > killedAt ||
-        this.disturbedAt >= killedAt - 1_000
+        this.#killedAt > killedAt ||
+        this.#disturbedAt >= killedAt - 1_000
       )
         return;
       this.counts.add("takeover watched");
-      if (!this.alive.some((process) => process.protocol.epoch !== undefined)) {
+      if (!this.#alive.some((process) => process.protocol.epoch !== undefined)) {
         this.fail(`nobody leads ${takeoverLimitMs} ms after the leader was killed`);
       }
     });
   }
 
   /** The others are killed, another one is started, and at about that time the leader stands still. */
-  private newcomer(leader: SimulatedProcess): void {
+  #newcomer(leader: SimulatedProcess): void {
     const { schedule, random } = this;
     // Until then it may have what nobody else has.
-    this.settledFrom = schedule.now + 20_000;
-    for (const process of this.alive) if (process !== leader) this.kill(process);
-    schedule.after(random.between(0, 2_000), () => this.start());
-    schedule.after(random.between(0, 4_000), () => this.stall(leader, random.between(4_500, 9_000)));
+    this.#settledFrom = schedule.now + 20_000;
+    for (const process of this.#alive) if (process !== leader) this.#kill(process);
+    schedule.after(random.between(0, 2_000), () => this.#start());
+    schedule.after(random.between(0, 4_000), () => this.#stall(leader, random.between(4_500, 9_000)));
   }
 
-  private stall(victim: SimulatedProcess, stallMs = this.random.between(50, 6_500)): void {
+  #stall(victim: SimulatedProcess, stallMs = this.random.between(50, 6_500)): void {
     if (victim.stalled !== undefined) return;
     const { schedule } = this;
-    this.disturbed(schedule.now + stallMs);
+    this.#disturbed(schedule.now + stallMs);
     victim.stalled = [];
     schedule.after(stallMs, () => {
       const missed = victim.stalled ?? [];
@@ -236,30 +237,30 @@ export class World {
     });
   }
 
-  private checkEnd(): void {
-    const leaders = this.alive.filter(({ protocol }) => protocol.epoch !== undefined);
+  #checkEnd(): void {
+    const leaders = this.#alive.filter(({ protocol }) => protocol.epoch !== undefined);
     if (leaders.length !== 1 || !leaders[0]!.protocol.isConfirmed)
       throw new Violation(`${leaders.length} lead in the end`);
-    if (this.profile.isCalm && this.postgres.epoch !== this.epochBeforeFaults) {
+    if (this.profile.isCalm && this.postgres.epoch !== this.#epochBeforeFaults) {
       throw new Violation("a leader that lives was replaced");
     }
     const done = new Set(this.postgres.ledger.flatMap(({ ids }) => ids));
-    const missing = Array.from({ length: this.published }, (_, id) => id).filter(
-      (id) => !done.has(id) && !this.excused.has(id),
+    const missing = Array.from({ length: this.#published }, (_, id) => id).filter(
+      (id) => !done.has(id) && !this.#excused.has(id),
     );
-    this.counts.add("published", this.published);
+    this.counts.add("published", this.#published);
     this.counts.add("done again", this.postgres.ledger.flatMap(({ ids }) => ids).length - done.size);
     this.counts.add(
       "done by the leader, as others know",
       this.processes.reduce((sum, { buffer }) => sum + buffer.counts.done, 0),
     );
     if (missing.length > 0)
-      throw new Violation(`${missing.length} of ${this.published} are missing, such as ${missing[0]}`);
-    if (this.profile.keepsOrder === true) this.checkOrder();
+      throw new Violation(`${missing.length} of ${this.#published} are missing, such as ${missing[0]}`);
+    if (this.profile.keepsOrder === true) this.#checkOrder();
   }
 
   /** In each lane: repeats do not count. */
-  private checkOrder(): void {
+  #checkOrder(): void {
     const highest = new Map<bigint, number>();
     const done = new Set<number>();
     for (const id of this.postgres.ledger.flatMap(({ ids }) => ids)) {
