@@ -27,7 +27,8 @@ export function generateDocs(spec: Spec): GeneratedFile[] {
       "settings.md",
       "Settings",
       spec.files.filter((file) => file.settingGroups.length > 0),
-      settingsSections,
+      (file) => settingsSections(file, "of users"),
+      (file) => settingsSections(file, "fixed"),
     ),
     ...page(
       "errors.md",
@@ -42,11 +43,12 @@ function page(
   path: string,
   title: string,
   sources: readonly SpecFile[],
-  section: (file: SpecFile) => string,
+  ...sections: readonly ((file: SpecFile) => string)[]
 ): GeneratedFile[] {
   if (sources.length === 0) {
     return [];
   }
-  const content = [markdownHead("codegen/docs", sources), `# ${title}\n`, ...sources.map(section)].join("\n");
+  const parts = sections.flatMap((section) => sources.map(section)).filter((part) => part !== "");
+  const content = [markdownHead("codegen/docs", sources), `# ${title}\n`, ...parts].join("\n");
   return [{ path, content }];
 }

@@ -3,9 +3,12 @@ import type { Setting, SettingGroup } from "../model/settings.js";
 import type { SpecFile } from "../model/spec.js";
 import { code, markdownTable, prose } from "./markdown.js";
 
-/** The settings of one file: defaults, units and ranges; and the constants. */
-export function settingsSections(file: SpecFile): string {
-  return file.settingGroups.map(groupSection).join("\n");
+/** The groups of one file that users may set, with defaults, units and ranges; or those that are fixed. */
+export function settingsSections(file: SpecFile, which: "of users" | "fixed"): string {
+  return file.settingGroups
+    .filter(({ fixed }) => fixed === (which === "fixed"))
+    .map(groupSection)
+    .join("\n");
 }
 
 function groupSection(group: SettingGroup): string {
