@@ -9,7 +9,7 @@ export const tiers: readonly (readonly string[])[] = [
   ["dev", "bridge", "gateway", "peer"],
   ["nats", "store", "transport"],
   ["postgres", "channel", "wire"],
-  ["errors", "files"],
+  ["errors", "files", "runtime"],
   ["generated"],
 ];
 

@@ -4,14 +4,15 @@
  * Three connections to NATS lead apart what must not hold up each other: the gateway's, one for subscriptions, one for
  * responders. One process of several leads the subscriptions; all of them answer requests.
  */
+
 import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
 import { bridgeConstants, gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import type { HawserError } from "../errors/index.js";
-import { type Logger, NatsLink, type ServerChoice } from "../nats/index.js";
-import { RareLog } from "../nats/rare-log.js";
+import { NatsLink, type ServerChoice } from "../nats/index.js";
+import { type Logger, RareLog } from "../runtime/index.js";
 import { PostgresSession } from "../store/index.js";
 import type { Responder } from "./bindings.js";
 import { DeadLetterWriter } from "./dead-letter-writer.js";

@@ -1,8 +1,9 @@
 /**
  * Writes down what subscribed functions failed for, as long as this process leads.
  */
+
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
-import type { RareLog } from "../nats/rare-log.js";
+import type { RareLog } from "../runtime/index.js";
 import type { PostgresSession } from "../store/index.js";
 import { sealSql } from "./dead-letter-seal.js";
 import { failureOf } from "./executor/failure.js";

@@ -2,8 +2,9 @@
  * Looks at which SQL functions NATS reaches: when it is told that something may have changed, and now and then besides.
  * There is one look at a time.
  */
+
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import type { Logger } from "../nats/index.js";
+import type { Logger } from "../runtime/index.js";
 import type { PostgresSession } from "../store/index.js";
 import { type Handlers, readHandlers } from "./handlers.js";
 

@@ -4,11 +4,13 @@
  * Where one connection is replaced by another, both deliver for a moment: a message of that moment arrives twice rather than
  * not at all.
  */
+
 import { performance } from "node:perf_hooks";
 import type { Msg, NatsConnection, Subscription as NatsSubscription } from "@nats-io/transport-node";
 import { nuid } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
-import { isOwnInbox, type Logger, type NatsLink, receivedHeaders } from "../nats/index.js";
+import { isOwnInbox, type NatsLink, receivedHeaders } from "../nats/index.js";
+import type { Logger } from "../runtime/index.js";
 import { confirmed, takenOver } from "./confirmed.js";
 import type { InboundMessage } from "./message.js";
 import { PayloadCopies } from "./payload-copies.js";

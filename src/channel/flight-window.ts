@@ -1,4 +1,4 @@
-import { Fifo } from "./fifo.js";
+import { Fifo } from "../runtime/index.js";
 
 /** A batch on the wire that the listener has not acknowledged wholly. */
 interface Flight {

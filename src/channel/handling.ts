@@ -10,7 +10,7 @@
  * A message whose handler's session with Postgres has ended may have been what ended it. It begins again only when all its
  * starts are counted, the earlier ones in this process included.
  */
-import { Fifo } from "./fifo.js";
+import { Fifo } from "../runtime/index.js";
 import type { DeadMessage, HandlerResult, IncomingMessage, ListenerLimits } from "./listener-types.js";
 import { comparePositions, type Position } from "./position.js";
 

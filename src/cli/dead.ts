@@ -1,15 +1,16 @@
 /**
  * `hawser dead`: messages that were given up.
  */
+
 import { defineCommand } from "citty";
 import { CliError, type ErrorCode } from "../errors/index.js";
+import { silentLogger } from "../runtime/index.js";
 import {
   announcements,
   type DeadLetterEntry,
   type DeadLetterFilter,
   type DeadLetters,
   deadLetters,
-  silentLogger,
   type WholeDeadLetter,
   withCommandDatabase,
 } from "../store/index.js";

@@ -1,14 +1,15 @@
 /**
  * The database of `hawser dev`, prepared as by `hawser init`, and its SQL functions answered as by `hawser serve`.
  */
+
 import { HawserError } from "../errors/index.js";
+import type { Logger } from "../runtime/index.js";
 import { Serve } from "../serve/index.js";
 import {
   type DefinedNatsServer,
   defineNatsServer,
   type InstallReport,
   install,
-  type Logger,
   restoreNatsServer,
 } from "../store/index.js";
 

@@ -1,8 +1,9 @@
 /**
  * An examination of a database and of what runs beside it. It changes nothing.
  */
+
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
-import { systemClock } from "../store/index.js";
+import { systemClock } from "../runtime/index.js";
 import { databaseCheck } from "./checks/database.js";
 import { executorCheck } from "./checks/executor.js";
 import { gatewayChecks } from "./checks/gateway.js";

@@ -2,7 +2,7 @@
  * Runs checks so that one cause makes one finding: what needs something that has failed is not looked at, and what fails
  * because of something that has failed already is not told again. And so that nothing that hangs keeps it for long.
  */
-import type { Clock } from "../store/index.js";
+import type { Clock } from "../runtime/index.js";
 import type { CheckReport, DoctorReport, Finding, NamedFinding, Verdict } from "./finding.js";
 
 /** Something to look at. */

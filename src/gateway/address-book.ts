@@ -2,11 +2,12 @@
  * What Postgres knows of gateways, kept right while this one runs: it is entered, and those that are gone are not.
  * Otherwise each new session would try them, and whoever takes the port of one would be asked.
  */
+
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import type { Logger } from "../runtime/index.js";
 import type { PostgresSession } from "../store/index.js";
 import { type Address, formatAddress } from "../wire/index.js";
 import { type GatewayAddress, type GatewayEntry, type GatewayStanding, GatewayTable } from "./gateway-table.js";
-import type { Logger } from "./protocol/index.js";
 import { refusingAmong } from "./stale-addresses.js";
 
 const { optionsPollMs } = gatewayConstants;

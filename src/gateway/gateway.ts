@@ -1,17 +1,19 @@
 /**
  * The gateway: Postgres asks it, and it asks NATS.
  */
+
 import { setTimeout as delay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import { type HawserError, NatsError } from "../errors/index.js";
 import { NatsLink, type ServerChoice } from "../nats/index.js";
+import type { Logger } from "../runtime/index.js";
 import { type CallObserver, observed } from "./call-observer.js";
 import { inTime } from "./call-time.js";
 import { Calls, type GatewayCall } from "./calls.js";
 import { Capacity } from "./capacity.js";
 import { fileBytesOf, NatsHandler } from "./nats-handler.js";
-import { type Logger, PostgresServer, type TlsSource } from "./protocol/index.js";
+import { PostgresServer, type TlsSource } from "./protocol/index.js";
 
 /** What Postgres proves itself with to the gateway, and for which database. */
 export interface GatewayIdentity {

@@ -3,7 +3,6 @@
  */
 export { NatsLink, type NatsLinkOptions } from "./link.js";
 export type { NatsLinkEvents, Refusal } from "./link-events.js";
-export type { Logger } from "./logger.js";
 export { type FileInfo, NatsOperations, publishViolation, Refusals, readHeaders } from "./operations/index.js";
 export { isOwnInbox } from "./own-inboxes.js";
 export { receivedHeaders } from "./received-headers.js";

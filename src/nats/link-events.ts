@@ -1,9 +1,10 @@
 /**
  * What a link to NATS tells of by itself.
  */
+
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { NatsError } from "../errors/index.js";
-import type { Logger } from "./logger.js";
+import type { Logger } from "../runtime/index.js";
 
 /** Something that the server does not permit its user. */
 export interface Refusal {

@@ -13,10 +13,12 @@
  *
  * A connection that is left takes nothing new, and closes when what is under way on it has ended.
  */
+
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
 import { type HawserError, NatsError } from "../errors/index.js";
+import { type Logger, RareLog } from "../runtime/index.js";
 import { pause, pauseAfterFailureMs, pauseAfterLossMs } from "./backoff.js";
 import { connectOnce, type Established } from "./connect.js";
 import { ConnectionUses } from "./connection-uses.js";
@@ -24,8 +26,6 @@ import { Farewells } from "./farewells.js";
 import { again, asNatsError, isStopped, notConfigured } from "./link-errors.js";
 import { LinkListeners, type NatsLinkEvents } from "./link-events.js";
 import { Waiters } from "./link-waiters.js";
-import type { Logger } from "./logger.js";
-import { RareLog } from "./rare-log.js";
 import { sameConnection } from "./same-connection.js";
 import { SecretFiles } from "./secret-files.js";
 import { type NatsAddress, natsAddresses, ServerChoice } from "./server-choice.js";

@@ -1,5 +1,6 @@
 import type { PeerSettings } from "../../generated/ts/settings/peer.js";
-import type { Lease, Logger, Sender, Store } from "../store/index.js";
+import type { Logger } from "../runtime/index.js";
+import type { Lease, Sender, Store } from "../store/index.js";
 import type { TlsCredentials } from "../transport/index.js";
 import type { StatusEmitter } from "./status.js";
 

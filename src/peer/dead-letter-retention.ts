@@ -2,8 +2,9 @@
  * Deletes dead letters that are older than the retention: when the peer starts, and every hour from then on. All peers of
  * a database do it for all; whoever comes while another is at work leaves it to that one.
  */
+
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { type Clock, systemClock } from "../store/index.js";
+import { type Clock, systemClock } from "../runtime/index.js";
 import type { PeerContext } from "./context.js";
 
 /** What the retention needs of a running peer. */

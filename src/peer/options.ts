@@ -15,7 +15,7 @@ import {
 import type { Headers } from "../channel/index.js";
 import { HawserError, PeerError } from "../errors/index.js";
 import { checkConnectionUri } from "../postgres/index.js";
-import type { Logger } from "../store/index.js";
+import type { Logger } from "../runtime/index.js";
 import type { TlsCredentials, TlsOptions } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
 import { checkKnownOptions } from "./known-options.js";

@@ -2,9 +2,10 @@
  * Takes over the channels of listeners that have been away for `orphanAfterMs`: where messages wait that this peer could
  * handle as well. Several peers may watch; whoever is first has the channel, and the others find that it has an owner.
  */
+
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
-import { type Clock, systemClock } from "../store/index.js";
+import { type Clock, systemClock } from "../runtime/index.js";
 import { Absences } from "./absences.js";
 import type { PeerContext } from "./context.js";
 

@@ -2,8 +2,10 @@
  * A peer: a process that exchanges messages with others directly over TCP, with Postgres as phone book, offline queue and
  * ack ledger.
  */
+
 import { type HawserError, PeerError } from "../errors/index.js";
-import { type PendingMessages, type Sender, type Store, silentLogger } from "../store/index.js";
+import { silentLogger } from "../runtime/index.js";
+import type { PendingMessages, Sender, Store } from "../store/index.js";
 import { abortable, abortedBefore } from "./abortable.js";
 import { asHawserError } from "./as-hawser-error.js";
 import type { HandleIncoming, Source } from "./inbox-services.js";

@@ -1,8 +1,9 @@
 /**
  * The option `tls`: from what the user gave to credentials that follow their files.
  */
+
 import { PeerError } from "../errors/index.js";
-import type { Logger } from "../store/index.js";
+import type { Logger } from "../runtime/index.js";
 import { TlsCredentials, type TlsOptions } from "../transport/index.js";
 import { asHawserError } from "./as-hawser-error.js";
 import { checkKnownOptions } from "./known-options.js";

@@ -6,6 +6,7 @@ export {
   noHostOfUse,
   type OpenSession,
   openSession,
+  postgresBackoff,
   type SessionLimits,
   SessionPool,
   sessionSettingsSql,

@@ -12,9 +12,16 @@
  */
 import pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
+import type { BackoffOptions } from "../runtime/index.js";
 import { type DatabaseAddress, hostOf, type SessionAttributes } from "./database-address.js";
 
 const { sessionKeepaliveMs, sessionKeepaliveProbes, sessionIdleInTransactionMs } = storeConstants;
+
+/** The waits before Postgres is tried again. */
+export const postgresBackoff: BackoffOptions = {
+  minMs: storeConstants.storeRetryMinMs,
+  maxMs: storeConstants.storeRetryMaxMs,
+};
 
 /** How long the server lets one session wait and work, in milliseconds; 0: without limit. */
 export interface SessionLimits {

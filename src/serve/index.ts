@@ -11,7 +11,7 @@ export {
   HawserError,
   type HawserErrorOptions,
 } from "../errors/index.js";
-export type { Logger } from "../store/index.js";
+export type { Logger } from "../runtime/index.js";
 export type { PemSource } from "../transport/index.js";
 export { type NatsFunctionsOptions, natsFunctions } from "./nats-functions.js";
 export { type GatewayTls, Serve, type ServeOptions } from "./serve.js";

@@ -1,11 +1,13 @@
 /**
  * What `hawser serve` shows to whoever monitors it: its parts as metrics and checks.
  */
+
 import { monitorConstants } from "../../generated/ts/settings/nats.js";
 import type { Bridge, BridgeStats } from "../bridge/index.js";
 import { version } from "../files/index.js";
 import type { Gateway } from "../gateway/index.js";
-import type { Logger, NatsLink } from "../nats/index.js";
+import type { NatsLink } from "../nats/index.js";
+import type { Logger } from "../runtime/index.js";
 import { type Address, parseAddress } from "../wire/index.js";
 import {
   type BridgeCounters,

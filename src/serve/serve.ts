@@ -1,6 +1,7 @@
 /**
  * What `hawser serve` runs: follows the definition of the NATS server in Postgres, and answers the SQL functions.
  */
+
 import { X509Certificate } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
@@ -15,9 +16,10 @@ import { GatewayError, HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import { AddressBook, Gateway, type GatewayAddress, isBindable, standings } from "../gateway/index.js";
 import { ServerChoice } from "../nats/index.js";
-import { DatabaseAddress, mayBeReachedLater } from "../postgres/index.js";
-import { type Logger, migrate, retryDelayMs, silentLogger } from "../store/index.js";
-import { type PemSource, systemClock, TlsCredentials, type TlsMaterial } from "../transport/index.js";
+import { DatabaseAddress, mayBeReachedLater, postgresBackoff } from "../postgres/index.js";
+import { backoffMs, type Logger, silentLogger, systemClock } from "../runtime/index.js";
+import { migrate } from "../store/index.js";
+import { type PemSource, TlsCredentials, type TlsMaterial } from "../transport/index.js";
 import { type Address, formatAddress } from "../wire/index.js";
 import { Monitoring } from "./monitoring.js";
 import { NatsPlacement } from "./nats-placement.js";
@@ -245,7 +247,7 @@ export class Serve implements AsyncDisposable {
           toldAt = performance.now();
         }
       }
-      await delay(retryDelayMs(failures), undefined, { signal }).catch(() => undefined);
+      await delay(backoffMs(postgresBackoff, failures), undefined, { signal }).catch(() => undefined);
       signal?.throwIfAborted();
     }
   }

@@ -4,13 +4,15 @@
  * It hears of changes by NOTIFY, and looks from time to time besides: notifications can be missed, a standby has none, and
  * where the installing role may not make event triggers nobody else notices ALTER SERVER.
  */
+
 import pg from "pg";
 import { type CompleteNatsServerOptions, checkNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { notifyChannels } from "../../generated/ts/rows/nats.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { errorTable, GatewayError, HawserError } from "../errors/index.js";
 import type { GatewayIdentity } from "../gateway/index.js";
-import { type Logger, PostgresSession } from "../store/index.js";
+import type { Logger } from "../runtime/index.js";
+import { PostgresSession } from "../store/index.js";
 import { WatchNews } from "./watch-news.js";
 
 /** How it is watched. */

@@ -1,8 +1,9 @@
 /**
  * What is logged of the definition of the NATS server: each state once, when it begins, and the end of trouble.
  */
+
 import type { HawserError } from "../errors/index.js";
-import type { Logger } from "../store/index.js";
+import type { Logger } from "../runtime/index.js";
 
 /** See above. */
 export class WatchNews {

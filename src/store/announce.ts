@@ -1,5 +1,5 @@
+import type { Logger } from "../runtime/index.js";
 import type { Database } from "./database.js";
-import type { Logger } from "./logger.js";
 import { messageChannel } from "./notifications.js";
 
 /** Tells listeners of stored messages. */

@@ -1,9 +1,10 @@
 /**
  * Who has a channel now, and where it can be dialled: what a sender asks before it dials again.
  */
+
 import { type ConnKeyMapRow, type TopicAddrRow, tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import type { Clock } from "./clock.js";
+import type { Clock } from "../runtime/index.js";
 import { columnsOf } from "./column-list.js";
 import type { Database } from "./database.js";
 import { gathered } from "./gathered.js";

@@ -1,12 +1,12 @@
 /**
  * A connection for a command that looks at the database, or changes a little, and leaves: no session, no leases.
  */
+
 import { tables } from "../../generated/ts/rows/peer.js";
 import { StoreError } from "../errors/index.js";
 import { DatabaseAddress } from "../postgres/index.js";
-import { systemClock } from "./clock.js";
+import { silentLogger, systemClock } from "../runtime/index.js";
 import { Database } from "./database.js";
-import { silentLogger } from "./logger.js";
 import { explainRefusal } from "./missing-rights.js";
 
 /**

@@ -8,10 +8,11 @@
  * A flush begins at once when nothing is under way, and as soon as the last one ended otherwise: how many channels share
  * a statement follows from how long statements take.
  */
+
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { retryDelayMs } from "./backoff.js";
+import { postgresBackoff } from "../postgres/index.js";
+import { backoffMs, type Clock } from "../runtime/index.js";
 import type { Position } from "./channels.js";
-import type { Clock } from "./clock.js";
 import type { CommittedCursors, CursorCommit, CursorCommits, DeadLetter } from "./cursor-commits.js";
 import type { Lease } from "./lease.js";
 
@@ -189,7 +190,7 @@ export class CursorCommitter {
 
   #retryLater(): void {
     this.#state = "waiting";
-    this.#cancelRetry = this.#clock.setTimeout(() => this.#begin(), retryDelayMs(this.#failures));
+    this.#cancelRetry = this.#clock.setTimeout(() => this.#begin(), backoffMs(postgresBackoff, this.#failures));
   }
 
   #end(): void {

@@ -4,6 +4,7 @@
  * Nothing here depends on the session that a statement lands in, so that the pool also works behind a transaction
  * pooler (`pooled`); what does depend on one is in session.ts.
  */
+
 import type pg from "pg";
 import type { QueryClient } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
@@ -15,10 +16,9 @@ import {
   serverIdentity,
   sessionSettingsSql,
 } from "../postgres/index.js";
-import type { Clock } from "./clock.js";
+import type { Clock, Logger } from "../runtime/index.js";
 import type { WriterName } from "./fence.js";
 import { withIntegerArrays } from "./integer-arrays.js";
-import type { Logger } from "./logger.js";
 import { outcomeOf, spoilsConnection, storeFailure } from "./store-failure.js";
 import { beginSql, inTransaction, isHeld, NotCommitted, type Transaction } from "./transaction.js";
 

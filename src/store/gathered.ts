@@ -5,7 +5,7 @@
  * meanwhile waits for the answer, and is then sent in one statement. So a single question waits for nobody, and
  * thousands of them are a few statements.
  */
-import { type Clock, delay } from "./clock.js";
+import { type Clock, delay } from "../runtime/index.js";
 
 /** A pause between statements. */
 export interface Pause {
@@ -30,7 +30,7 @@ export function gathered<Question, Answer>(
   let begunAt = Number.NEGATIVE_INFINITY;
   const ask = async (): Promise<void> => {
     if (pause !== undefined) {
-      await delay(pause.clock, Math.max(0, begunAt + pause.ms - pause.clock.now()));
+      await delay(Math.max(0, begunAt + pause.ms - pause.clock.now()), undefined, pause.clock);
       begunAt = pause.clock.now();
     }
     const asked = waiting;

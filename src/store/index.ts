@@ -6,10 +6,8 @@
  * by their number, cursors only move forward, so that a commit whose answer was lost is simply sent again.
  */
 export { type Announce, announcements } from "./announce.js";
-export { retryDelayMs } from "./backoff.js";
 export type { ChannelOwner, ChannelOwners } from "./channel-owner.js";
 export type { Channel, Channels, Position } from "./channels.js";
-export { type Clock, systemClock } from "./clock.js";
 export { withCommandDatabase } from "./command-database.js";
 export { compareMigratedSchema } from "./compare-schema.js";
 export type { CommittedCursors, CursorCommit, CursorCommits, DeadLetter } from "./cursor-commits.js";
@@ -30,7 +28,6 @@ export type { WriterName } from "./fence.js";
 export { type InstallOptions, type InstallReport, install } from "./install.js";
 export type { Lease, LeaseState } from "./lease.js";
 export type { TakeNameOptions } from "./leases.js";
-export { type Logger, silentLogger } from "./logger.js";
 export {
   listPeers,
   listPending,

@@ -5,16 +5,16 @@
  * says whose writes count. So the order is always the same: first the lock, and only then, on the same session, the
  * row. Read the other way round, a name could change hands between the two.
  */
+
 import { randomUUID } from "node:crypto";
 import { type PeerNameRow, type QueryClient, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
 import { serverIdentity } from "../postgres/index.js";
-import { type Clock, delay } from "./clock.js";
+import { type Clock, delay, type Logger } from "../runtime/index.js";
 import { columnsOf } from "./column-list.js";
 import { leaseLockKey } from "./fence.js";
 import { HeldLease, type Lease } from "./lease.js";
-import type { Logger } from "./logger.js";
 import type { Session } from "./session.js";
 import type { SessionQuery } from "./session-connection.js";
 import { isTransient, storeFailure } from "./store-failure.js";
@@ -69,7 +69,7 @@ export class Leases {
       if (attempt instanceof HeldLease) return attempt;
       if (attempt.code === "store_failed" && !isTransient(attempt.cause)) throw attempt;
       if (this.#clock.now() + storeConstants.leasePollMs > deadline) throw attempt;
-      await delay(this.#clock, storeConstants.leasePollMs, signal);
+      await delay(storeConstants.leasePollMs, signal, this.#clock);
     }
   }
 

@@ -1,13 +1,14 @@
 /**
  * Brings a database's schema to this version.
  */
+
 import pg from "pg";
 import { type MigrationRow, tables } from "../../generated/ts/rows/peer.js";
 import { StoreError } from "../errors/index.js";
 import { DatabaseAddress, openSession, refuseTransactionPooler } from "../postgres/index.js";
+import { type Logger, silentLogger } from "../runtime/index.js";
 import { columnsOf, parameters } from "./column-list.js";
 import { makeGrants } from "./grants.js";
-import { type Logger, silentLogger } from "./logger.js";
 import { checksumOf, type Migration, migrations } from "./migrations.js";
 import { explainRefusal, type HawserRole } from "./missing-rights.js";
 import { newSchemaSql } from "./new-schema.js";

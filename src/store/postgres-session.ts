@@ -1,11 +1,12 @@
 /**
  * A session of `hawser serve` with Postgres: one, which is opened again when it is needed and the one before was lost.
  */
+
 import pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { GatewayError, type HawserError } from "../errors/index.js";
 import { DatabaseAddress, openSession } from "../postgres/index.js";
-import type { Logger } from "./logger.js";
+import type { Logger } from "../runtime/index.js";
 import { explainRefusal } from "./missing-rights.js";
 
 /** How it is opened, and who hears of it. */

@@ -2,13 +2,14 @@
  * Hands the channels of a listener that does not come back over to another one. The channel itself changes hands: its key,
  * composite, cursor and stored messages stay, only its owner is another. Senders look the owner up when they dial.
  */
+
 import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { checkPeerNameName } from "../../generated/ts/rules/peer/catalog.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
+import { type Logger, silentLogger } from "../runtime/index.js";
 import type { Database } from "./database.js";
 import { leaseHeldSql, unlessRunning } from "./lease-held.js";
-import { type Logger, silentLogger } from "./logger.js";
 import { messageChannel } from "./notifications.js";
 
 /** Whose channels go where. */

@@ -1,11 +1,11 @@
 /**
  * One database session, from its connection to its end.
  */
+
 import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { type DatabaseAddress, openSession, poolerWords, refuseTransactionPooler } from "../postgres/index.js";
-import type { Clock } from "./clock.js";
-import type { Logger } from "./logger.js";
+import type { Clock, Logger } from "../runtime/index.js";
 
 const { leaseBeatMs, sessionKeepaliveMs } = storeConstants;
 

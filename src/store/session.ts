@@ -8,11 +8,10 @@
  * It is heard from at least every `leaseBeatMs`: when nothing else was asked, by a query that writes nothing. Both sides
  * probe the TCP connection, so that a server whose client's host died frees the locks within seconds.
  */
+
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import type { DatabaseAddress } from "../postgres/index.js";
-import { retryDelayMs } from "./backoff.js";
-import type { Clock } from "./clock.js";
-import type { Logger } from "./logger.js";
+import { type DatabaseAddress, postgresBackoff } from "../postgres/index.js";
+import { backoffMs, type Clock, type Logger } from "../runtime/index.js";
 import { SessionConnection, type SessionQuery } from "./session-connection.js";
 import { isServerError, storeFailure } from "./store-failure.js";
 
@@ -145,7 +144,7 @@ export class Session {
 
   #beatLater(connection: SessionConnection, failures = 0): void {
     this.#cancelTimer();
-    const waitMs = failures === 0 ? storeConstants.leaseBeatMs : retryDelayMs(failures);
+    const waitMs = failures === 0 ? storeConstants.leaseBeatMs : backoffMs(postgresBackoff, failures);
     this.#cancelTimer = this.#clock.setTimeout(() => void this.#beat(connection, failures), waitMs);
   }
 
@@ -194,6 +193,6 @@ export class Session {
       });
     };
     if (failures === 0) connect();
-    else this.#cancelTimer = this.#clock.setTimeout(connect, retryDelayMs(failures));
+    else this.#cancelTimer = this.#clock.setTimeout(connect, backoffMs(postgresBackoff, failures));
   }
 }

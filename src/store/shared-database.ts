@@ -1,11 +1,11 @@
 /**
  * One pool and one session for each process and database, shared by all who open it.
  */
+
 import { DatabaseAddress, serverIdentity } from "../postgres/index.js";
-import type { Clock } from "./clock.js";
+import type { Clock, Logger } from "../runtime/index.js";
 import { Database } from "./database.js";
 import { Leases } from "./leases.js";
-import type { Logger } from "./logger.js";
 import { type CatalogChange, catalogChannel, parseCatalogChange, secretsChannel } from "./notifications.js";
 import { Session } from "./session.js";
 import { Subscriptions } from "./subscriptions.js";

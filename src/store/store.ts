@@ -1,18 +1,18 @@
 /**
  * The store of one Peer: everything a peer does in Postgres.
  */
+
 import { peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
+import { type Clock, type Logger, silentLogger, systemClock } from "../runtime/index.js";
 import { type Announce, announcements } from "./announce.js";
 import { type Backlogs, backlogs } from "./backlogs.js";
 import { type ChannelOwners, channelOwners } from "./channel-owner.js";
 import { type Channels, channels } from "./channels.js";
-import { type Clock, systemClock } from "./clock.js";
 import { type CursorCommits, cursorCommits } from "./cursor-commits.js";
 import { CursorCommitter, type CursorCommitterEvents } from "./cursor-committer.js";
 import { type DeadLetters, deadLetters } from "./dead-letters.js";
 import type { Lease } from "./lease.js";
 import type { TakeNameOptions } from "./leases.js";
-import { type Logger, silentLogger } from "./logger.js";
 import { type MigrationReport, migrate } from "./migrate.js";
 import { type CatalogChange, messageChannel, parseAnnouncement, secretsChannel } from "./notifications.js";
 import { type Orphans, orphans } from "./orphans.js";

@@ -8,10 +8,12 @@
  * Until it has proved itself a stranger costs a socket, a timer and at most two frames of `maxHandshakeFrameBytes` (with
  * TLS, a session); it ends in exactly one report.
  */
+
 import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError, TransportError } from "../errors/index.js";
+import { type Clock, systemClock } from "../runtime/index.js";
 import {
   type Frame,
   formatAddress,
@@ -21,7 +23,6 @@ import {
   ownCapabilities,
   type WelcomeFields,
 } from "../wire/index.js";
-import { type Clock, systemClock } from "./clock.js";
 import { connectionEnded, type FrameReceiver, FrameSocket } from "./frame-socket.js";
 import { ListenerHandshake, nonceBytes, type VerifiedHello } from "./handshake.js";
 import type { ListenOptions } from "./listen-options.js";

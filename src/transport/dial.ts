@@ -4,10 +4,12 @@
  *     opening ──▶ Challenge awaited ──▶ Welcome awaited ──▶ established
  *        └───────────────┴─── timeout, abort, error ┴──────▶ rejected
  */
+
 import { randomBytes } from "node:crypto";
 import { isIP, type Socket } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError, TransportError } from "../errors/index.js";
+import { type Clock, systemClock } from "../runtime/index.js";
 import {
   type Address,
   type Frame,
@@ -16,7 +18,6 @@ import {
   parseAddress,
   type WelcomeFrame,
 } from "../wire/index.js";
-import { type Clock, systemClock } from "./clock.js";
 import { type FrameReceiver, FrameSocket } from "./frame-socket.js";
 import { DiallerHandshake, nonceBytes } from "./handshake.js";
 import { openSocket } from "./open-socket.js";

@@ -7,11 +7,12 @@
  *
  * The receiver hears of the end exactly once, last: when the socket has closed, or already when the connection fails.
  */
+
 import type { Socket } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError, TransportError } from "../errors/index.js";
+import type { Clock } from "../runtime/index.js";
 import { type Frame, FrameDecoder } from "../wire/index.js";
-import type { Clock } from "./clock.js";
 import { Liveness } from "./liveness.js";
 import { refuseOf } from "./refuse-message.js";
 import { SocketWriter } from "./socket-writer.js";

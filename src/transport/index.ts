@@ -1,7 +1,6 @@
 /**
  * TCP connections between peers, with TLS or without: dialling, listening, the handshake, backpressure, and whether the other side is alive.
  */
-export { type Clock, systemClock } from "./clock.js";
 export { type Dialled, type DialOptions, dial } from "./dial.js";
 export { type Listener, listen } from "./listen.js";
 export type { Authorization, HandshakeRefusal, ListenOptions } from "./listen-options.js";

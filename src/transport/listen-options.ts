@@ -1,9 +1,10 @@
 /**
  * What a listener is told when it is made, and what it tells of those it turns away.
  */
+
 import type { ErrorCode } from "../errors/index.js";
+import type { Clock } from "../runtime/index.js";
 import type { HelloFields, WelcomeFields } from "../wire/index.js";
-import type { Clock } from "./clock.js";
 import type { ListenerConnection, ListenerHandlers } from "./listener-connection.js";
 import type { TlsCredentials } from "./tls-credentials.js";
 

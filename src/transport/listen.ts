@@ -1,13 +1,14 @@
 /**
  * Listening for senders.
  */
+
 import { lookup } from "node:dns/promises";
 import { createServer, isIP, type Server } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { TransportError } from "../errors/index.js";
+import { systemClock } from "../runtime/index.js";
 import { formatAddress, isLoopback, parseAddress } from "../wire/index.js";
 import { AcceptedSocket } from "./accept.js";
-import { systemClock } from "./clock.js";
 import type { ListenOptions } from "./listen-options.js";
 import { PendingHandshakes } from "./pending-handshakes.js";
 import { plaintextRefused } from "./plaintext.js";

@@ -6,11 +6,12 @@
  * belongs together; until then the old stays in use. Connections keep what they were made with. Nobody waits long for a
  * file system that does not answer: what was read before is good enough to go on with.
  */
+
 import { createHash } from "node:crypto";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { TransportError } from "../errors/index.js";
 import { readSmallFile, readSmallFileSync } from "../files/index.js";
-import { type Clock, systemClock } from "./clock.js";
+import { type Clock, systemClock } from "../runtime/index.js";
 import { loadTlsMaterial, type NamedPem, type TlsMaterial, type TlsPem } from "./tls-material.js";
 import { checkTlsOptions, invalid, type PemSource, type TlsOptions } from "./tls-options.js";
 

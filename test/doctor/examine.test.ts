@@ -1,39 +1,12 @@
 /**
  * How checks depend on each other, whatever they look at.
  */
+
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type Check, examine } from "../../src/doctor/examine.js";
 import type { Finding, Verdict } from "../../src/doctor/finding.js";
-import type { Clock } from "../../src/store/index.js";
-
-/** A clock that a test turns. */
-class TestClock implements Clock {
-  #now = 0;
-  readonly #timers = new Map<() => void, number>();
-
-  now(): number {
-    return this.#now;
-  }
-
-  setTimeout(callback: () => void, delayMs: number): () => void {
-    this.#timers.set(callback, this.#now + delayMs);
-    return () => this.#timers.delete(callback);
-  }
-
-  turn(ms: number): void {
-    this.#now += ms;
-    for (const [callback, at] of [...this.#timers]) {
-      if (at > this.#now) continue;
-      this.#timers.delete(callback);
-      callback();
-    }
-  }
-
-  get timers(): number {
-    return this.#timers.size;
-  }
-}
+import { ManualClock } from "../support/manual-clock.js";
 
 const finding = (severity: Finding["severity"]): Finding => ({ severity, what: "it is broken", remedy: "mend it" });
 const check = (name: string, verdict: Verdict, more: Partial<Check> = {}): Check => ({
@@ -42,7 +15,7 @@ const check = (name: string, verdict: Verdict, more: Partial<Check> = {}): Check
   run: async () => verdict,
   ...more,
 });
-const run = (...checks: readonly Check[]) => examine(checks, { totalMs: 10_000, clock: new TestClock() });
+const run = (...checks: readonly Check[]) => examine(checks, { totalMs: 10_000, clock: new ManualClock() });
 
 describe("an examination", () => {
   it("leaves out what needs something that has failed, and what needs that", async () => {
@@ -91,7 +64,7 @@ describe("an examination", () => {
   });
 
   it("ends a check that hangs, tells it so, and looks at nothing when all the time is over", async () => {
-    const clock = new TestClock();
+    const clock = new ManualClock();
     let aborted = false;
     const hanging: Partial<Check> = {
       run: (signal) =>
@@ -99,7 +72,7 @@ describe("an examination", () => {
           signal.addEventListener("abort", () => {
             aborted = true;
           });
-          queueMicrotask(() => clock.turn(1_000));
+          queueMicrotask(() => clock.advance(1_000));
         }),
     };
     const report = await examine(
@@ -140,7 +113,7 @@ describe("an examination", () => {
         const checks = plan.map(({ verdict, needs, explainedBy }, at) =>
           check(`c${at}`, verdict, { needs: names(needs, at), explainedBy: names(explainedBy, at) }),
         );
-        const clock = new TestClock();
+        const clock = new ManualClock();
         const report = await examine(checks, { totalMs: 1_000, clock });
         expect(report.checks.map((one) => one.check)).toEqual(checks.map(({ name }) => name));
         const withErrors = new Set(

@@ -1,10 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { peerSettingsDefaults, storeConstants } from "../../generated/ts/settings/peer.js";
 import { DeadLetterRetention } from "../../src/peer/dead-letter-retention.js";
-import { openStore, type Store, silentLogger } from "../../src/store/index.js";
-import { ManualClock } from "../store/support/manual-clock.js";
+import { silentLogger } from "../../src/runtime/index.js";
+import { openStore, type Store } from "../../src/store/index.js";
 import { world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
+import { ManualClock } from "../support/manual-clock.js";
 import { failure } from "./support/errors.js";
 import { type PeerWorld, peerWorld, type TestPeer } from "./support/world.js";
 
@@ -144,23 +145,23 @@ describe("the retention of dead letters", () => {
     const context = { store: w.store, settings: { deadLetterRetentionDays: 30 }, logger: silentLogger };
     const retention = new DeadLetterRetention(context, clock);
     retention.start();
-    await eventually("it waits for the next hour", () => clock.waits === 1);
+    await eventually("it waits for the next hour", () => clock.timers === 1);
     await w.operator.query(insertSql, [31, 2 * storeConstants.deadLetterRows + 1]);
     clock.advance(storeConstants.deadLetterExpiryMs - 1);
     expect(await count()).toBe(2 * storeConstants.deadLetterRows + 1);
     clock.advance(1);
     await eventually("all are gone", async () => (await count()) === 0);
     // A failure is not the end of it.
-    await eventually("it waits for the next hour", () => clock.waits === 1);
+    await eventually("it waits for the next hour", () => clock.timers === 1);
     await w.operator.query("ALTER FUNCTION hawser.expire_dead_letters RENAME TO gone");
     clock.advance(storeConstants.deadLetterExpiryMs);
-    await eventually("it waits for the next hour", () => clock.waits === 1);
+    await eventually("it waits for the next hour", () => clock.timers === 1);
     await w.operator.query("ALTER FUNCTION hawser.gone RENAME TO expire_dead_letters");
     await w.operator.query(insertSql, [31, 1]);
     clock.advance(storeConstants.deadLetterExpiryMs);
     await eventually("it is gone", async () => (await count()) === 0);
-    await eventually("it waits for the next hour", () => clock.waits === 1);
+    await eventually("it waits for the next hour", () => clock.timers === 1);
     retention.stop();
-    expect(clock.waits).toBe(0);
+    expect(clock.timers).toBe(0);
   });
 });

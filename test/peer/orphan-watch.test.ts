@@ -2,10 +2,11 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { Absences } from "../../src/peer/absences.js";
 import { OrphanWatch } from "../../src/peer/orphan-watch.js";
-import { type AbsentListener, silentLogger } from "../../src/store/index.js";
-import { ManualClock } from "../store/support/manual-clock.js";
+import { silentLogger } from "../../src/runtime/index.js";
+import type { AbsentListener } from "../../src/store/index.js";
 import { terminateHolder, type World, world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
+import { ManualClock } from "../support/manual-clock.js";
 
 const away = (name: string, epoch: number | null = 1): AbsentListener => ({ name, epoch });
 
@@ -108,11 +109,11 @@ describe("the watch for orphans", () => {
     const look = async (times: number): Promise<void> => {
       for (let n = 0; n < times; n++) {
         const before = looks;
-        await eventually("the look before is over", () => clock.waits > 0);
+        await eventually("the look before is over", () => clock.timers > 0);
         clock.advance(lookMs);
         await eventually("it has looked", () => looks > before);
       }
-      await eventually("the last look is over", () => clock.waits > 0);
+      await eventually("the last look is over", () => clock.timers > 0);
     };
     const owners = async () => Promise.all(keys.map(async (key) => (await w.store.channel(key))?.owner));
     return { lost, heir, lease, keys, watch, look, owners, clock };
@@ -193,7 +194,7 @@ describe("the watch for orphans", () => {
     await look(4);
     watch.stop();
     clock.advance(60_000);
-    expect(clock.waits).toBe(0);
+    expect(clock.timers).toBe(0);
     expect(await owners()).toEqual([lost]);
   });
 });

@@ -4,7 +4,8 @@ import type { Receipt } from "../../src/peer/index.js";
 import { checkOptions } from "../../src/peer/options.js";
 import { Outbox } from "../../src/peer/outbox.js";
 import { StatusEmitter } from "../../src/peer/status.js";
-import { openStore, type Store, silentLogger } from "../../src/store/index.js";
+import { silentLogger } from "../../src/runtime/index.js";
+import { openStore, type Store } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { SecretCache } from "../../src/peer/context.js";
-import { type MeshSecrets, meshSecrets, openStore, silentLogger, withCommandDatabase } from "../../src/store/index.js";
+import { silentLogger } from "../../src/runtime/index.js";
+import { type MeshSecrets, meshSecrets, openStore, withCommandDatabase } from "../../src/store/index.js";
 import { dial } from "../../src/transport/index.js";
 import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";

@@ -8,7 +8,7 @@ import {
   type Lease,
   type LeaseState,
 } from "../../src/store/index.js";
-import { ManualClock } from "./support/manual-clock.js";
+import { ManualClock } from "../support/manual-clock.js";
 import { terminateHolder, textMessages, type World, world } from "./support/world.js";
 
 /** One flush that the committer began, to be answered by the test. */

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { gathered } from "../../src/store/gathered.js";
 import { eventually } from "../support/eventually.js";
-import { ManualClock } from "./support/manual-clock.js";
+import { ManualClock } from "../support/manual-clock.js";
 
 describe("gathered questions", () => {
   it("are asked together when they come together, or while others are under way, and each has its own answer", async () => {
@@ -58,7 +58,7 @@ describe("gathered questions", () => {
     });
     expect(await first).toBe(1);
     const rest = [ask(2), ask(3)];
-    await eventually("they wait for the clock", () => clock.waits === 1);
+    await eventually("they wait for the clock", () => clock.timers === 1);
     clock.advance(99);
     expect(asked).toHaveLength(1);
     clock.advance(1);

@@ -3,8 +3,8 @@ import { afterEach, describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { openStore, type Store } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
+import { ManualClock } from "../support/manual-clock.js";
 import { startProgram } from "../support/program.js";
-import { ManualClock } from "./support/manual-clock.js";
 import { startProxy } from "./support/proxy.js";
 import { terminateHolder, type World, world } from "./support/world.js";
 

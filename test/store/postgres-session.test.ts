@@ -1,8 +1,10 @@
 /**
  * A session that several parts of a process ask.
  */
+
 import { expect, it, onTestFinished } from "vitest";
-import { PostgresSession, silentLogger } from "../../src/store/index.js";
+import { silentLogger } from "../../src/runtime/index.js";
+import { PostgresSession } from "../../src/store/index.js";
 import { testDatabase } from "../support/database.js";
 
 it("asks one thing at a time, in order, and goes on after one that fails", async () => {

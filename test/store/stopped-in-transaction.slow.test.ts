@@ -1,11 +1,12 @@
 /**
  * Processes that are stopped in the middle of a transaction: their connections stay, and Postgres hears nothing more.
  */
+
 import { describe, expect, it, onTestFinished } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { DatabaseAddress } from "../../src/postgres/index.js";
+import { silentLogger, systemClock } from "../../src/runtime/index.js";
 import { Database } from "../../src/store/database.js";
-import { silentLogger, systemClock } from "../../src/store/index.js";
 import { type World, world } from "./support/world.js";
 
 const limitMs = 10_000;

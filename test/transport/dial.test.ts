@@ -3,9 +3,10 @@ import { describe, expect, it } from "vitest";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { lookupLoopback } from "../../src/transport/plaintext.js";
 import type { Frame } from "../../src/wire/index.js";
+import { ManualClock } from "../support/manual-clock.js";
 import { elsewhere } from "./elsewhere.js";
 import { fakeListener } from "./fake-listener.js";
-import { connectPair, dialTest, Inbox, identity, ManualClock, TestListener } from "./pair.js";
+import { connectPair, dialTest, Inbox, identity, TestListener } from "./pair.js";
 
 const withCode = (code: string) => expect.objectContaining({ code });
 

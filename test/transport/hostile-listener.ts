@@ -3,7 +3,8 @@
  * Started by hostile.test.ts with --expose-gc; ends when its parent goes.
  */
 import type { HandshakeRefusal } from "../../src/transport/index.js";
-import { ManualClock, TestListener } from "./pair.js";
+import { ManualClock } from "../support/manual-clock.js";
+import { TestListener } from "./pair.js";
 
 /** What the parent asks. */
 export type HostileCommand = { readonly kind: "advance"; readonly ms: number } | { readonly kind: "report" };

@@ -3,9 +3,10 @@ import { describe, expect, it } from "vitest";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Authorization } from "../../src/transport/index.js";
 import type { ChallengeFrame, Frame } from "../../src/wire/index.js";
+import { ManualClock } from "../support/manual-clock.js";
 import { encode } from "../wire/coding.js";
 import { elsewhere } from "./elsewhere.js";
-import { connectPair, dialTest, Inbox, identity, ManualClock, TestListener, welcome } from "./pair.js";
+import { connectPair, dialTest, Inbox, identity, TestListener, welcome } from "./pair.js";
 import { helloTo, RawClient } from "./raw-client.js";
 
 const withCode = (code: string) => expect.objectContaining({ code });

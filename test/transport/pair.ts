@@ -3,7 +3,6 @@
  */
 import {
   type Authorization,
-  type Clock,
   type Dialled,
   type DialOptions,
   dial,
@@ -161,44 +160,4 @@ export async function connectPair(
       await listener.close(true);
     },
   };
-}
-
-/** A clock that stands until it is moved. */
-export class ManualClock implements Clock {
-  #time = 0;
-  readonly #waiting = new Set<{ readonly at: number; readonly callback: () => void }>();
-
-  /** How many timers wait. */
-  get timers(): number {
-    return this.#waiting.size;
-  }
-
-  now(): number {
-    return this.#time;
-  }
-
-  setTimeout(callback: () => void, delayMs: number): () => void {
-    const timer = { at: this.#time + delayMs, callback };
-    this.#waiting.add(timer);
-    return () => this.#waiting.delete(timer);
-  }
-
-  /** Moves the time forward and runs what falls due, in order. */
-  advance(byMs: number): void {
-    const end = this.#time + byMs;
-    for (;;) {
-      const due = [...this.#waiting].filter(({ at }) => at <= end).sort((a, b) => a.at - b.at)[0];
-      if (due === undefined) break;
-      this.#waiting.delete(due);
-      this.#time = Math.max(this.#time, due.at);
-      due.callback();
-    }
-    this.#time = end;
-  }
-
-  /** Moves the time forward as for a process that stood still: what falls due runs late. */
-  stall(byMs: number): void {
-    this.#time += byMs;
-    this.advance(0);
-  }
 }

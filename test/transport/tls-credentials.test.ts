@@ -6,11 +6,13 @@ import { join } from "node:path";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { TransportError } from "../../src/errors/index.js";
-import { type Clock, systemClock, TlsCredentials, type TlsOptions } from "../../src/transport/index.js";
+import { type Clock, systemClock } from "../../src/runtime/index.js";
+import { TlsCredentials, type TlsOptions } from "../../src/transport/index.js";
 import { CertificateAuthority, type Issued } from "../support/certificate-authority.js";
 import { eventually } from "../support/eventually.js";
+import { ManualClock } from "../support/manual-clock.js";
 import { temporaryDirectory } from "../support/temporary.js";
-import { dialTest, Inbox, identity, ManualClock, TestListener } from "./pair.js";
+import { dialTest, Inbox, identity, TestListener } from "./pair.js";
 
 const authority = new CertificateAuthority();
 const nextAuthority = new CertificateAuthority("The next authority");

@@ -1,11 +1,11 @@
 /**
  * Runs messages through a wrapper, in one transaction that can be committed only while this process leads.
  */
+
 import { createHmac, randomBytes } from "node:crypto";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
-import type { Logger } from "../../nats/index.js";
-import type { RareLog } from "../../nats/rare-log.js";
+import type { Logger, RareLog } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
 import type { FunctionError, FunctionOutcome, Outcome, RetryJob } from "../lanes/index.js";
 import type { InboundMessage } from "../message.js";

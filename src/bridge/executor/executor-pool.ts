@@ -1,9 +1,10 @@
 /**
  * Sessions for the functions of several roles: as many as are asked for at once, none shared by two roles.
  */
+
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { BridgeError, HawserError } from "../../errors/index.js";
-import type { Logger } from "../../nats/index.js";
+import type { Logger } from "../../runtime/index.js";
 import { ExecutorSession, type ExecutorSessionOptions } from "./executor-session.js";
 
 /** How they are opened, and how many are kept. */

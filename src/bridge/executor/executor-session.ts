@@ -2,13 +2,13 @@
  * A session with Postgres in which functions of others run, and whatever they leave behind in it. It serves one role, so that
  * nothing reaches the functions of another; between two transactions it is cleared.
  */
+
 import pg from "pg";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import type { Logger } from "../../nats/index.js";
 import { openSession } from "../../postgres/index.js";
+import { type Logger, TimeLimit } from "../../runtime/index.js";
 import type { Backend, ExecutorLogin, Silence } from "./executor-login.js";
 import { MessageWatch } from "./message-watch.js";
-import { Patience } from "./patience.js";
 
 const { executorIdleInTransactionMs, executorPresenceMs, executorClearMs, executorOverdueMs } = bridgeConstants;
 const { executorMaxMessageBytes, executorMaxUnaskedBytes } = bridgeConstants;
@@ -219,7 +219,7 @@ export class ExecutorSession {
 
   async #inTime<T>(statement: Promise<T>): Promise<T> {
     let isAnswered = false;
-    const patience = new Patience(this.#timeoutMs + executorOverdueMs, () => {
+    const patience = new TimeLimit(this.#timeoutMs + executorOverdueMs, () => {
       this.#silence = this.#giveUp(() => isAnswered);
     });
     try {

@@ -1,7 +1,7 @@
 /**
  * Runs the function of a responder for one request, in a transaction of its own.
  */
-import type { Logger } from "../../nats/index.js";
+import type { Logger } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
 import type { RequestOutcome, RequestRunner, ResponderRequest } from "../responders/index.js";
 import type { ExecutorPool } from "./executor-pool.js";

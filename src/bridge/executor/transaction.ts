@@ -1,13 +1,13 @@
 /**
  * One transaction in a session of the executor, and what became of it.
  */
+
 import { performance } from "node:perf_hooks";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import type { Logger } from "../../nats/index.js";
+import { type Logger, TimeLimit } from "../../runtime/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import type { ExecutorSession, StatementLimits } from "./executor-session.js";
 import { type Failure, failureOf, wordsOf } from "./failure.js";
-import { Patience } from "./patience.js";
 
 /** How a transaction ended; `T` is what its work resolved with. */
 export type Ending<T> =
@@ -95,8 +95,8 @@ export async function inTransaction<T, Row extends object>(
 }
 
 /** A server that is gone without a word, and does not even say that its timeouts are over, would keep us waiting for ever. */
-function giveUpLater(session: ExecutorSession, timeoutMs: number): Patience {
-  return new Patience(2 * timeoutMs + bridgeConstants.executorSilenceMs, () => session.destroy());
+function giveUpLater(session: ExecutorSession, timeoutMs: number): TimeLimit {
+  return new TimeLimit(2 * timeoutMs + bridgeConstants.executorSilenceMs, () => session.destroy());
 }
 
 /** SQLSTATE of a write where only reading is possible. */

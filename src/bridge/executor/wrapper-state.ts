@@ -1,7 +1,7 @@
 /**
  * Whether an error of a call is about the wrapper, as the catalogs have it: the words of an error can be the function's own.
  */
-import type { Logger } from "../../nats/index.js";
+import type { Logger } from "../../runtime/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import { type Ending, inTransaction } from "./transaction.js";
 import { mayBeAboutWrapper, type WrapperLook, wrapperLook } from "./wrapper-call.js";

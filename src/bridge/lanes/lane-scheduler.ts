@@ -3,7 +3,7 @@
  * long queue, or one that pauses, does not keep the others waiting. A role never has all of them, however many lanes it has,
  * as long as there is another role: its functions may all wait for one lock. Pure: it runs nothing itself and has no clock.
  */
-import { Fifo } from "../../channel/fifo.js";
+import { Fifo } from "../../runtime/index.js";
 import type { Lane } from "./lane.js";
 import type { Outcome } from "./outcome.js";
 import type { Step } from "./step.js";

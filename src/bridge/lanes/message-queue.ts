@@ -2,7 +2,7 @@
  * The messages of a lane that are neither committed nor buried, in order of arrival, and which of those at the front are to
  * be tried together.
  */
-import { Fifo } from "../../channel/fifo.js";
+import { Fifo } from "../../runtime/index.js";
 import { type InboundMessage, memoryOf } from "../message.js";
 import type { Admission, LaneMemory } from "./byte-budget.js";
 import type { LaneContext } from "./settings.js";

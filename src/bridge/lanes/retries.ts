@@ -1,4 +1,4 @@
-import { Fifo } from "../../channel/fifo.js";
+import { Fifo } from "../../runtime/index.js";
 import type { FunctionError, Outcome } from "./outcome.js";
 import type { LaneSettings } from "./settings.js";
 import type { RetryJob } from "./step.js";

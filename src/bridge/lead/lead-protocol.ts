@@ -14,9 +14,9 @@
  * batches cannot run, and when Postgres is back, the fence decides. Then another one may lead: it is silent, keeps what it has
  * as those that wait do, and goes on where the row still is its own.
  */
+
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import type { Logger } from "../../nats/index.js";
-import type { Clock } from "../../store/index.js";
+import type { Clock, Logger } from "../../runtime/index.js";
 import { doneBefore, KnownProgress, type LeaderProgress } from "./known-progress.js";
 import type { LeadEvents, LeadMessages } from "./lead-events.js";
 import type { LeadRow, LeadTable, Progress, Term } from "./lead-table.js";

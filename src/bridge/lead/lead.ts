@@ -1,11 +1,12 @@
 /**
  * Who leads, over a session with Postgres of its own.
  */
+
 import { randomUUID } from "node:crypto";
 import { notifyChannels } from "../../../generated/ts/rows/nats.js";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import type { Logger } from "../../nats/index.js";
-import { PostgresSession, systemClock } from "../../store/index.js";
+import { type Logger, systemClock } from "../../runtime/index.js";
+import { PostgresSession } from "../../store/index.js";
 import type { LeadEvents, LeadMessages } from "./lead-events.js";
 import { LeadProtocol, type OthersHave } from "./lead-protocol.js";
 import { PostgresLeadTable } from "./postgres-lead-table.js";

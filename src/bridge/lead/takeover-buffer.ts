@@ -11,8 +11,9 @@
  * The limit is three quarters of the memory that there is for messages: with what comes after a takeover, which nobody else
  * has, there is room for all that is repeated. What a process itself has left undone may have the last quarter, too.
  */
+
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import { Fifo } from "../../channel/fifo.js";
+import { Fifo } from "../../runtime/index.js";
 import { type InboundMessage, memoryOf } from "../message.js";
 import { doneBefore, type LeaderProgress } from "./known-progress.js";
 import { MissingMessages } from "./missing-messages.js";

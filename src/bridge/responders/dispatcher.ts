@@ -1,8 +1,7 @@
 /**
  * Runs requests: each waits for its turn, runs, and is answered over the connection that it came by.
  */
-import type { Logger } from "../../nats/index.js";
-import type { RareLog } from "../../nats/rare-log.js";
+import type { Logger, RareLog } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
 import type { Endpoint } from "./endpoint.js";
 import {

@@ -7,9 +7,10 @@
  * - A message without a reply subject is no request. It is counted and not run: nobody would hear of its answer or its
  *   failure. Subscriptions are for such messages.
  */
+
 import type { Msg, NatsConnection } from "@nats-io/transport-node";
-import { type Logger, receivedHeaders } from "../../nats/index.js";
-import { RareLog } from "../../nats/rare-log.js";
+import { receivedHeaders } from "../../nats/index.js";
+import { type Logger, RareLog } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
 import { takenOver } from "../confirmed.js";
 import { Attachment } from "./attachment.js";

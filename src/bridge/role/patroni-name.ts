@@ -1,8 +1,9 @@
 /**
  * The name that Patroni has for this Postgres, and what is logged where it cannot be had.
  */
+
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import type { Logger } from "../../nats/index.js";
+import type { Logger } from "../../runtime/index.js";
 import { requestPatroniName } from "./patroni-request.js";
 
 /** Asks Patroni. What goes wrong is logged when it begins and when it becomes something else, not each time. */

@@ -8,11 +8,13 @@
  * Nothing depends on notices. A server that does not permit them is logged, and one that ends the connection because of
  * them is not told again and again: then subscriptions would not live either.
  */
+
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../../generated/ts/nats-options/index.js";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import type { Logger, NatsLink, Refusal } from "../../nats/index.js";
+import type { NatsLink, Refusal } from "../../nats/index.js";
+import type { Logger } from "../../runtime/index.js";
 import { type DueNotice, NoticeDuty } from "./notice-duty.js";
 import { PatroniName } from "./patroni-name.js";
 import { roleNotice } from "./role-notice.js";

@@ -10,8 +10,9 @@
  *   primary, standby → unknown     it does not answer, over a new session neither
  *   primary → standby              another server answers at the same address
  */
+
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import type { Logger } from "../../nats/index.js";
+import type { Logger } from "../../runtime/index.js";
 import { PostgresSession } from "../../store/index.js";
 import { splitAddresses } from "./role-notice.js";
 

@@ -3,7 +3,6 @@
  * queries answered with one column of text or an error. What a query means is for whoever makes the server.
  */
 
-export type { Logger } from "../../nats/index.js";
 export {
   type Answer,
   type ErrorAnswer,

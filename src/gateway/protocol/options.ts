@@ -1,8 +1,9 @@
 /**
  * How a server is made.
  */
+
 import type { SecureContext } from "node:tls";
-import type { Logger } from "../../nats/index.js";
+import type { Logger } from "../../runtime/index.js";
 import type { Answer, GatewaySession } from "./answer.js";
 
 /** Where the certificate and its key come from. Asked for each new connection; `TlsCredentials` of the transport is one. */

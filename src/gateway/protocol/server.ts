@@ -1,12 +1,13 @@
 /**
  * The server: who may connect, how many, and how it ends.
  */
+
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable, GatewayError } from "../../errors/index.js";
-import { RareLog } from "../../nats/rare-log.js";
+import { RareLog } from "../../runtime/index.js";
 import { PendingHandshakes } from "../../transport/pending-handshakes.js";
 import type { ErrorAnswer } from "./answer.js";
 import { Connection, type ConnectionEvents, stoppingState } from "./connection.js";

@@ -1,7 +1,7 @@
 /**
  * What the monitoring port answers, by path.
  */
-import type { Logger } from "../../nats/index.js";
+import type { Logger } from "../../runtime/index.js";
 import { type HealthCheck, type HealthPage, healthReport } from "./health.js";
 import type { ServeMetrics } from "./serve-metrics.js";
 

@@ -1,7 +1,7 @@
 /**
  * A logger that keeps what is logged.
  */
-import type { Logger } from "../../../src/nats/index.js";
+import type { Logger } from "../../../src/runtime/index.js";
 
 /** What was logged, one entry for each line. */
 export interface KeptLog {

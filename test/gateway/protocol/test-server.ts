@@ -1,14 +1,15 @@
 /**
  * A server for tests, with limits that tests reach.
  */
+
 import { onTestFinished } from "vitest";
 import {
   type Answer,
   type GatewaySession,
-  type Logger,
   PostgresServer,
   type PostgresServerOptions,
 } from "../../../src/gateway/protocol/index.js";
+import type { Logger } from "../../../src/runtime/index.js";
 
 export const user = "hawser";
 export const database = "shop";

@@ -3,9 +3,10 @@
  *
  *     node --import tsx test/bridge/lead/programs/leader.ts <database URL>
  */
+
 import pg from "pg";
 import { Lead } from "../../../../src/bridge/lead/index.js";
-import { silentLogger } from "../../../../src/store/index.js";
+import { silentLogger } from "../../../../src/runtime/index.js";
 
 const url = new URL(process.argv[2]!);
 

@@ -2,14 +2,14 @@
  * A process of the simulation: the real protocol and the real buffer, around a leader that runs its messages in batches, in
  * several lanes side by side.
  */
+
 import { bridgeConstants } from "../../../../generated/ts/settings/nats.js";
 import type { Unfinished } from "../../../../src/bridge/lead/lead-events.js";
 import type { LeadProtocolOptions } from "../../../../src/bridge/lead/lead-protocol.js";
 import type { TakeoverBuffer } from "../../../../src/bridge/lead/takeover-buffer.js";
 import type { InboundMessage } from "../../../../src/bridge/message.js";
 import { notBefore } from "../../../../src/bridge/receiver.js";
-import type { Clock } from "../../../../src/store/index.js";
-import { silentLogger } from "../../../../src/store/index.js";
+import { type Clock, silentLogger } from "../../../../src/runtime/index.js";
 import type { Mutant } from "./mutants.js";
 import type { World } from "./world.js";
 

@@ -1,4 +1,4 @@
-import type { Clock } from "../../../src/store/index.js";
+import type { Clock } from "../../src/runtime/index.js";
 
 /** A clock that stands still until it is turned. */
 export class ManualClock implements Clock {
@@ -10,7 +10,7 @@ export class ManualClock implements Clock {
   }
 
   /** How many timers are set. */
-  get waits(): number {
+  get timers(): number {
     return this.#timers.size;
   }
 
@@ -27,9 +27,15 @@ export class ManualClock implements Clock {
       const due = [...this.#timers].filter(({ at }) => at <= until).sort((one, other) => one.at - other.at)[0];
       if (due === undefined) break;
       this.#timers.delete(due);
-      this.#now = due.at;
+      this.#now = Math.max(this.#now, due.at);
       due.callback();
     }
     this.#now = until;
+  }
+
+  /** Turns the clock forward as for a process that stood still: what falls due is called back late. */
+  stall(ms: number): void {
+    this.#now += ms;
+    this.advance(0);
   }
 }

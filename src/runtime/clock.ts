@@ -1,6 +1,8 @@
 /**
- * Time as the store sees it: given from outside, so that tests turn the clock instead of waiting.
+ * Time comes from outside, so that tests move it instead of waiting: `test/support/manual-clock.ts`.
  */
+
+/** A clock and its timers. */
 export interface Clock {
   /** Milliseconds on a clock that only goes forward; its zero means nothing. */
   now(): number;
@@ -18,9 +20,9 @@ export const systemClock: Clock = {
 };
 
 /**
- * Resolves after `delayMs`; early, and with `false`, when `signal` aborts.
+ * Resolves after `delayMs`; at once and with `false` when `signal` aborts.
  */
-export function delay(clock: Clock, delayMs: number, signal?: AbortSignal): Promise<boolean> {
+export function delay(delayMs: number, signal?: AbortSignal, clock: Clock = systemClock): Promise<boolean> {
   return new Promise((resolve) => {
     if (signal?.aborted) {
       resolve(false);

@@ -1,8 +1,20 @@
 /**
- * Warnings that others can cause by the thousand: each is logged once per interval, and counted in between.
+ * The logger that a user gives us, and how warnings that come in crowds are written to it.
  */
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import type { Logger } from "./logger.js";
+
+/** The part of pino's interface that Hawser uses. */
+export interface Logger {
+  debug(details: object, message: string): void;
+  info(details: object, message: string): void;
+  warn(details: object, message: string): void;
+  error(details: object, message: string): void;
+}
+
+const ignore = (): void => {};
+
+/** Says nothing. The default, because a library does not write on its user's terminal. */
+export const silentLogger: Logger = { debug: ignore, info: ignore, warn: ignore, error: ignore };
 
 const { natsLogIntervalMs, maxLoggedWords } = gatewayConstants;
 
@@ -15,7 +27,10 @@ interface Line {
   leftOut: number;
 }
 
-/** See above. Memory is bounded: of at most `maxLoggedWords` different lines per interval more is known than their number. */
+/**
+ * Logs warnings that others can cause by the thousand: each once per interval, and counted in between. Memory is bounded:
+ * only the first `maxLoggedWords` different lines of an interval are kept, the others only counted.
+ */
 export class RareLog {
   readonly #lines = new Map<string, Line>();
   /** Lines beyond the bound. */

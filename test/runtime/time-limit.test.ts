@@ -1,0 +1,105 @@
+/**
+ * Time limits, also where the process itself stands still.
+ */
+
+import { once } from "node:events";
+import { connect, createServer, type Socket } from "node:net";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { describe, expect, it } from "vitest";
+import { Deadline, inTime, TimeLimit, within } from "../../src/runtime/index.js";
+import { eventually } from "../support/eventually.js";
+import { ManualClock } from "../support/manual-clock.js";
+
+function timeLimit(limitMs: number) {
+  const since = performance.now();
+  const over: number[] = [];
+  return { limit: new TimeLimit(limitMs, () => over.push(performance.now() - since)), over };
+}
+
+/** As a stopped process does. */
+function standStill(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
+
+it("is over once, not before its limit", async () => {
+  const { over } = timeLimit(700);
+  await eventually("it is over", () => over.length > 0);
+  expect(over[0]).toBeGreaterThanOrEqual(699);
+  await nextTurn();
+  expect(over).toHaveLength(1);
+});
+
+it("does not count the time in which the process stands still", async () => {
+  const { over } = timeLimit(1_400);
+  standStill(1_800);
+  for (let turn = 0; turn < 5; turn++) await nextTurn();
+  expect(over).toEqual([]);
+  await eventually("it is over", () => over.length > 0);
+});
+
+it("is not over where what was there to read ends it", async () => {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const far = connect((server.address() as { port: number }).port, "127.0.0.1");
+  const [near] = (await once(server, "connection")) as [Socket];
+  const { limit, over } = timeLimit(50);
+  const { over: later } = timeLimit(1_000);
+  far.on("data", () => limit.end());
+  near.write("an answer");
+  standStill(200);
+  await eventually("the other one is over", () => later.length > 0);
+  expect(over).toEqual([]);
+  near.destroy();
+  server.close();
+});
+
+describe("a deadline", () => {
+  it("has whole milliseconds left, at least one", () => {
+    const clock = new ManualClock();
+    const deadline = new Deadline(100, clock);
+    clock.advance(99.5);
+    expect([deadline.remainingMs, deadline.isOver]).toEqual([1, false]);
+    clock.advance(0.5);
+    expect([deadline.remainingMs, deadline.isOver]).toEqual([1, true]);
+  });
+});
+
+describe("a wait with a limit", () => {
+  const never = new Promise<never>(() => {});
+
+  it("settles as the work does, or with undefined", async () => {
+    expect(await within(60_000, Promise.resolve(1))).toBe(1);
+    expect(await within(Number.POSITIVE_INFINITY, Promise.resolve(1))).toBe(1);
+    await expect(within(60_000, Promise.reject(new Error("failed")))).rejects.toThrow("failed");
+    expect(await within(0, never)).toBeUndefined();
+  });
+
+  it("tells the work that its time is over", async () => {
+    const clock = new ManualClock();
+    const late = new Error("too late");
+    let reason: unknown;
+    const result = inTime(
+      100,
+      () => late,
+      (signal) => {
+        signal.addEventListener("abort", () => {
+          reason = signal.reason;
+        });
+        return never;
+      },
+      clock,
+    );
+    clock.advance(100);
+    await expect(result).rejects.toBe(late);
+    expect(reason).toBe(late);
+    expect(
+      await inTime(
+        100,
+        () => late,
+        async () => 1,
+        clock,
+      ),
+    ).toBe(1);
+    expect(clock.timers).toBe(0);
+  });
+});
