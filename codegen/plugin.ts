@@ -11,16 +11,16 @@ import {
 } from "@bufbuild/protobuf/wkt";
 import { readSpec, type Spec } from "./model/spec.js";
 import { SpecError } from "./model/spec-error.js";
-import { PluginOptionError, type PluginOptions, parseOptions } from "./plugin-options.js";
+import { SchemaError } from "./nats-options/schema-node.js";
 
-/** A file that a plugin makes, its path relative to the plugin's `out` folder. */
+/** A file that a generator makes, its path relative to the folder that it is made in. */
 export interface GeneratedFile {
   readonly path: string;
   readonly content: string;
 }
 
 /** Makes files from the spec. Pure but for reading files that the spec names. */
-export type Generator = (spec: Spec, options: PluginOptions) => readonly GeneratedFile[];
+export type Generator = (spec: Spec) => readonly GeneratedFile[];
 
 /**
  * Runs a generator as a protoc plugin: a CodeGeneratorRequest on stdin, the response on stdout.
@@ -54,12 +54,12 @@ export function answer(request: CodeGeneratorRequest, generate: Generator): Code
     const asked = new Set(request.fileToGenerate);
     const files: DescFile[] = [...registry.files].filter((file) => asked.has(file.proto.name));
     files.sort((one, other) => (one.proto.name < other.proto.name ? -1 : 1));
-    const generated = generate(readSpec(registry, files), parseOptions(request.parameter));
+    const generated = generate(readSpec(registry, files));
     for (const { path, content } of generated) {
       response.file.push(create(CodeGeneratorResponse_FileSchema, { name: path, content }));
     }
   } catch (error) {
-    if (!(error instanceof SpecError || error instanceof PluginOptionError)) {
+    if (!(error instanceof SpecError || error instanceof SchemaError)) {
       throw error;
     }
     response.error = error.message;

@@ -4,8 +4,8 @@ import type { FunctionGroup, SqlFunction } from "../model/functions.js";
 import { limitPhrases } from "../model/rule-text.js";
 import type { SpecFile } from "../model/spec.js";
 import type { Table } from "../model/tables.js";
+import { code, codes, markdownTable, prose } from "../print.js";
 import { functionSignature } from "../sql/function.js";
-import { code, codes, markdownTable, prose } from "./markdown.js";
 
 /** The tables and functions of one file: columns, keys, indexes, channels, who may do what. */
 export function catalogSection(file: SpecFile): string {

@@ -1,5 +1,5 @@
 import type { SpecFile } from "../model/spec.js";
-import { code, markdownTable, prose } from "./markdown.js";
+import { code, markdownTable, prose } from "../print.js";
 
 /** The errors of one file: by which numbers and names they are known, what they mean, what to do. */
 export function errorsSections(file: SpecFile): string {

@@ -4,7 +4,7 @@ import type { Message, MessageField } from "../model/messages.js";
 import { limitPhrases } from "../model/rule-text.js";
 import type { SpecFile } from "../model/spec.js";
 import { specTypeOf } from "../model/value-kind.js";
-import { code, codes, markdownTable, prose } from "./markdown.js";
+import { code, codes, markdownTable, prose } from "../print.js";
 
 /** The messages of one file: their fields, types and limits. */
 export function framesSection(file: SpecFile): string {

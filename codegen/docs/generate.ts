@@ -1,6 +1,6 @@
-import { markdownHead } from "../head.js";
 import type { Spec, SpecFile } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
+import { markdownHead } from "../print.js";
 import { messagesWithRules } from "../validators/message-validator.js";
 import { catalogSection } from "./catalog-page.js";
 import { errorsSections } from "./errors-page.js";

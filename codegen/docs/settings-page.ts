@@ -1,7 +1,7 @@
 import { limitPhrases } from "../model/rule-text.js";
 import type { Setting, SettingGroup } from "../model/settings.js";
 import type { SpecFile } from "../model/spec.js";
-import { code, markdownTable, prose } from "./markdown.js";
+import { code, markdownTable, prose } from "../print.js";
 
 /** The groups of one file that users may set, with defaults, units and ranges; or those that are fixed. */
 export function settingsSections(file: SpecFile, which: "of users" | "fixed"): string {

@@ -1,9 +1,7 @@
-import { filesByArea } from "../areas.js";
-import { typescriptHead } from "../head.js";
 import type { ErrorEntry } from "../model/errors.js";
 import type { Spec, SpecFile } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
-import { docstring, propertyName, stringLiteral } from "../typescript.js";
+import { docstring, filesByArea, propertyName, stringLiteral, typescriptHead } from "../print.js";
 
 /** `<area>.ts` for each package with errors: the table by code, its types, and the look-up by wire code. */
 export function generateErrors(spec: Spec): GeneratedFile[] {

@@ -1,7 +1,7 @@
 import type { GatewayFamily, GatewayVariant, PayloadType } from "../model/gateway-functions.js";
 import type { GatewayKind, GatewayValue } from "../model/gateway-values.js";
 import { pascalCase } from "../model/names.js";
-import { docstring } from "../typescript.js";
+import { docstring } from "../print.js";
 import { sqlParameters } from "./sql-argument.js";
 import { nameWithStar } from "./typescript-types.js";
 

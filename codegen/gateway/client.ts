@@ -1,8 +1,7 @@
-import { typescriptHead } from "../head.js";
 import type { GatewayFamily, GatewayGroup, GatewayVariant } from "../model/gateway-functions.js";
 import { camelCase } from "../model/names.js";
 import type { SpecFile } from "../model/spec.js";
-import { docstring, stringLiteral } from "../typescript.js";
+import { docstring, stringLiteral, typescriptHead } from "../print.js";
 import { argumentsInterface, argumentsType, rowInterface, rowReader } from "./client-types.js";
 import { argumentExpression, resultOf } from "./client-values.js";
 import { sqlParameters, sqlTypeOf } from "./sql-argument.js";

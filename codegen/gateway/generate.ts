@@ -1,10 +1,8 @@
 import { readFileSync } from "node:fs";
-import { sqlHead, typescriptHead } from "../head.js";
 import type { GatewayGroup } from "../model/gateway-functions.js";
 import type { Spec, SpecFile } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
-import { type PluginOptions, specOfPackage } from "../plugin-options.js";
-import { docstring, stringLiteral, templateLiteral } from "../typescript.js";
+import { docstring, stringLiteral, templateLiteral, typescriptHead } from "../print.js";
 import { clientModule } from "./client.js";
 import { methodsModule } from "./methods.js";
 import { referencePage } from "./reference.js";
@@ -12,21 +10,23 @@ import { gatewaySql } from "./sql.js";
 
 const runtimeFile = "codegen/gateway/runtime/argument.ts";
 
+/** The files that declare functions of the gateway, and all of their packages, whose constants the bodies name. */
 interface Sources {
   readonly files: readonly SpecFile[];
   readonly groups: readonly GatewayGroup[];
   readonly all: readonly SpecFile[];
 }
 
-function sourcesOf(spec: Spec, options: PluginOptions): Sources {
-  const all = specOfPackage(spec, options).files;
-  const files = all.filter((file) => file.gatewayGroups.length > 0);
+function sourcesOf(spec: Spec): Sources {
+  const files = spec.files.filter((file) => file.gatewayGroups.length > 0);
+  const packages = new Set(files.map(({ file }) => file.proto.package));
+  const all = spec.files.filter(({ file }) => packages.has(file.proto.package));
   return { all, files, groups: files.flatMap((file) => file.gatewayGroups) };
 }
 
-/** The functions of one package (`opt: [package=…]`) in TypeScript: `methods.ts`, `client.ts`, `sql.ts`, `argument.ts`. */
-export function generateGatewayTypescript(spec: Spec, options: PluginOptions): GeneratedFile[] {
-  const sources = sourcesOf(spec, options);
+/** The functions in TypeScript: `methods.ts`, `client.ts`, `sql.ts`, `argument.ts`. */
+export function generateGatewayTypescript(spec: Spec): GeneratedFile[] {
+  const sources = sourcesOf(spec);
   const runtime = readFileSync(new URL("./runtime/argument.ts", import.meta.url), "utf8");
   return [
     { path: "argument.ts", content: `${typescriptHead("codegen/gateway", [runtimeFile])}\n${runtime}` },
@@ -36,20 +36,9 @@ export function generateGatewayTypescript(spec: Spec, options: PluginOptions): G
   ];
 }
 
-/** `functions.sql` and `grants.sql`, with `@extschema@` for the schema of the functions and `@dblink@` for that of dblink. */
-export function generateGatewaySql(spec: Spec, options: PluginOptions): GeneratedFile[] {
-  const sources = sourcesOf(spec, options);
-  const { functions, grants } = sqlOf(sources);
-  const head = sqlHead("codegen/gateway", sources.files);
-  return [
-    { path: "functions.sql", content: `${head}\n${functions}` },
-    { path: "grants.sql", content: `${head}\n${grants}` },
-  ];
-}
-
 /** `nats-functions.md`. */
-export function generateGatewayDocs(spec: Spec, options: PluginOptions): GeneratedFile[] {
-  const { files, groups } = sourcesOf(spec, options);
+export function generateGatewayDocs(spec: Spec): GeneratedFile[] {
+  const { files, groups } = sourcesOf(spec);
   return [{ path: "nats-functions.md", content: referencePage(files, groups) }];
 }
 

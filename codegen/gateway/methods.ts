@@ -1,9 +1,8 @@
-import { typescriptHead } from "../head.js";
 import { type GatewayFamily, type GatewayGroup, payloadTypes } from "../model/gateway-functions.js";
 import type { GatewayValue } from "../model/gateway-values.js";
 import { lowerFirst, pascalCase } from "../model/names.js";
 import type { SpecFile } from "../model/spec.js";
-import { docstring, stringLiteral } from "../typescript.js";
+import { docstring, stringLiteral, typescriptHead } from "../print.js";
 import { printCheck } from "../validators/check-function.js";
 import { importLine } from "../validators/imports.js";
 import { handlerResult, nameWithStar, requestType, responseInterface } from "./typescript-types.js";

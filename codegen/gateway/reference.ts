@@ -1,9 +1,9 @@
-import { markdownHead } from "../head.js";
 import type { GatewayFamily, GatewayGroup, GatewayVariant } from "../model/gateway-functions.js";
 import type { GatewayValue } from "../model/gateway-values.js";
 import { lowerFirst } from "../model/names.js";
 import { limitPhrases } from "../model/rule-text.js";
 import type { SpecFile } from "../model/spec.js";
+import { markdownHead } from "../print.js";
 import { sqlParameters } from "./sql-argument.js";
 
 /** `nats-functions.md`: every function with its parameters, their limits, and what it returns. */

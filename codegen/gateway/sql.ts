@@ -4,7 +4,7 @@ import type { roles } from "../model/roles.js";
 import type { SpecFile } from "../model/spec.js";
 import { sqlConstants } from "../sql/body.js";
 import { dropDefaultPrivileges, notePresent } from "../sql/default-privileges.js";
-import { createRole, doBlock, whereRoleExists } from "../sql/grants.js";
+import { createRole, giveFunctionsToOwner, whereRoleExists } from "../sql/grants.js";
 import { sqlString } from "../sql/literal.js";
 import { gatewayFunctionStatements, gatewaySignature } from "./sql-function.js";
 
@@ -47,7 +47,10 @@ export function gatewaySql(files: readonly SpecFile[], families: readonly Gatewa
           .filter(({ family }) => !family.internal)
           .map(({ signature }) => `GRANT EXECUTE ON FUNCTION ${signature} TO ${callerRole};`),
       ),
-      giveToOwner(all.map(({ signature }) => signature)),
+      giveFunctionsToOwner(
+        all.map(({ signature }) => signature),
+        "the functions of NATS",
+      ),
     ].join("\n"),
     signatures: all.map(({ signature }) => signature),
   };
@@ -62,26 +65,6 @@ function functionObjects(signatures: readonly string[]): string[] {
     "  ) AS s (signature)",
     ")",
   ];
-}
-
-/** The owner of the schema `hawser` owns them too: what a function reads there, it reads as its owner. */
-function giveToOwner(signatures: readonly string[]): string {
-  return doBlock([
-    "DECLARE",
-    "  owner CONSTANT text := (",
-    "    SELECT pg_catalog.pg_get_userbyid(nspowner) FROM pg_catalog.pg_namespace WHERE nspname = 'hawser');",
-    "  signature text;",
-    "BEGIN",
-    "  FOREACH signature IN ARRAY ARRAY[",
-    signatures.map((signature) => `    ${sqlString(signature)}`).join(",\n"),
-    "  ] LOOP",
-    "    EXECUTE pg_catalog.format('ALTER FUNCTION %s OWNER TO %I', signature, owner);",
-    "  END LOOP;",
-    "EXCEPTION",
-    "  WHEN insufficient_privilege THEN",
-    "    RAISE NOTICE '% may not give the functions of NATS to % and goes on owning them', current_user, owner;",
-    "END",
-  ]);
 }
 
 /** Relative to the working directory, which buf makes the root of the project. */

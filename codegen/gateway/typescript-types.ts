@@ -1,6 +1,6 @@
 import type { GatewayFamily } from "../model/gateway-functions.js";
 import type { GatewayKind, GatewayValue } from "../model/gateway-values.js";
-import { docstring } from "../typescript.js";
+import { docstring } from "../print.js";
 
 const typeOfKind: Record<GatewayKind, string> = {
   string: "string",

@@ -1,92 +1,44 @@
-import type { Option, OptionsModel, Rule } from "./model.js";
+import type { Option } from "./model.js";
 
-/** One thing that can be wrong with a set of options, and what is said then: the same words in TypeScript and SQL. */
-export type Check = ValueCheck | RuleCheck;
+/** A limit of one option's value, and what is said where it is broken: the same words in TypeScript and SQL. */
+export type Limit =
+  | {
+      readonly keyword: "minLength" | "maxLength" | "minimum" | "maximum";
+      readonly limit: number;
+      readonly rule: string;
+    }
+  | { readonly keyword: "pattern"; readonly limit: string; readonly rule: string };
 
-interface CheckBase {
-  /** Where Ajv reports it. */
-  readonly at: string;
-  /** The option that the violation names. */
-  readonly option: string;
-  readonly sqlstate: string;
-  readonly message: string;
-  readonly hint: string;
+/** What is said of a value of the wrong type. */
+export function typeRule(option: Option): string {
+  switch (option.type) {
+    case "string":
+      return "must be text";
+    case "boolean":
+      return "must be a boolean";
+    case "integer":
+      return `must be an integer from ${option.minimum} to ${option.maximum}`;
+  }
 }
 
-/** A check of one option's value. */
-export interface ValueCheck extends CheckBase {
-  readonly kind: "value";
-  readonly keyword: "type" | "minLength" | "maxLength" | "pattern" | "minimum" | "maximum";
-  readonly of: Option;
-}
-
-/** A check over several options. */
-export interface RuleCheck extends CheckBase {
-  readonly kind: "rule";
-  readonly rule: Rule;
-}
-
-/**
- * All checks, in the order in which the first violation is looked for: types, then the rules over several options,
- * then ranges, lengths and patterns. Rules come before the latter because what contradicts itself is the greater
- * mistake; they come after types because they look at the values of booleans.
- */
-export function listChecks(model: OptionsModel): Check[] {
-  return [
-    ...model.options.map((option) => typeCheck(option, model)),
-    ...model.rules.map((rule) => ruleCheck(rule, model)),
-    ...model.options.flatMap((option) => limitChecks(option, model)),
-  ];
-}
-
-function typeCheck(option: Option, model: OptionsModel): ValueCheck {
-  const kind = { string: "text", boolean: "a boolean", integer: "" }[option.type];
-  return valueCheck(option, model, "type", option.type === "integer" ? rangePhrase(option) : `must be ${kind}`);
-}
-
-function limitChecks(option: Option, model: OptionsModel): ValueCheck[] {
+/** The limits of an option's value, in the order in which they are checked. */
+export function limitsOf(option: Option): Limit[] {
   switch (option.type) {
     case "boolean":
       return [];
     case "integer":
       return [
-        valueCheck(option, model, "minimum", rangePhrase(option)),
-        valueCheck(option, model, "maximum", rangePhrase(option)),
+        { keyword: "minimum", limit: option.minimum, rule: typeRule(option) },
+        { keyword: "maximum", limit: option.maximum, rule: typeRule(option) },
       ];
     case "string": {
-      const checks: ValueCheck[] = [];
-      if (option.minLength > 0) {
-        const least =
-          option.minLength === 1 ? "must not be empty" : `must have at least ${option.minLength} characters`;
-        checks.push(valueCheck(option, model, "minLength", least));
-      }
-      checks.push(valueCheck(option, model, "maxLength", `must have at most ${option.maxLength} characters`));
-      if (option.pattern !== undefined) {
-        checks.push(valueCheck(option, model, "pattern", `must be ${option.pattern.means}`));
-      }
-      return checks;
+      const { minLength, maxLength, pattern } = option;
+      const least = minLength === 1 ? "must not be empty" : `must have at least ${minLength} characters`;
+      return [
+        ...(minLength > 0 ? [{ keyword: "minLength" as const, limit: minLength, rule: least }] : []),
+        { keyword: "maxLength", limit: maxLength, rule: `must have at most ${maxLength} characters` },
+        ...(pattern ? [{ keyword: "pattern" as const, limit: pattern.source, rule: `must be ${pattern.means}` }] : []),
+      ];
     }
   }
-}
-
-function rangePhrase(option: Option & { type: "integer" }): string {
-  return `must be an integer from ${option.minimum} to ${option.maximum}`;
-}
-
-function valueCheck(of: Option, model: OptionsModel, keyword: ValueCheck["keyword"], phrase: string): ValueCheck {
-  return {
-    kind: "value",
-    at: `#/properties/${of.name}/${keyword}`,
-    option: of.name,
-    sqlstate: model.sqlstates.value,
-    message: `option "${of.name}" ${phrase}`,
-    hint: of.remedy,
-    keyword,
-    of,
-  };
-}
-
-function ruleCheck(rule: Rule, model: OptionsModel): RuleCheck {
-  const { option, kind, message, hint } = rule.violation;
-  return { kind: "rule", at: rule.at, option, sqlstate: model.sqlstates[kind], message, hint, rule };
 }

@@ -1,6 +1,3 @@
-import type { Condition } from "./condition.js";
-import type { JsonObject } from "./schema-node.js";
-
 /** The options schema as the printers need it: everything checked, nothing left to look up. */
 export interface OptionsModel {
   /** The schema's file, relative to the root of the project. */
@@ -15,8 +12,6 @@ export interface OptionsModel {
   readonly sqlstates: Readonly<Record<SqlstateKind, string>>;
   /** The authentication modes: the first one whose options are all set wins; the last needs none. */
   readonly modes: readonly AuthMode[];
-  /** The schema with every `$ref` put in place, and its own words (`x-…`) and descriptions left out: what Ajv sees. */
-  readonly bareSchema: JsonObject;
 }
 
 /** What a violation is about; each kind has one SQLSTATE. */
@@ -64,8 +59,6 @@ export interface BooleanOption extends OptionBase {
 
 /** A rule over several options. */
 export interface Rule {
-  /** Where Ajv reports it: the schema path, and for `dependentRequired` the two options behind it. */
-  readonly at: string;
   /** The rule in a few words, for the docs. */
   readonly description: string;
   /** What must hold. */
@@ -97,4 +90,57 @@ export interface AuthMode {
  */
 export function isHidden(option: Option): boolean {
   return option.secret || option.path || option.userMapping;
+}
+
+/** What a rule demands of the set of options. */
+export type Condition =
+  | { readonly kind: "has"; readonly option: string }
+  | { readonly kind: "unset-or"; readonly option: string; readonly value: string | number | boolean }
+  | { readonly kind: "not"; readonly of: Condition }
+  | { readonly kind: "all" | "any"; readonly of: readonly Condition[] };
+
+/** The option is set. */
+export function has(option: string): Condition {
+  return { kind: "has", option };
+}
+
+export function not(of: Condition): Condition {
+  return of.kind === "not" ? of.of : { kind: "not", of };
+}
+
+export function any(of: readonly Condition[]): Condition {
+  return of.length === 1 ? of[0]! : { kind: "any", of };
+}
+
+export function all(of: readonly Condition[]): Condition {
+  return of.length === 1 ? of[0]! : { kind: "all", of };
+}
+
+/** The opposite, with `not` only around what asks about one option: what is easily read in SQL. */
+export function negate(condition: Condition): Condition {
+  switch (condition.kind) {
+    case "has":
+    case "unset-or":
+      return { kind: "not", of: condition };
+    case "not":
+      return condition.of;
+    case "all":
+      return any(condition.of.map(negate));
+    case "any":
+      return all(condition.of.map(negate));
+  }
+}
+
+/** The options a condition looks at. */
+export function optionsOf(condition: Condition): Set<string> {
+  switch (condition.kind) {
+    case "has":
+    case "unset-or":
+      return new Set([condition.option]);
+    case "not":
+      return optionsOf(condition.of);
+    case "all":
+    case "any":
+      return new Set(condition.of.flatMap((part) => [...optionsOf(part)]));
+  }
 }

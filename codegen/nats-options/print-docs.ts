@@ -1,5 +1,5 @@
 import type { GeneratedFile } from "../plugin.js";
-import { markdownHead } from "./head.js";
+import { markdownHead } from "../print.js";
 import type { Option, OptionsModel } from "./model.js";
 
 /** The folder `generated/docs/nats-options`: one reference page. */
@@ -12,7 +12,12 @@ export function printDocs(model: OptionsModel): GeneratedFile[] {
     authOrder(model),
     errors(model),
   ];
-  return [{ path: "nats-server-options.md", content: `${markdownHead(model.file)}\n${sections.join("\n")}` }];
+  return [
+    {
+      path: "nats-server-options.md",
+      content: `${markdownHead("codegen/nats-options", [model.file])}\n${sections.join("\n")}`,
+    },
+  ];
 }
 
 function intro(model: OptionsModel): string {

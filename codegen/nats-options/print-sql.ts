@@ -1,53 +1,156 @@
-import type { GeneratedFile } from "../plugin.js";
+import { giveFunctionsToOwner } from "../sql/grants.js";
+import { sqlString } from "../sql/literal.js";
 import { inSchema } from "../sql/schema.js";
-import { sqlHead } from "./head.js";
 import type { OptionsModel } from "./model.js";
-import { authFunction } from "./sql-auth.js";
-import { coercionFunctions } from "./sql-coercion.js";
-import { catalogFunction, checkFunction, completeFunction, validatorFunction } from "./sql-entry.js";
 import { createFunction, functionSignature, type SqlFunction } from "./sql-function.js";
-import { grantStatements } from "./sql-grants.js";
-import { suggestionFunction } from "./sql-suggestion.js";
+import { coercionFunctions, suggestionFunction } from "./sql-values.js";
 import { violationFunction } from "./sql-violation.js";
 
-/** The folder `generated/sql/nats-options`. */
-export function printSql(model: OptionsModel): GeneratedFile[] {
-  const head = sqlHead(model.file);
-  return [
-    { path: "validator.sql", content: `${head}\n${functionsSql(model)}` },
-    { path: "grants.sql", content: `${head}\n${grantsSql(model)}` },
-    { path: "foreign-data.sql", content: `${head}\n${foreignDataSql(model)}` },
+/** The SQL of the options, in the parts of which that of both schemas is put together. `@schema@` is the schema. */
+interface SqlTexts {
+  /** What is in both. */
+  readonly shared: string;
+  /** What the schema `hawser` has besides. */
+  readonly ownOnly: string;
+  /** What the schema of the foreign data wrappers has besides. */
+  readonly foreignOnly: string;
+  /** What stands around the functions of the schema `hawser`, which are `@functions@`. */
+  readonly wrapped: string;
+  /** Nothing for PUBLIC, everything to the owner of the schema `hawser`. */
+  readonly grants: string;
+}
+
+/** In an order in which each function finds those it calls. */
+export function sqlTexts(model: OptionsModel): SqlTexts {
+  const shared = [
+    ...coercionFunctions(model),
+    suggestionFunction(),
+    violationFunction(model),
+    checkFunction(),
+    catalogFunction(),
   ];
+  const ownOnly = [completeFunction(model), authFunction(model)];
+  const foreignOnly = [validatorFunction()];
+  const names = [...shared, ...ownOnly, ...foreignOnly].map(({ name }) => name).join("|");
+  const ours = new RegExp(`\\bhawser\\.(?=(?:${names})\\()`, "g");
+  const text = (functions: readonly SqlFunction[]) =>
+    functions.map((fn) => `${createFunction(fn).replace(ours, "@schema@.")}\n`).join("");
+  const signatures = [...shared, ...ownOnly].map(functionSignature);
+  return {
+    shared: text(shared),
+    ownOnly: text(ownOnly).replace(/\n$/, ""),
+    foreignOnly: text(foreignOnly).replace(/\n$/, ""),
+    wrapped: inSchema(["@functions@"]),
+    grants: [
+      ...signatures.map((signature) => `REVOKE ALL ON FUNCTION ${signature} FROM PUBLIC;`),
+      giveFunctionsToOwner(signatures, "the functions of the NATS options"),
+    ].join("\n"),
+  };
 }
 
-/** Makes or replaces the functions. */
-export function functionsSql(model: OptionsModel): string {
-  return inSchema(functionsOf(model).map(createFunction));
+/** Raises what nats_server_options_violation finds. */
+function checkFunction(): SqlFunction {
+  return {
+    name: "nats_server_options_check",
+    parameters: ["options jsonb", "part text DEFAULT 'whole'"],
+    returns: "void",
+    traits: "IMMUTABLE PARALLEL SAFE",
+    comment: "Raises the first violation of a set of options; see nats_server_options_violation.",
+    body: `
+DECLARE
+  violation record;
+BEGIN
+  SELECT * INTO violation FROM hawser.nats_server_options_violation(options, part);
+  IF violation.sqlstate IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = violation.sqlstate,
+      MESSAGE = violation.message,
+      DETAIL = violation.detail,
+      HINT = violation.hint;
+  END IF;
+END`,
+  };
 }
 
-/** Takes the functions from PUBLIC and gives them to the owner of the schema. */
-export function grantsSql(model: OptionsModel): string {
-  return grantStatements(functionsOf(model).map(functionSignature));
+/** Makes one set of options of what the catalogs keep. */
+function catalogFunction(): SqlFunction {
+  return {
+    name: "nats_options_jsonb",
+    parameters: ["options text[]"],
+    returns: "jsonb",
+    traits: "IMMUTABLE PARALLEL SAFE",
+    comment: "Options as the catalogs keep them, name=value each (srvoptions, umoptions), as a JSON object of strings.",
+    body: `
+BEGIN
+  RETURN (
+    SELECT coalesce(jsonb_object_agg(option_name, option_value), '{}')
+    FROM pg_options_to_table(options)
+  );
+END`,
+  };
 }
 
-/** Where the validator of the foreign data wrappers is. */
-const foreignDataSchema = "hawser_fdw";
-
-/**
- * The validator of the foreign data wrappers, and copies of what it calls, in a schema of their own. Superusers run it, so
- * that nothing of it may belong to the owner of the schema `hawser`, who need not be one.
- */
-export function foreignDataSql(model: OptionsModel): string {
-  const functions = [...checkFunctions(model), catalogFunction(), validatorFunction()];
-  const name = new RegExp(`\\bhawser\\.(?=(?:${functions.map((fn) => fn.name).join("|")})\\()`, "g");
-  return functions.map((fn) => createFunction(fn).replace(name, `${foreignDataSchema}.`)).join("\n");
+/** The complete options of what was given. */
+function completeFunction(model: OptionsModel): SqlFunction {
+  const defaults = Object.fromEntries(
+    model.options.flatMap((option) => (option.default === undefined ? [] : [[option.name, option.default]])),
+  );
+  return {
+    name: "nats_server_options",
+    parameters: ["options jsonb"],
+    returns: "jsonb",
+    traits: "IMMUTABLE PARALLEL SAFE",
+    comment:
+      "The options of server and user mapping put together, checked, in their own types and with the defaults. " +
+      "Raises the first violation.",
+    body: `
+BEGIN
+  PERFORM hawser.nats_server_options_check(options, 'whole');
+  RETURN ${sqlString(JSON.stringify(defaults, null, 2))}::jsonb || hawser.nats_server_options_typed(options);
+END`,
+  };
 }
 
-/** In an order in which each one finds those it calls. */
-function functionsOf(model: OptionsModel): SqlFunction[] {
-  return [...checkFunctions(model), completeFunction(model), catalogFunction(), authFunction(model)];
+/** What the foreign data wrappers call. */
+function validatorFunction(): SqlFunction {
+  return {
+    name: "nats_fdw_validator",
+    parameters: ["options text[]", "catalog oid"],
+    returns: "void",
+    // With the rights of whoever creates the server: it reads nothing but its arguments.
+    traits: "STABLE",
+    comment: "The validator of the foreign data wrappers: checks the options of servers and user mappings.",
+    body: `
+BEGIN
+  PERFORM hawser.nats_server_options_check(
+    hawser.nats_options_jsonb(options),
+    CASE catalog
+      WHEN 'pg_catalog.pg_foreign_server'::regclass THEN 'server'
+      WHEN 'pg_catalog.pg_user_mapping'::regclass THEN 'user_mapping'
+      ELSE 'none'
+    END);
+END`,
+  };
 }
 
-function checkFunctions(model: OptionsModel): SqlFunction[] {
-  return [...coercionFunctions(model), suggestionFunction(), violationFunction(model), checkFunction()];
+/** The resolver of the authentication mode, in the order of x-auth-priority. */
+function authFunction({ modes }: OptionsModel): SqlFunction {
+  const branches = modes.map(({ mode, requires }) =>
+    requires.length === 0
+      ? `    ELSE ${sqlString(mode)}`
+      : `    WHEN ${requires.map((option) => `options ->> ${sqlString(option)} IS NOT NULL`).join(" AND ")} THEN ${sqlString(mode)}`,
+  );
+  return {
+    name: "nats_auth_mode",
+    parameters: ["options jsonb"],
+    returns: "text",
+    traits: "IMMUTABLE PARALLEL SAFE STRICT",
+    comment: "How these options authenticate: the first mode whose options are all set.",
+    body: `
+BEGIN
+  RETURN CASE
+${branches.join("\n")}
+  END;
+END`,
+  };
 }

@@ -1,55 +1,185 @@
 import { readFileSync } from "node:fs";
 import type { GeneratedFile } from "../plugin.js";
-import { docstring, templateLiteral } from "../typescript.js";
-import { typescriptHead } from "./head.js";
-import type { OptionsModel } from "./model.js";
-import { printAuth } from "./print-auth.js";
-import { foreignDataSql, functionsSql, grantsSql } from "./print-sql.js";
-import { printTable } from "./print-table.js";
-import { printTypes } from "./print-types.js";
-import { printValidator } from "./print-validator.js";
+import { docstring, patternLiteral, stringLiteral, templateLiteral, typescriptHead } from "../print.js";
+import { limitsOf, typeRule } from "./checks.js";
+import { booleanPattern, farNumber, integerPattern, maxDigits, maxShownLength, maxSuggestedLength } from "./grammar.js";
+import { type AuthMode, type Condition, isHidden, type Option, type OptionsModel, type Rule } from "./model.js";
+import { sqlTexts } from "./print-sql.js";
 
 /** Files that are the same for every schema: ordinary TypeScript, copied as it is. */
-const runtimeFiles = ["check.ts", "coerce.ts", "suggest.ts"];
+const runtimeFiles = ["check.ts", "suggest.ts"];
 
 /** The folder `generated/ts/nats-options`. */
-export async function printTypeScript(model: OptionsModel): Promise<GeneratedFile[]> {
+export function printTypeScript(model: OptionsModel): GeneratedFile[] {
   const fromSchema: Record<string, string> = {
     "auth.ts": printAuth(model),
     "index.ts": printIndex(model),
-    "sql.ts": printSqlText(model),
+    "sql.ts": printSql(model),
     "table.ts": printTable(model),
-    "types.ts": await printTypes(model),
-    "validator.ts": printValidator(model),
+    "types.ts": printTypes(model),
   };
   return [
-    ...Object.entries(fromSchema).map(([path, body]) => ({ path, content: `${typescriptHead(model.file)}${body}` })),
-    ...runtimeFiles.map(copyRuntime),
+    ...Object.entries(fromSchema).map(([path, body]) => ({
+      path,
+      content: `${typescriptHead("codegen/nats-options", [model.file])}\n${body}`,
+    })),
+    ...runtimeFiles.map((path) => {
+      const source = `codegen/nats-options/runtime/${path}`;
+      const text = readFileSync(new URL(`runtime/${path}`, import.meta.url), "utf8");
+      return { path, content: `${typescriptHead("codegen/nats-options", [source])}\n${text}` };
+    }),
   ];
 }
 
-function copyRuntime(name: string): GeneratedFile {
-  const text = readFileSync(new URL(`runtime/${name}`, import.meta.url), "utf8").replaceAll("\r\n", "\n");
-  return { path: name, content: `${typescriptHead(`codegen/nats-options/runtime/${name}`)}${text}` };
+/** The options as they may be given, and complete with their defaults. */
+function printTypes({ title, description, options }: OptionsModel): string {
+  const typeOf = { string: "string", integer: "number", boolean: "boolean" };
+  const properties = options.map(
+    (option) => `${docstring(option.description, "  ")}  ${option.name}?: ${typeOf[option.type]};\n`,
+  );
+  const defaulted = options.filter((option) => option.default !== undefined);
+  const complete =
+    defaulted.length === 0
+      ? title
+      : `${title} &\n  Required<\n    Pick<\n      ${title},\n${defaulted.map(({ name }) => `      | "${name}"\n`).join("")}    >\n  >`;
+  return [
+    `${docstring(description)}export interface ${title} {\n${properties.join("")}}\n`,
+    `/** Checked options: those with a default are all there. */\nexport type Complete${title} = ${complete};\n`,
+  ].join("\n");
+}
+
+/** What the schema says, as the data that `checkOptions` works from: a row for each option and for each rule. */
+function printTable(model: OptionsModel): string {
+  return `import type { OptionTable } from "./check.js";
+import type { ${model.title} } from "./types.js";
+
+/** The options and everything that can be wrong with them. */
+export const table: OptionTable<${model.title}> = {
+  options: {
+${model.options.map(printOption).join("")}  },
+  rules: [
+${model.rules.map((rule) => printRule(rule, model)).join("")}  ],
+  grammar: {
+    integer: ${patternLiteral(integerPattern)},
+    true: ${patternLiteral(booleanPattern(true))},
+    false: ${patternLiteral(booleanPattern(false))},
+    farNumber: ${farNumber},
+    maxDigits: ${maxDigits},
+  },
+  sqlstates: { unknown: "${model.sqlstates.unknown}", value: "${model.sqlstates.value}" },
+  maxSuggestedLength: ${maxSuggestedLength},
+  maxShownLength: ${maxShownLength},
+};
+`;
+}
+
+function printOption(option: Option): string {
+  const limits = limitsOf(option).map(({ keyword, limit, rule }) => {
+    const printed = keyword === "pattern" ? patternLiteral(limit) : limit;
+    return `        { ${keyword}: ${printed}, rule: ${stringLiteral(rule)} },\n`;
+  });
+  return [
+    `    ${option.name}: {\n`,
+    `      type: "${option.type}",\n`,
+    ...(option.default === undefined ? [] : [`      default: ${JSON.stringify(option.default)},\n`]),
+    `      hidden: ${isHidden(option)},\n`,
+    `      connection: ${option.connection},\n`,
+    `      typeRule: ${stringLiteral(typeRule(option))},\n`,
+    limits.length === 0 ? "      limits: [],\n" : `      limits: [\n${limits.join("")}      ],\n`,
+    `      remedy: ${stringLiteral(option.remedy)},\n`,
+    "    },\n",
+  ].join("");
+}
+
+function printRule({ holds, about, violation }: Rule, { sqlstates }: OptionsModel): string {
+  return [
+    "    {\n",
+    `      holds: (options) => ${printCondition(holds)},\n`,
+    `      option: "${violation.option}",\n`,
+    `      sqlstate: "${sqlstates[violation.kind]}",\n`,
+    `      message: ${stringLiteral(violation.message)},\n`,
+    `      hint: ${stringLiteral(violation.hint)},\n`,
+    `      about: [${about.map(stringLiteral).join(", ")}],\n`,
+    "    },\n",
+  ].join("");
+}
+
+/** A rule's condition over `options`, in parentheses where something may stand beside it. */
+function printCondition(condition: Condition, isPart = false): string {
+  switch (condition.kind) {
+    case "has":
+      return `options.${condition.option} !== undefined`;
+    case "unset-or": {
+      const value = `options.${condition.option}`;
+      return `(${value} === undefined || ${value} === ${JSON.stringify(condition.value)})`;
+    }
+    case "not":
+      return condition.of.kind === "has"
+        ? `options.${condition.of.option} === undefined`
+        : `!(${printCondition(condition.of)})`;
+    case "all":
+    case "any": {
+      const parts = condition.of.map((part) => printCondition(part, true));
+      const joined = parts.join(condition.kind === "all" ? " && " : " || ");
+      return isPart ? `(${joined})` : joined;
+    }
+  }
+}
+
+/** The resolver of the authentication mode. */
+function printAuth(model: OptionsModel): string {
+  return `import type { ${model.title} } from "./types.js";
+
+/** The authentication modes, the first that matches wins. */
+export const authModes = [
+${model.modes.map(({ mode }) => `  "${mode}",\n`).join("")}] as const;
+export type NatsAuthMode = (typeof authModes)[number];
+
+/** How to authenticate, with the options that it takes. */
+export type NatsAuth =
+${model.modes.map(printVariant).join("\n")};
+
+/**
+ * The first mode whose options are all set. The empty string counts as set.
+ *
+ * The SQL function \`hawser.nats_auth_mode\` gives the same answer.
+ */
+export function resolveAuth(options: ${model.title}): NatsAuth {
+${model.modes.map(printBranch).join("\n")}
+}
+`;
+}
+
+function printVariant({ mode, requires, description }: AuthMode): string {
+  const fields = [`readonly mode: "${mode}"`, ...requires.map((option) => `readonly ${option}: string`)];
+  const sentence = `${description.charAt(0).toUpperCase()}${description.slice(1)}.`;
+  return `${docstring(sentence, "  ")}  | { ${fields.join("; ")} }`;
+}
+
+function printBranch({ mode, requires }: AuthMode): string {
+  if (requires.length === 0) {
+    return `  return { mode: "${mode}" };`;
+  }
+  const condition = requires.map((option) => `options.${option} !== undefined`).join(" && ");
+  const fields = [`mode: "${mode}"`, ...requires.map((option) => `${option}: options.${option}`)];
+  return `  if (${condition}) {\n    return { ${fields.join(", ")} };\n  }`;
 }
 
 /** The public names. */
-function printIndex({ title, options }: OptionsModel): string {
-  const ofConnection = options.filter(({ connection }) => connection).map(({ name }) => `\n  "${name}",`);
-  return `
-import { checkOptions, type OptionsResult } from "./check.js";
+function printIndex({ title }: OptionsModel): string {
+  return `import { checkOptions, type OptionsResult } from "./check.js";
 import { table } from "./table.js";
-import type { Complete${title} } from "./types.js";
-import { validate } from "./validator.js";
+import type { Complete${title}, ${title} } from "./types.js";
 
 export { authModes, type NatsAuth, type NatsAuthMode, resolveAuth } from "./auth.js";
 export type { OptionsResult, OptionViolation } from "./check.js";
 export { natsForeignDataSql, natsOptionsFunctionsSql, natsOptionsGrantsSql } from "./sql.js";
 export type { Complete${title}, ${title} } from "./types.js";
 
+const names = Object.keys(table.options) as (keyof ${title})[];
+
 /** The options that the connection is made of: a change of any other one needs no new connection. */
-export const connectionOptions: readonly (keyof Complete${title})[] = [${ofConnection.join("")}
-];
+export const connectionOptions: readonly (keyof ${title})[] = names.filter((name) => table.options[name].connection);
 
 /**
  * Checks the options of server and user mapping put together: strings, as a foreign server has them, or typed, as in
@@ -57,30 +187,21 @@ export const connectionOptions: readonly (keyof Complete${title})[] = [${ofConne
  * of the SQL function \`hawser.nats_server_options_violation\`. No secret value is ever part of it. Does not throw.
  */
 export function check${title}(input: Readonly<Record<string, unknown>>): OptionsResult<Complete${title}> {
-  return checkOptions(table, validate, input);
+  return checkOptions<${title}, Complete${title}>(table, input);
 }
 `;
 }
 
-function printSqlText(model: OptionsModel): string {
-  const texts = [
-    [
-      "natsOptionsFunctionsSql",
-      functionsSql(model),
-      "Makes or replaces the functions; the schema `hawser` must be there.",
-    ],
-    [
-      "natsOptionsGrantsSql",
-      grantsSql(model),
-      "Takes the functions from PUBLIC and gives them to the owner of the schema.",
-    ],
-    [
-      "natsForeignDataSql",
-      foreignDataSql(model),
-      "Makes or replaces the validator of the foreign data wrappers; the schema `hawser_fdw` must be there.",
-    ],
-  ] as const;
-  return texts
-    .map(([name, sql, doc]) => `\n${docstring(doc)}export const ${name} = ${templateLiteral(sql)};\n`)
-    .join("");
+function printSql(model: OptionsModel): string {
+  const { shared, ownOnly, foreignOnly, wrapped, grants } = sqlTexts(model);
+  const text = (name: string, doc: string, sql: string) =>
+    `${docstring(doc)}const ${name} = ${templateLiteral(sql)};\n`;
+  return [
+    text("shared", "The validator: the same in both schemas, which stand for `@schema@`.", shared),
+    text("ownOnly", "What the schema `hawser` has besides.", ownOnly),
+    text("foreignOnly", "What the schema `hawser_fdw` has besides.", foreignOnly),
+    `${docstring("Makes or replaces the functions; the schema `hawser` must be there.")}export const natsOptionsFunctionsSql = ${templateLiteral(wrapped)}\n  .replace("@functions@", () => shared + ownOnly)\n  .replaceAll("@schema@", "hawser");\n`,
+    `${docstring("Takes the functions from PUBLIC and gives them to the owner of the schema.")}export const natsOptionsGrantsSql = ${templateLiteral(grants)};\n`,
+    `${docstring("Makes or replaces the validator of the foreign data wrappers, which superusers run: nothing of it may belong to the owner of\nthe schema `hawser`, who need not be one. The schema `hawser_fdw` must be there.")}export const natsForeignDataSql = (shared + foreignOnly).replaceAll("@schema@", "hawser_fdw");\n`,
+  ].join("\n");
 }

@@ -1,6 +1,5 @@
-import { conditionWords, optionsOf, readCondition } from "./condition.js";
-import type { Option, Rule } from "./model.js";
-import type { SchemaNode } from "./schema-node.js";
+import { type AuthMode, all, any, type Condition, has, not, type Option, optionsOf, type Rule } from "./model.js";
+import type { Json, SchemaNode } from "./schema-node.js";
 
 const annotations = ["$comment", "description", "x-whole-only", "x-violation"];
 
@@ -23,15 +22,8 @@ function readDependencies(root: SchemaNode, options: ReadonlyMap<string, Option>
         throw node.error("needs itself", option);
       }
       return {
-        at: `#/dependentRequired/${option}/${needed}`,
         description: `${option} needs ${needed}`,
-        holds: {
-          kind: "any",
-          of: [
-            { kind: "not", of: { kind: "has", option } },
-            { kind: "has", option: needed },
-          ],
-        },
+        holds: any([not(has(option)), has(needed)]),
         about: inOrder(new Set([option, needed]), options),
         wholeOnly: false,
         violation: {
@@ -46,11 +38,10 @@ function readDependencies(root: SchemaNode, options: ReadonlyMap<string, Option>
 }
 
 function readStatements(root: SchemaNode, options: ReadonlyMap<string, Option>): Rule[] {
-  return root.children("allOf").map((node, index): Rule => {
+  return root.children("allOf").map((node): Rule => {
     node.closed([...annotations, ...conditionWords]);
     const holds = readCondition(node.without(annotations), options);
     return {
-      at: `#/allOf/${index}`,
       description: node.text("description"),
       holds,
       about: inOrder(optionsOf(holds), options),
@@ -75,4 +66,124 @@ function readViolation(node: SchemaNode, options: ReadonlyMap<string, Option>): 
 
 function inOrder(names: ReadonlySet<string>, options: ReadonlyMap<string, Option>): string[] {
   return [...options.keys()].filter((name) => names.has(name));
+}
+
+/** The words of JSON Schema that a rule may use; all of them have a counterpart in SQL. */
+const conditionWords = ["required", "properties", "not", "anyOf", "allOf", "if", "then", "else"];
+
+/**
+ * Reads the part of JSON Schema that rules are written in as a condition. JSON Schema's meaning is kept: `properties`
+ * says nothing about an option that is not set.
+ *
+ * @throws SchemaError at a word outside {@link conditionWords}, an unknown option, or a `const` of another type.
+ */
+function readCondition(node: SchemaNode, options: ReadonlyMap<string, Option>): Condition {
+  node.closed(conditionWords);
+  const parts: Condition[] = node.names("required", new Set(options.keys())).map(has);
+  if (node.has("properties")) {
+    parts.push(...readConstants(node.child("properties"), options));
+  }
+  if (node.has("not")) {
+    parts.push(not(readCondition(node.child("not"), options)));
+  }
+  if (node.has("anyOf")) {
+    parts.push(any(node.children("anyOf").map((child) => readCondition(child, options))));
+  }
+  parts.push(...node.children("allOf").map((child) => readCondition(child, options)));
+  parts.push(...readBranches(node, options));
+  if (parts.length === 0) {
+    throw node.error(`demands nothing; use ${conditionWords.join(", ")}`);
+  }
+  return all(parts);
+}
+
+function readConstants(node: SchemaNode, options: ReadonlyMap<string, Option>): Condition[] {
+  return node.keys().map((name) => {
+    const option = options.get(name);
+    if (option === undefined) {
+      throw node.error("is not an option", name);
+    }
+    const value = node.child(name).closed(["const"]).get("const");
+    if (!isOfType(option, value)) {
+      throw node.error(`needs a const of type ${option.type}`, name);
+    }
+    return { kind: "unset-or", option: name, value };
+  });
+}
+
+function readBranches(node: SchemaNode, options: ReadonlyMap<string, Option>): Condition[] {
+  if (!node.has("if")) {
+    if (node.has("then") || node.has("else")) {
+      throw node.error("has then or else without if");
+    }
+    return [];
+  }
+  const condition = readCondition(node.child("if"), options);
+  const branches: Condition[] = [];
+  if (node.has("then")) {
+    branches.push(any([not(condition), readCondition(node.child("then"), options)]));
+  }
+  if (node.has("else")) {
+    branches.push(any([condition, readCondition(node.child("else"), options)]));
+  }
+  return branches;
+}
+
+function isOfType(option: Option, value: Json | undefined): value is string | number | boolean {
+  return option.type === "integer" ? Number.isSafeInteger(value) : typeof value === option.type;
+}
+
+/**
+ * The authentication modes of `x-auth-priority`, in their order.
+ *
+ * @throws SchemaError if a mode stands twice, names an unknown option or one that is not a credential, can never be
+ *   reached, if the last one needs an option (then a set of options might match none), or if a credential is in none.
+ */
+export function readAuthModes(root: SchemaNode, options: ReadonlyMap<string, Option>): AuthMode[] {
+  const key = "x-auth-priority";
+  const nodes = root.children(key);
+  const modes: AuthMode[] = [];
+  for (const [index, node] of nodes.entries()) {
+    const mode = readMode(node, options);
+    if (modes.some((other) => other.mode === mode.mode)) {
+      throw node.error(`lists the mode "${mode.mode}" twice`, "mode");
+    }
+    const earlier = modes.find((other) => other.requires.every((option) => mode.requires.includes(option)));
+    if (earlier !== undefined) {
+      throw node.error(`is never reached: "${earlier.mode}" comes first and matches whenever this one does`);
+    }
+    if (index === nodes.length - 1 && mode.requires.length > 0) {
+      throw node.error(
+        "is the last mode and must require nothing, so that every set of options has a mode",
+        "requires",
+      );
+    }
+    modes.push(mode);
+  }
+  if (modes.length === 0) {
+    throw root.error("is missing or empty", key);
+  }
+  const used = new Set(modes.flatMap((mode) => mode.requires));
+  const unused = [...options.values()].find((option) => option.userMapping && !used.has(option.name));
+  if (unused !== undefined) {
+    throw root.error(`has no mode for the credential "${unused.name}"`, key);
+  }
+  return modes;
+}
+
+function readMode(node: SchemaNode, options: ReadonlyMap<string, Option>): AuthMode {
+  node.closed(["mode", "requires", "description"]);
+  const mode = node.text("mode");
+  if (!/^[a-z][a-z0-9_]*$/.test(mode)) {
+    throw node.error(`"${mode}" is not a lower_snake_case name`, "mode");
+  }
+  if (!node.has("requires")) {
+    throw node.error("is missing", "requires");
+  }
+  const requires = node.names("requires", new Set(options.keys()));
+  const stranger = requires.find((name) => options.get(name)?.userMapping !== true);
+  if (stranger !== undefined) {
+    throw node.error(`"${stranger}" is not a credential: it lacks x-user-mapping`, "requires");
+  }
+  return { mode, requires, description: node.text("description") };
 }

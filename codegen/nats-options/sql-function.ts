@@ -40,6 +40,13 @@ export function textArray(values: readonly string[]): string {
   return values.length === 0 ? "'{}'::text[]" : `ARRAY[${values.map(sqlString).join(", ")}]`;
 }
 
+/** The same with a line for each value, so that a new one changes no other line. */
+export function textLines(values: readonly string[]): string {
+  return values.length === 0
+    ? "'{}'::text[]"
+    : `ARRAY[\n${values.map((value) => `    ${sqlString(value)}`).join(",\n")}\n  ]`;
+}
+
 /** A value as a jsonb constant. */
 export function jsonbConstant(value: unknown): string {
   return `${sqlString(JSON.stringify(value))}::jsonb`;

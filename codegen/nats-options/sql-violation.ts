@@ -1,14 +1,11 @@
 import { sqlString } from "../sql/literal.js";
-import { type Check, listChecks, type RuleCheck, type ValueCheck } from "./checks.js";
-import { negate } from "./condition.js";
-import { isHidden, type OptionsModel } from "./model.js";
-import { conditionSql } from "./sql-condition.js";
-import { type SqlFunction, textArray } from "./sql-function.js";
+import { type Limit, limitsOf, typeRule } from "./checks.js";
+import { type Condition, isHidden, negate, type Option, type OptionsModel } from "./model.js";
+import { jsonbConstant, type SqlFunction, textArray, textLines } from "./sql-function.js";
 
 /** The core of the validator: the first violation of a set of options, or of the part of it that is known. */
 export function violationFunction(model: OptionsModel): SqlFunction {
-  const checks = listChecks(model);
-  const names = (options: OptionsModel["options"]) => textArray(options.map(({ name }) => name));
+  const names = (options: OptionsModel["options"]) => textLines(options.map(({ name }) => name));
   return {
     name: "nats_server_options_violation",
     parameters: [
@@ -32,8 +29,7 @@ DECLARE
   hidden CONSTANT text[] := ${names(model.options.filter(isHidden))};
   allowed text[];
   typed jsonb;
-  violated text;
-  about text[];
+  violated text[];
 BEGIN
   allowed := CASE part
     WHEN 'whole' THEN known
@@ -55,24 +51,22 @@ BEGIN
 ${namesSql(model)}
 
   typed := hawser.nats_server_options_typed(options);
-  -- Null, which is not true, where an option is not set.
+  -- The option, the SQLSTATE, the message and the hint; behind them the options that a rule over several looks at.
+  -- A condition is null, which is not true, where its option is not set.
   violated := CASE
-${checks.map((check) => `    WHEN ${violatedSql(check)} THEN ${sqlString(check.at)}`).join("\n")}
+${violations(model).join("\n")}
   END;
   IF violated IS NULL THEN
     RETURN;
   END IF;
-
-  SELECT told.option_name, told.sqlstate, told.message, told.hint, told.about
-  INTO option_name, sqlstate, message, hint, about
-  FROM (VALUES
-${checks.map(toldSql).join(",\n")}
-  ) AS told (at, option_name, sqlstate, message, hint, about)
-  WHERE told.at = violated;
+  option_name := violated[1];
+  sqlstate := violated[2];
+  message := violated[3];
+  hint := violated[4];
   detail := CASE
-    WHEN about IS NOT NULL THEN 'Given: ' || coalesce(
+    WHEN cardinality(violated) > 4 THEN 'Given: ' || coalesce(
       (SELECT string_agg(name, ', ' ORDER BY position)
-       FROM unnest(about) WITH ORDINALITY AS rule (name, position)
+       FROM unnest(violated[5:]) WITH ORDINALITY AS rule (name, position)
        WHERE options ? name),
       'none') || '.'
     WHEN option_name = ANY (hidden) THEN 'Its value is not shown.'
@@ -110,39 +104,67 @@ function namesSql(model: OptionsModel): string {
   END IF;`;
 }
 
-function toldSql(check: Check): string {
-  const about = check.kind === "rule" ? textArray(check.rule.about) : "NULL::text[]";
-  const texts = [check.at, check.option, check.sqlstate, check.message, check.hint];
-  return `    (${texts.map(sqlString).join(", ")}, ${about})`;
+/** The branches of the CASE that finds the first violation, in the order that `checkOptions` has, too. */
+function violations(model: OptionsModel): string[] {
+  const ofValue = (option: Option, condition: string, rule: string) =>
+    branch(condition, [option.name, model.sqlstates.value, `option "${option.name}" ${rule}`, option.remedy]);
+  return [
+    ...model.options.map((option) => ofValue(option, `typed -> ${sqlString(option.name)} = 'null'`, typeRule(option))),
+    ...model.rules.map(({ wholeOnly, holds, violation, about }) => {
+      // What a user mapping lacks may stand on the server, so its options alone break no rule over several.
+      const parts = wholeOnly ? "part = 'whole'" : "part IN ('whole', 'server')";
+      const { option, kind, message, hint } = violation;
+      const told = [option, model.sqlstates[kind], message, hint, ...about];
+      return branch(`${parts} AND ${conditionSql(negate(holds), "AND")}`, told);
+    }),
+    ...model.options.flatMap((option) =>
+      limitsOf(option).map((limit) =>
+        ofValue(option, beyond(`typed ->> ${sqlString(option.name)}`, limit), limit.rule),
+      ),
+    ),
+  ];
 }
 
-function violatedSql(check: Check): string {
-  return check.kind === "value" ? valueViolated(check) : ruleViolated(check);
+function branch(condition: string, told: readonly string[]): string {
+  return `    WHEN ${condition} THEN\n      ${textArray(told)}`;
 }
 
-function valueViolated({ of, keyword }: ValueCheck): string {
-  const text = `typed ->> ${sqlString(of.name)}`;
-  if (keyword === "type") {
-    return `typed -> ${sqlString(of.name)} = 'null'`;
+function beyond(text: string, { keyword, limit }: Limit): string {
+  switch (keyword) {
+    case "minLength":
+      return `char_length(${text}) < ${limit}`;
+    case "maxLength":
+      return `char_length(${text}) > ${limit}`;
+    case "minimum":
+      return `(${text})::numeric < ${limit}`;
+    case "maximum":
+      return `(${text})::numeric > ${limit}`;
+    case "pattern":
+      return `${text} !~ ${sqlString(limit)}`;
   }
-  if (of.type === "integer") {
-    return keyword === "minimum" ? `(${text})::numeric < ${of.minimum}` : `(${text})::numeric > ${of.maximum}`;
-  }
-  if (of.type === "string") {
-    switch (keyword) {
-      case "minLength":
-        return `char_length(${text}) < ${of.minLength}`;
-      case "maxLength":
-        return `char_length(${text}) > ${of.maxLength}`;
-      case "pattern":
-        return `${text} !~ ${sqlString(of.pattern!.source)}`;
-    }
-  }
-  throw new Error(`no SQL for ${keyword} of the ${of.type} option ${of.name}`);
 }
 
-/** What a user mapping lacks may stand on the server, so its options alone break no rule over several. */
-function ruleViolated({ rule }: RuleCheck): string {
-  const parts = rule.wholeOnly ? "part = 'whole'" : "part IN ('whole', 'server')";
-  return `${parts} AND ${conditionSql(negate(rule.holds), "AND")}`;
+/**
+ * A rule's condition over the jsonb variable `typed`; never null.
+ *
+ * @param beside the word that stands before or after it, so that it gets parentheses where it needs them.
+ */
+function conditionSql(condition: Condition, beside?: "AND" | "OR"): string {
+  switch (condition.kind) {
+    case "has":
+      return `typed ? ${sqlString(condition.option)}`;
+    case "unset-or":
+      return `coalesce(typed -> ${sqlString(condition.option)} = ${jsonbConstant(condition.value)}, true)`;
+    case "not":
+      return `NOT (${conditionSql(condition.of)})`;
+    case "all":
+      return joined(condition.of, "AND", beside);
+    case "any":
+      return joined(condition.of, "OR", beside);
+  }
+}
+
+function joined(parts: readonly Condition[], word: "AND" | "OR", beside: "AND" | "OR" | undefined): string {
+  const sql = parts.map((part) => conditionSql(part, word)).join(` ${word} `);
+  return beside === undefined || beside === word ? sql : `(${sql})`;
 }

@@ -2,7 +2,7 @@ import type { Column } from "../model/columns.js";
 import { typeName } from "../model/columns.js";
 import type { FunctionGroup, Parameter, SqlFunction } from "../model/functions.js";
 import { camelCase, lowerFirst, pascalCase } from "../model/names.js";
-import { docstring, stringLiteral } from "../typescript.js";
+import { docstring, stringLiteral } from "../print.js";
 import { argumentType, rowType } from "./types.js";
 
 /** What the client functions need, and no more: a pg Client, Pool or PoolClient has it. */

@@ -1,6 +1,6 @@
 import { lowerFirst } from "../model/names.js";
 import type { Table } from "../model/tables.js";
-import { docstring, stringLiteral } from "../typescript.js";
+import { docstring, stringLiteral } from "../print.js";
 import { rowType } from "./types.js";
 
 /** The type of a table's rows. */

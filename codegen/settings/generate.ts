@@ -1,7 +1,6 @@
-import { filesByArea } from "../areas.js";
-import { typescriptHead } from "../head.js";
 import type { Spec, SpecFile } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
+import { filesByArea, typescriptHead } from "../print.js";
 import { importLine } from "../validators/imports.js";
 import { userSettings } from "./user-settings.js";
 import { constantsObject } from "./values.js";

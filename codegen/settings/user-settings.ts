@@ -1,6 +1,6 @@
 import { lowerFirst } from "../model/names.js";
 import type { Setting, SettingGroup } from "../model/settings.js";
-import { docstring, stringLiteral } from "../typescript.js";
+import { docstring, stringLiteral } from "../print.js";
 import { printCheck } from "../validators/check-function.js";
 import { checkedSetting } from "../validators/checked-value.js";
 import { settingDoc, valueLiteral } from "./values.js";

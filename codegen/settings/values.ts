@@ -1,7 +1,7 @@
 import { lowerFirst } from "../model/names.js";
 import { limitPhrases } from "../model/rule-text.js";
 import type { Setting, SettingGroup, SettingValue } from "../model/settings.js";
-import { docstring, stringLiteral } from "../typescript.js";
+import { docstring, stringLiteral } from "../print.js";
 
 /** A group that is fixed, as one object of constants. */
 export function constantsObject(group: SettingGroup): string {

@@ -1,23 +1,39 @@
-import { hasSql } from "../areas.js";
-import { sqlHead } from "../head.js";
-import type { Spec } from "../model/spec.js";
+import type { Spec, SpecFile } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
-import { type PluginOptions, specOfPackage } from "../plugin-options.js";
-import { sqlConstants } from "./body.js";
+import { docstring, filesByArea, hasSql, templateLiteral, typescriptHead } from "../print.js";
+import { type SqlConstants, sqlConstants } from "./body.js";
 import { schemaSql } from "./schema.js";
 
-/**
- * The SQL of one package (`opt: [package=…]`): `schema.sql` and, where the package has something to grant,
- * `grants.sql`.
- */
-export function generateSql(spec: Spec, options: PluginOptions): GeneratedFile[] {
-  const all = specOfPackage(spec, options).files;
-  const files = all.filter(hasSql);
-  const { tables, functions, grants } = schemaSql(files, sqlConstants(all));
-  const head = sqlHead("codegen/sql", files);
-  const schema = [tables, functions].filter((part) => part !== undefined).join("\n");
+const docs = {
+  tables: "Makes the tables, once, on a database that has none of them.",
+  functions: "Makes or replaces the functions.",
+  grants:
+    "Takes everything from PUBLIC and gives the roles what they need. Leaves out, with a NOTICE, what the role that runs it may not do.",
+} as const;
+
+/** `<area>-schema.ts` for each package with SQL: its text, which the program runs. */
+export function generateSql(spec: Spec): GeneratedFile[] {
+  return filesByArea(spec).flatMap(([area, files]) => {
+    const sources = files.filter(hasSql);
+    return sources.length === 0
+      ? []
+      : [{ path: `${area}-schema.ts`, content: schemaModule(area, sources, sqlConstants(files)) }];
+  });
+}
+
+function schemaModule(area: string, sources: readonly SpecFile[], constants: SqlConstants): string {
+  const sql = schemaSql(sources, constants);
+  const parts = (["tables", "functions", "grants"] as const).flatMap((part) => {
+    const text = sql[part];
+    const name = `${area}${part.charAt(0).toUpperCase()}${part.slice(1)}Sql`;
+    return text === undefined ? [] : [{ part, name, text }];
+  });
+  const schema = parts.filter(({ part }) => part !== "grants").map(({ name }) => name);
   return [
-    ...(schema === "" ? [] : [{ path: "schema.sql", content: `${head}\n${schema}` }]),
-    ...(grants === undefined ? [] : [{ path: "grants.sql", content: `${head}\n${grants}` }]),
-  ];
+    typescriptHead("codegen/sql", sources),
+    ...parts.map(
+      ({ part, name, text }) => `${docstring(docs[part])}export const ${name} = ${templateLiteral(text)};\n`,
+    ),
+    `${docstring("Makes everything but the grants.")}export const ${area}SchemaSql = ${schema.join(' + "\\n" + ')};\n`,
+  ].join("\n");
 }

@@ -130,6 +130,26 @@ function giveToOwner(grantable: Grantable): string {
   ]);
 }
 
+/** The owner of the schema `hawser` owns these functions too: what a function reads there, it reads as its owner. */
+export function giveFunctionsToOwner(signatures: readonly string[], what: string): string {
+  return doBlock([
+    "DECLARE",
+    "  owner CONSTANT text := (",
+    "    SELECT pg_catalog.pg_get_userbyid(nspowner) FROM pg_catalog.pg_namespace WHERE nspname = 'hawser');",
+    "  signature text;",
+    "BEGIN",
+    "  FOREACH signature IN ARRAY ARRAY[",
+    signatures.map((signature) => `    ${sqlString(signature)}`).join(",\n"),
+    "  ] LOOP",
+    "    EXECUTE pg_catalog.format('ALTER FUNCTION %s OWNER TO %I', signature, owner);",
+    "  END LOOP;",
+    "EXCEPTION",
+    "  WHEN insufficient_privilege THEN",
+    `    RAISE NOTICE '% may not give ${what} to % and goes on owning them', current_user, owner;`,
+    "END",
+  ]);
+}
+
 /** An anonymous block. */
 export function doBlock(lines: readonly string[]): string {
   return `DO ${dollarQuoted("do", lines.join("\n"))};\n`;

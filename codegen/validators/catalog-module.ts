@@ -1,7 +1,6 @@
-import { typescriptHead } from "../head.js";
 import type { SpecFile } from "../model/spec.js";
 import type { Table } from "../model/tables.js";
-import { docstring, stringLiteral } from "../typescript.js";
+import { docstring, stringLiteral, typescriptHead } from "../print.js";
 import { printCheck } from "./check-function.js";
 import { checkedColumn } from "./checked-value.js";
 import { importLine } from "./imports.js";

@@ -1,6 +1,6 @@
 import { bytesText, itemsText, limitPhrases, type RuleText, rangeText } from "../model/rule-text.js";
 import type { Rules } from "../model/rules.js";
-import { docstring, patternLiteral, stringLiteral } from "../typescript.js";
+import { docstring, patternLiteral, stringLiteral } from "../print.js";
 import type { CheckedValue } from "./checked-value.js";
 
 /** Prints `export function check…(value): Violation | undefined`. */

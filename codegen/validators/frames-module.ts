@@ -1,8 +1,7 @@
-import { typescriptHead } from "../head.js";
 import type { Message, MessageField } from "../model/messages.js";
 import { areaOf, baseNameOf, typescriptName } from "../model/names.js";
 import type { SpecFile } from "../model/spec.js";
-import { stringLiteral } from "../typescript.js";
+import { stringLiteral, typescriptHead } from "../print.js";
 import { printCheck } from "./check-function.js";
 import { checkedField } from "./checked-value.js";
 import { importLine } from "./imports.js";

@@ -1,10 +1,9 @@
 import { readFileSync } from "node:fs";
-import { filesByArea } from "../areas.js";
-import { typescriptHead } from "../head.js";
 import { TakenNames } from "../model/duplicates.js";
 import { baseNameOf } from "../model/names.js";
 import type { Spec } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
+import { filesByArea, typescriptHead } from "../print.js";
 import { catalogModule } from "./catalog-module.js";
 import { framesModule } from "./frames-module.js";
 import { messagesWithRules } from "./message-validator.js";

@@ -1,4 +1,4 @@
-import { stringLiteral } from "../typescript.js";
+import { stringLiteral } from "../print.js";
 
 /** What violation.ts exports. */
 const runtimeNames = [

@@ -1,7 +1,7 @@
 import { camelCase } from "../model/names.js";
 import type { Rules } from "../model/rules.js";
 import type { ValueKind } from "../model/value-kind.js";
-import { docstring, propertyName } from "../typescript.js";
+import { docstring, propertyName } from "../print.js";
 
 /** A value's name, kind and rules. */
 export interface Limited {

@@ -1,6 +1,6 @@
 import type { Member, Message, MessageField, MessageOneof } from "../model/messages.js";
 import { typescriptName } from "../model/names.js";
-import { docstring, stringLiteral } from "../typescript.js";
+import { docstring, stringLiteral } from "../print.js";
 import { checkedField } from "./checked-value.js";
 
 /** Messages that have anything to check, themselves or in the messages they hold. */

@@ -7,10 +7,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { generateDocs } from "../../codegen/docs/generate.js";
-import { generateGatewaySql } from "../../codegen/gateway/generate.js";
+import { generateGatewayTypescript } from "../../codegen/gateway/generate.js";
 import { generateRows } from "../../codegen/rows/generate.js";
 import { generateSql } from "../../codegen/sql/generate.js";
-import { generateSqlText } from "../../codegen/sql-text/generate.js";
 import { errorCases } from "./refusals/errors.js";
 import { functionCases } from "./refusals/functions.js";
 import { gatewayCases } from "./refusals/gateway.js";
@@ -101,8 +100,8 @@ const goodTable: RefusalCase = { name: "nothing", proto: table("int32 id = 1;"),
 
 describe.each(Object.entries(groups))("%s", (_, cases) => {
   it.each(cases)("refuses $name", (one) => {
-    // Constraint names are made by the sql plugin, everything else is checked by all of them.
-    const generator = one.says.includes("constraint name") ? generateSqlText : generateDocs;
+    // Constraint names are made by the generator of SQL, everything else is checked by all of them.
+    const generator = one.says.includes("constraint name") ? generateSql : generateDocs;
     expect(refusal(requestFor(descriptors, [pathOf(one)]), generator)).toBe(expected(one));
   });
 });
@@ -110,34 +109,20 @@ describe.each(Object.entries(groups))("%s", (_, cases) => {
 describe("bodies", () => {
   it.each(bodyCases)("refuses $name", (one) => {
     process.chdir(root);
-    expect(refusal(requestFor(descriptors, [pathOf(one)]), generateSqlText)).toBe(expected(one));
+    expect(refusal(requestFor(descriptors, [pathOf(one)]), generateSql)).toBe(expected(one));
   });
 });
 
 describe("bodies of the gateway", () => {
   it.each(gatewayBodyCases)("refuses $name", (one) => {
     process.chdir(root);
-    const request = requestFor(descriptors, [pathOf(one)], `package=hawser.${areaOf(one)}.v1`);
-    expect(refusal(request, generateGatewaySql)).toBe(expected(one));
+    const request = requestFor(descriptors, [pathOf(one)]);
+    expect(refusal(request, generateGatewayTypescript)).toBe(expected(one));
   });
 });
 
-describe("plugin options", () => {
-  it("refuses a run without the package", () => {
-    expect(refusal(requestFor(descriptors, [pathOf(goodTable)]), generateSql)).toBe(
-      "the option package is missing; add opt: [package=hawser.peer.v1] to buf.gen.yaml",
-    );
-  });
-
-  it("refuses a package without files", () => {
-    expect(refusal(requestFor(descriptors, [pathOf(goodTable)], "package=hawser.nowhere.v1"), generateSql)).toBe(
-      'the option package names "hawser.nowhere.v1", of which there is no file',
-    );
-  });
-
-  it("refuses nothing else", () => {
-    expect(refusal(requestFor(descriptors, [pathOf(goodTable)]), generateRows)).toBe("");
-  });
+it("refuses nothing of what is right", () => {
+  expect(refusal(requestFor(descriptors, [pathOf(goodTable)]), generateRows)).toBe("");
 });
 
 function areaOf(one: RefusalCase): string {

@@ -60,8 +60,8 @@ const lines: Readonly<Record<string, readonly string[]>> = {
     "    till_state() → one row\n",
     "| `lines` | jsonb | The lines. |\n",
   ],
-  "sql/schema.sql": [
-    "-- source: hawser/shop/v1/orders.proto\n-- source: hawser/shop/v1/shop.proto\n\n",
+  "ts/sql/shop-schema.ts": [
+    "// source: hawser/shop/v1/orders.proto\n// source: hawser/shop/v1/shop.proto\n\n",
     "AS $function_1$\nDECLARE\n  v_quoted text := $function$it has the tag of the generator$function$;\n",
     "COLUMN hawser.orders.total IS 'In cents.';\nCOMMENT ON COLUMN hawser.orders.items IS",
   ],

@@ -35,11 +35,6 @@ describe("the shop", () => {
     await client.query(made.sql["shopGrantsSql"]);
   });
 
-  it("has the same SQL in its files and in its TypeScript module", () => {
-    expect(withoutHead(made.files["sql/schema.sql"]!)).toBe(made.sql["shopSchemaSql"]);
-    expect(withoutHead(made.files["sql/grants.sql"]!)).toBe(made.sql["shopGrantsSql"]);
-  });
-
   it("has its columns, their defaults and generated values, and its first rows", async () => {
     const { rows: columns } = await client.query(
       `SELECT attname AS name, format_type(atttypid, atttypmod) AS type, attnotnull AS needed, attgenerated AS generated,
@@ -297,8 +292,4 @@ async function insertOrder(client: pg.Client, change: Record<string, unknown>): 
   const places = Object.keys(order).map((_, position) => `$${position + 1}`);
   const sql = `INSERT INTO hawser.orders (${Object.keys(order).join(", ")}) VALUES (${places.join(", ")})`;
   await client.query(sql, Object.values(order));
-}
-
-function withoutHead(sql: string): string {
-  return sql.slice(sql.indexOf("\n\n") + 2);
 }

@@ -1,5 +1,8 @@
+import { readFileSync } from "node:fs";
+import { Ajv2020 } from "ajv/dist/2020.js";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { coerceOption } from "../../generated/ts/nats-options/check.js";
 import { checkNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { table } from "../../generated/ts/nats-options/table.js";
 import { atDepth } from "../support/depth.js";
@@ -58,6 +61,17 @@ describe("the validators in TypeScript and SQL", () => {
     );
   });
 
+  it("accept what Ajv accepts, which reads the schema by itself", () => {
+    const schema = JSON.parse(readFileSync("schema/nats-server-options.schema.json", "utf8"));
+    const valid = new Ajv2020({ strict: false }).compile(schema);
+    fc.assert(
+      fc.property(fc.oneof(fc.constantFrom(...cases.map(({ options }) => options)), optionSets), (options) => {
+        expect(checkInTypeScript(options).ok).toBe(valid(inOwnTypes(options)));
+      }),
+      { numRuns: atDepth(5_000) },
+    );
+  });
+
   it("take their own answer again: coercing and completing twice changes nothing", async () => {
     const complete = cases.map(({ options }) => checkInTypeScript(options)).filter((answer) => answer.ok);
     expect(complete.map(({ options }) => checkInTypeScript(options))).toEqual(complete);
@@ -108,13 +122,22 @@ describe.skipIf((await serverVersion()) < 150000)("in a database that sorts and 
   });
 });
 
+/** Each known option in its own type; null, which no option takes, where it has another. */
+function inOwnTypes(options: Readonly<Record<string, unknown>>): unknown {
+  const entries = Object.entries(options).map(([name, value]) => {
+    const entry = Object.hasOwn(table.options, name) ? table.options[name as keyof typeof table.options] : undefined;
+    return [name, entry === undefined ? value : coerceOption(entry.type, value, table.grammar)];
+  });
+  return Object.fromEntries(entries);
+}
+
 /** Names that are known, nearly known, and anything. */
 const optionNames = fc.oneof(
-  { weight: 20, arbitrary: fc.constantFrom(...table.options.map(({ name }) => name)) },
+  { weight: 20, arbitrary: fc.constantFrom(...Object.keys(table.options)) },
   {
     weight: 1,
     arbitrary: fc
-      .tuple(fc.constantFrom(...table.options.map(({ name }) => name)), fc.nat(20), fc.constantFrom("", "x", "_", "É"))
+      .tuple(fc.constantFrom(...Object.keys(table.options)), fc.nat(20), fc.constantFrom("", "x", "_", "É"))
       .map(([name, at, piece]) => name.slice(0, at) + piece + name.slice(at + 1)),
   },
   { weight: 1, arbitrary: storableText() },

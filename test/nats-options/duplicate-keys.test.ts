@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { findDuplicateKey } from "../../codegen/nats-options/duplicate-keys.js";
+import { findDuplicateKey } from "../../codegen/nats-options/schema-node.js";
 
 describe("findDuplicateKey", () => {
   it.each([

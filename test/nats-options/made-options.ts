@@ -3,10 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { printDocs } from "../../codegen/nats-options/print-docs.js";
-import { printSql } from "../../codegen/nats-options/print-sql.js";
 import { printTypeScript } from "../../codegen/nats-options/print-typescript.js";
 import { readOptionsSchema } from "../../codegen/nats-options/read-schema.js";
-import type { Answer } from "./validator-database.js";
+import type { Answer, OptionsSql } from "./validator-database.js";
 
 /** What the printers make of a schema. */
 export interface MadeOptions {
@@ -15,8 +14,7 @@ export interface MadeOptions {
   readonly authModes: readonly string[];
   resolveAuth(options: unknown): unknown;
   readonly connectionOptions: readonly string[];
-  /** All SQL of the TypeScript module. */
-  readonly sqlTexts: readonly string[];
+  readonly sql: OptionsSql;
 }
 
 export const smallSchema = readFileSync(new URL("small.schema.json", import.meta.url), "utf8");
@@ -24,21 +22,23 @@ export const smallSchema = readFileSync(new URL("small.schema.json", import.meta
 /** Prints a schema and loads its TypeScript. */
 export async function makeOptions(schema: string, file: string): Promise<MadeOptions> {
   const model = readOptionsSchema(schema, file);
-  const typescript = await printTypeScript(model);
+  const typescript = printTypeScript(model);
   const folder = mkdtempSync(join(tmpdir(), "hawser-options-"));
   try {
     writeFileSync(join(folder, "package.json"), '{ "type": "module" }');
     for (const { path, content } of typescript) writeFileSync(join(folder, path), content);
     const index = await import(/* @vite-ignore */ pathToFileURL(join(folder, "index.ts")).href);
     return {
-      files: Object.fromEntries(
-        [...typescript, ...printSql(model), ...printDocs(model)].map(({ path, content }) => [path, content]),
-      ),
+      files: Object.fromEntries([...typescript, ...printDocs(model)].map(({ path, content }) => [path, content])),
       check: index[`check${model.title}`],
       authModes: index.authModes,
       resolveAuth: index.resolveAuth,
       connectionOptions: index.connectionOptions,
-      sqlTexts: [index.natsOptionsFunctionsSql, index.natsOptionsGrantsSql, index.natsForeignDataSql],
+      sql: {
+        functions: index.natsOptionsFunctionsSql,
+        grants: index.natsOptionsGrantsSql,
+        foreignData: index.natsForeignDataSql,
+      },
     };
   } finally {
     rmSync(folder, { recursive: true });

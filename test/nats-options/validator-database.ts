@@ -1,10 +1,12 @@
-import { readFileSync } from "node:fs";
 import pg from "pg";
-import type { OptionViolation } from "../../generated/ts/nats-options/index.js";
+import {
+  natsForeignDataSql,
+  natsOptionsFunctionsSql,
+  natsOptionsGrantsSql,
+  type OptionViolation,
+} from "../../generated/ts/nats-options/index.js";
 import { testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";
-
-const root = new URL("../../", import.meta.url);
 
 /** What both validators answer: the options complete, or the violation. */
 export type Answer =
@@ -13,6 +15,19 @@ export type Answer =
 
 /** The part of the options that is known. */
 export type Part = "whole" | "server" | "user_mapping" | "none";
+
+/** The SQL that is made of a schema. */
+export interface OptionsSql {
+  readonly functions: string;
+  readonly grants: string;
+  readonly foreignData: string;
+}
+
+const generatedSql: OptionsSql = {
+  functions: natsOptionsFunctionsSql,
+  grants: natsOptionsGrantsSql,
+  foreignData: natsForeignDataSql,
+};
 
 /** A database of the test's own with the generated validator in it. */
 export class ValidatorDatabase implements AsyncDisposable {
@@ -24,10 +39,10 @@ export class ValidatorDatabase implements AsyncDisposable {
     this.#drop = drop;
   }
 
-  /** @param sql the statements that make the functions, and those of the foreign data wrappers; by default the generated ones. */
-  static async create(...sql: [string, string] | []): Promise<ValidatorDatabase> {
+  /** @param sql by default the generated one */
+  static async create(sql = generatedSql): Promise<ValidatorDatabase> {
     const { url, drop } = await testDatabase({ migrated: false });
-    return ValidatorDatabase.#install(url, drop, ...sql);
+    return ValidatorDatabase.#install(url, drop, sql);
   }
 
   /** In a database with the collation and the case rules of an ICU locale; Postgres has them from 15 on. */
@@ -44,13 +59,13 @@ export class ValidatorDatabase implements AsyncDisposable {
   static async #install(
     url: string,
     drop: () => Promise<void>,
-    functions = generatedSql("validator.sql") + generatedSql("grants.sql"),
-    foreignData = generatedSql("foreign-data.sql"),
+    { functions, grants, foreignData } = generatedSql,
   ): Promise<ValidatorDatabase> {
     const client = new pg.Client({ connectionString: url });
     await client.connect();
     await client.query("CREATE SCHEMA hawser");
     await client.query(functions);
+    await client.query(grants);
     // As `hawser init` makes it.
     await client.query("CREATE SCHEMA hawser_fdw; GRANT USAGE ON SCHEMA hawser_fdw TO PUBLIC");
     await client.query(foreignData);
@@ -101,10 +116,6 @@ export class ValidatorDatabase implements AsyncDisposable {
     await this.client.end();
     await this.#drop();
   }
-}
-
-function generatedSql(file: string): string {
-  return readFileSync(new URL(`generated/sql/nats-options/${file}`, root), "utf8");
 }
 
 /** `OPTIONS ("host" 'localhost')` */

@@ -3,9 +3,9 @@
  */
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { join } from "node:path";
 import type { ArgsDef } from "citty";
+import { load } from "js-yaml";
 import pg from "pg";
 import { beforeAll, describe, expect, it } from "vitest";
 import { commands } from "../../src/cli/commands.js";
@@ -92,7 +92,7 @@ interface Service {
 }
 
 describe("the containers", () => {
-  const compose = yaml(read("examples/deploy/compose.yaml")) as Compose;
+  const compose = load(read("examples/deploy/compose.yaml")) as Compose;
   const services = Object.entries(compose.services);
 
   it("run hawser with flags that it has", () => {
@@ -173,7 +173,7 @@ describe.each(["docs/operations.md", "docs/nats-to-sql.md"])("%s", (page) => {
 it("the alerts are on metrics and labels that there are", () => {
   const rows = [...read("docs/metrics.md").matchAll(/^\| `(hawser_\w+)` \| \w+ \| ([^|]*)\|/gm)];
   const labels = new Map(rows.map(([, name, list]) => [name!, [...list!.matchAll(/`(\w+)`/g)].map(([, one]) => one!)]));
-  const { groups } = yaml(read("examples/deploy/alerts.yaml")) as {
+  const { groups } = load(read("examples/deploy/alerts.yaml")) as {
     readonly groups: readonly {
       readonly rules: readonly { readonly expr: string; readonly annotations: Readonly<Record<string, string>> }[];
     }[];
@@ -193,12 +193,6 @@ it("the alerts are on metrics and labels that there are", () => {
     expect(known).toEqual(expect.arrayContaining(used));
   }
 });
-
-/** By the parser that a development dependency has. */
-function yaml(text: string): unknown {
-  const require = createRequire(createRequire(import.meta.url).resolve("json-schema-to-typescript/package.json"));
-  return (require("js-yaml") as { load(text: string): unknown }).load(text);
-}
 
 /** A script of psql, as far as ours goes: variables of the environment, and results that are statements. */
 async function runScript(client: pg.Client, script: string, environment: Readonly<Record<string, string>>) {

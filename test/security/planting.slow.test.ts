@@ -49,7 +49,7 @@ function calls(): string[] {
 
 /** The functions of pg_catalog that any statement of ours calls, by their names in the source. */
 async function functionsCalled(): Promise<string[]> {
-  const folders = ["src", "generated/sql", "schema/functions", "generated/ts"];
+  const folders = ["src", "schema/functions", "generated/ts"];
   const files = folders.flatMap((folder) =>
     readdirSync(folder, { recursive: true, encoding: "utf8" }).map((file) => join(folder, file)),
   );

@@ -1,4 +1,3 @@
-import { coerceOption, type Grammar, type OptionType } from "./coerce.js";
 import { suggestOption } from "./suggest.js";
 
 /** What is wrong with a set of options: the first thing found, in the words that the SQL validator uses. */
@@ -19,11 +18,11 @@ export type OptionsResult<T> =
   | { readonly ok: true; readonly options: T }
   | { readonly ok: false; readonly violation: OptionViolation };
 
-/** What the schema says, as data. */
-export interface OptionTable {
-  readonly options: readonly OptionEntry[];
-  /** In the order in which the first violation is looked for. */
-  readonly checks: readonly OptionCheck[];
+/** What the schema says, as data. `Options` is the type of the options as they may be given. */
+export interface OptionTable<Options> {
+  readonly options: Readonly<Record<keyof Options, OptionEntry>>;
+  /** The rules over several options, in the order in which they are reported. */
+  readonly rules: readonly OptionRule<Options>[];
   readonly grammar: Grammar;
   readonly sqlstates: { readonly unknown: string; readonly value: string };
   /** A longer name gets no suggestion. */
@@ -32,102 +31,165 @@ export interface OptionTable {
   readonly maxShownLength: number;
 }
 
+/** One option. */
 export interface OptionEntry {
-  readonly name: string;
-  readonly type: OptionType;
+  readonly type: "string" | "integer" | "boolean";
   readonly default?: string | number | boolean;
   /** Its value must not be shown. */
   readonly hidden: boolean;
+  /** The connection is made of it. */
+  readonly connection: boolean;
+  /** What is said of a value of another type. */
+  readonly typeRule: string;
+  /** In the order in which they are checked. */
+  readonly limits: readonly Limit[];
+  /** What to do about a bad value. */
+  readonly remedy: string;
 }
 
-export interface OptionCheck {
-  /** Where Ajv reports it. */
-  readonly at: string;
+/** A limit, and what is said of a value beyond it. Lengths are in characters (Unicode code points). */
+type Limit = { readonly rule: string } & (
+  | { readonly minLength: number }
+  | { readonly maxLength: number }
+  | { readonly minimum: number }
+  | { readonly maximum: number }
+  | { readonly pattern: RegExp }
+);
+
+/** A rule over several options. */
+interface OptionRule<Options> {
+  /** Whether it holds; every option that is set has its own type. */
+  readonly holds: (options: Options) => boolean;
   readonly option: string;
   readonly sqlstate: string;
   readonly message: string;
   readonly hint: string;
-  /** Of a rule over several options: which they are. */
-  readonly about?: readonly string[];
+  /** The options that it looks at. */
+  readonly about: readonly string[];
 }
 
-/** An Ajv standalone validator. */
-export interface CompiledValidator {
-  (value: unknown): boolean;
-  errors?: readonly AjvError[] | null;
-}
-
-interface AjvError {
-  readonly keyword: string;
-  readonly schemaPath: string;
-  readonly params: Readonly<Record<string, unknown>>;
+/** How option strings are read. */
+interface Grammar {
+  /** A whole number: sign, and digits without leading zeros. */
+  readonly integer: RegExp;
+  /** What means true, and what means false. */
+  readonly true: RegExp;
+  readonly false: RegExp;
+  /** Numbers beyond ± this one count as ± this one. */
+  readonly farNumber: number;
+  /** With more digits than this a number counts as far. */
+  readonly maxDigits: number;
 }
 
 /**
  * Checks a set of options: strings, as a foreign server has them, or typed, as in JSON.
  *
+ * The first violation is reported: unknown options first, then values of the wrong type, then rules over several options
+ * (what contradicts itself is the greater mistake, and these look at values of the right type), then limits of single ones.
+ *
  * The SQL function `hawser.nats_server_options_violation` gives the same answer for the same options.
  */
-export function checkOptions<T>(table: OptionTable, validate: CompiledValidator, input: unknown): OptionsResult<T> {
+export function checkOptions<Options, Complete>(table: OptionTable<Options>, input: unknown): OptionsResult<Complete> {
   if (typeof input !== "object" || input === null || Array.isArray(input)) {
     return { ok: false, violation: notAnObject(table) };
   }
-  const given = input as Readonly<Record<string, unknown>>;
-  const typed = coerceAll(table, given);
-  if (validate(typed)) {
-    return { ok: true, options: withDefaults(table, typed) as T };
+  const given = new Map(Object.entries(input).filter(([, value]) => value !== undefined));
+  const entries: readonly (readonly [name: string, entry: OptionEntry])[] = Object.entries(table.options);
+  const unknown = [...given.keys()].filter((name) => !Object.hasOwn(table.options, name));
+  if (unknown.length > 0) return { ok: false, violation: unknownOption(table, unknown.reduce(lesserInUtf8)) };
+
+  const refused = (option: string, { hidden, remedy }: OptionEntry, rule: string): OptionsResult<Complete> => {
+    const detail = hidden ? "Its value is not shown." : shown(given.get(option), table);
+    const message = `option "${option}" ${rule}`;
+    return { ok: false, violation: { option, sqlstate: table.sqlstates.value, message, detail, hint: remedy } };
+  };
+
+  const typed: Record<string, string | number | boolean> = {};
+  for (const [name, entry] of entries) {
+    if (!given.has(name)) continue;
+    const value = coerceOption(entry.type, given.get(name), table.grammar);
+    if (value === null) return refused(name, entry, entry.typeRule);
+    typed[name] = value;
   }
-  return { ok: false, violation: firstViolation(table, given, validate.errors ?? []) };
+  for (const { holds, option, sqlstate, message, hint, about } of table.rules) {
+    if (holds(typed as Options)) continue;
+    const set = about.filter((name) => given.has(name));
+    const detail = `Given: ${set.length === 0 ? "none" : set.join(", ")}.`;
+    return { ok: false, violation: { option, sqlstate, message, detail, hint } };
+  }
+  for (const [name, entry] of entries) {
+    const broken = entry.limits.find((limit) => typed[name] !== undefined && isBeyond(typed[name], limit));
+    if (broken !== undefined) return refused(name, entry, broken.rule);
+  }
+  const complete = entries.flatMap(([name, entry]) => {
+    const value = typed[name] ?? entry.default;
+    return value === undefined ? [] : [[name, value]];
+  });
+  return { ok: true, options: Object.fromEntries(complete) as Complete };
+}
+
+function isBeyond(value: string | number | boolean, limit: Limit): boolean {
+  if ("minimum" in limit) return (value as number) < limit.minimum;
+  if ("maximum" in limit) return (value as number) > limit.maximum;
+  if ("pattern" in limit) return !limit.pattern.test(value as string);
+  const { length } = [...(value as string)];
+  return "minLength" in limit ? length < limit.minLength : length > limit.maxLength;
 }
 
 /**
- * Every option that is set, in its own type, or null where it has another. Without a prototype, so that an option
- * called `__proto__` is an unknown option like any other.
+ * The value of an option in its own type, whether it came as the string of a foreign server option or already typed,
+ * as in JSON. Null if it is neither.
  */
-function coerceAll(table: OptionTable, given: Readonly<Record<string, unknown>>): Record<string, unknown> {
-  const types = new Map(table.options.map((option) => [option.name, option.type]));
-  const typed: Record<string, unknown> = Object.create(null);
-  for (const [name, value] of Object.entries(given)) {
-    if (value === undefined) {
-      continue;
-    }
-    const type = types.get(name);
-    typed[name] = type === undefined ? value : coerceOption(type, value, table.grammar);
+export function coerceOption(
+  type: OptionEntry["type"],
+  value: unknown,
+  grammar: Grammar,
+): string | number | boolean | null {
+  switch (type) {
+    case "string":
+      return typeof value === "string" && isStorable(value) ? value : null;
+    case "integer":
+      return coerceInteger(value, grammar);
+    case "boolean":
+      return coerceBoolean(value, grammar);
   }
-  return typed;
 }
 
-function withDefaults(table: OptionTable, typed: Readonly<Record<string, unknown>>): Record<string, unknown> {
-  const entries = table.options.map(({ name, default: fallback }) => [name, typed[name] ?? fallback] as const);
-  return Object.fromEntries(entries.filter(([, value]) => value !== undefined));
+const halfSurrogatePair = /\p{Surrogate}/u;
+
+/** Postgres can hold neither NUL nor half a surrogate pair in a text. */
+function isStorable(text: string): boolean {
+  return !text.includes("\0") && !halfSurrogatePair.test(text);
 }
 
-function firstViolation(
-  table: OptionTable,
-  given: Readonly<Record<string, unknown>>,
-  errors: readonly AjvError[],
-): OptionViolation {
-  const unknown = errors.flatMap(({ keyword, params }) =>
-    keyword === "additionalProperties" ? [String(params["additionalProperty"])] : [],
-  );
-  if (unknown.length > 0) {
-    return unknownOption(table, unknown.reduce(lesserInUtf8));
+function coerceInteger(value: unknown, grammar: Grammar): number | null {
+  const number = typeof value === "string" ? parseInteger(value, grammar) : value;
+  // Infinity is how JSON.parse reads a number that is too great for it, such as 1e400.
+  if (typeof number !== "number" || !(Number.isInteger(number) || Math.abs(number) === Number.POSITIVE_INFINITY)) {
+    return null;
   }
-  const places = new Set(errors.map(placeOf));
-  const check = table.checks.find(({ at }) => places.has(at));
-  if (check === undefined) {
-    throw new Error(`the validator reports ${[...places].join(", ")}, which no check knows`);
-  }
-  const { option, sqlstate, message, hint } = check;
-  return { option, sqlstate, message, detail: detailOf(table, check, given), hint };
+  // Adding 0 makes 0 of -0.
+  return Math.min(Math.max(number, -grammar.farNumber), grammar.farNumber) + 0;
 }
 
-/** A rule's parts report their own paths below it; `dependentRequired` names the two options in its parameters. */
-function placeOf({ keyword, schemaPath, params }: AjvError): string {
-  if (keyword === "dependentRequired") {
-    return `#/dependentRequired/${String(params["property"])}/${String(params["missingProperty"])}`;
+function parseInteger(text: string, grammar: Grammar): number | null {
+  const found = grammar.integer.exec(text);
+  if (found === null) {
+    return null;
   }
-  return /^#\/allOf\/[0-9]+/.exec(schemaPath)?.[0] ?? schemaPath;
+  const [, sign, digits] = found as unknown as [string, string, string];
+  const size = digits.length > grammar.maxDigits ? grammar.farNumber : Number(digits);
+  return sign === "-" ? -size : size;
+}
+
+function coerceBoolean(value: unknown, grammar: Grammar): boolean | null {
+  if (typeof value === "boolean") {
+    return value;
+  }
+  if (typeof value !== "string") {
+    return null;
+  }
+  return grammar.true.test(value) ? true : grammar.false.test(value) ? false : null;
 }
 
 /** Postgres orders by UTF-8 bytes (COLLATE "C"), JavaScript by UTF-16 units. */
@@ -135,7 +197,7 @@ function lesserInUtf8(one: string, other: string): string {
   return Buffer.compare(Buffer.from(one), Buffer.from(other)) <= 0 ? one : other;
 }
 
-function notAnObject(table: OptionTable): OptionViolation {
+function notAnObject<Options>(table: OptionTable<Options>): OptionViolation {
   return {
     option: null,
     sqlstate: table.sqlstates.value,
@@ -145,9 +207,8 @@ function notAnObject(table: OptionTable): OptionViolation {
   };
 }
 
-function unknownOption(table: OptionTable, name: string): OptionViolation {
-  const names = table.options.map((option) => option.name);
-  const suggestion = suggestOption(name, names, table.maxSuggestedLength);
+function unknownOption<Options>(table: OptionTable<Options>, name: string): OptionViolation {
+  const suggestion = suggestOption(name, Object.keys(table.options), table.maxSuggestedLength);
   return {
     option: name,
     sqlstate: table.sqlstates.unknown,
@@ -157,20 +218,11 @@ function unknownOption(table: OptionTable, name: string): OptionViolation {
   };
 }
 
-function allNames(table: OptionTable): string {
-  return `The options are: ${table.options.map((option) => option.name).join(", ")}.`;
+function allNames<Options>(table: OptionTable<Options>): string {
+  return `The options are: ${Object.keys(table.options).join(", ")}.`;
 }
 
-function detailOf(table: OptionTable, check: OptionCheck, given: Readonly<Record<string, unknown>>): string {
-  if (check.about !== undefined) {
-    const set = check.about.filter((name) => given[name] !== undefined);
-    return `Given: ${set.length === 0 ? "none" : set.join(", ")}.`;
-  }
-  const hidden = table.options.some((option) => option.name === check.option && option.hidden);
-  return hidden ? "Its value is not shown." : shown(given[check.option], table);
-}
-
-function shown(value: unknown, { maxShownLength, grammar }: OptionTable): string {
+function shown<Options>(value: unknown, { maxShownLength, grammar }: OptionTable<Options>): string {
   switch (typeof value) {
     case "string":
       // Someone may have written user and password into an address.

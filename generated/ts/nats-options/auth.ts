@@ -4,7 +4,16 @@
 import type { NatsServerOptions } from "./types.js";
 
 /** The authentication modes, the first that matches wins. */
-export const authModes = ["creds_path", "nkey_seed_path", "nkey_seed", "token_path", "token", "user_password_path", "user_password", "none"] as const;
+export const authModes = [
+  "creds_path",
+  "nkey_seed_path",
+  "nkey_seed",
+  "token_path",
+  "token",
+  "user_password_path",
+  "user_password",
+  "none",
+] as const;
 export type NatsAuthMode = (typeof authModes)[number];
 
 /** How to authenticate, with the options that it takes. */

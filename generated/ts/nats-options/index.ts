@@ -3,31 +3,17 @@
 
 import { checkOptions, type OptionsResult } from "./check.js";
 import { table } from "./table.js";
-import type { CompleteNatsServerOptions } from "./types.js";
-import { validate } from "./validator.js";
+import type { CompleteNatsServerOptions, NatsServerOptions } from "./types.js";
 
 export { authModes, type NatsAuth, type NatsAuthMode, resolveAuth } from "./auth.js";
 export type { OptionsResult, OptionViolation } from "./check.js";
 export { natsForeignDataSql, natsOptionsFunctionsSql, natsOptionsGrantsSql } from "./sql.js";
 export type { CompleteNatsServerOptions, NatsServerOptions } from "./types.js";
 
+const names = Object.keys(table.options) as (keyof NatsServerOptions)[];
+
 /** The options that the connection is made of: a change of any other one needs no new connection. */
-export const connectionOptions: readonly (keyof CompleteNatsServerOptions)[] = [
-  "host",
-  "port",
-  "tls_ca_path",
-  "tls_cert_path",
-  "tls_key_path",
-  "tls_insecure",
-  "creds_path",
-  "username",
-  "password_path",
-  "password",
-  "nkey_seed_path",
-  "nkey_seed",
-  "token_path",
-  "token",
-];
+export const connectionOptions: readonly (keyof NatsServerOptions)[] = names.filter((name) => table.options[name].connection);
 
 /**
  * Checks the options of server and user mapping put together: strings, as a foreign server has them, or typed, as in
@@ -35,5 +21,5 @@ export const connectionOptions: readonly (keyof CompleteNatsServerOptions)[] = [
  * of the SQL function `hawser.nats_server_options_violation`. No secret value is ever part of it. Does not throw.
  */
 export function checkNatsServerOptions(input: Readonly<Record<string, unknown>>): OptionsResult<CompleteNatsServerOptions> {
-  return checkOptions(table, validate, input);
+  return checkOptions<NatsServerOptions, CompleteNatsServerOptions>(table, input);
 }

@@ -5,8 +5,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { filesOf, pluginsOf } from "./project-plugins.js";
-import { compile, requestFor } from "./request.js";
+import { generateFromSpec } from "../../../codegen/generate.js";
+import { compile, generated, requestFor } from "./request.js";
 
 export const shopFiles = ["orders", "parcels", "shop", "till"].map((name) => `hawser/shop/v1/${name}.proto`);
 
@@ -14,7 +14,7 @@ export const shopFiles = ["orders", "parcels", "shop", "till"].map((name) => `ha
 type Module = Record<string, any>;
 
 export interface Shop {
-  /** By path, as below `generated/`: `sql/schema.sql`, `ts/rows/shop.ts`, … */
+  /** By path, as below `generated/`: `ts/sql/shop-schema.ts`, `ts/rows/shop.ts`, … */
   readonly files: Readonly<Record<string, string>>;
   readonly orderRules: Module;
   readonly parcelRules: Module;
@@ -42,20 +42,7 @@ export function shop(): Promise<Shop> {
 
 async function make(): Promise<Shop> {
   const descriptors = await compile(shopProtos());
-  // The plugins of the package hawser.nats.v1 beside those of hawser.peer.v1, as buf.gen.yaml has them, but of the shop.
-  const plugins = pluginsOf(readFileSync("buf.gen.yaml", "utf8")).own.filter(
-    ({ script, parameter }) =>
-      !script.includes("nats-options") && !(script.includes("/sql/") && !parameter.endsWith("peer.v1")),
-  );
-  const files: Record<string, string> = {};
-  for (const plugin of plugins) {
-    const parameter = plugin.parameter && "package=hawser.shop.v1";
-    const out = plugin.out.replace("generated/sql/peer", "generated/sql");
-    Object.assign(
-      files,
-      await filesOf({ ...plugin, out: out.slice(10), parameter }, () => requestFor(descriptors, shopFiles, parameter)),
-    );
-  }
+  const files = generated(requestFor(descriptors, shopFiles), generateFromSpec);
   const folder = mkdtempSync(join(tmpdir(), "hawser-shop-"));
   try {
     writeFileSync(join(folder, "package.json"), '{ "type": "module" }');

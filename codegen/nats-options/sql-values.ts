@@ -1,11 +1,11 @@
 import { sqlString } from "../sql/literal.js";
-import { booleanPattern, farNumber, integerPattern, maxDigits, maxShownLength } from "./grammar.js";
+import { booleanPattern, farNumber, integerPattern, maxDigits, maxShownLength, maxSuggestedLength } from "./grammar.js";
 import type { Option, OptionsModel } from "./model.js";
-import { type SqlFunction, textArray } from "./sql-function.js";
+import { type SqlFunction, textLines } from "./sql-function.js";
 
 const pure = "IMMUTABLE PARALLEL SAFE STRICT";
 
-/** The functions that read and show single values, as runtime/coerce.ts and runtime/check.ts do. */
+/** The functions that read and show single values, as runtime/check.ts does. */
 export function coercionFunctions(model: OptionsModel): SqlFunction[] {
   return [...valueFunctions, typedFunction(model)];
 }
@@ -129,17 +129,83 @@ function typedFunction(model: OptionsModel): SqlFunction {
     comment:
       "The known options in their own types, with JSON null where a value has another type. Checks nothing else.",
     body: `
+DECLARE
+  integers CONSTANT text[] := ${textLines(named("integer"))};
+  booleans CONSTANT text[] := ${textLines(named("boolean"))};
+  texts CONSTANT text[] := ${textLines(named("string"))};
 BEGIN
   RETURN (
     SELECT coalesce(jsonb_object_agg(name, typed), '{}')
     FROM jsonb_each(options) AS option (name, value),
       LATERAL (SELECT CASE
-        WHEN name = ANY (${textArray(named("integer"))}) THEN hawser.nats_option_integer(value)
-        WHEN name = ANY (${textArray(named("boolean"))}) THEN hawser.nats_option_boolean(value)
-        WHEN name = ANY (${textArray(named("string"))}) THEN hawser.nats_option_text(value)
+        WHEN name = ANY (integers) THEN hawser.nats_option_integer(value)
+        WHEN name = ANY (booleans) THEN hawser.nats_option_boolean(value)
+        WHEN name = ANY (texts) THEN hawser.nats_option_text(value)
       END AS typed) AS coerced
     WHERE typed IS NOT NULL
   );
+END`,
+  };
+}
+
+/** Did you mean …: the same distance and the same choice as runtime/suggest.ts. */
+export function suggestionFunction(): SqlFunction {
+  return {
+    name: "nats_option_suggestion",
+    parameters: ["name text", "known text[]"],
+    returns: "text",
+    traits: "IMMUTABLE PARALLEL SAFE STRICT",
+    comment:
+      "The known name that a mistyped one probably meant: the one with the fewest changed, missing, added or swapped " +
+      "characters, at most two fifths of its length; null if none is close.",
+    body: `
+DECLARE
+  -- Only A to Z are lowered: what lies beyond, JavaScript lowers differently.
+  mistyped CONSTANT text[] := string_to_array(
+    translate(name, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz'), NULL);
+  mistyped_length CONSTANT integer := char_length(name);
+  candidate text;
+  letters text[];
+  letter_count integer;
+  before_last integer[];
+  last integer[];
+  row_now integer[];
+  steps integer;
+  best text;
+  best_distance integer;
+BEGIN
+  IF mistyped_length > ${maxSuggestedLength} THEN
+    RETURN NULL;
+  END IF;
+  FOREACH candidate IN ARRAY known LOOP
+    letters := string_to_array(candidate, NULL);
+    letter_count := char_length(candidate);
+    -- last[j + 1] is the distance from what was read of the mistyped name to the first j letters.
+    before_last := NULL;
+    last := ARRAY(SELECT generate_series(0, letter_count));
+    FOR i IN 1 .. mistyped_length LOOP
+      row_now := ARRAY[i];
+      FOR j IN 1 .. letter_count LOOP
+        steps := least(
+          last[j + 1] + 1,
+          row_now[j] + 1,
+          last[j] + CASE WHEN mistyped[i] = letters[j] THEN 0 ELSE 1 END);
+        IF i > 1 AND j > 1 AND mistyped[i] = letters[j - 1] AND mistyped[i - 1] = letters[j] THEN
+          steps := least(steps, before_last[j - 1] + 1);
+        END IF;
+        row_now[j + 1] := steps;
+      END LOOP;
+      before_last := last;
+      last := row_now;
+    END LOOP;
+    IF last[letter_count + 1] <= greatest(1, letter_count * 2 / 5)
+      AND (best_distance IS NULL OR last[letter_count + 1] < best_distance)
+    THEN
+      best := candidate;
+      best_distance := last[letter_count + 1];
+    END IF;
+  END LOOP;
+  RETURN best;
 END`,
   };
 }

@@ -1,4 +1,0 @@
-import { runPlugin } from "../plugin.js";
-import { generateDocs } from "./generate.js";
-
-await runPlugin(generateDocs);

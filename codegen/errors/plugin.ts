@@ -1,4 +1,0 @@
-import { runPlugin } from "../plugin.js";
-import { generateErrors } from "./generate.js";
-
-await runPlugin(generateErrors);

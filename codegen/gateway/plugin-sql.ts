@@ -1,4 +1,0 @@
-import { runPlugin } from "../plugin.js";
-import { generateGatewaySql } from "./generate.js";
-
-await runPlugin(generateGatewaySql);

@@ -1,4 +1,0 @@
-import { runPlugin } from "../plugin.js";
-import { generateGatewayTypescript } from "./generate.js";
-
-await runPlugin(generateGatewayTypescript);

@@ -1,0 +1,67 @@
+import { readFileSync } from "node:fs";
+import { generateDocs } from "./docs/generate.js";
+import { generateErrors } from "./errors/generate.js";
+import { generateGatewayDocs, generateGatewayTypescript } from "./gateway/generate.js";
+import type { Spec } from "./model/spec.js";
+import { printDocs } from "./nats-options/print-docs.js";
+import { printTypeScript } from "./nats-options/print-typescript.js";
+import { readOptionsSchema } from "./nats-options/read-schema.js";
+import { SchemaError } from "./nats-options/schema-node.js";
+import type { GeneratedFile, Generator } from "./plugin.js";
+import { generateRows } from "./rows/generate.js";
+import { generateSettings } from "./settings/generate.js";
+import { generateSql } from "./sql/generate.js";
+import { generateValidators } from "./validators/generate.js";
+
+/** What is made of the proto files, by the folder below `generated/` that it goes to. */
+const generators: Readonly<Record<string, Generator>> = {
+  // Tables, functions and grants of the schema `hawser`: the SQL that the program runs.
+  "ts/sql": generateSql,
+  // Row types, column lists, and a typed client of the SQL functions.
+  "ts/rows": generateRows,
+  // Rules as checks, for frames and for columns.
+  "ts/rules": generateValidators,
+  // Settings with defaults and ranges, and constants.
+  "ts/settings": generateSettings,
+  // The error table.
+  "ts/errors": generateErrors,
+  // The SQL functions that reach NATS, the readers of their calls, the interface of the handlers, their typed client.
+  "ts/nats-functions": generateGatewayTypescript,
+  // Reference pages.
+  docs: generateDocs,
+  "docs/nats-functions": generateGatewayDocs,
+};
+
+/** Relative to the working directory, which buf makes the root of the project. */
+const schemaFile = "schema/nats-server-options.schema.json";
+
+/** What is made of the proto files alone. */
+export function generateFromSpec(spec: Spec): GeneratedFile[] {
+  return Object.entries(generators).flatMap(([folder, generate]) => inFolder(folder, generate(spec)));
+}
+
+/**
+ * All of `generated/` but the codecs of the frames: what is made of the proto files and of the JSON Schema of the options
+ * of the NATS server.
+ */
+export function generateAll(spec: Spec): GeneratedFile[] {
+  const model = readOptionsSchema(readSchemaFile(), schemaFile);
+  return [
+    ...generateFromSpec(spec),
+    // Types, validators in TypeScript and SQL, the resolver of the authentication mode.
+    ...inFolder("ts/nats-options", printTypeScript(model)),
+    ...inFolder("docs/nats-options", printDocs(model)),
+  ];
+}
+
+function inFolder(folder: string, files: readonly GeneratedFile[]): GeneratedFile[] {
+  return files.map(({ path, content }) => ({ path: `${folder}/${path}`, content }));
+}
+
+function readSchemaFile(): string {
+  try {
+    return readFileSync(schemaFile, "utf8");
+  } catch (error) {
+    throw new SchemaError(schemaFile, "", `cannot be read: ${(error as Error).message}`);
+  }
+}

@@ -1,4 +1,0 @@
-import { runPlugin } from "../plugin.js";
-import { generateRows } from "./generate.js";
-
-await runPlugin(generateRows);

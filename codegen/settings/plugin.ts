@@ -1,4 +1,0 @@
-import { runPlugin } from "../plugin.js";
-import { generateSettings } from "./generate.js";
-
-await runPlugin(generateSettings);

@@ -1,4 +1,0 @@
-import { runPlugin } from "../plugin.js";
-import { generateSql } from "./generate.js";
-
-await runPlugin(generateSql);

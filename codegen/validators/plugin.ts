@@ -1,4 +1,0 @@
-import { runPlugin } from "../plugin.js";
-import { generateValidators } from "./generate.js";
-
-await runPlugin(generateValidators);

@@ -1,0 +1,48 @@
+/**
+ * An option that nothing reads would be accepted and do nothing. The compiler asks here who reads a new one.
+ */
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { expect, it } from "vitest";
+import { connectionOptions, type NatsServerOptions } from "../../generated/ts/nats-options/index.js";
+
+/** The folder or file of the code that reads each option. */
+const readers = {
+  host: "src/nats",
+  port: "src/nats",
+  capacity: "src/gateway",
+  tls_ca_path: "src/nats",
+  tls_cert_path: "src/nats",
+  tls_key_path: "src/nats",
+  tls_insecure: "src/nats",
+  domain: "src/gateway",
+  creds_path: "src/nats",
+  username: "src/nats",
+  password_path: "src/nats",
+  password: "src/nats",
+  nkey_seed_path: "src/nats",
+  nkey_seed: "src/nats",
+  token_path: "src/nats",
+  token: "src/nats",
+  notify_subject: "src/bridge",
+  patroni_url: "src/bridge",
+  replicas: "src/gateway",
+  max_role_subscriptions: "schema/functions/bridge",
+  responder_timeout_ms: "src/bridge",
+} satisfies Record<keyof NatsServerOptions, string>;
+
+/** The code of a folder or file, without comments. */
+function codeOf(path: string): string {
+  if (!statSync(path).isDirectory()) return readFileSync(path, "utf8");
+  const files = readdirSync(path, { recursive: true, encoding: "utf8" }).filter((file) => /\.(ts|sql)$/.test(file));
+  const text = files.map((file) => readFileSync(`${path}/${file}`, "utf8")).join("\n");
+  return text.replace(/\/\*.*?\*\/|(\/\/|--) .*?$/gms, "");
+}
+
+it.each(Object.entries(readers))("option %s is read by %s", (name, path) => {
+  // As a property, destructured, or as a key of the options in SQL.
+  expect(codeOf(path)).toMatch(new RegExp(`[.]${name}\\b|[{,]\\s*${name}\\b|->>\\s*'${name}'`));
+});
+
+it("has an option of the connection read by the code that connects", () => {
+  expect(connectionOptions.filter((name) => readers[name] !== "src/nats")).toEqual([]);
+});
