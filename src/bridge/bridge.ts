@@ -12,8 +12,8 @@ import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
 import { bridgeConstants, gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import type { HawserError } from "../errors/index.js";
 import { NatsLink, type ServerChoice } from "../nats/index.js";
+import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
 import { type Logger, RareLog } from "../runtime/index.js";
-import { PostgresSession } from "../store/index.js";
 import type { Responder } from "./bindings.js";
 import { DeadLetterWriter } from "./dead-letter-writer.js";
 import { BatchRunner } from "./executor/batch-runner.js";
@@ -111,13 +111,13 @@ export class Bridge {
     const { databaseUrl, executorUrl, settings, secretsDirectories, choice, logger } = options;
     this.#rareLog = new RareLog(logger, "subscriptions");
     this.#session = new PostgresSession({
-      databaseUrl,
+      address: DatabaseAddress.of(databaseUrl),
       logger,
       applicationName: "hawser serve: bridge",
       channels: [notifyChannels.natsHandler],
       queryTimeoutMs: optionsPollMs * 2,
       onNotification: () => this.#handlers.soon(),
-      onLost: () => this.#handlers.soon(),
+      onDown: () => this.#handlers.soon(),
     });
     this.#handlers = new HandlerLook({
       session: this.#session,
@@ -339,7 +339,7 @@ export class Bridge {
     const endsAt = performance.now() + deadlineMs;
     await this.finish(deadlineMs);
     // What is being read is of no use any more.
-    await this.#session.end();
+    await this.#session.close();
     await this.#handlers.ended();
     await this.#notices.stop();
     const leftMs = Math.max(gatewayConstants.stopReserveMs, endsAt - performance.now());

@@ -3,8 +3,8 @@
  */
 
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
+import type { PostgresSession } from "../postgres/index.js";
 import type { RareLog } from "../runtime/index.js";
-import type { PostgresSession } from "../store/index.js";
 import { sealSql } from "./dead-letter-seal.js";
 import { failureOf } from "./executor/failure.js";
 import { headerPairs } from "./handlers.js";
@@ -88,7 +88,7 @@ export class DeadLetterWriter {
       // Words of Postgres could show what it was to write.
       const problem = failure.kind === "lost" ? failure.message : `SQLSTATE ${failure.code}`;
       this.#rareLog.warn("a dead letter cannot be written now: what is behind it waits", problem);
-      const isAway = failure.kind === "lost" || failure.kind === "unavailable" || !this.#session.isOpen;
+      const isAway = failure.kind === "lost" || failure.kind === "unavailable" || !this.#session.isUp;
       if (isAway) return { kind: "unavailable" };
       return { kind: "transient", error: { code: failure.code, message: failure.message } };
     }

@@ -4,8 +4,9 @@
  */
 
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import type { PostgresSession } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
-import type { PostgresSession } from "../store/index.js";
+import { explainServeRefusal } from "../store/index.js";
 import { type Handlers, readHandlers } from "./handlers.js";
 
 const { optionsPollMs } = gatewayConstants;
@@ -82,7 +83,7 @@ export class HandlerLook {
       await onHandlers(handlers);
     } catch (cause) {
       if (this.#isStopped) return;
-      const { code, message } = await session.explain("read which functions NATS reaches", cause);
+      const { code, message } = await explainServeRefusal(session, "read which functions NATS reaches", cause);
       const level = message === this.#problem ? "debug" : "warn";
       this.#problem = message;
       logger[level]({ code, problem: message }, "which functions NATS reaches cannot be read");

@@ -1,10 +1,11 @@
 /**
  * Which SQL functions NATS reaches, as the database says it.
  */
+
 import { tables } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
-import type { PostgresSession } from "../store/index.js";
+import type { PostgresSession } from "../postgres/index.js";
 import { functionNameSql, wrapperJoinSql } from "../store/nats/wrapper-join.js";
 import type { Responder, Subscription } from "./bindings.js";
 import { sealSql } from "./dead-letter-seal.js";

@@ -2,9 +2,10 @@
  * The table of messages that were received and could not be run: whoever ends writes them there, who leads writes what it has
  * no memory for, and whoever leads runs them first.
  */
+
 import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
-import type { PostgresSession } from "../store/index.js";
+import type { PostgresSession } from "../postgres/index.js";
 import { storable } from "./dead-letter-writer.js";
 import { failureOf } from "./executor/failure.js";
 import type { FetchStep, Outcome, SpillStep } from "./lanes/index.js";
@@ -220,7 +221,7 @@ export class SavedMessages {
       return { kind: "fetched", saved };
     } catch (cause) {
       const { kind, message } = failureOf(cause, 0, Number.POSITIVE_INFINITY);
-      if (kind === "lost" || kind === "unavailable" || !this.#session.isOpen) return { kind: "unavailable" };
+      if (kind === "lost" || kind === "unavailable" || !this.#session.isUp) return { kind: "unavailable" };
       return { kind: "transient", error: { code: "XX000", message } };
     }
   }

@@ -1,11 +1,12 @@
 /**
  * A call of a SQL function that has no effect: it goes from Postgres to the gateway, and tells of its connection to NATS.
  */
+
 import pg from "pg";
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
 import type { ErrorCode } from "../errors/index.js";
 import { errorTable } from "../errors/index.js";
-import { isServerError } from "../store/store-failure.js";
+import { isServerError } from "../postgres/index.js";
 import type { Facts } from "./facts.js";
 import { close, open } from "./session.js";
 

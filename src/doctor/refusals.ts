@@ -1,8 +1,9 @@
 /**
  * What an error of Postgres means for a check.
  */
+
 import type pg from "pg";
-import { isServerError } from "../store/store-failure.js";
+import { isServerError } from "../postgres/index.js";
 import type { Verdict } from "./finding.js";
 
 /** SQLSTATEs. */

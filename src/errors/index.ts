@@ -12,6 +12,7 @@ export {
   GatewayError,
   NatsError,
   PeerError,
+  PostgresError,
   StoreError,
   TransportError,
   WireError,

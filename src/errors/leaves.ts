@@ -14,7 +14,12 @@ export class TransportError extends HawserError {
   static override readonly name = "TransportError";
 }
 
-/** Thrown by `src/store`: Postgres, the catalog, leases. */
+/** Thrown by `src/postgres`, which both halves stand on: addresses of databases, sessions. */
+export class PostgresError extends HawserError {
+  static override readonly name = "PostgresError";
+}
+
+/** Thrown by `src/store`: the catalog, leases, messages, the installation. */
 export class StoreError extends HawserError {
   static override readonly name = "StoreError";
 }

@@ -4,8 +4,8 @@
  */
 
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import type { PostgresSession } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
-import type { PostgresSession } from "../store/index.js";
 import { type Address, formatAddress } from "../wire/index.js";
 import { type GatewayAddress, type GatewayEntry, type GatewayStanding, GatewayTable } from "./gateway-table.js";
 import { refusingAmong } from "./stale-addresses.js";

@@ -2,9 +2,10 @@
  * The table in which Postgres finds its gateways, and the row of this one. Each row has an owner, so that several behind one
  * address do not take each other out, and says when that one was last there.
  */
+
 import { randomUUID } from "node:crypto";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import type { PostgresSession } from "../store/index.js";
+import type { PostgresSession } from "../postgres/index.js";
 
 /** An address at which Postgres reaches a gateway, and how. */
 export interface GatewayAddress {
@@ -120,7 +121,7 @@ export class GatewayTable {
   async leave(): Promise<void> {
     this.#isLeft = true;
     // An entry that is on its way comes before it.
-    if (!this.#isEntered || !this.#session.isOpen) return;
+    if (!this.#isEntered || !this.#session.isUp) return;
     await this.#session.query(sql.leave, [this.owner], gatewayConstants.leaveTimeoutMs);
   }
 }

@@ -1,11 +1,13 @@
 /**
  * Takes a channel's messages to the handler, one after another, and its results back to the channel.
  */
+
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import type { DeadMessage, HandlerResult, IncomingMessage, ListenerChannel, Position } from "../channel/index.js";
 import { HawserError, PeerError } from "../errors/index.js";
+import { outcomeOf } from "../postgres/index.js";
 import type { Transaction } from "../store/index.js";
-import { isRefusedForGood, outcomeOf } from "../store/store-failure.js";
+import { isRefusedForGood } from "../store/index.js";
 import { decompress } from "../wire/index.js";
 import { asHawserError } from "./as-hawser-error.js";
 import { done, failure, refused, sessionEnded, withTimeout } from "./handler-result.js";

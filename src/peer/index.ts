@@ -9,6 +9,7 @@ export {
   HawserError,
   type HawserErrorOptions,
   PeerError,
+  PostgresError,
   StoreError,
   TransportError,
   WireError,

@@ -1,5 +1,7 @@
 /** Sessions with Postgres: where they go, how they are opened, and which server answers. */
+export type { SessionQuery } from "./connection.js";
 export { checkConnectionUri, DatabaseAddress, hostOf } from "./database-address.js";
+export { isServerError, isTransient, outcomeOf, spoilsConnection, type WriteOutcome } from "./failure.js";
 export {
   localSettingsSql,
   mayBeReachedLater,
@@ -13,4 +15,5 @@ export {
   userPathSql,
 } from "./open-session.js";
 export { serverIdentity } from "./server-identity.js";
+export { PostgresSession, type PostgresSessionEvents, type PostgresSessionOptions } from "./session.js";
 export { isTransactionPooled, poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";

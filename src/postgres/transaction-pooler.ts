@@ -4,7 +4,7 @@
  */
 import pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { StoreError } from "../errors/index.js";
+import { PostgresError } from "../errors/index.js";
 import type { DatabaseAddress } from "./database-address.js";
 import { openSession } from "./open-session.js";
 
@@ -32,7 +32,7 @@ export const poolerWords = {
  *
  * @param session a session that is there, with the process that has answered its first statement
  * @param remedy what to do, as the caller can do it
- * @throws StoreError `transaction_pooler`; what `openSession` throws, for a pooler only
+ * @throws PostgresError `transaction_pooler`; what `openSession` throws, for a pooler only
  */
 export async function refuseTransactionPooler(
   address: DatabaseAddress,
@@ -40,7 +40,7 @@ export async function refuseTransactionPooler(
   remedy: string = poolerWords.remedy,
 ): Promise<void> {
   if (!(await isTransactionPooled(address, session))) return;
-  throw new StoreError(
+  throw new PostgresError(
     "transaction_pooler",
     `at ${address.described.server} a transaction pooler stands before Postgres, and ${poolerWords.what}. ${remedy}`,
   );

@@ -10,6 +10,7 @@ export {
   GatewayError,
   HawserError,
   type HawserErrorOptions,
+  PostgresError,
 } from "../errors/index.js";
 export type { Logger } from "../runtime/index.js";
 export type { PemSource } from "../transport/index.js";

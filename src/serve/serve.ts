@@ -18,7 +18,7 @@ import { AddressBook, Gateway, type GatewayAddress, isBindable, standings } from
 import { ServerChoice } from "../nats/index.js";
 import { DatabaseAddress, mayBeReachedLater, postgresBackoff } from "../postgres/index.js";
 import { backoffMs, type Logger, silentLogger, systemClock } from "../runtime/index.js";
-import { migrate } from "../store/index.js";
+import { explainServeRefusal, migrate } from "../store/index.js";
 import { type PemSource, TlsCredentials, type TlsMaterial } from "../transport/index.js";
 import { type Address, formatAddress } from "../wire/index.js";
 import { Monitoring } from "./monitoring.js";
@@ -257,7 +257,7 @@ export class Serve implements AsyncDisposable {
     try {
       this.#choice.heed(await standings(session));
     } catch (cause) {
-      throw await session.explain("read which NATS servers other processes stand on", cause);
+      throw await explainServeRefusal(session, "read which NATS servers other processes stand on", cause);
     }
   }
 
@@ -321,7 +321,9 @@ export class Serve implements AsyncDisposable {
     try {
       await this.#addresses.open();
     } catch (cause) {
-      throw HawserError.is(cause) ? cause : await session.explain("enter the address of the gateway", cause);
+      throw HawserError.is(cause)
+        ? cause
+        : await explainServeRefusal(session, "enter the address of the gateway", cause);
     }
   }
 }

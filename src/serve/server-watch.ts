@@ -11,8 +11,9 @@ import { notifyChannels } from "../../generated/ts/rows/nats.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { errorTable, GatewayError, HawserError } from "../errors/index.js";
 import type { GatewayIdentity } from "../gateway/index.js";
+import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
-import { PostgresSession } from "../store/index.js";
+import { explainServeRefusal } from "../store/index.js";
 import { WatchNews } from "./watch-news.js";
 
 /** How it is watched. */
@@ -82,13 +83,13 @@ export class ServerWatch {
     this.#options = options;
     this.#news = new WatchNews(options.logger);
     this.session = new PostgresSession({
-      databaseUrl: options.databaseUrl,
+      address: DatabaseAddress.of(options.databaseUrl),
       logger: options.logger,
       applicationName: "hawser serve",
       channels: [notifyChannels.natsServer],
       queryTimeoutMs: optionsPollMs * 2,
       onNotification: () => this.#lookSoon(0),
-      onLost: () => this.#lookSoon(0),
+      onDown: () => this.#lookSoon(0),
     });
   }
 
@@ -102,7 +103,7 @@ export class ServerWatch {
       const [identity] = await this.session.query<GatewayIdentity>(sql.identity);
       this.#identity = identity!;
     } catch (cause) {
-      throw await this.session.explain("read what the database says about NATS", cause);
+      throw await explainServeRefusal(this.session, "read what the database says about NATS", cause);
     }
     await this.#look();
   }
@@ -127,7 +128,7 @@ export class ServerWatch {
   async stop(): Promise<void> {
     this.#isStopped = true;
     clearTimeout(this.#timer);
-    await this.session.end();
+    await this.session.close();
   }
 
   /** Looks now and from then on; what goes wrong is logged, and the next look comes all the same. */
@@ -156,7 +157,7 @@ export class ServerWatch {
       this.#news.found(options !== undefined);
       this.#options.onOptions(options);
     } catch (cause) {
-      const problem = HawserError.is(cause) ? cause : await this.session.explain(reading, cause);
+      const problem = HawserError.is(cause) ? cause : await explainServeRefusal(this.session, reading, cause);
       if (!this.#isStopped) {
         this.#options.onAsked(cause instanceof pg.DatabaseError || HawserError.is(cause));
         this.#news.failed(problem);

@@ -1,6 +1,7 @@
 /**
  * Writes cursors, and what goes with them: deleted rows, counted attempts, dead letters.
  */
+
 import {
   type ConnMessNumberRow,
   type DeadLetterRow,
@@ -10,11 +11,11 @@ import {
 } from "../../generated/ts/rows/peer.js";
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { StoreError, shortened } from "../errors/index.js";
+import { isServerError } from "../postgres/index.js";
 import type { Position } from "./channels.js";
 import { columnsOf } from "./column-list.js";
 import type { Database } from "./database.js";
 import type { WriterName } from "./fence.js";
-import { isServerError } from "./store-failure.js";
 import type { HeaderPair } from "./stored-messages.js";
 
 /** A message that could not be handled. Its number is the one that the cursor moves past. */

@@ -11,15 +11,17 @@ import { storeConstants } from "../../generated/ts/settings/peer.js";
 import {
   type DatabaseAddress,
   localSettingsSql,
+  outcomeOf,
   type SessionLimits,
   SessionPool,
   serverIdentity,
   sessionSettingsSql,
+  spoilsConnection,
 } from "../postgres/index.js";
 import type { Clock, Logger } from "../runtime/index.js";
 import type { WriterName } from "./fence.js";
 import { withIntegerArrays } from "./integer-arrays.js";
-import { outcomeOf, spoilsConnection, storeFailure } from "./store-failure.js";
+import { storeFailure } from "./store-failure.js";
 import { beginSql, inTransaction, isHeld, NotCommitted, type Transaction } from "./transaction.js";
 
 const { lockTimeoutMs, statementTimeoutMs } = storeConstants;

@@ -39,14 +39,13 @@ export {
 } from "./mesh-overview.js";
 export { type MeshSecretEntry, type MeshSecrets, meshSecrets } from "./mesh-secrets.js";
 export { type MigrationReport, migrate } from "./migrate.js";
-export { explainRefusal } from "./missing-rights.js";
+export { explainRefusal, explainServeRefusal } from "./missing-rights.js";
 export { type UninstallReport, uninstall } from "./nats/uninstall.js";
 export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./nats-server.js";
 export type { CatalogChange } from "./notifications.js";
 export type { AbsentListener, Orphans } from "./orphans.js";
 export type { Pending, PendingMessages } from "./pending.js";
 export type { Listener, PhoneBook, Registration, ServedTopic } from "./phone-book.js";
-export { PostgresSession, type PostgresSessionOptions } from "./postgres-session.js";
 export {
   type HandedOverChannel,
   type ListenerState,
@@ -59,6 +58,7 @@ export type { Route, Routes, Sender } from "./routes.js";
 export type { DatabaseLocation } from "./shared-database.js";
 export type { Shortfall } from "./shortfalls.js";
 export { openStore, type Store, type StoreEvents, type StoreOptions } from "./store.js";
+export { isRefusedForGood } from "./store-failure.js";
 export type {
   DrainedPage,
   DrainLimits,

@@ -2,9 +2,10 @@
  * Whether somebody holds a name, looked at without disturbing anybody: a probe of the lock would be in the way of whoever
  * takes the name at that moment.
  */
+
 import { errorTable } from "../../generated/ts/errors/errors.js";
 import { StoreError } from "../errors/index.js";
-import { isServerError } from "./store-failure.js";
+import { isServerError } from "../postgres/index.js";
 
 /** An SQL condition: a process holds the lease of the name, which is given as an SQL expression. */
 export function leaseHeldSql(name: string): string {

@@ -9,15 +9,13 @@
 import { randomUUID } from "node:crypto";
 import { type PeerNameRow, type QueryClient, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { StoreError } from "../errors/index.js";
-import { serverIdentity } from "../postgres/index.js";
+import { type HawserError, StoreError } from "../errors/index.js";
+import { isTransient, type PostgresSession, type SessionQuery, serverIdentity } from "../postgres/index.js";
 import { type Clock, delay, type Logger } from "../runtime/index.js";
 import { columnsOf } from "./column-list.js";
 import { leaseLockKey } from "./fence.js";
 import { HeldLease, type Lease } from "./lease.js";
-import type { Session } from "./session.js";
-import type { SessionQuery } from "./session-connection.js";
-import { isTransient, storeFailure } from "./store-failure.js";
+import { storeFailure } from "./store-failure.js";
 
 const taken = columnsOf<PeerNameRow>()("epoch", "token");
 
@@ -39,7 +37,7 @@ export interface TakeNameOptions {
 
 /** The leases of one session. */
 export class Leases {
-  readonly #session: Session;
+  readonly #session: PostgresSession;
   readonly #clock: Clock;
   readonly #logger: Logger;
   /**
@@ -48,7 +46,7 @@ export class Leases {
    */
   readonly #names = new Map<string, HeldLease | undefined>();
 
-  constructor(session: Session, options: { readonly clock: Clock; readonly logger: Logger }) {
+  constructor(session: PostgresSession, options: { readonly clock: Clock; readonly logger: Logger }) {
     this.#session = session;
     this.#clock = options.clock;
     this.#logger = options.logger;
@@ -102,7 +100,7 @@ export class Leases {
   }
 
   /** One try. Returns the error to report if it was the last. */
-  async #attempt(name: string): Promise<HeldLease | StoreError> {
+  async #attempt(name: string): Promise<HeldLease | HawserError> {
     const inUse = new StoreError(
       "name_in_use",
       `the name "${name}" is held by another process, or by another peer of this one; stop that, or choose another name`,

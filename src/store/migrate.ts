@@ -5,7 +5,7 @@
 import pg from "pg";
 import { type MigrationRow, tables } from "../../generated/ts/rows/peer.js";
 import { StoreError } from "../errors/index.js";
-import { DatabaseAddress, openSession, refuseTransactionPooler } from "../postgres/index.js";
+import { DatabaseAddress, isServerError, openSession, refuseTransactionPooler } from "../postgres/index.js";
 import { type Logger, silentLogger } from "../runtime/index.js";
 import { columnsOf, parameters } from "./column-list.js";
 import { makeGrants } from "./grants.js";
@@ -13,7 +13,7 @@ import { checksumOf, type Migration, migrations } from "./migrations.js";
 import { explainRefusal, type HawserRole } from "./missing-rights.js";
 import { newSchemaSql } from "./new-schema.js";
 import { lookAtSchema } from "./schema-trust.js";
-import { isServerError, storeFailure } from "./store-failure.js";
+import { storeFailure } from "./store-failure.js";
 import { takeTurn } from "./turn.js";
 
 /** What to migrate. */

@@ -1,11 +1,13 @@
 /**
  * From "permission denied" to what it means here and what to do.
  */
+
 import pg from "pg";
 import { tables } from "../../generated/ts/rows/peer.js";
-import { StoreError } from "../errors/index.js";
+import { type HawserError, StoreError } from "../errors/index.js";
+import { isServerError, type PostgresSession } from "../postgres/index.js";
 import { migrations } from "./migrations.js";
-import { isServerError, storeFailure } from "./store-failure.js";
+import { storeFailure } from "./store-failure.js";
 
 /** SQLSTATE of everything that a role may not do. */
 const insufficientPrivilege = "42501";
@@ -51,7 +53,7 @@ export async function explainRefusal(
   action: string,
   cause: unknown,
   wanted: HawserRole = "hawser_peer",
-): Promise<StoreError> {
+): Promise<HawserError> {
   const refusal = cause instanceof StoreError ? cause.cause : cause;
   if (!isServerError(refusal) || refusal.code !== insufficientPrivilege) return storeFailure(action, cause);
   const { rows } = await client.query(situationSql(wanted)).catch(() => ({ rows: [] }));
@@ -86,6 +88,12 @@ export async function explainRefusal(
     `could not ${action}: the role "${role}" has not the rights of ${wanted} in the database "${database}": ${remedy}`,
     { cause },
   );
+}
+
+/** The same for a session of `hawser serve`. */
+export function explainServeRefusal(session: PostgresSession, action: string, cause: unknown): Promise<HawserError> {
+  const asked = { query: async (text: string) => ({ rows: await session.query(text) }) };
+  return explainRefusal(asked, action, cause, "hawser_bridge");
 }
 
 /** False also where that cannot be seen. */

@@ -1,8 +1,9 @@
 /**
  * Transactions that change what all databases of a server share: roles.
  */
+
 import type pg from "pg";
-import { isServerError } from "./store-failure.js";
+import { isServerError } from "../postgres/index.js";
 
 /** Another database of the cluster changes the same roles at the same moment: internal error, and unique violation. */
 const collisions = new Set(["XX000", "23505", "40001", "40P01"]);

@@ -2,13 +2,15 @@
  * One pool and one session for each process and database, shared by all who open it.
  */
 
-import { DatabaseAddress, serverIdentity } from "../postgres/index.js";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { DatabaseAddress, PostgresSession, serverIdentity } from "../postgres/index.js";
 import type { Clock, Logger } from "../runtime/index.js";
 import { Database } from "./database.js";
 import { Leases } from "./leases.js";
 import { type CatalogChange, catalogChannel, parseCatalogChange, secretsChannel } from "./notifications.js";
-import { Session } from "./session.js";
-import { Subscriptions } from "./subscriptions.js";
+import { storeFailure } from "./store-failure.js";
+
+const { leaseBeatMs } = storeConstants;
 
 /** Where the database is. */
 export interface DatabaseLocation {
@@ -29,9 +31,8 @@ export interface SharedDatabaseListener {
 /** A pool and a session, and what lives on the session. */
 export class SharedDatabase {
   readonly pool: Database;
-  readonly session: Session;
+  readonly session: PostgresSession;
   readonly leases: Leases;
-  readonly subscriptions: Subscriptions;
   readonly listeners = new Set<SharedDatabaseListener>();
 
   constructor(
@@ -41,33 +42,40 @@ export class SharedDatabase {
     // One for both: the pool follows the session to the host that it has found.
     const address = DatabaseAddress.of(databaseUrl);
     this.pool = new Database(address, { ...options, pooled: sessionUrl !== undefined });
-    this.session = new Session(sessionUrl === undefined ? address : DatabaseAddress.of(sessionUrl), {
+    this.session = new PostgresSession({
       ...options,
-      events: {
-        onConnected: async (query) => {
-          // Leases first: until the locks are ours again, nothing else of this session matters.
-          await this.leases.regainAll(query);
-          this.pool.server = await serverIdentity(query);
-          await this.subscriptions.listenAll(query);
-        },
-        onBeat: (query) => this.leases.checkAll(query),
-        onUp: () => this.#tell((listener) => listener.onSession("up")),
-        onDown: () => {
-          this.leases.suspendAll();
-          this.#tell((listener) => listener.onSession("down"));
-        },
-        onNotification: (channel, payload) => this.#notified(channel, payload),
+      address: sessionUrl === undefined ? address : DatabaseAddress.of(sessionUrl),
+      beatMs: leaseBeatMs,
+      queryTimeoutMs: leaseBeatMs,
+      lockTimeoutMs: leaseBeatMs / 2,
+      statementTimeoutMs: leaseBeatMs,
+      channels: [catalogChannel, secretsChannel],
+      onConnected: async (query) => {
+        // Leases first: until the locks are ours again, nothing else of this session matters.
+        await this.leases.regainAll(query);
+        this.pool.server = await serverIdentity(query);
       },
+      onBeat: (query) => this.leases.checkAll(query),
+      onUp: () => this.#tell((listener) => listener.onSession("up")),
+      onDown: () => {
+        this.leases.suspendAll();
+        this.#tell((listener) => listener.onSession("down"));
+      },
+      onNotification: (channel, payload) => this.#notified(channel, payload),
     });
     this.leases = new Leases(this.session, options);
-    this.subscriptions = new Subscriptions(this.session);
   }
 
-  /** @throws StoreError `store_failed` if Postgres cannot be reached, `transaction_pooler` if the session leads through one */
+  /**
+   * @throws StoreError `store_failed` if Postgres cannot be reached, PostgresError `transaction_pooler` if the session leads
+   * through one
+   */
   async open(): Promise<void> {
-    await this.subscriptions.listen(catalogChannel);
-    await this.subscriptions.listen(secretsChannel);
-    await this.session.open();
+    try {
+      await this.session.open();
+    } catch (cause) {
+      throw storeFailure("open a session with Postgres", cause);
+    }
   }
 
   async close(): Promise<void> {
@@ -96,7 +104,7 @@ const open = new Map<string, { users: number; readonly database: Promise<SharedD
  * Opens a database, or joins those who have it open. Same location means same pool: `poolSize` is the greatest that
  * anybody asked for, clock and logger are the first one's.
  *
- * @throws StoreError `store_failed` if Postgres cannot be reached, `transaction_pooler` if the session leads through one
+ * @throws as {@link SharedDatabase.open}
  */
 export async function acquireDatabase(
   location: DatabaseLocation,

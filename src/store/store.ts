@@ -46,7 +46,7 @@ export interface StoreOptions extends DatabaseLocation {
   readonly clock?: Clock | undefined;
 }
 
-/** Everything a peer does in Postgres. Every method throws StoreError and nothing else. */
+/** Everything a peer does in Postgres. Every method throws StoreError, or PostgresError. */
 export interface Store
   extends PhoneBook,
     Routes,
@@ -87,13 +87,13 @@ export interface Store
  * Opens the store, and waits until Postgres answers. All stores of one process and database share one session and one
  * pool.
  *
- * @throws StoreError `store_failed` if Postgres cannot be reached, `invalid_argument` if a URL cannot be read,
- * `transaction_pooler` if the session leads through one
+ * @throws StoreError `store_failed` if Postgres cannot be reached; PostgresError `invalid_argument` if a URL cannot be
+ * read, `transaction_pooler` if the session leads through one
  */
 export async function openStore(options: StoreOptions = {}): Promise<Store> {
   const { clock = systemClock, logger = silentLogger, poolSize = peerSettingsDefaults.poolSize } = options;
   const { database, release } = await acquireDatabase(options, { clock, logger, poolSize });
-  const { pool, session, leases, subscriptions } = database;
+  const { pool, session, leases } = database;
   const commits = cursorCommits(pool);
   const { announce } = announcements(pool, logger);
   const taken = new Set<Lease>();
@@ -148,11 +148,11 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
       const channel = messageChannel(listenerName);
       if (announcedTo.has(channel)) return;
       announcedTo.set(channel, listenerName);
-      await subscriptions.listen(channel);
+      await session.listen(channel);
     },
     async unlistenForMessages(listenerName) {
       const channel = messageChannel(listenerName);
-      if (announcedTo.delete(channel)) await subscriptions.unlisten(channel);
+      if (announcedTo.delete(channel)) await session.unlisten(channel);
     },
     on(event, listener) {
       listeners[event].add(listener);
@@ -163,7 +163,7 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
         database.listeners.delete(databaseListener);
         for (const set of Object.values(listeners)) set.clear();
         await Promise.all([...taken].map((lease) => lease.release({ clean: false })));
-        await Promise.all([...announcedTo.keys()].map((channel) => subscriptions.unlisten(channel)));
+        await Promise.all([...announcedTo.keys()].map((channel) => session.unlisten(channel)));
         await release();
       })();
       return closed;

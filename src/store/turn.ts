@@ -1,10 +1,11 @@
 /**
  * Taking turns: those who prepare a database do it one after another.
  */
+
 import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
-import { isServerError } from "./store-failure.js";
+import { isServerError } from "../postgres/index.js";
 
 /** The key, as an expression, of the advisory lock. */
 export const installationTurn = "pg_catalog.hashtextextended('hawser:migrate', 0)";

@@ -1,11 +1,13 @@
 /**
  * What becomes of a transaction of the executor, by what its function raises.
  */
+
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ExecutorLogin } from "../../src/bridge/executor/executor-login.js";
 import { ExecutorPool } from "../../src/bridge/executor/executor-pool.js";
 import { type Ending, inTransaction } from "../../src/bridge/executor/transaction.js";
-import { install, PostgresSession } from "../../src/store/index.js";
+import { DatabaseAddress, PostgresSession } from "../../src/postgres/index.js";
+import { install } from "../../src/store/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { keptLog } from "./role/log.js";
 import { translatingProxy } from "./support/translating-proxy.js";
@@ -18,17 +20,15 @@ beforeAll(async () => {
   database = await testDatabase();
   await install({ databaseUrl: database.url });
   session = new PostgresSession({
-    databaseUrl: database.url,
+    address: DatabaseAddress.of(database.url),
     logger,
     applicationName: "test",
-    channels: [],
     queryTimeoutMs: 5_000,
-    onNotification: () => undefined,
-    onLost: () => undefined,
+    onDown: () => undefined,
   });
 });
 afterAll(async () => {
-  await session?.end();
+  await session?.close();
   await database?.drop();
 });
 

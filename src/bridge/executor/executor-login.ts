@@ -2,11 +2,11 @@
  * The login by which wrappers are called: made by `hawser init`, and kept in a table that only the bridge reads; or one that
  * the operator names.
  */
+
 import pg from "pg";
 import { tables } from "../../../generated/ts/rows/nats.js";
 import { BridgeError } from "../../errors/index.js";
-import { DatabaseAddress } from "../../postgres/index.js";
-import type { PostgresSession } from "../../store/index.js";
+import { DatabaseAddress, type PostgresSession } from "../../postgres/index.js";
 import {
   type DatabaseIdentity,
   differenceOf,

@@ -5,8 +5,9 @@
 import { randomUUID } from "node:crypto";
 import { notifyChannels } from "../../../generated/ts/rows/nats.js";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import { DatabaseAddress, PostgresSession } from "../../postgres/index.js";
 import { type Logger, systemClock } from "../../runtime/index.js";
-import { PostgresSession } from "../../store/index.js";
+import { explainServeRefusal } from "../../store/index.js";
 import type { LeadEvents, LeadMessages } from "./lead-events.js";
 import { LeadProtocol, type OthersHave } from "./lead-protocol.js";
 import { PostgresLeadTable } from "./postgres-lead-table.js";
@@ -33,7 +34,7 @@ export class Lead implements AsyncDisposable {
       options;
     this.#logger = logger;
     this.#session = new PostgresSession({
-      databaseUrl,
+      address: DatabaseAddress.of(databaseUrl),
       logger,
       applicationName: "hawser serve: lead",
       // The last leader says there that it has ended.
@@ -43,7 +44,7 @@ export class Lead implements AsyncDisposable {
       onNotification: () => {
         if (this.#protocol.epoch === undefined) this.#protocol.poke();
       },
-      onLost: () => this.#protocol.sessionLost(),
+      onDown: () => this.#protocol.sessionLost(),
     });
     this.#protocol = new LeadProtocol({
       table: new PostgresLeadTable(this.#session),
@@ -120,10 +121,10 @@ export class Lead implements AsyncDisposable {
   async stop(limitMs: number = leadExpiryMs): Promise<void> {
     this.#isStopped = true;
     // Postgres may hang: then whoever waits for its answers is told that there is none.
-    const patience = setTimeout(() => void this.#session.end(), limitMs);
+    const patience = setTimeout(() => void this.#session.close(), limitMs);
     await this.#protocol.stop();
     clearTimeout(patience);
-    await this.#session.end();
+    await this.#session.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -140,7 +141,11 @@ export class Lead implements AsyncDisposable {
   }
 
   async #tellProblem(cause: unknown): Promise<void> {
-    const { code, message } = await this.#session.explain("find out which process leads the subscriptions", cause);
+    const { code, message } = await explainServeRefusal(
+      this.#session,
+      "find out which process leads the subscriptions",
+      cause,
+    );
     const level = message === this.#problem ? "debug" : "warn";
     this.#problem = message;
     this.#logger[level]({ code, problem: message }, "which process leads the subscriptions is not known");

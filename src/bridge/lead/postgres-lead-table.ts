@@ -7,10 +7,11 @@
  *
  * The fence never goes down: the statement of a process that gave up long ago may still be waiting for its lock.
  */
+
 import pg from "pg";
 import { notifyChannels, tables } from "../../../generated/ts/rows/nats.js";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import type { PostgresSession } from "../../store/index.js";
+import type { PostgresSession } from "../../postgres/index.js";
 import type { Confirmation, FenceHolders, LeadLook, LeadRow, LeadTable, Progress, Term } from "./lead-table.js";
 
 const { leadBeatMs, fenceWaitMs } = bridgeConstants;

@@ -12,8 +12,9 @@
  */
 
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import { DatabaseAddress, PostgresSession } from "../../postgres/index.js";
 import type { Logger } from "../../runtime/index.js";
-import { PostgresSession } from "../../store/index.js";
+import { explainServeRefusal } from "../../store/index.js";
 import { splitAddresses } from "./role-notice.js";
 
 /** What Postgres is; `unknown` while it does not answer. */
@@ -72,14 +73,12 @@ export class RoleWatch implements AsyncDisposable {
     this.#options = options;
     this.#lookTimeoutMs = options.lookTimeoutMs ?? bridgeConstants.roleLookTimeoutMs;
     this.#session = new PostgresSession({
-      databaseUrl: options.databaseUrl,
+      address: DatabaseAddress.of(options.databaseUrl),
       logger: options.logger,
       applicationName: "hawser serve: role",
-      channels: [],
       connectTimeoutMs: this.#lookTimeoutMs,
       queryTimeoutMs: this.#lookTimeoutMs,
-      onNotification: () => undefined,
-      onLost: () => this.#lost(),
+      onDown: () => this.#lost(),
     });
   }
 
@@ -97,7 +96,7 @@ export class RoleWatch implements AsyncDisposable {
   async stop(): Promise<void> {
     this.#isStopped = true;
     clearTimeout(this.#timer);
-    await this.#session.end();
+    await this.#session.close();
     await this.#look;
   }
 
@@ -136,7 +135,7 @@ export class RoleWatch implements AsyncDisposable {
   }
 
   async #ask(): Promise<RoleRow> {
-    const wasOpen = this.#session.isOpen;
+    const wasOpen = this.#session.isUp;
     try {
       return await this.#query();
     } catch (error) {
@@ -155,7 +154,11 @@ export class RoleWatch implements AsyncDisposable {
   async #miss(cause: unknown): Promise<void> {
     if (this.#isStopped) return;
     this.#tell("unknown", undefined);
-    const { code, message } = await this.#session.explain("ask whether Postgres is a primary or a standby", cause);
+    const { code, message } = await explainServeRefusal(
+      this.#session,
+      "ask whether Postgres is a primary or a standby",
+      cause,
+    );
     const level = message === this.#problem ? "debug" : "warn";
     this.#problem = message;
     this.#options.logger[level]({ code, problem: message }, "whether Postgres is a primary or a standby is not known");

@@ -1,10 +1,16 @@
 /**
  * Whether Postgres lets this login in.
  */
+
 import pg from "pg";
 import { doctorConstants } from "../../../generated/ts/settings/nats.js";
-import { type DatabaseAddress, isTransactionPooled, noHostOfUse, poolerWords } from "../../postgres/index.js";
-import { isServerError } from "../../store/store-failure.js";
+import {
+  type DatabaseAddress,
+  isServerError,
+  isTransactionPooled,
+  noHostOfUse,
+  poolerWords,
+} from "../../postgres/index.js";
 import type { Check } from "../examine.js";
 import type { Facts } from "../facts.js";
 import type { Finding } from "../finding.js";

@@ -2,6 +2,7 @@
  * The login that runs subscribed functions: it has to be there, to come in, into this very database, and to be able to do
  * nothing else.
  */
+
 import pg from "pg";
 import { tables } from "../../../generated/ts/rows/nats.js";
 import {
@@ -11,8 +12,7 @@ import {
   isSameDatabase,
   sameDatabaseRemedy,
 } from "../../bridge/index.js";
-import { DatabaseAddress } from "../../postgres/index.js";
-import { isServerError } from "../../store/store-failure.js";
+import { DatabaseAddress, isServerError } from "../../postgres/index.js";
 import type { Check } from "../examine.js";
 import type { Facts } from "../facts.js";
 import type { Finding, Verdict } from "../finding.js";

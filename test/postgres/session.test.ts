@@ -3,8 +3,8 @@
  */
 
 import { expect, it, onTestFinished } from "vitest";
+import { DatabaseAddress, PostgresSession } from "../../src/postgres/index.js";
 import { silentLogger } from "../../src/runtime/index.js";
-import { PostgresSession } from "../../src/store/index.js";
 import { testDatabase } from "../support/database.js";
 
 it("asks one thing at a time, in order, and goes on after one that fails", async () => {
@@ -22,7 +22,7 @@ it("asks one thing at a time, in order, and goes on after one that fails", async
   });
   await Promise.all(asked);
   expect(order).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
-  await session.end();
+  await session.close();
   expect(warnings).toEqual([]);
 });
 
@@ -38,17 +38,15 @@ it("waits no longer than it is to, also behind a question that takes longer, and
   // It goes with its session.
   expect(await before).toBe("Connection terminated unexpectedly");
   expect(await session.query("SELECT 1 AS one")).toEqual([{ one: 1 }]);
-  await session.end();
+  await session.close();
 });
 
 function sessionWith(databaseUrl: string): PostgresSession {
   return new PostgresSession({
-    databaseUrl,
+    address: DatabaseAddress.of(databaseUrl),
     logger: silentLogger,
     applicationName: "test",
-    channels: [],
     queryTimeoutMs: 20_000,
-    onNotification: () => undefined,
-    onLost: () => undefined,
+    onDown: () => undefined,
   });
 }
