@@ -11,7 +11,7 @@ import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/
 import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
 import { bridgeConstants, gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import type { HawserError } from "../errors/index.js";
-import { NatsLink, type ServerChoice } from "../nats/index.js";
+import { NatsConnector, type ServerChoice } from "../nats/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
 import { type Logger, RareLog } from "../runtime/index.js";
 import type { Responder } from "./bindings.js";
@@ -79,7 +79,7 @@ export class Bridge {
   readonly #roleWatch: RoleWatch;
   readonly #notices: RoleNotices;
   readonly #lead: Lead;
-  readonly #links: { readonly subscriptions: NatsLink; readonly responders: NatsLink };
+  readonly #connectors: { readonly subscriptions: NatsConnector; readonly responders: NatsConnector };
   readonly #pools: { readonly subscriptions: ExecutorPool; readonly responders: ExecutorPool };
   readonly #subscriptions: Subscriptions;
   readonly #saved: SavedMessages;
@@ -125,12 +125,15 @@ export class Bridge {
       onHandlers: (handlers) => this.#take(handlers),
       onLooked: () => this.#tellDiscarded(),
     });
-    const link = (name: string, usesLastMs: () => number): NatsLink =>
-      new NatsLink({ name, secretsDirectories, choice, logger, natsWaitMs: settings.natsWaitMs, usesLastMs });
-    this.#links = {
-      subscriptions: link("hawser subscriptions", () => 0),
+    const connector = (name: string, usesLastMs: () => number): NatsConnector =>
+      new NatsConnector({ name, secretsDirectories, choice, logger, natsWaitMs: settings.natsWaitMs, usesLastMs });
+    this.#connectors = {
+      subscriptions: connector("hawser subscriptions", () => 0),
       // A request may wait for its turn as long as it may run.
-      responders: link("hawser responders", () => 2 * this.#responderTimeoutMs + bridgeConstants.executorOverdueMs),
+      responders: connector(
+        "hawser responders",
+        () => 2 * this.#responderTimeoutMs + bridgeConstants.executorOverdueMs,
+      ),
     };
     this.#saved = new SavedMessages(this.#session, settings.savedBytes);
     const login = new ExecutorLogin({ databaseUrl, executorUrl, session: this.#session });
@@ -163,7 +166,7 @@ export class Bridge {
       },
     });
     this.#receiver = new Receiver({
-      link: this.#links.subscriptions,
+      connector: this.#connectors.subscriptions,
       logger,
       onMessage: (pattern, message) => this.#subscriptions.deliver(pattern, message),
       onRefused: (pattern) => this.#refusedSoon(pattern),
@@ -172,7 +175,7 @@ export class Bridge {
       onDeaf: () => void this.#deaf(),
       onHearing: () => this.#hears(),
     });
-    this.#notices = new RoleNotices({ link: this.#links.subscriptions, logger });
+    this.#notices = new RoleNotices({ connector: this.#connectors.subscriptions, logger });
     this.#lead = new Lead({
       databaseUrl,
       logger,
@@ -195,8 +198,8 @@ export class Bridge {
       },
     });
     this.#roleWatch = new RoleWatch({ databaseUrl, logger, onRole: (role, address) => this.#found(role, address) });
-    this.#links.responders.on("connected", (connection) => void this.#responderService?.attach(connection));
-    this.#links.responders.on("lost", () => this.#responderService?.detach());
+    this.#connectors.responders.on("connected", (connection) => void this.#responderService?.attach(connection));
+    this.#connectors.responders.on("lost", () => this.#responderService?.detach());
   }
 
   /**
@@ -238,14 +241,14 @@ export class Bridge {
   }
 
   /** The connections to NATS. */
-  get links(): { readonly subscriptions: NatsLink; readonly responders: NatsLink } {
-    return this.#links;
+  get connectors(): { readonly subscriptions: NatsConnector; readonly responders: NatsConnector } {
+    return this.#connectors;
   }
 
   /** Takes the options of the NATS server; undefined: none is defined. @param because why, if it is not that */
   configure(options: CompleteNatsServerOptions | undefined, because?: HawserError): void {
     this.#natsOptions = options;
-    for (const link of Object.values(this.#links)) link.configure(options, because);
+    for (const connector of Object.values(this.#connectors)) connector.configure(options, because);
     if (options === undefined) {
       this.#receiver.detach();
       this.#responderService?.detach();
@@ -261,7 +264,11 @@ export class Bridge {
    * @throws NatsError why one is not there
    */
   async reload(always: boolean, signal: AbortSignal): Promise<void> {
-    await Promise.all(Object.values(this.#links).map((link) => (always ? link.reconnect(signal) : link.ready(signal))));
+    await Promise.all(
+      Object.values(this.#connectors).map((connector) =>
+        always ? connector.reconnect(signal) : connector.ready(signal),
+      ),
+    );
     // It is to see what the caller has committed.
     await this.#handlers.fresh();
     await Promise.all([this.#receiver.known(), this.#responderService?.configure(this.#answering)]);
@@ -308,7 +315,7 @@ export class Bridge {
       maxQueuedPerResponder: bridgeConstants.maxQueuedRequests,
       maxQueuedBytesPerResponder: bridgeConstants.maxQueuedRequestBytes,
       responderTimeoutMs: () => this.#responderTimeoutMs,
-      use: (connection) => this.#links.responders.use(connection),
+      use: (connection) => this.#connectors.responders.use(connection),
       onRun: (responder, durationMs) => this.#options.onRequest(responder, durationMs),
     });
     await this.#handlers.look();
@@ -343,7 +350,7 @@ export class Bridge {
     await this.#handlers.ended();
     await this.#notices.stop();
     const leftMs = Math.max(gatewayConstants.stopReserveMs, endsAt - performance.now());
-    await Promise.all(Object.values(this.#links).map((link) => link.stop(leftMs)));
+    await Promise.all(Object.values(this.#connectors).map((connector) => connector.stop(leftMs)));
     await Promise.all(Object.values(this.#pools).map((pool) => pool.stop()));
     // What still runs has had its time.
     for (const pool of Object.values(this.#pools)) pool.destroy();

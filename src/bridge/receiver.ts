@@ -9,7 +9,7 @@ import { performance } from "node:perf_hooks";
 import type { Msg, NatsConnection, Subscription as NatsSubscription } from "@nats-io/transport-node";
 import { nuid } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
-import { isOwnInbox, type NatsLink, receivedHeaders } from "../nats/index.js";
+import { isOwnInbox, type NatsConnector, receivedHeaders } from "../nats/index.js";
 import type { Logger } from "../runtime/index.js";
 import { confirmed, takenOver } from "./confirmed.js";
 import type { InboundMessage } from "./message.js";
@@ -18,7 +18,7 @@ import { isWildcard } from "./subjects.js";
 
 /** Who hears of messages. */
 export interface ReceiverOptions {
-  readonly link: NatsLink;
+  readonly connector: NatsConnector;
   readonly logger: Logger;
   /** @param pattern the subject that was subscribed, which the message's own is one of */
   onMessage(pattern: string, message: InboundMessage): void;
@@ -70,14 +70,14 @@ export class Receiver {
 
   constructor(options: ReceiverOptions) {
     this.#options = options;
-    const { link } = options;
+    const { connector } = options;
     this.#unlisten = [
-      link.on("connected", (connection) => void this.#attach(connection)),
-      link.on("refused", ({ operation, subject }) => {
+      connector.on("connected", (connection) => void this.#attach(connection)),
+      connector.on("refused", ({ operation, subject }) => {
         if (operation === "subscription" && subject !== undefined) this.#refused(subject);
       }),
     ];
-    if (link.connection !== undefined) void this.#attach(link.connection);
+    if (connector.connection !== undefined) void this.#attach(connector.connection);
   }
 
   /** What is published is received, as far as it is known. */
@@ -148,7 +148,7 @@ export class Receiver {
       connection,
       server: connection.info?.server_id,
       subscriptions: new Map(),
-      done: once(this.#options.link.use(connection)),
+      done: once(this.#options.connector.use(connection)),
       timer: undefined,
     };
     this.#attached = attached;
@@ -223,7 +223,7 @@ export class Receiver {
     const isLiteral = !isWildcard(pattern);
     const subscription = connection.subscribe(pattern, {
       callback: (error, message) => {
-        // Refusals come by the link, too, which logs them.
+        // Refusals come by the connector, too, which logs them.
         if (error === null) this.#take(pattern, isLiteral ? pattern : message.subject, copies, message);
       },
     });

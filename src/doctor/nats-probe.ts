@@ -8,9 +8,7 @@
 import { errors, type NatsConnection, nuid } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { NatsError } from "../errors/index.js";
-import { connectOnce, type Established } from "../nats/connect.js";
-import { publishViolation } from "../nats/operations/violation.js";
-import { SecretFiles } from "../nats/secret-files.js";
+import { connectOnce, type Established, publishViolation, SecretFiles } from "../nats/index.js";
 
 /** What a user may do with a subject; undefined if the server does not let itself be asked. */
 export type Permission = "allowed" | "denied" | undefined;

@@ -20,6 +20,11 @@ export interface GatewayCall {
   readonly startedAt: number;
 }
 
+/** What is left of a call's time, in whole milliseconds, at least 1. */
+export function leftMs({ startedAt, timeoutMs }: GatewayCall): number {
+  return Math.max(1, Math.ceil(timeoutMs - (performance.now() - startedAt)));
+}
+
 /** Limits of calls; see `ServeSettings`. */
 export interface CallLimits {
   readonly callTimeoutMs: number;

@@ -6,11 +6,10 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import { type HawserError, NatsError } from "../errors/index.js";
-import { NatsLink, type ServerChoice } from "../nats/index.js";
-import type { Logger } from "../runtime/index.js";
+import { NatsConnector, type ServerChoice } from "../nats/index.js";
+import { inTime, type Logger } from "../runtime/index.js";
 import { type CallObserver, observed } from "./call-observer.js";
-import { inTime } from "./call-time.js";
-import { Calls, type GatewayCall } from "./calls.js";
+import { Calls, type GatewayCall, leftMs } from "./calls.js";
 import { Capacity } from "./capacity.js";
 import { fileBytesOf, NatsHandler } from "./nats-handler.js";
 import { PostgresServer, type TlsSource } from "./protocol/index.js";
@@ -47,7 +46,7 @@ const idleCapacity = 128;
 
 /** A running gateway. */
 export class Gateway {
-  readonly #link: NatsLink;
+  readonly #connector: NatsConnector;
   readonly #capacity = new Capacity(idleCapacity);
   readonly #options: GatewayOptions;
   #server: PostgresServer | undefined;
@@ -62,7 +61,7 @@ export class Gateway {
     const { logger, secretsDirectories, choice } = options;
     const { natsWaitMs } = options.settings;
     this.#options = options;
-    this.#link = new NatsLink({ name: "hawser gateway", secretsDirectories, choice, logger, natsWaitMs });
+    this.#connector = new NatsConnector({ name: "hawser gateway", secretsDirectories, choice, logger, natsWaitMs });
   }
 
   /** @throws GatewayError `bind_failed`, `invalid_argument` */
@@ -71,7 +70,7 @@ export class Gateway {
     try {
       await gateway.#listen(signal);
     } catch (error) {
-      await gateway.#link.stop();
+      await gateway.#connector.stop();
       throw error;
     }
     return gateway;
@@ -95,17 +94,17 @@ export class Gateway {
   /** The options of the NATS server; undefined if none is defined. Connects anew if they differ from the present ones. */
   configure(options: CompleteNatsServerOptions | undefined): void {
     if (options !== undefined) this.#capacity.limit = options.capacity;
-    this.#link.configure(options);
+    this.#connector.configure(options);
   }
 
   /** Why the options cannot be read or used. Those that are in force stay; where there are none, callers are told. */
   misses(problem: HawserError): void {
-    if (this.#link.options === undefined) this.#link.configure(undefined, problem);
+    if (this.#connector.options === undefined) this.#connector.configure(undefined, problem);
   }
 
   /** Whether it is connected to NATS, and how often it has connected anew. */
-  get link(): NatsLink {
-    return this.#link;
+  get connector(): NatsConnector {
+    return this.#connector;
   }
 
   /** Takes no more calls, waits for those under way, no longer than the deadline, and closes what was opened. */
@@ -113,13 +112,13 @@ export class Gateway {
     this.#isStopping = true;
     const endsAt = performance.now() + deadlineMs;
     await this.#server?.stop({ deadlineMs });
-    await this.#link.stop(Math.max(stopReserveMs, endsAt - performance.now()));
+    await this.#connector.stop(Math.max(stopReserveMs, endsAt - performance.now()));
   }
 
   async #listen(signal: AbortSignal | undefined): Promise<void> {
     const { listen, identity, tls, settings, logger } = this.#options;
     const handler = new NatsHandler({
-      link: this.#link,
+      connector: this.#connector,
       maxFileBytes: fileBytesOf(settings.maxResponseBytes),
       look: () => this.#look(),
       reload: (always, call) => this.#reload(always, call),
@@ -159,11 +158,11 @@ export class Gateway {
   async #reload(always: boolean, call: GatewayCall): Promise<void> {
     await this.#options.refresh();
     await inTime(
-      call,
-      () => this.#link.failure ?? connectingLate(call),
+      leftMs(call),
+      () => this.#connector.failure ?? connectingLate(call),
       async (signal) => {
         if (always) await this.#forceReload();
-        else await Promise.all([this.#link.ready(signal), this.#options.reloadOthers(false, signal)]);
+        else await Promise.all([this.#connector.ready(signal), this.#options.reloadOthers(false, signal)]);
       },
     );
   }
@@ -175,7 +174,7 @@ export class Gateway {
         this.#forced = undefined;
         this.#forcedAt = performance.now();
         const signal = AbortSignal.timeout(this.#options.settings.maxCallTimeoutMs);
-        await Promise.all([this.#link.reconnect(signal), this.#options.reloadOthers(true, signal)]);
+        await Promise.all([this.#connector.reconnect(signal), this.#options.reloadOthers(true, signal)]);
       },
     );
     return this.#forced;

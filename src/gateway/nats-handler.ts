@@ -5,15 +5,15 @@ import { createHash } from "node:crypto";
 import { nuid } from "@nats-io/transport-node";
 import type * as spec from "../../generated/ts/nats-functions/methods.js";
 import { GatewayError, HawserError, NatsError } from "../errors/index.js";
-import { type FileInfo, type NatsLink, NatsOperations, Refusals, readHeaders } from "../nats/index.js";
-import { inTime, left } from "./call-time.js";
-import type { GatewayCall } from "./calls.js";
+import { type FileInfo, type NatsConnector, NatsOperations, Refusals, readHeaders } from "../nats/index.js";
+import { inTime } from "../runtime/index.js";
+import { type GatewayCall, leftMs } from "./calls.js";
 import type { GatewaySession } from "./protocol/index.js";
 import { Unflushed } from "./unflushed.js";
 
 /** What the handler works with. */
 export interface NatsHandlerOptions {
-  readonly link: NatsLink;
+  readonly connector: NatsConnector;
   /** The largest file that an answer has room for, in bytes. */
   readonly maxFileBytes: number;
   /** Reads the definition of the server again: where none is known, one may have been committed a moment ago. */
@@ -24,7 +24,7 @@ export interface NatsHandlerOptions {
 
 /** See `NatsFunctionsHandler` for what each method does. */
 export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
-  readonly #link: NatsLink;
+  readonly #connector: NatsConnector;
   readonly #maxFileBytes: number;
   readonly #reload: NatsHandlerOptions["reload"];
   readonly #look: NatsHandlerOptions["look"];
@@ -32,13 +32,13 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   readonly #unflushed: Unflushed<GatewaySession>;
   #operations: NatsOperations | undefined;
 
-  constructor({ link, maxFileBytes, look, reload }: NatsHandlerOptions) {
-    this.#link = link;
+  constructor({ connector, maxFileBytes, look, reload }: NatsHandlerOptions) {
+    this.#connector = connector;
     this.#maxFileBytes = maxFileBytes;
     this.#reload = reload;
     this.#look = look;
-    this.#unflushed = new Unflushed((connection) => link.hasTaken(connection));
-    link.on("refused", ({ operation, subject, message }) => {
+    this.#unflushed = new Unflushed((connection) => connector.hasTaken(connection));
+    connector.on("refused", ({ operation, subject, message }) => {
       if (operation === "publish") this.#refusals.refused({ subject, message });
     });
   }
@@ -51,13 +51,13 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
 
   publish({ subject, payload, reply, headers }: spec.PublishRequest, call: GatewayCall): spec.Answer<void> {
     return this.#publishing(call, subject, reply, (nats) =>
-      nats.publish(subject, payload, { reply, headers: readHeaders(headers), timeoutMs: left(call) }),
+      nats.publish(subject, payload, { reply, headers: readHeaders(headers), timeoutMs: leftMs(call) }),
     );
   }
 
   publishBatch({ subject, payloads, reply, headers }: spec.PublishBatchRequest, call: GatewayCall): spec.Answer<void> {
     return this.#publishing(call, subject, reply, (nats) =>
-      nats.publishBatch(subject, payloads, { reply, headers: readHeaders(headers), timeoutMs: left(call) }),
+      nats.publishBatch(subject, payloads, { reply, headers: readHeaders(headers), timeoutMs: leftMs(call) }),
     );
   }
 
@@ -72,7 +72,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
         headers: readHeaders(headers),
         domain: domain ?? this.#domain,
         messageId: publishedId(request),
-        timeoutMs: left(call),
+        timeoutMs: leftMs(call),
       }),
     );
   }
@@ -84,7 +84,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
         headers: readHeaders(headers),
         domain: domain ?? this.#domain,
         messageId: publishedId(request),
-        timeoutMs: left(call),
+        timeoutMs: leftMs(call),
       }),
     );
   }
@@ -96,7 +96,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   }
 
   request({ subject, payload }: spec.RequestRequest, call: GatewayCall): Promise<Uint8Array> {
-    return this.#using(call, (nats) => nats.request(subject, payload, { timeoutMs: left(call) }));
+    return this.#using(call, (nats) => nats.request(subject, payload, { timeoutMs: leftMs(call) }));
   }
 
   putValue({ bucket, key, data, domain }: spec.PutValueRequest, call: GatewayCall): Promise<bigint> {
@@ -176,13 +176,13 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   ): undefined | Promise<void> {
     const written = publish(nats);
     this.#unflushed.published(session, nats.connection);
-    return written?.finally(this.#link.use(nats.connection));
+    return written?.finally(this.#connector.use(nats.connection));
   }
 
   async #flush(nats: NatsOperations, call: GatewayCall): Promise<void> {
     const { session } = call;
     const arrived = await inTime(
-      call,
+      leftMs(call),
       () => flushLate(call),
       () => this.#unflushed.arrived(session, nats.connection),
     );
@@ -191,7 +191,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
       throw lostBetween();
     }
     try {
-      await nats.flush({ timeoutMs: left(call) });
+      await nats.flush({ timeoutMs: leftMs(call) });
       this.#unflushed.forget(session);
     } catch (error) {
       // The session has been told what it would be told the next time.
@@ -203,7 +203,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   /** Works over the live connection, which stays until the work has ended. */
   async #using<T>(call: GatewayCall, work: (nats: NatsOperations) => Promise<T>): Promise<T> {
     const nats = await this.#connected(call);
-    const ended = this.#link.use(nats.connection);
+    const ended = this.#connector.use(nats.connection);
     try {
       return await work(nats);
     } finally {
@@ -213,7 +213,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
 
   /** The operations over the live connection, if there is one. */
   #present(): NatsOperations | undefined {
-    const { connection } = this.#link;
+    const { connection } = this.#connector;
     if (connection === undefined) return undefined;
     if (this.#operations?.connection !== connection) this.#operations = new NatsOperations(connection);
     return this.#operations;
@@ -223,27 +223,27 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
     const present = this.#present();
     if (present !== undefined) return present;
     await inTime(
-      call,
-      () => this.#link.failure ?? notYet(call),
+      leftMs(call),
+      () => this.#connector.failure ?? notYet(call),
       async (signal) => {
-        if (this.#link.options === undefined) await this.#look();
-        return this.#link.connected(signal);
+        if (this.#connector.options === undefined) await this.#look();
+        return this.#connector.connected(signal);
       },
     );
     return this.#present() ?? this.#connected(call);
   }
 
   get #domain(): string | undefined {
-    return this.#link.options?.domain;
+    return this.#connector.options?.domain;
   }
 
   #place(domain: string | undefined, call: GatewayCall): { domain: string | undefined; timeoutMs: number } {
-    return { domain: domain ?? this.#domain, timeoutMs: left(call) };
+    return { domain: domain ?? this.#domain, timeoutMs: leftMs(call) };
   }
 
   /** The same, which is made if it is not there. */
   #newPlace(domain: string | undefined, call: GatewayCall) {
-    return { ...this.#place(domain, call), replicas: this.#link.options?.replicas };
+    return { ...this.#place(domain, call), replicas: this.#connector.options?.replicas };
   }
 }
 

@@ -156,12 +156,12 @@ export function refusal(server: ServerName, credentials: Credentials, error: unk
   return undefined;
 }
 
-const MAX_SHOWN = 200;
+const maxShownCharacters = 200;
 
 /** The server's words on one line, and not too many of them. */
 export function shown(words: string): string {
   const line = words.replace(/[^\x20-\x7e]+/g, " ").trim();
-  return line.length > MAX_SHOWN ? `${line.slice(0, MAX_SHOWN)}…` : line;
+  return line.length > maxShownCharacters ? `${line.slice(0, maxShownCharacters)}…` : line;
 }
 
 /** An error of OpenSSL without its numbers and files. */

@@ -6,17 +6,16 @@ import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import type { NatsError } from "../errors/index.js";
 import { closing, noServer, refusal, type ServerName, tlsFailure, unavailable } from "./connect-failure.js";
-import { type Credentials, readCredentials } from "./credentials.js";
+import { type Credentials, readCredentials, readTls, type TlsMaterial } from "./credentials.js";
 import { type Dialled, dial } from "./dial.js";
 import { type SecretFiles, secretFileError } from "./secret-files.js";
 import { type NatsAddress, natsAddresses } from "./server-choice.js";
 import { connectOver, SocketTransport } from "./socket-transport.js";
-import { readTls, type TlsMaterial } from "./tls.js";
 
 const { natsConnectTimeoutMs, natsPingIntervalMs, natsInboxPrefix } = gatewayConstants;
 
 /** Of that many signs of life asked for, the last may stay unanswered no longer than the next would be asked for. */
-const MAX_PINGS_OUT = 2;
+const maxPingsOut = 2;
 
 /** A connection that the server has accepted. */
 export interface Established {
@@ -143,7 +142,7 @@ async function greet({ name, server, tls, credentials, dialled, onDefect, signal
         resolve: false,
         timeout: natsConnectTimeoutMs,
         pingInterval: natsPingIntervalMs,
-        maxPingOut: MAX_PINGS_OUT,
+        maxPingOut: maxPingsOut,
         inboxPrefix: natsInboxPrefix,
         noAsyncTraces: true,
       },
@@ -184,4 +183,13 @@ function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> 
     if (signal.aborted) onAbort();
     promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
   });
+}
+
+/**
+ * Whether answers to requests of Hawser come to the subject, of this process or another one. All connections of Hawser use
+ * one NATS user, and whoever may subscribe as that user could hear the answers to everybody's requests: such messages are
+ * handed to no one but the requester.
+ */
+export function isOwnInbox(subject: string): boolean {
+  return subject.startsWith(natsInboxPrefix) && (subject[natsInboxPrefix.length] ?? ".") === ".";
 }

@@ -17,10 +17,10 @@ import {
   tlsMissing,
   unavailable,
 } from "./connect-failure.js";
-import type { TlsMaterial } from "./tls.js";
+import type { TlsMaterial } from "./credentials.js";
 
 /** The longest greeting that is read; in a large cluster it lists many addresses. */
-const MAX_GREETING_BYTES = 65_536;
+const maxGreetingBytes = 65_536;
 
 /** A connected socket, whose server has greeted. It belongs to whoever gets it. */
 export interface Dialled {
@@ -78,7 +78,7 @@ function readGreeting(socket: Socket, server: ServerName): Promise<Pick<Dialled,
     const onData = (chunk: Buffer): void => {
       received = Buffer.concat([received, chunk]);
       const end = received.indexOf("\n");
-      if (end < 0 && received.length <= MAX_GREETING_BYTES && mayGreet(received)) return;
+      if (end < 0 && received.length <= maxGreetingBytes && mayGreet(received)) return;
       socket.off("data", onData);
       socket.off("close", onClose);
       const greeting = parseGreeting(received.subarray(0, end + 1));

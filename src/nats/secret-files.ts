@@ -15,7 +15,7 @@ import { readSmallFile } from "../files/index.js";
 const { maxSecretFileBytes } = gatewayConstants;
 
 /** Kubernetes turns a link to a new directory and removes the old one, perhaps while we are between the two. */
-const TRIES = 3;
+const maxTries = 3;
 
 /** The options that name files. */
 export type FileOption =
@@ -121,7 +121,7 @@ export class SecretFiles {
       } catch (error) {
         const { code, message } = error as NodeJS.ErrnoException;
         const moved = error instanceof MovedError || code === "ENOENT" || code === "ENOTDIR";
-        if (moved && tries < TRIES) continue;
+        if (moved && tries < maxTries) continue;
         throw secretFileError(option, moved ? "the file is being replaced all the time" : (wordsOf(code) ?? message));
       }
     }

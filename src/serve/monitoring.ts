@@ -6,7 +6,7 @@ import { monitorConstants } from "../../generated/ts/settings/nats.js";
 import type { Bridge, BridgeStats } from "../bridge/index.js";
 import { version } from "../files/index.js";
 import type { Gateway } from "../gateway/index.js";
-import type { NatsLink } from "../nats/index.js";
+import type { NatsConnector } from "../nats/index.js";
 import type { Logger } from "../runtime/index.js";
 import { type Address, parseAddress } from "../wire/index.js";
 import {
@@ -32,22 +32,22 @@ class Connections implements ConnectionCounters {
   #count = 0;
   #since: Date = new Date();
 
-  readonly #link: NatsLink;
+  readonly #connector: NatsConnector;
 
-  constructor(link: NatsLink) {
-    this.#link = link;
-    if (link.connection !== undefined) this.#count = 1;
-    link.on("connected", () => {
+  constructor(connector: NatsConnector) {
+    this.#connector = connector;
+    if (connector.connection !== undefined) this.#count = 1;
+    connector.on("connected", () => {
       this.#count += 1;
       this.#since = new Date();
     });
-    link.on("lost", () => {
+    connector.on("lost", () => {
       this.#since = new Date();
     });
   }
 
   get isUp(): boolean {
-    return this.#link.connection !== undefined;
+    return this.#connector.connection !== undefined;
   }
 
   get reconnects(): number {
@@ -55,7 +55,7 @@ class Connections implements ConnectionCounters {
   }
 
   get state(): CheckState {
-    const { failure } = this.#link;
+    const { failure } = this.#connector;
     const since = this.#since;
     return this.isUp
       ? { ok: true, since }
@@ -86,7 +86,7 @@ export class Monitoring {
   readonly #parts: MonitoredParts;
   readonly #logger: Logger;
   readonly #postgres = new Postgres();
-  readonly #links = new Map<NatsClient, Connections>();
+  readonly #connectors = new Map<NatsClient, Connections>();
   #monitor: Monitor | undefined;
 
   /** @param database the label of all metrics */
@@ -109,7 +109,7 @@ export class Monitoring {
       ...natsClients.map((client) => ({
         name: `nats_${client}`,
         affects: "readiness" as const,
-        state: () => this.#links.get(client)?.state ?? { ok: false, detail: "it is being started" },
+        state: () => this.#connectors.get(client)?.state ?? { ok: false, detail: "it is being started" },
       })),
     ];
     const { metrics } = this;
@@ -128,10 +128,10 @@ export class Monitoring {
   /** All parts are there now. */
   follow(): void {
     const { gateway, bridge } = this.#parts;
-    if (gateway !== undefined) this.#links.set("gateway", new Connections(gateway.link));
+    if (gateway !== undefined) this.#connectors.set("gateway", new Connections(gateway.connector));
     if (bridge === undefined) return;
-    this.#links.set("subscriptions", new Connections(bridge.links.subscriptions));
-    this.#links.set("responders", new Connections(bridge.links.responders));
+    this.#connectors.set("subscriptions", new Connections(bridge.connectors.subscriptions));
+    this.#connectors.set("responders", new Connections(bridge.connectors.responders));
   }
 
   async stop(): Promise<void> {
@@ -141,14 +141,14 @@ export class Monitoring {
 
   #counters(): ServeCounters {
     const parts = this.#parts;
-    const links = this.#links;
+    const connectors = this.#connectors;
     return {
       postgres: this.#postgres,
       get gateway() {
         return parts.gateway === undefined ? undefined : { sessions: parts.gateway.sessionCount };
       },
       get nats() {
-        return Object.fromEntries(links);
+        return Object.fromEntries(connectors);
       },
       get bridge() {
         return parts.bridge === undefined ? undefined : bridgeCounters(parts.bridge.stats);

@@ -9,7 +9,7 @@
  */
 
 import type { GatewayEntry, GatewayStanding } from "../gateway/index.js";
-import { type NatsAddress, type NatsLink, natsAddresses, type ServerChoice } from "../nats/index.js";
+import { type NatsAddress, type NatsConnector, natsAddresses, type ServerChoice } from "../nats/index.js";
 import type { Logger } from "../runtime/index.js";
 
 /** What is placed. */
@@ -17,8 +17,8 @@ export interface PlacedProcess {
   readonly choice: ServerChoice;
   readonly logger: Logger;
   /** Where a loss counts: it receives the subscriptions. */
-  readonly subscriptions: NatsLink;
-  readonly others: readonly NatsLink[];
+  readonly subscriptions: NatsConnector;
+  readonly others: readonly NatsConnector[];
   isLeading(): boolean;
 }
 
@@ -76,6 +76,6 @@ export class NatsPlacement {
   /** The subscriptions first: if that fails, the others stay as well. */
   async #move(server: NatsAddress): Promise<void> {
     await this.#process.subscriptions.move(server);
-    await Promise.all(this.#process.others.map((link) => link.move(server)));
+    await Promise.all(this.#process.others.map((connector) => connector.move(server)));
   }
 }

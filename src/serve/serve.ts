@@ -308,16 +308,16 @@ export class Serve implements AsyncDisposable {
     };
     const { session } = this.#watch!;
     const address = { listen, own: this.#own, isAdvertised: advertised !== undefined };
-    const { links } = this.#bridge!;
+    const { connectors } = this.#bridge!;
     const placement = new NatsPlacement({
       choice: this.#choice,
       logger: this.#logger,
-      subscriptions: links.subscriptions,
-      others: [links.responders, this.#gateway!.link],
+      subscriptions: connectors.subscriptions,
+      others: [connectors.responders, this.#gateway!.connector],
       isLeading: () => this.#bridge!.stats.epoch !== undefined,
     });
     this.#addresses = new AddressBook(session, address, placement, this.#logger);
-    links.subscriptions.on("connected", () => void this.#addresses?.tell());
+    connectors.subscriptions.on("connected", () => void this.#addresses?.tell());
     try {
       await this.#addresses.open();
     } catch (cause) {

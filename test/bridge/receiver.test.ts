@@ -6,18 +6,18 @@ import { performance } from "node:perf_hooks";
 import { describe, expect, it } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { Receiver } from "../../src/bridge/receiver.js";
-import { optionsFor, testLink } from "../nats/support/links.js";
+import { optionsFor, testConnector } from "../nats/support/connectors.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
 import { keptLog } from "./role/log.js";
 
 it("leaves the connection before, also where the one in its place is lost before the server has answered on it", async () => {
   await using server = await startNatsServer();
-  const { link } = testLink();
+  const { connector } = testConnector();
   const { logger } = keptLog();
   let hears = 0;
   const receiver = new Receiver({
-    link,
+    connector,
     logger,
     onMessage: () => undefined,
     onRefused: () => undefined,
@@ -29,18 +29,18 @@ it("leaves the connection before, also where the one in its place is lost before
     },
   });
   receiver.subscribe(new Set(["a"]));
-  link.configure(optionsFor(server));
-  const first = await link.connected();
+  connector.configure(optionsFor(server));
+  const first = await connector.connected();
   await eventually("it hears", () => hears === 1);
   // Told after the receiver, which waits for an answer by then.
-  const remove = link.on("connected", (connection) => {
+  const remove = connector.on("connected", (connection) => {
     remove();
     void connection.close();
   });
   const start = performance.now();
-  await link.reconnect();
+  await connector.reconnect();
   await first.closed();
-  expect(performance.now() - start).toBeLessThan(gatewayConstants.natsFarewellMs - 1_000);
+  expect(performance.now() - start).toBeLessThan(gatewayConstants.natsDrainMs - 1_000);
   await eventually("it hears again", () => hears === 2);
   await receiver.stop(1_000);
 });
@@ -48,10 +48,10 @@ it("leaves the connection before, also where the one in its place is lost before
 describe("a connection that the server ends", () => {
   /** What a receiver tells, until the connection was lost and there is another one. */
   async function told(server: TestNatsServer, cut: () => Promise<void>): Promise<readonly string[]> {
-    const { link } = testLink();
+    const { connector } = testConnector();
     const all: string[] = [];
     const receiver = new Receiver({
-      link,
+      connector,
       logger: keptLog().logger,
       onMessage: () => undefined,
       onRefused: () => undefined,
@@ -61,8 +61,8 @@ describe("a connection that the server ends", () => {
       onHearing: () => all.push("hearing"),
     });
     receiver.subscribe(new Set(["a"]));
-    link.configure(optionsFor(server));
-    await link.connected();
+    connector.configure(optionsFor(server));
+    await connector.connected();
     await eventually("it hears", () => receiver.isHearing);
     await cut();
     await eventually("it hears again", () => all.filter((each) => each === "hearing").length === 2);

@@ -5,7 +5,7 @@ import { authModes, type NatsAuthMode } from "../../generated/ts/nats-options/in
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { NatsOperator } from "../support/nats-operator.js";
 import { startNatsServer } from "../support/nats-server.js";
-import { connectError, optionsFor, secretsDirectory } from "./support/links.js";
+import { connectError, optionsFor, secretsDirectory } from "./support/connectors.js";
 
 const authority = new CertificateAuthority();
 const serverCertificate = authority.issue(["127.0.0.1"], { usage: "server" });

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { credsFile, NatsOperator, now } from "../support/nats-operator.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
-import { connectError, next, optionsFor, secretsDirectory, testLink } from "./support/links.js";
+import { connectError, next, optionsFor, secretsDirectory, testConnector } from "./support/connectors.js";
 
 const operator = new NatsOperator();
 const [alice, bob] = [nkeys.createUser(), nkeys.createUser()];
@@ -94,17 +94,17 @@ describe("a .creds file", () => {
 it("an expiry ends the connection, and a renewed file is read at the next attempt", async () => {
   const secrets = secretsDirectory({ creds: operator.creds(alice, { exp: now() + 2 }) });
   const path = join(secrets, "creds");
-  const { link, logged } = testLink({ secretsDirectories: [secrets] });
-  const lost = next(link, "lost");
-  link.configure(optionsFor(server, { creds_path: path }));
-  await link.ready();
+  const { connector, logged } = testConnector({ secretsDirectories: [secrets] });
+  const lost = next(connector, "lost");
+  connector.configure(optionsFor(server, { creds_path: path }));
+  await connector.ready();
   expect((await lost)[0].code).toBe("nats_unauthorized");
   expect((await lost)[0].detail).toContain("Authentication Expired");
   expect((await lost)[0].detail).toContain("it has expired at");
   await eventually("it is refused", () => logged.some(({ message }) => message === "no connection to NATS"));
   writeFileSync(`${path}.new`, operator.creds(alice, { exp: now() + day }));
   renameSync(`${path}.new`, path);
-  await link.connected();
+  await connector.connected();
   expect(JSON.stringify(logged)).not.toMatch(/SU[A-Z2-7]{20}|eyJ/);
 });
 
@@ -112,14 +112,14 @@ it("a revocation ends the connection, and a new user's file is read at the next 
   const own = new NatsOperator();
   await using trusting = await startNatsServer({ config: own.config() });
   const secrets = secretsDirectory({ creds: own.creds(alice) });
-  const { link } = testLink({ secretsDirectories: [secrets] });
-  link.configure(optionsFor(trusting, { creds_path: join(secrets, "creds") }));
-  await link.ready();
-  const lost = next(link, "lost");
-  const refused = next(link, "failed");
+  const { connector } = testConnector({ secretsDirectories: [secrets] });
+  connector.configure(optionsFor(trusting, { creds_path: join(secrets, "creds") }));
+  await connector.ready();
+  const lost = next(connector, "lost");
+  const refused = next(connector, "failed");
   await trusting.reload(own.config([alice]));
   expect((await lost)[0].code).toMatch(/^nats_un/);
   expect((await refused)[0]).toMatchObject({ code: "nats_unauthorized", detail: expect.stringContaining("revoked") });
   writeFileSync(join(secrets, "creds"), own.creds(nkeys.createUser()));
-  await link.connected();
+  await connector.connected();
 });

@@ -4,8 +4,8 @@
 import { expect, inject, it, onTestFinished, vi } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { plainMessage, rawMessage, writeRaw } from "../support/raw-nats.js";
+import { connectError, next, optionsFor, testConnector } from "./support/connectors.js";
 import { fakeServer, greeting, welcoming } from "./support/fake-server.js";
-import { connectError, next, optionsFor, testLink } from "./support/links.js";
 
 /** What was written by `console.log` while the test ran. */
 function written(): unknown[][] {
@@ -16,10 +16,10 @@ function written(): unknown[][] {
 
 it("logs what a listener to messages throws, without the message, and goes on", async () => {
   const lines = written();
-  const { link, logged } = testLink();
+  const { connector, logged } = testConnector();
   const { hostname, port } = new URL(inject("natsUrl"));
-  link.configure(optionsFor({ host: hostname, port: Number(port) }));
-  const connection = await link.connected();
+  connector.configure(optionsFor({ host: hostname, port: Number(port) }));
+  const connection = await connector.connected();
   const taken: string[] = [];
   const subscription = connection.subscribe("guarded.listener", {
     callback: (_error, message) => {
@@ -40,10 +40,10 @@ it("logs what a listener to messages throws, without the message, and goes on", 
 });
 
 it("hands over headers to those who iterate, too", async () => {
-  const { link } = testLink();
+  const { connector } = testConnector();
   const { hostname, port } = new URL(inject("natsUrl"));
-  link.configure(optionsFor({ host: hostname, port: Number(port) }));
-  const connection = await link.connected();
+  connector.configure(optionsFor({ host: hostname, port: Number(port) }));
+  const connection = await connector.connected();
   const subscription = connection.subscribe("guarded.iterated", { max: 1 });
   await connection.flush();
   await writeRaw(inject("natsUrl"), rawMessage("guarded.iterated", "a b: c", "", "NATS/1.0 503 Not  There"));
@@ -65,9 +65,9 @@ it("writes nothing of a server that sends what is no NATS, when it greets or lat
     welcoming(socket);
     socket.once("data", () => setImmediate(() => socket.write("garbage with a secret\r\n")));
   });
-  const { link } = testLink();
-  link.configure(optionsFor(late));
-  const [lost] = await next(link, "lost");
+  const { connector } = testConnector();
+  connector.configure(optionsFor(late));
+  const [lost] = await next(connector, "lost");
   expect(lost.detail).toBe("The server sent what is no NATS protocol.");
   expect(lines).toEqual([]);
 });

@@ -3,8 +3,8 @@ import { beforeEach, describe, expect, it, vi } from "vitest";
 import { connectOnce } from "../../src/nats/connect.js";
 import type { SecretFiles } from "../../src/nats/secret-files.js";
 import { eventually } from "../support/eventually.js";
+import { connectError, next, optionsFor, testConnector } from "./support/connectors.js";
 import { fakeServer, greeting, welcoming } from "./support/fake-server.js";
-import { connectError, next, optionsFor, testLink } from "./support/links.js";
 
 async function errorAt(behave: (socket: Socket) => void) {
   const server = await fakeServer(behave);
@@ -122,10 +122,10 @@ it("connects to the configured server only, whatever that one says of others", a
     welcoming(socket, { connect_urls: [`127.0.0.1:${other.port}`] });
     socket.once("data", () => setImmediate(() => socket.end()));
   });
-  const { link } = testLink();
-  link.configure(optionsFor(server));
-  await next(link, "lost");
-  await next(link, "lost");
+  const { connector } = testConnector();
+  connector.configure(optionsFor(server));
+  await next(connector, "lost");
+  await next(connector, "lost");
   expect(server.sockets.length).toBeGreaterThan(1);
   expect(other.sockets).toHaveLength(0);
 });
@@ -135,18 +135,18 @@ it("ends a connection on which the server sends what is no NATS", async () => {
     welcoming(socket);
     socket.once("data", () => setImmediate(() => socket.write("garbage\r\n")));
   });
-  const { link } = testLink();
-  link.configure(optionsFor(server));
-  const [error] = await next(link, "lost");
+  const { connector } = testConnector();
+  connector.configure(optionsFor(server));
+  const [error] = await next(connector, "lost");
   expect(error.detail).toBe("The server sent what is no NATS protocol.");
   await eventually("our side of the connection is closed", () => server.sockets[0]!.closed);
 });
 
 it("sends an empty user name with its password", async () => {
   const server = await fakeServer((socket) => welcoming(socket));
-  const { link } = testLink();
-  link.configure(optionsFor(server, { username: "", password: "access-token" }));
-  await link.connected();
+  const { connector } = testConnector();
+  connector.configure(optionsFor(server, { username: "", password: "access-token" }));
+  await connector.connected();
   const [, connect] = /^CONNECT (.*)\r\n/.exec(server.received())!;
   expect(JSON.parse(connect!)).toMatchObject({ user: "", pass: "access-token", name: "hawser test" });
 });
@@ -159,11 +159,11 @@ describe("what the server says later", () => {
     { says: "Stale Connection", code: "nats_unavailable" },
   ])("is why the connection is lost: $says", async ({ says, code }) => {
     const server = await fakeServer((socket) => welcoming(socket));
-    const { link } = testLink();
-    link.configure(optionsFor(server, { token: "a-secret" }));
-    await link.connected();
-    const lost = next(link, "lost");
-    const again = next(link, "connected");
+    const { connector } = testConnector();
+    connector.configure(optionsFor(server, { token: "a-secret" }));
+    await connector.connected();
+    const lost = next(connector, "lost");
+    const again = next(connector, "connected");
     server.sockets[0]!.end(`-ERR '${says}'\r\n`);
     const [error] = await lost;
     expect(error.code).toBe(code);

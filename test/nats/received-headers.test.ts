@@ -1,7 +1,7 @@
 import { MsgHdrsImpl } from "@nats-io/transport-node";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { ReceivedHeaders } from "../../src/nats/received-headers.js";
+import { ReceivedHeaders } from "../../src/nats/headers.js";
 
 const read = (text: string, maxHeaders?: number) => new ReceivedHeaders(Buffer.from(text), maxHeaders);
 

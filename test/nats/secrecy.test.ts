@@ -7,8 +7,8 @@ import { SecretFiles } from "../../src/nats/secret-files.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { NatsOperator } from "../support/nats-operator.js";
 import { startNatsServer } from "../support/nats-server.js";
+import { next, optionsFor, secretsDirectory, testConnector } from "./support/connectors.js";
 import { type FakeServer, fakeServer, greeting, welcoming } from "./support/fake-server.js";
-import { next, optionsFor, secretsDirectory, testLink } from "./support/links.js";
 
 const user = nkeys.createUser();
 const seed = Buffer.from(user.getSeed()).toString();
@@ -30,23 +30,23 @@ const modes = [
   { mode: "user_password", hidden: secret, credentials: { username: "alice", password: secret } },
 ];
 
-/** A link with these credentials, off yet, and what turns it on. */
-function linkWithSecret({ credentials }: (typeof modes)[number]) {
+/** A connector with these credentials, off yet, and what turns it on. */
+function connectorWithSecret({ credentials }: (typeof modes)[number]) {
   const secrets = secretsDirectory({ secret: `${secret}\n`, seed, creds });
   const given = Object.entries(credentials).map(([name, value]) => [name, value.replace("$SECRETS", secrets)]);
-  const made = testLink({ secretsDirectories: [secrets] });
-  const begin = (server: FakeServer): void => made.link.configure(optionsFor(server, Object.fromEntries(given)));
+  const made = testConnector({ secretsDirectories: [secrets] });
+  const begin = (server: FakeServer): void => made.connector.configure(optionsFor(server, Object.fromEntries(given)));
   return { ...made, begin };
 }
 
 it("no secret is shown by the objects of a connection", async () => {
   for (const mode of modes) {
     const server = await fakeServer((socket) => welcoming(socket, { nonce: "abc" }));
-    const { link, begin } = linkWithSecret(mode);
+    const { connector, begin } = connectorWithSecret(mode);
     begin(server);
-    const connection = await link.connected();
+    const connection = await connector.connected();
     expect(server.received()).toContain("CONNECT");
-    const shown = everything([connection, link]);
+    const shown = everything([connection, connector]);
     expect(shown).toContain("hawser test");
     expect(shown.includes(mode.hidden), mode.mode).toBe(false);
   }
@@ -69,15 +69,15 @@ it("no secret is shown by any error, event or log line, not even if the server r
         });
       });
     });
-    const { link, logged, begin } = linkWithSecret(mode);
+    const { connector, logged, begin } = connectorWithSecret(mode);
     const seen: unknown[] = [];
-    link.on("failed", (error) => seen.push(error, JSON.stringify(error)));
-    link.on("refused", (refusal) => seen.push(refusal));
-    link.on("lost", (error) => seen.push(error, JSON.stringify(error)));
-    link.on("connected", (connection) => connection.publish("any"));
-    const lost = next(link, "lost");
+    connector.on("failed", (error) => seen.push(error, JSON.stringify(error)));
+    connector.on("refused", (refusal) => seen.push(refusal));
+    connector.on("lost", (error) => seen.push(error, JSON.stringify(error)));
+    connector.on("connected", (connection) => connection.publish("any"));
+    const lost = next(connector, "lost");
     begin(server);
-    seen.push(await link.ready().catch((error: unknown) => error));
+    seen.push(await connector.ready().catch((error: unknown) => error));
     await lost;
     return everything([...seen, ...logged]);
   };
@@ -98,15 +98,20 @@ it("shows nothing of a private key in the objects of a connection", async () => 
     config: 'tls { cert_file: "$DIR/cert.pem", key_file: "$DIR/key.pem", ca_file: "$DIR/ca.pem", verify: true }',
     files: { "cert.pem": server.cert, "key.pem": server.key, "ca.pem": authority.certificate },
   });
-  const { link } = testLink({ secretsDirectories: [secrets] });
-  link.configure(
+  const { connector } = testConnector({ secretsDirectories: [secrets] });
+  connector.configure(
     optionsFor(nats, {
       tls_ca_path: join(secrets, "ca.pem"),
       tls_cert_path: join(secrets, "own.pem"),
       tls_key_path: join(secrets, "own.key"),
     }),
   );
-  const shown = inspect(await link.connected(), { depth: 30, showHidden: true, getters: true, maxArrayLength: null });
+  const shown = inspect(await connector.connected(), {
+    depth: 30,
+    showHidden: true,
+    getters: true,
+    maxArrayLength: null,
+  });
   const keyBytes = Buffer.from(client.key).subarray(60, 80);
   expect(shown).toContain("127.0.0.1");
   expect(shown.includes(keyBytes.toString("latin1"))).toBe(false);

@@ -1,5 +1,5 @@
 /**
- * Option `host` with several NATS servers: which are dialled, in which order, and what becomes of a link whose server dies.
+ * Option `host` with several NATS servers: which are dialled, in which order, and what becomes of a connector whose server dies.
  */
 
 import { once } from "node:events";
@@ -11,7 +11,7 @@ import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { natsAddresses, ServerChoice } from "../../src/nats/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { startNatsServer } from "../support/nats-server.js";
-import { connectError, next, optionsFor, secretsDirectory, testLink } from "./support/links.js";
+import { connectError, next, optionsFor, secretsDirectory, testConnector } from "./support/connectors.js";
 
 const { natsServerAwayMs, natsConnectTimeoutMs } = gatewayConstants;
 const names = (host: string, port = 4222): string[] => natsAddresses({ host, port }).map(({ name }) => name);
@@ -100,7 +100,7 @@ async function silentServer(): Promise<string> {
   return `127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
-describe("a link to several servers", () => {
+describe("a connector to several servers", () => {
   it("connects to the one that is there, whichever of them it is, and takes no longer than with one", async () => {
     await using server = await startNatsServer();
     const silent = await silentServer();
@@ -133,46 +133,46 @@ describe("a link to several servers", () => {
   it("goes to another one when its server dies, or announces its end", async () => {
     await using one = await startNatsServer();
     await using other = await startNatsServer();
-    const { link } = testLink();
-    link.configure(optionsFor({ host: `127.0.0.1:${one.port},127.0.0.1:${other.port}`, port: 1 }));
-    await link.ready();
-    const own = [one, other].find(({ port }) => port === link.server?.port)!;
+    const { connector } = testConnector();
+    connector.configure(optionsFor({ host: `127.0.0.1:${one.port},127.0.0.1:${other.port}`, port: 1 }));
+    await connector.ready();
+    const own = [one, other].find(({ port }) => port === connector.server?.port)!;
     const left = own === one ? other : one;
-    const connected = next(link, "connected");
+    const connected = next(connector, "connected");
     await own.kill();
     await connected;
-    expect(link.server?.port).toBe(left.port);
+    expect(connector.server?.port).toBe(left.port);
     await own.restart();
-    const moved = next(link, "connected");
+    const moved = next(connector, "connected");
     // It takes no new connections, and ends those that it has.
     left.signal("SIGUSR2");
     await moved;
-    expect(link.server?.port).toBe(own.port);
+    expect(connector.server?.port).toBe(own.port);
   });
 
   it("moves to the one that it is told, and stays where it is if that one is away", async () => {
     await using one = await startNatsServer();
     await using other = await startNatsServer();
-    const { link } = testLink();
+    const { connector } = testConnector();
     const options = optionsFor({ host: `127.0.0.1:${one.port},127.0.0.1:${other.port}`, port: 1 });
-    link.configure(options);
-    await link.ready();
-    const left = natsAddresses(options).find(({ name }) => name !== link.server?.name)!;
-    const before = link.connection!;
-    await link.reaches(left);
-    expect(link.connection).toBe(before);
-    await link.move(left);
-    expect(link.server).toEqual(left);
-    expect(link.connection).not.toBe(before);
+    connector.configure(options);
+    await connector.ready();
+    const left = natsAddresses(options).find(({ name }) => name !== connector.server?.name)!;
+    const before = connector.connection!;
+    await connector.reaches(left);
+    expect(connector.connection).toBe(before);
+    await connector.move(left);
+    expect(connector.server).toEqual(left);
+    expect(connector.connection).not.toBe(before);
 
     const home = [one, other].find(({ port }) => port !== left.port)!;
     await home.kill();
     const back = natsAddresses(options).find(({ port }) => port === home.port)!;
-    await expect(link.reaches(back)).rejects.toMatchObject({ code: "nats_unavailable" });
-    const present = link.connection;
-    await expect(link.move(back)).rejects.toMatchObject({ code: "nats_unavailable" });
-    expect(link.connection).toBe(present);
-    await link.connection!.flush();
+    await expect(connector.reaches(back)).rejects.toMatchObject({ code: "nats_unavailable" });
+    const present = connector.connection;
+    await expect(connector.move(back)).rejects.toMatchObject({ code: "nats_unavailable" });
+    expect(connector.connection).toBe(present);
+    await connector.connection!.flush();
   });
 
   it("checks each server's certificate for the very name that was given", async () => {

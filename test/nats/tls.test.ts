@@ -3,8 +3,8 @@ import { describe, expect, it } from "vitest";
 import type { NatsError } from "../../src/errors/index.js";
 import { CertificateAuthority, type Issued } from "../support/certificate-authority.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
+import { connectError, optionsFor, secretsDirectory, testConnector } from "./support/connectors.js";
 import { fakeServer, greeting, welcoming } from "./support/fake-server.js";
-import { connectError, optionsFor, secretsDirectory, testLink } from "./support/links.js";
 
 const authority = new CertificateAuthority("Right authority");
 const stranger = new CertificateAuthority("Other authority");
@@ -195,9 +195,9 @@ describe("TLS on one side only", () => {
     await using server = await startTlsServer({ more: "allow_non_tls: true" });
     const secrets = secretsDirectory({ ca: authority.certificate });
     for (const tls of [true, false]) {
-      const { link } = testLink({ secretsDirectories: [secrets] });
-      link.configure(optionsFor(server, tls ? { tls_ca_path: join(secrets, "ca") } : {}));
-      const { protocol } = (await link.connected()) as unknown as {
+      const { connector } = testConnector({ secretsDirectories: [secrets] });
+      connector.configure(optionsFor(server, tls ? { tls_ca_path: join(secrets, "ca") } : {}));
+      const { protocol } = (await connector.connected()) as unknown as {
         protocol: { transport: { isEncrypted(): boolean } };
       };
       expect(protocol.transport.isEncrypted()).toBe(tls);

@@ -1028,7 +1028,7 @@ export const gatewayConstants = {
    *
    * Value: 5000 ms.
    */
-  natsFarewellMs: 5000,
+  natsDrainMs: 5000,
   /**
    * How long the subjects of a session that are remembered may be together, in UTF-8.
    *

@@ -35,7 +35,7 @@ export interface ResponderServiceOptions extends ServiceOrigin {
   readonly responderTimeoutMs: () => number;
   /** A function was run, however it ended. */
   readonly onRun?: (responder: Responder, durationMs: number) => void;
-  /** Says that a connection is in use, and returns what says that it is no more: `use` of a `NatsLink`. */
+  /** Says that a connection is in use, and returns what says that it is no more: `use` of a `NatsConnector`. */
   readonly use?: (connection: NatsConnection) => () => void;
 }
 

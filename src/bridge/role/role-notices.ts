@@ -13,7 +13,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../../generated/ts/nats-options/index.js";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import type { NatsLink, Refusal } from "../../nats/index.js";
+import type { NatsConnector, Refusal } from "../../nats/index.js";
 import type { Logger } from "../../runtime/index.js";
 import { type DueNotice, NoticeDuty } from "./notice-duty.js";
 import { PatroniName } from "./patroni-name.js";
@@ -23,7 +23,7 @@ import type { PostgresRole, ServerAddress } from "./role-watch.js";
 /** How they are published. */
 export interface RoleNoticesOptions {
   /** Not ended with the notices. */
-  readonly link: Pick<NatsLink, "connection" | "hasTaken" | "on">;
+  readonly connector: Pick<NatsConnector, "connection" | "hasTaken" | "on">;
   readonly logger: Logger;
   /** How long Patroni may take for its answer. Default `patroniTimeoutMs` of the spec. */
   readonly patroniTimeoutMs?: number;
@@ -38,7 +38,7 @@ interface Failures {
 
 /** See above. */
 export class RoleNotices implements AsyncDisposable {
-  readonly #link: RoleNoticesOptions["link"];
+  readonly #connector: RoleNoticesOptions["connector"];
   readonly #logger: Logger;
   readonly #patroni: PatroniName;
   readonly #duty = new NoticeDuty();
@@ -57,16 +57,16 @@ export class RoleNotices implements AsyncDisposable {
   /** The subject whose refusal was logged. */
   #refused: string | undefined;
 
-  constructor({ link, logger, patroniTimeoutMs }: RoleNoticesOptions) {
-    this.#link = link;
+  constructor({ connector, logger, patroniTimeoutMs }: RoleNoticesOptions) {
+    this.#connector = connector;
     this.#logger = logger;
     this.#patroni = new PatroniName(logger, patroniTimeoutMs);
     this.#ended = new Promise((resolve) => {
       this.#end.signal.addEventListener("abort", () => resolve(false), { once: true });
     });
     this.#listeners = [
-      link.on("connected", () => this.#wake()),
-      link.on("refused", (refusal) => this.#onRefused(refusal)),
+      connector.on("connected", () => this.#wake()),
+      connector.on("refused", (refusal) => this.#onRefused(refusal)),
     ];
   }
 
@@ -84,7 +84,7 @@ export class RoleNotices implements AsyncDisposable {
   }
 
   /**
-   * Takes `notify_subject` and `patroni_url`; undefined: no server is defined. To be told after the link is: what is due
+   * Takes `notify_subject` and `patroni_url`; undefined: no server is defined. To be told after the connector is: what is due
    * goes out over its connection at once. Another subject or NATS server is told of the present role; another
    * `patroni_url` alone is asked for the next notice.
    */
@@ -128,7 +128,7 @@ export class RoleNotices implements AsyncDisposable {
 
   /** The connection, unless the notice has to wait for another one. */
   #usable(notice: DueNotice | undefined): NatsConnection | undefined {
-    const { connection } = this.#link;
+    const { connection } = this.#connector;
     if (this.#end.signal.aborted || connection === undefined) return undefined;
     if (connection.isClosed() || connection.isDraining()) return undefined;
     return this.#failures?.notice === notice && this.#failures?.last === connection ? undefined : connection;
@@ -149,7 +149,7 @@ export class RoleNotices implements AsyncDisposable {
       this.#logger.warn({ err, status, subject }, "the role-change notice cannot be published");
       return;
     }
-    if (await Promise.race([this.#link.hasTaken(connection), this.#ended])) {
+    if (await Promise.race([this.#connector.hasTaken(connection), this.#ended])) {
       this.#duty.settle(notice);
       // A refusal comes before the confirmation, but its listeners may hear of it some steps later.
       await nextTurn();

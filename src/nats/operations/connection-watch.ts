@@ -2,11 +2,12 @@
  * What every operation over a connection owes: it settles by its deadline, also when the connection ends or the server
  * stops reading.
  */
+
+import type { Socket } from "node:net";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { type HawserError, NatsError } from "../../errors/index.js";
-import { type Attempt, connectionLost, natsFailure, notConnected, timedOut, tooLarge } from "../failure.js";
-import type { Deadline } from "./deadline.js";
-import { writeSideOf } from "./socket.js";
+import type { Deadline } from "../../runtime/index.js";
+import { type Attempt, connectionLost, natsFailure, notConnected, timedOut, tooLarge } from "./failure.js";
 
 /** Bytes that wait for a server that does not read, from which on nothing more is queued behind them. */
 const maxWaitingBytes = 1024 * 1024;
@@ -122,4 +123,38 @@ function congested({ name, timeoutMs }: Attempt): NatsError {
     "nats_unavailable",
     `The NATS server has not read what was sent before for ${timeoutMs} ms: the ${name} was not sent.`,
   );
+}
+
+/**
+ * What is used of nats.js beyond its public interface, to learn when bytes have left: the library queues what is published,
+ * writes it in a microtask and tells no one when. Each use asks whether these internals are there; where they are not, a
+ * PING that the server answered says as much, later.
+ */
+interface Internals {
+  readonly protocol?: {
+    readonly connected?: boolean;
+    readonly transport?: { readonly socket?: Socket };
+    flushPending?(): void;
+  };
+}
+
+/** The writing side of a connection. */
+export interface WriteSide {
+  readonly transport: { readonly socket: Socket };
+  /** Writes to the socket what nats.js has queued. */
+  flushPending(): void;
+}
+
+/**
+ * The writing side: "closed" where nothing that is published now can leave any more, undefined where this version of
+ * nats.js hides it.
+ */
+export function writeSideOf(connection: NatsConnection): WriteSide | "closed" | undefined {
+  if (connection.isClosed()) return "closed";
+  const { protocol } = connection as unknown as Internals;
+  if (protocol?.transport === undefined || typeof protocol.flushPending !== "function") return undefined;
+  // nats.js notices the end of a socket before it counts as closed, and drops silently what is published in between.
+  const { socket } = protocol.transport;
+  if (protocol.connected === false || socket === undefined || !socket.writable) return "closed";
+  return protocol as WriteSide;
 }

@@ -4,46 +4,30 @@
  * Each call opens the bucket anew, which costs no round trip and gives it the timeouts of this call; so a bucket that
  * was deleted or made again by others is no concern either.
  */
-import { JetStreamApiError } from "@nats-io/jetstream";
 import { jserrors } from "@nats-io/jetstream/internal";
 import { type KV, type KvEntry, Kvm } from "@nats-io/kv";
 import type { MsgHdrs } from "@nats-io/transport-node";
 import { NatsError } from "../../errors/index.js";
-import { type Attempt, isPermissionDenied, isStreamMissing, natsFailure } from "../failure.js";
-import { ReceivedHeaders } from "../received-headers.js";
-import { BoundedSet } from "./bounded-set.js";
+import { type Deadline, within } from "../../runtime/index.js";
+import { ReceivedHeaders } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
-import { Deadline } from "./deadline.js";
-import { type JetStreamSession, jetStreamSession } from "./jetstream-session.js";
-import { handled, within } from "./within.js";
+import { type Attempt, isPermissionDenied, isStreamMissing, natsFailure } from "./failure.js";
+import {
+  attemptOf,
+  BoundedSet,
+  type JetStreamCall,
+  runOnJetStream,
+  type StorageOptions,
+  unlessThere,
+} from "./jetstream.js";
 
-/** Where a key is, and how long a call may take. */
-export interface BucketOptions {
-  /** The JetStream domain; without one, that of the server. */
-  readonly domain?: string | undefined;
-  /** How long the whole call may take, in milliseconds. */
-  readonly timeoutMs: number;
-  /** How many servers keep a bucket that the call makes. Default: 1. */
-  readonly replicas?: number | undefined;
-}
-
-/** The code of the JetStream API for a stream that others have made meanwhile, with other settings. */
-const streamNameInUse = 10058;
 const maxKnownBuckets = 1000;
 /** How long the answer to a put is waited for, at most, before it is asked whether the bucket is there. */
 const answerTimeoutMs = 2_000;
 
-type Work<T> = (buckets: Kvm, session: JetStreamSession, deadline: Deadline) => Promise<T>;
-
-/** A put into a bucket that should be there. */
-interface Put {
-  readonly attempt: Attempt;
+/** A call, and the library's way to its buckets. */
+interface BucketCall extends JetStreamCall {
   readonly buckets: Kvm;
-  readonly session: JetStreamSession;
-  readonly deadline: Deadline;
-  readonly bucket: string;
-  /** How making the bucket was denied. */
-  readonly denied: Error | undefined;
 }
 
 /** The key-value buckets of one connection. */
@@ -63,14 +47,14 @@ export class KeyValue {
    * @returns its revision
    * @throws HawserError as `natsFailure` maps it; payload_too_large
    */
-  put(bucket: string, key: string, value: Uint8Array, options: BucketOptions): Promise<bigint> {
+  put(bucket: string, key: string, value: Uint8Array, options: StorageOptions): Promise<bigint> {
     const attempt = attemptOf(`put of key "${key}" into bucket "${bucket}"`, options, true);
     this.#watch.checkSize(attempt, value.length);
     const id = `${options.domain ?? ""} ${bucket}`;
-    return this.#run(attempt, async (buckets, session, deadline) => {
-      const denied = this.#known.has(id) ? undefined : await this.#makeIfAllowed(buckets, bucket, options);
+    return this.#run(attempt, async (call) => {
+      const denied = this.#known.has(id) ? undefined : await makeIfAllowed(call, bucket);
       try {
-        const revision = await putWhileThere({ attempt, buckets, session, deadline, bucket, denied }, key, value);
+        const revision = await putWhileThere(call, bucket, key, value, denied);
         this.#known.add(id);
         return revision;
       } catch (error) {
@@ -78,8 +62,8 @@ export class KeyValue {
         if (!(error instanceof jserrors.JetStreamNotEnabled)) throw error;
       }
       // Nobody took it: the bucket has been deleted since.
-      await this.#make(buckets, bucket, options);
-      const revision = BigInt(await putOnce(buckets, bucket, key, value));
+      await make(call, bucket);
+      const revision = BigInt(await putOnce(call, bucket, key, value));
       this.#known.add(id);
       return revision;
     });
@@ -90,9 +74,9 @@ export class KeyValue {
    *
    * @throws HawserError as `natsFailure` maps it
    */
-  get(bucket: string, key: string, options: BucketOptions): Promise<Uint8Array | undefined> {
+  get(bucket: string, key: string, options: StorageOptions): Promise<Uint8Array | undefined> {
     const attempt = attemptOf(`read of key "${key}" in bucket "${bucket}"`, options, false);
-    return this.#run(attempt, (buckets, _session, deadline) => read(buckets, bucket, key, deadline));
+    return this.#run(attempt, (call) => read(call, bucket, key));
   }
 
   /**
@@ -101,11 +85,11 @@ export class KeyValue {
    *
    * @throws HawserError as `natsFailure` maps it
    */
-  delete(bucket: string, key: string, options: BucketOptions): Promise<void> {
+  delete(bucket: string, key: string, options: StorageOptions): Promise<void> {
     const attempt = attemptOf(`delete of key "${key}" in bucket "${bucket}"`, options, true);
-    return this.#run(attempt, async (buckets, _session, deadline) => {
-      if (!(await mayHold(buckets, bucket, key, deadline))) return;
-      const opened = await open(buckets, bucket);
+    return this.#run(attempt, async (call) => {
+      if (!(await mayHold(call, bucket, key))) return;
+      const opened = await open(call, bucket);
       try {
         await opened.delete(key);
       } catch (error) {
@@ -115,82 +99,74 @@ export class KeyValue {
     });
   }
 
-  async #run<T>(attempt: Attempt, work: Work<T>): Promise<T> {
-    this.#watch.checkHeaders(attempt);
-    const deadline = new Deadline(attempt.timeoutMs);
-    return this.#watch.run(attempt, deadline, async () => {
-      const session = await jetStreamSession(this.#watch.connection, attempt.domain, deadline.remainingMs);
+  #run<T>(attempt: Attempt, work: (call: BucketCall) => Promise<T>): Promise<T> {
+    return runOnJetStream(this.#watch, attempt, async (call) => {
       try {
-        return await work(new Kvm(session.client), session, deadline);
+        return await work({ ...call, buckets: new Kvm(call.client) });
       } catch (error) {
         throw named(error, attempt);
       }
     });
   }
+}
 
-  /**
-   * Whoever may put into a bucket need not have the right to ask for it, or to make one.
-   *
-   * @returns how it was denied, if it was
-   */
-  async #makeIfAllowed(buckets: Kvm, bucket: string, options: BucketOptions): Promise<Error | undefined> {
-    try {
-      await this.#make(buckets, bucket, options);
-      return undefined;
-    } catch (error) {
-      if (!isPermissionDenied(error)) throw error;
-      return error as Error;
-    }
-  }
-
-  /** One that is there stays as it is. */
-  async #make(buckets: Kvm, bucket: string, { replicas = 1 }: BucketOptions): Promise<void> {
-    try {
-      await buckets.create(bucket, { replicas });
-    } catch (error) {
-      if (!(error instanceof JetStreamApiError && error.code === streamNameInUse)) throw error;
-    }
+/**
+ * Makes the bucket. A user that may put into a bucket need not have the right to ask for it, or to make one.
+ *
+ * @returns how it was denied, if it was
+ */
+async function makeIfAllowed(call: BucketCall, bucket: string): Promise<Error | undefined> {
+  try {
+    await make(call, bucket);
+    return undefined;
+  } catch (error) {
+    if (!isPermissionDenied(error)) throw error;
+    return error as Error;
   }
 }
 
-function attemptOf(name: string, { domain, replicas, timeoutMs }: BucketOptions, changes: boolean): Attempt {
-  return { name, domain, replicas, changes, timeoutMs };
+function make({ buckets, attempt: { replicas = 1 } }: BucketCall, bucket: string): Promise<void> {
+  return unlessThere(buckets.create(bucket, { replicas }));
 }
 
 /**
  * A handle to a bucket that may be there or not. Without `direct` it reads from the leader of the stream, so that a
  * session reads what it has just put, and a missing bucket is told from a JetStream that does not answer.
  */
-function open(buckets: Kvm, bucket: string, direct = false): Promise<KV> {
+function open({ buckets }: BucketCall, bucket: string, direct = false): Promise<KV> {
   return buckets.open(bucket, { allow_direct: direct });
 }
 
-async function putOnce(buckets: Kvm, bucket: string, key: string, value: Uint8Array): Promise<number> {
-  return (await open(buckets, bucket)).put(key, value);
+async function putOnce(call: BucketCall, bucket: string, key: string, value: Uint8Array): Promise<number> {
+  return (await open(call, bucket)).put(key, value);
 }
 
 /**
- * Where others listen to the keys of a bucket, a missing one shows by silence alone.
+ * Puts into a bucket that should be there. Where others listen to its keys, a missing bucket shows by silence alone.
  *
+ * @param denied how making the bucket was denied
  * @throws JetStreamNotEnabled, if the bucket is missing
  */
 async function putWhileThere(
-  { attempt, buckets, session, deadline, bucket, denied }: Put,
+  call: BucketCall,
+  bucket: string,
   key: string,
   value: Uint8Array,
+  denied: Error | undefined,
 ): Promise<bigint> {
-  const answers = [handled(putOnce(buckets, bucket, key, value))];
-  const early = await within(Math.min(answerTimeoutMs, deadline.remainingMs / 2), answers);
+  const { attempt, deadline, manager } = call;
+  const answer = putOnce(call, bucket, key, value);
+  const early = await within(Math.min(answerTimeoutMs, deadline.remainingMs / 2), answer);
   if (early !== undefined) return BigInt(early);
   const missing = new Promise<never>((_resolve, reject) => {
-    session.manager.streams.info(`KV_${bucket}`).catch((error: unknown) => {
-      // Whoever may not know goes on waiting.
+    manager.streams.info(`KV_${bucket}`).catch((error: unknown) => {
+      // A user that may not know goes on waiting.
       if (isStreamMissing(error)) reject(new jserrors.JetStreamNotEnabled("the bucket is missing"));
     });
   });
-  const late = await within(lastChance(deadline), [...answers, handled(missing)]);
+  const late = await within(lastChance(deadline), Promise.race([answer, missing]));
   if (late !== undefined) return BigInt(late);
-  if (denied === undefined) return BigInt(await answers[0]!);
+  if (denied === undefined) return BigInt(await answer);
   throw maybeMissing(attempt, denied);
 }
 
@@ -210,29 +186,28 @@ function maybeMissing(attempt: Attempt, denied: Error): NatsError {
   });
 }
 
-async function read(buckets: Kvm, bucket: string, key: string, deadline: Deadline): Promise<Uint8Array | undefined> {
+async function read(call: BucketCall, bucket: string, key: string): Promise<Uint8Array | undefined> {
   try {
-    return valueIn(await (await open(buckets, bucket)).get(key));
+    return valueIn(await (await open(call, bucket)).get(key));
   } catch (error) {
     if (isStreamMissing(error)) return undefined;
     if (!isPermissionDenied(error)) throw error;
     // Direct reading is what users can be given a right to for single keys.
-    return readDirectly(buckets, bucket, key, deadline, error);
+    return readDirectly(call, bucket, key, error);
   }
 }
 
 async function readDirectly(
-  buckets: Kvm,
+  call: BucketCall,
   bucket: string,
   key: string,
-  deadline: Deadline,
   denied: unknown,
 ): Promise<Uint8Array | undefined> {
   let entry: KvEntry | null | undefined;
   try {
-    const opened = await open(buckets, bucket, true);
+    const opened = await open(call, bucket, true);
     // A missing bucket shows by silence alone, on nats-server 2.9 and where others listen to its subjects.
-    entry = await within(lastChance(deadline), [handled(opened.get(key))]);
+    entry = await within(lastChance(call.deadline), opened.get(key));
   } catch {
     throw denied;
   }
@@ -262,9 +237,9 @@ function readStoredHeaders(entry: KvEntry): void {
 }
 
 /** True if the key has a value, or the user may not know. */
-async function mayHold(buckets: Kvm, bucket: string, key: string, deadline: Deadline): Promise<boolean> {
+async function mayHold(call: BucketCall, bucket: string, key: string): Promise<boolean> {
   try {
-    return (await read(buckets, bucket, key, deadline)) !== undefined;
+    return (await read(call, bucket, key)) !== undefined;
   } catch (error) {
     if (isPermissionDenied(error)) return true;
     throw error;

@@ -1,15 +1,14 @@
 /**
  * Everything that SQL functions do over one connection to NATS.
  */
-import type { NatsConnection } from "@nats-io/transport-node";
-import { connectionLost, timedOut } from "../failure.js";
+import type { NatsConnection, ServerInfo as WireInfo } from "@nats-io/transport-node";
+import { NatsError } from "../../errors/index.js";
+import { Deadline } from "../../runtime/index.js";
 import { ConnectionWatch } from "./connection-watch.js";
-import { Deadline } from "./deadline.js";
+import { type PublishOptions, publish, type RequestOptions, request } from "./core.js";
+import { connectionLost, timedOut } from "./failure.js";
 import { KeyValue } from "./key-value.js";
 import { ObjectStores } from "./object-store.js";
-import { type PublishOptions, publish } from "./publish.js";
-import { type RequestOptions, request } from "./request.js";
-import { type ServerInfo, serverInfo } from "./server-info.js";
 import { type StreamAck, StreamPublisher, type StreamPublishOptions } from "./stream-publish.js";
 
 /**
@@ -36,7 +35,7 @@ export class NatsOperations {
    * Publishes a message. Returns undefined when it has been written to the socket already, which is so unless the server
    * reads too slowly; else a promise that resolves when it has. The payload may be reused then.
    *
-   * @throws HawserError, also without a promise; see `publish` of `publish.ts`
+   * @throws HawserError, also without a promise; see `publish` of `core.ts`
    */
   publish(subject: string, payload: Uint8Array, options: PublishOptions): undefined | Promise<void> {
     return publish(this.#watch, subject, [payload], options);
@@ -84,4 +83,52 @@ export class NatsOperations {
       lost: () => connectionLost(attempt),
     });
   }
+}
+
+/** The NATS server and the connection to it, as the server has told it last: the columns of nats_get_server_info. */
+export interface ServerInfo {
+  readonly serverId: string;
+  readonly serverName: string;
+  readonly host: string;
+  readonly port: number;
+  readonly version: string;
+  readonly authRequired: boolean;
+  readonly tlsRequired: boolean;
+  /** Bytes. */
+  readonly maxPayload: bigint;
+  readonly proto: number;
+  readonly clientId: bigint;
+  readonly go: string;
+  readonly nonce: string | undefined;
+  readonly connectUrls: readonly string[] | undefined;
+  readonly clientIp: string | undefined;
+  readonly headers: boolean;
+  readonly lameDuckMode: boolean;
+}
+
+/** @throws NatsError nats_unavailable, if there is no connection any more */
+function serverInfo(connection: NatsConnection): ServerInfo {
+  // Old and other servers leave things out, whatever the library's type says.
+  const info: Partial<WireInfo> | undefined = connection.info;
+  if (info === undefined || connection.isClosed()) {
+    throw new NatsError("nats_unavailable", "There is no connection to NATS, so nothing is known of its server.");
+  }
+  return {
+    serverId: info.server_id ?? "",
+    serverName: info.server_name ?? "",
+    host: info.host ?? "",
+    port: info.port ?? 0,
+    version: info.version ?? "",
+    authRequired: info.auth_required ?? false,
+    tlsRequired: info.tls_required ?? false,
+    maxPayload: BigInt(info.max_payload ?? 0),
+    proto: info.proto ?? 0,
+    clientId: BigInt(info.client_id ?? 0),
+    go: info.go ?? "",
+    nonce: info.nonce,
+    connectUrls: info.connect_urls,
+    clientIp: info.client_ip,
+    headers: info.headers ?? false,
+    lameDuckMode: info.ldm ?? false,
+  };
 }

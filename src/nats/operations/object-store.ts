@@ -9,12 +9,10 @@ import { DeliverPolicy, JetStreamApiCodes, JetStreamApiError, JsHeaders, PubHead
 import { Objm } from "@nats-io/obj";
 import { headers, nuid } from "@nats-io/transport-node";
 import { NatsError } from "../../errors/index.js";
-import { type Attempt, isStreamMissing } from "../failure.js";
 import type { ConnectionWatch } from "./connection-watch.js";
-import { Deadline } from "./deadline.js";
-import { deliver } from "./delivery.js";
-import { DownloadBudget } from "./download-budget.js";
-import { downloadFile } from "./file-download.js";
+import { DownloadBudget, deliver } from "./delivery.js";
+import { type Attempt, isStreamMissing } from "./failure.js";
+import { downloadFile, uploadChunks } from "./file-content.js";
 import {
   chunkSubject,
   digestText,
@@ -27,31 +25,16 @@ import {
   type StoredRecord,
   streamOf,
 } from "./file-record.js";
-import { uploadChunks } from "./file-upload.js";
-import { type JetStreamSession, jetStreamSession } from "./jetstream-session.js";
+import { attemptOf, type JetStreamCall, runOnJetStream, type StorageOptions, unlessThere } from "./jetstream.js";
 
-/** Where a file is, and how long a call may take. */
-export interface StoreOptions {
-  /** The JetStream domain; without one, that of the server. */
-  readonly domain?: string | undefined;
-  /** How long the whole call may take, in milliseconds. */
-  readonly timeoutMs: number;
-  /** How many servers keep a store that the call makes. Default: 1. */
-  readonly replicas?: number | undefined;
-}
-
-/** The same, for what is as large as what was stored. */
-export interface ReadOptions extends StoreOptions {
+/** Options of a call that reads what may be large. */
+export interface ReadOptions extends StorageOptions {
   /** The largest content, or list of records, that is read, in bytes. */
   readonly maxBytes: number;
 }
 
-/** The code of the JetStream API for a stream that others have made meanwhile, with other settings. */
-const streamNameInUse = 10058;
 /** A record, as most are. */
 const recordBytes = 2 * 1024;
-
-type Work<T> = (session: JetStreamSession, signal: AbortSignal) => Promise<T>;
 
 /** The object stores that one connection reaches. */
 export class ObjectStores {
@@ -72,11 +55,11 @@ export class ObjectStores {
    *
    * @throws HawserError as `natsFailure` maps it
    */
-  put(store: string, name: string, content: Uint8Array, options: StoreOptions): Promise<void> {
+  put(store: string, name: string, content: Uint8Array, options: StorageOptions): Promise<void> {
     const attempt = attemptOf(`put of file "${name}" into store "${store}"`, options, true);
-    return this.#run(attempt, async (session, signal) => {
-      let before = await recordOf(session, store, name, async () => {
-        await makeStore(session, store, options);
+    return this.#run(attempt, async (call) => {
+      let before = await recordOf(call, store, name, async () => {
+        await unlessThere(new Objm(call.client).create(store, { replicas: options.replicas ?? 1 }));
         return undefined;
       });
       const version = nuid.next();
@@ -84,7 +67,7 @@ export class ObjectStores {
       const chunks = chunkSubject(store, version);
       let mayBeThere = false;
       try {
-        const upload = await uploadChunks(session.client, chunks, content, chunkBytes, signal);
+        const upload = await uploadChunks(call, chunks, content, chunkBytes);
         const record: FileRecord = {
           name,
           description: "",
@@ -98,24 +81,21 @@ export class ObjectStores {
           deleted: false,
         };
         for (;;) {
-          signal.throwIfAborted();
+          call.signal.throwIfAborted();
           mayBeThere = true;
-          if (await replaceRecord(session, store, record, before)) break;
+          if (await replaceRecord(call, store, record, before)) break;
           mayBeThere = false;
-          before = await recordOf(session, store, name);
+          before = await recordOf(call, store, name);
         }
       } catch (error) {
         // Nobody can reach them any more. But a record whose answer is lost may be stored: then they are the file.
         const isRefused = !mayBeThere || error instanceof JetStreamApiError;
-        const removal = isRefused
-          ? purge(session, store, chunks)
-          : removeReplaced(session, store, name, version, before);
+        const removal = isRefused ? purge(call, store, chunks) : removeReplaced(call, store, name, version, before);
         void removal.catch(() => undefined);
         throw error;
       }
       // The file is there, whatever becomes of the chunks of the one before.
-      if (before?.record.nuid)
-        await purge(session, store, chunkSubject(store, before.record.nuid)).catch(() => undefined);
+      if (before?.record.nuid) await purge(call, store, chunkSubject(store, before.record.nuid)).catch(() => undefined);
     });
   }
 
@@ -126,9 +106,9 @@ export class ObjectStores {
    */
   get(store: string, name: string, options: ReadOptions): Promise<Uint8Array> {
     const attempt = attemptOf(`read of file "${name}" in store "${store}"`, options, false);
-    return this.#run(attempt, (session, signal) =>
-      downloadFile(session, this.#budget, { store, name }, options.maxBytes, signal, async (place) => {
-        const stored = await recordOf(session, place.store, place.name);
+    return this.#run(attempt, (call) =>
+      downloadFile(call, this.#budget, { store, name }, options.maxBytes, async (place) => {
+        const stored = await recordOf(call, place.store, place.name);
         if (stored === undefined || stored.record.deleted === true) throw missing(place.store, place.name);
         return stored.record;
       }),
@@ -136,26 +116,26 @@ export class ObjectStores {
   }
 
   /** Deletes a file. Does nothing if the file or the store is missing. @throws HawserError as `natsFailure` maps it */
-  delete(store: string, name: string, options: StoreOptions): Promise<void> {
+  delete(store: string, name: string, options: StorageOptions): Promise<void> {
     const attempt = attemptOf(`delete of file "${name}" in store "${store}"`, options, true);
-    return this.#run(attempt, async (session, signal) => {
+    return this.#run(attempt, async (call) => {
       for (;;) {
-        const before = await recordOf(session, store, name);
+        const before = await recordOf(call, store, name);
         if (before === undefined || before.record.deleted === true) return;
         const record = { ...before.record, deleted: true, size: 0, chunks: 0, digest: "" };
-        signal.throwIfAborted();
-        if (!(await replaceRecord(session, store, record, before))) continue;
-        if (before.record.nuid) await purge(session, store, chunkSubject(store, before.record.nuid));
+        call.signal.throwIfAborted();
+        if (!(await replaceRecord(call, store, record, before))) continue;
+        if (before.record.nuid) await purge(call, store, chunkSubject(store, before.record.nuid));
         return;
       }
     });
   }
 
   /** What a store says of a file. @throws HawserError file_missing, also for a deleted one */
-  info(store: string, name: string, options: StoreOptions): Promise<FileInfo> {
+  info(store: string, name: string, options: StorageOptions): Promise<FileInfo> {
     const attempt = attemptOf(`look-up of file "${name}" in store "${store}"`, options, false);
-    return this.#run(attempt, async (session) => {
-      const stored = await recordOf(session, store, name);
+    return this.#run(attempt, async (call) => {
+      const stored = await recordOf(call, store, name);
       if (stored === undefined || stored.record.deleted === true) throw missing(store, name);
       return fileInfo(store, stored);
     });
@@ -168,7 +148,7 @@ export class ObjectStores {
    */
   list(store: string, options: ReadOptions): Promise<FileInfo[]> {
     const attempt = attemptOf(`list of store "${store}"`, options, false);
-    return this.#run(attempt, async (session, signal) => {
+    return this.#run(attempt, async (call) => {
       const files = new Map<string, FileInfo>();
       let bytes = 0;
       const selection = {
@@ -178,7 +158,7 @@ export class ObjectStores {
         messageBytes: recordBytes,
       };
       try {
-        await deliver(session, this.#budget, selection, signal, ({ data, seq, storedAt }) => {
+        await deliver(call, this.#budget, selection, ({ data, seq, storedAt }) => {
           bytes += data.length;
           if (bytes > options.maxBytes) throw listTooLarge(store, options.maxBytes);
           const record = readRecord(store, data);
@@ -193,29 +173,14 @@ export class ObjectStores {
     });
   }
 
-  async #run<T>(attempt: Attempt, work: Work<T>): Promise<T> {
-    this.#watch.checkHeaders(attempt);
-    const deadline = new Deadline(attempt.timeoutMs);
-    const abort = new AbortController();
-    try {
-      return await this.#watch.run(attempt, deadline, async () => {
-        const session = await jetStreamSession(this.#watch.connection, attempt.domain, deadline.remainingMs);
-        return work(session, abort.signal);
-      });
-    } catch (error) {
-      abort.abort(error);
-      throw error;
-    }
+  #run<T>(attempt: Attempt, work: (call: JetStreamCall) => Promise<T>): Promise<T> {
+    return runOnJetStream(this.#watch, attempt, work);
   }
-}
-
-function attemptOf(name: string, { domain, replicas, timeoutMs }: StoreOptions, changes: boolean): Attempt {
-  return { name, domain, replicas, changes, timeoutMs };
 }
 
 /** The record of a file, deleted or not; undefined if there is none. */
 async function recordOf(
-  { manager }: JetStreamSession,
+  { manager }: JetStreamCall,
   store: string,
   name: string,
   withoutStore: () => Promise<undefined> = async () => undefined,
@@ -232,7 +197,7 @@ async function recordOf(
 
 /** Writes a record; false if another one has taken the place of `before` meanwhile. */
 async function replaceRecord(
-  { client }: JetStreamSession,
+  { client }: JetStreamCall,
   store: string,
   record: FileRecord,
   before: StoredRecord | undefined,
@@ -254,27 +219,18 @@ async function replaceRecord(
 
 /** Removes the chunks of the version before, if it turns out that the record of `version` was stored. */
 async function removeReplaced(
-  session: JetStreamSession,
+  call: JetStreamCall,
   store: string,
   name: string,
   version: string,
   before: StoredRecord | undefined,
 ): Promise<void> {
   if (!before?.record.nuid) return;
-  const now = await recordOf(session, store, name);
-  if (now?.record.nuid === version) await purge(session, store, chunkSubject(store, before.record.nuid));
+  const now = await recordOf(call, store, name);
+  if (now?.record.nuid === version) await purge(call, store, chunkSubject(store, before.record.nuid));
 }
 
-/** One that is there stays as it is. */
-async function makeStore({ client }: JetStreamSession, store: string, { replicas = 1 }: StoreOptions): Promise<void> {
-  try {
-    await new Objm(client).create(store, { replicas });
-  } catch (error) {
-    if (!(error instanceof JetStreamApiError && error.code === streamNameInUse)) throw error;
-  }
-}
-
-async function purge({ manager }: JetStreamSession, store: string, subject: string): Promise<void> {
+async function purge({ manager }: JetStreamCall, store: string, subject: string): Promise<void> {
   await manager.streams.purge(streamOf(store), { filter: subject });
 }
 

@@ -3,14 +3,7 @@
  * returned. Here it is kept until the session that published asks.
  */
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
-
-/** A violation of permissions, as the connection reports it. */
-export interface Violation {
-  /** The subject, or the reply subject, that was refused; "" where the server's words do not tell. */
-  readonly subject: string;
-  /** The server's words. */
-  readonly message: string;
-}
+import type { Violation } from "../connection-events.js";
 
 /** What is remembered of one session. */
 interface Remembered {
@@ -100,7 +93,7 @@ export class Refusals<Session> {
     else publishers.add(session);
   }
 
-  /** One that nothing is to be told about, where there is one. */
+  /** Forgets the oldest subject without a violation to report; the oldest of all, if each has one. */
   #forgetOldest(session: Session, remembered: Remembered): void {
     const { subjects } = remembered;
     let oldest: string | undefined;

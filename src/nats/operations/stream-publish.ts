@@ -5,17 +5,22 @@
  * where an answer is missing, the message is sent again as long as its stream certainly still knows the first one.
  */
 import { type PubAck, PubHeaders } from "@nats-io/jetstream";
-import { errors, type Msg, type MsgHdrs, MsgHdrsImpl, type QueuedIterator } from "@nats-io/transport-node";
+import { jserrors } from "@nats-io/jetstream/internal";
+import {
+  errors,
+  type Msg,
+  type MsgHdrs,
+  MsgHdrsImpl,
+  millis,
+  type NatsConnection,
+  type QueuedIterator,
+} from "@nats-io/transport-node";
 import { type HawserError, NatsError } from "../../errors/index.js";
-import { type Attempt, natsFailure, noStream, timedOut, wrongDomain } from "../failure.js";
-import { BoundedSet } from "./bounded-set.js";
+import { Deadline, within } from "../../runtime/index.js";
 import type { ConnectionWatch } from "./connection-watch.js";
-import { Deadline } from "./deadline.js";
-import { encodeHeaders } from "./publish.js";
-import { isNobody, readAck } from "./stream-ack.js";
-import { findStream, inspectStream } from "./stream-lookup.js";
-import { checkSubject } from "./subject.js";
-import { handled, within } from "./within.js";
+import { checkSubject, encodeHeaders } from "./core.js";
+import { type Attempt, isStreamMissing, natsFailure, noJetStream, noStream, timedOut, wrongDomain } from "./failure.js";
+import { BoundedSet, jetStreamOf } from "./jetstream.js";
 
 /** How messages are published into a stream. */
 export interface StreamPublishOptions {
@@ -130,7 +135,7 @@ export class StreamPublisher {
   ): Promise<void> {
     let next = 0;
     let failed = false;
-    const lane = async () => {
+    const storeInTurn = async () => {
       while (next < messages.length && !failed) {
         const index = next++;
         try {
@@ -144,9 +149,9 @@ export class StreamPublisher {
         }
       }
     };
-    const lanes = Array.from({ length: Math.min(maxInFlight, messages.length) }, lane);
+    const workers = Array.from({ length: Math.min(maxInFlight, messages.length) }, storeInTurn);
     // All of them, so that each answer that still comes is counted.
-    const failure = (await Promise.allSettled(lanes)).find(({ status }) => status === "rejected");
+    const failure = (await Promise.allSettled(workers)).find(({ status }) => status === "rejected");
     if (failure !== undefined) throw (failure as PromiseRejectedResult).reason;
   }
 
@@ -165,9 +170,9 @@ export class StreamPublisher {
     const sentAt = performance.now();
     const answers: Promise<PubAck>[] = [];
     for (;;) {
-      answers.push(handled(this.#sendOnce(attempt, message, deadline.remainingMs)));
-      const patienceMs = answerTimeout(deadline);
-      const ack = await within(patienceMs, answers);
+      answers.push(this.#sendOnce(attempt, message, deadline.remainingMs));
+      const limitMs = answerTimeout(deadline);
+      const ack = await within(limitMs, Promise.race(answers));
       if (ack !== undefined) return ack;
       // Where others listen to the subject, a missing stream shows by silence alone.
       const { missing, stream, windowMs } = await inspectStream(
@@ -177,8 +182,8 @@ export class StreamPublisher {
       );
       if (missing !== undefined) throw missing;
       const isRepeatable = windowMs !== undefined && performance.now() - sentAt + arrivalMs < windowMs;
-      if (isRepeatable && patienceMs === answerTimeoutMs) continue;
-      const late = await within(lastChance(deadline), answers);
+      if (isRepeatable && limitMs === answerTimeoutMs) continue;
+      const late = await within(lastChance(deadline), Promise.race(answers));
       if (late !== undefined) return late;
       throw isRepeatable ? timedOut(attempt) : notRepeated(attempt, stream, windowMs);
     }
@@ -194,19 +199,19 @@ export class StreamPublisher {
     // Streams of several domains may store it, and each acknowledges for itself.
     let other: PubAck | undefined;
     const answers = await connection.requestMany(subject, payload, { strategy: "timer", maxWait: timeoutMs, headers });
-    let patience: NodeJS.Timeout | undefined;
+    let otherDomainTimer: NodeJS.Timeout | undefined;
     try {
       for await (const answer of answers) {
         const ack = readAck(attempt, answer);
         if (ack.domain === domain) return ack;
         other = ack;
-        patience ??= setTimeout(
+        otherDomainTimer ??= setTimeout(
           () => (answers as QueuedIterator<Msg>).stop(),
           Math.min(otherDomainMs, timeoutMs * 0.8),
         );
       }
     } finally {
-      clearTimeout(patience);
+      clearTimeout(otherDomainTimer);
     }
     throw other === undefined ? new errors.TimeoutError() : wrongDomain(attempt, other);
   }
@@ -278,4 +283,70 @@ function partly(error: HawserError, acks: readonly (StreamAck | undefined)[]): N
     ...(error.hint === undefined ? {} : { hint: error.hint }),
     ...(stored > 0 || error.outcome !== undefined ? { outcome: "unknown" as const } : {}),
   });
+}
+
+/** What could be learned of the stream that takes a subject, to tell why a publish was not answered; nothing, if the user may not ask or the server does not answer. */
+interface Lookup {
+  /** There is no JetStream, or no stream. */
+  readonly missing?: HawserError;
+  readonly stream?: string;
+  /** How long the stream knows the id of a message that it has stored (duplicate_window); only of `inspectStream`. */
+  readonly windowMs?: number;
+}
+
+/**
+ * Looks for the stream of the attempt's subject. Never rejects.
+ *
+ * @param timeoutMs of the request
+ */
+async function findStream(connection: NatsConnection, attempt: Attempt, timeoutMs: number): Promise<Lookup> {
+  try {
+    const { manager } = await jetStreamOf(connection, attempt.domain, timeoutMs);
+    return { stream: await manager.streams.find(attempt.subject!) };
+  } catch (error) {
+    if (isStreamMissing(error)) return { missing: noStream(attempt, error) };
+    const isOff = natsFailure(error, attempt).code === "jetstream_unavailable";
+    return isOff ? { missing: noJetStream(attempt, error) } : {};
+  }
+}
+
+/**
+ * Looks for the stream and at it. Never rejects.
+ *
+ * @param timeoutMs of each of two requests
+ */
+async function inspectStream(connection: NatsConnection, attempt: Attempt, timeoutMs: number): Promise<Lookup> {
+  const found = await findStream(connection, attempt, timeoutMs);
+  if (found.stream === undefined) return found;
+  try {
+    const { manager } = await jetStreamOf(connection, attempt.domain, timeoutMs);
+    const { config } = await manager.streams.info(found.stream);
+    return config.duplicate_window ? { ...found, windowMs: millis(config.duplicate_window) } : found;
+  } catch {
+    return found;
+  }
+}
+
+/** True if nobody listens to the subject, no stream either. */
+function isNobody(error: unknown): boolean {
+  if (error instanceof errors.RequestError) return error.isNoResponders();
+  return error instanceof errors.NoRespondersError;
+}
+
+/** @throws JetStreamApiError what the stream said; NatsError nats_failed, if something else answered */
+function readAck({ name }: Attempt, answer: Msg): PubAck {
+  let ack: Partial<PubAck> & { readonly error?: ConstructorParameters<typeof jserrors.JetStreamApiError>[0] };
+  try {
+    ack = answer.json();
+  } catch (cause) {
+    throw notAnAck(name, cause);
+  }
+  if (typeof ack !== "object" || ack === null) throw notAnAck(name);
+  if (ack.error !== undefined) throw new jserrors.JetStreamApiError(ack.error);
+  if (typeof ack.stream !== "string" || ack.stream === "" || typeof ack.seq !== "number") throw notAnAck(name);
+  return ack as PubAck;
+}
+
+function notAnAck(name: string, cause?: unknown): NatsError {
+  return new NatsError("nats_failed", `The ${name} was answered by something that is no stream.`, { cause });
 }

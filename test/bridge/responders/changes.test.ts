@@ -1,6 +1,6 @@
 import { ErrorCode } from "nats";
 import { describe, expect, it } from "vitest";
-import { optionsFor, testLink } from "../../nats/support/links.js";
+import { optionsFor, testConnector } from "../../nats/support/connectors.js";
 import { eventually } from "../../support/eventually.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { TcpProxy } from "../../transport/tcp-proxy.js";
@@ -60,18 +60,18 @@ describe("a changed list of responders", () => {
 describe("another connection", () => {
   it("takes over while requests go on, and none of them finds nobody", async () => {
     await using server = await startNatsServer();
-    const { link } = testLink();
+    const { connector } = testConnector();
     const { service } = testService(
       { "public.answer(bytea)": () => new Promise((resolve) => setImmediate(resolve, answer("yes"))) },
-      { use: (connection) => link.use(connection) },
+      { use: (connection) => connector.use(connection) },
     );
     await service.configure([responder("ask")]);
     let attached: Promise<void> | undefined;
-    link.on("connected", (connection) => {
+    connector.on("connected", (connection) => {
       attached = service.attach(connection);
     });
-    link.configure(optionsFor(server));
-    await link.ready();
+    connector.configure(optionsFor(server));
+    await connector.ready();
     await attached;
     const requester = await client(server.url);
     let isOver = false;
@@ -83,11 +83,11 @@ describe("another connection", () => {
       }
       return count;
     });
-    const connections = new Set([link.connection]);
+    const connections = new Set([connector.connection]);
     for (let times = 0; times < 10; times++) {
       const before = service.stats().responders[0]!.requests;
-      await link.reconnect();
-      connections.add(link.connection);
+      await connector.reconnect();
+      connections.add(connector.connection);
       await eventually("more are answered", () => service.stats().responders[0]!.requests > before + 50);
     }
     isOver = true;
@@ -116,21 +116,21 @@ describe("another connection", () => {
 
   it("leaves a request under way to the old one, which stays until it is answered", async () => {
     await using server = await startNatsServer();
-    const { link } = testLink();
+    const { connector } = testConnector();
     const running = gate();
     const { service } = testService(
       { "public.answer(bytea)": () => running.opened.then(() => answer("over the old one")) },
-      { use: (connection) => link.use(connection) },
+      { use: (connection) => connector.use(connection) },
     );
     await service.configure([responder("ask")]);
-    link.configure(optionsFor(server));
-    const old = await link.connected();
+    connector.configure(optionsFor(server));
+    const old = await connector.connected();
     await service.attach(old);
     const requester = await client(server.url);
     const asked = requester.request("ask", "", { timeout: 20_000 });
     await eventually("it runs", () => service.stats().running === 1);
-    await link.reconnect();
-    await service.attach(link.connection!);
+    await connector.reconnect();
+    await service.attach(connector.connection!);
     expect(old.isClosed()).toBe(false);
     running.open();
     expect((await asked).string()).toBe("over the old one");
@@ -139,7 +139,7 @@ describe("another connection", () => {
 
   it("after the server's death has all subscriptions and statistics; what was under way is dropped", async () => {
     await using server = await startNatsServer();
-    const { link } = testLink();
+    const { connector } = testConnector();
     const running = gate();
     const { service, logged } = testService(
       {
@@ -149,9 +149,9 @@ describe("another connection", () => {
       { maxConcurrent: 1 },
     );
     await service.configure([responder("ask"), responder("b", "public.answer(bytea)", 2)]);
-    link.on("connected", (connection) => void service.attach(connection));
-    link.on("lost", () => service.detach());
-    link.configure(optionsFor(server));
+    connector.on("connected", (connection) => void service.attach(connection));
+    connector.on("lost", () => service.detach());
+    connector.configure(optionsFor(server));
     const requester = await client(server.url);
     await eventually("it answers", () =>
       requester.request("ask").then(
@@ -164,7 +164,7 @@ describe("another connection", () => {
       requester.request("ask", payload, { timeout: 1_000 }).catch(() => undefined),
     );
     await eventually("one runs, one waits", () => service.stats().responders[0]!.waiting === 1);
-    const first = link.connection!;
+    const first = connector.connection!;
     await server.kill();
     await first.closed();
     running.open();

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { optionsFor, testLink } from "../../nats/support/links.js";
+import { optionsFor, testConnector } from "../../nats/support/connectors.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { answer, client, responder, serviceConnection, testService } from "./support.js";
 
@@ -67,19 +67,19 @@ describe("a server that permits nothing but subscribing", () => {
   it("keeps its connection, though no answer gets through", async () => {
     const config = permitting('publish: { deny: [">"] }, subscribe: { allow: ["a", "b"] }');
     await using server = await startNatsServer({ config });
-    const { link } = testLink();
+    const { connector } = testConnector();
     const { service } = testService({ "public.answer(bytea)": () => answer("yes") });
     await service.configure([responder("a"), responder("b")]);
-    link.configure(optionsFor(server, { username: "limited", password: "x" }));
-    const connection = await link.connected();
+    connector.configure(optionsFor(server, { username: "limited", password: "x" }));
+    const connection = await connector.connected();
     const refused = new Promise((resolve) => {
-      link.on("refused", ({ operation }) => operation === "publish" && resolve(operation));
+      connector.on("refused", ({ operation }) => operation === "publish" && resolve(operation));
     });
     await service.attach(connection);
     const client1 = await client(server.url, requester);
     await expect(client1.request("a", "", { timeout: 300 })).rejects.toMatchObject({ code: "TIMEOUT" });
     await refused;
-    expect(link.connection).toBe(connection);
+    expect(connector.connection).toBe(connection);
     expect(service.stats().responders).toMatchObject([{ requests: 1, isRefused: false }, { isRefused: false }]);
   });
 

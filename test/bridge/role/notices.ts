@@ -1,9 +1,9 @@
 /**
- * Role-change notices over a link of a test's own.
+ * Role-change notices over a connector of a test's own.
  */
 import { onTestFinished } from "vitest";
 import { RoleNotices, type RoleNoticesOptions } from "../../../src/bridge/role/index.js";
-import { type optionsFor, testLink } from "../../nats/support/links.js";
+import { type optionsFor, testConnector } from "../../nats/support/connectors.js";
 import { keptLog } from "./log.js";
 
 /** Where Postgres listens. */
@@ -13,15 +13,15 @@ export const text = (status: string, name: string | null = null) =>
   `{"status":"${status}","listen_adresses":["127.0.0.1","*"],"listen_addresses":["127.0.0.1","*"],"port":5432,` +
   `"name":${JSON.stringify(name)}}`;
 
-/** Notices over a link of their own. */
+/** Notices over a connector of their own. */
 export function testNotices(options: Pick<RoleNoticesOptions, "patroniTimeoutMs"> = {}) {
-  const { link } = testLink();
+  const { connector } = testConnector();
   const log = keptLog();
-  const notices = new RoleNotices({ link, logger: log.logger, ...options });
+  const notices = new RoleNotices({ connector, logger: log.logger, ...options });
   onTestFinished(() => notices.stop());
   const configure = (options: ReturnType<typeof optionsFor>) => {
-    link.configure(options);
+    connector.configure(options);
     notices.configure(options);
   };
-  return { link, notices, log, configure };
+  return { connector, notices, log, configure };
 }

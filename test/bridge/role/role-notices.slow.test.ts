@@ -2,8 +2,8 @@
  * Notices to a server that does not confirm them, which is waited for.
  */
 import { expect, it } from "vitest";
+import { optionsFor } from "../../nats/support/connectors.js";
 import { fakeServer, greeting } from "../../nats/support/fake-server.js";
-import { optionsFor } from "../../nats/support/links.js";
 import { eventually } from "../../support/eventually.js";
 import { address, testNotices, text } from "./notices.js";
 

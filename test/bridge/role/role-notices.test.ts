@@ -3,8 +3,8 @@
  */
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { expect, it, onTestFinished } from "vitest";
+import { next, optionsFor } from "../../nats/support/connectors.js";
 import { fakeServer, welcoming } from "../../nats/support/fake-server.js";
-import { next, optionsFor } from "../../nats/support/links.js";
 import { eventually } from "../../support/eventually.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { httpServer, patroniAnswer } from "./http-server.js";
@@ -69,13 +69,13 @@ it("has the name that Patroni gives, asked for each notice, and null where it gi
 });
 
 it("only the newest state is told when there is a connection at last", async () => {
-  const { server, heard, link, notices } = await heardNotices();
+  const { server, heard, connector, notices } = await heardNotices();
   const options = optionsFor(server);
   notices.configure(options);
   notices.found("standby", address);
   notices.found("primary", address);
   notices.lead(true);
-  link.configure(options);
+  connector.configure(options);
   await eventually("the newest is told", () => heard.length >= 1);
   expect(heard).toEqual([text("Master")]);
 });
@@ -83,13 +83,13 @@ it("only the newest state is told when there is a connection at last", async () 
 it("a reconnection alone is no news", async () => {
   await using server = await startNatsServer();
   const first = await listen(server.url);
-  const { link, notices, configure, log } = testNotices();
+  const { connector, notices, configure, log } = testNotices();
   configure(optionsFor(server));
   notices.found("standby", address);
   await eventually("the server has it", () => log.messages("info").includes("the role-change notice is sent"));
   await eventually("it is told", () => first.heard.length === 1);
-  const connected = next(link, "connected");
-  await link.reconnect();
+  const connected = next(connector, "connected");
+  await connector.reconnect();
   await connected;
   notices.found("primary", address);
   notices.lead(true);
@@ -100,18 +100,18 @@ it("a reconnection alone is no news", async () => {
 it("another subject is told of the present role, and where no server is defined nobody is", async () => {
   await using server = await startNatsServer();
   const all = await listen(server.url, ">");
-  const { link, notices, configure } = testNotices();
+  const { connector, notices, configure } = testNotices();
   configure(optionsFor(server));
   notices.found("standby", address);
   await eventually("it is told", () => all.heard.length === 1);
   const there = await listen(server.url, "postgres.role");
   configure(optionsFor(server, { notify_subject: "postgres.role" }));
   await eventually("it is told there", () => there.heard.length === 1);
-  link.configure(undefined);
+  connector.configure(undefined);
   notices.configure(undefined);
   notices.found("primary", address);
   notices.lead(true);
-  const connected = next(link, "connected");
+  const connected = next(connector, "connected");
   configure(optionsFor(server, { notify_subject: "postgres.role" }));
   await connected;
   await eventually("the newest is told there", () => there.heard.length === 2);
@@ -120,14 +120,14 @@ it("another subject is told of the present role, and where no server is defined 
 });
 
 it("what another one takes the place of while Patroni is asked is not told", async () => {
-  const { server, heard, link, notices, configure } = await heardNotices();
+  const { server, heard, connector, notices, configure } = await heardNotices();
   let answer: (() => void) | undefined;
   const patroni = await httpServer((_, response) => {
     if (answer === undefined) answer = () => response.end(patroniAnswer("late"));
     else response.end(patroniAnswer("pg-1"));
   });
   configure(optionsFor(server, { patroni_url: patroni }));
-  await link.ready();
+  await connector.ready();
   notices.found("standby", address);
   await eventually("Patroni is asked", () => answer !== undefined);
   notices.found("primary", address);
@@ -141,20 +141,20 @@ it("a server that permits nothing but subscribing is left in peace, and it is lo
   await using server = await startNatsServer({
     config: 'authorization { users: [{ user: edge, password: edge, permissions: { publish: { deny: [">"] } } }] }',
   });
-  const { link, notices, configure, log } = testNotices();
+  const { connector, notices, configure, log } = testNotices();
   const lost: unknown[] = [];
-  link.on("lost", (error) => lost.push(error));
+  connector.on("lost", (error) => lost.push(error));
   configure(optionsFor(server, { username: "edge", password: "edge" }));
   notices.found("standby", address);
   const refusals = () => log.messages("warn").filter((message) => message.includes("does not permit"));
   await eventually("it is logged", () => refusals().length === 1);
-  const refused = next(link, "refused");
+  const refused = next(connector, "refused");
   notices.found("primary", address);
   notices.lead(true);
   await refused;
   const heard: string[] = [];
-  link.connection!.subscribe("a", { callback: (_, message) => void heard.push(message.string()) });
-  await link.connection!.flush();
+  connector.connection!.subscribe("a", { callback: (_, message) => void heard.push(message.string()) });
+  await connector.connection!.flush();
   expect(refusals()).toHaveLength(1);
   await notices.stop();
   expect(log.messages("info")).toEqual([]);
@@ -169,12 +169,12 @@ it("a server that ends each connection on which something is published is not to
     });
     welcoming(socket);
   });
-  const { link, notices, configure, log } = testNotices();
+  const { connector, notices, configure, log } = testNotices();
   configure(optionsFor(server));
   notices.found("standby", address);
   await eventually("it is given up", () => log.messages("warn").some((message) => message.includes("given up")));
-  await link.connected().catch(() => next(link, "connected"));
-  await link.connection!.flush();
+  await connector.connected().catch(() => next(connector, "connected"));
+  await connector.connection!.flush();
   expect(server.received().match(/PUB /g)).toHaveLength(3);
 });
 

@@ -2,7 +2,7 @@ import { jserrors } from "@nats-io/jetstream/internal";
 import { errors } from "@nats-io/transport-node";
 import { describe, expect, inject, it } from "vitest";
 import { type ErrorCode, NatsError } from "../../../src/errors/index.js";
-import { natsFailure } from "../../../src/nats/failure.js";
+import { natsFailure } from "../../../src/nats/operations/failure.js";
 import { bytesOf, failureOf, operationsOf, timeoutMs } from "./operations-of.js";
 
 const attempt = { name: 'publish to "a"', subject: "a", changes: true, timeoutMs: 7 };

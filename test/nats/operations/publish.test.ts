@@ -1,7 +1,8 @@
 import type { Socket } from "node:net";
 import type { Msg } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
-import { NatsOperations, readHeaders } from "../../../src/nats/operations/index.js";
+import { readHeaders } from "../../../src/nats/headers.js";
+import { NatsOperations } from "../../../src/nats/operations/index.js";
 import { CertificateAuthority } from "../../support/certificate-authority.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { bytesOf, failureOf, hang, type Operations, operationsOf, timeoutMs } from "./operations-of.js";

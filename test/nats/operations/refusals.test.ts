@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
-import { publishViolation, Refusals, type Violation } from "../../../src/nats/operations/index.js";
+import { publishViolation, type Violation } from "../../../src/nats/connection-events.js";
+import { Refusals } from "../../../src/nats/operations/index.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { bytesOf, operationsOf, timeoutMs } from "./operations-of.js";
 

@@ -1,5 +1,5 @@
 /**
- * The headers of a message as it was received.
+ * The headers of NATS messages: as they were received, and as an SQL function gives them.
  *
  * NATS servers carry a header block as the publisher wrote it, whoever that is. So reading one never throws and takes time in
  * proportion to its bytes, which reading by nats.js does not: it refuses names and values that others send, with an exception
@@ -10,13 +10,14 @@
  */
 import { Match, type MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-node";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { NatsError } from "../errors/index.js";
 
 const version = "NATS/1.0";
 
 /** As nats.js does: what is no UTF-8 becomes U+FFFD. */
 const decoder = new TextDecoder();
 
-/** See above. */
+/** The headers of a message as it was received. */
 export class ReceivedHeaders extends MsgHdrsImpl {
   /** Why there may be more headers than were read, for people; undefined: all of them were. */
   readonly problem: string | undefined;
@@ -107,4 +108,58 @@ function lineFrom(text: string, start: number): readonly [stop: number, next: nu
 function indexFrom(text: string, character: string, start: number): number {
   const index = text.indexOf(character, start);
   return index < 0 ? text.length : index;
+}
+
+/** Printable ASCII without the colon: what NATS allows in the name of a header (ADR-4). */
+const headerName = /^[!-9;-~]+$/;
+const lineBreak = /[\r\n]/;
+const halfOfPair = /\p{Surrogate}/u;
+
+/**
+ * Reads the headers that an SQL function is given: a JSON object of strings, or of arrays of strings. Names keep their case, values their characters and their order
+ * (but most readers drop the white space at the ends of a value); an empty array stands for no header.
+ *
+ * @returns undefined, if there is no header in it
+ * @throws NatsError invalid_argument, naming the header and the rule
+ */
+export function readHeaders(json: unknown): MsgHdrs | undefined {
+  if (json === undefined || json === null) return undefined;
+  if (typeof json !== "object" || Array.isArray(json)) {
+    throw refused(`headers must be a JSON object, and this is ${kindOf(json)}`);
+  }
+  const record: Record<string, string[]> = Object.create(null);
+  let empty = true;
+  for (const [name, value] of Object.entries(json)) {
+    if (!headerName.test(name)) {
+      throw refused(
+        `headers: the name ${JSON.stringify(name)} must be printable ASCII, without spaces and colons, and not empty`,
+      );
+    }
+    const values: readonly unknown[] = Array.isArray(value) ? value : [value];
+    record[name] = values.map((each) => checkValue(name, each));
+    if (values.length > 0) empty = false;
+  }
+  // Not by append(), which trims and looks for other spellings of the name.
+  return empty ? undefined : MsgHdrsImpl.fromRecord(record);
+}
+
+function checkValue(name: string, value: unknown): string {
+  if (typeof value !== "string") {
+    throw refused(`headers: ${JSON.stringify(name)} must be a string or an array of strings, and has ${kindOf(value)}`);
+  }
+  if (lineBreak.test(value)) throw refused(`headers: the value of ${JSON.stringify(name)} must not have CR or LF`);
+  if (halfOfPair.test(value)) {
+    throw refused(`headers: the value of ${JSON.stringify(name)} must be Unicode, and has half of a surrogate pair`);
+  }
+  return value;
+}
+
+function refused(rule: string): NatsError {
+  return new NatsError("invalid_argument", `${rule}.`);
+}
+
+function kindOf(json: unknown): string {
+  if (json === null) return "null";
+  if (Array.isArray(json)) return "an array";
+  return typeof json === "object" ? "an object" : `a ${typeof json}`;
 }

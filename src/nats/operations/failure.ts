@@ -6,7 +6,7 @@
 import { JetStreamApiCodes, JetStreamApiError, type PubAck } from "@nats-io/jetstream";
 import { JetStreamStatusError, jserrors } from "@nats-io/jetstream/internal";
 import { errors } from "@nats-io/transport-node";
-import { HawserError, NatsError } from "../errors/index.js";
+import { HawserError, NatsError } from "../../errors/index.js";
 
 /** What was tried, so that an error can name it. */
 export interface Attempt {

@@ -4,77 +4,77 @@ import { connect } from "@nats-io/transport-node";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";
+import { next, optionsFor, testConnector } from "./support/connectors.js";
 import { fakeServer, welcoming } from "./support/fake-server.js";
-import { next, optionsFor, testLink } from "./support/links.js";
 
 /** Settles as the promise does if it settles without waiting for anything, else says so. */
 function atOnce<T>(promise: Promise<T>): Promise<T | "not at once"> {
   return Promise.race([promise, new Promise<"not at once">((resolve) => setImmediate(resolve, "not at once"))]);
 }
 
-describe("a link without options", () => {
+describe("a connector without options", () => {
   it("says at once that no server is defined", async () => {
-    const { link } = testLink({ natsWaitMs: 60_000 });
-    expect(link.connection).toBeUndefined();
-    expect(link.options).toBeUndefined();
-    for (const ask of [() => link.connected(), () => link.ready(), () => link.reconnect()]) {
+    const { connector } = testConnector({ natsWaitMs: 60_000 });
+    expect(connector.connection).toBeUndefined();
+    expect(connector.options).toBeUndefined();
+    for (const ask of [() => connector.connected(), () => connector.ready(), () => connector.reconnect()]) {
       await expect(atOnce<unknown>(ask())).rejects.toMatchObject({ code: "nats_not_configured" });
     }
   });
 });
 
-describe("a link whose server dies", () => {
+describe("a connector whose server dies", () => {
   it("loses its connection and makes another one when the server is back", async () => {
     await using server = await startNatsServer();
-    const { link } = testLink({ natsWaitMs: 600 });
-    link.configure(optionsFor(server));
-    const first = await link.connected();
-    const lost = next(link, "lost");
-    const again = next(link, "connected");
+    const { connector } = testConnector({ natsWaitMs: 600 });
+    connector.configure(optionsFor(server));
+    const first = await connector.connected();
+    const lost = next(connector, "lost");
+    const again = next(connector, "connected");
 
     await server.kill();
     const [error] = await lost;
     const lostAt = performance.now();
     expect(error.code).toBe("nats_unavailable");
-    expect(link.connection).toBeUndefined();
+    expect(connector.connection).toBeUndefined();
 
-    await expect(link.connected()).rejects.toMatchObject({
+    await expect(connector.connected()).rejects.toMatchObject({
       code: "nats_unavailable",
       detail: "Nothing listens there (ECONNREFUSED).",
     });
     expect(performance.now() - lostAt).toBeGreaterThan(300);
-    await expect(atOnce(link.connected())).rejects.toMatchObject({ code: "nats_unavailable" });
+    await expect(atOnce(connector.connected())).rejects.toMatchObject({ code: "nats_unavailable" });
 
     await server.restart();
     const [second] = await again;
     expect(second).not.toBe(first);
-    expect(link.connection).toBe(second);
+    expect(connector.connection).toBe(second);
     expect(first.isClosed()).toBe(true);
     await second.flush();
   });
 
   it("lets calls wait that come shortly after", async () => {
     await using server = await startNatsServer();
-    const { link } = testLink({ natsWaitMs: 30_000 });
-    link.configure(optionsFor(server));
-    await link.connected();
-    const lost = next(link, "lost");
+    const { connector } = testConnector({ natsWaitMs: 30_000 });
+    connector.configure(optionsFor(server));
+    await connector.connected();
+    const lost = next(connector, "lost");
     await server.kill();
     await lost;
-    const waiting = [link.connected(), link.connected()];
+    const waiting = [connector.connected(), connector.connected()];
     await server.restart();
-    for (const connection of await Promise.all(waiting)) expect(connection).toBe(link.connection);
+    for (const connection of await Promise.all(waiting)) expect(connection).toBe(connector.connection);
   });
 
   it("has no connection, logs the same failure as a warning only once, and pauses longer and longer", async () => {
     await using server = await startNatsServer();
-    const { link, logged } = testLink();
-    link.configure(optionsFor(server));
-    const connection = await link.connected();
+    const { connector, logged } = testConnector();
+    connector.configure(optionsFor(server));
+    const connection = await connector.connected();
     await server.kill();
     await connection.closed();
-    for (let times = 0; times < 4; times++) await next(link, "failed");
-    expect(link.connection).toBeUndefined();
+    for (let times = 0; times < 4; times++) await next(connector, "failed");
+    expect(connector.connection).toBeUndefined();
     expect(logged.slice(0, 5).map(({ level, message }) => `${level}: ${message}`)).toEqual([
       "info: connected to NATS",
       "warn: the connection to NATS is lost",
@@ -106,13 +106,13 @@ describe("a server that announces its end", () => {
     onTestFinished(() => void balancer.close());
     const { port } = balancer.address() as AddressInfo;
 
-    const { link } = testLink();
+    const { connector } = testConnector();
     const losses: unknown[] = [];
-    link.on("lost", (error) => losses.push(error));
-    link.configure(optionsFor({ host: "127.0.0.1", port }));
-    const first = await link.connected();
+    connector.on("lost", (error) => losses.push(error));
+    connector.configure(optionsFor({ host: "127.0.0.1", port }));
+    const first = await connector.connected();
     expect(first.info!.port).toBe(old.port);
-    const moved = next(link, "connected");
+    const moved = next(connector, "connected");
     target = successor;
     old.signal("SIGUSR2");
     const [second] = await moved;
@@ -128,86 +128,90 @@ describe("what the server does not permit", () => {
       config:
         'authorization { users: [{ user: "a", password: "b", permissions: { publish: { deny: ">" }, subscribe: "in.>" } }] }',
     });
-    const { link } = testLink();
+    const { connector } = testConnector();
     const refusals: unknown[] = [];
-    link.on("refused", (refusal) => refusals.push(refusal));
-    link.configure(optionsFor(server, { username: "a", password: "b" }));
-    const connection = await link.connected();
+    connector.on("refused", (refusal) => refusals.push(refusal));
+    connector.configure(optionsFor(server, { username: "a", password: "b" }));
+    const connection = await connector.connected();
     connection.subscribe("in.orders", { callback: () => undefined });
     await connection.flush();
-    await link.reconnect();
-    await link.connection!.flush();
+    await connector.reconnect();
+    await connector.connection!.flush();
     expect(refusals).toEqual([]);
     expect(server.log()).not.toContain("Violation");
 
-    link.connection!.publish("out.orders");
-    link.connection!.subscribe("secret", { queue: "workers", callback: () => undefined });
+    connector.connection!.publish("out.orders");
+    connector.connection!.subscribe("secret", { queue: "workers", callback: () => undefined });
     await eventually("both refusals are told", () => refusals.length === 2);
     expect(refusals).toEqual([
       expect.objectContaining({ operation: "publish", subject: "out.orders" }),
       expect.objectContaining({ operation: "subscription", subject: "secret", queue: "workers" }),
     ]);
-    expect(link.connection!.isClosed()).toBe(false);
+    expect(connector.connection!.isClosed()).toBe(false);
   });
 });
 
 describe("those who wait", () => {
   it("can leave", async () => {
     const silent = await fakeServer(() => undefined);
-    const { link } = testLink({ natsWaitMs: 60_000 });
-    link.configure(optionsFor(silent));
+    const { connector } = testConnector({ natsWaitMs: 60_000 });
+    connector.configure(optionsFor(silent));
     const leaving = new AbortController();
     const { signal } = leaving;
-    const waiting = Promise.allSettled([link.ready(signal), link.connected(signal), link.reconnect(signal)]);
+    const waiting = Promise.allSettled([
+      connector.ready(signal),
+      connector.connected(signal),
+      connector.reconnect(signal),
+    ]);
     leaving.abort(new Error("enough"));
     for (const outcome of await waiting) {
       expect(outcome).toMatchObject({ status: "rejected", reason: { message: "enough" } });
     }
-    await expect(link.ready(signal)).rejects.toThrow("enough");
+    await expect(connector.ready(signal)).rejects.toThrow("enough");
   });
 });
 
 describe("listeners", () => {
-  it("may configure the link anew", async () => {
+  it("may configure the connector anew", async () => {
     const refusing = await fakeServer((socket) => socket.end());
     const first = await fakeServer((socket) => welcoming(socket));
     const second = await fakeServer((socket) => welcoming(socket, { server_id: "SECOND" }));
-    const { link } = testLink();
-    link.on("failed", () => link.configure(optionsFor(first)));
-    link.on("connected", () => link.configure(optionsFor(second)));
-    link.configure(optionsFor(refusing));
-    await expect(link.ready()).rejects.toMatchObject({ code: "nats_unavailable" });
-    await link.ready();
-    await link.ready();
-    expect(link.connection!.info!.server_id).toBe("SECOND");
+    const { connector } = testConnector();
+    connector.on("failed", () => connector.configure(optionsFor(first)));
+    connector.on("connected", () => connector.configure(optionsFor(second)));
+    connector.configure(optionsFor(refusing));
+    await expect(connector.ready()).rejects.toMatchObject({ code: "nats_unavailable" });
+    await connector.ready();
+    await connector.ready();
+    expect(connector.connection!.info!.server_id).toBe("SECOND");
   });
 
   it("that fail harm nobody, and those that were taken away hear nothing", async () => {
     const server = await fakeServer((socket) => welcoming(socket));
-    const { link, logged } = testLink();
+    const { connector, logged } = testConnector();
     const heard: string[] = [];
-    link.on("connected", () => {
+    connector.on("connected", () => {
       throw new Error("of the listener");
     });
-    link.on("connected", () => heard.push("second"));
-    link.on("connected", () => heard.push("gone"))();
-    link.configure(optionsFor(server));
-    await link.ready();
+    connector.on("connected", () => heard.push("second"));
+    connector.on("connected", () => heard.push("gone"))();
+    connector.configure(optionsFor(server));
+    await connector.ready();
     expect(heard).toEqual(["second"]);
     expect(logged.filter(({ level }) => level === "error")).toHaveLength(1);
   });
 });
 
-it("leaves nats.js to those who use it beside, also while several links connect", async () => {
+it("leaves nats.js to those who use it beside, also while several connectors connect", async () => {
   await using server = await startNatsServer();
-  const links = Array.from({ length: 5 }, () => testLink().link);
-  for (const link of links) link.configure(optionsFor(server));
+  const connectors = Array.from({ length: 5 }, () => testConnector().connector);
+  for (const connector of connectors) connector.configure(optionsFor(server));
   const others = Array.from({ length: 5 }, () => {
     return connect({ servers: server.url, reconnectTimeWait: 10, maxReconnectAttempts: -1 });
   });
-  const connections = await Promise.all([...others, ...links.map((link) => link.connected())]);
+  const connections = await Promise.all([...others, ...connectors.map((connector) => connector.connected())]);
   const back = Promise.all([
-    ...links.map((link) => next(link, "connected")),
+    ...connectors.map((connector) => next(connector, "connected")),
     ...connections.slice(0, 5).map(async (connection) => {
       for await (const { type } of connection.status()) if (type === "reconnect") return;
     }),

@@ -1,13 +1,12 @@
 /**
- * Reads the content of a file.
+ * The content of files: reads it, and writes it in chunks.
  */
 import { createHash } from "node:crypto";
 import { DeliverPolicy } from "@nats-io/jetstream";
 import { NatsError } from "../../errors/index.js";
-import { deliver } from "./delivery.js";
-import type { DownloadBudget } from "./download-budget.js";
+import { type DownloadBudget, deliver } from "./delivery.js";
 import { chunkSubject, type FileRecord, hasDigest, streamOf } from "./file-record.js";
-import type { JetStreamSession } from "./jetstream-session.js";
+import type { JetStreamCall } from "./jetstream.js";
 
 /** A file by its name. */
 export interface FilePlace {
@@ -26,11 +25,10 @@ const maxLinks = 8;
  *   `recordAt` throws
  */
 export async function downloadFile(
-  session: JetStreamSession,
+  call: JetStreamCall,
   budget: DownloadBudget,
   place: FilePlace,
   maxBytes: number,
-  signal: AbortSignal,
   recordAt: (place: FilePlace) => Promise<FileRecord>,
 ): Promise<Uint8Array> {
   let at = place;
@@ -41,9 +39,9 @@ export async function downloadFile(
   }
   for (;;) {
     checkSize(record, at, maxBytes);
-    const content = await readContent(session, budget, at.store, record, signal);
+    const content = await readContent(call, budget, at.store, record);
     if (content !== undefined) return content;
-    signal.throwIfAborted();
+    call.signal.throwIfAborted();
     const now = await recordAt(at);
     if (now.nuid === record.nuid) throw damaged(at);
     record = now;
@@ -52,11 +50,10 @@ export async function downloadFile(
 
 /** Undefined if the chunks are not those of the record. */
 async function readContent(
-  session: JetStreamSession,
+  call: JetStreamCall,
   budget: DownloadBudget,
   store: string,
   record: FileRecord,
-  signal: AbortSignal,
 ): Promise<Uint8Array | undefined> {
   const content = Buffer.allocUnsafe(record.size ?? 0);
   const digest = createHash("sha256");
@@ -72,14 +69,14 @@ async function readContent(
   const subject = chunkSubject(store, record.nuid);
   if (record.chunks === 1) {
     // One round trip instead of a consumer. It comes as base64.
-    const only = await budget.spend(Math.ceil(content.length * 1.4), signal, () =>
-      session.manager.streams.getMessage(stream, { last_by_subj: subject }),
+    const only = await budget.spend(Math.ceil(content.length * 1.4), call.signal, () =>
+      call.manager.streams.getMessage(stream, { last_by_subj: subject }),
     );
     if (only !== null) take(only.data);
   } else if (content.length > 0) {
     const messageBytes = Math.ceil(content.length / (record.chunks || 1));
     const selection = { stream, subject, policy: DeliverPolicy.All, messageBytes };
-    await deliver(session, budget, selection, signal, ({ data }) => take(data));
+    await deliver(call, budget, selection, ({ data }) => take(data));
   }
   return bytes === content.length && hasDigest(record, digest.digest()) ? content : undefined;
 }
@@ -106,4 +103,52 @@ function damaged({ store, name }: FilePlace): NatsError {
     "nats_failed",
     `File "${name}" of store "${store}" is damaged: its content is not that of its size and digest.`,
   );
+}
+
+/** What was written. */
+export interface Upload {
+  readonly chunks: number;
+  /** SHA-256 of the content. */
+  readonly digest: Buffer;
+}
+
+/** Chunks that wait for their acknowledgement at once. */
+const maxInFlight = 16;
+
+/**
+ * Publishes the content in chunks, in their order, and resolves when all have been stored.
+ *
+ * @param chunkBytes of each but the last
+ * @throws what the library throws for the first that was not stored
+ */
+export async function uploadChunks(
+  { client, signal }: JetStreamCall,
+  subject: string,
+  content: Uint8Array,
+  chunkBytes: number,
+): Promise<Upload> {
+  const count = Math.ceil(content.length / chunkBytes);
+  // Chunk by chunk, so that a large file does not hold everything else up.
+  const digest = createHash("sha256");
+  const inFlight = new Set<Promise<void>>();
+  try {
+    for (let index = 0; index < count; index++) {
+      if (inFlight.size >= maxInFlight) await Promise.race(inFlight);
+      signal.throwIfAborted();
+      const chunk = content.subarray(index * chunkBytes, (index + 1) * chunkBytes);
+      digest.update(chunk);
+      const stored = client.publish(subject, chunk).then(() => {
+        inFlight.delete(stored);
+      });
+      // Awaited below; a failure of one must not count as unhandled while another is awaited.
+      stored.catch(() => undefined);
+      inFlight.add(stored);
+    }
+    await Promise.all(inFlight);
+  } catch (error) {
+    // So that none is stored after whoever catches this has removed them.
+    await Promise.allSettled(inFlight);
+    throw error;
+  }
+  return { chunks: count, digest: digest.digest() };
 }

@@ -1,7 +1,7 @@
 /**
  * The connection to NATS that the options describe, kept up.
  *
- * A link is off (no options), connecting, or connected. It connects in rounds: a round tries until it has a connection,
+ * A connector is off (no options), connecting, or connected. It connects in rounds: a round tries until it has a connection,
  * with growing pauses. There is at most one round at a time, and a new one ends the one before, so that what was begun
  * with old options never takes the place of something newer.
  *
@@ -15,36 +15,30 @@
  */
 
 import type { NatsConnection } from "@nats-io/transport-node";
-import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
+import { type CompleteNatsServerOptions, connectionOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
-import { type HawserError, NatsError } from "../errors/index.js";
-import { type Logger, RareLog } from "../runtime/index.js";
-import { pause, pauseAfterFailureMs, pauseAfterLossMs } from "./backoff.js";
+import { HawserError, NatsError } from "../errors/index.js";
+import { backoffMs, delay, type Logger, RareLog } from "../runtime/index.js";
 import { connectOnce, type Established } from "./connect.js";
-import { ConnectionUses } from "./connection-uses.js";
-import { Farewells } from "./farewells.js";
-import { again, asNatsError, isStopped, notConfigured } from "./link-errors.js";
-import { LinkListeners, type NatsLinkEvents } from "./link-events.js";
-import { Waiters } from "./link-waiters.js";
-import { sameConnection } from "./same-connection.js";
+import { Listeners, type NatsConnectorEvents, watchConnection } from "./connection-events.js";
+import { DrainingConnections } from "./draining.js";
 import { SecretFiles } from "./secret-files.js";
 import { type NatsAddress, natsAddresses, ServerChoice } from "./server-choice.js";
-import { watchConnection } from "./watch.js";
 
-const { natsReconnectMaxMs, natsConnectTimeoutMs } = gatewayConstants;
+const { natsReconnectMinMs, natsReconnectMaxMs, natsConnectTimeoutMs } = gatewayConstants;
 
-/** How a link is made. */
-export interface NatsLinkOptions {
+/** How a connector is made. */
+export interface NatsConnectorOptions {
   /** The name of this client in the server's lists, such as "hawser gateway". */
   readonly name: string;
   /** Where the files that options name may be. */
   readonly secretsDirectories: readonly string[];
   readonly logger: Logger;
-  /** In which order the servers of the options are tried, also by other links. Default: a choice of its own. */
+  /** In which order the servers of the options are tried, also by other connectors. Default: a choice of its own. */
   readonly choice?: ServerChoice;
   /** How long `connected` waits after a loss, in milliseconds. Default: that of `hawser serve`, 1,000. */
   readonly natsWaitMs?: number;
-  /** How long what uses a connection may last now, in milliseconds, if that can be longer than `natsFarewellMs`. */
+  /** How long what uses a connection may last now, in milliseconds, if that can be longer than `natsDrainMs`. */
   readonly usesLastMs?: () => number;
   /** 0 to 1, for pauses. */
   readonly random?: () => number;
@@ -52,24 +46,23 @@ export interface NatsLinkOptions {
 
 interface Round {
   readonly controller: AbortController;
-  /** The one server that the link moves to, as long as the old connection serves. */
+  /** The one server that the connector moves to, as long as the old connection serves. */
   readonly target: NatsAddress | undefined;
   /** Between two attempts. */
   isPausing: boolean;
 }
 
-/** See above. */
-export class NatsLink implements AsyncDisposable {
+/** Keeps up the connection to NATS that the options describe, and says where there is one, or why there is none. */
+export class NatsConnector implements AsyncDisposable {
   readonly #name: string;
   readonly #files: SecretFiles;
   readonly #logger: Logger;
   readonly #choice: ServerChoice;
   readonly #natsWaitMs: number;
   readonly #random: () => number;
-  readonly #listeners: LinkListeners;
+  readonly #listeners: Listeners;
   readonly #rareLog: RareLog;
-  readonly #uses = new ConnectionUses();
-  readonly #farewells: Farewells;
+  readonly #draining: DrainingConnections;
   /** Of `ready` and `reconnect`: settled by each attempt. */
   readonly #outcomes = new Waiters();
   /** Of `connected`: released when there is a connection, or none to wait for. */
@@ -83,7 +76,7 @@ export class NatsLink implements AsyncDisposable {
   #connection: NatsConnection | undefined;
   #connectedAt = 0;
   /** The server has announced its end. */
-  #isLeaving = false;
+  #isServerEnding = false;
   #round: Round | undefined;
   /** What `reaches` tries. */
   #trying: { readonly controller: AbortController; readonly ended: Promise<void> } | undefined;
@@ -93,21 +86,21 @@ export class NatsLink implements AsyncDisposable {
   #shortLives = 0;
   /** Why there is no connection. */
   #why: NatsError | undefined;
-  /** The failure that was logged last: the same one again is no news. */
+  /** The failure that was logged last: the same one again is not logged as a warning. */
   #logged: string | undefined;
   /** Since when there is none. */
   #downSince = 0;
   #stopped: Promise<void> | undefined;
 
-  constructor(options: NatsLinkOptions) {
+  constructor(options: NatsConnectorOptions) {
     this.#name = options.name;
     this.#files = new SecretFiles(options.secretsDirectories);
     this.#logger = options.logger;
     this.#choice = options.choice ?? new ServerChoice();
     this.#natsWaitMs = options.natsWaitMs ?? serveSettingsDefaults.natsWaitMs;
     this.#random = options.random ?? Math.random;
-    this.#farewells = new Farewells(this.#uses, options.usesLastMs ?? (() => 0));
-    this.#listeners = new LinkListeners(options.logger);
+    this.#draining = new DrainingConnections(options.usesLastMs ?? (() => 0));
+    this.#listeners = new Listeners(options.logger);
     this.#rareLog = new RareLog(options.logger, options.name);
   }
 
@@ -133,12 +126,12 @@ export class NatsLink implements AsyncDisposable {
 
   /**
    * Says that something is under way on the connection: should it be left for another one, it closes only after that,
-   * or after `natsFarewellMs`, or `usesLastMs` if that is longer.
+   * or after `natsDrainMs`, or `usesLastMs` if that is longer.
    *
    * @returns what says that it has ended; to be called once
    */
   use(connection: NatsConnection): () => void {
-    return this.#uses.begin(connection);
+    return this.#draining.use(connection);
   }
 
   /**
@@ -146,11 +139,14 @@ export class NatsLink implements AsyncDisposable {
    * False where nobody knows: the connection was lost. Asks the server; does not reject.
    */
   hasTaken(connection: NatsConnection): Promise<boolean> {
-    return this.#farewells.hasTaken(connection);
+    return this.#draining.hasTaken(connection);
   }
 
   /** @returns what takes the listener away */
-  on<Name extends keyof NatsLinkEvents>(name: Name, listener: (...event: NatsLinkEvents[Name]) => void): () => void {
+  on<Name extends keyof NatsConnectorEvents>(
+    name: Name,
+    listener: (...event: NatsConnectorEvents[Name]) => void,
+  ): () => void {
     return this.#listeners.add(name, listener);
   }
 
@@ -206,7 +202,7 @@ export class NatsLink implements AsyncDisposable {
   }
 
   /**
-   * Connects to that server of the options, as `reconnect` does, unless the link has no connection, or is about to have
+   * Connects to that server of the options, as `reconnect` does, unless the connector has no connection, or is about to have
    * another one: then it does nothing.
    *
    * @throws NatsError of the attempt: the old connection goes on
@@ -240,7 +236,7 @@ export class NatsLink implements AsyncDisposable {
     if (this.#connection !== undefined) return this.#connection;
     this.#checkConfigured();
     const remainingMs = this.#downSince + this.#natsWaitMs - performance.now();
-    if (remainingMs >= 1) await this.#arrivals.nextWithin(remainingMs, signal);
+    if (remainingMs >= 1) await this.#arrivals.next(signal, remainingMs);
     if (this.#connection !== undefined) return this.#connection;
     this.#checkConfigured();
     if (this.#why !== undefined) throw again(this.#why);
@@ -269,7 +265,7 @@ export class NatsLink implements AsyncDisposable {
     // After the assignment of #stopped, which those who are released look at.
     await Promise.resolve();
     this.#release(isStopped());
-    await Promise.all([...this.#rounds, this.#trying?.ended, this.#farewells.done(limitMs)]);
+    await Promise.all([...this.#rounds, this.#trying?.ended, this.#draining.end(limitMs)]);
     this.#rareLog.end();
   }
 
@@ -290,7 +286,7 @@ export class NatsLink implements AsyncDisposable {
     this.#connection = undefined;
     this.#downSince = performance.now();
     this.#why = undefined;
-    if (connection !== undefined) this.#farewells.say(connection);
+    if (connection !== undefined) this.#draining.drain(connection);
   }
 
   #endRound(): void {
@@ -312,17 +308,17 @@ export class NatsLink implements AsyncDisposable {
     const { signal } = round.controller;
     for (let pauseMs = firstPauseMs; !signal.aborted; ) {
       round.isPausing = true;
-      await pause(pauseMs, signal);
+      if (pauseMs > 0) await delay(pauseMs, signal);
       round.isPausing = false;
       try {
         const established = await this.#connect(options, this.#serversOf(round, options), signal);
-        if (signal.aborted) this.#farewells.say(established.connection);
+        if (signal.aborted) this.#draining.drain(established.connection);
         else this.#arrive(established);
         return;
       } catch (error) {
         if (signal.aborted) return;
         const failure = asNatsError(error);
-        if (this.#current !== undefined && !this.#isLeaving) {
+        if (this.#current !== undefined && !this.#isServerEnding) {
           // The connection that was to be replaced goes on.
           this.#round = undefined;
           this.#fail(failure, {}, "connecting anew to NATS failed; the old connection goes on");
@@ -330,7 +326,7 @@ export class NatsLink implements AsyncDisposable {
         }
         this.#failures += 1;
         if (this.#current === undefined) this.#why = failure;
-        pauseMs = pauseAfterFailureMs(this.#failures, this.#random());
+        pauseMs = this.#pauseAfterFailureMs(this.#failures);
         round.isPausing = true;
         this.#fail(failure, { retryMs: Math.round(pauseMs) }, "no connection to NATS");
       }
@@ -338,7 +334,7 @@ export class NatsLink implements AsyncDisposable {
   }
 
   #serversOf({ target }: Round, options: CompleteNatsServerOptions): readonly NatsAddress[] {
-    const isServed = this.#current !== undefined && !this.#isLeaving;
+    const isServed = this.#current !== undefined && !this.#isServerEnding;
     return target !== undefined && isServed ? [target] : this.#choice.order(natsAddresses(options));
   }
 
@@ -362,11 +358,11 @@ export class NatsLink implements AsyncDisposable {
   }
 
   #fail(failure: NatsError, more: object, message: string): void {
-    const isNews = this.#logged !== failure.message;
+    const isNew = this.#logged !== failure.message;
     this.#logged = failure.message;
     const { code, detail } = failure;
-    this.#logger[isNews ? "warn" : "debug"]({ client: this.#name, code, detail, ...more }, message);
-    // Listeners come last: they may configure the link anew.
+    this.#logger[isNew ? "warn" : "debug"]({ client: this.#name, code, detail, ...more }, message);
+    // Listeners come last: they may configure the connector anew.
     this.#outcomes.settle(failure);
     this.#listeners.emit("failed", failure);
   }
@@ -378,11 +374,11 @@ export class NatsLink implements AsyncDisposable {
     this.#current = established;
     this.#connection = connection;
     this.#connectedAt = performance.now();
-    this.#isLeaving = false;
+    this.#isServerEnding = false;
     this.#why = undefined;
     this.#logged = undefined;
     this.#observe(established);
-    if (before !== undefined) this.#farewells.say(before.connection);
+    if (before !== undefined) this.#draining.drain(before.connection);
     this.#logger.info(
       { client: this.#name, server: server.name, serverId: connection.info?.server_id },
       "connected to NATS",
@@ -400,9 +396,9 @@ export class NatsLink implements AsyncDisposable {
         this.#rareLog.warn("NATS does not permit it", refusal.message);
         this.#listeners.emit("refused", refusal, established.connection);
       },
-      onLeaving: () => {
-        if (!isCurrent() || this.#isLeaving) return;
-        this.#isLeaving = true;
+      onServerEnding: () => {
+        if (!isCurrent() || this.#isServerEnding) return;
+        this.#isServerEnding = true;
         this.#choice.failed(established.server);
         this.#logger.info({ client }, "the NATS server announces its end; connecting anew");
         if (this.#round === undefined) this.#begin(0);
@@ -425,10 +421,81 @@ export class NatsLink implements AsyncDisposable {
     this.#why = error;
     this.#logger.warn({ client: this.#name, code: error.code, detail: error.detail }, "the connection to NATS is lost");
     if (this.#round === undefined) {
-      const random = this.#random();
       // A server that accepts and then cuts off is not to be asked again and again without a pause.
-      this.#begin(this.#shortLives > 1 ? pauseAfterFailureMs(this.#shortLives, random) : pauseAfterLossMs(random));
+      const isCutOff = this.#shortLives > 1;
+      this.#begin(isCutOff ? this.#pauseAfterFailureMs(this.#shortLives) : natsReconnectMinMs * this.#random());
     }
     this.#listeners.emit("lost", error);
+  }
+
+  /** From half of a time to the whole, so that the clients of a server that comes back do not come all at once. */
+  #pauseAfterFailureMs(failures: number): number {
+    const limits = { minMs: 2 * natsReconnectMinMs, maxMs: natsReconnectMaxMs };
+    return backoffMs({ ...limits, jitter: 0.5, random: this.#random }, failures);
+  }
+}
+
+/** Whatever an attempt threw. */
+function asNatsError(error: unknown): NatsError {
+  if (HawserError.is(error)) return error as NatsError;
+  return new NatsError("internal", "connecting to NATS failed in a way that was not foreseen", { cause: error });
+}
+
+/** There is nothing to connect to. @param because why, if it is not that no server is defined */
+function notConfigured(because?: HawserError): NatsError {
+  if (because === undefined) return new NatsError("nats_not_configured", "no NATS server is defined in this database");
+  const { message, detail, entry } = because;
+  return new NatsError("nats_not_configured", message, { detail, hint: because.hint ?? entry.remedy, cause: because });
+}
+
+/** There will be no connection any more. */
+function isStopped(): NatsError {
+  const detail = "Hawser closes its connections.";
+  return new NatsError("nats_unavailable", "there is no connection to the NATS server: it is being closed", { detail });
+}
+
+/** The same error for another caller, with the stack of its own call. */
+function again({ code, message, detail, hint, cause }: NatsError): NatsError {
+  return new NatsError(code, message, { detail, hint, ...(cause === undefined ? {} : { cause }) });
+}
+
+/** True if both describe the same connection, whatever their other options are, or are both undefined. */
+function sameConnection(
+  one: CompleteNatsServerOptions | undefined,
+  other: CompleteNatsServerOptions | undefined,
+): boolean {
+  if (one === undefined || other === undefined) return one === other;
+  return connectionOptions.every((name) => one[name] === other[name]);
+}
+
+/** Promises that are settled together, each of which its owner can leave by a signal or after a time. */
+class Waiters {
+  readonly #waiting = new Set<(error: Error | undefined) => void>();
+
+  /**
+   * Resolves or rejects with the next `settle`. Resolves also after `timeoutMs`, where that is given.
+   *
+   * @throws the reason of the signal, once it is aborted
+   */
+  next(signal?: AbortSignal, timeoutMs?: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) return reject(signal.reason);
+      const settle = (error: Error | undefined): void => {
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", onAbort);
+        this.#waiting.delete(settle);
+        if (error === undefined) resolve();
+        else reject(error);
+      };
+      const onAbort = (): void => settle(signal!.reason);
+      const timer = timeoutMs === undefined ? undefined : setTimeout(() => settle(undefined), timeoutMs);
+      signal?.addEventListener("abort", onAbort, { once: true });
+      this.#waiting.add(settle);
+    });
+  }
+
+  /** Resolves everyone who waits now, or rejects them with the error. */
+  settle(error?: Error): void {
+    for (const settle of [...this.#waiting]) settle(error);
   }
 }

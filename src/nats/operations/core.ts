@@ -1,14 +1,13 @@
 /**
- * Core publish: settled when the bytes have been written to the socket, and not merely queued.
+ * Core NATS: a publish, which is settled when its bytes have been written to the socket and not merely queued, and a
+ * request with its one answer.
  */
 import type { MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-node";
 import { type HawserError, NatsError } from "../../errors/index.js";
-import { type Attempt, connectionLost, natsFailure, notConnected } from "../failure.js";
-import type { ConnectionWatch } from "./connection-watch.js";
-import { Deadline } from "./deadline.js";
-import { publishFrames } from "./publish-frames.js";
-import { type WriteSide, writeSideOf } from "./socket.js";
-import { checkSubject } from "./subject.js";
+import { Deadline } from "../../runtime/index.js";
+import { receivedHeaders } from "../headers.js";
+import { type ConnectionWatch, type WriteSide, writeSideOf } from "./connection-watch.js";
+import { type Attempt, connectionLost, natsFailure, notConnected } from "./failure.js";
 
 /** How messages are published. */
 export interface PublishOptions {
@@ -139,5 +138,134 @@ function stillWaiting({ name, timeoutMs }: Attempt): HawserError {
     "outcome_unknown",
     `The NATS server has not taken all of the ${name} within ${timeoutMs} ms: it may still be sent or not.`,
     { outcome: "unknown" },
+  );
+}
+
+/** How a request is made. */
+export interface RequestOptions {
+  /** How long the answer may take, in milliseconds. */
+  readonly timeoutMs: number;
+  /** As `readHeaders` makes them. */
+  readonly headers?: MsgHdrs | undefined;
+}
+
+/** The headers by which a service says that it could not answer (NATS services, ADR-32). */
+const serviceErrorCode = "Nats-Service-Error-Code";
+const serviceError = "Nats-Service-Error";
+
+/**
+ * The payload of the first answer.
+ *
+ * @throws HawserError no_responders at once, where nobody listens to the subject; nats_timeout; nats_failed where a
+ *   service answered that it failed, with its code and words; unreadable_headers; nats_permission_denied; payload_too_large;
+ *   nats_unavailable: not sent; outcome_unknown: the connection ended before the answer came
+ */
+export async function request(
+  watch: ConnectionWatch,
+  subject: string,
+  payload: Uint8Array,
+  { timeoutMs, headers }: RequestOptions,
+): Promise<Uint8Array> {
+  checkSubject("subject", subject);
+  const attempt = { name: `request to "${subject}"`, subject, changes: true, timeoutMs };
+  if (headers !== undefined) watch.checkHeaders(attempt);
+  watch.checkSize(attempt, payload.length + (headers === undefined ? 0 : encodeHeaders(headers).length));
+  const deadline = new Deadline(timeoutMs);
+  const answer = await watch.run(attempt, deadline, () =>
+    watch.connection.request(subject, payload, {
+      timeout: deadline.remainingMs,
+      ...(headers === undefined ? {} : { headers }),
+    }),
+  );
+  const received = receivedHeaders(answer);
+  const code = received?.get(serviceErrorCode) ?? "";
+  // Whether it is an answer or an error is not known.
+  if (code === "" && received?.problem !== undefined) {
+    throw new NatsError(
+      "unreadable_headers",
+      `The answer to the request to "${subject}" has headers that cannot be read: ${received.problem}.`,
+    );
+  }
+  if (code === "") return answer.data;
+  const words = received?.get(serviceError) ?? "";
+  throw new NatsError(
+    "nats_failed",
+    `The service at "${subject}" answered with error ${code}: ${words || "no words"}.`,
+    {
+      detail: `${serviceErrorCode} ${code}`,
+    },
+  );
+}
+
+const carriageReturn = 0x0d;
+const lineFeed = 0x0a;
+/** The digits of a length, at most: payloads are below 2^53 bytes. */
+const maxDigits = 16;
+
+/**
+ * Messages of one subject as the bytes that the NATS protocol has for them (PUB, or HPUB with headers), one after the
+ * other in a buffer of their own.
+ *
+ * @param subject without white space, as `checkSubject` demands
+ * @param headers as they travel, the empty line at their end included
+ */
+function publishFrames(
+  subject: string,
+  reply: string | undefined,
+  headers: Uint8Array | undefined,
+  payloads: readonly Uint8Array[],
+): Buffer {
+  const headerBytes = headers?.length ?? 0;
+  const command = headers === undefined ? "PUB" : "HPUB";
+  const address = reply === undefined ? subject : `${subject} ${reply}`;
+  const start = Buffer.from(`${command} ${address} ${headers === undefined ? "" : `${headerBytes} `}`);
+  let capacity = payloads.length * (start.length + maxDigits + headerBytes + 4);
+  for (const { length } of payloads) capacity += length;
+  const frames = Buffer.allocUnsafe(capacity);
+  let end = 0;
+  for (const payload of payloads) {
+    frames.set(start, end);
+    end += start.length;
+    end = writeDecimal(frames, headerBytes + payload.length, end);
+    frames[end++] = carriageReturn;
+    frames[end++] = lineFeed;
+    if (headers !== undefined) {
+      frames.set(headers, end);
+      end += headerBytes;
+    }
+    frames.set(payload, end);
+    end += payload.length;
+    frames[end++] = carriageReturn;
+    frames[end++] = lineFeed;
+  }
+  return frames.subarray(0, end);
+}
+
+/** Writes the digits of a whole number, without a string between, and returns where they end. */
+function writeDecimal(target: Buffer, value: number, start: number): number {
+  let end = start + 1;
+  for (let rest = value; rest >= 10; rest = Math.floor(rest / 10)) end++;
+  let rest = value;
+  for (let at = end - 1; at >= start; at--) {
+    target[at] = 0x30 + (rest % 10);
+    rest = Math.floor(rest / 10);
+  }
+  return end;
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what must not get through.
+const unsafe = /[\u0000-\u0020]/;
+
+/**
+ * The last check before a subject becomes part of a line of the protocol. Its real rules are in the spec, and have been
+ * checked with the call.
+ *
+ * @throws NatsError invalid_argument, if `subject` is empty or would end its word or line of the protocol
+ */
+export function checkSubject(argument: string, subject: string): void {
+  if (subject !== "" && !unsafe.test(subject)) return;
+  throw new NatsError(
+    "invalid_argument",
+    `${argument} ${JSON.stringify(subject)} must not be empty, and have no white space and no control characters.`,
   );
 }

@@ -5,17 +5,17 @@ import { eventually } from "../support/eventually.js";
 import { natsClient } from "../support/nats-client.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { startProgram } from "../support/program.js";
+import { optionsFor, testConnector } from "./support/connectors.js";
 import { fakeServer, greeting } from "./support/fake-server.js";
-import { optionsFor, testLink } from "./support/links.js";
 
 const { natsConnectTimeoutMs } = gatewayConstants;
 
 describe("stop", () => {
   it("sends what was published, and closes", async () => {
     await using server = await startNatsServer();
-    const { link } = testLink();
-    link.configure(optionsFor(server));
-    const connection = await link.connected();
+    const { connector } = testConnector();
+    connector.configure(optionsFor(server));
+    const connection = await connector.connected();
     await using reader = await natsClient({ servers: server.url });
     const count = 15_000;
     const subscription = reader.subscribe("news", { max: count });
@@ -23,7 +23,7 @@ describe("stop", () => {
     // More than fits on the way to a server that does not read.
     server.signal("SIGSTOP");
     for (let number = 0; number < count; number++) connection.publish("news", new Uint8Array(1000));
-    const stopped = Promise.all([link.stop(), link.stop()]);
+    const stopped = Promise.all([connector.stop(), connector.stop()]);
     await new Promise((resolve) => setImmediate(resolve));
     server.signal("SIGCONT");
     await stopped;
@@ -38,32 +38,32 @@ describe("stop", () => {
     { when: "that waits for the answer to ours", behave: (socket: Socket) => socket.write(greeting()) },
   ])("ends an attempt $when, and those who wait for it", async ({ behave }) => {
     const silent = await fakeServer(behave);
-    const { link } = testLink({ natsWaitMs: 60_000 });
-    link.configure(optionsFor(silent));
-    const waiting = Promise.allSettled([link.ready(), link.connected(), link.reconnect()]);
+    const { connector } = testConnector({ natsWaitMs: 60_000 });
+    connector.configure(optionsFor(silent));
+    const waiting = Promise.allSettled([connector.ready(), connector.connected(), connector.reconnect()]);
     await eventually("an attempt is under way", () => silent.sockets.length > 0);
     const before = performance.now();
-    await link.stop();
+    await connector.stop();
     // And not when the attempt is over.
     expect(performance.now() - before).toBeLessThan(natsConnectTimeoutMs - 500);
     for (const outcome of await waiting) {
       expect(outcome).toMatchObject({ status: "rejected", reason: { code: "nats_unavailable" } });
     }
-    await expect(link.connected()).rejects.toThrow("it is being closed");
-    link.configure(optionsFor(silent, { domain: "later" }));
-    expect(link.connection).toBeUndefined();
+    await expect(connector.connected()).rejects.toThrow("it is being closed");
+    connector.configure(optionsFor(silent, { domain: "later" }));
+    expect(connector.connection).toBeUndefined();
     await eventually("the sockets are closed", () => silent.sockets.every((socket) => socket.closed));
   });
 
   it("waits for a server that hangs no longer than for one to connect to", async () => {
     await using server = await startNatsServer();
-    const { link } = testLink();
-    link.configure(optionsFor(server));
-    const connection = await link.connected();
+    const { connector } = testConnector();
+    connector.configure(optionsFor(server));
+    const connection = await connector.connected();
     server.signal("SIGSTOP");
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
     onTestFinished(() => void vi.useRealTimers());
-    const stopped = link.stop();
+    const stopped = connector.stop();
     await vi.advanceTimersByTimeAsync(natsConnectTimeoutMs - 1);
     expect(connection.isClosed()).toBe(false);
     await vi.advanceTimersByTimeAsync(1);
@@ -76,7 +76,7 @@ describe("stop", () => {
     const silent = await fakeServer(() => undefined);
     const dead = await fakeServer((socket) => socket.destroy());
     const program = startProgram(
-      "test/nats/programs/stop-link.ts",
+      "test/nats/programs/stop-connector.ts",
       [server, silent, dead].map(({ port }) => `${port}`),
     );
     expect(await program.ended).toMatchObject({ status: 0, stdout: "stopped 4\n", stderr: "" });

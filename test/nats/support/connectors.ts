@@ -1,12 +1,12 @@
 /**
- * Links to NATS for tests: their options checked as Hawser checks them, everything they log kept.
+ * Connectors to NATS for tests: their options checked as Hawser checks them, everything they log kept.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
 import { type CompleteNatsServerOptions, checkNatsServerOptions } from "../../../generated/ts/nats-options/index.js";
 import type { NatsError } from "../../../src/errors/index.js";
-import { NatsLink, type NatsLinkEvents } from "../../../src/nats/index.js";
+import { NatsConnector, type NatsConnectorEvents } from "../../../src/nats/index.js";
 import { temporaryDirectory } from "../../support/temporary.js";
 
 /** Something that listens on a port of this machine. */
@@ -25,25 +25,31 @@ export function optionsFor(
   return checked.options;
 }
 
-/** A link, stopped when the test has ended, and what it has logged. */
-export interface TestLink {
-  readonly link: NatsLink;
+/** A connector, stopped when the test has ended, and what it has logged. */
+export interface TestConnector {
+  readonly connector: NatsConnector;
   readonly logged: { readonly level: string; readonly details: object; readonly message: string }[];
 }
 
-/** Makes a link that is not configured yet. */
-export function testLink(
+/** Makes a connector that is not configured yet. */
+export function testConnector(
   options: { secretsDirectories?: readonly string[]; natsWaitMs?: number; usesLastMs?: () => number } = {},
-): TestLink {
-  const logged: TestLink["logged"] = [];
+): TestConnector {
+  const logged: TestConnector["logged"] = [];
   const log = (level: string) => (details: object, message: string) => {
     logged.push({ level, details, message });
   };
   const logger = { debug: log("debug"), info: log("info"), warn: log("warn"), error: log("error") };
   // Connecting may take a while where the machine has much other work.
-  const link = new NatsLink({ name: "hawser test", secretsDirectories: [], natsWaitMs: 30_000, logger, ...options });
-  onTestFinished(() => link.stop());
-  return { link, logged };
+  const connector = new NatsConnector({
+    name: "hawser test",
+    secretsDirectories: [],
+    natsWaitMs: 30_000,
+    logger,
+    ...options,
+  });
+  onTestFinished(() => connector.stop());
+  return { connector, logged };
 }
 
 /** Connects once with the options, and resolves with the error, or undefined if there is a connection. */
@@ -51,22 +57,25 @@ export async function connectError(
   options: CompleteNatsServerOptions,
   secretsDirectory?: string,
 ): Promise<NatsError | undefined> {
-  const { link } = testLink(secretsDirectory === undefined ? {} : { secretsDirectories: [secretsDirectory] });
-  link.configure(options);
+  const { connector } = testConnector(secretsDirectory === undefined ? {} : { secretsDirectories: [secretsDirectory] });
+  connector.configure(options);
   try {
-    await link.ready();
+    await connector.ready();
     return undefined;
   } catch (error) {
     return error as NatsError;
   } finally {
-    await link.stop();
+    await connector.stop();
   }
 }
 
 /** Resolves with the next event of that name. */
-export function next<Name extends keyof NatsLinkEvents>(link: NatsLink, name: Name): Promise<NatsLinkEvents[Name]> {
+export function next<Name extends keyof NatsConnectorEvents>(
+  connector: NatsConnector,
+  name: Name,
+): Promise<NatsConnectorEvents[Name]> {
   return new Promise((resolve) => {
-    const off = link.on(name, (...event) => {
+    const off = connector.on(name, (...event) => {
       off();
       resolve(event);
     });
