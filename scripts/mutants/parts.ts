@@ -28,13 +28,16 @@ export const parts: readonly Part[] = [
     rings: [["test/wire/"], ["test/transport/", ...below("test/peer", "compression", "limits", "send")]],
   },
   {
-    folder: "src/bridge/lanes",
+    folder: "src/bridge/queue",
     rings: [
-      ["test/bridge/lanes/"],
+      ["test/bridge/queue/"],
       below("test/bridge", "failing-functions", "innocent", "run-as", "signatures", "transaction"),
     ],
   },
-  { folder: "src/bridge/lead", rings: [["test/bridge/lead/"], below("test/bridge", "beside", "endings", "live")] },
+  {
+    folder: "src/bridge/leadership",
+    rings: [["test/bridge/leadership/"], below("test/bridge", "beside", "endings", "live")],
+  },
   {
     folder: "src/gateway/protocol",
     rings: [

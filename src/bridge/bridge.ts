@@ -15,15 +15,10 @@ import { NatsConnector, type ServerChoice } from "../nats/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
 import { type Logger, RareLog } from "../runtime/index.js";
 import type { Responder } from "./bindings.js";
-import { DeadLetterWriter } from "./dead-letter-writer.js";
-import { BatchRunner } from "./executor/batch-runner.js";
-import { ExecutorLogin } from "./executor/executor-login.js";
-import { ExecutorPool } from "./executor/executor-pool.js";
-import { wordsOf } from "./executor/failure.js";
-import { PostgresRequestRunner } from "./executor/request-runner.js";
-import { HandlerLook } from "./handler-look.js";
-import { type Handlers, readRetries } from "./handlers.js";
-import { Lead } from "./lead/index.js";
+import { type Bindings, BindingWatch } from "./bindings.js";
+import { DeadLetterWriter, readRetries } from "./dead-letters.js";
+import { BatchRunner, ExecutorLogin, ExecutorPool, PostgresRequestRunner, wordsOf } from "./executor/index.js";
+import { Leadership } from "./leadership/index.js";
 import { earliest } from "./message.js";
 import { Receiver } from "./receiver.js";
 import { ResponderService, type ResponderServiceStats } from "./responders/index.js";
@@ -69,16 +64,14 @@ export interface BridgeStats {
 const identitySql = `SELECT current_database() AS database, l.user_name AS login FROM ${tables.executorLogin} AS l`;
 
 const forgets = "saved messages of subscriptions that have ended are forgotten";
-
-/** See above. */
 export class Bridge {
   readonly #options: BridgeOptions;
   readonly #session: PostgresSession;
   readonly #rareLog: RareLog;
-  readonly #handlers: HandlerLook;
+  readonly #bindings: BindingWatch;
   readonly #roleWatch: RoleWatch;
   readonly #notices: RoleNotices;
-  readonly #lead: Lead;
+  readonly #leadership: Leadership;
   readonly #connectors: { readonly subscriptions: NatsConnector; readonly responders: NatsConnector };
   readonly #pools: { readonly subscriptions: ExecutorPool; readonly responders: ExecutorPool };
   readonly #subscriptions: Subscriptions;
@@ -100,7 +93,7 @@ export class Bridge {
   /** Since when it received everything, as it was when it ended. */
   #receivedSince: number | undefined;
   /** When it ceased to receive; undefined: it receives. */
-  #deafSince: number | undefined;
+  #silentSince: number | undefined;
   /** Those that were received here when the connection was last lost, if this process led. */
   #cutSubjects: readonly string[] = [];
   #finished: Promise<void> | undefined;
@@ -116,14 +109,14 @@ export class Bridge {
       applicationName: "hawser serve: bridge",
       channels: [notifyChannels.natsHandler],
       queryTimeoutMs: optionsPollMs * 2,
-      onNotification: () => this.#handlers.soon(),
-      onDown: () => this.#handlers.soon(),
+      onNotification: () => this.#bindings.soon(),
+      onDown: () => this.#bindings.soon(),
     });
-    this.#handlers = new HandlerLook({
+    this.#bindings = new BindingWatch({
       session: this.#session,
       logger,
-      onHandlers: (handlers) => this.#take(handlers),
-      onLooked: () => this.#tellDiscarded(),
+      onBindings: (handlers) => this.#take(handlers),
+      onRead: () => this.#tellDiscarded(),
     });
     const connector = (name: string, usesLastMs: () => number): NatsConnector =>
       new NatsConnector({ name, secretsDirectories, choice, logger, natsWaitMs: settings.natsWaitMs, usesLastMs });
@@ -155,9 +148,9 @@ export class Bridge {
       timeoutMs: settings.subscriberTimeoutMs,
       bufferBytes: settings.bufferBytes,
       takeoverBufferMs: settings.takeoverBufferMs,
-      onRefused: () => this.#lead.refused(),
-      onRetried: () => this.#handlers.soon(),
-      onBuried: ({ subscription: { functionName, subject }, error: { code } }) => {
+      onRefused: () => this.#leadership.refused(),
+      onRetried: () => this.#bindings.soon(),
+      onDeadLettered: ({ subscription: { functionName, subject }, error: { code } }) => {
         this.#rareLog.warn("a message became a dead letter", `${functionName} on ${subject}: SQLSTATE ${code}`);
       },
       onBatch: (messages, durationMs) => options.onBatch(messages, durationMs),
@@ -172,23 +165,24 @@ export class Bridge {
       onRefused: (pattern) => this.#refusedSoon(pattern),
       onCut: () => this.#cut(),
       onSameServer: () => this.#tellCut(),
-      onDeaf: () => void this.#deaf(),
-      onHearing: () => this.#hears(),
+      onSilent: () => void this.#fallSilent(),
+      onReceiving: () => this.#receivesAgain(),
     });
     this.#notices = new RoleNotices({ connector: this.#connectors.subscriptions, logger });
-    this.#lead = new Lead({
+    this.#leadership = new Leadership({
       databaseUrl,
       logger,
       unfinished: () => {
         const { oldestAt, behind } = this.#subscriptions.unfinished;
-        const ofAll = [oldestAt, this.#unsavedSince, this.#receiver.completeUntil, this.#deafSince];
+        const ofAll = [oldestAt, this.#unsavedSince, this.#receiver.completeUntil, this.#silentSince];
         return { oldestAt: ofAll.reduce(earliest), behind };
       },
-      // Who is about to end takes the lead no more.
-      isReceiving: () => this.#receiver.isHearing && this.#finished === undefined,
+      // A process that is about to end does not become the leader.
+      isReceiving: () => this.#receiver.isReceiving && this.#finished === undefined,
       completeSince: () => this.#subscriptions.completeSince,
       receivedSince: () => this.#receivedSince ?? this.#subscriptions.receivedSince,
-      receivedUntil: () => this.#deafSince ?? (this.#finished === undefined ? undefined : this.#receiver.completeUntil),
+      receivedUntil: () =>
+        this.#silentSince ?? (this.#finished === undefined ? undefined : this.#receiver.completeUntil),
       onLeading: (epoch, { afterCleanEnd }) => this.#leads(epoch, afterCleanEnd),
       onDeposed: () => this.#follows(),
       onWaiting: (epoch) => logger.info({ epoch }, "another process leads the subscriptions"),
@@ -230,7 +224,7 @@ export class Bridge {
   get stats(): BridgeStats {
     return {
       role: this.#roleWatch.role,
-      epoch: this.#lead.epoch,
+      epoch: this.#leadership.epoch,
       lastEpoch: this.#lastEpoch,
       subscriptions: this.#subscriptions.counts(),
       responders: this.#responderService?.stats() ?? { responders: [], running: 0 },
@@ -270,12 +264,12 @@ export class Bridge {
       ),
     );
     // It is to see what the caller has committed.
-    await this.#handlers.fresh();
+    await this.#bindings.fresh();
     await Promise.all([this.#receiver.known(), this.#responderService?.configure(this.#answering)]);
   }
 
   /**
-   * Receives nothing more: runs what it has received, answers what it was asked, and gives the lead to another process.
+   * Receives nothing more: runs what it has received, answers what it was asked, and gives leadership to another process.
    * A further call waits for the first.
    *
    * @param deadlineMs how long functions may take for it
@@ -318,9 +312,9 @@ export class Bridge {
       use: (connection) => this.#connectors.responders.use(connection),
       onRun: (responder, durationMs) => this.#options.onRequest(responder, durationMs),
     });
-    await this.#handlers.look();
+    await this.#bindings.read();
     await this.#roleWatch.start();
-    if (this.#roleWatch.role === "primary") await this.#lead.start();
+    if (this.#roleWatch.role === "primary") await this.#leadership.start();
   }
 
   get #responderTimeoutMs(): number {
@@ -330,15 +324,15 @@ export class Bridge {
   async #finish(deadlineMs: number): Promise<void> {
     const deadline = AbortSignal.timeout(deadlineMs);
     const endsAt = performance.now() + deadlineMs;
-    this.#handlers.stop();
+    this.#bindings.stop();
     await this.#roleWatch.stop();
-    const answered = this.#responderService?.stop(Math.min(deadlineMs, bridgeConstants.responderPatienceMs));
-    await this.#receiver.stop(Math.min(deadlineMs, bridgeConstants.responderPatienceMs));
+    const answered = this.#responderService?.stop(Math.min(deadlineMs, bridgeConstants.responderStopMs));
+    await this.#receiver.stop(Math.min(deadlineMs, bridgeConstants.responderStopMs));
     const draining = AbortSignal.timeout(deadlineMs / bridgeConstants.stopDrainDivisor);
     await this.#subscriptions.drain(draining);
     await this.#subscriptions.stop(draining);
     await this.#save(deadline);
-    await this.#lead.stop(Math.max(bridgeConstants.leadReleaseMs, endsAt - performance.now()));
+    await this.#leadership.stop(Math.max(bridgeConstants.leaderReleaseMs, endsAt - performance.now()));
     await answered;
   }
 
@@ -347,7 +341,7 @@ export class Bridge {
     await this.finish(deadlineMs);
     // What is being read is of no use any more.
     await this.#session.close();
-    await this.#handlers.ended();
+    await this.#bindings.ended();
     await this.#notices.stop();
     const leftMs = Math.max(gatewayConstants.stopReserveMs, endsAt - performance.now());
     await Promise.all(Object.values(this.#connectors).map((connector) => connector.stop(leftMs)));
@@ -358,13 +352,13 @@ export class Bridge {
     this.#tellDiscarded();
   }
 
-  /** Saves what it has not run, for whoever leads next. */
+  /** Saves what it has not run, for the next leader. */
   async #save(deadline: AbortSignal): Promise<void> {
     const { logger } = this.#options;
     // What it has kept is another one's to run, if there is one.
     const mayBeLast =
-      this.#lead.epoch === undefined && this.#roleWatch.role === "primary" && this.#subscriptions.hasKept;
-    const others = mayBeLast ? await this.#lead.othersHave(deadline) : undefined;
+      this.#leadership.epoch === undefined && this.#roleWatch.role === "primary" && this.#subscriptions.hasKept;
+    const others = mayBeLast ? await this.#leadership.othersHave(deadline) : undefined;
     // What it says of its progress in the end is about all that it has received.
     this.#receivedSince = this.#subscriptions.receivedSince;
     const { unfinished, savedDone } = this.#subscriptions.leave(others);
@@ -381,10 +375,10 @@ export class Bridge {
       error = more.error;
       if (saved === unfinished.length || deadline.aborted) break;
       logger.debug({ err: error }, "what was received and not run cannot be saved now; trying again");
-      await Promise.race([delay(bridgeConstants.leadBeatMs), whenAborted(deadline)]);
+      await Promise.race([delay(bridgeConstants.leaderHeartbeatMs), whenAborted(deadline)]);
     }
     if (saved > 0) {
-      logger.info({ saved }, "saved messages that were received and not run: whoever leads next runs them");
+      logger.info({ saved }, "saved messages that were received and not run: the next leader runs them");
       if (mayBeLast) await Promise.race([this.#announce(), whenAborted(deadline)]);
     }
     const lost = unfinished.slice(saved);
@@ -404,7 +398,7 @@ export class Bridge {
     const messages = this.#subscriptions.unknownToLeader;
     if (messages.length === 0 || this.#isHandingOver) return;
     this.#isHandingOver = true;
-    const { saved, error } = await this.#saved.save(messages, AbortSignal.timeout(bridgeConstants.leadExpiryMs));
+    const { saved, error } = await this.#saved.save(messages, AbortSignal.timeout(bridgeConstants.leaderExpiryMs));
     const { logger } = this.#options;
     if (saved > 0) {
       this.#subscriptions.handedOver(messages, saved);
@@ -416,11 +410,11 @@ export class Bridge {
     this.#isHandingOver = false;
   }
 
-  /** Tells who leads that there are more. Does not reject. */
+  /** Tells the leader that there are more. Does not reject. */
   async #announce(): Promise<void> {
     await this.#saved
       .announce()
-      .catch((err) => this.#options.logger.debug({ err }, "the leader was not told of them, and looks by itself"));
+      .catch((err) => this.#options.logger.debug({ err }, "the leader was not told of them, and finds them by itself"));
   }
 
   #leads(epoch: bigint, afterCleanEnd: boolean): void {
@@ -438,8 +432,8 @@ export class Bridge {
         logger.debug({ err }, "which messages were saved is not known yet");
         return undefined;
       });
-      if (this.#lead.epoch !== epoch || this.#finished !== undefined) return;
-      if (saved === undefined) await delay(bridgeConstants.leadBeatMs, undefined, { ref: false });
+      if (this.#leadership.epoch !== epoch || this.#finished !== undefined) return;
+      if (saved === undefined) await delay(bridgeConstants.leaderHeartbeatMs, undefined, { ref: false });
     }
     const { ids, forgotten } = saved;
     if (ids.size > 0)
@@ -454,15 +448,15 @@ export class Bridge {
       );
     }
     this.#notices.lead(true);
-    // It has ceased to receive while it took the lead.
-    if (!this.#receiver.isHearing) void this.#deaf();
+    // It has ceased to receive while it took leadership.
+    if (!this.#receiver.isReceiving) void this.#fallSilent();
     // Dead letters may wait to be handled again.
-    this.#handlers.soon();
+    this.#bindings.soon();
   }
 
   /** What the server had for this process is lost, unless another process has it. */
   #cut(): void {
-    this.#cutSubjects = this.#lead.epoch === undefined ? [] : this.#subscriptions.cut();
+    this.#cutSubjects = this.#leadership.epoch === undefined ? [] : this.#subscriptions.cut();
   }
 
   #tellCut(): void {
@@ -475,20 +469,22 @@ export class Bridge {
     );
   }
 
-  /** Others may receive what this process does not: it does what it has, and gives the lead back. */
-  async #deaf(): Promise<void> {
-    this.#deafSince ??= this.#receiver.completeUntil;
+  /** Others may receive what this process does not: it does what it has, and gives leadership back. */
+  async #fallSilent(): Promise<void> {
+    this.#silentSince ??= this.#receiver.completeUntil;
     this.#subscriptions.hold();
-    await this.#subscriptions.drain(AbortSignal.timeout(bridgeConstants.deafDrainMs));
-    await this.#lead.stepDown("the connection to NATS was lost, and others may receive what this process does not");
-    if (this.#receiver.isHearing) this.#deafSince = undefined;
+    await this.#subscriptions.drain(AbortSignal.timeout(bridgeConstants.silentDrainMs));
+    await this.#leadership.stepDown(
+      "the connection to NATS was lost, and others may receive what this process does not",
+    );
+    if (this.#receiver.isReceiving) this.#silentSince = undefined;
   }
 
-  #hears(): void {
+  #receivesAgain(): void {
     // A lead that is about to be given back is not complete.
-    if (this.#lead.epoch === undefined) this.#deafSince = undefined;
-    this.#subscriptions.hears(performance.now());
-    this.#lead.receives();
+    if (this.#leadership.epoch === undefined) this.#silentSince = undefined;
+    this.#subscriptions.receivesAgain(performance.now());
+    this.#leadership.receives();
   }
 
   #follows(): void {
@@ -498,10 +494,10 @@ export class Bridge {
 
   #found(role: PostgresRole, address: ServerAddress | undefined): void {
     this.#notices.found(role, address);
-    if (role === "standby") this.#lead.pause();
+    if (role === "standby") this.#leadership.pause();
     if (role === "primary") {
-      this.#lead.resume();
-      this.#handlers.soon();
+      this.#leadership.resume();
+      this.#bindings.soon();
     }
     void this.#responderService?.configure(this.#answering);
   }
@@ -512,26 +508,26 @@ export class Bridge {
   }
 
   async #successor({ subject, wrapper }: Responder): Promise<Responder | undefined> {
-    await this.#handlers.fresh();
+    await this.#bindings.fresh();
     return this.#answering.find((one) => one.subject === subject && one.wrapper !== wrapper);
   }
 
-  async #take({ subscriptions, responders }: Handlers): Promise<void> {
+  async #take({ subscriptions, responders }: Bindings): Promise<void> {
     this.#responders = responders;
     const ended = this.#subscriptions.configure(subscriptions);
     this.#listen();
     // Its connection may be silent: the subscriptions do not wait for what the server says of it.
     void this.#responderService?.configure(this.#answering);
     this.#subscriptions.wake();
-    if (this.#lead.epoch !== undefined) {
-      this.#subscriptions.lookForSaved(await this.#saved.present());
+    if (this.#leadership.epoch !== undefined) {
+      this.#subscriptions.expectSaved(await this.#saved.present());
       const forgotten = ended.length === 0 ? 0 : await this.#saved.forget(ended);
       if (forgotten > 0) this.#options.logger.info({ forgotten }, forgets);
       this.#subscriptions.retry(await readRetries(this.#session, this.#subscriptions.retrying));
     }
   }
 
-  /** What is refused together is dealt with together: for each subject of a role all of its subjects are looked at. */
+  /** What is refused together is dealt with together: for each subject of a role all of its subjects are checked. */
   #refusedSoon(pattern: string): void {
     // What was received in its place goes on.
     this.#listening = undefined;

@@ -5,7 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 
-/** Who waits on a connection: told when it has ended. Its own promise would keep every one who ever waited. */
+/** The waits on each connection, which end with it. Its own promise would keep every wait there ever was. */
 const waiting = new WeakMap<NatsConnection, Set<(hasTaken: boolean) => void>>();
 
 /**

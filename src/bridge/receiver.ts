@@ -13,10 +13,10 @@ import { isOwnInbox, type NatsConnector, receivedHeaders } from "../nats/index.j
 import type { Logger } from "../runtime/index.js";
 import { confirmed, takenOver } from "./confirmed.js";
 import type { InboundMessage } from "./message.js";
-import { PayloadCopies } from "./payload-copies.js";
+import { PayloadCopies } from "./message.js";
 import { isWildcard } from "./subjects.js";
 
-/** Who hears of messages. */
+/** What is told of messages. */
 export interface ReceiverOptions {
   readonly connector: NatsConnector;
   readonly logger: Logger;
@@ -25,13 +25,13 @@ export interface ReceiverOptions {
   /** The server does not permit a subscription. */
   onRefused(pattern: string): void;
   /** Nothing is received any more; `completeUntil` says since when that may be. */
-  onDeaf(): void;
-  /** The connection was lost, and what the server had for it. Before {@link onDeaf}. */
+  onSilent(): void;
+  /** The connection was lost, and what the server had for it. Before {@link onSilent}. */
   onCut(): void;
   /** There is a connection again, to the same server: it lived on while the one before was lost. */
   onSameServer(): void;
   /** From now on what is published is received. */
-  onHearing(): void;
+  onReceiving(): void;
 }
 
 interface Attached {
@@ -45,9 +45,7 @@ interface Attached {
   timer: NodeJS.Timeout | undefined;
 }
 
-const { receiverLeaveMs, leadBeatMs } = bridgeConstants;
-
-/** See above. */
+const { receiverLeaveMs, leaderHeartbeatMs } = bridgeConstants;
 export class Receiver {
   readonly #options: ReceiverOptions;
   readonly #unlisten: (() => void)[];
@@ -60,7 +58,7 @@ export class Receiver {
   readonly #replaced = new Map<Attached, Promise<void>>();
   /** Ends the wait for servers of a cluster to know of the replacement. */
   #hurry = new AbortController();
-  #isHearing = false;
+  #isReceiving = false;
   /** The server of the connection that was lost, until there is another one. */
   #lostFrom: string | undefined;
   #completeUntil: number | undefined;
@@ -81,8 +79,8 @@ export class Receiver {
   }
 
   /** What is published is received, as far as it is known. */
-  get isHearing(): boolean {
-    return this.#isHearing;
+  get isReceiving(): boolean {
+    return this.#isReceiving;
   }
 
   /**
@@ -119,7 +117,7 @@ export class Receiver {
     this.#attached = undefined;
     this.#leaveReplaced();
     if (attached !== undefined) void this.#leave(attached, receiverLeaveMs);
-    this.#deafen();
+    this.#fallSilent();
   }
 
   /**
@@ -158,9 +156,9 @@ export class Receiver {
     void connection.closed().then(() => this.#ended(attached));
     // The server knows the new subscriptions before the old ones go.
     const isKnown = await this.#ask(attached);
-    if (isKnown && this.#attached === attached && !this.#isHearing) {
-      this.#isHearing = true;
-      this.#options.onHearing();
+    if (isKnown && this.#attached === attached && !this.#isReceiving) {
+      this.#isReceiving = true;
+      this.#options.onReceiving();
     }
     if (before === undefined) return;
     // Several replacements in a row are not to deliver a message as many times.
@@ -184,7 +182,8 @@ export class Receiver {
     const askedAt = performance.now();
     if (!(await confirmed(attached.connection))) return false;
     this.#completeUntil = Math.max(askedAt, this.#completeUntil ?? askedAt);
-    if (this.#attached === attached) attached.timer = setTimeout(() => void this.#ask(attached), leadBeatMs).unref();
+    if (this.#attached === attached)
+      attached.timer = setTimeout(() => void this.#ask(attached), leaderHeartbeatMs).unref();
     return true;
   }
 
@@ -195,13 +194,13 @@ export class Receiver {
     attached.done();
     this.#lostFrom = attached.server;
     this.#options.onCut();
-    this.#deafen();
+    this.#fallSilent();
   }
 
-  #deafen(): void {
-    if (!this.#isHearing) return;
-    this.#isHearing = false;
-    this.#options.onDeaf();
+  #fallSilent(): void {
+    if (!this.#isReceiving) return;
+    this.#isReceiving = false;
+    this.#options.onSilent();
   }
 
   async #leave({ connection, subscriptions, done, timer: asking }: Attached, limitMs: number): Promise<void> {
@@ -264,10 +263,10 @@ export class Receiver {
 /**
  * Since when the message may have waited for this process, if that stood still.
  *
- * @param completeUntil as the receiver has it, which asks each beat
+ * @param completeUntil as the receiver has it, which asks at each heartbeat
  */
 export function notBefore(receivedAt: number, completeUntil: number | undefined): number | undefined {
-  return completeUntil !== undefined && receivedAt - completeUntil > 2 * leadBeatMs ? completeUntil : undefined;
+  return completeUntil !== undefined && receivedAt - completeUntil > 2 * leaderHeartbeatMs ? completeUntil : undefined;
 }
 
 function once(action: () => void): () => void {

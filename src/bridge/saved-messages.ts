@@ -1,15 +1,16 @@
 /**
- * The table of messages that were received and could not be run: whoever ends writes them there, who leads writes what it has
- * no memory for, and whoever leads runs them first.
+ * The table of messages that were received and could not be run: a process that ends writes them there, the leader writes what it has
+ * no memory for, and the leader runs them first.
  */
 
 import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../postgres/index.js";
-import { storable } from "./dead-letter-writer.js";
-import { failureOf } from "./executor/failure.js";
-import type { FetchStep, Outcome, SpillStep } from "./lanes/index.js";
+import { storable } from "./dead-letters.js";
+import { failureOf, packPayloads } from "./executor/index.js";
+import { fenceSql } from "./leadership/index.js";
 import { type InboundMessage, memoryOf, overheadBytes } from "./message.js";
+import type { FetchStep, Outcome, SpillStep } from "./queue/index.js";
 
 const { savedPageRows, maxBatchBytes, saveChunkBytes, savedStatementMs, bufferReserveDivisor } = bridgeConstants;
 
@@ -33,9 +34,6 @@ export type Spilled =
   /** It is not known whether they are there. */
   | { readonly kind: "failed"; readonly error: unknown }
   | { readonly kind: "deposed" };
-
-/** As for each batch. $1: the epoch. */
-const fence = "fence AS MATERIALIZED (SELECT FROM hawser.fence_batch($1::bigint) AS f WHERE f.held)";
 
 const table = tables.savedMessage;
 const handlers = tables.natsHandler;
@@ -72,7 +70,7 @@ const sql = {
     WITH gone AS (DELETE FROM ${table} AS s WHERE s.handler_id = ANY ($1::bigint[]) RETURNING s.subject)
     SELECT count(*)::float8 AS forgotten FROM gone`,
   fetch: `
-    WITH ${fence},
+    WITH ${fenceSql},
     done AS (
       DELETE FROM ${table} AS s USING fence WHERE s.handler_id = $2::bigint AND s.id = ANY ($3::bigint[])
       RETURNING ${sizeOf("s")} AS size
@@ -87,7 +85,7 @@ const sql = {
      CROSS JOIN (SELECT count(*)::float8 AS messages, coalesce(sum(size), 0)::float8 AS bytes FROM done) AS d
       LEFT JOIN page AS p ON p.bytes_before <= $5 ORDER BY p.id`,
   spill: `
-    WITH ${fence},
+    WITH ${fenceSql},
     saved AS (
       ${insertInto} ${packedFrom(2)} CROSS JOIN fence ORDER BY m.n
       RETURNING id, ${sizeOf("saved_messages")} AS size
@@ -122,8 +120,6 @@ interface BeginRow {
   readonly bytes: number;
   readonly ageMs: number;
 }
-
-/** See above. */
 export class SavedMessages {
   readonly #session: PostgresSession;
   readonly #limitBytes: number;
@@ -226,7 +222,7 @@ export class SavedMessages {
     }
   }
 
-  /** Writes messages of a lane behind what the table has, as long as this process leads. Does not reject. */
+  /** Writes messages of a queue behind what the table has, as long as this process leads. Does not reject. */
   async spill({ subscription: { id }, messages }: SpillStep, epoch: bigint): Promise<Spilled> {
     try {
       for (const each of this.#doubtful) await this.#count(each);
@@ -316,20 +312,13 @@ function pieceOf(all: readonly Unsaved[], from: number): readonly Unsaved[] {
   return all.slice(from, to);
 }
 
-/** All payloads in one, with where each begins and how long it is: an array of them would be written out and quoted. */
 function packedOf(piece: readonly Unsaved[]): unknown[] {
-  const startsAt: number[] = [];
-  let at = 1;
-  for (const { message } of piece) {
-    startsAt.push(at);
-    at += message.payload.length;
-  }
-  const payloads = piece.map(({ message }) => message.payload);
+  const [payloads, offsets, lengths] = packPayloads(piece.map(({ message }) => message));
   return [
-    Buffer.concat(payloads, at - 1),
+    payloads,
     integers(piece.map(({ subscription }) => subscription)),
-    integers(startsAt),
-    integers(payloads.map(({ length }) => length)),
+    offsets,
+    lengths,
     piece.map(({ message }) => storable(message.subject)),
     piece.map(({ message: { headers } }) => (headers === undefined ? null : storable(headers))),
     piece.map(({ message: { headersProblem } }) => (headersProblem === undefined ? null : storable(headersProblem))),

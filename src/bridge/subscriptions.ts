@@ -1,39 +1,39 @@
 /**
- * The subscriptions of a process: while it leads, messages go through lanes to their functions; while another one leads, they
+ * The subscriptions of a process: while it leads, messages go through queues to their functions; while another one leads, they
  * are kept for a takeover.
  */
+
 import { performance } from "node:perf_hooks";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { errorTable } from "../errors/index.js";
 import type { Subscription } from "./bindings.js";
-import type { DeadLetterWriter } from "./dead-letter-writer.js";
-import type { BatchRunner } from "./executor/batch-runner.js";
-import type { RequestedRetry } from "./handlers.js";
-import {
-  type BuryStep,
-  ByteBudget,
-  Discards,
-  Lane,
-  type LaneContext,
-  type LaneMemory,
-  LaneScheduler,
-  type Outcome,
-  type RetryJob,
-  type SpillStep,
-  type Step,
-} from "./lanes/index.js";
+import type { DeadLetterWriter, RequestedRetry } from "./dead-letters.js";
+import type { BatchRunner } from "./executor/index.js";
 import {
   type KeptMessage,
   type LeaderProgress,
   type OthersHave,
   TakeoverBuffer,
   type Unfinished,
-} from "./lead/index.js";
+} from "./leadership/index.js";
 import { earliest, type InboundMessage } from "./message.js";
+import {
+  ByteBudget,
+  type DeadLetterStep,
+  Discards,
+  type Outcome,
+  type QueueContext,
+  type QueueMemory,
+  QueueScheduler,
+  type RetryJob,
+  type SpillStep,
+  type Step,
+  SubscriptionQueue,
+} from "./queue/index.js";
 import type { SavedMessages, Unsaved } from "./saved-messages.js";
 import { covers, receiversOf } from "./subjects.js";
 
-const { saveChunkBytes, batchPauseMinMs, leadBeatMs } = bridgeConstants;
+const { saveChunkBytes, batchPauseMinMs, leaderHeartbeatMs } = bridgeConstants;
 
 /** What they work with. */
 export interface SubscriptionsOptions {
@@ -49,7 +49,7 @@ export interface SubscriptionsOptions {
   /** All dead letters of a subscription were retried, or have failed again: there may be more. */
   onRetried(): void;
   /** A message has become a dead letter. */
-  onBuried(step: BuryStep): void;
+  onDeadLettered(step: DeadLetterStep): void;
   /** A batch was committed. */
   onBatch(messages: number, durationMs: number): void;
   /** Messages that there is no memory for cannot be written to the table. It is tried again. */
@@ -90,27 +90,25 @@ interface Known {
   receiver: string;
   /** Others over which they came before, as long as the NATS server may not know the present one. */
   readonly formerReceivers: Set<string>;
-  lane: Lane | undefined;
-  /** Dead letters that are in its lane. */
+  queue: SubscriptionQueue | undefined;
+  /** Dead letters that are in its queue. */
   readonly retrying: Set<bigint>;
   received: number;
   repeated: number;
   /** How often the connection was lost while this process led. */
   cuts: number;
-  /** Of lanes that this subscription had in earlier terms. */
-  past: { committed: number; buried: number; transactions: number; bisections: number };
+  /** Of queues that this subscription had in earlier terms. */
+  past: { committed: number; deadLettered: number; transactions: number; bisections: number };
 }
 
 /** A time in which this process leads. */
 interface Term {
   readonly epoch: bigint;
-  readonly scheduler: LaneScheduler;
+  readonly scheduler: QueueScheduler;
 }
-
-/** See above. */
 export class Subscriptions {
   readonly #options: SubscriptionsOptions;
-  readonly #context: LaneContext;
+  readonly #context: QueueContext;
   readonly #buffer: TakeoverBuffer;
   readonly #known = new Map<bigint, Known>();
   /** By the subjects over which messages are received. */
@@ -120,7 +118,7 @@ export class Subscriptions {
   /** Of each role what was decided last, and for which subjects. */
   readonly #routes = new Map<string, { readonly key: string; readonly receivers: ReadonlyMap<string, string> }>();
   #term: Term | undefined;
-  /** This process has the lead, and does not know yet what was saved. */
+  /** This process leads, and does not know yet what was saved. */
   #taking: { readonly afterCleanEnd: boolean } | undefined;
   /** Steps that are being carried out. */
   readonly #running = new Set<Promise<void>>();
@@ -131,7 +129,7 @@ export class Subscriptions {
   #timer: NodeJS.Timeout | undefined;
   #missing = 0;
   /** When a while ended in which nothing was received. */
-  #hearsSince = Number.NEGATIVE_INFINITY;
+  #receivesSince = Number.NEGATIVE_INFINITY;
 
   constructor(options: SubscriptionsOptions) {
     this.#options = options;
@@ -180,11 +178,11 @@ export class Subscriptions {
   /** When messages were received that are not done. */
   get unfinished(): Unfinished {
     const all: (readonly [id: bigint, at: number])[] = [];
-    for (const [id, { lane }] of this.#known) {
-      if (lane?.oldestReceivedAt !== undefined) all.push([id, lane.oldestReceivedAt]);
+    for (const [id, { queue }] of this.#known) {
+      if (queue?.oldestReceivedAt !== undefined) all.push([id, queue.oldestReceivedAt]);
     }
     all.sort(([, one], [, other]) => one - other);
-    const since = performance.now() - leadBeatMs;
+    const since = performance.now() - leaderHeartbeatMs;
     const behind = all.slice(0, bridgeConstants.maxToldBehind).filter(([, at]) => at < since);
     const times = [all[behind.length]?.[1]];
     // What it has kept it is going to run.
@@ -200,20 +198,20 @@ export class Subscriptions {
 
   /** What is counted. */
   *counts(): Generator<SubscriptionCounts> {
-    for (const { subscription, lane, past, received, repeated, cuts } of this.#known.values()) {
+    for (const { subscription, queue, past, received, repeated, cuts } of this.#known.values()) {
       const { id, functionName, subject } = subscription;
-      const now = lane?.counts;
+      const now = queue?.counts;
       const saved = this.#options.saved.countsOf(id);
       yield {
         ...{ id, functionName, subject, received, repeated, cuts },
         committed: past.committed + (now?.committed ?? 0),
-        deadLettered: past.buried + (now?.buried ?? 0),
+        deadLettered: past.deadLettered + (now?.deadLettered ?? 0),
         transactions: past.transactions + (now?.transactions ?? 0),
         bisections: past.bisections + (now?.bisections ?? 0),
-        queuedMessages: lane?.length ?? 0,
-        queuedBytes: lane?.bytes ?? 0,
+        queuedMessages: queue?.length ?? 0,
+        queuedBytes: queue?.bytes ?? 0,
         // The page of saved ones that is being run is still in the table, too.
-        oldestReceivedAt: earliest(lane?.oldestReceivedAt, saved.oldestAt),
+        oldestReceivedAt: earliest(queue?.oldestReceivedAt, saved.oldestAt),
         savedMessages: saved.messages,
         savedBytes: saved.bytes,
       };
@@ -227,14 +225,14 @@ export class Subscriptions {
     for (const [id, known] of this.#known) {
       const now = wanted.get(id);
       if (now !== undefined) {
-        // Whom a function runs as can change with the owner of its wrapper: what waits is run as that one.
+        // The role that a function runs as can change with the owner of its wrapper: what waits is run as the new one.
         known.subscription = now;
-        if (known.lane !== undefined) known.lane.subscription = now;
+        if (known.queue !== undefined) known.queue.subscription = now;
         continue;
       }
       this.#known.delete(id);
       ended.push(id);
-      if (known.lane !== undefined) this.#term?.scheduler.remove(known.lane);
+      if (known.queue !== undefined) this.#term?.scheduler.remove(known.queue);
       this.#options.runner.forget(known.subscription);
     }
     for (const subscription of subscriptions) {
@@ -243,12 +241,12 @@ export class Subscriptions {
         subscription,
         receiver: subscription.subject,
         formerReceivers: new Set(),
-        lane: undefined,
+        queue: undefined,
         retrying: new Set(),
         received: 0,
         repeated: 0,
         cuts: 0,
-        past: { committed: 0, buried: 0, transactions: 0, bisections: 0 },
+        past: { committed: 0, deadLettered: 0, transactions: 0, bisections: 0 },
       };
       this.#known.set(subscription.id, known);
       if (this.#term !== undefined) this.#open(known, this.#term, false);
@@ -337,10 +335,10 @@ export class Subscriptions {
       .get(receiver)
       ?.filter(({ subscription: { subject } }) => subject === receiver || covers(subject, message.subject));
     if (all === undefined || all.length === 0) return;
-    const holders: LaneMemory[] = [];
+    const holders: QueueMemory[] = [];
     for (const known of all) {
       known.received += 1;
-      known.lane?.offer(message, { holders });
+      known.queue?.offer(message, { holders });
     }
     if (this.#term === undefined) {
       const ids = all.map(({ subscription }) => subscription.id);
@@ -348,7 +346,7 @@ export class Subscriptions {
     } else if (this.#context.budget.isCrowded) this.#spillSoon(this.#term);
   }
 
-  /** This process has the lead, and will run what it has once it knows what was saved. */
+  /** This process leads, and will run what it has once it knows what was saved. */
   take(afterCleanEnd: boolean): void {
     this.#taking = { afterCleanEnd };
   }
@@ -361,17 +359,17 @@ export class Subscriptions {
   lead(epoch: bigint, saved: ReadonlySet<bigint>): TakenOver {
     const { afterCleanEnd } = this.#taking!;
     this.#taking = undefined;
-    const scheduler = new LaneScheduler(this.#options.sessions);
+    const scheduler = new QueueScheduler(this.#options.sessions);
     const term = { epoch, scheduler };
     this.#term = term;
     scheduler.onReady = () => this.#pumpSoon();
     for (const known of this.#known.values()) this.#open(known, term, saved.has(known.subscription.id));
     const kept = this.#buffer.takeOver({ afterCleanEnd });
     for (const { message, subscriptions } of kept) {
-      const holders: LaneMemory[] = [];
+      const holders: QueueMemory[] = [];
       for (const id of subscriptions) {
         const known = this.#known.get(id);
-        if (known?.lane?.offer(message, { holders, isKept: true }) === true) known.repeated += 1;
+        if (known?.queue?.offer(message, { holders, isKept: true }) === true) known.repeated += 1;
       }
     }
     if (this.#context.budget.isCrowded) this.#spillSoon(term);
@@ -379,8 +377,8 @@ export class Subscriptions {
   }
 
   /** Other processes have saved messages, which this one is to run. */
-  lookForSaved(saved: ReadonlySet<bigint>): void {
-    for (const id of saved) this.#known.get(id)?.lane?.lookForSaved();
+  expectSaved(saved: ReadonlySet<bigint>): void {
+    for (const id of saved) this.#known.get(id)?.queue?.expectSaved();
   }
 
   /**
@@ -393,8 +391,8 @@ export class Subscriptions {
     readonly savedDone: ReadonlyMap<bigint, readonly bigint[]>;
   } {
     const savedDone = new Map<bigint, readonly bigint[]>();
-    for (const { subscription, lane } of this.#known.values()) {
-      if (lane !== undefined && lane.savedDone.length > 0) savedDone.set(subscription.id, lane.savedDone);
+    for (const { subscription, queue } of this.#known.values()) {
+      if (queue !== undefined && queue.savedDone.length > 0) savedDone.set(subscription.id, queue.savedDone);
     }
     const taking = this.#taking ?? (others?.until === Number.NEGATIVE_INFINITY ? others : undefined);
     this.follow();
@@ -425,8 +423,8 @@ export class Subscriptions {
     const term = this.#term;
     if (term === undefined) return;
     const unfinished = new Map<InboundMessage, bigint[]>();
-    for (const { subscription, lane } of this.#known.values()) {
-      for (const message of lane?.unfinished ?? []) {
+    for (const { subscription, queue } of this.#known.values()) {
+      for (const message of queue?.unfinished ?? []) {
         const ids = unfinished.get(message);
         if (ids === undefined) unfinished.set(message, [subscription.id]);
         else ids.push(subscription.id);
@@ -435,7 +433,7 @@ export class Subscriptions {
     this.#endTerm(term);
     const ordered = [...unfinished].sort(([one], [other]) => one.receivedAt - other.receivedAt);
     // What was received before a gap does not make complete what is there since then.
-    this.#buffer.restart(Math.max(ordered[0]?.[0].receivedAt ?? performance.now(), this.#hearsSince));
+    this.#buffer.restart(Math.max(ordered[0]?.[0].receivedAt ?? performance.now(), this.#receivesSince));
     for (const [message, subscriptions] of ordered) this.#buffer.add(message, subscriptions, true);
   }
 
@@ -448,8 +446,8 @@ export class Subscriptions {
   }
 
   /** Nothing was received for a while, up to now. */
-  hears(since: number): void {
-    this.#hearsSince = since;
+  receivesAgain(since: number): void {
+    this.#receivesSince = since;
     this.#buffer.restart(since);
   }
 
@@ -490,8 +488,8 @@ export class Subscriptions {
   retry(requested: readonly RequestedRetry[]): void {
     for (const { handlerId, deadLetterId, message } of requested) {
       const known = this.#known.get(handlerId);
-      if (known?.lane === undefined || known.retrying.has(deadLetterId)) continue;
-      if (known.lane.retry({ deadLetterId, message })) known.retrying.add(deadLetterId);
+      if (known?.queue === undefined || known.retrying.has(deadLetterId)) continue;
+      if (known.queue.retry({ deadLetterId, message })) known.retrying.add(deadLetterId);
     }
   }
 
@@ -516,8 +514,8 @@ export class Subscriptions {
   }
 
   #open(known: Known, { scheduler }: Term, hasSaved: boolean): void {
-    known.lane = new Lane(known.subscription, this.#context, hasSaved);
-    scheduler.add(known.lane);
+    known.queue = new SubscriptionQueue(known.subscription, this.#context, hasSaved);
+    scheduler.add(known.queue);
   }
 
   #endTerm(term: Term): void {
@@ -525,18 +523,18 @@ export class Subscriptions {
     this.#options.saved.end();
     clearTimeout(this.#timer);
     for (const known of this.#known.values()) {
-      const { lane, past } = known;
-      if (lane === undefined) continue;
-      const { committed, buried, transactions, bisections } = lane.counts;
+      const { queue, past } = known;
+      if (queue === undefined) continue;
+      const { committed, deadLettered, transactions, bisections } = queue.counts;
       known.past = {
         committed: past.committed + committed,
-        buried: past.buried + buried,
+        deadLettered: past.deadLettered + deadLettered,
         transactions: past.transactions + transactions,
         bisections: past.bisections + bisections,
       };
-      known.lane = undefined;
+      known.queue = undefined;
       known.retrying.clear();
-      term.scheduler.remove(lane);
+      term.scheduler.remove(queue);
     }
   }
 
@@ -560,7 +558,7 @@ export class Subscriptions {
     this.#running.add(running);
   }
 
-  /** Writes messages to the table until there is memory again, those of the lane first that has most. */
+  /** Writes messages to the table until there is memory again, those of the queue first that has most. */
   async #spill(term: Term): Promise<void> {
     const { budget } = this.#context;
     const { saved, onNotSpilled, onRefused } = this.#options;
@@ -568,22 +566,22 @@ export class Subscriptions {
       // What arrives together is written together.
       await new Promise((resolve) => setImmediate(resolve));
       const rooms = saved.roomBytes(this.#roles());
-      const lanes = [...this.#known.values()].flatMap(({ lane }) => lane ?? []);
-      lanes.sort((one, other) => other.bytes - one.bytes);
+      const queues = [...this.#known.values()].flatMap(({ queue }) => queue ?? []);
+      queues.sort((one, other) => other.bytes - one.bytes);
       let step: SpillStep | undefined;
-      const lane = lanes.find((each) => {
+      const queue = queues.find((each) => {
         const roomBytes = rooms.get(each.subscription.runAs) ?? 0;
         if (roomBytes > 0) step = each.takeSpill(saveChunkBytes, roomBytes);
         return step !== undefined;
       });
-      if (lane === undefined || step === undefined) {
+      if (queue === undefined || step === undefined) {
         this.#spillsFrom = performance.now() + batchPauseMinMs;
         return;
       }
       const spilled = await saved.spill(step, term.epoch);
-      lane.settleSpill(step, spilled.kind === "spilled" ? spilled.savedIds : undefined);
+      queue.settleSpill(step, spilled.kind === "spilled" ? spilled.savedIds : undefined);
       if (spilled.kind === "spilled") continue;
-      this.#spillsFrom = performance.now() + leadBeatMs;
+      this.#spillsFrom = performance.now() + leaderHeartbeatMs;
       if (spilled.kind === "failed") onNotSpilled(spilled.error);
       else if (this.#term === term) onRefused();
       return;
@@ -627,7 +625,7 @@ export class Subscriptions {
     }
     if (outcome.kind === "partly" && outcome.committed > 0)
       this.#options.onBatch(outcome.committed, outcome.durationMs);
-    if (step.kind === "bury" && outcome.kind === "committed") this.#options.onBuried(step);
+    if (step.kind === "dead_letter" && outcome.kind === "committed") this.#options.onDeadLettered(step);
     const isRetried = step.kind === "keep" || (step.kind === "retry" && outcome.kind === "committed");
     if (isRetried) this.#retried(step.subscription, step.job);
     this.#pumpSoon();
@@ -646,8 +644,8 @@ export class Subscriptions {
         return runner.run(step.subscription, step.messages, epoch);
       case "retry":
         return runner.retry(step.subscription, step.job, epoch);
-      case "bury":
-        return deadLetters.bury(step, epoch);
+      case "dead_letter":
+        return deadLetters.write(step, epoch);
       case "keep":
         return deadLetters.keep(step, epoch);
       case "fetch":

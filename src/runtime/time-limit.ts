@@ -4,7 +4,7 @@
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { type Clock, systemClock } from "./clock.js";
 
-const { patienceSliceMs: sliceMs } = bridgeConstants;
+const { timeLimitSliceMs: sliceMs } = bridgeConstants;
 
 /** Node's timers fire at once when they are set for longer. */
 const maxTimerMs = 2 ** 31 - 1;

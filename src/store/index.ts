@@ -41,6 +41,7 @@ export { type MeshSecretEntry, type MeshSecrets, meshSecrets } from "./mesh-secr
 export { type MigrationReport, migrate } from "./migrate.js";
 export { explainRefusal, explainServeRefusal } from "./missing-rights.js";
 export { type UninstallReport, uninstall } from "./nats/uninstall.js";
+export { functionNameSql, wrapperJoinSql } from "./nats/wrapper-join.js";
 export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./nats-server.js";
 export type { CatalogChange } from "./notifications.js";
 export type { AbsentListener, Orphans } from "./orphans.js";

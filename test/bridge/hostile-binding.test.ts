@@ -3,7 +3,7 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { wrapperCall, wrapperLook } from "../../src/bridge/executor/wrapper-call.js";
+import { wrapperCall, wrapperStateSql } from "../../src/bridge/executor/wrapper.js";
 import { install } from "../../src/store/index.js";
 import type { Login } from "../store/nats/support/logins.js";
 import { type BindingWorld, type Bound, bindingWorld, deliver, errorOf } from "./support/binding-world.js";
@@ -153,7 +153,7 @@ describe("a role that may subscribe", () => {
       const subject = `between.${(attacks += 1)}`;
       await attackerSession.query("SELECT nats_subscribe($1, 'capture')", [subject]);
       const [own] = (await world.bound(subject)) as [Bound];
-      const look = await executor.query<{ version: string }>(`SELECT ${wrapperLook(own)}`);
+      const look = await executor.query<{ version: string }>(`SELECT ${wrapperStateSql(own)}`);
       const { version } = look.rows[0]!;
       const values = [own.token, Buffer.from("real"), "{1}", "{4}", "{s}", "{NULL}", "{i}", version];
       const call = async () => (await executor.query<{ result: string }>(wrapperCall(own, types), values)).rows;

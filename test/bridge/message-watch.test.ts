@@ -5,8 +5,8 @@
 import { PassThrough } from "node:stream";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { failureOf } from "../../src/bridge/executor/failure.js";
-import { MessageWatch } from "../../src/bridge/executor/message-watch.js";
+import { MessageWatch } from "../../src/bridge/executor/executor-session.js";
+import { failureOf } from "../../src/bridge/executor/transaction.js";
 import { testServerUrl } from "../support/database.js";
 
 const limit = 1_000_000;

@@ -21,10 +21,10 @@ it("leaves the connection before, also where the one in its place is lost before
     logger,
     onMessage: () => undefined,
     onRefused: () => undefined,
-    onDeaf: () => undefined,
+    onSilent: () => undefined,
     onCut: () => undefined,
     onSameServer: () => undefined,
-    onHearing: () => {
+    onReceiving: () => {
       hears += 1;
     },
   });
@@ -55,15 +55,15 @@ describe("a connection that the server ends", () => {
       logger: keptLog().logger,
       onMessage: () => undefined,
       onRefused: () => undefined,
-      onDeaf: () => all.push("deaf"),
+      onSilent: () => all.push("deaf"),
       onCut: () => all.push("cut"),
       onSameServer: () => all.push("same server"),
-      onHearing: () => all.push("hearing"),
+      onReceiving: () => all.push("hearing"),
     });
     receiver.subscribe(new Set(["a"]));
     connector.configure(optionsFor(server));
     await connector.connected();
-    await eventually("it hears", () => receiver.isHearing);
+    await eventually("it hears", () => receiver.isReceiving);
     await cut();
     await eventually("it hears again", () => all.filter((each) => each === "hearing").length === 2);
     await receiver.stop(1_000);

@@ -71,7 +71,7 @@ describe("a process that ends alone while its function waits for a lock", () => 
     await eventually("it has received them", async () => (await receivedBy(world.serve)) === before + 500);
     await world.serve.stop();
     expect(world.log.messages("info")).toContain(
-      "saved messages that were received and not run: whoever leads next runs them",
+      "saved messages that were received and not run: the next leader runs them",
     );
     expect(await world.count("SELECT count(*) FROM hawser.saved_messages")).toBe(500);
     await using next = await start(world);

@@ -162,9 +162,9 @@ describe("a subject", () => {
       { payload: Buffer.from("c"), subject: long },
       { payload: Buffer.from("last"), subject: `${base}.ok` },
     ]);
-    const buried =
+    const deadLettered =
       "SELECT payload, topic, error_code FROM hawser.dead_letters WHERE source = 'public.two(bytea, text)'";
-    expect(await world.rows(buried)).toEqual([
+    expect(await world.rows(deadLettered)).toEqual([
       { payload: Buffer.from("a"), topic: `${base}.nul\ufffd`, error_code: "22021" },
     ]);
   });

@@ -122,7 +122,7 @@ describe("docs/nats-to-sql.md", () => {
   it("gives the numbers of the spec", () => {
     const { subscriberSessions, subscriberTimeoutMs, responderSessions, bufferBytes, takeoverBufferMs } =
       serveSettingsDefaults;
-    const { maxBatchMessages, maxBatchBytes, leadExpiryMs, cleanTakeoverMs, maxQueuedRequests } = bridgeConstants;
+    const { maxBatchMessages, maxBatchBytes, leaderExpiryMs, cleanTakeoverMs, maxQueuedRequests } = bridgeConstants;
     const { maxQueuedRequestBytes, batchTargetMs, patroniTimeoutMs, roleWatchMs } = bridgeConstants;
     const mebibyte = 1024 * 1024;
     for (const phrase of [
@@ -132,7 +132,7 @@ describe("docs/nats-to-sql.md", () => {
       `\`--responder-sessions\` (${responderSessions})`,
       `\`--buffer-bytes\`** (${bufferBytes / mebibyte} MiB)`,
       `\`--takeover-buffer-ms\` (${takeoverBufferMs / 1000} s)`,
-      `silent for ${leadExpiryMs / 1000} seconds`,
+      `silent for ${leaderExpiryMs / 1000} seconds`,
       `${maxQueuedRequests.toLocaleString("en")}, or ${maxQueuedRequestBytes / mebibyte} MiB, for a responder`,
       `within ${patroniTimeoutMs / 1000} seconds`,
     ]) {

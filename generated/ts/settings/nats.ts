@@ -414,13 +414,13 @@ export const bridgeConstants = {
    *
    * Value: 1000 ms.
    */
-  leadBeatMs: 1000,
+  leaderHeartbeatMs: 1000,
   /**
    * How long the others wait for a leader that says nothing before one of them takes over.
    *
    * Value: 4000 ms.
    */
-  leadExpiryMs: 4000,
+  leaderExpiryMs: 4000,
   /**
    * How long a process that takes over waits for the batches of the one before; after that it ends their sessions.
    *
@@ -522,25 +522,25 @@ export const bridgeConstants = {
    *
    * Value: 1000 ms.
    */
-  deafDrainMs: 1000,
+  silentDrainMs: 1000,
   /**
    * How long a clean stop waits for the functions of responders.
    *
    * Value: 3000 ms.
    */
-  responderPatienceMs: 3000,
+  responderStopMs: 3000,
   /**
    * How long a look at the role of Postgres may take to connect, and then to be answered.
    *
    * Value: 2000 ms.
    */
-  roleLookTimeoutMs: 2000,
+  roleReadTimeoutMs: 2000,
   /**
    * How soon after such a look the next one follows where the session was lost in between.
    *
    * Value: 100 ms.
    */
-  roleLookPauseMs: 100,
+  roleReadPauseMs: 100,
   /**
    * How many redirects of Patroni are followed, one after another.
    *
@@ -619,19 +619,19 @@ export const bridgeConstants = {
    *
    * Value: 2 beats.
    */
-  leadTrustedBeats: 2,
+  leaderTrustedHeartbeats: 2,
   /**
    * For so many beats, at the most, whoever lacks messages lets those take the lead first who lack fewer.
    *
    * Value: 2 beats.
    */
-  leadCourtesyBeats: 2,
+  leaderCourtesyHeartbeats: 2,
   /**
    * How long Postgres may take to take the lead back at a stop whose time is over.
    *
    * Value: 500 ms.
    */
-  leadReleaseMs: 500,
+  leaderReleaseMs: 500,
   /**
    * By how much the heap of `hawser serve` may grow, in percent of what is alive, before it is collected: a flood of messages
    * is garbage a moment later, and V8 would let it pile up to several times that.
@@ -714,7 +714,7 @@ export const bridgeConstants = {
    *
    * Value: 500 ms.
    */
-  patienceSliceMs: 500,
+  timeLimitSliceMs: 500,
   /**
    * So many saved messages of a subscription are read at once.
    *

@@ -7,15 +7,13 @@ import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
 import type { Logger, RareLog } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
-import type { FunctionError, FunctionOutcome, Outcome, RetryJob } from "../lanes/index.js";
 import type { InboundMessage } from "../message.js";
+import type { FunctionError, FunctionOutcome, Outcome, RetryJob } from "../queue/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import type { ExecutorSession } from "./executor-session.js";
 import { type FunctionFailure, GroupSize, type GroupsRun, inGroups } from "./groups.js";
-import { packed } from "./packed.js";
 import { type Ending, inTransaction } from "./transaction.js";
-import { type WrapperLook, wrapperCall, wrapperChanged, wrapperLook } from "./wrapper-call.js";
-import { isAboutWrapper } from "./wrapper-state.js";
+import { isAboutWrapper, packed, type WrapperState, wrapperCall, wrapperChanged, wrapperStateSql } from "./wrapper.js";
 
 /** How batches are run. */
 export interface BatchRunnerOptions {
@@ -59,8 +57,6 @@ interface Streak {
   readonly kind: "lost" | "transient";
   count: number;
 }
-
-/** See above. */
 export class BatchRunner {
   readonly #options: BatchRunnerOptions;
   /** Nobody can tell from the ids of one subscription's messages those of another's. */
@@ -118,21 +114,21 @@ export class BatchRunner {
   ): Promise<Ending<Done>> {
     const { pool, timeoutMs, logger } = this.#options;
     const token = Buffer.from(subscription.token);
-    return inTransaction<Done, WrapperLook & { held: boolean }>(pool, logger, {
+    return inTransaction<Done, WrapperState & { held: boolean }>(pool, logger, {
       runAs: subscription.runAs,
       timeoutMs,
       lockTimeoutMs: Math.min(executorLockTimeoutMs, timeoutMs / 4),
-      first: `SELECT f.held, ${wrapperLook(subscription)} FROM hawser.fence_batch(${epoch}) AS f`,
-      run: async (session, [look]) => {
-        if (look?.held !== true) return { value: "deposed", commit: false };
-        if (look.version === null) return { value: look.isThere ? "replaced" : "gone", commit: false };
-        if (!look.mayCall) return { value: "closed", commit: false };
+      first: `SELECT f.held, ${wrapperStateSql(subscription)} FROM hawser.fence_batch(${epoch}) AS f`,
+      run: async (session, [state]) => {
+        if (state?.held !== true) return { value: "deposed", commit: false };
+        if (state.version === null) return { value: state.isThere ? "replaced" : "gone", commit: false };
+        if (!state.mayCall) return { value: "closed", commit: false };
         if (deadLetterId !== undefined) {
           const finish = "SELECT finished FROM hawser.finish_retry($1::bigint, $2::bytea)";
           const [row] = await session.query<{ finished: boolean }>(finish, [String(deadLetterId), token]);
           if (row?.finished !== true) return { value: "not_there", commit: false };
         }
-        const { version } = look;
+        const { version } = state;
         try {
           const value = await this.#callGroups(session, subscription, messages.length, async (start, end) => {
             const piece = messages.slice(start, end);
@@ -178,7 +174,7 @@ export class BatchRunner {
         if (typeof ending.value === "object") {
           return await this.#afterGroups(subscription, messages, ending.value, ending.durationMs);
         }
-        // A GRANT, for example, or another owner: the next look at it tells what it is now.
+        // A GRANT, for example, or another owner: the next check tells what it is now.
         if (ending.value === "changed") return this.#transient(subscription, messages, changed(subscription));
         if (ending.value === "closed") return this.#transient(subscription, messages, closed(subscription));
         if (ending.value === "gone") return this.#waits(subscription, "its wrapper is gone, or another role's");

@@ -2,18 +2,10 @@
  * The login by which wrappers are called: made by `hawser init`, and kept in a table that only the bridge reads; or one that
  * the operator names.
  */
-
 import pg from "pg";
 import { tables } from "../../../generated/ts/rows/nats.js";
 import { BridgeError } from "../../errors/index.js";
 import { DatabaseAddress, type PostgresSession } from "../../postgres/index.js";
-import {
-  type DatabaseIdentity,
-  differenceOf,
-  identitySql,
-  isSameDatabase,
-  sameDatabaseRemedy,
-} from "./database-identity.js";
 
 /** Where the login is from. */
 export interface ExecutorLoginOptions {
@@ -75,7 +67,6 @@ const runsSql = `SELECT coalesce(a.state, '') NOT LIKE 'idle%' AND coalesce(a.qu
 
 const endSql = `SELECT pg_terminate_backend(a.pid) AS ended FROM pg_stat_activity AS a WHERE a.pid = $1 AND a.backend_start::text = $2`;
 
-/** See above. */
 export class ExecutorLogin {
   readonly #options: ExecutorLoginOptions;
 
@@ -83,7 +74,7 @@ export class ExecutorLogin {
     this.#options = options;
   }
 
-  /** Where a session is opened, and as whom. @throws what the bridge's session throws; StoreError `invalid_argument` */
+  /** Address and login of a session. @throws what the bridge's session throws; PostgresError `invalid_argument` */
   async address(): Promise<DatabaseAddress> {
     const { databaseUrl, executorUrl, session } = this.#options;
     if (executorUrl !== undefined) return DatabaseAddress.of(executorUrl);
@@ -92,7 +83,7 @@ export class ExecutorLogin {
   }
 
   /**
-   * Looks at a session that was opened before anything of others runs in it.
+   * Checks a session that was opened, before anything of others runs in it.
    *
    * @returns the process that it has
    * @throws BridgeError `executor_login` if it has reached another database, or a function could get more by it than its
@@ -174,4 +165,47 @@ async function refusePowerfulLogin(client: pg.Client): Promise<Omit<Backend, "se
     `the login "${name}", by which subscribed functions are called, ${powers.join(", and ")}: a function could use that`,
     { hint: "Use a login that is in hawser_executor and in no other role; `hawser init` makes one." },
   );
+}
+
+/**
+ * Which database of which server a session has reached. Whose functions are called and whose messages are handled has to be
+ * one and the same: names and addresses do not tell, as several can lead to one server, and one to several.
+ */
+
+/** A database as a session finds it. */
+export interface DatabaseIdentity {
+  readonly name: string;
+  readonly oid: string;
+  /** Where the server is, as it says itself; null: the session comes by a local socket. */
+  readonly address: string | null;
+  /** When the server was started, in seconds since 1970: no two have been in the same microsecond. */
+  readonly startedAt: string;
+}
+
+/** One row, a {@link DatabaseIdentity}. Any login may ask. The types of operands are exact, so that none of others is called. */
+export const identitySql = `
+  SELECT d.datname::text AS name, d.oid::text AS oid, host(inet_server_addr()) || ':' || inet_server_port()::text AS address,
+         extract(epoch FROM pg_postmaster_start_time())::text AS "startedAt"
+    FROM pg_database AS d WHERE d.datname = current_database()`;
+
+/** Whether both are the same database of the same server, since the same start. */
+export function isSameDatabase(one: DatabaseIdentity, other: DatabaseIdentity): boolean {
+  return one.oid === other.oid && one.startedAt === other.startedAt;
+}
+
+/** For people: what was reached, and what should have been. */
+export function differenceOf(reached: DatabaseIdentity, own: DatabaseIdentity): string {
+  return `${shown(reached)}, and not ${shown(own)}, which \`hawser serve\` works for`;
+}
+
+/** What to do about it. */
+export function sameDatabaseRemedy(executorUrl: string | undefined): string {
+  return executorUrl === undefined
+    ? "Let --database-url lead to one server only, as each connection may lead to another one now."
+    : "Let --executor-url name the server and the database that --database-url names, with the other login.";
+}
+
+function shown({ name, address, startedAt }: DatabaseIdentity): string {
+  const started = new Date(Number(startedAt) * 1_000).toISOString();
+  return `the database "${name}" of the server ${address === null ? "behind a local socket" : `at ${address}`}, started at ${started}`;
 }

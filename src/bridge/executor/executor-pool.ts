@@ -11,7 +11,7 @@ import { ExecutorSession, type ExecutorSessionOptions } from "./executor-session
 export interface ExecutorPoolOptions {
   /** Asked for each session that is opened: the login may change. */
   readonly login: ExecutorSessionOptions["login"];
-  /** Those that are in use and those that are kept. Whoever takes sees to it that no more are in use. */
+  /** Those that are in use and those that are kept. The caller takes no more than so many at a time. */
   readonly limit: number;
   readonly logger: Logger;
 }
@@ -20,8 +20,6 @@ interface Idle {
   readonly session: ExecutorSession;
   readonly timer: NodeJS.Timeout;
 }
-
-/** See above. */
 export class ExecutorPool {
   readonly #options: ExecutorPoolOptions;
   readonly #idle = new Map<ExecutorSession, Idle>();

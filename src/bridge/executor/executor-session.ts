@@ -3,12 +3,12 @@
  * nothing reaches the functions of another; between two transactions it is cleared.
  */
 
+import type { Duplex } from "node:stream";
 import pg from "pg";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { openSession } from "../../postgres/index.js";
 import { type Logger, TimeLimit } from "../../runtime/index.js";
 import type { Backend, ExecutorLogin, Silence } from "./executor-login.js";
-import { MessageWatch } from "./message-watch.js";
 
 const { executorIdleInTransactionMs, executorPresenceMs, executorClearMs, executorOverdueMs } = bridgeConstants;
 const { executorMaxMessageBytes, executorMaxUnaskedBytes } = bridgeConstants;
@@ -30,7 +30,7 @@ const releaseSql = "RELEASE SAVEPOINT hawser";
 /** The SQLSTATE of what such a trigger wants to write. */
 const readOnly = "25006";
 
-/** What a session is opened for, and by whom. */
+/** How a session is opened, and for which role. */
 export interface ExecutorSessionOptions {
   readonly login: Pick<ExecutorLogin, "address" | "admit" | "whySilent" | "endBackend">;
   /** Whose functions run in it. */
@@ -45,7 +45,6 @@ export interface StatementLimits {
   readonly lockTimeoutMs?: number | undefined;
 }
 
-/** See above. */
 export class ExecutorSession {
   readonly runAs: string;
   /** When the server was started, as Postgres writes it. */
@@ -95,11 +94,11 @@ export class ExecutorSession {
       runsFunctions: true,
       onClient: (opening) => opening.on("error", (err) => logger.debug({ err }, "a session of the executor failed")),
     });
-    let patience: NodeJS.Timeout | undefined;
+    let limit: NodeJS.Timeout | undefined;
     try {
       const messages = new MessageWatch(client.connection.stream, executorMaxMessageBytes, executorMaxUnaskedBytes);
       // That has a limit of its own.
-      patience = setTimeout(() => client.connection.stream.destroy(), executorClearMs);
+      limit = setTimeout(() => client.connection.stream.destroy(), executorClearMs);
       const backend = await login.admit(client);
       const noticesGone = await client.query(noticeGone).then(
         () => true,
@@ -110,7 +109,7 @@ export class ExecutorSession {
       client.connection.stream.destroy();
       throw error;
     } finally {
-      clearTimeout(patience);
+      clearTimeout(limit);
     }
   }
 
@@ -190,7 +189,7 @@ export class ExecutorSession {
       this.destroy();
       return false;
     }
-    const patience = setTimeout(() => this.destroy(), executorClearMs);
+    const limit = setTimeout(() => this.destroy(), executorClearMs);
     try {
       if (failed) await this.#client.query("ROLLBACK");
       await this.#client.query("DISCARD ALL");
@@ -199,16 +198,16 @@ export class ExecutorSession {
       this.destroy();
       return false;
     } finally {
-      clearTimeout(patience);
+      clearTimeout(limit);
     }
   }
 
   /** Ends it in good order. */
   async end(): Promise<void> {
     if (this.isLost) return this.destroy();
-    const patience = setTimeout(() => this.destroy(), executorClearMs);
+    const limit = setTimeout(() => this.destroy(), executorClearMs);
     await this.#client.end().catch(() => undefined);
-    clearTimeout(patience);
+    clearTimeout(limit);
   }
 
   /** Ends it at once. */
@@ -219,14 +218,14 @@ export class ExecutorSession {
 
   async #inTime<T>(statement: Promise<T>): Promise<T> {
     let isAnswered = false;
-    const patience = new TimeLimit(this.#timeoutMs + executorOverdueMs, () => {
+    const limit = new TimeLimit(this.#timeoutMs + executorOverdueMs, () => {
       this.#silence = this.#giveUp(() => isAnswered);
     });
     try {
       return await statement;
     } finally {
       isAnswered = true;
-      patience.end();
+      limit.end();
     }
   }
 
@@ -238,4 +237,120 @@ export class ExecutorSession {
     this.destroy();
     return why;
   }
+}
+
+/** Of each message of Postgres's protocol: its type, and its length without that, as u32 big-endian. */
+const headBytes = 5;
+
+/** The type of an ErrorResponse, "E". */
+const errorType = 0x45;
+
+/** The types of a notice, a notification and the change of a parameter: "N", "A", "S". */
+const unaskedTypes: ReadonlySet<number | undefined> = new Set([0x4e, 0x41, 0x53]);
+
+/** Where severity and SQLSTATE are found in an error: they come first. */
+const severityBytes = 256;
+
+/**
+ * Reads what Postgres sends before the driver does, for what the driver cannot say.
+ *
+ * How long a message is: a function can make its error or its answer almost a gigabyte long; the driver keeps all of it and
+ * makes it a string, which ends the process where it is longer than a string can be.
+ *
+ * How much nobody has asked for: a function that sends notices in a loop would keep the process busy with reading them.
+ *
+ * Whether an error ends the session: the driver gives its severity in the language of `lc_messages` alone.
+ */
+export class MessageWatch {
+  readonly #stream: Duplex;
+  readonly #maxBytes: number;
+  readonly #maxUnaskedBytes: number;
+  #unaskedBytes = 0;
+  readonly #head = Buffer.alloc(headBytes);
+  #headHas = 0;
+  /** Of the message that is being read. */
+  #left = 0;
+  readonly #error = Buffer.alloc(severityBytes);
+  #errorHas = 0;
+  #endCode: string | undefined;
+
+  /**
+   * Ends the connection, with an error that says so, before the driver keeps a message that is too long, and where more than
+   * `maxUnaskedBytes` come in a transaction that were not asked for. To be made between two messages, and after TLS has been
+   * agreed on.
+   */
+  constructor(stream: Duplex, maxBytes: number, maxUnaskedBytes: number) {
+    this.#stream = stream;
+    this.#maxBytes = maxBytes;
+    this.#maxUnaskedBytes = maxUnaskedBytes;
+    stream.prependListener("data", (chunk: Buffer) => this.#read(chunk));
+  }
+
+  /** Postgres has said that it ends the session: known before the driver tells of that error. */
+  get isEnding(): boolean {
+    return this.#endCode !== undefined;
+  }
+
+  /** The SQLSTATE of that; empty: it has none. */
+  get endCode(): string | undefined {
+    return this.#endCode;
+  }
+
+  /** A transaction begins. */
+  begin(): void {
+    this.#unaskedBytes = 0;
+  }
+
+  #read(chunk: Buffer): void {
+    for (let at = 0; at < chunk.length; ) {
+      if (this.#left > 0) {
+        const passed = Math.min(this.#left, chunk.length - at);
+        if (this.#head[0] === errorType) this.#errorHas += chunk.copy(this.#error, this.#errorHas, at, at + passed);
+        this.#left -= passed;
+        at += passed;
+        if (this.#left === 0 && this.#head[0] === errorType) this.#endError();
+        continue;
+      }
+      const taken = chunk.copy(this.#head, this.#headHas, at, at + headBytes - this.#headHas);
+      this.#headHas += taken;
+      at += taken;
+      if (this.#headHas < headBytes) return;
+      this.#headHas = 0;
+      this.#left = this.#head.readUInt32BE(1) - (headBytes - 1);
+      if (this.#left > this.#maxBytes) {
+        this.#refuse(`an error or an answer of ${this.#left} bytes, and at most ${this.#maxBytes} are taken`);
+        return;
+      }
+      if (!unaskedTypes.has(this.#head[0])) continue;
+      this.#unaskedBytes += headBytes + this.#left;
+      if (this.#unaskedBytes > this.#maxUnaskedBytes) {
+        this.#refuse(`more than ${this.#maxUnaskedBytes} bytes of notices and notifications`);
+        return;
+      }
+    }
+  }
+
+  #refuse(what: string): void {
+    this.#stream.destroy(new Error(`a function gave ${what}: its session was ended`));
+  }
+
+  #endError(): void {
+    const fields = fieldsOf(this.#error.subarray(0, this.#errorHas));
+    this.#errorHas = 0;
+    // What stands between us and Postgres may leave out the one for programs; then it speaks English.
+    const severity = fields.get("V") ?? fields.get("S");
+    if (severity === "FATAL" || severity === "PANIC") this.#endCode = fields.get("C") ?? "";
+  }
+}
+
+/** Those of an error that are there whole: each is a letter and a text that ends with NUL. */
+function fieldsOf(beginning: Buffer): Map<string, string> {
+  const fields = new Map<string, string>();
+  for (let at = 0; at < beginning.length; ) {
+    const end = beginning.indexOf(0, at);
+    if (end <= at) break;
+    fields.set(beginning.toString("latin1", at, at + 1), beginning.toString("latin1", at + 1, end));
+    at = end + 1;
+  }
+  return fields;
 }

@@ -5,7 +5,7 @@
 import { performance } from "node:perf_hooks";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { ExecutorSession } from "./executor-session.js";
-import { type Failure, failureOf } from "./failure.js";
+import { type Failure, failureOf } from "./transaction.js";
 
 const { groupMessages, maxGroups, maxBatchMessages } = bridgeConstants;
 

@@ -6,20 +6,17 @@ import type { Responder } from "../bindings.js";
 import type { RequestOutcome, RequestRunner, ResponderRequest } from "../responders/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import { type Ending, inTransaction } from "./transaction.js";
-import { type WrapperLook, wrapperCall, wrapperLook } from "./wrapper-call.js";
-import { isAboutWrapper } from "./wrapper-state.js";
+import { isAboutWrapper, type WrapperState, wrapperCall, wrapperStateSql } from "./wrapper.js";
 
 /** How requests are run. */
 export interface PostgresRequestRunnerOptions {
   readonly pool: ExecutorPool;
   /** The statement timeout now, in milliseconds. */
   timeoutMs(): number;
-  /** Who answers in place of one whose wrapper is gone; undefined: nobody. */
+  /** What answers in place of a responder whose wrapper is gone; undefined: nothing. */
   successor(responder: Responder): Promise<Responder | undefined>;
   readonly logger: Logger;
 }
-
-/** See above. */
 export class PostgresRequestRunner implements RequestRunner {
   readonly #options: PostgresRequestRunnerOptions;
 
@@ -40,17 +37,20 @@ export class PostgresRequestRunner implements RequestRunner {
     const { subject, reply, payload } = request;
     const text = wrapperCall(responder, ["bytea", "text", "text"]);
     const values = [Buffer.from(responder.token), Buffer.from(payload), subject, reply];
-    return inTransaction<Uint8Array | undefined, WrapperLook>(pool, logger, {
+    return inTransaction<Uint8Array | undefined, WrapperState>(pool, logger, {
       runAs: responder.runAs,
       timeoutMs: this.#options.timeoutMs(),
-      first: `SELECT ${wrapperLook(responder)}`,
-      run: async (session, [look]) => {
-        if (look?.version == null) return { value: undefined, commit: false };
-        const [row] = await session.query<{ result: unknown; version: string | null }>(text, [...values, look.version]);
+      first: `SELECT ${wrapperStateSql(responder)}`,
+      run: async (session, [state]) => {
+        if (state?.version == null) return { value: undefined, commit: false };
+        const [row] = await session.query<{ result: unknown; version: string | null }>(text, [
+          ...values,
+          state.version,
+        ]);
         // Changed before the call.
         if (row === undefined) return { value: undefined, commit: false };
         const value = row.result instanceof Uint8Array ? row.result : new Uint8Array();
-        return { value, commit: row.version === look.version };
+        return { value, commit: row.version === state.version };
       },
     });
   }

@@ -3,7 +3,10 @@
  */
 import type { Logger, RareLog } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
-import type { Endpoint } from "./endpoint.js";
+import { FairQueue, type FairQueueLimits, type QueueLoad, type Waiting } from "./fair-queue.js";
+import type { Endpoint } from "./micro-service.js";
+import type { Replies } from "./replies.js";
+import type { RequestRunner, ResponderRequest } from "./requests.js";
 import {
   busyReply,
   defectReply,
@@ -15,10 +18,7 @@ import {
   tooLargeReply,
   unreadableReply,
   waitedTooLongReply,
-} from "./error-reply.js";
-import { FairQueue, type FairQueueLimits, type LaneLoad, type Waiting } from "./fair-queue.js";
-import type { Replies } from "./replies.js";
-import type { RequestRunner, ResponderRequest } from "./runner.js";
+} from "./requests.js";
 
 /** What a dispatcher is made with. */
 export interface DispatcherOptions {
@@ -55,8 +55,6 @@ const overheadBytes = 256;
 
 /** How long a timer may be. */
 const maxTimerMs = 60_000;
-
-/** See above. */
 export class RequestDispatcher {
   readonly #runner: RequestRunner;
   readonly #queue: FairQueue<Endpoint, PendingRequest>;
@@ -86,7 +84,7 @@ export class RequestDispatcher {
     return this.#queue.running;
   }
 
-  loadOf(endpoint: Endpoint): LaneLoad {
+  loadOf(endpoint: Endpoint): QueueLoad {
     return this.#queue.loadOf(endpoint);
   }
 
@@ -177,7 +175,7 @@ export class RequestDispatcher {
         await answer.finally(() => this.#answers.delete(answer));
         await replies.room();
       } else {
-        // Nobody would hear the answer; who asked asks again.
+        // Nobody would hear the answer; the requester asks again.
         this.#drop(pending);
       }
     } catch (err) {

@@ -5,7 +5,7 @@ import type { NatsConnection, PublishOptions } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { isOwnInbox } from "../../nats/index.js";
 import { confirmed } from "../confirmed.js";
-import { type ErrorReply, errorHeaders } from "./error-reply.js";
+import { type ErrorReply, errorHeaders } from "./requests.js";
 
 /** What an answer has beside its payload, about. */
 const overheadBytes = 128;
@@ -13,7 +13,7 @@ const overheadBytes = 128;
 const nothing = new Uint8Array(0);
 
 /**
- * Whether an answer may go there. Who asks chooses the subject, and our user may publish more than theirs: what begins
+ * Whether an answer may go there. The requester chooses the subject, and our user may publish more than theirs: what begins
  * with `$` is NATS's own, such as `$JS.API.STREAM.DELETE.…`, and would do what they may not.
  */
 export function isAnswerable(reply: string | undefined): reply is string {
@@ -29,8 +29,6 @@ export function isMeant(wanted: string, requested: string): boolean {
   if (isOwnInbox(requested)) return false;
   return !/^[*>](\.|$)/.test(wanted) || !/^(\$|_INBOX\.)/.test(requested);
 }
-
-/** See above. */
 export class Replies {
   #unconfirmedBytes = 0;
   #confirming: Promise<void> | undefined;
@@ -58,7 +56,7 @@ export class Replies {
   }
 
   /**
-   * Where more can be sent, at once; else when the server has read what was sent, or the connection has ended. Who waits
+   * Where more can be sent, at once; else when the server has read what was sent, or the connection has ended. A caller that waits
    * for it before making the next answer does not fill memory with answers that nobody reads.
    */
   room(): undefined | Promise<void> {

@@ -7,7 +7,6 @@
  * - A message without a reply subject is no request. It is counted and not run: nobody would hear of its answer or its
  *   failure. Subscriptions are for such messages.
  */
-
 import type { Msg, NatsConnection } from "@nats-io/transport-node";
 import { receivedHeaders } from "../../nats/index.js";
 import { type Logger, RareLog } from "../../runtime/index.js";
@@ -15,11 +14,10 @@ import type { Responder } from "../bindings.js";
 import { takenOver } from "../confirmed.js";
 import { Attachment } from "./attachment.js";
 import { RequestDispatcher } from "./dispatcher.js";
-import { Endpoint, type ServiceOrigin } from "./endpoint.js";
-import { removedReply } from "./error-reply.js";
+import type { QueueLoad } from "./fair-queue.js";
+import { Endpoint, type ServiceOrigin } from "./micro-service.js";
 import { isAnswerable, isMeant, type Replies } from "./replies.js";
-import type { RequestRunner } from "./runner.js";
-import { type ResponderServiceStats, statsOf } from "./stats.js";
+import { type RequestRunner, removedReply } from "./requests.js";
 
 /** How the service is made. */
 export interface ResponderServiceOptions extends ServiceOrigin {
@@ -39,7 +37,6 @@ export interface ResponderServiceOptions extends ServiceOrigin {
   readonly use?: (connection: NatsConnection) => () => void;
 }
 
-/** See above. */
 export class ResponderService {
   readonly #origin: ServiceOrigin;
   readonly #logger: Logger;
@@ -213,4 +210,54 @@ export class ResponderService {
     const received = { subject: requested, reply, data, headersProblem };
     this.#dispatcher.submit(endpoint, received, replies, () => this.#use(replies.connection));
   }
+}
+
+/** Of one responder. Numbers are since it began in this process, or its function was replaced by another one. */
+export interface ResponderStats extends QueueLoad {
+  readonly id: bigint;
+  readonly subject: string;
+  readonly functionName: string;
+  /** Answered, also by an error. */
+  readonly requests: number;
+  /** Of those: by an error. */
+  readonly errors: number;
+  /** Of those: refused because too many were waiting. */
+  readonly busy: number;
+  /** Of those: out of time, waiting or running. */
+  readonly timedOut: number;
+  /** Messages without a reply subject. */
+  readonly ignored: number;
+  /** Not answered: the connection had ended. */
+  readonly dropped: number;
+  /** The time of its functions, without waiting for their turn. */
+  readonly processingMs: number;
+  /** The server does not permit the subscription. */
+  readonly isRefused: boolean;
+}
+
+/** Of a process. */
+export interface ResponderServiceStats {
+  readonly responders: readonly ResponderStats[];
+  /** Functions that run, also of responders that were removed. */
+  readonly running: number;
+}
+
+/**
+ * What operators are told of responders.
+ */
+function statsOf(
+  endpoints: Iterable<Endpoint>,
+  dispatcher: RequestDispatcher,
+  isRefused: (subject: string) => boolean,
+): ResponderServiceStats {
+  const responders = [...endpoints].map((endpoint) => {
+    const { subject, responder, service } = endpoint;
+    const { requests, errors, busy, timedOut, ignored, dropped, processingMs } = service.counters;
+    return {
+      ...{ id: responder.id, subject, functionName: responder.functionName, isRefused: isRefused(subject) },
+      ...{ requests, errors, busy, timedOut, ignored, dropped, processingMs },
+      ...dispatcher.loadOf(endpoint),
+    };
+  });
+  return { responders, running: dispatcher.running };
 }

@@ -8,16 +8,13 @@
  * Nothing depends on notices. A server that does not permit them is logged, and one that ends the connection because of
  * them is not told again and again: then subscriptions would not live either.
  */
-
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../../generated/ts/nats-options/index.js";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { NatsConnector, Refusal } from "../../nats/index.js";
 import type { Logger } from "../../runtime/index.js";
-import { type DueNotice, NoticeDuty } from "./notice-duty.js";
-import { PatroniName } from "./patroni-name.js";
-import { roleNotice } from "./role-notice.js";
+import { PatroniName } from "./patroni.js";
 import type { PostgresRole, ServerAddress } from "./role-watch.js";
 
 /** How they are published. */
@@ -36,7 +33,6 @@ interface Failures {
   readonly count: number;
 }
 
-/** See above. */
 export class RoleNotices implements AsyncDisposable {
   readonly #connector: RoleNoticesOptions["connector"];
   readonly #logger: Logger;
@@ -183,4 +179,96 @@ export class RoleNotices implements AsyncDisposable {
         "or set notify_subject to one that it may publish to",
     );
   }
+}
+
+/** A notice that is due. The same object as long as nothing has changed. */
+export interface DueNotice {
+  readonly status: RoleNotice["status"];
+  readonly subject: string;
+}
+
+/** Where notices go. */
+export interface NoticePlace {
+  /** The NATS server, `host:port`. */
+  readonly server: string;
+  readonly subject: string;
+}
+
+/**
+ * Which role-change notice is due: pure bookkeeping, without a clock or a connection.
+ *
+ * A process states that Postgres is the master when Postgres is a primary and this process leads, and that it is a
+ * replica whenever it is a standby, led or not: nobody leads there. So of several processes beside one primary one
+ * speaks; beside a standby each does, and they say the same. A statement is made once for each place, that is NATS
+ * server and subject: again only after it had ceased to hold, be it that Postgres was away, and at another place.
+ */
+export class NoticeDuty {
+  #role: PostgresRole = "unknown";
+  #leads = false;
+  #place: NoticePlace | undefined;
+  /** The statement that holds, made or not, and where. */
+  #statement: { readonly key: string; readonly notice: DueNotice; isSettled: boolean } | undefined;
+
+  /** The notice that is to be published, if one is. */
+  get due(): DueNotice | undefined {
+    return this.#statement?.isSettled ? undefined : this.#statement?.notice;
+  }
+
+  found(role: PostgresRole): void {
+    this.#role = role;
+    this.#update();
+  }
+
+  lead(leads: boolean): void {
+    this.#leads = leads;
+    this.#update();
+  }
+
+  /** @param place undefined: there is none */
+  configure(place: NoticePlace | undefined): void {
+    this.#place = place;
+    this.#update();
+  }
+
+  /** It has been published, or is given up. Does nothing if it is not due any more. */
+  settle(notice: DueNotice): void {
+    if (this.#statement?.notice === notice) this.#statement.isSettled = true;
+  }
+
+  #update(): void {
+    const status = this.#status();
+    if (status === undefined || this.#place === undefined) {
+      this.#statement = undefined;
+      return;
+    }
+    const { server, subject } = this.#place;
+    const key = `${status} ${server} ${subject}`;
+    if (key === this.#statement?.key) return;
+    this.#statement = { key, notice: { status, subject }, isSettled: false };
+  }
+
+  #status(): DueNotice["status"] | undefined {
+    if (this.#role === "standby") return "Replica";
+    return this.#role === "primary" && this.#leads ? "Master" : undefined;
+  }
+}
+
+/**
+ * The text of a role-change notice, as subscribers parse it.
+ */
+
+/** What a notice says. */
+export interface RoleNotice {
+  /** `Replica` is a standby. */
+  readonly status: "Master" | "Replica";
+  /** `listen_addresses` of Postgres, of which `*` stays `*`. */
+  readonly addresses: readonly string[];
+  readonly port: number;
+  /** How Patroni calls this Postgres; null where that cannot be had. */
+  readonly name: string | null;
+}
+
+/** The JSON of a notice. The addresses are in it twice: one spelling is that of pgnats's code, the other of its README. */
+export function roleNotice({ status, addresses, port, name }: RoleNotice): string {
+  return JSON.stringify({ status, listen_adresses: addresses, listen_addresses: addresses, port, name });
 }

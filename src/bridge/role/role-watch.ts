@@ -2,7 +2,7 @@
  * Whether Postgres is a primary or a standby, followed while it changes.
  *
  * A promotion happens under open sessions: the same session that was told "standby" is told "primary" next. There is no
- * demotion without a restart, so that it shows when the session is lost and another one is opened. Looking again and
+ * demotion without a restart, so that it shows when the session is lost and another one is opened. Asking again and
  * again, over a session that is opened anew when it is lost, finds both; Postgres announces neither.
  *
  *   unknown → primary, standby     Postgres answers
@@ -15,7 +15,6 @@ import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { DatabaseAddress, PostgresSession } from "../../postgres/index.js";
 import type { Logger } from "../../runtime/index.js";
 import { explainServeRefusal } from "../../store/index.js";
-import { splitAddresses } from "./role-notice.js";
 
 /** What Postgres is; `unknown` while it does not answer. */
 export type PostgresRole = "primary" | "standby" | "unknown";
@@ -31,10 +30,10 @@ export interface ServerAddress {
 export interface RoleWatchOptions {
   readonly databaseUrl: string | undefined;
   readonly logger: Logger;
-  /** The pause between two looks. Default `roleWatchMs` of the spec. */
+  /** The pause between two readings. Default `roleWatchMs` of the spec. */
   readonly intervalMs?: number;
-  /** How long connecting may take, and how long the answer. Default `roleLookTimeoutMs` of the spec. */
-  readonly lookTimeoutMs?: number;
+  /** How long connecting may take, and how long the answer. Default `roleReadTimeoutMs` of the spec. */
+  readonly readTimeoutMs?: number;
   /**
    * The role has changed; it counts as `unknown` at first. Also told where only the address has.
    *
@@ -52,17 +51,17 @@ interface RoleRow {
   readonly port: number;
 }
 
-/** See above. One look never overlaps the next. */
+/** Reads the role again and again; one reading never overlaps the next. */
 export class RoleWatch implements AsyncDisposable {
   readonly #options: RoleWatchOptions;
-  readonly #lookTimeoutMs: number;
-  /** Of its own: no look waits behind somebody else's query. */
+  readonly #readTimeoutMs: number;
+  /** Of its own: no reading waits behind another query. */
   readonly #session: PostgresSession;
   #role: PostgresRole = "unknown";
   #address: ServerAddress | undefined;
-  /** The look that is under way. */
-  #look: Promise<void> | undefined;
-  /** When the last look began, by `performance.now()`. */
+  /** The reading that is under way. */
+  #reading: Promise<void> | undefined;
+  /** When the last reading began, by `performance.now()`. */
   #beganAt = 0;
   #timer: NodeJS.Timeout | undefined;
   /** Why the role is unknown, as it was logged: the same again is no news. */
@@ -71,25 +70,25 @@ export class RoleWatch implements AsyncDisposable {
 
   constructor(options: RoleWatchOptions) {
     this.#options = options;
-    this.#lookTimeoutMs = options.lookTimeoutMs ?? bridgeConstants.roleLookTimeoutMs;
+    this.#readTimeoutMs = options.readTimeoutMs ?? bridgeConstants.roleReadTimeoutMs;
     this.#session = new PostgresSession({
       address: DatabaseAddress.of(options.databaseUrl),
       logger: options.logger,
       applicationName: "hawser serve: role",
-      connectTimeoutMs: this.#lookTimeoutMs,
-      queryTimeoutMs: this.#lookTimeoutMs,
+      connectTimeoutMs: this.#readTimeoutMs,
+      queryTimeoutMs: this.#readTimeoutMs,
       onDown: () => this.#lost(),
     });
   }
 
-  /** What Postgres was at the last look. */
+  /** What Postgres was at the last reading. */
   get role(): PostgresRole {
     return this.#role;
   }
 
-  /** Looks now, and from then on. Resolves after the first look, whatever it found; does not reject. */
+  /** Reads now, and from then on. Resolves after the first reading, whatever it found; does not reject. */
   async start(): Promise<void> {
-    await this.#lookNow();
+    await this.#readNow();
   }
 
   /** Ends it, and the session. Tells nothing any more. */
@@ -97,34 +96,34 @@ export class RoleWatch implements AsyncDisposable {
     this.#isStopped = true;
     clearTimeout(this.#timer);
     await this.#session.close();
-    await this.#look;
+    await this.#reading;
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.stop();
   }
 
-  /** Between two looks: whether the server has gone, too, the next one tells. */
+  /** Between two readings: whether the server has gone, too, the next one tells. */
   #lost(): void {
-    if (this.#look !== undefined) return;
+    if (this.#reading !== undefined) return;
     // A server that ends each session at once is not to be asked without a pause.
-    this.#lookIn(Math.max(0, this.#beganAt + bridgeConstants.roleLookPauseMs - performance.now()));
+    this.#readIn(Math.max(0, this.#beganAt + bridgeConstants.roleReadPauseMs - performance.now()));
   }
 
-  #lookIn(pauseMs: number): void {
+  #readIn(pauseMs: number): void {
     clearTimeout(this.#timer);
-    if (!this.#isStopped) this.#timer = setTimeout(() => void this.#lookNow(), pauseMs);
+    if (!this.#isStopped) this.#timer = setTimeout(() => void this.#readNow(), pauseMs);
   }
 
-  #lookNow(): Promise<void> {
-    this.#look ??= this.#lookOnce().finally(() => {
-      this.#look = undefined;
-      this.#lookIn(this.#options.intervalMs ?? bridgeConstants.roleWatchMs);
+  #readNow(): Promise<void> {
+    this.#reading ??= this.#readOnce().finally(() => {
+      this.#reading = undefined;
+      this.#readIn(this.#options.intervalMs ?? bridgeConstants.roleWatchMs);
     });
-    return this.#look;
+    return this.#reading;
   }
 
-  async #lookOnce(): Promise<void> {
+  async #readOnce(): Promise<void> {
     this.#beganAt = performance.now();
     try {
       const { standby, addresses, port } = await this.#ask();
@@ -140,7 +139,7 @@ export class RoleWatch implements AsyncDisposable {
       return await this.#query();
     } catch (error) {
       // It may be the session alone that has ended. A server that keeps us waiting is not asked again.
-      const cameSoon = performance.now() - this.#beganAt < this.#lookTimeoutMs / 2;
+      const cameSoon = performance.now() - this.#beganAt < this.#readTimeoutMs / 2;
       if (!wasOpen || !cameSoon || this.#isStopped) throw error;
       return await this.#query();
     }
@@ -183,4 +182,12 @@ export class RoleWatch implements AsyncDisposable {
 function isSame(one: ServerAddress | undefined, other: ServerAddress | undefined): boolean {
   if (one === undefined || other === undefined) return one === other;
   return one.port === other.port && one.addresses.join() === other.addresses.join();
+}
+
+/** The addresses in a value of `listen_addresses`, such as `127.0.0.1, ::1`. An empty one has none: sockets alone. */
+export function splitAddresses(listenAddresses: string): string[] {
+  return listenAddresses
+    .split(",")
+    .map((address) => address.trim())
+    .filter((address) => address !== "");
 }

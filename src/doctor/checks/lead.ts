@@ -11,7 +11,7 @@ import { ago, catalogCheck } from "./catalog-check.js";
 
 const { catalogCheckMs, leadLookMs, maxLagMs } = doctorConstants;
 /** As long as a leader may be silent: another process would take over then. */
-const { leadExpiryMs } = bridgeConstants;
+const { leaderExpiryMs } = bridgeConstants;
 
 const leadSql = `
   SELECT l.epoch::text AS epoch, l.owner, l.beat::text AS beat,
@@ -34,7 +34,7 @@ export function leadCheck(facts: Facts): Check {
   return catalogCheck("lead", (signal) => lead(facts, signal), {
     needs: ["nats-from-sql", "nats-server"],
     explainedBy: ["gateway", "nats", "executor-login", "grants", "surplus-grants"],
-    timeoutMs: leadExpiryMs + catalogCheckMs,
+    timeoutMs: leaderExpiryMs + catalogCheckMs,
   });
 }
 
@@ -61,7 +61,7 @@ async function lead(facts: Facts, signal: AbortSignal): Promise<Verdict> {
 async function watch(facts: Facts, signal: AbortSignal) {
   const look = async (): Promise<Lead> => (await facts.rows<Lead>(leadSql))[0]!;
   const first = await look();
-  const endAt = performance.now() + leadExpiryMs;
+  const endAt = performance.now() + leaderExpiryMs;
   for (;;) {
     await delay(leadLookMs, undefined, { signal });
     const last = await look();
@@ -75,7 +75,7 @@ function leaderless({ owner, behindSeconds }: Lead, subscriptions: number): Find
   const who =
     owner === null
       ? "no process leads"
-      : `the process that led (${owner}) has not been heard for ${leadExpiryMs} ms${last}`;
+      : `the process that led (${owner}) has not been heard for ${leaderExpiryMs} ms${last}`;
   return {
     severity: "error",
     what: `${who}: the functions of ${subscriptions} subscription${subscriptions === 1 ? "" : "s"} are not called`,

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { errorHeaders, failureReply, headerLine } from "../../../src/bridge/responders/error-reply.js";
+import { errorHeaders, failureReply, headerLine } from "../../../src/bridge/responders/requests.js";
 
 /** Of all characters, and halves of some. */
 const anyText = fc.string({ unit: fc.nat(0x10ffff).map((point) => String.fromCodePoint(point)), maxLength: 40 });

@@ -3,20 +3,20 @@ import { describe, expect, it } from "vitest";
 import { FairQueue, type Turn } from "../../../src/bridge/responders/fair-queue.js";
 
 interface Item {
-  readonly lane: string;
+  readonly responder: string;
   readonly number: number;
   readonly bytes: number;
   readonly deadlineAt: number;
 }
 
-const item = (lane: string, number: number, more: Partial<Item> = {}): Item => ({
-  ...{ lane, number, bytes: 1, deadlineAt: Number.POSITIVE_INFINITY },
+const item = (responder: string, number: number, more: Partial<Item> = {}): Item => ({
+  ...{ responder, number, bytes: 1, deadlineAt: Number.POSITIVE_INFINITY },
   ...more,
 });
 
-function queueOf(limits: { maxRunning?: number; maxWaiting?: number; maxWaitingBytes?: number }, lanes: string) {
+function queueOf(limits: { maxRunning?: number; maxWaiting?: number; maxWaitingBytes?: number }, responders: string) {
   const queue = new FairQueue<string, Item>({ maxRunning: 8, maxWaiting: 1000, maxWaitingBytes: 1000, ...limits });
-  for (const lane of lanes) queue.open(lane);
+  for (const responder of responders) queue.open(responder);
   return queue;
 }
 
@@ -27,10 +27,10 @@ function start(queue: FairQueue<string, Item>): Turn<Item>[] {
   return turns;
 }
 
-const names = (turns: readonly Turn<Item>[]) => turns.map(({ item: { lane, number } }) => `${lane}${number}`);
+const names = (turns: readonly Turn<Item>[]) => turns.map(({ item: { responder, number } }) => `${responder}${number}`);
 
 describe("turns", () => {
-  it("leave slots for other lanes, the last one for a lane that runs nothing", () => {
+  it("leave slots for other responders, the last one for a responder that runs nothing", () => {
     const queue = queueOf({ maxRunning: 8 }, "abcd");
     for (let number = 1; number <= 20; number++) queue.push("a", item("a", number));
     expect(start(queue)).toHaveLength(5);
@@ -42,14 +42,14 @@ describe("turns", () => {
     expect(start(queue)).toEqual([]);
   });
 
-  it("give all slots to the only lane", () => {
+  it("give all slots to the only responder", () => {
     const queue = queueOf({ maxRunning: 8 }, "a");
     for (let number = 1; number <= 20; number++) queue.push("a", item("a", number));
     expect(start(queue)).toHaveLength(8);
   });
 });
 
-describe("a lane", () => {
+describe("a responder", () => {
   it("has room for so many, and for so many bytes; one always fits", () => {
     const queue = queueOf({ maxWaiting: 3, maxWaitingBytes: 100 }, "ab");
     expect(queue.hasRoom("a", 1_000_000)).toBe(true);
@@ -81,7 +81,7 @@ describe("a lane", () => {
     queue.push("b", item("b", 0, { deadlineAt: 15 }));
     expect(queue.nextDeadline).toBe(10);
     expect(queue.expire(9)).toEqual([]);
-    expect(queue.expire(20).map(({ lane, number }) => `${lane}${number}`)).toEqual(["a0", "a1", "b0"]);
+    expect(queue.expire(20).map(({ responder, number }) => `${responder}${number}`)).toEqual(["a0", "a1", "b0"]);
     expect(queue.nextDeadline).toBe(30);
     expect(names(start(queue))).toEqual(["a2"]);
     expect(queue.nextDeadline).toBeUndefined();
@@ -92,67 +92,71 @@ describe("whatever happens", () => {
   const step = fc.oneof(
     {
       weight: 6,
-      arbitrary: fc.record({ do: fc.constant("push" as const), lane: fc.constantFrom(..."abcd"), bytes: fc.nat(60) }),
+      arbitrary: fc.record({
+        do: fc.constant("push" as const),
+        responder: fc.constantFrom(..."abcd"),
+        bytes: fc.nat(60),
+      }),
     },
     { weight: 4, arbitrary: fc.record({ do: fc.constant("start" as const) }) },
     { weight: 4, arbitrary: fc.record({ do: fc.constant("end" as const), which: fc.nat() }) },
-    { weight: 1, arbitrary: fc.record({ do: fc.constant("remove" as const), lane: fc.constantFrom(..."abcd") }) },
+    { weight: 1, arbitrary: fc.record({ do: fc.constant("remove" as const), responder: fc.constantFrom(..."abcd") }) },
     { weight: 1, arbitrary: fc.record({ do: fc.constant("expire" as const) }) },
   );
 
-  it("no item is lost or doubled, order and limits are kept, and no lane waits while another one has two turns", () => {
+  it("no item is lost or doubled, order and limits are kept, and no responder waits while another one has two turns", () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 200 }), fc.integer({ min: 1, max: 9 }), (steps, maxRunning) => {
         const queue = queueOf({ maxRunning, maxWaiting: 5, maxWaitingBytes: 100 }, "abcd");
         const running: Turn<Item>[] = [];
         const out = new Set<number>();
-        /** What must be waiting, in order, by lane. */
-        const waiting = new Map<string, Item[]>([..."abcd"].map((lane) => [lane, []]));
-        /** Turns that others had since a lane began to wait for its own. */
+        /** What must be waiting, in order, by responder. */
+        const waiting = new Map<string, Item[]>([..."abcd"].map((responder) => [responder, []]));
+        /** Turns that others had since a responder began to wait for its own. */
         const passed = new Map<string, Map<string, number>>();
         let number = 0;
         let now = 0;
         const leave = (gone: Item): void => {
           expect(out.has(gone.number)).toBe(false);
           out.add(gone.number);
-          expect(waiting.get(gone.lane)!.shift()).toBe(gone);
+          expect(waiting.get(gone.responder)!.shift()).toBe(gone);
         };
         const started = (turn: Turn<Item>): void => {
-          const { lane } = turn.item;
+          const { responder } = turn.item;
           leave(turn.item);
           running.push(turn);
-          passed.delete(lane);
+          passed.delete(responder);
           for (const [other, items] of waiting) {
-            // A lane that runs something already may have to leave the rest to others.
-            if (items.length === 0 || other === lane || queue.loadOf(other).running > 0) passed.delete(other);
+            // A responder that runs something already may have to leave the rest to others.
+            if (items.length === 0 || other === responder || queue.loadOf(other).running > 0) passed.delete(other);
             else {
               const counts = passed.get(other) ?? new Map<string, number>();
-              passed.set(other, counts.set(lane, (counts.get(lane) ?? 0) + 1));
-              expect(counts.get(lane)).toBeLessThanOrEqual(1);
+              passed.set(other, counts.set(responder, (counts.get(responder) ?? 0) + 1));
+              expect(counts.get(responder)).toBeLessThanOrEqual(1);
             }
           }
           expect(running.length).toBeLessThanOrEqual(maxRunning);
         };
         for (const each of steps) {
           now += 1;
-          if (each.do === "push" && queue.hasRoom(each.lane, each.bytes)) {
-            const pushed = item(each.lane, number++, { bytes: each.bytes, deadlineAt: now + 30 });
-            queue.push(each.lane, pushed);
-            waiting.get(each.lane)!.push(pushed);
+          if (each.do === "push" && queue.hasRoom(each.responder, each.bytes)) {
+            const pushed = item(each.responder, number++, { bytes: each.bytes, deadlineAt: now + 30 });
+            queue.push(each.responder, pushed);
+            waiting.get(each.responder)!.push(pushed);
           } else if (each.do === "start") {
             for (const turn of start(queue)) started(turn);
           } else if (each.do === "end" && running.length > 0) {
             running.splice(each.which % running.length, 1)[0]!.end();
           } else if (each.do === "remove") {
-            for (const removed of queue.remove(each.lane)) leave(removed);
-            queue.open(each.lane);
-            passed.delete(each.lane);
+            for (const removed of queue.remove(each.responder)) leave(removed);
+            queue.open(each.responder);
+            passed.delete(each.responder);
           } else if (each.do === "expire") {
             for (const expired of queue.expire(now)) leave(expired);
           }
-          for (const [lane, items] of waiting) {
+          for (const [responder, items] of waiting) {
             const waitingBytes = items.reduce((sum, { bytes }) => sum + bytes, 0);
-            expect(queue.loadOf(lane)).toMatchObject({ waiting: items.length, waitingBytes });
+            expect(queue.loadOf(responder)).toMatchObject({ waiting: items.length, waitingBytes });
             expect(items.length).toBeLessThanOrEqual(5);
             expect(items.length <= 1 || waitingBytes <= 100).toBe(true);
           }

@@ -1,7 +1,12 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { inquirySubjects, isAsked, readInquiry } from "../../../src/bridge/responders/micro-protocol.js";
-import { queueGroup, serviceName } from "../../../src/bridge/responders/service-names.js";
+import {
+  inquirySubjects,
+  isAsked,
+  queueGroup,
+  readInquiry,
+  serviceName,
+} from "../../../src/bridge/responders/micro-service.js";
 
 describe("the name of a service", () => {
   it.each([

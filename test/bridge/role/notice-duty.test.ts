@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, it } from "vitest";
-import { NoticeDuty, type NoticePlace } from "../../../src/bridge/role/notice-duty.js";
+import { NoticeDuty, type NoticePlace } from "../../../src/bridge/role/role-notices.js";
 import type { PostgresRole } from "../../../src/bridge/role/role-watch.js";
 
 const place: NoticePlace = { server: "127.0.0.1:4222", subject: "role" };

@@ -6,7 +6,7 @@ import { once } from "node:events";
 import type { RequestListener } from "node:http";
 import { createServer } from "node:http";
 import { expect, it, onTestFinished } from "vitest";
-import { PatroniName } from "../../../src/bridge/role/patroni-name.js";
+import { PatroniName } from "../../../src/bridge/role/patroni.js";
 import { eventually } from "../../support/eventually.js";
 import { httpServer, patroniAnswer } from "./http-server.js";
 import { keptLog } from "./log.js";

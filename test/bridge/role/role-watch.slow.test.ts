@@ -142,7 +142,7 @@ describe("the role of Postgres", () => {
     }
     expect(others).toEqual([]);
     // The look may take longer. The best of three, as a machine with other work is slower.
-    expect(Math.min(...tookMs)).toBeLessThan(0.75 * bridgeConstants.roleLookTimeoutMs);
+    expect(Math.min(...tookMs)).toBeLessThan(0.75 * bridgeConstants.roleReadTimeoutMs);
     server.resume();
     await watch.stop();
     await eventually("the session is gone", async () => {

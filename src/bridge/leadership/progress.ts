@@ -1,0 +1,103 @@
+/**
+ * What a process that does not lead knows of what the leader has done, in its own time.
+ *
+ * It maps what the leader wrote by the server's clock back to its own. That is right only where both have read the same
+ * clock. After a failover the clock is another server's, and anybody may set a clock: then what the leader says counts again
+ * from its second heartbeat on. The first may have been on its way, or made of what it knew before.
+ */
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import type { ClockSample, LeadershipRow } from "./table.js";
+
+/**
+ * One process tells another when something was, by the clock of Postgres, which is the only one that both can read. Nobody
+ * knows when exactly within a query the server read its clock: so times are mapped to bounds, to the safe side.
+ */
+
+const drift = bridgeConstants.maxClockDriftPpm / 1e6;
+
+/** Rounding of the server's time, and of the arithmetic, in milliseconds. */
+const resolutionMs = 0.002;
+
+/** The server's clock shows at least this at a time of ours. */
+export function serverTimeAtLeast({ serverTime, heardAt }: ClockSample, localTime: number): number {
+  const elapsed = localTime - heardAt;
+  return serverTime + elapsed - drift * Math.abs(elapsed) - resolutionMs;
+}
+
+/** The server's clock shows at most this at a time of ours. */
+export function serverTimeAtMost({ serverTime, sentAt }: ClockSample, localTime: number): number {
+  const elapsed = localTime - sentAt;
+  return serverTime + elapsed + drift * Math.abs(elapsed) + resolutionMs;
+}
+
+/** A time of ours before which the server's clock surely showed less than `serverTime`. */
+export function surelyBefore(sample: ClockSample, serverTime: number): number {
+  const elapsed = serverTime - sample.serverTime - resolutionMs;
+  return sample.sentAt + elapsed / (elapsed < 0 ? 1 - drift : 1 + drift);
+}
+
+/** A time of ours from which on the server's clock surely showed at least `serverTime`. */
+function surelyFrom(sample: ClockSample, serverTime: number): number {
+  const elapsed = serverTime - sample.serverTime + resolutionMs;
+  return sample.heardAt + elapsed / (elapsed < 0 ? 1 + drift : 1 - drift);
+}
+
+/** Between the two samples the server's clock has not simply gone on: somebody has set it, or it is another server's. */
+export function wasSet(before: ClockSample, after: ClockSample): boolean {
+  return (
+    after.serverTime < serverTimeAtLeast(before, after.sentAt) - resolutionMs ||
+    after.serverTime > serverTimeAtMost(before, after.heardAt) + resolutionMs
+  );
+}
+
+/** What the leader has done, in the time of this process. */
+export interface LeaderProgress {
+  /** What the leader received before this is done, except by those of {@link behind}. */
+  readonly doneBefore: number;
+  /** The same for each subscription that stands still. */
+  readonly behind: ReadonlyMap<bigint, number>;
+  /** It has received everything since this. */
+  readonly completeSince: number;
+}
+
+/** What the leader received before this is done: of a subscription, or of all if none is given. */
+export function doneBefore({ doneBefore: ofMost, behind }: LeaderProgress, subscription?: bigint): number {
+  if (subscription === undefined) return Math.min(ofMost, ...behind.values());
+  return Math.min(ofMost, behind.get(subscription) ?? ofMost);
+}
+
+export class KnownProgress {
+  #seen: LeadershipRow | undefined;
+  #clock: ClockSample | undefined;
+  #heartbeats = 0;
+
+  /**
+   * The row was read.
+   *
+   * @returns undefined: not known
+   */
+  see(row: LeadershipRow, clock: ClockSample): LeaderProgress | undefined {
+    if (this.#clock !== undefined && wasSet(this.#clock, clock)) this.forget();
+    if (this.#seen?.epoch === row.epoch && this.#seen.beat !== row.beat) this.#heartbeats += 1;
+    this.#seen = row;
+    this.#clock = clock;
+    if (this.#heartbeats < bridgeConstants.leaderTrustedHeartbeats || row.progressAt === undefined) return undefined;
+    const { completeSince } = row;
+    return {
+      doneBefore: this.bound(clock, row.progressAt),
+      behind: new Map([...row.behind].map(([id, at]) => [id, this.bound(clock, at)])),
+      completeSince: completeSince === undefined ? Number.NEGATIVE_INFINITY : surelyFrom(clock, completeSince),
+    };
+  }
+
+  /** The session was lost. */
+  forget(): void {
+    this.#seen = undefined;
+    this.#clock = undefined;
+    this.#heartbeats = 0;
+  }
+
+  protected bound(clock: ClockSample, progressAt: number): number {
+    return surelyBefore(clock, progressAt);
+  }
+}

@@ -1,0 +1,490 @@
+/**
+ * Which of several processes leads.
+ *
+ *     waiting ──free, or silent for `leaderExpiryMs`: the row is taken──▶ taking ──the fence is raised──▶ leading
+ *        ▲  ▲                                                             │                               │
+ *        │  └──────────────another one has taken the row──────────────────┴───────────────────────────────┘
+ *     paused: Postgres is a standby, on which nobody leads                   ended: leadership is given back
+ *
+ * Taking has two steps. The first writes the new epoch: from then on no batch of an older one begins. The second raises the
+ * fence, which waits for the batches that had begun before. Only then does the new leader run its first batch, so that
+ * nothing of two leaders is ever committed in turns, however long one of them stood still in between.
+ *
+ * A leader that cannot reach Postgres does not know whether it still is one. For `leaderExpiryMs` it stays it, unconfirmed: its
+ * batches cannot run, and when Postgres is back, the fence decides. Then another one may lead: it is silent, keeps what it has
+ * as those that wait do, and goes on where the row still is its own.
+ */
+
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import type { Clock, Logger } from "../../runtime/index.js";
+import {
+  doneBefore,
+  KnownProgress,
+  type LeaderProgress,
+  serverTimeAtLeast,
+  serverTimeAtMost,
+  surelyBefore,
+} from "./progress.js";
+import type { ClockSample, LeadershipRow, LeadershipTable, Progress, Term } from "./table.js";
+
+/**
+ * What a process is told about leadership, and what it is asked.
+ */
+
+/** What is told. None of it may throw. */
+export interface LeadershipEvents {
+  /**
+   * This process leads from now on: it runs what it has kept, and then what it receives.
+   *
+   * @param afterCleanEnd the leader before has ended in good order
+   */
+  onLeading(epoch: bigint, options: { readonly afterCleanEnd: boolean }): void;
+  /** It leads no more: batches of its epoch are refused. */
+  onDeposed(reason: string): void;
+  /** Another process leads. Told once for each of them. */
+  onWaiting(epoch: bigint): void;
+  /**
+   * While another process leads, after each reading: what that one has done; undefined: not known.
+   */
+  onProgress(progress: LeaderProgress | undefined): void;
+  /** Postgres did not answer as it should. It is tried again. */
+  onProblem(cause: unknown): void;
+}
+
+/** When messages were received that are not done yet. */
+export interface Unfinished {
+  /** The oldest, except those of {@link behind}; undefined: all are done. */
+  readonly oldestAt: number | undefined;
+  /** The oldest of each subscription that stands still, by its number. */
+  readonly behind: ReadonlyMap<bigint, number>;
+}
+
+/** What the process has received and done, by the clock. */
+export interface LeadershipMessages {
+  /** What is not done yet. */
+  unfinished(): Unfinished;
+  /** Since when everything is kept that the leader may not have done. */
+  completeSince(): number;
+  /** Since when everything was received. */
+  receivedSince(): number;
+  /** Until when everything was received; undefined: it is being received. */
+  receivedUntil(): number | undefined;
+  /** It receives now. A process that does not receive does not lead. */
+  isReceiving(): boolean;
+}
+
+const { leaderHeartbeatMs, leaderExpiryMs, leaderCourtesyHeartbeats, leaderTrustedHeartbeats } = bridgeConstants;
+
+/** What it works with. */
+export interface LeadershipProtocolOptions {
+  readonly table: LeadershipTable;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** A random id of this process. */
+  readonly owner: string;
+  readonly messages: LeadershipMessages;
+  readonly events: LeadershipEvents;
+}
+
+const nothingKnown: Progress = {
+  progressAt: undefined,
+  behind: new Map(),
+  completeSince: undefined,
+  completeUntil: undefined,
+};
+
+/** What others have of what a process has kept. */
+export interface OthersHave {
+  /** Another process has what was received before this, and runs it: Infinity where one leads, -Infinity where none does. */
+  readonly until: number;
+  /** The last leader has ended in good order. */
+  readonly afterCleanEnd: boolean;
+}
+
+const someoneLeads: OthersHave = { until: Number.POSITIVE_INFINITY, afterCleanEnd: false };
+const nobodyLeads: OthersHave = { until: Number.NEGATIVE_INFINITY, afterCleanEnd: false };
+
+export class LeadershipProtocol {
+  protected readonly options: LeadershipProtocolOptions;
+  protected watch = new LeaderWatch(leaderExpiryMs);
+  protected known = new KnownProgress();
+  #mode: "running" | "paused" | "ended" = "running";
+  /** As leader. */
+  #term: Term | undefined;
+  #isConfirmed = false;
+  /** When Postgres last said that it leads. */
+  #confirmedAt = 0;
+  /** For so long that another process may lead. */
+  #isSilent = false;
+  /** The row may be ours, although this process does not lead. */
+  #taking: Term | undefined;
+  /** Of the session that there is now; to tell the server's time by. */
+  #sample: ClockSample | undefined;
+  /** Another process has led while this one was there. */
+  #hasSeenLeader = false;
+  /** The last one that was told of. */
+  #toldWaiting: bigint | undefined;
+  #turn: Promise<void> | undefined;
+  #isPoked = false;
+  #cancelTimer: () => void = () => undefined;
+
+  constructor(options: LeadershipProtocolOptions) {
+    this.options = options;
+  }
+
+  /** The epoch in which this process leads. */
+  get epoch(): bigint | undefined {
+    return this.#isSilent ? undefined : this.#term?.epoch;
+  }
+
+  /** It leads, and Postgres has said so since the session was there. */
+  get isConfirmed(): boolean {
+    return this.#term !== undefined && this.#isConfirmed;
+  }
+
+  /** Reads the row now, and from then on. Resolves when it leads, or knows that it does not; does not reject. */
+  start(): Promise<void> {
+    return this.#run();
+  }
+
+  /** Something may have changed: reads the row at once. */
+  poke(): void {
+    this.#isPoked = true;
+    if (this.#turn === undefined) this.#later(0);
+  }
+
+  /** The session was lost: the server may have stood still, or may be another one. */
+  sessionLost(): void {
+    this.#isConfirmed = false;
+    this.#sample = undefined;
+    this.watch.restart();
+    this.known.forget();
+    if (this.#term === undefined) this.options.events.onProgress(undefined);
+  }
+
+  /** Postgres is a standby: nobody leads. */
+  pause(reason: string): void {
+    if (this.#mode !== "running") return;
+    this.#mode = "paused";
+    this.known.forget();
+    this.#depose(reason);
+    this.poke();
+  }
+
+  /** Postgres is a primary: the row is read anew. */
+  resume(): void {
+    if (this.#mode !== "paused") return;
+    this.#mode = "running";
+    this.sessionLost();
+    this.poke();
+  }
+
+  /** Gives leadership back, and goes on reading: another process may have received what this one has not. */
+  async stepDown(reason: string): Promise<void> {
+    const term = this.#term;
+    if (term === undefined) return;
+    const progress = this.progress();
+    this.#depose(reason);
+    try {
+      await this.options.table.release(term, progress);
+    } catch (cause) {
+      this.options.events.onProblem(cause);
+    }
+    this.poke();
+  }
+
+  /** Ends it. Leadership, if it is ours, is given back, so that another process takes it at once. */
+  async stop(): Promise<void> {
+    const wasPaused = this.#mode === "paused";
+    this.#mode = "ended";
+    this.#cancelTimer();
+    await this.#turn;
+    const term = this.#term ?? this.#taking;
+    if (term === undefined || wasPaused) return;
+    const progress = this.#term === undefined ? nothingKnown : this.progress();
+    this.#term = undefined;
+    try {
+      await this.options.table.release(term, progress);
+    } catch (cause) {
+      this.options.events.onProblem(cause);
+    }
+  }
+
+  /**
+   * Whether another process runs what this one has kept while it waited. For one that is about to end: it receives nothing any
+   * more, and reads no further by itself.
+   *
+   * Takes until the leader has sent two heartbeats, because the first may have been on its way before, or as long as others would
+   * wait for it. Does not reject: where that cannot be seen in time, what was known before counts.
+   */
+  async othersHave(signal: AbortSignal): Promise<OthersHave> {
+    const { table, clock, owner, events } = this.options;
+    if (this.#mode === "paused") return someoneLeads;
+    this.#mode = "ended";
+    this.#cancelTimer();
+    await this.#turn;
+    const asked = clock.now();
+    let epoch: bigint | undefined;
+    const heartbeats = new Set<bigint>();
+    while (!signal.aborted) {
+      try {
+        const { row, clock: sample, isStandby } = await table.read();
+        if (isStandby === true) return someoneLeads;
+        this.#saw(row, sample);
+        if (row.owner === undefined) return { until: Number.NEGATIVE_INFINITY, afterCleanEnd: true };
+        // Its own, from an attempt that was not brought to an end.
+        if (row.owner === owner || this.watch.unchangedMs >= leaderExpiryMs) return nobodyLeads;
+        if (row.epoch !== epoch) heartbeats.clear();
+        epoch = row.epoch;
+        // Before, it is not known since when it receives.
+        if (row.beat > 0n) heartbeats.add(row.beat);
+        if (heartbeats.size > leaderTrustedHeartbeats) {
+          const { completeUntil } = row;
+          return completeUntil === undefined
+            ? someoneLeads
+            : { until: surelyBefore(sample, completeUntil), afterCleanEnd: false };
+        }
+      } catch (cause) {
+        events.onProblem(cause);
+        if (clock.now() - asked > leaderExpiryMs) break;
+      }
+      await new Promise<void>((resolve) => clock.setTimeout(resolve, leaderHeartbeatMs / 10));
+    }
+    return this.#hasSeenLeader ? someoneLeads : nobodyLeads;
+  }
+
+  /** What was received before is done, by the server's clock. */
+  protected progressAt(sample: ClockSample, oldestAt: number): number {
+    return serverTimeAtLeast(sample, oldestAt);
+  }
+
+  /** What the others are told. */
+  protected progress(): Progress {
+    // While it is silent it does nothing, and has everything that it has not done.
+    const sample = this.#isSilent ? undefined : this.#sample;
+    if (sample === undefined) return nothingKnown;
+    const { clock, messages } = this.options;
+    // The present first: what is received after it is not done.
+    const now = clock.now();
+    const { oldestAt, behind } = messages.unfinished();
+    const receivedUntil = messages.receivedUntil();
+    return {
+      progressAt: this.progressAt(sample, oldestAt ?? now),
+      behind: new Map([...behind].map(([id, at]) => [id, this.progressAt(sample, at)])),
+      completeSince: serverTimeAtMost(sample, messages.receivedSince()),
+      completeUntil: receivedUntil === undefined ? undefined : serverTimeAtLeast(sample, receivedUntil),
+    };
+  }
+
+  /** For how long a row has to be unchanged before it may be taken. */
+  protected quietMs(row: LeadershipRow, allDoneBefore: number | undefined): number {
+    const { owner, messages } = this.options;
+    // Ours, from an attempt whose answer was lost.
+    if (row.owner === owner) return 0;
+    const forLeaderMs = row.owner === undefined ? 0 : leaderExpiryMs;
+    // A process that lacks something of what is not done lets others go first that lack less. They may have seen the last
+    // heartbeat a whole interval later, so that two are needed; steeply, because those that are all as good lack little.
+    // A process that has just started has received the least: one that was there takes what was given back.
+    if (!this.#hasSeenLeader) return row.owner === undefined && row.epoch > 0n ? leaderHeartbeatMs : forLeaderMs;
+    const lackedMs = allDoneBefore === undefined ? leaderHeartbeatMs : messages.completeSince() - allDoneBefore;
+    const courtesyMs = Math.max(0, 10 * lackedMs);
+    if (row.owner !== undefined)
+      return forLeaderMs + Math.min(leaderCourtesyHeartbeats * leaderHeartbeatMs, courtesyMs);
+    // Given back, perhaps because all of them lost NATS: the process that received first again goes first.
+    const lateMs = Math.min(leaderExpiryMs, Math.max(0, messages.completeSince() - this.watch.firstSeenAt));
+    return Math.min(leaderHeartbeatMs + lateMs, courtesyMs);
+  }
+
+  /** Raises the fence. @returns the confirmation of the term behind it; undefined if another process leads */
+  protected async raiseFence(term: Term) {
+    const { table, logger } = this.options;
+    for (let told = ""; ; ) {
+      const isThrough = await table.fence(term.epoch);
+      const confirmed = await table.confirm(term);
+      if (confirmed === undefined || isThrough || this.#mode !== "running") return confirmed;
+      const { isRefused, ended, foreign } = await table.endHolders(term);
+      if (ended > 0) logger.warn({ sessions: ended }, "ended sessions in which functions of the last leader still ran");
+      const problem = isRefused ? "its login may not end them: run hawser init again" : JSON.stringify(foreign);
+      if ((isRefused || foreign.length > 0) && problem !== told) {
+        logger.warn({ problem, foreign }, "sessions keep this process from leading, and it waits for their end");
+        told = problem;
+      }
+    }
+  }
+
+  #run(): Promise<void> {
+    this.#cancelTimer();
+    this.#isPoked = false;
+    this.#turn ??= this.#once().then((pauseMs) => {
+      this.#turn = undefined;
+      this.#later(this.#isPoked ? 0 : pauseMs);
+    });
+    return this.#turn;
+  }
+
+  #later(delayMs: number): void {
+    this.#cancelTimer();
+    if (this.#mode === "ended") return;
+    this.#cancelTimer = this.options.clock.setTimeout(() => void this.#run(), delayMs);
+  }
+
+  /** @returns the pause after it */
+  async #once(): Promise<number> {
+    const { clock, events } = this.options;
+    const beganAt = clock.now();
+    let pauseMs: number = leaderHeartbeatMs;
+    try {
+      pauseMs = this.#term === undefined ? await this.#inspect() : await this.#heartbeat(this.#term);
+    } catch (cause) {
+      events.onProblem(cause);
+      if (this.#term !== undefined && !this.#isSilent && clock.now() - this.#confirmedAt > leaderExpiryMs) {
+        this.#isSilent = true;
+        const reason = `Postgres has not answered for ${leaderExpiryMs} ms, and another process may lead`;
+        this.options.logger.warn({ epoch: this.#term.epoch, reason }, "may not lead the subscriptions any more");
+        events.onDeposed(reason);
+      }
+    }
+    // What it took itself is part of the pause, so that heartbeats do not come late; but never without any.
+    return pauseMs === 0 ? 0 : Math.max(Math.min(pauseMs, 10), pauseMs - (clock.now() - beganAt));
+  }
+
+  async #heartbeat(term: Term): Promise<number> {
+    const confirmed = await this.options.table.heartbeat(term, this.progress());
+    if (this.#term !== term) return 0;
+    if (confirmed?.fencedEpoch === term.epoch) {
+      this.#isConfirmed = true;
+      this.#confirmedAt = this.options.clock.now();
+      this.#sample = confirmed.clock;
+      if (this.#isSilent) {
+        this.#isSilent = false;
+        this.options.logger.info({ epoch: term.epoch }, "still leads the subscriptions");
+        this.options.events.onLeading(term.epoch, { afterCleanEnd: false });
+      }
+      return leaderHeartbeatMs;
+    }
+    // A failover can lose the second step without the first one.
+    this.#depose(confirmed === undefined ? "another process leads" : "the fence is not at its epoch");
+    return 0;
+  }
+
+  async #inspect(): Promise<number> {
+    const { table, clock, owner, events, messages } = this.options;
+    const seen = await table.read();
+    if (this.#mode === "ended") return leaderHeartbeatMs;
+    const { row } = seen;
+    if (this.#mode === "paused" || seen.isStandby === true) {
+      // What the leader beside the primary has done is known here, too, by a clock that is near to the primary's.
+      this.watch.restart();
+      events.onProgress(this.known.see(row, seen.clock));
+      return leaderHeartbeatMs;
+    }
+    this.#sample = seen.clock;
+    const progress = this.#saw(row, seen.clock);
+    const isOthers = row.owner !== undefined && row.owner !== owner;
+    const quietMs = this.quietMs(row, progress && doneBefore(progress));
+    const mayTake = messages.isReceiving();
+    if (mayTake && this.watch.unchangedMs >= quietMs) return await this.#take(row);
+    if (isOthers && this.#toldWaiting !== row.epoch) {
+      this.#toldWaiting = row.epoch;
+      events.onWaiting(row.epoch);
+    }
+    if (!mayTake) return leaderHeartbeatMs;
+    return Math.min(leaderHeartbeatMs, Math.max(1, quietMs - this.watch.sinceFirst(clock.now()) + 1));
+  }
+
+  #saw(row: LeadershipRow, sample: ClockSample): LeaderProgress | undefined {
+    this.watch.see(row, sample);
+    const progress = this.known.see(row, sample);
+    if (row.owner !== undefined && row.owner !== this.options.owner) this.#hasSeenLeader = true;
+    this.options.events.onProgress(progress);
+    return progress;
+  }
+
+  async #take(row: LeadershipRow): Promise<number> {
+    const { table, owner, events, logger, clock } = this.options;
+    const beganAt = clock.now();
+    this.#taking = undefined;
+    const epoch = await table.take(row, owner);
+    // Somebody was faster, or the leader lives.
+    if (epoch === undefined) return 1;
+    const term: Term = { epoch, owner };
+    this.#taking = term;
+    const confirmed = await this.raiseFence(term);
+    if (this.#mode !== "running") return leaderHeartbeatMs;
+    if (confirmed?.fencedEpoch !== epoch) return 1;
+    this.#taking = undefined;
+    this.#term = term;
+    this.#isConfirmed = true;
+    this.#confirmedAt = clock.now();
+    this.#sample = confirmed.clock;
+    this.#toldWaiting = undefined;
+    const tookMs = Math.round(clock.now() - beganAt);
+    logger.info({ epoch, owner, after: row.epoch, tookMs }, "leads the subscriptions");
+    events.onLeading(epoch, { afterCleanEnd: row.owner === undefined });
+    return leaderHeartbeatMs;
+  }
+
+  #depose(reason: string): void {
+    const term = this.#term;
+    if (term === undefined) return;
+    const wasSilent = this.#isSilent;
+    this.#term = undefined;
+    this.#isConfirmed = false;
+    this.#isSilent = false;
+    this.#hasSeenLeader = true;
+    this.watch.restart();
+    this.known.forget();
+    this.options.logger.warn({ epoch: term.epoch, reason }, "leads the subscriptions no more");
+    if (!wasSilent) this.options.events.onDeposed(reason);
+  }
+}
+
+/**
+ * How long a process that does not lead has seen nothing of the one that does.
+ *
+ * Only what it saw itself counts, by its own clock, and only as long as it saw it without a gap: a restart of Postgres, or a
+ * stall of its own, is nothing that the leader can be blamed for.
+ */
+export class LeaderWatch {
+  #row: LeadershipRow | undefined;
+  #firstHeardAt = 0;
+  #lastSentAt = 0;
+  #lastHeardAt = 0;
+
+  readonly #maxGapMs: number;
+
+  /** @param maxGapMs two readings that are further apart than this are not one observation */
+  constructor(maxGapMs: number) {
+    this.#maxGapMs = maxGapMs;
+  }
+
+  /** The row was read at some time between `sentAt` and `heardAt`. */
+  see(row: LeadershipRow, { sentAt, heardAt }: { readonly sentAt: number; readonly heardAt: number }): void {
+    const before = this.#row;
+    const isUnchanged = before?.epoch === row.epoch && before.beat === row.beat;
+    if (!isUnchanged || heardAt - this.#lastHeardAt > this.#maxGapMs) this.#firstHeardAt = heardAt;
+    this.#row = row;
+    this.#lastSentAt = sentAt;
+    this.#lastHeardAt = heardAt;
+  }
+
+  /** The session was lost: what was seen before says nothing any more. */
+  restart(): void {
+    this.#row = undefined;
+  }
+
+  /** For how long the row has surely not changed. */
+  get unchangedMs(): number {
+    return this.#row === undefined ? 0 : Math.max(0, this.#lastSentAt - this.#firstHeardAt);
+  }
+
+  /** When the row was first seen as it is; 0: never. */
+  get firstSeenAt(): number {
+    return this.#row === undefined ? 0 : this.#firstHeardAt;
+  }
+
+  /** How long ago the row was first seen as it is. */
+  sinceFirst(now: number): number {
+    return this.#row === undefined ? 0 : now - this.#firstHeardAt;
+  }
+}

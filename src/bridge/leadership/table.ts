@@ -1,0 +1,90 @@
+/**
+ * What processes say to each other through the tables of leadership and its fence. `PostgresLeadershipTable` has the statements.
+ */
+
+/** What the server's clock showed at some moment between sending a query and hearing its answer. */
+export interface ClockSample {
+  /** In milliseconds since 1970, rounded down to microseconds. */
+  readonly serverTime: number;
+  /** By the clock of this process, `performance.now()`, as all other times that are not the server's. */
+  readonly sentAt: number;
+  readonly heardAt: number;
+}
+
+/** What the leader has done, in milliseconds of the server's clock. */
+export interface Progress {
+  /** What the leader received before is done, except by those of {@link behind}; undefined: not known. */
+  readonly progressAt: number | undefined;
+  /** The same for each subscription that stands still, by its number. */
+  readonly behind: ReadonlyMap<bigint, number>;
+  /** It has received everything since then: of what came before nothing is said. undefined: not known. */
+  readonly completeSince: number | undefined;
+  /** It receives nothing since then; undefined: it receives. */
+  readonly completeUntil: number | undefined;
+}
+
+/** The leader, as the table has it. */
+export interface LeadershipRow extends Progress {
+  readonly epoch: bigint;
+  /** The random id of the process; undefined: it has ended in good order, or there was none. */
+  readonly owner: string | undefined;
+  /** Grows with each heartbeat. Above 0: the progress is its own, and not that of the process before. */
+  readonly beat: bigint;
+}
+
+/** The row as it was read, and when. */
+export interface LeadershipReading {
+  readonly row: LeadershipRow;
+  readonly clock: ClockSample;
+  /** This server can only be read, so that nobody leads on it; the row is the primary's, as it was a moment ago. */
+  readonly isStandby?: boolean;
+}
+
+/** A process that leads, or is about to. */
+export interface Term {
+  readonly epoch: bigint;
+  readonly owner: string;
+}
+
+/** An answer to one of the terms, which still leads. */
+export interface Confirmation {
+  readonly clock: ClockSample;
+  /** The epoch whose batches the fence lets through. */
+  readonly fencedEpoch: bigint;
+}
+
+/** Sessions that hold the fence for an older epoch. */
+export interface FenceHolders {
+  /** Ending them is not permitted to this login. */
+  readonly isRefused: boolean;
+  /** How many were ended. */
+  readonly ended: number;
+  /** Those of others than the executor, which are not ours to end: pid and role. */
+  readonly foreign: readonly { readonly pid: number; readonly role: string }[];
+}
+
+/** All of it is rejected with the driver's error. Each call is atomic, and is committed when it resolves. */
+export interface LeadershipTable {
+  /** Reads the row. */
+  read(): Promise<LeadershipReading>;
+  /** Says that the leader lives. @returns undefined if another process leads, or none as on a standby */
+  heartbeat(term: Term, progress: Progress): Promise<Confirmation | undefined>;
+  /** The same of a process that is about to lead: what its predecessor has done stays there. */
+  confirm(term: Term): Promise<Confirmation | undefined>;
+  /**
+   * Takes leadership if the row is still as it was seen. From then on no batch of an older epoch begins.
+   *
+   * @returns the new epoch; undefined if the row has changed
+   */
+  take(seen: LeadershipRow, owner: string): Promise<bigint | undefined>;
+  /**
+   * Raises the fence to the epoch. Waits for batches of older ones, which can be committed until then.
+   *
+   * @returns false if it was kept waiting for too long
+   */
+  fence(epoch: bigint): Promise<boolean>;
+  /** Ends the sessions that keep the fence waiting, as long as the term leads. */
+  endHolders(term: Term): Promise<FenceHolders>;
+  /** Gives leadership back and tells the others. Where progress is not known, what was known of it stays. */
+  release(term: Term, progress: Progress): Promise<void>;
+}

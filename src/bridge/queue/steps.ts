@@ -1,0 +1,157 @@
+/**
+ * What a queue asks to be done in Postgres, one step at a time, each in a transaction that first checks that this process
+ * leads.
+ */
+
+import type { Subscription } from "../bindings.js";
+import type { InboundMessage } from "../message.js";
+import type { ByteBudget, Discards } from "./memory.js";
+
+/** A dead letter that is to be tried again. */
+export interface RetryJob {
+  /** Its id in `dead_letters`. */
+  readonly deadLetterId: bigint;
+  readonly message: InboundMessage;
+}
+
+/** Run the function for these messages, in this order. */
+export interface BatchStep {
+  readonly kind: "batch";
+  readonly subscription: Subscription;
+  readonly messages: readonly InboundMessage[];
+}
+
+/** Make a dead letter of a message. After an unknown outcome it is asked for again, so it is to be done once by its id. */
+export interface DeadLetterStep {
+  readonly kind: "dead_letter";
+  readonly subscription: Subscription;
+  readonly message: InboundMessage;
+  readonly error: FunctionError;
+  /** How often the function was started for it, in batches or alone. */
+  readonly attempts: number;
+}
+
+/** Run the function for a dead letter and delete that, in one transaction. If it is not there any more: committed. */
+export interface RetryStep {
+  readonly kind: "retry";
+  readonly subscription: Subscription;
+  readonly job: RetryJob;
+}
+
+/** A retried dead letter has failed again and stays: write its new error to it and add the attempts. */
+export interface KeepStep {
+  readonly kind: "keep";
+  readonly subscription: Subscription;
+  readonly job: RetryJob;
+  readonly error: FunctionError;
+  /** How often the function was started by this retry. */
+  readonly attempts: number;
+}
+
+/** A message of the table of those that a process before had to leave. */
+export interface SavedMessage {
+  /** Its number there. */
+  readonly savedId: bigint;
+  readonly message: InboundMessage;
+}
+
+/** Delete what is done of a subscription's saved messages, and read the next ones, in order. */
+export interface FetchStep {
+  readonly kind: "fetch";
+  readonly subscription: Subscription;
+  /** The numbers of those that are done. */
+  readonly done: readonly bigint[];
+}
+
+/**
+ * Write messages to the table, behind all that it has of the subscription, because there is little memory left. It may be
+ * out beside another step.
+ */
+export interface SpillStep {
+  readonly kind: "spill";
+  readonly subscription: Subscription;
+  readonly messages: readonly InboundMessage[];
+}
+
+export type Step = BatchStep | DeadLetterStep | RetryStep | KeepStep | FetchStep;
+
+/**
+ * What became of a step that a queue handed out. What runs steps in Postgres sorts what happened into these.
+ */
+
+/** An error of Postgres, as a dead letter keeps it. */
+export interface FunctionError {
+  /** A SQLSTATE, or a code of ours. */
+  readonly code: string;
+  readonly message: string;
+}
+
+/** The function was run, and nothing is committed. */
+export type FunctionOutcome = Extract<Outcome, { readonly kind: "failed" | "timed_out" | "transient" }>;
+
+export type Outcome =
+  /** COMMIT was confirmed. */
+  | { readonly kind: "committed"; readonly durationMs: number }
+  /** COMMIT was confirmed, for the messages at the front of a batch. Those behind the failed ones were not tried. */
+  | {
+      readonly kind: "partly";
+      readonly committed: number;
+      readonly durationMs: number;
+      /** What became of those that follow, which were tried together; undefined: they were not tried. */
+      readonly failed?: { readonly count: number; readonly outcome: FunctionOutcome };
+    }
+  /** What a fetch has read: none, if there is nothing more. */
+  | { readonly kind: "fetched"; readonly saved: readonly SavedMessage[] }
+  /** The function raised an error, or a constraint was broken at COMMIT: nothing is committed, by fault of the messages. */
+  | { readonly kind: "failed"; readonly error: FunctionError }
+  /** The statement timeout ended it: nothing is committed. Only that; a cancellation by an operator is `transient`. */
+  | { readonly kind: "timed_out"; readonly error: FunctionError }
+  /** Nothing is committed, and no message is to blame: a deadlock, a serialization failure, no memory, no disk space. */
+  | { readonly kind: "transient"; readonly error: FunctionError }
+  /**
+   * The session ended while the step ran, perhaps after its commit, and a new one to the same server was had at once: the
+   * function may have ended it. When Postgres itself stopped or crashed and came back, it is `unavailable` instead.
+   */
+  | { readonly kind: "session_lost"; readonly message: string }
+  /** Postgres cannot be reached, or went away with the step: no message is to blame. */
+  | { readonly kind: "unavailable" }
+  /** Another process leads: nothing is committed, and nothing more of the queue may be. */
+  | { readonly kind: "deposed" };
+
+/** What queues go by, the same for all queues of a process. */
+export interface QueueSettings {
+  readonly maxBatchMessages: number;
+  /** In what `memoryOf` says; a single message may have more. */
+  readonly maxBatchBytes: number;
+  /** How long a batch may be expected to take. Well below the statement timeout. */
+  readonly batchTargetMs: number;
+  /** The pause after the first transient failure in a row; it doubles … */
+  readonly pauseMinMs: number;
+  /** … up to this. */
+  readonly pauseMaxMs: number;
+  /** After so many transient failures a retried dead letter stays what it is; messages are tried without end. */
+  readonly retryTries: number;
+  /** The error code of what loses its session while it is alone. */
+  readonly sessionLostCode: string;
+  /** 0 to 1, so that queues that paused together do not all go on together. */
+  readonly random: () => number;
+}
+
+/** What all queues of a process share. */
+export interface QueueContext {
+  readonly settings: QueueSettings;
+  readonly budget: ByteBudget;
+  readonly discards: Discards;
+}
+
+/** What a queue has done since it was made. */
+export interface QueueCounts {
+  readonly committed: number;
+  readonly deadLettered: number;
+  /** Dead letters that were tried again with success. */
+  readonly retried: number;
+  /** Steps that reached Postgres, whatever became of them. */
+  readonly transactions: number;
+  /** Batches that were halved. */
+  readonly bisections: number;
+}

@@ -1,0 +1,609 @@
+/**
+ * The ordered queue of one subscription: what is to be run in Postgres next, and what follows from how it went. Pure: it
+ * runs nothing itself and has no clock.
+ *
+ * One step is out at a time. The first message of an idle queue is handed out at once; what arrives meanwhile is the next
+ * batch. So batches form by themselves under load, and no timer makes a single message wait for company.
+ *
+ * A batch that does not succeed is tried again: in halves after an error; one by one after the statement timeout, because
+ * each half that holds the message that hangs would wait for the whole timeout again. After what no message is to blame for
+ * it is halved, too, at once: what one message waits for keeps only that one. Alone, it is tried again after a pause. As it was
+ * it is tried when Postgres could not be reached. A message becomes a dead letter only by what happened while it was alone.
+ *
+ * What a process before had to leave is in a table, and older than all that is offered here: it is fetched and run first,
+ * page by page. A page is deleted when the next one is fetched, so that what is left of it at a crash is run again.
+ *
+ * The same table takes what there is no memory for. Oldest first, in memory or not, a queue has: the page, what else is in the
+ * table, and what was offered since. Once a queue has something in the table, what was offered waits until that is read to its
+ * end. What was already being tried when a queue begins with it becomes a page that is written first, so that the table has
+ * everything in order also if this process is killed.
+ */
+
+import { Backoff, Fifo } from "../../runtime/index.js";
+import type { Subscription } from "../bindings.js";
+import { type InboundMessage, memoryOf } from "../message.js";
+import type { Admission, QueueMemory } from "./memory.js";
+import { MessageList, type Part } from "./message-list.js";
+import type {
+  BatchStep,
+  DeadLetterStep,
+  FetchStep,
+  FunctionError,
+  KeepStep,
+  Outcome,
+  QueueContext,
+  QueueCounts,
+  QueueSettings,
+  RetryJob,
+  RetryStep,
+  SavedMessage,
+  SpillStep,
+  Step,
+} from "./steps.js";
+
+/** The outcome of a step that was run. */
+type Ran = Exclude<Outcome, { kind: "unavailable" | "deposed" | "fetched" | "partly" }>;
+type RanPartly = Extract<Outcome, { kind: "partly" }>;
+
+export class SubscriptionQueue {
+  /** Called when there may be a step where there was none. Set by the scheduler. */
+  onReady: () => void = () => undefined;
+  readonly #memory: QueueMemory;
+  #isClosed = false;
+  protected readonly messages: MessageList;
+  /** Of the page that was fetched, or is about to be in the table: they come before {@link messages}. */
+  protected page: MessageList;
+  /** The numbers of the first ones of the page; those behind them are not in the table. */
+  readonly #pageIds = new Fifo<bigint>();
+  /** Saved messages that are done, and still in the table. */
+  #done: bigint[] = [];
+  /** What is being written to the table. */
+  #spilling: { readonly step: SpillStep; readonly isOfPage: boolean; done: number } | undefined;
+  #isHeld = false;
+  protected readonly retries: Retries;
+  protected readonly size: BatchSize;
+  protected readonly pause: Pause;
+  /** What is out, and for a batch the part of the messages that it is. */
+  protected out: Step | undefined;
+  protected part: Part | undefined;
+  /** What failed alone and is not written down yet. Nothing else is done before it is. */
+  protected unwritten: DeadLetterStep | KeepStep | undefined;
+  protected stopped = false;
+  /** The pause is one because Postgres could not be reached. */
+  #waitsForPostgres = false;
+  #retriedLast = false;
+  readonly #totals = { committed: 0, deadLettered: 0, retried: 0, transactions: 0, bisections: 0 };
+  readonly #waiting: ((done: boolean) => void)[] = [];
+
+  subscription: Subscription;
+  protected readonly context: QueueContext;
+  #hasSaved;
+
+  constructor(
+    /** As it is now: its wrapper may be given another owner. The next step has it. */
+    subscription: Subscription,
+    context: QueueContext,
+    /** The table may have messages for it. */
+    hasSaved = false,
+  ) {
+    this.subscription = subscription;
+    this.context = context;
+    this.#hasSaved = hasSaved;
+    const { settings } = context;
+    this.#memory = context.budget.join(subscription.runAs);
+    this.messages = new MessageList(context, this.#memory);
+    this.page = new MessageList(context, this.#memory);
+    this.retries = new Retries(settings);
+    this.size = new BatchSize(settings.maxBatchMessages, settings.batchTargetMs);
+    this.pause = new Pause(settings);
+  }
+
+  get counts(): QueueCounts {
+    return this.#totals;
+  }
+
+  /** Messages that are neither committed nor dead-lettered, as far as they are in memory. */
+  get length(): number {
+    return this.page.length + this.messages.length;
+  }
+
+  /** The memory of these. */
+  get bytes(): number {
+    return this.#memory.usedBytes;
+  }
+
+  /**
+   * When the oldest message was received that is neither committed nor dead-lettered nor saved in the table; undefined: there is
+   * none.
+   */
+  get oldestReceivedAt(): number | undefined {
+    return (this.page.at(this.#pageIds.length) ?? this.messages.oldest)?.receivedAt;
+  }
+
+  /** The numbers of saved messages that are done, and still in the table. */
+  get savedDone(): readonly bigint[] {
+    return this.#done;
+  }
+
+  /** Messages that are neither committed nor dead-lettered nor saved in the table, in order. */
+  get unfinished(): Iterable<InboundMessage> {
+    return [...[...this.page].slice(this.#pageIds.length), ...this.messages];
+  }
+
+  /** From when on {@link next} has a step; Infinity: not before something is offered, retried or settled. */
+  get readyAt(): number {
+    if (this.stopped || this.out !== undefined || !this.#hasStep) return Number.POSITIVE_INFINITY;
+    return this.pause.until;
+  }
+
+  /**
+   * Takes a message. False: there is no room, and it is counted as discarded; or the queue was stopped, and it is not
+   * counted.
+   */
+  offer(message: InboundMessage, admission: Admission = {}): boolean {
+    if (this.stopped || !this.messages.offer(message, admission)) return false;
+    if (this.messages.length === 1) this.onReady();
+    return true;
+  }
+
+  /** There may be more in the table: it is fetched before anything that was not tried yet. */
+  expectSaved(): void {
+    if (this.stopped) return;
+    this.#hasSaved = true;
+    this.onReady();
+  }
+
+  /**
+   * What is offered from now on is kept in order, and not handed out: between it and what came before something may be
+   * missing that another process has.
+   */
+  hold(): void {
+    this.#isHeld = true;
+    this.messages.hold();
+    if (this.#empty) this.#tell(true);
+  }
+
+  /**
+   * The next messages that are to be written to the table, because there is little memory left. They are out until they are
+   * settled, beside another step.
+   *
+   * @param mostBytes of memory; a single message may have more
+   * @param roomBytes there is no room for more, also not for a single message
+   */
+  takeSpill(mostBytes: number, roomBytes = Number.POSITIVE_INFINITY): SpillStep | undefined {
+    if (this.stopped || this.#isHeld || this.#spilling !== undefined) return undefined;
+    this.keepTried();
+    const isOfPage = this.page.length > this.#pageIds.length;
+    const messages = isOfPage
+      ? this.page.piece(this.#pageIds.length, Number.POSITIVE_INFINITY)
+      : this.messages.piece(0, Math.min(mostBytes, roomBytes));
+    const bytes = messages.reduce((sum, message) => sum + memoryOf(message), 0);
+    if (messages.length === 0 || bytes > roomBytes) return undefined;
+    this.#hasSaved = true;
+    const step: SpillStep = { kind: "spill", subscription: this.subscription, messages };
+    this.#spilling = { step, isOfPage, done: 0 };
+    return step;
+  }
+
+  /** @param savedIds the numbers under which they are in the table; undefined: it is not known whether they are */
+  settleSpill(step: SpillStep, savedIds: readonly bigint[] | undefined): void {
+    const spilling = this.#spilling;
+    if (spilling?.step !== step) return;
+    this.#spilling = undefined;
+    if (savedIds !== undefined) {
+      this.#hasSaved = true;
+      if (spilling.isOfPage) this.numberPage(savedIds, spilling.done);
+      else this.messages.finish(savedIds.length);
+    }
+    if (this.#empty) this.#tell(true);
+    this.onReady();
+  }
+
+  /** Takes a dead letter that is to be tried again: alone, between the batches. False: the queue was stopped. */
+  retry(job: RetryJob): boolean {
+    if (this.stopped) return false;
+    this.retries.push(job);
+    if (this.retries.length === 1) this.onReady();
+    return true;
+  }
+
+  /** The next step; undefined before {@link readyAt}. It is out until it is settled. */
+  next(now: number): Step | undefined {
+    if (this.readyAt > now) return undefined;
+    this.#waitsForPostgres = false;
+    this.out = this.unwritten ?? this.takeRetry() ?? this.takeFetch() ?? this.takeBatch();
+    return this.out;
+  }
+
+  /** Tells how the step went. Does nothing once the queue is closed. */
+  settle(step: Step, outcome: Outcome, now: number): void {
+    if (step !== this.out) return;
+    const { part } = this;
+    this.out = this.part = undefined;
+    this.#waitsForPostgres = outcome.kind === "unavailable";
+    // What was to be fetched is still there.
+    if (step.kind === "fetch" && outcome.kind !== "fetched") this.#hasSaved = true;
+    if (outcome.kind === "deposed") this.stop();
+    else if (outcome.kind === "unavailable") {
+      if (part !== undefined) this.#front.again(part);
+      this.pause.begin(now);
+    } else if (outcome.kind === "fetched") this.#fetched(outcome.saved);
+    else {
+      this.#totals.transactions += 1;
+      if (outcome.kind === "partly") this.settlePartly(step as BatchStep, part!, outcome, now);
+      else if (step.kind === "fetch") this.pause.begin(now);
+      else if (step.kind === "batch") this.settleBatch(step, part!, outcome, now);
+      else if (step.kind === "retry") this.settleRetry(step, outcome, now);
+      else this.settleUnwritten(step, outcome, now);
+    }
+    if (this.#empty) this.#tell(true);
+  }
+
+  /** Postgres answers again: ends the pause that the queue makes because it did not. */
+  wake(): void {
+    if (!this.#waitsForPostgres) return;
+    this.#waitsForPostgres = false;
+    this.pause.forget();
+    this.onReady();
+  }
+
+  /** Resolves with true when nothing is left that may be handed out, or with false when the queue is stopped before that. */
+  drain(): Promise<boolean> {
+    if (this.#empty || this.stopped) return Promise.resolve(this.#empty);
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  /** Hands out nothing more and takes nothing more. What is out is still to be settled; what is queued stays. */
+  stop(): void {
+    this.stopped = true;
+    this.#tell(this.#empty);
+  }
+
+  /** Stops, forgets everything, and gives all memory back. */
+  close(): void {
+    this.stop();
+    this.out = this.part = this.unwritten = this.#spilling = undefined;
+    this.page.clear();
+    this.messages.clear();
+    this.retries.clear();
+    if (!this.#isClosed) this.#memory.leave();
+    this.#isClosed = true;
+  }
+
+  protected takeRetry(): RetryStep | undefined {
+    const job = this.retries.first;
+    // Messages and dead letters take turns, so that neither waits for all of the other.
+    this.#retriedLast = job !== undefined && (!this.#retriedLast || !this.#hasMessages);
+    return this.#retriedLast ? { kind: "retry", subscription: this.subscription, job: job! } : undefined;
+  }
+
+  protected takeFetch(): FetchStep | undefined {
+    if (!this.#mayFetch) return undefined;
+    // What is saved while this is out is fetched again.
+    this.#hasSaved = false;
+    return { kind: "fetch", subscription: this.subscription, done: this.#done };
+  }
+
+  protected takeBatch(): BatchStep {
+    const { part, messages } = this.#front.take(this.size.limit);
+    this.part = part;
+    return { kind: "batch", subscription: this.subscription, messages };
+  }
+
+  protected settleBatch(step: BatchStep, part: Part, outcome: Ran, now: number): void {
+    const tried = { ...part, attempts: part.attempts + 1 };
+    if (outcome.kind === "transient") {
+      // Only by batches that are new: halves of one would make the next ones far smaller than half of them gets through.
+      if (tried.attempts === 1) this.size.givenUp(tried.count);
+      this.afterTransient(tried, now);
+      return;
+    }
+    this.pause.forget();
+    if (outcome.kind === "committed") {
+      this.size.committed(part.count, outcome.durationMs);
+      this.#committed(part.count);
+    } else if (outcome.kind === "failed") this.afterFailure(step, tried, outcome.error);
+    else if (outcome.kind === "timed_out") this.afterTimeout(step, tried, outcome.error);
+    else this.afterSessionLoss(step, tried, outcome.message);
+  }
+
+  /** Of those at the front nothing is left to do; what failed is settled as if it had been tried for itself. */
+  protected settlePartly(step: BatchStep, part: Part, { committed, failed }: RanPartly, now: number): void {
+    if (committed > 0) this.pause.forget();
+    this.#committed(committed);
+    const tried = { ...part, count: failed?.count ?? 0, attempts: part.attempts + 1 };
+    const rest = part.count - committed - tried.count;
+    // Those that were never tried are simply what is behind the parts.
+    if (rest > 0 && part.attempts > 0) this.#front.again({ ...part, count: rest });
+    if (failed === undefined) return;
+    const { outcome } = failed;
+    if (outcome.kind === "transient") {
+      this.afterTransient(tried, now);
+      return;
+    }
+    this.pause.forget();
+    const failedStep = { ...step, messages: step.messages.slice(committed, committed + tried.count) };
+    if (outcome.kind === "failed") this.afterFailure(failedStep, tried, outcome.error);
+    else this.afterTimeout(failedStep, tried, outcome.error);
+  }
+
+  #committed(count: number): void {
+    this.#totals.committed += count;
+    this.#finish(count);
+  }
+
+  /** No message is to blame: with fewer of them, at once, until one is alone and waits. */
+  protected afterTransient(tried: Part, now: number): void {
+    if (tried.count > 1) {
+      this.halve(tried);
+      return;
+    }
+    this.#front.again(tried);
+    this.pause.begin(now);
+  }
+
+  protected afterFailure(step: BatchStep, tried: Part, error: FunctionError): void {
+    if (tried.count === 1) this.failAlone(step, error, tried.attempts);
+    else this.halve(tried);
+  }
+
+  protected afterTimeout(step: BatchStep, tried: Part, error: FunctionError): void {
+    this.size.timedOut();
+    if (tried.count === 1) this.failAlone(step, error, tried.attempts);
+    else this.#front.again({ ...tried, oneByOne: true });
+  }
+
+  /** Once may have been an operator, or the commit may have been done: only the second loss of a message is its own. */
+  protected afterSessionLoss(step: BatchStep, tried: Part, message: string): void {
+    if (tried.count > 1) this.halve(tried);
+    else if (tried.losses === 0) this.#front.again({ ...tried, losses: 1 });
+    else this.failAlone(step, sessionLostTwice(this.context.settings, message), tried.attempts);
+  }
+
+  protected halve(tried: Part): void {
+    this.#totals.bisections += 1;
+    this.#front.halve(tried);
+  }
+
+  /** The only message of the batch is to become a dead letter. */
+  protected failAlone({ messages, subscription }: BatchStep, error: FunctionError, attempts: number): void {
+    this.size.deadLettered();
+    this.unwritten = { kind: "dead_letter", subscription, message: messages[0]!, error, attempts };
+  }
+
+  protected settleRetry({ job, subscription }: RetryStep, outcome: Ran, now: number): void {
+    if (outcome.kind === "committed") {
+      this.pause.forget();
+      this.#totals.retried += 1;
+      this.retries.shift();
+      return;
+    }
+    const failure = this.retries.tried(outcome);
+    if (failure !== undefined) this.unwritten = { kind: "keep", subscription, job, ...failure };
+    else if (outcome.kind === "transient") this.pause.begin(now);
+  }
+
+  /** Whatever kept it from being written down, it is tried until it is: nothing is lost, nothing overtakes it. */
+  protected settleUnwritten({ kind }: DeadLetterStep | KeepStep, outcome: Ran, now: number): void {
+    if (outcome.kind !== "committed") {
+      this.pause.begin(now);
+      return;
+    }
+    this.pause.forget();
+    this.unwritten = undefined;
+    if (kind === "keep") this.retries.shift();
+    else {
+      this.#totals.deadLettered += 1;
+      this.#finish(1);
+    }
+  }
+
+  /** What was tried stays in front of the table. */
+  protected keepTried(): void {
+    if (this.page.length > 0) {
+      this.messages.forgetTries();
+      return;
+    }
+    const tried = this.part?.count ?? (this.unwritten?.kind === "dead_letter" ? 1 : 0);
+    if (tried > 0) this.page = this.messages.split(tried);
+    else this.messages.forgetTries();
+  }
+
+  /** Messages of the page were written to the table, the first ones of which may be done by now. */
+  protected numberPage(savedIds: readonly bigint[], done: number): void {
+    for (const [index, id] of savedIds.entries()) {
+      if (index < done) this.#done.push(id);
+      else this.#pageIds.push(id);
+    }
+  }
+
+  #fetched(saved: readonly SavedMessage[]): void {
+    // Deleted with it.
+    this.#done = [];
+    for (const { savedId, message } of saved) {
+      this.page.offer(message, { isKept: true });
+      this.#pageIds.push(savedId);
+    }
+    if (saved.length > 0) this.#hasSaved = true;
+  }
+
+  /** Those that are next: the page, which came first, or what was offered. */
+  get #front(): MessageList {
+    return this.page.length > 0 ? this.page : this.messages;
+  }
+
+  /** The messages at the front are done. */
+  #finish(count: number): void {
+    const queue = this.#front;
+    if (queue === this.page) {
+      for (let index = 0; index < count; index++) {
+        const id = this.#pageIds.shift();
+        if (id !== undefined) this.#done.push(id);
+        else if (this.#spilling?.isOfPage === true) this.#spilling.done += 1;
+      }
+    }
+    queue.finish(count);
+  }
+
+  get #mayFetch(): boolean {
+    // What of the page is being written would be read again, though it is done.
+    return this.#hasSaved && !this.#isHeld && this.page.length === 0 && this.#spilling?.isOfPage !== true;
+  }
+
+  /** A batch may be taken: nothing that was saved before is missing in front of it. */
+  get #hasMessages(): boolean {
+    if (this.page.length > 0) return true;
+    return !this.#hasSaved && this.#spilling === undefined && this.messages.openLength > 0;
+  }
+
+  get #hasStep(): boolean {
+    return this.#mayFetch || this.#hasMessages || this.retries.length > 0;
+  }
+
+  get #empty(): boolean {
+    return !this.#hasStep && this.#spilling === undefined;
+  }
+
+  #tell(done: boolean): void {
+    for (const resolve of this.#waiting.splice(0)) resolve(done);
+  }
+}
+
+/** A dead letter that failed again. */
+export interface RetryFailure {
+  readonly error: FunctionError;
+  readonly attempts: number;
+}
+
+/** Dead letters that are to be tried again, first in, first out, and what became of the tries of the first one. */
+export class Retries {
+  readonly #jobs = new Fifo<RetryJob>();
+  #attempts = 0;
+  #losses = 0;
+  #transients = 0;
+
+  readonly #settings: QueueSettings;
+
+  constructor(settings: QueueSettings) {
+    this.#settings = settings;
+  }
+
+  get length(): number {
+    return this.#jobs.length;
+  }
+
+  get first(): RetryJob | undefined {
+    return this.#jobs.at(0);
+  }
+
+  push(job: RetryJob): void {
+    this.#jobs.push(job);
+  }
+
+  /** The first one was tried without success. Returns what ends it; undefined if it is to be tried again. */
+  tried(
+    outcome: Exclude<Outcome, { kind: "committed" | "partly" | "unavailable" | "deposed" | "fetched" }>,
+  ): RetryFailure | undefined {
+    const settings = this.#settings;
+    const attempts = ++this.#attempts;
+    if (outcome.kind === "session_lost") {
+      return ++this.#losses < 2 ? undefined : { error: sessionLostTwice(settings, outcome.message), attempts };
+    }
+    // Without this limit, a dead letter that is never done would make the messages behind it wait again and again.
+    if (outcome.kind === "transient" && ++this.#transients < settings.retryTries) return undefined;
+    return { error: outcome.error, attempts };
+  }
+
+  /** The first one is done, or has been kept. */
+  shift(): void {
+    this.#jobs.shift();
+    this.#attempts = this.#losses = this.#transients = 0;
+  }
+
+  clear(): void {
+    this.#jobs.clear();
+  }
+}
+
+/** The error of a message that has ended two sessions while it was alone. */
+function sessionLostTwice(settings: QueueSettings, message: string): FunctionError {
+  return {
+    code: settings.sessionLostCode,
+    message: `The database session ended twice while the function ran for this message alone: ${message}`,
+  };
+}
+
+/**
+ * How many messages a batch may have, learnt from how long batches take and how many messages fail.
+ *
+ * It begins with one and doubles with each full batch that is committed, so that it is at a thousand after ten. It never
+ * exceeds what, at the pace of the last batch, takes `targetMs`: far below the statement timeout, because a batch that
+ * runs into that is lost time. A dead letter halves it: bisecting costs up to two transactions for each message, so that a
+ * function that always fails is better given its messages one by one.
+ */
+export class BatchSize {
+  #present = 1;
+
+  readonly #max: number;
+  readonly #targetMs: number;
+
+  /** @param targetMs how long a batch may be expected to take */
+  constructor(max: number, targetMs: number) {
+    this.#max = max;
+    this.#targetMs = targetMs;
+  }
+
+  get limit(): number {
+    return this.#present;
+  }
+
+  committed(count: number, durationMs: number): void {
+    const wanted = count >= this.#present ? this.#present * 2 : this.#present;
+    this.#set(Math.min(wanted, (count * this.#targetMs) / Math.max(durationMs, 0.001)));
+  }
+
+  /** A message has failed alone. */
+  deadLettered(): void {
+    this.#set(this.#present / 2);
+  }
+
+  /** A batch of so many had to be given up; perhaps a smaller one gets through. */
+  givenUp(count: number): void {
+    this.#set(Math.min(this.#present, count / 2));
+  }
+
+  /** A batch ran into the statement timeout: what was learnt about the pace is wrong. */
+  timedOut(): void {
+    this.#set(1);
+  }
+
+  #set(limit: number): void {
+    this.#present = Math.min(this.#max, Math.max(1, Math.floor(limit)));
+  }
+}
+
+/** The pause of a queue after failures that are no message's fault: longer with each in a row. */
+export class Pause {
+  readonly #backoff: Backoff;
+  #end = Number.NEGATIVE_INFINITY;
+
+  constructor({ pauseMinMs, pauseMaxMs, random }: QueueSettings) {
+    this.#backoff = new Backoff({ minMs: pauseMinMs, maxMs: pauseMaxMs, jitter: 0.5, random });
+  }
+
+  /** When it ends; in the past if there is none. */
+  get until(): number {
+    return this.#end;
+  }
+
+  /** Begins after one more failure. */
+  begin(now: number): void {
+    this.#end = now + this.#backoff.failed();
+  }
+
+  /** Something went well: the next pause is a short one again. */
+  forget(): void {
+    this.#backoff.reset();
+    this.#end = Number.NEGATIVE_INFINITY;
+  }
+}

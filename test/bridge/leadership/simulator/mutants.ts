@@ -1,0 +1,284 @@
+/**
+ * Departures from the rules, each of which the simulation must catch: they show that it can fail.
+ */
+
+import { bridgeConstants } from "../../../../generated/ts/settings/nats.js";
+import { KnownProgress, type LeaderProgress } from "../../../../src/bridge/leadership/progress.js";
+import { LeadershipProtocol, LeaderWatch } from "../../../../src/bridge/leadership/protocol.js";
+import type { ClockSample, LeadershipRow, Term } from "../../../../src/bridge/leadership/table.js";
+import { TakeoverBuffer } from "../../../../src/bridge/leadership/takeover-buffer.js";
+import type { StoreFaults } from "./postgres.js";
+import type { ProfileName } from "./profiles.js";
+
+/** What a run is made of. */
+export interface Mutant {
+  readonly Protocol: typeof LeadershipProtocol;
+  readonly Buffer: typeof TakeoverBuffer;
+  readonly store?: StoreFaults;
+}
+
+/** The rules as they are. */
+export const unchanged: Mutant = { Protocol: LeadershipProtocol, Buffer: TakeoverBuffer };
+
+class NoFence extends LeadershipProtocol {
+  protected override async raiseFence(term: Term) {
+    const confirmed = await this.options.table.confirm(term);
+    return confirmed && { ...confirmed, fencedEpoch: term.epoch };
+  }
+}
+
+class LeadsBeforeFence extends LeadershipProtocol {
+  protected override async raiseFence(term: Term) {
+    super.raiseFence(term).catch(() => undefined);
+    const confirmed = await this.options.table.confirm(term);
+    return confirmed && { ...confirmed, fencedEpoch: term.epoch };
+  }
+}
+
+class WatchGoesOn extends LeadershipProtocol {
+  protected override watch = new (class extends LeaderWatch {
+    override restart(): void {}
+  })(Number.POSITIVE_INFINITY);
+}
+
+class TrimsByTime extends LeadershipProtocol {
+  protected override known = new (class extends KnownProgress {
+    override see(_: LeadershipRow, { heardAt }: ClockSample): LeaderProgress {
+      return { doneBefore: heardAt, behind: new Map(), completeSince: Number.NEGATIVE_INFINITY };
+    }
+  })();
+}
+
+class UpperBoundOfLeader extends LeadershipProtocol {
+  protected override progressAt(sample: ClockSample, oldestAt: number): number {
+    return super.progressAt({ ...sample, heardAt: sample.sentAt }, oldestAt);
+  }
+}
+
+class LowerBoundOfOthers extends LeadershipProtocol {
+  protected override known = new (class extends KnownProgress {
+    protected override bound(clock: ClockSample, progressAt: number): number {
+      return super.bound({ ...clock, sentAt: clock.heardAt }, progressAt);
+    }
+  })();
+}
+
+class ProgressIsNow extends LeadershipProtocol {
+  protected override progressAt(sample: ClockSample): number {
+    return sample.serverTime + this.options.clock.now() - sample.heardAt;
+  }
+}
+
+class TrustsAnyClock extends LeadershipProtocol {
+  protected override known = new (class extends KnownProgress {
+    #last: LeaderProgress | undefined;
+    override see(row: LeadershipRow, clock: ClockSample): LeaderProgress | undefined {
+      if (row.progressAt !== undefined) {
+        this.#last = {
+          doneBefore: this.bound(clock, row.progressAt),
+          behind: new Map([...row.behind].map(([id, at]) => [id, this.bound(clock, at)])),
+          completeSince: Number.NEGATIVE_INFINITY,
+        };
+      }
+      return this.#last;
+    }
+  })();
+}
+
+class NobodyFirst extends LeadershipProtocol {
+  protected override quietMs(row: LeadershipRow): number {
+    return row.owner === undefined || row.owner === this.options.owner ? 0 : bridgeConstants.leaderExpiryMs;
+  }
+}
+
+class NothingKept extends TakeoverBuffer {
+  override add(): void {}
+}
+
+class NewestFirstGone extends TakeoverBuffer {
+  override noteProgress(progress: LeaderProgress | undefined): void {
+    super.noteProgress(progress && { ...progress, doneBefore: progress.doneBefore + 10_000, behind: new Map() });
+  }
+}
+
+class SpeaksOfWhatItNeverHad extends LeadershipProtocol {
+  protected override progress() {
+    return { ...super.progress(), completeSince: undefined };
+  }
+}
+
+class SpeaksForThoseBehind extends LeadershipProtocol {
+  protected override progress() {
+    return { ...super.progress(), behind: new Map() };
+  }
+}
+
+class ForgetsThoseBehind extends TakeoverBuffer {
+  override noteProgress(progress: LeaderProgress | undefined): void {
+    super.noteProgress(progress && { ...progress, behind: new Map() });
+  }
+}
+
+class BelievesThatSomebodyLeads extends LeadershipProtocol {
+  override async othersHave() {
+    return { until: Number.POSITIVE_INFINITY, afterCleanEnd: false };
+  }
+}
+
+class HandsNothingOver extends TakeoverBuffer {
+  override get unknownToLeader() {
+    return [];
+  }
+}
+
+class HandsOverItsOwnOnly extends TakeoverBuffer {
+  override get unknownToLeader() {
+    const unknown = super.unknownToLeader;
+    this.dropped(new Set(unknown.filter(({ isOwn }) => !isOwn).map(({ message }) => message)));
+    return unknown.filter(({ isOwn }) => isOwn);
+  }
+}
+
+class NeverStoodStill extends TakeoverBuffer {
+  override add(...[message, subscriptions, isOwn]: Parameters<TakeoverBuffer["add"]>): void {
+    super.add({ ...message, notBefore: undefined }, subscriptions, isOwn);
+  }
+}
+
+const protocol = (Protocol: typeof LeadershipProtocol): Mutant => ({ ...unchanged, Protocol });
+const store = (faults: StoreFaults): Mutant => ({ ...unchanged, store: faults });
+
+/** Every mutant, with the profile and the number of seeds within which it must be caught, and what is said then. */
+export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; seeds: number; says: RegExp }> = {
+  "a leader that speaks of what came before it": {
+    mutant: protocol(SpeaksOfWhatItNeverHad),
+    profile: "newcomer",
+    seeds: 20,
+    says: /missing/,
+  },
+  "what the leader never had is not handed over": {
+    mutant: { ...unchanged, Buffer: HandsNothingOver },
+    profile: "newcomer",
+    seeds: 20,
+    says: /missing/,
+  },
+  "of what the leader never had only one's own is handed over": {
+    mutant: { ...unchanged, Buffer: HandsOverItsOwnOnly },
+    profile: "leaving",
+    seeds: 200,
+    says: /missing/,
+  },
+  "what was received late is taken for new": {
+    mutant: { ...unchanged, Buffer: NeverStoodStill },
+    profile: "newcomer",
+    seeds: 60,
+    says: /missing/,
+  },
+  "progress that leaves out the queues that stand still": {
+    mutant: protocol(SpeaksForThoseBehind),
+    profile: "tight",
+    seeds: 200,
+    says: /missing/,
+  },
+  "what most queues have done goes for all": {
+    mutant: { ...unchanged, Buffer: ForgetsThoseBehind },
+    profile: "tight",
+    seeds: 400,
+    says: /missing/,
+  },
+  "one that ends leaves what it has kept to nobody": {
+    mutant: protocol(BelievesThatSomebodyLeads),
+    profile: "leaving",
+    seeds: 100,
+    says: /missing/,
+  },
+  "no second step": { mutant: protocol(NoFence), profile: "rough", seeds: 60, says: /0 lead in the end/ },
+  "leads before the fence is through": {
+    // Alone it does no harm: the batches of the new leader ask the fence, too.
+    mutant: { ...protocol(LeadsBeforeFence), store: { batchAsksLeadOnly: true } },
+    profile: "rough",
+    seeds: 200,
+    says: /commits in epoch/,
+  },
+  "batch that does not lock the fence": {
+    mutant: store({ batchWithoutLock: true }),
+    profile: "rough",
+    seeds: 200,
+    says: /commits in epoch/,
+  },
+  "observation that outlives its session": {
+    mutant: protocol(WatchGoesOn),
+    profile: "calm",
+    seeds: 60,
+    says: /was replaced/,
+  },
+  "taken without a look at the beat": {
+    mutant: store({ takeIgnoresBeat: true }),
+    profile: "stalls",
+    seeds: 200,
+    says: /taken from a leader that beat/,
+  },
+  "epochs in equal steps": {
+    mutant: store({ equalEpochSteps: true }),
+    profile: "relapse",
+    seeds: 400,
+    says: /commits in epoch/,
+  },
+  "beat that does not look at the fence": {
+    mutant: store({ beatIgnoresFence: true }),
+    profile: "relapse",
+    seeds: 400,
+    says: /missing/,
+  },
+  "beat in another's name": {
+    // Alone it does no harm: the fence shows another epoch.
+    mutant: store({ beatIgnoresOwner: true, beatIgnoresFence: true }),
+    profile: "rough",
+    seeds: 200,
+    says: /missing|lead in the end/,
+  },
+  "hanging batches are not ended": {
+    mutant: store({ endsNobody: true }),
+    profile: "fresh",
+    seeds: 60,
+    says: /nobody leads|0 lead in the end/,
+  },
+  "nothing is kept": { mutant: { ...unchanged, Buffer: NothingKept }, profile: "rough", seeds: 60, says: /missing/ },
+  "trimmed by local time only": { mutant: protocol(TrimsByTime), profile: "tight", seeds: 60, says: /missing/ },
+  "trimmed without the margin": {
+    mutant: { ...unchanged, Buffer: NewestFirstGone },
+    profile: "rough",
+    seeds: 60,
+    says: /missing/,
+  },
+  "upper bound of the leader's progress": {
+    mutant: protocol(UpperBoundOfLeader),
+    profile: "tight",
+    seeds: 600,
+    says: /missing/,
+  },
+  "lower bound of one's own time": {
+    mutant: protocol(LowerBoundOfOthers),
+    profile: "tight",
+    seeds: 600,
+    says: /missing/,
+  },
+  "progress without the messages under way": {
+    mutant: protocol(ProgressIsNow),
+    profile: "tight",
+    seeds: 60,
+    says: /missing/,
+  },
+  "progress by another server's clock": {
+    mutant: protocol(TrustsAnyClock),
+    profile: "failover",
+    seeds: 200,
+    says: /missing/,
+  },
+  "whoever lacks messages does not wait": {
+    mutant: protocol(NobodyFirst),
+    profile: "fresh",
+    seeds: 60,
+    says: /was first run after/,
+  },
+};

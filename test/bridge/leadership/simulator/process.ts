@@ -1,0 +1,226 @@
+/**
+ * A process of the simulation: the real protocol and the real buffer, around a leader that runs its messages in batches, in
+ * several queues side by side.
+ */
+
+import { bridgeConstants } from "../../../../generated/ts/settings/nats.js";
+import type { LeadershipProtocolOptions, Unfinished } from "../../../../src/bridge/leadership/protocol.js";
+import type { TakeoverBuffer } from "../../../../src/bridge/leadership/takeover-buffer.js";
+import type { InboundMessage } from "../../../../src/bridge/message.js";
+import { notBefore } from "../../../../src/bridge/receiver.js";
+import { type Clock, silentLogger } from "../../../../src/runtime/index.js";
+import type { Mutant } from "./mutants.js";
+import type { World } from "./world.js";
+
+const payload = new Uint8Array(0);
+const queues = 3;
+export const queueOf = (id: number | string) => BigInt(Number(id) % queues);
+
+/** See above. */
+export class SimulatedProcess {
+  isDead = false;
+  /** Its host is gone: nobody tells the server. */
+  diedSilently = false;
+  /** What happens to it while it stands still; undefined: it runs. */
+  stalled: (() => void)[] | undefined;
+  readonly startedAt: number;
+  readonly clock: Clock;
+  readonly protocol: InstanceType<Mutant["Protocol"]>;
+  readonly buffer: TakeoverBuffer;
+  /** The last message that it was sent arrives then: one connection keeps the order. */
+  arrivesAt = 0;
+  /** What was sent to it before was received: it has asked. */
+  #completeUntil: number | undefined;
+  #queue: InboundMessage[] = [];
+  readonly #batches = new Map<bigint, object>();
+  /** What is published from then on it does not receive. */
+  #stoppedAt: number | undefined;
+  #hasDrained = false;
+  #isFinishing = false;
+
+  readonly #world: World;
+  readonly id: number;
+
+  constructor(world: World, id: number, mutant: Mutant) {
+    this.#world = world;
+    this.id = id;
+    const { schedule, random, profile } = world;
+    this.startedAt = schedule.now;
+    const offset = random.between(0, 1_000_000);
+    const rate = 1 + random.between(-200, 200) / 1e6;
+    this.clock = {
+      now: () => offset + schedule.now * rate,
+      setTimeout: (callback, delayMs) => {
+        let isOn = true;
+        world.after(this, delayMs / rate, () => isOn && callback());
+        return () => {
+          isOn = false;
+        };
+      },
+    };
+    const limits = { bufferBytes: 1e12, takeoverBufferMs: profile.bufferMs, cleanTakeoverMs: profile.cleanMs };
+    this.buffer = new mutant.Buffer(limits, this.clock.now());
+    this.protocol = new mutant.Protocol(this.#options());
+  }
+
+  /** Delivers a message of NATS. */
+  receive(number: number): void {
+    const receivedAt = this.clock.now();
+    const message: InboundMessage = {
+      id: `${number}`,
+      subject: "s",
+      payload,
+      headers: undefined,
+      receivedAt,
+      notBefore: notBefore(receivedAt, this.#completeUntil),
+    };
+    if (this.protocol.epoch === undefined) this.buffer.add(message, [queueOf(message.id)]);
+    else {
+      this.#queue.push(message);
+      this.#pump();
+    }
+  }
+
+  /** Asks from now on what it has received. */
+  ask(): void {
+    const { schedule } = this.#world;
+    const askedAt = this.clock.now();
+    this.#world.after(this, Math.max(0, this.arrivesAt - schedule.now), () => {
+      this.#completeUntil = askedAt;
+      this.clock.setTimeout(() => this.ask(), bridgeConstants.leaderHeartbeatMs);
+    });
+  }
+
+  get isStopping(): boolean {
+    return this.#stoppedAt !== undefined;
+  }
+
+  /** A clean stop: lets the batches end, saves what nobody else runs, then gives the lead back. */
+  stop(): void {
+    this.#stoppedAt ??= this.clock.now();
+    // What the server has sent by now is received.
+    const { schedule } = this.#world;
+    this.#world.after(this, Math.max(0, this.arrivesAt - schedule.now), () => {
+      this.#hasDrained = true;
+      this.#finish();
+    });
+  }
+
+  #finish(): void {
+    if (this.#batches.size > 0 || this.#isFinishing || !this.#hasDrained) return;
+    this.#isFinishing = true;
+    void this.#save()
+      .then(() => this.protocol.stop())
+      .then(() => {
+        this.isDead = true;
+        this.#world.counts.add("stopped cleanly");
+        this.#world.left();
+      });
+  }
+
+  async #save(): Promise<void> {
+    const { counts } = this.#world;
+    if (this.protocol.epoch === undefined && this.buffer.length > 0) {
+      const others = await this.protocol.othersHave(new AbortController().signal);
+      const isLed = others.until !== Number.NEGATIVE_INFINITY;
+      if (!isLed) counts.add("saved by one that waited");
+      else if (others.until !== Number.POSITIVE_INFINITY) counts.add("saved beside one that ends");
+      const kept = isLed ? this.buffer.takeOwn(others.until) : this.buffer.takeOver(others);
+      this.#handOver(kept.map(({ message }) => message));
+    }
+    this.#handOver(this.#queue.splice(0));
+  }
+
+  /** Saves them, and tells who leads. */
+  #handOver(messages: readonly InboundMessage[]): void {
+    this.#world.saved.push(...messages);
+    for (const other of this.#world.processes) this.#world.after(other, 5, () => other.#pump());
+  }
+
+  #options(): LeadershipProtocolOptions {
+    const world = this.#world;
+    return {
+      table: world.postgres.tableFor(this),
+      clock: this.clock,
+      logger: silentLogger,
+      owner: `process ${this.id}`,
+      messages: {
+        unfinished: () => this.#unfinished(),
+        completeSince: () => this.buffer.completeSince,
+        receivedSince: () => this.buffer.receivedSince,
+        receivedUntil: () => this.#stoppedAt,
+        isReceiving: () => !this.isStopping,
+      },
+      events: {
+        onLeading: (_, { afterCleanEnd }) => {
+          world.counts.add("leading");
+          this.#queue = this.buffer.takeOver({ afterCleanEnd }).map(({ message }) => message);
+          this.#pump();
+        },
+        onDeposed: () => {
+          world.counts.add("deposed");
+          this.buffer.restart(this.#queue[0]?.receivedAt ?? this.clock.now());
+          for (const message of this.#queue.splice(0)) this.buffer.add(message, [queueOf(message.id)], true);
+          this.#batches.clear();
+          if (this.isStopping) this.#finish();
+        },
+        onWaiting: () => world.counts.add("waiting"),
+        onProgress: (progress) => {
+          this.buffer.noteProgress(progress);
+          const unknown = this.buffer.unknownToLeader.map(({ message }) => message);
+          if (unknown.length > 0) world.counts.add("handed over");
+          this.#handOver(unknown);
+          this.buffer.dropped(new Set(unknown));
+        },
+        onProblem: () => world.counts.add("problem"),
+      },
+    };
+  }
+
+  #unfinished(): Unfinished {
+    const behind = new Map<bigint, number>();
+    let oldestAt = this.#stoppedAt;
+    for (let queue = 0n; queue < queues; queue += 1n) {
+      const at = this.#queue.find((message) => queueOf(message.id) === queue)?.receivedAt;
+      if (at === undefined) continue;
+      if (at < this.clock.now() - bridgeConstants.leaderHeartbeatMs) {
+        this.#world.counts.add("told behind");
+        behind.set(queue, at);
+      } else oldestAt = Math.min(at, oldestAt ?? at);
+    }
+    return { oldestAt, behind };
+  }
+
+  #pump(): void {
+    for (let queue = 0n; queue < queues; queue += 1n) this.#pumpQueue(queue);
+  }
+
+  #pumpQueue(queue: bigint): void {
+    const { epoch } = this.protocol;
+    const { saved } = this.#world;
+    const isOfQueue = (message: InboundMessage) => queueOf(message.id) === queue;
+    const source = saved.some(isOfQueue) ? saved : this.#queue;
+    const { random, profile, postgres } = this.#world;
+    if (this.#batches.has(queue) || epoch === undefined || !source.some(isOfQueue) || this.isStopping) return;
+    const messages = source.filter(isOfQueue).slice(0, random.between(1, 40));
+    const batch = {};
+    this.#batches.set(queue, batch);
+    const runMs =
+      this.#world.hasFaults && random.chance(profile.hangRate)
+        ? random.between(1_000, profile.hangMs)
+        : random.delay(2);
+    const ids = messages.map(({ id }) => Number(id));
+    void postgres.batch(this, epoch, ids, runMs).then((outcome) => {
+      // It was deposed meanwhile, and keeps them again.
+      if (this.#batches.get(queue) !== batch) return;
+      this.#batches.delete(queue);
+      // Of what was saved another one may have added to it, but nobody else takes away.
+      if (outcome === "committed") for (const message of messages) source.splice(source.indexOf(message), 1);
+      else this.#world.counts.add(`batch ${outcome}`);
+      if (outcome === "refused") this.protocol.poke();
+      if (this.isStopping) this.#finish();
+      else if (outcome === "committed") this.#pumpQueue(queue);
+      else this.#world.after(this, 200, () => this.#pumpQueue(queue));
+    });
+  }
+}

@@ -1,0 +1,339 @@
+/** Departures from the rules, each of which the simulation must catch: they show that it can fail. */
+
+import { type InboundMessage, memoryOf } from "../../../../src/bridge/message.js";
+import {
+  type Admission,
+  type BatchStep,
+  ByteBudget,
+  type FunctionError,
+  type Outcome,
+  type QueueMemory,
+  QueueScheduler,
+  type RetryStep,
+  type Step,
+  SubscriptionQueue,
+  type Wait,
+  type Wanted,
+} from "../../../../src/bridge/queue/index.js";
+import type { Part } from "../../../../src/bridge/queue/message-list.js";
+import { unchanged, type Variant } from "./world.js";
+
+class BuriesFirstOfBatch extends SubscriptionQueue {
+  protected override afterFailure(step: BatchStep, tried: Part, error: FunctionError): void {
+    this.failAlone(step, error, tried.attempts);
+  }
+}
+
+class NeverHalves extends SubscriptionQueue {
+  protected override halve(tried: Part): void {
+    this.messages.again(tried);
+  }
+}
+
+class OtherOrder extends SubscriptionQueue {
+  protected override takeBatch(): BatchStep {
+    const batch = super.takeBatch();
+    return this.part!.attempts === 0 ? batch : { ...batch, messages: batch.messages.toReversed() };
+  }
+}
+
+class SkipsOne extends SubscriptionQueue {
+  override settle(step: Step, outcome: Outcome, now: number): void {
+    super.settle(step, outcome, now);
+    if (step.kind === "batch" && outcome.kind === "committed" && this.length > 0) this.messages.finish(1);
+  }
+}
+
+class LossMeansCommitted extends SubscriptionQueue {
+  protected override afterSessionLoss(_step: BatchStep, tried: Part): void {
+    this.messages.finish(tried.count);
+  }
+}
+
+class BuriesAfterOneLoss extends SubscriptionQueue {
+  protected override afterSessionLoss(step: BatchStep, tried: Part, message: string): void {
+    super.afterSessionLoss(step, { ...tried, losses: 1 }, message);
+  }
+}
+
+class ForgetsLosses extends SubscriptionQueue {
+  protected override afterSessionLoss(step: BatchStep, tried: Part, message: string): void {
+    super.afterSessionLoss(step, { ...tried, losses: 0 }, message);
+  }
+}
+
+class LossesInCompany extends SubscriptionQueue {
+  protected override halve(tried: Part): void {
+    super.halve({ ...tried, losses: 1 });
+  }
+}
+
+class HalvesAfterTimeout extends SubscriptionQueue {
+  protected override afterTimeout(step: BatchStep, tried: Part, error: FunctionError): void {
+    this.size.timedOut();
+    this.afterFailure(step, tried, error);
+  }
+}
+
+class AlwaysLarge extends SubscriptionQueue {
+  protected override takeBatch(): BatchStep {
+    for (let times = 0; times < 10; times++) this.size.committed(this.size.limit, 0);
+    return super.takeBatch();
+  }
+}
+
+class BuriesTransient extends SubscriptionQueue {
+  override settle(step: Step, outcome: Outcome, now: number): void {
+    const transient = step.kind === "batch" && outcome.kind === "transient";
+    super.settle(step, transient ? { kind: "failed", error: outcome.error } : outcome, now);
+  }
+}
+
+class KeepsTransientWhole extends SubscriptionQueue {
+  protected override afterTransient(tried: Part, now: number): void {
+    this.messages.again(tried);
+    this.pause.begin(now);
+  }
+}
+
+type Partly = Extract<Outcome, { kind: "partly" }>;
+
+class TakesPartForAll extends SubscriptionQueue {
+  protected override settlePartly(step: BatchStep, part: Part, outcome: Partly, now: number): void {
+    this.settleBatch(step, part, { kind: "committed", durationMs: outcome.durationMs }, now);
+  }
+}
+
+class ForgetsPart extends SubscriptionQueue {
+  protected override settlePartly(step: BatchStep, part: Part, outcome: Partly, now: number): void {
+    super.settlePartly(
+      step,
+      part,
+      { ...outcome, committed: 0, ...(outcome.failed && { failed: { ...outcome.failed, count: part.count } }) },
+      now,
+    );
+  }
+}
+
+class BlamesFirstForPart extends SubscriptionQueue {
+  protected override settlePartly(step: BatchStep, part: Part, outcome: Partly, now: number): void {
+    const first = Array<InboundMessage>(step.messages.length).fill(step.messages[0]!);
+    super.settlePartly({ ...step, messages: first }, part, outcome, now);
+  }
+}
+
+class ForgetsWhatWasNotTried extends SubscriptionQueue {
+  protected override settlePartly(step: BatchStep, part: Part, outcome: Partly, now: number): void {
+    super.settlePartly(step, { ...part, attempts: 0 }, outcome, now);
+  }
+}
+
+class PausesBeforeHalving extends SubscriptionQueue {
+  protected override afterTransient(tried: Part, now: number): void {
+    super.afterTransient(tried, now);
+    if (tried.count > 1) this.pause.begin(now);
+  }
+}
+
+class NoPause extends SubscriptionQueue {
+  protected override afterTransient(tried: Part): void {
+    if (tried.count > 1) this.halve(tried);
+    else this.messages.again(tried);
+  }
+}
+
+class PauseNeverGrows extends SubscriptionQueue {
+  override settle(step: Step, outcome: Outcome, now: number): void {
+    this.pause.forget();
+    super.settle(step, outcome, now);
+  }
+}
+
+class PauseNeverShort extends SubscriptionQueue {
+  override next(now: number): Step | undefined {
+    this.pause.forget = () => undefined;
+    return super.next(now);
+  }
+}
+
+class CountsUnavailable extends SubscriptionQueue {
+  override settle(step: Step, outcome: Outcome, now: number): void {
+    const { part } = this;
+    if (outcome.kind === "unavailable" && part !== undefined) this.part = { ...part, attempts: part.attempts + 1 };
+    super.settle(step, outcome, now);
+  }
+}
+
+class BuriesBlindly extends SubscriptionQueue {
+  override settle(step: Step, outcome: Outcome, now: number): void {
+    const done = step.kind === "dead_letter" && outcome.kind === "unavailable";
+    super.settle(step, done ? { kind: "committed", durationMs: 1 } : outcome, now);
+  }
+}
+
+class OvertakesBurial extends SubscriptionQueue {
+  override settle(step: Step, outcome: Outcome, now: number): void {
+    const { unwritten } = this;
+    super.settle(step, outcome, now);
+    if (unwritten !== undefined && this.unwritten === unwritten) this.unwritten = undefined;
+  }
+}
+
+class KeepsMemoryOfBuried extends SubscriptionQueue {
+  override settle(step: Step, outcome: Outcome, now: number): void {
+    super.settle(step, outcome, now);
+    if (step.kind === "dead_letter" && outcome.kind === "committed") this.context.budget.join("").take(step.message);
+  }
+}
+
+class KeepsMemoryWhenClosed extends SubscriptionQueue {
+  override close(): void {
+    this.stop();
+  }
+}
+
+class TwoOut extends SubscriptionQueue {
+  override get readyAt(): number {
+    return this.stopped || this.length === 0 ? Number.POSITIVE_INFINITY : this.pause.until;
+  }
+}
+
+class IgnoresDeposition extends SubscriptionQueue {
+  override settle(step: Step, outcome: Outcome, now: number): void {
+    super.settle(step, outcome.kind === "deposed" ? { kind: "unavailable" } : outcome, now);
+  }
+}
+
+class ProgressOfWaiting extends SubscriptionQueue {
+  override get oldestReceivedAt(): number | undefined {
+    return this.out?.kind === "dead_letter" ? undefined : super.oldestReceivedAt;
+  }
+}
+
+class RetriesFirst extends SubscriptionQueue {
+  protected override takeRetry(): RetryStep | undefined {
+    const job = this.retries.first;
+    return job && { kind: "retry", subscription: this.subscription, job };
+  }
+}
+
+class BuriesRetries extends SubscriptionQueue {
+  override settle(step: Step, outcome: Outcome, now: number): void {
+    super.settle(step, outcome, now);
+    if (this.unwritten?.kind !== "keep") return;
+    this.unwritten = { ...this.unwritten, kind: "dead_letter", message: this.unwritten.job.message };
+  }
+}
+
+class DropsLostRetries extends SubscriptionQueue {
+  override settle(step: Step, outcome: Outcome, now: number): void {
+    const dropped = step.kind === "retry" && outcome.kind === "session_lost";
+    super.settle(step, dropped ? { kind: "committed", durationMs: 1 } : outcome, now);
+  }
+}
+
+class HandsOutHeld extends SubscriptionQueue {
+  override hold(): void {}
+}
+
+class NoLimit extends ByteBudget {
+  protected override hasRoom(): boolean {
+    return true;
+  }
+}
+
+class AllForOne extends ByteBudget {
+  protected override hasRoom(_queue: QueueMemory, { inAll }: Wanted): boolean {
+    return this.usedBytes + inAll <= this.limitBytes;
+  }
+}
+
+class OneRole extends ByteBudget {
+  override join(): QueueMemory {
+    return super.join("all");
+  }
+}
+
+class RefusesLarge extends ByteBudget {
+  override take(queue: QueueMemory, message: InboundMessage, admission: Admission): boolean {
+    return memoryOf(message) <= this.limitBytes && super.take(queue, message, admission);
+  }
+}
+
+class FirstLaneFirst extends QueueScheduler {
+  override next(now: number): Step | Wait {
+    const waiting = new Set<SubscriptionQueue>();
+    for (let queue = this.turns.shift(); queue !== undefined; queue = this.turns.shift()) waiting.add(queue);
+    for (const queue of this.members) if (waiting.has(queue)) this.turns.push(queue);
+    return super.next(now);
+  }
+}
+
+class PausesWithSession extends QueueScheduler {
+  override next(now: number): Step | Wait {
+    if (this.running + this.pausing.size < this.sessions) return super.next(now);
+    const ends = Math.min(...[...this.pausing].map((queue) => queue.readyAt));
+    return ends <= now ? super.next(now) : { kind: "wait", waitMs: ends - now };
+  }
+}
+
+class ForgetsPausing extends QueueScheduler {
+  override next(now: number): Step | Wait {
+    const next = super.next(now);
+    this.pausing.clear();
+    return next;
+  }
+}
+
+class MoreThanSessions extends QueueScheduler {
+  constructor(sessions: number) {
+    super(sessions + 1);
+  }
+}
+
+const queue = (Mutant: typeof SubscriptionQueue): Variant => ({ ...unchanged, SubscriptionQueue: Mutant });
+const scheduler = (Mutant: typeof QueueScheduler): Variant => ({ ...unchanged, Scheduler: Mutant });
+const budget = (Mutant: typeof ByteBudget): Variant => ({ ...unchanged, Budget: Mutant });
+
+export const mutants: Readonly<Record<string, Variant>> = {
+  "buries the first message of a batch that failed": queue(BuriesFirstOfBatch),
+  "tries a batch that failed again as it was": queue(NeverHalves),
+  "tries what failed in another order": queue(OtherOrder),
+  "skips a message": queue(SkipsOne),
+  "takes a lost session for a commit": queue(LossMeansCommitted),
+  "buries a message that lost one session": queue(BuriesAfterOneLoss),
+  "never buries a message that loses its sessions": queue(ForgetsLosses),
+  "counts losses of sessions in company": queue(LossesInCompany),
+  "halves a batch that timed out": queue(HalvesAfterTimeout),
+  "makes large batches of slow messages": queue(AlwaysLarge),
+  "buries after a transient failure": queue(BuriesTransient),
+  "tries a batch whole after a transient failure": queue(KeepsTransientWhole),
+  "takes a batch for committed of which a part was": queue(TakesPartForAll),
+  "runs the committed part of a batch again": queue(ForgetsPart),
+  "blames the first message of a batch for what a later one did": queue(BlamesFirstForPart),
+  "forgets how often what was not tried now was tried before": queue(ForgetsWhatWasNotTried),
+  "pauses before it halves a batch": queue(PausesBeforeHalving),
+  "does not pause after a transient failure": queue(NoPause),
+  "pauses no longer after more failures": queue(PauseNeverGrows),
+  "pauses long for ever": queue(PauseNeverShort),
+  "counts an attempt when Postgres was away": queue(CountsUnavailable),
+  "takes a burial for done when Postgres was away": queue(BuriesBlindly),
+  "goes on before a burial is done": queue(OvertakesBurial),
+  "keeps the memory of what it deadLettered": queue(KeepsMemoryOfBuried),
+  "keeps the memory when it is closed": queue(KeepsMemoryWhenClosed),
+  "hands out two steps at a time": queue(TwoOut),
+  "goes on when it is deposed": queue(IgnoresDeposition),
+  "reports the progress of what waits only": queue(ProgressOfWaiting),
+  "lets messages wait for all retries": queue(RetriesFirst),
+  "buries a retried dead letter anew": queue(BuriesRetries),
+  "drops a retry whose session was lost": queue(DropsLostRetries),
+  "hands out what is held back": queue(HandsOutHeld),
+  "takes messages beyond the limit": budget(NoLimit),
+  "lets one queue take what is another's": budget(AllForOne),
+  "counts all queues as one role's": budget(OneRole),
+  "never takes a message larger than the limit": budget(RefusesLarge),
+  "serves the first queue first": scheduler(FirstLaneFirst),
+  "keeps a session for a queue that pauses": scheduler(PausesWithSession),
+  "has more steps out than sessions": scheduler(MoreThanSessions),
+  "forgets a queue that pauses": scheduler(ForgetsPausing),
+};

@@ -1,0 +1,163 @@
+/** The rules: what may be handed out, and what follows from each outcome. */
+import type { Outcome, QueueSettings, Step } from "../../../../src/bridge/queue/index.js";
+import type { Execution } from "./postgres.js";
+import { must, type SimulatedJob, type SimulatedMessage, type SimulatedQueue } from "./simulated.js";
+
+type Partly = Extract<Outcome, { kind: "partly" }>;
+
+/** A step was handed out. */
+export function checkStep(step: Step, queue: SimulatedQueue, settings: QueueSettings, now: number): void {
+  must(!queue.busy, "one step of a queue is out at a time");
+  must(!queue.over, "a queue that was stopped or deposed hands out nothing");
+  must(now >= queue.pauseFrom, "a queue pauses after what no message is to blame for");
+  queue.busy = true;
+  queue.waitsForPostgres = false;
+  queue.passedOver = 0;
+  const oldest = queue.oldest;
+  const job = queue.jobs[queue.jobsDone];
+  if (oldest?.guilt !== undefined)
+    must(step.kind === "dead_letter", "what failed alone is deadLettered before anything else is done");
+  else if (job?.message.guilt !== undefined) must(step.kind === "keep", "a retry that failed is written down first");
+  if (step.kind === "batch") checkBatch(step.messages as SimulatedMessage[], queue, settings);
+  else if (step.kind === "dead_letter") {
+    must(step.message === oldest, "the oldest message is deadLettered");
+    must(oldest?.guilt === step.error.code, "a message is deadLettered for what it did alone, and once");
+    must(step.attempts === oldest?.runs, "a dead letter has the number of attempts");
+  } else if (step.kind === "fetch") must(false, "nothing is fetched where nothing was saved");
+  else {
+    must(step.job === job, "retries are done once, in order");
+    if (step.kind === "keep") {
+      must(job?.message.guilt === step.error.code, "a retried dead letter is kept for its own error");
+      must(step.attempts === job?.message.runs, "a retry adds the number of its attempts");
+    } else must(queue.next === undefined || !queue.retriedLast, "retries and batches take turns");
+  }
+  if (step.kind === "batch" || step.kind === "retry") queue.retriedLast = step.kind === "retry";
+}
+
+function checkBatch(messages: readonly SimulatedMessage[], queue: SimulatedQueue, settings: QueueSettings): void {
+  const count = messages.length;
+  must(count > 0 && count <= settings.maxBatchMessages, "a batch has 1 to maxBatchMessages messages");
+  must(queue.done + count <= queue.open, "what is held back is not handed out");
+  let bytes = 0;
+  for (const [index, message] of messages.entries()) {
+    must(message === queue.accepted[queue.done + index], "a batch has the oldest messages, in order");
+    must(count <= message.mostTogether, "what failed is tried in smaller batches, after a timeout one by one");
+    bytes += message.memory;
+  }
+  must(count === 1 || bytes <= settings.maxBatchBytes, "a batch of several has maxBatchBytes at the most");
+  if (queue.repeat !== undefined) must(count === queue.repeat, "a batch that is not to blame is tried again as it was");
+  queue.repeat = undefined;
+}
+
+/** An outcome is being told. */
+export function follow(
+  step: Step,
+  execution: Execution,
+  queue: SimulatedQueue,
+  settings: QueueSettings,
+  now: number,
+): void {
+  const { outcome } = execution;
+  queue.busy = false;
+  if (queue.closed) return;
+  if (outcome.kind === "deposed") {
+    queue.over = true;
+    return;
+  }
+  queue.waitsForPostgres = outcome.kind === "unavailable";
+  if (step.kind === "batch") followBatch(step.messages as SimulatedMessage[], execution, queue, settings);
+  else if (step.kind === "retry") followRetry(step.job as SimulatedJob, execution, queue, settings);
+  else if (outcome.kind === "committed") {
+    if (step.kind === "dead_letter") queue.done += 1;
+    else queue.jobsDone += 1;
+  }
+  if (outcome.kind === "partly") followPauses(outcome, queue, settings, now);
+  else if (!noPause(step, outcome, queue)) followPause(pauses(step, outcome), queue, settings, now);
+}
+
+/** What was committed makes the next pause a short one again; then it is as after a batch of what failed alone. */
+function followPauses(
+  { committed, failed }: Partly,
+  queue: SimulatedQueue,
+  settings: QueueSettings,
+  now: number,
+): void {
+  if (committed > 0) queue.failuresInARow = 0;
+  if (failed === undefined) return;
+  const isTransient = failed.outcome.kind === "transient";
+  if (!isTransient || failed.count === 1) followPause(isTransient, queue, settings, now);
+}
+
+function followPause(begins: boolean, queue: SimulatedQueue, settings: QueueSettings, now: number): void {
+  if (begins) {
+    const longest = Math.min(settings.pauseMaxMs, settings.pauseMinMs * 2 ** queue.failuresInARow);
+    queue.failuresInARow += 1;
+    queue.pauseFrom = now + longest / 2;
+    queue.pauseTo = now + longest;
+  } else queue.failuresInARow = 0;
+}
+
+/**
+ * Whether the outcome neither begins a pause nor makes the next one short again: a retry that did not succeed, or a batch
+ * that is halved because of what no message is to blame for.
+ */
+function noPause(step: Step, outcome: Outcome, queue: SimulatedQueue): boolean {
+  if (step.kind === "batch" && outcome.kind === "transient" && step.messages.length > 1) return true;
+  if (step.kind !== "retry" || outcome.kind === "committed" || outcome.kind === "unavailable") return false;
+  return outcome.kind !== "transient" || queue.jobs[queue.jobsDone]?.message.guilt !== undefined;
+}
+
+function pauses(step: Step, { kind }: Outcome): boolean {
+  if (kind === "unavailable" || kind === "transient") return true;
+  return kind !== "committed" && (step.kind === "dead_letter" || step.kind === "keep");
+}
+
+function followBatch(
+  messages: readonly SimulatedMessage[],
+  { outcome, ran }: Execution,
+  queue: SimulatedQueue,
+  settings: QueueSettings,
+): void {
+  if (outcome.kind === "partly") {
+    const { committed, failed } = outcome;
+    followBatch(
+      messages.slice(0, committed),
+      { outcome: { kind: "committed", durationMs: 0 }, durationMs: 0, ran },
+      queue,
+      settings,
+    );
+    const tried = messages.slice(committed, committed + (failed?.count ?? 0));
+    if (failed !== undefined) followBatch(tried, { outcome: failed.outcome, durationMs: 0, ran }, queue, settings);
+    return;
+  }
+  const count = messages.length;
+  if (ran) for (const message of messages) message.runs += 1;
+  const { kind } = outcome;
+  if (kind === "unavailable") queue.repeat = count;
+  else if (kind === "committed") queue.done += count;
+  else if (count > 1) {
+    const most = kind === "timed_out" ? 1 : Math.ceil(count / 2);
+    for (const message of messages) message.mostTogether = Math.min(message.mostTogether, most);
+  } else if (kind !== "transient") blame(messages[0]!, outcome, settings);
+}
+
+function followRetry(
+  { message }: SimulatedJob,
+  execution: Execution,
+  queue: SimulatedQueue,
+  settings: QueueSettings,
+): void {
+  const { outcome, ran } = execution;
+  if (ran) message.runs += 1;
+  if (outcome.kind === "committed") queue.jobsDone += 1;
+  else if (outcome.kind === "transient") {
+    message.transients += 1;
+    if (message.transients === settings.retryTries) message.guilt = outcome.error.code;
+  } else blame(message, outcome, settings);
+}
+
+/** What happened while the message was alone. */
+function blame(message: SimulatedMessage, outcome: Outcome, { sessionLostCode }: QueueSettings): void {
+  if (outcome.kind === "failed" || outcome.kind === "timed_out") message.guilt = outcome.error.code;
+  else if (outcome.kind === "session_lost" && ++message.lossesAlone === 2) message.guilt = sessionLostCode;
+}

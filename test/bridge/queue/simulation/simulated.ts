@@ -1,0 +1,105 @@
+/** What the simulation knows of each message, dead letter and queue, beside what it tells the queues. */
+
+import { type InboundMessage, memoryOf } from "../../../../src/bridge/message.js";
+import type { RetryJob, SubscriptionQueue } from "../../../../src/bridge/queue/index.js";
+
+/** A rule is broken. */
+export class Violation extends Error {}
+
+export function must(holds: boolean, rule: string): void {
+  if (!holds) throw new Violation(rule);
+}
+
+/** What a message does to the function. */
+export type Nature = "good" | "fails" | "kills its session" | "hangs" | "transient";
+
+export class SimulatedMessage implements InboundMessage {
+  readonly id: string;
+  readonly headers = undefined;
+  readonly payload: Uint8Array;
+  readonly memory: number;
+  /** How often it was run, as its dead letter has to say. */
+  runs = 0;
+  commits = 0;
+  /** In the table of dead letters. */
+  deadLettered = false;
+  /** The code of what happened while it was alone, which makes it a dead letter. */
+  guilt: string | undefined;
+  lossesAlone = 0;
+  /** Transient failures that led to no other outcome, for dead letters. */
+  transients = 0;
+  /** It may be in no batch of more messages, because of how an earlier one went. */
+  mostTogether = Number.POSITIVE_INFINITY;
+
+  constructor(
+    readonly number: number,
+    readonly subject: string,
+    readonly nature: Nature,
+    /** How often it fails transiently before it is good. */
+    public transientRuns: number,
+    payloadBytes: number,
+    readonly receivedAt: number,
+  ) {
+    this.id = `m${number}`;
+    this.payload = new Uint8Array(payloadBytes);
+    this.memory = memoryOf(this);
+  }
+}
+
+export interface SimulatedJob extends RetryJob {
+  readonly message: SimulatedMessage;
+}
+
+export class SimulatedQueue {
+  /** All that were accepted, in order; those before {@link done} are committed or deadLettered. */
+  readonly accepted: SimulatedMessage[] = [];
+  done = 0;
+  /** So many of {@link accepted} may be handed out. */
+  open = Number.POSITIVE_INFINITY;
+  readonly jobs: SimulatedJob[] = [];
+  jobsDone = 0;
+  /** A step is out. */
+  busy = false;
+  /** Deposed, stopped or closed. */
+  over = false;
+  closed = false;
+  failuresInARow = 0;
+  /** The pause ends in between. */
+  pauseFrom = Number.NEGATIVE_INFINITY;
+  pauseTo = Number.NEGATIVE_INFINITY;
+  /** It pauses because Postgres was away. */
+  waitsForPostgres = false;
+  /** The next batch has to have so many messages. */
+  repeat: number | undefined;
+  retriedLast = false;
+  /** Steps that others got while it was ready. */
+  passedOver = 0;
+  lastNewCommit = 0;
+
+  constructor(
+    readonly queue: SubscriptionQueue,
+    readonly role: string,
+    readonly costMs: number,
+    readonly natures: readonly Nature[],
+  ) {}
+
+  get oldest(): SimulatedMessage | undefined {
+    return this.accepted[this.done];
+  }
+
+  /** The oldest that may be handed out. */
+  get next(): SimulatedMessage | undefined {
+    return this.done < this.open ? this.oldest : undefined;
+  }
+
+  get hasWork(): boolean {
+    return !this.busy && !this.over && (this.next !== undefined || this.jobs[this.jobsDone] !== undefined);
+  }
+
+  get memory(): number {
+    if (this.closed) return 0;
+    let sum = 0;
+    for (let index = this.done; index < this.accepted.length; index++) sum += this.accepted[index]!.memory;
+    return sum;
+  }
+}

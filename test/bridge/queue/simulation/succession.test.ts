@@ -1,0 +1,129 @@
+import { describe, expect, it } from "vitest";
+import {
+  type FetchStep,
+  type Outcome,
+  type SpillStep,
+  type Step,
+  SubscriptionQueue,
+} from "../../../../src/bridge/queue/index.js";
+import { atDepth } from "../../../support/depth.js";
+import { runSuccessions } from "./succession.js";
+
+class ForgetsWhatWasSaved extends SubscriptionQueue {
+  constructor(...[subscription, context]: ConstructorParameters<typeof SubscriptionQueue>) {
+    super(subscription, context, false);
+  }
+}
+
+class DeletesWhatItHasRead extends SubscriptionQueue {
+  protected override takeFetch(): FetchStep | undefined {
+    const step = super.takeFetch();
+    return step && { ...step, done: [...step.done, (step.done.at(-1) ?? 0n) + 1n] };
+  }
+}
+
+class RunsOneOfItsOwnFirst extends SubscriptionQueue {
+  #hasRun = false;
+
+  protected override takeFetch(): FetchStep | undefined {
+    if (this.#hasRun || this.messages.length === 0) return super.takeFetch();
+    this.#hasRun = true;
+    return undefined;
+  }
+}
+
+class ForgetsAfterAFailedFetch extends SubscriptionQueue {
+  override settle(step: Step, outcome: Outcome, now: number): void {
+    const isFailed = step.kind === "fetch" && outcome.kind !== "fetched";
+    super.settle(step, isFailed ? { kind: "fetched", saved: [] } : outcome, now);
+  }
+}
+
+class SavesNothingAtTheEnd extends SubscriptionQueue {
+  override get unfinished() {
+    return [];
+  }
+}
+
+class NeverDeletes extends SubscriptionQueue {
+  override get savedDone(): readonly bigint[] {
+    return [];
+  }
+}
+
+class WritesWhatItIsRunning extends SubscriptionQueue {
+  protected override keepTried(): void {}
+}
+
+class DeletesAllThatWasTried extends SubscriptionQueue {
+  protected override numberPage(savedIds: readonly bigint[]): void {
+    super.numberPage(savedIds, savedIds.length);
+  }
+}
+
+class ForgetsWhatWasDoneMeanwhile extends SubscriptionQueue {
+  protected override numberPage(savedIds: readonly bigint[], done: number): void {
+    super.numberPage(savedIds.slice(done), 0);
+  }
+}
+
+class BelievesInALostAnswer extends SubscriptionQueue {
+  override settleSpill(step: SpillStep, savedIds: readonly bigint[] | undefined): void {
+    super.settleSpill(step, savedIds ?? step.messages.map((_, index) => BigInt(-1 - index)));
+  }
+}
+
+class KeepsWhatItHasWritten extends SubscriptionQueue {
+  override settleSpill(step: SpillStep): void {
+    super.settleSpill(step, undefined);
+  }
+}
+
+class WritesTheNewestFirst extends SubscriptionQueue {
+  override takeSpill(mostBytes: number): SpillStep | undefined {
+    const step = super.takeSpill(mostBytes);
+    return step && Object.assign(step, { messages: step.messages.toReversed() });
+  }
+}
+
+class SavesInTheOtherOrder extends SubscriptionQueue {
+  override get unfinished() {
+    return [...super.unfinished].toReversed();
+  }
+}
+
+describe("processes that lead one after the other", () => {
+  it("run everything in order that was not in one that was killed, and nothing twice but a page of the table", () => {
+    const { counts, failure } = runSuccessions(atDepth(100_000));
+    expect(failure).toBeUndefined();
+    for (const what of [
+      "fetched",
+      "repeated",
+      "killed",
+      "ended in order",
+      "handed in",
+      "spilled in pieces",
+      "answer to a spill lost",
+    ]) {
+      expect(counts.get(what), what).toBeGreaterThan(100);
+    }
+  });
+
+  it.each([
+    ForgetsWhatWasSaved,
+    DeletesWhatItHasRead,
+    RunsOneOfItsOwnFirst,
+    ForgetsAfterAFailedFetch,
+    SavesNothingAtTheEnd,
+    NeverDeletes,
+    SavesInTheOtherOrder,
+    WritesWhatItIsRunning,
+    DeletesAllThatWasTried,
+    ForgetsWhatWasDoneMeanwhile,
+    BelievesInALostAnswer,
+    KeepsWhatItHasWritten,
+    WritesTheNewestFirst,
+  ])("are caught when one %o", (mutant) => {
+    expect(runSuccessions(5_000, mutant).failure).toMatch(/^seed/);
+  });
+});

@@ -1,0 +1,41 @@
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import type { Subscription } from "../../../src/bridge/bindings.js";
+import type { InboundMessage } from "../../../src/bridge/message.js";
+import { ByteBudget, Discards, type QueueContext, type QueueSettings } from "../../../src/bridge/queue/index.js";
+
+export const subscription: Subscription = {
+  kind: "subscription",
+  id: 1n,
+  subject: "sensors.>",
+  functionName: "public.capture(bytea)",
+  wrapper: "capture",
+  token: new Uint8Array(16),
+  runAs: "app",
+  takesSubject: false,
+  takesHeaders: false,
+};
+
+/** Settings like those of a process, with pauses of exactly the longest time. */
+const settings: QueueSettings = {
+  maxBatchMessages: 1000,
+  maxBatchBytes: 8 * 1024 * 1024,
+  batchTargetMs: 1000,
+  pauseMinMs: 100,
+  pauseMaxMs: 5000,
+  retryTries: 5,
+  sessionLostCode: "session_lost",
+  random: () => 1,
+};
+
+export function context(changes: Partial<QueueSettings> = {}, limitBytes = Number.MAX_SAFE_INTEGER): QueueContext {
+  return {
+    settings: { ...settings, ...changes },
+    budget: new ByteBudget(limitBytes),
+    discards: new Discards(bridgeConstants.maxCountedSubjects),
+  };
+}
+
+export function message(number: number, payloadBytes = 10): InboundMessage {
+  const payload = new Uint8Array(payloadBytes);
+  return { id: `m${number}`, subject: "sensors.a", payload, headers: undefined, receivedAt: number };
+}
