@@ -7,13 +7,16 @@ import {
   type ConnMessNumberRow,
   type MeshSecretRow,
   type PeerNameRow,
+  type TopicAddrRow,
   type TopicKeyRow,
   tables,
 } from "../../generated/ts/rows/peer.js";
-import { columnsOf } from "./column-list.js";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import type { Clock } from "../runtime/index.js";
+import { columnsOf } from "./columns.js";
 import type { Database } from "./database.js";
+import type { Sender } from "./directory.js";
 import { gathered } from "./gathered.js";
-import type { Sender } from "./routes.js";
 
 /** A message's place in its channel: (epoch, number), compared in this order. `{ epoch: 0, number: 0 }` is before all. */
 export interface Position {
@@ -173,4 +176,61 @@ function channelOf(row: ChannelRow): Channel {
 
 function positionOf(row: { readonly epoch: bigint | null; readonly v: bigint | null } | undefined): Position {
   return { epoch: Number(row?.epoch ?? 0), number: Number(row?.v ?? 0) };
+}
+
+/**
+ * Who has a channel now, and where it can be dialled: what a sender asks before it dials again.
+ */
+
+/** The present listener of a channel. */
+export interface ChannelOwner {
+  readonly name: string;
+  /** Where it registered last, host:port; undefined while it is not in the directory. */
+  readonly addr: string | undefined;
+  /** The greatest payload that it takes, in bytes; undefined while it is not in the directory. */
+  readonly maxMessageBytes: number | undefined;
+}
+
+/** Looks for the owners of channels. */
+export interface ChannelOwners {
+  /** The channel's owner; undefined if there is no such channel. All that are asked for within a while are one statement. */
+  channelOwner(connectionKey: number): Promise<ChannelOwner | undefined>;
+}
+
+const listed = columnsOf<TopicAddrRow>()("addr", "max_message_bytes");
+type OwnerRow = Pick<ConnKeyMapRow, "connection_key"> & { name: string } & {
+  [Name in keyof typeof listed.row]: (typeof listed.row)[Name] | null;
+};
+
+const ownerSql = {
+  owners: `
+    SELECT m.connection_key, coalesce(m.owner, m.listener_name) AS name, ${listed.sql("a")}
+      FROM ${tables.connKeyMap} AS m
+      LEFT JOIN LATERAL (
+        SELECT ${listed.sql()} FROM ${tables.topicAddr} AS b
+         WHERE b.client_name = coalesce(m.owner, m.listener_name)
+         ORDER BY b.epoch DESC, b.registered_at DESC LIMIT 1
+      ) AS a ON true
+     WHERE m.connection_key = ANY ($1::integer[])`,
+} as const;
+
+/** The owners of a database's channels. */
+export function channelOwners(database: Database, clock: Clock): ChannelOwners {
+  // Senders whose listeners are away ask again and again, each for its own channel.
+  const channelOwner = gathered(
+    async (connectionKeys: readonly number[]) => {
+      const statement = { name: "hawser.channel_owners", text: ownerSql.owners, values: [connectionKeys] };
+      const action = `read the owners of ${connectionKeys.length} channels`;
+      const rows = await database.query<OwnerRow>(action, statement);
+      const owners = new Map(rows.map((row) => [row.connection_key, ownerOf(row)]));
+      return connectionKeys.map((key) => owners.get(key));
+    },
+    { clock, ms: storeConstants.ownerLookMs },
+  );
+  return { channelOwner };
+}
+
+function ownerOf({ name, addr, max_message_bytes }: OwnerRow): ChannelOwner {
+  const maxMessageBytes = max_message_bytes === null ? undefined : Number(max_message_bytes);
+  return { name, addr: addr ?? undefined, maxMessageBytes };
 }

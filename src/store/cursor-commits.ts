@@ -13,10 +13,10 @@ import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { StoreError, shortened } from "../errors/index.js";
 import { isServerError } from "../postgres/index.js";
 import type { Position } from "./channels.js";
-import { columnsOf } from "./column-list.js";
+import { columnsOf } from "./columns.js";
 import type { Database } from "./database.js";
-import type { WriterName } from "./fence.js";
 import type { HeaderPair } from "./stored-messages.js";
+import type { WriterName } from "./transaction.js";
 
 /** A message that could not be handled. Its number is the one that the cursor moves past. */
 export interface DeadLetter extends Position {

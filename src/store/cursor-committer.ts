@@ -14,7 +14,7 @@ import { postgresBackoff } from "../postgres/index.js";
 import { backoffMs, type Clock } from "../runtime/index.js";
 import type { Position } from "./channels.js";
 import type { CommittedCursors, CursorCommit, CursorCommits, DeadLetter } from "./cursor-commits.js";
-import type { Lease } from "./lease.js";
+import type { Lease } from "./leases.js";
 
 /** Whom the committer tells. */
 export interface CursorCommitterEvents {

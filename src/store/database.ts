@@ -19,9 +19,9 @@ import {
   spoilsConnection,
 } from "../postgres/index.js";
 import type { Clock, Logger } from "../runtime/index.js";
-import type { WriterName } from "./fence.js";
-import { withIntegerArrays } from "./integer-arrays.js";
+import { withIntegerArrays } from "./columns.js";
 import { storeFailure } from "./store-failure.js";
+import type { WriterName } from "./transaction.js";
 import { beginSql, inTransaction, isHeld, NotCommitted, type Transaction } from "./transaction.js";
 
 const { lockTimeoutMs, statementTimeoutMs } = storeConstants;

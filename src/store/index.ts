@@ -1,18 +1,17 @@
 /**
- * Postgres as phone book, offline queue and ack ledger: migrations, leases, catalog, message store, cursors.
+ * Postgres as directory, offline queue and ack ledger: migrations, leases, catalog, message store, cursors.
  *
  * Two things hold it together. Names are leased: an advisory lock says who may go on, an epoch in the catalog says whose
  * writes count, and every write of messages and cursors is fenced by it. And every write may be repeated: rows are unique
  * by their number, cursors only move forward, so that a commit whose answer was lost is simply sent again.
  */
-export { type Announce, announcements } from "./announce.js";
-export type { ChannelOwner, ChannelOwners } from "./channel-owner.js";
-export type { Channel, Channels, Position } from "./channels.js";
+
+export type { Channel, ChannelOwner, ChannelOwners, Channels, Position } from "./channels.js";
 export { withCommandDatabase } from "./command-database.js";
 export { compareMigratedSchema } from "./compare-schema.js";
 export type { CommittedCursors, CursorCommit, CursorCommits, DeadLetter } from "./cursor-commits.js";
 export { CursorCommitter, type CursorCommitterEvents } from "./cursor-committer.js";
-export type { DeadLetterFilter } from "./dead-letter-filter.js";
+export type { DeadLetterFilter } from "./dead-letters.js";
 export {
   type DeadLetterEntry,
   type DeadLetterSelection,
@@ -24,10 +23,9 @@ export {
   type RetryReport,
   type WholeDeadLetter,
 } from "./dead-letters.js";
-export type { WriterName } from "./fence.js";
+export type { Directory, Listener, Registration, Route, Routes, Sender, ServedTopic } from "./directory.js";
 export { type InstallOptions, type InstallReport, install } from "./install.js";
-export type { Lease, LeaseState } from "./lease.js";
-export type { TakeNameOptions } from "./leases.js";
+export type { Lease, LeaseState, TakeNameOptions } from "./leases.js";
 export {
   listPeers,
   listPending,
@@ -44,9 +42,8 @@ export { type UninstallReport, uninstall } from "./nats/uninstall.js";
 export { functionNameSql, wrapperJoinSql } from "./nats/wrapper-join.js";
 export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./nats-server.js";
 export type { CatalogChange } from "./notifications.js";
-export type { AbsentListener, Orphans } from "./orphans.js";
-export type { Pending, PendingMessages } from "./pending.js";
-export type { Listener, PhoneBook, Registration, ServedTopic } from "./phone-book.js";
+export { type Announce, announcements } from "./notifications.js";
+export type { AbsentListener, Orphans, Pending, PendingMessages } from "./pending.js";
 export {
   type HandedOverChannel,
   type ListenerState,
@@ -55,7 +52,6 @@ export {
   type ReassignOptions,
   reassign,
 } from "./reassign.js";
-export type { Route, Routes, Sender } from "./routes.js";
 export type { DatabaseLocation } from "./shared-database.js";
 export type { Shortfall } from "./shortfalls.js";
 export { openStore, type Store, type StoreEvents, type StoreOptions } from "./store.js";
@@ -69,5 +65,5 @@ export type {
   StoredMessage,
   StoredMessages,
 } from "./stored-messages.js";
-export type { Transaction } from "./transaction.js";
+export type { Transaction, WriterName } from "./transaction.js";
 export type { Transactional, TransactionalOutcome } from "./transactional.js";

@@ -3,7 +3,7 @@
  */
 import { tables } from "../../generated/ts/rows/peer.js";
 import type { Database } from "./database.js";
-import { leaseHeldSql } from "./lease-held.js";
+import { leaseHeldSql } from "./leases.js";
 
 /** A listener of a topic. */
 export interface TopicOverview {
@@ -31,7 +31,7 @@ export interface PeerOverview {
   readonly startedAt: Date | null;
   /** The last holder ended in good order; false also while one runs. */
   readonly clean: boolean | null;
-  /** The topics that the phone book lists it for. */
+  /** The topics that the directory lists it for. */
   readonly topics: readonly string[];
   /** Messages stored for it that it has not handled. */
   readonly waiting: number;
@@ -113,12 +113,12 @@ const sql = {
      ORDER BY listener COLLATE "C", topic COLLATE "C", sender COLLATE "C", "from" COLLATE "C"`,
 } as const;
 
-/** The phone book, by topic and name. */
+/** The directory, by topic and name. */
 export async function listTopics(database: Database): Promise<TopicOverview[]> {
   return database.query("list the topics", { text: sql.topics });
 }
 
-/** The peers, by name; also names that only the phone book or waiting messages know. */
+/** The peers, by name; also names that only the directory or waiting messages know. */
 export async function listPeers(database: Database): Promise<PeerOverview[]> {
   return database.query("list the peers", { text: sql.peers });
 }

@@ -7,7 +7,7 @@ import { type MigrationRow, tables } from "../../generated/ts/rows/peer.js";
 import { StoreError } from "../errors/index.js";
 import { DatabaseAddress, isServerError, openSession, refuseTransactionPooler } from "../postgres/index.js";
 import { type Logger, silentLogger } from "../runtime/index.js";
-import { columnsOf, parameters } from "./column-list.js";
+import { columnsOf, parameters } from "./columns.js";
 import { makeGrants } from "./grants.js";
 import { checksumOf, type Migration, migrations } from "./migrations.js";
 import { explainRefusal, type HawserRole } from "./missing-rights.js";

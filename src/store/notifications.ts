@@ -7,8 +7,10 @@
 import { createHash } from "node:crypto";
 import { notifyChannels, type TopicAddrRow } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
+import type { Logger } from "../runtime/index.js";
+import type { Database } from "./database.js";
 
-/** A row of the phone book was written or taken out. */
+/** A row of the directory was written or taken out. */
 export interface CatalogChange {
   readonly topic: string;
   readonly addr: string;
@@ -17,7 +19,7 @@ export interface CatalogChange {
   readonly operation: "insert" | "update" | "delete";
 }
 
-/** The NOTIFY channel of the phone book. */
+/** The NOTIFY channel of the directory. */
 export const catalogChannel = notifyChannels.topicAddr;
 
 /** The NOTIFY channel of the mesh secrets. What it says is only that one was added or taken away. */
@@ -49,4 +51,33 @@ export function parseCatalogChange(payload: string): CatalogChange | undefined {
 export function parseAnnouncement(payload: string): number | undefined {
   const connectionKey = Number(payload);
   return Number.isInteger(connectionKey) && connectionKey > 0 ? connectionKey : undefined;
+}
+
+/** Tells listeners of stored messages. */
+export interface Announce {
+  /**
+   * Tells a listener that messages were stored for it: a statement of its own, after the commit, because NOTIFY would
+   * serialise commits. Best effort: it does not throw, and the listener's slow poll finds what nobody announced.
+   */
+  announce(listenerName: string, connectionKey: number): Promise<void>;
+}
+
+/** Announcements in a database. */
+export function announcements(database: Database, logger: Logger): Announce {
+  return {
+    async announce(listenerName, connectionKey) {
+      try {
+        await database.query(`announce messages to "${listenerName}"`, {
+          name: "hawser.announce",
+          text: "SELECT pg_notify($1, $2)",
+          values: [messageChannel(listenerName), String(connectionKey)],
+        });
+      } catch (err) {
+        logger.debug(
+          { err, listenerName, connectionKey },
+          "could not announce stored messages; its listener will poll",
+        );
+      }
+    },
+  };
 }

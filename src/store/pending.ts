@@ -1,10 +1,11 @@
 /**
  * What a sender has stored for others, and how it is cleared.
  */
-import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { type ConnKeyMapRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
 import type { Database } from "./database.js";
-import { unlessRunning } from "./lease-held.js";
-import { type Sender, senderKey } from "./routes.js";
+import { type Sender, senderKey } from "./directory.js";
+import { leaseHeldSql, unlessRunning } from "./leases.js";
 
 /** What waits for one listener of one topic. */
 export interface PendingMessages {
@@ -82,6 +83,108 @@ export function pending(database: Database): Pending {
     async clearStoredMessages({ name, sourceTopic }) {
       const caller = database.caller(`clear what "${name}" has stored`);
       await unlessRunning(name, () => storeFunctions(caller).clearStoredMessages({ name, sourceTopic }));
+    },
+  };
+}
+
+/**
+ * How much waits for listeners, whoever sent it: what a sender that reaches none of them chooses by.
+ */
+
+/** Counts what waits for listeners. */
+export interface Backlogs {
+  /** The stored messages that each of these listeners has not taken, each channel counted up to `backlogCountRows`. */
+  backlogsOf(listenerNames: readonly string[]): Promise<Map<string, number>>;
+}
+
+const owner = "coalesce(m.owner, m.listener_name)";
+
+const backlogSql = {
+  count: `SELECT ${owner} AS name,
+                 sum(hawser.count_messages(m.connection_key, coalesce(c.epoch, 0), coalesce(c.v, 0), $2)) AS count
+            FROM ${tables.connKeyMap} AS m
+            LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
+           WHERE ${owner} = ANY ($1::text[])
+           GROUP BY 1`,
+} as const;
+
+/** The listeners' backlogs in a database. */
+export function backlogs(database: Database): Backlogs {
+  return {
+    async backlogsOf(listenerNames) {
+      const statement = { text: backlogSql.count, values: [listenerNames, storeConstants.backlogCountRows] };
+      const rows = await database.query<{ name: string; count: string }>("count what waits for listeners", statement);
+      const counts = new Map(rows.map(({ name, count }) => [name, Number(count)]));
+      return new Map(listenerNames.map((name) => [name, counts.get(name) ?? 0]));
+    },
+  };
+}
+
+/**
+ * Listeners that are away although messages wait for them, as one who might take over looks for them.
+ */
+
+/** A listener whose name nobody holds, and for which messages are stored. */
+export interface AbsentListener {
+  readonly name: string;
+  /** The epoch of its name; null if it was never taken. Another one says that it was there in between. */
+  readonly epoch: number | null;
+}
+
+/** Looks for absent listeners. */
+export interface Orphans {
+  /** The absent listeners, by name. */
+  absentListeners(): Promise<AbsentListener[]>;
+  /**
+   * The keys of a listener's channels with stored messages all of which are for these topics, in key order. A channel
+   * goes together with its retries, so those count as its own.
+   */
+  channelsServedBy(listenerName: string, topics: readonly string[]): Promise<number[]>;
+}
+
+const waiting = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))";
+
+const absentSql = {
+  absent: `
+    SELECT o.name, p.epoch::float8 AS epoch
+      FROM (
+        SELECT DISTINCT ${owner} AS name
+          FROM ${tables.connKeyMap} AS m
+          LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
+         WHERE EXISTS (
+           SELECT FROM ${tables.connMessage} AS s WHERE s.connection_key = m.connection_key AND ${waiting}
+         )
+      ) AS o
+      LEFT JOIN ${tables.peerName} AS p ON p.name = o.name
+     WHERE NOT ${leaseHeldSql("o.name")}
+     ORDER BY o.name COLLATE "C"`,
+  served: `
+    SELECT coalesce(m.retry_of, m.connection_key) AS connection_key
+      FROM ${tables.connKeyMap} AS m
+      LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
+      JOIN LATERAL (
+        SELECT bool_and(coalesce(t.topic = ANY ($2::text[]), false)) AS all_served
+          FROM ${tables.connMessage} AS s
+          LEFT JOIN ${tables.topicKey} AS t ON t.k = s.topic_key
+         WHERE s.connection_key = m.connection_key AND ${waiting}
+      ) AS w ON w.all_served IS NOT NULL
+     WHERE ${owner} = $1
+     GROUP BY 1
+    HAVING bool_and(w.all_served)
+     ORDER BY 1`,
+} as const;
+
+/** The absent listeners of a database. */
+export function orphans(database: Database): Orphans {
+  return {
+    async absentListeners() {
+      return database.query("look for listeners that are away", { text: absentSql.absent });
+    },
+    async channelsServedBy(listenerName, topics) {
+      const action = `read what is stored for "${listenerName}"`;
+      const statement = { text: absentSql.served, values: [listenerName, topics] };
+      const rows = await database.query<Pick<ConnKeyMapRow, "connection_key">>(action, statement);
+      return rows.map((row) => row.connection_key);
     },
   };
 }

@@ -9,7 +9,7 @@ import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
 import { type Logger, silentLogger } from "../runtime/index.js";
 import type { Database } from "./database.js";
-import { leaseHeldSql, unlessRunning } from "./lease-held.js";
+import { leaseHeldSql, unlessRunning } from "./leases.js";
 import { messageChannel } from "./notifications.js";
 
 /** Whose channels go where. */
@@ -47,7 +47,7 @@ export interface ListenerState {
   readonly running: boolean;
   /** A peer of the name was started at least once. */
   readonly seen: boolean;
-  /** The topics that the phone book lists it for. */
+  /** The topics that the directory lists it for. */
   readonly topics: readonly string[];
 }
 
@@ -55,7 +55,7 @@ export interface ListenerState {
 export interface Reassign {
   /**
    * Hands channels over, in one transaction that waits for the old listener's writes under way and keeps out all later
-   * ones: its epoch is raised. It leaves the phone book; of a listener of whose channels only some were named, durable
+   * ones: its epoch is raised. It leaves the directory; of a listener of whose channels only some were named, durable
    * rows and those of an operator stay. The new owner is told, and takes what is stored at once if it runs.
    *
    * @returns what was handed over; empty if `from` owned none of them (any more)

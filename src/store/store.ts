@@ -4,29 +4,30 @@
 
 import { peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
 import { type Clock, type Logger, silentLogger, systemClock } from "../runtime/index.js";
-import { type Announce, announcements } from "./announce.js";
-import { type Backlogs, backlogs } from "./backlogs.js";
-import { type ChannelOwners, channelOwners } from "./channel-owner.js";
-import { type Channels, channels } from "./channels.js";
+import { type ChannelOwners, type Channels, channelOwners, channels } from "./channels.js";
 import { type CursorCommits, cursorCommits } from "./cursor-commits.js";
 import { CursorCommitter, type CursorCommitterEvents } from "./cursor-committer.js";
 import { type DeadLetters, deadLetters } from "./dead-letters.js";
-import type { Lease } from "./lease.js";
-import type { TakeNameOptions } from "./leases.js";
+import { type Directory, directory, type Routes, routes } from "./directory.js";
+import type { Lease, TakeNameOptions } from "./leases.js";
 import { type MigrationReport, migrate } from "./migrate.js";
-import { type CatalogChange, messageChannel, parseAnnouncement, secretsChannel } from "./notifications.js";
-import { type Orphans, orphans } from "./orphans.js";
-import { type Pending, pending } from "./pending.js";
-import { type PhoneBook, phoneBook } from "./phone-book.js";
+import {
+  type Announce,
+  announcements,
+  type CatalogChange,
+  messageChannel,
+  parseAnnouncement,
+  secretsChannel,
+} from "./notifications.js";
+import { type Backlogs, backlogs, type Orphans, orphans, type Pending, pending } from "./pending.js";
 import { type Reassign, reassign } from "./reassign.js";
-import { type Routes, routes } from "./routes.js";
 import { acquireDatabase, type DatabaseLocation } from "./shared-database.js";
 import { type StoredMessages, storedMessages } from "./stored-messages.js";
 import { type Transactional, transactional } from "./transactional.js";
 
 /** What a store tells. Listeners run one after another, in the order in which they were added. */
 export interface StoreEvents {
-  /** A row of the phone book changed. */
+  /** A row of the directory changed. */
   catalog: [change: CatalogChange];
   /** A mesh secret was added or taken away. */
   secrets: [];
@@ -48,7 +49,7 @@ export interface StoreOptions extends DatabaseLocation {
 
 /** Everything a peer does in Postgres. Every method throws StoreError, or PostgresError. */
 export interface Store
-  extends PhoneBook,
+  extends Directory,
     Routes,
     Channels,
     ChannelOwners,
@@ -121,7 +122,7 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
   let closed: Promise<void> | undefined;
 
   const store: Omit<Store, "generation" | "isUp"> = {
-    ...phoneBook(pool),
+    ...directory(pool),
     ...routes(pool),
     ...channels(pool),
     ...channelOwners(pool, clock),

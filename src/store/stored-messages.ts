@@ -6,7 +6,7 @@ import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
 import type { Position } from "./channels.js";
 import type { Database } from "./database.js";
-import type { WriterName } from "./fence.js";
+import type { WriterName } from "./transaction.js";
 
 /** A header: name and value. */
 export type HeaderPair = readonly [name: string, value: string];

@@ -7,11 +7,11 @@ import { type ConnMessNumberRow, tables } from "../../generated/ts/rows/peer.js"
 import { HawserError, StoreError } from "../errors/index.js";
 import { localSettingsSql, userPathSql } from "../postgres/index.js";
 import type { Position } from "./channels.js";
-import { columnsOf } from "./column-list.js";
+import { columnsOf } from "./columns.js";
 import { commitCursorsWith } from "./cursor-commits.js";
 import { type Database, statementLimits } from "./database.js";
-import { fenceSql, type WriterName } from "./fence.js";
 import type { Transaction } from "./transaction.js";
+import { fenceSql, type WriterName } from "./transaction.js";
 
 /** What became of a message: `duplicate` if its handling was committed before; then the handler is not called. */
 export type TransactionalOutcome = "committed" | "duplicate" | "notOwned" | "fenced";

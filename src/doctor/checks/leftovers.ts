@@ -3,7 +3,7 @@
  */
 import { tables } from "../../../generated/ts/rows/peer.js";
 import { doctorConstants } from "../../../generated/ts/settings/nats.js";
-import { leaseHeldSql } from "../../store/lease-held.js";
+import { leaseHeldSql } from "../../store/leases.js";
 import type { Check } from "../examine.js";
 import type { Facts } from "../facts.js";
 import type { Finding, Verdict } from "../finding.js";
