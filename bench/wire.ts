@@ -7,7 +7,7 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { connect, type Socket } from "node:net";
 import { dial, listen, type SenderConnection } from "../src/transport/index.js";
-import type { OutgoingBatch } from "../src/wire/index.js";
+import { type Batch, Delivery } from "../src/wire/index.js";
 import { type FarSide, keys, lastTopicKey, mesh } from "./wire-far-side.js";
 
 const runs = 7;
@@ -65,18 +65,20 @@ class Throughput {
   }
 
   /** @returns seconds */
-  async run(payloads: readonly Uint8Array[], batches: number): Promise<number> {
+  async run(payloads: Uint8Array[], batches: number): Promise<number> {
     const begin = performance.now();
     this.#awaited = this.#number + batches * payloads.length;
     const acked = this.#acked.wait();
     for (let i = 0; i < batches; i++) {
       if (!this.#connection.canWrite) await this.#drained.wait();
-      const batch: OutgoingBatch = {
+      const batch: Batch = {
         epoch: 1,
-        delivery: "at-least-once",
+        delivery: Delivery.AT_LEAST_ONCE,
         firstNumber: this.#number + 1,
         topicKey: i === batches - 1 ? lastTopicKey : 1,
         payloads,
+        compressions: [],
+        headers: [],
       };
       this.#connection.writeBatch(batch);
       this.#number += payloads.length;
@@ -135,12 +137,14 @@ async function pingPong(far: string, count: number): Promise<number[]> {
   });
   await isConnected;
   await new Promise((resolve) => setTimeout(resolve, 50));
-  const batch: OutgoingBatch = {
+  const batch: Batch = {
     epoch: 1,
-    delivery: "at-most-once",
+    delivery: Delivery.AT_MOST_ONCE,
     firstNumber: 0,
     topicKey: 1,
     payloads: [new Uint8Array(100)],
+    compressions: [],
+    headers: [],
   };
   const times: number[] = [];
   for (let i = 0; i < count; i++) {

@@ -4,7 +4,7 @@ import { refuseOption } from "./foreign-option.js";
 import { camelCase, typescriptName } from "./names.js";
 import type { SpecOptions } from "./options.js";
 import { type Rules, readRules } from "./rules.js";
-import { type IntegerRange, integerRangeOf, type ValueKind, valueKindOf } from "./value-kind.js";
+import { type IntegerRange, integerRangeOf, isSafeInteger, type ValueKind, valueKindOf } from "./value-kind.js";
 
 /** A message that travels: a frame or a part of one. */
 export interface Message {
@@ -68,6 +68,7 @@ function readField(field: DescField, options: SpecOptions): MessageField {
   const kind = valueKindOf(field);
   const repeated = field.fieldKind === "list";
   const range = integerRangeOf(field);
+  const rules = readRules(field, options.rules(field), { kind, repeated, range });
   refuseOption(field, "column", options.column(field));
   refuseOption(field, "setting", options.setting(field));
   return {
@@ -79,6 +80,7 @@ function readField(field: DescField, options: SpecOptions): MessageField {
     repeated,
     optional: field.proto.proto3Optional || (!repeated && (kind === "message" || kind === "timestamp")),
     range,
-    rules: readRules(field, options.rules(field), { kind, repeated, range }),
+    // The limit of such an integer is the spec's, not the type's: other languages have to be told.
+    rules: isSafeInteger(field) && range !== undefined ? { max: range.max, ...rules } : rules,
   };
 }

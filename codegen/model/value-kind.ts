@@ -1,8 +1,10 @@
 import { type DescField, ScalarType } from "@bufbuild/protobuf";
+import { FieldOptions_JSType } from "@bufbuild/protobuf/wkt";
 
 /**
- * What a value is, as far as rules, TypeScript and SQL are concerned. `number` is an integer of up to 32 bits, `bigint`
- * one of 64; `real` stands for float and double, which no rule and no column takes.
+ * What a value is, as far as rules, TypeScript and SQL are concerned. `number` is an integer of up to 32 bits, or one of
+ * 64 that is said to stay below 2^53 (`jstype = JS_NUMBER`); `bigint` any other of 64; `real` stands for float and
+ * double, which no rule and no column takes.
  */
 export type ValueKind =
   | "number"
@@ -27,6 +29,7 @@ export const int32Range: IntegerRange = { min: -(2n ** 31n), max: 2n ** 31n - 1n
 export const int64Range: IntegerRange = { min: -(2n ** 63n), max: 2n ** 63n - 1n };
 const uint32Range: IntegerRange = { min: 0n, max: 2n ** 32n - 1n };
 const uint64Range: IntegerRange = { min: 0n, max: 2n ** 64n - 1n };
+const safeMax = BigInt(Number.MAX_SAFE_INTEGER);
 
 const timestampType = "google.protobuf.Timestamp";
 
@@ -52,8 +55,13 @@ export function valueKindOf(field: DescField): ValueKind | undefined {
     case ScalarType.FLOAT:
       return "real";
     default:
-      return isLong(field.scalar) ? "bigint" : "number";
+      return isLong(field.scalar) && !isSafeInteger(field) ? "bigint" : "number";
   }
+}
+
+/** Whether the spec says that the 64-bit field holds what a JavaScript number can: `jstype = JS_NUMBER`. */
+export function isSafeInteger(field: DescField): boolean {
+  return field.proto.options?.jstype === FieldOptions_JSType.JS_NUMBER;
 }
 
 /** The range of a field's type; undefined if it is not an integer type or enum. */
@@ -74,11 +82,11 @@ export function integerRangeOf(field: DescField): IntegerRange | undefined {
       return int32Range;
     case ScalarType.UINT64:
     case ScalarType.FIXED64:
-      return uint64Range;
+      return isSafeInteger(field) ? { min: 0n, max: safeMax } : uint64Range;
     case ScalarType.INT64:
     case ScalarType.SINT64:
     case ScalarType.SFIXED64:
-      return int64Range;
+      return isSafeInteger(field) ? { min: -safeMax, max: safeMax } : int64Range;
     default:
       return undefined;
   }

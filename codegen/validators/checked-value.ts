@@ -3,7 +3,7 @@ import type { MessageField } from "../model/messages.js";
 import { pascalCase, typescriptName } from "../model/names.js";
 import type { Rules } from "../model/rules.js";
 import type { Setting } from "../model/settings.js";
-import { type IntegerRange, integerRangeOf, type ValueKind } from "../model/value-kind.js";
+import { type IntegerRange, integerRangeOf, isSafeInteger, type ValueKind } from "../model/value-kind.js";
 
 /** A value with rules, wherever it stands: what the printed check functions are made from. */
 export interface CheckedValue {
@@ -40,7 +40,8 @@ export function checkedField(field: MessageField): CheckedValue | undefined {
     kind: field.kind,
     repeated: field.repeated,
     range: field.range,
-    rangeIsSure: true,
+    // What is written comes from callers, who may have given a fraction where the encoder wants an integer.
+    rangeIsSure: !isSafeInteger(field.field),
     rules,
   };
 }

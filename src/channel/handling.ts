@@ -10,9 +10,10 @@
  * A message whose handler's session with Postgres has ended may have been what ended it. It begins again only when all its
  * starts are counted, the earlier ones in this process included.
  */
+
 import { Fifo } from "../runtime/index.js";
-import type { DeadMessage, HandlerResult, IncomingMessage, ListenerLimits } from "./listener-types.js";
-import { comparePositions, type Position } from "./position.js";
+import type { HandlerResult, ListenerEffects, ListenerLimits } from "./effects.js";
+import { comparePositions, type DeadMessage, type IncomingMessage, type Position } from "./messages.js";
 
 /** From here on a channel that began carefully runs freely. */
 const careFreeWindow = 65_536;
@@ -30,7 +31,7 @@ export class Handling {
   runningSince = 0;
   attempts = 0;
   retryAt: number | undefined;
-  /** That the retry is due was signalled; whoever takes it has no turn yet. */
+  /** That the retry is due was signalled; the caller of {@link take} has had no turn yet. */
   #retrySignalled = false;
   /** So many numbered messages may be finished ahead of the committed cursor. */
   #window: number;
@@ -41,11 +42,11 @@ export class Handling {
   #blocked = false;
 
   readonly #limits: ListenerLimits;
-  readonly #askForCount: () => void;
+  readonly #effects: Pick<ListenerEffects, "countAttempt">;
 
-  constructor(cursor: Position, limits: ListenerLimits, askForCount: () => void) {
+  constructor(cursor: Position, limits: ListenerLimits, effects: Pick<ListenerEffects, "countAttempt">) {
     this.#limits = limits;
-    this.#askForCount = askForCount;
+    this.#effects = effects;
     this.cursor = cursor;
     this.handled = cursor;
     this.#window = limits.transactional || limits.careful ? 1 : Infinity;
@@ -127,7 +128,7 @@ export class Handling {
     return { message, errorCode: result.errorCode, errorMessage: result.errorMessage, attempts };
   }
 
-  /** The cursor is surely committed. @returns whether that is news */
+  /** The cursor is surely committed. @returns whether that was unknown */
   committed(cursor: Position): boolean {
     if (comparePositions(cursor, this.cursor) <= 0) return false;
     this.cursor = cursor;
@@ -175,7 +176,7 @@ export class Handling {
     if (this.#count === undefined || this.#count.state === "known") return true;
     if (this.#count.state === "needed") {
       this.#count.state = "asked";
-      this.#askForCount();
+      this.#effects.countAttempt();
     }
     return false;
   }

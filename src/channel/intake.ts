@@ -7,27 +7,20 @@
  * holds for the first message of a new epoch, which waits until a query begun after its Hello has shown that no row of an
  * older epoch is left, and for the answer to GoLive.
  */
+
 import { Fifo } from "../runtime/index.js";
-import type { IncomingMessage, StoredRow } from "./listener-types.js";
-import { comparePositions, type Position } from "./position.js";
+import type { ListenerEffects, ListenerLimits } from "./effects.js";
+import type { Handling } from "./handling.js";
+import { comparePositions, type IncomingMessage, type Position, type StoredRow } from "./messages.js";
 
 /** What a query's finding settles: that no older epoch, no gap, or nothing before GoLive is left. */
 export type Question = "epoch" | "gap" | "live";
 
-/** What the intake asks of its channel. */
-export interface IntakeHost {
-  /** In order: for the handler. */
-  accept(message: IncomingMessage): void;
-  /** A message from the connection that is not kept. */
-  forget(message: IncomingMessage): void;
-  /** Asks the store for rows above the watermark. */
-  query(after: Position): void;
-  /** Room for more rows in the handler's queue. */
-  hasRoom(): boolean;
-  gap(epoch: number, first: number, last: number): void;
-  /** Whether a finding of query number `query` counts for what was asked when `begunBefore` queries had begun. */
-  concluded(question: Question, query: number, begunBefore: number): boolean;
-}
+/** Whether a finding of query number `query` counts for what was asked when `begunBefore` queries had begun. */
+export type Concludes = (question: Question, query: number, begunBefore: number) => boolean;
+
+/** Only a query that began afterwards has seen what there was. */
+const beganAfter: Concludes = (_question, query, begunBefore) => query > begunBefore;
 
 export class Intake {
   /** The rows left in the store when last asked. */
@@ -36,6 +29,8 @@ export class Intake {
   queriesBegun = 0;
   /** Rows at or below the cursor may lie in the store. */
   checkStale = false;
+  /** Payload bytes that came over the connection and are not handled. */
+  wireBytes = 0;
   readonly #held = new Fifo<IncomingMessage>();
   #querying = false;
   #wanted = false;
@@ -44,12 +39,26 @@ export class Intake {
   /** Queries begun before the Hello of an epoch above the watermark's. */
   #epochAfter: number | undefined;
 
+  /** The newest accepted position. */
   watermark: Position;
-  readonly #host: IntakeHost;
+  readonly concludes: Concludes;
+  readonly #limits: ListenerLimits;
+  readonly #effects: Pick<ListenerEffects, "query" | "gap">;
+  readonly #handling: Handling;
 
-  constructor(watermark: Position, host: IntakeHost) {
+  /** @param handling takes what is accepted */
+  constructor(
+    watermark: Position,
+    limits: ListenerLimits,
+    effects: Pick<ListenerEffects, "query" | "gap">,
+    handling: Handling,
+    concludes: Concludes = beganAfter,
+  ) {
     this.watermark = watermark;
-    this.#host = host;
+    this.#limits = limits;
+    this.#effects = effects;
+    this.#handling = handling;
+    this.concludes = concludes;
   }
 
   get heldMessages(): number {
@@ -63,14 +72,22 @@ export class Intake {
     if (backlog > 0 || this.#epochAfter !== undefined) this.want();
   }
 
-  takeUnnumbered(message: IncomingMessage, live: boolean): void {
-    if (live && this.#held.length > 0) this.#held.push(message);
-    else this.#host.accept(message);
+  /** A message came over the connection, which is live or not. */
+  take(message: IncomingMessage, live: boolean): void {
+    this.wireBytes += message.payload.length;
+    if (message.position !== undefined) this.#takeNumbered(message, message.position);
+    else if (live && this.#held.length > 0) this.#held.push(message);
+    else this.#handling.push(message);
   }
 
-  takeNumbered(message: IncomingMessage, position: Position): void {
+  /** A message that came over the connection is handled, or not needed. */
+  forget({ payload }: IncomingMessage): void {
+    this.wireBytes -= payload.length;
+  }
+
+  #takeNumbered(message: IncomingMessage, position: Position): void {
     if (comparePositions(position, this.watermark) <= 0) {
-      this.#host.forget(message);
+      this.forget(message);
       return;
     }
     if (this.#held.length === 0 && this.#isNext(position)) {
@@ -99,15 +116,14 @@ export class Intake {
 
   /** The store has nothing above the watermark, as query number `query` saw it. `linkEpoch` is the connection's. */
   conclude(query: number, linkEpoch: number | undefined): void {
-    if (this.#epochAfter !== undefined && this.#host.concluded("epoch", query, this.#epochAfter)) {
+    if (this.#epochAfter !== undefined && this.concludes("epoch", query, this.#epochAfter)) {
       this.#epochAfter = undefined;
       if (linkEpoch !== undefined && linkEpoch > this.watermark.epoch) this.watermark = { epoch: linkEpoch, number: 0 };
     }
     const first = this.#firstHeld();
-    if (first === undefined || this.#gapAfter === undefined || !this.#host.concluded("gap", query, this.#gapAfter))
-      return;
+    if (first === undefined || this.#gapAfter === undefined || !this.concludes("gap", query, this.#gapAfter)) return;
     if (first.epoch === this.watermark.epoch && first.number > this.watermark.number + 1) {
-      this.#host.gap(first.epoch, this.watermark.number + 1, first.number - 1);
+      this.#effects.gap(first.epoch, this.watermark.number + 1, first.number - 1);
       this.watermark = { epoch: first.epoch, number: first.number - 1 };
     }
   }
@@ -127,8 +143,8 @@ export class Intake {
         this.#accept(message, position);
       } else {
         this.#held.shift();
-        if (position === undefined) this.#host.accept(message);
-        else this.#host.forget(message);
+        if (position === undefined) this.#handling.push(message);
+        else this.forget(message);
       }
     }
     const first = this.#firstHeld();
@@ -143,8 +159,8 @@ export class Intake {
   dropHeld(): void {
     for (let message = this.#held.shift(); message; message = this.#held.shift()) {
       // At-most-once messages were in order behind what is held; now nothing comes before them any more.
-      if (message.position === undefined) this.#host.accept(message);
-      else this.#host.forget(message);
+      if (message.position === undefined) this.#handling.push(message);
+      else this.forget(message);
     }
     this.#gapAfter = undefined;
   }
@@ -157,11 +173,17 @@ export class Intake {
 
   /** Asks what is wanted, unless a query is under way. */
   askIfRoom(): void {
-    if (!this.#wanted || this.#querying || !this.#host.hasRoom()) return;
+    if (!this.#wanted || this.#querying || !this.#hasRoom) return;
     this.#wanted = false;
     this.#querying = true;
     this.queriesBegun += 1;
-    this.#host.query(this.watermark);
+    this.#effects.query(this.watermark);
+  }
+
+  /** Room for more rows in the handler's queue. */
+  get #hasRoom(): boolean {
+    const { refillBelow, refillBelowBytes } = this.#limits;
+    return this.#handling.queued <= refillBelow && this.#handling.queuedBytes <= refillBelowBytes;
   }
 
   /** A row of a query whose snapshot held every row of older epochs that there is. */
@@ -169,13 +191,13 @@ export class Intake {
     const { epoch, number } = row.position;
     if (comparePositions(row.position, this.watermark) <= 0) return;
     const before = epoch === this.watermark.epoch ? this.watermark.number : 0;
-    if (number > before + 1) this.#host.gap(epoch, before + 1, number - 1);
+    if (number > before + 1) this.#effects.gap(epoch, before + 1, number - 1);
     this.#accept(row, row.position);
   }
 
   #accept(message: IncomingMessage, position: Position): void {
     this.watermark = position;
-    this.#host.accept(message);
+    this.#handling.push(message);
   }
 
   #isNext({ epoch, number }: Position): boolean {

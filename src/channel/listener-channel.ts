@@ -8,18 +8,11 @@
  * {@link Intake} decides what is accepted, {@link Handling} what the handler gets when; here is what is between them and
  * the sender: the connection, what it was told, and how much of it is read.
  */
+import type { Welcome } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import type { HandlerResult, ListenerEffects, ListenerLimits } from "./effects.js";
 import { Handling } from "./handling.js";
-import { Intake, type Question } from "./intake.js";
-import type {
-  DeadMessage,
-  HandlerResult,
-  IncomingMessage,
-  ListenerEffects,
-  ListenerLimits,
-  StoredRow,
-} from "./listener-types.js";
-import { comparePositions, type Position } from "./position.js";
-import type { WelcomeNews } from "./sender-types.js";
+import { Intake } from "./intake.js";
+import { comparePositions, type IncomingMessage, type Position, type StoredRow } from "./messages.js";
 
 /** The channel's connection and what was said on it. */
 interface Link {
@@ -34,90 +27,96 @@ interface Link {
 }
 
 export class ListenerChannel {
-  protected readonly limits: ListenerLimits;
-  protected readonly effects: ListenerEffects;
-  protected readonly intake: Intake;
-  protected readonly handling: Handling;
-  protected link: Link | undefined;
-  /** Payload bytes from the connection that are not handled. */
-  #wireBytes = 0;
+  readonly #limits: ListenerLimits;
+  readonly #effects: ListenerEffects;
+  readonly #intake: Intake;
+  readonly #handling: Handling;
+  #link: Link | undefined;
   #halted = false;
 
-  /** `cursor` is the committed one, read after the lease was taken. */
-  constructor(cursor: Position, limits: ListenerLimits, effects: ListenerEffects) {
-    this.limits = limits;
-    this.effects = effects;
-    this.handling = new Handling(cursor, limits, () => effects.countAttempt());
-    this.intake = new Intake(cursor, {
-      accept: (message) => this.handling.push(message),
-      forget: ({ payload }) => {
-        this.#wireBytes -= payload.length;
-      },
-      query: (after) => effects.query(after),
-      hasRoom: () => this.handling.queued <= limits.refillBelow && this.handling.queuedBytes <= limits.refillBelowBytes,
-      gap: (epoch, first, last) => effects.gap(epoch, first, last),
-      concluded: (question, query, begunBefore) => this.concluded(question, query, begunBefore),
-    });
+  /**
+   * @param cursor the committed one, read after the lease was taken
+   * @param intakeFor makes the intake; for the simulator, which tries out other rules
+   */
+  constructor(
+    cursor: Position,
+    limits: ListenerLimits,
+    effects: ListenerEffects,
+    intakeFor = (handling: Handling): Intake => new Intake(cursor, limits, effects, handling),
+  ) {
+    this.#limits = limits;
+    this.#effects = effects;
+    this.#handling = new Handling(cursor, limits, effects);
+    this.#intake = intakeFor(this.#handling);
   }
 
   /** The committed cursor. */
   get committed(): Position {
-    return this.handling.cursor;
+    return this.#handling.cursor;
   }
 
   /** The accepted watermark. */
   get accepted(): Position {
-    return this.intake.watermark;
+    return this.#intake.watermark;
   }
 
   /** The connection's channel is live. */
   get isLive(): boolean {
-    return this.link?.live ?? false;
+    return this.#link?.live ?? false;
   }
 
   /** Messages accepted or held that wait for the handler, or to be tried again. */
   get waitingMessages(): number {
-    return this.#waiting + (this.handling.retryAt === undefined ? 0 : 1);
+    return this.#waiting + (this.#handling.retryAt === undefined ? 0 : 1);
   }
 
   /** Payload bytes that came over the connection and are not handled. */
   get waitingWireBytes(): number {
-    return this.#wireBytes;
+    return this.#intake.wireBytes;
   }
 
   /** A handler is running. */
   get isHandling(): boolean {
-    return this.handling.running !== undefined && this.handling.retryAt === undefined;
+    return this.#handling.running !== undefined && this.#handling.retryAt === undefined;
   }
 
   /** Handled messages whose cursor is not committed yet. */
   get isCommitting(): boolean {
-    return comparePositions(this.handling.handled, this.handling.cursor) > 0;
+    return comparePositions(this.#handling.handled, this.#handling.cursor) > 0;
   }
 
   /** The first message is not done yet, and may have been what ended the process, or its session with Postgres. */
   get isUnderSuspicion(): boolean {
-    return this.handling.isCounting || this.isCommitting;
+    return this.#handling.isCounting || this.isCommitting;
   }
 
   /** The start that was counted last has ended nothing so far, and its message is not done. */
   get hasOpenStart(): boolean {
-    return this.handling.isCounted || this.isCommitting;
+    return this.#handling.isCounted || this.isCommitting;
   }
 
   /**
-   * A sender said Hello, and the catalog agrees with it. `backlog` is how many rows the store has above the watermark.
-   * Returns what to welcome it with, or undefined when a connection of a newer epoch is there.
+   * What to welcome a sender with. `backlog` is how many rows the store has above the watermark. The cursor is always the
+   * committed one.
    */
-  onHello(connection: unknown, epoch: number, backlog: number): Omit<WelcomeNews, "maxMessageBytes"> | undefined {
-    const older = this.link;
-    if (older !== undefined && older.epoch > epoch) return undefined;
+  welcome(backlog: number): Pick<Welcome, "cursorEpoch" | "cursor" | "backlog" | "credit"> {
+    const { epoch, number } = this.#handling.cursor;
+    return { cursorEpoch: epoch, cursor: number, backlog, credit: this.#limits.creditBytes };
+  }
+
+  /**
+   * A sender said Hello, the catalog agrees with it, and it was welcomed. False when a connection of a newer epoch is
+   * there.
+   */
+  onHello(connection: unknown, epoch: number, backlog: number): boolean {
+    const older = this.#link;
+    if (older !== undefined && older.epoch > epoch) return false;
     if (older !== undefined) {
-      this.link = undefined;
-      this.effects.closeConnection(older.connection);
+      this.#link = undefined;
+      this.#effects.closeConnection(older.connection);
     }
     this.#dropHeld();
-    this.link = {
+    this.#link = {
       connection,
       epoch,
       liveAfter: undefined,
@@ -126,58 +125,49 @@ export class ListenerChannel {
       toldBacklog: backlog,
       paused: false,
     };
-    this.#limitReading(this.link);
-    this.intake.onHello(epoch, backlog);
-    return { cursor: this.welcomeCursor(), backlog, credit: this.limits.creditBytes };
-  }
-
-  /** The number to be told in Welcome: always the committed one. */
-  protected welcomeCursor(): Position {
-    return this.handling.cursor;
+    this.#limitReading(this.#link);
+    this.#intake.onHello(epoch, backlog);
+    return true;
   }
 
   /** Messages from the connection, in the order of the wire; numbered ones are contiguous. */
   onMessages(connection: unknown, messages: readonly IncomingMessage[], now: number): void {
-    const link = this.link;
+    const link = this.#link;
     if (link === undefined || link.connection !== connection) return;
-    for (const message of messages) {
-      this.#wireBytes += message.payload.length;
-      if (message.position === undefined) this.intake.takeUnnumbered(message, link.live);
-      else this.intake.takeNumbered(message, message.position);
-    }
+    for (const message of messages) this.#intake.take(message, link.live);
     this.#limitReading(link);
     this.#tellBusy(now);
     this.#signalReady();
   }
 
   onGoLive(connection: unknown): void {
-    const link = this.link;
+    const link = this.#link;
     if (link === undefined || link.connection !== connection || link.liveAfter !== undefined) return;
-    link.liveAfter = this.intake.queriesBegun;
-    this.intake.want();
+    link.liveAfter = this.#intake.queriesBegun;
+    this.#intake.want();
   }
 
   /** The connection ended. What was accepted stays: numbers make the stored copies harmless. */
   onClosed(connection: unknown): void {
-    if (this.link === undefined || this.link.connection !== connection) return;
-    this.link = undefined;
+    if (this.#link === undefined || this.#link.connection !== connection) return;
+    this.#link = undefined;
     this.#dropHeld();
   }
 
   /** The store may have rows: an announcement, a new session of notifications, or the first look at start. */
   onAnnounced(): void {
-    this.intake.want();
+    this.#intake.want();
   }
 
   /** The slow poll found rows of this channel; leftovers at or below the cursor are removed. */
   onPolled(): void {
-    this.intake.checkStale = true;
-    this.intake.want();
+    this.#intake.checkStale = true;
+    this.#intake.want();
   }
 
   /** What a query found: rows above the position it was asked for, in order, and how many are left behind them. */
   onRows(rows: readonly StoredRow[], remaining: number): void {
-    const { intake } = this;
+    const intake = this.#intake;
     const query = intake.takeRows(rows, remaining);
     if (remaining === 0) this.#conclude(query, rows.length === 0);
     intake.release();
@@ -187,37 +177,37 @@ export class ListenerChannel {
   }
 
   onQueryFailed(): void {
-    this.intake.onQueryFailed();
+    this.#intake.onQueryFailed();
   }
 
   /** Asks the store again after a failure. */
   retryQuery(): void {
-    this.intake.askIfRoom();
+    this.#intake.askIfRoom();
   }
 
   /** The next message for the handler, which must be answered by {@link finish}; undefined while there is none. */
   take(now: number): IncomingMessage | undefined {
-    return this.#halted ? undefined : this.handling.take(now);
+    return this.#halted ? undefined : this.#handling.take(now);
   }
 
   /** The attempt that {@link take} began, from 1. */
   get attempt(): number {
-    return this.handling.attempts;
+    return this.#handling.attempts;
   }
 
   /** How often the message that is to be tried again was begun; undefined when no message waits for that. */
   get startsBefore(): number | undefined {
-    return this.handling.retryAt === undefined ? undefined : this.handling.attempts;
+    return this.#handling.retryAt === undefined ? undefined : this.#handling.attempts;
   }
 
   /** The message last taken has been begun more often than it may be: its handler is not to be called again. */
   get isExhausted(): boolean {
-    return this.handling.attempts > this.limits.maxAttempts;
+    return this.#handling.attempts > this.#limits.maxAttempts;
   }
 
   /** The handler of the message last taken has ended. */
   finish(result: HandlerResult, now: number): void {
-    const { handling } = this;
+    const handling = this.#handling;
     const message = handling.running;
     if (message === undefined) return;
     if (handling.triesAgain(result, now)) {
@@ -228,32 +218,28 @@ export class ListenerChannel {
     this.#done(message);
     if (message.position === undefined) {
       if (result.kind !== "done" && result.kind !== "committed" && result.kind !== "postponed") {
-        this.effects.dropped(message, result.errorCode, result.errorMessage);
+        this.#effects.dropped(message, result.errorCode, result.errorMessage);
       }
-    } else if (result.kind === "committed") this.ack();
-    else this.commitHandled(dead);
-  }
-
-  protected commitHandled(dead: DeadMessage | undefined): void {
-    this.effects.commit(this.handling.handled, dead);
+    } else if (result.kind === "committed") this.#ack();
+    else this.#effects.commit(handling.handled, dead);
   }
 
   /** The cursor is surely committed. */
   onCommitted(cursor: Position): void {
-    if (!this.handling.committed(cursor)) return;
-    this.ack();
-    if (this.handling.unblock()) this.#signalReady();
+    if (!this.#handling.committed(cursor)) return;
+    this.#ack();
+    if (this.#handling.unblock()) this.#signalReady();
   }
 
   /** A start of the first message is counted in the store, which makes `starts`. */
   onAttemptCounted(starts: number): void {
-    this.handling.counted(starts);
+    this.#handling.counted(starts);
     this.#signalReady();
   }
 
   /** The start could not be counted; it is asked for again. */
   onCountFailed(): void {
-    this.handling.countFailed();
+    this.#handling.countFailed();
     this.#signalReady();
   }
 
@@ -264,119 +250,113 @@ export class ListenerChannel {
       this.#tellBusy(Number.POSITIVE_INFINITY);
       return;
     }
-    if (this.link?.toldBusy === true && this.handling.running === undefined) {
-      this.link.toldBusy = false;
-      this.ack();
+    if (this.#link?.toldBusy === true && this.#handling.running === undefined) {
+      this.#link.toldBusy = false;
+      this.#ack();
     }
     this.#signalReady();
   }
 
   /** The moment at which {@link tick} has something to do, in ms; Infinity when only an event can change anything. */
   deadline(): number {
-    const { handling } = this;
+    const handling = this.#handling;
     if (handling.running === undefined || this.#halted) return Number.POSITIVE_INFINITY;
     const retry = handling.retryDue;
-    const speak = this.link !== undefined && !this.link.toldBusy && this.#waiting > 0;
-    return speak ? Math.min(retry, handling.runningSince + this.limits.busyAfterMs) : retry;
+    const speak = this.#link !== undefined && !this.#link.toldBusy && this.#waiting > 0;
+    return speak ? Math.min(retry, handling.runningSince + this.#limits.busyAfterMs) : retry;
   }
 
   /** Time has passed. */
   tick(now: number): void {
     this.#tellBusy(now);
-    if (this.handling.signalRetry(now)) this.#signalReady();
+    if (this.#handling.signalRetry(now)) this.#signalReady();
   }
 
-  /** Sends an Ack with what is known. */
-  protected ack(): void {
-    const link = this.link;
+  /** Sends an Ack with what is known. Its number is always the committed one. */
+  #ack(): void {
+    const link = this.#link;
     if (link === undefined) return;
-    link.toldBacklog = this.intake.backlog;
-    this.effects.writeAck(link.connection, {
-      cursor: this.ackCursor(),
-      credit: this.limits.creditBytes,
-      backlog: this.intake.backlog,
+    const { epoch, number } = this.#handling.cursor;
+    const { backlog } = this.#intake;
+    link.toldBacklog = backlog;
+    this.#effects.writeAck(link.connection, {
+      epoch,
+      number,
+      credit: this.#limits.creditBytes,
+      backlog,
       busy: link.toldBusy,
       live: link.live,
     });
   }
 
-  /** The number to be told in an Ack: always the committed one. */
-  protected ackCursor(): Position {
-    return this.handling.cursor;
-  }
-
-  /** Whether query number `query` began after the moment at which `begunBefore` queries had begun. */
-  protected concluded(_question: Question, query: number, begunBefore: number): boolean {
-    return query > begunBefore;
-  }
-
   get #waiting(): number {
-    return this.handling.queued + this.intake.heldMessages;
+    return this.#handling.queued + this.#intake.heldMessages;
   }
 
   #done(message: IncomingMessage): void {
-    if (message.fromWire) this.#wireBytes -= message.payload.length;
-    const link = this.link;
+    if (message.fromWire) this.#intake.forget(message);
+    const link = this.#link;
     if (link !== undefined) {
       if (link.paused) this.#limitReading(link);
       if (link.toldBusy) {
         link.toldBusy = false;
         // An at-most-once message moves no cursor, so no other Ack would take the word back.
-        if (message.position === undefined) this.ack();
+        if (message.position === undefined) this.#ack();
       }
     }
-    this.intake.askIfRoom();
+    this.#intake.askIfRoom();
   }
 
   /** The store has nothing above the watermark, as query number `query` saw it. */
   #conclude(query: number, nothingFound: boolean): void {
-    const { link, intake } = this;
+    const link = this.#link;
+    const intake = this.#intake;
     intake.conclude(query, link?.epoch);
-    if (link?.liveAfter !== undefined && !link.live && this.concluded("live", query, link.liveAfter)) {
+    if (link?.liveAfter !== undefined && !link.live && intake.concludes("live", query, link.liveAfter)) {
       link.live = true;
-      this.ack();
+      this.#ack();
     }
-    if (intake.checkStale && nothingFound && comparePositions(intake.watermark, this.handling.cursor) === 0) {
+    if (intake.checkStale && nothingFound && comparePositions(intake.watermark, this.#handling.cursor) === 0) {
       intake.checkStale = false;
-      this.effects.deleteStale(this.handling.cursor);
+      this.#effects.deleteStale(this.#handling.cursor);
     }
   }
 
   #dropHeld(): void {
-    this.intake.dropHeld();
+    this.#intake.dropHeld();
     this.#signalReady();
   }
 
   /** A sender that stores because of a long backlog hears when it has become short. */
   #tellBacklog(): void {
-    const link = this.link;
+    const link = this.#link;
     if (link === undefined || link.liveAfter !== undefined) return;
-    const short = this.limits.shortBacklogRows;
-    if (link.toldBacklog > short && this.intake.backlog <= short) this.ack();
+    const short = this.#limits.shortBacklogRows;
+    if (link.toldBacklog > short && this.#intake.backlog <= short) this.#ack();
   }
 
   #tellBusy(now: number): void {
-    const link = this.link;
+    const link = this.#link;
     if (link === undefined || link.toldBusy || this.#waiting === 0) return;
-    if (this.handling.running === undefined && !this.#halted) return;
-    if (!this.#halted && now < this.handling.runningSince + this.limits.busyAfterMs) return;
+    if (this.#handling.running === undefined && !this.#halted) return;
+    if (!this.#halted && now < this.#handling.runningSince + this.#limits.busyAfterMs) return;
     link.toldBusy = true;
-    this.ack();
+    this.#ack();
   }
 
   /** At-most-once messages have no credit: beyond twice the credit the socket is not read. */
   #limitReading(link: Link): void {
-    const limit = this.limits.creditBytes * 2;
-    const paused = link.paused ? this.#wireBytes > limit / 2 : this.#wireBytes > limit;
+    const limit = this.#limits.creditBytes * 2;
+    const paused = link.paused ? this.#intake.wireBytes > limit / 2 : this.#intake.wireBytes > limit;
     if (paused === link.paused) return;
     link.paused = paused;
-    this.effects.pauseReading(link.connection, paused);
+    this.#effects.pauseReading(link.connection, paused);
   }
 
   /** There may be something to {@link take}. */
   #signalReady(): void {
-    const { handling } = this;
+    const handling = this.#handling;
     if (this.#halted) return;
-    if (handling.running === undefined ? handling.queued > 0 : handling.retryAt !== undefined) this.effects.ready();
+    if (handling.running === undefined ? handling.queued > 0 : handling.retryAt !== undefined) this.#effects.ready();
   }
 }

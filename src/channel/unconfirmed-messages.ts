@@ -1,5 +1,9 @@
+import { Delivery } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import type { SenderEffects, SenderLimits, SendOutcome } from "./effects.js";
+import type { OutgoingMessage } from "./messages.js";
 import { OfferQueue } from "./offer-queue.js";
-import type { OutgoingMessage, SenderEffects, SenderLimits, SendOutcome } from "./sender-types.js";
+
+type Limits = Pick<SenderLimits, "maxQueueMessages" | "maxQueueBytes" | "sendTimeoutMs">;
 
 /**
  * The messages of a sender's channel that nobody has confirmed: how they are taken, and how they end.
@@ -7,97 +11,88 @@ import type { OutgoingMessage, SenderEffects, SenderLimits, SendOutcome } from "
  * Numbered ones stay until they are confirmed. A send may end before that, because it has waited too long: then its outcome
  * is told once, and its message is kept, so that no number is missing.
  */
-export abstract class UnconfirmedMessages<Message extends OutgoingMessage> {
-  protected readonly limits: SenderLimits;
-  protected readonly effects: SenderEffects<Message>;
+export class UnconfirmedMessages<Message extends OutgoingMessage> {
   /** Numbered messages that are not confirmed. */
-  protected readonly queue: OfferQueue<Message>;
+  readonly numbered: OfferQueue<Message>;
+  /** At-most-once messages that wait for the connection, with the number of {@link numbered} that they come after. */
+  readonly unnumbered = new OfferQueue<Message>(0);
   /** Messages up to this number have their outcome already, though they may still be queued. */
-  protected settledThrough = 0;
-  /** At-most-once messages that wait for the connection, with the number of {@link queue} that they come after. */
-  protected readonly unnumbered = new OfferQueue<Message>(0);
+  settledThrough = 0;
+
+  readonly #limits: Limits;
+  readonly #effects: Pick<SenderEffects<Message>, "settle">;
 
   /** @param lastNumber the number behind which the first message comes */
-  constructor(limits: SenderLimits, effects: SenderEffects<Message>, lastNumber: number) {
-    this.limits = limits;
-    this.effects = effects;
-    this.queue = new OfferQueue(lastNumber);
+  constructor(limits: Limits, effects: Pick<SenderEffects<Message>, "settle">, lastNumber: number) {
+    this.#limits = limits;
+    this.#effects = effects;
+    this.numbered = new OfferQueue(lastNumber);
   }
 
-  /** The number of the newest numbered message. */
-  get lastNumber(): number {
-    return this.queue.last;
-  }
-
-  /** Messages that wait for a confirmation or for the connection. */
-  get pendingMessages(): number {
-    return this.queue.length + this.unnumbered.length;
+  /** How many there are. */
+  get count(): number {
+    return this.numbered.length + this.unnumbered.length;
   }
 
   /** Their payload bytes. */
-  get pendingBytes(): number {
-    return this.queue.bytes + this.unnumbered.bytes;
+  get bytes(): number {
+    return this.numbered.bytes + this.unnumbered.bytes;
   }
 
-  /**
-   * Takes a message; call `flush` before the tick ends. False when the queue is full (one message always fits).
-   *
-   * @param now in ms. Where it is the same for many messages in a row, they take less memory
-   */
+  /** Takes a message. False when the queue is full (one message always fits). */
   offer(message: Message, now: number): boolean {
-    const pending = this.pendingMessages;
+    const waiting = this.count;
     const size = message.payload.length;
-    if (pending >= this.limits.maxQueueMessages && pending > 0) return false;
-    if (pending > 0 && this.pendingBytes + size > this.limits.maxQueueBytes) return false;
-    if (message.delivery === "at-most-once") this.unnumbered.push(message, now, this.queue.last);
-    else this.queue.push(message, now);
+    if (waiting >= this.#limits.maxQueueMessages && waiting > 0) return false;
+    if (waiting > 0 && this.bytes + size > this.#limits.maxQueueBytes) return false;
+    if (message.delivery === Delivery.AT_MOST_ONCE) this.unnumbered.push(message, now, this.numbered.last);
+    else this.numbered.push(message, now);
     return true;
   }
 
-  /** All of them. */
-  *unconfirmed(): Iterable<Message> {
-    for (const queue of [this.queue, this.unnumbered]) {
+  *[Symbol.iterator](): Iterator<Message> {
+    for (const queue of [this.numbered, this.unnumbered]) {
       for (let number = queue.first; number <= queue.last; number++) yield queue.at(number) as Message;
     }
   }
 
   /** Numbered messages up to this one end so, and go. */
-  protected confirmThrough(number: number, outcome: SendOutcome): void {
-    const { queue } = this;
+  confirmThrough(number: number, outcome: SendOutcome): void {
+    const { numbered: queue } = this;
     const last = Math.min(number, queue.last);
     for (let next = Math.max(queue.first, this.settledThrough + 1); next <= last; next++) {
-      this.effects.settle(queue.at(next) as Message, outcome);
+      this.#effects.settle(queue.at(next) as Message, outcome);
     }
     if (last >= queue.first) queue.drop(last);
   }
 
   /** At-most-once messages up to this one in their queue end so, and go. */
-  protected settleUnnumbered(last: number, outcome: "sent" | "dropped"): void {
+  settleUnnumbered(last: number, outcome: "sent" | "dropped"): void {
     const { unnumbered } = this;
     for (let number = unnumbered.first; number <= last; number++) {
-      this.effects.settle(unnumbered.at(number) as Message, outcome);
+      this.#effects.settle(unnumbered.at(number) as Message, outcome);
     }
     if (last >= unnumbered.first) unnumbered.drop(last);
   }
 
-  protected settleAll(outcome: SendOutcome): void {
-    this.confirmThrough(this.queue.last, outcome);
+  settleAll(outcome: SendOutcome): void {
+    this.confirmThrough(this.numbered.last, outcome);
     this.settleUnnumbered(this.unnumbered.last, "dropped");
   }
 
   /** Sends that have waited for a confirmation too long end, and their messages stay. */
-  protected timeOut(now: number): void {
-    const through = this.queue.waitingSince(this.limits.sendTimeoutMs, now);
-    for (let number = Math.max(this.settledThrough + 1, this.queue.first); number <= through; number++) {
+  timeOut(now: number): void {
+    const through = this.numbered.waitingSince(this.#limits.sendTimeoutMs, now);
+    for (let number = Math.max(this.settledThrough + 1, this.numbered.first); number <= through; number++) {
       this.settledThrough = number;
-      this.effects.settle(this.queue.at(number) as Message, "timed-out");
+      this.#effects.settle(this.numbered.at(number) as Message, "timed-out");
     }
   }
 
   /** Numbers begin anew with 1. */
-  protected renumber(): void {
-    this.settledThrough = Math.max(0, this.settledThrough - this.queue.first + 1);
-    this.queue.renumber(1);
+  renumber(): void {
+    this.settledThrough = Math.max(0, this.settledThrough - this.numbered.first + 1);
+    this.numbered.renumber(1);
     this.unnumbered.renumber(1);
   }
 }

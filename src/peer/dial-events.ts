@@ -1,6 +1,6 @@
-import type { OutgoingMessage, SenderChannel } from "../channel/index.js";
+import type { ChannelWelcome, OutgoingMessage, SenderChannel } from "../channel/index.js";
 import type { SenderConnection } from "../transport/index.js";
-import type { AckFrame, GoodbyeFrame, WelcomeFields } from "../wire/index.js";
+import type { Ack, Goodbye } from "../wire/index.js";
 
 /** Who hears of the connection. One that was destroyed here is heard of no more. */
 export interface DialEvents {
@@ -9,9 +9,9 @@ export interface DialEvents {
   onDialling(): void;
   /** The listener cannot be reached now. */
   onDialFailed(): void;
-  onConnected(connection: SenderConnection, welcome: WelcomeFields): void;
-  onAck(connection: SenderConnection | undefined, ack: AckFrame): void;
-  onGoodbye(connection: SenderConnection | undefined, goodbye: GoodbyeFrame): void;
+  onConnected(connection: SenderConnection, welcome: ChannelWelcome): void;
+  onAck(connection: SenderConnection | undefined, ack: Ack): void;
+  onGoodbye(connection: SenderConnection | undefined, goodbye: Goodbye): void;
   onWritable(connection: SenderConnection | undefined): void;
   onClosed(connection: SenderConnection): void;
 }
@@ -27,18 +27,16 @@ export function dialEventsOf(channel: SenderChannel<OutgoingMessage>, after: () 
       channel.onDialFailed(performance.now());
       after();
     },
-    onConnected(connection, { cursorEpoch, cursor, backlog, credit }) {
-      const { maxMessageBytes } = connection;
-      const welcome = { cursor: { epoch: cursorEpoch, number: cursor }, backlog, credit, maxMessageBytes };
+    onConnected(connection, welcome) {
       channel.onConnected(connection, welcome, performance.now());
       after();
     },
-    onAck(connection, { epoch, number, credit, backlog, busy, live }) {
-      channel.onAck(connection, { cursor: { epoch, number }, credit, backlog, busy, live }, performance.now());
+    onAck(connection, ack) {
+      channel.onAck(connection, ack, performance.now());
       after();
     },
-    onGoodbye(connection, { epoch, number }) {
-      channel.onGoodbye(connection, { epoch, number }, performance.now());
+    onGoodbye(connection, goodbye) {
+      channel.onGoodbye(connection, goodbye, performance.now());
       after();
     },
     onWritable(connection) {

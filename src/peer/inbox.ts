@@ -234,7 +234,7 @@ export class Inbox {
 
   /** Decides on a Hello that has proved itself: the catalog knows whose channel it is and which epoch counts. */
   async #authorize(hello: HelloFields): Promise<Authorization> {
-    const { store, sender, lease, settings } = this.#options.context;
+    const { store, sender, lease } = this.#options.context;
     const refuse = (code: HawserError["code"], message: string): Authorization => ({ accept: false, code, message });
     if (this.#closed || this.#halted) return refuse("busy", `"${sender.name}" is stopping, or not sure of its name`);
     const [link, epoch] = await Promise.all([this.#linkOf(hello.connectionKey), store.peerEpoch(hello.senderName)]);
@@ -254,8 +254,7 @@ export class Inbox {
       return refuse("busy", `"${sender.name}" is not sure of its name`);
     }
     this.#backlogs.set(hello, backlog);
-    const { epoch: cursorEpoch, number: cursor } = link.channel.committed;
-    return { accept: true, welcome: { cursorEpoch, cursor, backlog, credit: settings.creditBytes } };
+    return { accept: true, welcome: link.channel.welcome(backlog) };
   }
 
   /** The link of a channel that this peer owns; undefined for any other. */

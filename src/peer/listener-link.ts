@@ -4,7 +4,6 @@
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import {
-  type AckNews,
   type DeadMessage,
   type IncomingMessage,
   ListenerChannel,
@@ -14,7 +13,7 @@ import {
 import { type HawserError, TransportError } from "../errors/index.js";
 import type { Channel } from "../store/index.js";
 import type { ListenerConnection } from "../transport/index.js";
-import type { IncomingBatch } from "../wire/index.js";
+import { type Ack, type Batch, Compression, Delivery } from "../wire/index.js";
 import { DeadlineTimer } from "./deadline-timer.js";
 import { HandlerRunner, type RunnerLink } from "./handler-runner.js";
 import type { InboxServices, Source } from "./inbox-services.js";
@@ -63,7 +62,7 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
 
   /** The sender's connection was welcomed. */
   onConnection(connection: ListenerConnection, epoch: number, backlog: number): boolean {
-    if (this.channel.onHello(connection, epoch, backlog) === undefined) return false;
+    if (!this.channel.onHello(connection, epoch, backlog)) return false;
     this.#connection = connection;
     this.arm();
     return true;
@@ -75,9 +74,9 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
 
   // ---- events of the connection ----
 
-  onBatch(connection: ListenerConnection, batch: IncomingBatch): void {
+  onBatch(connection: ListenerConnection, batch: Batch): void {
     const { epoch, firstNumber, topicKey, payloads, compressions, headers } = batch;
-    const numbered = batch.delivery === "at-least-once";
+    const numbered = batch.delivery === Delivery.AT_LEAST_ONCE;
     const messages = new Array<IncomingMessage>(payloads.length);
     for (let index = 0; index < payloads.length; index++) {
       messages[index] = {
@@ -89,11 +88,12 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
         fromWire: true,
       };
     }
-    for (const { index, compression, uncompressedBytes } of compressions ?? []) {
-      messages[index] = { ...(messages[index] as IncomingMessage), encoding: { compression, uncompressedBytes } };
+    for (const encoding of compressions) {
+      messages[encoding.index] = { ...(messages[encoding.index] as IncomingMessage), encoding };
     }
-    for (const { index, headers: list } of headers ?? []) {
-      messages[index] = { ...(messages[index] as IncomingMessage), headers: list };
+    for (const { index, headers: list } of headers) {
+      const pairs = list.map(({ name, value }) => [name, value] as const);
+      messages[index] = { ...(messages[index] as IncomingMessage), headers: pairs };
     }
     this.channel.onMessages(connection, messages, now());
     // At once: what waits for another turn of the event loop would only pile up behind a fast sender.
@@ -163,15 +163,8 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
 
   // ---- effects of the channel ----
 
-  writeAck(connection: unknown, { cursor, credit, backlog, busy, live }: AckNews): void {
-    (connection as ListenerConnection).writeAck({
-      epoch: cursor.epoch,
-      number: cursor.number,
-      credit,
-      backlog,
-      busy,
-      live,
-    });
+  writeAck(connection: unknown, ack: Ack): void {
+    (connection as ListenerConnection).writeAck(ack);
   }
 
   closeConnection(connection: unknown): void {
@@ -198,7 +191,7 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
             encoding:
               row.codec === 0
                 ? undefined
-                : { compression: "gzip" as const, uncompressedBytes: gzipLength(row.payload) },
+                : { compression: Compression.GZIP, uncompressedBytes: gzipLength(row.payload) },
             headers: row.headers.length === 0 ? undefined : row.headers,
             fromWire: false,
           })),

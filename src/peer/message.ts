@@ -1,5 +1,6 @@
 import type { Headers } from "../channel/index.js";
 import type { Transaction } from "../store/index.js";
+import { Delivery } from "../wire/index.js";
 
 /** How an at-least-once send ended well: handled by the listener, or surely committed in Postgres. */
 export type DurableOutcome = "delivered" | "stored";
@@ -16,7 +17,7 @@ export interface Receipt {
 /** How a message is sent. */
 export interface SendOptions {
   /** Default `at-least-once`. */
-  readonly delivery?: "at-least-once" | "at-most-once" | undefined;
+  readonly delivery?: DeliveryName | undefined;
   /** Names and values; a list of pairs where names repeat. */
   readonly headers?: Record<string, string> | Headers | undefined;
   /** Ends the wait with `aborted`; the message itself may still arrive. */
@@ -42,7 +43,7 @@ export interface Message {
    * the process ended in the middle of it. Starts from before the first unclean exit are not counted.
    */
   readonly attempt: number;
-  readonly delivery: "at-least-once" | "at-most-once";
+  readonly delivery: DeliveryName;
   /**
    * With `transactional: true`: the client of a transaction that is committed together with the message's being done, so
    * that what the handler writes through it happens exactly once. Neither commit nor roll back: a handler that does has
@@ -61,6 +62,15 @@ export interface Message {
  * throws, it is tried again after a while, up to `maxAttempts` times; then the message is a dead letter.
  */
 export type Handler = (message: Message) => unknown;
+
+/** How a message is delivered, in users' words. */
+export type DeliveryName = "at-least-once" | "at-most-once";
+
+/** The delivery that a name stands for; undefined for what is no name of one. */
+export function deliveryOf(name: DeliveryName): Delivery | undefined {
+  if (name === "at-least-once") return Delivery.AT_LEAST_ONCE;
+  return name === "at-most-once" ? Delivery.AT_MOST_ONCE : undefined;
+}
 
 const encoder = new TextEncoder();
 

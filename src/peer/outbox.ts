@@ -2,9 +2,10 @@
  * The sending side of a running peer: topics, their listeners, and a link to each listener.
  */
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
-import type { DeliveryMode, Headers } from "../channel/index.js";
+import type { Headers } from "../channel/index.js";
 import { type HawserError, PeerError } from "../errors/index.js";
 import type { CatalogChange } from "../store/index.js";
+import { Delivery } from "../wire/index.js";
 import { asHawserError } from "./as-hawser-error.js";
 import type { PeerContext } from "./context.js";
 import type { MessageTopic, Outgoing } from "./outgoing.js";
@@ -15,7 +16,7 @@ import type { Candidate, TopicRoutes } from "./topic-routes.js";
 
 /** A message whose arguments are checked. */
 export interface CheckedMessage {
-  readonly delivery: DeliveryMode;
+  readonly delivery: Delivery;
   /** Replaced by a copy when the caller waits no more. */
   payload: Uint8Array;
   readonly headers: Headers | undefined;
@@ -139,14 +140,13 @@ export class Outbox {
   }
 
   #hand(link: SenderLink, routes: TopicRoutes, { delivery, payload, headers }: CheckedMessage): Outgoing {
-    const limit =
-      delivery === "at-least-once"
-        ? Math.min(link.maxMessageBytes, protocolConstants.maxStoredMessageBytes)
-        : link.maxMessageBytes;
+    const isNumbered = delivery === Delivery.AT_LEAST_ONCE;
+    const { maxStoredMessageBytes } = protocolConstants;
+    const limit = isNumbered ? Math.min(link.maxMessageBytes, maxStoredMessageBytes) : link.maxMessageBytes;
     if (payload.length > limit) {
       throw new PeerError(
         "invalid_argument",
-        `the payload has ${payload.length} bytes; "${link.listenerName}" takes at most ${limit} (${delivery})`,
+        `the payload has ${payload.length} bytes; "${link.listenerName}" takes at most ${limit} (${isNumbered ? "at-least-once" : "at-most-once"})`,
       );
     }
     return link.send(delivery, routes, payload, headers);

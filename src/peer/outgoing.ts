@@ -1,6 +1,11 @@
-import type { DeliveryMode, Headers, OutgoingMessage, PayloadEncoding, SendOutcome } from "../channel/index.js";
-import type { OutgoingBatch } from "../wire/index.js";
-import { referencedPayloadBytes } from "../wire/index.js";
+import type { Headers, OutgoingMessage, PayloadEncoding, SendOutcome } from "../channel/index.js";
+import {
+  type Batch,
+  type Delivery,
+  type PayloadCompression,
+  type PayloadHeaders,
+  referencedPayloadBytes,
+} from "../wire/index.js";
 import type { Receipt } from "./message.js";
 import { failureOf, isFailure, type Receipts } from "./receipts.js";
 
@@ -21,12 +26,12 @@ export class Outgoing implements OutgoingMessage {
   encoding: PayloadEncoding | undefined = undefined;
   #resolve!: Resolve;
 
-  readonly delivery: DeliveryMode;
+  readonly delivery: Delivery;
   readonly topic: MessageTopic;
   payload: Uint8Array;
   readonly headers: Headers | undefined;
 
-  constructor(delivery: DeliveryMode, topic: MessageTopic, payload: Uint8Array, headers: Headers | undefined) {
+  constructor(delivery: Delivery, topic: MessageTopic, payload: Uint8Array, headers: Headers | undefined) {
     this.delivery = delivery;
     this.topic = topic;
     this.payload = payload;
@@ -65,28 +70,25 @@ export class Outgoing implements OutgoingMessage {
 /** Messages of one topic as a connection writes them. */
 export function batchOf(
   epoch: number,
-  delivery: DeliveryMode,
+  delivery: Delivery,
   topicKey: number,
   firstNumber: number,
   messages: readonly Outgoing[],
-): OutgoingBatch {
+): Batch {
   const payloads = new Array<Uint8Array>(messages.length);
-  let headers: { index: number; headers: Headers }[] | undefined;
-  let compressions: { index: number; compression: "gzip" | "zstd"; uncompressedBytes: number }[] | undefined;
+  const headers: PayloadHeaders[] = [];
+  const compressions: PayloadCompression[] = [];
   for (let index = 0; index < messages.length; index++) {
     const message = messages[index] as Outgoing;
     // Such a long one stays in the connection by reference, perhaps longer than the caller waits.
     const isLent = message.payload.length >= referencedPayloadBytes && message.encoding === undefined;
     payloads[index] = isLent ? new Uint8Array(message.payload) : message.payload;
     if (message.headers !== undefined) {
-      headers ??= [];
-      headers.push({ index, headers: message.headers });
+      headers.push({ index, headers: message.headers.map(([name, value]) => ({ name, value })) });
     }
     if (message.encoding !== undefined) {
-      compressions ??= [];
       compressions.push({ index, ...message.encoding });
     }
   }
-  const batch = { epoch, delivery, firstNumber, topicKey, payloads };
-  return headers === undefined && compressions === undefined ? batch : { ...batch, headers, compressions };
+  return { epoch, delivery, firstNumber, topicKey, payloads, compressions, headers };
 }

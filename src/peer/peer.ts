@@ -10,7 +10,7 @@ import { abortable, abortedBefore } from "./abortable.js";
 import { asHawserError } from "./as-hawser-error.js";
 import type { HandleIncoming, Source } from "./inbox-services.js";
 import { checkKnownOptions } from "./known-options.js";
-import { bytesOf, type Handler, type Message, type Receipt, type SendOptions } from "./message.js";
+import { bytesOf, deliveryOf, type Handler, type Message, type Receipt, type SendOptions } from "./message.js";
 import { MessageStream } from "./message-stream.js";
 import { MessageView } from "./message-view.js";
 import {
@@ -387,12 +387,10 @@ export class Peer implements AsyncDisposable {
         `payload ${given}: must be a Uint8Array or a string of at least one byte`,
       );
     }
-    const delivery = options?.delivery ?? "at-least-once";
-    if (delivery !== "at-least-once" && delivery !== "at-most-once") {
-      throw new PeerError(
-        "invalid_argument",
-        `delivery ${String(delivery)}: must be "at-least-once" or "at-most-once"`,
-      );
+    const name = options?.delivery ?? "at-least-once";
+    const delivery = deliveryOf(name);
+    if (delivery === undefined) {
+      throw new PeerError("invalid_argument", `delivery ${String(name)}: must be "at-least-once" or "at-most-once"`);
     }
     return { delivery, payload: bytes, headers: options?.headers && checkHeaders(options.headers) };
   }

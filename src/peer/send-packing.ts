@@ -1,4 +1,4 @@
-import { compress } from "../wire/index.js";
+import { Compression, compress } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
 import type { Outgoing } from "./outgoing.js";
 
@@ -54,11 +54,11 @@ export class SendPacking {
   async #pack(message: Outgoing): Promise<void> {
     const { payload } = message;
     if (payload.length <= this.#context.settings.compressThresholdBytes) return;
-    const packed = await compress(payload, "gzip");
+    const packed = await compress(payload, Compression.GZIP);
     // Its caller went meanwhile, and may have written over what was read: once more, from the copy.
     if (message.payload !== payload) return await this.#pack(message);
     if (packed.length >= payload.length) return;
     message.payload = packed;
-    message.encoding = { compression: "gzip", uncompressedBytes: payload.length };
+    message.encoding = { compression: Compression.GZIP, uncompressedBytes: payload.length };
   }
 }

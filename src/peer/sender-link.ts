@@ -2,14 +2,9 @@
  * The sending half of a channel at work: it binds the state machine to a connection and to the store.
  */
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import {
-  type DeliveryMode,
-  type Headers,
-  SenderChannel,
-  type SenderEffects,
-  type SendOutcome,
-} from "../channel/index.js";
+import { type Headers, SenderChannel, type SenderEffects, type SendOutcome } from "../channel/index.js";
 import { type HawserError, PeerError } from "../errors/index.js";
+import type { Delivery } from "../wire/index.js";
 import { asHawserError } from "./as-hawser-error.js";
 import type { PeerContext } from "./context.js";
 import { DeadlineTimer } from "./deadline-timer.js";
@@ -90,7 +85,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
   }
 
   /** Sends one message; its promise is rejected with `busy` when the queue is full. */
-  send(delivery: DeliveryMode, topic: MessageTopic, payload: Uint8Array, headers: Headers | undefined): Outgoing {
+  send(delivery: Delivery, topic: MessageTopic, payload: Uint8Array, headers: Headers | undefined): Outgoing {
     const message = new Outgoing(delivery, topic, payload, headers);
     this.#wasUsed = true;
     if (!this.#packing.takes(payload)) this.#offer(message);
@@ -118,7 +113,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   /** The topics of the messages that wait here. */
   *waitingTopics(): Iterable<MessageTopic> {
-    for (const { topic } of this.#channel.unconfirmed()) yield topic;
+    for (const { topic } of this.#channel.unconfirmed) yield topic;
     for (const { topic } of this.#packing.messages) yield topic;
   }
 
@@ -163,7 +158,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   // ---- effects of the channel ----
 
-  writeBatch(delivery: DeliveryMode, topicKey: number, firstNumber: number, messages: Outgoing[]): void {
+  writeBatch(delivery: Delivery, topicKey: number, firstNumber: number, messages: Outgoing[]): void {
     const { connection } = this.dial;
     if (connection === undefined) return;
     try {

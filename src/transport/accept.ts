@@ -8,27 +8,69 @@
  * Until it has proved itself a stranger costs a socket, a timer and at most two frames of `maxHandshakeFrameBytes` (with
  * TLS, a session); it ends in exactly one report.
  */
-
 import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { HawserError, TransportError } from "../errors/index.js";
+import { type ErrorCode, HawserError, TransportError } from "../errors/index.js";
 import { type Clock, systemClock } from "../runtime/index.js";
 import {
-  type Frame,
   formatAddress,
+  type Hello,
   type HelloFields,
-  type HelloFrame,
   isLoopback,
   ownCapabilities,
   type WelcomeFields,
 } from "../wire/index.js";
-import { connectionEnded, type FrameReceiver, FrameSocket } from "./frame-socket.js";
+import { ListenerConnection, type ListenerHandlers, listenerReceiver } from "./connection.js";
+import { connectionEnded, plaintextRefused } from "./failures.js";
+import { type FrameReceiver, FrameSocket, type ReceivedFrame } from "./frame-socket.js";
 import { ListenerHandshake, nonceBytes, type VerifiedHello } from "./handshake.js";
-import type { ListenOptions } from "./listen-options.js";
-import { ListenerConnection, listenerReceiver } from "./listener-connection.js";
-import { plaintextRefused } from "./plaintext.js";
+import type { TlsCredentials } from "./tls-credentials.js";
 import { exporterOf, type TlsAcceptor, tlsFirstByte } from "./tls-socket.js";
+
+/** A handshake that failed. */
+export interface HandshakeRefusal {
+  /** `host:port` of the other side. */
+  readonly remoteAddress: string;
+  /** Why, as it was told (if it could be). */
+  readonly code: ErrorCode;
+  /** Why, in words. Never a secret; may quote what the other side sent. */
+  readonly message: string;
+  /** What led to it, where that was on this side. */
+  readonly cause?: unknown;
+}
+
+/** Whether a sender that has proved itself may come in on its channel. */
+export type Authorization =
+  | { readonly accept: true; readonly welcome: WelcomeFields }
+  | { readonly accept: false; readonly code: ErrorCode; readonly message: string };
+
+/** Where to listen, as whom, and who decides. */
+export interface ListenOptions {
+  /** `host:port`; port 0 takes a free one. */
+  readonly address: string;
+  /** This listener's name: a Hello for another is refused. */
+  readonly listenerName: string;
+  /** The mesh secrets valid now, asked for each Hello: two while one is rotated. */
+  readonly secrets: () => readonly Uint8Array[];
+  /**
+   * Decides on a Hello that has proved itself and is meant for this listener. A rejection refuses it, with the code of a
+   * HawserError or `internal`. Nothing is owed to an accepted sender before `onConnection`: it may have gone by then.
+   */
+  readonly authorize: (hello: HelloFields, remote: { readonly address: string }) => Promise<Authorization>;
+  /** A connection is established: its handlers, please. Called as soon as `authorize` has accepted, before any frame. */
+  readonly onConnection: (connection: ListenerConnection, hello: HelloFields) => ListenerHandlers;
+  /** A connection ended before it was established: exactly once for each. */
+  readonly onHandshakeRefused: (refusal: HandshakeRefusal) => void;
+  /** The greatest payload accepted, uncompressed, in bytes; said in Welcome. */
+  readonly maxMessageBytes: number;
+  /** Accept nothing but TLS, with this certificate; read anew when its files change. */
+  readonly tls?: TlsCredentials | undefined;
+  /** Listen on and accept addresses other than loopback although nothing encrypts the connections. Default false. */
+  readonly allowPlaintext?: boolean;
+  /** Default: the clock of this process. */
+  readonly clock?: Clock;
+}
 
 /** Who hears how far a socket has come. */
 export interface AcceptedSocketEvents {
@@ -102,16 +144,27 @@ export class AcceptedSocket implements FrameReceiver {
     if (fault !== undefined) this.refuse(fault);
     if (frames === undefined || handshake === undefined) return;
     this.#state = "hello";
-    frames.writer.write({ kind: "challenge", value: handshake.challenge() });
+    frames.writer.write({ $case: "challenge", value: handshake.challenge() });
   }
 
-  onFrame(frame: Frame): void {
-    if (this.#state === "hello" && frame.kind === "hello") {
-      this.#state = "authorizing";
-      void this.#authorize(frame.value);
-    } else {
-      this.refuse(new TransportError("protocol_violation", `the dialler sent ${frame.kind} out of turn`));
+  onFrame(frame: ReceivedFrame): void {
+    switch (frame.$case) {
+      case "hello":
+        if (this.#state !== "hello") break;
+        this.#state = "authorizing";
+        void this.#authorize(frame.value);
+        return;
+      case "challenge":
+      case "welcome":
+      case "batch":
+      case "ack":
+      case "goLive":
+      case "goodbye":
+        break;
+      default:
+        frame satisfies never;
     }
+    this.refuse(new TransportError("protocol_violation", `the dialler sent ${frame.$case} out of turn`));
   }
 
   onDrain(): void {}
@@ -185,7 +238,7 @@ export class AcceptedSocket implements FrameReceiver {
     return this.#frames;
   }
 
-  async #authorize(hello: HelloFrame): Promise<void> {
+  async #authorize(hello: Hello): Promise<void> {
     const { secrets, authorize } = this.#options;
     try {
       const verified = this.#handshake!.verify(hello, secrets());
@@ -206,8 +259,9 @@ export class AcceptedSocket implements FrameReceiver {
     const { remoteAddress } = this;
     const options = this.#options;
     const { maxMessageBytes } = options;
-    const welcome = this.#handshake!.welcome(verified, { ...fields, maxMessageBytes, capabilities: ownCapabilities });
-    socket.writer.write({ kind: "welcome", value: welcome });
+    const capabilities = [...ownCapabilities];
+    const welcome = this.#handshake!.welcome(verified, { ...fields, maxMessageBytes, capabilities });
+    socket.writer.write({ $case: "welcome", value: welcome });
     const handlers = options.onConnection(new ListenerConnection(socket, hello, remoteAddress), hello);
     this.#cancelTimeout();
     // Whoever makes the handlers may have refused or destroyed the connection already.
@@ -226,6 +280,6 @@ export class AcceptedSocket implements FrameReceiver {
   }
 }
 
-function fieldsOf({ senderName, sourceTopic, listenerName, connectionKey, epoch }: HelloFrame): HelloFields {
+function fieldsOf({ senderName, sourceTopic, listenerName, connectionKey, epoch }: Hello): HelloFields {
   return { senderName, sourceTopic, listenerName, connectionKey, epoch };
 }

@@ -1,29 +1,29 @@
 /**
  * Dialling a listener: connect, prove who calls, and check who answers.
  *
- *     opening ──▶ Challenge awaited ──▶ Welcome awaited ──▶ established
- *        └───────────────┴─── timeout, abort, error ┴──────▶ rejected
+ *     TCP ──▶ (TLS) ──▶ Challenge awaited ──▶ Welcome awaited ──▶ established
+ *      └────────┴───────────────┴─── timeout, abort, error ┴──────▶ rejected
  */
-
 import { randomBytes } from "node:crypto";
-import { isIP, type Socket } from "node:net";
+import { lookup } from "node:dns";
+import { connect, isIP, type LookupFunction, type Socket } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError, TransportError } from "../errors/index.js";
 import { type Clock, systemClock } from "../runtime/index.js";
 import {
   type Address,
-  type Frame,
+  formatAddress,
   type HelloFields,
   isLoopback,
   parseAddress,
-  type WelcomeFrame,
+  type Welcome,
 } from "../wire/index.js";
-import { type FrameReceiver, FrameSocket } from "./frame-socket.js";
+import { SenderConnection, type SenderHandlers, senderReceiver } from "./connection.js";
+import { connectionEnded, dialTlsFailure, plaintextRefused } from "./failures.js";
+import { type FrameReceiver, FrameSocket, type ReceivedFrame } from "./frame-socket.js";
 import { DiallerHandshake, nonceBytes } from "./handshake.js";
-import { openSocket } from "./open-socket.js";
-import { plaintextRefused } from "./plaintext.js";
-import { SenderConnection, type SenderHandlers, senderReceiver } from "./sender-connection.js";
 import type { TlsCredentials } from "./tls-credentials.js";
+import { exporterOf, secureDial } from "./tls-socket.js";
 
 /** Whom to call, and as whom. */
 export interface DialOptions {
@@ -48,7 +48,7 @@ export interface DialOptions {
 /** An established connection, and what the listener said of the channel. */
 export interface Dialled {
   readonly connection: SenderConnection;
-  readonly welcome: Omit<WelcomeFrame, "mac">;
+  readonly welcome: Omit<Welcome, "mac">;
 }
 
 /**
@@ -134,19 +134,28 @@ class Attempt implements FrameReceiver {
     socket.write(protocolConstants.preamble);
   }
 
-  onFrame(frame: Frame): void {
+  onFrame(frame: ReceivedFrame): void {
     const socket = this.#socket;
     const handshake = this.#handshake;
     // A frame comes over a socket, and with it the handshake was begun.
     if (socket === undefined || handshake === undefined) return;
     try {
-      if (frame.kind === "challenge") {
-        socket.writer.write({ kind: "hello", value: handshake.answer(frame.value) });
-      } else if (frame.kind === "welcome") {
-        handshake.accept(frame.value);
-        this.#establish(socket, frame.value);
-      } else {
-        throw new TransportError("protocol_violation", `the listener sent ${frame.kind} during the handshake`);
+      switch (frame.$case) {
+        case "challenge":
+          socket.writer.write({ $case: "hello", value: handshake.answer(frame.value) });
+          return;
+        case "welcome":
+          handshake.accept(frame.value);
+          this.#establish(socket, frame.value);
+          return;
+        case "hello":
+        case "batch":
+        case "ack":
+        case "goLive":
+        case "goodbye":
+          throw new TransportError("protocol_violation", `the listener sent ${frame.$case} during the handshake`);
+        default:
+          frame satisfies never;
       }
     } catch (error) {
       const message = "the dialler failed to answer the listener";
@@ -162,7 +171,7 @@ class Attempt implements FrameReceiver {
     this.#reject(error ?? new TransportError("connection_lost", `${address} closed the connection`));
   }
 
-  #establish(socket: FrameSocket, { mac: _, ...welcome }: WelcomeFrame): void {
+  #establish(socket: FrameSocket, { mac: _, ...welcome }: Welcome): void {
     this.#cleanUp();
     const connection = new SenderConnection(socket, welcome);
     socket.establish(senderReceiver(socket, this.#options.handlers), {
@@ -186,3 +195,102 @@ class Attempt implements FrameReceiver {
 function aborted(address: string, signal: AbortSignal | undefined): TransportError {
   return new TransportError("aborted", `dialling ${address} was aborted`, { cause: signal?.reason });
 }
+
+/** Where to, and how. */
+interface SocketTarget extends Address {
+  /** Speak TLS, with these. */
+  readonly tls: TlsCredentials | undefined;
+  /** Host names may lead beyond loopback. */
+  readonly anywhere: boolean;
+}
+
+/** Called once, one of the two; never after the cancelling. */
+interface OpenSocketEvents {
+  /** @param exporter of the TLS session; empty without TLS */
+  onOpen(socket: Socket, exporter: Uint8Array): void;
+  /** `connection_lost`, `plaintext_refused`, `tls_failed` or `tls_mismatch`. */
+  onFailed(error: TransportError): void;
+}
+
+/** Opens a socket. @returns what cancels it, and does nothing once it is open */
+function openSocket(target: SocketTarget, events: OpenSocketEvents): () => void {
+  const { host, port, tls, anywhere } = target;
+  const raw = connect({
+    host,
+    port,
+    noDelay: true,
+    keepAlive: true,
+    keepAliveInitialDelay: protocolConstants.pingAfterMs,
+    ...(anywhere ? {} : { lookup: lookupLoopback }),
+  });
+  let stop = follow(raw, "connect", opened, (cause) => {
+    // A name that leads elsewhere was refused while it was looked up.
+    events.onFailed(TransportError.is(cause) ? cause : connectionEnded(cause));
+  });
+  return () => stop();
+
+  function opened(): void {
+    if (tls === undefined) {
+      events.onOpen(raw, new Uint8Array(0));
+      return;
+    }
+    // What happens to it from here on, the secured one tells.
+    raw.on("error", () => {});
+    const secured = secureDial(raw, host, tls);
+    stop = follow(
+      secured,
+      "secureConnect",
+      () => events.onOpen(secured, exporterOf(secured)),
+      (cause) => events.onFailed(dialTlsFailure(formatAddress(target), cause)),
+    );
+  }
+}
+
+/** Waits for the event that says that a socket is ready, or for its end. @returns what destroys it, until it is ready */
+function follow(
+  socket: Socket,
+  ready: "connect" | "secureConnect",
+  onReady: () => void,
+  onFailed: (cause: Error | undefined) => void,
+): () => void {
+  let over = false;
+  const end = (): void => {
+    over = true;
+    socket.off(ready, isReady).off("error", failed).off("close", closed);
+  };
+  const fail = (cause: Error | undefined): void => {
+    if (over) return;
+    end();
+    socket.on("error", () => {});
+    socket.destroy();
+    onFailed(cause);
+  };
+  const failed = (cause: Error): void => fail(cause);
+  const closed = (): void => fail(undefined);
+  const isReady = (): void => {
+    end();
+    onReady();
+  };
+  socket.on(ready, isReady).on("error", failed).on("close", closed);
+  return () => {
+    if (over) return;
+    end();
+    socket.on("error", () => {});
+    socket.destroy();
+  };
+}
+
+/**
+ * Resolves host names for `net`, and refuses those that lead elsewhere than to this machine: before anything is dialled
+ * or bound.
+ */
+export const lookupLoopback: LookupFunction = (hostname, options, callback) => {
+  lookup(hostname, options, (error, address, family) => {
+    const found = typeof address === "string" ? [address] : (address ?? []).map((entry) => entry.address);
+    if (error === null && !found.every(isLoopback)) {
+      callback(plaintextRefused(`${hostname} (${found.join(", ")})`), address, family);
+    } else {
+      callback(error, address, family);
+    }
+  });
+};

@@ -7,23 +7,24 @@
  *
  * The receiver hears of the end exactly once, last: when the socket has closed, or already when the connection fails.
  */
-
 import type { Socket } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError, TransportError } from "../errors/index.js";
 import type { Clock } from "../runtime/index.js";
 import { type Frame, FrameDecoder } from "../wire/index.js";
+import { connectionEnded, errorOfRefuse, refuseOf } from "./failures.js";
 import { Liveness } from "./liveness.js";
-import { refuseOf } from "./refuse-message.js";
 import { SocketWriter } from "./socket-writer.js";
-import { isTlsError, wordsOf } from "./tls-failure.js";
+
+/** The frames that a {@link FrameSocket} hands on: it deals with the others itself. */
+export type ReceivedFrame = Exclude<Frame, { $case: "refuse" | "ping" | "pong" }>;
 
 /** Who gets what comes over a {@link FrameSocket}. Called synchronously; may call back into the socket. */
 export interface FrameReceiver {
   /** The preamble came, where one is expected. */
   onPreamble?(): void;
-  /** A frame came. Never a Refuse, and once established never a Ping or Pong: those are dealt with here. */
-  onFrame(frame: Frame): void;
+  /** A frame came. */
+  onFrame(frame: ReceivedFrame): void;
   /** `writer.canWrite` was false and is true again. */
   onDrain(): void;
   /** The connection ended: undefined if in good order. Last. */
@@ -68,7 +69,7 @@ export class FrameSocket {
     });
     this.writer = new SocketWriter(socket, () => this.#receiver.onDrain());
     this.#liveness = new Liveness(clock, {
-      ping: () => this.writer.write({ kind: "ping", value: { token: 0n } }),
+      ping: () => this.writer.write({ $case: "ping", value: { token: "0" } }),
       dead: (silentMs) => this.#lose(`nothing was heard for ${Math.round(silentMs)} ms, not even the answer to a ping`),
     });
     socket.on("data", (chunk: Buffer) => this.#read(chunk));
@@ -131,7 +132,7 @@ export class FrameSocket {
   fail(error: HawserError, { linger = this.#established }: { readonly linger?: boolean } = {}): void {
     if (this.isOver) return;
     this.#liveness.stop();
-    if (this.#state === "open") this.writer.write({ kind: "refuse", value: refuseOf(error) });
+    if (this.#state === "open") this.writer.write({ $case: "refuse", value: refuseOf(error) });
     this.#state = "failed";
     this.writer.end();
     if (linger) this.#linger();
@@ -180,18 +181,21 @@ export class FrameSocket {
   }
 
   #dispatch(frame: Frame): void {
-    if (frame.kind === "refuse") {
-      this.#refused(new TransportError(frame.value.code, `the other side refused: ${frame.value.message}`));
-    } else if (this.#established && frame.kind === "ping") {
-      this.writer.writePong(frame.value);
-    } else if (!this.#established || frame.kind !== "pong") {
-      this.#receiver.onFrame(frame);
+    switch (frame.$case) {
+      case "refuse":
+        this.#close();
+        this.#tell(errorOfRefuse(frame.value));
+        return;
+      case "ping":
+      case "pong":
+        if (!this.#established) {
+          const message = `the other side sent ${frame.$case} during the handshake`;
+          this.fail(new TransportError("protocol_violation", message));
+        } else if (frame.$case === "ping") this.writer.writePong(frame.value);
+        return;
+      default:
+        this.#receiver.onFrame(frame);
     }
-  }
-
-  #refused(error: TransportError): void {
-    this.#close();
-    this.#tell(error);
   }
 
   /** Closing with bytes unread would reset the connection and the Refuse with it: what comes is read and thrown away. */
@@ -225,16 +229,4 @@ export class FrameSocket {
     this.#told = true;
     this.#receiver.onClosed(error);
   }
-}
-
-/** The error for a connection that ended without a word. @param cause of the socket, if it had one */
-export function connectionEnded(cause: Error | undefined): TransportError {
-  if (isTlsError(cause)) return new TransportError("tls_failed", `TLS failed: ${wordsOf(cause)}`, { cause });
-  const why = cause === undefined ? "the other side closed it" : describe(cause);
-  return new TransportError("connection_lost", `the connection ended: ${why}`, cause && { cause });
-}
-
-/** What happened to a socket. An AggregateError (one attempt for each address of a name) has no message of its own. */
-function describe(error: Error): string {
-  return error instanceof AggregateError ? error.errors.map((one) => String(one.message)).join(", ") : error.message;
 }

@@ -1,5 +1,6 @@
 /**
  * The handshake without its sockets: what is proved, and what is checked in which order. Pure; nonces come from outside.
+ * docs/protocol.md has the bytes that the MACs cover, test/vectors/handshake.json an example.
  *
  *     listener → dialler   Challenge   nonce, versions, capabilities
  *     dialler → listener   Hello       who calls whom on which channel, nonce, MAC
@@ -8,19 +9,11 @@
  * Both MACs cover both nonces, so neither can be replayed; they begin with different labels, so neither can be sent back
  * as the other.
  */
+import { createHmac, timingSafeEqual } from "node:crypto";
 import { limits } from "../../generated/ts/rules/peer/frames.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { TransportError } from "../errors/index.js";
-import {
-  type Capability,
-  type ChallengeFrame,
-  type HelloFields,
-  type HelloFrame,
-  ownCapabilities,
-  type WelcomeFields,
-  type WelcomeFrame,
-} from "../wire/index.js";
-import { handshakeMac, secretOf, type Transcript } from "./handshake-mac.js";
+import { type Challenge, type Hello, type HelloFields, ownCapabilities, type Welcome } from "../wire/index.js";
 
 /** The length of a nonce in bytes: the rules accept no other. */
 export const nonceBytes = limits.Challenge.nonce.minBytes;
@@ -52,7 +45,7 @@ export class DiallerHandshake {
    * @throws TransportError `unsupported_version` if the listener does not speak this version; `protocol_violation` for a
    * second Challenge
    */
-  answer(challenge: ChallengeFrame): HelloFrame {
+  answer(challenge: Challenge): Hello {
     if (this.#transcript !== undefined) {
       throw new TransportError("protocol_violation", "the listener sent a second Challenge");
     }
@@ -66,7 +59,7 @@ export class DiallerHandshake {
     }
     this.#transcript = { ...identity, challengeNonce: challenge.nonce, helloNonce: nonce, version, exporter };
     const mac = handshakeMac(secret, "hello", this.#transcript);
-    return { ...identity, version, nonce, capabilities: ownCapabilities, mac };
+    return { ...identity, version, nonce, capabilities: [...ownCapabilities], mac };
   }
 
   /**
@@ -74,7 +67,7 @@ export class DiallerHandshake {
    *
    * @throws TransportError `unauthenticated` if it does not know the secret; `protocol_violation` before a Challenge
    */
-  accept(welcome: WelcomeFrame): void {
+  accept(welcome: Welcome): void {
     if (this.#transcript === undefined) {
       throw new TransportError("protocol_violation", "the listener sent Welcome before Challenge");
     }
@@ -95,7 +88,7 @@ export interface ListenerHandshakeOptions {
 
 /** A Hello that has proved itself, and the secret it used. */
 export interface VerifiedHello {
-  readonly hello: HelloFrame;
+  readonly hello: Hello;
   readonly transcript: Transcript;
   readonly secret: Uint8Array;
 }
@@ -109,9 +102,9 @@ export class ListenerHandshake {
   }
 
   /** The Challenge to send. */
-  challenge(): ChallengeFrame {
+  challenge(): Challenge {
     const { version } = protocolConstants;
-    return { nonce: this.#options.nonce, minVersion: version, maxVersion: version, capabilities: ownCapabilities };
+    return { nonce: this.#options.nonce, minVersion: version, maxVersion: version, capabilities: [...ownCapabilities] };
   }
 
   /**
@@ -120,7 +113,7 @@ export class ListenerHandshake {
    * @param secrets the mesh secrets that are valid now
    * @throws TransportError `unauthenticated`, `unsupported_version` or `wrong_peer`
    */
-  verify(hello: HelloFrame, secrets: readonly Uint8Array[]): VerifiedHello {
+  verify(hello: Hello, secrets: readonly Uint8Array[]): VerifiedHello {
     const { listenerName, nonce, exporter } = this.#options;
     const transcript = { ...hello, challengeNonce: nonce, helloNonce: hello.nonce, exporter };
     const secret = secretOf(hello.mac, secrets, "hello", transcript);
@@ -144,10 +137,70 @@ export class ListenerHandshake {
   }
 
   /** The Welcome to send, proved with the secret that the Hello used. */
-  welcome(
-    verified: VerifiedHello,
-    fields: WelcomeFields & { readonly maxMessageBytes: number; readonly capabilities: readonly Capability[] },
-  ): WelcomeFrame {
-    return { ...fields, mac: handshakeMac(verified.secret, "welcome", verified.transcript) };
+  welcome({ secret, transcript }: VerifiedHello, fields: Omit<Welcome, "mac">): Welcome {
+    return { ...fields, mac: handshakeMac(secret, "welcome", transcript) };
   }
+}
+
+/** What comes first in the MAC of each direction. */
+const macLabels = { hello: "hawser/1 hello", welcome: "hawser/1 welcome" } as const;
+
+/** What both MACs cover, beside the direction's label. */
+interface Transcript extends HelloFields {
+  readonly challengeNonce: Uint8Array;
+  readonly helloNonce: Uint8Array;
+  readonly version: number;
+  /** The TLS exporter value of the connection; empty without TLS. It ties the proof to this very TLS session. */
+  readonly exporter: Uint8Array;
+}
+
+/**
+ * HMAC-SHA256 over the label and the transcript, each part as a big-endian u32 length and its bytes.
+ *
+ * @param secret the mesh secret, not empty: an empty key proves nothing
+ * @returns 32 bytes
+ */
+export function handshakeMac(
+  secret: Uint8Array,
+  direction: keyof typeof macLabels,
+  transcript: Transcript,
+): Uint8Array {
+  const epoch = Buffer.alloc(8);
+  epoch.writeBigUInt64BE(BigInt(transcript.epoch));
+  const parts = [
+    Buffer.from(macLabels[direction]),
+    transcript.challengeNonce,
+    transcript.helloNonce,
+    Buffer.from(transcript.senderName),
+    Buffer.from(transcript.sourceTopic),
+    Buffer.from(transcript.listenerName),
+    uint32(transcript.connectionKey),
+    epoch,
+    uint32(transcript.version),
+    transcript.exporter,
+  ];
+  const hmac = createHmac("sha256", secret);
+  for (const part of parts) hmac.update(uint32(part.length)).update(part);
+  return hmac.digest();
+}
+
+function uint32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(value);
+  return bytes;
+}
+
+/** The first of the secrets under which the transcript has this MAC. Takes the same time wherever MACs differ. */
+function secretOf(
+  mac: Uint8Array,
+  secrets: readonly Uint8Array[],
+  direction: keyof typeof macLabels,
+  transcript: Transcript,
+): Uint8Array | undefined {
+  let found: Uint8Array | undefined;
+  for (const secret of secrets) {
+    const expected = handshakeMac(secret, direction, transcript);
+    if (secret.length > 0 && mac.length === expected.length && timingSafeEqual(mac, expected)) found ??= secret;
+  }
+  return found;
 }

@@ -1,17 +1,15 @@
 /**
  * Listening for senders.
  */
-
 import { lookup } from "node:dns/promises";
 import { createServer, isIP, type Server } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { TransportError } from "../errors/index.js";
 import { systemClock } from "../runtime/index.js";
 import { formatAddress, isLoopback, parseAddress } from "../wire/index.js";
-import { AcceptedSocket } from "./accept.js";
-import type { ListenOptions } from "./listen-options.js";
+import { AcceptedSocket, type ListenOptions } from "./accept.js";
+import { plaintextRefused } from "./failures.js";
 import { PendingHandshakes } from "./pending-handshakes.js";
-import { plaintextRefused } from "./plaintext.js";
 import { TlsAcceptor } from "./tls-socket.js";
 
 /** A listening socket. */

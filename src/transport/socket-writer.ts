@@ -5,13 +5,13 @@
 import type { Socket } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import {
-  type AckFrame,
+  type Ack,
   type Batch,
   checkFrame,
   type Frame,
   FrameEncoder,
   type Output,
-  type PingFrame,
+  type Pong,
   recycle,
 } from "../wire/index.js";
 
@@ -27,8 +27,8 @@ export class SocketWriter {
   #bytesInSocket = 0;
   readonly #inSocket: Output[] = [];
   /** Encoded when they leave, because a newer one makes them useless: so a reader that stalls cannot pile them up. */
-  #latestAck: AckFrame | undefined;
-  #latestPong: PingFrame | undefined;
+  #latestAck: Ack | undefined;
+  #latestPong: Pong | undefined;
 
   readonly #socket: Socket;
   readonly #onDrain: () => void;
@@ -74,16 +74,16 @@ export class SocketWriter {
   }
 
   /** Writes an Ack, unless a newer one replaces it before it leaves. @throws WireError as `FrameEncoder.append` */
-  writeAck(ack: AckFrame): void {
+  writeAck(ack: Ack): void {
     if (this.#ended) return;
     // Now, when whoever made a mistake can still hear of it.
-    checkFrame({ kind: "ack", value: ack });
+    checkFrame({ $case: "ack", value: ack });
     this.#latestAck = ack;
     this.#schedule();
   }
 
   /** Writes a Pong, unless a newer one replaces it before it leaves. */
-  writePong(pong: PingFrame): void {
+  writePong(pong: Pong): void {
     if (this.#ended) return;
     this.#latestPong = pong;
     this.#schedule();
@@ -131,8 +131,8 @@ export class SocketWriter {
     const latestPong = this.#latestPong;
     this.#latestAck = undefined;
     this.#latestPong = undefined;
-    if (latestAck !== undefined) this.#encoder.append({ kind: "ack", value: latestAck });
-    if (latestPong !== undefined) this.#encoder.append({ kind: "pong", value: latestPong });
+    if (latestAck !== undefined) this.#encoder.append({ $case: "ack", value: latestAck });
+    if (latestPong !== undefined) this.#encoder.append({ $case: "pong", value: latestPong });
   }
 
   #flush(): void {

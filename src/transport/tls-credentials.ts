@@ -6,14 +6,21 @@
  * belongs together; until then the old stays in use. Connections keep what they were made with. Nobody waits long for a
  * file system that does not answer: what was read before is good enough to go on with.
  */
-
 import { createHash } from "node:crypto";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { TransportError } from "../errors/index.js";
 import { readSmallFile, readSmallFileSync } from "../files/index.js";
 import { type Clock, systemClock } from "../runtime/index.js";
-import { loadTlsMaterial, type NamedPem, type TlsMaterial, type TlsPem } from "./tls-material.js";
-import { checkTlsOptions, invalid, type PemSource, type TlsOptions } from "./tls-options.js";
+import {
+  checkTlsOptions,
+  invalid,
+  loadTlsMaterial,
+  type NamedPem,
+  type PemSource,
+  type TlsMaterial,
+  type TlsOptions,
+  type TlsPem,
+} from "./tls-material.js";
 
 const { tlsFileMaxBytes, tlsReloadMs, tlsReloadWaitMs } = protocolConstants;
 
@@ -31,7 +38,7 @@ interface PemPlace {
   readonly pem: Buffer | undefined;
 }
 
-/** See above. */
+/** Reads the files of a peer's TLS options, and follows them. */
 export class TlsCredentials {
   readonly #places: { readonly cert: PemPlace; readonly key: PemPlace; readonly ca: PemPlace | undefined };
   readonly #listeners = new Set<TlsCredentialsListener>();

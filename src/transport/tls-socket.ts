@@ -6,8 +6,8 @@ import { isIP, type Socket } from "node:net";
 import { connect, createServer, type Server, type TLSSocket } from "node:tls";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { TransportError } from "../errors/index.js";
+import { acceptTlsFailure, certificateFault } from "./failures.js";
 import type { TlsCredentials } from "./tls-credentials.js";
-import { acceptTlsFailure, certificateFault } from "./tls-failure.js";
 
 /** The first byte of a connection that begins with TLS: the type of a handshake record. */
 export const tlsFirstByte = 0x16;

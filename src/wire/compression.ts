@@ -3,8 +3,8 @@
  */
 import { promisify } from "node:util";
 import * as zlib from "node:zlib";
+import { Capability, Compression } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { WireError } from "../errors/index.js";
-import type { Capability, Compression } from "./types.js";
 
 /** One of zlib's functions, with the options used here. */
 type Transform = (
@@ -22,19 +22,43 @@ function transformNamed(name: string): Transform | undefined {
   return typeof transform === "function" ? (promisify(transform) as unknown as Transform) : undefined;
 }
 
-const transforms: Record<Compression, { compress: Transform | undefined; decompress: Transform | undefined }> = {
-  gzip: { compress: transformNamed("gzip"), decompress: transformNamed("gunzip") },
-  zstd: { compress: transformNamed("zstdCompress"), decompress: transformNamed("zstdDecompress") },
+/** The ways to compress that there are. Each has a name in errors, and is a capability of who can read it. */
+interface Format {
+  readonly name: string;
+  readonly capability: Capability;
+  readonly compress: Transform | undefined;
+  readonly decompress: Transform | undefined;
+}
+
+const formats: { readonly [C in Exclude<Compression, Compression.UNSPECIFIED | Compression.UNRECOGNIZED>]: Format } = {
+  [Compression.GZIP]: {
+    name: "gzip",
+    capability: Capability.GZIP,
+    compress: transformNamed("gzip"),
+    decompress: transformNamed("gunzip"),
+  },
+  [Compression.ZSTD]: {
+    name: "zstd",
+    capability: Capability.ZSTD,
+    compress: transformNamed("zstdCompress"),
+    decompress: transformNamed("zstdDecompress"),
+  },
 };
 
 /** What this process can read, for Hello, Challenge and Welcome. */
-export const ownCapabilities: readonly Capability[] = (Object.keys(transforms) as Compression[]).filter(
-  (name) => transforms[name].decompress !== undefined,
-);
+export const ownCapabilities: readonly Capability[] = Object.values(formats)
+  .filter(({ decompress }) => decompress !== undefined)
+  .map(({ capability }) => capability);
+
+/** Those among some capabilities that are known here, each once: any other belongs to a newer version. */
+export function knownCapabilities(capabilities: readonly Capability[]): Capability[] {
+  return Object.values(formats).flatMap(({ capability }) => (capabilities.includes(capability) ? capability : []));
+}
 
 /** The compression to use towards a side with these capabilities: zstd where both have it, else gzip. */
 export function chooseCompression(capabilities: readonly Capability[]): Compression {
-  return capabilities.includes("zstd") && ownCapabilities.includes("zstd") ? "zstd" : "gzip";
+  const { ZSTD } = Capability;
+  return capabilities.includes(ZSTD) && ownCapabilities.includes(ZSTD) ? Compression.ZSTD : Compression.GZIP;
 }
 
 /**
@@ -44,8 +68,8 @@ export function chooseCompression(capabilities: readonly Capability[]): Compress
  * @throws WireError `not_supported` for zstd on a Node that has none
  */
 export async function compress(payload: Uint8Array, compression: Compression): Promise<Uint8Array> {
-  const { compress } = transforms[compression];
-  if (compress === undefined) throw missing(compression);
+  const { name, compress } = formatOf(compression);
+  if (compress === undefined) throw missing(name);
   return plain(await compress(payload, {}));
 }
 
@@ -65,8 +89,8 @@ export async function decompress(
   uncompressedBytes: number,
   maxBytes: number,
 ): Promise<Uint8Array> {
-  const { decompress } = transforms[compression];
-  if (decompress === undefined) throw missing(compression);
+  const { name, decompress } = formatOf(compression);
+  if (decompress === undefined) throw missing(name);
   if (uncompressedBytes > maxBytes) {
     throw violation(`a payload declares ${uncompressedBytes} bytes uncompressed; at most ${maxBytes} are accepted`);
   }
@@ -77,15 +101,22 @@ export async function decompress(
   }).catch((cause: unknown) => {
     throw violation(
       tooLong(cause)
-        ? `a ${compression} payload expands beyond the ${uncompressedBytes} bytes it declares`
-        : `a ${compression} payload is damaged: ${cause instanceof Error ? cause.message : String(cause)}`,
+        ? `a ${name} payload expands beyond the ${uncompressedBytes} bytes it declares`
+        : `a ${name} payload is damaged: ${cause instanceof Error ? cause.message : String(cause)}`,
       cause,
     );
   });
   if (expanded.length !== uncompressedBytes) {
-    throw violation(`a ${compression} payload declares ${uncompressedBytes} bytes and expands to ${expanded.length}`);
+    throw violation(`a ${name} payload declares ${uncompressedBytes} bytes and expands to ${expanded.length}`);
   }
   return plain(expanded);
+}
+
+/** @throws WireError `invalid_argument` for a number that is no compression */
+function formatOf(compression: Compression): Format {
+  const format = (formats as Partial<Record<Compression, Format>>)[compression];
+  if (format === undefined) throw new WireError("invalid_argument", `${compression} is no compression`);
+  return format;
 }
 
 function tooLong(cause: unknown): boolean {
@@ -96,8 +127,8 @@ function violation(message: string, cause?: unknown): WireError {
   return new WireError("protocol_violation", message, cause === undefined ? {} : { cause });
 }
 
-function missing(compression: Compression): WireError {
-  return new WireError("not_supported", `this Node (${process.version}) has no ${compression}; 22.15 and later do`);
+function missing(name: string): WireError {
+  return new WireError("not_supported", `this Node (${process.version}) has no ${name}; 22.15 and later do`);
 }
 
 /** zlib gives Buffers; payloads are plain Uint8Arrays everywhere. */

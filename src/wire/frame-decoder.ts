@@ -1,14 +1,20 @@
 /**
  * Bytes in, frames out: the stream of one direction of a connection, split anywhere.
  */
+import { BinaryReader } from "@bufbuild/protobuf/wire";
 import { namesOf, unknownOption, WireError } from "../errors/index.js";
-import { faultOfBatch } from "./batch-rules.js";
 import { ByteQueue } from "./byte-queue.js";
-import { batchNesting, type Codec, type CodecKind, codecs } from "./codecs.js";
-import { frameOfCodec } from "./from-codec.js";
-import { checkNesting, openEnvelope } from "./structure.js";
-import type { Frame } from "./types.js";
-import { checkRules } from "./validate.js";
+import { knownCapabilities } from "./compression.js";
+import {
+  batchNesting,
+  type Codec,
+  checkFrame,
+  codecs,
+  type Frame,
+  type FrameKind,
+  kindOfTag,
+  type Nesting,
+} from "./frames.js";
 
 /** The u32 big-endian length before each frame. */
 const lengthPrefixBytes = 4;
@@ -116,27 +122,27 @@ export class FrameDecoder {
  * @throws WireError `protocol_violation`, as {@link FrameDecoder.next}
  */
 export function decodeFrame(bytes: Uint8Array): Frame {
-  const decoded = decodeStructure(bytes);
-  checkRules(decoded, "protocol_violation");
-  const frame = frameOfCodec(decoded);
-  const fault = frame.kind === "batch" ? faultOfBatch(frame.value) : undefined;
-  if (fault !== undefined) throw new WireError("protocol_violation", fault);
+  const frame = decodeStructure(bytes);
+  checkFrame(frame, "protocol_violation");
+  if (frame.$case === "challenge" || frame.$case === "hello" || frame.$case === "welcome") {
+    frame.value.capabilities = knownCapabilities(frame.value.capabilities);
+  }
   return frame;
 }
 
 /** The generated decoders throw RangeError, TypeError or Error for bytes that are no message. */
-function decodeStructure(bytes: Uint8Array): CodecKind {
+function decodeStructure(bytes: Uint8Array): Frame {
   try {
     const { kind, body, bytes: around } = openEnvelope(bytes, decodeUtf8Strictly);
     const start = body.pos;
     const value = (codecs[kind] as Codec<unknown>).decode(body, body.len - start);
     // A zero tag or the end of a group ends the generated decoder early.
     if (body.pos !== body.len) throw new RangeError(`the ${kind} ends before its bytes do`);
-    const decoded = { $case: kind, value } as CodecKind;
-    if (decoded.$case === "batch" && (decoded.value.compressions.length > 0 || decoded.value.headers.length > 0)) {
+    const frame = { $case: kind, value } as Frame;
+    if (frame.$case === "batch" && (frame.value.compressions.length > 0 || frame.value.headers.length > 0)) {
       checkNesting(around.subarray(start), batchNesting);
     }
-    return decoded;
+    return frame;
   } catch (cause) {
     if (WireError.is(cause)) throw cause;
     const detail = cause instanceof Error ? cause.message : String(cause);
@@ -149,4 +155,105 @@ const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 /** proto3 strings are valid UTF-8; replacement characters would let two different names look alike. */
 function decodeUtf8Strictly(bytes: Uint8Array): string {
   return utf8.decode(bytes);
+}
+
+/*
+ * What the generated decoder does not check: that every length ends where its message ends. It accepts a length that
+ * leaves its submessage as long as it stays within the bytes it was given, and takes a zero tag for the end. So each
+ * frame's value is decoded from a view of exactly its own bytes, and what nests deeper is walked once.
+ */
+
+const lengthDelimited = 2;
+
+/**
+ * The generated code writes every 64-bit field as text and reads its number from that, which costs less for a number than
+ * for a bigint: so what has up to 49 bits, nearly everything, is read as a number.
+ */
+class FrameReader extends BinaryReader {
+  readonly #bytes: Uint8Array;
+
+  constructor(bytes: Uint8Array, decodeUtf8: (bytes: Uint8Array) => string) {
+    super(bytes, decodeUtf8);
+    this.#bytes = bytes;
+  }
+
+  override uint64(): bigint | string {
+    let value = 0;
+    let scale = 1;
+    const end = Math.min(this.pos + 7, this.len);
+    for (let at = this.pos; at < end; at++) {
+      const byte = this.#bytes[at] as number;
+      value += (byte & 0x7f) * scale;
+      scale *= 128;
+      if (byte < 0x80) {
+        this.pos = at + 1;
+        return value as unknown as bigint;
+      }
+    }
+    return super.uint64();
+  }
+}
+
+/** The one value of a frame, not decoded yet. */
+interface Envelope {
+  readonly kind: FrameKind;
+  /** Stands before the value, and ends with it. */
+  readonly body: BinaryReader;
+  /** What {@link body} reads, from its very beginning. */
+  readonly bytes: Uint8Array;
+}
+
+/**
+ * Finds the value of a frame. Fields of `Frame` that this version does not know are passed over.
+ *
+ * @param frame the frame's bytes without the length prefix
+ * @param decodeUtf8 how the body's reader decodes strings
+ * @throws WireError `protocol_violation` without a known kind or with two; whatever the reader throws when a length leaves
+ * the frame
+ */
+function openEnvelope(frame: Uint8Array, decodeUtf8: (bytes: Uint8Array) => string): Envelope {
+  const reader = new FrameReader(frame, decodeUtf8);
+  // Nearly every frame is one field from its first byte to its last: then the same reader goes on with the value.
+  const kind = frame.length > 1 ? kindOfTag.get(frame[0]!) : undefined;
+  if (kind !== undefined) {
+    reader.pos = 1;
+    if (reader.uint32() === reader.len - reader.pos) return { kind, body: reader, bytes: frame };
+  }
+  return searchEnvelope(frame, decodeUtf8);
+}
+
+function searchEnvelope(frame: Uint8Array, decodeUtf8: (bytes: Uint8Array) => string): Envelope {
+  const reader = new BinaryReader(frame);
+  let envelope: Envelope | undefined;
+  while (reader.pos < reader.len) {
+    const [fieldNumber, wireType] = reader.tag();
+    const kind = wireType === lengthDelimited ? kindOfTag.get((fieldNumber << 3) | wireType) : undefined;
+    if (kind === undefined) {
+      reader.skip(wireType, fieldNumber);
+    } else if (envelope !== undefined) {
+      throw new WireError("protocol_violation", `a frame has two kinds, ${envelope.kind} and ${kind}`);
+    } else {
+      const bytes = reader.bytes();
+      envelope = { kind, body: new FrameReader(bytes, decodeUtf8), bytes };
+    }
+  }
+  if (envelope === undefined) {
+    throw new WireError("protocol_violation", "a frame is of no kind that this version knows");
+  }
+  return envelope;
+}
+
+/**
+ * Checks that the lengths within a message end where the message ends, down through its nested messages.
+ *
+ * @throws whatever the reader throws when one does not
+ */
+function checkNesting(message: Uint8Array, nesting: Nesting): void {
+  const reader = new BinaryReader(message);
+  while (reader.pos < reader.len) {
+    const [fieldNumber, wireType] = reader.tag();
+    const nested = wireType === lengthDelimited ? nesting.get((fieldNumber << 3) | wireType) : undefined;
+    if (nested === undefined) reader.skip(wireType, fieldNumber);
+    else checkNesting(reader.bytes(), nested);
+  }
 }

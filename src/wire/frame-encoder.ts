@@ -2,15 +2,10 @@
  * Frames in, bytes out: several frames of one tick become one write.
  */
 import { BinaryWriter } from "@bufbuild/protobuf/wire";
-import { Batch as CodecBatch, Frame as CodecFrame } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import { Batch, Frame as CodecFrame, Delivery, type Header } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { WireError } from "../errors/index.js";
-import { checkBatch, checkedKind } from "./check-outgoing.js";
-import { type Codec, type CodecValue, emptyOf, payloadTag, tagOfKind } from "./codecs.js";
+import { batchTag, type Codec, checkFrame, emptyOf, type Frame, payloadTag } from "./frames.js";
 import { type Output, OutputBlocks } from "./output-blocks.js";
-import { splitBatch } from "./split-batch.js";
-import { codecOfBatch } from "./to-codec.js";
-import type { Batch, Frame } from "./types.js";
-import { varintBytes, writeUint32, writeVarint } from "./varint.js";
 
 /** The u32 big-endian length before each frame. */
 const lengthPrefixBytes = 4;
@@ -32,7 +27,7 @@ export class FrameEncoder {
   readonly #output = new OutputBlocks();
   #writer = new BinaryWriter();
   /** A batch's fields before its payloads. One for all, so that a batch costs no copy of itself. */
-  readonly #head = emptyOf(CodecBatch);
+  readonly #head = emptyOf(Batch);
 
   constructor(options: { readonly maxFrameBytes: number }) {
     this.maxFrameBytes = options.maxFrameBytes;
@@ -50,16 +45,16 @@ export class FrameEncoder {
    * accepts; nothing of it is appended then
    */
   append(frame: Frame): void {
-    if (frame.kind === "batch") {
+    if (frame.$case === "batch") {
       this.appendBatch(frame.value);
       return;
     }
-    const kind = checkedKind(frame);
-    const bytes = this.#encode(CodecFrame, { kind });
+    checkFrame(frame);
+    const bytes = this.#encode(CodecFrame, { kind: frame });
     if (bytes.length > this.maxFrameBytes) {
       throw new WireError(
         "invalid_argument",
-        `a ${frame.kind} frame takes ${bytes.length} bytes; the other side accepts ${this.maxFrameBytes}`,
+        `a ${frame.$case} frame takes ${bytes.length} bytes; the other side accepts ${this.maxFrameBytes}`,
       );
     }
     this.#output.reserve(lengthPrefixBytes + bytes.length);
@@ -70,17 +65,17 @@ export class FrameEncoder {
 
   /** Appends a Batch frame as {@link append}, or several if the other side accepts none that long. */
   appendBatch(batch: Batch): void {
-    const message = checkBatch(batch);
-    if (this.#appendWhole(message)) return;
-    for (const part of splitBatch(batch, this.maxFrameBytes)) this.#appendWhole(codecOfBatch(part));
+    checkFrame({ $case: "batch", value: batch });
+    if (this.#appendWhole(batch)) return;
+    for (const part of splitBatch(batch, this.maxFrameBytes)) this.#appendWhole(part);
   }
 
   /** Appends a Batch frame, unless it would be longer than the other side accepts. */
-  #appendWhole(message: CodecValue<"batch">): boolean {
+  #appendWhole(batch: Batch): boolean {
     // The payloads lie between the other fields; they are copied once, to where they leave from.
-    const head = this.#encodeHead(message);
-    const tail = this.#encodeTail(message);
-    const payloadsBytes = bytesOfPayloads(message.payloads);
+    const head = this.#encodeHead(batch);
+    const tail = this.#encodeTail(batch);
+    const payloadsBytes = bytesOfPayloads(batch.payloads);
     const bodyBytes = head.length + payloadsBytes + tail.length;
     const frameBytes = 1 + varintBytes(bodyBytes) + bodyBytes;
     if (frameBytes > this.maxFrameBytes) return false;
@@ -88,11 +83,11 @@ export class FrameEncoder {
     const output = this.#output;
     output.reserve(lengthPrefixBytes + 1 + 5 + head.length);
     let at = writeUint32(output.block, output.position, frameBytes);
-    output.block[at++] = tagOfKind.batch;
+    output.block[at++] = batchTag;
     at = writeVarint(output.block, at, bodyBytes);
     output.block.set(head, at);
     output.position = at + head.length;
-    this.#appendPayloads(message.payloads, payloadsBytes);
+    this.#appendPayloads(batch.payloads, payloadsBytes);
     if (tail.length > 0) {
       output.reserve(tail.length);
       output.block.set(tail, output.position);
@@ -106,18 +101,18 @@ export class FrameEncoder {
     return this.#output.take();
   }
 
-  #encodeHead({ epoch, delivery, firstNumber, topicKey }: CodecValue<"batch">): Uint8Array {
+  #encodeHead({ epoch, delivery, firstNumber, topicKey }: Batch): Uint8Array {
     const head = this.#head;
     head.epoch = epoch;
     head.delivery = delivery;
     head.firstNumber = firstNumber;
     head.topicKey = topicKey;
-    return this.#encode(CodecBatch, head);
+    return this.#encode(Batch, head);
   }
 
-  #encodeTail({ compressions, headers }: CodecValue<"batch">): Uint8Array {
+  #encodeTail({ compressions, headers }: Batch): Uint8Array {
     if (compressions.length === 0 && headers.length === 0) return noBytes;
-    return this.#encode(CodecBatch, { ...emptyOf(CodecBatch), compressions, headers });
+    return this.#encode(Batch, { ...emptyOf(Batch), compressions, headers });
   }
 
   #appendPayloads(payloads: readonly Uint8Array[], payloadsBytes: number): void {
@@ -160,4 +155,104 @@ function bytesOfPayloads(payloads: readonly Uint8Array[]): number {
   let sum = 0;
   for (const { length } of payloads) sum += 1 + varintBytes(length) + length;
   return sum;
+}
+
+/** More than the fields of a batch beside its payloads, compressions and headers take, with the tags around it. */
+const fixedBytes = 64;
+
+/** More than the tag and length of a payload, and the entry that says how it is compressed, take. */
+const payloadOverheadBytes = 32;
+
+/** More than the tags and lengths around one header, or around the list of them, take. */
+const headerOverheadBytes = 16;
+
+/**
+ * Splits a batch into batches that surely fit a frame each, in order and with their numbers. Callers gather a batch by
+ * its payload bytes; headers can make many small payloads much longer than that.
+ *
+ * @param maxFrameBytes the greatest frame that the other side accepts, without its length prefix
+ * @throws WireError `invalid_argument` if a single message does not fit
+ */
+function splitBatch(batch: Batch, maxFrameBytes: number): readonly Batch[] {
+  const room = maxFrameBytes - fixedBytes;
+  const headersOf = new Map(batch.headers.map((entry) => [entry.index, entry.headers]));
+  const parts: Batch[] = [];
+  let begin = 0;
+  let bytes = 0;
+  batch.payloads.forEach((payload, index) => {
+    const size = payload.length + payloadOverheadBytes + bytesOfHeaders(headersOf.get(index));
+    if (size > room) {
+      throw new WireError(
+        "invalid_argument",
+        `a message takes ${size} bytes with its headers; the other side accepts frames of ${maxFrameBytes}`,
+      );
+    }
+    if (bytes + size > room) {
+      parts.push(slice(batch, begin, index));
+      begin = index;
+      bytes = 0;
+    }
+    bytes += size;
+  });
+  parts.push(slice(batch, begin, batch.payloads.length));
+  return parts;
+}
+
+/** At least the bytes that the headers take. */
+function bytesOfHeaders(headers: readonly Header[] | undefined): number {
+  if (headers === undefined) return 0;
+  let bytes = headerOverheadBytes;
+  for (const { name, value } of headers) {
+    bytes += headerOverheadBytes + Buffer.byteLength(name) + Buffer.byteLength(value);
+  }
+  return bytes;
+}
+
+function slice(batch: Batch, begin: number, end: number): Batch {
+  const within = <T extends { readonly index: number }>(entries: readonly T[]): T[] =>
+    entries
+      .filter(({ index }) => index >= begin && index < end)
+      .map((entry) => ({ ...entry, index: entry.index - begin }));
+  return {
+    ...batch,
+    firstNumber: batch.delivery === Delivery.AT_LEAST_ONCE ? batch.firstNumber + begin : 0,
+    payloads: batch.payloads.slice(begin, end),
+    compressions: within(batch.compressions),
+    headers: within(batch.headers),
+  };
+}
+
+/*
+ * Base-128 varints, as in https://protobuf.dev/programming-guides/encoding/#varints. Only what batches need beside the
+ * library's writer: lengths below 2^32, written into memory that is there already.
+ */
+
+/** How many bytes `value` (0 to 2^32 − 1) takes. */
+function varintBytes(value: number): number {
+  if (value < 0x80) return 1;
+  if (value < 0x4000) return 2;
+  if (value < 0x200000) return 3;
+  if (value < 0x10000000) return 4;
+  return 5;
+}
+
+/** Writes `value` (0 to 2^32 − 1) at `position`. @returns the position behind it */
+function writeVarint(bytes: Uint8Array, position: number, value: number): number {
+  let rest = value;
+  let at = position;
+  while (rest > 0x7f) {
+    bytes[at++] = (rest & 0x7f) | 0x80;
+    rest >>>= 7;
+  }
+  bytes[at++] = rest;
+  return at;
+}
+
+/** Writes `value` as a big-endian u32 at `position`. @returns the position behind it */
+function writeUint32(bytes: Uint8Array, position: number, value: number): number {
+  bytes[position] = value >>> 24;
+  bytes[position + 1] = value >>> 16;
+  bytes[position + 2] = value >>> 8;
+  bytes[position + 3] = value;
+  return position + 4;
 }

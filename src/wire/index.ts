@@ -1,7 +1,32 @@
 /**
- * The wire: bytes in, bytes out. Framing, codecs bound to the spec's limits, compression, addresses. Knows no socket and
- * no clock.
+ * The wire: bytes in, frames out, and back. Framing, the codecs bound to the spec's rules, compression, addresses. Knows
+ * no socket and no clock.
+ *
+ * A frame is `{ $case, value }`, and both are the generated code's own types: what `frames.proto` says of a field is what
+ * every layer above sees, from the socket to the channel. Nothing is renamed or copied on the way.
+ *
+ * The payloads of a batch are lent. Outgoing, they belong to the connection until they are written: do not change their
+ * bytes after handing them over. Incoming, they are views into the received chunk, valid as long as they are referenced;
+ * each view keeps its whole chunk (64 KiB, or the whole frame) alive, so copy what is kept for long.
  */
+export {
+  type Ack,
+  type Batch,
+  Capability,
+  type Challenge,
+  Compression,
+  Delivery,
+  type GoLive,
+  type Goodbye,
+  type Header,
+  type Hello,
+  type PayloadCompression,
+  type PayloadHeaders,
+  type Ping,
+  type Pong,
+  type Refuse,
+  type Welcome,
+} from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 export {
   type ErrorCode,
   type ErrorEntry,
@@ -11,32 +36,8 @@ export {
   WireError,
 } from "../errors/index.js";
 export { type Address, formatAddress, isLoopback, parseAddress } from "./address.js";
-export { checkFrame } from "./check-outgoing.js";
 export { chooseCompression, compress, decompress, ownCapabilities } from "./compression.js";
 export { decodeFrame, FrameDecoder, type FrameDecoderOptions } from "./frame-decoder.js";
 export { FrameEncoder, referencedPayloadBytes } from "./frame-encoder.js";
+export { checkFrame, type Frame, type FrameKind, type HelloFields, type WelcomeFields } from "./frames.js";
 export { type Output, recycle } from "./output-blocks.js";
-export type {
-  AckFrame,
-  Batch,
-  Capability,
-  ChallengeFrame,
-  Compression,
-  Delivery,
-  Frame,
-  FrameKind,
-  FrameValues,
-  GoLiveFrame,
-  GoodbyeFrame,
-  Headers,
-  HelloFields,
-  HelloFrame,
-  IncomingBatch,
-  OutgoingBatch,
-  PayloadCompression,
-  PayloadHeaders,
-  PingFrame,
-  RefuseFrame,
-  WelcomeFields,
-  WelcomeFrame,
-} from "./types.js";

@@ -24,7 +24,7 @@ describe("a sender's channel that goes live", () => {
     const bench = SenderBench.live();
     bench.send(1, "a");
     bench.take();
-    bench.ack("c1", 2, 1, { cursor: { epoch: 6, number: 1 } });
+    bench.ack("c1", 2, 1, { epoch: 6, number: 1 });
     bench.channel.onClosed("c1", 3);
     bench.ack("c1", 4, 1);
     expect(bench.take()).toEqual(["store 1"]);

@@ -1,5 +1,4 @@
 import {
-  type AckNews,
   type DeadMessage,
   type IncomingMessage,
   ListenerChannel,
@@ -12,6 +11,7 @@ import {
   type SenderLimits,
   type StoredRow,
 } from "../../src/channel/index.js";
+import { type Ack, Delivery } from "../../src/wire/index.js";
 
 interface Named extends OutgoingMessage {
   readonly ticket: string;
@@ -58,7 +58,7 @@ export class SenderBench implements SenderEffects<Named> {
   /** Offers messages named by their tickets, and flushes. */
   send(now: number, ...tickets: string[]): void {
     for (const ticket of tickets) {
-      const delivery = ticket.startsWith("~") ? "at-most-once" : "at-least-once";
+      const delivery = ticket.startsWith("~") ? Delivery.AT_MOST_ONCE : Delivery.AT_LEAST_ONCE;
       const payload = new Uint8Array(10);
       const rest = { topicKey: 1, encoding: undefined, headers: undefined };
       if (!this.channel.offer({ delivery, payload, ticket, ...rest }, now)) this.log.push(`refused ${ticket}`);
@@ -74,12 +74,16 @@ export class SenderBench implements SenderEffects<Named> {
     cursor: Position = { epoch: 0, number: 0 },
     credit = 500,
   ): void {
-    this.channel.onConnected(connection, { cursor, backlog, credit, maxMessageBytes: 50 }, now);
+    const { epoch: cursorEpoch, number } = cursor;
+    this.channel.onConnected(connection, { cursorEpoch, cursor: number, backlog, credit, maxMessageBytes: 50 }, now);
   }
 
-  ack(connection: unknown, now: number, number: number, news: Partial<AckNews> = {}): void {
-    const cursor = { epoch: 7, number };
-    this.channel.onAck(connection, { cursor, credit: 500, backlog: 0, busy: false, live: true, ...news }, now);
+  ack(connection: unknown, now: number, number: number, news: Partial<Ack> = {}): void {
+    this.channel.onAck(
+      connection,
+      { epoch: 7, number, credit: 500, backlog: 0, busy: false, live: true, ...news },
+      now,
+    );
   }
 
   /** What was written down since the last call. */
@@ -87,7 +91,7 @@ export class SenderBench implements SenderEffects<Named> {
     return this.log.splice(0);
   }
 
-  writeBatch(_delivery: string, _topicKey: number, first: number, messages: Named[]): void {
+  writeBatch(_delivery: Delivery, _topicKey: number, first: number, messages: Named[]): void {
     this.log.push(`write ${first} ${messages.map(({ ticket }) => ticket).join(",")}`);
   }
   writeGoLive(): void {
@@ -170,9 +174,9 @@ export class ListenerBench implements ListenerEffects {
     return handled;
   }
 
-  writeAck(connection: unknown, { cursor, backlog, busy, live }: AckNews): void {
+  writeAck(connection: unknown, { epoch, number, backlog, busy, live }: Ack): void {
     const words = [busy && "busy", live && "live", backlog > 0 && `backlog ${backlog}`].filter(Boolean).join(" ");
-    this.log.push(`ack ${connection} ${place(cursor)} ${words}`.trim());
+    this.log.push(`ack ${connection} ${epoch}/${number} ${words}`.trim());
   }
   closeConnection(connection: unknown): void {
     this.log.push(`close ${connection}`);

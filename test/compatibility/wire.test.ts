@@ -2,7 +2,7 @@
  * Peers of different program versions on one wire, as docs/compatibility.md says.
  */
 import { describe, expect, it } from "vitest";
-import { ownCapabilities } from "../../src/wire/index.js";
+import { Capability, ownCapabilities } from "../../src/wire/index.js";
 import { ForeignPeer } from "../conformance/peer/foreign-peer.js";
 import { type FrameStream, NodeWire, type NodeWireOptions } from "../conformance/peer/node-wire.js";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
@@ -123,7 +123,7 @@ describe("capabilities", () => {
     const packed = Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x20, 5, (5 << 3) | 1, 0, 0, ...Buffer.from("hello")]);
     expect(await sender.sendPacked(topicKey, packed, "COMPRESSION_ZSTD", 5)).toBe("delivered");
     const letters = await world.query("SELECT error_code, attempts FROM hawser.dead_letters");
-    if (ownCapabilities.includes("zstd")) {
+    if (ownCapabilities.includes(Capability.ZSTD)) {
       expect(orders.texts).toEqual(["hello"]);
       expect(letters).toEqual([]);
     } else {

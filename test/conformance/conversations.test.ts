@@ -3,18 +3,18 @@
  */
 import { describe, expect, it } from "vitest";
 import { DiallerHandshake, ListenerHandshake } from "../../src/transport/handshake.js";
-import { decodeFrame, type Frame } from "../../src/wire/index.js";
+import { Capability, decodeFrame, type Frame, type FrameKind } from "../../src/wire/index.js";
 import { encode } from "../wire/coding.js";
 import { bytesOfHex, type ConversationVector, conversationVectors, hexOfBytes } from "../wire/vectors.js";
 
 const none = new Uint8Array(0);
 
 /** The one frame of a kind that a conversation has, and its bytes. */
-function frameOf<K extends Frame["kind"]>({ steps }: ConversationVector, kind: K) {
+function frameOf<K extends FrameKind>({ steps }: ConversationVector, kind: K) {
   const step = steps.find(({ frame, frameHex }) => frame === kind && frameHex !== undefined);
   if (step?.frameHex === undefined) return undefined;
   const frame = decodeFrame(bytesOfHex(step.frameHex).subarray(4));
-  return { value: frame.value as Extract<Frame, { kind: K }>["value"], hex: step.frameHex };
+  return { value: frame.value as Extract<Frame, { $case: K }>["value"], hex: step.frameHex };
 }
 
 /** What each side is to say: the frame's bytes, or the code with which it refuses. */
@@ -36,7 +36,7 @@ function replay(vector: ConversationVector): { hello: string; welcome: string } 
   try {
     const answer = dialler.answer(challenge);
     // What this process can read besides differs between versions of Node.
-    said.hello = hexOfBytes(encode({ kind: "hello", value: { ...answer, capabilities: ["gzip"] } }));
+    said.hello = hexOfBytes(encode({ $case: "hello", value: { ...answer, capabilities: [Capability.GZIP] } }));
   } catch (error) {
     said.hello = codeOf(error);
   }
@@ -45,7 +45,7 @@ function replay(vector: ConversationVector): { hello: string; welcome: string } 
     const verified = listener.verify(hello.value, [new Uint8Array(32), secret]);
     if (welcome !== undefined) {
       const { mac: _, ...fields } = welcome.value;
-      said.welcome = hexOfBytes(encode({ kind: "welcome", value: listener.welcome(verified, fields) }));
+      said.welcome = hexOfBytes(encode({ $case: "welcome", value: listener.welcome(verified, fields) }));
       dialler.accept(welcome.value);
     }
   } catch (error) {
@@ -64,7 +64,7 @@ describe("the vectors of conversations", () => {
     for (const { frame, frameHex } of steps) {
       if (frameHex === undefined) continue;
       const decoded = decodeFrame(bytesOfHex(frameHex).subarray(4));
-      expect(decoded.kind).toBe(frame);
+      expect(decoded.$case).toBe(frame);
       expect(hexOfBytes(encode(decoded))).toBe(frameHex);
     }
   });

@@ -6,6 +6,7 @@ import { Outbox } from "../../src/peer/outbox.js";
 import { StatusEmitter } from "../../src/peer/status.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import { openStore, type Store } from "../../src/store/index.js";
+import { Delivery } from "../../src/wire/index.js";
 import { eventually } from "../support/eventually.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
@@ -43,7 +44,7 @@ describe("the outbox of a peer", () => {
   });
 
   async function send(topic: string): Promise<Receipt> {
-    const message = { delivery: "at-least-once", payload: new Uint8Array([1]), headers: undefined } as const;
+    const message = { delivery: Delivery.AT_LEAST_ONCE, payload: new Uint8Array([1]), headers: undefined } as const;
     return await (await outbox.sendTo(topic, message)).promise;
   }
 

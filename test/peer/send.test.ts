@@ -3,6 +3,7 @@
  */
 import { describe, expect, it } from "vitest";
 import { batchOf, Outgoing } from "../../src/peer/outgoing.js";
+import { Delivery } from "../../src/wire/index.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 import { failure } from "./support/errors.js";
@@ -308,8 +309,8 @@ describe("an AbortSignal", () => {
 
 it("a Buffer that is lent to the connection is copied, and so is one that the caller takes back", () => {
   const buffer = Buffer.alloc(512 * 1024, 1);
-  const message = new Outgoing("at-least-once", { topic: "t", topicKey: 1 }, buffer, undefined);
-  const batch = batchOf(1, "at-least-once", 1, 1, [message]);
+  const message = new Outgoing(Delivery.AT_LEAST_ONCE, { topic: "t", topicKey: 1 }, buffer, undefined);
+  const batch = batchOf(1, Delivery.AT_LEAST_ONCE, 1, 1, [message]);
   message.keep();
   buffer.fill(2);
   expect([batch.payloads[0]?.[0], message.payload[0]]).toEqual([1, 1]);

@@ -1,22 +1,39 @@
 /**
- * Departures from the delivery rules, each of which the simulator must catch: they show that it can fail. Those inside
- * a state machine are subclasses; those inside the store are switches of the model.
+ * Departures from the delivery rules, each of which the simulator must catch: they show that it can fail. Those of a
+ * state machine stand between it and the world: they change its effects, its limits, what it is told, or the intake that
+ * it is made of. Those inside the store are switches of the model.
  */
 import {
   comparePositions,
-  type DeadMessage,
   type HandlerResult,
+  type LinkState,
   ListenerChannel,
+  type ListenerEffects,
+  type ListenerLimits,
   type Position,
-  SenderChannel,
+  type SenderEffects,
+  type SenderLimits,
 } from "../../src/channel/index.js";
+import { Intake, type Question } from "../../src/channel/intake.js";
+import { type Ack, Delivery } from "../../src/wire/index.js";
 import type { StoreFaults } from "./postgres.js";
 import type { SimulatedMessage } from "./records.js";
 
+type Effects = SenderEffects<SimulatedMessage>;
+
 /** What a run is made of. */
 export interface Mutant {
-  readonly Sender: typeof SenderChannel<SimulatedMessage>;
-  readonly Listener: typeof ListenerChannel;
+  /** The effects of a sender's channel, changed. */
+  readonly senderEffects?: (effects: Effects) => Effects;
+  readonly senderLimits?: Partial<SenderLimits>;
+  /** An Ack as the sender takes it. */
+  readonly ack?: (ack: Ack) => Ack;
+  /** A listener's channel, made otherwise. */
+  readonly listener?: (cursor: Position, limits: ListenerLimits, effects: ListenerEffects) => ListenerChannel;
+  /** The cursor that a listener tells in Welcome. */
+  readonly welcome?: (channel: ListenerChannel) => Position;
+  /** The end of a handler as the channel hears of it. */
+  readonly handlerResult?: (result: HandlerResult) => HandlerResult;
   readonly store?: StoreFaults;
   readonly resolvesOnUnknown?: boolean;
   readonly cursorBeforeLease?: boolean;
@@ -48,112 +65,123 @@ export interface Mutant {
 }
 
 /** The rules as they are. */
-export const unchanged: Mutant = { Sender: SenderChannel<SimulatedMessage>, Listener: ListenerChannel };
+export const unchanged: Mutant = {};
 
-class NewerBeforeOlder extends SenderChannel<SimulatedMessage> {
-  protected override beginInsert(firstNumber: number, messages: SimulatedMessage[]): void {
-    if (messages.length > 1) super.beginInsert(firstNumber + 1, messages.slice(1));
-    else super.beginInsert(firstNumber, messages);
-  }
-}
-
-class NoAckTimeout extends SenderChannel<SimulatedMessage> {
-  protected override overdueThrough(): number {
-    return 0;
-  }
-  override onAck(...[connection, ack, now]: Parameters<SenderChannel<SimulatedMessage>["onAck"]>): void {
-    super.onAck(connection, { ...ack, busy: false }, now);
-  }
-}
-
-class TwoInserts extends SenderChannel<SimulatedMessage> {
-  #through = 0;
-  protected override beginInsert(firstNumber: number, messages: SimulatedMessage[]): void {
-    super.beginInsert(firstNumber, messages);
-    this.#through = Math.max(this.#through, firstNumber + messages.length - 1);
-    const next = this.queue.at(this.#through + 1);
-    if (messages.length > 0 && next !== undefined) super.beginInsert(this.#through + 1, [next]);
-  }
-}
-
-class ResolvesOnWrite extends SenderChannel<SimulatedMessage> {
-  protected override wrote(messages: SimulatedMessage[]): void {
-    const before = this.written - messages.length;
-    for (const [index, message] of messages.entries()) {
-      if (before + index < this.settledThrough) continue;
-      this.effects.settle(message, "delivered");
-      this.settledThrough = before + index + 1;
-    }
-  }
-}
-
-class AckTimeoutStoresSubset extends SenderChannel<SimulatedMessage> {
-  protected override beginInsert(firstNumber: number, messages: SimulatedMessage[]): void {
-    const isLive = this.state === "live" || this.state === "going-live";
-    const left = isLive && messages.length > 1 ? messages.length - 1 : 0;
-    super.beginInsert(firstNumber + left, messages.slice(left));
-  }
-}
-
-class AckBeforeCommit extends ListenerChannel {
-  protected override ackCursor(): Position {
-    return this.handling.handled;
-  }
-  protected override commitHandled(dead: DeadMessage | undefined): void {
-    this.ack();
-    super.commitHandled(dead);
-  }
-}
-
-class WelcomeWithWatermark extends ListenerChannel {
-  protected override welcomeCursor(): Position {
-    return this.intake.watermark;
-  }
-}
-
-/** A listener that takes an older query for the answer to one of its questions. */
-function believing(believed: "epoch" | "gap" | "live"): typeof ListenerChannel {
-  return class extends ListenerChannel {
-    protected override concluded(question: "epoch" | "gap" | "live", query: number, begunBefore: number): boolean {
-      return question === believed || super.concluded(question, query, begunBefore);
-    }
+/** Leaves the oldest message of each insert out. */
+function newerBeforeOlder(effects: Effects): Effects {
+  return {
+    ...effects,
+    store: (first, messages) =>
+      messages.length > 1 ? effects.store(first + 1, messages.slice(1)) : effects.store(first, messages),
   };
 }
 
-class CursorMovesBack extends ListenerChannel {
-  override onCommitted(cursor: Position): void {
-    super.onCommitted(cursor);
-    if (comparePositions(cursor, this.intake.watermark) < 0) this.intake.watermark = cursor;
-  }
+/** Splits each insert into two that are under way at once: the first answer is taken for both. */
+function twoInserts(effects: Effects): Effects {
+  return {
+    ...effects,
+    store: (first, messages) => {
+      const half = Math.ceil(messages.length / 2);
+      effects.store(first, messages.slice(0, half));
+      if (half < messages.length) effects.store(first + half, messages.slice(half));
+    },
+  };
 }
 
-class TransactionNotNoted extends ListenerChannel {
-  override finish(result: HandlerResult, now: number): void {
-    super.finish(result.kind === "committed" ? { kind: "postponed" } : result, now);
-  }
+/** Confirms numbered messages as soon as they are written. */
+function resolvesOnWrite(effects: Effects): Effects {
+  const settled = new Set<SimulatedMessage>();
+  const settle: Effects["settle"] = (message, outcome) => {
+    if (settled.has(message)) return;
+    settled.add(message);
+    effects.settle(message, outcome);
+  };
+  return {
+    ...effects,
+    settle,
+    writeBatch: (delivery, topicKey, first, messages) => {
+      effects.writeBatch(delivery, topicKey, first, messages);
+      if (delivery === Delivery.AT_LEAST_ONCE) for (const message of messages) settle(message, "delivered");
+    },
+  };
 }
 
-class SessionEndNotCounted extends ListenerChannel {
-  override finish(result: HandlerResult, now: number): void {
-    super.finish(result.kind === "sessionEnded" ? { kind: "postponed" } : result, now);
-  }
+/** Stores only the newest message of an insert while the channel is live. */
+function storesSubset(effects: Effects): Effects {
+  let state: LinkState = "connecting";
+  return {
+    ...effects,
+    linkChanged: (changed) => {
+      state = changed;
+      effects.linkChanged(changed);
+    },
+    store: (first, messages) => {
+      const left = state === "live" || state === "going-live" ? messages.length - 1 : 0;
+      effects.store(first + left, messages.slice(left));
+    },
+  };
 }
 
-class TransactionBeforeDeadLetter extends ListenerChannel {
-  constructor(...[cursor, limits, effects]: ConstructorParameters<typeof ListenerChannel>) {
-    super(cursor, { ...limits, transactional: false }, effects);
-  }
+/** Acknowledges what is handled before its cursor is committed. */
+function ackBeforeCommit(cursor: Position, limits: ListenerLimits, effects: ListenerEffects): ListenerChannel {
+  let handled = cursor;
+  let latest: { readonly connection: unknown; readonly ack: Ack } | undefined;
+  return new ListenerChannel(cursor, limits, {
+    ...effects,
+    writeAck: (connection, ack) => {
+      latest = { connection, ack };
+      effects.writeAck(connection, comparePositions(handled, ack) > 0 ? { ...ack, ...handled } : ack);
+    },
+    commit: (committing, dead) => {
+      handled = committing;
+      if (latest !== undefined) effects.writeAck(latest.connection, { ...latest.ack, ...handled });
+      effects.commit(committing, dead);
+    },
+  });
+}
+
+/** A listener that takes an older query for the answer to one of its questions. */
+function believing(believed: Question): NonNullable<Mutant["listener"]> {
+  return (cursor, limits, effects) =>
+    new ListenerChannel(cursor, limits, effects, (handling) => {
+      return new Intake(cursor, limits, effects, handling, (question, query, begunBefore) => {
+        return question === believed || query > begunBefore;
+      });
+    });
+}
+
+/** Moves the watermark back to the committed cursor whenever that is told. */
+function watermarkMovesBack(cursor: Position, limits: ListenerLimits, effects: ListenerEffects): ListenerChannel {
+  let intake: Intake | undefined;
+  const writeAck: ListenerEffects["writeAck"] = (connection, ack) => {
+    const { epoch, number } = ack;
+    if (intake !== undefined && comparePositions(ack, intake.watermark) < 0) intake.watermark = { epoch, number };
+    effects.writeAck(connection, ack);
+  };
+  return new ListenerChannel(cursor, limits, { ...effects, writeAck }, (handling) => {
+    intake = new Intake(cursor, limits, effects, handling);
+    return intake;
+  });
+}
+
+/** Hears of one kind of end as if the handler had not been started. */
+function postponing(kind: HandlerResult["kind"]): NonNullable<Mutant["handlerResult"]> {
+  return (result) => (result.kind === kind ? { kind: "postponed" } : result);
 }
 
 const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> = {
   "resolves on an unknown commit": { resolvesOnUnknown: true },
-  "newer stored before older": { Sender: NewerBeforeOlder },
+  "newer stored before older": { senderEffects: newerBeforeOlder },
   "insert without the epoch check": {
     store: { insertWithoutEpochCheck: true },
     faults: ["stall", "session", "twin", "cut"],
     faultTimes: 5,
   },
-  "no ackTimeout": { Sender: NoAckTimeout },
+  "no ackTimeout": {
+    // Without a time limit for the send either, which ends the wait of handlers that wait for each other.
+    senderLimits: { ackTimeoutMs: Number.POSITIVE_INFINITY, sendTimeoutMs: Number.POSITIVE_INFINITY },
+    ack: (ack) => ({ ...ack, busy: false }),
+  },
   "epoch + 1 without the clock": { store: { epochWithoutClock: true } },
   "epoch check without the lock": {
     store: { checkWithoutLock: true },
@@ -161,18 +189,18 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> 
     faults: ["kill", "session", "twin"],
     faultTimes: 6,
   },
-  "two inserts in flight": { Sender: TwoInserts },
-  "Ack before the cursor commit": { Listener: AckBeforeCommit },
-  "resolves on the socket write": { Sender: ResolvesOnWrite },
-  "ackTimeout stores a subset": { Sender: AckTimeoutStoresSubset },
+  "two inserts in flight": { senderEffects: twoInserts },
+  "Ack before the cursor commit": { listener: ackBeforeCommit },
+  "resolves on the socket write": { senderEffects: resolvesOnWrite },
+  "ackTimeout stores a subset": { senderEffects: storesSubset },
   "no advisory lock": { store: { noLease: true } },
   "no ON CONFLICT": { store: { noOnConflict: true } },
-  "Welcome with the accepted watermark": { Listener: WelcomeWithWatermark, seeds: 2_000 },
+  "Welcome with the accepted watermark": { welcome: (channel) => channel.accepted, seeds: 2_000 },
   "cursor read before the lease": { cursorBeforeLease: true, seeds: 2_000 },
-  "GoLive answered by an older query": { Listener: believing("live"), seeds: 2_000 },
-  "gap declared by an older query": { Listener: believing("gap"), seeds: 2_000 },
+  "GoLive answered by an older query": { listener: believing("live"), seeds: 2_000 },
+  "gap declared by an older query": { listener: believing("gap"), seeds: 2_000 },
   "new epoch begun by an older query": {
-    Listener: believing("epoch"),
+    listener: believing("epoch"),
     warmStart: { callFaultRate: 0, dialFaultRate: 0, notifyLossRate: 0.3, slowRate: 0.6 },
     faults: ["kill", "cut", "stop"],
     faultTimes: 8,
@@ -205,11 +233,11 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> 
     faultTimes: 8,
     seeds: 8_000,
   },
-  "watermark moves back": { Listener: CursorMovesBack },
+  "watermark moves back": { listener: watermarkMovesBack },
   "transaction without the lock on the cursor": { store: { noCursorLock: true }, transactional: true },
-  "transaction that moves no cursor of the machine": { Listener: TransactionNotNoted, transactional: true },
+  "transaction that moves no cursor of the machine": { handlerResult: postponing("committed"), transactional: true },
   "next transaction before a dead letter's commit": {
-    Listener: TransactionBeforeDeadLetter,
+    listener: (cursor, limits, effects) => new ListenerChannel(cursor, { ...limits, transactional: false }, effects),
     transactional: true,
     poison: true,
     seeds: 4_000,
@@ -223,7 +251,7 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> 
   },
   "attempts not counted": { store: { countsNoAttempts: true }, poison: true },
   "end of a session not counted": {
-    Listener: SessionEndNotCounted,
+    handlerResult: postponing("sessionEnded"),
     transactional: true,
     poison: true,
     poisonEndsSessions: true,

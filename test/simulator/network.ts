@@ -3,7 +3,8 @@
  * loses what is under way, and each side hears of it later, on its own. What was handed to a process before the cut
  * may still be worked on after it.
  */
-import type { AckNews, Position } from "../../src/channel/index.js";
+import type { Position } from "../../src/channel/index.js";
+import type { Ack } from "../../src/wire/index.js";
 import type { World } from "./world.js";
 
 export class Wire {
@@ -11,7 +12,7 @@ export class Wire {
   /** What the sender had surely stored when it sent GoLive. */
   storedAtGoLive: Position | undefined;
   /** The Ack that leaves at the end of the tick. */
-  pendingAck: AckNews | undefined;
+  pendingAck: Ack | undefined;
   readonly #lastAt: [number, number] = [0, 0];
   readonly #ended: [boolean, boolean] = [false, false];
   /** Each side's handler of the end; index 0 is the dialler. */

@@ -4,10 +4,13 @@
  * snapshots; answers that are lost while the commit lands, perhaps much later; and a failover that loses the last
  * commits.
  */
-import { comparePositions, origin, type Position } from "../../src/channel/index.js";
+import { comparePositions, type Position } from "../../src/channel/index.js";
 import type { PeerProcess } from "./process.js";
 import { type MessageRecord, Violation } from "./records.js";
 import type { World } from "./world.js";
+
+/** Before anything that was ever sent. */
+const origin: Position = { epoch: 0, number: 0 };
 
 /** What a stored row carries: the payload object is the message's identity in the simulation. */
 export interface ModelRow {

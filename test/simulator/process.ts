@@ -2,7 +2,12 @@
  * A simulated process: one peer with a name, its lease, its sending and its receiving channels. The channels are the
  * product's own state machines; what surrounds them here stands for sockets, the store and the operating system.
  */
-import type { IncomingMessage, SenderChannel, SenderEffects, WelcomeNews } from "../../src/channel/index.js";
+import {
+  type ChannelWelcome,
+  type IncomingMessage,
+  SenderChannel,
+  type SenderEffects,
+} from "../../src/channel/index.js";
 import { Wire } from "./network.js";
 import type { CallResult, NameTaken, OwnedChannel, Raised, Session } from "./postgres.js";
 import { Receiving } from "./receiving.js";
@@ -232,7 +237,12 @@ export class PeerProcess {
     this.receiving.open(owned);
     for (const { key, from } of world.channels) {
       if (from !== this.name) continue;
-      const channel = new world.mutant.Sender(this.epoch, world.limits.sender, this.#senderEffects(key));
+      const effects = this.#senderEffects(key);
+      const channel = new SenderChannel(
+        this.epoch,
+        { ...world.limits.sender, ...world.mutant.senderLimits },
+        world.mutant.senderEffects?.(effects) ?? effects,
+      );
       const outgoing = {
         key,
         channel,
@@ -432,7 +442,7 @@ export class PeerProcess {
   }
 
   /** The listener has welcomed us. */
-  connected(wire: Wire, key: number, welcome: WelcomeNews): void {
+  connected(wire: Wire, key: number, welcome: ChannelWelcome): void {
     const outgoing = this.#outgoing.get(key)!;
     outgoing.redialMs = 100;
     outgoing.channel.onConnected(wire, welcome, this.now);
@@ -525,8 +535,8 @@ export class PeerProcess {
   acked(wire: Wire, key: number, ack: Parameters<SenderChannel<SimulatedMessage>["onAck"]>[1]): void {
     const outgoing = this.#outgoing.get(key);
     if (outgoing === undefined) return;
-    this.world.checkAck(key, this.epoch, ack.cursor);
-    outgoing.channel.onAck(wire, ack, this.now);
+    this.world.checkAck(key, this.epoch, ack);
+    outgoing.channel.onAck(wire, this.world.mutant.ack?.(ack) ?? ack, this.now);
     this.#arm(outgoing);
     this.endIfStopped();
   }

@@ -6,7 +6,7 @@ import {
   type HandlerResult,
   type IncomingMessage,
   Isolation,
-  type ListenerChannel,
+  ListenerChannel,
   type ListenerEffects,
   type Position,
   type SendOutcome,
@@ -96,7 +96,8 @@ export class Receiving {
       const opened = incoming as Incoming;
       const careful = !world.mutant.neverCareful && (!wasClean || attempts > 0 || handedOver);
       const limits = { ...world.limits.listener, careful };
-      opened.channel = new world.mutant.Listener(cursor, limits, this.#effects(opened));
+      const effects = this.#effects(opened);
+      opened.channel = world.mutant.listener?.(cursor, limits, effects) ?? new ListenerChannel(cursor, limits, effects);
       this.#channels.set(key, opened);
       if (this.#process.haltsHandlers || this.#isolation.holdsUp(opened)) opened.channel.halt(true);
       opened.channel.onAnnounced();
@@ -189,14 +190,20 @@ export class Receiving {
             sender.deliver(() => sender.loseIfHeld());
             return;
           }
-          const welcome = incoming.channel.onHello(wire, epoch, found.value.backlog);
-          if (welcome === undefined) return wire.cut();
+          const { channel } = incoming;
+          const told = world.mutant.welcome?.(channel) ?? channel.committed;
+          const welcome = {
+            ...channel.welcome(found.value.backlog),
+            cursorEpoch: told.epoch,
+            cursor: told.number,
+          };
+          if (!channel.onHello(wire, epoch, found.value.backlog)) return wire.cut();
           wire.onClosed[1] = () => process.deliver(() => incoming.channel.onClosed(wire));
           wire.send(1, () =>
             sender.deliver(() => {
               if (!sender.isOn(wire, key)) return;
               welcomed(wire);
-              world.checkAck(key, epoch, welcome.cursor);
+              world.checkAck(key, epoch, told);
               sender.connected(wire, key, { ...welcome, maxMessageBytes: world.maxMessageBytes() });
             }),
           );
@@ -477,7 +484,7 @@ export class Receiving {
 
   #finish(incoming: Incoming, result: HandlerResult): void {
     if (this.#channels.get(incoming.key) !== incoming) return;
-    incoming.channel.finish(result, this.#process.now);
+    incoming.channel.finish(this.#process.world.mutant.handlerResult?.(result) ?? result, this.#process.now);
     const { committed, accepted } = incoming.channel;
     if (comparePositions(committed, accepted) > 0) throw new Violation("the cursor passed the watermark");
     this.#arm(incoming);

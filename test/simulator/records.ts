@@ -1,10 +1,11 @@
-import type { DeliveryMode, OutgoingMessage, SendOutcome } from "../../src/channel/index.js";
+import type { OutgoingMessage, SendOutcome } from "../../src/channel/index.js";
+import type { Delivery } from "../../src/wire/index.js";
 
 /** A message of the simulation and what became of it. Its payload object is its identity everywhere. */
 export interface MessageRecord {
   readonly id: number;
   readonly key: number;
-  readonly delivery: DeliveryMode;
+  readonly delivery: Delivery;
   readonly payload: Uint8Array;
   /** Handlers of this message send one on while this is above 0, and wait for its confirmation. */
   readonly hops: number;

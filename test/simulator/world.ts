@@ -10,6 +10,7 @@ import {
   type SenderChannel,
   type SendOutcome,
 } from "../../src/channel/index.js";
+import { Delivery } from "../../src/wire/index.js";
 import type { Mutant } from "./mutants.js";
 import type { Wire } from "./network.js";
 import { ModelPostgres, type ModelRow, type Session } from "./postgres.js";
@@ -220,7 +221,7 @@ export class World {
   sendOn(process: PeerProcess, record: MessageRecord, done: (outcome: SendOutcome) => void): void {
     const from = this.channels.find((channel) => channel.key === record.key)!.from;
     const back = this.channels.find((channel) => channel.from === process.name && channel.to === from)!;
-    process.send(this.#record(back.key, "at-least-once", record.hops - 1, done));
+    process.send(this.#record(back.key, Delivery.AT_LEAST_ONCE, record.hops - 1, done));
   }
 
   // ---- what happens to messages ----
@@ -414,7 +415,7 @@ export class World {
   }
 
   #unfinished(record: MessageRecord): boolean {
-    if (record.excused || record.delivery === "at-most-once") return false;
+    if (record.excused || record.delivery === Delivery.AT_MOST_ONCE) return false;
     return (record.outcome === "delivered" || record.outcome === "stored") && record.finished === 0;
   }
 
@@ -423,7 +424,7 @@ export class World {
       if (this.#unfinished(record)) {
         throw new Violation(`message ${record.id} of channel ${record.key} was ${record.outcome}, but never handled`);
       }
-      if (record.outcome === "dropped" && record.delivery === "at-most-once" && record.started > 0) {
+      if (record.outcome === "dropped" && record.delivery === Delivery.AT_MOST_ONCE && record.started > 0) {
         throw new Violation(`at-most-once message ${record.id} was reported dropped, but handled`);
       }
     }
@@ -486,9 +487,9 @@ export class World {
   #applicationSends(from: string, key: number): void {
     const process = this.#alive(from).at(-1);
     if (process === undefined) return;
-    const delivery = this.random.chance(0.2) ? "at-most-once" : "at-least-once";
+    const delivery = this.random.chance(0.2) ? Delivery.AT_MOST_ONCE : Delivery.AT_LEAST_ONCE;
     const hops =
-      this.#mutual && delivery === "at-least-once" && this.random.chance(0.4) ? this.random.between(1, 3) : 0;
+      this.#mutual && delivery === Delivery.AT_LEAST_ONCE && this.random.chance(0.4) ? this.random.between(1, 3) : 0;
     const record = this.#record(key, delivery, hops);
     process.deliver(() => process.send(record));
   }

@@ -16,7 +16,7 @@ export async function fakeListener(
     const decoder = new FrameDecoder({ maxFrameBytes: 4096, preamble: Buffer.from(protocolConstants.preamble) });
     socket.write(
       encode({
-        kind: "challenge",
+        $case: "challenge",
         value: { nonce: new Uint8Array(32), minVersion: 1, maxVersion: 1, capabilities: [] },
       }),
     );

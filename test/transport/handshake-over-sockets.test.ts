@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { ErrorCode } from "../../generated/ts/codecs/hawser/errors/v1/errors.js";
 import { TransportError } from "../../src/errors/index.js";
 import type { Authorization } from "../../src/transport/index.js";
 import { encode } from "../wire/coding.js";
@@ -31,9 +32,9 @@ describe("a handshake over sockets", () => {
 
   it("does not believe a listener that sends the dialler's own MAC back", async () => {
     await using listener = await fakeListener((frame, socket) => {
-      if (frame.kind !== "hello") return;
+      if (frame.$case !== "hello") return;
       const { mac } = frame.value;
-      socket.write(encode({ kind: "welcome", value: { ...welcome, maxMessageBytes: 1000, capabilities: [], mac } }));
+      socket.write(encode({ $case: "welcome", value: { ...welcome, maxMessageBytes: 1000, capabilities: [], mac } }));
     });
     await expect(dialTest(listener.address)).rejects.toThrow(withCode("unauthenticated"));
   });
@@ -46,8 +47,8 @@ describe("a handshake over sockets", () => {
     using replay = await RawClient.connect(listener.port);
     replay.socket.write(Buffer.concat(proxy.forward));
     expect((await listener.refusals.next()).code).toBe("unauthenticated");
-    expect(await replay.frames.next()).toMatchObject({ kind: "challenge" });
-    expect(await replay.frames.next()).toMatchObject({ kind: "refuse", value: { code: "unauthenticated" } });
+    expect(await replay.frames.next()).toMatchObject({ $case: "challenge" });
+    expect(await replay.frames.next()).toMatchObject({ $case: "refuse", value: { code: ErrorCode.UNAUTHENTICATED } });
     await replay.closed;
     expect(listener.accepted.all).toHaveLength(2);
   });

@@ -1,8 +1,7 @@
 import { createHmac } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { DiallerHandshake, ListenerHandshake } from "../../src/transport/handshake.js";
-import { handshakeMac } from "../../src/transport/handshake-mac.js";
-import type { HelloFrame } from "../../src/wire/index.js";
+import { DiallerHandshake, handshakeMac, ListenerHandshake } from "../../src/transport/handshake.js";
+import type { Hello } from "../../src/wire/index.js";
 import { bytesOfHex, handshakeVectors, hexOfBytes } from "../wire/vectors.js";
 import { identity, secret, welcome } from "./pair.js";
 
@@ -76,7 +75,7 @@ describe("the handshake", () => {
     expect(() => listener.verify(hello, [new Uint8Array(0)])).toThrow(unauthenticated);
   });
 
-  it.each<[string, Partial<HelloFrame>]>([
+  it.each<[string, Partial<Hello>]>([
     ["the sender's name", { senderName: "billing-2" }],
     ["the source topic", { sourceTopic: "billin" }],
     ["the listener's name", { listenerName: "orders-2" }],

@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { describe, expect, it } from "vitest";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { Delivery } from "../../src/wire/index.js";
 import { nodeProgram } from "../support/built-programs.js";
 import { atDepth } from "../support/depth.js";
 import { eventually } from "../support/eventually.js";
@@ -72,10 +73,12 @@ class HonestSender {
       const firstNumber = ++this.#number;
       this.#sender.connection.writeBatch({
         epoch: identity.epoch,
-        delivery: "at-least-once",
+        delivery: Delivery.AT_LEAST_ONCE,
         firstNumber,
         topicKey: 1,
         payloads: [new Uint8Array(100)],
+        compressions: [],
+        headers: [],
       });
       expect(await this.#sender.events.next()).toMatchObject({ kind: "ack", ack: { number: firstNumber } });
     }

@@ -1,8 +1,9 @@
 import { connect } from "node:net";
 import { describe, expect, it } from "vitest";
+import { ErrorCode } from "../../generated/ts/codecs/hawser/errors/v1/errors.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Authorization } from "../../src/transport/index.js";
-import type { ChallengeFrame, Frame } from "../../src/wire/index.js";
+import { type Challenge, Delivery, type Frame } from "../../src/wire/index.js";
 import { ManualClock } from "../support/manual-clock.js";
 import { encode } from "../wire/coding.js";
 import { elsewhere } from "./elsewhere.js";
@@ -14,14 +15,22 @@ const withCode = (code: string) => expect.objectContaining({ code });
 describe("a listener", () => {
   /** Begins the handshake first. */
   const begun =
-    (behave: (client: RawClient, challenge: ChallengeFrame) => void) =>
+    (behave: (client: RawClient, challenge: Challenge) => void) =>
     async (client: RawClient): Promise<void> =>
       behave(client, await client.begin());
-  const ping: Frame = { kind: "ping", value: { token: 1n } };
-  const refuse: Frame = { kind: "refuse", value: { code: "unsupported_version", message: "too old for me" } };
+  const ping: Frame = { $case: "ping", value: { token: "1" } };
+  const refuse: Frame = { $case: "refuse", value: { code: ErrorCode.UNSUPPORTED_VERSION, message: "too old for me" } };
   const batch: Frame = {
-    kind: "batch",
-    value: { epoch: 1, delivery: "at-most-once", firstNumber: 0, topicKey: 1, payloads: [new Uint8Array(1)] } as never,
+    $case: "batch",
+    value: {
+      epoch: 1,
+      delivery: Delivery.AT_MOST_ONCE,
+      firstNumber: 0,
+      topicKey: 1,
+      payloads: [new Uint8Array(1)],
+      compressions: [],
+      headers: [],
+    },
   };
   const twice = (hello: Frame): [Frame, Frame] => [hello, hello];
   const otherNonce = { nonce: new Uint8Array(32) };
@@ -66,7 +75,7 @@ describe("a listener", () => {
     expect(listener.refusals.all).toHaveLength(0);
     clock.advance(1);
     expect(listener.refusals.all).toMatchObject([{ code: "handshake_timeout" }]);
-    expect(await client.frames.next()).toMatchObject({ kind: "refuse", value: { code: "handshake_timeout" } });
+    expect(await client.frames.next()).toMatchObject({ $case: "refuse", value: { code: ErrorCode.HANDSHAKE_TIMEOUT } });
     await client.closed;
   });
 

@@ -14,7 +14,7 @@ import {
   listen,
   type SenderHandlers,
 } from "../../src/transport/index.js";
-import type { AckFrame, GoodbyeFrame, HelloFields, IncomingBatch } from "../../src/wire/index.js";
+import type { Ack, Batch, Goodbye, HelloFields } from "../../src/wire/index.js";
 
 export const secret = new Uint8Array(32).fill(7);
 
@@ -51,9 +51,9 @@ export class Inbox<T> {
 
 /** One event of a connection. */
 type ConnectionEvent =
-  | { readonly kind: "ack"; readonly ack: AckFrame }
-  | { readonly kind: "goodbye"; readonly goodbye: GoodbyeFrame | undefined }
-  | { readonly kind: "batch"; readonly batch: IncomingBatch }
+  | { readonly kind: "ack"; readonly ack: Ack }
+  | { readonly kind: "goodbye"; readonly goodbye: Goodbye | undefined }
+  | { readonly kind: "batch"; readonly batch: Batch }
   | { readonly kind: "goLive" }
   | { readonly kind: "drain" }
   | { readonly kind: "closed"; readonly code: string | undefined; readonly message: string | undefined };

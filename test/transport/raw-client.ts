@@ -3,8 +3,8 @@
  */
 import { connect, type Socket } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { handshakeMac } from "../../src/transport/handshake-mac.js";
-import { type ChallengeFrame, type Frame, FrameDecoder, type HelloFrame } from "../../src/wire/index.js";
+import { handshakeMac } from "../../src/transport/handshake.js";
+import { type Challenge, type Frame, FrameDecoder, type Hello } from "../../src/wire/index.js";
 import { encode } from "../wire/coding.js";
 import { Inbox, identity, secret } from "./pair.js";
 
@@ -41,10 +41,10 @@ export class RawClient implements Disposable {
   }
 
   /** Sends the preamble. @returns the listener's Challenge */
-  async begin(): Promise<ChallengeFrame> {
+  async begin(): Promise<Challenge> {
     this.socket.write(protocolConstants.preamble);
     const frame = await this.frames.next();
-    if (frame.kind !== "challenge") throw new Error(`expected a challenge, got ${frame.kind}`);
+    if (frame.$case !== "challenge") throw new Error(`expected a challenge, got ${frame.$case}`);
     return frame.value;
   }
 
@@ -59,12 +59,12 @@ export class RawClient implements Disposable {
 
 /** A Hello that proves itself, with some fields changed: before the MAC is made, or after (`tampered`). */
 export function helloTo(
-  challenge: ChallengeFrame,
-  changes: Partial<HelloFrame> & { readonly secret?: Uint8Array; readonly exporter?: Uint8Array } = {},
-  tampered: Partial<HelloFrame> = {},
+  challenge: Challenge,
+  changes: Partial<Hello> & { readonly secret?: Uint8Array; readonly exporter?: Uint8Array } = {},
+  tampered: Partial<Hello> = {},
 ): Frame {
   const { secret: key = secret, exporter = new Uint8Array(0), ...fields } = changes;
   const hello = { ...identity, version: protocolConstants.version, nonce: helloNonce, capabilities: [], ...fields };
   const transcript = { ...hello, challengeNonce: challenge.nonce, helloNonce: hello.nonce, exporter };
-  return { kind: "hello", value: { ...hello, mac: handshakeMac(key, "hello", transcript), ...tampered } };
+  return { $case: "hello", value: { ...hello, mac: handshakeMac(key, "hello", transcript), ...tampered } };
 }

@@ -1,17 +1,20 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { ErrorCode } from "../../generated/ts/codecs/hawser/errors/v1/errors.js";
 import { limits } from "../../generated/ts/rules/peer/frames.js";
 import { TransportError } from "../../src/errors/index.js";
-import { refuseOf } from "../../src/transport/refuse-message.js";
+import { errorOfRefuse, refuseOf } from "../../src/transport/failures.js";
+import { decodeFrame } from "../../src/wire/index.js";
 import { atDepth } from "../support/depth.js";
 import { decode, encode } from "../wire/coding.js";
+import { bytesOfHex } from "../wire/vectors.js";
 
 const { maxBytes } = limits.Refuse.message;
 
 describe("the Refuse for an error", () => {
   it("has its code and message, and nothing of its cause", () => {
     const error = new TransportError("busy", "come back later", { cause: new Error("a secret") });
-    expect(refuseOf(error)).toEqual({ code: "busy", message: "come back later" });
+    expect(refuseOf(error)).toEqual({ code: ErrorCode.BUSY, message: "come back later" });
   });
 
   it("can always be sent, whatever the error says", () => {
@@ -23,10 +26,24 @@ describe("the Refuse for an error", () => {
       fc.property(text, (message) => {
         const refuse = refuseOf(new TransportError("internal", message));
         expect(Buffer.byteLength(refuse.message)).toBeLessThanOrEqual(maxBytes);
-        expect(decode([encode({ kind: "refuse", value: refuse })])).toEqual([{ kind: "refuse", value: refuse }]);
+        expect(decode([encode({ $case: "refuse", value: refuse })])).toEqual([{ $case: "refuse", value: refuse }]);
       }),
       { numRuns: atDepth(100) },
     );
+  });
+
+  it("is the error that it tells of", () => {
+    const { code, message } = errorOfRefuse(refuseOf(new TransportError("busy", "come back later")));
+    expect({ code, message }).toEqual({ code: "busy", message: "the other side refused: come back later" });
+  });
+
+  it("says which code of a newer version it has", () => {
+    // Refuse { code: 9999, message: "newer" }
+    const frame = decodeFrame(bytesOfHex("220a088f4e12056e65776572"));
+    expect(frame.$case === "refuse" && errorOfRefuse(frame.value)).toMatchObject({
+      code: "connection_lost",
+      message: "the other side refused with the unknown code 9999: newer",
+    });
   });
 
   it("is cut between characters", () => {

@@ -2,8 +2,10 @@ import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
+import { ErrorCode } from "../../generated/ts/codecs/hawser/errors/v1/errors.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { TlsCredentials, type TlsOptions } from "../../src/transport/index.js";
+import { Delivery } from "../../src/wire/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { ManualClock } from "../support/manual-clock.js";
 import { elsewhere } from "./elsewhere.js";
@@ -63,10 +65,12 @@ describe("TLS between two peers", () => {
     const payloads = [new Uint8Array(300_000).fill(7), new Uint8Array(1)];
     sender.connection.writeBatch({
       epoch: identity.epoch,
-      delivery: "at-least-once",
+      delivery: Delivery.AT_LEAST_ONCE,
       firstNumber: 1,
       topicKey: 1,
       payloads,
+      compressions: [],
+      headers: [],
     });
     const came = await accepted.events.next();
     if (came.kind !== "batch") throw new Error(`expected a batch, got ${came.kind}`);
@@ -92,10 +96,12 @@ describe("TLS between two peers", () => {
     const secretWords = Buffer.from("nobody but the two may read this");
     connection.writeBatch({
       epoch: identity.epoch,
-      delivery: "at-most-once",
+      delivery: Delivery.AT_MOST_ONCE,
       firstNumber: 0,
       topicKey: 1,
       payloads: [secretWords],
+      compressions: [],
+      headers: [],
     });
     expect(await events.next()).toMatchObject({ kind: "batch" });
     const seen = Buffer.concat(wire.forward);
@@ -226,7 +232,10 @@ describe("mutual TLS", () => {
       expect(socket.isSessionReused(), attempt).toBe(false);
       socket.write(protocolConstants.preamble);
       const message = expect.stringContaining("showed no certificate");
-      expect(await client.frames.next()).toMatchObject({ kind: "refuse", value: { code: "tls_failed", message } });
+      expect(await client.frames.next()).toMatchObject({
+        $case: "refuse",
+        value: { code: ErrorCode.TLS_FAILED, message },
+      });
       expect(await listener.refusals.next()).toMatchObject({ code: "tls_failed", message });
       await client.closed;
     }
@@ -263,7 +272,7 @@ describe("a peer with TLS and one without", () => {
     socket.on("error", (error) => errors.push(error));
     const client = RawClient.over(socket);
     socket.write(Buffer.from([0x16]));
-    expect(await client.frames.next()).toMatchObject({ kind: "refuse", value: { code: "tls_mismatch" } });
+    expect(await client.frames.next()).toMatchObject({ $case: "refuse", value: { code: ErrorCode.TLS_MISMATCH } });
     for (let piece = 0; piece < 3; piece++) {
       socket.write(Buffer.alloc(100));
       await settle();

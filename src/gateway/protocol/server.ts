@@ -8,7 +8,7 @@ import { type AddressInfo, createServer, type Server, type Socket } from "node:n
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable, GatewayError } from "../../errors/index.js";
 import { RareLog } from "../../runtime/index.js";
-import { PendingHandshakes } from "../../transport/pending-handshakes.js";
+import { PendingHandshakes } from "../../transport/index.js";
 import type { ErrorAnswer } from "./answer.js";
 import { Connection, type ConnectionEvents, stoppingState } from "./connection.js";
 import type { PostgresServerOptions } from "./options.js";

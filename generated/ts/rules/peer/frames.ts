@@ -18,16 +18,17 @@ export const limits = {
     sourceTopic: { minBytes: 1, maxBytes: 255 },
     listenerName: { minBytes: 1, maxBytes: 255 },
     connectionKey: { min: 1 },
-    epoch: { min: 1n, max: 9007199254740991n },
+    epoch: { min: 1, max: 9007199254740991 },
     nonce: { minBytes: 32, maxBytes: 32 },
     capabilities: { maxItems: 32 },
     mac: { minBytes: 32, maxBytes: 32 },
   },
   Welcome: {
-    cursorEpoch: { max: 9007199254740991n },
-    cursor: { max: 9007199254740991n },
-    credit: { min: 1n },
-    maxMessageBytes: { min: 1n, max: 1073741824n },
+    cursorEpoch: { max: 9007199254740991 },
+    cursor: { max: 9007199254740991 },
+    backlog: { max: 9007199254740991 },
+    credit: { min: 1, max: 9007199254740991 },
+    maxMessageBytes: { min: 1, max: 1073741824 },
     capabilities: { maxItems: 32 },
     mac: { minBytes: 32, maxBytes: 32 },
   },
@@ -35,9 +36,9 @@ export const limits = {
     message: { maxBytes: 1024 },
   },
   Batch: {
-    epoch: { min: 1n, max: 9007199254740991n },
+    epoch: { min: 1, max: 9007199254740991 },
     delivery: { min: 1, max: 2 },
-    firstNumber: { max: 9007199254740991n },
+    firstNumber: { max: 9007199254740991 },
     topicKey: { min: 1 },
     payloads: { maxItems: 65536 },
     compressions: { maxItems: 65536 },
@@ -45,7 +46,7 @@ export const limits = {
   },
   PayloadCompression: {
     compression: { min: 1, max: 2 },
-    uncompressedBytes: { max: 1073741824n },
+    uncompressedBytes: { max: 1073741824 },
   },
   PayloadHeaders: {
     headers: { maxItems: 256 },
@@ -55,16 +56,17 @@ export const limits = {
     value: { maxBytes: 8192 },
   },
   Ack: {
-    epoch: { max: 9007199254740991n },
-    number: { max: 9007199254740991n },
-    credit: { min: 1n },
+    epoch: { max: 9007199254740991 },
+    number: { max: 9007199254740991 },
+    credit: { min: 1, max: 9007199254740991 },
+    backlog: { max: 9007199254740991 },
   },
   GoLive: {
-    epoch: { min: 1n, max: 9007199254740991n },
+    epoch: { min: 1, max: 9007199254740991 },
   },
   Goodbye: {
-    epoch: { max: 9007199254740991n },
-    number: { max: 9007199254740991n },
+    epoch: { max: 9007199254740991 },
+    number: { max: 9007199254740991 },
   },
 } as const;
 
@@ -202,10 +204,10 @@ export function checkHelloConnectionKey(value: number): Violation | undefined {
  *
  * The sender's epoch.
  */
-export function checkHelloEpoch(value: bigint): Violation | undefined {
-  return value >= 1n && value <= 9007199254740991n
+export function checkHelloEpoch(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 1 && value <= 9007199254740991
     ? undefined
-    : violation("epoch", showValue(value), "must be 1 to 9007199254740991", "Use a value of 1 to 9007199254740991.");
+    : violation("epoch", showValue(value), "must be an integer, 1 to 9007199254740991", "Use a value of 1 to 9007199254740991.");
 }
 
 const helloNonceRules: TextRules = {
@@ -258,10 +260,10 @@ export function checkHelloMac(value: Uint8Array): Violation | undefined {
  *
  * The epoch of the committed cursor; 0 when nothing was ever acknowledged.
  */
-export function checkWelcomeCursorEpoch(value: bigint): Violation | undefined {
-  return value <= 9007199254740991n
+export function checkWelcomeCursorEpoch(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991
     ? undefined
-    : violation("cursorEpoch", showValue(value), "must be at most 9007199254740991", "Use a value of at most 9007199254740991.");
+    : violation("cursorEpoch", showValue(value), "must be an integer, 0 to 9007199254740991", "Use a value of 0 to 9007199254740991.");
 }
 
 /**
@@ -269,21 +271,32 @@ export function checkWelcomeCursorEpoch(value: bigint): Violation | undefined {
  *
  * The committed cursor: the last number of that epoch whose handling is committed.
  */
-export function checkWelcomeCursor(value: bigint): Violation | undefined {
-  return value <= 9007199254740991n
+export function checkWelcomeCursor(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991
     ? undefined
-    : violation("cursor", showValue(value), "must be at most 9007199254740991", "Use a value of at most 9007199254740991.");
+    : violation("cursor", showValue(value), "must be an integer, 0 to 9007199254740991", "Use a value of 0 to 9007199254740991.");
 }
 
 /**
- * Checks `Welcome.credit`. Limits: at least 1.
+ * Checks `Welcome.backlog`. Limits: at most 9007199254740991.
+ *
+ * The channel's stored rows that the listener has not taken yet, as far as it knows.
+ */
+export function checkWelcomeBacklog(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991
+    ? undefined
+    : violation("backlog", showValue(value), "must be an integer, 0 to 9007199254740991", "Use a value of 0 to 9007199254740991.");
+}
+
+/**
+ * Checks `Welcome.credit`. Limits: 1 to 9007199254740991.
  *
  * How many payload bytes may be in flight unacknowledged; one message always may.
  */
-export function checkWelcomeCredit(value: bigint): Violation | undefined {
-  return value >= 1n
+export function checkWelcomeCredit(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 1 && value <= 9007199254740991
     ? undefined
-    : violation("credit", showValue(value), "must be at least 1", "Use a value of at least 1.");
+    : violation("credit", showValue(value), "must be an integer, 1 to 9007199254740991", "Use a value of 1 to 9007199254740991.");
 }
 
 /**
@@ -291,10 +304,10 @@ export function checkWelcomeCredit(value: bigint): Violation | undefined {
  *
  * The greatest payload that the listener takes, uncompressed, in bytes.
  */
-export function checkWelcomeMaxMessageBytes(value: bigint): Violation | undefined {
-  return value >= 1n && value <= 1073741824n
+export function checkWelcomeMaxMessageBytes(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 1 && value <= 1073741824
     ? undefined
-    : violation("maxMessageBytes", showValue(value), "must be 1 to 1073741824", "Use a value of 1 to 1073741824.");
+    : violation("maxMessageBytes", showValue(value), "must be an integer, 1 to 1073741824", "Use a value of 1 to 1073741824.");
 }
 
 /**
@@ -347,10 +360,10 @@ export function checkRefuseMessage(value: string): Violation | undefined {
  *
  * The sender's epoch.
  */
-export function checkBatchEpoch(value: bigint): Violation | undefined {
-  return value >= 1n && value <= 9007199254740991n
+export function checkBatchEpoch(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 1 && value <= 9007199254740991
     ? undefined
-    : violation("epoch", showValue(value), "must be 1 to 9007199254740991", "Use a value of 1 to 9007199254740991.");
+    : violation("epoch", showValue(value), "must be an integer, 1 to 9007199254740991", "Use a value of 1 to 9007199254740991.");
 }
 
 /**
@@ -369,10 +382,10 @@ export function checkBatchDelivery(value: number): Violation | undefined {
  *
  * The number of the first payload; the others follow without a gap. Only at-least-once; else 0.
  */
-export function checkBatchFirstNumber(value: bigint): Violation | undefined {
-  return value <= 9007199254740991n
+export function checkBatchFirstNumber(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991
     ? undefined
-    : violation("firstNumber", showValue(value), "must be at most 9007199254740991", "Use a value of at most 9007199254740991.");
+    : violation("firstNumber", showValue(value), "must be an integer, 0 to 9007199254740991", "Use a value of 0 to 9007199254740991.");
 }
 
 /**
@@ -435,10 +448,10 @@ export function checkPayloadCompressionCompression(value: number): Violation | u
  *
  * Its length uncompressed, in bytes.
  */
-export function checkPayloadCompressionUncompressedBytes(value: bigint): Violation | undefined {
-  return value <= 1073741824n
+export function checkPayloadCompressionUncompressedBytes(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 0 && value <= 1073741824
     ? undefined
-    : violation("uncompressedBytes", showValue(value), "must be at most 1073741824", "Use a value of at most 1073741824.");
+    : violation("uncompressedBytes", showValue(value), "must be an integer, 0 to 1073741824", "Use a value of 0 to 1073741824.");
 }
 
 /**
@@ -495,10 +508,10 @@ export function checkHeaderValue(value: string): Violation | undefined {
  *
  * The epoch that the number belongs to. An Ack of another epoch acknowledges nothing.
  */
-export function checkAckEpoch(value: bigint): Violation | undefined {
-  return value <= 9007199254740991n
+export function checkAckEpoch(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991
     ? undefined
-    : violation("epoch", showValue(value), "must be at most 9007199254740991", "Use a value of at most 9007199254740991.");
+    : violation("epoch", showValue(value), "must be an integer, 0 to 9007199254740991", "Use a value of 0 to 9007199254740991.");
 }
 
 /**
@@ -506,21 +519,32 @@ export function checkAckEpoch(value: bigint): Violation | undefined {
  *
  * All numbers up to this one are handled and their cursor is committed.
  */
-export function checkAckNumber(value: bigint): Violation | undefined {
-  return value <= 9007199254740991n
+export function checkAckNumber(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991
     ? undefined
-    : violation("number", showValue(value), "must be at most 9007199254740991", "Use a value of at most 9007199254740991.");
+    : violation("number", showValue(value), "must be an integer, 0 to 9007199254740991", "Use a value of 0 to 9007199254740991.");
 }
 
 /**
- * Checks `Ack.credit`. Limits: at least 1.
+ * Checks `Ack.credit`. Limits: 1 to 9007199254740991.
  *
  * How many payload bytes may be in flight unacknowledged.
  */
-export function checkAckCredit(value: bigint): Violation | undefined {
-  return value >= 1n
+export function checkAckCredit(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 1 && value <= 9007199254740991
     ? undefined
-    : violation("credit", showValue(value), "must be at least 1", "Use a value of at least 1.");
+    : violation("credit", showValue(value), "must be an integer, 1 to 9007199254740991", "Use a value of 1 to 9007199254740991.");
+}
+
+/**
+ * Checks `Ack.backlog`. Limits: at most 9007199254740991.
+ *
+ * The channel's stored rows that the listener has not taken yet, as far as it knows.
+ */
+export function checkAckBacklog(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991
+    ? undefined
+    : violation("backlog", showValue(value), "must be an integer, 0 to 9007199254740991", "Use a value of 0 to 9007199254740991.");
 }
 
 /**
@@ -528,10 +552,10 @@ export function checkAckCredit(value: bigint): Violation | undefined {
  *
  * The sender's epoch.
  */
-export function checkGoLiveEpoch(value: bigint): Violation | undefined {
-  return value >= 1n && value <= 9007199254740991n
+export function checkGoLiveEpoch(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 1 && value <= 9007199254740991
     ? undefined
-    : violation("epoch", showValue(value), "must be 1 to 9007199254740991", "Use a value of 1 to 9007199254740991.");
+    : violation("epoch", showValue(value), "must be an integer, 1 to 9007199254740991", "Use a value of 1 to 9007199254740991.");
 }
 
 /**
@@ -539,10 +563,10 @@ export function checkGoLiveEpoch(value: bigint): Violation | undefined {
  *
  * The epoch of the committed cursor (from the listener; else 0).
  */
-export function checkGoodbyeEpoch(value: bigint): Violation | undefined {
-  return value <= 9007199254740991n
+export function checkGoodbyeEpoch(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991
     ? undefined
-    : violation("epoch", showValue(value), "must be at most 9007199254740991", "Use a value of at most 9007199254740991.");
+    : violation("epoch", showValue(value), "must be an integer, 0 to 9007199254740991", "Use a value of 0 to 9007199254740991.");
 }
 
 /**
@@ -550,10 +574,10 @@ export function checkGoodbyeEpoch(value: bigint): Violation | undefined {
  *
  * The final committed cursor (from the listener; else 0).
  */
-export function checkGoodbyeNumber(value: bigint): Violation | undefined {
-  return value <= 9007199254740991n
+export function checkGoodbyeNumber(value: number): Violation | undefined {
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991
     ? undefined
-    : violation("number", showValue(value), "must be at most 9007199254740991", "Use a value of at most 9007199254740991.");
+    : violation("number", showValue(value), "must be an integer, 0 to 9007199254740991", "Use a value of 0 to 9007199254740991.");
 }
 
 /**
@@ -627,6 +651,7 @@ export function validateHello(message: Hello): Violation | undefined {
 export function validateWelcome(message: Welcome): Violation | undefined {
   return checkWelcomeCursorEpoch(message.cursorEpoch) ??
     checkWelcomeCursor(message.cursor) ??
+    checkWelcomeBacklog(message.backlog) ??
     checkWelcomeCredit(message.credit) ??
     checkWelcomeMaxMessageBytes(message.maxMessageBytes) ??
     checkWelcomeCapabilities(message.capabilities) ??
@@ -697,7 +722,8 @@ export function validateHeader(message: Header): Violation | undefined {
 export function validateAck(message: Ack): Violation | undefined {
   return checkAckEpoch(message.epoch) ??
     checkAckNumber(message.number) ??
-    checkAckCredit(message.credit);
+    checkAckCredit(message.credit) ??
+    checkAckBacklog(message.backlog);
 }
 
 /**

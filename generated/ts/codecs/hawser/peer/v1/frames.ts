@@ -10,7 +10,8 @@ import { ErrorCode } from "../../errors/v1/errors.js";
  *
  * The dialler sends the four bytes "HWS1"; from then on both sides send frames, each a big-endian u32 length and that
  * many bytes of `Frame`. One connection carries one channel, from the dialler (the sender) to the listener.
- * Epochs and numbers stay below 2^53, so that every language can hold them exactly.
+ * Epochs, numbers and counts of bytes stay below 2^53, so that every language can hold them exactly: their fields say
+ * `jstype = JS_NUMBER`.
  * There are no maps, so that an encoding is the same bytes in every language.
  */
 
@@ -85,7 +86,7 @@ export interface Hello {
   /** The channel's key in the catalog. */
   connectionKey: number;
   /** The sender's epoch. */
-  epoch: bigint;
+  epoch: number;
   /** 32 random bytes, new for each connection. */
   nonce: Uint8Array;
   /** What the dialler can do. */
@@ -97,15 +98,15 @@ export interface Hello {
 /** Listener to dialler: accepted. */
 export interface Welcome {
   /** The epoch of the committed cursor; 0 when nothing was ever acknowledged. */
-  cursorEpoch: bigint;
+  cursorEpoch: number;
   /** The committed cursor: the last number of that epoch whose handling is committed. */
-  cursor: bigint;
+  cursor: number;
   /** The channel's stored rows that the listener has not taken yet, as far as it knows. */
-  backlog: bigint;
+  backlog: number;
   /** How many payload bytes may be in flight unacknowledged; one message always may. */
-  credit: bigint;
+  credit: number;
   /** The greatest payload that the listener takes, uncompressed, in bytes. */
-  maxMessageBytes: bigint;
+  maxMessageBytes: number;
   /** What the listener can do. */
   capabilities: Capability[];
   /** HMAC-SHA256 with the mesh secret under the other direction's label. */
@@ -123,11 +124,11 @@ export interface Refuse {
 /** Dialler to listener: messages of one topic and one delivery. */
 export interface Batch {
   /** The sender's epoch. */
-  epoch: bigint;
+  epoch: number;
   /** How these messages are delivered. */
   delivery: Delivery;
   /** The number of the first payload; the others follow without a gap. Only at-least-once; else 0. */
-  firstNumber: bigint;
+  firstNumber: number;
   /** The key of the topic that the messages are for. */
   topicKey: number;
   /** The payloads. */
@@ -145,7 +146,7 @@ export interface PayloadCompression {
   /** How it is compressed. */
   compression: Compression;
   /** Its length uncompressed, in bytes. */
-  uncompressedBytes: bigint;
+  uncompressedBytes: number;
 }
 
 /** The headers of one payload of a batch. */
@@ -167,13 +168,13 @@ export interface Header {
 /** Listener to dialler: what is done, and how much more may come. */
 export interface Ack {
   /** The epoch that the number belongs to. An Ack of another epoch acknowledges nothing. */
-  epoch: bigint;
+  epoch: number;
   /** All numbers up to this one are handled and their cursor is committed. */
-  number: bigint;
+  number: number;
   /** How many payload bytes may be in flight unacknowledged. */
-  credit: bigint;
+  credit: number;
   /** The channel's stored rows that the listener has not taken yet, as far as it knows. */
-  backlog: bigint;
+  backlog: number;
   /** A handler is slow while messages wait: the sender should store instead of waiting. */
   busy: boolean;
   /** Nothing stored is left above what the listener has accepted: the channel is live. */
@@ -183,27 +184,27 @@ export interface Ack {
 /** Dialler to listener: from here on everything that is not known to be stored follows on this connection. */
 export interface GoLive {
   /** The sender's epoch. */
-  epoch: bigint;
+  epoch: number;
 }
 
 /** Either side, after silence. */
 export interface Ping {
-  /** Comes back in the Pong. */
-  token: bigint;
+  /** Comes back in the Pong. Any 64 bits. */
+  token: string;
 }
 
 /** The answer to a Ping. */
 export interface Pong {
   /** The Ping's token. */
-  token: bigint;
+  token: string;
 }
 
 /** Either side: the connection ends in good order. */
 export interface Goodbye {
   /** The epoch of the committed cursor (from the listener; else 0). */
-  epoch: bigint;
+  epoch: number;
   /** The final committed cursor (from the listener; else 0). */
-  number: bigint;
+  number: number;
 }
 
 function createBaseFrame(): Frame {
@@ -453,7 +454,7 @@ function createBaseHello(): Hello {
     sourceTopic: "",
     listenerName: "",
     connectionKey: 0,
-    epoch: 0n,
+    epoch: 0,
     nonce: new Uint8Array(0),
     capabilities: [],
     mac: new Uint8Array(0),
@@ -477,10 +478,7 @@ export const Hello: MessageFns<Hello> = {
     if (message.connectionKey !== 0) {
       writer.uint32(40).int32(message.connectionKey);
     }
-    if (message.epoch !== 0n) {
-      if (BigInt.asUintN(64, message.epoch) !== message.epoch) {
-        throw new globalThis.Error("value provided for field message.epoch of type uint64 too large");
-      }
+    if (message.epoch !== 0) {
       writer.uint32(48).uint64(message.epoch);
     }
     if (message.nonce.length !== 0) {
@@ -557,7 +555,7 @@ export const Hello: MessageFns<Hello> = {
               break;
             }
 
-            message.epoch = reader.uint64() as bigint;
+            message.epoch = longToNumber(reader.uint64());
             continue;
           }
           case 7: {
@@ -609,11 +607,11 @@ export const Hello: MessageFns<Hello> = {
 
 function createBaseWelcome(): Welcome {
   return {
-    cursorEpoch: 0n,
-    cursor: 0n,
-    backlog: 0n,
-    credit: 0n,
-    maxMessageBytes: 0n,
+    cursorEpoch: 0,
+    cursor: 0,
+    backlog: 0,
+    credit: 0,
+    maxMessageBytes: 0,
     capabilities: [],
     mac: new Uint8Array(0),
   };
@@ -621,34 +619,19 @@ function createBaseWelcome(): Welcome {
 
 export const Welcome: MessageFns<Welcome> = {
   encode(message: Welcome, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.cursorEpoch !== 0n) {
-      if (BigInt.asUintN(64, message.cursorEpoch) !== message.cursorEpoch) {
-        throw new globalThis.Error("value provided for field message.cursorEpoch of type uint64 too large");
-      }
+    if (message.cursorEpoch !== 0) {
       writer.uint32(8).uint64(message.cursorEpoch);
     }
-    if (message.cursor !== 0n) {
-      if (BigInt.asUintN(64, message.cursor) !== message.cursor) {
-        throw new globalThis.Error("value provided for field message.cursor of type uint64 too large");
-      }
+    if (message.cursor !== 0) {
       writer.uint32(16).uint64(message.cursor);
     }
-    if (message.backlog !== 0n) {
-      if (BigInt.asUintN(64, message.backlog) !== message.backlog) {
-        throw new globalThis.Error("value provided for field message.backlog of type uint64 too large");
-      }
+    if (message.backlog !== 0) {
       writer.uint32(24).uint64(message.backlog);
     }
-    if (message.credit !== 0n) {
-      if (BigInt.asUintN(64, message.credit) !== message.credit) {
-        throw new globalThis.Error("value provided for field message.credit of type uint64 too large");
-      }
+    if (message.credit !== 0) {
       writer.uint32(32).uint64(message.credit);
     }
-    if (message.maxMessageBytes !== 0n) {
-      if (BigInt.asUintN(64, message.maxMessageBytes) !== message.maxMessageBytes) {
-        throw new globalThis.Error("value provided for field message.maxMessageBytes of type uint64 too large");
-      }
+    if (message.maxMessageBytes !== 0) {
       writer.uint32(40).uint64(message.maxMessageBytes);
     }
     if (message.capabilities.length !== 0) {
@@ -682,7 +665,7 @@ export const Welcome: MessageFns<Welcome> = {
               break;
             }
 
-            message.cursorEpoch = reader.uint64() as bigint;
+            message.cursorEpoch = longToNumber(reader.uint64());
             continue;
           }
           case 2: {
@@ -690,7 +673,7 @@ export const Welcome: MessageFns<Welcome> = {
               break;
             }
 
-            message.cursor = reader.uint64() as bigint;
+            message.cursor = longToNumber(reader.uint64());
             continue;
           }
           case 3: {
@@ -698,7 +681,7 @@ export const Welcome: MessageFns<Welcome> = {
               break;
             }
 
-            message.backlog = reader.uint64() as bigint;
+            message.backlog = longToNumber(reader.uint64());
             continue;
           }
           case 4: {
@@ -706,7 +689,7 @@ export const Welcome: MessageFns<Welcome> = {
               break;
             }
 
-            message.credit = reader.uint64() as bigint;
+            message.credit = longToNumber(reader.uint64());
             continue;
           }
           case 5: {
@@ -714,7 +697,7 @@ export const Welcome: MessageFns<Welcome> = {
               break;
             }
 
-            message.maxMessageBytes = reader.uint64() as bigint;
+            message.maxMessageBytes = longToNumber(reader.uint64());
             continue;
           }
           case 6: {
@@ -814,24 +797,18 @@ export const Refuse: MessageFns<Refuse> = {
 };
 
 function createBaseBatch(): Batch {
-  return { epoch: 0n, delivery: 0, firstNumber: 0n, topicKey: 0, payloads: [], compressions: [], headers: [] };
+  return { epoch: 0, delivery: 0, firstNumber: 0, topicKey: 0, payloads: [], compressions: [], headers: [] };
 }
 
 export const Batch: MessageFns<Batch> = {
   encode(message: Batch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.epoch !== 0n) {
-      if (BigInt.asUintN(64, message.epoch) !== message.epoch) {
-        throw new globalThis.Error("value provided for field message.epoch of type uint64 too large");
-      }
+    if (message.epoch !== 0) {
       writer.uint32(8).uint64(message.epoch);
     }
     if (message.delivery !== 0) {
       writer.uint32(16).int32(message.delivery);
     }
-    if (message.firstNumber !== 0n) {
-      if (BigInt.asUintN(64, message.firstNumber) !== message.firstNumber) {
-        throw new globalThis.Error("value provided for field message.firstNumber of type uint64 too large");
-      }
+    if (message.firstNumber !== 0) {
       writer.uint32(24).uint64(message.firstNumber);
     }
     if (message.topicKey !== 0) {
@@ -867,7 +844,7 @@ export const Batch: MessageFns<Batch> = {
               break;
             }
 
-            message.epoch = reader.uint64() as bigint;
+            message.epoch = longToNumber(reader.uint64());
             continue;
           }
           case 2: {
@@ -883,7 +860,7 @@ export const Batch: MessageFns<Batch> = {
               break;
             }
 
-            message.firstNumber = reader.uint64() as bigint;
+            message.firstNumber = longToNumber(reader.uint64());
             continue;
           }
           case 4: {
@@ -932,7 +909,7 @@ export const Batch: MessageFns<Batch> = {
 };
 
 function createBasePayloadCompression(): PayloadCompression {
-  return { index: 0, compression: 0, uncompressedBytes: 0n };
+  return { index: 0, compression: 0, uncompressedBytes: 0 };
 }
 
 export const PayloadCompression: MessageFns<PayloadCompression> = {
@@ -943,10 +920,7 @@ export const PayloadCompression: MessageFns<PayloadCompression> = {
     if (message.compression !== 0) {
       writer.uint32(16).int32(message.compression);
     }
-    if (message.uncompressedBytes !== 0n) {
-      if (BigInt.asUintN(64, message.uncompressedBytes) !== message.uncompressedBytes) {
-        throw new globalThis.Error("value provided for field message.uncompressedBytes of type uint64 too large");
-      }
+    if (message.uncompressedBytes !== 0) {
       writer.uint32(24).uint64(message.uncompressedBytes);
     }
     return writer;
@@ -986,7 +960,7 @@ export const PayloadCompression: MessageFns<PayloadCompression> = {
               break;
             }
 
-            message.uncompressedBytes = reader.uint64() as bigint;
+            message.uncompressedBytes = longToNumber(reader.uint64());
             continue;
           }
         }
@@ -1117,33 +1091,21 @@ export const Header: MessageFns<Header> = {
 };
 
 function createBaseAck(): Ack {
-  return { epoch: 0n, number: 0n, credit: 0n, backlog: 0n, busy: false, live: false };
+  return { epoch: 0, number: 0, credit: 0, backlog: 0, busy: false, live: false };
 }
 
 export const Ack: MessageFns<Ack> = {
   encode(message: Ack, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.epoch !== 0n) {
-      if (BigInt.asUintN(64, message.epoch) !== message.epoch) {
-        throw new globalThis.Error("value provided for field message.epoch of type uint64 too large");
-      }
+    if (message.epoch !== 0) {
       writer.uint32(8).uint64(message.epoch);
     }
-    if (message.number !== 0n) {
-      if (BigInt.asUintN(64, message.number) !== message.number) {
-        throw new globalThis.Error("value provided for field message.number of type uint64 too large");
-      }
+    if (message.number !== 0) {
       writer.uint32(16).uint64(message.number);
     }
-    if (message.credit !== 0n) {
-      if (BigInt.asUintN(64, message.credit) !== message.credit) {
-        throw new globalThis.Error("value provided for field message.credit of type uint64 too large");
-      }
+    if (message.credit !== 0) {
       writer.uint32(24).uint64(message.credit);
     }
-    if (message.backlog !== 0n) {
-      if (BigInt.asUintN(64, message.backlog) !== message.backlog) {
-        throw new globalThis.Error("value provided for field message.backlog of type uint64 too large");
-      }
+    if (message.backlog !== 0) {
       writer.uint32(32).uint64(message.backlog);
     }
     if (message.busy !== false) {
@@ -1173,7 +1135,7 @@ export const Ack: MessageFns<Ack> = {
               break;
             }
 
-            message.epoch = reader.uint64() as bigint;
+            message.epoch = longToNumber(reader.uint64());
             continue;
           }
           case 2: {
@@ -1181,7 +1143,7 @@ export const Ack: MessageFns<Ack> = {
               break;
             }
 
-            message.number = reader.uint64() as bigint;
+            message.number = longToNumber(reader.uint64());
             continue;
           }
           case 3: {
@@ -1189,7 +1151,7 @@ export const Ack: MessageFns<Ack> = {
               break;
             }
 
-            message.credit = reader.uint64() as bigint;
+            message.credit = longToNumber(reader.uint64());
             continue;
           }
           case 4: {
@@ -1197,7 +1159,7 @@ export const Ack: MessageFns<Ack> = {
               break;
             }
 
-            message.backlog = reader.uint64() as bigint;
+            message.backlog = longToNumber(reader.uint64());
             continue;
           }
           case 5: {
@@ -1230,15 +1192,12 @@ export const Ack: MessageFns<Ack> = {
 };
 
 function createBaseGoLive(): GoLive {
-  return { epoch: 0n };
+  return { epoch: 0 };
 }
 
 export const GoLive: MessageFns<GoLive> = {
   encode(message: GoLive, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.epoch !== 0n) {
-      if (BigInt.asUintN(64, message.epoch) !== message.epoch) {
-        throw new globalThis.Error("value provided for field message.epoch of type uint64 too large");
-      }
+    if (message.epoch !== 0) {
       writer.uint32(8).uint64(message.epoch);
     }
     return writer;
@@ -1262,7 +1221,7 @@ export const GoLive: MessageFns<GoLive> = {
               break;
             }
 
-            message.epoch = reader.uint64() as bigint;
+            message.epoch = longToNumber(reader.uint64());
             continue;
           }
         }
@@ -1279,15 +1238,12 @@ export const GoLive: MessageFns<GoLive> = {
 };
 
 function createBasePing(): Ping {
-  return { token: 0n };
+  return { token: "0" };
 }
 
 export const Ping: MessageFns<Ping> = {
   encode(message: Ping, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.token !== 0n) {
-      if (BigInt.asUintN(64, message.token) !== message.token) {
-        throw new globalThis.Error("value provided for field message.token of type uint64 too large");
-      }
+    if (message.token !== "0") {
       writer.uint32(8).uint64(message.token);
     }
     return writer;
@@ -1311,7 +1267,7 @@ export const Ping: MessageFns<Ping> = {
               break;
             }
 
-            message.token = reader.uint64() as bigint;
+            message.token = reader.uint64().toString();
             continue;
           }
         }
@@ -1328,15 +1284,12 @@ export const Ping: MessageFns<Ping> = {
 };
 
 function createBasePong(): Pong {
-  return { token: 0n };
+  return { token: "0" };
 }
 
 export const Pong: MessageFns<Pong> = {
   encode(message: Pong, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.token !== 0n) {
-      if (BigInt.asUintN(64, message.token) !== message.token) {
-        throw new globalThis.Error("value provided for field message.token of type uint64 too large");
-      }
+    if (message.token !== "0") {
       writer.uint32(8).uint64(message.token);
     }
     return writer;
@@ -1360,7 +1313,7 @@ export const Pong: MessageFns<Pong> = {
               break;
             }
 
-            message.token = reader.uint64() as bigint;
+            message.token = reader.uint64().toString();
             continue;
           }
         }
@@ -1377,21 +1330,15 @@ export const Pong: MessageFns<Pong> = {
 };
 
 function createBaseGoodbye(): Goodbye {
-  return { epoch: 0n, number: 0n };
+  return { epoch: 0, number: 0 };
 }
 
 export const Goodbye: MessageFns<Goodbye> = {
   encode(message: Goodbye, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.epoch !== 0n) {
-      if (BigInt.asUintN(64, message.epoch) !== message.epoch) {
-        throw new globalThis.Error("value provided for field message.epoch of type uint64 too large");
-      }
+    if (message.epoch !== 0) {
       writer.uint32(8).uint64(message.epoch);
     }
-    if (message.number !== 0n) {
-      if (BigInt.asUintN(64, message.number) !== message.number) {
-        throw new globalThis.Error("value provided for field message.number of type uint64 too large");
-      }
+    if (message.number !== 0) {
       writer.uint32(16).uint64(message.number);
     }
     return writer;
@@ -1415,7 +1362,7 @@ export const Goodbye: MessageFns<Goodbye> = {
               break;
             }
 
-            message.epoch = reader.uint64() as bigint;
+            message.epoch = longToNumber(reader.uint64());
             continue;
           }
           case 2: {
@@ -1423,7 +1370,7 @@ export const Goodbye: MessageFns<Goodbye> = {
               break;
             }
 
-            message.number = reader.uint64() as bigint;
+            message.number = longToNumber(reader.uint64());
             continue;
           }
         }
@@ -1438,6 +1385,17 @@ export const Goodbye: MessageFns<Goodbye> = {
     }
   },
 };
+
+function longToNumber(int64: { toString(): string }): number {
+  const num = globalThis.Number(int64.toString());
+  if (num > globalThis.Number.MAX_SAFE_INTEGER) {
+    throw new globalThis.Error("Value is larger than Number.MAX_SAFE_INTEGER");
+  }
+  if (num < globalThis.Number.MIN_SAFE_INTEGER) {
+    throw new globalThis.Error("Value is smaller than Number.MIN_SAFE_INTEGER");
+  }
+  return num;
+}
 
 interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;

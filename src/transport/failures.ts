@@ -1,7 +1,46 @@
 /**
- * Why TLS was not established, in words that say what to do.
+ * Why a connection was not made, or ended, in words that say what to do; and how one side tells the other.
  */
-import { TransportError } from "../errors/index.js";
+import { limits } from "../../generated/ts/rules/peer/frames.js";
+import { errorOfWireCode, errorTable, type HawserError, shortened, TransportError } from "../errors/index.js";
+import type { Refuse } from "../wire/index.js";
+
+/** The Refuse that tells the other side of an error: its code and message, shortened to the limit; never its cause. */
+export function refuseOf(error: HawserError): Refuse {
+  const message = shortened(error.message.replaceAll("\0", ""), limits.Refuse.message.maxBytes);
+  return { code: errorTable[error.code].wireCode, message };
+}
+
+/**
+ * The error that a Refuse tells of. A newer side may refuse with a code that is not known here: the connection is lost
+ * either way, and the text says why.
+ */
+export function errorOfRefuse({ code, message }: Refuse): TransportError {
+  const known = errorOfWireCode(code)?.code;
+  if (known !== undefined) return new TransportError(known, `the other side refused: ${message}`);
+  return new TransportError("connection_lost", `the other side refused with the unknown code ${code}: ${message}`);
+}
+
+/** The error for an address that is not loopback. */
+export function plaintextRefused(address: string): TransportError {
+  return new TransportError(
+    "plaintext_refused",
+    `${address} is not a loopback address, and the connection would not be encrypted; ` +
+      "set tls, use a loopback address, or set allowPlaintext where the network is trusted",
+  );
+}
+
+/** The error for a connection that ended without a word. @param cause of the socket, if it had one */
+export function connectionEnded(cause: Error | undefined): TransportError {
+  if (isTlsError(cause)) return new TransportError("tls_failed", `TLS failed: ${wordsOf(cause)}`, { cause });
+  const why = cause === undefined ? "the other side closed it" : describe(cause);
+  return new TransportError("connection_lost", `the connection ended: ${why}`, cause && { cause });
+}
+
+/** What happened to a socket. An AggregateError (one attempt for each address of a name) has no message of its own. */
+function describe(error: Error): string {
+  return error instanceof AggregateError ? error.errors.map((one) => String(one.message)).join(", ") : error.message;
+}
 
 /** What went wrong with a certificate, by OpenSSL's name for it. */
 const faultsOfCertificates: Readonly<Record<string, string>> = {
@@ -27,7 +66,7 @@ export function certificateFault(code: string): string {
 }
 
 /** Whether an error of a socket comes from TLS. */
-export function isTlsError(error: unknown): error is Error & { readonly code: string } {
+function isTlsError(error: unknown): error is Error & { readonly code: string } {
   const code = (error as { readonly code?: unknown } | undefined)?.code;
   return typeof code === "string" && (code.startsWith("ERR_SSL_") || code.startsWith("ERR_TLS_"));
 }
@@ -69,6 +108,6 @@ export function acceptTlsFailure(cause: Error | undefined): TransportError {
 }
 
 /** An error of OpenSSL without its numbers and files: "80FC…:error:0A000102:SSL routines:function:unsupported protocol:…". */
-export function wordsOf(error: Error): string {
+function wordsOf(error: Error): string {
   return /error:[0-9A-F]+:[^:]*:[^:]*:([^:]+)/.exec(error.message)?.[1] ?? error.message.trim();
 }

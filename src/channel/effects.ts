@@ -1,0 +1,128 @@
+/** What the two halves of a channel ask of the world around them, and what they are told when they are made. */
+import type { Ack, Delivery, Welcome } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import type { DeadMessage, IncomingMessage, OutgoingMessage, Position } from "./messages.js";
+
+/**
+ * How a send ended:
+ * - `delivered`: the listener's handler ran and its cursor is committed;
+ * - `stored`: Postgres has surely committed the message;
+ * - `sent` / `dropped`: an at-most-once message was, or was not, handed to a connection;
+ * - `timed-out`: neither way within the send timeout; the message keeps its number and may still arrive;
+ * - `fenced`: another process has the sender's name; the message may or may not arrive;
+ * - `abandoned`: the sender ended before the message was confirmed; it may or may not arrive.
+ */
+export type SendOutcome = "delivered" | "stored" | "sent" | "dropped" | "timed-out" | "fenced" | "abandoned";
+
+/** Limits of a sender's channel. Times in ms, sizes in payload bytes. */
+export interface SenderLimits {
+  readonly ackTimeoutMs: number;
+  readonly sendTimeoutMs: number;
+  readonly connectWaitMs: number;
+  readonly maxQueueMessages: number;
+  readonly maxQueueBytes: number;
+  readonly insertRows: number;
+  readonly insertBytes: number;
+  readonly batchBytes: number;
+  readonly batchMessages: number;
+  readonly shortBacklogRows: number;
+  readonly storeRetryMinMs: number;
+  readonly storeRetryMaxMs: number;
+}
+
+/** What the listener says of itself and of the channel when it accepts a connection. */
+export type ChannelWelcome = Readonly<
+  Pick<Welcome, "cursorEpoch" | "cursor" | "backlog" | "credit" | "maxMessageBytes">
+>;
+
+/**
+ * Where the channel stands with its listener:
+ * - `connecting`: the first dial is under way: messages are held for it;
+ * - `draining`: connected, but the listener still has a long backlog in the store: new messages are stored;
+ * - `going-live`: GoLive was sent; messages go over the connection;
+ * - `live`: the listener has nothing stored left;
+ * - `down`: no connection, and the last attempt failed: messages are stored;
+ * - `ended`: fenced or stopped for good.
+ */
+export type LinkState = "connecting" | "draining" | "going-live" | "live" | "down" | "ended";
+
+/** What a sender's channel asks of the world. Every call returns at once; answers come back as events. */
+export interface SenderEffects<Message extends OutgoingMessage> {
+  /** Writes messages of one topic to the connection. */
+  writeBatch(delivery: Delivery, topicKey: number, firstNumber: number, messages: Message[]): void;
+  /** Writes GoLive to the connection. */
+  writeGoLive(): void;
+  /**
+   * Stores messages, numbered from `firstNumber` on without a gap, in one insert. Answered by `onStored`, `onStoreFailed` or `onFenced`;
+   * there is never more than one under way.
+   */
+  store(firstNumber: number, messages: Message[]): void;
+  /** Tells the listener through the database that something is stored for it: best effort. */
+  announce(): void;
+  /** Reports the outcome of a send, once for each message. */
+  settle(message: Message, outcome: SendOutcome): void;
+  /** The link state changed. */
+  linkChanged(state: LinkState): void;
+}
+
+/** Limits of a listener's channel. Times in ms. */
+export interface ListenerLimits {
+  readonly creditBytes: number;
+  readonly busyAfterMs: number;
+  readonly maxAttempts: number;
+  readonly retryDelayMs: number;
+  readonly shortBacklogRows: number;
+  /** The store is asked for more only while at most this many messages wait for the handler. */
+  readonly refillBelow: number;
+  /** … and at most so many payload bytes. */
+  readonly refillBelowBytes: number;
+  /** Handlers commit the cursor themselves, in their transaction: one message after another, none before the last commit. */
+  readonly transactional: boolean;
+  /** The process before may have been killed by a message: see handling.ts. */
+  readonly careful: boolean;
+}
+
+/** How a handler ended. */
+export type HandlerResult =
+  | { readonly kind: "done" }
+  /** Done, and the cursor was committed with it. */
+  | { readonly kind: "committed" }
+  | { readonly kind: "failed"; readonly errorCode: string; readonly errorMessage: string }
+  /**
+   * The session with Postgres in which the handler ran has ended before the message was done. Perhaps the message ends
+   * it: its starts are counted in the store from now on, as after an unclean exit of the process.
+   */
+  | { readonly kind: "sessionEnded"; readonly errorCode: string; readonly errorMessage: string }
+  /** Not to be tried again. */
+  | { readonly kind: "refused"; readonly errorCode: string; readonly errorMessage: string }
+  /** The handler was never started, or its end does not count: tried again after a while, as the same attempt. */
+  | { readonly kind: "postponed" };
+
+/** What a listener's channel asks of the world. Every call returns at once; answers come back as events. */
+export interface ListenerEffects {
+  /** Writes an Ack to the channel's connection. */
+  writeAck(connection: unknown, ack: Ack): void;
+  /** Closes a connection that a newer one replaces. */
+  closeConnection(connection: unknown): void;
+  /** Stops, or goes on, reading from the connection. */
+  pauseReading(connection: unknown, paused: boolean): void;
+  /**
+   * Asks the store for rows above `after`, in order, in one snapshot taken after this call. Answered by `onRows` or
+   * `onQueryFailed`; there is never more than one under way.
+   */
+  query(after: Position): void;
+  /** Deletes stored rows at or below the committed cursor: leftovers of inserts that landed late. */
+  deleteStale(cursor: Position): void;
+  /** Commits the cursor, with the messages that are dead letters from then on. Answered by `onCommitted`. */
+  commit(cursor: Position, dead: DeadMessage | undefined): void;
+  /**
+   * Counts, in the store, a start of the message behind the cursor. Answered by `onAttemptCounted` or `onCountFailed`;
+   * there is never more than one under way.
+   */
+  countAttempt(): void;
+  /** `take` has something now. */
+  ready(): void;
+  /** An at-most-once message's handler failed: it is gone. */
+  dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void;
+  /** Numbers that nobody has: somebody deleted them. */
+  gap(epoch: number, first: number, last: number): void;
+}

@@ -1,0 +1,60 @@
+/** The messages of a channel, and their places in it. */
+import type { Delivery, PayloadCompression } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
+
+/**
+ * A place in a channel: the sender's epoch and the message's number within it, from 1. Numbers are contiguous within an
+ * epoch and never withdrawn once given. Both stay below 2^53.
+ */
+export interface Position {
+  readonly epoch: number;
+  readonly number: number;
+}
+
+/** Negative when `a` comes before `b`, positive when after, 0 when they are the same place. */
+export function comparePositions(a: Position, b: Position): number {
+  return a.epoch === b.epoch ? a.number - b.number : a.epoch - b.epoch;
+}
+
+/** Headers of a message, in order; names may repeat. */
+export type Headers = readonly (readonly [name: string, value: string])[];
+
+/** How a payload is compressed, and how long it is uncompressed. */
+export type PayloadEncoding = Readonly<Pick<PayloadCompression, "compression" | "uncompressedBytes">>;
+
+/** A message on its way out. The caller makes it, with what else it wants to find again when the outcome is known. */
+export interface OutgoingMessage {
+  readonly delivery: Delivery;
+  readonly topicKey: number;
+  /** As it travels: perhaps compressed. */
+  readonly payload: Uint8Array;
+  /** Undefined for a plain payload. */
+  readonly encoding: PayloadEncoding | undefined;
+  readonly headers: Headers | undefined;
+}
+
+/** A message on its way to the handler. */
+export interface IncomingMessage {
+  /** The place in the channel; undefined for an at-most-once message. */
+  readonly position: Position | undefined;
+  readonly topicKey: number;
+  /** As it came: perhaps compressed. */
+  readonly payload: Uint8Array;
+  /** Undefined for a plain payload. */
+  readonly encoding: PayloadEncoding | undefined;
+  readonly headers: Headers | undefined;
+  /** Came over the connection (and counts for what is kept in memory), as opposed to out of the store. */
+  readonly fromWire: boolean;
+}
+
+/** A row of the store, above the accepted watermark. */
+export interface StoredRow extends IncomingMessage {
+  readonly position: Position;
+}
+
+/** A message whose handler was given up, with the reason. */
+export interface DeadMessage {
+  readonly message: IncomingMessage;
+  readonly errorCode: string;
+  readonly errorMessage: string;
+  readonly attempts: number;
+}

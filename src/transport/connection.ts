@@ -1,0 +1,258 @@
+/**
+ * Both ends of an established connection: what each may write, and what each does with the frames that come.
+ *
+ *     sender → listener    Batch, GoLive, Goodbye
+ *     listener → sender    Ack, Goodbye
+ *
+ * Refuse, Ping and Pong are {@link FrameSocket}'s business. Any other frame breaks the protocol. Each receiver names every
+ * kind of frame, so that the compiler asks what a new kind means to it.
+ */
+import { type HawserError, TransportError } from "../errors/index.js";
+import type { Ack, Batch, Capability, Goodbye, HelloFields } from "../wire/index.js";
+import type { FrameReceiver, FrameSocket, ReceivedFrame } from "./frame-socket.js";
+
+/** Who hears of a {@link ListenerConnection}. Called synchronously, one at a time; must not throw. */
+export interface ListenerHandlers {
+  /** Messages came, checked; their epoch is the Hello's. The payloads are views of what was received. */
+  onBatch(batch: Batch): void;
+  /** Everything not known to be stored follows. Its epoch is the Hello's. */
+  onGoLive(): void;
+  /** The sender goes in good order: acknowledge what is done, write Goodbye, and end. */
+  onGoodbye(): void;
+  /**
+   * The connection has ended: undefined after a Goodbye or {@link ListenerConnection.end}, else why
+   * (`connection_lost`, `protocol_violation`, …). Called once, last.
+   */
+  onClosed(error: HawserError | undefined): void;
+}
+
+/**
+ * An established connection from a sender. Writing does nothing on a connection that has gone. After {@link destroy} no
+ * handler is called any more.
+ */
+export class ListenerConnection {
+  readonly #socket: FrameSocket;
+  readonly hello: HelloFields;
+  readonly remoteAddress: string;
+
+  constructor(
+    socket: FrameSocket,
+    /** Who called, and on which channel: proved by the handshake. */
+    hello: HelloFields,
+    /** Where from: host:port. */
+    remoteAddress: string,
+  ) {
+    this.#socket = socket;
+    this.hello = hello;
+    this.remoteAddress = remoteAddress;
+  }
+
+  /**
+   * Writes an Ack. It leaves at the end of this tick; of several Acks in a tick, or while the sender does not read, only
+   * the newest does.
+   */
+  writeAck(ack: Ack): void {
+    this.#socket.writer.writeAck(ack);
+  }
+
+  /** Writes the final committed cursor, behind the newest Ack: this side goes in good order. {@link end} comes next. */
+  writeGoodbye(goodbye: Goodbye): void {
+    this.#socket.writer.write({ $case: "goodbye", value: goodbye });
+  }
+
+  /**
+   * Stops reading, so that the sender has to wait. At once: what was received and not delivered yet stays. The connection
+   * is kept alive meanwhile, however long.
+   */
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  /** Reads on; handlers are called later, never within this call. */
+  resume(): void {
+    this.#socket.resume();
+  }
+
+  /** Tells the sender why, and closes: `fenced` for one that a newer epoch has replaced. Then `onClosed` with the error. */
+  refuse(error: HawserError): void {
+    this.#socket.fail(error);
+  }
+
+  /** Writes what is buffered, then closes this direction. Handlers are called until the sender has closed the other. */
+  end(): void {
+    this.#socket.end();
+  }
+
+  /** Closes at once; what is buffered is lost. No handler is called any more, not even `onClosed`. */
+  destroy(): void {
+    this.#socket.destroy();
+  }
+}
+
+/** Who hears of a {@link SenderConnection}. Called synchronously, one at a time; must not throw. */
+export interface SenderHandlers {
+  /** The listener acknowledged, or changed what may be sent. */
+  onAck(ack: Ack): void;
+  /** The listener goes in good order; its committed cursor is final. The connection closes soon. */
+  onGoodbye(goodbye: Goodbye): void;
+  /** {@link SenderConnection.canWrite} was false and is true again. */
+  onDrain(): void;
+  /**
+   * The connection has ended: undefined after a Goodbye or {@link SenderConnection.end}, else why (`connection_lost`, or
+   * the code with which the listener refused). Called once, last.
+   */
+  onClosed(error: HawserError | undefined): void;
+}
+
+/**
+ * An established connection to a listener. Writing never throws for a connection that has gone: what is written then is
+ * lost, as is what was on its way. After {@link destroy} no handler is called any more.
+ */
+export class SenderConnection {
+  /** What the listener can read. */
+  readonly capabilities: readonly Capability[];
+  /** The greatest payload that the listener takes, uncompressed, in bytes. */
+  readonly maxMessageBytes: number;
+
+  readonly #socket: FrameSocket;
+
+  constructor(
+    socket: FrameSocket,
+    listener: { readonly capabilities: readonly Capability[]; readonly maxMessageBytes: number },
+  ) {
+    this.#socket = socket;
+    this.capabilities = listener.capabilities;
+    this.maxMessageBytes = listener.maxMessageBytes;
+  }
+
+  /** Bytes that were written here and have not reached the kernel. */
+  get bufferedBytes(): number {
+    return this.#socket.writer.bufferedBytes;
+  }
+
+  /** False from `writeHighWaterBytes` (1 MiB) buffered bytes on, until half of them have gone and `onDrain` is called. */
+  get canWrite(): boolean {
+    return this.#socket.writer.canWrite;
+  }
+
+  /**
+   * Writes a batch; it leaves at the end of this tick, together with what else is written in it. A batch longer than the
+   * listener's greatest frame (by its headers) leaves as several. The payloads' bytes must not change until they have
+   * left: never, as far as the caller can tell.
+   *
+   * @throws WireError `invalid_argument` if the batch breaks a rule of the spec, or one message is too long for the
+   * listener; nothing is written then
+   */
+  writeBatch(batch: Batch): void {
+    this.#socket.writer.writeBatch(batch);
+  }
+
+  /** Says that everything not known to be stored follows on this connection. */
+  writeGoLive(epoch: number): void {
+    this.#socket.writer.write({ $case: "goLive", value: { epoch } });
+  }
+
+  /** Says that nothing more will be sent. The listener acknowledges what it has, says Goodbye too and closes. */
+  writeGoodbye(): void {
+    this.#socket.writer.write({ $case: "goodbye", value: { epoch: 0, number: 0 } });
+  }
+
+  /** Writes what is buffered, then closes this direction. Handlers are called until the listener has closed the other. */
+  end(): void {
+    this.#socket.end();
+  }
+
+  /** Closes at once; what is buffered is lost. No handler is called any more, not even `onClosed`. */
+  destroy(): void {
+    this.#socket.destroy();
+  }
+}
+
+/** What a listener's connection does with the frames of the sender with this Hello. */
+export function listenerReceiver(
+  socket: FrameSocket,
+  hello: HelloFields,
+  maxMessageBytes: number,
+  handlers: ListenerHandlers,
+): FrameReceiver {
+  const violation = (message: string): void => socket.fail(new TransportError("protocol_violation", message));
+  let saidGoodbye = false;
+  return {
+    onFrame(frame: ReceivedFrame) {
+      if (saidGoodbye) {
+        violation(`the sender sent ${frame.$case} after Goodbye`);
+        return;
+      }
+      switch (frame.$case) {
+        case "batch": {
+          const fault = faultOfSender(frame.value, hello, maxMessageBytes);
+          if (fault === undefined) handlers.onBatch(frame.value);
+          else violation(fault);
+          return;
+        }
+        case "goLive":
+          if (frame.value.epoch === hello.epoch) handlers.onGoLive();
+          else violation(`GoLive has epoch ${frame.value.epoch}; the Hello had ${hello.epoch}`);
+          return;
+        case "goodbye":
+          saidGoodbye = true;
+          socket.endsInGoodOrder = true;
+          handlers.onGoodbye();
+          return;
+        case "challenge":
+        case "hello":
+        case "welcome":
+        case "ack":
+          violation(`the sender sent ${frame.$case} after the handshake`);
+          return;
+        default:
+          frame satisfies never;
+      }
+    },
+    // Acks replace one another, so that there is nothing to wait for.
+    onDrain: () => {},
+    onClosed: (error) => handlers.onClosed(error),
+  };
+}
+
+/** What a sender's connection does with the frames of the listener. */
+export function senderReceiver(socket: FrameSocket, handlers: SenderHandlers): FrameReceiver {
+  return {
+    onFrame(frame: ReceivedFrame) {
+      switch (frame.$case) {
+        case "ack":
+          handlers.onAck(frame.value);
+          return;
+        case "goodbye":
+          socket.endsInGoodOrder = true;
+          handlers.onGoodbye(frame.value);
+          return;
+        case "challenge":
+        case "hello":
+        case "welcome":
+        case "batch":
+        case "goLive":
+          socket.fail(new TransportError("protocol_violation", `the listener sent ${frame.$case} after the handshake`));
+          return;
+        default:
+          frame satisfies never;
+      }
+    },
+    onDrain: () => handlers.onDrain(),
+    onClosed: (error) => handlers.onClosed(error),
+  };
+}
+
+/** What a batch breaks that only the connection knows. */
+function faultOfSender(batch: Batch, hello: HelloFields, maxMessageBytes: number): string | undefined {
+  if (batch.epoch !== hello.epoch) return `a Batch has epoch ${batch.epoch}; the Hello had ${hello.epoch}`;
+  for (const { length } of batch.payloads) {
+    if (length > maxMessageBytes) return `a payload has ${length} bytes; at most ${maxMessageBytes} are accepted`;
+  }
+  for (const { uncompressedBytes } of batch.compressions) {
+    if (uncompressedBytes > maxMessageBytes) {
+      return `a payload declares ${uncompressedBytes} bytes uncompressed; at most ${maxMessageBytes} are accepted`;
+    }
+  }
+  return undefined;
+}
