@@ -3,6 +3,7 @@
  */
 import { parseArgs } from "node:util";
 import { CliError } from "../src/errors/index.js";
+import { variables } from "./baselines.js";
 import type { Suite } from "./suite.js";
 
 /** What is to be done. */
@@ -11,6 +12,8 @@ export interface BenchCommand {
   readonly run: Suite | "all" | undefined;
   /** Little work, for trying out. */
   readonly quick: boolean;
+  /** Another checkout, whose Hawser takes turns with this one. */
+  readonly against: string | undefined;
   /** Where the results go as JSON, if anywhere. */
   readonly jsonFile: string | undefined;
   /** Write the page with all results. */
@@ -25,6 +28,7 @@ const all = "all";
 const options = {
   json: { type: "string" },
   quick: { type: "boolean" },
+  against: { type: "string" },
   "write-docs": { type: "boolean" },
   from: { type: "string" },
   help: { type: "boolean", short: "h" },
@@ -34,17 +38,18 @@ const options = {
 export function parseCommand(args: readonly string[], suites: readonly Suite[]): BenchCommand | "help" {
   const { values, positionals } = parse(args);
   if (values.help === true) return "help";
-  const { json: jsonFile, quick = false, "write-docs": writeDocs = false, from } = values;
+  const { json: jsonFile, quick = false, against, "write-docs": writeDocs = false, from } = values;
   const known = [...suites.map(({ name }) => name), all].join(", ");
   const [name, surplus] = positionals;
   if (surplus !== undefined) throw refusal(`One suite runs at a time; "${surplus}" is one more.`);
   if (jsonFile === "") throw refusal("--json needs the name of a file.");
   if (from === "") throw refusal("--from needs the name of a file.");
+  if (against === "") throw refusal("--against needs the folder of a checkout.");
   if (from !== undefined) {
-    if (!writeDocs || name !== undefined || jsonFile !== undefined || quick) {
+    if (!writeDocs || name !== undefined || jsonFile !== undefined || quick || against !== undefined) {
       throw refusal("--from goes with --write-docs and nothing else: nothing is measured then.");
     }
-    return { run: undefined, quick, jsonFile, writeDocs, from };
+    return { run: undefined, quick, against, jsonFile, writeDocs, from };
   }
   if (name === undefined) throw refusal(`No suite is given. The suites are ${known}.`);
   if (writeDocs && (name !== all || quick)) {
@@ -52,38 +57,47 @@ export function parseCommand(args: readonly string[], suites: readonly Suite[]):
   }
   const run = name === all ? all : suites.find((each) => each.name === name);
   if (run === undefined) throw refusal(`There is no suite "${name}". The suites are ${known}.`);
-  return { run, quick, jsonFile, writeDocs, from };
+  return { run, quick, against, jsonFile, writeDocs, from };
 }
 
 /** The text of `--help`. */
 export function helpText(suites: readonly Suite[]): string {
-  const width = Math.max(...suites.map(({ name }) => name.length));
+  const minutes = Math.ceil(suites.reduce((sum, { seconds }) => sum + seconds, 0) / 60);
   return [
-    "npm run bench -- <suite> [--quick] [--json FILE]",
-    "npm run bench -- all [--quick] [--json FILE] [--write-docs]",
+    "npm run bench -- <suite> [--quick] [--against DIR] [--json FILE]",
+    "npm run bench -- all [--quick] [--against DIR] [--json FILE] [--write-docs]",
     "npm run bench -- --write-docs --from FILE",
     "",
     "Measures how fast Hawser is: several runs, each beside its baselines. Prints the median, the spread and the ratio to",
     "each baseline; above 1 is better than the baseline.",
     "",
     "Suites:",
-    ...suites.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`),
-    `  ${all.padEnd(width)}  all of them, one after another: ${minutesOf(suites)} minutes or so`,
+    ...listed([
+      ...suites.map(({ name, summary }): [string, string] => [name, summary]),
+      [all, `all of them, one after another: ${minutes} minutes or so`],
+    ]),
     "",
     "Options:",
-    "  --json FILE   Write the results to FILE too, as JSON",
-    "  --quick       Do little: shows that everything works; the numbers mean nothing",
-    "  --write-docs  Write docs/benchmarks.md and its charts",
-    "  --from FILE   Write them from what `all --json FILE` has saved, without measuring",
-    "  --help, -h    Show this text",
+    "  --json FILE    Write the results to FILE too, as JSON",
+    "  --quick        Do little: shows that everything works; the numbers mean nothing",
+    "  --against DIR  Let Hawser of another checkout, with its node_modules, take turns: the baseline `before`. It takes",
+    "                 half as long again",
+    "  --write-docs   Write docs/benchmarks.md and its charts. All variables below must be set",
+    "  --from FILE    Write them from what `all --json FILE` has saved, without measuring",
+    "  --help, -h     Show this text",
+    "",
+    "Baselines that do not come with Hawser are measured where a variable names them:",
+    ...listed(Object.entries(variables)),
     "",
     "HAWSER_DATABASE_URL and HAWSER_NATS_URL name servers to use instead of starting any.",
     "",
   ].join("\n");
 }
 
-function minutesOf(suites: readonly Suite[]): number {
-  return Math.ceil(suites.reduce((sum, { seconds }) => sum + seconds, 0) / 60);
+/** Two columns. */
+function listed(rows: readonly (readonly [string, string])[]): string[] {
+  const width = Math.max(...rows.map(([name]) => name.length));
+  return rows.map(([name, text]) => `  ${name.padEnd(width)}  ${text}`);
 }
 
 function parse(args: readonly string[]) {
@@ -92,7 +106,7 @@ function parse(args: readonly string[]) {
   } catch (error) {
     // Node's messages name the flag and what is wrong with it, then go on about how to pass positionals like "-x".
     const [what] = (error as Error).message.split(/\.? To specify|\. Did you/);
-    const flags = "--json FILE, --quick, --write-docs, --from FILE and --help";
+    const flags = "--json FILE, --quick, --against DIR, --write-docs, --from FILE and --help";
     throw refusal(`${what!.replace(/\.$/, "")}. The flags are ${flags}.`);
   }
 }

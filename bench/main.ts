@@ -1,6 +1,174 @@
 /**
- * `npm run bench -- <suite> [--json FILE]`: how fast Hawser is, beside its baselines in the same run.
+ * `npm run bench -- <suite>`: how fast Hawser is, beside its baselines in the same run.
+ *
+ * Ends with status 0; 64 for wrong arguments; 128 and the signal's number when it was told to stop; else that of the
+ * error. Results go to standard output, everything else to standard error.
  */
-import { runBench } from "./run.js";
+import { execFileSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { constants } from "node:os";
+import { pathToFileURL } from "node:url";
+import { awaitStopRequest } from "../src/cli/stop-request.js";
+import { CliError, exitStatusOf, HawserError } from "../src/errors/index.js";
+import { type BenchCommand, helpText, parseCommand } from "./arguments.js";
+import { type BaselineVariable, baselineOf, variables } from "./baselines.js";
+import { writeDocs } from "./page.js";
+import { beforeName, canWriteReport, readRecord, recordOf, reportOf, tablesOf, writeReport } from "./report.js";
+import { BenchFailure, type Measured, type Suite, type SuiteOutcome } from "./suite.js";
+import { suites } from "./suites.js";
+import { thisCheckout } from "./worker.js";
+
+/** Where the page goes. */
+const docsDirectory = new URL("../docs/", import.meta.url);
+
+/** Two checkouts take turns like this, so that a machine that gets slower or faster meanwhile favours none. */
+const turns = ["now", "before", "before", "now"] as const;
+/** The share of a whole run that one turn takes. */
+const turnShare = 3 / 8;
+
+async function runBench(args: readonly string[]): Promise<number> {
+  try {
+    const command = parseCommand(args, suites);
+    if (command === "help") {
+      process.stdout.write(helpText(suites));
+      return 0;
+    }
+    if (command.from !== undefined) {
+      writeDocs(docsDirectory, readRecord(command.from), suites);
+      return 0;
+    }
+    checkBefore(command);
+    return await measure(command);
+  } catch (error) {
+    process.stderr.write(`bench: ${textOf(error)}\n`);
+    return exitStatusOf(error);
+  }
+}
+
+/** What would be found out only after many minutes. @throws CliError `invalid_argument` */
+function checkBefore({ jsonFile, against, writeDocs: toDocs }: BenchCommand): void {
+  if (jsonFile !== undefined) canWriteReport(jsonFile);
+  if (against !== undefined && !existsSync(new URL("node_modules", folderUrl(against)))) {
+    throw new CliError("invalid_argument", `--against ${against}: it is no checkout with its node_modules.`);
+  }
+  const missing = (Object.keys(variables) as BaselineVariable[]).filter((name) => baselineOf(name) === undefined);
+  if (toDocs && missing.length > 0) {
+    const message = `--write-docs: the page has all baselines, and ${missing.join(", ")} must name theirs.`;
+    throw new CliError("invalid_argument", `${message} See \`npm run bench -- --help\`.`);
+  }
+}
+
+async function measure(command: BenchCommand): Promise<number> {
+  const request = awaitStopRequest();
+  // Ctrl-C a second time means at once: our processes end with us, and so do the servers.
+  request.hurry.addEventListener("abort", () => process.exit(statusOfStop(request.hurry)));
+  try {
+    request.started();
+    const all = command.run === "all";
+    const outcomes: { suite: Suite; outcome: SuiteOutcome }[] = [];
+    for (const suite of suites.filter((each) => all || each === command.run)) {
+      if (all) process.stderr.write(`${suite.name}\n`);
+      const outcome = await outcomeOf(suite, command, request.signal);
+      print(outcome, all ? suite.name : undefined);
+      outcomes.push({ suite, outcome });
+    }
+    report(command, outcomes);
+    return 0;
+  } catch (error) {
+    if (!request.signal.aborted) throw error;
+    process.stderr.write("bench: stopped before the end; nothing was reported\n");
+    return statusOfStop(request.signal);
+  } finally {
+    request.close();
+  }
+}
+
+function report(command: BenchCommand, outcomes: readonly { suite: Suite; outcome: SuiteOutcome }[]): void {
+  const { run, quick, against, jsonFile } = command;
+  if (run !== "all") {
+    const [{ suite, outcome } = undefined!] = outcomes;
+    if (jsonFile !== undefined) writeReport(jsonFile, reportOf(suite.name, outcome.results));
+    return;
+  }
+  const before = against === undefined ? undefined : commitOf(folderUrl(against));
+  const record = recordOf(outcomes, { quick, commit: commitOf(thisCheckout), before });
+  if (jsonFile !== undefined) writeReport(jsonFile, record);
+  if (command.writeDocs) writeDocs(docsDirectory, record, suites);
+}
+
+/** Runs a suite; where two checkouts are compared, several times in turn. */
+async function outcomeOf(suite: Suite, { quick, against }: BenchCommand, signal: AbortSignal): Promise<SuiteOutcome> {
+  const run = (source: string, share: number): Promise<SuiteOutcome> =>
+    suite.run({
+      signal,
+      endBy: performance.now() + suite.seconds * 1000 * share,
+      quick,
+      source,
+      rounds: (full) => Math.ceil(full * share),
+      say: (message) => process.stderr.write(`${message}\n`),
+    });
+  if (against === undefined) return await run(thisCheckout, 1);
+  const outcomes: Record<(typeof turns)[number], SuiteOutcome[]> = { now: [], before: [] };
+  for (const turn of turns) {
+    process.stderr.write(`Hawser ${turn}\n`);
+    outcomes[turn].push(await run(turn === "now" ? thisCheckout : folderUrl(against), turnShare));
+  }
+  return compared(outcomes.now, outcomes.before);
+}
+
+/** The runs of one checkout as one, with those of the other one as a further baseline. */
+function compared(now: readonly SuiteOutcome[], before: readonly SuiteOutcome[]): SuiteOutcome {
+  const last = now.at(-1)!;
+  const results = last.results.map((result, index): Measured => {
+    const samplesOf = (outcomes: readonly SuiteOutcome[]) => outcomes.flatMap((each) => each.results[index]!.samples);
+    const baselines = result.baselines.map(({ name }, position) => ({
+      name,
+      samples: now.flatMap((each) => each.results[index]!.baselines[position]!.samples),
+    }));
+    const theirs = { name: beforeName, samples: samplesOf(before) };
+    return { ...result, samples: samplesOf(now), baselines: [...baselines, theirs] };
+  });
+  return { ...last, results };
+}
+
+function print({ results, notes }: SuiteOutcome, heading?: string): void {
+  if (heading !== undefined) process.stdout.write(`# ${heading}\n\n`);
+  process.stdout.write(`${tablesOf(results)}\n`);
+  for (const note of notes) process.stdout.write(`${note}\n`);
+  if (heading !== undefined) process.stdout.write("\n");
+}
+
+function folderUrl(path: string): string {
+  return pathToFileURL(`${path}/`).href;
+}
+
+/** Such as `8f3c2a1`, or `8f3c2a1-dirty`. */
+function commitOf(checkout: string): string {
+  const git = ["describe", "--always", "--dirty", "--exclude", "*"];
+  try {
+    return execFileSync("git", git, {
+      cwd: new URL(checkout),
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "ignore"],
+    }).trim();
+  } catch {
+    return "unknown";
+  }
+}
+
+/** As a shell tells it. Without a signal (the parent is gone) it counts as SIGHUP. */
+function statusOfStop({ reason }: AbortSignal): number {
+  return 128 + (constants.signals[reason as NodeJS.Signals] ?? constants.signals.SIGHUP);
+}
+
+/** What we say ourselves needs no stack; anything else is a defect, and its stack tells where. */
+function textOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  if (!HawserError.is(error) && !(error instanceof BenchFailure)) return error.stack ?? error.message;
+  const { message, cause } = error;
+  return cause instanceof Error && !message.includes(cause.message)
+    ? `${message}\n  because: ${cause.message}`
+    : message;
+}
 
 process.exitCode = await runBench(process.argv.slice(2));

@@ -1,12 +1,12 @@
 /**
- * The results as other programs read them.
+ * What was found, for people, for other programs, and as it is saved: the tables, the JSON, the record of a run of all
+ * suites, and whether the targets are met.
  */
-import { closeSync, openSync, writeFileSync } from "node:fs";
-import { availableParallelism } from "node:os";
+import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { availableParallelism, totalmem } from "node:os";
 import { CliError } from "../src/errors/index.js";
-import type { BenchRecord } from "./record.js";
-import { ratioOf, type Summary, summarize } from "./statistics.js";
-import type { Measured } from "./suite.js";
+import { median, ratioOf, type Summary, summarize } from "./measure.js";
+import type { Measured, Suite, SuiteOutcome, Target } from "./suite.js";
 
 /** What `--json` writes. */
 export interface BenchReport {
@@ -33,6 +33,9 @@ export interface BaselineResult {
   /** How much better we are, by the medians: above 1 is better, for a latency too. */
   readonly ratio: number;
 }
+
+/** The baseline that is Hawser in another checkout. */
+export const beforeName = "before";
 
 /** Digits that a measurement can stand for. */
 const significantDigits = 6;
@@ -77,4 +80,180 @@ export function writeReport(file: string, report: BenchReport | BenchRecord): vo
 
 function rounded(value: number): number {
   return Number(value.toPrecision(significantDigits));
+}
+
+/** The record of a run of all suites. */
+export interface BenchRecord {
+  /** The day, as YYYY-MM-DD in UTC. */
+  readonly date: string;
+  /** Only tried out: the numbers mean nothing. */
+  readonly quick: boolean;
+  /** The version of node, such as `v20.20.2`. */
+  readonly node: string;
+  /** How many processors this process may use. */
+  readonly cpus: number;
+  readonly memoryGiB: number;
+  /** What was compared with, such as `Postgres 18.4`. */
+  readonly versions: readonly string[];
+  /** The commit that was measured, and the other one that took turns with it, if there was one. */
+  readonly commit: string;
+  readonly before?: string;
+  readonly suites: readonly SuiteRecord[];
+}
+
+/** One suite of it. */
+export interface SuiteRecord {
+  readonly suite: string;
+  readonly results: readonly Measured[];
+  readonly notes: readonly string[];
+}
+
+/** The record of outcomes that were just found. */
+export function recordOf(
+  outcomes: readonly { readonly suite: Suite; readonly outcome: SuiteOutcome }[],
+  { quick, commit, before }: { readonly quick: boolean; readonly commit: string; readonly before?: string | undefined },
+): BenchRecord {
+  return {
+    date: new Date().toISOString().slice(0, 10),
+    quick,
+    node: process.version,
+    cpus: availableParallelism(),
+    memoryGiB: Math.round(totalmem() / 2 ** 30),
+    commit,
+    ...(before === undefined ? {} : { before }),
+    versions: [...new Set(outcomes.flatMap(({ outcome }) => outcome.servers))],
+    suites: outcomes.map(({ suite, outcome: { results, notes } }) => ({ suite: suite.name, results, notes })),
+  };
+}
+
+/** Reads a saved one. @throws CliError `invalid_argument` */
+export function readRecord(file: string): BenchRecord {
+  let read: Partial<BenchRecord> | null;
+  try {
+    read = JSON.parse(readFileSync(file, "utf8"));
+  } catch (cause) {
+    throw new CliError("invalid_argument", `--from ${file}: the file cannot be read as JSON.`, { cause });
+  }
+  if (!Array.isArray(read?.suites)) {
+    throw new CliError("invalid_argument", `--from ${file}: it is not what \`npm run bench -- all --json\` writes.`);
+  }
+  if (read.quick) {
+    throw new CliError("invalid_argument", `--from ${file}: it was made with --quick, so its numbers mean nothing.`);
+  }
+  return read as BenchRecord;
+}
+
+/** All tables of a suite. */
+export function tablesOf(measured: readonly Measured[]): string {
+  const names = [...new Set(measured.map(({ name }) => name))];
+  return names.map((name) => tableOf(measured.filter((each) => each.name === name))).join("\n\n");
+}
+
+/** The table of one thing, measured with one payload size or more. */
+function tableOf(measured: readonly Measured[]): string {
+  const { name, unit, better } = measured[0]!;
+  const results = measured.map(resultOf);
+  const baselines = [...new Set(results.flatMap((result) => Object.keys(result.baselines)))];
+  const head = [rowHeading(measured), name, "min", "max", ...baselines.flatMap((baseline) => [baseline, "ratio"])];
+  const rows = results.map((result, index) => [
+    rowLabel(measured[index]!),
+    formatValue(result.median),
+    formatValue(result.min),
+    formatValue(result.max),
+    ...baselines.flatMap((baseline) => {
+      const theirs = result.baselines[baseline];
+      return theirs === undefined ? ["", ""] : [formatValue(theirs.median), `${theirs.ratio.toFixed(2)}×`];
+    }),
+  ]);
+  const ratio = better === "higher" ? `${name} over the baseline` : `the baseline over ${name}`;
+  return `${unit}, medians; ratio: ${ratio}, above 1 is better\n${aligned([head, ...rows])}`;
+}
+
+/** What the rows of a table are: payload sizes, or what else was varied. */
+export function rowHeading(measured: readonly Measured[]): string {
+  return measured.some(({ variant }) => variant !== undefined) ? "case" : "payload";
+}
+
+/** One of them. */
+export function rowLabel({ variant, payloadBytes }: Pick<Measured, "variant" | "payloadBytes">): string {
+  return variant ?? formatBytes(payloadBytes);
+}
+
+/** Columns side by side, flush right. */
+function aligned(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padStart(widths[column]!))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}
+
+/** A size as people say it: 10 B, 1 KiB. */
+export function formatBytes(bytes: number): string {
+  if (bytes >= 1 << 20 && bytes % (1 << 20) === 0) return `${bytes / (1 << 20)} MiB`;
+  return bytes >= 1024 && bytes % 1024 === 0 ? `${bytes / 1024} KiB` : `${bytes} B`;
+}
+
+/** Thousands apart; decimals only where there is little before them. */
+export function formatValue(value: number): string {
+  return value.toLocaleString("en-US", { maximumFractionDigits: value < 100 ? 2 : 0 });
+}
+
+/** What became of a target. */
+export interface Verdict {
+  /** Such as `at-most-once, 100 B: at least 3× nats-core`. */
+  readonly target: string;
+  /** What was measured instead, such as `4.54×`. */
+  readonly measured: string;
+  readonly met: boolean;
+}
+
+/** Looks at each target whose result is there. */
+export function verdictsOf(targets: readonly Target[], results: readonly Measured[]): Verdict[] {
+  return targets.flatMap((target) => {
+    const result = results.find(
+      ({ name, payloadBytes, variant }) =>
+        name === target.name && payloadBytes === target.payloadBytes && variant === target.variant,
+    );
+    const baseline = result?.baselines.find(({ name }) => name === target.baseline);
+    if (result === undefined || (target.baseline !== undefined && baseline === undefined)) return [];
+    return [verdictOf(target, result, baseline?.samples)];
+  });
+}
+
+function verdictOf(target: Target, result: Measured, theirs: readonly number[] | undefined): Verdict {
+  const ours = median(result.samples);
+  const actual = theirs === undefined ? ours : ours / median(theirs);
+  const { atLeast = Number.NEGATIVE_INFINITY, atMost = Number.POSITIVE_INFINITY } = target;
+  const words = theirs === undefined ? valueWords(target, result.unit) : multipleWords(target);
+  return {
+    target: `${result.name}, ${rowLabel(result)}: ${words.target}`,
+    measured: words.measured(actual),
+    met: actual >= atLeast && actual <= atMost,
+  };
+}
+
+interface Words {
+  readonly target: string;
+  readonly measured: (actual: number) => string;
+}
+
+function valueWords({ atLeast, atMost }: Target, unit: string): Words {
+  const target = atLeast === undefined ? `at most ${formatValue(atMost!)}` : `at least ${formatValue(atLeast)}`;
+  return { target: `${target} ${unit}`, measured: (actual) => `${formatValue(actual)} ${unit}` };
+}
+
+/** A fifth of the time is said as five times as fast. */
+function multipleWords({ atLeast, atMost, baseline }: Target): Words {
+  const measured = (actual: number): string => `${actual.toFixed(2)}×`;
+  if (atLeast !== undefined) return { target: `at least ${formatValue(atLeast)}× ${baseline}`, measured };
+  if (atMost! >= 1) return { target: `at most ${formatValue(atMost!)}× ${baseline}`, measured };
+  return {
+    target: `at least ${formatValue(1 / atMost!)}× as fast as ${baseline}`,
+    measured: (actual) => measured(1 / actual),
+  };
 }

@@ -1,9 +1,9 @@
 /**
  * What a suite is: a set of measurements that are printed and written together.
  */
-import type { Better } from "./statistics.js";
+import type { Better } from "./measure.js";
 
-/** A suite. To add one: write it in a folder of its own, as `peer-live/` is, and put it into `suites.ts`. */
+/** A suite. To add one: write it in a folder of its own, as `ping-pong/` is, and put it into `suites.ts`. */
 export interface Suite {
   /** As on the command line. */
   readonly name: string;
@@ -21,14 +21,18 @@ export interface Suite {
   run(context: SuiteContext): Promise<SuiteOutcome>;
 }
 
-/** What a suite is given. */
+/** What a suite is given. It can be handed on as the options of a worker. */
 export interface SuiteContext {
-  /** Aborted when somebody wants us to stop. */
+  /** Aborted when the run is to stop. */
   readonly signal: AbortSignal;
   /** When it should have ended, in ms of `performance.now()`: since the start of the process. */
   readonly endBy: number;
   /** A short run with little work: everything is done once, and the numbers mean nothing. */
   readonly quick: boolean;
+  /** The checkout whose Hawser is measured, as the URL of its folder. */
+  readonly source: string;
+  /** How many rounds to make where a whole run makes `full`: fewer where two checkouts take turns. */
+  rounds(full: number): number;
   /** Tells what is being done. */
   say(message: string): void;
 }
@@ -81,7 +85,7 @@ export interface Target {
 /** What the generated page says of a suite beside its numbers, in Markdown. */
 export interface SuitePage {
   readonly title: string;
-  /** What was done, how the baselines are set up, and how far the comparison goes. */
+  /** What is done, how the baselines are set up, and how far the comparison goes: true for whatever the numbers are. */
   readonly text: string;
   readonly charts: readonly ChartPlan[];
 }
@@ -93,4 +97,9 @@ export interface ChartPlan {
   readonly results: readonly string[];
   /** One digit more for each factor of ten: where values lie far apart. Default: from zero, evenly. */
   readonly scale?: "logarithmic";
+}
+
+/** A benchmark that could not be finished, or whose numbers would mean nothing. The message says all; no stack is shown. */
+export class BenchFailure extends Error {
+  static override readonly name = "BenchFailure";
 }

@@ -1,13 +1,10 @@
 /**
  * The suites that `npm run bench` knows.
  */
-
-import { backlog } from "./backlog/backlog.js";
 import { channels } from "./channels/channels.js";
 import { liner } from "./liner/liner.js";
-import { offline } from "./offline/offline.js";
-import { peerDurable } from "./peer-durable/peer-durable.js";
-import { peerLive } from "./peer-live/peer-live.js";
+import { peerDurable, peerLive } from "./live/live.js";
+import { backlog, offline } from "./offline/offline.js";
 import { pingPong } from "./ping-pong/ping-pong.js";
 import { sqlPublish } from "./sql-publish/sql-publish.js";
 import { subscribe } from "./subscribe/subscribe.js";

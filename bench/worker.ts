@@ -1,20 +1,34 @@
 /**
- * The processes that do the measured work, seen from the one that orders it. Requests and answers go over the IPC channel
- * of `fork`; see `serve-requests.ts` for the other end.
+ * The processes that do the measured work. Both ends are here: {@link Worker} is one of them as the process sees it that
+ * gives the orders; {@link serveRequests} is what the worker's program calls. Requests and answers go over the IPC channel
+ * of `fork`.
  *
- * The channel is also the lifeline: when it closes, because of {@link Worker.stop} or because this process is gone, the
- * worker ends in good order by itself.
+ * The channel also tells the worker when to end: when it closes, because of {@link Worker.stop} or because the ordering
+ * process is gone, the worker ends in good order by itself.
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
-import { BenchFailure } from "./bench-failure.js";
-import type { Answer, Request } from "./serve-requests.js";
+import { BenchFailure } from "./suite.js";
 
-/** How long a worker may take to end by itself. */
+/** How long a worker may take to end by itself, and how long its own closing may take within that. */
 const stopTimeoutMs = 5_000;
+const closeTimeoutMs = 3_000;
 
 /** How long an answer may take: longer than any that is under way, so that a worker that hangs is noticed. */
 const answerTimeoutMs = 300_000;
+
+interface Request {
+  readonly id: number;
+  readonly name: string;
+  readonly argument: unknown;
+}
+
+/** `error`, in words and with its stack, if the request failed. */
+interface Answer {
+  readonly id: number;
+  readonly result?: unknown;
+  readonly error?: string;
+}
 
 interface Pending {
   readonly timer: NodeJS.Timeout;
@@ -27,10 +41,11 @@ export type Requests = { readonly [name: string]: (argument: never) => unknown }
 
 /** How to start one. */
 export interface WorkerOptions {
-  /**
-   * Node's flags. Default: those of this process, such as tsx, or --cpu-prof for whoever wants to see where the time
-   * goes.
-   */
+  /** The checkout whose Hawser it uses: see {@link measuredModule}. Default: this one. */
+  readonly source?: string;
+  /** The program `node`. Default: that of this process. */
+  readonly node?: string;
+  /** Node's flags. Default: those of this process, such as tsx, or --cpu-prof to see where the time goes. */
   readonly execArgv?: readonly string[];
   /** Stops it when aborted, whatever it does: for requests that take long. */
   readonly signal?: AbortSignal;
@@ -58,13 +73,20 @@ export class Worker<R extends Requests> {
     );
   }
 
-  /** Starts a program, which calls `serveRequests`. What it prints goes to standard error. */
+  /** Starts a program, which calls {@link serveRequests}. What it prints goes to standard error. */
   static start<R extends Requests>(
     name: string,
     program: URL,
-    { execArgv = process.execArgv, signal }: WorkerOptions = {},
+    { source, node = process.execPath, execArgv = process.execArgv, signal }: WorkerOptions = {},
   ): Worker<R> {
-    const worker = new Worker<R>(name, fork(program, { execArgv: [...execArgv], stdio: ["ignore", 2, 2, "ipc"] }));
+    const worker = new Worker<R>(
+      name,
+      fork(program, source === undefined ? [] : [source], {
+        execPath: node,
+        execArgv: [...execArgv],
+        stdio: ["ignore", 2, 2, "ipc"],
+      }),
+    );
     const stop = (): void => void worker.stop();
     signal?.addEventListener("abort", stop);
     void worker.#ended.then(() => signal?.removeEventListener("abort", stop));
@@ -114,4 +136,57 @@ export class Worker<R extends Requests> {
     }
     this.#pending.clear();
   }
+}
+
+/**
+ * Answers requests until the channel closes; then calls `close` and ends the process.
+ *
+ * Ctrl-C in a terminal reaches the whole process group; here it is left to the process that started this one, which then
+ * closes the channel.
+ */
+export function serveRequests(requests: Requests, close: () => Promise<void>): void {
+  for (const signal of ["SIGINT", "SIGHUP"] as const) process.on(signal, () => undefined);
+  process.on("message", (message) => void answer(message as Request, requests));
+  process.on("disconnect", () => {
+    setTimeout(() => process.exit(1), closeTimeoutMs).unref();
+    close().then(
+      () => process.exit(0),
+      (error) => {
+        console.error(error);
+        process.exit(1);
+      },
+    );
+  });
+}
+
+async function answer({ id, name, argument }: Request, requests: Requests): Promise<void> {
+  let answer: Answer;
+  try {
+    const handle = requests[name];
+    if (handle === undefined) throw new Error(`it does not know the request "${name}"`);
+    answer = { id, result: await handle(argument as never) };
+  } catch (error) {
+    answer = { id, error: error instanceof Error ? (error.stack ?? error.message) : String(error) };
+  }
+  // The channel may be closing; then nothing waits for the answer, and that it cannot be sent is no error.
+  if (process.connected) process.send?.(answer, () => undefined);
+}
+
+/** The folder of this checkout, as a URL. */
+export const thisCheckout = new URL("..", import.meta.url).href;
+
+/** In a worker: the checkout whose Hawser it uses. */
+export const measuredCheckout = process.argv[2] ?? thisCheckout;
+
+/** In a worker: imports a module of that checkout. `M` is its type here, where both checkouts have the same interface. */
+export async function measuredModule<M>(path: string): Promise<M> {
+  return (await import(new URL(path, measuredCheckout).href)) as M;
+}
+
+/**
+ * The system's monotonic clock, in ms: the same in all processes of a machine (CLOCK_MONOTONIC; `performance.now` begins
+ * anew in each), so that one process can say when something began and another when it ended.
+ */
+export function systemMs(): number {
+  return Number(process.hrtime.bigint()) / 1e6;
 }

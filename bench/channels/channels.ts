@@ -1,12 +1,19 @@
 /**
  * The suite `channels`: one listener and many senders.
  */
-import { createBenchDatabase } from "../bench-database.js";
-import { type BenchServers, dropDatabase, withServers } from "../bench-servers.js";
-import { orderOf } from "../side-by-side.js";
-import type { Measured, Suite, SuiteContext, SuiteOutcome, SuitePage } from "../suite.js";
-import { formatValue } from "../tables.js";
-import { ChannelMesh, type MeshCost } from "./channel-mesh.js";
+import { orderOf } from "../measure.js";
+import { formatValue } from "../report.js";
+import { type BenchServers, createDatabase, withServers } from "../servers.js";
+import {
+  BenchFailure,
+  type Measured,
+  type Suite,
+  type SuiteContext,
+  type SuiteOutcome,
+  type SuitePage,
+} from "../suite.js";
+import { Worker } from "../worker.js";
+import type { ChannelRequests } from "./process.js";
 
 const payloadBytes = 100;
 /** The same amount for all, and enough for 1,000 channels to get under way: with a few messages each, few is all one sees. */
@@ -81,7 +88,8 @@ export const channels: Suite = {
 };
 
 async function measure(context: SuiteContext, servers: BenchServers): Promise<Omit<SuiteOutcome, "servers">> {
-  const { counts, passes } = context.quick ? quick : full;
+  const { counts, passes: fullPasses } = context.quick ? quick : full;
+  const passes = context.rounds(fullPasses);
   const costs = new Map<number, MeshCost[]>(counts.map((count) => [count, []]));
   for (let pass = 0; pass < passes; pass++) {
     for (const count of orderOf(counts, pass)) {
@@ -109,22 +117,20 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
 /** What each run cost. */
 async function costsOf(context: SuiteContext, servers: BenchServers, count: number): Promise<MeshCost[]> {
   const { rounds, messages, warmUp } = context.quick ? quick : full;
-  const database = await createBenchDatabase(servers.databaseUrl);
+  const database = await createDatabase(servers, context);
+  let mesh: ChannelMesh | undefined;
   try {
-    const mesh = await ChannelMesh.start(database.url, count, context.signal);
-    try {
-      await mesh.send(warmUp, payloadBytes);
-      const costs: MeshCost[] = [];
-      for (let round = 0; round < rounds; round++) {
-        context.signal.throwIfAborted();
-        costs.push(await mesh.send(messages, payloadBytes));
-      }
-      return costs;
-    } finally {
-      await mesh.stop();
+    mesh = await ChannelMesh.start(database.url, count, context);
+    await mesh.send(warmUp, payloadBytes);
+    const costs: MeshCost[] = [];
+    for (let round = 0; round < context.rounds(rounds); round++) {
+      context.signal.throwIfAborted();
+      costs.push(await mesh.send(messages, payloadBytes));
     }
+    return costs;
   } finally {
-    await dropDatabase(database, context);
+    await mesh?.stop();
+    await database.drop();
   }
 }
 
@@ -133,4 +139,110 @@ function noteOf(count: number, costs: readonly MeshCost[]): string {
   const messages = costs.reduce((sum, cost) => sum + cost.messages, 0);
   const stored = costs.reduce((sum, cost) => sum + cost.stored, 0);
   return `${variantOf(count)}: of ${formatValue(messages)} messages ${formatValue(stored)} were confirmed as stored`;
+}
+
+const listener = "bench-listener";
+
+/** Processes for the senders: as many as there are, up to so many. */
+const maxSendingProcesses = 2;
+
+/** Messages unconfirmed at a time, altogether and on one channel: less than a sender's default limits allow. */
+const inFlightAltogether = 262_144;
+const inFlightOfChannel = 8_192;
+const minInFlightOfChannel = 32;
+
+/** How long the listener waits for the rest when the senders are done. */
+const arrivalTimeoutMs = 10_000;
+
+/** What was found with one load. */
+interface MeshCost {
+  readonly seconds: number;
+  readonly messages: number;
+  readonly listenerStatements: number;
+  readonly senderStatements: number;
+  /** Bytes. */
+  readonly rss: number;
+  readonly heap: number;
+  readonly stored: number;
+}
+
+/** A listener and so many senders, in processes of their own, on a database of their own. */
+class ChannelMesh {
+  readonly #channels: number;
+  readonly #listening: Worker<ChannelRequests>;
+  readonly #sending: readonly Worker<ChannelRequests>[];
+
+  private constructor(
+    channels: number,
+    listening: Worker<ChannelRequests>,
+    sending: readonly Worker<ChannelRequests>[],
+  ) {
+    this.#channels = channels;
+    this.#listening = listening;
+    this.#sending = sending;
+  }
+
+  /** Starts it; all channels are live then. Nothing is left behind when it fails. */
+  static async start(databaseUrl: string, channels: number, context: SuiteContext): Promise<ChannelMesh> {
+    const { source, signal } = context;
+    const start = (name: string) =>
+      Worker.start<ChannelRequests>(name, new URL("./process.ts", import.meta.url), { source, signal });
+    const listening = start("listening");
+    const sending = Array.from({ length: Math.min(channels, maxSendingProcesses) }, () => start("sending"));
+    const mesh = new ChannelMesh(channels, listening, sending);
+    try {
+      await listening.request("listen", { databaseUrl, listener });
+      await mesh.#openSenders(databaseUrl);
+      return mesh;
+    } catch (error) {
+      await mesh.stop();
+      throw error;
+    }
+  }
+
+  /** Sends about so many messages, as many on each channel. @throws BenchFailure if not all of them arrive */
+  async send(about: number, payloadBytes: number): Promise<MeshCost> {
+    const perChannel = Math.max(1, Math.round(about / this.#channels));
+    const messages = perChannel * this.#channels;
+    const inFlight = Math.max(
+      minInFlightOfChannel,
+      Math.min(inFlightOfChannel, Math.floor(inFlightAltogether / this.#channels)),
+    );
+    await this.#listening.request("expect", messages);
+    const sent = await Promise.all(
+      this.#sending.map((each) => each.request("send", { payloadBytes, messages: perChannel, inFlight })),
+    );
+    const arrived = await this.#listening.request("arrived", arrivalTimeoutMs);
+    if (arrived.completeMs === undefined) {
+      throw new BenchFailure(`${this.#channels} channels: ${arrived.messages} of ${messages} messages have arrived`);
+    }
+    const beganMs = Math.min(...sent.map((each) => each.beganMs));
+    const doneMs = Math.max(arrived.completeMs, ...sent.map((each) => each.doneMs));
+    return {
+      seconds: (doneMs - beganMs) / 1000,
+      messages,
+      listenerStatements: arrived.statements,
+      senderStatements: sent.reduce((sum, { statements }) => sum + statements, 0),
+      rss: arrived.rss,
+      heap: arrived.heap,
+      stored: sent.reduce((sum, { stored }) => sum + stored, 0),
+    };
+  }
+
+  /** Ends all processes, the senders first. */
+  async stop(): Promise<void> {
+    await Promise.all(this.#sending.map((each) => each.stop()));
+    await this.#listening.stop();
+  }
+
+  async #openSenders(databaseUrl: string): Promise<void> {
+    const each = Math.ceil(this.#channels / this.#sending.length);
+    await Promise.all(
+      this.#sending.map((process, index) => {
+        const first = index * each;
+        const count = Math.min(each, this.#channels - first);
+        return process.request("connect", { databaseUrl, listener, first, count });
+      }),
+    );
+  }
 }

@@ -1,36 +1,54 @@
 /**
- * The suite `offline`: messages for somebody who is away, and then starts.
+ * The suites `offline` and `backlog`: messages for a worker that is away, and then starts.
+ *
+ * river is measured by a program that HAWSER_BENCH_RIVER names, as it is written in Go. It is started with the URL of the
+ * database as its only argument, prepares its tables, and takes orders, one on each line of its standard input; it answers
+ * each with a line, the seconds that it took, and ends with its input:
+ *
+ *     store BYTES COUNT   store COUNT jobs with a text of BYTES bytes, until all are committed
+ *     drain COUNT         start a worker, handle COUNT jobs until they are completed in the database, and stop it; remove
+ *                         the completed jobs, which is not in the time
+ *
+ * An order that cannot be carried out in full ends it, with a status that is not 0.
  */
-import pg from "pg";
-import { type BenchServers, withServers } from "../bench-servers.js";
-import { orderOf } from "../side-by-side.js";
+import { baselineOf, LineProgram, missingNote, nodeFrom, packages } from "../baselines.js";
+import { orderOf } from "../measure.js";
+import { execute } from "../postgres.js";
+import { formatBytes, formatValue } from "../report.js";
+import { type BenchServers, withServers } from "../servers.js";
 import type { Measured, Suite, SuiteContext, SuiteOutcome, SuitePage } from "../suite.js";
-import { formatBytes } from "../tables.js";
 import { Worker } from "../worker.js";
-import type { DrainingRequests } from "./draining-process.js";
-import { type Load, type SystemName, systemNames } from "./queue-user.js";
-import type { StoringRequests } from "./storing-process.js";
+import { batchSize, graphileSettings } from "./job-queues.js";
+import type { SystemRequests } from "./process.js";
+import { pgmqBatch } from "./sql.js";
+import type { Load, SystemName } from "./system.js";
 
-const full = { messages: 100_000, warmUp: 5_000, rounds: 3, payloadSizes: [100, 1024] };
-const quick = { messages: 500, warmUp: 100, rounds: 1, payloadSizes: [100] };
+const offlineFull = { messages: 100_000, warmUp: 5_000, rounds: 5, payloadSizes: [100, 1024] };
+const offlineQuick = { messages: 500, warmUp: 100, rounds: 1, payloadSizes: [100] };
 
-const page: SuitePage = {
+const ours = "Hawser";
+
+const offlinePage: SuitePage = {
   title: "Store and drain 100,000 messages",
   text: `The listener is away, 100,000 messages are stored, then it starts. **store** is the time until all of them are
 committed; **drain** is from the start of the listener (in a process that runs already) until all are handled, by a
-handler that does nothing, and that is committed; **total** is the sum. All three use the same Postgres, each in two
-processes of its own; before each phase there is a \`VACUUM ANALYZE\`, which autovacuum would do in the meantime.
+handler that does nothing, and that is committed; **total** is the sum. All use the same Postgres; before each phase there
+is a \`VACUUM ANALYZE\`, which autovacuum would do in the meantime. What can be set is set to the fastest of several values
+that were tried.
 
 - **Hawser**: \`sendTo\`, 8,192 sends under way, every receipt looked at; then \`run\` with default settings. Messages of
   a sender are handled in order.
-- **pg-boss 10.4.2**: \`insert\` of 5,000 jobs at a time; then \`fetch\` of 5,000 and \`complete\` of all of them, both in
-  two loops side by side, the fastest of several sizes that were tried. Its own \`work\` does the same, but waits half a
-  second or more between two fetches. Maintenance and cron are off.
-- **graphile-worker 0.16.6**: \`add_jobs\` of 5,000 at a time; then \`run\` with concurrency 4, the fastest of several
-  that were tried. This version takes and completes each job by itself; the local queue of 0.17, which takes many at
-  a time, needs Node 22.
+- **pg-boss ${packages["pg-boss"]}**, on Node 24 where the others run on an older one than it asks for: \`insert\` of ${formatValue(batchSize)} jobs at a time;
+  then \`fetch\` of as many and \`complete\` of all of them, both in two loops side by side. Its own \`work\` does the same, but
+  waits half a second or more between two fetches. Maintenance and cron are off.
+- **graphile-worker ${packages["graphile-worker"]}**: \`add_jobs\` of ${formatValue(batchSize)} at a time; then \`run\` with ${graphileSettings.concurrency} jobs at a time,
+  a \`localQueue\` of ${formatValue(graphileSettings.localQueueSize)}, and completions in batches.
+- **river**, a program in Go: \`InsertManyFast\` of 5,000 at a time, two side by side; then a client with 2,000 workers that
+  may fetch every 2 ms.
+- **pgmq**, its SQL alone, by node-postgres on one connection: \`send_batch\` of ${formatValue(pgmqBatch)}; then \`read\` of as many and \`delete\` of
+  all of them, one after the other. It has no workers, no retries and no dead letters: that is left to its caller.
 
-Both job queues can do things that Hawser does not: priorities, delays, schedules, many workers that share a queue.`,
+The job queues can do things that Hawser does not: priorities, delays, schedules, many workers that share a queue.`,
   charts: [
     { title: "Store and drain 100,000 messages", results: ["total"], scale: "logarithmic" },
     { title: "Store", results: ["store"] },
@@ -38,22 +56,54 @@ Both job queues can do things that Hawser does not: priorities, delays, schedule
   ],
 };
 
-/** The suite. */
+/** The suite of the systems that do this. */
 export const offline: Suite = {
   name: "offline",
-  summary: "seconds to store and drain 100,000 messages, beside pg-boss and graphile-worker",
-  seconds: 240,
-  page,
+  summary: "seconds to store and drain 100,000 messages, beside pg-boss, graphile-worker, river and pgmq",
+  seconds: 300,
+  page: offlinePage,
   targets: [
-    { name: "total", payloadBytes: 100, baseline: "pg-boss", atMost: 1 / 5 },
-    { name: "total", payloadBytes: 100, baseline: "graphile-worker", atMost: 1 / 3 },
+    { name: "total", payloadBytes: 100, baseline: "pgmq", atMost: 1 / 2 },
+    ...["pg-boss", "graphile-worker", "river"].map((baseline) => ({
+      name: "total",
+      payloadBytes: 100,
+      baseline,
+      atMost: 1 / 5,
+    })),
   ],
-  run: (context) => withServers(context, (servers) => measure(context, servers)),
+  run: (context) => withServers(context, (servers) => measureOffline(context, servers)),
 };
 
-interface Processes {
-  readonly storing: Worker<StoringRequests>;
-  readonly draining: Worker<DrainingRequests>;
+const backlogFull = { sizes: [10_000, 100_000, 1_000_000], rounds: 3 };
+const backlogQuick = { sizes: [200, 2_000], rounds: 1 };
+const backlogBytes = 100;
+const backlogSystems = [ours, "sql"] as const;
+
+const backlogPage: SuitePage = {
+  title: "A great backlog",
+  text: `So many messages of 100 bytes are in the store, of one sender; then the listener starts. The time is from its start
+until all are handled, by a handler that does nothing, their rows deleted, and that is committed.
+
+- \`sql\` is what one would write by hand: one connection that reads 1,024 rows in their order, handles them, and deletes
+  them in a second statement, over and over. It needs neither a lease nor a check who may delete.`,
+  charts: [{ title: "Draining a backlog", results: ["drain"] }],
+};
+
+/** The suite of how the drain depends on how much waits. */
+export const backlog: Suite = {
+  name: "backlog",
+  summary: "messages/s drained with 10,000 to 1,000,000 waiting, beside a loop of two SQL statements",
+  seconds: 120,
+  page: backlogPage,
+  targets: [],
+  run: (context) => withServers(context, (servers) => measureBacklog(context, servers)),
+};
+
+/** A system that is ready. Both methods resolve with seconds. */
+interface Running {
+  store(load: Load): Promise<number>;
+  drain(messages: number): Promise<number>;
+  stop(): Promise<void>;
 }
 
 interface Took {
@@ -61,80 +111,139 @@ interface Took {
   readonly drain: number;
 }
 
-async function measure(context: SuiteContext, servers: BenchServers): Promise<Omit<SuiteOutcome, "servers">> {
-  const { messages, warmUp, rounds, payloadSizes } = context.quick ? quick : full;
-  const client = new pg.Client({ connectionString: servers.databaseUrl });
-  client.on("error", () => undefined);
-  await client.connect();
-  const systems = new Map<SystemName, Processes>();
-  try {
-    context.say("Starting two processes for each system");
-    for (const system of systemNames) systems.set(system, await open(system, servers.databaseUrl, context));
-    const run = async (system: SystemName, load: Load): Promise<Took> => {
-      const { storing, draining } = systems.get(system)!;
-      context.signal.throwIfAborted();
-      await client.query("VACUUM ANALYZE");
-      const store = await storing.request("store", load);
-      context.signal.throwIfAborted();
-      await client.query("VACUUM ANALYZE");
-      return { store, drain: await draining.request("drain", load.messages) };
-    };
-    for (const system of systemNames) await run(system, { payloadBytes: 100, messages: warmUp });
+async function measureOffline(context: SuiteContext, servers: BenchServers): Promise<Omit<SuiteOutcome, "servers">> {
+  const { messages, warmUp, rounds, payloadSizes } = context.quick ? offlineQuick : offlineFull;
+  const river = baselineOf("HAWSER_BENCH_RIVER");
+  const withPgmq = baselineOf("HAWSER_BENCH_PGMQ_SQL") !== undefined;
+  const modules: SystemName[] = [ours, "pg-boss", "graphile-worker", ...(withPgmq ? ["pgmq" as const] : [])];
+  const programs = new Map(river === undefined ? [] : [["river", river]]);
+  return await withSystems(context, servers, modules, programs, async (run, systems) => {
+    for (const system of systems) await run(system, { payloadBytes: 100, messages: warmUp });
     const results: Measured[] = [];
     for (const [index, payloadBytes] of payloadSizes.entries()) {
-      const took = new Map<SystemName, Took[]>(systemNames.map((system) => [system, []]));
+      const took = new Map<string, Took[]>(systems.map((system) => [system, []]));
       const endBy = performance.now() + (context.endBy - performance.now()) / (payloadSizes.length - index);
-      // One round at least; on a slow machine the others may take longer than anybody wants to wait.
-      for (let round = 0; round < rounds && (round === 0 || performance.now() < endBy); round++) {
-        context.say(`Measuring ${formatBytes(payloadBytes)}, round ${round + 1} of ${rounds}`);
-        for (const system of orderOf(systemNames, round)) {
+      const count = context.rounds(rounds);
+      // One round at least; on a slow machine the others may take longer than anyone wants to wait.
+      for (let round = 0; round < count && (round === 0 || performance.now() < endBy); round++) {
+        context.say(`Measuring ${formatBytes(payloadBytes)}, round ${round + 1} of ${count}`);
+        for (const system of orderOf(systems, round)) {
           took.get(system)!.push(await run(system, { payloadBytes, messages }));
         }
       }
+      const baselines = systems.filter((system) => system !== ours);
+      const measured = (name: string, secondsOf: (took: Took) => number): Measured => ({
+        name,
+        payloadBytes,
+        unit: "s",
+        better: "lower",
+        samples: took.get(ours)!.map(secondsOf),
+        baselines: baselines.map((system) => ({ name: system, samples: took.get(system)!.map(secondsOf) })),
+      });
       results.push(
-        measuredOf("store", payloadBytes, took, ({ store }) => store),
-        measuredOf("drain", payloadBytes, took, ({ drain }) => drain),
-        measuredOf("total", payloadBytes, took, ({ store, drain }) => store + drain),
+        measured("store", ({ store }) => store),
+        measured("drain", ({ drain }) => drain),
+        measured("total", ({ store, drain }) => store + drain),
       );
     }
-    return { results, notes: [`each time ${messages.toLocaleString("en-US")} messages`] };
+    const notes = [`each time ${formatValue(messages)} messages`];
+    if (!withPgmq) notes.push(missingNote("pgmq", "HAWSER_BENCH_PGMQ_SQL"));
+    if (river === undefined) notes.push(missingNote("river", "HAWSER_BENCH_RIVER"));
+    return { results, notes };
+  });
+}
+
+async function measureBacklog(context: SuiteContext, servers: BenchServers): Promise<Omit<SuiteOutcome, "servers">> {
+  const { sizes, rounds } = context.quick ? backlogQuick : backlogFull;
+  return await withSystems(context, servers, backlogSystems, new Map(), async (run, systems) => {
+    const rate = async (system: string, messages: number): Promise<number> =>
+      messages / (await run(system, { payloadBytes: backlogBytes, messages })).drain;
+    for (const system of systems) await rate(system, sizes[0]!);
+    const rates = new Map(sizes.map((size) => [size, new Map<string, number[]>(systems.map((name) => [name, []]))]));
+    const count = context.rounds(rounds);
+    for (let round = 0; round < count; round++) {
+      for (const size of orderOf(sizes, round)) {
+        context.say(`Measuring ${formatValue(size)} messages, round ${round + 1} of ${count}`);
+        for (const system of orderOf(systems, round))
+          rates
+            .get(size)!
+            .get(system)!
+            .push(await rate(system, size));
+      }
+    }
+    const results = sizes.map((size) => ({
+      name: "drain",
+      payloadBytes: backlogBytes,
+      variant: `${formatValue(size)} messages`,
+      unit: "messages/s",
+      better: "higher" as const,
+      samples: rates.get(size)!.get(ours)!,
+      baselines: [{ name: "sql", samples: rates.get(size)!.get("sql")! }],
+    }));
+    return { results, notes: [] };
+  });
+}
+
+/** Starts the systems, and gives a function that stores and drains a load by one of them. */
+async function withSystems<T>(
+  context: SuiteContext,
+  { databaseUrl }: BenchServers,
+  modules: readonly SystemName[],
+  programs: ReadonlyMap<string, string>,
+  measure: (run: (system: string, load: Load) => Promise<Took>, systems: readonly string[]) => Promise<T>,
+): Promise<T> {
+  context.say("Starting the processes of each system");
+  const running = new Map<string, Running>();
+  try {
+    for (const system of modules) running.set(system, await openModule(system, databaseUrl, context));
+    for (const [name, program] of programs) running.set(name, openProgram(name, program, databaseUrl));
+    const vacuum = async (): Promise<void> => {
+      context.signal.throwIfAborted();
+      await execute(databaseUrl, "VACUUM ANALYZE");
+    };
+    const run = async (system: string, load: Load): Promise<Took> => {
+      const { store, drain } = running.get(system)!;
+      await vacuum();
+      const stored = await store(load);
+      await vacuum();
+      return { store: stored, drain: await drain(load.messages) };
+    };
+    return await measure(run, [...running.keys()]);
   } finally {
-    await Promise.all([...systems.values()].flatMap(({ storing, draining }) => [storing.stop(), draining.stop()]));
-    await client.end();
+    await Promise.all([...running.values()].map((system) => system.stop()));
   }
 }
 
-async function open(system: SystemName, databaseUrl: string, { signal }: SuiteContext): Promise<Processes> {
-  const storingProgram = new URL("./storing-process.ts", import.meta.url);
-  const drainingProgram = new URL("./draining-process.ts", import.meta.url);
-  const storing = Worker.start<StoringRequests>(`storing ${system}`, storingProgram, { signal });
-  const draining = Worker.start<DrainingRequests>(`draining ${system}`, drainingProgram, { signal });
+/** Two processes: one that stores, and one that handles. */
+async function openModule(system: SystemName, databaseUrl: string, context: SuiteContext): Promise<Running> {
+  const { source, signal } = context;
+  const options = { source, signal, ...(system === "pg-boss" ? { node: nodeFrom(22) } : {}) };
+  const program = new URL("./process.ts", import.meta.url);
+  const storing = Worker.start<SystemRequests>(`storing ${system}`, program, options);
+  const draining = Worker.start<SystemRequests>(`draining ${system}`, program, options);
+  const stop = async (): Promise<void> => {
+    await Promise.all([storing.stop(), draining.stop()]);
+  };
   try {
     // One after the other: the first one makes the tables.
-    await storing.request("open", { system, databaseUrl });
-    await draining.request("open", { system, databaseUrl });
+    await storing.request("openStoring", { system, databaseUrl });
+    await draining.request("openDraining", { system, databaseUrl });
   } catch (error) {
-    await Promise.all([storing.stop(), draining.stop()]);
+    await stop();
     throw error;
   }
-  return { storing, draining };
+  return {
+    store: (load) => storing.request("store", load),
+    drain: (messages) => draining.request("drain", messages),
+    stop,
+  };
 }
 
-function measuredOf(
-  name: string,
-  payloadBytes: number,
-  took: ReadonlyMap<SystemName, readonly Took[]>,
-  secondsOf: (took: Took) => number,
-): Measured {
-  const samplesOf = (system: SystemName): number[] => took.get(system)!.map(secondsOf);
+function openProgram(name: string, path: string, databaseUrl: string): Running {
+  const program = LineProgram.start(name, path, [databaseUrl]);
   return {
-    name,
-    payloadBytes,
-    unit: "s",
-    better: "lower",
-    samples: samplesOf("hawser"),
-    baselines: systemNames
-      .filter((system) => system !== "hawser")
-      .map((system) => ({ name: system, samples: samplesOf(system) })),
+    store: ({ payloadBytes, messages }) => program.order(`store ${payloadBytes} ${messages}`),
+    drain: (messages) => program.order(`drain ${messages}`),
+    stop: () => program.stop(),
   };
 }

@@ -1,15 +1,15 @@
 /**
  * The suite `ping-pong`: how long one message takes when nothing else is under way.
  */
-import { type BenchServers, withServers } from "../bench-servers.js";
-import { measureSideBySide, warmUpCost } from "../side-by-side.js";
+import { measureSideBySide, warmUpCost } from "../measure.js";
+import { type BenchServers, withServers } from "../servers.js";
 import type { Measured, Suite, SuiteContext, SuiteOutcome, SuitePage } from "../suite.js";
 import { Worker } from "../worker.js";
-import type { AnsweringRequests } from "./answering-process.js";
-import type { AskingRequests, AskingWay, Latencies } from "./asking-process.js";
+import type { AskingWay, Latencies, PingPongRequests } from "./process.js";
 
 const payloadBytes = 100;
-const rounds = { full: 7, quick: 2 };
+const fullRounds = 7;
+const quickRounds = 2;
 const quickRunSeconds = 0.01;
 const firstTimes = 50;
 
@@ -58,13 +58,15 @@ export const pingPong: Suite = {
 async function measure(context: SuiteContext, servers: BenchServers): Promise<Omit<SuiteOutcome, "servers">> {
   const { signal, say, endBy, quick } = context;
   say("Starting the asking and the answering process");
-  const answering = Worker.start<AnsweringRequests>("answering", new URL("./answering-process.ts", import.meta.url));
-  const asking = Worker.start<AskingRequests>("asking", new URL("./asking-process.ts", import.meta.url));
+  const program = new URL("./process.ts", import.meta.url);
+  const answering = Worker.start<PingPongRequests>("answering", program, { source: context.source });
+  const asking = Worker.start<PingPongRequests>("asking", program, { source: context.source });
   try {
     const { databaseUrl } = servers;
-    const places = await answering.request("open", { databaseUrl, payloadBytes });
-    await answering.request("reach", await asking.request("open", { databaseUrl, payloadBytes, places }));
-    const count = quick ? rounds.quick : rounds.full;
+    const ports = await answering.request("answer", { databaseUrl, payloadBytes });
+    await asking.request("connect", { databaseUrl, payloadBytes, ports });
+    await answering.request("reachAsking", undefined);
+    const count = quick ? quickRounds : context.rounds(fullRounds);
     const ways = pairs.flatMap(({ ours, baseline }) => [ours, baseline]);
     const latencies = new Map<AskingWay, Latencies[]>(ways.map((way) => [way, []]));
     say("Measuring");

@@ -1,14 +1,12 @@
 /**
  * The suite `subscribe`: from NATS to rows, by a subscribed function.
  */
-import { type BenchServers, withServers } from "../bench-servers.js";
-import { measureSideBySide, orderOf, warmUpCost } from "../side-by-side.js";
-import { median } from "../statistics.js";
+import { measureSideBySide, median, orderOf, warmUpCost } from "../measure.js";
+import { formatBytes, formatValue } from "../report.js";
+import { type BenchServers, withServers } from "../servers.js";
 import type { Baseline, Measured, Suite, SuiteContext, SuiteOutcome, SuitePage } from "../suite.js";
-import { formatBytes, formatValue } from "../tables.js";
-import { BridgeUnderTest, type Run } from "./bridge-under-test.js";
-import type { Latencies } from "./ping-clock.js";
-import type { PingWay } from "./publishing-process.js";
+import { BridgeUnderTest, type Run } from "./bridge.js";
+import type { Latencies, PingWay } from "./process.js";
 
 const full = { messages: 100_000, rounds: 5, payloadSizes: [100, 200, 1024], pings: 500, pingRounds: 5 };
 const quick = { messages: 1_000, rounds: 1, payloadSizes: [100], pings: 20, pingRounds: 1 };
@@ -79,7 +77,7 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
       results.push(...measured.results);
       notes.push(measured.note);
     }
-    notes.push(`pings: ${pingRounds} times ${pings}`);
+    notes.push(`pings: ${context.rounds(pingRounds)} times ${pings}`);
     return { results: [...inOrder(results), ...pingResults], notes };
   } finally {
     await bridge.stop();
@@ -93,12 +91,13 @@ function inOrder(results: readonly Measured[]): Measured[] {
 }
 
 async function measureLoads(
-  { quick: isQuick, signal }: SuiteContext,
+  { quick: isQuick, signal, rounds: roundsOf }: SuiteContext,
   bridge: BridgeUnderTest,
   payloadBytes: number,
   seconds: number,
 ): Promise<{ results: Measured[]; note: string }> {
-  const { messages, rounds } = isQuick ? quick : full;
+  const { messages, rounds: fullRounds } = isQuick ? quick : full;
+  const rounds = roundsOf(fullRounds);
   const load = { messages, payloadBytes };
   const runs = new Map<string, Run[]>(ways.map((way) => [way, []]));
   const rates = await measureSideBySide(
@@ -162,13 +161,14 @@ function wordsOf(runs: readonly Run[], messages: number): string {
   return `${formatValue(batch)} messages a transaction, ${formatValue(largest)} at most, and serve used ${formatValue(share * 100)} % of a processor`;
 }
 
-async function measurePings({ quick: isQuick, signal }: SuiteContext, bridge: BridgeUnderTest): Promise<Measured[]> {
-  const { pings: times, pingRounds } = isQuick ? quick : full;
+async function measurePings(context: SuiteContext, bridge: BridgeUnderTest): Promise<Measured[]> {
+  const { pings: times, pingRounds: fullRounds } = context.quick ? quick : full;
+  const pingRounds = context.rounds(fullRounds);
   const latencies = new Map<PingWay, Latencies[]>(pingWays.map((way) => [way, []]));
   // The first round is the warm-up.
   for (let round = 0; round <= pingRounds; round++) {
     for (const way of orderOf(pingWays, round)) {
-      signal.throwIfAborted();
+      context.signal.throwIfAborted();
       await bridge.rows.clear();
       const load = { way, times, everyMs: pingEveryMs, payloadBytes: pingBytes };
       const measured = await bridge.publishing.request("ping", load);

@@ -110,7 +110,7 @@ export class SocketWriter {
 
   /**
    * The end of the tick is the event loop's check phase: what several sockets and promises lead to within one turn leaves
-   * together. A microtask would be no sooner on the wire (measured: bench/wire.ts), and a loop that awaits each send would
+   * together. A microtask would be no sooner on the wire (measured), and a loop that awaits each send would
    * pay for a write each.
    */
   #schedule(): void {

@@ -12,7 +12,7 @@ const lengthPrefixBytes = 4;
 
 /**
  * Payloads this long are written by reference. Below it, copying costs less than one more piece for the socket
- * (measured: bench/wire.ts).
+ * (measured).
  */
 export const referencedPayloadBytes = 64 * 1024;
 

@@ -13,18 +13,21 @@ const refused = (...args: string[]): string => {
   throw new Error("it was not refused");
 };
 
+const nothing = { quick: false, against: undefined };
+
 describe("the arguments of the bench", () => {
   it("name a suite and perhaps a file", () => {
-    const plain = { run: peerLive, quick: false, jsonFile: undefined, writeDocs: false, from: undefined };
+    const plain = { run: peerLive, ...nothing, jsonFile: undefined, writeDocs: false, from: undefined };
     const withFile = { ...plain, jsonFile: "out.json" };
     expect(parseCommand(["peer-live"], suites)).toEqual(plain);
     expect(parseCommand(["peer-live", "--json", "out.json"], suites)).toEqual(withFile);
     expect(parseCommand(["--json=out.json", "peer-live"], suites)).toEqual(withFile);
     expect(parseCommand(["peer-live", "--quick"], suites)).toEqual({ ...plain, quick: true });
+    expect(parseCommand(["peer-live", "--against", "../it"], suites)).toEqual({ ...plain, against: "../it" });
   });
 
   it("name all suites and perhaps ask for the page, or write it from what was saved", () => {
-    const plain = { quick: false, jsonFile: undefined, writeDocs: true, from: undefined };
+    const plain = { ...nothing, jsonFile: undefined, writeDocs: true, from: undefined };
     expect(parseCommand(["all", "--write-docs"], suites)).toEqual({ ...plain, run: "all" });
     expect(parseCommand(["--write-docs", "--from", "in.json"], suites)).toEqual({
       ...plain,
@@ -50,6 +53,8 @@ describe("the arguments of the bench", () => {
     [["all", "--quick", "--write-docs"], "--write-docs goes with all and without --quick"],
     [["--from", "in.json"], "--from goes with --write-docs and nothing else"],
     [["all", "--write-docs", "--from", "in.json"], "--from goes with --write-docs and nothing else"],
+    [["--write-docs", "--from", "in.json", "--against", "d"], "--from goes with --write-docs and nothing else"],
+    [["peer-live", "--against="], "--against needs the folder of a checkout."],
     [["--write-docs", "--from="], "--from needs the name of a file."],
     [["peer-live", "--help=yes"], "'-h, --help' does not take an argument"],
   ])("%j are refused with what would be right", (args, message) => {

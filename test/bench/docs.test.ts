@@ -2,11 +2,9 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { describe, expect, it } from "vitest";
-import { type Bar, type BarChart, barChartSvg } from "../../bench/docs/bar-chart.js";
-import { linearScale, logarithmicScale } from "../../bench/docs/scale.js";
-import { writeDocs } from "../../bench/docs/write-docs.js";
-import { type BenchRecord, readRecord, recordOf } from "../../bench/record.js";
-import { writeReport } from "../../bench/report.js";
+import { type Bar, type BarChart, barChartSvg, linearScale, logarithmicScale } from "../../bench/bar-chart.js";
+import { writeDocs } from "../../bench/page.js";
+import { type BenchRecord, readRecord, recordOf, writeReport } from "../../bench/report.js";
 import type { Suite } from "../../bench/suite.js";
 import { temporaryDirectory } from "../support/temporary.js";
 
@@ -43,7 +41,7 @@ const outcomes = [
     },
   },
 ];
-const record: BenchRecord = recordOf(outcomes, { quick: false });
+const record: BenchRecord = recordOf(outcomes, { quick: false, commit: "8f3c2a1" });
 
 /** The page and the charts, written into a directory. */
 function written(from: BenchRecord): { page: string; charts: Record<string, string> } {
@@ -62,7 +60,10 @@ describe("the page of the benchmarks", () => {
     expect(page).toMatch(/^<!-- Written by `npm run bench -- all --write-docs`\. Do not edit\. -->\n/);
     expect(page).toContain(`Node ${process.version.slice(1)}, Postgres 18.4, nats-server 2.10.27`);
     expect(page).toContain(`${record.cpus} processors`);
+    expect(page).toContain("at commit `8f3c2a1`");
     expect(page).toContain("npm run bench -- --write-docs --from results.json");
+    expect(page).not.toContain("`before`");
+    expect(written({ ...record, before: "1a2b3c4" }).page).toMatch(/`before`[^.]* at\s+commit `1a2b3c4`/);
   });
 
   it("has the targets, met and missed", () => {
@@ -102,7 +103,7 @@ describe("the page of the benchmarks", () => {
   it.each([
     ["{", "cannot be read as JSON"],
     ["null", "it is not what `npm run bench -- all --json` writes"],
-    [JSON.stringify(recordOf(outcomes, { quick: true })), "it was made with --quick"],
+    [JSON.stringify(recordOf(outcomes, { quick: true, commit: "8f3c2a1" })), "it was made with --quick"],
     ['{"suite":"peer-live","results":[]}', "it is not what `npm run bench -- all --json` writes"],
   ])("is not written from %s", (content, why) => {
     const file = join(temporaryDirectory(), "results.json");

@@ -2,9 +2,8 @@ import { readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { canWriteReport, reportOf, writeReport } from "../../bench/report.js";
+import { canWriteReport, formatBytes, formatValue, reportOf, tablesOf, writeReport } from "../../bench/report.js";
 import type { Measured } from "../../bench/suite.js";
-import { formatBytes, formatValue, tablesOf } from "../../bench/tables.js";
 import { temporaryDirectory } from "../support/temporary.js";
 
 const throughput: Measured = {

@@ -7,8 +7,8 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { describe, expect, inject, it } from "vitest";
 import { helpText } from "../../bench/arguments.js";
-import type { BenchRecord } from "../../bench/record.js";
-import { type BenchReport, type BenchResult, resultOf } from "../../bench/report.js";
+import { variables } from "../../bench/baselines.js";
+import { type BenchRecord, type BenchReport, type BenchResult, resultOf } from "../../bench/report.js";
 import { suites } from "../../bench/suites.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
@@ -16,14 +16,21 @@ import { type Program, startProgram } from "../support/program.js";
 import { temporaryDirectory } from "../support/temporary.js";
 
 const databaseUrl = inject("databaseUrl");
-/** On the servers of the tests; and without liner, even where it was built. */
-const env = { HAWSER_DATABASE_URL: databaseUrl, HAWSER_NATS_URL: inject("natsUrl"), HAWSER_BENCH_LINER: undefined };
+/** On the servers of the tests; and without the baselines that do not come with it, even where they are set. */
+const env = {
+  HAWSER_DATABASE_URL: databaseUrl,
+  HAWSER_NATS_URL: inject("natsUrl"),
+  ...Object.fromEntries(Object.keys(variables).map((name) => [name, undefined])),
+};
 const bench = (...args: string[]) => startProgram("bench/main.ts", args, { env }).ended;
 
 /** Of each suite, what it must have measured and with what it must have compared it. */
 const expected: Readonly<Record<string, { results: readonly string[]; baselines: readonly string[] }>> = {
   "peer-live": { results: ["at-most-once", "at-least-once"], baselines: ["tcp", "nats-core", "at-most-once"] },
-  "peer-durable": { results: ["at-least-once"], baselines: ["jetstream", "at-most-once"] },
+  "peer-durable": {
+    results: ["at-least-once"],
+    baselines: ["jetstream", "jetstream batches", "jetstream fast ingest", "at-most-once"],
+  },
   "ping-pong": {
     results: ["request and reply, p50", "request and reply, p99", "until delivered, p50", "until delivered, p99"],
     baselines: ["tcp", "tcp and commit"],
@@ -56,7 +63,10 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
     ],
     baselines: ["1 connection", "8 connections", "prepared transaction"],
   },
-  liner: { results: ["cycle, one process", "cycle, two processes"], baselines: ["liner, published"] },
+  liner: {
+    results: ["at-most-once", "at-least-once"].flatMap((name) => [`${name}, one process`, `${name}, two processes`]),
+    baselines: [],
+  },
 };
 
 /** Of results as they are reported. */
@@ -126,7 +136,7 @@ function workersOf({ pid }: Program): number[] {
   const listed = execFileSync("ps", ["-A", "-o", "pid=,ppid=,args="], { encoding: "utf8" }).trim().split("\n");
   return listed
     .map((line) => line.trim().split(/\s+/))
-    .filter(([, parent, ...args]) => Number(parent) === pid && args.join(" ").includes("bench/peer-live/"))
+    .filter(([, parent, ...args]) => Number(parent) === pid && args.join(" ").includes("bench/live/"))
     .map(([child]) => Number(child));
 }
 

@@ -1,8 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { reportOf } from "../../bench/report.js";
+import { reportOf, verdictsOf } from "../../bench/report.js";
 import type { Measured } from "../../bench/suite.js";
 import { suites } from "../../bench/suites.js";
-import { verdictsOf } from "../../bench/targets.js";
 
 const throughput: Measured = {
   name: "at-most-once",

@@ -1,7 +1,7 @@
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 import { afterEach, beforeEach, expect, it } from "vitest";
-import { BenchFailure } from "../../bench/bench-failure.js";
+import { BenchFailure } from "../../bench/suite.js";
 import { Worker } from "../../bench/worker.js";
 import type { TestRequests } from "./programs/worker.js";
 

@@ -2,7 +2,7 @@
  * The `hawser serve` that leads is told to stop (SIGTERM): under numbered messages, and while Postgres does not answer.
  */
 import { expect, it } from "vitest";
-import { median } from "../../bench/statistics.js";
+import { median } from "../../bench/measure.js";
 import { Random } from "../simulator/random.js";
 import { testNatsUrl } from "../support/database.js";
 import { faultsOf, nothingWrong } from "./support/bridge-audit.js";

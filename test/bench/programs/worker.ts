@@ -1,5 +1,5 @@
 /** A worker that computes, fails, hangs and dies on request. */
-import { serveRequests } from "../../../bench/serve-requests.js";
+import { serveRequests } from "../../../bench/worker.js";
 
 const requests = {
   double: (value: number): number => value * 2,

@@ -1,7 +1,8 @@
-//! Two liner clients in one process, as liner's own benchmark has them. For each line on standard input the first one sends
-//! a cycle of at-most-once messages to the second one; the milliseconds until the last one has come go to standard output.
+//! Two liner clients in one process, as liner's own benchmark has them. For each line on standard input, such as
+//! `at-most-once 1024 10000` (delivery, bytes of a message, messages), the first one sends a cycle to the second one; the
+//! milliseconds until the last message has come go to standard output. 0 means that messages were lost; it ends then.
 //!
-//!     liner-cycles POSTGRES_URL MESSAGES PAYLOAD_BYTES
+//!     liner-cycles POSTGRES_URL
 
 use std::io::BufRead;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,29 +14,28 @@ use liner_broker::Liner;
 const ADDRESSES: [&str; 2] = ["127.0.0.1:22771", "127.0.0.1:22782"];
 const READY: &[u8] = b"ready";
 const RETRY: Duration = Duration::from_millis(50);
-const CYCLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longer than liner takes to connect anew. What has not come by then has been lost.
+const CYCLE_TIMEOUT: Duration = Duration::from_secs(12);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, url, messages, payload_bytes] = arguments.as_slice() else {
-        eprintln!("liner-cycles POSTGRES_URL MESSAGES PAYLOAD_BYTES");
+    let [_, url] = arguments.as_slice() else {
+        eprintln!("liner-cycles POSTGRES_URL");
         std::process::exit(64);
     };
-    let messages: usize = messages.parse().expect("MESSAGES is a number");
-    let payload = vec![0u8; payload_bytes.parse().expect("PAYLOAD_BYTES is a number")];
 
     let mut sender = Liner::new_postgres("sender", "topic_sender", ADDRESSES[0], url);
     let mut receiver = Liner::new_postgres("receiver", "topic_receiver", ADDRESSES[1], url);
-    let received = Arc::new(AtomicUsize::new(0));
+    let left = Arc::new(AtomicUsize::new(0));
     let (complete, completed) = mpsc::channel();
     let (connected, is_connected) = mpsc::channel();
-    let counter = received.clone();
+    let counter = left.clone();
     assert!(sender.run(Box::new(|_, _, _| {})), "the sender does not run");
     assert!(
         receiver.run(Box::new(move |_, _, data| {
             if data == READY {
                 let _ = connected.send(());
-            } else if counter.fetch_add(1, Ordering::Relaxed) + 1 == messages {
+            } else if counter.fetch_sub(1, Ordering::Relaxed) == 1 {
                 let _ = complete.send(Instant::now());
             }
         })),
@@ -47,16 +47,23 @@ fn main() {
         sender.send_to("topic_receiver", READY, false);
     }
 
-    for line in std::io::stdin().lock().lines() {
-        if line.is_err() {
-            break;
-        }
-        received.store(0, Ordering::Relaxed);
+    for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [delivery, bytes, messages] = words.as_slice() else {
+            panic!("a line is DELIVERY BYTES MESSAGES, not {line:?}");
+        };
+        let at_least_once = *delivery == "at-least-once";
+        let payload = vec![0u8; bytes.parse().expect("BYTES is a number")];
+        let messages: usize = messages.parse().expect("MESSAGES is a number");
+        left.store(messages, Ordering::Relaxed);
         let began = Instant::now();
         for _ in 0..messages {
-            assert!(sender.send_to("topic_receiver", &payload, false), "a message was refused");
+            assert!(sender.send_to("topic_receiver", &payload, at_least_once), "a message was refused");
         }
-        let ended = completed.recv_timeout(CYCLE_TIMEOUT).expect("not all messages have come");
+        let Ok(ended) = completed.recv_timeout(CYCLE_TIMEOUT) else {
+            println!("0");
+            std::process::exit(0);
+        };
         println!("{}", ended.duration_since(began).as_secs_f64() * 1000.0);
     }
 }

@@ -1,0 +1,172 @@
+/**
+ * A bar chart as SVG: groups of bars, each with its value and how far its runs reach. It brings its own background, dark
+ * where the reader's system is, so that it can be read wherever it is shown.
+ */
+import { formatValue } from "./report.js";
+
+/** What is drawn. */
+export interface BarChart {
+  readonly title: string;
+  /** Of the axis, such as `messages/s`. */
+  readonly unit: string;
+  /** What is better, for the axis. */
+  readonly better: "higher" | "lower";
+  readonly scale: "linear" | "logarithmic";
+  readonly groups: readonly BarGroup[];
+}
+
+/** Bars that belong together. */
+interface BarGroup {
+  readonly label: string;
+  readonly bars: readonly Bar[];
+}
+
+/** One bar. */
+export interface Bar {
+  readonly label: string;
+  readonly median: number;
+  readonly min: number;
+  readonly max: number;
+  /** Ours, as opposed to a baseline. */
+  readonly ours: boolean;
+}
+
+const width = 760;
+const margin = 20;
+/** Where the bars begin, and the room for their values behind the axis's end. */
+const barsLeft = 190;
+const barsWidth = width - barsLeft - margin - 90;
+const titleHeight = 48;
+const groupHeadHeight = 26;
+const rowHeight = 24;
+const barHeight = 14;
+const groupGap = 10;
+const axisHeight = 52;
+
+const style = [
+  "text{font:13px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fill:#1f2328}",
+  ".title{font-size:16px;font-weight:600}.group{font-weight:600}.tick,.unit{fill:#59636e;font-size:12px}",
+  ".card{fill:#fff;stroke:#d1d9e0}.grid{stroke:#d1d9e0}.ours{fill:#0969da}.baseline{fill:#8c959f}",
+  ".spread{stroke:#1f2328;stroke-width:1.5}",
+  "@media(prefers-color-scheme:dark){text{fill:#f0f6fc}.tick,.unit{fill:#9198a1}.card{fill:#0d1117;stroke:#3d444d}",
+  ".grid{stroke:#3d444d}.ours{fill:#4493f8}.baseline{fill:#656c76}.spread{stroke:#f0f6fc}}",
+].join("");
+
+/** The picture as text. @throws RangeError if there is nothing to draw */
+export function barChartSvg({ title, unit, better, scale: kind, groups }: BarChart): string {
+  const bars = groups.flatMap((group) => group.bars);
+  if (bars.length === 0) throw new RangeError(`the chart "${title}" has no bars`);
+  const greatest = Math.max(...bars.map(({ max }) => max));
+  const scale =
+    kind === "linear" ? linearScale(greatest) : logarithmicScale(Math.min(...bars.map(({ min }) => min)), greatest);
+  const x = (value: number): string => (barsLeft + scale.at(value) * barsWidth).toFixed(1);
+  const drawn: string[] = [];
+  let y = titleHeight;
+  for (const group of groups) {
+    drawn.push(text(margin, y + 17, group.label, "group"));
+    y += groupHeadHeight;
+    for (const bar of group.bars) {
+      drawn.push(...barOf(bar, y, x));
+      y += rowHeight;
+    }
+    y += groupGap;
+  }
+  const height = y + axisHeight;
+  const grid = scale.ticks.flatMap((tick) => [
+    `<line class="grid" x1="${x(tick)}" x2="${x(tick)}" y1="${titleHeight}" y2="${y}"/>`,
+    text(x(tick), y + 18, formatTick(tick), "tick", "middle"),
+  ]);
+  const axis = `${unit}, ${better} is better${kind === "logarithmic" ? "; logarithmic axis" : ""}`;
+  return [
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" role="img" aria-labelledby="title description">`,
+    `<title id="title">${escaped(title)}</title>`,
+    `<desc id="description">${escaped(inWords(groups, unit))}</desc>`,
+    `<style>${style}</style>`,
+    `<rect class="card" x="0.5" y="0.5" width="${width - 1}" height="${height - 1}" rx="8"/>`,
+    text(margin, 30, title, "title"),
+    ...grid,
+    ...drawn,
+    text(barsLeft, y + 38, axis, "unit"),
+    "</svg>",
+    "",
+  ].join("\n");
+}
+
+function barOf({ label, median, min, max, ours }: Bar, top: number, x: (value: number) => string): string[] {
+  const middle = top + rowHeight / 2;
+  const baseline = (middle + 4.5).toFixed(1);
+  const right = x(median);
+  const drawn = [
+    text(barsLeft - 8, baseline, label, undefined, "end"),
+    `<rect class="${ours ? "ours" : "baseline"}" x="${barsLeft}" y="${middle - barHeight / 2}" width="${(Number(right) - barsLeft).toFixed(1)}" height="${barHeight}"/>`,
+    text((Math.max(Number(right), Number(x(max))) + 7).toFixed(1), baseline, formatValue(median)),
+  ];
+  if (min < max) {
+    drawn.push(`<line class="spread" x1="${x(min)}" x2="${x(max)}" y1="${middle}" y2="${middle}"/>`);
+  }
+  return drawn;
+}
+
+/** For those who do not see it. */
+function inWords(groups: readonly BarGroup[], unit: string): string {
+  return groups
+    .map(({ label, bars }) => `${label}: ${bars.map((bar) => `${bar.label} ${formatValue(bar.median)}`).join(", ")}`)
+    .join("; ")
+    .concat(`. Medians in ${unit}; thin lines reach from the least to the greatest run.`);
+}
+
+function text(x: number | string, y: number | string, content: string, className?: string, anchor?: string): string {
+  const attributes = `${className === undefined ? "" : ` class="${className}"`}${anchor === undefined ? "" : ` text-anchor="${anchor}"`}`;
+  return `<text x="${x}" y="${y}"${attributes}>${escaped(content)}</text>`;
+}
+
+/** 20,000,000 as 20 M. */
+function formatTick(value: number): string {
+  if (value >= 1e6) return `${formatValue(value / 1e6)} M`;
+  if (value >= 1e4) return `${formatValue(value / 1e3)} k`;
+  return value.toLocaleString("en-US", { maximumSignificantDigits: 3 });
+}
+
+function escaped(content: string): string {
+  return content.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+}
+
+/** A scale from 0 to 1. */
+export interface Scale {
+  /** The share of the axis at which a value lies, kept within it. */
+  at(value: number): number;
+  readonly ticks: readonly number[];
+}
+
+/** How many parts an even axis has, about. */
+const parts = 5;
+
+/** From zero on, evenly, to a round value that is not below `max`. */
+export function linearScale(max: number): Scale {
+  const step = roundStep(max / parts);
+  const steps = Math.max(1, Math.ceil(max / step - 1e-9));
+  const end = steps * step;
+  // Computed from whole numbers, so that no tick is 0.30000000000000004.
+  const ticks = Array.from({ length: steps + 1 }, (_, index) => Number((index * step).toPrecision(12)));
+  return { at: (value) => clamp(value / end), ticks };
+}
+
+/** In powers of ten, from one that is below `min` to one that is not below `max`. Both must be above zero. */
+export function logarithmicScale(min: number, max: number): Scale {
+  // A bar that begins at its own value would have no length.
+  const first = Math.ceil(Math.log10(min)) - 1;
+  const last = Math.max(first + 1, Math.ceil(Math.log10(max)));
+  const ticks = Array.from({ length: last - first + 1 }, (_, index) => Number(`1e${first + index}`));
+  return { at: (value) => clamp((Math.log10(value) - first) / (last - first)), ticks };
+}
+
+/** 1, 2 or 5 times a power of ten, not below `step`. */
+function roundStep(step: number): number {
+  if (!(step > 0)) return 1;
+  const power = 10 ** Math.floor(Math.log10(step));
+  return power * ([1, 2, 5].find((factor) => factor * power >= step * (1 - 1e-9)) ?? 10);
+}
+
+function clamp(share: number): number {
+  return Math.min(1, Math.max(0, share));
+}

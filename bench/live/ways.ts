@@ -1,0 +1,100 @@
+/**
+ * The ways in which messages go from one process to another: two of ours, and the baselines. Each has a half in either
+ * process, with the same interfaces, so that all are measured by the same code.
+ */
+import type { BenchServers } from "../servers.js";
+import { systemMs } from "../worker.js";
+
+/** Ours. */
+export type Delivery = "at-most-once" | "at-least-once";
+
+/** Publishing to a stream: nothing receives the messages, they count when the server has acknowledged them. */
+export const streamWays = ["jetstream", "jetstream batches", "jetstream fast ingest"] as const;
+export type StreamWay = (typeof streamWays)[number];
+
+/** All of them, as in the results. */
+export type WayName = Delivery | StreamWay | "tcp" | "nats-core";
+
+/** What both processes are told. */
+export interface Opening extends BenchServers {
+  /** Tells the names and subjects of one pair of processes from those of others on the same servers. */
+  readonly pair: string;
+  /** The ways that will be used. */
+  readonly ways: readonly WayName[];
+}
+
+/** The sending half of a way, connected. */
+export interface SendingHalf {
+  /** Sends `count` times the payload, as fast as the other side takes it. */
+  send(payload: Uint8Array, count: number): Promise<Sent>;
+  close(): Promise<void>;
+}
+
+/** What a sender knows of its messages in the end. */
+export interface Sent {
+  /** When the last promise of a message was kept, on the system's clock, where there are such promises. */
+  readonly doneMs?: number;
+  /** How many were confirmed because they were stored, not delivered. */
+  readonly stored?: number;
+  /** How many are in a stream, where nothing receives them. */
+  readonly kept?: number;
+}
+
+/** The receiving half of a way: it counts every message. */
+export interface ReceivingHalf {
+  close(): Promise<void>;
+}
+
+/** What has arrived in a run. */
+export interface Arrived {
+  readonly messages: number;
+  readonly bytes: number;
+  /** When the last expected message came, on the system's clock; undefined if it did not. */
+  readonly completeMs: number | undefined;
+}
+
+/** Counts messages as they arrive. One way is measured at a time, so that one tally serves all. */
+export class Tally {
+  #messages = 0;
+  #bytes = 0;
+  /** Before the first run anything may come. */
+  #expected = Number.POSITIVE_INFINITY;
+  #completeMs: number | undefined;
+  #tell: (() => void) | undefined;
+
+  /** Counts one message. */
+  count(payloadBytes: number): void {
+    this.#messages += 1;
+    this.#bytes += payloadBytes;
+    if (this.#messages === this.#expected) {
+      this.#completeMs = systemMs();
+      this.#tell?.();
+    }
+  }
+
+  /** Begins a run. @throws Error if more messages than expected came in the last one */
+  expect(messages: number): void {
+    if (this.#messages > this.#expected) {
+      throw new Error(`${this.#messages} messages have arrived where ${this.#expected} were sent`);
+    }
+    this.#messages = 0;
+    this.#bytes = 0;
+    this.#expected = messages;
+    this.#completeMs = undefined;
+  }
+
+  /** Resolves when all have arrived, or with what there is after `timeoutMs`. */
+  async arrived(timeoutMs: number): Promise<Arrived> {
+    if (this.#completeMs === undefined) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, timeoutMs);
+        this.#tell = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+      this.#tell = undefined;
+    }
+    return { messages: this.#messages, bytes: this.#bytes, completeMs: this.#completeMs };
+  }
+}

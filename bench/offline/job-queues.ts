@@ -1,0 +1,197 @@
+/**
+ * The job queues of TypeScript. They are no dependencies: `baselines.ts` says which versions are measured.
+ */
+import pg from "pg";
+import { baselinePackage } from "../baselines.js";
+import { connected } from "../postgres.js";
+import { BenchFailure } from "../suite.js";
+import type { System } from "./system.js";
+
+const queue = "bench";
+
+/** Jobs of one insert, and of one fetch of pg-boss: of the sizes tried, 1,000 to 10,000, the fastest one. */
+export const batchSize = 5_000;
+
+/** Loops side by side of pg-boss, for storing and for draining. */
+const loops = 2;
+
+const sideBySide = async (loop: () => Promise<void>): Promise<void> => {
+  await Promise.all(Array.from({ length: loops }, loop));
+};
+
+/** What is used of pg-boss. */
+interface PgBoss {
+  on(event: "error", listener: (error: Error) => void): void;
+  start(): Promise<unknown>;
+  stop(options: { readonly graceful: boolean }): Promise<void>;
+  createQueue(name: string): Promise<void>;
+  insert(name: string, jobs: readonly { readonly data: object }[]): Promise<unknown>;
+  fetch(name: string, options: { readonly batchSize: number }): Promise<{ readonly id: string }[]>;
+  complete(name: string, ids: readonly string[]): Promise<{ readonly affected?: number }>;
+  deleteAllJobs(name: string): Promise<void>;
+}
+
+async function startedBoss(databaseUrl: string): Promise<PgBoss> {
+  const module = (await import(baselinePackage("pg-boss"))) as { PgBoss: new (options: object) => PgBoss };
+  // Its maintenance and cron, which are not measured, would only disturb.
+  const boss = new module.PgBoss({ connectionString: databaseUrl, schedule: false, supervise: false });
+  boss.on("error", (error) => console.error(error));
+  await boss.start();
+  return boss;
+}
+
+const stopBoss = (boss: PgBoss): Promise<void> => boss.stop({ graceful: false });
+
+/**
+ * pg-boss: `insert` of many jobs at once; then `fetch` of many and `complete` of all of them, over and over, by an
+ * instance that is started for each drain. `work` does the same, but waits half a second or more between two fetches.
+ */
+export const pgBoss: System = {
+  async openStoring(databaseUrl) {
+    const boss = await startedBoss(databaseUrl);
+    await boss.createQueue(queue);
+    return {
+      async store(text, count) {
+        let left = count;
+        await sideBySide(async () => {
+          while (left > 0) {
+            const now = Math.min(left, batchSize);
+            left -= now;
+            await boss.insert(
+              queue,
+              Array.from({ length: now }, () => ({ data: { text } })),
+            );
+          }
+        });
+      },
+      close: () => stopBoss(boss),
+    };
+  },
+  async openDraining(databaseUrl) {
+    let boss: PgBoss | undefined;
+    const close = async (): Promise<void> => {
+      if (boss !== undefined) await stopBoss(boss);
+      boss = undefined;
+    };
+    return {
+      async drain(count) {
+        const running = (boss = await startedBoss(databaseUrl));
+        let handled = 0;
+        await sideBySide(async () => {
+          for (;;) {
+            const jobs = await running.fetch(queue, { batchSize });
+            if (jobs.length === 0) return;
+            await running.complete(
+              queue,
+              jobs.map(({ id }) => id),
+            );
+            handled += jobs.length;
+          }
+        });
+        if (handled !== count) throw new BenchFailure(`pg-boss: ${handled} of ${count} jobs were handled`);
+      },
+      async rest() {
+        // Completed jobs stay; pg-boss would remove them later.
+        await boss?.deleteAllJobs(queue);
+        await close();
+      },
+      close,
+    };
+  },
+};
+
+/** How graphile-worker is set up: of the settings tried, 4 to 24 jobs at a time and 500 to 5,000 fetched, the fastest. */
+export const graphileSettings = { concurrency: 24, localQueueSize: 500 };
+
+/** What is used of graphile-worker. */
+interface GraphileWorker {
+  readonly Logger: new (factory: () => () => void) => object;
+  makeWorkerUtils(options: object): Promise<{ migrate(): Promise<void>; release(): Promise<void> }>;
+  run(options: object): Promise<GraphileRunner>;
+}
+
+interface GraphileRunner {
+  readonly events: { on(event: "job:complete", listener: () => void): void };
+  stop(): Promise<void>;
+}
+
+const graphile = (): Promise<GraphileWorker> => import(baselinePackage("graphile-worker"));
+
+/** graphile-worker: `add_jobs` with many jobs at once, and a runner with a task that does nothing for each drain. */
+export const graphileWorker: System = {
+  async openStoring(databaseUrl) {
+    const { Logger, makeWorkerUtils } = await graphile();
+    const pool = new pg.Pool({ connectionString: databaseUrl });
+    pool.on("error", (error) => console.error(error));
+    const utils = await makeWorkerUtils({ pgPool: pool, logger: new Logger(() => () => undefined) });
+    await utils.migrate();
+    return {
+      async store(text, count) {
+        const payload = JSON.stringify({ text });
+        for (let left = count; left > 0; left -= batchSize) {
+          const payloads = Array.from({ length: Math.min(left, batchSize) }, () => payload);
+          await pool.query({
+            name: "bench.add_jobs",
+            text: `SELECT count(*) FROM graphile_worker.add_jobs(ARRAY(
+              SELECT json_populate_record(NULL::graphile_worker.job_spec, json_build_object('identifier', $2::text, 'payload', payload))
+              FROM unnest($1::json[]) AS payload))`,
+            values: [payloads, queue],
+          });
+        }
+      },
+      async close() {
+        await utils.release();
+        await pool.end();
+      },
+    };
+  },
+  async openDraining(databaseUrl) {
+    const { Logger, run } = await graphile();
+    const client = await connected(databaseUrl);
+    let runner: GraphileRunner | undefined;
+    const stop = async (): Promise<void> => {
+      await runner?.stop();
+      runner = undefined;
+    };
+    const { concurrency, localQueueSize } = graphileSettings;
+    return {
+      async drain(count) {
+        let completed = 0;
+        const all = new Promise<void>((resolve, reject) => {
+          run({
+            noHandleSignals: true,
+            taskList: { [queue]: () => undefined },
+            logger: new Logger(() => () => undefined),
+            preset: {
+              worker: {
+                connectionString: databaseUrl,
+                maxPoolSize: 10,
+                concurrentJobs: concurrency,
+                localQueue: { size: localQueueSize },
+                completeJobBatchDelay: 0,
+              },
+            },
+          }).then((started) => {
+            runner = started;
+            started.events.on("job:complete", () => {
+              completed += 1;
+              if (completed === count) resolve();
+            });
+          }, reject);
+        });
+        await all;
+        // The event comes when a job is done; its row is deleted with those of others.
+        await isEmpty(client, "graphile_worker._private_jobs");
+      },
+      rest: stop,
+      async close() {
+        await stop();
+        await client.end();
+      },
+    };
+  },
+};
+
+async function isEmpty(client: pg.Client, table: string): Promise<void> {
+  while ((await client.query(`SELECT FROM ${table} LIMIT 1`)).rows.length > 0);
+}

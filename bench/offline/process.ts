@@ -1,0 +1,49 @@
+/**
+ * The program of a process that stores messages for a worker that is away, or of one that is the worker: of one system.
+ */
+import { serveRequests } from "../worker.js";
+import type { Draining, Load, Opening, Storing, System, SystemName } from "./system.js";
+
+// One is loaded at a time: pg-boss runs on a Node of its own, and memory of the others would be measured, too.
+const systems: Readonly<Record<SystemName, () => Promise<System>>> = {
+  Hawser: () => import("./hawser.js"),
+  "pg-boss": async () => (await import("./job-queues.js")).pgBoss,
+  "graphile-worker": async () => (await import("./job-queues.js")).graphileWorker,
+  pgmq: async () => (await import("./sql.js")).pgmq,
+  sql: async () => (await import("./sql.js")).sqlLoop,
+};
+
+let storing: Storing | undefined;
+let draining: Draining | undefined;
+
+const requests = {
+  async openStoring({ system, databaseUrl }: Opening): Promise<void> {
+    storing = await (await systems[system]()).openStoring(databaseUrl);
+  },
+  async openDraining({ system, databaseUrl }: Opening): Promise<void> {
+    draining = await (await systems[system]()).openDraining(databaseUrl);
+  },
+  /** @returns seconds */
+  async store({ payloadBytes, messages }: Load): Promise<number> {
+    const text = "x".repeat(payloadBytes);
+    const began = performance.now();
+    await storing!.store(text, messages);
+    return (performance.now() - began) / 1000;
+  },
+  /** Starts, and handles what is stored. @returns seconds */
+  async drain(messages: number): Promise<number> {
+    const began = performance.now();
+    await draining!.drain(messages);
+    const seconds = (performance.now() - began) / 1000;
+    await draining!.rest();
+    return seconds;
+  },
+};
+
+/** What the process can be asked. */
+export type SystemRequests = typeof requests;
+
+serveRequests(requests, async () => {
+  await storing?.close();
+  await draining?.close();
+});

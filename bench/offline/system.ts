@@ -1,0 +1,45 @@
+/**
+ * What a system that keeps messages in Postgres for a worker that is away must be able to do here.
+ */
+
+/** The systems that have a module here. */
+export type SystemName = "Hawser" | "pg-boss" | "graphile-worker" | "pgmq" | "sql";
+
+/** What the module of a system exports. */
+export interface System {
+  /** Prepares the tables, and the side that stores. */
+  openStoring(databaseUrl: string): Promise<Storing>;
+  /** Prepares the side that handles, which does not run yet. The other one has been opened. */
+  openDraining(databaseUrl: string): Promise<Draining>;
+}
+
+/** The side that stores. */
+export interface Storing {
+  /** Stores `count` times the text, and resolves when all of it is committed. */
+  store(text: string, count: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** The side that handles. */
+export interface Draining {
+  /**
+   * Starts, handles `count` messages with a handler that does nothing, and resolves when they are done and that is
+   * committed, so that none of them would come again.
+   */
+  drain(count: number): Promise<void>;
+  /** Stops what `drain` has started, and removes what it left. */
+  rest(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** What the process is told. */
+export interface Opening {
+  readonly system: SystemName;
+  readonly databaseUrl: string;
+}
+
+/** What is stored. */
+export interface Load {
+  readonly payloadBytes: number;
+  readonly messages: number;
+}

@@ -1,0 +1,79 @@
+/**
+ * The peers that are measured, in a worker, and how they send very many messages.
+ */
+import type { Peer, PeerOptions, Receipt, SendOptions } from "../src/peer/index.js";
+import { BenchFailure } from "./suite.js";
+import { measuredModule } from "./worker.js";
+
+const measured = await measuredModule<typeof import("../src/peer/index.js")>("src/peer/index.ts");
+
+/** A peer that listens on a free port. Without `topic` it has its name as its topic. */
+export function newPeer(
+  name: string,
+  databaseUrl: string,
+  options: { readonly topic?: string } & Omit<PeerOptions, "name" | "listen" | "databaseUrl" | "topic"> = {},
+): Peer {
+  return new measured.Peer({ topic: name, ...options, name, listen: "127.0.0.1:0", databaseUrl });
+}
+
+/** How many messages ended in which way. */
+export type Outcomes = Record<Receipt["outcome"], number>;
+
+/** How much is under way. */
+export interface Windows {
+  /** Messages of one window, whose receipts are awaited together. */
+  readonly messages: number;
+  /** Windows under way at a time. */
+  readonly inFlight: number;
+}
+
+/** Bytes of one window at most, for long payloads. */
+const windowBytes = 4 << 20;
+
+/** How long the first messages may be stored rather than delivered, as their channel is not live yet. */
+const liveWithinMs = 30_000;
+
+/**
+ * Sends a payload `count` times, as a program would that looks at each receipt: some windows of sends are under way, and
+ * the oldest is awaited before the next one begins.
+ *
+ * @throws BenchFailure if a message was dropped
+ */
+export async function sendInWindows(
+  peer: Peer,
+  topic: string,
+  payload: Uint8Array,
+  count: number,
+  windows: Windows,
+  options?: SendOptions,
+): Promise<Outcomes> {
+  const window = Math.max(1, Math.min(windows.messages, Math.floor(windowBytes / payload.length)));
+  const inFlight: Promise<Receipt[]>[] = [];
+  const outcomes: Outcomes = { delivered: 0, stored: 0, sent: 0, dropped: 0 };
+  const settle = async (): Promise<void> => {
+    for (const { outcome } of await inFlight.shift()!) outcomes[outcome] += 1;
+  };
+  for (let left = count; left > 0; ) {
+    const sends: Promise<Receipt>[] = new Array(Math.min(left, window));
+    left -= sends.length;
+    for (let i = 0; i < sends.length; i++) sends[i] = peer.sendTo(topic, payload, options);
+    const all = Promise.all(sends);
+    // Told when its turn comes; until then it must not count as unhandled.
+    all.catch(() => undefined);
+    inFlight.push(all);
+    if (inFlight.length === windows.inFlight) await settle();
+  }
+  while (inFlight.length > 0) await settle();
+  if (outcomes.dropped > 0) throw new BenchFailure(`${outcomes.dropped} of ${count} messages were dropped`);
+  return outcomes;
+}
+
+/** Sends until a message is delivered: then the channel to the listener is live. */
+export async function sendUntilDelivered(peer: Peer, topic: string): Promise<void> {
+  const giveUpAt = performance.now() + liveWithinMs;
+  for (let tries = 1; (await peer.sendTo(topic, "first")).outcome !== "delivered"; tries++) {
+    if (performance.now() > giveUpAt) {
+      throw new BenchFailure(`the channel is not live: ${tries} messages were only stored`);
+    }
+  }
+}
