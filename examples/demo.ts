@@ -9,7 +9,7 @@ import { constants } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import pc from "picocolors";
 import { startDevStack } from "../src/dev/index.js";
-import { install } from "../src/store/index.js";
+import { install } from "../src/installation/index.js";
 import { countStored, createDatabase, type DemoDatabase } from "./demo/database.js";
 import { type Program, Programs } from "./demo/programs.js";
 

@@ -10,9 +10,9 @@
 import { randomBytes } from "node:crypto";
 import type { TestProject } from "vitest/node";
 import { startDevStack } from "../src/dev/index.js";
-import { grantedRoles } from "../src/store/grants.js";
-import { install, migrate } from "../src/store/index.js";
-import { natsRoles } from "../src/store/nats/install-nats.js";
+import { install } from "../src/installation/index.js";
+import { grantedRoles, migrate } from "../src/store/index.js";
+
 import { buildPrograms } from "./support/built-programs.js";
 import { type Installer, makeInstaller } from "./support/limited-installer.js";
 import { onServer, rowsOf } from "./support/on-server.js";
@@ -110,8 +110,8 @@ async function makeTemplates(databaseUrl: string, name: string): Promise<Templat
   const url = urlOf(databaseUrl, name);
   if (installer !== undefined) {
     await onServer(databaseUrl, `GRANT CREATE ON DATABASE ${name} TO ${installer.role}`);
-    const { nats, shortfalls } = await install({ databaseUrl: urlOf(installer.url, name) });
-    if (!nats?.functions) throw new Error(`no functions: ${shortfalls.map(({ what }) => what).join("; ")}`);
+    const { nats, missingPrivileges } = await install({ databaseUrl: urlOf(installer.url, name) });
+    if (!nats?.functions) throw new Error(`no functions: ${missingPrivileges.map(({ what }) => what).join("; ")}`);
   }
   // Also what only a superuser may make: foreign data wrappers and event triggers.
   await install({ databaseUrl: url });
@@ -138,6 +138,6 @@ async function installerFor(superuserUrl: string): Promise<Installer | undefined
 /** As the remedy says that `hawser init` names to a role that may not make them. */
 async function makeRoles(superuserUrl: string): Promise<void> {
   const exist = await rowsOf(superuserUrl, "SELECT rolname AS name FROM pg_roles");
-  const missing = [...grantedRoles, ...natsRoles].filter((role) => !exist.some(({ name }) => name === role));
+  const missing = grantedRoles.filter((role) => !exist.some(({ name }) => name === role));
   await onServer(superuserUrl, ...missing.map((role) => `CREATE ROLE ${role} NOLOGIN`));
 }

@@ -7,6 +7,7 @@ export const tiers: readonly (readonly string[])[] = [
   ["cli"],
   ["serve", "doctor"],
   ["dev", "bridge", "gateway", "peer"],
+  ["installation"],
   ["nats", "store", "transport"],
   ["postgres", "channel", "wire"],
   ["errors", "files", "runtime"],

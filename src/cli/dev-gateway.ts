@@ -3,15 +3,10 @@
  */
 
 import { HawserError } from "../errors/index.js";
+import { type InstallReport, install } from "../installation/index.js";
 import type { Logger } from "../runtime/index.js";
 import { Serve } from "../serve/index.js";
-import {
-  type DefinedNatsServer,
-  defineNatsServer,
-  type InstallReport,
-  install,
-  restoreNatsServer,
-} from "../store/index.js";
+import { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "../store/index.js";
 
 /** What is there already. */
 export interface DevGatewayOptions {
@@ -45,8 +40,8 @@ export interface DevGateway {
  */
 export async function startDevGateway(options: DevGatewayOptions): Promise<DevGateway> {
   const { databaseUrl, logger, onProgress } = options;
-  const { nats, shortfalls } = await prepare(databaseUrl, onProgress);
-  for (const { what, meaning } of shortfalls) onProgress(`Left out: ${what}; ${meaning}`);
+  const { nats, missingPrivileges } = await prepare(databaseUrl, onProgress);
+  for (const { what, meaning } of missingPrivileges) onProgress(`Left out: ${what}; ${meaning}`);
   if (nats === null || nats.functions === 0) {
     return { serve: undefined, otherNats: undefined, stop: async () => undefined, restore: async () => undefined };
   }

@@ -13,7 +13,7 @@ import {
   installExtension,
   type ServerDirectories,
   uninstallExtension,
-} from "../store/extension/index.js";
+} from "../installation/extension/index.js";
 import { didYouMean, seeHelp } from "./check-arguments.js";
 import { withExamples } from "./examples.js";
 import { Output, print } from "./output.js";

@@ -4,7 +4,13 @@
 import { defineCommand } from "citty";
 import pc from "picocolors";
 import { CliError } from "../errors/index.js";
-import { type InstallReport, install, type Shortfall, type UninstallReport, uninstall } from "../store/index.js";
+import {
+  type InstallReport,
+  install,
+  type MissingPrivilege,
+  type UninstallReport,
+  uninstall,
+} from "../installation/index.js";
 import { databaseOption, databaseUrlOf } from "./database-option.js";
 import { withExamples } from "./examples.js";
 import { print } from "./output.js";
@@ -90,20 +96,22 @@ function refuseTogether(
 }
 
 /** Scripts that prepare a database go on to call the functions: they are to hear that these are not there. */
-function partial({ shortfalls }: InstallReport): CliError {
+function partial({ missingPrivileges }: InstallReport): CliError {
   const message =
-    `NATS from SQL does not work: ${shortfalls[0]!.what}. All else was done; the report says what a superuser has to run. ` +
+    `NATS from SQL does not work: ${missingPrivileges[0]!.what}. All else was done; the report says what a superuser has to run. ` +
     "With --no-nats, for peers alone, nothing is lacking";
   return new CliError("not_permitted", message);
 }
 
 function tell(report: InstallReport): void {
-  const { database, role, migrations, nats, shortfalls, warnings, roleWarnings, sql, superuserSql } = report;
+  const { database, role, migrations, nats, missingPrivileges, warnings, roleWarnings, sql, superuserStatements } =
+    report;
   const warned = [...roleWarnings, ...warnings, ...(nats?.warnings ?? [])].map(warningLine);
   if (sql !== undefined) {
     process.stdout.write(sql);
     for (const line of warned) print(process.stderr, line);
-    for (const line of [...shortfalls.flatMap(shortfallLines), ...errandLines(report)]) print(process.stderr, line);
+    for (const line of [...missingPrivileges.flatMap(shortfallLines), ...errandLines(report)])
+      print(process.stderr, line);
     return;
   }
   const done =
@@ -113,17 +121,17 @@ function tell(report: InstallReport): void {
   print(process.stdout, `${pc.bold(printable(database))} is ready, as ${printable(role)}. ${done}`);
   if (nats !== null) print(process.stdout, natsLine(nats));
   for (const line of warned) print(process.stdout, line);
-  if (shortfalls.length > 0) {
-    const remedies = superuserSql.length === 0 ? "" : ". A remedy stands with each, or, all at once, below";
+  if (missingPrivileges.length > 0) {
+    const remedies = superuserStatements.length === 0 ? "" : ". A remedy stands with each, or, all at once, below";
     print(process.stdout, `\nWhat ${pc.bold(printable(role))} may not do; everything else works${remedies}:`);
   }
-  const lines = [...shortfalls.flatMap(shortfallLines), ...errandLines(report), ...nextLines(report)];
+  const lines = [...missingPrivileges.flatMap(shortfallLines), ...errandLines(report), ...nextLines(report)];
   for (const line of lines) print(process.stdout, line);
 }
 
 /** All that is to be asked of a superuser, to be handed over as it is. */
-function errandLines({ role, nats, superuserSql }: InstallReport): string[] {
-  if (superuserSql.length === 0) return [];
+function errandLines({ role, nats, superuserStatements }: InstallReport): string[] {
+  if (superuserStatements.length === 0) return [];
   const makesMore = nats !== null && (nats.wrappers.length === 0 || !nats.eventTriggers);
   const then = makesMore
     ? "then `hawser init` as the superuser, which makes the wrappers and event triggers as well, or again"
@@ -131,7 +139,7 @@ function errandLines({ role, nats, superuserSql }: InstallReport): string[] {
   return [
     "",
     "All that a superuser has to run, in this database, to be done with it:",
-    ...superuserSql.map((statement) => `    ${printable(statement)}`),
+    ...superuserStatements.map((statement) => `    ${printable(statement)}`),
     `${then} as ${pc.bold(printable(role))}`,
   ];
 }
@@ -178,7 +186,7 @@ function tellRemoval({
   dblink,
   schemas,
   login,
-  shortfalls,
+  missingPrivileges,
   rest,
   sql,
 }: UninstallReport) {
@@ -202,16 +210,16 @@ function tellRemoval({
       `The login ${printable(login)} stays: roles are shared by all databases of the server. DROP ROLE ${printable(login)} where none needs it.`,
     );
   }
-  if (shortfalls.length === 0) return;
+  if (missingPrivileges.length === 0) return;
   print(process.stdout, `\nWhat ${pc.bold(printable(role))} could not remove:`);
-  for (const line of shortfalls.flatMap(shortfallLines)) print(process.stdout, line);
+  for (const line of missingPrivileges.flatMap(shortfallLines)) print(process.stdout, line);
 }
 
 function warningLine(warning: string): string {
   return `${pc.yellow("Warning:")} ${printable(warning)}`;
 }
 
-function shortfallLines({ what, meaning, remedy }: Shortfall): string[] {
+function shortfallLines({ what, meaning, remedy }: MissingPrivilege): string[] {
   return [
     `${pc.yellow("•")} ${printable(what)}`,
     `    which means: ${printable(meaning)}`,

@@ -1,17 +1,13 @@
 /**
- * What several checks have to know, each of it looked up once.
+ * What several checks have to know, each of it looked up once, and the session in which that is done: it reads, waits for nothing
+ * long, and changes nothing.
  */
 import type pg from "pg";
 import { tables } from "../../generated/ts/rows/nats.js";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { DatabaseAddress } from "../postgres/index.js";
-import { type Grant, grants, grantsIn } from "../store/grants.js";
-import { functionsGrantsSql } from "../store/nats/function-text.js";
-import { inspectNats, type NatsState } from "../store/nats/inspect.js";
-import { dblinkMark, dblinkSchema, defaultFunctionsSchema, runSchema } from "../store/nats/objects.js";
-import { askGateway, type GatewayAnswer } from "./gateway-call.js";
-import { type NatsDefinition, readDefinition } from "./nats-definition.js";
-import { close } from "./session.js";
+import { doctorConstants, gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { type Fault, faultsOf, inspect, type State } from "../installation/index.js";
+import { DatabaseAddress, type OpenSession, openSession } from "../postgres/index.js";
+import type { Finding } from "./examine.js";
 
 /** How to examine. */
 export interface DoctorOptions {
@@ -38,19 +34,13 @@ export interface GatewayRow {
   readonly natsServerId: string | null;
 }
 
-const intentSql = `
-  SELECT EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = $1)
-      OR EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = $2 AND obj_description(n.oid, 'pg_namespace') = $3)
-      OR EXISTS (SELECT FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname = 'hawser' AND p.proname = 'gateway_call')
-      AS wanted`;
-
 const gatewaysSql = `
   SELECT g.host, g.port, g.owner <> '' AS "isKept", extract(epoch FROM clock_timestamp() - g.seen_at)::float8 AS "ageSeconds",
          g.owner <> '' AND NOT pg_is_in_recovery() AND g.seen_at < clock_timestamp() - $1 * interval '1 ms' AS "isStale",
          g.nats_server AS "natsServer", g.nats_server_id AS "natsServerId"
     FROM ${tables.gateway} AS g ORDER BY g.seen_at DESC, g.host, g.port`;
 
-/** See above. What fails for one who asks fails for all. */
+/** Looks each of it up once. What fails for one check that asks fails for all. */
 export class Facts {
   readonly address: DatabaseAddress;
   readonly #known = new Map<string, Promise<unknown>>();
@@ -79,38 +69,21 @@ export class Facts {
     return (await this.client.query<Row>(text, [...values])).rows;
   }
 
-  /** NATS from SQL as the catalogs describe it. */
-  natsState(): Promise<NatsState> {
-    return this.#once("natsState", () => inspectNats(this.client, defaultFunctionsSchema));
+  /** What is installed. */
+  state(): Promise<State> {
+    return this.once("state", () => inspect(this.client));
   }
 
-  /** Whether NATS from SQL was installed, or was to be; else the database is for peers alone. */
-  wantsNats(): Promise<boolean> {
-    return this.#once("wantsNats", async () => {
-      const { functions, wrappers } = await this.natsState();
-      if (functions.some(({ isOurs }) => isOurs) || wrappers.some(({ isOurs }) => isOurs)) return true;
-      const [row] = await this.rows<{ wanted: boolean }>(intentSql, [runSchema, dblinkSchema, dblinkMark]);
-      return row!.wanted;
-    });
-  }
-
-  /** The schema of the SQL functions. */
-  async functionsSchema(): Promise<string> {
-    const { functions } = await this.natsState();
-    return functions.find(({ isOurs }) => isOurs)?.schema ?? defaultFunctionsSchema;
-  }
-
-  /** What the roles of Hawser are to have. */
-  async wantedGrants(): Promise<Grant[]> {
-    if (!(await this.wantsNats())) return [...grants];
-    const { dblink } = await this.natsState();
-    const schema = await this.functionsSchema();
-    return [...grants, ...grantsIn(functionsGrantsSql({ schema, dblinkSchema: dblink?.schema ?? dblinkSchema }))];
+  /** What of that is not as it should be, as far as a check reports it. */
+  async findings(check: string): Promise<Finding[]> {
+    return faultsOf(await this.state())
+      .filter((fault) => fault.check === check)
+      .map(findingOf);
   }
 
   /** Undefined if this login may not read them. */
   gateways(): Promise<GatewayRow[] | undefined> {
-    return this.#once("gateways", async () => {
+    return this.once("gateways", async () => {
       if (!(await this.mayRead(tables.gateway))) return undefined;
       return this.rows<GatewayRow>(gatewaysSql, [gatewayConstants.gatewayStaleMs]);
     });
@@ -118,7 +91,7 @@ export class Facts {
 
   /** How many functions NATS reaches, by their kind; undefined if this login may not read them. */
   handlerCounts(): Promise<{ readonly subscriptions: number; readonly responders: number } | undefined> {
-    return this.#once("handlerCounts", async () => {
+    return this.once("handlerCounts", async () => {
       if (!(await this.mayRead(tables.natsHandler))) return undefined;
       const [row] = await this.rows<{ subscriptions: number; responders: number }>(
         `SELECT count(*) FILTER (WHERE h.kind = 'subscription')::integer AS subscriptions,
@@ -128,24 +101,49 @@ export class Facts {
     });
   }
 
-  /** What the database says about the NATS server. */
-  natsDefinition(): Promise<NatsDefinition> {
-    return this.#once("natsDefinition", () => readDefinition(this));
-  }
-
-  /** What a call of a SQL function has brought, made by this login on a connection of its own. */
-  gatewayAnswer(signal: AbortSignal): Promise<GatewayAnswer> {
-    return this.#once("gatewayAnswer", () => askGateway(this, signal));
-  }
-
   async mayRead(table: string): Promise<boolean> {
     const [row] = await this.rows<{ may: boolean }>("SELECT has_table_privilege($1, 'SELECT') AS may", [table]);
     return row!.may;
   }
 
-  #once<T>(name: string, look: () => Promise<T>): Promise<T> {
-    const known = (this.#known.get(name) as Promise<T> | undefined) ?? look();
+  /** What `read` has brought, the first time that somebody asks by that name. */
+  once<T>(name: string, read: () => Promise<T>): Promise<T> {
+    const known = (this.#known.get(name) as Promise<T> | undefined) ?? read();
     this.#known.set(name, known);
     return known;
   }
+}
+
+/** A fault of the installation, for people who may not have installed it. */
+export function findingOf({ kind, severity, code, what, meaning, isPlain, remedy }: Fault): Finding {
+  return {
+    severity: severity ?? (kind === "risk" ? "warning" : "error"),
+    code,
+    what: meaning === undefined || isPlain ? what : `${what}: ${meaning}`,
+    remedy: `${remedy.charAt(0).toUpperCase()}${remedy.slice(1)}`,
+  };
+}
+
+/**
+ * Connects.
+ *
+ * @param signal ends it at once, also where Postgres does not answer
+ * @throws as `openSession`
+ */
+export async function open(address: DatabaseAddress, signal: AbortSignal): Promise<OpenSession> {
+  return openSession(address, {
+    applicationName: "hawser doctor",
+    connectTimeoutMs: doctorConstants.connectMs,
+    statementTimeoutMs: doctorConstants.statementMs,
+    readOnly: true,
+    onClient: (opening) => {
+      if (signal.aborted) close(opening);
+      signal.addEventListener("abort", () => close(opening), { once: true });
+    },
+  });
+}
+
+/** Ends it at once, also where Postgres does not answer. */
+export function close(client: pg.Client): void {
+  client.connection.stream.destroy();
 }

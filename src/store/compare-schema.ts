@@ -4,7 +4,6 @@
 import { randomBytes } from "node:crypto";
 import type pg from "pg";
 import { DatabaseAddress, openSession } from "../postgres/index.js";
-import { introspect } from "./introspect.js";
 import { migrate } from "./migrate.js";
 import { generatedSchemaSql, type Migration, migrations } from "./migrations.js";
 import { storeFailure } from "./store-failure.js";
@@ -69,4 +68,48 @@ async function withClient<T>(databaseUrl: string, work: (client: pg.Client) => P
   } finally {
     await client?.end().catch(() => undefined);
   }
+}
+
+/**
+ * Everything that makes the schema `hawser`: one row for each object, with a name that is the same wherever it is made
+ * and a definition as Postgres prints it. Not the rows in it, and not who may do what.
+ */
+const sql = `
+  WITH relations AS (
+    SELECT c.oid, c.relname, c.relkind FROM pg_class AS c WHERE c.relnamespace = $1::text::regnamespace
+  )
+  SELECT 'relation ' || relname AS object, relkind::text AS definition FROM relations
+  UNION ALL
+  SELECT format('column %s.%s', r.relname, a.attname),
+         concat_ws(' ', a.attnum, format_type(a.atttypid, a.atttypmod),
+                   CASE WHEN a.attnotnull THEN 'NOT NULL' END,
+                   CASE WHEN a.attcollation <> t.typcollation THEN 'COLLATE ' || a.attcollation::regcollation::text END,
+                   CASE a.attgenerated WHEN '' THEN 'DEFAULT' ELSE 'GENERATED' END || ' ' || pg_get_expr(d.adbin, d.adrelid))
+    FROM relations AS r
+    JOIN pg_attribute AS a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+    JOIN pg_type AS t ON t.oid = a.atttypid
+    LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+   WHERE r.relkind IN ('r', 'p', 'v', 'm')
+  UNION ALL
+  SELECT format('constraint %s on %s', o.conname, r.relname), pg_get_constraintdef(o.oid)
+    FROM relations AS r JOIN pg_constraint AS o ON o.conrelid = r.oid
+  UNION ALL
+  SELECT 'index ' || r.relname, pg_get_indexdef(r.oid) FROM relations AS r WHERE r.relkind IN ('i', 'I')
+  UNION ALL
+  SELECT format('trigger %s on %s', g.tgname, r.relname), pg_get_triggerdef(g.oid)
+    FROM relations AS r JOIN pg_trigger AS g ON g.tgrelid = r.oid AND NOT g.tgisinternal
+  UNION ALL
+  SELECT format('function %s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)), pg_get_functiondef(p.oid)
+    FROM pg_proc AS p WHERE p.pronamespace = $1::text::regnamespace AND p.prokind IN ('f', 'p')
+  UNION ALL
+  SELECT format('comment on %s', pg_describe_object(d.classoid, d.objoid, d.objsubid)), d.description
+    FROM pg_description AS d
+   WHERE d.classoid = 'pg_class'::regclass AND d.objoid IN (SELECT oid FROM relations)
+      OR d.classoid = 'pg_proc'::regclass
+         AND d.objoid IN (SELECT p.oid FROM pg_proc AS p WHERE p.pronamespace = $1::text::regnamespace)`;
+
+/** The objects of a schema by name, with their definitions. */
+export async function introspect(client: pg.ClientBase, schema = "hawser"): Promise<Map<string, string>> {
+  const { rows } = await client.query<{ object: string; definition: string | null }>(sql, [schema]);
+  return new Map(rows.map(({ object, definition }) => [object, definition ?? ""]));
 }

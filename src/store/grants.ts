@@ -6,7 +6,7 @@ import { natsOptionsGrantsSql } from "../../generated/ts/nats-options/index.js";
 import { errorsGrantsSql } from "../../generated/ts/sql/errors-schema.js";
 import { natsGrantsSql } from "../../generated/ts/sql/nats-schema.js";
 import { peerGrantsSql } from "../../generated/ts/sql/peer-schema.js";
-import { tryTransaction } from "./role-transaction.js";
+import { isServerError } from "../postgres/index.js";
 
 /**
  * Makes the roles, grants and owners as the spec has them, whatever they were. May be run again and again. Those of the
@@ -18,7 +18,7 @@ export const grantsSql = [peerGrantsSql, natsGrantsSql, natsOptionsGrantsSql, er
 export const grantedRoles: readonly string[] = rolesIn(grantsSql);
 
 /** The roles that generated SQL makes where they are missing. */
-export function rolesIn(sql: string): string[] {
+function rolesIn(sql: string): string[] {
   return [...new Set([...sql.matchAll(/^ *CREATE ROLE (\w+)/gm)].map(([, role]) => role!))];
 }
 
@@ -54,4 +54,28 @@ export function grantsIn(sql: string): Grant[] {
  */
 export async function makeGrants(client: pg.Client): Promise<string | undefined> {
   return (await tryTransaction(client, grantsSql))?.message;
+}
+
+/** Another database of the cluster changes the same roles at the same moment: internal error, and unique violation. */
+const collisions = new Set(["XX000", "23505", "40001", "40P01"]);
+const collisionTries = 10;
+
+/**
+ * Runs statements in one transaction, again where others came between.
+ *
+ * @returns why Postgres refused; undefined if it did not
+ */
+export async function tryTransaction(client: pg.Client, sql: string): Promise<pg.DatabaseError | undefined> {
+  for (let tries = 1; ; tries++) {
+    try {
+      await client.query("BEGIN");
+      await client.query(sql);
+      await client.query("COMMIT");
+      return undefined;
+    } catch (error) {
+      await client.query("ROLLBACK").catch(() => undefined);
+      if (!isServerError(error)) throw error;
+      if (!collisions.has(error.code ?? "") || tries === collisionTries) return error;
+    }
+  }
 }

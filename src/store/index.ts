@@ -6,6 +6,7 @@
  * by their number, cursors only move forward, so that a commit whose answer was lost is simply sent again.
  */
 
+export { danglesSql, functionNameSql, runSchema, tokenTypeSql, wrapperJoinSql } from "./bindings.js";
 export type { Channel, ChannelOwner, ChannelOwners, Channels, Position } from "./channels.js";
 export { withCommandDatabase } from "./command-database.js";
 export { compareMigratedSchema } from "./compare-schema.js";
@@ -24,8 +25,8 @@ export {
   type WholeDeadLetter,
 } from "./dead-letters.js";
 export type { Directory, Listener, Registration, Route, Routes, Sender, ServedTopic } from "./directory.js";
-export { type InstallOptions, type InstallReport, install } from "./install.js";
-export type { Lease, LeaseState, TakeNameOptions } from "./leases.js";
+export { type Grant, grantedRoles, grants, grantsIn, grantsSql, tryTransaction } from "./grants.js";
+export { type Lease, type LeaseState, leaseHeldSql, type TakeNameOptions } from "./leases.js";
 export {
   listPeers,
   listPending,
@@ -36,10 +37,9 @@ export {
   type TopicOverview,
 } from "./mesh-overview.js";
 export { type MeshSecretEntry, type MeshSecrets, meshSecrets } from "./mesh-secrets.js";
-export { type MigrationReport, migrate } from "./migrate.js";
+export { applyMissing, type MigrationReport, migrate, migrationSql, missingSteps } from "./migrate.js";
+export { checksumOf, generatedSchemaSql, type Migration, migrations } from "./migrations.js";
 export { explainRefusal, explainServeRefusal } from "./missing-rights.js";
-export { type UninstallReport, uninstall } from "./nats/uninstall.js";
-export { functionNameSql, wrapperJoinSql } from "./nats/wrapper-join.js";
 export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./nats-server.js";
 export type { CatalogChange } from "./notifications.js";
 export { type Announce, announcements } from "./notifications.js";
@@ -52,10 +52,10 @@ export {
   type ReassignOptions,
   reassign,
 } from "./reassign.js";
+export { inspectSchema, newSchemaSql, schemaInspectionSql, trustedRoles } from "./schema.js";
 export type { DatabaseLocation } from "./shared-database.js";
-export type { Shortfall } from "./shortfalls.js";
 export { openStore, type Store, type StoreEvents, type StoreOptions } from "./store.js";
-export { isRefusedForGood } from "./store-failure.js";
+export { isRefusedForGood, storeFailure } from "./store-failure.js";
 export type {
   DrainedPage,
   DrainLimits,
@@ -67,3 +67,4 @@ export type {
 } from "./stored-messages.js";
 export type { Transaction, WriterName } from "./transaction.js";
 export type { Transactional, TransactionalOutcome } from "./transactional.js";
+export { installationTurn, takeTurn } from "./turn.js";

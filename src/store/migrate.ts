@@ -11,8 +11,7 @@ import { columnsOf, parameters } from "./columns.js";
 import { makeGrants } from "./grants.js";
 import { checksumOf, type Migration, migrations } from "./migrations.js";
 import { explainRefusal, type HawserRole } from "./missing-rights.js";
-import { newSchemaSql } from "./new-schema.js";
-import { lookAtSchema } from "./schema-trust.js";
+import { inspectSchema, newSchemaSql } from "./schema.js";
 import { storeFailure } from "./store-failure.js";
 import { takeTurn } from "./turn.js";
 
@@ -133,7 +132,7 @@ export interface MissingSteps {
 
 /** The steps that the database lacks, after having checked those that it has. @throws StoreError as {@link migrate} */
 export async function missingSteps(client: pg.Client, steps: readonly Migration[] = migrations): Promise<MissingSteps> {
-  const { exists, migrated } = await lookAtSchema(client);
+  const { exists, migrated } = await inspectSchema(client);
   if (!migrated) return { steps, makesSchema: !exists };
   const { rows } = await client.query<typeof row.row>(sql.applied);
   const known = new Map(steps.map((step) => [step.id, step]));

@@ -4,7 +4,7 @@
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { wrapperCall, wrapperStateSql } from "../../src/bridge/executor/wrapper.js";
-import { install } from "../../src/store/index.js";
+import { install } from "../../src/installation/index.js";
 import type { Login } from "../store/nats/support/logins.js";
 import { type BindingWorld, type Bound, bindingWorld, deliver, errorOf } from "./support/binding-world.js";
 
@@ -414,7 +414,7 @@ describe("a role that may subscribe", () => {
     expect(await settings()).toHaveLength(2);
     await attackerSession.query("BEGIN; SELECT nats_subscribe('init', 'capture')");
     try {
-      expect(await install({ databaseUrl: world.database.url })).toMatchObject({ shortfalls: [] });
+      expect(await install({ databaseUrl: world.database.url })).toMatchObject({ missingPrivileges: [] });
     } finally {
       await attackerSession.query("ROLLBACK");
     }

@@ -5,8 +5,8 @@
 import { connect, type Msg, nuid } from "@nats-io/transport-node";
 import pg from "pg";
 import { expect, it } from "vitest";
+import { install } from "../../src/installation/index.js";
 import { Serve } from "../../src/serve/index.js";
-import { install } from "../../src/store/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";

@@ -24,7 +24,7 @@ it("hawser extension installs the files into a server, which then creates the ex
     { extversion: version },
   ]);
   const init = await hawser(["init", "--json"], { databaseUrl: database.url });
-  expect(jsonLines(init.stdout)).toMatchObject([{ migrations: [], shortfalls: [] }]);
+  expect(jsonLines(init.stdout)).toMatchObject([{ migrations: [], missingPrivileges: [] }]);
   // The server reads them as another user.
   expect(statSync(join(server.extensionDirectory, script)).mode & 0o777).toBe(0o644);
   await hawser(["extension", "uninstall", "--pg-config", server.pgConfig]);

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
-import { migrations } from "../../src/store/migrations.js";
-import { publicFunctionCount } from "../../src/store/nats/function-text.js";
+import { publicFunctionCount } from "../../src/installation/index.js";
+import { migrations } from "../../src/store/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { noneButMembers } from "../support/member-warnings.js";
 import { onServer, rowsOf } from "../support/on-server.js";
@@ -36,8 +36,8 @@ describe("hawser init", () => {
     };
     expect(jsonLines(second.stdout)).toEqual([
       {
-        ...{ database: database.name, role: "postgres", migrations: [], nats, shortfalls: [], warnings: [] },
-        ...{ partial: false, superuserSql: [] },
+        ...{ database: database.name, role: "postgres", migrations: [], nats, missingPrivileges: [], warnings: [] },
+        ...{ partial: false, superuserStatements: [] },
         roleWarnings: noneButMembers,
       },
     ]);
@@ -72,7 +72,7 @@ describe("hawser init", () => {
     // As psql does: one statement after another, with what it prints in between.
     await onServer(database.url, dry.stdout);
     const after = await hawser(["init", "--json"], { databaseUrl: database.url });
-    expect(jsonLines(after.stdout)[0]).toMatchObject({ migrations: [], shortfalls: [] });
+    expect(jsonLines(after.stdout)[0]).toMatchObject({ migrations: [], missingPrivileges: [] });
     expect(jsonLines(after.stdout)[0]).toMatchObject({ nats: { functions: publicFunctionCount, eventTriggers: true } });
     const again = await hawser(["init", "--dry-run"], { databaseUrl: database.url });
     expect(again.stdout).toMatch(/^-- roles, grants and owners\nBEGIN;/);
@@ -88,8 +88,8 @@ describe("hawser init", () => {
     );
     const init = async (...flags: string[]) =>
       jsonLines((await hawser(["init", ...flags, "--json"], { databaseUrl: prepared.url })).stdout)[0];
-    expect(await init("--dry-run")).toMatchObject({ shortfalls: [], superuserSql: [] });
-    expect(await init()).toMatchObject({ shortfalls: [] });
+    expect(await init("--dry-run")).toMatchObject({ missingPrivileges: [], superuserStatements: [] });
+    expect(await init()).toMatchObject({ missingPrivileges: [] });
     const may = "SELECT has_table_privilege('hawser_peer', 'hawser.mesh_secret', 'SELECT') AS may";
     expect(await rowsOf(prepared.url, may)).toEqual([{ may: true }]);
   });
@@ -121,7 +121,7 @@ describe("hawser init", () => {
     expect(jsonLines(again.stdout)).toEqual([
       {
         ...{ database: database.name, role: "postgres", functions: 0, wrappers: [], eventTriggers: [], dblink: false },
-        ...{ schemas: [], login: null, shortfalls: [], rest: "DROP SCHEMA hawser CASCADE" },
+        ...{ schemas: [], login: null, missingPrivileges: [], rest: "DROP SCHEMA hawser CASCADE" },
       },
     ]);
     expect(await rowsOf(database.url, schemaExists)).toEqual([{ exists: true }]);

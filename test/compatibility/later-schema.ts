@@ -2,7 +2,7 @@
  * The schema of a later version: one step more than this one knows.
  */
 import { tables } from "../../generated/ts/rows/peer.js";
-import { migrations } from "../../src/store/migrations.js";
+import { migrations } from "../../src/store/index.js";
 import type { PeerWorld } from "../peer/support/world.js";
 
 const names = Object.values(tables).filter((name) => name !== tables.migration);

@@ -2,8 +2,7 @@
  * Programs of versions that know different schemas, on one database, as docs/compatibility.md says.
  */
 import { describe, expect, it } from "vitest";
-import { migrate } from "../../src/store/index.js";
-import { type Migration, migrations } from "../../src/store/migrations.js";
+import { type Migration, migrate, migrations } from "../../src/store/index.js";
 import { peerWorld } from "../peer/support/world.js";
 import { peerProcess, runningPeer } from "../scenarios/support/peer-process.js";
 import { eventually } from "../support/eventually.js";

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import pg from "pg";
 import { describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { migrations } from "../../src/store/migrations.js";
+import { migrations } from "../../src/store/index.js";
 import { messageChannel as ownMessageChannel } from "../../src/store/notifications.js";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";

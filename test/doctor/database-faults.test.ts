@@ -4,7 +4,7 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { doctor } from "../../src/doctor/index.js";
-import { install } from "../../src/store/index.js";
+import { install } from "../../src/installation/index.js";
 import type { OwnPostgres } from "../faults/support/own-postgres.js";
 import { onServer } from "../support/on-server.js";
 import { startPooler } from "../support/pooler.js";

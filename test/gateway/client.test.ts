@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from "vitest";
 import { errorTable, HawserError } from "../../src/errors/index.js";
+import { install } from "../../src/installation/index.js";
 import {
   type NatsFunctions,
   natsFunctions,
@@ -13,7 +14,6 @@ import {
   Serve,
 } from "../../src/serve/index.js";
 import { codesOfCalls, codesOfLocalCalls } from "../../src/serve/nats-functions.js";
-import { install } from "../../src/store/index.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { defineServer, patience, type TestGateway, testGateway } from "../support/gateway.js";
 import { onServer } from "../support/on-server.js";

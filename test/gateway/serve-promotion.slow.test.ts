@@ -2,8 +2,8 @@
  * A gateway whose server is a standby, until it is promoted.
  */
 import { expect, it } from "vitest";
+import { install } from "../../src/installation/index.js";
 import { Serve } from "../../src/serve/index.js";
-import { install } from "../../src/store/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";

@@ -4,8 +4,8 @@
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { install } from "../../src/installation/index.js";
 import { Serve } from "../../src/serve/index.js";
-import { install } from "../../src/store/index.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";

@@ -3,10 +3,10 @@
  */
 import { describe, expect, it } from "vitest";
 import { HawserError } from "../../src/errors/index.js";
+import { install } from "../../src/installation/index.js";
 import { Peer, type PeerOptions } from "../../src/peer/index.js";
 import { DatabaseAddress, isTransactionPooled, openSession } from "../../src/postgres/index.js";
 import { Serve } from "../../src/serve/index.js";
-import { install } from "../../src/store/index.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { startPooler } from "../support/pooler.js";

@@ -96,7 +96,7 @@ describe("docs/coverage-liner.md", () => {
     expect(rowsUnder("Status events").map(({ cells }) => /^`(\w+)`/.exec(cells[1] as string)?.[1])).toEqual(kinds);
   });
 
-  it("has a row for each of the ten shortfalls", () => {
+  it("has a row for each of the ten missingPrivileges", () => {
     const numbers = rowsUnder("Where it fell short").map(({ cells }) => Number(/^\d+/.exec(cells[0] as string)?.[0]));
     expect(numbers).toEqual(Array.from({ length: 10 }, (_, n) => n + 1));
   });
@@ -126,7 +126,7 @@ describe("docs/coverage-pgnats.md", () => {
     expect(Object.keys(properties).filter((name) => !text.includes(`\`${name}\``))).toEqual([]);
   });
 
-  it("has a row for each of the seven ways to authenticate, and each of the six shortfalls, in their order", () => {
+  it("has a row for each of the seven ways to authenticate, and each of the six missingPrivileges, in their order", () => {
     const numbers = (section: string) =>
       rowsUnder(section).map(({ cells }) => Number(/^\d+/.exec(cells[0] as string)?.[0]));
     expect(numbers("Authentication")).toEqual([1, 2, 3, 4, 5, 6, 7]);

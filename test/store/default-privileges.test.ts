@@ -3,8 +3,8 @@
  */
 import pg from "pg";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
-import { install, migrate } from "../../src/store/index.js";
-import { publicFunctionCount } from "../../src/store/nats/function-text.js";
+import { install, publicFunctionCount } from "../../src/installation/index.js";
+import { migrate } from "../../src/store/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { limitedInstaller } from "../support/limited-installer.js";
 import { onServer } from "../support/on-server.js";
@@ -73,7 +73,7 @@ describe("default privileges of the installing role", () => {
     await onServer(database.url, ...statements(reader.role));
     expect(await install({ databaseUrl: database.url })).toMatchObject({
       nats: { functions: publicFunctionCount, warnings: [] },
-      shortfalls: [],
+      missingPrivileges: [],
       warnings: [],
     });
     expect(await catalogOf(database.url)).toEqual(await plainCatalog());
@@ -114,7 +114,7 @@ describe("default privileges of the installing role", () => {
         (kind) => `ALTER DEFAULT PRIVILEGES IN SCHEMA hawser GRANT ALL ON ${kind} TO ${reader.role}`,
       ),
     );
-    expect(await install({ databaseUrl: database.url })).toMatchObject({ shortfalls: [], warnings: [] });
+    expect(await install({ databaseUrl: database.url })).toMatchObject({ missingPrivileges: [], warnings: [] });
     expect(await catalogOf(database.url)).toEqual(await plainCatalog());
   });
 
@@ -140,7 +140,7 @@ describe("default privileges of the installing role", () => {
     for (const report of reports) {
       expect(report).toMatchObject({
         nats: { schema: "public", functions: publicFunctionCount, eventTriggers: true, warnings: [] },
-        ...{ shortfalls: [], warnings: [] },
+        ...{ missingPrivileges: [], warnings: [] },
       });
     }
     expect(await catalogOf(database.url)).toEqual(await plainCatalog());
@@ -166,7 +166,7 @@ describe("default privileges of the installing role", () => {
       ...giveAll(reader.role),
       "DROP FUNCTION nats_flush()",
     );
-    expect(await install({ databaseUrl: database.url })).toMatchObject({ shortfalls: [], warnings: [] });
+    expect(await install({ databaseUrl: database.url })).toMatchObject({ missingPrivileges: [], warnings: [] });
     expect(await codeOf(operator.url, "SELECT nats_get_text('a', 'b')")).toBe("08001");
     expect(await codeOf(operator.url, "SELECT nats_flush()")).toBe("42501");
     expect(await codeOf(reader.url, "SELECT nats_flush()")).toBe("42501");
@@ -285,17 +285,17 @@ describe("remedies", () => {
     theirs.username = encodeURIComponent(role);
     theirs.password = "test";
     try {
-      const { shortfalls } = await install({ databaseUrl: theirs.href, dryRun: true, nats: false });
-      const foreseen = shortfalls.find(({ what }) => what.includes("may not make a schema"))!.remedy;
+      const { missingPrivileges } = await install({ databaseUrl: theirs.href, dryRun: true, nats: false });
+      const foreseen = missingPrivileges.find(({ what }) => what.includes("may not make a schema"))!.remedy;
       const error = await install({ databaseUrl: theirs.href, nats: false }).catch((thrown: Error) => thrown);
       const granting = /GRANT CREATE .*$/.exec((error as Error).message)![0];
       expect(foreseen).toBe(`as its owner or a superuser: ${granting}`);
       await onServer(url.href, granting);
       await install({ databaseUrl: theirs.href, nats: false });
-      const own = (await install({ databaseUrl: theirs.href, nats: false })).shortfalls;
+      const own = (await install({ databaseUrl: theirs.href, nats: false })).missingPrivileges;
       const member = own.map(({ remedy }) => /GRANT hawser_owner TO .*(?=;)/.exec(remedy)?.[0]).find((one) => one)!;
       await onServer(url.href, member);
-      expect((await install({ databaseUrl: theirs.href, nats: false })).shortfalls).toEqual([]);
+      expect((await install({ databaseUrl: theirs.href, nats: false })).missingPrivileges).toEqual([]);
     } finally {
       await onServer(
         database.url,

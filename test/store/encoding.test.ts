@@ -4,7 +4,7 @@ import * as optionsSql from "../../generated/ts/nats-options/sql.js";
 import * as errorsSql from "../../generated/ts/sql/errors-schema.js";
 import * as natsSql from "../../generated/ts/sql/nats-schema.js";
 import * as peerSql from "../../generated/ts/sql/peer-schema.js";
-import { install } from "../../src/store/index.js";
+import { install } from "../../src/installation/index.js";
 import { TestPeer } from "../peer/support/world.js";
 import { testServerUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";

@@ -6,11 +6,10 @@ import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { errorTable } from "../../src/errors/index.js";
+import { installExtension } from "../../src/installation/extension/index.js";
+import { type InstallOptions, install, publicFunctionCount, uninstall } from "../../src/installation/index.js";
 import { Serve } from "../../src/serve/index.js";
-import { installExtension } from "../../src/store/extension/index.js";
-import { type InstallOptions, install, uninstall } from "../../src/store/index.js";
-import { introspect } from "../../src/store/introspect.js";
-import { publicFunctionCount } from "../../src/store/nats/function-text.js";
+import { introspect } from "../../src/store/compare-schema.js";
 import { Witness } from "../gateway/functions/witness.js";
 import { type TestDatabase, testNatsUrl } from "../support/database.js";
 import { type ExtensionServer, extensionServer } from "../support/extension-server.js";
@@ -137,7 +136,7 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
     expect(await install({ databaseUrl: database.url })).toMatchObject({
       migrations: [],
       nats: { dblinkSchema: "hawser_dblink", functions: publicFunctionCount, eventTriggers: true, warnings: [] },
-      shortfalls: [],
+      missingPrivileges: [],
     });
     expect([await contentOf(database), await oidsOf(database.url)]).toEqual(before);
   });
@@ -220,7 +219,7 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
     expect(await rowsOf(database.url, grantedInside)).toEqual([]);
     expect(await install({ databaseUrl: database.url, nats: { schema: "Other functions" } })).toMatchObject({
       nats: { functions: publicFunctionCount },
-      shortfalls: [],
+      missingPrivileges: [],
     });
   });
 
@@ -229,7 +228,7 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
     expect((await uninstall({ databaseUrl: database.url, dryRun: true })).sql).toContain(
       "DROP FUNCTION hawser_dblink.",
     );
-    expect(await uninstall({ databaseUrl: database.url })).toMatchObject({ dblink: true, shortfalls: [] });
+    expect(await uninstall({ databaseUrl: database.url })).toMatchObject({ dblink: true, missingPrivileges: [] });
     expect(await rowsOf(database.url, "SELECT FROM pg_namespace WHERE nspname = 'hawser_dblink'")).toEqual([]);
     const peersAlone = await initialised({ nats: false });
     const rest = (await contentOf(database)).filter((line) => !line.startsWith("schema "));
@@ -242,7 +241,9 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
 
   it("takes turns with `hawser init`", async () => {
     const outcomes = await Promise.all([
-      ...Array.from({ length: 3 }, () => install({ databaseUrl: database.url }).then(({ shortfalls }) => shortfalls)),
+      ...Array.from({ length: 3 }, () =>
+        install({ databaseUrl: database.url }).then(({ missingPrivileges }) => missingPrivileges),
+      ),
       onServer(database.url, create).then(() => []),
     ]);
     expect(outcomes).toEqual([[], [], [], []]);
@@ -309,7 +310,7 @@ it("default privileges do not count within CREATE EXTENSION litmus_pgnats", asyn
   expect(await catalogOf(given.url)).toEqual(await catalogOf(plain.url));
   const privileges = "SELECT FROM pg_init_privs AS i, aclexplode(i.initprivs) AS a WHERE a.grantee = 'reader'::regrole";
   expect(await rowsOf(given.url, privileges)).toEqual([]);
-  expect(await install({ databaseUrl: given.url })).toMatchObject({ shortfalls: [], warnings: [] });
+  expect(await install({ databaseUrl: given.url })).toMatchObject({ missingPrivileges: [], warnings: [] });
 });
 
 describe("CREATE EXTENSION litmus_pgnats refuses, and leaves nothing behind:", () => {
@@ -349,7 +350,7 @@ describe("CREATE EXTENSION litmus_pgnats refuses, and leaves nothing behind:", (
     await onServer(database.url, "CREATE FUNCTION nats_flush() RETURNS void LANGUAGE sql AS ''");
     expect(await refused(create)).toMatchObject({
       code: errorTable.name_occupied.sqlstate,
-      message: expect.stringContaining("public.nats_flush() of postgres"),
+      message: expect.stringContaining('public.nats_flush() of "postgres"'),
     });
     await onServer(database.url, "CREATE SCHEMA other", `${create} SCHEMA other`);
   });

@@ -1,8 +1,15 @@
 import pg from "pg";
 import { afterAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { peerGrantsSql } from "../../generated/ts/sql/peer-schema.js";
-import { compareMigratedSchema, migrate, openStore } from "../../src/store/index.js";
-import { checksumOf, generatedSchemaSql, type Migration, migrations } from "../../src/store/migrations.js";
+import {
+  checksumOf,
+  compareMigratedSchema,
+  generatedSchemaSql,
+  type Migration,
+  migrate,
+  migrations,
+  openStore,
+} from "../../src/store/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";

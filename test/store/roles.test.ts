@@ -3,9 +3,9 @@
  */
 import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { install } from "../../src/installation/index.js";
 import { HawserError, Peer } from "../../src/peer/index.js";
-import { grants } from "../../src/store/grants.js";
-import { install, meshSecrets, migrate, withCommandDatabase } from "../../src/store/index.js";
+import { grants, meshSecrets, migrate, withCommandDatabase } from "../../src/store/index.js";
 import { listPeers, listPending, listTopics } from "../../src/store/mesh-overview.js";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
@@ -277,7 +277,7 @@ describe("the roles of a database", () => {
 
   it("lets a member of hawser_owner migrate, grant and rotate", async () => {
     const databaseUrl = as(ownerLogin, world.url);
-    expect(await install({ databaseUrl })).toMatchObject({ migrations: [], shortfalls: [] });
+    expect(await install({ databaseUrl })).toMatchObject({ migrations: [], missingPrivileges: [] });
     await withCommandDatabase(databaseUrl, async (database) => {
       const { rotateSecret, retireSecret } = meshSecrets(database);
       expect(await rotateSecret()).toMatchObject({ id: 2 });

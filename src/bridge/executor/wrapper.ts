@@ -11,7 +11,7 @@
 import pg from "pg";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Logger } from "../../runtime/index.js";
-import { danglesSql } from "../../store/nats/wrapper-join.js";
+import { danglesSql } from "../../store/index.js";
 import type { Subscription } from "../bindings.js";
 import type { InboundMessage } from "../message.js";
 import type { ExecutorPool } from "./executor-pool.js";

@@ -4,7 +4,7 @@
 import { createHash, createHmac, pbkdf2Sync } from "node:crypto";
 import pg from "pg";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
-import { install } from "../../../src/store/index.js";
+import { install } from "../../../src/installation/index.js";
 import { type TestDatabase, type TestDatabaseOptions, testDatabase } from "../../support/database.js";
 import { limitedInstaller } from "../../support/limited-installer.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
@@ -34,7 +34,7 @@ describe("the login that calls functions for NATS", () => {
     expect(await rowsOf(database.url, loginSql(name))).toEqual([complete]);
     await onServer(database.url, `REVOKE CONNECT ON DATABASE ${database.name} FROM PUBLIC`);
     await onServer(database.url, `DROP OWNED BY ${name}`, `DROP ROLE ${name}`);
-    expect(await install({ databaseUrl: database.url })).toMatchObject({ shortfalls: [] });
+    expect(await install({ databaseUrl: database.url })).toMatchObject({ missingPrivileges: [] });
     expect(await executorOf(database.url)).toBe(name);
     expect(await rowsOf(database.url, loginSql(name))).toEqual([complete]);
     expect(
@@ -75,8 +75,8 @@ describe("the login that calls functions for NATS", () => {
     await using limited = await limitedInstaller();
     const foreseen = await install({ databaseUrl: limited.installerUrl, dryRun: true });
     const done = await install({ databaseUrl: limited.installerUrl });
-    for (const { shortfalls } of [foreseen, done]) {
-      expect(shortfalls).toContainEqual({
+    for (const { missingPrivileges } of [foreseen, done]) {
+      expect(missingPrivileges).toContainEqual({
         what: expect.stringMatching(/^the login .*calls functions for NATS,? is missing, and "\w+" may not make/),
         meaning: "functions can be subscribed, and `hawser serve` cannot call them",
         remedy: expect.stringContaining("as a role that may make roles: run `hawser init`; or name another login"),
@@ -134,7 +134,7 @@ describe("what stands in the place of ours", () => {
 
   it("named pgnats and empty is taken, where a superuser made it", async () => {
     await onServer(database.url, "CREATE SCHEMA pgnats");
-    expect(await install({ databaseUrl: database.url })).toMatchObject({ shortfalls: [] });
+    expect(await install({ databaseUrl: database.url })).toMatchObject({ missingPrivileges: [] });
     expect(await rowsOf(database.url, "SELECT * FROM pgnats.subscriptions")).toEqual([]);
   });
 });

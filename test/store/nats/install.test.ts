@@ -4,9 +4,7 @@
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
 import { natsFunctionsSql } from "../../../generated/ts/nats-functions/sql.js";
 import { errorTable, HawserError } from "../../../src/errors/index.js";
-import { install } from "../../../src/store/index.js";
-import { publicFunctionCount } from "../../../src/store/nats/function-text.js";
-import { usedDblinkFunctions } from "../../../src/store/nats/objects.js";
+import { install, publicFunctionCount, usedDblinkFunctions } from "../../../src/installation/index.js";
 import { type TestDatabase, testDatabase, testServerUrl } from "../../support/database.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 import { catalogOf, oidsOf } from "./support/catalog.js";
@@ -44,7 +42,7 @@ describe("installing NATS from SQL", () => {
   it("makes functions, wrappers, event triggers and dblink, and says so", async () => {
     expect(await install({ databaseUrl: database.url })).toMatchObject({
       nats: { schema: "public", ...complete },
-      shortfalls: [],
+      missingPrivileges: [],
     });
     expect(
       await rowsOf(
@@ -80,7 +78,7 @@ describe("installing NATS from SQL", () => {
     expect(await install({ databaseUrl: database.url })).toMatchObject({
       migrations: [],
       nats: complete,
-      shortfalls: [],
+      missingPrivileges: [],
     });
     expect({ oids: await oidsOf(database.url), catalog: await catalogOf(database.url) }).toEqual(before);
   });
@@ -100,7 +98,10 @@ describe("installing NATS from SQL", () => {
   });
 
   it("leaves all of it out for peers alone", async () => {
-    expect(await install({ databaseUrl: database.url, nats: false })).toMatchObject({ nats: null, shortfalls: [] });
+    expect(await install({ databaseUrl: database.url, nats: false })).toMatchObject({
+      nats: null,
+      missingPrivileges: [],
+    });
     expect(await oidsOf(database.url)).not.toContainEqual(expect.objectContaining({ name: "dblink" }));
     expect((await install({ databaseUrl: database.url, dryRun: true, nats: false })).sql).not.toContain("dblink");
   });
@@ -177,7 +178,7 @@ describe("installing NATS from SQL", () => {
       await onServer(database.url, `CREATE SCHEMA ${quoted}`);
       expect(await install({ databaseUrl: database.url, nats: { schema } })).toMatchObject({
         nats: { schema, ...complete },
-        shortfalls: [],
+        missingPrivileges: [],
       });
       await deadGateway(database.url);
       await using caller = await login(database.url, "IN ROLE hawser_nats");
@@ -221,7 +222,10 @@ describe("installing NATS from SQL", () => {
           message: expect.stringContaining("encoding is SQL_ASCII"),
         });
         expect((error as Error).message).toContain("--no-nats");
-        expect(await install({ databaseUrl: url.href, nats: false })).toMatchObject({ nats: null, shortfalls: [] });
+        expect(await install({ databaseUrl: url.href, nats: false })).toMatchObject({
+          nats: null,
+          missingPrivileges: [],
+        });
       } finally {
         await onServer(testServerUrl(), `DROP DATABASE ${name}`);
       }
@@ -284,7 +288,7 @@ describe("installing NATS from SQL", () => {
 
   it("gives a wrapper that was made beforehand its validator", async () => {
     await onServer(database.url, "CREATE FOREIGN DATA WRAPPER litmus_pgnats_fdw");
-    expect(await install({ databaseUrl: database.url })).toMatchObject({ nats: complete, shortfalls: [] });
+    expect(await install({ databaseUrl: database.url })).toMatchObject({ nats: complete, missingPrivileges: [] });
     expect(
       await codeOf(database.url, "CREATE SERVER s FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (no_such 'x')"),
     ).not.toBe("none");
@@ -300,7 +304,7 @@ describe("installing NATS from SQL", () => {
     );
     const { nats } = await install({ databaseUrl: database.url });
     expect(nats!.warnings).toEqual([
-      expect.stringContaining('the option password of the foreign server "first" can be read by every role'),
+      expect.stringContaining('every role can read the option password of the foreign server "first"'),
       expect.stringContaining('here 2 are defined: "first", "second"'),
       expect.stringContaining("hawser_nats_server_follow is disabled"),
     ]);

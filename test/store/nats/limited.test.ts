@@ -2,12 +2,17 @@
  * The NATS half of `hawser init`, installed by a role that is no superuser.
  */
 import { beforeAll, describe, expect, it } from "vitest";
-import { install, uninstall } from "../../../src/store/index.js";
-import { publicFunctionCount } from "../../../src/store/nats/function-text.js";
+import { install, publicFunctionCount, uninstall } from "../../../src/installation/index.js";
 import { testDatabase } from "../../support/database.js";
 import { limitedInstaller } from "../../support/limited-installer.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
-import { expectToReachDblink, lacking, onlySuperusers, remedyOf, wrappersMissing } from "./support/shortfalls.js";
+import {
+  expectToReachDblink,
+  lacking,
+  onlySuperusers,
+  remedyOf,
+  wrappersMissing,
+} from "./support/missing-privileges.js";
 
 async function ownersOf(url: string): Promise<unknown[]> {
   const rows = await rowsOf(
@@ -27,7 +32,7 @@ describe("a role that is no superuser", () => {
   it("installs what works, over the dblink that was made for it, and names what only a superuser may do", async () => {
     await using limited = await limitedInstaller();
     const foreseen = await install({ databaseUrl: limited.installerUrl, dryRun: true });
-    const { nats, shortfalls } = await install({ databaseUrl: limited.installerUrl });
+    const { nats, missingPrivileges } = await install({ databaseUrl: limited.installerUrl });
     expect(nats).toEqual({
       schema: "public",
       dblinkSchema: "hawser_dblink",
@@ -36,8 +41,8 @@ describe("a role that is no superuser", () => {
       eventTriggers: false,
       warnings: [],
     });
-    expect(lacking(shortfalls)).toEqual(onlySuperusers);
-    expect(lacking(foreseen.shortfalls)).toEqual(onlySuperusers);
+    expect(lacking(missingPrivileges)).toEqual(onlySuperusers);
+    expect(lacking(foreseen.missingPrivileges)).toEqual(onlySuperusers);
     expect(await ownersOf(limited.superuserUrl)).toEqual([limited.role]);
     await expectToReachDblink(limited.superuserUrl);
     // The other way to say which server is used.
@@ -46,7 +51,7 @@ describe("a role that is no superuser", () => {
       { options: { host: "nats.internal" } },
     ]);
     // And again.
-    expect(lacking((await install({ databaseUrl: limited.installerUrl })).shortfalls)).toEqual(onlySuperusers);
+    expect(lacking((await install({ databaseUrl: limited.installerUrl })).missingPrivileges)).toEqual(onlySuperusers);
   });
 
   it("is told by a dry run what a real one does", async () => {
@@ -62,24 +67,24 @@ describe("a role that is no superuser", () => {
 
   it("is completed by a superuser, and goes on from there", async () => {
     await using limited = await limitedInstaller();
-    const { shortfalls } = await install({ databaseUrl: limited.installerUrl });
+    const { missingPrivileges } = await install({ databaseUrl: limited.installerUrl });
     // Nobody but the superuser knows whether that role is to be trusted.
     const untrusted = `GRANT hawser_owner TO "${limited.role}"`;
     await expect(install({ databaseUrl: limited.superuserUrl })).rejects.toMatchObject({
       code: "name_occupied",
       message: expect.stringContaining(untrusted),
     });
-    expect(remedyOf(shortfalls, wrappersMissing)).toBe(`${untrusted}; run \`hawser init\``);
+    expect(remedyOf(missingPrivileges, wrappersMissing)).toBe(`${untrusted}; run \`hawser init\``);
     await onServer(limited.superuserUrl, untrusted);
     expect(await install({ databaseUrl: limited.superuserUrl })).toMatchObject({
       nats: { wrappers: ["litmus_pgnats_fdw", "pgnats_fdw"], eventTriggers: true },
-      shortfalls: [],
+      missingPrivileges: [],
     });
     expect(await ownersOf(limited.superuserUrl)).toEqual(["hawser_owner"]);
     await expectToReachDblink(limited.superuserUrl);
     expect(await install({ databaseUrl: limited.installerUrl })).toMatchObject({
       nats: { functions: publicFunctionCount, eventTriggers: true },
-      shortfalls: [],
+      missingPrivileges: [],
     });
     expect(await ownersOf(limited.superuserUrl)).toEqual(["hawser_owner"]);
   });
@@ -90,15 +95,15 @@ describe("a role that is no superuser", () => {
     const missing = /^dblink is not installed, and "\w+" may not install it$/;
     const foreseen = await install({ databaseUrl: limited.installerUrl, dryRun: true });
     await onServer(limited.installerUrl, foreseen.sql!);
-    const { nats, shortfalls } = await install({ databaseUrl: limited.installerUrl });
+    const { nats, missingPrivileges } = await install({ databaseUrl: limited.installerUrl });
     expect(nats).toMatchObject({ dblinkSchema: null, functions: 0 });
-    expect(lacking(shortfalls)).toEqual([expect.stringMatching(missing), ...onlySuperusers]);
-    expect(lacking(foreseen.shortfalls)).toEqual([expect.stringMatching(missing), ...onlySuperusers]);
+    expect(lacking(missingPrivileges)).toEqual([expect.stringMatching(missing), ...onlySuperusers]);
+    expect(lacking(foreseen.missingPrivileges)).toEqual([expect.stringMatching(missing), ...onlySuperusers]);
 
-    await onServer(limited.superuserUrl, remedyOf(shortfalls, missing));
+    await onServer(limited.superuserUrl, remedyOf(missingPrivileges, missing));
     const after = await install({ databaseUrl: limited.installerUrl });
     expect(after.nats).toMatchObject({ dblinkSchema: "hawser_dblink", functions: publicFunctionCount, warnings: [] });
-    expect(lacking(after.shortfalls)).toEqual(onlySuperusers);
+    expect(lacking(after.missingPrivileges)).toEqual(onlySuperusers);
     await expectToReachDblink(limited.superuserUrl);
   });
 
@@ -109,14 +114,14 @@ describe("a role that is no superuser", () => {
       `GRANT hawser_owner TO ${limited.role}`,
       "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
     );
-    const { shortfalls } = await install({ databaseUrl: limited.installerUrl });
+    const { missingPrivileges } = await install({ databaseUrl: limited.installerUrl });
     const staying = /^SQL functions in the schema "public" belong to "\w+" and not to "hawser_owner"$/;
-    expect(shortfalls.map(({ what }) => what)).toEqual([expect.stringMatching(staying), ...onlySuperusers]);
+    expect(missingPrivileges.map(({ what }) => what)).toEqual([expect.stringMatching(staying), ...onlySuperusers]);
     expect(await ownersOf(limited.superuserUrl)).toEqual([limited.role]);
     await expectToReachDblink(limited.superuserUrl);
 
-    await onServer(limited.superuserUrl, remedyOf(shortfalls, staying));
-    expect(lacking((await install({ databaseUrl: limited.installerUrl })).shortfalls)).toEqual(onlySuperusers);
+    await onServer(limited.superuserUrl, remedyOf(missingPrivileges, staying));
+    expect(lacking((await install({ databaseUrl: limited.installerUrl })).missingPrivileges)).toEqual(onlySuperusers);
     expect(await ownersOf(limited.superuserUrl)).toEqual(["hawser_owner"]);
     await expectToReachDblink(limited.superuserUrl);
   });
@@ -133,10 +138,10 @@ describe("a role that is no superuser", () => {
       limited.superuserUrl,
       `REVOKE ALL ON SCHEMA hawser_dblink FROM ${limited.role}, hawser_owner CASCADE`,
     );
-    const { shortfalls } = await install({ databaseUrl: limited.installerUrl });
+    const { missingPrivileges } = await install({ databaseUrl: limited.installerUrl });
     const unreachable = /^"\w+", whom the SQL functions belong to, may not use dblink in the schema "hawser_dblink"$/;
-    expect(lacking(shortfalls)).toContainEqual(expect.stringMatching(unreachable));
-    await onServer(limited.superuserUrl, remedyOf(shortfalls, unreachable));
+    expect(lacking(missingPrivileges)).toContainEqual(expect.stringMatching(unreachable));
+    await onServer(limited.superuserUrl, remedyOf(missingPrivileges, unreachable));
     await expectToReachDblink(limited.superuserUrl);
   });
 
@@ -145,28 +150,33 @@ describe("a role that is no superuser", () => {
     await onServer(limited.superuserUrl, `REVOKE CREATE ON SCHEMA public FROM ${limited.role}, PUBLIC`);
     const refused = /^the SQL functions in the schema "public" are missing or of another version/;
     const foreseen = await install({ databaseUrl: limited.installerUrl, dryRun: true });
-    const { nats, shortfalls } = await install({ databaseUrl: limited.installerUrl });
+    const { nats, missingPrivileges } = await install({ databaseUrl: limited.installerUrl });
     expect(nats).toMatchObject({ functions: 0 });
-    expect(lacking(shortfalls)).toEqual([expect.stringMatching(refused), ...onlySuperusers]);
-    expect(lacking(foreseen.shortfalls)).toEqual([expect.stringMatching(refused), ...onlySuperusers]);
-    expect(shortfalls.find(({ what }) => refused.test(what))!.what).toContain("permission denied for schema public");
+    expect(lacking(missingPrivileges)).toEqual([expect.stringMatching(refused), ...onlySuperusers]);
+    expect(lacking(foreseen.missingPrivileges)).toEqual([expect.stringMatching(refused), ...onlySuperusers]);
+    expect(missingPrivileges.find(({ what }) => refused.test(what))!.what).toContain(
+      "permission denied for schema public",
+    );
 
     await rowsOf(limited.installerUrl, "CREATE SCHEMA bus");
     const own = await install({ databaseUrl: limited.installerUrl, nats: { schema: "bus" } });
     expect(own.nats).toMatchObject({ schema: "bus", functions: publicFunctionCount });
-    expect(lacking(own.shortfalls)).toEqual(onlySuperusers);
+    expect(lacking(own.missingPrivileges)).toEqual(onlySuperusers);
     await expectToReachDblink(limited.superuserUrl, "SELECT bus.nats_publish_text('a', 'b')");
   });
 
   it("with wrappers that were made beforehand is told how they get their validator", async () => {
     await using limited = await limitedInstaller({ foreignDataWrappers: true });
-    const { nats, shortfalls } = await install({ databaseUrl: limited.installerUrl });
+    const { nats, missingPrivileges } = await install({ databaseUrl: limited.installerUrl });
     expect(nats).toMatchObject({ wrappers: [] });
-    await onServer(limited.superuserUrl, remedyOf(shortfalls, wrappersMissing).replace(/; run `hawser init`$/, ""));
+    await onServer(
+      limited.superuserUrl,
+      remedyOf(missingPrivileges, wrappersMissing).replace(/; run `hawser init`$/, ""),
+    );
     await install({ databaseUrl: limited.superuserUrl });
     const after = await install({ databaseUrl: limited.installerUrl });
     expect(after.nats).toMatchObject({ wrappers: ["litmus_pgnats_fdw", "pgnats_fdw"] });
-    expect(lacking(after.shortfalls)).toEqual([]);
+    expect(lacking(after.missingPrivileges)).toEqual([]);
     // It is looked up, as `hawser serve` does.
     await rowsOf(limited.installerUrl, "CREATE SERVER n FOREIGN DATA WRAPPER pgnats_fdw OPTIONS (host 'a')");
     expect(await rowsOf(limited.installerUrl, "SELECT hawser.follow_nats_server() AS changed")).toEqual([
@@ -180,7 +190,7 @@ describe("a role that is no superuser", () => {
     expect(await uninstall({ databaseUrl: limited.installerUrl })).toMatchObject({
       functions: publicFunctionCount,
       dblink: false,
-      shortfalls: [],
+      missingPrivileges: [],
     });
   });
 });

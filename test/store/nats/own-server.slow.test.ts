@@ -2,16 +2,15 @@
  * Installing on a server that has never seen Hawser: roles belong to the whole server.
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { install, publicFunctionCount } from "../../../src/installation/index.js";
 import { HawserError, Peer } from "../../../src/peer/index.js";
-import { install } from "../../../src/store/index.js";
-import { publicFunctionCount } from "../../../src/store/nats/function-text.js";
 import { type OwnPostgres, ownPostgres } from "../../faults/support/own-postgres.js";
 import { makeInstaller } from "../../support/limited-installer.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 import { schemaOwner } from "../support/schema-owner.js";
 import { complete, executorOf, loginSql } from "./support/executor.js";
 import { codeOf, deadGateway, login } from "./support/logins.js";
-import { expectToReachDblink, lacking, onlySuperusers, wrappersAndTriggers } from "./support/shortfalls.js";
+import { expectToReachDblink, lacking, onlySuperusers, wrappersAndTriggers } from "./support/missing-privileges.js";
 
 let server: OwnPostgres;
 /** The superuser's, of an empty database `app`. */
@@ -57,7 +56,7 @@ describe("installing on a server of one's own", () => {
     // What NATS from SQL asks for beyond that is tried below.
     const peersAlone = { databaseUrl, nats: false } as const;
     const foreseen = await install({ ...peersAlone, dryRun: true });
-    expect(foreseen.shortfalls.map(({ what }) => what)).toEqual([
+    expect(foreseen.missingPrivileges.map(({ what }) => what)).toEqual([
       'the role hawser_owner is missing, and "app" may not make roles',
       'the role hawser_peer is missing, and "app" may not make roles',
       'the role hawser_bridge is missing, and "app" may not make roles',
@@ -66,23 +65,23 @@ describe("installing on a server of one's own", () => {
     ]);
     const alone = await install(peersAlone);
     expect(alone.migrations.length).toBeGreaterThan(0);
-    expect(alone.shortfalls).toEqual(foreseen.shortfalls);
-    expect(alone.shortfalls[0]!.remedy).toContain("CREATE ROLE hawser_owner NOLOGIN");
+    expect(alone.missingPrivileges).toEqual(foreseen.missingPrivileges);
+    expect(alone.missingPrivileges[0]!.remedy).toContain("CREATE ROLE hawser_owner NOLOGIN");
 
     // It works all the same: peers run as the owner of the schema.
     await using peer = new Peer({ name: "one", topic: "one", listen: "127.0.0.1:0", databaseUrl });
     await peer.run();
     await peer.stop();
 
-    await onServer(url, ...foreseen.shortfalls.map(({ remedy }) => /CREATE ROLE \w+ NOLOGIN/.exec(remedy)![0]));
+    await onServer(url, ...foreseen.missingPrivileges.map(({ remedy }) => /CREATE ROLE \w+ NOLOGIN/.exec(remedy)![0]));
     const withRoles = await install(peersAlone);
-    expect(withRoles.shortfalls).toMatchObject([
+    expect(withRoles.missingPrivileges).toMatchObject([
       { what: expect.stringMatching(/^\d+ objects of the schema hawser belong to "app" and not to hawser_owner$/) },
     ]);
-    expect(withRoles.shortfalls[0]!.remedy).toContain('GRANT hawser_owner TO "app"');
+    expect(withRoles.missingPrivileges[0]!.remedy).toContain('GRANT hawser_owner TO "app"');
     await onServer(url, 'GRANT hawser_owner TO "app"');
-    expect((await install(peersAlone)).shortfalls).toEqual([]);
-    expect((await install({ ...peersAlone, dryRun: true })).shortfalls).toEqual([]);
+    expect((await install(peersAlone)).missingPrivileges).toEqual([]);
+    expect((await install({ ...peersAlone, dryRun: true })).missingPrivileges).toEqual([]);
 
     // And the roles are what they are elsewhere.
     await onServer(url, "CREATE ROLE worker LOGIN PASSWORD 'test' IN ROLE hawser_peer");
@@ -98,7 +97,7 @@ describe("installing on a server of one's own", () => {
   it("makes the roles itself where it may, without being a superuser", async () => {
     await onServer(url, "CREATE ROLE dba LOGIN CREATEROLE PASSWORD 'test'", "GRANT CREATE ON DATABASE app TO dba");
     const databaseUrl = as("dba");
-    expect((await install({ databaseUrl, nats: false })).shortfalls).toEqual([]);
+    expect((await install({ databaseUrl, nats: false })).missingPrivileges).toEqual([]);
     expect(await schemaOwner(url)).toBe("hawser_owner");
   });
 
@@ -108,8 +107,8 @@ describe("installing on a server of one's own", () => {
     const error = await install({ databaseUrl }).catch((thrown) => thrown);
     expect(HawserError.is(error) && error.code).toBe("schema_missing");
     expect(error.message).toContain('GRANT CREATE ON DATABASE "app" TO "app"');
-    const { shortfalls } = await install({ databaseUrl, dryRun: true });
-    expect(shortfalls[0]).toMatchObject({ meaning: "`hawser init` will fail" });
+    const { missingPrivileges } = await install({ databaseUrl, dryRun: true });
+    expect(missingPrivileges[0]).toMatchObject({ meaning: "`hawser init` will fail" });
   });
 
   it("takes turns, also with others that prepare other databases of the same server", async () => {
@@ -117,7 +116,7 @@ describe("installing on a server of one's own", () => {
     const reports = await Promise.all(
       [...urls, ...urls, ...urls, ...urls].map((databaseUrl) => install({ databaseUrl })),
     );
-    expect(reports.flatMap(({ shortfalls }) => shortfalls)).toEqual([]);
+    expect(reports.flatMap(({ missingPrivileges }) => missingPrivileges)).toEqual([]);
     expect(reports.filter(({ migrations }) => migrations.length > 0)).toHaveLength(3);
   });
 });
@@ -128,7 +127,7 @@ describe("on a server that has never seen Hawser", () => {
     const plain = await makeInstaller(urls[0]!);
     const alone = await install({ databaseUrl: plain.url });
     expect(alone.nats).toMatchObject({ functions: publicFunctionCount });
-    expect(lacking(alone.shortfalls)).toEqual([
+    expect(lacking(alone.missingPrivileges)).toEqual([
       ...["hawser_owner", "hawser_peer", "hawser_bridge", "hawser_nats", "hawser_executor"].map(
         (role) => `the role ${role} is missing, and "${plain.role}" may not make roles`,
       ),
@@ -139,8 +138,8 @@ describe("on a server that has never seen Hawser", () => {
     expect(await codeOf(plain.url, "SELECT nats_flush()")).toBe("08001");
 
     const creator = await makeInstaller(urls[1]!, { createRole: true });
-    const { shortfalls } = await install({ databaseUrl: creator.url });
-    expect(lacking(shortfalls).filter((what) => !what.startsWith("SQL functions in the schema"))).toEqual(
+    const { missingPrivileges } = await install({ databaseUrl: creator.url });
+    expect(lacking(missingPrivileges).filter((what) => !what.startsWith("SQL functions in the schema"))).toEqual(
       wrappersAndTriggers,
     );
     await expectToReachDblink(urls[1]!);
@@ -148,7 +147,7 @@ describe("on a server that has never seen Hawser", () => {
     // And a superuser completes both.
     await onServer(urls[0]!, `GRANT hawser_owner TO ${plain.role}`);
     for (const databaseUrl of urls) {
-      expect(await install({ databaseUrl })).toMatchObject({ nats: { eventTriggers: true }, shortfalls: [] });
+      expect(await install({ databaseUrl })).toMatchObject({ nats: { eventTriggers: true }, missingPrivileges: [] });
       await expectToReachDblink(databaseUrl);
     }
   });
@@ -166,29 +165,29 @@ describe("on a server that has never seen Hawser", () => {
     );
     const few = as("few");
     const foreseen = await install({ databaseUrl: few, dryRun: true });
-    const { nats, shortfalls, superuserSql } = await install({ databaseUrl: few });
+    const { nats, missingPrivileges, superuserStatements } = await install({ databaseUrl: few });
     expect(nats).toMatchObject({ functions: 0 });
-    expect(shortfalls[0]!.what).toMatch(/^dblink is not installed|^the SQL functions/);
-    expect(superuserSql).toEqual(
+    expect(missingPrivileges[0]!.what).toMatch(/^dblink is not installed|^the SQL functions/);
+    expect(superuserStatements).toEqual(
       expect.arrayContaining([
         "CREATE ROLE hawser_nats NOLOGIN;",
         'GRANT USAGE, CREATE ON SCHEMA "public" TO hawser_owner;',
       ]),
     );
-    expect(foreseen.superuserSql).toEqual(superuserSql);
+    expect(foreseen.superuserStatements).toEqual(superuserStatements);
 
-    await onServer(url, ...superuserSql);
+    await onServer(url, ...superuserStatements);
     const dry = await install({ databaseUrl: few, dryRun: true });
-    expect(dry.shortfalls.map(({ what }) => what)).toEqual(onlySuperusers);
+    expect(dry.missingPrivileges.map(({ what }) => what)).toEqual(onlySuperusers);
     const after = await install({ databaseUrl: few });
     expect(after.nats).toMatchObject({ functions: publicFunctionCount, dblinkSchema: "hawser_dblink" });
-    expect(after.shortfalls.map(({ what }) => what)).toEqual(onlySuperusers);
-    expect(after.superuserSql).toEqual([]);
+    expect(after.missingPrivileges.map(({ what }) => what)).toEqual(onlySuperusers);
+    expect(after.superuserStatements).toEqual([]);
     await deadGateway(url);
     await using caller = await login(url, "IN ROLE hawser_nats");
     expect(await codeOf(caller.url, "SELECT nats_flush()")).toBe("08001");
-    expect(await install({ databaseUrl: url })).toMatchObject({ shortfalls: [], superuserSql: [] });
-    expect(await install({ databaseUrl: few })).toMatchObject({ shortfalls: [], superuserSql: [] });
+    expect(await install({ databaseUrl: url })).toMatchObject({ missingPrivileges: [], superuserStatements: [] });
+    expect(await install({ databaseUrl: few })).toMatchObject({ missingPrivileges: [], superuserStatements: [] });
   });
 });
 

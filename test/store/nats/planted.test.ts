@@ -3,9 +3,8 @@
  */
 import pg from "pg";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { install, migrate, uninstall } from "../../../src/store/index.js";
-import { newSchemaSql } from "../../../src/store/new-schema.js";
-import { takeTurn } from "../../../src/store/turn.js";
+import { install, uninstall } from "../../../src/installation/index.js";
+import { migrate, newSchemaSql, takeTurn } from "../../../src/store/index.js";
 import { type TestDatabase, testDatabase } from "../../support/database.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 import { codeOf, type Login, login } from "./support/logins.js";

@@ -3,8 +3,7 @@
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { HawserError } from "../../../src/errors/index.js";
-import { install } from "../../../src/store/index.js";
-import { usedDblinkFunctions } from "../../../src/store/nats/objects.js";
+import { install, usedDblinkFunctions } from "../../../src/installation/index.js";
 import { type TestDatabase, testDatabase } from "../../support/database.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 import { codeOf, deadGateway, type Login, login, refusal } from "./support/logins.js";
@@ -223,8 +222,8 @@ describe("in a database with NATS from SQL", () => {
       // As everybody could in Postgres 14.
       await onServer(other.url, `GRANT CREATE ON SCHEMA public TO ${author.role}`);
       await onServer(author.url, ...traps("public").filter((trap) => !/ public\.(dblink|gateway_call)/.test(trap)));
-      expect(await install({ databaseUrl: other.url })).toMatchObject({ shortfalls: [] });
-      expect(await install({ databaseUrl: other.url })).toMatchObject({ shortfalls: [] });
+      expect(await install({ databaseUrl: other.url })).toMatchObject({ missingPrivileges: [] });
+      expect(await install({ databaseUrl: other.url })).toMatchObject({ missingPrivileges: [] });
     });
   });
 });
@@ -253,7 +252,7 @@ describe("dblink that is installed already", () => {
     await onServer(database.url, remedyOf(error!.message));
     expect(await install({ databaseUrl: database.url })).toMatchObject({
       nats: { dblinkSchema: "hawser_dblink", warnings: [] },
-      shortfalls: [],
+      missingPrivileges: [],
     });
     await deadGateway(database.url);
     expect(await codeOf(database.url, "SELECT nats_flush()")).toBe("08001");
@@ -262,7 +261,7 @@ describe("dblink that is installed already", () => {
   it("where everybody may use it can be used at one's own risk, which the report names", async () => {
     await onServer(database.url, "CREATE EXTENSION dblink");
     const report = await install({ databaseUrl: database.url, nats: { sharedDblink: true } });
-    expect(report).toMatchObject({ nats: { dblinkSchema: "public" }, shortfalls: [] });
+    expect(report).toMatchObject({ nats: { dblinkSchema: "public" }, missingPrivileges: [] });
     expect(report.nats!.warnings).toEqual([
       expect.stringContaining('every role may call dblink in the schema "public"'),
     ]);
@@ -286,8 +285,8 @@ describe("dblink that is installed already", () => {
       "CREATE EXTENSION dblink SCHEMA private",
       `GRANT USAGE ON SCHEMA private TO ${other.role}`,
     );
-    const { nats, shortfalls } = await install({ databaseUrl: database.url });
-    expect({ place: nats!.dblinkSchema, shortfalls }).toEqual({ place: "private", shortfalls: [] });
+    const { nats, missingPrivileges } = await install({ databaseUrl: database.url });
+    expect({ place: nats!.dblinkSchema, missingPrivileges }).toEqual({ place: "private", missingPrivileges: [] });
     expect(nats!.warnings).toEqual([expect.stringContaining(`"${other.role}" may call dblink`)]);
   });
 
@@ -300,7 +299,7 @@ describe("dblink that is installed already", () => {
     );
     expect(await install({ databaseUrl: database.url })).toMatchObject({
       nats: { dblinkSchema: "public", warnings: [] },
-      shortfalls: [],
+      missingPrivileges: [],
     });
   });
 
@@ -315,6 +314,6 @@ describe("dblink that is installed already", () => {
       message: expect.stringContaining("public.connect_anywhere(text,text)"),
     });
     await onServer(database.url, remedyOf(error!.message));
-    expect(await install({ databaseUrl: database.url })).toMatchObject({ shortfalls: [] });
+    expect(await install({ databaseUrl: database.url })).toMatchObject({ missingPrivileges: [] });
   });
 });

@@ -4,7 +4,7 @@
 import pg from "pg";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { notifyChannels } from "../../../generated/ts/rows/nats.js";
-import { install } from "../../../src/store/index.js";
+import { install } from "../../../src/installation/index.js";
 import { type TestDatabase, testDatabase } from "../../support/database.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 import { codeOf, login, refusal } from "./support/logins.js";

@@ -2,8 +2,7 @@
  * Taking NATS from SQL out of a database again.
  */
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
-import { install, uninstall } from "../../../src/store/index.js";
-import { publicFunctionCount } from "../../../src/store/nats/function-text.js";
+import { install, publicFunctionCount, uninstall } from "../../../src/installation/index.js";
 import { type TestDatabase, testDatabase } from "../../support/database.js";
 import { limitedInstaller } from "../../support/limited-installer.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
@@ -29,7 +28,7 @@ async function installed(): Promise<TestDatabase> {
   return made;
 }
 
-const nothing = { functions: 0, wrappers: [], eventTriggers: [], dblink: false, schemas: [], shortfalls: [] };
+const nothing = { functions: 0, wrappers: [], eventTriggers: [], dblink: false, schemas: [], missingPrivileges: [] };
 
 describe("removing NATS from SQL", () => {
   it("leaves what an installation for peers alone has, and an installation brings all of it back", async () => {
@@ -42,7 +41,7 @@ describe("removing NATS from SQL", () => {
       dblink: true,
       schemas: ["hawser_run", "pgnats"],
       login: expect.stringMatching(/^hawser_executor_[0-9a-f]{12}$/),
-      shortfalls: [],
+      missingPrivileges: [],
       rest: "DROP SCHEMA hawser CASCADE",
     });
     await using peersAlone = await testDatabase({ migrated: false });
@@ -99,7 +98,7 @@ describe("removing NATS from SQL", () => {
   it("leaves dblink where it was there before, or where something else has come to use it", async () => {
     await onServer(database.url, "CREATE SCHEMA private", "CREATE EXTENSION dblink SCHEMA private");
     await install({ databaseUrl: database.url });
-    expect(await uninstall({ databaseUrl: database.url })).toMatchObject({ dblink: false, shortfalls: [] });
+    expect(await uninstall({ databaseUrl: database.url })).toMatchObject({ dblink: false, missingPrivileges: [] });
     expect(await rowsOf(database.url, "SELECT FROM pg_extension WHERE extname = 'dblink'")).toHaveLength(1);
 
     const other = await installed();
@@ -107,7 +106,7 @@ describe("removing NATS from SQL", () => {
     expect(await uninstall({ databaseUrl: other.url })).toMatchObject({
       functions: publicFunctionCount,
       dblink: false,
-      shortfalls: [{ what: expect.stringContaining("dblink is still there: something else uses it") }],
+      missingPrivileges: [{ what: expect.stringContaining("dblink is still there: something else uses it") }],
     });
   });
 
@@ -148,9 +147,9 @@ describe("removing NATS from SQL", () => {
     await onServer(limited.superuserUrl, `GRANT hawser_owner TO ${limited.role}`);
     await install({ databaseUrl: limited.superuserUrl });
     await onServer(limited.superuserUrl, `REVOKE hawser_owner FROM ${limited.role}`);
-    const { functions, shortfalls } = await uninstall({ databaseUrl: limited.installerUrl });
+    const { functions, missingPrivileges } = await uninstall({ databaseUrl: limited.installerUrl });
     expect(functions).toBe(0);
-    expect(shortfalls.map(({ what }) => what)).toEqual([
+    expect(missingPrivileges.map(({ what }) => what)).toEqual([
       expect.stringMatching(/^\d+ SQL functions of "hawser_owner" are still there/),
       expect.stringContaining("the event trigger hawser_nats_server_drop is still there"),
       expect.stringContaining("the event trigger hawser_nats_server_follow is still there"),
@@ -163,7 +162,7 @@ describe("removing NATS from SQL", () => {
     expect(await uninstall({ databaseUrl: limited.superuserUrl })).toMatchObject({
       functions: publicFunctionCount,
       dblink: false,
-      shortfalls: [],
+      missingPrivileges: [],
     });
   });
 });

@@ -1,0 +1,106 @@
+/**
+ * The functions that NATS reaches: whether they are there, and may be run.
+ */
+
+import pg from "pg";
+import { tables } from "../../generated/ts/rows/nats.js";
+import { functionNameSql, wrapperJoinSql } from "../store/index.js";
+import { catalogCheck } from "./check.js";
+import type { Check, Finding, Verdict } from "./examine.js";
+import type { Facts } from "./facts.js";
+
+const { escapeLiteral: literal } = pg;
+
+/** A wrapper is bound to its function by oid, which its dependencies tell. */
+const brokenSql = `
+  SELECT h.kind, h.subject, ${functionNameSql} AS called, h.wrapper,
+         w.oid IS NOT NULL AS present, quote_ident(pg_get_userbyid(w.proowner)) AS owner, t.oid::regprocedure::text AS target,
+         w.oid::regprocedure::text AS signature,
+         coalesce(has_function_privilege(w.proowner, t.oid, 'EXECUTE'), true) AS "mayRun",
+         coalesce((SELECT has_function_privilege(e.oid, w.oid, 'EXECUTE') FROM pg_roles AS e WHERE e.rolname = 'hawser_executor'), true)
+           AS "mayBeCalled", w.prosecdef AS "isDefiner"
+    FROM ${tables.natsHandler} AS h
+    ${wrapperJoinSql("LEFT JOIN")}
+    LEFT JOIN LATERAL (
+      SELECT p.oid FROM pg_depend AS d JOIN pg_proc AS p ON p.oid = d.refobjid AND p.pronamespace <> w.pronamespace
+       WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_proc'::regclass AND d.objid = w.oid
+         AND p.pronargs > 0
+       LIMIT 1
+    ) AS t ON true
+   ORDER BY h.id`;
+
+interface Handler {
+  readonly kind: string;
+  readonly subject: string;
+  readonly called: string;
+  readonly present: boolean;
+  readonly owner: string | null;
+  readonly target: string | null;
+  readonly signature: string | null;
+  readonly mayRun: boolean;
+  readonly mayBeCalled: boolean;
+  readonly isDefiner: boolean | null;
+}
+
+/** So many are told one by one. */
+const most = 20;
+
+/** Whether the bound functions are there, and may be run. */
+export function handlersCheck(facts: Facts): Check {
+  return catalogCheck("handlers", () => handlers(facts), { needs: ["nats-from-sql"] });
+}
+
+async function handlers(facts: Facts): Promise<Verdict> {
+  const counts = await facts.handlerCounts();
+  if (counts === undefined)
+    return { notChecked: `this login may not read ${tables.natsHandler}: GRANT hawser_bridge to it` };
+  const found = await facts.rows<Handler>(brokenSql);
+  const findings = [...(await facts.findings("handlers")), ...found.flatMap(faultOf)];
+  const surplus = findings.length - most;
+  return {
+    findings: [
+      ...findings.slice(0, most),
+      ...(surplus > 0 ? [{ ...findings[most]!, what: `and ${surplus} more, such as: ${findings[most]!.what}` }] : []),
+    ],
+    seen: `${counts.subscriptions} subscriptions, ${counts.responders} responders`,
+  };
+}
+
+function faultOf(handler: Handler): Finding[] {
+  const { kind, subject, called, present, owner, target, signature, mayRun, mayBeCalled, isDefiner } = handler;
+  const isSubscription = kind === "subscription";
+  const name = isSubscription ? `the subscription to "${subject}"` : `the responder for "${subject}"`;
+  const again = isSubscription
+    ? `SELECT nats_subscribe(${literal(subject)}, '…')`
+    : `SELECT litmus_pgnats_register_responder(${literal(subject)}, '…')`;
+  if (!present) {
+    return [
+      {
+        severity: "error",
+        what: `the function ${called} of ${name} is gone: it was dropped with CASCADE`,
+        remedy: `Make it again, and ${again}; or forget it: SELECT hawser.prune_handlers()`,
+      },
+    ];
+  }
+  if (!mayRun) {
+    return [
+      {
+        severity: "error",
+        code: "not_permitted",
+        what: `${owner}, as whom ${name} runs, may not execute ${target}`,
+        remedy: `GRANT EXECUTE ON FUNCTION ${target} TO ${owner}`,
+      },
+    ];
+  }
+  if (mayBeCalled && isDefiner === true) return [];
+  return [
+    {
+      severity: "error",
+      code: "not_permitted",
+      what: `the wrapper ${signature} of ${name} is not as it was made: ${mayBeCalled ? "it is no SECURITY DEFINER" : "hawser_executor may not execute it"}`,
+      remedy: mayBeCalled
+        ? `DROP FUNCTION ${signature}; then ${again}`
+        : `GRANT EXECUTE ON FUNCTION ${signature} TO hawser_executor`,
+    },
+  ];
+}

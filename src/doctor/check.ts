@@ -1,0 +1,88 @@
+/**
+ * A check that asks Postgres and nobody else, and what an error of Postgres means for it.
+ */
+
+import type pg from "pg";
+import { doctorConstants } from "../../generated/ts/settings/nats.js";
+import { isServerError } from "../postgres/index.js";
+import type { Check, Verdict } from "./examine.js";
+
+/** Makes one. What Postgres refuses becomes its verdict. */
+export function catalogCheck(
+  name: string,
+  run: (signal: AbortSignal) => Promise<Verdict>,
+  more: Partial<Pick<Check, "needs" | "explainedBy" | "timeoutMs" | "late">> = {},
+): Check {
+  return {
+    name,
+    timeoutMs: doctorConstants.catalogCheckMs,
+    ...more,
+    run: (signal) => run(signal).catch(verdictOf),
+  };
+}
+
+/** What it means if a check over NATS takes too long. */
+export const natsHangs = {
+  code: "nats_timeout",
+  remedy: "Look whether the NATS server hangs: nats server ping, or its log",
+} as const;
+
+/** A time that has passed, for people. */
+export function ago(seconds: number): string {
+  const units = [
+    ["d", 86_400],
+    ["h", 3_600],
+    ["min", 60],
+  ] as const;
+  const [unit, length] = units.find(([, unitSeconds]) => seconds >= 2 * unitSeconds) ?? (["s", 1] as const);
+  return `${Math.max(0, Math.floor(seconds / length))} ${unit}`;
+}
+
+/** SQLSTATEs. */
+const insufficientPrivilege = "42501";
+const queryCanceled = "57014";
+const undefinedObjects = ["42P01", "42703", "42883"];
+
+/** The verdict of a check whose statement has failed. @throws the error where that says nothing */
+function verdictOf(error: unknown): Verdict {
+  if (!(error instanceof Error)) throw error;
+  if (isServerError(error)) return ofServer(error);
+  // The driver's errors, and those of its socket, have no class of their own.
+  if (!("code" in error) && !/^(Connection terminated|Client has|Client was|timeout|Query read)/.test(error.message))
+    throw error;
+  return {
+    findings: [
+      {
+        severity: "error",
+        code: "store_failed",
+        what: `the connection to Postgres ended: ${error.message}`,
+        remedy: "Read the log of Postgres, and run `hawser doctor` again",
+      },
+    ],
+  };
+}
+
+function ofServer({ code = "", message }: pg.DatabaseError): Verdict {
+  if (code === insufficientPrivilege) return { notChecked: `this login may not look: ${message}` };
+  if (code === queryCanceled) {
+    return {
+      findings: [
+        {
+          severity: "error",
+          code: "store_failed",
+          what: `a statement that only reads took too long: ${message}`,
+          remedy:
+            "Find who holds the lock: SELECT pid, query FROM pg_stat_activity WHERE pid IN (SELECT unnest(pg_blocking_pids(pid)) FROM pg_stat_activity)",
+        },
+      ],
+    };
+  }
+  const what = undefinedObjects.includes(code)
+    ? `the schema hawser is not as this program expects it: ${message}`
+    : `Postgres refused what was asked: ${message}`;
+  return {
+    findings: [
+      { severity: "error", code: "store_failed", what, remedy: "Run `hawser init` as the owner of the schema hawser" },
+    ],
+  };
+}

@@ -1,0 +1,139 @@
+/**
+ * Whether Postgres lets this login in.
+ */
+
+import pg from "pg";
+import { doctorConstants } from "../../generated/ts/settings/nats.js";
+import {
+  type DatabaseAddress,
+  isServerError,
+  isTransactionPooled,
+  noHostOfUse,
+  poolerWords,
+} from "../postgres/index.js";
+import type { Check, Finding } from "./examine.js";
+import { type Facts, open } from "./facts.js";
+
+const { escapeIdentifier: identifier } = pg;
+const { connectMs } = doctorConstants;
+
+/** Opens the session that the other checks use. */
+export function databaseCheck(facts: Facts): Check {
+  const place = facts.address.described;
+  return {
+    name: "database",
+    timeoutMs: facts.address.hosts.length * connectMs + 1_000,
+    run: async (signal) => {
+      try {
+        const session = await open(facts.address, signal);
+        facts.client = session.client;
+        if (await isTransactionPooled(facts.address, session)) return { findings: [poolerFinding(place)] };
+        return { seen: `"${place.role}" is connected to the database "${place.database}" at ${place.server}` };
+      } catch (error) {
+        if (!(error instanceof Error)) throw error;
+        return { findings: [refusalOf(error, place)] };
+      }
+    },
+  };
+}
+
+function poolerFinding({ server }: Place): Finding {
+  const what = `at ${server} a transaction pooler stands before Postgres: ${poolerWords.what}, and nothing more can be looked at`;
+  return { severity: "error", code: "transaction_pooler", what, remedy: poolerWords.remedy };
+}
+
+type Place = DatabaseAddress["described"];
+
+function refusalOf(error: Error, place: Place): Finding {
+  const [what, remedy] = isServerError(error) ? bySqlstate(error, place) : bySocket(error, place);
+  return { severity: "error", code: "store_failed", what, remedy };
+}
+
+type Words = readonly [what: string, remedy: string];
+
+function bySqlstate({ code, message }: pg.DatabaseError, { role, database, server }: Place): Words {
+  switch (code) {
+    case "28P01":
+      return [
+        `Postgres at ${server} refused the password of the login "${role}"`,
+        `Give the right one in HAWSER_DATABASE_URL or PGPASSWORD, or set another: ALTER ROLE ${identifier(role)} PASSWORD '…'`,
+      ];
+    case "28000":
+      return [
+        `Postgres at ${server} refused the login "${role}": ${message}`,
+        `Let it in: CREATE ROLE ${identifier(role)} LOGIN PASSWORD '…', or a line in pg_hba.conf for it and this machine`,
+      ];
+    case "3D000":
+      return [
+        `Postgres at ${server} has no database "${database}"`,
+        `Name the right one, or CREATE DATABASE ${identifier(database)} and run \`hawser init\``,
+      ];
+    case "42501":
+      return [
+        `the login "${role}" may not connect to the database "${database}"`,
+        `GRANT CONNECT ON DATABASE ${identifier(database)} TO ${identifier(role)}`,
+      ];
+    case "53300":
+      return [
+        `Postgres at ${server} has no connection free: ${message}`,
+        "Raise max_connections of Postgres, or end sessions that nobody uses: SELECT * FROM pg_stat_activity",
+      ];
+    default:
+      return [`Postgres at ${server} refused the connection: ${message}`, "Read the log of Postgres"];
+  }
+}
+
+function bySocket(error: Error, { role, server }: Place): Words {
+  const hosts = error.message === noHostOfUse && error instanceof AggregateError ? (error.errors as Error[]) : [error];
+  // One host that is away must not hide why another one, which answered, is of no use.
+  if (hosts.length > 1 && !hosts.every(isAbsent) && !hosts.every(isUnresolved)) {
+    return [
+      `no host of ${server} is of use: ${[...new Set(hosts.map(reasonOf))].join("; ")}`,
+      "Start the hosts that are away, or name the right ones; which kind of server is wanted, target_session_attrs of the " +
+        "database URL says: of several hosts one that takes writes, unless it asks for another kind",
+    ];
+  }
+  if (hosts.every(isAbsent)) {
+    return [
+      `nothing listens at ${server}, where Postgres should be`,
+      "Start Postgres, or name the right host and port with --database-url or HAWSER_DATABASE_URL",
+    ];
+  }
+  if (hosts.every(isUnresolved)) {
+    return [
+      `the host of ${server} cannot be resolved`,
+      "Name the right host with --database-url or HAWSER_DATABASE_URL",
+    ];
+  }
+  if (/client password must be a string/.test(error.message)) {
+    return [
+      `Postgres at ${server} wants a password of the login "${role}", and none was given`,
+      "Give it in HAWSER_DATABASE_URL or PGPASSWORD",
+    ];
+  }
+  if (/timeout/i.test(error.message)) {
+    return [
+      `Postgres at ${server} did not answer within ${connectMs} ms`,
+      "Look whether it runs, and whether a firewall is between: pg_isready says so from there",
+    ];
+  }
+  return [
+    `no connection to Postgres at ${server}: ${reasonOf(error)}`,
+    "Check host, port and sslmode of the database URL",
+  ];
+}
+
+const isAbsent = (error: Error) => codesOf(error).some((code) => code === "ECONNREFUSED" || code === "ENOENT");
+const isUnresolved = (error: Error) => codesOf(error).some((code) => code === "ENOTFOUND" || code === "EAI_AGAIN");
+
+/** One line. Node gives no message to the error of a host that has several addresses. */
+function reasonOf(error: Error): string {
+  if (error instanceof AggregateError && error.message === "")
+    return (error.errors as Error[]).map(reasonOf).join(", ");
+  return error.message || codesOf(error).join(", ");
+}
+
+function codesOf(error: Error): string[] {
+  const each = error instanceof AggregateError ? (error.errors as Error[]) : [error];
+  return each.flatMap((one) => ("code" in one && typeof one.code === "string" ? [one.code] : []));
+}

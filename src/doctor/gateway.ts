@@ -1,0 +1,233 @@
+/**
+ * The way from Postgres to NATS, tried by a call of an SQL function that has no effect: it goes over the gateway, and tells of its
+ * connection to NATS.
+ */
+import pg from "pg";
+import { doctorConstants } from "../../generated/ts/settings/nats.js";
+import { type ErrorCode, errorTable } from "../errors/index.js";
+import { natsAddresses } from "../nats/index.js";
+import { isServerError } from "../postgres/index.js";
+import { formatAddress } from "../wire/index.js";
+import { ago, catalogCheck, natsHangs } from "./check.js";
+import type { Check, Finding, Verdict } from "./examine.js";
+import { close, type Facts, type GatewayRow, open } from "./facts.js";
+import { NatsProbe } from "./nats-permissions.js";
+import { type NatsDefinition, natsDefinition } from "./nats-server.js";
+
+const { gatewayCallMs } = doctorConstants;
+
+/** What went wrong, in the words of the gateway or of Postgres. */
+interface CallProblem {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly detail: string | undefined;
+  readonly hint: string | undefined;
+}
+
+/** What came of it. */
+type GatewayAnswer =
+  | { readonly kind: "answered"; readonly server: NatsServerSeen }
+  /** The gateway answered that it has no NATS. */
+  | { readonly kind: "no_nats"; readonly problem: CallProblem }
+  /** No gateway answered, or it could not. */
+  | { readonly kind: "no_gateway"; readonly problem: CallProblem }
+  /** This login may not call it. */
+  | { readonly kind: "not_asked"; readonly why: string };
+
+/** The server that the gateway is connected to. */
+interface NatsServerSeen {
+  readonly name: string;
+  readonly version: string;
+  readonly host: string;
+  readonly port: number;
+}
+
+/** What is said of NATS, and not of the gateway. */
+const ofNats: readonly ErrorCode[] = [
+  "nats_unavailable",
+  "nats_unauthorized",
+  "nats_not_configured",
+  "secret_file",
+  "nats_timeout",
+  "nats_failed",
+];
+const ofGateway: readonly ErrorCode[] = [
+  "gateway_unavailable",
+  "outcome_unknown",
+  "gateway_busy",
+  "gateway_protocol",
+  "not_permitted",
+];
+
+const maySql = `
+  SELECT p.oid IS NOT NULL AS there, coalesce(has_function_privilege(p.oid, 'EXECUTE') AND has_schema_privilege(n.oid, 'USAGE'), false) AS may,
+         current_user AS role
+    FROM pg_namespace AS n
+    LEFT JOIN pg_proc AS p ON p.pronamespace = n.oid AND p.proname = 'nats_get_server_info' AND p.pronargs = 0
+   WHERE n.nspname = $1`;
+
+/** Calls, and lets go when the signal says so: what then hangs in Postgres ends with the gateway's connection. */
+async function askGateway(facts: Facts, signal: AbortSignal): Promise<GatewayAnswer> {
+  const schema = (await facts.state()).schema;
+  const [right] = await facts.rows<{ there: boolean; may: boolean; role: string }>(maySql, [schema]);
+  if (right?.there !== true) return { kind: "not_asked", why: "the function nats_get_server_info is missing" };
+  if (!right.may) {
+    const grant = `GRANT hawser_nats TO ${pg.escapeIdentifier(right.role)}`;
+    return {
+      kind: "not_asked",
+      why: `the login "${right.role}" may not call the SQL functions: ${grant}, or run it as another`,
+    };
+  }
+  const ended = AbortSignal.any([signal, AbortSignal.timeout(gatewayCallMs - 500)]);
+  let client: pg.Client | undefined;
+  try {
+    ({ client } = await open(facts.address, ended));
+    // What waits in dblink does not always hear of it; the timer does.
+    await client.query(`SET statement_timeout = ${gatewayCallMs - 1_000}`);
+    const called = `SELECT i.server_name AS name, i.version, i.host, i.port FROM ${pg.escapeIdentifier(schema)}.nats_get_server_info() AS i`;
+    const { rows } = await client.query<NatsServerSeen>(called);
+    return { kind: "answered", server: rows[0]! };
+  } catch (error) {
+    return answerOf(error);
+  } finally {
+    if (client !== undefined) close(client);
+  }
+}
+
+function answerOf(error: unknown): GatewayAnswer {
+  if (!isServerError(error) || error.code === "57014") {
+    const message = `no gateway answered a call within ${gatewayCallMs - 1_000} ms`;
+    const hint = "Look whether `hawser serve` hangs: end it, and start it again";
+    return { kind: "no_gateway", problem: { code: "gateway_unavailable", message, detail: undefined, hint } };
+  }
+  const { code: sqlstate, message, detail, hint } = error;
+  const find = (codes: readonly ErrorCode[]) => codes.find((code) => errorTable[code].sqlstate === sqlstate);
+  const nats = find(ofNats);
+  if (nats !== undefined) return { kind: "no_nats", problem: { code: nats, message, detail, hint } };
+  return { kind: "no_gateway", problem: { code: find(ofGateway) ?? "store_failed", message, detail, hint } };
+}
+
+/** In their order. */
+export function gatewayChecks(facts: Facts): Check[] {
+  return [
+    catalogCheck("gateway", (signal) => gateway(facts, signal), {
+      needs: ["dblink", "functions", "nats-server"],
+      explainedBy: ["grants"],
+      timeoutMs: doctorConstants.gatewayCallMs,
+    }),
+    catalogCheck("nats", (signal) => nats(facts, signal), {
+      needs: ["gateway"],
+      timeoutMs: doctorConstants.natsCheckMs,
+      late: natsHangs,
+    }),
+  ];
+}
+
+async function gateway(facts: Facts, signal: AbortSignal): Promise<Verdict> {
+  const rows = await facts.gateways();
+  const answer = await facts.once("gatewayAnswer", () => askGateway(facts, signal));
+  switch (answer.kind) {
+    case "answered":
+    case "no_nats":
+      return { findings: forgotten(rows), seen: "a call from Postgres reached it" };
+    case "no_gateway":
+      return { findings: [unreachable(answer.problem, rows)] };
+    case "not_asked":
+      if (rows === undefined) return { notChecked: answer.why };
+      if (rows.some(({ isStale }) => !isStale))
+        return { seen: `one is entered: ${listed(rows)}`, notChecked: `no call was made: ${answer.why}` };
+      return {
+        findings: [
+          unreachable(
+            { code: "gateway_unavailable", message: "no gateway runs", detail: undefined, hint: undefined },
+            rows,
+          ),
+        ],
+      };
+  }
+}
+
+function unreachable({ code, message, detail, hint }: CallProblem, rows: readonly GatewayRow[] | undefined): Finding {
+  const known =
+    rows === undefined ? "" : rows.length === 0 ? "; none is entered in hawser.gateways" : `; entered: ${listed(rows)}`;
+  const why = detail ? `: ${oneLine(detail)}` : "";
+  return { severity: "error", code, what: `${message}${why}${known}`, remedy: hint || errorTable[code].remedy };
+}
+
+/** Those that no gateway has taken out for long, although one runs that should. */
+function forgotten(rows: readonly GatewayRow[] = []): Finding[] {
+  return rows
+    .filter(({ isStale, ageSeconds }) => isStale && ageSeconds > 60)
+    .map(({ host, port, ageSeconds }) => ({
+      severity: "warning",
+      what: `the gateway at ${formatAddress({ host, port })} was last there ${ago(ageSeconds)} ago, and Postgres may still try it`,
+      remedy: `Start it again, or DELETE FROM hawser.gateways WHERE host = ${pg.escapeLiteral(host)} AND port = ${port}`,
+    }));
+}
+
+function listed(rows: readonly GatewayRow[]): string {
+  return rows
+    .map(({ host, port, isKept, ageSeconds }) => {
+      const when = isKept ? `there ${ago(ageSeconds)} ago` : "entered by hand";
+      return `${formatAddress({ host, port })} (${when})`;
+    })
+    .join(", ");
+}
+
+async function nats(facts: Facts, signal: AbortSignal): Promise<Verdict> {
+  const answer = await facts.once("gatewayAnswer", () => askGateway(facts, signal));
+  if (answer.kind === "answered") {
+    const { version, host, port } = answer.server;
+    return {
+      findings: together(await facts.gateways(), await natsDefinition(facts)),
+      seen: `the gateway is connected to nats-server ${version}, ${formatAddress({ host, port })}`,
+    };
+  }
+  if (answer.kind === "no_nats") return { findings: [refused(answer.problem)] };
+  const definition = await natsDefinition(facts);
+  if (definition.kind !== "complete")
+    return { notChecked: "neither could the gateway be asked, nor may this login read the definition" };
+  await using probe = await NatsProbe.open(definition.options, facts.options.secretsDirectories, signal);
+  if (probe.problem === undefined) return { seen: "this machine reaches it with the options of the server" };
+  const { code, message, detail, hint } = probe.problem;
+  if (code === "secret_file")
+    return { notChecked: `${message}: run it where \`hawser serve\` runs, with its --secrets-dir` };
+  return { findings: [refused({ code, message: `from this machine: ${message}`, detail, hint })] };
+}
+
+/** All processes receive subscriptions from one NATS server, whose end all of them would miss something of. */
+function together(rows: readonly GatewayRow[] = [], definition: NatsDefinition): Finding[] {
+  const servers = definition.kind === "complete" ? natsAddresses(definition.options) : [];
+  const placed = rows.filter(({ isStale, natsServerId }) => !isStale && natsServerId !== null);
+  const ids = new Set(placed.map(({ natsServerId }) => natsServerId));
+  if (servers.length < 2 || placed.length < 2 || ids.size > 1) return [];
+  const names = [...new Set(placed.map(({ natsServer }) => natsServer))].join(", ");
+  return [
+    {
+      severity: "warning",
+      what: `all ${placed.length} processes of \`hawser serve\` stand on one NATS server, ${names} (${[...ids][0]}), of ${servers.length} that are named: what it has not delivered when it dies, none of them has`,
+      remedy: `They move apart within half a minute where they can: see that they reach the others (${servers.map(({ name }) => name).join(", ")}), and that host does not name one server in several ways, as a load balancer does`,
+    },
+  ];
+}
+
+/** Messages of the gateway often hold their detail. */
+function refused({ code, message, detail, hint }: CallProblem): Finding {
+  const bare = detail?.replace(/\.$/, "") ?? "";
+  // Some begin with the option that they are about.
+  const words = bare.replace(/^\w+: /, "").toLowerCase();
+  const isSaid = words === "" || message.toLowerCase().includes(words);
+  return {
+    severity: "error",
+    code,
+    what: isSaid ? message : `${message}: ${oneLine(bare)}`,
+    remedy: hint || errorTable[code].remedy,
+  };
+}
+
+function oneLine(text: string): string {
+  return text
+    .trim()
+    .split(/\s*\n\s*/)
+    .join("; ");
+}

@@ -1,0 +1,171 @@
+/**
+ * The schema `hawser`, the roles, and NATS from SQL: whether they are as this version installs them, and whether this login may
+ * look. What is wrong with an object is known by the installation; here each is reported by a check.
+ */
+import pg from "pg";
+import { StoreError } from "../errors/index.js";
+import { version } from "../files/index.js";
+import { dblinkSchema, faultsOf, hasNats } from "../installation/index.js";
+import { grantedRoles, missingSteps, schemaInspectionSql } from "../store/index.js";
+import { catalogCheck } from "./check.js";
+import type { Check, Verdict } from "./examine.js";
+import { type Facts, findingOf } from "./facts.js";
+
+const loginSql = `
+  SELECT current_user AS role, current_database() AS database, n.oid IS NOT NULL AS "exists",
+         coalesce(has_schema_privilege(n.oid, 'USAGE'), false) AS usable, pg_get_userbyid(n.nspowner) AS owner,
+         coalesce(has_table_privilege(m.oid, 'SELECT'), false) AS readable
+    FROM (SELECT) AS one
+    LEFT JOIN pg_namespace AS n ON n.nspname = 'hawser'
+    LEFT JOIN pg_class AS m ON m.relnamespace = n.oid AND m.relname = 'migrations'`;
+
+interface Login {
+  readonly role: string;
+  readonly database: string;
+  readonly exists: boolean;
+  readonly usable: boolean;
+  readonly owner: string | null;
+  readonly readable: boolean;
+}
+
+/** In their order. */
+export function installationChecks(facts: Facts): Check[] {
+  return [
+    catalogCheck("schema", () => schemaIsThere(facts), { needs: ["database"] }),
+    catalogCheck("login", () => loginMayUseIt(facts), { needs: ["schema"] }),
+    catalogCheck("version", () => versionOf(facts), { needs: ["login"] }),
+    catalogCheck("replica", () => replica(facts), { needs: ["version"] }),
+    catalogCheck("roles", () => roles(facts), { needs: ["version"] }),
+    catalogCheck("grants", () => grants(facts), { needs: ["version"] }),
+    catalogCheck("surplus-grants", () => excessGrants(facts), { needs: ["version"] }),
+    catalogCheck("nats-from-sql", () => natsFromSql(facts), { needs: ["version"] }),
+    catalogCheck("dblink", () => dblink(facts), { needs: ["nats-from-sql"] }),
+    catalogCheck("functions", () => functions(facts), { needs: ["nats-from-sql"], explainedBy: ["dblink"] }),
+    catalogCheck("foreign-data", () => foreignData(facts), { needs: ["nats-from-sql"] }),
+  ];
+}
+
+async function inspectLogin(facts: Facts): Promise<Login> {
+  return (await facts.rows<Login>(loginSql))[0]!;
+}
+
+async function schemaIsThere(facts: Facts) {
+  const [found] = await facts.rows<{ migrated: boolean }>(schemaInspectionSql);
+  if (found!.migrated) return { seen: "the schema hawser is there" };
+  const { database } = await inspectLogin(facts);
+  return {
+    findings: [
+      {
+        severity: "error",
+        code: "schema_missing",
+        what: `the database "${database}" has no schema hawser`,
+        remedy: "Run `hawser init` on it, or name the right database",
+      },
+    ],
+  } as const;
+}
+
+async function loginMayUseIt(facts: Facts) {
+  const { role, usable } = await inspectLogin(facts);
+  if (usable) return { seen: `"${role}" may use the schema hawser` };
+  const login = pg.escapeIdentifier(role);
+  return {
+    findings: [
+      {
+        severity: "error",
+        code: "not_permitted",
+        what: `the login "${role}" is in no role of Hawser, and may not use the schema hawser`,
+        remedy: `As whom it is for: GRANT hawser_bridge TO ${login} (\`hawser serve\`), hawser_peer (a peer), or hawser_nats (who calls the SQL functions)`,
+      },
+    ],
+  } as const;
+}
+
+async function versionOf(facts: Facts) {
+  const { readable, owner } = await inspectLogin(facts);
+  if (!readable)
+    return { notChecked: "this login may not read hawser.migrations: GRANT hawser_bridge or hawser_peer to it" };
+  try {
+    const { steps } = await missingSteps(facts.client);
+    if (steps.length === 0) return { seen: "the schema is that of this version" };
+    const names = steps.map(({ id, name }) => `${id} (${name})`).join(", ");
+    return {
+      findings: [
+        {
+          severity: "error",
+          code: "schema_missing",
+          what: `the schema hawser is older than this program: it lacks migration ${names}`,
+          remedy: `Run \`hawser init\` as its owner, "${owner}"`,
+        },
+      ],
+    } as const;
+  } catch (error) {
+    if (!StoreError.is(error)) throw error;
+    const { code, message, entry } = error;
+    return { findings: [{ severity: "error", code, what: message, remedy: entry.remedy }] } as const;
+  }
+}
+
+async function replica(facts: Facts) {
+  const [row] = await facts.rows<{ is_replica: boolean }>("SELECT pg_is_in_recovery() AS is_replica");
+  if (!row!.is_replica) return { seen: "this server is a primary" };
+  return {
+    findings: [
+      {
+        severity: "note",
+        what: "this server is a replica: subscriptions and responders run on the primary only, and changes are made there",
+        remedy: "Name the primary to examine that one: hawser doctor --database-url …",
+      },
+    ],
+  } as const;
+}
+
+async function roles(facts: Facts): Promise<Verdict> {
+  const { roles: found, bindings } = await facts.state();
+  // What the check of that login tells is told there.
+  const ofExecutor = ["hawser_executor", bindings.login?.name];
+  const faults = faultsOf(await facts.state()).filter(
+    ({ check, subject }) => check === "roles" && (subject === undefined || !ofExecutor.includes(subject)),
+  );
+  return {
+    findings: faults.map(findingOf),
+    seen: `${grantedRoles.length - found.missing.length} roles of Hawser`,
+  };
+}
+
+async function grants(facts: Facts): Promise<Verdict> {
+  return { findings: await facts.findings("grants"), seen: `${(await facts.state()).privileges.wanted} grants` };
+}
+
+async function excessGrants(facts: Facts): Promise<Verdict> {
+  const state = await facts.state();
+  // What the check of dblink tells, with what it means.
+  const isToldBefore = state.dblink.open.length + state.dblink.users.length > 0;
+  const faults = state.privileges.excess.filter(({ subject }) => !(isToldBefore && subject === dblinkSchema));
+  return { findings: faults.map(findingOf), seen: "nobody has more than Hawser has given" };
+}
+
+async function natsFromSql(facts: Facts): Promise<Verdict> {
+  if (hasNats(await facts.state())) return { seen: "NATS from SQL is installed" };
+  return { absent: true, seen: "NATS from SQL is not installed: the database is for peers" };
+}
+
+async function dblink(facts: Facts): Promise<Verdict> {
+  const { found } = (await facts.state()).dblink;
+  return { findings: await facts.findings("dblink"), seen: `dblink is in the schema "${found?.schema}"` };
+}
+
+async function functions(facts: Facts): Promise<Verdict> {
+  const { schema } = await facts.state();
+  return {
+    findings: await facts.findings("functions"),
+    seen: `the SQL functions in the schema "${schema}" are of version ${version}`,
+  };
+}
+
+async function foreignData(facts: Facts): Promise<Verdict> {
+  return {
+    findings: await facts.findings("foreign-data"),
+    seen: "changes of the foreign server are seen at once",
+  };
+}

@@ -1,0 +1,92 @@
+/**
+ * Who leads, and whether it keeps up.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { tables } from "../../generated/ts/rows/nats.js";
+import { bridgeConstants, doctorConstants } from "../../generated/ts/settings/nats.js";
+import { ago, catalogCheck } from "./check.js";
+import type { Check, Finding, Verdict } from "./examine.js";
+import type { Facts } from "./facts.js";
+
+const { catalogCheckMs, leadLookMs, maxLagMs } = doctorConstants;
+/** As long as a leader may be silent: another process would take over then. */
+const { leaderExpiryMs } = bridgeConstants;
+
+const leadSql = `
+  SELECT l.epoch::text AS epoch, l.owner, l.beat::text AS beat,
+         extract(epoch FROM clock_timestamp() - least(l.progress_at,
+           (SELECT min(to_timestamp(b.value::float8 / 1000)) FROM json_each_text(l.behind::json) AS b),
+           (SELECT min(s.saved_at) FROM ${tables.natsHandler} AS h
+              CROSS JOIN LATERAL (SELECT t.saved_at FROM ${tables.savedMessage} AS t WHERE t.handler_id = h.id ORDER BY t.id LIMIT 1) AS s)
+         ))::float8 AS "behindSeconds"
+    FROM ${tables.bridgeLead} AS l`;
+
+interface Lead {
+  readonly epoch: string;
+  readonly owner: string | null;
+  readonly beat: string;
+  readonly behindSeconds: number | null;
+}
+
+/** Watches the leader for as long as it may be silent. */
+export function leadCheck(facts: Facts): Check {
+  return catalogCheck("lead", (signal) => lead(facts, signal), {
+    needs: ["nats-from-sql", "nats-server"],
+    explainedBy: ["gateway", "nats", "executor-login", "grants", "surplus-grants"],
+    timeoutMs: leaderExpiryMs + catalogCheckMs,
+  });
+}
+
+async function lead(facts: Facts, signal: AbortSignal): Promise<Verdict> {
+  const counts = await facts.handlerCounts();
+  if (counts === undefined || !(await facts.mayRead(tables.bridgeLead))) {
+    return { notChecked: `this login may not read ${tables.bridgeLead}: GRANT hawser_bridge to it` };
+  }
+  if (counts.subscriptions === 0) return { seen: "nothing is subscribed, so that nobody need lead" };
+  if ((await facts.rows<{ yes: boolean }>("SELECT pg_is_in_recovery() AS yes"))[0]!.yes) {
+    return { notChecked: "a replica shows it late, or not at all: examine the primary" };
+  }
+  const { first, last, hasBeaten } = await watch(facts, signal);
+  if (!hasBeaten) return { findings: [leaderless(first, counts.subscriptions)] };
+  const { owner, behindSeconds } = last;
+  const findings: Finding[] = behindSeconds !== null && behindSeconds * 1000 > maxLagMs ? [behind(behindSeconds)] : [];
+  return {
+    findings,
+    seen: `the process ${owner ?? "without an id"} leads${behindSeconds === null ? "" : `, ${behindSeconds.toFixed(1)} s behind`}`,
+  };
+}
+
+/** Until it beats, or the time of watching is over. */
+async function watch(facts: Facts, signal: AbortSignal) {
+  const look = async (): Promise<Lead> => (await facts.rows<Lead>(leadSql))[0]!;
+  const first = await look();
+  const endAt = performance.now() + leaderExpiryMs;
+  for (;;) {
+    await delay(leadLookMs, undefined, { signal });
+    const last = await look();
+    const hasBeaten = last.owner !== null && (last.beat !== first.beat || last.epoch !== first.epoch);
+    if (hasBeaten || performance.now() >= endAt) return { first, last, hasBeaten };
+  }
+}
+
+function leaderless({ owner, behindSeconds }: Lead, subscriptions: number): Finding {
+  const last = behindSeconds === null ? "" : `, and did its last work ${ago(behindSeconds)} ago`;
+  const who =
+    owner === null
+      ? "no process leads"
+      : `the process that led (${owner}) has not been heard for ${leaderExpiryMs} ms${last}`;
+  return {
+    severity: "error",
+    what: `${who}: the functions of ${subscriptions} subscription${subscriptions === 1 ? "" : "s"} are not called`,
+    remedy: "Start `hawser serve`; if it runs, its log says why it does not lead",
+  };
+}
+
+function behind(seconds: number): Finding {
+  return {
+    severity: "warning",
+    what: `the leader is ${seconds.toFixed(1)} s behind what it receives`,
+    remedy:
+      "Find the function that is slow, or waits for a lock: SELECT pid, state, wait_event_type, query FROM pg_stat_activity WHERE usename LIKE 'hawser_executor%'",
+  };
+}

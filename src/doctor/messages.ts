@@ -1,0 +1,81 @@
+/**
+ * Messages that were given up, and messages that wait for long.
+ */
+import { tables } from "../../generated/ts/rows/peer.js";
+import { doctorConstants } from "../../generated/ts/settings/nats.js";
+import { leaseHeldSql } from "../store/index.js";
+import { ago, catalogCheck } from "./check.js";
+import type { Check, Finding, Verdict } from "./examine.js";
+import type { Facts } from "./facts.js";
+
+const deadSql = `
+  SELECT d.origin, count(*)::float8 AS count, extract(epoch FROM now() - min(d.created_at))::float8 AS "oldestSeconds",
+         mode() WITHIN GROUP (ORDER BY d.error_code) AS "commonCode"
+    FROM ${tables.deadLetter} AS d GROUP BY 1 ORDER BY 1`;
+
+/** Rows at or below the cursor are handled already. The oldest of a channel has its lowest number. */
+const waitingSql = `
+  SELECT w.*, CASE WHEN NOT pg_is_in_recovery() THEN ${leaseHeldSql("w.listener")} END AS running FROM (
+    SELECT coalesce(m.owner, m.listener_name) AS listener, count(*)::float8 AS count,
+           extract(epoch FROM now() - min(s.stored_at))::float8 AS "oldestSeconds"
+      FROM ${tables.connMessage} AS s
+      JOIN ${tables.connKeyMap} AS m USING (connection_key)
+      LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
+     WHERE (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+     GROUP BY 1
+    HAVING min(s.stored_at) < now() - $1 * interval '1 ms'
+  ) AS w ORDER BY w.listener COLLATE "C"`;
+
+interface Dead {
+  readonly origin: string;
+  readonly count: number;
+  readonly oldestSeconds: number;
+  readonly commonCode: string;
+}
+
+interface Waiting {
+  readonly listener: string;
+  readonly count: number;
+  readonly oldestSeconds: number;
+  /** Null on a replica, where nobody holds a name. */
+  readonly running: boolean | null;
+}
+
+/** In their order. */
+export function messageChecks(facts: Facts): Check[] {
+  return [
+    catalogCheck("dead-letters", () => deadLetters(facts), { needs: ["version"] }),
+    catalogCheck("stored-messages", () => storedMessages(facts), { needs: ["version"] }),
+  ];
+}
+
+async function deadLetters(facts: Facts): Promise<Verdict> {
+  const rows = await facts.rows<Dead>(deadSql);
+  return {
+    findings: rows.map(({ origin, count, oldestSeconds, commonCode }) => ({
+      severity: "warning",
+      what: `${count} ${count === 1 ? "message of a" : "messages of"} ${origin}${count === 1 ? " was" : "s were"} given up, the oldest ${ago(oldestSeconds)} ago, most with ${commonCode}`,
+      remedy: `hawser dead list --origin ${origin}; mend what failed, then \`hawser dead retry\` or \`discard\``,
+    })),
+    ...(rows.length === 0 && { seen: "no message was given up" }),
+  };
+}
+
+async function storedMessages(facts: Facts): Promise<Verdict> {
+  const rows = await facts.rows<Waiting>(waitingSql, [doctorConstants.maxStoredMessageMs]);
+  return {
+    findings: rows.map(
+      ({ listener, count, oldestSeconds, running }): Finding => ({
+        severity: "warning",
+        what: `${count} message${count === 1 ? "" : "s"} of peers wait for "${listener}", the oldest for ${ago(oldestSeconds)}${running === null ? "" : `, and it ${running ? "runs" : "does not run"}`}`,
+        remedy:
+          running === false
+            ? `Start it, or hand over what it has: hawser reassign ${listener} …`
+            : `Look at its handler and its log: hawser pending --name ${listener}`,
+      }),
+    ),
+    ...(rows.length === 0 && {
+      seen: `no message of a peer waits for longer than ${ago(doctorConstants.maxStoredMessageMs / 1000)}`,
+    }),
+  };
+}

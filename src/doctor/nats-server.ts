@@ -1,0 +1,142 @@
+/**
+ * Which NATS server the database defines, as `hawser serve` would read it, without changing anything; and whether that gives
+ * secrets away.
+ */
+import {
+  type CompleteNatsServerOptions,
+  checkNatsServerOptions,
+  type OptionViolation,
+} from "../../generated/ts/nats-options/index.js";
+import { tables } from "../../generated/ts/rows/nats.js";
+import { natsAddresses } from "../nats/index.js";
+import { catalogCheck } from "./check.js";
+import type { Check, Verdict } from "./examine.js";
+import type { Facts } from "./facts.js";
+
+/** What was read. */
+export type NatsDefinition =
+  | { readonly kind: "none" }
+  /** This login may not read it. */
+  | { readonly kind: "hidden" }
+  | { readonly kind: "several" }
+  /** The credentials may stand in the user mapping of another login: nothing can be said about the whole. */
+  | { readonly kind: "partial"; readonly mappedFor: string; readonly notifySubject: string | undefined }
+  | { readonly kind: "wrong"; readonly violation: OptionViolation; readonly from: string }
+  | { readonly kind: "complete"; readonly options: CompleteNatsServerOptions };
+
+interface Row {
+  readonly options: Record<string, unknown> | null;
+  readonly server: string | null;
+  readonly mapping: Record<string, unknown> | null;
+  readonly mapped_for: string | null;
+}
+
+/** A foreign server that changed since it was last seen is what `hawser serve` takes next. */
+const definitionSql = `
+  SELECT CASE WHEN d.changed THEN f.options ELSE s.options END AS options,
+         CASE WHEN d.changed THEN f.server_name ELSE s.server_name END AS server, f.mapping,
+         (SELECT string_agg(CASE WHEN m.umuser = 0 THEN 'PUBLIC' ELSE quote_ident(m.usename) END, ', ' ORDER BY m.umuser)
+            FROM pg_user_mappings AS m WHERE m.srvname = f.server_name AND m.usename <> current_user) AS mapped_for
+    FROM ${tables.natsServer} AS s
+    LEFT JOIN hawser.nats_foreign_servers() AS f ON true
+    CROSS JOIN LATERAL (
+      SELECT f.server_name IS NOT NULL AND (s.seen_server_name, s.seen_options) IS DISTINCT FROM (f.server_name, f.options) AS changed
+    ) AS d`;
+
+const maySql = `
+  SELECT has_table_privilege('${tables.natsServer}', 'SELECT') AND has_function_privilege('hawser.nats_foreign_servers()', 'EXECUTE') AS may`;
+
+/** Reads it, once. */
+export function natsDefinition(facts: Facts): Promise<NatsDefinition> {
+  return facts.once("natsDefinition", () => readDefinition(facts));
+}
+
+async function readDefinition(facts: Facts): Promise<NatsDefinition> {
+  if ((await facts.state()).foreignData.servers.length > 1) return { kind: "several" };
+  if (!(await facts.rows<{ may: boolean }>(maySql))[0]!.may) return { kind: "hidden" };
+  const [row] = await facts.rows<Row>(definitionSql);
+  if (row === undefined || row.options === null) return { kind: "none" };
+  const { options, server, mapping, mapped_for: mappedFor } = row;
+  if (server !== null && mapping === null && mappedFor !== null) {
+    const subject = options["notify_subject"];
+    return { kind: "partial", mappedFor, notifySubject: typeof subject === "string" ? subject : undefined };
+  }
+  const result = checkNatsServerOptions({ ...options, ...(server === null ? {} : mapping) });
+  if (result.ok) return { kind: "complete", options: result.options };
+  const from = server === null ? "hawser.set_nats_server" : `the foreign server "${server}"`;
+  return { kind: "wrong", violation: result.violation, from };
+}
+
+const define =
+  "CREATE SERVER nats_fdw_server FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (host '…', port '4222'), or SELECT hawser.set_nats_server('{\"host\": \"…\"}')";
+
+/** In their order. */
+export function natsServerChecks(facts: Facts): Check[] {
+  return [
+    catalogCheck(
+      "secrets",
+      async () => ({
+        findings: await facts.findings("secrets"),
+        seen: "no secret stands where every role can read it",
+      }),
+      { needs: ["nats-from-sql"] },
+    ),
+    catalogCheck("nats-server", () => definition(facts), { needs: ["nats-from-sql"], explainedBy: ["grants"] }),
+  ];
+}
+
+async function definition(facts: Facts): Promise<Verdict> {
+  const found = await natsDefinition(facts);
+  const error = (what: string, remedy: string): Verdict => ({
+    findings: [{ severity: "error", code: "nats_not_configured", what, remedy }],
+  });
+  switch (found.kind) {
+    case "hidden":
+      return { notChecked: "this login may not read the definition: run it as the login of `hawser serve`" };
+    case "partial":
+      return {
+        seen: "a server is defined",
+        notChecked: `the user mapping for ${found.mappedFor} belongs to it: run it as the login of \`hawser serve\``,
+      };
+    case "none":
+      // What is missing is told where it is looked for.
+      if (!(await hasFunctions(facts))) return { absent: true, seen: "no NATS server is defined" };
+      if (await isUnused(facts)) return unused;
+      return error("no NATS server is defined", define);
+    case "several":
+      return { findings: await facts.findings("nats-server") };
+    case "wrong":
+      return error(
+        `the options of the NATS server (from ${found.from}) are not right: ${found.violation.message}`,
+        found.violation.hint,
+      );
+    case "complete":
+      return {
+        seen: `it is ${natsAddresses(found.options)
+          .map(({ name }) => name)
+          .join(", ")}`,
+      };
+  }
+}
+
+/** Without them a server would be of no use yet. */
+async function hasFunctions(facts: Facts): Promise<boolean> {
+  return (await facts.state()).functions.found.some(({ isOurs }) => isOurs);
+}
+
+/** Nobody has begun: no gateway was ever started, nothing is to be called. */
+async function isUnused(facts: Facts): Promise<boolean> {
+  const [gateways, handlers] = [await facts.gateways(), await facts.handlerCounts()];
+  return gateways?.length === 0 && handlers?.subscriptions === 0 && handlers.responders === 0;
+}
+
+const unused: Verdict = {
+  absent: true,
+  findings: [
+    {
+      severity: "note",
+      what: "NATS from SQL is installed and not used: no NATS server is defined, and no gateway runs",
+      remedy: `${define}; then start \`hawser serve\``,
+    },
+  ],
+};

@@ -1,0 +1,341 @@
+/**
+ * Where the functions live that NATS reaches ("bound functions"): the schema of their wrappers, the login that calls these, and
+ * the view by which operators look at subscriptions.
+ */
+import { tables } from "../../generated/ts/rows/nats.js";
+import { bridgeConstants, gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { errorTable } from "../errors/index.js";
+import {
+  functionNameSql,
+  grantsIn,
+  newSchemaSql,
+  runSchema,
+  tokenTypeSql,
+  trustedRoles,
+  wrapperJoinSql,
+} from "../store/index.js";
+import { type Ask, closeSql, type InstalledObject, literal, pinnedPath, someOf } from "./object.js";
+import type { BindingsState, Fault, State } from "./state.js";
+
+/** The schema of the view of what is subscribed, under the name that it has in the native extension. */
+export const subscriptionsSchema = "pgnats";
+
+/** The view. */
+export const subscriptionsView = `${subscriptionsSchema}.subscriptions`;
+
+const { scramIterations } = gatewayConstants;
+const schemaComments = {
+  [runSchema]: "The wrappers of the functions that NATS reaches. Each belongs to the role that it runs as.",
+  [subscriptionsSchema]: "What is subscribed, for operators.",
+};
+
+/** Branches of PL/pgSQL for a schema of ours: made, taken as it is, or refused because its owner could put things into it. */
+function schemaSql(name: string, comment: string): string {
+  return `
+  IF to_regnamespace(${literal(name)}) IS NULL THEN
+    EXECUTE $new$${newSchemaSql(name)}$new$;
+    COMMENT ON SCHEMA ${name} IS ${literal(comment)};
+  ELSIF EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = ${literal(name)} AND n.nspowner NOT IN ${trustedRoles}) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = ${literal(errorTable.name_occupied.sqlstate)},
+      MESSAGE = 'the schema ${name} belongs to somebody else',
+      HINT = 'DROP SCHEMA ${name}';
+  END IF;
+  IF (SELECT n.nspowner <> owner_oid FROM pg_namespace AS n WHERE n.nspname = ${literal(name)}) THEN
+    BEGIN
+      EXECUTE format('ALTER SCHEMA ${name} OWNER TO %I', owner_name);
+    EXCEPTION
+      WHEN insufficient_privilege THEN NULL;
+    END;
+  END IF;`;
+}
+
+function whereThere(role: string, statements: string): string {
+  return `
+  IF EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = ${literal(role)}) THEN
+    ${statements}
+  END IF;`;
+}
+
+const schemas = `DO $handlers$
+DECLARE
+  owner_name CONSTANT name := (SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace AS n WHERE n.nspname = 'hawser');
+  owner_oid CONSTANT oid := (SELECT n.nspowner FROM pg_namespace AS n WHERE n.nspname = 'hawser');
+BEGIN
+${Object.entries(schemaComments)
+  .map(([name, comment]) => schemaSql(name, comment))
+  .join("\n")}
+  REVOKE ALL ON SCHEMA ${runSchema}, ${subscriptionsSchema} FROM PUBLIC;
+${whereThere("hawser_nats", `GRANT USAGE, CREATE ON SCHEMA ${runSchema} TO hawser_nats;\n    GRANT USAGE ON SCHEMA ${subscriptionsSchema} TO hawser_nats;`)}
+${whereThere("hawser_executor", `GRANT USAGE ON SCHEMA ${runSchema} TO hawser_executor;`)}
+${whereThere("hawser_bridge", `GRANT USAGE ON SCHEMA ${subscriptionsSchema} TO hawser_bridge;`)}
+EXCEPTION
+  WHEN insufficient_privilege THEN
+    RAISE NOTICE 'the schema ${runSchema} is not ready: %', SQLERRM;
+END
+$handlers$;`;
+
+/** By the catalogs: to_regclass fails for those who may not use the schema. */
+const viewSql = `SELECT c.relkind, c.relowner FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+      WHERE n.nspname || '.' || c.relname = ${literal(subscriptionsView)}`;
+
+/** A subscription is there as long as its wrapper is. The view reads as its owner, who owns the table. */
+const view = `DO $handlers$
+DECLARE
+  is_new CONSTANT boolean := NOT EXISTS (SELECT FROM (${viewSql}) AS v);
+  owner_name CONSTANT name := (SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace AS n WHERE n.nspname = 'hawser');
+BEGIN
+  IF to_regnamespace(${literal(subscriptionsSchema)}) IS NULL THEN
+    RETURN;
+  END IF;
+  IF EXISTS (
+    SELECT FROM (${viewSql}) AS v WHERE v.relkind <> 'v' OR v.relowner NOT IN ${trustedRoles}
+  ) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = ${literal(errorTable.name_occupied.sqlstate)},
+      MESSAGE = '${subscriptionsView} is not the view of Hawser',
+      HINT = 'Rename or drop it.';
+  END IF;
+  CREATE OR REPLACE VIEW ${subscriptionsView} WITH (security_barrier) AS
+    SELECT h.subject, ${functionNameSql} AS callback
+      FROM ${tables.natsHandler} AS h
+    ${wrapperJoinSql("JOIN")}
+     WHERE h.kind = 'subscription';
+  COMMENT ON VIEW ${subscriptionsView} IS 'The subjects that functions are subscribed to.';
+  IF is_new THEN
+    ${closeSql(
+      `SELECT 'TABLE ${subscriptionsView}' AS object, c.relowner AS owner, coalesce(c.relacl, acldefault('r', c.relowner)) AS acl
+        FROM pg_class AS c WHERE c.oid = to_regclass(${literal(subscriptionsView)})`,
+    )}
+  END IF;
+${whereThere("hawser_nats", `GRANT SELECT ON TABLE ${subscriptionsView} TO hawser_nats;`)}
+${whereThere("hawser_bridge", `GRANT SELECT ON TABLE ${subscriptionsView} TO hawser_bridge;`)}
+  EXECUTE format('ALTER VIEW ${subscriptionsView} OWNER TO %I', owner_name);
+EXCEPTION
+  WHEN insufficient_privilege THEN
+    RAISE NOTICE 'the view ${subscriptionsView} is not ready: %', SQLERRM;
+END
+$handlers$;`;
+
+/**
+ * HMAC-SHA-256 (RFC 2104) of SQL expressions.
+ *
+ * @param inner the key with ipad, and what it is of
+ * @param outer the key with opad
+ */
+function hmac(inner: string, outer: string): string {
+  return `sha256(${outer} || sha256(${inner}))`;
+}
+
+/**
+ * The password stays in the table: statements are logged and counted with their text, and what they set is a verifier
+ * (RFC 5803), from which nobody gets it. A function that runs as the login can change its password and its settings: both are
+ * put right.
+ */
+const login = `DO $handlers$
+DECLARE
+  login record;
+  salt CONSTANT bytea := uuid_send(gen_random_uuid());
+  -- A key shorter than a block of 64 bytes has zeros behind it; \\x36 and \\x5c are the pads.
+  inner_pad bytea := decode(repeat('36', 64), 'hex');
+  outer_pad bytea := decode(repeat('5c', 64), 'hex');
+  password bytea;
+  turn bytea;
+  mixed bit(256);
+  salted bytea;
+  client_key bytea;
+  server_key bytea;
+BEGIN
+  SELECT l.user_name, l.password INTO login FROM ${tables.executorLogin} AS l;
+  IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = login.user_name) THEN
+    EXECUTE format('CREATE ROLE %I LOGIN', login.user_name);
+    EXECUTE format('COMMENT ON ROLE %I IS %L', login.user_name, 'Calls the functions that NATS reaches, for hawser serve.');
+  END IF;
+  password := convert_to(login.password, 'UTF8');
+  IF length(password) > 64 THEN
+    password := sha256(password);
+  END IF;
+  FOR i IN 0 .. length(password) - 1 LOOP
+    inner_pad := set_byte(inner_pad, i, get_byte(password, i) # 54);
+    outer_pad := set_byte(outer_pad, i, get_byte(password, i) # 92);
+  END LOOP;
+  turn := ${hmac("inner_pad || salt || '\\x00000001'::bytea", "outer_pad")};
+  mixed := ('x' || encode(turn, 'hex'))::bit(256);
+  FOR i IN 2 .. ${scramIterations} LOOP
+    turn := ${hmac("inner_pad || turn", "outer_pad")};
+    mixed := mixed # ('x' || encode(turn, 'hex'))::bit(256);
+  END LOOP;
+  salted := decode((
+    SELECT string_agg(lpad(to_hex(substring(mixed FROM 1 + 32 * part FOR 32)::bit(32)::integer), 8, '0'), '' ORDER BY part)
+      FROM generate_series(0, 7) AS part
+  ), 'hex');
+  inner_pad := decode(repeat('36', 64), 'hex');
+  outer_pad := decode(repeat('5c', 64), 'hex');
+  FOR i IN 0 .. 31 LOOP
+    inner_pad := set_byte(inner_pad, i, get_byte(salted, i) # 54);
+    outer_pad := set_byte(outer_pad, i, get_byte(salted, i) # 92);
+  END LOOP;
+  client_key := ${hmac("inner_pad || convert_to('Client Key', 'UTF8')", "outer_pad")};
+  server_key := ${hmac("inner_pad || convert_to('Server Key', 'UTF8')", "outer_pad")};
+  EXECUTE format(
+    'ALTER ROLE %I LOGIN PASSWORD %L', login.user_name,
+    'SCRAM-SHA-256$${scramIterations}:' || encode(salt, 'base64') || '$'
+      || encode(sha256(client_key), 'base64') || ':' || encode(server_key, 'base64')
+  );
+  EXECUTE format('ALTER ROLE %I RESET ALL', login.user_name);
+  EXECUTE format('ALTER ROLE %I IN DATABASE %I RESET ALL', login.user_name, current_database());
+  IF NOT pg_has_role(login.user_name, 'hawser_executor', 'MEMBER') THEN
+    EXECUTE format('GRANT hawser_executor TO %I', login.user_name);
+  END IF;
+  -- So that a process that takes over may end the sessions of the one before.
+  IF NOT pg_has_role('hawser_bridge', login.user_name, 'MEMBER') THEN
+    EXECUTE format('GRANT %I TO hawser_bridge', login.user_name);
+  END IF;
+  IF NOT has_database_privilege(login.user_name, current_database(), 'CONNECT') THEN
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), login.user_name);
+  END IF;
+EXCEPTION
+  -- Roles belong to the whole cluster: an installation in another database may have made it meanwhile.
+  WHEN duplicate_object OR unique_violation THEN NULL;
+  WHEN insufficient_privilege OR undefined_object THEN
+    RAISE NOTICE 'the login that calls the functions is not ready: %', SQLERRM;
+END
+$handlers$;`;
+
+const create = [pinnedPath, schemas, view, login].join("\n");
+
+/** What it grants. */
+export const bindingsGrants = grantsIn(create);
+
+/** Something in the place of something of ours that belongs to others, or is no view. */
+const occupiedSql = `
+  SELECT o.* FROM (
+    SELECT 1 AS nth, 'SCHEMA ' || n.nspname AS what, n.nspowner AS owner, true AS kind
+      FROM pg_namespace AS n WHERE n.nspname IN ('${runSchema}', '${subscriptionsSchema}')
+    UNION ALL
+    SELECT 2, CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'f' THEN 'FOREIGN TABLE'
+                WHEN 'S' THEN 'SEQUENCE' WHEN 'i' THEN 'INDEX' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END || ' ${subscriptionsView}',
+           c.relowner, c.relkind = 'v'
+      FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE n.nspname || '.' || c.relname = '${subscriptionsView}'
+  ) AS o WHERE NOT o.kind OR o.owner NOT IN ${trustedRoles}`;
+
+const stateSql = `
+  SELECT to_regnamespace('${runSchema}') IS NOT NULL AS "hasRunSchema",
+         to_regnamespace('${subscriptionsSchema}') IS NOT NULL AS "hasSubscriptionsSchema",
+         EXISTS (
+           SELECT FROM pg_class AS v JOIN pg_namespace AS n ON n.oid = v.relnamespace
+            WHERE n.nspname || '.' || v.relname = '${subscriptionsView}' AND v.relkind = 'v') AS "hasSubscriptionsView",
+         NOT EXISTS (SELECT FROM (${occupiedSql}) AS o) AS "isOurs",
+         ARRAY(
+           SELECT left(w.proname, ${-1 - bridgeConstants.wrapperRandomLength}) FROM pg_proc AS w
+             JOIN pg_type AS t ON t.oid = w.proargtypes[0] AND t.typnamespace = w.pronamespace AND t.typname = ${tokenTypeSql("w.proname")}
+            WHERE w.pronamespace = to_regnamespace('${runSchema}') ORDER BY 1) AS reached,
+         (
+           SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+             FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+            WHERE n.nspname || '.' || c.relname = '${tables.executorLogin}' AND c.relkind = 'r'
+         ) AS "readsLogin"`;
+
+const loginSql = `
+  SELECT l.user_name AS name, r.oid IS NOT NULL AS "exists",
+         coalesce(pg_has_role(r.oid, x.oid, 'MEMBER') AND pg_has_role(b.oid, r.oid, 'MEMBER'), false) AS joined
+    FROM ${tables.executorLogin} AS l
+    LEFT JOIN pg_roles AS r ON r.rolname = l.user_name
+    LEFT JOIN pg_roles AS x ON x.rolname = 'hawser_executor'
+    LEFT JOIN pg_roles AS b ON b.rolname = 'hawser_bridge'`;
+
+/** Looks for it, and for what is bound. */
+export async function inspectBindings(ask: Ask): Promise<BindingsState> {
+  const [row] = await ask<Omit<BindingsState, "login"> & { readonly readsLogin: boolean | null }>(stateSql);
+  const { readsLogin, ...state } = row!;
+  const [found] = readsLogin === true ? await ask<NonNullable<BindingsState["login"]>>(loginSql) : [];
+  return { ...state, login: found ?? null };
+}
+
+/** The object. */
+export const bindings: InstalledObject = {
+  name: "bindings",
+  what: "the schema of what NATS calls, and its login",
+  ofNats: true,
+  create,
+  conflicts: `
+  SELECT 40 + o.nth AS nth, 'name_occupied' AS code,
+         format('%s of "%s", which is not Hawser''s, stands where its own would', o.what, pg_get_userbyid(o.owner)) AS what,
+         'DROP ' || o.what AS remedy
+    FROM (${occupiedSql}) AS o`,
+  faults: (state) => [...schemaFaults(state), ...loginFaults(state)],
+  inUse({ bindings: { reached } }) {
+    if (reached.length === 0) return undefined;
+    const named = someOf(
+      reached.map((one) => `"${one}"`),
+      5,
+    );
+    return (
+      `NATS still reaches functions: ${named}. End that with nats_unsubscribe and litmus_pgnats_unregister_responder, or all ` +
+      `of it with DROP SCHEMA ${runSchema} CASCADE`
+    );
+  },
+  removals: ({ bindings: { hasRunSchema, hasSubscriptionsSchema, isOurs } }) => [
+    ...(hasRunSchema && isOurs ? [{ what: `the schema ${runSchema}`, sql: runSchemaRemoval }] : []),
+    ...(hasSubscriptionsSchema && isOurs
+      ? [
+          {
+            what: `the schema ${subscriptionsSchema}, or something in it`,
+            sql: `DROP VIEW IF EXISTS ${subscriptionsView};\n  DROP SCHEMA ${subscriptionsSchema};`,
+          },
+        ]
+      : []),
+  ],
+};
+
+/** With what wrappers have left behind; not if one was made meanwhile. */
+const runSchemaRemoval = `IF NOT EXISTS (
+    SELECT FROM pg_catalog.pg_proc AS w WHERE w.pronamespace = pg_catalog.to_regnamespace('${runSchema}') AND w.prosecdef
+  ) THEN
+    DROP SCHEMA ${runSchema} CASCADE;
+  END IF;`;
+
+function schemaFaults({ bindings: { hasRunSchema, hasSubscriptionsView } }: State): Fault[] {
+  const fault = (what: string, meaning: string): Fault => ({
+    kind: "missing",
+    what: `${what} is missing`,
+    refused: "make it",
+    meaning,
+    remedy: "as the owner of the database or a superuser: run `hawser init`",
+    mendable: true,
+    check: "handlers",
+  });
+  return [
+    ...(hasRunSchema ? [] : [fault(`the schema ${runSchema}`, "no function can be subscribed, or answer requests")]),
+    ...(hasSubscriptionsView
+      ? []
+      : [
+          fault(
+            `the view ${subscriptionsView}`,
+            "what is subscribed cannot be looked at under the name that it has in the native extension",
+          ),
+        ]),
+  ];
+}
+
+/** `hawser doctor` tries the login, and tells more of it. The name is not known where its table is not there yet. */
+function loginFaults({ bindings: { login: found, hasRunSchema }, roles: { makesRoles } }: State): Fault[] {
+  if (found === null ? hasRunSchema : found.exists && found.joined) return [];
+  const name = found === null ? "the login that" : `the login "${found.name}", which`;
+  const isThere = found?.exists === true;
+  return [
+    {
+      kind: "missing",
+      what: isThere
+        ? `"${found.name}", the login that calls functions for NATS, is not in hawser_executor, or hawser_bridge not in it`
+        : `${name} calls functions for NATS${found === null ? "" : ","} is missing`,
+      refused: isThere ? "grant that" : found === null ? "make roles" : "make it",
+      meaning: "functions can be subscribed, and `hawser serve` cannot call them",
+      remedy:
+        "as a role that may make roles: run `hawser init`; or name another login in hawser_executor with `hawser serve --executor-url`",
+      mendable: makesRoles || isThere,
+      check: "executor-login",
+    },
+  ];
+}

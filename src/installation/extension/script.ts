@@ -1,0 +1,179 @@
+/**
+ * The script of the extension: what `hawser init` does as a superuser, in one block, and then nothing of it belongs to the
+ * extension.
+ */
+import { tables } from "../../../generated/ts/rows/peer.js";
+import { storeConstants } from "../../../generated/ts/settings/peer.js";
+import { type ErrorCode, errorTable } from "../../errors/index.js";
+import {
+  checksumOf,
+  installationTurn,
+  migrationSql,
+  migrations,
+  newSchemaSql,
+  schemaInspectionSql,
+} from "../../store/index.js";
+import { dblinkSchema, dblinkSql } from "../dblink.js";
+import { foreignDataSchema } from "../foreign-data.js";
+import { foundFunctionsSql, functionsText } from "../functions.js";
+import { literal } from "../object.js";
+import { conflictsSql, objects } from "../objects.js";
+
+/** What CREATE EXTENSION calls it. */
+export const extensionName = "litmus_pgnats";
+
+/** Stands for the schema of the functions, which is known when the script runs. */
+const schema = "hawser_schema_of_functions";
+
+/** Does all of it, and is there only while the script runs. */
+const installer = "pg_temp.hawser_install()";
+
+/**
+ * SQL as a literal in PL/pgSQL, dollar-quoted. What is not ASCII is put in when it runs: Postgres converts a script to the
+ * encoding of the database before it runs any of it, and where it cannot, nothing could be said about that.
+ */
+function embedded(sql: string): string {
+  const mark = (character: string) => `<U+${character.codePointAt(0)!.toString(16).toUpperCase().padStart(4, "0")}>`;
+  const characters = [...new Set(sql.match(/[^\p{ASCII}]/gu) ?? [])];
+  const ascii = characters.reduce((text, one) => text.replaceAll(one, mark(one)), sql);
+  let tag = "$sql$";
+  for (let n = 2; ascii.includes(tag); n++) tag = `$sql${n}$`;
+  return characters.reduce(
+    (text, one) => `replace(${text}, '${mark(one)}', chr(${one.codePointAt(0)}))`,
+    `${tag}${ascii}${tag}`,
+  );
+}
+
+/** What this one makes otherwise than `hawser init`: it may not create another extension, and knows its schema when it runs. */
+const otherwise: Readonly<Record<string, string>> = {
+  dblink: embedded(dblinkSql({ isBare: true })),
+  functions: `replace(${embedded(functionsText({ schema, dblinkSchema }))}, '${schema}', place)`,
+};
+
+/** Each object by itself, in the order of the list. */
+const making = objects
+  .flatMap(({ name, create }) => otherwise[name] ?? (typeof create === "string" ? embedded(create) : []))
+  .map((sql) => `  EXECUTE ${sql};`)
+  .join("\n");
+
+/** Ends the script where something in the schema is not Hawser's: to read it could run the code of others. */
+const strangerSql = `
+  IF prepared THEN
+    EXECUTE ${embedded(schemaInspectionSql)} INTO one;
+    IF one.what IS NOT NULL THEN
+      RAISE EXCEPTION USING ERRCODE = ${literal(errorTable.name_occupied.sqlstate)},
+        MESSAGE = format(CASE WHEN one.odd THEN '%s of %I is not the plain table that Hawser makes' ELSE '%s belongs to %I, who is neither a superuser nor a member of hawser_owner' END, one.what, one.owner),
+        HINT = format('If %1$I has installed Hawser here and is to be trusted: GRANT hawser_owner TO %1$I. If not: DROP SCHEMA hawser CASCADE.', one.owner);
+    END IF;
+  END IF;`;
+
+const record = `(${migrations.map((step) => `(${step.id}, ${literal(checksumOf(step))})`).join(", ")})`;
+
+/** Returns where the schema is there already, unless this version has made it for peers alone. */
+const leftAloneSql = `
+  IF to_regnamespace('hawser') IS NOT NULL THEN
+    IF prepared THEN
+      EXECUTE ${embedded(
+        `SELECT count(*) = ${migrations.length} AND bool_and((id, checksum) IN ${record}) FROM ${tables.migration}`,
+      )} INTO prepared;
+    END IF;
+    IF prepared THEN
+      EXECUTE ${embedded(`SELECT NOT EXISTS (SELECT FROM (${foundFunctionsSql}) AS f WHERE f."isOurs")`)} INTO prepared;
+    END IF;
+    IF NOT prepared THEN
+      -- CREATE EXTENSION has raised it to this.
+      IF current_setting('client_min_messages') = 'warning' THEN
+        SET LOCAL client_min_messages = notice;
+      END IF;
+      RAISE NOTICE USING
+        MESSAGE = 'the schema hawser is there already, and the extension ${extensionName} has made nothing',
+        HINT = 'If a dump is being restored, it brings the rest. Else \`hawser init\` says whether something is missing, and makes it.';
+      RETURN;
+    END IF;
+    DROP FUNCTION IF EXISTS hawser.gateway_call(text), hawser.next_message_id();
+  END IF;`;
+
+/** The conflicts that `hawser init` would find, too. */
+const conflictCodes: readonly ErrorCode[] = [
+  "not_supported",
+  "native_extension",
+  "dblink_shared",
+  "name_occupied",
+  "invalid_argument",
+];
+const conflicts = `
+  EXECUTE ${embedded(conflictsSql("$1", "false", "true"))} INTO one USING place;
+  IF one.code IS NOT NULL THEN
+    RAISE EXCEPTION USING MESSAGE = one.what, HINT = one.remedy, ERRCODE = CASE one.code
+      ${conflictCodes.map((code) => `WHEN '${code}' THEN ${literal(errorTable[code].sqlstate)}`).join("\n      ")} END;
+  END IF;`;
+
+/** The script, for `litmus_pgnats--<version>.sql`. It is ASCII. */
+export function extensionScript(version: string): string {
+  return `-- ${extensionName} ${version}. Made by hawser extension.
+\\echo Use "CREATE EXTENSION ${extensionName}" to load this file. \\quit
+
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+-- A function and a short call of it: Postgres repeats a statement that fails in the CONTEXT of the error, all of it.
+CREATE FUNCTION ${installer} RETURNS void LANGUAGE plpgsql AS $hawser$
+DECLARE
+  extension CONSTANT oid := (SELECT e.oid FROM pg_extension AS e WHERE e.extname = '${extensionName}');
+  place CONSTANT text := (SELECT n.nspname FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.oid = extension);
+  prepared boolean := to_regclass('hawser.migrations') IS NOT NULL;
+  -- Objects whose privileges some extension has made.
+  known CONSTANT oid[] := ARRAY(SELECT i.objoid FROM pg_init_privs AS i);
+  timeout_before CONSTANT text := current_setting('lock_timeout');
+  one record;
+BEGIN
+  -- As every other installation of this database does: they take turns, and nobody can hold up the others for ever.
+  PERFORM set_config('lock_timeout', '${storeConstants.turnLimitMs}', true);
+  PERFORM pg_advisory_xact_lock(${installationTurn});
+  PERFORM set_config('lock_timeout', timeout_before, true);
+${strangerSql}
+${leftAloneSql}
+${conflicts}
+
+  -- Left where the schema was dropped: an extension replaces no functions but its own.
+  FOR one IN EXECUTE ${embedded(`SELECT f.signature FROM (${foundFunctionsSql}) AS f WHERE f."isOurs"`)} LOOP
+    EXECUTE 'DROP FUNCTION ' || one.signature;
+  END LOOP;
+  -- Likewise; event triggers use these.
+  FOR one IN SELECT p.oid::regprocedure AS signature FROM pg_proc AS p WHERE p.pronamespace = to_regnamespace(${literal(foreignDataSchema)}) LOOP
+    EXECUTE format('ALTER EXTENSION ${extensionName} ADD FUNCTION %s', one.signature);
+  END LOOP;
+
+  IF NOT prepared THEN
+    EXECUTE ${embedded(newSchemaSql("hawser"))};
+${migrations.map((step) => `    EXECUTE ${embedded(migrationSql(step))};`).join("\n")}
+  END IF;
+${making}
+
+  -- What belongs to an extension is not dumped, and goes with it. One at a time: a table takes its types along.
+  LOOP
+    SELECT replace(o.type, 'foreign-data', 'foreign data') AS type, o.identity INTO one
+      FROM pg_depend AS d CROSS JOIN pg_identify_object(d.classid, d.objid, d.objsubid) AS o
+     WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = extension AND d.deptype = 'e'
+     ORDER BY o.type = 'type', d.objid
+     LIMIT 1;
+    EXIT WHEN NOT found;
+    EXECUTE format('ALTER EXTENSION ${extensionName} DROP %s %s', one.type, one.identity);
+  END LOOP;
+  -- Nor are privileges dumped that were granted in here, on what was there before. An object that leaves an extension has
+  -- none of that kind; ours may not take in the schema that it is in.
+  FOR one IN
+    SELECT DISTINCT replace(o.type, 'foreign-data', 'foreign data') AS type, o.identity
+      FROM pg_init_privs AS i CROSS JOIN pg_identify_object(i.classoid, i.objoid, 0) AS o
+     WHERE i.privtype = 'e' AND i.objoid <> ALL (known) AND NOT EXISTS (
+       SELECT FROM pg_depend AS d WHERE d.classid = i.classoid AND d.objid = i.objoid AND d.deptype = 'e')
+  LOOP
+    EXECUTE format('ALTER EXTENSION plpgsql ADD %s %s', one.type, one.identity);
+    EXECUTE format('ALTER EXTENSION plpgsql DROP %s %s', one.type, one.identity);
+  END LOOP;
+END
+$hawser$;
+
+SELECT ${installer};
+DROP FUNCTION ${installer};
+`;
+}

@@ -1,0 +1,396 @@
+/**
+ * The SQL functions that reach NATS. They belong to the owner of the schema `hawser` and run as it; their text is generated,
+ * and put into the schema that the operator chooses.
+ */
+import {
+  natsFunctionSignatures,
+  natsFunctionsGrantsSql,
+  natsFunctionsSql,
+} from "../../generated/ts/nats-functions/sql.js";
+import { tables } from "../../generated/ts/rows/nats.js";
+import { errorsGrantsSql } from "../../generated/ts/sql/errors-schema.js";
+import { dblinkPlaceSql, dblinkSchema, isTrusted, mayUseDblink } from "./dblink.js";
+import {
+  type Ask,
+  againText,
+  type InstalledObject,
+  identifier,
+  literal,
+  literals,
+  pinnedPath,
+  someOf,
+  textArray,
+} from "./object.js";
+import type { Fault, FoundFunction, FunctionDefinition, FunctionsState, State } from "./state.js";
+
+/** Where the functions go by default. */
+export const defaultFunctionsSchema = "public";
+
+/** Where the functions are, and where they find dblink. */
+export interface FunctionPlaces {
+  readonly schema: string;
+  readonly dblinkSchema: string;
+}
+
+/** A name that can stand in a quoted identifier, in a string and in a dollar-quoted body; for JavaScript, and for Postgres. */
+const plainName = /^[^"'$\\@\p{Cc}]+$/u;
+const unplainName = `'["''$\\\\@[:cntrl:]]'`;
+
+/** Schemas that belong to Postgres or to us. */
+const reservedSchemas = /^(pg_.*|information_schema|hawser|hawser_run|pgnats|hawser_dblink|hawser_fdw)$/;
+
+/** Makes or replaces the functions. */
+function functionsSql(places: FunctionPlaces): string {
+  return filled(natsFunctionsSql, places);
+}
+
+/** Takes them from PUBLIC, and gives them to who may call them and to who owns them. */
+export function functionsGrantsSql(places: FunctionPlaces): string {
+  return filled(natsFunctionsGrantsSql, places);
+}
+
+function filled(text: string, { schema, dblinkSchema: dblink }: FunctionPlaces): string {
+  for (const name of [schema, dblink]) {
+    if (!plainName.test(name))
+      throw new Error(`the schema name ${JSON.stringify(name)} cannot be put into the functions`);
+  }
+  return text.replaceAll("@extschema@", () => identifier(schema)).replaceAll("@dblink@", () => identifier(dblink));
+}
+
+/** How many functions there are, without those of the schema `hawser`. */
+export const publicFunctionCount = natsFunctionSignatures.filter((name) => name.startsWith("@extschema@.")).length;
+
+const definition =
+  /^CREATE OR REPLACE FUNCTION (.+?\))\nRETURNS (.+?)\nLANGUAGE .+?\nAS \$function\$(.*?)\$function\$;$/gms;
+
+/** The functions for everybody, without those of the schema `hawser`, by their signatures. */
+function publicFunctions(places: FunctionPlaces): ReadonlyMap<string, FunctionDefinition> {
+  const prefix = `${identifier(places.schema)}.`;
+  const definitions = [...functionsSql(places).matchAll(definition)].flatMap(([, declared, result, body]) =>
+    declared!.startsWith(prefix) ? [definitionOf(declared!.slice(prefix.length), result!, body!)] : [],
+  );
+  return new Map(definitions.map((fn) => [signatureOf(fn), fn]));
+}
+
+const signatureOf = ({ name, types }: FunctionDefinition) => `${name}(${types})`;
+
+function definitionOf(declared: string, result: string, body: string): FunctionDefinition {
+  const open = declared.indexOf("(");
+  const parameters = lines(declared.slice(open + 1, -1));
+  return {
+    name: declared.slice(0, open),
+    types: parameters.map(typeOf).join(", "),
+    arguments: parameters
+      .map((parameter) => parameter.replace(/ DEFAULT NULL$/, () => ` DEFAULT NULL::${typeOf(parameter)}`))
+      .join(", "),
+    result: result.startsWith("TABLE (") ? `TABLE(${lines(result.slice("TABLE (".length, -1)).join(", ")})` : result,
+    body,
+  };
+}
+
+function lines(text: string): string[] {
+  return text
+    .split("\n")
+    .map((line) => line.trim().replace(/,$/, ""))
+    .filter((line) => line !== "");
+}
+
+/** Of `headers jsonb DEFAULT NULL`: `jsonb`. */
+const typeOf = (parameter: string) => parameter.replace(/ DEFAULT NULL$/, "").replace(/^\w+ /, "");
+
+const declared = publicFunctions({ schema: defaultFunctionsSchema, dblinkSchema });
+
+/** By its pinned path and by what it calls, and not by its comment: that may change with any version. */
+export const foundFunctionsSql = `
+  SELECT p.oid::regprocedure::text AS signature, n.nspname AS schema, p.proname AS name, p.prosrc AS body,
+         pg_get_userbyid(p.proowner) AS owner,
+         array_to_string(ARRAY(SELECT format_type(t.type, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY AS t (type, nth)
+                                ORDER BY t.nth), ', ') AS types,
+         pg_get_function_arguments(p.oid) AS arguments, coalesce(pg_get_function_result(p.oid), '') AS result,
+         p.prokind = 'f' AND ('search_path=pg_catalog, pg_temp' = ANY (p.proconfig) AND p.prosrc ~ '\\mhawser\\.'
+             OR p.proconfig IS NULL AND p.prosrc ~ '\\mhawser\\.(un)?bind_handler\\(')
+           AND ${isTrusted("p.proowner")} AS "isOurs",
+         ARRAY(
+           SELECT 'USAGE on schema hawser' FROM pg_namespace AS h
+            WHERE h.nspname = 'hawser' AND NOT has_schema_privilege(p.proowner, h.oid, 'USAGE')
+           UNION ALL
+           SELECT 'EXECUTE on function hawser.gateway_call' FROM pg_proc AS g JOIN pg_namespace AS h ON h.oid = g.pronamespace
+            WHERE h.nspname = 'hawser' AND g.proname = 'gateway_call' AND NOT has_function_privilege(p.proowner, g.oid, 'EXECUTE')
+           UNION ALL
+           SELECT 'SELECT on table hawser.' || c.relname FROM pg_class AS c JOIN pg_namespace AS h ON h.oid = c.relnamespace
+            WHERE h.nspname || '.' || c.relname IN (${literals([tables.natsServer, tables.gateway, tables.gatewaySecret])})
+              AND NOT has_table_privilege(p.proowner, c.oid, 'SELECT')
+         ) AS lacking,
+         coalesce((SELECT ${mayUseDblink("p.proowner", "b.oid")} FROM pg_namespace AS b WHERE b.nspname = place.of_dblink), false) AS "reachesDblink"
+    FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace CROSS JOIN (SELECT ${dblinkPlaceSql} AS of_dblink) AS place
+   WHERE n.nspname NOT IN ('hawser', 'hawser_fdw')
+     AND (p.proname = ANY (${textArray([...new Set([...declared.values()].map(({ name }) => name))])})
+          OR (p.proname ~ '^(nats|pgnats|litmus_pgnats)_' AND strpos(p.prosrc, 'hawser.gateway_call(') > 0))
+   ORDER BY 1`;
+
+/** Rights of a role that is not there yet are those of everybody. */
+const roleSql = (name: string) =>
+  `coalesce((SELECT r.rolname FROM pg_roles AS r WHERE r.rolname = '${name}'), 'public')`;
+
+const schemaSql = `
+  SELECT (SELECT p.prosrc FROM pg_proc AS p WHERE p.pronamespace = to_regnamespace('hawser') AND p.proname = 'gateway_call') AS "gatewayCall",
+         coalesce(has_schema_privilege(n.oid, 'CREATE') AND has_schema_privilege(n.oid, 'USAGE'), false) AS creatable,
+         coalesce((SELECT has_schema_privilege(r.oid, n.oid, 'USAGE') FROM pg_roles AS r WHERE r.rolname = 'hawser_nats'), true) AS usable,
+         coalesce(has_schema_privilege(${roleSql("hawser_owner")}, n.oid, 'CREATE') AND has_schema_privilege(${roleSql("hawser_owner")}, n.oid, 'USAGE'), true) AS "ownerCreates",
+         coalesce(has_schema_privilege(${roleSql("hawser_nats")}, n.oid, 'USAGE') OR has_schema_privilege(n.oid, 'USAGE WITH GRANT OPTION'), true) AS "callersUse"
+    FROM (SELECT) AS one LEFT JOIN pg_namespace AS n ON n.nspname = $1`;
+
+/**
+ * Looks for the functions.
+ *
+ * @param schema where they are to be; undefined: where they are
+ */
+export async function inspectFunctions(
+  ask: Ask,
+  schema: string | undefined,
+): Promise<{ readonly schema: string; readonly functions: FunctionsState }> {
+  const found = await ask<FoundFunction>(foundFunctionsSql);
+  const place = schema ?? found.find(({ isOurs }) => isOurs)?.schema ?? defaultFunctionsSchema;
+  const [state] = await ask<Omit<FunctionsState, "found">>(schemaSql, place);
+  return { schema: place, functions: { ...state!, found } };
+}
+
+/** Those of ours that this version does not have, or declares with other names or results, are dropped first. */
+function outdated({ functions: { found }, schema }: State): string[] {
+  return found
+    .filter((fn) => {
+      const now = declared.get(signatureOf(fn));
+      const isCurrent = now !== undefined && now.arguments === fn.arguments && now.result === fn.result;
+      return fn.isOurs && fn.schema === schema && !isCurrent;
+    })
+    .map(({ signature }) => `DROP FUNCTION ${signature};`);
+}
+
+/**
+ * The functions, their owner and grants. Functions that are there keep what an operator has granted on them. Where they stay with
+ * the role that installs, which is a member of the owner, that owner need not be one of this role.
+ *
+ * @param before statements that make place for them
+ */
+export function functionsText(places: FunctionPlaces, before: readonly string[] = []): string {
+  return [
+    pinnedPath,
+    ...before,
+    functionsSql(places),
+    functionsGrantsSql(places),
+    `DO $do$
+DECLARE
+  owner CONSTANT text := (SELECT pg_catalog.pg_get_userbyid(nspowner) FROM pg_catalog.pg_namespace WHERE nspname = 'hawser');
+BEGIN
+  EXECUTE pg_catalog.format('ALTER FUNCTION hawser.gateway_call(text) OWNER TO %I', owner);
+  EXECUTE pg_catalog.format('ALTER FUNCTION hawser.next_message_id() OWNER TO %I', owner);
+EXCEPTION
+  WHEN insufficient_privilege THEN NULL;
+END
+$do$;
+DO $do$
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_nats')
+    AND NOT pg_catalog.has_schema_privilege('hawser_nats', ${literal(places.schema)}, 'USAGE')
+  THEN
+    GRANT USAGE ON SCHEMA ${identifier(places.schema)} TO hawser_nats;
+  END IF;
+EXCEPTION
+  WHEN insufficient_privilege THEN
+    RAISE NOTICE 'hawser_nats may not use the schema of the functions, and % may not let it', current_user;
+END
+$do$;
+`,
+    errorsGrantsSql,
+  ].join("\n");
+}
+
+const conflicts = `
+  SELECT 1 AS nth, 'invalid_argument' AS code,
+         format('%I cannot be the schema of the SQL functions: its name must be without quotes, $, @, \\ and control characters, and it must belong neither to Postgres nor to Hawser', input.place) AS what,
+         'CREATE EXTENSION litmus_pgnats SCHEMA public' AS remedy
+    FROM input WHERE input.place ~ ${literal(reservedSchemas.source)} OR input.place ~ ${unplainName}
+  UNION ALL
+  SELECT 2, 'invalid_argument', format('the schema "%s" for the SQL functions does not exist', input.place),
+         format('CREATE SCHEMA %I, or name another one', input.place)
+    FROM input WHERE NOT EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = input.place)
+  UNION ALL
+  SELECT 10, 'not_supported',
+         format('the database''s encoding is %s, and NATS from SQL needs UTF8', pg_encoding_to_char(d.encoding)), 'use a database with that encoding'
+    FROM pg_database AS d WHERE d.datname = current_database() AND pg_encoding_to_char(d.encoding) <> 'UTF8'
+  UNION ALL
+  SELECT 11, 'native_extension',
+         format('the native extension (%s) is installed in this database, and its functions have the same names', coalesce(max(e.extname::text), max(p.probin))),
+         'DROP EXTENSION first, or use another database'
+    FROM pg_proc AS p
+    JOIN pg_language AS l ON l.oid = p.prolang AND l.lanname = 'c'
+    LEFT JOIN pg_depend AS m ON m.classid = 'pg_proc'::regclass AND m.objid = p.oid AND m.deptype = 'e'
+    LEFT JOIN pg_extension AS e ON e.oid = m.refobjid AND e.extname IN ('pgnats', 'litmus_pgnats')
+   WHERE e.oid IS NOT NULL OR p.probin ~ 'pgnats[^/]*$' HAVING count(*) > 0
+  UNION ALL
+  SELECT 20, 'name_occupied', format('the SQL functions are installed in the schema "%s"', min(f.schema)),
+         CASE WHEN input.scripted THEN format('CREATE EXTENSION litmus_pgnats SCHEMA %I', min(f.schema)) ELSE 'name that one with --schema' END
+           || ', or run \`hawser init --uninstall\` first'
+    FROM (${foundFunctionsSql}) AS f CROSS JOIN input WHERE f."isOurs" AND f.schema <> input.place GROUP BY input.scripted HAVING count(*) > 0
+  UNION ALL
+  SELECT 21, 'name_occupied',
+         format('functions that are not Hawser''s stand where its own would: %s%s', string_agg(format('%s of "%s"', f.signature, f.owner), ', ') FILTER (WHERE f.nth <= 5),
+                CASE WHEN count(*) > 5 THEN format(' and %s more', count(*) - 5) END),
+         'rename or drop them, or choose another schema'
+    FROM (
+      SELECT f.signature, f.owner, row_number() OVER (ORDER BY f.signature) AS nth FROM (${foundFunctionsSql}) AS f CROSS JOIN input
+       WHERE NOT f."isOurs" AND f.schema = input.place AND format('%s(%s)', f.name, f.types) = ANY (${textArray([...declared.keys()])})
+    ) AS f HAVING count(*) > 0`;
+
+/** The object. */
+export const functions: InstalledObject = {
+  name: "functions",
+  what: "the SQL functions",
+  ofNats: true,
+  create: (state, dryRun) => {
+    const place = state.dblink.found?.schema;
+    if (place === undefined || (dryRun && !state.functions.creatable)) return undefined;
+    return functionsText({ schema: state.schema, dblinkSchema: place }, outdated(state));
+  },
+  conflicts,
+  faults: (state) => {
+    const { found } = state.dblink;
+    // Without dblink there are none, and that has been said.
+    if (found === undefined) return [];
+    const wrong = differences(state, { schema: state.schema, dblinkSchema: found.schema });
+    return wrong.some(({ essential }) => essential) ? wrong : [...wrong, ...ownerFaults(state), ...callerFaults(state)];
+  },
+  superuserStatements: ({ schema, functions: { ownerCreates, callersUse } }) => [
+    ...(ownerCreates ? [] : [`GRANT USAGE, CREATE ON SCHEMA ${identifier(schema)} TO hawser_owner`]),
+    ...(callersUse ? [] : [`GRANT USAGE ON SCHEMA ${identifier(schema)} TO hawser_nats`]),
+  ],
+  removals: ({ functions: { found }, roles }) => {
+    const ours = found.filter(({ isOurs }) => isOurs);
+    if (ours.length === 0) return [];
+    const internal = "DROP FUNCTION IF EXISTS hawser.gateway_call(text), hawser.next_message_id();";
+    const { owner } = ours[0]!;
+    const drop = `DROP FUNCTION\n  ${ours.map(({ signature }) => signature).join(",\n  ")};`;
+    return [
+      {
+        what: "SQL functions",
+        sql: [drop, ...(roles.owner === null ? [] : [internal])].join("\n"),
+        left: {
+          what: `${ours.length} SQL functions of "${owner}" are still there, and "${roles.role}" may not drop them`,
+          meaning: "they can be called as before",
+          remedy: `run \`hawser init --uninstall\` as "${owner}" or as a superuser`,
+        },
+      },
+    ];
+  },
+};
+
+/** The function that tells the version of all. */
+const versionFunction = "litmus_pgnats_version";
+
+/** The version in the body of that function. */
+const versionIn = (body = "") => /'(\d[^']*)'::text/.exec(body)?.[1];
+
+/** What is missing, or of another version. */
+function differences({ functions: state, schema, roles, refusals }: State, places: FunctionPlaces): Fault[] {
+  const present = new Map(
+    state.found.filter((fn) => fn.isOurs && fn.schema === schema).map((fn) => [signatureOf(fn), fn]),
+  );
+  const missing: string[] = [];
+  const others: string[] = [];
+  const wanted = publicFunctions(places);
+  for (const [signature, { body, result }] of wanted) {
+    const one = present.get(signature);
+    if (one === undefined) missing.push(signature);
+    else if (one.body !== body || one.result !== result) others.push(signature);
+  }
+  const gatewayCall = "hawser.gateway_call(text)";
+  if (state.gatewayCall === null) missing.push(gatewayCall);
+  else if (!functionsSql(places).includes(`AS $function$${state.gatewayCall}$function$;`)) others.push(gatewayCall);
+
+  const refusal = refusals.get("functions");
+  const fault = (what: string, of: readonly string[]): Fault => ({
+    kind: "missing",
+    what,
+    refused: `make ${of.length === 1 ? "it" : "them"}${refusal === undefined ? "" : ` (${refusal})`}`,
+    meaning: "what is missing cannot be called",
+    isPlain: true,
+    remedy:
+      refusal === undefined && (state.creatable || state.ownerCreates)
+        ? "run `hawser init` as the owner of the schema hawser, or as a superuser; rename first what is not Hawser's and stands in its place"
+        : `as the owner of the schema: GRANT USAGE, CREATE ON SCHEMA ${identifier(schema)} TO ${identifier(roles.owner ?? roles.role)}, or ` +
+          `name a schema of your own with --schema; ${againText}`,
+    mendable: state.creatable,
+    essential: true,
+  });
+  if (present.size === 0) {
+    return [fault(`the SQL functions in the schema "${schema}" are missing or of another version`, [...wanted.keys()])];
+  }
+  const named = (of: readonly string[]) => (of.length === 1 ? "the SQL function" : `${of.length} SQL functions`);
+  const are = (of: readonly string[]) => (of.length === 1 ? "is" : "are");
+  const own = versionIn(wanted.get(`${versionFunction}()`)?.body);
+  const other = versionIn(present.get(`${versionFunction}()`)?.body);
+  const version = other === undefined || other === own ? "another build of it" : `version ${other}`;
+  return [
+    ...(missing.length === 0
+      ? []
+      : [fault(`${named(missing)} ${someOf(missing, 3)} ${are(missing)} missing`, missing)]),
+    ...(others.length === 0
+      ? []
+      : [
+          {
+            ...fault(
+              `${named(others)} ${someOf(others, 3)} ${are(others)} of ${version}, and this program is version ${own}`,
+              others,
+            ),
+            meaning: "calls may be answered otherwise than this version answers them",
+            severity: others.includes(gatewayCall) ? ("error" as const) : ("warning" as const),
+          },
+        ]),
+  ];
+}
+
+function ownerFaults({ functions: { found }, schema, roles }: State): Fault[] {
+  const owner = roles.owner ?? roles.role;
+  const ours = found.filter((fn) => fn.isOurs && fn.schema === schema);
+  const others = [...new Set(ours.map((fn) => fn.owner))].filter((name) => name !== owner);
+  const lacking = ours.find((fn) => fn.lacking.length > 0);
+  return [
+    ...others.map(
+      (name): Fault => ({
+        kind: "missing",
+        what: `SQL functions in the schema "${schema}" belong to "${name}" and not to "${owner}"`,
+        meaning: `they work, and only "${name}" and superusers can bring them up to date`,
+        remedy: `as a superuser: run \`hawser init\`, or GRANT CREATE ON SCHEMA ${identifier(schema)} TO ${identifier(owner)}; ${againText}`,
+        mendable: true,
+        severity: "note",
+      }),
+    ),
+    ...(lacking === undefined
+      ? []
+      : [
+          {
+            kind: "missing" as const,
+            what: `"${lacking.owner}", whom SQL functions belong to, lacks ${lacking.lacking.join(", ")}`,
+            meaning: "they fail",
+            remedy: `as a superuser: GRANT ${identifier(owner)} TO ${identifier(lacking.owner)}`,
+            mendable: true,
+            code: "not_permitted" as const,
+          },
+        ]),
+  ];
+}
+
+function callerFaults({ functions: { usable }, schema }: State): Fault[] {
+  if (usable) return [];
+  return [
+    {
+      kind: "missing",
+      what: `hawser_nats may not use the schema "${schema}"`,
+      refused: "let it",
+      meaning: "a login that has only hawser_nats cannot call the SQL functions",
+      remedy: `as the owner of the schema: GRANT USAGE ON SCHEMA ${identifier(schema)} TO hawser_nats`,
+      mendable: true,
+      code: "not_permitted",
+    },
+  ];
+}

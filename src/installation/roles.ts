@@ -1,0 +1,233 @@
+/**
+ * The roles of Hawser, which all databases of a server share, the schema `hawser` and what belongs to it; and what the
+ * present role may do about them.
+ */
+import { grantedRoles } from "../store/index.js";
+import { type Ask, againText, type InstalledObject, identifier, someOf } from "./object.js";
+import type { Fault, RolesState, State } from "./state.js";
+
+const owner = "hawser_owner";
+
+const stateSql = `
+  WITH owned AS (
+    SELECT 'schema' AS kind, nspowner AS owner FROM pg_namespace WHERE nspname = 'hawser'
+    UNION ALL
+    SELECT 'relation', relowner FROM pg_class WHERE relnamespace = to_regnamespace('hawser') AND relkind IN ('r', 'p', 'v')
+    UNION ALL
+    SELECT 'function', proowner FROM pg_proc WHERE pronamespace = to_regnamespace('hawser')
+  )
+  SELECT current_user AS role, current_database() AS database, r.rolsuper AS superuser, r.rolsuper OR r.rolcreaterole AS "makesRoles",
+         has_database_privilege(current_database(), 'CREATE') OR to_regnamespace('hawser') IS NOT NULL AS "makesSchema",
+         (SELECT pg_get_userbyid(h.nspowner) FROM pg_namespace AS h WHERE h.nspname = 'hawser') AS owner,
+         EXISTS (
+           SELECT FROM pg_namespace AS h JOIN pg_roles AS x ON x.oid = h.nspowner
+            WHERE h.nspname = 'hawser' AND NOT x.rolsuper AND NOT coalesce(pg_has_role(x.oid, w.oid, 'MEMBER'), false)
+         ) AS "ownerIsStranger",
+         ARRAY(SELECT g.name FROM unnest($1::text[]) WITH ORDINALITY AS g (name, nth)
+                WHERE NOT EXISTS (SELECT FROM pg_roles AS x WHERE x.rolname = g.name) ORDER BY g.nth) AS missing,
+         CASE WHEN w.oid IS NULL THEN r.rolsuper OR r.rolcreaterole
+              ELSE pg_has_role(current_user, w.oid, 'USAGE') OR pg_has_role(current_user, w.oid, 'USAGE WITH ADMIN OPTION')
+                   OR r.rolcreaterole AND current_setting('server_version_num')::integer < 160000 END AS joins,
+         coalesce(pg_has_role(current_user, w.oid, 'MEMBER'), false) AS "isMember",
+         coalesce((SELECT bool_and(pg_has_role(current_user, o.owner, 'USAGE')) FROM owned AS o), true) AS "ownsAll",
+         coalesce((SELECT bool_and(o.kind <> 'schema' OR pg_get_userbyid(o.owner) = '${owner}') FROM owned AS o), true)
+           OR has_database_privilege(current_database(), 'CREATE') AS "movesSchema",
+         (SELECT coalesce(json_agg(g ORDER BY g.owner), '[]') FROM (
+            SELECT pg_get_userbyid(o.owner) AS owner, count(*) AS objects FROM owned AS o
+             WHERE pg_get_userbyid(o.owner) <> '${owner}' GROUP BY 1) AS g) AS "otherOwners"
+    FROM pg_roles AS r LEFT JOIN pg_roles AS w ON w.rolname = '${owner}' WHERE r.rolname = current_user`;
+
+/** Not hawser_owner, whose members are told each time. */
+const membersSql = `
+  SELECT g.rolname AS role, array_agg(DISTINCT m.rolname::text ORDER BY m.rolname::text) AS members
+    FROM pg_auth_members AS a JOIN pg_roles AS g ON g.oid = a.roleid JOIN pg_roles AS m ON m.oid = a.member
+   WHERE g.rolname = ANY ($1) AND g.rolname <> '${owner}'
+     AND m.rolname <> current_user AND NOT m.rolsuper AND m.rolname !~ '^hawser_(executor_[0-9a-f]{12}|bridge)$'
+   GROUP BY 1 ORDER BY 1`;
+
+const attributesSql = `
+  SELECT r.rolname AS role, ARRAY(
+           SELECT a.name FROM (VALUES
+             ('SUPERUSER', r.rolsuper), ('CREATEROLE', r.rolcreaterole), ('CREATEDB', r.rolcreatedb),
+             ('REPLICATION', r.rolreplication), ('BYPASSRLS', r.rolbypassrls), ('LOGIN', r.rolcanlogin)
+           ) AS a (name, held) WHERE a.held
+         ) AS attributes
+    FROM pg_roles AS r WHERE r.rolname = ANY ($1) ORDER BY array_position($1, r.rolname::text)`;
+
+/**
+ * Memberships that are risks. `executor`: what a function can reach beyond its owner's rights is what the executor can, so it is
+ * in no other role. `admin`: who may let others in, beside those who act as the owner of Hawser already. `owner`: its members
+ * other than the role that runs it, which is made one, and superusers, who need not be.
+ */
+const membershipsSql = `
+  SELECT k.kind, m.rolname AS member, g.rolname AS role
+    FROM pg_auth_members AS a JOIN pg_roles AS m ON m.oid = a.member JOIN pg_roles AS g ON g.oid = a.roleid
+    CROSS JOIN LATERAL (VALUES
+      (1, 'executor', m.rolname ~ '^hawser_executor(_[0-9a-f]{12})?$'
+        AND NOT (m.rolname ~ '^hawser_executor_' AND g.rolname = 'hawser_executor')),
+      (2, 'admin', g.rolname = ANY ($1) AND g.rolname <> '${owner}' AND a.admin_option AND m.rolname <> '${owner}' AND NOT m.rolsuper
+        AND NOT EXISTS (SELECT FROM pg_auth_members AS b JOIN pg_roles AS o ON o.oid = b.roleid AND o.rolname = '${owner}' WHERE b.member = m.oid)),
+      (3, 'owner', g.rolname = '${owner}' AND NOT m.rolsuper)
+    ) AS k (nth, kind, holds)
+   WHERE k.holds AND m.rolname <> current_user
+   GROUP BY k.nth, k.kind, m.rolname, g.rolname
+   ORDER BY k.nth, CASE k.kind WHEN 'admin' THEN g.rolname END, m.rolname, g.rolname`;
+
+interface Membership {
+  readonly kind: "executor" | "admin" | "owner";
+  readonly member: string;
+  readonly role: string;
+}
+
+/** Of the role and of Hawser's. */
+export async function inspectRoles(ask: Ask): Promise<RolesState> {
+  const [state] = await ask<Omit<RolesState, "members" | "risks">>(stateSql, grantedRoles);
+  const held = await ask<{ role: string; attributes: string[] }>(attributesSql, grantedRoles);
+  const memberships = await ask<Membership>(membershipsSql, grantedRoles);
+  return {
+    ...state!,
+    members: await ask<{ role: string; members: string[] }>(membersSql, grantedRoles),
+    risks: [
+      ...held.filter(({ attributes }) => attributes.length > 0).map(attributeRisk),
+      ...memberships.map(membershipRisk),
+    ],
+  };
+}
+
+/** What a role that carries Hawser's name may do beyond what it is for: somebody else made it, or changed it. */
+function attributeRisk({ role, attributes }: { role: string; attributes: string[] }): Fault {
+  return risk(
+    `the role ${role}, which is for grants alone, has ${attributes.join(", ")}`,
+    `ALTER ROLE ${role} ${attributes.map((attribute) => `NO${attribute}`).join(" ")}`,
+  );
+}
+
+function membershipRisk({ kind, member, role }: Membership): Fault {
+  switch (kind) {
+    case "executor":
+      return {
+        ...risk(
+          `"${member}", as which functions can act that NATS reaches, is a member of "${role}", and so each of them has its rights`,
+          `REVOKE ${identifier(role)} FROM ${identifier(member)}`,
+        ),
+        subject: member,
+      };
+    case "admin":
+      return risk(
+        `"${member}" may put others into ${role}, and take its members out`,
+        `REVOKE ADMIN OPTION FOR ${role} FROM ${identifier(member)}`,
+      );
+    case "owner":
+      return {
+        ...risk(
+          `"${member}" is a member of hawser_owner, and may read all messages and the gateway's password and replace what ` +
+            "others call. Where it does not install Hawser",
+          `REVOKE hawser_owner FROM ${identifier(member)}`,
+        ),
+        // A role that installs without being a superuser has to be such a member.
+        severity: "note",
+      };
+  }
+}
+
+function risk(what: string, remedy: string): Fault {
+  return { kind: "risk", what, remedy };
+}
+
+/** What the members of a role have of a database where Hawser is installed. */
+const rightsOfMembers: Readonly<Record<string, string>> = {
+  hawser_bridge: "read the gateway's password and what NATS carries",
+  hawser_peer: "read the secret of the mesh and all messages of peers",
+  hawser_nats: "reach NATS by the SQL functions",
+  hawser_executor: "run what NATS reaches",
+};
+
+/**
+ * Whoever made the roles, or another database's installation, may have put somebody into them. To be asked before the first
+ * installation in a database, which gives its secrets to them.
+ */
+export function presentMembers({ roles }: State): Fault[] {
+  if (roles.owner !== null) return [];
+  return roles.members.map(({ role, members }) =>
+    risk(
+      `the role ${role} was there before this installation, and ${someOf(
+        members.map((member) => `"${member}"`),
+        5,
+      )} in it may now ${rightsOfMembers[role] ?? "use what it is granted"}. Where that is not meant`,
+      `REVOKE ${role} FROM ${members.slice(0, 5).map(identifier).join(", ")}`,
+    ),
+  );
+}
+
+/** What each role is for, as far as its absence matters. */
+const meanings: Readonly<Record<string, string>> = {
+  hawser_owner: "the schema belongs to whoever made it, and only that role can migrate it",
+  hawser_peer: "no login can be given just the rights of a peer; peers run as the owner of the schema",
+};
+
+/** The schema `hawser`, made by the migrations of the store. */
+export const hawserSchema: InstalledObject = {
+  name: "schema",
+  what: "the schema hawser",
+  ofNats: false,
+  faults: ({ roles: { role, database, makesSchema } }) =>
+    makesSchema
+      ? []
+      : [
+          {
+            kind: "missing",
+            what: `"${role}" may not make a schema in the database "${database}"`,
+            meaning: "`hawser init` will fail",
+            remedy: `as its owner or a superuser: GRANT CREATE ON DATABASE ${identifier(database)} TO ${identifier(role)}`,
+            essential: true,
+          },
+        ],
+  superuserStatements: ({ roles: { role, database, makesSchema } }) =>
+    makesSchema ? [] : [`GRANT CREATE ON DATABASE ${identifier(database)} TO ${identifier(role)}`],
+};
+
+/** The roles, and whose the objects of the schema are; made together with the privileges. */
+export const roles: InstalledObject = {
+  name: "roles",
+  what: "roles and owners",
+  ofNats: false,
+  faults: ({ roles: state }) => [...missingRoles(state), ...foreignOwners(state), ...state.risks],
+  superuserStatements: ({ roles: { role, makesRoles, missing, joins } }) => [
+    ...(makesRoles ? [] : missing.map((name) => `CREATE ROLE ${name} NOLOGIN`)),
+    ...(joins ? [] : [`GRANT ${owner} TO ${identifier(role)}`]),
+  ],
+};
+
+function missingRoles({ missing, makesRoles }: RolesState): Fault[] {
+  return missing.map((name) => ({
+    kind: "missing",
+    what: `the role ${name} is missing`,
+    refused: "make roles",
+    meaning: meanings[name] ?? "nobody can be given its rights",
+    remedy: `as a superuser: CREATE ROLE ${name} NOLOGIN; ${againText}`,
+    mendable: makesRoles,
+    severity: "warning",
+  }));
+}
+
+function foreignOwners(state: RolesState): Fault[] {
+  const { role, missing, joins, isMember, ownsAll, movesSchema } = state;
+  if (missing.includes(owner)) return [];
+  const join = `as a superuser: GRANT ${owner} TO ${identifier(role)}; ${againText}`;
+  const meaning = (name: string) => `only "${name}" and superusers can migrate them`;
+  if (state.owner === null) {
+    const what = `the objects of the schema hawser will belong to "${role}" and not to hawser_owner`;
+    return [{ kind: "missing", what, meaning: meaning(role), remedy: join, mendable: joins }];
+  }
+  return state.otherOwners.map(({ owner: name, objects }) => ({
+    kind: "missing",
+    what: `${objects} object${objects === 1 ? "" : "s"} of the schema hawser belong${objects === 1 ? "s" : ""} to "${name}" and not to hawser_owner`,
+    meaning: meaning(name),
+    remedy:
+      name === role && !isMember
+        ? join
+        : `run \`hawser init\` as "${name}" with membership of hawser_owner, or as a superuser`,
+    mendable: joins && ownsAll && movesSchema,
+    severity: "note",
+  }));
+}

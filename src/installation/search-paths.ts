@@ -1,0 +1,115 @@
+/**
+ * Schemas on the search_path of Hawser's logins in which others may create: no statement of Hawser calls what is put there,
+ * but the users' own may, in a handler with `message.client` or in psql.
+ */
+import { type Ask, identifier, someOf } from "./object.js";
+import type { Fault } from "./state.js";
+
+/**
+ * The logins that are no superusers and may connect here, and their paths. The login that functions run in has a path of
+ * its own in each session, whatever is set for it.
+ */
+const loginsSql = `
+  SELECT r.rolname AS login, coalesce(own.path, theirs.path, here.path, fallback.path) AS path
+    FROM pg_roles AS r
+    LEFT JOIN LATERAL (${settingSql("(SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())", "r.oid")}) AS own ON true
+    LEFT JOIN LATERAL (${settingSql("0", "r.oid")}) AS theirs ON true
+    LEFT JOIN LATERAL (${settingSql("(SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())", "0")}) AS here ON true
+    CROSS JOIN (
+      -- What a session goes back to may be this login's own.
+      SELECT CASE WHEN EXISTS (
+               SELECT FROM pg_db_role_setting AS s JOIN pg_roles AS me ON me.oid = s.setrole
+                WHERE me.rolname = session_user AND array_to_string(s.setconfig, ' ') ~ '\\msearch_path='
+             ) THEN g.boot_val ELSE g.reset_val END AS path
+        FROM pg_settings AS g WHERE g.name = 'search_path'
+    ) AS fallback
+   WHERE r.rolcanlogin AND NOT r.rolsuper AND has_database_privilege(r.oid, current_database(), 'CONNECT')
+     AND r.rolname !~ '^hawser_executor_[0-9a-f]{12}$'
+     AND EXISTS (
+       SELECT FROM pg_roles AS g
+        WHERE g.rolname IN ('hawser_bridge', 'hawser_peer', 'hawser_executor') AND pg_has_role(r.oid, g.oid, 'MEMBER')
+     )
+   ORDER BY 1`;
+
+function settingSql(database: string, role: string): string {
+  return `SELECT substr(c.line, length('search_path=') + 1) AS path
+            FROM pg_db_role_setting AS s CROSS JOIN LATERAL unnest(s.setconfig) AS c (line)
+           WHERE s.setdatabase = ${database} AND s.setrole = ${role} AND c.line LIKE 'search\\_path=%'`;
+}
+
+/** Of the schemas that there are; who owns Hawser may do all that it could do by planting. */
+const schemasSql = `
+  SELECT n.nspname AS name, o.rolname AS owner,
+         EXISTS (
+           SELECT FROM aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS a
+            WHERE a.grantee = 0 AND a.privilege_type = 'CREATE'
+         ) AS "isOpen",
+         o.rolsuper OR EXISTS (
+           SELECT FROM pg_roles AS h WHERE h.rolname = 'hawser_owner' AND pg_has_role(o.oid, h.oid, 'MEMBER')
+         ) OR o.rolname = n.nspname AS "isTrusted"
+    FROM pg_namespace AS n JOIN pg_roles AS o ON o.oid = n.nspowner
+   WHERE n.nspname = ANY ($1) ORDER BY 1`;
+
+interface FoundSchema {
+  readonly name: string;
+  readonly owner: string;
+  /** Every role may create in it. */
+  readonly isOpen: boolean;
+  /** Its owner may act as Hawser, or is the login that it is named like. */
+  readonly isTrusted: boolean;
+}
+
+/** Of a login: the names on its path, in their order. */
+interface LoginPath {
+  readonly login: string;
+  readonly names: readonly string[];
+}
+
+/** The risks of it. */
+export async function inspectSearchPaths(ask: Ask): Promise<Fault[]> {
+  const rows = await ask<{ login: string; path: string }>(loginsSql);
+  const logins = rows.map(({ login, path }): LoginPath => ({ login, names: namesOf(path, login) }));
+  const named = [...new Set(logins.flatMap(({ names }) => names))];
+  const schemas = await ask<FoundSchema>(schemasSql, named);
+  return schemas
+    .flatMap((schema) => {
+      const has = logins.filter(({ names }) => names.includes(schema.name));
+      if (schema.isOpen) return [openRisk(schema, has)];
+      return schema.isTrusted
+        ? []
+        : has.filter(({ login }) => login === schema.name).map((one) => foreignRisk(schema, one));
+    })
+    .map(([what, remedy]) => ({ kind: "risk", what, remedy, check: "roles" }));
+}
+
+type Words = readonly [what: string, remedy: string];
+
+function openRisk({ name }: FoundSchema, logins: readonly LoginPath[]): Words {
+  const shown = someOf(
+    logins.map(({ login }) => `"${login}"`),
+    3,
+  );
+  return [
+    `everybody may create in the schema "${name}", which is on the search_path of ${shown}, and so have statements of ` +
+      `${logins.length === 1 ? "this login" : "these logins"} call what is put there`,
+    `REVOKE CREATE ON SCHEMA ${identifier(name)} FROM PUBLIC`,
+  ];
+}
+
+/** A schema that is named like a login comes first on its path. */
+function foreignRisk({ name, owner }: FoundSchema, { login, names }: LoginPath): Words {
+  const rest = names.filter((each) => each !== name).map(identifier);
+  return [
+    `the schema "${name}", which is named like a login of Hawser and so on its search_path, belongs to "${owner}", who can ` +
+      "have statements of this login call what is put there",
+    `ALTER ROLE ${identifier(login)} SET search_path = ${rest.length === 0 ? "pg_catalog" : rest.join(", ")}`,
+  ];
+}
+
+/** The schemas of a path as Postgres writes it. */
+function namesOf(path: string, login: string): string[] {
+  const names = [...path.matchAll(/"((?:[^"]|"")*)"|[^,\s"]+/g)].map(([word, quoted]) =>
+    quoted === undefined ? word.toLowerCase() : quoted.replaceAll('""', '"'),
+  );
+  return [...new Set(names.map((name) => (name === "$user" ? login : name)))];
+}

@@ -1,0 +1,119 @@
+/**
+ * The schema `hawser`: whose it is, and how it is made. A role that made it beforehand could have put code into it, which
+ * would then run with the rights of the role that installs.
+ */
+import pg from "pg";
+import { StoreError } from "../errors/index.js";
+
+/**
+ * A list of oids, for `IN`: superusers, the present role, and who may act as hawser_owner. All that they could do by code
+ * of theirs they may do, or were given by somebody who may.
+ */
+export const trustedRoles = `(
+  SELECT r.oid FROM pg_catalog.pg_roles AS r
+   WHERE r.rolsuper OR r.rolname = current_user
+      OR EXISTS (SELECT FROM pg_catalog.pg_roles AS o WHERE o.rolname = 'hawser_owner' AND pg_catalog.pg_has_role(r.oid, o.oid, 'MEMBER')))`;
+
+/**
+ * One row, by the catalogs alone. Owners count for who may make things in the schema: they would make them beside those of
+ * the owner. Who only reads is kept from a table whose reading, or writing, runs something.
+ */
+export const schemaInspectionSql = `
+  SELECT h.oid IS NOT NULL AS "exists", m.oid IS NOT NULL AS migrated, current_user AS role,
+         f.what, pg_catalog.pg_get_userbyid(f.owner) AS owner, coalesce(f.odd, false) AS odd,
+         EXISTS (SELECT FROM pg_catalog.pg_roles AS o WHERE o.rolname = 'hawser_owner') AS "hasOwnerRole"
+    FROM (SELECT) AS one
+    LEFT JOIN (
+      SELECT n.oid, n.nspowner, pg_catalog.has_schema_privilege(n.oid, 'CREATE') AS creatable
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+    ) AS h ON true
+    LEFT JOIN pg_catalog.pg_class AS m ON m.relnamespace = h.oid AND m.relname = 'migrations'
+    LEFT JOIN LATERAL (
+      SELECT o.* FROM (
+        SELECT 1 AS nth, 'the schema hawser' AS what, h.nspowner AS owner, false AS odd
+        UNION ALL
+        SELECT 2, 'the relation hawser.' || pg_catalog.quote_ident(c.relname), c.relowner, false
+          FROM pg_catalog.pg_class AS c WHERE c.relnamespace = h.oid
+        UNION ALL
+        SELECT 3, 'the function hawser.' || pg_catalog.quote_ident(p.proname), p.proowner, false
+          FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = h.oid
+      ) AS o
+       WHERE h.creatable AND o.owner NOT IN ${trustedRoles}
+      UNION ALL
+      SELECT 4, 'the relation hawser.migrations', m.relowner, true
+       WHERE m.relkind <> 'r' OR m.relrowsecurity OR m.relhassubclass
+          OR EXISTS (SELECT FROM pg_catalog.pg_rewrite AS w WHERE w.ev_class = m.oid)
+          OR EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = m.oid)
+          OR EXISTS (
+            SELECT FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+             WHERE a.attrelid = m.oid AND a.attnum > 0 AND NOT a.attisdropped
+               AND t.typnamespace <> 'pg_catalog'::pg_catalog.regnamespace)
+      ORDER BY 1, 2
+      LIMIT 1
+    ) AS f ON true`;
+
+interface SchemaInspection {
+  readonly exists: boolean;
+  readonly migrated: boolean;
+  readonly role: string;
+  /** What is in the way; null if nothing is. */
+  readonly what: string | null;
+  readonly owner: string | null;
+  /** It is not what it should be, whomever it belongs to. */
+  readonly odd: boolean;
+  readonly hasOwnerRole: boolean;
+}
+
+/** Whether the schema is there, and whether it has the table of migrations. */
+export type SchemaPresence = Pick<SchemaInspection, "exists" | "migrated">;
+
+/**
+ * Reads the catalogs, and touches nothing of the schema.
+ *
+ * @throws StoreError `name_occupied` if it, or something in it, is not Hawser's
+ */
+export async function inspectSchema(client: pg.Client): Promise<SchemaPresence> {
+  const { rows } = await client.query<SchemaInspection>(schemaInspectionSql);
+  const { exists, migrated, role, what, owner, odd, hasOwnerRole } = rows[0]!;
+  if (what === null) return { exists, migrated };
+  const drop = "DROP SCHEMA hawser CASCADE";
+  if (odd) {
+    throw new StoreError(
+      "name_occupied",
+      `${what} of "${owner}" is not the plain table that Hawser makes, and to read or write it could run code of "${owner}" ` +
+        `with the rights of "${role}". Nothing was done. If it is not Hawser's: ${drop}`,
+    );
+  }
+  const grant = `${hasOwnerRole ? "" : "CREATE ROLE hawser_owner NOLOGIN; "}GRANT hawser_owner TO ${pg.escapeIdentifier(owner!)}`;
+  throw new StoreError(
+    "name_occupied",
+    `${what} belongs to "${owner}", who is neither a superuser nor a member of hawser_owner, and whose code would run with ` +
+      `the rights of "${role}". Nothing was done. If "${owner}" has installed Hawser here and is to be trusted: ${grant}; ` +
+      `if not: ${drop}`,
+  );
+}
+
+/**
+ * A block of PL/pgSQL. It fails where the schema is there: who made it could have put code of their own into it. What
+ * ALTER DEFAULT PRIVILEGES gives to others on new schemas is taken back.
+ *
+ * @param name a plain name
+ */
+export function newSchemaSql(name: string): string {
+  return `DO $do$
+DECLARE
+  grantee text;
+BEGIN
+  CREATE SCHEMA ${name};
+  FOR grantee IN
+    SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END
+    FROM pg_catalog.pg_namespace AS n, pg_catalog.aclexplode(n.nspacl) AS a
+    WHERE n.nspname = '${name}' AND a.grantee <> n.nspowner
+  LOOP
+    EXECUTE 'REVOKE ALL ON SCHEMA ${name} FROM ' || grantee;
+  END LOOP;
+  -- Default privileges can leave out the owner, too.
+  EXECUTE pg_catalog.format('GRANT ALL ON SCHEMA ${name} TO %I', current_user);
+END
+$do$;`;
+}
