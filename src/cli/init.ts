@@ -110,7 +110,7 @@ function tell(report: InstallReport): void {
   if (sql !== undefined) {
     process.stdout.write(sql);
     for (const line of warned) print(process.stderr, line);
-    for (const line of [...missingPrivileges.flatMap(shortfallLines), ...errandLines(report)])
+    for (const line of [...missingPrivileges.flatMap(missingPrivilegeLines), ...superuserLines(report)])
       print(process.stderr, line);
     return;
   }
@@ -125,12 +125,12 @@ function tell(report: InstallReport): void {
     const remedies = superuserStatements.length === 0 ? "" : ". A remedy stands with each, or, all at once, below";
     print(process.stdout, `\nWhat ${pc.bold(printable(role))} may not do; everything else works${remedies}:`);
   }
-  const lines = [...missingPrivileges.flatMap(shortfallLines), ...errandLines(report), ...nextLines(report)];
+  const lines = [...missingPrivileges.flatMap(missingPrivilegeLines), ...superuserLines(report), ...nextLines(report)];
   for (const line of lines) print(process.stdout, line);
 }
 
 /** All that is to be asked of a superuser, to be handed over as it is. */
-function errandLines({ role, nats, superuserStatements }: InstallReport): string[] {
+function superuserLines({ role, nats, superuserStatements }: InstallReport): string[] {
   if (superuserStatements.length === 0) return [];
   const makesMore = nats !== null && (nats.wrappers.length === 0 || !nats.eventTriggers);
   const then = makesMore
@@ -212,14 +212,14 @@ function tellRemoval({
   }
   if (missingPrivileges.length === 0) return;
   print(process.stdout, `\nWhat ${pc.bold(printable(role))} could not remove:`);
-  for (const line of missingPrivileges.flatMap(shortfallLines)) print(process.stdout, line);
+  for (const line of missingPrivileges.flatMap(missingPrivilegeLines)) print(process.stdout, line);
 }
 
 function warningLine(warning: string): string {
   return `${pc.yellow("Warning:")} ${printable(warning)}`;
 }
 
-function shortfallLines({ what, meaning, remedy }: MissingPrivilege): string[] {
+function missingPrivilegeLines({ what, meaning, remedy }: MissingPrivilege): string[] {
   return [
     `${pc.yellow("•")} ${printable(what)}`,
     `    which means: ${printable(meaning)}`,

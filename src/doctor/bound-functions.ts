@@ -56,11 +56,11 @@ async function handlers(facts: Facts): Promise<Verdict> {
     return { notChecked: `this login may not read ${tables.natsHandler}: GRANT hawser_bridge to it` };
   const found = await facts.rows<Handler>(brokenSql);
   const findings = [...(await facts.findings("handlers")), ...found.flatMap(faultOf)];
-  const surplus = findings.length - most;
+  const more = findings.length - most;
   return {
     findings: [
       ...findings.slice(0, most),
-      ...(surplus > 0 ? [{ ...findings[most]!, what: `and ${surplus} more, such as: ${findings[most]!.what}` }] : []),
+      ...(more > 0 ? [{ ...findings[most]!, what: `and ${more} more, such as: ${findings[most]!.what}` }] : []),
     ],
     seen: `${counts.subscriptions} subscriptions, ${counts.responders} responders`,
   };

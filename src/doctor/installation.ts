@@ -37,7 +37,7 @@ export function installationChecks(facts: Facts): Check[] {
     catalogCheck("replica", () => replica(facts), { needs: ["version"] }),
     catalogCheck("roles", () => roles(facts), { needs: ["version"] }),
     catalogCheck("grants", () => grants(facts), { needs: ["version"] }),
-    catalogCheck("surplus-grants", () => excessGrants(facts), { needs: ["version"] }),
+    catalogCheck("excess-privileges", () => excessGrants(facts), { needs: ["version"] }),
     catalogCheck("nats-from-sql", () => natsFromSql(facts), { needs: ["version"] }),
     catalogCheck("dblink", () => dblink(facts), { needs: ["nats-from-sql"] }),
     catalogCheck("functions", () => functions(facts), { needs: ["nats-from-sql"], explainedBy: ["dblink"] }),

@@ -32,7 +32,7 @@ interface Lead {
 export function leadCheck(facts: Facts): Check {
   return catalogCheck("lead", (signal) => lead(facts, signal), {
     needs: ["nats-from-sql", "nats-server"],
-    explainedBy: ["gateway", "nats", "executor-login", "grants", "surplus-grants"],
+    explainedBy: ["gateway", "nats", "executor-login", "grants", "excess-privileges"],
     timeoutMs: leaderExpiryMs + catalogCheckMs,
   });
 }

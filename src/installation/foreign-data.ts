@@ -122,7 +122,7 @@ BEGIN
   ) THEN
     RETURN;
   END IF;
-  -- Delivered when it is committed: whoever listens reads the definition again.
+  -- Delivered when it is committed: a process of hawser serve then reads the definition again.
   PERFORM pg_notify(${literal(notifyChannels.natsServer)}, json_build_object('operation', 'update', 'id', 1)::text);
 END
 $function$;

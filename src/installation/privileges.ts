@@ -215,7 +215,7 @@ function excessFault(group: readonly (readonly Held[])[]): Fault {
       `${someOf(objects, 1)}${optionOnly ? " to others" : ""}, which Hawser has not given`,
     // Only the role that has granted it can take it back.
     remedy: grantor === null ? revoke : `SET ROLE ${identifier(grantor)}; ${revoke}; RESET ROLE`,
-    check: "surplus-grants",
+    check: "excess-privileges",
     subject: object,
     ...(isRead && {
       meaning: "subscribed functions could read it, and so `hawser serve` calls none",

@@ -143,7 +143,7 @@ const rightsOfMembers: Readonly<Record<string, string>> = {
 };
 
 /**
- * Whoever made the roles, or another database's installation, may have put somebody into them. To be asked before the first
+ * The role that made them, or another database's installation, may have put somebody into them. To be asked before the first
  * installation in a database, which gives its secrets to them.
  */
 export function presentMembers({ roles }: State): Fault[] {
@@ -161,7 +161,7 @@ export function presentMembers({ roles }: State): Fault[] {
 
 /** What each role is for, as far as its absence matters. */
 const meanings: Readonly<Record<string, string>> = {
-  hawser_owner: "the schema belongs to whoever made it, and only that role can migrate it",
+  hawser_owner: "the schema belongs to the role that made it, and only that one can migrate it",
   hawser_peer: "no login can be given just the rights of a peer; peers run as the owner of the schema",
 };
 

@@ -23,7 +23,7 @@ export interface MigrateOptions {
   readonly role?: HawserRole | undefined;
   /** What it is for, to follow "could not" in an error. Default `migrate the schema hawser`. */
   readonly action?: string | undefined;
-  /** Whoever migrates goes on to need a session: a transaction pooler is refused. */
+  /** The caller goes on to need a session: a transaction pooler is refused. */
   readonly needsSession?: boolean | undefined;
   /** Ends it at once, also where Postgres does not answer. */
   readonly signal?: AbortSignal | undefined;

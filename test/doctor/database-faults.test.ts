@@ -248,7 +248,7 @@ const faults: readonly Fault[] = [
     fault: "a grant that Hawser has not given",
     seed: ["GRANT SELECT ON hawser.gateway_secret TO pg_monitor"],
     finding: {
-      ...{ check: "surplus-grants", severity: "warning" },
+      ...{ check: "excess-privileges", severity: "warning" },
       remedy: expect.stringMatching(/^REVOKE SELECT ON TABLE hawser\.gateway_secret FROM "?pg_monitor"?$/),
     },
   },
@@ -256,7 +256,7 @@ const faults: readonly Fault[] = [
     fault: "a grant to PUBLIC, which subscribed functions could use",
     seed: ["GRANT SELECT ON hawser.gateway_secret TO PUBLIC"],
     finding: {
-      ...{ check: "surplus-grants", severity: "error", code: "executor_login" },
+      ...{ check: "excess-privileges", severity: "error", code: "executor_login" },
       remedy: "REVOKE SELECT ON TABLE hawser.gateway_secret FROM PUBLIC",
     },
   },

@@ -66,7 +66,7 @@ export function installExtension(
   const { sql, control } = extensionFiles(version);
   const present = namesIn(directory);
   refuseNative(where, present, sql.name);
-  // Whoever finds the control file finds the script.
+  // A reader of the control file finds the script.
   const changes = [sql, control].map(({ name, text }): FileChange => {
     const path = join(directory, name);
     if (present.includes(name) && readFileSync(path, "utf8") === text) return { path, change: "unchanged" };

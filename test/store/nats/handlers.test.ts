@@ -71,7 +71,7 @@ describe("the login that calls functions for NATS", () => {
     expect(serverKey).toBe(keyed("Server Key").toString("base64"));
   });
 
-  it("is a shortfall where the role may make no roles, with its remedy, beforehand and after", async () => {
+  it("is a missing privilege where the role may make no roles, with its remedy, beforehand and after", async () => {
     await using limited = await limitedInstaller();
     const foreseen = await install({ databaseUrl: limited.installerUrl, dryRun: true });
     const done = await install({ databaseUrl: limited.installerUrl });

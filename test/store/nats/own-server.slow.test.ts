@@ -155,7 +155,7 @@ describe("on a server that has never seen Hawser", () => {
   it.each([
     ["that knows nothing of dblink", "SELECT"],
     ["with a dblink that nobody may use", "CREATE SCHEMA hawser_dblink; CREATE EXTENSION dblink SCHEMA hawser_dblink"],
-  ])("a superuser has one errand to run for a role of few rights, in a database %s", async (_, prepare) => {
+  ])("a superuser has all statements to run at once for a role of few rights, in a database %s", async (_, prepare) => {
     await onServer(
       url,
       prepare,

@@ -21,7 +21,7 @@ export function lacking(missingPrivileges: MissingPrivileges): string[] {
   return missingPrivileges.map(({ what }) => what).filter((what) => !what.includes("objects of the schema hawser"));
 }
 
-/** The SQL that a shortfall names as its remedy for a superuser. */
+/** The SQL that a missing privilege names as its remedy for a superuser. */
 export function remedyOf(missingPrivileges: MissingPrivileges, what: RegExp): string {
   const { remedy } = missingPrivileges.find((one) => what.test(one.what))!;
   return /^as (?:a superuser|the owner of the schema): (?:run `hawser init`, or )?(.*?)(?:, or name .*)?(?:; then run `hawser init` again)?$/.exec(
