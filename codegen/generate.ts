@@ -5,7 +5,7 @@ import { generateGatewayDocs, generateGatewayTypescript } from "./gateway/genera
 import type { Spec } from "./model/spec.js";
 import { printDocs } from "./nats-options/print-docs.js";
 import { printTypeScript } from "./nats-options/print-typescript.js";
-import { readOptionsSchema } from "./nats-options/read-schema.js";
+import { readOptionsSchema, refuseOtherRules } from "./nats-options/read-schema.js";
 import { SchemaError } from "./nats-options/schema-node.js";
 import type { GeneratedFile, Generator } from "./plugin.js";
 import { generateRows } from "./rows/generate.js";
@@ -46,6 +46,7 @@ export function generateFromSpec(spec: Spec): GeneratedFile[] {
  */
 export function generateAll(spec: Spec): GeneratedFile[] {
   const model = readOptionsSchema(readSchemaFile(), schemaFile);
+  refuseOtherRules(model, spec.namedRules);
   return [
     ...generateFromSpec(spec),
     // Types, validators in TypeScript and SQL, the resolver of the authentication mode.

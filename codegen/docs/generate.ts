@@ -1,7 +1,7 @@
 import type { Spec, SpecFile } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
 import { markdownHead } from "../print.js";
-import { messagesWithRules } from "../validators/message-validator.js";
+import { messagesWithRules } from "../validators/frames.js";
 import { catalogSection } from "./catalog-page.js";
 import { errorsSections } from "./errors-page.js";
 import { framesSection } from "./frames-page.js";

@@ -1,10 +1,9 @@
 import { type GatewayFamily, type GatewayGroup, payloadTypes } from "../model/gateway-functions.js";
 import type { GatewayValue } from "../model/gateway-values.js";
-import { lowerFirst, pascalCase } from "../model/names.js";
+import { lowerFirst } from "../model/names.js";
 import type { SpecFile } from "../model/spec.js";
 import { docstring, stringLiteral, typescriptHead } from "../print.js";
-import { printCheck } from "../validators/check-function.js";
-import { importLine } from "../validators/imports.js";
+import { checkExpression, importLine, ruleImports } from "../validators/checks.js";
 import { handlerResult, nameWithStar, requestType, responseInterface } from "./typescript-types.js";
 import { rowWriter, writeLine } from "./write-line.js";
 
@@ -31,9 +30,6 @@ const argumentNames = [
  */
 export function methodsModule(sources: readonly SpecFile[], groups: readonly GatewayGroup[]): string {
   const answered = groups.flatMap(({ families }) => families.filter(({ local }) => !local));
-  const checks = answered.flatMap((family) =>
-    family.parameters.filter(hasRules).map((value) => printCheck(checkedValue(value))),
-  );
   const body = [
     `${docstring("The types that a payload can have in SQL, by their part of a function's name.")}export type PayloadType = ${Object.keys(payloadTypes).map(stringLiteral).join(" | ")};\n`,
     ...answered.map((family) =>
@@ -41,14 +37,13 @@ export function methodsModule(sources: readonly SpecFile[], groups: readonly Gat
     ),
     handlerInterface(groups, answered),
     methodType,
-    ...checks,
     ...answered.map(readFunction),
     ...answered.filter(({ returns }) => returns === "row" || returns === "rows").map(rowWriter),
     methodTable(answered),
   ];
   return [
     typescriptHead("codegen/gateway", sources),
-    importLine(body, "../rules/violation.js") + importLine(body, "./argument.js", argumentNames),
+    ruleImports(body, "../rules") + importLine(body.join("\n"), "./argument.js", argumentNames),
     ...body,
   ].join("\n");
 }
@@ -86,30 +81,20 @@ function hasRules({ rules }: GatewayValue): boolean {
   return Object.keys(rules).length > 0;
 }
 
-function checkedValue(value: GatewayValue) {
-  return {
-    functionName: checkName(value),
-    path: value.name,
-    origin: `${value.field.parent.name}.${value.field.name}`,
-    comment: value.comment,
-    kind: value.kind as "string",
-    repeated: false,
-    range: undefined,
-    rangeIsSure: true,
-    rules: value.rules,
-  };
-}
-
-function checkName(value: GatewayValue): string {
-  return `check${value.field.parent.name}${pascalCase(value.field.name)}`;
-}
-
 function readFunction(family: GatewayFamily): string {
   const names = family.parameters.filter(({ repeated }) => !repeated).map(({ property }) => stringLiteral(property));
   const namesConstant = `${lowerFirst(family.method.name)}Names`;
   const lines = family.parameters.flatMap((value) => {
     const read = readExpression(value);
-    const call = `obey(${stringLiteral(value.name)}, ${checkName(value)}(${value.property}));`;
+    const check = {
+      path: value.name,
+      kind: value.kind as "string",
+      repeated: false,
+      range: undefined,
+      rules: value.rules,
+      inline: true,
+    };
+    const call = `obey(${checkExpression(check, value.property)});`;
     return [
       `  const ${value.property} = ${value.optional || value.repeated ? read : `needed(${stringLiteral(value.name)}, ${read})`};`,
       ...(hasRules(value) ? [value.optional ? `  if (${value.property} !== undefined) ${call}` : `  ${call}`] : []),

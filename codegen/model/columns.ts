@@ -74,7 +74,7 @@ function readColumn(field: DescField, options: SpecOptions): Column {
   const repeated = field.fieldKind === "list";
   const kind = kindOfSqlType(type);
   const range = rangeOfSqlType(type);
-  const rules = readRules(field, options.rules(field), { kind, repeated, range });
+  const rules = readRules(field, options, { kind, repeated, range });
   return {
     field,
     name: sqlIdentifier(field, "column name", field.name),

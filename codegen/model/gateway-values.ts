@@ -135,7 +135,7 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
     messageContext: option.messageContext,
     noDefault: option.noDefault,
     timeout: option.timeout,
-    rules: readRules(field, options.rules(field), { kind: ruleKind, repeated, range: integerRangeOf(field) }),
+    rules: readRules(field, options, { kind: ruleKind, repeated, range: integerRangeOf(field) }),
   };
 }
 

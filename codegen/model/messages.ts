@@ -68,7 +68,7 @@ function readField(field: DescField, options: SpecOptions): MessageField {
   const kind = valueKindOf(field);
   const repeated = field.fieldKind === "list";
   const range = integerRangeOf(field);
-  const rules = readRules(field, options.rules(field), { kind, repeated, range });
+  const rules = readRules(field, options, { kind, repeated, range });
   refuseOption(field, "column", options.column(field));
   refuseOption(field, "setting", options.setting(field));
   return {

@@ -1,5 +1,7 @@
-import type { DescEnumValue, DescField, DescMessage, DescMethod, DescOneof } from "@bufbuild/protobuf";
+import type { DescEnumValue, DescField, DescFile, DescMessage, DescMethod, DescOneof } from "@bufbuild/protobuf";
 import { type AnyDesc, type FileRegistry, getOption, hasOption } from "@bufbuild/protobuf";
+import { TakenNames } from "./duplicates.js";
+import { SpecError } from "./spec-error.js";
 
 /** The package that declares the spec's own options. */
 export const specPackage = "hawser.spec.v1";
@@ -34,6 +36,14 @@ export interface RulesOption {
   maxItems?: number;
   in: string[];
   required: boolean;
+  /** The name of rules that are said elsewhere, and hold besides. */
+  named: string;
+}
+
+export interface NamedRulesOption {
+  name: string;
+  about: string;
+  rules?: RulesOption;
 }
 
 export interface SettingOption {
@@ -81,9 +91,24 @@ export interface ErrorOption {
 /** Reads the spec's options from descriptors, by reflection. */
 export class SpecOptions {
   readonly #registry: FileRegistry;
+  /** The rules that fields refer to by their names, of all files. */
+  readonly namedRules: ReadonlyMap<string, NamedRulesOption & { readonly file: DescFile }>;
 
+  /** @throws SpecError if two rules have one name, or if rules lack a name or what they are about */
   constructor(registry: FileRegistry) {
     this.#registry = registry;
+    const taken = new TakenNames("name of rules");
+    const named = new Map<string, NamedRulesOption & { readonly file: DescFile }>();
+    for (const file of registry.files) {
+      for (const entry of this.#read<NamedRulesOption[]>(file, "named_rules") ?? []) {
+        if (!/^[a-z][a-z0-9_]*$/.test(entry.name) || entry.about === "" || entry.rules === undefined) {
+          throw new SpecError(file, `named_rules "${entry.name}": give a name in lower_snake_case, about, and rules`);
+        }
+        taken.take(entry.name, file);
+        named.set(entry.name, { ...entry, file });
+      }
+    }
+    this.namedRules = named;
   }
 
   table(message: DescMessage): TableOption | undefined {

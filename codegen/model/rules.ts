@@ -1,5 +1,5 @@
-import type { DescField } from "@bufbuild/protobuf";
-import type { RulesOption } from "./options.js";
+import type { DescField, DescFile } from "@bufbuild/protobuf";
+import type { RulesOption, SpecOptions } from "./options.js";
 import { patternProblem } from "./pattern.js";
 import { SpecError } from "./spec-error.js";
 import { type IntegerRange, specTypeOf, type ValueKind } from "./value-kind.js";
@@ -14,6 +14,8 @@ export interface Rules {
   readonly maxItems?: number;
   readonly in?: readonly string[];
   readonly required?: true;
+  /** The name under which the spec says them, if all of them are those of the name. */
+  readonly named?: string;
 }
 
 /** A regular expression that the whole string matches, and what it means, as in "must not contain ':'". */
@@ -52,19 +54,45 @@ const specNames: Record<keyof RulesOption, string> = {
   maxItems: "max_items",
   in: "in",
   required: "required",
+  named: "named",
 };
+
+const ruleNames = Object.keys(specNames) as (keyof RulesOption)[];
 
 /**
  * The rules of a field, checked.
  *
  * @throws SpecError if one does not apply to the type, lies outside it, or contradicts another.
  */
-export function readRules(field: DescField, option: RulesOption | undefined, target: RuleTarget): Rules {
-  if (option === undefined) {
+export function readRules(field: DescField, options: SpecOptions, target: RuleTarget): Rules {
+  const said = options.rules(field);
+  if (said === undefined) {
     return noRules;
   }
+  const option = withNamed(field, said, options);
   refuseForeignRules(field, option, target);
   refuseContradictions(field, option, target.range);
+  return rulesOf(field, option);
+}
+
+/** Rules that have a name. They are rules of a text, or of bytes. */
+export interface NamedRules {
+  readonly file: DescFile;
+  readonly name: string;
+  readonly about: string;
+  readonly rules: Rules;
+}
+
+/** @throws SpecError if a rule is none of a text, or contradicts another one */
+export function readNamedRules(options: SpecOptions): NamedRules[] {
+  return [...options.namedRules.values()].map(({ file, name, about, rules }) => {
+    refuseForeignRules(file, rules!, { kind: "string", repeated: false });
+    refuseContradictions(file, rules!, undefined);
+    return { file, name, about, rules: rulesOf(file, rules!) };
+  });
+}
+
+function rulesOf(field: DescField | DescFile, option: RulesOption): Rules {
   return {
     ...(option.min === undefined ? {} : { min: option.min }),
     ...(option.max === undefined ? {} : { max: option.max }),
@@ -74,24 +102,47 @@ export function readRules(field: DescField, option: RulesOption | undefined, tar
     ...(option.maxItems === undefined ? {} : { maxItems: option.maxItems }),
     ...(option.in.length === 0 ? {} : { in: option.in }),
     ...(option.required ? { required: true } : {}),
+    ...(option.named === "" ? {} : { named: option.named }),
   };
 }
 
-function refuseForeignRules(field: DescField, option: RulesOption, target: RuleTarget): void {
+/** What is said at the field, together with the rules that it names. */
+function withNamed(field: DescField, said: RulesOption, options: SpecOptions): RulesOption {
+  if (said.named === "") {
+    return said;
+  }
+  const named = options.namedRules.get(said.named)?.rules;
+  if (named === undefined) {
+    const names = [...options.namedRules.keys()].join(", ");
+    throw new SpecError(field, `there are no rules named "${said.named}"; there are ${names || "none"}`);
+  }
+  const beside = ruleNames.filter((name) => name !== "named" && isSet(said[name]));
+  const twice = beside.find((name) => isSet(named[name]));
+  if (twice !== undefined) {
+    throw new SpecError(field, `rule ${specNames[twice]} is one of "${said.named}" already`);
+  }
+  const added = Object.fromEntries(beside.map((name) => [name, said[name]]));
+  return { ...named, ...added, named: beside.length === 0 ? said.named : "" };
+}
+
+function refuseForeignRules(field: DescField | DescFile, option: RulesOption, target: RuleTarget): void {
   const ofKind = (target.kind !== undefined && rulesOfKind[target.kind]) || [];
   const allowed: readonly string[] = target.repeated ? ["maxItems"] : ofKind;
-  for (const name of Object.keys(specNames) as (keyof RulesOption)[]) {
-    if (isSet(option[name]) && !allowed.includes(name)) {
+  for (const name of ruleNames) {
+    if (name !== "named" && isSet(option[name]) && !allowed.includes(name)) {
       const takes =
         allowed.length === 0
           ? "which takes no rules"
           : `which takes ${allowed.map((rule) => specNames[rule as keyof RulesOption]).join(", ")}`;
-      throw new SpecError(field, `rule ${specNames[name]} does not apply to ${specTypeOf(field)}, ${takes}`);
+      throw new SpecError(
+        field,
+        `rule ${specNames[name]} does not apply to ${field.kind === "file" ? "named rules" : specTypeOf(field)}, ${takes}`,
+      );
     }
   }
 }
 
-function refuseContradictions(field: DescField, option: RulesOption, range: IntegerRange | undefined): void {
+function refuseContradictions(field: DescField | DescFile, option: RulesOption, range: IntegerRange | undefined): void {
   const { min, max, minBytes, maxBytes, pattern } = option;
   if (range !== undefined) {
     for (const [name, limit] of [
@@ -122,7 +173,7 @@ function refuseContradictions(field: DescField, option: RulesOption, range: Inte
   }
 }
 
-function byteCount(field: DescField, name: string, value: bigint): number {
+function byteCount(field: DescField | DescFile, name: string, value: bigint): number {
   // One value in Postgres has less than 1 GiB, and so has a string in JavaScript.
   if (value > 2n ** 30n) {
     throw new SpecError(field, `rule ${name}: ${value} is more than 1 GiB, which no value can have`);

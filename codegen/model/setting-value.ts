@@ -1,5 +1,5 @@
 import type { DescField } from "@bufbuild/protobuf";
-import { bytesText, rangeText, valuesText } from "./rule-text.js";
+import { bytesText, rangeText, valuesText } from "../validators/runtime/violation.js";
 import type { Rules } from "./rules.js";
 import type { Setting, SettingValue } from "./settings.js";
 import { SpecError } from "./spec-error.js";

@@ -61,7 +61,7 @@ function readSetting(field: DescField, options: SpecOptions): Setting {
   const option = settingOption(field, options);
   const kind = settingKind(field);
   const range = integerRangeOf(field);
-  const rules = readRules(field, options.rules(field), { kind: valueKindOf(field)!, repeated: false, range });
+  const rules = readRules(field, options, { kind: valueKindOf(field)!, repeated: false, range });
   if (rules.max !== undefined && rules.max > greatestExactInteger) {
     throw new SpecError(field, `rule max: ${rules.max} is above 2^53 - 1, which a setting cannot hold exactly`);
   }

@@ -5,6 +5,7 @@ import { type FunctionGroup, readFunctionGroup } from "./functions.js";
 import { type GatewayGroup, readGatewayGroup } from "./gateway-functions.js";
 import { type Message, readMessage } from "./messages.js";
 import { SpecOptions, specPackage } from "./options.js";
+import { type NamedRules, readNamedRules } from "./rules.js";
 import { readSettingGroup, type SettingGroup } from "./settings.js";
 import { SpecError } from "./spec-error.js";
 import { readTable, type Table } from "./tables.js";
@@ -13,6 +14,8 @@ import { readTable, type Table } from "./tables.js";
 export interface Spec {
   /** In the order of the request, which buf sorts by path. */
   readonly files: readonly SpecFile[];
+  /** The rules that have a name, of all files. */
+  readonly namedRules: readonly NamedRules[];
 }
 
 /** What one proto file declares, in the order of its declarations. */
@@ -37,6 +40,7 @@ export function readSpec(registry: FileRegistry, files: readonly DescFile[]): Sp
     files: files
       .filter((file) => file.proto.package !== specPackage)
       .map((file) => readFile(file, options, functionMessages(files, options))),
+    namedRules: readNamedRules(options),
   };
   refuseSharedNames(spec);
   return spec;

@@ -43,6 +43,8 @@ export interface StringOption extends OptionBase {
   readonly maxLength: number;
   /** A regular expression that JavaScript and Postgres read alike, and what it means, completing "must be". */
   readonly pattern?: { readonly source: string; readonly means: string };
+  /** The rules of the proto files that this pattern is one of, by their name. */
+  readonly rules?: string;
 }
 
 export interface IntegerOption extends OptionBase {

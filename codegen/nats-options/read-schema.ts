@@ -1,4 +1,5 @@
 import { patternProblem } from "../model/pattern.js";
+import type { NamedRules } from "../model/rules.js";
 import {
   type BooleanOption,
   type IntegerOption,
@@ -64,6 +65,27 @@ export function readOptionsSchema(text: string, file: string): OptionsModel {
   };
 }
 
+/**
+ * A pattern that is one of the named rules of the proto files, too, stands here once more, so that the schema can be read
+ * by itself: both must be the same.
+ *
+ * @throws SchemaError if they are not
+ */
+export function refuseOtherRules(model: OptionsModel, named: readonly NamedRules[]): void {
+  for (const option of model.options) {
+    if (option.type !== "string" || option.rules === undefined) continue;
+    const pattern = named.find(({ name }) => name === option.rules)?.rules.pattern;
+    const isSame = pattern?.source === option.pattern?.source && pattern?.means === `must be ${option.pattern?.means}`;
+    if (pattern === undefined || !isSame) {
+      const problem =
+        pattern === undefined
+          ? `"${option.rules}" is no name of rules with a pattern`
+          : `pattern and x-pattern-means differ from those of "${option.rules}", "${pattern.source}" (${pattern.means})`;
+      throw new SchemaError(model.file, `/properties/${option.name}/x-rules`, problem);
+    }
+  }
+}
+
 function parse(text: string, file: string): SchemaNode {
   let json: Json;
   try {
@@ -119,6 +141,7 @@ const wordsOfType = {
     "maxLength",
     "pattern",
     "x-pattern-means",
+    "x-rules",
     "x-secret",
     "x-path",
     "x-user-mapping",
@@ -180,6 +203,7 @@ function readStringOption(name: string, node: SchemaNode): StringOption {
     minLength,
     maxLength,
     ...(pattern && { pattern }),
+    ...(node.has("x-rules") && { rules: node.text("x-rules") }),
   };
   const value = node.get("default");
   return value === undefined ? option : { ...option, default: stringDefault(node, option, value) };

@@ -1,16 +1,15 @@
 import { readFileSync } from "node:fs";
 import { TakenNames } from "../model/duplicates.js";
-import { baseNameOf } from "../model/names.js";
-import type { Spec } from "../model/spec.js";
+import { baseNameOf, camelCase } from "../model/names.js";
+import type { Spec, SpecFile } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
-import { filesByArea, typescriptHead } from "../print.js";
-import { catalogModule } from "./catalog-module.js";
-import { framesModule } from "./frames-module.js";
-import { messagesWithRules } from "./message-validator.js";
+import { docstring, filesByArea, typescriptHead } from "../print.js";
+import { checkExpression, checkedColumn, checkedType, printLimits, ruleImports, textEntries } from "./checks.js";
+import { framesModule, messagesWithRules } from "./frames.js";
 
 /**
- * `<area>/<file>.ts` for each file with messages that have rules, `<area>/<file>.ts` for each file with tables, and
- * `violation.ts`, on which they stand.
+ * `<area>/<file>.ts` for each file with messages that have rules, `<area>/<file>.ts` for each file with tables,
+ * `named.ts` with the rules that have a name, and `violation.ts`, on which they stand.
  */
 export function generateValidators(spec: Spec): GeneratedFile[] {
   const checked = messagesWithRules(spec.files.flatMap((file) => file.messages));
@@ -22,7 +21,7 @@ export function generateValidators(spec: Spec): GeneratedFile[] {
       const made = [
         ...(hasMessages ? [{ path: `${path}.ts`, content: framesModule(file, checked) }] : []),
         ...(file.tables.length > 0
-          ? [{ path: `${path}${hasMessages ? "-rows" : ""}.ts`, content: catalogModule(file, area) }]
+          ? [{ path: `${path}${hasMessages ? "-rows" : ""}.ts`, content: catalogModule(file) }]
           : []),
       ];
       for (const one of made) {
@@ -31,10 +30,47 @@ export function generateValidators(spec: Spec): GeneratedFile[] {
       return made;
     }),
   );
+  const named = namedModule(spec);
   return [
+    ...(named === undefined ? [] : [{ path: "named.ts", content: named }]),
     { path: "violation.ts", content: `${typescriptHead("codegen/validators", [runtimeFile])}\n${runtime()}` },
     ...modules,
   ];
+}
+
+/** The rules that fields refer to by their names; undefined if there are none. */
+function namedModule(spec: Spec): string | undefined {
+  const entries = spec.namedRules.map(
+    ({ name, about, rules }) =>
+      `${docstring(about, "  ")}  ${camelCase(name)}: {\n    ${textEntries(rules, ",\n    ")},\n  },\n`,
+  );
+  return entries.length === 0
+    ? undefined
+    : [
+        typescriptHead("codegen/validators", [...new Set(spec.namedRules.map(({ file }) => file.proto.name))]),
+        'import type { TextRules } from "./violation.js";\n',
+        `${docstring("The rules that the spec gives a name.")}export const namedRules = {\n${entries.join("")}} satisfies Readonly<Record<string, TextRules>>;\n`,
+      ].join("\n");
+}
+
+/** The checks of the columns of one file's tables: what the CHECKs in Postgres say, before a row is sent there. */
+function catalogModule(file: SpecFile): string {
+  const entries = file.tables.map((table) => {
+    const checks = table.columns.flatMap((column) => {
+      const check = checkedColumn(column);
+      return check === undefined
+        ? []
+        : [`    ${column.name}: (value: ${checkedType(check)}) => ${checkExpression(check, "value")},\n`];
+    });
+    return `  ${table.name}: {\n${checks.join("")}  },\n`;
+  });
+  const doc =
+    "The check of each column, by table and column as they are named in SQL; gives a `Violation` or undefined.";
+  const body = [
+    printLimits(file.tables.map((table) => ({ name: table.message.name, values: table.columns }))),
+    `${docstring(doc)}export const columnChecks = {\n${entries.join("")}};\n`,
+  ];
+  return [typescriptHead("codegen/validators", [file]), ruleImports(body, ".."), ...body].join("\n");
 }
 
 const runtimeFile = "codegen/validators/runtime/violation.ts";

@@ -6,7 +6,7 @@
  */
 
 import { type DeadLetterRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
-import { checkDeadLetterId, checkDeadLetterOrigin } from "../../generated/ts/rules/peer/catalog.js";
+import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
 import { columnsOf } from "./columns.js";
@@ -61,11 +61,11 @@ function conditionsOf(
 
 function check({ ids, origin, before, after, limit }: DeadLetterFilter): void {
   for (const id of ids ?? []) {
-    if (!Number.isSafeInteger(id) || id < 1 || checkDeadLetterId(BigInt(id)) !== undefined) {
+    if (!Number.isSafeInteger(id) || id < 1 || columnChecks.dead_letters.id(BigInt(id)) !== undefined) {
       throw new StoreError("invalid_argument", `the dead letter ${id}: an id is a positive integer`);
     }
   }
-  const bad = origin === undefined ? undefined : checkDeadLetterOrigin(origin);
+  const bad = origin === undefined ? undefined : columnChecks.dead_letters.origin(origin);
   if (bad !== undefined) throw new StoreError("invalid_argument", `origin ${bad.value}: ${bad.rule}. ${bad.remedy}`);
   for (const [name, moment] of Object.entries({ before, after })) {
     if (moment !== undefined && Number.isNaN(moment.getTime())) {

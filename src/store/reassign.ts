@@ -4,7 +4,7 @@
  */
 
 import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
-import { checkPeerNameName } from "../../generated/ts/rules/peer/catalog.js";
+import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
 import { type Logger, silentLogger } from "../runtime/index.js";
@@ -141,7 +141,7 @@ export function reassign(database: Database, logger: Logger = silentLogger): Rea
 }
 
 function checkNewOwner(name: string): void {
-  const bad = checkPeerNameName(name);
+  const bad = columnChecks.peers.name(name);
   if (bad !== undefined) {
     throw new StoreError("invalid_argument", `the new listener ${bad.value}: ${bad.rule}. ${bad.remedy}`);
   }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { readOptionsSchema } from "../../codegen/nats-options/read-schema.js";
+import { readOptionsSchema, refuseOtherRules } from "../../codegen/nats-options/read-schema.js";
 import { smallSchema } from "./made-options.js";
 
 const file = "schema/small.schema.json";
@@ -280,5 +280,32 @@ describe("refuses a schema", () => {
     expect(refusalOfText(twice)).toMatch(
       /^#\/properties\/level: stands twice in its object; the second time in line \d+$/,
     );
+  });
+});
+
+describe("refuses an option that is not as the rules which it names", () => {
+  const rules = { named: "path", pattern: { source: "^/[a-z]+$", means: "must be a path" } };
+  const named = [{ name: "path", about: "A path.", rules, file: undefined as never }];
+  it.each<[what: string, change: (option: Any) => void, message: string]>([
+    ["because there are none of that name", (o) => (o["x-rules"] = "paths"), '"paths" is no name of rules with a'],
+    ["in its pattern", (o) => (o.pattern = "^/[a-y]+$"), 'pattern and x-pattern-means differ from those of "path"'],
+    ["in its words", (o) => (o["x-pattern-means"] = "a way"), "pattern and x-pattern-means differ from those of"],
+    ["not: it is", () => undefined, "accepted"],
+  ])("%s", (_, change, message) => {
+    const schema: Any = JSON.parse(smallSchema);
+    const option: Any = { ...schema.$defs.file, ...schema.properties.key_path };
+    delete option.$ref;
+    Object.assign(option, { pattern: "^/[a-z]+$", "x-pattern-means": "a path", "x-rules": "path" });
+    change(option);
+    schema.properties.key_path = option;
+    const refused = (): string => {
+      try {
+        refuseOtherRules(readOptionsSchema(JSON.stringify(schema), file), named);
+      } catch (error) {
+        return (error as Error).message;
+      }
+      return "accepted";
+    };
+    expect(refused()).toContain(message === "accepted" ? message : `#/properties/key_path/x-rules: ${message}`);
   });
 });

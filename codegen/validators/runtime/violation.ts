@@ -10,18 +10,26 @@ export interface Violation {
   readonly remedy: string;
 }
 
-/** The rules of a text. */
+/** The rules of a text, or of bytes; what is absent does not limit. */
 export interface TextRules {
-  readonly path: string;
-  readonly minBytes: number;
-  readonly maxBytes: number;
-  /** How `minBytes` and `maxBytes` are put in words. */
-  readonly bytesRule?: string;
-  readonly bytesRemedy?: string;
+  readonly minBytes?: number;
+  readonly maxBytes?: number;
   readonly pattern?: RegExp;
-  /** What the pattern means. */
+  /** What the pattern means: "must …". */
   readonly means?: string;
   readonly values?: readonly string[];
+}
+
+/** The range of an integer; what is absent does not limit. */
+export interface Range<Value extends number | bigint> {
+  readonly min?: Value;
+  readonly max?: Value;
+}
+
+/** A rule in words: what must hold, and what to do where it does not. */
+export interface RuleText {
+  readonly rule: string;
+  readonly remedy: string;
 }
 
 /** How much of a text a violation shows, in UTF-16 units. */
@@ -31,36 +39,111 @@ const shownUnits = 60;
 const neverInText = /[\0\p{Cs}]/u;
 
 /** Checks a text: a string of well-formed Unicode without NUL, its length in UTF-8, its pattern, its values. */
-export function checkText(rules: TextRules, value: string): Violation | undefined {
+export function checkText(path: string, rules: TextRules, value: string): Violation | undefined {
   if (typeof value !== "string") {
     const remedy = value === undefined || value === null ? "It is missing: set it." : "Give a string.";
-    return violation(rules.path, showValue(value), "must be a string", remedy);
+    return violation(path, showValue(value), { rule: "must be a string", remedy });
   }
-  if (!fits(value, rules.minBytes, rules.maxBytes)) {
-    return violation(rules.path, showText(value), rules.bytesRule ?? "", rules.bytesRemedy ?? "");
+  if (!fits(value, rules.minBytes ?? 0, rules.maxBytes ?? Number.POSITIVE_INFINITY)) {
+    return violation(path, showText(value), bytesText(rules, "string")!);
   }
   if (neverInText.test(value)) {
     const rule = "must be well-formed Unicode without NUL";
-    return violation(rules.path, showText(value), rule, "Remove NUL and halves of surrogate pairs.");
+    return violation(path, showText(value), { rule, remedy: "Remove NUL and halves of surrogate pairs." });
   }
   if (rules.values !== undefined && !rules.values.includes(value)) {
-    const list = rules.values.map((one) => JSON.stringify(one)).join(", ");
-    return violation(rules.path, showText(value), `must be one of ${list}`, "Use one of these values.");
+    return violation(path, showText(value), valuesText(rules.values));
   }
   if (rules.pattern !== undefined && !rules.pattern.test(value)) {
-    return violation(rules.path, showText(value), rules.means ?? "", "Use only what the rule allows.");
+    return violation(path, showText(value), { rule: rules.means ?? "", remedy: "Use only what the rule allows." });
   }
   return undefined;
 }
 
 /** Checks the length of bytes. */
-export function checkBytes(rules: TextRules, value: Uint8Array): Violation | undefined {
+export function checkBytes(path: string, rules: TextRules, value: Uint8Array): Violation | undefined {
   if (!(value instanceof Uint8Array)) {
-    return violation(rules.path, showValue(value), "must be bytes (a Uint8Array)", "Give a Uint8Array or Buffer.");
+    const text = { rule: "must be bytes (a Uint8Array)", remedy: "Give a Uint8Array or Buffer." };
+    return violation(path, showValue(value), text);
   }
-  return value.length >= rules.minBytes && value.length <= rules.maxBytes
+  return value.length >= (rules.minBytes ?? 0) && value.length <= (rules.maxBytes ?? Number.POSITIVE_INFINITY)
     ? undefined
-    : violation(rules.path, `${value.length} bytes`, rules.bytesRule ?? "", rules.bytesRemedy ?? "");
+    : violation(path, `${value.length} bytes`, bytesText(rules, "bytes")!);
+}
+
+/** Checks an integer whose type is not sure: a number, or for a range of bigints a bigint. */
+export function checkInteger<Value extends number | bigint>(
+  path: string,
+  range: Range<Value>,
+  value: Value,
+): Violation | undefined {
+  const isInteger = typeof range.max === "bigint" ? typeof value === "bigint" : Number.isInteger(value);
+  return isInteger && value >= range.min! && value <= range.max! ? undefined : outOfRange(path, range, value, true);
+}
+
+/** The violation of a number that lies outside its range, or of what is no integer. */
+export function outOfRange(path: string, range: Range<number | bigint>, value: unknown, isUnsure = false): Violation {
+  const { rule, remedy } = rangeText(range)!;
+  return violation(path, showValue(value), {
+    rule: isUnsure ? rule.replace(/^must be /, "must be an integer, ") : rule,
+    remedy,
+  });
+}
+
+/** Checks a boolean. */
+export function checkBoolean(path: string, value: boolean): Violation | undefined {
+  const text = { rule: "must be true or false", remedy: "Give a boolean." };
+  return typeof value === "boolean" ? undefined : violation(path, showValue(value), text);
+}
+
+/** Checks the number of elements of a list. */
+export function checkItems(path: string, maxItems: number, value: readonly unknown[]): Violation | undefined {
+  return value.length <= maxItems ? undefined : violation(path, `${value.length} elements`, itemsText(maxItems));
+}
+
+/** The violation of something that has to be present and is not. */
+export function missing(path: string, text: RuleText): Violation {
+  return violation(path, "nothing", text);
+}
+
+/** What a setting may be, and in which unit. */
+export type SettingRules = { readonly unit?: string } & (
+  | ({ readonly kind: "number" } & Required<Range<number>>)
+  | ({ readonly kind: "string" } & TextRules)
+  | { readonly kind: "boolean" }
+);
+
+/** Settings with their defaults, or the first violation. */
+export type CheckedSettings<Settings> =
+  | { readonly ok: true; readonly settings: Settings }
+  | { readonly ok: false; readonly violation: Violation };
+
+/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+export function checkSettings<Settings extends object>(
+  defaults: Settings,
+  rules: Readonly<Record<keyof Settings, SettingRules>>,
+  input: { readonly [Name in keyof Settings]?: Settings[Name] | undefined },
+): CheckedSettings<Settings> {
+  const names = Object.keys(rules) as (keyof Settings & string)[];
+  const settings = Object.fromEntries(names.map((name) => [name, input[name] ?? defaults[name]])) as Settings;
+  for (const name of names) {
+    const value = settings[name];
+    // Without a default it may be left out.
+    const found = value === undefined ? undefined : checkSetting(name, rules[name], value);
+    if (found !== undefined) return { ok: false, violation: found };
+  }
+  return { ok: true, settings };
+}
+
+function checkSetting(name: string, rules: SettingRules, value: unknown): Violation | undefined {
+  switch (rules.kind) {
+    case "number":
+      return checkInteger(name, rules, value as number);
+    case "string":
+      return checkText(name, rules, value as string);
+    case "boolean":
+      return checkBoolean(name, value as boolean);
+  }
 }
 
 /** Checks each element of a list; the path of a violation begins with `name[index]`. */
@@ -83,12 +166,12 @@ export function within(name: string, found: Violation | undefined): Violation | 
   return found && { ...found, path: `${name}.${found.path}` };
 }
 
-export function violation(path: string, value: string, rule: string, remedy: string): Violation {
+function violation(path: string, value: string, { rule, remedy }: RuleText): Violation {
   return { path, value, rule, remedy };
 }
 
 /** A number, or whatever was given in its place, in a few characters. */
-export function showValue(value: unknown): string {
+function showValue(value: unknown): string {
   switch (typeof value) {
     case "string":
       return showText(value);
@@ -118,4 +201,47 @@ function fits(text: string, minBytes: number, maxBytes: number): boolean {
   }
   const bytes = Buffer.byteLength(text);
   return bytes >= minBytes && bytes <= maxBytes;
+}
+
+/** The range of numbers in words: "must be 1 to 10". Undefined without limits. */
+export function rangeText(range: Range<number | bigint>): RuleText | undefined {
+  const limits = between(range.min, range.max, "");
+  return limits === undefined ? undefined : { rule: `must be ${limits}`, remedy: `Use a value of ${limits}.` };
+}
+
+/** The length in words: "must be 1 to 255 bytes long in UTF-8". Undefined without limits. */
+export function bytesText(rules: Pick<TextRules, "minBytes" | "maxBytes">, kind: string): RuleText | undefined {
+  const minBytes = rules.minBytes === 0 ? undefined : rules.minBytes;
+  const limits = between(minBytes, rules.maxBytes, " bytes");
+  const encoding = kind === "string" ? " in UTF-8" : "";
+  return limits === undefined
+    ? undefined
+    : { rule: `must be ${limits} long${encoding}`, remedy: `Use ${limits}${encoding}.` };
+}
+
+/** The greatest number of elements in words. */
+export function itemsText(maxItems: number): RuleText {
+  return {
+    rule: `must have at most ${maxItems} elements`,
+    remedy: `Split it into lists of at most ${maxItems} elements.`,
+  };
+}
+
+/** The allowed values in words. */
+export function valuesText(values: readonly string[]): RuleText {
+  const list = values.map((value) => JSON.stringify(value)).join(", ");
+  return { rule: `must be one of ${list}`, remedy: "Use one of these values." };
+}
+
+function between(min: bigint | number | undefined, max: bigint | number | undefined, unit: string): string | undefined {
+  if (min === undefined && max === undefined) {
+    return undefined;
+  }
+  if (min === undefined) {
+    return `at most ${max}${unit}`;
+  }
+  if (max === undefined) {
+    return `at least ${min}${unit}`;
+  }
+  return min === max ? `exactly ${min}${unit}` : `${min} to ${max}${unit}`;
 }

@@ -110,8 +110,12 @@ export function readPayloads(argument: string, list: PayloadList | undefined): r
 }
 
 /** @throws BadArgument if a rule of the spec is broken */
-export function obey(argument: string, violation: { readonly value: string; readonly rule: string } | undefined): void {
-  if (violation !== undefined) throw new BadArgument({ kind: "rule", argument, ...violation });
+export function obey(
+  violation: { readonly path: string; readonly value: string; readonly rule: string } | undefined,
+): void {
+  if (violation === undefined) return;
+  const { path: argument, value, rule } = violation;
+  throw new BadArgument({ kind: "rule", argument, value, rule });
 }
 
 function form(argument: string, rule: string): BadArgument {

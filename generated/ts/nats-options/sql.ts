@@ -472,7 +472,7 @@ BEGIN
     WHEN char_length(typed ->> 'notify_subject') > 255 THEN
       ARRAY['notify_subject', 'HV024', 'option "notify_subject" must have at most 255 characters', 'Give a complete subject without wildcards, such as notify_subject ''postgres.role''.']
     WHEN typed ->> 'notify_subject' !~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$' THEN
-      ARRAY['notify_subject', 'HV024', 'option "notify_subject" must be a subject to publish to: words joined by ''.'', no ''*'' or ''>'', no white space', 'Give a complete subject without wildcards, such as notify_subject ''postgres.role''.']
+      ARRAY['notify_subject', 'HV024', 'option "notify_subject" must be words joined by ''.'', without ''*'', ''>'', white space and control characters', 'Give a complete subject without wildcards, such as notify_subject ''postgres.role''.']
     WHEN char_length(typed ->> 'patroni_url') < 1 THEN
       ARRAY['patroni_url', 'HV024', 'option "patroni_url" must not be empty', 'Give the whole address, such as patroni_url ''http://localhost:8008/patroni''.']
     WHEN char_length(typed ->> 'patroni_url') > 2048 THEN

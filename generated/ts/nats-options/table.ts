@@ -202,7 +202,7 @@ export const table: OptionTable<NatsServerOptions> = {
       limits: [
         { minLength: 1, rule: "must not be empty" },
         { maxLength: 255, rule: "must have at most 255 characters" },
-        { pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+(?:\.[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+)*$/u, rule: "must be a subject to publish to: words joined by '.', no '*' or '>', no white space" },
+        { pattern: /^[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+(?:\.[^.*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+)*$/u, rule: "must be words joined by '.', without '*', '>', white space and control characters" },
       ],
       remedy: "Give a complete subject without wildcards, such as notify_subject 'postgres.role'.",
     },

@@ -94,4 +94,44 @@ export const ruleCases: readonly RefusalCase[] = [
     proto: ruled("string a = 1", 'pattern: "^\\\\d+$" pattern_means: "must be digits"'),
     says: 'message Foo.a: rule pattern: "^\\d+$" has "\\d" where JavaScript and Postgres may differ; use only classes, \\uXXXX, groups and quantifiers',
   },
+  {
+    name: "rules of an unknown name",
+    proto: ruled("string a = 1", 'named: "stret"').replace("message", `${named()} message`),
+    says: 'message Foo.a: there are no rules named "stret"; there are street',
+  },
+  {
+    name: "a rule beside rules of a name that have it",
+    proto: ruled("string a = 1", 'named: "street" max_bytes: 4').replace("message", `${named()} message`),
+    says: 'message Foo.a: rule max_bytes is one of "street" already',
+  },
+  {
+    name: "a contradiction of a rule and rules of a name",
+    proto: ruled("string a = 1", 'named: "street" min_bytes: 9').replace("message", `${named()} message`),
+    says: "message Foo.a: rule min_bytes: 9 is above max_bytes, 8",
+  },
+  {
+    name: "rules of a name on a field of another type",
+    proto: ruled("int32 a = 1", 'named: "street"').replace("message", `${named()} message`),
+    says: "message Foo.a: rule max_bytes does not apply to int32, which takes min, max",
+  },
+  {
+    name: "two rules of one name",
+    proto: `${named()} ${named()}`,
+    says: 'file: name of rules "street" is taken by file in FILE; choose another',
+  },
+  {
+    name: "rules of a name with a range",
+    proto: named('name: "street" about: "A street." rules: {min: 4}'),
+    says: "file: rule min does not apply to named rules, which takes min_bytes, max_bytes, pattern, pattern_means, in",
+  },
+  {
+    name: "rules of a name that say not what they are about",
+    proto: named('name: "street" rules: {max_bytes: 4}'),
+    says: 'file: named_rules "street": give a name in lower_snake_case, about, and rules',
+  },
 ];
+
+/** Rules with a name. */
+function named(option = 'name: "street" about: "A street." rules: {max_bytes: 8}'): string {
+  return `option (hawser.spec.v1.named_rules) = {${option}};`;
+}

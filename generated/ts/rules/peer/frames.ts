@@ -2,7 +2,8 @@
 // source: hawser/peer/v1/frames.proto
 
 import type { Ack, Batch, Challenge, Frame, GoLive, Goodbye, Header, Hello, PayloadCompression, PayloadHeaders, Refuse, Welcome } from "../../codecs/hawser/peer/v1/frames.js";
-import { checkBytes, checkEach, checkText, showValue, type TextRules, type Violation, violation, within } from "../violation.js";
+import { namedRules } from "../named.js";
+import { checkBytes, checkEach, checkItems, checkText, missing, outOfRange, type TextRules, type Violation, within } from "../violation.js";
 
 /** The limits of each field as numbers. */
 export const limits = {
@@ -70,13 +71,7 @@ export const limits = {
   },
 } as const;
 
-const challengeNonceRules: TextRules = {
-  path: "nonce",
-  minBytes: 32,
-  maxBytes: 32,
-  bytesRule: "must be exactly 32 bytes long",
-  bytesRemedy: "Use exactly 32 bytes.",
-};
+const challengeNonceRules: TextRules = { minBytes: 32, maxBytes: 32 };
 
 /**
  * Checks `Challenge.nonce`. Limits: exactly 32 bytes long.
@@ -84,7 +79,7 @@ const challengeNonceRules: TextRules = {
  * 32 random bytes, new for each connection.
  */
 export function checkChallengeNonce(value: Uint8Array): Violation | undefined {
-  return checkBytes(challengeNonceRules, value);
+  return checkBytes("nonce", challengeNonceRules, value);
 }
 
 /**
@@ -93,9 +88,7 @@ export function checkChallengeNonce(value: Uint8Array): Violation | undefined {
  * The oldest protocol version spoken.
  */
 export function checkChallengeMinVersion(value: number): Violation | undefined {
-  return value >= 1
-    ? undefined
-    : violation("minVersion", showValue(value), "must be at least 1", "Use a value of at least 1.");
+  return value >= 1 ? undefined : outOfRange("minVersion", { min: 1 }, value);
 }
 
 /**
@@ -104,9 +97,7 @@ export function checkChallengeMinVersion(value: number): Violation | undefined {
  * The newest protocol version spoken.
  */
 export function checkChallengeMaxVersion(value: number): Violation | undefined {
-  return value >= 1
-    ? undefined
-    : violation("maxVersion", showValue(value), "must be at least 1", "Use a value of at least 1.");
+  return value >= 1 ? undefined : outOfRange("maxVersion", { min: 1 }, value);
 }
 
 /**
@@ -115,9 +106,7 @@ export function checkChallengeMaxVersion(value: number): Violation | undefined {
  * What the listener can do.
  */
 export function checkChallengeCapabilities(value: readonly unknown[]): Violation | undefined {
-  return value.length <= 32
-    ? undefined
-    : violation("capabilities", `${value.length} elements`, "must have at most 32 elements", "Split it into lists of at most 32 elements.");
+  return checkItems("capabilities", 32, value);
 }
 
 /**
@@ -126,20 +115,8 @@ export function checkChallengeCapabilities(value: readonly unknown[]): Violation
  * The version chosen from the challenge's range.
  */
 export function checkHelloVersion(value: number): Violation | undefined {
-  return value >= 1
-    ? undefined
-    : violation("version", showValue(value), "must be at least 1", "Use a value of at least 1.");
+  return value >= 1 ? undefined : outOfRange("version", { min: 1 }, value);
 }
-
-const helloSenderNameRules: TextRules = {
-  path: "senderName",
-  minBytes: 1,
-  maxBytes: 255,
-  bytesRule: "must be 1 to 255 bytes long in UTF-8",
-  bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^:\u0001-\u001f\u007f]+$/u,
-  means: "must not contain ':' or control characters",
-};
 
 /**
  * Checks `Hello.sender_name`. Limits: 1 to 255 bytes long in UTF-8; must not contain ':' or control characters.
@@ -147,18 +124,8 @@ const helloSenderNameRules: TextRules = {
  * The sender's name.
  */
 export function checkHelloSenderName(value: string): Violation | undefined {
-  return checkText(helloSenderNameRules, value);
+  return checkText("senderName", namedRules.peerOrTopic, value);
 }
-
-const helloSourceTopicRules: TextRules = {
-  path: "sourceTopic",
-  minBytes: 1,
-  maxBytes: 255,
-  bytesRule: "must be 1 to 255 bytes long in UTF-8",
-  bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^:\u0001-\u001f\u007f]+$/u,
-  means: "must not contain ':' or control characters",
-};
 
 /**
  * Checks `Hello.source_topic`. Limits: 1 to 255 bytes long in UTF-8; must not contain ':' or control characters.
@@ -166,18 +133,8 @@ const helloSourceTopicRules: TextRules = {
  * The sender's source topic.
  */
 export function checkHelloSourceTopic(value: string): Violation | undefined {
-  return checkText(helloSourceTopicRules, value);
+  return checkText("sourceTopic", namedRules.peerOrTopic, value);
 }
-
-const helloListenerNameRules: TextRules = {
-  path: "listenerName",
-  minBytes: 1,
-  maxBytes: 255,
-  bytesRule: "must be 1 to 255 bytes long in UTF-8",
-  bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[^:\u0001-\u001f\u007f]+$/u,
-  means: "must not contain ':' or control characters",
-};
 
 /**
  * Checks `Hello.listener_name`. Limits: 1 to 255 bytes long in UTF-8; must not contain ':' or control characters.
@@ -185,7 +142,7 @@ const helloListenerNameRules: TextRules = {
  * The name of the listener that the dialler means to reach.
  */
 export function checkHelloListenerName(value: string): Violation | undefined {
-  return checkText(helloListenerNameRules, value);
+  return checkText("listenerName", namedRules.peerOrTopic, value);
 }
 
 /**
@@ -194,9 +151,7 @@ export function checkHelloListenerName(value: string): Violation | undefined {
  * The channel's key in the catalog.
  */
 export function checkHelloConnectionKey(value: number): Violation | undefined {
-  return value >= 1
-    ? undefined
-    : violation("connectionKey", showValue(value), "must be at least 1", "Use a value of at least 1.");
+  return value >= 1 ? undefined : outOfRange("connectionKey", { min: 1 }, value);
 }
 
 /**
@@ -205,18 +160,10 @@ export function checkHelloConnectionKey(value: number): Violation | undefined {
  * The sender's epoch.
  */
 export function checkHelloEpoch(value: number): Violation | undefined {
-  return Number.isInteger(value) && value >= 1 && value <= 9007199254740991
-    ? undefined
-    : violation("epoch", showValue(value), "must be an integer, 1 to 9007199254740991", "Use a value of 1 to 9007199254740991.");
+  return Number.isInteger(value) && value >= 1 && value <= 9007199254740991 ? undefined : outOfRange("epoch", { min: 1, max: 9007199254740991 }, value, true);
 }
 
-const helloNonceRules: TextRules = {
-  path: "nonce",
-  minBytes: 32,
-  maxBytes: 32,
-  bytesRule: "must be exactly 32 bytes long",
-  bytesRemedy: "Use exactly 32 bytes.",
-};
+const helloNonceRules: TextRules = { minBytes: 32, maxBytes: 32 };
 
 /**
  * Checks `Hello.nonce`. Limits: exactly 32 bytes long.
@@ -224,7 +171,7 @@ const helloNonceRules: TextRules = {
  * 32 random bytes, new for each connection.
  */
 export function checkHelloNonce(value: Uint8Array): Violation | undefined {
-  return checkBytes(helloNonceRules, value);
+  return checkBytes("nonce", helloNonceRules, value);
 }
 
 /**
@@ -233,18 +180,10 @@ export function checkHelloNonce(value: Uint8Array): Violation | undefined {
  * What the dialler can do.
  */
 export function checkHelloCapabilities(value: readonly unknown[]): Violation | undefined {
-  return value.length <= 32
-    ? undefined
-    : violation("capabilities", `${value.length} elements`, "must have at most 32 elements", "Split it into lists of at most 32 elements.");
+  return checkItems("capabilities", 32, value);
 }
 
-const helloMacRules: TextRules = {
-  path: "mac",
-  minBytes: 32,
-  maxBytes: 32,
-  bytesRule: "must be exactly 32 bytes long",
-  bytesRemedy: "Use exactly 32 bytes.",
-};
+const helloMacRules: TextRules = { minBytes: 32, maxBytes: 32 };
 
 /**
  * Checks `Hello.mac`. Limits: exactly 32 bytes long.
@@ -252,7 +191,7 @@ const helloMacRules: TextRules = {
  * HMAC-SHA256 with the mesh secret; docs/protocol.md has the bytes it covers.
  */
 export function checkHelloMac(value: Uint8Array): Violation | undefined {
-  return checkBytes(helloMacRules, value);
+  return checkBytes("mac", helloMacRules, value);
 }
 
 /**
@@ -261,9 +200,7 @@ export function checkHelloMac(value: Uint8Array): Violation | undefined {
  * The epoch of the committed cursor; 0 when nothing was ever acknowledged.
  */
 export function checkWelcomeCursorEpoch(value: number): Violation | undefined {
-  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991
-    ? undefined
-    : violation("cursorEpoch", showValue(value), "must be an integer, 0 to 9007199254740991", "Use a value of 0 to 9007199254740991.");
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("cursorEpoch", { min: 0, max: 9007199254740991 }, value, true);
 }
 
 /**
@@ -272,9 +209,7 @@ export function checkWelcomeCursorEpoch(value: number): Violation | undefined {
  * The committed cursor: the last number of that epoch whose handling is committed.
  */
 export function checkWelcomeCursor(value: number): Violation | undefined {
-  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991
-    ? undefined
-    : violation("cursor", showValue(value), "must be an integer, 0 to 9007199254740991", "Use a value of 0 to 9007199254740991.");
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("cursor", { min: 0, max: 9007199254740991 }, value, true);
 }
 
 /**
@@ -283,9 +218,7 @@ export function checkWelcomeCursor(value: number): Violation | undefined {
  * The channel's stored rows that the listener has not taken yet, as far as it knows.
  */
 export function checkWelcomeBacklog(value: number): Violation | undefined {
-  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991
-    ? undefined
-    : violation("backlog", showValue(value), "must be an integer, 0 to 9007199254740991", "Use a value of 0 to 9007199254740991.");
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("backlog", { min: 0, max: 9007199254740991 }, value, true);
 }
 
 /**
@@ -294,9 +227,7 @@ export function checkWelcomeBacklog(value: number): Violation | undefined {
  * How many payload bytes may be in flight unacknowledged; one message always may.
  */
 export function checkWelcomeCredit(value: number): Violation | undefined {
-  return Number.isInteger(value) && value >= 1 && value <= 9007199254740991
-    ? undefined
-    : violation("credit", showValue(value), "must be an integer, 1 to 9007199254740991", "Use a value of 1 to 9007199254740991.");
+  return Number.isInteger(value) && value >= 1 && value <= 9007199254740991 ? undefined : outOfRange("credit", { min: 1, max: 9007199254740991 }, value, true);
 }
 
 /**
@@ -305,9 +236,7 @@ export function checkWelcomeCredit(value: number): Violation | undefined {
  * The greatest payload that the listener takes, uncompressed, in bytes.
  */
 export function checkWelcomeMaxMessageBytes(value: number): Violation | undefined {
-  return Number.isInteger(value) && value >= 1 && value <= 1073741824
-    ? undefined
-    : violation("maxMessageBytes", showValue(value), "must be an integer, 1 to 1073741824", "Use a value of 1 to 1073741824.");
+  return Number.isInteger(value) && value >= 1 && value <= 1073741824 ? undefined : outOfRange("maxMessageBytes", { min: 1, max: 1073741824 }, value, true);
 }
 
 /**
@@ -316,18 +245,10 @@ export function checkWelcomeMaxMessageBytes(value: number): Violation | undefine
  * What the listener can do.
  */
 export function checkWelcomeCapabilities(value: readonly unknown[]): Violation | undefined {
-  return value.length <= 32
-    ? undefined
-    : violation("capabilities", `${value.length} elements`, "must have at most 32 elements", "Split it into lists of at most 32 elements.");
+  return checkItems("capabilities", 32, value);
 }
 
-const welcomeMacRules: TextRules = {
-  path: "mac",
-  minBytes: 32,
-  maxBytes: 32,
-  bytesRule: "must be exactly 32 bytes long",
-  bytesRemedy: "Use exactly 32 bytes.",
-};
+const welcomeMacRules: TextRules = { minBytes: 32, maxBytes: 32 };
 
 /**
  * Checks `Welcome.mac`. Limits: exactly 32 bytes long.
@@ -335,16 +256,10 @@ const welcomeMacRules: TextRules = {
  * HMAC-SHA256 with the mesh secret under the other direction's label.
  */
 export function checkWelcomeMac(value: Uint8Array): Violation | undefined {
-  return checkBytes(welcomeMacRules, value);
+  return checkBytes("mac", welcomeMacRules, value);
 }
 
-const refuseMessageRules: TextRules = {
-  path: "message",
-  minBytes: 0,
-  maxBytes: 1024,
-  bytesRule: "must be at most 1024 bytes long in UTF-8",
-  bytesRemedy: "Use at most 1024 bytes in UTF-8.",
-};
+const refuseMessageRules: TextRules = { maxBytes: 1024 };
 
 /**
  * Checks `Refuse.message`. Limits: at most 1024 bytes long in UTF-8.
@@ -352,7 +267,7 @@ const refuseMessageRules: TextRules = {
  * Why, in words; never a secret.
  */
 export function checkRefuseMessage(value: string): Violation | undefined {
-  return checkText(refuseMessageRules, value);
+  return checkText("message", refuseMessageRules, value);
 }
 
 /**
@@ -361,9 +276,7 @@ export function checkRefuseMessage(value: string): Violation | undefined {
  * The sender's epoch.
  */
 export function checkBatchEpoch(value: number): Violation | undefined {
-  return Number.isInteger(value) && value >= 1 && value <= 9007199254740991
-    ? undefined
-    : violation("epoch", showValue(value), "must be an integer, 1 to 9007199254740991", "Use a value of 1 to 9007199254740991.");
+  return Number.isInteger(value) && value >= 1 && value <= 9007199254740991 ? undefined : outOfRange("epoch", { min: 1, max: 9007199254740991 }, value, true);
 }
 
 /**
@@ -372,9 +285,7 @@ export function checkBatchEpoch(value: number): Violation | undefined {
  * How these messages are delivered.
  */
 export function checkBatchDelivery(value: number): Violation | undefined {
-  return value >= 1 && value <= 2
-    ? undefined
-    : violation("delivery", showValue(value), "must be 1 to 2", "Use a value of 1 to 2.");
+  return value >= 1 && value <= 2 ? undefined : outOfRange("delivery", { min: 1, max: 2 }, value);
 }
 
 /**
@@ -383,9 +294,7 @@ export function checkBatchDelivery(value: number): Violation | undefined {
  * The number of the first payload; the others follow without a gap. Only at-least-once; else 0.
  */
 export function checkBatchFirstNumber(value: number): Violation | undefined {
-  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991
-    ? undefined
-    : violation("firstNumber", showValue(value), "must be an integer, 0 to 9007199254740991", "Use a value of 0 to 9007199254740991.");
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("firstNumber", { min: 0, max: 9007199254740991 }, value, true);
 }
 
 /**
@@ -394,9 +303,7 @@ export function checkBatchFirstNumber(value: number): Violation | undefined {
  * The key of the topic that the messages are for.
  */
 export function checkBatchTopicKey(value: number): Violation | undefined {
-  return value >= 1
-    ? undefined
-    : violation("topicKey", showValue(value), "must be at least 1", "Use a value of at least 1.");
+  return value >= 1 ? undefined : outOfRange("topicKey", { min: 1 }, value);
 }
 
 /**
@@ -405,9 +312,7 @@ export function checkBatchTopicKey(value: number): Violation | undefined {
  * The payloads.
  */
 export function checkBatchPayloads(value: readonly unknown[]): Violation | undefined {
-  return value.length <= 65536
-    ? undefined
-    : violation("payloads", `${value.length} elements`, "must have at most 65536 elements", "Split it into lists of at most 65536 elements.");
+  return checkItems("payloads", 65536, value);
 }
 
 /**
@@ -416,9 +321,7 @@ export function checkBatchPayloads(value: readonly unknown[]): Violation | undef
  * Compressed payloads, by index; an index that is not named is not compressed.
  */
 export function checkBatchCompressions(value: readonly unknown[]): Violation | undefined {
-  return value.length <= 65536
-    ? undefined
-    : violation("compressions", `${value.length} elements`, "must have at most 65536 elements", "Split it into lists of at most 65536 elements.");
+  return checkItems("compressions", 65536, value);
 }
 
 /**
@@ -427,9 +330,7 @@ export function checkBatchCompressions(value: readonly unknown[]): Violation | u
  * Headers, by index.
  */
 export function checkBatchHeaders(value: readonly unknown[]): Violation | undefined {
-  return value.length <= 65536
-    ? undefined
-    : violation("headers", `${value.length} elements`, "must have at most 65536 elements", "Split it into lists of at most 65536 elements.");
+  return checkItems("headers", 65536, value);
 }
 
 /**
@@ -438,9 +339,7 @@ export function checkBatchHeaders(value: readonly unknown[]): Violation | undefi
  * How it is compressed.
  */
 export function checkPayloadCompressionCompression(value: number): Violation | undefined {
-  return value >= 1 && value <= 2
-    ? undefined
-    : violation("compression", showValue(value), "must be 1 to 2", "Use a value of 1 to 2.");
+  return value >= 1 && value <= 2 ? undefined : outOfRange("compression", { min: 1, max: 2 }, value);
 }
 
 /**
@@ -449,9 +348,7 @@ export function checkPayloadCompressionCompression(value: number): Violation | u
  * Its length uncompressed, in bytes.
  */
 export function checkPayloadCompressionUncompressedBytes(value: number): Violation | undefined {
-  return Number.isInteger(value) && value >= 0 && value <= 1073741824
-    ? undefined
-    : violation("uncompressedBytes", showValue(value), "must be an integer, 0 to 1073741824", "Use a value of 0 to 1073741824.");
+  return Number.isInteger(value) && value >= 0 && value <= 1073741824 ? undefined : outOfRange("uncompressedBytes", { min: 0, max: 1073741824 }, value, true);
 }
 
 /**
@@ -460,20 +357,10 @@ export function checkPayloadCompressionUncompressedBytes(value: number): Violati
  * Its headers, in order.
  */
 export function checkPayloadHeadersHeaders(value: readonly unknown[]): Violation | undefined {
-  return value.length <= 256
-    ? undefined
-    : violation("headers", `${value.length} elements`, "must have at most 256 elements", "Split it into lists of at most 256 elements.");
+  return checkItems("headers", 256, value);
 }
 
-const headerNameRules: TextRules = {
-  path: "name",
-  minBytes: 1,
-  maxBytes: 255,
-  bytesRule: "must be 1 to 255 bytes long in UTF-8",
-  bytesRemedy: "Use 1 to 255 bytes in UTF-8.",
-  pattern: /^[!-9;-~]+$/u,
-  means: "must be visible ASCII without ':'",
-};
+const headerNameRules: TextRules = { minBytes: 1, maxBytes: 255, pattern: /^[!-9;-~]+$/u, means: "must be visible ASCII without ':'" };
 
 /**
  * Checks `Header.name`. Limits: 1 to 255 bytes long in UTF-8; must be visible ASCII without ':'.
@@ -481,18 +368,10 @@ const headerNameRules: TextRules = {
  * The name.
  */
 export function checkHeaderName(value: string): Violation | undefined {
-  return checkText(headerNameRules, value);
+  return checkText("name", headerNameRules, value);
 }
 
-const headerValueRules: TextRules = {
-  path: "value",
-  minBytes: 0,
-  maxBytes: 8192,
-  bytesRule: "must be at most 8192 bytes long in UTF-8",
-  bytesRemedy: "Use at most 8192 bytes in UTF-8.",
-  pattern: /^[^\u0001-\u0008\u000a-\u001f\u007f]*$/u,
-  means: "must not contain control characters other than tab",
-};
+const headerValueRules: TextRules = { maxBytes: 8192, pattern: /^[^\u0001-\u0008\u000a-\u001f\u007f]*$/u, means: "must not contain control characters other than tab" };
 
 /**
  * Checks `Header.value`. Limits: at most 8192 bytes long in UTF-8; must not contain control characters other than tab.
@@ -500,7 +379,7 @@ const headerValueRules: TextRules = {
  * The value.
  */
 export function checkHeaderValue(value: string): Violation | undefined {
-  return checkText(headerValueRules, value);
+  return checkText("value", headerValueRules, value);
 }
 
 /**
@@ -509,9 +388,7 @@ export function checkHeaderValue(value: string): Violation | undefined {
  * The epoch that the number belongs to. An Ack of another epoch acknowledges nothing.
  */
 export function checkAckEpoch(value: number): Violation | undefined {
-  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991
-    ? undefined
-    : violation("epoch", showValue(value), "must be an integer, 0 to 9007199254740991", "Use a value of 0 to 9007199254740991.");
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("epoch", { min: 0, max: 9007199254740991 }, value, true);
 }
 
 /**
@@ -520,9 +397,7 @@ export function checkAckEpoch(value: number): Violation | undefined {
  * All numbers up to this one are handled and their cursor is committed.
  */
 export function checkAckNumber(value: number): Violation | undefined {
-  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991
-    ? undefined
-    : violation("number", showValue(value), "must be an integer, 0 to 9007199254740991", "Use a value of 0 to 9007199254740991.");
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("number", { min: 0, max: 9007199254740991 }, value, true);
 }
 
 /**
@@ -531,9 +406,7 @@ export function checkAckNumber(value: number): Violation | undefined {
  * How many payload bytes may be in flight unacknowledged.
  */
 export function checkAckCredit(value: number): Violation | undefined {
-  return Number.isInteger(value) && value >= 1 && value <= 9007199254740991
-    ? undefined
-    : violation("credit", showValue(value), "must be an integer, 1 to 9007199254740991", "Use a value of 1 to 9007199254740991.");
+  return Number.isInteger(value) && value >= 1 && value <= 9007199254740991 ? undefined : outOfRange("credit", { min: 1, max: 9007199254740991 }, value, true);
 }
 
 /**
@@ -542,9 +415,7 @@ export function checkAckCredit(value: number): Violation | undefined {
  * The channel's stored rows that the listener has not taken yet, as far as it knows.
  */
 export function checkAckBacklog(value: number): Violation | undefined {
-  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991
-    ? undefined
-    : violation("backlog", showValue(value), "must be an integer, 0 to 9007199254740991", "Use a value of 0 to 9007199254740991.");
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("backlog", { min: 0, max: 9007199254740991 }, value, true);
 }
 
 /**
@@ -553,9 +424,7 @@ export function checkAckBacklog(value: number): Violation | undefined {
  * The sender's epoch.
  */
 export function checkGoLiveEpoch(value: number): Violation | undefined {
-  return Number.isInteger(value) && value >= 1 && value <= 9007199254740991
-    ? undefined
-    : violation("epoch", showValue(value), "must be an integer, 1 to 9007199254740991", "Use a value of 1 to 9007199254740991.");
+  return Number.isInteger(value) && value >= 1 && value <= 9007199254740991 ? undefined : outOfRange("epoch", { min: 1, max: 9007199254740991 }, value, true);
 }
 
 /**
@@ -564,9 +433,7 @@ export function checkGoLiveEpoch(value: number): Violation | undefined {
  * The epoch of the committed cursor (from the listener; else 0).
  */
 export function checkGoodbyeEpoch(value: number): Violation | undefined {
-  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991
-    ? undefined
-    : violation("epoch", showValue(value), "must be an integer, 0 to 9007199254740991", "Use a value of 0 to 9007199254740991.");
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("epoch", { min: 0, max: 9007199254740991 }, value, true);
 }
 
 /**
@@ -575,9 +442,7 @@ export function checkGoodbyeEpoch(value: number): Violation | undefined {
  * The final committed cursor (from the listener; else 0).
  */
 export function checkGoodbyeNumber(value: number): Violation | undefined {
-  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991
-    ? undefined
-    : violation("number", showValue(value), "must be an integer, 0 to 9007199254740991", "Use a value of 0 to 9007199254740991.");
+  return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("number", { min: 0, max: 9007199254740991 }, value, true);
 }
 
 /**
@@ -608,7 +473,7 @@ function validateFrameKind(oneof: Frame["kind"]): Violation | undefined {
     case "goodbye":
       return within("goodbye", validateGoodbye(oneof.value));
     case undefined:
-      return violation("kind", "nothing", "must be one of challenge, hello, welcome, refuse, batch, ack, goLive, ping, pong, goodbye", "Set one of them.");
+      return missing("kind", { rule: "must be one of challenge, hello, welcome, refuse, batch, ack, goLive, ping, pong, goodbye", remedy: "Set one of them." });
     default:
       return undefined;
   }

@@ -1,0 +1,184 @@
+import type { Member, Message, MessageField, MessageOneof } from "../model/messages.js";
+import { areaOf, baseNameOf, lowerFirst, pascalCase, typescriptName } from "../model/names.js";
+import { limitPhrases } from "../model/rule-text.js";
+import type { SpecFile } from "../model/spec.js";
+import { docstring, stringLiteral, typescriptHead } from "../print.js";
+import {
+  checkExpression,
+  checkedField,
+  checkedType,
+  type Limited,
+  printLimits,
+  ruleImports,
+  textRules,
+} from "./checks.js";
+
+/**
+ * The validators of the messages of one file, for the types that ts-proto makes of it.
+ *
+ * @param checked the names of all messages with rules, of whatever file
+ */
+export function framesModule(file: SpecFile, checked: ReadonlySet<string>): string {
+  const messages = file.messages.filter((message) => checked.has(message.desc.typeName));
+  const fields = messages.flatMap(fieldsOf);
+  const checks = fields.flatMap((field) => checkFunction(field) ?? []);
+  const body = [
+    printLimits(messages.map((message) => ({ name: message.name, values: fieldsOf(message) satisfies Limited[] }))),
+    ...checks,
+    ...messages.map((message) => printValidator(message, checked)),
+  ];
+  const foreign = foreignValidators(file, fields, checked);
+  const types = messages.map((message) => message.name).sort();
+  const codecs = `../../codecs/${file.file.proto.name.replace(/\.proto$/, ".js")}`;
+  return [
+    typescriptHead("codegen/validators", [file]),
+    `import type { ${types.join(", ")} } from ${stringLiteral(codecs)};\n${ruleImports(body, "..")}${foreign}`,
+    ...body,
+  ].join("\n");
+}
+
+/** Imports of the validators of messages that other files declare. */
+function foreignValidators(file: SpecFile, fields: readonly MessageField[], checked: ReadonlySet<string>): string {
+  const inner = fields.flatMap(({ field }) => field.message ?? []);
+  const foreign = inner.filter((message) => checked.has(message.typeName) && message.file !== file.file);
+  const byName = new Map(foreign.map((message) => [typescriptName(message), message]));
+  return [...byName]
+    .sort(([one], [other]) => (one < other ? -1 : 1))
+    .map(([name, message]) => {
+      const path = `../${areaOf(message.file.proto.package)}/${baseNameOf(message.file.proto.name)}.js`;
+      return `import { validate${name} } from ${stringLiteral(path)};\n`;
+    })
+    .join("");
+}
+
+function fieldsOf(message: Message) {
+  return message.members.flatMap((member) => (member.memberKind === "field" ? [member] : member.fields));
+}
+
+/** Messages that have anything to check, themselves or in the messages they hold. */
+export function messagesWithRules(messages: readonly Message[]): Set<string> {
+  const checked = new Set<string>();
+  let grew = true;
+  // Until nothing is added: a message may hold one that is declared after it, or itself.
+  while (grew) {
+    grew = false;
+    for (const message of messages) {
+      if (!checked.has(message.desc.typeName) && message.members.some((member) => hasRules(member, checked))) {
+        checked.add(message.desc.typeName);
+        grew = true;
+      }
+    }
+  }
+  return checked;
+}
+
+function hasRules(member: Member, checked: ReadonlySet<string>): boolean {
+  if (member.memberKind === "oneof") {
+    return member.required || member.fields.some((field) => hasRules(field, checked));
+  }
+  return (
+    checkedField(member) !== undefined ||
+    member.rules.required === true ||
+    (member.field.message !== undefined && checked.has(member.field.message.typeName))
+  );
+}
+
+/**
+ * Prints `export function validate<Message>(message): Violation | undefined`: the checks of its fields in their order,
+ * the first violation wins. Fields without rules are not touched, so that a long list of payloads costs nothing.
+ */
+function printValidator(message: Message, checked: ReadonlySet<string>): string {
+  const steps = message.members.flatMap((member) =>
+    member.memberKind === "oneof"
+      ? oneofSteps(message, member, checked)
+      : fieldSteps(member, `message.${member.name}`, checked),
+  );
+  const oneofs = message.members.filter((member) => member.memberKind === "oneof");
+  const text = `Checks \`${message.name}\` against the rules of the spec.${message.comment === "" ? "" : `\n\n${message.comment}`}`;
+  return [
+    `${docstring(text)}export function validate${message.name}(message: ${message.name}): Violation | undefined {`,
+    `  return ${steps.length === 0 ? "undefined" : steps.join(" ??\n    ")};`,
+    "}",
+    "",
+    ...oneofs.flatMap((oneof) =>
+      oneofSteps(message, oneof, checked).length > 0 ? [printOneof(message, oneof, checked)] : [],
+    ),
+  ].join("\n");
+}
+
+function fieldSteps(field: MessageField, value: string, checked: ReadonlySet<string>): string[] {
+  const inner = field.field.message;
+  const steps = checkedField(field) === undefined ? [] : [whereSet(field, value, `${checkName(field)}(${value})`)];
+  if (field.rules.required) {
+    const words = '{ rule: "must be present", remedy: "Set it." }';
+    steps.push(`(${value} === undefined ? missing(${stringLiteral(field.name)}, ${words}) : undefined)`);
+  }
+  if (inner !== undefined && checked.has(inner.typeName) && field.kind === "message") {
+    const name = stringLiteral(field.name);
+    const validator = `validate${typescriptName(inner)}`;
+    steps.push(
+      field.repeated
+        ? `checkEach(${name}, ${value}, ${validator})`
+        : whereSet(field, value, `within(${name}, ${validator}(${value}))`),
+    );
+  }
+  return steps;
+}
+
+function whereSet(field: MessageField, value: string, step: string): string {
+  return field.optional ? `(${value} === undefined ? undefined : ${step})` : step;
+}
+
+function oneofSteps(message: Message, oneof: MessageOneof, checked: ReadonlySet<string>): string[] {
+  return hasRules(oneof, checked) ? [`${oneofFunction(message, oneof)}(message.${oneof.name})`] : [];
+}
+
+function oneofFunction(message: Message, oneof: MessageOneof): string {
+  return `validate${message.name}${oneof.name.charAt(0).toUpperCase()}${oneof.name.slice(1)}`;
+}
+
+/** A oneof is `{ $case, value }`; the path of a violation begins with the field that is set. */
+function printOneof(message: Message, oneof: MessageOneof, checked: ReadonlySet<string>): string {
+  const cases = oneof.fields.flatMap((field) => {
+    const steps = fieldSteps({ ...field, optional: false }, "oneof.value", checked);
+    return steps.length === 0
+      ? []
+      : [`    case ${stringLiteral(field.name)}:`, `      return ${steps.join(" ??\n        ")};`];
+  });
+  const names = oneof.fields.map((field) => field.name).join(", ");
+  const words = `{ rule: ${stringLiteral(`must be one of ${names}`)}, remedy: "Set one of them." }`;
+  return [
+    `function ${oneofFunction(message, oneof)}(oneof: ${message.name}[${stringLiteral(oneof.name)}]): Violation | undefined {`,
+    "  switch (oneof?.$case) {",
+    ...cases,
+    ...(oneof.required ? ["    case undefined:", `      return missing(${stringLiteral(oneof.name)}, ${words});`] : []),
+    "    default:",
+    "      return undefined;",
+    "  }",
+    "}",
+    "",
+  ].join("\n");
+}
+
+/** Prints a field's own check; undefined if there is nothing to check. */
+function checkFunction(field: MessageField): string | undefined {
+  const value = checkedField(field);
+  if (value === undefined) {
+    return undefined;
+  }
+  const phrases = limitPhrases(field.rules, value.kind);
+  const limits = phrases.length === 0 ? "" : ` Limits: ${phrases.join("; ")}.`;
+  const origin = `${field.field.parent.name}.${field.field.name}`;
+  const doc = `Checks \`${origin}\`.${limits}${field.comment === "" ? "" : `\n\n${field.comment}`}`;
+  // On the hot path: no object of rules is made for a call.
+  const isText = (value.kind === "string" || value.kind === "bytes") && !value.repeated;
+  const hoisted =
+    isText && value.rules.named === undefined ? `${lowerFirst(checkName(field).slice(5))}Rules` : undefined;
+  const constant = hoisted === undefined ? "" : `const ${hoisted}: TextRules = ${textRules(value.rules)};\n\n`;
+  const expression = checkExpression(value, "value", hoisted).replace(/^\((.*)\)$/, "$1");
+  return `${constant}${docstring(doc)}export function ${checkName(field)}(value: ${checkedType(value)}): Violation | undefined {\n  return ${expression};\n}\n`;
+}
+
+function checkName({ field }: MessageField): string {
+  return `check${typescriptName(field.parent)}${pascalCase(field.name)}`;
+}
