@@ -69,6 +69,9 @@ const integers: OptionCase[] = [
   refusedValue("port", { value: 4222 }),
   refusedValue("capacity", "0"),
   refusedValue("responder_timeout_ms", "86400001"),
+  accepted("replicas and subscriptions at their ends", { replicas: "5", max_role_subscriptions: "1000000" }),
+  refusedValue("replicas", "6"),
+  refusedValue("max_role_subscriptions", "0"),
 ];
 
 const booleans: OptionCase[] = [

@@ -4,6 +4,7 @@
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { expect, it } from "vitest";
 import { connectionOptions, type NatsServerOptions } from "../../generated/ts/nats-options/index.js";
+import { cases } from "./cases.js";
 
 /** The folder or file of the code that reads each option. */
 const readers = {
@@ -45,4 +46,11 @@ it.each(Object.entries(readers))("option %s is read by %s", (name, path) => {
 
 it("has an option of the connection read by the code that connects", () => {
   expect(connectionOptions.filter((name) => readers[name] !== "src/nats")).toEqual([]);
+});
+
+it("has each option among the cases that both validators are tried with", () => {
+  const tried = new Set(
+    cases.filter(({ refused }) => refused?.[1] !== "HV00D").flatMap(({ options }) => Object.keys(options)),
+  );
+  expect(Object.keys(readers).filter((name) => !tried.has(name))).toEqual([]);
 });
