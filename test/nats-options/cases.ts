@@ -142,6 +142,7 @@ const texts: OptionCase[] = [
   ...["", "localhost:8008", "ftp://h", "HTTP://h", "http://", "http:// h", "http://me:pw@h", "http://h:123456"].map(
     (url) => refusedValue("patroni_url", url),
   ),
+  accepted("a path of credentials", { creds_path: "/run/secrets/nats.creds" }),
   accepted("a path beyond ASCII, with quotes", { tls_ca_path: '/run/sécrets/it\'s "ca"\\.pem' }),
   ...["", "ca.pem", "./ca.pem", "~/ca.pem", " /ca.pem", "C:\\ca.pem", "/ca\n.pem", "file:///ca.pem"].map((path) =>
     refusedValue("tls_ca_path", path),
