@@ -14,6 +14,7 @@ export {
   sessionSettingsSql,
   userPathSql,
 } from "./open-session.js";
+export type { Ownership, OwnershipState } from "./ownership.js";
 export { serverIdentity } from "./server-identity.js";
 export { PostgresSession, type PostgresSessionEvents, type PostgresSessionOptions } from "./session.js";
 export { isTransactionPooled, poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";

@@ -13,6 +13,8 @@ import { type HawserError, StoreError } from "../errors/index.js";
 import {
   isServerError,
   isTransient,
+  type Ownership,
+  type OwnershipState,
   type PostgresSession,
   type SessionQuery,
   serverIdentity,
@@ -37,20 +39,17 @@ import { leaseLockKey } from "./transaction.js";
  */
 
 /** `lost` and `released` are final. */
-export type LeaseState = "held" | "suspended" | "lost" | "released";
+export type LeaseState = Exclude<OwnershipState, "waiting">;
 
 /** A name that was taken, with the epoch that everything written in it carries. */
-export interface Lease {
+export interface Lease extends Ownership {
   readonly name: string;
   /** Grows when the lease is renewed. */
   readonly epoch: number;
   /** The holder before gave the name back in good order, or there was none. */
   readonly wasClean: boolean;
   readonly state: LeaseState;
-  /**
-   * False when the session was not heard from for `leaseExpiryMs`, or the lease has ended: then nothing may be written
-   * and nothing acknowledged. What is written all the same is held up by the fence; this is about what cannot be.
-   */
+  /** False when the session was not heard from for `leaseExpiryMs`, or the lease has ended. */
   readonly isWritable: boolean;
   /** Calls back after each change of the state. Returns what ends that. */
   onChange(callback: (state: LeaseState) => void): () => void;
@@ -59,12 +58,6 @@ export interface Lease {
    * can be confirmed any more. Returns what ends that.
    */
   onRenewed(callback: (epoch: number) => void): () => void;
-  /**
-   * Gives the name back. It never throws: if Postgres cannot be told, the lock ends with its session.
-   *
-   * @param options.clean the holder ends in good order: the next one need not expect a message whose handling was cut off
-   */
-  release(options: { readonly clean: boolean }): Promise<void>;
 }
 
 /** The lease as its keeper (leases.ts) moves it. */

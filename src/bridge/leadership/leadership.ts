@@ -4,7 +4,7 @@
 import { randomUUID } from "node:crypto";
 import { notifyChannels } from "../../../generated/ts/rows/nats.js";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import { DatabaseAddress, PostgresSession } from "../../postgres/index.js";
+import { DatabaseAddress, type OwnershipState, PostgresSession } from "../../postgres/index.js";
 import { type Logger, systemClock } from "../../runtime/index.js";
 import { explainServeRefusal } from "../../store/index.js";
 import { PostgresLeadershipTable } from "./postgres-table.js";
@@ -70,9 +70,9 @@ export class Leadership implements AsyncDisposable {
     return this.#protocol.epoch;
   }
 
-  /** It leads, and Postgres has said so since the last session was opened. */
-  get isConfirmed(): boolean {
-    return this.#protocol.isConfirmed;
+  /** `held`: it leads, and Postgres has said so since the last connection was made. */
+  get state(): OwnershipState {
+    return this.#protocol.state;
   }
 
   /** Resolves when it leads, or knows that it does not, or Postgres does not answer; does not reject. */
@@ -120,7 +120,7 @@ export class Leadership implements AsyncDisposable {
     this.#isStopped = true;
     // Postgres may hang: then what waits for its answers is rejected.
     const timer = setTimeout(() => void this.#session.close(), limitMs);
-    await this.#protocol.stop();
+    await this.#protocol.release();
     clearTimeout(timer);
     await this.#session.close();
   }

@@ -16,6 +16,7 @@
  */
 
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import type { Ownership, OwnershipState } from "../../postgres/index.js";
 import type { Clock, Logger } from "../../runtime/index.js";
 import {
   doneBefore,
@@ -104,7 +105,7 @@ export interface OthersHave {
 const someoneLeads: OthersHave = { until: Number.POSITIVE_INFINITY, afterCleanEnd: false };
 const nobodyLeads: OthersHave = { until: Number.NEGATIVE_INFINITY, afterCleanEnd: false };
 
-export class LeadershipProtocol {
+export class LeadershipProtocol implements Ownership {
   protected readonly options: LeadershipProtocolOptions;
   protected watch = new LeaderWatch(leaderExpiryMs);
   protected known = new KnownProgress();
@@ -137,9 +138,15 @@ export class LeadershipProtocol {
     return this.#isSilent ? undefined : this.#term?.epoch;
   }
 
-  /** It leads, and Postgres has said so since the session was there. */
-  get isConfirmed(): boolean {
-    return this.#term !== undefined && this.#isConfirmed;
+  /** `suspended`: Postgres has not said that it still leads since the session was lost, or for too long. */
+  get state(): OwnershipState {
+    if (this.#mode === "ended") return "released";
+    if (this.#term === undefined) return "waiting";
+    return this.#isConfirmed && !this.#isSilent ? "held" : "suspended";
+  }
+
+  get isWritable(): boolean {
+    return this.epoch !== undefined;
   }
 
   /** Reads the row now, and from then on. Resolves when it leads, or knows that it does not; does not reject. */
@@ -194,7 +201,7 @@ export class LeadershipProtocol {
   }
 
   /** Ends it. Leadership, if it is ours, is given back, so that another process takes it at once. */
-  async stop(): Promise<void> {
+  async release(): Promise<void> {
     const wasPaused = this.#mode === "paused";
     this.#mode = "ended";
     this.#cancelTimer();

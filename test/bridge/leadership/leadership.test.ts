@@ -34,7 +34,7 @@ describe.concurrent("a lead", () => {
       () => all.every(({ told }) => told.length > 0) && all.filter(({ lead }) => lead.epoch !== undefined).length === 1,
     );
     const leader = all.find(({ lead }) => lead.epoch !== undefined)!;
-    await eventually("it is sure", () => leader.lead.isConfirmed);
+    await eventually("it is sure", () => leader.lead.state === "held");
     const { epoch, owner } = await leadRow(url);
     expect(leader.log.lines.find(({ message }) => message === "leads the subscriptions")!.details).toMatchObject({
       epoch: BigInt(epoch as string),

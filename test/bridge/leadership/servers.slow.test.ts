@@ -45,10 +45,10 @@ describe.concurrent("a lead", () => {
     const { epoch } = leader.lead;
     for (const signal of ["SIGKILL", "SIGINT"] as const) {
       await server.kill(signal);
-      await eventually("it is not sure any more", () => !leader.lead.isConfirmed);
+      await eventually("it is not sure any more", () => leader.lead.state !== "held");
       expect(leader.lead.epoch).toBe(epoch);
       await server.start();
-      await eventually("it is sure again", () => leader.lead.isConfirmed);
+      await eventually("it is sure again", () => leader.lead.state === "held");
       const seen = other.progress.length;
       await eventually("the other one sees it", () => other.progress.length > seen + 5);
     }
@@ -64,14 +64,14 @@ describe.concurrent("a lead", () => {
     await startInTurn(leader, other);
     const { epoch } = leader.lead;
     server.freeze();
-    await eventually("it is not sure any more", () => !leader.lead.isConfirmed);
+    await eventually("it is not sure any more", () => leader.lead.state !== "held");
     const frozenAt = performance.now();
     await eventually("others have tried again and again, for longer than that", () => {
       const tries = other.log.lines.filter(({ message }) => message.includes("is not known")).length;
       return tries >= 3 && performance.now() - frozenAt > bridgeConstants.leaderExpiryMs;
     });
     server.resume();
-    await eventually("it is sure again", () => leader.lead.isConfirmed);
+    await eventually("it is sure again", () => leader.lead.state === "held");
     const seen = other.progress.length;
     await eventually("the other one sees it", () => other.progress.length > seen + 5);
     expect([leader.lead.epoch, other.lead.epoch]).toEqual([epoch, undefined]);

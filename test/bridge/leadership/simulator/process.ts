@@ -110,7 +110,7 @@ export class SimulatedProcess {
     if (this.#batches.size > 0 || this.#isFinishing || !this.#hasDrained) return;
     this.#isFinishing = true;
     void this.#save()
-      .then(() => this.protocol.stop())
+      .then(() => this.protocol.release())
       .then(() => {
         this.isDead = true;
         this.#world.counts.add("stopped cleanly");

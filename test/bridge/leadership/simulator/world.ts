@@ -239,7 +239,7 @@ export class World {
 
   #checkEnd(): void {
     const leaders = this.#alive.filter(({ protocol }) => protocol.epoch !== undefined);
-    if (leaders.length !== 1 || !leaders[0]!.protocol.isConfirmed)
+    if (leaders.length !== 1 || leaders[0]!.protocol.state !== "held")
       throw new Violation(`${leaders.length} lead in the end`);
     if (this.profile.isCalm && this.postgres.epoch !== this.#epochBeforeFaults) {
       throw new Violation("a leader that lives was replaced");
