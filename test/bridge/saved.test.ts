@@ -6,31 +6,21 @@ import { describe, expect, it } from "vitest";
 import { Serve } from "../../src/serve/index.js";
 import { eventually } from "../support/eventually.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
-
-const sql = `
-  CREATE TABLE ran (id bigserial, n int);
-  CREATE TABLE gate (open bool);
-  INSERT INTO gate VALUES (true);
-  CREATE FUNCTION take(payload bytea) RETURNS void LANGUAGE plpgsql AS $$
-  BEGIN
-    IF payload = '' THEN RETURN; END IF;
-    PERFORM FROM gate;
-    INSERT INTO ran (n) VALUES (convert_from(payload, 'UTF8')::int);
-  END $$`;
+import {
+  lock,
+  metricsOf,
+  numbers,
+  overloadLosesNothing,
+  receivedBy,
+  slowRoleLeavesRoom,
+  takeSql,
+  upTo,
+} from "./support/overload.js";
 
 /** Publishes so many, and waits until the process has them. */
 async function publish(world: BridgeWorld, subject: string, from: number, to: number): Promise<void> {
   for (let n = from; n <= to; n += 1) world.nats.publish(subject, `${n}`);
   await world.nats.flush();
-}
-
-/** A session in which the table that the function reads is locked. */
-async function lock(world: BridgeWorld): Promise<pg.Client> {
-  const client = new pg.Client(world.database.url);
-  client.on("error", () => undefined);
-  await client.connect();
-  await client.query("BEGIN; LOCK TABLE gate");
-  return client;
 }
 
 const start = (world: BridgeWorld) =>
@@ -41,18 +31,6 @@ const start = (world: BridgeWorld) =>
     stopDeadlineMs: 2_000,
   });
 
-const numbers = async (world: BridgeWorld) =>
-  (await world.rows<{ n: number }>("SELECT n FROM ran ORDER BY id")).map(({ n }) => n);
-const upTo = (last: number) => Array.from({ length: last }, (_, at) => at + 1);
-
-async function receivedBy(serve: Serve): Promise<number> {
-  const metrics = await (await fetch(`http://${serve.monitorAddress}/metrics`)).text();
-  return [...metrics.matchAll(/^hawser_bridge_messages_received_total\{.*\} (\d+)/gm)].reduce(
-    (sum, [, n]) => sum + Number(n),
-    0,
-  );
-}
-
 /** Of its oldest message, in seconds. */
 async function lagOf(serve: Serve): Promise<number> {
   const metrics = await (await fetch(`http://${serve.monitorAddress}/metrics`)).text();
@@ -62,7 +40,7 @@ async function lagOf(serve: Serve): Promise<number> {
 
 describe("a process that ends alone while its function waits for a lock", () => {
   it("saves what it has received; the next one runs that first, in order, and nothing is left in the table", async () => {
-    await using world = await bridgeWorld({ sql, stopDeadlineMs: 1_000, monitorListen: "127.0.0.1:0" });
+    await using world = await bridgeWorld({ sql: takeSql, stopDeadlineMs: 1_000, monitorListen: "127.0.0.1:0" });
     const subject = `${world.prefix}.alone`;
     await world.subscribe(subject, "take(bytea)");
     const before = await receivedBy(world.serve);
@@ -90,7 +68,7 @@ describe("a process that ends alone while its function waits for a lock", () => 
   });
 
   it("where Postgres is away says what is lost, by subject", async () => {
-    await using world = await bridgeWorld({ sql, stopDeadlineMs: 1_500, monitorListen: "127.0.0.1:0" });
+    await using world = await bridgeWorld({ sql: takeSql, stopDeadlineMs: 1_500, monitorListen: "127.0.0.1:0" });
     const subject = `${world.prefix}.away`;
     await world.subscribe(subject, "take(bytea)");
     const before = await receivedBy(world.serve);
@@ -111,27 +89,11 @@ describe("a process that ends alone while its function waits for a lock", () => 
 });
 
 describe("a function that is slower than its messages arrive", () => {
-  const slow = sql.replace("PERFORM FROM gate;", "PERFORM pg_sleep(0.0002);");
+  const slow = takeSql.replace("PERFORM FROM gate;", "PERFORM pg_sleep(0.0002);");
   /** Memory is full soon. */
   const messageBytes = 1_000;
 
-  const metricsOf = async ({ serve }: BridgeWorld) => (await fetch(`http://${serve.monitorAddress}/metrics`)).text();
-
-  /** As fast as memory allows, of which the table takes what is over half of it. */
-  async function overload(world: BridgeWorld, subject: string, messages: number): Promise<void> {
-    const queued = async () => Number(/^hawser_bridge_queue_bytes\{.*\} (\d+)/m.exec(await metricsOf(world))?.[1]);
-    const before = await receivedBy(world.serve);
-    for (let n = 1; n <= messages; n += 1) {
-      world.nats.publish(subject, `${n}`.padEnd(messageBytes));
-      if (n % 100 > 0) continue;
-      await world.nats.flush();
-      await eventually("they are there", async () => (await receivedBy(world.serve)) >= before + n);
-      await eventually("there is room", async () => (await queued()) < 550_000);
-    }
-    await world.nats.flush();
-  }
-
-  /** Faster than that. */
+  /** Faster than memory allows. */
   async function flood(world: BridgeWorld, subject: string, messages: number): Promise<void> {
     for (let n = 1; n <= messages; n += 1) {
       world.nats.publish(subject, `${n}`.padEnd(messageBytes));
@@ -141,24 +103,8 @@ describe("a function that is slower than its messages arrive", () => {
     }
   }
 
-  it("loses nothing: the table takes what memory has no room for, and all is run in order", async () => {
-    await using world = await bridgeWorld({ sql, bufferBytes: 1_048_576, monitorListen: "127.0.0.1:0" });
-    const subject = `${world.prefix}.slow`;
-    await world.subscribe(subject, "take(bytea)");
-    const messages = 1_200;
-    const locked = await lock(world);
-    await overload(world, subject, messages);
-    expect(await world.count("SELECT count(*) FROM hawser.saved_messages")).toBeGreaterThan(0);
-    const metrics = await metricsOf(world);
-    expect(metrics).toMatch(/^hawser_bridge_saved_messages\{.*\} [1-9]/m);
-    expect(metrics).toMatch(/^hawser_bridge_saved_bytes\{.*\} [1-9]/m);
-    await locked.query("ROLLBACK");
-    await locked.end();
-    await eventually("the last one has run", async () => (await world.count(lastIs(messages))) > 0, 60_000);
-    expect(await numbers(world)).toEqual(upTo(messages));
-    await eventually("the table is empty", async () => (await world.count(waiting)) === 0);
-    expect(world.log.messages("error")).toEqual([]);
-  });
+  it("loses nothing: the table takes what memory has no room for, and all is run in order", () =>
+    overloadLosesNothing({ messages: 60, messageBytes: 40_000 }));
 
   it("and no room in the table either: what was run and what was counted is what was published", async () => {
     const options = { bufferBytes: 1_048_576, savedBytes: 300_000, monitorListen: "127.0.0.1:0" };
@@ -195,44 +141,5 @@ describe("a function that is slower than its messages arrive", () => {
   });
 });
 
-const waiting = "SELECT count(*) FROM hawser.saved_messages";
-const lastIs = (n: number) => `SELECT count(*) FROM ran WHERE n = ${n}`;
-
-it("a role whose function is too slow leaves room in the table for the messages of the others", async () => {
-  const mib = 1_048_576;
-  await using world = await bridgeWorld({
-    bufferBytes: mib,
-    savedBytes: 4 * mib,
-    sql: `
-      CREATE TABLE ran (n int, who text);
-      CREATE TABLE gate (open bool);
-      GRANT INSERT ON ran TO PUBLIC; GRANT SELECT ON gate TO PUBLIC;
-      CREATE FUNCTION take(payload bytea) RETURNS void LANGUAGE plpgsql AS $$
-      BEGIN
-        IF payload = '' THEN RETURN; END IF;
-        PERFORM FROM public.gate;
-        INSERT INTO public.ran VALUES (convert_from(payload, 'UTF8')::int, current_user);
-      END $$`,
-  });
-  const [greedy, other] = [await world.user(), await world.user()];
-  const subjects = { greedy: `${world.prefix}.greedy`, other: `${world.prefix}.other` };
-  await greedy.client.query("SELECT nats_subscribe($1, 'public.take(bytea)'::regprocedure)", [subjects.greedy]);
-  await other.client.query("SELECT nats_subscribe($1, 'public.take(bytea)'::regprocedure)", [subjects.other]);
-  for (const subject of Object.values(subjects)) await world.live(subject);
-  const locked = await lock(world);
-  const publish = async (subject: string, messages: number) => {
-    for (let n = 1; n <= messages; n += 1) {
-      world.nats.publish(subject, `${n}`.padEnd(1_000));
-      if (n % 20 > 0) continue;
-      await world.nats.flush();
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
-  };
-  // Far more than there is room for; and 350 messages, which are a tenth of it.
-  await publish(subjects.greedy, 6_000);
-  await publish(subjects.other, 350);
-  await locked.query("ROLLBACK");
-  await locked.end();
-  const ran = `SELECT count(DISTINCT n) FROM ran WHERE who = '${other.role}'`;
-  await eventually("all of the other one's have run", async () => (await world.count(ran)) === 350);
-});
+it("a role whose function is too slow leaves room in the table for the messages of the others", () =>
+  slowRoleLeavesRoom({ messages: 150, messageBytes: 40_000 }));

@@ -1,0 +1,134 @@
+/**
+ * Overload of a subscription: more comes than its function can take, so that messages go to the table. With few large
+ * messages for the fast tests, with many small ones for the slow.
+ */
+import pg from "pg";
+import { expect } from "vitest";
+import type { Serve } from "../../../src/serve/index.js";
+import { eventually } from "../../support/eventually.js";
+import { type BridgeWorld, bridgeWorld } from "./bridge-world.js";
+
+/** The function reads a table that a test can lock. */
+export const takeSql = `
+  CREATE TABLE ran (id bigserial, n int);
+  CREATE TABLE gate (open bool);
+  INSERT INTO gate VALUES (true);
+  CREATE FUNCTION take(payload bytea) RETURNS void LANGUAGE plpgsql AS $$
+  BEGIN
+    IF payload = '' THEN RETURN; END IF;
+    PERFORM FROM gate;
+    INSERT INTO ran (n) VALUES (convert_from(payload, 'UTF8')::int);
+  END $$`;
+
+/** A session in which the table that the function reads is locked. */
+export async function lock(world: BridgeWorld): Promise<pg.Client> {
+  const client = new pg.Client(world.database.url);
+  client.on("error", () => undefined);
+  await client.connect();
+  await client.query("BEGIN; LOCK TABLE gate");
+  return client;
+}
+
+export const numbers = async (world: BridgeWorld) =>
+  (await world.rows<{ n: number }>("SELECT n FROM ran ORDER BY id")).map(({ n }) => n);
+export const upTo = (last: number) => Array.from({ length: last }, (_, at) => at + 1);
+
+export async function receivedBy(serve: Serve): Promise<number> {
+  const metrics = await (await fetch(`http://${serve.monitorAddress}/metrics`)).text();
+  return [...metrics.matchAll(/^hawser_bridge_messages_received_total\{.*\} (\d+)/gm)].reduce(
+    (sum, [, n]) => sum + Number(n),
+    0,
+  );
+}
+
+export const metricsOf = async ({ serve }: BridgeWorld) =>
+  (await fetch(`http://${serve.monitorAddress}/metrics`)).text();
+
+/** How many messages, and how large. */
+export interface Load {
+  readonly messages: number;
+  readonly messageBytes: number;
+}
+
+const bufferBytes = 1_048_576;
+const savedMessages = "SELECT count(*) FROM hawser.saved_messages";
+
+/** As fast as memory allows, of which the table takes what is over half of it. */
+async function overload(world: BridgeWorld, subject: string, { messages, messageBytes }: Load): Promise<void> {
+  const queued = async () => Number(/^hawser_bridge_queue_bytes\{.*\} (\d+)/m.exec(await metricsOf(world))?.[1]);
+  const before = await receivedBy(world.serve);
+  const together = Math.max(1, 100_000 / messageBytes);
+  for (let n = 1; n <= messages; n += 1) {
+    world.nats.publish(subject, `${n}`.padEnd(messageBytes));
+    if (n % together > 0) continue;
+    await world.nats.flush();
+    await eventually("they are there", async () => (await receivedBy(world.serve)) >= before + n);
+    await eventually("there is room", async () => (await queued()) < 550_000);
+  }
+  await world.nats.flush();
+}
+
+/** The table takes what memory has no room for, and all is run in order. */
+export async function overloadLosesNothing(load: Load): Promise<void> {
+  await using world = await bridgeWorld({ sql: takeSql, bufferBytes, monitorListen: "127.0.0.1:0" });
+  const subject = `${world.prefix}.slow`;
+  await world.subscribe(subject, "take(bytea)");
+  const locked = await lock(world);
+  await overload(world, subject, load);
+  expect(await world.count(savedMessages)).toBeGreaterThan(0);
+  const metrics = await metricsOf(world);
+  expect(metrics).toMatch(/^hawser_bridge_saved_messages\{.*\} [1-9]/m);
+  expect(metrics).toMatch(/^hawser_bridge_saved_bytes\{.*\} [1-9]/m);
+  await locked.query("ROLLBACK");
+  await locked.end();
+  const last = `SELECT count(*) FROM ran WHERE n = ${load.messages}`;
+  await eventually("the last one has run", async () => (await world.count(last)) > 0, 60_000);
+  expect(await numbers(world)).toEqual(upTo(load.messages));
+  await eventually("the table is empty", async () => (await world.count(savedMessages)) === 0);
+  expect(world.log.messages("error")).toEqual([]);
+}
+
+/**
+ * A role whose function is too slow leaves room in the table for the messages of the others.
+ *
+ * @param load far more than there is room for; the other role gets a tenth of the room
+ */
+export async function slowRoleLeavesRoom({ messages, messageBytes }: Load): Promise<void> {
+  const savedBytes = 4 * bufferBytes;
+  const others = Math.floor(savedBytes / 12 / messageBytes);
+  await using world = await bridgeWorld({
+    bufferBytes,
+    savedBytes,
+    sql: `
+      CREATE TABLE ran (n int, who text);
+      CREATE TABLE gate (open bool);
+      GRANT INSERT ON ran TO PUBLIC; GRANT SELECT ON gate TO PUBLIC;
+      CREATE FUNCTION take(payload bytea) RETURNS void LANGUAGE plpgsql AS $$
+      BEGIN
+        IF payload = '' THEN RETURN; END IF;
+        PERFORM FROM public.gate;
+        INSERT INTO public.ran VALUES (convert_from(payload, 'UTF8')::int, current_user);
+      END $$`,
+  });
+  const [greedy, other] = [await world.user(), await world.user()];
+  const subjects = { greedy: `${world.prefix}.greedy`, other: `${world.prefix}.other` };
+  await greedy.client.query("SELECT nats_subscribe($1, 'public.take(bytea)'::regprocedure)", [subjects.greedy]);
+  await other.client.query("SELECT nats_subscribe($1, 'public.take(bytea)'::regprocedure)", [subjects.other]);
+  for (const subject of Object.values(subjects)) await world.live(subject);
+  const locked = await lock(world);
+  const together = Math.max(1, 20_000 / messageBytes);
+  const publish = async (subject: string, count: number) => {
+    for (let n = 1; n <= count; n += 1) {
+      world.nats.publish(subject, `${n}`.padEnd(messageBytes));
+      if (n % together > 0) continue;
+      await world.nats.flush();
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  };
+  await publish(subjects.greedy, messages);
+  await publish(subjects.other, others);
+  await locked.query("ROLLBACK");
+  await locked.end();
+  const ran = `SELECT count(DISTINCT n) FROM ran WHERE who = '${other.role}'`;
+  await eventually("all of the other one's have run", async () => (await world.count(ran)) === others);
+}
