@@ -6,14 +6,14 @@
  */
 
 import { createHash } from "node:crypto";
-import { setTimeout as delay } from "node:timers/promises";
+import { setTimeout as unreferencedDelay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
 import { bridgeConstants, gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import type { HawserError } from "../errors/index.js";
 import { NatsConnector, type ServerChoice } from "../nats/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
-import { type Logger, RareLog } from "../runtime/index.js";
+import { Deadline, delay, type Logger, RareLog, whenAborted } from "../runtime/index.js";
 import type { Responder } from "./bindings.js";
 import { type Bindings, BindingWatch } from "./bindings.js";
 import { DeadLetterWriter, readRetries } from "./dead-letters.js";
@@ -322,8 +322,8 @@ export class Bridge {
   }
 
   async #finish(deadlineMs: number): Promise<void> {
-    const deadline = AbortSignal.timeout(deadlineMs);
-    const endsAt = performance.now() + deadlineMs;
+    const over = AbortSignal.timeout(deadlineMs);
+    const deadline = new Deadline(deadlineMs);
     this.#bindings.stop();
     await this.#roleWatch.stop();
     const answered = this.#responderService?.stop(Math.min(deadlineMs, bridgeConstants.responderStopMs));
@@ -331,19 +331,19 @@ export class Bridge {
     const draining = AbortSignal.timeout(deadlineMs / bridgeConstants.stopDrainDivisor);
     await this.#subscriptions.drain(draining);
     await this.#subscriptions.stop(draining);
-    await this.#save(deadline);
-    await this.#leadership.stop(Math.max(bridgeConstants.leaderReleaseMs, endsAt - performance.now()));
+    await this.#save(over);
+    await this.#leadership.stop(Math.max(bridgeConstants.leaderReleaseMs, deadline.remainingMs));
     await answered;
   }
 
   async #stop(deadlineMs: number): Promise<void> {
-    const endsAt = performance.now() + deadlineMs;
+    const deadline = new Deadline(deadlineMs);
     await this.finish(deadlineMs);
     // What is being read is of no use any more.
     await this.#session.close();
     await this.#bindings.ended();
     await this.#notices.stop();
-    const leftMs = Math.max(gatewayConstants.stopReserveMs, endsAt - performance.now());
+    const leftMs = Math.max(gatewayConstants.stopReserveMs, deadline.remainingMs);
     await Promise.all(Object.values(this.#connectors).map((connector) => connector.stop(leftMs)));
     await Promise.all(Object.values(this.#pools).map((pool) => pool.stop()));
     // What still runs has had its time.
@@ -375,7 +375,7 @@ export class Bridge {
       error = more.error;
       if (saved === unfinished.length || deadline.aborted) break;
       logger.debug({ err: error }, "what was received and not run cannot be saved now; trying again");
-      await Promise.race([delay(bridgeConstants.leaderHeartbeatMs), whenAborted(deadline)]);
+      await delay(bridgeConstants.leaderHeartbeatMs, deadline);
     }
     if (saved > 0) {
       logger.info({ saved }, "saved messages that were received and not run: the next leader runs them");
@@ -433,7 +433,7 @@ export class Bridge {
         return undefined;
       });
       if (this.#leadership.epoch !== epoch || this.#finished !== undefined) return;
-      if (saved === undefined) await delay(bridgeConstants.leaderHeartbeatMs, undefined, { ref: false });
+      if (saved === undefined) await unreferencedDelay(bridgeConstants.leaderHeartbeatMs, undefined, { ref: false });
     }
     const { ids, forgotten } = saved;
     if (ids.size > 0)
@@ -567,11 +567,4 @@ export class Bridge {
 /** For the log, which is not to have lines of any length. */
 function shown(bySubject: ReadonlyMap<string, number>): Record<string, number> {
   return Object.fromEntries([...bySubject].slice(0, 20));
-}
-
-function whenAborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
-  });
 }

@@ -10,7 +10,7 @@ import type { Msg, NatsConnection, Subscription as NatsSubscription } from "@nat
 import { nuid } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { isOwnInbox, type NatsConnector, receivedHeaders } from "../nats/index.js";
-import type { Logger } from "../runtime/index.js";
+import { type Logger, within } from "../runtime/index.js";
 import { confirmed, takenOver } from "./confirmed.js";
 import type { InboundMessage } from "./message.js";
 import { PayloadCopies } from "./message.js";
@@ -132,8 +132,7 @@ export class Receiver {
     const attached = this.#attached;
     this.#attached = undefined;
     this.#leaveReplaced();
-    const limit = new Promise((resolve) => setTimeout(resolve, limitMs).unref());
-    const replaced = Promise.race([Promise.all(this.#replaced.values()), limit]);
+    const replaced = within(limitMs, Promise.all(this.#replaced.values()));
     if (attached === undefined) return void (await replaced);
     // From now on others receive what this process does not.
     void this.#ask(attached);
@@ -205,13 +204,8 @@ export class Receiver {
 
   async #leave({ connection, subscriptions, done, timer: asking }: Attached, limitMs: number): Promise<void> {
     clearTimeout(asking);
-    const timer = setTimeout(done, limitMs);
-    await Promise.race([
-      Promise.all([...subscriptions.values()].map((subscription) => subscription.drain().catch(() => undefined))),
-      connection.closed(),
-      new Promise((resolve) => setTimeout(resolve, limitMs).unref()),
-    ]);
-    clearTimeout(timer);
+    const drained = [...subscriptions.values()].map((subscription) => subscription.drain().catch(() => undefined));
+    await within(limitMs, Promise.race([Promise.all(drained), connection.closed()]));
     done();
   }
 

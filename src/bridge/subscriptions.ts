@@ -6,6 +6,7 @@
 import { performance } from "node:perf_hooks";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { errorTable } from "../errors/index.js";
+import { whenAborted } from "../runtime/index.js";
 import type { Subscription } from "./bindings.js";
 import type { DeadLetterWriter, RequestedRetry } from "./dead-letters.js";
 import type { BatchRunner } from "./executor/index.js";
@@ -656,9 +657,4 @@ export class Subscriptions {
 
 function eachSubscription({ message, subscriptions }: KeptMessage): Unsaved[] {
   return subscriptions.map((subscription) => ({ subscription, message }));
-}
-
-function whenAborted(signal: AbortSignal): Promise<unknown> {
-  if (signal.aborted) return Promise.resolve();
-  return new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
 }

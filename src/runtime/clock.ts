@@ -19,6 +19,14 @@ export const systemClock: Clock = {
   },
 };
 
+/** Resolves when the signal is aborted. */
+export function whenAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
 /**
  * Resolves after `delayMs`; at once and with `false` when `signal` aborts.
  */

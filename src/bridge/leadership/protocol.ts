@@ -17,7 +17,7 @@
 
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Ownership, OwnershipState } from "../../postgres/index.js";
-import type { Clock, Logger } from "../../runtime/index.js";
+import { type Clock, delay, type Logger } from "../../runtime/index.js";
 import {
   doneBefore,
   KnownProgress,
@@ -255,7 +255,7 @@ export class LeadershipProtocol implements Ownership {
         events.onProblem(cause);
         if (clock.now() - asked > leaderExpiryMs) break;
       }
-      await new Promise<void>((resolve) => clock.setTimeout(resolve, leaderHeartbeatMs / 10));
+      await delay(leaderHeartbeatMs / 10, undefined, clock);
     }
     return this.#hasSeenLeader ? someoneLeads : nobodyLeads;
   }

@@ -9,7 +9,7 @@
  */
 import type { Msg, NatsConnection } from "@nats-io/transport-node";
 import { receivedHeaders } from "../../nats/index.js";
-import { type Logger, RareLog } from "../../runtime/index.js";
+import { type Logger, RareLog, within } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
 import { takenOver } from "../confirmed.js";
 import { Attachment } from "./attachment.js";
@@ -146,13 +146,10 @@ export class ResponderService {
 
   async #stop(deadlineMs: number): Promise<void> {
     const left = this.#leaveAll();
-    let timer: NodeJS.Timeout | undefined;
-    const deadline = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, deadlineMs);
-    });
-    const done = left.then(() => this.#dispatcher.idle());
-    await Promise.race([done, deadline]);
-    clearTimeout(timer);
+    await within(
+      deadlineMs,
+      left.then(() => this.#dispatcher.idle()),
+    );
     await this.#dispatcher.stop();
     this.#rareLog.end();
   }
