@@ -1,9 +1,9 @@
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import { mayEnter, serverAccount } from "../../src/dev/account.js";
 import { cacheDirectory } from "../../src/dev/index.js";
 import { linkLibraries, platformPackage } from "../../src/dev/postgres/binaries.js";
+import { mayEnter, serverAccount } from "../../src/dev/server-process.js";
 import { installPackage } from "../npm-cache/install-package.js";
 
 /** Only versions named beta exist, and each of them is a build of its own: pinned exactly. */

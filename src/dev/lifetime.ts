@@ -1,9 +1,15 @@
 /**
  * The time of a stack from the start of its servers to their end.
  */
-import type { Guard } from "./guard.js";
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { createRequire } from "node:module";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { DevError } from "../errors/index.js";
 import { giveUp, type RunDirectory } from "./run-directory.js";
 import type { ServerProcess } from "./server-process.js";
+import type { WatchOrder } from "./watchdog.js";
 
 /** How the servers are to stop. */
 export interface StopOptions {
@@ -48,4 +54,55 @@ export class Lifetime {
     await this.guard?.release();
     this.#close();
   }
+}
+
+/** The running watchdog, which clears up after this process if it dies; see `watchdog.ts`. */
+export interface Guard {
+  /** Ends the watchdog: the stack has been stopped in order. */
+  release(): Promise<void>;
+}
+
+/**
+ * Starts a watchdog for the directory and resolves when it watches. From then on the servers stop, and a temporary
+ * directory goes, also if this process is killed. Throws `dev_server_failed` if it cannot be started.
+ */
+export async function guardDirectory(directory: RunDirectory): Promise<Guard> {
+  const order: WatchOrder = { directory: directory.path, temporary: directory.temporary };
+  const child = spawn(process.execPath, watchdogArgs(), {
+    cwd: "/",
+    // A session of its own: neither Ctrl-C nor the end of the terminal reaches it.
+    detached: true,
+    // Not our NODE_OPTIONS: an inspector port, say, is taken already.
+    env: { PATH: process.env["PATH"] ?? "" },
+    stdio: ["pipe", "pipe", "ignore"],
+  });
+  const ended = once(child, "exit");
+  // Writing to a watchdog that has died must not end us; that it died shows in `ended`.
+  child.stdin.on("error", () => undefined);
+  child.stdin.write(`${JSON.stringify(order)}\n`);
+  const ready = once(child.stdout, "data").then(() => true);
+  const failed = ended.then(() => false);
+  if (!(await Promise.race([ready, failed]))) {
+    throw new DevError("dev_server_failed", `The watchdog of the dev servers ended with status ${child.exitCode}.`);
+  }
+  child.stdout.destroy();
+  // Watching us must not keep us alive.
+  child.unref();
+  (child.stdin as { unref?: () => void }).unref?.();
+  return {
+    release: async () => {
+      if (child.exitCode !== null) return;
+      child.ref();
+      child.stdin.end("release\n");
+      await ended;
+    },
+  };
+}
+
+/** How node runs the watchdog: compiled as it stands, from source through tsx. */
+function watchdogArgs(): string[] {
+  const here = fileURLToPath(import.meta.url);
+  if (!here.endsWith(".ts")) return [fileURLToPath(new URL("./watchdog.js", import.meta.url))];
+  const tsx = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
+  return ["--import", tsx, fileURLToPath(new URL("./watchdog.ts", import.meta.url))];
 }

@@ -4,6 +4,8 @@
  * Without a name it is a temporary one, removed when the stack stops. A named one is kept, so that the next start finds
  * the data again. Either way a file in it names the process that owns it.
  */
+
+import { execFileSync } from "node:child_process";
 import {
   chmodSync,
   existsSync,
@@ -11,6 +13,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   renameSync,
   rmSync,
   writeFileSync,
@@ -18,13 +21,12 @@ import {
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { DevError } from "../errors/index.js";
-import { type Account, mayEnter } from "./account.js";
-import { isAlive, ownIdentity, type ProcessIdentity } from "./process-identity.js";
+import { type Account, mayEnter } from "./server-process.js";
 
 /** What the names of temporary directories begin with. */
-export const TEMPORARY_PREFIX = "hawser-dev-";
+export const temporaryPrefix = "hawser-dev-";
 
-const MARK_FILE = "hawser-dev.json";
+const markFile = "hawser-dev.json";
 
 /** Where a stack keeps what it has on disk. */
 export interface RunDirectory {
@@ -63,7 +65,7 @@ export function createTemporary(account: Account | undefined): RunDirectory {
         "Set TMPDIR to a directory that every user can enter.",
     );
   }
-  const path = mkdtempSync(join(root, TEMPORARY_PREFIX));
+  const path = mkdtempSync(join(root, temporaryPrefix));
   take(path, account);
   return { path, temporary: true, ...partsOf(path) };
 }
@@ -123,15 +125,62 @@ function take(path: string, account: Account | undefined): void {
 
 function writeMark(path: string, mark: Mark): void {
   // Renamed into place: a reader never sees half a file.
-  const draft = join(path, `.${MARK_FILE}.${process.pid}`);
+  const draft = join(path, `.${markFile}.${process.pid}`);
   writeFileSync(draft, JSON.stringify(mark));
-  renameSync(draft, join(path, MARK_FILE));
+  renameSync(draft, join(path, markFile));
 }
 
 function readMark(path: string): Mark | undefined {
   try {
-    return JSON.parse(readFileSync(join(path, MARK_FILE), "utf8")) as Mark;
+    return JSON.parse(readFileSync(join(path, markFile), "utf8")) as Mark;
   } catch {
     return undefined;
+  }
+}
+
+/** A process, told apart from every later one with the same pid: pids are used again. */
+export interface ProcessIdentity {
+  readonly pid: number;
+  /** When it started, in whatever form the system tells it; only ever compared for equality. */
+  readonly startedAt: string;
+  /** The pid namespace (Linux), since a pid means nothing outside of its own. Empty elsewhere. */
+  readonly namespace: string;
+}
+
+/** The identity of this process. */
+function ownIdentity(): ProcessIdentity {
+  return { pid: process.pid, startedAt: startOf(process.pid) ?? "", namespace: pidNamespace() };
+}
+
+/**
+ * True while the process lives. A process of another pid namespace (a container that shares our temporary directory)
+ * counts as alive: from here nobody can tell, and taking its directory away would be the worse mistake.
+ */
+export function isAlive(identity: ProcessIdentity): boolean {
+  if (identity.namespace !== pidNamespace()) return true;
+  return startOf(identity.pid) === identity.startedAt;
+}
+
+/** When the process started, or undefined if there is none. */
+function startOf(pid: number): string | undefined {
+  try {
+    if (process.platform !== "linux") {
+      return execFileSync("ps", ["-o", "lstart=", "-p", String(pid)], { encoding: "utf8", stdio: "pipe" }).trim();
+    }
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    // The second field, the command's name, may hold spaces and parentheses; the fields after it do not.
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    const [state, startTime] = [fields[0], fields[19]];
+    return state === "Z" ? undefined : startTime;
+  } catch {
+    return undefined;
+  }
+}
+
+function pidNamespace(): string {
+  try {
+    return process.platform === "linux" ? readlinkSync("/proc/self/ns/pid") : "";
+  } catch {
+    return "";
   }
 }

@@ -8,20 +8,19 @@
  * is the watchdog (see `guard.ts`).
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { closeSync, openSync, readFileSync } from "node:fs";
+import { accessSync, closeSync, constants, openSync, readFileSync, statSync } from "node:fs";
+import { delimiter, dirname, join, resolve } from "node:path";
 import { DevError } from "../errors/index.js";
-import type { Account } from "./account.js";
-import { findProgram } from "./find-program.js";
 
 /** A signal, and how long it is given before a stronger one follows. The strongest, SIGKILL, follows all of them. */
 type StopStep = readonly [signal: NodeJS.Signals, patienceMs: number];
 
 /** SIGINT is Postgres's fast shutdown: it ends the sessions and writes a checkpoint. SIGQUIT does without both. */
-const IN_ORDER: readonly StopStep[] = [
+const inOrder: readonly StopStep[] = [
   ["SIGINT", 10_000],
   ["SIGQUIT", 3_000],
 ];
-const AT_ONCE: readonly StopStep[] = [["SIGQUIT", 1_000]];
+const atOnce: readonly StopStep[] = [["SIGQUIT", 1_000]];
 
 /** What to start. */
 export interface ServerCommand {
@@ -110,7 +109,7 @@ export class ServerProcess {
 
   /** Stops it, by stronger means when weaker ones take too long; resolves when it has ended. */
   async stop(options: { readonly immediately: boolean }): Promise<void> {
-    for (const [signal, patienceMs] of options.immediately ? AT_ONCE : IN_ORDER) {
+    for (const [signal, patienceMs] of options.immediately ? atOnce : inOrder) {
       if (this.#end !== undefined) return;
       this.#child.kill(signal);
       let timer: NodeJS.Timeout | undefined;
@@ -145,4 +144,53 @@ function setprivWithDeathSignal(): string | undefined {
     probedSetpriv = { path: works ? path : undefined };
   }
   return probedSetpriv.path;
+}
+
+/** A user and group to run a server as. Postgres refuses to run as root: then it gets an account without rights. */
+export interface Account {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/**
+ * Whom Postgres runs as: undefined means as this process; as root it is the system's `nobody` (65534 where there is no
+ * such entry).
+ */
+export function serverAccount(): Account | undefined {
+  if (process.getuid?.() !== 0) return undefined;
+  return nobody() ?? { uid: 65534, gid: 65534 };
+}
+
+/** True if the account may pass through `path` and each directory above it. */
+export function mayEnter(path: string, account: Account): boolean {
+  for (let directory = resolve(path); ; directory = dirname(directory)) {
+    const { mode, uid, gid } = statSync(directory);
+    const executable = uid === account.uid ? 0o100 : gid === account.gid ? 0o010 : 0o001;
+    if ((mode & executable) === 0) return false;
+    if (directory === dirname(directory)) return true;
+  }
+}
+
+function nobody(): Account | undefined {
+  try {
+    const line = readFileSync("/etc/passwd", "utf8").match(/^nobody:[^:]*:(\d+):(\d+):/m);
+    return line === null ? undefined : { uid: Number(line[1]), gid: Number(line[2]) };
+  } catch {
+    return undefined;
+  }
+}
+
+/** The full path of a program on PATH, or undefined. Relative entries of PATH are not looked at. */
+export function findProgram(name: string, path = process.env["PATH"] ?? ""): string | undefined {
+  for (const directory of path.split(delimiter)) {
+    if (!directory.startsWith("/")) continue;
+    const candidate = join(directory, name);
+    try {
+      accessSync(candidate, constants.X_OK);
+      if (statSync(candidate).isFile()) return candidate;
+    } catch {
+      // Not here; the next entry may have it.
+    }
+  }
+  return undefined;
 }

@@ -4,15 +4,15 @@
  * What it promises: when it has started, both answer; when it has stopped, and also when this process was killed,
  * nothing of it runs any more and a temporary directory is gone.
  */
+import type pg from "pg";
 import { DevError, HawserError } from "../errors/index.js";
-import { serverAccount } from "./account.js";
-import { externalNats, externalPostgres } from "./external.js";
+import { DatabaseAddress, openSession } from "../postgres/index.js";
 import type { PortWish } from "./free-port.js";
-import { type Guard, guardDirectory } from "./guard.js";
-import { Lifetime, type StopOptions } from "./lifetime.js";
-import { type NatsServer, startNats } from "./nats/server.js";
+import { type Guard, guardDirectory, Lifetime, type StopOptions } from "./lifetime.js";
+import { type NatsServer, natsAnswers, startNats } from "./nats/server.js";
 import { type PostgresServer, startPostgres } from "./postgres/server.js";
 import { createTemporary, giveUp, openNamed, type RunDirectory } from "./run-directory.js";
+import { serverAccount } from "./server-process.js";
 import { stopServersOf, sweepLeftovers } from "./sweep.js";
 
 /** What to start. */
@@ -173,4 +173,44 @@ function assemble(parts: Parts): DevStack {
     stop: (options) => life.stop(options),
     [Symbol.asyncDispose]: () => life.stop(),
   };
+}
+
+const connectTimeoutMs = 10_000;
+
+/** The Postgres of HAWSER_DATABASE_URL and its version; undefined if the variable is not set. */
+async function externalPostgres(): Promise<{ url: string; version: string } | undefined> {
+  const url = process.env["HAWSER_DATABASE_URL"];
+  if (!url) return undefined;
+  let client: pg.Client | undefined;
+  try {
+    ({ client } = await openSession(DatabaseAddress.of(url), { connectTimeoutMs: connectTimeoutMs }));
+    const { rows } = await client.query<{ server_version: string }>("SHOW server_version");
+    return { url, version: rows[0]!.server_version };
+  } catch (cause) {
+    throw unreachable("HAWSER_DATABASE_URL", url, "Postgres", cause);
+  } finally {
+    await client?.end().catch(() => undefined);
+  }
+}
+
+/** The nats-server of HAWSER_NATS_URL; undefined if the variable is not set. */
+async function externalNats(): Promise<{ url: string } | undefined> {
+  const url = process.env["HAWSER_NATS_URL"];
+  if (!url) return undefined;
+  if (!URL.canParse(url) || !(await natsAnswers(url))) throw unreachable("HAWSER_NATS_URL", url, "nats-server");
+  return { url };
+}
+
+function unreachable(variable: string, url: string, server: string, cause?: unknown): DevError {
+  return new DevError(
+    "dev_server_failed",
+    `No ${server} can be used at ${withoutPassword(url)}, the value of ${variable}. ` +
+      "Correct it, or unset it to use an embedded server.",
+    { cause },
+  );
+}
+
+/** The URL with its password left out, for messages. */
+function withoutPassword(url: string): string {
+  return url.replace(/^([a-z]+:\/\/[^/@]*?):[^/]*@/i, "$1:***@");
 }

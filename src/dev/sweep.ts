@@ -6,13 +6,12 @@ import { execFileSync } from "node:child_process";
 import { lstatSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { isAlive } from "./process-identity.js";
-import { ownerOf, partsOf, removeDirectory, TEMPORARY_PREFIX, temporaryRoots } from "./run-directory.js";
+import { isAlive, ownerOf, partsOf, removeDirectory, temporaryPrefix, temporaryRoots } from "./run-directory.js";
 
 /** How long a server may take to end before it is killed. */
-const PATIENCE_MS = 5_000;
+const stopTimeoutMs = 5_000;
 /** A directory without an owner's name is somebody's who is just making it, until it is this old. */
-const OWNERLESS_AGE_MS = 60_000;
+const ownerlessAgeMs = 60_000;
 
 /** A process and its command line. */
 interface RunningProcess {
@@ -26,7 +25,7 @@ interface RunningProcess {
  * name the directory, and not by recorded pids, which could belong to others by now.
  */
 export async function stopServersOf(directory: string): Promise<void> {
-  const deadline = Date.now() + PATIENCE_MS;
+  const deadline = Date.now() + stopTimeoutMs;
   signalAll(serversOf(directory), "SIGINT");
   while (serversOf(directory).length > 0) {
     if (Date.now() > deadline) signalAll(serversOf(directory), "SIGKILL");
@@ -40,7 +39,7 @@ export async function sweepLeftovers(): Promise<string[]> {
   for (const root of temporaryRoots()) {
     for (const name of readdirSync(root)) {
       const path = join(root, name);
-      if (!name.startsWith(TEMPORARY_PREFIX) || !isAbandoned(path)) continue;
+      if (!name.startsWith(temporaryPrefix) || !isAbandoned(path)) continue;
       await stopServersOf(path);
       removeDirectory(path);
       swept.push(path);
@@ -55,7 +54,7 @@ function isAbandoned(path: string): boolean {
     const stat = lstatSync(path);
     if (!stat.isDirectory() || stat.uid !== process.getuid?.()) return false;
     const owner = ownerOf(path);
-    return owner === undefined ? Date.now() - stat.mtimeMs > OWNERLESS_AGE_MS : !isAlive(owner);
+    return owner === undefined ? Date.now() - stat.mtimeMs > ownerlessAgeMs : !isAlive(owner);
   } catch {
     // Somebody else is removing it.
     return false;

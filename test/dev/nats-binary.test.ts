@@ -5,10 +5,15 @@ import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
-import { fetchNatsServer, findNatsServer, type NatsSource } from "../../src/dev/nats/binary.js";
-import { debianPackage } from "../../src/dev/nats/debian-package.js";
-import { goInstall } from "../../src/dev/nats/go-install.js";
-import { NATS_SERVER_VERSION, officialRelease, releasePlatform } from "../../src/dev/nats/official-release.js";
+import { fetchNatsServer, findNatsServer } from "../../src/dev/nats/binary.js";
+import {
+  debianPackage,
+  goInstall,
+  type NatsSource,
+  natsServerVersion,
+  officialRelease,
+  releasePlatform,
+} from "../../src/dev/nats/sources.js";
 import { temporaryDirectory } from "../support/temporary.js";
 
 let cache: string;
@@ -128,11 +133,11 @@ describe("fetchNatsServer", () => {
 });
 
 describe("the official release", () => {
-  const name = `nats-server-v${NATS_SERVER_VERSION}-${releasePlatform()}`;
+  const name = `nats-server-v${natsServerVersion}-${releasePlatform()}`;
 
   function archive(): Buffer {
     const directory = temporaryDirectory();
-    writeProgram(join(directory, name), NATS_SERVER_VERSION);
+    writeProgram(join(directory, name), natsServerVersion);
     execFileSync("tar", ["-czf", join(directory, "archive.tar.gz"), "-C", directory, name]);
     return readFileSync(join(directory, "archive.tar.gz"));
   }
@@ -159,8 +164,8 @@ describe("the official release", () => {
       response.end(bytes);
     }, sha256(bytes));
     const fetched = await fetchNatsServer({ sources: [release] });
-    expect(asked).toEqual([`/download/v${NATS_SERVER_VERSION}/${name}.tar.gz`]);
-    expect(fetched).toMatchObject({ version: NATS_SERVER_VERSION, origin: expect.stringContaining(sha256(bytes)) });
+    expect(asked).toEqual([`/download/v${natsServerVersion}/${name}.tar.gz`]);
+    expect(fetched).toMatchObject({ version: natsServerVersion, origin: expect.stringContaining(sha256(bytes)) });
   });
 
   it("is refused when its checksum is not the pinned one", async () => {

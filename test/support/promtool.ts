@@ -6,9 +6,9 @@ import { copyFileSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { cacheDirectory } from "../../src/dev/cache-directory.js";
-import { findProgram } from "../../src/dev/find-program.js";
-import { debianPackage } from "../../src/dev/nats/debian-package.js";
+import { cacheDirectory } from "../../src/dev/nats/binary.js";
+import { debianPackage } from "../../src/dev/nats/sources.js";
+import { findProgram } from "../../src/dev/server-process.js";
 
 /** Its path; a promise that rejects says why it cannot be had here. */
 export async function findPromtool(): Promise<string> {

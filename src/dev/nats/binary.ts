@@ -2,19 +2,28 @@
  * Finding a nats-server: on PATH, in our cache, or fetched into the cache.
  */
 import { execFile } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { createHash } from "node:crypto";
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { DevError } from "../../errors/index.js";
-import { findProgram } from "../find-program.js";
-import { cachedBinary, keepBinary } from "./cache.js";
-import { debianPackage } from "./debian-package.js";
-import { goInstall } from "./go-install.js";
-import { officialRelease } from "./official-release.js";
+import { findProgram } from "../server-process.js";
+import { debianPackage, type FetchedProgram, goInstall, type NatsSource, officialRelease } from "./sources.js";
 
 /** The oldest release whose JetStream and options this project works with. */
-const MINIMUM_VERSION = [2, 9] as const;
+const minimumVersion = [2, 9] as const;
 
 /** A nats-server that runs on this machine. */
 export interface NatsBinary {
@@ -22,24 +31,6 @@ export interface NatsBinary {
   /** Such as `2.14.5`. */
   readonly version: string;
   /** Where it comes from, in words. */
-  readonly origin: string;
-}
-
-/** A way to get a nats-server. */
-export interface NatsSource {
-  /** What it is, in words. */
-  readonly name: string;
-  /**
-   * Fetches programs into the directory and yields them, the preferred one first; the next one is asked for only if one
-   * does not run here. Throws if there is none.
-   */
-  fetch(directory: string, signal?: AbortSignal): AsyncIterable<FetchedProgram>;
-}
-
-/** A program that a source has put on disk. */
-export interface FetchedProgram {
-  readonly program: string;
-  /** Which source and how it was verified, in words. */
   readonly origin: string;
 }
 
@@ -94,7 +85,7 @@ async function versionOf(program: string): Promise<string | undefined> {
   try {
     const { stdout } = await promisify(execFile)(program, ["-v"], { timeout: 10_000 });
     const [version, major, minor] = /(\d+)\.(\d+)\.\d+\S*/.exec(stdout) ?? [];
-    const [minMajor, minMinor] = MINIMUM_VERSION;
+    const [minMajor, minMinor] = minimumVersion;
     const enough = Number(major) > minMajor || (Number(major) === minMajor && Number(minor) >= minMinor);
     return enough ? version : undefined;
   } catch {
@@ -108,4 +99,105 @@ function reasonOf(error: unknown): string {
   const stderr = (error as { stderr?: string }).stderr?.trim().split("\n").at(-1);
   if (stderr) return stderr;
   return error.cause instanceof Error ? `${error.message} (${reasonOf(error.cause)})` : error.message.split("\n")[0]!;
+}
+
+const programFile = "nats-server";
+const recordFile = "origin.json";
+
+/** What is recorded beside a cached program. */
+interface CacheRecord {
+  readonly version: string;
+  readonly origin: string;
+  /** Of the program file. */
+  readonly sha256: string;
+}
+
+/** The newest cached program whose checksum is the recorded one and that runs, as `versionOf` tells. */
+async function cachedBinary(
+  versionOf: (program: string) => Promise<string | undefined>,
+): Promise<NatsBinary | undefined> {
+  const root = cacheRoot();
+  if (!existsSync(root)) return undefined;
+  const byVersion = new Intl.Collator("en", { numeric: true });
+  for (const name of readdirSync(root).sort(byVersion.compare).reverse()) {
+    if (!name.endsWith(platformSuffix())) continue;
+    const program = join(root, name, programFile);
+    const record = readRecord(join(root, name, recordFile));
+    if (record === undefined || sha256Of(program) !== record.sha256) continue;
+    const version = await versionOf(program);
+    if (version !== undefined) return { program, version, origin: `cache (${record.origin})` };
+  }
+  return undefined;
+}
+
+/** Copies a program that runs into the cache. */
+function keepBinary(fetched: FetchedProgram & { readonly version: string }): NatsBinary {
+  const { program, version, origin } = fetched;
+  const root = cacheRoot();
+  try {
+    mkdirSync(root, { recursive: true });
+    const draft = mkdtempSync(join(root, ".draft-"));
+    copyFileSync(program, join(draft, programFile));
+    chmodSync(join(draft, programFile), 0o755);
+    const record: CacheRecord = { version, origin, sha256: sha256Of(program)! };
+    writeFileSync(join(draft, recordFile), `${JSON.stringify(record, null, 2)}\n`);
+    chmodSync(draft, 0o755);
+    const place = join(root, `${version}${platformSuffix()}`);
+    moveInto(place, draft, record);
+    return { program: join(place, programFile), version, origin };
+  } catch (cause) {
+    throw new DevError(
+      "dev_server_failed",
+      `nats-server ${version} was fetched, but could not be kept in ${root}. Set HAWSER_CACHE_DIR to a writable directory.`,
+      { cause },
+    );
+  }
+}
+
+/** Renames the draft into place, unless another start has put a sound one there meanwhile. */
+function moveInto(place: string, draft: string, record: CacheRecord): void {
+  const sound = () => sha256Of(join(place, programFile)) === readRecord(join(place, recordFile))?.sha256;
+  // A damaged one is moved away first: a directory cannot be renamed over one with contents.
+  if (existsSync(place) && sha256Of(join(place, programFile)) !== record.sha256) {
+    const damaged = mkdtempSync(`${draft}-`);
+    renameSync(place, join(damaged, "old"));
+    rmSync(damaged, { recursive: true, force: true });
+  }
+  try {
+    renameSync(draft, place);
+  } catch (error) {
+    if (!sound()) throw error;
+    rmSync(draft, { recursive: true, force: true });
+  }
+}
+
+function cacheRoot(): string {
+  return join(cacheDirectory(), "nats-server");
+}
+
+function platformSuffix(): string {
+  return `-${process.platform}-${process.arch}`;
+}
+
+function readRecord(path: string): CacheRecord | undefined {
+  try {
+    return JSON.parse(readFileSync(path, "utf8")) as CacheRecord;
+  } catch {
+    return undefined;
+  }
+}
+
+function sha256Of(path: string): string | undefined {
+  try {
+    return createHash("sha256").update(readFileSync(path)).digest("hex");
+  } catch {
+    return undefined;
+  }
+}
+
+/** Where downloaded programs are kept: HAWSER_CACHE_DIR, else `hawser` in the user's cache directory. */
+export function cacheDirectory(): string {
+  const { HAWSER_CACHE_DIR: own, XDG_CACHE_HOME: xdg } = process.env;
+  if (own) return own;
+  return join(xdg || join(homedir(), ".cache"), "hawser");
 }

@@ -12,9 +12,9 @@ import type { RunDirectory } from "../run-directory.js";
 import { ServerProcess } from "../server-process.js";
 import { findNatsServer, type NatsBinary, type NatsSearch } from "./binary.js";
 
-const READY_TIMEOUT_MS = 30_000;
-const PROBE_TIMEOUT_MS = 5_000;
-const PORT_ATTEMPTS = 5;
+const readyTimeoutMs = 30_000;
+const probeTimeoutMs = 5_000;
+const portAttempts = 5;
 
 /** A nats-server that answers. */
 export interface NatsServer {
@@ -45,7 +45,7 @@ export async function startNats(
     if ("url" in started) return started;
     // Between our look and its start somebody else took the port.
     const portTaken = /address already in use/i.test(started.process.logTail());
-    if (!portTaken || wish === undefined || attempt === PORT_ATTEMPTS) throw started.process.endedEarly();
+    if (!portTaken || wish === undefined || attempt === portAttempts) throw started.process.endedEarly();
   }
 }
 
@@ -79,7 +79,7 @@ async function startAt(
     env: { PATH: "/usr/bin:/bin", TZ: "UTC" },
     logFile: join(directory.path, "nats.log"),
   });
-  const deadline = Date.now() + READY_TIMEOUT_MS;
+  const deadline = Date.now() + readyTimeoutMs;
   while (server.end === undefined) {
     const ports = readPorts(portsDirectory);
     if (ports !== undefined && (await isReady(ports))) return { url: ports.nats[0]!, binary, process: server };
@@ -87,7 +87,7 @@ async function startAt(
     if (Date.now() > deadline) {
       throw new DevError(
         "dev_server_failed",
-        `nats-server did not answer in ${READY_TIMEOUT_MS} ms. ${server.logTail()}`,
+        `nats-server did not answer in ${readyTimeoutMs} ms. ${server.logTail()}`,
       );
     }
     await Promise.race([delay(5), server.ended]);
@@ -100,7 +100,7 @@ export async function natsAnswers(url: string): Promise<boolean> {
   const { hostname, port } = new URL(url);
   const socket = connect({ host: hostname.replace(/^\[|\]$/g, ""), port: Number(port || 4222) });
   try {
-    const [greeting] = (await once(socket, "data", { signal: AbortSignal.timeout(PROBE_TIMEOUT_MS) })) as [Buffer];
+    const [greeting] = (await once(socket, "data", { signal: AbortSignal.timeout(probeTimeoutMs) })) as [Buffer];
     return greeting.toString("latin1").startsWith("INFO {");
   } catch {
     return false;
@@ -113,7 +113,7 @@ async function isReady(ports: Ports): Promise<boolean> {
   if (!(await natsAnswers(ports.nats[0]!))) return false;
   try {
     const url = `${ports.monitoring[0]}/healthz?js-enabled-only=true`;
-    return (await fetch(url, { signal: AbortSignal.timeout(PROBE_TIMEOUT_MS) })).ok;
+    return (await fetch(url, { signal: AbortSignal.timeout(probeTimeoutMs) })).ok;
   } catch {
     return false;
   }

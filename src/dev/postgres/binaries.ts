@@ -12,7 +12,7 @@ import { chmodSync, cpSync, existsSync, readdirSync, readFileSync, symlinkSync }
 import { createRequire } from "node:module";
 import { basename, dirname, join, resolve } from "node:path";
 import { DevError } from "../../errors/index.js";
-import type { Account } from "../account.js";
+import type { Account } from "../server-process.js";
 
 /** Programs that run. */
 export interface PostgresBinaries {

@@ -9,15 +9,14 @@ import { promisify } from "node:util";
 import type pg from "pg";
 import { DevError } from "../../errors/index.js";
 import { DatabaseAddress, openSession } from "../../postgres/index.js";
-import { type Account, serverAccount } from "../account.js";
 import { type PortWish, portFor } from "../free-port.js";
 import type { RunDirectory } from "../run-directory.js";
-import { ServerProcess } from "../server-process.js";
+import { type Account, ServerProcess, serverAccount } from "../server-process.js";
 import { findPostgres, type PostgresBinaries } from "./binaries.js";
 
 /** How long the server may take until it answers; recovery after a crash can take a while on a slow disk. */
-const READY_TIMEOUT_MS = 60_000;
-const PORT_ATTEMPTS = 5;
+const readyTimeoutMs = 60_000;
+const portAttempts = 5;
 /** The only settings in the server's environment. */
 const ENV = { PATH: "/usr/bin:/bin", TZ: "UTC", LC_ALL: "C" };
 
@@ -71,7 +70,7 @@ export async function startPostgres(
     }
     // Between our look and its start somebody else took the port.
     const portTaken = /Address already in use/i.test(server.logTail());
-    if (!portTaken || attempt === PORT_ATTEMPTS) throw server.endedEarly();
+    if (!portTaken || attempt === portAttempts) throw server.endedEarly();
   }
 }
 
@@ -122,12 +121,12 @@ async function answers(
   directory: RunDirectory,
   signal: AbortSignal | undefined,
 ): Promise<boolean> {
-  const deadline = Date.now() + READY_TIMEOUT_MS;
+  const deadline = Date.now() + readyTimeoutMs;
   while (server.end === undefined) {
     signal?.throwIfAborted();
     if ((await dataDirectoryOf(url)) === directory.postgresData) return true;
     if (Date.now() > deadline) {
-      throw new DevError("dev_server_failed", `Postgres did not answer in ${READY_TIMEOUT_MS} ms. ${server.logTail()}`);
+      throw new DevError("dev_server_failed", `Postgres did not answer in ${readyTimeoutMs} ms. ${server.logTail()}`);
     }
     await Promise.race([delay(10), server.ended]);
   }
