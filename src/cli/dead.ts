@@ -1,8 +1,7 @@
 /**
  * `hawser dead`: messages that were given up.
  */
-
-import { defineCommand } from "citty";
+import { type ArgsDef, defineCommand } from "citty";
 import { CliError, type ErrorCode } from "../errors/index.js";
 import { silentLogger } from "../runtime/index.js";
 import {
@@ -14,15 +13,80 @@ import {
   type WholeDeadLetter,
   withCommandDatabase,
 } from "../store/index.js";
-import { seeHelp } from "./check-arguments.js";
-import { whereUrlsBelong } from "./conceal.js";
-import { databaseOption, databaseUrlOf } from "./database-option.js";
-import { choosesAmong, filterOf, filterOptions } from "./dead-selection.js";
-import { withExamples } from "./examples.js";
-import { Output, print } from "./output.js";
-import { printRows } from "./print-rows.js";
-import { base64Of, jsonText, printable, textOf } from "./printable.js";
-import { plural } from "./table.js";
+import { seeHelp, whereUrlsBelong, withExamples } from "./command-line.js";
+import { databaseOption, databaseUrlOf, wholeNumber } from "./options.js";
+import { base64Of, jsonText, Output, plural, print, printable, printRows, textOf } from "./output.js";
+
+/** The options that choose among dead letters. */
+export const filterOptions = {
+  source: {
+    type: "string",
+    valueHint: "SOURCE",
+    description: "Only those of a channel (sender:source_topic:listener) or a subscribed function",
+  },
+  topic: { type: "string", valueHint: "TOPIC", description: "Only those for a topic or subject" },
+  error: { type: "string", valueHint: "CODE", description: "Only those with this error code, such as handler_failed" },
+  origin: { type: "string", valueHint: "peer|subscription", description: "Only those of peers, or of subscriptions" },
+  before: { type: "string", valueHint: "MOMENT", description: "Only those given up before a date, or so long ago: 7d" },
+  after: { type: "string", valueHint: "MOMENT", description: "Only those given up since a date, or since 12h ago" },
+  limit: {
+    type: "string",
+    valueHint: "N",
+    description: "At most N of them, the oldest first. Default: all; for list without --json 100",
+  },
+} as const satisfies ArgsDef;
+
+type FilterArguments = { readonly [Name in keyof typeof filterOptions]?: string | undefined };
+
+/** The filter that ids and options make. @throws CliError `invalid_argument` */
+export function filterOf(ids: readonly string[], args: FilterArguments): DeadLetterFilter {
+  return {
+    ids: ids.length === 0 ? undefined : ids.map(idOf),
+    source: args.source,
+    topic: args.topic,
+    errorCode: args.error,
+    origin: args.origin,
+    before: momentOf("before", args.before),
+    after: momentOf("after", args.after),
+    limit: wholeNumber("limit", args.limit, 1, Number.MAX_SAFE_INTEGER),
+  };
+}
+
+/** Whether the filter chooses among them; a limit alone does not. */
+export function choosesAmong({ limit: _, ...criteria }: DeadLetterFilter): boolean {
+  return Object.values(criteria).some((value) => value !== undefined);
+}
+
+function idOf(text: string): number {
+  const id = Number(text);
+  if (/^[1-9]\d*$/.test(text) && Number.isSafeInteger(id)) return id;
+  throw new CliError("invalid_argument", `"${text}" is no id of a dead letter: those are whole numbers from 1 on`);
+}
+
+const unitMs = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
+
+/**
+ * The moment that an option names: a date, or how long ago it was (`30m`, `12h`, `7d`).
+ *
+ * @throws CliError `invalid_argument`, naming the option and the value
+ */
+export function momentOf(option: string, value: string | undefined, now: Date = new Date()): Date | undefined {
+  if (value === undefined) return undefined;
+  const ago = /^(\d{1,6})([smhd])$/.exec(value);
+  // A year first: everything else that Date takes means different things to different people.
+  const isDate = /^\d{4}-\d{2}-\d{2}/.test(value);
+  const time = ago === null ? (isDate ? Date.parse(value) : Number.NaN) : now.getTime() - lengthOf(ago);
+  if (time >= 0) return new Date(time);
+  if (time < 0) throw new CliError("invalid_argument", `--${option} "${value}" is before 1970; give a later moment`);
+  throw new CliError(
+    "invalid_argument",
+    `--${option} "${value}" is no moment: give a date such as 2030-01-31T12:00:00Z, or how long ago it was, such as 7d, 12h or 30m`,
+  );
+}
+
+function lengthOf([, count, unit]: readonly string[]): number {
+  return Number(count) * unitMs[unit as keyof typeof unitMs];
+}
 
 /** Rows of a table when nobody says how many. */
 const shownAtFirst = 100;

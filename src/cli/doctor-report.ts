@@ -4,9 +4,8 @@
 import pc from "picocolors";
 import type { CheckReport, DoctorReport, NamedFinding, Severity } from "../doctor/index.js";
 import { errorTable } from "../errors/index.js";
-import { withoutPasswords } from "./conceal.js";
-import { printable } from "./printable.js";
-import { plural } from "./table.js";
+import { withoutPasswords } from "./command-line.js";
+import { plural, printable } from "./output.js";
 
 /** Where an error has no code of its own, and for warnings. */
 const generalStatus = 1;

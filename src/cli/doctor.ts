@@ -5,12 +5,10 @@ import { defineCommand } from "citty";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { doctor as examine } from "../doctor/index.js";
 import { CliError } from "../errors/index.js";
-import { valuesOf } from "./check-arguments.js";
-import { databaseOption, databaseUrlOf } from "./database-option.js";
+import { valuesOf, withExamples } from "./command-line.js";
 import { doctorJson, doctorText, exitStatusFor } from "./doctor-report.js";
-import { withExamples } from "./examples.js";
-import { Output, print } from "./output.js";
-import { jsonText } from "./printable.js";
+import { databaseOption, databaseUrlOf } from "./options.js";
+import { jsonText, Output, print } from "./output.js";
 
 const args = {
   ...databaseOption,

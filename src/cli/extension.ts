@@ -14,10 +14,8 @@ import {
   type ServerDirectories,
   uninstallExtension,
 } from "../installation/extension/index.js";
-import { didYouMean, seeHelp } from "./check-arguments.js";
-import { withExamples } from "./examples.js";
-import { Output, print } from "./output.js";
-import { jsonText, printable } from "./printable.js";
+import { didYouMean, seeHelp, withExamples } from "./command-line.js";
+import { jsonText, Output, print, printable } from "./output.js";
 
 const actions = ["install", "uninstall", "print"] as const;
 type Action = (typeof actions)[number];

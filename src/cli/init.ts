@@ -11,11 +11,9 @@ import {
   type UninstallReport,
   uninstall,
 } from "../installation/index.js";
-import { databaseOption, databaseUrlOf } from "./database-option.js";
-import { withExamples } from "./examples.js";
-import { print } from "./output.js";
-import { jsonText, printable } from "./printable.js";
-import { plural } from "./table.js";
+import { withExamples } from "./command-line.js";
+import { databaseOption, databaseUrlOf } from "./options.js";
+import { jsonText, plural, print, printable } from "./output.js";
 
 export const init = withExamples(
   defineCommand({

@@ -1,20 +1,16 @@
 /**
  * `hawser listen`: the messages of a topic on standard output.
  */
+
 import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
+import pc from "picocolors";
 import { checkHelloSenderName } from "../../generated/ts/rules/peer/frames.js";
 import { CliError } from "../errors/index.js";
-import { Peer } from "../peer/index.js";
-import { valuesOf } from "./check-arguments.js";
-import { withExamples } from "./examples.js";
-import type { PayloadForm } from "./message-line.js";
-import { Output, print } from "./output.js";
-import { hostPart, peerOptions, settingsOf, watch } from "./peer-options.js";
-import { printMessages } from "./print-messages.js";
-import { printable } from "./printable.js";
-import { awaitStopRequest, type StopRequest } from "./stop-request.js";
-import { plural } from "./table.js";
-import { wholeNumber } from "./whole-number.js";
+import { type Message, Peer } from "../peer/index.js";
+import { valuesOf, withExamples } from "./command-line.js";
+import { awaitStopRequest, type StopRequest } from "./long-running.js";
+import { hostPart, peerOptions, settingsOf, watch, wholeNumber } from "./options.js";
+import { base64Of, jsonText, Output, plural, print, printable, startProgress, textOf } from "./output.js";
 
 /** How long the name is waited for, in milliseconds: a predecessor may be ending. */
 const nameWaitMs = 3_000;
@@ -57,7 +53,7 @@ export const listen = withExamples(
     },
     args,
     run: async ({ args: given, rawArgs }) => {
-      const request = awaitStopRequest({ lifeline: false });
+      const request = awaitStopRequest({ parent: false });
       request.hurry.addEventListener("abort", () => process.exit(130));
       try {
         await run(given, valuesOf(args, rawArgs, "subscribe"), request);
@@ -151,4 +147,97 @@ function defaultName(topic: string): string {
 function tellReady(peer: Peer, named: boolean): void {
   const hint = named ? "" : " (--name chooses another)";
   print(process.stderr, `Listening at ${peer.boundListenAddress} as ${printable(peer.name)}${hint}. Ctrl-C ends it.`);
+}
+
+/** How long a line that is being written when the command is to end may take, in milliseconds. */
+const lastLineMs = 1_000;
+
+/** How to print, and until when. */
+export interface PrintOptions {
+  readonly json: boolean;
+  readonly form: PayloadForm;
+  /** Ends after so many. */
+  readonly limit: number | undefined;
+  readonly output: Output;
+  /** Ends it. */
+  readonly stop: AbortSignal;
+  readonly progress: boolean;
+}
+
+/**
+ * Prints until the messages end, the limit is reached, or the reader leaves. A message is finished when its line is
+ * written; one whose line is not is given back.
+ *
+ * @returns how many were printed
+ * @throws CliError `output_failed`
+ */
+export async function printMessages(
+  messages: AsyncIterableIterator<Message>,
+  peer: Peer,
+  { json, form, limit, output, stop, progress }: PrintOptions,
+): Promise<number> {
+  const line = json ? jsonLine : plainLine;
+  const shown = await startProgress("Waiting for messages", progress);
+  let printed = 0;
+  // Set while a line is being written.
+  let giveUp: (() => void) | undefined;
+  let timer: NodeJS.Timeout | undefined;
+  const onStop = (): void => {
+    timer = setTimeout(() => giveUp?.(), lastLineMs);
+  };
+  stop.addEventListener("abort", onStop);
+  try {
+    for (;;) {
+      // Asking for the next one finishes the one before.
+      const { done, value } = await messages.next();
+      if (done) return printed;
+      const isWritten = await new Promise<boolean>((resolve, reject) => {
+        giveUp = () => resolve(false);
+        output.write(line(value, form)).then(resolve, reject);
+      });
+      if (!isWritten) return printed;
+      printed += 1;
+      shown.update(plural(printed, "message"));
+      if (printed === limit) {
+        const stopped = peer.stop();
+        await messages.next();
+        await stopped;
+        return printed;
+      }
+    }
+  } finally {
+    clearTimeout(timer);
+    stop.removeEventListener("abort", onStop);
+    await messages.return?.();
+    shown.stop();
+  }
+}
+
+/** For terminals alone: picocolors by itself colours what it writes into a pipe in CI, too. */
+const colors = pc.createColors(process.stdout.isTTY === true && pc.isColorSupported);
+
+/** How payloads are shown: as text where they are valid UTF-8 and else as base64, always as base64, or always as text. */
+export type PayloadForm = "auto" | "base64" | "text";
+
+/** A message as a line of JSON, its end included. */
+export function jsonLine(message: Message, form: PayloadForm): string {
+  const { to, from, sender, headers, attempt, delivery } = message;
+  const { payload, encoding } = shown(message.payload, form);
+  return `${jsonText({ to, from, sender, headers, payload, encoding, attempt, delivery })}\n`;
+}
+
+/** A message as a line for people, its end included: topic, sender, payload; nothing in it that a terminal obeys. */
+export function plainLine(message: Message, form: PayloadForm): string {
+  const { payload, encoding } = shown(message.payload, form);
+  const text = encoding === "base64" && form === "auto" ? `base64 ${payload}` : printable(payload);
+  return `${colors.dim(printable(message.to))} ${colors.cyan(printable(message.sender))} ${text}\n`;
+}
+
+function shown(
+  bytes: Uint8Array,
+  form: PayloadForm,
+): { readonly payload: string; readonly encoding: "utf8" | "base64" } {
+  if (form === "text") return { payload: Buffer.from(bytes).toString("utf8"), encoding: "utf8" };
+  const text = form === "base64" ? undefined : textOf(bytes);
+  return text === undefined ? { payload: base64Of(bytes), encoding: "base64" } : { payload: text, encoding: "utf8" };
 }

@@ -3,8 +3,7 @@
  * The `hawser` command.
  */
 import { CliError, errorTable } from "../errors/index.js";
-import { describeError } from "./describe-error.js";
-import { isGone, print } from "./output.js";
+import { describeError, isGone, print } from "./output.js";
 import { runCli } from "./run.js";
 
 // Whoever reads may leave: then there is nothing to say, and nobody to say it to. Any other failure to write must show

@@ -10,12 +10,9 @@ import {
   type OwnedChannel,
   withCommandDatabase,
 } from "../store/index.js";
-import { databaseOption, databaseUrlOf } from "./database-option.js";
-import { withExamples } from "./examples.js";
-import { print } from "./output.js";
-import { printRows } from "./print-rows.js";
-import { printable } from "./printable.js";
-import { plural } from "./table.js";
+import { withExamples } from "./command-line.js";
+import { databaseOption, databaseUrlOf } from "./options.js";
+import { plural, print, printable, printRows } from "./output.js";
 
 export const reassign = withExamples(
   defineCommand({

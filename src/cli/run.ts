@@ -1,16 +1,19 @@
 /**
  * From the command line to an exit status.
  */
-import { type ArgsDef, runCommand } from "citty";
+import { type ArgsDef, type CommandDef, renderUsage, runCommand } from "citty";
 import { CliError, exitStatusOf } from "../errors/index.js";
 import { version } from "../files/index.js";
-import { checkArguments, didYouMean, seeHelp, withNegativeNumbers } from "./check-arguments.js";
-import { commands } from "./commands.js";
-import { whereUrlsBelong } from "./conceal.js";
-import { namingDefaults } from "./database-option.js";
-import { describeError } from "./describe-error.js";
-import { commandHelp, overview } from "./help.js";
-import { print } from "./output.js";
+import {
+  checkArguments,
+  didYouMean,
+  examplesText,
+  seeHelp,
+  whereUrlsBelong,
+  withNegativeNumbers,
+} from "./command-line.js";
+import { namingDefaults } from "./options.js";
+import { describeError, print } from "./output.js";
 
 /**
  * Runs the command that the arguments name and resolves with the exit status: 0, or that of the error's code. Errors go
@@ -56,4 +59,46 @@ async function dispatch(args: readonly string[]): Promise<void> {
   } catch (error) {
     throw namingDefaults(error, definition, rest);
   }
+}
+
+/** A command with whatever arguments it defines. */
+// biome-ignore lint/suspicious/noExplicitAny: citty's own type for a command among others (its SubCommandsDef).
+export type AnyCommand = CommandDef<any>;
+
+/**
+ * The commands by name. To add one: write it in a file of its own, as `secret.ts` is, and say here how to load it.
+ * Each is loaded when it is run, so that `hawser send` does not load what `dev` needs.
+ */
+export const commands: Readonly<Record<string, () => Promise<AnyCommand>>> = {
+  dev: async () => (await import("./dev.js")).dev,
+  init: async () => (await import("./init.js")).init,
+  extension: async () => (await import("./extension.js")).extension,
+  serve: async () => (await import("./serve.js")).serve,
+  send: async () => (await import("./send.js")).send,
+  listen: async () => (await import("./listen.js")).listen,
+  topics: async () => (await import("./topics.js")).topics,
+  peers: async () => (await import("./peers.js")).peers,
+  pending: async () => (await import("./pending.js")).pending,
+  secret: async () => (await import("./secret.js")).secret,
+  reassign: async () => (await import("./reassign.js")).reassign,
+  dead: async () => (await import("./dead.js")).dead,
+  doctor: async () => (await import("./doctor.js")).doctor,
+};
+
+const summary = "Messaging for applications that already run Postgres and NATS";
+
+/** The text of `hawser --help`: of each command the first sentence. */
+async function overview(): Promise<string> {
+  const subCommands: Record<string, AnyCommand> = {};
+  for (const [name, load] of Object.entries(commands)) {
+    const { meta } = (await load()) as { readonly meta: { readonly description: string } };
+    subCommands[name] = { meta: { description: meta.description.split(". ")[0]! } };
+  }
+  return renderUsage({ meta: { name: "hawser", description: summary, version }, subCommands });
+}
+
+/** The text of `hawser <command> --help`. */
+async function commandHelp(command: AnyCommand): Promise<string> {
+  const usage = await renderUsage(command, { meta: { name: "hawser", version } });
+  return `${usage.trimEnd()}\n\n${examplesText(command)}`;
 }

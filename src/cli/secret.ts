@@ -4,11 +4,9 @@
 import { defineCommand } from "citty";
 import { CliError } from "../errors/index.js";
 import { meshSecrets, withCommandDatabase } from "../store/index.js";
-import { didYouMean, seeHelp } from "./check-arguments.js";
-import { whereUrlsBelong } from "./conceal.js";
-import { databaseOption, databaseUrlOf } from "./database-option.js";
-import { withExamples } from "./examples.js";
-import { printRows } from "./print-rows.js";
+import { didYouMean, seeHelp, whereUrlsBelong, withExamples } from "./command-line.js";
+import { databaseOption, databaseUrlOf } from "./options.js";
+import { printRows } from "./output.js";
 
 type Action = "list" | "rotate" | "retire";
 const actions: readonly string[] = ["list", "rotate", "retire"] satisfies Action[];

@@ -1,14 +1,11 @@
 /**
- * `hawser send --lines`: standard input as a stream of messages, read no faster than they are confirmed.
+ * What `hawser send` sends: one message, or with `--lines` standard input as a stream of messages, read no faster than they
+ * are confirmed.
  */
 import { peerSettingsDefaults, protocolConstants } from "../../generated/ts/settings/peer.js";
 import { CliError, HawserError } from "../errors/index.js";
-import { byteLines } from "./byte-lines.js";
-import { print } from "./output.js";
-import { startProgress } from "./progress.js";
-import { decodeBase64, type Outcome } from "./send-one.js";
-import { SendWindow } from "./send-window.js";
-import { plural } from "./table.js";
+import type { Peer, Receipt, SendOptions } from "../peer/index.js";
+import { jsonText, plural, print, printable, startProgress } from "./output.js";
 
 /**
  * Well below what the queue for a listener takes: `busy` is for those who share it, and a message that was refused and
@@ -108,4 +105,149 @@ function failedAt({ line, error }: { readonly line: number; readonly error: unkn
 function readError(error: unknown): unknown {
   if (HawserError.is(error)) return error;
   return new CliError("output_failed", `could not read standard input: ${(error as Error).message}`, { cause: error });
+}
+
+/** How much may be sent and not confirmed yet: lets work in while there is room, in its order, and out in any order. */
+class SendWindow {
+  #messages = 0;
+  #bytes = 0;
+  #wake: (() => void) | undefined;
+
+  readonly #limits: { readonly messages: number; readonly bytes: number };
+
+  /** One message is always let in, however large. */
+  constructor(limits: { readonly messages: number; readonly bytes: number }) {
+    this.#limits = limits;
+  }
+
+  /** How many are in it. */
+  get inFlight(): number {
+    return this.#messages;
+  }
+
+  /** Resolves when there is room for a message of so many bytes; it is in then. One caller at a time. */
+  async enter(bytes: number): Promise<void> {
+    while (
+      this.#messages > 0 &&
+      (this.#messages >= this.#limits.messages || this.#bytes + bytes > this.#limits.bytes)
+    ) {
+      await this.#change();
+    }
+    this.#messages += 1;
+    this.#bytes += bytes;
+  }
+
+  /** A message of so many bytes is confirmed, or failed. */
+  leave(bytes: number): void {
+    this.#messages -= 1;
+    this.#bytes -= bytes;
+    this.#wake?.();
+  }
+
+  /** Resolves when nothing is in it. */
+  async empty(): Promise<void> {
+    while (this.#messages > 0) await this.#change();
+  }
+
+  #change(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+    });
+  }
+}
+
+const lineFeed = 0x0a;
+
+/**
+ * Splits at line feeds, which belong to no line; nothing else is changed. What follows the last one is a line, too,
+ * unless it is empty.
+ *
+ * @throws CliError `invalid_argument` for a line of more than `maxBytes`: not more than that is kept in memory
+ */
+export async function* byteLines(chunks: AsyncIterable<Uint8Array>, maxBytes: number): AsyncGenerator<Uint8Array> {
+  let parts: Uint8Array[] = [];
+  let bytes = 0;
+  let number = 1;
+  const take = (part: Uint8Array): void => {
+    bytes += part.length;
+    if (bytes > maxBytes) {
+      throw new CliError(
+        "invalid_argument",
+        `line ${number} is longer than ${maxBytes} bytes, the most that a message may have`,
+      );
+    }
+    if (part.length > 0) parts.push(part);
+  };
+  for await (const chunk of chunks) {
+    let from = 0;
+    for (let end = chunk.indexOf(lineFeed); end !== -1; end = chunk.indexOf(lineFeed, from)) {
+      take(chunk.subarray(from, end));
+      yield parts.length === 1 ? parts[0]! : Buffer.concat(parts);
+      parts = [];
+      bytes = 0;
+      number += 1;
+      from = end + 1;
+    }
+    take(chunk.subarray(from));
+  }
+  if (bytes > 0) yield parts.length === 1 ? parts[0]! : Buffer.concat(parts);
+}
+
+/** All of a stream as one piece. @throws CliError `invalid_argument` if it has more than `maxBytes` */
+export async function allBytes(chunks: AsyncIterable<Uint8Array>, maxBytes: number): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of chunks) {
+    bytes += chunk.length;
+    if (bytes > maxBytes) {
+      throw new CliError(
+        "invalid_argument",
+        `standard input has more than ${maxBytes} bytes, the most that a message may have; --lines sends its lines one by one`,
+      );
+    }
+    parts.push(chunk);
+  }
+  return Buffer.concat(parts);
+}
+
+/** What became of a message at one listener. */
+export type Outcome = Receipt | { readonly peer: string; readonly error: HawserError };
+
+/** Sends to one listener of the topic, or to all. @throws HawserError as {@link Peer.sendTo} */
+export async function sendOne(
+  peer: Peer,
+  topic: string,
+  payload: Uint8Array,
+  options: SendOptions,
+  toAll: boolean,
+): Promise<readonly Outcome[]> {
+  return toAll ? await peer.sendAll(topic, payload, options) : [await peer.sendTo(topic, payload, options)];
+}
+
+const prepositions = { delivered: "to", stored: "for", sent: "to", dropped: "for" } as const;
+
+/** An outcome as a line, its end included. */
+export function lineOf(
+  outcome: Outcome,
+  { json, line }: { readonly json: boolean; readonly line?: number | undefined },
+): string {
+  const { peer } = outcome;
+  if (json) {
+    const result =
+      "error" in outcome
+        ? { outcome: "failed", peer, error: { code: outcome.error.code, message: outcome.error.message } }
+        : { outcome: outcome.outcome, peer };
+    return `${jsonText(line === undefined ? result : { line, ...result })}\n`;
+  }
+  if ("error" in outcome) return `failed for ${printable(peer)}: ${printable(outcome.error.message)}\n`;
+  return `${outcome.outcome} ${prepositions[outcome.outcome]} ${printable(peer)}\n`;
+}
+
+/** The bytes of base64; white space in it does not count. @throws CliError `invalid_argument` */
+export function decodeBase64(text: string, what = "the message"): Uint8Array {
+  const dense = text.replace(/\s/g, "");
+  if (!/^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/.test(dense)) {
+    throw new CliError("invalid_argument", `${what} is not base64, although --base64 says so`);
+  }
+  return Buffer.from(dense, "base64");
 }

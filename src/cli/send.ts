@@ -1,20 +1,18 @@
 /**
  * `hawser send`: a message, or a stream of them, to a topic.
  */
+
+import { fstatSync, type Stats } from "node:fs";
 import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { CliError } from "../errors/index.js";
-import type { SendOptions } from "../peer/index.js";
-import { allBytes } from "./byte-lines.js";
-import { valuesOf } from "./check-arguments.js";
-import { withExamples } from "./examples.js";
+import { CliError, HawserError } from "../errors/index.js";
+import { Peer, type PeerOptions, type SendOptions } from "../peer/index.js";
+import { listPeers, withCommandDatabase } from "../store/index.js";
+import { valuesOf, withExamples } from "./command-line.js";
+import { awaitStopRequest, type StopRequest } from "./long-running.js";
+import { hostPart, peerOptions, settingsOf, watch } from "./options.js";
 import { Output, print } from "./output.js";
-import { peerOptions, settingsOf, watch } from "./peer-options.js";
-import { sendLines } from "./send-lines.js";
-import { decodeBase64, lineOf, type Outcome, sendOne } from "./send-one.js";
-import { startSendingPeer } from "./sending-peer.js";
-import { standardInput } from "./standard-input.js";
-import { awaitStopRequest, type StopRequest } from "./stop-request.js";
+import { allBytes, decodeBase64, lineOf, type Outcome, sendLines, sendOne } from "./send-lines.js";
 
 const args = {
   topic: { type: "positional", required: true, description: "Where to send it" },
@@ -51,7 +49,7 @@ export const send = withExamples(
     },
     args,
     run: async ({ args: given, rawArgs }) => {
-      const request = awaitStopRequest({ lifeline: false });
+      const request = awaitStopRequest({ parent: false });
       request.hurry.addEventListener("abort", () => process.exit(130));
       try {
         await run(given, headersOf(valuesOf(args, rawArgs, "header")), request);
@@ -142,4 +140,103 @@ function headersOf(values: readonly string[]): [string, string][] {
     if (at < 1) throw new CliError("invalid_argument", `--header "${value}" is not of the form NAME=VALUE`);
     return [value.slice(0, at), value.slice(at + 1)];
   });
+}
+
+/*
+ * The peer behind `hawser send`. Without `--name` it takes the first free name of `send-<host>-1`, `send-<host>-2`, …: what a sender leaves behind in
+ * the database (its name, its channels with their cursors, the listeners that it has met) is found again by the next one
+ * instead of growing with every call. So a second call stores for a listener that the first one met, and calls one after
+ * another are in order. No one waits for replies to such a name: they are taken and dropped.
+ */
+
+/** Several may begin at the same moment and look for a free name at the same moment. */
+const maxTries = 50;
+
+/** How long a given name is waited for, in milliseconds: a predecessor may be ending. */
+const givenNameWaitMs = 2_000;
+
+/** A running peer that sends. */
+export interface SendingPeer {
+  readonly peer: Peer;
+  /** How many replies came and were dropped. */
+  readonly droppedReplies: () => number;
+}
+
+/**
+ * Starts it. It is not in the phone book: what others send to the topic `from` goes to those who serve it.
+ *
+ * @throws HawserError as {@link Peer.run}
+ */
+export async function startSendingPeer(
+  options: Omit<PeerOptions, "name" | "topic"> & {
+    readonly name: string | undefined;
+    readonly from: string | undefined;
+  },
+  watch: (peer: Peer) => void,
+): Promise<SendingPeer> {
+  const { name: given, from, ...rest } = options;
+  const begin = async (name: string, nameWaitMs: number, handler?: () => void): Promise<Peer> => {
+    const peer = new Peer({ ...rest, name, topic: from ?? name, serveSourceTopic: false, nameWaitMs });
+    watch(peer);
+    await peer.run(handler);
+    return peer;
+  };
+  if (given !== undefined) return { peer: await begin(given, givenNameWaitMs), droppedReplies: () => 0 };
+  let dropped = 0;
+  const drop = (): void => {
+    dropped += 1;
+  };
+  let place = 1;
+  for (let tries = 1; ; tries++) {
+    try {
+      return { peer: await begin(`${namePrefix()}${place}`, 0, drop), droppedReplies: () => dropped };
+    } catch (error) {
+      if (!HawserError.is(error) || error.code !== "name_in_use" || tries === maxTries) throw error;
+      place = freePlace(await takenNames(options.databaseUrl), 2 ** Math.min(tries - 1, 10));
+    }
+  }
+}
+
+function namePrefix(): string {
+  return `send-${hostPart()}-`;
+}
+
+async function takenNames(databaseUrl: string | undefined): Promise<Set<string>> {
+  const peers = await withCommandDatabase(databaseUrl, listPeers);
+  return new Set(peers.filter(({ running }) => running).map(({ name }) => name));
+}
+
+/** One of the first `choices` places that nobody has, at random, so that those who look together part. */
+function freePlace(taken: ReadonlySet<string>, choices: number): number {
+  let skip = Math.floor(Math.random() * choices);
+  for (let place = 1; ; place++) {
+    if (taken.has(`${namePrefix()}${place}`)) continue;
+    if (skip === 0) return place;
+    skip -= 1;
+  }
+}
+
+/**
+ * Standard input, to read messages from.
+ *
+ * @throws CliError `invalid_argument` if it is a directory, which Node would take for an input without a byte, or closed;
+ * where there is a /dev/null, Node has opened it in place of a closed one, and that is an empty input
+ */
+export function standardInput(): NodeJS.ReadStream {
+  const stat = statOf(0);
+  if (stat === undefined || stat.isDirectory()) {
+    throw new CliError(
+      "invalid_argument",
+      `standard input is ${stat === undefined ? "closed" : "a directory"}; give a file or a pipe with the message`,
+    );
+  }
+  return process.stdin;
+}
+
+function statOf(descriptor: number): Stats | undefined {
+  try {
+    return fstatSync(descriptor);
+  } catch {
+    return undefined;
+  }
 }

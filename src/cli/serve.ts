@@ -1,22 +1,221 @@
 /**
  * `hawser serve`: what answers the SQL functions, until it is told to stop.
  */
+
 import { once } from "node:events";
 import { setFlagsFromString } from "node:v8";
-import { defineCommand } from "citty";
+import { type ArgsDef, defineCommand } from "citty";
 import pc from "picocolors";
 import type { Logger } from "pino";
-import { bridgeConstants } from "../../generated/ts/settings/nats.js";
+import {
+  bridgeConstants,
+  gatewayConstants,
+  type ServeSettings,
+  serveSettingsDefaults,
+  serveSettingsRanges,
+} from "../../generated/ts/settings/nats.js";
 import { CliError } from "../errors/index.js";
-import { Serve } from "../serve/index.js";
-import { valuesOf } from "./check-arguments.js";
-import { catchDefects } from "./defects.js";
-import { withExamples } from "./examples.js";
-import { LogOutput } from "./log-output.js";
-import { print } from "./output.js";
-import { jsonText, printable } from "./printable.js";
-import { type ServeArguments, serveArgs, serveOptionsOf } from "./serve-options.js";
-import { awaitStopRequest } from "./stop-request.js";
+import { checkServeOptions, type GatewayTls, type OptionWords, Serve, type ServeOptions } from "../serve/index.js";
+import { valuesOf, withExamples } from "./command-line.js";
+import { awaitStopRequest, catchDefects, LogOutput } from "./long-running.js";
+import { databaseOption, databaseUrlOf, wholeNumber } from "./options.js";
+import { jsonText, print, printable } from "./output.js";
+
+/** The settings that are numbers, by their flags. */
+const numbers = {
+  "call-timeout-ms": "callTimeoutMs",
+  "max-call-timeout-ms": "maxCallTimeoutMs",
+  "max-request-bytes": "maxRequestBytes",
+  "max-response-bytes": "maxResponseBytes",
+  "max-sessions": "maxSessions",
+  "nats-wait-ms": "natsWaitMs",
+  "stop-deadline-ms": "stopDeadlineMs",
+  "subscriber-sessions": "subscriberSessions",
+  "subscriber-timeout-ms": "subscriberTimeoutMs",
+  "responder-sessions": "responderSessions",
+  "buffer-bytes": "bufferBytes",
+  "saved-bytes": "savedBytes",
+  "takeover-buffer-ms": "takeoverBufferMs",
+} as const satisfies Record<string, keyof ServeSettings>;
+
+const meanings: Record<keyof typeof numbers, string> = {
+  "call-timeout-ms": "How long a call of an SQL function may take that names no time limit itself",
+  "max-call-timeout-ms": "The longest time limit that a call may name",
+  "max-request-bytes": "The largest call; bytes travel in base64, a third longer",
+  "max-response-bytes": "The largest answer; bytes travel as hexadecimal digits, twice as long",
+  "max-sessions": "Database sessions at once",
+  "nats-wait-ms": "How long calls wait for NATS when its connection has just been lost",
+  "stop-deadline-ms": "How long the end waits for the calls and functions that are under way",
+  "subscriber-sessions": "Database sessions that run subscribed functions at once",
+  "subscriber-timeout-ms": "Statement timeout of subscribed functions, for a batch of messages",
+  "responder-sessions": "Database sessions that run responders' functions at once",
+  "buffer-bytes": "Received messages that wait for their functions in memory",
+  "saved-bytes":
+    "Received messages that wait in a table because memory has no room for them; what has no room there is discarded and counted; 0: no table",
+  "takeover-buffer-ms":
+    "How far back before what the last leader is known to have done a process repeats when it takes over; 0: keeps nothing",
+};
+
+type NumberFlag = keyof typeof numbers;
+
+function numberFlag(name: NumberFlag) {
+  const setting = numbers[name];
+  const range = serveSettingsRanges[setting];
+  const byDefault = serveSettingsDefaults[setting];
+  const inMebibytes = name.endsWith("-bytes") ? ` (${byDefault / 2 ** 20} MiB)` : "";
+  const description = `${meanings[name]}, ${range.min} to ${range.max}. Default ${byDefault}${inMebibytes}`;
+  return { type: "string", valueHint: "N", description } as const;
+}
+
+/** The flags. */
+export const serveArgs = {
+  ...databaseOption,
+  listen: {
+    type: "string",
+    valueHint: "HOST:PORT",
+    default: serveSettingsDefaults.gatewayListen,
+    description: "The address at which the gateway waits for Postgres; port 0 takes a free one",
+  },
+  advertise: {
+    type: "string",
+    valueHint: "HOST:PORT",
+    description:
+      "The address at which Postgres reaches the gateway, if it is not the one listened on; needed with 0.0.0.0 and [::]",
+  },
+  "secrets-dir": {
+    type: "string",
+    valueHint: "DIR",
+    description:
+      "Where files may be that options of the NATS server name (…_path); may be given several times. Whoever may define " +
+      `the server can have them read, so give a directory with nothing else in it. Default ${gatewayConstants.secretsDirectory}`,
+  },
+  "tls-cert": {
+    type: "string",
+    valueHint: "FILE",
+    description: "TLS between Postgres and the gateway: certificate (PEM)",
+  },
+  "tls-key": { type: "string", valueHint: "FILE", description: "The certificate's private key (PEM)" },
+  "tls-sslmode": {
+    type: "string",
+    valueHint: "MODE",
+    description: "What Postgres checks besides the password: require (the default, nothing), verify-ca or verify-full",
+  },
+  "tls-root-cert": {
+    type: "string",
+    valueHint: "FILE",
+    description:
+      "For verify-ca and verify-full, which need it: the authority's certificate, by its absolute path on the machine of Postgres",
+  },
+  "allow-plaintext": {
+    type: "boolean",
+    description: "Without TLS also beyond this machine: the network is trusted",
+  },
+  "call-timeout-ms": numberFlag("call-timeout-ms"),
+  "max-call-timeout-ms": numberFlag("max-call-timeout-ms"),
+  "max-request-bytes": numberFlag("max-request-bytes"),
+  "max-response-bytes": numberFlag("max-response-bytes"),
+  "max-sessions": numberFlag("max-sessions"),
+  "nats-wait-ms": numberFlag("nats-wait-ms"),
+  "stop-deadline-ms": numberFlag("stop-deadline-ms"),
+  "subscriber-sessions": numberFlag("subscriber-sessions"),
+  "subscriber-timeout-ms": numberFlag("subscriber-timeout-ms"),
+  "responder-sessions": numberFlag("responder-sessions"),
+  "buffer-bytes": numberFlag("buffer-bytes"),
+  "saved-bytes": numberFlag("saved-bytes"),
+  "takeover-buffer-ms": numberFlag("takeover-buffer-ms"),
+  "executor-url": {
+    type: "string",
+    valueHint: "URL",
+    description:
+      "The database, as a login in hawser_executor alone, which calls the functions that NATS reaches. Default: the login " +
+      "that `hawser init` has made; HAWSER_EXECUTOR_URL is read, too",
+  },
+  "monitor-listen": {
+    type: "string",
+    valueHint: "HOST:PORT",
+    description: "Serve /metrics (Prometheus), /healthz and /readyz there; port 0 takes a free one. Default: nowhere",
+  },
+  "monitor-database": {
+    type: "string",
+    valueHint: "NAME",
+    description:
+      "The label `database` of all metrics, for databases of the same name on several servers. Default: the name of the database",
+  },
+} as const satisfies ArgsDef;
+
+/** The arguments as they were given. */
+export type ServeArguments = { readonly [Name in keyof typeof serveArgs]?: string | boolean | undefined } & {
+  readonly "database-url"?: string | undefined;
+};
+
+/** What the options are called here. */
+const words: OptionWords = {
+  gatewayListen: "--listen",
+  monitorListen: "--monitor-listen",
+  advertise: "--advertise",
+  allowPlaintext: "--allow-plaintext",
+  tls: "--tls-cert and --tls-key",
+  sslmode: "--tls-sslmode",
+  rootCertificate: "--tls-root-cert",
+  callTimeoutMs: "--call-timeout-ms",
+  maxCallTimeoutMs: "--max-call-timeout-ms",
+  secretsDirectories: "--secrets-dir",
+};
+
+/** @throws HawserError `invalid_argument`, `plaintext_refused`, naming the flag */
+export function serveOptionsOf(args: ServeArguments, secretsDirectories: readonly string[]): ServeOptions {
+  const options = readOptions(args, secretsDirectories);
+  checkServeOptions(options, words);
+  return options;
+}
+
+function readOptions(args: ServeArguments, secretsDirectories: readonly string[]): ServeOptions {
+  return {
+    databaseUrl: databaseUrlOf(args),
+    gatewayListen: text(args.listen),
+    advertise: text(args.advertise),
+    executorUrl: text(args["executor-url"]) ?? (process.env["HAWSER_EXECUTOR_URL"] || undefined),
+    monitorListen: text(args["monitor-listen"]),
+    monitorDatabase: text(args["monitor-database"]),
+    allowPlaintext: args["allow-plaintext"] === true,
+    ...(secretsDirectories.length > 0 && { secretsDirectories }),
+    tls: tlsOf(args),
+    ...Object.fromEntries((Object.keys(numbers) as NumberFlag[]).map((name) => [numbers[name], numberOf(args, name)])),
+  };
+}
+
+function numberOf(args: ServeArguments, name: NumberFlag): number | undefined {
+  const { min, max } = serveSettingsRanges[numbers[name]];
+  return wholeNumber(name, text(args[name]), min, max);
+}
+
+function text(value: string | boolean | undefined): string | undefined {
+  return typeof value === "string" ? value : undefined;
+}
+
+const sslmodes = ["require", "verify-ca", "verify-full"] as const;
+
+function tlsOf(args: ServeArguments): GatewayTls | undefined {
+  const cert = text(args["tls-cert"]);
+  const key = text(args["tls-key"]);
+  const mode = text(args["tls-sslmode"]);
+  const rootCertificate = text(args["tls-root-cert"]);
+  if (cert === undefined || key === undefined) {
+    const flags = ["tls-cert", "tls-key", "tls-sslmode", "tls-root-cert"] as const;
+    const given = flags.find((name) => args[name] !== undefined);
+    if (given === undefined) return undefined;
+    const missing = ["--tls-cert", "--tls-key"].filter((name) => args[name.slice(2) as "tls-cert"] === undefined);
+    throw new CliError(
+      "invalid_argument",
+      `--${given} needs ${missing.join(" and ")}; give ${missing.length > 1 ? "them" : "it"}, too`,
+    );
+  }
+  const sslmode = sslmodes.find((known) => known === mode);
+  if (mode !== undefined && sslmode === undefined) {
+    throw new CliError("invalid_argument", `--tls-sslmode "${mode}" is none of ${sslmodes.join(", ")}`);
+  }
+  return { cert, key, sslmode, rootCertificate };
+}
 
 const logLevels = ["debug", "info", "warn", "error", "silent"] as const;
 
@@ -45,7 +244,7 @@ export const serve = withExamples(
     run: async ({ args: given, rawArgs }) => {
       setFlagsFromString(`--heap-growing-percent=${bridgeConstants.heapGrowingPercent}`);
       const log = new LogOutput(logLevelOf(given["log-level"]));
-      const request = awaitStopRequest({ lifeline: false });
+      const request = awaitStopRequest({ parent: false });
       const defects = catchDefects(log);
       request.hurry.addEventListener("abort", () => {
         log.closeNow();

@@ -3,9 +3,9 @@
  */
 import { defineCommand } from "citty";
 import { listTopics, withCommandDatabase } from "../store/index.js";
-import { databaseOption, databaseUrlOf } from "./database-option.js";
-import { withExamples } from "./examples.js";
-import { printRows } from "./print-rows.js";
+import { withExamples } from "./command-line.js";
+import { databaseOption, databaseUrlOf } from "./options.js";
+import { printRows } from "./output.js";
 
 export const topics = withExamples(
   defineCommand({

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { allBytes, byteLines } from "../../src/cli/byte-lines.js";
+import { allBytes, byteLines } from "../../src/cli/send-lines.js";
 
 async function* chunksOf(bytes: Uint8Array, sizes: readonly number[]): AsyncGenerator<Uint8Array> {
   let from = 0;

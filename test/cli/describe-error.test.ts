@@ -3,8 +3,8 @@
  */
 import { stripVTControlCharacters } from "node:util";
 import { describe, expect, it } from "vitest";
-import { databaseOption, namingDefaults } from "../../src/cli/database-option.js";
-import { describeError } from "../../src/cli/describe-error.js";
+import { databaseOption, namingDefaults } from "../../src/cli/options.js";
+import { describeError } from "../../src/cli/output.js";
 import { errorTable, HawserError, PeerError, StoreError } from "../../src/errors/index.js";
 import { hawser } from "./support/hawser.js";
 

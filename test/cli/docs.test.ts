@@ -4,7 +4,7 @@
 import { readFileSync } from "node:fs";
 import type { ArgsDef } from "citty";
 import { describe, expect, it } from "vitest";
-import { commands } from "../../src/cli/commands.js";
+import { commands } from "../../src/cli/run.js";
 import { errorTable } from "../../src/errors/index.js";
 import { projectDirectory } from "../support/program.js";
 

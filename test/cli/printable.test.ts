@@ -1,7 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { describeError } from "../../src/cli/describe-error.js";
-import { momentOf } from "../../src/cli/moment.js";
-import { jsonText, printable } from "../../src/cli/printable.js";
+import { momentOf } from "../../src/cli/dead.js";
+import { describeError, jsonText, printable } from "../../src/cli/output.js";
 import { CliError } from "../../src/errors/index.js";
 
 /** What a terminal may obey: controls of ASCII and of Latin-1, ends of lines, and what turns the direction of writing. */

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { commands } from "../../src/cli/commands.js";
+import { commands } from "../../src/cli/run.js";
 import { nodeCommand } from "../support/built-programs.js";
 import { testDatabase } from "../support/database.js";
 import { projectDirectory, startCommand } from "../support/program.js";

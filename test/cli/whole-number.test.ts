@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { wholeNumber } from "../../src/cli/whole-number.js";
+import { wholeNumber } from "../../src/cli/options.js";
 import { CliError } from "../../src/errors/index.js";
 
 describe("an option that is a whole number", () => {

@@ -1,12 +1,11 @@
 /**
- * The strict half of parsing. citty takes what it does not know as it comes; a mistyped flag that is silently ignored
+ * What is on the command line, checked strictly: citty takes what it does not know as it comes, and a mistyped flag that is silently ignored
  * is worse than a refusal.
  */
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import type { ArgsDef } from "citty";
 import { suggestOption } from "../../generated/ts/nats-options/suggest.js";
 import { CliError } from "../errors/index.js";
-import { whereUrlsBelong } from "./conceal.js";
 
 type Options = NonNullable<ParseArgsConfig["options"]>;
 
@@ -112,4 +111,38 @@ function parse(command: string, options: Options, rawArgs: readonly string[]) {
 function hintFor(unknown: string, names: readonly string[]): string {
   if (!unknown.startsWith("--")) return " Write -- before an argument that begins with a dash.";
   return didYouMean(unknown.slice(2).split("=")[0]!, names, "--");
+}
+
+/** A command line, without `hawser` before it where it begins with the command, and what it does. */
+export type Examples = readonly (readonly [commandLine: string, explanation: string])[];
+
+const examples = Symbol("examples");
+
+/** Gives a command its examples, for which citty has no place. */
+export function withExamples<Command extends object>(command: Command, shown: Examples): Command {
+  return Object.defineProperty(command, examples, { value: shown });
+}
+
+/** The section of the help; empty if the command has none. */
+export function examplesText(command: object): string {
+  const shown = (command as { readonly [examples]?: Examples })[examples] ?? [];
+  if (shown.length === 0) return "";
+  const lines = shown.map(([commandLine, explanation]) => `  ${explanation}\n    ${commandLine}\n`);
+  return `EXAMPLES\n\n${lines.join("\n")}`;
+}
+
+/** Words to add to a message about a misplaced argument: empty unless it is a database URL. */
+export function whereUrlsBelong(argument: string): string {
+  return /^postgres(?:ql)?:\/\//i.test(argument) ? " Give a database URL with --database-url." : "";
+}
+
+/** The text, with `***` for user and password of each URL in it, and for what follows `password=`. */
+export function withoutPasswords(text: string): string {
+  return (
+    text
+      // A password that is not percent-encoded may hold anything, so up to the last @ of the line.
+      .replace(/\b(postgres(?:ql)?:\/\/)[^@\s]*:.*@/gi, "$1***@")
+      .replace(/\b([a-z][a-z0-9+.-]*:\/\/)[^\s/@:]*:[^\s/@]*@/gi, "$1***@")
+      .replace(/\b((?:ssl)?password=)[^&\s"']+/gi, "$1***")
+  );
 }

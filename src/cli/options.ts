@@ -1,0 +1,254 @@
+/**
+ * Options that several commands have: the database, TLS, those of a peer, and whole numbers.
+ */
+
+import { hostname } from "node:os";
+import type { ArgsDef } from "citty";
+import pc from "picocolors";
+import { CliError, errorTable, HawserError } from "../errors/index.js";
+import type { Peer, PeerOptions, PeerStatus } from "../peer/index.js";
+import { print, printable } from "./output.js";
+
+/** Which database a command works on. Spread it into its `args`. */
+export const databaseOption = {
+  "database-url": {
+    type: "string",
+    valueHint: "URL",
+    description:
+      "The database, postgres://user@host:5432/name. Default: HAWSER_DATABASE_URL, else the PG* variables of libpq " +
+      "(PGHOST, PGUSER, PGPASSWORD, …). A password belongs into one of these: others can read a command line",
+  },
+} as const satisfies ArgsDef;
+
+/**
+ * The connection URI that the arguments or HAWSER_DATABASE_URL name; undefined for the PG* variables.
+ *
+ * @throws CliError `invalid_argument` for an empty one, which a shell makes of a variable that is not set
+ */
+export function databaseUrlOf(args: { readonly "database-url"?: string | undefined }): string | undefined {
+  const url = args["database-url"];
+  if (url === "") {
+    throw new CliError(
+      "invalid_argument",
+      "--database-url is empty; give it a URL such as postgres://user@host:5432/name, or leave it out",
+    );
+  }
+  return url ?? (process.env["HAWSER_DATABASE_URL"] || undefined);
+}
+
+/** Beside {@link databaseOption}, for commands that run a peer: it needs a session. Spread it into their `args`. */
+const sessionOption = {
+  "session-url": {
+    type: "string",
+    valueHint: "URL",
+    description:
+      "The server of the same database itself, where --database-url leads through a transaction pooler. Default: " +
+      "HAWSER_SESSION_URL, unless --database-url is given; it belongs to HAWSER_DATABASE_URL",
+  },
+} as const satisfies ArgsDef;
+
+/**
+ * The connection URI that the arguments or HAWSER_SESSION_URL name; undefined if the session goes where the pool goes. The
+ * variable is not for a database that the arguments name: that may be another one.
+ *
+ * @throws CliError `invalid_argument` for an empty one
+ */
+function sessionUrlOf(args: {
+  readonly "database-url"?: string | undefined;
+  readonly "session-url"?: string | undefined;
+}): string | undefined {
+  const url = args["session-url"];
+  if (url === "") {
+    throw new CliError(
+      "invalid_argument",
+      "--session-url is empty; give it a URL such as postgres://user@host:5432/name, or leave it out",
+    );
+  }
+  if (url !== undefined || args["database-url"] !== undefined) return url;
+  return process.env["HAWSER_SESSION_URL"] || undefined;
+}
+
+/** Errors that a database other than the one that was meant would explain. */
+const ofTheDatabase: ReadonlySet<string> = new Set(["store_failed", "startup_failed", "schema_missing"]);
+
+/**
+ * The error of a command; where it is about the database, and nobody had said which, it says where that was looked for.
+ *
+ * @param definition the command's arguments
+ * @param rawArgs as they were given
+ */
+export function namingDefaults(error: unknown, definition: ArgsDef, rawArgs: readonly string[]): unknown {
+  if (!HawserError.is(error) || !ofTheDatabase.has(error.code) || !("database-url" in definition)) return error;
+  const given = rawArgs.some((argument) => /^--database-url(=|$)/.test(argument));
+  if (given || process.env["HAWSER_DATABASE_URL"]) return error;
+  const { code, message, outcome } = error;
+  const why = "no --database-url and no HAWSER_DATABASE_URL were given: libpq's defaults were used";
+  return new CliError(code, `${message}; ${why}`, { cause: error, ...(outcome !== undefined && { outcome }) });
+}
+
+/** TLS for commands that run a peer. All peers of a mesh speak it, or none. */
+const tlsOption = {
+  "tls-cert": {
+    type: "string",
+    valueHint: "FILE",
+    description: "Speak TLS, with this certificate (PEM). Where the mesh has TLS, so must the command",
+  },
+  "tls-key": { type: "string", valueHint: "FILE", description: "The certificate's private key (PEM)" },
+  "tls-ca": {
+    type: "string",
+    valueHint: "FILE",
+    description: "The authorities of the other peers' certificates (PEM). Default: those that Node trusts",
+  },
+  "tls-mutual": { type: "boolean", description: "Whoever dials must show a certificate, too" },
+  "tls-server-name": {
+    type: "string",
+    valueHint: "HOST",
+    description: "The name in the other peers' certificates. Default: the host of their address",
+  },
+} as const satisfies ArgsDef;
+
+/** What {@link tlsOf} reads. */
+export interface TlsArguments {
+  readonly "tls-cert"?: string | undefined;
+  readonly "tls-key"?: string | undefined;
+  readonly "tls-ca"?: string | undefined;
+  readonly "tls-mutual"?: boolean | undefined;
+  readonly "tls-server-name"?: string | undefined;
+}
+
+/** The peer's option; empty without a certificate. @throws CliError `invalid_argument` for a part without the rest */
+function tlsOf(args: TlsArguments): Pick<PeerOptions, "tls"> {
+  const { "tls-cert": cert, "tls-key": key, "tls-ca": ca, "tls-mutual": mutual, "tls-server-name": serverName } = args;
+  if (cert !== undefined && key !== undefined) {
+    return {
+      tls: {
+        cert,
+        key,
+        ...(ca !== undefined && { ca }),
+        ...(mutual !== undefined && { mutual }),
+        ...(serverName !== undefined && { serverName }),
+      },
+    };
+  }
+  const given = (Object.keys(tlsOption) as (keyof TlsArguments)[]).find((name) => args[name] !== undefined);
+  if (given === undefined) return {};
+  throw new CliError("invalid_argument", `--${given} needs both --tls-cert and --tls-key; give them, too`);
+}
+
+/** The options of commands that run a peer. Spread it into a command's `args`. */
+export const peerOptions = {
+  ...databaseOption,
+  ...sessionOption,
+  listen: {
+    type: "string",
+    valueHint: "HOST:PORT",
+    default: "127.0.0.1:0",
+    description: "The address to listen on; port 0 takes a free one",
+  },
+  advertise: {
+    type: "string",
+    valueHint: "HOST:PORT",
+    description: "The address that others dial, if it is not the one listened on",
+  },
+  "allow-plaintext": {
+    type: "boolean",
+    description: "Dial and accept other machines without TLS: the network is trusted",
+  },
+  ...tlsOption,
+} as const satisfies ArgsDef;
+
+/** This machine's name as part of a peer's name. */
+export function hostPart(): string {
+  return (
+    hostname()
+      .replace(/[:\p{Cc}]/gu, "_")
+      .slice(0, 100) || "localhost"
+  );
+}
+
+/** What a peer is told beside name and topic. */
+export function settingsOf(
+  args: TlsArguments & {
+    readonly "database-url"?: string | undefined;
+    readonly "session-url"?: string | undefined;
+    readonly listen: string;
+    readonly advertise?: string | undefined;
+    readonly "allow-plaintext"?: boolean | undefined;
+  },
+): Pick<PeerOptions, "databaseUrl" | "sessionUrl" | "listen" | "advertise" | "allowPlaintext" | "tls"> {
+  return {
+    databaseUrl: databaseUrlOf(args),
+    sessionUrl: sessionUrlOf(args),
+    listen: args.listen,
+    advertise: args.advertise,
+    allowPlaintext: args["allow-plaintext"],
+    ...tlsOf(args),
+  };
+}
+
+/** Kinds of status that are nothing to worry about. */
+const ordinary: ReadonlySet<PeerStatus["kind"]> = new Set([
+  "peer_connected",
+  "peer_disconnected",
+  "peer_subscribed",
+  "peer_unsubscribed",
+  "sender_route_lost",
+  "sender_busy",
+  "fenced",
+]);
+
+/** Prints what goes wrong on standard error. `lostName` has the error if the peer has lost its name. */
+export function watch(peer: Peer): { readonly lostName: () => HawserError | undefined } {
+  let lost: HawserError | undefined;
+  peer.on("status", (status) => {
+    if (status.kind === "name_lost") lost = status.error;
+    else if (!ordinary.has(status.kind) && !passes(status)) {
+      print(process.stderr, `${pc.yellow("hawser:")} ${printable(status.message)} ${pc.dim(`[${status.kind}]`)}`);
+    }
+  });
+  return { lostName: () => lost };
+}
+
+/** Whoever was turned away because of the moment tries again by itself. */
+function passes(status: PeerStatus): boolean {
+  return status.kind === "handshake_refused" && errorTable[status.code].retryable;
+}
+
+/** Units as they are shown, with their size in that of the option. Where a spelling fits several, the first counts. */
+const units = {
+  bytes: { KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 },
+  ms: { s: 1_000, min: 60_000, h: 3_600_000, ms: 1 },
+} as const;
+
+/**
+ * The value of an option that is a whole number.
+ *
+ * @throws CliError `invalid_argument`, naming the option, the value and the range; for a value with a unit also the number
+ */
+export function wholeNumber(option: string, value: string | undefined, min: number, max: number): number | undefined {
+  if (value === undefined) return undefined;
+  const number = Number(value);
+  if (/^\d+$/.test(value) && number >= min && number <= max) return number;
+  const meant = withUnit(option, value);
+  const remedy =
+    meant !== undefined && meant.number >= min && meant.number <= max
+      ? `; write digits alone: ${meant.number} for ${meant.shown}`
+      : "";
+  throw new CliError("invalid_argument", `--${option} "${value}" is not a whole number from ${min} to ${max}${remedy}`);
+}
+
+/** What was meant by a number with a unit, such as `64MB` or `30s`. People mean powers of 1,024 with bytes. */
+function withUnit(option: string, value: string): { readonly number: number; readonly shown: string } | undefined {
+  const [, digits, letters] = /^(\d+)\s*([a-z]+)$/i.exec(value) ?? [];
+  if (digits === undefined || letters === undefined) return undefined;
+  const [, size] = /-(bytes|ms)$/.exec(option) ?? [];
+  if (size === undefined) return undefined;
+  const known = Object.entries(units[size as keyof typeof units]);
+  const [unit, factor] = known.find(([name]) => isSpelling(letters.toLowerCase(), name.toLowerCase())) ?? [];
+  return factor === undefined ? undefined : { number: Number(digits) * factor, shown: `${digits} ${unit}` };
+}
+
+/** The unit, a part of it (`m`), or its decimal namesake (`mb`). */
+function isSpelling(letters: string, unit: string): boolean {
+  return unit.startsWith(letters) || letters === unit.replace("i", "");
+}
