@@ -80,7 +80,7 @@ class Postgres implements ConnectionCounters {
   }
 }
 
-/** See above. */
+/** Serves metrics and health of the parts, from the start of the process on. */
 export class Monitoring {
   readonly metrics: ServeMetrics;
   readonly #parts: MonitoredParts;

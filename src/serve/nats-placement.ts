@@ -1,11 +1,11 @@
 /**
  * Keeps the processes of a database on different NATS servers, where several are named.
  *
- * Each process enters in its row of `hawser.gateways` which server it stands on, and looks at the rows of the others from
+ * Each process enters in its row of `hawser.gateways` which server it stands on, and reads the rows of the others from
  * time to time. Where more stand on its server than on another one, one of them moves, before the connection that it has
- * ends: the process whose owner comes first after one look, the next one after another, and so on, so that they do not all
+ * ends: the process whose owner comes first after one check, the next one after another, and so on, so that they do not all
  * move at once. The one that leads the subscriptions stays, since for a moment a move delivers messages twice; another one
- * is there to move. A server may have just started, and not know its cluster yet: so it is tried one look before the move.
+ * is there to move. A server may have just started, and not know its cluster yet: so it is tried one check before the move.
  */
 
 import type { GatewayEntry, GatewayStanding } from "../gateway/index.js";
@@ -22,11 +22,11 @@ export interface PlacedProcess {
   isLeading(): boolean;
 }
 
-/** See above. */
+/** Places one process. */
 export class NatsPlacement {
-  /** Looks in a row that found a better server. */
-  #looks = 0;
-  /** The server that was tried at the last look, and took the connection. */
+  /** Checks in a row that found a better server. */
+  #checks = 0;
+  /** The server that was tried at the last check, and took the connection. */
   #tried: NatsAddress | undefined;
 
   readonly #process: PlacedProcess;
@@ -50,17 +50,17 @@ export class NatsPlacement {
     const { options, server: own } = subscriptions;
     const better = options && own && choice.better(natsAddresses(options), own.name);
     if (better === undefined || own === undefined || this.#process.isLeading()) {
-      this.#looks = 0;
+      this.#checks = 0;
       this.#tried = undefined;
       return;
     }
     const before = present.filter((other) => other.natsServer === own.name && other.owner < owner);
-    this.#looks += 1;
-    if (this.#looks <= before.length) return;
+    this.#checks += 1;
+    if (this.#checks <= before.length) return;
     try {
       if (this.#tried?.name === better.name) {
         logger.info({ from: own.name, to: better.name }, "moves to a NATS server that fewer processes stand on");
-        this.#looks = 0;
+        this.#checks = 0;
         this.#tried = undefined;
         await this.#move(better);
       } else {

@@ -5,12 +5,7 @@
 import { X509Certificate } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
-import {
-  gatewayConstants,
-  type ServeSettings,
-  type ServeSettingsInput,
-  serveSettingsDefaults,
-} from "../../generated/ts/settings/nats.js";
+import { gatewayConstants, type ServeSettings, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
 import { Bridge } from "../bridge/index.js";
 import { GatewayError, HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
@@ -19,48 +14,22 @@ import { ServerChoice } from "../nats/index.js";
 import { DatabaseAddress, mayBeReachedLater, postgresBackoff } from "../postgres/index.js";
 import { backoffMs, type Logger, silentLogger, systemClock } from "../runtime/index.js";
 import { explainServeRefusal, migrate } from "../store/index.js";
-import { type PemSource, TlsCredentials, type TlsMaterial } from "../transport/index.js";
+import { TlsCredentials, type TlsMaterial } from "../transport/index.js";
 import { type Address, formatAddress } from "../wire/index.js";
 import { Monitoring } from "./monitoring.js";
 import { NatsPlacement } from "./nats-placement.js";
-import { type CheckedServeOptions, checkServeOptions } from "./serve-checks.js";
+import {
+  type CheckedServeOptions,
+  checkServeOptions,
+  type GatewayTls,
+  type ServeOptions,
+  strangersAmong,
+} from "./serve-options.js";
 import { ServerWatch } from "./server-watch.js";
-import { strangersAmong } from "./shared-secrets.js";
-
-/** TLS between Postgres and the gateway. */
-export interface GatewayTls {
-  readonly cert: PemSource;
-  readonly key: PemSource;
-  /** What libpq checks of the certificate. Default `require`, nothing: the password proves whose it is. */
-  readonly sslmode?: "require" | "verify-ca" | "verify-full" | undefined;
-  /** For `verify-ca` and `verify-full` alone: the absolute path of the authority's certificate, on the machine of Postgres. */
-  readonly rootCertificate?: string | undefined;
-}
-
-/** How to serve. Settings that are left out have the defaults of the spec. */
-export interface ServeOptions extends ServeSettingsInput {
-  /** The database, as a login of hawser_bridge or the owner of the schema. Without it the PG* variables are used. */
-  readonly databaseUrl?: string | undefined;
-  /**
-   * The database, as a login that is in hawser_executor and in no other role: it calls the functions that NATS reaches.
-   * Default: the login that `hawser init` has made.
-   */
-  readonly executorUrl?: string | undefined;
-  /** `host:port` at which Postgres reaches the gateway. Default: the address it listens at, unless that is 0.0.0.0 or ::. */
-  readonly advertise?: string | undefined;
-  readonly tls?: GatewayTls | undefined;
-  /** Says that the network between Postgres and the gateway is trusted: needed beyond loopback without TLS. */
-  readonly allowPlaintext?: boolean | undefined;
-  /** Below which directories, which exist, the files may be that options of the NATS server name. Default `/run/secrets`. */
-  readonly secretsDirectories?: readonly string[] | undefined;
-  readonly logger?: Logger | undefined;
-  /** Ends the start. */
-  readonly signal?: AbortSignal | undefined;
-}
 
 const { secretsDirectory: defaultSecretsDirectory } = gatewayConstants;
 
-/** See above. */
+/** A running `hawser serve`: its parts, in the order in which they start and stop. */
 export class Serve implements AsyncDisposable {
   #gateway: Gateway | undefined;
   #bridge: Bridge | undefined;

@@ -1,10 +1,9 @@
 /**
  * What Postgres says about NATS: which server it is, followed while it changes.
  *
- * It hears of changes by NOTIFY, and looks from time to time besides: notifications can be missed, a standby has none, and
- * where the installing role may not make event triggers nobody else notices ALTER SERVER.
+ * It hears of changes by NOTIFY, and reads from time to time besides: notifications can be missed, a standby has none, and
+ * where the installing role may not make event triggers nothing else notices ALTER SERVER.
  */
-
 import pg from "pg";
 import { type CompleteNatsServerOptions, checkNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { notifyChannels } from "../../generated/ts/rows/nats.js";
@@ -14,7 +13,6 @@ import type { GatewayIdentity } from "../gateway/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
 import { explainServeRefusal } from "../store/index.js";
-import { WatchNews } from "./watch-news.js";
 
 /** How it is watched. */
 export interface ServerWatchOptions {
@@ -55,7 +53,7 @@ interface OptionsRow {
   readonly mapping: Record<string, unknown> | null;
   /** What lets us read our user mapping, where there is one that we may not. */
   readonly grant_needed: string | null;
-  /** Whom the mappings are for that the login may take for its own. */
+  /** The roles of mappings that one may take for those of the login. */
   readonly mappings_of_others: string | null;
   readonly login: string;
   readonly has_functions: boolean;
@@ -66,12 +64,12 @@ const { optionsPollMs } = gatewayConstants;
 /** SQLSTATE of a definition that Postgres's side refuses: two servers. */
 const invalidParameterValue = errorTable.invalid_argument.sqlstate;
 
-/** See above. */
+/** Follows the definition of the NATS server, and keeps the session with Postgres that others use, too. */
 export class ServerWatch {
   /** The session, for others, too. */
   readonly session: PostgresSession;
   readonly #options: ServerWatchOptions;
-  readonly #news: WatchNews;
+  readonly #log: DefinitionLog;
   #identity: GatewayIdentity | undefined;
   #timer: NodeJS.Timeout | undefined;
   /** When it fires, by `performance.now()`. */
@@ -81,15 +79,15 @@ export class ServerWatch {
 
   constructor(options: ServerWatchOptions) {
     this.#options = options;
-    this.#news = new WatchNews(options.logger);
+    this.#log = new DefinitionLog(options.logger);
     this.session = new PostgresSession({
       address: DatabaseAddress.of(options.databaseUrl),
       logger: options.logger,
       applicationName: "hawser serve",
       channels: [notifyChannels.natsServer],
       queryTimeoutMs: optionsPollMs * 2,
-      onNotification: () => this.#lookSoon(0),
-      onDown: () => this.#lookSoon(0),
+      onNotification: () => this.#readSoon(0),
+      onDown: () => this.#readSoon(0),
     });
   }
 
@@ -105,10 +103,10 @@ export class ServerWatch {
     } catch (cause) {
       throw await explainServeRefusal(this.session, "read what the database says about NATS", cause);
     }
-    await this.#look();
+    await this.#readOnTime();
   }
 
-  /** Who may ask the gateway. */
+  /** Which login may call the gateway. */
   get identity(): GatewayIdentity {
     return this.#identity!;
   }
@@ -131,22 +129,22 @@ export class ServerWatch {
     await this.session.close();
   }
 
-  /** Looks now and from then on; what goes wrong is logged, and the next look comes all the same. */
-  async #look(): Promise<void> {
+  /** Reads now and from then on; what goes wrong is logged, and it is read again all the same. */
+  async #readOnTime(): Promise<void> {
     await this.refresh().catch(() => undefined);
-    this.#lookSoon(optionsPollMs);
+    this.#readSoon(optionsPollMs);
   }
 
-  #lookSoon(waitMs: number): void {
+  #readSoon(waitMs: number): void {
     if (this.#isStopped) return;
     const dueAt = performance.now() + waitMs;
-    // What a notification has asked for during a look is not put off by the end of that look.
+    // What a notification has asked for during a reading is not put off by the end of that reading.
     if (this.#timer !== undefined && this.#dueAt <= dueAt) return;
     clearTimeout(this.#timer);
     this.#dueAt = dueAt;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      void this.#look();
+      void this.#readOnTime();
     }, waitMs);
   }
 
@@ -154,13 +152,13 @@ export class ServerWatch {
     try {
       const options = await this.#read();
       this.#options.onAsked(true);
-      this.#news.found(options !== undefined);
+      this.#log.found(options !== undefined);
       this.#options.onOptions(options);
     } catch (cause) {
       const problem = HawserError.is(cause) ? cause : await explainServeRefusal(this.session, reading, cause);
       if (!this.#isStopped) {
         this.#options.onAsked(cause instanceof pg.DatabaseError || HawserError.is(cause));
-        this.#news.failed(problem);
+        this.#log.failed(problem);
         this.#options.onProblem(problem);
       }
       throw problem;
@@ -169,7 +167,7 @@ export class ServerWatch {
 
   async #read(): Promise<CompleteNatsServerOptions | undefined> {
     const row = await this.#ask();
-    this.#news.functionsAreThere(row?.has_functions ?? true);
+    this.#log.functionsAreThere(row?.has_functions ?? true);
     if (row === undefined || row.options === null) return undefined;
     const { options, mapping, grant_needed: grant, mappings_of_others: others, login } = row;
     if (grant !== null) {
@@ -180,7 +178,7 @@ export class ServerWatch {
       mapping !== null || others === null
         ? undefined
         : `The user mapping for ${others} does not count: only one for ${login}, the login of \`hawser serve\`, does.`;
-    this.#news.ignores(ignored);
+    this.#log.ignores(ignored);
     return complete({ ...options, ...mapping }, ignored);
   }
 
@@ -208,4 +206,55 @@ function complete(options: Record<string, unknown>, ignored: string | undefined)
     detail,
     hint: [hint, ignored].filter((part) => part !== undefined).join(" ") || undefined,
   });
+}
+
+/** Logs what becomes of the definition of the NATS server: each state once, when it begins, and the end of trouble. */
+class DefinitionLog {
+  #state: "unknown" | "defined" | "undefined" | "trouble" = "unknown";
+  #trouble = "";
+  #hasFunctions = true;
+  #ignored: string | undefined;
+
+  readonly #logger: Logger;
+
+  constructor(logger: Logger) {
+    this.#logger = logger;
+  }
+
+  /** The definition can be used, or there is none. */
+  found(isDefined: boolean): void {
+    const state = isDefined ? "defined" : "undefined";
+    if (this.#state === "trouble") {
+      this.#logger.info({}, "what the database says about NATS can be used again");
+      this.#trouble = "";
+    }
+    if (state !== this.#state && !isDefined) {
+      this.#logger.info(
+        {},
+        "no NATS server is defined in this database: it is waited for (CREATE SERVER, or SELECT hawser.set_nats_server)",
+      );
+    }
+    this.#state = state;
+  }
+
+  /** The definition cannot be read or used. */
+  failed({ code, message, detail, hint }: HawserError): void {
+    const level = this.#state === "trouble" && message === this.#trouble ? "debug" : "warn";
+    this.#state = "trouble";
+    this.#trouble = message;
+    this.#logger[level]({ code, detail, hint, problem: message }, "what the database says about NATS cannot be used");
+  }
+
+  functionsAreThere(areThere: boolean): void {
+    if (areThere === this.#hasFunctions) return;
+    this.#hasFunctions = areThere;
+    if (areThere) this.#logger.info({}, "the SQL functions are installed now");
+    else this.#logger.warn({}, "the SQL functions are not installed in this database: run `hawser init`");
+  }
+
+  /** A user mapping is there that does not count. */
+  ignores(what: string | undefined): void {
+    if (what !== undefined && what !== this.#ignored) this.#logger.warn({}, what);
+    this.#ignored = what;
+  }
 }

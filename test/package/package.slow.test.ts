@@ -140,7 +140,7 @@ it.each([true, false])("type-checks under NodeNext, skipLibCheck %s", async (ski
 // Theirs do not type-check under exactOptionalPropertyTypes; and what its users see of NATS is this package's to keep.
 it("declares nothing in terms of its client of NATS", async () => {
   const files = await run(process.execPath, [tsc, "--noEmit", "-p", ".", "--listFiles"], project);
-  expect(files).toContain("hawser/dist/src/serve/index.d.ts");
+  expect(files).toContain("hawser/dist/src/serve/public.d.ts");
   expect(files.split("\n").filter((file) => file.includes("/@nats-io/"))).toEqual([]);
 });
 

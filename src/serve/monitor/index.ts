@@ -13,8 +13,6 @@ export {
   type ServeCounters,
   type SubscriptionCounters,
 } from "./counters.js";
-export type { CallOutcome } from "./gateway-metrics.js";
-export type { CheckState, HealthCheck } from "./health.js";
+export { type CheckState, type HealthCheck, Reachability } from "./health.js";
+export { type CallOutcome, ServeMetrics, type ServeMetricsOptions } from "./metrics.js";
 export { Monitor, type MonitorLimits, type MonitorOptions } from "./monitor.js";
-export { Reachability } from "./reachability.js";
-export { ServeMetrics, type ServeMetricsOptions } from "./serve-metrics.js";

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { callOutcomes } from "../../../src/serve/monitor/gateway-metrics.js";
 import { ServeMetrics } from "../../../src/serve/monitor/index.js";
+import { callOutcomes } from "../../../src/serve/monitor/metrics.js";
 import { answer, serveCounters } from "./counters.js";
 import { type Family, parsePrometheus } from "./prometheus-text.js";
 

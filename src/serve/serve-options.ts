@@ -1,16 +1,51 @@
 /**
- * Whether the options of `Serve` go together. Messages name the options as the caller knows them: by their names here, or
+ * The options of `Serve`, and whether they go together. Messages name the options as the caller knows them: by their names here, or
  * by the flags of `hawser serve`.
  */
 import { statSync } from "node:fs";
+import { readdir } from "node:fs/promises";
 import { isIPv6 } from "node:net";
-import { posix, resolve, win32 } from "node:path";
+import { join, normalize, posix, resolve, sep, win32 } from "node:path";
+import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
+import type { ServeSettingsInput } from "../../generated/ts/settings/nats.js";
 import { checkServeSettings, type ServeSettings, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
 import { GatewayError, HawserError, namesOf, unknownOption } from "../errors/index.js";
+import type { Logger } from "../runtime/index.js";
+import type { PemSource } from "../transport/index.js";
 import { type Address, formatAddress, isLoopback, parseAddress } from "../wire/index.js";
-import type { GatewayTls, ServeOptions } from "./serve.js";
 
-/** What can be said to the caller, in his words. */
+/** TLS between Postgres and the gateway. */
+export interface GatewayTls {
+  readonly cert: PemSource;
+  readonly key: PemSource;
+  /** What libpq checks of the certificate. Default `require`, nothing: the password proves whose it is. */
+  readonly sslmode?: "require" | "verify-ca" | "verify-full" | undefined;
+  /** For `verify-ca` and `verify-full` alone: the absolute path of the authority's certificate, on the machine of Postgres. */
+  readonly rootCertificate?: string | undefined;
+}
+
+/** How to serve. Settings that are left out have the defaults of the spec. */
+export interface ServeOptions extends ServeSettingsInput {
+  /** The database, as a login of hawser_bridge or the owner of the schema. Without it the PG* variables are used. */
+  readonly databaseUrl?: string | undefined;
+  /**
+   * The database, as a login that is in hawser_executor and in no other role: it calls the functions that NATS reaches.
+   * Default: the login that `hawser init` has made.
+   */
+  readonly executorUrl?: string | undefined;
+  /** `host:port` at which Postgres reaches the gateway. Default: the address it listens at, unless that is 0.0.0.0 or ::. */
+  readonly advertise?: string | undefined;
+  readonly tls?: GatewayTls | undefined;
+  /** Says that the network between Postgres and the gateway is trusted: needed beyond loopback without TLS. */
+  readonly allowPlaintext?: boolean | undefined;
+  /** Below which directories, which exist, the files may be that options of the NATS server name. Default `/run/secrets`. */
+  readonly secretsDirectories?: readonly string[] | undefined;
+  readonly logger?: Logger | undefined;
+  /** Ends the start. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The options in the words of the caller. */
 export interface OptionWords {
   readonly gatewayListen: string;
   readonly monitorListen: string;
@@ -163,4 +198,22 @@ function existing(directory: string, words: OptionWords): string {
 
 function invalid(message: string): GatewayError {
   return new GatewayError("invalid_argument", message);
+}
+
+/**
+ * The entries of the directory that no option names, and that hold none that an option names; none if there is no such
+ * directory or it cannot be listed. What begins with a dot does not count: Kubernetes keeps its own there.
+ */
+export async function strangersAmong(
+  directory: string,
+  options: CompleteNatsServerOptions | undefined,
+): Promise<string[]> {
+  const named = Object.entries(options ?? {})
+    .filter(([option, value]) => option.endsWith("_path") && typeof value === "string")
+    .map(([, value]) => normalize(value as string));
+  const entries = await readdir(directory).catch(() => []);
+  return entries.filter((entry) => {
+    const path = join(directory, entry);
+    return !entry.startsWith(".") && !named.some((file) => file === path || file.startsWith(path + sep));
+  });
 }

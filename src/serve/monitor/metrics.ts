@@ -1,0 +1,379 @@
+/**
+ * The metrics of one `hawser serve`, in a registry of their own: several may be in one process.
+ *
+ * Most numbers belong to others and are read from {@link ServeCounters} whenever the page is asked for; a subscription or
+ * responder that is gone has no series any more. Only what has a duration or a size is reported one by one.
+ */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import { methods } from "../../../generated/ts/nats-functions/methods.js";
+import {
+  type BoundFunction,
+  type ConnectionCounters,
+  databaseRoles,
+  natsClients,
+  type ResponderCounters,
+  type ServeCounters,
+  type SubscriptionCounters,
+} from "./counters.js";
+
+/** How a call ended for its caller. */
+export const callOutcomes = ["ok", "error"] as const;
+
+/** One of {@link callOutcomes}. */
+export type CallOutcome = (typeof callOutcomes)[number];
+
+/** Stands for what is no method: a caller's own words are no label. */
+const noMethod = "unknown";
+
+/** In seconds: a publish takes some ten microseconds, a request up to its time limit. */
+const callDurationBuckets = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10];
+const batchSizeBuckets = [1, 3, 10, 30, 100, 300, 1_000];
+/** In seconds: from one row to a statement timeout, or to the greatest sensible `responder_timeout_ms`. */
+const functionDurationBuckets = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30];
+
+type Labels = Readonly<Record<string, string>>;
+
+/** Labels, and the number that they have. */
+type Sample = readonly [labels: Labels, value: number];
+
+/** What the metrics show. */
+export interface ServeMetricsOptions {
+  /** Of this program. */
+  readonly version: string;
+  /** The label `database` of all of them. */
+  readonly database: string;
+  /** Read at each scrape, from the first one on. */
+  readonly counters: ServeCounters;
+  /** Milliseconds, by the clock of `SubscriptionCounters.oldestReceivedAt`. Default `performance.now`. */
+  readonly now?: (() => number) | undefined;
+}
+
+/** Defines the metrics, takes what is reported one by one, and writes the page. */
+export class ServeMetrics {
+  readonly #registry = new Registry();
+  readonly #counters: ServeCounters;
+  readonly #calls: Counter;
+  readonly #callDurations: Histogram;
+  readonly #batchSizes: Histogram;
+  readonly #batchDurations: Histogram;
+  readonly #requestDurations: Histogram;
+  /** The labels of responders that have durations, by id. */
+  readonly #observedResponders = new Map<bigint, Labels>();
+
+  constructor({ version, database, counters, now = () => performance.now() }: ServeMetricsOptions) {
+    this.#counters = counters;
+    this.#registry.setDefaultLabels({ database });
+    const build = "Always 1; the label says which version runs.";
+    this.#gauge("hawser_build_info", build, ["version"], () => [[{ version }, 1]]);
+    this.#defineConnections();
+    this.#number("hawser_gateway_sessions", "Database sessions that are connected to the gateway.", () => {
+      return counters.gateway?.sessions;
+    });
+    this.#calls = new Counter({
+      name: "hawser_gateway_calls_total",
+      help: "Calls of SQL functions that the gateway has answered, by method and by how they ended.",
+      labelNames: ["method", "outcome"],
+      registers: [this.#registry],
+    });
+    // A first error shows as a step from zero, and not as a series that begins with one, which rate() does not see.
+    for (const method of [...Object.keys(methods), noMethod]) {
+      for (const outcome of callOutcomes) this.#calls.inc({ method, outcome }, 0);
+    }
+    this.#callDurations = this.#histogram(
+      "hawser_gateway_call_duration_seconds",
+      "How long the gateway took to answer a call, from its arrival to its answer.",
+      callDurationBuckets,
+      ["method"],
+    );
+    this.#defineBridge();
+    this.#defineSubscriptions(now);
+    this.#batchSizes = this.#histogram(
+      "hawser_bridge_batch_messages",
+      "How many messages one committed transaction had.",
+      batchSizeBuckets,
+    );
+    this.#batchDurations = this.#histogram(
+      "hawser_bridge_batch_duration_seconds",
+      "How long a committed transaction with messages took.",
+      functionDurationBuckets,
+    );
+    this.#defineResponders();
+    this.#requestDurations = this.#histogram(
+      "hawser_responder_request_duration_seconds",
+      "How long the function of a request ran, without its wait for a turn.",
+      functionDurationBuckets,
+      responderLabels,
+      () => this.#forgetGoneResponders(),
+    );
+    collectDefaultMetrics({ register: this.#registry });
+  }
+
+  /** The media type of {@link text}. */
+  get contentType(): string {
+    return this.#registry.contentType;
+  }
+
+  /**
+   * All of them in Prometheus's text format, read now.
+   *
+   * @throws (as a rejection) what a counter throws that is read, or if a total is negative or no number
+   */
+  text(): Promise<string> {
+    return this.#registry.metrics();
+  }
+
+  /**
+   * The gateway has answered a call. Costs less than a microsecond.
+   *
+   * @param asked the method that was called, by its name in the protocol (`Publish`); what is none counts as `unknown`
+   */
+  observeCall(asked: string | undefined, outcome: CallOutcome, durationMs: number): void {
+    const method = asked !== undefined && Object.hasOwn(methods, asked) ? asked : noMethod;
+    this.#calls.inc({ method, outcome });
+    this.#callDurations.observe({ method }, durationMs / 1_000);
+  }
+
+  /** A transaction with messages is over, whatever became of them. */
+  observeBatch(messages: number, durationMs: number): void {
+    this.#batchSizes.observe(messages);
+    this.#batchDurations.observe(durationMs / 1_000);
+  }
+
+  /** A request is over whose function was run, however it ended. */
+  observeRequest(responder: BoundFunction, durationMs: number): void {
+    let labels = this.#observedResponders.get(responder.id);
+    if (labels === undefined) this.#observedResponders.set(responder.id, (labels = labelsOf("responder", responder)));
+    this.#requestDurations.observe(labels, durationMs / 1_000);
+  }
+
+  /**
+   * Lets go of the counters. What watches the garbage collector and the event loop lasts as long as the process: prom-client
+   * offers no end of it, and without this it would hold all that the counters lead to.
+   */
+  close(): void {
+    this.#registry.clear();
+  }
+
+  #defineConnections(): void {
+    const counters = this.#counters;
+    const ofEach = (numberOf: (connection: ConnectionCounters) => number) => (): Sample[] =>
+      natsClients.flatMap((client): Sample[] => {
+        const connection = counters.nats[client];
+        return connection === undefined ? [] : [[{ client }, numberOf(connection)]];
+      });
+    this.#gauge(
+      "hawser_nats_up",
+      "Whether the connection to NATS is there: 1 or 0. Each client that is in use has one of its own.",
+      ["client"],
+      ofEach(({ isUp }) => Number(isUp)),
+    );
+    this.#total(
+      "hawser_nats_reconnects_total",
+      "How often the connection to NATS was made again.",
+      ["client"],
+      ofEach(({ reconnects }) => reconnects),
+    );
+    this.#number("hawser_postgres_up", "Whether the connection to Postgres is there: 1 or 0.", () =>
+      Number(counters.postgres.isUp),
+    );
+    this.#total("hawser_postgres_reconnects_total", "How often the connection to Postgres was made again.", [], () => [
+      [{}, counters.postgres.reconnects],
+    ]);
+  }
+
+  #defineBridge(): void {
+    const bridge = () => this.#counters.bridge;
+    this.#gauge("hawser_bridge_role", "What Postgres is: 1 for the present role, 0 for the others.", ["role"], () => {
+      const present = bridge()?.role ?? "unknown";
+      return databaseRoles.map((role) => [{ role }, Number(role === present)]);
+    });
+    this.#number("hawser_bridge_leading", "Whether this process runs the subscribed functions: 1 or 0.", () =>
+      Number(bridge()?.isLeading ?? false),
+    );
+    this.#number(
+      "hawser_bridge_leader_epoch",
+      "The leader's epoch that this process has or last had; 0 if it never led.",
+      () => bridge()?.leaderEpoch,
+    );
+    this.#number(
+      "hawser_bridge_standby_buffer_bytes",
+      "What this process keeps, while another one leads, to repeat it at a takeover.",
+      () => bridge()?.standbyBufferBytes,
+    );
+    this.#total(
+      "hawser_bridge_messages_discarded_total",
+      "Messages that are lost, by reason: the queues had reached their limit, or, at a takeover, the standby buffer had.",
+      ["reason"],
+      () => [
+        [{ reason: "buffer_full" }, bridge()?.discardedBufferFull ?? 0],
+        [{ reason: "standby_buffer_full" }, bridge()?.discardedStandbyBufferFull ?? 0],
+      ],
+    );
+  }
+
+  #defineSubscriptions(now: () => number): void {
+    const ofEach = (numberOf: (counters: SubscriptionCounters) => number) => (): Sample[] =>
+      Array.from(this.#counters.bridge?.subscriptions ?? [], (each) => [
+        labelsOf("subscription", each),
+        numberOf(each),
+      ]);
+    for (const [name, help, numberOf] of subscriptionGauges(now)) {
+      this.#gauge(name, help, subscriptionLabels, ofEach(numberOf));
+    }
+    for (const [name, help, totalOf] of subscriptionTotals) {
+      this.#total(name, help, subscriptionLabels, ofEach(totalOf));
+    }
+  }
+
+  #defineResponders(): void {
+    const bridge = () => this.#counters.bridge;
+    this.#total(
+      "hawser_responder_requests_total",
+      "Requests to responders of this process, by how they ended: ok, failed, timed_out or busy.",
+      [...responderLabels, "outcome"],
+      () =>
+        Array.from(bridge()?.responders ?? []).flatMap((each) =>
+          requestOutcomes.map(
+            ([outcome, totalOf]): Sample => [{ ...labelsOf("responder", each), outcome }, totalOf(each)],
+          ),
+        ),
+    );
+    this.#number("hawser_responder_requests_in_flight", "Requests whose function runs now.", () => {
+      return bridge()?.requestsInFlight;
+    });
+    this.#number("hawser_responder_requests_queued", "Requests that wait for their turn.", () => {
+      return bridge()?.requestsQueued;
+    });
+  }
+
+  /** Also of a responder whose last request ended after it had gone. */
+  #forgetGoneResponders(): void {
+    const present = new Set(Array.from(this.#counters.bridge?.responders ?? [], ({ id }) => id));
+    for (const [id, labels] of this.#observedResponders) {
+      if (present.has(id)) continue;
+      this.#observedResponders.delete(id);
+      this.#requestDurations.remove(labels);
+    }
+  }
+
+  /** A counter that shows totals of others. One without labels is there with zero if nothing is read. */
+  #total(name: string, help: string, labelNames: readonly string[], read: () => readonly Sample[]): void {
+    new Counter({
+      ...{ name, help, labelNames, registers: [this.#registry] },
+      collect() {
+        this.reset();
+        for (const [labels, total] of read()) this.inc(labels, total);
+      },
+    });
+  }
+
+  /** A gauge that shows numbers of others. One without labels is there with zero if nothing is read. */
+  #gauge(name: string, help: string, labelNames: readonly string[], read: () => readonly Sample[]): void {
+    new Gauge({
+      ...{ name, help, labelNames, registers: [this.#registry] },
+      collect() {
+        this.reset();
+        for (const [labels, value] of read()) this.set(labels, value);
+      },
+    });
+  }
+
+  /** A gauge of one number; 0 for undefined. */
+  #number(name: string, help: string, read: () => number | undefined): void {
+    this.#gauge(name, help, [], () => [[{}, read() ?? 0]]);
+  }
+
+  #histogram(
+    name: string,
+    help: string,
+    buckets: number[],
+    labelNames: readonly string[] = [],
+    collect?: () => void,
+  ): Histogram {
+    return new Histogram({ name, help, buckets, labelNames, registers: [this.#registry], ...(collect && { collect }) });
+  }
+}
+
+const subscriptionLabels = ["subscription", "subject", "function"] as const;
+const responderLabels = ["responder", "subject", "function"] as const;
+
+function labelsOf(kind: "subscription" | "responder", { id, subject, functionName }: BoundFunction): Labels {
+  return { [kind]: String(id), subject, function: functionName };
+}
+
+type SubscriptionMetric = readonly [name: string, help: string, numberOf: (counters: SubscriptionCounters) => number];
+
+function subscriptionGauges(now: () => number): readonly SubscriptionMetric[] {
+  return [
+    [
+      "hawser_bridge_queue_messages",
+      "Messages that wait for their transaction or are in one.",
+      ({ queuedMessages }) => queuedMessages,
+    ],
+    [
+      "hawser_bridge_queue_bytes",
+      "What the messages in the queue count for against the limit of all queues.",
+      ({ queuedBytes }) => queuedBytes,
+    ],
+    [
+      "hawser_bridge_saved_messages",
+      "Messages in hawser.saved_messages, told by the process that leads; those that were run are deleted page by page.",
+      ({ savedMessages }) => savedMessages,
+    ],
+    [
+      "hawser_bridge_saved_bytes",
+      "What the messages in hawser.saved_messages count for against --saved-bytes.",
+      ({ savedBytes }) => savedBytes,
+    ],
+    [
+      "hawser_bridge_oldest_message_age_seconds",
+      "How long ago the oldest message was received, or saved, that is in the queue or in the table; 0: there is none.",
+      ({ oldestReceivedAt: at }) => (at === undefined ? 0 : Math.max(0, now() - at) / 1_000),
+    ],
+  ];
+}
+
+const subscriptionTotals: readonly SubscriptionMetric[] = [
+  [
+    "hawser_bridge_messages_received_total",
+    "Messages that NATS delivered to this process, whether it leads or not.",
+    ({ received }) => received,
+  ],
+  [
+    "hawser_bridge_messages_committed_total",
+    "Messages whose function was run and committed by this process.",
+    ({ committed }) => committed,
+  ],
+  [
+    "hawser_bridge_messages_dead_lettered_total",
+    "Messages that failed for good and went to dead_letters.",
+    ({ deadLettered }) => deadLettered,
+  ],
+  [
+    "hawser_bridge_messages_repeated_total",
+    "Messages taken from the standby buffer at a takeover; the leader before may have committed them.",
+    ({ repeated }) => repeated,
+  ],
+  [
+    "hawser_bridge_cuts_total",
+    "How often the connection on which they come was lost while this process led; what the server had left may be lost.",
+    ({ cuts }) => cuts,
+  ],
+  [
+    "hawser_bridge_transactions_total",
+    "Transactions with messages, whatever became of them.",
+    ({ transactions }) => transactions,
+  ],
+  [
+    "hawser_bridge_bisections_total",
+    "Batches that were halved because one of their messages failed.",
+    ({ bisections }) => bisections,
+  ],
+];
+
+const requestOutcomes: readonly (readonly [name: string, totalOf: (counters: ResponderCounters) => number])[] = [
+  ["ok", ({ ok }) => ok],
+  ["failed", ({ failed }) => failed],
+  ["timed_out", ({ timedOut }) => timedOut],
+  ["busy", ({ busy }) => busy],
+];

@@ -1,0 +1,19 @@
+/**
+ * What the package exports as `hawser/nats`: `hawser serve` as a class, and a typed client of the SQL functions.
+ */
+export type * from "../../generated/ts/nats-functions/client.js";
+export type { ServeSettings, ServeSettingsInput } from "../../generated/ts/settings/nats.js";
+export {
+  type ErrorCode,
+  type ErrorEntry,
+  type ErrorOutcome,
+  GatewayError,
+  HawserError,
+  type HawserErrorOptions,
+  PostgresError,
+} from "../errors/index.js";
+export type { Logger } from "../runtime/index.js";
+export type { PemSource } from "../transport/index.js";
+export { type NatsFunctionsOptions, natsFunctions } from "./nats-functions.js";
+export { Serve } from "./serve.js";
+export type { GatewayTls, ServeOptions } from "./serve-options.js";
