@@ -8,7 +8,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { constants } from "node:os";
 import { pathToFileURL } from "node:url";
-import { awaitStopRequest } from "../src/cli/stop-request.js";
+import { awaitStopRequest } from "../src/cli/long-running.js";
 import { CliError, exitStatusOf, HawserError } from "../src/errors/index.js";
 import { type BenchCommand, helpText, parseCommand } from "./arguments.js";
 import { type BaselineVariable, baselineOf, variables } from "./baselines.js";

@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { cacheDirectory } from "../../src/dev/index.js";
-import { goInstall } from "../../src/dev/nats/go-install.js";
+import { goInstall } from "../../src/dev/nats/sources.js";
 
 const program = "nats-server";
 

@@ -2,18 +2,17 @@
  * From the text of a call to its answer: reads and checks the argument, waits its turn, has the handler answer, and sees to
  * it that there is an answer at the deadline.
  */
-import { BadArgument, NotText } from "../../generated/ts/nats-functions/argument.js";
+import { type ArgumentFault, BadArgument, NotText } from "../../generated/ts/nats-functions/argument.js";
 import { type Method, methods, type NatsFunctionsHandler } from "../../generated/ts/nats-functions/methods.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { GatewayError } from "../errors/index.js";
-import { badArgument, notText, tooBusy, tooLate, tooLong, tooMuch } from "./call-error.js";
+import { GatewayError, type HawserError } from "../errors/index.js";
 import { parseCall, TooMuch } from "./call-text.js";
 import type { Capacity } from "./capacity.js";
-import { type Answer, type GatewaySession, nullRow } from "./protocol/index.js";
+import { type Answer, type GatewayClient, nullRow } from "./protocol/index.js";
 
 /** What a handler is told of a call. */
 export interface GatewayCall {
-  readonly session: GatewaySession;
+  readonly client: GatewayClient;
   /** How long NATS may take, in milliseconds from the start of the call. */
   readonly timeoutMs: number;
   /** When it started, by `performance.now()`. */
@@ -50,11 +49,11 @@ export class Calls {
   }
 
   /** @throws HawserError, also as a rejection */
-  answer(query: Uint8Array, session: GatewaySession): Answer | Promise<Answer> {
+  answer(query: Uint8Array, client: GatewayClient): Answer | Promise<Answer> {
     const { name, method, request } = this.#read(query);
     if (method === undefined) return nullRow;
     const call: GatewayCall = {
-      session,
+      client,
       timeoutMs: this.#timeoutOf(name, method, request),
       startedAt: performance.now(),
     };
@@ -97,7 +96,7 @@ export class Calls {
     const waitMs = Math.ceil(call.timeoutMs / 2);
     if (!(await this.#capacity.take(waitMs))) throw tooBusy(method.sqlName, this.#capacity.limit, waitMs);
     // Whoever has been told that nothing is known of the call is not surprised by it later.
-    if (!call.session.isOpen) {
+    if (!call.client.isOpen) {
       this.#capacity.release();
       throw new GatewayError("aborted", `${method.sqlName}: the session ended before its turn came; nothing was sent`);
     }
@@ -149,4 +148,118 @@ export class Calls {
     if (bytes > this.#limits.maxResponseBytes) throw tooLong(method.sqlName, bytes, this.#limits.maxResponseBytes);
     return { kind: "row", value };
   }
+}
+
+/** An argument that cannot be. */
+function badArgument(sqlName: string, { kind, argument, value, rule }: ArgumentFault): HawserError {
+  switch (kind) {
+    case "null":
+      return new GatewayError("null_argument", `${sqlName}: the argument ${argument} is NULL, and needs a value`, {
+        hint: `Give ${argument} a value${emptyOf(argument)}.`,
+      });
+    case "rule":
+      return new GatewayError("invalid_argument", `${sqlName}: the argument ${argument} is ${value}, and ${rule}`, {
+        hint: `Give an argument that obeys the rule: it ${rule}.`,
+      });
+    case "form":
+      return new GatewayError("gateway_protocol", `${sqlName}: ${argument === "" ? "the call" : argument}: ${rule}`);
+  }
+}
+
+/** What to give for nothing, where that is what the caller may have meant. */
+function emptyOf(argument: string): string {
+  if (argument === "payloads") return "; an array without messages is '{}'";
+  return /^payloads?\b/.test(argument) ? "; an empty message is '', and in JSON 'null'" : "";
+}
+
+/** A call that holds more than the gateway takes apart. */
+function tooMuch(what: "values" | "messages", limit: number): HawserError {
+  return what === "values"
+    ? new GatewayError("gateway_limit", `the call has headers with more than ${limit} values`, {
+        hint: "Give fewer headers, or fewer values.",
+      })
+    : new GatewayError("gateway_limit", `the call has a list of more than ${limit} messages`, {
+        hint: `Split it into lists of at most ${limit} messages.`,
+      });
+}
+
+/** A value that is no text. */
+function notText(sqlName: string, request: unknown, why: string): HawserError {
+  return new GatewayError("not_text", `${sqlName}: the value${placeOf(request)} is no text: ${why}`);
+}
+
+/** A call that waited for its turn until its deadline. */
+function tooBusy(sqlName: string, capacity: number, waitedMs: number): HawserError {
+  return new GatewayError(
+    "gateway_busy",
+    `${sqlName}: ${capacity} commands are under way, as many as the option capacity allows, and none ended within ${waitedMs} ms; nothing was sent`,
+  );
+}
+
+/** A call without an answer at its deadline. */
+function tooLate(sqlName: string, changes: boolean, limitMs: number): HawserError {
+  const message = `${sqlName}: there is no answer after ${limitMs} ms`;
+  return changes
+    ? new GatewayError("outcome_unknown", `${message}, and the outcome is unknown`)
+    : new GatewayError("nats_timeout", message);
+}
+
+/** An answer that is longer than the gateway sends. */
+function tooLong(sqlName: string, bytes: number, maxBytes: number): HawserError {
+  return new GatewayError(
+    "gateway_limit",
+    `${sqlName}: the answer has ${bytes} bytes on its way to Postgres, and the limit is ${maxBytes}`,
+    { hint: "Read less, or start `hawser serve` with a greater --max-response-bytes." },
+  );
+}
+
+/** Where a value was read, by the names in the request. */
+function placeOf(request: unknown): string {
+  const names = ["bucket", "key", "store", "name"] as const;
+  const given = names.flatMap((name) => {
+    const value = (request as Partial<Record<(typeof names)[number], string>>)[name];
+    return value === undefined ? [] : [`${name} "${value}"`];
+  });
+  return given.length === 0 ? "" : ` of ${given.join(", ")}`;
+}
+
+/** Is told of each call: what was called, how it ended and how long it took. @param method the first word of the call */
+export type CallObserver = (method: string, outcome: "ok" | "error", durationMs: number) => void;
+
+type Answering = (query: Uint8Array, client: GatewayClient) => Answer | Promise<Answer>;
+
+const space = 0x20;
+
+/** Longer words are no method. */
+const longestMethod = 64;
+
+/** The same answers, which are reported to the observer. */
+export function observed(answer: Answering, observer: CallObserver | undefined): Answering {
+  if (observer === undefined) return answer;
+  return (query, client) => {
+    const startedAt = performance.now();
+    const end = query.subarray(0, longestMethod).indexOf(space);
+    const method = Buffer.from(query.buffer, query.byteOffset, end === -1 ? 0 : end).toString("latin1");
+    const tell = (outcome: "ok" | "error"): void => observer(method, outcome, performance.now() - startedAt);
+    try {
+      const answered = answer(query, client);
+      if (!(answered instanceof Promise)) {
+        tell("ok");
+        return answered;
+      }
+      return answered.then(
+        (value) => {
+          tell("ok");
+          return value;
+        },
+        (error: unknown) => {
+          tell("error");
+          throw error;
+        },
+      );
+    } catch (error) {
+      tell("error");
+      throw error;
+    }
+  };
 }

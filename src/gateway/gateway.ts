@@ -8,8 +8,7 @@ import { gatewayConstants, type ServeSettings } from "../../generated/ts/setting
 import { type HawserError, NatsError } from "../errors/index.js";
 import { NatsConnector, type ServerChoice } from "../nats/index.js";
 import { inTime, type Logger } from "../runtime/index.js";
-import { type CallObserver, observed } from "./call-observer.js";
-import { Calls, type GatewayCall, leftMs } from "./calls.js";
+import { type CallObserver, Calls, type GatewayCall, leftMs, observed } from "./calls.js";
 import { Capacity } from "./capacity.js";
 import { fileBytesOf, NatsHandler } from "./nats-handler.js";
 import { PostgresServer, type TlsSource } from "./protocol/index.js";
@@ -31,7 +30,7 @@ export interface GatewayOptions {
   readonly secretsDirectories: readonly string[];
   readonly choice: ServerChoice;
   readonly logger: Logger;
-  /** Is told of each call, where somebody wants to know. */
+  /** Is told of each call. */
   readonly onCall?: CallObserver | undefined;
   /** Reads the definition of the server again; `configure` has been called with it when this resolves. */
   refresh(): Promise<void>;
@@ -50,7 +49,7 @@ export class Gateway {
   readonly #capacity = new Capacity(idleCapacity);
   readonly #options: GatewayOptions;
   #server: PostgresServer | undefined;
-  #looking: Promise<void> | undefined;
+  #reading: Promise<void> | undefined;
   #isStopping = false;
   /** The next forced reload, which has not begun. */
   #forced: Promise<void> | undefined;
@@ -120,7 +119,7 @@ export class Gateway {
     const handler = new NatsHandler({
       connector: this.#connector,
       maxFileBytes: fileBytesOf(settings.maxResponseBytes),
-      look: () => this.#look(),
+      readDefinition: () => this.#readDefinition(),
       reload: (always, call) => this.#reload(always, call),
     });
     const calls = new Calls(handler, this.#capacity, settings);
@@ -137,22 +136,22 @@ export class Gateway {
         startupTimeoutMs,
         maxStartupBytes,
         logger,
-        answer: observed((query, session) => calls.answer(query, session), this.#options.onCall),
-        onSessionEnd: (session) => handler.endSession(session),
+        answer: observed((query, client) => calls.answer(query, client), this.#options.onCall),
+        onClientEnd: (client) => handler.forget(client),
       },
       signal,
     );
   }
 
-  /** One look for all who ask meanwhile. What goes wrong has been told to {@link misses}. */
-  #look(): Promise<void> {
-    this.#looking ??= this.#options
+  /** Reads once for all that ask meanwhile. What goes wrong has been told to {@link misses}. */
+  #readDefinition(): Promise<void> {
+    this.#reading ??= this.#options
       .refresh()
       .catch(() => undefined)
       .finally(() => {
-        this.#looking = undefined;
+        this.#reading = undefined;
       });
-    return this.#looking;
+    return this.#reading;
   }
 
   async #reload(always: boolean, call: GatewayCall): Promise<void> {
@@ -167,7 +166,7 @@ export class Gateway {
     );
   }
 
-  /** Connects anew: once for all who ask before it begins, and no sooner than a pause after the last time. */
+  /** Connects anew: once for all that ask before it begins, and no sooner than a pause after the last time. */
   #forceReload(): Promise<void> {
     this.#forced ??= delay(this.#forcedAt + forcedReloadPauseMs - performance.now(), undefined, { ref: false }).then(
       async () => {

@@ -1,15 +1,15 @@
 /**
  * Answers the SQL functions over the connection to NATS.
  */
+
 import { createHash } from "node:crypto";
-import { nuid } from "@nats-io/transport-node";
+import { type NatsConnection, nuid } from "@nats-io/transport-node";
 import type * as spec from "../../generated/ts/nats-functions/methods.js";
 import { GatewayError, HawserError, NatsError } from "../errors/index.js";
 import { type FileInfo, type NatsConnector, NatsOperations, Refusals, readHeaders } from "../nats/index.js";
 import { inTime } from "../runtime/index.js";
 import { type GatewayCall, leftMs } from "./calls.js";
-import type { GatewaySession } from "./protocol/index.js";
-import { Unflushed } from "./unflushed.js";
+import type { GatewayClient } from "./protocol/index.js";
 
 /** What the handler works with. */
 export interface NatsHandlerOptions {
@@ -17,7 +17,7 @@ export interface NatsHandlerOptions {
   /** The largest file that an answer has room for, in bytes. */
   readonly maxFileBytes: number;
   /** Reads the definition of the server again: where none is known, one may have been committed a moment ago. */
-  look(): Promise<void>;
+  readDefinition(): Promise<void>;
   /** Reads the definition of the server again, and connects anew: always, or only if it has changed. */
   reload(always: boolean, call: GatewayCall): Promise<void>;
 }
@@ -27,26 +27,26 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   readonly #connector: NatsConnector;
   readonly #maxFileBytes: number;
   readonly #reload: NatsHandlerOptions["reload"];
-  readonly #look: NatsHandlerOptions["look"];
-  readonly #refusals = new Refusals<GatewaySession>();
-  readonly #unflushed: Unflushed<GatewaySession>;
+  readonly #readDefinition: NatsHandlerOptions["readDefinition"];
+  readonly #refusals = new Refusals<GatewayClient>();
+  readonly #unflushed: Unflushed<GatewayClient>;
   #operations: NatsOperations | undefined;
 
-  constructor({ connector, maxFileBytes, look, reload }: NatsHandlerOptions) {
+  constructor({ connector, maxFileBytes, readDefinition, reload }: NatsHandlerOptions) {
     this.#connector = connector;
     this.#maxFileBytes = maxFileBytes;
     this.#reload = reload;
-    this.#look = look;
+    this.#readDefinition = readDefinition;
     this.#unflushed = new Unflushed((connection) => connector.hasTaken(connection));
     connector.on("refused", ({ operation, subject, message }) => {
       if (operation === "publish") this.#refusals.refused({ subject, message });
     });
   }
 
-  /** Forgets what the session was to be told. */
-  endSession(session: GatewaySession): void {
-    this.#refusals.forget(session);
-    this.#unflushed.forget(session);
+  /** Forgets what the client was to be told. */
+  forget(client: GatewayClient): void {
+    this.#refusals.forget(client);
+    this.#unflushed.forget(client);
   }
 
   publish({ subject, payload, reply, headers }: spec.PublishRequest, call: GatewayCall): spec.Answer<void> {
@@ -91,7 +91,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
 
   async flush(_request: spec.FlushRequest, call: GatewayCall): Promise<void> {
     await this.#using(call, (nats) => this.#flush(nats, call));
-    const violations = this.#refusals.take(call.session);
+    const violations = this.#refusals.take(call.client);
     if (violations.length > 0) throw refused(violations);
   }
 
@@ -160,42 +160,42 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
     reply: string | undefined,
     publish: (nats: NatsOperations) => undefined | Promise<void>,
   ): spec.Answer<void> {
-    const { session } = call;
-    const violations = this.#refusals.take(session, ...(reply === undefined ? [subject] : [subject, reply]));
+    const { client } = call;
+    const violations = this.#refusals.take(client, ...(reply === undefined ? [subject] : [subject, reply]));
     if (violations.length > 0) throw refused(violations);
-    this.#refusals.published(session, subject, reply);
+    this.#refusals.published(client, subject, reply);
     const nats = this.#present();
-    if (nats === undefined) return this.#connected(call).then((later) => this.#publishOver(later, session, publish));
-    return this.#publishOver(nats, session, publish);
+    if (nats === undefined) return this.#connected(call).then((later) => this.#publishOver(later, client, publish));
+    return this.#publishOver(nats, client, publish);
   }
 
   #publishOver(
     nats: NatsOperations,
-    session: GatewaySession,
+    client: GatewayClient,
     publish: (nats: NatsOperations) => undefined | Promise<void>,
   ): undefined | Promise<void> {
     const written = publish(nats);
-    this.#unflushed.published(session, nats.connection);
+    this.#unflushed.published(client, nats.connection);
     return written?.finally(this.#connector.use(nats.connection));
   }
 
   async #flush(nats: NatsOperations, call: GatewayCall): Promise<void> {
-    const { session } = call;
+    const { client } = call;
     const arrived = await inTime(
       leftMs(call),
       () => flushLate(call),
-      () => this.#unflushed.arrived(session, nats.connection),
+      () => this.#unflushed.arrived(client, nats.connection),
     );
     if (!arrived) {
-      this.#unflushed.forget(session);
+      this.#unflushed.forget(client);
       throw lostBetween();
     }
     try {
       await nats.flush({ timeoutMs: leftMs(call) });
-      this.#unflushed.forget(session);
+      this.#unflushed.forget(client);
     } catch (error) {
       // The session has been told what it would be told the next time.
-      if (HawserError.is(error) && error.code === "outcome_unknown") this.#unflushed.forget(session);
+      if (HawserError.is(error) && error.code === "outcome_unknown") this.#unflushed.forget(client);
       throw error;
     }
   }
@@ -226,7 +226,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
       leftMs(call),
       () => this.#connector.failure ?? notYet(call),
       async (signal) => {
-        if (this.#connector.options === undefined) await this.#look();
+        if (this.#connector.options === undefined) await this.#readDefinition();
         return this.#connector.connected(signal);
       },
     );
@@ -311,4 +311,52 @@ function fileRow(store: string, { deleted, ...file }: FileInfo): spec.GetFileInf
 /** How many bytes of a file an answer of so many bytes has room for: two digits each, behind `\x`. */
 export function fileBytesOf(maxResponseBytes: number): number {
   return Math.floor((maxResponseBytes - 2) / 2);
+}
+
+interface Published {
+  /** The connection of the last publish. */
+  connection: NatsConnection;
+  /** Whether all arrived that went over the connections before it. */
+  earlier: Promise<boolean> | true;
+}
+
+/**
+ * The connections to NATS that took what clients published since their last flush. A message that was on its way when its
+ * connection was lost is gone, and the connection that came after it knows nothing of it.
+ */
+class Unflushed<Client extends object> {
+  /** A call that ends after its client has gone leaves nothing behind. */
+  readonly #clients = new WeakMap<Client, Published>();
+
+  readonly #hasTaken: (connection: NatsConnection) => Promise<boolean>;
+
+  /** @param hasTaken whether the server has taken all that was published on a connection, also on one that was left */
+  constructor(hasTaken: (connection: NatsConnection) => Promise<boolean>) {
+    this.#hasTaken = hasTaken;
+  }
+
+  /** The client has published over the connection. */
+  published(client: Client, connection: NatsConnection): void {
+    const before = this.#clients.get(client);
+    if (before?.connection === connection) return;
+    const earlier = before === undefined ? true : this.#arrived(before);
+    this.#clients.set(client, { connection, earlier });
+  }
+
+  /** Whether all arrived that the client published over other connections than the present one. */
+  async arrived(client: Client, present: NatsConnection): Promise<boolean> {
+    const published = this.#clients.get(client);
+    if (published === undefined) return true;
+    return published.connection === present ? published.earlier : this.#arrived(published);
+  }
+
+  /** The client has been told what became of what it published, or has gone. */
+  forget(client: Client): void {
+    this.#clients.delete(client);
+  }
+
+  async #arrived({ connection, earlier }: Published): Promise<boolean> {
+    const [last, before] = await Promise.all([this.#hasTaken(connection), earlier]);
+    return last && before;
+  }
 }

@@ -3,6 +3,7 @@
  * and a queue. It knows nothing of Postgres, NATS or peers.
  */
 export { Backoff, type BackoffOptions, backoffMs } from "./backoff.js";
+export { ByteQueue } from "./byte-queue.js";
 export { type Clock, delay, systemClock, whenAborted } from "./clock.js";
 export { Fifo } from "./fifo.js";
 export { type Logger, RareLog, silentLogger } from "./logger.js";

@@ -11,6 +11,8 @@ export type { Authorization, HandshakeRefusal, ListenOptions } from "./accept.js
 export type { ListenerConnection, ListenerHandlers, SenderConnection, SenderHandlers } from "./connection.js";
 export { type Dialled, type DialOptions, dial } from "./dial.js";
 export { type Listener, listen } from "./listen.js";
+
 export { PendingHandshakes } from "./pending-handshakes.js";
+
 export { TlsCredentials } from "./tls-credentials.js";
 export type { PemSource, TlsMaterial, TlsOptions } from "./tls-material.js";

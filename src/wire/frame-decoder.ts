@@ -3,7 +3,8 @@
  */
 import { BinaryReader } from "@bufbuild/protobuf/wire";
 import { namesOf, unknownOption, WireError } from "../errors/index.js";
-import { ByteQueue } from "./byte-queue.js";
+
+import { ByteQueue } from "../runtime/index.js";
 import { knownCapabilities } from "./compression.js";
 import {
   batchNesting,

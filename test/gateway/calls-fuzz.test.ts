@@ -9,7 +9,7 @@ import { methods } from "../../generated/ts/nats-functions/methods.js";
 import { HawserError } from "../../src/errors/index.js";
 import { Calls } from "../../src/gateway/calls.js";
 import { Capacity } from "../../src/gateway/capacity.js";
-import type { Answer, GatewaySession } from "../../src/gateway/protocol/index.js";
+import type { Answer, GatewayClient } from "../../src/gateway/protocol/index.js";
 import { Random } from "../simulator/random.js";
 import { atDepth } from "../support/depth.js";
 import { hostileCall } from "./hostile-calls.js";
@@ -22,7 +22,7 @@ const seed = Number(process.env["HAWSER_FUZZ_SEED"] ?? randomInt(2 ** 31));
 /** What a caller may be told. */
 const refusals = new Set(["gateway_protocol", "invalid_argument", "null_argument", "not_text", "gateway_limit"]);
 
-const session: GatewaySession = { id: 1, remoteAddress: "127.0.0.1:1", applicationName: "", isOpen: true };
+const session: GatewayClient = { id: 1, remoteAddress: "127.0.0.1:1", applicationName: "", isOpen: true };
 const places = 3;
 const capacity = new Capacity(places);
 const { handler, asked } = recordingHandler();

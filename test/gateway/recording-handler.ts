@@ -112,7 +112,7 @@ export function recordingHandler(): { readonly handler: Handler; readonly asked:
   return { handler: Object.fromEntries(made), asked };
 }
 
-function check(name: string, request: object, { timeoutMs, session }: GatewayCall, forms: Record<string, Form>): void {
+function check(name: string, request: object, { timeoutMs, client }: GatewayCall, forms: Record<string, Form>): void {
   for (const [property, value] of Object.entries(request)) {
     const form = Object.hasOwn(forms, property) ? forms[property]! : undefined;
     const isRight = form?.endsWith("?")
@@ -120,7 +120,7 @@ function check(name: string, request: object, { timeoutMs, session }: GatewayCal
       : form !== undefined && checks[form]!(value);
     if (!isRight) throw new Error(`${name} was asked with ${property}: ${String(value)}`);
   }
-  if (!(timeoutMs >= 0 && timeoutMs <= 60_000) || session.id !== 1) throw new Error(`${name} may take ${timeoutMs}`);
+  if (!(timeoutMs >= 0 && timeoutMs <= 60_000) || client.id !== 1) throw new Error(`${name} may take ${timeoutMs}`);
   readHeaders((request as spec.PublishRequest).headers);
 }
 

@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { type CompleteNatsServerOptions, checkNatsServerOptions } from "../../generated/ts/nats-options/index.js";
-import { strangersAmong } from "../../src/serve/shared-secrets.js";
+import { strangersAmong } from "../../src/serve/serve-options.js";
 import { temporaryDirectory } from "../support/temporary.js";
 
 function options(given: Record<string, unknown>): CompleteNatsServerOptions {

@@ -7,7 +7,7 @@ import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { HawserError } from "../../src/errors/index.js";
 import { type CallLimits, Calls, type GatewayCall } from "../../src/gateway/calls.js";
 import { Capacity } from "../../src/gateway/capacity.js";
-import type { Answer, GatewaySession } from "../../src/gateway/protocol/index.js";
+import type { Answer, GatewayClient } from "../../src/gateway/protocol/index.js";
 import { recordingHandler } from "./recording-handler.js";
 
 export const limits: CallLimits = { callTimeoutMs: 5000, maxCallTimeoutMs: 60_000, maxResponseBytes: 1000 };
@@ -45,7 +45,7 @@ export function tested(
   const full = { ...recordingHandler().handler, ...handler };
   const calls = new Calls(full, capacity, { ...limits, ...changes });
   /** How a call ends, and after how many ms; `waiting` until then. */
-  const start = (query: string | Uint8Array, by: GatewaySession = session) => {
+  const start = (query: string | Uint8Array, by: GatewayClient = session) => {
     const startedAt = performance.now();
     const end: { outcome: Answer | HawserError | "waiting"; afterMs: number } = { outcome: "waiting", afterMs: -1 };
     const settle = (outcome: unknown) => {

@@ -8,7 +8,7 @@ import type { ArgsDef } from "citty";
 import { load } from "js-yaml";
 import pg from "pg";
 import { beforeAll, describe, expect, it } from "vitest";
-import { commands } from "../../src/cli/commands.js";
+import { commands } from "../../src/cli/run.js";
 import { testDatabase } from "../support/database.js";
 import { projectDirectory } from "../support/program.js";
 

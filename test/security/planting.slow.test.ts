@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { commands } from "../../src/cli/commands.js";
+import { commands } from "../../src/cli/run.js";
 import { Peer } from "../../src/peer/index.js";
 import { Serve } from "../../src/serve/index.js";
 import { hawser, startHawser } from "../cli/support/hawser.js";

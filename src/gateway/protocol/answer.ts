@@ -1,9 +1,10 @@
 /**
- * What is asked of the gateway and what it answers, as those see it who do not care about the Postgres protocol.
+ * What is asked of the gateway and what it answers, without the Postgres protocol around it.
  */
+import { errorTable, HawserError } from "../../errors/index.js";
 
-/** An authenticated connection: one database session, which asks one call after another. */
-export interface GatewaySession {
+/** An authenticated client connection. Its client is one database session, which makes one call after another. */
+export interface GatewayClient {
   /** Counts up from 1 in this server. */
   readonly id: number;
   /** Where it comes from: `host:port`. */
@@ -50,3 +51,25 @@ export const emptyRow: RowAnswer = { kind: "row", value: "" };
 
 /** No row, ready made. */
 export const noRow: NoRowAnswer = { kind: "no-row" };
+
+/**
+ * The answer for an error: of a `HawserError` its code's SQLSTATE, its message, its detail, and its hint or else the
+ * remedy of its code; anything else is `XX000` with its message. Never a stack or a cause.
+ */
+export function errorAnswerOf(error: unknown): ErrorAnswer {
+  if (HawserError.is(error)) {
+    const { entry, message, detail, hint } = error;
+    return { kind: "error", sqlstate: entry.sqlstate, message, detail, hint: hint ?? entry.remedy };
+  }
+  const message = error instanceof Error ? error.message : String(error);
+  return {
+    kind: "error",
+    sqlstate: errorTable.internal.sqlstate,
+    message: `internal error of the gateway: ${message}`,
+  };
+}
+
+/** Whether the error is a defect of ours, which belongs in the log, too. */
+export function isDefect(error: unknown): boolean {
+  return !HawserError.is(error) || error.code === "internal";
+}

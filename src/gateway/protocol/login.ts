@@ -1,12 +1,12 @@
 /**
- * From the first byte of a connection to its session, or to its refusal. Pure: what was read in, what to do out.
+ * From the first byte of a client connection to the end of its authentication, or to its refusal. Pure: what was read in, what to do out.
  *
  *     packet awaited ──▶ SASL response awaited ──▶ proof awaited ──▶ done
  *        │      ▲
  *        └──────┴─ SSLRequest, GSSENCRequest: each once
  *
  * A user that does not exist goes the same way as one that does, and its proof is refused; that a database does not exist
- * is told only to who knows the password.
+ * is told only to clients that know the password.
  */
 import { errorTable } from "../../errors/index.js";
 import type { ErrorAnswer } from "./answer.js";
@@ -20,9 +20,8 @@ import {
 } from "./backend-messages.js";
 import type { MessageReader } from "./message-reader.js";
 import { mockVerifierOf, ScramExchange, type ScramStep, type ScramVerifier } from "./scram.js";
-import { parseStartupPacket, type StartupPacket } from "./startup-packet.js";
 
-/** Who may come in, and how. */
+/** Which client may come in, and how. */
 export interface LoginRules {
   readonly user: string;
   readonly database: string;
@@ -54,7 +53,7 @@ export const otherChannelState = "08004";
 
 const saslResponseType = "p".charCodeAt(0);
 
-/** See above. */
+/** The login of one client connection. */
 export class Login {
   #state: "packet" | "sasl-first" | "sasl-final" = "packet";
   #askedForTls = false;
@@ -206,4 +205,63 @@ function refuse(sqlstate: string, message: string, hint?: string): LoginStep {
 /** What a stranger said, short enough to be repeated. */
 function quoted(name: string): string {
   return JSON.stringify(name.length > 63 ? `${name.slice(0, 63)}…` : name);
+}
+
+/** The codes that stand where a startup message has its version. */
+const cancelCode = 80877102;
+const sslCode = 80877103;
+const gssCode = 80877104;
+
+/** The only major version of the protocol that is spoken. */
+const majorVersion = 3;
+
+/** A startup packet, understood. */
+type StartupPacket =
+  | { readonly kind: "ssl" }
+  | { readonly kind: "gss" }
+  | { readonly kind: "cancel" }
+  | {
+      readonly kind: "startup";
+      readonly minorVersion: number;
+      readonly parameters: ReadonlyMap<string, string>;
+      /** The names that begin with `_pq_.`: options of the protocol, of which none is known. */
+      readonly protocolOptions: readonly string[];
+    }
+  | { readonly kind: "unsupported"; readonly version: string }
+  | { readonly kind: "malformed"; readonly reason: string };
+
+/** Reads the body of a startup packet. Anything may be in it. */
+function parseStartupPacket(body: Uint8Array): StartupPacket {
+  if (body.length < 4) return malformed(`it has ${body.length} bytes after its length, and needs 4`);
+  const bytes = Buffer.from(body.buffer, body.byteOffset, body.length);
+  const code = bytes.readUInt32BE(0);
+  // A cancel request carries a process and its key, and newer versions a longer key.
+  if (code === cancelCode) return { kind: "cancel" };
+  if (code === sslCode || code === gssCode) {
+    if (body.length !== 4) return malformed("an encryption request has bytes behind it");
+    return { kind: code === sslCode ? "ssl" : "gss" };
+  }
+  const major = code >>> 16;
+  const minorVersion = code & 0xffff;
+  if (major !== majorVersion) return { kind: "unsupported", version: `${major}.${minorVersion}` };
+  const parameters = new Map<string, string>();
+  const protocolOptions: string[] = [];
+  let at = 4;
+  for (;;) {
+    const nameEnd = bytes.indexOf(0, at);
+    if (nameEnd === -1) return malformed("its parameters have no end");
+    if (nameEnd === at) break;
+    const valueEnd = bytes.indexOf(0, nameEnd + 1);
+    if (valueEnd === -1) return malformed("its last parameter has no value");
+    const name = bytes.toString("utf8", at, nameEnd);
+    if (name.startsWith("_pq_.")) protocolOptions.push(name);
+    else parameters.set(name, bytes.toString("utf8", nameEnd + 1, valueEnd));
+    at = valueEnd + 1;
+  }
+  if (at !== body.length - 1) return malformed("it has bytes behind its parameters");
+  return { kind: "startup", minorVersion, parameters, protocolOptions };
+}
+
+function malformed(reason: string): StartupPacket {
+  return { kind: "malformed", reason };
 }

@@ -7,12 +7,12 @@
  * Survives any split of its input, and holds what has arrived, never what was declared. Every `read…` takes nothing and
  * says so while its part is not there yet.
  */
-import { ByteQueue } from "../../wire/byte-queue.js";
+import { ByteQueue } from "../../runtime/index.js";
 
 const lengthBytes = 4;
 const headerBytes = 5;
 
-/** See above. */
+/** Reads startup packets and messages out of what has arrived. */
 export class MessageReader {
   readonly #queue = new ByteQueue();
   #hasHeader = false;

@@ -1,7 +1,6 @@
 /**
  * The server: who may connect, how many, and how it ends.
  */
-
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
@@ -9,11 +8,17 @@ import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable, GatewayError } from "../../errors/index.js";
 import { RareLog } from "../../runtime/index.js";
 import { PendingHandshakes } from "../../transport/index.js";
-import type { ErrorAnswer } from "./answer.js";
-import { Connection, type ConnectionEvents, stoppingState } from "./connection.js";
-import type { PostgresServerOptions } from "./options.js";
+
+import type { ErrorAnswer, GatewayClient } from "./answer.js";
+import {
+  ClientConnection,
+  type ClientConnectionOptions,
+  type ConnectionEvents,
+  stoppingState,
+} from "./client-connection.js";
+import type { ConnectionRules } from "./connection-protocol.js";
+
 import { scramVerifierOf } from "./scram.js";
-import type { SessionRules } from "./session.js";
 
 const serverNonceBytes = 18;
 
@@ -33,10 +38,34 @@ const abandoned: ErrorAnswer = {
   hint: errorTable.outcome_unknown.remedy,
 };
 
+/** Options of {@link PostgresServer.listen}. */
+export interface PostgresServerOptions extends ClientConnectionOptions {
+  /** Host name or IP address to listen on. */
+  readonly host: string;
+  /** 0 takes a free port. */
+  readonly port: number;
+  /** The one user. */
+  readonly user: string;
+  /** The one database. */
+  readonly database: string;
+  /** Printable ASCII. */
+  readonly password: string;
+  /** Refuses clients that do not ask for TLS. Default false. Needs `tls`. */
+  readonly tlsRequired?: boolean | undefined;
+  /** Sessions at once; as many connections again may be in the middle of authenticating. */
+  readonly maxSessions: number;
+  /** The largest message before authentication, in bytes. */
+  readonly maxStartupBytes: number;
+  /** The longest query, in bytes. */
+  readonly maxRequestBytes: number;
+  /** The client has gone, or was sent away; a call of the session may still be under way. */
+  onClientEnd?(client: GatewayClient): void;
+}
+
 /** A server that speaks as much of the Postgres protocol as the generated SQL functions need. */
 export class PostgresServer {
-  readonly #pending = new PendingHandshakes<Connection>();
-  readonly #sessions = new Set<Connection>();
+  readonly #pending = new PendingHandshakes<ClientConnection>();
+  readonly #sessions = new Set<ClientConnection>();
   #lastId = 0;
   #stopped: Promise<void> | undefined;
   #onEmpty = (): void => {};
@@ -52,10 +81,10 @@ export class PostgresServer {
   readonly address: { readonly host: string; readonly port: number };
 
   readonly #options: PostgresServerOptions;
-  readonly #rules: SessionRules;
+  readonly #rules: ConnectionRules;
   readonly #server: Server;
 
-  private constructor(options: PostgresServerOptions, rules: SessionRules, server: Server) {
+  private constructor(options: PostgresServerOptions, rules: ConnectionRules, server: Server) {
     this.#options = options;
     this.#rules = rules;
     this.#server = server;
@@ -83,7 +112,7 @@ export class PostgresServer {
         "TLS is required of clients, and none is set; give certificate and key",
       );
     }
-    const rules: SessionRules = {
+    const rules: ConnectionRules = {
       user: options.user,
       database: options.database,
       maxStartupBytes: options.maxStartupBytes,
@@ -133,19 +162,19 @@ export class PostgresServer {
     }
     if (this.#pending.size >= Math.max(this.#options.maxSessions, leastPending))
       this.#displace(this.#pending.expendable!);
-    const connection = new Connection(this.#options, this.#rules, socket, this.#events);
+    const connection = new ClientConnection(this.#options, this.#rules, socket, this.#events);
     this.#pending.add(connection, connection.remoteHost);
   }
 
   /** Without a word: to wait for it to read one would make room for nobody. */
-  #displace(oldest: Connection): void {
+  #displace(oldest: ClientConnection): void {
     const { remoteAddress } = oldest;
     const message = `${this.#pending.size} connections were authenticating, and a newer one took the place of this one`;
     this.#options.logger.debug({ remoteAddress }, message);
     oldest.destroy();
   }
 
-  #admit(connection: Connection): ErrorAnswer | undefined {
+  #admit(connection: ClientConnection): ErrorAnswer | undefined {
     const { maxSessions } = this.#options;
     if (this.#sessions.size >= maxSessions) {
       return {
@@ -162,9 +191,9 @@ export class PostgresServer {
     return undefined;
   }
 
-  #forget(connection: Connection): void {
+  #forget(connection: ClientConnection): void {
     this.#pending.delete(connection, connection.remoteHost);
-    if (this.#sessions.delete(connection)) this.#options.onSessionEnd?.(connection);
+    if (this.#sessions.delete(connection)) this.#options.onClientEnd?.(connection);
     if (this.#sessions.size === 0 && this.#pending.size === 0) this.#onEmpty();
   }
 
@@ -173,7 +202,8 @@ export class PostgresServer {
     const empty = new Promise<void>((resolve) => {
       this.#onEmpty = resolve;
     });
-    const each = (act: (connection: Connection) => void): void => [...this.#pending, ...this.#sessions].forEach(act);
+    const each = (act: (connection: ClientConnection) => void): void =>
+      [...this.#pending, ...this.#sessions].forEach(act);
     each((connection) => connection.leave(leaving));
     if (this.#pending.size === 0 && this.#sessions.size === 0) return;
     const abandonment = setTimeout(() => each((connection) => connection.abandon(abandoned)), deadlineMs);

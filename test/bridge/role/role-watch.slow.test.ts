@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { type PostgresRole, RoleWatch, type ServerAddress } from "../../../src/bridge/role/index.js";
-import { serverAccount } from "../../../src/dev/account.js";
+import { serverAccount } from "../../../src/dev/server-process.js";
 import { type OwnPostgres, ownPostgres } from "../../faults/support/own-postgres.js";
 import { startProxy } from "../../store/support/proxy.js";
 import { eventually } from "../../support/eventually.js";

@@ -5,11 +5,10 @@ import { spawnSync } from "node:child_process";
 import { appendFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import { serverAccount } from "../../../src/dev/account.js";
-import { guardDirectory } from "../../../src/dev/guard.js";
+import { guardDirectory } from "../../../src/dev/lifetime.js";
 import { startPostgres } from "../../../src/dev/postgres/server.js";
 import { createTemporary, giveUp } from "../../../src/dev/run-directory.js";
-import { ServerProcess } from "../../../src/dev/server-process.js";
+import { ServerProcess, serverAccount } from "../../../src/dev/server-process.js";
 import { systemProgram } from "./system-program.js";
 
 /** How it is made. */

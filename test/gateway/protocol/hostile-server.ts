@@ -33,7 +33,7 @@ const server = await PostgresServer.listen(
       const [, digits] = /^bytes (\d+)$/.exec(query.length < 30 ? textOf(query) : "") ?? [];
       return { kind: "row", value: digits === undefined ? null : Buffer.alloc(Number(digits), "x") };
     },
-    onSessionEnd: () => {
+    onClientEnd: () => {
       sessionsEnded += 1;
     },
     logger: { debug: ignore, info: ignore, warn: ignore, error: (_details, message) => errorsLogged.push(message) },

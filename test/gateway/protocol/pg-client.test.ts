@@ -87,7 +87,7 @@ describe("a client that knows the password", () => {
         kind: "row",
         value: `${session.id} ${session.applicationName} ${session.isOpen}`,
       }),
-      onSessionEnd: (session) => ended.push(`${session.applicationName} ${session.isOpen}`),
+      onClientEnd: (session) => ended.push(`${session.applicationName} ${session.isOpen}`),
     });
     const client = new pg.Client({ ...server.address, user, database, password, application_name: "orders" });
     await client.connect();

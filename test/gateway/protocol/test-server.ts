@@ -5,7 +5,7 @@
 import { onTestFinished } from "vitest";
 import {
   type Answer,
-  type GatewaySession,
+  type GatewayClient,
   PostgresServer,
   type PostgresServerOptions,
 } from "../../../src/gateway/protocol/index.js";
@@ -62,7 +62,7 @@ export function testOptions(changes: Partial<PostgresServerOptions> = {}): Postg
 }
 
 /** Answers with the query itself. */
-export function echo(query: Uint8Array, _session: GatewaySession): Answer {
+export function echo(query: Uint8Array, _session: GatewayClient): Answer {
   return { kind: "row", value: query };
 }
 

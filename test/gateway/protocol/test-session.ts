@@ -1,9 +1,14 @@
 /**
  * The pure session with its effects written down, and a client to drive it.
  */
+
+import {
+  type ConnectionEffects,
+  ConnectionProtocol,
+  type ConnectionRules,
+} from "../../../src/gateway/protocol/connection-protocol.js";
 import type { Answer, ErrorAnswer } from "../../../src/gateway/protocol/index.js";
 import { type ScramVerifier, scramVerifierOf } from "../../../src/gateway/protocol/scram.js";
-import { Session, type SessionEffects, type SessionRules } from "../../../src/gateway/protocol/session.js";
 import {
   type BackendMessage,
   backendMessages,
@@ -25,7 +30,7 @@ export const certificate = Buffer.alloc(900, "certificate");
 export const verifier: ScramVerifier = await scramVerifierOf(password, 4096, Buffer.alloc(16, 7));
 
 /** Rules with a nonce that does not change, so that two runs give the same bytes. */
-export function testRules(changes: Partial<SessionRules> = {}): SessionRules {
+export function testRules(changes: Partial<ConnectionRules> = {}): ConnectionRules {
   return {
     user,
     database,
@@ -39,8 +44,8 @@ export function testRules(changes: Partial<SessionRules> = {}): SessionRules {
   };
 }
 
-export class TestSession implements SessionEffects {
-  readonly session: Session;
+export class TestSession implements ConnectionEffects {
+  readonly session: ConnectionProtocol;
   readonly queries: Buffer[] = [];
   readonly refusals: ErrorAnswer[] = [];
   readonly failures: unknown[] = [];
@@ -57,14 +62,14 @@ export class TestSession implements SessionEffects {
   readonly #answering: (query: Uint8Array) => Answer | Promise<Answer>;
 
   constructor(
-    rules: SessionRules = testRules(),
+    rules: ConnectionRules = testRules(),
     answering: (query: Uint8Array) => Answer | Promise<Answer> = (query) => ({
       kind: "row",
       value: Buffer.from(query).toString("hex"),
     }),
   ) {
     this.#answering = answering;
-    this.session = new Session(rules, this);
+    this.session = new ConnectionProtocol(rules, this);
   }
 
   /** Everything that was written. */

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { ByteQueue } from "../../src/wire/byte-queue.js";
+import { ByteQueue } from "../../src/runtime/index.js";
 import { atDepth } from "../support/depth.js";
 
 /** What is done to a queue, and to a plain array of its bytes. */

@@ -1,16 +1,14 @@
 /**
- * A session on its socket.
- */
-
-import type { Socket } from "node:net";
+ * A client connection on its socket: carries out what the protocol decides, and ends what takes too long.
+ */ import type { Socket } from "node:net";
+import type { SecureContext } from "node:tls";
 import { TLSSocket } from "node:tls";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
-import type { Answer, ErrorAnswer, GatewaySession } from "./answer.js";
-import { isDefect } from "./error-answer.js";
+import type { Logger } from "../../runtime/index.js";
+import { type Answer, type ErrorAnswer, type GatewayClient, isDefect } from "./answer.js";
+import { type ConnectionEffects, ConnectionProtocol, type ConnectionRules } from "./connection-protocol.js";
 import { otherChannelState } from "./login.js";
-import type { PostgresServerOptions } from "./options.js";
-import { Session, type SessionEffects, type SessionRules } from "./session.js";
 
 /** What libpq of Postgres 17 and later says it speaks within TLS. */
 const alpnProtocol = "postgresql";
@@ -28,18 +26,39 @@ const worthAWarning: ReadonlySet<string> = new Set(["28P01", "3D000", "57P03", o
 /** The SQLSTATE of a session that ends because the server does: `admin_shutdown`. */
 export const stoppingState = "57P01";
 
-/** Who hears how far a connection has come. */
+/** Where the certificate and its key come from. Asked for each new connection; `TlsCredentials` of the transport is one. */
+export interface TlsSource {
+  readonly current: { readonly context: SecureContext };
+}
+
+/** What a client connection needs to know of its server. */
+export interface ClientConnectionOptions {
+  /** Default: no TLS; clients that ask for it are told so. */
+  readonly tls?: TlsSource | undefined;
+  /** How long a connection may take to authenticate, in ms, TLS included. */
+  readonly startupTimeoutMs: number;
+  readonly logger: Logger;
+  /**
+   * Carries a call out. An answer that is no promise is written at once. What is thrown or rejected is answered with: a
+   * `HawserError` as what it is, anything else as `XX000` and logged. Asked one call at a time for each session.
+   *
+   * @param query the text of the simple query without the NUL at its end: a view, valid until the answer is there
+   */
+  answer(query: Uint8Array, client: GatewayClient): Answer | Promise<Answer>;
+}
+
+/** Is called as the connection gets on. */
 export interface ConnectionEvents {
   /** The client has proved itself. @returns why it cannot have a session all the same */
-  onProved(connection: Connection): ErrorAnswer | undefined;
+  onProved(connection: ClientConnection): ErrorAnswer | undefined;
   /** The socket is closed, or as good as. Told once. */
-  onClosed(connection: Connection): void;
-  /** Something is wrong that somebody should look at; strangers may cause it as often as they like. */
+  onClosed(connection: ClientConnection): void;
+  /** Something is wrong that a person should know of; strangers may cause it as often as they like. */
   onWarning(message: string, sqlstate: string, details: object): void;
 }
 
-/** See above. */
-export class Connection implements GatewaySession, SessionEffects {
+/** A client connection: its socket, its timers, and the protocol on it. */
+export class ClientConnection implements GatewayClient, ConnectionEffects {
   readonly remoteAddress: string;
   /** The client's IP address; empty if it has gone already. */
   readonly remoteHost: string;
@@ -47,23 +66,23 @@ export class Connection implements GatewaySession, SessionEffects {
   /** 0 before authentication. */
   id = 0;
 
-  readonly #session: Session;
+  readonly #protocol: ConnectionProtocol;
   #stream: Socket;
   #startupTimer: NodeJS.Timeout | undefined;
   #lingerTimer: NodeJS.Timeout | undefined;
   #partTimer: NodeJS.Timeout | undefined;
   #hurries = false;
 
-  readonly #options: PostgresServerOptions;
+  readonly #options: ClientConnectionOptions;
   readonly #events: ConnectionEvents;
 
   /** @param socket belongs to this object from now on */
-  constructor(options: PostgresServerOptions, rules: SessionRules, socket: Socket, events: ConnectionEvents) {
+  constructor(options: ClientConnectionOptions, rules: ConnectionRules, socket: Socket, events: ConnectionEvents) {
     this.#options = options;
     this.#events = events;
     this.remoteHost = socket.remoteAddress ?? "";
     this.remoteAddress = `${this.remoteHost || "unknown"}:${socket.remotePort ?? 0}`;
-    this.#session = new Session(rules, this);
+    this.#protocol = new ConnectionProtocol(rules, this);
     this.#stream = socket;
     this.#startupTimer = setTimeout(() => this.#timeOut(), options.startupTimeoutMs);
     // Before the stream's own close: so a socket that TLS was put upon is seen to go, too.
@@ -72,24 +91,24 @@ export class Connection implements GatewaySession, SessionEffects {
   }
 
   get isOpen(): boolean {
-    return !this.#session.isOver;
+    return !this.#protocol.isOver;
   }
 
   get isAnswering(): boolean {
-    return this.#session.isAnswering;
+    return this.#protocol.isAnswering;
   }
 
   /** Ends it with `reason` as the answer to its next call, or without a word when none has come for a moment. */
   leave(reason: ErrorAnswer): void {
     this.#hurries = true;
-    this.#session.leave(reason);
-    if (this.isOpen) this.#partTimer = setInterval(() => this.#session.part(), quietMs);
+    this.#protocol.leave(reason);
+    if (this.isOpen) this.#partTimer = setInterval(() => this.#protocol.part(), quietMs);
   }
 
   /** Ends it now: a call under way with `reason`. */
   abandon(reason: ErrorAnswer): void {
-    if (this.isAnswering) this.#session.fail(reason);
-    else this.#session.part();
+    if (this.isAnswering) this.#protocol.fail(reason);
+    else this.#protocol.part();
   }
 
   write(bytes: Uint8Array | readonly Uint8Array[]): boolean {
@@ -170,14 +189,14 @@ export class Connection implements GatewaySession, SessionEffects {
   };
 
   #attach(stream: Socket): void {
-    const session = this.#session;
+    const protocol = this.#protocol;
     stream.on("data", (chunk: Buffer) =>
-      session.receive(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength)),
+      protocol.receive(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength)),
     );
-    stream.on("drain", () => session.drained());
+    stream.on("drain", () => protocol.drained());
     // A client that writes no more reads no more, either: libpq closes both ways at once.
     stream.on("end", () => {
-      session.closed();
+      protocol.closed();
       this.end();
     });
     // "close" follows, and nobody is there to be told.
@@ -188,13 +207,13 @@ export class Connection implements GatewaySession, SessionEffects {
   #secured(stream: TLSSocket): void {
     const certificate = stream.getX509Certificate();
     if (certificate === undefined) this.destroy();
-    else this.#session.secured(certificate.raw);
+    else this.#protocol.secured(certificate.raw);
   }
 
   #timeOut(): void {
     const { startupTimeoutMs } = this.#options;
     const message = `the connection did not authenticate within ${startupTimeoutMs} ms`;
-    this.#session.fail({ kind: "error", sqlstate: errorTable.connection_lost.sqlstate, message });
+    this.#protocol.fail({ kind: "error", sqlstate: errorTable.connection_lost.sqlstate, message });
   }
 
   #stopStartupTimer(): void {
@@ -206,7 +225,7 @@ export class Connection implements GatewaySession, SessionEffects {
     this.#stopStartupTimer();
     clearTimeout(this.#lingerTimer);
     clearInterval(this.#partTimer);
-    this.#session.closed();
+    this.#protocol.closed();
     this.#events.onClosed(this);
   }
 }

@@ -1,5 +1,5 @@
 /**
- * The server's side of one connection. Pure: chunks in, effects out; knows no socket and no clock.
+ * The server's side of one client connection. Pure: chunks in, effects out; knows no socket and no clock.
  *
  *     login ──▶ ready ◀──▶ answering ──▶ draining (the client is slow to read) ──▶ ready
  *       │ ▲        │           │             │
@@ -10,15 +10,13 @@
  */
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
-import type { Answer, ErrorAnswer } from "./answer.js";
-import { answerBytes } from "./answer-bytes.js";
-import { errorResponse, readyForQuery, sessionBegins } from "./backend-messages.js";
-import { errorAnswerOf } from "./error-answer.js";
+import { type Answer, type ErrorAnswer, errorAnswerOf } from "./answer.js";
+import { answerBytes, errorResponse, readyForQuery, sessionBegins } from "./backend-messages.js";
 import { Login, type LoginRules } from "./login.js";
 import { MessageReader } from "./message-reader.js";
 
-/** What a session has done to the world. Nothing is called after `end` or `close`. */
-export interface SessionEffects {
+/** What the protocol has done on its connection. Nothing is called after `end` or `close`. */
+export interface ConnectionEffects {
   /** Writes; what is written must not change. @returns false if nothing more should be written until `drained` */
   write(bytes: Uint8Array | readonly Uint8Array[]): boolean;
   /** Writes nothing more, and closes when what was written has left. */
@@ -40,7 +38,7 @@ export interface SessionEffects {
 }
 
 /** The limits of a session. */
-export interface SessionRules extends LoginRules {
+export interface ConnectionRules extends LoginRules {
   /** The longest query, in bytes. */
   readonly maxRequestBytes: number;
 }
@@ -56,19 +54,19 @@ const { readAheadBytes } = gatewayConstants;
 /** No message can be larger than what Postgres can hold, 1 GiB: it is noise. */
 const maxMessageBytes = 0x3fffffff;
 
-/** See above. */
-export class Session {
+/** The protocol on one client connection: takes what arrives, and has its effects carried out. */
+export class ConnectionProtocol {
   readonly #reader = new MessageReader();
   readonly #login: Login;
   #state: "login" | "securing" | "ready" | "answering" | "draining" | "over" = "login";
-  /** The answer to the next call, which ends it. */
-  #farewell: ErrorAnswer | undefined;
+  /** The connection is to end: the answer to the next call, which ends it. */
+  #stopReason: ErrorAnswer | undefined;
   #reading = true;
 
-  readonly #rules: SessionRules;
-  readonly #effects: SessionEffects;
+  readonly #rules: ConnectionRules;
+  readonly #effects: ConnectionEffects;
 
-  constructor(rules: SessionRules, effects: SessionEffects) {
+  constructor(rules: ConnectionRules, effects: ConnectionEffects) {
     this.#rules = rules;
     this.#effects = effects;
     this.#login = new Login(rules);
@@ -116,12 +114,12 @@ export class Session {
    */
   leave(reason: ErrorAnswer): void {
     if (this.#state === "login" || this.#state === "securing") this.fail(reason);
-    else this.#farewell = reason;
+    else this.#stopReason = reason;
   }
 
   /** Ends a session that is to leave, unless a call is under way. */
   part(): void {
-    if (this.#state === "ready" && this.#farewell !== undefined) this.fail(this.#farewell);
+    if (this.#state === "ready" && this.#stopReason !== undefined) this.fail(this.#stopReason);
   }
 
   /** Ends the session with `reason`, now; a call under way gets it as its answer. */
@@ -238,8 +236,8 @@ export class Session {
   }
 
   #call(query: Uint8Array): void {
-    if (this.#farewell !== undefined) {
-      this.fail(this.#farewell);
+    if (this.#stopReason !== undefined) {
+      this.fail(this.#stopReason);
       return;
     }
     this.#state = "answering";
