@@ -1,4 +1,5 @@
 import type { PeerSettings } from "../../generated/ts/settings/peer.js";
+import { HawserError, PeerError } from "../errors/index.js";
 import type { Logger } from "../runtime/index.js";
 import type { Lease, Sender, Store } from "../store/index.js";
 import type { TlsCredentials } from "../transport/index.js";
@@ -18,6 +19,12 @@ export interface PeerContext {
   readonly secrets: SecretCache;
   /** Another process has the name: the peer ends. */
   nameLost(cause: string): void;
+}
+
+/** The error itself if it is one of ours, else `internal` with it as the cause. */
+export function asHawserError(error: unknown): HawserError {
+  if (HawserError.is(error)) return error;
+  return new PeerError("internal", error instanceof Error ? error.message : String(error), { cause: error });
 }
 
 /** The mesh secrets: read at start, whenever they change, and again when a handshake fails. */

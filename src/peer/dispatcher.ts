@@ -1,5 +1,9 @@
 /** Gives channels with messages their turn: one after another, at most `concurrency` handlers at once. */
-import type { Turn } from "./inbox-services.js";
+
+/** What gets its turn. */
+export interface Turn {
+  run(): void;
+}
 
 export class Dispatcher {
   readonly #woken = new Set<Turn>();
@@ -12,22 +16,25 @@ export class Dispatcher {
     this.#concurrency = concurrency;
   }
 
+  /** `turn` has something to run: it is called back. */
   wake(turn: Turn): void {
     this.#woken.add(turn);
     this.#schedule();
   }
 
-  /** Whether channels wait for their turn. */
+  /** Whether others wait for their turn. */
   get hasWoken(): boolean {
     return this.#woken.size > 0;
   }
 
+  /** Whether one more handler may run beside the others. */
   takeSlot(): boolean {
     if (this.#running >= this.#concurrency) return false;
     this.#running += 1;
     return true;
   }
 
+  /** A handler has ended. */
   freeSlot(): void {
     this.#running -= 1;
     if (this.#woken.size > 0) this.#schedule();

@@ -2,33 +2,29 @@
  * The receiving side of a running peer: the listening socket, who may come in, a link for each channel, and the handler.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { type DeadMessage, Isolation, type Position } from "../channel/index.js";
+import { Isolation } from "../channel/index.js";
 import type { HawserError } from "../errors/index.js";
 import type { Channel, CursorCommitter } from "../store/index.js";
 import { type Authorization, type Listener, listen } from "../transport/index.js";
 import type { HelloFields } from "../wire/index.js";
-import { asHawserError } from "./as-hawser-error.js";
-import type { PeerContext } from "./context.js";
+import { asHawserError, type PeerContext } from "./context.js";
 import { Dispatcher } from "./dispatcher.js";
-import type { HandleIncoming, InboxServices, Turn } from "./inbox-services.js";
-import { ListenerLink } from "./listener-link.js";
+import { type Handle, HandlerCalls } from "./handler-call.js";
+import { ListenerLink, type SharedByLinks } from "./listener-link.js";
 
 export interface InboxOptions {
   readonly context: PeerContext;
   readonly listenAddress: string;
   readonly serves: (topic: string) => boolean;
   /** Undefined for a peer that only sends: its messages wait. */
-  readonly handle: HandleIncoming | undefined;
+  readonly handle: Handle | undefined;
 }
 
 export class Inbox {
   readonly #links = new Map<number, ListenerLink>();
   readonly #opening = new Map<number, Promise<ListenerLink | undefined>>();
-  readonly #topics = new Map<number, string>();
-  readonly #dispatcher: Dispatcher;
-  readonly #services: InboxServices;
   readonly #isolation: Isolation<ListenerLink>;
-  #committer: CursorCommitter;
+  #shared: SharedByLinks;
   #listener: Listener | undefined;
   #poll: NodeJS.Timeout | undefined;
   #unlisten: (() => void)[] = [];
@@ -47,8 +43,6 @@ export class Inbox {
   constructor(options: InboxOptions) {
     this.#options = options;
     const { context, serves, handle } = options;
-    this.#dispatcher = new Dispatcher(context.settings.concurrency);
-    this.#committer = this.#newCommitter();
     this.#isolation = new Isolation(storeConstants.isolationLimitMs, {
       after: (delayMs, callback) => {
         const timer = setTimeout(callback, delayMs);
@@ -57,21 +51,14 @@ export class Inbox {
       changed: () => this.#haltSome(),
       othersIdle: (holder) => [...this.#links.values()].every((link) => link === holder || !link.channel.isHandling),
     });
-    this.#services = Object.assign(Object.create(context) as PeerContext, {
-      topicOf: (topicKey: number) => this.#topics.get(topicKey) ?? this.#lookUpTopic(topicKey),
-      serves,
-      handle: handle ?? (() => undefined),
-      wake: (turn: Turn) => this.#dispatcher.wake(turn),
-      takeSlot: () => this.#dispatcher.takeSlot(),
-      freeSlot: () => this.#dispatcher.freeSlot(),
-      othersWait: () => this.#dispatcher.hasWoken,
-      commit: (key: number, cursor: Position, dead: DeadMessage | undefined, plain: Uint8Array | undefined) =>
-        this.#commit(key, cursor, dead, plain),
-      handlerEnded: () => this.#isolation.look(),
-      isolate: (link: ListenerLink, begin: () => void) => this.#isolation.enter(link, begin),
-      leaveIsolation: (link: ListenerLink) => this.#isolation.leave(link),
-      notOwned: (connectionKey: number) => this.#drop(connectionKey),
-    });
+    this.#shared = {
+      context,
+      calls: new HandlerCalls(context, serves, handle ?? (() => undefined)),
+      dispatcher: new Dispatcher(context.settings.concurrency),
+      isolation: this.#isolation,
+      committer: this.#newCommitter(),
+      onNotOwned: (connectionKey) => this.#drop(connectionKey),
+    };
   }
 
   /** Binds the socket, and takes what is stored. @throws TransportError `bind_failed`; StoreError `store_failed` */
@@ -135,14 +122,14 @@ export class Inbox {
    * no cursor of before may be committed there. Drops it all at once; {@link reopen} begins again from the cursors.
    */
   forget(): void {
-    this.#committer.close();
-    this.#committer = this.#newCommitter();
+    this.#shared.committer.close();
+    this.#shared = { ...this.#shared, committer: this.#newCommitter() };
     for (const link of this.#links.values()) {
       link.dropConnection();
       link.close();
     }
     this.#links.clear();
-    this.#topics.clear();
+    this.#shared.calls.topics.clear();
     this.#opening.clear();
     this.#era += 1;
   }
@@ -157,9 +144,9 @@ export class Inbox {
   async stop(): Promise<void> {
     clearTimeout(this.#poll);
     this.halt(true);
-    await Promise.all([...this.#links.values()].map((link) => link.runner.idle()));
-    for (const link of this.#links.values()) link.runner.run();
-    await this.#committer.drain();
+    await Promise.all([...this.#links.values()].map((link) => link.idle()));
+    for (const link of this.#links.values()) link.run();
+    await this.#shared.committer.drain();
     await Promise.all([...this.#links.values()].map((link) => link.takeBackCount()));
   }
 
@@ -172,7 +159,7 @@ export class Inbox {
       link.sayGoodbye();
       link.close();
     }
-    this.#committer.close();
+    this.#shared.committer.close();
     await this.#listener?.close({ connections: false });
   }
 
@@ -208,28 +195,6 @@ export class Inbox {
     this.#links.delete(connectionKey);
     link?.dropConnection();
     link?.close();
-  }
-
-  #commit(connectionKey: number, cursor: Position, dead: DeadMessage | undefined, plain: Uint8Array | undefined): void {
-    const link = this.#links.get(connectionKey);
-    if (link === undefined) return;
-    const { source } = link;
-    if (dead === undefined) {
-      this.#committer.commit(connectionKey, cursor.epoch, cursor.number);
-      return;
-    }
-    const { message, errorCode, errorMessage, attempts } = dead;
-    this.#committer.commit(connectionKey, cursor.epoch, cursor.number, {
-      ...cursor,
-      source: source.composite,
-      topic: this.#topics.get(message.topicKey) ?? `topic key ${message.topicKey}`,
-      payload: plain ?? message.payload,
-      headers: message.headers ?? [],
-      errorCode,
-      errorMessage,
-      attempts,
-    });
-    void link.tellDead(message, errorCode, errorMessage, true);
   }
 
   /** Decides on a Hello that has proved itself: the catalog knows whose channel it is and which epoch counts. */
@@ -278,7 +243,7 @@ export class Inbox {
     if (this.#closed || channel === undefined || channel.owner !== this.#options.context.sender.name) return undefined;
     const known = this.#links.get(channel.connectionKey);
     if (known !== undefined) return known;
-    const link = new ListenerLink(this.#services, channel);
+    const link = new ListenerLink(this.#shared, channel);
     if (this.#handlesNothing || this.#isolation.holdsUp(link)) link.halt(true);
     this.#links.set(channel.connectionKey, link);
     return link;
@@ -327,12 +292,6 @@ export class Inbox {
       if (!this.#closed) this.#pollLater();
     }, storeConstants.pollMs);
     this.#poll.unref();
-  }
-
-  async #lookUpTopic(topicKey: number): Promise<string | undefined> {
-    const topic = await this.#options.context.store.topicOfKey(topicKey);
-    if (topic !== undefined) this.#topics.set(topicKey, topic);
-    return topic;
   }
 }
 

@@ -19,6 +19,6 @@ export type { Logger } from "../runtime/index.js";
 export type { PendingMessages, Transaction } from "../store/index.js";
 export type { PemSource, TlsOptions } from "../transport/index.js";
 export type { DurableOutcome, Handler, Message, Receipt, SendOptions, TransientOutcome } from "./message.js";
-export type { PeerOptions } from "./options.js";
-export { type ListenerEntry, Peer, type SendAllReceipt, type StopOptions } from "./peer.js";
+export type { PeerOptions, StopOptions } from "./options.js";
+export { type ListenerEntry, Peer, type SendAllReceipt } from "./peer.js";
 export type { PeerStatus, PeerStatusKind } from "./status.js";

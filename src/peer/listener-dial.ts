@@ -2,11 +2,19 @@
  * Keeps a channel connected: dials its listener where that is now, again and again, with a pause that grows.
  */
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
+import type { OutgoingMessage, SenderChannel } from "../channel/index.js";
 import { type HawserError, TransportError } from "../errors/index.js";
+import { Backoff, backoffMs } from "../runtime/index.js";
+import type { ChannelOwner, ChannelOwners } from "../store/index.js";
 import { type Dialled, dial, type SenderConnection } from "../transport/index.js";
-import { ChannelTarget, type ListenerAddress } from "./channel-target.js";
 import type { PeerContext } from "./context.js";
-import type { DialEvents } from "./dial-events.js";
+
+/** Where a listener can be reached, and what it takes. */
+export interface ListenerAddress {
+  /** Undefined while it is not in the phone book. */
+  readonly addr: string | undefined;
+  readonly maxMessageBytes: number;
+}
 
 /** A channel as it is known when its link is made. */
 export interface DialledChannel {
@@ -20,6 +28,9 @@ export interface DialledChannel {
   readonly owner: string;
 }
 
+/** The part of each wait that is drawn at random. */
+const jitter = 0.5;
+
 export class ListenerDial {
   /** The established connection. */
   connection: SenderConnection | undefined;
@@ -28,7 +39,11 @@ export class ListenerDial {
   #address: ListenerAddress;
   #dialling: AbortController | undefined;
   #redial: NodeJS.Timeout | undefined;
-  #redialMs: number = protocolConstants.reconnectMinMs;
+  readonly #backoff = new Backoff({
+    minMs: protocolConstants.reconnectMinMs,
+    maxMs: protocolConstants.reconnectMaxMs,
+    jitter,
+  });
   /** How often in a row the listener did not accept the mesh secret it was shown. */
   #refusedSecrets = 0;
   /** False from a move to another database server until the channel's key there is known. */
@@ -36,16 +51,27 @@ export class ListenerDial {
   #stopped = false;
 
   readonly #context: PeerContext;
-  readonly #channel: DialledChannel;
-  readonly #events: DialEvents;
+  readonly #dialled: DialledChannel;
+  readonly #channel: SenderChannel<OutgoingMessage>;
+  readonly #onEvent: () => void;
 
-  constructor(context: PeerContext, channel: DialledChannel, events: DialEvents) {
+  /**
+   * @param channel hears of the connection; not of one that was destroyed here
+   * @param onEvent called behind each event that may have moved the channel's deadline
+   */
+  constructor(
+    context: PeerContext,
+    dialled: DialledChannel,
+    channel: SenderChannel<OutgoingMessage>,
+    onEvent: () => void,
+  ) {
     this.#context = context;
+    this.#dialled = dialled;
     this.#channel = channel;
-    this.#events = events;
-    this.connectionKey = channel.connectionKey;
-    this.#address = channel.address;
-    this.#target = new ChannelTarget(context.store, channel.listenerName, channel.owner);
+    this.#onEvent = onEvent;
+    this.connectionKey = dialled.connectionKey;
+    this.#address = dialled.address;
+    this.#target = new ChannelTarget(context.store, dialled.listenerName, dialled.owner);
   }
 
   begin(): void {
@@ -95,7 +121,7 @@ export class ListenerDial {
   connectNow(): void {
     if (this.connection !== undefined) return;
     clearTimeout(this.#redial);
-    this.#redialMs = protocolConstants.reconnectMinMs;
+    this.#backoff.reset();
     this.#connect();
   }
 
@@ -143,21 +169,21 @@ export class ListenerDial {
   #connect(): void {
     if (this.#stopped || this.#dialling !== undefined || this.connection !== undefined) return;
     const context = this.#context;
-    const events = this.#events;
     const target = this.#target;
     const { addr } = target.of(this.#address);
     // Nobody says Hello with an epoch that it does not surely hold: after a failover it may be an older one again.
     const mayCall = context.lease.state === "held" && this.#keyIsKnown;
     if (addr === undefined || !mayCall) {
-      events.onDialFailed();
-      // Somebody else may have the channel by then.
-      if (mayCall) this.#redialMs = storeConstants.pollMs;
-      this.#redialLater();
+      this.#channel.onDialFailed(performance.now());
+      this.#onEvent();
+      // Another peer may have the channel by then.
+      const { pollMs } = storeConstants;
+      this.#redialLater(mayCall ? backoffMs({ minMs: pollMs, maxMs: pollMs, jitter }, 1) : undefined);
       return;
     }
     const dialling = new AbortController();
     this.#dialling = dialling;
-    events.onDialling();
+    this.#channel.onDialling();
     const handle: { connection: SenderConnection | undefined } = { connection: undefined };
     dial({
       address: addr,
@@ -166,19 +192,26 @@ export class ListenerDial {
         sourceTopic: context.sender.sourceTopic,
         listenerName: target.name,
         connectionKey: this.connectionKey,
-        epoch: events.epoch,
+        epoch: this.#channel.epoch,
       },
       secret: context.secrets.toDial(this.#refusedSecrets),
       tls: context.tls,
       allowPlaintext: context.settings.allowPlaintext,
       signal: dialling.signal,
       handlers: {
-        onAck: (ack) => events.onAck(handle.connection, ack),
+        onAck: (ack) => {
+          this.#channel.onAck(handle.connection, ack, performance.now());
+          this.#onEvent();
+        },
         onGoodbye: (goodbye) => {
-          events.onGoodbye(handle.connection, goodbye);
+          this.#channel.onGoodbye(handle.connection, goodbye, performance.now());
+          this.#onEvent();
           handle.connection?.end();
         },
-        onDrain: () => events.onWritable(handle.connection),
+        onDrain: () => {
+          this.#channel.onWritable(handle.connection, performance.now());
+          this.#onEvent();
+        },
         onClosed: (error) => this.#closed(handle.connection, error),
       },
     }).then(
@@ -200,23 +233,25 @@ export class ListenerDial {
 
   #established({ connection, welcome }: Dialled): void {
     this.connection = connection;
-    this.#redialMs = protocolConstants.reconnectMinMs;
+    this.#backoff.reset();
     this.#refusedSecrets = 0;
-    const { listenerName: peer, topic } = this.#channel;
+    const { listenerName: peer, topic } = this.#dialled;
     const message = `connected to "${this.#target.name}" at ${this.#target.of(this.#address).addr}`;
     this.#context.status.tell({ kind: "peer_connected", topic, peer, message });
-    this.#events.onConnected(connection, welcome);
+    this.#channel.onConnected(connection, welcome, performance.now());
+    this.#onEvent();
   }
 
   #dialFailed(addr: string, error: HawserError, aborted: boolean): void {
-    this.#events.onDialFailed();
+    this.#channel.onDialFailed(performance.now());
+    this.#onEvent();
     if (aborted) {
       this.#connect();
       return;
     }
     if (error.code === "unauthenticated") this.#refusedSecrets += 1;
     if (error.code !== "connection_lost") {
-      const { listenerName: peer, topic } = this.#channel;
+      const { listenerName: peer, topic } = this.#dialled;
       const message = `${addr}: ${error.message}`;
       this.#context.status.tell({ kind: "sender_send_error", topic, peer, message, error });
     }
@@ -232,7 +267,7 @@ export class ListenerDial {
       if (error.code !== "fenced" || lease.state !== "held") return;
       // Greater, not other: a server that a failover has left behind may still answer with an older one.
       if (((await store.peerEpoch(lease.name)) ?? 0) > lease.epoch) {
-        this.#context.nameLost(`"${this.#channel.listenerName}" refused an old epoch`);
+        this.#context.nameLost(`"${this.#dialled.listenerName}" refused an old epoch`);
       }
     } catch (cause) {
       this.#context.logger.debug({ err: cause }, "could not look up why a listener refused; dialling again");
@@ -243,19 +278,18 @@ export class ListenerDial {
     if (connection === undefined || connection !== this.connection) return;
     this.connection = undefined;
     if (this.#stopped) return;
-    const { listenerName: peer, topic } = this.#channel;
+    const { listenerName: peer, topic } = this.#dialled;
     const message = error === undefined ? `"${peer}" said goodbye` : error.message;
     this.#context.status.tell({ kind: "peer_disconnected", topic, peer, message });
     if (TransportError.is(error) && error.code === "fenced") void this.#afterRefusal(error);
-    this.#events.onClosed(connection);
+    this.#channel.onClosed(connection, performance.now());
+    this.#onEvent();
     this.#redialLater();
   }
 
-  #redialLater(): void {
+  #redialLater(waitMs = this.#backoff.failed()): void {
     if (this.#stopped) return;
     clearTimeout(this.#redial);
-    const waitMs = this.#redialMs * (0.5 + Math.random() / 2);
-    this.#redialMs = Math.min(protocolConstants.reconnectMaxMs, this.#redialMs * 2);
     this.#redial = setTimeout(async () => {
       this.#connect();
       // The channel may have been handed over since the last dial. Mostly it was not: the dial does not wait for the answer.
@@ -282,5 +316,58 @@ export class ListenerDial {
       this.#context.logger.debug({ err }, "could not look up a channel's owner; dialling the one known");
       return false;
     }
+  }
+}
+
+/**
+ * The peer that a sender dials for a channel. Mostly it is the listener that the channel was made for, where the directory has it; but
+ * the channel may have been handed over, and then its owner is another peer.
+ */
+class ChannelTarget {
+  /** The owner, while it is not the listener itself. */
+  #owner: Pick<ChannelOwner, "name" | "addr" | "maxMessageBytes"> | undefined;
+
+  readonly #store: ChannelOwners;
+  readonly #listenerName: string;
+
+  /**
+   * @param listenerName the listener that the channel was made for
+   * @param owner the channel's owner as it was when its key was looked up
+   */
+  constructor(store: ChannelOwners, listenerName: string, owner: string) {
+    this.#store = store;
+    this.#listenerName = listenerName;
+    if (owner !== listenerName) this.#owner = { name: owner, addr: undefined, maxMessageBytes: undefined };
+  }
+
+  /** The channel was handed over to another peer. */
+  get isOther(): boolean {
+    return this.#owner !== undefined;
+  }
+
+  /** Whom to dial. */
+  get name(): string {
+    return this.#owner?.name ?? this.#listenerName;
+  }
+
+  /** Where to dial, given what the phone book has of the listener itself. */
+  of(listener: ListenerAddress): ListenerAddress {
+    if (this.#owner === undefined) return listener;
+    const { addr, maxMessageBytes = listener.maxMessageBytes } = this.#owner;
+    return { addr, maxMessageBytes };
+  }
+
+  /**
+   * Looks up the owner, and where it is.
+   *
+   * @returns whether another one, or another address, is to be dialled from now on
+   * @throws StoreError `store_failed`
+   */
+  async look(connectionKey: number): Promise<boolean> {
+    const found = await this.#store.channelOwner(connectionKey);
+    if (found === undefined) return false;
+    const before = this.#owner;
+    this.#owner = found.name === this.#listenerName ? undefined : found;
+    return before?.name !== this.#owner?.name || before?.addr !== this.#owner?.addr;
   }
 }

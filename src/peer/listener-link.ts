@@ -1,30 +1,54 @@
 /**
  * The receiving half of a channel at work: it binds the state machine to the sender's connection, the store and the
  * handler.
+ *
+ * When its turn has come it hands one message after another to the handler ({@link HandlerCalls}), as far as handlers are
+ * free and the event loop's turn goes, and commits once for all that were handled in that turn.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import {
   type DeadMessage,
+  type HandlerResult,
   type IncomingMessage,
+  type Isolation,
   ListenerChannel,
   type ListenerEffects,
   type Position,
 } from "../channel/index.js";
 import { type HawserError, TransportError } from "../errors/index.js";
-import type { Channel } from "../store/index.js";
+import { Backoff, DeadlineTimer } from "../runtime/index.js";
+import type { Channel, CursorCommitter } from "../store/index.js";
 import type { ListenerConnection } from "../transport/index.js";
 import { type Ack, type Batch, Compression, Delivery } from "../wire/index.js";
-import { DeadlineTimer } from "./deadline-timer.js";
-import { HandlerRunner, type RunnerLink } from "./handler-runner.js";
-import type { InboxServices, Source } from "./inbox-services.js";
+import type { PeerContext } from "./context.js";
+import type { Dispatcher, Turn } from "./dispatcher.js";
+import type { HandledLink, HandlerCalls, Source } from "./handler-call.js";
 
-export class ListenerLink implements ListenerEffects, RunnerLink {
+/** How long messages are handled before the event loop has its turn; looked at once for so many messages. */
+const turnMs = 5;
+const messagesPerLook = 64;
+
+/** What the links of a peer share. */
+export interface SharedByLinks {
+  readonly context: PeerContext;
+  readonly calls: HandlerCalls;
+  readonly dispatcher: Dispatcher;
+  readonly isolation: Isolation<ListenerLink>;
+  readonly committer: CursorCommitter;
+  /** The channel belongs to another listener now: its link is closed and forgotten. */
+  readonly onNotOwned: (connectionKey: number) => void;
+}
+
+export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   readonly channel: ListenerChannel;
   readonly source: Source;
-  readonly runner: HandlerRunner;
+  plain: Uint8Array | undefined;
   readonly #timer = new DeadlineTimer(() => this.#tick());
   readonly #timers = new Set<NodeJS.Timeout>();
-  #failures = 0;
+  readonly #queryBackoff = new Backoff({
+    minMs: storeConstants.storeRetryMinMs,
+    maxMs: storeConstants.storeRetryMaxMs,
+  });
   /** How often processes that ended uncleanly had begun the first message. */
   readonly #startsBefore: number;
   #isIsolated = false;
@@ -32,14 +56,19 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
   #closed = false;
   /** The connection that the channel was told of last. */
   #connection: ListenerConnection | undefined;
+  /** The newest handled position that the committer has not been given. */
+  #handled: Position | undefined;
+  #whenIdle: (() => void)[] = [];
 
-  readonly inbox: InboxServices;
+  readonly #shared: SharedByLinks;
+  readonly #context: PeerContext;
 
-  constructor(inbox: InboxServices, channel: Channel) {
-    this.inbox = inbox;
+  constructor(shared: SharedByLinks, channel: Channel) {
+    this.#shared = shared;
+    this.#context = shared.context;
     this.source = channel;
     this.#startsBefore = channel.attempts;
-    const { settings, lease, sender } = inbox;
+    const { settings, lease, sender } = shared.context;
     // The next message may have been what ended the process that had the channel before.
     const handedOver = !channel.composite.endsWith(`:${sender.name}`);
     this.channel = new ListenerChannel(
@@ -57,14 +86,13 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
       },
       this,
     );
-    this.runner = new HandlerRunner(this);
   }
 
   /** The sender's connection was welcomed. */
   onConnection(connection: ListenerConnection, epoch: number, backlog: number): boolean {
     if (!this.channel.onHello(connection, epoch, backlog)) return false;
     this.#connection = connection;
-    this.arm();
+    this.#arm();
     return true;
   }
 
@@ -97,13 +125,13 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
     }
     this.channel.onMessages(connection, messages, now());
     // At once: what waits for another turn of the event loop would only pile up behind a fast sender.
-    if (this.channel.isHandling || this.inbox.othersWait()) this.arm();
-    else this.runner.run();
+    if (this.channel.isHandling || this.#shared.dispatcher.hasWoken) this.#arm();
+    else this.run();
   }
 
   onClosed(connection: ListenerConnection): void {
     this.channel.onClosed(connection);
-    this.arm();
+    this.#arm();
   }
 
   /** The sender goes: it hears what is committed. */
@@ -132,20 +160,21 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
 
   onCommitted(cursor: Position): void {
     this.channel.onCommitted(cursor);
-    this.arm();
+    this.#arm();
   }
 
   /** The lease is not surely held, or the peer stops: no handler is started. */
   halt(halted: boolean): void {
     this.channel.halt(halted);
-    this.arm();
+    this.#arm();
   }
 
   /** The peer stops in good order: a start that was counted for a message that is not finished ended nothing. */
   async takeBackCount(): Promise<void> {
     if (!this.#hasCounted || !this.channel.hasOpenStart || this.channel.isHandling) return;
     this.#hasCounted = false;
-    await this.inbox.store.takeBackAttempt(this.inbox.lease, this.connectionKey);
+    const { store, lease } = this.#context;
+    await store.takeBackAttempt(lease, this.connectionKey);
   }
 
   get isClosed(): boolean {
@@ -157,8 +186,98 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
     this.#timer.stop();
     for (const timer of this.#timers) clearTimeout(timer);
     this.channel.halt(true);
-    this.runner.close();
-    this.inbox.leaveIsolation(this);
+    for (const resolve of this.#whenIdle.splice(0)) resolve();
+    this.#shared.isolation.leave(this);
+  }
+
+  // ---- handling ----
+
+  /** Resolves when no handler of this channel runs. */
+  async idle(): Promise<void> {
+    if (this.channel.isHandling) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
+  }
+
+  /** Handles what waits, as far as handlers are free and the event loop's turn goes. */
+  run(): void {
+    // Its turn may come when all is over, with messages that wait for the next start.
+    if (this.#closed) return;
+    const { channel } = this;
+    const { dispatcher, calls } = this.#shared;
+    const until = now() + turnMs;
+    let at = until - turnMs;
+    for (let count = 0; !this.#closed; count++) {
+      if (channel.isHandling) break;
+      if (count % messagesPerLook === 0) {
+        at = now();
+        if (at > until) break;
+        if (!this.#context.lease.isWritable) {
+          this.#later(() => dispatcher.wake(this), storeConstants.leasePollMs);
+          this.#commitHandled();
+          return;
+        }
+      }
+      if (!dispatcher.takeSlot()) {
+        dispatcher.wake(this);
+        break;
+      }
+      const message = channel.take(at);
+      if (message === undefined) {
+        dispatcher.freeSlot();
+        this.#commitHandled();
+        this.#arm();
+        return;
+      }
+      const result = calls.begin(this, message);
+      if (result instanceof Promise) {
+        void result.then((later) => this.#finishLater(later));
+        this.#commitHandled();
+        this.#arm();
+        return;
+      }
+      this.#finish(result, at);
+      dispatcher.freeSlot();
+      this.#tellIdle();
+    }
+    this.#commitHandled();
+    this.#arm();
+    if (!channel.isHandling && channel.waitingMessages > 0) dispatcher.wake(this);
+  }
+
+  #finish(result: HandlerResult, at: number): void {
+    this.channel.finish(result, at);
+    this.plain = undefined;
+  }
+
+  #finishLater(result: HandlerResult): void {
+    const { dispatcher } = this.#shared;
+    dispatcher.freeSlot();
+    this.#finish(result, now());
+    this.#tellIdle();
+    if (this.#closed) return;
+    if (dispatcher.hasWoken) {
+      this.#commitHandled();
+      this.#arm();
+      dispatcher.wake(this);
+    } else this.run();
+  }
+
+  #tellIdle(): void {
+    this.#shared.isolation.look();
+    if (this.#whenIdle.length === 0 || this.channel.isHandling) return;
+    for (const resolve of this.#whenIdle.splice(0)) resolve();
+  }
+
+  /** One commit for everything that was handled in this turn. */
+  #commitHandled(): void {
+    const handled = this.#handled;
+    if (handled === undefined) return;
+    this.#handled = undefined;
+    if (!this.#closed) this.#shared.committer.commit(this.connectionKey, handled.epoch, handled.number);
+  }
+
+  /** A message of this channel was to be committed, and the channel belongs to another listener now. */
+  onNotOwned(): void {
+    this.#shared.onNotOwned(this.connectionKey);
   }
 
   // ---- effects of the channel ----
@@ -179,10 +298,10 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
   }
 
   query(after: Position): void {
-    this.inbox.store.drain(this.connectionKey, after).then(
+    this.#context.store.drain(this.connectionKey, after).then(
       ({ rows, remaining }) => {
         if (this.#closed) return;
-        this.#failures = 0;
+        this.#queryBackoff.reset();
         this.channel.onRows(
           rows.map((row) => ({
             position: { epoch: row.epoch, number: row.number },
@@ -197,46 +316,60 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
           })),
           remaining,
         );
-        this.arm();
+        this.#arm();
       },
       (error: HawserError) => {
         if (this.#closed) return;
-        this.inbox.status.tell({ kind: "listener_store_error", message: error.message, error });
+        this.#tellStoreError(error);
         this.channel.onQueryFailed();
-        const { storeRetryMinMs, storeRetryMaxMs } = storeConstants;
-        const waitMs = Math.min(storeRetryMaxMs, storeRetryMinMs * 2 ** this.#failures);
-        this.#failures += 1;
-        this.later(() => this.channel.retryQuery(), waitMs);
+        this.#later(() => this.channel.retryQuery(), this.#queryBackoff.failed());
       },
     );
   }
 
   deleteStale(cursor: Position): void {
-    this.inbox.store.deleteRowsUpTo(this.inbox.lease, this.connectionKey, cursor).catch((error: HawserError) => {
-      this.inbox.status.tell({ kind: "listener_store_error", message: error.message, error });
-    });
+    const { store, lease } = this.#context;
+    store.deleteRowsUpTo(lease, this.connectionKey, cursor).catch((error: HawserError) => this.#tellStoreError(error));
   }
 
   commit(cursor: Position, dead: DeadMessage | undefined): void {
-    this.runner.commit(cursor, dead);
+    if (dead === undefined) {
+      this.#handled = cursor;
+      return;
+    }
+    this.#handled = undefined;
+    if (this.#closed) return;
+    const { message, errorCode, errorMessage, attempts } = dead;
+    this.#shared.committer.commit(this.connectionKey, cursor.epoch, cursor.number, {
+      ...cursor,
+      source: this.source.composite,
+      topic: this.#shared.calls.topics.known(message.topicKey) ?? `topic key ${message.topicKey}`,
+      payload: this.plain ?? message.payload,
+      headers: message.headers ?? [],
+      errorCode,
+      errorMessage,
+      attempts,
+    });
+    void this.#tellDead(message, errorCode, errorMessage, true);
   }
 
   /** The last start that a message may have is alone: what ends the process, or its session, then is this message. */
   countAttempt(): void {
-    const { maxAttempts } = this.inbox.settings;
+    const { maxAttempts } = this.#context.settings;
     if ((this.channel.startsBefore ?? this.#startsBefore) !== maxAttempts - 1) this.#count();
     else {
       this.#isIsolated = true;
-      this.inbox.isolate(this, () => this.#count());
+      this.#shared.isolation.enter(this, () => this.#count());
     }
   }
 
   #count(): void {
     if (this.#closed) return;
-    this.inbox.store.countAttempt(this.inbox.lease, this.connectionKey).then(
+    const { store, lease } = this.#context;
+    store.countAttempt(lease, this.connectionKey).then(
       (starts) => {
         if (this.#closed) return;
-        if (starts === "fenced") this.inbox.nameLost("the count of an attempt was refused");
+        if (starts === "fenced") this.#context.nameLost("the count of an attempt was refused");
         else {
           this.#hasCounted = true;
           this.channel.onAttemptCounted(starts);
@@ -244,35 +377,35 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
       },
       (error: HawserError) => {
         if (this.#closed) return;
-        this.inbox.status.tell({ kind: "listener_store_error", message: error.message, error });
-        this.later(() => this.channel.onCountFailed(), storeConstants.storeRetryMaxMs);
+        this.#tellStoreError(error);
+        this.#later(() => this.channel.onCountFailed(), storeConstants.storeRetryMaxMs);
       },
     );
   }
 
   ready(): void {
-    if (!this.#closed) this.inbox.wake(this.runner);
+    if (!this.#closed) this.#shared.dispatcher.wake(this);
   }
 
   dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void {
-    void this.tellDead(message, errorCode, errorMessage, false);
+    void this.#tellDead(message, errorCode, errorMessage, false);
   }
 
   gap(epoch: number, first: number, last: number): void {
     const message = `messages ${first} to ${last} of channel ${this.source.composite} are nowhere: somebody deleted them`;
-    this.inbox.status.tell({ kind: "gap", peer: this.source.senderName, epoch, first, last, message });
-    this.inbox.logger.warn({ channel: this.source.composite, epoch, first, last }, message);
+    this.#context.status.tell({ kind: "gap", peer: this.source.senderName, epoch, first, last, message });
+    this.#context.logger.warn({ channel: this.source.composite, epoch, first, last }, message);
   }
 
   /** A message was given up: the status says so. */
-  async tellDead(message: IncomingMessage, code: string, text: string, stored: boolean): Promise<void> {
+  async #tellDead(message: IncomingMessage, code: string, text: string, stored: boolean): Promise<void> {
     let topic = "";
     try {
-      topic = (await this.inbox.topicOf(message.topicKey)) ?? "";
+      topic = (await this.#shared.calls.topics.of(message.topicKey)) ?? "";
     } catch {
       // The status is worth telling without it.
     }
-    this.inbox.status.tell({
+    this.#context.status.tell({
       kind: "dead_letter",
       topic,
       peer: this.source.senderName,
@@ -282,8 +415,12 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
     });
   }
 
+  #tellStoreError(error: HawserError): void {
+    this.#context.status.tell({ kind: "listener_store_error", message: error.message, error });
+  }
+
   /** Calls back after a while, unless the link is closed by then. */
-  later(callback: () => void, delayMs: number): void {
+  #later(callback: () => void, delayMs: number): void {
     const timer = setTimeout(() => {
       this.#timers.delete(timer);
       callback();
@@ -293,13 +430,13 @@ export class ListenerLink implements ListenerEffects, RunnerLink {
 
   #tick(): void {
     this.channel.tick(now());
-    this.arm();
+    this.#arm();
   }
 
-  arm(): void {
+  #arm(): void {
     if (this.#isIsolated && !this.channel.isUnderSuspicion) {
       this.#isIsolated = false;
-      this.inbox.leaveIsolation(this);
+      this.#shared.isolation.leave(this);
     }
     if (!this.#closed) this.#timer.arm(this.channel.deadline());
   }

@@ -1,4 +1,4 @@
-import { postponed } from "./inbox-services.js";
+import { postponed } from "./handler-call.js";
 import type { Message } from "./message.js";
 
 interface Waiting {

@@ -10,16 +10,18 @@ import {
   checkPeerSettings,
   type PeerSettings,
   type PeerSettingsInput,
+  peerSettingsDefaults,
   protocolConstants,
 } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
-import { HawserError, PeerError } from "../errors/index.js";
+import { HawserError, namesOf, PeerError, unknownOption } from "../errors/index.js";
 import { checkConnectionUri } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
-import type { TlsCredentials, TlsOptions } from "../transport/index.js";
+import { TlsCredentials, type TlsOptions } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
-import { checkKnownOptions } from "./known-options.js";
-import { checkTls } from "./tls-option.js";
+import { asHawserError } from "./context.js";
+import type { SendOptions } from "./message.js";
+import type { StatusEmitter } from "./status.js";
 
 /** What a Peer is made of. Everything beyond the first three has a default; see {@link PeerSettings} for limits. */
 export interface PeerOptions extends PeerSettingsInput {
@@ -42,6 +44,12 @@ export interface PeerOptions extends PeerSettingsInput {
   readonly tls?: TlsOptions | undefined;
   /** Hears of what happens. Default: says nothing; a pino logger fits. */
   readonly logger?: Logger | undefined;
+}
+
+/** How a peer is stopped. */
+export interface StopOptions {
+  /** How long the stop may take, in milliseconds. Default: the setting `stopDeadlineMs`. */
+  readonly deadlineMs?: number | undefined;
 }
 
 /** Options whose values keep the rules. */
@@ -160,4 +168,69 @@ export function checkHeaders(headers: Record<string, string> | Headers | undefin
     if (badValue) throw invalid(`header ${name}`, badValue);
   }
   return pairs.length === 0 ? undefined : pairs;
+}
+
+const besideSettings = namesOf<Omit<PeerOptions, keyof PeerSettings>>({
+  name: true,
+  topic: true,
+  listen: true,
+  databaseUrl: true,
+  sessionUrl: true,
+  advertise: true,
+  tls: true,
+  logger: true,
+});
+
+const known = {
+  "a Peer": [...besideSettings, ...Object.keys(peerSettingsDefaults)],
+  tls: namesOf<TlsOptions>({
+    cert: true,
+    key: true,
+    passphrase: true,
+    ca: true,
+    mutual: true,
+    verify: true,
+    serverName: true,
+  }),
+  "a send": namesOf<SendOptions>({ delivery: true, headers: true, signal: true }),
+  stop: namesOf<StopOptions>({ deadlineMs: true }),
+} as const;
+
+/** @throws PeerError `invalid_argument` for the first name that is no option, with the one that was probably meant */
+export function checkKnownOptions(options: object | undefined, of: keyof typeof known): void {
+  if (options === undefined || options === null) return;
+  const problem = unknownOption(options, of, known[of]);
+  if (problem !== undefined) throw new PeerError("invalid_argument", problem);
+}
+
+/** Reads and checks certificate, key and authorities. @throws PeerError `invalid_argument` saying which, and why */
+function checkTls(tls: TlsOptions | undefined, allowPlaintext: boolean): TlsCredentials | undefined {
+  if (tls === undefined) return undefined;
+  if (typeof tls === "object") checkKnownOptions(tls, "tls");
+  if (allowPlaintext) {
+    throw new PeerError(
+      "invalid_argument",
+      "allowPlaintext true together with tls: a peer with tls speaks nothing else; leave one of the two out",
+    );
+  }
+  try {
+    return new TlsCredentials(tls);
+  } catch (error) {
+    const { code, message } = asHawserError(error);
+    throw new PeerError(code, message, { cause: error });
+  }
+}
+
+/** Tells of certificates that were read anew. @returns what ends it */
+export function tellOfReloads(credentials: TlsCredentials, status: StatusEmitter, logger: Logger): () => void {
+  return credentials.subscribe({
+    onReloaded: ({ validUntil }) => {
+      logger.info({ validUntil: new Date(validUntil) }, "read the certificate, key and authorities of TLS again");
+    },
+    onReloadFailed: (error) => {
+      const message = `the files of TLS cannot be used; what was read before stays in use: ${error.message}`;
+      logger.warn({ err: error }, message);
+      status.tell({ kind: "tls_reload_failed", message, error });
+    },
+  });
 }

@@ -6,12 +6,11 @@ import type { Headers } from "../channel/index.js";
 import { type HawserError, PeerError } from "../errors/index.js";
 import type { CatalogChange } from "../store/index.js";
 import { Delivery } from "../wire/index.js";
-import { asHawserError } from "./as-hawser-error.js";
-import type { PeerContext } from "./context.js";
+import { asHawserError, type PeerContext } from "./context.js";
 import type { MessageTopic, Outgoing } from "./outgoing.js";
 import type { SenderLink } from "./sender-link.js";
 import { SenderLinks } from "./sender-links.js";
-import { TopicBook } from "./topic-book.js";
+import { TopicDirectory } from "./topic-directory.js";
 import type { Candidate, TopicRoutes } from "./topic-routes.js";
 
 /** A message whose arguments are checked. */
@@ -26,7 +25,7 @@ export class Outbox {
   /** A link to each listener. */
   readonly links: SenderLinks;
   /** The topics that are sent to or watched. */
-  readonly topics: TopicBook;
+  readonly topics: TopicDirectory;
   #poll: NodeJS.Timeout | undefined;
   #generation: number;
   readonly #unlisten: (() => void)[];
@@ -37,7 +36,7 @@ export class Outbox {
   constructor(context: PeerContext) {
     this.#context = context;
     this.links = new SenderLinks(context);
-    this.topics = new TopicBook(context, this.links);
+    this.topics = new TopicDirectory(context, this.links);
     this.#generation = context.store.generation;
     this.#unlisten = [
       context.store.on("catalog", (change) => this.#catalogChanged(change)),

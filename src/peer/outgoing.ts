@@ -1,4 +1,6 @@
+/** Sends: each message on its way out, the promise that its caller waits for, and what that becomes. */
 import type { Headers, OutgoingMessage, PayloadEncoding, SendOutcome } from "../channel/index.js";
+import { PeerError } from "../errors/index.js";
 import {
   type Batch,
   type Delivery,
@@ -7,7 +9,6 @@ import {
   referencedPayloadBytes,
 } from "../wire/index.js";
 import type { Receipt } from "./message.js";
-import { failureOf, isFailure, type Receipts } from "./receipts.js";
 
 /** What a message is for. Shared by all messages of the topic, so that a new key reaches those that wait, too. */
 export interface MessageTopic {
@@ -91,4 +92,105 @@ export function batchOf(
     }
   }
   return { epoch, delivery, firstNumber, topicKey, payloads, compressions, headers };
+}
+
+/** A link's receipts, one for each outcome: shared by all its messages. */
+export type Receipts = Readonly<Record<Receipt["outcome"], Receipt>>;
+
+/** The receipts of sends to a listener. */
+export function receiptsFor(peer: string): Receipts {
+  const of = (outcome: Receipt["outcome"]): Receipt => Object.freeze({ outcome, peer });
+  return { delivered: of("delivered"), stored: of("stored"), sent: of("sent"), dropped: of("dropped") };
+}
+
+/** Whether a send that ended so has failed. */
+function isFailure(outcome: SendOutcome): outcome is keyof typeof failures {
+  return outcome === "timed-out" || outcome === "fenced" || outcome === "abandoned";
+}
+
+/** The error of a send that has failed. */
+function failureOf(outcome: keyof typeof failures, { sent: { peer } }: Receipts): PeerError {
+  return failures[outcome](peer);
+}
+
+const unknown = { outcome: "unknown" } as const;
+
+const failures = {
+  "timed-out": (peer: string) =>
+    new PeerError(
+      "store_failed",
+      `the message for "${peer}" was neither acknowledged nor stored in time; it is still tried and may arrive`,
+      unknown,
+    ),
+  fenced: (peer: string) =>
+    new PeerError("name_lost", `the peer's name was lost before the message for "${peer}" was confirmed`, unknown),
+  abandoned: (peer: string) =>
+    new PeerError("store_failed", `the peer stopped before the message for "${peer}" was confirmed`, unknown),
+};
+
+/**
+ * Who waits with which signal. One listener for all sends with a signal: thousands may share one, and Node warns of more
+ * than ten listeners.
+ */
+const waits = new WeakMap<AbortSignal, { readonly callbacks: Set<() => void>; readonly listener: () => void }>();
+
+/** Calls back when the signal is aborted. @returns what ends that */
+function onAbort(signal: AbortSignal, callback: () => void): () => void {
+  let waiting = waits.get(signal);
+  if (waiting === undefined) {
+    const callbacks = new Set<() => void>();
+    waiting = {
+      callbacks,
+      listener: () => {
+        for (const each of [...callbacks]) each();
+      },
+    };
+    waits.set(signal, waiting);
+    signal.addEventListener("abort", waiting.listener, { once: true });
+  }
+  const { callbacks, listener } = waiting;
+  callbacks.add(callback);
+  return () => {
+    callbacks.delete(callback);
+    if (callbacks.size > 0) return;
+    signal.removeEventListener("abort", listener);
+    waits.delete(signal);
+  };
+}
+
+/** The caller's signal was aborted before anything was sent. */
+export function abortedBefore(signal: AbortSignal): PeerError {
+  return new PeerError("aborted", "the send was aborted before it began", { cause: signal.reason });
+}
+
+/**
+ * Waits for a receipt until the signal is aborted; then `onLeft` is called.
+ *
+ * @throws PeerError `aborted`, with outcome `unknown`
+ */
+export async function abortable(promise: Promise<Receipt>, signal: AbortSignal, onLeft: () => void): Promise<Receipt> {
+  const abandoned = (): PeerError =>
+    new PeerError("aborted", "the wait for the send was aborted; the message may still arrive", {
+      cause: signal.reason,
+      outcome: "unknown",
+    });
+  if (signal.aborted) {
+    onLeft();
+    promise.catch(() => undefined);
+    throw abandoned();
+  }
+  let done: (() => void) | undefined;
+  try {
+    return await Promise.race([
+      promise,
+      new Promise<never>((_, reject) => {
+        done = onAbort(signal, () => {
+          onLeft();
+          reject(abandoned());
+        });
+      }),
+    ]);
+  } finally {
+    done?.();
+  }
 }

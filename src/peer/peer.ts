@@ -6,27 +6,33 @@
 import { type HawserError, PeerError } from "../errors/index.js";
 import { silentLogger } from "../runtime/index.js";
 import type { PendingMessages, Sender, Store } from "../store/index.js";
-import { abortable, abortedBefore } from "./abortable.js";
-import { asHawserError } from "./as-hawser-error.js";
-import type { HandleIncoming, Source } from "./inbox-services.js";
-import { checkKnownOptions } from "./known-options.js";
-import { bytesOf, deliveryOf, type Handler, type Message, type Receipt, type SendOptions } from "./message.js";
+import { asHawserError } from "./context.js";
+import type { Handle, Source } from "./handler-call.js";
+import {
+  bytesOf,
+  deliveryOf,
+  type Handler,
+  type Message,
+  MessageView,
+  type Receipt,
+  type SendOptions,
+} from "./message.js";
 import { MessageStream } from "./message-stream.js";
-import { MessageView } from "./message-view.js";
 import {
   type CheckedOptions,
   checkAddress,
   checkHeaders,
+  checkKnownOptions,
   checkNotReserved,
   checkOptions,
   checkTopic,
   type PeerOptions,
+  type StopOptions,
 } from "./options.js";
 import type { CheckedMessage } from "./outbox.js";
-import type { Outgoing } from "./outgoing.js";
-import { openPeerStore, PeerSession } from "./session.js";
+import { abortable, abortedBefore, type Outgoing } from "./outgoing.js";
+import { endsWithin, openPeerStore, RunningPeer } from "./running-peer.js";
 import { type PeerStatus, StatusEmitter } from "./status.js";
-import { within } from "./within.js";
 
 /** A listener of a topic, as the phone book has it. */
 export interface ListenerEntry {
@@ -37,12 +43,6 @@ export interface ListenerEntry {
 
 /** What became of one of the sends of {@link Peer.sendAll}. */
 export type SendAllReceipt = Receipt | { readonly peer: string; readonly error: HawserError };
-
-/** How a peer is stopped. */
-export interface StopOptions {
-  /** How long the stop may take, in milliseconds. Default: the setting `stopDeadlineMs`. */
-  readonly deadlineMs?: number | undefined;
-}
 
 type State = "stopped" | "starting" | "running" | "stopping";
 
@@ -59,7 +59,7 @@ export class Peer implements AsyncDisposable {
   #advertised: string | undefined;
   #state: State = "stopped";
   #transition: Promise<void> = Promise.resolve();
-  #session: PeerSession | undefined;
+  #running: RunningPeer | undefined;
   /** Ends a start that is under way. */
   #starting: AbortController | undefined;
   #handler: Handler | undefined;
@@ -85,7 +85,7 @@ export class Peer implements AsyncDisposable {
 
   /** The address in the phone book; empty while the peer is not running. */
   get publishedAddress(): string {
-    return this.#session?.publishedAddress ?? "";
+    return this.#running?.publishedAddress ?? "";
   }
 
   /** The address to publish instead of the bound one; port 0 becomes the bound port. */
@@ -167,10 +167,10 @@ export class Peer implements AsyncDisposable {
   sendTo(topic: string, payload: Uint8Array | string, options?: SendOptions): Promise<Receipt> {
     try {
       if (options?.signal?.aborted) throw abortedBefore(options.signal);
-      const session = this.#running();
-      if (topic === this.#options.topic || !session.outbox.knows(topic)) this.#checkForeign(topic);
+      const running = this.#whileRunning();
+      if (topic === this.#options.topic || !running.outbox.knows(topic)) this.#checkForeign(topic);
       const message = this.#checkMessage(payload, options);
-      return this.#receipt(session.outbox.sendTo(topic, message), message, options?.signal);
+      return this.#receipt(running.outbox.sendTo(topic, message), message, options?.signal);
     } catch (error) {
       return Promise.reject(error);
     }
@@ -178,10 +178,10 @@ export class Peer implements AsyncDisposable {
 
   /** Sends to every listener of the topic: one receipt each, a failed one with its error. */
   async sendAll(topic: string, payload: Uint8Array | string, options?: SendOptions): Promise<SendAllReceipt[]> {
-    const session = this.#running();
+    const running = this.#whileRunning();
     this.#checkForeign(topic);
     const message = this.#checkMessage(payload, options);
-    const sent = await session.outbox.sendAll(topic, message);
+    const sent = await running.outbox.sendAll(topic, message);
     return await Promise.all(
       sent.map(async ({ peer, ticket }) => {
         if (!("promise" in ticket)) return { peer, error: ticket };
@@ -204,7 +204,7 @@ export class Peer implements AsyncDisposable {
     this.#unsubscribed.delete(topic);
     if (this.#state !== "running" || before) return;
     try {
-      await this.#session?.subscribe(topic);
+      await this.#running?.subscribe(topic);
     } catch (error) {
       this.#subscriptions.delete(topic);
       throw error;
@@ -217,14 +217,14 @@ export class Peer implements AsyncDisposable {
     checkNotReserved(topic);
     await this.#started();
     this.#subscriptions.delete(topic);
-    if (this.#state === "running") await this.#session?.unsubscribe(topic);
+    if (this.#state === "running") await this.#running?.unsubscribe(topic);
     else this.#unsubscribed.add(topic);
   }
 
   /** Reads the topic's listeners again. @returns whether it has one */
   async refreshAddressTopic(topic: string): Promise<boolean> {
     checkTopic(topic);
-    if (this.#state === "running" && this.#session) return await this.#session.outbox.topics.refresh(topic);
+    if (this.#state === "running" && this.#running) return await this.#running.outbox.topics.refresh(topic);
     return await this.#withStore(async (store) => (await store.listenersOf(topic)).length > 0);
   }
 
@@ -280,15 +280,15 @@ export class Peer implements AsyncDisposable {
     const until = performance.now() + deadlineMs;
     while (this.#state === "starting") {
       const ended = this.#transition.catch(() => undefined);
-      if (await within(until - performance.now(), ended)) continue;
+      if (await endsWithin(until - performance.now(), ended)) continue;
       this.#logger.warn({ deadlineMs }, "the start that is stopped waits for Postgres, and ends when that answers");
       return;
     }
     if (this.#state === "stopping") return await this.#transition;
-    const session = this.#session;
-    if (session === undefined) return;
+    const running = this.#running;
+    if (running === undefined) return;
     this.#state = "stopping";
-    this.#transition = session.stop(Math.max(until - performance.now(), 0)).finally(() => this.#ended(session));
+    this.#transition = running.stop(Math.max(until - performance.now(), 0)).finally(() => this.#ended(running));
     this.#stream?.close();
     await this.#transition;
   }
@@ -310,7 +310,7 @@ export class Peer implements AsyncDisposable {
     const starting = new AbortController();
     this.#starting = starting;
     try {
-      const session = await PeerSession.start(
+      const running = await RunningPeer.start(
         {
           options: this.#options,
           advertise: this.#advertised,
@@ -323,15 +323,15 @@ export class Peer implements AsyncDisposable {
         },
         starting.signal,
       );
-      if (session.isLost) {
-        await session.stop(0);
+      if (running.isLost) {
+        await running.stop(0);
         throw new PeerError("name_lost", `"${this.name}" lost its name while it was starting`);
       }
-      this.#session = session;
-      this.#bound = session.boundAddress;
+      this.#running = running;
+      this.#bound = running.boundAddress;
       this.#unsubscribed.clear();
       this.#state = "running";
-      session.begin();
+      running.begin();
     } catch (error) {
       this.#state = "stopped";
       const cause = asHawserError(error);
@@ -342,39 +342,39 @@ export class Peer implements AsyncDisposable {
     }
   }
 
-  /** The session ends by itself, because another process has the name. */
+  /** The running peer ends by itself, because another process has the name. */
   #nameLost(ending: Promise<void>): void {
-    const session = this.#session;
-    if (session === undefined || this.#state !== "running") return;
+    const running = this.#running;
+    if (running === undefined || this.#state !== "running") return;
     this.#state = "stopping";
-    this.#transition = ending.finally(() => this.#ended(session));
+    this.#transition = ending.finally(() => this.#ended(running));
     this.#stream?.close();
   }
 
-  #ended(session: PeerSession): void {
-    if (this.#session !== session) return;
-    this.#session = undefined;
+  #ended(running: RunningPeer): void {
+    if (this.#running !== running) return;
+    this.#running = undefined;
     this.#stream = undefined;
     this.#state = "stopped";
     this.#transition = Promise.resolve();
   }
 
-  readonly #handle: HandleIncoming = (due) => this.#handler?.(new MessageView(due, this.#reply));
+  readonly #handle: Handle = (due) => this.#handler?.(new MessageView(due, this.#reply));
 
   readonly #reply = async (
     { senderName, sourceTopic }: Source,
     payload: Uint8Array | string,
     options: SendOptions | undefined,
   ): Promise<Receipt> => {
-    const session = this.#session;
-    if (session === undefined) throw notRunning(this.name);
+    const running = this.#running;
+    if (running === undefined) throw notRunning(this.name);
     const message = this.#checkMessage(payload, options);
-    return await this.#receipt(session.outbox.sendToPeer(senderName, sourceTopic, message), message, options?.signal);
+    return await this.#receipt(running.outbox.sendToPeer(senderName, sourceTopic, message), message, options?.signal);
   };
 
-  #running(): PeerSession {
-    if (this.#state !== "running" || this.#session === undefined) throw notRunning(this.name);
-    return this.#session;
+  #whileRunning(): RunningPeer {
+    if (this.#state !== "running" || this.#running === undefined) throw notRunning(this.name);
+    return this.#running;
   }
 
   #checkMessage(payload: Uint8Array | string, options: SendOptions | undefined): CheckedMessage {
@@ -428,7 +428,7 @@ export class Peer implements AsyncDisposable {
 
   /** The running peer's store, or one opened for this. */
   async #withStore<T>(work: (store: Store) => Promise<T>): Promise<T> {
-    if (this.#session) return await work(this.#session.store);
+    if (this.#running) return await work(this.#running.store);
     const store = await openPeerStore({ options: this.#options, logger: this.#logger });
     try {
       await store.migrate();

@@ -1,20 +1,21 @@
 /**
  * The sending half of a channel at work: it binds the state machine to a connection and to the store.
  */
-import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { type Headers, SenderChannel, type SenderEffects, type SendOutcome } from "../channel/index.js";
+import { type PeerSettings, protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
+import {
+  type Headers,
+  SenderChannel,
+  type SenderEffects,
+  type SenderLimits,
+  type SendOutcome,
+} from "../channel/index.js";
 import { type HawserError, PeerError } from "../errors/index.js";
+import { DeadlineTimer } from "../runtime/index.js";
 import type { Delivery } from "../wire/index.js";
-import { asHawserError } from "./as-hawser-error.js";
-import type { PeerContext } from "./context.js";
-import { DeadlineTimer } from "./deadline-timer.js";
-import { dialEventsOf } from "./dial-events.js";
-import { insertMessages } from "./insert-messages.js";
+import { asHawserError, type PeerContext } from "./context.js";
 import { type DialledChannel, ListenerDial } from "./listener-dial.js";
-import { batchOf, type MessageTopic, Outgoing } from "./outgoing.js";
-import { type Receipts, receiptsFor } from "./receipts.js";
+import { batchOf, type MessageTopic, Outgoing, type Receipts, receiptsFor } from "./outgoing.js";
 import { SendPacking } from "./send-packing.js";
-import { senderLimits } from "./sender-limits.js";
 
 export class SenderLink implements SenderEffects<Outgoing> {
   readonly #channel: SenderChannel<Outgoing>;
@@ -51,11 +52,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#receipts = receiptsFor(identity.listenerName);
     this.#packing = new SendPacking(context, (message) => this.#offer(message));
     this.#channel = new SenderChannel(context.lease.epoch, senderLimits(context.settings), this, lastNumber);
-    this.dial = new ListenerDial(
-      context,
-      identity,
-      dialEventsOf(this.#channel, () => this.#arm()),
-    );
+    this.dial = new ListenerDial(context, identity, this.#channel, () => this.#arm());
     this.dial.begin();
   }
 
@@ -279,4 +276,47 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
 function now(): number {
   return performance.now();
+}
+
+/** The limits of a peer's sending channels. */
+function senderLimits(settings: PeerSettings): SenderLimits {
+  return {
+    ackTimeoutMs: settings.ackTimeoutMs,
+    sendTimeoutMs: settings.sendTimeoutMs,
+    connectWaitMs: settings.connectWaitMs,
+    maxQueueMessages: settings.maxSendQueueMessages,
+    maxQueueBytes: settings.maxSendQueueBytes,
+    insertRows: storeConstants.insertRows,
+    insertBytes: storeConstants.insertBytes,
+    batchBytes: protocolConstants.batchTargetBytes,
+    batchMessages: protocolConstants.batchMaxMessages,
+    shortBacklogRows: storeConstants.shortBacklogRows,
+    storeRetryMinMs: storeConstants.storeRetryMinMs,
+    storeRetryMaxMs: storeConstants.storeRetryMaxMs,
+  };
+}
+
+/**
+ * Stores messages of a channel, numbered from `firstNumber` on.
+ *
+ * @returns `fenced` if another process has the sender's name; nothing was stored then
+ * @throws HawserError `store_failed`; perhaps they were stored all the same
+ */
+async function insertMessages(
+  { store, lease }: Pick<PeerContext, "store" | "lease">,
+  connectionKey: number,
+  firstNumber: number,
+  messages: readonly Outgoing[],
+): Promise<"stored" | "fenced"> {
+  if (!lease.isWritable) {
+    const message = `the name "${lease.name}" is not surely held; nothing is written until it is`;
+    throw new PeerError("store_failed", message);
+  }
+  const rows = messages.map(({ topicKey, payload, encoding, headers }) => ({
+    topicKey,
+    payload,
+    codec: encoding === undefined ? (0 as const) : (1 as const),
+    ...(headers === undefined ? {} : { headers }),
+  }));
+  return await store.storeMessages(lease, connectionKey, firstNumber, rows);
 }

@@ -4,7 +4,11 @@
  */
 import type { Listener, Route } from "../store/index.js";
 import type { SenderLink } from "./sender-link.js";
-import type { SenderLinks } from "./sender-links.js";
+
+/** The links that are open, by the names of their listeners. */
+interface OpenLinks {
+  get(listenerName: string): SenderLink | undefined;
+}
 
 /** A listener of a topic as the router knows it. */
 export interface Candidate {
@@ -73,7 +77,7 @@ export class TopicRoutes {
    *
    * @returns undefined when nobody can be reached and nobody was used before
    */
-  choose(links: Pick<SenderLinks, "get">): Candidate | undefined {
+  choose(links: OpenLinks): Candidate | undefined {
     const { listed } = this;
     for (let tried = 0; tried < listed.length; tried++) {
       const candidate = listed[this.#turn % listed.length] as Candidate;
@@ -95,7 +99,7 @@ export class TopicRoutes {
 }
 
 /** A candidate's link, if it is open. One that was closed has perhaps been opened anew. */
-function linkOf(candidate: Candidate, links: Pick<SenderLinks, "get">): SenderLink | undefined {
+function linkOf(candidate: Candidate, links: OpenLinks): SenderLink | undefined {
   if (candidate.link === undefined || candidate.link.isClosed) candidate.link = links.get(candidate.name);
   return candidate.link;
 }

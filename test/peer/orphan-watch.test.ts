@@ -1,7 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { Absences } from "../../src/peer/absences.js";
-import { OrphanWatch } from "../../src/peer/orphan-watch.js";
+import { Absences, OrphanWatch } from "../../src/peer/orphan-watch.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import type { AbsentListener } from "../../src/store/index.js";
 import { terminateHolder, type World, world } from "../store/support/world.js";

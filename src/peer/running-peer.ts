@@ -6,35 +6,34 @@
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { PeerError } from "../errors/index.js";
+import { Backoff, within } from "../runtime/index.js";
 import { type Lease, openStore, type Registration, type ServedTopic, type Store } from "../store/index.js";
 import { parseAddress } from "../wire/index.js";
 import { type PeerContext, SecretCache } from "./context.js";
 import { DeadLetterRetention } from "./dead-letter-retention.js";
+import type { Handle } from "./handler-call.js";
 import { Inbox } from "./inbox.js";
-import type { HandleIncoming } from "./inbox-services.js";
-import type { CheckedOptions } from "./options.js";
+import { type CheckedOptions, tellOfReloads } from "./options.js";
 import { OrphanWatch } from "./orphan-watch.js";
 import { Outbox } from "./outbox.js";
 import type { StatusEmitter } from "./status.js";
-import { tellOfReloads } from "./tls-option.js";
-import { within } from "./within.js";
 
-export interface SessionOptions {
+export interface RunOptions {
   readonly options: CheckedOptions;
   readonly advertise: string | undefined;
   readonly logger: PeerContext["logger"];
   readonly status: StatusEmitter;
-  /** Topics subscribed beyond the source topic; lives longer than the session. */
+  /** Topics subscribed beyond the source topic; lives longer than one run. */
   readonly subscriptions: ReadonlySet<string>;
   /** Topics to forget at the start: unsubscribed while not running. */
   readonly unsubscribed: ReadonlySet<string>;
   /** Undefined for a peer that only sends: what comes for it waits. */
-  readonly handle: HandleIncoming | undefined;
-  /** The name is lost, and the session ends by itself. */
+  readonly handle: Handle | undefined;
+  /** The name is lost, and the running peer ends by itself. */
   readonly onLost: (ending: Promise<void>) => void;
 }
 
-export class PeerSession {
+export class RunningPeer {
   readonly outbox: Outbox;
   readonly #inbox: Inbox;
   boundAddress = "";
@@ -45,21 +44,25 @@ export class PeerSession {
   /** After the move to another database server nothing is stored before keys and cursors are read there. */
   #isBeginningAgain = false;
   #again: NodeJS.Timeout | undefined;
+  readonly #againBackoff = new Backoff({
+    minMs: storeConstants.storeRetryMinMs,
+    maxMs: storeConstants.storeRetryMaxMs,
+  });
   readonly #unlisten: (() => void)[];
   /** Served topics whose entry in the phone book may have gone. */
   readonly #perhapsUnlisted = new Set<string>();
   /** What it does for the mesh while it runs. */
   readonly #duties: { start(): void; stop(): void }[];
 
-  readonly #session: SessionOptions;
+  readonly #run: RunOptions;
   readonly store: Store;
   readonly lease: Lease;
 
-  private constructor(session: SessionOptions, store: Store, lease: Lease, secrets: SecretCache) {
-    this.#session = session;
+  private constructor(run: RunOptions, store: Store, lease: Lease, secrets: SecretCache) {
+    this.#run = run;
     this.store = store;
     this.lease = lease;
-    const { options, status, logger, subscriptions, handle } = session;
+    const { options, status, logger, subscriptions, handle } = run;
     const context: PeerContext = {
       sender: { name: options.name, sourceTopic: options.topic },
       settings: options.settings,
@@ -115,21 +118,21 @@ export class PeerSession {
    *
    * @throws HawserError `name_in_use`, `bind_failed`, `store_failed`, `schema_too_new`, `plaintext_refused`
    */
-  static async start(session: SessionOptions, signal: AbortSignal): Promise<PeerSession> {
-    const { options } = session;
-    const store = await openPeerStore(session);
+  static async start(run: RunOptions, signal: AbortSignal): Promise<RunningPeer> {
+    const { options } = run;
+    const store = await openPeerStore(run);
     let lease: Lease | undefined;
-    let started: PeerSession | undefined;
+    let started: RunningPeer | undefined;
     try {
       await store.migrate();
       const secrets = new SecretCache(store);
       await secrets.refresh();
       lease = await store.takeName(options.name, { waitMs: options.settings.nameWaitMs, signal });
       signal.throwIfAborted();
-      started = new PeerSession(session, store, lease, secrets);
+      started = new RunningPeer(run, store, lease, secrets);
       started.boundAddress = await started.#inbox.start();
       await started.#register();
-      for (const topic of session.subscriptions) started.outbox.topics.watch(topic);
+      for (const topic of run.subscriptions) started.outbox.topics.watch(topic);
       signal.throwIfAborted();
       return started;
     } catch (error) {
@@ -171,9 +174,9 @@ export class PeerSession {
 
   async #end(deadlineMs: number): Promise<void> {
     const until = performance.now() + Math.max(deadlineMs, storeConstants.leaveLeastMs);
-    const { logger } = this.#session;
+    const { logger } = this.#run;
     for (const duty of this.#duties) duty.stop();
-    const inTime = await within(deadlineMs - Math.min(storeConstants.leaveMs, deadlineMs / 10), this.#finishWork());
+    const inTime = await endsWithin(deadlineMs - Math.min(storeConstants.leaveMs, deadlineMs / 10), this.#finishWork());
     if (!inTime && !this.#lost) {
       logger.warn(
         { deadlineMs },
@@ -183,11 +186,11 @@ export class PeerSession {
     await this.#inbox.close();
     this.outbox.close();
     // Postgres may hang: then the name is free when the connection ends.
-    const left = await within(until - performance.now(), this.#leave(inTime));
+    const left = await endsWithin(until - performance.now(), this.#leave(inTime));
     if (!left) logger.warn({}, "could not give the name back in time; it is free when the database notices");
     this.#forget();
     // What Postgres does not answer ends by itself, also behind the deadline.
-    await within(until - performance.now(), this.store.close());
+    await endsWithin(until - performance.now(), this.store.close());
   }
 
   /** Handlers end first: what they still send is stored with the rest. */
@@ -201,7 +204,7 @@ export class PeerSession {
       try {
         await this.store.unregister(this.lease, { keepDurable: true });
       } catch (error) {
-        this.#session.logger.warn({ err: error }, "could not leave the phone book; senders will find out by dialling");
+        this.#run.logger.warn({ err: error }, "could not leave the phone book; senders will find out by dialling");
       }
     }
     await this.lease.release({ clean: clean && !this.#lost });
@@ -216,7 +219,7 @@ export class PeerSession {
   }
 
   async #register(): Promise<void> {
-    const { advertise, unsubscribed } = this.#session;
+    const { advertise, unsubscribed } = this.#run;
     this.publishedAddress = published(advertise, this.boundAddress);
     await this.store.removeSubscriptions(this.lease, [...unsubscribed]);
     await this.store.registerListener(this.lease, { ...this.#registration(), topics: this.#servedTopics() });
@@ -229,7 +232,7 @@ export class PeerSession {
   }
 
   readonly #lookIfListed = oneAtATime(async () => {
-    const { options, logger } = this.#session;
+    const { options, logger } = this.#run;
     const topics = [...this.#perhapsUnlisted];
     this.#perhapsUnlisted.clear();
     if (this.#ended || this.publishedAddress === "") return;
@@ -258,7 +261,7 @@ export class PeerSession {
 
   /** What it serves: its source topic, and what it subscribed to beyond. */
   #servedTopics(): ServedTopic[] {
-    const { options, subscriptions } = this.#session;
+    const { options, subscriptions } = this.#run;
     return [
       ...(options.settings.serveSourceTopic ? [{ topic: options.topic, subscribed: false }] : []),
       ...[...subscriptions].map((topic) => ({ topic, subscribed: true })),
@@ -273,12 +276,12 @@ export class PeerSession {
       // Greater, not other: a server that a failover has left behind may still answer with an older one.
       if (lease.state === "held" && (epoch ?? 0) > lease.epoch) this.#nameLost("its channels were handed over");
     } catch (err) {
-      this.#session.logger.debug({ err }, "could not look at the own epoch; the next write will tell");
+      this.#run.logger.debug({ err }, "could not look at the own epoch; the next write will tell");
     }
   });
 
   #registration(): Registration {
-    const { maxMessageBytes, durable } = this.#session.options.settings;
+    const { maxMessageBytes, durable } = this.#run.options.settings;
     return { addr: this.publishedAddress, maxMessageBytes, durable };
   }
 
@@ -300,10 +303,11 @@ export class PeerSession {
     // Before the lease is held again, and handlers and commits with it.
     this.#inbox.forget();
     this.outbox.rebase(epoch);
-    void this.#beginAgain(epoch, 0);
+    this.#againBackoff.reset();
+    void this.#beginAgain(epoch);
   }
 
-  async #beginAgain(epoch: number, failures: number): Promise<void> {
+  async #beginAgain(epoch: number): Promise<void> {
     if (this.lease.epoch !== epoch) return;
     try {
       // Keys first: in a restored database they may be other channels'.
@@ -313,19 +317,17 @@ export class PeerSession {
       this.#isBeginningAgain = false;
       this.outbox.setMayStore(this.lease.state === "held");
     } catch (error) {
-      this.#session.logger.debug({ err: error }, "could not begin again with another database server; trying again");
-      const { storeRetryMinMs, storeRetryMaxMs } = storeConstants;
-      const waitMs = Math.min(storeRetryMaxMs, storeRetryMinMs * 2 ** failures);
-      this.#again = setTimeout(() => void this.#beginAgain(epoch, failures + 1), waitMs);
+      this.#run.logger.debug({ err: error }, "could not begin again with another database server; trying again");
+      this.#again = setTimeout(() => void this.#beginAgain(epoch), this.#againBackoff.failed());
     }
   }
 
   #nameLost(cause: string): void {
-    // What is left of an ended session says nothing of the one that runs now.
+    // What is left of an ended run says nothing of the present one.
     if (this.#lost || this.#over) return;
     this.#lost = true;
     this.outbox.fence();
-    const { options, status, onLost, logger } = this.#session;
+    const { options, status, onLost, logger } = this.#run;
     const message = `the name "${options.name}" was taken by another process, or its channels were handed over: ${cause}`;
     logger.error({ name: options.name }, message);
     status.tell({ kind: "fenced", message });
@@ -335,8 +337,17 @@ export class PeerSession {
   }
 }
 
+/** Whether the work ends well within the time. */
+export async function endsWithin(limitMs: number, work: Promise<unknown>): Promise<boolean> {
+  const ended = work.then(
+    () => true,
+    () => false,
+  );
+  return (await within(limitMs, ended)) === true;
+}
+
 /** Opens the store of a peer. */
-export function openPeerStore({ options, logger }: Pick<SessionOptions, "options" | "logger">): Promise<Store> {
+export function openPeerStore({ options, logger }: Pick<RunOptions, "options" | "logger">): Promise<Store> {
   return openStore({
     databaseUrl: options.databaseUrl,
     sessionUrl: options.sessionUrl,

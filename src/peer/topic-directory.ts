@@ -3,7 +3,7 @@ import type { SenderLinks } from "./sender-links.js";
 import { type Candidate, TopicRoutes } from "./topic-routes.js";
 
 /** What a running peer has read of the phone book: the topics that it sends to, and those that it serves with others. */
-export class TopicBook {
+export class TopicDirectory {
   readonly #topics = new Map<string, TopicRoutes>();
   #closed = false;
 

@@ -1,0 +1,302 @@
+/**
+ * One call of the user's handler: what it needs before it begins (the topic's name, the payload uncompressed, perhaps a
+ * transaction), and what its end means to the channel, as a {@link HandlerResult}.
+ */
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import type { HandlerResult, IncomingMessage, ListenerChannel } from "../channel/index.js";
+import { HawserError, PeerError } from "../errors/index.js";
+import { outcomeOf } from "../postgres/index.js";
+import { type Channel, isRefusedForGood, type Transaction } from "../store/index.js";
+import { decompress } from "../wire/index.js";
+import { asHawserError, type PeerContext } from "./context.js";
+
+/** Where a message comes from. */
+export type Source = Pick<Channel, "connectionKey" | "composite" | "senderName" | "sourceTopic">;
+
+/** A message whose turn has come, with its payload uncompressed. */
+export interface DueMessage {
+  readonly message: IncomingMessage;
+  /** The topic that it was sent to. */
+  readonly to: string;
+  readonly source: Source;
+  readonly payload: Uint8Array;
+  /** From 1. */
+  readonly attempt: number;
+  /** The handler's client of Postgres; undefined unless handlers are transactional. */
+  readonly client: Transaction | undefined;
+}
+
+/** The user's handler. What it returns may be a promise. */
+export type Handle = (due: DueMessage) => unknown;
+
+/** Thrown for a message whose handling does not count: it comes again. */
+export const postponed = Symbol("postponed");
+
+/** The link by which a message came. */
+export interface HandledLink {
+  readonly channel: ListenerChannel;
+  readonly source: Source;
+  readonly isClosed: boolean;
+  /** The running message's payload, uncompressed; written here. */
+  plain: Uint8Array | undefined;
+  /** The channel belongs to another listener now. */
+  onNotOwned(): void;
+}
+
+/** The names of topics by their keys, looked up once each. */
+export class TopicNames {
+  readonly #names = new Map<number, string>();
+
+  readonly #store: PeerContext["store"];
+
+  constructor(store: PeerContext["store"]) {
+    this.#store = store;
+  }
+
+  /** The name, if it was looked up before. */
+  known(topicKey: number): string | undefined {
+    return this.#names.get(topicKey);
+  }
+
+  /** The name; undefined for a key that the catalog does not have. @throws StoreError `store_failed` (as a rejection) */
+  of(topicKey: number): string | Promise<string | undefined> {
+    return this.#names.get(topicKey) ?? this.#lookUp(topicKey);
+  }
+
+  /** Another database may have other keys. */
+  clear(): void {
+    this.#names.clear();
+  }
+
+  async #lookUp(topicKey: number): Promise<string | undefined> {
+    const name = await this.#store.topicOfKey(topicKey);
+    if (name !== undefined) this.#names.set(topicKey, name);
+    return name;
+  }
+}
+
+const done: HandlerResult = { kind: "done" };
+const comesAgain: HandlerResult = { kind: "postponed" };
+
+export class HandlerCalls {
+  readonly topics: TopicNames;
+  readonly #context: PeerContext;
+  readonly #serves: (topic: string) => boolean;
+  readonly #handle: Handle;
+
+  /** @param serves whether the peer serves a topic now */
+  constructor(context: PeerContext, serves: (topic: string) => boolean, handle: Handle) {
+    this.#context = context;
+    this.#serves = serves;
+    this.#handle = handle;
+    this.topics = new TopicNames(context.store);
+  }
+
+  /** Starts the handler. A promise (which does not reject) when it did not finish at once. */
+  begin(link: HandledLink, message: IncomingMessage): HandlerResult | Promise<HandlerResult> {
+    link.plain = undefined;
+    const topic = this.topics.of(message.topicKey);
+    if (typeof topic !== "string" || message.encoding !== undefined || this.#context.settings.transactional) {
+      return this.#beginLater(link, message, topic);
+    }
+    link.plain = message.payload;
+    try {
+      const returned = this.#call(link, message, topic, message.payload, undefined);
+      return isThenable(returned) ? this.#await(returned) : done;
+    } catch (error) {
+      return failure(error);
+    }
+  }
+
+  async #beginLater(
+    link: HandledLink,
+    message: IncomingMessage,
+    topicFound: string | Promise<string | undefined>,
+  ): Promise<HandlerResult> {
+    let topic: string | undefined;
+    try {
+      topic = await topicFound;
+    } catch (err) {
+      this.#context.logger.debug({ err }, "could not look up a topic; its message waits");
+      return comesAgain;
+    }
+    try {
+      link.plain = message.payload;
+      if (topic === undefined) {
+        return refused("unsubscribed", `topic key ${message.topicKey} is not in the catalog`);
+      }
+      if (message.encoding !== undefined) {
+        try {
+          link.plain = await this.#plainOf(message, message.encoding);
+        } catch (error) {
+          // It will not be another payload the next time.
+          const { code, message: why } = asHawserError(error);
+          return refused(code, why);
+        }
+      }
+      if (this.#context.settings.transactional) return await this.#inTransaction(link, message, topic, link.plain);
+      return await this.#await(this.#call(link, message, topic, link.plain, undefined));
+    } catch (error) {
+      return failure(error);
+    }
+  }
+
+  /** The limit is one of the wire: a stored message is handled whatever its length, as a plain one is. */
+  #plainOf(
+    { payload, fromWire }: IncomingMessage,
+    { compression, uncompressedBytes }: NonNullable<IncomingMessage["encoding"]>,
+  ): Promise<Uint8Array> {
+    const maxBytes = fromWire ? this.#context.settings.maxMessageBytes : protocolConstants.maxStoredMessageBytes;
+    return decompress(payload, compression, uncompressedBytes, maxBytes);
+  }
+
+  /** Handles a message in a transaction that also moves the cursor. */
+  async #inTransaction(
+    link: HandledLink,
+    message: IncomingMessage,
+    topic: string,
+    payload: Uint8Array,
+  ): Promise<HandlerResult> {
+    const { store, lease, status, settings, nameLost } = this.#context;
+    this.#mayBegin(link, topic);
+    const thrown: { error?: unknown } = {};
+    let begun = false;
+    let ended = false;
+    const handler = async (client: Transaction): Promise<void> => {
+      begun = true;
+      try {
+        // A handler that is late must not go on writing outside of its transaction: its connection is closed.
+        await this.#bounded(this.#call(link, message, topic, payload, client), () => void endClient(client));
+        ended = true;
+      } catch (error) {
+        thrown.error = error;
+        throw error;
+      }
+    };
+    try {
+      if (message.position === undefined) {
+        await store.runInTransaction(handler);
+        return done;
+      }
+      const place = { connectionKey: link.source.connectionKey, ...message.position };
+      // The lease may be renewed on another server while the handler runs; what it does belongs to the epoch of now.
+      const { name, epoch } = lease;
+      const outcome = await store.handleInTransaction({ name, epoch }, place, handler);
+      if (link.isClosed) return comesAgain;
+      if (outcome === "fenced") nameLost("a transaction was refused");
+      else if (outcome === "notOwned") link.onNotOwned();
+      else return { kind: "committed" };
+    } catch (error) {
+      if ("error" in thrown && Object.is(error, thrown.error)) throw error;
+      // At most once: whatever it did may be committed.
+      if (begun && message.position === undefined) throw error;
+      // Postgres refuses what the handler left behind: a swallowed error, a deferred constraint, a lost right.
+      if (ended && isHandlersFault(error)) throw error;
+      const failed = asHawserError(error);
+      status.tell({ kind: "listener_store_error", message: failed.message, error: failed });
+      if (begun && outcomeOf(failed.cause) === "unknown") return sessionEnded(settings.maxAttempts, failed.message);
+    }
+    return comesAgain;
+  }
+
+  #call(
+    link: HandledLink,
+    message: IncomingMessage,
+    topic: string,
+    payload: Uint8Array,
+    client: Transaction | undefined,
+  ): unknown {
+    this.#mayBegin(link, topic);
+    const { source, channel } = link;
+    return this.#handle({ message, to: topic, source, payload, attempt: channel.attempt, client });
+  }
+
+  #mayBegin({ channel }: HandledLink, topic: string): void {
+    const { sender, settings } = this.#context;
+    if (!this.#serves(topic)) {
+      throw new PeerError("unsubscribed", `"${sender.name}" does not subscribe to "${topic}" any more`);
+    }
+    if (channel.isExhausted) {
+      throw new PeerError(
+        "handler_crashed",
+        `the process, or its session with Postgres, ended in the middle of its handler ${settings.maxAttempts} times`,
+      );
+    }
+  }
+
+  async #await(returned: unknown): Promise<HandlerResult> {
+    try {
+      await this.#bounded(returned);
+      return done;
+    } catch (error) {
+      return failure(error);
+    }
+  }
+
+  /** Waits for the handler, at most `handlerTimeoutMs`; `onLate` is called then. @throws PeerError `handler_failed` */
+  async #bounded(returned: unknown, onLate?: () => void): Promise<void> {
+    const { handlerTimeoutMs } = this.#context.settings;
+    if (handlerTimeoutMs === undefined) {
+      await returned;
+      return;
+    }
+    let timer: NodeJS.Timeout | undefined;
+    const over = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        onLate?.();
+        reject(new PeerError("handler_failed", `the handler took longer than ${handlerTimeoutMs} ms`));
+      }, handlerTimeoutMs);
+    });
+    try {
+      await Promise.race([returned, over]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+/** The message is not to be tried again. */
+function refused(errorCode: HawserError["code"], errorMessage: string): HandlerResult {
+  return { kind: "refused", errorCode, errorMessage };
+}
+
+/** The handler's session with Postgres has ended: perhaps the message ends it. */
+function sessionEnded(maxAttempts: number, how: string): HandlerResult {
+  const errorCode: HawserError["code"] = "handler_crashed";
+  const errorMessage = `the session with Postgres ended in the middle of its handler ${maxAttempts} times: ${how}`;
+  return { kind: "sessionEnded", errorCode, errorMessage };
+}
+
+/** What was thrown in place of handling, or by the handler. */
+function failure(error: unknown): HandlerResult {
+  if (error === postponed) return comesAgain;
+  const { code, message } = HawserError.is(error) ? error : { code: "handler_failed", message: messageOf(error) };
+  // Trying again would not help: nobody here serves the topic, or the message ends the process.
+  if (code === "unsubscribed" || code === "handler_crashed") return refused(code, message);
+  return { kind: "failed", errorCode: code, errorMessage: message };
+}
+
+function messageOf(error: unknown): string {
+  try {
+    return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  } catch {
+    return "a value that cannot be shown";
+  }
+}
+
+/** The handler has ended its transaction, or left what Postgres refuses to commit. */
+function isHandlersFault(error: unknown): boolean {
+  return (HawserError.is(error) && error.code === "handler_failed") || isRefusedForGood(error);
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return (
+    (typeof value === "object" || typeof value === "function") &&
+    value !== null &&
+    typeof (value as { then?: unknown }).then === "function"
+  );
+}
+
+function endClient(client: Transaction): Promise<void> {
+  return (client as Transaction & { end(): Promise<void> }).end().catch(() => undefined);
+}
