@@ -1,10 +1,10 @@
 /**
- * Checks the imports of a source tree against the layers.
+ * Checks the imports of a source tree against the layers, and that they go through the `index.ts` of folders.
  */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join, posix } from "node:path";
 import { importsOf } from "./imports.js";
-import { whyForbidden } from "./rules.js";
+import { whyForbidden, whyPastIndex } from "./rules.js";
 
 /** What was found. */
 export interface LayerReport {
@@ -16,6 +16,7 @@ export interface LayerReport {
 
 /** Checks `src/` and `generated/` below the root. Imports of packages and of node are no matter of layers. */
 export function checkLayers(root: string): LayerReport {
+  const isFile = (path: string): boolean => existsSync(join(root, path));
   const files = ["src", "generated"].flatMap((folder) => typescriptFiles(root, folder)).sort();
   let imports = 0;
   const violations: string[] = [];
@@ -23,7 +24,8 @@ export function checkLayers(root: string): LayerReport {
     for (const { specifier, line } of importsOf(file, readFileSync(join(root, file), "utf8"))) {
       if (!specifier.startsWith(".")) continue;
       imports++;
-      const why = whyForbidden(file, posix.join(posix.dirname(file), specifier));
+      const imported = posix.join(posix.dirname(file), specifier);
+      const why = whyForbidden(file, imported) ?? whyPastIndex(file, imported, isFile);
       if (why !== undefined) violations.push(`${file}:${line} imports "${specifier}": ${why}`);
     }
   }

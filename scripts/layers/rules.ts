@@ -35,6 +35,28 @@ export function whyForbidden(importer: string, imported: string): string | undef
     : `${to} is above ${from}, and imports point down`;
 }
 
+/**
+ * Why a file of `src/` may not import the other past the `index.ts` of a folder; undefined if it may. A folder with an
+ * `index.ts` is imported from outside through it alone; of several such folders around a file the outermost counts.
+ *
+ * @param isFile whether there is a file of that path from the root of the project
+ */
+export function whyPastIndex(
+  importer: string,
+  imported: string,
+  isFile: (path: string) => boolean,
+): string | undefined {
+  if (!importer.startsWith("src/") || !imported.startsWith("src/")) return undefined;
+  const parts = imported.split("/");
+  for (let depth = 2; depth < parts.length; depth++) {
+    const folder = parts.slice(0, depth).join("/");
+    if (importer.startsWith(`${folder}/`) || !isFile(`${folder}/index.ts`)) continue;
+    if (imported === `${folder}/index.js`) return undefined;
+    return `${folder} is imported from outside through its index.ts alone`;
+  }
+  return undefined;
+}
+
 function tierOf(layer: string): number | undefined {
   const index = tiers.findIndex((tier) => tier.includes(layer));
   return index === -1 ? undefined : index;

@@ -13,7 +13,7 @@ import {
   installExtension,
   type ServerDirectories,
   uninstallExtension,
-} from "../installation/extension/index.js";
+} from "../installation/index.js";
 import { didYouMean, seeHelp, withExamples } from "./command-line.js";
 import { jsonText, Output, print, printable } from "./output.js";
 

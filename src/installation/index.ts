@@ -38,6 +38,15 @@
  * How to add an object: CONTRIBUTING, "An installed object".
  */
 export { dblinkSchema, usedDblinkFunctions } from "./dblink.js";
+export {
+  type ExtensionReport,
+  extensionFiles,
+  extensionName,
+  findServerDirectories,
+  installExtension,
+  type ServerDirectories,
+  uninstallExtension,
+} from "./extension/index.js";
 export { publicFunctionCount } from "./functions.js";
 export {
   type InstallOptions,

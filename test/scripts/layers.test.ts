@@ -3,7 +3,7 @@ import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { checkLayers } from "../../scripts/layers/check.js";
 import { importsOf } from "../../scripts/layers/imports.js";
-import { layerOf, tiers, whyForbidden } from "../../scripts/layers/rules.js";
+import { layerOf, tiers, whyForbidden, whyPastIndex } from "../../scripts/layers/rules.js";
 import { projectDirectory, startProgram } from "../support/program.js";
 import { temporaryDirectory } from "../support/temporary.js";
 
@@ -72,19 +72,48 @@ describe("the rules", () => {
   });
 });
 
+describe("the rule of index.ts", () => {
+  const indexes = new Set(["src/nats/index.ts", "src/nats/operations/index.ts", "src/serve/monitor/index.ts"]);
+  const why = (importer: string, imported: string) => whyPastIndex(importer, imported, (path) => indexes.has(path));
+
+  it("lets files outside a folder that has one import it alone", () => {
+    expect(why("src/gateway/x.ts", "src/nats/index.js")).toBeUndefined();
+    expect(why("src/gateway/x.ts", "src/nats/dial.js")).toBe(
+      "src/nats is imported from outside through its index.ts alone",
+    );
+    expect(why("src/gateway/x.ts", "src/dev/stack.js")).toBeUndefined();
+  });
+
+  it("is about the outermost folder around what is imported, and not around the importer", () => {
+    expect(why("src/gateway/x.ts", "src/nats/operations/index.js")).toMatch(/^src\/nats is imported/);
+    expect(why("src/nats/x.ts", "src/nats/operations/core.js")).toMatch(/^src\/nats\/operations is imported/);
+    expect(why("src/nats/x.ts", "src/nats/operations/index.js")).toBeUndefined();
+    expect(why("src/nats/operations/core.ts", "src/nats/headers.js")).toBeUndefined();
+    expect(why("src/cli/x.ts", "src/serve/monitor/health.js")).toMatch(/^src\/serve\/monitor is imported/);
+  });
+
+  it("says nothing about tests, which look inside, and about what is generated", () => {
+    expect(why("test/nats/x.test.ts", "src/nats/dial.js")).toBeUndefined();
+    expect(why("src/cli/x.ts", "generated/ts/nats-options/suggest.js")).toBeUndefined();
+  });
+});
+
 describe("checkLayers", () => {
   it("names file, line, import and rule", () => {
     const root = tree({
       "src/wire/frame.ts": 'import { errors } from "../../generated/ts/errors.js";\nimport "../store/store.js";\n',
       "src/store/store.ts": 'import pg from "pg";\nimport type { T } from "../transport/t.js";\n',
-      "src/peer/peer.ts": 'import "../store/store.js";\nimport "./other.js";\n',
+      "src/peer/peer.ts": 'import "../store/store.js";\nimport "./other.js";\nimport "../errors/shop.js";\n',
       "generated/ts/errors.ts": 'import { x } from "../../src/errors/index.js";\n',
+      "src/errors/index.ts": "",
+      "src/errors/shop.ts": "",
     });
     expect(checkLayers(root)).toEqual({
-      files: 4,
-      imports: 6,
+      files: 6,
+      imports: 7,
       violations: [
         'generated/ts/errors.ts:1 imports "../../src/errors/index.js": errors is above generated, and imports point down',
+        'src/peer/peer.ts:3 imports "../errors/shop.js": src/errors is imported from outside through its index.ts alone',
         'src/store/store.ts:2 imports "../transport/t.js": ' +
           "store and transport are of one tier, and know nothing of each other",
         'src/wire/frame.ts:2 imports "../store/store.js": store is above wire, and imports point down',

@@ -8,7 +8,7 @@ import { extensionName, extensionScript } from "./script.js";
 import type { ServerDirectories } from "./server-directories.js";
 
 /** A file as it is to be. */
-export interface ExtensionFile {
+interface ExtensionFile {
   readonly name: string;
   readonly text: string;
 }
