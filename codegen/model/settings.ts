@@ -1,12 +1,12 @@
 import type { DescField, DescMessage } from "@bufbuild/protobuf";
+import { bytesText, rangeText, valuesText } from "../validators/runtime/violation.js";
 import { commentOf } from "./comments.js";
 import { refuseOption } from "./foreign-option.js";
 import { camelCase } from "./names.js";
 import type { SettingOption, SpecOptions } from "./options.js";
 import { type Rules, readRules } from "./rules.js";
-import { checkSettingDefault, greatestExactInteger } from "./setting-value.js";
 import { SpecError } from "./spec-error.js";
-import { integerRangeOf, specTypeOf, type ValueKind, valueKindOf } from "./value-kind.js";
+import { type IntegerRange, integerRangeOf, specTypeOf, type ValueKind, valueKindOf } from "./value-kind.js";
 
 /** A group of settings: either all of them are the user's, or all are fixed. */
 export interface SettingGroup {
@@ -106,4 +106,65 @@ function settingKind(field: DescField): Setting["kind"] {
     throw new SpecError(field, `a setting cannot be ${specTypeOf(field)}; use an integer type, bool or string`);
   }
   return kind;
+}
+
+/** Settings are numbers in TypeScript, also where the field has 64 bits. */
+const greatestExactInteger = BigInt(Number.MAX_SAFE_INTEGER);
+
+/**
+ * A setting's default, from JSON.
+ *
+ * @throws SpecError if it is no JSON, of another type than the field, or against the setting's own rules.
+ */
+function checkSettingDefault(
+  field: DescField,
+  kind: Setting["kind"],
+  json: string,
+  rules: Rules,
+  range: IntegerRange | undefined,
+): SettingValue {
+  const problem = (text: string) => new SpecError(field, `default ${json} ${text}`);
+  let value: unknown;
+  try {
+    value = JSON.parse(json);
+  } catch {
+    throw problem('is not JSON; write a number as 5000, a string as "\\"text\\"", a boolean as true');
+  }
+  if (typeof value !== kind) {
+    throw problem(`is not a ${kind}`);
+  }
+  if (typeof value === "number") {
+    checkNumber(value, rules, range, problem);
+  } else if (typeof value === "string") {
+    checkText(value, rules, problem);
+  }
+  return value as SettingValue;
+}
+
+type Problem = (text: string) => SpecError;
+
+function checkNumber(value: number, rules: Rules, range: IntegerRange | undefined, problem: Problem): void {
+  if (!Number.isSafeInteger(value)) {
+    throw problem("is not an integer below 2^53");
+  }
+  const integer = BigInt(value);
+  if (range !== undefined && (integer < range.min || integer > range.max)) {
+    throw problem(`lies outside the type, ${range.min} to ${range.max}`);
+  }
+  if ((rules.min !== undefined && integer < rules.min) || (rules.max !== undefined && integer > rules.max)) {
+    throw problem(`breaks the setting's own rule: ${rangeText(rules)!.rule}`);
+  }
+}
+
+function checkText(value: string, rules: Rules, problem: Problem): void {
+  const bytes = Buffer.byteLength(value);
+  if (bytes < (rules.minBytes ?? 0) || bytes > (rules.maxBytes ?? Number.POSITIVE_INFINITY)) {
+    throw problem(`breaks the setting's own rule: ${bytesText(rules, "string")!.rule}`);
+  }
+  if (rules.in !== undefined && !rules.in.includes(value)) {
+    throw problem(`breaks the setting's own rule: ${valuesText(rules.in).rule}`);
+  }
+  if (rules.pattern !== undefined && !new RegExp(rules.pattern.source, "u").test(value)) {
+    throw problem(`breaks the setting's own rule: ${rules.pattern.means}`);
+  }
 }
