@@ -123,6 +123,6 @@ export interface ListenerEffects {
   ready(): void;
   /** An at-most-once message's handler failed: it is gone. */
   dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void;
-  /** Numbers that nobody has: somebody deleted them. */
+  /** Numbers that are nowhere: their messages were deleted. */
   gap(epoch: number, first: number, last: number): void;
 }

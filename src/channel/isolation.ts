@@ -49,7 +49,7 @@ export class Isolation<Channel> {
   }
 
   /** A handler has ended: perhaps the holder is alone now. */
-  look(): void {
+  handlerEnded(): void {
     const begin = this.#begin;
     if (begin === undefined || this.#present === undefined || !this.#host.othersIdle(this.#present)) return;
     this.#begin = undefined;
@@ -79,6 +79,6 @@ export class Isolation<Channel> {
     this.#begin = begin;
     this.#cancel = this.#host.after(this.#limitMs, () => this.leave(channel));
     this.#host.changed();
-    this.look();
+    this.handlerEnded();
   }
 }

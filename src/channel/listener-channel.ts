@@ -154,7 +154,7 @@ export class ListenerChannel {
     this.#dropHeld();
   }
 
-  /** The store may have rows: an announcement, a new session of notifications, or the first look at start. */
+  /** The store may have rows: an announcement, a new session of notifications, or the first query at the start. */
   onAnnounced(): void {
     this.#intake.want();
   }

@@ -203,7 +203,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
     this.flush(now);
   }
 
-  /** The insert under way failed, or nobody knows: it is tried again, from the first unconfirmed message on. */
+  /** The insert under way failed, or its end is unknown: it is tried again, from the first unconfirmed message on. */
   onStoreFailed(now: number): void {
     if (this.#inserts.underWay === 0) return;
     this.#inserts.failed(now);
@@ -402,7 +402,7 @@ class Inserts {
     return number;
   }
 
-  /** The insert under way has failed, or nobody knows. */
+  /** The insert under way has failed, or its end is unknown. */
   failed(now: number): void {
     const { storeRetryMinMs, storeRetryMaxMs } = this.#limits;
     this.underWay = 0;

@@ -70,7 +70,7 @@ export class Inbox {
       store.on("announced", (connectionKey, listenerName) => {
         if (listenerName === sender.name) void this.#announced(connectionKey);
       }),
-      store.on("session", (state) => state === "up" && void this.#lookForMessages()),
+      store.on("session", (state) => state === "up" && void this.#findMessages()),
     ];
     await store.listenForMessages(sender.name);
     this.#listener = await listen({
@@ -100,7 +100,7 @@ export class Inbox {
         status.tell({ kind: "handshake_refused", address: remoteAddress, code, message });
       },
     });
-    await this.#lookForMessages();
+    await this.#findMessages();
     this.#pollLater();
     return this.#listener.boundAddress;
   }
@@ -137,7 +137,7 @@ export class Inbox {
   /** Opens the channels from their committed cursors, and takes what is stored. @throws StoreError `store_failed` */
   async reopen(): Promise<void> {
     await this.#openOwned();
-    await this.#lookForMessages();
+    await this.#findMessages();
   }
 
   /** Starts no handler any more, and waits for those that run and for their cursors. */
@@ -264,8 +264,8 @@ export class Inbox {
     }
   }
 
-  /** Notifications can be missed: looks which channels have stored messages. */
-  async #lookForMessages(): Promise<void> {
+  /** Notifications can be missed: asks which channels have stored messages. */
+  async #findMessages(): Promise<void> {
     const { store, sender, status } = this.#options.context;
     try {
       for (const connectionKey of await store.channelsWithMessages(sender.name)) {
@@ -277,8 +277,8 @@ export class Inbox {
     }
   }
 
-  /** Somebody had a secret that is unknown here: a new one, perhaps. Only with the poll: strangers cost no queries. */
-  async #lookForSecrets(): Promise<void> {
+  /** A dialler had a secret that is unknown here: a new one, perhaps. Only with the poll: strangers cost no queries. */
+  async #refreshSecrets(): Promise<void> {
     const { secrets, logger } = this.#options.context;
     if (!this.#secretsInDoubt && !secrets.isStale) return;
     this.#secretsInDoubt = false;
@@ -287,8 +287,8 @@ export class Inbox {
 
   #pollLater(): void {
     this.#poll = setTimeout(async () => {
-      await this.#lookForSecrets();
-      await this.#lookForMessages();
+      await this.#refreshSecrets();
+      await this.#findMessages();
       if (!this.#closed) this.#pollLater();
     }, storeConstants.pollMs);
     this.#poll.unref();

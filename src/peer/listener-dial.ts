@@ -11,7 +11,7 @@ import type { PeerContext } from "./context.js";
 
 /** Where a listener can be reached, and what it takes. */
 export interface ListenerAddress {
-  /** Undefined while it is not in the phone book. */
+  /** Undefined while it is not in the directory. */
   readonly addr: string | undefined;
   readonly maxMessageBytes: number;
 }
@@ -94,7 +94,7 @@ export class ListenerDial {
     return this.connection?.maxMessageBytes ?? this.#target.of(this.#address).maxMessageBytes;
   }
 
-  /** The phone book has a new address for the listener, or none any more. */
+  /** The directory has a new address for the listener, or none any more. */
   relocate(address: ListenerAddress): void {
     const moved = address.addr !== this.#address.addr;
     this.#address = address;
@@ -111,7 +111,7 @@ export class ListenerDial {
 
   /** The channel may have another owner, or its owner another address: looks it up, and dials it unless it is connected. */
   async lookForOwner(): Promise<void> {
-    const moved = await this.#look();
+    const moved = await this.#readOwner();
     if (this.#stopped) return;
     if (moved) this.#follow();
     else this.connectNow();
@@ -125,7 +125,7 @@ export class ListenerDial {
     this.#connect();
   }
 
-  /** Ends the connection; nobody is dialled before {@link rekey}. */
+  /** Ends the connection; no dial begins before {@link rekey}. */
   forgetKey(): void {
     this.#keyIsKnown = false;
     this.#dialling?.abort();
@@ -135,10 +135,10 @@ export class ListenerDial {
 
   /** The channel's key as the database has it now. */
   rekey(connectionKey: number): void {
-    const isNews = connectionKey !== this.connectionKey || !this.#keyIsKnown;
+    const isNew = connectionKey !== this.connectionKey || !this.#keyIsKnown;
     this.connectionKey = connectionKey;
     this.#keyIsKnown = true;
-    if (!isNews) return;
+    if (!isNew) return;
     const { connection } = this;
     if (connection !== undefined) {
       this.drop(connection, new TransportError("connection_lost", "the channel's key has changed"));
@@ -171,7 +171,7 @@ export class ListenerDial {
     const context = this.#context;
     const target = this.#target;
     const { addr } = target.of(this.#address);
-    // Nobody says Hello with an epoch that it does not surely hold: after a failover it may be an older one again.
+    // No Hello with an epoch that is not surely held: after a failover it may be an older one again.
     const mayCall = context.lease.state === "held" && this.#keyIsKnown;
     if (addr === undefined || !mayCall) {
       this.#channel.onDialFailed(performance.now());
@@ -259,7 +259,7 @@ export class ListenerDial {
     this.#redialLater();
   }
 
-  /** A refusal is no proof: look where the truth is. */
+  /** A refusal is no proof: the catalog has the truth. */
   async #afterRefusal(error: HawserError): Promise<void> {
     const { store, lease, secrets } = this.#context;
     try {
@@ -293,7 +293,7 @@ export class ListenerDial {
     this.#redial = setTimeout(async () => {
       this.#connect();
       // The channel may have been handed over since the last dial. Mostly it was not: the dial does not wait for the answer.
-      if ((await this.#look()) && !this.#stopped) this.#follow();
+      if ((await this.#readOwner()) && !this.#stopped) this.#follow();
     }, waitMs);
   }
 
@@ -307,11 +307,11 @@ export class ListenerDial {
     this.connectNow();
   }
 
-  /** Looks who has the channel, and where. @returns whether somebody else, or another address, is to be dialled */
-  async #look(): Promise<boolean> {
+  /** Reads who has the channel, and where. @returns whether another peer, or another address, is to be dialled */
+  async #readOwner(): Promise<boolean> {
     if (!this.#keyIsKnown) return false;
     try {
-      return await this.#target.look(this.connectionKey);
+      return await this.#target.read(this.connectionKey);
     } catch (err) {
       this.#context.logger.debug({ err }, "could not look up a channel's owner; dialling the one known");
       return false;
@@ -350,7 +350,7 @@ class ChannelTarget {
     return this.#owner?.name ?? this.#listenerName;
   }
 
-  /** Where to dial, given what the phone book has of the listener itself. */
+  /** Where to dial, given what the directory has of the listener itself. */
   of(listener: ListenerAddress): ListenerAddress {
     if (this.#owner === undefined) return listener;
     const { addr, maxMessageBytes = listener.maxMessageBytes } = this.#owner;
@@ -358,12 +358,12 @@ class ChannelTarget {
   }
 
   /**
-   * Looks up the owner, and where it is.
+   * Reads the owner, and where it is.
    *
    * @returns whether another one, or another address, is to be dialled from now on
    * @throws StoreError `store_failed`
    */
-  async look(connectionKey: number): Promise<boolean> {
+  async read(connectionKey: number): Promise<boolean> {
     const found = await this.#store.channelOwner(connectionKey);
     if (found === undefined) return false;
     const before = this.#owner;

@@ -262,7 +262,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   #tellIdle(): void {
-    this.#shared.isolation.look();
+    this.#shared.isolation.handlerEnded();
     if (this.#whenIdle.length === 0 || this.channel.isHandling) return;
     for (const resolve of this.#whenIdle.splice(0)) resolve();
   }

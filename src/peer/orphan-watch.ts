@@ -1,6 +1,6 @@
 /**
  * Takes over the channels of listeners that have been away for `orphanAfterMs`: where messages wait that this peer could
- * handle as well. Several peers may watch; whoever is first has the channel, and the others find that it has an owner.
+ * handle as well. Several peers may watch; the first one has the channel, and the others find that it has an owner.
  */
 
 import { storeConstants } from "../../generated/ts/settings/peer.js";
@@ -9,10 +9,10 @@ import { type Clock, systemClock } from "../runtime/index.js";
 import type { AbsentListener } from "../store/index.js";
 import type { PeerContext } from "./context.js";
 
-/** How often it looks at the most. */
-const minLookMs = 250;
-/** How many looks fall into `orphanAfterMs`. */
-const looks = 4;
+/** The least time between two inspections. */
+const minIntervalMs = 250;
+/** How many inspections fall into `orphanAfterMs`. */
+const inspections = 4;
 
 /** What the watch needs of a running peer. */
 export type OrphanWatchContext = Pick<PeerContext, "sender" | "lease" | "logger"> & {
@@ -21,10 +21,10 @@ export type OrphanWatchContext = Pick<PeerContext, "sender" | "lease" | "logger"
 
 export class OrphanWatch {
   readonly #absences: Absences;
-  readonly #lookMs: number;
-  /** When a listener that is long away is looked at next: nothing was there to be taken over. */
+  readonly #intervalMs: number;
+  /** When a listener that is long away is inspected next: nothing was there to be taken over. */
   readonly #notBefore = new Map<string, number>();
-  #cancelLook: () => void = () => undefined;
+  #cancelNext: () => void = () => undefined;
   #endSessionWatch: () => void = () => undefined;
   #stopped = false;
 
@@ -42,27 +42,27 @@ export class OrphanWatch {
     this.#context = context;
     this.#serves = serves;
     this.#clock = clock;
-    this.#lookMs = Math.min(Math.max(orphanAfterMs / looks, minLookMs), storeConstants.pollMs);
-    this.#absences = new Absences(orphanAfterMs, 2 * this.#lookMs + minLookMs);
+    this.#intervalMs = Math.min(Math.max(orphanAfterMs / inspections, minIntervalMs), storeConstants.pollMs);
+    this.#absences = new Absences(orphanAfterMs, 2 * this.#intervalMs + minIntervalMs);
   }
 
   start(): void {
-    // Postgres that goes takes all leases with it: nobody is away because of that.
+    // Postgres that goes takes all leases with it: no listener is away because of that.
     this.#endSessionWatch = this.#context.store.on("session", () => this.#absences.forget());
-    this.#lookLater();
+    this.#inspectLater();
   }
 
   stop(): void {
     this.#stopped = true;
-    this.#cancelLook();
+    this.#cancelNext();
     this.#endSessionWatch();
   }
 
-  #lookLater(): void {
-    if (!this.#stopped) this.#cancelLook = this.#clock.setTimeout(() => void this.#look(), this.#lookMs);
+  #inspectLater(): void {
+    if (!this.#stopped) this.#cancelNext = this.#clock.setTimeout(() => void this.#inspect(), this.#intervalMs);
   }
 
-  async #look(): Promise<void> {
+  async #inspect(): Promise<void> {
     const { store, lease, logger } = this.#context;
     try {
       if (lease.state !== "held" || !lease.isWritable) {
@@ -74,15 +74,15 @@ export class OrphanWatch {
       for (const name of this.#notBefore.keys()) {
         if (!absent.some((listener) => listener.name === name)) this.#notBefore.delete(name);
       }
-      for (const name of this.#absences.looked(absent, began, this.#clock.now())) {
+      for (const name of this.#absences.inspected(absent, began, this.#clock.now())) {
         if (this.#stopped || !lease.isWritable) return;
         await this.#takeOver(name);
       }
     } catch (err) {
       this.#absences.forget();
-      logger.debug({ err }, "could not look for listeners that are away; looking again");
+      logger.debug({ err }, "could not read which listeners are away; trying again");
     } finally {
-      this.#lookLater();
+      this.#inspectLater();
     }
   }
 
@@ -109,17 +109,17 @@ export class OrphanWatch {
   }
 }
 
-/** Since when listeners have been away without a break, as far as regular looks can tell. Pure: times come from outside. */
+/** Since when listeners have been away without a break, as far as regular inspections can tell. Pure: times come from outside. */
 export class Absences {
   readonly #since = new Map<string, { readonly epoch: number | null; readonly at: number }>();
-  #lookedAt = Number.NEGATIVE_INFINITY;
+  #inspectedAt = Number.NEGATIVE_INFINITY;
 
   readonly #afterMs: number;
   readonly #maxGapMs: number;
 
   /**
    * @param afterMs how long a listener must be away
-   * @param maxGapMs looks that are further apart than this say nothing of what was between them
+   * @param maxGapMs inspections that are further apart than this say nothing of what was between them
    */
   constructor(afterMs: number, maxGapMs: number) {
     this.#afterMs = afterMs;
@@ -127,15 +127,15 @@ export class Absences {
   }
 
   /**
-   * Takes what a look found.
+   * Takes what an inspection found.
    *
-   * @param began when the look began, in ms
+   * @param began when the inspection began, in ms
    * @param ended when it was over
    * @returns the names of those that have been away long enough
    */
-  looked(absent: readonly AbsentListener[], began: number, ended: number): string[] {
-    if (began - this.#lookedAt > this.#maxGapMs) this.#since.clear();
-    this.#lookedAt = ended;
+  inspected(absent: readonly AbsentListener[], began: number, ended: number): string[] {
+    if (began - this.#inspectedAt > this.#maxGapMs) this.#since.clear();
+    this.#inspectedAt = ended;
     const before = new Map(this.#since);
     this.#since.clear();
     for (const { name, epoch } of absent) {
@@ -151,6 +151,6 @@ export class Absences {
   /** What was seen before says nothing any more. */
   forget(): void {
     this.#since.clear();
-    this.#lookedAt = Number.NEGATIVE_INFINITY;
+    this.#inspectedAt = Number.NEGATIVE_INFINITY;
   }
 }

@@ -71,7 +71,7 @@ export class Outbox {
     return this.topics.get(topic) !== undefined;
   }
 
-  /** Sends to every listener of the topic: the tickets, or the errors, in the order of the phone book. */
+  /** Sends to every listener of the topic: the tickets, or the errors, in the order of the directory. */
   async sendAll(topic: string, message: CheckedMessage): Promise<{ peer: string; ticket: Outgoing | HawserError }[]> {
     return await this.#inOrder(this.topics.get(topic) ?? this.topics.add(topic), async (known) => {
       if (known.isEmpty) throw noAddress(topic);
@@ -155,7 +155,7 @@ export class Outbox {
   async #inOrder<T>(routes: TopicRoutes, send: (routes: TopicRoutes) => Promise<T>): Promise<T> {
     const { maxSendQueueMessages } = this.#context.settings;
     if (routes.waiting >= maxSendQueueMessages) {
-      throw new PeerError("busy", `${routes.waiting} sends to "${routes.topic}" wait for the phone book already`);
+      throw new PeerError("busy", `${routes.waiting} sends to "${routes.topic}" wait for the directory already`);
     }
     routes.waiting += 1;
     routes.isOnlyWatched = false;
@@ -174,7 +174,7 @@ export class Outbox {
     }
   }
 
-  /** Nobody can be reached, and nobody was used before: whoever is durable and has the least to do, else the first. */
+  /** No listener can be reached, and none was used before: the durable one with the least to do, else the first. */
   async #chooseForLater(routes: TopicRoutes): Promise<Candidate | undefined> {
     const { store, logger } = this.#context;
     const durable = routes.all.filter((candidate) => candidate.durable);
@@ -222,8 +222,8 @@ export class Outbox {
     await this.topics.reloadAll();
   }
 
-  /** Reads all topics again, and forgets the links that nobody has needed since the last call. */
-  async look(): Promise<void> {
+  /** Reads all topics again, and forgets the links that were not needed since the last call. */
+  async refresh(): Promise<void> {
     await this.topics.reloadAll((routes) => routes.ready || routes.isOnlyWatched);
     if (!this.#closed) this.links.forgetIdle((name) => this.topics.isListed(name));
   }
@@ -231,7 +231,7 @@ export class Outbox {
   /** Notifications can be missed: the slow poll finds what they told. */
   #pollLater(): void {
     this.#poll = setTimeout(async () => {
-      await this.look();
+      await this.refresh();
       if (!this.#closed) this.#pollLater();
     }, storeConstants.pollMs);
     this.#poll.unref();

@@ -1,5 +1,5 @@
 /**
- * A peer: a process that exchanges messages with others directly over TCP, with Postgres as phone book, offline queue and
+ * A peer: a process that exchanges messages with others directly over TCP, with Postgres as directory, offline queue and
  * ack ledger.
  */
 
@@ -34,7 +34,7 @@ import { abortable, abortedBefore, type Outgoing } from "./outgoing.js";
 import { endsWithin, openPeerStore, RunningPeer } from "./running-peer.js";
 import { type PeerStatus, StatusEmitter } from "./status.js";
 
-/** A listener of a topic, as the phone book has it. */
+/** A listener of a topic, as the directory has it. */
 export interface ListenerEntry {
   /** host:port */
   readonly address: string;
@@ -83,7 +83,7 @@ export class Peer implements AsyncDisposable {
     return this.#bound;
   }
 
-  /** The address in the phone book; empty while the peer is not running. */
+  /** The address in the directory; empty while the peer is not running. */
   get publishedAddress(): string {
     return this.#running?.publishedAddress ?? "";
   }
@@ -114,7 +114,7 @@ export class Peer implements AsyncDisposable {
   }
 
   /**
-   * Starts: migrates the database where needed, takes the name, binds the socket, enters the phone book, and hands what
+   * Starts: migrates the database where needed, takes the name, binds the socket, enters the directory, and hands what
    * comes to `handler`. Without a handler the peer only sends; messages for it wait in the store. Does nothing when it
    * is running already.
    *
@@ -228,7 +228,7 @@ export class Peer implements AsyncDisposable {
     return await this.#withStore(async (store) => (await store.listenersOf(topic)).length > 0);
   }
 
-  /** The topic's listeners in the phone book, in the order of their addresses. */
+  /** The topic's listeners in the directory, in the order of their addresses. */
   async listAddresses(topic: string): Promise<ListenerEntry[]> {
     checkTopic(topic);
     const listeners = await this.#withStore((store) => store.listenersOf(topic));
@@ -256,7 +256,7 @@ export class Peer implements AsyncDisposable {
     await this.#withStore((store) => store.clearStoredMessages(this.#sender));
   }
 
-  /** Takes all listeners of this peer's source topic out of the phone book. @throws as {@link clearStoredMessages} */
+  /** Takes all listeners of this peer's source topic out of the directory. @throws as {@link clearStoredMessages} */
   async clearAddressesOfTopic(): Promise<void> {
     this.#checkStopped("addresses");
     await this.#withStore((store) => store.clearAddressesOfTopic(this.#sender));
@@ -264,7 +264,7 @@ export class Peer implements AsyncDisposable {
 
   /**
    * Stops: refuses new sends, waits for running handlers, stores what is unconfirmed, tells everybody goodbye, leaves the
-   * phone book and gives the name back. All pending promises settle. `run` may follow.
+   * directory and gives the name back. All pending promises settle. `run` may follow.
    *
    * Ends by the deadline, whatever Postgres or a handler does; half a second is the least that it takes where Postgres does
    * not answer. What did not end by then is given up: a name that could not be given back is free when the connection has

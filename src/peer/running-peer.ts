@@ -1,8 +1,8 @@
 /**
  * One run of a peer, from taking its name to giving it back. A {@link Peer} has at most one.
  *
- *     start: store, migrations ▶ lease ▶ cursors, socket ▶ phone book ▶ running
- *     stop:  no new sends ▶ handlers end ▶ everything unconfirmed stored ▶ cursors committed ▶ Goodbye ▶ phone book ▶ lease
+ *     start: store, migrations ▶ lease ▶ cursors, socket ▶ directory ▶ running
+ *     stop:  no new sends ▶ handlers end ▶ everything unconfirmed stored ▶ cursors committed ▶ Goodbye ▶ directory ▶ lease
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { PeerError } from "../errors/index.js";
@@ -49,7 +49,7 @@ export class RunningPeer {
     maxMs: storeConstants.storeRetryMaxMs,
   });
   readonly #unlisten: (() => void)[];
-  /** Served topics whose entry in the phone book may have gone. */
+  /** Served topics whose entry in the directory may have gone. */
   readonly #perhapsUnlisted = new Set<string>();
   /** What it does for the mesh while it runs. */
   readonly #duties: { start(): void; stop(): void }[];
@@ -95,7 +95,7 @@ export class RunningPeer {
       store.on("catalog", ({ topic, clientName, operation }) => {
         if (clientName !== options.name) return;
         if (operation === "delete") this.#stayListed([topic]);
-        // Whoever hands this peer's channels over writes its rows of the phone book, too.
+        // Handing this peer's channels over writes its rows of the directory, too.
         if (operation !== "insert") this.#checkEpoch();
       }),
       store.on("session", (state) => {
@@ -204,7 +204,7 @@ export class RunningPeer {
       try {
         await this.store.unregister(this.lease, { keepDurable: true });
       } catch (error) {
-        this.#run.logger.warn({ err: error }, "could not leave the phone book; senders will find out by dialling");
+        this.#run.logger.warn({ err: error }, "could not leave the directory; senders will find out by dialling");
       }
     }
     await this.lease.release({ clean: clean && !this.#lost });
@@ -225,13 +225,13 @@ export class RunningPeer {
     await this.store.registerListener(this.lease, { ...this.#registration(), topics: this.#servedTopics() });
   }
 
-  /** Somebody may have cleared the addresses of topics that this peer serves: it enters itself again. */
+  /** The addresses of topics that this peer serves may have been cleared: it enters itself again. */
   #stayListed(topics: readonly string[]): void {
     for (const topic of topics) this.#perhapsUnlisted.add(topic);
-    this.#lookIfListed();
+    this.#checkListed();
   }
 
-  readonly #lookIfListed = oneAtATime(async () => {
+  readonly #checkListed = oneAtATime(async () => {
     const { options, logger } = this.#run;
     const topics = [...this.#perhapsUnlisted];
     this.#perhapsUnlisted.clear();
@@ -252,10 +252,10 @@ export class RunningPeer {
       }
       if (!isMissing || this.#ended) return;
       await this.#register();
-      // Stopped meanwhile: the phone book may have been left before.
+      // Stopped meanwhile: the directory may have been left before.
       if (this.#ended) await this.store.unregister(this.lease, { keepDurable: true });
     } catch (error) {
-      if (!this.#ended) logger.warn({ err: error, topics }, "could not enter the phone book again");
+      if (!this.#ended) logger.warn({ err: error, topics }, "could not enter the directory again");
     }
   });
 
@@ -268,7 +268,7 @@ export class RunningPeer {
     ];
   }
 
-  /** Somebody may have handed over the channels of this peer while it runs, and raised its epoch. */
+  /** The channels of this peer may have been handed over while it runs, and its epoch raised. */
   readonly #checkEpoch = oneAtATime(async () => {
     const { store, lease } = this;
     try {
@@ -276,7 +276,7 @@ export class RunningPeer {
       // Greater, not other: a server that a failover has left behind may still answer with an older one.
       if (lease.state === "held" && (epoch ?? 0) > lease.epoch) this.#nameLost("its channels were handed over");
     } catch (err) {
-      this.#run.logger.debug({ err }, "could not look at the own epoch; the next write will tell");
+      this.#run.logger.debug({ err }, "could not read the own epoch; the next write will tell");
     }
   });
 

@@ -264,7 +264,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#arm();
   }
 
-  /** After every event: the next deadline, and whoever waits for the end. */
+  /** After every event: the next deadline, and the callers that wait for the end. */
   #arm(): void {
     if (this.#stopped) return;
     this.#timer.arm(this.#channel.deadline());

@@ -60,7 +60,7 @@ export class SenderLinks {
 
   /**
    * Forgets links that nobody needs: where nothing waits, nobody is connected, nothing was sent since the last call, and
-   * `isListed` says that the phone book does not have the listener. The next send opens a new one.
+   * `isListed` says that the directory does not have the listener. The next send opens a new one.
    */
   forgetIdle(isListed: (listenerName: string) => boolean): void {
     for (const [name, link] of this.#links) {
@@ -76,7 +76,7 @@ export class SenderLinks {
     return candidates.some(({ name }) => link.hasOwner(name) && this.#links.get(name)?.dial.isHandedOver !== true);
   }
 
-  /** A channel was handed over: whoever does that announces it to its sender, too. */
+  /** A channel was handed over, which is announced to its sender, too. */
   handedOver(connectionKey: number): void {
     for (const link of this.#links.values()) if (link.hasKey(connectionKey)) void link.dial.lookForOwner();
   }

@@ -36,14 +36,14 @@ export type PeerStatus =
   | { readonly kind: "sender_busy"; readonly topic: string; readonly peer: string; readonly message: string }
   /** Stored messages could not be read, or a cursor not be written; it is tried again. */
   | { readonly kind: "listener_store_error"; readonly message: string; readonly error: HawserError }
-  /** Somebody dialled this peer and was not let in. */
+  /** A dialler was refused. */
   | {
       readonly kind: "handshake_refused";
       readonly address: string;
       readonly code: HawserError["code"];
       readonly message: string;
     }
-  /** Messages of a channel are nowhere: somebody deleted them. */
+  /** Messages of a channel are nowhere: they were deleted. */
   | {
       readonly kind: "gap";
       readonly peer: string;

@@ -2,7 +2,7 @@ import type { PeerContext } from "./context.js";
 import type { SenderLinks } from "./sender-links.js";
 import { type Candidate, TopicRoutes } from "./topic-routes.js";
 
-/** What a running peer has read of the phone book: the topics that it sends to, and those that it serves with others. */
+/** What a running peer has read of the directory: the topics that it sends to, and those that it serves with others. */
 export class TopicDirectory {
   readonly #topics = new Map<string, TopicRoutes>();
   #closed = false;
@@ -41,7 +41,7 @@ export class TopicDirectory {
     if (this.#topics.get(topic)?.isOnlyWatched === true) this.#topics.delete(topic);
   }
 
-  /** Reads the topic's listeners again. @returns whether there is one in the phone book */
+  /** Reads the topic's listeners again. @returns whether there is one in the directory */
   async refresh(topic: string): Promise<boolean> {
     const routes = this.#topics.get(topic) ?? this.add(topic);
     routes.isOnlyWatched = false;
@@ -59,7 +59,7 @@ export class TopicDirectory {
     }
   }
 
-  /** Whether the phone book has the listener under a topic that is sent to. */
+  /** Whether the directory has the listener under a topic that is sent to. */
   isListed(name: string): boolean {
     for (const { listed, isOnlyWatched } of this.#topics.values()) {
       if (!isOnlyWatched && listed.some((listener) => listener.name === name)) return true;
@@ -73,7 +73,7 @@ export class TopicDirectory {
   }
 
   /**
-   * Reads what the catalog has of a topic, one reading at a time, so that none overtakes another: whoever waited for one
+   * Reads what the catalog has of a topic, one reading at a time, so that none overtakes another: a caller that waited for one
    * finds its routes remembered. All who ask before it begins share it.
    */
   load(routes: TopicRoutes): Promise<void> {
@@ -86,7 +86,7 @@ export class TopicDirectory {
     return next;
   }
 
-  /** The same where nobody waits for it. */
+  /** The same where no caller waits for it. */
   async reload(routes: TopicRoutes): Promise<void> {
     try {
       if (!this.#closed) await this.load(routes);
@@ -100,7 +100,7 @@ export class TopicDirectory {
     await Promise.all([...this.#topics.values()].filter(wanted).map((routes) => this.reload(routes)));
   }
 
-  /** Reads a topic's key and listeners, remembers those in the phone book as met, and opens links to them. */
+  /** Reads a topic's key and listeners, remembers those in the directory as met, and opens links to them. */
   async #read(routes: TopicRoutes): Promise<void> {
     const { store, sender } = this.#context;
     const { topic, isOnlyWatched } = routes;

@@ -1,6 +1,6 @@
 /**
- * Which listener of a topic gets a message: the phone book's listeners in turn, those known to be down left out, and
- * the ones this sender has met before when nobody can be reached.
+ * Which listener of a topic gets a message: the directory's listeners in turn, those known to be down left out, and
+ * the ones this sender has met before when none can be reached.
  */
 import type { Listener, Route } from "../store/index.js";
 import type { SenderLink } from "./sender-link.js";
@@ -13,7 +13,7 @@ interface OpenLinks {
 /** A listener of a topic as the router knows it. */
 export interface Candidate {
   readonly name: string;
-  /** Undefined when it is not in the phone book: then it is only stored for. */
+  /** Undefined when it is not in the directory: then it is only stored for. */
   readonly addr: string | undefined;
   readonly maxMessageBytes: number;
   readonly durable: boolean;
@@ -24,9 +24,9 @@ export interface Candidate {
 /** The listeners of one topic and whose turn it is. */
 export class TopicRoutes {
   topicKey = 0;
-  /** In the phone book, in the order of their addresses. */
+  /** In the directory, in the order of their addresses. */
   listed: readonly Candidate[] = [];
-  /** Met before, and not in the phone book now. */
+  /** Met before, and not in the directory now. */
   away: readonly Candidate[] = [];
   /** Everything is known that a send needs: keys, listeners, links. */
   ready = false;
@@ -75,7 +75,7 @@ export class TopicRoutes {
   /**
    * Whose turn it is among those that can be reached, its link looked up; else the one last used.
    *
-   * @returns undefined when nobody can be reached and nobody was used before
+   * @returns undefined when no listener can be reached and none was used before
    */
   choose(links: OpenLinks): Candidate | undefined {
     const { listed } = this;

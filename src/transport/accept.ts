@@ -264,7 +264,7 @@ export class AcceptedSocket implements FrameReceiver {
     socket.writer.write({ $case: "welcome", value: welcome });
     const handlers = options.onConnection(new ListenerConnection(socket, hello, remoteAddress), hello);
     this.#cancelTimeout();
-    // Whoever makes the handlers may have refused or destroyed the connection already.
+    // The maker of the handlers may have refused or destroyed the connection already.
     if (socket.isOver) return;
     this.#state = "done";
     socket.establish(listenerReceiver(socket, hello, maxMessageBytes, handlers), {

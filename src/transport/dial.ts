@@ -54,7 +54,7 @@ export interface Dialled {
 /**
  * Dials a listener.
  *
- * A refusal is not proved: before acting on `fenced` for good, look at the own epoch in the catalog.
+ * A refusal is not proved: before acting on `fenced` for good, read the own epoch in the catalog.
  *
  * @throws TransportError (as a rejection)
  * - with the code of the listener's Refuse: `unauthenticated`, `wrong_peer`, `fenced`, `busy`, …
@@ -178,7 +178,7 @@ class Attempt implements FrameReceiver {
       maxFrameBytesIn: protocolConstants.frameOverheadBytes,
       maxFrameBytesOut: welcome.maxMessageBytes + protocolConstants.frameOverheadBytes,
     });
-    // What came together with Welcome waits until whoever awaits the promise has the connection.
+    // What came together with Welcome waits until the caller has the connection.
     socket.pause();
     setImmediate(() => socket.resume());
     this.#resolve({ connection, welcome });

@@ -1,7 +1,7 @@
 /**
  * Handshakes under way whose dialler has not proved anything yet: how many there are, and which one gives way.
  *
- * Strangers can open connections faster than they time out. Whoever has most of them loses its oldest to a newcomer: an
+ * Strangers can open connections faster than they time out. The origin with most of them loses its oldest to a newcomer: an
  * honest dialler needs milliseconds, and is rarely the oldest of an address that has many.
  */
 import { isIPv6 } from "node:net";

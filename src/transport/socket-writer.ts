@@ -1,5 +1,5 @@
 /**
- * The writing half of a connection: frames written in one tick leave in one socket write, and whoever writes is told when
+ * The writing half of a connection: frames written in one tick leave in one socket write, and the writer is told when
  * the socket cannot keep up.
  */
 import type { Socket } from "node:net";
@@ -76,7 +76,7 @@ export class SocketWriter {
   /** Writes an Ack, unless a newer one replaces it before it leaves. @throws WireError as `FrameEncoder.append` */
   writeAck(ack: Ack): void {
     if (this.#ended) return;
-    // Now, when whoever made a mistake can still hear of it.
+    // Now, when the caller who made a mistake can still hear of it.
     checkFrame({ $case: "ack", value: ack });
     this.#latestAck = ack;
     this.#schedule();

@@ -3,7 +3,7 @@
  *
  * Files are read again from time to time and before each dial, whole: modification times say little where files are
  * renamed or symbolic links turned, as Kubernetes and cert-manager do. What is read is used only if it is complete and
- * belongs together; until then the old stays in use. Connections keep what they were made with. Nobody waits long for a
+ * belongs together; until then the old stays in use. Connections keep what they were made with. No caller waits long for a
  * file system that does not answer: what was read before is good enough to go on with.
  */
 import { createHash } from "node:crypto";
@@ -90,7 +90,7 @@ export class TlsCredentials {
 
   /**
    * Reads the files again, and resolves when that is done, or after `tlsReloadWaitMs`: the reading goes on then, and
-   * whoever comes before its end does not wait for it. Never rejects: what cannot be used is told to the listeners.
+   * a call before its end does not wait for it. Never rejects: what cannot be used is told to the listeners.
    */
   async refresh(): Promise<void> {
     if (this.#late) return;

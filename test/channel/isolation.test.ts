@@ -33,10 +33,10 @@ describe("isolation", () => {
     enter("a");
     expect(log).toEqual(["holder a"]);
     expect([isolation.holdsUp("a"), isolation.holdsUp("b")]).toEqual([false, true]);
-    isolation.look();
+    isolation.handlerEnded();
     running.delete("b");
-    isolation.look();
-    isolation.look();
+    isolation.handlerEnded();
+    isolation.handlerEnded();
     expect(log).toEqual(["holder a", "a begins"]);
   });
 

@@ -15,46 +15,46 @@ describe("absences", () => {
 
   it("are long enough when every look within the time has found them", () => {
     const absences = made();
-    expect(absences.looked([away("b")], 0, 10)).toEqual([]);
-    expect(absences.looked([away("b")], 500, 510)).toEqual([]);
+    expect(absences.inspected([away("b")], 0, 10)).toEqual([]);
+    expect(absences.inspected([away("b")], 500, 510)).toEqual([]);
     // From the end of the look that saw it first.
-    expect(absences.looked([away("b")], 1_009, 1_010)).toEqual([]);
-    expect(absences.looked([away("b")], 1_510, 1_511)).toEqual(["b"]);
+    expect(absences.inspected([away("b")], 1_009, 1_010)).toEqual([]);
+    expect(absences.inspected([away("b")], 1_510, 1_511)).toEqual(["b"]);
   });
 
   it("begin again when one look did not find them", () => {
     const absences = made();
-    absences.looked([away("b")], 0, 0);
-    absences.looked([], 500, 500);
-    expect(absences.looked([away("b")], 1_000, 1_000)).toEqual([]);
-    absences.looked([away("b")], 1_500, 1_500);
-    expect(absences.looked([away("b")], 2_000, 2_000)).toEqual(["b"]);
+    absences.inspected([away("b")], 0, 0);
+    absences.inspected([], 500, 500);
+    expect(absences.inspected([away("b")], 1_000, 1_000)).toEqual([]);
+    absences.inspected([away("b")], 1_500, 1_500);
+    expect(absences.inspected([away("b")], 2_000, 2_000)).toEqual(["b"]);
   });
 
   it("begin again when the listener has another epoch: it was there in between", () => {
     const absences = made();
-    absences.looked([away("b", 1)], 0, 0);
-    absences.looked([away("b", 2)], 500, 500);
-    expect(absences.looked([away("b", 2)], 1_000, 1_000)).toEqual([]);
-    expect(absences.looked([away("b", 2)], 1_500, 1_500)).toEqual(["b"]);
+    absences.inspected([away("b", 1)], 0, 0);
+    absences.inspected([away("b", 2)], 500, 500);
+    expect(absences.inspected([away("b", 2)], 1_000, 1_000)).toEqual([]);
+    expect(absences.inspected([away("b", 2)], 1_500, 1_500)).toEqual(["b"]);
   });
 
   it("begin again after a pause in which nobody looked", () => {
     const absences = made();
-    absences.looked([away("b")], 0, 0);
-    expect(absences.looked([away("b")], 5_000, 5_000)).toEqual([]);
+    absences.inspected([away("b")], 0, 0);
+    expect(absences.inspected([away("b")], 5_000, 5_000)).toEqual([]);
     absences.forget();
-    expect(absences.looked([away("b")], 5_500, 5_500)).toEqual([]);
-    expect(absences.looked([away("b")], 6_000, 6_000)).toEqual([]);
-    expect(absences.looked([away("b")], 6_500, 6_500)).toEqual(["b"]);
+    expect(absences.inspected([away("b")], 5_500, 5_500)).toEqual([]);
+    expect(absences.inspected([away("b")], 6_000, 6_000)).toEqual([]);
+    expect(absences.inspected([away("b")], 6_500, 6_500)).toEqual(["b"]);
   });
 
   it("are counted for each listener, also for a name that was never taken", () => {
     const absences = made();
-    absences.looked([away("b", null)], 0, 0);
-    absences.looked([away("b", null), away("c")], 500, 500);
-    expect(absences.looked([away("b", null), away("c")], 1_000, 1_000)).toEqual(["b"]);
-    expect(absences.looked([away("b", null), away("c")], 1_500, 1_500)).toEqual(["b", "c"]);
+    absences.inspected([away("b", null)], 0, 0);
+    absences.inspected([away("b", null), away("c")], 500, 500);
+    expect(absences.inspected([away("b", null), away("c")], 1_000, 1_000)).toEqual(["b"]);
+    expect(absences.inspected([away("b", null), away("c")], 1_500, 1_500)).toEqual(["b", "c"]);
   });
 });
 

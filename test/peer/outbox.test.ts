@@ -55,12 +55,12 @@ describe("the outbox of a peer", () => {
         expect(await send(`books${n}`)).toEqual({ outcome: "stored", peer: `books${n}-1` });
       }
       await world.query("DELETE FROM hawser.topic_addr");
-      await outbox.look();
+      await outbox.refresh();
       expect(outbox.links.size).toBe(20);
       expect(await send("books7")).toEqual({ outcome: "stored", peer: "books7-1" });
-      await outbox.look();
+      await outbox.refresh();
       expect(outbox.links.size).toBe(1);
-      await outbox.look();
+      await outbox.refresh();
       expect(outbox.links.size).toBe(0);
     });
 
@@ -68,8 +68,8 @@ describe("the outbox of a peer", () => {
       await world.list("books", "books-1");
       await send("books");
       await world.query("DELETE FROM hawser.topic_addr");
-      await outbox.look();
-      await outbox.look();
+      await outbox.refresh();
+      await outbox.refresh();
       expect(outbox.links.size).toBe(0);
       expect(await send("books")).toEqual({ outcome: "stored", peer: "books-1" });
       expect(await world.query("SELECT number FROM hawser.conn_messages ORDER BY 1")).toEqual([
@@ -84,16 +84,16 @@ describe("the outbox of a peer", () => {
       await send("books");
       await send("toys");
       await world.query("DELETE FROM hawser.topic_addr WHERE topic = 'toys'");
-      await outbox.look();
+      await outbox.refresh();
       outbox.setMayStore(false);
       const waits = send("toys");
       await eventually("the message waits", () => (outbox.links.get("toys-1")?.isIdle() ?? true) === false);
-      await outbox.look();
-      await outbox.look();
+      await outbox.refresh();
+      await outbox.refresh();
       expect(outbox.links.size).toBe(2);
       outbox.setMayStore(true);
       expect(await waits).toEqual({ outcome: "stored", peer: "toys-1" });
-      await outbox.look();
+      await outbox.refresh();
       expect(outbox.links.size).toBe(1);
     });
   });

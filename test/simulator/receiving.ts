@@ -493,7 +493,7 @@ export class Receiving {
   }
 
   #arm(incoming: Incoming): void {
-    this.#isolation.look();
+    this.#isolation.handlerEnded();
     if (incoming.isolated && !incoming.channel.isUnderSuspicion) {
       incoming.isolated = false;
       this.#isolation.leave(incoming);
