@@ -1,12 +1,17 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { errorTable } from "../../generated/ts/errors/errors.js";
+import { FrameSchema } from "../../generated/ts/es/hawser/peer/v1/frames_pb.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { conversationVectors, handshakeVectors } from "./vectors.js";
 
 const text = readFileSync(new URL("../../docs/protocol.md", import.meta.url), "utf8");
 
 describe("docs/protocol.md", () => {
+  it("names every kind of frame", () => {
+    for (const { message } of FrameSchema.oneofs[0]!.fields) expect(text).toMatch(new RegExp(`\\b${message!.name}\\b`));
+  });
+
   it("gives the numbers of the spec", () => {
     const rows = [...text.matchAll(/^\| `(\w+)` \| `?([\w]+)`? \| /gm)].map(([, name, value]) => [name, value]);
     expect(rows.length).toBeGreaterThanOrEqual(8);

@@ -1,4 +1,5 @@
-import { fromBinary, fromJson, toBinary, toJson } from "@bufbuild/protobuf";
+import { type DescMessage, fromBinary, fromJson, ScalarType, toBinary, toJson } from "@bufbuild/protobuf";
+import { FieldOptions_JSType } from "@bufbuild/protobuf/wkt";
 import { describe, expect, it } from "vitest";
 import { FrameSchema } from "../../generated/ts/es/hawser/peer/v1/frames_pb.js";
 import {
@@ -59,6 +60,27 @@ describe("the vectors of frames", () => {
     for (const { frameHex } of [...allFrames, ...acceptedVectors, ...refusedVectors]) {
       expect(Number.parseInt(frameHex.slice(0, 8), 16)).toBe(frameHex.length / 2 - 4);
     }
+  });
+});
+
+describe("the frames of the spec", () => {
+  const kinds = FrameSchema.oneofs[0]!.fields.map((field) => field.message!);
+
+  it("say of every field of 64 bits whether JavaScript has it as a number or as text", () => {
+    const silent = (message: DescMessage): string[] =>
+      message.fields.flatMap((field) => {
+        if (field.message !== undefined) return silent(field.message);
+        const isLong = field.scalar === ScalarType.UINT64 || field.scalar === ScalarType.INT64;
+        const jstype = field.proto.options?.jstype ?? FieldOptions_JSType.JS_NORMAL;
+        return isLong && jstype === FieldOptions_JSType.JS_NORMAL ? [`${message.name}.${field.name}`] : [];
+      });
+    expect(kinds.flatMap(silent)).toEqual([]);
+  });
+
+  it("nest messages in none but a Batch, of which the decoder knows it", () => {
+    // Of another kind: src/wire/frame-decoder.ts has to walk them, too.
+    const nesting = kinds.filter(({ fields }) => fields.some(({ message }) => message !== undefined));
+    expect(nesting.map(({ name }) => name)).toEqual(["Batch"]);
   });
 });
 
