@@ -24,7 +24,7 @@ const usage = `Usage: npm run test:mutants -- [--sample N] [--seed S] [--part FO
 
 /** How long tests may take without a mutant. With one, which may make a loop endless: so many times as long, and 10 s. */
 const untouchedDeadlineMs = 900_000;
-const patience = 5;
+const timeLimitFactor = 5;
 
 /** How long a process may take to end in good order. */
 const stopMs = 10_000;
@@ -112,7 +112,7 @@ async function measure(tester: Tester, { folder, rings }: Part): Promise<Ring[]>
     }
     const tookMs = performance.now() - startedAt;
     console.error(`${answer.tests} tests in ${(tookMs / 1000).toFixed(1)} s`);
-    measured.push({ paths, deadlineMs: 10_000 + patience * tookMs });
+    measured.push({ paths, deadlineMs: 10_000 + timeLimitFactor * tookMs });
   }
   return measured;
 }

@@ -28,7 +28,7 @@ export interface DevAnnouncement {
   readonly directory: string | null;
 }
 
-/** Where the servers are at each start, unless somebody else has the port; below those that systems give out. */
+/** Where the servers are at each start, unless another program has the port; below those that systems give out. */
 const usualPorts = { port: 15_432, "nats-port": 14_222 } as const;
 
 /** How long a second Ctrl-C waits for the database that gets its definition of the NATS server back. */
@@ -153,7 +153,7 @@ async function start(
   options: DevOptions,
 ): Promise<{ stack: DevStack; gateway: DevGateway; log: LogOutput }> {
   const onProgress = (message: string) => print(process.stderr, pc.dim(printable(message)));
-  // Whoever presses Ctrl-C twice does not want to wait; the watchdog clears up.
+  // A person who presses Ctrl-C twice does not want to wait; the watchdog clears up.
   const leave = () => process.exit(130);
   request.hurry.addEventListener("abort", leave);
   try {
@@ -206,7 +206,7 @@ function announce(stack: DevStack, { serve, otherNats }: DevGateway, json: boole
     lines.push(`Data and logs  ${printable(stack.directory)}`);
     if (serve !== undefined) lines.push(`Log of hawser serve  ${printable(join(stack.directory, serveLog))}`);
   }
-  // Whoever has named a server of their own has set the variable already.
+  // A person who has named a server of their own has set the variable already.
   if (!process.env["HAWSER_DATABASE_URL"]) {
     lines.push('For programs, the other commands, and psql "$HAWSER_DATABASE_URL":');
     lines.push(`  export HAWSER_DATABASE_URL=${stack.databaseUrl}`);

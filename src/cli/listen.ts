@@ -27,7 +27,7 @@ const args = {
   subscribe: { type: "string", valueHint: "TOPIC", description: "A further topic; may be given several times" },
   durable: {
     type: "boolean",
-    description: "Stay in the phone book when stopped, so that also senders that never met it store for it",
+    description: "Stay in the directory when stopped, so that also senders that never met it store for it",
   },
   count: { type: "string", valueHint: "N", description: "End after N messages" },
   timeout: {

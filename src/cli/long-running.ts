@@ -158,7 +158,7 @@ export class LogOutput {
    * @throws the system's error if the file cannot be opened
    */
   constructor(level: string, file?: string) {
-    // Whoever touches it makes the pipe one that is not waited for; else a reader that hangs would hold a thread.
+    // Touching it makes the pipe one that is not waited for; else a reader that hangs would hold a thread.
     if (file === undefined) void process.stderr.fd;
     const destination = pino.destination({
       ...(file === undefined ? { fd: 2 } : { fd: openSync(file, "a", 0o644) }),

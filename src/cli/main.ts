@@ -6,7 +6,7 @@ import { CliError, errorTable } from "../errors/index.js";
 import { describeError, isGone, print } from "./output.js";
 import { runCli } from "./run.js";
 
-// Whoever reads may leave: then there is nothing to say, and nobody to say it to. Any other failure to write must show
+// The reader may leave: then there is nothing to say, and no one to say it to. Any other failure to write must show
 // in the exit status, also when it comes after everything else is done.
 const { exitStatus } = errorTable.output_failed;
 let unwritten: Error | undefined;

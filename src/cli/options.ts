@@ -99,7 +99,7 @@ const tlsOption = {
     valueHint: "FILE",
     description: "The authorities of the other peers' certificates (PEM). Default: those that Node trusts",
   },
-  "tls-mutual": { type: "boolean", description: "Whoever dials must show a certificate, too" },
+  "tls-mutual": { type: "boolean", description: "A peer that dials must show a certificate, too" },
   "tls-server-name": {
     type: "string",
     valueHint: "HOST",
@@ -209,7 +209,7 @@ export function watch(peer: Peer): { readonly lostName: () => HawserError | unde
   return { lostName: () => lost };
 }
 
-/** Whoever was turned away because of the moment tries again by itself. */
+/** A peer that was refused because of the moment tries again by itself. */
 function passes(status: PeerStatus): boolean {
   return status.kind === "handshake_refused" && errorTable[status.code].retryable;
 }

@@ -20,7 +20,7 @@ export const reassign = withExamples(
       name: "reassign",
       description:
         "Hand the channels of a listener over to another one. What is stored goes along, senders find the new listener " +
-        "by themselves, and the old one leaves the phone book. If FROM has channels that were made for TO, only these go: " +
+        "by themselves, and the old one leaves the directory. If FROM has channels that were made for TO, only these go: " +
         "that is the way back",
     },
     args: {

@@ -59,7 +59,7 @@ export const secret = withExamples(
   [
     ["hawser secret list", "Which secrets are valid, and how old they are"],
     ["hawser secret rotate", "Add a new one; nothing is interrupted"],
-    ["hawser secret retire", "Some time later, turn away whoever knows only the older"],
+    ["hawser secret retire", "Some time later, refuse peers that know only the older"],
   ],
 );
 

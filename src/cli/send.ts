@@ -75,7 +75,7 @@ async function run(given: ParsedArgs<typeof args>, headers: [string, string][], 
   }
   const delivery = given["at-most-once"] ? "at-most-once" : "at-least-once";
   const options: SendOptions = { delivery, ...(headers.length > 0 && { headers }) };
-  // Before anything is started: whoever types takes their time.
+  // Before anything is started: a person who types takes their time.
   const input = lines ? standardInput() : undefined;
   const message = input === undefined ? await messageOf(payload, base64) : undefined;
   let watched: ReturnType<typeof watch> | undefined;
@@ -163,7 +163,7 @@ export interface SendingPeer {
 }
 
 /**
- * Starts it. It is not in the phone book: what others send to the topic `from` goes to those who serve it.
+ * Starts it. It is not in the directory: what others send to the topic `from` goes to those who serve it.
  *
  * @throws HawserError as {@link Peer.run}
  */

@@ -1,5 +1,5 @@
 /**
- * `hawser topics`: the phone book.
+ * `hawser topics`: the directory of listeners.
  */
 import { defineCommand } from "citty";
 import { listTopics, withCommandDatabase } from "../store/index.js";
@@ -23,7 +23,7 @@ export const topics = withExamples(
       const rows = await withCommandDatabase(databaseUrlOf(args), listTopics);
       await printRows(rows, {
         json: args.json ?? false,
-        none: "No listener is in the phone book.",
+        none: "No listener is in the directory.",
         columns: [
           { head: "TOPIC", cell: ({ topic }) => topic },
           { head: "LISTENER", cell: ({ name }) => name },

@@ -23,7 +23,7 @@ export interface ChosenPort {
 }
 
 /**
- * The port to start a server with. Whoever uses it must be ready to find it taken.
+ * The port to start a server with. The caller must be ready to find it taken.
  *
  * @param flag of `hawser dev`, which names another one
  * @throws DevError `bind_failed` if no other one will do, and it is taken
@@ -38,7 +38,7 @@ export async function portFor(flag: string, wish: PortWish | undefined): Promise
   );
 }
 
-/** A TCP port of 127.0.0.1 that was free a moment ago. Whoever uses it must be ready to find it taken. */
+/** A TCP port of 127.0.0.1 that was free a moment ago. The caller must be ready to find it taken. */
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = range.first + Math.floor(Math.random() * (range.last - range.first));

@@ -13,7 +13,7 @@ import { delimiter, dirname, join, resolve } from "node:path";
 import { DevError } from "../errors/index.js";
 
 /** A signal, and how long it is given before a stronger one follows. The strongest, SIGKILL, follows all of them. */
-type StopStep = readonly [signal: NodeJS.Signals, patienceMs: number];
+type StopStep = readonly [signal: NodeJS.Signals, timeoutMs: number];
 
 /** SIGINT is Postgres's fast shutdown: it ends the sessions and writes a checkpoint. SIGQUIT does without both. */
 const inOrder: readonly StopStep[] = [
@@ -30,7 +30,7 @@ export interface ServerCommand {
   readonly args: readonly string[];
   /** The whole environment: nothing of ours is inherited, because variables such as PGPORT would change the server. */
   readonly env: Record<string, string>;
-  /** Whom to run as, where that is not ourselves. */
+  /** The account to run as, if it is not that of this process. */
   readonly account?: Account | undefined;
   /** The file its output is appended to. */
   readonly logFile: string;
@@ -109,12 +109,12 @@ export class ServerProcess {
 
   /** Stops it, by stronger means when weaker ones take too long; resolves when it has ended. */
   async stop(options: { readonly immediately: boolean }): Promise<void> {
-    for (const [signal, patienceMs] of options.immediately ? atOnce : inOrder) {
+    for (const [signal, timeoutMs] of options.immediately ? atOnce : inOrder) {
       if (this.#end !== undefined) return;
       this.#child.kill(signal);
       let timer: NodeJS.Timeout | undefined;
       const timeout = new Promise<void>((resolve) => {
-        timer = setTimeout(resolve, patienceMs);
+        timer = setTimeout(resolve, timeoutMs);
       });
       await Promise.race([this.ended, timeout]);
       clearTimeout(timer);
@@ -153,7 +153,7 @@ export interface Account {
 }
 
 /**
- * Whom Postgres runs as: undefined means as this process; as root it is the system's `nobody` (65534 where there is no
+ * The account that Postgres runs as: undefined means as this process; as root it is the system's `nobody` (65534 where there is no
  * such entry).
  */
 export function serverAccount(): Account | undefined {

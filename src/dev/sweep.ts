@@ -10,7 +10,7 @@ import { isAlive, ownerOf, partsOf, removeDirectory, temporaryPrefix, temporaryR
 
 /** How long a server may take to end before it is killed. */
 const stopTimeoutMs = 5_000;
-/** A directory without an owner's name is somebody's who is just making it, until it is this old. */
+/** A directory without an owner's name belongs to a process that is just making it, until it is this old. */
 const ownerlessAgeMs = 60_000;
 
 /** A process and its command line. */
@@ -56,7 +56,7 @@ function isAbandoned(path: string): boolean {
     const owner = ownerOf(path);
     return owner === undefined ? Date.now() - stat.mtimeMs > ownerlessAgeMs : !isAlive(owner);
   } catch {
-    // Somebody else is removing it.
+    // Another process is removing it.
     return false;
   }
 }

@@ -92,10 +92,10 @@ export class Calls {
   }
 
   async #wait(method: Method, request: unknown, call: GatewayCall): Promise<Answer> {
-    // Not to the last moment: whoever is let in then has no time for NATS any more, and takes the place from others.
+    // Not to the last moment: a call that is let in then has no time for NATS any more, and takes the place from others.
     const waitMs = Math.ceil(call.timeoutMs / 2);
     if (!(await this.#capacity.take(waitMs))) throw tooBusy(method.sqlName, this.#capacity.limit, waitMs);
-    // Whoever has been told that nothing is known of the call is not surprised by it later.
+    // A client that has been told that nothing is known of the call is not surprised by it later.
     if (!call.client.isOpen) {
       this.#capacity.release();
       throw new GatewayError("aborted", `${method.sqlName}: the session ended before its turn came; nothing was sent`);

@@ -21,7 +21,7 @@ const maxPingsOut = 2;
 export interface Established {
   readonly connection: NatsConnection;
   readonly server: NatsAddress;
-  /** Resolves when the connection has ended, whoever ended it, with what is known of the reason. Never rejects. */
+  /** Resolves when the connection has ended, from either side, with what is known of the reason. Never rejects. */
   readonly ended: Promise<NatsError>;
   /** The server's words without what is secret. */
   readonly conceal: (text: string) => string;
@@ -187,7 +187,7 @@ function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> 
 
 /**
  * Whether answers to requests of Hawser come to the subject, of this process or another one. All connections of Hawser use
- * one NATS user, and whoever may subscribe as that user could hear the answers to everybody's requests: such messages are
+ * one NATS user, and a client that may subscribe as that user could hear the answers to all requests: such messages are
  * handed to no one but the requester.
  */
 export function isOwnInbox(subject: string): boolean {

@@ -350,7 +350,7 @@ export class NatsConnector implements AsyncDisposable {
       servers,
       signal,
       onFailed: (server) => this.#choice.failed(server),
-      // Without the message: whoever listens tells what it did with it.
+      // Without the message: the listener reports what it did with it.
       onDefect: (error) => this.#logger.error({ client: this.#name, err: error }, "handling a message of NATS failed"),
     });
     this.#choice.reached(established.server);

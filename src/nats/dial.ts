@@ -22,7 +22,7 @@ import type { TlsMaterial } from "./credentials.js";
 /** The longest greeting that is read; in a large cluster it lists many addresses. */
 const maxGreetingBytes = 65_536;
 
-/** A connected socket, whose server has greeted. It belongs to whoever gets it. */
+/** A connected socket, whose server has greeted. It belongs to the caller that gets it. */
 export interface Dialled {
   readonly socket: Socket | TLSSocket;
   /** What the server sent: the greeting, and without TLS perhaps more. */

@@ -1,7 +1,7 @@
 /**
  * The headers of NATS messages: as they were received, and as an SQL function gives them.
  *
- * NATS servers carry a header block as the publisher wrote it, whoever that is. So reading one never throws and takes time in
+ * NATS servers carry a header block as the publisher wrote it, and any client may publish. So reading one never throws and takes time in
  * proportion to its bytes, which reading by nats.js does not: it refuses names and values that others send, with an exception
  * that ends the connection, and looks at all names for each line.
  *

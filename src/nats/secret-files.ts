@@ -1,7 +1,7 @@
 /**
  * The files that the options of the server name: passwords, tokens, seeds, certificates and keys.
  *
- * Whoever may alter the server chooses the paths, and Hawser reads them with its own rights. So a file is read only if
+ * A role that may alter the server chooses the paths, and Hawser reads them with its own rights. So a file is read only if
  * it lies, all symbolic links followed, in one of the directories that the operator named; and what is told of a path
  * outside is the same whether there is something or not. Neither a path nor a content is ever shown: a secret may have
  * been written in place of a path.
@@ -47,7 +47,7 @@ export class SecretFiles {
   /** @param directories absolute; one that is not there (yet) holds no files */
   constructor(readonly directories: readonly string[]) {}
 
-  /** The option whose file is being read, for whoever has waited too long; or was read last, if that failed. */
+  /** The option whose file is being read, for the error of a wait that took too long; or was read last, if that failed. */
   get reading(): FileOption | undefined {
     return this.#reading;
   }
@@ -74,7 +74,7 @@ export class SecretFiles {
 
   /**
    * The same as text, without the white space around it. What has several lines or is PEM was written for something else:
-   * a secret goes to a NATS server that whoever named the file may have chosen, too.
+   * a secret goes to a NATS server that the role which named the file may have chosen, too.
    *
    * @throws NatsError `secret_file` also if it is not UTF-8, has line breaks or NUL within, or begins as PEM
    */
@@ -173,7 +173,7 @@ class MovedError extends Error {}
 
 /**
  * What was opened is what lies at the real path, whatever was put in the way between the two. Linux tells where an open
- * file is; elsewhere it is looked for once more, which leaves a gap for whoever may write into the directory.
+ * file is; elsewhere its path is resolved once more, which leaves a gap for programs that may write into the directory.
  */
 async function checkPlace(real: string, opened: FileHandle): Promise<void> {
   const place = await readlink(`/proc/self/fd/${opened.fd}`).catch(() => undefined);

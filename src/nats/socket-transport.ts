@@ -50,7 +50,7 @@ export async function connectOver(
   const lent: LentOptions = {
     ...options,
     lent: transport,
-    // If somebody else's transport got in between, which is no socket of ours, nothing secret is sent over it.
+    // If the transport of another user of nats.js got in between, which is no socket of ours, nothing secret is sent over it.
     authenticator: (nonce) => {
       if (!transport.isTaken) throw new Error("nats.js took another transport than ours");
       return typeof options.authenticator === "function" ? options.authenticator(nonce) : undefined;
@@ -132,7 +132,7 @@ export class SocketTransport implements Transport {
     return this.#socket;
   }
 
-  /** @throws Error if it is the connection of somebody else, which took this transport instead of its own */
+  /** @throws Error if it is a connection that is not of Hawser, which took this transport instead of its own */
   async connect(_server: Server, options: LentOptions): Promise<void> {
     if (options.lent !== this) throw new Error("this transport is Hawser's, and was taken by mistake; connect again");
     delete options.lent;
@@ -191,18 +191,18 @@ export class SocketTransport implements Transport {
   }
 }
 
-/** Who hears of what nobody else does. */
+/** Is told of what no caller sees. */
 interface ProtocolObserver {
-  /** Whoever listens to a message has thrown. It has not been handled. */
+  /** The listener to a message has thrown. The message has not been handled. */
   onDefect(error: unknown): void;
   /** The server has sent what is no NATS: nothing more can be read of this connection. */
   onBreach(): void;
 }
 
 /**
- * The client protocol of nats.js, in which nothing that anybody publishes can end the connection.
+ * The client protocol of nats.js, in which nothing that others publish can end the connection.
  *
- * nats.js reads what comes in one loop, which ends with the first exception: one of whoever listens, or of reading the
+ * nats.js reads what comes in one loop, which ends with the first exception: one of a listener, or of reading the
  * headers of a message. Here listeners are guarded, and headers are read by {@link ReceivedHeaders}, wherever a message goes:
  * to subscriptions, requests, JetStream.
  */

@@ -1,5 +1,5 @@
 /**
- * What `hawser serve` shows to whoever monitors it: its parts as metrics and checks.
+ * What `hawser serve` shows to monitoring: its parts as metrics and checks.
  */
 
 import { monitorConstants } from "../../generated/ts/settings/nats.js";

@@ -43,7 +43,7 @@ export async function startNats(
     if (chosen?.isAnother) search.onProgress?.(`The port ${wish?.port} is taken: nats-server has another one`);
     const started = await startAt(chosen?.port ?? -1, directory, binary, search.signal);
     if ("url" in started) return started;
-    // Between our look and its start somebody else took the port.
+    // Between our check and its start another program took the port.
     const portTaken = /address already in use/i.test(started.process.logTail());
     if (!portTaken || wish === undefined || attempt === portAttempts) throw started.process.endedEarly();
   }

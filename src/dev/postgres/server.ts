@@ -34,7 +34,7 @@ export interface PostgresServer {
  * Starts Postgres in the run directory, making its database cluster at the first start, and resolves when it answers.
  * If that fails, the caller ends what may be running there (`stopServersOf`).
  *
- * It listens on 127.0.0.1 only and trusts whoever connects there: it is for development. Writes are as durable as in
+ * It listens on 127.0.0.1 only and trusts every client there: it is for development. Writes are as durable as in
  * production (fsync is on), because that is what tests of this project are about.
  */
 export async function startPostgres(
@@ -68,7 +68,7 @@ export async function startPostgres(
       const { version, origin, postgres: program } = binaries;
       return { url, version, program, origin, process: server };
     }
-    // Between our look and its start somebody else took the port.
+    // Between our check and its start another program took the port.
     const portTaken = /Address already in use/i.test(server.logTail());
     if (!portTaken || attempt === portAttempts) throw server.endedEarly();
   }
@@ -133,7 +133,7 @@ async function answers(
   return false;
 }
 
-/** Asks whoever answers there for its data directory: another server may sit on the port that ours failed to get. */
+/** Asks the server that answers there for its data directory: another server may sit on the port that ours failed to get. */
 async function dataDirectoryOf(url: string): Promise<string | undefined> {
   let client: pg.Client | undefined;
   try {

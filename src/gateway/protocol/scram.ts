@@ -104,7 +104,7 @@ export class ScramExchange {
     this.#isBound = mechanism === scramPlusMechanism;
     const fault = this.#faultOfFlag(flag);
     if (fault !== undefined) return malformed(fault);
-    if (authzid !== "") return malformed("it asks to act as somebody else, which is not supported");
+    if (authzid !== "") return malformed("it asks to act as another user, which is not supported");
     const [, nonce] = /^n=[^,]*,r=([\x21-\x2b\x2d-\x7e]+)(?:,.*)?$/s.exec(bare) ?? [];
     if (nonce === undefined) return malformed("it has no user name and nonce where they belong");
     const { salt, iterations } = this.#verifier;

@@ -146,7 +146,7 @@ export async function uploadChunks(
     }
     await Promise.all(inFlight);
   } catch (error) {
-    // So that none is stored after whoever catches this has removed them.
+    // So that none is stored after the caller has removed them.
     await Promise.allSettled(inFlight);
     throw error;
   }

@@ -227,8 +227,8 @@ interface StoredEntry {
 }
 
 /**
- * Where an entry came as a document, and not as a message, the library would read its headers by itself: whoever may publish
- * to the subject of a key can have put there what it throws at, or takes minutes for.
+ * Where an entry came as a document, and not as a message, the library would read its headers by itself: a client that may
+ * publish to the subject of a key can have put there what it throws at, or takes minutes for.
  */
 function readStoredHeaders(entry: KvEntry): void {
   const { sm } = entry as unknown as StoredEntry;

@@ -204,7 +204,7 @@ async function replaceRecord(
 ): Promise<boolean> {
   const replacing = headers();
   replacing.set(JsHeaders.RollupHdr, JsHeaders.RollupValueSubject);
-  // So that the chunks of each version are removed by whoever replaces it.
+  // So that the chunks of each version are removed by the writer that replaces it.
   replacing.set(PubHeaders.ExpectedLastSubjectSequenceHdr, `${before?.seq ?? 0}`);
   try {
     await client.publish(recordSubject(store, record.name), JSON.stringify(record), { headers: replacing });

@@ -1,6 +1,6 @@
 /**
- * What the owner of the metrics fills: plain numbers, which are read whenever somebody asks for `/metrics`. So whoever
- * counts pays for an increment and nothing else; the objects may be the live ones, and their fields may be getters.
+ * What the owner of the metrics fills: plain numbers, which are read whenever `/metrics` is asked for. So counting costs an
+ * increment and nothing else; the objects may be the live ones, and their fields may be getters.
  *
  * What is called a total begins at zero with the process (or with its subscription or responder) and never falls.
  */
@@ -8,13 +8,13 @@
 /** The connections to NATS, each with a use of its own. */
 export const natsClients = ["gateway", "subscriptions", "responders"] as const;
 
-/** See {@link natsClients}. */
+/** One of {@link natsClients}. */
 export type NatsClient = (typeof natsClients)[number];
 
 /** What Postgres is, as far as this process knows. */
 export const databaseRoles = ["primary", "standby", "unknown"] as const;
 
-/** See {@link databaseRoles}. */
+/** One of {@link databaseRoles}. */
 export type DatabaseRole = (typeof databaseRoles)[number];
 
 /** Everything. What is not there yet, or not used, is undefined. */

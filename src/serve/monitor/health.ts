@@ -7,7 +7,7 @@ export interface CheckState {
   readonly ok: boolean;
   /** Since when it has been so, as far as it is known. */
   readonly since?: Date | undefined;
-  /** For people. Never a secret: whoever reaches the port reads it. */
+  /** For people. Never a secret: everyone who reaches the port can read it. */
   readonly detail?: string | undefined;
 }
 
@@ -31,7 +31,7 @@ export interface HealthReport {
 }
 
 /**
- * Asks every check. Each page names them all, so that who looks at one sees the whole; `affects` says which of them count.
+ * Asks every check. Each page names them all, so that a reader of one sees the whole; `affects` says which of them count.
  *
  * @param onThrown a check has thrown, which is a defect; it counts as failed
  */

@@ -1,5 +1,5 @@
 /**
- * The monitoring port of `hawser serve`: a small HTTP server for whoever scrapes and probes. It asks for no password, and
+ * The monitoring port of `hawser serve`: a small HTTP server for scrapers and probes. It asks for no password, and
  * needs none of its clients to be well-behaved.
  */
 import { once } from "node:events";
