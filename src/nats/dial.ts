@@ -7,6 +7,7 @@
 import { connect as connectTcp, isIP, type Socket } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import type { ServerInfo } from "@nats-io/transport-node";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import {
   type ServerName,
   serverName,
@@ -19,8 +20,7 @@ import {
 } from "./connect-failure.js";
 import type { TlsMaterial } from "./credentials.js";
 
-/** The longest greeting that is read; in a large cluster it lists many addresses. */
-const maxGreetingBytes = 65_536;
+const { maxGreetingBytes } = gatewayConstants;
 
 /** A connected socket, whose server has greeted. It belongs to the caller that gets it. */
 export interface Dialled {

@@ -901,4 +901,48 @@ export const gatewayConstants = {
    * Value: 30000 ms.
    */
   postgresWaitLogMs: 30000,
+  /**
+   * The longest greeting of a NATS server that is read; in a large cluster it lists many addresses.
+   *
+   * Value: 65536 bytes.
+   */
+  maxGreetingBytes: 65536,
+  /**
+   * How long the answer of a stream or bucket is waited for before Hawser asks why there is none.
+   *
+   * Value: 2000 ms.
+   */
+  natsAnswerTimeoutMs: 2000,
+  /**
+   * How much later than that of another JetStream domain the answer of the one that was named may come. Less than
+   * `nats_answer_timeout_ms`.
+   *
+   * Value: 1500 ms.
+   */
+  natsOtherDomainMs: 1500,
+  /**
+   * How much longer a stream must know a message than has passed, for one that is sent again to arrive.
+   *
+   * Value: 5000 ms.
+   */
+  natsRepetitionMs: 5000,
+  /**
+   * Messages of a batch that wait for the acknowledgements of their stream at once.
+   *
+   * Value: 512 messages.
+   */
+  maxUnacknowledgedPublishes: 512,
+  /**
+   * How much may wait for a NATS server that does not read; from there on nothing more is queued behind it.
+   *
+   * Value: 1048576 bytes.
+   */
+  maxNatsWriteBytes: 1048576,
+  /**
+   * How much all downloads of a connection may have asked for and not received yet: a quarter of what a NATS server
+   * keeps by default (`max_pending`) before it cuts the connection.
+   *
+   * Value: 16777216 bytes.
+   */
+  maxDownloadBytes: 16777216,
 } as const;

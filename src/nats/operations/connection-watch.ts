@@ -5,12 +5,12 @@
 
 import type { Socket } from "node:net";
 import type { NatsConnection } from "@nats-io/transport-node";
+import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { type HawserError, NatsError } from "../../errors/index.js";
 import type { Deadline } from "../../runtime/index.js";
 import { type Attempt, connectionLost, natsFailure, notConnected, timedOut, tooLarge } from "./failure.js";
 
-/** Bytes that wait for a server that does not read, from which on nothing more is queued behind them. */
-const maxWaitingBytes = 1024 * 1024;
+const { maxNatsWriteBytes } = gatewayConstants;
 
 /** How an operation fails whose work has not settled itself. */
 interface Endings {
@@ -71,7 +71,7 @@ export class ConnectionWatch {
   /** True while the server reads so slowly that more would only be queued in memory. */
   get isCongested(): boolean {
     const side = writeSideOf(this.connection);
-    return typeof side === "object" && side.transport.socket.writableLength > maxWaitingBytes;
+    return typeof side === "object" && side.transport.socket.writableLength > maxNatsWriteBytes;
   }
 
   /**
@@ -111,7 +111,7 @@ export class ConnectionWatch {
   async #drain(): Promise<void> {
     for (;;) {
       const side = writeSideOf(this.connection);
-      if (typeof side !== "object" || side.transport.socket.writableLength <= maxWaitingBytes) return;
+      if (typeof side !== "object" || side.transport.socket.writableLength <= maxNatsWriteBytes) return;
       // nats.js takes our listener away when the connection ends; then this stays pending, and its waiters end by that.
       await new Promise<void>((resolve) => side.transport.socket.once("drain", resolve));
     }

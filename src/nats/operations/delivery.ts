@@ -4,9 +4,11 @@
  * It is read slice by slice, so that many who read at once take turns, and the server never has more under way to this
  * connection than the budget.
  */
+
 import { AckPolicy, DeliverPolicy } from "@nats-io/jetstream";
 import { JetStreamStatus, jserrors } from "@nats-io/jetstream/internal";
 import { createInbox, type Msg, type NatsConnection, nanos, nuid } from "@nats-io/transport-node";
+import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import type { JetStreamCall } from "./jetstream.js";
 
 /** What is read. */
@@ -217,9 +219,6 @@ function inboxPrefixOf(connection: NatsConnection): string | undefined {
   return (connection as unknown as { options?: { inboxPrefix?: string } }).options?.inboxPrefix;
 }
 
-/** A quarter of what a server keeps by default. */
-const defaultMaxBytes = 16 * 1024 * 1024;
-
 interface Waiter {
   readonly bytes: number;
   granted(): void;
@@ -237,10 +236,10 @@ export class DownloadBudget {
   readonly #waiting = new Set<Waiter>();
   #free: number;
 
-  /** @param maxBytes default: 16 MiB */
+  /** @param maxBytes default: `maxDownloadBytes` of the spec */
   constructor(
     connection: NatsConnection,
-    readonly maxBytes: number = defaultMaxBytes,
+    readonly maxBytes: number = gatewayConstants.maxDownloadBytes,
   ) {
     this.#connection = connection;
     this.#free = maxBytes;

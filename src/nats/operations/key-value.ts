@@ -7,6 +7,7 @@
 import { jserrors } from "@nats-io/jetstream/internal";
 import { type KV, type KvEntry, Kvm } from "@nats-io/kv";
 import type { MsgHdrs } from "@nats-io/transport-node";
+import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { NatsError } from "../../errors/index.js";
 import { type Deadline, within } from "../../runtime/index.js";
 import { ReceivedHeaders } from "../headers.js";
@@ -22,8 +23,7 @@ import {
 } from "./jetstream.js";
 
 const maxKnownBuckets = 1000;
-/** How long the answer to a put is waited for, at most, before it is asked whether the bucket is there. */
-const answerTimeoutMs = 2_000;
+const { natsAnswerTimeoutMs } = gatewayConstants;
 
 /** A call, and the library's way to its buckets. */
 interface BucketCall extends JetStreamCall {
@@ -156,7 +156,7 @@ async function putWhileThere(
 ): Promise<bigint> {
   const { attempt, deadline, manager } = call;
   const answer = putOnce(call, bucket, key, value);
-  const early = await within(Math.min(answerTimeoutMs, deadline.remainingMs / 2), answer);
+  const early = await within(Math.min(natsAnswerTimeoutMs, deadline.remainingMs / 2), answer);
   if (early !== undefined) return BigInt(early);
   const missing = new Promise<never>((_resolve, reject) => {
     manager.streams.info(`KV_${bucket}`).catch((error: unknown) => {

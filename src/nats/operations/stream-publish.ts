@@ -15,6 +15,7 @@ import {
   type NatsConnection,
   type QueuedIterator,
 } from "@nats-io/transport-node";
+import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { type HawserError, NatsError } from "../../errors/index.js";
 import { Deadline, within } from "../../runtime/index.js";
 import type { ConnectionWatch } from "./connection-watch.js";
@@ -45,14 +46,7 @@ export interface StreamAck {
   readonly duplicate: boolean;
 }
 
-/** How long an answer is waited for before it is asked why there is none, and the message is sent again. */
-const answerTimeoutMs = 2_000;
-/** How much later than that of another domain the answer of the one that was named may come. Less than the above. */
-const otherDomainMs = 1_500;
-/** How much longer a stream must know a message than has passed, for one that is sent again to arrive. */
-const arrivalMs = 5_000;
-/** Messages of a batch that wait for their answers at once. */
-const maxInFlight = 512;
+const { natsAnswerTimeoutMs, natsOtherDomainMs, natsRepetitionMs, maxUnacknowledgedPublishes } = gatewayConstants;
 const maxKnownDomains = 100;
 
 /** A message as it is sent, each time it is. */
@@ -149,7 +143,7 @@ export class StreamPublisher {
         }
       }
     };
-    const workers = Array.from({ length: Math.min(maxInFlight, messages.length) }, storeInTurn);
+    const workers = Array.from({ length: Math.min(maxUnacknowledgedPublishes, messages.length) }, storeInTurn);
     // All of them, so that each answer that still comes is counted.
     const failure = (await Promise.allSettled(workers)).find(({ status }) => status === "rejected");
     if (failure !== undefined) throw (failure as PromiseRejectedResult).reason;
@@ -181,8 +175,8 @@ export class StreamPublisher {
         answerTimeout(deadline),
       );
       if (missing !== undefined) throw missing;
-      const isRepeatable = windowMs !== undefined && performance.now() - sentAt + arrivalMs < windowMs;
-      if (isRepeatable && limitMs === answerTimeoutMs) continue;
+      const isRepeatable = windowMs !== undefined && performance.now() - sentAt + natsRepetitionMs < windowMs;
+      if (isRepeatable && limitMs === natsAnswerTimeoutMs) continue;
       const late = await within(lastChance(deadline), Promise.race(answers));
       if (late !== undefined) return late;
       throw isRepeatable ? timedOut(attempt) : notRepeated(attempt, stream, windowMs);
@@ -207,7 +201,7 @@ export class StreamPublisher {
         other = ack;
         otherDomainTimer ??= setTimeout(
           () => (answers as QueuedIterator<Msg>).stop(),
-          Math.min(otherDomainMs, timeoutMs * 0.8),
+          Math.min(natsOtherDomainMs, timeoutMs * 0.8),
         );
       }
     } finally {
@@ -246,7 +240,7 @@ export class StreamPublisher {
 
 /** Somewhat less than what is left, so that what came by then can still be told. */
 function answerTimeout(deadline: Deadline): number {
-  return Math.min(answerTimeoutMs, lastChance(deadline));
+  return Math.min(natsAnswerTimeoutMs, lastChance(deadline));
 }
 
 /** The same, for what comes last. */
