@@ -102,6 +102,21 @@ const declared = publicFunctions({ schema: defaultFunctionsSchema, dblinkSchema 
 
 /** By its pinned path and by what it calls, and not by its comment: that may change with any version. */
 export const foundFunctionsSql = `
+  WITH owners AS MATERIALIZED (
+    SELECT o.oid, ${isTrusted("o.oid")} AS is_trusted,
+           coalesce((SELECT ${mayUseDblink("o.oid", "b.oid")} FROM pg_namespace AS b WHERE b.nspname = ${dblinkPlaceSql}), false) AS reaches,
+           ARRAY(
+             SELECT 'USAGE on schema hawser' FROM pg_namespace AS h WHERE h.nspname = 'hawser' AND NOT has_schema_privilege(o.oid, h.oid, 'USAGE')
+             UNION ALL
+             SELECT 'EXECUTE on function hawser.gateway_call' FROM pg_proc AS g JOIN pg_namespace AS h ON h.oid = g.pronamespace
+              WHERE h.nspname = 'hawser' AND g.proname = 'gateway_call' AND NOT has_function_privilege(o.oid, g.oid, 'EXECUTE')
+             UNION ALL
+             SELECT 'SELECT on table hawser.' || c.relname FROM pg_class AS c JOIN pg_namespace AS h ON h.oid = c.relnamespace
+              WHERE h.nspname || '.' || c.relname IN (${literals([tables.natsServer, tables.gateway, tables.gatewaySecret])})
+                AND NOT has_table_privilege(o.oid, c.oid, 'SELECT')
+           ) AS lacking
+      FROM (SELECT DISTINCT p.proowner AS oid FROM pg_proc AS p WHERE p.proname ~ '^(nats|pgnats|litmus_pgnats)_') AS o
+  )
   SELECT p.oid::regprocedure::text AS signature, n.nspname AS schema, p.proname AS name, p.prosrc AS body,
          pg_get_userbyid(p.proowner) AS owner,
          array_to_string(ARRAY(SELECT format_type(t.type, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY AS t (type, nth)
@@ -109,23 +124,11 @@ export const foundFunctionsSql = `
          pg_get_function_arguments(p.oid) AS arguments, coalesce(pg_get_function_result(p.oid), '') AS result,
          p.prokind = 'f' AND ('search_path=pg_catalog, pg_temp' = ANY (p.proconfig) AND p.prosrc ~ '\\mhawser\\.'
              OR p.proconfig IS NULL AND p.prosrc ~ '\\mhawser\\.(un)?bind_handler\\(')
-           AND ${isTrusted("p.proowner")} AS "isOurs",
-         ARRAY(
-           SELECT 'USAGE on schema hawser' FROM pg_namespace AS h
-            WHERE h.nspname = 'hawser' AND NOT has_schema_privilege(p.proowner, h.oid, 'USAGE')
-           UNION ALL
-           SELECT 'EXECUTE on function hawser.gateway_call' FROM pg_proc AS g JOIN pg_namespace AS h ON h.oid = g.pronamespace
-            WHERE h.nspname = 'hawser' AND g.proname = 'gateway_call' AND NOT has_function_privilege(p.proowner, g.oid, 'EXECUTE')
-           UNION ALL
-           SELECT 'SELECT on table hawser.' || c.relname FROM pg_class AS c JOIN pg_namespace AS h ON h.oid = c.relnamespace
-            WHERE h.nspname || '.' || c.relname IN (${literals([tables.natsServer, tables.gateway, tables.gatewaySecret])})
-              AND NOT has_table_privilege(p.proowner, c.oid, 'SELECT')
-         ) AS lacking,
-         coalesce((SELECT ${mayUseDblink("p.proowner", "b.oid")} FROM pg_namespace AS b WHERE b.nspname = place.of_dblink), false) AS "reachesDblink"
-    FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace CROSS JOIN (SELECT ${dblinkPlaceSql} AS of_dblink) AS place
-   WHERE n.nspname NOT IN ('hawser', 'hawser_fdw')
+           AND o.is_trusted AS "isOurs", o.lacking, o.reaches AS "reachesDblink"
+    FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace JOIN owners AS o ON o.oid = p.proowner
+   WHERE n.nspname NOT IN ('hawser', 'hawser_fdw') AND p.proname ~ '^(nats|pgnats|litmus_pgnats)_'
      AND (p.proname = ANY (${textArray([...new Set([...declared.values()].map(({ name }) => name))])})
-          OR (p.proname ~ '^(nats|pgnats|litmus_pgnats)_' AND strpos(p.prosrc, 'hawser.gateway_call(') > 0))
+          OR strpos(p.prosrc, 'hawser.gateway_call(') > 0)
    ORDER BY 1`;
 
 /** Rights of a role that is not there yet are those of everybody. */

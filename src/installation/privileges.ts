@@ -27,15 +27,16 @@ function wantedGrants({ found }: FunctionsState, schema: string, dblink: string)
 const wantedSql = `
   SELECT g.role, g.privilege, g.kind, g.object, g.nth, CASE
            WHEN g.kind = 'SCHEMA' THEN to_regnamespace(g.object)::oid
-           WHEN g.kind <> 'FUNCTION' THEN (
-             SELECT c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname || '.' || c.relname = g.object)
+           WHEN g.kind <> 'FUNCTION' THEN c.oid
            WHEN EXISTS (
              SELECT FROM pg_namespace AS n
               WHERE (starts_with(g.object, n.nspname || '.') OR starts_with(g.object, format('"%s".', n.nspname)))
                 AND has_schema_privilege(n.oid, 'USAGE')
            ) THEN to_regprocedure(g.object)::oid
          END AS oid
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS g (role, privilege, kind, object, nth)`;
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS g (role, privilege, kind, object, nth)
+    LEFT JOIN (SELECT c.oid, n.nspname || '.' || c.relname AS name FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace) AS c
+      ON c.name = g.object`;
 
 const lackingSql = `
   SELECT g.role, g.privilege, g.kind, g.object
