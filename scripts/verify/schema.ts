@@ -1,5 +1,5 @@
 import { startDevStack } from "../../src/dev/index.js";
-import { compareMigratedSchema } from "../../src/store/index.js";
+import { compareMigratedSchema } from "./compare-schema.js";
 import type { Step } from "./step.js";
 
 /** A database that went through all migrations has the schema that the spec says. */

@@ -2,13 +2,19 @@
  * `hawser doctor`: what is wrong with an installation, and what to do about it.
  */
 import { defineCommand } from "citty";
+import pc from "picocolors";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { doctor as examine } from "../doctor/index.js";
-import { CliError } from "../errors/index.js";
-import { valuesOf, withExamples } from "./command-line.js";
-import { doctorJson, doctorText, exitStatusFor } from "./doctor-report.js";
+import {
+  type CheckReport,
+  type DoctorReport,
+  doctor as examine,
+  type NamedFinding,
+  type Severity,
+} from "../doctor/index.js";
+import { CliError, errorTable } from "../errors/index.js";
+import { valuesOf, withExamples, withoutPasswords } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
-import { jsonText, Output, print } from "./output.js";
+import { jsonText, Output, plural, print, printable } from "./output.js";
 
 const args = {
   ...databaseOption,
@@ -67,3 +73,85 @@ export const doctor = withExamples(
     ["hawser doctor --json --strict | jq '.findings[].what'", "For a monitor that is to hear of warnings, too"],
   ],
 );
+
+/** Where an error has no code of its own, and for warnings. */
+const generalStatus = 1;
+
+/** The heads of findings, coloured by severity and equally wide. */
+const heads: Readonly<Record<Severity, string>> = {
+  error: pc.red("error  "),
+  warning: pc.yellow("warning"),
+  note: pc.cyan("note   "),
+};
+
+/** For people. */
+function doctorText(report: DoctorReport, { verbose }: { readonly verbose: boolean }): string {
+  const { findings, checks } = report;
+  return [
+    ...(verbose ? checks.filter(({ seen, outcome }) => seen !== undefined && outcome === "ok").map(okLine) : []),
+    ...findings.map(findingLines),
+    ...notCheckedLines(checks),
+    summary(report),
+  ].join("\n");
+}
+
+/** For programs. */
+function doctorJson({ ok, findings, checks }: DoctorReport): object {
+  return {
+    ok,
+    findings: findings.map(({ check, severity, code, what, remedy }) => ({
+      check,
+      severity,
+      code: code ?? null,
+      what: withoutPasswords(what),
+      remedy: withoutPasswords(remedy),
+    })),
+    checks: checks.map(({ check, outcome, seen, why }) => ({ check, outcome, seen: seen ?? null, why: why ?? null })),
+  };
+}
+
+/** That of the first error, which all that come after it may be due to; 0 where there are none, or only warnings. */
+function exitStatusFor({ findings }: DoctorReport, { strict }: { readonly strict: boolean }): number {
+  const error = findings.find(({ severity }) => severity === "error");
+  if (error !== undefined) return error.code === undefined ? generalStatus : errorTable[error.code].exitStatus;
+  return strict && findings.some(({ severity }) => severity === "warning") ? generalStatus : 0;
+}
+
+function okLine({ check, seen }: CheckReport): string {
+  return `${pc.green("ok     ")} ${check}: ${shown(seen!)}`;
+}
+
+function findingLines({ check, severity, code, what, remedy }: NamedFinding): string {
+  const tail = code === undefined ? "" : ` ${pc.dim(`[${code}]`)}`;
+  return `${heads[severity]} ${pc.bold(check)}: ${shown(what)}${tail}\n        what to do: ${shown(remedy)}`;
+}
+
+/** What only waits for the same other check is one line. */
+function notCheckedLines(checks: readonly CheckReport[]): string[] {
+  const named = checks.filter(({ why }) => why !== undefined);
+  const waiting = new Map<string, string[]>();
+  for (const { check, blockedBy } of named) {
+    if (blockedBy !== undefined) waiting.set(blockedBy, [...(waiting.get(blockedBy) ?? []), check]);
+  }
+  const hasFailed = (name: string) => checks.some(({ check, outcome }) => check === name && outcome === "error");
+  const others = named.filter(({ blockedBy }) => blockedBy === undefined);
+  return [
+    ...[...waiting].map(([name, names]) => {
+      const why = hasFailed(name) ? `until \`${name}\` is in order` : `without what \`${name}\` looks for`;
+      return `Not checked ${why}: ${names.join(", ")}`;
+    }),
+    ...others.map(({ check, why }) => `Not checked: ${check}: ${shown(why!)}`),
+  ];
+}
+
+function summary({ findings, checks }: DoctorReport): string {
+  const count = (severity: Severity) => findings.filter((finding) => finding.severity === severity).length;
+  const found = (["error", "warning", "note"] as const).filter((severity) => count(severity) > 0);
+  const checked = checks.filter(({ outcome }) => outcome !== "not_checked").length;
+  if (found.length === 0) return `Nothing is wrong: ${plural(checked, "check")} of ${checks.length} found nothing.`;
+  return `${found.map((severity) => plural(count(severity), severity)).join(", ")}; ${checked} of ${plural(checks.length, "check")} done.`;
+}
+
+function shown(text: string): string {
+  return printable(withoutPasswords(text));
+}

@@ -1,13 +1,13 @@
 /**
  * What a check is and says, and how checks are run: so that one cause makes one finding. What needs something that has failed is
- * not looked at, and what fails because of something that has failed already is not told again. And so that nothing that hangs
+ * not checked, and what fails because of something that has failed already is not told again. And so that nothing that hangs
  * keeps it for long.
  */
 import type { ErrorCode } from "../errors/index.js";
 import type { Clock } from "../runtime/index.js";
 
 /**
- * `error`: something does not work. `warning`: it works, and should be looked at. `note`: it is as it may be, and good to
+ * `error`: something does not work. `warning`: it works, and should be changed. `note`: it is as it may be, and good to
  * know.
  */
 export type Severity = "error" | "warning" | "note";
@@ -19,7 +19,7 @@ export interface Finding {
   readonly code?: ErrorCode | undefined;
   /** What is so, with its values. */
   readonly what: string;
-  /** What to do about it: a command, a statement, or where to look. */
+  /** What to do about it: a command, a statement, or what to read. */
   readonly remedy: string;
 }
 
@@ -28,9 +28,9 @@ export interface Verdict {
   readonly findings?: readonly Finding[];
   /** What it saw, in a few words, for who wants to know that all is well. */
   readonly seen?: string | undefined;
-  /** Why it could not look, or not at everything; that is no finding. */
+  /** Why it could not check, or not everything; that is no finding. */
   readonly notChecked?: string | undefined;
-  /** What it looks for is not there, and need not be: so the checks that need it have nothing to look at. */
+  /** What it checks is not there, and need not be: so the checks that need it have nothing to do. */
   readonly absent?: boolean | undefined;
 }
 
@@ -42,7 +42,7 @@ export interface NamedFinding extends Finding {
 /** What became of a check. */
 export interface CheckReport {
   readonly check: string;
-  /** `ok` also where there were notes. `not_checked` says why in `why`; a check that looked at a part has both. */
+  /** `ok` also where there were notes. `not_checked` says why in `why`; a check of a part has both. */
   readonly outcome: "ok" | "warning" | "error" | "not_checked";
   readonly seen?: string | undefined;
   readonly why?: string | undefined;
@@ -59,11 +59,11 @@ export interface DoctorReport {
   readonly checks: readonly CheckReport[];
 }
 
-/** Something to look at. */
+/** One check. */
 export interface Check {
   /** Of words with hyphens; what others name it by. */
   readonly name: string;
-  /** Checks without whose success this one cannot look: it is left out if one of them has failed. */
+  /** Checks without whose success this one can say nothing: it is left out if one of them has failed. */
   readonly needs?: readonly string[] | undefined;
   /** Checks whose failure would explain one of this: then it is not told. */
   readonly explainedBy?: readonly string[] | undefined;
@@ -72,7 +72,7 @@ export interface Check {
   /** What it means if it takes longer. Default: that Postgres hangs. */
   readonly late?: Pick<Finding, "code" | "remedy"> | undefined;
   /**
-   * Looks. What it throws ends the examination, so it throws only defects.
+   * Checks. What it throws ends the examination, so it throws only defects.
    *
    * @param signal aborted when its time is over: whatever still hangs is to be let go
    */
@@ -91,7 +91,7 @@ export async function examine(
   { totalMs, clock }: { readonly totalMs: number; readonly clock: Clock },
 ): Promise<DoctorReport> {
   const states = new Map<string, State>();
-  /** By the checks that could not look, or whose errors are explained: the check of the cause. */
+  /** By the checks that were not made, or whose errors are explained: the check of the cause. */
   const causes = new Map<string, string>();
   const causeOf = (name: string): string => causes.get(name) ?? name;
   const findings: NamedFinding[] = [];

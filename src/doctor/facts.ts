@@ -1,5 +1,5 @@
 /**
- * What several checks have to know, each of it looked up once, and the session in which that is done: it reads, waits for nothing
+ * What several checks have to know, each of it read once, and the session in which that is done: it reads, waits for nothing
  * long, and changes nothing.
  */
 import type pg from "pg";
@@ -19,7 +19,7 @@ export interface DoctorOptions {
   readonly secretsDirectories: readonly string[];
 }
 
-/** An address at which Postgres looks for a gateway. */
+/** An address at which Postgres tries to reach a gateway. */
 export interface GatewayRow {
   readonly host: string;
   readonly port: number;
@@ -40,7 +40,7 @@ const gatewaysSql = `
          g.nats_server AS "natsServer", g.nats_server_id AS "natsServerId"
     FROM ${tables.gateway} AS g ORDER BY g.seen_at DESC, g.host, g.port`;
 
-/** Looks each of it up once. What fails for one check that asks fails for all. */
+/** Reads each of it once. What fails for one check fails for all that ask for it. */
 export class Facts {
   readonly address: DatabaseAddress;
   readonly #known = new Map<string, Promise<unknown>>();

@@ -3,7 +3,7 @@
  *
  * An examination is a list of checks, from what all the others need to the details. `examine.ts` runs them one after another,
  * each with a time limit; a check that needs one that has failed, or whose error that one explains, is not reported. `facts.ts`
- * has what several checks ask for, looked up once, and the session. Then one file for each part of the system: `database.ts`
+ * has what several checks ask for, read once, and the session. Then one file for each part of the system: `database.ts`
  * (Postgres lets this login in), `installation.ts` (what `hawser init` has made: findings are the faults that the list of
  * `src/installation` knows), `nats-server.ts`, `gateway.ts`, `nats-permissions.ts`, `bound-functions.ts`, `executor-login.ts`,
  * `leader.ts` and `messages.ts`.
@@ -28,7 +28,7 @@ export type { CheckReport, DoctorReport, NamedFinding, Severity } from "./examin
 export type { DoctorOptions } from "./facts.js";
 
 /**
- * Looks at everything, from what all needs to the details, within `totalMs` of the spec.
+ * Makes all checks, from what all needs to the details, within `totalMs` of the spec.
  *
  * @throws StoreError `invalid_argument` if a URL cannot be read
  */

@@ -1,6 +1,6 @@
 /**
  * The schema `hawser`, the roles, and NATS from SQL: whether they are as this version installs them, and whether this login may
- * look. What is wrong with an object is known by the installation; here each is reported by a check.
+ * see that. What is wrong with an object is known by the installation; here each is reported by a check.
  */
 import pg from "pg";
 import { StoreError } from "../errors/index.js";

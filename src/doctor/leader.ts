@@ -58,12 +58,12 @@ async function lead(facts: Facts, signal: AbortSignal): Promise<Verdict> {
 
 /** Until it beats, or the time of watching is over. */
 async function watch(facts: Facts, signal: AbortSignal) {
-  const look = async (): Promise<Lead> => (await facts.rows<Lead>(leadSql))[0]!;
-  const first = await look();
+  const read = async (): Promise<Lead> => (await facts.rows<Lead>(leadSql))[0]!;
+  const first = await read();
   const endAt = performance.now() + leaderExpiryMs;
   for (;;) {
     await delay(leadLookMs, undefined, { signal });
-    const last = await look();
+    const last = await read();
     const hasBeaten = last.owner !== null && (last.beat !== first.beat || last.epoch !== first.epoch);
     if (hasBeaten || performance.now() >= endAt) return { first, last, hasBeaten };
   }

@@ -2,7 +2,7 @@
  * What the NATS user may do, as far as it is used; asked over a connection of our own to NATS, without doing it.
  *
  * Subscribing is asked by a subscription that is taken back in the same write. Publishing is asked by an empty message whose
- * reply subject is one that NATS keeps for itself: the server looks at the permission first, and then refuses the message
+ * reply subject is one that NATS keeps for itself: the server checks the permission first, and then refuses the message
  * because of its reply, so that it reaches nobody. Whether a server does so is tried on a subject that nobody listens to.
  */
 import { errors, type NatsConnection, nuid } from "@nats-io/transport-node";

@@ -99,7 +99,7 @@ async function definition(facts: Facts): Promise<Verdict> {
         notChecked: `the user mapping for ${found.mappedFor} belongs to it: run it as the login of \`hawser serve\``,
       };
     case "none":
-      // What is missing is told where it is looked for.
+      // Missing functions are reported by their own check.
       if (!(await hasFunctions(facts))) return { absent: true, seen: "no NATS server is defined" };
       if (await isUnused(facts)) return unused;
       return error("no NATS server is defined", define);

@@ -1,6 +1,6 @@
 /**
  * Where the functions live that NATS reaches ("bound functions"): the schema of their wrappers, the login that calls these, and
- * the view by which operators look at subscriptions.
+ * the view by which operators read what is subscribed.
  */
 import { tables } from "../../generated/ts/rows/nats.js";
 import { bridgeConstants, gatewayConstants } from "../../generated/ts/settings/nats.js";
@@ -245,7 +245,7 @@ const loginSql = `
     LEFT JOIN pg_roles AS x ON x.rolname = 'hawser_executor'
     LEFT JOIN pg_roles AS b ON b.rolname = 'hawser_bridge'`;
 
-/** Looks for it, and for what is bound. */
+/** Inspects it, and what is bound. */
 export async function inspectBindings(ask: Ask): Promise<BindingsState> {
   const [row] = await ask<Omit<BindingsState, "login"> & { readonly readsLogin: boolean | null }>(stateSql);
   const { readsLogin, ...state } = row!;
@@ -313,7 +313,7 @@ function schemaFaults({ bindings: { hasRunSchema, hasSubscriptionsView } }: Stat
       : [
           fault(
             `the view ${subscriptionsView}`,
-            "what is subscribed cannot be looked at under the name that it has in the native extension",
+            "what is subscribed cannot be read under the name that it has in the native extension",
           ),
         ]),
   ];

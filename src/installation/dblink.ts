@@ -99,7 +99,7 @@ const foundSql = `
     FROM pg_namespace AS n LEFT JOIN pg_extension AS e ON e.extnamespace = n.oid AND e.extname = 'dblink'
    WHERE n.nspname = ${dblinkPlaceSql}`;
 
-/** Functions by which a connection can be opened, used or looked at. */
+/** Functions by which a connection can be opened, used or read. */
 const library = `
   SELECT p.oid, p.pronamespace
     FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang AND l.lanname = 'c'
@@ -128,7 +128,7 @@ const placeSql = `
   SELECT EXISTS (SELECT FROM pg_available_extensions AS a WHERE a.name = 'dblink') AS available,
          to_regnamespace('${dblinkSchema}') IS NOT NULL AS "hasSchema"`;
 
-/** Looks for dblink, and for who may use it. */
+/** Inspects dblink, and which roles may use it. */
 export async function inspectDblink(ask: Ask): Promise<DblinkState> {
   const [place] = await ask<Pick<DblinkState, "available" | "hasSchema">>(placeSql);
   const [found] = await ask<NonNullable<DblinkState["found"]>>(foundSql);

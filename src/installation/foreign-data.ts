@@ -241,7 +241,7 @@ interface FoundTriggerRow {
   readonly enabled: boolean;
 }
 
-/** Looks for all of it, and for what was defined with it. */
+/** Inspects all of it, and what was defined with it. */
 export async function inspectForeignData(ask: Ask): Promise<ForeignDataState> {
   const [{ hasSchema }] = (await ask<{ hasSchema: boolean }>(schemaStateSql)) as [{ hasSchema: boolean }];
   return {

@@ -144,7 +144,7 @@ const schemaSql = `
     FROM (SELECT) AS one LEFT JOIN pg_namespace AS n ON n.nspname = $1`;
 
 /**
- * Looks for the functions.
+ * Inspects the functions.
  *
  * @param schema where they are to be; undefined: where they are
  */

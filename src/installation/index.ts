@@ -37,6 +37,7 @@
  *
  * How to add an object: CONTRIBUTING, "An installed object".
  */
+
 export { dblinkSchema, usedDblinkFunctions } from "./dblink.js";
 export {
   type ExtensionReport,

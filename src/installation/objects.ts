@@ -25,7 +25,7 @@ export const objects: readonly InstalledObject[] = [
 ];
 
 /**
- * Looks at the database as it is, by the catalogs. The path of the session is pg_catalog and nothing before it, and it is known
+ * Reads the catalogs of the database as it is. The path of the session is pg_catalog and nothing before it, and it is known
  * that the schema `hawser` is Hawser's.
  *
  * @param schema where the SQL functions are to be; undefined: where they are
@@ -83,7 +83,7 @@ export function conflictsSql(place: string, shared: string, scripted: string): s
 const conflictQuery = conflictsSql("$1::text", "$2::boolean", "false");
 
 /**
- * Looks for what is in the way, before anything is done.
+ * Finds what is in the way, before anything is done.
  *
  * @param sharedDblink goes on although every role may use dblink
  * @throws StoreError `not_supported` (encoding), `native_extension`, `dblink_shared`, `name_occupied`, `invalid_argument`

@@ -1,6 +1,6 @@
 /**
  * Who may do what: the grants of the spec, which roles lack of them, and what roles may do beyond them, by hand, or by ALTER
- * DEFAULT PRIVILEGES of a time when nobody looked.
+ * DEFAULT PRIVILEGES of an earlier time.
  */
 import { tables as natsTables } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
@@ -59,7 +59,7 @@ const secretTables: readonly string[] = [
   natsTables.gateway,
 ];
 
-/** The schemas that are looked at, beside the SQL functions': operators grant those one by one. */
+/** The schemas that are inspected, beside the SQL functions': operators grant those one by one. */
 const schemas = ["hawser", dblinkSchema, foreignDataSchema, runSchema, subscriptionsSchema];
 
 /**

@@ -9,7 +9,6 @@
 export { danglesSql, functionNameSql, runSchema, tokenTypeSql, wrapperJoinSql } from "./bindings.js";
 export type { Channel, ChannelOwner, ChannelOwners, Channels, Position } from "./channels.js";
 export { withCommandDatabase } from "./command-database.js";
-export { compareMigratedSchema } from "./compare-schema.js";
 export type { CommittedCursors, CursorCommit, CursorCommits, DeadLetter } from "./cursor-commits.js";
 export { CursorCommitter, type CursorCommitterEvents } from "./cursor-committer.js";
 export type { DeadLetterFilter } from "./dead-letters.js";

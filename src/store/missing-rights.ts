@@ -42,7 +42,7 @@ interface Asked {
 }
 
 /**
- * The error of a look at the schema, or of a migration, as the reader can use it: where a right is missing, which role
+ * The error of an inspection of the schema, or of a migration, as the reader can use it: where a right is missing, which role
  * lacks it and what gives it.
  *
  * @param wanted the role that is made for what the login does

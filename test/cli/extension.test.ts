@@ -2,7 +2,7 @@ import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync 
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { version } from "../../src/files/index.js";
-import { findServerDirectories } from "../../src/installation/extension/index.js";
+import { findServerDirectories } from "../../src/installation/index.js";
 import { fakePgConfig } from "../support/extension-server.js";
 import { giveTo, ordinaryUser } from "../support/other-user.js";
 import { temporaryDirectory } from "../support/temporary.js";

@@ -5,11 +5,16 @@ import { randomBytes } from "node:crypto";
 import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { introspect } from "../../scripts/verify/compare-schema.js";
 import { errorTable } from "../../src/errors/index.js";
-import { installExtension } from "../../src/installation/extension/index.js";
-import { type InstallOptions, install, publicFunctionCount, uninstall } from "../../src/installation/index.js";
+import {
+  type InstallOptions,
+  install,
+  installExtension,
+  publicFunctionCount,
+  uninstall,
+} from "../../src/installation/index.js";
 import { Serve } from "../../src/serve/index.js";
-import { introspect } from "../../src/store/compare-schema.js";
 import { Witness } from "../gateway/functions/witness.js";
 import { type TestDatabase, testNatsUrl } from "../support/database.js";
 import { type ExtensionServer, extensionServer } from "../support/extension-server.js";

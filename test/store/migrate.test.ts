@@ -1,9 +1,9 @@
 import pg from "pg";
 import { afterAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { peerGrantsSql } from "../../generated/ts/sql/peer-schema.js";
+import { compareMigratedSchema } from "../../scripts/verify/compare-schema.js";
 import {
   checksumOf,
-  compareMigratedSchema,
   generatedSchemaSql,
   type Migration,
   migrate,

@@ -3,10 +3,8 @@
  */
 import { randomBytes } from "node:crypto";
 import type pg from "pg";
-import { DatabaseAddress, openSession } from "../postgres/index.js";
-import { migrate } from "./migrate.js";
-import { generatedSchemaSql, type Migration, migrations } from "./migrations.js";
-import { storeFailure } from "./store-failure.js";
+import { DatabaseAddress, openSession } from "../../src/postgres/index.js";
+import { generatedSchemaSql, type Migration, migrate, migrations, storeFailure } from "../../src/store/index.js";
 
 /**
  * Makes two databases on the server: one is migrated step by step, in the other the generated schema is made; drops them
