@@ -148,7 +148,7 @@ export class Bridge {
       timeoutMs: settings.subscriberTimeoutMs,
       bufferBytes: settings.bufferBytes,
       takeoverBufferMs: settings.takeoverBufferMs,
-      onRefused: () => this.#leadership.refused(),
+      onRefused: () => this.#leadership.poke(),
       onRetried: () => this.#bindings.soon(),
       onDeadLettered: ({ subscription: { functionName, subject }, error: { code } }) => {
         this.#rareLog.warn("a message became a dead letter", `${functionName} on ${subject}: SQLSTATE ${code}`);
@@ -484,7 +484,7 @@ export class Bridge {
     // A lead that is about to be given back is not complete.
     if (this.#leadership.epoch === undefined) this.#silentSince = undefined;
     this.#subscriptions.receivesAgain(performance.now());
-    this.#leadership.receives();
+    this.#leadership.poke();
   }
 
   #follows(): void {
@@ -494,7 +494,7 @@ export class Bridge {
 
   #found(role: PostgresRole, address: ServerAddress | undefined): void {
     this.#notices.found(role, address);
-    if (role === "standby") this.#leadership.pause();
+    if (role === "standby") this.#leadership.pause("Postgres is a standby");
     if (role === "primary") {
       this.#leadership.resume();
       this.#bindings.soon();

@@ -103,7 +103,7 @@ describe.concurrent("a lead", () => {
       "UPDATE hawser.bridge_fence SET epoch = epoch + 1",
     );
     expect(await fenceHeld(await executorSession(test, url), epoch)).toBe(false);
-    leader.lead.refused();
+    leader.lead.poke();
     await eventually("it is deposed", () => leader.words().includes("deposed"));
     await leads(leader);
     expect(leader.words()).toEqual(["leading after a clean end", "deposed", "waiting", "leading"]);
@@ -116,7 +116,7 @@ describe.concurrent("a lead", () => {
     await startInTurn(leader);
     const epoch = leader.lead.epoch!;
     await onServer(url, "UPDATE hawser.bridge_fence SET epoch = 0");
-    leader.lead.refused();
+    leader.lead.poke();
     await eventually("it leads in another epoch", () => leader.lead.epoch !== undefined && leader.lead.epoch > epoch);
     expect(await fenceHeld(await executorSession(test, url), leader.lead.epoch!)).toBe(true);
   });
@@ -125,7 +125,7 @@ describe.concurrent("a lead", () => {
     const one = newLead(test, await ownDatabase(test));
     await startInTurn(one);
     const { epoch } = one.lead;
-    one.lead.pause();
+    one.lead.pause("Postgres is a standby");
     expect([one.lead.epoch, one.words().at(-1)]).toEqual([undefined, "deposed"]);
     one.lead.resume();
     await leads(one);
