@@ -171,7 +171,7 @@ export const bridgeConstants = {
    */
   maxBatchBytes: 8388608,
   /**
-   * How often the leader says that it lives, and the others look.
+   * How often the leader sends a heartbeat, and the others read it.
    *
    * Value: 1000 ms.
    */
@@ -279,7 +279,7 @@ export const bridgeConstants = {
    */
   executorIdleMs: 30000,
   /**
-   * How long a leader that receives nothing any more does what it has before it gives the lead back.
+   * How long a leader that receives nothing any more does what it has before it gives leadership back.
    *
    * Value: 1000 ms.
    */
@@ -291,13 +291,13 @@ export const bridgeConstants = {
    */
   responderStopMs: 3000,
   /**
-   * How long a look at the role of Postgres may take to connect, and then to be answered.
+   * How long reading the role of Postgres may take to connect, and then to be answered.
    *
    * Value: 2000 ms.
    */
   roleReadTimeoutMs: 2000,
   /**
-   * How soon after such a look the next one follows where the session was lost in between.
+   * How soon after such a reading the next one follows where the session was lost in between.
    *
    * Value: 100 ms.
    */
@@ -376,19 +376,19 @@ export const bridgeConstants = {
    */
   clusterInterestMs: 500,
   /**
-   * How many beats of a leader have to be seen before what it says it has done counts.
+   * How many heartbeats of a leader have to be seen before what it says it has done counts.
    *
    * Value: 2 beats.
    */
   leaderTrustedHeartbeats: 2,
   /**
-   * For so many beats, at the most, whoever lacks messages lets those take the lead first who lack fewer.
+   * For so many heartbeats, at the most, a process that lacks messages lets others lead that lack fewer.
    *
    * Value: 2 beats.
    */
   leaderCourtesyHeartbeats: 2,
   /**
-   * How long Postgres may take to take the lead back at a stop whose time is over.
+   * How long Postgres may take to record that leadership is given back, at a stop whose time is over.
    *
    * Value: 500 ms.
    */
@@ -439,7 +439,7 @@ export const bridgeConstants = {
    */
   executorMaxMessageBytes: 150994944,
   /**
-   * How many answers to whoever looks for responders are sent at once; any client of NATS may ask.
+   * How many answers to a client that looks for responders are sent at once; any client of NATS may ask.
    *
    * Value: 100 answers.
    */
@@ -470,8 +470,8 @@ export const bridgeConstants = {
    */
   bufferReserveDivisor: 4,
   /**
-   * As long as a time limit counts at once: a process that looks later than it wanted to was standing still, and the time
-   * beyond twice that is not counted.
+   * The piece in which a time limit is counted: a process whose timer is later than that stood still, and the time beyond
+   * twice the piece is not counted.
    *
    * Value: 500 ms.
    */
