@@ -4,7 +4,7 @@
 import { tables } from "../../generated/ts/rows/nats.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../postgres/index.js";
-import type { Logger } from "../runtime/index.js";
+import { type Logger, ProblemLog, Repeated } from "../runtime/index.js";
 import { explainServeRefusal, functionNameSql, wrapperJoinSql } from "../store/index.js";
 
 /** All of them, by kind, the oldest first. */
@@ -99,76 +99,38 @@ export interface BindingWatchOptions {
   readonly session: PostgresSession;
   readonly logger: Logger;
   /** What there is now. What it rejects with is told as if it could not be read. */
-  onBindings(handlers: Bindings): Promise<void>;
+  onBindings(bindings: Bindings): Promise<void>;
   /** A reading has ended, however it went. */
   onRead(): void;
 }
 
-export class BindingWatch {
+/**
+ * Follows which functions are bound: reads now and then, and when it is told that something may have changed. What goes
+ * wrong is logged. After `stop` it tells nothing any more of what it reads.
+ */
+export class BindingWatch extends Repeated {
   readonly #options: BindingWatchOptions;
-  #reading: Promise<void> | undefined;
-  #readsAgain = false;
-  #timer: NodeJS.Timeout | undefined;
-  /** What was last logged of why it cannot be read. */
-  #problem: string | undefined;
-  #isStopped = false;
+  readonly #problems: ProblemLog;
 
   constructor(options: BindingWatchOptions) {
+    super(optionsPollMs, () => this.#read());
     this.#options = options;
-  }
-
-  /** Reads, now and from then on; what goes wrong is logged, and the next reading comes all the same. Does not reject. */
-  read(): Promise<void> {
-    clearTimeout(this.#timer);
-    this.#reading ??= this.#read().finally(() => {
-      this.#reading = undefined;
-      const again = this.#readsAgain;
-      this.#readsAgain = false;
-      if (this.#isStopped) return;
-      if (again) void this.read();
-      else this.#timer = setTimeout(() => void this.read(), optionsPollMs);
-    });
-    return this.#reading;
-  }
-
-  /** Reads once more if a reading is under way: it may have begun before the change. */
-  soon(): void {
-    if (this.#reading === undefined) void this.read();
-    else this.#readsAgain = true;
-  }
-
-  /** Resolves after a reading that began after this call. Does not reject. */
-  async fresh(): Promise<void> {
-    await this.#reading;
-    await this.read();
-  }
-
-  /** Reads no more by itself, and tells nothing any more of what it reads. */
-  stop(): void {
-    this.#isStopped = true;
-    clearTimeout(this.#timer);
-  }
-
-  /** Resolves when no reading is under way. Does not reject. */
-  async ended(): Promise<void> {
-    await this.#reading;
+    this.#problems = new ProblemLog(options.logger);
   }
 
   async #read(): Promise<void> {
-    const { session, logger, onBindings, onRead } = this.#options;
+    const { session, onBindings, onRead } = this.#options;
     try {
       // It listens once it can.
       await session.isStandby();
-      const handlers = await readBindings(session);
-      if (this.#isStopped) return;
-      this.#problem = undefined;
-      await onBindings(handlers);
+      const bindings = await readBindings(session);
+      if (this.isStopped) return;
+      this.#problems.clear();
+      await onBindings(bindings);
     } catch (cause) {
-      if (this.#isStopped) return;
+      if (this.isStopped) return;
       const { code, message } = await explainServeRefusal(session, "read which functions NATS reaches", cause);
-      const level = message === this.#problem ? "debug" : "warn";
-      this.#problem = message;
-      logger[level]({ code, problem: message }, "which functions NATS reaches cannot be read");
+      this.#problems.tell(message, "which functions NATS reaches cannot be read", { code });
     } finally {
       onRead();
     }

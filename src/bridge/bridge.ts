@@ -115,7 +115,7 @@ export class Bridge {
     this.#bindings = new BindingWatch({
       session: this.#session,
       logger,
-      onBindings: (handlers) => this.#take(handlers),
+      onBindings: (bindings) => this.#take(bindings),
       onRead: () => this.#tellDiscarded(),
     });
     const connector = (name: string, usesLastMs: () => number): NatsConnector =>
@@ -312,7 +312,7 @@ export class Bridge {
       use: (connection) => this.#connectors.responders.use(connection),
       onRun: (responder, durationMs) => this.#options.onRequest(responder, durationMs),
     });
-    await this.#bindings.read();
+    await this.#bindings.run();
     await this.#roleWatch.start();
     if (this.#roleWatch.role === "primary") await this.#leadership.start();
   }

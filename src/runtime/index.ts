@@ -6,5 +6,6 @@ export { Backoff, type BackoffOptions, backoffMs } from "./backoff.js";
 export { ByteQueue } from "./byte-queue.js";
 export { type Clock, delay, systemClock, whenAborted } from "./clock.js";
 export { Fifo } from "./fifo.js";
-export { type Logger, RareLog, silentLogger } from "./logger.js";
+export { type Logger, ProblemLog, RareLog, silentLogger } from "./logger.js";
+export { Repeated } from "./repeated.js";
 export { Deadline, DeadlineTimer, inTime, TimeLimit, within } from "./time-limit.js";

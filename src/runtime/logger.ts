@@ -18,6 +18,27 @@ export const silentLogger: Logger = { debug: ignore, info: ignore, warn: ignore,
 
 const { natsLogIntervalMs, maxLoggedWords } = gatewayConstants;
 
+/** Tells of a problem that is met at each try: as a warning when it is another one than before, else for debugging. */
+export class ProblemLog {
+  readonly #logger: Logger;
+  #last: string | undefined;
+
+  constructor(logger: Logger) {
+    this.#logger = logger;
+  }
+
+  tell(problem: string, message: string, details: object = {}): void {
+    const level = problem === this.#last ? "debug" : "warn";
+    this.#last = problem;
+    this.#logger[level]({ problem, ...details }, message);
+  }
+
+  /** It is over: the same problem is a warning again. */
+  clear(): void {
+    this.#last = undefined;
+  }
+}
+
 interface Line {
   readonly message: string;
   readonly words: string;

@@ -4,7 +4,7 @@
 
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { BridgeError, HawserError } from "../../errors/index.js";
-import type { Logger } from "../../runtime/index.js";
+import { type Logger, ProblemLog } from "../../runtime/index.js";
 import { ExecutorSession, type ExecutorSessionOptions } from "./executor-session.js";
 
 /** How they are opened, and how many are kept. */
@@ -16,6 +16,8 @@ export interface ExecutorPoolOptions {
   readonly logger: Logger;
 }
 
+const noSession = "subscribed functions cannot be called: no session with Postgres";
+
 interface Idle {
   readonly session: ExecutorSession;
   readonly timer: NodeJS.Timeout;
@@ -25,12 +27,12 @@ export class ExecutorPool {
   readonly #idle = new Map<ExecutorSession, Idle>();
   readonly #used = new Set<ExecutorSession>();
   #opening = 0;
-  /** What was last logged of why there is no session. */
-  #problem: string | undefined;
+  readonly #problems: ProblemLog;
   #isStopped = false;
 
   constructor(options: ExecutorPoolOptions) {
     this.#options = options;
+    this.#problems = new ProblemLog(options.logger);
   }
 
   /**
@@ -59,17 +61,13 @@ export class ExecutorPool {
         throw new BridgeError("aborted", "Hawser is being stopped");
       }
       this.#used.add(session);
-      this.#problem = undefined;
+      this.#problems.clear();
       return session;
     } catch (error) {
       const { message } = error as Error;
-      const level = this.#problem === message || this.#isStopped ? "debug" : "warn";
-      this.#problem = message;
       const { code, hint } = HawserError.is(error) ? error : {};
-      this.#options.logger[level](
-        { problem: message, ...(code !== undefined && { code }), ...(hint !== undefined && { hint }) },
-        "subscribed functions cannot be called: no session with Postgres",
-      );
+      const details = { ...(code !== undefined && { code }), ...(hint !== undefined && { hint }) };
+      if (!this.#isStopped) this.#problems.tell(message, noSession, details);
       throw error;
     } finally {
       this.#opening -= 1;

@@ -5,7 +5,7 @@ import { randomUUID } from "node:crypto";
 import { notifyChannels } from "../../../generated/ts/rows/nats.js";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { DatabaseAddress, PostgresSession } from "../../postgres/index.js";
-import { type Logger, systemClock } from "../../runtime/index.js";
+import { type Logger, ProblemLog, systemClock } from "../../runtime/index.js";
 import { explainServeRefusal } from "../../store/index.js";
 import { PostgresLeadershipTable } from "./postgres-table.js";
 import { type LeadershipEvents, type LeadershipMessages, LeadershipProtocol } from "./protocol.js";
@@ -21,8 +21,7 @@ export interface LeadershipOptions extends Omit<LeadershipEvents, "onProblem">, 
 /** The protocol with its session. All times are of `performance.now()`. What listeners throw is logged. */
 export class Leadership extends LeadershipProtocol implements AsyncDisposable {
   readonly #session: PostgresSession;
-  /** As it was logged: the same again is not logged again. */
-  #problem: string | undefined;
+  readonly #problems: ProblemLog;
   #isStopped = false;
 
   constructor(options: LeadershipOptions) {
@@ -49,7 +48,7 @@ export class Leadership extends LeadershipProtocol implements AsyncDisposable {
       messages: { unfinished, completeSince, receivedSince, receivedUntil, isReceiving },
       events: {
         onLeading: (epoch, how) => {
-          this.#problem = undefined;
+          this.#problems.clear();
           this.#guarded(() => events.onLeading(epoch, how));
         },
         onDeposed: (reason) => this.#guarded(() => events.onDeposed(reason)),
@@ -61,6 +60,7 @@ export class Leadership extends LeadershipProtocol implements AsyncDisposable {
       },
     });
     this.#session = session;
+    this.#problems = new ProblemLog(logger);
   }
 
   /**
@@ -93,8 +93,6 @@ export class Leadership extends LeadershipProtocol implements AsyncDisposable {
   async #tellProblem(cause: unknown): Promise<void> {
     const action = "find out which process leads the subscriptions";
     const { code, message } = await explainServeRefusal(this.#session, action, cause);
-    const level = message === this.#problem ? "debug" : "warn";
-    this.#problem = message;
-    this.options.logger[level]({ code, problem: message }, "which process leads the subscriptions is not known");
+    this.#problems.tell(message, "which process leads the subscriptions is not known", { code });
   }
 }

@@ -13,7 +13,7 @@
 
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { DatabaseAddress, PostgresSession } from "../../postgres/index.js";
-import type { Logger } from "../../runtime/index.js";
+import { type Logger, ProblemLog, Repeated } from "../../runtime/index.js";
 import { explainServeRefusal } from "../../store/index.js";
 
 /** What Postgres is; `unknown` while it does not answer. */
@@ -59,17 +59,15 @@ export class RoleWatch implements AsyncDisposable {
   readonly #session: PostgresSession;
   #role: PostgresRole = "unknown";
   #address: ServerAddress | undefined;
-  /** The reading that is under way. */
-  #reading: Promise<void> | undefined;
+  readonly #repeated: Repeated;
+  readonly #problems: ProblemLog;
   /** When the last reading began, by `performance.now()`. */
   #beganAt = 0;
-  #timer: NodeJS.Timeout | undefined;
-  /** Why the role is unknown, as it was logged: the same again is no news. */
-  #problem: string | undefined;
-  #isStopped = false;
 
   constructor(options: RoleWatchOptions) {
     this.#options = options;
+    this.#repeated = new Repeated(options.intervalMs ?? bridgeConstants.roleWatchMs, () => this.#read());
+    this.#problems = new ProblemLog(options.logger);
     this.#readTimeoutMs = options.readTimeoutMs ?? bridgeConstants.roleReadTimeoutMs;
     this.#session = new PostgresSession({
       address: DatabaseAddress.of(options.databaseUrl),
@@ -88,15 +86,14 @@ export class RoleWatch implements AsyncDisposable {
 
   /** Reads now, and from then on. Resolves after the first reading, whatever it found; does not reject. */
   async start(): Promise<void> {
-    await this.#readNow();
+    await this.#repeated.run();
   }
 
   /** Ends it, and the session. Tells nothing any more. */
   async stop(): Promise<void> {
-    this.#isStopped = true;
-    clearTimeout(this.#timer);
+    this.#repeated.stop();
     await this.#session.close();
-    await this.#reading;
+    await this.#repeated.ended();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -105,25 +102,12 @@ export class RoleWatch implements AsyncDisposable {
 
   /** Between two readings: whether the server has gone, too, the next one tells. */
   #lost(): void {
-    if (this.#reading !== undefined) return;
+    if (this.#repeated.isRunning) return;
     // A server that ends each session at once is not to be asked without a pause.
-    this.#readIn(Math.max(0, this.#beganAt + bridgeConstants.roleReadPauseMs - performance.now()));
+    this.#repeated.runIn(Math.max(0, this.#beganAt + bridgeConstants.roleReadPauseMs - performance.now()));
   }
 
-  #readIn(pauseMs: number): void {
-    clearTimeout(this.#timer);
-    if (!this.#isStopped) this.#timer = setTimeout(() => void this.#readNow(), pauseMs);
-  }
-
-  #readNow(): Promise<void> {
-    this.#reading ??= this.#readOnce().finally(() => {
-      this.#reading = undefined;
-      this.#readIn(this.#options.intervalMs ?? bridgeConstants.roleWatchMs);
-    });
-    return this.#reading;
-  }
-
-  async #readOnce(): Promise<void> {
+  async #read(): Promise<void> {
     this.#beganAt = performance.now();
     try {
       const { standby, addresses, port } = await this.#ask();
@@ -140,7 +124,7 @@ export class RoleWatch implements AsyncDisposable {
     } catch (error) {
       // It may be the session alone that has ended. A server that keeps us waiting is not asked again.
       const cameSoon = performance.now() - this.#beganAt < this.#readTimeoutMs / 2;
-      if (!wasOpen || !cameSoon || this.#isStopped) throw error;
+      if (!wasOpen || !cameSoon || this.#repeated.isStopped) throw error;
       return await this.#query();
     }
   }
@@ -151,21 +135,16 @@ export class RoleWatch implements AsyncDisposable {
   }
 
   async #miss(cause: unknown): Promise<void> {
-    if (this.#isStopped) return;
+    if (this.#repeated.isStopped) return;
     this.#tell("unknown", undefined);
-    const { code, message } = await explainServeRefusal(
-      this.#session,
-      "ask whether Postgres is a primary or a standby",
-      cause,
-    );
-    const level = message === this.#problem ? "debug" : "warn";
-    this.#problem = message;
-    this.#options.logger[level]({ code, problem: message }, "whether Postgres is a primary or a standby is not known");
+    const action = "ask whether Postgres is a primary or a standby";
+    const { code, message } = await explainServeRefusal(this.#session, action, cause);
+    this.#problems.tell(message, "whether Postgres is a primary or a standby is not known", { code });
   }
 
   #tell(role: PostgresRole, address: ServerAddress | undefined): void {
-    if (this.#isStopped) return;
-    if (role !== "unknown") this.#problem = undefined;
+    if (this.#repeated.isStopped) return;
+    if (role !== "unknown") this.#problems.clear();
     if (role === this.#role && isSame(address, this.#address)) return;
     const { logger, onRole } = this.#options;
     if (role !== this.#role && role !== "unknown") logger.info({ before: this.#role }, `Postgres is a ${role}`);

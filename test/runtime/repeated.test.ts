@@ -1,0 +1,92 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { ProblemLog, Repeated, silentLogger } from "../../src/runtime/index.js";
+
+describe("repeated work", () => {
+  let ends: (() => void)[];
+  let begun: number;
+  const work = () => {
+    begun += 1;
+    return new Promise<void>((resolve) => ends.push(resolve));
+  };
+  /** Ends the run that is under way. */
+  const end = async () => {
+    ends.shift()?.();
+    await vi.advanceTimersByTimeAsync(0);
+  };
+  beforeEach(() => {
+    vi.useFakeTimers();
+    ends = [];
+    begun = 0;
+  });
+  afterEach(() => vi.useRealTimers());
+
+  it("is done one run at a time, with a pause after each", async () => {
+    const repeated = new Repeated(100, work);
+    const [one, other] = [repeated.run(), repeated.run()];
+    expect(one).toBe(other);
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(begun).toBe(1);
+    await end();
+    await vi.advanceTimersByTimeAsync(99);
+    expect([begun, repeated.isRunning]).toEqual([1, false]);
+    await vi.advanceTimersByTimeAsync(1);
+    expect([begun, repeated.isRunning]).toEqual([2, true]);
+  });
+
+  it("is done once more when something changes during a run, however often", async () => {
+    const repeated = new Repeated(100, work);
+    repeated.soon();
+    for (let count = 0; count < 3; count++) repeated.soon();
+    await end();
+    expect(begun).toBe(2);
+    await end();
+    expect([begun, repeated.isRunning]).toEqual([2, false]);
+  });
+
+  it("is fresh when a run has ended that began after the question", async () => {
+    const repeated = new Repeated(100, work);
+    void repeated.run();
+    let isFresh = false;
+    void repeated.fresh().then(() => {
+      isFresh = true;
+    });
+    await end();
+    expect([begun, isFresh]).toEqual([2, false]);
+    await end();
+    expect(isFresh).toBe(true);
+  });
+
+  it("is not done any more once it is stopped, and ends with its run", async () => {
+    const repeated = new Repeated(100, work);
+    repeated.soon();
+    repeated.soon();
+    repeated.stop();
+    let hasEnded = false;
+    void repeated.ended().then(() => {
+      hasEnded = true;
+    });
+    await vi.advanceTimersByTimeAsync(0);
+    expect(hasEnded).toBe(false);
+    await end();
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect([begun, hasEnded, repeated.isStopped]).toEqual([1, true, true]);
+  });
+});
+
+it("a problem is a warning when it is another one than before", () => {
+  const lines: string[] = [];
+  const log = new ProblemLog({
+    ...silentLogger,
+    warn: (details) => lines.push(`warn ${JSON.stringify(details)}`),
+    debug: (details) => lines.push(`debug ${JSON.stringify(details)}`),
+  });
+  for (const problem of ["a", "a", "b"]) log.tell(problem, "cannot be read", { code: 1 });
+  log.clear();
+  log.tell("b", "cannot be read");
+  expect(lines).toEqual([
+    'warn {"problem":"a","code":1}',
+    'debug {"problem":"a","code":1}',
+    'warn {"problem":"b","code":1}',
+    'warn {"problem":"b"}',
+  ]);
+});
