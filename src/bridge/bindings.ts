@@ -1,5 +1,6 @@
 /**
- * Which SQL functions NATS reaches, as the database says it.
+ * Bindings: the SQL functions that NATS reaches, as the database has them. Each is called through a wrapper in the schema
+ * `hawser_run`, which belongs to the role that subscribed or registered, and which asks for a token.
  */
 import { tables } from "../../generated/ts/rows/nats.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
@@ -7,13 +8,39 @@ import type { PostgresSession } from "../postgres/index.js";
 import { type Logger, ProblemLog, Repeated } from "../runtime/index.js";
 import { explainServeRefusal, functionNameSql, wrapperJoinSql } from "../store/index.js";
 
+interface Binding {
+  readonly id: bigint;
+  /** What it is subscribed to; may hold wildcards. */
+  readonly subject: string;
+  /** The function that was named, as people know it: `public.capture(bytea)`. */
+  readonly functionName: string;
+  /** The name of the wrapper within its schema. */
+  readonly wrapper: string;
+  /** What the wrapper demands of its caller. */
+  readonly token: Uint8Array;
+  /** The role that the function runs as: the owner of the wrapper. */
+  readonly runAs: string;
+}
+
+/** A function that is called for each message. */
+export interface Subscription extends Binding {
+  readonly kind: "subscription";
+  readonly takesSubject: boolean;
+  readonly takesHeaders: boolean;
+}
+
+/** A function that answers requests. */
+export interface Responder extends Binding {
+  readonly kind: "responder";
+}
+
 /** All of them, by kind, the oldest first. */
 export interface Bindings {
   readonly subscriptions: readonly Subscription[];
   readonly responders: readonly Responder[];
 }
 
-// Without its wrapper a handler is gone, whether its row is or not.
+// Without its wrapper a binding is gone, whether its row is or not.
 const bindingsSql = `
   SELECT h.id, h.kind, h.subject, ${functionNameSql} AS "functionName",
          h.argument_types AS "argumentTypes", h.wrapper, h.token, r.rolname AS "runAs", w.oid IS NOT NULL AS "isThere"
@@ -59,37 +86,6 @@ function subscriptionOf({ argumentTypes, isThere: _, ...row }: BindingRow): Subs
 
 function responderOf({ argumentTypes: _, isThere: __, ...row }: BindingRow): Responder {
   return { ...row, kind: "responder" };
-}
-
-/**
- * The SQL functions that NATS reaches, as the database has them. Each is called through a wrapper in the schema
- * `hawser_run`, which belongs to the role that subscribed or registered, and which asks for a token.
- */
-
-interface Binding {
-  readonly id: bigint;
-  /** What it is subscribed to; may hold wildcards. */
-  readonly subject: string;
-  /** The function that was named, as people know it: `public.capture(bytea)`. */
-  readonly functionName: string;
-  /** The name of the wrapper within its schema. */
-  readonly wrapper: string;
-  /** What the wrapper demands of its caller. */
-  readonly token: Uint8Array;
-  /** The role that the function runs as: the owner of the wrapper. */
-  readonly runAs: string;
-}
-
-/** A function that is called for each message. */
-export interface Subscription extends Binding {
-  readonly kind: "subscription";
-  readonly takesSubject: boolean;
-  readonly takesHeaders: boolean;
-}
-
-/** A function that answers requests. */
-export interface Responder extends Binding {
-  readonly kind: "responder";
 }
 
 const { optionsPollMs } = gatewayConstants;

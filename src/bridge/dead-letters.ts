@@ -1,5 +1,5 @@
 /**
- * Writes down what subscribed functions failed for, as long as this process leads.
+ * Dead letters of subscriptions: written while this process leads, and read again when they are to be retried.
  */
 import { tables } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
@@ -10,7 +10,7 @@ import { failureOf } from "./executor/index.js";
 import { fenceSql } from "./leadership/index.js";
 import type { DeadLetterStep, KeepStep, Outcome, RetryJob } from "./queue/index.js";
 
-// A message is deadLettered once, however often it is tried.
+// A message is dead-lettered once, however often it is tried.
 const writeSql = `
   WITH ${fenceSql},
   written AS (
@@ -92,12 +92,9 @@ export class DeadLetterWriter {
 }
 
 /**
- * What tells the dead letters that the bridge wrote from rows that others put beside them. Peers may write the table, and
- * would have messages of their own making handled as if NATS had brought them; the token of the wrapper they cannot read.
- */
-
-/**
- * SQL for the seal of a dead letter: the last characters of its `message_id`, behind a dot.
+ * SQL for the seal of a dead letter: the last characters of its `message_id`, behind a dot. It tells the dead letters that
+ * the bridge wrote from rows that others put beside them. Peers may write the table, and would have messages of their own
+ * making handled as if NATS had brought them; the token of the wrapper they cannot read.
  *
  * @param token of its wrapper @param letter SQL for its topic, payload and headers as they are stored
  */

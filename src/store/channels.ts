@@ -178,11 +178,7 @@ function positionOf(row: { readonly epoch: bigint | null; readonly v: bigint | n
   return { epoch: Number(row?.epoch ?? 0), number: Number(row?.v ?? 0) };
 }
 
-/**
- * Who has a channel now, and where it can be dialled: what a sender asks before it dials again.
- */
-
-/** The present listener of a channel. */
+/** The present listener of a channel, and where it can be dialled: what a sender asks before it dials again. */
 export interface ChannelOwner {
   readonly name: string;
   /** Where it registered last, host:port; undefined while it is not in the directory. */

@@ -1,5 +1,6 @@
 /**
- * The directory: which listener serves which topic, and where.
+ * The directory: which listener serves which topic, and where. And routes: the listeners that a sender has met, so that it
+ * can store for them after they have left the directory.
  */
 import { type SenderListenerRow, storeFunctions, type TopicAddrRow, tables } from "../../generated/ts/rows/peer.js";
 import { StoreError } from "../errors/index.js";
@@ -137,10 +138,6 @@ function listenerOf(row: typeof listed.row): Listener {
     epoch: Number(row.epoch),
   };
 }
-
-/**
- * Routes: the listeners that a sender has met, so that it can store for them after they have left the directory.
- */
 
 /** A sender: its name and its source topic. */
 export interface Sender {

@@ -1,9 +1,21 @@
 /**
- * Takes names, and keeps them over lost sessions.
+ * Takes names, and keeps them over lost sessions: the strategy "a session's lock, with a token" of {@link Ownership}.
  *
  * A name is held by a session-level advisory lock, the lease lock. The lock says who may go on; the epoch in the catalog
  * says whose writes count. So the order is always the same: first the lock, and only then, on the same session, the
  * row. Read the other way round, a name could change hands between the two.
+ *
+ * A lease: the right to write in a name.
+ *
+ *     held ──session lost──▶ suspended ──lock taken again, epoch unchanged──▶ held
+ *       │                        └──────another epoch in the catalog────────▶ lost
+ *       └──release──▶ released
+ *
+ * When the session comes back on another server (a standby that was promoted, a restored copy), that server may have
+ * lost the last commits, and among them the epoch of a process that had the name in between and that listeners have
+ * heard of. Then the name is taken anew, under a greater epoch, before the lease is held again: it is renewed. The answer
+ * to that may be lost. So each renewal leaves a token in the catalog: an epoch beside the token of a renewal that was not
+ * answered is ours, and the name is taken once more.
  */
 import { randomUUID } from "node:crypto";
 import { errorTable } from "../../generated/ts/errors/errors.js";
@@ -23,20 +35,6 @@ import { type Clock, delay, type Logger } from "../runtime/index.js";
 import { columnsOf } from "./columns.js";
 import { storeFailure } from "./store-failure.js";
 import { leaseLockKey } from "./transaction.js";
-
-/**
- * A lease: the right to write in a name.
- *
- *     held ──session lost──▶ suspended ──lock taken again, epoch unchanged──▶ held
- *       │                        └──────another epoch in the catalog────────▶ lost
- *       └──release──▶ released
- *
- * When the session comes back on another server (a standby that was promoted, a restored copy), that server may have
- * lost the last commits, and among them the epoch of a process that had the name in between and that listeners have
- * heard of. Then the name is taken anew, under a greater epoch, before the lease is held again: it is renewed. The answer
- * to that may be lost. So each renewal leaves a token in the catalog: an epoch beside the token of a renewal that was not
- * answered is ours, and the name is taken once more.
- */
 
 /** `lost` and `released` are final. */
 export type LeaseState = Exclude<OwnershipState, "waiting">;
@@ -367,11 +365,9 @@ function callerOf(query: SessionQuery): QueryClient {
 }
 
 /**
- * Whether somebody holds a name, looked at without disturbing anybody: a probe of the lock would be in the way of whoever
- * takes the name at that moment.
+ * An SQL condition: a process holds the lease of the name, which is given as an SQL expression. A probe of the lock itself
+ * would be in the way of a process that takes the name at that moment.
  */
-
-/** An SQL condition: a process holds the lease of the name, which is given as an SQL expression. */
 export function leaseHeldSql(name: string): string {
   return `EXISTS (
     SELECT FROM pg_locks AS l

@@ -87,11 +87,7 @@ export function pending(database: Database): Pending {
   };
 }
 
-/**
- * How much waits for listeners, whoever sent it: what a sender that reaches none of them chooses by.
- */
-
-/** Counts what waits for listeners. */
+/** How much waits for listeners, from all senders: what a sender that reaches none of them chooses by. */
 export interface Backlogs {
   /** The stored messages that each of these listeners has not taken, each channel counted up to `backlogCountRows`. */
   backlogsOf(listenerNames: readonly string[]): Promise<Map<string, number>>;
@@ -119,10 +115,6 @@ export function backlogs(database: Database): Backlogs {
     },
   };
 }
-
-/**
- * Listeners that are away although messages wait for them, as one who might take over looks for them.
- */
 
 /** A listener whose name nobody holds, and for which messages are stored. */
 export interface AbsentListener {

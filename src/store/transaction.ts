@@ -1,15 +1,11 @@
 /**
- * Transactions of several statements, and the knowledge of whether one was committed.
+ * Transactions of several statements, the knowledge of whether one was committed, and the fence of a name that each begins
+ * with. (The functions `hawser.store_messages` and `hawser.commit_cursors` hold the same rule within themselves.)
  */
 import type pg from "pg";
 import { tables } from "../../generated/ts/rows/peer.js";
 
-/**
- * The fence of a name, for transactions that are made of several statements. (The functions `hawser.store_messages` and
- * `hawser.commit_cursors` hold the same rule within themselves.)
- */
-
-/** Who writes: a name, and the epoch in which the writer took it. A Lease is one. */
+/** A writer: a name, and the epoch in which it was taken. A Lease is one. */
 export interface WriterName {
   readonly name: string;
   readonly epoch: number;

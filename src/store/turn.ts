@@ -6,6 +6,7 @@ import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
 import { isServerError } from "../postgres/index.js";
+import { Deadline } from "../runtime/index.js";
 
 /** The key, as an expression, of the advisory lock. */
 export const installationTurn = "pg_catalog.hashtextextended('hawser:migrate', 0)";
@@ -50,13 +51,12 @@ export async function takeTurn(
   tell: (line: string) => void,
   { noticeMs, limitMs }: TurnLimits = { noticeMs: turnNoticeMs, limitMs: turnLimitMs },
 ): Promise<void> {
-  const startedAt = performance.now();
-  const left = () => Math.ceil(limitMs - (performance.now() - startedAt));
+  const deadline = new Deadline(limitMs);
   await client.query("SET statement_timeout = 0");
   let told = "";
-  for (let waitMs = noticeMs; !(await locked(client, waitMs)); waitMs = Math.min(noticeMs, left())) {
+  for (let waitMs = noticeMs; !(await locked(client, waitMs)); waitMs = Math.min(noticeMs, deadline.remainingMs)) {
     const holder = await holderOf(client);
-    if (left() <= 0) {
+    if (deadline.isOver) {
       throw new StoreError(
         "store_failed",
         `the database is being prepared by ${holder}, which has not ended within ${limitMs / 1000} s. If that is no ` +

@@ -168,11 +168,9 @@ async function refusePowerfulLogin(client: pg.Client): Promise<Omit<Backend, "se
 }
 
 /**
- * Which database of which server a session has reached. Whose functions are called and whose messages are handled has to be
- * one and the same: names and addresses do not tell, as several can lead to one server, and one to several.
+ * Which database of which server a session has reached. The database whose functions are called and the one whose messages
+ * are handled must be the same: names and addresses do not tell, as several can lead to one server, and one to several.
  */
-
-/** A database as a session finds it. */
 export interface DatabaseIdentity {
   readonly name: string;
   readonly oid: string;

@@ -11,11 +11,7 @@ import { type Logger, TimeLimit } from "../../runtime/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import type { ExecutorSession, StatementLimits } from "./executor-session.js";
 
-/**
- * What an error of a transaction means for the messages that were handled in it.
- */
-
-/** See `Outcome` of the queues for what each is taken as. */
+/** What an error of a transaction means for the messages that were handled in it. `Outcome` says what follows from each. */
 export type Failure =
   /** Somebody's function, or a constraint. */
   | { readonly kind: "failed" | "timed_out" | "transient"; readonly code: string; readonly message: string }

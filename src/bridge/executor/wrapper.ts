@@ -82,10 +82,11 @@ function versionOf({ wrapper, runAs }: Wrapper): string {
 }
 
 /**
- * Whether an error of a call is about the wrapper, as the catalogs have it: the words of an error can be the function's own.
+ * Checks the wrapper in the catalogs again if an ending may be about it: the words of an error can be the function's own. Does
+ * not reject.
+ *
+ * @returns true if it cannot be called as it is now
  */
-
-/** Checks the wrapper again if an ending may be about it. Does not reject. @returns true if it cannot be called as it is now */
 export async function isAboutWrapper(
   ending: Ending<unknown>,
   { wrapper, pool, timeoutMs, logger }: AskedWrapper,
@@ -107,10 +108,6 @@ export interface AskedWrapper {
   readonly timeoutMs: number;
   readonly logger: Logger;
 }
-
-/**
- * Messages as a wrapper takes them: all payloads in one, with where each begins and how long it is.
- */
 
 /** The arguments of a wrapper, behind the token. */
 export type PackedMessages = [

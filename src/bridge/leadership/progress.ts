@@ -1,17 +1,15 @@
 /**
  * What a process that does not lead knows of what the leader has done, in its own time.
  *
+ * One process tells another when something was, by the clock of Postgres, which is the only one that both can read. Nobody
+ * knows when exactly within a query the server read its clock: so times are mapped to bounds, to the safe side.
+ *
  * It maps what the leader wrote by the server's clock back to its own. That is right only where both have read the same
  * clock. After a failover the clock is another server's, and anybody may set a clock: then what the leader says counts again
  * from its second heartbeat on. The first may have been on its way, or made of what it knew before.
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { ClockSample, LeadershipRow } from "./table.js";
-
-/**
- * One process tells another when something was, by the clock of Postgres, which is the only one that both can read. Nobody
- * knows when exactly within a query the server read its clock: so times are mapped to bounds, to the safe side.
- */
 
 const drift = bridgeConstants.maxClockDriftPpm / 1e6;
 

@@ -28,10 +28,6 @@ import {
 } from "./progress.js";
 import type { ClockSample, LeadershipRow, LeadershipTable, Progress, Term } from "./table.js";
 
-/**
- * What a process is told about leadership, and what it is asked.
- */
-
 /** What is told. None of it may throw. */
 export interface LeadershipEvents {
   /**

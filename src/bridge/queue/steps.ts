@@ -75,10 +75,6 @@ export interface SpillStep {
 
 export type Step = BatchStep | DeadLetterStep | RetryStep | KeepStep | FetchStep;
 
-/**
- * What became of a step that a queue handed out. What runs steps in Postgres sorts what happened into these.
- */
-
 /** An error of Postgres, as a dead letter keeps it. */
 export interface FunctionError {
   /** A SQLSTATE, or a code of ours. */
@@ -89,6 +85,7 @@ export interface FunctionError {
 /** The function was run, and nothing is committed. */
 export type FunctionOutcome = Extract<Outcome, { readonly kind: "failed" | "timed_out" | "transient" }>;
 
+/** What became of a step that a queue handed out. What runs steps in Postgres sorts what happened into these. */
 export type Outcome =
   /** COMMIT was confirmed. */
   | { readonly kind: "committed"; readonly durationMs: number }

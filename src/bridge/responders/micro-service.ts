@@ -160,10 +160,6 @@ export class Endpoint {
 }
 
 /**
- * The names by which a responder is known in NATS. Pure.
- */
-
-/**
  * The service's name: that of its function with its schema, without arguments, and with `_` for what a name of a service
  * may not have. `public.answer(bytea)` → `public_answer`. Two functions may have one name; ids tell them apart.
  */

@@ -1,5 +1,5 @@
 /**
- * What answers a request: the function in Postgres, behind an interface.
+ * Requests to responders: what runs their functions, behind an interface, and the answers that are errors.
  */
 
 import { headers, type MsgHdrs } from "@nats-io/transport-node";
@@ -35,13 +35,11 @@ export interface RequestRunner {
 }
 
 /**
- * Answers that are errors: an empty body, and headers with a number like those of HTTP and a line of words (ADR-32).
+ * An answer that is an error: an empty body, and headers with a number like those of HTTP and a line of words (ADR-32).
  *
  * The words tell the SQLSTATE and the message of a function's error, which is what the function's author wrote for its
  * callers, but no detail, no hint and no context: those may show rows and code.
  */
-
-/** Why a request has no other answer. */
 export interface ErrorReply {
   /** 400: the request cannot be understood. 500: the function failed, or its answer cannot be sent. 503: it was not run, or Postgres is away. 504: out of time. */
   readonly status: 400 | 500 | 503 | 504;

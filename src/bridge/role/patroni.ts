@@ -1,5 +1,5 @@
 /**
- * One request to Patroni for the name of its Postgres.
+ * Asks Patroni for the name of its Postgres.
  *
  * The address comes from a role that may define the NATS server, and what answers there may be anything: so little is read,
  * for a short time, from that host alone, and nothing of it is told on but the name.
@@ -105,11 +105,7 @@ function problemOf(error: unknown): string {
   return `the request failed: ${cause?.code ?? cause?.message ?? "it could not be made"}`;
 }
 
-/**
- * The name that Patroni has for this Postgres, and what is logged where it cannot be had.
- */
-
-/** Asks Patroni. What goes wrong is logged when it begins and when it becomes something else, not each time. */
+/** Asks Patroni for the name of this Postgres. What goes wrong is logged when it begins and when it becomes something else, not each time. */
 export class PatroniName {
   readonly #logger: Logger;
   readonly #timeoutMs: number;

@@ -2,7 +2,7 @@
  * Tells NATS of the role of Postgres: once when a process starts to speak for it, and on each change.
  *
  * Three things decide what is told, and each may come at any time, in any order: the role, by `found`; whether this
- * process leads, by `lead`; and the options, by `configure`. What follows from them is said in notice-duty.ts. Where
+ * process leads, by `lead`; and the options, by `configure`. What follows from them is said by {@link NoticeDuty}. Where
  * there is no connection, the newest statement waits for one.
  *
  * Nothing depends on notices. A server that does not permit them is logged, and one that ends the connection because of
@@ -252,10 +252,6 @@ export class NoticeDuty {
     return this.#role === "primary" && this.#leads ? "Master" : undefined;
   }
 }
-
-/**
- * The text of a role-change notice, as subscribers parse it.
- */
 
 /** What a notice says. */
 export interface RoleNotice {
