@@ -107,16 +107,16 @@ function sealSql(
   return `encode(sha256(${[token, ...hashes.map((hashed) => `sha256(${hashed})`)].join(" || ")}), 'hex')`;
 }
 
-/** A dead letter that is to be handled again, and the handler that it failed in. */
+/** A dead letter that is to be handled again, and the subscription whose function failed. */
 export interface RequestedRetry extends RetryJob {
-  readonly handlerId: bigint;
+  readonly subscriptionId: bigint;
 }
 
 const sealOfLetter = sealSql("h.token", { topic: "l.topic", payload: "l.payload", headers: "l.headers" });
 
-// So many and so much of each handler: those of one that takes its time do not keep the others waiting.
+// So many and so much of each subscription: those of one that takes its time do not keep the others waiting.
 const retriesSql = `
-  SELECT d.id, d.handler_id AS "handlerId", d.topic, d.payload, d.headers::text AS headers
+  SELECT d.id, d.handler_id AS "subscriptionId", d.topic, d.payload, d.headers::text AS headers
     FROM ${tables.natsHandler} AS h
    CROSS JOIN LATERAL (
       SELECT l.*, sum(octet_length(l.payload)) OVER (ORDER BY l.id) - octet_length(l.payload) AS bytes_before
@@ -129,7 +129,7 @@ const retriesSql = `
 
 interface RetryRow {
   readonly id: bigint;
-  readonly handlerId: bigint;
+  readonly subscriptionId: bigint;
   readonly topic: string;
   readonly payload: Buffer;
   readonly headers: string | null;
@@ -144,8 +144,8 @@ interface RetryRow {
 export async function readRetries(session: PostgresSession, busy: readonly bigint[]): Promise<RequestedRetry[]> {
   const { retryRows, maxBatchBytes } = bridgeConstants;
   const rows = await session.query<RetryRow>(retriesSql, [retryRows, maxBatchBytes, busy.map(String)]);
-  return rows.map(({ id, handlerId, topic, payload, headers }) => ({
-    handlerId,
+  return rows.map(({ id, subscriptionId, topic, payload, headers }) => ({
+    subscriptionId,
     deadLetterId: id,
     message: {
       id: `dead-letter-${id}`,

@@ -487,8 +487,8 @@ export class Subscriptions {
 
   /** Dead letters that are to be handled again. */
   retry(requested: readonly RequestedRetry[]): void {
-    for (const { handlerId, deadLetterId, message } of requested) {
-      const known = this.#known.get(handlerId);
+    for (const { subscriptionId, deadLetterId, message } of requested) {
+      const known = this.#known.get(subscriptionId);
       if (known?.queue === undefined || known.retrying.has(deadLetterId)) continue;
       if (known.queue.retry({ deadLetterId, message })) known.retrying.add(deadLetterId);
     }

@@ -31,7 +31,7 @@ const typeParsers: pg.CustomTypesConfig = {
     oid === builtins.INT8 ? BigInt : pg.types.getTypeParser(oid, format as "text")) as typeof pg.types.getTypeParser,
 };
 
-/** Where a database is, and as whom it is reached. */
+/** Where a database is, and the login by which it is reached. */
 export class DatabaseAddress {
   /** For each host what node-postgres is told; at least one, in the order in which they are tried. */
   readonly hosts: readonly pg.ClientConfig[];

@@ -49,7 +49,7 @@ export interface SessionOptions extends SessionLimits {
   /** The server is to be one that takes writes, whatever the address allows. */
   readonly needsWrites?: boolean | undefined;
   /**
-   * Gets each client before it connects: one for each host that is tried. Whoever wants to end the opening destroys its
+   * Gets each client before it connects: one for each host that is tried. To end the opening, destroy its
    * stream.
    */
   readonly onClient?: ((client: pg.Client) => void) | undefined;
@@ -145,7 +145,7 @@ async function openAt(
     ...(queryTimeoutMs === undefined ? {} : { query_timeout: queryTimeoutMs }),
     ...(runsFunctions === true ? { options: startupOptions(options) } : {}),
   });
-  // What is under way reports it; whoever keeps the session listens, too.
+  // What is under way reports it; what keeps the session listens, too.
   client.on("error", () => undefined);
   onClient?.(client);
   try {

@@ -16,7 +16,7 @@ import type { Position } from "./channels.js";
 import type { CommittedCursors, CursorCommit, CursorCommits, DeadLetter } from "./cursor-commits.js";
 import type { Lease } from "./leases.js";
 
-/** Whom the committer tells. */
+/** What the committer tells. */
 export interface CursorCommitterEvents {
   /** These cursors are committed: now they may be acknowledged. */
   onCommitted(cursors: readonly (Position & { readonly connectionKey: number })[]): void;

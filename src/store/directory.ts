@@ -164,7 +164,7 @@ interface TopicListeners {
 
 /** What senders remember, and what the directory has beside it. What is asked at the same time is one statement. */
 export interface Routes {
-  /** Who serves a topic, and whom the sender has met there. */
+  /** The listeners that serve a topic, and those that the sender has met there. */
   listenersAndRoutes(sender: Sender, topic: string): Promise<TopicListeners>;
   /**
    * Remembers a listener of a topic, or what is new about it, if it is in the directory: one that unsubscribes at the

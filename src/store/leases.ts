@@ -144,7 +144,7 @@ export class HeldLease implements Lease {
   renew({ epoch, server }: { readonly epoch: number; readonly server: string }): void {
     this.#epoch = epoch;
     this.#server = server;
-    // Answered: whoever raises the epoch from now on is somebody else, whatever is still in the row.
+    // Answered: an epoch that is raised from now on is raised by another process, whatever is still in the row.
     this.#renewalToken = undefined;
     for (const callback of [...this.#renewalCallbacks]) callback(epoch);
   }

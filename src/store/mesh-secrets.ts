@@ -3,7 +3,7 @@
  * Between the two steps both are valid, so that no peer is shut out on the way.
  *
  * A secret is made by Postgres and never leaves it but to peers: it stands in no statement and in no log. The role of
- * peers may read the table and not write it; rotating is for `hawser_owner`, or whoever made the schema.
+ * peers may read the table and not write it; rotating is for `hawser_owner`, or the role that made the schema.
  */
 import { type MeshSecretRow, tables } from "../../generated/ts/rows/peer.js";
 import { StoreError } from "../errors/index.js";

@@ -1,7 +1,7 @@
 /**
  * NOTIFY: the channels' names, and what their payloads say.
  *
- * Notifications are hints. They can be missed (a lost session) or come late; whoever needs to know looks again after
+ * Notifications are hints. They can be missed (a lost session) or come late; a process that needs to know reads again after
  * each new session, and from time to time (`pollMs`).
  */
 import { createHash } from "node:crypto";

@@ -13,7 +13,7 @@ export interface WriterName {
 
 /** The two statements with which a fenced transaction begins, in this order. */
 export const fenceSql = {
-  /** Waits for whoever is taking the name, and makes the next one wait. $1: the name. */
+  /** Waits for a process that is taking the name, and makes the next one wait. $1: the name. */
   lock: "SELECT pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || $1::text, 0))",
   /** One row while the epoch is the catalog's. $1: the name, $2: the epoch. */
   check: `SELECT FROM ${tables.peerName} WHERE name = $1 AND epoch = $2`,

@@ -213,7 +213,7 @@ class Places {
     else await new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
-  /** Whoever waits longest has the place then. */
+  /** The one that waits longest has the place then. */
   giveBack(): void {
     const next = this.#waiting.shift();
     if (next === undefined) this.#taken -= 1;

@@ -35,7 +35,7 @@ interface Holder {
 
 /** How long it waits. */
 export interface TurnLimits {
-  /** Until it first says whom it waits for. */
+  /** Until it first says which session it waits for. */
   readonly noticeMs: number;
   readonly limitMs: number;
 }
@@ -43,7 +43,7 @@ export interface TurnLimits {
 /**
  * Waits until nobody else prepares the database. Others wait until the client ends.
  *
- * @param tell is told whom it waits for, if that takes a while
+ * @param tell is told which session it waits for, if that takes a while
  * @throws StoreError `store_failed`, which names the session that holds the turn, if it is not given back in time
  */
 export async function takeTurn(
