@@ -1,6 +1,6 @@
 /**
- * Shares a number of database sessions among queues: each queue that has a step gets one in its turn, so that a queue with a
- * long queue, or one that pauses, does not keep the others waiting. A role never has all of them, however many queues it has,
+ * Shares a number of database sessions among queues: each queue that has a step gets one in its turn, so that a queue with
+ * many messages, or one that pauses, does not keep the others waiting. A role never has all of them, however many queues it has,
  * as long as there is another role: its functions may all wait for one lock. Pure: it runs nothing itself and has no clock.
  */
 import { Fifo } from "../../runtime/index.js";

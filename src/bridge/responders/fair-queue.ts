@@ -37,7 +37,7 @@ export interface QueueLoad {
   readonly running: number;
 }
 
-interface SubscriptionQueue<Item> {
+interface ResponderQueue<Item> {
   readonly waiting: Item[];
   waitingBytes: number;
   running: number;
@@ -46,9 +46,9 @@ interface SubscriptionQueue<Item> {
 /** Items in the queues of many responders. `Key` names a queue. */
 export class FairQueue<Key, Item extends Waiting> {
   readonly #limits: FairQueueLimits;
-  readonly #queues = new Map<Key, SubscriptionQueue<Item>>();
+  readonly #queues = new Map<Key, ResponderQueue<Item>>();
   /** Queues with waiting items, in the order of their turns. */
-  readonly #turns = new Set<SubscriptionQueue<Item>>();
+  readonly #turns = new Set<ResponderQueue<Item>>();
   #running = 0;
 
   constructor(limits: FairQueueLimits) {
@@ -135,20 +135,20 @@ export class FairQueue<Key, Item extends Waiting> {
     return next;
   }
 
-  #mayStart(queue: SubscriptionQueue<Item>): boolean {
+  #mayStart(queue: ResponderQueue<Item>): boolean {
     const free = this.#limits.maxRunning - this.#running;
     if (free <= 0) return false;
     if (queue.running === 0 || this.#queues.size === 1) return true;
     return queue.running + 1 <= 2 * (free - 1);
   }
 
-  #shift(queue: SubscriptionQueue<Item>): Item {
+  #shift(queue: ResponderQueue<Item>): Item {
     const item = queue.waiting.shift()!;
     queue.waitingBytes -= item.bytes;
     return item;
   }
 
-  #end(queue: SubscriptionQueue<Item>): void {
+  #end(queue: ResponderQueue<Item>): void {
     queue.running -= 1;
     this.#running -= 1;
   }
