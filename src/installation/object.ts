@@ -68,7 +68,7 @@ export function someOf(items: readonly string[], most: number): string {
   return `${items.slice(0, most).join(", ")}${more}`;
 }
 
-/** Where the schema `hawser` belongs to the functions' owner: its name, in a declaration of PL/pgSQL. */
+/** The owner of the schema `hawser`, to which the functions belong, too: a constant of PL/pgSQL. */
 export const ownerDeclaration =
   "owner CONSTANT name := (SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace AS n WHERE n.nspname = 'hawser');";
 

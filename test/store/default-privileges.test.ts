@@ -39,9 +39,11 @@ async function installed(): Promise<TestDatabase> {
   return made;
 }
 
-/** What an installation looks like where nobody has changed the default privileges. */
+/** What an installation by a superuser looks like where nobody has changed the default privileges. */
 async function plainCatalog(): Promise<string[]> {
-  await using plain = await testDatabase();
+  const byOthers = Boolean(process.env["HAWSER_TEST_INSTALLER"]);
+  await using plain = await testDatabase({ migrated: !byOthers });
+  if (byOthers) await install({ databaseUrl: plain.url });
   return await catalogOf(plain.url);
 }
 
