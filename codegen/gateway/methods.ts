@@ -2,6 +2,7 @@ import { type GatewayFamily, type GatewayGroup, payloadTypes } from "../model/ga
 import type { GatewayValue } from "../model/gateway-values.js";
 import { lowerFirst } from "../model/names.js";
 import type { SpecFile } from "../model/spec.js";
+import type { ValueKind } from "../model/value-kind.js";
 import { docstring, stringLiteral, typescriptHead } from "../print.js";
 import { checkExpression, importLine, ruleImports } from "../validators/checks.js";
 import { handlerResult, nameWithStar, requestType, responseInterface } from "./typescript-types.js";
@@ -16,6 +17,7 @@ const argumentNames = [
   "obey",
   "type PayloadList",
   "readArgument",
+  "readBigint",
   "readBytes",
   "readInteger",
   "readObject",
@@ -88,7 +90,7 @@ function readFunction(family: GatewayFamily): string {
     const read = readExpression(value);
     const check = {
       path: value.name,
-      kind: value.kind as "string",
+      kind: value.kind as ValueKind,
       repeated: false,
       range: undefined,
       rules: value.rules,
@@ -124,6 +126,8 @@ function readExpression(value: GatewayValue): string {
       return `readBytes(${name}, ${given})`;
     case "number":
       return `readInteger(${name}, ${given})`;
+    case "bigint":
+      return `readBigint(${name}, ${given})`;
     case "object":
       return `readObject(${name}, ${given})`;
     default:

@@ -48,6 +48,9 @@ function jsonExpression(value: GatewayValue, position: string, { payloadType }: 
       return `coalesce(to_json(${position})::text, 'null')`;
     case "bytes":
       return `coalesce('"' || translate(encode(${bytesExpression(value, position, payloadType)}, 'base64'), E'\\n', '') || '"', 'null')`;
+    case "bigint":
+      // As a text: JSON in JavaScript does not hold the last digits.
+      return `coalesce('"' || ${position} || '"', 'null')`;
     default:
       return `coalesce(${position}::text, 'null')`;
   }

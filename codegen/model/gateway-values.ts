@@ -44,7 +44,7 @@ const jsonTypes: Readonly<Record<string, GatewayKind>> = {
 };
 
 /** Those that can be sent to the gateway. */
-const parameterKinds: readonly GatewayKind[] = ["string", "bytes", "number", "object"];
+const parameterKinds: readonly GatewayKind[] = ["string", "bytes", "number", "bigint", "object"];
 
 const noOption: GatewayValueOption = {
   payload: false,
@@ -68,7 +68,10 @@ export function readGatewayValues(
       continue;
     }
     if (!parameterKinds.includes(value.kind)) {
-      throw new SpecError(value.field, "a parameter is a string, bytes, an int32 or a google.protobuf.Struct");
+      throw new SpecError(
+        value.field,
+        "a parameter is a string, bytes, an int32, an int64 or a google.protobuf.Struct",
+      );
     }
     const hasDefault = value.optional && !value.noDefault;
     const next = values[position + 1];

@@ -111,14 +111,31 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
     await this.#using(call, (nats) => nats.keyValue.delete(bucket, key, this.#place(domain, call)));
   }
 
+  createValue({ bucket, key, data, domain }: spec.CreateValueRequest, call: GatewayCall): Promise<bigint> {
+    return this.#using(call, (nats) => nats.keyValue.create(bucket, key, data, this.#newPlace(domain, call)));
+  }
+
+  updateValue(request: spec.UpdateValueRequest, call: GatewayCall): Promise<bigint> {
+    const { bucket, key, data, revision, domain } = request;
+    return this.#using(call, (nats) => nats.keyValue.update(bucket, key, data, revision, this.#place(domain, call)));
+  }
+
+  async getKeys({ bucket, domain }: spec.GetKeysRequest, call: GatewayCall): Promise<readonly spec.GetKeysResponse[]> {
+    const keys = await this.#using(call, (nats) => nats.keyValue.keys(bucket, this.#largePlace(domain, call)));
+    return keys.map((key) => ({ key }));
+  }
+
+  getHistory(request: spec.GetHistoryRequest, call: GatewayCall): Promise<readonly spec.GetHistoryResponse[]> {
+    const { bucket, key, domain } = request;
+    return this.#using(call, (nats) => nats.keyValue.history(bucket, key, this.#largePlace(domain, call)));
+  }
+
   async putFile({ store, name, content, domain }: spec.PutFileRequest, call: GatewayCall): Promise<void> {
     await this.#using(call, (nats) => nats.objectStores.put(store, name, content, this.#newPlace(domain, call)));
   }
 
   getFile({ store, name, domain }: spec.GetFileRequest, call: GatewayCall): Promise<Uint8Array> {
-    return this.#using(call, (nats) =>
-      nats.objectStores.get(store, name, { ...this.#place(domain, call), maxBytes: this.#maxFileBytes }),
-    );
+    return this.#using(call, (nats) => nats.objectStores.get(store, name, this.#largePlace(domain, call)));
   }
 
   async deleteFile({ store, name, domain }: spec.DeleteFileRequest, call: GatewayCall): Promise<void> {
@@ -134,8 +151,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   getFileList(request: spec.GetFileListRequest, call: GatewayCall): Promise<readonly spec.GetFileListResponse[]> {
     const { store, domain } = request;
     return this.#using(call, async (nats) => {
-      const place = { ...this.#place(domain, call), maxBytes: this.#maxFileBytes };
-      return (await nats.objectStores.list(store, place)).map((file) => fileRow(store, file));
+      return (await nats.objectStores.list(store, this.#largePlace(domain, call))).map((file) => fileRow(store, file));
     });
   }
 
@@ -239,6 +255,11 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
 
   #place(domain: string | undefined, call: GatewayCall): { domain: string | undefined; timeoutMs: number } {
     return { domain: domain ?? this.#domain, timeoutMs: leftMs(call) };
+  }
+
+  /** The same, for what may be large. */
+  #largePlace(domain: string | undefined, call: GatewayCall) {
+    return { ...this.#place(domain, call), maxBytes: this.#maxFileBytes };
   }
 
   /** The same, which is made if it is not there. */

@@ -22,7 +22,7 @@ export const codesOfCalls: readonly ErrorCode[] = [
   ...(["payload_too_large", "unreadable_headers", "nats_permission_denied", "nats_unauthorized"] as const),
   ...(["nats_not_configured", "nats_unavailable", "secret_file", "file_missing", "server_uncommitted"] as const),
   ...(["gateway_unavailable", "gateway_busy", "gateway_limit", "gateway_protocol", "outcome_unknown"] as const),
-  ...(["replica", "internal"] as const),
+  ...(["key_exists", "wrong_revision", "replica", "internal"] as const),
 ];
 
 /** What those end with that are answered in Postgres, where it is another one of the same SQLSTATE. */

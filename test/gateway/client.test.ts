@@ -1,10 +1,10 @@
 /**
  * The typed client: each of its methods against a real gateway, seen by a client of NATS that knows nothing of ours.
  */
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from "vitest";
-import { errorTable, HawserError } from "../../src/errors/index.js";
+import { type ErrorCode, errorTable, HawserError } from "../../src/errors/index.js";
 import { install } from "../../src/installation/index.js";
 import {
   type NatsFunctions,
@@ -207,6 +207,50 @@ describe("values", () => {
       expect(await nats.getJsonb({ bucket: "client", key })).toBeNull();
       expect(await nats.getBinary({ bucket: "client", key })).toBeNull();
     }
+  });
+});
+
+describe("values by their revision", () => {
+  const forms = [
+    ["Text", "one", "two"],
+    ["Json", { n: 1 }, { n: 2 }],
+    ["Jsonb", { n: 1 }, { n: 2 }],
+    ["Binary", view, Buffer.from([2])],
+  ] as const;
+
+  it.each(forms)("are created once, and replaced by who knows the last: %s", async (form, first, second) => {
+    const place = { bucket: "client_revisions", key: form };
+    const create = nats[`kvCreate${form}`] as (args: object) => Promise<bigint>;
+    const update = nats[`kvUpdate${form}`] as (args: object) => Promise<bigint>;
+    const revision = await create({ ...place, data: first });
+    await expect(create({ ...place, data: second })).rejects.toMatchObject({
+      code: "key_exists",
+      cause: { code: "23505", detail: `Its revision is ${revision}.` },
+    });
+    const next = await update({ ...place, data: second, revision });
+    expect(next).toBeGreaterThan(revision);
+    await expect(update({ ...place, data: first, revision })).rejects.toMatchObject({
+      code: "wrong_revision",
+      cause: { code: "NA007" },
+    });
+    expect(await nats[`get${form}`](place)).toEqual(second);
+  });
+
+  it("are listed by their keys, and with their history", async () => {
+    const bucket = "client_history";
+    expect(await nats.kvKeys({ bucket })).toEqual([]);
+    await nats.putText({ bucket, key: "b", data: "1" });
+    await nats.putText({ bucket, key: "a", data: "2" });
+    expect(await nats.kvKeys({ bucket, domain: null })).toEqual([{ key: "a" }, { key: "b" }]);
+    const created = expect.stringMatching(/^\d{4}-\d\d-\d\dT/);
+    expect(await nats.kvHistory({ bucket, key: "a" })).toEqual([
+      { revision: 2n, operation: "PUT", value: Buffer.from("2"), created },
+    ]);
+    await nats.deleteValue({ bucket, key: "a" });
+    expect(await nats.kvHistory({ bucket, key: "a" })).toEqual([
+      { revision: 3n, operation: "DEL", value: null, created },
+    ]);
+    expect(await nats.kvKeys({ bucket })).toEqual([{ key: "b" }]);
   });
 });
 
@@ -419,6 +463,17 @@ describe("types", () => {
     // @ts-expect-error there is no such argument
     expectTypeOf(() => nats.publishText({ subject: "a", payload: "", domain: "d" })).toBeFunction();
   });
+});
+
+it("tells apart every error that the operations and their handler throw", () => {
+  const folder = "src/nats/operations";
+  const files = [...readdirSync(folder).map((file) => `${folder}/${file}`), "src/gateway/nats-handler.ts"];
+  const thrown = files.flatMap((file) => [
+    ...readFileSync(file, "utf8").matchAll(/new (?:Nats|Gateway)Error\(\s*"(\w+)"/g),
+  ]);
+  const codes = new Set(thrown.map(([, code]) => code as ErrorCode));
+  expect(codes.size).toBeGreaterThan(12);
+  expect([...codes].filter((code) => !codesOfCalls.includes(code))).toEqual([]);
 });
 
 it("has no method that was not called here", () => {

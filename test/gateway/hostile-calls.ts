@@ -18,7 +18,9 @@ const statements = [
   "Ping {}\nt\n",
   "Publish {} Publish {}",
 ];
-const names = "subject payload reply headers domain timeout bucket key data type store name content".split(" ");
+const names = "subject payload reply headers domain timeout bucket key data revision type store name content".split(
+  " ",
+);
 const hostileNames = [
   ..."__proto__ constructor toString hasOwnProperty then toJSON \\u0000 ä".split(" "),
   "",
@@ -69,6 +71,10 @@ const argumentsOf: Record<string, readonly string[]> = {
   PutValue: ["bucket", "key", "data", "domain"],
   GetValue: ["bucket", "key", "domain", "type"],
   DeleteValue: ["bucket", "key", "domain"],
+  CreateValue: ["bucket", "key", "data", "domain"],
+  UpdateValue: ["bucket", "key", "data", "revision", "domain"],
+  GetKeys: ["bucket", "domain"],
+  GetHistory: ["bucket", "key", "domain"],
   PutFile: ["store", "name", "content", "domain"],
   GetFile: ["store", "name", "domain"],
   DeleteFile: ["store", "name", "domain"],
@@ -82,6 +88,17 @@ function goodValue(random: Random, name: string): string {
     case "data":
     case "content":
       return `"${noise(random, 12).toString("base64")}"`;
+    case "revision":
+      return random.pick([
+        '"1"',
+        '"42"',
+        '"9007199254740991"',
+        '"9007199254740992"',
+        '"0"',
+        '"-1"',
+        "1",
+        '"99999999999999999999"',
+      ]);
     case "timeout":
       return random.pick(["null", "-1", "0", "100", "60000"]);
     case "headers":

@@ -7,13 +7,14 @@ import type { GatewayCall } from "../../src/gateway/calls.js";
 import { readHeaders } from "../../src/nats/index.js";
 
 /** How a value of a request has to be; `?` at its end: or undefined. */
-type Form = "text" | "text?" | "bytes" | "lists" | "integer?" | "object?" | "type";
+type Form = "text" | "text?" | "bytes" | "lists" | "integer?" | "bigint" | "object?" | "type";
 
 const checks: Record<string, (value: unknown) => boolean> = {
   text: (value) => typeof value === "string" && value !== "" && !/[\0\p{Surrogate}]/u.test(value),
   bytes: (value) => value instanceof Uint8Array,
   lists: (value) => Array.isArray(value) && value.every((one) => one instanceof Uint8Array),
   integer: (value) => Number.isInteger(value) && Math.abs(value as number) <= 2 ** 31,
+  bigint: (value) => typeof value === "bigint" && value >= 1n && value <= 2n ** 53n - 1n,
   object: (value) => typeof value === "object" && value !== null && !Array.isArray(value),
   type: (value) => ["text", "json", "jsonb", "binary"].includes(value as string),
 };
@@ -88,6 +89,16 @@ const methods: {
   putValue: [{ ...cell, data: "bytes" }, () => 7n],
   getValue: [{ ...cell, type: "type" }, ({ key }) => later(Buffer.from(key), values[key.length % values.length])],
   deleteValue: [cell, nothing],
+  createValue: [{ ...cell, data: "bytes" }, () => 8n],
+  updateValue: [{ ...cell, data: "bytes", revision: "bigint" }, ({ revision }) => revision + 1n],
+  getKeys: [{ bucket: "text", domain: "text?" }, ({ bucket }) => [{ key: bucket }, { key: "b" }]],
+  getHistory: [
+    cell,
+    ({ key }) => [
+      { revision: 1n, operation: "PUT", value: Buffer.from(key), created: "2026-11-21T12:00:00.000Z" },
+      { revision: 2n, operation: "DEL", created: "2026-11-21T12:00:01.000Z" },
+    ],
+  ],
   putFile: [{ ...place, content: "bytes" }, nothing],
   getFile: [place, ({ name }) => Buffer.alloc(name.length)],
   deleteFile: [place, nothing],

@@ -110,7 +110,7 @@ describe("docs/coverage-pgnats.md", () => {
       .join(" ");
 
   it("has a row for each function, but those that are Hawser's own", () => {
-    const isOwn = (name: string): boolean => /^nats_flush$|_(ack|batch)$/.test(name);
+    const isOwn = (name: string): boolean => /^nats_flush$|^nats_kv_|_(ack|batch)$/.test(name);
     const functions = [...readText("generated/docs/nats-functions/nats-functions.md").matchAll(/^## (\w+)$/gm)]
       .map(([, name]) => name!)
       .filter((name) => !isOwn(name));

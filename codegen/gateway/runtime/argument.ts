@@ -88,6 +88,14 @@ export function readInteger(argument: string, value: unknown): number | undefine
   return value;
 }
 
+/** An integer of 64 bits, as a text. */
+export function readBigint(argument: string, value: unknown): bigint | undefined {
+  if (value === null || value === undefined) return undefined;
+  if (typeof value !== "string" || !/^-?[0-9]{1,19}$/.test(value) || BigInt.asIntN(64, BigInt(value)) !== BigInt(value))
+    throw form(argument, "must be an integer of 64 bits");
+  return BigInt(value);
+}
+
 export function readObject(argument: string, value: unknown): JsonObject | undefined {
   if (value === null || value === undefined) return undefined;
   if (typeof value !== "object" || Array.isArray(value)) {

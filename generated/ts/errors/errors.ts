@@ -681,6 +681,26 @@ export const errorTable = {
     summary: "A transaction pooler stands before Postgres, where a session is needed.",
     remedy: "Name the server of Postgres itself; the SQL functions may be called through the pooler all the same.",
   },
+  /** The key of a key-value bucket that was to be created has a value. */
+  key_exists: {
+    code: "key_exists",
+    wireCode: 68,
+    sqlstate: "23505",
+    exitStatus: 65,
+    retryable: false,
+    summary: "The key of a key-value bucket that was to be created has a value.",
+    remedy: "Read it, and write the new value by its revision; or put it, whatever is there.",
+  },
+  /** The key of a key-value bucket has another revision than the one that was to be replaced. */
+  wrong_revision: {
+    code: "wrong_revision",
+    wireCode: 69,
+    sqlstate: "NA007",
+    exitStatus: 65,
+    retryable: false,
+    summary: "The key of a key-value bucket has another revision than the one that was to be replaced.",
+    remedy: "Another writer was faster: read value and revision again with nats_kv_history, and decide anew.",
+  },
 } as const satisfies Record<string, ErrorEntry>;
 
 /** The stable code of an error. */

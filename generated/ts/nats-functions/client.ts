@@ -118,6 +118,50 @@ export interface DeleteValueArguments {
   readonly domain?: string | null | undefined;
 }
 
+/** Arguments of `nats_kv_create_*`. */
+export interface CreateValueArguments<Payload> {
+  /** The bucket: letters, digits, '_' and '-'. */
+  readonly bucket: string;
+  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. */
+  readonly key: string;
+  /** The value. */
+  readonly data: Payload;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | null | undefined;
+}
+
+/** Arguments of `nats_kv_update_*`. */
+export interface UpdateValueArguments<Payload> {
+  /** The bucket: letters, digits, '_' and '-'. */
+  readonly bucket: string;
+  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. */
+  readonly key: string;
+  /** The value. */
+  readonly data: Payload;
+  /** The revision that is replaced. */
+  readonly revision: bigint;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | null | undefined;
+}
+
+/** Arguments of `nats_kv_keys`. */
+export interface GetKeysArguments {
+  /** The bucket: letters, digits, '_' and '-'. */
+  readonly bucket: string;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | null | undefined;
+}
+
+/** Arguments of `nats_kv_history`. */
+export interface GetHistoryArguments {
+  /** The bucket: letters, digits, '_' and '-'. */
+  readonly bucket: string;
+  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. */
+  readonly key: string;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | null | undefined;
+}
+
 /** Arguments of `nats_put_file`. */
 export interface PutFileArguments {
   /** The object store: letters, digits, '_' and '-'. */
@@ -206,6 +250,24 @@ export interface PublishAckRow {
   readonly seq: bigint;
   /** The stream had it already: another message has the same Nats-Msg-Id. */
   readonly duplicate: boolean;
+}
+
+/** A row of `nats_kv_keys`. */
+export interface KeysRow {
+  /** The key. */
+  readonly key: string;
+}
+
+/** A row of `nats_kv_history`. */
+export interface HistoryRow {
+  /** Its number. */
+  readonly revision: bigint;
+  /** What was done: PUT, DEL (deleted) or PURGE (deleted with all earlier revisions). */
+  readonly operation: string;
+  /** The value; NULL where it was deleted. */
+  readonly value: Uint8Array | null;
+  /** When it was written, in RFC 3339. */
+  readonly created: string;
 }
 
 /** A row of `nats_get_file_info`. */
@@ -324,6 +386,21 @@ function readPublishAckRow(row: any): PublishAckRow {
   };
 }
 
+function readKeysRow(row: any): KeysRow {
+  return {
+    key: row.key,
+  };
+}
+
+function readHistoryRow(row: any): HistoryRow {
+  return {
+    revision: BigInt(row.revision),
+    operation: row.operation,
+    value: row.value,
+    created: row.created,
+  };
+}
+
 function readFileInfoRow(row: any): FileInfoRow {
   return {
     name: row.name,
@@ -428,6 +505,16 @@ export const natsFunctionMethods: {
   getJsonb: { local: false, arguments: ["bucket", "key", "domain"] },
   getBinary: { local: false, arguments: ["bucket", "key", "domain"] },
   deleteValue: { local: false, arguments: ["bucket", "key", "domain"] },
+  kvCreateText: { local: false, arguments: ["bucket", "key", "data", "domain"] },
+  kvCreateJson: { local: false, arguments: ["bucket", "key", "data", "domain"] },
+  kvCreateJsonb: { local: false, arguments: ["bucket", "key", "data", "domain"] },
+  kvCreateBinary: { local: false, arguments: ["bucket", "key", "data", "domain"] },
+  kvUpdateText: { local: false, arguments: ["bucket", "key", "data", "revision", "domain"] },
+  kvUpdateJson: { local: false, arguments: ["bucket", "key", "data", "revision", "domain"] },
+  kvUpdateJsonb: { local: false, arguments: ["bucket", "key", "data", "revision", "domain"] },
+  kvUpdateBinary: { local: false, arguments: ["bucket", "key", "data", "revision", "domain"] },
+  kvKeys: { local: false, arguments: ["bucket", "domain"] },
+  kvHistory: { local: false, arguments: ["bucket", "key", "domain"] },
   putFile: { local: false, arguments: ["store", "name", "content", "domain"] },
   getFile: { local: false, arguments: ["store", "name", "domain"] },
   deleteFile: { local: false, arguments: ["store", "name", "domain"] },
@@ -947,6 +1034,151 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
         "nats_delete_value($1::text, $2::text, $3::text)",
         [args.bucket, args.key, args.domain ?? null],
       );
+    },
+
+    /**
+     * Writes the value of a key that has none, into a key-value bucket, which is made if it is missing. Returns the revision. A
+     * key that has a value is an error.
+     *
+     * SQL: `nats_kv_create_text`.
+     */
+    async kvCreateText(args: CreateValueArguments<string>): Promise<bigint> {
+      const rows = await select(
+        "nats_kv_create_text::text AS value",
+        "nats_kv_create_text($1::text, $2::text, $3::text, $4::text)",
+        [args.bucket, args.key, args.data, args.domain ?? null],
+      );
+      return BigInt(rows[0].value);
+    },
+
+    /**
+     * Writes the value of a key that has none, into a key-value bucket, which is made if it is missing. Returns the revision. A
+     * key that has a value is an error.
+     *
+     * SQL: `nats_kv_create_json`.
+     */
+    async kvCreateJson(args: CreateValueArguments<unknown>): Promise<bigint> {
+      const rows = await select(
+        "nats_kv_create_json::text AS value",
+        "nats_kv_create_json($1::text, $2::text, $3::json, $4::text)",
+        [args.bucket, args.key, toJson(args.data), args.domain ?? null],
+      );
+      return BigInt(rows[0].value);
+    },
+
+    /**
+     * Writes the value of a key that has none, into a key-value bucket, which is made if it is missing. Returns the revision. A
+     * key that has a value is an error.
+     *
+     * SQL: `nats_kv_create_jsonb`.
+     */
+    async kvCreateJsonb(args: CreateValueArguments<unknown>): Promise<bigint> {
+      const rows = await select(
+        "nats_kv_create_jsonb::text AS value",
+        "nats_kv_create_jsonb($1::text, $2::text, $3::jsonb, $4::text)",
+        [args.bucket, args.key, toJson(args.data), args.domain ?? null],
+      );
+      return BigInt(rows[0].value);
+    },
+
+    /**
+     * Writes the value of a key that has none, into a key-value bucket, which is made if it is missing. Returns the revision. A
+     * key that has a value is an error.
+     *
+     * SQL: `nats_kv_create_binary`.
+     */
+    async kvCreateBinary(args: CreateValueArguments<Uint8Array>): Promise<bigint> {
+      const rows = await select(
+        "nats_kv_create_binary::text AS value",
+        "nats_kv_create_binary($1::text, $2::text, $3::bytea, $4::text)",
+        [args.bucket, args.key, toBuffer(args.data), args.domain ?? null],
+      );
+      return BigInt(rows[0].value);
+    },
+
+    /**
+     * Replaces a value of a key-value bucket if its revision is still the given one. Returns the new revision. Another revision
+     * is an error.
+     *
+     * SQL: `nats_kv_update_text`.
+     */
+    async kvUpdateText(args: UpdateValueArguments<string>): Promise<bigint> {
+      const rows = await select(
+        "nats_kv_update_text::text AS value",
+        "nats_kv_update_text($1::text, $2::text, $3::text, $4::bigint, $5::text)",
+        [args.bucket, args.key, args.data, args.revision, args.domain ?? null],
+      );
+      return BigInt(rows[0].value);
+    },
+
+    /**
+     * Replaces a value of a key-value bucket if its revision is still the given one. Returns the new revision. Another revision
+     * is an error.
+     *
+     * SQL: `nats_kv_update_json`.
+     */
+    async kvUpdateJson(args: UpdateValueArguments<unknown>): Promise<bigint> {
+      const rows = await select(
+        "nats_kv_update_json::text AS value",
+        "nats_kv_update_json($1::text, $2::text, $3::json, $4::bigint, $5::text)",
+        [args.bucket, args.key, toJson(args.data), args.revision, args.domain ?? null],
+      );
+      return BigInt(rows[0].value);
+    },
+
+    /**
+     * Replaces a value of a key-value bucket if its revision is still the given one. Returns the new revision. Another revision
+     * is an error.
+     *
+     * SQL: `nats_kv_update_jsonb`.
+     */
+    async kvUpdateJsonb(args: UpdateValueArguments<unknown>): Promise<bigint> {
+      const rows = await select(
+        "nats_kv_update_jsonb::text AS value",
+        "nats_kv_update_jsonb($1::text, $2::text, $3::jsonb, $4::bigint, $5::text)",
+        [args.bucket, args.key, toJson(args.data), args.revision, args.domain ?? null],
+      );
+      return BigInt(rows[0].value);
+    },
+
+    /**
+     * Replaces a value of a key-value bucket if its revision is still the given one. Returns the new revision. Another revision
+     * is an error.
+     *
+     * SQL: `nats_kv_update_binary`.
+     */
+    async kvUpdateBinary(args: UpdateValueArguments<Uint8Array>): Promise<bigint> {
+      const rows = await select(
+        "nats_kv_update_binary::text AS value",
+        "nats_kv_update_binary($1::text, $2::text, $3::bytea, $4::bigint, $5::text)",
+        [args.bucket, args.key, toBuffer(args.data), args.revision, args.domain ?? null],
+      );
+      return BigInt(rows[0].value);
+    },
+
+    /**
+     * Lists the keys of a key-value bucket that have a value, in the order of their bytes. No rows if the bucket is missing.
+     *
+     * SQL: `nats_kv_keys`.
+     */
+    async kvKeys(args: GetKeysArguments): Promise<KeysRow[]> {
+      const rows = await select("key", "nats_kv_keys($1::text, $2::text)", [args.bucket, args.domain ?? null]);
+      return rows.map(readKeysRow);
+    },
+
+    /**
+     * Lists the revisions of a key that a key-value bucket keeps, the oldest first: values, and deletions. No rows if the key or
+     * the bucket is missing.
+     *
+     * SQL: `nats_kv_history`.
+     */
+    async kvHistory(args: GetHistoryArguments): Promise<HistoryRow[]> {
+      const rows = await select(
+        "revision::text, operation, value, created",
+        "nats_kv_history($1::text, $2::text, $3::text)",
+        [args.bucket, args.key, args.domain ?? null],
+      );
+      return rows.map(readHistoryRow);
     },
 
     /**

@@ -2,8 +2,8 @@
 // source: hawser/nats/v1/functions.proto
 
 import { namedRules } from "../rules/named.js";
-import { checkText } from "../rules/violation.js";
-import { bytesText, decodeText, type JsonObject, needed, obey, type PayloadList, readArgument, readBytes, readInteger, readObject, readPayloads, readPayloadType, readString } from "./argument.js";
+import { checkText, outOfRange } from "../rules/violation.js";
+import { bytesText, decodeText, type JsonObject, needed, obey, type PayloadList, readArgument, readBigint, readBytes, readInteger, readObject, readPayloads, readPayloadType, readString } from "./argument.js";
 
 /** The types that a payload can have in SQL, by their part of a function's name. */
 export type PayloadType = "text" | "json" | "jsonb" | "binary";
@@ -129,6 +129,68 @@ export interface DeleteValueRequest {
   readonly key: string;
   /** The JetStream domain. Default: the option `domain` of the server. */
   readonly domain?: string | undefined;
+}
+
+/** What `nats_kv_create_*` is called with. */
+export interface CreateValueRequest {
+  /** The bucket: letters, digits, '_' and '-'. */
+  readonly bucket: string;
+  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. */
+  readonly key: string;
+  /** The value. */
+  readonly data: Uint8Array;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | undefined;
+}
+
+/** What `nats_kv_update_*` is called with. */
+export interface UpdateValueRequest {
+  /** The bucket: letters, digits, '_' and '-'. */
+  readonly bucket: string;
+  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. */
+  readonly key: string;
+  /** The value. */
+  readonly data: Uint8Array;
+  /** The revision that is replaced. */
+  readonly revision: bigint;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | undefined;
+}
+
+/** What `nats_kv_keys` is called with. */
+export interface GetKeysRequest {
+  /** The bucket: letters, digits, '_' and '-'. */
+  readonly bucket: string;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | undefined;
+}
+
+/** A row of what `nats_kv_keys` returns. */
+export interface GetKeysResponse {
+  /** The key. */
+  readonly key: string;
+}
+
+/** What `nats_kv_history` is called with. */
+export interface GetHistoryRequest {
+  /** The bucket: letters, digits, '_' and '-'. */
+  readonly bucket: string;
+  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. */
+  readonly key: string;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | undefined;
+}
+
+/** A row of what `nats_kv_history` returns. */
+export interface GetHistoryResponse {
+  /** Its number. */
+  readonly revision: bigint;
+  /** What was done: PUT, DEL (deleted) or PURGE (deleted with all earlier revisions). */
+  readonly operation: string;
+  /** The value; NULL where it was deleted. */
+  readonly value?: Uint8Array | undefined;
+  /** When it was written, in RFC 3339. */
+  readonly created: string;
 }
 
 /** What `nats_put_file` is called with. */
@@ -326,6 +388,27 @@ export interface NatsFunctionsHandler<Call> {
   /** Deletes a key of a key-value bucket. Does nothing if the key or the bucket is missing. */
   deleteValue(request: DeleteValueRequest, call: Call): Answer<void>;
 
+  /**
+   * Writes the value of a key that has none, into a key-value bucket, which is made if it is missing. Returns the revision. A
+   * key that has a value is an error.
+   */
+  createValue(request: CreateValueRequest, call: Call): Answer<bigint>;
+
+  /**
+   * Replaces a value of a key-value bucket if its revision is still the given one. Returns the new revision. Another revision
+   * is an error.
+   */
+  updateValue(request: UpdateValueRequest, call: Call): Answer<bigint>;
+
+  /** Lists the keys of a key-value bucket that have a value, in the order of their bytes. No rows if the bucket is missing. */
+  getKeys(request: GetKeysRequest, call: Call): Answer<readonly GetKeysResponse[]>;
+
+  /**
+   * Lists the revisions of a key that a key-value bucket keeps, the oldest first: values, and deletions. No rows if the key or
+   * the bucket is missing.
+   */
+  getHistory(request: GetHistoryRequest, call: Call): Answer<readonly GetHistoryResponse[]>;
+
   /** Writes a file into an object store, which is made if it is missing. */
   putFile(request: PutFileRequest, call: Call): Answer<void>;
 
@@ -500,6 +583,60 @@ function readDeleteValue(json: unknown): DeleteValueRequest {
   return { bucket, key, domain };
 }
 
+const createValueNames: ReadonlySet<string> = new Set(["bucket", "key", "data", "domain"]);
+
+function readCreateValue(json: unknown): CreateValueRequest {
+  const argument = readArgument(json, createValueNames);
+  const bucket = needed("bucket", readString("bucket", argument["bucket"]));
+  obey(checkText("bucket", namedRules.bucket, bucket));
+  const key = needed("key", readString("key", argument["key"]));
+  obey(checkText("key", namedRules.key, key));
+  const data = needed("data", readBytes("data", argument["data"]));
+  const domain = readString("domain", argument["domain"]);
+  if (domain !== undefined) obey(checkText("domain", namedRules.jetstreamDomain, domain));
+  return { bucket, key, data, domain };
+}
+
+const updateValueNames: ReadonlySet<string> = new Set(["bucket", "key", "data", "revision", "domain"]);
+
+function readUpdateValue(json: unknown): UpdateValueRequest {
+  const argument = readArgument(json, updateValueNames);
+  const bucket = needed("bucket", readString("bucket", argument["bucket"]));
+  obey(checkText("bucket", namedRules.bucket, bucket));
+  const key = needed("key", readString("key", argument["key"]));
+  obey(checkText("key", namedRules.key, key));
+  const data = needed("data", readBytes("data", argument["data"]));
+  const revision = needed("revision", readBigint("revision", argument["revision"]));
+  obey((revision >= 1n && revision <= 9007199254740991n ? undefined : outOfRange("revision", { min: 1n, max: 9007199254740991n }, revision)));
+  const domain = readString("domain", argument["domain"]);
+  if (domain !== undefined) obey(checkText("domain", namedRules.jetstreamDomain, domain));
+  return { bucket, key, data, revision, domain };
+}
+
+const getKeysNames: ReadonlySet<string> = new Set(["bucket", "domain"]);
+
+function readGetKeys(json: unknown): GetKeysRequest {
+  const argument = readArgument(json, getKeysNames);
+  const bucket = needed("bucket", readString("bucket", argument["bucket"]));
+  obey(checkText("bucket", namedRules.bucket, bucket));
+  const domain = readString("domain", argument["domain"]);
+  if (domain !== undefined) obey(checkText("domain", namedRules.jetstreamDomain, domain));
+  return { bucket, domain };
+}
+
+const getHistoryNames: ReadonlySet<string> = new Set(["bucket", "key", "domain"]);
+
+function readGetHistory(json: unknown): GetHistoryRequest {
+  const argument = readArgument(json, getHistoryNames);
+  const bucket = needed("bucket", readString("bucket", argument["bucket"]));
+  obey(checkText("bucket", namedRules.bucket, bucket));
+  const key = needed("key", readString("key", argument["key"]));
+  obey(checkText("key", namedRules.key, key));
+  const domain = readString("domain", argument["domain"]);
+  if (domain !== undefined) obey(checkText("domain", namedRules.jetstreamDomain, domain));
+  return { bucket, key, domain };
+}
+
 const putFileNames: ReadonlySet<string> = new Set(["store", "name", "content", "domain"]);
 
 function readPutFile(json: unknown): PutFileRequest {
@@ -590,6 +727,21 @@ function writePublishAckResponse(row: PublishAckResponse): unknown {
     stream: row.stream,
     seq: String(row.seq),
     duplicate: row.duplicate,
+  };
+}
+
+function writeGetKeysResponse(row: GetKeysResponse): unknown {
+  return {
+    key: row.key,
+  };
+}
+
+function writeGetHistoryResponse(row: GetHistoryResponse): unknown {
+  return {
+    revision: String(row.revision),
+    operation: row.operation,
+    value: row.value === undefined ? null : bytesText(row.value),
+    created: row.created,
   };
 }
 
@@ -740,6 +892,44 @@ export const methods: Readonly<Record<string, Method>> = {
     read: (json) => readDeleteValue(json),
     handle: (handler, request, call) => handler.deleteValue(request as DeleteValueRequest, call),
     write: () => null,
+  },
+  CreateValue: {
+    sqlName: "nats_kv_create_*",
+    changes: true,
+    takesList: false,
+    read: (json) => readCreateValue(json),
+    handle: (handler, request, call) => handler.createValue(request as CreateValueRequest, call),
+    write: (result) => {
+      const value = result as bigint;
+      return String(value);
+    },
+  },
+  UpdateValue: {
+    sqlName: "nats_kv_update_*",
+    changes: true,
+    takesList: false,
+    read: (json) => readUpdateValue(json),
+    handle: (handler, request, call) => handler.updateValue(request as UpdateValueRequest, call),
+    write: (result) => {
+      const value = result as bigint;
+      return String(value);
+    },
+  },
+  GetKeys: {
+    sqlName: "nats_kv_keys",
+    changes: false,
+    takesList: false,
+    read: (json) => readGetKeys(json),
+    handle: (handler, request, call) => handler.getKeys(request as GetKeysRequest, call),
+    write: (result) => JSON.stringify((result as readonly GetKeysResponse[]).map(writeGetKeysResponse)),
+  },
+  GetHistory: {
+    sqlName: "nats_kv_history",
+    changes: false,
+    takesList: false,
+    read: (json) => readGetHistory(json),
+    handle: (handler, request, call) => handler.getHistory(request as GetHistoryRequest, call),
+    write: (result) => JSON.stringify((result as readonly GetHistoryResponse[]).map(writeGetHistoryResponse)),
   },
   PutFile: {
     sqlName: "nats_put_file",

@@ -46,6 +46,16 @@ BEGIN
           ('@extschema@.nats_get_jsonb(text, text, text)'),
           ('@extschema@.nats_get_binary(text, text, text)'),
           ('@extschema@.nats_delete_value(text, text, text)'),
+          ('@extschema@.nats_kv_create_text(text, text, text, text)'),
+          ('@extschema@.nats_kv_create_json(text, text, json, text)'),
+          ('@extschema@.nats_kv_create_jsonb(text, text, jsonb, text)'),
+          ('@extschema@.nats_kv_create_binary(text, text, bytea, text)'),
+          ('@extschema@.nats_kv_update_text(text, text, text, bigint, text)'),
+          ('@extschema@.nats_kv_update_json(text, text, json, bigint, text)'),
+          ('@extschema@.nats_kv_update_jsonb(text, text, jsonb, bigint, text)'),
+          ('@extschema@.nats_kv_update_binary(text, text, bytea, bigint, text)'),
+          ('@extschema@.nats_kv_keys(text, text)'),
+          ('@extschema@.nats_kv_history(text, text, text)'),
           ('@extschema@.nats_put_file(text, text, bytea, text)'),
           ('@extschema@.nats_get_file(text, text, text)'),
           ('@extschema@.nats_delete_file(text, text, text)'),
@@ -810,6 +820,181 @@ END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_delete_value(text, text, text) IS 'Deletes a key of a key-value bucket. Does nothing if the key or the bucket is missing.';
 
+CREATE OR REPLACE FUNCTION @extschema@.nats_kv_create_text(
+  bucket text,
+  key text,
+  data text,
+  domain text DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  RETURN hawser.gateway_call('CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::bigint;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_kv_create_text(text, text, text, text) IS 'Writes the value of a key that has none, into a key-value bucket, which is made if it is missing. Returns the revision. A
+key that has a value is an error.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_kv_create_json(
+  bucket text,
+  key text,
+  data json,
+  domain text DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  RETURN hawser.gateway_call('CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::bigint;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_kv_create_json(text, text, json, text) IS 'Writes the value of a key that has none, into a key-value bucket, which is made if it is missing. Returns the revision. A
+key that has a value is an error.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_kv_create_jsonb(
+  bucket text,
+  key text,
+  data jsonb,
+  domain text DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  RETURN hawser.gateway_call('CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::bigint;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_kv_create_jsonb(text, text, jsonb, text) IS 'Writes the value of a key that has none, into a key-value bucket, which is made if it is missing. Returns the revision. A
+key that has a value is an error.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_kv_create_binary(
+  bucket text,
+  key text,
+  data bytea,
+  domain text DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  RETURN hawser.gateway_call('CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::bigint;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_kv_create_binary(text, text, bytea, text) IS 'Writes the value of a key that has none, into a key-value bucket, which is made if it is missing. Returns the revision. A
+key that has a value is an error.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_kv_update_text(
+  bucket text,
+  key text,
+  data text,
+  revision bigint,
+  domain text DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  RETURN hawser.gateway_call('UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}')::bigint;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_kv_update_text(text, text, text, bigint, text) IS 'Replaces a value of a key-value bucket if its revision is still the given one. Returns the new revision. Another revision
+is an error.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_kv_update_json(
+  bucket text,
+  key text,
+  data json,
+  revision bigint,
+  domain text DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  RETURN hawser.gateway_call('UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}')::bigint;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_kv_update_json(text, text, json, bigint, text) IS 'Replaces a value of a key-value bucket if its revision is still the given one. Returns the new revision. Another revision
+is an error.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_kv_update_jsonb(
+  bucket text,
+  key text,
+  data jsonb,
+  revision bigint,
+  domain text DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  RETURN hawser.gateway_call('UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}')::bigint;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_kv_update_jsonb(text, text, jsonb, bigint, text) IS 'Replaces a value of a key-value bucket if its revision is still the given one. Returns the new revision. Another revision
+is an error.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_kv_update_binary(
+  bucket text,
+  key text,
+  data bytea,
+  revision bigint,
+  domain text DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  RETURN hawser.gateway_call('UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}')::bigint;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_kv_update_binary(text, text, bytea, bigint, text) IS 'Replaces a value of a key-value bucket if its revision is still the given one. Returns the new revision. Another revision
+is an error.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_kv_keys(
+  bucket text,
+  domain text DEFAULT NULL
+)
+RETURNS TABLE (
+  key text
+)
+LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+SELECT answer.key
+FROM json_to_recordset(hawser.gateway_call('GetKeys {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"domain":' || coalesce(to_json($2)::text, 'null') || '}')::json) AS answer (key text)
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_kv_keys(text, text) IS 'Lists the keys of a key-value bucket that have a value, in the order of their bytes. No rows if the bucket is missing.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_kv_history(
+  bucket text,
+  key text,
+  domain text DEFAULT NULL
+)
+RETURNS TABLE (
+  revision bigint,
+  operation text,
+  value bytea,
+  created text
+)
+LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+SELECT answer.revision, answer.operation, answer.value, answer.created
+FROM json_to_recordset(hawser.gateway_call('GetHistory {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}')::json) AS answer (revision bigint, operation text, value bytea, created text)
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_kv_history(text, text, text) IS 'Lists the revisions of a key that a key-value bucket keeps, the oldest first: values, and deletions. No rows if the key or
+the bucket is missing.';
+
 CREATE OR REPLACE FUNCTION @extschema@.nats_put_file(
   store text,
   name text,
@@ -1157,6 +1342,16 @@ BEGIN
             ('@extschema@.nats_get_jsonb(text, text, text)'),
             ('@extschema@.nats_get_binary(text, text, text)'),
             ('@extschema@.nats_delete_value(text, text, text)'),
+            ('@extschema@.nats_kv_create_text(text, text, text, text)'),
+            ('@extschema@.nats_kv_create_json(text, text, json, text)'),
+            ('@extschema@.nats_kv_create_jsonb(text, text, jsonb, text)'),
+            ('@extschema@.nats_kv_create_binary(text, text, bytea, text)'),
+            ('@extschema@.nats_kv_update_text(text, text, text, bigint, text)'),
+            ('@extschema@.nats_kv_update_json(text, text, json, bigint, text)'),
+            ('@extschema@.nats_kv_update_jsonb(text, text, jsonb, bigint, text)'),
+            ('@extschema@.nats_kv_update_binary(text, text, bytea, bigint, text)'),
+            ('@extschema@.nats_kv_keys(text, text)'),
+            ('@extschema@.nats_kv_history(text, text, text)'),
             ('@extschema@.nats_put_file(text, text, bytea, text)'),
             ('@extschema@.nats_get_file(text, text, text)'),
             ('@extschema@.nats_delete_file(text, text, text)'),
@@ -1232,6 +1427,16 @@ REVOKE ALL ON FUNCTION @extschema@.nats_get_json(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_get_jsonb(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_get_binary(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_delete_value(text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_kv_create_text(text, text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_kv_create_json(text, text, json, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_kv_create_jsonb(text, text, jsonb, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_kv_create_binary(text, text, bytea, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_kv_update_text(text, text, text, bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_kv_update_json(text, text, json, bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_kv_update_jsonb(text, text, jsonb, bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_kv_update_binary(text, text, bytea, bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_kv_keys(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_kv_history(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_put_file(text, text, bytea, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_get_file(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_delete_file(text, text, text) FROM PUBLIC;
@@ -1302,6 +1507,16 @@ BEGIN
     GRANT EXECUTE ON FUNCTION @extschema@.nats_get_jsonb(text, text, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_get_binary(text, text, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_delete_value(text, text, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_kv_create_text(text, text, text, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_kv_create_json(text, text, json, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_kv_create_jsonb(text, text, jsonb, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_kv_create_binary(text, text, bytea, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_kv_update_text(text, text, text, bigint, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_kv_update_json(text, text, json, bigint, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_kv_update_jsonb(text, text, jsonb, bigint, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_kv_update_binary(text, text, bytea, bigint, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_kv_keys(text, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_kv_history(text, text, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_put_file(text, text, bytea, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_get_file(text, text, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_delete_file(text, text, text) TO hawser_nats;
@@ -1367,6 +1582,16 @@ BEGIN
     '@extschema@.nats_get_jsonb(text, text, text)',
     '@extschema@.nats_get_binary(text, text, text)',
     '@extschema@.nats_delete_value(text, text, text)',
+    '@extschema@.nats_kv_create_text(text, text, text, text)',
+    '@extschema@.nats_kv_create_json(text, text, json, text)',
+    '@extschema@.nats_kv_create_jsonb(text, text, jsonb, text)',
+    '@extschema@.nats_kv_create_binary(text, text, bytea, text)',
+    '@extschema@.nats_kv_update_text(text, text, text, bigint, text)',
+    '@extschema@.nats_kv_update_json(text, text, json, bigint, text)',
+    '@extschema@.nats_kv_update_jsonb(text, text, jsonb, bigint, text)',
+    '@extschema@.nats_kv_update_binary(text, text, bytea, bigint, text)',
+    '@extschema@.nats_kv_keys(text, text)',
+    '@extschema@.nats_kv_history(text, text, text)',
     '@extschema@.nats_put_file(text, text, bytea, text)',
     '@extschema@.nats_get_file(text, text, text)',
     '@extschema@.nats_delete_file(text, text, text)',
@@ -1433,6 +1658,16 @@ export const natsFunctionSignatures: readonly string[] = [
   "@extschema@.nats_get_jsonb(text, text, text)",
   "@extschema@.nats_get_binary(text, text, text)",
   "@extschema@.nats_delete_value(text, text, text)",
+  "@extschema@.nats_kv_create_text(text, text, text, text)",
+  "@extschema@.nats_kv_create_json(text, text, json, text)",
+  "@extschema@.nats_kv_create_jsonb(text, text, jsonb, text)",
+  "@extschema@.nats_kv_create_binary(text, text, bytea, text)",
+  "@extschema@.nats_kv_update_text(text, text, text, bigint, text)",
+  "@extschema@.nats_kv_update_json(text, text, json, bigint, text)",
+  "@extschema@.nats_kv_update_jsonb(text, text, jsonb, bigint, text)",
+  "@extschema@.nats_kv_update_binary(text, text, bytea, bigint, text)",
+  "@extschema@.nats_kv_keys(text, text)",
+  "@extschema@.nats_kv_history(text, text, text)",
   "@extschema@.nats_put_file(text, text, bytea, text)",
   "@extschema@.nats_get_file(text, text, text)",
   "@extschema@.nats_delete_file(text, text, text)",

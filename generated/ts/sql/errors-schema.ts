@@ -104,7 +104,9 @@ VALUES
   ('session_lost', 64, '57P01', 70, false, 'The database session ended twice while the function ran for this message alone.', 'Mend the function, then \`hawser dead retry\`.'),
   ('unreadable_headers', 65, 'NA006', 65, false, 'A message of NATS has headers that cannot be read.', 'The message says why; mend whoever publishes it, or answers with it.'),
   ('subscription_limit', 66, '54000', 65, false, 'A role has as many subscriptions as one may have.', 'Unsubscribe what is not needed, subscribe to fewer subjects with wildcards, or raise the option max_role_subscriptions of the server.'),
-  ('transaction_pooler', 67, '0A000', 78, false, 'A transaction pooler stands before Postgres, where a session is needed.', 'Name the server of Postgres itself; the SQL functions may be called through the pooler all the same.')
+  ('transaction_pooler', 67, '0A000', 78, false, 'A transaction pooler stands before Postgres, where a session is needed.', 'Name the server of Postgres itself; the SQL functions may be called through the pooler all the same.'),
+  ('key_exists', 68, '23505', 65, false, 'The key of a key-value bucket that was to be created has a value.', 'Read it, and write the new value by its revision; or put it, whatever is there.'),
+  ('wrong_revision', 69, 'NA007', 65, false, 'The key of a key-value bucket has another revision than the one that was to be replaced.', 'Another writer was faster: read value and revision again with nats_kv_history, and decide anew.')
 $function$;
 COMMENT ON FUNCTION hawser.error_codes() IS 'Every error of Hawser.';
 
@@ -180,6 +182,8 @@ SELECT CASE p_code
   WHEN 'unreadable_headers' THEN 'NA006'
   WHEN 'subscription_limit' THEN '54000'
   WHEN 'transaction_pooler' THEN '0A000'
+  WHEN 'key_exists' THEN '23505'
+  WHEN 'wrong_revision' THEN 'NA007'
 END
 $function$;
 COMMENT ON FUNCTION hawser.error_sqlstate(text) IS 'The SQLSTATE of an error code; NULL for an unknown one.';

@@ -7,7 +7,7 @@
 
 import { AckPolicy, DeliverPolicy } from "@nats-io/jetstream";
 import { JetStreamStatus, jserrors } from "@nats-io/jetstream/internal";
-import { createInbox, type Msg, type NatsConnection, nanos, nuid } from "@nats-io/transport-node";
+import { createInbox, type Msg, type MsgHdrs, type NatsConnection, nanos, nuid } from "@nats-io/transport-node";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import type { JetStreamCall } from "./jetstream.js";
 
@@ -18,6 +18,8 @@ export interface Selection {
   readonly policy: DeliverPolicy;
   /** About how large one message is, in bytes. Once some have come, they tell. */
   readonly messageBytes: number;
+  /** Leaves the payloads out. */
+  readonly headersOnly?: boolean;
 }
 
 /** What is asked for at once: an eighth of the budget of a connection. */
@@ -51,7 +53,7 @@ async function readFrom(
   from: number,
   call: JetStreamCall,
   budget: DownloadBudget,
-  { stream, subject, policy, messageBytes }: Selection,
+  { stream, subject, policy, messageBytes, headersOnly = false }: Selection,
   onMessage: (message: Delivered) => void,
 ): Promise<number | undefined> {
   const { manager, signal } = call;
@@ -60,6 +62,7 @@ async function readFrom(
     filter_subject: subject,
     ...(from === 0 ? { deliver_policy: policy } : { deliver_policy: DeliverPolicy.StartSequence, opt_start_seq: from }),
     ack_policy: AckPolicy.None,
+    headers_only: headersOnly,
     max_deliver: 1,
     mem_storage: true,
     num_replicas: 1,
@@ -89,6 +92,8 @@ async function readFrom(
 
 /** A message as its stream has it. */
 export interface Delivered {
+  readonly subject: string;
+  readonly headers: MsgHdrs | undefined;
   readonly data: Uint8Array;
   /** Its number in the stream. */
   readonly seq: number;
@@ -138,7 +143,8 @@ async function pull(
     reading.deliveries = at.delivery;
     reading.lastSeq = at.seq;
     received++;
-    onMessage({ data: message.data, seq: at.seq, storedAt: at.storedAt });
+    const { subject, headers, data } = message;
+    onMessage({ subject, headers, data, seq: at.seq, storedAt: at.storedAt });
     if (received === batch || at.left === 0) end(at.left);
   };
   let isOnItsWay = false;

@@ -193,6 +193,13 @@ export function isStreamMissing(error: unknown): boolean {
   return error instanceof JetStreamApiError && error.code === JetStreamApiCodes.StreamNotFound;
 }
 
+/** True if JetStream has another last message of the subject than the one that was to be the last. */
+export function isAnotherLast(error: unknown): error is JetStreamApiError {
+  const { StreamWrongLastSequence, StreamWrongLastSequenceUnknown } = JetStreamApiCodes;
+  const codes: readonly number[] = [StreamWrongLastSequence, StreamWrongLastSequenceUnknown];
+  return error instanceof JetStreamApiError && codes.includes(error.code);
+}
+
 /** True if the user of the connection may not do it. */
 export function isPermissionDenied(error: unknown): boolean {
   for (const each of causesOf(error)) if (each instanceof errors.PermissionViolationError) return true;

@@ -26,6 +26,12 @@ export interface StorageOptions {
   readonly replicas?: number | undefined;
 }
 
+/** Options of a call that reads what may be large. */
+export interface ReadOptions extends StorageOptions {
+  /** The largest content, or list, that is read, in bytes. */
+  readonly maxBytes: number;
+}
+
 /** The parts of the library that a call uses. */
 export interface JetStream {
   readonly connection: NatsConnection;

@@ -6,6 +6,7 @@ import { NatsError } from "../../errors/index.js";
 import { Deadline } from "../../runtime/index.js";
 import { ConnectionWatch } from "./connection-watch.js";
 import { type PublishOptions, publish, type RequestOptions, request } from "./core.js";
+import { DownloadBudget } from "./delivery.js";
 import { connectionLost, timedOut } from "./failure.js";
 import { KeyValue } from "./key-value.js";
 import { ObjectStores } from "./object-store.js";
@@ -27,8 +28,9 @@ export class NatsOperations {
   constructor(readonly connection: NatsConnection) {
     this.#watch = new ConnectionWatch(connection);
     this.#streams = new StreamPublisher(this.#watch);
-    this.keyValue = new KeyValue(this.#watch);
-    this.objectStores = new ObjectStores(this.#watch);
+    const budget = new DownloadBudget(connection);
+    this.keyValue = new KeyValue(this.#watch, budget);
+    this.objectStores = new ObjectStores(this.#watch, budget);
   }
 
   /**

@@ -10,7 +10,7 @@ import { Objm } from "@nats-io/obj";
 import { headers, nuid } from "@nats-io/transport-node";
 import { NatsError } from "../../errors/index.js";
 import type { ConnectionWatch } from "./connection-watch.js";
-import { DownloadBudget, deliver } from "./delivery.js";
+import { type DownloadBudget, deliver } from "./delivery.js";
 import { type Attempt, isStreamMissing } from "./failure.js";
 import { downloadFile, uploadChunks } from "./file-content.js";
 import {
@@ -25,13 +25,14 @@ import {
   type StoredRecord,
   streamOf,
 } from "./file-record.js";
-import { attemptOf, type JetStreamCall, runOnJetStream, type StorageOptions, unlessThere } from "./jetstream.js";
-
-/** Options of a call that reads what may be large. */
-export interface ReadOptions extends StorageOptions {
-  /** The largest content, or list of records, that is read, in bytes. */
-  readonly maxBytes: number;
-}
+import {
+  attemptOf,
+  type JetStreamCall,
+  type ReadOptions,
+  runOnJetStream,
+  type StorageOptions,
+  unlessThere,
+} from "./jetstream.js";
 
 /** A record, as most are. */
 const recordBytes = 2 * 1024;
@@ -41,9 +42,9 @@ export class ObjectStores {
   readonly #watch: ConnectionWatch;
   readonly #budget: DownloadBudget;
 
-  constructor(watch: ConnectionWatch) {
+  constructor(watch: ConnectionWatch, budget: DownloadBudget) {
     this.#watch = watch;
-    this.#budget = new DownloadBudget(watch.connection);
+    this.#budget = budget;
   }
 
   /**

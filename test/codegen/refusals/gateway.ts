@@ -79,10 +79,10 @@ const parameters: readonly RefusalCase[] = [
     ...one,
     says: `message FooRequest.${["tags", "a"][number]}: a parameter or result of a function is no map and no part of a oneof`,
   })),
-  ...["bool flag = 1;", "int64 flag = 1;", "google.protobuf.ListValue flag = 1;"].map((field) => ({
+  ...["bool flag = 1;", "google.protobuf.ListValue flag = 1;"].map((field) => ({
     name: `the parameter ${field}`,
     proto: gatewayFn(field, ""),
-    says: "message FooRequest.flag: a parameter is a string, bytes, an int32 or a google.protobuf.Struct",
+    says: "message FooRequest.flag: a parameter is a string, bytes, an int32, an int64 or a google.protobuf.Struct",
   })),
   ...["double flag = 1;", "FooResponse flag = 1;"].map((field, number) => ({
     name: `a parameter of the type ${field.split(" ")[0]}`,

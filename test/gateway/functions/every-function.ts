@@ -44,7 +44,7 @@ export const optional: ReadonlySet<string> = new Set(["reply", "headers", "domai
 
 /** What errors call a function: those of one family, which differ by the type of the payload alone, have one name. */
 export function familyOf(name: string): string {
-  return name.replace(/^(nats_(?:publish|request|put|get))_(?:text|jsonb?|binary)/, "$1_*");
+  return name.replace(/^(nats_(?:publish|request|put|get|kv_create|kv_update))_(?:text|jsonb?|binary)/, "$1_*");
 }
 
 /** The call by position: its arguments in the order of the parameters. */
@@ -70,7 +70,7 @@ export async function prepareSamples(witness: Witness, word: string): Promise<vo
 
 /** Calls of all functions, in an order in which each finds what it needs. */
 export function sampleCalls(word: string): SampleCall[] {
-  const calls = [...types.flatMap((type) => [...messages(word, type), ...values(word, type)]), ...rest(word)];
+  const calls = [...types.flatMap((type, nth) => [...messages(word, type), ...values(word, type, nth)]), ...rest(word)];
   const missing = referenceFunctions.filter(({ name }) => !calls.some((call) => call.name === name));
   if (missing.length > 0) throw new Error(`no sample call of ${missing.map(({ name }) => name).join(", ")}`);
   return calls;
@@ -139,7 +139,7 @@ function messages(word: string, { name: type, literal, bytes, array }: SampleTyp
   ];
 }
 
-function values(word: string, { name: type, literal, bytes, read }: SampleType): SampleCall[] {
+function values(word: string, { name: type, literal, bytes, read }: SampleType, nth: number): SampleCall[] {
   const place = { bucket: `'${word}'`, key: `'of/${type}'` };
   return [
     {
@@ -149,6 +149,25 @@ function values(word: string, { name: type, literal, bytes, read }: SampleType):
         const entry = await witness.value(word, `of/${type}`);
         expect(entry?.string()).toBe(bytes);
         expect(rows).toEqual([{ [`nats_put_${type}`]: `${entry?.revision}` }]);
+      },
+    },
+    {
+      name: `nats_kv_create_${type}`,
+      given: { ...place, key: `'new/${type}'`, data: literal, domain: "NULL" },
+      async check(rows, witness) {
+        const entry = await witness.value(word, `new/${type}`);
+        expect(entry?.string()).toBe(bytes);
+        expect(rows).toEqual([{ [`nats_kv_create_${type}`]: `${entry?.revision}` }]);
+      },
+    },
+    {
+      name: `nats_kv_update_${type}`,
+      // What a new bucket has by now: a value and a created one for each type up to this one, and an update for those before.
+      given: { ...place, key: `'new/${type}'`, data: literal, revision: `${3 * nth + 2}`, domain: "NULL" },
+      async check(rows, witness) {
+        const entry = await witness.value(word, `new/${type}`);
+        expect([entry?.string(), entry?.revision]).toEqual([bytes, 3 * nth + 3]);
+        expect(rows).toEqual([{ [`nats_kv_update_${type}`]: `${entry?.revision}` }]);
       },
     },
     {
@@ -182,6 +201,27 @@ function rest(word: string): SampleCall[] {
       name: "nats_delete_value",
       given: { bucket: `'${word}'`, key: "'of/text'", domain: "NULL" },
       check: async (_rows, witness) => expect((await witness.value(word, "of/text"))?.operation).toBe("DEL"),
+    },
+    {
+      name: "nats_kv_keys",
+      given: { bucket: `'${word}'`, domain: "NULL" },
+      check: async (rows) => {
+        const keys = types.flatMap(({ name }) => [`new/${name}`, `of/${name}`]).filter((key) => key !== "of/text");
+        expect(rows).toEqual(keys.sort().map((key) => ({ key })));
+      },
+    },
+    {
+      name: "nats_kv_history",
+      given: { bucket: `'${word}'`, key: "'new/text'", domain: "NULL" },
+      check: async (rows) =>
+        expect(rows).toEqual([
+          {
+            revision: "3",
+            operation: "PUT",
+            value: Buffer.from("hello"),
+            created: expect.stringMatching(/^\d{4}-.*Z$/),
+          },
+        ]),
     },
     {
       name: "nats_put_file",

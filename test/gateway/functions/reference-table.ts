@@ -26,6 +26,8 @@ const versionColumns = "TABLE(version text, commit_date text, short_commit text,
 
 const ackColumns = "TABLE(stream text, seq bigint, duplicate boolean)";
 
+const historyColumns = "TABLE(revision bigint, operation text, value bytea, created text)";
+
 const reply = "reply text DEFAULT NULL::text";
 const headers = "headers jsonb DEFAULT NULL::jsonb";
 const domain = "domain text DEFAULT NULL::text";
@@ -38,6 +40,8 @@ const forEachType: readonly (readonly [name: string, parameters: string, result:
   ["nats_put_T", `bucket text, key text, data PAYLOAD, ${domain}`, "bigint"],
   ["nats_get_T", `bucket text, key text, ${domain}`, "PAYLOAD"],
   // Ours beside them.
+  ["nats_kv_create_T", `bucket text, key text, data PAYLOAD, ${domain}`, "bigint"],
+  ["nats_kv_update_T", `bucket text, key text, data PAYLOAD, revision bigint, ${domain}`, "bigint"],
   ["nats_publish_T_ack", `subject text, payload PAYLOAD, ${headers}, ${domain}`, ackColumns],
   ["nats_publish_T_batch", `subject text, payloads PAYLOAD[], ${reply}, ${headers}`, "void"],
   ["nats_publish_T_stream_batch", `subject text, payloads PAYLOAD[], ${headers}, ${domain}`, "void"],
@@ -45,6 +49,8 @@ const forEachType: readonly (readonly [name: string, parameters: string, result:
 
 const single: readonly (readonly [name: string, parameters: string, result: string])[] = [
   ["nats_delete_value", `bucket text, key text, ${domain}`, "void"],
+  ["nats_kv_keys", `bucket text, ${domain}`, "TABLE(key text)"],
+  ["nats_kv_history", `bucket text, key text, ${domain}`, historyColumns],
   ["nats_put_file", `store text, name text, content bytea, ${domain}`, "void"],
   ["nats_get_file", `store text, name text, ${domain}`, "bytea"],
   ["nats_delete_file", `store text, name text, ${domain}`, "void"],

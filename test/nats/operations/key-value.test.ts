@@ -5,6 +5,7 @@ import { startNatsServer } from "../../support/nats-server.js";
 import { bytesOf, failureOf, hang, type Operations, operationsOf, timeoutMs } from "./operations-of.js";
 
 const options = { timeoutMs };
+const reading = { timeoutMs, maxBytes: 1_000_000 };
 
 /** On the server of the run. */
 let used: Operations;
@@ -101,6 +102,140 @@ describe.concurrent("put where somebody listens to all keys, so that a missing b
     expect(error.message).toContain('put of key "k" into bucket "b"');
     expect(error.detail).toMatch(/\$JS\.API\.STREAM\.(CREATE|INFO)\.KV_b/);
     expect(error.outcome).toBe(outcome);
+  });
+});
+
+describe("create and update", () => {
+  it("create makes the bucket, and is key_exists where there is a value", async () => {
+    const { keyValue } = used.operations;
+    const bucket = "operations_kv_create";
+    expect(await keyValue.create(bucket, "k", bytesOf(1), options)).toBe(1n);
+    const error = await failureOf("key_exists", () => keyValue.create(bucket, "k", bytesOf(2), options));
+    expect(error.message).toContain('creation of key "k" in bucket "operations_kv_create"');
+    expect(error.detail).toBe("Its revision is 1.");
+    expect(await keyValue.get(bucket, "k", options)).toEqual(bytesOf(1));
+  });
+
+  it.each(["delete", "purge"] as const)("create takes a key again after %s", async (method) => {
+    const { keyValue } = used.operations;
+    const bucket = `operations_kv_again_${method}`;
+    await keyValue.put(bucket, "k", bytesOf(1), options);
+    await (await new Kvm(used.stock).open(bucket))[method]("k");
+    expect(await keyValue.create(bucket, "k", bytesOf(2), options)).toBe(3n);
+    expect(await keyValue.get(bucket, "k", options)).toEqual(bytesOf(2));
+    await failureOf("key_exists", () => keyValue.create(bucket, "k", bytesOf(3), options));
+  });
+
+  it("create succeeds for one of many at the same time, new or deleted", async () => {
+    const { keyValue } = used.operations;
+    const bucket = "operations_kv_first";
+    for (const _ of ["new", "deleted"]) {
+      const all = Array.from({ length: 20 }, (_, nth) => keyValue.create(bucket, "k", bytesOf(nth), options));
+      const outcomes = await Promise.allSettled(all);
+      const failed = outcomes.flatMap((one) => (one.status === "rejected" ? [one.reason.code] : []));
+      expect(failed).toEqual(Array.from({ length: 19 }, () => "key_exists"));
+      await keyValue.delete(bucket, "k", options);
+    }
+  });
+
+  it("update replaces the revision that it names, and no other", async () => {
+    const { keyValue } = used.operations;
+    const bucket = "operations_kv_update";
+    const first = await keyValue.put(bucket, "k", bytesOf(1), options);
+    expect(await keyValue.update(bucket, "k", bytesOf(2), first, options)).toBe(first + 1n);
+    const error = await failureOf("wrong_revision", () => keyValue.update(bucket, "k", bytesOf(3), first, options));
+    expect(error.message).toContain('update of key "k" in bucket "operations_kv_update"');
+    expect(error.message).toContain("its revision is not 1");
+    expect(await keyValue.get(bucket, "k", options)).toEqual(bytesOf(2));
+  });
+
+  it("update is wrong_revision without the key, after its deletion, and without the bucket, which it does not make", async () => {
+    const { keyValue } = used.operations;
+    const bucket = "operations_kv_no_update";
+    const update = (key: string) => keyValue.update(bucket, key, bytesOf(1), 1n, options);
+    const error = await failureOf("wrong_revision", () => update("k"));
+    expect(error.detail).toBe("the bucket is missing");
+    const manager = await jetstreamManager(used.stock);
+    await expect(manager.streams.info(`KV_${bucket}`)).rejects.toThrow("stream not found");
+    await keyValue.put(bucket, "k", bytesOf(1), options);
+    await failureOf("wrong_revision", () => update("other"));
+    await keyValue.delete(bucket, "k", options);
+    await failureOf("wrong_revision", () => update("k"));
+  });
+
+  it("counts right where many add one to a value by its revision", async () => {
+    const { keyValue } = used.operations;
+    const bucket = "operations_kv_count";
+    await keyValue.create(bucket, "k", Buffer.from("0"), options);
+    const add = async (): Promise<void> => {
+      for (;;) {
+        const [last] = (await keyValue.history(bucket, "k", reading)).slice(-1);
+        const next = Buffer.from(`${Number(Buffer.from(last!.value!).toString()) + 1}`);
+        try {
+          await keyValue.update(bucket, "k", next, last!.revision, options);
+          return;
+        } catch (error) {
+          expect(error).toMatchObject({ code: "wrong_revision" });
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: 10 }, add));
+    expect(Buffer.from((await keyValue.get(bucket, "k", options))!).toString()).toBe("10");
+  });
+});
+
+describe("keys and history", () => {
+  it("are the keys with a value, sorted, and nothing where the bucket is missing or empty", async () => {
+    const { keyValue } = used.operations;
+    const bucket = "operations_kv_keys";
+    expect(await keyValue.keys(bucket, reading)).toEqual([]);
+    const stock = await new Kvm(used.stock).create(bucket);
+    expect(await keyValue.keys(bucket, reading)).toEqual([]);
+    for (const key of ["b", "a.c", "a", "Z", "deleted", "purged"]) await stock.put(key, "v");
+    await stock.put("b", "again");
+    await stock.delete("deleted");
+    await stock.purge("purged");
+    expect(await keyValue.keys(bucket, reading)).toEqual(["Z", "a", "a.c", "b"]);
+  });
+
+  it("are more keys than come at once", async () => {
+    const { keyValue } = used.operations;
+    const bucket = "operations_kv_many";
+    const puts = Array.from({ length: 1_200 }, (_, nth) => keyValue.put(bucket, `k.${nth}`, bytesOf(1), options));
+    await Promise.all(puts);
+    expect(await keyValue.keys(bucket, reading)).toHaveLength(1_200);
+  });
+
+  it("are the revisions that the bucket keeps, with what was done and when", async () => {
+    const { keyValue } = used.operations;
+    const bucket = "operations_kv_revisions";
+    expect(await keyValue.history(bucket, "k", reading)).toEqual([]);
+    const stock = await new Kvm(used.stock).create(bucket, { history: 3 });
+    expect(await keyValue.history(bucket, "k", reading)).toEqual([]);
+    for (const value of ["first", "second", ""]) await stock.put("k", value);
+    await stock.put("k.other", "v");
+    await stock.delete("k");
+    const history = await keyValue.history(bucket, "k", reading);
+    const created = expect.stringMatching(/^\d{4}-\d\d-\d\dT.*Z$/);
+    expect(history.map(({ value, ...rest }) => ({ ...rest, value: value && Buffer.from(value).toString() }))).toEqual([
+      { revision: 2n, operation: "PUT", value: "second", created },
+      { revision: 3n, operation: "PUT", value: "", created },
+      { revision: 5n, operation: "DEL", value: undefined, created },
+    ]);
+    await stock.purge("k");
+    expect((await keyValue.history(bucket, "k", reading)).map(({ operation }) => operation)).toEqual(["PURGE"]);
+  });
+
+  it("are gateway_limit beyond the bytes that an answer has room for", async () => {
+    const { keyValue } = used.operations;
+    const bucket = "operations_kv_large";
+    await new Kvm(used.stock).create(bucket, { history: 2 });
+    for (const _ of [1, 2]) await keyValue.put(bucket, "k".repeat(60), bytesOf(60), options);
+    await keyValue.put(bucket, "l".repeat(60), bytesOf(1), options);
+    const small = { ...options, maxBytes: 100 };
+    await failureOf("gateway_limit", () => keyValue.keys(bucket, small));
+    await failureOf("gateway_limit", () => keyValue.history(bucket, "k".repeat(60), small));
+    expect(await keyValue.history(bucket, "l".repeat(60), small)).toHaveLength(1);
   });
 });
 
