@@ -41,7 +41,15 @@ export { version } from "../files/index.js";
 export type { Logger } from "../runtime/index.js";
 export type { PendingMessages, Transaction } from "../store/index.js";
 export type { PemSource, TlsOptions } from "../transport/index.js";
-export type { DurableOutcome, Handler, Message, Receipt, SendOptions, TransientOutcome } from "./message.js";
+export type {
+  DeliveryName,
+  DurableOutcome,
+  Handler,
+  Message,
+  Receipt,
+  SendOptions,
+  TransientOutcome,
+} from "./message.js";
 export type { PeerOptions, StopOptions } from "./options.js";
 export { type ListenerEntry, Peer, type SendAllReceipt } from "./peer.js";
 export type { PeerStatus, PeerStatusKind } from "./status.js";

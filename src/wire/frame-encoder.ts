@@ -2,7 +2,12 @@
  * Frames in, bytes out: several frames of one tick become one write.
  */
 import { BinaryWriter } from "@bufbuild/protobuf/wire";
-import { Batch, Frame as CodecFrame, Delivery, type Header } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import {
+  Batch,
+  Delivery,
+  Frame as FrameEnvelope,
+  type Header,
+} from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { WireError } from "../errors/index.js";
 import { batchTag, type Codec, checkFrame, emptyOf, type Frame, payloadTag } from "./frames.js";
 import { type Output, OutputBlocks } from "./output-blocks.js";
@@ -50,7 +55,7 @@ export class FrameEncoder {
       return;
     }
     checkFrame(frame);
-    const bytes = this.#encode(CodecFrame, { kind: frame });
+    const bytes = this.#encode(FrameEnvelope, { kind: frame });
     if (bytes.length > this.maxFrameBytes) {
       throw new WireError(
         "invalid_argument",

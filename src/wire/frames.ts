@@ -8,8 +8,8 @@ import {
   Ack,
   Batch,
   Challenge,
-  Frame as CodecFrame,
   Delivery,
+  Frame as FrameEnvelope,
   GoLive,
   Goodbye,
   Hello,
@@ -23,7 +23,7 @@ import { validateFrame } from "../../generated/ts/rules/peer/frames.js";
 import { type ErrorCode, WireError } from "../errors/index.js";
 
 /** One frame: its kind, as `$case`, and the value of that kind. */
-export type Frame = NonNullable<CodecFrame["kind"]>;
+export type Frame = NonNullable<FrameEnvelope["kind"]>;
 
 /** The kinds of frames. */
 export type FrameKind = Frame["$case"];
@@ -75,12 +75,12 @@ function firstTag<T>(codec: Codec<T>, message: T): number {
 export const kindOfTag: ReadonlyMap<number, FrameKind> = new Map(
   (Object.keys(codecs) as FrameKind[]).map((kind) => {
     const value = emptyOf(codecs[kind] as Codec<unknown>);
-    return [firstTag(CodecFrame, { kind: { $case: kind, value } as Frame }), kind];
+    return [firstTag(FrameEnvelope, { kind: { $case: kind, value } as Frame }), kind];
   }),
 );
 
 /** The tag of a batch in `Frame`, and of a payload in `Batch`. */
-export const batchTag = firstTag(CodecFrame, { kind: { $case: "batch", value: emptyOf(Batch) } });
+export const batchTag = firstTag(FrameEnvelope, { kind: { $case: "batch", value: emptyOf(Batch) } });
 export const payloadTag = firstTag(Batch, { ...emptyOf(Batch), payloads: [noBytes] });
 
 /** The tags of a message's nested messages, each with theirs. */

@@ -9,6 +9,8 @@
  * bytes after handing them over. Incoming, they are views into the received chunk, valid as long as they are referenced;
  * each view keeps its whole chunk (64 KiB, or the whole frame) alive, so copy what is kept for long.
  */
+/** The number of an error's code, as a Refuse carries it. */
+export { ErrorCode as ErrorNumber } from "../../generated/ts/codecs/hawser/errors/v1/errors.js";
 export {
   type Ack,
   type Batch,
@@ -16,6 +18,7 @@ export {
   type Challenge,
   Compression,
   Delivery,
+  type Frame as FrameEnvelope,
   type GoLive,
   type Goodbye,
   type Header,

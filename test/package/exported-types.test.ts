@@ -70,8 +70,11 @@ function moduleOf(file: string): Module {
       const isExport = node.type === "ExportNamedDeclaration";
       const declaration: Node | undefined = isExport ? (node["declaration"] ?? undefined) : node;
       for (const name of declaration === undefined ? [] : namesOf(declaration)) {
+        // Of a name that is a type and a value, such as a message and its codec, the type is what users write.
+        const isValue = declaration!.type === "VariableDeclaration";
         // The comment stands before `export`.
-        made.declared.set(name, { ...declaration!, type: declaration!.type, start: node.start });
+        if (!isValue || !made.declared.has(name))
+          made.declared.set(name, { ...declaration!, type: declaration!.type, start: node.start });
         if (isExport) made.exported.set(name, { file, name });
       }
       for (const { local, exported } of (node["specifiers"] ?? []) as Node[]) {
