@@ -1,7 +1,7 @@
 /**
  * What the pages for people repeat of the code is still true.
  */
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { patterns } from "../../examples/patterns.js";
@@ -11,30 +11,13 @@ import { tiers } from "../../scripts/layers/rules.js";
 import { Peer } from "../../src/peer/index.js";
 import { mutants } from "../simulator/mutants.js";
 import { projectDirectory } from "../support/program.js";
+import { pages, readPage as read } from "./pages.js";
 
-const read = (path: string) => readFileSync(join(projectDirectory, path), "utf8");
 /** As one line each paragraph, so that a line break within a phrase does not matter. */
 const readPhrases = (path: string) => read(path).replace(/(\S)\n\s*(?=\S)/g, "$1 ");
 
 const decisions = readdirSync(join(projectDirectory, "docs/decisions")).sort();
-const pages = [
-  "README.md",
-  "CONTRIBUTING.md",
-  "CHANGELOG.md",
-  "docs/delivery.md",
-  "docs/protocol.md",
-  "docs/store-protocol.md",
-  "docs/compatibility.md",
-  "docs/security.md",
-  "docs/coverage-liner.md",
-  "docs/cli.md",
-  "docs/nats-from-sql.md",
-  "docs/nats-to-sql.md",
-  "docs/operations.md",
-  "docs/metrics.md",
-  "docs/coverage-pgnats.md",
-  ...decisions.map((file) => `docs/decisions/${file}`),
-];
+const isThere = (path: string) => existsSync(join(projectDirectory, path));
 
 /** What links may name of a page: its headings as GitHub and others make anchors of them. */
 function anchorsOf(markdown: string): Set<string> {
@@ -46,9 +29,7 @@ function anchorsOf(markdown: string): Set<string> {
 describe("the pages", () => {
   it.each(pages)("%s links to nothing that is missing", (page) => {
     const targets = [...read(page).matchAll(/\]\(([^)#\s]+)[^)]*\)/g)].map(([, target]) => target!);
-    const missing = targets.filter(
-      (target) => !target.includes("://") && !existsSync(join(projectDirectory, dirname(page), target)),
-    );
+    const missing = targets.filter((target) => !target.includes("://") && !isThere(join(dirname(page), target)));
     expect(missing).toEqual([]);
   });
 
@@ -62,6 +43,11 @@ describe("the pages", () => {
     expect(missing).toEqual([]);
   });
 
+  it.each(pages)("%s names only files of src/ that there are", (page) => {
+    const named = [...read(page).matchAll(/`(src\/[\w./-]+)`/g)].map(([, path]) => path!);
+    expect(named.filter((path) => !isThere(path))).toEqual([]);
+  });
+
   it("number the decisions without a gap, and list them all", () => {
     const numbered = decisions.filter((file) => file !== "README.md");
     expect(numbered.map((file) => Number(file.slice(0, 4)))).toEqual(numbered.map((_, index) => index + 1));
@@ -73,30 +59,45 @@ describe("the pages", () => {
 describe("the README", () => {
   const text = readPhrases("README.md");
 
-  it("names every command of package.json", () => {
-    const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };
-    for (const name of Object.keys(scripts)) {
-      expect(text).toMatch(name === "test" ? /`npm test`/ : new RegExp(`\`npm run (-s )?${name}[\` ]`));
-    }
-  });
-
-  it("gives the numbers of the spec", () => {
-    expect(text).toContain(`a pool of at most ${peerSettingsDefaults.poolSize} (\`poolSize\`)`);
-    const { maxHandshakeFrameBytes, handshakeTimeoutMs, maxPendingHandshakes } = protocolConstants;
-    expect(text).toContain(
-      `at most ${maxHandshakeFrameBytes / 1024} KiB and ${handshakeTimeoutMs / 1000} seconds for it, ` +
-        `and ${maxPendingHandshakes} such handshakes at a time`,
-    );
-  });
-
-  it("names the tarball that npm pack makes", () => {
-    const { name, version } = JSON.parse(read("package.json")) as { name: string; version: string };
-    expect(text).toContain(`${name}-${version}.tgz`);
+  it("has at most 1,500 words", () => {
+    expect(text.split(/\s+/).length).toBeLessThanOrEqual(1500);
   });
 
   it("asks for the Node that package.json asks for", () => {
     const { engines } = JSON.parse(read("package.json")) as { engines: { node: string } };
     expect(text).toContain(`Node ${engines.node.replace(">=", "")} or newer`);
+  });
+
+  it("leads to every page of docs/", () => {
+    const linked = new Set([...text.matchAll(/\]\((docs\/[^)#\s]+)/g)].map(([, target]) => target!));
+    expect(pages.filter((page) => /^docs\/[^/]+$/.test(page) && !linked.has(page))).toEqual([]);
+  });
+
+  it("names the commands that .ci/run calls, and no others", () => {
+    const steps = [...read(".ci/run").matchAll(/^step (npm .*)$/gm)].map(([, command]) => command!);
+    const blocks = [...read("README.md").matchAll(/^```sh\n(.*?)^```/gms)].map(([, block]) => block!);
+    const commands = blocks.flatMap((block) => block.trim().split("\n")).map((line) => line.replace(/ *#.*$/, ""));
+    expect(steps.length).toBeGreaterThanOrEqual(8);
+    expect(commands.sort()).toEqual(steps.sort());
+  });
+});
+
+describe("docs/getting-started.md", () => {
+  it("names the tarball that npm pack makes", () => {
+    const { name, version } = JSON.parse(read("package.json")) as { name: string; version: string };
+    expect(read("docs/getting-started.md")).toContain(`${name}-${version}.tgz`);
+  });
+});
+
+describe("docs/peers.md", () => {
+  it("gives the numbers of the spec", () => {
+    const text = readPhrases("docs/peers.md");
+    expect(text).toContain(`a pool of at most ${peerSettingsDefaults.poolSize} (\`poolSize\`)`);
+    const { maxHandshakeFrameBytes, handshakeTimeoutMs, maxPendingHandshakes } = protocolConstants;
+    expect(text).toContain(
+      `at most ${maxHandshakeFrameBytes / 1024} KiB and waits at most ${handshakeTimeoutMs / 1000} seconds for it, ` +
+        `and has at most ${maxPendingHandshakes} such handshakes at a time`,
+    );
   });
 });
 
@@ -165,6 +166,14 @@ it("examples/README.md lists all patterns, and none that is gone", () => {
 });
 
 describe("CONTRIBUTING.md", () => {
+  it("names every command of package.json", () => {
+    const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };
+    const text = read("CONTRIBUTING.md");
+    for (const name of Object.keys(scripts)) {
+      expect(text).toMatch(name === "test" ? /`npm test`/ : new RegExp(`\`npm run (-s )?${name}[\` ]`));
+    }
+  });
+
   it("gives the layers as they are checked", () => {
     expect(readPhrases("CONTRIBUTING.md")).toContain(tiers.map((tier) => tier.join(", ")).join(" → "));
   });
@@ -172,14 +181,5 @@ describe("CONTRIBUTING.md", () => {
   it("names folders of src that exist, and all of them", () => {
     const named = [...read("CONTRIBUTING.md").matchAll(/^\| `src\/(\w+)`/gm)].map(([, name]) => name);
     expect(named.sort()).toEqual(readdirSync(join(projectDirectory, "src")).sort());
-  });
-});
-
-describe(".ci/run", () => {
-  it("runs commands that the README names", () => {
-    const readme = readPhrases("README.md");
-    const steps = [...read(".ci/run").matchAll(/^step (npm .*)$/gm)].map(([, command]) => command!);
-    expect(steps.length).toBeGreaterThanOrEqual(8);
-    for (const command of steps) expect(readme).toContain(command);
   });
 });

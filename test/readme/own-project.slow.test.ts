@@ -1,17 +1,18 @@
 /**
- * The README's "In your own project", done as it stands: in an empty folder, with the package that npm pack makes, its
+ * docs/getting-started.md, done as it stands: in an empty folder, with the package that npm pack makes, its
  * commands and files unchanged, each command that stays in a process group of its own, as a terminal would have it.
  */
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it, onTestFinished } from "vitest";
 import { pack } from "../package/pack.js";
 import { eventually } from "../support/eventually.js";
-import { type Program, projectDirectory, startCommand } from "../support/program.js";
+import { type Program, startCommand } from "../support/program.js";
 import { temporaryDirectory } from "../support/temporary.js";
+import { readPage } from "./pages.js";
 import { projectStepsOf } from "./snippets.js";
 
-const steps = projectStepsOf(readFileSync(join(projectDirectory, "README.md"), "utf8"));
+const steps = projectStepsOf(readPage("docs/getting-started.md"));
 /** What a newcomer has patience for. */
 const limitMs = 5 * 60_000;
 
@@ -91,10 +92,10 @@ it("two processes of a new project exchange messages, within five minutes", {
   const [, billing] = staying;
   expect(staying).toHaveLength(2);
   await says(billing!, /^shop-1 sends "order 1"\n/m);
-  console.log(`The README's own project: ${(tookMs / 1000).toFixed(1)} s from npm install to the answer.`);
+  console.log(`A project of one's own: ${(tookMs / 1000).toFixed(1)} s from npm install to the answer.`);
   expect(tookMs).toBeLessThan(limitMs);
 
-  // And what the README says next: the order waits while its listener is away.
+  // And what the page says next: the order waits while its listener is away.
   const [billingCommand] = steps.flatMap((step) =>
     step.kind === "command" && step.script.includes("billing.ts") ? [step] : [],
   );

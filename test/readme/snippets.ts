@@ -4,6 +4,7 @@
  *     ```ts run              a program of its own
  *     ```ts run with peer    goes on from the preamble: a running `peer`, and `orders-1` that serves `orders`
  *     ```ts run with nats    goes on from the preamble: a `pool` of a database whose SQL functions reach NATS
+ *     ```ts check            a program that only the type checker reads: it names files that are not here
  *     ```ts billing.ts       a file of the user's own project, which the commands of that project run
  *     ```sql run             statements, each after those of the blocks before, in one session of such a database
  *     ```sql run until       the same, done again and again until it prints what the page says: what NATS causes takes time
@@ -23,6 +24,8 @@ export interface Snippet {
   readonly line: number;
   /** Undefined for a program of its own. */
   readonly preamble: Preamble | undefined;
+  /** False where it is only type-checked. */
+  readonly isRun: boolean;
   readonly code: string;
   /** What it prints; undefined where the page does not say. */
   readonly prints: string | undefined;
@@ -69,15 +72,16 @@ export function snippetsOf(markdown: string): Snippet[] {
   const blocks = blocksOf(markdown);
   return blocks.flatMap(({ line, info, content }, index) => {
     if (!/^ts\b/.test(info) || projectFile.test(info)) return [];
-    const known = /^ts run(?: with (peer|nats))?$/.exec(info);
+    const known = /^ts (?:check|run(?: with (peer|nats))?)$/.exec(info);
     if (known === null) {
       throw new Error(
-        `line ${line}: \`\`\`${info} does not say how it is run; write "ts run", "ts run with peer" or "ts run with nats"`,
+        `line ${line}: \`\`\`${info} does not say how it is run; write "ts run", "ts run with peer", "ts run with nats" or "ts check"`,
       );
     }
     const next = blocks[index + 1];
     const prints = next?.info === "text" ? next.content : undefined;
-    return [{ line, preamble: known[1] as Preamble | undefined, code: content, prints }];
+    const isRun = info !== "ts check";
+    return [{ line, preamble: known[1] as Preamble | undefined, isRun, code: content, prints }];
   });
 }
 

@@ -1,8 +1,6 @@
 /**
  * The SQL examples of the pages do what the pages say, in the order of the page, against a real Postgres and a nats-server.
  */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
@@ -10,7 +8,7 @@ import { describe, expect, it, onTestFinished } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
 import { startNatsServer } from "../support/nats-server.js";
-import { projectDirectory } from "../support/program.js";
+import { pagesOfUsers, readPage } from "./pages.js";
 import { sqlSnippetsOf } from "./snippets.js";
 
 /** Values as Postgres writes them, as psql shows them. */
@@ -73,10 +71,15 @@ async function startOthers(nats: NatsConnection): Promise<void> {
   await nats.flush();
 }
 
-describe.each(["docs/nats-from-sql.md", "docs/nats-to-sql.md", "README.md"])("the SQL examples of %s", (page) => {
+const pagesWithSql = pagesOfUsers.filter((page) => sqlSnippetsOf(readPage(page)).length > 0);
+
+it("are in the README and on the pages of both ways", () => {
+  expect(pagesWithSql).toEqual(["README.md", "docs/nats-from-sql.md", "docs/nats-to-sql.md"]);
+});
+
+describe.each(pagesWithSql)("the SQL examples of %s", (page) => {
   it("print what the page says", { timeout: 120_000 }, async () => {
-    const snippets = sqlSnippetsOf(readFileSync(join(projectDirectory, page), "utf8"));
-    expect(snippets.length).toBeGreaterThan(0);
+    const snippets = sqlSnippetsOf(readPage(page));
     const server = await startNatsServer({ jetStream: true, config: serverConfig });
     onTestFinished(() => server[Symbol.asyncDispose]());
     await using gateway = await testGateway({ natsUrl: server.url });
