@@ -75,7 +75,9 @@ it("holds what it should, and nothing else", () => {
     "LICENSE",
     "NOTICE",
     "CHANGELOG.md",
+    "SECURITY.md",
     "buf.yaml",
+    "docs/architecture.svg",
     "dist/src/peer/index.js",
     "dist/src/peer/index.d.ts",
     "proto/hawser/peer/v1/frames.proto",
@@ -85,7 +87,7 @@ it("holds what it should, and nothing else", () => {
     expect(packed).toContain(file);
   }
   const tops = new Set(packed.map((path) => path.split("/")[0]));
-  for (const top of ["src", "bench", "codegen", "node_modules", ".ci"]) {
+  for (const top of ["src", "bench", "codegen", "scripts", "node_modules", ".ci", ".github"]) {
     expect([...tops]).not.toContain(top);
   }
   expect(packed.filter((path) => /\.(test|spec)\.[jt]s$|(^|\/)test\/(?!vectors\/)/.test(path))).toEqual([]);

@@ -3,6 +3,7 @@
  */
 import { existsSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { load } from "js-yaml";
 import { describe, expect, it } from "vitest";
 import { patterns } from "../../examples/patterns.js";
 import { bridgeConstants, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
@@ -80,6 +81,12 @@ describe("the README", () => {
     expect(steps.length).toBeGreaterThanOrEqual(8);
     expect(commands.sort()).toEqual(steps.sort());
   });
+});
+
+it("the hosted CI only calls .ci/run", () => {
+  const { jobs } = load(read(".github/workflows/ci.yml")) as { jobs: Record<string, { steps: { run?: string }[] }> };
+  const commands = Object.values(jobs).flatMap(({ steps }) => steps.flatMap(({ run }) => run ?? []));
+  expect(commands).toEqual([".ci/run"]);
 });
 
 describe("docs/getting-started.md", () => {
