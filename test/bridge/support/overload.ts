@@ -53,7 +53,10 @@ export interface Load {
 const bufferBytes = 1_048_576;
 const savedMessages = "SELECT count(*) FROM hawser.saved_messages";
 
-/** As fast as memory allows, of which the table takes what is over half of it. */
+/**
+ * As fast as memory allows, of which the table takes what is over half of it. What is being tried stays in memory, though
+ * it is in the table, too: that can be the half and one message more.
+ */
 async function overload(world: BridgeWorld, subject: string, { messages, messageBytes }: Load): Promise<void> {
   const queued = async () => Number(/^hawser_bridge_queue_bytes\{.*\} (\d+)/m.exec(await metricsOf(world))?.[1]);
   const before = await receivedBy(world.serve);
@@ -69,7 +72,7 @@ async function overload(world: BridgeWorld, subject: string, { messages, message
     await world.nats.flush();
     await eventually("they are there", async () => (await receivedBy(world.serve)) >= before + published);
     await eventually("there is room", async () => {
-      if ((await queued()) < 550_000) return true;
+      if ((await queued()) < 750_000) return true;
       // A write to the table that was not possible a moment ago is tried again when more comes. The function skips this.
       publish("");
       await world.nats.flush();
