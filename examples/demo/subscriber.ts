@@ -20,6 +20,7 @@ console.log("subscribes to orders.>");
 for await (const message of orders) {
   console.log(`got "${message.string()}" on ${message.subject}, trace ${message.headers?.get("trace")}`);
 }
+
 const stock = await new Kvm(connection).open("stock");
 console.log(`reads bucket stock, key rope: ${(await stock.get("rope"))?.string()}`);
 await connection.close();

@@ -4,7 +4,6 @@
  * Three connections to NATS lead apart what must not hold up each other: the gateway's, one for subscriptions, one for
  * responders. One process of several leads the subscriptions; all of them answer requests.
  */
-
 import { createHash } from "node:crypto";
 import { setTimeout as unreferencedDelay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";

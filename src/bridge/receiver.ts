@@ -4,7 +4,6 @@
  * Where one connection is replaced by another, both deliver for a moment: a message of that moment arrives twice rather than
  * not at all.
  */
-
 import { performance } from "node:perf_hooks";
 import type { Msg, NatsConnection, Subscription as NatsSubscription } from "@nats-io/transport-node";
 import { nuid } from "@nats-io/transport-node";

@@ -2,7 +2,6 @@
  * The table of messages that were received and could not be run: a process that ends writes them there, the leader writes what it has
  * no memory for, and the leader runs them first.
  */
-
 import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../postgres/index.js";
@@ -120,6 +119,7 @@ interface BeginRow {
   readonly bytes: number;
   readonly ageMs: number;
 }
+
 export class SavedMessages {
   readonly #session: PostgresSession;
   readonly #limitBytes: number;

@@ -2,7 +2,6 @@
  * The subscriptions of a process: while it leads, messages go through queues to their functions; while another one leads, they
  * are kept for a takeover.
  */
-
 import { performance } from "node:perf_hooks";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { errorTable } from "../errors/index.js";
@@ -107,6 +106,7 @@ interface Term {
   readonly epoch: bigint;
   readonly scheduler: QueueScheduler;
 }
+
 export class Subscriptions {
   readonly #options: SubscriptionsOptions;
   readonly #context: QueueContext;

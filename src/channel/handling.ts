@@ -10,7 +10,6 @@
  * A message whose handler's session with Postgres has ended may have been what ended it. It begins again only when all its
  * starts are counted, the earlier ones in this process included.
  */
-
 import { Fifo } from "../runtime/index.js";
 import type { HandlerResult, ListenerEffects, ListenerLimits } from "./effects.js";
 import { comparePositions, type DeadMessage, type IncomingMessage, type Position } from "./messages.js";

@@ -7,7 +7,6 @@
  * holds for the first message of a new epoch, which waits until a query begun after its Hello has shown that no row of an
  * older epoch is left, and for the answer to GoLive.
  */
-
 import { Fifo } from "../runtime/index.js";
 import type { ListenerEffects, ListenerLimits } from "./effects.js";
 import type { Handling } from "./handling.js";

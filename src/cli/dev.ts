@@ -1,7 +1,6 @@
 /**
  * `hawser dev`: Postgres, nats-server, the schema, and what `hawser serve` runs, until it is told to stop.
  */
-
 import { once } from "node:events";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";

@@ -1,7 +1,6 @@
 /**
  * `hawser listen`: the messages of a topic on standard output.
  */
-
 import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import pc from "picocolors";
 import { checkHelloSenderName } from "../../generated/ts/rules/peer/frames.js";

@@ -1,7 +1,6 @@
 /**
  * Options that several commands have: the database, TLS, those of a peer, and whole numbers.
  */
-
 import { hostname } from "node:os";
 import type { ArgsDef } from "citty";
 import pc from "picocolors";

@@ -2,7 +2,6 @@
  * What commands write: lines for people with {@link print}, rows as a table or as JSON with {@link printRows}, and with
  * {@link Output} text at the pace of the reader and until the reader leaves. What others wrote is made fit for a terminal.
  */
-
 import type { Writable } from "node:stream";
 import { stripVTControlCharacters } from "node:util";
 import pc from "picocolors";

@@ -1,7 +1,6 @@
 /**
  * `hawser send`: a message, or a stream of them, to a topic.
  */
-
 import { fstatSync, type Stats } from "node:fs";
 import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";

@@ -1,7 +1,6 @@
 /**
  * `hawser serve`: what answers the SQL functions, until it is told to stop.
  */
-
 import { once } from "node:events";
 import { setFlagsFromString } from "node:v8";
 import { type ArgsDef, defineCommand } from "citty";

@@ -1,7 +1,6 @@
 /**
  * The time of a stack from the start of its servers to their end.
  */
-
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createRequire } from "node:module";

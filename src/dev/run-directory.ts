@@ -4,7 +4,6 @@
  * Without a name it is a temporary one, removed when the stack stops. A named one is kept, so that the next start finds
  * the data again. Either way a file in it names the process that owns it.
  */
-
 import { execFileSync } from "node:child_process";
 import {
   chmodSync,

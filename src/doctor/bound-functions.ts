@@ -1,7 +1,6 @@
 /**
  * The functions that NATS reaches: whether they are there, and may be run.
  */
-
 import pg from "pg";
 import { tables } from "../../generated/ts/rows/nats.js";
 import { functionNameSql, wrapperJoinSql } from "../store/index.js";

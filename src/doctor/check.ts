@@ -1,7 +1,6 @@
 /**
  * A check that asks Postgres and nobody else, and what an error of Postgres means for it.
  */
-
 import type pg from "pg";
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
 import { isServerError } from "../postgres/index.js";

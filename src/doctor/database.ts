@@ -1,7 +1,6 @@
 /**
  * Whether Postgres lets this login in.
  */
-
 import pg from "pg";
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
 import {

@@ -2,7 +2,6 @@
  * The login that runs subscribed functions: it has to be there, to come in, into this very database, and to be able to do
  * nothing else.
  */
-
 import pg from "pg";
 import { tables } from "../../generated/ts/rows/nats.js";
 import {

@@ -2,7 +2,6 @@
  * What Postgres knows of gateways, kept right while this one runs: it is entered, and those that are gone are not.
  * Otherwise each new database session would try them, and a program that has taken the port of one would be asked.
  */
-
 import { randomUUID } from "node:crypto";
 import { connect } from "node:net";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";

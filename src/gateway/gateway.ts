@@ -1,7 +1,6 @@
 /**
  * The gateway: Postgres asks it, and it asks NATS.
  */
-
 import { setTimeout as delay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";

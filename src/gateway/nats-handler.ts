@@ -1,7 +1,6 @@
 /**
  * Answers the SQL functions over the connection to NATS.
  */
-
 import { createHash } from "node:crypto";
 import { type NatsConnection, nuid } from "@nats-io/transport-node";
 import type * as spec from "../../generated/ts/nats-functions/methods.js";

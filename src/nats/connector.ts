@@ -13,7 +13,6 @@
  *
  * A connection that is left takes nothing new, and closes when what is under way on it has ended.
  */
-
 import type { NatsConnection } from "@nats-io/transport-node";
 import { type CompleteNatsServerOptions, connectionOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";

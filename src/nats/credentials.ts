@@ -1,7 +1,6 @@
 /**
  * What proves to the NATS server who we are: the options' own words, or what their files hold now.
  */
-
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { type Authenticator, jwtAuthenticator, nkeyAuthenticator, nkeys } from "@nats-io/transport-node";

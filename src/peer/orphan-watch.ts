@@ -2,7 +2,6 @@
  * Takes over the channels of listeners that have been away for `orphanAfterMs`: where messages wait that this peer could
  * handle as well. Several peers may watch; the first one has the channel, and the others find that it has an owner.
  */
-
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import { type Clock, systemClock } from "../runtime/index.js";

@@ -2,7 +2,6 @@
  * A peer: a process that exchanges messages with others directly over TCP, with Postgres as directory, offline queue and
  * ack ledger.
  */
-
 import { type HawserError, PeerError } from "../errors/index.js";
 import { silentLogger } from "../runtime/index.js";
 import type { PendingMessages, Sender, Store } from "../store/index.js";

@@ -1,7 +1,6 @@
 /**
  * What `hawser serve` shows to monitoring: its parts as metrics and checks.
  */
-
 import { monitorConstants } from "../../generated/ts/settings/nats.js";
 import type { Bridge, BridgeStats } from "../bridge/index.js";
 import { version } from "../files/index.js";

@@ -7,7 +7,6 @@
  * move at once. The one that leads the subscriptions stays, since for a moment a move delivers messages twice; another one
  * is there to move. A server may have just started, and not know its cluster yet: so it is tried one check before the move.
  */
-
 import type { GatewayEntry, GatewayStanding } from "../gateway/index.js";
 import { type NatsAddress, type NatsConnector, natsAddresses, type ServerChoice } from "../nats/index.js";
 import type { Logger } from "../runtime/index.js";

@@ -1,7 +1,6 @@
 /**
  * What `hawser serve` runs: follows the definition of the NATS server in Postgres, and answers the SQL functions.
  */
-
 import { X509Certificate } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";

@@ -1,7 +1,6 @@
 /**
  * A connection for a command that looks at the database, or changes a little, and leaves: no session, no leases.
  */
-
 import { tables } from "../../generated/ts/rows/peer.js";
 import { StoreError } from "../errors/index.js";
 import { DatabaseAddress } from "../postgres/index.js";

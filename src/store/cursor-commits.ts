@@ -1,7 +1,6 @@
 /**
  * Writes cursors, and what goes with them: deleted rows, counted attempts, dead letters.
  */
-
 import {
   type ConnMessNumberRow,
   type DeadLetterRow,

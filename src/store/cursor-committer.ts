@@ -8,7 +8,6 @@
  * A flush begins at once when nothing is under way, and as soon as the last one ended otherwise: how many channels share
  * a statement follows from how long statements take.
  */
-
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { postgresBackoff } from "../postgres/index.js";
 import { backoffMs, type Clock } from "../runtime/index.js";

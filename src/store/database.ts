@@ -4,7 +4,6 @@
  * Nothing here depends on the session that a statement lands in, so that the pool also works behind a transaction
  * pooler (`pooled`); what does depend on one is in session.ts.
  */
-
 import type pg from "pg";
 import type { QueryClient } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";

@@ -4,7 +4,6 @@
  * What is retried becomes a stored message of its channel's retry channel, which has the same sender and owner, a row of
  * its own in `conn_key_map`, and no sender that dials it. See docs/decisions/0015-retry-channels.md.
  */
-
 import { type DeadLetterRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";

@@ -1,7 +1,6 @@
 /**
  * Brings a database's schema to this version.
  */
-
 import pg from "pg";
 import { type MigrationRow, tables } from "../../generated/ts/rows/peer.js";
 import { StoreError } from "../errors/index.js";

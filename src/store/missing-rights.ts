@@ -1,7 +1,6 @@
 /**
  * From "permission denied" to what it means here and what to do.
  */
-
 import pg from "pg";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { type HawserError, StoreError } from "../errors/index.js";

@@ -2,7 +2,6 @@
  * Hands the channels of a listener that does not come back over to another one. The channel itself changes hands: its key,
  * composite, cursor and stored messages stay, only its owner is another. Senders look the owner up when they dial.
  */
-
 import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";

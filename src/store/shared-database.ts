@@ -1,7 +1,6 @@
 /**
  * One pool and one session for each process and database, shared by all who open it.
  */
-
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { DatabaseAddress, PostgresSession, serverIdentity } from "../postgres/index.js";
 import type { Clock, Logger } from "../runtime/index.js";

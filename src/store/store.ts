@@ -1,7 +1,6 @@
 /**
  * The store of one Peer: everything a peer does in Postgres.
  */
-
 import { peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
 import { type Clock, type Logger, silentLogger, systemClock } from "../runtime/index.js";
 import { type ChannelOwners, type Channels, channelOwners, channels } from "./channels.js";

@@ -1,7 +1,6 @@
 /**
  * Taking turns: those who prepare a database do it one after another.
  */
-
 import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";

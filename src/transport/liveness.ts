@@ -8,7 +8,6 @@
  * While this side does not read (paused), silence proves nothing: it goes on sending a ping each pingAfterMs, so that the
  * other side hears of it, and does not count the silence.
  */
-
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Clock } from "../runtime/index.js";
 

@@ -90,6 +90,7 @@ async function replaced(wrapper: Wrapper, args: string, rest: string): Promise<v
     CREATE FUNCTION ${wrapper.name}(p_type ${wrapper.type}, ${args}) ${rest};
     GRANT EXECUTE ON FUNCTION ${wrapper.name} TO hawser_executor; COMMIT`);
 }
+
 const batchArguments = "b bytea, c bytea, d integer[], e integer[], f text[], g text[], h text[]";
 const requestArguments = "b bytea, c bytea, d text, e text";
 

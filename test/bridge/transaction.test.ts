@@ -1,7 +1,6 @@
 /**
  * What becomes of a transaction of the executor, by what its function raises.
  */
-
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ExecutorLogin } from "../../src/bridge/executor/executor-login.js";
 import { ExecutorPool } from "../../src/bridge/executor/executor-pool.js";

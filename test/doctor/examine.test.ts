@@ -1,7 +1,6 @@
 /**
  * How checks depend on each other, whatever they look at.
  */
-
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { Finding, Verdict } from "../../src/doctor/examine.js";

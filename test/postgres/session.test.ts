@@ -1,7 +1,6 @@
 /**
  * A session that several parts of a process ask.
  */
-
 import { expect, it, onTestFinished } from "vitest";
 import { DatabaseAddress, PostgresSession } from "../../src/postgres/index.js";
 import { silentLogger } from "../../src/runtime/index.js";

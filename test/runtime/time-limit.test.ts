@@ -1,7 +1,6 @@
 /**
  * Time limits, also where the process itself stands still.
  */
-
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
 import { setImmediate as nextTurn } from "node:timers/promises";

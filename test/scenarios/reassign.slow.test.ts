@@ -1,7 +1,6 @@
 /**
  * Real processes: a listener dies, and another one takes its channels.
  */
-
 import { expect, it, onTestFinished } from "vitest";
 import { HawserError } from "../../src/errors/index.js";
 import { openStore, type Store } from "../../src/store/index.js";

@@ -1,7 +1,6 @@
 /**
  * Processes that are stopped in the middle of a transaction: their connections stay, and Postgres hears nothing more.
  */
-
 import { describe, expect, it, onTestFinished } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { DatabaseAddress } from "../../src/postgres/index.js";

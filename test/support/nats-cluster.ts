@@ -6,7 +6,6 @@ import { freePort } from "../../src/dev/free-port.js";
 import { eventually } from "./eventually.js";
 import { type NatsServerOptions, startNatsServer, type TestNatsServer } from "./nats-server.js";
 
-/** See above. */
 export interface TestNatsCluster extends AsyncDisposable {
   readonly servers: readonly TestNatsServer[];
   /** All servers, as option `host` names them. */

@@ -1,7 +1,6 @@
 /**
  * Runs messages through a wrapper, in one transaction that can be committed only while this process leads.
  */
-
 import { createHmac, randomBytes } from "node:crypto";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
@@ -57,6 +56,7 @@ interface Streak {
   readonly kind: "lost" | "transient";
   count: number;
 }
+
 export class BatchRunner {
   readonly #options: BatchRunnerOptions;
   /** Nobody can tell from the ids of one subscription's messages those of another's. */

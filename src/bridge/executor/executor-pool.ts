@@ -1,7 +1,6 @@
 /**
  * Sessions for the functions of several roles: as many as are asked for at once, none shared by two roles.
  */
-
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { BridgeError, HawserError } from "../../errors/index.js";
 import { type Logger, ProblemLog } from "../../runtime/index.js";
@@ -22,6 +21,7 @@ interface Idle {
   readonly session: ExecutorSession;
   readonly timer: NodeJS.Timeout;
 }
+
 export class ExecutorPool {
   readonly #options: ExecutorPoolOptions;
   readonly #idle = new Map<ExecutorSession, Idle>();

@@ -2,7 +2,6 @@
  * A session with Postgres in which functions of others run, and whatever they leave behind in it. It serves one role, so that
  * nothing reaches the functions of another; between two transactions it is cleared.
  */
-
 import type { Duplex } from "node:stream";
 import pg from "pg";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";

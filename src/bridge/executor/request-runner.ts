@@ -17,6 +17,7 @@ export interface PostgresRequestRunnerOptions {
   successor(responder: Responder): Promise<Responder | undefined>;
   readonly logger: Logger;
 }
+
 export class PostgresRequestRunner implements RequestRunner {
   readonly #options: PostgresRequestRunnerOptions;
 

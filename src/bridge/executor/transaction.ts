@@ -1,7 +1,6 @@
 /**
  * One transaction in a session of the executor, and what became of it.
  */
-
 import { performance } from "node:perf_hooks";
 import pg from "pg";
 import { limits } from "../../../generated/ts/rules/peer/catalog.js";

@@ -14,7 +14,6 @@
  * batches cannot run, and when Postgres is back, the fence decides. Then another one may lead: it is silent, keeps what it has
  * as those that wait do, and goes on where the row still is its own.
  */
-
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Ownership, OwnershipState } from "../../postgres/index.js";
 import { type Clock, delay, type Logger } from "../../runtime/index.js";

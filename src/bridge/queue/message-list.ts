@@ -2,7 +2,6 @@
  * The messages of a queue that are neither committed nor dead-lettered, in order of arrival, and which of those at the front are to
  * be tried together.
  */
-
 import { Fifo } from "../../runtime/index.js";
 import { type InboundMessage, memoryOf } from "../message.js";
 import type { Admission, QueueMemory } from "./memory.js";

@@ -2,7 +2,6 @@
  * What a queue asks to be done in Postgres, one step at a time, each in a transaction that first checks that this process
  * leads.
  */
-
 import type { Subscription } from "../bindings.js";
 import type { InboundMessage } from "../message.js";
 import type { ByteBudget, Discards } from "./memory.js";

@@ -18,7 +18,6 @@
  * end. What was already being tried when a queue begins with it becomes a page that is written first, so that the table has
  * everything in order also if this process is killed.
  */
-
 import { Backoff, Fifo } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
 import { type InboundMessage, memoryOf } from "../message.js";

@@ -1,7 +1,6 @@
 /**
  * The responders on one connection: their subscriptions, and what finds them.
  */
-
 import { setTimeout as pause } from "node:timers/promises";
 import type { Msg, NatsConnection, Subscription } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";

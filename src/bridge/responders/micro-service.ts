@@ -7,7 +7,6 @@
  *
  * and the same with INFO and STATS.
  */
-
 import { createHash } from "node:crypto";
 import { nuid } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";

@@ -29,6 +29,7 @@ export function isMeant(wanted: string, requested: string): boolean {
   if (isOwnInbox(requested)) return false;
   return !/^[*>](\.|$)/.test(wanted) || !/^(\$|_INBOX\.)/.test(requested);
 }
+
 export class Replies {
   #unconfirmedBytes = 0;
   #confirming: Promise<void> | undefined;

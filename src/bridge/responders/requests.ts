@@ -1,7 +1,6 @@
 /**
  * Requests to responders: what runs their functions, behind an interface, and the answers that are errors.
  */
-
 import { headers, type MsgHdrs } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Responder } from "../bindings.js";

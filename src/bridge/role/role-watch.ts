@@ -10,7 +10,6 @@
  *   primary, standby → unknown     it does not answer, over a new session neither
  *   primary → standby              another server answers at the same address
  */
-
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { DatabaseAddress, PostgresSession } from "../../postgres/index.js";
 import { type Logger, ProblemLog, Repeated } from "../../runtime/index.js";

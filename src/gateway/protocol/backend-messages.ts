@@ -1,7 +1,6 @@
 /**
  * The messages of a server, as bytes.
  */
-
 import { isUtf8 } from "node:buffer";
 import { errorTable } from "../../errors/index.js";
 import type { Answer, ErrorAnswer } from "./answer.js";

@@ -2,7 +2,6 @@
  * What every operation over a connection owes: it settles by its deadline, also when the connection ends or the server
  * stops reading.
  */
-
 import type { Socket } from "node:net";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";

@@ -4,7 +4,6 @@
  * It is read slice by slice, so that many who read at once take turns, and the server never has more under way to this
  * connection than the budget.
  */
-
 import { AckPolicy, DeliverPolicy } from "@nats-io/jetstream";
 import { JetStreamStatus, jserrors } from "@nats-io/jetstream/internal";
 import { createInbox, type Msg, type MsgHdrs, type NatsConnection, nanos, nuid } from "@nats-io/transport-node";

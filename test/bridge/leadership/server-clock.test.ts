@@ -1,7 +1,6 @@
 /**
  * Times by the clock of Postgres, told from process to process, for any latencies and any clocks.
  */
-
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { serverTimeAtLeast, serverTimeAtMost, surelyBefore, wasSet } from "../../../src/bridge/leadership/progress.js";

@@ -1,7 +1,6 @@
 /**
  * The name of this Postgres from real web servers in the place of Patroni, good ones and bad ones.
  */
-
 import { once } from "node:events";
 import type { RequestListener } from "node:http";
 import { createServer } from "node:http";

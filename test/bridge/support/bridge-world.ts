@@ -15,7 +15,6 @@ export interface BridgeWorldOptions extends Omit<TestGatewayOptions, "logger"> {
   readonly sql?: string;
 }
 
-/** See above. */
 export interface BridgeWorld extends TestGateway {
   /** What `Serve` has logged. */
   readonly log: KeptLog;

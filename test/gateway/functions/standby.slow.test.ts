@@ -1,7 +1,6 @@
 /**
  * A hot standby reaches the same gateway as its primary.
  */
-
 import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { expect, it, onTestFinished } from "vitest";

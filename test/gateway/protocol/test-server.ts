@@ -1,7 +1,6 @@
 /**
  * A server for tests, with limits that tests reach.
  */
-
 import { onTestFinished } from "vitest";
 import {
   type Answer,

@@ -1,7 +1,6 @@
 /**
  * The pure session with its effects written down, and a client to drive it.
  */
-
 import {
   type ConnectionEffects,
   ConnectionProtocol,

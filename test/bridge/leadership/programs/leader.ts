@@ -3,7 +3,6 @@
  *
  *     node --import tsx test/bridge/leadership/programs/leader.ts <database URL>
  */
-
 import pg from "pg";
 import { Leadership } from "../../../../src/bridge/leadership/index.js";
 import { silentLogger } from "../../../../src/runtime/index.js";

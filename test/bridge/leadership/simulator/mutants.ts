@@ -1,7 +1,6 @@
 /**
  * Departures from the rules, each of which the simulation must catch: they show that it can fail.
  */
-
 import { bridgeConstants } from "../../../../generated/ts/settings/nats.js";
 import { KnownProgress, type LeaderProgress } from "../../../../src/bridge/leadership/progress.js";
 import { LeadershipProtocol, LeaderWatch } from "../../../../src/bridge/leadership/protocol.js";

@@ -2,7 +2,6 @@
  * A model of what the lead needs of Postgres: two rows, the locks on one of them, sessions that get lost, statements that
  * land although their session is gone, restarts, and a standby that takes over without the last commits.
  */
-
 import { bridgeConstants } from "../../../../generated/ts/settings/nats.js";
 import type {
   Confirmation,
@@ -67,7 +66,6 @@ function rounded({ progressAt, behind, completeSince, completeUntil }: Progress)
   };
 }
 
-/** See above. */
 export class SimulatedPostgres {
   isAvailable = true;
   /** Everybody was cut off so often. */

@@ -2,7 +2,6 @@
  * A process of the simulation: the real protocol and the real buffer, around a leader that runs its messages in batches, in
  * several queues side by side.
  */
-
 import { bridgeConstants } from "../../../../generated/ts/settings/nats.js";
 import type { LeadershipProtocolOptions, Unfinished } from "../../../../src/bridge/leadership/protocol.js";
 import type { TakeoverBuffer } from "../../../../src/bridge/leadership/takeover-buffer.js";
@@ -16,7 +15,6 @@ const payload = new Uint8Array(0);
 const queues = 3;
 export const queueOf = (id: number | string) => BigInt(Number(id) % queues);
 
-/** See above. */
 export class SimulatedProcess {
   isDead = false;
   /** Its host is gone: nobody tells the server. */

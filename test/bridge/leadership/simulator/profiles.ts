@@ -14,7 +14,6 @@ export type Fault =
   | "start"
   | "newcomer";
 
-/** See above. */
 export interface Profile {
   readonly faults: readonly Fault[];
   /** How much later one process may receive a message than another. */

@@ -23,7 +23,6 @@ const faultsUntilMs = 60_000;
 const endMs = 120_000;
 const takeoverLimitMs = 10_000;
 
-/** See above. */
 export class World {
   readonly schedule = new Schedule();
   readonly counts = new Counts();

@@ -3,7 +3,6 @@
  * some end in order and save what they have not run, some are killed, and others hand in late what they had received alone.
  * After everything that happens the rules are checked.
  */
-
 import type { InboundMessage } from "../../../../src/bridge/message.js";
 import {
   ByteBudget,
