@@ -117,7 +117,7 @@ function validatorFunction(): SqlFunction {
     name: "nats_fdw_validator",
     parameters: ["options text[]", "catalog oid"],
     returns: "void",
-    // With the rights of whoever creates the server: it reads nothing but its arguments.
+    // It runs with the rights of the role that creates the server, and reads nothing but its arguments.
     traits: "STABLE",
     comment: "The validator of the foreign data wrappers: checks the options of servers and user mappings.",
     body: `

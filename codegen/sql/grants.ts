@@ -117,7 +117,7 @@ function giveToOwner(grantable: Grantable): string {
     "    RETURN;",
     "  END IF;",
     `  IF NOT pg_catalog.pg_has_role(current_user, '${ownerRole}', 'USAGE') THEN`,
-    "    -- Whoever installs goes on as the owner's member, or could not migrate next time.",
+    "    -- The installing role stays a member of the owner: otherwise it could not migrate next time.",
     `    EXECUTE pg_catalog.format('GRANT ${ownerRole} TO %I', current_user);`,
     "  END IF;",
     `  ALTER SCHEMA hawser OWNER TO ${ownerRole};`,

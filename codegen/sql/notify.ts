@@ -4,8 +4,8 @@ import { dollarQuoted, sqlString } from "./literal.js";
 /**
  * A trigger that tells a channel which row changed: `{"operation": "insert" | "update" | "delete", <column>: …}`.
  *
- * An update that changes one of the named columns is told as the deletion of the old row too, so that whoever knows it
- * under its old name hears that it is gone.
+ * An update that changes one of the named columns is told as the deletion of the old row too, so that a listener that
+ * knows it under its old name hears that it is gone.
  */
 export function notifyTrigger(table: Table, notify: NonNullable<Table["notify"]>): string {
   const name = `${table.name}_notify`;

@@ -12,7 +12,7 @@ BEGIN
     RAISE EXCEPTION 'the peer "%" is running', p_name
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
   END IF;
-  -- As whoever takes the name: waits for the writes under way of a holder that has lost its session, and keeps out all
+  -- As when the name is taken: waits for the writes under way of a holder that has lost its session, and keeps out all
   -- later ones.
   PERFORM pg_advisory_xact_lock(hashtextextended('hawser:fence:' || p_name, 0));
   UPDATE hawser.peers AS p

@@ -13,7 +13,8 @@ BEGIN
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 
-  -- A handler's transaction has had any time that it wanted; whoever stands still with the fence keeps others out.
+  -- A handler's transaction could take any time until here. From here on a session that stands still holds the fence, and
+  -- keeps others out.
   PERFORM set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true);
   PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || p_name, 0));
   -- A statement of its own, so that it sees what was committed while the lock was waited for.

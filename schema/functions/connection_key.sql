@@ -10,7 +10,7 @@ BEGIN
     RETURN;
   END IF;
 
-  -- The counter's row is the lock of all who make keys; whoever waited for it looks again with a new snapshot.
+  -- The counter's row is the lock of all who make keys; after a wait for it, the table is read again with a new snapshot.
   PERFORM FROM hawser.seq AS s WHERE s.id = 1 FOR UPDATE;
   SELECT m.connection_key, coalesce(m.owner, m.listener_name)
     INTO connection_key.connection_key, connection_key.owner

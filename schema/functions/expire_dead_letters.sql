@@ -1,6 +1,6 @@
 #variable_conflict use_column
 BEGIN
-  -- Not waited for: whoever has it does the same work, or is needed by somebody; what is left goes the next time.
+  -- Not waited for: its holder does the same work, or another peer waits for it. What is left goes the next time.
   IF NOT pg_try_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0)) THEN
     RETURN;
   END IF;

@@ -30,8 +30,8 @@ BEGIN
       HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'gateway_unavailable');
   END IF;
   -- dblink takes the first 63 bytes for the name of a foreign server before it takes the whole for a connection string:
-  -- whoever could foretell them could make a server of that name, and have every session connect there. So they hold the
-  -- password, and the order is no accident.
+  -- a role that could foretell them could make a server of that name, and have every session connect there. So they hold
+  -- the password, and the order matters.
   SELECT string_agg(
     format('%s=''%s''', option.name, replace(replace(option.value, E'\\', E'\\\\'), '''', E'\\''')),
     ' ' ORDER BY option.position)

@@ -5,7 +5,7 @@ BEGIN
     RETURN;
   END IF;
 
-  -- The counter's row is the lock of all who make keys; whoever waited for it looks again with a new snapshot.
+  -- The counter's row is the lock of all who make keys; after a wait for it, the table is read again with a new snapshot.
   PERFORM FROM hawser.seq AS s WHERE s.id = 1 FOR UPDATE;
   SELECT t.k INTO key_of_topic.k FROM hawser.topic_key AS t WHERE t.topic = p_topic;
   IF FOUND THEN

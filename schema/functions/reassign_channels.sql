@@ -51,8 +51,8 @@ BEGIN
     RETURN;
   END IF;
 
-  -- A name that was never taken has no row, and nobody who could still write for it. Without its token, so that whoever
-  -- was taking the name does not believe that this epoch is its own.
+  -- A name that was never taken has no row, and no process that could still write for it. The token goes, so that a process
+  -- that was taking the name does not believe that this epoch is its own.
   UPDATE hawser.peers AS p
      SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
          token = NULL
@@ -61,9 +61,9 @@ BEGIN
      SET owner = nullif(p_to, m.listener_name)
    WHERE m.connection_key = ANY (v_keys);
 
-  -- Whoever registered under the old epoch is not there any more: nobody new should store for it. Rows of operators and
+  -- The peer that registered under the old epoch is gone: nothing new should be stored for it. Rows of operators and
   -- durable listeners go only with everything; what stays is written all the same, so that a listener which still runs
-  -- hears of it. Last, because everybody who registers waits for this lock.
+  -- hears of it. Last, because every peer that registers waits for this lock.
   PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
   DELETE FROM hawser.topic_addr AS t
    WHERE t.client_name = p_from AND (p_all OR (t.epoch > 0 AND NOT t.durable));

@@ -15,8 +15,8 @@ BEGIN
   -- One at a time with all who retry, discard or expire: none finds half of what another takes.
   PERFORM pg_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0));
 
-  -- A channel's owner may not change until its retry channel is there with the same one: whoever hands channels over
-  -- holds the owner's fence exclusively. After each wait the owners are looked at anew.
+  -- A channel's owner may not change until its retry channel is there with the same one: handing channels over
+  -- takes the owner's fence exclusively. After each wait the owners are read again.
   LOOP
     v_owners := ARRAY(
       SELECT DISTINCT coalesce(m.owner, m.listener_name)

@@ -23,7 +23,7 @@ export async function runSuite(
     stdio: "inherit",
     env: { ...process.env, ...env },
   });
-  // Whoever ends us means the suite. Ctrl-C of a terminal reaches it without us; a second one would cut its end short.
+  // A signal to end us is meant for the suite. Ctrl-C of a terminal reaches it without us; a second one would cut its end short.
   process.on("SIGINT", (signal) => process.stdin.isTTY || child.kill(signal));
   for (const name of ["SIGTERM", "SIGHUP"] as const) process.on(name, (signal) => child.kill(signal));
   const [status, signal] = (await once(child, "exit")) as [number | null, NodeJS.Signals | null];

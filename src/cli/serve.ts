@@ -85,7 +85,7 @@ export const serveArgs = {
     type: "string",
     valueHint: "DIR",
     description:
-      "Where files may be that options of the NATS server name (…_path); may be given several times. Whoever may define " +
+      "Where files may be that options of the NATS server name (…_path); may be given several times. A role that may define " +
       `the server can have them read, so give a directory with nothing else in it. Default ${gatewayConstants.secretsDirectory}`,
   },
   "tls-cert": {

@@ -99,7 +99,7 @@ export async function refuseConflicts(client: pg.Client, schema: string, sharedD
   throw new StoreError(
     code,
     code === "dblink_shared"
-      ? `${what}. Close it: ${remedy}. Whoever used it there needs the new name and the right. Or accept the risk with --shared-dblink`
+      ? `${what}. Close it: ${remedy}. Roles that used it there need the new name and the right. Or accept the risk with --shared-dblink`
       : `${what}: ${remedy}, or run \`hawser init --no-nats\`, which installs peers alone`,
   );
 }

@@ -249,7 +249,7 @@ export class Serve implements AsyncDisposable {
     const others = await strangersAmong(defaultSecretsDirectory, options);
     if (others.length === 0) return;
     const message =
-      `${defaultSecretsDirectory} holds more than the options of the NATS server name, and whoever may define one ` +
+      `${defaultSecretsDirectory} holds more than the options of the NATS server name, and a role that may define one ` +
       "can have it read; keep the gateway's files in a directory of their own, and name it with --secrets-dir";
     this.#logger.warn({ others: others.length }, message);
   }

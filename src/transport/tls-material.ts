@@ -23,7 +23,7 @@ export interface TlsOptions {
   readonly passphrase?: string | undefined;
   /** The authorities that the other peers' certificates must come from. Default: those that Node trusts. */
   readonly ca?: PemSource | undefined;
-  /** Mutual TLS: whoever dials must show a certificate from `ca`, which must be given. Default false. */
+  /** Mutual TLS: a peer that dials must show a certificate from `ca`, which must be given. Default false. */
   readonly mutual?: boolean | undefined;
   /**
    * What must stand in the certificate of a peer that is dialled. `"full"` (the default): the host of its published

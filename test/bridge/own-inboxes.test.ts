@@ -122,7 +122,7 @@ describe("a role that subscribes to", () => {
         await expect(listening.query(`SELECT ${call}`, [subject]), call).rejects.toMatchObject({
           code: "22023",
           message: `the subject '${subject}' cannot be subscribed to`,
-          detail: expect.stringContaining("for whoever asked"),
+          detail: expect.stringContaining("each is for the session that asked"),
         });
       }
     }

@@ -659,7 +659,7 @@ export const errorTable = {
     exitStatus: 65,
     retryable: false,
     summary: "A message of NATS has headers that cannot be read.",
-    remedy: "The message says why; mend whoever publishes it, or answers with it.",
+    remedy: "The message says why; mend the program that publishes it, or answers with it.",
   },
   /** A role has as many subscriptions as one may have. */
   subscription_limit: {

@@ -26,8 +26,8 @@ export interface NatsHandlerRow {
    */
   wrapper: string;
   /**
-   * What the wrapper demands of its caller; it holds the SHA-256 of it. Without it, whoever replaced a wrapper of his own
-   * could call those of others with messages that were never sent.
+   * What the wrapper demands of its caller; it holds the SHA-256 of it. Without the token, a role that replaces one of
+   * its own wrappers could call the wrappers of others with messages that were never sent.
    */
   token: Uint8Array;
   /** When it was made. */
@@ -35,8 +35,8 @@ export interface NatsHandlerRow {
 }
 
 /**
- * A row of hawser.bridge_lead. Which process leads: it runs the subscriptions. Whoever finds that the row has not changed for `lead_expiry_ms` takes it,
- * under the next epoch.
+ * A row of hawser.bridge_lead. Which process leads: it runs the subscriptions. A process that finds the row unchanged for `leader_expiry_ms` takes it, under
+ * the next epoch.
  */
 export interface BridgeLeadRow {
   /** Always 1. */
@@ -479,8 +479,8 @@ export function bridgeFunctions(client: QueryClient) {
 
     /**
      * What a wrapper is right now: asked before it is called and after that, in one transaction, the answers must be equal.
-     * Whoever has replaced a wrapper of his own by one that runs as its caller is not called; or, where he did it in between,
-     * his call is not committed.
+     * So a wrapper that its owner has replaced by one that runs as its caller is not called; or, if it was replaced in between,
+     * the call is not committed.
      */
     async wrapperVersion(args: WrapperVersionArguments): Promise<WrapperVersionResult> {
       const { rows } = await client.query({
@@ -509,8 +509,8 @@ export function bridgeFunctions(client: QueryClient) {
     },
 
     /**
-     * Deletes a dead letter whose function has been called again, in the transaction of that call. Whoever calls proves with the
-     * token of the handler that it is about this one. No row: it is not there, or not to be handled again.
+     * Deletes a dead letter whose function has been called again, in the transaction of that call. The caller proves with the
+     * function's token that it is about this one. No row: it is not there, or not to be handled again.
      */
     async finishRetry(args: FinishRetryArguments): Promise<FinishRetryResult> {
       const { rows } = await client.query({

@@ -797,7 +797,7 @@ export const gatewayConstants = {
    */
   maxWatchedSubjectBytes: 65536,
   /**
-   * How much of the log waits for whoever reads standard error; what comes on top of it is dropped and counted.
+   * How much of the log waits until standard error is read. What comes on top of it is dropped and counted.
    *
    * Value: 1048576 bytes.
    */
@@ -863,7 +863,7 @@ export const gatewayConstants = {
    */
   secretsDirectory: "/run/secrets",
   /**
-   * Below which subject the answers to Hawser's own requests come, which are for whoever asked alone: no function is called
+   * The subject below which the answers to Hawser's own requests come. They are for the caller alone: no function is called
    * for them. It is below `_INBOX`, so that permissions for that hold, and no inbox of another client is below it: those
    * have a random word of 22 characters there.
    *

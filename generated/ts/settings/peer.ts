@@ -135,7 +135,7 @@ export interface PeerSettings {
    */
   readonly orphanAfterMs: number | undefined;
   /**
-   * Dead letters older than this are deleted while the peer runs, whoever's they are. Where peers of one database have
+   * Dead letters older than this are deleted while the peer runs, those of other peers too. Where peers of one database have
    * different values, the lowest counts.
    *
    * Default: 30 days. Range: 1 to 36500.
@@ -390,13 +390,13 @@ export const storeConstants = {
    */
   lockTimeoutMs: 5000,
   /**
-   * How long whoever prepares a database waits for another one before saying whom it waits for.
+   * How long a process that prepares a database waits for another that does so, before it logs which one it waits for.
    *
    * Value: 5000 ms.
    */
   turnNoticeMs: 5000,
   /**
-   * How long whoever prepares a database waits for another one at most.
+   * How long a process that prepares a database waits for another that does so, at most.
    *
    * Value: 300000 ms.
    */

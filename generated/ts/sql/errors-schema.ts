@@ -102,7 +102,7 @@ VALUES
   ('not_permitted', 61, '42501', 77, false, 'The role may not do that in this database.', 'The message names the right that is missing, and who can give it.'),
   ('executor_login', 63, '28000', 77, true, 'The login that runs subscribed functions is missing, cannot connect, reaches another database, or may do more than it should.', 'Run \`hawser init\` as a role that may make roles, or name a login with --executor-url.'),
   ('session_lost', 64, '57P01', 70, false, 'The database session ended twice while the function ran for this message alone.', 'Mend the function, then \`hawser dead retry\`.'),
-  ('unreadable_headers', 65, 'NA006', 65, false, 'A message of NATS has headers that cannot be read.', 'The message says why; mend whoever publishes it, or answers with it.'),
+  ('unreadable_headers', 65, 'NA006', 65, false, 'A message of NATS has headers that cannot be read.', 'The message says why; mend the program that publishes it, or answers with it.'),
   ('subscription_limit', 66, '54000', 65, false, 'A role has as many subscriptions as one may have.', 'Unsubscribe what is not needed, subscribe to fewer subjects with wildcards, or raise the option max_role_subscriptions of the server.'),
   ('transaction_pooler', 67, '0A000', 78, false, 'A transaction pooler stands before Postgres, where a session is needed.', 'Name the server of Postgres itself; the SQL functions may be called through the pooler all the same.'),
   ('key_exists', 68, '23505', 65, false, 'The key of a key-value bucket that was to be created has a value.', 'Read it, and write the new value by its revision; or put it, whatever is there.'),
@@ -289,7 +289,7 @@ BEGIN
     RETURN;
   END IF;
   IF NOT pg_catalog.pg_has_role(current_user, 'hawser_owner', 'USAGE') THEN
-    -- Whoever installs goes on as the owner's member, or could not migrate next time.
+    -- The installing role stays a member of the owner: otherwise it could not migrate next time.
     EXECUTE pg_catalog.format('GRANT hawser_owner TO %I', current_user);
   END IF;
   ALTER SCHEMA hawser OWNER TO hawser_owner;

@@ -55,8 +55,8 @@ COMMENT ON COLUMN hawser.nats_handlers.function_name IS 'Its name.';
 COMMENT ON COLUMN hawser.nats_handlers.argument_types IS 'The types of its arguments, such as \`bytea, text\`.';
 COMMENT ON COLUMN hawser.nats_handlers.wrapper IS 'The name of the wrapper in the schema hawser_run. Its first argument is of a type of its own, which is there, too:
 \`token_\` and the last 16 characters of this.';
-COMMENT ON COLUMN hawser.nats_handlers.token IS 'What the wrapper demands of its caller; it holds the SHA-256 of it. Without it, whoever replaced a wrapper of his own
-could call those of others with messages that were never sent.';
+COMMENT ON COLUMN hawser.nats_handlers.token IS 'What the wrapper demands of its caller; it holds the SHA-256 of it. Without the token, a role that replaces one of
+its own wrappers could call the wrappers of others with messages that were never sent.';
 COMMENT ON COLUMN hawser.nats_handlers.created_at IS 'When it was made.';
 
 CREATE OR REPLACE FUNCTION hawser.nats_handlers_notify() RETURNS trigger
@@ -91,8 +91,8 @@ CREATE TABLE hawser.bridge_lead (
   CONSTRAINT bridge_lead_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.bridge_lead IS 'Which process leads: it runs the subscriptions. Whoever finds that the row has not changed for \`lead_expiry_ms\` takes it,
-under the next epoch.';
+COMMENT ON TABLE hawser.bridge_lead IS 'Which process leads: it runs the subscriptions. A process that finds the row unchanged for \`leader_expiry_ms\` takes it, under
+the next epoch.';
 COMMENT ON COLUMN hawser.bridge_lead.id IS 'Always 1.';
 COMMENT ON COLUMN hawser.bridge_lead.epoch IS 'Grows with each process that leads.';
 COMMENT ON COLUMN hawser.bridge_lead.owner IS 'The process that leads, a random id; NULL: it has ended in good order, or there was none.';
@@ -714,10 +714,10 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('the subject %L cannot be subscribed to', left(p_subject, 300)),
-      DETAIL = format('Below "%s" are the answers to requests that SQL functions make, those of all roles: they are for whoever asked.', '_INBOX.hawser'),
+      DETAIL = format('Below "%s" are the answers to requests that SQL functions make, those of all roles: each is for the session that asked.', '_INBOX.hawser'),
       HINT = 'nats_request_text and its kin return the answer.';
   END IF;
-  -- Whoever calls this by hand is refused what bind_handler refuses: under the same lock, and in the same isolation level.
+  -- A call by hand is refused what bind_handler refuses: under the same lock, and in the same isolation level.
   PERFORM FROM hawser.lock_handlers(p_kind, p_subject);
   SELECT w.proowner INTO owner FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
   WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, 16) AND t.typowner = w.proowner
@@ -888,8 +888,8 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION hawser.wrapper_version(text, text) IS 'What a wrapper is right now: asked before it is called and after that, in one transaction, the answers must be equal.
-Whoever has replaced a wrapper of his own by one that runs as its caller is not called; or, where he did it in between,
-his call is not committed.';
+So a wrapper that its owner has replaced by one that runs as its caller is not called; or, if it was replaced in between,
+the call is not committed.';
 
 CREATE OR REPLACE FUNCTION hawser.fence_batch(
   p_epoch bigint,
@@ -899,7 +899,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  -- Whoever takes over raises the epoch there first, and here when this lock is free: batches that begin in between would
+  -- A process that takes over raises the epoch there first, and here when this lock is free: batches that begin in between would
   -- keep it waiting.
   held := EXISTS (SELECT FROM hawser.bridge_lead AS l WHERE l.epoch = p_epoch);
   IF held THEN
@@ -924,8 +924,8 @@ BEGIN
   finished := FOUND;
 END
 $function$;
-COMMENT ON FUNCTION hawser.finish_retry(bigint, bytea) IS 'Deletes a dead letter whose function has been called again, in the transaction of that call. Whoever calls proves with the
-token of the handler that it is about this one. No row: it is not there, or not to be handled again.';
+COMMENT ON FUNCTION hawser.finish_retry(bigint, bytea) IS 'Deletes a dead letter whose function has been called again, in the transaction of that call. The caller proves with the
+function''s token that it is about this one. No row: it is not there, or not to be handled again.';
 
 CREATE OR REPLACE FUNCTION hawser.set_nats_server(
   p_options jsonb,
@@ -1112,8 +1112,8 @@ BEGIN
       HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'gateway_unavailable');
   END IF;
   -- dblink takes the first 63 bytes for the name of a foreign server before it takes the whole for a connection string:
-  -- whoever could foretell them could make a server of that name, and have every session connect there. So they hold the
-  -- password, and the order is no accident.
+  -- a role that could foretell them could make a server of that name, and have every session connect there. So they hold
+  -- the password, and the order matters.
   SELECT string_agg(
     format('%s=''%s''', option.name, replace(replace(option.value, E'\\\\', E'\\\\\\\\'), '''', E'\\\\''')),
     ' ' ORDER BY option.position)
@@ -1341,7 +1341,7 @@ BEGIN
     RETURN;
   END IF;
   IF NOT pg_catalog.pg_has_role(current_user, 'hawser_owner', 'USAGE') THEN
-    -- Whoever installs goes on as the owner's member, or could not migrate next time.
+    -- The installing role stays a member of the owner: otherwise it could not migrate next time.
     EXECUTE pg_catalog.format('GRANT hawser_owner TO %I', current_user);
   END IF;
   ALTER SCHEMA hawser OWNER TO hawser_owner;

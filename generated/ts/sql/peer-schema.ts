@@ -454,7 +454,7 @@ BEGIN
     RETURN;
   END IF;
 
-  -- The counter's row is the lock of all who make keys; whoever waited for it looks again with a new snapshot.
+  -- The counter's row is the lock of all who make keys; after a wait for it, the table is read again with a new snapshot.
   PERFORM FROM hawser.seq AS s WHERE s.id = 1 FOR UPDATE;
   SELECT m.connection_key, coalesce(m.owner, m.listener_name)
     INTO connection_key.connection_key, connection_key.owner
@@ -489,7 +489,7 @@ BEGIN
     RETURN;
   END IF;
 
-  -- The counter's row is the lock of all who make keys; whoever waited for it looks again with a new snapshot.
+  -- The counter's row is the lock of all who make keys; after a wait for it, the table is read again with a new snapshot.
   PERFORM FROM hawser.seq AS s WHERE s.id = 1 FOR UPDATE;
   SELECT t.k INTO key_of_topic.k FROM hawser.topic_key AS t WHERE t.topic = p_topic;
   IF FOUND THEN
@@ -619,7 +619,8 @@ BEGIN
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 
-  -- A handler's transaction has had any time that it wanted; whoever stands still with the fence keeps others out.
+  -- A handler's transaction could take any time until here. From here on a session that stands still holds the fence, and
+  -- keeps others out.
   PERFORM set_config('idle_in_transaction_session_timeout', '8000', true);
   PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || p_name, 0));
   -- A statement of its own, so that it sees what was committed while the lock was waited for.
@@ -925,7 +926,7 @@ BEGIN
     RAISE EXCEPTION 'the peer "%" is running', p_name
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
   END IF;
-  -- As whoever takes the name: waits for the writes under way of a holder that has lost its session, and keeps out all
+  -- As when the name is taken: waits for the writes under way of a holder that has lost its session, and keeps out all
   -- later ones.
   PERFORM pg_advisory_xact_lock(hashtextextended('hawser:fence:' || p_name, 0));
   UPDATE hawser.peers AS p
@@ -1036,8 +1037,8 @@ BEGIN
     RETURN;
   END IF;
 
-  -- A name that was never taken has no row, and nobody who could still write for it. Without its token, so that whoever
-  -- was taking the name does not believe that this epoch is its own.
+  -- A name that was never taken has no row, and no process that could still write for it. The token goes, so that a process
+  -- that was taking the name does not believe that this epoch is its own.
   UPDATE hawser.peers AS p
      SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
          token = NULL
@@ -1046,9 +1047,9 @@ BEGIN
      SET owner = nullif(p_to, m.listener_name)
    WHERE m.connection_key = ANY (v_keys);
 
-  -- Whoever registered under the old epoch is not there any more: nobody new should store for it. Rows of operators and
+  -- The peer that registered under the old epoch is gone: nothing new should be stored for it. Rows of operators and
   -- durable listeners go only with everything; what stays is written all the same, so that a listener which still runs
-  -- hears of it. Last, because everybody who registers waits for this lock.
+  -- hears of it. Last, because every peer that registers waits for this lock.
   PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
   DELETE FROM hawser.topic_addr AS t
    WHERE t.client_name = p_from AND (p_all OR (t.epoch > 0 AND NOT t.durable));
@@ -1095,8 +1096,8 @@ BEGIN
   -- One at a time with all who retry, discard or expire: none finds half of what another takes.
   PERFORM pg_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0));
 
-  -- A channel's owner may not change until its retry channel is there with the same one: whoever hands channels over
-  -- holds the owner's fence exclusively. After each wait the owners are looked at anew.
+  -- A channel's owner may not change until its retry channel is there with the same one: handing channels over
+  -- takes the owner's fence exclusively. After each wait the owners are read again.
   LOOP
     v_owners := ARRAY(
       SELECT DISTINCT coalesce(m.owner, m.listener_name)
@@ -1209,7 +1210,7 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
-  -- Not waited for: whoever has it does the same work, or is needed by somebody; what is left goes the next time.
+  -- Not waited for: its holder does the same work, or another peer waits for it. What is left goes the next time.
   IF NOT pg_try_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0)) THEN
     RETURN;
   END IF;
@@ -1390,7 +1391,7 @@ BEGIN
     RETURN;
   END IF;
   IF NOT pg_catalog.pg_has_role(current_user, 'hawser_owner', 'USAGE') THEN
-    -- Whoever installs goes on as the owner's member, or could not migrate next time.
+    -- The installing role stays a member of the owner: otherwise it could not migrate next time.
     EXECUTE pg_catalog.format('GRANT hawser_owner TO %I', current_user);
   END IF;
   ALTER SCHEMA hawser OWNER TO hawser_owner;

@@ -10,10 +10,10 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('the subject %L cannot be subscribed to', left(p_subject, 300)),
-      DETAIL = format('Below "%s" are the answers to requests that SQL functions make, those of all roles: they are for whoever asked.', @GatewayConstants.nats_inbox_prefix@),
+      DETAIL = format('Below "%s" are the answers to requests that SQL functions make, those of all roles: each is for the session that asked.', @GatewayConstants.nats_inbox_prefix@),
       HINT = 'nats_request_text and its kin return the answer.';
   END IF;
-  -- Whoever calls this by hand is refused what bind_handler refuses: under the same lock, and in the same isolation level.
+  -- A call by hand is refused what bind_handler refuses: under the same lock, and in the same isolation level.
   PERFORM FROM hawser.lock_handlers(p_kind, p_subject);
   SELECT w.proowner INTO owner FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
   WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, @BridgeConstants.wrapper_random_length@) AND t.typowner = w.proowner

@@ -3,7 +3,7 @@
  */
 import { connect, createServer, type Socket } from "node:net";
 
-/** See above. Disposing ends its connections. */
+/** Disposing ends its connections. */
 export interface LossyNetwork extends AsyncDisposable {
   /** As that of the server, with another port. */
   readonly url: string;

@@ -4,7 +4,7 @@
  */
 import { createServer, type Socket, connect as tcpConnect } from "node:net";
 
-/** See above. Disposing ends its connections. */
+/** Disposing ends its connections. */
 export interface TranslatingProxy extends AsyncDisposable {
   /** As that of the server, with another port. */
   readonly url: string;

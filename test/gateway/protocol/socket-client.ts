@@ -13,7 +13,7 @@ import {
 import { password } from "./test-server.js";
 import { clientFirst, goodStartup } from "./test-session.js";
 
-/** See above. Errors of the socket are taken for its end. */
+/** Errors of the socket are taken for its end. */
 export class SocketClient implements Disposable {
   readonly closed: Promise<void>;
   /** Messages that have come and were not taken. */
