@@ -31,14 +31,14 @@ export const errorTable = {
     summary: "The peer is not running.",
     remedy: "Call run() first, and send only before stop().",
   },
-  /** The peer is running, and this may only be done while it is not. */
+  /** The peer is running, and this is possible only while it is not. */
   already_running: {
     code: "already_running",
     wireCode: 2,
     sqlstate: "55006",
     exitStatus: 64,
     retryable: false,
-    summary: "The peer is running, and this may only be done while it is not.",
+    summary: "The peer is running, and this is possible only while it is not.",
     remedy: "Call stop() first.",
   },
   /** The topic is the peer's own source topic. */
@@ -141,15 +141,15 @@ export const errorTable = {
     summary: "Another process holds the peer's name.",
     remedy: "Stop the other process or choose another name; each running peer needs a name of its own.",
   },
-  /** Another process took the peer's name over while this one could not be heard, or its channels were handed over to another peer. */
+  /** Another process took over the peer's name while this one was unresponsive, or its channels were handed over to another peer. */
   name_lost: {
     code: "name_lost",
     wireCode: 13,
     sqlstate: "55006",
     exitStatus: 73,
     retryable: false,
-    summary: "Another process took the peer's name over while this one could not be heard, or its channels were handed over to another peer.",
-    remedy: "End this process; what it had confirmed is safe, and its successor goes on.",
+    summary: "Another process took over the peer's name while this one was unresponsive, or its channels were handed over to another peer.",
+    remedy: "End this process; what it had confirmed is safe, and its successor continues.",
   },
   /** The epoch is older than the one in the catalog. */
   fenced: {
@@ -219,7 +219,7 @@ export const errorTable = {
     exitStatus: 75,
     retryable: true,
     summary: "The connection to the other peer ended.",
-    remedy: "Nothing: it is dialled again, and what is unconfirmed is stored.",
+    remedy: "Do nothing: the peer dials again, and unconfirmed messages are stored.",
   },
   /** Without TLS only loopback addresses are dialled and accepted. */
   plaintext_refused: {
@@ -229,7 +229,7 @@ export const errorTable = {
     exitStatus: 77,
     retryable: false,
     summary: "Without TLS only loopback addresses are dialled and accepted.",
-    remedy: "Set tls, use a loopback address, or set allowPlaintext where the network is trusted.",
+    remedy: "Set tls, use a loopback address, or set allowPlaintext if the network is trusted.",
   },
   /** The database's schema is newer than this program knows. */
   schema_too_new: {
@@ -279,7 +279,7 @@ export const errorTable = {
     exitStatus: 75,
     retryable: false,
     summary: "The caller's signal ended the wait. The message itself may still arrive.",
-    remedy: "Nothing, if that was meant.",
+    remedy: "Do nothing, if this was intended.",
   },
   /** An embedded server could not be fetched or started. */
   dev_server_failed: {
@@ -301,15 +301,15 @@ export const errorTable = {
     summary: "A defect of Hawser.",
     remedy: "Please report it with the message and its cause.",
   },
-  /** The process, or the session of a transactional handler, ended in the middle of the message's handler, maxAttempts times: the message is a dead letter. */
+  /** The process, or the session of a transactional handler, ended during the message's handler, maxAttempts times: the message is a dead letter. */
   handler_crashed: {
     code: "handler_crashed",
     wireCode: 29,
     sqlstate: "P0001",
     exitStatus: 70,
     retryable: false,
-    summary: "The process, or the session of a transactional handler, ended in the middle of the message's handler, maxAttempts times: the message is a dead letter.",
-    remedy: "Find out what of the message ends it, and retry the dead letter when that is mended.",
+    summary: "The process, or the session of a transactional handler, ended during the message's handler, maxAttempts times: the message is a dead letter.",
+    remedy: "Find out why the message ends it, repair that, and retry the dead letter.",
   },
   /** The database has no schema hawser, or an older one than this program needs, and the role may not make it. */
   schema_missing: {
@@ -329,7 +329,7 @@ export const errorTable = {
     exitStatus: 77,
     retryable: false,
     summary: "TLS between two peers could not be established: a certificate is wrong, or is missing.",
-    remedy: "The message says whose certificate and what is wrong with it; connections are tried again by themselves.",
+    remedy: "The message says whose certificate and what is wrong with it; connections are tried again automatically.",
   },
   /** One peer speaks TLS and the other does not. */
   tls_mismatch: {
@@ -379,7 +379,7 @@ export const errorTable = {
     exitStatus: 75,
     retryable: false,
     summary: "The connection broke after the call had been sent: it may have been carried out or not.",
-    remedy: "Find out whether it was, or repeat it where repeating does no harm.",
+    remedy: "Find out whether it was, or repeat it if repeating does no harm.",
   },
   /** No NATS server is defined in this database. */
   nats_not_configured: {
@@ -399,7 +399,7 @@ export const errorTable = {
     exitStatus: 69,
     retryable: true,
     summary: "There is no connection to the NATS server; nothing was sent.",
-    remedy: "Start the NATS server, or name another one: SELECT hawser.set_nats_server('{...}'), or ALTER SERVER. Connecting is tried again by itself.",
+    remedy: "Start the NATS server, or name another one: SELECT hawser.set_nats_server('{...}'), or ALTER SERVER. Hawser keeps dialling.",
   },
   /** The NATS server refused the credentials, or its certificate or ours was refused. */
   nats_unauthorized: {
@@ -409,7 +409,7 @@ export const errorTable = {
     exitStatus: 77,
     retryable: false,
     summary: "The NATS server refused the credentials, or its certificate or ours was refused.",
-    remedy: "Mend what was refused in the options of the NATS server, or on the server. Connecting is tried again by itself.",
+    remedy: "Correct what was refused, in the options of the NATS server or on the server. Hawser keeps dialling.",
   },
   /** NATS did not answer in time. */
   nats_timeout: {
@@ -419,16 +419,16 @@ export const errorTable = {
     exitStatus: 75,
     retryable: true,
     summary: "NATS did not answer in time.",
-    remedy: "Give it a longer timeout, or look at what should have answered.",
+    remedy: "Use a longer timeout, or check the service that should have answered.",
   },
-  /** Nobody answers requests to this subject. */
+  /** No responder answers requests to this subject. */
   no_responders: {
     code: "no_responders",
     wireCode: 41,
     sqlstate: "NA002",
     exitStatus: 69,
     retryable: true,
-    summary: "Nobody answers requests to this subject.",
+    summary: "No responder answers requests to this subject.",
     remedy: "Start the responder, or check the subject.",
   },
   /** No JetStream stream takes messages of this subject. */
@@ -479,7 +479,7 @@ export const errorTable = {
     exitStatus: 70,
     retryable: false,
     summary: "NATS refused the operation.",
-    remedy: "The message has the server's words and its error code.",
+    remedy: "The message has the server's text and its error code.",
   },
   /** The object store has no such file. */
   file_missing: {
@@ -489,7 +489,7 @@ export const errorTable = {
     exitStatus: 66,
     retryable: false,
     summary: "The object store has no such file.",
-    remedy: "Check store, name and domain; nats_get_file_list lists what is there.",
+    remedy: "Check store, name and domain; nats_get_file_list lists the files.",
   },
   /** An argument is NULL where a value is needed. */
   null_argument: {
@@ -501,14 +501,14 @@ export const errorTable = {
     summary: "An argument is NULL where a value is needed.",
     remedy: "The message names the argument; give it a value.",
   },
-  /** A value is no text: it is not UTF-8, or holds NUL. */
+  /** A value is not text: it is not UTF-8, or holds NUL. */
   not_text: {
     code: "not_text",
     wireCode: 49,
     sqlstate: "22021",
     exitStatus: 65,
     retryable: false,
-    summary: "A value is no text: it is not UTF-8, or holds NUL.",
+    summary: "A value is not text: it is not UTF-8, or holds NUL.",
     remedy: "Read it with the _binary function.",
   },
   /** A value is not JSON, or jsonb cannot hold it. */
@@ -521,14 +521,14 @@ export const errorTable = {
     summary: "A value is not JSON, or jsonb cannot hold it.",
     remedy: "Read it with the _text or _binary function.",
   },
-  /** The call found no turn within half of its time, because so many others are under way; nothing was sent. */
+  /** The call got no turn within half of its time limit, because too many others are under way; nothing was sent. */
   gateway_busy: {
     code: "gateway_busy",
     wireCode: 51,
     sqlstate: "53300",
     exitStatus: 75,
     retryable: true,
-    summary: "The call found no turn within half of its time, because so many others are under way; nothing was sent.",
+    summary: "The call got no turn within half of its time limit, because too many others are under way; nothing was sent.",
     remedy: "Try again, or raise the option capacity of the server.",
   },
   /** A request or an answer is larger than the gateway allows. */
@@ -541,14 +541,14 @@ export const errorTable = {
     summary: "A request or an answer is larger than the gateway allows.",
     remedy: "Split it, or raise the limit of `hawser serve` that the message names.",
   },
-  /** The options of the server were changed in this transaction, and nobody else sees that before COMMIT. */
+  /** The options of the server were changed in this transaction, and the gateway sees that only after COMMIT. */
   server_uncommitted: {
     code: "server_uncommitted",
     wireCode: 53,
     sqlstate: "25001",
     exitStatus: 64,
     retryable: false,
-    summary: "The options of the server were changed in this transaction, and nobody else sees that before COMMIT.",
+    summary: "The options of the server were changed in this transaction, and the gateway sees that only after COMMIT.",
     remedy: "COMMIT first, then reload.",
   },
   /** The native extension is installed in this database, and its functions have the same names. */
@@ -571,14 +571,14 @@ export const errorTable = {
     summary: "dblink is in a schema that others may use, and with it they could take over the gateway's connection of their session.",
     remedy: "Move it: ALTER EXTENSION dblink SET SCHEMA hawser_dblink, or accept the risk with --shared-dblink.",
   },
-  /** A file that the options of the server name cannot be read, or may not. */
+  /** A file that the options of the server name cannot be read, or is not allowed. */
   secret_file: {
     code: "secret_file",
     wireCode: 56,
     sqlstate: "58030",
     exitStatus: 78,
     retryable: true,
-    summary: "A file that the options of the server name cannot be read, or may not.",
+    summary: "A file that the options of the server name cannot be read, or is not allowed.",
     remedy: "Put a file that keeps the rule below a --secrets-dir of `hawser serve`, or name another one in the option.",
   },
   /** A call does not have the form that the generated functions give it. */
@@ -591,14 +591,14 @@ export const errorTable = {
     summary: "A call does not have the form that the generated functions give it.",
     remedy: "Run `hawser init`, so that the functions are those of this version.",
   },
-  /** A name that the installation needs belongs to something else in the database, or what is to go is still in use. */
+  /** A name that the installation needs belongs to something else in the database, or something that is to be removed is still in use. */
   name_occupied: {
     code: "name_occupied",
     wireCode: 58,
     sqlstate: "42710",
     exitStatus: 78,
     retryable: false,
-    summary: "A name that the installation needs belongs to something else in the database, or what is to go is still in use.",
+    summary: "A name that the installation needs belongs to something else in the database, or something that is to be removed is still in use.",
     remedy: "The message names it and says what to rename or drop.",
   },
   /** This Postgres is a replica, or the transaction is read-only: subscriptions are changed on the primary. */
@@ -609,16 +609,16 @@ export const errorTable = {
     exitStatus: 69,
     retryable: false,
     summary: "This Postgres is a replica, or the transaction is read-only: subscriptions are changed on the primary.",
-    remedy: "Do it on the primary; the replica has it then, too.",
+    remedy: "Do it on the primary; the replica then has it, too.",
   },
-  /** The function that is to be subscribed, or to answer, has other arguments or another result than those that are accepted, or is no plain function. */
+  /** The function that is to be subscribed, or to answer, has arguments or a result that are not accepted, or is no plain function. */
   function_signature: {
     code: "function_signature",
     wireCode: 60,
     sqlstate: "42883",
     exitStatus: 64,
     retryable: false,
-    summary: "The function that is to be subscribed, or to answer, has other arguments or another result than those that are accepted, or is no plain function.",
+    summary: "The function that is to be subscribed, or to answer, has arguments or a result that are not accepted, or is no plain function.",
     remedy: "Give it one of the signatures that the message lists.",
   },
   /** The role may not do that in this database. */
@@ -629,7 +629,7 @@ export const errorTable = {
     exitStatus: 77,
     retryable: false,
     summary: "The role may not do that in this database.",
-    remedy: "The message names the right that is missing, and who can give it.",
+    remedy: "The message names the missing privilege, and the role that can grant it.",
   },
   /** The login that runs subscribed functions is missing, cannot connect, reaches another database, or may do more than it should. */
   executor_login: {
@@ -649,17 +649,17 @@ export const errorTable = {
     exitStatus: 70,
     retryable: false,
     summary: "The database session ended twice while the function ran for this message alone.",
-    remedy: "Mend the function, then `hawser dead retry`.",
+    remedy: "Repair the function, then run `hawser dead retry`.",
   },
-  /** A message of NATS has headers that cannot be read. */
+  /** A NATS message has headers that cannot be read. */
   unreadable_headers: {
     code: "unreadable_headers",
     wireCode: 65,
     sqlstate: "NA006",
     exitStatus: 65,
     retryable: false,
-    summary: "A message of NATS has headers that cannot be read.",
-    remedy: "The message says why; mend the program that publishes it, or answers with it.",
+    summary: "A NATS message has headers that cannot be read.",
+    remedy: "The message says why; repair the program that publishes it, or answers with it.",
   },
   /** A role has as many subscriptions as one may have. */
   subscription_limit: {
@@ -679,7 +679,7 @@ export const errorTable = {
     exitStatus: 78,
     retryable: false,
     summary: "A transaction pooler stands before Postgres, where a session is needed.",
-    remedy: "Name the server of Postgres itself; the SQL functions may be called through the pooler all the same.",
+    remedy: "Name the server of Postgres itself; the SQL functions may still be called through the pooler.",
   },
   /** The key of a key-value bucket that was to be created has a value. */
   key_exists: {
@@ -689,7 +689,7 @@ export const errorTable = {
     exitStatus: 65,
     retryable: false,
     summary: "The key of a key-value bucket that was to be created has a value.",
-    remedy: "Read it, and write the new value by its revision; or put it, whatever is there.",
+    remedy: "Read it, and write the new value by its revision; or overwrite it with put.",
   },
   /** The key of a key-value bucket has another revision than the one that was to be replaced. */
   wrong_revision: {
@@ -699,7 +699,7 @@ export const errorTable = {
     exitStatus: 65,
     retryable: false,
     summary: "The key of a key-value bucket has another revision than the one that was to be replaced.",
-    remedy: "Another writer was faster: read value and revision again with nats_kv_history, and decide anew.",
+    remedy: "Another writer was faster: read value and revision again with nats_kv_history, and decide again.",
   },
 } as const satisfies Record<string, ErrorEntry>;
 

@@ -856,7 +856,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     },
 
     /**
-     * Sends a request and returns the answer. Without anybody who answers the subject it fails at once.
+     * Sends a request and returns the answer. Fails at once if the subject has no responder.
      *
      * SQL: `nats_request_text`.
      */
@@ -870,7 +870,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     },
 
     /**
-     * Sends a request and returns the answer. Without anybody who answers the subject it fails at once.
+     * Sends a request and returns the answer. Fails at once if the subject has no responder.
      *
      * SQL: `nats_request_json`.
      */
@@ -884,7 +884,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     },
 
     /**
-     * Sends a request and returns the answer. Without anybody who answers the subject it fails at once.
+     * Sends a request and returns the answer. Fails at once if the subject has no responder.
      *
      * SQL: `nats_request_jsonb`.
      */
@@ -898,7 +898,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     },
 
     /**
-     * Sends a request and returns the answer. Without anybody who answers the subject it fails at once.
+     * Sends a request and returns the answer. Fails at once if the subject has no responder.
      *
      * SQL: `nats_request_binary`.
      */
@@ -1290,7 +1290,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     },
 
     /**
-     * Has nobody answer the requests to a subject any more. Does nothing if nobody does.
+     * Ends the responder of a subject. Does nothing if there is none.
      *
      * SQL: `litmus_pgnats_unregister_responder`.
      */

@@ -376,7 +376,7 @@ export interface NatsFunctionsHandler<Call> {
   /** Waits until the NATS server has everything that was published, and raises what it refused of this session's messages. */
   flush(request: FlushRequest, call: Call): Answer<void>;
 
-  /** Sends a request and returns the answer. Without anybody who answers the subject it fails at once. */
+  /** Sends a request and returns the answer. Fails at once if the subject has no responder. */
   request(request: RequestRequest, call: Call): Answer<Uint8Array>;
 
   /** Writes a value into a key-value bucket, which is made if it is missing. Returns the revision. */

@@ -612,7 +612,7 @@ BEGIN
   RETURN hawser.gateway_call('Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}')::bytea;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_request_text(text, text, integer) IS 'Sends a request and returns the answer. Without anybody who answers the subject it fails at once.';
+COMMENT ON FUNCTION @extschema@.nats_request_text(text, text, integer) IS 'Sends a request and returns the answer. Fails at once if the subject has no responder.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_request_json(
   subject text,
@@ -627,7 +627,7 @@ BEGIN
   RETURN hawser.gateway_call('Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}')::bytea;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_request_json(text, json, integer) IS 'Sends a request and returns the answer. Without anybody who answers the subject it fails at once.';
+COMMENT ON FUNCTION @extschema@.nats_request_json(text, json, integer) IS 'Sends a request and returns the answer. Fails at once if the subject has no responder.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_request_jsonb(
   subject text,
@@ -642,7 +642,7 @@ BEGIN
   RETURN hawser.gateway_call('Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}')::bytea;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_request_jsonb(text, jsonb, integer) IS 'Sends a request and returns the answer. Without anybody who answers the subject it fails at once.';
+COMMENT ON FUNCTION @extschema@.nats_request_jsonb(text, jsonb, integer) IS 'Sends a request and returns the answer. Fails at once if the subject has no responder.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_request_binary(
   subject text,
@@ -657,7 +657,7 @@ BEGIN
   RETURN hawser.gateway_call('Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}')::bytea;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_request_binary(text, bytea, integer) IS 'Sends a request and returns the answer. Without anybody who answers the subject it fails at once.';
+COMMENT ON FUNCTION @extschema@.nats_request_binary(text, bytea, integer) IS 'Sends a request and returns the answer. Fails at once if the subject has no responder.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_put_text(
   bucket text,
@@ -1193,7 +1193,7 @@ BEGIN
   PERFORM hawser.unbind_handler('responder', subject, NULL);
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.litmus_pgnats_unregister_responder(text) IS 'Has nobody answer the requests to a subject any more. Does nothing if nobody does.';
+COMMENT ON FUNCTION @extschema@.litmus_pgnats_unregister_responder(text) IS 'Ends the responder of a subject. Does nothing if there is none.';
 
 CREATE OR REPLACE FUNCTION @extschema@.pgnats_unregister_responder(
   subject text
@@ -1205,7 +1205,7 @@ BEGIN
   PERFORM hawser.unbind_handler('responder', subject, NULL);
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.pgnats_unregister_responder(text) IS 'Has nobody answer the requests to a subject any more. Does nothing if nobody does.';
+COMMENT ON FUNCTION @extschema@.pgnats_unregister_responder(text) IS 'Ends the responder of a subject. Does nothing if there is none.';
 
 CREATE OR REPLACE FUNCTION @extschema@.litmus_pgnats_version()
 RETURNS TABLE (

@@ -4,8 +4,8 @@
 
 /**
  * A row of hawser.nats_handlers. A function that is called for each message of a subject, or that answers the requests to one. It is called through a
- * wrapper in the schema hawser_run, whose owner is whom it runs as; it is there as long as its wrapper is. All in text:
- * columns with oids would keep pg_upgrade from working.
+ * wrapper in the schema hawser_run, runs as the wrapper's owner, and is bound as long as the wrapper exists. All columns
+ * are text, because columns with oids would prevent pg_upgrade.
  */
 export interface NatsHandlerRow {
   /** Its number. */
@@ -26,8 +26,8 @@ export interface NatsHandlerRow {
    */
   wrapper: string;
   /**
-   * What the wrapper demands of its caller; it holds the SHA-256 of it. Without the token, a role that replaces one of
-   * its own wrappers could call the wrappers of others with messages that were never sent.
+   * What the wrapper demands of its caller; the wrapper holds its SHA-256. Without the token, a role that replaces its own
+   * wrapper could call those of others with messages that were never sent.
    */
   token: Uint8Array;
   /** When it was made. */
@@ -35,8 +35,8 @@ export interface NatsHandlerRow {
 }
 
 /**
- * A row of hawser.bridge_lead. Which process leads: it runs the subscriptions. A process that finds the row unchanged for `leader_expiry_ms` takes it, under
- * the next epoch.
+ * A row of hawser.bridge_lead. The process that leads: it runs the subscriptions. A process that sees the row unchanged for `leader_expiry_ms` takes it
+ * over, under the next epoch.
  */
 export interface BridgeLeadRow {
   /** Always 1. */
@@ -144,7 +144,7 @@ export interface GatewayRow {
   root_certificate: string | null;
   /** When it was started. */
   started_at: Date;
-  /** The process that entered it, a random id of its own; empty: somebody by hand, and no gateway takes it out. */
+  /** The random id of the process that entered it; empty: it was entered by hand, and no gateway removes it. */
   owner: string;
   /** When its process was last there. */
   seen_at: Date;
@@ -332,8 +332,8 @@ export interface WrapperVersionArguments {
 /** The result of hawser.wrapper_version. */
 export interface WrapperVersionResult {
   /**
-   * Changes with the wrapper and its type. NULL: it is not there, belongs to somebody else, would run as its caller, takes or
-   * returns something else, or calls a function that is gone.
+   * Changes with the wrapper and its type. NULL: it does not exist, belongs to another role, would run as its caller, has
+   * other arguments or another result, or calls a function that is gone.
    */
   version: string | null;
 }
@@ -408,7 +408,7 @@ export function bridgeFunctions(client: QueryClient) {
       return { unbound: row.unbound };
     },
 
-    /** The handlers of a subject. Others who change them wait until the end of the transaction. */
+    /** The bindings of a subject. Other changes of them wait until the end of the transaction. */
     async lockHandlers(args: LockHandlersArguments): Promise<LockHandlersResult[]> {
       const { rows } = await client.query({
         name: "hawser.lock_handlers",
@@ -478,9 +478,9 @@ export function bridgeFunctions(client: QueryClient) {
     },
 
     /**
-     * What a wrapper is right now: asked before it is called and after that, in one transaction, the answers must be equal.
-     * So a wrapper that its owner has replaced by one that runs as its caller is not called; or, if it was replaced in between,
-     * the call is not committed.
+     * What a wrapper is right now. It is asked before and after a call, in one transaction, and the answers must be equal. A
+     * wrapper that was replaced by one that runs as its caller is not called; if it was replaced in between, the call is not
+     * committed.
      */
     async wrapperVersion(args: WrapperVersionArguments): Promise<WrapperVersionResult> {
       const { rows } = await client.query({
@@ -510,7 +510,7 @@ export function bridgeFunctions(client: QueryClient) {
 
     /**
      * Deletes a dead letter whose function has been called again, in the transaction of that call. The caller proves with the
-     * function's token that it is about this one. No row: it is not there, or not to be handled again.
+     * token of the binding that it may. No row: it does not exist, or is not to be handled again.
      */
     async finishRetry(args: FinishRetryArguments): Promise<FinishRetryResult> {
       const { rows } = await client.query({

@@ -9,7 +9,7 @@ export interface SeqRow {
   v: number;
 }
 
-/** A row of hawser.topic_addr. The phone book: which listener serves which topic, and where. Operators may insert rows of their own. */
+/** A row of hawser.topic_addr. The directory: which listener serves which topic, and where. Operators may insert rows of their own. */
 export interface TopicAddrRow {
   /** The topic served. */
   topic: string;
@@ -29,7 +29,7 @@ export interface TopicAddrRow {
   registered_at: Date;
 }
 
-/** A row of hawser.sender_listener. The listeners that a sender has met, so that it can store for them after they have left the phone book. */
+/** A row of hawser.sender_listener. The listeners that a sender has met, so that it can store for them after they have left the directory. */
 export interface SenderListenerRow {
   /** The sender: 'name:source_topic'. */
   sender_key: string;
@@ -59,7 +59,7 @@ export interface ConnKeyMapRow {
   owner: string | null;
   /**
    * A retry channel, made for '__#retry#' and the key of another channel: that key. It has the dead letters of that
-   * channel that are to be handled again; nobody dials it. NULL for every other channel.
+   * channel that are to be handled again; no sender dials it. NULL for every other channel.
    */
   retry_of: number | null;
   /** Of a retry channel: the last number given. Its messages are all of epoch 1. */
@@ -116,7 +116,7 @@ export interface ConnMessageRow {
   stored_at: Date;
 }
 
-/** A row of hawser.peers. The names of peers and the epoch of each: who may write for the name. */
+/** A row of hawser.peers. The names of peers, and of each the epoch under which a process may write for the name. */
 export interface PeerNameRow {
   /** The peer's name. */
   name: string;
@@ -127,8 +127,8 @@ export interface PeerNameRow {
   /** When the name was taken last. */
   started_at: Date;
   /**
-   * What the last taker gave to be known by: one whose answer was lost finds it here, and knows that the epoch is its own.
-   * NULL: the epoch was raised by somebody who did not take the name.
+   * The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
+   * that the epoch is its own. NULL: the epoch was raised without taking the name.
    */
   token: string | null;
 }
@@ -476,7 +476,7 @@ export interface ReassignChannelsArguments {
   to: string;
   /** Also if the old listener is running: it ends with name_lost. Otherwise the call fails then, with SQLSTATE 55006. */
   force: boolean;
-  /** All that it owns, and the old listener leaves the phone book for good. */
+  /** All that it owns, and the old listener leaves the directory permanently. */
   all: boolean;
   /** Without p_all: these of its channels, each with its retry channel. */
   connectionKeys: readonly number[];
@@ -669,8 +669,8 @@ export function storeFunctions(client: QueryClient) {
     },
 
     /**
-     * Enters a listener into the phone book, under all its topics at once, fenced by its epoch. The lock of the phone book
-     * is held for this call alone, which is to be a transaction of its own.
+     * Enters a listener into the directory, under all its topics at once, fenced by its epoch. The lock of the directory is
+     * held for this call alone, which must be a transaction of its own.
      */
     async enterPhoneBook(args: EnterPhoneBookArguments): Promise<EnterPhoneBookResult> {
       const { rows } = await client.query({
@@ -691,7 +691,7 @@ export function storeFunctions(client: QueryClient) {
       return { held: row.held };
     },
 
-    /** Takes a listener out of the phone book, fenced by its epoch and locked as enter_phone_book. */
+    /** Takes a listener out of the directory, fenced by its epoch and locked as enter_phone_book. */
     async leavePhoneBook(args: LeavePhoneBookArguments): Promise<LeavePhoneBookResult> {
       const { rows } = await client.query({
         name: "hawser.leave_phone_book",
@@ -723,8 +723,8 @@ export function storeFunctions(client: QueryClient) {
     },
 
     /**
-     * Takes all listeners of a topic out of the phone book, for the peer whose source topic it is, unless a process has its
-     * name. Listeners that run enter themselves again.
+     * Takes all listeners of a topic out of the directory, for the peer whose source topic it is, unless a process has its
+     * name. Running listeners enter themselves again.
      */
     async clearAddresses(args: ClearAddressesArguments): Promise<ClearAddressesResult> {
       const { rows } = await client.query({
@@ -741,7 +741,7 @@ export function storeFunctions(client: QueryClient) {
 
     /**
      * Hands channels of one listener over to another: keys, composites, cursors and stored messages stay as they are. The
-     * old listener's epoch is raised, so that it can commit nothing any more, and it leaves the phone book.
+     * old listener's epoch is raised, so that it can commit nothing more, and it leaves the directory.
      */
     async reassignChannels(args: ReassignChannelsArguments): Promise<ReassignChannelsResult[]> {
       const { rows } = await client.query({

@@ -273,7 +273,7 @@ export const bridgeConstants = {
    */
   retryRows: 100,
   /**
-   * A database session for functions that nobody uses is ended after this.
+   * An unused database session for functions is ended after this.
    *
    * Value: 30000 ms.
    */
@@ -451,13 +451,13 @@ export const bridgeConstants = {
    */
   discoveryPauseMs: 5,
   /**
-   * How many who look for responders wait for their answers; more are not answered.
+   * How many questions for responders may wait for their answers; further ones get none.
    *
    * Value: 100 inquiries.
    */
   maxWaitingInquiries: 100,
   /**
-   * How much Postgres may send in a transaction of a function that nobody has asked for: notices and notifications.
+   * How many bytes of notices and notifications Postgres may send in a transaction of a function.
    *
    * Value: 1048576 bytes.
    */
@@ -643,7 +643,7 @@ export const doctorConstants = {
    */
   natsCheckMs: 6000,
   /**
-   * How often the lead is looked at within that time.
+   * How often the leader's row is read within that time.
    *
    * Value: 200 ms.
    */
@@ -797,7 +797,7 @@ export const gatewayConstants = {
    */
   maxWatchedSubjectBytes: 65536,
   /**
-   * How much of the log waits until standard error is read. What comes on top of it is dropped and counted.
+   * How much of the log waits for the reader of standard error; further lines are dropped and counted.
    *
    * Value: 1048576 bytes.
    */
@@ -863,9 +863,9 @@ export const gatewayConstants = {
    */
   secretsDirectory: "/run/secrets",
   /**
-   * The subject below which the answers to Hawser's own requests come. They are for the caller alone: no function is called
-   * for them. It is below `_INBOX`, so that permissions for that hold, and no inbox of another client is below it: those
-   * have a random word of 22 characters there.
+   * The subject below which the answers to Hawser's own requests arrive. Only the requester gets them: no function is called
+   * for them. It is below `_INBOX`, so that permissions for that apply. No inbox of another client is below it: those have a
+   * random word of 22 characters there.
    *
    * Value: "_INBOX.hawser".
    */
@@ -884,7 +884,7 @@ export const gatewayConstants = {
    */
   maxReceivedHeaders: 100000,
   /**
-   * After a forced reload the next one begins no sooner; all who ask meanwhile share it.
+   * The least time between forced reloads; all requests meanwhile share the next one.
    *
    * Value: 1000 ms.
    */

@@ -135,8 +135,8 @@ export interface PeerSettings {
    */
   readonly orphanAfterMs: number | undefined;
   /**
-   * Dead letters older than this are deleted while the peer runs, those of other peers too. Where peers of one database have
-   * different values, the lowest counts.
+   * Running peers delete dead letters of any origin that are older than this. If peers of one database have different
+   * values, the lowest counts.
    *
    * Default: 30 days. Range: 1 to 36500.
    */
@@ -390,13 +390,13 @@ export const storeConstants = {
    */
   lockTimeoutMs: 5000,
   /**
-   * How long a process that prepares a database waits for another that does so, before it logs which one it waits for.
+   * How long a process that prepares a database waits for another one before it names that one's session.
    *
    * Value: 5000 ms.
    */
   turnNoticeMs: 5000,
   /**
-   * How long a process that prepares a database waits for another that does so, at most.
+   * How long a process that prepares a database waits for another one at most.
    *
    * Value: 300000 ms.
    */
@@ -487,13 +487,13 @@ export const storeConstants = {
    */
   isolationLimitMs: 30000,
   /**
-   * How far apart look-ups of who has a channel are at least, for all channels of a peer together.
+   * The least time between look-ups of channel owners, for all channels of a peer together.
    *
    * Value: 500 ms.
    */
   ownerLookMs: 500,
   /**
-   * What a stop keeps of its deadline, a tenth of it at most, to leave the phone book and to give the name back.
+   * The part of a stop's deadline, a tenth of it at most, that is kept for leaving the directory and giving the name back.
    *
    * Value: 1000 ms.
    */

@@ -45,8 +45,8 @@ CREATE TABLE hawser.nats_handlers (
 );
 
 COMMENT ON TABLE hawser.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. It is called through a
-wrapper in the schema hawser_run, whose owner is whom it runs as; it is there as long as its wrapper is. All in text:
-columns with oids would keep pg_upgrade from working.';
+wrapper in the schema hawser_run, runs as the wrapper''s owner, and is bound as long as the wrapper exists. All columns
+are text, because columns with oids would prevent pg_upgrade.';
 COMMENT ON COLUMN hawser.nats_handlers.id IS 'Its number.';
 COMMENT ON COLUMN hawser.nats_handlers.kind IS 'Whether it is called for each message, or answers.';
 COMMENT ON COLUMN hawser.nats_handlers.subject IS 'The subject; may hold wildcards.';
@@ -55,8 +55,8 @@ COMMENT ON COLUMN hawser.nats_handlers.function_name IS 'Its name.';
 COMMENT ON COLUMN hawser.nats_handlers.argument_types IS 'The types of its arguments, such as \`bytea, text\`.';
 COMMENT ON COLUMN hawser.nats_handlers.wrapper IS 'The name of the wrapper in the schema hawser_run. Its first argument is of a type of its own, which is there, too:
 \`token_\` and the last 16 characters of this.';
-COMMENT ON COLUMN hawser.nats_handlers.token IS 'What the wrapper demands of its caller; it holds the SHA-256 of it. Without the token, a role that replaces one of
-its own wrappers could call the wrappers of others with messages that were never sent.';
+COMMENT ON COLUMN hawser.nats_handlers.token IS 'What the wrapper demands of its caller; the wrapper holds its SHA-256. Without the token, a role that replaces its own
+wrapper could call those of others with messages that were never sent.';
 COMMENT ON COLUMN hawser.nats_handlers.created_at IS 'When it was made.';
 
 CREATE OR REPLACE FUNCTION hawser.nats_handlers_notify() RETURNS trigger
@@ -91,8 +91,8 @@ CREATE TABLE hawser.bridge_lead (
   CONSTRAINT bridge_lead_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.bridge_lead IS 'Which process leads: it runs the subscriptions. A process that finds the row unchanged for \`leader_expiry_ms\` takes it, under
-the next epoch.';
+COMMENT ON TABLE hawser.bridge_lead IS 'The process that leads: it runs the subscriptions. A process that sees the row unchanged for \`leader_expiry_ms\` takes it
+over, under the next epoch.';
 COMMENT ON COLUMN hawser.bridge_lead.id IS 'Always 1.';
 COMMENT ON COLUMN hawser.bridge_lead.epoch IS 'Grows with each process that leads.';
 COMMENT ON COLUMN hawser.bridge_lead.owner IS 'The process that leads, a random id; NULL: it has ended in good order, or there was none.';
@@ -230,7 +230,7 @@ COMMENT ON COLUMN hawser.gateways.port IS 'The port.';
 COMMENT ON COLUMN hawser.gateways.sslmode IS 'What libpq demands of the connection.';
 COMMENT ON COLUMN hawser.gateways.root_certificate IS 'The file with the CA of the gateway''s certificate, on the machine of Postgres.';
 COMMENT ON COLUMN hawser.gateways.started_at IS 'When it was started.';
-COMMENT ON COLUMN hawser.gateways.owner IS 'The process that entered it, a random id of its own; empty: somebody by hand, and no gateway takes it out.';
+COMMENT ON COLUMN hawser.gateways.owner IS 'The random id of the process that entered it; empty: it was entered by hand, and no gateway removes it.';
 COMMENT ON COLUMN hawser.gateways.seen_at IS 'When its process was last there.';
 COMMENT ON COLUMN hawser.gateways.nats_server IS 'The NATS server that its process receives subscriptions from, by its \`host:port\` in option \`host\`; none: it is not
 connected.';
@@ -662,7 +662,7 @@ BEGIN
   ORDER BY h.id;
 END
 $function$;
-COMMENT ON FUNCTION hawser.lock_handlers(text, text) IS 'The handlers of a subject. Others who change them wait until the end of the transaction.';
+COMMENT ON FUNCTION hawser.lock_handlers(text, text) IS 'The bindings of a subject. Other changes of them wait until the end of the transaction.';
 
 CREATE OR REPLACE FUNCTION hawser.subjects_overlap(
   p_one text,
@@ -887,9 +887,9 @@ BEGIN
         AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = d.refobjid)));
 END
 $function$;
-COMMENT ON FUNCTION hawser.wrapper_version(text, text) IS 'What a wrapper is right now: asked before it is called and after that, in one transaction, the answers must be equal.
-So a wrapper that its owner has replaced by one that runs as its caller is not called; or, if it was replaced in between,
-the call is not committed.';
+COMMENT ON FUNCTION hawser.wrapper_version(text, text) IS 'What a wrapper is right now. It is asked before and after a call, in one transaction, and the answers must be equal. A
+wrapper that was replaced by one that runs as its caller is not called; if it was replaced in between, the call is not
+committed.';
 
 CREATE OR REPLACE FUNCTION hawser.fence_batch(
   p_epoch bigint,
@@ -925,7 +925,7 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION hawser.finish_retry(bigint, bytea) IS 'Deletes a dead letter whose function has been called again, in the transaction of that call. The caller proves with the
-function''s token that it is about this one. No row: it is not there, or not to be handled again.';
+token of the binding that it may. No row: it does not exist, or is not to be handled again.';
 
 CREATE OR REPLACE FUNCTION hawser.set_nats_server(
   p_options jsonb,

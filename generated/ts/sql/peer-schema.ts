@@ -62,7 +62,7 @@ CREATE TABLE hawser.topic_addr (
 
 CREATE INDEX topic_addr_client_name ON hawser.topic_addr (client_name);
 
-COMMENT ON TABLE hawser.topic_addr IS 'The phone book: which listener serves which topic, and where. Operators may insert rows of their own.';
+COMMENT ON TABLE hawser.topic_addr IS 'The directory: which listener serves which topic, and where. Operators may insert rows of their own.';
 COMMENT ON COLUMN hawser.topic_addr.topic IS 'The topic served.';
 COMMENT ON COLUMN hawser.topic_addr.addr IS 'The published address, host:port.';
 COMMENT ON COLUMN hawser.topic_addr.client_name IS 'The listener''s name.';
@@ -106,7 +106,7 @@ CREATE TABLE hawser.sender_listener (
 
 CREATE INDEX sender_listener_client_name ON hawser.sender_listener (client_name);
 
-COMMENT ON TABLE hawser.sender_listener IS 'The listeners that a sender has met, so that it can store for them after they have left the phone book.';
+COMMENT ON TABLE hawser.sender_listener IS 'The listeners that a sender has met, so that it can store for them after they have left the directory.';
 COMMENT ON COLUMN hawser.sender_listener.sender_key IS 'The sender: ''name:source_topic''.';
 COMMENT ON COLUMN hawser.sender_listener.addr IS 'The listener''s last known address.';
 COMMENT ON COLUMN hawser.sender_listener.listener_topic IS 'The topic that the listener serves.';
@@ -144,7 +144,7 @@ COMMENT ON COLUMN hawser.conn_key_map.source_topic IS 'The sender''s source topi
 COMMENT ON COLUMN hawser.conn_key_map.listener_name IS 'The listener that the channel was made for.';
 COMMENT ON COLUMN hawser.conn_key_map.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
 COMMENT ON COLUMN hawser.conn_key_map.retry_of IS 'A retry channel, made for ''__#retry#'' and the key of another channel: that key. It has the dead letters of that
-channel that are to be handled again; nobody dials it. NULL for every other channel.';
+channel that are to be handled again; no sender dials it. NULL for every other channel.';
 COMMENT ON COLUMN hawser.conn_key_map.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
 
 CREATE TABLE hawser.topic_key (
@@ -233,13 +233,13 @@ CREATE TABLE hawser.peers (
   CONSTRAINT peers_name_not_reserved CHECK (left(name, 3) <> '__#')
 );
 
-COMMENT ON TABLE hawser.peers IS 'The names of peers and the epoch of each: who may write for the name.';
+COMMENT ON TABLE hawser.peers IS 'The names of peers, and of each the epoch under which a process may write for the name.';
 COMMENT ON COLUMN hawser.peers.name IS 'The peer''s name.';
 COMMENT ON COLUMN hawser.peers.epoch IS 'The epoch: greater each time that the name is taken.';
 COMMENT ON COLUMN hawser.peers.clean IS 'The holder before ended in good order, or there was none.';
 COMMENT ON COLUMN hawser.peers.started_at IS 'When the name was taken last.';
-COMMENT ON COLUMN hawser.peers.token IS 'What the last taker gave to be known by: one whose answer was lost finds it here, and knows that the epoch is its own.
-NULL: the epoch was raised by somebody who did not take the name.';
+COMMENT ON COLUMN hawser.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
+that the epoch is its own. NULL: the epoch was raised without taking the name.';
 
 CREATE TABLE hawser.dead_letters (
   id bigserial NOT NULL,
@@ -861,8 +861,8 @@ BEGIN
         registered_at = now();
 END
 $function$;
-COMMENT ON FUNCTION hawser.enter_phone_book(text, bigint, text, bigint, boolean, text[], boolean[], boolean) IS 'Enters a listener into the phone book, under all its topics at once, fenced by its epoch. The lock of the phone book
-is held for this call alone, which is to be a transaction of its own.';
+COMMENT ON FUNCTION hawser.enter_phone_book(text, bigint, text, bigint, boolean, text[], boolean[], boolean) IS 'Enters a listener into the directory, under all its topics at once, fenced by its epoch. The lock of the directory is
+held for this call alone, which must be a transaction of its own.';
 
 CREATE OR REPLACE FUNCTION hawser.leave_phone_book(
   p_name text,
@@ -902,7 +902,7 @@ BEGIN
   DELETE FROM hawser.sender_listener AS s WHERE s.client_name = p_name AND s.listener_topic = ANY (p_topics);
 END
 $function$;
-COMMENT ON FUNCTION hawser.leave_phone_book(text, bigint, boolean, boolean, text[]) IS 'Takes a listener out of the phone book, fenced by its epoch and locked as enter_phone_book.';
+COMMENT ON FUNCTION hawser.leave_phone_book(text, bigint, boolean, boolean, text[]) IS 'Takes a listener out of the directory, fenced by its epoch and locked as enter_phone_book.';
 
 CREATE OR REPLACE FUNCTION hawser.clear_stored_messages(
   p_name text,
@@ -966,8 +966,8 @@ BEGIN
   GET DIAGNOSTICS deleted = ROW_COUNT;
 END
 $function$;
-COMMENT ON FUNCTION hawser.clear_addresses(text, text) IS 'Takes all listeners of a topic out of the phone book, for the peer whose source topic it is, unless a process has its
-name. Listeners that run enter themselves again.';
+COMMENT ON FUNCTION hawser.clear_addresses(text, text) IS 'Takes all listeners of a topic out of the directory, for the peer whose source topic it is, unless a process has its
+name. Running listeners enter themselves again.';
 
 CREATE OR REPLACE FUNCTION hawser.reassign_channels(
   p_from text,
@@ -1063,7 +1063,7 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) IS 'Hands channels of one listener over to another: keys, composites, cursors and stored messages stay as they are. The
-old listener''s epoch is raised, so that it can commit nothing any more, and it leaves the phone book.';
+old listener''s epoch is raised, so that it can commit nothing more, and it leaves the directory.';
 
 CREATE OR REPLACE FUNCTION hawser.retry_dead_letters(
   p_ids bigint[]
