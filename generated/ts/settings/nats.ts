@@ -177,7 +177,7 @@ export const bridgeConstants = {
    */
   leaderHeartbeatMs: 1000,
   /**
-   * How long the others wait for a leader that says nothing before one of them takes over.
+   * How long the others wait for a silent leader before one of them takes over.
    *
    * Value: 4000 ms.
    */
@@ -189,13 +189,13 @@ export const bridgeConstants = {
    */
   fenceWaitMs: 1000,
   /**
-   * How often the role of Postgres is looked at.
+   * How often the role of Postgres is checked.
    *
    * Value: 1000 ms.
    */
   roleWatchMs: 1000,
   /**
-   * After a leader that has ended in good order: how far back before its end the next one repeats, at most.
+   * After a clean stop of a leader: how far back before its end the next one repeats, at most.
    *
    * Value: 500 ms.
    */
@@ -219,25 +219,25 @@ export const bridgeConstants = {
    */
   maxQueuedRequests: 1000,
   /**
-   * How large the requests may be together that wait for a responder.
+   * How large all requests together may be that wait for a responder.
    *
    * Value: 16777216 bytes.
    */
   maxQueuedRequestBytes: 16777216,
   /**
-   * How many subjects have a count of their own of messages that were discarded.
+   * How many subjects have their own count of discarded messages.
    *
    * Value: 1000 subjects.
    */
   maxCountedSubjects: 1000,
   /**
-   * How long a batch of messages may be expected to take.
+   * The expected duration to which batches are limited.
    *
    * Value: 1000 ms.
    */
   batchTargetMs: 1000,
   /**
-   * The pause after a failure of a batch that no message is to blame for; it doubles.
+   * The pause after a batch failed for a reason outside its messages; it doubles.
    *
    * Value: 5 ms.
    */
@@ -249,19 +249,20 @@ export const bridgeConstants = {
    */
   batchPauseMaxMs: 5000,
   /**
-   * After so many such failures a dead letter that is handled again stays one.
+   * A retried dead letter stays one after this many such failures.
    *
    * Value: 5.
    */
   deadLetterRetryTries: 5,
   /**
-   * After so many such failures in a row that begin with the same message, it is to blame all the same.
+   * After this many such failures in a row that begin with the same message, that message is blamed.
    *
    * Value: 20.
    */
   blamedAfter: 20,
   /**
-   * A message with which Postgres went away so many times in a row is treated as one that ends its session.
+   * If Postgres went away this many times in a row during the same message, the message is treated as one that ends its
+   * session.
    *
    * Value: 5.
    */
@@ -279,7 +280,7 @@ export const bridgeConstants = {
    */
   executorIdleMs: 30000,
   /**
-   * How long a leader that receives nothing any more does what it has before it gives leadership back.
+   * How long a leader that no longer receives keeps running what it has before it gives up leadership.
    *
    * Value: 1000 ms.
    */
@@ -297,7 +298,7 @@ export const bridgeConstants = {
    */
   roleReadTimeoutMs: 2000,
   /**
-   * How soon after such a reading the next one follows where the session was lost in between.
+   * The pause before the next reading if the session was lost.
    *
    * Value: 100 ms.
    */
@@ -309,19 +310,19 @@ export const bridgeConstants = {
    */
   maxPatroniRedirects: 3,
   /**
-   * Over how many connections to NATS that end at once a role-change notice is tried.
+   * On how many connections to NATS a role-change notice is tried, if each of them ends at once.
    *
    * Value: 3.
    */
   maxNoticeAttempts: 3,
   /**
-   * A session for functions that waits for us in a transaction for so long is ended by Postgres.
+   * Postgres ends a session for functions that waits this long for us in a transaction.
    *
    * Value: 60000 ms.
    */
   executorIdleInTransactionMs: 60000,
   /**
-   * How often Postgres looks, while a function runs, whether we are still there.
+   * How often Postgres checks, while a function runs, whether its client is still there.
    *
    * Value: 1000 ms.
    */
@@ -333,7 +334,7 @@ export const bridgeConstants = {
    */
   executorClearMs: 5000,
   /**
-   * How long beyond its timeout a statement may go on, as a function can catch that, before its session is ended.
+   * How long a statement may run beyond its timeout, which a function can catch, before its session is ended.
    *
    * Value: 2000 ms.
    */
@@ -351,13 +352,13 @@ export const bridgeConstants = {
    */
   maxErrorReplyBytes: 1024,
   /**
-   * How much of answers is sent before the NATS server has to confirm that it reads.
+   * How many bytes of answers are sent before the NATS server must confirm that it reads.
    *
    * Value: 1048576 bytes.
    */
   maxUnconfirmedReplyBytes: 1048576,
   /**
-   * The longest name by which a responder is found; it is cut there.
+   * The longest name by which a responder is found; longer ones are cut.
    *
    * Value: 128 characters.
    */
@@ -376,13 +377,13 @@ export const bridgeConstants = {
    */
   clusterInterestMs: 500,
   /**
-   * How many heartbeats of a leader have to be seen before what it says it has done counts.
+   * How many heartbeats of a leader must be seen before its progress counts.
    *
    * Value: 2 beats.
    */
   leaderTrustedHeartbeats: 2,
   /**
-   * For so many heartbeats, at the most, a process that lacks messages lets others lead that lack fewer.
+   * For this many heartbeats at most, a process that lacks messages lets others lead that lack fewer.
    *
    * Value: 2 beats.
    */
@@ -445,7 +446,7 @@ export const bridgeConstants = {
    */
   discoverySliceAnswers: 100,
   /**
-   * How long the next ones wait.
+   * The pause before the next ones.
    *
    * Value: 5 ms.
    */
@@ -463,40 +464,40 @@ export const bridgeConstants = {
    */
   executorMaxUnaskedBytes: 1048576,
   /**
-   * Which part of the memory for messages is kept free for others, as a divisor: for the messages of other roles, and of
-   * other subscriptions of a role, and of what is kept for a takeover for what comes after it.
+   * The part of the memory for messages, as a divisor, that is kept free: for other roles, for other subscriptions of a
+   * role, and, of what is kept for a takeover, for messages that come after it.
    *
    * Value: 4.
    */
   bufferReserveDivisor: 4,
   /**
-   * The piece in which a time limit is counted: a process whose timer is later than that stood still, and the time beyond
-   * twice the piece is not counted.
+   * The slice in which time limits are counted. If a timer is later than that, the process stood still, and time beyond
+   * two slices is not counted.
    *
    * Value: 500 ms.
    */
   timeLimitSliceMs: 500,
   /**
-   * So many saved messages of a subscription are read at once.
+   * How many saved messages of a subscription are read at once.
    *
    * Value: 1000 rows.
    */
   savedPageRows: 1000,
   /**
-   * So much of what could not be run is saved with one statement.
+   * How many bytes of messages one statement saves.
    *
    * Value: 4194304 bytes.
    */
   saveChunkBytes: 4194304,
   /**
-   * For how many subscriptions that stand still the leader tells the others their own progress: those that are most behind. The
-   * next one holds back what is told of all others. It bounds the size of the row.
+   * For how many subscriptions that stand still, those furthest behind, the leader reports a progress of their own. The
+   * next one holds back the common progress. This limits the size of the row.
    *
    * Value: 100 subscriptions.
    */
   maxToldBehind: 100,
   /**
-   * From which part of `buffer_bytes` on, as a divisor, messages are written to the table.
+   * The part of `buffer_bytes`, as a divisor, from which on messages are written to the table.
    *
    * Value: 2.
    */
@@ -538,8 +539,8 @@ export const bridgeConstants = {
    */
   maxCopies: 8,
   /**
-   * How many patterns are looked at to find those that receive the same messages: some 10 ms. Where there are more ways to look,
-   * a wider subject receives for all of them.
+   * How many patterns are compared to find those that receive the same messages: some 10 ms. If there are more, a wider
+   * subject receives for all of them.
    *
    * Value: 200000 patterns.
    */
@@ -555,7 +556,7 @@ export const bridgeConstants = {
 /** Monitor constants. What the port with metrics and health fixes for everyone. */
 export const monitorConstants = {
   /**
-   * Postgres counts as away when it has not answered for so long.
+   * Postgres counts as away when it has not answered for this long.
    *
    * Value: 15000 ms.
    */
@@ -597,7 +598,7 @@ export const monitorConstants = {
    */
   stopDeadlineMs: 1000,
   /**
-   * How often it is looked which clients are late.
+   * How often late clients are searched for.
    *
    * Value: 500 ms.
    */
@@ -613,7 +614,7 @@ export const doctorConstants = {
    */
   totalMs: 27000,
   /**
-   * How long a check may take that asks Postgres for what it knows.
+   * How long a check may take that only queries Postgres.
    *
    * Value: 6000 ms.
    */
@@ -637,7 +638,7 @@ export const doctorConstants = {
    */
   gatewayCallMs: 8000,
   /**
-   * How long a connection of its own to NATS may take, with what is asked over it.
+   * How long doctor's own connection to NATS may take, with its questions.
    *
    * Value: 6000 ms.
    */
@@ -665,7 +666,7 @@ export const doctorConstants = {
 /** Gateway constants. What the gateway and the connection to NATS fix for everyone. */
 export const gatewayConstants = {
   /**
-   * How long after its time limit a call is answered by the gateway itself, if NATS's answer has not come by then.
+   * How long after a call's time limit the gateway answers itself, if NATS has not answered by then.
    *
    * Value: 500 ms.
    */
@@ -731,7 +732,7 @@ export const gatewayConstants = {
    */
   optionsPollMs: 5000,
   /**
-   * How many subjects of a session are remembered, to tell it of a refusal that NATS reports later.
+   * How many subjects of a session are remembered, to report refusals that NATS sends later.
    *
    * Value: 1000 subjects.
    */
@@ -803,7 +804,7 @@ export const gatewayConstants = {
    */
   maxLogBufferBytes: 1048576,
   /**
-   * A gateway that has not been seen for so long counts as gone: it looks at its address every `options_poll_ms`.
+   * A gateway without a heartbeat for this long counts as gone; it writes one every `options_poll_ms`.
    *
    * Value: 15000 ms.
    */
@@ -827,7 +828,7 @@ export const gatewayConstants = {
    */
   goodbyeMs: 250,
   /**
-   * How long a client that was sent away may take to read why.
+   * How long a refused client may take to read why.
    *
    * Value: 1000 ms.
    */
@@ -851,13 +852,13 @@ export const gatewayConstants = {
    */
   staleProbeMs: 1000,
   /**
-   * How much is taken in from a session while a call of it is under way.
+   * How many bytes are read from a session while a call of it is under way.
    *
    * Value: 65536 bytes.
    */
   readAheadBytes: 65536,
   /**
-   * Below which directory the files have to be that options of the NATS server name, where no other is given.
+   * The default directory below which files must be that options of the NATS server name.
    *
    * Value: "/run/secrets".
    */
@@ -871,8 +872,8 @@ export const gatewayConstants = {
    */
   natsInboxPrefix: "_INBOX.hawser",
   /**
-   * What a stop leaves at least to the calls that are under way, also where the functions that NATS reaches, which may call
-   * the gateway and so end first, have taken all of `stop_deadline_ms`.
+   * The time that a stop leaves to calls under way, even if subscribed functions, which may call the gateway and so end
+   * first, have used all of `stop_deadline_ms`.
    *
    * Value: 500 ms.
    */
@@ -890,7 +891,7 @@ export const gatewayConstants = {
    */
   forcedReloadPauseMs: 1000,
   /**
-   * A NATS server that could not be reached, or whose connection has ended, is tried after the others for so long.
+   * For this long, a NATS server that could not be reached, or whose connection has ended, is tried after the others.
    *
    * Value: 15000 ms.
    */
@@ -914,14 +915,13 @@ export const gatewayConstants = {
    */
   natsAnswerTimeoutMs: 2000,
   /**
-   * How much later than that of another JetStream domain the answer of the one that was named may come. Less than
-   * `nats_answer_timeout_ms`.
+   * How much later than another JetStream domain the named one may answer. Less than `nats_answer_timeout_ms`.
    *
    * Value: 1500 ms.
    */
   natsOtherDomainMs: 1500,
   /**
-   * How much longer a stream must know a message than has passed, for one that is sent again to arrive.
+   * The margin that the duplicate window of a stream must still have when a message is sent again.
    *
    * Value: 5000 ms.
    */
@@ -933,7 +933,7 @@ export const gatewayConstants = {
    */
   maxUnacknowledgedPublishes: 512,
   /**
-   * How much may wait for a NATS server that does not read; from there on nothing more is queued behind it.
+   * How many bytes may wait for a NATS server that does not read; then nothing more is queued.
    *
    * Value: 1048576 bytes.
    */

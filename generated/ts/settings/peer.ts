@@ -260,7 +260,7 @@ export const protocolConstants = {
    */
   reconnectMaxMs: 3000,
   /**
-   * What a frame may be longer than the payloads it carries: headers, numbers, tags.
+   * By how much a frame may exceed its payloads: headers, numbers, tags.
    *
    * Value: 4194304 bytes.
    */
@@ -272,7 +272,7 @@ export const protocolConstants = {
    */
   batchTargetBytes: 65536,
   /**
-   * Topics that begin so are reserved.
+   * Topics with this prefix are reserved.
    *
    * Value: "__#".
    */
@@ -320,7 +320,7 @@ export const protocolConstants = {
    */
   tlsReloadMs: 5000,
   /**
-   * How long dialling and listening wait for these files; after it they go on with what was read before.
+   * How long dialling and listening wait for these files; then they continue with what was read before.
    *
    * Value: 500 ms.
    */
@@ -342,7 +342,7 @@ export const storeConstants = {
    */
   leaseBeatMs: 5000,
   /**
-   * Without a beat for this long a peer neither writes nor acknowledges.
+   * Without a heartbeat for this long a peer neither writes nor acknowledges.
    *
    * Value: 10000 ms.
    */
@@ -463,7 +463,8 @@ export const storeConstants = {
    */
   backlogCountRows: 4096,
   /**
-   * NOTIFY channels for stored messages begin so; 40 hexadecimal digits of the listener's name's SHA-256 follow.
+   * The prefix of NOTIFY channels for stored messages; 40 hexadecimal digits of the SHA-256 of the listener's name
+   * follow.
    *
    * Value: "hawser_messages_".
    */
@@ -481,7 +482,7 @@ export const storeConstants = {
    */
   deadLetterRows: 1000,
   /**
-   * How long a message that may have killed its process before has the handlers for itself.
+   * How long a message that may have killed its process runs alone.
    *
    * Value: 30000 ms.
    */
@@ -499,7 +500,7 @@ export const storeConstants = {
    */
   leaveMs: 1000,
   /**
-   * It takes so long for that if it needs to, also where the deadline is shorter.
+   * The least time for that, even if the deadline is shorter.
    *
    * Value: 500 ms.
    */
