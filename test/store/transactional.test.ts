@@ -1,6 +1,6 @@
 import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { type Lease, openStore } from "../../src/store/index.js";
+import { type DeadLetter, type Lease, openStore, type Position } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { startProxy } from "./support/proxy.js";
 import { textMessages, type World, world } from "./support/world.js";
@@ -26,6 +26,19 @@ describe("a handler inside a transaction", () => {
   });
 
   const message = (number: number) => ({ connectionKey: channel, epoch: sender.epoch, number });
+
+  function letter(position: Position): DeadLetter {
+    return {
+      ...position,
+      source: "sender:source:listener",
+      topic: "topic",
+      payload: Buffer.from("payload"),
+      headers: [],
+      errorCode: "handler_crashed",
+      errorMessage: "given up",
+      attempts: 5,
+    };
+  }
 
   async function effects(): Promise<string[]> {
     return (await w.operator.query("SELECT effect FROM effects")).rows.map(({ effect }) => effect);
@@ -97,6 +110,39 @@ describe("a handler inside a transaction", () => {
       });
     expect((await Promise.all([insert(), insert(), insert()])).sort()).toEqual(["committed", "duplicate", "duplicate"]);
     expect(await effects()).toEqual(["once"]);
+  });
+
+  // An attempt that the process gave up for lost may still be under way in the server.
+  it.each([
+    { whom: "a dead letter of the same message", taken: false },
+    { whom: "a dead letter of the same message, for which another process waits to take the name", taken: true },
+  ])("is waited for by $whom, which is then not written", async ({ taken }) => {
+    const mine = await w.take(`mine ${channels}`);
+    const key = await w.channelOf({ name: "sender", sourceTopic: `late ${channels}` }, mine.name);
+    const position = { ...message(1), connectionKey: key };
+    const taker = await w.connect();
+    const { rows } = await taker.query("SELECT pg_backend_pid() AS pid");
+    const others: Promise<unknown>[] = [];
+    const handled = await w.store.handleInTransaction(mine, position, async (client) => {
+      await client.query("INSERT INTO effects VALUES ('once')");
+      others.push(w.store.commitCursors(mine, [{ ...position, deadLetters: [letter(position)] }]));
+      await eventually("the dead letter waits", async () => {
+        const { rowCount } = await w.operator.query(
+          `SELECT FROM pg_stat_activity WHERE query LIKE '%commit_cursors%' AND wait_event_type = 'Lock'
+              AND datname = current_database()`,
+        );
+        return rowCount === 1;
+      });
+      if (!taken) return;
+      // It waits for the dead letter, the transaction behind it for the fence: Postgres lets the transaction go first.
+      others.push(taker.query("SELECT hawser.take_name($1, 'twin')", [mine.name]));
+      await w.waitsForLock(rows[0].pid);
+    });
+    expect(handled).toBe("committed");
+    expect((await Promise.all(others))[0]).toEqual({ committed: [key], notOwned: [] });
+    expect(await effects()).toEqual(["once"]);
+    const letters = await w.operator.query("SELECT FROM hawser.dead_letters WHERE connection_key = $1", [key]);
+    expect(letters.rowCount).toBe(0);
   });
 
   it("leaves nothing behind when it throws, and its own error comes through", async () => {
