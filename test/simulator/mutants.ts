@@ -235,6 +235,14 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> 
   },
   "watermark moves back": { listener: watermarkMovesBack },
   "transaction without the lock on the cursor": { store: { noCursorLock: true }, transactional: true },
+  "dead letter beside a transaction under way": {
+    store: { commitsWithoutCursorLock: true },
+    transactional: true,
+    poison: true,
+    warmStart: { callFaultRate: 0.3 },
+    faults: ["session", "kill", "reassign"],
+    faultTimes: 4,
+  },
   "transaction that moves no cursor of the machine": { handlerResult: postponing("committed"), transactional: true },
   "next transaction before a dead letter's commit": {
     listener: (cursor, limits, effects) => new ListenerChannel(cursor, { ...limits, transactional: false }, effects),

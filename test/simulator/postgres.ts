@@ -4,10 +4,16 @@
  * snapshots; answers that are lost while the commit lands, perhaps much later; and a failover that loses the last
  * commits.
  */
+import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { comparePositions, type Position } from "../../src/channel/index.js";
 import type { PeerProcess } from "./process.js";
 import { type MessageRecord, Violation } from "./records.js";
 import type { World } from "./world.js";
+
+/** How long a transaction waits for a cursor's row that another one has locked. */
+const { lockTimeoutMs } = storeConstants;
+/** After how long Postgres looks whether those that wait wait for each other. */
+const deadlockTimeoutMs = 1_000;
 
 /** Before anything that was ever sent. */
 const origin: Position = { epoch: 0, number: 0 };
@@ -80,6 +86,7 @@ export interface StoreFaults {
   readonly noLease?: boolean;
   readonly noOnConflict?: boolean;
   readonly noCursorLock?: boolean;
+  readonly commitsWithoutCursorLock?: boolean;
   readonly reassignsWithoutEpoch?: boolean;
   readonly commitsForAnybody?: boolean;
   readonly countsNoAttempts?: boolean;
@@ -103,7 +110,7 @@ export class ModelPostgres {
   readonly #attempts = new Map<number, number>();
   /** Names that were given back in good order, with the epoch of that. */
   readonly #clean = new Map<string, number>();
-  /** Locks on cursor rows, held by transactions with a handler in them. */
+  /** Locks on cursor rows, held to the end of a transaction. */
   readonly #cursorLocks = new Map<number, Fence>();
   readonly #leases = new Map<string, Session>();
   readonly #fences = new Map<string, Fence>();
@@ -263,7 +270,7 @@ export class ModelPostgres {
     answer: (result: CallResult<"done" | "fenced" | "notOwned">) => void,
   ): void {
     this.#transaction<"done" | "fenced" | "notOwned">(
-      { name, exclusive: false, server },
+      { name, exclusive: false, server, cursorOf: key },
       () => {
         if (this.epochs.get(name) !== epoch) return { value: "fenced" };
         if (!this.#mayCommit(name, key)) return { value: "notOwned" };
@@ -297,7 +304,7 @@ export class ModelPostgres {
     answer: (result: CallResult<number | "fenced">) => void,
   ): void {
     this.#transaction<number | "fenced">(
-      { name, exclusive: false, server },
+      { name, exclusive: false, server, cursorOf: key },
       () => {
         if (this.epochs.get(name) !== epoch) return { value: "fenced" };
         const starts = (this.#attempts.get(key) ?? 0) + 1;
@@ -351,6 +358,7 @@ export class ModelPostgres {
     const { generation } = this;
     const tx = {};
     let over = false;
+    let ending = false;
     const end = (result: Parameters<typeof answer>[0], delayMs: number): void => {
       if (over) return;
       over = true;
@@ -364,7 +372,6 @@ export class ModelPostgres {
     }
     const locked = () => {
       if (generation !== this.generation) return end({ kind: "unknown" }, random.delay(3));
-      if (over) return void unlock();
       const cursor = this.cursors.get(key);
       if (cursor !== undefined && comparePositions(cursor, position) >= 0) {
         unlock();
@@ -372,7 +379,7 @@ export class ModelPostgres {
       }
       // The transaction ends with its connection when the process dies.
       const watch = () => {
-        if (over || generation !== this.generation) return;
+        if (over || ending || generation !== this.generation) return;
         if (handler.isAlive()) schedule.after(50, watch);
         else unlock();
       };
@@ -387,6 +394,7 @@ export class ModelPostgres {
           schedule.after(random.delay(1), unlock);
           return end(how === "rollback" ? { kind: "ok", value: "rolledBack" } : { kind: "failed" }, random.delay(2));
         }
+        ending = true;
         if (landsLate) {
           counts.add("fault: unknown transaction that lands late");
           end({ kind: "unknown" }, random.delay(3));
@@ -414,6 +422,7 @@ export class ModelPostgres {
               end({ kind: "ok", value }, random.delay(1));
             });
           });
+          schedule.after(deadlockTimeoutMs, () => this.#breakDeadlock(name, key, tx));
         });
       });
     };
@@ -422,10 +431,7 @@ export class ModelPostgres {
       if (this.epochs.get(name) !== epoch) return end({ kind: "ok", value: "fenced" }, random.delay(1));
       if (!this.#mayCommit(name, key)) return end({ kind: "ok", value: "notOwned" }, random.delay(1));
       if (this.#faults.noCursorLock) return locked();
-      schedule.after(5_000, () => {
-        if (this.#isWaitingIn(this.#cursorLocks, key, tx)) end({ kind: "failed" }, random.delay(1));
-      });
-      this.#lockIn(this.#cursorLocks, key, tx, true, locked);
+      this.#lockCursor(key, tx, locked, () => end({ kind: "failed" }, random.delay(1)));
     });
   }
 
@@ -519,8 +525,12 @@ export class ModelPostgres {
     return table;
   }
 
+  /**
+   * A transaction behind the fence of a name. With `cursorOf` it also waits for that channel's cursor, once it may write,
+   * and then `write` is asked again, since a handler's transaction may have moved the cursor meanwhile.
+   */
   #transaction<T>(
-    options: { name: string; exclusive: boolean; session?: Session; server?: number },
+    options: { name: string; exclusive: boolean; session?: Session; server?: number; cursorOf?: number },
     write: () => { value: T; commit?: () => (() => void) | undefined },
     answer: (result: CallResult<T>) => void,
   ): void {
@@ -544,34 +554,51 @@ export class ModelPostgres {
     // The client may lose its connection at any stage; the server then either never commits, or commits late.
     const cut = random.chance(this.#world.callFaultRate);
     const landsLate = cut && random.chance(0.6);
-    const finish = () => this.#release(options.name, tx);
+    const { cursorOf } = options;
+    const finish = () => {
+      this.#release(options.name, tx);
+      if (cursorOf !== undefined) this.#releaseIn(this.#cursorLocks, cursorOf, tx);
+    };
     schedule.after(random.delay(1), () => {
       if (gone()) return reply({ kind: "unknown" }, random.delay(3));
       if (cut && !landsLate) {
         counts.add("fault: call lost before its commit");
         return reply(random.chance(0.5) ? { kind: "failed" } : { kind: "unknown" }, random.delay(3));
       }
+      const commit = (prepared: ReturnType<typeof write>) => {
+        const slow = !landsLate && random.chance(this.#world.slowRate);
+        if (slow) counts.add("fault: slow commit");
+        schedule.after(random.delay(landsLate || slow ? 40 : 0.5), () => {
+          if (gone()) return reply({ kind: "unknown" }, random.delay(3));
+          if (options.session !== undefined && !options.session.alive) {
+            finish();
+            return reply({ kind: "failed" }, random.delay(1));
+          }
+          const undo = prepared.commit?.();
+          if (typeof undo === "function") this.#remember(undo);
+          finish();
+          reply({ kind: "ok", value: prepared.value }, random.delay(1));
+        });
+      };
       const locked = () => {
         schedule.after(random.delay(0.5), () => {
           if (gone()) return reply({ kind: "unknown" }, random.delay(3));
-          const prepared = write();
           if (landsLate) {
             counts.add("fault: unknown commit that lands late");
             reply({ kind: "unknown" }, random.delay(3));
           }
-          const slow = !landsLate && random.chance(this.#world.slowRate);
-          if (slow) counts.add("fault: slow commit");
-          schedule.after(random.delay(landsLate || slow ? 40 : 0.5), () => {
-            if (gone()) return reply({ kind: "unknown" }, random.delay(3));
-            if (options.session !== undefined && !options.session.alive) {
+          const prepared = write();
+          const locksCursor = cursorOf !== undefined && !this.#faults.commitsWithoutCursorLock;
+          if (!locksCursor || prepared.commit === undefined) return commit(prepared);
+          this.#lockCursor(
+            cursorOf,
+            tx,
+            () => (gone() ? reply({ kind: "unknown" }, random.delay(3)) : commit(write())),
+            () => {
               finish();
-              return reply({ kind: "failed" }, random.delay(1));
-            }
-            const undo = prepared.commit?.();
-            if (typeof undo === "function") this.#remember(undo);
-            finish();
-            reply({ kind: "ok", value: prepared.value }, random.delay(1));
-          });
+              reply({ kind: "failed" }, random.delay(1));
+            },
+          );
         });
       };
       if (this.#faults.checkWithoutLock && !options.exclusive) locked();
@@ -597,8 +624,35 @@ export class ModelPostgres {
     this.#grant(fence);
   }
 
-  #isWaitingIn<Key>(locks: Map<Key, Fence>, key: Key, tx: object): boolean {
-    return locks.get(key)?.waiting.some((waiting) => waiting.tx === tx) ?? false;
+  /** Locks a channel's cursor to the end of the transaction, or gives up after the lock timeout. */
+  #lockCursor(key: number, tx: object, granted: () => void, timedOut: () => void): void {
+    let waits = true;
+    this.#lockIn(this.#cursorLocks, key, tx, true, () => {
+      waits = false;
+      granted();
+    });
+    if (!waits) return;
+    this.#world.counts.add("transition: waited for a cursor");
+    this.#world.schedule.after(lockTimeoutMs, () => {
+      const waiting = this.#cursorLocks.get(key)?.waiting ?? [];
+      const index = waiting.findIndex((other) => other.tx === tx);
+      if (index < 0) return;
+      waiting.splice(index, 1);
+      timedOut();
+    });
+  }
+
+  /**
+   * A transaction `tx` that has locked a cursor waits for the fence behind one that wants it alone, and that one for
+   * another that has the fence and waits for the cursor. Postgres lets `tx` go first.
+   */
+  #breakDeadlock(name: string, key: number, tx: object): void {
+    const fence = this.#fences.get(name);
+    const index = fence?.waiting.findIndex((waiting) => waiting.tx === tx) ?? -1;
+    const wantCursor = this.#cursorLocks.get(key)?.waiting ?? [];
+    if (fence === undefined || index < 0 || !wantCursor.some((waiting) => fence.shared.has(waiting.tx))) return;
+    fence.waiting.unshift(...fence.waiting.splice(index, 1));
+    this.#grant(fence);
   }
 
   #releaseIn<Key>(locks: Map<Key, Fence>, key: Key, tx: object): void {

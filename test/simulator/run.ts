@@ -56,6 +56,7 @@ const mustHappen = [
   "transition: transaction committed",
   "transition: transaction duplicate",
   "transition: transaction tried again",
+  "transition: waited for a cursor",
   ...["delivered", "stored", "sent", "dropped", "timed-out", "fenced"].map((outcome) => `outcome: ${outcome}`),
 ];
 
