@@ -1,5 +1,5 @@
 /**
- * `npm run lint`, last part: imports follow the layers of DESIGN section 2.
+ * `npm run lint`, last part: imports follow the layers that CONTRIBUTING names.
  */
 import { fileURLToPath } from "node:url";
 import { checkLayers } from "./layers/check.js";

@@ -1,5 +1,5 @@
 /**
- * The layers of `src/` and which of them may import which (DESIGN section 2).
+ * The layers of `src/` and which of them may import which.
  */
 
 /** Top first. A layer may import itself and every tier below; two layers of one tier may not import each other. */
