@@ -55,7 +55,7 @@ async function demo(signal: AbortSignal): Promise<void> {
   await billing.printed("listens on");
   await endsWell("shop", start("shop"));
 
-  step("3. The listener stops, and a message is sent to it all the same");
+  step("3. The listener stops, and a message is still sent to it");
   await endsWell("billing", billing, billing.stop());
   await endsWell("payment", start("payment"));
   await expectStored(database, 1);
