@@ -3,7 +3,7 @@
  */
 import { promisify } from "node:util";
 import * as zlib from "node:zlib";
-import { Capability, Compression } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import { Compression } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { WireError } from "../errors/index.js";
 
 /** One of zlib's functions, with the options used here. */
@@ -22,10 +22,9 @@ function transformNamed(name: string): Transform | undefined {
   return typeof transform === "function" ? (promisify(transform) as unknown as Transform) : undefined;
 }
 
-/** The ways to compress that there are. Each has a name in errors, and is a capability of who can read it. */
+/** The ways to compress that there are, with their names in errors. Who can read one has a capability for it. */
 interface Format {
   readonly name: string;
-  readonly capability: Capability;
   readonly compress: Transform | undefined;
   readonly decompress: Transform | undefined;
 }
@@ -33,32 +32,19 @@ interface Format {
 const formats: { readonly [C in Exclude<Compression, Compression.UNSPECIFIED | Compression.UNRECOGNIZED>]: Format } = {
   [Compression.GZIP]: {
     name: "gzip",
-    capability: Capability.GZIP,
     compress: transformNamed("gzip"),
     decompress: transformNamed("gunzip"),
   },
   [Compression.ZSTD]: {
     name: "zstd",
-    capability: Capability.ZSTD,
     compress: transformNamed("zstdCompress"),
     decompress: transformNamed("zstdDecompress"),
   },
 };
 
-/** What this process can read, for Hello, Challenge and Welcome. */
-export const ownCapabilities: readonly Capability[] = Object.values(formats)
-  .filter(({ decompress }) => decompress !== undefined)
-  .map(({ capability }) => capability);
-
-/** Those among some capabilities that are known here, each once: any other belongs to a newer version. */
-export function knownCapabilities(capabilities: readonly Capability[]): Capability[] {
-  return Object.values(formats).flatMap(({ capability }) => (capabilities.includes(capability) ? capability : []));
-}
-
-/** The compression to use towards a side with these capabilities: zstd where both have it, else gzip. */
-export function chooseCompression(capabilities: readonly Capability[]): Compression {
-  const { ZSTD } = Capability;
-  return capabilities.includes(ZSTD) && ownCapabilities.includes(ZSTD) ? Compression.ZSTD : Compression.GZIP;
+/** Whether this Node can read a compression. */
+export function canDecompress(compression: Compression): boolean {
+  return formatOf(compression).decompress !== undefined;
 }
 
 /**

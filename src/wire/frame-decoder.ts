@@ -5,7 +5,7 @@ import { BinaryReader } from "@bufbuild/protobuf/wire";
 import { namesOf, unknownOption, WireError } from "../errors/index.js";
 
 import { ByteQueue } from "../runtime/index.js";
-import { knownCapabilities } from "./compression.js";
+import { knownCapabilities } from "./capabilities.js";
 import {
   batchNesting,
   type Codec,

@@ -39,7 +39,8 @@ export {
   WireError,
 } from "../errors/index.js";
 export { type Address, formatAddress, isLoopback, parseAddress } from "./address.js";
-export { chooseCompression, compress, decompress, ownCapabilities } from "./compression.js";
+export { chooseCompression, ownCapabilities } from "./capabilities.js";
+export { compress, decompress } from "./compression.js";
 export { decodeFrame, FrameDecoder, type FrameDecoderOptions } from "./frame-decoder.js";
 export { FrameEncoder, referencedPayloadBytes } from "./frame-encoder.js";
 export { checkFrame, type Frame, type FrameKind, type HelloFields, type WelcomeFields } from "./frames.js";

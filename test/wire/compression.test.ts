@@ -22,7 +22,8 @@ describe("compression", () => {
   it("can always gzip, and zstd where this Node has it", () => {
     const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
     const hasZstd = major > 23 || (major === 23 && minor >= 8) || (major === 22 && minor >= 15);
-    expect(ownCapabilities).toEqual(hasZstd ? [Capability.GZIP, Capability.ZSTD] : [Capability.GZIP]);
+    expect(ownCapabilities).toContain(Capability.GZIP);
+    expect(ownCapabilities.includes(Capability.ZSTD)).toBe(hasZstd);
     expect(chooseCompression([Capability.GZIP, Capability.ZSTD])).toBe(hasZstd ? Compression.ZSTD : Compression.GZIP);
     expect(chooseCompression([Capability.GZIP])).toBe(Compression.GZIP);
     expect(chooseCompression([])).toBe(Compression.GZIP);
