@@ -7,7 +7,6 @@ import { namesOf, unknownOption, WireError } from "../errors/index.js";
 import { ByteQueue } from "../runtime/index.js";
 import { knownCapabilities } from "./capabilities.js";
 import {
-  batchNesting,
   type Codec,
   checkFrame,
   codecs,
@@ -15,6 +14,7 @@ import {
   type FrameKind,
   kindOfTag,
   type Nesting,
+  nestings,
 } from "./frames.js";
 
 /** The u32 big-endian length before each frame. */
@@ -140,8 +140,9 @@ function decodeStructure(bytes: Uint8Array): Frame {
     // A zero tag or the end of a group ends the generated decoder early.
     if (body.pos !== body.len) throw new RangeError(`the ${kind} ends before its bytes do`);
     const frame = { $case: kind, value } as Frame;
-    if (frame.$case === "batch" && (frame.value.compressions.length > 0 || frame.value.headers.length > 0)) {
-      checkNesting(around.subarray(start), batchNesting);
+    const nested = nestings.get(kind);
+    if (nested?.fields.some((field) => (value as Record<string, readonly unknown[]>)[field]!.length > 0)) {
+      checkNesting(around.subarray(start), nested.nesting);
     }
     return frame;
   } catch (cause) {

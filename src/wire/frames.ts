@@ -12,7 +12,9 @@ import {
   Frame as FrameEnvelope,
   GoLive,
   Goodbye,
+  Header,
   Hello,
+  PayloadCompression,
   PayloadHeaders,
   Ping,
   Pong,
@@ -83,19 +85,60 @@ export const kindOfTag: ReadonlyMap<number, FrameKind> = new Map(
 export const batchTag = firstTag(FrameEnvelope, { kind: { $case: "batch", value: emptyOf(Batch) } });
 export const payloadTag = firstTag(Batch, { ...emptyOf(Batch), payloads: [noBytes] });
 
+/** The element of a repeated field of messages; never for any other field. */
+type Nested<F> = F extends readonly (infer E)[]
+  ? E extends Uint8Array | string | number | boolean
+    ? never
+    : E
+  : never;
+
+/** Each field of a message that nests messages, with their codec and what they nest themselves. */
+type NestedFields<T> = {
+  readonly [F in keyof T as [Nested<T[F]>] extends [never] ? never : F]: readonly [
+    codec: Codec<Nested<T[F]>>,
+    fields: NestedFields<Nested<T[F]>>,
+  ];
+};
+
+/** The nested messages of each kind. One that the spec adds is missing here until somebody adds it: tsc tells. */
+const nestedFields: { readonly [K in FrameKind]: NestedFields<ValueOf<K>> } = {
+  challenge: {},
+  hello: {},
+  welcome: {},
+  refuse: {},
+  batch: {
+    compressions: [PayloadCompression, {}],
+    headers: [PayloadHeaders, { headers: [Header, {}] }],
+  },
+  ack: {},
+  goLive: {},
+  ping: {},
+  pong: {},
+  goodbye: {},
+};
+
 /** The tags of a message's nested messages, each with theirs. */
 export type Nesting = ReadonlyMap<number, Nesting>;
 
-const flat: Nesting = new Map();
+function nestingOf(codec: Codec<unknown>, fields: object): Nesting {
+  return new Map(
+    Object.entries(fields as Record<string, [Codec<unknown>, object]>).map(([field, [nested, within]]) => {
+      const message = { ...(emptyOf(codec) as object), [field]: [emptyOf(nested)] };
+      return [firstTag(codec, message), nestingOf(nested, within)];
+    }),
+  );
+}
 
-/** The nested messages of `Batch`; no other kind has any. */
-export const batchNesting: Nesting = new Map([
-  [firstTag(Batch, { ...emptyOf(Batch), compressions: [{ index: 0, compression: 0, uncompressedBytes: 0 }] }), flat],
-  [
-    firstTag(Batch, { ...emptyOf(Batch), headers: [{ index: 0, headers: [] }] }),
-    new Map([[firstTag(PayloadHeaders, { index: 0, headers: [{ name: "", value: "" }] }), flat]]),
-  ],
-]);
+/** What is nested in the kinds that nest messages, and in which of their fields. */
+export const nestings: ReadonlyMap<FrameKind, { readonly fields: readonly string[]; readonly nesting: Nesting }> =
+  new Map(
+    (Object.keys(codecs) as FrameKind[])
+      .filter((kind) => Object.keys(nestedFields[kind]).length > 0)
+      .map((kind) => {
+        const nesting = nestingOf(codecs[kind] as Codec<unknown>, nestedFields[kind]);
+        return [kind, { fields: Object.keys(nestedFields[kind]), nesting }];
+      }),
+  );
 
 /**
  * Checks a frame against the spec: the rules on single fields, and what it says in words of the fields of a batch.

@@ -1,4 +1,13 @@
-import { type DescMessage, fromBinary, fromJson, ScalarType, toBinary, toJson } from "@bufbuild/protobuf";
+import { readFileSync } from "node:fs";
+import {
+  type DescField,
+  type DescMessage,
+  fromBinary,
+  fromJson,
+  ScalarType,
+  toBinary,
+  toJson,
+} from "@bufbuild/protobuf";
 import { FieldOptions_JSType } from "@bufbuild/protobuf/wkt";
 import { describe, expect, it } from "vitest";
 import { FrameSchema } from "../../generated/ts/es/hawser/peer/v1/frames_pb.js";
@@ -77,10 +86,55 @@ describe("the frames of the spec", () => {
     expect(kinds.flatMap(silent)).toEqual([]);
   });
 
-  it("nest messages in none but a Batch, of which the decoder knows it", () => {
-    // Of another kind: src/wire/frame-decoder.ts has to walk them, too.
-    const nesting = kinds.filter(({ fields }) => fields.some(({ message }) => message !== undefined));
-    expect(nesting.map(({ name }) => name)).toEqual(["Batch"]);
+  it("nest only repeated messages: of one that comes twice, protobuf merges and others take the last", () => {
+    const single = ({ name, fields }: DescMessage): string[] =>
+      fields.flatMap((field) => {
+        if (field.message === undefined) return field.fieldKind === "map" ? [`${name}.${field.name}`] : [];
+        return field.fieldKind === "list" ? single(field.message) : [`${name}.${field.name}`];
+      });
+    expect(kinds.flatMap(single)).toEqual([]);
+  });
+
+  /** Each way from a message down to a nested one. */
+  const waysDown = ({ fields }: DescMessage): DescField[][] =>
+    fields.flatMap((field) =>
+      field.message === undefined ? [] : [[field], ...waysDown(field.message).map((way) => [field, ...way])],
+    );
+  const nested = (number: number, bytes: readonly number[]): number[] => [(number << 3) | 2, bytes.length, ...bytes];
+  // Behind the nested message stands field 100 with the value 1, which the length of a field 100 within it swallows.
+  const [leaves, swallowed] = [
+    [0xa2, 0x06, 3],
+    [0xa0, 0x06, 1],
+  ] as const;
+
+  const ways = FrameSchema.oneofs[0]!.fields.flatMap((kind) => waysDown(kind.message!).map((way) => ({ kind, way })));
+  it.each(ways.map(({ kind, way }) => ({ name: [kind, ...way].map((field) => field.name).join("."), kind, way })))(
+    "refuse a length that leaves its message, in $name",
+    ({ kind, way }) => {
+      const bad = way.reduceRight<number[]>(
+        (bytes, field, depth) => [...nested(field.number, bytes), ...(depth === way.length - 1 ? swallowed : [])],
+        [...leaves],
+      );
+      const { frameHex } = frameVectors.find(({ json }) => Object.hasOwn(json as object, kind.jsonName))!;
+      const good = toBinary(kind.message!, fromBinary(FrameSchema, bodyOf(frameHex)).kind.value as never);
+      expect(() => decodeFrame(Uint8Array.from(nested(kind.number, [...good, ...bad])))).toThrow(
+        expect.objectContaining({
+          code: "protocol_violation",
+          message: expect.stringContaining("a frame cannot be decoded"),
+        }),
+      );
+    },
+  );
+
+  it("have their messages and enums named in src/wire/index.ts", () => {
+    const reached = ({ name, fields }: DescMessage): string[] => [
+      name,
+      ...fields.flatMap(({ message, enum: values }) => (message ? reached(message) : values ? [values.name] : [])),
+    ];
+    const index = readFileSync(new URL("../../src/wire/index.ts", import.meta.url), "utf8");
+    const lists = index.match(/export \{[^}]*\}/g) ?? [];
+    const exported = new Set(lists.flatMap((names) => names.match(/\w+/g) ?? []));
+    expect([...new Set(reached(FrameSchema))].filter((name) => !exported.has(name))).toEqual([]);
   });
 });
 
