@@ -99,11 +99,11 @@ describe("docs/getting-started.md", () => {
 describe("docs/peers.md", () => {
   it("gives the numbers of the spec", () => {
     const text = readPhrases("docs/peers.md");
-    expect(text).toContain(`a pool of at most ${peerSettingsDefaults.poolSize} (\`poolSize\`)`);
+    expect(text).toContain(`a pool of up to ${peerSettingsDefaults.poolSize} connections (change it with \`poolSize\`)`);
     const { maxHandshakeFrameBytes, handshakeTimeoutMs, maxPendingHandshakes } = protocolConstants;
     expect(text).toContain(
-      `at most ${maxHandshakeFrameBytes / 1024} KiB and waits at most ${handshakeTimeoutMs / 1000} seconds for it, ` +
-        `and has at most ${maxPendingHandshakes} such handshakes at a time`,
+      `${maxHandshakeFrameBytes / 1024} KiB and ${handshakeTimeoutMs / 1000} seconds per handshake, ` +
+        `and ${maxPendingHandshakes} handshakes at a time`,
     );
   });
 });
