@@ -454,9 +454,16 @@ export class PeerProcess {
     return this.#session?.alive ? this.#session === session : undefined;
   }
 
-  /** Somebody has heard of a newer holder of the name. */
-  loseIfHeld(): void {
-    if (this.lease === "held") this.lose();
+  /** A listener has refused our epoch as an old one. That is no proof: the catalog has the truth. */
+  helloRefused(): void {
+    if (this.lease !== "held") return;
+    this.world.postgres.read(
+      () => this.world.postgres.epochs.get(this.name),
+      (row) =>
+        this.deliver(() => {
+          if (row.kind === "ok" && (row.value ?? 0) > this.epoch) this.lose();
+        }),
+    );
   }
 
   #redialLater(outgoing: Outgoing): void {

@@ -187,7 +187,7 @@ export class Receiving {
           if ((found.value.sender ?? 0) > epoch) {
             world.counts.add("transition: hello refused as fenced");
             wire.cut();
-            sender.deliver(() => sender.loseIfHeld());
+            sender.deliver(() => sender.helloRefused());
             return;
           }
           const { channel } = incoming;
