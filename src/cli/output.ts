@@ -176,7 +176,7 @@ export async function startProgress(text: string, wanted: boolean): Promise<Prog
 /** How a message goes on when it has a remedy of its own: after a semicolon, in a further sentence, as a statement. */
 const ownRemedy = /[;.] |: (?:run `|GRANT )/;
 /** Remedies of the error table that send the reader to the message, or tell programs what to do. */
-const pointsElsewhere = /^(?:The message|Read the cause|Nothing)|\brun\(\)|stop\(\)/;
+const pointsElsewhere = /^(?:The message|Read the cause|Do nothing)|\brun\(\)|stop\(\)/;
 
 /**
  * An error as a person wants to read it: what happened, its causes, its code. A defect of ours shows its stack. Nothing in
