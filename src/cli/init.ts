@@ -120,8 +120,8 @@ function tell(report: InstallReport): void {
   if (nats !== null) print(process.stdout, natsLine(nats));
   for (const line of warned) print(process.stdout, line);
   if (missingPrivileges.length > 0) {
-    const remedies = superuserStatements.length === 0 ? "" : ". A remedy stands with each, or, all at once, below";
-    print(process.stdout, `\nWhat ${pc.bold(printable(role))} may not do; everything else works${remedies}:`);
+    const fixes = superuserStatements.length === 0 ? ":" : ". Each has its fix; all fixes together are below:";
+    print(process.stdout, `\nThe role ${pc.bold(printable(role))} lacks these privileges${fixes}`);
   }
   const lines = [...missingPrivileges.flatMap(missingPrivilegeLines), ...superuserLines(report), ...nextLines(report)];
   for (const line of lines) print(process.stdout, line);
@@ -136,7 +136,7 @@ function superuserLines({ role, nats, superuserStatements }: InstallReport): str
     : "then `hawser init` again";
   return [
     "",
-    "All that a superuser has to run, in this database, to be done with it:",
+    "All fixes together, for a superuser to run in this database:",
     ...superuserStatements.map((statement) => `    ${printable(statement)}`),
     `${then} as ${pc.bold(printable(role))}`,
   ];

@@ -180,11 +180,11 @@ describe("hawser init", () => {
       expect(stdout).toMatch(
         new RegExp(
           `NATS from SQL: not installed, because dblink is missing \\(see below\\)\\.\\n(Warning.*\\n)*\\n` +
-            `What ${role} may not do; everything else works\\. A remedy stands with each, or, all at once, below:\\n• dblink is not installed, and "${role}" may not install it`,
+            `The role ${role} lacks these privileges\\. Each has its fix; all fixes together are below:\\n• dblink is not installed, and "${role}" may not install it`,
         ),
       );
       expect(stdout).toMatch(new RegExp(`\\n• \\d+ objects of the schema hawser belong to "${role}"`));
-      expect(stdout).toContain(`All that a superuser has to run, in this database, to be done with it:\n`);
+      expect(stdout).toContain(`All fixes together, for a superuser to run in this database:\n`);
       expect(stdout).toContain(`\n    GRANT hawser_owner TO "${role}";\n`);
       expect(stdout).toContain("\n    CREATE EXTENSION dblink SCHEMA hawser_dblink;\n");
       // There is nothing to go on with.
