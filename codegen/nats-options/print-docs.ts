@@ -25,7 +25,7 @@ function intro(model: OptionsModel): string {
 
 ${model.description}
 
-They stand in \`CREATE SERVER … OPTIONS (…)\`; those marked **m** may also stand in \`CREATE USER MAPPING … OPTIONS (…)\`,
+Set them in \`CREATE SERVER … OPTIONS (…)\`; those marked **m** may also be set in \`CREATE USER MAPPING … OPTIONS (…)\`,
 where other roles cannot read them. Where both set an option, the user mapping wins. How the server is defined, and where
 secrets belong: [docs/nats-from-sql.md](../../../docs/nats-from-sql.md#where-secrets-belong).
 `;

@@ -19,7 +19,7 @@ export interface ErrorEntry {
   readonly remedy: string;
 }
 
-/** The errors. Numbers travel in frames and never change their meaning. */
+/** The errors. The wire codes are fixed. */
 export const errorTable = {
   /** The peer is not running. */
   not_running: {
@@ -141,14 +141,14 @@ export const errorTable = {
     summary: "Another process holds the peer's name.",
     remedy: "Stop the other process or choose another name; each running peer needs a name of its own.",
   },
-  /** Another process took over the peer's name while this one was unresponsive, or its channels were handed over to another peer. */
+  /** Another process took over the peer's name while this one had no contact with Postgres, or its channels were handed over to another peer. */
   name_lost: {
     code: "name_lost",
     wireCode: 13,
     sqlstate: "55006",
     exitStatus: 73,
     retryable: false,
-    summary: "Another process took over the peer's name while this one was unresponsive, or its channels were handed over to another peer.",
+    summary: "Another process took over the peer's name while this one had no contact with Postgres, or its channels were handed over to another peer.",
     remedy: "End this process; what it had confirmed is safe, and its successor continues.",
   },
   /** The epoch is older than the one in the catalog. */
@@ -309,7 +309,7 @@ export const errorTable = {
     exitStatus: 70,
     retryable: false,
     summary: "The process, or the session of a transactional handler, ended during the message's handler, maxAttempts times: the message is a dead letter.",
-    remedy: "Find out why the message ends it, repair that, and retry the dead letter.",
+    remedy: "Find the cause of the crash, fix it, then retry the dead letter.",
   },
   /** The database has no schema hawser, or an older one than this program needs, and the role may not make it. */
   schema_missing: {
@@ -339,7 +339,7 @@ export const errorTable = {
     exitStatus: 76,
     retryable: false,
     summary: "One peer speaks TLS and the other does not.",
-    remedy: "Give the option tls to all peers of the mesh, or to none.",
+    remedy: "Give the option tls to all peers of the mesh; until then their at-least-once messages go through Postgres.",
   },
   /** The mesh secret is not ready for this step of its rotation. */
   rotation_refused: {

@@ -549,8 +549,8 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     (await client.query({ text: `SELECT ${columns} FROM ${schema}.${call}`, values })).rows;
   return {
     /**
-     * Publishes a message. Returns when it has been written to NATS. A refusal that the server reports later is raised by the
-     * session's next call for the subject, and by nats_flush().
+     * Publishes a message. Returns when it has been written to NATS. If the server refuses the message later, your next
+     * publish to that subject in this session, or nats_flush(), raises the error.
      *
      * SQL: `nats_publish_text`.
      */
@@ -563,8 +563,8 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     },
 
     /**
-     * Publishes a message. Returns when it has been written to NATS. A refusal that the server reports later is raised by the
-     * session's next call for the subject, and by nats_flush().
+     * Publishes a message. Returns when it has been written to NATS. If the server refuses the message later, your next
+     * publish to that subject in this session, or nats_flush(), raises the error.
      *
      * SQL: `nats_publish_json`.
      */
@@ -577,8 +577,8 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     },
 
     /**
-     * Publishes a message. Returns when it has been written to NATS. A refusal that the server reports later is raised by the
-     * session's next call for the subject, and by nats_flush().
+     * Publishes a message. Returns when it has been written to NATS. If the server refuses the message later, your next
+     * publish to that subject in this session, or nats_flush(), raises the error.
      *
      * SQL: `nats_publish_jsonb`.
      */
@@ -591,8 +591,8 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     },
 
     /**
-     * Publishes a message. Returns when it has been written to NATS. A refusal that the server reports later is raised by the
-     * session's next call for the subject, and by nats_flush().
+     * Publishes a message. Returns when it has been written to NATS. If the server refuses the message later, your next
+     * publish to that subject in this session, or nats_flush(), raises the error.
      *
      * SQL: `nats_publish_binary`.
      */
@@ -1246,7 +1246,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     },
 
     /**
-     * Tells about the NATS server and the connection to it.
+     * Describes the NATS server and the connection to it.
      *
      * SQL: `nats_get_server_info`.
      */
@@ -1260,9 +1260,9 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     },
 
     /**
-     * Has a function called for each message of a subject, from now on and until nats_unsubscribe. It runs with the rights of the
-     * role that subscribed. Several functions may be subscribed to one subject; the same one a second time is no error. Refused
-     * on a replica.
+     * From now on, calls a function for each message of a subject, until nats_unsubscribe. The function runs with the
+     * rights of the role that subscribed. Several functions may be subscribed to one subject; to subscribe the same one a
+     * second time is no error. Refused on a replica.
      *
      * SQL: `nats_subscribe`.
      */
@@ -1280,8 +1280,8 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     },
 
     /**
-     * Has a function answer the requests to a subject, in the place of the one that did. It runs with the rights of the role
-     * that registered it. Refused on a replica.
+     * From now on, a function answers the requests to a subject. It replaces the function that answered them before, and
+     * runs with the rights of the role that registered it. Refused on a replica.
      *
      * SQL: `litmus_pgnats_register_responder`.
      */
@@ -1290,7 +1290,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     },
 
     /**
-     * Ends the responder of a subject. Does nothing if there is none.
+     * Removes the responder of a subject. Does nothing if there is none.
      *
      * SQL: `litmus_pgnats_unregister_responder`.
      */

@@ -356,8 +356,8 @@ export type Answer<T> = T | Promise<T>;
  */
 export interface NatsFunctionsHandler<Call> {
   /**
-   * Publishes a message. Returns when it has been written to NATS. A refusal that the server reports later is raised by the
-   * session's next call for the subject, and by nats_flush().
+   * Publishes a message. Returns when it has been written to NATS. If the server refuses the message later, your next
+   * publish to that subject in this session, or nats_flush(), raises the error.
    */
   publish(request: PublishRequest, call: Call): Answer<void>;
 
@@ -424,7 +424,7 @@ export interface NatsFunctionsHandler<Call> {
   /** Lists the files of an object store. No rows if the store is missing. */
   getFileList(request: GetFileListRequest, call: Call): Answer<readonly GetFileListResponse[]>;
 
-  /** Tells about the NATS server and the connection to it. */
+  /** Describes the NATS server and the connection to it. */
   getServerInfo(request: GetServerInfoRequest, call: Call): Answer<GetServerInfoResponse>;
 
   /**

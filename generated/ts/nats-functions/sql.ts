@@ -202,8 +202,8 @@ BEGIN
   PERFORM hawser.gateway_call('Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}');
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_publish_text(text, text, text, jsonb) IS 'Publishes a message. Returns when it has been written to NATS. A refusal that the server reports later is raised by the
-session''s next call for the subject, and by nats_flush().';
+COMMENT ON FUNCTION @extschema@.nats_publish_text(text, text, text, jsonb) IS 'Publishes a message. Returns when it has been written to NATS. If the server refuses the message later, your next
+publish to that subject in this session, or nats_flush(), raises the error.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_publish_json(
   subject text,
@@ -219,8 +219,8 @@ BEGIN
   PERFORM hawser.gateway_call('Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}');
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_publish_json(text, json, text, jsonb) IS 'Publishes a message. Returns when it has been written to NATS. A refusal that the server reports later is raised by the
-session''s next call for the subject, and by nats_flush().';
+COMMENT ON FUNCTION @extschema@.nats_publish_json(text, json, text, jsonb) IS 'Publishes a message. Returns when it has been written to NATS. If the server refuses the message later, your next
+publish to that subject in this session, or nats_flush(), raises the error.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_publish_jsonb(
   subject text,
@@ -236,8 +236,8 @@ BEGIN
   PERFORM hawser.gateway_call('Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}');
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_publish_jsonb(text, jsonb, text, jsonb) IS 'Publishes a message. Returns when it has been written to NATS. A refusal that the server reports later is raised by the
-session''s next call for the subject, and by nats_flush().';
+COMMENT ON FUNCTION @extschema@.nats_publish_jsonb(text, jsonb, text, jsonb) IS 'Publishes a message. Returns when it has been written to NATS. If the server refuses the message later, your next
+publish to that subject in this session, or nats_flush(), raises the error.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_publish_binary(
   subject text,
@@ -253,8 +253,8 @@ BEGIN
   PERFORM hawser.gateway_call('Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}');
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_publish_binary(text, bytea, text, jsonb) IS 'Publishes a message. Returns when it has been written to NATS. A refusal that the server reports later is raised by the
-session''s next call for the subject, and by nats_flush().';
+COMMENT ON FUNCTION @extschema@.nats_publish_binary(text, bytea, text, jsonb) IS 'Publishes a message. Returns when it has been written to NATS. If the server refuses the message later, your next
+publish to that subject in this session, or nats_flush(), raises the error.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_publish_text_batch(
   subject text,
@@ -1120,7 +1120,7 @@ AS $function$
 SELECT answer.server_id, answer.server_name, answer.host, answer.port, answer.version, answer.auth_required, answer.tls_requiered, answer.max_payload, answer.proto, answer.client_id, answer.go, answer.nonce, answer.connect_urls, answer.client_ip, answer.headers, answer.lame_duck_mode, answer.tls_required
 FROM json_to_recordset(hawser.gateway_call('GetServerInfo {}')::json) AS answer (server_id text, server_name text, host text, port integer, version text, auth_required boolean, tls_requiered boolean, max_payload bigint, proto smallint, client_id bigint, go text, nonce text, connect_urls jsonb, client_ip text, headers boolean, lame_duck_mode boolean, tls_required boolean)
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_get_server_info() IS 'Tells about the NATS server and the connection to it.';
+COMMENT ON FUNCTION @extschema@.nats_get_server_info() IS 'Describes the NATS server and the connection to it.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_subscribe(
   subject text,
@@ -1133,9 +1133,9 @@ BEGIN
   PERFORM hawser.bind_handler('subscription', subject, fn_oid::pg_catalog.oid::pg_catalog.int8, pg_catalog.current_schemas(false)::pg_catalog.text[]);
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_subscribe(text, regproc) IS 'Has a function called for each message of a subject, from now on and until nats_unsubscribe. It runs with the rights of the
-role that subscribed. Several functions may be subscribed to one subject; the same one a second time is no error. Refused
-on a replica.';
+COMMENT ON FUNCTION @extschema@.nats_subscribe(text, regproc) IS 'From now on, calls a function for each message of a subject, until nats_unsubscribe. The function runs with the
+rights of the role that subscribed. Several functions may be subscribed to one subject; to subscribe the same one a
+second time is no error. Refused on a replica.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_unsubscribe(
   subject text,
@@ -1166,8 +1166,8 @@ BEGIN
   PERFORM hawser.bind_handler('responder', subject, fn_oid::pg_catalog.oid::pg_catalog.int8, pg_catalog.current_schemas(false)::pg_catalog.text[]);
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.litmus_pgnats_register_responder(text, regproc) IS 'Has a function answer the requests to a subject, in the place of the one that did. It runs with the rights of the role
-that registered it. Refused on a replica.';
+COMMENT ON FUNCTION @extschema@.litmus_pgnats_register_responder(text, regproc) IS 'From now on, a function answers the requests to a subject. It replaces the function that answered them before, and
+runs with the rights of the role that registered it. Refused on a replica.';
 
 CREATE OR REPLACE FUNCTION @extschema@.pgnats_register_responder(
   subject text,
@@ -1180,8 +1180,8 @@ BEGIN
   PERFORM hawser.bind_handler('responder', subject, fn_oid::pg_catalog.oid::pg_catalog.int8, pg_catalog.current_schemas(false)::pg_catalog.text[]);
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.pgnats_register_responder(text, regproc) IS 'Has a function answer the requests to a subject, in the place of the one that did. It runs with the rights of the role
-that registered it. Refused on a replica.';
+COMMENT ON FUNCTION @extschema@.pgnats_register_responder(text, regproc) IS 'From now on, a function answers the requests to a subject. It replaces the function that answered them before, and
+runs with the rights of the role that registered it. Refused on a replica.';
 
 CREATE OR REPLACE FUNCTION @extschema@.litmus_pgnats_unregister_responder(
   subject text
@@ -1193,7 +1193,7 @@ BEGIN
   PERFORM hawser.unbind_handler('responder', subject, NULL);
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.litmus_pgnats_unregister_responder(text) IS 'Ends the responder of a subject. Does nothing if there is none.';
+COMMENT ON FUNCTION @extschema@.litmus_pgnats_unregister_responder(text) IS 'Removes the responder of a subject. Does nothing if there is none.';
 
 CREATE OR REPLACE FUNCTION @extschema@.pgnats_unregister_responder(
   subject text
@@ -1205,7 +1205,7 @@ BEGIN
   PERFORM hawser.unbind_handler('responder', subject, NULL);
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.pgnats_unregister_responder(text) IS 'Ends the responder of a subject. Does nothing if there is none.';
+COMMENT ON FUNCTION @extschema@.pgnats_unregister_responder(text) IS 'Removes the responder of a subject. Does nothing if there is none.';
 
 CREATE OR REPLACE FUNCTION @extschema@.litmus_pgnats_version()
 RETURNS TABLE (

@@ -3,9 +3,9 @@
 // source: hawser/nats/v1/server.proto
 
 /**
- * A row of hawser.nats_handlers. A function that is called for each message of a subject, or that answers the requests to one. It is called through a
- * wrapper in the schema hawser_run, runs as the wrapper's owner, and is bound as long as the wrapper exists. All columns
- * are text, because columns with oids would prevent pg_upgrade.
+ * A row of hawser.nats_handlers. A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
+ * function through a wrapper in the schema hawser_run. The function runs as the owner of the wrapper, and stays bound
+ * as long as the wrapper exists. Functions and types are named in text, so that pg_upgrade works.
  */
 export interface NatsHandlerRow {
   /** Its number. */
@@ -43,23 +43,30 @@ export interface BridgeLeadRow {
   id: number;
   /** Grows with each process that leads. */
   epoch: bigint;
-  /** The process that leads, a random id; NULL: it has ended in good order, or there was none. */
+  /** The process that leads, as a random id. NULL: the last leader has ended cleanly, or there was none. */
   owner: string | null;
-  /** Changes while it lives. Above 0: what is told of its progress is its own, and not that of the process before. */
+  /**
+   * Changes with each heartbeat of the leader. 0 or less: this leader has not reported its progress yet, and the next
+   * columns are still those of the leader before it.
+   */
   beat: bigint;
-  /** What was received before this, by the clock of Postgres, is done, except by the subscriptions of `behind`. NULL: not known. */
+  /**
+   * The progress: every message that was received before this time, by the clock of Postgres, is done, except in the
+   * subscriptions that `behind` lists. NULL: not known.
+   */
   progress_at: Date | null;
   /**
-   * The leader has received everything since this, by the clock of Postgres: of what came before `progress_at` says nothing.
-   * NULL: not known.
+   * The leader has received all messages since this time, by the clock of Postgres. `progress_at` is about these
+   * messages only, and not about older ones. NULL: not known.
    */
   complete_since: Date | null;
   /**
-   * The same for each subscription that stands still, so that it does not hold back what is known of the others: a JSON object,
-   * by the numbers of at most `max_told_behind` subscriptions, of milliseconds since 1970. NULL: there are none.
+   * The subscriptions that are slower than `progress_at`, so that they do not hold back the others. A JSON object: its
+   * keys are the numbers of at most `max_told_behind` subscriptions, its values are the progress of each in
+   * milliseconds since 1970. NULL: there are none.
    */
   behind: string | null;
-  /** The leader is about to end, and receives nothing since this, by the clock of Postgres. NULL: it receives. */
+  /** The leader is about to end, and has received nothing since this time, by the clock of Postgres. NULL: it receives. */
   complete_until: Date | null;
 }
 
@@ -70,7 +77,7 @@ export interface BridgeLeadRow {
 export interface SavedMessageRow {
   /** Its number, in the order of arrival. */
   id: bigint;
-  /** The subscription that it is to be run for. Those of one that has ended are forgotten. */
+  /** The subscription that the message is for. When a subscription ends, its messages are deleted. */
   handler_id: bigint;
   /** The subject that it was published to. */
   subject: string;
@@ -80,7 +87,10 @@ export interface SavedMessageRow {
   headers: string | null;
   /** Why there may be more headers than these; NULL: all could be read. */
   headers_problem: string | null;
-  /** Under which a function's publishes into streams are told apart: the same again after a crash. */
+  /**
+   * The id from which the ids of a function's publishes into streams are made, so that they are the same again after a
+   * crash.
+   */
   message_id: string;
   /** When it was saved. */
   saved_at: Date;
@@ -375,8 +385,8 @@ export type BridgeFunctions = ReturnType<typeof bridgeFunctions>;
 export function bridgeFunctions(client: QueryClient) {
   return {
     /**
-     * Has a function called for each message of a subject, or answer the requests to it, with the rights of the caller: makes
-     * its wrapper.
+     * Binds a function to a subject, so that it is called for each message or answers the requests. Makes its wrapper,
+     * which runs with the rights of the caller.
      */
     async bindHandler(args: BindHandlerArguments): Promise<BindHandlerResult> {
       const { rows } = await client.query({

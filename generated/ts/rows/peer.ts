@@ -21,7 +21,7 @@ export interface TopicAddrRow {
   epoch: bigint;
   /** The greatest payload that the listener takes, in bytes. */
   max_message_bytes: bigint;
-  /** The row stays when the listener stops, so that senders that never met it store for it. */
+  /** The row stays when the listener stops, so that even senders that never connected to it store for it. */
   durable: boolean;
   /** The listener subscribed to the topic, as opposed to serving it as its source topic. */
   subscribed: boolean;
@@ -163,7 +163,7 @@ export interface DeadLetterRow {
   number: bigint | null;
   /** The handler that failed (subscriptions only). */
   handler_id: bigint | null;
-  /** It is to be handled again by the process that leads (subscriptions only). */
+  /** The leading process will handle it again (subscriptions only). */
   retry_requested: boolean;
   /** What the process that gave it up knows the message by (subscriptions only). */
   message_id: string | null;

@@ -3,7 +3,10 @@
 
 import { type CheckedSettings, checkSettings, type SettingRules } from "../rules/violation.js";
 
-/** Serve settings. What a user may set on `hawser serve`. */
+/**
+ * Serve settings. What a user may set on `hawser serve`. The flag of a setting is its name with hyphens: `callTimeoutMs` is
+ * `--call-timeout-ms`. One is different: `gatewayListen` is `--listen`.
+ */
 export interface ServeSettings {
   /**
    * Where the gateway listens for Postgres; port 0 takes a free port. Without TLS only loopback addresses.
@@ -60,7 +63,7 @@ export interface ServeSettings {
    */
   readonly subscriberSessions: number;
   /**
-   * The statement timeout of subscribed functions. It is for a whole batch of messages, which is made as large as fits well.
+   * The statement timeout of subscribed functions. It applies to a whole batch. Hawser chooses the size of the batch.
    *
    * Default: 30000 ms. Range: 10 to 3600000.
    */
@@ -72,17 +75,17 @@ export interface ServeSettings {
    */
   readonly responderSessions: number;
   /**
-   * How much of received messages is kept in memory until functions have run. From half of it on, the leader writes what it
-   * cannot run into a table, as long as Postgres answers, takes them as fast as they come, and `saved_bytes` has room; what
-   * comes on top of it is discarded and
-   * counted. A process that does not lead keeps three quarters of it for its takeover.
+   * How many bytes of received messages are kept in memory until functions have run. When the buffer is half full, new
+   * messages go to a table (`saved_bytes`). If the table is full or slow too, messages are discarded and counted. A
+   * process that does not lead keeps messages for a takeover in three quarters of the buffer.
    *
    * Default: 67108864 bytes. Range: 1048576 to 8589934592.
    */
   readonly bufferBytes: number;
   /**
-   * How far back before what the last leader is known to have done a process repeats when it takes over: what that one had
-   * received later than this process did. 0: nothing is kept, and what was under way when a leader dies is lost.
+   * A new leader repeats the messages since the last known progress of the old leader, and the messages of this many
+   * milliseconds before it, to cover what the old leader did not finish. 0: nothing is repeated, and what the old
+   * leader did not finish is lost.
    *
    * Default: 10000 ms. Range: 0 to 600000.
    */
@@ -100,8 +103,8 @@ export interface ServeSettings {
    */
   readonly monitorDatabase: string | undefined;
   /**
-   * How much may wait in the table for messages that the leader has no room for in memory: subjects, payloads, headers, and 256
-   * bytes for each message. 0: none of them is written there. What is saved at a stop does not count against it.
+   * How many bytes of messages may wait in the table that is used when the buffer is half full: subjects, payloads,
+   * headers, and 256 bytes for each message. 0: the table is not used. Messages that are saved at a stop do not count.
    *
    * Default: 1073741824 bytes. Range: 0 to 1099511627776.
    */
@@ -539,8 +542,8 @@ export const bridgeConstants = {
    */
   maxCopies: 8,
   /**
-   * How many patterns are compared to find those that receive the same messages: some 10 ms. If there are more, a wider
-   * subject receives for all of them.
+   * How many patterns are compared to find those that receive the same messages: about 10 ms. If there are more, a
+   * wider subject receives for all of them.
    *
    * Value: 200000 patterns.
    */

@@ -66,7 +66,8 @@ export interface PeerSettings {
    */
   readonly ackTimeoutMs: number;
   /**
-   * How long a handler may run while messages wait before senders are told to store instead of waiting.
+   * If a handler runs longer than this while messages wait, senders store their messages in Postgres instead of
+   * waiting.
    *
    * Default: 10 ms. Range: 1 to 3600000.
    */
@@ -108,7 +109,7 @@ export interface PeerSettings {
    */
   readonly allowPlaintext: boolean;
   /**
-   * Senders that never met this listener store for it also while it is stopped.
+   * Senders store messages for this listener while it is stopped, even if they have never connected to it.
    *
    * Default: false.
    */
@@ -127,16 +128,16 @@ export interface PeerSettings {
    */
   readonly serveSourceTopic: boolean;
   /**
-   * Take over the channels of listeners that have been away for this long without a break, as this peer has seen it,
-   * where the peer serves all topics of what is stored in them. Choose it longer than your listeners' restarts take.
-   * Without it nothing is taken over.
+   * If a listener is away this long without a break, this peer takes over its stored messages, channel by channel. This
+   * peer must serve all topics of a channel's messages. Choose a time longer than a restart of your listeners. Without
+   * it nothing is taken over.
    *
    * No default. Range: 1000 to 2147483647.
    */
   readonly orphanAfterMs: number | undefined;
   /**
-   * Running peers delete dead letters of any origin that are older than this. If peers of one database have different
-   * values, the lowest counts.
+   * A running peer deletes all dead letters older than this, even those of other peers and of subscribed functions. If
+   * peers of one database have different values, the lowest counts.
    *
    * Default: 30 days. Range: 1 to 36500.
    */
@@ -348,7 +349,7 @@ export const storeConstants = {
    */
   leaseExpiryMs: 10000,
   /**
-   * The slow poll beside notifications, for the catalog and for stored messages.
+   * How often the catalog and the stored messages are read in case a notification was lost.
    *
    * Value: 5000 ms.
    */

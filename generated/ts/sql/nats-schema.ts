@@ -44,9 +44,9 @@ CREATE TABLE hawser.nats_handlers (
   CONSTRAINT nats_handlers_token_bytes CHECK (octet_length(token) = 32)
 );
 
-COMMENT ON TABLE hawser.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. It is called through a
-wrapper in the schema hawser_run, runs as the wrapper''s owner, and is bound as long as the wrapper exists. All columns
-are text, because columns with oids would prevent pg_upgrade.';
+COMMENT ON TABLE hawser.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
+function through a wrapper in the schema hawser_run. The function runs as the owner of the wrapper, and stays bound
+as long as the wrapper exists. Functions and types are named in text, so that pg_upgrade works.';
 COMMENT ON COLUMN hawser.nats_handlers.id IS 'Its number.';
 COMMENT ON COLUMN hawser.nats_handlers.kind IS 'Whether it is called for each message, or answers.';
 COMMENT ON COLUMN hawser.nats_handlers.subject IS 'The subject; may hold wildcards.';
@@ -95,14 +95,17 @@ COMMENT ON TABLE hawser.bridge_lead IS 'The process that leads: it runs the subs
 over, under the next epoch.';
 COMMENT ON COLUMN hawser.bridge_lead.id IS 'Always 1.';
 COMMENT ON COLUMN hawser.bridge_lead.epoch IS 'Grows with each process that leads.';
-COMMENT ON COLUMN hawser.bridge_lead.owner IS 'The process that leads, a random id; NULL: it has ended in good order, or there was none.';
-COMMENT ON COLUMN hawser.bridge_lead.beat IS 'Changes while it lives. Above 0: what is told of its progress is its own, and not that of the process before.';
-COMMENT ON COLUMN hawser.bridge_lead.progress_at IS 'What was received before this, by the clock of Postgres, is done, except by the subscriptions of \`behind\`. NULL: not known.';
-COMMENT ON COLUMN hawser.bridge_lead.complete_since IS 'The leader has received everything since this, by the clock of Postgres: of what came before \`progress_at\` says nothing.
-NULL: not known.';
-COMMENT ON COLUMN hawser.bridge_lead.behind IS 'The same for each subscription that stands still, so that it does not hold back what is known of the others: a JSON object,
-by the numbers of at most \`max_told_behind\` subscriptions, of milliseconds since 1970. NULL: there are none.';
-COMMENT ON COLUMN hawser.bridge_lead.complete_until IS 'The leader is about to end, and receives nothing since this, by the clock of Postgres. NULL: it receives.';
+COMMENT ON COLUMN hawser.bridge_lead.owner IS 'The process that leads, as a random id. NULL: the last leader has ended cleanly, or there was none.';
+COMMENT ON COLUMN hawser.bridge_lead.beat IS 'Changes with each heartbeat of the leader. 0 or less: this leader has not reported its progress yet, and the next
+columns are still those of the leader before it.';
+COMMENT ON COLUMN hawser.bridge_lead.progress_at IS 'The progress: every message that was received before this time, by the clock of Postgres, is done, except in the
+subscriptions that \`behind\` lists. NULL: not known.';
+COMMENT ON COLUMN hawser.bridge_lead.complete_since IS 'The leader has received all messages since this time, by the clock of Postgres. \`progress_at\` is about these
+messages only, and not about older ones. NULL: not known.';
+COMMENT ON COLUMN hawser.bridge_lead.behind IS 'The subscriptions that are slower than \`progress_at\`, so that they do not hold back the others. A JSON object: its
+keys are the numbers of at most \`max_told_behind\` subscriptions, its values are the progress of each in
+milliseconds since 1970. NULL: there are none.';
+COMMENT ON COLUMN hawser.bridge_lead.complete_until IS 'The leader is about to end, and has received nothing since this time, by the clock of Postgres. NULL: it receives.';
 
 INSERT INTO hawser.bridge_lead (id, epoch, owner, beat, progress_at, complete_since, behind, complete_until)
 VALUES (1, 0, NULL, 0, NULL, NULL, NULL, NULL);
@@ -122,12 +125,13 @@ CREATE TABLE hawser.saved_messages (
 COMMENT ON TABLE hawser.saved_messages IS 'Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
 leader has no room for in memory. Who leads runs them before anything that it has received later, in the order of their ids.';
 COMMENT ON COLUMN hawser.saved_messages.id IS 'Its number, in the order of arrival.';
-COMMENT ON COLUMN hawser.saved_messages.handler_id IS 'The subscription that it is to be run for. Those of one that has ended are forgotten.';
+COMMENT ON COLUMN hawser.saved_messages.handler_id IS 'The subscription that the message is for. When a subscription ends, its messages are deleted.';
 COMMENT ON COLUMN hawser.saved_messages.subject IS 'The subject that it was published to.';
 COMMENT ON COLUMN hawser.saved_messages.payload IS 'The payload.';
 COMMENT ON COLUMN hawser.saved_messages.headers IS 'The headers, a JSON object of lists of strings; NULL: it has none.';
 COMMENT ON COLUMN hawser.saved_messages.headers_problem IS 'Why there may be more headers than these; NULL: all could be read.';
-COMMENT ON COLUMN hawser.saved_messages.message_id IS 'Under which a function''s publishes into streams are told apart: the same again after a crash.';
+COMMENT ON COLUMN hawser.saved_messages.message_id IS 'The id from which the ids of a function''s publishes into streams are made, so that they are the same again after a
+crash.';
 COMMENT ON COLUMN hawser.saved_messages.saved_at IS 'When it was saved.';
 
 CREATE TABLE hawser.bridge_fence (
@@ -540,8 +544,8 @@ BEGIN
   bound := true;
 END
 $function$;
-COMMENT ON FUNCTION hawser.bind_handler(text, text, bigint, text[]) IS 'Has a function called for each message of a subject, or answer the requests to it, with the rights of the caller: makes
-its wrapper.';
+COMMENT ON FUNCTION hawser.bind_handler(text, text, bigint, text[]) IS 'Binds a function to a subject, so that it is called for each message or answers the requests. Makes its wrapper,
+which runs with the rights of the caller.';
 
 CREATE OR REPLACE FUNCTION hawser.unbind_handler(
   p_kind text,

@@ -68,7 +68,7 @@ COMMENT ON COLUMN hawser.topic_addr.addr IS 'The published address, host:port.';
 COMMENT ON COLUMN hawser.topic_addr.client_name IS 'The listener''s name.';
 COMMENT ON COLUMN hawser.topic_addr.epoch IS 'The listener''s epoch when it registered; 0 for a row that an operator wrote.';
 COMMENT ON COLUMN hawser.topic_addr.max_message_bytes IS 'The greatest payload that the listener takes, in bytes.';
-COMMENT ON COLUMN hawser.topic_addr.durable IS 'The row stays when the listener stops, so that senders that never met it store for it.';
+COMMENT ON COLUMN hawser.topic_addr.durable IS 'The row stays when the listener stops, so that even senders that never connected to it store for it.';
 COMMENT ON COLUMN hawser.topic_addr.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
 COMMENT ON COLUMN hawser.topic_addr.registered_at IS 'When the row was written.';
 
@@ -285,7 +285,7 @@ COMMENT ON COLUMN hawser.dead_letters.connection_key IS 'The channel''s key (pee
 COMMENT ON COLUMN hawser.dead_letters.epoch IS 'The sender''s epoch (peers only).';
 COMMENT ON COLUMN hawser.dead_letters.number IS 'The message''s number (peers only).';
 COMMENT ON COLUMN hawser.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
-COMMENT ON COLUMN hawser.dead_letters.retry_requested IS 'It is to be handled again by the process that leads (subscriptions only).';
+COMMENT ON COLUMN hawser.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
 COMMENT ON COLUMN hawser.dead_letters.message_id IS 'What the process that gave it up knows the message by (subscriptions only).';
 
 CREATE TABLE hawser.mesh_secret (

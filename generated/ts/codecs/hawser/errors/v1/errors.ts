@@ -8,7 +8,7 @@
  * status, and whether trying again may help. The numbers 1 to 11 are liner's.
  */
 
-/** The errors. Numbers travel in frames and never change their meaning. */
+/** The errors. The wire codes are fixed. */
 export enum ErrorCode {
   /** UNSPECIFIED - No error. */
   UNSPECIFIED = 0,
