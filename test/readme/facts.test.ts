@@ -99,7 +99,9 @@ describe("docs/getting-started.md", () => {
 describe("docs/peers.md", () => {
   it("gives the numbers of the spec", () => {
     const text = readPhrases("docs/peers.md");
-    expect(text).toContain(`a pool of up to ${peerSettingsDefaults.poolSize} connections (change it with \`poolSize\`)`);
+    expect(text).toContain(
+      `a pool of up to ${peerSettingsDefaults.poolSize} connections (change it with \`poolSize\`)`,
+    );
     const { maxHandshakeFrameBytes, handshakeTimeoutMs, maxPendingHandshakes } = protocolConstants;
     expect(text).toContain(
       `${maxHandshakeFrameBytes / 1024} KiB and ${handshakeTimeoutMs / 1000} seconds per handshake, ` +
