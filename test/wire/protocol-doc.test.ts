@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { errorTable } from "../../generated/ts/errors/errors.js";
-import { FrameSchema } from "../../generated/ts/es/hawser/peer/v1/frames_pb.js";
+import { CapabilitySchema, FrameSchema } from "../../generated/ts/es/hawser/peer/v1/frames_pb.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { conversationVectors, handshakeVectors } from "./vectors.js";
 
@@ -10,6 +10,13 @@ const text = readFileSync(new URL("../../docs/protocol.md", import.meta.url), "u
 describe("docs/protocol.md", () => {
   it("names every kind of frame", () => {
     for (const { message } of FrameSchema.oneofs[0]!.fields) expect(text).toMatch(new RegExp(`\\b${message!.name}\\b`));
+  });
+
+  it("names every capability", () => {
+    for (const { name, number } of CapabilitySchema.values) {
+      const words = name.replace("CAPABILITY_", "").split("_").join("[ _-]");
+      if (number > 0) expect(text).toMatch(new RegExp(`\\b${words}\\b`, "i"));
+    }
   });
 
   it("gives the numbers of the spec", () => {
