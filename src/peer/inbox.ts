@@ -35,8 +35,6 @@ export class Inbox {
   #closed = false;
   /** A Hello did not prove itself since the mesh secrets were read. */
   #secretsInDoubt = false;
-  /** Backlogs counted for Hellos that were let in and whose connection has not come yet. */
-  readonly #backlogs = new WeakMap<HelloFields, number>();
 
   readonly #options: InboxOptions;
 
@@ -81,10 +79,10 @@ export class Inbox {
       tls: context.tls,
       allowPlaintext: settings.allowPlaintext,
       authorize: (hello) => this.#authorize(hello),
-      onConnection: (connection, hello) => {
-        const link = this.#links.get(hello.connectionKey);
-        const backlog = this.#backlogs.get(hello) ?? 0;
-        if (link?.onConnection(connection, hello.epoch, backlog) !== true) {
+      onConnection: (connection, { backlog }) => {
+        const { connectionKey, epoch } = connection.hello;
+        const link = this.#links.get(connectionKey);
+        if (link?.onConnection(connection, epoch, backlog) !== true) {
           connection.destroy();
           return ignoring;
         }
@@ -218,7 +216,6 @@ export class Inbox {
     if (!lease.isWritable || this.#halted || !isCurrent) {
       return refuse("busy", `"${sender.name}" is not sure of its name`);
     }
-    this.#backlogs.set(hello, backlog);
     return { accept: true, welcome: link.channel.welcome(backlog) };
   }
 

@@ -58,8 +58,11 @@ export interface ListenOptions {
    * HawserError or `internal`. Nothing is owed to an accepted sender before `onConnection`: it may have gone by then.
    */
   readonly authorize: (hello: HelloFields, remote: { readonly address: string }) => Promise<Authorization>;
-  /** A connection is established: its handlers, please. Called as soon as `authorize` has accepted, before any frame. */
-  readonly onConnection: (connection: ListenerConnection, hello: HelloFields) => ListenerHandlers;
+  /**
+   * A connection is established: its handlers, please. Called as soon as `authorize` has accepted, before any frame, with
+   * the `welcome` that `authorize` gave.
+   */
+  readonly onConnection: (connection: ListenerConnection, welcome: WelcomeFields) => ListenerHandlers;
   /** A connection ended before it was established: exactly once for each. */
   readonly onHandshakeRefused: (refusal: HandshakeRefusal) => void;
   /** The greatest payload accepted, uncompressed, in bytes; said in Welcome. */
@@ -243,11 +246,10 @@ export class AcceptedSocket implements FrameReceiver {
     try {
       const verified = this.#handshake!.verify(hello, secrets());
       this.#events.onProved();
-      const fields = fieldsOf(hello);
-      const decision = await authorize(fields, { address: this.remoteAddress });
+      const decision = await authorize(fieldsOf(hello), { address: this.remoteAddress });
       if (this.#state !== "authorizing") return;
       if (!decision.accept) throw new TransportError(decision.code, decision.message);
-      this.#establish(this.#frames!, verified, fields, decision.welcome);
+      this.#establish(this.#frames!, verified, hello, decision.welcome);
     } catch (error) {
       // The cause is for this side's report; the other side gets code and message.
       const message = "the listener could not decide on the Hello";
@@ -255,14 +257,19 @@ export class AcceptedSocket implements FrameReceiver {
     }
   }
 
-  #establish(socket: FrameSocket, verified: VerifiedHello, hello: HelloFields, fields: WelcomeFields): void {
+  #establish(socket: FrameSocket, verified: VerifiedHello, hello: Hello, fields: WelcomeFields): void {
     const { remoteAddress } = this;
     const options = this.#options;
     const { maxMessageBytes } = options;
-    const capabilities = [...ownCapabilities];
-    const welcome = this.#handshake!.welcome(verified, { ...fields, maxMessageBytes, capabilities });
+    const welcome = this.#handshake!.welcome(verified, {
+      ...fields,
+      maxMessageBytes,
+      capabilities: [...ownCapabilities],
+    });
     socket.writer.write({ $case: "welcome", value: welcome });
-    const handlers = options.onConnection(new ListenerConnection(socket, hello, remoteAddress), hello);
+    const { capabilities } = hello;
+    const connection = new ListenerConnection(socket, { hello: fieldsOf(hello), capabilities, remoteAddress });
+    const handlers = options.onConnection(connection, fields);
     this.#cancelTimeout();
     // The maker of the handlers may have refused or destroyed the connection already.
     if (socket.isOver) return;

@@ -32,19 +32,25 @@ export interface ListenerHandlers {
  */
 export class ListenerConnection {
   readonly #socket: FrameSocket;
+  /** Who called, and on which channel: proved by the handshake. */
   readonly hello: HelloFields;
+  /** What the sender can do. */
+  readonly capabilities: readonly Capability[];
+  /** Where from: host:port. */
   readonly remoteAddress: string;
 
   constructor(
     socket: FrameSocket,
-    /** Who called, and on which channel: proved by the handshake. */
-    hello: HelloFields,
-    /** Where from: host:port. */
-    remoteAddress: string,
+    sender: {
+      readonly hello: HelloFields;
+      readonly capabilities: readonly Capability[];
+      readonly remoteAddress: string;
+    },
   ) {
     this.#socket = socket;
-    this.hello = hello;
-    this.remoteAddress = remoteAddress;
+    this.hello = sender.hello;
+    this.capabilities = sender.capabilities;
+    this.remoteAddress = sender.remoteAddress;
   }
 
   /**
@@ -109,7 +115,7 @@ export interface SenderHandlers {
  * lost, as is what was on its way. After {@link destroy} no handler is called any more.
  */
 export class SenderConnection {
-  /** What the listener can read. */
+  /** What the listener can do. */
   readonly capabilities: readonly Capability[];
   /** The greatest payload that the listener takes, uncompressed, in bytes. */
   readonly maxMessageBytes: number;

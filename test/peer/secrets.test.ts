@@ -101,7 +101,7 @@ describe("the mesh secret", () => {
     await step((secrets) => secrets.rotateSecret());
     const sender = await world.started("sd-1", { ackTimeoutMs: 100 });
     await sender.sendTo("deaf", "hello");
-    expect((await listener.accepted.next()).hello.senderName).toBe("sd-1");
+    expect((await listener.accepted.next()).connection.hello.senderName).toBe("sd-1");
     expect(listener.refusals.all).toMatchObject([{ code: "unauthenticated" }]);
     await sender.stop();
     await step((secrets) => secrets.retireSecret());

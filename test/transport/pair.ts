@@ -14,7 +14,7 @@ import {
   listen,
   type SenderHandlers,
 } from "../../src/transport/index.js";
-import type { Ack, Batch, Goodbye, HelloFields } from "../../src/wire/index.js";
+import type { Ack, Batch, Goodbye, HelloFields, WelcomeFields } from "../../src/wire/index.js";
 
 export const secret = new Uint8Array(32).fill(7);
 
@@ -79,7 +79,7 @@ function recordListener(events: Inbox<ConnectionEvent>): ListenerHandlers {
 /** A listener's end of a connection, with what it heard. */
 export interface Accepted {
   readonly connection: ListenerConnection;
-  readonly hello: HelloFields;
+  readonly welcomed: WelcomeFields;
   readonly events: Inbox<ConnectionEvent>;
 }
 
@@ -98,9 +98,9 @@ export class TestListener implements AsyncDisposable {
       listenerName: identity.listenerName,
       secrets: () => [secret],
       authorize: async (): Promise<Authorization> => ({ accept: true, welcome }),
-      onConnection: (connection, hello) => {
+      onConnection: (connection, welcomed) => {
         const events = new Inbox<ConnectionEvent>();
-        test.accepted.push({ connection, hello, events });
+        test.accepted.push({ connection, welcomed, events });
         return recordListener(events);
       },
       onHandshakeRefused: (refusal) => test.refusals.push(refusal),
