@@ -18,11 +18,15 @@ import {
 /** Encoded bytes that leave at once instead of at the end of the tick: a block, so that the kernel starts early. */
 const flushBytes = 256 * 1024;
 
-/** Encodes frames and writes them to a socket. Never throws for a socket that has gone: what is written then is lost. */
+/**
+ * Encodes frames and writes them to a socket. Never throws for a socket that has gone: what is written then is lost. So is
+ * what is written after Goodbye, which the other side would refuse; only Ping, Pong and Refuse leave then.
+ */
 export class SocketWriter {
   readonly #encoder = new FrameEncoder({ maxFrameBytes: protocolConstants.maxHandshakeFrameBytes });
   #flushScheduled = false;
   #ended = false;
+  #saidGoodbye = false;
   #blocked = false;
   #bytesInSocket = 0;
   readonly #inSocket: Output[] = [];
@@ -61,21 +65,23 @@ export class SocketWriter {
   /** Writes a frame. @throws WireError as `FrameEncoder.append` */
   write(frame: Frame): void {
     if (this.#ended) return;
+    if (this.#saidGoodbye && frame.$case !== "ping" && frame.$case !== "refuse") return;
     this.#encodeLatest();
     this.#encoder.append(frame);
+    this.#saidGoodbye ||= frame.$case === "goodbye";
     this.#appended();
   }
 
   /** Writes a Batch frame. @throws WireError as `FrameEncoder.appendBatch` */
   writeBatch(batch: Batch): void {
-    if (this.#ended) return;
+    if (this.#ended || this.#saidGoodbye) return;
     this.#encoder.appendBatch(batch);
     this.#appended();
   }
 
   /** Writes an Ack, unless a newer one replaces it before it leaves. @throws WireError as `FrameEncoder.append` */
   writeAck(ack: Ack): void {
-    if (this.#ended) return;
+    if (this.#ended || this.#saidGoodbye) return;
     // Now, when the caller who made a mistake can still hear of it.
     checkFrame({ $case: "ack", value: ack });
     this.#latestAck = ack;

@@ -121,6 +121,22 @@ describe("a connection between two peers", () => {
     expect(await pair.accepted.events.next()).toEqual(inGoodOrder);
   });
 
+  it("writes nothing after Goodbye, which the other side would refuse", async () => {
+    await using pair = await connectPair();
+    const { sender, accepted } = pair;
+    sender.connection.writeGoodbye();
+    sender.connection.writeBatch(batch);
+    sender.connection.writeGoLive(epoch);
+    sender.connection.writeGoodbye();
+    expect((await accepted.events.next()).kind).toBe("goodbye");
+    accepted.connection.writeGoodbye({ epoch, number: 3 });
+    accepted.connection.writeAck(ack);
+    accepted.connection.end();
+    expect(await sender.events.next()).toMatchObject({ kind: "goodbye" });
+    expect(await sender.events.next()).toEqual(inGoodOrder);
+    expect(await accepted.events.next()).toEqual(inGoodOrder);
+  });
+
   it("lets everything written leave before it ends", async () => {
     await using pair = await connectPair();
     for (let i = 0; i < 50; i++) pair.sender.connection.writeBatch(batch);
