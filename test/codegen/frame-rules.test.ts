@@ -3,6 +3,7 @@
  */
 import { beforeAll, describe, expect, it } from "vitest";
 import { type Batch, Frame, type Hello } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import { FrameSchema } from "../../generated/ts/es/hawser/peer/v1/frames_pb.js";
 import {
   checkHelloSenderName,
   limits,
@@ -48,7 +49,7 @@ describe("validateFrame", () => {
     expect(validateFrame(Frame.decode(Uint8Array.of(0xa2, 0x06, 0)))).toEqual({
       path: "kind",
       value: "nothing",
-      rule: "must be one of challenge, hello, welcome, refuse, batch, ack, goLive, ping, pong, goodbye",
+      rule: `must be one of ${FrameSchema.oneofs[0]!.fields.map(({ localName }) => localName).join(", ")}`,
       remedy: "Set one of them.",
     });
   });

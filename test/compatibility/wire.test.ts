@@ -2,7 +2,7 @@
  * Peers of different program versions on one wire, as docs/compatibility.md says.
  */
 import { describe, expect, it } from "vitest";
-import { Capability, ownCapabilities } from "../../src/wire/index.js";
+import { Capability, type FrameKind, ownCapabilities } from "../../src/wire/index.js";
 import { ForeignPeer } from "../conformance/peer/foreign-peer.js";
 import { type FrameStream, NodeWire, type NodeWireOptions } from "../conformance/peer/node-wire.js";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
@@ -97,6 +97,34 @@ async function refusalOn(stream: FrameStream): Promise<string | undefined> {
 describe("capabilities", () => {
   const bare: NodeWireOptions = { capabilities: [] };
   const later: NodeWireOptions = { capabilities: ["CAPABILITY_GZIP", "CAPABILITY_ZSTD"] };
+
+  /** What a side must have named before it is sent a kind of frame. */
+  const neededFor: { readonly [K in FrameKind]: Capability | "nothing" } = {
+    challenge: "nothing",
+    hello: "nothing",
+    welcome: "nothing",
+    refuse: "nothing",
+    batch: "nothing",
+    ack: "nothing",
+    goLive: "nothing",
+    ping: "nothing",
+    pong: "nothing",
+    goodbye: "nothing",
+  };
+
+  it("may be none at all: frames that need one do not come", async () => {
+    await using world = await peerWorld();
+    await using wire = new NodeWire(bare);
+    const orders = await world.started("orders-1");
+    await using guest = await foreign(world, wire);
+    await sendLive(() => orders.sendTo("guest", "one"));
+    const { sender, topicKey } = await guest.channelTo("orders");
+    expect(await sender.send(topicKey, "two")).toBe("delivered");
+    await orders.stop();
+    const base = Object.entries(neededFor).flatMap(([kind, needed]) => (needed === "nothing" ? [kind] : []));
+    expect(base).toEqual(expect.arrayContaining([...wire.kinds]));
+    expect([...wire.kinds]).toEqual(expect.arrayContaining(["challenge", "hello", "welcome", "batch", "ack"]));
+  });
 
   it.each([
     ["none at all", bare],

@@ -64,16 +64,23 @@ export class FrameStream implements WireConnection {
   #bytes = Buffer.alloc(0);
   #awaitsPreamble: boolean;
   readonly #encodeBody: EncodeBody;
+  readonly #kinds: Set<string> | undefined;
 
   readonly socket: Socket;
 
   constructor(
     socket: Socket,
-    options: { readonly awaitsPreamble: boolean; readonly encodeBody?: EncodeBody | undefined },
+    options: {
+      readonly awaitsPreamble: boolean;
+      readonly encodeBody?: EncodeBody | undefined;
+      /** Gets the kinds of the frames that come. */
+      readonly kinds?: Set<string>;
+    },
   ) {
     this.socket = socket;
     this.#awaitsPreamble = options.awaitsPreamble;
     this.#encodeBody = options.encodeBody ?? encodeBody;
+    this.#kinds = options.kinds;
     socket.setNoDelay();
     socket.on("data", (chunk) => this.#read(chunk));
     socket.on("error", () => undefined);
@@ -123,6 +130,7 @@ export class FrameStream implements WireConnection {
       if (this.#bytes.length < end) return;
       const frame = fromBinary(FrameSchema, this.#bytes.subarray(4, end));
       this.#bytes = this.#bytes.subarray(end);
+      if (frame.kind.case !== undefined) this.#kinds?.add(frame.kind.case);
       this.#frames.push(toJson(FrameSchema, frame) as FrameJson);
     }
   }
@@ -137,6 +145,8 @@ export class NodeWire implements Wire {
   readonly #encodeBody: EncodeBody | undefined;
   /** The codes with which diallers refused this listener. */
   readonly refusals: string[] = [];
+  /** The kinds of all frames that came. */
+  readonly kinds = new Set<string>();
 
   constructor(options: NodeWireOptions = {}) {
     this.#versions = options.versions ?? { min: 1, max: 1 };
@@ -147,7 +157,7 @@ export class NodeWire implements Wire {
   async dial({ address, secret, hello }: Parameters<Wire["dial"]>[0]): Promise<Dialled> {
     const [host, port] = address.split(":") as [string, string];
     const socket = this.#keep(connect(Number(port), host));
-    const stream = new FrameStream(socket, { awaitsPreamble: false, encodeBody: this.#encodeBody });
+    const stream = new FrameStream(socket, { awaitsPreamble: false, encodeBody: this.#encodeBody, kinds: this.kinds });
     socket.write(preamble);
     const challenge = (await stream.receive())?.["challenge"];
     if (challenge === undefined) return { refused: undefined };
@@ -186,7 +196,7 @@ export class NodeWire implements Wire {
     socket: Socket,
     { listenerName, secrets, decide, onConnection }: Parameters<Wire["listen"]>[0],
   ): Promise<void> {
-    const stream = new FrameStream(socket, { awaitsPreamble: true, encodeBody: this.#encodeBody });
+    const stream = new FrameStream(socket, { awaitsPreamble: true, encodeBody: this.#encodeBody, kinds: this.kinds });
     const nonce = randomBytes(32).toString("base64");
     const capabilities = this.#capabilities;
     const versions = this.#versions;
