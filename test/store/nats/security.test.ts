@@ -242,7 +242,7 @@ describe("dblink that is installed already", () => {
     const error = await install({ databaseUrl: database.url }).catch((thrown: unknown) => thrown);
     return HawserError.is(error) ? error : undefined;
   };
-  const remedyOf = (message: string) => /Close it: (.*?)\. Whoever/.exec(message)![1]!;
+  const remedyOf = (message: string) => /Close it: (.*?)\. Roles that/.exec(message)![1]!;
 
   it("where everybody may use it is refused before anything is done, and the remedy that is named works", async () => {
     await onServer(database.url, "CREATE EXTENSION dblink");
