@@ -264,9 +264,11 @@ export class ListenerDial {
     const { store, lease, secrets } = this.#context;
     try {
       if (error.code === "unauthenticated") await secrets.refresh();
-      if (error.code !== "fenced" || lease.state !== "held") return;
-      // Greater, not other: a server that a failover has left behind may still answer with an older one.
-      if (((await store.peerEpoch(lease.name)) ?? 0) > lease.epoch) {
+      if (error.code !== "fenced") return;
+      const epoch = (await store.peerEpoch(lease.name)) ?? 0;
+      // The name may have been lost or taken again while the catalog answered. Greater, not other: a server that a
+      // failover has left behind may still answer with an older one.
+      if (lease.state === "held" && epoch > lease.epoch) {
         this.#context.nameLost(`"${this.#dialled.listenerName}" refused an old epoch`);
       }
     } catch (cause) {
