@@ -2,7 +2,7 @@ import type { DescField, DescMessage } from "@bufbuild/protobuf";
 import { isUnsigned, kindOfSqlType, rangeOfSqlType, readSqlType, type SqlType } from "./column-type.js";
 import { commentOf } from "./comments.js";
 import { refuseOption } from "./foreign-option.js";
-import { sqlIdentifier } from "./names.js";
+import { functionIdentifier, sqlIdentifier } from "./names.js";
 import type { SpecOptions } from "./options.js";
 import { type Rules, readRules } from "./rules.js";
 import { SpecError } from "./spec-error.js";
@@ -45,6 +45,7 @@ export function readTableColumns(message: DescMessage, options: SpecOptions): Co
 /** The parameters or result columns of a function: values that pass by, so without defaults and rules. */
 export function readValueColumns(message: DescMessage, options: SpecOptions): Column[] {
   return message.fields.map((field) => {
+    functionIdentifier(field, "column name", field.name);
     const column = readColumn(field, options);
     if (column.default !== undefined || column.generated !== undefined || column.type === "bigserial") {
       throw new SpecError(field, "a parameter or result of a function has no default, generated value or sequence");

@@ -1,7 +1,7 @@
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import { type Column, readValueColumns } from "./columns.js";
 import { commentOf } from "./comments.js";
-import { camelCase, sqlIdentifier } from "./names.js";
+import { camelCase, functionIdentifier } from "./names.js";
 import type { SpecOptions, SqlFunctionOption } from "./options.js";
 import { knownRole } from "./roles.js";
 import { SpecError } from "./spec-error.js";
@@ -56,7 +56,7 @@ function readFunction(method: DescMethod, option: SqlFunctionOption, options: Sp
   }
   return {
     method,
-    name: sqlIdentifier(method, "function name", option.name),
+    name: functionIdentifier(method, "function name", option.name),
     comment: commentOf(method),
     bodyFile,
     securityDefiner: option.securityDefiner,

@@ -2,7 +2,7 @@ import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import { commentOf } from "./comments.js";
 import { readBodyFile } from "./functions.js";
 import { type GatewayValue, readGatewayValues } from "./gateway-values.js";
-import { sqlIdentifier } from "./names.js";
+import { functionIdentifier } from "./names.js";
 import type { GatewayFunctionOption, SpecOptions } from "./options.js";
 import { SpecError } from "./spec-error.js";
 
@@ -140,6 +140,6 @@ function variantsOf(method: DescMethod, names: readonly string[], typed: boolean
   const types = typed ? (Object.keys(payloadTypes) as PayloadType[]) : [undefined];
   return types.map((payloadType) => ({
     payloadType,
-    names: names.map((name) => sqlIdentifier(method, "function name", name.replace("{T}", payloadType ?? ""))),
+    names: names.map((name) => functionIdentifier(method, "function name", name.replace("{T}", payloadType ?? ""))),
   }));
 }

@@ -2,7 +2,7 @@ import type { DescField, DescMessage } from "@bufbuild/protobuf";
 import { readSqlType } from "./column-type.js";
 import { commentOf } from "./comments.js";
 import { refuseOption } from "./foreign-option.js";
-import { camelCase, sqlIdentifier } from "./names.js";
+import { camelCase, functionIdentifier } from "./names.js";
 import type { GatewayValueOption, SpecOptions } from "./options.js";
 import { type Rules, readRules } from "./rules.js";
 import { SpecError } from "./spec-error.js";
@@ -126,7 +126,7 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
   const ruleKind: ValueKind = isJson ? "message" : kind;
   return {
     field,
-    name: sqlIdentifier(field, "name", field.name),
+    name: functionIdentifier(field, "name", field.name),
     property: camelCase(field.name),
     comment: commentOf(field),
     kind,

@@ -4,8 +4,8 @@ import { SpecError } from "./spec-error.js";
 /** Postgres cuts longer identifiers off, silently. */
 const maxIdentifierBytes = 63;
 
-/** Words that Postgres 14 to 18 do not take as a column or function name without quotes. */
-const reservedWords = new Set(
+/** Words that Postgres 14 to 18 do not take as a column without quotes: R and T of pg_get_keywords(). */
+export const reservedWords: ReadonlySet<string> = new Set(
   (
     "all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate collation " +
     "column concurrently constraint create cross current_catalog current_date current_role current_schema " +
@@ -14,6 +14,17 @@ const reservedWords = new Set(
     "leading left like limit localtime localtimestamp natural not notnull null offset on only or order outer overlaps " +
     "placing primary references returning right select session_user similar some symmetric system_user table " +
     "tablesample then to trailing true union unique user using variadic verbose when where window with"
+  ).split(" "),
+);
+
+/** Words that they take as a column, and not as a function, its parameter or its result: C of pg_get_keywords(). */
+export const columnWords: ReadonlySet<string> = new Set(
+  (
+    "between bigint bit boolean char character coalesce dec decimal exists extract float greatest grouping inout int " +
+    "integer interval json json_array json_arrayagg json_exists json_object json_objectagg json_query json_scalar " +
+    "json_serialize json_table json_value least merge_action national nchar none normalize nullif numeric out overlay " +
+    "position precision real row setof smallint substring time timestamp treat trim values varchar xmlattributes " +
+    "xmlconcat xmlelement xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize xmltable"
   ).split(" "),
 );
 
@@ -71,4 +82,16 @@ export function sqlIdentifier(where: AnyDesc, what: string, name: string): strin
     throw new SpecError(where, `${what} "${name}" is a reserved word of SQL; choose another name`);
   }
   return name;
+}
+
+/**
+ * The same for the name of a function, of a parameter or of a result.
+ *
+ * @throws SpecError also if CREATE FUNCTION, or a call of it, does not take the word.
+ */
+export function functionIdentifier(where: AnyDesc, what: string, name: string): string {
+  if (columnWords.has(name)) {
+    throw new SpecError(where, `${what} "${name}" is a word of SQL's grammar; choose another name`);
+  }
+  return sqlIdentifier(where, what, name);
 }

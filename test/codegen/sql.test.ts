@@ -3,6 +3,7 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { columnWords, reservedWords } from "../../codegen/model/names.js";
 import { peerFunctionsSql, peerGrantsSql, peerSchemaSql } from "../../generated/ts/sql/peer-schema.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { type Shop, shop } from "./support/shop.js";
@@ -293,3 +294,13 @@ async function insertOrder(client: pg.Client, change: Record<string, unknown>): 
   const sql = `INSERT INTO hawser.orders (${Object.keys(order).join(", ")}) VALUES (${places.join(", ")})`;
   await client.query(sql, Object.values(order));
 }
+
+it("refuses every word that this Postgres does not take as a name without quotes", async () => {
+  const { client } = await freshDatabase();
+  const { rows } = await client.query<{ word: string; catcode: string }>("SELECT word, catcode FROM pg_get_keywords()");
+  const missing = (catcodes: string, known: ReadonlySet<string>) =>
+    rows.filter(({ word, catcode }) => catcodes.includes(catcode) && !known.has(word)).map(({ word }) => word);
+  expect(missing("RT", reservedWords)).toEqual([]);
+  expect(missing("C", columnWords)).toEqual([]);
+  expect(rows.length).toBeGreaterThan(400);
+});

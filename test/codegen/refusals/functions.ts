@@ -32,6 +32,16 @@ export const functionCases: readonly RefusalCase[] = [
     proto: fn('int32 p_id = 1 [(hawser.spec.v1.column) = {default: "1"}];', "int32 id = 1;"),
     says: "message FooRequest.p_id: a parameter or result of a function has no default, generated value or sequence",
   },
+  {
+    name: "a parameter of the schema's function whose name no function takes",
+    proto: fn("int32 time = 1;", "int32 id = 1;"),
+    says: 'message FooRequest.time: column name "time" is a word of SQL\'s grammar; choose another name',
+  },
+  {
+    name: "a result of the schema's function whose name no function takes",
+    proto: fn("int32 p_id = 1;", "int32 row = 1;"),
+    says: 'message FooResponse.row: column name "row" is a word of SQL\'s grammar; choose another name',
+  },
   ...["search_path = public", "work_mem='4MB'", "a = b; DROP TABLE c"].map((setting) => ({
     name: `the setting ${setting} of a function`,
     proto: fn("int32 p_id = 1;", "int32 id = 1;", `body_file: "a.sql" settings: "${setting}"`),

@@ -65,6 +65,11 @@ const functions: readonly RefusalCase[] = [
     says: 'rpc FooService.Foo: function name "Foo" is not a lower_snake_case name',
   },
   {
+    name: "a gateway function with a name that no function takes",
+    proto: gatewayFn("", "", 'name: "trim"'),
+    says: 'rpc FooService.Foo: function name "trim" is a word of SQL\'s grammar; choose another name',
+  },
+  {
     name: "an alias that is another function's name",
     proto: gatewayFn("", "", 'name: "foo" alias: "foo"'),
     says: 'rpc FooService.Foo: function "foo" is taken by rpc FooService.Foo in FILE; choose another',
@@ -136,6 +141,11 @@ const parameters: readonly RefusalCase[] = [
     proto: gatewayFn("string select = 1;", ""),
     says: 'message FooRequest.select: name "select" is a reserved word of SQL; choose another name',
   },
+  {
+    name: "a parameter whose name no function takes",
+    proto: gatewayFn("string interval = 1;", ""),
+    says: 'message FooRequest.interval: name "interval" is a word of SQL\'s grammar; choose another name',
+  },
 ];
 
 const results: readonly RefusalCase[] = [
@@ -151,6 +161,11 @@ const results: readonly RefusalCase[] = [
     ...one,
     says: "message FooResponse.a: only a parameter has a payload type, a timeout, no default, or is a list",
   })),
+  {
+    name: "a result whose name no function takes",
+    proto: gatewayFn("", "int64 position = 1;"),
+    says: 'message FooResponse.position: name "position" is a word of SQL\'s grammar; choose another name',
+  },
   {
     name: "rules on a result",
     proto: gatewayFn("", "string a = 1 [(hawser.spec.v1.rules) = {max_bytes: 3}];"),
