@@ -1,10 +1,18 @@
 /**
- * Whether the migrations lead to the schema that the spec says.
+ * Whether the migrations lead to the schema that the spec says, and Postgres takes the functions that it says.
  */
 import { randomBytes } from "node:crypto";
 import type pg from "pg";
+import { natsFunctionsSql } from "../../generated/ts/nats-functions/sql.js";
 import { DatabaseAddress, openSession } from "../../src/postgres/index.js";
-import { generatedSchemaSql, type Migration, migrate, migrations, storeFailure } from "../../src/store/index.js";
+import {
+  generatedSchemaSql,
+  type Migration,
+  migrate,
+  migrations,
+  scriptFailure,
+  storeFailure,
+} from "../../src/store/index.js";
 
 /**
  * Makes two databases on the server: one is migrated step by step, in the other the generated schema is made; drops them
@@ -42,6 +50,24 @@ function differences(migrated: ReadonlyMap<string, string>, generated: ReadonlyM
     if (is === undefined) return [`${object}: in the generated schema, but made by no migration`];
     return [`${object}: migrations make\n${is}\nthe generated schema has\n${should}`];
   });
+}
+
+/**
+ * Makes the SQL functions that reach NATS beside the generated schema, in a database of their own.
+ *
+ * @throws StoreError with the statement that Postgres refuses
+ */
+export async function makeNatsFunctions(databaseUrl: string, functions: string = natsFunctionsSql): Promise<void> {
+  const script = `${generatedSchemaSql}\n${functions.replaceAll(/@(?:extschema|dblink)@/g, "public")}`;
+  await withClient(databaseUrl, (server) =>
+    withDatabase(server, databaseUrl, (url) =>
+      withClient(url, async (client) => {
+        await client.query(script).catch((cause: unknown) => {
+          throw scriptFailure("make the SQL functions", script, cause);
+        });
+      }),
+    ),
+  );
 }
 
 async function withDatabase<T>(server: pg.Client, databaseUrl: string, work: (url: string) => Promise<T>): Promise<T> {

@@ -12,6 +12,7 @@ import {
   migrationSql,
   missingSteps,
   runSchema,
+  scriptFailure,
   storeFailure,
   takeTurn,
   tryTransaction,
@@ -167,11 +168,12 @@ async function make(
       if (nats !== undefined) await refuseConflicts(client, nats.schema, nats.sharedDblink);
       sql = sql(await inspect(client, nats?.schema), false);
     }
-    const error = sql === undefined ? undefined : await tryTransaction(client, sql);
+    if (sql === undefined) continue;
+    const error = await tryTransaction(client, sql);
     if (error === undefined) continue;
     // Without its grants the schema works, for its owner.
     if (error.code === insufficientPrivilege || !object.ofNats) refusals.set(object.name, error.message);
-    else throw error.code === dependentObjects ? inUse(error) : storeFailure(`make ${object.what}`, error);
+    else throw error.code === dependentObjects ? inUse(error) : scriptFailure(`make ${object.what}`, sql, error);
   }
   return inspect(client, nats?.schema, refusals);
 }

@@ -54,7 +54,7 @@ export {
 export { inspectSchema, newSchemaSql, schemaInspectionSql, trustedRoles } from "./schema.js";
 export type { DatabaseLocation } from "./shared-database.js";
 export { openStore, type Store, type StoreEvents, type StoreOptions } from "./store.js";
-export { isRefusedForGood, storeFailure } from "./store-failure.js";
+export { isRefusedForGood, scriptFailure, storeFailure } from "./store-failure.js";
 export type {
   DrainedPage,
   DrainLimits,

@@ -11,7 +11,7 @@ import { makeGrants } from "./grants.js";
 import { checksumOf, type Migration, migrations } from "./migrations.js";
 import { explainRefusal, type HawserRole } from "./missing-rights.js";
 import { inspectSchema, newSchemaSql } from "./schema.js";
-import { storeFailure } from "./store-failure.js";
+import { scriptFailure, storeFailure } from "./store-failure.js";
 import { takeTurn } from "./turn.js";
 
 /** What to migrate. */
@@ -181,7 +181,7 @@ async function apply(client: pg.Client, step: Migration, makesSchema: boolean): 
     } catch (cause) {
       await client.query("ROLLBACK").catch(() => undefined);
       if (isServerError(cause) && cause.code === deadlock && tries < deadlockTries) continue;
-      throw storeFailure(`apply migration ${step.id} (${step.name})`, cause);
+      throw scriptFailure(`apply migration ${step.id} (${step.name})`, step.sql, cause);
     }
   }
 }

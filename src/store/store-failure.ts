@@ -20,6 +20,16 @@ export function storeFailure(action: string, cause: unknown, outcome?: WriteOutc
   return new StoreError("store_failed", `could not ${action}: ${reasonOf(cause)}`, options);
 }
 
+/** The same for many statements: names the one that the server refused, if the server says where in the script it is. */
+export function scriptFailure(action: string, script: string, cause: unknown): HawserError {
+  const position = isServerError(cause) ? Number(cause.position ?? 0) : 0;
+  const statement = script
+    .slice(0, position)
+    .match(/^(?:CREATE|ALTER|COMMENT ON|GRANT|REVOKE) [^(;\n]+/gm)
+    ?.at(-1);
+  return storeFailure(statement === undefined ? action : `${action}, at ${statement.trim()}`, cause);
+}
+
 /** What the network says where no Postgres is. */
 const absent = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH", "ENOENT"]);
 

@@ -1,7 +1,7 @@
 import pg from "pg";
 import { afterAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { peerGrantsSql } from "../../generated/ts/sql/peer-schema.js";
-import { compareMigratedSchema } from "../../scripts/verify/compare-schema.js";
+import { compareMigratedSchema, makeNatsFunctions } from "../../scripts/verify/compare-schema.js";
 import {
   checksumOf,
   generatedSchemaSql,
@@ -85,6 +85,13 @@ describe("migrate", () => {
     expect((await migrate({ databaseUrl: url }, [initial, second])).applied).toEqual([2]);
   });
 
+  it("names the statement of a step that the server refuses", async () => {
+    const sql = `${second.sql};\nCREATE FUNCTION hawser.depth(\n  interval text\n) RETURNS void LANGUAGE sql AS '';\nSELECT 1`;
+    await expect(migrate({ databaseUrl: url }, [initial, { ...second, sql }])).rejects.toThrow(
+      /^could not apply migration 2 \(add a table\), at CREATE FUNCTION hawser\.depth: syntax error/,
+    );
+  });
+
   it("begins a step again that a running peer has brought into a deadlock", async () => {
     await migrate({ databaseUrl: url });
     const altering: Migration = {
@@ -153,6 +160,15 @@ describe("migrate", () => {
       "relation dead_letters_created_at",
       "trigger topic_addr_notify on topic_addr",
     ]);
+  });
+
+  it("takes the functions of NATS, and else names the one that it does not take", async () => {
+    await makeNatsFunctions(url);
+    const wrong =
+      "CREATE FUNCTION @extschema@.nats_look() RETURNS TABLE (\n  at text,\n  position bigint\n) LANGUAGE sql AS ''";
+    await expect(makeNatsFunctions(url, wrong)).rejects.toThrow(
+      'could not make the SQL functions, at CREATE FUNCTION public.nats_look: syntax error at or near "position"',
+    );
   });
 
   it("grants again what was granted already", async () => {
