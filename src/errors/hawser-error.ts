@@ -79,3 +79,11 @@ export class HawserError extends Error {
     return asked === "HawserError" || value[brand] === asked;
   }
 }
+
+/**
+ * The exit status of a command that ends with `error`: that of its code, or that of `internal` for anything which is
+ * not ours, since then we failed to say what went wrong.
+ */
+export function exitStatusOf(error: unknown): number {
+  return HawserError.is(error) ? error.entry.exitStatus : errorTable.internal.exitStatus;
+}

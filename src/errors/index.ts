@@ -3,8 +3,13 @@
  * Imports nothing but `generated/`, so that every layer can use it.
  */
 export { type ErrorEntry, errorByWireCode as errorOfWireCode, errorTable } from "../../generated/ts/errors/errors.js";
-export { exitStatusOf } from "./exit-status.js";
-export { type ErrorCode, type ErrorOutcome, HawserError, type HawserErrorOptions } from "./hawser-error.js";
+export {
+  type ErrorCode,
+  type ErrorOutcome,
+  exitStatusOf,
+  HawserError,
+  type HawserErrorOptions,
+} from "./hawser-error.js";
 export {
   BridgeError,
   CliError,
