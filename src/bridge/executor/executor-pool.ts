@@ -17,14 +17,10 @@ export interface ExecutorPoolOptions {
 
 const noSession = "subscribed functions cannot be called: no session with Postgres";
 
-interface Idle {
-  readonly session: ExecutorSession;
-  readonly timer: NodeJS.Timeout;
-}
-
 export class ExecutorPool {
   readonly #options: ExecutorPoolOptions;
-  readonly #idle = new Map<ExecutorSession, Idle>();
+  /** Those that are kept, the oldest first, with the timer of the end of each. */
+  readonly #idle = new Map<ExecutorSession, NodeJS.Timeout>();
   readonly #used = new Set<ExecutorSession>();
   #opening = 0;
   readonly #problems: ProblemLog;
@@ -41,7 +37,7 @@ export class ExecutorPool {
    * @throws whatever node-postgres throws; BridgeError `executor_login`
    */
   async take(runAs: string): Promise<ExecutorSession> {
-    for (const { session } of [...this.#idle.values()].reverse()) {
+    for (const session of [...this.#idle.keys()].reverse()) {
       if (session.runAs !== runAs) continue;
       this.#forget(session);
       if (session.isLost) {
@@ -88,7 +84,7 @@ export class ExecutorPool {
       return;
     }
     const timer = setTimeout(() => this.#end(session), bridgeConstants.executorIdleMs).unref();
-    this.#idle.set(session, { session, timer });
+    this.#idle.set(session, timer);
   }
 
   /** Ends all that are not in use; those in use end when they are given back. */
@@ -120,7 +116,7 @@ export class ExecutorPool {
   }
 
   #forget(session: ExecutorSession): void {
-    clearTimeout(this.#idle.get(session)?.timer);
+    clearTimeout(this.#idle.get(session));
     this.#idle.delete(session);
   }
 }

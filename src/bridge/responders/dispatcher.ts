@@ -1,18 +1,20 @@
 /**
  * Runs requests: each waits for its turn, runs, and is answered over the connection that it came by.
  */
-import type { Logger, RareLog } from "../../runtime/index.js";
+import { DeadlineTimer, type Logger, type RareLog } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
+import { overheadBytes } from "../message.js";
 import { FairQueue, type FairQueueLimits, type QueueLoad, type Waiting } from "./fair-queue.js";
 import type { Endpoint } from "./micro-service.js";
 import type { Replies } from "./replies.js";
-import type { RequestRunner, ResponderRequest } from "./requests.js";
 import {
   busyReply,
   defectReply,
   type ErrorReply,
   failureReply,
   interruptedReply,
+  type RequestRunner,
+  type ResponderRequest,
   removedReply,
   stoppingReply,
   tooLargeReply,
@@ -50,11 +52,7 @@ export interface ReceivedRequest {
   readonly headersProblem?: string | undefined;
 }
 
-/** The objects around a request that waits. */
-const overheadBytes = 256;
-
-/** How long a timer may be. */
-const maxTimerMs = 60_000;
+/** The requests of all responders: which wait, which run, and how each is answered. */
 export class RequestDispatcher {
   readonly #runner: RequestRunner;
   readonly #queue: FairQueue<Endpoint, PendingRequest>;
@@ -66,7 +64,8 @@ export class RequestDispatcher {
   readonly #controllers = new Set<AbortController>();
   readonly #answers = new Set<Promise<void>>();
   readonly #endpoints = new Set<Endpoint>();
-  #timer: NodeJS.Timeout | undefined;
+  /** Of the first request that has waited too long. */
+  readonly #timer = new DeadlineTimer(() => this.#pump());
   #onIdle: (() => void) | undefined;
   #isStopped = false;
 
@@ -157,12 +156,9 @@ export class RequestDispatcher {
     for (let turn = this.#queue.next(); turn !== undefined; turn = this.#queue.next()) {
       void this.#run(turn.item, turn.end);
     }
-    clearTimeout(this.#timer);
     const { nextDeadline } = this.#queue;
-    this.#timer =
-      nextDeadline === undefined
-        ? undefined
-        : setTimeout(() => this.#pump(), Math.min(Math.max(nextDeadline - performance.now(), 0) + 1, maxTimerMs));
+    if (nextDeadline === undefined) this.#timer.stop();
+    else this.#timer.arm(nextDeadline);
     if (this.#queue.isIdle) this.#onIdle?.();
   }
 

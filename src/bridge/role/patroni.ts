@@ -5,7 +5,7 @@
  * for a short time, from that host alone, and nothing of it is told on but the name.
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import type { Logger } from "../../runtime/index.js";
+import { type Logger, ProblemLog } from "../../runtime/index.js";
 
 const { patroniMaxBytes, maxPatroniRedirects } = bridgeConstants;
 
@@ -105,16 +105,14 @@ function problemOf(error: unknown): string {
   return `the request failed: ${cause?.code ?? cause?.message ?? "it could not be made"}`;
 }
 
-/** Asks Patroni for the name of this Postgres. What goes wrong is logged when it begins and when it becomes something else, not each time. */
+/** Asks Patroni for the name of this Postgres. The same problem is logged once, not at each question. */
 export class PatroniName {
-  readonly #logger: Logger;
+  readonly #problems: ProblemLog;
   readonly #timeoutMs: number;
-  /** What was logged last, if it has not been well since. */
-  #logged: string | undefined;
 
   /** @param timeoutMs for the whole answer; default `patroniTimeoutMs` of the spec */
   constructor(logger: Logger, timeoutMs: number = bridgeConstants.patroniTimeoutMs) {
-    this.#logger = logger;
+    this.#problems = new ProblemLog(logger);
     this.#timeoutMs = timeoutMs;
   }
 
@@ -123,18 +121,16 @@ export class PatroniName {
     const answer = await requestPatroniName(url, this.#timeoutMs, signal);
     if (signal.aborted) return null;
     if ("name" in answer) {
-      this.#logged = undefined;
+      this.#problems.clear();
       return answer.name;
     }
     const patroni = originOf(url);
     const { problem } = answer;
-    const line = `${patroni} ${problem}`;
-    const level = line === this.#logged ? "debug" : "warn";
-    this.#logged = line;
-    this.#logger[level](
-      { patroni, problem },
+    this.#problems.tell(
+      `${patroni} ${problem}`,
       "Patroni does not tell the name of this Postgres, and role-change notices are without it: see to Patroni, or to " +
         "the option patroni_url",
+      { patroni, problem },
     );
     return null;
   }

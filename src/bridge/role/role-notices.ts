@@ -13,7 +13,7 @@ import type { NatsConnection } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../../generated/ts/nats-options/index.js";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { NatsConnector, Refusal } from "../../nats/index.js";
-import type { Logger } from "../../runtime/index.js";
+import { type Logger, whenAborted } from "../../runtime/index.js";
 import { PatroniName } from "./patroni.js";
 import type { PostgresRole, ServerAddress } from "./role-watch.js";
 
@@ -39,7 +39,7 @@ export class RoleNotices implements AsyncDisposable {
   readonly #patroni: PatroniName;
   readonly #duty = new NoticeDuty();
   readonly #end = new AbortController();
-  readonly #ended: Promise<false>;
+  readonly #ended: Promise<boolean>;
   readonly #listeners: readonly (() => void)[];
   #address: ServerAddress | undefined;
   #patroniUrl: string | undefined;
@@ -57,9 +57,7 @@ export class RoleNotices implements AsyncDisposable {
     this.#connector = connector;
     this.#logger = logger;
     this.#patroni = new PatroniName(logger, patroniTimeoutMs);
-    this.#ended = new Promise((resolve) => {
-      this.#end.signal.addEventListener("abort", () => resolve(false), { once: true });
-    });
+    this.#ended = whenAborted(this.#end.signal).then(() => false);
     this.#listeners = [
       connector.on("connected", () => this.#wake()),
       connector.on("refused", (refusal) => this.#onRefused(refusal)),
