@@ -13,8 +13,7 @@ import type { HawserError } from "../errors/index.js";
 import { NatsConnector, type ServerChoice } from "../nats/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
 import { Deadline, delay, type Logger, RareLog, whenAborted } from "../runtime/index.js";
-import type { Responder } from "./bindings.js";
-import { type Bindings, BindingWatch } from "./bindings.js";
+import { type Bindings, BindingWatch, type Responder } from "./bindings.js";
 import { DeadLetterWriter, readRetries } from "./dead-letters.js";
 import { BatchRunner, ExecutorLogin, ExecutorPool, PostgresRequestRunner, wordsOf } from "./executor/index.js";
 import { Leadership } from "./leadership/index.js";
@@ -63,6 +62,7 @@ export interface BridgeStats {
 const identitySql = `SELECT current_database() AS database, l.user_name AS login FROM ${tables.executorLogin} AS l`;
 
 const forgets = "saved messages of subscriptions that have ended are forgotten";
+
 export class Bridge {
   readonly #options: BridgeOptions;
   readonly #session: PostgresSession;

@@ -17,7 +17,7 @@
  * each subscription; twice only around a takeover, a lost connection or a lost commit's answer. A function cannot hold up
  * those of other roles, in memory, in sessions or in the table.
  */
-export { Bridge, type BridgeOptions, type BridgeStats } from "./bridge.js";
+export { Bridge, type BridgeStats } from "./bridge.js";
 export {
   type DatabaseIdentity,
   differenceOf,

@@ -5,14 +5,12 @@
  * not at all.
  */
 import { performance } from "node:perf_hooks";
-import type { Msg, NatsConnection, Subscription as NatsSubscription } from "@nats-io/transport-node";
-import { nuid } from "@nats-io/transport-node";
+import { type Msg, type NatsConnection, type Subscription as NatsSubscription, nuid } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { isOwnInbox, type NatsConnector, receivedHeaders } from "../nats/index.js";
 import { type Logger, within } from "../runtime/index.js";
 import { confirmed, takenOver } from "./confirmed.js";
-import type { InboundMessage } from "./message.js";
-import { PayloadCopies } from "./message.js";
+import { type InboundMessage, PayloadCopies } from "./message.js";
 import { isWildcard } from "./subjects.js";
 
 /** What is told of messages. */
@@ -45,6 +43,7 @@ interface Attached {
 }
 
 const { receiverLeaveMs, leaderHeartbeatMs } = bridgeConstants;
+
 export class Receiver {
   readonly #options: ReceiverOptions;
   readonly #unlisten: (() => void)[];

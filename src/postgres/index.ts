@@ -1,6 +1,6 @@
 /** Sessions with Postgres: where they go, how they are opened, and which server answers. */
 export type { SessionQuery } from "./connection.js";
-export { checkConnectionUri, DatabaseAddress, hostOf } from "./database-address.js";
+export { checkConnectionUri, DatabaseAddress } from "./database-address.js";
 export { isServerError, isTransient, outcomeOf, spoilsConnection, type WriteOutcome } from "./failure.js";
 export {
   localSettingsSql,
@@ -16,5 +16,5 @@ export {
 } from "./open-session.js";
 export type { Ownership, OwnershipState } from "./ownership.js";
 export { serverIdentity } from "./server-identity.js";
-export { PostgresSession, type PostgresSessionEvents, type PostgresSessionOptions } from "./session.js";
+export { PostgresSession } from "./session.js";
 export { isTransactionPooled, poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";

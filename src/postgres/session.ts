@@ -24,7 +24,7 @@ import { isServerError } from "./failure.js";
 import { postgresBackoff, type SessionLimits } from "./open-session.js";
 
 /** What a session tells. */
-export interface PostgresSessionEvents {
+interface PostgresSessionEvents {
   /** There is a new connection; runs to its end before anything else is asked. What it throws ends the connection again. */
   onConnected?(query: SessionQuery): Promise<void>;
   /** The session can be used. */

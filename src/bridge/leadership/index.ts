@@ -19,8 +19,8 @@
  * (`progress.ts` maps it to bounds on the safe side). At a takeover what is kept is run again: a message may run twice around a
  * takeover, and none is lost as long as one process that received it lives.
  */
-export { Leadership, type LeadershipOptions } from "./leadership.js";
+export { Leadership } from "./leadership.js";
 export { fenceSql } from "./postgres-table.js";
 export type { LeaderProgress } from "./progress.js";
-export type { LeadershipEvents, LeadershipMessages, OthersHave, Unfinished } from "./protocol.js";
-export { type KeptMessage, TakeoverBuffer, type TakeoverBufferLimits, type TakeoverCounts } from "./takeover-buffer.js";
+export type { OthersHave, Unfinished } from "./protocol.js";
+export { type KeptMessage, TakeoverBuffer } from "./takeover-buffer.js";

@@ -25,8 +25,7 @@ export class Leadership extends LeadershipProtocol implements AsyncDisposable {
   #isStopped = false;
 
   constructor(options: LeadershipOptions) {
-    const { databaseUrl, logger, unfinished, completeSince, receivedSince, receivedUntil, isReceiving, ...events } =
-      options;
+    const { databaseUrl, logger } = options;
     const session = new PostgresSession({
       address: DatabaseAddress.of(databaseUrl),
       logger,
@@ -45,15 +44,15 @@ export class Leadership extends LeadershipProtocol implements AsyncDisposable {
       clock: systemClock,
       logger,
       owner: randomUUID(),
-      messages: { unfinished, completeSince, receivedSince, receivedUntil, isReceiving },
+      messages: options,
       events: {
         onLeading: (epoch, how) => {
           this.#problems.clear();
-          this.#guarded(() => events.onLeading(epoch, how));
+          this.#guarded(() => options.onLeading(epoch, how));
         },
-        onDeposed: (reason) => this.#guarded(() => events.onDeposed(reason)),
-        onWaiting: (epoch) => this.#guarded(() => events.onWaiting(epoch)),
-        onProgress: (progress) => this.#guarded(() => events.onProgress(progress)),
+        onDeposed: (reason) => this.#guarded(() => options.onDeposed(reason)),
+        onWaiting: (epoch) => this.#guarded(() => options.onWaiting(epoch)),
+        onProgress: (progress) => this.#guarded(() => options.onProgress(progress)),
         onProblem: (cause) => {
           this.#tellProblem(cause).catch((err) => logger.debug({ err }, "why Postgres refused could not be found out"));
         },

@@ -36,11 +36,9 @@ export type {
   KeepStep,
   Outcome,
   QueueContext,
-  QueueCounts,
   QueueSettings,
   RetryJob,
   RetryStep,
-  SavedMessage,
   SpillStep,
   Step,
 } from "./steps.js";

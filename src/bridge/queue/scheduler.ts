@@ -43,10 +43,6 @@ export class QueueScheduler {
     this.sessions = sessions;
   }
 
-  get queues(): ReadonlySet<SubscriptionQueue> {
-    return this.members;
-  }
-
   /** Steps that are out, those of removed queues too. */
   get running(): number {
     return this.#out.size;

@@ -144,8 +144,6 @@ export interface QueueContext {
 export interface QueueCounts {
   readonly committed: number;
   readonly deadLettered: number;
-  /** Dead letters that were tried again with success. */
-  readonly retried: number;
   /** Steps that reached Postgres, whatever became of them. */
   readonly transactions: number;
   /** Batches that were halved. */

@@ -71,20 +71,16 @@ export class SubscriptionQueue {
   /** The pause is one because Postgres could not be reached. */
   #waitsForPostgres = false;
   #retriedLast = false;
-  readonly #totals = { committed: 0, deadLettered: 0, retried: 0, transactions: 0, bisections: 0 };
+  readonly #totals = { committed: 0, deadLettered: 0, transactions: 0, bisections: 0 };
   readonly #waiting: ((done: boolean) => void)[] = [];
 
+  /** As it is now: its wrapper may be given another owner. The next step has it. */
   subscription: Subscription;
   protected readonly context: QueueContext;
-  #hasSaved;
+  /** The table may have messages for it. */
+  #hasSaved: boolean;
 
-  constructor(
-    /** As it is now: its wrapper may be given another owner. The next step has it. */
-    subscription: Subscription,
-    context: QueueContext,
-    /** The table may have messages for it. */
-    hasSaved = false,
-  ) {
+  constructor(subscription: Subscription, context: QueueContext, hasSaved = false) {
     this.subscription = subscription;
     this.context = context;
     this.#hasSaved = hasSaved;
@@ -373,7 +369,6 @@ export class SubscriptionQueue {
   protected settleRetry({ job, subscription }: RetryStep, outcome: Ran, now: number): void {
     if (outcome.kind === "committed") {
       this.pause.forget();
-      this.#totals.retried += 1;
       this.retries.shift();
       return;
     }

@@ -9,5 +9,4 @@
  * it is known: busy, removed, out of time, failed, stopping.
  */
 export type { RequestOutcome, RequestRunner, ResponderRequest } from "./requests.js";
-export type { ResponderServiceStats, ResponderStats } from "./responder-service.js";
-export { ResponderService, type ResponderServiceOptions } from "./responder-service.js";
+export { ResponderService, type ResponderServiceOptions, type ResponderServiceStats } from "./responder-service.js";

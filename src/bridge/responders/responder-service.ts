@@ -210,7 +210,7 @@ export class ResponderService {
 }
 
 /** Of one responder. Numbers are since it began in this process, or its function was replaced by another one. */
-export interface ResponderStats extends QueueLoad {
+interface ResponderStats extends QueueLoad {
   readonly id: bigint;
   readonly subject: string;
   readonly functionName: string;
@@ -226,8 +226,6 @@ export interface ResponderStats extends QueueLoad {
   readonly ignored: number;
   /** Not answered: the connection had ended. */
   readonly dropped: number;
-  /** The time of its functions, without waiting for their turn. */
-  readonly processingMs: number;
   /** The server does not permit the subscription. */
   readonly isRefused: boolean;
 }
@@ -239,9 +237,6 @@ export interface ResponderServiceStats {
   readonly running: number;
 }
 
-/**
- * What operators are told of responders.
- */
 function statsOf(
   endpoints: Iterable<Endpoint>,
   dispatcher: RequestDispatcher,
@@ -249,10 +244,10 @@ function statsOf(
 ): ResponderServiceStats {
   const responders = [...endpoints].map((endpoint) => {
     const { subject, responder, service } = endpoint;
-    const { requests, errors, busy, timedOut, ignored, dropped, processingMs } = service.counters;
+    const { requests, errors, busy, timedOut, ignored, dropped } = service.counters;
     return {
       ...{ id: responder.id, subject, functionName: responder.functionName, isRefused: isRefused(subject) },
-      ...{ requests, errors, busy, timedOut, ignored, dropped, processingMs },
+      ...{ requests, errors, busy, timedOut, ignored, dropped },
       ...dispatcher.loadOf(endpoint),
     };
   });

@@ -3,4 +3,4 @@
  */
 
 export { RoleNotices, type RoleNoticesOptions } from "./role-notices.js";
-export { type PostgresRole, RoleWatch, type RoleWatchOptions, type ServerAddress } from "./role-watch.js";
+export { type PostgresRole, RoleWatch, type ServerAddress } from "./role-watch.js";
