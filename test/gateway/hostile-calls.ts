@@ -4,6 +4,7 @@
 import { methods } from "../../generated/ts/nats-functions/methods.js";
 import type { Random } from "../simulator/random.js";
 import { noise, withDamage } from "./protocol/hostile-inputs.js";
+import { type Form, formsOfCalls } from "./recording-handler.js";
 
 const asked = Object.keys(methods);
 const unknownMethods = "constructor toString valueOf hasOwnProperty prototype Pong publish PING A".split(" ");
@@ -52,43 +53,20 @@ export function hostileCall(random: Random): Buffer {
 /** The values of a good call, of which some are hostile. */
 function argument(random: Random, method: string): string {
   if (random.chance(0.02)) return json(random, 0);
-  const cells = (argumentsOf[method] ?? []).map((name) => {
-    const value = random.chance(0.04) ? json(random, 0) : goodValue(random, name);
+  const forms = Object.entries(formsOfCalls.get(method)!).filter(([, form]) => form !== "lists");
+  const cells = forms.map(([name, form]) => {
+    const value = random.chance(0.04) ? json(random, 0) : goodValue(random, form);
     return `${JSON.stringify(random.chance(0.01) ? random.pick(hostileNames) : name)}:${value}`;
   });
   if (random.chance(0.02)) cells.push(`"${random.pick(hostileNames)}":${json(random, 0)}`);
   return `{${cells.join(",")}}`;
 }
 
-/** What each method takes; those that are not here take nothing. */
-const argumentsOf: Record<string, readonly string[]> = {
-  Publish: ["subject", "payload", "reply", "headers"],
-  PublishBatch: ["subject", "reply", "headers"],
-  PublishStream: ["subject", "payload", "headers", "domain"],
-  PublishAck: ["subject", "payload", "headers", "domain"],
-  PublishStreamBatch: ["subject", "headers", "domain"],
-  Request: ["subject", "payload", "timeout"],
-  PutValue: ["bucket", "key", "data", "domain"],
-  GetValue: ["bucket", "key", "domain", "type"],
-  DeleteValue: ["bucket", "key", "domain"],
-  CreateValue: ["bucket", "key", "data", "domain"],
-  UpdateValue: ["bucket", "key", "data", "revision", "domain"],
-  GetKeys: ["bucket", "domain"],
-  GetHistory: ["bucket", "key", "domain"],
-  PutFile: ["store", "name", "content", "domain"],
-  GetFile: ["store", "name", "domain"],
-  DeleteFile: ["store", "name", "domain"],
-  GetFileInfo: ["store", "name", "domain"],
-  GetFileList: ["store", "domain"],
-};
-
-function goodValue(random: Random, name: string): string {
-  switch (name) {
-    case "payload":
-    case "data":
-    case "content":
+function goodValue(random: Random, form: Form): string {
+  switch (form) {
+    case "bytes":
       return `"${noise(random, 12).toString("base64")}"`;
-    case "revision":
+    case "bigint":
       return random.pick([
         '"1"',
         '"42"',
@@ -99,9 +77,9 @@ function goodValue(random: Random, name: string): string {
         "1",
         '"99999999999999999999"',
       ]);
-    case "timeout":
+    case "integer?":
       return random.pick(["null", "-1", "0", "100", "60000"]);
-    case "headers":
+    case "object?":
       return random.pick([
         "null",
         "{}",
@@ -112,11 +90,12 @@ function goodValue(random: Random, name: string): string {
       ]);
     case "type":
       return random.pick(['"text"', '"json"', '"jsonb"', '"binary"']);
-    case "domain":
-    case "reply":
+    case "text?":
       return random.pick(["null", '"a"']);
-    default:
+    case "text":
       return `"${random.pick(["a", "b.c", "d_e", "f-1", "ggggg", "n".repeat(random.between(1, 9)), "n".repeat(300)])}"`;
+    case "lists":
+      throw new Error("lists are written behind the values");
   }
 }
 

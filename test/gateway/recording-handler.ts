@@ -7,7 +7,7 @@ import type { GatewayCall } from "../../src/gateway/calls.js";
 import { readHeaders } from "../../src/nats/index.js";
 
 /** How a value of a request has to be; `?` at its end: or undefined. */
-type Form = "text" | "text?" | "bytes" | "lists" | "integer?" | "bigint" | "object?" | "type";
+export type Form = "text" | "text?" | "bytes" | "lists" | "integer?" | "bigint" | "object?" | "type";
 
 const checks: Record<string, (value: unknown) => boolean> = {
   text: (value) => typeof value === "string" && value !== "" && !/[\0\p{Surrogate}]/u.test(value),
@@ -19,12 +19,12 @@ const checks: Record<string, (value: unknown) => boolean> = {
   type: (value) => ["text", "json", "jsonb", "binary"].includes(value as string),
 };
 
-const message: Record<string, Form> = { subject: "text", payload: "bytes", headers: "object?" };
-const batch: Record<string, Form> = { subject: "text", payloads: "lists", headers: "object?" };
+const message = { subject: "text", payload: "bytes", headers: "object?" } as const;
+const batch = { subject: "text", payloads: "lists", headers: "object?" } as const;
 /** Of a publish into a stream. */
-const stored: Record<string, Form> = { domain: "text?", messageId: "text?" };
-const place: Record<string, Form> = { store: "text", name: "text", domain: "text?" };
-const cell: Record<string, Form> = { bucket: "text", key: "text", domain: "text?" };
+const stored = { domain: "text?", messageId: "text?" } as const;
+const place = { store: "text", name: "text", domain: "text?" } as const;
+const cell = { bucket: "text", key: "text", domain: "text?" } as const;
 
 const file: spec.GetFileInfoResponse = {
   name: "näme\u0001",
@@ -68,12 +68,13 @@ const serverInfo: spec.GetServerInfoResponse = {
 const nothing = () => undefined;
 
 type Handler = spec.NatsFunctionsHandler<GatewayCall>;
+type Request<Name extends keyof Handler> = Parameters<Handler[Name]>[0];
 
-/** What each method may be asked with, and how it answers. */
+/** What each method may be asked with, and how it answers. Hostile calls have all of its values. */
 const methods: {
   readonly [Name in keyof Handler]: readonly [
-    forms: Record<string, Form>,
-    answer: (request: Parameters<Handler[Name]>[0]) => ReturnType<Handler[Name]>,
+    forms: { readonly [Property in keyof Request<Name>]-?: Form },
+    answer: (request: Request<Name>) => ReturnType<Handler[Name]>,
   ];
 } = {
   publish: [{ ...message, reply: "text?" }, ({ payload }) => later(payload, undefined)],
@@ -109,13 +110,23 @@ const methods: {
   reloadConfForce: [{}, nothing],
 };
 
-/** A handler, and how often each of its methods was asked. */
+/** Of each method by its name in a call, the values that it may be asked with. */
+export const formsOfCalls: ReadonlyMap<string, Readonly<Record<string, Form>>> = new Map(
+  Object.entries(methods).map(([name, [forms]]) => [calledName(name), forms]),
+);
+
+/** `putValue` → `PutValue`. */
+function calledName(name: string): string {
+  return name.charAt(0).toUpperCase() + name.slice(1);
+}
+
+/** A handler, and how often each of its methods was asked, by its name in a call. */
 export function recordingHandler(): { readonly handler: Handler; readonly asked: ReadonlyMap<string, number> } {
   const asked = new Map<string, number>();
   const made = Object.entries(methods).map(([name, [forms, answer]]) => {
     const method = (request: never, call: GatewayCall) => {
       check(name, request, call, forms);
-      asked.set(name, (asked.get(name) ?? 0) + 1);
+      asked.set(calledName(name), (asked.get(calledName(name)) ?? 0) + 1);
       return answer(request);
     };
     return [name, method];
