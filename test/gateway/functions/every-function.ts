@@ -2,7 +2,7 @@
  * One call of each function, and what an independent client must see of it.
  */
 import { expect } from "vitest";
-import { referenceFunctions } from "./reference-table.js";
+import { parametersOf, referenceFunctions } from "./reference-table.js";
 import type { Witness } from "./witness.js";
 
 /** A call. */
@@ -39,12 +39,17 @@ const types: readonly SampleType[] = [
 
 const headers = `'{"Trace": ["1", "2"]}'::jsonb`;
 
-/** Where NULL means the default. */
-export const optional: ReadonlySet<string> = new Set(["reply", "headers", "domain", "timeout"]);
+/** Where NULL means the default: of a time limit, too, which has to be given. */
+export const optional: ReadonlySet<string> = new Set([
+  ...referenceFunctions.flatMap((one) =>
+    parametersOf(one).flatMap(({ name, hasDefault }) => (hasDefault ? [name] : [])),
+  ),
+  "timeout",
+]);
 
 /** What errors call a function: those of one family, which differ by the type of the payload alone, have one name. */
 export function familyOf(name: string): string {
-  return name.replace(/^(nats_(?:publish|request|put|get|kv_create|kv_update))_(?:text|jsonb?|binary)/, "$1_*");
+  return name.replace(/_(?:text|jsonb?|binary)(?=_|$)/, "_*");
 }
 
 /** The call by position: its arguments in the order of the parameters. */
@@ -73,6 +78,11 @@ export function sampleCalls(word: string): SampleCall[] {
   const calls = [...types.flatMap((type, nth) => [...messages(word, type), ...values(word, type, nth)]), ...rest(word)];
   const missing = referenceFunctions.filter(({ name }) => !calls.some((call) => call.name === name));
   if (missing.length > 0) throw new Error(`no sample call of ${missing.map(({ name }) => name).join(", ")}`);
+  for (const { name, given } of calls) {
+    const parameters = parametersOf(referenceFunctions.find((one) => one.name === name)!).map((one) => one.name);
+    const isComplete = JSON.stringify(Object.keys(given)) === JSON.stringify(parameters);
+    if (!isComplete) throw new Error(`the sample call of ${name} has to give ${parameters.join(", ")}, in this order`);
+  }
   return calls;
 }
 

@@ -4,6 +4,7 @@
 import { Kvm } from "@nats-io/kv";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type TestGateway, testGateway } from "../../support/gateway.js";
+import { byPosition, familyOf, sampleCalls } from "./every-function.js";
 import { Witness } from "./witness.js";
 
 let gateway: TestGateway;
@@ -13,6 +14,38 @@ beforeAll(async () => {
   witness = await Witness.open(gateway.nats, "missing.>");
 });
 afterAll(() => gateway?.[Symbol.asyncDispose]());
+
+/** What each function of a bucket or a store answers where that is missing, or raises. Only a put or create makes it. */
+const whereMissing = {
+  "nats_put_*": "makes it",
+  "nats_kv_create_*": "makes it",
+  nats_put_file: "makes it",
+  "nats_kv_update_*": "NA007",
+  "nats_get_*": "NULL",
+  nats_delete_value: "nothing",
+  nats_kv_keys: "no rows",
+  nats_kv_history: "no rows",
+  nats_get_file: "58P01",
+  nats_get_file_info: "58P01",
+  nats_get_file_list: "no rows",
+  nats_delete_file: "nothing",
+};
+
+it("every function of a bucket or a store says what is missing, or makes it", async () => {
+  const found = new Map<string, string>();
+  for (const [nth, { name, given }] of sampleCalls("").entries()) {
+    if (!("bucket" in given || "store" in given)) continue;
+    const word = `missing_every_${nth}`;
+    const call = byPosition(sampleCalls(word).find((one) => one.name === name)!);
+    const result = await gateway.client.query<Record<string, unknown>>(call).catch((error: { code: string }) => error);
+    const value = "rows" in result ? Object.values(result.rows[0] ?? {})[0] : undefined;
+    const says = "code" in result ? result.code : value === undefined ? "no rows" : value === null ? "NULL" : "nothing";
+    const outcome = (await madeFor(word)).length > 0 ? "makes it" : says;
+    expect(outcome, name).toBe(found.get(familyOf(name)) ?? outcome);
+    found.set(familyOf(name), outcome);
+  }
+  expect(Object.fromEntries(found)).toEqual(whereMissing);
+});
 
 /** The streams of the buckets and stores of a test. */
 async function madeFor(word: string): Promise<string[]> {

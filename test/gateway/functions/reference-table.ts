@@ -78,6 +78,14 @@ export const referenceFunctions: readonly ReferenceFunction[] = [
   ...single.map(([name, parameters, result]) => ({ name, parameters, result })),
 ];
 
+/** The names of its parameters, and whether they have a default. */
+export function parametersOf({
+  parameters,
+}: ReferenceFunction): { readonly name: string; readonly hasDefault: boolean }[] {
+  const each = parameters === "" ? [] : parameters.split(", ");
+  return each.map((one) => ({ name: one.split(" ")[0]!, hasDefault: one.includes(" DEFAULT ") }));
+}
+
 /** Those that run as whoever calls them: what they make is the caller's. They do not ask the gateway. */
 export const callersFunctions: readonly ReferenceFunction[] = [
   ...["nats_subscribe", "nats_unsubscribe", "litmus_pgnats_register_responder", "pgnats_register_responder"].map(

@@ -53,6 +53,15 @@ it("are those of the reference: names, parameters, types, defaults and result co
   }
 });
 
+it("have the domain as the last parameter, optional, where they are of streams, buckets or stores", () => {
+  const needsDomain = ({ name, parameters }: { name: string; parameters: string }) =>
+    /(?:^|, )(?:bucket|store) /.test(parameters) || /_(?:stream|ack)(?:_|$)/.test(name);
+  const others = referenceFunctions.filter(
+    (one) => needsDomain(one) !== / ?domain text DEFAULT NULL::text$/.test(one.parameters),
+  );
+  expect(others.map(({ name }) => name)).toEqual([]);
+});
+
 it("cannot be called by a role without the grant, and can be with it", async () => {
   const role = `hawser_test_${process.pid}_${Date.now()}`;
   await gateway.client.query(`CREATE ROLE ${role}`);

@@ -4,6 +4,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { defineServer, type TestGateway, testGateway } from "../../support/gateway.js";
 import { startNatsServer, type TestNatsServer } from "../../support/nats-server.js";
+import { byPosition, prepareSamples, sampleCalls } from "./every-function.js";
 import { Witness } from "./witness.js";
 
 let hub: TestNatsServer;
@@ -71,40 +72,34 @@ describe("what a stream refuses", () => {
 });
 
 describe("the domain of a call", () => {
-  const calls = (domain: string) => [
-    `nats_publish_text_stream('acks.domain', 'x', NULL, ${domain})`,
-    `nats_publish_text_ack('acks.domain', 'x', NULL, ${domain})`,
-    `nats_publish_text_stream_batch('acks.domain', ARRAY['x'], NULL, ${domain})`,
-    `nats_put_text('domain', 'k', 'v', ${domain})`,
-    `nats_get_text('domain', 'k', ${domain})`,
-    `nats_delete_value('domain', 'k', ${domain})`,
-    `nats_put_file('domain', 'f', 'x', ${domain})`,
-    `nats_get_file('domain', 'f', ${domain})`,
-    `nats_get_file_info('domain', 'f', ${domain})`,
-    `nats_get_file_list('domain', ${domain})`,
-    `nats_delete_file('domain', 'f', ${domain})`,
-  ];
+  /** The calls of one round, in places of their own, which have nothing yet. */
+  const calls = (word: string, domain: string) =>
+    sampleCalls(word)
+      .filter(({ given }) => "domain" in given)
+      .map((call) => byPosition({ ...call, given: { ...call.given, domain } }));
 
   it("is that of the server's option where it has none of its own; in one that is nowhere nothing is done", async () => {
-    for (const [option, domain, works] of [
-      ["hub", "NULL", true],
-      ["hub", "'hub'", true],
-      ["hub", "'nowhere'", false],
-      ["nowhere", "NULL", false],
-      ["nowhere", "'hub'", true],
+    for (const [option, domain, works, word] of [
+      ["hub", "NULL", true, "domain_1"],
+      ["hub", "'hub'", true, "domain_2"],
+      ["hub", "'nowhere'", false, "domain_3"],
+      ["nowhere", "NULL", false, "domain_4"],
+      ["nowhere", "'hub'", true, "domain_5"],
     ] as const) {
       await defineServer(gateway.client, hub.url, { domain: option });
       await gateway.value("SELECT litmus_pgnats_reload_conf()");
-      const before = await stored();
-      for (const call of calls(domain)) {
-        const outcome = await ack(call).then(
+      await prepareSamples(witness, word);
+      for (const call of calls(word, domain)) {
+        const outcome = await gateway.client.query(call).then(
           () => "done",
           (error: { code: string; message: string }) => `${error.code} ${error.message}`,
         );
         if (works) expect(outcome, call).toBe("done");
         else expect(outcome, call).toMatch(/^NA004 .*"nowhere"/);
       }
-      expect(await stored()).toBe(works ? before + 3 : before);
+      const { state } = await witness.manager.streams.info(`${word}_stream`);
+      // Of each type of payload one message, one with its ack, and a batch of three.
+      expect(state.messages).toBe(works ? 4 * 5 : 0);
     }
   });
 });
