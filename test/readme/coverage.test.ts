@@ -96,6 +96,25 @@ describe("docs/coverage-liner.md", () => {
   });
 });
 
+/** As a whole word. */
+const names = (text: string, name: string): boolean => new RegExp(`\\b${name}\\b`).test(text);
+
+/** What the native extension has not, by the name. */
+const isOwn = (name: string): boolean => /^nats_flush$|^nats_kv_|_(ack|batch)$/.test(name);
+
+/** The functions of the reference, with T for the type of the payload. */
+const functions = [...readPage("generated/docs/nats-functions/nats-functions.md").matchAll(/^## (\w+)$/gm)].map(
+  ([, name]) => name!,
+);
+
+it("docs/nats-from-sql.md has each function in its table of groups, or docs/nats-to-sql.md tells of it", () => {
+  const groups = pageOf("docs/nats-from-sql.md").rowsUnder("The functions");
+  const [sends, receives] = [groups.flatMap(({ cells }) => cells).join(" "), readPage("docs/nats-to-sql.md")];
+  const isReceiving = (name: string) => /subscribe$|_responder$/.test(name);
+  const untold = functions.filter((name) => !names(isReceiving(name) ? receives : sends, name));
+  expect(untold).toEqual([]);
+});
+
 describe("docs/coverage-pgnats.md", () => {
   const { rowsUnder } = pgnats;
   const named = (section: string): string =>
@@ -104,13 +123,10 @@ describe("docs/coverage-pgnats.md", () => {
       .join(" ");
 
   it("has a row for each function, but those that are Hawser's own", () => {
-    const isOwn = (name: string): boolean => /^nats_flush$|^nats_kv_|_(ack|batch)$/.test(name);
-    const functions = [...readPage("generated/docs/nats-functions/nats-functions.md").matchAll(/^## (\w+)$/gm)]
-      .map(([, name]) => name!)
-      .filter((name) => !isOwn(name));
-    expect(functions.length).toBeGreaterThan(15);
+    const shared = functions.filter((name) => !isOwn(name));
+    expect(shared.length).toBeGreaterThan(15);
     const text = named("Functions");
-    const missing = functions.filter((name) => !new RegExp(`\\b${name}\\b`).test(text));
+    const missing = shared.filter((name) => !names(text, name));
     expect(missing).toEqual([]);
   });
 
