@@ -32,7 +32,8 @@ const mark = "dblink for Hawser, made by hawser init. Nobody else may use it.";
 const declarations: Readonly<Record<string, string>> = {
   "dblink_get_connections()":
     "RETURNS text[] AS '$libdir/dblink', 'dblink_get_connections' LANGUAGE c PARALLEL RESTRICTED",
-  "dblink_is_busy(text)": "RETURNS integer AS '$libdir/dblink', 'dblink_is_busy' LANGUAGE c STRICT PARALLEL RESTRICTED",
+  "dblink_get_notify(text)":
+    "RETURNS TABLE (notify_name text, be_pid integer, extra text) AS '$libdir/dblink', 'dblink_get_notify' LANGUAGE c STRICT PARALLEL RESTRICTED",
   "dblink_error_message(text)":
     "RETURNS text AS '$libdir/dblink', 'dblink_error_message' LANGUAGE c STRICT PARALLEL RESTRICTED",
   "dblink_connect(text, text)":
@@ -66,7 +67,7 @@ const barePlaceSql = `(
     JOIN pg_language AS l ON l.oid = p.prolang AND l.lanname = 'c'
     JOIN pg_namespace AS n ON n.oid = p.pronamespace
    WHERE p.probin ~ '(^|/)dblink$' AND n.nspname = ${literal(dblinkSchema)}
-     AND p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')' = ANY (${textArray(usedDblinkFunctions)})
+     AND p.proname || '(' || oidvectortypes(p.proargtypes) || ')' = ANY (${textArray(usedDblinkFunctions)})
      AND NOT EXISTS (
        SELECT FROM pg_depend AS d JOIN pg_extension AS e ON e.oid = d.refobjid AND e.extname = 'dblink'
         WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
@@ -82,7 +83,7 @@ export const mayUseDblink = (role: string, schema: string): string => `(
     SELECT count(*) = ${usedDblinkFunctions.length} AND coalesce(bool_and(has_function_privilege(${role}, x.oid, 'EXECUTE')), true)
       FROM pg_proc AS x
      WHERE x.pronamespace = ${schema}
-       AND x.proname || '(' || pg_get_function_identity_arguments(x.oid) || ')' = ANY (${textArray(usedDblinkFunctions)})))`;
+       AND x.proname || '(' || oidvectortypes(x.proargtypes) || ')' = ANY (${textArray(usedDblinkFunctions)})))`;
 
 /** A condition: the role may do as the owner of the schema `hawser` anyway, who is trusted too. @param owner its oid, as SQL */
 export const isTrusted = (owner: string): string => `(

@@ -1,8 +1,10 @@
 /**
  * How `Serve` starts, is refused, and ends.
  */
-import { createServer as createTcpServer, type Server } from "node:net";
+import { once } from "node:events";
+import { type AddressInfo, connect, createServer as createTcpServer, type Server } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { freePort } from "../../src/dev/free-port.js";
 import { Serve, type ServeOptions } from "../../src/serve/index.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -18,6 +20,25 @@ async function failure(options: ServeOptions): Promise<unknown> {
     throw new Error("it has started");
   }
   return started;
+}
+
+/**
+ * Stands between Postgres and a gateway, and passes everything on but the end of the connection. What the client says
+ * after that end closes it, as a process does that has gone.
+ */
+async function endless(target: number): Promise<{ readonly address: string; close(): void }> {
+  const server = createTcpServer((socket) => {
+    const up = connect({ port: target, host: "127.0.0.1", allowHalfOpen: true });
+    let isOver = false;
+    up.on("data", (chunk) => socket.write(chunk)).on("error", () => undefined);
+    up.on("end", () => {
+      isOver = true;
+    });
+    socket.on("data", (chunk) => (isOver ? socket.destroy() : up.write(chunk))).on("error", () => undefined);
+    socket.on("close", () => up.destroy());
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return { address: `127.0.0.1:${(server.address() as AddressInfo).port}`, close: () => void server.close() };
 }
 
 function listening(): Promise<{ readonly port: number; close(): void }> {
@@ -127,6 +148,17 @@ describe("a stop", () => {
       hint: expect.stringContaining("hawser serve"),
     });
     await watcher.end();
+  });
+
+  it("tells idle sessions in one piece: a call that begins before their connection ends goes to the next gateway", async () => {
+    const port = await freePort();
+    const between = await endless(port);
+    const serve = await serving({ gatewayListen: `127.0.0.1:${port}`, advertise: between.address });
+    await gateway.value("SELECT nats_publish_text('stop.idle', 'x')");
+    await using _next = await serving();
+    await serve.stop();
+    await gateway.value("SELECT nats_publish_text('stop.idle', 'x')");
+    between.close();
   });
 
   it("waits no longer than its deadline; the call is told that its outcome is unknown", async () => {

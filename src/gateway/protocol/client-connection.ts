@@ -1,6 +1,7 @@
 /**
  * A client connection on its socket: carries out what the protocol decides, and ends what takes too long.
- */ import type { Socket } from "node:net";
+ */
+import type { Socket } from "node:net";
 import type { SecureContext } from "node:tls";
 import { TLSSocket } from "node:tls";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
@@ -14,9 +15,9 @@ import { otherChannelState } from "./login.js";
 const alpnProtocol = "postgresql";
 
 /**
- * The server lingers also when it stops. dblink does not see that its connection has ended before it is used again; but a
- * call that is on its way now gets its answer, and not a reset that leaves open whether it was carried out. And a session
- * that does not call is left open for `quietMs`, so that most calls find out by an answer.
+ * The server lingers also when it stops: a call that is on its way now gets its answer, and not a reset that leaves open
+ * whether it was carried out. And a session that does not call is left open for `quietMs`, so that most calls find out
+ * by an answer, without connecting twice.
  */
 const { lingerMs, hurriedLingerMs, quietMs } = gatewayConstants;
 

@@ -11,7 +11,7 @@
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
 import { type Answer, type ErrorAnswer, errorAnswerOf } from "./answer.js";
-import { answerBytes, errorResponse, readyForQuery, sessionBegins } from "./backend-messages.js";
+import { answerBytes, errorResponse, readyForQuery, sessionBegins, sessionEnds } from "./backend-messages.js";
 import { Login, type LoginRules } from "./login.js";
 import { MessageReader } from "./message-reader.js";
 
@@ -109,8 +109,6 @@ export class ConnectionProtocol {
 
   /**
    * Carries out nothing more: the next call gets `reason` as its answer, and ends the session. `part` ends it without one.
-   * What comes without having been asked for libpq throws away; and a call that begins between that and the end of the
-   * connection would seem to have lost its answer. So those who call all the time are told by an answer.
    */
   leave(reason: ErrorAnswer): void {
     if (this.#state === "login" || this.#state === "securing") this.fail(reason);
@@ -132,9 +130,10 @@ export class ConnectionProtocol {
       this.#effects.close();
     } else {
       const error = errorResponse("FATAL", reason);
-      // To dblink the last result is what counts, and without ReadyForQuery that would be the end of the connection: a
-      // call that is on its way now would have an unknown outcome instead of this error.
-      this.#effects.write(state === "login" ? error : Buffer.concat([error, readyForQuery]));
+      // Written at once, so that a call never finds a part of it. One that is on its way now has the error as its answer:
+      // to dblink the last result is what counts, and without ReadyForQuery that would be the end of the connection. One
+      // that begins later finds the notification, and has sent nothing yet.
+      this.#effects.write(state === "login" ? error : Buffer.concat([sessionEnds, error, readyForQuery]));
       this.#effects.end();
     }
   }

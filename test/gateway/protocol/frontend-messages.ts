@@ -85,7 +85,7 @@ export interface BackendMessage {
 }
 
 /** The types a server may send after its answers to encryption requests. */
-const backendTypes = "REvSTDCZ";
+const backendTypes = "REvSTDCZA";
 
 /**
  * Takes the server's bytes apart.
