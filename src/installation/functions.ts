@@ -261,7 +261,9 @@ export const functions: InstalledObject = {
     // Without dblink there are none, and that has been said.
     if (found === undefined) return [];
     const wrong = differences(state, { schema: state.schema, dblinkSchema: found.schema });
-    return wrong.some(({ essential }) => essential) ? wrong : [...wrong, ...ownerFaults(state), ...callerFaults(state)];
+    // Where some are still to be made, it does not matter yet whose the others are, but it does whether these work.
+    if (wrong.length > 0) return [...wrong, ...lackingFaults(state)];
+    return [...ownerFaults(state), ...lackingFaults(state), ...callerFaults(state)];
   },
   superuserStatements: ({ schema, functions: { ownerCreates, callersUse } }) => [
     ...(ownerCreates ? [] : [`GRANT USAGE, CREATE ON SCHEMA ${identifier(schema)} TO hawser_owner`]),
@@ -294,10 +296,9 @@ const versionFunction = "litmus_pgnats_version";
 const versionIn = (body = "") => /'(\d[^']*)'::text/.exec(body)?.[1];
 
 /** What is missing, or of another version. */
-function differences({ functions: state, schema, roles, refusals }: State, places: FunctionPlaces): Fault[] {
-  const present = new Map(
-    state.found.filter((fn) => fn.isOurs && fn.schema === schema).map((fn) => [signatureOf(fn), fn]),
-  );
+function differences(inspected: State, places: FunctionPlaces): Fault[] {
+  const { functions: state, schema, roles, refusals } = inspected;
+  const present = new Map(oursIn(inspected).map((fn) => [signatureOf(fn), fn]));
   const missing: string[] = [];
   const others: string[] = [];
   const wanted = publicFunctions(places);
@@ -311,22 +312,25 @@ function differences({ functions: state, schema, roles, refusals }: State, place
   else if (!functionsSql(places).includes(`AS $function$${state.gatewayCall}$function$;`)) others.push(gatewayCall);
 
   const refusal = refusals.get("functions");
-  const fault = (what: string, of: readonly string[]): Fault => ({
+  const isRefused = refusal !== undefined || !(state.creatable || state.ownerCreates);
+  const fault = (what: string, of: readonly string[], remedy: string): Fault => ({
     kind: "missing",
     what,
     refused: `make ${of.length === 1 ? "it" : "them"}${refusal === undefined ? "" : ` (${refusal})`}`,
     meaning: "what is missing cannot be called",
     isPlain: true,
-    remedy:
-      refusal === undefined && (state.creatable || state.ownerCreates)
-        ? "run `hawser init` as the owner of the schema hawser, or as a superuser; rename first what is not Hawser's and stands in its place"
-        : `as the owner of the schema: GRANT USAGE, CREATE ON SCHEMA ${identifier(schema)} TO ${identifier(roles.owner ?? roles.role)}, or ` +
-          `name a schema of your own with --schema; ${againText}`,
+    remedy: isRefused
+      ? `as the owner of the schema: GRANT USAGE, CREATE ON SCHEMA ${identifier(schema)} TO ${identifier(roles.owner ?? roles.role)}, or ` +
+        `name a schema of your own with --schema; ${againText}`
+      : remedy,
     mendable: state.creatable,
     essential: true,
   });
+  const asOwner = "as the owner of the schema hawser, or as a superuser";
+  const make = `run \`hawser init\` ${asOwner}; rename first what is not Hawser's and stands in its place`;
   if (present.size === 0) {
-    return [fault(`the SQL functions in the schema "${schema}" are missing or of another version`, [...wanted.keys()])];
+    const what = `the SQL functions in the schema "${schema}" are missing or of another version`;
+    return [fault(what, [...wanted.keys()], make)];
   }
   const named = (of: readonly string[]) => (of.length === 1 ? "the SQL function" : `${of.length} SQL functions`);
   const are = (of: readonly string[]) => (of.length === 1 ? "is" : "are");
@@ -336,7 +340,7 @@ function differences({ functions: state, schema, roles, refusals }: State, place
   return [
     ...(missing.length === 0
       ? []
-      : [fault(`${named(missing)} ${someOf(missing, 3)} ${are(missing)} missing`, missing)]),
+      : [fault(`${named(missing)} ${someOf(missing, 3)} ${are(missing)} missing`, missing, make)]),
     ...(others.length === 0
       ? []
       : [
@@ -344,6 +348,8 @@ function differences({ functions: state, schema, roles, refusals }: State, place
             ...fault(
               `${named(others)} ${someOf(others, 3)} ${are(others)} of ${version}, and this program is version ${own}`,
               others,
+              // Which of both is newer is not known here.
+              `run \`hawser init\` of the newer version ${asOwner}, and let \`hawser serve\` be of the same version`,
             ),
             meaning: "calls may be answered otherwise than this version answers them",
             severity: others.includes(gatewayCall) ? ("error" as const) : ("warning" as const),
@@ -352,34 +358,36 @@ function differences({ functions: state, schema, roles, refusals }: State, place
   ];
 }
 
-function ownerFaults({ functions: { found }, schema, roles }: State): Fault[] {
+/** Hawser's functions in the schema where they are to be. */
+const oursIn = ({ functions: { found }, schema }: State) => found.filter((fn) => fn.isOurs && fn.schema === schema);
+
+function ownerFaults(state: State): Fault[] {
+  const { schema, roles } = state;
   const owner = roles.owner ?? roles.role;
-  const ours = found.filter((fn) => fn.isOurs && fn.schema === schema);
-  const others = [...new Set(ours.map((fn) => fn.owner))].filter((name) => name !== owner);
-  const lacking = ours.find((fn) => fn.lacking.length > 0);
+  const others = [...new Set(oursIn(state).map((fn) => fn.owner))].filter((name) => name !== owner);
+  return others.map((name) => ({
+    kind: "missing",
+    what: `SQL functions in the schema "${schema}" belong to "${name}" and not to "${owner}"`,
+    meaning: `they work, and only "${name}" and superusers can bring them up to date`,
+    remedy: `as a superuser: run \`hawser init\`, or GRANT CREATE ON SCHEMA ${identifier(schema)} TO ${identifier(owner)}; ${againText}`,
+    mendable: true,
+    severity: "note",
+  }));
+}
+
+function lackingFaults(state: State): Fault[] {
+  const { roles } = state;
+  const found = oursIn(state).find(({ lacking }) => lacking.length > 0);
+  if (found === undefined) return [];
   return [
-    ...others.map(
-      (name): Fault => ({
-        kind: "missing",
-        what: `SQL functions in the schema "${schema}" belong to "${name}" and not to "${owner}"`,
-        meaning: `they work, and only "${name}" and superusers can bring them up to date`,
-        remedy: `as a superuser: run \`hawser init\`, or GRANT CREATE ON SCHEMA ${identifier(schema)} TO ${identifier(owner)}; ${againText}`,
-        mendable: true,
-        severity: "note",
-      }),
-    ),
-    ...(lacking === undefined
-      ? []
-      : [
-          {
-            kind: "missing" as const,
-            what: `"${lacking.owner}", whom SQL functions belong to, lacks ${lacking.lacking.join(", ")}`,
-            meaning: "they fail",
-            remedy: `as a superuser: GRANT ${identifier(owner)} TO ${identifier(lacking.owner)}`,
-            mendable: true,
-            code: "not_permitted" as const,
-          },
-        ]),
+    {
+      kind: "missing",
+      what: `"${found.owner}", whom SQL functions belong to, lacks ${found.lacking.join(", ")}`,
+      meaning: "they fail",
+      remedy: `as a superuser: GRANT ${identifier(roles.owner ?? roles.role)} TO ${identifier(found.owner)}`,
+      mendable: true,
+      code: "not_permitted",
+    },
   ];
 }
 

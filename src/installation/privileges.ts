@@ -217,7 +217,8 @@ function excessFault(group: readonly (readonly Held[])[]): Fault {
     // Only the role that has granted it can take it back.
     remedy: grantor === null ? revoke : `SET ROLE ${identifier(grantor)}; ${revoke}; RESET ROLE`,
     check: "excess-privileges",
-    subject: object,
+    // Of several none is named: what is told of one of them elsewhere says nothing of the others.
+    ...(objects.length === 1 && { subject: object }),
     ...(isRead && {
       meaning: "subscribed functions could read it, and so `hawser serve` calls none",
       severity: "error",

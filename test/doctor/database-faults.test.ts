@@ -317,6 +317,8 @@ const faults: readonly Fault[] = [
       what: expect.stringMatching(
         /^the SQL function litmus_pgnats_version\(\) is of version 0\.0\.1-\S+, and this program is version \d+\.\d+\.\d+/,
       ),
+      // To make those of an older program would undo an upgrade.
+      remedy: containing("`hawser init` of the newer version"),
     },
     undo: reinstall,
   },
@@ -350,6 +352,53 @@ const faults: readonly Fault[] = [
 
 it.each(faults.map((each) => [each.fault, each] as const))("finds %s", async (_, fault) => {
   await expectFault(system, fault);
+});
+
+it("finds a privilege on another schema beside the one on that of dblink, which the check of dblink tells", async () => {
+  await system.run(
+    "CREATE ROLE doctor_user",
+    "GRANT USAGE ON SCHEMA hawser_dblink, hawser_run TO doctor_user",
+    "GRANT EXECUTE ON FUNCTION hawser_dblink.dblink(text, text) TO doctor_user",
+  );
+  const { findings } = await system.examine();
+  await system.run("DROP OWNED BY doctor_user", "DROP ROLE doctor_user");
+  expect(findings.map(({ check }) => check)).toEqual(["excess-privileges", "dblink"]);
+  expect(findings[0]!.remedy).toContain("hawser_run");
+});
+
+it("finds what hawser_executor may do too much, also for a login that may not read which login is in it", async () => {
+  const { login } = system;
+  await system.run("GRANT pg_monitor TO hawser_executor", `REVOKE hawser_bridge FROM ${login}`);
+  const report = await system.examine();
+  await system.run("REVOKE pg_monitor FROM hawser_executor", `GRANT hawser_bridge TO ${login}`);
+  expect(onlyFinding(report)).toMatchObject({
+    check: "roles",
+    remedy: 'REVOKE "pg_monitor" FROM "hawser_executor"',
+  });
+});
+
+it("finds functions whose owner lacks what they need, also where some are of another version", async () => {
+  await system.run(
+    "CREATE ROLE doctor_owner NOINHERIT IN ROLE hawser_owner",
+    "GRANT USAGE ON SCHEMA hawser_dblink TO doctor_owner",
+    "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA hawser_dblink TO doctor_owner",
+    "ALTER FUNCTION nats_flush() OWNER TO doctor_owner",
+    `DO $do$ BEGIN EXECUTE (SELECT replace(pg_get_functiondef(p.oid), 'SELECT ''', 'SELECT ''0.0.1-')
+       FROM pg_proc AS p WHERE p.proname = 'litmus_pgnats_version'); END $do$`,
+  );
+  const { findings } = await system.examine();
+  await reinstall(system);
+  await system.run(
+    "REASSIGN OWNED BY doctor_owner TO hawser_owner",
+    "DROP OWNED BY doctor_owner",
+    "DROP ROLE doctor_owner",
+  );
+  expect(findings).toContainEqual(
+    expect.objectContaining({
+      check: "functions",
+      what: containing('"doctor_owner", whom SQL functions belong to, lacks'),
+    }),
+  );
 });
 
 it("finds that dblink is missing, with statements that bring it back", async () => {
