@@ -170,7 +170,7 @@ export async function standings(session: PostgresSession): Promise<string[]> {
  * address do not take each other out, and says when that one was last there. On a standby, where nothing can be written,
  * it does nothing and knows of no other.
  */
-export class GatewayTable {
+class GatewayTable {
   /** A random name of this process. */
   readonly owner = randomUUID();
   #startedAt: string | undefined;

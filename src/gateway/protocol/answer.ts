@@ -16,18 +16,10 @@ export interface GatewayClient {
 }
 
 /** One row. */
-export interface RowAnswer {
+interface RowAnswer {
   readonly kind: "row";
-  /**
-   * The column's value: text, or its bytes in UTF-8, which must not change until the client has them. Text that holds NUL
-   * and bytes that are not UTF-8 are answered with the error `not_text` instead.
-   */
-  readonly value: string | Uint8Array | null;
-}
-
-/** No row. */
-export interface NoRowAnswer {
-  readonly kind: "no-row";
+  /** The column's value. Text that holds NUL is answered with the error `not_text` instead. */
+  readonly value: string | null;
 }
 
 /** An error that ends the call and not the session. */
@@ -40,17 +32,11 @@ export interface ErrorAnswer {
   readonly hint?: string | undefined;
 }
 
-/** The answer to a call: at most one row with the one column `r` of type text, or an error. */
-export type Answer = RowAnswer | NoRowAnswer | ErrorAnswer;
+/** The answer to a call: one row with the one column `r` of type text, or an error. */
+export type Answer = RowAnswer | ErrorAnswer;
 
 /** One row whose value is NULL, ready made. */
 export const nullRow: RowAnswer = { kind: "row", value: null };
-
-/** One row whose value is the empty text, ready made. */
-export const emptyRow: RowAnswer = { kind: "row", value: "" };
-
-/** No row, ready made. */
-export const noRow: NoRowAnswer = { kind: "no-row" };
 
 /**
  * The answer for an error: of a `HawserError` its code's SQLSTATE, its message, its detail, and its hint or else the

@@ -1,7 +1,6 @@
 /**
  * The messages of a server, as bytes.
  */
-import { isUtf8 } from "node:buffer";
 import { errorTable } from "../../errors/index.js";
 import type { Answer, ErrorAnswer } from "./answer.js";
 
@@ -41,10 +40,8 @@ const rowDescription = message(
   int16(0),
 );
 
-/** CommandComplete after `rows` rows. */
-function commandComplete(rows: number): Buffer {
-  return message("C", cstring(`SELECT ${rows}`));
-}
+/** CommandComplete after one row. */
+const commandComplete = message("C", cstring("SELECT 1"));
 
 /** Asks for SASL with one of the mechanisms. */
 export function authenticationSasl(mechanisms: readonly string[]): Buffer {
@@ -122,78 +119,52 @@ function int32(value: number): Buffer {
 
 /** What stands around a value. */
 const before = Buffer.concat([rowDescription, Buffer.from("D")]);
-const after = Buffer.concat([commandComplete(1), readyForQuery]);
+const after = Buffer.concat([commandComplete, readyForQuery]);
 
 /** Of a DataRow of one column: its length, the number of columns, the length of the value. */
 const rowHeaderBytes = 10;
 const headBytes = before.length + rowHeaderBytes;
 
-/** Values from here on are written where they are instead of being copied. */
-const largeValueBytes = 16 * 1024;
-
 /** The greatest value that a message can hold, and Postgres: 1 GiB with what is around it. */
 const maxValueBytes = 0x3fffffff - rowHeaderBytes;
 
-const noRowAnswer = Buffer.concat([rowDescription, commandComplete(0), readyForQuery]);
-const nullAnswer = rowOf(-1, 0);
-const emptyAnswer = rowOf(0, 0);
+const nullAnswer = rowOf(-1);
+const emptyAnswer = rowOf(0);
 
-/** The bytes that answer a call: one piece, or several that belong together. */
-export function answerBytes(answer: Answer): Uint8Array | readonly Uint8Array[] {
-  if (answer.kind === "no-row") return noRowAnswer;
+/** The bytes that answer a call. */
+export function answerBytes(answer: Answer): Uint8Array {
   if (answer.kind === "error") return Buffer.concat([errorResponse("ERROR", answer), readyForQuery]);
   const { value } = answer;
   if (value === null) return nullAnswer;
-  if (value.length === 0) return emptyAnswer;
-  return typeof value === "string" ? textAnswer(value) : bytesAnswer(value);
-}
-
-function textAnswer(text: string): Uint8Array {
+  if (value === "") return emptyAnswer;
+  if (value.includes("\0")) return faultBytes("not_text", "the value is no text: it holds NUL");
   // Measured first, since text beyond the limit may have no memory.
-  const length = Buffer.byteLength(text);
-  const fault = faultOf(length, text.includes("\0"));
-  if (fault !== undefined) return fault;
-  const bytes = rowOf(length, length);
-  bytes.write(text, headBytes);
-  return bytes;
-}
-
-function bytesAnswer(value: Uint8Array): Uint8Array | readonly Uint8Array[] {
-  const fault = faultOf(value.length, value.includes(0) || !isUtf8(value));
-  if (fault !== undefined) return fault;
-  if (value.length < largeValueBytes) {
-    const bytes = rowOf(value.length, value.length);
-    bytes.set(value, headBytes);
-    return bytes;
+  const length = Buffer.byteLength(value);
+  if (length > maxValueBytes) {
+    return faultBytes("gateway_limit", `the value has ${length} bytes, and Postgres can take ${maxValueBytes}`);
   }
-  const frame = rowOf(value.length, 0);
-  return [frame.subarray(0, headBytes), value, frame.subarray(headBytes)];
-}
-
-function faultOf(length: number, isNoText: boolean): Uint8Array | undefined {
-  if (isNoText) return faultBytes("not_text", "the value is no text: it is not UTF-8, or holds NUL");
-  if (length <= maxValueBytes) return undefined;
-  return faultBytes("gateway_limit", `the value has ${length} bytes, and Postgres can take ${maxValueBytes}`);
+  const bytes = rowOf(length);
+  bytes.write(value, headBytes);
+  return bytes;
 }
 
 function faultBytes(code: "not_text" | "gateway_limit", message: string): Uint8Array {
   const { sqlstate, remedy: hint } = errorTable[code];
-  const answer: ErrorAnswer = { kind: "error", sqlstate, message, hint };
-  return Buffer.concat([errorResponse("ERROR", answer), readyForQuery]);
+  return Buffer.concat([errorResponse("ERROR", { kind: "error", sqlstate, message, hint }), readyForQuery]);
 }
 
 /**
- * An answer of one row without its value.
+ * An answer of one row, with room for its value.
  *
- * @param declared the length of the value that is said; -1 for NULL
- * @param room how many bytes are left for it
+ * @param length of the value in bytes; -1 for NULL
  */
-function rowOf(declared: number, room: number): Buffer {
+function rowOf(length: number): Buffer {
+  const room = Math.max(length, 0);
   const bytes = Buffer.allocUnsafe(headBytes + room + after.length);
   bytes.set(before);
-  bytes.writeInt32BE(rowHeaderBytes + Math.max(declared, 0), before.length);
+  bytes.writeInt32BE(rowHeaderBytes + room, before.length);
   bytes.writeInt16BE(1, before.length + 4);
-  bytes.writeInt32BE(declared, before.length + 6);
+  bytes.writeInt32BE(length, before.length + 6);
   bytes.set(after, headBytes + room);
   return bytes;
 }

@@ -52,7 +52,7 @@ export interface ClientConnectionOptions {
 export interface ConnectionEvents {
   /** The client has proved itself. @returns why it cannot have a session all the same */
   onProved(connection: ClientConnection): ErrorAnswer | undefined;
-  /** The socket is closed, or as good as. Told once. */
+  /** The socket is closed, or as good as. May be told again. */
   onClosed(connection: ClientConnection): void;
   /** Something is wrong that a person should know of; strangers may cause it as often as they like. */
   onWarning(message: string, sqlstate: string, details: object): void;
@@ -112,15 +112,9 @@ export class ClientConnection implements GatewayClient, ConnectionEffects {
     else this.#protocol.part();
   }
 
-  write(bytes: Uint8Array | readonly Uint8Array[]): boolean {
-    const stream = this.#stream;
+  write(bytes: Uint8Array): boolean {
     this.#partTimer?.refresh();
-    if (bytes instanceof Uint8Array) return stream.write(bytes);
-    stream.cork();
-    let hasRoom = true;
-    for (const piece of bytes) hasRoom = stream.write(piece);
-    stream.uncork();
-    return hasRoom;
+    return this.#stream.write(bytes);
   }
 
   end(): void {

@@ -18,7 +18,7 @@ import { MessageReader } from "./message-reader.js";
 /** What the protocol has done on its connection. Nothing is called after `end` or `close`. */
 export interface ConnectionEffects {
   /** Writes; what is written must not change. @returns false if nothing more should be written until `drained` */
-  write(bytes: Uint8Array | readonly Uint8Array[]): boolean;
+  write(bytes: Uint8Array): boolean;
   /** Writes nothing more, and closes when what was written has left. */
   end(): void;
   /** Closes at once. */
@@ -270,11 +270,8 @@ export class ConnectionProtocol {
     this.#write(answerBytes(answer));
   }
 
-  /** @returns whether there is room for more */
-  #write(bytes: Uint8Array | readonly Uint8Array[]): boolean {
-    const hasRoom = this.#effects.write(bytes);
-    if (!hasRoom) this.#state = "draining";
-    return hasRoom;
+  #write(bytes: Uint8Array): void {
+    if (!this.#effects.write(bytes)) this.#state = "draining";
   }
 }
 

@@ -1,6 +1,6 @@
 /**
  * The server's side of the Postgres protocol, as far as libpq within dblink needs it. What a query means is not decided
- * here: {@link PostgresServer} gets a function `answer`, which takes the text of a query and gives one row, none, or an error.
+ * here: {@link PostgresServer} gets a function `answer`, which takes the text of a query and gives one row or an error.
  *
  * A client connection is three things, one on top of the other:
  *
@@ -11,7 +11,7 @@
  *   the place of the oldest, so that strangers who connect and say nothing keep no one out.
  *
  * Once logged in a client makes one call after another, as simple queries. A further query waits in the socket until the
- * call has its answer: one column of text in one row, no row, or an error (`answer.ts`, as bytes in `backend-messages.ts`).
+ * call has its answer: one column of text in one row, or an error (`answer.ts`, as bytes in `backend-messages.ts`).
  * A query that is too large costs only itself; a message of any other kind ends the connection. What is written is never
  * buffered beyond what the client reads.
  *
@@ -23,13 +23,9 @@
 export {
   type Answer,
   type ErrorAnswer,
-  emptyRow,
   errorAnswerOf,
   type GatewayClient,
-  type NoRowAnswer,
-  noRow,
   nullRow,
-  type RowAnswer,
 } from "./answer.js";
 export type { TlsSource } from "./client-connection.js";
 export { isBindable } from "./scram.js";

@@ -8,7 +8,6 @@ import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable, GatewayError } from "../../errors/index.js";
 import { RareLog } from "../../runtime/index.js";
 import { PendingHandshakes } from "../../transport/index.js";
-
 import type { ErrorAnswer, GatewayClient } from "./answer.js";
 import {
   ClientConnection,
@@ -17,7 +16,6 @@ import {
   stoppingState,
 } from "./client-connection.js";
 import type { ConnectionRules } from "./connection-protocol.js";
-
 import { scramVerifierOf } from "./scram.js";
 
 const serverNonceBytes = 18;

@@ -31,7 +31,7 @@ const server = await PostgresServer.listen(
     ...JSON.parse(process.argv[2] ?? "{}"),
     answer: (query): Answer => {
       const [, digits] = /^bytes (\d+)$/.exec(query.length < 30 ? textOf(query) : "") ?? [];
-      return { kind: "row", value: digits === undefined ? null : Buffer.alloc(Number(digits), "x") };
+      return { kind: "row", value: digits === undefined ? null : "x".repeat(Number(digits)) };
     },
     onClientEnd: () => {
       sessionsEnded += 1;

@@ -1,7 +1,7 @@
 import pg from "pg";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { errorTable, GatewayError } from "../../../src/errors/index.js";
-import type { Answer, PostgresServer } from "../../../src/gateway/protocol/index.js";
+import type { PostgresServer } from "../../../src/gateway/protocol/index.js";
 import { eventually } from "../../support/eventually.js";
 import { database, KeepingLogger, password, startServer, textOf, user } from "./test-server.js";
 
@@ -59,16 +59,9 @@ describe("a client that knows the password", () => {
   });
 
   it("gets not_text instead of a value that Postgres could not hold", async () => {
-    const answers: Record<string, Answer> = {
-      "NUL in text": { kind: "row", value: "a\0b" },
-      "NUL in bytes": { kind: "row", value: Buffer.from("a\0b") },
-      "not UTF-8": { kind: "row", value: Buffer.from([0xc3, 0x28]) },
-    };
-    const server = await startServer({ answer: (query) => answers[textOf(query)]! });
+    const server = await startServer({ answer: () => ({ kind: "row", value: "a\0b" }) });
     const client = await connect(server);
-    for (const query of Object.keys(answers)) {
-      await expect(ask(client, query)).rejects.toMatchObject({ code: errorTable.not_text.sqlstate });
-    }
+    await expect(ask(client, "NUL")).rejects.toMatchObject({ code: errorTable.not_text.sqlstate });
   });
 
   it("gets XX000 for an error whose SQLSTATE is none", async () => {

@@ -62,7 +62,7 @@ export function testOptions(changes: Partial<PostgresServerOptions> = {}): Postg
 
 /** Answers with the query itself. */
 export function echo(query: Uint8Array, _session: GatewayClient): Answer {
-  return { kind: "row", value: query };
+  return { kind: "row", value: textOf(query) };
 }
 
 /** The query as text. */

@@ -112,9 +112,9 @@ export class TestSession implements ConnectionEffects {
     this.encryptionAnswers = 0;
   }
 
-  write(bytes: Uint8Array | readonly Uint8Array[]): boolean {
+  write(bytes: Uint8Array): boolean {
     this.#mustBeOpen("write");
-    this.#written.push(Buffer.concat(bytes instanceof Uint8Array ? [bytes] : bytes));
+    this.#written.push(Buffer.from(bytes));
     return this.hasRoom;
   }
 
