@@ -225,7 +225,7 @@ export class PostgresSession {
       connection.cut();
       if (this.#connection === connection) this.#connection = undefined;
       // Some of its locks may have been taken already.
-      if (isNew) this.#options.onDown();
+      if (isNew && isKept) this.#options.onDown();
       this.#checkOpen();
       throw error;
     }

@@ -40,12 +40,26 @@ it("waits no longer than it is to, also behind a question that takes longer, and
   await session.close();
 });
 
-function sessionWith(databaseUrl: string): PostgresSession {
+it("on demand, is not lost before it was there: the question that opens it is rejected, and nothing is told", async () => {
+  await using database = await testDatabase();
+  let lost = 0;
+  // Postgres refuses an empty name, so that each connection fails at its LISTEN.
+  const session = sessionWith(database.url, { channels: [""], onDown: () => void (lost += 1) });
+  await expect(session.query("SELECT")).rejects.toThrow("zero-length delimited identifier");
+  expect([session.isUp, lost]).toEqual([false, 0]);
+  await session.close();
+});
+
+function sessionWith(
+  databaseUrl: string,
+  options: { readonly channels?: readonly string[]; readonly onDown?: () => void } = {},
+): PostgresSession {
   return new PostgresSession({
     address: DatabaseAddress.of(databaseUrl),
     logger: silentLogger,
     applicationName: "test",
     queryTimeoutMs: 20_000,
     onDown: () => undefined,
+    ...options,
   });
 }
