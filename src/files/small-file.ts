@@ -30,7 +30,7 @@ export function readSmallFileSync(path: string, maxBytes: number): Buffer {
 /**
  * The same without waiting for the disk.
  *
- * @param check looks at the open file before it is read, and rejects if it may not be
+ * @param check checks the open file before it is read; if it rejects, nothing is read
  * @throws Error (as a rejection) as {@link readSmallFileSync}
  */
 export async function readSmallFile(

@@ -10,13 +10,13 @@ import { poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";
 /** Runs one statement on one particular connection. */
 export type SessionQuery = <Row extends object>(text: string, values?: readonly unknown[]) => Promise<Row[]>;
 
-/** What a connection tells. */
+/** What the session is told of a connection. */
 export interface ConnectionEvents {
-  /** A query was answered that had been sent then, by the clock. */
+  /** A query was answered. @param sentAt when it was sent, by the clock */
   onHeard(sentAt: number): void;
   /** NOTIFY. */
   onNotification(channel: string, payload: string): void;
-  /** It has ended, with its locks and LISTENs. */
+  /** The connection has ended, with its locks and LISTENs. */
   onEnd(): void;
 }
 
@@ -28,12 +28,12 @@ export interface ConnectionOptions extends Omit<SessionOptions, "onClient" | "qu
   readonly answerTimeoutMs: number;
 }
 
-/** A connection that asks one thing at a time, as the driver wants it, and ends when an answer does not come. */
+/** Sends one query at a time, as the driver demands, and ends when an answer does not come in time. */
 export class Connection {
   readonly #address: DatabaseAddress;
   readonly #options: ConnectionOptions;
   readonly #events: ConnectionEvents;
-  /** While it is opened: of the host that is tried. */
+  /** While it is being opened: that of the host that is tried. */
   #client: pg.Client | undefined;
   #opened: OpenSession | undefined;
   #isCut = false;
@@ -58,7 +58,7 @@ export class Connection {
       onClient: (client) => {
         this.#client = client;
         if (this.#isCut) this.cut();
-        // What it is about is told once, when the connection has ended.
+        // The loss is reported once, when the connection has ended.
         client.on("error", (err) => logger.debug({ err }, "the session with Postgres failed"));
         client.on("end", () => {
           if (this.#client === client) this.#events.onEnd();
@@ -73,7 +73,7 @@ export class Connection {
     return refuseTransactionPooler(this.#address, this.#opened!, poolerWords.peerRemedy);
   }
 
-  /** Sends it when everything before is answered. @throws the driver's error */
+  /** Sends a query when all before it are answered. @throws the driver's error */
   query = <Row extends object>(
     text: string,
     values: readonly unknown[] = [],
@@ -84,19 +84,19 @@ export class Connection {
     return answer;
   };
 
-  /** Whether the backend answers that answered first; false behind a transaction pooler: locks are not where they were taken. */
+  /** False if another process of Postgres answers than at first, as behind a transaction pooler: that one has not our locks. */
   async isSameBackend(): Promise<boolean> {
     const [server] = await this.query<{ pid: number }>("SELECT pg_backend_pid() AS pid");
     return server?.pid === this.#opened?.backendPid;
   }
 
-  /** Ends it at once: a server that does not answer would not hear a farewell either. */
+  /** Ends it at once, without a word to the server, which may not answer. */
   cut(): void {
     this.#isCut = true;
     this.#client?.connection.stream.destroy();
   }
 
-  /** Takes leave, and waits until the server has closed, which frees the locks; cut after `limitMs`. */
+  /** Ends it in good order: waits until the server has closed it, and its locks are free, but no longer than `limitMs`. */
   async end(limitMs: number): Promise<void> {
     const cancel = this.#options.clock.setTimeout(() => this.cut(), limitMs);
     await this.#client?.end().catch(() => undefined);

@@ -73,7 +73,7 @@ export class DatabaseAddress {
     return new DatabaseAddress(hosts, attributes ?? (hosts.length === 1 ? "any" : "read-write"));
   }
 
-  /** The same place with another login: of what the URI and the environment say, all but who. */
+  /** The same place with another login. */
   withLogin(login: { readonly user: string; readonly password: string }): DatabaseAddress {
     const hosts = this.hosts.map(({ connectionString, ...settings }) => {
       const { host, port, database } = new pg.Client({ connectionString });
@@ -82,17 +82,17 @@ export class DatabaseAddress {
     return new DatabaseAddress(hosts, this.sessionAttributes);
   }
 
-  /** The place of the host to try next in {@link hosts}: the one that worked last, or the one behind it that did not. */
+  /** The index in {@link hosts} of the host to try next: the one that worked last, or the one after the one that failed. */
   get next(): number {
     return this.#next;
   }
 
-  /** A host was of no use: the one behind it comes next, unless another try has found that out before. */
+  /** A host was of no use: the one after it comes next, unless another attempt has moved on already. */
   failed(host: number): void {
     if (this.#next === host) this.#next = (host + 1) % this.hosts.length;
   }
 
-  /** Who logs in, and where, for messages. */
+  /** Role, database and servers, for messages. */
   get described(): { readonly role: string; readonly database: string; readonly server: string } {
     const clients = this.hosts.map((host) => new pg.Client(host));
     const { user = "", database = "" } = clients[0]!;
@@ -101,7 +101,7 @@ export class DatabaseAddress {
 }
 
 /**
- * Reads a connection URI for nothing but its mistakes. Files that it names are not looked at.
+ * Reads a connection URI only for its mistakes. Files that it names are not read.
  *
  * @throws PostgresError `invalid_argument` as {@link DatabaseAddress.of}
  */

@@ -35,7 +35,7 @@ export interface SessionLimits {
 export interface SessionOptions extends SessionLimits {
   /** As Postgres shows it. Default `hawser`. */
   readonly applicationName?: string | undefined;
-  /** All its transactions read alone, unless they say otherwise. */
+  /** All its transactions are read-only, unless they say otherwise. */
   readonly readOnly?: boolean | undefined;
   /** How long connecting may take, to one host. Default `databaseConnectTimeoutMs`. */
   readonly connectTimeoutMs?: number | undefined;
@@ -46,7 +46,7 @@ export interface SessionOptions extends SessionLimits {
    * to them; and notices are not sent.
    */
   readonly runsFunctions?: boolean | undefined;
-  /** The server is to be one that takes writes, whatever the address allows. */
+  /** The server must take writes, also where the address allows others. */
   readonly needsWrites?: boolean | undefined;
   /**
    * Gets each client before it connects: one for each host that is tried. To end the opening, destroy its
@@ -65,7 +65,7 @@ export interface OpenSession {
 /** For the rest of the transaction: nothing that others have put on the login's path is called. */
 const pinSql = "SET LOCAL search_path = pg_catalog, pg_temp";
 
-/** For the rest of the transaction: what a session of the login has that nobody has set anything in. */
+/** For the rest of the transaction: the settings that a new session of the login has. */
 export const userPathSql = ["search_path", "lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"]
   .map((name) => `SET LOCAL ${name} TO DEFAULT`)
   .join("; ");
@@ -145,7 +145,7 @@ async function openAt(
     ...(queryTimeoutMs === undefined ? {} : { query_timeout: queryTimeoutMs }),
     ...(runsFunctions === true ? { options: startupOptions(options) } : {}),
   });
-  // What is under way reports it; what keeps the session listens, too.
+  // The running query rejects, and the owner of the session has a listener of its own.
   client.on("error", () => undefined);
   onClient?.(client);
   try {
@@ -168,7 +168,7 @@ interface ServerFacts {
 const factsSql = `SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.pg_is_in_recovery() AS standby,
   pg_catalog.current_setting('transaction_read_only')::bool AS reads_only`;
 
-/** Sets what is to be set, and looks who answers. @throws if that takes longer than connecting may */
+/** Makes the settings, and reads which server answers. @throws if that takes longer than connecting may */
 async function prepareSession(
   client: pg.ClientBase,
   settingsSql: string,
@@ -267,7 +267,7 @@ export class SessionPool {
   /**
    * @param options.keepsSettings false behind a transaction pooler: a session's settings do not stay, and each transaction
    * makes its own ({@link localSettingsSql})
-   * @param options.check looks at a new session before it is used; what it throws ends the session
+   * @param options.check checks a new session before it is used; if it rejects, the session ends
    * @param options.onIdleError an idle session was lost; the pool has dropped it already
    */
   constructor(

@@ -1,18 +1,17 @@
 /**
  * A session with Postgres that outlives its connections. There are two kinds.
  *
- * **Kept** (`beatMs`): the one session whose life means something, because it holds locks and hears notifications. It is
- * opened once, connects again by itself, and is heard from at least every `beatMs`: when nothing else was asked, by a
- * query that writes nothing. It goes to a server that takes writes, and not through a transaction pooler. Both sides
- * probe the TCP connection, so that a server whose client's host died frees the locks within seconds. While it is down,
- * queries are rejected.
+ * **Kept** (`heartbeatMs`): the session holds locks and gets notifications, so that its end means something. It is opened
+ * once, connects again by itself, and asks the server at least every `heartbeatMs`, by a query that writes nothing. It
+ * goes to a server that takes writes, and not through a transaction pooler. Both sides probe the TCP connection, so that a
+ * server whose client's host died frees the locks within seconds. While it is down, queries are rejected.
  *
  *     connecting ──connected──▶ up ──lost, silent, closed by the server──▶ waiting ──backoff──▶ connecting
  *         └──────────failed──────────────────────────────────────────────────▲
  *
  * **On demand**: it is opened by the first query, and again by the next one after it was lost.
  *
- * Either listens on each new connection to what it was told to listen to, and asks one thing at a time.
+ * Both kinds listen on each new connection to the channels that they were given, and send one query at a time.
  */
 import pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
@@ -23,15 +22,18 @@ import type { DatabaseAddress } from "./database-address.js";
 import { isServerError } from "./failure.js";
 import { postgresBackoff, type SessionLimits } from "./open-session.js";
 
-/** What a session tells. */
+/** What the user of a session is told. */
 interface PostgresSessionEvents {
-  /** There is a new connection; runs to its end before anything else is asked. What it throws ends the connection again. */
+  /** There is a new connection. No other query is sent before this resolves; if it rejects, the connection ends. */
   onConnected?(query: SessionQuery): Promise<void>;
   /** The session can be used. */
   onUp?(): void;
-  /** A kept session was heard from again. */
-  onBeat?(query: SessionQuery): Promise<void>;
-  /** The connection is lost, with all its locks and LISTENs. Also one that never came to be up. */
+  /** A kept session has answered a heartbeat. */
+  onHeartbeat?(query: SessionQuery): Promise<void>;
+  /**
+   * The connection is lost, with all its locks and LISTENs. A kept session tells it also of one that was never up, because
+   * {@link onConnected} may have taken locks.
+   */
   onDown(): void;
   /** NOTIFY. */
   onNotification?(channel: string, payload: string): void;
@@ -45,20 +47,20 @@ export interface PostgresSessionOptions extends SessionLimits, PostgresSessionEv
   readonly clock?: Clock | undefined;
   /** As Postgres shows it. Default `hawser`. */
   readonly applicationName?: string | undefined;
-  /** How long connecting may take. Default: what it may everywhere. */
+  /** How long connecting may take, to one host. Default `databaseConnectTimeoutMs`. */
   readonly connectTimeoutMs?: number | undefined;
   /**
-   * A connection that does not answer for so long is given up. On demand the time runs from the question, else from when
-   * it is sent.
+   * A connection that does not answer for so long is ended. On demand the wait for earlier queries counts, too; else the time
+   * runs from when the query is sent.
    */
   readonly queryTimeoutMs: number;
-  /** The session is kept, and heard from at least so often. Without it, it is opened on demand. */
-  readonly beatMs?: number | undefined;
-  /** What it listens to from the beginning. */
+  /** The session is kept, and asks the server at least so often. Without it, it is opened on demand. */
+  readonly heartbeatMs?: number | undefined;
+  /** The NOTIFY channels that it listens to from the beginning. */
   readonly channels?: readonly string[] | undefined;
 }
 
-/** How long the end of a session on demand may take, which holds no locks. */
+/** How long the end of a session on demand may take: it holds no locks. */
 const endMs = 1_000;
 
 /** A session with Postgres that comes back. */
@@ -69,14 +71,14 @@ export class PostgresSession {
   readonly #channels = new Map<string, number>();
   #connection: Connection | undefined;
   #opening: Promise<Connection> | undefined;
-  /** The connection that hears notifications. */
+  /** The connection that listens to the channels. */
   #listening: Connection | undefined;
   #isUp = false;
   #upAt = 0;
   #isClosed = false;
   #generation = 0;
   #heardAt = Number.NEGATIVE_INFINITY;
-  /** Of the next beat, or the next attempt to connect. */
+  /** Of the next heartbeat, or the next attempt to connect. */
   #cancelTimer: () => void = () => {};
 
   constructor(options: PostgresSessionOptions) {
@@ -124,7 +126,7 @@ export class PostgresSession {
     values: readonly unknown[] = [],
     timeoutMs: number = this.#options.queryTimeoutMs,
   ): Promise<Row[]> => {
-    if (this.#options.beatMs !== undefined) {
+    if (this.#options.heartbeatMs !== undefined) {
       if (!this.#isUp) throw new Error("the session with Postgres is down");
       return this.#connection!.query<Row>(text, values, timeoutMs);
     }
@@ -164,14 +166,14 @@ export class PostgresSession {
     }
   }
 
-  /** Ends the present connection: for when its locks can no longer be told. A kept session connects again. */
+  /** Ends the present connection: for when it is not known which locks it holds. A kept session connects again. */
   restart(): void {
     this.#connection?.cut();
   }
 
   /**
-   * Ends the session for good, at once if it is being opened. The locks are free then, unless the server cannot be heard
-   * any more.
+   * Ends the session for good, at once if it is being opened. The locks are free then, unless the server does not answer any
+   * more.
    */
   async close(): Promise<void> {
     this.#isClosed = true;
@@ -181,7 +183,7 @@ export class PostgresSession {
     this.#isUp = false;
     this.#connection = undefined;
     if (!wasUp) connection?.cut();
-    else await connection?.end(this.#options.beatMs === undefined ? endMs : storeConstants.sessionKeepaliveMs);
+    else await connection?.end(this.#options.heartbeatMs === undefined ? endMs : storeConstants.sessionKeepaliveMs);
   }
 
   #opened(): Promise<Connection> {
@@ -193,8 +195,8 @@ export class PostgresSession {
 
   async #connect(): Promise<Connection> {
     this.#checkOpen();
-    const { beatMs, queryTimeoutMs, lockTimeoutMs = storeConstants.sessionLockTimeoutMs } = this.#options;
-    const isKept = beatMs !== undefined;
+    const { heartbeatMs, queryTimeoutMs, lockTimeoutMs = storeConstants.sessionLockTimeoutMs } = this.#options;
+    const isKept = heartbeatMs !== undefined;
     const { address, logger, applicationName, connectTimeoutMs, statementTimeoutMs, onConnected } = this.#options;
     const connection = new Connection(
       address,
@@ -224,14 +226,14 @@ export class PostgresSession {
     } catch (error) {
       connection.cut();
       if (this.#connection === connection) this.#connection = undefined;
-      // Some of its locks may have been taken already.
+      // Some of its locks may have been taken already. On demand, the query that opened it is rejected, and that is all.
       if (isNew && isKept) this.#options.onDown();
       this.#checkOpen();
       throw error;
     }
     this.#isUp = true;
     this.#upAt = this.#clock.now();
-    if (isKept) this.#beatLater(connection, beatMs);
+    if (isKept) this.#heartbeatLater(connection, heartbeatMs);
     this.#options.onUp?.();
     return connection;
   }
@@ -245,40 +247,41 @@ export class PostgresSession {
     this.#listening = connection;
   }
 
-  /** Says it to a connection that is there; the next one listens to what is listed then. */
+  /** Runs it on the connection, if there is one; the next one listens to what is listed then. */
   async #tell(statement: string): Promise<void> {
     if (!this.#isUp) return;
     // It fails only with the connection.
     await this.query(statement).catch(() => this.restart());
   }
 
-  #beatLater(connection: Connection, beatMs: number, failures = 0): void {
+  #heartbeatLater(connection: Connection, heartbeatMs: number, failures = 0): void {
     this.#cancelTimer();
-    const waitMs = failures === 0 ? beatMs : backoffMs(postgresBackoff, failures);
-    this.#cancelTimer = this.#clock.setTimeout(() => void this.#beat(connection, beatMs, failures), waitMs);
+    const waitMs = failures === 0 ? heartbeatMs : backoffMs(postgresBackoff, failures);
+    this.#cancelTimer = this.#clock.setTimeout(() => void this.#heartbeat(connection, heartbeatMs, failures), waitMs);
   }
 
-  async #beat(connection: Connection, beatMs: number, failures: number): Promise<void> {
-    const { logger, onBeat } = this.#options;
+  async #heartbeat(connection: Connection, heartbeatMs: number, failures: number): Promise<void> {
+    const { logger, onHeartbeat } = this.#options;
     try {
       const isSame = await connection.isSameBackend();
       if (this.#connection !== connection) return;
       if (isSame) {
-        this.#beatLater(connection, beatMs);
-        await onBeat?.(connection.query);
+        this.#heartbeatLater(connection, heartbeatMs);
+        await onHeartbeat?.(connection.query);
         return;
       }
       const reason = "leases and notifications need a direct connection: name it in sessionUrl";
       logger.error({}, `the session with Postgres moved, as behind a transaction pooler; ${reason}`);
       connection.cut();
     } catch (err) {
-      logger.debug({ err }, "a beat of the session with Postgres failed");
+      logger.debug({ err }, "a heartbeat of the session with Postgres failed");
       // An answer, although an error: the session lives. Without one its end is told by the connection.
-      if (isServerError(err) && this.#connection === connection) this.#beatLater(connection, beatMs, failures + 1);
+      if (isServerError(err) && this.#connection === connection)
+        this.#heartbeatLater(connection, heartbeatMs, failures + 1);
     }
   }
 
-  /** It does not answer: nothing is asked on it any more. */
+  /** The connection does not answer: the next query opens another one. */
   #abandon(connection: Connection): void {
     connection.cut();
     this.#onEnd(connection);
@@ -287,24 +290,24 @@ export class PostgresSession {
   #onEnd(connection: Connection): void {
     if (this.#connection !== connection) return;
     this.#connection = undefined;
-    // One that never was up is told by the rejection of its connect, which may have set the timer of the next by now.
+    // What was never up is reported by #connect, which rejects, and may have set the timer of the next attempt by now.
     if (!this.#isUp) return;
     this.#cancelTimer();
     this.#isUp = false;
-    // At once: most lost sessions are of a restarted server or pooler that is there again. But not again and again.
+    // Connects at once: mostly the server was restarted and is there again. But not again and again.
     const wasStable = this.#clock.now() - this.#upAt >= postgresBackoff.maxMs;
     this.#options.onDown();
-    if (!this.#isClosed && this.#options.beatMs !== undefined) this.#reconnect(wasStable ? 0 : 1);
+    if (!this.#isClosed && this.#options.heartbeatMs !== undefined) this.#reconnect(wasStable ? 0 : 1);
   }
 
-  /** @param answered the last attempt reached a server that takes writes, and failed behind that */
+  /** @param answered the last attempt reached a server that takes writes, and failed after that */
   #reconnect(failures: number, answered = false): void {
     const connect = (): void => {
       const before = this.#generation;
       this.#connect().catch((err) => {
         if (this.#isClosed) return;
         this.#options.logger.warn({ err, failures }, "could not open a session with Postgres; trying again");
-        // A server that is back is tried again soon, though it was long away; but not again and again.
+        // A server that is back is tried again soon, even after a long absence; but not again and again.
         const answers = this.#generation !== before;
         this.#reconnect(answers && !answered ? 1 : failures + 1, answers);
       });

@@ -1,6 +1,6 @@
 /**
- * Whether a transaction pooler stands before Postgres: what is set in a session, LISTEN, and locks of the session do not stay
- * with its client there.
+ * Whether a transaction pooler stands before Postgres. It may give each transaction of a client another session, so that
+ * settings, LISTEN and locks of a session do not stay with the client.
  */
 import pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
@@ -8,17 +8,17 @@ import { PostgresError } from "../errors/index.js";
 import type { DatabaseAddress } from "./database-address.js";
 import { openSession } from "./open-session.js";
 
-/** How often it is looked: a pool that others use may give a client the same session again by chance. */
-const looks = 5;
+/** How often it is tried: a pool that others use may give a client the same session again by chance. */
+const tries = 5;
 
 const pidSql = "SELECT pg_catalog.pg_backend_pid() AS pid";
 
-/** How a pooler of statements refuses a transaction. */
+/** The SQLSTATE by which a pooler of single statements refuses a transaction. */
 const protocolViolation = "08P01";
 
-/** What does not work, for errors and findings. */
+/** What does not work behind a pooler, and what to do: for errors and findings. */
 export const poolerWords = {
-  what: "notifications, the locks that tell who leads, and settings of the session do not work through one",
+  what: "notifications, the locks of leases and leadership, and settings of the session do not work through one",
   remedy:
     "Name the server of Postgres itself with --database-url or HAWSER_DATABASE_URL; your programs may call the SQL " +
     "functions through the pooler all the same",
@@ -30,8 +30,8 @@ export const poolerWords = {
 /**
  * Refuses a transaction pooler.
  *
- * @param session a session that is there, with the process that has answered its first statement
- * @param remedy what to do, as the caller can do it
+ * @param session an open session, with the process of Postgres that answered its first statement
+ * @param remedy what the user can do here
  * @throws PostgresError `transaction_pooler`; what `openSession` throws, for a pooler only
  */
 export async function refuseTransactionPooler(
@@ -47,9 +47,9 @@ export async function refuseTransactionPooler(
 }
 
 /**
- * Postgres tells each client which of its processes serves it, and a pooler tells something of its own. Where that process is
- * not the one that has answered, a second session holds on to the process of the first one in a transaction: if it can,
- * they share it.
+ * When a client connects, Postgres names the process that serves it; a pooler names something else. Where that is not the
+ * process that answers, a second session begins transactions: if it gets the first one's process for one of them, the two
+ * share it.
  */
 export async function isTransactionPooled(
   address: DatabaseAddress,
@@ -58,7 +58,7 @@ export async function isTransactionPooled(
   if ((client as pg.Client & { readonly processID?: number | null }).processID === backendPid) return false;
   const second = await openSession(address, { queryTimeoutMs: storeConstants.databaseConnectTimeoutMs });
   try {
-    for (let look = 0; look < looks; look += 1) {
+    for (let tried = 0; tried < tries; tried += 1) {
       if ((await pidOf(client, pidSql)) !== backendPid) return true;
       if ((await pidOf(second.client, `BEGIN; ${pidSql}`)) === backendPid) return true;
       await second.client.query("ROLLBACK");

@@ -44,7 +44,7 @@ export class SharedDatabase {
     this.session = new PostgresSession({
       ...options,
       address: sessionUrl === undefined ? address : DatabaseAddress.of(sessionUrl),
-      beatMs: leaseBeatMs,
+      heartbeatMs: leaseBeatMs,
       queryTimeoutMs: leaseBeatMs,
       lockTimeoutMs: leaseBeatMs / 2,
       statementTimeoutMs: leaseBeatMs,
@@ -54,7 +54,7 @@ export class SharedDatabase {
         await this.leases.regainAll(query);
         this.pool.server = await serverIdentity(query);
       },
-      onBeat: (query) => this.leases.checkAll(query),
+      onHeartbeat: (query) => this.leases.checkAll(query),
       onUp: () => this.#tell((listener) => listener.onSession("up")),
       onDown: () => {
         this.leases.suspendAll();

@@ -27,7 +27,7 @@ function ofName(databaseUrl: string): Contender {
   const session = new PostgresSession({
     ...common,
     address: DatabaseAddress.of(databaseUrl),
-    beatMs: 5_000,
+    heartbeatMs: 5_000,
     onConnected: (query) => leases.regainAll(query),
     onDown: () => leases.suspendAll(),
   });
