@@ -91,7 +91,7 @@ const others = ["payload", "payloads", "data", "content", "headers", "timeout"];
 
 it("every function refuses what breaks a rule of its arguments", async () => {
   const parameters = new Set(referenceFunctions.flatMap((one) => parametersOf(one).map(({ name }) => name)));
-  expect([...parameters].sort()).toEqual([...Object.keys(bad), ...others].sort());
+  expect([...parameters].sort(), "parameters in `bad` or `others`").toEqual([...Object.keys(bad), ...others].sort());
   for (const call of calls) {
     for (const [parameter, [values, rule]] of Object.entries(bad)) {
       if (!(parameter in call.given)) continue;
