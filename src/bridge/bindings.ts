@@ -63,11 +63,11 @@ interface BindingRow {
   readonly isThere: boolean;
 }
 
-/** Reads them. @throws whatever the session throws */
+/** @throws what the session throws */
 async function readBindings(session: PostgresSession): Promise<Bindings> {
   const rows = await session.query<BindingRow>(bindingsSql);
   const present = rows.filter(({ isThere }) => isThere);
-  // Where there are no event triggers, nobody else has noticed.
+  // Without event triggers nothing else deletes the rows of dropped functions.
   if (present.length < rows.length && !(await session.isStandby())) await session.query(pruneSql);
   return {
     subscriptions: present.filter(({ kind }) => kind === "subscription").map(subscriptionOf),
@@ -90,19 +90,19 @@ function responderOf({ argumentTypes: _, isThere: __, ...row }: BindingRow): Res
 
 const { optionsPollMs } = gatewayConstants;
 
-/** Where it reads, and what is told of it. */
+/** What a watch is made with, and what it tells. */
 export interface BindingWatchOptions {
   readonly session: PostgresSession;
   readonly logger: Logger;
-  /** What there is now. What it rejects with is told as if it could not be read. */
+  /** The present bindings. If it rejects, that is logged like a failed reading. */
   onBindings(bindings: Bindings): Promise<void>;
-  /** A reading has ended, however it went. */
+  /** A reading has ended, with or without success. */
   onRead(): void;
 }
 
 /**
- * Follows which functions are bound: reads now and then, and when it is told that something may have changed. What goes
- * wrong is logged. After `stop` it tells nothing any more of what it reads.
+ * Follows which functions are bound: reads every few seconds, and when something may have changed. Failures are logged. After
+ * `stop` it tells no bindings any more.
  */
 export class BindingWatch extends Repeated {
   readonly #options: BindingWatchOptions;
@@ -117,7 +117,7 @@ export class BindingWatch extends Repeated {
   async #read(): Promise<void> {
     const { session, onBindings, onRead } = this.#options;
     try {
-      // It listens once it can.
+      // After a promotion this makes the session listen.
       await session.isStandby();
       const bindings = await readBindings(session);
       if (this.isStopped) return;

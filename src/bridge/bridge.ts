@@ -1,8 +1,8 @@
 /**
- * From NATS to SQL: messages and requests run the functions that are subscribed, or registered to answer.
+ * The bridge of one process: makes the parts, and passes on what each tells the others.
  *
- * Three connections to NATS lead apart what must not hold up each other: the gateway's, one for subscriptions, one for
- * responders. One process of several leads the subscriptions; all of them answer requests.
+ * Subscriptions and responders have a connection to NATS each, beside the gateway's, so that none holds up another. One
+ * process of several leads the subscriptions; all of them answer requests.
  */
 import { createHash } from "node:crypto";
 import { setTimeout as unreferencedDelay } from "node:timers/promises";
@@ -26,7 +26,7 @@ import { type SubscriptionCounts, Subscriptions } from "./subscriptions.js";
 
 const { optionsPollMs } = gatewayConstants;
 
-/** How it is made. */
+/** What a bridge is made with. */
 export interface BridgeOptions {
   readonly databaseUrl: string | undefined;
   /** The login of the functions. Default: the one that `hawser init` has made. */
@@ -42,20 +42,20 @@ export interface BridgeOptions {
   onRequest(responder: Pick<Responder, "id" | "subject" | "functionName">, durationMs: number): void;
 }
 
-/** What is counted. */
+/** What is counted, for metrics and health. */
 export interface BridgeStats {
   readonly role: PostgresRole;
-  /** In which it leads. */
+  /** The epoch in which this process leads; undefined: it does not. */
   readonly epoch: bigint | undefined;
-  /** In which it has led last; 0: it has not. */
+  /** The epoch in which it led last; 0: it never has. */
   readonly lastEpoch: bigint;
   readonly subscriptions: Iterable<SubscriptionCounts>;
   readonly responders: ResponderServiceStats;
-  /** What is kept for a takeover. */
+  /** The memory of messages that are kept for a takeover. */
   readonly keptBytes: number;
-  /** Messages that there was no room for while it led. */
+  /** Messages discarded for lack of room while it led. */
   readonly discarded: number;
-  /** Messages that it would have run at a takeover, and that there was no room for. */
+  /** Messages that it should have run at a takeover, and had not kept for lack of room. */
   readonly missing: number;
 }
 
@@ -77,23 +77,23 @@ export class Bridge {
   readonly #saved: SavedMessages;
   readonly #receiver: Receiver;
   #isHandingOver = false;
-  /** The NATS server has just refused these. */
+  /** Subjects that the NATS server has just refused. */
   readonly #refused = new Set<string>();
-  /** When the oldest message was received that could not be saved. */
+  /** When the oldest message that could not be saved was received. */
   #unsavedSince: number | undefined;
-  /** Of the last time that it was said what is received. */
+  /** Identifies the last call of #listen: an earlier one does not go on. */
   #listening: symbol | undefined;
   #responderService: ResponderService | undefined;
-  /** As the database has them; they answer where it is a primary. */
+  /** As the database has them; they answer only where it is a primary. */
   #responders: readonly Responder[] = [];
   #natsOptions: CompleteNatsServerOptions | undefined;
   #toldDiscarded = 0;
   #lastEpoch = 0n;
-  /** Since when it received everything, as it was when it ended. */
+  /** Set when the process ends: since when it had received everything. */
   #receivedSince: number | undefined;
-  /** When it ceased to receive; undefined: it receives. */
+  /** When the connection to NATS was lost; undefined: it receives. */
   #silentSince: number | undefined;
-  /** Those that were received here when the connection was last lost, if this process led. */
+  /** The subjects received when the connection was last lost, if this process led. */
   #cutSubjects: readonly string[] = [];
   #finished: Promise<void> | undefined;
   #stopped: Promise<void> | undefined;
@@ -202,7 +202,7 @@ export class Bridge {
    */
   static async start(options: BridgeOptions, signal?: AbortSignal): Promise<Bridge> {
     const bridge = new Bridge(options);
-    // Postgres may keep us waiting.
+    // Postgres may not answer for a while.
     const end = (): void => void bridge.stop(0);
     signal?.addEventListener("abort", end);
     try {
@@ -219,7 +219,7 @@ export class Bridge {
     }
   }
 
-  /** What is counted now. */
+  /** The present counts. */
   get stats(): BridgeStats {
     return {
       role: this.#roleWatch.role,
@@ -238,7 +238,7 @@ export class Bridge {
     return this.#connectors;
   }
 
-  /** Takes the options of the NATS server; undefined: none is defined. @param because why, if it is not that */
+  /** Takes the options of the NATS server; undefined: there are none. @param because why, unless no server is defined */
   configure(options: CompleteNatsServerOptions | undefined, because?: HawserError): void {
     this.#natsOptions = options;
     for (const connector of Object.values(this.#connectors)) connector.configure(options, because);
@@ -254,7 +254,7 @@ export class Bridge {
    * live in this process.
    *
    * @param always connects anew, also where nothing has changed
-   * @throws NatsError why one is not there
+   * @throws NatsError if a connection cannot be made
    */
   async reload(always: boolean, signal: AbortSignal): Promise<void> {
     await Promise.all(
@@ -262,7 +262,7 @@ export class Bridge {
         always ? connector.reconnect(signal) : connector.ready(signal),
       ),
     );
-    // It is to see what the caller has committed.
+    // A reading that began earlier may not see what the caller has committed.
     await this.#bindings.fresh();
     await Promise.all([this.#receiver.known(), this.#responderService?.configure(this.#answering)]);
   }
@@ -271,7 +271,7 @@ export class Bridge {
    * Receives nothing more: runs what it has received, answers what it was asked, and gives leadership to another process.
    * A further call waits for the first.
    *
-   * @param deadlineMs how long functions may take for it
+   * @param deadlineMs how long functions may take
    */
   finish(deadlineMs: number): Promise<void> {
     this.#finished ??= this.#finish(deadlineMs);
@@ -281,7 +281,7 @@ export class Bridge {
   /**
    * Ends in good order: finishes, and closes what was opened.
    *
-   * @param deadlineMs also how long the NATS server may take to say that it has the answers
+   * @param deadlineMs how long functions may take, and the NATS server to confirm their answers
    */
   stop(deadlineMs: number): Promise<void> {
     this.#stopped ??= this.#stop(deadlineMs);
@@ -338,14 +338,14 @@ export class Bridge {
   async #stop(deadlineMs: number): Promise<void> {
     const deadline = new Deadline(deadlineMs);
     await this.finish(deadlineMs);
-    // What is being read is of no use any more.
+    // Ends a reading of the bindings, if there is one: it is of no use any more.
     await this.#session.close();
     await this.#bindings.ended();
     await this.#notices.stop();
     const leftMs = Math.max(gatewayConstants.stopReserveMs, deadline.remainingMs);
     await Promise.all(Object.values(this.#connectors).map((connector) => connector.stop(leftMs)));
     await Promise.all(Object.values(this.#pools).map((pool) => pool.stop()));
-    // What still runs has had its time.
+    // What still runs is out of time.
     for (const pool of Object.values(this.#pools)) pool.destroy();
     this.#rareLog.end();
     this.#tellDiscarded();
@@ -354,15 +354,15 @@ export class Bridge {
   /** Saves what it has not run, for the next leader. */
   async #save(deadline: AbortSignal): Promise<void> {
     const { logger } = this.#options;
-    // What it has kept is another one's to run, if there is one.
+    // Another process runs what this one has kept, if there is another.
     const mayBeLast =
       this.#leadership.epoch === undefined && this.#roleWatch.role === "primary" && this.#subscriptions.hasKept;
     const others = mayBeLast ? await this.#leadership.othersHave(deadline) : undefined;
-    // What it says of its progress in the end is about all that it has received.
+    // The last progress that it writes is about all that it has received.
     this.#receivedSince = this.#subscriptions.receivedSince;
     const { unfinished, savedDone } = this.#subscriptions.leave(others);
     for (const [subscription, ids] of savedDone) {
-      // Else it is run again.
+      // Without this they would be run again.
       await Promise.race([this.#saved.done(subscription, ids).catch(() => undefined), whenAborted(deadline)]);
     }
     if (unfinished.length === 0) return;
@@ -392,7 +392,7 @@ export class Bridge {
     );
   }
 
-  /** Saves what the leader has not received, as when this process led and stood still for a while: then that one runs it. */
+  /** Saves what the leader has not received, for it to run: as when this process led, stood still, and was replaced. */
   async #handOver(): Promise<void> {
     const messages = this.#subscriptions.unknownToLeader;
     if (messages.length === 0 || this.#isHandingOver) return;
@@ -447,13 +447,13 @@ export class Bridge {
       );
     }
     this.#notices.lead(true);
-    // It has ceased to receive while it took leadership.
+    // The connection to NATS may have been lost while it took leadership.
     if (!this.#receiver.isReceiving) void this.#fallSilent();
-    // Dead letters may wait to be handled again.
+    // Dead letters may wait for a retry.
     this.#bindings.soon();
   }
 
-  /** What the server had for this process is lost, unless another process has it. */
+  /** The connection is lost, and what the server had left for this process, unless another process has it. */
   #cut(): void {
     this.#cutSubjects = this.#leadership.epoch === undefined ? [] : this.#subscriptions.cut();
   }
@@ -468,7 +468,7 @@ export class Bridge {
     );
   }
 
-  /** Others may receive what this process does not: it does what it has, and gives leadership back. */
+  /** Others may receive what this process does not: it runs what it has, and gives leadership back. */
   async #fallSilent(): Promise<void> {
     this.#silentSince ??= this.#receiver.completeUntil;
     this.#subscriptions.hold();
@@ -480,7 +480,7 @@ export class Bridge {
   }
 
   #receivesAgain(): void {
-    // A lead that is about to be given back is not complete.
+    // While it leads, it is still going to give leadership back.
     if (this.#leadership.epoch === undefined) this.#silentSince = undefined;
     this.#subscriptions.receivesAgain(performance.now());
     this.#leadership.poke();
@@ -501,7 +501,7 @@ export class Bridge {
     void this.#responderService?.configure(this.#answering);
   }
 
-  /** On a replica nothing is run; where Postgres does not answer, callers are told. */
+  /** None on a standby. Where Postgres does not answer, all: callers get an error. */
   get #answering(): readonly Responder[] {
     return this.#roleWatch.role === "standby" ? [] : this.#responders;
   }
@@ -515,7 +515,7 @@ export class Bridge {
     this.#responders = responders;
     const ended = this.#subscriptions.configure(subscriptions);
     this.#listen();
-    // Its connection may be silent: the subscriptions do not wait for what the server says of it.
+    // Not awaited: its connection may not answer, and the subscriptions go on without.
     void this.#responderService?.configure(this.#answering);
     this.#subscriptions.wake();
     if (this.#leadership.epoch !== undefined) {
@@ -526,9 +526,9 @@ export class Bridge {
     }
   }
 
-  /** What is refused together is dealt with together: for each subject of a role all of its subjects are checked. */
+  /** Refusals that come together are handled together, because each makes all subjects of its role be checked anew. */
   #refusedSoon(pattern: string): void {
-    // What was received in its place goes on.
+    // Former receivers stay until the next #listen.
     this.#listening = undefined;
     this.#refused.add(pattern);
     if (this.#refused.size > 1) return;
@@ -539,7 +539,7 @@ export class Bridge {
     });
   }
 
-  /** Subscribes at NATS. A subject for which another one is to receive is left when the server knows the other one. */
+  /** Subscribes at NATS. Where another subject takes over, the former one is left once the server knows the new one. */
   #listen(): void {
     const listening = (this.#listening = Symbol());
     this.#receiver.subscribe(this.#subscriptions.receivers);

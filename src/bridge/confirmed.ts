@@ -1,11 +1,11 @@
 /**
- * When the server has dealt with what was sent.
+ * Waiting until the NATS server has read what was sent, and until its cluster knows of new subscriptions.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 
-/** The waits on each connection, which end with it. Its own promise would keep every wait there ever was. */
+/** The waits on each connection, which end with it. Waiting for `closed()` each time would keep every wait in memory. */
 const waiting = new WeakMap<NatsConnection, Set<(hasTaken: boolean) => void>>();
 
 /**

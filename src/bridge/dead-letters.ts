@@ -81,7 +81,7 @@ export class DeadLetterWriter {
       return { kind: "committed", durationMs: performance.now() - startedAt };
     } catch (cause) {
       const failure = failureOf(cause, 0, Number.POSITIVE_INFINITY);
-      // Words of Postgres could show what it was to write.
+      // Postgres's words could show the message.
       const problem = failure.kind === "lost" ? failure.message : `SQLSTATE ${failure.code}`;
       this.#rareLog.warn("a dead letter cannot be written now: what is behind it waits", problem);
       const isAway = failure.kind === "lost" || failure.kind === "unavailable" || !this.#session.isUp;

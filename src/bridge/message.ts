@@ -4,18 +4,18 @@
 
 /** As it was received. Never changed. */
 export interface InboundMessage {
-  /** Known to no other process: what this one does again with the message, it does under the same id. */
+  /** Unique to this process, and the same whenever it runs the message again. */
   readonly id: string;
   readonly subject: string;
-  /** A copy of its own: the connection's buffers are used again. */
+  /** A copy: the connection uses its buffers again. */
   readonly payload: Uint8Array;
   /** A JSON object of lists of strings, as text; undefined: the message has none. */
   readonly headers: string | undefined;
-  /** Why there may be more headers than these; undefined: all could be read. */
+  /** Why some headers could not be read; undefined: all could. */
   readonly headersProblem?: string | undefined;
   /** When it was received, by `performance.now()`. */
   readonly receivedAt: number;
-  /** It came to the NATS server after this: the process stood still, and received it late. Default: `receivedAt`. */
+  /** The NATS server got it after this: earlier than `receivedAt` if the process stood still. Default: `receivedAt`. */
   readonly notBefore?: number | undefined;
 }
 
@@ -27,13 +27,13 @@ export function memoryOf({ subject, payload, headers }: InboundMessage): number 
 /** The objects around payload and subject. */
 export const overheadBytes = 256;
 
-/** The earlier of two moments, as far as there are any. */
+/** The earlier of two moments; the other one if one is undefined. */
 export function earliest(one: number | undefined, other: number | undefined): number | undefined {
   if (one === undefined || other === undefined) return one ?? other;
   return Math.min(one, other);
 }
 
-/** What is kept at the most beyond what is accounted for. */
+/** At most so much memory is kept beyond what is counted. */
 const blockBytes = 16 * 1024;
 
 /** With larger ones much of a block would stay empty. */
@@ -42,10 +42,9 @@ const largestInBlock = blockBytes / 4;
 /**
  * Copies of payloads, in blocks of memory that hold nothing else.
  *
- * What a connection hands out is a part of what it has read at once, from many subscriptions: kept for one that is slow, a
- * few bytes would keep all of that. Copies for the messages of one subject, which are done in their order, go together.
- *
- * One for each subject that is subscribed.
+ * What a connection hands out is a view of all that it has read at once, for many subscriptions: a few bytes kept for a slow
+ * one would keep all of that. Messages of one subject are done in order, so their copies share blocks: there is one
+ * `PayloadCopies` for each subscribed subject.
  */
 export class PayloadCopies {
   #block: ArrayBufferLike | undefined;

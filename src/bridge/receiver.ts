@@ -1,8 +1,8 @@
 /**
- * Receives what is subscribed, over whatever connection to NATS there is.
+ * Receives what is subscribed, over the present connection to NATS.
  *
- * Where one connection is replaced by another, both deliver for a moment: a message of that moment arrives twice rather than
- * not at all.
+ * When another connection replaces it, both deliver for a moment: a message of that moment arrives twice rather than not at
+ * all.
  */
 import { performance } from "node:perf_hooks";
 import { type Msg, type NatsConnection, type Subscription as NatsSubscription, nuid } from "@nats-io/transport-node";
@@ -13,32 +13,32 @@ import { confirmed, takenOver } from "./confirmed.js";
 import { type InboundMessage, PayloadCopies } from "./message.js";
 import { isWildcard } from "./subjects.js";
 
-/** What is told of messages. */
+/** What a receiver is made with, and what it tells. */
 export interface ReceiverOptions {
   readonly connector: NatsConnector;
   readonly logger: Logger;
-  /** @param pattern the subject that was subscribed, which the message's own is one of */
+  /** @param pattern the subscribed subject that the message's own matches */
   onMessage(pattern: string, message: InboundMessage): void;
   /** The server does not permit a subscription. */
   onRefused(pattern: string): void;
-  /** Nothing is received any more; `completeUntil` says since when that may be. */
+  /** Nothing is received any more, perhaps since `completeUntil`. */
   onSilent(): void;
-  /** The connection was lost, and what the server had for it. Before {@link onSilent}. */
+  /** The connection was lost, with what the server had left for it. Called before {@link onSilent}. */
   onCut(): void;
-  /** There is a connection again, to the same server: it lived on while the one before was lost. */
+  /** There is a connection again, to the same server: that lived on while the connection was lost. */
   onSameServer(): void;
-  /** From now on what is published is received. */
+  /** From now on everything published is received. */
   onReceiving(): void;
 }
 
 interface Attached {
   readonly connection: NatsConnection;
-  /** Which server it is with: one that is started again is another one. */
+  /** The server's id: a restarted server has another one. */
   readonly server: string | undefined;
   readonly subscriptions: Map<string, NatsSubscription>;
-  /** Lets go of the connection. */
+  /** Says that the connection is not needed any more. */
   readonly done: () => void;
-  /** Of the next question whether the server is still there. */
+  /** Of the next question to the server. */
   timer: NodeJS.Timeout | undefined;
 }
 
@@ -60,7 +60,7 @@ export class Receiver {
   /** The server of the connection that was lost, until there is another one. */
   #lostFrom: string | undefined;
   #completeUntil: number | undefined;
-  /** Ids are of this process alone. */
+  /** Makes the ids of messages unique to this process. */
   readonly #name = nuid.next();
   #received = 0;
 
@@ -76,14 +76,14 @@ export class Receiver {
     if (connector.connection !== undefined) void this.#attach(connector.connection);
   }
 
-  /** What is published is received, as far as it is known. */
+  /** As far as it is known, everything published is received. */
   get isReceiving(): boolean {
     return this.#isReceiving;
   }
 
   /**
-   * What the server had for this process by then was received: it has answered a question that was asked then. A connection
-   * may be dead long before that is noticed.
+   * All that the server had for this process by then was received: it has answered a question that was asked then. A
+   * connection may be dead long before that is noticed.
    */
   get completeUntil(): number | undefined {
     return this.#completeUntil;
@@ -132,7 +132,7 @@ export class Receiver {
     this.#leaveReplaced();
     const replaced = within(limitMs, Promise.all(this.#replaced.values()));
     if (attached === undefined) return void (await replaced);
-    // From now on others receive what this process does not.
+    // Only until this answer is it sure to have received everything.
     void this.#ask(attached);
     await Promise.all([this.#leave(attached, limitMs), replaced]);
   }
@@ -151,14 +151,14 @@ export class Receiver {
     if (this.#lostFrom !== undefined && this.#lostFrom === attached.server) this.#options.onSameServer();
     this.#lostFrom = undefined;
     void connection.closed().then(() => this.#ended(attached));
-    // The server knows the new subscriptions before the old ones go.
+    // The old subscriptions end only when the server knows the new ones.
     const isKnown = await this.#ask(attached);
     if (isKnown && this.#attached === attached && !this.#isReceiving) {
       this.#isReceiving = true;
       this.#options.onReceiving();
     }
     if (before === undefined) return;
-    // Several replacements in a row are not to deliver a message as many times.
+    // Or several replacements in a row would deliver a message as many times.
     this.#leaveReplaced();
     const { signal } = this.#hurry;
     const left = takenOver(before.connection, connection, signal).then(() => this.#leave(before, receiverLeaveMs));
@@ -214,7 +214,7 @@ export class Receiver {
     const isLiteral = !isWildcard(pattern);
     const subscription = connection.subscribe(pattern, {
       callback: (error, message) => {
-        // Refusals come by the connector, too, which logs them.
+        // Refusals are told by the connector, too, which logs them.
         if (error === null) this.#take(pattern, isLiteral ? pattern : message.subject, copies, message);
       },
     });
@@ -222,7 +222,7 @@ export class Receiver {
   }
 
   #take(pattern: string, subject: string, copies: PayloadCopies, message: Msg): void {
-    // The answer to somebody's request, which a subscription to all, for example, takes in.
+    // An answer to a request of Hawser, which a subscription such as `>` takes in.
     if (isOwnInbox(subject)) return;
     this.#received += 1;
     const headers = receivedHeaders(message);
@@ -238,7 +238,7 @@ export class Receiver {
     });
   }
 
-  /** Subscribed again with the next connection, by when the server may permit it. Told once. */
+  /** It is tried again with the next connection; the server may permit it then. Logged once. */
   #refused(subject: string): void {
     if (!this.#patterns.has(subject)) return;
     this.#options.onRefused(subject);

@@ -18,7 +18,7 @@ export interface LeadershipOptions extends Omit<LeadershipEvents, "onProblem">, 
   readonly logger: Logger;
 }
 
-/** The protocol with its session. All times are of `performance.now()`. What listeners throw is logged. */
+/** The protocol, with its session. Times are of `performance.now()`. What the events throw is logged. */
 export class Leadership extends LeadershipProtocol implements AsyncDisposable {
   readonly #session: PostgresSession;
   readonly #problems: ProblemLog;
@@ -85,7 +85,7 @@ export class Leadership extends LeadershipProtocol implements AsyncDisposable {
     try {
       tell();
     } catch (err) {
-      this.options.logger.error({ err }, "what follows a change of leadership failed");
+      this.options.logger.error({ err }, "handling a change of leadership failed");
     }
   }
 

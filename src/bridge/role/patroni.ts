@@ -1,8 +1,8 @@
 /**
  * Asks Patroni for the name of its Postgres.
  *
- * The address comes from a role that may define the NATS server, and what answers there may be anything: so little is read,
- * for a short time, from that host alone, and nothing of it is told on but the name.
+ * The address comes from a role that may define the NATS server, and anything may answer there: so little is read, for a
+ * short time, from that host alone, and nothing but the name is passed on.
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { type Logger, ProblemLog } from "../../runtime/index.js";
@@ -128,7 +128,7 @@ export class PatroniName {
     const { problem } = answer;
     this.#problems.tell(
       `${patroni} ${problem}`,
-      "Patroni does not tell the name of this Postgres, and role-change notices are without it: see to Patroni, or to " +
+      "Patroni does not tell the name of this Postgres, and role-change notices are without it: check Patroni, or " +
         "the option patroni_url",
       { patroni, problem },
     );

@@ -152,7 +152,7 @@ export class RoleWatch implements AsyncDisposable {
     try {
       onRole(role, address);
     } catch (err) {
-      logger.error({ err }, "what follows the role of Postgres failed");
+      logger.error({ err }, "handling the role of Postgres failed");
     }
   }
 }

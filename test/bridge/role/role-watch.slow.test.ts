@@ -119,7 +119,7 @@ describe("the role of Postgres", () => {
     });
     await server.kill("SIGKILL");
     await eventually("the next change is told", () => roles().length === 2);
-    expect(log.messages("error")).toEqual(Array(2).fill("what follows the role of Postgres failed"));
+    expect(log.messages("error")).toEqual(Array(2).fill("handling the role of Postgres failed"));
   });
 
   it("tells nothing after it was stopped, also while a look hangs, and leaves no session", async (test) => {
