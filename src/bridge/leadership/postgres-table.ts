@@ -1,9 +1,9 @@
 /**
  * Leadership and its fence in Postgres.
  *
- * Epochs grow in steps of any size. After a failover that lost the last commits, the step of a process that took leadership
- * before is taken a second time by another one, and the first may not know yet; by its size it is another epoch all the
- * same. (The server's clock in its place, as peers' names have it, is not enough: that of a standby may be behind.)
+ * Epochs grow in steps of random size. A failover may lose the commit of a process that took leadership; another one then
+ * takes it from the same epoch, while the first may not know yet. By its step it has another epoch all the same. (The server's
+ * clock, from which peers' names take their epochs, is not enough: that of a standby may be behind.)
  *
  * The fence never goes down: the statement of a process that gave up long ago may still be waiting for its lock.
  */
@@ -52,8 +52,8 @@ const sql = {
      WHERE id = 1 AND epoch = $1::bigint AND beat = $2::bigint RETURNING epoch`,
   fenceLockTimeout: "SELECT set_config('lock_timeout', $1::text, false)",
   fence: `UPDATE ${tables.bridgeFence} SET epoch = $1::bigint WHERE id = 1 AND epoch < $1::bigint`,
-  // A batch locks the row in a mode that shows at the table until its transaction ends. Those of the own epoch do not begin
-  // before the fence is through.
+  // A batch locks the row, which shows as a lock of the table until its transaction ends. Batches of our own epoch do not begin
+  // before the fence is raised.
   endHolders: `
     WITH held AS (
       SELECT DISTINCT l.pid, a.usename AS role,

@@ -1,12 +1,12 @@
 /**
  * What a process that does not lead knows of what the leader has done, in its own time.
  *
- * One process tells another when something was, by the clock of Postgres, which is the only one that both can read. Nobody
- * knows when exactly within a query the server read its clock: so times are mapped to bounds, to the safe side.
+ * The leader writes times of the server's clock, the only one that both can read, and those that wait map them to their own. At
+ * which moment of a query the server read its clock is not known: so times become bounds, on the safe side.
  *
- * It maps what the leader wrote by the server's clock back to its own. That is right only where both have read the same
- * clock. After a failover the clock is another server's, and anybody may set a clock: then what the leader says counts again
- * from its second heartbeat on. The first may have been on its way, or made of what it knew before.
+ * This is right only while both have read the same clock. After a failover it is another server's, and a clock may be set:
+ * then what the leader says counts again from its second heartbeat on. The first may have been on its way, or made of what it
+ * knew before.
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { ClockSample, LeadershipRow } from "./table.js";
@@ -40,7 +40,7 @@ function surelyFrom(sample: ClockSample, serverTime: number): number {
   return sample.heardAt + elapsed / (elapsed < 0 ? 1 + drift : 1 - drift);
 }
 
-/** Between the two samples the server's clock has not simply gone on: somebody has set it, or it is another server's. */
+/** True if the server's clock was set between the two samples, or is another server's. */
 export function wasSet(before: ClockSample, after: ClockSample): boolean {
   return (
     after.serverTime < serverTimeAtLeast(before, after.sentAt) - resolutionMs ||

@@ -6,13 +6,9 @@
  *        │  └──────────────another one has taken the row──────────────────┴───────────────────────────────┘
  *     paused: Postgres is a standby, on which nobody leads                   ended: leadership is given back
  *
- * Taking has two steps. The first writes the new epoch: from then on no batch of an older one begins. The second raises the
- * fence, which waits for the batches that had begun before. Only then does the new leader run its first batch, so that
- * nothing of two leaders is ever committed in turns, however long one of them stood still in between.
- *
- * A leader that cannot reach Postgres does not know whether it still is one. For `leaderExpiryMs` it stays it, unconfirmed: its
- * batches cannot run, and when Postgres is back, the fence decides. Then another one may lead: it is silent, keeps what it has
- * as those that wait do, and goes on where the row still is its own.
+ * A leader that cannot reach Postgres does not know whether it still leads. For `leaderExpiryMs` it remains the leader,
+ * unconfirmed: its batches cannot run, and when Postgres is back, the fence decides. After that another process may lead: it
+ * is silent, and keeps what it has, like those that wait. If the row is still its own when Postgres is back, it goes on.
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Ownership, OwnershipState } from "../../postgres/index.js";
@@ -27,7 +23,7 @@ import {
 } from "./progress.js";
 import type { ClockSample, LeadershipRow, LeadershipTable, Progress, Term } from "./table.js";
 
-/** What is told. None of it may throw. */
+/** What the protocol tells. None of them may throw. */
 export interface LeadershipEvents {
   /**
    * This process leads from now on: it runs what it has kept, and then what it receives.
@@ -37,7 +33,7 @@ export interface LeadershipEvents {
   onLeading(epoch: bigint, options: { readonly afterCleanEnd: boolean }): void;
   /** It leads no more: batches of its epoch are refused. */
   onDeposed(reason: string): void;
-  /** Another process leads. Told once for each of them. */
+  /** Another process leads. Called once for each epoch. */
   onWaiting(epoch: bigint): void;
   /**
    * While another process leads, after each reading: what that one has done; undefined: not known.
@@ -59,11 +55,11 @@ export interface Unfinished {
 export interface LeadershipMessages {
   /** What is not done yet. */
   unfinished(): Unfinished;
-  /** Since when everything is kept that the leader may not have done. */
+  /** Since when it keeps everything that the leader may not have done. */
   completeSince(): number;
-  /** Since when everything was received. */
+  /** Since when it has received everything. */
   receivedSince(): number;
-  /** Until when everything was received; undefined: it is being received. */
+  /** Until when it received everything; undefined: it still does. */
   receivedUntil(): number | undefined;
   /** It receives now. A process that does not receive does not lead. */
   isReceiving(): boolean;
@@ -71,7 +67,7 @@ export interface LeadershipMessages {
 
 const { leaderHeartbeatMs, leaderExpiryMs, leaderCourtesyHeartbeats, leaderTrustedHeartbeats } = bridgeConstants;
 
-/** What it works with. */
+/** What the protocol works with. */
 export interface LeadershipProtocolOptions {
   readonly table: LeadershipTable;
   readonly clock: Clock;
@@ -89,9 +85,9 @@ const nothingKnown: Progress = {
   completeUntil: undefined,
 };
 
-/** What others have of what a process has kept. */
+/** What other processes have of what this one has kept. */
 export interface OthersHave {
-  /** Another process has what was received before this, and runs it: Infinity where one leads, -Infinity where none does. */
+  /** Another process runs what was received before this: Infinity where one leads, -Infinity where none does. */
   readonly until: number;
   /** The last leader has ended in good order. */
   readonly afterCleanEnd: boolean;
@@ -105,20 +101,20 @@ export class LeadershipProtocol implements Ownership {
   protected watch = new LeaderWatch(leaderExpiryMs);
   protected known = new KnownProgress();
   #mode: "running" | "paused" | "ended" = "running";
-  /** As leader. */
+  /** As leader, also while it is silent. */
   #term: Term | undefined;
   #isConfirmed = false;
   /** When Postgres last said that it leads. */
   #confirmedAt = 0;
-  /** For so long that another process may lead. */
+  /** Postgres has not confirmed it for so long that another process may lead. */
   #isSilent = false;
-  /** The row may be ours, although this process does not lead. */
+  /** It may have taken the row, and does not lead yet. */
   #taking: Term | undefined;
-  /** Of the session that there is now; to tell the server's time by. */
+  /** Of the present session; maps its times to the server's. */
   #sample: ClockSample | undefined;
-  /** Another process has led while this one was there. */
+  /** Another process has led since this one began. */
   #hasSeenLeader = false;
-  /** The last one that was told of. */
+  /** The last epoch that onWaiting was called for. */
   #toldWaiting: bigint | undefined;
   #turn: Promise<void> | undefined;
   #isPoked = false;
@@ -181,7 +177,7 @@ export class LeadershipProtocol implements Ownership {
     this.poke();
   }
 
-  /** Gives leadership back, and goes on reading: another process may have received what this one has not. */
+  /** Gives leadership back and goes on reading the row: another process may have received what this one has not. */
   async stepDown(reason: string): Promise<void> {
     const term = this.#term;
     if (term === undefined) return;
@@ -213,11 +209,11 @@ export class LeadershipProtocol implements Ownership {
   }
 
   /**
-   * Whether another process runs what this one has kept while it waited. For one that is about to end: it receives nothing any
-   * more, and reads no further by itself.
+   * Whether another process runs what this one has kept while it waited. For a process that ends: it receives nothing any more,
+   * and stops reading the row by itself.
    *
-   * Takes until the leader has sent two heartbeats, because the first may have been on its way before, or as long as others would
-   * wait for it. Does not reject: where that cannot be seen in time, what was known before counts.
+   * Takes until two new heartbeats of the leader were seen, because the first may have been on its way before, or as long as
+   * others would wait for the leader. Does not reject: where the time is over before, what was known before counts.
    */
   async othersHave(signal: AbortSignal): Promise<OthersHave> {
     const { table, clock, owner, events } = this.options;
@@ -234,11 +230,11 @@ export class LeadershipProtocol implements Ownership {
         if (isStandby === true) return someoneLeads;
         this.#saw(row, sample);
         if (row.owner === undefined) return { until: Number.NEGATIVE_INFINITY, afterCleanEnd: true };
-        // Its own, from an attempt that was not brought to an end.
+        // Its own, from an attempt that did not end.
         if (row.owner === owner || this.watch.unchangedMs >= leaderExpiryMs) return nobodyLeads;
         if (row.epoch !== epoch) heartbeats.clear();
         epoch = row.epoch;
-        // Before, it is not known since when it receives.
+        // Before its first heartbeat it is not known since when it receives.
         if (row.beat > 0n) heartbeats.add(row.beat);
         if (heartbeats.size > leaderTrustedHeartbeats) {
           const { completeUntil } = row;
@@ -266,7 +262,7 @@ export class LeadershipProtocol implements Ownership {
     const sample = this.#isSilent ? undefined : this.#sample;
     if (sample === undefined) return nothingKnown;
     const { clock, messages } = this.options;
-    // The present first: what is received after it is not done.
+    // Read the clock first: what is received after this moment is not done.
     const now = clock.now();
     const { oldestAt, behind } = messages.unfinished();
     const receivedUntil = messages.receivedUntil();
@@ -278,15 +274,15 @@ export class LeadershipProtocol implements Ownership {
     };
   }
 
-  /** For how long a row has to be unchanged before it may be taken. */
+  /** How long a row must be unchanged before it may be taken. */
   protected quietMs(row: LeadershipRow, allDoneBefore: number | undefined): number {
     const { owner, messages } = this.options;
-    // Ours, from an attempt whose answer was lost.
+    // Our own, from an attempt whose answer was lost.
     if (row.owner === owner) return 0;
     const forLeaderMs = row.owner === undefined ? 0 : leaderExpiryMs;
-    // A process that lacks something of what is not done lets others go first that lack less. They may have seen the last
-    // heartbeat a whole interval later, so that two are needed; steeply, because those that are all as good lack little.
-    // A process that has just started has received the least: one that was there takes what was given back.
+    // A process that lacks messages that are not done lets others go first that lack fewer. Those may have seen the last
+    // heartbeat a whole interval later, so it waits up to two. The factor is large, because processes that are equally good
+    // lack little. A process that has just started has received the least: an older one takes what was given back.
     if (!this.#hasSeenLeader) return row.owner === undefined && row.epoch > 0n ? leaderHeartbeatMs : forLeaderMs;
     const lackedMs = allDoneBefore === undefined ? leaderHeartbeatMs : messages.completeSince() - allDoneBefore;
     const courtesyMs = Math.max(0, 10 * lackedMs);
@@ -407,7 +403,7 @@ export class LeadershipProtocol implements Ownership {
     const beganAt = clock.now();
     this.#taking = undefined;
     const epoch = await table.take(row, owner);
-    // Somebody was faster, or the leader lives.
+    // Another process was faster, or the leader lives.
     if (epoch === undefined) return 1;
     const term: Term = { epoch, owner };
     this.#taking = term;
@@ -442,10 +438,10 @@ export class LeadershipProtocol implements Ownership {
 }
 
 /**
- * How long a process that does not lead has seen nothing of the one that does.
+ * How long the leader's row has been unchanged, as a process that waits has seen it.
  *
- * Only what it saw itself counts, by its own clock, and only as long as it saw it without a gap: a restart of Postgres, or a
- * stall of its own, is nothing that the leader can be blamed for.
+ * Only what it read itself counts, by its own clock, and without a gap: while Postgres restarted, or this process stood still,
+ * the leader may have been well.
  */
 export class LeaderWatch {
   #row: LeadershipRow | undefined;

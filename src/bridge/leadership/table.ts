@@ -36,7 +36,7 @@ export interface LeadershipRow extends Progress {
 export interface LeadershipReading {
   readonly row: LeadershipRow;
   readonly clock: ClockSample;
-  /** This server can only be read, so that nobody leads on it; the row is the primary's, as it was a moment ago. */
+  /** The server is a standby, on which none leads; the row is the primary's, as it was a moment ago. */
   readonly isStandby?: boolean;
 }
 
@@ -63,13 +63,13 @@ export interface FenceHolders {
   readonly foreign: readonly { readonly pid: number; readonly role: string }[];
 }
 
-/** All of it is rejected with the driver's error. Each call is atomic, and is committed when it resolves. */
+/** Each call is atomic, and committed when it resolves. It rejects with the driver's error. */
 export interface LeadershipTable {
   /** Reads the row. */
   read(): Promise<LeadershipReading>;
   /** Says that the leader lives. @returns undefined if another process leads, or none as on a standby */
   heartbeat(term: Term, progress: Progress): Promise<Confirmation | undefined>;
-  /** The same of a process that is about to lead: what its predecessor has done stays there. */
+  /** The same for a process that is about to lead: the progress of the leader before stays in the row. */
   confirm(term: Term): Promise<Confirmation | undefined>;
   /**
    * Takes leadership if the row is still as it was seen. From then on no batch of an older epoch begins.

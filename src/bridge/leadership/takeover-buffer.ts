@@ -56,7 +56,7 @@ export function standbyBytes(bufferBytes: number): number {
   return bufferBytes - bufferBytes / bridgeConstants.bufferReserveDivisor;
 }
 
-/** Times are of `performance.now()`. */
+/** The buffer; times are of `performance.now()`. */
 export class TakeoverBuffer {
   readonly #limits: TakeoverBufferLimits;
   readonly #kept = new Fifo<KeptMessage>();
@@ -289,13 +289,10 @@ interface Span {
 }
 
 /**
- * What a takeover buffer had no room for: how many messages, by subscription, and when they were received. As long as the
- * leader lives they are not lost. They are if this process takes over before it knows that the leader has done them.
+ * What a takeover buffer had no room for: how many messages, by subscription, and when they were received. They are lost only
+ * if this process takes over before it knows that the leader has done them.
  *
- * Times are kept in spans, so that memory is bounded however many messages there are: one counts as not done until all of
- * its span are known to be.
- *
- * Times are of `performance.now()`.
+ * Times are kept in spans, so that memory is bounded: a message counts as not done until its whole span is known to be done.
  */
 export class MissingMessages {
   /** The oldest first. */
@@ -309,7 +306,7 @@ export class MissingMessages {
       this.#spans.push(span);
       if (this.#spans.length > maxSpans) this.#joinOldest();
     }
-    // One that is too large is missing before older ones are.
+    // Not in order: a message that is too large is missing at once, older ones only when they make room.
     span.endedAt = Math.max(span.endedAt, receivedAt);
     for (const id of subscriptions) count(span.counts, id, 1);
   }

@@ -1,11 +1,11 @@
 /**
- * The memory that all queues of a process share. It is counted in what {@link memoryOf} says, and a message that several queues
- * have is counted once, until the last of them has done it.
+ * The memory that all queues of a process share, counted as {@link memoryOf} says. A message that several queues have is counted
+ * once, until the last of them has done it.
  *
- * A queue that gets more than its function can do would take all of it, and the others would lose their messages. So the last
- * quarter is divided among the roles as which functions run, also those that have nothing: how many subscriptions a role has
- * is no matter to the others. Of what a role may have, the last quarter is divided among its queues that have something, and
- * one part is for all that have nothing. A queue that is alone has all.
+ * A queue that gets more than its function can do would take all memory, and the others would lose messages. So the last
+ * quarter is divided among the roles as which functions run, also those that use nothing: how many subscriptions a role has
+ * does not matter to the others. Of what a role may use, the last quarter is divided among its queues that use something, with
+ * one more part for all that use nothing. A queue that is alone may use everything.
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { type InboundMessage, memoryOf } from "../message.js";

@@ -2,21 +2,14 @@
  * The ordered queue of one subscription: what is to be run in Postgres next, and what follows from how it went. Pure: it
  * runs nothing itself and has no clock.
  *
- * One step is out at a time. The first message of an idle queue is handed out at once; what arrives meanwhile is the next
- * batch. So batches form by themselves under load, and no timer makes a single message wait for company.
+ * `index.ts` says what follows from each outcome. A batch that fails by no message's fault is halved, too: so what one message
+ * waits for holds up only that one in the end.
  *
- * A batch that does not succeed is tried again: in halves after an error; one by one after the statement timeout, because
- * each half that holds the message that hangs would wait for the whole timeout again. After what no message is to blame for
- * it is halved, too, at once: what one message waits for keeps only that one. Alone, it is tried again after a pause. As it was
- * it is tried when Postgres could not be reached. A message becomes a dead letter only by what happened while it was alone.
- *
- * What a process before had to leave is in a table, and older than all that is offered here: it is fetched and run first,
- * page by page. A page is deleted when the next one is fetched, so that what is left of it at a crash is run again.
- *
- * The same table takes what there is no memory for. Oldest first, in memory or not, a queue has: the page, what else is in the
- * table, and what was offered since. Once a queue has something in the table, what was offered waits until that is read to its
- * end. What was already being tried when a queue begins with it becomes a page that is written first, so that the table has
- * everything in order also if this process is killed.
+ * The table of saved messages has what a former leader left, and what there is no memory for. A queue consists of, oldest
+ * first: the page that was fetched last, the rest of its table, and what was offered since. So as long as the table has
+ * something, what was offered waits. A page is deleted when the next one is fetched: what is left of it at a crash runs again.
+ * When a queue begins to spill, what is already being tried becomes a page and is written first, so that the table has
+ * everything in order even if this process is killed.
  */
 import { Backoff, Fifo } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
@@ -50,9 +43,9 @@ export class SubscriptionQueue {
   readonly #memory: QueueMemory;
   #isClosed = false;
   protected readonly messages: MessageList;
-  /** Of the page that was fetched, or is about to be in the table: they come before {@link messages}. */
+  /** Messages that were fetched from the table, or are to be written there first. They come before {@link messages}. */
   protected page: MessageList;
-  /** The numbers of the first ones of the page; those behind them are not in the table. */
+  /** The numbers in the table of the page's first messages; those behind them are not there. */
   readonly #pageIds = new Fifo<bigint>();
   /** Saved messages that are done, and still in the table. */
   #done: bigint[] = [];
@@ -62,13 +55,13 @@ export class SubscriptionQueue {
   protected readonly retries: Retries;
   protected readonly size: BatchSize;
   protected readonly pause: Pause;
-  /** What is out, and for a batch the part of the messages that it is. */
+  /** The step that is out, and for a batch its part of the messages. */
   protected out: Step | undefined;
   protected part: Part | undefined;
-  /** What failed alone and is not written down yet. Nothing else is done before it is. */
+  /** What failed alone, and is not written down yet. Nothing else is done before that. */
   protected unwritten: DeadLetterStep | KeepStep | undefined;
   protected stopped = false;
-  /** The pause is one because Postgres could not be reached. */
+  /** It pauses because Postgres could not be reached. */
   #waitsForPostgres = false;
   #retriedLast = false;
   readonly #totals = { committed: 0, deadLettered: 0, transactions: 0, bisections: 0 };
@@ -377,7 +370,7 @@ export class SubscriptionQueue {
     else if (outcome.kind === "transient") this.pause.begin(now);
   }
 
-  /** Whatever kept it from being written down, it is tried until it is: nothing is lost, nothing overtakes it. */
+  /** It is tried until it is written, whatever prevents that: nothing is lost, nothing overtakes it. */
   protected settleUnwritten({ kind }: DeadLetterStep | KeepStep, outcome: Ran, now: number): void {
     if (outcome.kind !== "committed") {
       this.pause.begin(now);
@@ -421,7 +414,7 @@ export class SubscriptionQueue {
     if (saved.length > 0) this.#hasSaved = true;
   }
 
-  /** Those that are next: the page, which came first, or what was offered. */
+  /** Where the next messages are: in the page, or in what was offered. */
   get #front(): MessageList {
     return this.page.length > 0 ? this.page : this.messages;
   }
@@ -440,7 +433,7 @@ export class SubscriptionQueue {
   }
 
   get #mayFetch(): boolean {
-    // What of the page is being written would be read again, though it is done.
+    // While the page is being written, what of it is done would be read again.
     return this.#hasSaved && !this.#isHeld && this.page.length === 0 && this.#spilling?.isOfPage !== true;
   }
 
