@@ -1,9 +1,9 @@
 /**
- * Finds options that there are not: a mistyped one that is silently ignored is worse than a refusal.
+ * Refuses unknown options: one that is misspelt must not be ignored in silence.
  */
 import { suggestOption } from "../../generated/ts/nats-options/suggest.js";
 
-/** Longer names are nobody's slip of the finger. */
+/** A longer name is no misspelling. */
 const longestGuessed = 100;
 
 /**

@@ -4,7 +4,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync, type Stats } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 
-/** Opening a pipe that nobody writes to would wait for ever otherwise; for an ordinary file it changes nothing. */
+/** Without O_NONBLOCK, opening a pipe without a writer would wait for ever; for a regular file it changes nothing. */
 const flags = constants.O_RDONLY | constants.O_NONBLOCK;
 
 /**

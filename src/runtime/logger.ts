@@ -18,7 +18,7 @@ export const silentLogger: Logger = { debug: ignore, info: ignore, warn: ignore,
 
 const { natsLogIntervalMs, maxLoggedWords } = gatewayConstants;
 
-/** Tells of a problem that is met at each try: as a warning when it is another one than before, else for debugging. */
+/** Logs a problem that comes again at each try: as a warning when it is another one than before, else for debugging. */
 export class ProblemLog {
   readonly #logger: Logger;
   #last: string | undefined;
@@ -33,7 +33,7 @@ export class ProblemLog {
     this.#logger[level]({ problem, ...details }, message);
   }
 
-  /** It is over: the same problem is a warning again. */
+  /** The problem is over: should it come again, it is a warning again. */
   clear(): void {
     this.#last = undefined;
   }
@@ -42,9 +42,9 @@ export class ProblemLog {
 interface Line {
   readonly message: string;
   readonly words: string;
-  /** Of the first one of an interval. */
+  /** Those of the first warning of an interval. */
   readonly details: object;
-  /** How often it was not logged since it was. */
+  /** How often it came since, and was not logged. */
   leftOut: number;
 }
 
@@ -54,7 +54,7 @@ interface Line {
  */
 export class RareLog {
   readonly #lines = new Map<string, Line>();
-  /** Lines beyond the bound. */
+  /** How many came beyond the bound. */
   #beyond = 0;
   #timer: NodeJS.Timeout | undefined;
 
@@ -66,7 +66,7 @@ export class RareLog {
     this.#client = client;
   }
 
-  /** Logs the line now, or counts it with others of the same words. @param words to be shown, such as those of a server */
+  /** Logs the warning, or counts it if the same was logged in this interval. @param words tell it apart, such as a server's */
   warn(message: string, words: string, details: object = {}): void {
     const key = `${message}\n${words}`;
     const line = this.#lines.get(key);
@@ -74,7 +74,7 @@ export class RareLog {
       line.leftOut += 1;
       return;
     }
-    // Also where nobody asks any more: what was counted is told in the end. It keeps no process alive.
+    // What was counted is logged at the end of the interval. The timer keeps no process alive.
     this.#timer ??= setTimeout(() => this.#tell(), natsLogIntervalMs).unref();
     if (this.#lines.size >= maxLoggedWords) {
       this.#beyond += 1;
@@ -84,7 +84,7 @@ export class RareLog {
     this.#logger.warn({ client: this.#client, words, ...details }, message);
   }
 
-  /** Tells what was counted, and forgets all. */
+  /** Logs what was counted, and forgets everything. */
   end(): void {
     clearTimeout(this.#timer);
     this.#tell();
@@ -93,7 +93,7 @@ export class RareLog {
     this.#lines.clear();
   }
 
-  /** A line that came again is told with its number, and counts as logged for another interval. */
+  /** Logs each line that came again, with how often, and keeps it for another interval. */
   #tell(): void {
     this.#timer = undefined;
     const client = this.#client;

@@ -15,7 +15,7 @@ export class Repeated {
     this.#work = work;
   }
 
-  /** {@link stop} was called: nothing is to be told any more. */
+  /** {@link stop} was called. */
   get isStopped(): boolean {
     return this.#isStopped;
   }
@@ -43,7 +43,7 @@ export class Repeated {
     else this.#runsAgain = true;
   }
 
-  /** The next run begins after this time, unless it is asked for before. */
+  /** The next run begins after this time, or earlier by {@link run} or {@link soon}. */
   runIn(delayMs: number): void {
     clearTimeout(this.#timer);
     if (!this.#isStopped) this.#timer = setTimeout(() => void this.run(), delayMs);

@@ -35,8 +35,8 @@ export class Deadline {
 }
 
 /**
- * What `work` resolves to; undefined if it does not settle within `ms` (Infinity waits without a limit). Work that is
- * late goes on, and its rejection is nobody's.
+ * What `work` resolves to; undefined if it does not settle within `ms` (Infinity waits without a limit). Work that is late
+ * goes on; should it reject then, that is ignored.
  *
  * @throws what `work` rejects with in time
  */

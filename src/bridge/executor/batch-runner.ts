@@ -20,16 +20,16 @@ export interface BatchRunnerOptions {
   /** The statement timeout. */
   readonly timeoutMs: number;
   readonly logger: Logger;
-  /** For what keeps messages waiting, each time it is tried. */
+  /** For the reasons why messages wait. */
   readonly rareLog: RareLog;
 }
 
 const { blamedAfter, blamedLosses, executorLockTimeoutMs } = bridgeConstants;
 
-/** A lock was not to be had in time: others hold it, and may do so for as long as they like. */
+/** SQLSTATE of a lock that was not free in time. Others may hold it for as long as they like. */
 const lockNotAvailable = "55P03";
 
-/** Of a wrapper, behind the token. */
+/** Of a wrapper's parameters, behind the token. */
 const argumentTypes = ["bytea", "integer[]", "integer[]", "text[]", "text[]", "text[]"];
 
 /** After these a batch is called in groups, so that one message does not keep all others. */
@@ -38,10 +38,10 @@ const conflict = /^40(001|P01)$/;
 /** Why nothing was run. */
 type Refusal = "deposed" | "not_there" | "gone" | "closed" | "changed" | "replaced";
 
-/** What a transaction came to. */
+/** What a transaction did. */
 type Done = Refusal | GroupsRun;
 
-/** It was noticed by a call. */
+/** A call found that the wrapper is not what it was. */
 class Refused extends Error {
   constructor(readonly why: Refusal) {
     super(why);
@@ -50,7 +50,7 @@ class Refused extends Error {
 
 const waits = "subscribed functions cannot be run now: their messages wait";
 
-/** A run of failures that began with one message. */
+/** Failures in a row, all of which began with the same message. */
 interface Streak {
   readonly firstId: string;
   readonly kind: "lost" | "transient";
@@ -59,11 +59,11 @@ interface Streak {
 
 export class BatchRunner {
   readonly #options: BatchRunnerOptions;
-  /** Nobody can tell from the ids of one subscription's messages those of another's. */
+  /** So that the ids of one subscription's messages do not show those of another's. */
   readonly #secret = randomBytes(16);
   readonly #contexts = new Map<bigint, string>();
   readonly #streaks = new Map<bigint, Streak>();
-  /** Of subscriptions whose batches are called in groups now. */
+  /** Of the subscriptions whose batches are called in groups now. */
   readonly #groups = new Map<bigint, GroupSize>();
 
   constructor(options: BatchRunnerOptions) {
@@ -93,13 +93,13 @@ export class BatchRunner {
     return await this.#outcome(subscription, messages, ending);
   }
 
-  /** Calls the function for a dead letter, which is one no more in the same transaction. Does not reject. */
+  /** Calls the function for a dead letter, and deletes that in the same transaction. Does not reject. */
   async retry(subscription: Subscription, job: RetryJob, epoch: bigint): Promise<Outcome> {
     const { message, deadLetterId } = job;
     return this.#outcome(subscription, [message], await this.#call(subscription, [message], epoch, deadLetterId));
   }
 
-  /** Forgets what belongs to a subscription that is gone. */
+  /** A subscription is gone: forgets what it knows of it. */
   forget({ id }: Subscription): void {
     this.#groups.delete(id);
     this.#contexts.delete(id);
@@ -174,7 +174,7 @@ export class BatchRunner {
         if (typeof ending.value === "object") {
           return await this.#afterGroups(subscription, messages, ending.value, ending.durationMs);
         }
-        // A GRANT, for example, or another owner: the next check tells what it is now.
+        // By a GRANT, for example, or another owner: the next check tells what it is now.
         if (ending.value === "changed") return this.#transient(subscription, messages, changed(subscription));
         if (ending.value === "closed") return this.#transient(subscription, messages, closed(subscription));
         if (ending.value === "gone") return this.#waits(subscription, "its wrapper is gone, or another role's");
@@ -182,7 +182,7 @@ export class BatchRunner {
       case "session_lost":
         return { kind: "session_lost", message: ending.message };
       case "unavailable":
-        // Where it is not only away, but goes away with this very message each time.
+        // Postgres goes away each time with this very message.
         if (ending.meanwhile && this.#isSuspect(subscription, messages, "lost", blamedLosses)) {
           return { kind: "session_lost", message: ending.message };
         }
@@ -199,7 +199,7 @@ export class BatchRunner {
     failure: FunctionFailure,
   ): Promise<FunctionOutcome> {
     const error = { code: failure.code, message: failure.message };
-    // It was dropped meanwhile, or may not be called: what is subscribed is being read anew, and says so.
+    // It was dropped meanwhile, or may not be called: the next reading of the bindings tells.
     const isTransient = failure.kind === "transient" || (await this.#isAboutWrapper(subscription, failure));
     return isTransient ? this.#transient(subscription, messages, error) : { kind: failure.kind, error };
   }
@@ -261,7 +261,7 @@ export class BatchRunner {
   }
 }
 
-/** Half of its headers could mean the contrary of all of them. What was read of them is kept, and is what a retry hands over. */
+/** Some headers without the others could mean the contrary. What could be read is kept, and a retry passes it on. */
 function unreadableHeaders({ headersProblem }: InboundMessage): FunctionError {
   const message = `the message has headers that cannot be read, and the function takes headers: ${headersProblem}`;
   return { code: errorTable.unreadable_headers.sqlstate, message };
@@ -280,7 +280,7 @@ function closed({ functionName }: Subscription): FunctionError {
 
 function givenUp({ functionName }: Subscription, why: Refusal): Outcome {
   if (why === "deposed") return { kind: "deposed" };
-  // A dead letter that somebody else has taken: nothing is left to do.
+  // The dead letter was deleted by another session: nothing is left to do.
   if (why === "not_there") return { kind: "committed", durationMs: 0 };
   const message = `the wrapper of ${functionName} has been replaced: it does not call it any more`;
   return { kind: "failed", error: { code: wrapperChanged, message } };

@@ -42,8 +42,8 @@ export interface Backend {
 }
 
 /**
- * Why a statement is not answered in time: it still runs; or nothing runs, and it was lost on the way, or its answer; or
- * nobody knows.
+ * Why a statement is not answered in time: it still runs; or nothing runs, and the statement or its answer was lost on the way;
+ * or it cannot be found out.
  */
 export type Silence = "running" | "lost" | "unknown";
 
@@ -59,8 +59,8 @@ interface Rights extends Omit<Backend, "serverStartedAt"> {
 }
 
 /**
- * Whether a statement runs for longer than $3 ms. Where a superuser's function has switched that view off: as far as anybody
- * can see.
+ * Whether a statement runs for longer than $3 ms. A superuser's function may have switched off what the view shows; then it
+ * counts as running.
  */
 const runsSql = `SELECT coalesce(a.state, '') NOT LIKE 'idle%' AND coalesce(a.query_start < clock_timestamp() - make_interval(secs => $3::float8 / 1000), true) AS runs
     FROM pg_stat_activity AS a WHERE a.pid = $1 AND a.backend_start::text = $2`;
@@ -91,7 +91,7 @@ export class ExecutorLogin {
    */
   async admit(client: pg.Client): Promise<Backend> {
     const [reached] = (await client.query<DatabaseIdentity>(identitySql)).rows;
-    // Asked after it was opened: then one that has reached a server which is gone by now is not taken for the right one.
+    // Asked only now: if the executor's session has reached a server that is gone by now, the two differ.
     const [own] = await this.#options.session.query<DatabaseIdentity>(identitySql);
     if (!isSameDatabase(reached!, own!)) {
       throw new BridgeError(
@@ -103,7 +103,7 @@ export class ExecutorLogin {
     return { ...(await refusePowerfulLogin(client)), serverStartedAt: reached!.startedAt };
   }
 
-  /** Asks by the bridge's own session why a statement is not answered that should have ended after `timeoutMs`. Does not reject. */
+  /** Asks, by the bridge's own session, why a statement has no answer that should have ended after `timeoutMs`. Does not reject. */
   async whySilent({ pid, startedAt }: Backend, timeoutMs: number): Promise<Silence> {
     try {
       const [row] = await this.#options.session.query<{ runs: boolean }>(runsSql, [pid, startedAt, timeoutMs]);
@@ -116,7 +116,7 @@ export class ExecutorLogin {
 
   /** Ends a session from the bridge's own. Does not reject. */
   async endBackend({ pid, startedAt }: Backend): Promise<void> {
-    // Postgres may be away, or the login one that the bridge has no power over: then the loss of the connection is noticed.
+    // Postgres may be away, or the bridge may not end this login's sessions: then Postgres notices that the connection is gone.
     await this.#options.session.query(endSql, [pid, startedAt]).catch(() => undefined);
   }
 }

@@ -6,11 +6,11 @@ import { BridgeError, HawserError } from "../../errors/index.js";
 import { type Logger, ProblemLog } from "../../runtime/index.js";
 import { ExecutorSession, type ExecutorSessionOptions } from "./executor-session.js";
 
-/** How they are opened, and how many are kept. */
+/** How sessions are opened, and how many may be open. */
 export interface ExecutorPoolOptions {
   /** Asked for each session that is opened: the login may change. */
   readonly login: ExecutorSessionOptions["login"];
-  /** Those that are in use and those that are kept. The caller takes no more than so many at a time. */
+  /** For those in use and those kept together. The caller takes no more than so many at a time. */
   readonly limit: number;
   readonly logger: Logger;
 }

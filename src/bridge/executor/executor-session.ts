@@ -54,7 +54,7 @@ export class ExecutorSession {
   readonly #login: ExecutorSessionOptions["login"];
   readonly #presence: string;
   #timeoutMs = 0;
-  /** What a transaction begins with, so that neither it nor a savepoint goes by what a function has set. */
+  /** The settings that each transaction begins with, and returns to after a group, whatever functions have set. */
   #settings = "";
   /** The transaction has its savepoint. */
   #hasSavepoint = false;
@@ -96,7 +96,7 @@ export class ExecutorSession {
     let limit: NodeJS.Timeout | undefined;
     try {
       const messages = new MessageWatch(client.connection.stream, executorMaxMessageBytes, executorMaxUnaskedBytes);
-      // That has a limit of its own.
+      // Connecting has a limit of its own.
       limit = setTimeout(() => client.connection.stream.destroy(), executorClearMs);
       const backend = await login.admit(client);
       const noticesGone = await client.query(noticeGone).then(
@@ -112,7 +112,7 @@ export class ExecutorSession {
     }
   }
 
-  /** It has ended, or Postgres has said that it ends: by an administrator, by the function itself, or because the server stops. */
+  /** It has ended, or Postgres has said that it will: an administrator or the function has ended it, or the server stops. */
   get isLost(): boolean {
     return this.#isLost || this.#messages.isEnding;
   }
@@ -122,7 +122,7 @@ export class ExecutorSession {
     return this.#messages.endCode;
   }
 
-  /** Why it was ended from here: a statement of this transaction was not answered in time; undefined: all were. */
+  /** Why a statement of this transaction was not answered in time, so that this process ended the session; undefined: all were. */
   async silence(): Promise<Silence | undefined> {
     return this.#silence;
   }
@@ -247,16 +247,16 @@ const errorType = 0x45;
 /** The types of a notice, a notification and the change of a parameter: "N", "A", "S". */
 const unaskedTypes: ReadonlySet<number | undefined> = new Set([0x4e, 0x41, 0x53]);
 
-/** Where severity and SQLSTATE are found in an error: they come first. */
+/** So much of an error is kept: severity and SQLSTATE come first. */
 const severityBytes = 256;
 
 /**
- * Reads what Postgres sends before the driver does, for what the driver cannot say.
+ * Reads what Postgres sends before the driver does, for three things that the driver cannot tell.
  *
  * How long a message is: a function can make its error or its answer almost a gigabyte long; the driver keeps all of it and
  * makes it a string, which ends the process where it is longer than a string can be.
  *
- * How much nobody has asked for: a function that sends notices in a loop would keep the process busy with reading them.
+ * How much comes unasked: a function that sends notices in a loop would keep the process busy with reading them.
  *
  * Whether an error ends the session: the driver gives its severity in the language of `lc_messages` alone.
  */

@@ -12,7 +12,7 @@ import type { ExecutorSession, StatementLimits } from "./executor-session.js";
 
 /** What an error of a transaction means for the messages that were handled in it. `Outcome` says what follows from each. */
 export type Failure =
-  /** Somebody's function, or a constraint. */
+  /** By a function, or a constraint. */
   | { readonly kind: "failed" | "timed_out" | "transient"; readonly code: string; readonly message: string }
   /** The session is gone. */
   | { readonly kind: "lost"; readonly message: string }
@@ -112,14 +112,14 @@ export async function inTransaction<T, Row extends object>(
         ? ({ kind: "lost", message: wordsOf(error) } as const)
         : failureOf(error, performance.now() - beganAt, work.timeoutMs);
       if (failure.kind === "lost") session.destroy();
-      // Nothing of anybody's has run yet.
+      // No function has run yet.
       if (!hasBegun) return { kind: "unavailable", message: failure.message, meanwhile: false };
       if (silence === "running") return { kind: "timed_out", code: "57014", message: overdue };
-      // Whatever the function did, this was not of its doing.
+      // Whatever the function did, this was not its fault.
       if (silence === "lost") return { kind: "unavailable", message: lostOnTheWay, meanwhile: true };
       if (session.endCode === keptWaiting) return { kind: "unavailable", message: failure.message, meanwhile: true };
-      // A server that only reads lets it not begin, and one that goes ends the session: these words are the function's own,
-      // or of another server that it uses, which may come back.
+      // A server that is read-only would have failed the BEGIN, and one that stops would have ended the session. So this code is
+      // the function's own, or that of another server that it uses, which may come back.
       if (failure.kind === "unavailable") {
         return { ...failure, kind: failure.code === onlyReads ? "failed" : "transient" };
       }
@@ -136,7 +136,7 @@ export async function inTransaction<T, Row extends object>(
   }
 }
 
-/** A server that is gone without a word, and does not even say that its timeouts are over, would keep us waiting for ever. */
+/** A server that is gone without a word never ends a statement by its timeout: without this limit the wait would be endless. */
 function giveUpLater(session: ExecutorSession, timeoutMs: number): TimeLimit {
   return new TimeLimit(2 * timeoutMs + bridgeConstants.executorSilenceMs, () => session.destroy());
 }

@@ -39,11 +39,11 @@ interface PendingRequest extends Waiting {
   readonly request: ResponderRequest;
   readonly replies: Replies;
   readonly timeoutMs: number;
-  /** Says that nothing is under way for it any more. */
+  /** Says that the request needs its connection no more. */
   readonly release: () => void;
 }
 
-/** A request as it was received. Its payload is a part of all that the connection has read with it. */
+/** A request as it was received. Its payload is a view of all that the connection has read at once. */
 export interface ReceivedRequest {
   readonly subject: string;
   readonly reply: string;
@@ -171,11 +171,11 @@ export class RequestDispatcher {
         await answer.finally(() => this.#answers.delete(answer));
         await replies.room();
       } else {
-        // Nobody would hear the answer; the requester asks again.
+        // The answer could not be sent; the requester asks again.
         this.#drop(pending);
       }
     } catch (err) {
-      // Of one request: the others go on.
+      // The other requests go on.
       this.#logger.error({ err, function: endpoint.responder.functionName }, "a request could not be answered");
     } finally {
       release();
@@ -186,7 +186,7 @@ export class RequestDispatcher {
 
   async #answer(pending: PendingRequest): Promise<void> {
     const { endpoint, request, replies } = pending;
-    // The function that it is now answered by may be another one when it has ended.
+    // Read now: the endpoint may have another function by the time this one has ended.
     const { counters } = endpoint.service;
     const { responder } = endpoint;
     const startedAt = performance.now();

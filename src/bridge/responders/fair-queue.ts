@@ -7,7 +7,7 @@
  * nothing. Where there is one queue only, it has all slots.
  */
 
-/** How many, and how much. */
+/** What may run, and what may wait. */
 export interface FairQueueLimits {
   /** Slots. */
   readonly maxRunning: number;

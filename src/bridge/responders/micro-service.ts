@@ -12,7 +12,7 @@ import { nuid } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Responder } from "../bindings.js";
 
-/** A service, of which each responder is one. */
+/** A micro service: each responder is one. */
 export interface MicroService {
   /** Of letters, digits, `_` and `-`. */
   readonly name: string;

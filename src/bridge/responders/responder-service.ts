@@ -4,8 +4,8 @@
  * - A responder is a service with one endpoint. Its queue group is the same in every process that answers for the
  *   database, so that one of them answers each request.
  * - A request is answered over the connection that it came by, or not at all: another one may lead elsewhere.
- * - A message without a reply subject is no request. It is counted and not run: nobody would hear of its answer or its
- *   failure. Subscriptions are for such messages.
+ * - A message without a reply subject is no request. It is counted and not run: there is no one to answer, and no one to
+ *   tell of a failure. Subscriptions are for such messages.
  */
 import type { Msg, NatsConnection } from "@nats-io/transport-node";
 import { receivedHeaders } from "../../nats/index.js";
@@ -45,12 +45,12 @@ export class ResponderService {
   readonly #use: (connection: NatsConnection) => () => void;
   /** By subject. */
   readonly #endpoints = new Map<string, Endpoint>();
-  /** Of which it has been said that the server does not permit them. */
+  /** Subjects whose refusal was logged. */
   readonly #toldRefused = new Set<string>();
   #isDiscoveryRefusalTold = false;
-  /** The one that requests come by. */
+  /** That of the present connection. */
   #attachment: Attachment | undefined;
-  /** That one, and those before it that have not been left yet. */
+  /** That one, and earlier ones that are still being left. */
   readonly #attachments = new Set<Attachment>();
   #stopped: Promise<void> | undefined;
 
@@ -119,7 +119,7 @@ export class ResponderService {
     this.#attachments.add(attachment);
     await attachment.update([...this.#endpoints.values()]);
     if (before !== undefined) void takenOver(before.connection, connection).then(() => this.#leave(before));
-    // Another time it is news again.
+    // The next refusal is logged as a warning again.
     for (const subject of this.#toldRefused) if (!attachment.isRefused(subject)) this.#toldRefused.delete(subject);
   }
 
