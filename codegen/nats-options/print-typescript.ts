@@ -83,7 +83,6 @@ function printOption(option: Option): string {
     `      type: "${option.type}",\n`,
     ...(option.default === undefined ? [] : [`      default: ${JSON.stringify(option.default)},\n`]),
     `      hidden: ${isHidden(option)},\n`,
-    `      connection: ${option.connection},\n`,
     `      typeRule: ${stringLiteral(typeRule(option))},\n`,
     limits.length === 0 ? "      limits: [],\n" : `      limits: [\n${limits.join("")}      ],\n`,
     `      remedy: ${stringLiteral(option.remedy)},\n`,
@@ -166,7 +165,8 @@ function printBranch({ mode, requires }: AuthMode): string {
 }
 
 /** The public names. */
-function printIndex({ title }: OptionsModel): string {
+function printIndex({ title, options }: OptionsModel): string {
+  const connection = options.filter((option) => option.connection);
   return `import { checkOptions, type OptionsResult } from "./check.js";
 import { table } from "./table.js";
 import type { Complete${title}, ${title} } from "./types.js";
@@ -176,10 +176,10 @@ export type { OptionsResult, OptionViolation } from "./check.js";
 export { natsForeignDataSql, natsOptionsFunctionsSql, natsOptionsGrantsSql } from "./sql.js";
 export type { Complete${title}, ${title} } from "./types.js";
 
-const names = Object.keys(table.options) as (keyof ${title})[];
-
 /** The options that the connection is made of: a change of any other one needs no new connection. */
-export const connectionOptions: readonly (keyof ${title})[] = names.filter((name) => table.options[name].connection);
+export const connectionOptions = [
+${connection.map(({ name }) => `  "${name}",\n`).join("")}] as const satisfies readonly (keyof ${title})[];
+export type ConnectionOption = (typeof connectionOptions)[number];
 
 /**
  * Checks the options of server and user mapping put together: strings, as a foreign server has them, or typed, as in

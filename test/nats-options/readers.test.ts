@@ -1,9 +1,9 @@
 /**
  * An option that nothing reads would be accepted and do nothing. The compiler asks here who reads a new one.
  */
-import { readdirSync, readFileSync, statSync } from "node:fs";
 import { expect, it } from "vitest";
 import { connectionOptions, type NatsServerOptions } from "../../generated/ts/nats-options/index.js";
+import { codeOf } from "../support/code.js";
 import { cases } from "./cases.js";
 
 /** The folder or file of the code that reads each option. */
@@ -31,21 +31,14 @@ const readers = {
   responder_timeout_ms: "src/bridge",
 } satisfies Record<keyof NatsServerOptions, string>;
 
-/** The code of a folder or file, without comments. */
-function codeOf(path: string): string {
-  if (!statSync(path).isDirectory()) return readFileSync(path, "utf8");
-  const files = readdirSync(path, { recursive: true, encoding: "utf8" }).filter((file) => /\.(ts|sql)$/.test(file));
-  const text = files.map((file) => readFileSync(`${path}/${file}`, "utf8")).join("\n");
-  return text.replace(/\/\*.*?\*\/|(\/\/|--) .*?$/gms, "");
-}
-
 it.each(Object.entries(readers))("option %s is read by %s", (name, path) => {
   // As a property, destructured, or as a key of the options in SQL.
-  expect(codeOf(path)).toMatch(new RegExp(`[.]${name}\\b|[{,]\\s*${name}\\b|->>\\s*'${name}'`));
+  expect(codeOf(path).join("\n")).toMatch(new RegExp(`[.]${name}\\b|[{,]\\s*${name}\\b|->>\\s*'${name}'`));
 });
 
-it("has an option of the connection read by the code that connects", () => {
-  expect(connectionOptions.filter((name) => readers[name] !== "src/nats")).toEqual([]);
+it("has the options of the connection, and no others, read by the code that connects", () => {
+  const read = Object.entries(readers).filter(([, path]) => path === "src/nats");
+  expect([...connectionOptions].sort()).toEqual(read.map(([name]) => name).sort());
 });
 
 it("has each option among the cases that both validators are tried with", () => {

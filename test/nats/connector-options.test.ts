@@ -2,6 +2,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Msg } from "@nats-io/transport-node";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
+import type { CompleteNatsServerOptions, ConnectionOption } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { eventually } from "../support/eventually.js";
 import { natsClient } from "../support/nats-client.js";
@@ -42,19 +43,22 @@ describe("configure", () => {
     const { connector } = testConnector();
     connector.configure(optionsFor(server));
     const connection = await connector.connected();
-    for (const [name, value] of [
-      ["capacity", 7],
-      ["domain", "hub"],
-      ["notify_subject", "role.changed"],
-      ["patroni_url", "http://127.0.0.1:8008"],
-      ["responder_timeout_ms", 77],
-    ] as const) {
-      connector.configure(optionsFor(server, { [name]: value }));
-      expect(connector.options?.[name]).toBe(value);
+    const others = {
+      capacity: 7,
+      domain: "hub",
+      notify_subject: "role.changed",
+      patroni_url: "http://127.0.0.1:8008",
+      replicas: 3,
+      max_role_subscriptions: 7,
+      responder_timeout_ms: 77,
+    } satisfies Required<Omit<CompleteNatsServerOptions, ConnectionOption>>;
+    for (const name of Object.keys(others) as (keyof typeof others)[]) {
+      connector.configure(optionsFor(server, { [name]: others[name] }));
+      expect(connector.options?.[name]).toBe(others[name]);
       expect(connector.connection, name).toBe(connection);
       await connection.flush();
       connector.configure(optionsFor(server));
-      expect(connector.options?.[name]).not.toBe(value);
+      expect(connector.options?.[name]).not.toBe(others[name]);
       expect(connector.connection).toBe(connection);
     }
   });

@@ -40,8 +40,6 @@ export interface OptionEntry {
   readonly default?: string | number | boolean;
   /** Its value must not be shown. */
   readonly hidden: boolean;
-  /** The connection is made of it. */
-  readonly connection: boolean;
   /** What is said of a value of another type. */
   readonly typeRule: string;
   /** In the order in which they are checked. */

@@ -10,10 +10,24 @@ export type { OptionsResult, OptionViolation } from "./check.js";
 export { natsForeignDataSql, natsOptionsFunctionsSql, natsOptionsGrantsSql } from "./sql.js";
 export type { CompleteNatsServerOptions, NatsServerOptions } from "./types.js";
 
-const names = Object.keys(table.options) as (keyof NatsServerOptions)[];
-
 /** The options that the connection is made of: a change of any other one needs no new connection. */
-export const connectionOptions: readonly (keyof NatsServerOptions)[] = names.filter((name) => table.options[name].connection);
+export const connectionOptions = [
+  "host",
+  "port",
+  "tls_ca_path",
+  "tls_cert_path",
+  "tls_key_path",
+  "tls_insecure",
+  "creds_path",
+  "username",
+  "password_path",
+  "password",
+  "nkey_seed_path",
+  "nkey_seed",
+  "token_path",
+  "token",
+] as const satisfies readonly (keyof NatsServerOptions)[];
+export type ConnectionOption = (typeof connectionOptions)[number];
 
 /**
  * Checks the options of server and user mapping put together: strings, as a foreign server has them, or typed, as in

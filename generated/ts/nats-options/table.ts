@@ -11,7 +11,6 @@ export const table: OptionTable<NatsServerOptions> = {
       type: "string",
       default: "127.0.0.1",
       hidden: false,
-      connection: true,
       typeRule: "must be text",
       limits: [
         { minLength: 1, rule: "must not be empty" },
@@ -24,7 +23,6 @@ export const table: OptionTable<NatsServerOptions> = {
       type: "integer",
       default: 4222,
       hidden: false,
-      connection: true,
       typeRule: "must be an integer from 1 to 65535",
       limits: [
         { minimum: 1, rule: "must be an integer from 1 to 65535" },
@@ -36,7 +34,6 @@ export const table: OptionTable<NatsServerOptions> = {
       type: "integer",
       default: 128,
       hidden: false,
-      connection: false,
       typeRule: "must be an integer from 1 to 1048576",
       limits: [
         { minimum: 1, rule: "must be an integer from 1 to 1048576" },
@@ -47,7 +44,6 @@ export const table: OptionTable<NatsServerOptions> = {
     tls_ca_path: {
       type: "string",
       hidden: true,
-      connection: true,
       typeRule: "must be text",
       limits: [
         { minLength: 1, rule: "must not be empty" },
@@ -59,7 +55,6 @@ export const table: OptionTable<NatsServerOptions> = {
     tls_cert_path: {
       type: "string",
       hidden: true,
-      connection: true,
       typeRule: "must be text",
       limits: [
         { minLength: 1, rule: "must not be empty" },
@@ -71,7 +66,6 @@ export const table: OptionTable<NatsServerOptions> = {
     tls_key_path: {
       type: "string",
       hidden: true,
-      connection: true,
       typeRule: "must be text",
       limits: [
         { minLength: 1, rule: "must not be empty" },
@@ -84,7 +78,6 @@ export const table: OptionTable<NatsServerOptions> = {
       type: "boolean",
       default: false,
       hidden: false,
-      connection: true,
       typeRule: "must be a boolean",
       limits: [],
       remedy: "Write tls_insecure 'true' or tls_insecure 'false'.",
@@ -92,7 +85,6 @@ export const table: OptionTable<NatsServerOptions> = {
     domain: {
       type: "string",
       hidden: false,
-      connection: false,
       typeRule: "must be text",
       limits: [
         { minLength: 1, rule: "must not be empty" },
@@ -104,7 +96,6 @@ export const table: OptionTable<NatsServerOptions> = {
     creds_path: {
       type: "string",
       hidden: true,
-      connection: true,
       typeRule: "must be text",
       limits: [
         { minLength: 1, rule: "must not be empty" },
@@ -116,7 +107,6 @@ export const table: OptionTable<NatsServerOptions> = {
     username: {
       type: "string",
       hidden: true,
-      connection: true,
       typeRule: "must be text",
       limits: [
         { maxLength: 1024, rule: "must have at most 1024 characters" },
@@ -126,7 +116,6 @@ export const table: OptionTable<NatsServerOptions> = {
     password_path: {
       type: "string",
       hidden: true,
-      connection: true,
       typeRule: "must be text",
       limits: [
         { minLength: 1, rule: "must not be empty" },
@@ -138,7 +127,6 @@ export const table: OptionTable<NatsServerOptions> = {
     password: {
       type: "string",
       hidden: true,
-      connection: true,
       typeRule: "must be text",
       limits: [
         { minLength: 1, rule: "must not be empty" },
@@ -149,7 +137,6 @@ export const table: OptionTable<NatsServerOptions> = {
     nkey_seed_path: {
       type: "string",
       hidden: true,
-      connection: true,
       typeRule: "must be text",
       limits: [
         { minLength: 1, rule: "must not be empty" },
@@ -161,7 +148,6 @@ export const table: OptionTable<NatsServerOptions> = {
     nkey_seed: {
       type: "string",
       hidden: true,
-      connection: true,
       typeRule: "must be text",
       limits: [
         { minLength: 1, rule: "must not be empty" },
@@ -173,7 +159,6 @@ export const table: OptionTable<NatsServerOptions> = {
     token_path: {
       type: "string",
       hidden: true,
-      connection: true,
       typeRule: "must be text",
       limits: [
         { minLength: 1, rule: "must not be empty" },
@@ -185,7 +170,6 @@ export const table: OptionTable<NatsServerOptions> = {
     token: {
       type: "string",
       hidden: true,
-      connection: true,
       typeRule: "must be text",
       limits: [
         { minLength: 1, rule: "must not be empty" },
@@ -197,7 +181,6 @@ export const table: OptionTable<NatsServerOptions> = {
       type: "string",
       default: "pgnats.postgresql.replication.status",
       hidden: false,
-      connection: false,
       typeRule: "must be text",
       limits: [
         { minLength: 1, rule: "must not be empty" },
@@ -209,7 +192,6 @@ export const table: OptionTable<NatsServerOptions> = {
     patroni_url: {
       type: "string",
       hidden: false,
-      connection: false,
       typeRule: "must be text",
       limits: [
         { minLength: 1, rule: "must not be empty" },
@@ -222,7 +204,6 @@ export const table: OptionTable<NatsServerOptions> = {
       type: "integer",
       default: 1,
       hidden: false,
-      connection: false,
       typeRule: "must be an integer from 1 to 5",
       limits: [
         { minimum: 1, rule: "must be an integer from 1 to 5" },
@@ -234,7 +215,6 @@ export const table: OptionTable<NatsServerOptions> = {
       type: "integer",
       default: 1000,
       hidden: false,
-      connection: false,
       typeRule: "must be an integer from 1 to 1000000",
       limits: [
         { minimum: 1, rule: "must be an integer from 1 to 1000000" },
@@ -246,7 +226,6 @@ export const table: OptionTable<NatsServerOptions> = {
       type: "integer",
       default: 5000,
       hidden: false,
-      connection: false,
       typeRule: "must be an integer from 1 to 86400000",
       limits: [
         { minimum: 1, rule: "must be an integer from 1 to 86400000" },

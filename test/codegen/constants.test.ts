@@ -1,0 +1,28 @@
+/**
+ * A constant of the spec that nothing reads says what is no longer so: such as one that an option has replaced.
+ */
+import { expect, it } from "vitest";
+import * as nats from "../../generated/ts/settings/nats.js";
+import * as peer from "../../generated/ts/settings/peer.js";
+import { codeOf } from "../support/code.js";
+
+const groups = Object.entries({ ...nats, ...peer }).filter(([name]) => name.endsWith("Constants"));
+const sources = codeOf("src");
+/** The bodies of SQL functions name a constant as `@GatewayConstants.gateway_stale_ms@`. */
+const inSql = new Set(
+  [
+    ...codeOf("schema")
+      .join("\n")
+      .matchAll(/@(\w+)\.(\w+)@/g),
+  ].map(([, group, name]) => `${group}.${name}`),
+);
+
+it.each(groups)("each of %s is read", (group, constants) => {
+  const readers = sources.filter((text) => new RegExp(`\\b${group}\\b`).test(text)).join("\n");
+  const unread = Object.keys(constants).filter((name) => {
+    const nameInSpec = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+    const isInSql = inSql.has(`${group.charAt(0).toUpperCase()}${group.slice(1)}.${nameInSpec}`);
+    return !isInSql && !new RegExp(`\\b${name}\\b`).test(readers);
+  });
+  expect(unread).toEqual([]);
+});
