@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { table } from "../../generated/ts/nats-options/table.js";
 import { cases } from "./cases.js";
 import { optionsClause, ValidatorDatabase } from "./validator-database.js";
 
@@ -217,11 +218,17 @@ describe("a secret", () => {
     "password_path",
     "nkey_seed_path",
     "token_path",
+    "creds_path",
     "tls_key_path",
     "tls_ca_path",
     "tls_cert_path",
     "username",
   ];
+  it("is each option whose value is not to be shown", () => {
+    const marked = Object.entries(table.options).filter(([, option]) => option.hidden);
+    expect(marked.map(([name]) => name).sort()).toEqual([...hidden].sort());
+  });
+
   // Too long for each of them, no path and no seed.
   const secret = `hunter2-${"x".repeat(20_000)}`;
 

@@ -1,7 +1,7 @@
 /**
  * docs/coverage-liner.md and docs/coverage-pgnats.md are complete, and name tests that there are.
  */
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { isErrorCodeName } from "../../generated/ts/errors/errors.js";
@@ -48,9 +48,11 @@ function rowsOf(page: string): Row[] {
   return found;
 }
 
-/** Whether tests of that name are in one of the tiers. */
-const isThere = (file: string): boolean =>
-  ["test.ts", "slow.test.ts"].some((ending) => existsSync(join(projectDirectory, "test", `${file}.${ending}`)));
+/** The file of tests of that name, in one of the tiers. */
+const fileOf = (file: string): string | undefined =>
+  ["test.ts", "slow.test.ts"]
+    .map((ending) => join(projectDirectory, "test", `${file}.${ending}`))
+    .find((path) => existsSync(path));
 
 describe.each([
   ["docs/coverage-liner.md", liner],
@@ -59,7 +61,7 @@ describe.each([
   it("names tests in every row, and only files that exist", () => {
     expect(rows.filter(({ files }) => files.length === 0).map(({ cells }) => cells[0])).toEqual([]);
     const named = new Set(rows.flatMap(({ files }) => files));
-    expect([...named].filter((file) => !isThere(file))).toEqual([]);
+    expect([...named].filter((file) => fileOf(file) === undefined)).toEqual([]);
   });
 });
 
@@ -130,10 +132,14 @@ describe("docs/coverage-pgnats.md", () => {
     expect(missing).toEqual([]);
   });
 
-  it("has a row for each option of the server", () => {
+  it("has a row for each option of the server, with a test that sets it", () => {
     const { properties } = JSON.parse(readPage("schema/nats-server-options.schema.json")) as { properties: object };
-    const text = named("Server options");
-    expect(Object.keys(properties).filter((name) => !text.includes(`\`${name}\``))).toEqual([]);
+    const isSet = (name: string): boolean =>
+      rowsUnder("Server options")
+        .filter(({ cells }) => cells.slice(0, 2).join(" ").includes(`\`${name}\``))
+        .flatMap(({ files }) => files.flatMap((file) => fileOf(file) ?? []))
+        .some((path) => new RegExp(`\\b${name}\\b`).test(readFileSync(path, "utf8")));
+    expect(Object.keys(properties).filter((name) => !isSet(name))).toEqual([]);
   });
 
   it("has a row for each of the seven ways to authenticate, and each of the six shortcomings, in their order", () => {
