@@ -68,6 +68,7 @@ const integers: OptionCase[] = [
   refusedValue("port", [4222]),
   refusedValue("port", { value: 4222 }),
   refusedValue("capacity", "0"),
+  accepted("a time at its end", { responder_timeout_ms: "86400000" }),
   refusedValue("responder_timeout_ms", "86400001"),
   accepted("replicas and subscriptions at their ends", { replicas: "5", max_role_subscriptions: "1000000" }),
   refusedValue("replicas", "6"),
@@ -143,6 +144,7 @@ const texts: OptionCase[] = [
     (url) => refusedValue("patroni_url", url),
   ),
   accepted("a path of credentials", { creds_path: "/run/secrets/nats.creds" }),
+  refusedValue("creds_path", "nats.creds"),
   accepted("a path beyond ASCII, with quotes", { tls_ca_path: '/run/sécrets/it\'s "ca"\\.pem' }),
   ...["", "ca.pem", "./ca.pem", "~/ca.pem", " /ca.pem", "C:\\ca.pem", "/ca\n.pem", "file:///ca.pem"].map((path) =>
     refusedValue("tls_ca_path", path),
@@ -172,6 +174,8 @@ const credentials: OptionCase[] = [
   refusedValue("nkey_seed_path", seed, "that is the seed itself"),
   accepted("a token", { token: "s3cr3t ✓" }),
   refusedValue("token", ""),
+  accepted("both forms of the token", { token: "t", token_path: "/run/secrets/token" }),
+  refusedValue("token_path", "token"),
   accepted("all credentials at once", {
     ...user,
     password_path: "/a",
@@ -183,6 +187,14 @@ const credentials: OptionCase[] = [
 
 const combinations: OptionCase[] = [
   accepted("mutual TLS", { tls_ca_path: "/ca", tls_cert_path: "/cert", tls_key_path: "/key" }),
+  ...["tls_cert_path", "tls_key_path"].map((name) =>
+    refused(
+      `a relative ${name}`,
+      { tls_ca_path: "/ca", tls_cert_path: "/cert", tls_key_path: "/key", [name]: "pem" },
+      name,
+      badValue,
+    ),
+  ),
   accepted("a client certificate without a CA", { tls_insecure: "on", tls_cert_path: "/cert", tls_key_path: "/key" }),
   refused("tls_insecure beside tls_ca_path", { tls_insecure: "true", tls_ca_path: "/ca" }, "tls_insecure", conflict),
   refused("tls_insecure true, typed", { tls_insecure: true, tls_ca_path: "/ca" }, "tls_insecure", conflict),
