@@ -135,7 +135,7 @@ describe("a message whose function fails", () => {
     const message = "a message became a dead letter";
     const words = `public.handle(bytea, text, jsonb) on ${subject}: SQLSTATE ZZ001`;
     const told = () => world.log.lines.filter((line) => line.message === message && inspect(line).includes(subject));
-    // Others see the row before whoever wrote it has its answer.
+    // Others see the row before its writer has its answer.
     await eventually("it is told", () => told().length > 0);
     expect(told()).toEqual([{ level: "warn", details: { client: "subscriptions", words }, message }]);
     expect(inspect(world.log.lines, { depth: 9, maxArrayLength: null })).not.toContain("a secret");
@@ -241,7 +241,7 @@ describe("a dead letter that is retried", () => {
     }
     expect(await letters(subject)).toMatchObject([{ payload: "y", attempts: attempts + 3, retry_requested: false }]);
     console.info(`dead letters were retried in ${tookMs.map((ms) => Math.round(ms)).join(", ")} ms`);
-    // Told, not found by the look that comes from time to time. The best of three: a machine with other work is slower.
+    // Told, not found by the reading that comes from time to time. The best of three: a machine with other work is slower.
     expect(Math.min(...tookMs)).toBeLessThan(gatewayConstants.optionsPollMs / 2);
     // Once more, and now it works.
     await world.client.query("DELETE FROM switches");

@@ -128,7 +128,7 @@ describe("a role that may subscribe", () => {
     expect(await version(own)).not.toBe(first);
   });
 
-  it("has nothing of its own evaluated that it has put there between the look and the call", async () => {
+  it("has nothing of its own evaluated that it has put there between the check and the call", async () => {
     const types = ["bytea", "integer[]", "integer[]", "text[]", "text[]", "text[]"];
     const raises = "AS $attack$ BEGIN RAISE EXCEPTION 'evaluated'; END $attack$";
     await attackerSession.query(`
@@ -153,8 +153,8 @@ describe("a role that may subscribe", () => {
       const subject = `between.${(attacks += 1)}`;
       await attackerSession.query("SELECT nats_subscribe($1, 'capture')", [subject]);
       const [own] = (await world.bound(subject)) as [Bound];
-      const look = await executor.query<{ version: string }>(`SELECT ${wrapperStateSql(own)}`);
-      const { version } = look.rows[0]!;
+      const state = await executor.query<{ version: string }>(`SELECT ${wrapperStateSql(own)}`);
+      const { version } = state.rows[0]!;
       const values = [own.token, Buffer.from("real"), "{1}", "{4}", "{s}", "{NULL}", "{i}", version];
       const call = async () => (await executor.query<{ result: string }>(wrapperCall(own, types), values)).rows;
       expect(await call()).toEqual([{ result: "1", version }]);

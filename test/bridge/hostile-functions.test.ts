@@ -146,7 +146,7 @@ describe("a function cannot become another role", () => {
     await eventually("both have failed", async () => (await letters()).length === 2);
     const [told, wrote] = await letters();
     const { who, outcomes } = JSON.parse(told!.words) as { who: string; outcomes: string[] };
-    // From Postgres 18 on it runs as whoever has queued it.
+    // From Postgres 18 on it runs as the role that has queued it.
     expect([executor, mallory.role]).toContain(who);
     expect(outcomes).toEqual(Array(15).fill(expect.stringMatching(/^(42501|2D000|0A000|25006|25001)$/)));
     expect(wrote!.code).toBe("25P02");

@@ -50,7 +50,7 @@ const blocks: Readonly<Record<string, readonly [lines: string | Uint8Array, read
   "more headers than are read": ["a:\r\n".repeat(200_000).trimEnd(), false],
 };
 
-it("runs all that is before and behind messages with such headers, and buries those that cannot be read", async () => {
+it("runs all that is before and behind messages with such headers, and dead-letters those that cannot be read", async () => {
   const lossesBefore = losses();
   const subject = `${world.prefix}.hostile`;
   await world.client.query("SELECT nats_subscribe($1, 'takes_headers(bytea, text, jsonb)'::regprocedure)", [subject]);

@@ -84,7 +84,7 @@ async function becomesDeadLetter(subject: string, payload: string): Promise<stri
   return (await lettersOf(payload))[0]!.code;
 }
 
-/** In one transaction, so that no look comes in between. */
+/** In one transaction, so that no check comes in between. */
 async function replaced(wrapper: Wrapper, args: string, rest: string): Promise<void> {
   await mallory.client.query(`BEGIN; DROP FUNCTION ${wrapper.signature};
     CREATE FUNCTION ${wrapper.name}(p_type ${wrapper.type}, ${args}) ${rest};

@@ -34,7 +34,7 @@ describe("a function", () => {
     });
     serve.signal("SIGSTOP");
     const since = performance.now();
-    // Beyond the statement timeout and all patience that is added to it.
+    // Beyond the statement timeout and all that is added to it.
     await eventually("all time limits are over", () => performance.now() - since > 3 * subscriberTimeoutMs, 60_000);
     serve.signal("SIGCONT");
     world.nats.publish(subject, "next");

@@ -180,7 +180,7 @@ describe.concurrent("subscriptions", () => {
     console.info(
       `after CREATE SERVER live within ${Math.round(soonestBegun)} ms, after DROP SERVER gone within ${Math.round(soonestEnded)} ms`,
     );
-    // Told, not found by the look that comes from time to time. The best of three: a machine with other work is slower.
+    // Told, not found by the reading that comes from time to time. The best of three: a machine with other work is slower.
     expect(soonestBegun).toBeLessThan(gatewayConstants.optionsPollMs / 2);
     expect(soonestEnded).toBeLessThan(gatewayConstants.optionsPollMs / 2);
   });

@@ -1,5 +1,5 @@
 /**
- * Answers to requests are for whoever asked: a role that subscribes to all subjects does not hear those to others, though
+ * Answers to requests are for the requester: a role that subscribes to all subjects does not hear those to others, though
  * all connections have one NATS user.
  */
 import { jetstreamManager } from "@nats-io/jetstream";

@@ -41,7 +41,7 @@ it("leaves the connection before, also where the one in its place is lost before
   await connector.reconnect();
   await first.closed();
   expect(performance.now() - start).toBeLessThan(gatewayConstants.natsDrainMs - 1_000);
-  await eventually("it hears again", () => hears === 2);
+  await eventually("it receives again", () => hears === 2);
   await receiver.stop(1_000);
 });
 
@@ -55,17 +55,17 @@ describe("a connection that the server ends", () => {
       logger: keptLog().logger,
       onMessage: () => undefined,
       onRefused: () => undefined,
-      onSilent: () => all.push("deaf"),
+      onSilent: () => all.push("silent"),
       onCut: () => all.push("cut"),
       onSameServer: () => all.push("same server"),
-      onReceiving: () => all.push("hearing"),
+      onReceiving: () => all.push("receiving"),
     });
     receiver.subscribe(new Set(["a"]));
     connector.configure(optionsFor(server));
     await connector.connected();
     await eventually("it hears", () => receiver.isReceiving);
     await cut();
-    await eventually("it hears again", () => all.filter((each) => each === "hearing").length === 2);
+    await eventually("it receives again", () => all.filter((each) => each === "receiving").length === 2);
     await receiver.stop(1_000);
     return all;
   }
@@ -82,7 +82,7 @@ describe("a connection that the server ends", () => {
       execFileSync(process.execPath, ["--input-type=module", "--eval", program], { stdio: "ignore" });
     });
     expect(server.log()).toContain("Slow Consumer");
-    expect(all.slice(0, 5)).toEqual(["hearing", "cut", "deaf", "same server", "hearing"]);
+    expect(all.slice(0, 5)).toEqual(["receiving", "cut", "silent", "same server", "receiving"]);
   });
 
   it("because it was killed is not", async () => {
@@ -91,6 +91,6 @@ describe("a connection that the server ends", () => {
       await server.kill();
       await server.restart();
     });
-    expect(all).toEqual(["hearing", "cut", "deaf", "hearing"]);
+    expect(all).toEqual(["receiving", "cut", "silent", "receiving"]);
   });
 });

@@ -1,5 +1,5 @@
 /**
- * Whom subscribed functions run as: whoever subscribed, also where the wrapper is given to another role, or granted to it, while
+ * As which role subscribed functions run: the one that subscribed, also where the wrapper is given to another role, or granted to it, while
  * messages come. The tests run side by side.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

@@ -98,7 +98,7 @@ describe("the wrapper of a subscription", () => {
     expect(await world.bound("w.role")).toEqual([]);
   });
 
-  it("has the path of whoever subscribed, with pg_temp last", async () => {
+  it("has the path of the role that subscribed, with pg_temp last", async () => {
     const user = await world.user();
     const session = await world.connect(user.url);
     await client.query(`CREATE SCHEMA "Odd ""one"; GRANT USAGE ON SCHEMA "Odd ""one" TO PUBLIC`);

@@ -1,5 +1,5 @@
 /**
- * A transaction pooler before Postgres is noticed by whoever needs a session, at the start.
+ * A transaction pooler before Postgres is noticed at the start by all that need a session.
  */
 import { describe, expect, it } from "vitest";
 import { HawserError } from "../../src/errors/index.js";
@@ -26,7 +26,7 @@ describe("isTransactionPooled", () => {
     await using database = await testDatabase({ migrated: false });
     const address = DatabaseAddress.of(database.url);
     const session = await openSession(address);
-    // Whoever opened one now would fail.
+    // Opening one now would fail.
     const nowhere = DatabaseAddress.of("postgres://nobody@127.0.0.1:1/none");
     expect(await isTransactionPooled(nowhere, session)).toBe(false);
     await session.client.end();

@@ -17,7 +17,7 @@ const row = (beat: number, progressAt?: number): LeadershipRow => ({
 });
 
 describe("the watch", () => {
-  it("counts from the answer to the first look until the last one was sent", () => {
+  it("counts from the answer to the first reading until the last one was sent", () => {
     const watch = new LeaderWatch(4_000);
     expect(watch.unchangedMs).toBe(0);
     watch.see(row(1), { sentAt: 0, heardAt: 300 });

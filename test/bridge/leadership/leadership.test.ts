@@ -25,7 +25,7 @@ const leadRow = async (databaseUrl: string) =>
   (await rowsOf(databaseUrl, "SELECT epoch, owner, beat, progress_at FROM hawser.bridge_lead"))[0]!;
 
 describe.concurrent("a lead", () => {
-  it("is one process's alone, which beats, and says to the others what is done", async (test) => {
+  it("is one process's alone, which sends heartbeats, and says to the others what is done", async (test) => {
     const url = await ownDatabase(test);
     const all = [newLead(test, url), newLead(test, url), newLead(test, url)];
     await Promise.all(all.map(({ lead }) => lead.start()));
@@ -52,7 +52,7 @@ describe.concurrent("a lead", () => {
     leader.messages.oldest = stuckAt;
     const seen = other.progress.length;
     // What it knows is no more exact than how long Postgres takes to answer.
-    await eventually("three more looks", () => other.progress.length >= seen + 3 && age(stuckAt) < 1_000);
+    await eventually("three more readings", () => other.progress.length >= seen + 3 && age(stuckAt) < 1_000);
     expect(Math.max(...other.progress.slice(seen).map((bound) => bound ?? 0))).toBeLessThanOrEqual(stuckAt);
     expect(all.map(({ words }) => words().join()).sort()).toEqual(["leading after a clean end", "waiting", "waiting"]);
   });
@@ -78,7 +78,7 @@ describe.concurrent("a lead", () => {
     expect(Math.min(...took)).toBeLessThan(cleanTakeoverLimitMs);
   });
 
-  it("is taken first by those who have what is not done", async (test) => {
+  it("is taken first by those that have what is not done", async (test) => {
     const url = await ownDatabase(test);
     const leader = newLead(test, url);
     const lacking = newLead(test, url, { completeSince: Number.POSITIVE_INFINITY });
@@ -92,7 +92,7 @@ describe.concurrent("a lead", () => {
     await leads(lacking);
   });
 
-  it("is lost to whoever took it while the process stood still, whose batches are refused then", async (test) => {
+  it("is lost to the process that took it while this one stood still, whose batches are refused then", async (test) => {
     const url = await ownDatabase(test);
     const leader = newLead(test, url);
     await startInTurn(leader);

@@ -18,7 +18,7 @@ const clock = fc.record({ offset: ms(1e9), rate: fc.double({ min: 1 - 4e-4, max:
 /** A server's clock, which is read in whole microseconds. */
 const server = ms(2e12).map((offset) => (trueTime: number) => offset + trueTime);
 
-/** A query: sent, looked at by the server, answered. */
+/** A query: sent, read by the server, answered. */
 const query = fc
   .tuple(ms(600_000), ms(5_000), ms(5_000))
   .map(([sent, there, back]) => ({ sent, read: sent + there, heard: sent + there + back }));

@@ -71,7 +71,7 @@ describe("a queue", () => {
     expect(queue.counts).toMatchObject({ deadLettered: 1, committed: 2999 });
   });
 
-  it("commits all good messages in order and buries all bad ones with no more than 21 transactions each", () => {
+  it("commits all good messages in order and dead-letters all bad ones with no more than 21 transactions each", () => {
     fc.assert(
       fc.property(fc.uniqueArray(fc.nat(999), { maxLength: 20 }), (numbers) => {
         const queue = warmQueue();

@@ -81,7 +81,7 @@ describe("a client for micro services", () => {
     const [endpoint] = stats!.endpoints!;
     expect(endpoint).toMatchObject({
       ...{ name: "public_answer", subject: "ask", num_requests: 4, num_errors: 1 },
-      // Whoever finds services reads it: it has nothing of the request.
+      // Clients that find services read it: it has nothing of the request.
       last_error: "500: SQLSTATE P0001",
     });
     const { processing_time: time, average_processing_time: average } = endpoint!;

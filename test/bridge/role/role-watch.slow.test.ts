@@ -54,7 +54,7 @@ describe("the role of Postgres", () => {
     const answeredAt = performance.now();
     const slowMs = await slowestAnswer(standby.url, "the demotion is seen", () => roles().at(-1) === "standby");
     expect(told.at(-1)!.at - answeredAt).toBeLessThan(detectionMs + slowMs);
-    // Unless the restart was too quick for a look to fail, it is unknown in between.
+    // Unless the restart was too quick for a reading to fail, it is unknown in between.
     expect(roles().filter((role) => role !== "unknown")).toEqual(["standby", "primary", "standby"]);
   });
 
@@ -122,7 +122,7 @@ describe("the role of Postgres", () => {
     expect(log.messages("error")).toEqual(Array(2).fill("handling the role of Postgres failed"));
   });
 
-  it("tells nothing after it was stopped, also while a look hangs, and leaves no session", async (test) => {
+  it("tells nothing after it was stopped, also while a reading hangs, and leaves no session", async (test) => {
     await using server = await ownPostgres();
     const { watch, roles } = await watchRole(test, server.url);
     server.freeze();
@@ -141,7 +141,7 @@ describe("the role of Postgres", () => {
       tookMs.push(performance.now() - beganAt);
     }
     expect(others).toEqual([]);
-    // The look may take longer. The best of three, as a machine with other work is slower.
+    // The reading may take longer. The best of three, as a machine with other work is slower.
     expect(Math.min(...tookMs)).toBeLessThan(0.75 * bridgeConstants.roleReadTimeoutMs);
     server.resume();
     await watch.stop();

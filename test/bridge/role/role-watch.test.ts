@@ -30,18 +30,24 @@ describe.concurrent("the role of Postgres", () => {
     expect(log.messages("warn")).toEqual([]);
   });
 
-  it("does not change when the session ends in the middle of a look", async (test) => {
+  it("does not change when the session ends in the middle of a reading", async (test) => {
     await using database = await testDatabase();
     await using proxy = await startProxy(database.url);
     const { roles, log } = await watchRole(test, proxy.url);
     proxy.keepAnswersBack();
     const [row] = await rowsOf(database.url, "SELECT clock_timestamp()::text AS now");
-    const lookSince = `SELECT FROM pg_stat_activity WHERE datname = current_database()
+    const readingSince = `SELECT FROM pg_stat_activity WHERE datname = current_database()
       AND application_name = 'hawser serve: role' AND query_start > '${row!["now"]}'`;
-    await eventually("a look waits for its answer", async () => (await rowsOf(database.url, lookSince)).length === 1);
+    await eventually(
+      "a reading waits for its answer",
+      async () => (await rowsOf(database.url, readingSince)).length === 1,
+    );
     proxy.cut();
-    await eventually("a session looks whose answers arrive", async () => {
-      const rows = await rowsOf(database.url, `${lookSince} AND backend_start > '${row!["now"]}' AND state = 'idle'`);
+    await eventually("a session reads whose answers arrive", async () => {
+      const rows = await rowsOf(
+        database.url,
+        `${readingSince} AND backend_start > '${row!["now"]}' AND state = 'idle'`,
+      );
       return rows.length === 1;
     });
     expect(roles()).toEqual(["primary"]);

@@ -1,5 +1,5 @@
 /**
- * How slow the machine is meanwhile: whoever has other work beside it is to be given that much more time.
+ * How slow the machine is meanwhile: with other work beside it, it is given that much more time.
  */
 import { eventually } from "../../support/eventually.js";
 import { rowsOf } from "../../support/on-server.js";

@@ -1,5 +1,5 @@
 /**
- * A database, a `Serve` and clients of both, with what tests of the bridge look at: subjects of their own, the moment from
+ * A database, a `Serve` and clients of both, with what tests of the bridge observe: subjects of their own, the moment from
  * which a subscription is live, logins, and what was logged.
  */
 import { headers, type MsgHdrs, type NatsConnection, nuid } from "@nats-io/transport-node";
@@ -29,7 +29,7 @@ export interface BridgeWorld extends TestGateway {
   hears(subject: string, nats?: NatsConnection): Promise<boolean>;
   /** Resolves when somebody has. It has received one probe then. */
   live(subject: string, nats?: NatsConnection): Promise<void>;
-  /** Subscribes the function, as a superuser, and resolves when it is live. Functions with headers may look for the probe. */
+  /** Subscribes the function, as a superuser, and resolves when it is live. Functions with headers can recognize the probe. */
   subscribe(subject: string, target: string, probe?: string): Promise<void>;
   /** A login in `hawser_nats`, with a schema of its own on its path. */
   user(): Promise<Login & { readonly client: pg.Client }>;

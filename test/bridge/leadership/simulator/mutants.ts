@@ -211,7 +211,7 @@ export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; see
     seeds: 60,
     says: /was replaced/,
   },
-  "taken without a look at the beat": {
+  "taken without reading the heartbeat": {
     mutant: store({ takeIgnoresBeat: true }),
     profile: "stalls",
     seeds: 200,
@@ -223,7 +223,7 @@ export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; see
     seeds: 400,
     says: /commits in epoch/,
   },
-  "beat that does not look at the fence": {
+  "heartbeat that does not read the fence": {
     mutant: store({ beatIgnoresFence: true }),
     profile: "relapse",
     seeds: 400,
@@ -274,7 +274,7 @@ export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; see
     seeds: 200,
     says: /missing/,
   },
-  "whoever lacks messages does not wait": {
+  "a process that lacks messages does not wait": {
     mutant: protocol(NobodyFirst),
     profile: "fresh",
     seeds: 60,

@@ -18,7 +18,7 @@ import {
 import type { Part } from "../../../../src/bridge/queue/message-list.js";
 import { unchanged, type Variant } from "./world.js";
 
-class BuriesFirstOfBatch extends SubscriptionQueue {
+class DeadLettersFirstOfBatch extends SubscriptionQueue {
   protected override afterFailure(step: BatchStep, tried: Part, error: FunctionError): void {
     this.failAlone(step, error, tried.attempts);
   }
@@ -50,7 +50,7 @@ class LossMeansCommitted extends SubscriptionQueue {
   }
 }
 
-class BuriesAfterOneLoss extends SubscriptionQueue {
+class DeadLettersAfterOneLoss extends SubscriptionQueue {
   protected override afterSessionLoss(step: BatchStep, tried: Part, message: string): void {
     super.afterSessionLoss(step, { ...tried, losses: 1 }, message);
   }
@@ -82,7 +82,7 @@ class AlwaysLarge extends SubscriptionQueue {
   }
 }
 
-class BuriesTransient extends SubscriptionQueue {
+class DeadLettersTransient extends SubscriptionQueue {
   override settle(step: Step, outcome: Outcome, now: number): void {
     const transient = step.kind === "batch" && outcome.kind === "transient";
     super.settle(step, transient ? { kind: "failed", error: outcome.error } : outcome, now);
@@ -164,7 +164,7 @@ class CountsUnavailable extends SubscriptionQueue {
   }
 }
 
-class BuriesBlindly extends SubscriptionQueue {
+class DeadLettersBlindly extends SubscriptionQueue {
   override settle(step: Step, outcome: Outcome, now: number): void {
     const done = step.kind === "dead_letter" && outcome.kind === "unavailable";
     super.settle(step, done ? { kind: "committed", durationMs: 1 } : outcome, now);
@@ -217,7 +217,7 @@ class RetriesFirst extends SubscriptionQueue {
   }
 }
 
-class BuriesRetries extends SubscriptionQueue {
+class DeadLettersRetries extends SubscriptionQueue {
   override settle(step: Step, outcome: Outcome, now: number): void {
     super.settle(step, outcome, now);
     if (this.unwritten?.kind !== "keep") return;
@@ -296,17 +296,17 @@ const scheduler = (Mutant: typeof QueueScheduler): Variant => ({ ...unchanged, S
 const budget = (Mutant: typeof ByteBudget): Variant => ({ ...unchanged, Budget: Mutant });
 
 export const mutants: Readonly<Record<string, Variant>> = {
-  "buries the first message of a batch that failed": queue(BuriesFirstOfBatch),
+  "dead-letters the first message of a batch that failed": queue(DeadLettersFirstOfBatch),
   "tries a batch that failed again as it was": queue(NeverHalves),
   "tries what failed in another order": queue(OtherOrder),
   "skips a message": queue(SkipsOne),
   "takes a lost session for a commit": queue(LossMeansCommitted),
-  "buries a message that lost one session": queue(BuriesAfterOneLoss),
-  "never buries a message that loses its sessions": queue(ForgetsLosses),
+  "dead-letters a message that lost one session": queue(DeadLettersAfterOneLoss),
+  "never dead-letters a message that loses its sessions": queue(ForgetsLosses),
   "counts losses of sessions in company": queue(LossesInCompany),
   "halves a batch that timed out": queue(HalvesAfterTimeout),
   "makes large batches of slow messages": queue(AlwaysLarge),
-  "buries after a transient failure": queue(BuriesTransient),
+  "dead-letters after a transient failure": queue(DeadLettersTransient),
   "tries a batch whole after a transient failure": queue(KeepsTransientWhole),
   "takes a batch for committed of which a part was": queue(TakesPartForAll),
   "runs the committed part of a batch again": queue(ForgetsPart),
@@ -317,7 +317,7 @@ export const mutants: Readonly<Record<string, Variant>> = {
   "pauses no longer after more failures": queue(PauseNeverGrows),
   "pauses long for ever": queue(PauseNeverShort),
   "counts an attempt when Postgres was away": queue(CountsUnavailable),
-  "takes a burial for done when Postgres was away": queue(BuriesBlindly),
+  "takes a burial for done when Postgres was away": queue(DeadLettersBlindly),
   "goes on before a burial is done": queue(OvertakesBurial),
   "keeps the memory of what it deadLettered": queue(KeepsMemoryOfBuried),
   "keeps the memory when it is closed": queue(KeepsMemoryWhenClosed),
@@ -325,7 +325,7 @@ export const mutants: Readonly<Record<string, Variant>> = {
   "goes on when it is deposed": queue(IgnoresDeposition),
   "reports the progress of what waits only": queue(ProgressOfWaiting),
   "lets messages wait for all retries": queue(RetriesFirst),
-  "buries a retried dead letter anew": queue(BuriesRetries),
+  "dead-letters a retried dead letter anew": queue(DeadLettersRetries),
   "drops a retry whose session was lost": queue(DropsLostRetries),
   "hands out what is held back": queue(HandsOutHeld),
   "takes messages beyond the limit": budget(NoLimit),
