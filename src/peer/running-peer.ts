@@ -317,6 +317,7 @@ export class RunningPeer {
       this.#isBeginningAgain = false;
       this.outbox.setMayStore(this.lease.state === "held");
     } catch (error) {
+      if (this.#over) return;
       this.#run.logger.debug({ err: error }, "could not begin again with another database server; trying again");
       this.#again = setTimeout(() => void this.#beginAgain(epoch), this.#againBackoff.failed());
     }

@@ -1,0 +1,43 @@
+import { expect, it } from "vitest";
+import { checkOptions } from "../../src/peer/options.js";
+import { RunningPeer } from "../../src/peer/running-peer.js";
+import { StatusEmitter } from "../../src/peer/status.js";
+import { silentLogger } from "../../src/runtime/index.js";
+import type { HeldLease } from "../../src/store/leases.js";
+import { startProxy } from "../store/support/proxy.js";
+import { eventually } from "../support/eventually.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
+
+it("that stops while it begins again on another database server does not go on with that", async () => {
+  await using proxy = await startProxy(world.url);
+  const told: string[] = [];
+  const logger = { ...silentLogger, debug: (_details: unknown, text?: string) => void told.push(String(text)) };
+  const running = await RunningPeer.start(
+    {
+      options: checkOptions({ name: "a-1", topic: "a", listen: "127.0.0.1:0", databaseUrl: proxy.url }),
+      advertise: undefined,
+      logger,
+      status: new StatusEmitter(),
+      subscriptions: new Set(),
+      unsubscribed: new Set(),
+      handle: undefined,
+      onLost: () => undefined,
+    },
+    new AbortController().signal,
+  );
+  proxy.freeze();
+  const { lease, store } = running;
+  (lease as HeldLease).renew({ epoch: lease.epoch + 1, server: "another" });
+  await running.stop(0);
+  proxy.cut();
+  await store.close();
+  await eventually("its sessions have ended", async () => {
+    const [row] = await world.query<{ count: number }>(
+      "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    );
+    return row?.count === 0;
+  });
+  expect(told.filter((text) => text.includes("begin again"))).toEqual([]);
+});
