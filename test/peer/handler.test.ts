@@ -133,7 +133,7 @@ describe("a handler that takes long", () => {
   });
 
   it("keeps the order of its channel, and runs beside others up to concurrency", async () => {
-    const senders = await Promise.all([1, 2, 3].map((n) => world.started(`a-${n}`)));
+    const senders = await Promise.all([1, 2, 3].map((n) => world.started(`a-${n}`, { ackTimeoutMs: 100 })));
     const held = gate();
     let running = 0;
     let most = 0;
