@@ -1,6 +1,6 @@
 import type { PeerSettings } from "../../generated/ts/settings/peer.js";
 import { HawserError, PeerError } from "../errors/index.js";
-import type { Logger } from "../runtime/index.js";
+import { type Logger, shared } from "../runtime/index.js";
 import type { Lease, Sender, Store } from "../store/index.js";
 import type { TlsCredentials } from "../transport/index.js";
 import type { StatusEmitter } from "./status.js";
@@ -31,8 +31,6 @@ export function asHawserError(error: unknown): HawserError {
 export class SecretCache {
   #known: readonly Uint8Array[] = [];
   #stale = false;
-  #reading: Promise<void> = Promise.resolve();
-  #next: Promise<void> | undefined;
 
   readonly #store: Pick<Store, "secrets" | "on">;
 
@@ -45,17 +43,12 @@ export class SecretCache {
     return this.#stale;
   }
 
-  /** Reads them, once for all who ask meanwhile. @throws StoreError `store_failed` */
-  refresh(): Promise<void> {
-    // One that is under way may have begun before the change.
-    this.#next ??= this.#reading.then(() => {
-      this.#next = undefined;
-      const reading = this.#read();
-      this.#reading = reading.catch(() => undefined);
-      return reading;
-    });
-    return this.#next;
-  }
+  /** Reads them. @throws StoreError `store_failed` */
+  readonly refresh = shared(async () => {
+    this.#stale = true;
+    this.#known = await this.#store.secrets();
+    this.#stale = false;
+  });
 
   /** Reads them again when they change, and with each new database session, since the change may have been missed. */
   follow(logger: Logger): () => void {
@@ -71,12 +64,6 @@ export class SecretCache {
     return () => {
       for (const stop of unlisten) stop();
     };
-  }
-
-  async #read(): Promise<void> {
-    this.#stale = true;
-    this.#known = await this.#store.secrets();
-    this.#stale = false;
   }
 
   get all(): readonly Uint8Array[] {

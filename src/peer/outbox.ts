@@ -160,7 +160,7 @@ export class Outbox {
     routes.waiting += 1;
     routes.isOnlyWatched = false;
     // One reading for all that wait for it.
-    const known = routes.ready && !routes.isEmpty ? undefined : this.topics.load(routes);
+    const known = routes.ready && !routes.isEmpty ? undefined : routes.load();
     const mine = Promise.all([routes.tail, known]).then(async () => {
       if (this.#closed) throw new PeerError("not_running", "the peer has stopped");
       return await send(routes);

@@ -6,7 +6,7 @@
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { PeerError } from "../errors/index.js";
-import { Backoff, within } from "../runtime/index.js";
+import { Backoff, shared, within } from "../runtime/index.js";
 import { type Lease, openStore, type Registration, type ServedTopic, type Store } from "../store/index.js";
 import { parseAddress } from "../wire/index.js";
 import { type PeerContext, SecretCache } from "./context.js";
@@ -96,7 +96,7 @@ export class RunningPeer {
         if (clientName !== options.name) return;
         if (operation === "delete") this.#stayListed([topic]);
         // Handing this peer's channels over writes its rows of the directory, too.
-        if (operation !== "insert") this.#checkEpoch();
+        if (operation !== "insert") void this.#checkEpoch();
       }),
       store.on("session", (state) => {
         if (state === "up") this.#stayListed([options.topic, ...subscriptions]);
@@ -228,10 +228,10 @@ export class RunningPeer {
   /** The addresses of topics that this peer serves may have been cleared: it enters itself again. */
   #stayListed(topics: readonly string[]): void {
     for (const topic of topics) this.#perhapsUnlisted.add(topic);
-    this.#checkListed();
+    void this.#checkListed();
   }
 
-  readonly #checkListed = oneAtATime(async () => {
+  readonly #checkListed = shared(async () => {
     const { options, logger } = this.#run;
     const topics = [...this.#perhapsUnlisted];
     this.#perhapsUnlisted.clear();
@@ -269,7 +269,7 @@ export class RunningPeer {
   }
 
   /** The channels of this peer may have been handed over while it runs, and its epoch raised. */
-  readonly #checkEpoch = oneAtATime(async () => {
+  readonly #checkEpoch = shared(async () => {
     const { store, lease } = this;
     try {
       const epoch = await store.peerEpoch(lease.name);
@@ -362,27 +362,4 @@ function published(advertise: string | undefined, bound: string): string {
   if (advertise === undefined) return bound;
   if (parseAddress(advertise).port !== 0) return advertise;
   return advertise.replace(/:0$/, `:${parseAddress(bound).port}`);
-}
-
-/**
- * What asks for some work that must not run twice at once: it begins now, or once more when it has ended, however often
- * it was asked for meanwhile.
- *
- * @param work does not throw
- */
-function oneAtATime(work: () => Promise<void>): () => void {
-  let isRunning = false;
-  let isWanted = false;
-  const run = async (): Promise<void> => {
-    isRunning = true;
-    while (isWanted) {
-      isWanted = false;
-      await work();
-    }
-    isRunning = false;
-  };
-  return () => {
-    isWanted = true;
-    if (!isRunning) void run();
-  };
 }

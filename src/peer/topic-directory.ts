@@ -20,7 +20,7 @@ export class TopicDirectory {
   }
 
   add(topic: string): TopicRoutes {
-    const routes = new TopicRoutes(topic);
+    const routes: TopicRoutes = new TopicRoutes(topic, () => this.#read(routes));
     this.#topics.set(topic, routes);
     return routes;
   }
@@ -45,7 +45,7 @@ export class TopicDirectory {
   async refresh(topic: string): Promise<boolean> {
     const routes = this.#topics.get(topic) ?? this.add(topic);
     routes.isOnlyWatched = false;
-    await this.load(routes);
+    await routes.load();
     if (routes.listed.length > 0) return true;
     if (routes.isEmpty) this.#topics.delete(topic);
     return false;
@@ -72,24 +72,10 @@ export class TopicDirectory {
     this.#closed = true;
   }
 
-  /**
-   * Reads what the catalog has of a topic, one reading at a time, so that none overtakes another: a caller that waited for one
-   * finds its routes remembered. All who ask before it begins share it.
-   */
-  load(routes: TopicRoutes): Promise<void> {
-    routes.nextReading ??= routes.reading.then(() => {
-      routes.nextReading = undefined;
-      return this.#read(routes);
-    });
-    const next = routes.nextReading;
-    routes.reading = next.catch(() => undefined);
-    return next;
-  }
-
-  /** The same where no caller waits for it. */
+  /** Reads the topic where no caller waits for it. */
   async reload(routes: TopicRoutes): Promise<void> {
     try {
-      if (!this.#closed) await this.load(routes);
+      if (!this.#closed) await routes.load();
     } catch (error) {
       this.#context.logger.debug({ err: error, topic: routes.topic }, "could not read a topic's listeners; polling on");
     }

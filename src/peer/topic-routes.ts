@@ -2,6 +2,7 @@
  * Which listener of a topic gets a message: the directory's listeners in turn, those known to be down left out, and
  * the ones this sender has met before when none can be reached.
  */
+import { shared } from "../runtime/index.js";
 import type { Listener, Route } from "../store/index.js";
 import type { SenderLink } from "./sender-link.js";
 
@@ -34,10 +35,6 @@ export class TopicRoutes {
   wasRead = false;
   /** This peer serves the topic and has never sent to it: it hears of the others, and has no routes to them. */
   isOnlyWatched = false;
-  /** Ends with the last reading that was asked for. */
-  reading: Promise<void> = Promise.resolve();
-  /** A reading that has not begun yet. */
-  nextReading: Promise<void> | undefined;
   /** Sends that wait for that; those behind them wait, too, so that their order stays. */
   waiting = 0;
   tail: Promise<unknown> = Promise.resolve();
@@ -45,9 +42,15 @@ export class TopicRoutes {
   #lastUsed: string | undefined;
 
   readonly topic: string;
+  /**
+   * Reads what the catalog has of the topic, one reading at a time, so that none overtakes another: a caller that waited for
+   * one finds its routes remembered. @throws StoreError `store_failed`
+   */
+  readonly load: () => Promise<void>;
 
-  constructor(topic: string) {
+  constructor(topic: string, read: () => Promise<void>) {
     this.topic = topic;
+    this.load = shared(read);
   }
 
   /** Takes over what the catalog says. */

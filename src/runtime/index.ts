@@ -7,5 +7,5 @@ export { ByteQueue } from "./byte-queue.js";
 export { type Clock, delay, systemClock, whenAborted } from "./clock.js";
 export { Fifo } from "./fifo.js";
 export { type Logger, ProblemLog, RareLog, silentLogger } from "./logger.js";
-export { Repeated } from "./repeated.js";
+export { Repeated, shared } from "./repeated.js";
 export { Deadline, DeadlineTimer, inTime, TimeLimit, within } from "./time-limit.js";

@@ -66,3 +66,24 @@ export class Repeated {
     await this.#running;
   }
 }
+
+/**
+ * Work that is asked for by several callers, one run at a time. A call waits for a run that begins after it: all calls that
+ * come before that run begins share it, because the run under way may have begun before what they want to know of.
+ *
+ * @returns what asks for the work; it settles as the run does
+ */
+export function shared<T>(work: () => Promise<T>): () => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve();
+  let next: Promise<T> | undefined;
+  return () => {
+    if (next === undefined) {
+      next = last.then(() => {
+        next = undefined;
+        return work();
+      });
+      last = next.catch(() => undefined);
+    }
+    return next;
+  };
+}

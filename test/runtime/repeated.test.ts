@@ -1,5 +1,31 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { ProblemLog, Repeated, silentLogger } from "../../src/runtime/index.js";
+import { ProblemLog, Repeated, shared, silentLogger } from "../../src/runtime/index.js";
+
+describe("shared work", () => {
+  it("is done once for all who ask before it begins, and once more for those who ask while it is done", async () => {
+    const ends: (() => void)[] = [];
+    const ask = shared(() => new Promise<number>((resolve) => ends.push(() => resolve(ends.length))));
+    const first = [ask(), ask()];
+    await vi.waitFor(() => expect(ends).toHaveLength(1));
+    const second = [ask(), ask()];
+    ends[0]?.();
+    expect(await Promise.all(first)).toEqual([1, 1]);
+    await vi.waitFor(() => expect(ends).toHaveLength(2));
+    ends[1]?.();
+    expect(await Promise.all(second)).toEqual([2, 2]);
+  });
+
+  it("is done again after it has failed, which only those hear who asked for it", async () => {
+    let runs = 0;
+    const ask = shared(async () => {
+      runs += 1;
+      if (runs === 1) throw new Error("the first run");
+      return runs;
+    });
+    await expect(ask()).rejects.toThrow("the first run");
+    expect(await ask()).toBe(2);
+  });
+});
 
 describe("repeated work", () => {
   let ends: (() => void)[];
