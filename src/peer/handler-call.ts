@@ -6,6 +6,7 @@ import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { HandlerResult, IncomingMessage, ListenerChannel } from "../channel/index.js";
 import { HawserError, PeerError } from "../errors/index.js";
 import { outcomeOf } from "../postgres/index.js";
+import { inTime } from "../runtime/index.js";
 import { type Channel, isRefusedForGood, type Transaction } from "../store/index.js";
 import { decompress } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
@@ -240,18 +241,11 @@ export class HandlerCalls {
       await returned;
       return;
     }
-    let timer: NodeJS.Timeout | undefined;
-    const over = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
-        onLate?.();
-        reject(new PeerError("handler_failed", `the handler took longer than ${handlerTimeoutMs} ms`));
-      }, handlerTimeoutMs);
-    });
-    try {
-      await Promise.race([returned, over]);
-    } finally {
-      clearTimeout(timer);
-    }
+    const late = (): PeerError => {
+      onLate?.();
+      return new PeerError("handler_failed", `the handler took longer than ${handlerTimeoutMs} ms`);
+    };
+    await inTime(handlerTimeoutMs, late, async () => await returned);
   }
 }
 
