@@ -56,8 +56,6 @@ export interface Channels {
   channelsWithMessages(listenerName: string): Promise<number[]>;
   /** One channel; undefined if there is none. */
   channel(connectionKey: number): Promise<Channel | undefined>;
-  /** The committed cursor; `{ epoch: 0, number: 0 }` if nothing was ever committed. */
-  cursorOf(connectionKey: number): Promise<Position>;
   /** The epoch of a name; undefined if it was never taken. */
   peerEpoch(name: string): Promise<number | undefined>;
   /** The mesh secrets, newest first: that is the one to dial with; a listener takes any of them. */
@@ -90,7 +88,6 @@ const sql = {
                    AND EXISTS (SELECT FROM ${tables.connMessage} AS s WHERE s.connection_key = m.connection_key)
                  ORDER BY m.connection_key`,
   channel: `${channelSql} WHERE m.connection_key = $1`,
-  cursor: `SELECT ${cursor.sql()} FROM ${tables.connMessNumber} WHERE connection_key = $1`,
   peerEpoch: `SELECT epoch FROM ${tables.peerName} WHERE name = $1`,
   secrets: `SELECT secret FROM ${tables.meshSecret} ORDER BY id DESC`,
 } as const;
@@ -145,11 +142,6 @@ export function channels(database: Database): Channels {
       const [row] = await database.query<ChannelRow>(`read channel ${connectionKey}`, statement);
       return row === undefined ? undefined : channelOf(row);
     },
-    async cursorOf(connectionKey) {
-      const statement = { name: "hawser.cursor_of", text: sql.cursor, values: [connectionKey] };
-      const [row] = await database.query<typeof cursor.row>(`read the cursor of channel ${connectionKey}`, statement);
-      return positionOf(row);
-    },
     async peerEpoch(name) {
       const statement = { name: "hawser.peer_epoch", text: sql.peerEpoch, values: [name] };
       const [row] = await database.query<Pick<PeerNameRow, "epoch">>(`read the epoch of "${name}"`, statement);
@@ -174,8 +166,8 @@ function channelOf(row: ChannelRow): Channel {
   };
 }
 
-function positionOf(row: { readonly epoch: bigint | null; readonly v: bigint | null } | undefined): Position {
-  return { epoch: Number(row?.epoch ?? 0), number: Number(row?.v ?? 0) };
+function positionOf(row: { readonly epoch: bigint | null; readonly v: bigint | null }): Position {
+  return { epoch: Number(row.epoch ?? 0), number: Number(row.v ?? 0) };
 }
 
 /** The present listener of a channel, and where it can be dialled: what a sender asks before it dials again. */

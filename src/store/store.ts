@@ -75,8 +75,6 @@ export interface Store
   cursorCommitter(lease: Lease, events: CursorCommitterEvents): CursorCommitter;
   /** From here on, and over lost sessions, `announced` tells of this listener's channels. */
   listenForMessages(listenerName: string): Promise<void>;
-  /** Ends {@link listenForMessages}. */
-  unlistenForMessages(listenerName: string): Promise<void>;
   /** Adds a listener. Returns what takes it away. */
   on<Name extends keyof StoreEvents>(event: Name, listener: (...details: StoreEvents[Name]) => void): () => void;
   /** Ends the use of the database; the last user of a process closes its connections. May be called twice. */
@@ -149,10 +147,6 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
       if (announcedTo.has(channel)) return;
       announcedTo.set(channel, listenerName);
       await session.listen(channel);
-    },
-    async unlistenForMessages(listenerName) {
-      const channel = messageChannel(listenerName);
-      if (announcedTo.delete(channel)) await session.unlisten(channel);
     },
     on(event, listener) {
       listeners[event].add(listener);

@@ -86,9 +86,8 @@ export interface ListenerHandshakeOptions {
   readonly exporter: Uint8Array;
 }
 
-/** A Hello that has proved itself, and the secret it used. */
+/** What a Hello that has proved itself said, and the secret it used. */
 export interface VerifiedHello {
-  readonly hello: Hello;
   readonly transcript: Transcript;
   readonly secret: Uint8Array;
 }
@@ -133,7 +132,7 @@ export class ListenerHandshake {
     if (hello.listenerName !== listenerName) {
       throw new TransportError("wrong_peer", `the dialler means ${hello.listenerName}; this is ${listenerName}`);
     }
-    return { hello, transcript, secret };
+    return { transcript, secret };
   }
 
   /** The Welcome to send, proved with the secret that the Hello used. */

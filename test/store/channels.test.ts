@@ -99,7 +99,7 @@ describe("what a sender has stored", () => {
     await w.store.clearStoredMessages(sender);
     expect(await w.store.pendingByPeer(sender)).toEqual([]);
     expect(await w.store.pendingCount({ name: "sender", sourceTopic: "another source" })).toBe(1);
-    expect(await w.store.cursorOf(key)).toEqual({ epoch: lease.epoch, number: 2 });
+    expect((await w.store.channel(key))!.cursor).toEqual({ epoch: lease.epoch, number: 2 });
   });
 
   it("is cleared for good: a holder that has lost its session stores no more, and loses its name", async () => {
@@ -157,9 +157,7 @@ describe("announcements", () => {
       const left = "SELECT FROM pg_stat_activity WHERE pid = ANY ($1)";
       return (await w.operator.query(left, [rows.map(({ pid }) => pid)])).rowCount === 0;
     });
-    await w.store.unlistenForMessages("other");
     announced = next();
-    await w.store.announce("other", 3);
     await w.store.announce(name, 4);
     await announced;
     expect(heard).toEqual([`2 ${name}`, `4 ${name}`]);

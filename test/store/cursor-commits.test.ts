@@ -54,7 +54,7 @@ describe.each([
   }
 
   it("moves a cursor forward, and never back", async () => {
-    expect(await w.store.cursorOf(channel)).toEqual({ epoch: 0, number: 0 });
+    expect((await w.store.channel(channel))!.cursor).toEqual({ epoch: 0, number: 0 });
     const steps = [
       [5, 1],
       [5, 3],
@@ -65,7 +65,7 @@ describe.each([
     const cursors = [];
     for (const [epoch, number] of steps) {
       expect(await commit({ connectionKey: channel, epoch, number })).toEqual({ committed: [channel], notOwned: [] });
-      cursors.push(await w.store.cursorOf(channel));
+      cursors.push((await w.store.channel(channel))!.cursor);
     }
     expect(cursors.map(({ epoch, number }) => [epoch, number])).toEqual([
       [5, 1],
@@ -95,7 +95,7 @@ describe.each([
     await w.store.storeMessages(sender, channel, 1, textMessages("late", "late", "new"));
     expect(await w.store.deleteRowsUpTo(listener, channel, cursor)).toBe("deleted");
     expect(await rowsOf(channel)).toEqual([3]);
-    expect(await w.store.cursorOf(channel)).toEqual(cursor);
+    expect((await w.store.channel(channel))!.cursor).toEqual(cursor);
   });
 
   it("touches no channel of another listener", async () => {
@@ -111,7 +111,7 @@ describe.each([
       const alone = { connectionKey: foreign, epoch: sender.epoch, number: 1 };
       expect(await commit(alone)).toEqual({ committed: [], notOwned: [foreign] });
     }
-    expect(await w.store.cursorOf(foreign)).toEqual({ epoch: 0, number: 0 });
+    expect((await w.store.channel(foreign))!.cursor).toEqual({ epoch: 0, number: 0 });
     expect(await rowsOf(foreign)).toEqual([1]);
   });
 
@@ -130,7 +130,7 @@ describe.each([
     expect(await w.store.commitCursors(old, [{ connectionKey: channel, epoch: 1, number: 1 }])).toBe("fenced");
     expect(await w.store.deleteRowsUpTo(old, channel, { epoch: 1, number: 1 })).toBe("fenced");
     expect(await w.store.countAttempt(old, channel)).toBe("fenced");
-    expect(await w.store.cursorOf(channel)).toEqual({ epoch: 0, number: 0 });
+    expect((await w.store.channel(channel))!.cursor).toEqual({ epoch: 0, number: 0 });
   });
 
   it("counts attempts until the cursor moves", async () => {
@@ -190,7 +190,7 @@ describe.each([
       );
     });
     await Promise.all(commits);
-    for (const key of keys) expect(await w.store.cursorOf(key)).toEqual({ epoch: 1, number: 30 });
+    for (const key of keys) expect((await w.store.channel(key))!.cursor).toEqual({ epoch: 1, number: 30 });
   });
 
   async function rowsOf(connectionKey: number): Promise<number[]> {

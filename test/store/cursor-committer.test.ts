@@ -279,6 +279,6 @@ describe("the group commit on Postgres", () => {
       late.commit(keys[0]!, sender.epoch, 101);
     });
     await fenced;
-    expect(await w.store.cursorOf(keys[0]!)).toEqual({ epoch: sender.epoch, number: 100 });
+    expect((await w.store.channel(keys[0]!))!.cursor).toEqual({ epoch: sender.epoch, number: 100 });
   });
 });

@@ -33,7 +33,7 @@ describe("dead letters", () => {
     letters: readonly Partial<DeadLetter>[],
     { key = channel, source = composite, lease = listener, epoch = 7 } = {},
   ): Promise<number[]> {
-    const { number: before } = await w.store.cursorOf(key);
+    const { number: before } = (await w.store.channel(key))!.cursor;
     const dead = letters.map((letter, index) => ({
       source,
       epoch,

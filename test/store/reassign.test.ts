@@ -119,7 +119,7 @@ describe("channels that are handed over", () => {
     await w.waitsForLock(rows[0].pid);
     await late.query("COMMIT");
     expect((await reassigning).rows).toEqual([{ stored: "1" }]);
-    expect(await w.store.cursorOf(channel)).toEqual({ epoch: sender.epoch, number: 2 });
+    expect((await w.store.channel(channel))!.cursor).toEqual({ epoch: sender.epoch, number: 2 });
   });
 
   it("keep out a commit that waited while they were handed over", async () => {
@@ -134,7 +134,7 @@ describe("channels that are handed over", () => {
     await w.waitsForLock(rows[0].pid);
     await taker.query("COMMIT");
     expect((await committing).rows).toEqual([{ held: false }]);
-    expect(await w.store.cursorOf(channel)).toEqual({ epoch: sender.epoch, number: 1 });
+    expect((await w.store.channel(channel))!.cursor).toEqual({ epoch: sender.epoch, number: 1 });
   });
 
   it("leave no effect of a transactional handler that was cut off, and are handled once by the new owner", async () => {

@@ -82,7 +82,7 @@ describe("the stores of a process", () => {
         expect(rows).toEqual([{ reset_val: "read committed" }]);
         expect(rowCount! > 0).toBe(store === direct);
       });
-      expect(await store.cursorOf(connectionKey)).toEqual({ epoch: 1, number: 2 });
+      expect((await store.channel(connectionKey))!.cursor).toEqual({ epoch: 1, number: 2 });
     }
     expect(await connections("pooled")).toBe(1);
   });

@@ -52,7 +52,7 @@ describe("a handler inside a transaction", () => {
     });
     expect(outcome).toBe("committed");
     expect(await effects()).toEqual(["one"]);
-    expect(await w.store.cursorOf(channel)).toEqual({ epoch: sender.epoch, number: 1 });
+    expect((await w.store.channel(channel))!.cursor).toEqual({ epoch: sender.epoch, number: 1 });
     expect(await w.store.backlogOf(channel, { epoch: 0, number: 0 })).toBe(1);
   });
 
@@ -153,7 +153,7 @@ describe("a handler inside a transaction", () => {
     });
     await expect(failing).rejects.toBe(error);
     expect(await effects()).toEqual([]);
-    expect(await w.store.cursorOf(channel)).toEqual({ epoch: 0, number: 0 });
+    expect((await w.store.channel(channel))!.cursor).toEqual({ epoch: 0, number: 0 });
   });
 
   it("leaves nothing behind when it swallows the error of a statement", async () => {
@@ -188,7 +188,7 @@ describe("a handler inside a transaction", () => {
     });
     expect(await losing).toBe("fenced");
     expect(await effects()).toEqual([]);
-    expect(await w.store.cursorOf(key)).toEqual({ epoch: 0, number: 0 });
+    expect((await w.store.channel(key))!.cursor).toEqual({ epoch: 0, number: 0 });
   });
 
   it("leaves a connection to everybody else, however many handlers wait for each other", async () => {

@@ -47,7 +47,7 @@ describe("the handshake", () => {
     const { listener, dialler } = bothSides();
     const hello = dialler.answer(listener.challenge());
     const verified = listener.verify(hello, [secret]);
-    expect(verified.hello).toMatchObject(identity);
+    expect(verified.transcript).toMatchObject(identity);
     dialler.accept(listener.welcome(verified, accepted));
   });
 
