@@ -5,7 +5,7 @@
  * Servers get a process group of their own, so that Ctrl-C in a terminal reaches only us and we stop them in order.
  * Where util-linux is installed they are started through `setpriv --pdeathsig`: the kernel then interrupts them as soon
  * as the thread that started them dies. That is the fast net; the sure one, which also removes what they leave on disk,
- * is the watchdog (see `guard.ts`).
+ * is the watchdog (`watchdog.ts`).
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { accessSync, closeSync, constants, openSync, readFileSync, statSync } from "node:fs";

@@ -58,7 +58,7 @@ export interface Lease extends Ownership {
   onRenewed(callback: (epoch: number) => void): () => void;
 }
 
-/** The lease as its keeper (leases.ts) moves it. */
+/** The lease as {@link Leases} moves it. */
 export class HeldLease implements Lease {
   readonly name: string;
   readonly wasClean: boolean;
@@ -71,7 +71,7 @@ export class HeldLease implements Lease {
   readonly #callbacks = new Set<(state: LeaseState) => void>();
   readonly #renewalCallbacks = new Set<(epoch: number) => void>();
   #state: LeaseState = "held";
-  /** The last beat before the session was lost. */
+  /** When the session was last heard from before it was lost. */
   #heardAt = 0;
   #renewalToken: string | undefined;
   #released: Promise<void> | undefined;
