@@ -20,54 +20,46 @@ import { awaitStopRequest, catchDefects, LogOutput } from "./long-running.js";
 import { databaseOption, databaseUrlOf, wholeNumber } from "./options.js";
 import { jsonText, print, printable } from "./output.js";
 
-/** The settings that are numbers, by their flags. */
+/** The settings that are numbers, by their flags: the setting, and what it means. */
 const numbers = {
-  "call-timeout-ms": "callTimeoutMs",
-  "max-call-timeout-ms": "maxCallTimeoutMs",
-  "max-request-bytes": "maxRequestBytes",
-  "max-response-bytes": "maxResponseBytes",
-  "max-sessions": "maxSessions",
-  "nats-wait-ms": "natsWaitMs",
-  "stop-deadline-ms": "stopDeadlineMs",
-  "subscriber-sessions": "subscriberSessions",
-  "subscriber-timeout-ms": "subscriberTimeoutMs",
-  "responder-sessions": "responderSessions",
-  "buffer-bytes": "bufferBytes",
-  "saved-bytes": "savedBytes",
-  "takeover-buffer-ms": "takeoverBufferMs",
-} as const satisfies Record<string, keyof ServeSettings>;
-
-const meanings: Record<keyof typeof numbers, string> = {
-  "call-timeout-ms": "How long a call of an SQL function may take that names no time limit itself",
-  "max-call-timeout-ms": "The longest time limit that a call may name",
-  "max-request-bytes": "The largest call; bytes travel in base64, a third longer",
-  "max-response-bytes": "The largest answer; bytes travel as hexadecimal digits, twice as long",
-  "max-sessions": "Database sessions at once",
-  "nats-wait-ms": "How long calls wait for NATS when its connection has just been lost",
-  "stop-deadline-ms": "How long the end waits for the calls and functions that are under way",
-  "subscriber-sessions": "Database sessions that run subscribed functions at once",
-  "subscriber-timeout-ms": "Statement timeout of subscribed functions, for a batch of messages",
-  "responder-sessions": "Database sessions that run responders' functions at once",
-  "buffer-bytes": "Received messages that wait for their functions in memory",
-  "saved-bytes":
+  "call-timeout-ms": ["callTimeoutMs", "How long a call of an SQL function may take that names no time limit itself"],
+  "max-call-timeout-ms": ["maxCallTimeoutMs", "The longest time limit that a call may name"],
+  "max-request-bytes": ["maxRequestBytes", "The largest call; bytes travel in base64, a third longer"],
+  "max-response-bytes": ["maxResponseBytes", "The largest answer; bytes travel as hexadecimal digits, twice as long"],
+  "max-sessions": ["maxSessions", "Database sessions at once"],
+  "nats-wait-ms": ["natsWaitMs", "How long calls wait for NATS when its connection has just been lost"],
+  "stop-deadline-ms": ["stopDeadlineMs", "How long the end waits for the calls and functions that are under way"],
+  "subscriber-sessions": ["subscriberSessions", "Database sessions that run subscribed functions at once"],
+  "subscriber-timeout-ms": [
+    "subscriberTimeoutMs",
+    "Statement timeout of subscribed functions, for a batch of messages",
+  ],
+  "responder-sessions": ["responderSessions", "Database sessions that run responders' functions at once"],
+  "buffer-bytes": ["bufferBytes", "Received messages that wait for their functions in memory"],
+  "saved-bytes": [
+    "savedBytes",
     "Received messages that wait in a table because memory has no room for them; what has no room there is discarded and counted; 0: no table",
-  "takeover-buffer-ms":
+  ],
+  "takeover-buffer-ms": [
+    "takeoverBufferMs",
     "How far back before what the last leader is known to have done a process repeats when it takes over; 0: keeps nothing",
-};
+  ],
+} as const satisfies Record<string, readonly [keyof ServeSettings, string]>;
 
 type NumberFlag = keyof typeof numbers;
+const numberFlags = Object.keys(numbers) as NumberFlag[];
 
 function numberFlag(name: NumberFlag) {
-  const setting = numbers[name];
+  const [setting, meaning] = numbers[name];
   const range = serveSettingsRanges[setting];
   const byDefault = serveSettingsDefaults[setting];
   const inMebibytes = name.endsWith("-bytes") ? ` (${byDefault / 2 ** 20} MiB)` : "";
-  const description = `${meanings[name]}, ${range.min} to ${range.max}. Default ${byDefault}${inMebibytes}`;
+  const description = `${meaning}, ${range.min} to ${range.max}. Default ${byDefault}${inMebibytes}`;
   return { type: "string", valueHint: "N", description } as const;
 }
 
 /** The flags. */
-export const serveArgs = {
+const serveArgs = {
   ...databaseOption,
   listen: {
     type: "string",
@@ -109,19 +101,10 @@ export const serveArgs = {
     type: "boolean",
     description: "Without TLS also beyond this machine: the network is trusted",
   },
-  "call-timeout-ms": numberFlag("call-timeout-ms"),
-  "max-call-timeout-ms": numberFlag("max-call-timeout-ms"),
-  "max-request-bytes": numberFlag("max-request-bytes"),
-  "max-response-bytes": numberFlag("max-response-bytes"),
-  "max-sessions": numberFlag("max-sessions"),
-  "nats-wait-ms": numberFlag("nats-wait-ms"),
-  "stop-deadline-ms": numberFlag("stop-deadline-ms"),
-  "subscriber-sessions": numberFlag("subscriber-sessions"),
-  "subscriber-timeout-ms": numberFlag("subscriber-timeout-ms"),
-  "responder-sessions": numberFlag("responder-sessions"),
-  "buffer-bytes": numberFlag("buffer-bytes"),
-  "saved-bytes": numberFlag("saved-bytes"),
-  "takeover-buffer-ms": numberFlag("takeover-buffer-ms"),
+  ...(Object.fromEntries(numberFlags.map((name) => [name, numberFlag(name)])) as Record<
+    NumberFlag,
+    ReturnType<typeof numberFlag>
+  >),
   "executor-url": {
     type: "string",
     valueHint: "URL",
@@ -179,12 +162,12 @@ function readOptions(args: ServeArguments, secretsDirectories: readonly string[]
     allowPlaintext: args["allow-plaintext"] === true,
     ...(secretsDirectories.length > 0 && { secretsDirectories }),
     tls: tlsOf(args),
-    ...Object.fromEntries((Object.keys(numbers) as NumberFlag[]).map((name) => [numbers[name], numberOf(args, name)])),
+    ...Object.fromEntries(numberFlags.map((name) => [numbers[name][0], numberOf(args, name)])),
   };
 }
 
 function numberOf(args: ServeArguments, name: NumberFlag): number | undefined {
-  const { min, max } = serveSettingsRanges[numbers[name]];
+  const { min, max } = serveSettingsRanges[numbers[name][0]];
   return wholeNumber(name, text(args[name]), min, max);
 }
 
