@@ -39,7 +39,7 @@ export type {
   SenderLimits,
   SendOutcome,
 } from "./effects.js";
-export { Isolation, type IsolationHost } from "./isolation.js";
+export { Isolation } from "./isolation.js";
 export { ListenerChannel } from "./listener-channel.js";
 export {
   comparePositions,

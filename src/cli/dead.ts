@@ -18,7 +18,7 @@ import { databaseOption, databaseUrlOf, wholeNumber } from "./options.js";
 import { base64Of, jsonText, Output, plural, print, printable, printRows, textOf } from "./output.js";
 
 /** The options that choose among dead letters. */
-export const filterOptions = {
+const filterOptions = {
   source: {
     type: "string",
     valueHint: "SOURCE",
@@ -39,7 +39,7 @@ export const filterOptions = {
 type FilterArguments = { readonly [Name in keyof typeof filterOptions]?: string | undefined };
 
 /** The filter that ids and options make. @throws CliError `invalid_argument` */
-export function filterOf(ids: readonly string[], args: FilterArguments): DeadLetterFilter {
+function filterOf(ids: readonly string[], args: FilterArguments): DeadLetterFilter {
   return {
     ids: ids.length === 0 ? undefined : ids.map(idOf),
     source: args.source,
@@ -53,7 +53,7 @@ export function filterOf(ids: readonly string[], args: FilterArguments): DeadLet
 }
 
 /** Whether the filter chooses among them; a limit alone does not. */
-export function choosesAmong({ limit: _, ...criteria }: DeadLetterFilter): boolean {
+function choosesAmong({ limit: _, ...criteria }: DeadLetterFilter): boolean {
   return Object.values(criteria).some((value) => value !== undefined);
 }
 

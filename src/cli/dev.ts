@@ -18,7 +18,7 @@ import { wholeNumber } from "./options.js";
 import { jsonText, print, printable } from "./output.js";
 
 /** The one line that `--json` prints. */
-export interface DevAnnouncement {
+interface DevAnnouncement {
   readonly databaseUrl: string;
   readonly natsUrl: string;
   /** Where the SQL functions are answered, without the password; null where they could not be installed. */
@@ -220,7 +220,7 @@ function shown(url: string): string {
 }
 
 /** What is there already. */
-export interface DevGatewayOptions {
+interface DevGatewayOptions {
   readonly databaseUrl: string;
   /** The database is one that the user named: it outlives `hawser dev`. */
   readonly isDatabaseGiven: boolean;
@@ -233,7 +233,7 @@ export interface DevGatewayOptions {
 }
 
 /** SQL functions that are answered. */
-export interface DevGateway {
+interface DevGateway {
   /** Undefined if the SQL functions are not there. */
   readonly serve: Serve | undefined;
   /** Which NATS server the SQL functions use, in words, if it is not that of {@link DevGatewayOptions}. */
@@ -249,7 +249,7 @@ export interface DevGateway {
  * something that keeps the SQL functions out: then it is prepared for peers alone. It may also define a NATS server: that
  * one is used, unless HAWSER_NATS_URL names another.
  */
-export async function startDevGateway(options: DevGatewayOptions): Promise<DevGateway> {
+async function startDevGateway(options: DevGatewayOptions): Promise<DevGateway> {
   const { databaseUrl, logger, onProgress } = options;
   const { nats, missingPrivileges } = await prepare(databaseUrl, onProgress);
   for (const { what, meaning } of missingPrivileges) onProgress(`Left out: ${what}; ${meaning}`);

@@ -152,7 +152,7 @@ function tellReady(peer: Peer, named: boolean): void {
 const lastLineMs = 1_000;
 
 /** How to print, and until when. */
-export interface PrintOptions {
+interface PrintOptions {
   readonly json: boolean;
   readonly form: PayloadForm;
   /** Ends after so many. */
@@ -170,7 +170,7 @@ export interface PrintOptions {
  * @returns how many were printed
  * @throws CliError `output_failed`
  */
-export async function printMessages(
+async function printMessages(
   messages: AsyncIterableIterator<Message>,
   peer: Peer,
   { json, form, limit, output, stop, progress }: PrintOptions,
@@ -216,17 +216,17 @@ export async function printMessages(
 const colors = pc.createColors(process.stdout.isTTY === true && pc.isColorSupported);
 
 /** How payloads are shown: as text where they are valid UTF-8 and else as base64, always as base64, or always as text. */
-export type PayloadForm = "auto" | "base64" | "text";
+type PayloadForm = "auto" | "base64" | "text";
 
 /** A message as a line of JSON, its end included. */
-export function jsonLine(message: Message, form: PayloadForm): string {
+function jsonLine(message: Message, form: PayloadForm): string {
   const { to, from, sender, headers, attempt, delivery } = message;
   const { payload, encoding } = shown(message.payload, form);
   return `${jsonText({ to, from, sender, headers, payload, encoding, attempt, delivery })}\n`;
 }
 
 /** A message as a line for people, its end included: topic, sender, payload; nothing in it that a terminal obeys. */
-export function plainLine(message: Message, form: PayloadForm): string {
+function plainLine(message: Message, form: PayloadForm): string {
   const { payload, encoding } = shown(message.payload, form);
   const text = encoding === "base64" && form === "auto" ? `base64 ${payload}` : printable(payload);
   return `${colors.dim(printable(message.to))} ${colors.cyan(printable(message.sender))} ${text}\n`;

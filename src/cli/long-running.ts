@@ -223,7 +223,7 @@ export class LogOutput {
 const defectStopMs = 2000;
 
 /** Catches what no one else does, a defect of Hawser: logs it, and ends the command in order, as far as it still can. */
-export interface DefectNet {
+interface DefectNet {
   /** Aborted by the first defect, with the error that the command ends with. */
   readonly signal: AbortSignal;
   /** The command has ended. Takes the net away, unless there was a defect: Node.js is not to print what comes after it. */

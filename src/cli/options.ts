@@ -107,7 +107,7 @@ const tlsOption = {
 } as const satisfies ArgsDef;
 
 /** What {@link tlsOf} reads. */
-export interface TlsArguments {
+interface TlsArguments {
   readonly "tls-cert"?: string | undefined;
   readonly "tls-key"?: string | undefined;
   readonly "tls-ca"?: string | undefined;

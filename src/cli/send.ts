@@ -155,7 +155,7 @@ const maxTries = 50;
 const givenNameWaitMs = 2_000;
 
 /** A running peer that sends. */
-export interface SendingPeer {
+interface SendingPeer {
   readonly peer: Peer;
   /** How many replies came and were dropped. */
   readonly droppedReplies: () => number;
@@ -166,7 +166,7 @@ export interface SendingPeer {
  *
  * @throws HawserError as {@link Peer.run}
  */
-export async function startSendingPeer(
+async function startSendingPeer(
   options: Omit<PeerOptions, "name" | "topic"> & {
     readonly name: string | undefined;
     readonly from: string | undefined;
@@ -221,7 +221,7 @@ function freePlace(taken: ReadonlySet<string>, choices: number): number {
  * @throws CliError `invalid_argument` if it is a directory, which Node would take for an input without a byte, or closed;
  * where there is a /dev/null, Node has opened it in place of a closed one, and that is an empty input
  */
-export function standardInput(): NodeJS.ReadStream {
+function standardInput(): NodeJS.ReadStream {
   const stat = statOf(0);
   if (stat === undefined || stat.isDirectory()) {
     throw new CliError(

@@ -4,4 +4,4 @@
 
 export type { PortWish } from "./free-port.js";
 export { cacheDirectory } from "./nats/binary.js";
-export { type DevServer, type DevStack, type DevStackOptions, startDevStack } from "./stack.js";
+export { type DevStack, type DevStackOptions, startDevStack } from "./stack.js";

@@ -37,7 +37,7 @@ export interface DevStackOptions {
 }
 
 /** A server of the stack. */
-export interface DevServer {
+interface DevServer {
   readonly name: "Postgres" | "nats-server";
   readonly url: string;
   /** Its version, where it is known. */

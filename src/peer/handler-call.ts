@@ -45,7 +45,7 @@ export interface HandledLink {
 }
 
 /** The names of topics by their keys, looked up once each. */
-export class TopicNames {
+class TopicNames {
   readonly #names = new Map<number, string>();
 
   readonly #store: PeerContext["store"];

@@ -108,13 +108,13 @@ export interface WholeDeadLetter extends DeadLetterEntry {
 }
 
 /** Which dead letters to retry or discard: a filter that names something, or all of them. */
-export type DeadLetterSelection = DeadLetterFilter & {
+type DeadLetterSelection = DeadLetterFilter & {
   /** No criterion is meant to mean all. Default false: then a selection without any is refused. */
   readonly all?: boolean | undefined;
 };
 
 /** A dead letter that is a stored message again. */
-export interface RetriedDeadLetter {
+interface RetriedDeadLetter {
   readonly id: number;
   /** The retry channel that it is stored in. */
   readonly connectionKey: number;
@@ -130,14 +130,14 @@ interface RequestedDeadLetter {
 }
 
 /** A dead letter that cannot be retried, and stays. */
-export interface RefusedDeadLetter {
+interface RefusedDeadLetter {
   readonly id: number;
   readonly code: "invalid_argument";
   readonly message: string;
 }
 
 /** What became of the selected. */
-export interface RetryReport {
+interface RetryReport {
   /** In the order in which their listeners will have them: by id. */
   readonly retried: readonly RetriedDeadLetter[];
   /** Of subscriptions, by id. */
@@ -148,7 +148,7 @@ export interface RetryReport {
 }
 
 /** What became of the selected. */
-export interface DiscardReport {
+interface DiscardReport {
   readonly discarded: readonly number[];
   /** Ids that were given and are not there (any more). */
   readonly missing: readonly number[];

@@ -10,7 +10,7 @@ import { StoreError } from "../errors/index.js";
 import type { Database, Statement } from "./database.js";
 
 /** A valid mesh secret, without the secret. */
-export interface MeshSecretEntry {
+interface MeshSecretEntry {
   /** Grows with each rotation. */
   readonly id: number;
   readonly createdAt: Date;

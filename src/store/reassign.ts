@@ -12,7 +12,7 @@ import { leaseHeldSql, unlessRunning } from "./leases.js";
 import { messageChannel } from "./notifications.js";
 
 /** Whose channels go where. */
-export interface ReassignOptions {
+interface ReassignOptions {
   /** The listener that has them. */
   readonly from: string;
   /** The listener that is to have them; it need not run. */

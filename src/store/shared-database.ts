@@ -20,7 +20,7 @@ export interface DatabaseLocation {
 }
 
 /** What the holders of a shared database hear. */
-export interface SharedDatabaseListener {
+interface SharedDatabaseListener {
   onSession(state: "up" | "down"): void;
   onCatalogChange(change: CatalogChange): void;
   /** Any other notification. */

@@ -25,7 +25,7 @@ import { type StoredMessages, storedMessages } from "./stored-messages.js";
 import { type Transactional, transactional } from "./transactional.js";
 
 /** What a store tells. Listeners run one after another, in the order in which they were added. */
-export interface StoreEvents {
+interface StoreEvents {
   /** A row of the directory changed. */
   catalog: [change: CatalogChange];
   /** A mesh secret was added or taken away. */

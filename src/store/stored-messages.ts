@@ -12,7 +12,7 @@ import type { WriterName } from "./transaction.js";
 export type HeaderPair = readonly [name: string, value: string];
 
 /** How a stored payload is compressed. */
-export type StoredCodec = 0 | 1;
+type StoredCodec = 0 | 1;
 
 /** A message to store. */
 export interface MessageToStore {
@@ -25,7 +25,7 @@ export interface MessageToStore {
 }
 
 /** A message read back. */
-export interface StoredMessage extends Position {
+interface StoredMessage extends Position {
   readonly topicKey: number;
   readonly payload: Uint8Array;
   readonly codec: number;
@@ -34,7 +34,7 @@ export interface StoredMessage extends Position {
 }
 
 /** How much to read at once. At least one row is read, whatever its size. */
-export interface DrainLimits {
+interface DrainLimits {
   /** Default `drainRows`. */
   readonly maxRows?: number;
   /** Of the payloads as stored. Default `drainBytes`. */
@@ -42,7 +42,7 @@ export interface DrainLimits {
 }
 
 /** The next stored messages of a channel, as of one moment. */
-export interface DrainedPage {
+interface DrainedPage {
   /** In the order of (epoch, number). */
   readonly rows: StoredMessage[];
   /** Rows behind the last one, counted up to `backlogCountRows`. */

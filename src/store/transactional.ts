@@ -14,7 +14,7 @@ import type { Transaction } from "./transaction.js";
 import { fenceSql, type WriterName } from "./transaction.js";
 
 /** What became of a message: `duplicate` if its handling was committed before; then the handler is not called. */
-export type TransactionalOutcome = "committed" | "duplicate" | "notOwned" | "fenced";
+type TransactionalOutcome = "committed" | "duplicate" | "notOwned" | "fenced";
 
 /** Runs handlers in transactions. */
 export interface Transactional {
